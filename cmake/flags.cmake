@@ -1,0 +1,11 @@
+add_library(p4_flags INTERFACE)
+target_compile_definitions(p4_flags INTERFACE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE P4_BUILDING)
+target_compile_options(p4_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes)
+if(P4_WERROR)
+  target_compile_options(p4_flags INTERFACE -Werror)
+endif()
+if(P4_SANITIZE)
+  target_compile_options(p4_flags INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer
+                         -fno-sanitize-recover=undefined)
+  target_link_options(p4_flags INTERFACE -fsanitize=address,undefined)
+endif()

@@ -1,0 +1,130 @@
+#include "tensor.h"
+
+#include <math.h>
+#include <string.h>
+
+int64_t p4_dtype_bytes(p4_dtype dtype)
+{
+    switch (dtype) {
+    case P4_F32:
+        return 4;
+    case P4_F16:
+    case P4_BF16:
+        return 2;
+    case P4_TERNARY:
+        return 0;
+    }
+    return 0;
+}
+
+const char *p4_dtype_name(p4_dtype dtype)
+{
+    static const char *const names[] = {"F32", "F16", "BF16", "TERNARY"};
+    return names[dtype];
+}
+
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static float float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+float p4_f16_to_f32(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
+    uint32_t exponent = (half >> 10) & 0x1fu;
+    uint32_t mantissa = half & 0x3ffu;
+    if (exponent == 0x1fu) {
+        return float_of(sign | 0x7f800000u | mantissa << 13);
+    }
+    if (exponent == 0) {
+        float magnitude = (float)mantissa * 0x1p-24f;
+        return sign ? -magnitude : magnitude;
+    }
+    return float_of(sign | (exponent + 112u) << 23 | mantissa << 13);
+}
+
+uint16_t p4_f32_to_f16(float value)
+{
+    uint32_t bits = bits_of(value);
+    uint32_t sign = (bits >> 16) & 0x8000u;
+    uint32_t magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) {
+        return (uint16_t)(sign | 0x7e00u);
+    }
+    if (magnitude >= 0x477ff000u) { /* 65520 and above round to infinity */
+        return (uint16_t)(sign | 0x7c00u);
+    }
+    if (magnitude < 0x38800000u) { /* subnormal: adding 0.5 puts units of 2^-24 into the low bits, rounded to even */
+        float shifted = float_of(magnitude) + 0.5f;
+        return (uint16_t)(sign | (bits_of(shifted) - bits_of(0.5f)));
+    }
+    uint32_t odd = (magnitude >> 13) & 1u;
+    return (uint16_t)(sign | (magnitude - 0x38000000u + 0xfffu + odd) >> 13);
+}
+
+float p4_bf16_to_f32(uint16_t bits)
+{
+    return float_of((uint32_t)bits << 16);
+}
+
+uint16_t p4_f32_to_bf16(float value)
+{
+    uint32_t bits = bits_of(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return (uint16_t)(bits >> 16 | 0x40u);
+    }
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+static uint16_t load_u16(const void *from, int64_t index)
+{
+    uint16_t bits;
+    memcpy(&bits, (const uint8_t *)from + 2 * index, sizeof bits);
+    return bits;
+}
+
+void p4_to_f32(float *to, const void *from, p4_dtype dtype, int64_t count)
+{
+    if (dtype == P4_F32) {
+        memcpy(to, from, (size_t)count * sizeof *to);
+    } else if (dtype == P4_F16) {
+        for (int64_t i = 0; i < count; i++) {
+            to[i] = p4_f16_to_f32(load_u16(from, i));
+        }
+    } else {
+        for (int64_t i = 0; i < count; i++) {
+            to[i] = p4_bf16_to_f32(load_u16(from, i));
+        }
+    }
+}
+
+void p4_weight_row_f32(float *to, const p4_weight *weight, int64_t row)
+{
+    const uint8_t *bytes = weight->data;
+    int64_t cols = weight->cols;
+    if (weight->dtype == P4_TERNARY) {
+        const uint8_t *codes = bytes + row * p4_code_row_bytes(cols);
+        float scale = p4_f16_to_f32(weight->scale[row]);
+        for (int64_t c = 0; c < cols; c++) {
+            to[c] = scale * (float)((codes[c / 4] >> 2 * (c % 4) & 3) - 1);
+        }
+        return;
+    }
+    int64_t each = p4_dtype_bytes(weight->dtype);
+    if (!weight->transposed) {
+        p4_to_f32(to, bytes + row * cols * each, weight->dtype, cols);
+        return;
+    }
+    for (int64_t c = 0; c < cols; c++) {
+        p4_to_f32(to + c, bytes + (c * weight->rows + row) * each, weight->dtype, 1);
+    }
+}

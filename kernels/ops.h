@@ -1,12 +1,13 @@
 /* ops.h - the table of operations a backend provides: one const p4_ops for "cpu", one for "cuda".
  *
- * Activations ("act") are arrays of the device's compute type: fp32 on the CPU; bf16 or fp32 on CUDA (p4_device_open).
- * Gradients of weights, optimizer state, statistics and losses are fp32. All pointers are device memory unless they
- * are named h_ or the comment says host; p4_weight structs are passed on the host and hold device pointers. On CUDA an
- * op is queued on the device's stream and returns; `sync` waits. Ops never allocate: workspaces are arguments.
- * Shapes are row-major. N = B * T tokens, C channels, H heads, D head dimension, F MLP width, V vocabulary. The CPU
- * column is the specification. Results do not depend on the number of threads.
- * Ops that can fail at run time (CUDA) record the error in the device; `sync` returns it. */
+ * Activations ("act") are arrays of the device's compute type: fp32 on the CPU; bf16 or fp32 on CUDA
+ * (p4_device_open). Gradients of weights, optimizer state, statistics and losses are fp32. All pointers are
+ * device memory unless they are named h_ or the comment says host; p4_weight structs are passed on the host
+ * and hold device pointers. On CUDA an op is queued on the device's stream and returns; `sync` waits. Ops
+ * never allocate: workspaces are arguments. Shapes are row-major. N = B * T tokens, C channels, H heads, D
+ * head dimension, F MLP width, V vocabulary. The CPU column is the specification. Results do not depend on
+ * the number of threads. Ops that can fail at run time (CUDA) record the error in the device; `sync` returns
+ * it. */
 #ifndef P4_OPS_H
 #define P4_OPS_H
 
@@ -42,15 +43,17 @@ typedef struct p4_quant_error {
 
 typedef struct p4_ops {
     const char *name;
+    bool host_memory; /* device memory is host memory: views of mapped files may be given as weights */
 
-    /* --- device ------------------------------------------------------------------------------------------------ */
-    /* Opens device `ordinal` with `threads` (CPU; 0 = all this process may use); half_compute: bf16 activations (CUDA).
-     * The caller closes. */
+    /* --- device --------------------------------------------------------------------------------------- */
+    /* Opens device `ordinal` with `threads` (CPU; 0 = all this process may use); half_compute: bf16
+     * activations (CUDA). The caller closes. */
     p4_rc (*open)(p4_device **device, int ordinal, int threads, bool half_compute);
     void (*close)(p4_device *device);
     const char *(*describe)(p4_device *device); /* "CPU, 2 threads, OpenBLAS SkylakeX": owned by the device */
     int64_t (*act_bytes)(p4_device *device);    /* bytes of one activation element: 4 or 2 */
-    p4_rc (*alloc)(p4_device *device, void **memory, int64_t bytes); /* 64-byte aligned; content undefined; once, at start */
+    p4_rc (*alloc)(p4_device *device, void **memory,
+                   int64_t bytes); /* 64-byte aligned; content undefined; once, at start */
     void (*release)(p4_device *device, void *memory);
     void (*to_device)(p4_device *device, void *to, const void *h_from, int64_t bytes);
     void (*to_host)(p4_device *device, void *h_to, const void *from, int64_t bytes); /* returns when done */
@@ -60,100 +63,121 @@ typedef struct p4_ops {
     void (*act_to_f32)(p4_device *device, float *to, const void *act, int64_t count);
     void (*f32_to_act)(p4_device *device, void *act, const float *from, int64_t count);
 
-    /* --- linear ------------------------------------------------------------------------------------------------ */
+    /* --- linear --------------------------------------------------------------------------------------- */
     /* act dst[rows, cols] = the weight in any form (dequantised, transposed back). */
     void (*weight_unpack)(p4_device *device, void *dst, const p4_weight *weight);
     /* act y[N, out] = x[N, in] w^T (+ bias: fp32 [out] or NULL); w act [out, in]. */
-    void (*linear_forward)(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
-                           int64_t in, int64_t out);
+    void (*linear_forward)(p4_device *device, void *y, const void *x, const void *w, const float *bias,
+                           int64_t N, int64_t in, int64_t out);
     /* act dx[N, in] (= or += when accumulate) dy[N, out] w[out, in]. */
-    void (*linear_backward_input)(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
-                                  int64_t out, bool accumulate);
-    /* fp32 dw[out, in] (= or +=) dy^T x; `ld_dy`: elements between rows of dy (>= out; a column slice of a fused buffer). */
-    void (*linear_backward_weight)(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x, int64_t N,
-                                   int64_t in, int64_t out, bool accumulate);
+    void (*linear_backward_input)(p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
+                                  int64_t in, int64_t out, bool accumulate);
+    /* fp32 dw[out, in] (= or +=) dy^T x; `ld_dy`: elements between rows of dy (>= out; a column slice of a
+     * fused buffer). */
+    void (*linear_backward_weight)(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                   int64_t N, int64_t in, int64_t out, bool accumulate);
     /* fp32 db[out] += sum over N of dy[N, out]. */
     void (*linear_backward_bias)(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
-    /* act xq = x rounded to int8 per token and back (METHODS 3): s = 127 / max(max|x|, 1e-5), clip(round(x s), -128, 127) / s. */
+    /* act xq = x rounded to int8 per token and back (METHODS 3): s = 127 / max(max|x|, 1e-5), clip(round(x
+     * s), -128, 127) / s. */
     void (*fake_quantize_int8)(p4_device *device, void *xq, const void *x, int64_t N, int64_t C);
 
-    /* --- layers ------------------------------------------------------------------------------------------------ */
-    /* act x[N, C] = token[id] (+ position[n mod T]); token [V, C] and position [P, C] (or NULL) in any float form. */
+    /* --- layers --------------------------------------------------------------------------------------- */
+    /* act x[N, C] = token[id] (+ position[n mod T]); token [V, C] and position [P, C] (or NULL) in any float
+     * form. */
     void (*embed_forward)(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
                           const p4_weight *position, int64_t B, int64_t T, int64_t C);
     /* fp32 dtoken[V, C] += , dposition[P, C] += (or NULL); the same bits on every run. */
-    void (*embed_backward)(p4_device *device, float *dtoken, float *dposition, const int32_t *ids, const void *dx,
-                           int64_t B, int64_t T, int64_t C, int64_t V);
-    /* sum = x + delta (delta NULL: sum may be NULL, the norm reads x); y = norm(sum) * gain (+ bias). mean (layer norm
-     * only, else NULL) and rstd: fp32 [N], or NULL when no backward follows. sum may alias x. */
-    void (*add_norm_forward)(p4_device *device, p4_norm_kind kind, void *y, void *sum, float *mean, float *rstd,
-                             const void *x, const void *delta, const float *gain, const float *bias, int64_t N,
-                             int64_t C, float eps);
-    /* dx[N, C] += backward of norm at its input x (= the forward's sum); dgain, dbias fp32 [C] += (NULL: skip). */
-    void (*norm_backward)(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias, const void *dy,
-                          const void *x, const float *mean, const float *rstd, const float *gain, int64_t N, int64_t C);
+    void (*embed_backward)(p4_device *device, float *dtoken, float *dposition, const int32_t *ids,
+                           const void *dx, int64_t B, int64_t T, int64_t C, int64_t V);
+    /* sum = x + delta (delta NULL: sum may be NULL, the norm reads x); y = norm(sum) * gain (+ bias). mean
+     * (layer norm only, else NULL) and rstd: fp32 [N], or NULL when no backward follows. sum may alias x. */
+    void (*add_norm_forward)(p4_device *device, p4_norm_kind kind, void *y, void *sum, float *mean,
+                             float *rstd, const void *x, const void *delta, const float *gain,
+                             const float *bias, int64_t N, int64_t C, float eps);
+    /* dx[N, C] += backward of norm at its input x (= the forward's sum); dgain, dbias fp32 [C] += (NULL:
+     * skip). */
+    void (*norm_backward)(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias,
+                          const void *dy, const void *x, const float *mean, const float *rstd,
+                          const float *gain, int64_t N, int64_t C);
     /* act out = a + b. */
     void (*add)(p4_device *device, void *out, const void *a, const void *b, int64_t count);
-    /* Rotates the first `heads` heads of every row of qkv [N, row_width] in place, rotate-half pairs (i, i + D/2), angle =
-     * (n mod T) * inv_freq[i]; tables cos/sin fp32 [T, D/2]; backward: the inverse rotation. */
-    void (*rope)(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N, int64_t T,
-                 int64_t heads, int64_t D, int64_t row_width, bool backward);
-    /* act out[N, H*D]; lse fp32 [B, H, T]: log-sum-exp of the scaled scores (NULL when no backward follows). `work`:
-     * fp32, attention_work_count elements. */
-    void (*attention_forward)(p4_device *device, void *out, float *lse, const void *qkv, const p4_attention_shape *shape,
-                              float *work);
-    void (*attention_backward)(p4_device *device, void *dqkv, const void *dout, const void *out, const float *lse,
-                               const void *qkv, const p4_attention_shape *shape, float *work);
+    /* Rotates the first `heads` heads of every row of qkv [N, row_width] in place, rotate-half pairs (i, i +
+     * D/2), angle = (n mod T) * inv_freq[i]; tables cos/sin fp32 [T, D/2]; backward: the inverse rotation. */
+    void (*rope)(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N,
+                 int64_t T, int64_t heads, int64_t D, int64_t row_width, bool backward);
+    /* act out[N, H*D]; lse fp32 [B, H, T]: log-sum-exp of the scaled scores (NULL when no backward follows).
+     * `work`: fp32, attention_work_count elements. */
+    void (*attention_forward)(p4_device *device, void *out, float *lse, const void *qkv,
+                              const p4_attention_shape *shape, float *work);
+    void (*attention_backward)(p4_device *device, void *dqkv, const void *dout, const void *out,
+                               const float *lse, const void *qkv, const p4_attention_shape *shape,
+                               float *work);
     int64_t (*attention_work_count)(p4_device *device, const p4_attention_shape *shape, bool backward);
     /* gate_up [N, 2F] = gate | up; act h[N, F] = silu(gate) * up. */
     void (*swiglu_forward)(p4_device *device, void *h, const void *gate_up, int64_t N, int64_t F);
-    void (*swiglu_backward)(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N, int64_t F);
+    void (*swiglu_backward)(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
+                            int64_t F);
     /* tanh approximation (gelu_new). */
     void (*gelu_forward)(p4_device *device, void *h, const void *x, int64_t count);
     void (*gelu_backward)(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
 
-    /* --- losses ------------------------------------------------------------------------------------------------ */
-    /* logits act [N, V] -> nll fp32 [N] (0 where target < 0); hit fp32 [N]: 1 when the largest logit (first on ties)
-     * is the target, or NULL; dlogits (may alias logits, or NULL) = (softmax - onehot) * scale, zero rows where
-     * target < 0. */
+    /* --- losses --------------------------------------------------------------------------------------- */
+    /* logits act [N, V] -> nll fp32 [N] (0 where target < 0); hit fp32 [N]: 1 when the largest logit (first
+     * on ties) is the target, or NULL; dlogits (may alias logits, or NULL) = (softmax - onehot) * scale, zero
+     * rows where target < 0. */
     void (*cross_entropy)(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
                           const int32_t *targets, int64_t N, int64_t V, float scale);
     /* kl fp32 [N] = KL(softmax(reference) || softmax(logits)), 0 where target < 0. */
-    void (*kl_divergence)(p4_device *device, float *kl, const void *reference, const void *logits, const int32_t *targets,
-                          int64_t N, int64_t V);
+    void (*kl_divergence)(p4_device *device, float *kl, const void *reference, const void *logits,
+                          const int32_t *targets, int64_t N, int64_t V);
 
-    /* --- calibration ------------------------------------------------------------------------------------------- */
-    /* sum_sq fp32... of each input channel: double [C] += sum over N of x[N, C]^2. */
+    /* --- calibration ---------------------------------------------------------------------------------- */
+    /* double sum_sq[C] += sum over N of x[N, C]^2. */
     void (*channel_sum_sq)(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C);
     /* Adds a column slice [N, width] (ld elements between rows) to *moments (device memory). Start from
      * {0, 0, 0, +FLT_MAX, -FLT_MAX}. */
-    void (*moments)(p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width, int64_t ld);
+    void (*moments)(p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width,
+                    int64_t ld);
 
-    /* --- ternary ----------------------------------------------------------------------------------------------- */
-    /* Quantizes a weight (F32, F16, BF16; rows x cols, transposed or not) row by row: codes [rows, row_bytes] with zero
-     * padding codes = 1 (t = 0), scale fp16 [rows]; `importance` fp32 [cols] or NULL (P4_QUANT_EXACT only: METHODS 1 with
-     * a diagonal h). The error is measured with the fp16 scale; h_error is host memory, or NULL (faster). absmean:
-     * scale = max(mean|w|, 1e-8) in fp32 decides the threshold, then it is rounded to fp16. */
-    void (*quantize)(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error, const p4_weight *weight,
-                     p4_quant_method method, float threshold, const float *importance);
-    /* 2-bit codes [rows, (cols+3)/4] -> base-3, five trits a byte, first most significant, [rows, (cols+4)/5], missing
-     * trits of the last byte 0 (u = t+1 = 1... see FORMAT in ternary_cpu.c); and back. */
+    /* --- ternary -------------------------------------------------------------------------------------- */
+    /* Quantizes a weight (F32, F16, BF16; rows x cols, transposed or not) row by row: codes [rows, row_bytes]
+     * with padding codes 1 (t = 0), scale fp16 [rows]. t = sign(w) where |w| >= cut, so equal magnitudes
+     * share a side. absmean: cut = threshold * scale in fp32, scale = max(mean |w|, 1e-8) (mean summed in
+     * double), stored as fp16. exact: the cut with the largest S^2 / P (METHODS 1; h = importance, fp32
+     * [cols], >= 0, or NULL for 1), of equal ones the smallest set; scale = S / P. A row of zeros, or one
+     * whose weights have no importance, gets t = 0 and the scale 0 (absmean stores 1e-8, which is 0 in fp16).
+     * A scale beyond fp16 is stored as infinity and shows in scale_max. The error is measured with the stored
+     * scale; h_error is host memory, or NULL (faster). The CPU keeps scratch memory in the device that grows
+     * with cols; out of memory is reported by sync. */
+    void (*quantize)(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
+                     const p4_weight *weight, p4_quant_method method, float threshold,
+                     const float *importance);
+    /* 2-bit codes [rows, (cols + 3) / 4] -> base 3, five trits u = t + 1 a byte, [rows, (cols + 4) / 5]: byte
+     * = sum of u_k 3^(4-k), k = 0 first; the missing trits of a row's last byte are u = 1 (t = 0). And back;
+     * the reader of foreign bytes has refused those above 242. */
     void (*pack_base3)(p4_device *device, uint8_t *packed, const uint8_t *codes, int64_t rows, int64_t cols);
-    void (*unpack_base3)(p4_device *device, uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols);
+    void (*unpack_base3)(p4_device *device, uint8_t *codes, const uint8_t *packed, int64_t rows,
+                         int64_t cols);
 
-    /* --- optimizer --------------------------------------------------------------------------------------------- */
+    /* --- optimizer ------------------------------------------------------------------------------------ */
     /* *sum (device) += sum of squares of g, in double. */
     void (*add_sq_norm)(p4_device *device, double *sum, const float *g, int64_t count);
     void (*scale)(p4_device *device, float *x, float factor, int64_t count);
+    /* fp32 sum += addend. */
+    void (*add_f32)(p4_device *device, float *sum, const float *addend, int64_t count);
     /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. */
-    void (*grokfast)(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first, int64_t count);
-    /* AdamW with g pre-multiplied by g_scale: m, v updated, bias-corrected with `step` (from 1); w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). */
-    void (*adamw)(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr, float beta1,
-                  float beta2, float eps, float decay, int64_t step, int64_t count);
-    /* Muon (METHODS 4) on one matrix [rows, cols]: g pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf;
-     * Newton-Schulz 5 steps; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). work: fp32, muon_work_count(rows, cols). */
-    void (*muon)(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr, float momentum,
-                 float decay, int64_t rows, int64_t cols, float *work);
+    void (*grokfast)(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
+                     int64_t count);
+    /* AdamW with g pre-multiplied by g_scale: m, v updated, bias-corrected with `step` (from 1); w -=
+     * lr*(mhat/(sqrt(vhat)+eps) + decay*w). */
+    void (*adamw)(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
+                  float beta1, float beta2, float eps, float decay, int64_t step, int64_t count);
+    /* Muon (METHODS 4) on one matrix [rows, cols]: g pre-multiplied by g_scale; buf = momentum*buf + g; u = g
+     * + momentum*buf; Newton-Schulz 5 steps; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). work: fp32,
+     * muon_work_count(rows, cols). */
+    void (*muon)(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr,
+                 float momentum, float decay, int64_t rows, int64_t cols, float *work);
     int64_t (*muon_work_count)(int64_t rows, int64_t cols);
     /* fp32 -> fp16 bits and back, in place: the value that will be stored. */
     void (*round_to_f16)(p4_device *device, float *x, int64_t count);

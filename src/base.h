@@ -58,7 +58,6 @@ char *p4_format(const char *format, ...) P4_PRINTF(1, 2);
 double p4_now_s(void); /* monotonic clock, seconds */
 
 /* Log lines go to stderr, only from the rank that speaks. P4_LOG_WARN also appears under --quiet. */
-typedef enum p4_log_level { P4_LOG_QUIET, P4_LOG_WARN, P4_LOG_INFO } p4_log_level;
 void p4_log_setup(p4_log_level level, bool speaker);
 void p4_log(p4_log_level level, const char *format, ...) P4_PRINTF(2, 3);
 #define INFO(...) p4_log(P4_LOG_INFO, __VA_ARGS__)

@@ -1,0 +1,155 @@
+#include "cli.h"
+
+#include <string.h>
+
+#include "config.h"
+
+#define USAGE "phase4_mpi [options] cfg.json [key=value ...]"
+
+typedef struct option {
+    const char *name, *short_name, *help;
+} option;
+
+enum { OPTION_HELP, OPTION_VERSION, OPTION_VALIDATE, OPTION_QUIET, OPTION_STRICT, OPTION_COUNT };
+
+static const option options[OPTION_COUNT] = {
+    [OPTION_HELP] = {"--help", "-h", "Print this text and stop."},
+    [OPTION_VERSION] = {"--version", NULL, "Print the version and what was built in, and stop."},
+    [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all its errors, and stop."},
+    [OPTION_QUIET] = {"--quiet", "-q", "Print warnings and errors only."},
+    [OPTION_STRICT] = {"--strict", NULL, "Exit with status 3 when the quality verdict fails."},
+};
+
+static int find_option(const char *argument)
+{
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const char *short_name = options[i].short_name;
+        if (strcmp(argument, options[i].name) == 0 ||
+            (short_name != NULL && strcmp(argument, short_name) == 0)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static p4_rc unknown_option(const char *argument)
+{
+    const char *nearest = options[0].name;
+    char excerpt[80];
+    for (int i = 1; i < OPTION_COUNT; i++) {
+        if (p4_edit_distance(argument, options[i].name) < p4_edit_distance(argument, nearest)) {
+            nearest = options[i].name;
+        }
+    }
+    return FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: " USAGE,
+                p4_config_format_excerpt(excerpt, argument, strlen(argument)), nearest);
+}
+
+static void apply_option(p4_cli *cli, int which)
+{
+    switch (which) {
+    case OPTION_HELP:
+        cli->action = P4_CLI_HELP;
+        break;
+    case OPTION_VERSION:
+        cli->action = P4_CLI_VERSION;
+        break;
+    case OPTION_VALIDATE:
+        cli->action = P4_CLI_VALIDATE;
+        break;
+    case OPTION_QUIET:
+        cli->quiet = true;
+        break;
+    default:
+        cli->strict = true;
+        break;
+    }
+}
+
+/* The configuration file comes first, so that its own name may hold '='. */
+static p4_rc apply_word(p4_cli *cli, char *argument)
+{
+    char excerpt[80];
+    if (cli->cfg_path == NULL) {
+        cli->cfg_path = argument;
+        return argument[0] != '\0' ? P4_OK
+                                   : FAIL("the name of the configuration file is empty; usage: " USAGE);
+    }
+    p4_config_format_excerpt(excerpt, argument, strlen(argument));
+    if (strchr(argument, '=') == NULL || argument[0] == '=') {
+        return FAIL("found \"%s\" after the configuration file \"%.200s\", expected key=value; usage: " USAGE,
+                    excerpt, cli->cfg_path);
+    }
+    if (cli->override_count == P4_CLI_OVERRIDES_MAX) {
+        return FAIL("found more than %d key=value arguments: \"%s\"", (int)P4_CLI_OVERRIDES_MAX, excerpt);
+    }
+    cli->overrides[cli->override_count++] = argument;
+    return P4_OK;
+}
+
+p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
+{
+    p4_rc rc = P4_OK;
+    bool options_ended = false;
+    memset(cli, 0, sizeof *cli);
+    for (int i = 1; i < argc; i++) {
+        if (options_ended || argv[i][0] != '-') {
+            TRY(apply_word(cli, argv[i]));
+        } else if (strcmp(argv[i], "--") == 0) {
+            options_ended = true;
+        } else {
+            int which = find_option(argv[i]);
+            if (which < 0) {
+                return unknown_option(argv[i]);
+            }
+            apply_option(cli, which);
+        }
+        if (cli->action == P4_CLI_HELP || cli->action == P4_CLI_VERSION) {
+            cli->cfg_path = NULL;
+            return P4_OK;
+        }
+    }
+    CHECK(cli->cfg_path != NULL,
+          "no configuration file is given; usage: " USAGE " (phase4_mpi --help says more)");
+done:
+    return rc;
+}
+
+void p4_cli_print_help(FILE *out)
+{
+    fputs("Usage: " USAGE "\n"
+          "\n"
+          "Compresses the language model that cfg.json names to ternary (1.58-bit) weights, fine-tunes it "
+          "where its\n"
+          "quality needs that, and writes the packed model, a dequantised FP16 model and a report. An MPI "
+          "job:\n"
+          "\n"
+          "  srun -N4 phase4_mpi cfg.json        on a cluster\n"
+          "  mpirun -n 2 phase4_mpi cfg.json     on one machine\n"
+          "  phase4_mpi cfg.json                 one rank\n"
+          "\n"
+          "Options:\n",
+          out);
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const option *known = &options[i];
+        fprintf(out, "  %s%s%-*s %s\n", known->short_name != NULL ? known->short_name : "",
+                known->short_name != NULL ? ", " : "    ", 12, known->name, known->help);
+    }
+    fputs("\n"
+          "key=value arguments win over the file, the last one of a key over those before it. A value is "
+          "JSON; a string\n"
+          "needs no quotes:  phase4_mpi cfg.json fine_tune_lr=3e-4 device=cpu 'eval_files=[\"a.txt\", "
+          "\"b.jsonl.gz\"]'\n"
+          "Relative paths are relative to the working directory.\n"
+          "\n"
+          "Exit status:\n"
+          "  0  done (a failed quality verdict is in results.json)\n"
+          "  1  the system failed: memory, MPI, a device\n"
+          "  2  bad input: the command line, cfg.json, the model, the data, or the output directory\n"
+          "  3  with --strict: the quality verdict failed\n"
+          "\n"
+          "Keys of cfg.json (a JSON object), with their defaults and what is allowed.\n"
+          "\n",
+          out);
+    p4_config_print_help(out);
+}

@@ -1,0 +1,29 @@
+/* cli.h - the command line of phase4_mpi. */
+#ifndef P4_CLI_H
+#define P4_CLI_H
+
+#include <stdio.h>
+
+#include "base.h"
+
+typedef enum p4_cli_action { P4_CLI_RUN, P4_CLI_VALIDATE, P4_CLI_HELP, P4_CLI_VERSION } p4_cli_action;
+
+enum { P4_CLI_OVERRIDES_MAX = 256 };
+
+typedef struct p4_cli {
+    p4_cli_action action;
+    bool quiet, strict;
+    const char *cfg_path;                  /* NULL for HELP and VERSION */
+    char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */
+    int override_count;
+} p4_cli;
+
+/* Reads `phase4_mpi [options] cfg.json [key=value ...]`; options may stand anywhere, "--" ends them. --help
+ * and --version end the reading. P4_E_INPUT: one line with the nearest known option. Keys and values are
+ * p4_config_read_file's matter. Local. */
+p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);
+
+/* Usage, options, exit statuses and the keys of cfg.json. Local. */
+void p4_cli_print_help(FILE *out);
+
+#endif

@@ -1,0 +1,174 @@
+#include "execute.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "output.h"
+
+static const struct {
+    const char *key, *title;
+    p4_rc (*run)(p4_job *job);
+} stages[] = {
+    {"load", "Load the model and the text", p4_stage_load},
+    {"evaluate_pre", "Evaluate the original", p4_stage_evaluate_pre},
+    {"calibrate", "Calibrate", p4_stage_calibrate},
+    {"quantize", "Quantize", p4_stage_quantize},
+    {"evaluate_post", "Evaluate the quantized model", p4_stage_evaluate_post},
+    {"fine_tune", "Fine-tune", p4_stage_finetune},
+    {"evaluate_final", "Evaluate what will be written", p4_stage_evaluate_final},
+    {"gradient_flow", "Test the gradient flow", p4_stage_gradient_flow},
+    {"export", "Write the outputs", p4_stage_export},
+};
+enum { STAGES = sizeof stages / sizeof stages[0] };
+
+char *p4_job_output(const p4_job *job, const char *name)
+{
+    return p4_format("%s/%s", job->config.output_path, name);
+}
+
+double p4_job_peak_memory(p4_job *job)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    double bytes = 1024.0 * (double)usage.ru_maxrss;
+    p4_dist_max_f64(job->dist, &bytes, 1);
+    return bytes;
+}
+
+p4_rc p4_job_open_device(p4_job *job)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &job->config;
+    bool wants_cuda = c->device == P4_DEVICE_CUDA;
+    CHECK(!wants_cuda || p4_ops_find("cuda") != NULL,
+          "key \"device\": found \"cuda\", but this build has no CUDA backend; use \"auto\" or \"cpu\"");
+    job->threads = c->threads_per_rank > 0 ? c->threads_per_rank : p4_dist_cores(job->dist);
+    job->ops = p4_ops_find("cpu");
+    TRY(job->ops->open(&job->device, 0, job->threads, false));
+    job->coll = p4_coll_mpi(job->dist);
+done:
+    return rc;
+}
+
+static void say_setup(const p4_job *job)
+{
+    INFO("phase4 %s", p4_version());
+    INFO("%d rank%s, %s", job->dist->ranks, job->dist->ranks == 1 ? "" : "s", job->ops->describe(job->device));
+    INFO("model %s -> %s", job->config.model_path, job->config.output_path);
+    if (job->config.wandb_enabled) {
+        INFO("metrics go to metrics.jsonl; a W&B run is not written by this version");
+    }
+}
+
+static void judge(p4_job *job)
+{
+    p4_results *r = &job->results;
+    r->quality.max_accuracy_drop = job->config.max_accuracy_drop;
+    r->quality.degradation_ratio = NAN;
+    if (r->pre.tokens > 0 && r->final.tokens > 0) {
+        r->quality.passed = p4_validate_compression_quality(r->pre.perplexity, r->final.perplexity,
+                                                            job->config.max_accuracy_drop, &r->quality.degradation_ratio);
+    }
+}
+
+static p4_rc run_stages(p4_job *job)
+{
+    p4_rc rc = P4_OK;
+    for (int i = 0; i < STAGES; i++) {
+        double started_s = p4_now_s();
+        INFO("[%d/%d] %s", i + 1, STAGES, stages[i].title);
+        p4_rc outcome = stages[i].run(job);
+        TRY(p4_results_add_time(&job->results, stages[i].key, p4_now_s() - started_s));
+        TRY(outcome);
+    }
+done:
+    return rc;
+}
+
+/* results.json: the last file of a run, also of one that failed after its output directory was taken. Rank 0. */
+static p4_rc write_results(p4_job *job, p4_rc outcome)
+{
+    char *path = p4_job_output(job, "results.json");
+    if (path == NULL) {
+        return P4_E_SYSTEM;
+    }
+    job->results.success = outcome == P4_OK;
+    if (outcome != P4_OK) {
+        snprintf(job->results.error, sizeof job->results.error, "%s", p4_last_error());
+    }
+    char *message = p4_strdup(p4_last_error()); /* p4_results_write forgets it */
+    p4_rc rc = p4_results_write(&job->results, path);
+    if (rc == P4_OK && message != NULL) {
+        p4_error_set(message);
+    }
+    free(message);
+    free(path);
+    return rc;
+}
+
+void p4_job_close(p4_job *job)
+{
+    if (job->stats != NULL) {
+        for (int64_t i = 0; i < job->hf.model.params_count; i++) {
+            if (job->stats[i].owns_input) {
+                free(job->stats[i].input_mean_square);
+            }
+        }
+        free(job->stats);
+    }
+    if (job->train.ids != job->calibration.ids) {
+        p4_windows_free(&job->train);
+    }
+    p4_windows_free(&job->calibration);
+    p4_windows_free(&job->eval);
+    if (job->original.ops != NULL) {
+        p4_device_form_close(&job->original);
+    }
+    p4_packed_release(&job->compressed);
+    p4_shard_free(&job->shard);
+    p4_tokenizer_close(job->tokenizer);
+    p4_hf_model_close(&job->hf);
+    free(job->random_weights);
+    free(job->curve);
+    if (job->device != NULL) {
+        job->ops->close(job->device);
+    }
+}
+
+p4_rc p4_execute_on(p4_dist *dist, const p4_config *config, p4_log_callback log_callback, void *log_user,
+                    p4_results *results)
+{
+    p4_rc rc = P4_OK;
+    bool output_taken = false;
+    double started_s = p4_now_s();
+    p4_results_init(results);
+    p4_job *job = p4_alloc(1, sizeof *job);
+    TRY_ALL(dist, job != NULL ? P4_OK : P4_E_SYSTEM);
+    job->config = *config;
+    job->dist = dist;
+    job->log_callback = log_callback;
+    job->log_user = log_user;
+    p4_results_init(&job->results);
+    TRY_ALL(dist, p4_job_open_device(job));
+    say_setup(job);
+    TRY_ALL(dist, dist->rank == 0 ? p4_output_prepare(config->output_path, config->overwrite, NULL) : P4_OK);
+    output_taken = true;
+    TRY(run_stages(job));
+    judge(job);
+    job->results.metrics.peak_memory_mb = p4_job_peak_memory(job) / 1048576.0;
+done:
+    if (job != NULL) {
+        job->results.total_s = p4_now_s() - started_s;
+        if (output_taken) {
+            p4_rc written = p4_agree(dist, dist->rank == 0 ? write_results(job, rc) : P4_OK);
+            rc = rc != P4_OK ? rc : written;
+        }
+        *results = job->results;
+        p4_job_close(job);
+        free(job);
+    }
+    return rc;
+}

@@ -1,0 +1,99 @@
+/* phase4_mpi - the main job: arguments -> ranks -> configuration -> the run (execute.c) -> verdict. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli.h"
+#include "json_config.h"
+#include "phase4.h"
+#include "report.h"
+
+enum { VERDICT_FAILED = 3 }; /* exit status under --strict */
+
+static int fail(p4_rc rc)
+{
+    fprintf(stderr, "phase4: error: %s\n", p4_last_error());
+    return (int)rc;
+}
+
+static int show_help(void)
+{
+    p4_cli_print_help(stdout);
+    return EXIT_SUCCESS;
+}
+
+static int show_version(void)
+{
+    printf("phase4_mpi %s\n", p4_version());
+    return EXIT_SUCCESS;
+}
+
+static int validate(const p4_cli *cli)
+{
+    static p4_config config;
+    p4_rc rc =
+        p4_config_read_file(&config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides, cli->override_count);
+    if (rc != P4_OK) {
+        return fail(rc);
+    }
+    printf("%s: valid\n", cli->cfg_path);
+    return EXIT_SUCCESS;
+}
+
+static int run(const p4_cli *cli)
+{
+    static p4_config config;
+    p4_rc rc = P4_OK;
+    p4_session *session = NULL;
+    p4_results results;
+    p4_results_init(&results);
+    TRY(p4_session_open(&session));
+    p4_session_set_log(session, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
+    TRY(p4_session_read_config(session, &config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides,
+                               cli->override_count));
+    TRY(p4_execute(session, &config, NULL, NULL, &results));
+    if (p4_session_rank(session) == 0) {
+        p4_report_table(stdout, &results);
+    }
+done:;
+    int status = rc == P4_OK && cli->strict && !results.quality.passed ? VERDICT_FAILED : (int)rc;
+    if (rc != P4_OK && (session == NULL || p4_session_rank(session) == 0)) {
+        (void)fail(rc);
+    }
+    p4_results_free(&results);
+    signal(SIGTERM, SIG_IGN); /* srun --kill-on-bad-exit ends the other ranks once one has left: let all leave alike */
+    p4_session_close(session);
+    return status;
+}
+
+/* A mistyped command is said once, not once a rank. */
+static int refuse_arguments(void)
+{
+    char *complaint = p4_strdup(p4_last_error()); /* p4_session_open forgets it */
+    p4_session *session = NULL;
+    if (p4_session_open(&session) != P4_OK || p4_session_rank(session) == 0) {
+        fprintf(stderr, "phase4: error: %s\n", complaint != NULL ? complaint : p4_last_error());
+    }
+    p4_session_close(session);
+    free(complaint);
+    return P4_E_INPUT;
+}
+
+int main(int argc, char **argv)
+{
+    static p4_cli cli;
+    if (p4_cli_parse(&cli, argc, argv) != P4_OK) {
+        return refuse_arguments();
+    }
+    switch (cli.action) {
+    case P4_CLI_HELP:
+        return show_help();
+    case P4_CLI_VERSION:
+        return show_version();
+    case P4_CLI_VALIDATE:
+        return validate(&cli);
+    case P4_CLI_RUN:
+        break;
+    }
+    return run(&cli);
+}

@@ -1,0 +1,278 @@
+#include "trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool holds(const p4_trainer *t, int64_t i)
+{
+    return !t->sharded[i] || t->job->shard.owner[i] == t->job->dist->rank;
+}
+
+/* Codes and scale of one tensor at *at; NULL base only counts. */
+static void place_codes(p4_trainer *t, int64_t i, int64_t *at)
+{
+    const p4_param *p = &t->job->hf.model.params[i];
+    p4_weight *w = &t->form.weights[i];
+    int64_t codes = p4_ceil_div(p->rows * p4_code_row_bytes(p->cols), 64) * 64;
+    *w = (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols};
+    if (t->codes != NULL) {
+        w->data = t->codes + *at;
+        w->scale = (const uint16_t *)(const void *)(t->codes + *at + codes);
+    }
+    *at += codes + p4_ceil_div(p->rows * 2, 64) * 64;
+}
+
+static void lay_out_codes(p4_trainer *t)
+{
+    const p4_model *model = &t->job->hf.model;
+    int64_t at = 0;
+    for (int r = 0; r < t->job->dist->ranks; r++) {
+        t->owner_first[r] = at;
+        for (int64_t i = 0; i < model->params_count; i++) {
+            if (t->sharded[i] && t->job->shard.owner[i] == r) {
+                place_codes(t, i, &at);
+            }
+        }
+    }
+    t->owner_first[t->job->dist->ranks] = at;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (model->params[i].ternary && !t->sharded[i]) {
+            place_codes(t, i, &at);
+        }
+    }
+    t->codes_bytes = at;
+}
+
+/* Tensors that are not ternary are used as their FP32 masters. */
+static void view_masters(p4_trainer *t)
+{
+    const p4_model *model = &t->job->hf.model;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (p->ternary) {
+            continue;
+        }
+        float *master = t->optim.master + t->optim.at[i];
+        t->form.weights[i] = (p4_weight){.dtype = P4_F32, .rows = p->rows, .cols = p->cols, .data = master};
+        t->form.vectors[i] = p->vector ? master : NULL;
+    }
+}
+
+static p4_optim_settings settings_of(const p4_config *c)
+{
+    return (p4_optim_settings){.muon = c->optimizer == P4_OPTIMIZER_MUGROKFAST,
+                               .grokfast = c->enable_grokfast,
+                               .ema_alpha = (float)c->grokfast_ema_alpha,
+                               .ema_lambda = (float)c->grokfast_lambda,
+                               .momentum = 0.95f,
+                               .beta1 = 0.9f,
+                               .beta2 = 0.95f,
+                               .eps = 1e-8f,
+                               .weight_decay = (float)c->weight_decay,
+                               .clip = (float)c->gradient_clip};
+}
+
+static p4_rc size_steps(p4_trainer *t)
+{
+    const p4_config *c = &t->job->config;
+    int64_t ranks = t->job->dist->ranks, windows = t->job->train.count;
+    p4_rc rc = P4_OK;
+    t->T = c->calibration_sequence_length;
+    t->sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / t->T : c->calibration_batch_size;
+    CHECK(windows >= t->sequences,
+          "fine-tuning: found %lld windows of %lld tokens in the training data, expected at least %lld, one step's worth",
+          (long long)windows, (long long)t->T, (long long)t->sequences);
+    int64_t share = p4_ceil_div(t->sequences, ranks);
+    t->micro_batch = p4_min_i64(share, c->micro_batch_size > 0 ? c->micro_batch_size : 8);
+    t->steps_per_epoch = windows / t->sequences;
+    t->steps = t->steps_per_epoch * c->fine_tune_epochs;
+    if (c->fine_tune_max_steps > 0) {
+        t->steps = p4_min_i64(t->steps, c->fine_tune_max_steps);
+    }
+    t->order_epoch = -1;
+done:
+    return rc;
+}
+
+static p4_rc take_host_memory(p4_trainer *t)
+{
+    const p4_model *model = &t->job->hf.model;
+    size_t params = (size_t)model->params_count;
+    t->sharded = p4_alloc(params, sizeof *t->sharded);
+    t->form.weights = p4_alloc(params, sizeof *t->form.weights);
+    t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
+    t->owner_first = p4_alloc((size_t)t->job->dist->ranks + 1, sizeof *t->owner_first);
+    t->h_ids = p4_alloc((size_t)(t->micro_batch * t->T), sizeof *t->h_ids);
+    t->order = p4_alloc((size_t)t->job->train.count, sizeof *t->order);
+    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->owner_first != NULL &&
+               t->h_ids != NULL && t->order != NULL;
+    for (int64_t i = 0; all && i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        t->sharded[i] = t->job->config.zero_stage == 2 && p->ternary && p4_role_is_matrix(p->role);
+        if (p4_role_is_matrix(p->role) && p->row_offset == 0) {
+            t->slot_count = p4_max_i64(t->slot_count, p4_slot_rows(model, i) * p->cols);
+        }
+    }
+    return all ? P4_OK : P4_E_SYSTEM;
+}
+
+static p4_rc open_local(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    p4_job *job = t->job;
+    const p4_model *model = &job->hf.model;
+    bool *held = NULL;
+    TRY(size_steps(t));
+    TRY(take_host_memory(t));
+    held = p4_alloc((size_t)model->params_count, sizeof *held);
+    if (held == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        held[i] = holds(t, i);
+    }
+    p4_net_plan plan = {.B = t->micro_batch,
+                        .T = t->T,
+                        .train = true,
+                        .recompute = job->config.recompute,
+                        .activation_bits = job->config.activation_bits,
+                        .layers = model->arch.L};
+    p4_optim_settings settings = settings_of(&job->config);
+    TRY(p4_net_open(&t->net, job->ops, job->device, model, &plan));
+    TRY(p4_optim_open(&t->optim, job->ops, job->device, model, &settings, held, t->sharded));
+    lay_out_codes(t);
+    TRY(job->ops->alloc(job->device, (void **)&t->codes, t->codes_bytes + 64));
+    lay_out_codes(t);
+    TRY(job->ops->alloc(job->device, (void **)&t->slot_grad, t->slot_count * 4));
+    view_masters(t);
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (held[i]) {
+            TRY(p4_optim_set_master(&t->optim, i, &model->weights[i]));
+            p4_hf_model_drop_pages(&job->hf, i);
+        }
+    }
+done:
+    free(held);
+    return rc;
+}
+
+p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
+{
+    p4_rc rc = P4_OK;
+    *t = (p4_trainer){.job = job};
+    TRY_ALL(job->dist, open_local(t));
+    p4_trainer_publish(t, NULL);
+    TRY_ALL(job->dist, job->ops->sync(job->device));
+done:
+    if (rc != P4_OK) {
+        p4_trainer_close(t);
+    }
+    return rc;
+}
+
+void p4_trainer_close(p4_trainer *t)
+{
+    if (t->codes != NULL) {
+        t->job->ops->release(t->job->device, t->codes);
+    }
+    if (t->slot_grad != NULL) {
+        t->job->ops->release(t->job->device, t->slot_grad);
+    }
+    if (t->optim.ops != NULL) {
+        p4_optim_close(&t->optim);
+    }
+    if (t->net.ops != NULL) {
+        p4_net_close(&t->net);
+    }
+    free(t->sharded);
+    free(t->form.weights);
+    free(t->form.vectors);
+    free(t->owner_first);
+    free(t->h_ids);
+    free(t->order);
+    *t = (p4_trainer){0};
+}
+
+void p4_trainer_publish(p4_trainer *t, p4_quant_error *h_errors)
+{
+    p4_job *job = t->job;
+    const p4_model *model = &job->hf.model;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (!p->ternary || !holds(t, i)) {
+            continue;
+        }
+        p4_weight master = {
+            .dtype = P4_F32, .rows = p->rows, .cols = p->cols, .data = t->optim.master + t->optim.at[i]};
+        p4_weight *live = &t->form.weights[i];
+        job->ops->quantize(job->device, (uint8_t *)(uintptr_t)live->data, (uint16_t *)(uintptr_t)live->scale,
+                           h_errors == NULL ? NULL : &h_errors[i], &master, p4_job_method(job),
+                           (float)job->config.sparsity_threshold, NULL);
+    }
+    for (int r = 0; job->dist->ranks > 1 && r < job->dist->ranks; r++) {
+        job->coll.bcast(&job->coll, t->codes + t->owner_first[r], t->owner_first[r + 1] - t->owner_first[r], r);
+    }
+}
+
+/* The fp16 values of a replicated master. Local. */
+static p4_rc store_half(p4_trainer *t, p4_packed *c, int64_t i)
+{
+    const p4_param *p = &t->job->hf.model.params[i];
+    int64_t count = p->rows * p->cols;
+    p4_weight master = {.dtype = P4_F32, .rows = p->rows, .cols = p->cols};
+    float *h_master = p4_alloc((size_t)count, sizeof *h_master);
+    if (h_master == NULL) {
+        return P4_E_SYSTEM;
+    }
+    t->job->ops->to_host(t->job->device, h_master, t->optim.master + t->optim.at[i], count * 4);
+    master.data = h_master;
+    p4_rc rc = p4_packed_preserve(c, i, &master);
+    free(h_master);
+    return rc;
+}
+
+static p4_rc store_all(p4_trainer *t, p4_packed *c)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = &t->job->hf.model;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (p->ternary) {
+            const p4_weight *live = &t->form.weights[i];
+            t->job->ops->to_host(t->job->device, p4_packed_codes(c, i), live->data,
+                                 p->rows * p4_code_row_bytes(p->cols));
+            t->job->ops->to_host(t->job->device, p4_packed_scale(c, i), live->scale, p->rows * 2);
+        } else {
+            TRY(store_half(t, c, i));
+        }
+    }
+    TRY(t->job->ops->sync(t->job->device));
+done:
+    return rc;
+}
+
+p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = &t->job->hf.model;
+    p4_trainer_publish(t, c->errors);
+    for (int64_t i = 0; t->job->dist->ranks > 1 && i < model->params_count; i++) {
+        if (t->sharded[i]) {
+            p4_dist_bcast(t->job->dist, &c->errors[i], sizeof c->errors[i], t->job->shard.owner[i]);
+        }
+    }
+    TRY_ALL(t->job->dist, store_all(t, c));
+    c->method = p4_job_method(t->job);
+    c->threshold = (float)t->job->config.sparsity_threshold;
+    c->is_compressed = true;
+done:
+    return rc;
+}
+
+p4_trainer_memory p4_trainer_bytes(const p4_trainer *t)
+{
+    return (p4_trainer_memory){.masters_bytes = t->optim.memory_bytes,
+                               .codes_bytes = t->codes_bytes,
+                               .activations_bytes = t->net.memory_bytes + t->slot_count * 4};
+}

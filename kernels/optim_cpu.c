@@ -1,0 +1,124 @@
+/* optim_cpu.c - elementwise optimizer ops: norm, scaling, Grokfast, AdamW, rounding to what is stored. */
+#include <math.h>
+
+#include "vmath_cpu.h"
+
+enum { PIECE = 8192, SUM_PIECES = 256, SUM_LANES = 512 };
+
+/* fp32 lanes over short pieces would overflow on large gradients: squares and sums are double throughout. */
+P4_MULTIVERSION static double piece_sum_sq(const float *g, int64_t count)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; i++) {
+        sum += (double)g[i] * (double)g[i];
+    }
+    return sum;
+}
+
+void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count)
+{
+    double parts[SUM_PIECES];
+    int64_t each = p4_max_i64(SUM_LANES, p4_ceil_div(count, SUM_PIECES)), pieces = p4_ceil_div(count, each);
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t i = 0; i < pieces; i++) {
+        parts[i] = piece_sum_sq(g + i * each, p4_min_i64(each, count - i * each));
+    }
+    for (int64_t i = 0; i < pieces; i++) {
+        *sum += parts[i];
+    }
+}
+
+P4_MULTIVERSION static void scale_piece(float *x, float factor, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        x[i] *= factor;
+    }
+}
+
+void p4_cpu_scale(p4_device *device, float *x, float factor, int64_t count)
+{
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t i = 0; i < count; i += PIECE) {
+        scale_piece(x + i, factor, p4_min_i64(PIECE, count - i));
+    }
+}
+
+void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count)
+{
+    p4_cpu_add(device, sum, sum, addend, count); /* activations are fp32 here */
+}
+
+P4_MULTIVERSION static void grokfast_piece(float *restrict g, float *restrict ema, float alpha, float lambda,
+                                           bool first, int64_t count)
+{
+    if (first) {
+        memcpy(ema, g, (size_t)count * sizeof *g);
+    }
+    for (int64_t i = 0; i < count && !first; i++) {
+        ema[i] = alpha * ema[i] + (1.0f - alpha) * g[i];
+    }
+    for (int64_t i = 0; i < count; i++) {
+        g[i] += lambda * ema[i];
+    }
+}
+
+void p4_cpu_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
+                     int64_t count)
+{
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t i = 0; i < count; i += PIECE) {
+        grokfast_piece(g + i, ema + i, alpha, lambda, first, p4_min_i64(PIECE, count - i));
+    }
+}
+
+/* The numbers of an AdamW step that are the same for every element. */
+typedef struct adam_step {
+    float g_scale, lr, beta1, beta2, eps, decay;
+    float m_correction, v_correction; /* 1 / (1 - beta^step) */
+} adam_step;
+
+P4_MULTIVERSION static void adamw_piece(float *restrict w, float *restrict m, float *restrict v,
+                                        const float *restrict g, const adam_step *step, int64_t count)
+{
+    adam_step s = *step;
+    for (int64_t i = 0; i < count; i++) {
+        float gradient = g[i] * s.g_scale;
+        m[i] = s.beta1 * m[i] + (1.0f - s.beta1) * gradient;
+        v[i] = s.beta2 * v[i] + (1.0f - s.beta2) * gradient * gradient;
+        float update = m[i] * s.m_correction / (sqrtf(v[i] * s.v_correction) + s.eps);
+        w[i] -= s.lr * (update + s.decay * w[i]);
+    }
+}
+
+void p4_cpu_adamw(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
+                  float beta1, float beta2, float eps, float decay, int64_t step, int64_t count)
+{
+    adam_step s = {.g_scale = g_scale,
+                   .lr = lr,
+                   .beta1 = beta1,
+                   .beta2 = beta2,
+                   .eps = eps,
+                   .decay = decay,
+                   .m_correction = (float)(1.0 / (1.0 - pow((double)beta1, (double)step))),
+                   .v_correction = (float)(1.0 / (1.0 - pow((double)beta2, (double)step)))};
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t i = 0; i < count; i += PIECE) {
+        adamw_piece(w + i, m + i, v + i, g + i, &s, p4_min_i64(PIECE, count - i));
+    }
+}
+
+P4_MULTIVERSION static void round_piece(float *x, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        x[i] = p4_round_half(x[i]);
+    }
+}
+
+void p4_cpu_round_to_f16(p4_device *device, float *x, int64_t count)
+{
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t i = 0; i < count; i += PIECE) {
+        round_piece(x + i, p4_min_i64(PIECE, count - i));
+    }
+}

@@ -1,0 +1,103 @@
+/* config.h - the configuration table: one row a key. Defaults, validation, --help, the JSON reader and writer
+ * and the README's table all come from it, so a new key is a field of p4_config, a row here, and nothing
+ * else. */
+#ifndef P4_CONFIG_H
+#define P4_CONFIG_H
+
+#include <stdio.h>
+
+#include "base.h"
+
+typedef enum p4_config_type {
+    P4_CONFIG_BOOL,
+    P4_CONFIG_INT32,
+    P4_CONFIG_INT64,
+    P4_CONFIG_UINT64,
+    P4_CONFIG_REAL,
+    P4_CONFIG_ENUM,
+    P4_CONFIG_PATH, /* char[P4_PATH_BYTES] */
+    P4_CONFIG_NAME, /* char[P4_NAME_BYTES] */
+    P4_CONFIG_LIST, /* p4_list */
+} p4_config_type;
+
+typedef struct p4_config_row {
+    const char *name; /* the key of cfg.json and the field of p4_config */
+    p4_config_type type;
+    size_t offset, bytes;     /* of the field in p4_config */
+    const char *group;        /* title; only the first row of a group has one */
+    double seed, quality;     /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
+    const char *text;         /* default of a PATH or NAME, in both recipes; a LIST starts empty */
+    double min, max;          /* bounds of INT32, INT64 and REAL; every UINT64 is allowed */
+    bool min_open, max_open;  /* the bound itself is not allowed */
+    double step;              /* > 0: only min, min + step, ..., max */
+    const char *const *names; /* of an ENUM, NULL-terminated, in the order of the C constants */
+    const char *refusal;      /* a fixed text that ends the message of a refused value, or NULL */
+    const char *help;         /* one line */
+} p4_config_row;
+
+enum { P4_CONFIG_ROWS_MAX = 128 }; /* the bits of p4_config.user_set */
+extern const p4_config_row p4_config_table[];
+extern const int p4_config_rows;
+
+/* The problems found in one configuration, one a line, each with its source and line when known. A fixed
+ * buffer: what does not fit is counted and said. */
+typedef struct p4_config_report {
+    const char *source;               /* "cfg.json", or NULL for a p4_config in memory */
+    int lines[P4_CONFIG_ROWS_MAX];    /* where each row's value stands in the source; below 1: not there */
+    bool refused[P4_CONFIG_ROWS_MAX]; /* rows with a complaint, which the rules between keys leave alone */
+    bool unreadable;                  /* no keys could be read: the rules between them say nothing */
+    int count, left_out;
+    size_t used;
+    char text[15360];
+} p4_config_report;
+
+/* Adds a problem; `line` below 1 is unknown. Local. */
+void p4_config_complain(p4_config_report *report, int line, const char *format, ...) P4_PRINTF(3, 4);
+/* Adds `key "NAME": found FOUND, expected ...` with what the row allows. Local. */
+void p4_config_complain_value(p4_config_report *report, int line, const p4_config_row *row,
+                              const char *found);
+/* P4_OK when nothing was found, else P4_E_INPUT with all lines as the message. Local. */
+p4_rc p4_config_report_end(const p4_config_report *report);
+
+/* The three checks, each adding to the report: one row's value; the rules between keys; what a job needs
+ * besides, because it reads files and an API caller may hold samples in memory. Local. */
+void p4_config_check_row(const p4_config *config, int row, p4_config_report *report);
+void p4_config_check_rules(const p4_config *config, p4_config_report *report);
+void p4_config_check_job(const p4_config *config, p4_config_report *report);
+
+/* Are the paths there that a job needs: model, output, calibration data? P4_E_INPUT: all problems, one a
+ * line. Beside p4_config_validate, not instead of it. Local. */
+p4_rc p4_config_validate_job(const p4_config *config);
+
+/* Row of a key, -1 when there is none. Local. */
+int p4_config_find(const char *key);
+/* The known key nearest to `key`. Local. */
+const char *p4_config_nearest(const char *key);
+/* Edits (insert, delete, replace, swap of neighbours) from one word to another, ignoring case and taking '-'
+ * for '_'; words are compared up to 63 bytes. Local. */
+int p4_edit_distance(const char *from, const char *to);
+
+/* Sets every row the user has not set to the default of config->recipe. Local. */
+void p4_config_rebase(p4_config *config);
+bool p4_config_is_user_set(const p4_config *config, int row);
+void p4_config_mark_user_set(p4_config *config, int row);
+
+/* Appends a copy of `string`; false when it does not fit. Local. */
+bool p4_list_append(p4_list *list, const char *string);
+/* The string after `previous` (NULL: the first); NULL at the end. Local. */
+const char *p4_list_next(const p4_list *list, const char *previous);
+
+/* Text of values, for messages, help and JSON. `buffer` is returned. Local. */
+char *p4_config_format_real(char buffer[32],
+                            double value); /* the shortest decimal that reads back as the same */
+char *p4_config_format_scalar(char buffer[64], const p4_config *config,
+                              const p4_config_row *row);                     /* up to ENUM */
+char *p4_config_format_expected(char buffer[256], const p4_config_row *row); /* "a number in (0, 10]" */
+/* `text` made fit for a message: cut at about 60 bytes, control characters as '?'. Local. */
+char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes);
+
+/* The keys with defaults, ranges and help: for --help, and as the tables of the README. Local. */
+void p4_config_print_help(FILE *out);
+void p4_config_print_markdown(FILE *out);
+
+#endif

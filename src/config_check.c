@@ -1,0 +1,261 @@
+/* Validation of a configuration: the report of problems, each row's range, and the rules between keys. */
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+void p4_config_complain(p4_config_report *report, int line, const char *format, ...)
+{
+    char text[1024], where[512] = "";
+    va_list args;
+    if (report->source != NULL && line > 0) {
+        snprintf(where, sizeof where, "%.480s:%d: ", report->source, line);
+    } else if (report->source != NULL) {
+        snprintf(where, sizeof where, "%.480s: ", report->source);
+    }
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    report->count++;
+    size_t bytes = strlen(where) + strlen(text) + 1;
+    if (report->left_out > 0 || bytes >= sizeof report->text - report->used) {
+        report->left_out++;
+        return;
+    }
+    int added = snprintf(report->text + report->used, sizeof report->text - report->used, "%s%s%s",
+                         report->used > 0 ? "\n" : "", where, text);
+    report->used += (size_t)added;
+}
+
+void p4_config_complain_value(p4_config_report *report, int line, const p4_config_row *row, const char *found)
+{
+    char expected[256];
+    report->refused[row - p4_config_table] = true;
+    p4_config_complain(report, line, "key \"%s\": found %s, expected %s%s%s", row->name, found,
+                       p4_config_format_expected(expected, row), row->refusal != NULL ? ": " : "",
+                       row->refusal != NULL ? row->refusal : "");
+}
+
+p4_rc p4_config_report_end(const p4_config_report *report)
+{
+    if (report->left_out > 0) {
+        return FAIL("%s\n... and %d more", report->text, report->left_out);
+    }
+    return report->count > 0 ? FAIL("%s", report->text) : P4_OK;
+}
+
+/* The bytes of the UTF-8 character at `text`, 0 when it is none (RFC 3629). */
+static int utf8_length(const unsigned char *text)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    int length = text[0] < 0x80             ? 1
+                 : (text[0] & 0xE0) == 0xC0 ? 2
+                 : (text[0] & 0xF0) == 0xE0 ? 3
+                 : (text[0] & 0xF8) == 0xF0 ? 4
+                                            : 0;
+    uint32_t point = length > 1 ? text[0] & (0x7Fu >> length) : text[0];
+    for (int i = 1; i < length; i++) {
+        if ((text[i] & 0xC0) != 0x80) { /* stops at the NUL too */
+            return 0;
+        }
+        point = point << 6 | (text[i] & 0x3Fu);
+    }
+    bool fits = point >= least[length] && point <= 0x10FFFF && (point < 0xD800 || point > 0xDFFF);
+    return fits ? length : 0;
+}
+
+/* What is wrong with a string, NULL when nothing is. Control characters would break messages and logs; bytes
+ * that are not UTF-8 cannot be written as JSON. */
+static const char *string_fault(const char *string)
+{
+    const unsigned char *at = (const unsigned char *)string;
+    while (*at != '\0') {
+        int length = utf8_length(at);
+        if (length == 0) {
+            return "which is not UTF-8";
+        }
+        if (*at < 0x20 || *at == 0x7F) {
+            return "which holds a control character";
+        }
+        at += length;
+    }
+    return NULL;
+}
+
+static void check_string(const p4_config_row *row, const char *string, int line, p4_config_report *report)
+{
+    char excerpt[80], found[160];
+    size_t bytes = strnlen(string, row->bytes);
+    if (bytes == row->bytes) {
+        p4_config_complain_value(report, line, row, "a string without an end");
+        return;
+    }
+    const char *fault = string_fault(string);
+    if (fault != NULL) {
+        snprintf(found, sizeof found, "\"%s\", %s", p4_config_format_excerpt(excerpt, string, bytes), fault);
+        p4_config_complain_value(report, line, row, found);
+    }
+}
+
+static void check_list(const p4_config_row *row, const p4_list *list, int line, p4_config_report *report)
+{
+    size_t used = 0;
+    char excerpt[80], found[160];
+    for (int32_t i = 0; i < list->count; i++) {
+        const char *string = list->bytes + used;
+        size_t bytes = strnlen(string, sizeof list->bytes - used);
+        if (bytes == sizeof list->bytes - used) {
+            p4_config_complain_value(report, line, row, "a list that runs over its end");
+            return;
+        }
+        const char *fault = bytes == 0 ? "which is empty" : string_fault(string);
+        if (fault != NULL) {
+            snprintf(found, sizeof found, "\"%s\" as string %d, %s",
+                     p4_config_format_excerpt(excerpt, string, bytes), (int)i + 1, fault);
+            p4_config_complain_value(report, line, row, found);
+        }
+        used += bytes + 1;
+    }
+    if (list->count < 0) {
+        p4_config_complain_value(report, line, row, "a negative count");
+    }
+}
+
+static bool in_range(const p4_config_row *row, double value)
+{
+    bool above = row->min_open ? value > row->min : value >= row->min;
+    bool below = row->max_open ? value < row->max : value <= row->max;
+    return above && below && (row->step <= 0 || fmod(value - row->min, row->step) == 0); /* NaN is neither */
+}
+
+static int name_count(const p4_config_row *row)
+{
+    int count = 0;
+    while (row->names[count] != NULL) {
+        count++;
+    }
+    return count;
+}
+
+void p4_config_check_row(const p4_config *config, int row_index, p4_config_report *report)
+{
+    const p4_config_row *row = &p4_config_table[row_index];
+    const char *field = (const char *)config + row->offset;
+    int line = report->lines[row_index], value;
+    char found[64];
+    bool ok = true;
+    switch (row->type) {
+    case P4_CONFIG_BOOL:
+    case P4_CONFIG_UINT64:
+        break;
+    case P4_CONFIG_INT32:
+        ok = in_range(row, *(const int32_t *)field);
+        break;
+    case P4_CONFIG_INT64:
+        ok = in_range(row, (double)*(const int64_t *)field);
+        break;
+    case P4_CONFIG_REAL:
+        ok = in_range(row, *(const double *)field);
+        break;
+    case P4_CONFIG_ENUM:
+        memcpy(&value, field, sizeof value);
+        ok = value >= 0 && value < name_count(row);
+        break;
+    case P4_CONFIG_PATH:
+    case P4_CONFIG_NAME:
+        check_string(row, field, line, report);
+        break;
+    case P4_CONFIG_LIST:
+        check_list(row, (const p4_list *)field, line, report);
+        break;
+    }
+    if (!ok) {
+        p4_config_complain_value(report, line, row, p4_config_format_scalar(found, config, row));
+    }
+}
+
+static bool was_refused(const p4_config_report *report, const char *key)
+{
+    return report->unreadable || report->refused[p4_config_find(key)];
+}
+
+static int line_of(const p4_config_report *report, const char *key)
+{
+    return report->lines[p4_config_find(key)];
+}
+
+void p4_config_check_rules(const p4_config *config, p4_config_report *report)
+{
+    int64_t T = config->calibration_sequence_length, tokens = config->global_batch_tokens;
+    if (was_refused(report, "calibration_sequence_length") || was_refused(report, "global_batch_tokens")) {
+        return;
+    }
+    if (tokens > 0 && tokens % T != 0) {
+        p4_config_complain(report, line_of(report, "global_batch_tokens"),
+                           "key \"global_batch_tokens\": found %lld, expected a multiple of "
+                           "calibration_sequence_length, which is %lld",
+                           (long long)tokens, (long long)T);
+    }
+}
+
+/* Calibration data are read for calibration, and for training and evaluation that have no files of their own.
+ */
+static void check_data(const p4_config *config, p4_config_report *report)
+{
+    const p4_config_row *row = &p4_config_table[p4_config_find("calibration_dataset")];
+    bool calibrates = config->calibration_samples > 0;
+    bool trains = config->enable_fine_tuning && config->train_files.count == 0;
+    bool evaluates = config->eval_samples > 0 && config->eval_files.count == 0;
+    bool custom = config->calibration_dataset == P4_DATASET_CUSTOM;
+    char reasons[160], name[64];
+    if (was_refused(report, "calibration_dataset") || !(calibrates || trains || evaluates)) {
+        return;
+    }
+    snprintf(reasons, sizeof reasons, "needed by%s%s%s", calibrates ? " [calibration_samples]" : "",
+             trains ? " [enable_fine_tuning without train_files]" : "",
+             evaluates ? " [eval_samples without eval_files]" : "");
+    p4_config_format_scalar(name, config, row);
+    if (custom && config->calibration_files.count == 0 && !was_refused(report, "calibration_files")) {
+        p4_config_complain(
+            report, line_of(report, "calibration_files"),
+            "key \"calibration_files\": found [], expected the files of calibration_dataset %s, %s", name,
+            reasons);
+    }
+    if (!custom && config->dataset_root[0] == '\0' && !was_refused(report, "dataset_root")) {
+        p4_config_complain(report, line_of(report, "dataset_root"),
+                           "key \"dataset_root\": found \"\", expected the directory that holds %s "
+                           "(or calibration_dataset \"custom\" with calibration_files), %s",
+                           name, reasons);
+    }
+}
+
+void p4_config_check_job(const p4_config *config, p4_config_report *report)
+{
+    if (config->model_path[0] == '\0' && !was_refused(report, "model_path")) {
+        p4_config_complain(report, line_of(report, "model_path"),
+                           "key \"model_path\": found \"\", expected the directory of a model");
+    }
+    if (config->output_path[0] == '\0' && !was_refused(report, "output_path")) {
+        p4_config_complain(report, line_of(report, "output_path"),
+                           "key \"output_path\": found \"\", expected a directory for the results");
+    }
+    check_data(config, report);
+}
+
+p4_rc p4_config_validate(const p4_config *config)
+{
+    p4_config_report report = {0};
+    p4_error_clear();
+    for (int i = 0; i < p4_config_rows; i++) {
+        p4_config_check_row(config, i, &report);
+    }
+    p4_config_check_rules(config, &report);
+    return p4_config_report_end(&report);
+}
+
+p4_rc p4_config_validate_job(const p4_config *config)
+{
+    p4_config_report report = {0};
+    p4_config_check_job(config, &report);
+    return p4_config_report_end(&report);
+}

@@ -1,0 +1,200 @@
+/* Text of configuration values, and the two renderings of the table: --help and the README's tables. */
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+char *p4_config_format_real(char buffer[32], double value)
+{
+    if (value == floor(value) && fabs(value) < 1e15) {
+        snprintf(buffer, 32, "%.0f", value); /* 600, not 6e+02 */
+        return buffer;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(buffer, 32, "%.*g", digits, value);
+        if (strtod(buffer, NULL) == value) {
+            break;
+        }
+    }
+    char *point = strchr(buffer, ','); /* a caller's locale may write 0,5 */
+    if (point != NULL) {
+        *point = '.';
+    }
+    return buffer;
+}
+
+static void format_enum(char buffer[64], const p4_config_row *row, int value)
+{
+    int count = 0;
+    while (row->names[count] != NULL) {
+        count++;
+    }
+    if (value >= 0 && value < count) {
+        snprintf(buffer, 64, "\"%s\"", row->names[value]);
+    } else {
+        snprintf(buffer, 64, "%d", value);
+    }
+}
+
+char *p4_config_format_scalar(char buffer[64], const p4_config *config, const p4_config_row *row)
+{
+    const char *field = (const char *)config + row->offset;
+    int value;
+    buffer[0] = '\0';
+    switch (row->type) {
+    case P4_CONFIG_BOOL:
+        snprintf(buffer, 64, "%s", *(const bool *)field ? "true" : "false");
+        break;
+    case P4_CONFIG_INT32:
+        snprintf(buffer, 64, "%ld", (long)*(const int32_t *)field);
+        break;
+    case P4_CONFIG_INT64:
+        snprintf(buffer, 64, "%lld", (long long)*(const int64_t *)field);
+        break;
+    case P4_CONFIG_UINT64:
+        snprintf(buffer, 64, "%llu", (unsigned long long)*(const uint64_t *)field);
+        break;
+    case P4_CONFIG_REAL:
+        p4_config_format_real(buffer, *(const double *)field);
+        break;
+    case P4_CONFIG_ENUM:
+        memcpy(&value, field, sizeof value);
+        format_enum(buffer, row, value);
+        break;
+    case P4_CONFIG_PATH:
+    case P4_CONFIG_NAME:
+    case P4_CONFIG_LIST:
+        break;
+    }
+    return buffer;
+}
+
+static void format_range(char buffer[256], const p4_config_row *row)
+{
+    char low[32], high[32];
+    p4_config_format_real(low, row->min);
+    p4_config_format_real(high, row->max);
+    if (row->min == row->max) {
+        snprintf(buffer, 256, "%s", low);
+    } else if (row->step > 0 && row->max - row->min == row->step) {
+        snprintf(buffer, 256, "%s or %s", low, high);
+    } else {
+        snprintf(buffer, 256, "%s in %c%s, %s%c", row->type == P4_CONFIG_REAL ? "a number" : "a whole number",
+                 row->min_open ? '(' : '[', low, high, row->max_open ? ')' : ']');
+    }
+}
+
+char *p4_config_format_expected(char buffer[256], const p4_config_row *row)
+{
+    size_t used = 0;
+    switch (row->type) {
+    case P4_CONFIG_BOOL:
+        snprintf(buffer, 256, "true or false");
+        break;
+    case P4_CONFIG_INT32:
+    case P4_CONFIG_INT64:
+    case P4_CONFIG_REAL:
+        format_range(buffer, row);
+        break;
+    case P4_CONFIG_UINT64:
+        snprintf(buffer, 256, "a whole number in [0, %llu]", (unsigned long long)UINT64_MAX);
+        break;
+    case P4_CONFIG_ENUM:
+        for (int i = 0; row->names[i] != NULL && used < 200; i++) {
+            const char *before = i == 0 ? "" : row->names[i + 1] == NULL ? " or " : ", ";
+            used += (size_t)snprintf(buffer + used, 256 - used, "%s\"%s\"", before, row->names[i]);
+        }
+        break;
+    case P4_CONFIG_PATH:
+    case P4_CONFIG_NAME:
+        snprintf(buffer, 256, "a string of at most %zu bytes", row->bytes - 1);
+        break;
+    case P4_CONFIG_LIST:
+        snprintf(buffer, 256, "a list of strings, together below %d bytes", (int)P4_LIST_BYTES);
+        break;
+    }
+    return buffer;
+}
+
+char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes)
+{
+    size_t kept = bytes <= 60 ? bytes : 57;
+    while (kept < bytes && kept > 0 && ((unsigned char)text[kept] & 0xC0) == 0x80) {
+        kept--; /* not inside a UTF-8 character */
+    }
+    for (size_t i = 0; i < kept; i++) {
+        unsigned char c = (unsigned char)text[i];
+        buffer[i] = (char)(c < 0x20 || c == 0x7F ? '?' : c);
+    }
+    snprintf(buffer + kept, 80 - kept, "%s", kept < bytes ? "..." : "");
+    return buffer;
+}
+
+/* A row's default in one recipe, as JSON. */
+static const char *default_text(char buffer[256], const p4_config_row *row, p4_recipe recipe)
+{
+    p4_config config;
+    p4_config_recipe(&config, recipe);
+    if (row->type == P4_CONFIG_LIST) {
+        snprintf(buffer, 256, "[]");
+    } else if (row->text != NULL) {
+        snprintf(buffer, 256, "\"%s\"", row->text);
+    } else {
+        p4_config_format_scalar(buffer, &config, row);
+    }
+    return buffer;
+}
+
+/* What a user may write, shorter than in a message where the type says it all. */
+static const char *allowed_text(char buffer[256], const p4_config_row *row)
+{
+    switch (row->type) {
+    case P4_CONFIG_PATH:
+        return "a path";
+    case P4_CONFIG_NAME:
+        return "a string";
+    case P4_CONFIG_LIST:
+        return "a list of strings";
+    case P4_CONFIG_UINT64:
+        return "a whole number of at most 64 bits";
+    default:
+        return p4_config_format_expected(buffer, row);
+    }
+}
+
+void p4_config_print_help(FILE *out)
+{
+    char quality[256], seed[256], allowed[256];
+    for (int i = 0; i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        if (row->group != NULL) {
+            fprintf(out, "%s%s:\n", i > 0 ? "\n" : "", row->group);
+        }
+        default_text(quality, row, P4_RECIPE_QUALITY);
+        default_text(seed, row, P4_RECIPE_SEED);
+        fprintf(out, "  %-29s %s, default %s", row->name, allowed_text(allowed, row), quality);
+        if (strcmp(quality, seed) != 0) {
+            fprintf(out, " (recipe seed: %s)", seed);
+        }
+        fprintf(out, "\n      %s\n", row->help);
+    }
+}
+
+void p4_config_print_markdown(FILE *out)
+{
+    char quality[256], seed[256], allowed[256];
+    for (int i = 0; i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        if (row->group != NULL) {
+            fprintf(out,
+                    "%s**%s**\n\n| key | default | recipe `seed` | allowed | what |\n|---|---|---|---|---|\n",
+                    i > 0 ? "\n" : "", row->group);
+        }
+        default_text(quality, row, P4_RECIPE_QUALITY);
+        default_text(seed, row, P4_RECIPE_SEED);
+        bool same = strcmp(quality, seed) == 0;
+        fprintf(out, "| `%s` | `%s` | %s%s%s | %s | %s |\n", row->name, quality, same ? "" : "`",
+                same ? "" : seed, same ? "" : "`", allowed_text(allowed, row), row->help);
+    }
+}

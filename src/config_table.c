@@ -1,0 +1,150 @@
+/* The configuration table. Rows stand in the order of p4_config; user_set counts them in this order. */
+#include "config.h"
+
+#define NAMES(...)                                                                                           \
+    .names = (const char *const[])                                                                           \
+    {                                                                                                        \
+        __VA_ARGS__, NULL                                                                                    \
+    }
+#define BOTH(value) .seed = (value), .quality = (value)
+#define RANGE(low, high) .min = (low), .max = (high)
+#define MEMBER(field) (((p4_config *)0)->field)
+/* The compiler derives the type from the field, so a row cannot disagree with the struct. Enumerations are
+ * what is left. */
+#define TYPE_OF(field)                                                                                       \
+    _Generic(MEMBER(field), bool                                                                             \
+             : P4_CONFIG_BOOL, int32_t                                                                       \
+             : P4_CONFIG_INT32, int64_t                                                                      \
+             : P4_CONFIG_INT64, uint64_t                                                                     \
+             : P4_CONFIG_UINT64, double                                                                      \
+             : P4_CONFIG_REAL, char *                                                                        \
+             : sizeof MEMBER(field) == P4_PATH_BYTES ? P4_CONFIG_PATH : P4_CONFIG_NAME, p4_list              \
+             : P4_CONFIG_LIST, default                                                                       \
+             : P4_CONFIG_ENUM)
+#define FIELD(field)                                                                                         \
+    .name = #field, .type = TYPE_OF(field), .offset = offsetof(p4_config, field),                            \
+    .bytes = sizeof MEMBER(field)
+
+/* clang-format off */
+const p4_config_row p4_config_table[] = {
+    {FIELD(model_path), .group = "Paths", .text = "",
+     .help = "Hugging Face directory of the model to compress (config.json, *.safetensors, tokenizer.json)."},
+    {FIELD(output_path), .text = "phase4_bitnet_output",
+     .help = "Directory for the results; it is made when it is not there."},
+    {FIELD(recipe), .seed = P4_RECIPE_SEED, .quality = P4_RECIPE_QUALITY, NAMES("quality", "seed"),
+     .help = "The set of defaults for all keys that are not given."},
+    {FIELD(init), BOTH(P4_INIT_CHECKPOINT), NAMES("checkpoint", "random"),
+     .help = "Weights to start from: the model's files, or random ones of the same architecture."},
+    {FIELD(overwrite), BOTH(0),
+     .help = "Replace the results of another run in output_path; without it they are refused."},
+
+    {FIELD(device), .group = "Hardware", BOTH(P4_DEVICE_AUTO), NAMES("auto", "cuda", "cpu"),
+     .help = "What computes; auto takes a GPU when this build and this node have one."},
+    {FIELD(threads_per_rank), BOTH(0), RANGE(0, 4096),
+     .help = "CPU threads of a rank; 0: the cores that the rank may use."},
+    {FIELD(mixed_precision), BOTH(1),
+     .help = "Use bfloat16 matrix products where the device has them; a CPU computes in fp32."},
+    {FIELD(collective_timeout_s), BOTH(600), RANGE(0, 86400), .min_open = true,
+     .help = "Seconds that a rank waits for the others before it ends the job."},
+
+    {FIELD(quantization_bits), .group = "Quantization", BOTH(1.58), RANGE(1.58, 1.58),
+     .refusal = "Phase 4 uses BitNet 1.58-bit quantization only",
+     .help = "Bits of a ternary weight."},
+    {FIELD(quantizer), .seed = P4_QUANTIZER_ABSMEAN, .quality = P4_QUANTIZER_EXACT,
+     NAMES("absmean", "exact", "none"),
+     .help = "Rule for codes and scales: mean magnitude with a threshold, exact least squares, or none."},
+    {FIELD(sparsity_threshold), BOTH(0.1), RANGE(0, 10),
+     .help = "absmean: weights below this times the row's scale become 0; unset, the model's size decides."},
+    {FIELD(activation_bits), BOTH(0), RANGE(0, 8), .step = 8,
+     .help = "8: activations are rounded to int8 per token; 0: they stay."},
+    {FIELD(preserve_embedding_precision), BOTH(1),
+     .help = "Keep the embeddings (and a tied head) in FP16; false: ternary."},
+    {FIELD(preserve_output_precision), BOTH(1),
+     .help = "Keep the output head in FP16; false: ternary."},
+    {FIELD(preserve_layers),
+     .help = "Glob patterns of tensor names that stay in FP16, such as \"model.layers.0.*\"."},
+
+    {FIELD(calibration_dataset), .group = "Data", BOTH(P4_DATASET_OPENWEBTEXT),
+     NAMES("openwebtext", "c4", "wikitext", "custom"),
+     .help = "Text for calibration and training: a data set in dataset_root, or custom: calibration_files."},
+    {FIELD(dataset_root), .text = "",
+     .help = "Directory that holds openwebtext, c4 or wikitext in their usual form on disk."},
+    {FIELD(calibration_files),
+     .help = "Paths or globs of text, JSONL (plain, .gz, .zst) or token files, for data set custom."},
+    {FIELD(eval_files),
+     .help = "Files to measure perplexity on; none: windows set aside from the calibration data."},
+    {FIELD(train_files),
+     .help = "Files to fine-tune on; none: the calibration data."},
+    {FIELD(calibration_samples), BOTH(1000), RANGE(0, 1e9),
+     .help = "Windows of text to collect activation statistics from; 0: no calibration."},
+    {FIELD(eval_samples), BOTH(1000), RANGE(0, 1e9),
+     .help = "Windows of text to measure perplexity on; 0: no evaluation."},
+    {FIELD(calibration_batch_size), BOTH(4), RANGE(1, 65536),
+     .help = "Windows in a batch."},
+    {FIELD(calibration_sequence_length), BOTH(512), RANGE(2, 1 << 20),
+     .help = "Tokens in a window, for calibration, evaluation and training."},
+    {FIELD(num_workers), BOTH(4), RANGE(0, 1024),
+     .help = "Threads that tokenise text; 0: the main thread does."},
+    {FIELD(seed), BOTH(42),
+     .help = "Seed of everything random; the order of the data is the same for any number of ranks."},
+
+    {FIELD(enable_fine_tuning), .group = "Fine-tuning", BOTH(1),
+     .help = "Fine-tune the ternary model when the perplexity rises by more than fine_tune_threshold."},
+    {FIELD(fine_tune_epochs), BOTH(2), RANGE(1, 1e6),
+     .help = "Passes over the training windows."},
+    {FIELD(fine_tune_max_steps), BOTH(0), RANGE(0, 1e12),
+     .help = "Stop after this many optimizer steps; 0: when the epochs are done."},
+    {FIELD(fine_tune_lr), .seed = 1e-5, .quality = 1e-3, RANGE(0, 10), .min_open = true,
+     .help = "Peak learning rate."},
+    {FIELD(lr_final_fraction), .seed = 1.0, .quality = 0.1, RANGE(0, 1),
+     .help = "The learning rate falls linearly to this part of its peak; 1: it stays."},
+    {FIELD(warmup_steps), BOTH(50), RANGE(0, 1e9),
+     .help = "Steps in which the learning rate rises from 0 to its peak."},
+    {FIELD(optimizer), BOTH(P4_OPTIMIZER_MUGROKFAST), NAMES("mugrokfast", "adamw"),
+     .help = "Muon for matrices and AdamW for the rest, or AdamW for all; Grokfast is set beside it."},
+    {FIELD(weight_decay), BOTH(0), RANGE(0, 10),
+     .help = "Decoupled weight decay."},
+    {FIELD(gradient_clip), BOTH(1.0), RANGE(0, 1e6),
+     .help = "Largest global norm of the gradient; 0: it is not clipped."},
+    {FIELD(micro_batch_size), BOTH(0), RANGE(0, 65536),
+     .help = "Sequences that a rank computes at once; 0: its share of a step, at most 8."},
+    {FIELD(global_batch_tokens), BOTH(0), RANGE(0, 1e12),
+     .help = "Tokens of an optimizer step over all ranks, whole windows; 0: one calibration batch."},
+    {FIELD(enable_grokfast), .seed = 1, .quality = 0,
+     .help = "Amplify slow gradients (Grokfast, exponential average)."},
+    {FIELD(grokfast_ema_alpha), BOTH(0.98), RANGE(0, 1), .max_open = true,
+     .help = "Decay of Grokfast's average."},
+    {FIELD(grokfast_lambda), BOTH(2.0), RANGE(0, 100),
+     .help = "Weight of Grokfast's average in the gradient."},
+    {FIELD(zero_stage), BOTH(2), RANGE(0, 2), .step = 2,
+     .help = "2: owners hold masters and optimizer state, all ranks ternary codes; 0: replicated."},
+    {FIELD(recompute), BOTH(0),
+     .help = "Compute activations again in the backward pass to save memory."},
+    {FIELD(log_every), BOTH(10), RANGE(1, 1e9),
+     .help = "Steps between two lines of metrics.jsonl."},
+
+    {FIELD(target_compression_ratio), .group = "Targets", BOTH(8.0), RANGE(1, 100),
+     .help = "FP32 size divided by the packed size to reach; unset, the model's size decides."},
+    {FIELD(max_accuracy_drop), BOTH(0.10), RANGE(0, 0.5),
+     .refusal = "max_accuracy_drop must be between 0.0 and 0.5",
+     .help = "Relative rise of the perplexity that the verdict accepts."},
+    {FIELD(fine_tune_threshold), BOTH(0.05), RANGE(0, 1000),
+     .help = "Relative rise of the perplexity after quantization above which fine-tuning runs."},
+
+    {FIELD(save_quantized), .group = "Output", BOTH(1),
+     .help = "Write model.h5, the packed model."},
+    {FIELD(save_dequantized_fp16), BOTH(1),
+     .help = "Write dequantized_fp16/, a Hugging Face directory that other tools read."},
+    {FIELD(packing), BOTH(P4_PACKING_BASE3X5), NAMES("base3x5", "2bit"),
+     .help = "Codes in model.h5: 5 a byte (smallest) or 4 a byte (simplest)."},
+    {FIELD(wandb_enabled), BOTH(1),
+     .help = "Ask for a Weights & Biases record of the run; metrics.jsonl is written either way."},
+    {FIELD(wandb_project), .text = "agent-forge-v2",
+     .help = "Project name of the Weights & Biases record."},
+};
+/* clang-format on */
+
+const int p4_config_rows = sizeof p4_config_table / sizeof p4_config_table[0];
+_Static_assert(sizeof p4_config_table / sizeof p4_config_table[0] <= P4_CONFIG_ROWS_MAX,
+               "p4_config.user_set has a bit for each row");
+_Static_assert(sizeof(p4_recipe) == sizeof(int), "enumerations are read and written as int");

@@ -1,0 +1,205 @@
+#include "net.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct widths {
+    int64_t N, C, qkv, att, up, F, slot; /* slot: elements of the largest unpacked weight */
+} widths;
+
+int64_t p4_slot_rows(const p4_model *model, int64_t first)
+{
+    int64_t rows = 0;
+    for (int64_t i = 0; i < p4_model_parts(model, first); i++) {
+        const p4_param *part = &model->params[first + i];
+        rows += part->vector ? part->cols : part->rows;
+    }
+    return rows;
+}
+
+int64_t p4_net_head_param(const p4_net *net)
+{
+    return p4_model_find(net->model, net->model->arch.tied ? P4_ROLE_EMBED : P4_ROLE_HEAD, -1);
+}
+
+p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T)
+{
+    const p4_arch *a = &net->model->arch;
+    return (p4_attention_shape){
+        .B = B, .T = T, .H = a->H, .Hkv = a->Hkv, .D = a->D, .window = a->window, .scale = a->attention_scale};
+}
+
+static widths measure(const p4_net *net)
+{
+    const p4_arch *a = &net->model->arch;
+    widths w = {.N = net->plan.B * net->plan.T, .C = a->C, .F = a->F};
+    w.qkv = (a->H + 2 * a->Hkv) * a->D;
+    w.att = a->H * a->D;
+    w.up = a->gated_mlp ? 2 * a->F : a->F;
+    w.slot = a->V * a->C;
+    w.slot = p4_max_i64(w.slot, w.qkv * a->C);
+    w.slot = p4_max_i64(w.slot, w.att * a->C);
+    w.slot = p4_max_i64(w.slot, w.up * a->C);
+    return w;
+}
+
+static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_saved *s, bool x1, bool rest)
+{
+    int64_t each = net->ops->act_bytes(net->device), N = w->N;
+    bool train = net->plan.train, layer_norm = net->model->arch.layer_norm;
+    if (x1) {
+        s->x1 = p4_arena_take(arena, N * w->C * each);
+    }
+    if (!rest) {
+        return;
+    }
+    s->n1 = p4_arena_take(arena, N * w->C * each);
+    s->qkv = p4_arena_take(arena, N * w->qkv * each);
+    s->att = p4_arena_take(arena, N * w->att * each);
+    s->x2 = p4_arena_take(arena, N * w->C * each);
+    s->n2 = p4_arena_take(arena, N * w->C * each);
+    s->up = p4_arena_take(arena, N * w->up * each);
+    s->h = p4_arena_take(arena, N * w->F * each);
+    if (train) {
+        s->rstd1 = p4_arena_take(arena, N * 4);
+        s->rstd2 = p4_arena_take(arena, N * 4);
+        s->lse = p4_arena_take(arena, N * net->model->arch.H * 4);
+        s->mean1 = layer_norm ? p4_arena_take(arena, N * 4) : NULL;
+        s->mean2 = layer_norm ? p4_arena_take(arena, N * 4) : NULL;
+    }
+}
+
+/* With recompute every block keeps its input, and all share the first block's other buffers. */
+static void lay_out_blocks(p4_net *net, p4_arena *arena, const widths *w)
+{
+    int64_t blocks = net->plan.train ? net->model->arch.L : 1;
+    for (int64_t l = 0; l < blocks; l++) {
+        bool shared = net->plan.recompute && l > 0;
+        if (shared) {
+            net->saved[l] = net->saved[0];
+        }
+        lay_out_saved(net, arena, w, &net->saved[l], true, !shared);
+    }
+}
+
+static void lay_out(p4_net *net, p4_arena *arena)
+{
+    const p4_arch *a = &net->model->arch;
+    widths w = measure(net);
+    int64_t each = net->ops->act_bytes(net->device), N = w.N, wide = p4_max_i64(p4_max_i64(w.qkv, w.up), w.att);
+    p4_attention_shape shape = p4_net_attention(net, net->plan.B, net->plan.T);
+    bool train = net->plan.train;
+
+    net->chunk = p4_min_i64(N, p4_max_i64(64, ((int64_t)1 << 22) / a->V));
+    net->ids = p4_arena_take(arena, N * 4);
+    net->targets = p4_arena_take(arena, N * 4);
+    if (!a->learned_positions) {
+        net->cos_table = p4_arena_take(arena, net->plan.T * a->D / 2 * 4);
+        net->sin_table = p4_arena_take(arena, net->plan.T * a->D / 2 * 4);
+    }
+    lay_out_blocks(net, arena, &w);
+    net->w = p4_arena_take(arena, w.slot * each);
+    if (net->plan.activation_bits == 8) {
+        net->xq = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w.C, w.att), w.F) * each);
+    }
+    net->delta = p4_arena_take(arena, N * w.C * each);
+    net->final_n = p4_arena_take(arena, N * w.C * each);
+    net->logits = p4_arena_take(arena, net->chunk * a->V * each);
+    if (net->plan.reference) {
+        net->final_reference = p4_arena_take(arena, N * w.C * each);
+        net->logits_reference = p4_arena_take(arena, net->chunk * a->V * each);
+    }
+    net->nll = p4_arena_take(arena, N * 4);
+    net->hit = p4_arena_take(arena, N * 4);
+    net->kl = p4_arena_take(arena, N * 4);
+    net->attention_work = p4_arena_take(arena, net->ops->attention_work_count(net->device, &shape, train) * 4);
+    if (train) {
+        net->final_x = p4_arena_take(arena, N * w.C * each);
+        net->final_mean = a->layer_norm ? p4_arena_take(arena, N * 4) : NULL;
+        net->final_rstd = p4_arena_take(arena, N * 4);
+        net->dx = p4_arena_take(arena, N * w.C * each);
+        net->dnorm = p4_arena_take(arena, N * w.C * each);
+        net->dwide = p4_arena_take(arena, N * wide * each);
+        net->dwide2 = p4_arena_take(arena, N * p4_max_i64(w.att, w.F) * each);
+    }
+}
+
+int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
+{
+    p4_net net = {.ops = ops, .device = device, .model = model, .plan = *plan};
+    p4_arena arena = {0};
+    net.saved = p4_alloc((size_t)model->arch.L, sizeof *net.saved);
+    if (net.saved == NULL) {
+        return 0;
+    }
+    lay_out(&net, &arena);
+    free(net.saved);
+    return arena.used_bytes;
+}
+
+static p4_rc upload_rope(p4_net *net)
+{
+    const p4_arch *a = &net->model->arch;
+    if (a->learned_positions) {
+        return P4_OK;
+    }
+    int64_t count = net->plan.T * a->D / 2;
+    float *h_tables = p4_alloc((size_t)count, 2 * sizeof *h_tables);
+    if (h_tables == NULL) {
+        return P4_E_SYSTEM;
+    }
+    p4_rope_tables(a, net->plan.T, h_tables, h_tables + count);
+    net->ops->to_device(net->device, net->cos_table, h_tables, count * 4);
+    net->ops->to_device(net->device, net->sin_table, h_tables + count, count * 4);
+    p4_rc rc = net->ops->sync(net->device);
+    free(h_tables);
+    return rc;
+}
+
+p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
+{
+    p4_rc rc = P4_OK;
+    *net = (p4_net){.ops = ops, .device = device, .model = model, .plan = *plan};
+    CHECK(plan->T <= model->arch.positions,
+          "calibration_sequence_length: found %lld, expected at most the model's %lld positions", (long long)plan->T,
+          (long long)model->arch.positions);
+    net->saved = p4_alloc((size_t)model->arch.L, sizeof *net->saved);
+    net->h_scores = p4_alloc((size_t)(plan->B * plan->T), 3 * sizeof *net->h_scores);
+    if (net->saved == NULL || net->h_scores == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    p4_arena count = {0};
+    lay_out(net, &count);
+    net->memory_bytes = count.used_bytes;
+    TRY(ops->alloc(device, &net->memory, net->memory_bytes));
+    p4_arena arena = {.base = net->memory, .capacity_bytes = net->memory_bytes};
+    lay_out(net, &arena);
+    TRY(upload_rope(net));
+done:
+    if (rc != P4_OK) {
+        p4_net_close(net);
+    }
+    return rc;
+}
+
+void p4_net_close(p4_net *net)
+{
+    if (net->memory != NULL) {
+        net->ops->release(net->device, net->memory);
+    }
+    free(net->saved);
+    free(net->h_scores);
+    *net = (p4_net){0};
+}
+
+void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T)
+{
+    int32_t *h_targets = (int32_t *)net->h_scores; /* host scratch of 3N words */
+    for (int64_t n = 0; n < B * T; n++) {
+        h_targets[n] = n % T == T - 1 ? -1 : h_ids[n + 1];
+    }
+    net->ops->to_device(net->device, net->ids, h_ids, B * T * 4);
+    net->ops->to_device(net->device, net->targets, h_targets, B * T * 4);
+    (void)net->ops->sync(net->device); /* the host scratch is used again; an error stays in the device for the next sync */
+}

@@ -1,0 +1,111 @@
+/* net.h - the transformer: forward and backward of one generic pre-norm block, embedding, head and loss, through ops only.
+ *
+ * Weights come as a p4_form, so the same code runs the original, the ternary replica and the dequantised model. Shapes:
+ * N = B*T tokens; hidden states [N, C] in the device's activation type. Matrices of a slot (q|k|v, gate|up) run as one. */
+#ifndef P4_NET_H
+#define P4_NET_H
+
+#include "arena.h"
+#include "model.h"
+#include "ops.h"
+
+/* One form of a model's weights in device memory: matrices and embeddings as weight views, vectors (norm gains, biases) as
+ * fp32, the parts of a slot's bias one after another. Views: whoever made the form owns the memory. */
+typedef struct p4_form {
+    p4_weight *weights; /* [params_count] */
+    float **vectors;    /* [params_count], NULL for matrices */
+} p4_form;
+
+/* Where gradients go. grad: fp32 buffer of a parameter, or of a whole slot [slot rows, cols] when it is the slot's
+ * first part; *accumulate says whether to add (vectors, embeddings and head: always added); NULL: not wanted.
+ * ready: the gradient of this slot or parameter is complete for this micro-batch. */
+typedef struct p4_grad_sink {
+    float *(*grad)(void *user, int64_t param, bool *accumulate);
+    void (*ready)(void *user, int64_t param);
+    void *user;
+} p4_grad_sink;
+
+/* Sees the input and output of every slot in a forward pass (calibration). x [N, in], y [N, out] in activation type. */
+typedef struct p4_probe {
+    void (*slot)(void *user, int64_t param, const void *x, int64_t in, const void *y, int64_t out, int64_t N);
+    void *user;
+} p4_probe;
+
+typedef struct p4_net_plan {
+    int64_t B, T;         /* largest micro-batch */
+    bool train;           /* room for a backward pass */
+    bool recompute;       /* keep only each block's input; run the block again in backward */
+    int activation_bits;  /* 8: inputs of ternary projections rounded per token */
+    int64_t layers;       /* blocks this rank runs at most (train: all) */
+    bool reference;       /* room to compare with a second form */
+} p4_net_plan;
+
+/* What one block keeps for its backward pass. */
+typedef struct p4_saved {
+    void *x1, *n1, *qkv, *att, *x2, *n2, *up, *h;
+    float *mean1, *rstd1, *mean2, *rstd2, *lse;
+} p4_saved;
+
+typedef struct p4_net {
+    const p4_ops *ops;
+    p4_device *device;
+    const p4_model *model;
+    p4_net_plan plan;
+    void *memory;
+    int64_t memory_bytes;
+    int64_t chunk;      /* rows of logits at a time */
+    float *cos_table, *sin_table;
+    int32_t *ids, *targets;
+    p4_saved *saved;    /* [L] in training, else [1] */
+    void *w;            /* one unpacked slot or head */
+    void *xq, *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
+    float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
+    void *dx, *dwide, *dwide2, *dnorm; /* backward */
+    float *h_scores;    /* host [3 * N] */
+} p4_net;
+
+/* Sums over predictions, in double on the host. */
+typedef struct p4_score {
+    double nll, hits, kl, count;
+} p4_score;
+
+/* Takes all memory the plan needs from the device in one block. The caller closes. Local. */
+p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
+void p4_net_close(p4_net *net);
+
+/* Bytes p4_net_open would take, by the same layout. Local. */
+int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
+
+/* Puts h_ids [B, T] on the device, and the targets: the next token, -1 at each window's end. Local. */
+void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
+
+/* x [N, C] = embedding of the tokens set. */
+void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
+/* Runs blocks [first, end) on x [N, C] in place. probe may be NULL. */
+void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B, int64_t T,
+                   const p4_probe *probe);
+/* Final norm of x into the buffer for the model under test, or for the reference. */
+void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
+/* Head, cross-entropy and accuracy of the normed states; with `reference` also KL(reference || form). Adds to *score. */
+p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t N, p4_score *score);
+/* h_logits [N, V] of the normed states of p4_net_final_norm. */
+p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
+
+/* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Adds to *score (nll, count,
+ * hits). The plan must say train. */
+p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink,
+                   p4_score *score);
+
+/* Shared by forward and backward. */
+const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
+void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
+                  int64_t B, int64_t T, const p4_probe *probe);
+void p4_net_head_chunk(p4_net *net, const p4_form *form, void *logits, const void *normed, int64_t rows);
+void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
+                           const p4_grad_sink *sink);
+p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);
+int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */
+/* Output channels of the slot that starts at `first`, all parts together: rows of matrices, elements of a bias. */
+int64_t p4_slot_rows(const p4_model *model, int64_t first);
+
+#endif

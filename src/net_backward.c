@@ -1,0 +1,159 @@
+#include "net.h"
+
+static float *grad_of(const p4_grad_sink *sink, int64_t param, bool *accumulate)
+{
+    *accumulate = true;
+    return param >= 0 ? sink->grad(sink->user, param, accumulate) : NULL;
+}
+
+static float *vector_grad(const p4_net *net, const p4_grad_sink *sink, p4_role role, int64_t layer)
+{
+    bool accumulate;
+    return grad_of(sink, p4_model_find(net->model, role, layer), &accumulate);
+}
+
+/* Straight-through: dx through the quantized weight the forward used; dw to the master as if it had been used. */
+static void project_backward(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *dx, const void *dy,
+                             const void *x, int64_t N, const p4_grad_sink *sink)
+{
+    const p4_ops *ops = net->ops;
+    const p4_model *model = net->model;
+    int64_t first = p4_model_find(model, role, layer);
+    int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
+    if (net->plan.activation_bits == 8 && form->weights[first].dtype == P4_TERNARY) {
+        ops->fake_quantize_int8(net->device, net->xq, x, N, in);
+        x = net->xq;
+    }
+    ops->linear_backward_input(net->device, dx, dy, p4_net_dense(net, form, first), N, in, out, false);
+    float *db = vector_grad(net, sink, (p4_role)(role - P4_ROLE_QKV + P4_ROLE_QKV_BIAS), layer);
+    if (db != NULL) {
+        ops->linear_backward_bias(net->device, db, dy, N, out);
+    }
+    bool accumulate;
+    float *dw = grad_of(sink, first, &accumulate);
+    if (dw != NULL) {
+        ops->linear_backward_weight(net->device, dw, dy, out, x, N, in, out, accumulate);
+        sink->ready(sink->user, first);
+    }
+}
+
+static void norm_backward(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, const void *x, const float *mean,
+                          const float *rstd, int64_t N, const p4_grad_sink *sink)
+{
+    const p4_arch *a = &net->model->arch;
+    int64_t at = p4_model_find(net->model, gain, layer);
+    net->ops->norm_backward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, net->dx,
+                            vector_grad(net, sink, gain, layer), vector_grad(net, sink, (p4_role)(gain + 1), layer),
+                            net->dnorm, x, mean, rstd, form->vectors[at], N, a->C);
+}
+
+/* net->dx: gradient at the block's output on entry, at its input on return. */
+void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t B, int64_t T,
+                           const p4_grad_sink *sink)
+{
+    const p4_ops *ops = net->ops;
+    const p4_arch *a = &net->model->arch;
+    p4_attention_shape shape = p4_net_attention(net, B, T);
+    int64_t N = B * T, qkv_width = (a->H + 2 * a->Hkv) * a->D;
+
+    project_backward(net, form, layer, P4_ROLE_DOWN, net->dwide2, net->dx, s->h, N, sink);
+    if (a->gated_mlp) {
+        ops->swiglu_backward(net->device, net->dwide, net->dwide2, s->up, N, a->F);
+    } else {
+        ops->gelu_backward(net->device, net->dwide, net->dwide2, s->up, N * a->F);
+    }
+    project_backward(net, form, layer, P4_ROLE_UP, net->dnorm, net->dwide, s->n2, N, sink);
+    norm_backward(net, form, layer, P4_ROLE_NORM2_GAIN, s->x2, s->mean2, s->rstd2, N, sink);
+
+    project_backward(net, form, layer, P4_ROLE_O, net->dwide2, net->dx, s->att, N, sink);
+    ops->attention_backward(net->device, net->dwide, net->dwide2, s->att, s->lse, s->qkv, &shape, net->attention_work);
+    if (!a->learned_positions) {
+        ops->rope(net->device, net->dwide, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width, true);
+    }
+    project_backward(net, form, layer, P4_ROLE_QKV, net->dnorm, net->dwide, s->n1, N, sink);
+    norm_backward(net, form, layer, P4_ROLE_NORM1_GAIN, s->x1, s->mean1, s->rstd1, N, sink);
+}
+
+/* Head, loss and their gradients, a chunk of rows at a time: the logits of the whole micro-batch never exist. Leaves the
+ * gradient at the final norm's output in net->dnorm. */
+static void head_forward_backward(p4_net *net, const p4_form *form, int64_t N, float loss_scale, const p4_grad_sink *sink)
+{
+    const p4_ops *ops = net->ops;
+    int64_t C = net->model->arch.C, V = net->model->arch.V, each = ops->act_bytes(net->device);
+    int64_t head = p4_net_head_param(net);
+    bool accumulate;
+    float *dhead = grad_of(sink, head, &accumulate);
+    const void *w = p4_net_dense(net, form, head);
+    for (int64_t row = 0; row < N; row += net->chunk) {
+        int64_t rows = p4_min_i64(net->chunk, N - row);
+        const char *normed = (const char *)net->final_n + row * C * each;
+        ops->linear_forward(net->device, net->logits, normed, w, NULL, rows, C, V);
+        ops->cross_entropy(net->device, net->nll + row, net->hit + row, net->logits, net->logits, net->targets + row,
+                           rows, V, loss_scale);
+        ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C, V, false);
+        if (dhead != NULL) {
+            ops->linear_backward_weight(net->device, dhead, net->logits, V, normed, rows, C, V, true);
+        }
+    }
+}
+
+static void all_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T)
+{
+    int64_t L = net->model->arch.L;
+    p4_net_embed(net, form, net->saved[0].x1, B, T);
+    for (int64_t l = 0; l < L; l++) {
+        const void *input = l == 0 ? net->saved[0].x1 : net->saved[l - 1].x2;
+        p4_net_block(net, form, l, input, l > 0, &net->saved[l], B, T, NULL);
+    }
+}
+
+static void all_blocks_backward(p4_net *net, const p4_form *form, int64_t B, int64_t T, const p4_grad_sink *sink)
+{
+    for (int64_t l = net->model->arch.L - 1; l >= 0; l--) {
+        if (net->plan.recompute) {
+            p4_net_block(net, form, l, net->saved[l].x1, false, &net->saved[l], B, T, NULL);
+        }
+        p4_net_block_backward(net, form, l, &net->saved[l], B, T, sink);
+    }
+}
+
+static p4_rc add_training_score(p4_net *net, int64_t B, int64_t T, p4_score *score)
+{
+    int64_t N = B * T;
+    float *h = net->h_scores;
+    net->ops->to_host(net->device, h, net->nll, N * 4);
+    net->ops->to_host(net->device, h + N, net->hit, N * 4);
+    for (int64_t n = 0; n < N; n++) {
+        score->nll += (double)h[n];
+        score->hits += (double)h[N + n];
+    }
+    score->count += (double)(B * (T - 1));
+    return net->ops->sync(net->device);
+}
+
+p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink,
+                   p4_score *score)
+{
+    const p4_ops *ops = net->ops;
+    const p4_arch *a = &net->model->arch;
+    int64_t N = B * T, L = a->L;
+    int64_t gain = p4_model_find(net->model, P4_ROLE_FINAL_GAIN, -1), bias = p4_model_find(net->model, P4_ROLE_FINAL_BIAS, -1);
+
+    all_blocks_forward(net, form, B, T);
+    ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, net->final_n, net->final_x,
+                          net->final_mean, net->final_rstd, net->saved[L - 1].x2, net->delta, form->vectors[gain],
+                          bias >= 0 ? form->vectors[bias] : NULL, N, a->C, a->norm_eps);
+    head_forward_backward(net, form, N, loss_scale, sink);
+    ops->zero(net->device, net->dx, N * a->C * ops->act_bytes(net->device));
+    norm_backward(net, form, -1, P4_ROLE_FINAL_GAIN, net->final_x, net->final_mean, net->final_rstd, N, sink);
+    all_blocks_backward(net, form, B, T, sink);
+
+    int64_t embed = p4_model_find(net->model, P4_ROLE_EMBED, -1);
+    bool accumulate;
+    float *dtoken = grad_of(sink, embed, &accumulate);
+    if (dtoken != NULL) {
+        ops->embed_backward(net->device, dtoken, vector_grad(net, sink, P4_ROLE_POSITION, -1), net->ids, net->dx, B, T,
+                            a->C, a->V);
+    }
+    return add_training_score(net, B, T, score);
+}

@@ -1,0 +1,187 @@
+#include <string.h>
+
+#include "net.h"
+
+static bool usable_as_is(const p4_net *net, const p4_weight *weight)
+{
+    p4_dtype act = net->ops->act_bytes(net->device) == 4 ? P4_F32 : P4_BF16;
+    return weight->dtype == act && !weight->transposed && (uintptr_t)weight->data % 16 == 0;
+}
+
+/* The slot's matrix [rows, cols] in activation type: the weight itself where it has that form, else unpacked into net->w,
+ * which the next call reuses. */
+const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first)
+{
+    int64_t parts = p4_model_parts(net->model, first);
+    const p4_weight *weights = form->weights + first;
+    if (parts == 1 && usable_as_is(net, weights)) {
+        return weights->data;
+    }
+    char *to = net->w;
+    for (int64_t i = 0; i < parts; i++) {
+        net->ops->weight_unpack(net->device, to, &weights[i]);
+        to += weights[i].rows * weights[i].cols * net->ops->act_bytes(net->device);
+    }
+    return net->w;
+}
+
+static void project(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y, const void *x, int64_t N,
+                    const p4_probe *probe)
+{
+    const p4_model *model = net->model;
+    int64_t first = p4_model_find(model, role, layer);
+    int64_t bias = p4_model_find(model, (p4_role)(role - P4_ROLE_QKV + P4_ROLE_QKV_BIAS), layer);
+    int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
+    if (net->plan.activation_bits == 8 && form->weights[first].dtype == P4_TERNARY) {
+        net->ops->fake_quantize_int8(net->device, net->xq, x, N, in);
+        x = net->xq;
+    }
+    const void *w = p4_net_dense(net, form, first);
+    net->ops->linear_forward(net->device, y, x, w, bias >= 0 ? form->vectors[bias] : NULL, N, in, out);
+    if (probe != NULL) {
+        probe->slot(probe->user, first, x, in, y, out, N);
+    }
+}
+
+static const float *vector(const p4_net *net, const p4_form *form, p4_role role, int64_t layer)
+{
+    int64_t at = p4_model_find(net->model, role, layer);
+    return at >= 0 ? form->vectors[at] : NULL;
+}
+
+/* One block. Its input is x, plus net->delta when add_delta (the previous block's last addend, so that the addition is
+ * fused with this block's norm). Leaves its output as saved->x2 + net->delta. */
+void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *s, int64_t B,
+                  int64_t T, const p4_probe *probe)
+{
+    const p4_ops *ops = net->ops;
+    const p4_arch *a = &net->model->arch;
+    p4_norm_kind kind = a->layer_norm ? P4_LAYERNORM : P4_RMSNORM;
+    p4_attention_shape shape = p4_net_attention(net, B, T);
+    int64_t N = B * T, qkv_width = (a->H + 2 * a->Hkv) * a->D;
+
+    ops->add_norm_forward(net->device, kind, s->n1, add_delta ? s->x1 : NULL, s->mean1, s->rstd1, x,
+                          add_delta ? net->delta : NULL, vector(net, form, P4_ROLE_NORM1_GAIN, layer),
+                          vector(net, form, P4_ROLE_NORM1_BIAS, layer), N, a->C, a->norm_eps);
+    project(net, form, layer, P4_ROLE_QKV, s->qkv, s->n1, N, probe);
+    if (!a->learned_positions) {
+        ops->rope(net->device, s->qkv, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width, false);
+    }
+    ops->attention_forward(net->device, s->att, s->lse, s->qkv, &shape, net->attention_work);
+    project(net, form, layer, P4_ROLE_O, net->delta, s->att, N, probe);
+
+    const void *x1 = add_delta ? s->x1 : x;
+    ops->add_norm_forward(net->device, kind, s->n2, s->x2, s->mean2, s->rstd2, x1, net->delta,
+                          vector(net, form, P4_ROLE_NORM2_GAIN, layer), vector(net, form, P4_ROLE_NORM2_BIAS, layer), N,
+                          a->C, a->norm_eps);
+    project(net, form, layer, P4_ROLE_UP, s->up, s->n2, N, probe);
+    if (a->gated_mlp) {
+        ops->swiglu_forward(net->device, s->h, s->up, N, a->F);
+    } else {
+        ops->gelu_forward(net->device, s->h, s->up, N * a->F);
+    }
+    project(net, form, layer, P4_ROLE_DOWN, net->delta, s->h, N, probe);
+}
+
+void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)
+{
+    int64_t position = p4_model_find(net->model, P4_ROLE_POSITION, -1);
+    net->ops->embed_forward(net->device, x, net->ids, &form->weights[p4_model_find(net->model, P4_ROLE_EMBED, -1)],
+                            position >= 0 ? &form->weights[position] : NULL, B, T, net->model->arch.C);
+}
+
+void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B, int64_t T,
+                   const p4_probe *probe)
+{
+    const void *input = x;
+    p4_saved *s = &net->saved[0];
+    for (int64_t l = first; l < end; l++) {
+        p4_net_block(net, form, l, input, l > first, s, B, T, probe);
+        input = s->x2;
+    }
+    if (end > first) {
+        net->ops->add(net->device, x, s->x2, net->delta, B * T * net->model->arch.C);
+    }
+}
+
+void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N)
+{
+    const p4_arch *a = &net->model->arch;
+    net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM,
+                               reference ? net->final_reference : net->final_n, NULL, NULL, NULL, x, NULL,
+                               vector(net, form, P4_ROLE_FINAL_GAIN, -1), vector(net, form, P4_ROLE_FINAL_BIAS, -1), N,
+                               a->C, a->norm_eps);
+}
+
+/* logits [rows, V] of normed [rows, C]. */
+void p4_net_head_chunk(p4_net *net, const p4_form *form, void *logits, const void *normed, int64_t rows)
+{
+    const p4_arch *a = &net->model->arch;
+    const void *w = p4_net_dense(net, form, p4_net_head_param(net));
+    net->ops->linear_forward(net->device, logits, normed, w, NULL, rows, a->C, a->V);
+}
+
+static const void *rows_of(const p4_net *net, const void *act, int64_t row)
+{
+    return (const char *)act + row * net->model->arch.C * net->ops->act_bytes(net->device);
+}
+
+/* Brings nll, hits and kl (NULL: not measured) of N predictions to the host and adds them up. */
+static p4_rc add_scores(p4_net *net, int64_t N, bool kl, p4_score *score)
+{
+    float *h = net->h_scores;
+    net->ops->to_host(net->device, h, net->nll, N * 4);
+    net->ops->to_host(net->device, h + N, net->hit, N * 4);
+    if (kl) {
+        net->ops->to_host(net->device, h + 2 * N, net->kl, N * 4);
+    }
+    for (int64_t n = 0; n < N; n++) {
+        score->nll += (double)h[n];
+        score->hits += (double)h[N + n];
+        score->kl += kl ? (double)h[2 * N + n] : 0.0;
+    }
+    return net->ops->sync(net->device);
+}
+
+p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t N, p4_score *score)
+{
+    const p4_ops *ops = net->ops;
+    int64_t V = net->model->arch.V;
+    for (int64_t row = 0; row < N; row += net->chunk) {
+        int64_t rows = p4_min_i64(net->chunk, N - row);
+        p4_net_head_chunk(net, form, net->logits, rows_of(net, net->final_n, row), rows);
+        if (reference != NULL) {
+            p4_net_head_chunk(net, reference, net->logits_reference, rows_of(net, net->final_reference, row), rows);
+            ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits, net->targets + row, rows,
+                               V);
+        }
+        ops->cross_entropy(net->device, net->nll + row, net->hit + row, NULL, net->logits, net->targets + row, rows, V,
+                           1.0f);
+    }
+    return add_scores(net, N, reference != NULL, score);
+}
+
+p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N)
+{
+    int64_t V = net->model->arch.V;
+    float *f32 = NULL;
+    bool half = net->ops->act_bytes(net->device) != 4;
+    p4_rc rc = P4_OK;
+    if (half) {
+        TRY(net->ops->alloc(net->device, (void **)&f32, net->chunk * V * 4));
+    }
+    for (int64_t row = 0; row < N; row += net->chunk) {
+        int64_t rows = p4_min_i64(net->chunk, N - row);
+        p4_net_head_chunk(net, form, net->logits, rows_of(net, net->final_n, row), rows);
+        if (half) {
+            net->ops->act_to_f32(net->device, f32, net->logits, rows * V);
+        }
+        net->ops->to_host(net->device, h_logits + row * V, half ? (void *)f32 : net->logits, rows * V * 4);
+    }
+    TRY(net->ops->sync(net->device));
+done:
+    if (f32 != NULL) {
+        net->ops->release(net->device, f32);
+    }
+    return rc;
+}

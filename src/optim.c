@@ -1,0 +1,191 @@
+#include "optim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool uses_muon(const p4_optim *o, int64_t i)
+{
+    return o->settings.muon && p4_role_is_matrix(o->model->params[i].role);
+}
+
+/* A fused q|k|v tensor is three matrices to Muon: Newton-Schulz of their union would mix them. */
+static int64_t muon_blocks(const p4_optim *o, int64_t i, int64_t rows[3])
+{
+    const p4_arch *a = &o->model->arch;
+    if (o->model->params[i].role == P4_ROLE_QKV && a->fused_qkv) {
+        rows[0] = a->H * a->D;
+        rows[1] = rows[2] = a->Hkv * a->D;
+        return 3;
+    }
+    rows[0] = o->model->params[i].rows;
+    return 1;
+}
+
+static int64_t elements(const p4_param *p)
+{
+    return p->rows * p->cols;
+}
+
+/* Slots start on 64-byte lines; the parts of one follow each other without a gap. */
+static void place(p4_optim *o, const bool *held, const bool *sharded)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t i = 0; i < o->model->params_count; i++) {
+            const p4_param *p = &o->model->params[i];
+            if (sharded[i] != (pass == 1)) {
+                continue;
+            }
+            o->at[i] = o->v_at[i] = -1;
+            if (!held[i]) {
+                continue;
+            }
+            if (p->row_offset == 0 || i == 0 || o->at[i - 1] < 0) {
+                o->count = (o->count + 15) / 16 * 16;
+            }
+            o->at[i] = o->count;
+            o->count += elements(p);
+            if (!uses_muon(o, i)) {
+                o->v_at[i] = o->v_count;
+                o->v_count += elements(p);
+            }
+        }
+        if (pass == 0) {
+            o->count = o->replicated_count = (o->count + 15) / 16 * 16;
+        }
+    }
+}
+
+static int64_t largest_work(const p4_optim *o)
+{
+    int64_t most = 0, rows[3];
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        for (int64_t b = 0; o->at[i] >= 0 && uses_muon(o, i) && b < muon_blocks(o, i, rows); b++) {
+            most = p4_max_i64(most, o->ops->muon_work_count(rows[b], o->model->params[i].cols));
+        }
+    }
+    return most;
+}
+
+static void lay_out(p4_optim *o, p4_arena *arena)
+{
+    o->master = p4_arena_take(arena, o->count * 4);
+    o->grad = p4_arena_take(arena, o->count * 4);
+    o->m = p4_arena_take(arena, o->count * 4);
+    o->v = p4_arena_take(arena, o->v_count * 4);
+    o->ema = o->settings.grokfast ? p4_arena_take(arena, o->count * 4) : NULL;
+    o->work = p4_arena_take(arena, largest_work(o) * 4);
+    o->sums = p4_arena_take(arena, 2 * sizeof *o->sums);
+}
+
+p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_model *model,
+                    const p4_optim_settings *settings, const bool *held, const bool *sharded)
+{
+    p4_rc rc = P4_OK;
+    *o = (p4_optim){.ops = ops, .device = device, .model = model, .settings = *settings};
+    o->at = p4_alloc((size_t)model->params_count, sizeof *o->at);
+    o->v_at = p4_alloc((size_t)model->params_count, sizeof *o->v_at);
+    if (o->at == NULL || o->v_at == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    place(o, held, sharded);
+    p4_arena count = {0};
+    lay_out(o, &count);
+    o->memory_bytes = count.used_bytes;
+    TRY(ops->alloc(device, &o->memory, o->memory_bytes));
+    p4_arena arena = {.base = o->memory, .capacity_bytes = o->memory_bytes};
+    lay_out(o, &arena);
+    ops->zero(device, o->memory, o->memory_bytes);
+    TRY(ops->sync(device));
+done:
+    if (rc != P4_OK) {
+        p4_optim_close(o);
+    }
+    return rc;
+}
+
+void p4_optim_close(p4_optim *o)
+{
+    if (o->memory != NULL) {
+        o->ops->release(o->device, o->memory);
+    }
+    free(o->at);
+    free(o->v_at);
+    *o = (p4_optim){0};
+}
+
+p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
+{
+    p4_rc rc = P4_OK;
+    float *h_row = p4_alloc((size_t)weight->cols, sizeof *h_row);
+    if (h_row == NULL) {
+        return P4_E_SYSTEM;
+    }
+    float *to = o->master + o->at[param];
+    for (int64_t r = 0; r < weight->rows; r++) {
+        p4_weight_row_f32(h_row, weight, r);
+        o->ops->to_device(o->device, to + r * weight->cols, h_row, weight->cols * 4);
+        TRY(o->ops->sync(o->device));
+    }
+done:
+    free(h_row);
+    return rc;
+}
+
+void p4_optim_zero_grad(p4_optim *o)
+{
+    o->ops->zero(o->device, o->grad, o->count * 4);
+}
+
+p4_rc p4_optim_sq_norms(p4_optim *o, double h_squares[2])
+{
+    o->ops->zero(o->device, o->sums, 2 * sizeof *o->sums);
+    o->ops->add_sq_norm(o->device, &o->sums[0], o->grad, o->replicated_count);
+    o->ops->add_sq_norm(o->device, &o->sums[1], o->grad + o->replicated_count, o->count - o->replicated_count);
+    o->ops->to_host(o->device, h_squares, o->sums, 2 * sizeof *o->sums);
+    return o->ops->sync(o->device);
+}
+
+void p4_optim_grokfast(p4_optim *o)
+{
+    o->ops->grokfast(o->device, o->grad, o->ema, o->settings.ema_alpha, o->settings.ema_lambda, o->step == 0, o->count);
+}
+
+static void update_muon(p4_optim *o, int64_t i, float lr, float g_scale)
+{
+    int64_t rows[3], cols = o->model->params[i].cols, at = o->at[i];
+    for (int64_t b = 0, blocks = muon_blocks(o, i, rows); b < blocks; b++) {
+        o->ops->muon(o->device, o->master + at, o->m + at, o->grad + at, g_scale, lr, o->settings.momentum,
+                     o->settings.weight_decay, rows[b], cols, o->work);
+        at += rows[b] * cols;
+    }
+}
+
+void p4_optim_update(p4_optim *o, float lr, float g_scale)
+{
+    const p4_optim_settings *s = &o->settings;
+    o->step++;
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        const p4_param *p = &o->model->params[i];
+        int64_t at = o->at[i];
+        if (at < 0) {
+            continue;
+        }
+        if (uses_muon(o, i)) {
+            update_muon(o, i, lr, g_scale);
+        } else {
+            o->ops->adamw(o->device, o->master + at, o->m + at, o->v + o->v_at[i], o->grad + at, g_scale, lr, s->beta1,
+                          s->beta2, s->eps, p->vector ? 0.0f : s->weight_decay, o->step, elements(p));
+        }
+    }
+}
+
+double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps)
+{
+    if (step < warmup) {
+        return peak * (double)(step + 1) / (double)warmup;
+    }
+    int64_t span = steps - warmup;
+    double done = span > 1 ? (double)(step - warmup) / (double)(span - 1) : 0.0;
+    return peak * (1.0 - (1.0 - final_fraction) * (done < 1.0 ? done : 1.0));
+}

@@ -1,0 +1,56 @@
+/* optim.h - full-precision masters and what the optimizer keeps beside them: Grokfast, Muon, AdamW (METHODS 4).
+ *
+ * A rank holds some parameters: all replicated ones, and of the sharded ones those it owns. Everything lies in flat
+ * arrays, replicated parameters first, so that one sum serves all their gradients; the parts of a slot lie together. */
+#ifndef P4_OPTIM_H
+#define P4_OPTIM_H
+
+#include "arena.h"
+#include "model.h"
+#include "ops.h"
+
+typedef struct p4_optim_settings {
+    bool muon;       /* matrices of blocks by Muon, the rest by AdamW; false: all by AdamW */
+    bool grokfast;
+    float ema_alpha, ema_lambda;
+    float momentum, beta1, beta2, eps, weight_decay;
+    float clip;      /* global norm; 0: no clipping */
+} p4_optim_settings;
+
+typedef struct p4_optim {
+    const p4_ops *ops;
+    p4_device *device;
+    const p4_model *model;
+    p4_optim_settings settings;
+    int64_t *at;              /* [params_count]: first element in the flat arrays, -1: not held here */
+    int64_t *v_at;            /* the same in v, which only AdamW parameters have */
+    int64_t replicated_count; /* elements [0, replicated_count) are replicated on all ranks */
+    int64_t count, v_count;
+    float *master, *grad, *ema, *m, *v, *work;
+    double *sums;             /* device [2]: squares of replicated and of owned gradients */
+    void *memory;
+    int64_t memory_bytes;
+    int64_t step;             /* updates done */
+} p4_optim;
+
+/* held[i]: this rank keeps parameter i; sharded[i]: only its owner does. Memory is one device block; masters undefined
+ * until p4_optim_set_master, the rest zero. The caller closes. Local. */
+p4_rc p4_optim_open(p4_optim *optim, const p4_ops *ops, p4_device *device, const p4_model *model,
+                    const p4_optim_settings *settings, const bool *held, const bool *sharded);
+void p4_optim_close(p4_optim *optim);
+
+/* master of a held parameter = weight (host memory, any form). Local. */
+p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
+
+void p4_optim_zero_grad(p4_optim *optim);
+/* h_squares[0], [1]: sums of squares of the replicated and of the owned gradients here. Local. */
+p4_rc p4_optim_sq_norms(p4_optim *optim, double h_squares[2]);
+/* The low-pass filter on every held gradient; its average starts at the first gradient. */
+void p4_optim_grokfast(p4_optim *optim);
+/* One update of everything held with gradients multiplied by g_scale (clipping). */
+void p4_optim_update(p4_optim *optim, float lr, float g_scale);
+
+/* lr of step `step` (from 0) of `steps`: linear warm-up over `warmup`, then linear to final_fraction * peak. Local. */
+double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps);
+
+#endif

@@ -1,0 +1,134 @@
+#include "packed.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+
+static void lay_out(p4_packed *c, p4_arena *arena)
+{
+    for (int64_t i = 0; i < c->model->params_count; i++) {
+        const p4_param *p = &c->model->params[i];
+        p4_weight *w = &c->weights[i];
+        *w = (p4_weight){.dtype = p->ternary ? P4_TERNARY : P4_F16, .rows = p->rows, .cols = p->cols};
+        if (p->ternary) {
+            w->data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
+            w->scale = p4_arena_take(arena, p->rows * 2);
+        } else {
+            w->data = p4_arena_take(arena, p->rows * p->cols * 2);
+        }
+    }
+}
+
+p4_rc p4_packed_alloc(p4_packed *c, const p4_model *model)
+{
+    *c = (p4_packed){.model = model};
+    c->weights = p4_alloc((size_t)model->params_count, sizeof *c->weights);
+    c->errors = p4_alloc((size_t)model->params_count, sizeof *c->errors);
+    if (c->weights == NULL || c->errors == NULL) {
+        p4_packed_release(c);
+        return P4_E_SYSTEM;
+    }
+    p4_arena count = {0};
+    lay_out(c, &count);
+    c->memory_bytes = count.used_bytes;
+    c->memory = p4_alloc((size_t)c->memory_bytes + 64, 1);
+    if (c->memory == NULL) {
+        p4_packed_release(c);
+        return P4_E_SYSTEM;
+    }
+    char *aligned = c->memory + (64 - (uintptr_t)c->memory % 64) % 64;
+    p4_arena arena = {.base = aligned, .capacity_bytes = c->memory_bytes};
+    lay_out(c, &arena);
+    return P4_OK;
+}
+
+void p4_packed_release(p4_packed *c)
+{
+    free(c->weights);
+    free(c->errors);
+    free(c->memory);
+    *c = (p4_packed){0};
+}
+
+p4_rc p4_packed_preserve(p4_packed *c, int64_t param, const p4_weight *weight)
+{
+    p4_rc rc = P4_OK;
+    uint16_t *to = p4_packed_half(c, param);
+    float *row = p4_alloc((size_t)weight->cols, sizeof *row);
+    if (row == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t r = 0; r < weight->rows; r++) {
+        p4_weight_row_f32(row, weight, r);
+        for (int64_t i = 0; i < weight->cols; i++) {
+            uint16_t bits = p4_f32_to_f16(row[i]);
+            CHECK((bits & 0x7c00u) != 0x7c00u, "tensor %s: element [%lld, %lld] is %g, which fp16 cannot hold (up to 65504)",
+                  c->model->params[param].name, (long long)r, (long long)i, (double)row[i]);
+            to[r * weight->cols + i] = bits;
+        }
+    }
+done:
+    free(row);
+    return rc;
+}
+
+p4_stored_bytes p4_packed_stored_bytes(const p4_packed *c, int trits_per_byte)
+{
+    p4_stored_bytes sum = {0};
+    for (int64_t i = 0; i < c->model->params_count; i++) {
+        const p4_param *p = &c->model->params[i];
+        if (p->ternary) {
+            sum.codes += (double)(p->rows * p4_ceil_div(p->cols, trits_per_byte));
+            sum.scales += 2.0 * (double)p->rows;
+            continue;
+        }
+        double bytes = 2.0 * (double)(p->rows * p->cols);
+        if (p->role == P4_ROLE_EMBED || p->role == P4_ROLE_POSITION) {
+            sum.embedding += bytes;
+        } else if (p->role == P4_ROLE_HEAD) {
+            sum.head += bytes;
+        } else {
+            sum.other += bytes;
+        }
+    }
+    return sum;
+}
+
+double p4_packed_sparsity(const p4_packed *c)
+{
+    int64_t zeros = 0, all = 0;
+    for (int64_t i = 0; i < c->model->params_count; i++) {
+        if (c->model->params[i].ternary) {
+            zeros += c->errors[i].zeros;
+            all += c->model->params[i].rows * c->model->params[i].cols;
+        }
+    }
+    return all > 0 ? (double)zeros / (double)all : 0.0;
+}
+
+int64_t p4_weight_find_nonfinite(const p4_weight *weight)
+{
+    int64_t count = weight->rows * weight->cols;
+    const uint8_t *bytes = weight->data;
+    if (weight->dtype == P4_F32) {
+        for (int64_t i = 0; i < count; i++) {
+            uint32_t bits;
+            memcpy(&bits, bytes + 4 * i, sizeof bits);
+            if ((bits & 0x7f800000u) == 0x7f800000u) {
+                return i;
+            }
+        }
+        return -1;
+    }
+    uint16_t mask = weight->dtype == P4_F16 ? 0x7c00u : 0x7f80u;
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, bytes + 2 * i, sizeof bits);
+        if ((bits & mask) == mask) {
+            return i;
+        }
+    }
+    return -1;
+}

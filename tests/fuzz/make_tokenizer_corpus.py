@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Makes the seeds of fuzz_tokenizer: python3 tests/fuzz/make_tokenizer_corpus.py
+Tokenizers of a few tokens with every part that is supported, each with a text behind a NUL. Needs Python
+only."""
+import json
+import pathlib
+
+corpus = pathlib.Path(__file__).parent / "corpus"
+
+
+def added(number, content, **flags):
+    keys = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    return {"id": number, "content": content, **{key: flags.get(key, False) for key in keys}}
+
+
+def split(pattern, behavior, invert=False, kind="Regex"):
+    return {"type": "Split", "pattern": {kind: pattern}, "behavior": behavior, "invert": invert}
+
+
+def byte_level(prefix, regex):
+    return {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": regex}
+
+
+def template(*names):
+    single = [
+        {"SpecialToken": {"id": name, "type_id": 0}} if name else {"Sequence": {"id": "A", "type_id": 0}}
+        for name in names
+    ]
+    special = {name: {"id": name, "ids": [1], "tokens": [name]} for name in names if name}
+    return {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special}
+
+
+def put(name, text, tokens, merges, flags=None, **parts):
+    model = {
+        "type": "BPE", **(flags or {}), "vocab": {token: i
+                                                  for i, token in enumerate(tokens)}, "merges": merges
+    }
+    data = json.dumps({"version": "1.0", **parts, "model": model},
+                      ensure_ascii=False,
+                      separators=(",", ":"))
+    (corpus / "tokenizer").mkdir(parents=True, exist_ok=True)
+    (corpus / "tokenizer" / name).write_bytes(data.encode() + b"\0" + text)
+
+
+def replace(old, new):
+    return {"type": "Replace", "pattern": {"String": old}, "content": new}
+
+
+letters = ["a", "b", "c", "Ġ", "Ċ", "1", ".", "Ã", "©"]
+put("byte_level",
+    "abc ab\n\n 1.\u00e9 a".encode(),
+    letters + ["ab", "abc", "Ġa", "Ã©"], ["a b", "ab c", "Ġ a", "Ã ©"], {"ignore_merges": True},
+    normalizer={"type": "NFC"},
+    decoder=byte_level(True, True),
+    pre_tokenizer={
+        "type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True},
+                                              byte_level(True, True)]
+    })
+put("splits",
+    b"ab-c--ab  1.1\r\n",
+    letters + ["ab", "-", "--"], [["a", "b"], ["-", "-"]],
+    pre_tokenizer={
+        "type": "Sequence", "pretokenizers": [
+            split(r"\s*[\r\n]+|\s+(?!\S)|\s+", "Removed"),
+            split("-", "MergedWithNext", kind="String"),
+            split(r"\p{N}{1,3}", "Contiguous"),
+            split(r"[^\s\p{L}]+", "MergedWithPrevious", True),
+            byte_level(False, False)
+        ]
+    },
+    post_processor={"type": "Sequence", "processors": [byte_level(True, True),
+                                                       template(None)]})
+marked = ["<unk>", "<s>", "</s>", "▁", "a", "b", "c", "<0xC3>", "<0xA9>", "<0xE2>", "▁▁", "▁a", "ab", "c▁"]
+put("marked",
+    "a  ab <s>c \u00e9\u20ac".encode() + b"\xff",
+    marked, ["▁ ▁", "▁ a", "a b"], {"unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True},
+    added_tokens=[added(1, "<s>", special=True)],
+    normalizer={
+        "type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+                                            replace(" ", "▁")]
+    },
+    post_processor=template("<s>", None, "<s>"),
+    decoder={
+        "type": "Sequence", "decoders": [
+            replace("▁", " "), {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 1}
+        ]
+    })
+meta = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+put("metaspace",
+    "a ab c x\u0301\u00e9 [x]  [yz] a".encode(),
+    marked, ["c ▁", "a b"], {"unk_token": "<unk>"},
+    pre_tokenizer=meta,
+    decoder={**meta, "prepend_scheme": "always", "split": True},
+    added_tokens=[
+        added(20, "[x]", lstrip=True, rstrip=True),
+        added(21, "[y", normalized=True),
+        added(22, "[yz]", normalized=True),
+        added(4, "a", single_word=True)
+    ])
+put("broken_text",
+    b"a\xff\xc3 \xe2\x96 b\xf0\x9f\x99",
+    letters + ["ab"], ["a b"],
+    pre_tokenizer=byte_level(False, True))
+
+words = [
+    "version", "added_tokens", "id", "content", "single_word", "lstrip", "rstrip", "normalized", "special",
+    "normalizer", "type", "NFC", "Prepend", "prepend", "Replace", "pattern", "String", "Regex", "Sequence",
+    "normalizers", "pre_tokenizer", "pretokenizers", "ByteLevel", "add_prefix_space", "trim_offsets",
+    "use_regex", "Split", "behavior", "invert", "Isolated", "Removed", "Contiguous", "MergedWithPrevious",
+    "MergedWithNext", "Digits", "individual_digits", "Metaspace", "replacement", "prepend_scheme", "always",
+    "first", "never", "split", "post_processor", "processors", "TemplateProcessing", "single",
+    "SpecialToken", "special_tokens", "ids", "decoder", "decoders", "ByteFallback", "Fuse", "Strip",
+    "start", "stop", "model", "BPE", "vocab", "merges", "unk_token", "byte_fallback", "fuse_unk",
+    "ignore_merges", "dropout"
+]
+lines = ["# Keys and words of tokenizer.json, and pieces of split patterns."
+         ] + [f'"\\"{word}\\""' for word in words]
+lines += [
+    f'"{text}"' for text in (r"\\\\p{L}+", r"\\\\s+(?!\\\\S)", "(?i:", "{1,3}", r"[^\\\\r\\\\n",
+                             r"\xe2\x96\x81", "true", "false", "null")
+]
+(corpus / "tokenizer.dict").write_text("\n".join(lines) + "\n")

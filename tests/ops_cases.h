@@ -1,0 +1,273 @@
+/* ops_cases.h - what the tests and the benchmark of the ops share: a device with its inputs and outputs,
+ * random arrays, and the runner that gives every case to every backend, on one thread and on several, and
+ * compares the bits.
+ *
+ * A case takes fresh random inputs, fills outputs with NaN, runs the op and compares with a double reference.
+ */
+#ifndef P4_OPS_CASES_H
+#define P4_OPS_CASES_H
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "check.h"
+#include "ops.h"
+#include "rng.h"
+
+enum { RIG_BLOCKS = 512 };
+
+typedef struct rig {
+    const p4_ops *ops;
+    p4_device *device;
+    p4_rng rng;
+    double eps;      /* relative error of one stored activation: 2^-24 or 2^-9 */
+    uint64_t digest; /* of all bytes read back from the device */
+    int device_blocks, host_blocks;
+    void *on_device[RIG_BLOCKS], *on_host[RIG_BLOCKS]; /* released by rig_clear */
+} rig;
+
+static inline p4_rc rig_open(rig *r, const p4_ops *ops, int threads, uint64_t seed)
+{
+    *r = (rig){.ops = ops, .rng = {.seed = seed}, .digest = 14695981039346656037u};
+    p4_rc rc = ops->open(&r->device, 0, threads, false);
+    if (rc == P4_OK) {
+        r->eps = ops->act_bytes(r->device) == 4 ? 0x1p-24 : 0x1p-9;
+    }
+    return rc;
+}
+
+static inline void rig_clear(rig *r)
+{
+    for (int i = 0; i < r->device_blocks; i++) {
+        r->ops->release(r->device, r->on_device[i]);
+    }
+    for (int i = 0; i < r->host_blocks; i++) {
+        free(r->on_host[i]);
+    }
+    r->device_blocks = r->host_blocks = 0;
+}
+
+static inline void rig_close(rig *r)
+{
+    rig_clear(r);
+    r->ops->close(r->device);
+}
+
+/* Memory that lives until rig_clear. A test cannot go on without it. */
+static inline void *rig_host(rig *r, int64_t bytes)
+{
+    void *memory = calloc(1, (size_t)p4_max_i64(bytes, 1));
+    if (!memory || r->host_blocks == RIG_BLOCKS) {
+        fprintf(stderr, "out of memory or blocks in a test\n");
+        exit(1);
+    }
+    r->on_host[r->host_blocks++] = memory;
+    return memory;
+}
+
+static inline void *rig_device(rig *r, int64_t bytes)
+{
+    void *memory = NULL;
+    if (r->device_blocks == RIG_BLOCKS || r->ops->alloc(r->device, &memory, bytes) != P4_OK) {
+        fprintf(stderr, "out of device memory or blocks in a test: %s\n", p4_last_error());
+        exit(1);
+    }
+    r->on_device[r->device_blocks++] = memory;
+    return memory;
+}
+
+/* Bytes on the device: a copy of `from`, or all bits set (NaN in every float type) when it is NULL. */
+static inline void *rig_put(rig *r, const void *from, int64_t bytes)
+{
+    void *memory = rig_device(r, bytes);
+    if (from) {
+        r->ops->to_device(r->device, memory, from, bytes);
+    } else {
+        void *poison = malloc((size_t)p4_max_i64(bytes, 1));
+        if (poison) {
+            memset(poison, 0xff, (size_t)bytes);
+            r->ops->to_device(r->device, memory, poison, bytes);
+        }
+        free(poison);
+    }
+    return memory;
+}
+
+static inline float *rig_put_f32(rig *r, const float *from, int64_t count)
+{
+    return rig_put(r, from, count * (int64_t)sizeof(float));
+}
+
+/* An activation array: from fp32 values, or poisoned when NULL. */
+static inline void *rig_put_act(rig *r, const float *from, int64_t count)
+{
+    void *act = rig_put(r, NULL, count * r->ops->act_bytes(r->device));
+    if (from) {
+        r->ops->f32_to_act(r->device, act, rig_put_f32(r, from, count), count);
+    }
+    return act;
+}
+
+/* Reads bytes back and adds them to the digest. */
+static inline void *rig_get(rig *r, const void *from, int64_t bytes)
+{
+    uint8_t *to = rig_host(r, bytes);
+    r->ops->to_host(r->device, to, from, bytes);
+    EXPECT_OK(r->ops->sync(r->device));
+    for (int64_t i = 0; i < bytes; i++) {
+        r->digest = (r->digest ^ to[i]) * 1099511628211u;
+    }
+    return to;
+}
+
+static inline float *rig_get_f32(rig *r, const float *from, int64_t count)
+{
+    return rig_get(r, from, count * (int64_t)sizeof(float));
+}
+
+static inline float *rig_get_act(rig *r, const void *act, int64_t count)
+{
+    float *values = rig_put(r, NULL, count * (int64_t)sizeof(float));
+    r->ops->act_to_f32(r->device, values, act, count);
+    return rig_get_f32(r, values, count);
+}
+
+/* An integer of [low, high]. */
+static inline int64_t rig_integer(rig *r, int64_t low, int64_t high)
+{
+    return low + (int64_t)p4_rng_below(&r->rng, (uint64_t)(high - low + 1));
+}
+
+/* Normal values of standard deviation `size`. */
+static inline float *rig_random(rig *r, int64_t count, double size)
+{
+    float *values = rig_host(r, count * (int64_t)sizeof(float));
+    for (int64_t i = 0; i < count; i++) {
+        values[i] = (float)(size * p4_rng_normal(&r->rng));
+    }
+    return values;
+}
+
+/* Normal values that the device's activations hold exactly. */
+static inline float *rig_random_act(rig *r, int64_t count, double size)
+{
+    float *values = rig_random(r, count, size);
+    for (int64_t i = 0; r->ops->act_bytes(r->device) == 2 && i < count; i++) {
+        values[i] = p4_bf16_to_f32(p4_f32_to_bf16(values[i]));
+    }
+    return values;
+}
+
+static inline int32_t *rig_ids(rig *r, int64_t count, int64_t low, int64_t high)
+{
+    int32_t *ids = rig_host(r, count * (int64_t)sizeof(int32_t));
+    for (int64_t i = 0; i < count; i++) {
+        ids[i] = (int32_t)rig_integer(r, low, high);
+    }
+    return ids;
+}
+
+static inline double *rig_doubles(rig *r, const float *from, int64_t count)
+{
+    double *values = rig_host(r, count * (int64_t)sizeof(double));
+    for (int64_t i = 0; from && i < count; i++) {
+        values[i] = (double)from[i];
+    }
+    return values;
+}
+
+/* One expectation for a whole array: the largest |got - want| is within bound * the largest |want| + floor.
+ */
+static inline void expect_array(const char *what, const float *got, const double *want, int64_t count,
+                                double bound, double floor)
+{
+    double worst = 0.0, largest = 0.0;
+    int64_t at = -1;
+    for (int64_t i = 0; i < count; i++) {
+        double difference = fabs((double)got[i] - want[i]);
+        if (!(difference <= worst)) { /* also when it is NaN */
+            worst = difference;
+            at = i;
+            if (isnan(difference)) {
+                break;
+            }
+        }
+        largest = fmax(largest, fabs(want[i]));
+    }
+    EXPECT(worst <= bound * largest + floor, "%s: element %lld of %lld: got %.9g, want %.9g, bound %.3g",
+           what, (long long)at, (long long)count, at < 0 ? 0.0 : (double)got[at], at < 0 ? 0.0 : want[at],
+           bound * largest + floor);
+}
+
+/* d loss / d value[i] by central differences; loss reads `value` through its context. */
+static inline double slope(double *value, int64_t i, double (*loss)(void *context), void *context)
+{
+    const double step = 1e-5;
+    double kept = value[i];
+    value[i] = kept + step;
+    double up = loss(context);
+    value[i] = kept - step;
+    double down = loss(context);
+    value[i] = kept;
+    return (up - down) / (2.0 * step);
+}
+
+/* Compares up to `tries` random elements of a gradient with the slopes of the double reference, relative to
+ * the largest element of the gradient. */
+static inline void expect_slopes(rig *r, const char *what, const float *gradient, double *value,
+                                 int64_t count, int tries, double (*loss)(void *context), void *context,
+                                 double bound)
+{
+    double largest = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        largest = fmax(largest, fabs((double)gradient[i]));
+    }
+    for (int t = 0; t < tries; t++) {
+        int64_t i = rig_integer(r, 0, count - 1);
+        double want = slope(value, i, loss, context);
+        EXPECT(fabs((double)gradient[i] - want) <= bound * fmax(largest, 0.05),
+               "%s: slope at %lld: got %.9g, want %.9g", what, (long long)i, (double)gradient[i], want);
+    }
+}
+
+typedef struct ops_case {
+    const char *name;
+    void (*run)(rig *r);
+} ops_case;
+
+/* Runs every case on every backend of this build. The CPU runs it with 1, 2 and 5 threads: the digests must
+ * agree. */
+static inline int run_cases(const ops_case *cases, size_t count)
+{
+    static const char *const backends[] = {"cpu", "cuda"};
+    const char *given = getenv("P4_TEST_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    printf("seed %llu (P4_TEST_SEED repeats it)\n", (unsigned long long)seed);
+    for (size_t b = 0; b < 2; b++) {
+        const p4_ops *ops = p4_ops_find(backends[b]);
+        for (size_t c = 0; ops && c < count; c++) {
+            static const int threads[] = {1, 2, 5};
+            uint64_t first = 0;
+            for (size_t t = 0; t < (b == 0 ? 3 : 1); t++) {
+                static rig r;
+                if (rig_open(&r, ops, threads[t], seed + c) != P4_OK) {
+                    EXPECT(false, "%s: %s", backends[b], p4_last_error());
+                    continue;
+                }
+                int failed = check_failed;
+                cases[c].run(&r);
+                first = t == 0 ? r.digest : first;
+                EXPECT(r.digest == first, "%s: other bits with %d threads than with 1", cases[c].name,
+                       threads[t]);
+                if (check_failed != failed) {
+                    fprintf(stderr, "case %s on %s with %d threads failed\n", cases[c].name, backends[b],
+                            threads[t]);
+                }
+                rig_close(&r);
+            }
+        }
+    }
+    return TEST_END();
+}
+
+#endif

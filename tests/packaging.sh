@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# packaging.sh BUILD SOURCE: installs the build into a fresh folder and uses it as a stranger would. The example
+# program is built and run five ways: shared and static, through pkg-config and through CMake, and as C++. It compresses
+# a model of the fixtures, with text that it writes itself. The shared library must
+# export exactly what phase4.h declares.
+set -eu
+build=$1
+source=$2
+example=$source/tests/api_example.c
+model=$source/tests/fixtures/models/llama-gqa
+prefix=$TMP/prefix
+
+fail() {
+    echo "packaging: $*" >&2
+    exit 1
+}
+
+cmake --install "$build" --prefix "$prefix" >"$TMP/install.log" || fail "cmake --install failed: $(tail -5 "$TMP/install.log")"
+for file in include/phase4.h bin/phase4_mpi share/phase4/slurm/phase4.sbatch share/doc/phase4/LICENSE; do
+    [ -s "$prefix/$file" ] || fail "$file was not installed"
+done
+lib=$(dirname "$(find "$prefix" -name libphase4.a)")
+version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$build/CMakeCache.txt")
+[ "$(readelf -d "$lib/libphase4.so" | sed -n 's/.*soname: \[\(.*\)\]/\1/p')" = "libphase4.so.${version%%.*}" ] ||
+    fail "libphase4.so lacks its soname libphase4.so.${version%%.*}"
+
+# The exported names, and what the header marks as public.
+nm -D --defined-only "$lib/libphase4.so" | awk '{print $3}' | sort >"$TMP/exported"
+tr '\n' ' ' <"$prefix/include/phase4.h" | grep -oE 'P4_PUBLIC [^;(]*\(' |
+    sed -n 's/.*[ *]\(p4_[a-z0-9_]*\) *($/\1/p' | sort >"$TMP/declared"
+[ -s "$TMP/declared" ] || fail "phase4.h declares no P4_PUBLIC function"
+diff "$TMP/declared" "$TMP/exported" >"$TMP/diff" ||
+    fail "phase4.h (<) and the exports of libphase4.so (>) differ: $(tr '\n' ' ' <"$TMP/diff")"
+
+export PKG_CONFIG_PATH=$lib/pkgconfig
+pc() { pkg-config "$@" phase4; }
+[ "$(pc --modversion)" = "$version" ] || fail "phase4.pc says version $(pc --modversion)"
+# shellcheck disable=SC2046
+gcc -std=c11 -Wall -Werror "$example" -o "$TMP/pc_shared" $(pc --cflags --libs) -Wl,-rpath,"$lib"
+# shellcheck disable=SC2046
+g++ -x c++ -Wall -Wextra -Werror "$example" -o "$TMP/pc_cxx" $(pc --cflags --libs) -Wl,-rpath,"$lib"
+# The static library: the same line with --static, where the linker finds no shared one.
+mkdir "$TMP/static"
+cp "$lib/libphase4.a" "$TMP/static"
+# shellcheck disable=SC2046
+gcc -std=c11 -Wall -Werror "$example" -o "$TMP/pc_static" -L"$TMP/static" $(pc --cflags --libs --static | sed "s|-L${prefix}[^ ]*||")
+
+mkdir "$TMP/consumer"
+cat >"$TMP/consumer/CMakeLists.txt" <<END
+cmake_minimum_required(VERSION 3.25)
+project(consumer LANGUAGES C)
+find_package(phase4 ${version%%.*} REQUIRED COMPONENTS static)
+foreach(kind phase4 phase4_static)
+  add_executable(cmake_\${kind} $example)
+  target_link_libraries(cmake_\${kind} PRIVATE phase4::\${kind})
+endforeach()
+END
+cmake -S "$TMP/consumer" -B "$TMP/consumer/build" -G Ninja -DCMAKE_PREFIX_PATH="$prefix" >"$TMP/cmake.log" 2>&1 &&
+    cmake --build "$TMP/consumer/build" >>"$TMP/cmake.log" 2>&1 || fail "the CMake package: $(tail -20 "$TMP/cmake.log")"
+
+for program in "$TMP/pc_shared" "$TMP/pc_cxx" "$TMP/pc_static" "$TMP"/consumer/build/cmake_phase4{,_static}; do
+    mkdir "$TMP/run"
+    (cd "$TMP/run" && "$program" "$model") >"$TMP/example.log" 2>&1 ||
+        fail "$(basename "$program") ended with status $?: $(tail -5 "$TMP/example.log")"
+    rm -rf "$TMP/run"
+    shared=$(ldd "$program" | grep -c libphase4 || true)
+    case $program in
+    *static) [ "$shared" = 0 ] || fail "$program uses the shared library" ;;
+    *) [ "$shared" = 1 ] || fail "$program does not use the shared library" ;;
+    esac
+done
+echo "installed, built and run: pkg-config and CMake, shared and static, C and C++; $(wc -l <"$TMP/exported") functions exported"

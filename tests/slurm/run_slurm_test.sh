@@ -1,0 +1,198 @@
+#!/usr/bin/env bash
+# run_slurm_test.sh: phase4_mpi on a real Slurm cluster of four nodes that this script starts and stops (mini_slurm.sh).
+#
+#   1 srun -N4 phase4_mpi train.json             the plain line: trains a small model from random weights
+#   2 sbatch -N4 slurm/phase4.sbatch cfg.json     the script that users take, on that model: quantizes, fine-tunes
+#   3 srun -N4 phase4_mpi cfg.json                the same once more: the same tensors, bit for bit
+#   4 a configuration with a misspelt key         exit status 2, its message once, no rank left
+#   5 kill -9 of one rank                         the step ends at once, no rank left
+#
+# Environment: PHASE4_MPI the program, FIXTURES tests/fixtures, TMP an empty folder. Exit status 77 (skipped): not root,
+# or no namespaces here. Everything waits with a limit; whatever happens, the cluster is stopped.
+set -u
+export LC_ALL=C
+here=$(dirname "$(readlink -f "$0")")
+batch_script=$here/../../slurm/phase4.sbatch
+model=$FIXTURES/models/llama-gqa # 2 layers, 53 tokens, 40 positions
+unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM "${!OMPI_MCA_@}" # Slurm's ranks get what a user's ranks get
+
+skip() {
+    echo "skipped: $*"
+    exit 77
+}
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+note() { printf '%s\n' "-- $*"; }
+
+[ "$(id -u)" = 0 ] || skip "a Slurm cluster on one machine needs root"
+unshare --uts --mount --ipc true 2>/dev/null || skip "this container may not make namespaces"
+
+# One such test at a time on a machine; a cluster that an earlier one left behind (killed with -9) is stopped first.
+export MINI_SLURM_DIR=${TMPDIR:-/tmp}/phase4-slurm-test
+mkdir -p "$MINI_SLURM_DIR"
+exec 9>"$MINI_SLURM_DIR.lock"
+flock -w 240 9 || skip "another run of this test holds $MINI_SLURM_DIR.lock"
+slurm() { timeout -s INT -k 10 "$1" "$here/mini_slurm.sh" "${@:2}" 9>&-; }
+client() { slurm "$1" run "${@:2}"; }
+
+# Slurm cannot look up names where only loopback has an address; mode net brings its own network.
+MINI_SLURM_MODE=uts
+ip -4 -o addr show 2>/dev/null | grep -qv ' inet 127\.' || MINI_SLURM_MODE=net
+export MINI_SLURM_MODE MINI_SLURM_CPUS=2
+
+stop_cluster() {
+    slurm 60 stop >/dev/null || slurm 60 status
+    rm -rf "$MINI_SLURM_DIR"
+}
+slurm 300 install || fail "the packages of Slurm could not be installed"
+stop_cluster
+mkdir -p "$MINI_SLURM_DIR"
+trap stop_cluster EXIT
+trap 'exit 130' INT TERM
+slurm 90 start 4 || fail "the cluster did not start: $(tail -n 5 "$MINI_SLURM_DIR"/log/*.log 2>/dev/null)"
+
+# Processes of the program that belong to this cluster: "pid rank" a line.
+ranks() {
+    local pid
+    for pid in $(pgrep -x "$(basename "$PHASE4_MPI" | cut -c1-15)"); do
+        tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" |
+            awk -F= -v pid="$pid" -v conf="$MINI_SLURM_DIR/etc/slurm.conf" '
+                $1 == "SLURM_CONF" && $2 == conf {ours = 1}
+                $1 == "SLURM_PROCID" {rank = $2}
+                END {if (ours) print pid, rank}'
+    done
+}
+no_rank_left() {
+    for _ in $(seq 50); do
+        [ -n "$(ranks)" ] || return 0
+        sleep 0.1
+    done
+    ranks
+    return 1
+}
+# until_true SECONDS COMMAND...
+until_true() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.2
+    done
+}
+
+# ---- the text: token t follows 3 t + 7 (now and then a little more) two places before it; raw uint16, as nanoGPT has it
+chmod 755 "$TMP"
+cd "$TMP" || exit 1
+python3 - tokens.bin <<'END' || fail "python3 could not write a token file"
+import array, random, sys
+random.seed(1)
+ids = array.array("H", (0, 1))
+for _ in range(40000):
+    ids.append((3 * ids[-2] + 7 + (random.randrange(3) if random.random() < 0.3 else 0)) % 53)
+ids.tofile(open(sys.argv[1], "wb"))
+END
+write_cfg() { # write_cfg NAME MODEL MORE_KEYS
+    cat >"$TMP/$1.json" <<END
+{
+  "model_path": "$2",
+  "output_path": "$TMP/$1",
+  "device": "cpu",
+  "threads_per_rank": 1,
+  "calibration_dataset": "custom",
+  "calibration_files": ["$TMP/tokens.bin"],
+  "calibration_samples": 8,
+  "calibration_batch_size": 8,
+  "calibration_sequence_length": 32,
+  "eval_files": ["$TMP/tokens.bin"],
+  "eval_samples": 32,
+  "train_files": ["$TMP/tokens.bin"],
+  "global_batch_tokens": 1024,
+  "fine_tune_lr": 0.01,
+  "warmup_steps": 10,
+  "wandb_enabled": false,
+  $3
+}
+END
+}
+# Did this run succeed on four ranks, and did it do what its name says? results.json and what was printed say so.
+check_run() { # check_run NAME LOG CONDITION (Python, over pre, post, tuned, metrics)
+    python3 - "$TMP/$1/results.json" "$3" <<'END' || fail "$1: $(tail -n 30 "$2")"
+import json, sys
+results = json.load(open(sys.argv[1]))
+assert results["success"] is True, results.get("error")
+found = dict(pre=results["pre_compression"]["perplexity"], post=results["post_compression"]["perplexity"],
+             tuned=results["fine_tuning"]["final_perplexity"], metrics=results["metrics"])
+assert eval(sys.argv[2], found.copy()), (sys.argv[2], found)
+END
+    grep -qE '(^|[^0-9])4 ranks' "$2" || fail "$1: the program does not speak of 4 ranks: $(head -n 20 "$2")"
+    [ -s "$TMP/$1/model.h5" ] || fail "$1: no model.h5"
+}
+# As phase4.sbatch starts the program.
+guarded_srun() { client 120 srun -N4 --time=3 --kill-on-bad-exit=1 --wait=30 "$PHASE4_MPI" "$@"; }
+
+# ---- 1 plain srun: a small model is trained
+note "srun -N4 phase4_mpi train.json"
+write_cfg train "$model" \
+    '"init": "random", "quantizer": "none", "fine_tune_epochs": 10, "fine_tune_max_steps": 300'
+client 120 srun -N4 --time=3 "$PHASE4_MPI" train.json >train.log 2>&1 ||
+    fail "srun -N4 ended with status $?: $(tail -n 20 train.log)"
+check_run train train.log 'pre > 40 and tuned < 5'
+
+# ---- 2 the batch script: it is quantized and fine-tuned
+note "sbatch -N4 phase4.sbatch cfg.json"
+ternary='"fine_tune_max_steps": 8'
+write_cfg batch "$TMP/train/dequantized_fp16" "$ternary"
+job=$(PHASE4_MPI=$PHASE4_MPI client 30 sbatch --parsable -N4 --time=3 "$batch_script" batch.json) ||
+    fail "sbatch refused the job"
+job_state() { client 20 scontrol show job "$job" -o | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p'; }
+job_ended() { case $(job_state) in PENDING | RUNNING | CONFIGURING | COMPLETING) return 1 ;; esac; }
+until_true 120 job_ended || fail "the job did not end: $(client 20 squeue; cat "phase4-$job.log")"
+shown=$(client 20 scontrol show job "$job" -o)
+[ "$(job_state)" = COMPLETED ] || fail "the job ended as $(job_state): $(cat "phase4-$job.log")"
+[[ $shown == *"NumNodes=4 "* && $shown == *"ExitCode=0:0"* ]] || fail "not four nodes and status 0: $shown"
+check_run batch "phase4-$job.log" 'pre < 5 and post > 2 * pre and tuned < post and metrics["layers_quantized"] == 14'
+
+# ---- 3 plain srun: the same tensors
+note "srun -N4 phase4_mpi cfg.json"
+write_cfg plain "$TMP/train/dequantized_fp16" "$ternary"
+client 120 srun -N4 --time=3 "$PHASE4_MPI" plain.json >plain.log 2>&1 ||
+    fail "srun -N4 ended with status $?: $(tail -n 20 plain.log)"
+check_run plain plain.log 'tuned < post'
+for run in batch plain; do
+    h5dump -y -g /tensors "$run/model.h5" | tail -n +2 >"$run.tensors" # but for the line that names the file
+    grep -q packed "$run.tensors" || fail "h5dump found no packed tensors in $run/model.h5"
+done
+cmp -s batch.tensors plain.tensors || fail "sbatch and srun made different tensors"
+
+# ---- 4 bad input
+note "a misspelt key"
+write_cfg bad "$model" '"calibration_sampels": 8'
+for _ in 1 2 3; do
+    guarded_srun bad.json >bad.log 2>&1
+    status=$?
+    [ "$status" = 2 ] || fail "bad input: exit status $status, expected 2: $(cat bad.log)"
+    [ "$(grep -c calibration_sampels bad.log)" = 1 ] || fail "bad input: the key is not named once: $(cat bad.log)"
+done
+no_rank_left || fail "bad input: ranks are left"
+[ ! -e bad ] || fail "bad input: an output directory was made"
+
+# ---- 5 a rank dies while all train
+note "kill -9 of rank 2"
+write_cfg killed "$model" '"init": "random", "quantizer": "none", "fine_tune_epochs": 10000, "log_every": 1'
+guarded_srun killed.json >killed.log 2>&1 &
+step=$!
+training() { [ -s killed/metrics.jsonl ] && [ "$(ranks | wc -l)" = 4 ]; }
+until_true 60 training || fail "the run to be killed does not train: $(ranks; tail -n 20 killed.log)"
+kill -9 "$(ranks | awk '$2 == 2 {print $1}')" || fail "rank 2 could not be killed"
+started=$SECONDS
+wait "$step"
+status=$?
+[ "$status" != 0 ] || fail "a run whose rank was killed ended with status 0"
+[ "$((SECONDS - started))" -le 45 ] || fail "the step took $((SECONDS - started)) s to end after its rank was killed"
+grep -q 'task 2: Killed' killed.log || fail "srun does not say that task 2 was killed: $(tail killed.log)"
+no_rank_left || fail "a rank was killed, others are left"
+[ ! -e killed/model.h5 ] || fail "the killed run left a model.h5"
+
+note "5 checks passed"

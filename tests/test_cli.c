@@ -1,0 +1,147 @@
+/* The command line: options, overrides, what is refused, and the help. */
+#include <stdlib.h>
+
+#include "check.h"
+#include "cli.h"
+#include "config.h"
+
+enum { WORDS = 8 };
+
+/* The words of a command line, split at single spaces. */
+static int split(char *text, char *argv[WORDS])
+{
+    int argc = 0;
+    argv[argc++] = "phase4_mpi";
+    for (char *word = strtok(text, " "); word != NULL && argc < WORDS; word = strtok(NULL, " ")) {
+        argv[argc++] = word;
+    }
+    return argc;
+}
+
+static void test_accepted(void)
+{
+    static const struct {
+        const char *line;
+        p4_cli_action action;
+        bool quiet, strict;
+        const char *cfg_path;
+        int count;
+        const char *last; /* override */
+    } lines[] = {
+        {"cfg.json", P4_CLI_RUN, false, false, "cfg.json", 0, NULL},
+        {"--quiet --strict cfg.json", P4_CLI_RUN, true, true, "cfg.json", 0, NULL},
+        {"cfg.json seed=3 -q device=cpu", P4_CLI_RUN, true, false, "cfg.json", 2, "device=cpu"},
+        {"cfg.json model_path=--strict", P4_CLI_RUN, false, false, "cfg.json", 1, "model_path=--strict"},
+        {"a=b.json x=", P4_CLI_RUN, false, false, "a=b.json", 1, "x="},
+        {"--strict -- -cfg.json -x=1", P4_CLI_RUN, false, true, "-cfg.json", 1, "-x=1"},
+        {"--validate cfg.json", P4_CLI_VALIDATE, false, false, "cfg.json", 0, NULL},
+        {"cfg.json --validate --quiet", P4_CLI_VALIDATE, true, false, "cfg.json", 0, NULL},
+        {"--help", P4_CLI_HELP, false, false, NULL, 0, NULL},
+        {"-h", P4_CLI_HELP, false, false, NULL, 0, NULL},
+        {"cfg.json --help --nonsense", P4_CLI_HELP, false, false, NULL, 0, NULL},
+        {"--version cfg.json", P4_CLI_VERSION, false, false, NULL, 0, NULL},
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        static p4_cli cli;
+        char text[128], *argv[WORDS];
+        snprintf(text, sizeof text, "%s", lines[i].line);
+        int argc = split(text, argv);
+        memset(&cli, 0x33, sizeof cli);
+        EXPECT(p4_cli_parse(&cli, argc, argv) == P4_OK, "%s: %s", lines[i].line, p4_last_error());
+        EXPECT(cli.action == lines[i].action, "%s: action %d", lines[i].line, (int)cli.action);
+        EXPECT(cli.quiet == lines[i].quiet && cli.strict == lines[i].strict, "%s: flags", lines[i].line);
+        EXPECT((cli.cfg_path == NULL) == (lines[i].cfg_path == NULL) &&
+                   (cli.cfg_path == NULL || strcmp(cli.cfg_path, lines[i].cfg_path) == 0),
+               "%s: file", lines[i].line);
+        EXPECT(cli.override_count == lines[i].count, "%s: %d overrides", lines[i].line, cli.override_count);
+        EXPECT(lines[i].last == NULL || strcmp(cli.overrides[lines[i].count - 1], lines[i].last) == 0,
+               "%s: last override", lines[i].line);
+    }
+}
+
+static void test_refused(void)
+{
+    static const struct {
+        const char *line, *part;
+    } lines[] = {
+        {"", "no configuration file is given; usage: phase4_mpi [options] cfg.json [key=value ...]"},
+        {"--quiet", "no configuration file is given"},
+        {"--validate", "no configuration file is given"},
+        {"--qiet cfg.json", "unknown option \"--qiet\", the nearest known option is \"--quiet\""},
+        {"cfg.json --stirct", "the nearest known option is \"--strict\""},
+        {"--Validat cfg.json", "the nearest known option is \"--validate\""},
+        {"-x cfg.json", "unknown option \"-x\""},
+        {"- cfg.json", "unknown option \"-\""},
+        {"--quiet=1 cfg.json", "unknown option \"--quiet=1\", the nearest known option is \"--quiet\""},
+        {"seed=3 cfg.json", "found \"cfg.json\" after the configuration file \"seed=3\", expected key=value"},
+        {"cfg.json other.json", "found \"other.json\" after the configuration file \"cfg.json\""},
+        {"cfg.json =3", "found \"=3\" after the configuration file \"cfg.json\""},
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        static p4_cli cli;
+        char text[128], *argv[WORDS];
+        snprintf(text, sizeof text, "%s", lines[i].line);
+        int argc = split(text, argv);
+        EXPECT(p4_cli_parse(&cli, argc, argv) == P4_E_INPUT, "%s was accepted", lines[i].line);
+        EXPECT(strstr(p4_last_error(), lines[i].part) != NULL, "%s: %s", lines[i].line, p4_last_error());
+        EXPECT(strchr(p4_last_error(), '\n') == NULL, "%s: more than one line", lines[i].line);
+        p4_error_clear();
+    }
+    static p4_cli cli;
+    char *no_arguments[] = {NULL}, *empty[] = {"phase4_mpi", ""};
+    EXPECT_REFUSED(p4_cli_parse(&cli, 0, no_arguments), "no configuration file is given");
+    EXPECT_REFUSED(p4_cli_parse(&cli, 2, empty), "the name of the configuration file is empty");
+}
+
+static void test_many_overrides(void)
+{
+    static p4_cli cli;
+    static char *argv[P4_CLI_OVERRIDES_MAX + 3] = {"phase4_mpi", "cfg.json"};
+    for (int i = 0; i <= P4_CLI_OVERRIDES_MAX; i++) {
+        argv[2 + i] = "seed=1";
+    }
+    EXPECT_OK(p4_cli_parse(&cli, P4_CLI_OVERRIDES_MAX + 2, argv));
+    EXPECT(cli.override_count == P4_CLI_OVERRIDES_MAX, "%d", cli.override_count);
+    EXPECT_REFUSED(p4_cli_parse(&cli, P4_CLI_OVERRIDES_MAX + 3, argv),
+                   "found more than 256 key=value arguments");
+}
+
+static void test_help(void)
+{
+    static const char *const parts[] = {"Usage: phase4_mpi [options] cfg.json [key=value ...]\n",
+                                        "\n  -h, --help ",
+                                        "\n      --version ",
+                                        "\n      --validate ",
+                                        "\n  -q, --quiet ",
+                                        "\n      --strict ",
+                                        "\nExit status:\n  0 ",
+                                        "\n  1  ",
+                                        "\n  2  ",
+                                        "\n  3  ",
+                                        "\n  model_path "};
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    p4_cli_print_help(out);
+    fclose(out);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        EXPECT(strstr(text, parts[i]) != NULL, "\"%s\" is not in the help", parts[i]);
+    }
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        EXPECT(strcspn(line, "\n") <= 110, "wider than 110 columns: %.*s", (int)strcspn(line, "\n"), line);
+    }
+    for (int i = 0; i < p4_config_rows; i++) {
+        EXPECT(strstr(text, p4_config_table[i].name) != NULL, "%s is not in the help",
+               p4_config_table[i].name);
+    }
+    free(text);
+}
+
+int main(void)
+{
+    test_accepted();
+    test_refused();
+    test_many_overrides();
+    test_help();
+    return TEST_END();
+}

@@ -1,0 +1,232 @@
+/* Windows of token ids out of text, token files and samples (io/dataset.h). The tokenizer here gives a byte
+ * its value as id, so that what must come out can be written down. */
+#include "dataset_world.h"
+
+enum { VOCAB = 300, END = 299 };
+
+static p4_tokenizer *tokenizer;
+
+/* A tokenizer.json of byte-level BPE without merges: 256 ids, id = byte. */
+static void make_tokenizer(void)
+{
+    char *json = malloc(1 << 16);
+    int used = sprintf(
+        json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[],"
+              "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+              "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":"
+              "\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
+              "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
+              "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,"
+              "\"byte_fallback\":false,\"merges\":[],\"vocab\":{");
+    for (int byte = 0, moved = 256; byte < 256;
+         byte++) { /* GPT-2's letters for bytes: printable ones are themselves */
+        bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+        used +=
+            sprintf(json + used, "%s\"\\u%04x\":%d", byte > 0 ? "," : "", printable ? byte : moved++, byte);
+    }
+    used += sprintf(json + used, "}}}");
+    EXPECT_OK(p4_tokenizer_parse(&tokenizer, json, (size_t)used, "bytes.json"));
+    free(json);
+}
+
+/* The ids of texts with END after each: what the windows must be cut from. */
+typedef struct id_stream {
+    int32_t *ids;
+    int64_t count, documents;
+} id_stream;
+
+static void stream_add(id_stream *stream, const char *text, bool ends)
+{
+    size_t bytes = strlen(text);
+    stream->ids = realloc(stream->ids, ((size_t)stream->count + bytes + 1) * sizeof *stream->ids);
+    for (size_t i = 0; i < bytes; i++) {
+        stream->ids[stream->count++] = (unsigned char)text[i];
+    }
+    if (ends) {
+        stream->ids[stream->count++] = END;
+    }
+    stream->documents++;
+}
+
+static void expect_windows(const p4_windows *windows, const id_stream *stream, int64_t T, int64_t count)
+{
+    EXPECT(windows->T == T && windows->count == count, "%lld windows of %lld, expected %lld of %lld",
+           (long long)windows->count, (long long)windows->T, (long long)count, (long long)T);
+    if (windows->count == count && stream->count >= count * T) {
+        EXPECT(memcmp(windows->ids, stream->ids, (size_t)(count * T) * sizeof *stream->ids) == 0,
+               "the ids differ");
+    }
+}
+
+/* A file of `lines` documents of mixed lengths and its stream. */
+static char *make_file(const char *name, int lines, unsigned salt, id_stream *stream)
+{
+    size_t capacity = 64;
+    for (int line = 0; line < lines; line++) {
+        capacity += (salt + (unsigned)line * 7919u) % 4000u + 16;
+    }
+    char *text = malloc(capacity), *document = malloc(4096);
+    size_t used = 0;
+    for (int line = 0; line < lines; line++) {
+        size_t length = (salt + (unsigned)line * 7919u) % 4000u;
+        for (size_t i = 0; i < length; i++) {
+            document[i] = (char)('a' + (i * (salt + 3) + (size_t)line) % 26);
+        }
+        document[length] = '\0';
+        used += (size_t)sprintf(text + used, "{\"text\":\"%s\"}\n", document);
+        stream_add(stream, document, true);
+    }
+    size_t packed_bytes;
+    char *packed = gzipped(text, used, &packed_bytes);
+    char *path = p4_strdup(put(name, packed, packed_bytes));
+    free(packed);
+    free(document);
+    free(text);
+    return path;
+}
+
+/* More text than the reader reads ahead, over two files: the same windows on any number of threads, whole and
+ * limited. */
+static void windows_do_not_depend_on_threads(void)
+{
+    enum { T = 61 };
+    id_stream stream = {.ids = NULL};
+    char *paths[] = {make_file("a.jsonl.gz", 1500, 17, &stream), make_file("b.jsonl.gz", 700, 5, &stream)};
+    static const int thread_counts[] = {0, 1, 2, 3, 8};
+    for (size_t i = 0; i < sizeof thread_counts / sizeof thread_counts[0]; i++) {
+        p4_windows windows;
+        EXPECT_OK(p4_windows_read(&windows, paths, 2, tokenizer, T, 0, VOCAB, END, thread_counts[i]));
+        expect_windows(&windows, &stream, T, stream.count / T);
+        EXPECT(windows.tokens_total == stream.count && windows.documents == stream.documents,
+               "%lld tokens, %lld documents", (long long)windows.tokens_total, (long long)windows.documents);
+        p4_windows_free(&windows);
+
+        EXPECT_OK(p4_windows_read(&windows, paths, 2, tokenizer, T, 100, VOCAB, END, thread_counts[i]));
+        expect_windows(&windows, &stream, T, 100);
+        int64_t total = 0, documents = 0; /* up to the end of the document that filled the last window */
+        for (; total < 100 * T || stream.ids[total - 1] != END; total++) {
+            documents += stream.ids[total] == END;
+        }
+        EXPECT(windows.tokens_total == total && windows.documents == documents, "%lld tokens, %lld documents",
+               (long long)windows.tokens_total, (long long)windows.documents);
+        p4_windows_free(&windows);
+    }
+    free(paths[0]);
+    free(paths[1]);
+    free(stream.ids);
+}
+
+/* Without an end id nothing is appended; long text in pieces is one document with one end. */
+static void ends_are_appended_once(void)
+{
+    p4_windows windows;
+    char *path = p4_strdup(put_text("ends.jsonl", "{\"text\":\"abc\"}\n{\"text\":\"\"}\n{\"text\":\"de\"}"));
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 2, 0, VOCAB, END, 2));
+    static const int32_t with_end[] = {'a', 'b', 'c', END, END, 'd', 'e', END};
+    EXPECT(windows.count == 4 && memcmp(windows.ids, with_end, sizeof with_end) == 0, "%lld windows",
+           (long long)windows.count);
+    p4_windows_free(&windows);
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 2, 0, VOCAB, -1, 2));
+    static const int32_t without[] = {'a', 'b', 'c', 'd'};
+    EXPECT(windows.count == 2 && memcmp(windows.ids, without, sizeof without) == 0 &&
+               windows.tokens_total == 5,
+           "%lld windows", (long long)windows.count);
+    p4_windows_free(&windows);
+    free(path);
+
+    enum { LONG = (9 << 20) + 5, T = 1000 };
+    char *text = malloc(LONG + 1);
+    for (size_t i = 0; i < LONG; i++) {
+        text[i] = i % 80 == 79 ? '\n' : (char)('a' + i % 26);
+    }
+    text[LONG] = '\0';
+    id_stream stream = {.ids = NULL};
+    stream_add(&stream, text, true);
+    path = p4_strdup(put("long.txt", text, LONG));
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, T, 0, VOCAB, END, 3));
+    expect_windows(&windows, &stream, T, (LONG + 1) / T);
+    EXPECT(windows.tokens_total == LONG + 1 && windows.documents == 1, "%lld tokens in %lld documents",
+           (long long)windows.tokens_total, (long long)windows.documents);
+    p4_windows_free(&windows);
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, T, 3, VOCAB, END, 3));
+    EXPECT(windows.count == 3 && windows.tokens_total < (5 << 20), "%lld tokens were read for three windows",
+           (long long)windows.tokens_total);
+    p4_windows_free(&windows);
+    free(path);
+    free(stream.ids);
+    free(text);
+}
+
+/* An error counts when the windows before it do not fill the limit, however far was read ahead. */
+static void errors_count_in_their_place(void)
+{
+    p4_windows windows;
+    char *path =
+        p4_strdup(put_text("late.jsonl", "{\"text\":\"abcdefgh\"}\n{\"text\":\"ij\"}\n{\"text\":3}\n"));
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 4, 2, VOCAB, END, 2));
+    EXPECT(windows.count == 2 && p4_last_error()[0] == '\0', "%lld windows, message \"%s\"",
+           (long long)windows.count, p4_last_error());
+    p4_windows_free(&windows);
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 4, 3, VOCAB, END, 2));
+    p4_windows_free(&windows);
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, 4, VOCAB, END, 2),
+                   "late.jsonl line 3 column 9");
+    EXPECT(windows.ids == NULL && windows.count == 0, "windows are left after an error");
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, 3, 'i', -1, 2),
+                   "late.jsonl: document 2: the tokenizer gives id 105");
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 4, 2, 'i', -1, 2));
+    p4_windows_free(&windows);
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, NULL, 4, 2, VOCAB, END, 2), "text needs a tokenizer");
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, 2, VOCAB, VOCAB, 2),
+                   "the end-of-text id is 300");
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, INT64_MAX, VOCAB, END, 2), "too many");
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 0, tokenizer, 4, 2, VOCAB, END, 2), "no files");
+    free(path);
+    path = p4_strdup(put_text("short.txt", "abc"));
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 5, 0, VOCAB, END, 2),
+                   "short.txt: 4 tokens in 1 documents are less than one window of 5 tokens");
+    free(path);
+}
+
+static void samples_are_read(void)
+{
+    static const char *const samples[] = {"abc", "", "defg"};
+    static const int32_t expected[] = {'a', 'b', 'c', END, END, 'd', 'e', 'f', 'g'};
+    p4_windows windows;
+    EXPECT_OK(p4_windows_from_samples(&windows, samples, 3, tokenizer, 3, 0, VOCAB, END, 2));
+    EXPECT(windows.count == 3 && memcmp(windows.ids, expected, sizeof expected) == 0, "%lld windows",
+           (long long)windows.count);
+    EXPECT(windows.documents == 3 && windows.tokens_total == 10, "%lld documents",
+           (long long)windows.documents);
+    p4_windows_free(&windows);
+    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 3, tokenizer, 3, 0, 'g', -1, 1),
+                   "samples: document 3: the tokenizer gives id 103; the model's vocabulary holds 0 to 102");
+    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 0, tokenizer, 3, 0, VOCAB, END, 1),
+                   "no samples");
+    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 1, tokenizer, 9, 0, VOCAB, END, 1),
+                   "the samples: 4 tokens");
+}
+
+static void lone_surrogates_are_reported(void)
+{
+    p4_windows windows;
+    char *path = p4_strdup(put_text("halves.jsonl", "{\"text\":\"\\ud800a\\udc00\"}"));
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 3, 0, VOCAB, END, 1));
+    EXPECT(windows.replaced_bytes == 2, "%lld", (long long)windows.replaced_bytes);
+    p4_windows_free(&windows);
+    free(path);
+}
+
+int main(void)
+{
+    world_begin();
+    make_tokenizer();
+    windows_do_not_depend_on_threads();
+    ends_are_appended_once();
+    errors_count_in_their_place();
+    samples_are_read();
+    lone_surrogates_are_reported();
+    p4_tokenizer_close(tokenizer);
+    world_end();
+    return TEST_END();
+}

@@ -1,0 +1,320 @@
+/* Opening Hugging Face directories: the fixtures, hub caches, shards, and everything that may be wrong with
+ * them. */
+#include "hf_world.h"
+
+static const char *const fixtures[] = {"llama-gqa",    "llama-bias", "llama-llama3",
+                                       "llama-linear", "llama-bf16", "llama-mlp-bias",
+                                       "gpt2-prefix",  "gpt2-plain", "gpt2-untied"};
+
+static void test_fixtures(void)
+{
+    char path[WORLD_PATH_BYTES];
+    for (size_t f = 0; f < sizeof fixtures / sizeof fixtures[0]; f++) {
+        p4_hf_model hf;
+        float row[256];
+        snprintf(path, sizeof path, "%s/models/%s", P4_FIXTURES, fixtures[f]);
+        EXPECT_OK(p4_hf_model_open(&hf, path));
+        EXPECT(hf.stored_bytes > 0 &&
+                   hf.stored_bytes == (double)p4_model_count_elements(&hf.model) *
+                                          (double)p4_dtype_bytes(hf.model.weights[0].dtype),
+               "%s: %.0f bytes", fixtures[f], hf.stored_bytes);
+        for (int64_t i = 0; i < hf.model.params_count; i++) {
+            const p4_param *p = &hf.model.params[i];
+            EXPECT(hf.model.weights[i].data != NULL && hf.model.weights[i].transposed == p->transposed, "%s",
+                   p->name);
+            p4_weight_row_f32(row, &hf.model.weights[i], p->rows - 1);
+            p4_hf_model_drop_pages(&hf, i);
+            float before = row[p->cols - 1];
+            p4_weight_row_f32(row, &hf.model.weights[i], p->rows - 1);
+            EXPECT(isfinite(before) && before != 0 && row[p->cols - 1] == before, "%s: last element",
+                   p->name);
+        }
+        p4_hf_model_close(&hf);
+        EXPECT(hf.path == NULL && hf.shards == NULL && hf.model.params == NULL, "close leaves nothing");
+    }
+}
+
+static void expect_open(const char *name)
+{
+    p4_hf_model hf;
+    p4_error_clear();
+    EXPECT_OK(p4_hf_model_open(&hf, at(name)));
+    p4_hf_model_close(&hf);
+}
+
+static void expect_refused(const char *name, const char *part)
+{
+    p4_hf_model hf;
+    EXPECT_REFUSED(p4_hf_model_open(&hf, at(name)), part);
+    EXPECT(hf.path == NULL && hf.shards == NULL && hf.shard_count == 0 && hf.model.params == NULL,
+           "left open: %s", part);
+}
+
+static void test_small(void)
+{
+    p4_hf_model hf;
+    make_small("small");
+    EXPECT_OK(p4_hf_model_open(&hf, at("small")));
+    EXPECT(hf.shard_count == 1 && strcmp(hf.stored_dtype, "F32") == 0 &&
+               strcmp(hf.config_json, small_config) == 0,
+           "what it is");
+    for (int64_t i = 0; i < hf.model.params_count; i++) {
+        float row[16];
+        const p4_param *p = &hf.model.params[i];
+        p4_weight_row_f32(row, &hf.model.weights[i], p->rows - 1);
+        float want = (float)i + (float)(p->rows * p->cols - 1) / 64;
+        EXPECT(row[p->cols - 1] == want, "%s: %g, want %g", p->name, (double)row[p->cols - 1], (double)want);
+    }
+    float *own = calloc(1 << 20, 1); /* a weight in memory instead of a file: its pages must stay */
+    own[1 << 10] = 7;
+    hf.model.weights[0] = (p4_weight){.dtype = P4_F32, .rows = 1 << 8, .cols = 1 << 10, .data = own};
+    p4_hf_model_drop_pages(&hf, 0);
+    EXPECT(own[1 << 10] == 7, "memory was emptied");
+    free(own);
+    p4_hf_model_close(&hf);
+}
+
+/* Which tensors there are, and what they look like. */
+static void test_tensors(void)
+{
+    p4_safetensors_entry all[MOST_ENTRIES], some[MOST_ENTRIES];
+    int count = small_entries(all), used = 0;
+    make_small("m");
+    for (int i = 0; i < count; i++) {
+        if (strstr(all[i].name, "k_proj") == NULL && strstr(all[i].name, "model.norm") == NULL) {
+            some[used++] = all[i];
+        }
+    }
+    some[used++] = (p4_safetensors_entry){.name = "score.weight", .dtype = P4_F32, .rank = 1, .shape = {3}};
+    put_weights("m/model.safetensors", some, used);
+    expect_refused(
+        "m",
+        "2 missing (model.layers.0.self_attn.k_proj.weight, model.norm.weight), 1 unexpected (score.weight)");
+    for (int i = 0; i < 6; i++) {
+        static const char *const names[] = {"a", "b", "c", "d", "e", "f"};
+        all[count + i] = (p4_safetensors_entry){.name = names[i], .dtype = P4_F32, .rank = 1, .shape = {2}};
+    }
+    put_weights("m/model.safetensors", all, count + 6);
+    expect_refused("m", "0 missing (), 6 unexpected (a, b, c, d and 2 more)");
+
+    /* what belongs to no parameter but is known */
+    all[count] =
+        (p4_safetensors_entry){.name = "model.layers.0.self_attn.rotary_emb.inv_freq", .dtype = P4_F32};
+    all[count + 1] =
+        (p4_safetensors_entry){.name = "h.0.attn.bias", .dtype = P4_F32, .rank = 4, .shape = {1, 1, 2, 2}};
+    all[count + 2] = (p4_safetensors_entry){.name = "h.0.attn.masked_bias", .dtype = P4_F32};
+    put_weights("m/model.safetensors", all, count + 3);
+    expect_open("m");
+    all[count + 1].rank = 3;
+    put_weights("m/model.safetensors", all, count + 3);
+    expect_refused("m", "1 unexpected (h.0.attn.bias)");
+
+    all[1].shape[0] = 5;
+    put_weights("m/model.safetensors", all, count);
+    expect_refused("m", "input_layernorm.weight\" has the shape [5], config.json asks for [4]");
+    all[1].shape[0] = 4;
+    all[2].rank = 3;
+    all[2].shape[2] = 1;
+    put_weights("m/model.safetensors", all, count);
+    expect_refused("m", "has the shape [4, 4, 1], config.json asks for [4, 4]");
+}
+
+/* Replaces text of the same length in a file. */
+static void patch(const char *name, const char *from, const char *to)
+{
+    char bytes[8192];
+    size_t length = strlen(from);
+    FILE *file = fopen(at(name), "r+");
+    size_t count = fread(bytes, 1, sizeof bytes, file);
+    size_t i = 0;
+    while (i + length <= count && memcmp(bytes + i, from, length) != 0) {
+        i++;
+    }
+    EXPECT(i + length <= count && strlen(to) == length, "%s is not in %s", from, name);
+    fseek(file, (long)i, SEEK_SET);
+    fwrite(to, 1, length, file);
+    fclose(file);
+}
+
+static void test_damaged_file(void)
+{
+    make_small("d");
+    patch("d/model.safetensors", "\"model.norm.weight\":{\"dtype\":\"F32\"",
+          "\"model.norm.weight\":{\"dtype\":\"I32\"");
+    expect_refused("d", "tensor \"model.norm.weight\" holds I32, expected F32, F16 or BF16");
+    make_small("d");
+    struct stat status;
+    EXPECT(stat(at("d/model.safetensors"), &status) == 0, "stat");
+    EXPECT(truncate(at("d/model.safetensors"), status.st_size - 1) == 0, "truncate");
+    expect_refused("d", "model.safetensors: tensor \"lm_head.weight\" ends");
+    EXPECT(truncate(at("d/model.safetensors"), 100) == 0, "truncate");
+    expect_refused("d", "truncated file");
+    EXPECT(truncate(at("d/model.safetensors"), 0) == 0, "truncate");
+    expect_refused("d", "too short");
+}
+
+static void test_tied(void)
+{
+    p4_safetensors_entry all[MOST_ENTRIES];
+    int count = small_entries(all);
+    char config[1024];
+    make_small("tied");
+    snprintf(config, sizeof config, "{\"tie_word_embeddings\": true, %s", strchr(small_config, '{') + 1);
+    put("tied/config.json", config);
+    expect_open("tied"); /* with a head as well: the embedding counts */
+    put_weights("tied/model.safetensors", all, count - 1);
+    expect_open("tied");
+    put("tied/config.json", small_config);
+    expect_refused("tied", "1 missing (lm_head.weight)");
+}
+
+/* Two shards: embedding and block in the first, the rest in the second; `index` names them. */
+static void make_sharded(const char *index)
+{
+    p4_safetensors_entry all[MOST_ENTRIES];
+    int count = small_entries(all);
+    make_small("s");
+    EXPECT(unlink(at("s/model.safetensors")) == 0, "unlink");
+    put_weights("s/a.safetensors", all, count - 2);
+    put_weights("s/b.safetensors", all + count - 2, 2);
+    put("s/model.safetensors.index.json", index);
+}
+
+/* An index whose map gives every tensor of the small model its shard, but `name` the JSON value `file` (NULL:
+ * not listed); `more` is put before the map's other entries. */
+static const char *index_text(const char *name, const char *file, const char *more)
+{
+    static char text[4096];
+    p4_safetensors_entry all[MOST_ENTRIES];
+    int count = small_entries(all);
+    size_t used = (size_t)snprintf(
+        text, sizeof text, "{\"metadata\": {\"total_size\": 1, \"x\": []}, \"weight_map\": {%s", more);
+    const char *comma = "";
+    for (int i = 0; i < count; i++) {
+        bool changed = name != NULL && strcmp(all[i].name, name) == 0;
+        if (!changed || file != NULL) {
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s\"%s\": %s", comma, all[i].name,
+                                     changed          ? file
+                                     : i >= count - 2 ? "\"b.safetensors\""
+                                                      : "\"a.safetensors\"");
+            comma = ", ";
+        }
+    }
+    snprintf(text + used, sizeof text - used, "}}");
+    return text;
+}
+
+static void test_index(void)
+{
+    static const struct {
+        const char *name, *file, *more, *refusal;
+    } cases[] = {
+        {NULL, NULL, "", NULL},
+        {"lm_head.weight", "\"../small/model.safetensors\"", "", "expected a file beside the index"},
+        {"lm_head.weight", "\"/etc/passwd\"", "", "expected a file beside the index"},
+        {"lm_head.weight", "\"..\"", "", "expected a file beside the index"},
+        {"lm_head.weight", "\"\"", "", "expected a file beside the index"},
+        {"lm_head.weight", "\"x/b.safetensors\"", "", "expected a file beside the index"},
+        {"lm_head.weight", "\"pytorch_model-00001-of-00002.bin\"", "", "expected a .safetensors file"},
+        {"lm_head.weight", "7", "", "gives no file name"},
+        {"lm_head.weight", "null", "", "gives no file name"},
+        {"lm_head.weight", "\"c.safetensors\"", "", "c.safetensors: cannot open: No such file"},
+        {"lm_head.weight", "\"a.safetensors\"", "", "is in b.safetensors, the index says a.safetensors"},
+        {"lm_head.weight", NULL, "", "0 listed but not there (), 1 there but not listed (lm_head.weight)"},
+        {NULL, NULL, "\"ghost\": \"a.safetensors\", ", "1 listed but not there (ghost), 0 there"},
+        {NULL, NULL, "\"lm_head.weight\": \"b.safetensors\", ", "\"lm_head.weight\" appears twice"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        make_sharded(index_text(cases[i].name, cases[i].file, cases[i].more));
+        if (cases[i].refusal == NULL) {
+            expect_open("s");
+        } else {
+            expect_refused("s", cases[i].refusal);
+        }
+    }
+    static const char *const texts[] = {"", "{", "[]", "{\"weight_map\": {}}", "{\"weight_map\": []}", "7"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        make_sharded(texts[i]);
+        expect_refused("s", "no object \"weight_map\"");
+    }
+    char *deep = malloc(100001);
+    memset(deep, '[', 100000);
+    deep[100000] = '\0';
+    memcpy(deep, "{\"weight_map\":", 14);
+    make_sharded(deep);
+    expect_refused("s", "no object \"weight_map\"");
+    free(deep);
+}
+
+/* The same tensor in both shards. */
+static void test_duplicate(void)
+{
+    p4_safetensors_entry all[MOST_ENTRIES];
+    int count = small_entries(all);
+    make_sharded(index_text(NULL, NULL, ""));
+    put_weights("s/b.safetensors", all + count - 3, 3);
+    expect_refused("s", "mlp.down_proj.weight\" is in b.safetensors, the index says a.safetensors");
+}
+
+static void test_no_weights(void)
+{
+    p4_hf_model hf;
+    expect_refused("nowhere", "nowhere/config.json: cannot open: No such file");
+    EXPECT_OK(p4_make_directories(at("empty")));
+    expect_refused("empty", "empty/config.json: cannot open");
+    put("empty/config.json", small_config);
+    expect_refused("empty", "no model.safetensors and no model.safetensors.index.json");
+    put("empty/pytorch_model-00001-of-00002.bin", "pickle");
+    expect_refused("empty", "only there as pytorch_model-00001-of-00002.bin");
+    EXPECT_OK(p4_remove_tree(at("empty/config.json")));
+    EXPECT_OK(p4_make_directories(at("empty/config.json")));
+    expect_refused("empty", "config.json: not a regular file");
+    EXPECT_REFUSED(p4_hf_model_open(&hf, at("small/config.json")), "Not a directory");
+    char *large = malloc(2000001);
+    memset(large, ' ', 2000000);
+    large[2000000] = '\0';
+    make_small("large");
+    put("large/config.json", large);
+    expect_refused("large", "2000000 bytes, expected at most 1048576");
+    free(large);
+    EXPECT_OK(p4_atomic_write_all(at("large/config.json"), "{\0}", 3));
+    expect_refused("large", "byte 1 is NUL");
+}
+
+/* A hub cache: refs/main names a snapshot whose files are links into blobs. */
+static void test_hub_cache(void)
+{
+    make_small("small");
+    EXPECT_OK(p4_make_directories(at("hub/refs")));
+    EXPECT_OK(p4_make_directories(at("hub/blobs")));
+    EXPECT_OK(p4_make_directories(at("hub/snapshots/0a1b")));
+    EXPECT(rename(at("small/config.json"), at("hub/blobs/1")) == 0, "rename");
+    EXPECT(rename(at("small/model.safetensors"), at("hub/blobs/2")) == 0, "rename");
+    EXPECT(symlink("../../blobs/1", at("hub/snapshots/0a1b/config.json")) == 0, "symlink");
+    EXPECT(symlink("../../blobs/2", at("hub/snapshots/0a1b/model.safetensors")) == 0, "symlink");
+    put("hub/refs/main", "0a1b\n");
+    expect_open("hub");
+    expect_open("hub/snapshots/0a1b");
+    put("hub/refs/main", "../small");
+    expect_refused("hub", "expected the name of a snapshot");
+    put("hub/refs/main", "");
+    expect_refused("hub", "expected the name of a snapshot");
+    put("hub/refs/main", "gone");
+    expect_refused("hub", "hub/snapshots/gone/config.json: cannot open");
+}
+
+int main(void)
+{
+    p4_log_setup(P4_LOG_QUIET, false);
+    make_world();
+    test_fixtures();
+    test_small();
+    test_tensors();
+    test_damaged_file();
+    test_tied();
+    test_index();
+    test_duplicate();
+    test_no_weights();
+    test_hub_cache();
+    return end_world();
+}

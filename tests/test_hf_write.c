@@ -1,0 +1,258 @@
+/* Writing Hugging Face directories: round trips of the fixtures, what is copied, and that nothing
+ * half-written stays. */
+#include "hf_world.h"
+
+static p4_rc rows_of(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows)
+{
+    const p4_hf_model *hf = user;
+    for (int64_t r = 0; r < rows; r++) {
+        p4_weight_row_f32(rows_out + r * hf->model.params[param].cols, &hf->model.weights[param],
+                          first_row + r);
+    }
+    return P4_OK;
+}
+
+/* Every element of the copy is the origin's, rounded to fp16. */
+static void compare_models(const p4_hf_model *origin, const p4_hf_model *copy)
+{
+    int64_t wrong = 0;
+    EXPECT(copy->model.params_count == origin->model.params_count && strcmp(copy->stored_dtype, "F16") == 0,
+           "%lld of %s", (long long)copy->model.params_count, copy->stored_dtype);
+    for (int64_t i = 0; i < origin->model.params_count; i++) {
+        float want[256], got[256];
+        const p4_param *p = &origin->model.params[i];
+        EXPECT(strcmp(p->name, copy->model.params[i].name) == 0, "%s became %s", p->name,
+               copy->model.params[i].name);
+        for (int64_t r = 0; r < p->rows; r++) {
+            p4_weight_row_f32(want, &origin->model.weights[i], r);
+            p4_weight_row_f32(got, &copy->model.weights[i], r);
+            for (int64_t c = 0; c < p->cols; c++) {
+                wrong += got[c] != p4_f16_to_f32(p4_f32_to_f16(want[c]));
+            }
+        }
+    }
+    EXPECT(wrong == 0, "%lld elements differ", (long long)wrong);
+}
+
+static void test_round_trip(const char *fixture, uint64_t shard_bytes, int64_t shards)
+{
+    char path[WORLD_PATH_BYTES], name[64];
+    p4_hf_model origin, copy;
+    snprintf(path, sizeof path, "%s/models/%s", P4_FIXTURES, fixture);
+    snprintf(name, sizeof name, "copies/%s", fixture);
+    EXPECT_OK(p4_hf_model_open(&origin, path));
+    EXPECT_OK(p4_hf_model_write(at(name), &origin, shard_bytes, rows_of, &origin));
+    EXPECT_OK(p4_hf_model_open(&copy, at(name)));
+    EXPECT(copy.shard_count == shards, "%s: %lld shards", fixture, (long long)copy.shard_count);
+    compare_models(&origin, &copy);
+    EXPECT(strstr(copy.config_json, "dtype\": \"float16\"") != NULL, "%s: %s", fixture, copy.config_json);
+    p4_hf_model_close(&copy);
+    p4_hf_model_close(&origin);
+}
+
+static void test_config_text(void)
+{
+    static const struct {
+        const char *before, *after;
+    } cases[] = {
+        {"{\"dtype\": \"bfloat16\", \"x\": 1e-05}", "{\"dtype\": \"float16\", \"x\": 1e-05}"},
+        {"{\"a\":[1,{\"dtype\":2}],\"torch_dtype\":null}",
+         "{\"a\":[1,{\"dtype\":2}],\"torch_dtype\":\"float16\"}"},
+        {"{\"torch_dtype\":\"float32\",\"dtype\" :\t\"float32\"\n}",
+         "{\"torch_dtype\":\"float16\",\"dtype\" :\t\"float16\"\n}"},
+        {"{\"s\": \"\\\"dtype\\\": \\\\\", \"dtype\": {\"a\": [\"}\"]}, \"b\": 10000.0}",
+         "{\"s\": \"\\\"dtype\\\": \\\\\", \"dtype\": \"float16\", \"b\": 10000.0}"},
+        {"{\"x\": 12345678901234567890, \"u\": \"\\u00e9\"}",
+         "{\n  \"torch_dtype\": \"float16\",\"x\": 12345678901234567890, \"u\": \"\\u00e9\"}"},
+        {"{\"dtype_x\": 1, \"dtype\": -1.5e3 , \"y\": \"dtype\"}",
+         "{\"dtype_x\": 1, \"dtype\": \"float16\" , \"y\": \"dtype\"}"},
+    };
+    p4_hf_model origin;
+    make_small("small");
+    EXPECT_OK(p4_hf_model_open(&origin, at("small")));
+    char *own = origin.config_json;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[512] = "", before[256];
+        snprintf(before, sizeof before, "%s", cases[i].before);
+        origin.config_json = before;
+        EXPECT_OK(p4_hf_model_write(at("text"), &origin, 0, rows_of, &origin));
+        FILE *file = fopen(at("text/config.json"), "r");
+        EXPECT(file != NULL && fread(text, 1, sizeof text - 1, file) > 0, "config.json");
+        fclose(file);
+        EXPECT(strcmp(text, cases[i].after) == 0, "became %s\nexpected %s", text, cases[i].after);
+    }
+    origin.config_json = own;
+    p4_hf_model_close(&origin);
+}
+
+static void test_copied_files(void)
+{
+    static const char *const along[] = {"tokenizer.json", "merges.txt", "LICENSE.txt", "USE_POLICY.md",
+                                        "README.md"};
+    static const char *const left[] = {"pytorch_model.bin", "training.json", "model.gguf", "notes.txt"};
+    p4_hf_model origin;
+    char path[WORLD_PATH_BYTES], text[64] = "";
+    make_small("full");
+    for (size_t i = 0; i < sizeof along / sizeof along[0]; i++) {
+        snprintf(path, sizeof path, "full/%s", along[i]);
+        put(path, along[i]);
+    }
+    for (size_t i = 0; i < sizeof left / sizeof left[0]; i++) {
+        snprintf(path, sizeof path, "full/%s", left[i]);
+        put(path, left[i]);
+    }
+    EXPECT(symlink("nowhere", at("full/vocab.json")) == 0, "symlink");
+    EXPECT_OK(p4_hf_model_open(&origin, at("full")));
+    EXPECT_OK(p4_hf_model_write(at("deep/er/copy///"), &origin, 0, rows_of, &origin));
+    for (size_t i = 0; i < sizeof along / sizeof along[0]; i++) {
+        snprintf(path, sizeof path, "deep/er/copy/%s", along[i]);
+        FILE *file = fopen(at(path), "r");
+        EXPECT(file != NULL && fgets(text, sizeof text, file) != NULL && strcmp(text, along[i]) == 0, "%s",
+               along[i]);
+        if (file != NULL) {
+            fclose(file);
+        }
+    }
+    for (size_t i = 0; i < sizeof left / sizeof left[0]; i++) {
+        snprintf(path, sizeof path, "deep/er/copy/%s", left[i]);
+        EXPECT(!is_there(path), "%s was copied", left[i]);
+    }
+    EXPECT(!is_there("deep/er/copy/vocab.json"), "a broken link was copied");
+    p4_hf_model_close(&origin);
+}
+
+static void test_targets(void)
+{
+    p4_hf_model origin, copy;
+    make_small("origin");
+    EXPECT_OK(p4_hf_model_open(&origin, at("origin")));
+    /* an older model there is replaced whole: shards of it would win over the new single file */
+    EXPECT_OK(p4_hf_model_write(at("target"), &origin, 100, rows_of, &origin));
+    EXPECT(is_there("target/model.safetensors.index.json"), "index");
+    EXPECT_OK(p4_hf_model_write(at("target"), &origin, 0, rows_of, &origin));
+    EXPECT(!is_there("target/model.safetensors.index.json") && is_there("target/model.safetensors"),
+           "old index");
+    EXPECT_OK(p4_hf_model_open(&copy, at("target")));
+    p4_hf_model_close(&copy);
+    /* anything else there is not */
+    put("target/thesis.tex", "important");
+    EXPECT_REFUSED(p4_hf_model_write(at("target"), &origin, 0, rows_of, &origin), "holds \"thesis.tex\"");
+    EXPECT(is_there("target/thesis.tex") && is_there("target/model.safetensors"),
+           "the refused target was changed");
+    EXPECT_REFUSED(p4_hf_model_write(at("origin/"), &origin, 0, rows_of, &origin),
+                   "the model is read from it");
+    EXPECT(symlink("origin", at("link")) == 0, "symlink");
+    EXPECT_REFUSED(p4_hf_model_write(at("link"), &origin, 0, rows_of, &origin), "the model is read from it");
+    put("file", "");
+    EXPECT_REFUSED(p4_hf_model_write(at("file"), &origin, 0, rows_of, &origin), "is a file");
+    EXPECT_REFUSED(p4_hf_model_write(at("file/below"), &origin, 0, rows_of, &origin), "is a file");
+    p4_hf_model_close(&origin);
+}
+
+typedef struct saboteur {
+    const p4_hf_model *hf;
+    int64_t param, row;
+    float value;
+    bool fail;
+} saboteur;
+
+static p4_rc sabotaged_rows(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows)
+{
+    const saboteur *s = user;
+    p4_rc rc = rows_of((void *)(uintptr_t)s->hf, rows_out, param, first_row, rows);
+    if (param == s->param && s->row >= first_row && s->row < first_row + rows) {
+        rows_out[(s->row - first_row) * s->hf->model.params[param].cols + 1] = s->value;
+        rc = s->fail ? FAIL("the source failed") : rc;
+    }
+    return rc;
+}
+
+static void test_failures(void)
+{
+    p4_hf_model origin;
+    make_small("origin");
+    EXPECT_OK(p4_hf_model_open(&origin, at("origin")));
+    int64_t last = origin.model.params_count - 1;
+    struct {
+        saboteur s;
+        const char *part;
+    } cases[] = {
+        {{&origin, last, 9, 65520.0f, false},
+         "\"lm_head.weight\", row 9, column 1: 65520 cannot be stored as float16"},
+        {{&origin, last, 0, -1e30f, false}, "row 0, column 1: -1e+30 cannot be stored"},
+        {{&origin, 1, 0, NAN, false}, "input_layernorm.weight\", row 0, column 1: nan cannot be stored"},
+        {{&origin, last, 0, 0, true}, "the source failed"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        EXPECT_REFUSED(p4_hf_model_write(at("broken"), &origin, 200, sabotaged_rows, &cases[i].s),
+                       cases[i].part);
+        EXPECT(!is_there("broken") && !is_there("broken.tmp"), "something stayed");
+    }
+    saboteur edge = {&origin, last, 9, 65519.0f, false};
+    EXPECT_OK(p4_hf_model_write(at("broken"), &origin, 200, sabotaged_rows, &edge));
+    EXPECT_REFUSED(p4_hf_model_write(at("broken"), &origin, 0, sabotaged_rows, &cases[0].s),
+                   "cannot be stored");
+    EXPECT(is_there("broken/model.safetensors.index.json") && !is_there("broken.tmp"),
+           "the older copy is gone");
+    p4_hf_model_close(&origin);
+}
+
+/* Rows in several pieces, and a Conv1D whose turning goes over piece borders: [1500, 700] is more than one
+ * piece. */
+static p4_rc pattern_rows(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows)
+{
+    const p4_model *model = user;
+    int64_t cols = model->params[param].cols;
+    for (int64_t i = 0; i < rows * cols; i++) {
+        rows_out[i] = (float)((first_row * cols + i) % 1021) / 1024;
+    }
+    return P4_OK;
+}
+
+static void test_pieces(void)
+{
+    static char config[] =
+        "{\"model_type\":\"gpt2\",\"vocab_size\":800,\"n_embd\":700,\"n_layer\":1,\"n_head\":7,"
+        "\"n_positions\":3,\"n_inner\":1500}";
+    p4_hf_model origin = {.config_json = config}, copy;
+    p4_arch arch;
+    static float row[3 * 700];
+    int64_t wrong = 0;
+    EXPECT_OK(p4_hf_config_parse(&arch, config, strlen(config), "pieces"));
+    EXPECT_OK(p4_model_init(&origin.model, &arch, "transformer."));
+    EXPECT_OK(p4_hf_model_write(at("pieces"), &origin, 0, pattern_rows, &origin.model));
+    EXPECT_OK(p4_hf_model_open(&copy, at("pieces")));
+    for (int64_t i = 0; i < copy.model.params_count; i++) {
+        const p4_param *p = &copy.model.params[i];
+        for (int64_t r = 0; r < p->rows; r++) {
+            p4_weight_row_f32(row, &copy.model.weights[i], r);
+            for (int64_t c = 0; c < p->cols; c++) {
+                wrong += row[c] != (float)((r * p->cols + c) % 1021) / 1024;
+            }
+        }
+    }
+    EXPECT(wrong == 0, "%lld elements differ", (long long)wrong);
+    p4_hf_model_close(&copy);
+    p4_model_close(&origin.model);
+}
+
+int main(void)
+{
+    p4_log_setup(P4_LOG_QUIET, false);
+    make_world();
+    test_round_trip("llama-gqa", 0, 1);
+    test_round_trip("llama-bias", 1 << 30, 1);
+    test_round_trip("llama-llama3", 0, 1);
+    test_round_trip("llama-linear", 20000, 2);
+    test_round_trip("llama-bf16", 0, 1);
+    test_round_trip("llama-mlp-bias", 0, 1);
+    test_round_trip("gpt2-prefix", 1, 28);
+    test_round_trip("gpt2-plain", 0, 1);
+    test_round_trip("gpt2-untied", 10000, 2);
+    test_config_text();
+    test_copied_files();
+    test_targets();
+    test_failures();
+    test_pieces();
+    return end_world();
+}

@@ -1,0 +1,161 @@
+/* Self-attention: grouped heads, windows, ragged lengths; gradients against slopes of the double reference.
+ */
+#include "ops_cases.h"
+
+typedef struct attention_case {
+    p4_attention_shape shape;
+    double *qkv, *out, *lse, *weight; /* loss = sum of weight * out */
+} attention_case;
+
+static int64_t row_width(const p4_attention_shape *s)
+{
+    return (s->H + 2 * s->Hkv) * s->D;
+}
+
+/* One query of one head. */
+static void reference_row(attention_case *k, int64_t batch, int64_t head, int64_t i)
+{
+    const p4_attention_shape *s = &k->shape;
+    int64_t width = row_width(s), kv = head / (s->H / s->Hkv), D = s->D;
+    const double *rows = k->qkv + batch * s->T * width, *q = rows + i * width + head * D;
+    int64_t first = s->window > 0 ? p4_max_i64(0, i - s->window + 1) : 0;
+    double scores[1024], largest = -INFINITY, sum = 0.0;
+    for (int64_t j = first; j <= i; j++) {
+        double score = 0.0;
+        for (int64_t d = 0; d < D; d++) {
+            score += q[d] * rows[j * width + (s->H + kv) * D + d];
+        }
+        scores[j] = score * (double)s->scale;
+        largest = fmax(largest, scores[j]);
+    }
+    double *out = k->out + (batch * s->T + i) * s->H * D + head * D;
+    memset(out, 0, (size_t)D * sizeof *out);
+    for (int64_t j = first; j <= i; j++) {
+        sum += exp(scores[j] - largest);
+    }
+    for (int64_t j = first; j <= i; j++) {
+        for (int64_t d = 0; d < D; d++) {
+            out[d] += exp(scores[j] - largest) / sum * rows[j * width + (s->H + s->Hkv + kv) * D + d];
+        }
+    }
+    k->lse[(batch * s->H + head) * s->T + i] = largest + log(sum);
+}
+
+static double attention_loss(void *context)
+{
+    attention_case *k = context;
+    const p4_attention_shape *s = &k->shape;
+    double loss = 0.0;
+    for (int64_t batch = 0; batch < s->B; batch++) {
+        for (int64_t head = 0; head < s->H; head++) {
+            for (int64_t i = 0; i < s->T; i++) {
+                reference_row(k, batch, head, i);
+            }
+        }
+    }
+    for (int64_t i = 0; i < s->B * s->T * s->H * s->D; i++) {
+        loss += k->weight[i] * k->out[i];
+    }
+    return loss;
+}
+
+/* The analytic gradient in double, for shapes too large for slopes; itself checked by slopes on the small
+ * ones. */
+static void reference_gradient(const attention_case *k, double *dqkv)
+{
+    const p4_attention_shape *s = &k->shape;
+    int64_t width = row_width(s), D = s->D, H = s->H;
+    for (int64_t at = 0; at < s->B * H * s->T; at++) {
+        int64_t batch = at / (H * s->T), head = at / s->T % H, i = at % s->T, kv = head / (H / s->Hkv);
+        int64_t base = batch * s->T * width, first = s->window > 0 ? p4_max_i64(0, i - s->window + 1) : 0;
+        const double *q = k->qkv + base + i * width + head * D;
+        int64_t row = (batch * s->T + i) * H * D + head * D;
+        double delta = 0.0;
+        for (int64_t d = 0; d < D; d++) {
+            delta += k->weight[row + d] * k->out[row + d];
+        }
+        for (int64_t j = first; j <= i; j++) {
+            int64_t key = base + j * width + (H + kv) * D, value = key + s->Hkv * D;
+            double score = 0.0, dp = 0.0;
+            for (int64_t d = 0; d < D; d++) {
+                score += q[d] * k->qkv[key + d];
+                dp += k->weight[row + d] * k->qkv[value + d];
+            }
+            double p = exp(score * (double)s->scale - k->lse[at]), ds = p * (dp - delta) * (double)s->scale;
+            for (int64_t d = 0; d < D; d++) {
+                dqkv[base + i * width + head * D + d] += ds * k->qkv[key + d];
+                dqkv[key + d] += ds * q[d];
+                dqkv[value + d] += p * k->weight[row + d];
+            }
+        }
+    }
+}
+
+static void check_shape(rig *r, const p4_attention_shape *shape, double size, bool slopes)
+{
+    const p4_ops *ops = r->ops;
+    int64_t N = shape->B * shape->T, width = row_width(shape), out_width = shape->H * shape->D,
+            rows = N * shape->H;
+    float *qkv = rig_random_act(r, N * width, size), *dout = rig_random_act(r, N * out_width, 1.0);
+    attention_case k = {.shape = *shape,
+                        .qkv = rig_doubles(r, qkv, N * width),
+                        .weight = rig_doubles(r, dout, N * out_width),
+                        .out = rig_host(r, N * out_width * 8),
+                        .lse = rig_host(r, rows * 8)};
+    void *d_qkv = rig_put_act(r, qkv, N * width), *out = rig_put_act(r, NULL, N * out_width);
+    void *dqkv = rig_put_act(r, NULL, N * width), *no_lse = rig_put_act(r, NULL, N * out_width);
+    float *lse = rig_put_f32(r, NULL, rows);
+    float *work = rig_put_f32(r, NULL, ops->attention_work_count(r->device, shape, false));
+    float *back = rig_put_f32(r, NULL, ops->attention_work_count(r->device, shape, true));
+    ops->attention_forward(r->device, out, lse, d_qkv, shape, work);
+    ops->attention_forward(r->device, no_lse, NULL, d_qkv, shape, work);
+    ops->attention_backward(r->device, dqkv, rig_put_act(r, dout, N * out_width), out, lse, d_qkv, shape,
+                            back);
+    attention_loss(&k);
+    double bound =
+        8.0 * r->eps + 4e-6 * fmax(1.0, size * size / 4.0); /* a score's rounding error is relative to it */
+    float *got = rig_get_act(r, out, N * out_width), *got_d = rig_get_act(r, dqkv, N * width);
+    expect_array("attention out", got, k.out, N * out_width, bound, 0.0);
+    EXPECT(memcmp(got, rig_get_act(r, no_lse, N * out_width), (size_t)(N * out_width) * 4) == 0,
+           "lse changes out");
+    expect_array("attention lse", rig_get_f32(r, lse, rows), k.lse, rows, bound, bound);
+    double *want_d = rig_host(r, N * width * 8);
+    reference_gradient(&k, want_d);
+    expect_array("attention gradient", got_d, want_d, N * width, 4.0 * bound, 4.0 * bound);
+    if (slopes) {
+        expect_slopes(r, "attention slopes", got_d, k.qkv, N * width, 40, attention_loss, &k,
+                      4.0 * bound + 2e-5);
+    }
+    rig_clear(r);
+}
+
+static void check_small(rig *r)
+{
+    static const p4_attention_shape shapes[] = {
+        {1, 1, 1, 1, 2, 0, 0.7f}, {2, 5, 2, 1, 3, 0, 0.5f},  {1, 17, 6, 2, 4, 5, 0.5f},
+        {3, 9, 4, 4, 5, 1, 0.4f}, {1, 33, 3, 3, 8, 7, 0.3f}, {2, 12, 4, 2, 16, 100, 0.25f},
+    };
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        check_shape(r, &shapes[s], 1.0, true);
+    }
+}
+
+/* Lengths around the block of 128 queries; windows that begin inside and before a block; scores far from 0.
+ */
+static void check_long(rig *r)
+{
+    static const p4_attention_shape shapes[] = {
+        {1, 127, 2, 1, 16, 0, 0.25f},  {2, 128, 1, 1, 8, 0, 0.35f},    {1, 129, 2, 2, 16, 40, 0.25f},
+        {1, 300, 4, 2, 20, 0, 0.22f},  {1, 300, 2, 1, 16, 150, 0.25f}, {1, 257, 1, 1, 64, 128, 0.125f},
+        {1, 520, 2, 1, 64, 0, 0.125f},
+    };
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        check_shape(r, &shapes[s], s == 3 ? 5.0 : 1.0, false);
+    }
+}
+
+int main(void)
+{
+    static const ops_case cases[] = {{"attention, small", check_small}, {"attention, long", check_long}};
+    return run_cases(cases, sizeof cases / sizeof cases[0]);
+}

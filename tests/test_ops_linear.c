@@ -1,0 +1,206 @@
+/* The linear layer's ops and weight unpacking against double loops. */
+#include "ops_cases.h"
+
+typedef struct shape {
+    int64_t N, in, out;
+} shape;
+
+static const shape shapes[] = {{1, 1, 1},    {3, 5, 7},      {17, 33, 65},   {64, 256, 96},
+                               {130, 48, 1}, {257, 129, 40}, {600, 64, 300}, {33, 700, 1100}};
+enum { SHAPES = sizeof shapes / sizeof shapes[0] };
+
+/* want[i, j] = start[i, j] + sum_k a[i sa_i + k sa_k] b[j sb_j + k sb_k] */
+static double *product(rig *r, const float *a, int64_t sa_i, int64_t sa_k, const float *b, int64_t sb_j,
+                       int64_t sb_k, const float *start, int64_t rows, int64_t cols, int64_t inner)
+{
+    double *want = rig_doubles(r, start, rows * cols);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < cols; j++) {
+            double sum = 0.0;
+            for (int64_t k = 0; k < inner; k++) {
+                sum += (double)a[i * sa_i + k * sa_k] * (double)b[j * sb_j + k * sb_k];
+            }
+            want[i * cols + j] += sum;
+        }
+    }
+    return want;
+}
+
+/* fp32 sums of K products, then one rounding to the activation type. */
+static double sum_bound(const rig *r, int64_t K)
+{
+    return 4.0 * r->eps + 2e-7 * sqrt((double)K) + 1e-6;
+}
+
+static void check_forward(rig *r)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        shape m = shapes[s];
+        float *x = rig_random_act(r, m.N * m.in, 1.0), *w = rig_random_act(r, m.out * m.in, 1.0);
+        float *bias = rig_random(r, m.out, 1.0), *row_bias = rig_host(r, m.N * m.out * 4);
+        for (int64_t i = 0; i < m.N * m.out; i++) {
+            row_bias[i] = bias[i % m.out];
+        }
+        void *dx = rig_put_act(r, x, m.N * m.in), *dw = rig_put_act(r, w, m.out * m.in);
+        for (int with_bias = 0; with_bias < 2; with_bias++) {
+            void *y = rig_put_act(r, NULL, m.N * m.out);
+            r->ops->linear_forward(r->device, y, dx, dw, with_bias ? rig_put_f32(r, bias, m.out) : NULL, m.N,
+                                   m.in, m.out);
+            double *want = product(r, x, m.in, 1, w, m.in, 1, with_bias ? row_bias : NULL, m.N, m.out, m.in);
+            expect_array("linear_forward", rig_get_act(r, y, m.N * m.out), want, m.N * m.out,
+                         sum_bound(r, m.in), 4.0 * r->eps);
+        }
+        rig_clear(r);
+    }
+}
+
+static void check_backward_input(rig *r)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        shape m = shapes[s];
+        float *dy = rig_random_act(r, m.N * m.out, 1.0), *w = rig_random_act(r, m.out * m.in, 1.0);
+        float *old = rig_random_act(r, m.N * m.in, 1.0);
+        for (int accumulate = 0; accumulate < 2; accumulate++) {
+            void *dx = rig_put_act(r, accumulate ? old : NULL, m.N * m.in);
+            r->ops->linear_backward_input(r->device, dx, rig_put_act(r, dy, m.N * m.out),
+                                          rig_put_act(r, w, m.out * m.in), m.N, m.in, m.out, accumulate);
+            double *want = product(r, dy, m.out, 1, w, 1, m.in, accumulate ? old : NULL, m.N, m.in, m.out);
+            expect_array("linear_backward_input", rig_get_act(r, dx, m.N * m.in), want, m.N * m.in,
+                         sum_bound(r, m.out), 4.0 * r->eps);
+        }
+        rig_clear(r);
+    }
+}
+
+static void check_backward_weight(rig *r)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        shape m = shapes[s];
+        int64_t extra = 3 * (s % 3), ld = m.out + extra;
+        float *dy = rig_random_act(r, m.N * ld, 1.0), *x = rig_random_act(r, m.N * m.in, 1.0);
+        float *old = rig_random(r, m.out * m.in, 1.0);
+        for (int accumulate = 0; accumulate < 2; accumulate++) {
+            float *dw = rig_put_f32(r, accumulate ? old : NULL, m.out * m.in);
+            char *fused = rig_put_act(r, dy, m.N * ld);
+            r->ops->linear_backward_weight(r->device, dw, fused + extra * r->ops->act_bytes(r->device), ld,
+                                           rig_put_act(r, x, m.N * m.in), m.N, m.in, m.out, accumulate);
+            double *want =
+                product(r, dy + extra, 1, ld, x, 1, m.in, accumulate ? old : NULL, m.out, m.in, m.N);
+            expect_array("linear_backward_weight", rig_get_f32(r, dw, m.out * m.in), want, m.out * m.in,
+                         2e-7 * sqrt((double)m.N) + 1e-6, 4e-7);
+        }
+        rig_clear(r);
+    }
+}
+
+static void check_backward_bias(rig *r)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        shape m = shapes[s];
+        float *dy = rig_random_act(r, m.N * m.out, 1.0), *old = rig_random(r, m.out, 1.0);
+        float *db = rig_put_f32(r, old, m.out);
+        r->ops->linear_backward_bias(r->device, db, rig_put_act(r, dy, m.N * m.out), m.N, m.out);
+        double *want = rig_doubles(r, old, m.out);
+        for (int64_t i = 0; i < m.N * m.out; i++) {
+            want[i % m.out] += (double)dy[i];
+        }
+        expect_array("linear_backward_bias", rig_get_f32(r, db, m.out), want, m.out, 1e-6, 1e-6);
+        rig_clear(r);
+    }
+}
+
+/* A random weight [rows, cols] in a given form, at an odd address of host memory when fp16 or bf16; `values`
+ * gets what it holds. The CUDA column gets it copied. */
+static p4_weight random_weight(rig *r, float *values, p4_dtype dtype, bool transposed, int64_t rows,
+                               int64_t cols)
+{
+    int64_t row_bytes = p4_code_row_bytes(cols), each = p4_dtype_bytes(dtype);
+    int64_t bytes = dtype == P4_TERNARY ? rows * row_bytes : rows * cols * each;
+    uint8_t *data = rig_host(r, bytes);
+    uint16_t *scale = rig_host(r, rows * 2);
+    memset(data, dtype == P4_TERNARY ? 0x55 : 0, (size_t)bytes);
+    for (int64_t i = 0; i < rows; i++) {
+        scale[i] = p4_f32_to_f16((float)p4_rng_normal(&r->rng));
+        for (int64_t j = 0; j < cols; j++) {
+            int64_t at = transposed ? j * rows + i : i * cols + j;
+            float value =
+                (float)p4_rng_normal(&r->rng) * (j % 5 == 3 ? 1e-6f : 1.0f); /* some subnormal halves */
+            uint16_t half = dtype == P4_F16 ? p4_f32_to_f16(value) : p4_f32_to_bf16(value);
+            if (dtype == P4_TERNARY) {
+                int code = (int)rig_integer(r, 0, 2);
+                uint8_t *byte = data + i * row_bytes + j / 4;
+                *byte = (uint8_t)((*byte & ~(3u << 2 * (j % 4))) | (unsigned)code << 2 * (j % 4));
+                value = (float)(code - 1) * p4_f16_to_f32(scale[i]);
+            } else if (dtype == P4_F32) {
+                memcpy(data + 4 * at, &value, 4);
+            } else {
+                memcpy(data + 2 * at, &half, 2);
+                value = dtype == P4_F16 ? p4_f16_to_f32(half) : p4_bf16_to_f32(half);
+            }
+            values[i * cols + j] = value;
+        }
+    }
+    return (p4_weight){.dtype = dtype,
+                       .transposed = transposed,
+                       .rows = rows,
+                       .cols = cols,
+                       .data = rig_put(r, data, bytes),
+                       .scale = rig_put(r, scale, rows * 2)};
+}
+
+static void check_unpack(rig *r)
+{
+    static const int64_t sizes[][2] = {{1, 1}, {1, 70}, {17, 5}, {33, 67}, {50, 300}, {3, 1030}};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        for (int form = 0; form < 7; form++) {
+            int64_t rows = sizes[s][0], cols = sizes[s][1];
+            float *values = rig_host(r, rows * cols * 4);
+            p4_dtype dtype = (p4_dtype)(form % 4);
+            p4_weight weight = random_weight(r, values, dtype, form >= 4, rows, cols);
+            void *dst = rig_put_act(r, NULL, rows * cols);
+            r->ops->weight_unpack(r->device, dst, &weight);
+            double bound = r->ops->act_bytes(r->device) == 4 ? 0.0 : r->eps;
+            expect_array("weight_unpack", rig_get_act(r, dst, rows * cols),
+                         rig_doubles(r, values, rows * cols), rows * cols, bound, 0.0);
+            rig_clear(r);
+        }
+    }
+}
+
+static void check_int8(rig *r)
+{
+    for (int64_t C = 1; C < 700; C = 3 * C + 2) {
+        int64_t N = 37;
+        float *x = rig_random_act(r, N * C, 3.0);
+        memset(x, 0, (size_t)C * sizeof *x); /* an all-zero token */
+        void *xq = rig_put_act(r, NULL, N * C);
+        r->ops->fake_quantize_int8(r->device, xq, rig_put_act(r, x, N * C), N, C);
+        float *got = rig_get_act(r, xq, N * C);
+        double *want = rig_host(r, N * C * 8);
+        for (int64_t n = 0; n < N; n++) {
+            float largest = 1e-5f;
+            for (int64_t c = 0; c < C; c++) {
+                largest = fmaxf(largest, fabsf(x[n * C + c]));
+            }
+            float s = 127.0f / largest;
+            for (int64_t c = 0; c < C; c++) {
+                want[n * C + c] = (double)(fminf(fmaxf(rintf(x[n * C + c] * s), -128.0f), 127.0f) / s);
+            }
+        }
+        expect_array("fake_quantize_int8", got, want, N * C, 2.0 * r->eps, 0.0);
+        rig_clear(r);
+    }
+}
+
+int main(void)
+{
+    static const ops_case cases[] = {
+        {"linear_forward", check_forward},
+        {"linear_backward_input", check_backward_input},
+        {"linear_backward_weight", check_backward_weight},
+        {"linear_backward_bias", check_backward_bias},
+        {"weight_unpack", check_unpack},
+        {"fake_quantize_int8", check_int8},
+    };
+    return run_cases(cases, sizeof cases / sizeof cases[0]);
+}

@@ -1,0 +1,184 @@
+/* Losses and calibration sums. */
+#include <float.h>
+
+#include "ops_cases.h"
+
+static double log_sum_exp(const float *x, int64_t V)
+{
+    double largest = -INFINITY, sum = 0.0;
+    for (int64_t v = 0; v < V; v++) {
+        largest = fmax(largest, (double)x[v]);
+    }
+    for (int64_t v = 0; v < V; v++) {
+        sum += exp((double)x[v] - largest);
+    }
+    return largest + log(sum);
+}
+
+static bool first_largest(const float *x, int64_t V, int32_t target)
+{
+    int64_t best = 0;
+    for (int64_t v = 1; v < V; v++) {
+        best = x[v] > x[best] ? v : best;
+    }
+    return best == target;
+}
+
+static const int64_t sizes[][2] = {{1, 1}, {7, 2}, {5, 33}, {40, 511}, {33, 513}, {9, 5000}};
+enum { SIZES = sizeof sizes / sizeof sizes[0] };
+
+/* Random logits with rows far from 0 and rows with several largest; some targets are skipped, some are hit.
+ */
+static float *random_logits(rig *r, int32_t *targets, int64_t N, int64_t V, double size)
+{
+    float *x = rig_random_act(r, N * V, size);
+    for (int64_t n = 0; n < N; n++) {
+        if (n % 5 == 1) {
+            for (int64_t v = 0; v < V; v++) {
+                x[n * V + v] = n % 2 ? 512.0f : -512.0f; /* all equal: the first is the largest */
+            }
+            targets[n] = n % 3 == 0 ? 0 : targets[n];
+        } else if (n % 5 == 2) {
+            x[n * V + targets[n]] = 32.0f;
+        } else if (n % 5 == 3) {
+            targets[n] = -100;
+        }
+    }
+    return x;
+}
+
+static void check_cross_entropy(rig *r)
+{
+    for (int s = 0; s < 2 * SIZES; s++) {
+        int64_t N = sizes[s / 2][0], V = sizes[s / 2][1];
+        float scale = 1.0f / (float)N;
+        int32_t *targets = rig_ids(r, N, 0, V - 1);
+        float *x = random_logits(r, targets, N, V, s % 2 ? 20.0 : 1.0);
+        double *nll = rig_host(r, N * 8), *hit = rig_host(r, N * 8), *d = rig_host(r, N * V * 8);
+        for (int64_t n = 0; n < N; n++) {
+            if (targets[n] < 0) {
+                continue;
+            }
+            double lse = log_sum_exp(x + n * V, V);
+            nll[n] = lse - (double)x[n * V + targets[n]];
+            hit[n] = first_largest(x + n * V, V, targets[n]);
+            for (int64_t v = 0; v < V; v++) {
+                d[n * V + v] = (exp((double)x[n * V + v] - lse) - (v == targets[n])) * (double)scale;
+            }
+        }
+        float *d_nll = rig_put_f32(r, NULL, N), *d_hit = rig_put_f32(r, NULL, N),
+              *plain = rig_put_f32(r, NULL, N);
+        void *logits = rig_put_act(r, x, N * V), *dlogits = rig_put_act(r, NULL, N * V);
+        int32_t *d_targets = rig_put(r, targets, N * 4);
+        r->ops->cross_entropy(r->device, plain, NULL, NULL, logits, d_targets, N, V, scale);
+        r->ops->cross_entropy(r->device, d_nll, d_hit, dlogits, logits, d_targets, N, V, scale);
+        double bound = 2e-6;
+        expect_array("cross_entropy without gradient", rig_get_f32(r, plain, N), nll, N, bound, 1e-6);
+        expect_array("cross_entropy", rig_get_f32(r, d_nll, N), nll, N, bound, 1e-6);
+        expect_array("hit", rig_get_f32(r, d_hit, N), hit, N, 0.0, 0.0);
+        float *got = rig_get_act(r, dlogits, N * V);
+        expect_array("dlogits", got, d, N * V, 4.0 * r->eps + 2e-6, 1e-7 * (double)scale);
+        r->ops->cross_entropy(r->device, d_nll, d_hit, logits, logits, d_targets, N, V, scale);
+        EXPECT(memcmp(got, rig_get_act(r, logits, N * V), (size_t)(N * V) * 4) == 0,
+               "in place gives other bits");
+        rig_clear(r);
+    }
+}
+
+static void check_nan(rig *r)
+{
+    float x[3] = {1.0f, NAN, 2.0f};
+    int32_t target = 2;
+    float *nll = rig_put_f32(r, NULL, 1);
+    r->ops->cross_entropy(r->device, nll, NULL, NULL, rig_put_act(r, x, 3), rig_put(r, &target, 4), 1, 3,
+                          1.0f);
+    EXPECT(isnan(rig_get_f32(r, nll, 1)[0]), "a NaN logit must show in the loss");
+    rig_clear(r);
+}
+
+static void check_kl(rig *r)
+{
+    for (int s = 0; s < 2 * SIZES; s++) {
+        int64_t N = sizes[s / 2][0], V = sizes[s / 2][1];
+        int32_t *targets = rig_ids(r, N, 0, V - 1), *same = rig_ids(r, N, 0, V - 1);
+        float *a = random_logits(r, targets, N, V, s % 2 ? 8.0 : 1.0), *b = random_logits(r, same, N, V, 1.0);
+        double *want = rig_host(r, N * 8);
+        for (int64_t n = 0; n < N; n++) {
+            double lse_a = log_sum_exp(a + n * V, V), lse_b = log_sum_exp(b + n * V, V);
+            for (int64_t v = 0; v < V && targets[n] >= 0; v++) {
+                double la = (double)a[n * V + v] - lse_a, lb = (double)b[n * V + v] - lse_b;
+                want[n] += exp(la) * (la - lb);
+            }
+        }
+        float *kl = rig_put_f32(r, NULL, N), *zero = rig_put_f32(r, NULL, N);
+        void *d_a = rig_put_act(r, a, N * V), *d_b = rig_put_act(r, b, N * V);
+        int32_t *d_targets = rig_put(r, targets, N * 4);
+        r->ops->kl_divergence(r->device, kl, d_a, d_b, d_targets, N, V);
+        r->ops->kl_divergence(r->device, zero, d_a, d_a, d_targets, N, V);
+        expect_array("kl_divergence", rig_get_f32(r, kl, N), want, N, 4e-6, 2e-6);
+        double *nothing = rig_host(r, N * 8);
+        expect_array("kl_divergence of equals", rig_get_f32(r, zero, N), nothing, N, 0.0, 1e-6);
+        rig_clear(r);
+    }
+}
+
+static void check_channels(rig *r)
+{
+    for (int s = 0; s < SIZES; s++) {
+        int64_t N = sizes[s][0], C = sizes[s][1];
+        float *x = rig_random_act(r, N * C, 2.0);
+        double *sum = rig_host(r, C * 8);
+        for (int64_t c = 0; c < C; c++) {
+            sum[c] = 3.0 * p4_rng_uniform(&r->rng);
+        }
+        double *d_sum = rig_put(r, sum, C * 8);
+        r->ops->channel_sum_sq(r->device, d_sum, rig_put_act(r, x, N * C), N, C);
+        for (int64_t i = 0; i < N * C; i++) {
+            sum[i % C] += (double)x[i] * (double)x[i];
+        }
+        double *got = rig_get(r, d_sum, C * 8);
+        for (int64_t c = 0; c < C; c++) {
+            EXPECT_NEAR(got[c], sum[c], 1e-12 * sum[c]);
+        }
+        rig_clear(r);
+    }
+}
+
+static void check_moments(rig *r)
+{
+    for (int s = 0; s < SIZES; s++) {
+        int64_t N = sizes[s][0], width = sizes[s][1], first = s, ld = width + 2 * s;
+        float *x = rig_random_act(r, N * ld, 2.0);
+        p4_moments want = {0.0, 0.0, 0.0, FLT_MAX, -FLT_MAX};
+        p4_moments *d_moments = rig_put(r, &want, sizeof want);
+        char *d_x = rig_put_act(r, x, N * ld);
+        for (int pass = 0; pass < 2; pass++) { /* twice: they are running sums */
+            r->ops->moments(r->device, d_moments, d_x + first * r->ops->act_bytes(r->device), N, width, ld);
+            for (int64_t i = 0; i < N * width; i++) {
+                float value = x[i / width * ld + first + i % width];
+                want.sum += (double)value;
+                want.sum_sq += (double)value * (double)value;
+                want.count += 1.0;
+                want.min = fminf(want.min, value);
+                want.max = fmaxf(want.max, value);
+            }
+        }
+        p4_moments *got = rig_get(r, d_moments, sizeof want);
+        EXPECT_NEAR(got->sum, want.sum, 1e-12 * want.sum_sq);
+        EXPECT_NEAR(got->sum_sq, want.sum_sq, 1e-12 * want.sum_sq);
+        EXPECT(got->count == want.count && got->min == want.min && got->max == want.max, "count, min or max");
+        rig_clear(r);
+    }
+}
+
+int main(void)
+{
+    static const ops_case cases[] = {
+        {"cross_entropy", check_cross_entropy},
+        {"cross_entropy of NaN", check_nan},
+        {"kl_divergence", check_kl},
+        {"channel_sum_sq", check_channels},
+        {"moments", check_moments},
+    };
+    return run_cases(cases, sizeof cases / sizeof cases[0]);
+}

@@ -1,0 +1,274 @@
+/* Quantizing and packing: every rule against its plain definition, the exact one against sorting. */
+#include <float.h>
+
+#include "ops_cases.h"
+
+/* What quantize must give for a whole matrix, row by row. */
+typedef struct quantized {
+    int8_t *t;
+    uint16_t *scale;
+    p4_quant_error error;
+} quantized;
+
+typedef struct element {
+    float magnitude, importance;
+} element;
+
+static int by_magnitude(const void *a, const void *b)
+{
+    float x = ((const element *)a)->magnitude, y = ((const element *)b)->magnitude;
+    return (x < y) - (x > y);
+}
+
+/* METHODS 1 with sorting: the cut, infinite when nothing is chosen. */
+static float sorted_cut(const float *w, const float *h, int64_t cols, float *scale)
+{
+    element *sorted = malloc((size_t)cols * sizeof *sorted);
+    float cut = INFINITY;
+    double best = 0.0, sum = 0.0, weight = 0.0;
+    *scale = 0.0f;
+    for (int64_t c = 0; sorted && c < cols; c++) {
+        sorted[c] = (element){fabsf(w[c]), h ? h[c] : 1.0f};
+    }
+    if (sorted) {
+        qsort(sorted, (size_t)cols, sizeof *sorted, by_magnitude);
+    }
+    for (int64_t k = 0; sorted && k < cols; k++) {
+        sum += (double)sorted[k].importance * (double)sorted[k].magnitude;
+        weight += (double)sorted[k].importance;
+        bool run_ends = k + 1 == cols || sorted[k + 1].magnitude != sorted[k].magnitude;
+        if (run_ends && weight > 0.0 && sum * sum / weight > best) {
+            best = sum * sum / weight;
+            cut = sorted[k].magnitude;
+            *scale = (float)(sum / weight);
+        }
+    }
+    free(sorted);
+    return cut;
+}
+
+static quantized reference(rig *r, const float *w, int64_t rows, int64_t cols, p4_quant_method method,
+                           float threshold, const float *h)
+{
+    quantized q = {.t = rig_host(r, rows * cols),
+                   .scale = rig_host(r, rows * 2),
+                   .error = {.scale_min = INFINITY, .scale_max = -INFINITY}};
+    for (int64_t i = 0; i < rows; i++) {
+        const float *row = w + i * cols;
+        float scale = 0.0f, cut = 0.0f;
+        if (method == P4_QUANT_EXACT) {
+            cut = sorted_cut(row, h, cols, &scale);
+        } else {
+            double sum = 0.0;
+            for (int64_t c = 0; c < cols; c++) {
+                sum += (double)fabsf(row[c]);
+            }
+            scale = fmaxf((float)(sum / (double)cols), 1e-8f);
+            cut = threshold * scale;
+        }
+        q.scale[i] = p4_f32_to_f16(scale);
+        float stored = p4_f16_to_f32(q.scale[i]);
+        q.error.scale_min = fminf(q.error.scale_min, stored);
+        q.error.scale_max = fmaxf(q.error.scale_max, stored);
+        for (int64_t c = 0; c < cols; c++) {
+            int t = fabsf(row[c]) >= cut ? (row[c] > 0.0f) - (row[c] < 0.0f) : 0;
+            double difference = (double)row[c] - (t ? (double)t * (double)stored : 0.0);
+            q.t[i * cols + c] = (int8_t)t;
+            q.error.zeros += t == 0;
+            q.error.sq_norm += (double)row[c] * (double)row[c];
+            q.error.sq_error += difference * difference;
+        }
+    }
+    return q;
+}
+
+static int code_at(const uint8_t *codes, int64_t cols, int64_t row, int64_t col)
+{
+    return codes[row * p4_code_row_bytes(cols) + col / 4] >> 2 * (col % 4) & 3;
+}
+
+/* Quantizes `weight`, whose values are w, and compares everything. */
+static void check_quantize(rig *r, const char *what, const p4_weight *weight, const float *w,
+                           p4_quant_method method, float threshold, const float *h)
+{
+    int64_t rows = weight->rows, cols = weight->cols, bytes = rows * p4_code_row_bytes(cols);
+    uint8_t *d_codes = rig_put(r, NULL, bytes), *d_quiet = rig_put(r, NULL, bytes);
+    uint16_t *d_scale = rig_put(r, NULL, rows * 2);
+    float *d_h = h ? rig_put_f32(r, h, cols) : NULL;
+    p4_quant_error error;
+    r->ops->quantize(r->device, d_quiet, d_scale, NULL, weight, method, threshold, d_h);
+    r->ops->quantize(r->device, d_codes, d_scale, &error, weight, method, threshold, d_h);
+    uint8_t *codes = rig_get(r, d_codes, bytes);
+    uint16_t *scale = rig_get(r, d_scale, rows * 2);
+    EXPECT(memcmp(codes, rig_get(r, d_quiet, bytes), (size_t)bytes) == 0, "%s: codes depend on the report",
+           what);
+    quantized want = reference(r, w, rows, cols, method, threshold, h);
+    int64_t wrong = 0, padding = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t c = 0; c < p4_code_row_bytes(cols) * 4; c++) {
+            int code = code_at(codes, cols, i, c);
+            wrong += c < cols && code != want.t[i * cols + c] + 1;
+            padding += c >= cols && code != 1;
+        }
+    }
+    EXPECT(wrong == 0, "%s [%lld, %lld]: %lld codes differ", what, (long long)rows, (long long)cols,
+           (long long)wrong);
+    EXPECT(padding == 0, "%s: %lld padding codes are not 1", what, (long long)padding);
+    EXPECT(memcmp(scale, want.scale, (size_t)rows * 2) == 0,
+           "%s [%lld, %lld]: scales differ: %04x, want %04x", what, (long long)rows, (long long)cols,
+           scale[0], want.scale[0]);
+    EXPECT(fabs(error.sq_error - want.error.sq_error) <= 1e-11 * want.error.sq_norm ||
+               error.sq_error == want.error.sq_error, /* infinite: a scale beyond fp16 */
+           "%s: squared error %.9g, want %.9g", what, error.sq_error, want.error.sq_error);
+    EXPECT_NEAR(error.sq_norm, want.error.sq_norm, 1e-11 * want.error.sq_norm);
+    EXPECT(error.zeros == want.error.zeros && error.nonfinite == 0,
+           "%s: %lld zeros, want %lld; %lld not finite", what, (long long)error.zeros,
+           (long long)want.error.zeros, (long long)error.nonfinite);
+    EXPECT(error.scale_min == want.error.scale_min && error.scale_max == want.error.scale_max,
+           "%s: scale range", what);
+}
+
+enum { KINDS = 14 };
+
+/* One row of the given kind: the shapes of data on which a selection can go wrong. */
+static void fill_row(rig *r, float *w, int64_t cols, int kind)
+{
+    for (int64_t c = 0; c < cols; c++) {
+        double n = p4_rng_normal(&r->rng), u = p4_rng_uniform(&r->rng), sign = u < 0.5 ? -1.0 : 1.0;
+        double spread = -log(p4_rng_uniform(&r->rng) + 1e-9);
+        const double values[KINDS] = {
+            n,                                            /* 0: Gaussian */
+            sign * spread * 0.02,                         /* 1: Laplace */
+            (double)rig_integer(r, -3, 3),                /* 2: many ties */
+            0.0,                                          /* 3: all zero */
+            0.0,                                          /* 4: one element not zero (below) */
+            n * 1e-40,                                    /* 5: subnormal */
+            sign * 0.37,                                  /* 6: one magnitude */
+            n * 1e-3,                                     /* 7: one large element (below) */
+            sign * (1.0 + 0.02 * spread),                 /* 8: one or two buckets hold all */
+            n * 1e38,                                     /* 9: near the largest float */
+            sign * exp2(-60.0 * p4_rng_uniform(&r->rng)), /* 10: many octaves */
+            sign * spread * spread * spread,              /* 11: heavy tail */
+            c % 4 ? sign : 3.0 * sign,                    /* 12: S^2 / P equal at two cuts when cols = 4 */
+            sign * (u < 0.3 ? 0.5 : 1.0 + 1e-6 * n),      /* 13: two clusters */
+        };
+        w[c] = (float)fmin(fmax(values[kind], -(double)FLT_MAX), (double)FLT_MAX);
+    }
+    if (kind == 4 || kind == 7) {
+        w[rig_integer(r, 0, cols - 1)] = kind == 4 ? -0.125f : 4.0f;
+    }
+}
+
+static void check_rules(rig *r)
+{
+    static const int64_t widths[] = {1, 2, 4, 5, 63, 257, 1000, 5003};
+    for (size_t s = 0; s < sizeof widths / sizeof widths[0]; s++) {
+        int64_t cols = widths[s];
+        for (int kind = 0; kind < KINDS; kind++) {
+            int64_t rows = cols < 300 ? 17 : 2;
+            float *w = rig_host(r, rows * cols * 4), *h = rig_host(r, cols * 4);
+            for (int64_t i = 0; i < rows; i++) {
+                fill_row(r, w + i * cols, cols, kind);
+            }
+            for (int64_t c = 0; c < cols; c++) {
+                h[c] = kind % 3 == 0 && c % 5 == 2 ? 0.0f : (float)exp(2.0 * p4_rng_normal(&r->rng));
+            }
+            p4_weight weight = {
+                .dtype = P4_F32, .rows = rows, .cols = cols, .data = rig_put_f32(r, w, rows * cols)};
+            char what[64];
+            snprintf(what, sizeof what, "kind %d", kind);
+            check_quantize(r, what, &weight, w, P4_QUANT_ABSMEAN, 0.0f, NULL);
+            check_quantize(r, what, &weight, w, P4_QUANT_ABSMEAN, kind == 6 ? 1.0f : 0.7f, NULL);
+            check_quantize(r, what, &weight, w, P4_QUANT_EXACT, 0.0f, NULL);
+            check_quantize(r, what, &weight, w, P4_QUANT_EXACT, 0.0f, h);
+            rig_clear(r);
+        }
+    }
+}
+
+/* Half precision, transposed, and on the CPU at an odd address, as in a mapped file. */
+static void check_forms(rig *r)
+{
+    static const int64_t sizes[][2] = {{1, 9}, {5, 300}, {37, 66}, {530, 20}};
+    for (size_t s = 0; s < 4 * 6; s++) {
+        int64_t rows = sizes[s / 6][0], cols = sizes[s / 6][1], odd = strcmp(r->ops->name, "cpu") == 0;
+        p4_dtype dtype = (p4_dtype)(s % 3);
+        bool transposed = s % 6 >= 3;
+        float *w = rig_random(r, rows * cols, 0.05);
+        int64_t each = p4_dtype_bytes(dtype);
+        uint8_t *data = rig_host(r, rows * cols * each + odd);
+        for (int64_t i = 0; i < rows * cols; i++) {
+            int64_t at = transposed ? i % cols * rows + i / cols : i;
+            uint16_t half = dtype == P4_F16 ? p4_f32_to_f16(w[i]) : p4_f32_to_bf16(w[i]);
+            if (dtype == P4_F32) {
+                memcpy(data + odd + 4 * at, &w[i], 4);
+            } else {
+                memcpy(data + odd + 2 * at, &half, 2);
+                w[i] = dtype == P4_F16 ? p4_f16_to_f32(half) : p4_bf16_to_f32(half);
+            }
+        }
+        char *d_data = rig_put(r, data, rows * cols * each + odd);
+        p4_weight weight = {
+            .dtype = dtype, .transposed = transposed, .rows = rows, .cols = cols, .data = d_data + odd};
+        check_quantize(r, "form", &weight, w, P4_QUANT_ABSMEAN, 0.5f, NULL);
+        check_quantize(r, "form", &weight, w, P4_QUANT_EXACT, 0.0f, NULL);
+        rig_clear(r);
+    }
+}
+
+static void check_nonfinite(rig *r)
+{
+    for (int method = 0; method < 2; method++) {
+        float *w = rig_random(r, 40 * 30, 1.0);
+        w[35] = NAN;
+        w[40] = -INFINITY;
+        w[1100] = INFINITY;
+        uint8_t *codes = rig_put(r, NULL, 40 * 8);
+        uint16_t *scale = rig_put(r, NULL, 80);
+        p4_weight weight = {.dtype = P4_F32, .rows = 40, .cols = 30, .data = rig_put_f32(r, w, 1200)};
+        p4_quant_error error;
+        r->ops->quantize(r->device, codes, scale, &error, &weight, method ? P4_QUANT_EXACT : P4_QUANT_ABSMEAN,
+                         0.1f, NULL);
+        EXPECT(error.nonfinite == 3, "%lld elements not finite, want 3", (long long)error.nonfinite);
+        uint8_t *got = rig_get(r, codes, 40 * 8);
+        for (int i = 0; i < 40 * 30; i++) {
+            EXPECT(code_at(got, 30, i / 30, i % 30) <= 2, "code 3 at %d", i);
+        }
+        rig_clear(r);
+    }
+}
+
+static void check_base3(rig *r)
+{
+    for (int64_t cols = 1; cols < 400; cols += cols < 45 ? 1 : 53) {
+        int64_t rows = 35, code_bytes = p4_code_row_bytes(cols), bytes = (cols + 4) / 5;
+        uint8_t *codes = rig_host(r, rows * code_bytes), *want = rig_host(r, rows * bytes);
+        for (int64_t i = 0; i < rows; i++) {
+            for (int64_t c = 0; c < code_bytes * 4; c++) {
+                unsigned u = c < cols ? (unsigned)rig_integer(r, 0, 2) : 1u;
+                codes[i * code_bytes + c / 4] |= (uint8_t)(u << 2 * (c % 4));
+            }
+            for (int64_t c = 0; c < bytes * 5; c++) {
+                int u = c < cols ? code_at(codes, cols, i, c) : 1;
+                want[i * bytes + c / 5] = (uint8_t)(3 * want[i * bytes + c / 5] + u);
+            }
+        }
+        uint8_t *packed = rig_put(r, NULL, rows * bytes), *back = rig_put(r, NULL, rows * code_bytes);
+        r->ops->pack_base3(r->device, packed, rig_put(r, codes, rows * code_bytes), rows, cols);
+        r->ops->unpack_base3(r->device, back, packed, rows, cols);
+        EXPECT(memcmp(rig_get(r, packed, rows * bytes), want, (size_t)(rows * bytes)) == 0,
+               "pack of %lld columns", (long long)cols);
+        EXPECT(memcmp(rig_get(r, back, rows * code_bytes), codes, (size_t)(rows * code_bytes)) == 0,
+               "unpack of %lld columns", (long long)cols);
+        rig_clear(r);
+    }
+}
+
+int main(void)
+{
+    static const ops_case cases[] = {{"quantize, rules", check_rules},
+                                     {"quantize, forms", check_forms},
+                                     {"quantize, not finite", check_nonfinite},
+                                     {"base 3", check_base3}};
+    return run_cases(cases, sizeof cases / sizeof cases[0]);
+}

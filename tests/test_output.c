@@ -1,0 +1,190 @@
+/* Files that appear only when complete, and the output directory's rules. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "atomic_file.h"
+#include "check.h"
+#include "files.h"
+#include "output.h"
+
+static char directory[P4_PATH_BYTES];
+enum { PATH_BYTES = 2 * P4_PATH_BYTES };
+
+static const char *in_directory(char path[PATH_BYTES], const char *name)
+{
+    snprintf(path, PATH_BYTES, "%s/%s", directory, name);
+    return path;
+}
+
+static bool is_there(const char *path)
+{
+    struct stat status;
+    return lstat(path, &status) == 0;
+}
+
+static void put(const char *path, const char *text)
+{
+    EXPECT_OK(p4_atomic_write_all(path, text, strlen(text)));
+}
+
+static bool holds(const char *path, const char *want)
+{
+    char *text = NULL;
+    size_t bytes;
+    bool same = p4_file_read(&text, &bytes, path, 1 << 20) == P4_OK && strcmp(text, want) == 0;
+    p4_error_clear();
+    free(text);
+    return same;
+}
+
+static void test_atomic_file(void)
+{
+    char path[PATH_BYTES], temp[PATH_BYTES], victim[PATH_BYTES];
+    p4_atomic_file file;
+    in_directory(path, "file.txt");
+    in_directory(temp, "file.txt.tmp");
+    put(path, "old");
+    EXPECT_OK(p4_atomic_open(&file, path));
+    EXPECT_OK(p4_atomic_write(&file, "ne", 2));
+    EXPECT(holds(path, "old"), "the old file is gone before the new one is complete");
+    EXPECT_OK(p4_atomic_write(&file, "w", 1));
+    EXPECT_OK(p4_atomic_close(&file, true));
+    EXPECT(holds(path, "new") && !is_there(temp), "the new file is not in place");
+    EXPECT_OK(p4_atomic_open(&file, path));
+    EXPECT_OK(p4_atomic_write(&file, "half", 4));
+    EXPECT_OK(p4_atomic_close(&file, false));
+    EXPECT_OK(p4_atomic_close(&file, true)); /* closed already: nothing */
+    EXPECT(holds(path, "new") && !is_there(temp), "a dropped file left something");
+    /* A link under the temporary name is replaced, not followed. */
+    put(in_directory(victim, "victim"), "keep");
+    EXPECT(symlink(victim, temp) == 0, "symlink");
+    put(path, "newer");
+    EXPECT(holds(victim, "keep") && holds(path, "newer"), "a link was followed");
+    EXPECT_REFUSED(p4_atomic_write_all(in_directory(path, "absent/f"), "", 0),
+                   "cannot create the file: No such file");
+    EXPECT(mkdir(in_directory(path, "taken"), 0777) == 0, "mkdir");
+    EXPECT_REFUSED(p4_atomic_write_all(path, "x", 1), "cannot put the finished file in place");
+    EXPECT(!is_there(in_directory(temp, "taken.tmp")), "a temporary file is left");
+}
+
+static void test_full_disk(void)
+{
+    char path[PATH_BYTES], temp[PATH_BYTES];
+    char bytes[5000] = {0};
+    struct rlimit limit;
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &limit);
+    limit.rlim_cur = 1000;
+    EXPECT(setrlimit(RLIMIT_FSIZE, &limit) == 0, "setrlimit");
+    EXPECT_REFUSED(p4_atomic_write_all(in_directory(path, "large"), bytes, sizeof bytes),
+                   "large: cannot write: File too large");
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    EXPECT(!is_there(path) && !is_there(in_directory(temp, "large.tmp")), "something is left");
+    errno = ENOSPC;
+    EXPECT_REFUSED(p4_fail_errno("out/x", "write"),
+                   "out/x: cannot write: No space left on device (the disk is full)");
+    int full = open("/dev/full", O_WRONLY);
+    p4_atomic_file file = {.fd = full, .path = p4_strdup("x"), .temp_path = p4_strdup("x.tmp")};
+    EXPECT_REFUSED(p4_atomic_write(&file, bytes, sizeof bytes), "the disk is full");
+    EXPECT_OK(p4_atomic_close(&file, false));
+}
+
+static void test_directories(void)
+{
+    char path[PATH_BYTES], other[PATH_BYTES], temp[PATH_BYTES], text[PATH_BYTES];
+    EXPECT_OK(p4_make_directories(in_directory(path, "a//b/c/")));
+    EXPECT_OK(p4_make_directories(path));
+    EXPECT(is_there(in_directory(path, "a/b/c")), "mkdir -p made nothing");
+    put(in_directory(path, "a/file"), "x");
+    EXPECT_REFUSED(p4_make_directories(in_directory(path, "a/file/d")),
+                   "a/file: is a file where a directory is needed");
+    EXPECT(symlink("nowhere", in_directory(path, "a/link")) == 0, "symlink");
+    EXPECT_REFUSED(p4_make_directories(path), "a symbolic link to nothing");
+
+    /* A directory takes the place of an older one, of which nothing stays. */
+    EXPECT_OK(p4_make_directories(in_directory(path, "out")));
+    put(in_directory(text, "out/stale"), "old");
+    EXPECT_OK(p4_make_directories(in_directory(temp, "out.tmp")));
+    put(in_directory(text, "out.tmp/fresh"), "new");
+    EXPECT_OK(p4_publish_directory(temp, path));
+    EXPECT(is_there(in_directory(text, "out/fresh")) && !is_there(in_directory(text, "out/stale")),
+           "not replaced");
+    EXPECT(!is_there(temp) && !is_there(in_directory(text, "out.old")), "something is left beside it");
+    EXPECT_REFUSED(p4_publish_directory(temp, path), "cannot put the finished directory in place");
+    EXPECT(is_there(in_directory(text, "out/fresh")), "the older directory did not come back");
+
+    /* Removing follows no link out of the tree. */
+    EXPECT(symlink(path, in_directory(other, "a/b/out")) == 0, "symlink");
+    EXPECT_OK(p4_remove_tree(in_directory(other, "a")));
+    EXPECT(!is_there(other) && is_there(in_directory(text, "out/fresh")), "a link was followed");
+    EXPECT_OK(p4_remove_tree(other));
+}
+
+static void test_prepare(void)
+{
+    char path[PATH_BYTES], file[PATH_BYTES];
+    in_directory(path, "run/one");
+    EXPECT_OK(p4_output_prepare(path, false, "crc32:1:1"));
+    EXPECT_OK(p4_output_prepare(path, false, NULL)); /* empty: anybody's */
+    put(in_directory(file, "run/one/results.json"), "{\"success\": false, \"error\": \"x\"}");
+    put(in_directory(file, "run/one/metrics.jsonl"), "{}\n");
+    EXPECT_OK(p4_output_prepare(path, false, "crc32:1:1")); /* a failed run protects nothing */
+    put(in_directory(file, "run/one/results.json"), "{\"success\": true}");
+    EXPECT_OK(p4_output_prepare(path, false, "crc32:1:1")); /* the same run again */
+    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:2:2"),
+                   "run/one: holds the results of another run (results.json)");
+    EXPECT_REFUSED(p4_output_prepare(path, false, NULL), "set overwrite to true");
+    put(in_directory(file, "run/one/model.h5"), "");
+    EXPECT_OK(p4_make_directories(in_directory(file, "run/one/dequantized_fp16")));
+    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:2:2"), "(model.h5, dequantized_fp16, results.json)");
+    EXPECT_OK(p4_output_prepare(path, true, "crc32:2:2"));
+    EXPECT(is_there(in_directory(file, "run/one/model.h5")),
+           "overwrite removed a result before its successor is there");
+    EXPECT_OK(p4_output_prepare(path, false, "crc32:2:2"));
+    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:1:1"), "another run");
+    put(in_directory(file, "run/one/results.json"), "{\"succ");
+    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:3:3"), "results.json");
+
+    const p4_output_paths written = {.quantized = "run/one/model.h5"};
+    EXPECT_OK(p4_output_drop_stale(path, &written));
+    EXPECT(is_there(in_directory(file, "run/one/model.h5")) &&
+               !is_there(in_directory(file, "run/one/dequantized_fp16")) &&
+               !is_there(in_directory(file, "run/one/metrics.jsonl")),
+           "stale results");
+}
+
+static void test_unusable(void)
+{
+    char path[PATH_BYTES], file[PATH_BYTES];
+    EXPECT_REFUSED(p4_output_prepare("", false, NULL), "output_path is empty");
+    put(in_directory(file, "plain"), "x");
+    EXPECT_REFUSED(p4_output_prepare(file, true, NULL), "plain: is a file where a directory is needed");
+    EXPECT_REFUSED(p4_output_prepare(in_directory(path, "plain/out"), true, NULL), "plain: is a file");
+    EXPECT_REFUSED(p4_output_prepare("/proc/phase4_cannot_be", true, NULL),
+                   "/proc/phase4_cannot_be: cannot create the directory");
+    if (geteuid() != 0) { /* root may write anywhere */
+        EXPECT(mkdir(in_directory(path, "locked"), 0555) == 0, "mkdir");
+        EXPECT_REFUSED(p4_output_prepare(path, true, NULL), "Permission denied");
+    }
+}
+
+int main(void)
+{
+    snprintf(directory, sizeof directory, "%s/phase4_output_XXXXXX",
+             getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
+    EXPECT(mkdtemp(directory) != NULL, "mkdtemp: %s", strerror(errno));
+    test_atomic_file();
+    test_full_disk();
+    test_directories();
+    test_prepare();
+    test_unusable();
+    EXPECT_OK(p4_remove_tree(directory));
+    return TEST_END();
+}

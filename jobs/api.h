@@ -41,6 +41,8 @@ p4_rc p4_session_share_config(p4_session *session, p4_config *to, const p4_confi
 p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const p4_config *config);
 /* P4_E_STATE "Model not compressed yet". Local. */
 p4_rc p4_compressed_expect(const p4_compressed *compressed);
+/* The windows of a loader fit the model; the job's passes get their length. Local. */
+p4_rc p4_job_use_length(p4_job *job, const p4_loader *loader);
 /* Forgets the view of p4_compressed_forward: the weights change. Local. */
 void p4_forward_view_close(p4_compressed *compressed);
 

@@ -132,7 +132,7 @@ static p4_rc open_view(p4_compressed *compressed, int64_t B, int64_t T)
     const p4_model *model = &job->hf.model;
     const p4_packed *packed = &job->compressed;
     p4_net_plan plan = {
-        .B = B, .T = T, .activation_bits = job->config.activation_bits, .layers = model->arch.L};
+        .B = B, .T = T, .activation_bits = job->config.activation_bits, .head = true};
     p4_forward_view_close(compressed);
     TRY(p4_device_form_open(&view->form, job->ops, job->device, model,
                             packed->is_compressed ? packed->weights : model->weights));

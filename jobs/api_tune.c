@@ -26,8 +26,7 @@ done:
     return rc;
 }
 
-/* The windows of a loader fit the model, and the job's passes have their length. Local. */
-static p4_rc use_length(p4_job *job, const p4_loader *loader)
+p4_rc p4_job_use_length(p4_job *job, const p4_loader *loader)
 {
     p4_rc rc = P4_OK;
     const p4_windows *w = &loader->windows;
@@ -50,7 +49,7 @@ p4_rc p4_compressed_evaluate(p4_compressed *compressed, const p4_loader *loader,
     p4_job *job = &compressed->job;
     p4_error_clear();
     *evaluation = (p4_evaluation){.loss = NAN, .perplexity = NAN, .accuracy = NAN, .kl = NAN};
-    TRY_ALL(job->dist, use_length(job, loader));
+    TRY_ALL(job->dist, p4_job_use_length(job, loader));
     job->eval = loader->windows;
     TRY(evaluate(compressed, evaluation));
 done:
@@ -93,14 +92,14 @@ static p4_rc prepare_training(p4_compressed *compressed, const p4_loader *train,
         TRY(p4_session_share_config(compressed->session, shared, config));
         take_training_keys(&job->config, shared);
     }
-    TRY_ALL(job->dist, use_length(job, train));
+    TRY_ALL(job->dist, p4_job_use_length(job, train));
     TRY_ALL(
         job->dist,
         eval == NULL || eval->windows.T == train->windows.T
             ? P4_OK
             : FAIL("the evaluation windows have %lld tokens and the training windows %lld, expected the same",
                    (long long)eval->windows.T, (long long)train->windows.T));
-    TRY_ALL(job->dist, eval == NULL ? P4_OK : use_length(job, eval));
+    TRY_ALL(job->dist, eval == NULL ? P4_OK : p4_job_use_length(job, eval));
 done:
     free(shared);
     return rc;

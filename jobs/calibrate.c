@@ -12,7 +12,6 @@ typedef struct probe_state {
     p4_moments **moments; /* [params_count], NULL where this rank does not run the layer */
     double **sum_sq;      /* [params_count], first parts of slots only */
     void *memory;
-    double rows;          /* tokens seen */
 } probe_state;
 
 static bool runs(const p4_job *job, int64_t i)
@@ -82,10 +81,9 @@ static void see_slot(void *user, int64_t first, const void *x, int64_t in, const
         const char *slice = (const char *)y + p->row_offset * ops->act_bytes(state->job->device);
         ops->moments(state->job->device, state->moments[i], slice, N, p->rows, out);
     }
-    state->rows += model->params[first].role == P4_ROLE_QKV && model->params[first].layer == 0 ? (double)N : 0.0;
 }
 
-/* Rank 0 gets the sums of every matrix from the rank that ran it. Collective. */
+/* Every rank gets the sums of every matrix from the rank that ran it. Collective. */
 static p4_rc gather(p4_job *job, probe_state *state, double tokens)
 {
     p4_rc rc = P4_OK;

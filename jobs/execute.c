@@ -101,7 +101,7 @@ static p4_rc write_results(p4_job *job, p4_rc outcome)
     }
     char *message = p4_strdup(p4_last_error()); /* p4_results_write forgets it */
     p4_rc rc = p4_results_write(&job->results, path);
-    if (rc == P4_OK && message != NULL) {
+    if (message != NULL && (rc == P4_OK || outcome != P4_OK)) { /* what ended the run counts, not what came of it */
         p4_error_set(message);
     }
     free(message);

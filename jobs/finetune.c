@@ -111,8 +111,10 @@ static p4_rc run_steps(tuning *t)
     for (int64_t step = 0; step < trainer->steps; step++) {
         TRY(p4_trainer_step(&t->trainer, step, &result));
         t->tokens += result.tokens;
-        t->epoch_loss += result.loss;
-        t->epoch_steps++;
+        if (result.applied) { /* a skipped step's loss may be no number */
+            t->epoch_loss += result.loss;
+            t->epoch_steps++;
+        }
         TRY(log_step(t, step, &result));
         snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1, (long long)trainer->steps,
                  result.loss);

@@ -33,7 +33,7 @@ typedef struct p4_job {
     p4_windows calibration, train, eval; /* the same on every rank */
     p4_device_form original;             /* this rank's layers as they came */
     p4_packed compressed;
-    p4_activation_stats *stats; /* [params_count] on rank 0 after calibration, or NULL */
+    p4_activation_stats *stats; /* [params_count] after calibration, the same on every rank; or NULL */
     p4_results results;         /* the same on every rank where stages decide by it */
     p4_metrics_log metrics_log;   /* rank 0 */
     p4_training_point *curve;     /* [curve_count] the logged steps */

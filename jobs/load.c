@@ -84,6 +84,21 @@ done:
     return rc;
 }
 
+/* q, k and v (gate and up) read one input: it is rounded for all of them or for none. Local. */
+static p4_rc check_whole_slots(const p4_model *model)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        CHECK(p->row_offset == 0 || !p4_role_is_matrix(p->role) || p->ternary == p[-1].ternary,
+              "key \"preserve_layers\": %s is preserved and %s is not; with activation_bits 8 they share one rounded "
+              "input, expected both or neither",
+              p->ternary ? p[-1].name : p->name, p->ternary ? p->name : p[-1].name);
+    }
+done:
+    return rc;
+}
+
 p4_rc p4_job_open_model(p4_job *job)
 {
     p4_rc rc = P4_OK;
@@ -100,6 +115,7 @@ p4_rc p4_job_open_model(p4_job *job)
         p4_model_select_ternary(&job->hf.model, &c->preserve_layers, c->preserve_embedding_precision,
                                 c->preserve_output_precision);
     }
+    TRY(c->activation_bits == 8 ? check_whole_slots(&job->hf.model) : P4_OK);
     TRY(p4_job_plan_ownership(job));
 done:
     return rc;
@@ -163,7 +179,9 @@ static int64_t train_limit(const p4_config *c)
     }
     int64_t sequences =
         c->global_batch_tokens > 0 ? c->global_batch_tokens / c->calibration_sequence_length : c->calibration_batch_size;
-    return p4_max_i64(SHUFFLE_WINDOWS, c->fine_tune_max_steps * sequences);
+    int64_t needed;
+    bool all = __builtin_mul_overflow(c->fine_tune_max_steps, sequences, &needed);
+    return all ? 0 : p4_max_i64(SHUFFLE_WINDOWS, needed);
 }
 
 static p4_rc check_count(const p4_windows *windows, const char *what)
@@ -171,6 +189,24 @@ static p4_rc check_count(const p4_windows *windows, const char *what)
     return windows->count > 0 ? P4_OK
                               : FAIL("%s data: found %lld tokens, not enough for one window of %lld", what,
                                      (long long)windows->tokens_total, (long long)windows->T);
+}
+
+/* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else. They are
+ * what calibration_samples leaves; where data are short, a fifth. `others_use`: something else needs windows too. Local. */
+static p4_rc hold_out(p4_job *job, bool others_use)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &job->config;
+    int64_t count = job->calibration.count, free_count = c->calibration_samples > 0 ? count - c->calibration_samples : 0;
+    int64_t most = others_use ? p4_max_i64(1, p4_max_i64(count / 5, free_count)) : count;
+    int64_t aside = p4_min_i64(c->eval_samples, most);
+    CHECK(count > aside || !others_use,
+          "calibration data: one window of %lld tokens is all there is, none is left to evaluate on; "
+          "give eval_files, or set eval_samples to 0",
+          (long long)job->calibration.T);
+    TRY(split_off(&job->calibration, &job->eval, aside));
+done:
+    return rc;
 }
 
 /* Rank 0 reads and tokenises. Local. */
@@ -190,13 +226,8 @@ static p4_rc read_data(p4_job *job)
         TRY(read_split(job, &job->calibration, P4_SPLIT_CALIBRATION, limit, &shared));
         TRY(check_count(&job->calibration, "calibration"));
     }
-    if (held_out) { /* set aside, never trained on: at most a fifth of what there is */
-        int64_t aside = p4_min_i64(c->eval_samples, p4_max_i64(1, job->calibration.count / 5));
-        CHECK(job->calibration.count > aside,
-              "calibration data: one window of %lld tokens is all there is, none is left to evaluate on; "
-              "give eval_files, or set eval_samples to 0",
-              (long long)job->calibration.T);
-        TRY(split_off(&job->calibration, &job->eval, aside));
+    if (held_out) {
+        TRY(hold_out(job, calibration > 0 || (train && !own_train)));
     }
     if (c->eval_samples > 0) {
         TRY(check_count(&job->eval, "evaluation"));

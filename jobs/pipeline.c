@@ -9,6 +9,11 @@ static bool takes_part(const p4_pipeline *pl)
     return shard->end[rank] > shard->first[rank];
 }
 
+static bool runs_head(const p4_pipeline *pl)
+{
+    return pl->job->shard.head_stage == pl->job->dist->rank;
+}
+
 p4_rc p4_pipeline_open(p4_pipeline *pl, p4_job *job, bool reference)
 {
     p4_rc rc = P4_OK;
@@ -18,7 +23,7 @@ p4_rc p4_pipeline_open(p4_pipeline *pl, p4_job *job, bool reference)
         return P4_OK;
     }
     p4_net_plan plan = {
-        .B = pl->B, .T = pl->T, .activation_bits = c->activation_bits, .layers = job->hf.model.arch.L, .reference = reference};
+        .B = pl->B, .T = pl->T, .activation_bits = c->activation_bits, .head = runs_head(pl), .reference = reference};
     TRY(p4_net_open(&pl->net, job->ops, job->device, &job->hf.model, &plan));
     int64_t bytes = (pl->B * pl->T * job->hf.model.arch.C * job->ops->act_bytes(job->device) + 63) / 64 * 64;
     int buffers = reference ? 4 : 2;
@@ -73,7 +78,6 @@ static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_for
                               const p4_probe *probe, p4_progress *progress, p4_score *score)
 {
     p4_job *job = pl->job;
-    bool head = job->shard.head_stage == job->dist->rank;
     for (int64_t m = 0; m * pl->B < windows->count; m++) {
         int64_t at = m * pl->B, B = p4_min_i64(pl->B, windows->count - at);
         p4_net_set_tokens(&pl->net, windows->ids + at * pl->T, B, pl->T);
@@ -81,7 +85,7 @@ static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_for
         if (reference != NULL) {
             run_stage(pl, reference, 1, m, B, NULL);
         }
-        if (head) {
+        if (runs_head(pl)) {
             if (p4_net_score(&pl->net, form, reference, B * pl->T, score) != P4_OK) {
                 p4_abort(job->dist, "evaluation: %s", p4_last_error());
             }
@@ -106,6 +110,7 @@ p4_rc p4_pipeline_run(p4_pipeline *pl, const p4_form *form, const p4_form *refer
     if (takes_part(pl)) {
         run_micro_batches(pl, form, reference, windows, probe, &progress, &mine);
     }
+    p4_dist_barrier(pl->job->dist); /* a rank without layers waits here for the whole pass, however long it is */
     double sums[4] = {mine.nll, mine.hits, mine.kl, mine.count};
     p4_dist_sum_f64(pl->job->dist, sums, 4);
     p4_progress_end(&progress);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compresses the demo model on two ranks: sets up, builds, makes the demo's stories, quantizes the shipped model to
-# ternary weights, fine-tunes it and shows the verdict. The last line is the path of results.json. The exit status is
-# 3 when the perplexity rose by more than the demo allows (10 %).
+# Compresses the demo model on two ranks: sets up, builds, makes the demo's stories, quantizes the shipped model
+# to ternary weights, fine-tunes it and shows the verdict. The last line is the path of results.json. The exit
+# status is 3 when the perplexity rose by more than the demo allows (10 %).
 #
 #   jobs/quickstart.sh [key=value ...]     keys of the configuration, which win over jobs/demo/quickstart.json
 set -euo pipefail
@@ -11,13 +11,13 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=jobs/demo/setup_demo.sh
 . jobs/demo/setup_demo.sh
 if ! cmp -s build/demo/model/tokenizer.json jobs/demo/model/tokenizer.json; then
-    echo "quickstart.sh: the model in jobs/demo/model was trained with another tokenizer than this build makes;" \
+    echo "quickstart.sh: jobs/demo/model was trained with another tokenizer than this build makes;" \
          "jobs/demo/train_demo.sh trains it anew" >&2
     exit 1
 fi
 status=0
-run_ranks 2 build/release/phase4_mpi --strict jobs/demo/quickstart.json "$@" output_path=build/demo/quickstart ||
-    status=$?
+run_ranks 2 build/release/phase4_mpi --strict jobs/demo/quickstart.json "$@" \
+    output_path=build/demo/quickstart || status=$?
 if [ "$status" = 0 ] || [ "$status" = 3 ]; then
     echo "$PWD/build/demo/quickstart/results.json"
 fi

@@ -1,5 +1,6 @@
 #include "trainer.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,7 +138,7 @@ static p4_rc open_local(p4_trainer *t)
                         .train = true,
                         .recompute = job->config.recompute,
                         .activation_bits = job->config.activation_bits,
-                        .layers = model->arch.L};
+                        .head = true};
     p4_optim_settings settings = settings_of(&job->config);
     TRY(p4_net_open(&t->net, job->ops, job->device, model, &plan));
     TRY(p4_optim_open(&t->optim, job->ops, job->device, model, &settings, held, t->sharded));
@@ -243,6 +244,8 @@ static p4_rc store_all(p4_trainer *t, p4_packed *c)
             t->job->ops->to_host(t->job->device, p4_packed_codes(c, i), live->data,
                                  p->rows * p4_code_row_bytes(p->cols));
             t->job->ops->to_host(t->job->device, p4_packed_scale(c, i), live->scale, p->rows * 2);
+            CHECK(isfinite(c->errors[i].scale_max), "fine-tuning: tensor %s has a row whose scale fp16 cannot hold (up to "
+                  "65504); a smaller fine_tune_lr (now %g) may help", p->name, t->job->config.fine_tune_lr);
         } else {
             TRY(store_half(t, c, i));
         }
@@ -257,6 +260,7 @@ p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
     p4_rc rc = P4_OK;
     const p4_model *model = &t->job->hf.model;
     p4_trainer_publish(t, c->errors);
+    TRY_ALL(t->job->dist, t->job->ops->sync(t->job->device)); /* the figures are on the host from here */
     for (int64_t i = 0; t->job->dist->ranks > 1 && i < model->params_count; i++) {
         if (t->sharded[i]) {
             p4_dist_bcast(t->job->dist, &c->errors[i], sizeof c->errors[i], t->job->shard.owner[i]);

@@ -36,7 +36,7 @@ static widths measure(const p4_net *net)
     w.qkv = (a->H + 2 * a->Hkv) * a->D;
     w.att = a->H * a->D;
     w.up = a->gated_mlp ? 2 * a->F : a->F;
-    w.slot = a->V * a->C;
+    w.slot = net->plan.head ? a->V * a->C : 0;
     w.slot = p4_max_i64(w.slot, w.qkv * a->C);
     w.slot = p4_max_i64(w.slot, w.att * a->C);
     w.slot = p4_max_i64(w.slot, w.up * a->C);
@@ -104,8 +104,10 @@ static void lay_out(p4_net *net, p4_arena *arena)
     }
     net->delta = p4_arena_take(arena, N * w.C * each);
     net->final_n = p4_arena_take(arena, N * w.C * each);
-    net->logits = p4_arena_take(arena, net->chunk * a->V * each);
-    if (net->plan.reference) {
+    if (net->plan.head) {
+        net->logits = p4_arena_take(arena, net->chunk * a->V * each);
+    }
+    if (net->plan.head && net->plan.reference) {
         net->final_reference = p4_arena_take(arena, N * w.C * each);
         net->logits_reference = p4_arena_take(arena, net->chunk * a->V * each);
     }
@@ -122,19 +124,6 @@ static void lay_out(p4_net *net, p4_arena *arena)
         net->dwide = p4_arena_take(arena, N * wide * each);
         net->dwide2 = p4_arena_take(arena, N * p4_max_i64(w.att, w.F) * each);
     }
-}
-
-int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
-{
-    p4_net net = {.ops = ops, .device = device, .model = model, .plan = *plan};
-    p4_arena arena = {0};
-    net.saved = p4_alloc((size_t)model->arch.L, sizeof *net.saved);
-    if (net.saved == NULL) {
-        return 0;
-    }
-    lay_out(&net, &arena);
-    free(net.saved);
-    return arena.used_bytes;
 }
 
 static p4_rc upload_rope(p4_net *net)

@@ -36,7 +36,7 @@ typedef struct p4_net_plan {
     bool train;           /* room for a backward pass */
     bool recompute;       /* keep only each block's input; run the block again in backward */
     int activation_bits;  /* 8: inputs of ternary projections rounded per token */
-    int64_t layers;       /* blocks this rank runs at most (train: all) */
+    bool head;            /* room for the head's weight and logits: the last stage of a pipeline, and training */
     bool reference;       /* room to compare with a second form */
 } p4_net_plan;
 
@@ -73,9 +73,6 @@ typedef struct p4_score {
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 void p4_net_close(p4_net *net);
 
-/* Bytes p4_net_open would take, by the same layout. Local. */
-int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
-
 /* Puts h_ids [B, T] on the device, and the targets: the next token, -1 at each window's end. Local. */
 void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
@@ -86,7 +83,7 @@ void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end,
                    const p4_probe *probe);
 /* Final norm of x into the buffer for the model under test, or for the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
-/* Head, cross-entropy and accuracy of the normed states; with `reference` also KL(reference || form). Adds to *score. */
+/* Head (the plan must say so), cross-entropy and accuracy of the normed states; with `reference` also KL(reference || form). Adds to *score. */
 p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t N, p4_score *score);
 /* h_logits [N, V] of the normed states of p4_net_final_norm. */
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
@@ -100,7 +97,6 @@ p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
                   int64_t B, int64_t T, const p4_probe *probe);
-void p4_net_head_chunk(p4_net *net, const p4_form *form, void *logits, const void *normed, int64_t rows);
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
                            const p4_grad_sink *sink);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);

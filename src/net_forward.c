@@ -113,11 +113,10 @@ void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool ref
                                a->C, a->norm_eps);
 }
 
-/* logits [rows, V] of normed [rows, C]. */
-void p4_net_head_chunk(p4_net *net, const p4_form *form, void *logits, const void *normed, int64_t rows)
+/* logits [rows, V] of normed [rows, C], with the head's dense weight w. */
+static void head_chunk(p4_net *net, const void *w, void *logits, const void *normed, int64_t rows)
 {
     const p4_arch *a = &net->model->arch;
-    const void *w = p4_net_dense(net, form, p4_net_head_param(net));
     net->ops->linear_forward(net->device, logits, normed, w, NULL, rows, a->C, a->V);
 }
 
@@ -146,12 +145,17 @@ static p4_rc add_scores(p4_net *net, int64_t N, bool kl, p4_score *score)
 p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t N, p4_score *score)
 {
     const p4_ops *ops = net->ops;
-    int64_t V = net->model->arch.V;
+    int64_t V = net->model->arch.V, head = p4_net_head_param(net);
+    const void *w = p4_net_dense(net, form, head);
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
-        p4_net_head_chunk(net, form, net->logits, rows_of(net, net->final_n, row), rows);
+        if (reference != NULL && row > 0) { /* both heads may have been unpacked into one place */
+            w = p4_net_dense(net, form, head);
+        }
+        head_chunk(net, w, net->logits, rows_of(net, net->final_n, row), rows);
         if (reference != NULL) {
-            p4_net_head_chunk(net, reference, net->logits_reference, rows_of(net, net->final_reference, row), rows);
+            head_chunk(net, p4_net_dense(net, reference, head), net->logits_reference,
+                       rows_of(net, net->final_reference, row), rows);
             ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits, net->targets + row, rows,
                                V);
         }
@@ -170,9 +174,10 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
     if (half) {
         TRY(net->ops->alloc(net->device, (void **)&f32, net->chunk * V * 4));
     }
+    const void *w = p4_net_dense(net, form, p4_net_head_param(net));
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
-        p4_net_head_chunk(net, form, net->logits, rows_of(net, net->final_n, row), rows);
+        head_chunk(net, w, net->logits, rows_of(net, net->final_n, row), rows);
         if (half) {
             net->ops->act_to_f32(net->device, f32, net->logits, rows * V);
         }

@@ -117,18 +117,20 @@ void p4_optim_close(p4_optim *o)
 p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
 {
     p4_rc rc = P4_OK;
-    float *h_row = p4_alloc((size_t)weight->cols, sizeof *h_row);
-    if (h_row == NULL) {
+    int64_t block = p4_weight_block_rows(weight), cols = weight->cols;
+    float *h_rows = p4_alloc((size_t)(block * cols), sizeof *h_rows);
+    if (h_rows == NULL) {
         return P4_E_SYSTEM;
     }
     float *to = o->master + o->at[param];
-    for (int64_t r = 0; r < weight->rows; r++) {
-        p4_weight_row_f32(h_row, weight, r);
-        o->ops->to_device(o->device, to + r * weight->cols, h_row, weight->cols * 4);
-        TRY(o->ops->sync(o->device));
+    for (int64_t row = 0; row < weight->rows; row += block) {
+        int64_t rows = p4_min_i64(block, weight->rows - row);
+        p4_weight_rows_f32(h_rows, weight, row, rows);
+        o->ops->to_device(o->device, to + row * cols, h_rows, rows * cols * 4);
+        TRY(o->ops->sync(o->device)); /* the block is used again */
     }
 done:
-    free(h_row);
+    free(h_rows);
     return rc;
 }
 

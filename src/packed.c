@@ -6,6 +6,8 @@
 
 #include "arena.h"
 
+enum { FINITE_BLOCK = 4096 }; /* elements looked at together */
+
 static void lay_out(p4_packed *c, p4_arena *arena)
 {
     for (int64_t i = 0; i < c->model->params_count; i++) {
@@ -56,21 +58,23 @@ p4_rc p4_packed_preserve(p4_packed *c, int64_t param, const p4_weight *weight)
 {
     p4_rc rc = P4_OK;
     uint16_t *to = p4_packed_half(c, param);
-    float *row = p4_alloc((size_t)weight->cols, sizeof *row);
-    if (row == NULL) {
+    int64_t block = p4_weight_block_rows(weight), cols = weight->cols;
+    float *values = p4_alloc((size_t)(block * cols), sizeof *values);
+    if (values == NULL) {
         return P4_E_SYSTEM;
     }
-    for (int64_t r = 0; r < weight->rows; r++) {
-        p4_weight_row_f32(row, weight, r);
-        for (int64_t i = 0; i < weight->cols; i++) {
-            uint16_t bits = p4_f32_to_f16(row[i]);
+    for (int64_t row = 0; row < weight->rows; row += block) {
+        int64_t rows = p4_min_i64(block, weight->rows - row);
+        p4_weight_rows_f32(values, weight, row, rows);
+        for (int64_t i = 0; i < rows * cols; i++) {
+            uint16_t bits = p4_f32_to_f16(values[i]);
             CHECK((bits & 0x7c00u) != 0x7c00u, "tensor %s: element [%lld, %lld] is %g, which fp16 cannot hold (up to 65504)",
-                  c->model->params[param].name, (long long)r, (long long)i, (double)row[i]);
-            to[r * weight->cols + i] = bits;
+                  c->model->params[param].name, (long long)(row + i / cols), (long long)(i % cols), (double)values[i]);
+            to[row * cols + i] = bits;
         }
     }
 done:
-    free(row);
+    free(values);
     return rc;
 }
 
@@ -108,27 +112,40 @@ double p4_packed_sparsity(const p4_packed *c)
     return all > 0 ? (double)zeros / (double)all : 0.0;
 }
 
-int64_t p4_weight_find_nonfinite(const p4_weight *weight)
+/* Without a way out of the loop, so that the compiler makes vectors of it. */
+static int64_t count_nonfinite(const uint8_t *bytes, p4_dtype dtype, int64_t count)
 {
-    int64_t count = weight->rows * weight->cols;
-    const uint8_t *bytes = weight->data;
-    if (weight->dtype == P4_F32) {
+    int64_t found = 0;
+    if (dtype == P4_F32) {
         for (int64_t i = 0; i < count; i++) {
             uint32_t bits;
             memcpy(&bits, bytes + 4 * i, sizeof bits);
-            if ((bits & 0x7f800000u) == 0x7f800000u) {
-                return i;
-            }
+            found += (bits & 0x7f800000u) == 0x7f800000u;
         }
-        return -1;
+        return found;
     }
-    uint16_t mask = weight->dtype == P4_F16 ? 0x7c00u : 0x7f80u;
+    uint16_t mask = dtype == P4_F16 ? 0x7c00u : 0x7f80u;
     for (int64_t i = 0; i < count; i++) {
         uint16_t bits;
         memcpy(&bits, bytes + 2 * i, sizeof bits);
-        if ((bits & mask) == mask) {
-            return i;
+        found += (bits & mask) == mask;
+    }
+    return found;
+}
+
+int64_t p4_weight_find_nonfinite(const p4_weight *weight)
+{
+    int64_t count = weight->rows * weight->cols, each = p4_dtype_bytes(weight->dtype);
+    const uint8_t *bytes = weight->data;
+    for (int64_t at = 0; at < count; at += FINITE_BLOCK) {
+        int64_t block = p4_min_i64(FINITE_BLOCK, count - at);
+        if (count_nonfinite(bytes + at * each, weight->dtype, block) == 0) {
+            continue;
         }
+        while (count_nonfinite(bytes + at * each, weight->dtype, 1) == 0) {
+            at++;
+        }
+        return at;
     }
     return -1;
 }

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { BLOCK_ELEMENTS = 1 << 18 };
+
 int64_t p4_dtype_bytes(p4_dtype dtype)
 {
     switch (dtype) {
@@ -127,4 +129,27 @@ void p4_weight_row_f32(float *to, const p4_weight *weight, int64_t row)
     for (int64_t c = 0; c < cols; c++) {
         p4_to_f32(to + c, bytes + (c * weight->rows + row) * each, weight->dtype, 1);
     }
+}
+
+void p4_weight_rows_f32(float *to, const p4_weight *weight, int64_t first, int64_t rows)
+{
+    const uint8_t *bytes = weight->data;
+    int64_t cols = weight->cols, each = p4_dtype_bytes(weight->dtype);
+    if (!weight->transposed) {
+        for (int64_t r = 0; r < rows; r++) {
+            p4_weight_row_f32(to + r * cols, weight, first + r);
+        }
+        return;
+    }
+    for (int64_t c = 0; c < cols; c++) {
+        const uint8_t *from = bytes + (c * weight->rows + first) * each;
+        for (int64_t r = 0; r < rows; r++) {
+            p4_to_f32(to + r * cols + c, from + r * each, weight->dtype, 1);
+        }
+    }
+}
+
+int64_t p4_weight_block_rows(const p4_weight *weight)
+{
+    return p4_max_i64(1, p4_min_i64(weight->rows, BLOCK_ELEMENTS / weight->cols));
 }

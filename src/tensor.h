@@ -35,5 +35,9 @@ uint16_t p4_f32_to_bf16(float value);
 void p4_to_f32(float *to, const void *from, p4_dtype dtype, int64_t count);
 /* row `row` of any weight -> cols floats (dequantised when ternary). Local. */
 void p4_weight_row_f32(float *to, const p4_weight *weight, int64_t row);
+/* rows [first, first + rows) -> rows x cols floats; reads a transposed weight along its memory. Local. */
+void p4_weight_rows_f32(float *to, const p4_weight *weight, int64_t first, int64_t rows);
+/* Rows of a weight to convert at a time so that a block stays in the cache: at least 1, at most all. Local. */
+int64_t p4_weight_block_rows(const p4_weight *weight);
 
 #endif

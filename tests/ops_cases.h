@@ -26,14 +26,19 @@ typedef struct rig {
     void *on_device[RIG_BLOCKS], *on_host[RIG_BLOCKS]; /* released by rig_clear */
 } rig;
 
-static inline p4_rc rig_open(rig *r, const p4_ops *ops, int threads, uint64_t seed)
+static inline p4_rc rig_open_as(rig *r, const p4_ops *ops, int threads, bool half_compute, uint64_t seed)
 {
     *r = (rig){.ops = ops, .rng = {.seed = seed}, .digest = 14695981039346656037u};
-    p4_rc rc = ops->open(&r->device, 0, threads, false);
+    p4_rc rc = ops->open(&r->device, 0, threads, half_compute);
     if (rc == P4_OK) {
         r->eps = ops->act_bytes(r->device) == 4 ? 0x1p-24 : 0x1p-9;
     }
     return rc;
+}
+
+static inline p4_rc rig_open(rig *r, const p4_ops *ops, int threads, uint64_t seed)
+{
+    return rig_open_as(r, ops, threads, false, seed);
 }
 
 static inline void rig_clear(rig *r)
@@ -235,35 +240,65 @@ typedef struct ops_case {
     void (*run)(rig *r);
 } ops_case;
 
-/* Runs every case on every backend of this build. The CPU runs it with 1, 2 and 5 threads: the digests must
- * agree. */
+/* One way to run all cases; neighbours with the same `half` must give the same bits. */
+typedef struct ops_way {
+    const char *backend;
+    int threads;
+    bool half;
+} ops_way;
+
+/* Runs a case one way; *first gets the digest of the first of several ways that must agree. */
+static inline void run_case(const ops_case *one, const p4_ops *ops, const ops_way *way, uint64_t seed, bool new_bits,
+                            uint64_t *first)
+{
+    static rig r;
+    if (rig_open_as(&r, ops, way->threads, way->half, seed) != P4_OK) {
+        EXPECT(false, "%s: %s", way->backend, p4_last_error());
+        return;
+    }
+    int failed = check_failed;
+    one->run(&r);
+    *first = new_bits ? r.digest : *first;
+    EXPECT(r.digest == *first, "%s: other bits than in the run before", one->name);
+    if (check_failed != failed) {
+        fprintf(stderr, "case %s on %s (%d threads, %s) failed\n", one->name, way->backend, way->threads,
+                way->half ? "bf16" : "fp32");
+    }
+    rig_close(&r);
+}
+
+/* False on a machine without a GPU, unless P4_NEED_GPU is set: then the cases run and fail. */
+static inline bool backend_is_here(const p4_ops *ops)
+{
+    p4_device *device = NULL;
+    if (getenv("P4_NEED_GPU") || ops->open(&device, 0, 1, false) == P4_OK) {
+        ops->close(device);
+        return true;
+    }
+    printf("%s is skipped: %s\n", ops->name, p4_last_error());
+    p4_error_clear();
+    return false;
+}
+
+/* Runs every case on every backend of this build: on the CPU with 1, 2 and 5 threads, on a GPU in both compute
+ * types, each twice. The digests must agree. */
 static inline int run_cases(const ops_case *cases, size_t count)
 {
-    static const char *const backends[] = {"cpu", "cuda"};
+    static const ops_way ways[] = {{"cpu", 1, false},  {"cpu", 2, false}, {"cpu", 5, false}, {"cuda", 0, false},
+                                   {"cuda", 0, false}, {"cuda", 0, true}, {"cuda", 0, true}};
+    enum { WAYS = sizeof ways / sizeof ways[0] };
     const char *given = getenv("P4_TEST_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    const p4_ops *cuda = p4_ops_find("cuda");
+    bool with_cuda = cuda && backend_is_here(cuda);
     printf("seed %llu (P4_TEST_SEED repeats it)\n", (unsigned long long)seed);
-    for (size_t b = 0; b < 2; b++) {
-        const p4_ops *ops = p4_ops_find(backends[b]);
-        for (size_t c = 0; ops && c < count; c++) {
-            static const int threads[] = {1, 2, 5};
-            uint64_t first = 0;
-            for (size_t t = 0; t < (b == 0 ? 3 : 1); t++) {
-                static rig r;
-                if (rig_open(&r, ops, threads[t], seed + c) != P4_OK) {
-                    EXPECT(false, "%s: %s", backends[b], p4_last_error());
-                    continue;
-                }
-                int failed = check_failed;
-                cases[c].run(&r);
-                first = t == 0 ? r.digest : first;
-                EXPECT(r.digest == first, "%s: other bits with %d threads than with 1", cases[c].name,
-                       threads[t]);
-                if (check_failed != failed) {
-                    fprintf(stderr, "case %s on %s with %d threads failed\n", cases[c].name, backends[b],
-                            threads[t]);
-                }
-                rig_close(&r);
+    for (size_t c = 0; c < count; c++) {
+        uint64_t first = 0;
+        for (size_t w = 0; w < WAYS; w++) {
+            const p4_ops *ops = p4_ops_find(ways[w].backend);
+            bool new_bits = w == 0 || ops != p4_ops_find(ways[w - 1].backend) || ways[w].half != ways[w - 1].half;
+            if (ops && (ops != cuda || with_cuda)) {
+                run_case(&cases[c], ops, &ways[w], seed + c, new_bits, &first);
             }
         }
     }

@@ -113,7 +113,7 @@ static void check_training(const char *dir, const p4_ops *ops, p4_device *device
     int64_t unused;
     int64_t per = one_by_one ? 1 : B;
     take_grads(&g, model);
-    p4_net_plan plan = {.B = per, .T = T, .train = true, .recompute = recompute, .layers = model->arch.L};
+    p4_net_plan plan = {.B = per, .T = T, .train = true, .recompute = recompute, .head = true};
     p4_grad_sink sink = {grad_buffer, ready, &g};
     EXPECT_OK(p4_net_open(&net, ops, device, model, &plan));
     for (int64_t b = 0; b < B; b += per) {
@@ -145,7 +145,7 @@ static void check_model(const p4_ops *ops, p4_device *device, const char *dir)
         memcpy(&ids[i], (const char *)t->data + i * (int64_t)(t->bytes / (uint64_t)(B * T)), 4); /* I32 or low half of I64 */
     }
     EXPECT_OK(p4_device_form_open(&form, ops, device, &hf.model, hf.model.weights));
-    p4_net_plan plan = {.B = B, .T = T, .layers = hf.model.arch.L};
+    p4_net_plan plan = {.B = B, .T = T, .head = true};
     EXPECT_OK(p4_net_open(&net, ops, device, &hf.model, &plan));
     float *logits = golden(&file, "logits", &count);
     EXPECT(logits != NULL && count == B * T * hf.model.arch.V, "%s: golden logits", dir);

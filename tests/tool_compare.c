@@ -1,9 +1,10 @@
 /* tool_compare - are two runs of phase4_mpi the same? Used by job tests.
  *
- *   tool_compare RUN_A RUN_B bits|losses BOUND
+ *   tool_compare RUN_A RUN_B bits|losses|final BOUND
  *
  * bits:   every tensor of both model.h5 is the same bit for bit, and the original's loss agrees within BOUND (relative).
  * losses: the original's and the final loss agree within BOUND (relative).
+ * final:  the loss of A's original is B's final loss within BOUND (relative): A started from what B wrote.
  * Exit status 0 when they do. */
 #include <math.h>
 #include <stdio.h>
@@ -42,14 +43,16 @@ done:
     return rc;
 }
 
-static p4_rc compare_loss(p4_artifact_reader *a, p4_artifact_reader *b, const char *group, double bound)
+static p4_rc compare_loss(p4_artifact_reader *a, const char *group_a, p4_artifact_reader *b, const char *group_b,
+                          double bound)
 {
     p4_rc rc = P4_OK;
     double x, y;
-    TRY(p4_artifact_read_number(a, group, "loss", &x));
-    TRY(p4_artifact_read_number(b, group, "loss", &y));
-    printf("%s loss %.9f and %.9f, relative difference %.2e\n", group, x, y, fabs(x - y) / fabs(x));
-    CHECK(fabs(x - y) <= bound * fabs(x), "%s: losses %.9f and %.9f differ by more than %g", group, x, y, bound);
+    TRY(p4_artifact_read_number(a, group_a, "loss", &x));
+    TRY(p4_artifact_read_number(b, group_b, "loss", &y));
+    printf("%s loss %.9f and %s loss %.9f, relative difference %.2e\n", group_a, x, group_b, y, fabs(x - y) / fabs(x));
+    CHECK(fabs(x - y) <= bound * fabs(x), "%s and %s: losses %.9f and %.9f differ by more than %g", group_a, group_b, x, y,
+          bound);
 done:
     return rc;
 }
@@ -59,7 +62,7 @@ int main(int argc, char **argv)
     p4_rc rc = P4_OK;
     p4_artifact_reader *a = NULL, *b = NULL;
     if (argc != 5) {
-        fprintf(stderr, "usage: tool_compare RUN_A RUN_B bits|losses BOUND\n");
+        fprintf(stderr, "usage: tool_compare RUN_A RUN_B bits|losses|final BOUND\n");
         return P4_E_INPUT;
     }
     double bound = atof(argv[4]);
@@ -67,9 +70,13 @@ int main(int argc, char **argv)
     TRY(open_run(&b, argv[2]));
     CHECK(p4_artifact_reader_count(a) > 0 && p4_artifact_reader_count(a) == p4_artifact_reader_count(b),
           "the runs hold different numbers of tensors");
-    TRY(compare_loss(a, b, "metrics/pre", bound));
+    if (strcmp(argv[3], "final") == 0) {
+        TRY(compare_loss(a, "metrics/pre", b, "metrics/final", bound));
+        goto done;
+    }
+    TRY(compare_loss(a, "metrics/pre", b, "metrics/pre", bound));
     if (strcmp(argv[3], "losses") == 0) {
-        TRY(compare_loss(a, b, "metrics/final", bound));
+        TRY(compare_loss(a, "metrics/final", b, "metrics/final", bound));
         goto done;
     }
     for (int64_t i = 0; i < p4_artifact_reader_count(a); i++) {

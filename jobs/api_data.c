@@ -214,8 +214,7 @@ p4_rc p4_calib_collect_statistics(p4_session *session, const p4_checkpoint *chec
     *count = 0;
     TRY(p4_compressed_create(&original, session, checkpoint, &loader->config));
     p4_job *job = &original->job;
-    TRY_ALL(job->dist, loader->windows.count > 0 ? p4_job_use_length(job, loader)
-                                                 : FAIL("the loader has no window: its text is shorter than one"));
+    TRY_ALL(job->dist, p4_job_use_length(job, loader));
     job->calibration = loader->windows;
     job->config.calibration_samples = loader->windows.count;
     TRY_ALL(job->dist, p4_job_open_original(job));

@@ -164,6 +164,9 @@ done:
         job->results.total_s = p4_now_s() - started_s;
         if (output_taken) {
             p4_rc written = p4_agree(dist, dist->rank == 0 ? write_results(job, rc) : P4_OK);
+            if (rc == P4_OK && written != P4_OK && dist->rank == 0) { /* the file must not speak of success */
+                (void)write_results(job, written);
+            }
             rc = rc != P4_OK ? rc : written;
         }
         *results = job->results;

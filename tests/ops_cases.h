@@ -20,7 +20,7 @@ typedef struct rig {
     const p4_ops *ops;
     p4_device *device;
     p4_rng rng;
-    double eps;      /* relative error of one stored activation: 2^-24 or 2^-9 */
+    double eps;      /* relative error of one stored activation: 2^-24 or 2^-8 */
     uint64_t digest; /* of all bytes read back from the device */
     int device_blocks, host_blocks;
     void *on_device[RIG_BLOCKS], *on_host[RIG_BLOCKS]; /* released by rig_clear */
@@ -31,7 +31,7 @@ static inline p4_rc rig_open_as(rig *r, const p4_ops *ops, int threads, bool hal
     *r = (rig){.ops = ops, .rng = {.seed = seed}, .digest = 14695981039346656037u};
     p4_rc rc = ops->open(&r->device, 0, threads, half_compute);
     if (rc == P4_OK) {
-        r->eps = ops->act_bytes(r->device) == 4 ? 0x1p-24 : 0x1p-9;
+        r->eps = ops->act_bytes(r->device) == 4 ? 0x1p-24 : 0x1p-8;
     }
     return rc;
 }

@@ -43,8 +43,7 @@ p4_rc p4_job_open_device(p4_job *job)
     p4_rc rc = P4_OK;
     const p4_config *c = &job->config;
     bool wants_cuda = c->device == P4_DEVICE_CUDA;
-    CHECK(!wants_cuda || p4_ops_find("cuda") != NULL,
-          "key \"device\": found \"cuda\", but this build has no CUDA backend; use \"auto\" or \"cpu\"");
+    CHECK(!wants_cuda, "key \"device\": found \"cuda\", but this version computes on the CPU; use \"auto\" or \"cpu\"");
     job->threads = c->threads_per_rank > 0 ? c->threads_per_rank : p4_dist_cores(job->dist);
     job->ops = p4_ops_find("cpu");
     TRY(job->ops->open(&job->device, 0, job->threads, false));

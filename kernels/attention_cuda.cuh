@@ -1,0 +1,89 @@
+/* attention_cuda.cuh - what the attention kernels share. One block serves a tile of queries (or keys) of one head; tiles of
+ * keys (or queries) that it cannot see are never touched. Backward is two kernels, one owns dQ and one dK and dV, so that
+ * every sum has one order: queries of a head ascending, the query heads of a key head ascending. */
+#ifndef P4_ATTENTION_CUDA_CUH
+#define P4_ATTENTION_CUDA_CUH
+
+#include <math.h>
+
+#include "cuda.cuh"
+
+typedef struct attention_task {
+    const void *qkv, *out, *dout; /* out: of the forward, read by delta */
+    void *to;                     /* out, or dqkv */
+    const float *lse;             /* [B, H, T] */
+    float *to_lse;                /* NULL: not wanted */
+    float *delta;                 /* [B, H, T]: sum of dout * out over a head, backward */
+    int T, H, Hkv, D, window;
+    float scale;
+    int64_t width;   /* elements between rows of qkv */
+    bool wide, even; /* rows of heads may be accessed by 16 bytes; by two elements */
+} attention_task;
+
+static __device__ __forceinline__ bool attention_sees(const attention_task &k, int query, int key)
+{
+    return key <= query && (k.window == 0 || query - key < k.window);
+}
+
+/* The first key that query `query` sees, and the end of the queries that see `key`. */
+static __device__ __forceinline__ int attention_first_key(const attention_task &k, int query)
+{
+    return k.window > 0 ? max(0, query - k.window + 1) : 0;
+}
+static __device__ __forceinline__ int attention_query_end(const attention_task &k, int key)
+{
+    return k.window > 0 && k.window < k.T - key ? key + k.window : k.T;
+}
+
+/* Does every query of [query, query_end) see every key of [key, key_end)? Does any see any? */
+static __device__ __forceinline__ bool attention_all(const attention_task &k, int query, int query_end, int key,
+                                                     int key_end)
+{
+    return key_end - 1 <= query && (k.window == 0 || query_end - 1 - key < k.window);
+}
+static __device__ __forceinline__ bool attention_any(const attention_task &k, int query, int query_end, int key,
+                                                     int key_end)
+{
+    return key < query_end && (k.window == 0 || query - (key_end - 1) < k.window);
+}
+
+/* Kernels of activations in bf16 (attention_bf16_cuda.cu, attention_bf16_backward_cuda.cu) and fp32 (attention_f32_cuda.cu).
+ * B: grid's third dimension. */
+void p4_attention_forward_bf16(p4_device *device, const attention_task *k, int64_t B);
+void p4_attention_backward_bf16(p4_device *device, const attention_task *k, int64_t B);
+void p4_attention_forward_f32(p4_device *device, const attention_task *k, int64_t B);
+void p4_attention_backward_f32(p4_device *device, const attention_task *k, int64_t B);
+
+/* Runs `...` with HD the head dimension that tiles are padded to. */
+#define P4_BY_HEAD(D, ...)      \
+    do {                        \
+        if ((D) <= 32) {        \
+            const int HD = 32;  \
+            __VA_ARGS__;        \
+        } else if ((D) <= 64) { \
+            const int HD = 64;  \
+            __VA_ARGS__;        \
+        } else if ((D) <= 128) { \
+            const int HD = 128; \
+            __VA_ARGS__;        \
+        } else {                \
+            const int HD = 256; \
+            __VA_ARGS__;        \
+        }                       \
+    } while (0)
+
+/* A grid of `tiles` for every head. */
+static inline dim3 attention_grid(const attention_task *k, int tile, int64_t heads, int64_t B)
+{
+    return dim3((unsigned)p4_ceil_div(k->T, tile), (unsigned)heads, (unsigned)B);
+}
+
+/* Lets a kernel use `bytes` of shared memory. */
+template <typename Kernel>
+static bool attention_shared(p4_device *device, Kernel kernel, int bytes)
+{
+    return p4_cuda_ok(device, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                      "attention: shared memory");
+}
+
+#endif

@@ -1,0 +1,66 @@
+/* cuda_ops.h - the CUDA ops that device_cuda.cu puts into the table; see ops.h for what each does. */
+#ifndef P4_KERNELS_CUDA_OPS_H
+#define P4_KERNELS_CUDA_OPS_H
+
+#include "cuda.cuh"
+
+/* linear_cuda.cu, unpack_cuda.cu */
+void p4_cuda_weight_unpack(p4_device *device, void *dst, const p4_weight *weight);
+void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
+                            int64_t in, int64_t out);
+void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
+                                   int64_t out, bool accumulate);
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                    int64_t N, int64_t in, int64_t out, bool accumulate);
+void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
+void p4_cuda_fake_quantize_int8(p4_device *device, void *xq, const void *x, int64_t N, int64_t C);
+
+/* embed_cuda.cu */
+void p4_cuda_embed_forward(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
+                           const p4_weight *position, int64_t B, int64_t T, int64_t C);
+void p4_cuda_embed_backward(p4_device *device, float *dtoken, float *dposition, const int32_t *ids, const void *dx,
+                            int64_t B, int64_t T, int64_t C, int64_t V);
+void p4_cuda_rope(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N, int64_t T,
+                  int64_t heads, int64_t D, int64_t row_width, bool backward);
+
+/* norm_cuda.cu */
+void p4_cuda_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, void *sum, float *mean, float *rstd,
+                              const void *x, const void *delta, const float *gain, const float *bias, int64_t N,
+                              int64_t C, float eps);
+void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias, const void *dy,
+                           const void *x, const float *mean, const float *rstd, const float *gain, int64_t N,
+                           int64_t C);
+
+/* mlp_cuda.cu */
+void p4_cuda_act_to_f32(p4_device *device, float *to, const void *act, int64_t count);
+void p4_cuda_f32_to_act(p4_device *device, void *act, const float *from, int64_t count);
+void p4_cuda_add(p4_device *device, void *out, const void *a, const void *b, int64_t count);
+void p4_cuda_swiglu_forward(p4_device *device, void *h, const void *gate_up, int64_t N, int64_t F);
+void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
+                             int64_t F);
+void p4_cuda_gelu_forward(p4_device *device, void *h, const void *x, int64_t count);
+void p4_cuda_gelu_backward(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
+
+/* loss_cuda.cu */
+void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
+                           const int32_t *targets, int64_t N, int64_t V, float scale);
+void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
+                           const int32_t *targets, int64_t N, int64_t V);
+
+/* calib_cuda.cu */
+void p4_cuda_channel_sum_sq(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C);
+void p4_cuda_moments(p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width, int64_t ld);
+
+/* optim_cuda.cu, muon_cuda.cu */
+void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count);
+void p4_cuda_scale(p4_device *device, float *x, float factor, int64_t count);
+void p4_cuda_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
+void p4_cuda_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first, int64_t count);
+void p4_cuda_adamw(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
+                   float beta1, float beta2, float eps, float decay, int64_t step, int64_t count);
+void p4_cuda_muon(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr, float momentum,
+                  float decay, int64_t rows, int64_t cols, float *work);
+int64_t p4_cuda_muon_work_count(int64_t rows, int64_t cols);
+void p4_cuda_round_to_f16(p4_device *device, float *x, int64_t count);
+
+#endif

@@ -1,0 +1,23 @@
+/* cuda_ops_b.h - the CUDA ops of attention and ternary weights that device_cuda.cu puts into the table; see ops.h for
+ * what each does. */
+#ifndef P4_KERNELS_CUDA_OPS_B_H
+#define P4_KERNELS_CUDA_OPS_B_H
+
+#include "cuda.cuh"
+
+/* attention_cuda.cu */
+void p4_cuda_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,
+                               const p4_attention_shape *shape, float *work);
+void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out, const float *lse,
+                                const void *qkv, const p4_attention_shape *shape, float *work);
+int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape *shape, bool backward);
+
+/* ternary_cuda.cu */
+void p4_cuda_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
+                      const p4_weight *weight, p4_quant_method method, float threshold, const float *importance);
+
+/* pack_cuda.cu */
+void p4_cuda_pack_base3(p4_device *device, uint8_t *packed, const uint8_t *codes, int64_t rows, int64_t cols);
+void p4_cuda_unpack_base3(p4_device *device, uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols);
+
+#endif

@@ -1,0 +1,290 @@
+/* device_cuda.cu - a GPU as a device: memory, copies through pinned buffers, errors, and the table of the CUDA ops. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda_ops.h"
+#include "cuda_ops_b.h"
+
+bool p4_cuda_ok(p4_device *device, cudaError_t error, const char *what)
+{
+    if (error != cudaSuccess) {
+        p4_cuda_fail(device, "%s: %s", what, cudaGetErrorString(error));
+    }
+    return error == cudaSuccess;
+}
+
+void p4_cuda_fail(p4_device *device, const char *format, ...)
+{
+    if (device->failure[0]) {
+        return;
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    int used = snprintf(device->failure, sizeof device->failure, "cuda device %d: ", device->ordinal);
+    vsnprintf(device->failure + used, sizeof device->failure - (size_t)used, format, arguments);
+    va_end(arguments);
+}
+
+void *p4_cuda_scratch(p4_device *device, int64_t bytes)
+{
+    if (bytes > P4_SCRATCH_BYTES) {
+        p4_cuda_fail(device, "an op asked for %lld bytes of scratch memory, there are %d", (long long)bytes,
+                     P4_SCRATCH_BYTES);
+        return NULL;
+    }
+    return device->scratch;
+}
+
+/* --- open and close --------------------------------------------------------------------------------------------------- */
+
+static void device_close(p4_device *device)
+{
+    if (!device) {
+        return;
+    }
+    cudaSetDevice(device->ordinal);
+    if (device->stream) {
+        cudaStreamSynchronize(device->stream);
+    }
+    p4_cuda_plans_close(device);
+    if (device->blas) {
+        cublasLtDestroy(device->blas);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (device->stage[i].done) {
+            cudaEventDestroy(device->stage[i].done);
+        }
+        cudaFreeHost(device->stage[i].h_memory);
+    }
+    cudaFree(device->blas_work);
+    cudaFree(device->scratch);
+    if (device->stream) {
+        cudaStreamDestroy(device->stream);
+    }
+    free(device);
+}
+
+/* What an open device owns beside itself. Failures are recorded in the device. */
+static bool take_resources(p4_device *device)
+{
+    bool ok = p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream") &&
+              p4_cuda_ok(device, cudaMalloc(&device->scratch, P4_SCRATCH_BYTES), "scratch memory") &&
+              p4_cuda_ok(device, cudaMalloc(&device->blas_work, P4_BLAS_WORK_BYTES), "cuBLASLt's workspace");
+    for (int i = 0; ok && i < 2; i++) {
+        ok = p4_cuda_ok(device, cudaMallocHost(&device->stage[i].h_memory, P4_STAGE_BYTES), "pinned memory") &&
+             p4_cuda_ok(device, cudaEventCreateWithFlags(&device->stage[i].done, cudaEventDisableTiming), "event");
+    }
+    cublasStatus_t status = ok ? cublasLtCreate(&device->blas) : CUBLAS_STATUS_SUCCESS;
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        p4_cuda_fail(device, "cuBLASLt: %s", cublasLtGetStatusString(status));
+        ok = false;
+    }
+    return ok;
+}
+
+/* Is there a GPU `ordinal` that this build can use? */
+static p4_rc find_gpu(int ordinal, cudaDeviceProp *properties)
+{
+    p4_rc rc = P4_OK;
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    CHECK(error == cudaSuccess && count > 0, "cuda device %d: no NVIDIA GPU can be used on this machine: %s", ordinal,
+          error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+    CHECK(ordinal >= 0 && ordinal < count, "cuda device %d does not exist; this machine has %d, counted from 0",
+          ordinal, count);
+    error = cudaGetDeviceProperties(properties, ordinal);
+    CHECK(error == cudaSuccess, "cuda device %d: %s", ordinal, cudaGetErrorString(error));
+    CHECK(properties->major >= 8, "cuda device %d (%s) has compute capability %d.%d, expected 8.0 or newer", ordinal,
+          properties->name, properties->major, properties->minor);
+    error = cudaSetDevice(ordinal);
+    CHECK(error == cudaSuccess, "cuda device %d (%s): %s", ordinal, properties->name, cudaGetErrorString(error));
+done:
+    cudaGetLastError(); /* an error that was reported is not met again at the next launch */
+    return rc;
+}
+
+static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half_compute)
+{
+    p4_rc rc = P4_OK;
+    p4_device *opened = NULL;
+    cudaDeviceProp properties;
+    (void)threads; /* the CPU's */
+    *device = NULL;
+    TRY(find_gpu(ordinal, &properties));
+    opened = (p4_device *)p4_alloc(1, sizeof *opened);
+    if (!opened) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    opened->ordinal = ordinal;
+    opened->half = half_compute;
+    opened->processors = properties.multiProcessorCount;
+    if (!take_resources(opened)) {
+        rc = FAULT("%s", opened->failure);
+        goto done;
+    }
+    TRY(p4_cuda_plans_open(opened));
+    snprintf(opened->description, sizeof opened->description, "%s, %.0f GiB, %d processors, %s activations",
+             properties.name, (double)properties.totalGlobalMem / (1 << 30), opened->processors,
+             half_compute ? "bf16" : "fp32");
+    *device = opened;
+    opened = NULL;
+done:
+    device_close(opened);
+    return rc;
+}
+
+static const char *device_describe(p4_device *device)
+{
+    return device->description;
+}
+
+static int64_t device_act_bytes(p4_device *device)
+{
+    return p4_cuda_act_bytes(device);
+}
+
+static p4_rc device_sync(p4_device *device)
+{
+    p4_cuda_ok(device, cudaStreamSynchronize(device->stream), "an op that was queued");
+    return device->failure[0] ? FAULT("%s", device->failure) : P4_OK;
+}
+
+/* --- memory ----------------------------------------------------------------------------------------------------------- */
+
+static p4_rc device_alloc(p4_device *device, void **memory, int64_t bytes)
+{
+    *memory = NULL;
+    cudaSetDevice(device->ordinal); /* callers may be on another thread */
+    cudaError_t error = bytes < 0 ? cudaErrorMemoryAllocation : cudaMalloc(memory, (size_t)p4_max_i64(bytes, 1));
+    if (error != cudaSuccess) {
+        size_t unused = 0, total = 0;
+        cudaGetLastError();
+        cudaMemGetInfo(&unused, &total);
+        *memory = NULL;
+        return FAULT("cuda device %d: %lld bytes cannot be taken, %zu of %zu are free: %s", device->ordinal,
+                     (long long)bytes, unused, total, cudaGetErrorString(error));
+    }
+    return P4_OK;
+}
+
+static void device_release(p4_device *device, void *memory)
+{
+    p4_cuda_ok(device, cudaFree(memory), "release");
+}
+
+/* Pinned buffers turn in both directions: while the device copies one, the processor copies the other. Returns when
+ * h_from has been read. */
+static void device_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes)
+{
+    for (int64_t at = 0, turn = 0; at < bytes; at += P4_STAGE_BYTES, turn++) {
+        p4_cuda_stage *stage = &device->stage[turn % 2];
+        size_t piece = (size_t)p4_min_i64(P4_STAGE_BYTES, bytes - at);
+        if (!p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_device")) {
+            return;
+        }
+        memcpy(stage->h_memory, (const char *)h_from + at, piece);
+        if (!p4_cuda_ok(device,
+                        cudaMemcpyAsync((char *)to + at, stage->h_memory, piece, cudaMemcpyHostToDevice,
+                                        device->stream),
+                        "to_device") ||
+            !p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), "to_device")) {
+            return;
+        }
+    }
+}
+
+static bool stage_from_device(p4_device *device, const void *from, int64_t at, int64_t bytes)
+{
+    p4_cuda_stage *stage = &device->stage[at / P4_STAGE_BYTES % 2];
+    size_t piece = (size_t)p4_min_i64(P4_STAGE_BYTES, bytes - at);
+    return p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_host") &&
+           p4_cuda_ok(device,
+                      cudaMemcpyAsync(stage->h_memory, (const char *)from + at, piece, cudaMemcpyDeviceToHost,
+                                      device->stream),
+                      "to_host") &&
+           p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), "to_host");
+}
+
+static void device_to_host(p4_device *device, void *h_to, const void *from, int64_t bytes)
+{
+    bool ok = bytes <= 0 || stage_from_device(device, from, 0, bytes);
+    for (int64_t at = 0; ok && at < bytes; at += P4_STAGE_BYTES) {
+        p4_cuda_stage *stage = &device->stage[at / P4_STAGE_BYTES % 2];
+        if (at + P4_STAGE_BYTES < bytes && !stage_from_device(device, from, at + P4_STAGE_BYTES, bytes)) {
+            return;
+        }
+        ok = p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_host");
+        if (ok) {
+            memcpy((char *)h_to + at, stage->h_memory, (size_t)p4_min_i64(P4_STAGE_BYTES, bytes - at));
+        }
+    }
+}
+
+static void device_copy(p4_device *device, void *to, const void *from, int64_t bytes)
+{
+    if (bytes > 0) {
+        p4_cuda_ok(device, cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, device->stream), "copy");
+    }
+}
+
+static void device_zero(p4_device *device, void *memory, int64_t bytes)
+{
+    if (bytes > 0) {
+        p4_cuda_ok(device, cudaMemsetAsync(memory, 0, (size_t)bytes, device->stream), "zero");
+    }
+}
+
+extern "C" const p4_ops p4_cuda_ops = {
+    .name = "cuda",
+    .host_memory = false,
+    .open = device_open,
+    .close = device_close,
+    .describe = device_describe,
+    .act_bytes = device_act_bytes,
+    .alloc = device_alloc,
+    .release = device_release,
+    .to_device = device_to_device,
+    .to_host = device_to_host,
+    .copy = device_copy,
+    .zero = device_zero,
+    .sync = device_sync,
+    .act_to_f32 = p4_cuda_act_to_f32,
+    .f32_to_act = p4_cuda_f32_to_act,
+    .weight_unpack = p4_cuda_weight_unpack,
+    .linear_forward = p4_cuda_linear_forward,
+    .linear_backward_input = p4_cuda_linear_backward_input,
+    .linear_backward_weight = p4_cuda_linear_backward_weight,
+    .linear_backward_bias = p4_cuda_linear_backward_bias,
+    .fake_quantize_int8 = p4_cuda_fake_quantize_int8,
+    .embed_forward = p4_cuda_embed_forward,
+    .embed_backward = p4_cuda_embed_backward,
+    .add_norm_forward = p4_cuda_add_norm_forward,
+    .norm_backward = p4_cuda_norm_backward,
+    .add = p4_cuda_add,
+    .rope = p4_cuda_rope,
+    .attention_forward = p4_cuda_attention_forward,
+    .attention_backward = p4_cuda_attention_backward,
+    .attention_work_count = p4_cuda_attention_work_count,
+    .swiglu_forward = p4_cuda_swiglu_forward,
+    .swiglu_backward = p4_cuda_swiglu_backward,
+    .gelu_forward = p4_cuda_gelu_forward,
+    .gelu_backward = p4_cuda_gelu_backward,
+    .cross_entropy = p4_cuda_cross_entropy,
+    .kl_divergence = p4_cuda_kl_divergence,
+    .channel_sum_sq = p4_cuda_channel_sum_sq,
+    .moments = p4_cuda_moments,
+    .quantize = p4_cuda_quantize,
+    .pack_base3 = p4_cuda_pack_base3,
+    .unpack_base3 = p4_cuda_unpack_base3,
+    .add_sq_norm = p4_cuda_add_sq_norm,
+    .scale = p4_cuda_scale,
+    .add_f32 = p4_cuda_add_f32,
+    .grokfast = p4_cuda_grokfast,
+    .adamw = p4_cuda_adamw,
+    .muon = p4_cuda_muon,
+    .muon_work_count = p4_cuda_muon_work_count,
+    .round_to_f16 = p4_cuda_round_to_f16,
+};

@@ -1,0 +1,130 @@
+/* linear_cuda.cu - the three products of a linear layer, the bias gradient, and int8 activations. */
+#include "cuda_ops.h"
+
+enum { INT8_THREADS = 256 };
+
+static __global__ void round_bias(__nv_bfloat16 *to, const float *bias, int64_t count)
+{
+    const int64_t i = p4_flat_index<1>();
+    if (i < count) {
+        p4_set(to + i, bias[i]);
+    }
+}
+
+/* The bias in the type that the product's epilogue takes, that of the output. */
+static const void *epilogue_bias(p4_device *device, const float *bias, int64_t out)
+{
+    if (!bias || !device->half) {
+        return bias;
+    }
+    __nv_bfloat16 *rounded = (__nv_bfloat16 *)p4_cuda_scratch(device, out * (int64_t)sizeof *rounded);
+    if (rounded) {
+        round_bias<<<p4_cuda_flat(out, 1), P4_FLAT_THREADS, 0, device->stream>>>(rounded, bias, out);
+        p4_cuda_launched(device, "linear_forward: bias");
+    }
+    return rounded;
+}
+
+void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
+                            int64_t in, int64_t out)
+{
+    if (N <= 0 || out <= 0) {
+        return;
+    }
+    p4_cuda_gemm gemm = {};
+    gemm.trans_b = true;
+    gemm.type = gemm.out_type = p4_cuda_act_type(device);
+    gemm.M = N;
+    gemm.N = out;
+    gemm.K = in;
+    gemm.alpha = 1.0f;
+    gemm.A = x;
+    gemm.lda = in;
+    gemm.B = w;
+    gemm.ldb = in;
+    gemm.bias = epilogue_bias(device, bias, out);
+    gemm.D = y;
+    gemm.ldd = out;
+    p4_cuda_matmul(device, &gemm);
+}
+
+void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
+                                   int64_t out, bool accumulate)
+{
+    p4_cuda_gemm gemm = {};
+    gemm.type = gemm.out_type = p4_cuda_act_type(device);
+    gemm.M = N;
+    gemm.N = in;
+    gemm.K = out;
+    gemm.alpha = 1.0f;
+    gemm.beta = accumulate ? 1.0f : 0.0f;
+    gemm.A = dy;
+    gemm.lda = out;
+    gemm.B = w;
+    gemm.ldb = in;
+    gemm.C = gemm.D = dx;
+    gemm.ldd = in;
+    p4_cuda_matmul(device, &gemm);
+}
+
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                    int64_t N, int64_t in, int64_t out, bool accumulate)
+{
+    p4_cuda_gemm gemm = {};
+    gemm.trans_a = true;
+    gemm.type = p4_cuda_act_type(device);
+    gemm.out_type = CUDA_R_32F;
+    gemm.M = out;
+    gemm.N = in;
+    gemm.K = N;
+    gemm.alpha = 1.0f;
+    gemm.beta = accumulate ? 1.0f : 0.0f;
+    gemm.A = dy;
+    gemm.lda = ld_dy;
+    gemm.B = x;
+    gemm.ldb = in;
+    gemm.C = gemm.D = dw;
+    gemm.ldd = in;
+    p4_cuda_matmul(device, &gemm);
+}
+
+void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+{
+    p4_cuda_column_sums(device, db, NULL, dy, N, out, false);
+}
+
+/* One block a token; its second reading of the row comes from the cache. */
+template <typename T, int W>
+static __global__ void int8_rows(T *xq, const T *x, int64_t C)
+{
+    float v[W], largest = 0.0f;
+    x += blockIdx.x * C;
+    xq += blockIdx.x * C;
+    for (int64_t c = threadIdx.x * W; c < C; c += blockDim.x * W) {
+        p4_load(v, x + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            largest = fmaxf(largest, fabsf(v[i]));
+        }
+    }
+    const float s = 127.0f / fmaxf(p4_block_max(largest), 1e-5f);
+    for (int64_t c = threadIdx.x * W; c < C; c += blockDim.x * W) {
+        p4_load(v, x + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            v[i] = fminf(fmaxf(rintf(v[i] * s), -128.0f), 127.0f) / s;
+        }
+        p4_store(xq + c, v);
+    }
+}
+
+void p4_cuda_fake_quantize_int8(p4_device *device, void *xq, const void *x, int64_t N, int64_t C)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(xq) | P4_ADDRESS(x), C * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), INT8_THREADS);
+    if (N <= 0 || C <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide, int8_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>((elem *)xq, (const elem *)x, C));
+    p4_cuda_launched(device, "fake_quantize_int8");
+}

@@ -1,0 +1,191 @@
+/* loss_cuda.cu - cross-entropy and Kullback-Leibler divergence over rows of logits, one block a row. */
+#include "cuda_ops.h"
+
+enum { LOSS_THREADS = 512, LOSS_THREADS_MAX = 1024, LONG_ROW_BYTES = 128 << 10 };
+
+/* What has been seen of a row: its largest element, where that stands first, and sum e^(x - largest). */
+typedef struct row_state {
+    float largest, sum;
+    int64_t where;
+} row_state;
+
+/* The largest element, as an offset of exponents: e^(-inf) is 0 also while nothing but -inf has been seen. */
+static __device__ __forceinline__ float offset_of(float largest)
+{
+    return largest == -INFINITY ? 0.0f : largest;
+}
+
+template <typename T, int W>
+static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
+{
+    row_state s = {-INFINITY, 0.0f, V};
+    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
+        float e[W], part = 0.0f, before = s.largest;
+        p4_load(e, x + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            if (e[i] > s.largest) {
+                s.largest = e[i];
+                s.where = v + i;
+            }
+        }
+        const float offset = offset_of(s.largest);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            part += __expf(e[i] - offset);
+        }
+        s.sum = s.sum * __expf(before - offset) + part;
+    }
+    return s;
+}
+
+/* The block's largest element, where it stands first, and the sum in double, in every thread. */
+static __device__ __forceinline__ row_state join_rows(row_state mine, double *total)
+{
+    __shared__ int first[P4_WARP];
+    const int lane = threadIdx.x % P4_WARP, warp = threadIdx.x / P4_WARP;
+    row_state all;
+    all.largest = p4_block_max(mine.largest);
+    *total = p4_block_sum((double)(mine.sum * __expf(mine.largest - offset_of(all.largest))));
+    int where = mine.largest == all.largest && mine.where < INT_MAX ? (int)mine.where : INT_MAX;
+    for (int step = P4_WARP / 2; step > 0; step /= 2) {
+        where = min(where, __shfl_xor_sync(0xffffffffu, where, step));
+    }
+    if (lane == 0) {
+        first[warp] = where;
+    }
+    __syncthreads();
+    where = first[0];
+    for (int i = 1; i < (int)blockDim.x / P4_WARP; i++) {
+        where = min(where, first[i]);
+    }
+    all.where = where;
+    all.sum = (float)*total;
+    return all;
+}
+
+template <typename T, int W>
+static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets,
+                                          int64_t V, float scale)
+{
+    const int64_t n = blockIdx.x, target = targets[n], step = (int64_t)blockDim.x * W;
+    const T *x = logits + n * V;
+    T *d = dlogits + n * V;
+    if (target < 0) {
+        const float zeros[W] = {};
+        for (int64_t v = (int64_t)threadIdx.x * W; dlogits && v < V; v += step) {
+            p4_store(d + v, zeros);
+        }
+        if (threadIdx.x == 0) {
+            nll[n] = 0.0f;
+            if (hit) {
+                hit[n] = 0.0f;
+            }
+        }
+        return;
+    }
+    double sum;
+    const float target_logit = p4_value(x[target]); /* before d, which may be x, is written */
+    const row_state row = join_rows(scan_row<T, W>(x, V), &sum);
+    if (threadIdx.x == 0) {
+        nll[n] = (float)(log(sum) + (double)row.largest - (double)target_logit);
+        if (hit) {
+            hit[n] = row.where == target ? 1.0f : 0.0f;
+        }
+    }
+    if (!dlogits) {
+        return;
+    }
+    const float factor = (float)((double)scale / sum);
+    const int64_t last = (V - 1 - (int64_t)threadIdx.x * W) / step; /* backwards: the end of the row is still cached */
+    for (int64_t turn = (int64_t)threadIdx.x * W < V ? last : -1; turn >= 0; turn--) {
+        const int64_t v = turn * step + (int64_t)threadIdx.x * W;
+        float e[W];
+        p4_load(e, x + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            e[i] = __expf(e[i] - row.largest) * factor - (v + i == target ? scale : 0.0f);
+        }
+        p4_store(d + v, e);
+    }
+}
+
+void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
+                           const int32_t *targets, int64_t N, int64_t V, float scale)
+{
+    const int64_t row_bytes = V * p4_cuda_act_bytes(device);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dlogits) | P4_ADDRESS(logits), row_bytes);
+    /* long rows with more threads each: the rows at work together then fit the second cache, where they are read again */
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
+                                             row_bytes > LONG_ROW_BYTES ? LOSS_THREADS_MAX : LOSS_THREADS);
+    if (N <= 0 || V <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              cross_entropy_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
+                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, scale));
+    p4_cuda_launched(device, "cross_entropy");
+}
+
+template <typename T, int W>
+static __device__ __forceinline__ float row_max(const T *x, int64_t V)
+{
+    float largest = -INFINITY;
+    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
+        float e[W];
+        p4_load(e, x + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            largest = fmaxf(largest, e[i]);
+        }
+    }
+    return p4_block_max(largest);
+}
+
+/* With a = reference - max, b = logits - max: KL = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b. */
+template <typename T, int W>
+static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets, int64_t V)
+{
+    const int64_t n = blockIdx.x;
+    if (targets[n] < 0) {
+        if (threadIdx.x == 0) {
+            kl[n] = 0.0f;
+        }
+        return;
+    }
+    reference += n * V;
+    logits += n * V;
+    const float a_max = row_max<T, W>(reference, V), b_max = row_max<T, W>(logits, V);
+    float weighted = 0.0f, a_sum = 0.0f, b_sum = 0.0f;
+    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
+        float a[W], b[W];
+        p4_load(a, reference + v);
+        p4_load(b, logits + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            const float x = a[i] - a_max, y = b[i] - b_max, e = __expf(x);
+            weighted += e * (x - y);
+            a_sum += e;
+            b_sum += __expf(y);
+        }
+    }
+    const double w = p4_block_sum((double)weighted), a = p4_block_sum((double)a_sum), b = p4_block_sum((double)b_sum);
+    if (threadIdx.x == 0) {
+        const double value = w / a - log(a) + log(b);
+        kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */
+    }
+}
+
+void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
+                           const int32_t *targets, int64_t N, int64_t V)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), V * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
+    if (N <= 0 || V <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              kl_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(kl, (const elem *)reference,
+                                                                           (const elem *)logits, targets, V));
+    p4_cuda_launched(device, "kl_divergence");
+}

@@ -1,0 +1,209 @@
+/* mlp_cuda.cu - the elementwise ops on activations: conversion, sum, SwiGLU, GELU. */
+#include "cuda_ops.h"
+
+enum { MLP_THREADS = 256 };
+
+template <typename A, typename B, int W>
+static __global__ void convert(A *to, const B *from, int64_t count)
+{
+    const int64_t i = p4_flat_index<W>();
+    float v[W];
+    if (i < count) {
+        p4_load_part(v, from + i, count - i);
+        p4_store_part(to + i, v, count - i);
+    }
+}
+
+void p4_cuda_act_to_f32(p4_device *device, float *to, const void *act, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(to) | P4_ADDRESS(act), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              convert<float, elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                  to, (const elem *)act, count));
+    p4_cuda_launched(device, "act_to_f32");
+}
+
+void p4_cuda_f32_to_act(p4_device *device, void *act, const float *from, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(act) | P4_ADDRESS(from), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              convert<elem, float, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)act, from,
+                                                                                                 count));
+    p4_cuda_launched(device, "f32_to_act");
+}
+
+template <typename T, int W>
+static __global__ void add(T *out, const T *a, const T *b, int64_t count)
+{
+    const int64_t i = p4_flat_index<W>();
+    float x[W], y[W];
+    if (i >= count) {
+        return;
+    }
+    p4_load_part(x, a + i, count - i);
+    p4_load_part(y, b + i, count - i);
+#pragma unroll
+    for (int k = 0; k < W; k++) {
+        x[k] += y[k];
+    }
+    p4_store_part(out + i, x, count - i);
+}
+
+void p4_cuda_add(p4_device *device, void *out, const void *a, const void *b, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(out) | P4_ADDRESS(a) | P4_ADDRESS(b), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              add<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)out, (const elem *)a,
+                                                                                      (const elem *)b, count));
+    p4_cuda_launched(device, "add");
+}
+
+static __device__ __forceinline__ float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+/* sigmoid(x), and its slope s (1 - s) without the cancellation of 1 - s. */
+static __device__ __forceinline__ float sigmoid_slope(float x, float *slope)
+{
+    const float e = expf(-fabsf(x)), large = 1.0f / (1.0f + e);
+    *slope = e * large * large;
+    return x < 0.0f ? e * large : large;
+}
+
+/* One block a row. */
+template <typename T, int W>
+static __global__ void swiglu_rows(T *h, const T *gate_up, int64_t F)
+{
+    const T *gate = gate_up + blockIdx.x * 2 * F, *up = gate + F;
+    for (int64_t f = (int64_t)threadIdx.x * W; f < F; f += (int64_t)blockDim.x * W) {
+        float g[W], u[W];
+        p4_load(g, gate + f);
+        p4_load(u, up + f);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            u[i] *= g[i] * sigmoid(g[i]);
+        }
+        p4_store(h + blockIdx.x * F + f, u);
+    }
+}
+
+template <typename T, int W>
+static __global__ void swiglu_backward_rows(T *d, const T *dh, const T *gate_up, int64_t F)
+{
+    const T *gate = gate_up + blockIdx.x * 2 * F, *up = gate + F;
+    T *dgate = d + blockIdx.x * 2 * F, *dup = dgate + F;
+    for (int64_t f = (int64_t)threadIdx.x * W; f < F; f += (int64_t)blockDim.x * W) {
+        float g[W], u[W], from[W];
+        p4_load(g, gate + f);
+        p4_load(u, up + f);
+        p4_load(from, dh + blockIdx.x * F + f);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            float slope, s = sigmoid_slope(g[i], &slope);
+            u[i] *= from[i] * (s + g[i] * slope);
+            g[i] *= from[i] * s;
+        }
+        p4_store(dgate + f, u);
+        p4_store(dup + f, g);
+    }
+}
+
+void p4_cuda_swiglu_forward(p4_device *device, void *h, const void *gate_up, int64_t N, int64_t F)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(h) | P4_ADDRESS(gate_up), F * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(F, p4_cuda_width(device, wide)), MLP_THREADS);
+    if (N <= 0 || F <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              swiglu_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>((elem *)h, (const elem *)gate_up, F));
+    p4_cuda_launched(device, "swiglu_forward");
+}
+
+void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
+                             int64_t F)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dgate_up) | P4_ADDRESS(dh) | P4_ADDRESS(gate_up),
+                                   F * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(F, p4_cuda_width(device, wide)), MLP_THREADS);
+    if (N <= 0 || F <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              swiglu_backward_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
+                  (elem *)dgate_up, (const elem *)dh, (const elem *)gate_up, F));
+    p4_cuda_launched(device, "swiglu_backward");
+}
+
+/* gelu(x) = x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): no cancellation for x < 0. */
+#define GELU_SLOPE (2.0f * 0.7978845608028654f)
+#define GELU_CUBIC 0.044715f
+
+template <typename T, int W>
+static __global__ void gelu(T *h, const T *x, int64_t count)
+{
+    const int64_t i = p4_flat_index<W>();
+    float v[W];
+    if (i >= count) {
+        return;
+    }
+    p4_load_part(v, x + i, count - i);
+#pragma unroll
+    for (int k = 0; k < W; k++) {
+        v[k] *= sigmoid(GELU_SLOPE * v[k] * (1.0f + GELU_CUBIC * v[k] * v[k]));
+    }
+    p4_store_part(h + i, v, count - i);
+}
+
+template <typename T, int W>
+static __global__ void gelu_backward(T *dx, const T *dh, const T *x, int64_t count)
+{
+    const int64_t i = p4_flat_index<W>();
+    float v[W], d[W];
+    if (i >= count) {
+        return;
+    }
+    p4_load_part(v, x + i, count - i);
+    p4_load_part(d, dh + i, count - i);
+#pragma unroll
+    for (int k = 0; k < W; k++) {
+        const float square = GELU_CUBIC * v[k] * v[k];
+        float slope, s = sigmoid_slope(GELU_SLOPE * v[k] * (1.0f + square), &slope);
+        d[k] *= s + v[k] * slope * GELU_SLOPE * (1.0f + 3.0f * square);
+    }
+    p4_store_part(dx + i, d, count - i);
+}
+
+void p4_cuda_gelu_forward(p4_device *device, void *h, const void *x, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(h) | P4_ADDRESS(x), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              gelu<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)h, (const elem *)x,
+                                                                                       count));
+    p4_cuda_launched(device, "gelu_forward");
+}
+
+void p4_cuda_gelu_backward(p4_device *device, void *dx, const void *dh, const void *x, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dx) | P4_ADDRESS(dh) | P4_ADDRESS(x), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              gelu_backward<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                  (elem *)dx, (const elem *)dh, (const elem *)x, count));
+    p4_cuda_launched(device, "gelu_backward");
+}

@@ -1,0 +1,227 @@
+/* The emulator: fibres for the threads of a block, memory and cuBLASLt by plain loops. EMU_ORDER=reverse runs threads and
+ * blocks from the last to the first: results that then differ depend on a race. */
+#include "emu.h"
+#include <cublasLt.h>
+#include <sys/mman.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <vector>
+
+emu_thread *emu_now;
+extern "C" void emu_switch(void **save, void *to);
+asm(R"(
+.globl emu_switch
+emu_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+
+enum { THREADS = 1024, STACK = 128 << 10 };
+struct barrier { int arrived, alive; unsigned generation; };
+static struct fibre { void *sp; char *stack; bool done; emu_thread thread; } fibres[THREADS];
+static barrier block_barrier, warp_barrier[32];
+alignas(16) static char slots[32][32 * 16];
+alignas(256) static char shared_memory[232 << 10];
+static void *scheduler;
+static const std::function<void()> *running;
+static bool moved; /* somebody passed a barrier or ended */
+
+static void release(barrier *b)
+{
+    if (b->arrived >= b->alive && b->arrived > 0) { b->arrived = 0; b->generation++; moved = true; }
+}
+static void yield()
+{
+    fibre *f = &fibres[emu_now->index];
+    emu_switch(&f->sp, scheduler);
+}
+static void wait_at(barrier *b, int wanted)
+{
+    unsigned mine = b->generation;
+    b->arrived++;
+    moved = true;
+    if (wanted && b->arrived >= wanted) { b->arrived = 0; b->generation++; }
+    else release(b);
+    while (b->generation == mine) yield();
+}
+void emu_block_barrier() { wait_at(&block_barrier, 0); }
+void emu_warp_barrier(unsigned mask)
+{
+    barrier *b = &warp_barrier[emu_now->index / 32];
+    wait_at(b, mask == 0xffffffffu ? 0 : __builtin_popcount(mask));
+}
+void *emu_warp_slots() { return slots[emu_now->index / 32]; }
+void *emu_dynamic_shared() { return shared_memory; }
+
+static void entry()
+{
+    (*running)();
+    fibre *f = &fibres[emu_now->index];
+    f->done = moved = true;
+    block_barrier.alive--;
+    release(&block_barrier);
+    warp_barrier[f->thread.index / 32].alive--;
+    release(&warp_barrier[f->thread.index / 32]);
+    yield();
+    abort();
+}
+
+static void run_block(int count)
+{
+    int left = count;
+    static const bool reverse = getenv("EMU_ORDER") && *getenv("EMU_ORDER");
+    while (left) {
+        moved = false;
+        left = 0;
+        for (int k = 0; k < count; k++) {
+            int i = reverse ? count - 1 - k : k;
+            if (!fibres[i].done) {
+                emu_now = &fibres[i].thread;
+                emu_switch(&scheduler, fibres[i].sp);
+                left += !fibres[i].done;
+            }
+        }
+        if (left && !moved) { fprintf(stderr, "emulator: threads of a block wait for each other\n"); abort(); }
+    }
+}
+
+static cudaError_t last;
+void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared)
+{
+    int count = (int)(block.x * block.y * block.z);
+    if (count < 1 || count > THREADS || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
+        shared > sizeof shared_memory) {
+        last = cudaErrorInvalidConfiguration;
+        return;
+    }
+    static const bool reverse = getenv("EMU_ORDER") && *getenv("EMU_ORDER");
+    emu_thread *outer = emu_now;
+    running = &body;
+    int64_t blocks = (int64_t)grid.x * grid.y * grid.z;
+    for (int64_t k = 0; k < blocks; k++) {
+        int64_t b = reverse ? blocks - 1 - k : k;
+        memset(shared_memory, 0xff, shared);
+        block_barrier = {0, count, 0};
+        for (int w = 0; w < (count + 31) / 32; w++) warp_barrier[w] = {0, count - 32 * w < 32 ? count - 32 * w : 32, 0};
+        for (int i = 0; i < count; i++) {
+            fibre *f = &fibres[i];
+            if (!f->stack) f->stack = (char *)mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            f->done = false;
+            f->thread.index = i;
+            f->thread.block = block;
+            f->thread.grid = grid;
+            f->thread.tid = {i % block.x, i / block.x % block.y, i / block.x / block.y};
+            f->thread.bid = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
+            void **top = (void **)(f->stack + STACK - 64);
+            *--top = NULL;                /* keeps the stack aligned as after a call */
+            *--top = (void *)entry;
+            for (int r = 0; r < 6; r++) *--top = NULL;
+            f->sp = top;
+        }
+        run_block(count);
+    }
+    emu_now = outer;
+}
+
+extern "C" {
+cudaError_t cudaGetLastError(void) { cudaError_t e = last; last = cudaSuccess; return e; }
+const char *cudaGetErrorString(cudaError_t e) { static char t[32]; snprintf(t, sizeof t, "error %d", (int)e); return t; }
+cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) { memset(p, 0, sizeof *p); strcpy(p->name, "emulator"); p->major = 9; p->multiProcessorCount = 132; p->totalGlobalMem = 1u << 30; p->sharedMemPerBlockOptin = 227 << 10; return cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) { *v = a == cudaDevAttrMultiProcessorCount ? 132 : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 << 10 : 0; return cudaSuccess; }
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { *s = (cudaStream_t)&last; return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { *e = (cudaEvent_t)&last; return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+/* exactly `bytes` usable when the address sanitizer watches: rounded to 256 only in alignment */
+cudaError_t cudaMalloc(void **p, size_t n) { return posix_memalign(p, 256, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
+cudaError_t cudaFree(void *p) { free(p); return cudaSuccess; }
+cudaError_t cudaMallocHost(void **p, size_t n) { return cudaMalloc(p, n); }
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned) { return cudaMalloc(p, n); }
+cudaError_t cudaFreeHost(void *p) { free(p); return cudaSuccess; }
+cudaError_t cudaMemGetInfo(size_t *a, size_t *b) { *a = *b = 1u << 30; return cudaSuccess; }
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t) { memmove(to, from, n); return cudaSuccess; }
+cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind) { memmove(to, from, n); return cudaSuccess; }
+cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t) { memset(to, v, n); return cudaSuccess; }
+
+struct product { cublasOperation_t a, b; uint32_t epilogue; const void *bias; };
+struct layout { cudaDataType type; uint64_t rows, cols; int64_t ld; };
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) { *h = (cublasLtHandle_t)&last; return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
+const char *cublasLtGetStatusString(cublasStatus_t) { return "a cuBLASLt error"; }
+cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t d, size_t n, cublasComputeType_t c, cudaDataType_t s)
+{
+    memset(d, 0, n);
+    ((product *)d)->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    return c == CUBLAS_COMPUTE_32F && s == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t what, const void *from, size_t n)
+{
+    product *p = (product *)d;
+    switch (what) {
+    case CUBLASLT_MATMUL_DESC_TRANSA: memcpy(&p->a, from, n); break;
+    case CUBLASLT_MATMUL_DESC_TRANSB: memcpy(&p->b, from, n); break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE: memcpy(&p->epilogue, from, n); break;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: memcpy(&p->bias, from, n); break;
+    default: return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t m, size_t, cudaDataType t, uint64_t r, uint64_t c, int64_t ld)
+{
+    *(layout *)m = {t, r, c, ld};
+    return ld >= (int64_t)r ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t p, size_t n) { memset(p, 0, n); return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t, const void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
+static float at(const void *p, cudaDataType t, int64_t i)
+{
+    return t == CUDA_R_32F ? ((const float *)p)[i] : __bfloat162float(((const __nv_bfloat16 *)p)[i]);
+}
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t dd, cublasLtMatrixLayout_t la, cublasLtMatrixLayout_t lb, cublasLtMatrixLayout_t lc, cublasLtMatrixLayout_t, cublasLtMatmulPreference_t, int, cublasLtMatmulHeuristicResult_t *r, int *found)
+{
+    product *p = (product *)dd;
+    layout *a = (layout *)la, *b = (layout *)lb, *c = (layout *)lc;
+    uint64_t m = p->a ? a->cols : a->rows, k = p->a ? a->rows : a->cols, n = p->b ? b->rows : b->cols, k2 = p->b ? b->cols : b->rows;
+    memset(r, 0, sizeof *r);
+    *found = 1;
+    return m == c->rows && n == c->cols && k == k2 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const void *alpha, const void *A, cublasLtMatrixLayout_t la, const void *B, cublasLtMatrixLayout_t lb, const void *beta, const void *C, cublasLtMatrixLayout_t lc, void *D, cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t)
+{
+    product *p = (product *)dd;
+    layout *a = (layout *)la, *b = (layout *)lb, *c = (layout *)lc;
+    int64_t m = (int64_t)c->rows, n = (int64_t)c->cols, k = (int64_t)(p->a ? a->rows : a->cols);
+    float al = *(const float *)alpha, be = *(const float *)beta;
+    for (int64_t j = 0; j < n; j++) {
+        for (int64_t i = 0; i < m; i++) {
+            float sum = 0.0f;
+            for (int64_t l = 0; l < k; l++)
+                sum += at(A, a->type, p->a ? l + i * a->ld : i + l * a->ld) * at(B, b->type, p->b ? j + l * b->ld : l + j * b->ld);
+            float v = al * sum + (be != 0.0f ? be * at(C, c->type, i + j * c->ld) : 0.0f);
+            if (p->epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p->bias, c->type, i);
+            if (c->type == CUDA_R_32F) ((float *)D)[i + j * c->ld] = v;
+            else ((__nv_bfloat16 *)D)[i + j * c->ld] = __float2bfloat16_rn(v);
+        }
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+}

@@ -1,0 +1,148 @@
+/* Force-included before every translated file: what device code needs from the compiler. */
+#pragma once
+#include <cuda_runtime.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <math.h>
+#include <limits.h>
+#include <stdint.h>
+#include <string.h>
+#include <functional>
+#undef __shared__
+#define __shared__ static
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#undef __restrict__
+#define __restrict__ __restrict
+
+struct emu_thread { uint3 tid, bid; dim3 block, grid; int index; };
+extern emu_thread *emu_now;
+#define threadIdx (emu_now->tid)
+#define blockIdx (emu_now->bid)
+#define blockDim (emu_now->block)
+#define gridDim (emu_now->grid)
+#define warpSize 32
+
+void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared);
+template <typename F> void emu_launch(F body, dim3 grid, dim3 block, size_t shared = 0, cudaStream_t = 0)
+{
+    emu_run(body, grid, block, shared);
+}
+void *emu_dynamic_shared();
+void emu_block_barrier();
+void emu_warp_barrier(unsigned mask);
+void *emu_warp_slots(); /* 32 x 16 bytes of this warp */
+
+#define __syncthreads emu_block_barrier
+static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu_warp_barrier(mask); }
+static inline int __syncthreads_or(int x);
+
+template <typename V> V emu_exchange(unsigned mask, V x, int from)
+{
+    char *slots = (char *)emu_warp_slots();
+    int lane = emu_now->index % 32;
+    V got;
+    memcpy(slots + lane * 16, &x, sizeof x);
+    emu_warp_barrier(mask);
+    memcpy(&got, slots + (from & 31) * 16, sizeof x);
+    emu_warp_barrier(mask);
+    return got;
+}
+template <typename V> V __shfl_xor_sync(unsigned mask, V x, int step, int = 32) { return emu_exchange(mask, x, emu_now->index % 32 ^ step); }
+template <typename V> V __shfl_sync(unsigned mask, V x, int lane, int width = 32) { int me = emu_now->index % 32; return emu_exchange(mask, x, (me & ~(width - 1)) | (lane & (width - 1))); }
+template <typename V> V __shfl_down_sync(unsigned mask, V x, int step, int width = 32) { int me = emu_now->index % 32; int to = me % width + step < width ? me + step : me; return emu_exchange(mask, x, to); }
+template <typename V> V __shfl_up_sync(unsigned mask, V x, int step, int width = 32) { int me = emu_now->index % 32; int to = me % width >= step ? me - step : me; return emu_exchange(mask, x, to); }
+static inline unsigned __ballot_sync(unsigned mask, int x)
+{
+    unsigned bits = 0;
+    for (int lane = 0; lane < 32; lane++) {
+        int other = emu_exchange(mask, x, lane);
+        bits |= (mask >> lane & 1) && other ? 1u << lane : 0;
+    }
+    return bits;
+}
+static inline int __any_sync(unsigned mask, int x) { return __ballot_sync(mask, x) != 0; }
+static inline int __all_sync(unsigned mask, int x) { return __ballot_sync(mask, x) == mask; }
+static inline unsigned __reduce_add_sync(unsigned mask, unsigned x) { unsigned s = 0; for (int l = 0; l < 32; l++) { unsigned o = emu_exchange(mask, x, l); s += mask >> l & 1 ? o : 0; } return s; }
+static inline unsigned __reduce_max_sync(unsigned mask, unsigned x) { unsigned s = 0; for (int l = 0; l < 32; l++) { unsigned o = emu_exchange(mask, x, l); s = (mask >> l & 1) && o > s ? o : s; } return s; }
+static inline unsigned __reduce_min_sync(unsigned mask, unsigned x) { unsigned s = ~0u; for (int l = 0; l < 32; l++) { unsigned o = emu_exchange(mask, x, l); s = (mask >> l & 1) && o < s ? o : s; } return s; }
+static inline int emu_syncthreads_or(int x);
+template <typename V, typename X> V atomicAdd(V *to, X x) { V old = *to; *to = old + (V)x; return old; }
+template <typename V, typename X> V atomicMax(V *to, X x) { V old = *to; *to = old > (V)x ? old : (V)x; return old; }
+template <typename V, typename X> V atomicMin(V *to, X x) { V old = *to; *to = old < (V)x ? old : (V)x; return old; }
+template <typename V, typename X> V atomicOr(V *to, X x) { V old = *to; *to = old | (V)x; return old; }
+template <typename V> V atomicExch(V *to, V x) { V old = *to; *to = x; return old; }
+
+static inline float emu_exp(float x) { return exp2f(x * 1.44269504f); }
+#define __expf emu_exp
+static inline float emu_log(float x) { return log2f(x) * 0.693147182f; }
+#define __logf emu_log
+static inline float __fdividef(float a, float b) { return a / b; }
+static inline float __frcp_rn(float a) { return 1.0f / a; }
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fsub_rn(float a, float b) { return a - b; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
+static inline float __fsqrt_rn(float a) { return sqrtf(a); }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+static inline double __dmul_rn(double a, double b) { return a * b; }
+static inline double __dadd_rn(double a, double b) { return a + b; }
+static inline double __dsub_rn(double a, double b) { return a - b; }
+static inline double __ddiv_rn(double a, double b) { return a / b; }
+static inline double __dsqrt_rn(double a) { return sqrt(a); }
+static inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
+static inline float rsqrtf(float a) { return 1.0f / sqrtf(a); }
+static inline float exp2f_approx(float a) { return exp2f(a); }
+static inline unsigned __float_as_uint(float a) { unsigned b; memcpy(&b, &a, 4); return b; }
+static inline int __float_as_int(float a) { int b; memcpy(&b, &a, 4); return b; }
+static inline float __uint_as_float(unsigned a) { float b; memcpy(&b, &a, 4); return b; }
+static inline float __int_as_float(int a) { float b; memcpy(&b, &a, 4); return b; }
+static inline long long __double_as_longlong(double a) { long long b; memcpy(&b, &a, 8); return b; }
+static inline double __longlong_as_double(long long a) { double b; memcpy(&b, &a, 8); return b; }
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
+static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+static inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
+static inline int __ffs(int x) { return __builtin_ffs(x); }
+template <typename V> V __ldg(const V *p) { return *p; }
+template <typename V> V __ldcs(const V *p) { return *p; }
+template <typename V> void __stcs(V *p, V x) { *p = x; }
+template <typename A, typename B> auto min(A a, B b) -> decltype(a + b) { return a < b ? a : b; }
+template <typename A, typename B> auto max(A a, B b) -> decltype(a + b) { return a > b ? a : b; }
+static inline int __syncthreads_or(int x)
+{
+    static int any[2];
+    static int turn_of[1024];
+    int turn = turn_of[emu_now->index]++ & 1;
+    if (x) any[turn] = 1;
+    emu_block_barrier();
+    int got = any[turn];
+    emu_block_barrier();
+    any[turn] = 0;
+    emu_block_barrier();
+    return got;
+}
+static inline int __syncthreads_count(int x)
+{
+    static int sum;
+    emu_block_barrier();
+    sum = 0;
+    emu_block_barrier();
+    sum += x != 0;
+    emu_block_barrier();
+    int got = sum;
+    emu_block_barrier();
+    return got;
+}
+static inline void __threadfence() {}
+static inline void __threadfence_block() {}
+template <typename... A> cudaError_t cudaFuncSetAttribute(void (*)(A...), cudaFuncAttribute, int) { return cudaSuccess; }
+static inline double __hiloint2double(int hi, int lo) { return __longlong_as_double((long long)((unsigned long long)(unsigned)hi << 32 | (unsigned)lo)); }
+static inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) { for (int i = 0; i < 4; i++) c += (a >> 8 * i & 255) * (b >> 8 * i & 255); return c; }
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s)
+{
+    unsigned long long both = (unsigned long long)b << 32 | a;
+    unsigned r = 0;
+    for (int i = 0; i < 4; i++) r |= (unsigned)(both >> 8 * (s >> 4 * i & 7) & 255) << 8 * i;
+    return r;
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compresses the demo model on two ranks: sets up, builds, makes the demo's stories, quantizes the shipped model
-# to ternary weights, fine-tunes it and shows the verdict. The last line is the path of results.json. The exit
-# status is 3 when the perplexity rose by more than the demo allows (10 %).
+# Compresses the demo model on two ranks: sets up, builds, makes the demo's stories, quantizes the shipped
+# model to ternary weights, fine-tunes it and shows the verdict. The last line is the path of results.json.
+# The exit status is 3 when the perplexity rose by more than the demo allows (10 %).
 #
 #   jobs/quickstart.sh [key=value ...]     keys of the configuration, which win over jobs/demo/quickstart.json
 set -euo pipefail

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the demo's scripts share; read with `.` from the project's folder. Installs what is missing, builds, makes
-# the demo data in build/demo, and defines run_ranks.
+# What the demo's scripts share; read with `.` from the project's folder. Installs what is missing, builds,
+# makes the demo data in build/demo, and defines run_ranks.
 
 # quietly LOG COMMAND...: shows the output only when the command fails.
 quietly() {

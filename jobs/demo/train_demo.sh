@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains the demo's model from random weights with phase4_mpi itself and puts it into jobs/demo/model, which is
-# what ships. Run it after a change to the stories, the tokenizer or the model's shape. About five minutes on two
-# cores.
+# Trains the demo's model from random weights with phase4_mpi itself and puts it into jobs/demo/model, which
+# is what ships. Run it after a change to the stories, the tokenizer or the model's shape.
+#
 #
 #   jobs/demo/train_demo.sh [key=value ...]     keys of the configuration, which win over jobs/demo/train.json
 set -euo pipefail

@@ -88,7 +88,7 @@ if ! start two_bits 2 device=cuda enable_fine_tuning=false mixed_precision=false
     exit 0
 fi
 "$TOOL_COMPARE" cpu_bits two_bits bits 1e-5
-long="device=cuda mixed_precision=false fine_tune_max_steps=200"
+long="device=cuda mixed_precision=false fine_tune_max_steps=200 fine_tune_lr=1e-3"
 # shellcheck disable=SC2086
 {
     run one 1 $long

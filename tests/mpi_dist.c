@@ -77,6 +77,20 @@ static void check_agreement(p4_dist *dist)
     p4_error_clear();
 }
 
+/* One node here: its ranks are all ranks. */
+static void check_node(p4_dist *dist)
+{
+    int64_t mine[2] = {dist->rank, 7 * dist->rank}, all[2 * 8];
+    EXPECT(dist->local_ranks == dist->ranks && dist->ranks <= 8, "%d of %d ranks", dist->local_ranks, dist->ranks);
+    p4_dist_node_gather(dist, all, mine, sizeof mine);
+    for (int r = 0; r < dist->ranks; r++) {
+        EXPECT(all[2 * r] == r && all[2 * r + 1] == 7 * r, "rank %d gave %lld", r, (long long)all[2 * r]);
+    }
+    p4_rc rc = p4_consult(dist, fail_on(dist, dist->ranks - 1, dist->ranks - 1));
+    EXPECT(rc == P4_E_INPUT && strstr(p4_last_error(), "says no") != NULL, "\"%s\"", p4_last_error());
+    p4_error_clear();
+}
+
 /* Every layer has a stage, stages never go back, every item an owner of its layer's group; no rank is idle without need. */
 static void check_plan(int ranks, int64_t layers)
 {
@@ -123,6 +137,7 @@ int main(void)
     check_sums(&dist);
     check_ring(&dist);
     check_agreement(&dist);
+    check_node(&dist);
     for (int ranks = 1; ranks <= 9; ranks++) {
         for (int64_t layers = 1; layers <= 12; layers++) {
             check_plan(ranks, layers);

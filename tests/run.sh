@@ -3,7 +3,7 @@
 # "N skipped" where a test could not run here; it says why); the exit status is 0 when nothing failed.
 #
 #   tests/run.sh              everything
-#   tests/run.sh -L unit      with options of CTest: one label (unit, mpi, job, slurm, package, source, fuzz), -R NAME, ...
+#   tests/run.sh -L unit      with options of CTest: one label (unit, mpi, job, gpu, slurm, package, source, fuzz), -R NAME, ...
 #                             (the fuzzers are built only when an option names them)
 set -euo pipefail
 export LC_ALL=C

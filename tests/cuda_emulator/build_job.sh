@@ -2,7 +2,7 @@
 # Links whole programs of a build with the CUDA column emulated, for machines without a GPU:
 #   EMU_TESTS=" " tests/cuda_emulator/build.sh        the emulated column
 #   tests/cuda_emulator/build_job.sh BUILD [target...] phase4_mpi, test_net, ... of BUILD (Ninja, built with P4_CUDA) into $EMU_OUT
-#   tests/cuda_emulator/check_job.sh BUILD             and runs them, device memory closed to host code (EMU_GUARD)
+#   tests/cuda_emulator/check_job.sh                   and runs them, device memory closed to host code (EMU_GUARD)
 set -e
 emu=$(cd "$(dirname "$0")" && pwd)
 build=$1

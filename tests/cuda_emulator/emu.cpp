@@ -2,7 +2,8 @@
  * blocks from the last to the first: results that then differ depend on a race.
  *
  * EMU_GUARD=1: device memory may be touched by kernels, copies and products only; host code that reads or writes it ends
- * the program, with its calls. Copies check which side of the bus each address is on. */
+ * the program, with its calls. Copies check which side of the bus each address is on. EMU_GPUS, EMU_FIRST_GPU: how many GPUs
+ * this process sees, from which of the machine's on (several ranks move device memory by MPI here, without EMU_GUARD). */
 #include "emu.h"
 #include <cublasLt.h>
 #include <execinfo.h>
@@ -205,8 +206,9 @@ void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t sh
 extern "C" {
 cudaError_t cudaGetLastError(void) { cudaError_t e = last; last = cudaSuccess; return e; }
 const char *cudaGetErrorString(cudaError_t e) { static char t[32]; snprintf(t, sizeof t, "error %d", (int)e); return t; }
-cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) { memset(p, 0, sizeof *p); strcpy(p->name, "emulator"); p->major = 9; p->multiProcessorCount = 132; p->totalGlobalMem = 1u << 30; p->sharedMemPerBlockOptin = 227 << 10; return cudaSuccess; }
+static int number_of(const char *name, int otherwise) { const char *text = getenv(name); return text ? atoi(text) : otherwise; }
+cudaError_t cudaGetDeviceCount(int *n) { *n = number_of("EMU_GPUS", 1); return *n > 0 ? cudaSuccess : cudaErrorNoDevice; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int ordinal) { memset(p, 0, sizeof *p); p->uuid.bytes[0] = (char)(number_of("EMU_FIRST_GPU", 0) + ordinal); strcpy(p->name, "emulator"); p->major = 9; p->multiProcessorCount = 132; p->totalGlobalMem = 1u << 30; p->sharedMemPerBlockOptin = 227 << 10; return cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) { *v = a == cudaDevAttrMultiProcessorCount ? 132 : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 << 10 : 0; return cudaSuccess; }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int) { return cudaSuccess; }

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Runs what build_job.sh has linked, with device memory closed to host code: the tests of the network and of phase4.h (these
+# run a whole job too). Minutes.
+set -e
+out=${EMU_OUT:-$(cd "$(dirname "$0")/../.." && pwd)/build/cuda_emulator}
+export EMU_GUARD=1 P4_NEED_GPU=1 P4_TEST_DEVICE=cuda OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+for t in ${*:-test_api test_api_train test_net}; do
+    echo "== $t"
+    "$out/$t"
+done

@@ -47,7 +47,7 @@ p4_rc p4_job_open_device(p4_job *job)
     job->threads = c->threads_per_rank > 0 ? c->threads_per_rank : p4_dist_cores(job->dist);
     job->ops = p4_ops_find("cpu");
     TRY(job->ops->open(&job->device, 0, job->threads, false));
-    job->coll = p4_coll_mpi(job->dist);
+    TRY(p4_coll_open(&job->coll, job->dist, "mpi", NULL, 0));
 done:
     return rc;
 }

@@ -89,7 +89,8 @@ p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, i
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 
 /* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Adds to *score (nll, count,
- * hits). The plan must say train. */
+ * hits), for which the host waits; NULL: the losses stay in net->nll [N] until the next pass, and nothing is waited for.
+ * The plan must say train. */
 p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink,
                    p4_score *score);
 

@@ -155,5 +155,5 @@ p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float
         ops->embed_backward(net->device, dtoken, vector_grad(net, sink, P4_ROLE_POSITION, -1), net->ids, net->dx, B, T,
                             a->C, a->V);
     }
-    return add_training_score(net, B, T, score);
+    return score != NULL ? add_training_score(net, B, T, score) : P4_OK;
 }

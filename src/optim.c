@@ -134,11 +134,6 @@ done:
     return rc;
 }
 
-void p4_optim_zero_grad(p4_optim *o)
-{
-    o->ops->zero(o->device, o->grad, o->count * 4);
-}
-
 p4_rc p4_optim_sq_norms(p4_optim *o, double h_squares[2])
 {
     o->ops->zero(o->device, o->sums, 2 * sizeof *o->sums);

@@ -136,6 +136,16 @@ static void after(p4_coll *coll, int64_t up_to)
     }
 }
 
+/* Without leaving "not ready" behind as the thread's last error, which the next kernel launch would report as its own. */
+static cudaError_t query(cudaEvent_t event)
+{
+    cudaError_t error = cudaEventQuery(event);
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError();
+    }
+    return error;
+}
+
 /* Steps over the operations that are done: true when there were any. */
 static bool advanced(p4_coll *coll)
 {
@@ -143,7 +153,7 @@ static bool advanced(p4_coll *coll)
     int64_t known = state->finished;
     state->finished = p4_max_i64(known, state->called - MARKS); /* older events stand for newer operations by now */
     while (state->finished < state->called &&
-           cudaEventQuery(state->done[(state->finished + 1) % MARKS]) == cudaSuccess) {
+           query(state->done[(state->finished + 1) % MARKS]) == cudaSuccess) {
         state->finished++;
     }
     return state->finished > known;
@@ -162,7 +172,7 @@ static void settle(p4_coll *coll, const char *what, ...)
     cuda_ok(coll, cudaEventRecord(state->settled, state->compute), text);
     double started_s = p4_now_s();
     for (int64_t polls = 0;; polls++) {
-        cudaError_t error = cudaEventQuery(state->settled);
+        cudaError_t error = query(state->settled);
         if (error == cudaSuccess) {
             state->finished = state->called;
             return;

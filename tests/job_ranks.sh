@@ -2,6 +2,7 @@
 # The result does not depend on the number of ranks: 1, 2, 3 and 4 ranks (the demo model has 6 layers; a fixture with 2 layers
 # has fewer layers than ranks) quantize to the same bits and fine-tune to the same loss; so do all gradient paths.
 # Stated bound of the fine-tuned loss: 1e-5 relative (fp32 gradient sums in another order, amplified by requantizing).
+# With activations rounded to 8 bits 1e-4.
 set -eu
 cd "$TMP"
 "$PHASE4_DEMO" demo --stories 400 >/dev/null
@@ -50,7 +51,7 @@ done
 "$TOOL_COMPARE" part1 part3 losses 1e-5
 "$TOOL_COMPARE" part1 part_once1 losses 1e-5
 "$TOOL_COMPARE" part1 part_once3 losses 1e-5
-"$TOOL_COMPARE" eight1 eight2 losses 1e-5
+"$TOOL_COMPARE" eight1 eight2 losses 1e-4 # a last bit that moves an activation to the next of 256 values shows
 "$TOOL_COMPARE" grok1 grok3 losses 1e-5
 if "$TOOL_COMPARE" bits1 tuned1 bits 1e-6 2>/dev/null; then # a comparison that cannot fail would prove nothing
     echo "fine-tuning changed nothing"

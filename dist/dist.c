@@ -4,12 +4,17 @@
 #include <limits.h>
 #include <mpi.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { MESSAGE_BYTES = 16384 };
+enum {
+    MESSAGE_BYTES = 16384,
+    ABORT_S = 10 /* a process that cannot end itself within this time is ended by SIGALRM */
+};
 static const int64_t PIECE_BYTES = (int64_t)1 << 30; /* one MPI call moves at most this much: counts are int */
 
 struct p4_dist_state {
@@ -78,6 +83,11 @@ _Noreturn void p4_abort(p4_dist *dist, const char *format, ...)
     va_end(args);
     fprintf(stderr, "phase4: rank %d: %s\n", dist->rank, message);
     fflush(NULL);
+    signal(SIGALRM, SIG_DFL);
+    alarm(ABORT_S);
+    if (dist->on_abort != NULL) {
+        dist->on_abort(dist->on_abort_user);
+    }
     MPI_Abort(dist->state->comm, P4_E_SYSTEM);
     _Exit(P4_E_SYSTEM);
 }

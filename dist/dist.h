@@ -9,6 +9,8 @@ typedef struct p4_dist {
     int local_rank, local_ranks; /* of this node */
     double timeout_s;            /* bound of every wait inside a training step */
     bool owns_mpi;               /* p4_dist_open called MPI_Init */
+    void (*on_abort)(void *user); /* NULL, or what p4_abort calls between its message and the end: frees the device */
+    void *on_abort_user;
     struct p4_dist_state *state;
 } p4_dist;
 

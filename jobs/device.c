@@ -181,7 +181,9 @@ p4_rc p4_job_open_device(p4_job *job)
     if (!gpu) {
         TRY_ALL(job->dist, open_cpu(job));
     }
-    job->coll = p4_coll_mpi(job->dist);
+    /* A single rank on a GPU moves nothing. */
+    TRY(p4_coll_open(&job->coll, job->dist, gpu && job->dist->ranks > 1 ? "nccl" : "mpi", job->ops->stream(job->device),
+                     job->ordinal));
 done:
     return rc;
 }

@@ -118,6 +118,7 @@ void p4_job_close(p4_job *job)
     p4_hf_model_close(&job->hf);
     free(job->random_weights);
     free(job->curve);
+    p4_coll_close(&job->coll);
     if (job->device != NULL) {
         job->ops->close(job->device);
     }

@@ -65,6 +65,7 @@ static void run_stage(p4_pipeline *pl, const p4_form *form, int which, int64_t m
         p4_net_embed(&pl->net, form, x, B, pl->T);
     } else {
         job->coll.recv(&job->coll, x, bytes, shard->stage[first - 1]);
+        p4_coll_join(&job->coll);
     }
     p4_net_layers(&pl->net, form, first, end, x, B, pl->T, probe);
     if (end == shard->layers) {
@@ -85,6 +86,7 @@ static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_for
         if (reference != NULL) {
             run_stage(pl, reference, 1, m, B, NULL);
         }
+        job->coll.settle(&job->coll, "evaluation: micro-batch %lld", (long long)m + 1); /* before the host waits for it */
         if (runs_head(pl)) {
             p4_net_score(&pl->net, form, reference, B, pl->T);
         }

@@ -85,6 +85,9 @@ static p4_rc size_steps(p4_trainer *t)
           (long long)windows, (long long)t->T, (long long)t->sequences);
     int64_t share = p4_ceil_div(t->sequences, ranks);
     t->micro_batch = p4_min_i64(share, c->micro_batch_size > 0 ? c->micro_batch_size : 8);
+    t->low = t->sequences * t->job->dist->rank / ranks;
+    t->high = t->sequences * (t->job->dist->rank + 1) / ranks;
+    t->rounds = p4_ceil_div(share, t->micro_batch);
     t->steps_per_epoch = windows / t->sequences;
     t->steps = t->steps_per_epoch * c->fine_tune_epochs;
     if (c->fine_tune_max_steps > 0) {
@@ -109,10 +112,7 @@ static p4_rc take_host_memory(p4_trainer *t)
                t->h_ids != NULL && t->order != NULL;
     for (int64_t i = 0; all && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        t->sharded[i] = t->job->config.zero_stage == 2 && p->ternary && p4_role_is_matrix(p->role);
-        if (p4_role_is_matrix(p->role) && p->row_offset == 0) {
-            t->slot_count = p4_max_i64(t->slot_count, p4_slot_rows(model, i) * p->cols);
-        }
+        t->sharded[i] = t->job->config.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
     }
     return all ? P4_OK : P4_E_SYSTEM;
 }
@@ -145,7 +145,7 @@ static p4_rc open_local(p4_trainer *t)
     lay_out_codes(t);
     TRY(job->ops->alloc(job->device, (void **)&t->codes, t->codes_bytes + 64));
     lay_out_codes(t);
-    TRY(job->ops->alloc(job->device, (void **)&t->slot_grad, t->slot_count * 4));
+    TRY(p4_trainer_sums_open(t));
     view_masters(t);
     for (int64_t i = 0; i < model->params_count; i++) {
         if (held[i]) {
@@ -164,6 +164,7 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
     *t = (p4_trainer){.job = job};
     TRY_ALL(job->dist, open_local(t));
     p4_trainer_publish(t, NULL);
+    job->coll.settle(&job->coll, "fine-tuning: the first codes");
     TRY_ALL(job->dist, job->ops->sync(job->device));
 done:
     if (rc != P4_OK) {
@@ -177,8 +178,8 @@ void p4_trainer_close(p4_trainer *t)
     if (t->codes != NULL) {
         t->job->ops->release(t->job->device, t->codes);
     }
-    if (t->slot_grad != NULL) {
-        t->job->ops->release(t->job->device, t->slot_grad);
+    if (t->job != NULL) {
+        p4_trainer_sums_close(t);
     }
     if (t->optim.ops != NULL) {
         p4_optim_close(&t->optim);
@@ -211,8 +212,13 @@ void p4_trainer_publish(p4_trainer *t, p4_quant_error *h_errors)
                            h_errors == NULL ? NULL : &h_errors[i], &master, p4_job_method(job),
                            (float)job->config.sparsity_threshold, NULL);
     }
-    for (int r = 0; job->dist->ranks > 1 && r < job->dist->ranks; r++) {
-        job->coll.bcast(&job->coll, t->codes + t->owner_first[r], t->owner_first[r + 1] - t->owner_first[r], r);
+    if (job->dist->ranks > 1) {
+        job->coll.begin(&job->coll); /* one launch: every owner sends at once */
+        for (int r = 0; r < job->dist->ranks; r++) {
+            job->coll.bcast(&job->coll, t->codes + t->owner_first[r], t->owner_first[r + 1] - t->owner_first[r], r);
+        }
+        job->coll.end(&job->coll);
+        p4_coll_join(&job->coll);
     }
 }
 
@@ -260,6 +266,7 @@ p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
     p4_rc rc = P4_OK;
     const p4_model *model = &t->job->hf.model;
     p4_trainer_publish(t, c->errors);
+    t->job->coll.settle(&t->job->coll, "fine-tuning: the codes to keep");
     TRY_ALL(t->job->dist, t->job->ops->sync(t->job->device)); /* the figures are on the host from here */
     for (int64_t i = 0; t->job->dist->ranks > 1 && i < model->params_count; i++) {
         if (t->sharded[i]) {
@@ -278,5 +285,5 @@ p4_trainer_memory p4_trainer_bytes(const p4_trainer *t)
 {
     return (p4_trainer_memory){.masters_bytes = t->optim.memory_bytes,
                                .codes_bytes = t->codes_bytes,
-                               .activations_bytes = t->net.memory_bytes + t->slot_count * 4};
+                               .activations_bytes = t->net.memory_bytes + t->buffers * t->layer_count * 4};
 }

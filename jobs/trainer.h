@@ -2,7 +2,12 @@
  * sequences with ternary weights; owners hold FP32 masters and optimizer state.
  *
  * zero_stage 2: the gradient of a block matrix is summed to its owner, which updates the master, requantizes and publishes
- * codes. zero_stage 0: everything is replicated and every gradient is summed to all. */
+ * codes. A gradient that waits for its sum takes memory for two layers only, so every micro-batch of a step is summed by
+ * itself. zero_stage 1: the same, but each rank adds up the whole gradient over its micro-batches (4 bytes a weight) and
+ * there is one sum a step. zero_stage 0: everything is replicated and every gradient is summed to all, once a step.
+ *
+ * The sums of a layer are one launch, queued when its backward pass is; they run beside the backward pass of the layers
+ * before it, where the collectives have a queue of their own. */
 #ifndef P4_TRAINER_H
 #define P4_TRAINER_H
 
@@ -18,10 +23,17 @@ typedef struct p4_trainer {
     char *codes;               /* device: codes and scales, sharded ones grouped by owner */
     int64_t *owner_first;      /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of codes belong to rank r */
     int64_t codes_bytes;
-    float *slot_grad;          /* device: gradient of one slot on its way to its owners */
-    int64_t slot_count;
+    float *staging;            /* device: gradients on their way to their owners, [buffers][layer_count]; layer l: l % buffers */
+    int64_t buffers, layer_count;
+    int64_t *staged_at;        /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
+    int64_t *marks;            /* [buffers]: the sums that read the buffer (coll.h) */
+    int64_t *pending;          /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
+    bool *summed;              /* [params_count]: this step's sum of a replicated gradient is queued */
+    bool sums_once;            /* micro-batches are added up here before they are summed over ranks */
     int32_t *h_ids;            /* [micro_batch, T] */
     int64_t micro_batch, T, sequences; /* sequences a step over all ranks */
+    int64_t low, high;         /* of these, this rank's are [low, high) */
+    int64_t rounds, round;     /* micro-batches of a step, the same on every rank; the one at work */
     uint64_t *order;           /* [windows]: this epoch's permutation */
     int64_t order_epoch;
     int64_t steps_per_epoch, steps;
@@ -47,6 +59,18 @@ typedef struct p4_trainer_memory {
     int64_t masters_bytes, codes_bytes, activations_bytes;
 } p4_trainer_memory;
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
+
+/* trainer_sums.c: where gradients go and when they are summed. Takes its memory. Local. */
+p4_rc p4_trainer_sums_open(p4_trainer *trainer);
+void p4_trainer_sums_close(p4_trainer *trainer);
+/* Of a step: no gradient is summed yet. */
+void p4_trainer_sums_start(p4_trainer *trainer);
+/* The sink of a micro-batch's backward pass (net.h); t->round says which. */
+p4_grad_sink p4_trainer_sink(p4_trainer *trainer);
+/* For a rank without sequences in this round: takes part in the sums, in the order of the backward pass. */
+void p4_trainer_sums_idle(p4_trainer *trainer);
+/* After the last micro-batch: the sums that are left; what the device's queue gets next sees all of them. */
+void p4_trainer_sums_finish(p4_trainer *trainer);
 
 /* Requantizes what this rank holds and gives every rank the owners' codes. Collective. */
 void p4_trainer_publish(p4_trainer *trainer, p4_quant_error *h_errors);

@@ -169,6 +169,12 @@ static p4_rc device_sync(p4_device *device)
     return device->failure[0] ? FAULT("%s", device->failure) : P4_OK;
 }
 
+static void *device_stream(p4_device *device)
+{
+    (void)device;
+    return NULL;
+}
+
 static void act_to_f32(p4_device *device, float *to, const void *act, int64_t count)
 {
     device_copy(device, to, act, count * (int64_t)sizeof(float));
@@ -213,6 +219,7 @@ const p4_ops p4_cpu_ops = {
     .copy = device_copy,
     .zero = device_zero,
     .sync = device_sync,
+    .stream = device_stream,
     .act_to_f32 = act_to_f32,
     .f32_to_act = f32_to_act,
     .weight_unpack = p4_cpu_weight_unpack,

@@ -192,6 +192,11 @@ static p4_rc device_sync(p4_device *device)
     return device->failure[0] ? FAULT("%s", device->failure) : P4_OK;
 }
 
+static void *device_stream(p4_device *device)
+{
+    return device->stream;
+}
+
 /* --- memory ----------------------------------------------------------------------------------------------------------- */
 
 static p4_rc device_alloc(p4_device *device, void **memory, int64_t bytes)
@@ -294,6 +299,7 @@ extern "C" const p4_ops p4_cuda_ops = {
     .copy = device_copy,
     .zero = device_zero,
     .sync = device_sync,
+    .stream = device_stream,
     .act_to_f32 = p4_cuda_act_to_f32,
     .f32_to_act = p4_cuda_f32_to_act,
     .weight_unpack = p4_cuda_weight_unpack,

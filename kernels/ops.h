@@ -71,6 +71,8 @@ typedef struct p4_ops {
     void (*copy)(p4_device *device, void *to, const void *from, int64_t bytes);
     void (*zero)(p4_device *device, void *memory, int64_t bytes);
     p4_rc (*sync)(p4_device *device);
+    /* The queue itself, for what is ordered with it from outside (dist/coll.h): the CUDA stream; NULL on the CPU. */
+    void *(*stream)(p4_device *device);
     void (*act_to_f32)(p4_device *device, float *to, const void *act, int64_t count);
     void (*f32_to_act)(p4_device *device, void *act, const float *from, int64_t count);
 

@@ -131,11 +131,6 @@ p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
     return o->ops->sync(o->device);
 }
 
-void p4_optim_zero_grad(p4_optim *o)
-{
-    o->ops->zero(o->device, o->grad, o->count * 4);
-}
-
 p4_rc p4_optim_sq_norms(p4_optim *o, double h_squares[2])
 {
     o->ops->zero(o->device, o->sums, 2 * sizeof *o->sums);

@@ -42,7 +42,6 @@ void p4_optim_close(p4_optim *optim);
 /* master of a held parameter = weight (host memory, any form). Local. */
 p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
 
-void p4_optim_zero_grad(p4_optim *optim);
 /* h_squares[0], [1]: sums of squares of the replicated and of the owned gradients here. Local. */
 p4_rc p4_optim_sq_norms(p4_optim *optim, double h_squares[2]);
 /* The low-pass filter on every held gradient; its average starts at the first gradient. */

@@ -99,7 +99,7 @@ typedef struct p4_config {
     int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
     bool enable_grokfast;
     double grokfast_ema_alpha, grokfast_lambda;
-    int32_t zero_stage; /* 0: everything replicated, 2: owners hold masters, gradients and optimizer state */
+    int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients too */
     bool recompute;
     int32_t log_every;
     /* targets */

@@ -1,35 +1,12 @@
-/* The ranks: collectives against what they must give, agreement on errors, the ownership plan. */
+/* The ranks: sums of figures, agreement on errors, the ownership plan. The collectives on arrays: mpi_coll.c. */
 #include <stdlib.h>
 
 #include "check.h"
-#include "coll.h"
+#include "dist.h"
 #include "shard.h"
 
 static void check_sums(p4_dist *dist)
 {
-    enum { COUNT = 1001 };
-    float *f = p4_alloc(COUNT, sizeof *f);
-    for (int i = 0; i < COUNT; i++) {
-        f[i] = (float)(i * (dist->rank + 1));
-    }
-    p4_coll coll = p4_coll_mpi(dist);
-    coll.sum_f32(&coll, f, COUNT);
-    int weight = dist->ranks * (dist->ranks + 1) / 2;
-    for (int i = 0; i < COUNT; i++) {
-        EXPECT_NEAR(f[i], i * weight, 0);
-    }
-    for (int root = 0; root < dist->ranks; root++) {
-        for (int i = 0; i < COUNT; i++) {
-            f[i] = (float)(i + dist->rank);
-        }
-        coll.reduce_f32(&coll, f, COUNT, root);
-        for (int i = 0; i < COUNT && dist->rank == root; i++) {
-            EXPECT_NEAR(f[i], i * dist->ranks + dist->ranks * (dist->ranks - 1) / 2, 0);
-        }
-        f[0] = (float)dist->rank;
-        coll.bcast(&coll, f, COUNT * 4, root);
-        EXPECT_NEAR(f[0], root, 0);
-    }
     double d[2] = {1.0, dist->rank}, largest = dist->rank;
     int64_t whole = dist->rank;
     p4_dist_sum_f64(dist, d, 2);
@@ -39,24 +16,6 @@ static void check_sums(p4_dist *dist)
     EXPECT_NEAR(d[1], dist->ranks * (dist->ranks - 1) / 2, 0);
     EXPECT_NEAR(largest, dist->ranks - 1, 0);
     EXPECT(whole == dist->ranks * (dist->ranks - 1) / 2, "%lld", (long long)whole);
-    free(f);
-}
-
-/* Every rank passes a message to the next while it computes. */
-static void check_ring(p4_dist *dist)
-{
-    enum { BYTES = 1 << 20 };
-    char *out = p4_alloc(BYTES, 1), *in = p4_alloc(BYTES, 1);
-    p4_coll coll = p4_coll_mpi(dist);
-    memset(out, dist->rank + 1, BYTES);
-    int next = (dist->rank + 1) % dist->ranks, previous = (dist->rank + dist->ranks - 1) % dist->ranks;
-    p4_request sending = coll.isend(&coll, out, BYTES, next);
-    coll.recv(&coll, in, BYTES, previous);
-    coll.wait(&coll, &sending);
-    EXPECT(in[0] == previous + 1 && in[BYTES - 1] == previous + 1, "got %d", in[0]);
-    EXPECT(sending.handle == NULL, "a finished request keeps its handle");
-    free(out);
-    free(in);
 }
 
 static p4_rc fail_on(const p4_dist *dist, int first, int second)
@@ -135,7 +94,6 @@ int main(void)
     p4_dist dist;
     EXPECT_OK(p4_dist_open(&dist, 60));
     check_sums(&dist);
-    check_ring(&dist);
     check_agreement(&dist);
     check_node(&dist);
     for (int ranks = 1; ranks <= 9; ranks++) {

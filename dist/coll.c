@@ -1,0 +1,49 @@
+/* coll.c - the list of collective backends in this build. */
+#include "coll.h"
+
+#include <string.h>
+
+typedef struct backend {
+    const char *name;
+    p4_rc (*open)(p4_coll *coll, p4_dist *dist, void *stream, int ordinal);
+} backend;
+
+static const backend backends[] = {
+    {"mpi", p4_coll_mpi_open},
+#ifdef P4_CUDA
+    {"nccl", p4_coll_nccl_open},
+#endif
+};
+
+static const backend *find(const char *name)
+{
+    for (size_t i = 0; i < sizeof backends / sizeof backends[0]; i++) {
+        if (strcmp(backends[i].name, name) == 0) {
+            return &backends[i];
+        }
+    }
+    return NULL;
+}
+
+bool p4_coll_known(const char *name)
+{
+    return find(name) != NULL;
+}
+
+p4_rc p4_coll_open(p4_coll *coll, p4_dist *dist, const char *name, void *stream, int ordinal)
+{
+    const backend *found = find(name);
+    *coll = (p4_coll){0};
+    if (found == NULL) { /* the same on every rank: they run one build */
+        return FAULT("this build has no collectives \"%s\"", name);
+    }
+    return found->open(coll, dist, stream, ordinal);
+}
+
+void p4_coll_close(p4_coll *coll)
+{
+    if (coll->close != NULL) {
+        coll->close(coll);
+    }
+    *coll = (p4_coll){0};
+}

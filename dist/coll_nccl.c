@@ -1,0 +1,380 @@
+/* coll_nccl.c - collectives between GPUs: a communicator of all ranks and a CUDA stream of its own beside the device's, the two
+ * ordered by events.
+ *
+ * The communicator does not block: where a call has to talk to other ranks (opening, the first use of a connection) NCCL
+ * does it in a thread, and the host polls with a deadline. So nothing here waits for ever on a rank that is gone. */
+#include <cuda_runtime.h>
+#include <nccl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "coll.h"
+
+enum {
+    MARKS = 64,     /* events that tell which operation is done, in turn */
+    YIELDS = 200,   /* polls before the host sleeps between them */
+    SLEEP_NS = 20000
+};
+static const double CLOSE_S = 30; /* at most so long for the others to close their side */
+
+struct p4_coll_state {
+    ncclComm_t comm;
+    cudaStream_t compute;     /* the device's, not ours */
+    cudaStream_t queue;       /* of the operations */
+    cudaEvent_t ready;        /* what `compute` held when an operation was called */
+    cudaEvent_t settled;      /* what `compute` held at settle */
+    cudaEvent_t done[MARKS];  /* done[m % MARKS]: operation m, or a later one that took its place */
+    int64_t called, finished; /* operations (launches) so far; of them known to be done */
+    bool grouped;             /* between begin and end */
+};
+
+static void pause_between(int64_t polls)
+{
+    if (polls < YIELDS) {
+        sched_yield();
+    } else {
+        nanosleep(&(struct timespec){.tv_nsec = SLEEP_NS}, NULL);
+    }
+}
+
+/* Waits until the communicator has done what the call that returned `result` asked; ncclInProgress: it had not in time. */
+static ncclResult_t finish(const struct p4_coll_state *state, ncclResult_t result, double timeout_s)
+{
+    double started_s = p4_now_s();
+    for (int64_t polls = 0; result == ncclInProgress && p4_now_s() - started_s < timeout_s; polls++) {
+        ncclResult_t asked = ncclCommGetAsyncError(state->comm, &result);
+        result = asked != ncclSuccess ? asked : result;
+        if (result == ncclInProgress) {
+            pause_between(polls);
+        }
+    }
+    return result;
+}
+
+static _Noreturn void give_up(const p4_coll *coll, const char *what, ncclResult_t result)
+{
+    if (result == ncclInProgress) {
+        p4_abort(coll->dist, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)", what,
+                 coll->dist->timeout_s);
+    }
+    p4_abort(coll->dist, "%s: NCCL: %s: %s", what, ncclGetErrorString(result), ncclGetLastError(coll->state->comm));
+}
+
+static void cuda_ok(const p4_coll *coll, cudaError_t error, const char *what)
+{
+    if (error != cudaSuccess) {
+        p4_abort(coll->dist, "%s: %s", what, cudaGetErrorString(error));
+    }
+}
+
+/* --- order between the two queues --------------------------------------------------------------------------------------- */
+
+/* The operation called next starts after what the device's queue holds now. */
+static void start_here(p4_coll *coll)
+{
+    struct p4_coll_state *state = coll->state;
+    cuda_ok(coll, cudaEventRecord(state->ready, state->compute), "a collective's start");
+    cuda_ok(coll, cudaStreamWaitEvent(state->queue, state->ready, 0), "a collective's start");
+}
+
+/* A launch has been called and returned `result`. */
+static void launched(p4_coll *coll, ncclResult_t result, const char *what)
+{
+    struct p4_coll_state *state = coll->state;
+    result = finish(state, result, coll->dist->timeout_s);
+    if (result != ncclSuccess) {
+        give_up(coll, what, result);
+    }
+    state->called++;
+    cuda_ok(coll, cudaEventRecord(state->done[state->called % MARKS], state->queue), what);
+}
+
+static void before_call(p4_coll *coll)
+{
+    if (!coll->state->grouped) {
+        start_here(coll);
+    }
+}
+
+static void after_call(p4_coll *coll, ncclResult_t result, const char *what)
+{
+    if (!coll->state->grouped) {
+        launched(coll, result, what);
+    } else if (result != ncclSuccess && result != ncclInProgress) {
+        give_up(coll, what, result);
+    }
+}
+
+static void begin(p4_coll *coll)
+{
+    ncclResult_t result = ncclGroupStart();
+    if (result != ncclSuccess) {
+        give_up(coll, "group of collectives", result);
+    }
+    coll->state->grouped = true;
+}
+
+static void end(p4_coll *coll)
+{
+    start_here(coll);
+    coll->state->grouped = false;
+    launched(coll, ncclGroupEnd(), "group of collectives");
+}
+
+static int64_t mark(p4_coll *coll)
+{
+    return coll->state->called;
+}
+
+static void after(p4_coll *coll, int64_t up_to)
+{
+    struct p4_coll_state *state = coll->state;
+    if (up_to > 0) {
+        cuda_ok(coll, cudaStreamWaitEvent(state->compute, state->done[up_to % MARKS], 0), "wait for a collective");
+    }
+}
+
+/* Without leaving "not ready" behind as the thread's last error, which the next kernel launch would report as its own. */
+static cudaError_t query(cudaEvent_t event)
+{
+    cudaError_t error = cudaEventQuery(event);
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError();
+    }
+    return error;
+}
+
+/* Steps over the operations that are done: true when there were any. */
+static bool advanced(p4_coll *coll)
+{
+    struct p4_coll_state *state = coll->state;
+    int64_t known = state->finished;
+    state->finished = p4_max_i64(known, state->called - MARKS); /* older events stand for newer operations by now */
+    while (state->finished < state->called &&
+           query(state->done[(state->finished + 1) % MARKS]) == cudaSuccess) {
+        state->finished++;
+    }
+    return state->finished > known;
+}
+
+/* The deadline starts anew with every operation that gets done: the device may have long work between two. */
+static void settle(p4_coll *coll, const char *what, ...)
+{
+    struct p4_coll_state *state = coll->state;
+    char text[160];
+    va_list args;
+    va_start(args, what);
+    vsnprintf(text, sizeof text, what, args);
+    va_end(args);
+    after(coll, state->called);
+    cuda_ok(coll, cudaEventRecord(state->settled, state->compute), text);
+    double started_s = p4_now_s();
+    for (int64_t polls = 0;; polls++) {
+        cudaError_t error = query(state->settled);
+        if (error == cudaSuccess) {
+            state->finished = state->called;
+            return;
+        }
+        if (error != cudaErrorNotReady) {
+            cuda_ok(coll, error, text);
+        }
+        ncclResult_t result = ncclSuccess, asked = ncclCommGetAsyncError(state->comm, &result);
+        if (asked != ncclSuccess || result != ncclSuccess) {
+            give_up(coll, text, asked != ncclSuccess ? asked : result);
+        }
+        if (advanced(coll)) {
+            started_s = p4_now_s();
+        } else if (p4_now_s() - started_s > coll->dist->timeout_s) {
+            give_up(coll, text, ncclInProgress);
+        }
+        pause_between(polls);
+    }
+}
+
+/* --- operations ----------------------------------------------------------------------------------------------------------- */
+
+static void sum_f32(p4_coll *coll, float *data, int64_t count)
+{
+    struct p4_coll_state *state = coll->state;
+    before_call(coll);
+    after_call(coll, ncclAllReduce(data, data, (size_t)count, ncclFloat32, ncclSum, state->comm, state->queue),
+               "sum over ranks");
+}
+
+static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int root)
+{
+    struct p4_coll_state *state = coll->state;
+    before_call(coll);
+    after_call(coll, ncclReduce(from, to, (size_t)count, ncclFloat32, ncclSum, root, state->comm, state->queue),
+               "gradient sum to its owner");
+}
+
+static void bcast(p4_coll *coll, void *data, int64_t bytes, int root)
+{
+    struct p4_coll_state *state = coll->state;
+    before_call(coll);
+    after_call(coll, ncclBroadcast(data, data, (size_t)bytes, ncclUint8, root, state->comm, state->queue), "broadcast");
+}
+
+static void recv_bytes(p4_coll *coll, void *data, int64_t bytes, int from)
+{
+    struct p4_coll_state *state = coll->state;
+    before_call(coll);
+    after_call(coll, ncclRecv(data, (size_t)bytes, ncclUint8, from, state->comm, state->queue), "receive");
+}
+
+/* The request is the mark of the send's launch: the one at `end` for a send in a group. */
+static p4_request isend(p4_coll *coll, const void *data, int64_t bytes, int to)
+{
+    struct p4_coll_state *state = coll->state;
+    int64_t launch = state->called + 1;
+    before_call(coll);
+    after_call(coll, ncclSend(data, (size_t)bytes, ncclUint8, to, state->comm, state->queue), "send");
+    return (p4_request){.handle = (void *)(uintptr_t)launch, .what = "send"};
+}
+
+static void wait_request(p4_coll *coll, p4_request *request)
+{
+    after(coll, (int64_t)(uintptr_t)request->handle);
+    request->handle = NULL;
+}
+
+/* --- open and close ----------------------------------------------------------------------------------------------------- */
+
+/* p4_abort's: stops the operations that still run on the GPU, so that the process can end. */
+static void stop_operations(void *user)
+{
+    struct p4_coll_state *state = user;
+    if (state->comm != NULL) {
+        (void)ncclCommAbort(state->comm); /* does not wait: the communicator does not block */
+        state->comm = NULL;
+    }
+}
+
+static void release(p4_coll *coll)
+{
+    struct p4_coll_state *state = coll->state;
+    for (int i = 0; i < MARKS; i++) {
+        if (state->done[i] != NULL) {
+            cudaEventDestroy(state->done[i]);
+        }
+    }
+    if (state->ready != NULL) {
+        cudaEventDestroy(state->ready);
+    }
+    if (state->settled != NULL) {
+        cudaEventDestroy(state->settled);
+    }
+    if (state->queue != NULL) {
+        cudaStreamDestroy(state->queue);
+    }
+    coll->dist->on_abort = NULL;
+    coll->dist->on_abort_user = NULL;
+    free(state);
+    *coll = (p4_coll){0};
+}
+
+/* Every rank closes: finalising waits until all operations of all are done. A rank that does not come is left behind. */
+static void close_coll(p4_coll *coll)
+{
+    struct p4_coll_state *state = coll->state;
+    double timeout_s = coll->dist->timeout_s < CLOSE_S ? coll->dist->timeout_s : CLOSE_S;
+    if (finish(state, ncclCommFinalize(state->comm), timeout_s) == ncclSuccess) {
+        (void)ncclCommDestroy(state->comm);
+    } else {
+        (void)ncclCommAbort(state->comm);
+    }
+    release(coll);
+}
+
+/* Streams, events and, on rank 0, the id that the ranks meet under. Local. */
+static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
+{
+    struct p4_coll_state *state = coll->state;
+    int lowest = 0, highest = 0;
+    cudaError_t error = cudaSetDevice(ordinal);
+    if (error == cudaSuccess) {
+        error = cudaDeviceGetStreamPriorityRange(&lowest, &highest);
+    }
+    if (error == cudaSuccess) { /* a sum that is ready goes before the products of the next layer */
+        error = cudaStreamCreateWithPriority(&state->queue, cudaStreamNonBlocking, highest);
+    }
+    if (error == cudaSuccess) {
+        error = cudaEventCreateWithFlags(&state->ready, cudaEventDisableTiming);
+    }
+    if (error == cudaSuccess) {
+        error = cudaEventCreateWithFlags(&state->settled, cudaEventDisableTiming);
+    }
+    for (int i = 0; error == cudaSuccess && i < MARKS; i++) {
+        error = cudaEventCreateWithFlags(&state->done[i], cudaEventDisableTiming);
+    }
+    if (error != cudaSuccess) {
+        return FAULT("NCCL on GPU %d: %s", ordinal, cudaGetErrorString(error));
+    }
+    ncclResult_t result = coll->dist->rank == 0 ? ncclGetUniqueId(id) : ncclSuccess;
+    return result == ncclSuccess
+               ? P4_OK
+               : FAULT("NCCL: no id for a communicator: %s: %s", ncclGetErrorString(result), ncclGetLastError(NULL));
+}
+
+/* An error that NCCL reports is returned; a rank that does not come within the deadline may be gone and ends the job, for
+ * an agreement would wait for it too. Local. */
+static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordinal)
+{
+    struct p4_coll_state *state = coll->state;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    ncclResult_t result = ncclCommInitRankConfig(&state->comm, coll->dist->ranks, *id, coll->dist->rank, &config);
+    if (state->comm != NULL) {
+        result = finish(state, result, coll->dist->timeout_s);
+    }
+    if (result == ncclSuccess) {
+        return P4_OK;
+    }
+    if (result == ncclInProgress) {
+        give_up(coll, "opening the NCCL communicator", result);
+    }
+    p4_rc rc = FAULT("NCCL on GPU %d: no communicator of %d ranks: %s: %s", ordinal, coll->dist->ranks,
+                     ncclGetErrorString(result), ncclGetLastError(state->comm));
+    stop_operations(state);
+    return rc;
+}
+
+p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
+{
+    p4_rc rc = P4_OK;
+    ncclUniqueId id = {{0}};
+    *coll = (p4_coll){.name = "NCCL",
+                      .dist = dist,
+                      .begin = begin,
+                      .end = end,
+                      .sum_f32 = sum_f32,
+                      .reduce_f32 = reduce_f32,
+                      .bcast = bcast,
+                      .recv = recv_bytes,
+                      .isend = isend,
+                      .wait = wait_request,
+                      .mark = mark,
+                      .after = after,
+                      .settle = settle,
+                      .close = close_coll};
+    coll->state = p4_alloc(1, sizeof *coll->state);
+    TRY_ALL(dist, coll->state != NULL ? P4_OK : P4_E_SYSTEM);
+    coll->state->compute = stream;
+    dist->on_abort = stop_operations;
+    dist->on_abort_user = coll->state;
+    TRY_ALL(dist, prepare(coll, ordinal, &id));
+    p4_dist_bcast(dist, &id, sizeof id, 0);
+    TRY_ALL(dist, join_communicator(coll, &id, ordinal));
+done:
+    if (rc != P4_OK) {
+        if (coll->state != NULL) {
+            stop_operations(coll->state);
+            release(coll);
+        }
+        *coll = (p4_coll){0};
+    }
+    return rc;
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# check.sh [WORK_DIR]: dist/coll_nccl.c and what trains through it, with CUDA and NCCL emulated on the CPU (emu.c), for machines
+# without a GPU: the test of the collectives, the runs on 1 to 4 ranks that must agree, a rank that is lost. It checks order and
+# deadlines: an array that is overwritten before its sum is done gives other results. Speed and NCCL itself: a GPU has the last word.
+set -eu
+here=$(dirname "$(readlink -f "$0")")
+root=$(readlink -f "$here/../..")
+work=${1:-$root/build/nccl_emulator}
+mkdir -p "$work"
+cmake -S "$root" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DP4_CUDA=OFF >/dev/null
+cmake --build "$work" --target phase4_mpi mpi_coll phase4_demo tool_compare | tail -n 1
+
+flags=(-O2 -std=gnu11 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root/src" -I"$root/dist"
+       -isystem "${CUDA_HOME:-/usr/local/cuda}/include")
+objects=()
+for source in "$here/emu.c" "$here/emu_coll.c" "$root/dist/coll_nccl.c"; do
+    object=$work/emu/$(basename "$source" .c).o
+    mkdir -p "$work/emu"
+    cc "${flags[@]}" -c "$source" -o "$object"
+    objects+=("$object")
+done
+relink() { # relink TARGET OUTPUT: the target's link command with the emulator's objects before the libraries
+    local command
+    command=$(ninja -C "$work" -t commands "$1" | tail -n 1)
+    command=${command#: && }
+    command=${command% && :}
+    command=$(sed "s#-o $1 #-o $2 ${objects[*]} -pthread #" <<<"$command")
+    (cd "$work" && eval "$command")
+}
+relink phase4_mpi "$work/emu/phase4_mpi"
+relink tests/mpi_coll "$work/emu/mpi_coll"
+
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+    OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
+    OMPI_MCA_btl_vader_single_copy_mechanism=none FIXTURES=$root/tests/fixtures MPIRUN=${MPIRUN:-mpirun} \
+    PHASE4_MPI=$work/emu/phase4_mpi MPI_COLL=$work/emu/mpi_coll PHASE4_DEMO=$work/phase4_demo TOOL_COMPARE=$work/tests/tool_compare
+failed=0
+run() { # run NAME COMMAND...
+    local name=$1
+    shift
+    if "$@" >"$work/emu/$name.log" 2>&1; then
+        echo "$name passed"
+    else
+        echo "$name FAILED: $work/emu/$name.log"
+        failed=1
+    fi
+}
+for ranks in 2 3 4; do
+    run collectives.$ranks timeout 300 "$MPIRUN" -n $ranks "$MPI_COLL"
+done
+cd "$root/tests"
+run lost_rank bash with_tmp.sh bash "$root/tests/job_lost_rank.sh"
+run ranks bash with_tmp.sh bash "$root/tests/job_ranks.sh"
+exit $failed

@@ -66,6 +66,7 @@ OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, x->a, N, F))
 OP(moments, ops->moments(device, (p4_moments *)(void *)x->sums, x->a, N, F, F))
 OP(unpack_ternary, ops->weight_unpack(device, x->c, &x->ternary))
 OP(add_sq_norm, ops->add_sq_norm(device, x->sums, x->a, (int64_t)V *C))
+OP(add_sum, ops->add_sum(device, x->sums, x->a, N))
 OP(grokfast, ops->grokfast(device, x->a, x->b, 0.98f, 0.1f, false, (int64_t)V *C))
 OP(adamw, ops->adamw(device, x->c, x->a, x->d, x->b, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 0.0f, 3, (int64_t)V *C))
 OP(muon_up, ops->muon(device, x->c, x->d, x->b, 1.0f, 1e-9f, 0.95f, 0.0f, F, C, x->work))
@@ -195,6 +196,7 @@ int main(int argc, char **argv)
         LINE(moments, 0.0, ROWS(F)),
         LINE(unpack_ternary, 0.0, 4.25 * 2 * F * C),
         LINE(add_sq_norm, 0.0, weights),
+        LINE(add_sum, 0.0, 4.0 * N),
         LINE(grokfast, 0.0, 4.0 * weights),
         LINE(adamw, 0.0, 7.0 * weights),
         LINE(muon_q, MUON((double)C, C), 0.0),

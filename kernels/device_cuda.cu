@@ -60,6 +60,15 @@ static void device_close(p4_device *device)
     }
     cudaFree(device->blas_work);
     cudaFree(device->scratch);
+    if (device->side_may_start) {
+        cudaEventDestroy(device->side_may_start);
+    }
+    if (device->side_done) {
+        cudaEventDestroy(device->side_done);
+    }
+    if (device->side) {
+        cudaStreamDestroy(device->side);
+    }
     if (device->stream) {
         cudaStreamDestroy(device->stream);
     }
@@ -70,6 +79,9 @@ static void device_close(p4_device *device)
 static bool take_resources(p4_device *device)
 {
     bool ok = p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream") &&
+              p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->side, cudaStreamNonBlocking), "stream") &&
+              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_may_start, cudaEventDisableTiming), "event") &&
+              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_done, cudaEventDisableTiming), "event") &&
               p4_cuda_ok(device, cudaMalloc(&device->scratch, P4_SCRATCH_BYTES), "scratch memory") &&
               p4_cuda_ok(device, cudaMalloc(&device->blas_work, P4_BLAS_WORK_BYTES), "cuBLASLt's workspace");
     for (int i = 0; ok && i < 2; i++) {

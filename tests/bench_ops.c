@@ -4,7 +4,7 @@
  * what a busy machine hides. */
 #include "ops_cases.h"
 
-enum { B = 4, T = 512, N = B * T, C = 256, F = 768, H = 4, HKV = 2, D = 64, V = 8192, Q = 4096 };
+enum { B = 4, T = 512, N = B * T, C = 256, F = 768, H = 4, HKV = 2, D = 64, V = 8192, Q = 4096, MATRICES = 44 };
 static const p4_attention_shape attention = {B, T, H, HKV, D, 0, 0.125f};
 enum { WIDTH = (H + 2 * HKV) * D };
 
@@ -25,6 +25,17 @@ typedef struct bench_line {
     void (*run)(bench *x);
     double flop, bytes; /* one call */
 } bench_line;
+
+/* A Muon step of matrices that lie one after another. */
+static void muon(bench *x, int64_t items, int64_t rows, int64_t cols)
+{
+    p4_muon_item item[MATRICES];
+    for (int64_t i = 0; i < items; i++) {
+        int64_t at = i * rows * cols;
+        item[i] = (p4_muon_item){(float *)x->c + at, (float *)x->d + at, (float *)x->b + at};
+    }
+    x->r.ops->muon(x->r.device, item, items, rows, cols, 1.0f, 1e-9f, 0.95f, 0.0f, x->work);
+}
 
 #define OP(name, ...)                                                                                        \
     static void run_##name(bench *x)                                                                         \
@@ -68,10 +79,24 @@ OP(unpack_ternary, ops->weight_unpack(device, x->c, &x->ternary))
 OP(add_sq_norm, ops->add_sq_norm(device, x->sums, x->a, (int64_t)V *C))
 OP(add_sum, ops->add_sum(device, x->sums, x->a, N))
 OP(grokfast, ops->grokfast(device, x->a, x->b, 0.98f, 0.1f, false, (int64_t)V *C))
-OP(adamw, ops->adamw(device, x->c, x->a, x->d, x->b, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 0.0f, 3, (int64_t)V *C))
-OP(muon_up, ops->muon(device, x->c, x->d, x->b, 1.0f, 1e-9f, 0.95f, 0.0f, F, C, x->work))
-OP(muon_q, ops->muon(device, x->c, x->d, x->b, 1.0f, 1e-9f, 0.95f, 0.0f, C, C, x->work))
-OP(muon_large, ops->muon(device, x->c, x->d, x->b, 1.0f, 1e-9f, 0.95f, 0.0f, 1024, 2048, x->work))
+OP(adamw, ops->adamw(device, &(p4_adamw_item){x->c, x->a, x->d, x->b, (int64_t)V * C, 0.0f}, 1, 1.0f, 1e-9f, 0.9f,
+                     0.95f, 1e-8f, 3))
+static void run_muon_up(bench *x)
+{
+    muon(x, 1, F, C);
+}
+static void run_muon_q(bench *x)
+{
+    muon(x, 1, C, C);
+}
+static void run_muon_q_batch(bench *x)
+{
+    muon(x, MATRICES, C, C);
+}
+static void run_muon_large(bench *x)
+{
+    muon(x, 1, 1024, 2048);
+}
 OP(quantize_absmean,
    ops->quantize(device, x->codes, x->scale, NULL, &x->matrix, P4_QUANT_ABSMEAN, 0.1f, NULL))
 OP(quantize_absmean_report, p4_quant_error e;
@@ -147,7 +172,8 @@ static void prepare(bench *x)
     x->small = rig_put_f32(r, ones, (int64_t)V * C);
     x->importance = rig_put_f32(r, ones, Q);
     int64_t work = p4_max_i64(r->ops->attention_work_count(r->device, &attention, true),
-                              r->ops->muon_work_count(1024, 2048));
+                              r->ops->muon_work_count(r->device, 1, 1024, 2048));
+    work = p4_max_i64(work, r->ops->muon_work_count(r->device, MATRICES, C, C));
     x->work = rig_put_f32(r, NULL, work);
     x->sums = rig_device(r, F * 8);
     r->ops->zero(r->device, x->sums, F * 8);
@@ -200,6 +226,7 @@ int main(int argc, char **argv)
         LINE(grokfast, 0.0, 4.0 * weights),
         LINE(adamw, 0.0, 7.0 * weights),
         LINE(muon_q, MUON((double)C, C), 0.0),
+        LINE(muon_q_batch, MATRICES * MUON((double)C, C), 0.0),
         LINE(muon_up, MUON((double)C, F), 0.0),
         LINE(muon_large, MUON(1024.0, 2048.0), 0.0),
         LINE(copy, 0.0, 2.0 * large),

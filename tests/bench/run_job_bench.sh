@@ -71,7 +71,9 @@ for _ in $(seq "$rounds"); do
 done
 clean
 in_bytes=$(du -sb "$directory" | cut -f1) out_bytes=$(du -sb "$out" | cut -f1)
-stages=$(grep -A 20 '"timing"' "$out/results.json" | tr -d '"{},\n' | sed 's/timing://; s/  */ /g' | cut -c1-200)
+# Stages that took a hundredth of a second or more.
+stages=$(sed -n '/"timing"/,/}/p' "$out/results.json" | tr -d '",:\t' | sed 's/\([a-z_]\)\([0-9]\)/\1 \2/' |
+    awk '$2 >= 0.01 {printf " %s %.2f", $1, $2}')
 awk -v name="$name" -v job="$(median "$work/seconds.job")" -v cp="$(median "$work/seconds.cp")" \
     -v dd="$(median "$work/seconds.dd")" -v input="$in_bytes" -v output="$out_bytes" -v rounds="$rounds" 'BEGIN {
     printf "%-34s | %.2f s | cp+dd %.2f | %.2f | cp %.2f s of %.2f GB, dd %.2f s of %.2f GB, %d rounds\n", "job " name,

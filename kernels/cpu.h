@@ -9,6 +9,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "ledger.h"
 #include "ops.h"
 
 #if defined(__clang__) /* instrumented builds do not vectorise "omp simd" loops and clang would warn of each \
@@ -40,6 +41,7 @@ struct p4_device {
     char description[128];
     void *scratch; /* threads slices, owned: p4_cpu_scratch */
     int64_t scratch_bytes;
+    p4_ledger ledger; /* of what alloc gave */
     char failure[128]; /* the first run-time failure, returned by sync; "" when there is none */
 };
 

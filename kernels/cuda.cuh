@@ -12,6 +12,7 @@
 #include <cuda_runtime.h>
 
 extern "C" {
+#include "ledger.h"
 #include "ops.h"
 }
 
@@ -41,6 +42,7 @@ struct p4_device {
     struct p4_cuda_plans *plans; /* algorithms already chosen, host heap (gemm_cuda.cu) */
     p4_cuda_stage stage[2];
     int turn; /* the stage that the next copy to the device takes */
+    p4_ledger ledger; /* of what alloc gave */
     char description[320];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

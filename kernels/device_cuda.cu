@@ -72,6 +72,7 @@ static void device_close(p4_device *device)
     if (device->stream) {
         cudaStreamDestroy(device->stream);
     }
+    p4_ledger_close(&device->ledger);
     free(device);
 }
 
@@ -219,12 +220,23 @@ static p4_rc device_alloc(p4_device *device, void **memory, int64_t bytes)
         return FAULT("cuda device %d: %lld bytes cannot be taken, %zu of %zu are free: %s", device->ordinal,
                      (long long)bytes, unused, total, cudaGetErrorString(error));
     }
-    return P4_OK;
+    p4_rc rc = p4_ledger_add(&device->ledger, *memory, bytes);
+    if (rc != P4_OK) {
+        cudaFree(*memory);
+        *memory = NULL;
+    }
+    return rc;
 }
 
 static void device_release(p4_device *device, void *memory)
 {
+    p4_ledger_remove(&device->ledger, memory);
     p4_cuda_ok(device, cudaFree(memory), "release");
+}
+
+static int64_t device_peak_bytes(p4_device *device)
+{
+    return device->ledger.peak_bytes + P4_SCRATCH_BYTES + P4_BLAS_WORK_BYTES;
 }
 
 /* Pinned buffers turn in both directions: while the device copies one, the processor copies the other. Small copies turn
@@ -301,6 +313,7 @@ extern "C" const p4_ops p4_cuda_ops = {
     .act_bytes = device_act_bytes,
     .alloc = device_alloc,
     .release = device_release,
+    .peak_bytes = device_peak_bytes,
     .to_device = device_to_device,
     .to_host = device_to_host,
     .copy = device_copy,

@@ -78,6 +78,8 @@ typedef struct p4_ops {
     p4_rc (*alloc)(p4_device *device, void **memory,
                    int64_t bytes); /* 64-byte aligned; content undefined; once, at start */
     void (*release)(p4_device *device, void *memory);
+    /* The most device memory held at once since open, bytes: what alloc gave, and the device's own scratch. */
+    int64_t (*peak_bytes)(p4_device *device);
     /* h_from has been read when it returns. */
     void (*to_device)(p4_device *device, void *to, const void *h_from, int64_t bytes);
     void (*to_host)(p4_device *device, void *h_to, const void *from, int64_t bytes); /* returns when done */

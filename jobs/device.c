@@ -126,22 +126,6 @@ done:
     return rc;
 }
 
-/* A GPU for every rank: P4_OK, or the lowest failing rank's message and no device open anywhere. Collective. */
-static p4_rc open_gpus(p4_job *job)
-{
-    p4_rc rc = P4_OK;
-    node_gpus node = {0};
-    TRY_ALL(job->dist, open_node(&node, job->dist->local_ranks));
-    rc = p4_consult(job->dist, open_gpu(job, &node));
-    if (rc != P4_OK && job->device != NULL) {
-        job->ops->close(job->device);
-        job->device = NULL;
-    }
-done:
-    close_node(&node);
-    return rc;
-}
-
 static p4_rc open_cpu(p4_job *job)
 {
     job->ops = p4_ops_find("cpu");
@@ -149,23 +133,35 @@ static p4_rc open_cpu(p4_job *job)
     return job->ops->open(&job->device, 0, job->threads, false);
 }
 
-/* *have: every rank has a GPU. Without one it is an error when GPUs are asked for, else a line of the log. Collective. */
-static p4_rc try_gpus(p4_job *job, bool *have)
+/* Not every rank has a GPU, p4_last_error says why: an error when GPUs are asked for, else a line of the log. Local. */
+static p4_rc do_without(p4_job *job, p4_rc rc)
 {
-    p4_rc rc = open_gpus(job);
-    *have = rc == P4_OK;
-    if (*have) {
-        return P4_OK;
-    }
     char why[512];
     snprintf(why, sizeof why, "%s", p4_last_error());
     p4_error_clear();
-    if (job->config.device == P4_DEVICE_CUDA) {
-        rc = p4_fail(rc, "key \"device\": found \"cuda\", but %s", why);
-    } else {
-        INFO("no GPU is used: %s", why);
-        rc = P4_OK;
+    if (job->device != NULL) {
+        job->ops->close(job->device);
+        job->device = NULL;
     }
+    if (job->config.device == P4_DEVICE_CUDA) {
+        return p4_fail(rc, "key \"device\": found \"cuda\", but %s", why);
+    }
+    INFO("no GPU is used: %s", why);
+    return P4_OK;
+}
+
+/* A GPU for every rank, or none is open anywhere. Collective. */
+static p4_rc try_gpus(p4_job *job)
+{
+    p4_rc rc = P4_OK;
+    node_gpus node = {0};
+    TRY_ALL(job->dist, open_node(&node, job->dist->local_ranks));
+    rc = p4_consult(job->dist, open_gpu(job, &node));
+    if (rc != P4_OK) {
+        rc = do_without(job, rc);
+    }
+done:
+    close_node(&node);
     return rc;
 }
 
@@ -173,12 +169,11 @@ p4_rc p4_job_open_device(p4_job *job)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &job->config;
-    bool gpu = false;
     job->threads = c->threads_per_rank > 0 ? c->threads_per_rank : p4_dist_cores(job->dist);
     if (c->device != P4_DEVICE_CPU) {
-        TRY(try_gpus(job, &gpu));
+        TRY(try_gpus(job));
     }
-    if (!gpu) {
+    if (job->device == NULL) {
         TRY_ALL(job->dist, open_cpu(job));
     }
     /* A single rank on a GPU moves nothing. */

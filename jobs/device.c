@@ -176,9 +176,8 @@ p4_rc p4_job_open_device(p4_job *job)
     if (job->device == NULL) {
         TRY_ALL(job->dist, open_cpu(job));
     }
-    /* A single rank on a GPU moves nothing. */
-    TRY(p4_coll_open(&job->coll, job->dist, gpu && job->dist->ranks > 1 ? "nccl" : "mpi", job->ops->stream(job->device),
-                     job->ordinal));
+    bool nccl = !job->ops->host_memory && job->dist->ranks > 1; /* a single rank on a GPU moves nothing */
+    TRY(p4_coll_open(&job->coll, job->dist, nccl ? "nccl" : "mpi", job->ops->stream(job->device), job->ordinal));
 done:
     return rc;
 }

@@ -107,10 +107,9 @@ static p4_rc take_host_memory(p4_trainer *t)
     t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
     t->owner_first = p4_alloc((size_t)t->job->dist->ranks + 1, sizeof *t->owner_first);
     t->h_ids = p4_alloc((size_t)(t->micro_batch * t->T), sizeof *t->h_ids);
-    t->h_losses = p4_alloc((size_t)((t->high - t->low) * t->T), sizeof *t->h_losses);
     t->order = p4_alloc((size_t)t->job->train.count, sizeof *t->order);
     bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->owner_first != NULL &&
-               t->h_ids != NULL && t->h_losses != NULL && t->order != NULL;
+               t->h_ids != NULL && t->order != NULL;
     for (int64_t i = 0; all && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         t->sharded[i] = t->job->config.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
@@ -146,7 +145,6 @@ static p4_rc open_local(p4_trainer *t)
     lay_out_codes(t);
     TRY(job->ops->alloc(job->device, (void **)&t->codes, t->codes_bytes + 64));
     lay_out_codes(t);
-    TRY(job->ops->alloc(job->device, (void **)&t->losses, (t->high - t->low) * t->T * 4));
     TRY(p4_trainer_sums_open(t));
     view_masters(t);
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -180,9 +178,6 @@ void p4_trainer_close(p4_trainer *t)
     if (t->codes != NULL) {
         t->job->ops->release(t->job->device, t->codes);
     }
-    if (t->losses != NULL) {
-        t->job->ops->release(t->job->device, t->losses);
-    }
     if (t->job != NULL) {
         p4_trainer_sums_close(t);
     }
@@ -197,7 +192,6 @@ void p4_trainer_close(p4_trainer *t)
     free(t->form.vectors);
     free(t->owner_first);
     free(t->h_ids);
-    free(t->h_losses);
     free(t->order);
     *t = (p4_trainer){0};
 }

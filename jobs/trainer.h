@@ -30,8 +30,6 @@ typedef struct p4_trainer {
     int64_t *pending;          /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
     bool *summed;              /* [params_count]: this step's sum of a replicated gradient is queued */
     bool sums_once;            /* micro-batches are added up here before they are summed over ranks */
-    float *losses;             /* device: of this rank's predictions in this step, [(high - low) * T] */
-    float *h_losses;           /* the same on the host */
     int32_t *h_ids;            /* [micro_batch, T] */
     int64_t micro_batch, T, sequences; /* sequences a step over all ranks */
     int64_t low, high;         /* of these, this rank's are [low, high) */

@@ -28,8 +28,8 @@ static void zero_grad(p4_trainer *t)
     t->job->ops->zero(t->job->device, t->optim.grad, count * 4);
 }
 
-/* Losses stay on the device: the host waits for no micro-batch, but where sums of an earlier one are under way, which
- * must not be waited for without a deadline. */
+/* The host waits for no micro-batch, but where sums of an earlier one are under way: what it waits for next would then
+ * wait for other ranks without a deadline. */
 static void forward_backward(p4_trainer *t, int64_t step)
 {
     p4_job *job = t->job;
@@ -47,24 +47,9 @@ static void forward_backward(p4_trainer *t, int64_t step)
         }
         gather_sequences(t, step, from, B);
         p4_net_set_tokens(&t->net, t->h_ids, B, t->T);
-        if (p4_net_train(&t->net, &t->form, B, t->T, loss_scale, &sink, NULL) != P4_OK) {
-            p4_abort(job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
-        }
-        job->ops->copy(job->device, t->losses + (from - t->low) * t->T, t->net.nll, B * t->T * 4);
+        p4_net_train(&t->net, &t->form, B, t->T, loss_scale, &sink);
     }
     p4_trainer_sums_finish(t);
-}
-
-/* Sum of this rank's losses, in double. The device is asked; nothing that other ranks decide on may be queued before. */
-static double own_loss(p4_trainer *t)
-{
-    int64_t count = (t->high - t->low) * t->T;
-    double sum = 0;
-    t->job->ops->to_host(t->job->device, t->h_losses, t->losses, count * 4);
-    for (int64_t n = 0; n < count; n++) {
-        sum += (double)t->h_losses[n];
-    }
-    return sum;
 }
 
 /* Global sum of squares of the gradients; the loss rides along (NULL: does not): this rank's in, all ranks' out. Same
@@ -89,10 +74,14 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     const p4_config *c = &t->job->config;
     double started_s = p4_now_s();
     p4_coll *coll = &t->job->coll;
+    p4_score score = {0};
     zero_grad(t);
     forward_backward(t, step);
     coll->settle(coll, "training step %lld: gradient sums", (long long)step + 1);
-    double loss = own_loss(t), squares = total_sq_norm(t, &loss);
+    if (p4_net_take_score(&t->net, &score) != P4_OK) {
+        p4_abort(t->job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
+    }
+    double loss = score.nll, squares = total_sq_norm(t, &loss);
     *result = (p4_step_result){.loss = loss / (double)(t->sequences * (t->T - 1)),
                                .lr = p4_schedule_lr(c->fine_tune_lr, c->lr_final_fraction, c->warmup_steps, step, t->steps),
                                .tokens = t->sequences * t->T,

@@ -131,7 +131,7 @@ static p4_rc open_gpus(p4_job *job)
 {
     p4_rc rc = P4_OK;
     node_gpus node = {0};
-    TRY_ALL(job->dist, open_node(&node, job->dist->local_ranks));
+    TRY(p4_consult(job->dist, open_node(&node, job->dist->local_ranks)));
     rc = p4_consult(job->dist, open_gpu(job, &node));
     if (rc != P4_OK && job->device != NULL) {
         job->ops->close(job->device);

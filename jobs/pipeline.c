@@ -81,12 +81,13 @@ static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_for
     p4_job *job = pl->job;
     for (int64_t m = 0; m * pl->B < windows->count; m++) {
         int64_t at = m * pl->B, B = p4_min_i64(pl->B, windows->count - at);
+        /* What a copy to the device waits for must not wait for other ranks without a deadline. */
+        job->coll.settle(&job->coll, "evaluation: micro-batch %lld", (long long)m);
         p4_net_set_tokens(&pl->net, windows->ids + at * pl->T, B, pl->T);
         run_stage(pl, form, 0, m, B, probe);
         if (reference != NULL) {
             run_stage(pl, reference, 1, m, B, NULL);
         }
-        job->coll.settle(&job->coll, "evaluation: micro-batch %lld", (long long)m + 1); /* before the host waits for it */
         if (runs_head(pl)) {
             p4_net_score(&pl->net, form, reference, B, pl->T);
         }
@@ -95,6 +96,7 @@ static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_for
     for (int i = 0; i < 4; i++) {
         job->coll.wait(&job->coll, &pl->sending[i / 2][i % 2]);
     }
+    job->coll.settle(&job->coll, "evaluation: the last micro-batches");
     if (p4_net_take_score(&pl->net, score) != P4_OK) {
         p4_abort(job->dist, "evaluation: %s", p4_last_error());
     }

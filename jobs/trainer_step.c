@@ -28,8 +28,8 @@ static void zero_grad(p4_trainer *t)
     t->job->ops->zero(t->job->device, t->optim.grad, count * 4);
 }
 
-/* Losses stay on the device: the host waits for no micro-batch, but where sums of an earlier one are under way, which
- * must not be waited for without a deadline. */
+/* The host waits for no micro-batch, but where sums of an earlier one are under way: what it waits for next would then
+ * wait for other ranks without a deadline. */
 static void forward_backward(p4_trainer *t, int64_t step)
 {
     p4_job *job = t->job;

@@ -341,7 +341,8 @@ typedef struct p4_compression_summary {
  * checkpoint; the caller closes it. P4_E_INPUT: a configuration that is not valid. Collective. */
 P4_PUBLIC p4_rc p4_compressed_create(p4_compressed **compressed, p4_session *session,
                                      const p4_checkpoint *checkpoint, const p4_config *config);
-P4_PUBLIC void p4_compressed_close(p4_compressed *compressed); /* NULL does nothing. Local. */
+/* NULL does nothing. Local; ranks on GPUs wait for each other's close, 30 s at most. */
+P4_PUBLIC void p4_compressed_close(p4_compressed *compressed);
 /* Quantizes the checkpoint's weights, each matrix by its owner, and gives every rank all codes; called again,
  * anew. P4_E_INPUT names a tensor that is not finite or that fp16 cannot hold. Collective. */
 P4_PUBLIC p4_rc p4_compressed_compress(p4_compressed *compressed);

@@ -34,8 +34,12 @@ OP(add_sq_norm, ops->add_sq_norm(device, x->sums, F32(F0, COUNT), COUNT))
 OP(scale, ops->scale(device, F32(F1, COUNT), 1.0f, COUNT))
 OP(add_f32, ops->add_f32(device, F32(F1, COUNT), F32(F0, COUNT), COUNT))
 OP(grokfast, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, false, COUNT))
-OP(adamw, ops->adamw(device, F32(F1, COUNT), F32(F2, COUNT), F32(F3, COUNT), F32(F0, COUNT), 1.0f, 1e-9f,
-                     0.9f, 0.95f, 1e-8f, 0.0f, 3, COUNT))
+OP(adamw, p4_adamw_item item = {.w = F32(F1, COUNT),
+                                .m = F32(F2, COUNT),
+                                .v = F32(F3, COUNT),
+                                .g = F32(F0, COUNT),
+                                .count = COUNT};
+   ops->adamw(device, &item, 1, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 3))
 OP(round_to_f16, ops->round_to_f16(device, F32(F1, COUNT), COUNT))
 
 /* Fills a pool with copies of its first `have` bytes: every place then holds codes that exist. */

@@ -1,4 +1,5 @@
-/* ledger.h - how much memory a device has handed out: the count behind the op peak_bytes, for both columns. */
+/* ledger.h - how much memory a device has handed out: the count behind the op peak_bytes, for both columns.
+ */
 #ifndef P4_KERNELS_LEDGER_H
 #define P4_KERNELS_LEDGER_H
 

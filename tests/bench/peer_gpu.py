@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The peers of phase4_bench on a GPU: PyTorch doing the same work, at the same shapes, in the same run.
 
-A line is "peer PROGRAM | what | figure unit | note", where `what` is the name phase4_bench gives its own line; a peer that
-cannot run prints a line that begins with "# failed" and the others go on. Medians after a warm-up (and after
-compiling). Models come from tests/bench/models with random weights, tokens are random.
+A line is "peer PROGRAM | what | figure unit | note", where `what` says which line of phase4_bench it belongs to; a
+peer that cannot run prints a line that begins with "# failed" and the others go on. Medians after a warm-up (and
+after compiling). Models come from tests/bench/models with random weights, tokens are random.
 
-Needs: torch, and transformers for the training peers. --device cpu with --small only checks that the program works.
+Needs: torch, and transformers for the training peers. --device cpu --small only checks that the program works.
 """
 import argparse
 import gc
@@ -55,20 +55,21 @@ def seconds_of(work, calls):
 
 
 def measure(work):
-    """Seconds of one call: the median of 5 measurements of about 20 ms each, calls queued one after another."""
+    """Seconds of one call: the median of 5 measurements of about 20 ms each, calls queued back to back."""
     seconds_of(work, 3)
     calls = max(1, min(2000, int(0.02 / (seconds_of(work, 3) / 3))))
     return statistics.median(seconds_of(work, calls) / calls for _ in range(5))
 
 
-# --- ceilings ---------------------------------------------------------------------------------------------------------
+# --- ceilings -----------------------------------------------------------------------------------------------
 
 
 def peer_copy():
     count = 2**24 if ARGUMENTS.small else 2**31
     a = torch.randint(0, 127, (count,), dtype=torch.int8, device=ARGUMENTS.device)
     b = torch.empty_like(a)
-    line("torch", "copy", 2 * count / measure(lambda: b.copy_(a)) * 1e-9, "GB/s", f"{count >> 20} MiB read and written")
+    rate = 2 * count / measure(lambda: b.copy_(a)) * 1e-9
+    line("torch", "copy", rate, "GB/s", f"{count >> 20} MiB read and written")
 
 
 def peer_gemm():
@@ -80,7 +81,7 @@ def peer_gemm():
     line("torch", "gemm int8", 2 * n**3 / measure(lambda: torch._int_mm(a, b)) * 1e-12, "TOP/s", f"{n}^3")
 
 
-# --- ternarise --------------------------------------------------------------------------------------------------------
+# --- ternarise ----------------------------------------------------------------------------------------------
 
 
 def pack(sign):
@@ -103,7 +104,8 @@ def exact(w):
     counts = torch.arange(1, w.shape[1] + 1, device=w.device, dtype=torch.float32)
     best = (sums * sums / counts).argmax(1, keepdim=True)
     cut = ordered.gather(1, best)
-    return pack(torch.where(values.abs() >= cut, torch.sign(values), 0.0)), (sums.gather(1, best) / (best + 1)).half()
+    scale = sums.gather(1, best) / (best + 1)
+    return pack(torch.where(values.abs() >= cut, torch.sign(values), 0.0)), scale.half()
 
 
 def ternarise(name, rule, programs):
@@ -124,11 +126,11 @@ def peer_ternarise_exact():
     ternarise("ternarise exact", exact, ["torch"])
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -----------------------------------------------------------------------------------------------
 
 
 class TernaryLinear(torch.nn.Linear):
-    """Straight-through: ternary weights by the absmean rule, inputs rounded to int8 per token where int8 is set."""
+    """Straight-through: ternary weights by the absmean rule, inputs rounded to int8 per token if int8 is set."""
 
     int8 = False
 
@@ -148,13 +150,16 @@ def load_config(name):
         values = json.load(file)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     config.use_cache = False
+    if ARGUMENTS.small:
+        config.num_hidden_layers = 2
     return config
 
 
 def make_model(name):
     from transformers import AutoModelForCausalLM
     with torch.device(ARGUMENTS.device):
-        model = AutoModelForCausalLM.from_config(load_config(name), dtype=torch.bfloat16, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(load_config(name), dtype=torch.bfloat16,
+                                                 attn_implementation="sdpa")
     return model.train()
 
 
@@ -217,14 +222,15 @@ def peer_train_gpt2():
     train("gpt2", "train gpt2 plain", 32, 1024)
 
 
-# --- Muon -------------------------------------------------------------------------------------------------------------
+# --- Muon ---------------------------------------------------------------------------------------------------
 
 
 def peer_muon():
     config = load_config("demo" if ARGUMENTS.small else "llama1b")
     hidden, wide = config.hidden_size, config.intermediate_size
     kv = hidden // config.num_attention_heads * config.num_key_value_heads
-    shapes = [(hidden, hidden), (kv, hidden), (kv, hidden), (hidden, hidden), (wide, hidden), (wide, hidden), (hidden, wide)]
+    shapes = [(hidden, hidden), (kv, hidden), (kv, hidden), (hidden, hidden), (wide, hidden), (wide, hidden),
+              (hidden, wide)]
     parameters = []
     for _ in range(config.num_hidden_layers):
         for shape in shapes:
@@ -233,14 +239,16 @@ def peer_muon():
             parameters.append(parameter)
     optimizer = torch.optim.Muon(parameters, lr=1e-9, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     count = sum(p.numel() for p in parameters)
-    line("torch.optim.Muon", "muon llama1b", 1e3 * measure(optimizer.step), "ms", f"{count / 1e6:.0f} M parameters, fp32")
+    taken = measure(optimizer.step)
+    line("torch.optim.Muon", "muon llama1b", 1e3 * taken, "ms", f"{count / 1e6:.0f} M parameters, fp32")
 
 
-# --- all --------------------------------------------------------------------------------------------------------------
+# --- all ----------------------------------------------------------------------------------------------------
 
 PEERS = {"copy": peer_copy, "gemm": peer_gemm, "ternarise": peer_ternarise, "muon": peer_muon,
-         "train_llama": peer_train_llama, "train_gpt2": peer_train_gpt2, "train_llama_plain": peer_train_llama_plain,
-         "train_torchao": peer_train_torchao, "ternarise_exact": peer_ternarise_exact}
+         "train_llama": peer_train_llama, "train_gpt2": peer_train_gpt2,
+         "train_llama_plain": peer_train_llama_plain, "train_torchao": peer_train_torchao,
+         "ternarise_exact": peer_ternarise_exact}
 
 
 def out_of_time(_signal, _frame):
@@ -261,7 +269,8 @@ def main():
             signal.alarm(ARGUMENTS.limit)
             PEERS[name]()
         except Exception as error:  # one peer that cannot run must not take the others with it
-            print(f"# failed: {name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", flush=True)
+            message = (str(error).splitlines() or [""])[0]
+            print(f"# failed: {name}: {type(error).__name__}: {message}", flush=True)
         finally:
             signal.alarm(0)
         torch._dynamo.reset()

@@ -1,4 +1,5 @@
-/* phase4_bench - speed of the ops and of whole pieces of work, to set beside a ceiling or a peer of tests/bench in one run.
+/* phase4_bench - speed of the ops and of whole pieces of work, to set beside a ceiling or a peer of
+ * tests/bench.
  *
  *   phase4_bench ops        [--shape llama|gpt2|demo] [--filter PART] [--batch B] [--length T]
  *   phase4_bench ternarise  [--rows N] [--cols N]
@@ -9,10 +10,10 @@
  *   phase4_bench load       --model DIR
  *   all: [--device auto|cuda|cpu] [--threads N] [--fp32]
  *
- * ops: every operation of the table. ternarise: [65536, 8192] bf16 to codes (on the CPU [4096, 4096]). muon: the update of
- * all block matrices. train: one optimizer step (forward, backward, optimizer, requantizing) on random tokens; B counts over
- * all ranks under mpirun. load: every weight read once. NAME: llama1b, gpt2 or demo (tests/bench/models), random weights.
- * What a line says: bench/phase4/bench.h. */
+ * ops: every operation of the table. ternarise: [65536, 8192] bf16 to codes (on the CPU [4096, 4096]). muon:
+ * the update of all block matrices. train: one optimizer step (forward, backward, optimizer, requantizing) on
+ * random tokens; B counts over all ranks under mpirun. load: every weight read once. NAME: llama1b, gpt2 or
+ * demo (tests/bench/models), random weights. What a line says: bench/phase4/bench.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,11 +33,13 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: phase4_bench ops|ternarise|muon|train|load [--device auto|cuda|cpu] [--threads N] [--fp32]\n"
-            "       [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] [--model NAME|DIR] [--batch B]\n"
-            "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
-            "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2] [--recompute]\n");
+    fprintf(
+        stderr,
+        "usage: phase4_bench ops|ternarise|muon|train|load [--device auto|cuda|cpu] [--threads N] [--fp32]\n"
+        "       [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] [--model NAME|DIR] [--batch "
+        "B]\n"
+        "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
+        "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2] [--recompute]\n");
     return P4_E_INPUT;
 }
 
@@ -54,7 +57,8 @@ static int find_word(const char *const *words, const char *word)
 /* Options that are one of a few words, in the order of their enumerations. */
 static bool parse_word(bench_options *o, const char *key, const char *value)
 {
-    static const char *const devices[] = {"auto", "cuda", "cpu", NULL}, *const optimizers[] = {"mugrokfast", "adamw", NULL},
+    static const char *const devices[] = {"auto", "cuda", "cpu", NULL},
+                             *const optimizers[] = {"mugrokfast", "adamw", NULL},
                              *const quantizers[] = {"absmean", "exact", "none", NULL};
     int at = -1;
     if (strcmp(key, "--device") == 0) {
@@ -76,13 +80,15 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
 
 static bool parse_number(bench_options *o, const char *key, const char *value)
 {
-    int64_t number = atoll(value), activation_bits = o->activation_bits, zero_stage = o->zero_stage, threads = o->threads;
+    int64_t number = atoll(value), activation_bits = o->activation_bits, zero_stage = o->zero_stage,
+            threads = o->threads;
     const struct {
         const char *key;
         int64_t *to;
-    } numbers[] = {{"--batch", &o->batch}, {"--micro", &o->micro},       {"--length", &o->length},
-                   {"--steps", &o->steps}, {"--rows", &o->rows},         {"--cols", &o->cols},
-                   {"--threads", &threads}, {"--zero-stage", &zero_stage}, {"--activation-bits", &activation_bits}};
+    } numbers[] = {
+        {"--batch", &o->batch},  {"--micro", &o->micro},        {"--length", &o->length},
+        {"--steps", &o->steps},  {"--rows", &o->rows},          {"--cols", &o->cols},
+        {"--threads", &threads}, {"--zero-stage", &zero_stage}, {"--activation-bits", &activation_bits}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (strcmp(key, numbers[i].key) == 0 && number >= 0 && number < 1 << 30) {
             *numbers[i].to = number;
@@ -111,7 +117,8 @@ static bool parse(bench_options *o, int argc, char **argv)
                                                            : NULL;
         if (flag != NULL) {
             *flag = true;
-        } else if (i + 1 < argc && (parse_word(o, argv[i], argv[i + 1]) || parse_number(o, argv[i], argv[i + 1]))) {
+        } else if (i + 1 < argc &&
+                   (parse_word(o, argv[i], argv[i + 1]) || parse_number(o, argv[i], argv[i + 1]))) {
             i++;
         } else {
             fprintf(stderr, "phase4_bench: %s is not understood\n", argv[i]);

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The whole job against the time of copying: load, quantize, write model.h5 and the FP16 model, with evaluation, calibration
-# and fine-tuning off, the model in the page cache. Beside it, in turns: cp of the model's files, and dd of the outputs' bytes
-# to the same file system, flushed as the job flushes them.
+# The whole job against the time of copying: load, quantize, write model.h5 and the FP16 model, with evaluation,
+# calibration and fine-tuning off, the model in the page cache. Beside it, in turns: cp of the model's files, and dd
+# of the outputs' bytes to the same file system, flushed as the job flushes them.
 #
 #   run_job_bench.sh BUILD_DIR WORK_DIR [MODEL] [DEVICE] [ROUNDS]
 #
-# MODEL    a name of tests/bench/models (llama1b; its random weights are made once, in WORK_DIR), or a model directory
+# MODEL    a name of tests/bench/models (llama1b; its random weights are made once, in WORK_DIR), or a directory
 # DEVICE   auto, cuda or cpu (auto);   ROUNDS   3, medians are printed
 # WORK_DIR keeps the model; it needs room for the model twice and for the outputs twice.
 set -eu
@@ -27,8 +27,8 @@ esac
 name=$(basename "$directory")
 out=$work/out
 cat >"$work/cfg.json" <<JSON
-{"model_path": "$directory", "output_path": "$out", "overwrite": true, "device": "$device", "calibration_samples": 0,
- "eval_samples": 0, "enable_fine_tuning": false, "wandb_enabled": false}
+{"model_path": "$directory", "output_path": "$out", "overwrite": true, "device": "$device",
+ "calibration_samples": 0, "eval_samples": 0, "enable_fine_tuning": false, "wandb_enabled": false}
 JSON
 
 now() { date +%s.%N; }
@@ -75,7 +75,8 @@ in_bytes=$(du -sb "$directory" | cut -f1) out_bytes=$(du -sb "$out" | cut -f1)
 stages=$(sed -n '/"timing"/,/}/p' "$out/results.json" | tr -d '",:\t' | sed 's/\([a-z_]\)\([0-9]\)/\1 \2/' |
     awk '$2 >= 0.01 {printf " %s %.2f", $1, $2}')
 awk -v name="$name" -v job="$(median "$work/seconds.job")" -v cp="$(median "$work/seconds.cp")" \
-    -v dd="$(median "$work/seconds.dd")" -v input="$in_bytes" -v output="$out_bytes" -v rounds="$rounds" 'BEGIN {
-    printf "%-34s | %.2f s | cp+dd %.2f | %.2f | cp %.2f s of %.2f GB, dd %.2f s of %.2f GB, %d rounds\n", "job " name,
-           job, cp + dd, (cp + dd) / job, cp, input / 1e9, dd, output / 1e9, rounds}'
+    -v dd="$(median "$work/seconds.dd")" -v input="$in_bytes" -v output="$out_bytes" -v rounds="$rounds" '
+BEGIN {
+    printf "%-34s | %.2f s | cp+dd %.2f | %.2f | cp %.2f s of %.2f GB, dd %.2f s of %.2f GB, %d rounds\n",
+           "job " name, job, cp + dd, (cp + dd) / job, cp, input / 1e9, dd, output / 1e9, rounds}'
 echo "# stages of the last round, s:$stages"

@@ -47,7 +47,8 @@ void bench_device_close(bench_device *d)
     *d = (bench_device){0};
 }
 
-p4_rc bench_fill(const bench_device *d, void *to, p4_dtype dtype, int64_t count, float deviation, float offset)
+p4_rc bench_fill(const bench_device *d, void *to, p4_dtype dtype, int64_t count, float deviation,
+                 float offset)
 {
     p4_rng rng = {.seed = 1, .stream = 3};
     int64_t each = p4_dtype_bytes(dtype), first = p4_min_i64(count, PATTERN_COUNT);
@@ -72,7 +73,7 @@ p4_rc bench_fill(const bench_device *d, void *to, p4_dtype dtype, int64_t count,
     return rc;
 }
 
-/* --- time -------------------------------------------------------------------------------------------------- */
+/* --- time ---------------------------------------------------------------------------------------- */
 
 static p4_rc run(double *seconds, const bench_device *d, void (*work)(void *user), void *user, int calls)
 {
@@ -104,9 +105,11 @@ p4_rc bench_measure(bench_time *time, const bench_device *d, void (*work)(void *
     int calls = 1;
     TRY(run(&taken_s, d, work, user, 1));
     TRY(run(&taken_s, d, work, user, 1));
-    while (taken_s < 0.6 * run_s && calls < CALLS_MAX) { /* one call alone is mostly the wait: approach in steps */
+    while (taken_s < 0.6 * run_s &&
+           calls < CALLS_MAX) { /* one call alone is mostly the wait: approach in steps */
         double wanted = (double)calls * run_s / (taken_s + 1e-9);
-        calls = (int)p4_min_i64(CALLS_MAX, p4_max_i64(calls + 1, wanted > 16.0 * calls ? 16 * calls : (int)wanted));
+        calls = (int)p4_min_i64(CALLS_MAX,
+                                p4_max_i64(calls + 1, wanted > 16.0 * calls ? 16 * calls : (int)wanted));
         TRY(run(&taken_s, d, work, user, calls));
     }
     for (int i = 0; i < RUNS; i++) {
@@ -117,7 +120,7 @@ done:
     return rc;
 }
 
-/* --- ceilings ---------------------------------------------------------------------------------------------- */
+/* --- ceilings ------------------------------------------------------------------------------------ */
 
 typedef struct ceiling {
     const bench_device *d;
@@ -171,21 +174,22 @@ p4_rc bench_measure_ceilings(bench_device *d)
     TRY(take(&x));
     TRY(bench_measure(&time, d, copy_once, &x));
     d->copy_gbs = 2.0 * (double)x.bytes / time.median_s * 1e-9;
-    bench_line("copy", d->copy_gbs, "GB/s", NULL, 0.0, "%lld MiB read and written", (long long)(x.bytes >> 20));
+    bench_line("copy", d->copy_gbs, "GB/s", NULL, 0.0, "%lld MiB read and written",
+               (long long)(x.bytes >> 20));
     give_back(&x);
     x.n = d->cuda ? 8192 : 1024;
     x.bytes = x.n * x.n * p4_dtype_bytes(bench_act_dtype(d));
     TRY(take(&x));
     TRY(bench_measure(&time, d, multiply_once, &x));
     d->gemm_tflops = 2.0 * (double)x.n * (double)x.n * (double)x.n / time.median_s * 1e-12;
-    bench_line(bench_act_dtype(d) == P4_BF16 ? "gemm bf16" : "gemm fp32", d->gemm_tflops, "TFLOP/s", NULL, 0.0,
-               "%lld^3 through linear_forward", (long long)x.n);
+    bench_line(bench_act_dtype(d) == P4_BF16 ? "gemm bf16" : "gemm fp32", d->gemm_tflops, "TFLOP/s", NULL,
+               0.0, "%lld^3 through linear_forward", (long long)x.n);
 done:
     give_back(&x);
     return rc;
 }
 
-/* --- lines ------------------------------------------------------------------------------------------------- */
+/* --- lines --------------------------------------------------------------------------------------- */
 
 static void put_figure(double value)
 {

@@ -1,13 +1,17 @@
 /* model.c - architectures by name, and models with random weights that cost no disk and hardly any memory. */
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
 #include "files.h"
 #include "rng.h"
 
-enum { CONFIG_LIMIT_BYTES = 1 << 20, TABLE_COUNT = 1 << 16, SHIFT = 4099 /* elements between two tensors' first */ };
+enum {
+    CONFIG_LIMIT_BYTES = 1 << 20,
+    TABLE_COUNT = 1 << 16,
+    SHIFT = 4099 /* elements between two tensors' first */
+};
 
 /* config.json of a directory, or models/NAME.json beside this program's source. The caller frees. */
 static char *config_path(const char *model)
@@ -54,7 +58,8 @@ bool bench_model_has_weights(const char *model)
     return found;
 }
 
-/* Normal bf16 numbers of deviation 0.02: a table that is drawn, walked through in another order piece by piece. */
+/* Normal bf16 numbers of deviation 0.02: a table that is drawn, walked through in another order piece by
+ * piece. */
 static p4_rc fill_random(uint16_t *to, int64_t count)
 {
     p4_rng rng = {.seed = 7, .stream = 7};
@@ -102,7 +107,8 @@ static p4_rc fill_views(p4_model *model, float **weights)
     }
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        model->weights[i] = (p4_weight){.dtype = p->vector ? P4_F32 : P4_BF16, .rows = p->rows, .cols = p->cols};
+        model->weights[i] =
+            (p4_weight){.dtype = p->vector ? P4_F32 : P4_BF16, .rows = p->rows, .cols = p->cols};
         model->weights[i].data = !p->vector         ? (const void *)(random + i * SHIFT)
                                  : is_gain(p->role) ? (const void *)*weights
                                                     : (const void *)(*weights + widest);
@@ -159,7 +165,8 @@ double bench_muon_flop(const p4_model *model, const bool *held)
             continue;
         }
         if (p->role == P4_ROLE_QKV && a->fused_qkv) { /* q, k and v apart */
-            flop += newton_schulz_flop((double)(a->H * a->D), C) + 2.0 * newton_schulz_flop((double)(a->Hkv * a->D), C);
+            flop += newton_schulz_flop((double)(a->H * a->D), C) +
+                    2.0 * newton_schulz_flop((double)(a->Hkv * a->D), C);
         } else {
             flop += newton_schulz_flop((double)p->rows, (double)p->cols);
         }

@@ -1,4 +1,5 @@
-/* muon.c - phase4_bench muon: the optimizer's update of all block matrices of a model, through src/optim.h. */
+/* muon.c - phase4_bench muon: the optimizer's update of all block matrices of a model, through src/optim.h.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -20,7 +21,8 @@ p4_rc bench_muon(const bench_options *o)
     bool *held = NULL, *sharded = NULL;
     bench_time time;
     char name[64];
-    p4_optim_settings settings = {.muon = true, .momentum = 0.95f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f};
+    p4_optim_settings settings = {
+        .muon = true, .momentum = 0.95f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f};
     TRY(bench_arch_read(&arch, NULL, o->model));
     TRY(bench_device_open(&d, o));
     TRY(p4_model_init(&model, &arch, ""));

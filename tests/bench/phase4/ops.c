@@ -7,13 +7,20 @@
 #include "ops_bench.h"
 #include "rng.h"
 
-enum { ROTATION_BYTES = 256 << 20 /* several times the cache of a GPU */, PLACE_BYTES = 256, LOGIT_ROWS = 4096 };
+enum {
+    ROTATION_BYTES = 256 << 20 /* several times the cache of a GPU */,
+    PLACE_BYTES = 256,
+    LOGIT_ROWS = 4096
+};
 
-/* Models, the tokens a training step of theirs computes at once, and the matrix that is quantized (0: the MLP's first). */
+/* Models, the tokens a training step of theirs computes at once, and the matrix that is quantized (0: the
+ * MLP's first). */
 static const struct {
     const char *name, *model;
     int64_t B, T, quantize_rows, quantize_cols;
-} shapes[] = {{"llama", "llama1b", 8, 2048, 0, 0}, {"gpt2", "gpt2", 32, 1024, 0, 0}, {"demo", "demo", 4, 512, 4096, 4096}};
+} shapes[] = {{"llama", "llama1b", 8, 2048, 0, 0},
+              {"gpt2", "gpt2", 32, 1024, 0, 0},
+              {"demo", "demo", 4, 512, 4096, 4096}};
 
 void *ops_at(const ops_bench *x, ops_pool pool, int64_t bytes)
 {
@@ -50,11 +57,12 @@ void ops_case(ops_bench *x, void (*work)(void *user), double flop, double bytes,
         bench_line(name, tflops, "TFLOP/s", "gemm", x->d.gemm_tflops, "%.4f ms, %d calls, %.0f GB/s",
                    1e3 * time.median_s, time.calls, gbs);
     } else {
-        bench_line(name, gbs, "GB/s", "copy", x->d.copy_gbs, "%.4f ms, %d calls", 1e3 * time.median_s, time.calls);
+        bench_line(name, gbs, "GB/s", "copy", x->d.copy_gbs, "%.4f ms, %d calls", 1e3 * time.median_s,
+                   time.calls);
     }
 }
 
-/* --- arrays ------------------------------------------------------------------------------------------------ */
+/* --- arrays -------------------------------------------------------------------------------------- */
 
 static p4_rc take(ops_bench *x, void *pointer, int64_t bytes)
 {
@@ -69,7 +77,8 @@ static p4_rc take(ops_bench *x, void *pointer, int64_t bytes)
 
 static p4_rc take_pool(ops_bench *x, ops_pool pool, int64_t bytes)
 {
-    x->pool_bytes[pool] = p4_max_i64(p4_ceil_div(bytes, PLACE_BYTES) * PLACE_BYTES, x->d.cuda ? ROTATION_BYTES : 0);
+    x->pool_bytes[pool] =
+        p4_max_i64(p4_ceil_div(bytes, PLACE_BYTES) * PLACE_BYTES, x->d.cuda ? ROTATION_BYTES : 0);
     return take(x, &x->memory[pool], x->pool_bytes[pool]);
 }
 
@@ -95,9 +104,11 @@ static p4_rc fill_pools(ops_bench *x)
     for (ops_pool pool = F0; pool <= F3; pool++) {
         bool ones = pool >= F2;
         TRY(take_pool(x, pool, f32 * 4));
-        TRY(bench_fill(&x->d, x->memory[pool], P4_F32, x->pool_bytes[pool] / 4, ones ? 0.001f : 0.02f, ones ? 1 : 0));
+        TRY(bench_fill(&x->d, x->memory[pool], P4_F32, x->pool_bytes[pool] / 4, ones ? 0.001f : 0.02f,
+                       ones ? 1 : 0));
     }
-    TRY(take_pool(x, CODES, p4_max_i64(x->rows * p4_code_row_bytes(x->cols), x->up * p4_code_row_bytes(x->arch.C))));
+    TRY(take_pool(x, CODES,
+                  p4_max_i64(x->rows * p4_code_row_bytes(x->cols), x->up * p4_code_row_bytes(x->arch.C))));
     TRY(take_pool(x, PACKED, x->rows * ((x->cols + 4) / 5)));
 done:
     return rc;
@@ -139,7 +150,8 @@ static p4_rc take_arrays(ops_bench *x)
     int64_t sums_bytes = p4_max_i64(p4_max_i64(a->F, x->up), 8) * 8;
     TRY(fill_pools(x));
     TRY(fill_small(x));
-    TRY(take(x, &x->lse, x->B * a->H * x->T * 4));
+    TRY(take(x, &x->lse, x->B * a->H * x->T * 4)); /* about what the scores of X0 give */
+    TRY(bench_fill(&x->d, x->lse, P4_F32, x->B * a->H * x->T, 0.001f, logf((float)x->T) + 0.5f));
     TRY(take(x, &x->work, x->d.ops->attention_work_count(x->d.device, &x->attention, true) * 4));
     TRY(take(x, &x->importance, x->cols * 4));
     TRY(bench_fill(&x->d, x->importance, P4_F32, x->cols, 0.001f, 1.0f));
@@ -172,8 +184,8 @@ static p4_rc set_shape(ops_bench *x, const bench_options *o)
     x->up = a->gated_mlp ? 2 * a->F : a->F;
     x->rows = shapes[i].quantize_rows > 0 ? shapes[i].quantize_rows : x->up;
     x->cols = shapes[i].quantize_cols > 0 ? shapes[i].quantize_cols : a->C;
-    x->attention = (p4_attention_shape){.B = x->B, .T = x->T, .H = a->H, .Hkv = a->Hkv, .D = a->D,
-                                        .scale = a->attention_scale};
+    x->attention = (p4_attention_shape){
+        .B = x->B, .T = x->T, .H = a->H, .Hkv = a->Hkv, .D = a->D, .scale = a->attention_scale};
 done:
     return rc;
 }

@@ -1,7 +1,9 @@
-/* ops_bench.h - one model's shapes, arrays that are large enough for every op at them, and a case that is timed.
+/* ops_bench.h - one model's shapes, arrays that are large enough for every op at them, and a case that is
+ * timed.
  *
- * An op's inputs and outputs are places in a few large pools. On a GPU every call takes the next place, so that no call
- * finds its inputs in the cache because the call before left them there; on the CPU all calls use the same one. */
+ * An op's inputs and outputs are places in a few large pools. On a GPU every call takes the next place, so
+ * that no call finds its inputs in the cache because the call before left them there; on the CPU all calls
+ * use the same one. */
 #ifndef P4_OPS_BENCH_H
 #define P4_OPS_BENCH_H
 
@@ -16,7 +18,7 @@ typedef enum ops_pool {
     F1, /* fp32 that is updated, the same at first */
     F2, /* fp32 near 1 that is updated (norm gains, averages of squares) */
     F3,
-    CODES, /* 2-bit codes */
+    CODES,  /* 2-bit codes */
     PACKED, /* the same in base 3 */
     POOLS
 } ops_pool;
@@ -32,11 +34,12 @@ typedef struct ops_bench {
     char *memory[POOLS];
     int64_t pool_bytes[POOLS], turn;
     float *cos_table, *sin_table, *lse, *work, *importance; /* the last: ones [cols] */
-    double *sums; /* [max(F, up, 8)] */
-    int32_t *ids; /* [N] */
-    uint16_t *scale; /* [rows] fp16 */
-    int64_t in, out; /* of the matrix under test */
-    struct p4_optim *updated; /* of the Muon case that runs */
+    double *sums;                                           /* [max(F, up, 8)] */
+    int32_t *ids;                                           /* [N] */
+    uint16_t *scale;                                        /* [rows] fp16 */
+    int64_t in, out;                                        /* of the matrix under test */
+    p4_quant_error error;                                   /* of the quantize cases that report one */
+    struct p4_optim *updated;                               /* of the Muon case that runs */
     void *blocks[POOLS + 8];
     int block_count;
     p4_rc rc; /* the first failure: the cases after it do nothing */
@@ -46,8 +49,8 @@ typedef struct ops_bench {
 void *ops_at(const ops_bench *x, ops_pool pool, int64_t bytes);
 /* Bytes of `count` activations. */
 int64_t ops_acts(const ops_bench *x, int64_t count);
-/* Times one op and prints its line: beside its rate stands the ceiling that bounds it, floating-point operations or bytes
- * that must move at least, whichever takes longer. */
+/* Times one op and prints its line: beside its rate stands the ceiling that bounds it, floating-point
+ * operations or bytes that must move at least, whichever takes longer. */
 void ops_case(ops_bench *x, void (*work)(void *user), double flop, double bytes, const char *name_format, ...)
     P4_PRINTF(5, 6);
 
@@ -57,16 +60,16 @@ void ops_ternary_cases(ops_bench *x);
 void ops_optim_cases(ops_bench *x);
 
 /* void run_NAME(void *user): one call of an op at the next place. */
-#define OP(name, ...)                                                                                         \
-    static void run_##name(void *user)                                                                        \
-    {                                                                                                         \
-        ops_bench *x = user;                                                                                  \
-        const p4_ops *ops = x->d.ops;                                                                         \
-        p4_device *device = x->d.device;                                                                      \
-        x->turn++;                                                                                            \
-        __VA_ARGS__;                                                                                          \
+#define OP(name, ...)                                                                                        \
+    static void run_##name(void *user)                                                                       \
+    {                                                                                                        \
+        ops_bench *x = user;                                                                                 \
+        const p4_ops *ops = x->d.ops;                                                                        \
+        p4_device *device = x->d.device;                                                                     \
+        x->turn++;                                                                                           \
+        __VA_ARGS__;                                                                                         \
     }
 #define ACT(pool, count) ops_at(x, pool, ops_acts(x, count))
-#define F32(pool, count) ((float *)ops_at(x, pool, (count) * 4))
+#define F32(pool, count) ((float *)ops_at(x, pool, (count)*4))
 
 #endif

@@ -14,17 +14,17 @@ static void quantize(ops_bench *x, p4_quant_method method, const float *importan
 
 #define CODE_PLACE ops_at(x, CODES, x->rows *p4_code_row_bytes(x->cols))
 #define PACKED_PLACE ops_at(x, PACKED, x->rows *((x->cols + 4) / 5))
-#define QUANTIZE(name, ...)                                                                                   \
-    static void run_##name(void *user)                                                                        \
-    {                                                                                                         \
-        ops_bench *x = user;                                                                                  \
-        x->turn++;                                                                                            \
-        __VA_ARGS__;                                                                                          \
+#define QUANTIZE(name, ...)                                                                                  \
+    static void run_##name(void *user)                                                                       \
+    {                                                                                                        \
+        ops_bench *x = user;                                                                                 \
+        x->turn++;                                                                                           \
+        __VA_ARGS__;                                                                                         \
     }
 QUANTIZE(absmean, quantize(x, P4_QUANT_ABSMEAN, NULL, NULL))
-QUANTIZE(absmean_report, p4_quant_error e; quantize(x, P4_QUANT_ABSMEAN, NULL, &e))
+QUANTIZE(absmean_report, quantize(x, P4_QUANT_ABSMEAN, NULL, &x->error))
 QUANTIZE(exact, quantize(x, P4_QUANT_EXACT, NULL, NULL))
-QUANTIZE(exact_report, p4_quant_error e; quantize(x, P4_QUANT_EXACT, NULL, &e))
+QUANTIZE(exact_report, quantize(x, P4_QUANT_EXACT, NULL, &x->error))
 QUANTIZE(exact_weighted, quantize(x, P4_QUANT_EXACT, x->importance, NULL))
 OP(pack_base3, ops->pack_base3(device, PACKED_PLACE, CODE_PLACE, x->rows, x->cols))
 OP(unpack_base3, ops->unpack_base3(device, CODE_PLACE, PACKED_PLACE, x->rows, x->cols))
@@ -34,8 +34,12 @@ OP(add_sq_norm, ops->add_sq_norm(device, x->sums, F32(F0, COUNT), COUNT))
 OP(scale, ops->scale(device, F32(F1, COUNT), 1.0f, COUNT))
 OP(add_f32, ops->add_f32(device, F32(F1, COUNT), F32(F0, COUNT), COUNT))
 OP(grokfast, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, false, COUNT))
-OP(adamw, ops->adamw(device, F32(F1, COUNT), F32(F2, COUNT), F32(F3, COUNT), F32(F0, COUNT), 1.0f, 1e-9f, 0.9f, 0.95f,
-                     1e-8f, 0.0f, 3, COUNT))
+OP(adamw, p4_adamw_item item = {.w = F32(F1, COUNT),
+                                .m = F32(F2, COUNT),
+                                .v = F32(F3, COUNT),
+                                .g = F32(F0, COUNT),
+                                .count = COUNT};
+   ops->adamw(device, &item, 1, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 3))
 OP(round_to_f16, ops->round_to_f16(device, F32(F1, COUNT), COUNT))
 
 /* Fills a pool with copies of its first `have` bytes: every place then holds codes that exist. */
@@ -64,7 +68,7 @@ void ops_ternary_cases(ops_bench *x)
     ops_case(x, run_unpack_base3, 0.0, packed, "unpack_base3");
 }
 
-/* --- Muon -------------------------------------------------------------------------------------------------- */
+/* --- Muon ---------------------------------------------------------------------------------------- */
 
 static void run_update(void *user)
 {
@@ -80,7 +84,8 @@ static void muon_case(ops_bench *x, p4_role role, const char *name)
     p4_optim optim = {0};
     p4_arch arch = x->arch;
     bool *held = NULL, *sharded = NULL;
-    p4_optim_settings settings = {.muon = true, .momentum = 0.95f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f};
+    p4_optim_settings settings = {
+        .muon = true, .momentum = 0.95f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f};
     arch.L = 1;
     TRY(rc);
     TRY(p4_model_init(&model, &arch, ""));
@@ -89,7 +94,8 @@ static void muon_case(ops_bench *x, p4_role role, const char *name)
     TRY(held != NULL && sharded != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model.params_count; i++) {
         p4_role its = model.params[i].role;
-        held[i] = p4_role_is_matrix(its) && (role == P4_ROLE_COUNT || (its == role && model.params[i].row_offset == 0));
+        held[i] = p4_role_is_matrix(its) &&
+                  (role == P4_ROLE_COUNT || (its == role && model.params[i].row_offset == 0));
     }
     TRY(p4_optim_open(&optim, x->d.ops, x->d.device, &model, &settings, held, sharded));
     TRY(bench_fill(&x->d, optim.grad, P4_F32, optim.count, 1e-3f, 0.0f));

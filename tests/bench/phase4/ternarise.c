@@ -1,5 +1,5 @@
-/* ternarise.c - phase4_bench ternarise: one large bf16 matrix to 2-bit codes and a scale a row, and the same with the
- * report of its error. */
+/* ternarise.c - phase4_bench ternarise: one large bf16 matrix to 2-bit codes and a scale a row, and the same
+ * with the report of its error. */
 #include <stdio.h>
 
 #include "bench.h"
@@ -28,8 +28,9 @@ static p4_rc measure(ternarise *x, const char *name, p4_quant_method method, boo
     x->method = method;
     x->h_error = report ? &x->error : NULL;
     TRY(bench_measure(&time, &x->d, quantize_once, x));
-    bench_line(name, bytes / time.median_s * 1e-9, "GB/s", "copy", x->d.copy_gbs, "%.3f ms, [%lld, %lld] bf16",
-               1e3 * time.median_s, (long long)x->weight.rows, (long long)x->weight.cols);
+    bench_line(name, bytes / time.median_s * 1e-9, "GB/s", "copy", x->d.copy_gbs,
+               "%.3f ms, [%lld, %lld] bf16", 1e3 * time.median_s, (long long)x->weight.rows,
+               (long long)x->weight.cols);
 done:
     return rc;
 }
@@ -39,7 +40,12 @@ p4_rc bench_ternarise(const bench_options *o)
     p4_rc rc = P4_OK;
     ternarise x = {0};
     TRY(bench_device_open(&x.d, o));
-    int64_t rows = o->rows > 0 ? o->rows : x.d.cuda ? 65536 : 4096, cols = o->cols > 0 ? o->cols : x.d.cuda ? 8192 : 4096;
+    int64_t rows = o->rows > 0 ? o->rows
+                   : x.d.cuda  ? 65536
+                               : 4096,
+            cols = o->cols > 0 ? o->cols
+                   : x.d.cuda  ? 8192
+                               : 4096;
     int64_t weight_bytes = p4_ceil_div(rows * cols * 2, 256) * 256;
     int64_t code_bytes = p4_ceil_div(rows * p4_code_row_bytes(cols), 256) * 256;
     TRY(x.d.ops->alloc(x.d.device, &x.memory, weight_bytes + code_bytes + rows * 2));

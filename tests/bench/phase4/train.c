@@ -1,4 +1,5 @@
-/* train.c - phase4_bench train and load: training steps through jobs/trainer.h on random tokens, and reading a model. */
+/* train.c - phase4_bench train and load: training steps through jobs/trainer.h on random tokens, and reading
+ * a model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,17 +51,19 @@ static p4_rc open_model(p4_job *job, const char *model)
         return p4_job_open_model(job);
     }
     TRY(bench_model_open(&job->hf, &job->random_weights, model));
-    CHECK(c->calibration_sequence_length <= job->hf.model.arch.positions, "--length %d, but %s has %lld positions",
-          c->calibration_sequence_length, model, (long long)job->hf.model.arch.positions);
+    CHECK(c->calibration_sequence_length <= job->hf.model.arch.positions,
+          "--length %d, but %s has %lld positions", c->calibration_sequence_length, model,
+          (long long)job->hf.model.arch.positions);
     if (p4_job_quantizes(job)) {
-        p4_model_select_ternary(&job->hf.model, &c->preserve_layers, true, true);
+        p4_model_select_ternary(&job->hf.model, &c->preserve_layers, c->preserve_embedding_precision,
+                                c->preserve_output_precision);
     }
     TRY(p4_job_plan_ownership(job));
 done:
     return rc;
 }
 
-/* --- train ------------------------------------------------------------------------------------------------- */
+/* --- train --------------------------------------------------------------------------------------- */
 
 /* "train llama1b exact adamw int8": what decides the work; batch and length stand in the note. */
 static void name_run(char *name, size_t bytes, const bench_options *o, int ranks)
@@ -68,8 +71,9 @@ static void name_run(char *name, size_t bytes, const bench_options *o, int ranks
     static const char *const quantizers[] = {"absmean", "exact", "none"};
     const char *model = strrchr(o->model, '/') != NULL ? strrchr(o->model, '/') + 1 : o->model;
     int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s", model, quantizers[o->quantizer],
-                        o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast", o->grokfast ? " grokfast" : "",
-                        o->activation_bits == 8 ? " int8" : "", o->recompute ? " recompute" : "", o->fp32 ? " fp32" : "");
+                        o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast",
+                        o->grokfast ? " grokfast" : "", o->activation_bits == 8 ? " int8" : "",
+                        o->recompute ? " recompute" : "", o->fp32 ? " fp32" : "");
     if (ranks > 1 && used > 0 && (size_t)used < bytes) {
         snprintf(name + used, bytes - (size_t)used, " x%d zero%d", ranks, o->zero_stage);
     }
@@ -104,8 +108,8 @@ static p4_rc time_steps(figures *f, p4_job *job, const bench_options *o)
     int64_t steps = o->steps + WARM_UP;
     double *seconds = p4_alloc((size_t)o->steps, sizeof *seconds);
     TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(random_windows(&job->train, job->config.calibration_batch_size * steps, job->config.calibration_sequence_length,
-                       job->hf.model.arch.V));
+    TRY(random_windows(&job->train, job->config.calibration_batch_size * steps,
+                       job->config.calibration_sequence_length, job->hf.model.arch.V));
     TRY(p4_trainer_open(&trainer, job));
     for (int64_t step = 0; step < steps; step++) {
         TRY(p4_trainer_step(&trainer, step, &result));
@@ -127,12 +131,14 @@ static void report(const figures *f, const char *name, double gemm_tflops)
 {
     char line[160];
     double GiB = (double)(1 << 30);
-    bench_line(name, f->tokens / f->median_s, "tokens/s", NULL, 0.0, "B %lld, micro %lld, T %lld, %.1f ms a step (best %.1f)",
-               (long long)f->sequences, (long long)f->micro_batch, (long long)f->T, 1e3 * f->median_s, 1e3 * f->best_s);
+    bench_line(name, f->tokens / f->median_s, "tokens/s", NULL, 0.0,
+               "B %lld, micro %lld, T %lld, %.1f ms a step (best %.1f)", (long long)f->sequences,
+               (long long)f->micro_batch, (long long)f->T, 1e3 * f->median_s, 1e3 * f->best_s);
     snprintf(line, sizeof line, "%s memory", name);
     bench_line(line, (double)f->peak_bytes / GiB, "GiB", NULL, 0.0,
-               "masters and optimizer %.2f, codes %.2f, activations %.2f", (double)f->bytes.masters_bytes / GiB,
-               (double)f->bytes.codes_bytes / GiB, (double)f->bytes.activations_bytes / GiB);
+               "masters and optimizer %.2f, codes %.2f, activations %.2f",
+               (double)f->bytes.masters_bytes / GiB, (double)f->bytes.codes_bytes / GiB,
+               (double)f->bytes.activations_bytes / GiB);
     snprintf(line, sizeof line, "%s model flop", name);
     bench_line(line, f->model_flop / f->median_s * 1e-12, "TFLOP/s", "gemm", gemm_tflops,
                "a device, without recomputation; last loss %.3f, gradient norm %.3g", f->loss, f->grad_norm);
@@ -148,7 +154,8 @@ static p4_rc train(p4_job *job, const bench_options *o)
     bench_device d = {.ops = job->ops, .device = job->device, .cuda = !job->ops->host_memory};
     name_run(name, sizeof name, o, job->dist->ranks);
     if (job->dist->rank == 0) {
-        printf("# %d rank%s, %s\n", job->dist->ranks, job->dist->ranks == 1 ? "" : "s", d.ops->describe(d.device));
+        printf("# %d rank%s, %s\n", job->dist->ranks, job->dist->ranks == 1 ? "" : "s",
+               d.ops->describe(d.device));
     }
     TRY(time_steps(&f, job, o));
     /* Now, not before: the arrays of the ceilings would count in the peak. */
@@ -160,7 +167,7 @@ done:
     return rc;
 }
 
-/* --- load -------------------------------------------------------------------------------------------------- */
+/* --- load ---------------------------------------------------------------------------------------- */
 
 static p4_rc load(p4_job *job, const bench_options *o)
 {
@@ -175,7 +182,8 @@ static p4_rc load(p4_job *job, const bench_options *o)
         bytes += (double)(w->rows * w->cols * p4_dtype_bytes(w->dtype));
     }
     double elapsed_s = p4_now_s() - started_s;
-    bench_line("load", bytes * 1e-9 / elapsed_s, "GB/s", NULL, 0.0, "%.1f MB in %.3f s", bytes * 1e-6, elapsed_s);
+    bench_line("load", bytes * 1e-9 / elapsed_s, "GB/s", NULL, 0.0, "%.1f MB in %.3f s", bytes * 1e-6,
+               elapsed_s);
 done:
     return rc;
 }

@@ -9,7 +9,8 @@
  * first two are symmetric: of them the squares left of the diagonal are computed, halving the blocks on the
  * diagonal L times, which is 2^-1 + 2^-(L+1) of the work, and then mirrored. Over the matrices of a
  * Llama 1.1B the five steps are 48.3e12 operations in full and 35.7e12 with L = 3. The norm of X is divided
- * out on the way through the first step's polynomial.
+ * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need not
+ * read X a second time; rounding it costs no more than rounding X does.
  *
  * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the
  * GPU, or waits for memory, the other computes. */

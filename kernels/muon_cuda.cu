@@ -1,16 +1,19 @@
-/* muon_cuda.cu - one Muon step (METHODS 4) of many matrices of one shape: momentum, Newton-Schulz orthogonalisation, update.
+/* muon_cuda.cu - one Muon step (METHODS 4) of many matrices of one shape: momentum, Newton-Schulz
+ * orthogonalisation, update.
  *
- * The products run in the device's compute type: on tensor cores with bf16 operands and fp32 sums, or in fp32. The
- * workspace holds several matrices one after another, so that every product is one strided batch; a tall matrix lies there
- * transposed, so that X is always [m, n], m <= n.
+ * The products run in the device's compute type: on tensor cores with bf16 operands and fp32 sums, or in
+ * fp32. The workspace holds several matrices one after another, so that every product is one strided batch; a
+ * tall matrix lies there transposed, so that X is always [m, n], m <= n.
  *
- * A step of Newton-Schulz is A = X X' (2 m^2 n operations), A^2 (2 m^3) and (aI + bA + cA^2) X (2 m^2 n). The first two are
- * symmetric: of them the squares left of the diagonal are computed, halving the blocks on the diagonal L times, which is
- * 2^-1 + 2^-(L+1) of the work, and then mirrored. Over the matrices of a Llama 1.1B the five steps are 48.3e12 operations in
- * full and 35.7e12 with L = 3. The norm of X is divided out on the way through the first step's polynomial.
+ * A step of Newton-Schulz is A = X X' (2 m^2 n operations), A^2 (2 m^3) and (aI + bA + cA^2) X (2 m^2 n). The
+ * first two are symmetric: of them the squares left of the diagonal are computed, halving the blocks on the
+ * diagonal L times, which is 2^-1 + 2^-(L+1) of the work, and then mirrored. Over the matrices of a
+ * Llama 1.1B the five steps are 48.3e12 operations in full and 35.7e12 with L = 3. The norm of X is divided
+ * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need not
+ * read X a second time; rounding it costs no more than rounding X does.
  *
- * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the GPU, or waits
- * for memory, the other computes. */
+ * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the
+ * GPU, or waits for memory, the other computes. */
 #include <string.h>
 
 #include "cuda_ops.h"
@@ -19,11 +22,11 @@
 enum {
     STEPS = 5,
     LANES = 2,
-    LEVELS = 3,      /* L above */
-    BLOCK_MIN = 64,  /* a smaller block on the diagonal costs more than it saves */
-    PARTS = 512,     /* at most so many partial sums of a matrix */
-    ALIGN = 16,      /* elements: matrices start on 32 bytes or more, and the blocks of one are evenly spaced */
-    REGION = 256     /* bytes: regions of the workspace start on multiples */
+    LEVELS = 3,     /* L above */
+    BLOCK_MIN = 64, /* a smaller block on the diagonal costs more than it saves */
+    PARTS = 512,    /* at most so many partial sums of a matrix */
+    ALIGN = 16,     /* elements: matrices start on multiples */
+    REGION = 256    /* bytes: regions of the workspace start on multiples */
 };
 static const int64_t work_bytes_max = (int64_t)1 << 30;
 
@@ -33,10 +36,10 @@ typedef struct muon_plan {
     int levels;               /* times that blocks on the diagonal are halved */
     int64_t x_stride;         /* X and its successor: [m, n] */
     int64_t s_stride;         /* A, then the polynomial, in full [m, m] */
-    int64_t g_stride;         /* m rows and one element: the blocks on the diagonals of all matrices are evenly spaced */
-    int64_t parts;            /* partial sums a matrix */
-    int64_t lanes, share;     /* share: matrices of a lane */
-    int64_t batch;            /* matrices in a lane at once */
+    int64_t g_stride;     /* A: m rows and one element, so that all blocks on diagonals are evenly spaced */
+    int64_t parts;        /* partial sums a matrix */
+    int64_t lanes, share; /* share: matrices of a lane */
+    int64_t batch;        /* matrices in a lane at once */
 } muon_plan;
 
 /* A lane's queue and where its batch lies. */
@@ -58,7 +61,8 @@ static int64_t round_up(int64_t count, int64_t to)
 }
 
 /* Bytes that `batch` matrices take in a lane; *lane, if not NULL, gets its places from `work` on. */
-static int64_t lay_out(const p4_device *device, const muon_plan *plan, int64_t batch, char *work, muon_lane *lane)
+static int64_t lay_out(const p4_device *device, const muon_plan *plan, int64_t batch, char *work,
+                       muon_lane *lane)
 {
     const int64_t each = p4_cuda_act_bytes(device) * batch;
     const int64_t x = round_up(plan->x_stride * each, REGION), S = round_up(plan->s_stride * each, REGION);
@@ -82,7 +86,8 @@ static muon_plan plan_of(const p4_device *device, int64_t items, int64_t rows, i
     p.cols = cols;
     p.m = p4_min_i64(rows, cols);
     p.n = p4_max_i64(rows, cols);
-    for (int64_t side = p.m; p.levels < LEVELS && side % (2 * ALIGN) == 0 && side / 2 >= BLOCK_MIN; side /= 2) {
+    for (int64_t side = p.m; p.levels < LEVELS && side % (2 * ALIGN) == 0 && side / 2 >= BLOCK_MIN;
+         side /= 2) {
         p.levels++;
     }
     p.x_stride = round_up(p.m * p.n, ALIGN);
@@ -110,7 +115,8 @@ static bool items_wide(const muon_items *items, int64_t count)
 {
     uintptr_t addresses = 0;
     for (int64_t i = 0; i < count; i++) {
-        addresses |= P4_ADDRESS(items->item[i].w) | P4_ADDRESS(items->item[i].buf) | P4_ADDRESS(items->item[i].g);
+        addresses |=
+            P4_ADDRESS(items->item[i].w) | P4_ADDRESS(items->item[i].buf) | P4_ADDRESS(items->item[i].g);
     }
     return p4_cuda_wide(addresses, 0);
 }
@@ -123,32 +129,36 @@ static bool tiles_wide(const p4_device *device, const muon_plan *p, bool wide)
 }
 
 /* X = u, with the momentum on the way, and factor = 1 / (|u| + 1e-7) of every matrix. */
-static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items, int64_t batch,
-                  const muon_numbers *numbers)
+static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
+                  int64_t batch, const muon_numbers *numbers)
 {
     const bool wide = items_wide(items, batch);
     const int64_t count = p->rows * p->cols, step = P4_FLAT_THREADS * P4_VECTOR_BYTES / 2;
     int64_t parts = p->parts;
     if (p->rows > p->cols) {
+        const dim3 grid((unsigned)parts, (unsigned)batch);
         P4_BY_ACT(device, tiles_wide(device, p, wide),
-                  momentum_tall<elem, W><<<dim3((unsigned)parts, (unsigned)batch), P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale, numbers->momentum, p->rows,
-                      p->cols));
+                  momentum_tall<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
+                      *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
+                      numbers->momentum, p->rows, p->cols));
     } else {
         const int64_t each = round_up(p4_ceil_div(count, parts), step);
         parts = p4_ceil_div(count, each);
+        const dim3 grid((unsigned)parts, (unsigned)batch);
         P4_BY_ACT(device, wide,
-                  momentum_wide<elem, W><<<dim3((unsigned)parts, (unsigned)batch), P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale, numbers->momentum, count,
-                      each));
+                  momentum_wide<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
+                      *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
+                      numbers->momentum, count, each));
     }
-    norm_factors<<<(unsigned)batch, P4_FLAT_THREADS, 0, device->stream>>>(lane->factor, lane->partial, (int)parts);
+    norm_factors<<<(unsigned)batch, P4_FLAT_THREADS, 0, device->stream>>>(lane->factor, lane->partial,
+                                                                          (int)parts);
     p4_cuda_launched(device, "muon: momentum");
 }
 
-/* Of G = X X' of every matrix, X [m, K] at this stride: the blocks on the diagonal and all that is left of them. */
-static void lower_gram(p4_device *device, const muon_plan *p, char *G, const char *X, int64_t K, int64_t stride,
-                       int64_t batch)
+/* Of G = X X' of every matrix, X [m, K] at this stride: the blocks on the diagonal and all that is left of
+ * them. */
+static void lower_gram(p4_device *device, const muon_plan *p, char *G, const char *X, int64_t K,
+                       int64_t stride, int64_t batch)
 {
     const int64_t each = p4_cuda_act_bytes(device);
     p4_cuda_gemm gemm = {};
@@ -172,8 +182,8 @@ static void lower_gram(p4_device *device, const muon_plan *p, char *G, const cha
     }
 }
 
-static void fill(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor, bool polynomial,
-                 int64_t batch)
+static void fill(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
+                 bool polynomial, int64_t batch)
 {
     const bool wide = p4_cuda_wide(0, p->m * p4_cuda_act_bytes(device));
     const int64_t across = p4_ceil_div(p->m, MUON_TILE);
@@ -191,8 +201,8 @@ static void fill(p4_device *device, const muon_plan *p, const muon_lane *lane, c
 }
 
 /* One step of every matrix: next = (aI + bA + cA^2) X with A = X X'. factor: of X, NULL for 1. */
-static void newton_schulz_step(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
-                               int64_t batch)
+static void newton_schulz_step(p4_device *device, const muon_plan *p, const muon_lane *lane,
+                               const float *factor, int64_t batch)
 {
     p4_cuda_gemm gemm = {};
     lower_gram(device, p, lane->G, lane->x, p->n, p->x_stride, batch);
@@ -212,29 +222,31 @@ static void newton_schulz_step(p4_device *device, const muon_plan *p, const muon
     p4_cuda_matmul(device, &gemm);
 }
 
-static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items, int64_t batch,
-                   const muon_numbers *numbers)
+static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
+                   int64_t batch, const muon_numbers *numbers)
 {
     const bool wide = items_wide(items, batch);
     const float scale = 0.2f * sqrtf((float)p->n);
     if (p->rows > p->cols) {
-        const dim3 grid((unsigned)(p4_ceil_div(p->rows, MUON_TILE) * p4_ceil_div(p->cols, MUON_TILE)), (unsigned)batch);
+        const dim3 grid((unsigned)(p4_ceil_div(p->rows, MUON_TILE) * p4_ceil_div(p->cols, MUON_TILE)),
+                        (unsigned)batch);
         P4_BY_ACT(device, tiles_wide(device, p, wide),
                   update_tall<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (const elem *)lane->x, p->x_stride, numbers->lr, scale, numbers->decay, p->rows, p->cols));
+                      *items, (const elem *)lane->x, p->x_stride, numbers->lr, scale, numbers->decay, p->rows,
+                      p->cols));
     } else {
         const int64_t count = p->rows * p->cols;
+        const dim3 grid(p4_cuda_flat(count, p4_cuda_width(device, wide)), (unsigned)batch);
         P4_BY_ACT(device, wide,
-                  update_wide<elem, W><<<dim3(p4_cuda_flat(count, W), (unsigned)batch), P4_FLAT_THREADS, 0,
-                                         device->stream>>>(*items, (const elem *)lane->x, p->x_stride, numbers->lr,
-                                                           scale, numbers->decay, count));
+                  update_wide<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
+                      *items, (const elem *)lane->x, p->x_stride, numbers->lr, scale, numbers->decay, count));
     }
     p4_cuda_launched(device, "muon: update");
 }
 
 /* The whole step of `batch` matrices on the lane's queue. */
-static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *lane_now, const p4_muon_item *h_items,
-                      int64_t batch, const muon_numbers *numbers)
+static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *lane_now,
+                      const p4_muon_item *h_items, int64_t batch, const muon_numbers *numbers)
 {
     muon_lane lane = *lane_now; /* its x and next change places */
     muon_items items = {};

@@ -1,5 +1,5 @@
-/* muon_tiles_cuda.cuh - the elementwise kernels of muon_cuda.cu. Every one runs over several matrices of one shape at once:
- * blockIdx.y says which. */
+/* muon_tiles_cuda.cuh - the elementwise kernels of muon_cuda.cu. Every one runs over several matrices of one
+ * shape at once: blockIdx.y says which. */
 #ifndef P4_KERNELS_MUON_TILES_CUDA_CUH
 #define P4_KERNELS_MUON_TILES_CUDA_CUH
 
@@ -17,7 +17,8 @@ typedef struct muon_items {
     p4_muon_item item[MUON_ITEMS];
 } muon_items;
 
-/* buf = momentum buf + u; u += momentum buf, of W elements; returns the sum of u^2. u comes in as the scaled gradient. */
+/* buf = momentum buf + u; u += momentum buf, of W elements; returns the sum of u^2. u comes in as the scaled
+ * gradient. */
 template <int W>
 static __device__ __forceinline__ double muon_momentum(float (&u)[W], float (&buf)[W], float momentum)
 {
@@ -42,8 +43,9 @@ static __device__ __forceinline__ void muon_store_sum(double *partial, double su
 
 /* x[count] = u of a wide matrix; the block has `each` elements. */
 template <typename T, int W>
-static __global__ void momentum_wide(const __grid_constant__ muon_items items, T *x, int64_t x_stride, double *partial,
-                                     float g_scale, float momentum, int64_t count, int64_t each)
+static __global__ void momentum_wide(const __grid_constant__ muon_items items, T *x, int64_t x_stride,
+                                     double *partial, float g_scale, float momentum, int64_t count,
+                                     int64_t each)
 {
     const p4_muon_item item = items.item[blockIdx.y];
     const int64_t first = blockIdx.x * each, end = first + each < count ? first + each : count;
@@ -64,15 +66,18 @@ static __global__ void momentum_wide(const __grid_constant__ muon_items items, T
     muon_store_sum(partial, sum);
 }
 
-/* x[cols, rows] = u^T of a tall matrix [rows, cols]; W elements of x at once, which rows and cols are multiples of. */
+/* x[cols, rows] = u^T of a tall matrix [rows, cols]; W elements of x at once, which rows and cols are
+ * multiples of. */
 template <typename T, int W>
-static __global__ void momentum_tall(const __grid_constant__ muon_items items, T *x, int64_t x_stride, double *partial,
-                                     float g_scale, float momentum, int64_t rows, int64_t cols)
+static __global__ void momentum_tall(const __grid_constant__ muon_items items, T *x, int64_t x_stride,
+                                     double *partial, float g_scale, float momentum, int64_t rows,
+                                     int64_t cols)
 {
     enum { R = W > 1 ? 4 : 1 }; /* floats read at once */
     __shared__ float tile[MUON_TILE][MUON_TILE + 1];
     const p4_muon_item item = items.item[blockIdx.y];
-    const int64_t across = (cols + MUON_TILE - 1) / MUON_TILE, tiles = across * ((rows + MUON_TILE - 1) / MUON_TILE);
+    const int64_t across = (cols + MUON_TILE - 1) / MUON_TILE,
+                  tiles = across * ((rows + MUON_TILE - 1) / MUON_TILE);
     double sum = 0.0;
     x += blockIdx.y * x_stride;
     for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
@@ -139,8 +144,9 @@ static __device__ __forceinline__ int triangle_row(int t)
     return i;
 }
 
-/* Fills all of S [m, m] from lower triangles; a block reads tile (i, j), i >= j, and writes it and its mirror (j, i).
- * polynomial false: S = f^2 G, G = X X'. true: S = f (aI + bS + cG), G = S S'. f = factor[matrix], or 1 when it is NULL. */
+/* Fills all of S [m, m] from lower triangles; a block reads tile (i, j), i >= j, and writes it and its mirror
+ * (j, i). polynomial false: S = f^2 G, G = X X'. true: S = f (aI + bS + cG), G = S S'. f = factor[matrix], or
+ * 1 when it is NULL. */
 template <typename T, int W, bool polynomial>
 static __global__ void fill_symmetric(T *S, const T *G, const float *factor, int64_t m, int64_t s_stride,
                                       int64_t g_stride)
@@ -177,7 +183,8 @@ static __global__ void fill_symmetric(T *S, const T *G, const float *factor, int
         if (col + r < m && row + c < m) {
             float s[W];
 #pragma unroll
-            for (int k = 0; k < W; k++) { /* a tile on the diagonal may lie in a block whose upper part is not there */
+            for (int k = 0; k < W; k++) {
+                /* of a tile on the diagonal only the lower part was computed */
                 s[k] = i == j && c + k <= r ? tile[r][c + k] : tile[c + k][r];
             }
             p4_store(S + (col + r) * m + row + c, s);
@@ -197,8 +204,8 @@ static __device__ __forceinline__ void muon_update(float (&w)[W], const float (&
 }
 
 template <typename T, int W>
-static __global__ void update_wide(const __grid_constant__ muon_items items, const T *x, int64_t x_stride, float lr,
-                                   float scale, float decay, int64_t count)
+static __global__ void update_wide(const __grid_constant__ muon_items items, const T *x, int64_t x_stride,
+                                   float lr, float scale, float decay, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
     float *w = items.item[blockIdx.y].w;
@@ -213,8 +220,8 @@ static __global__ void update_wide(const __grid_constant__ muon_items items, con
 
 /* The same of a tall matrix [rows, cols] from x[cols, rows]; a block has one tile. */
 template <typename T, int W>
-static __global__ void update_tall(const __grid_constant__ muon_items items, const T *x, int64_t x_stride, float lr,
-                                   float scale, float decay, int64_t rows, int64_t cols)
+static __global__ void update_tall(const __grid_constant__ muon_items items, const T *x, int64_t x_stride,
+                                   float lr, float scale, float decay, int64_t rows, int64_t cols)
 {
     enum { R = W > 1 ? 4 : 1 };
     __shared__ float tile[MUON_TILE][MUON_TILE + 1];

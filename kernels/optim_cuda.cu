@@ -160,7 +160,8 @@ typedef struct adam_step {
     float m_correction, v_correction; /* 1 / (1 - beta^step) */
 } adam_step;
 
-/* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1]) have item[i]. */
+/* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1]) have
+ * item[i]. */
 typedef struct adam_arrays {
     p4_adamw_item item[ADAM_ITEMS];
     uint32_t start[ADAM_ITEMS + 1];
@@ -237,9 +238,11 @@ void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t item
         if (a->count <= 0) {
             continue;
         }
-        const bool this_wide = p4_cuda_wide(P4_ADDRESS(a->w) | P4_ADDRESS(a->m) | P4_ADDRESS(a->v) | P4_ADDRESS(a->g), 0);
+        const uintptr_t addresses = P4_ADDRESS(a->w) | P4_ADDRESS(a->m) | P4_ADDRESS(a->v) | P4_ADDRESS(a->g);
+        const bool this_wide = p4_cuda_wide(addresses, 0);
         const uint32_t blocks = (uint32_t)p4_ceil_div(a->count, ADAM_EACH);
-        if (arrays.items == ADAM_ITEMS || this_wide != wide || arrays.start[arrays.items] > INT32_MAX - blocks) {
+        if (arrays.items == ADAM_ITEMS || this_wide != wide ||
+            arrays.start[arrays.items] > INT32_MAX - blocks) {
             adamw_launch(device, &arrays, &s, wide);
         }
         wide = this_wide;

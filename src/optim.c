@@ -142,10 +142,11 @@ p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_
     *o = (p4_optim){.ops = ops, .device = device, .model = model, .settings = *settings};
     o->at = p4_alloc((size_t)model->params_count, sizeof *o->at);
     o->v_at = p4_alloc((size_t)model->params_count, sizeof *o->v_at);
-    o->groups = p4_alloc((size_t)model->params_count * 3, sizeof *o->groups); /* three blocks at most a parameter */
+    o->groups = p4_alloc((size_t)model->params_count * 3, sizeof *o->groups); /* at most three blocks each */
     o->muon_items = p4_alloc((size_t)model->params_count * 3, sizeof *o->muon_items);
     o->adamw_items = p4_alloc((size_t)model->params_count, sizeof *o->adamw_items);
-    if (o->at == NULL || o->v_at == NULL || o->groups == NULL || o->muon_items == NULL || o->adamw_items == NULL) {
+    if (o->at == NULL || o->v_at == NULL || o->groups == NULL || o->muon_items == NULL ||
+        o->adamw_items == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
@@ -217,10 +218,11 @@ void p4_optim_update(p4_optim *o, float lr, float g_scale)
     o->step++;
     for (int64_t g = 0; g < o->groups_count; g++) {
         const p4_muon_group *group = &o->groups[g];
-        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols, g_scale, lr,
-                     s->momentum, s->weight_decay, o->work);
+        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols, g_scale,
+                     lr, s->momentum, s->weight_decay, o->work);
     }
-    o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, g_scale, lr, s->beta1, s->beta2, s->eps, o->step);
+    o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, g_scale, lr, s->beta1, s->beta2, s->eps,
+                  o->step);
 }
 
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps)

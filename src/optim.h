@@ -35,7 +35,7 @@ typedef struct p4_optim {
     float *master, *grad, *ema, *m, *v, *work;
     double *sums;             /* device [2]: squares of replicated and of owned gradients */
     p4_muon_group *groups;    /* [groups_count], in the order in which shapes first occur */
-    p4_muon_item *muon_items; /* [muon_items_count]: the held matrices, group by group in the order of parameters */
+    p4_muon_item *muon_items; /* [muon_items_count]: held matrices, group by group, then as parameters */
     p4_adamw_item *adamw_items; /* [adamw_items_count]: all other held parameters */
     int64_t groups_count, muon_items_count, adamw_items_count;
     void *memory;

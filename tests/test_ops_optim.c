@@ -49,7 +49,7 @@ static void check_elementwise(rig *r)
     }
 }
 
-/* One call for all counts and many short arrays, more than one launch takes, aligned and not, decayed and not. */
+/* All counts and many short arrays in one call, more than a launch takes, aligned and not, decayed and not. */
 static void check_adamw(rig *r)
 {
     enum { ITEMS = 160, SHORT = 40 };
@@ -69,8 +69,8 @@ static void check_adamw(rig *r)
             m[i] = step == 1 ? 0.0f : m[i];
             g[i] = i % 7 == 3 ? 0.0f : g[i];
         }
-        float *d_w = rig_put_f32(r, w, total), *d_m = rig_put_f32(r, m, total), *d_v = rig_put_f32(r, v, total);
-        float *d_g = rig_put_f32(r, g, total);
+        float *d_w = rig_put_f32(r, w, total), *d_m = rig_put_f32(r, m, total);
+        float *d_v = rig_put_f32(r, v, total), *d_g = rig_put_f32(r, g, total);
         double *want_w = rig_doubles(r, w, total), *want_m = rig_doubles(r, m, total),
                *want_v = rig_doubles(r, v, total);
         double b1 = (double)0.9f, b2 = (double)0.95f;
@@ -136,11 +136,11 @@ static void newton_schulz(rig *r, double *x, int64_t m, int64_t n)
     }
 }
 
-/* What a Muon step makes of w and buf; the sum of squares of its change of w. */
+/* What a Muon step makes of w and buf; the sum of squares of what it adds to w beside the decay. */
 static double muon_reference(rig *r, double *w, double *buf, const float *g, int64_t rows, int64_t cols)
 {
     int64_t count = rows * cols, m = p4_min_i64(rows, cols), n = p4_max_i64(rows, cols);
-    double *x = rig_host(r, count * 8), changed = 0.0;
+    double *x = rig_host(r, count * 8), added = 0.0;
     for (int64_t i = 0; i < count; i++) {
         int64_t at = rows > cols ? i % cols * rows + i / cols : i;
         buf[i] = (double)0.95f * buf[i] + 0.5 * (double)g[i];
@@ -149,11 +149,11 @@ static double muon_reference(rig *r, double *w, double *buf, const float *g, int
     newton_schulz(r, x, m, n);
     for (int64_t i = 0; i < count; i++) {
         int64_t at = rows > cols ? i % cols * rows + i / cols : i;
-        double change = (double)0.02f * (0.2 * sqrt((double)n) * x[at] + (double)0.1f * w[i]);
-        w[i] -= change;
-        changed += change * change;
+        double change = (double)0.02f * 0.2 * sqrt((double)n) * x[at];
+        w[i] -= change + (double)0.02f * (double)0.1f * w[i];
+        added += change * change;
     }
-    return changed;
+    return added;
 }
 
 /* `items` matrices in one call, each `gap` elements after the one before. */
@@ -161,8 +161,10 @@ static void check_muon_shape(rig *r, int64_t rows, int64_t cols, int64_t items, 
 {
     int64_t count = rows * cols, each = count + gap, total = items * each;
     float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0), *g = rig_random(r, total, 1.0);
-    float *d_w = rig_put_f32(r, w, total), *d_buf = rig_put_f32(r, buf, total), *d_g = rig_put_f32(r, g, total);
-    double *want_w = rig_doubles(r, w, total), *want_buf = rig_doubles(r, buf, total), changed = 0.0, error = 0.0;
+    float *d_w = rig_put_f32(r, w, total), *d_buf = rig_put_f32(r, buf, total);
+    float *d_g = rig_put_f32(r, g, total);
+    double *want_w = rig_doubles(r, w, total), *want_buf = rig_doubles(r, buf, total);
+    double added = 0.0, error = 0.0, size = 0.0;
     p4_muon_item *item = rig_host(r, items * (int64_t)sizeof *item);
     for (int64_t i = 0; i < items; i++) {
         item[i] = (p4_muon_item){.w = d_w + i * each, .buf = d_buf + i * each, .g = d_g + i * each};
@@ -171,22 +173,24 @@ static void check_muon_shape(rig *r, int64_t rows, int64_t cols, int64_t items, 
     r->ops->muon(r->device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work);
     int host_blocks = r->host_blocks;
     for (int64_t i = 0; i < items; i++) {
-        changed += muon_reference(r, want_w + i * each, want_buf + i * each, g + i * each, rows, cols);
+        added += muon_reference(r, want_w + i * each, want_buf + i * each, g + i * each, rows, cols);
         while (r->host_blocks > host_blocks) {
             free(r->on_host[--r->host_blocks]);
         }
     }
     double factor = 0.2 * sqrt((double)p4_max_i64(rows, cols));
     bool half = r->eps > 1e-6;
-    double bound = half ? 2e-2 : 2e-5;
+    double bound = half ? 4e-2 : 2e-5; /* bf16: five steps with operands of 8 bits differ by 1 to 2 % */
     float *got = rig_get_f32(r, d_w, total);
     expect_array("muon buf", rig_get_f32(r, d_buf, total), want_buf, total, 5e-7, 0.0);
     expect_array("muon w", got, want_w, total, 1e-6, (half ? 0.1 : bound) * 0.02 * factor);
     for (int64_t i = 0; i < total; i++) {
         error += ((double)got[i] - want_w[i]) * ((double)got[i] - want_w[i]);
+        size += want_w[i] * want_w[i];
     }
-    EXPECT(sqrt(error / changed) < bound, "muon [%lld, %lld] x %lld: relative error %.3g of the change, bound %.3g",
-           (long long)rows, (long long)cols, (long long)items, sqrt(error / changed), bound);
+    EXPECT(sqrt(error) < bound * sqrt(added) + 0x1p-23 * sqrt(size),
+           "muon [%lld, %lld] x %lld: error %.3g of a step of %.3g", (long long)rows, (long long)cols,
+           (long long)items, sqrt(error), sqrt(added));
     rig_clear(r);
 }
 

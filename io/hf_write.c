@@ -219,6 +219,7 @@ static p4_rc make_piece(void *user, int64_t item, int buffer)
     const piece *at = &s->pieces[item];
     const p4_param *p = &s->out->origin->model.params[at->param];
     const p4_hf_source *source = s->out->source;
+    p4_safetensors_writer_begin_sync(s->writer); /* here, where the writing thread does not wait for it */
     int64_t step = rows_at_once(p), turned = p->transposed ? p->rows * p->cols : 0;
     TRY(make_room(s, buffer, p4_max_i64(PIECE_COUNT, turned + step * p->cols)));
     uint16_t *halves = s->halves[buffer];

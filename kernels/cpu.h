@@ -132,9 +132,9 @@ int64_t p4_cpu_attention_work_count(p4_device *device, const p4_attention_shape 
 
 /* loss_cpu.c */
 void p4_cpu_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V, float scale);
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale);
 void p4_cpu_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V);
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld);
 
 /* calib_cpu.c */
 void p4_cpu_channel_sum_sq(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C);

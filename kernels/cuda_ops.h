@@ -43,9 +43,9 @@ void p4_cuda_gelu_backward(p4_device *device, void *dx, const void *dh, const vo
 
 /* loss_cuda.cu */
 void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V, float scale);
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale);
 void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V);
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld);
 
 /* calib_cuda.cu */
 void p4_cuda_channel_sum_sq(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C);

@@ -15,13 +15,26 @@ static __device__ __forceinline__ float offset_of(float largest)
     return largest == -INFINITY ? 0.0f : largest;
 }
 
+/* W logits from column v on; those past the last count for nothing. */
+template <int W, typename T>
+static __device__ __forceinline__ void load_logits(float (&e)[W], const T *x, int64_t v, int64_t V)
+{
+    p4_load(e, x + v);
+    if (v + W > V) {
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            e[i] = v + i < V ? e[i] : -INFINITY;
+        }
+    }
+}
+
 template <typename T, int W>
 static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
 {
     row_state s = {-INFINITY, 0.0f, V};
     for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
         float e[W], part = 0.0f, before = s.largest;
-        p4_load(e, x + v);
+        load_logits(e, x, v, V);
 #pragma unroll
         for (int i = 0; i < W; i++) {
             if (e[i] > s.largest) {
@@ -66,14 +79,14 @@ static __device__ __forceinline__ row_state join_rows(row_state mine, double *to
 
 template <typename T, int W>
 static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets,
-                                          int64_t V, float scale)
+                                          int64_t V, int64_t ld, float scale)
 {
     const int64_t n = blockIdx.x, target = targets[n], step = (int64_t)blockDim.x * W;
-    const T *x = logits + n * V;
-    T *d = dlogits + n * V;
+    const T *x = logits + n * ld;
+    T *d = dlogits + n * ld;
     if (target < 0) {
         const float zeros[W] = {};
-        for (int64_t v = (int64_t)threadIdx.x * W; dlogits && v < V; v += step) {
+        for (int64_t v = (int64_t)threadIdx.x * W; dlogits && v < ld; v += step) {
             p4_store(d + v, zeros);
         }
         if (threadIdx.x == 0) {
@@ -97,11 +110,11 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
         return;
     }
     const float factor = (float)((double)scale / sum);
-    const int64_t last = (V - 1 - (int64_t)threadIdx.x * W) / step; /* backwards: the end of the row is still cached */
-    for (int64_t turn = (int64_t)threadIdx.x * W < V ? last : -1; turn >= 0; turn--) {
+    const int64_t last = (ld - 1 - (int64_t)threadIdx.x * W) / step; /* backwards: the end of the row is still cached */
+    for (int64_t turn = (int64_t)threadIdx.x * W < ld ? last : -1; turn >= 0; turn--) {
         const int64_t v = turn * step + (int64_t)threadIdx.x * W;
         float e[W];
-        p4_load(e, x + v);
+        load_logits(e, x, v, V);
 #pragma unroll
         for (int i = 0; i < W; i++) {
             e[i] = __expf(e[i] - row.largest) * factor - (v + i == target ? scale : 0.0f);
@@ -111,9 +124,9 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
 }
 
 void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V, float scale)
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
 {
-    const int64_t row_bytes = V * p4_cuda_act_bytes(device);
+    const int64_t row_bytes = ld * p4_cuda_act_bytes(device);
     const bool wide = p4_cuda_wide(P4_ADDRESS(dlogits) | P4_ADDRESS(logits), row_bytes);
     /* long rows with more threads each: the rows at work together then fit the second cache, where they are read again */
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
@@ -123,7 +136,7 @@ void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlog
     }
     P4_BY_ACT(device, wide,
               cross_entropy_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, scale));
+                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, ld, scale));
     p4_cuda_launched(device, "cross_entropy");
 }
 
@@ -133,7 +146,7 @@ static __device__ __forceinline__ float row_max(const T *x, int64_t V)
     float largest = -INFINITY;
     for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
         float e[W];
-        p4_load(e, x + v);
+        load_logits(e, x, v, V);
 #pragma unroll
         for (int i = 0; i < W; i++) {
             largest = fmaxf(largest, e[i]);
@@ -144,7 +157,8 @@ static __device__ __forceinline__ float row_max(const T *x, int64_t V)
 
 /* With a = reference - max, b = logits - max: KL = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b. */
 template <typename T, int W>
-static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets, int64_t V)
+static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets, int64_t V,
+                               int64_t ld)
 {
     const int64_t n = blockIdx.x;
     if (targets[n] < 0) {
@@ -153,16 +167,16 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
         }
         return;
     }
-    reference += n * V;
-    logits += n * V;
+    reference += n * ld;
+    logits += n * ld;
     const float a_max = row_max<T, W>(reference, V), b_max = row_max<T, W>(logits, V);
     float weighted = 0.0f, a_sum = 0.0f, b_sum = 0.0f;
     for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
         float a[W], b[W];
-        p4_load(a, reference + v);
-        p4_load(b, logits + v);
+        load_logits(a, reference, v, V);
+        load_logits(b, logits, v, V);
 #pragma unroll
-        for (int i = 0; i < W; i++) {
+        for (int i = 0; i < W && v + i < V; i++) {
             const float x = a[i] - a_max, y = b[i] - b_max, e = __expf(x);
             weighted += e * (x - y);
             a_sum += e;
@@ -177,15 +191,15 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
 }
 
 void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V)
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), V * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_cuda_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
     if (N <= 0 || V <= 0) {
         return;
     }
     P4_BY_ACT(device, wide,
               kl_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(kl, (const elem *)reference,
-                                                                           (const elem *)logits, targets, V));
+                                                                           (const elem *)logits, targets, V, ld));
     p4_cuda_launched(device, "kl_divergence");
 }

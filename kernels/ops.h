@@ -123,14 +123,15 @@ typedef struct p4_ops {
     void (*gelu_backward)(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
 
     /* --- losses --------------------------------------------------------------------------------------- */
-    /* logits act [N, V] -> nll fp32 [N] (0 where target < 0); hit fp32 [N]: 1 when the largest logit (first
-     * on ties) is the target, or NULL; dlogits (may alias logits, or NULL) = (softmax - onehot) * scale, zero
-     * rows where target < 0. */
+    /* logits act [N, ld], of which the first V columns count -> nll fp32 [N] (0 where target < 0); hit fp32
+     * [N]: 1 when the largest logit (first on ties) is the target, or NULL; dlogits [N, ld] (may alias logits,
+     * or NULL) = (softmax - onehot) * scale, zero in rows where target < 0 and in the columns from V on. */
     void (*cross_entropy)(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V, float scale);
-    /* kl fp32 [N] = KL(softmax(reference) || softmax(logits)), 0 where target < 0. */
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale);
+    /* kl fp32 [N] = KL(softmax(reference) || softmax(logits)) over the first V of ld columns, 0 where target <
+     * 0. */
     void (*kl_divergence)(p4_device *device, float *kl, const void *reference, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V);
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld);
 
     /* --- calibration ---------------------------------------------------------------------------------- */
     /* double sum_sq[C] += sum over N of x[N, C]^2. */

@@ -89,7 +89,7 @@ static void head_forward_backward(p4_net *net, const p4_form *form, int64_t N, f
         const char *normed = (const char *)net->final_n + row * C * each;
         ops->linear_forward(net->device, net->logits, normed, w, NULL, rows, C, V);
         ops->cross_entropy(net->device, net->nll + row, net->hit + row, net->logits, net->logits, net->targets + row,
-                           rows, V, loss_scale);
+                           rows, V, V, loss_scale);
         ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C, V, false);
         if (dhead != NULL) {
             ops->linear_backward_weight(net->device, dhead, net->logits, V, normed, rows, C, V, true);

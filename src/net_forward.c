@@ -157,10 +157,10 @@ p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, i
             head_chunk(net, p4_net_dense(net, reference, head), net->logits_reference,
                        rows_of(net, net->final_reference, row), rows);
             ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits, net->targets + row, rows,
-                               V);
+                               V, V);
         }
         ops->cross_entropy(net->device, net->nll + row, net->hit + row, NULL, net->logits, net->targets + row, rows, V,
-                           1.0f);
+                           V, 1.0f);
     }
     return add_scores(net, N, reference != NULL, score);
 }

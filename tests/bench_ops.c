@@ -47,9 +47,9 @@ OP(backward_weight_down, ops->linear_backward_weight(device, x->small, x->a, C, 
 OP(backward_weight_head, ops->linear_backward_weight(device, x->small, x->a, V, x->b, N, C, V, true))
 OP(attention_forward, ops->attention_forward(device, x->c, x->small, x->a, &attention, x->work))
 OP(attention_backward, ops->attention_backward(device, x->b, x->d, x->c, x->small, x->a, &attention, x->work))
-OP(cross_entropy, ops->cross_entropy(device, x->small, x->small + N, x->c, x->a, x->ids, N, V, 1e-3f))
-OP(cross_entropy_nll, ops->cross_entropy(device, x->small, NULL, NULL, x->a, x->ids, N, V, 1e-3f))
-OP(kl_divergence, ops->kl_divergence(device, x->small, x->a, x->b, x->ids, N, V))
+OP(cross_entropy, ops->cross_entropy(device, x->small, x->small + N, x->c, x->a, x->ids, N, V, V, 1e-3f))
+OP(cross_entropy_nll, ops->cross_entropy(device, x->small, NULL, NULL, x->a, x->ids, N, V, V, 1e-3f))
+OP(kl_divergence, ops->kl_divergence(device, x->small, x->a, x->b, x->ids, N, V, V))
 OP(add_norm,
    ops->add_norm_forward(device, P4_RMSNORM, x->c, x->d, NULL, x->small, x->a, x->b, x->w, NULL, N, C, 1e-5f))
 OP(norm_backward,

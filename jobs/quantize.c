@@ -12,72 +12,71 @@ p4_quant_method p4_job_method(const p4_job *job)
     return job->config.quantizer == P4_QUANTIZER_ABSMEAN ? P4_QUANT_ABSMEAN : P4_QUANT_EXACT;
 }
 
-/* Room on a device with memory of its own: for one matrix where the original is not there already, its codes and scales. */
-typedef struct room {
+/* Device memory to quantize one matrix after another in; on devices that compute in host memory there is none. */
+typedef struct workspace {
     void *memory;
-    int64_t in_bytes, code_bytes, scale_bytes; /* of the largest matrix, in multiples of 64 */
-} room;
+    int64_t in_bytes, code_bytes; /* rounded to 64, of the largest matrix */
+} workspace;
 
-static int64_t line_up(int64_t bytes)
+static int64_t weight_bytes(const p4_weight *weight)
 {
-    return p4_ceil_div(bytes, 64) * 64;
+    return weight->rows * weight->cols * p4_dtype_bytes(weight->dtype);
+}
+
+/* The matrix on the device already: this rank runs its layer and has opened the original. */
+static const p4_weight *resident(const p4_job *job, int64_t i)
+{
+    const p4_weight *weight = job->original.ops != NULL ? &job->original.form.weights[i] : NULL;
+    return weight != NULL && weight->data != NULL ? weight : NULL;
 }
 
 static bool is_mine(const p4_job *job, int64_t i)
 {
-    return !job->hf.model.params[i].ternary || job->shard.owner[i] == job->dist->rank;
+    return job->hf.model.params[i].ternary && job->shard.owner[i] == job->dist->rank;
 }
 
-/* The matrix as evaluation and calibration hold it on the device, or NULL. */
-static const void *on_device(const p4_job *job, int64_t i)
+static p4_rc open_workspace(p4_job *job, workspace *w)
 {
-    bool there = job->original.ops != NULL && !job->hf.model.params[i].vector;
-    return there ? job->original.form.weights[i].data : NULL;
-}
-
-static p4_rc take_room(const p4_job *job, room *r)
-{
-    for (int64_t i = 0; i < job->hf.model.params_count; i++) {
-        const p4_weight *w = &job->hf.model.weights[i];
-        if (!job->hf.model.params[i].ternary || !is_mine(job, i)) {
-            continue;
+    int64_t scale_bytes = 0;
+    const p4_model *model = &job->hf.model;
+    if (job->ops->host_memory) {
+        return P4_OK;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_weight *weight = &model->weights[i];
+        if (is_mine(job, i)) {
+            w->in_bytes = p4_max_i64(w->in_bytes, resident(job, i) != NULL ? 0 : weight_bytes(weight));
+            w->code_bytes = p4_max_i64(w->code_bytes, weight->rows * p4_code_row_bytes(weight->cols));
+            scale_bytes = p4_max_i64(scale_bytes, weight->rows * 2);
         }
-        int64_t in_bytes = on_device(job, i) == NULL ? w->rows * w->cols * p4_dtype_bytes(w->dtype) : 0;
-        r->in_bytes = p4_max_i64(r->in_bytes, line_up(in_bytes));
-        r->code_bytes = p4_max_i64(r->code_bytes, line_up(w->rows * p4_code_row_bytes(w->cols)));
-        r->scale_bytes = p4_max_i64(r->scale_bytes, line_up(w->rows * 2));
     }
-    return job->ops->alloc(job->device, &r->memory, r->in_bytes + r->code_bytes + r->scale_bytes);
+    w->in_bytes = (w->in_bytes + 63) / 64 * 64;
+    w->code_bytes = (w->code_bytes + 63) / 64 * 64;
+    return job->ops->alloc(job->device, &w->memory, w->in_bytes + w->code_bytes + scale_bytes);
 }
 
-/* From the file into the room, or where the matrix is on the device already, from there; the codes come back. Local. */
-static void quantize_away(p4_job *job, const room *r, int64_t i)
-{
-    const p4_ops *ops = job->ops;
-    p4_packed *c = &job->compressed;
-    p4_weight weight = job->hf.model.weights[i];
-    const void *there = on_device(job, i);
-    uint8_t *codes = (uint8_t *)r->memory + r->in_bytes;
-    uint16_t *scale = (uint16_t *)(void *)(codes + r->code_bytes);
-    if (there == NULL) {
-        ops->to_device(job->device, r->memory, weight.data, weight.rows * weight.cols * p4_dtype_bytes(weight.dtype));
-    }
-    weight.data = there != NULL ? there : r->memory;
-    ops->quantize(job->device, codes, scale, &c->errors[i], &weight, c->method, c->threshold, NULL);
-    ops->to_host(job->device, p4_packed_codes(c, i), codes, weight.rows * p4_code_row_bytes(weight.cols));
-    ops->to_host(job->device, p4_packed_scale(c, i), scale, weight.rows * 2);
-}
-
-static p4_rc quantize_matrix(p4_job *job, const room *r, int64_t i)
+/* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local. */
+static p4_rc quantize_matrix(p4_job *job, const workspace *w, int64_t i)
 {
     p4_rc rc = P4_OK;
     const p4_ops *ops = job->ops;
     p4_packed *c = &job->compressed;
-    if (ops->host_memory) {
-        ops->quantize(job->device, p4_packed_codes(c, i), p4_packed_scale(c, i), &c->errors[i], &job->hf.model.weights[i],
-                      c->method, c->threshold, NULL);
-    } else {
-        quantize_away(job, r, i);
+    p4_weight weight = job->hf.model.weights[i];
+    uint8_t *codes = p4_packed_codes(c, i);
+    uint16_t *scale = p4_packed_scale(c, i);
+    if (!ops->host_memory) {
+        const p4_weight *there = resident(job, i);
+        if (there == NULL) {
+            ops->to_device(job->device, w->memory, weight.data, weight_bytes(&weight));
+        }
+        weight.data = there != NULL ? there->data : w->memory;
+        codes = (uint8_t *)w->memory + w->in_bytes;
+        scale = (uint16_t *)(void *)(codes + w->code_bytes);
+    }
+    ops->quantize(job->device, codes, scale, &c->errors[i], &weight, c->method, c->threshold, NULL);
+    if (!ops->host_memory) {
+        ops->to_host(job->device, p4_packed_codes(c, i), codes, weight.rows * p4_code_row_bytes(weight.cols));
+        ops->to_host(job->device, p4_packed_scale(c, i), scale, weight.rows * 2);
     }
     TRY(ops->sync(job->device));
     CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds %lld values that are NaN or infinite", job->hf.path,
@@ -93,21 +92,22 @@ static p4_rc quantize_owned(p4_job *job)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = &job->hf.model;
+    workspace space = {0};
     p4_progress progress;
-    room r = {0};
     double total = 0, done_elements = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
-        total += is_mine(job, i) ? (double)(model->params[i].rows * model->params[i].cols) : 0.0;
+        bool mine = !model->params[i].ternary || is_mine(job, i);
+        total += mine ? (double)(model->params[i].rows * model->params[i].cols) : 0.0;
     }
     p4_progress_start(&progress, "quantize", "weights", total);
-    TRY(job->ops->host_memory ? P4_OK : take_room(job, &r));
+    TRY(open_workspace(job, &space));
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        if (!is_mine(job, i)) {
+        if (p->ternary && !is_mine(job, i)) {
             continue;
         }
         if (p->ternary) {
-            TRY(quantize_matrix(job, &r, i));
+            TRY(quantize_matrix(job, &space, i));
             p4_hf_model_drop_pages(&job->hf, i);
         } else {
             TRY(p4_packed_preserve(&job->compressed, i, &model->weights[i], job->threads));
@@ -116,10 +116,10 @@ static p4_rc quantize_owned(p4_job *job)
         p4_progress_update(&progress, done_elements, NULL);
     }
 done:
-    if (r.memory != NULL) {
-        job->ops->release(job->device, r.memory);
-    }
     p4_progress_end(&progress);
+    if (space.memory != NULL) {
+        job->ops->release(job->device, space.memory);
+    }
     return rc;
 }
 

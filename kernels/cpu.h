@@ -151,6 +151,7 @@ void p4_cpu_unpack_base3(p4_device *device, uint8_t *codes, const uint8_t *packe
 
 /* optim_cpu.c, muon_cpu.c */
 void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count);
+void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cpu_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
 void p4_cpu_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,

@@ -38,6 +38,7 @@ struct p4_device {
     void *blas_work, *scratch;
     struct p4_cuda_plans *plans; /* algorithms already chosen, host heap (gemm_cuda.cu) */
     p4_cuda_stage stage[2];
+    int turn; /* the stage that the next copy to the device takes */
     char description[320];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

@@ -53,6 +53,7 @@ void p4_cuda_moments(p4_device *device, p4_moments *moments, const void *x, int6
 
 /* optim_cuda.cu, muon_cuda.cu */
 void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count);
+void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cuda_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cuda_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
 void p4_cuda_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first, int64_t count);

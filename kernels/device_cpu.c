@@ -87,6 +87,15 @@ static void device_close(p4_device *device)
     }
 }
 
+static p4_rc device_list(p4_device_info *devices, int capacity, int *count)
+{
+    *count = capacity > 0;
+    for (int i = 0; i < *count; i++) {
+        devices[i] = (p4_device_info){.ordinal = 0};
+    }
+    return P4_OK;
+}
+
 static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half_compute)
 {
     p4_rc rc = P4_OK;
@@ -191,6 +200,8 @@ void *p4_cpu_scratch(p4_device *device, int64_t bytes)
 const p4_ops p4_cpu_ops = {
     .name = "cpu",
     .host_memory = true,
+    .logits_chunk = (int64_t)1 << 22,
+    .list = device_list,
     .open = device_open,
     .close = device_close,
     .describe = device_describe,
@@ -232,6 +243,7 @@ const p4_ops p4_cpu_ops = {
     .unpack_base3 = p4_cpu_unpack_base3,
     .add_sq_norm = p4_cpu_add_sq_norm,
     .scale = p4_cpu_scale,
+    .add_sum = p4_cpu_add_sum,
     .add_f32 = p4_cpu_add_f32,
     .grokfast = p4_cpu_grokfast,
     .adamw = p4_cpu_adamw,

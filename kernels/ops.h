@@ -41,11 +41,21 @@ typedef struct p4_quant_error {
     int64_t nonfinite; /* NaN or infinite input elements; codes of such rows are unspecified */
 } p4_quant_error;
 
+/* A device that this process may open. */
+typedef struct p4_device_info {
+    uint8_t id[16]; /* the same in every process of a node that sees this device */
+    int32_t ordinal;
+} p4_device_info;
+
 typedef struct p4_ops {
     const char *name;
-    bool host_memory; /* device memory is host memory: views of mapped files may be given as weights */
+    bool host_memory;      /* device memory is host memory: views of mapped files may be given as weights */
+    int64_t logits_chunk;  /* elements of logits to compute at a time: what stays in the cache, or fills a GPU */
 
     /* --- device --------------------------------------------------------------------------------------- */
+    /* The devices of this backend that this process sees and this build can use, in order, at most `capacity`. An error
+     * that says why when there is none. */
+    p4_rc (*list)(p4_device_info *devices, int capacity, int *count);
     /* Opens device `ordinal` with `threads` (CPU; 0 = all this process may use); half_compute: bf16
      * activations (CUDA). The caller closes. */
     p4_rc (*open)(p4_device **device, int ordinal, int threads, bool half_compute);
@@ -55,6 +65,7 @@ typedef struct p4_ops {
     p4_rc (*alloc)(p4_device *device, void **memory,
                    int64_t bytes); /* 64-byte aligned; content undefined; once, at start */
     void (*release)(p4_device *device, void *memory);
+    /* h_from has been read when it returns. */
     void (*to_device)(p4_device *device, void *to, const void *h_from, int64_t bytes);
     void (*to_host)(p4_device *device, void *h_to, const void *from, int64_t bytes); /* returns when done */
     void (*copy)(p4_device *device, void *to, const void *from, int64_t bytes);
@@ -165,6 +176,8 @@ typedef struct p4_ops {
     /* *sum (device) += sum of squares of g, in double. */
     void (*add_sq_norm)(p4_device *device, double *sum, const float *g, int64_t count);
     void (*scale)(p4_device *device, float *x, float factor, int64_t count);
+    /* *sum (device) += x[0] + x[1] + ..., in double. */
+    void (*add_sum)(p4_device *device, double *sum, const float *x, int64_t count);
     /* fp32 sum += addend. */
     void (*add_f32)(p4_device *device, float *sum, const float *addend, int64_t count);
     /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. */

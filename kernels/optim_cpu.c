@@ -29,6 +29,15 @@ void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t 
     }
 }
 
+/* One after another: these are a few thousand losses. */
+void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count)
+{
+    (void)device;
+    for (int64_t i = 0; i < count; i++) {
+        *sum += (double)x[i];
+    }
+}
+
 P4_MULTIVERSION static void scale_piece(float *x, float factor, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {

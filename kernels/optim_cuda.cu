@@ -5,18 +5,18 @@
 
 enum { FLOATS = P4_VECTOR_BYTES / (int)sizeof(float) };
 
-/* partial[block] = sum of squares of the block's `each` elements. */
-template <int W>
-static __global__ void square_partials(double *partial, const float *g, int64_t count, int64_t each)
+/* partial[block] = sum of the block's `each` elements, or of their squares. */
+template <bool SQUARE, int W>
+static __global__ void sum_partials(double *partial, const float *x, int64_t count, int64_t each)
 {
     const int64_t first = blockIdx.x * each, end = first + each < count ? first + each : count;
     double sum = 0.0;
     for (int64_t i = first + (int64_t)threadIdx.x * W; i < end; i += (int64_t)blockDim.x * W) {
         float v[W];
-        p4_load_part(v, g + i, end - i);
+        p4_load_part(v, x + i, end - i);
 #pragma unroll
         for (int k = 0; k < W; k++) {
-            sum += (double)v[k] * (double)v[k];
+            sum += SQUARE ? (double)v[k] * (double)v[k] : (double)v[k];
         }
     }
     sum = p4_block_sum(sum);
@@ -34,7 +34,8 @@ static __global__ void add_sums(double *sum, const double *partial, int count)
     }
 }
 
-void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count)
+template <bool SQUARE>
+static void add_all(p4_device *device, double *sum, const float *x, int64_t count, const char *what)
 {
     const int64_t step = P4_FLAT_THREADS * FLOATS, each = p4_ceil_div(p4_ceil_div(count, P4_SUM_BLOCKS), step) * step;
     double *partial = (double *)p4_cuda_scratch(device, P4_SUM_BLOCKS * (int64_t)sizeof *partial);
@@ -42,10 +43,21 @@ void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t
         return;
     }
     const int64_t blocks = p4_ceil_div(count, each);
-    P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(g), 0), FLOATS,
-                square_partials<W><<<(unsigned)blocks, P4_FLAT_THREADS, 0, device->stream>>>(partial, g, count, each));
+    const unsigned grid = (unsigned)blocks;
+    P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(x), 0), FLOATS,
+                sum_partials<SQUARE, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(partial, x, count, each));
     add_sums<<<1, p4_cuda_threads(blocks, P4_SUM_BLOCKS), 0, device->stream>>>(sum, partial, (int)blocks);
-    p4_cuda_launched(device, "add_sq_norm");
+    p4_cuda_launched(device, what);
+}
+
+void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count)
+{
+    add_all<true>(device, sum, g, count, "add_sq_norm");
+}
+
+void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t count)
+{
+    add_all<false>(device, sum, x, count, "add_sum");
 }
 
 template <int W>

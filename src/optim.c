@@ -116,7 +116,6 @@ void p4_optim_close(p4_optim *o)
 
 p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
 {
-    p4_rc rc = P4_OK;
     int64_t block = p4_weight_block_rows(weight), cols = weight->cols;
     float *h_rows = p4_alloc((size_t)(block * cols), sizeof *h_rows);
     if (h_rows == NULL) {
@@ -127,11 +126,9 @@ p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
         int64_t rows = p4_min_i64(block, weight->rows - row);
         p4_weight_rows_f32(h_rows, weight, row, rows);
         o->ops->to_device(o->device, to + row * cols, h_rows, rows * cols * 4);
-        TRY(o->ops->sync(o->device)); /* the block is used again */
     }
-done:
     free(h_rows);
-    return rc;
+    return o->ops->sync(o->device);
 }
 
 void p4_optim_zero_grad(p4_optim *o)

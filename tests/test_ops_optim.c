@@ -12,19 +12,23 @@ static void check_elementwise(rig *r)
         double *want_g = rig_doubles(r, g, count), *want_ema = rig_doubles(r, ema, count),
                *rounded = rig_host(r, count * 8);
         bool first = s % 2 == 0;
-        double sum = 2.5;
-        double *d_sum = rig_put(r, &sum, 8);
+        double sum = 2.5, plain = -3.5, size = 3.5;
+        double *d_sum = rig_put(r, &sum, 8), *d_plain = rig_put(r, &plain, 8);
         float *d_g = rig_put_f32(r, g, count), *d_ema = rig_put_f32(r, first ? NULL : ema, count);
         r->ops->add_sq_norm(r->device, d_sum, d_g, count);
+        r->ops->add_sum(r->device, d_plain, d_g, count);
         r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 2.0f, first, count);
         r->ops->scale(r->device, d_g, -0.25f, count);
         r->ops->add_f32(r->device, d_g, d_ema, count);
         for (int64_t i = 0; i < count; i++) {
             sum += want_g[i] * want_g[i];
+            plain += want_g[i];
+            size += fabs(want_g[i]);
             want_ema[i] = first ? want_g[i] : 0.98 * want_ema[i] + 0.02 * want_g[i];
             want_g[i] = -0.25 * (want_g[i] + 2.0 * want_ema[i]) + want_ema[i];
         }
         EXPECT_NEAR(*(double *)rig_get(r, d_sum, 8), sum, 1e-12 * sum);
+        EXPECT_NEAR(*(double *)rig_get(r, d_plain, 8), plain, 1e-12 * size);
         expect_array("grokfast ema", rig_get_f32(r, d_ema, count), want_ema, count, 5e-7, 0.0);
         expect_array("grokfast, scale, add_f32", rig_get_f32(r, d_g, count), want_g, count, 5e-7, 0.0);
         for (int64_t i = 0; i < count; i++) {

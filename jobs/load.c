@@ -333,7 +333,9 @@ p4_rc p4_stage_load(p4_job *job)
     p4_rc rc = P4_OK;
     TRY_ALL(job->dist, p4_job_open_model(job));
     TRY_ALL(job->dist, check_finite(job));
-    TRY_ALL(job->dist, p4_job_open_original(job));
+    /* Only what evaluates or calibrates runs the original; quantizing alone takes one matrix at a time. */
+    bool runs = job->config.eval_samples > 0 || job->config.calibration_samples > 0;
+    TRY_ALL(job->dist, runs ? p4_job_open_original(job) : P4_OK);
     const p4_arch *a = &job->hf.model.arch;
     char stored[32];
     int64_t params = p4_model_count_elements(&job->hf.model);

@@ -44,6 +44,7 @@ if(P4_HAVE_CUDA)
   endif()
   enable_language(CUDA)
   set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY None) # linked by name
   # Where libraries that are loaded on demand lay when this was built; the system's own search comes first.
   set(P4_NCCL_FOLDER ${CUDAToolkit_LIBRARY_DIR})
   if(NCCL_LIBRARY)

@@ -20,7 +20,7 @@ install(FILES ${CMAKE_BINARY_DIR}/phase4-config.cmake ${CMAKE_BINARY_DIR}/phase4
 # they are built on themselves, while --static would ask for the development files of all that too.
 set(P4_PC_LIBS ${MPI_C_LIBRARIES} ${HDF5_C_LIBRARIES})
 if(P4_HAVE_CUDA)
-  list(APPEND P4_PC_LIBS ${CUDA_cudart_static_LIBRARY} -lrt)
+  list(APPEND P4_PC_LIBS ${CUDA_cudart_static_LIBRARY} -lrt -lstdc++)
 endif()
 list(FILTER P4_PC_LIBS EXCLUDE REGEX "/lib(m|dl|pthread|z)\\.(a|so)$")
 foreach(library PCRE2 ZSTD ARCHIVE UTF8PROC CJSON)

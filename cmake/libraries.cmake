@@ -16,7 +16,7 @@ if(P4_HAVE_CUDA)
   set_source_files_properties(kernels/blas_import_cuda.cu PROPERTIES COMPILE_DEFINITIONS
                               P4_LIBRARY_FOLDER="${CUDAToolkit_LIBRARY_DIR}")
   set_source_files_properties(dist/nccl_import.c PROPERTIES COMPILE_DEFINITIONS P4_LIBRARY_FOLDER="${P4_NCCL_FOLDER}")
-  set(P4_CUDA_RUNTIME CUDA::cudart_static)
+  set(P4_CUDA_RUNTIME CUDA::cudart_static stdc++) # cub throws
 else()
   list(FILTER P4_DIST_SOURCES EXCLUDE REGEX nccl)
   set(P4_CUDA_RUNTIME "")
@@ -80,4 +80,4 @@ target_link_libraries(phase4_demo PRIVATE p4_flags p4_demo)
 
 add_executable(phase4_mpi jobs/phase4_mpi.c $<$<BOOL:${P4_SANITIZE}>:tests/keep_modules.c>)
 target_link_libraries(phase4_mpi PRIVATE p4_flags p4_jobs)
-set_target_properties(phase4_mpi PROPERTIES LINKER_LANGUAGE C) # nothing of the C++ runtime is used by the CUDA code
+set_target_properties(phase4_mpi PROPERTIES LINKER_LANGUAGE C) # else CMake takes nvcc's

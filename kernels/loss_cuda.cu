@@ -15,39 +15,49 @@ static __device__ __forceinline__ float offset_of(float largest)
     return largest == -INFINITY ? 0.0f : largest;
 }
 
-/* W logits from column v on; those past the last count for nothing. */
+/* The W logits from column v on, which may reach past the last: what is there counts for nothing. */
 template <int W, typename T>
-static __device__ __forceinline__ void load_logits(float (&e)[W], const T *x, int64_t v, int64_t V)
+static __device__ __forceinline__ void load_end(float (&e)[W], const T *x, int64_t v, int64_t V)
 {
-    p4_load(e, x + v);
-    if (v + W > V) {
 #pragma unroll
-        for (int i = 0; i < W; i++) {
-            e[i] = v + i < V ? e[i] : -INFINITY;
+    for (int i = 0; i < W; i++) {
+        e[i] = v + i < V ? p4_value(x[v + i]) : -INFINITY;
+    }
+}
+
+template <int W>
+static __device__ __forceinline__ void add_logits(row_state *s, const float (&e)[W], int64_t v)
+{
+    const float before = s->largest;
+    float part = 0.0f;
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        if (e[i] > s->largest) {
+            s->largest = e[i];
+            s->where = v + i;
         }
     }
+    const float offset = offset_of(s->largest);
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        part += __expf(e[i] - offset);
+    }
+    s->sum = s->sum * __expf(before - offset) + part;
 }
 
 template <typename T, int W>
 static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
 {
     row_state s = {-INFINITY, 0.0f, V};
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
-        float e[W], part = 0.0f, before = s.largest;
-        load_logits(e, x, v, V);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            if (e[i] > s.largest) {
-                s.largest = e[i];
-                s.where = v + i;
-            }
-        }
-        const float offset = offset_of(s.largest);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            part += __expf(e[i] - offset);
-        }
-        s.sum = s.sum * __expf(before - offset) + part;
+    float e[W];
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v + W <= V; v += (int64_t)blockDim.x * W) {
+        p4_load(e, x + v);
+        add_logits(&s, e, v);
+    }
+    if (v < V) {
+        load_end(e, x, v, V);
+        add_logits(&s, e, v);
     }
     return s;
 }
@@ -75,6 +85,19 @@ static __device__ __forceinline__ row_state join_rows(row_state mine, double *to
     all.where = where;
     all.sum = (float)*total;
     return all;
+}
+
+/* d = softmax(x) scale - onehot scale, with factor = scale / sum. */
+template <typename T, int W>
+static __device__ __forceinline__ void store_gradient(T *d, const float (&e)[W], int64_t v, int64_t target, float largest,
+                                                      float factor, float scale)
+{
+    float g[W];
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        g[i] = __expf(e[i] - largest) * factor - (v + i == target ? scale : 0.0f);
+    }
+    p4_store(d + v, g);
 }
 
 template <typename T, int W>
@@ -109,17 +132,18 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
     if (!dlogits) {
         return;
     }
+    /* Backwards: the end of the row is still cached. d may be x: every thread reads what it writes. */
     const float factor = (float)((double)scale / sum);
-    const int64_t last = (ld - 1 - (int64_t)threadIdx.x * W) / step; /* backwards: the end of the row is still cached */
-    for (int64_t turn = (int64_t)threadIdx.x * W < ld ? last : -1; turn >= 0; turn--) {
-        const int64_t v = turn * step + (int64_t)threadIdx.x * W;
-        float e[W];
-        load_logits(e, x, v, V);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            e[i] = __expf(e[i] - row.largest) * factor - (v + i == target ? scale : 0.0f);
-        }
-        p4_store(d + v, e);
+    const int64_t first = (int64_t)threadIdx.x * W;
+    int64_t v = first < ld ? first + (ld - 1 - first) / step * step : -1;
+    float e[W];
+    for (; v >= 0 && v + W > V; v -= step) {
+        load_end(e, x, v, V);
+        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
+    }
+    for (; v >= 0; v -= step) {
+        p4_load(e, x + v);
+        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
     }
 }
 
@@ -143,16 +167,33 @@ void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlog
 template <typename T, int W>
 static __device__ __forceinline__ float row_max(const T *x, int64_t V)
 {
-    float largest = -INFINITY;
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
-        float e[W];
-        load_logits(e, x, v, V);
+    float largest = -INFINITY, e[W];
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v < V; v += (int64_t)blockDim.x * W) {
+        if (v + W <= V) {
+            p4_load(e, x + v);
+        } else {
+            load_end(e, x, v, V);
+        }
 #pragma unroll
         for (int i = 0; i < W; i++) {
             largest = fmaxf(largest, e[i]);
         }
     }
     return p4_block_max(largest);
+}
+
+/* Of e^a (a - b), e^a and e^b. */
+typedef struct kl_sums {
+    float weighted, a, b;
+} kl_sums;
+
+static __device__ __forceinline__ void add_kl(kl_sums *sums, float a, float b)
+{
+    const float e = __expf(a);
+    sums->weighted += e * (a - b);
+    sums->a += e;
+    sums->b += __expf(b);
 }
 
 /* With a = reference - max, b = logits - max: KL = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b. */
@@ -170,20 +211,22 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
     reference += n * ld;
     logits += n * ld;
     const float a_max = row_max<T, W>(reference, V), b_max = row_max<T, W>(logits, V);
-    float weighted = 0.0f, a_sum = 0.0f, b_sum = 0.0f;
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
+    kl_sums sums = {0.0f, 0.0f, 0.0f};
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v + W <= V; v += (int64_t)blockDim.x * W) {
         float a[W], b[W];
-        load_logits(a, reference, v, V);
-        load_logits(b, logits, v, V);
+        p4_load(a, reference + v);
+        p4_load(b, logits + v);
 #pragma unroll
-        for (int i = 0; i < W && v + i < V; i++) {
-            const float x = a[i] - a_max, y = b[i] - b_max, e = __expf(x);
-            weighted += e * (x - y);
-            a_sum += e;
-            b_sum += __expf(y);
+        for (int i = 0; i < W; i++) {
+            add_kl(&sums, a[i] - a_max, b[i] - b_max);
         }
     }
-    const double w = p4_block_sum((double)weighted), a = p4_block_sum((double)a_sum), b = p4_block_sum((double)b_sum);
+    for (int i = 0; i < W && v + i < V; i++) {
+        add_kl(&sums, p4_value(reference[v + i]) - a_max, p4_value(logits[v + i]) - b_max);
+    }
+    const double w = p4_block_sum((double)sums.weighted), a = p4_block_sum((double)sums.a);
+    const double b = p4_block_sum((double)sums.b);
     if (threadIdx.x == 0) {
         const double value = w / a - log(a) + log(b);
         kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */

@@ -9,7 +9,6 @@ enum {
     NORM_THREADS = 256,
     NORM_BLOCKS = 528,
     NORM_HELD_PIECES = 2,   /* 16-byte pieces of a row that a thread holds at most */
-    NORM_SM_THREADS = 1024, /* threads at work on a multiprocessor when rows are held */
     SHARED_BYTES = 48 << 10
 };
 
@@ -223,28 +222,26 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_t
 
 /* --- host side -------------------------------------------------------------------------------------------------------- */
 
-template <typename T, int PIECES>
-static void launch_held(p4_device *device, const norm_task *k, bool centered, unsigned blocks, unsigned threads)
+typedef void norm_kernel(norm_task);
+
+/* The kernel that holds a row of `pieces` pieces a thread. */
+template <typename T>
+static norm_kernel *held_kernel(bool centered, int64_t pieces)
 {
     const int W = P4_VECTOR_BYTES / sizeof(T);
-    if (centered) {
-        norm_backward_held<T, W, PIECES, true><<<blocks, threads, 0, device->stream>>>(*k);
-    } else {
-        norm_backward_held<T, W, PIECES, false><<<blocks, threads, 0, device->stream>>>(*k);
+    if (pieces == 1) {
+        return centered ? norm_backward_held<T, W, 1, true> : norm_backward_held<T, W, 1, false>;
     }
+    return centered ? norm_backward_held<T, W, NORM_HELD_PIECES, true>
+                    : norm_backward_held<T, W, NORM_HELD_PIECES, false>;
 }
 
-template <typename T>
-static void launch_pieces(p4_device *device, const norm_task *k, bool centered, int64_t pieces, unsigned blocks,
-                          unsigned threads)
+/* As many blocks as are at work at once: each takes the same number of rows, but for one. */
+static int64_t held_blocks(p4_device *device, norm_kernel *kernel, unsigned threads)
 {
-    if (pieces == 1) {
-        launch_held<T, 1>(device, k, centered, blocks, threads);
-    } else if (pieces == 2) {
-        launch_held<T, 2>(device, k, centered, blocks, threads);
-    } else {
-        launch_held<T, NORM_HELD_PIECES>(device, k, centered, blocks, threads);
-    }
+    int each = 1;
+    p4_cuda_ok(device, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, 0), "norm_backward");
+    return (int64_t)device->processors * p4_max_i64(1, each);
 }
 
 static void launch_any(p4_device *device, const norm_task *k, bool centered, bool wide, unsigned blocks)
@@ -281,7 +278,8 @@ void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float
     if (N <= 0 || C <= 0) {
         return;
     }
-    int64_t blocks = p4_min_i64(N, held ? (int64_t)device->processors * (NORM_SM_THREADS / threads) : NORM_BLOCKS);
+    norm_kernel *kernel = device->half ? held_kernel<__nv_bfloat16>(centered, pieces) : held_kernel<float>(centered, pieces);
+    int64_t blocks = p4_min_i64(N, held ? held_blocks(device, kernel, threads) : NORM_BLOCKS);
     if (kinds) {
         blocks = p4_max_i64(1, p4_min_i64(blocks, P4_SCRATCH_BYTES / sum_bytes));
     }
@@ -289,12 +287,10 @@ void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float
     if (!k.partial) {
         return;
     }
-    if (!held) {
-        launch_any(device, &k, centered, wide, (unsigned)blocks);
-    } else if (device->half) {
-        launch_pieces<__nv_bfloat16>(device, &k, centered, pieces, (unsigned)blocks, threads);
+    if (held) {
+        kernel<<<(unsigned)blocks, threads, 0, device->stream>>>(k);
     } else {
-        launch_pieces<float>(device, &k, centered, pieces, (unsigned)blocks, threads);
+        launch_any(device, &k, centered, wide, (unsigned)blocks);
     }
     p4_cuda_launched(device, "norm_backward");
     if (k.with_gain) {

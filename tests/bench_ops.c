@@ -196,6 +196,7 @@ int main(int argc, char **argv)
         LINE(moments, 0.0, ROWS(F)),
         LINE(unpack_ternary, 0.0, 4.25 * 2 * F * C),
         LINE(add_sq_norm, 0.0, weights),
+        LINE(add_sum, 0.0, 4.0 * N),
         LINE(grokfast, 0.0, 4.0 * weights),
         LINE(adamw, 0.0, 7.0 * weights),
         LINE(muon_q, MUON((double)C, C), 0.0),

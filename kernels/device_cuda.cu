@@ -59,9 +59,19 @@ static void device_close(p4_device *device)
     p4_cuda_stages_close(device);
     cudaFree(device->blas_work);
     cudaFree(device->scratch);
+    if (device->side_may_start) {
+        cudaEventDestroy(device->side_may_start);
+    }
+    if (device->side_done) {
+        cudaEventDestroy(device->side_done);
+    }
+    if (device->side) {
+        cudaStreamDestroy(device->side);
+    }
     if (device->stream) {
         cudaStreamDestroy(device->stream);
     }
+    p4_ledger_close(&device->ledger);
     free(device);
 }
 
@@ -69,6 +79,9 @@ static void device_close(p4_device *device)
 static bool take_resources(p4_device *device)
 {
     bool ok = p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream") &&
+              p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->side, cudaStreamNonBlocking), "stream") &&
+              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_may_start, cudaEventDisableTiming), "event") &&
+              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_done, cudaEventDisableTiming), "event") &&
               p4_cuda_ok(device, cudaMalloc(&device->scratch, P4_SCRATCH_BYTES), "scratch memory") &&
               p4_cuda_ok(device, cudaMalloc(&device->blas_work, P4_BLAS_WORK_BYTES), "cuBLASLt's workspace");
     ok = ok && p4_cuda_stages_open(device);
@@ -203,12 +216,23 @@ static p4_rc device_alloc(p4_device *device, void **memory, int64_t bytes)
         return FAULT("cuda device %d: %lld bytes cannot be taken, %zu of %zu are free: %s", device->ordinal,
                      (long long)bytes, unused, total, cudaGetErrorString(error));
     }
-    return P4_OK;
+    p4_rc rc = p4_ledger_add(&device->ledger, *memory, bytes);
+    if (rc != P4_OK) {
+        cudaFree(*memory);
+        *memory = NULL;
+    }
+    return rc;
 }
 
 static void device_release(p4_device *device, void *memory)
 {
+    p4_ledger_remove(&device->ledger, memory);
     p4_cuda_ok(device, cudaFree(memory), "release");
+}
+
+static int64_t device_peak_bytes(p4_device *device)
+{
+    return device->ledger.peak_bytes + P4_SCRATCH_BYTES + P4_BLAS_WORK_BYTES;
 }
 
 static void device_copy(p4_device *device, void *to, const void *from, int64_t bytes)
@@ -236,8 +260,14 @@ extern "C" const p4_ops p4_cuda_ops = {
     .act_bytes = device_act_bytes,
     .alloc = device_alloc,
     .release = device_release,
+<<<<<<< HEAD
     .to_device = p4_cuda_to_device,
     .to_host = p4_cuda_to_host,
+=======
+    .peak_bytes = device_peak_bytes,
+    .to_device = device_to_device,
+    .to_host = device_to_host,
+>>>>>>> main
     .copy = device_copy,
     .zero = device_zero,
     .sync = device_sync,

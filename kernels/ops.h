@@ -47,6 +47,19 @@ typedef struct p4_device_info {
     int32_t ordinal;
 } p4_device_info;
 
+/* One matrix of a Muon step and one array of an AdamW step: device memory, no two items overlap. */
+typedef struct p4_muon_item {
+    float *w, *buf; /* [rows, cols] */
+    const float *g;
+} p4_muon_item;
+
+typedef struct p4_adamw_item {
+    float *w, *m, *v; /* [count] */
+    const float *g;
+    int64_t count;
+    float decay;
+} p4_adamw_item;
+
 typedef struct p4_ops {
     const char *name;
     bool host_memory;      /* device memory is host memory: views of mapped files may be given as weights */
@@ -65,6 +78,8 @@ typedef struct p4_ops {
     p4_rc (*alloc)(p4_device *device, void **memory,
                    int64_t bytes); /* 64-byte aligned; content undefined; once, at start */
     void (*release)(p4_device *device, void *memory);
+    /* The most device memory held at once since open, bytes: what alloc gave, and the device's own scratch. */
+    int64_t (*peak_bytes)(p4_device *device);
     /* h_from has been read when it returns. */
     void (*to_device)(p4_device *device, void *to, const void *h_from, int64_t bytes);
     void (*to_host)(p4_device *device, void *h_to, const void *from, int64_t bytes); /* returns when done */
@@ -183,16 +198,19 @@ typedef struct p4_ops {
     /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. */
     void (*grokfast)(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
                      int64_t count);
-    /* AdamW with g pre-multiplied by g_scale: m, v updated, bias-corrected with `step` (from 1); w -=
-     * lr*(mhat/(sqrt(vhat)+eps) + decay*w). */
-    void (*adamw)(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
-                  float beta1, float beta2, float eps, float decay, int64_t step, int64_t count);
-    /* Muon (METHODS 4) on one matrix [rows, cols]: g pre-multiplied by g_scale; buf = momentum*buf + g; u = g
-     * + momentum*buf; Newton-Schulz 5 steps; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). work: fp32,
-     * muon_work_count(rows, cols). */
-    void (*muon)(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr,
-                 float momentum, float decay, int64_t rows, int64_t cols, float *work);
-    int64_t (*muon_work_count)(int64_t rows, int64_t cols);
+    /* AdamW on `items` arrays (h_items: host, free again on return), g pre-multiplied by g_scale: m, v
+     * updated, bias-corrected with `step` (from 1); w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). */
+    void (*adamw)(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
+                  float beta1, float beta2, float eps, int64_t step);
+    /* Muon (METHODS 4) on `items` matrices [rows, cols] (h_items: host, free again on return): g
+     * pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5 steps
+     * of Newton-Schulz; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). On CUDA the squares of u must
+     * lie in fp32's range. work: fp32, 64-byte aligned, muon_work_count elements of these items, rows, cols. */
+    void (*muon)(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
+                 float g_scale, float lr, float momentum, float decay, float *work);
+    /* At most 1 GiB, or what one matrix takes (CUDA: X and its successor, 2 m^2, m the shorter side, in the
+     * compute type; CPU: the same of one matrix in fp32). */
+    int64_t (*muon_work_count)(p4_device *device, int64_t items, int64_t rows, int64_t cols);
     /* fp32 -> fp16 bits and back, in place: the value that will be stored. */
     void (*round_to_f16)(p4_device *device, float *x, int64_t count);
 } p4_ops;

@@ -145,7 +145,7 @@ static __device__ __forceinline__ bound_terms warp_terms(const row_view *row, co
 
 static __device__ __forceinline__ void sum_sets(row_bounds *b, const row_view *row, const float *h)
 {
-    __shared__ bound_terms parts[ROWS_THREADS / P4_WARP];
+    __shared__ bound_terms parts[EXACT_WARPS];
     double sums[5] = {0.0, 0.0, 0.0, 0.0, 0.0};
     for (int64_t first = 0; first < row->cols; first += (int64_t)blockDim.x * EXACT_RUN) {
         const bound_terms own = warp_terms(row, h, first, b);
@@ -234,6 +234,9 @@ struct list_items {
     __device__ __forceinline__ bool ends(int at) const
     {
         return at + 1 == count || list[at + 1] >> 32 != list[at] >> 32;
+    }
+    __device__ __forceinline__ void visit(int, const exact_sums &, const exact_sums &) const
+    {
     }
 };
 

@@ -262,7 +262,7 @@ cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t)
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return cudaSuccess; }
 
 struct product { cublasOperation_t a, b; uint32_t epilogue; const void *bias; };
-struct layout { cudaDataType type; uint64_t rows, cols; int64_t ld; };
+struct layout { cudaDataType type; int32_t batch; uint64_t rows, cols; int64_t ld, stride; };
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) { *h = (cublasLtHandle_t)&last; return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
 const char *cublasLtGetStatusString(cublasStatus_t) { return "a cuBLASLt error"; }
@@ -286,8 +286,18 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
 }
 cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t m, size_t, cudaDataType t, uint64_t r, uint64_t c, int64_t ld)
 {
-    *(layout *)m = {t, r, c, ld};
+    *(layout *)m = {t, 1, r, c, ld, 0};
     return ld >= (int64_t)r ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t m, cublasLtMatrixLayoutAttribute_t what, const void *from, size_t n)
+{
+    layout *l = (layout *)m;
+    switch (what) {
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: memcpy(&l->batch, from, n); break;
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: memcpy(&l->stride, from, n); break;
+    default: return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t p, size_t n) { memset(p, 0, n); return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t, const void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
@@ -302,7 +312,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     uint64_t m = p->a ? a->cols : a->rows, k = p->a ? a->rows : a->cols, n = p->b ? b->rows : b->cols, k2 = p->b ? b->cols : b->rows;
     memset(r, 0, sizeof *r);
     *found = 1;
-    return m == c->rows && n == c->cols && k == k2 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+    return m == c->rows && n == c->cols && k == k2 && a->batch == c->batch && b->batch == c->batch ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const void *alpha, const void *A, cublasLtMatrixLayout_t la, const void *B, cublasLtMatrixLayout_t lb, const void *beta, const void *C, cublasLtMatrixLayout_t lc, void *D, cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t)
 {
@@ -311,15 +321,22 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const v
     layout *a = (layout *)la, *b = (layout *)lb, *c = (layout *)lc;
     int64_t m = (int64_t)c->rows, n = (int64_t)c->cols, k = (int64_t)(p->a ? a->rows : a->cols);
     float al = *(const float *)alpha, be = *(const float *)beta;
-    for (int64_t j = 0; j < n; j++) {
-        for (int64_t i = 0; i < m; i++) {
-            float sum = 0.0f;
-            for (int64_t l = 0; l < k; l++)
-                sum += at(A, a->type, p->a ? l + i * a->ld : i + l * a->ld) * at(B, b->type, p->b ? j + l * b->ld : l + j * b->ld);
-            float v = al * sum + (be != 0.0f ? be * at(C, c->type, i + j * c->ld) : 0.0f);
-            if (p->epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p->bias, c->type, i);
-            if (c->type == CUDA_R_32F) ((float *)D)[i + j * c->ld] = v;
-            else ((__nv_bfloat16 *)D)[i + j * c->ld] = __float2bfloat16_rn(v);
+    std::vector<float> x((size_t)(m * k)), y((size_t)(n * k)); /* op(A) and op(B), the inner dimension last */
+    for (int64_t one = 0; one < c->batch; one++) {
+        int64_t to = one * c->stride;
+        for (int64_t l = 0; l < k; l++) {
+            for (int64_t i = 0; i < m; i++) x[i * k + l] = at(A, a->type, one * a->stride + (p->a ? l + i * a->ld : i + l * a->ld));
+            for (int64_t j = 0; j < n; j++) y[j * k + l] = at(B, b->type, one * b->stride + (p->b ? j + l * b->ld : l + j * b->ld));
+        }
+        for (int64_t j = 0; j < n; j++) {
+            for (int64_t i = 0; i < m; i++) {
+                float sum = 0.0f;
+                for (int64_t l = 0; l < k; l++) sum += x[i * k + l] * y[j * k + l];
+                float v = al * sum + (be != 0.0f ? be * at(C, c->type, to + i + j * c->ld) : 0.0f);
+                if (p->epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p->bias, c->type, i);
+                if (c->type == CUDA_R_32F) ((float *)D)[to + i + j * c->ld] = v;
+                else ((__nv_bfloat16 *)D)[to + i + j * c->ld] = __float2bfloat16_rn(v);
+            }
         }
     }
     return CUBLAS_STATUS_SUCCESS;

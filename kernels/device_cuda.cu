@@ -260,14 +260,9 @@ extern "C" const p4_ops p4_cuda_ops = {
     .act_bytes = device_act_bytes,
     .alloc = device_alloc,
     .release = device_release,
-<<<<<<< HEAD
+    .peak_bytes = device_peak_bytes,
     .to_device = p4_cuda_to_device,
     .to_host = p4_cuda_to_host,
-=======
-    .peak_bytes = device_peak_bytes,
-    .to_device = device_to_device,
-    .to_host = device_to_host,
->>>>>>> main
     .copy = device_copy,
     .zero = device_zero,
     .sync = device_sync,

@@ -230,8 +230,8 @@ static void advise(const p4_hf_model *hf, const p4_weight *weight, int advice)
     }
 }
 
-/* Pages shared with a neighbour go too: they come back from the file when they are touched. Only advice: a failure costs
- * memory, nothing else. */
+/* Pages shared with a neighbour go too: they come back from the file when they are touched. Only advice: a
+ * failure costs memory, nothing else. */
 void p4_hf_model_drop_pages(const p4_hf_model *hf, int64_t param)
 {
     advise(hf, &hf->model.weights[param], MADV_DONTNEED);

@@ -175,7 +175,8 @@ typedef struct shard {
     int buffers;
 } shard;
 
-/* Files hold Conv1D matrices as [in, out]: rows [first, first + rows) of `from` become columns of `to` [cols, ld]. */
+/* Files hold Conv1D matrices as [in, out]: rows [first, first + rows) of `from` become columns of `to` [cols,
+ * ld]. */
 static void turn(uint16_t *to, int64_t ld, int64_t first, const uint16_t *from, int64_t rows, int64_t cols)
 {
     for (int64_t r0 = 0; r0 < rows; r0 += TILE) {

@@ -22,9 +22,10 @@ static const char *method_name(const p4_job *job)
     return names[job->config.quantizer];
 }
 
-/* Packs rows of codes, which are in host memory. Where the device has memory of its own, `memory` of it holds codes and
- * packed bytes of a block. */
-static void pack_rows(const p4_job *job, uint8_t *packed, uint8_t *memory, const uint8_t *codes, int64_t rows, int64_t cols)
+/* Packs rows of codes, which are in host memory. Where the device has memory of its own, `memory` of it holds
+ * codes and packed bytes of a block. */
+static void pack_rows(const p4_job *job, uint8_t *packed, uint8_t *memory, const uint8_t *codes, int64_t rows,
+                      int64_t cols)
 {
     int64_t code_bytes = rows * p4_code_row_bytes(cols), packed_bytes = rows * p4_ceil_div(cols, 5);
     if (job->ops->host_memory) {
@@ -38,7 +39,8 @@ static void pack_rows(const p4_job *job, uint8_t *packed, uint8_t *memory, const
 }
 
 /* One tensor in row blocks, so that memory stays small whatever its size. */
-static p4_rc put_ternary(const p4_job *job, p4_artifact *artifact, const p4_artifact_tensor *tensor, const p4_weight *w)
+static p4_rc put_ternary(const p4_job *job, p4_artifact *artifact, const p4_artifact_tensor *tensor,
+                         const p4_weight *w)
 {
     p4_rc rc = P4_OK;
     int64_t code_bytes = p4_code_row_bytes(w->cols), row_bytes = p4_artifact_row_bytes(tensor);
@@ -85,7 +87,8 @@ static p4_rc put_tensors(const p4_job *job, p4_artifact *artifact)
         snprintf(tensor.name, sizeof tensor.name, "%s", p->name);
         snprintf(tensor.method, sizeof tensor.method, "%s", method_name(job));
         TRY(p4_artifact_begin(artifact, &tensor));
-        TRY(p->ternary ? put_ternary(job, artifact, &tensor, w) : p4_artifact_append(artifact, w->data, NULL, w->rows));
+        TRY(p->ternary ? put_ternary(job, artifact, &tensor, w)
+                       : p4_artifact_append(artifact, w->data, NULL, w->rows));
     }
 done:
     return rc;
@@ -191,9 +194,10 @@ done:
     return rc;
 }
 
-/* The packed model and the fp16 directory are written at once: model.h5 on a thread of its own, for HDF5 is one thread's,
- * the directory on the caller's and its helpers. As long as model.h5 may fail the directory does not appear. */
-typedef struct export {
+/* The packed model and the fp16 directory are written at once: model.h5 on a thread of its own, for HDF5 is
+ * one thread's, the directory on the caller's and its helpers. As long as model.h5 may fail the directory
+ * does not appear. */
+typedef struct exporter {
     p4_job *job;
     const char *phase4_json;
     pthread_t thread;
@@ -201,11 +205,11 @@ typedef struct export {
     atomic_bool ended; /* model.h5 failed: no use in going on */
     p4_rc rc;          /* of model.h5, with its message (heap) */
     char *message;
-} export;
+} exporter;
 
 static void *artifact_thread(void *user)
 {
-    export *e = user;
+    exporter *e = user;
     e->rc = write_artifact(e->job, e->phase4_json);
     if (e->rc != P4_OK) {
         e->message = p4_strdup(p4_last_error());
@@ -217,7 +221,7 @@ static void *artifact_thread(void *user)
 /* Waits for model.h5. Its failure is the one to report: whatever else failed came of it or after it. */
 static p4_rc artifact_result(void *user)
 {
-    export *e = user;
+    exporter *e = user;
     if (e->running) {
         pthread_join(e->thread, NULL);
         e->running = false;
@@ -230,13 +234,14 @@ static p4_rc artifact_result(void *user)
 
 static p4_rc fp16_rows(void *user, uint16_t *halves_out, int64_t param, int64_t first_row, int64_t rows)
 {
-    export *e = user;
+    exporter *e = user;
     const p4_weight *w = &e->job->compressed.weights[param];
     if (atomic_load(&e->ended)) {
         return P4_E_INPUT; /* artifact_result has the message */
     }
     if (w->dtype == P4_F16) {
-        memcpy(halves_out, (const uint16_t *)w->data + first_row * w->cols, (size_t)(rows * w->cols) * sizeof *halves_out);
+        memcpy(halves_out, (const uint16_t *)w->data + first_row * w->cols,
+               (size_t)(rows * w->cols) * sizeof *halves_out);
         return P4_OK;
     }
     for (int64_t r = 0; r < rows; r++) {
@@ -248,9 +253,11 @@ static p4_rc fp16_rows(void *user, uint16_t *halves_out, int64_t param, int64_t 
 static p4_rc write_models(p4_job *job, const char *phase4_json)
 {
     p4_rc rc = P4_OK;
-    export e = {.job = job, .phase4_json = phase4_json};
-    const p4_hf_source source = {
-        .rows = fp16_rows, .ready = artifact_result, .user = &e, .threads = (int)p4_min_i64(job->threads, FP16_THREADS)};
+    exporter e = {.job = job, .phase4_json = phase4_json};
+    const p4_hf_source source = {.rows = fp16_rows,
+                                 .ready = artifact_result,
+                                 .user = &e,
+                                 .threads = (int)p4_min_i64(job->threads, FP16_THREADS)};
     bool both = job->config.save_quantized && job->config.save_dequantized_fp16;
     atomic_init(&e.ended, false);
     e.running = both && pthread_create(&e.thread, NULL, artifact_thread, &e) == 0;

@@ -87,7 +87,8 @@ static p4_rc check_piece(void *user, int64_t item, int buffer)
     int64_t bad = p4_weight_find_nonfinite(&part);
     CHECK(bad < 0, "%s: tensor %s: element %lld is NaN or infinite, expected finite weights", job->hf.path,
           job->hf.model.params[i].name, (long long)(first + bad));
-    if (buffer == 0) { /* the caller's thread: pieces are begun in order, so those before are done or nearly so */
+    if (buffer ==
+        0) { /* the caller's thread: pieces are begun in order, so those before are done or nearly so */
         p4_progress_update(&c->progress, (double)item / (double)c->count * c->progress.total, NULL);
     }
 done:
@@ -100,7 +101,8 @@ static int64_t cut_pieces(check *c)
     int64_t count = 0;
     const p4_model *model = &c->job->hf.model;
     for (int64_t i = 0; i < model->params_count; i++) {
-        int64_t elements = c->job->shard.owner[i] == c->job->dist->rank ? model->params[i].rows * model->params[i].cols : 0;
+        int64_t elements =
+            c->job->shard.owner[i] == c->job->dist->rank ? model->params[i].rows * model->params[i].cols : 0;
         for (int64_t first = 0; first < elements; first += CHECKED_ELEMENTS, count++) {
             if (c->param != NULL) {
                 c->param[count] = i;

@@ -35,8 +35,8 @@ static void record(crew *c, int64_t item, p4_rc rc)
     }
 }
 
-/* Called with the lock held: in_order of every item that is due. A thread that finds another one at it leaves its item to
- * that thread, so nobody waits for a wake-up between two items. */
+/* Called with the lock held: in_order of every item that is due. A thread that finds another one at it leaves
+ * its item to that thread, so nobody waits for a wake-up between two items. */
 static void take_turns(crew *c)
 {
     if (c->ordering) {

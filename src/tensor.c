@@ -54,8 +54,8 @@ float p4_f16_to_f32(uint16_t half)
     return float_of(sign | (exponent + 112u) << 23 | mantissa << 13);
 }
 
-/* Every case is computed and one is chosen, so that loops over it become vector code. 65520 and above round to infinity. A
- * subnormal result: adding 0.5 puts units of 2^-24 into the low bits, rounded to even. */
+/* Every case is computed and one is chosen, so that loops over it become vector code. 65520 and above round
+ * to infinity. A subnormal result: adding 0.5 puts units of 2^-24 into the low bits, rounded to even. */
 static inline uint16_t half_of(float value)
 {
     uint32_t bits = bits_of(value);
@@ -158,8 +158,9 @@ void p4_weight_row_f32(float *to, const p4_weight *weight, int64_t row)
     }
 }
 
-/* Four codes of a byte as four fp16 numbers, in the order of memory on a little-endian machine: the codes are spread to lanes
- * of 16 bits; a lane keeps the scale unless its code is 1 (t = 0), and takes the sign bit when its code is 0 (t = -1). */
+/* Four codes of a byte as four fp16 numbers, in the order of memory on a little-endian machine: the codes are
+ * spread to lanes of 16 bits; a lane keeps the scale unless its code is 1 (t = 0), and takes the sign bit
+ * when its code is 0 (t = -1). */
 static inline uint64_t four_halves(uint8_t codes, uint64_t scale4)
 {
     const uint64_t ones = 0x0001000100010001u;

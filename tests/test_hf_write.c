@@ -149,8 +149,7 @@ static void test_targets(void)
     EXPECT_REFUSED(write_with("target", &origin, 0, rows_of, &origin), "holds \"thesis.tex\"");
     EXPECT(is_there("target/thesis.tex") && is_there("target/model.safetensors"),
            "the refused target was changed");
-    EXPECT_REFUSED(write_with("origin/", &origin, 0, rows_of, &origin),
-                   "the model is read from it");
+    EXPECT_REFUSED(write_with("origin/", &origin, 0, rows_of, &origin), "the model is read from it");
     EXPECT(symlink("origin", at("link")) == 0, "symlink");
     EXPECT_REFUSED(write_with("link", &origin, 0, rows_of, &origin), "the model is read from it");
     put("file", "");
@@ -213,14 +212,12 @@ static void test_failures(void)
         {{&origin, last, 0, 0, true}, "the source failed"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        EXPECT_REFUSED(write_with("broken", &origin, 200, sabotaged_rows, &cases[i].s),
-                       cases[i].part);
+        EXPECT_REFUSED(write_with("broken", &origin, 200, sabotaged_rows, &cases[i].s), cases[i].part);
         EXPECT(!is_there("broken") && !is_there("broken.tmp"), "something stayed");
     }
     saboteur edge = {&origin, last, 9, 65519.0f, false};
     EXPECT_OK(write_with("broken", &origin, 200, sabotaged_rows, &edge));
-    EXPECT_REFUSED(write_with("broken", &origin, 0, sabotaged_rows, &cases[0].s),
-                   "cannot be stored");
+    EXPECT_REFUSED(write_with("broken", &origin, 0, sabotaged_rows, &cases[0].s), "cannot be stored");
     EXPECT(is_there("broken/model.safetensors.index.json") && !is_there("broken.tmp"),
            "the older copy is gone");
     p4_hf_model_close(&origin);

@@ -61,8 +61,8 @@ static void check_run(int threads, bool ordered, int64_t fail_work, int64_t fail
     }
     EXPECT(wrong == 0, "%d threads: %d items did not begin once", threads, wrong);
     for (int64_t i = 0; i < w.written_count; i++) {
-        EXPECT(w.written[i] == i, "%d threads: item %lld is written as number %lld", threads, (long long)w.written[i],
-               (long long)i);
+        EXPECT(w.written[i] == i, "%d threads: item %lld is written as number %lld", threads,
+               (long long)w.written[i], (long long)i);
     }
     if (lowest < 0) {
         EXPECT(rc == P4_OK && (!ordered || w.written_count == ITEMS), "%d threads: rc %d", threads, (int)rc);

@@ -1,4 +1,5 @@
-/* Half precision in arrays: rounding against arithmetic in double, ternary rows against their floats, what is not finite. */
+/* Half precision in arrays: rounding against arithmetic in double, ternary rows against their floats, what is
+ * not finite. */
 #include <stdlib.h>
 
 #include "check.h"
@@ -59,8 +60,8 @@ static void test_ternary_rows(void)
         int wrong = 0;
         p4_rng rng = {.seed = 1, .stream = (uint64_t)cols};
         for (size_t i = 0; i < sizeof codes; i++) {
-            codes[i] = (uint8_t)(p4_rng_below(&rng, 3) | p4_rng_below(&rng, 3) << 2 | p4_rng_below(&rng, 3) << 4 |
-                                 p4_rng_below(&rng, 3) << 6);
+            codes[i] = (uint8_t)(p4_rng_below(&rng, 3) | p4_rng_below(&rng, 3) << 2 |
+                                 p4_rng_below(&rng, 3) << 4 | p4_rng_below(&rng, 3) << 6);
         }
         p4_weight weight = {.dtype = P4_TERNARY, .rows = ROWS, .cols = cols, .data = codes, .scale = scale};
         for (int64_t r = 0; r < ROWS; r++) {

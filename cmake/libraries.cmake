@@ -38,7 +38,7 @@ endfunction()
 p4_room(p4_leaf SOURCES ${P4_LEAF_SOURCES} INCLUDES src EXTERNAL m Threads::Threads ${CMAKE_DL_LIBS})
 p4_room(p4_kernels SOURCES ${P4_KERNEL_SOURCES} INCLUDES kernels ROOMS p4_leaf
         EXTERNAL OpenMP::OpenMP_C Threads::Threads ${CMAKE_DL_LIBS} ${P4_CUDA_RUNTIME})
-p4_room(p4_core SOURCES ${P4_CORE_SOURCES} INCLUDES src ROOMS p4_leaf p4_kernels EXTERNAL m)
+p4_room(p4_core SOURCES ${P4_CORE_SOURCES} INCLUDES src ROOMS p4_leaf p4_kernels EXTERNAL m Threads::Threads)
 p4_room(p4_dist SOURCES ${P4_DIST_SOURCES} INCLUDES dist ROOMS p4_leaf
         EXTERNAL MPI::MPI_C Threads::Threads ${P4_CUDA_RUNTIME})
 if(P4_HAVE_CUDA)

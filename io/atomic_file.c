@@ -1,13 +1,17 @@
+#define _GNU_SOURCE /* sync_file_range */
 #include "atomic_file.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { WRITEBACK_BYTES = 8 << 20 }; /* the disk is asked for no less at a time */
 
 p4_rc p4_fail_errno(const char *path, const char *action)
 {
@@ -105,8 +109,27 @@ p4_rc p4_atomic_write(p4_atomic_file *file, const void *bytes, size_t byte_count
         }
         from += written;
         byte_count -= (size_t)written;
+        file->written_bytes += written;
     }
     return P4_OK;
+}
+
+int64_t p4_begin_writeback(int fd, int64_t from, int64_t to)
+{
+    if (to - from < WRITEBACK_BYTES) {
+        return from;
+    }
+    (void)sync_file_range(fd, from, to - from, SYNC_FILE_RANGE_WRITE);
+    return to;
+}
+
+void p4_atomic_begin_sync(p4_atomic_file *file)
+{
+    int64_t from = file->begun_bytes, to = file->written_bytes;
+    /* Of several threads one takes the range. */
+    if (to - from >= WRITEBACK_BYTES && atomic_compare_exchange_strong(&file->begun_bytes, &from, to)) {
+        (void)p4_begin_writeback(file->fd, from, to);
+    }
 }
 
 p4_rc p4_atomic_close(p4_atomic_file *file, bool ok)

@@ -114,6 +114,7 @@ static p4_rc reserve(p4_h5_file *file, int64_t bytes)
     if (H5Fget_filesize(file->id, &used) < 0) {
         return p4_h5_fail(file, "write", "");
     }
+    file->begun_bytes = p4_begin_writeback(file->fd, file->begun_bytes, (int64_t)used);
     int64_t needed = (int64_t)used + file->cached_bytes + bytes + BOOKKEEPING_BYTES;
     if (needed <= file->reserved_bytes) {
         return P4_OK;

@@ -20,6 +20,7 @@ typedef struct p4_h5_file {
     int fd;                 /* writing: the atomic file's, which owns it */
     int64_t reserved_bytes; /* writing: disk space that is ours */
     int64_t cached_bytes;   /* writing: at most so much is given but has no place in the file yet */
+    int64_t begun_bytes;    /* writing: the first so many are on their way to the disk */
 } p4_h5_file;
 
 /* ---- writing ----

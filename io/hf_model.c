@@ -220,15 +220,24 @@ static bool is_mapped(const p4_hf_model *hf, const void *data)
     return false;
 }
 
-void p4_hf_model_drop_pages(const p4_hf_model *hf, int64_t param)
+static void advise(const p4_hf_model *hf, const p4_weight *weight, int advice)
 {
-    const p4_weight *weight = &hf->model.weights[param];
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t first = (uintptr_t)weight->data / page * page;
     int64_t bytes = weight->rows * weight->cols * p4_dtype_bytes(weight->dtype);
-    /* Pages shared with a neighbour go too: they come back from the file when they are touched. Only advice:
-     * a failure costs memory, nothing else. */
     if (is_mapped(hf, weight->data)) {
-        (void)madvise((void *)first, (uintptr_t)weight->data + (uintptr_t)bytes - first, MADV_DONTNEED);
+        (void)madvise((void *)first, (uintptr_t)weight->data + (uintptr_t)bytes - first, advice);
     }
+}
+
+/* Pages shared with a neighbour go too: they come back from the file when they are touched. Only advice: a
+ * failure costs memory, nothing else. */
+void p4_hf_model_drop_pages(const p4_hf_model *hf, int64_t param)
+{
+    advise(hf, &hf->model.weights[param], MADV_DONTNEED);
+}
+
+void p4_hf_model_fetch_pages(const p4_hf_model *hf, const p4_weight *weight)
+{
+    advise(hf, weight, MADV_WILLNEED);
 }

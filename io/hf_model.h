@@ -29,16 +29,28 @@ p4_rc p4_hf_config_parse(p4_arch *arch, const char *json, size_t json_bytes, con
 /* Tells the kernel that this entry's file pages are no longer needed (streaming through models larger than
  * memory). A weight that does not lie in a mapped file is left alone. */
 void p4_hf_model_drop_pages(const p4_hf_model *hf, int64_t param);
+/* Asks for the file pages under these weights, which lie in memory in their order, all at once: reads from a
+ * disk then go on side by side. Advice, as above. Local. */
+void p4_hf_model_fetch_pages(const p4_hf_model *hf, const p4_weight *weight);
+
+/* Where the numbers of a directory to be written come from. */
+typedef struct p4_hf_source {
+    /* Fills `rows` rows from first_row of entry `param` as fp16 bits in logical [out, in] order; called by
+     * `threads` threads at once. NaN and infinity are refused by the writer. */
+    p4_rc (*rows)(void *user, uint16_t *halves_out, int64_t param, int64_t first_row, int64_t rows);
+    /* NULL, or asked once when everything is on the disk: an error keeps the directory from appearing. */
+    p4_rc (*ready)(void *user);
+    void *user;
+    int threads;
+} p4_hf_source;
 
 /* Writing a directory: config.json as the origin's text with only dtype / torch_dtype changed to "float16",
  * tokenizer, generation and licence files copied, weights as model.safetensors or, above shard_bytes (0:
- * never), sharded with an index. Row producer: fills `rows` rows from first_row of entry `param` as floats in
- * logical [out, in] order; the writer rounds to fp16 (a value beyond its range is an error) and transposes
- * Conv1D back. Memory: a few MB, for Conv1D the whole matrix. The directory appears complete or not at all
- * (it is made as <directory>.tmp and renamed); an older one there is replaced if it holds nothing but files
- * of a model directory, and is never the origin itself. Local. */
-typedef p4_rc (*p4_row_source)(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows);
+ * never), sharded with an index; Conv1D is transposed back. Memory: 2 MB a thread, for Conv1D two
+ * matrices more. The directory appears complete or not at all (it is made as <directory>.tmp and renamed); an
+ * older one there is replaced if it holds nothing but files of a model directory, and is never the origin
+ * itself. Local. */
 p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64_t shard_bytes,
-                        p4_row_source source, void *user);
+                        const p4_hf_source *source);
 
 #endif

@@ -7,8 +7,12 @@
 #include "atomic_file.h"
 #include "files.h"
 #include "hf_model.h"
+#include "parallel.h"
 
-enum { PIECE_COUNT = 1 << 19 }; /* elements read from the source at a time */
+enum {
+    PIECE_COUNT = 1 << 19, /* elements made and written at a time: what a core's cache holds */
+    TILE = 32,             /* rows and columns turned together */
+};
 
 /* What goes along with the weights, unchanged. */
 static const char *const copied[] = {"tokenizer.json",
@@ -117,13 +121,9 @@ static void put_config(FILE *to, const char *json)
 typedef struct output {
     const p4_hf_model *origin;
     const char *directory; /* the unfinished one */
-    p4_row_source source;
-    void *user;
+    const p4_hf_source *source;
     int64_t *shard_of; /* per parameter */
     int64_t shard_count;
-    float *floats; /* a piece of a tensor */
-    uint16_t *halves;
-    int64_t piece_count; /* elements of both */
 } output;
 
 /* Which shard each parameter goes to: in order, a new one where the last would grow beyond the limit. */
@@ -131,94 +131,159 @@ static p4_rc plan_shards(output *out, uint64_t shard_bytes)
 {
     const p4_model *model = &out->origin->model;
     uint64_t in_shard = 0;
-    out->piece_count = PIECE_COUNT;
     out->shard_of = p4_alloc((size_t)model->params_count, sizeof *out->shard_of);
     if (out->shard_of == NULL) {
         return P4_E_SYSTEM;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
-        uint64_t bytes = (uint64_t)(model->params[i].rows * model->params[i].cols) * sizeof *out->halves;
+        uint64_t bytes = (uint64_t)(model->params[i].rows * model->params[i].cols) * sizeof(uint16_t);
         if (shard_bytes > 0 && in_shard > 0 && in_shard + bytes > shard_bytes) {
             out->shard_count++;
             in_shard = 0;
         }
         in_shard += bytes;
         out->shard_of[i] = out->shard_count;
-        out->piece_count = p4_max_i64(out->piece_count, model->params[i].cols);
     }
     out->shard_count++;
-    out->floats = p4_alloc((size_t)out->piece_count, sizeof *out->floats);
-    out->halves = p4_alloc((size_t)out->piece_count, sizeof *out->halves);
-    return out->floats == NULL || out->halves == NULL ? P4_E_SYSTEM : P4_OK;
+    return P4_OK;
 }
 
 /* "model.safetensors", or "model-00001-of-00002.safetensors" for shard 0 of 2. */
-static const char *shard_name(char buffer[64], const output *out, int64_t shard)
+static const char *shard_name(char buffer[64], const output *out, int64_t index)
 {
     if (out->shard_count == 1) {
         return "model.safetensors";
     }
-    snprintf(buffer, 64, "model-%05lld-of-%05lld.safetensors", (long long)shard + 1,
+    snprintf(buffer, 64, "model-%05lld-of-%05lld.safetensors", (long long)index + 1,
              (long long)out->shard_count);
     return buffer;
 }
 
-/* Rows [first, first + rows) as fp16 in out->halves. */
-static p4_rc fetch(output *out, int64_t param, int64_t first, int64_t rows)
-{
-    p4_rc rc = P4_OK;
-    const p4_param *p = &out->origin->model.params[param];
-    TRY(out->source(out->user, out->floats, param, first, rows));
-    for (int64_t i = 0; i < rows * p->cols; i++) {
-        out->halves[i] = p4_f32_to_f16(out->floats[i]);
-        CHECK((out->halves[i] & 0x7c00) != 0x7c00,
-              "tensor \"%s\", row %lld, column %lld: %g cannot be stored as float16", p->name,
-              (long long)(first + i / p->cols), (long long)(i % p->cols), (double)out->floats[i]);
-    }
-done:
-    return rc;
-}
+/* Rows of one tensor that are made and written together; of a Conv1D tensor, all of them. */
+typedef struct piece {
+    int64_t param, first, rows;
+} piece;
 
-/* Files hold Conv1D matrices as [in, out]: the whole matrix is turned in memory. */
-static p4_rc write_transposed(output *out, p4_safetensors_writer *writer, int64_t param)
+/* A shard on its way to the disk. */
+typedef struct shard {
+    const output *out;
+    p4_safetensors_writer *writer;
+    piece *pieces;
+    int64_t count;
+    uint16_t **halves; /* a buffer an item, made at its first use */
+    int64_t *room;     /* elements each has */
+    int buffers;
+} shard;
+
+/* Files hold Conv1D matrices as [in, out]: rows [first, first + rows) of `from` become columns of `to` [cols,
+ * ld]. */
+static void turn(uint16_t *to, int64_t ld, int64_t first, const uint16_t *from, int64_t rows, int64_t cols)
 {
-    p4_rc rc = P4_OK;
-    const p4_param *p = &out->origin->model.params[param];
-    int64_t step = out->piece_count / p->cols;
-    uint16_t *turned = p4_alloc((size_t)(p->rows * p->cols), sizeof *turned);
-    if (turned == NULL) {
-        return P4_E_SYSTEM;
-    }
-    for (int64_t first = 0; first < p->rows; first += step) {
-        int64_t rows = p4_min_i64(step, p->rows - first);
-        TRY(fetch(out, param, first, rows));
-        for (int64_t c = 0; c < p->cols; c++) {
-            for (int64_t r = 0; r < rows; r++) {
-                turned[c * p->rows + first + r] = out->halves[r * p->cols + c];
+    for (int64_t r0 = 0; r0 < rows; r0 += TILE) {
+        int64_t r_end = p4_min_i64(r0 + TILE, rows);
+        for (int64_t c0 = 0; c0 < cols; c0 += TILE) {
+            int64_t c_end = p4_min_i64(c0 + TILE, cols);
+            for (int64_t c = c0; c < c_end; c++) {
+                for (int64_t r = r0; r < r_end; r++) {
+                    to[c * ld + first + r] = from[r * cols + c];
+                }
             }
         }
     }
-    rc = p4_safetensors_writer_append(writer, turned, (uint64_t)(p->rows * p->cols) * sizeof *turned);
+}
+
+/* So many elements in the buffer, whose content is lost. */
+static p4_rc make_room(const shard *s, int buffer, int64_t count)
+{
+    if (s->room[buffer] >= count) {
+        return P4_OK;
+    }
+    free(s->halves[buffer]);
+    s->room[buffer] = 0;
+    s->halves[buffer] = p4_alloc((size_t)count, sizeof **s->halves);
+    if (s->halves[buffer] == NULL) {
+        return P4_E_SYSTEM;
+    }
+    s->room[buffer] = count;
+    return P4_OK;
+}
+
+static int64_t rows_at_once(const p4_param *p)
+{
+    return p4_max_i64(1, p4_min_i64(p->rows, PIECE_COUNT / p->cols));
+}
+
+static p4_rc make_piece(void *user, int64_t item, int buffer)
+{
+    p4_rc rc = P4_OK;
+    const shard *s = user;
+    const piece *at = &s->pieces[item];
+    const p4_param *p = &s->out->origin->model.params[at->param];
+    const p4_hf_source *source = s->out->source;
+    p4_safetensors_writer_begin_sync(s->writer); /* here, where the writing thread does not wait for it */
+    int64_t step = rows_at_once(p), turned = p->transposed ? p->rows * p->cols : 0;
+    TRY(make_room(s, buffer, p4_max_i64(PIECE_COUNT, turned + step * p->cols)));
+    uint16_t *halves = s->halves[buffer];
+    for (int64_t first = at->first; first < at->first + at->rows; first += step) {
+        int64_t rows = p4_min_i64(step, at->first + at->rows - first);
+        TRY(source->rows(source->user, halves + turned, at->param, first, rows));
+        int64_t bad = p4_f16_find_nonfinite(halves + turned, rows * p->cols);
+        CHECK(bad < 0, "tensor \"%s\", row %lld, column %lld: %g cannot be stored as float16", p->name,
+              (long long)(first + bad / p->cols), (long long)(bad % p->cols),
+              (double)p4_f16_to_f32(halves[turned + bad]));
+        if (p->transposed) {
+            turn(halves, p->rows, first, halves + turned, rows, p->cols);
+        }
+    }
 done:
-    free(turned);
     return rc;
 }
 
-static p4_rc write_tensor(output *out, p4_safetensors_writer *writer, int64_t param)
+static p4_rc write_piece(void *user, int64_t item, int buffer)
+{
+    const shard *s = user;
+    const piece *at = &s->pieces[item];
+    int64_t count = at->rows * s->out->origin->model.params[at->param].cols;
+    return p4_safetensors_writer_append(s->writer, s->halves[buffer], (uint64_t)count * sizeof **s->halves);
+}
+
+/* The pieces of the tensors of this shard, in the order of the file; only counted where pieces is NULL. */
+static int64_t cut(const output *out, int64_t index, piece *pieces)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < out->origin->model.params_count; i++) {
+        const p4_param *p = &out->origin->model.params[i];
+        int64_t step = p->transposed ? p->rows : rows_at_once(p);
+        for (int64_t first = 0; out->shard_of[i] == index && first < p->rows; first += step, count++) {
+            if (pieces != NULL) {
+                pieces[count] = (piece){i, first, p4_min_i64(step, p->rows - first)};
+            }
+        }
+    }
+    return count;
+}
+
+static p4_rc write_pieces(const output *out, p4_safetensors_writer *writer, int64_t index)
 {
     p4_rc rc = P4_OK;
-    const p4_param *p = &out->origin->model.params[param];
-    int64_t step = out->piece_count / p->cols;
-    if (p->transposed) {
-        return write_transposed(out, writer, param);
+    shard s = {.out = out, .writer = writer, .count = cut(out, index, NULL)};
+    s.buffers = p4_parallel_buffers(out->source->threads, s.count, true);
+    s.pieces = p4_alloc((size_t)s.count, sizeof *s.pieces);
+    s.halves = p4_alloc((size_t)s.buffers, sizeof *s.halves);
+    s.room = p4_alloc((size_t)s.buffers, sizeof *s.room);
+    if (s.pieces == NULL || s.halves == NULL || s.room == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
     }
-    for (int64_t first = 0; first < p->rows; first += step) {
-        int64_t rows = p4_min_i64(step, p->rows - first);
-        TRY(fetch(out, param, first, rows));
-        TRY(p4_safetensors_writer_append(writer, out->halves,
-                                         (uint64_t)(rows * p->cols) * sizeof *out->halves));
-    }
+    cut(out, index, s.pieces);
+    rc = p4_parallel(out->source->threads, s.count, make_piece, write_piece, &s);
 done:
+    for (int i = 0; s.halves != NULL && i < s.buffers; i++) {
+        free(s.halves[i]);
+    }
+    free(s.halves);
+    free(s.room);
+    free(s.pieces);
     return rc;
 }
 
@@ -230,30 +295,26 @@ static p4_safetensors_entry entry_of(const p4_param *p)
     return entry;
 }
 
-static p4_rc write_shard(output *out, int64_t shard)
+static p4_rc write_shard(const output *out, int64_t index)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = &out->origin->model;
     p4_safetensors_writer *writer = NULL;
     int64_t count = 0;
     char buffer[64];
-    char *path = p4_format("%s/%s", out->directory, shard_name(buffer, out, shard));
+    char *path = p4_format("%s/%s", out->directory, shard_name(buffer, out, index));
     p4_safetensors_entry *entries = p4_alloc((size_t)model->params_count, sizeof *entries);
     if (path == NULL || entries == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
-        if (out->shard_of[i] == shard) {
+        if (out->shard_of[i] == index) {
             entries[count++] = entry_of(&model->params[i]);
         }
     }
     TRY(p4_safetensors_writer_open(&writer, path, entries, count));
-    for (int64_t i = 0; i < model->params_count; i++) {
-        if (out->shard_of[i] == shard) {
-            TRY(write_tensor(out, writer, i));
-        }
-    }
+    TRY(write_pieces(out, writer, index));
 done:
     free(entries);
     free(path);
@@ -267,7 +328,7 @@ static void put_index(FILE *to, const output *out)
     const p4_model *model = &out->origin->model;
     char buffer[64];
     fprintf(to, "{\n  \"metadata\": {\n    \"total_size\": %lld\n  },\n  \"weight_map\": {\n",
-            (long long)(p4_model_count_elements(model) * (int64_t)sizeof *out->halves));
+            (long long)(p4_model_count_elements(model) * (int64_t)sizeof(uint16_t)));
     for (int64_t i = 0; i < model->params_count; i++) {
         fprintf(to, "    \"%s\": \"%s\"%s\n", model->params[i].name,
                 shard_name(buffer, out, out->shard_of[i]), i + 1 < model->params_count ? "," : "");
@@ -338,8 +399,6 @@ static p4_rc fill(output *out, uint64_t shard_bytes)
     TRY(write_text(out, "config.json", false));
 done:
     free(out->shard_of);
-    free(out->floats);
-    free(out->halves);
     return rc;
 }
 
@@ -368,7 +427,7 @@ done:
 }
 
 p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64_t shard_bytes,
-                        p4_row_source source, void *user)
+                        const p4_hf_source *source)
 {
     p4_rc rc = P4_OK;
     size_t length = strlen(directory);
@@ -381,11 +440,14 @@ p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64
         free(target);
         return P4_E_SYSTEM;
     }
-    output out = {.origin = origin, .directory = unfinished, .source = source, .user = user};
+    output out = {.origin = origin, .directory = unfinished, .source = source};
     TRY(check_target(target, origin->path));
     TRY(p4_remove_tree(unfinished));
     TRY(p4_make_directories(unfinished));
     rc = fill(&out, shard_bytes);
+    if (rc == P4_OK && source->ready != NULL) {
+        rc = source->ready(source->user);
+    }
     if (rc == P4_OK) {
         rc = p4_publish_directory(unfinished, target);
     }

@@ -49,6 +49,8 @@ typedef struct p4_safetensors_entry {
 p4_rc p4_safetensors_writer_open(p4_safetensors_writer **writer, const char *path,
                                  const p4_safetensors_entry *entries, int64_t count);
 p4_rc p4_safetensors_writer_append(p4_safetensors_writer *writer, const void *bytes, uint64_t byte_count);
+/* Lets the disk begin with what was appended; any thread may call it. */
+void p4_safetensors_writer_begin_sync(p4_safetensors_writer *writer);
 /* ok: all bytes must have come. Frees the writer in any case; NULL is fine. */
 p4_rc p4_safetensors_writer_close(p4_safetensors_writer *writer, bool ok);
 

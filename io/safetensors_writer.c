@@ -152,6 +152,11 @@ p4_rc p4_safetensors_writer_append(p4_safetensors_writer *writer, const void *by
     return p4_atomic_write(&writer->file, bytes, (size_t)byte_count);
 }
 
+void p4_safetensors_writer_begin_sync(p4_safetensors_writer *writer)
+{
+    p4_atomic_begin_sync(&writer->file);
+}
+
 p4_rc p4_safetensors_writer_close(p4_safetensors_writer *writer, bool ok)
 {
     p4_rc rc = P4_OK;

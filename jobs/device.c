@@ -120,7 +120,7 @@ static p4_rc open_gpu(p4_job *job, node_gpus *node)
     p4_dist_node_gather(job->dist, node->seen, &mine, sizeof mine);
     TRY(listed);
     TRY(assign(node, job->dist->local_rank, &job->ordinal));
-    TRY(cuda->open(&job->device, job->ordinal, 0, job->config.mixed_precision));
+    TRY(cuda->open(&job->device, job->ordinal, job->threads, job->config.mixed_precision));
     job->ops = cuda;
 done:
     return rc;

@@ -1,4 +1,6 @@
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +10,10 @@
 #include "job.h"
 #include "output.h"
 
-enum { ROWS_BYTES = 4 << 20 }; /* packed at a time */
+enum {
+    ROWS_BYTES = 4 << 20, /* packed at a time */
+    FP16_THREADS = 4,     /* they make numbers several times as fast as one file takes them */
+};
 static const uint64_t SHARD_BYTES = 5000000000;
 
 static const char *method_name(const p4_job *job)
@@ -17,38 +22,58 @@ static const char *method_name(const p4_job *job)
     return names[job->config.quantizer];
 }
 
+/* Packs rows of codes, which are in host memory. Where the device has memory of its own, `memory` of it holds
+ * codes and packed bytes of a block. */
+static void pack_rows(const p4_job *job, uint8_t *packed, uint8_t *memory, const uint8_t *codes, int64_t rows,
+                      int64_t cols)
+{
+    int64_t code_bytes = rows * p4_code_row_bytes(cols), packed_bytes = rows * p4_ceil_div(cols, 5);
+    if (job->ops->host_memory) {
+        job->ops->pack_base3(job->device, packed, codes, rows, cols);
+        return;
+    }
+    uint8_t *device_packed = memory + p4_ceil_div(code_bytes, 64) * 64;
+    job->ops->to_device(job->device, memory, codes, code_bytes);
+    job->ops->pack_base3(job->device, device_packed, memory, rows, cols);
+    job->ops->to_host(job->device, packed, device_packed, packed_bytes);
+}
+
 /* One tensor in row blocks, so that memory stays small whatever its size. */
-static p4_rc put_ternary(p4_device *host, p4_artifact *artifact, const p4_artifact_tensor *tensor, const p4_weight *w)
+static p4_rc put_ternary(const p4_job *job, p4_artifact *artifact, const p4_artifact_tensor *tensor,
+                         const p4_weight *w)
 {
     p4_rc rc = P4_OK;
     int64_t code_bytes = p4_code_row_bytes(w->cols), row_bytes = p4_artifact_row_bytes(tensor);
-    int64_t block = p4_max_i64(1, ROWS_BYTES / row_bytes);
-    uint8_t *packed = p4_alloc((size_t)(p4_min_i64(block, w->rows) * row_bytes), 1);
+    int64_t block = p4_min_i64(w->rows, p4_max_i64(1, ROWS_BYTES / row_bytes));
+    uint8_t *packed = NULL;
+    void *memory = NULL;
+    if (tensor->encoding != P4_PACKING_BASE3X5) {
+        return p4_artifact_append(artifact, w->data, w->scale, w->rows);
+    }
+    packed = p4_alloc((size_t)(block * row_bytes), 1);
     if (packed == NULL) {
         return P4_E_SYSTEM;
     }
+    if (!job->ops->host_memory) {
+        TRY(job->ops->alloc(job->device, &memory, block * (code_bytes + row_bytes) + 64));
+    }
     for (int64_t row = 0; row < w->rows; row += block) {
         int64_t rows = p4_min_i64(block, w->rows - row);
-        const uint8_t *codes = (const uint8_t *)w->data + row * code_bytes;
-        if (tensor->encoding == P4_PACKING_BASE3X5) {
-            p4_ops_find("cpu")->pack_base3(host, packed, codes, rows, w->cols);
-        } else {
-            memcpy(packed, codes, (size_t)(rows * code_bytes));
-        }
+        pack_rows(job, packed, memory, (const uint8_t *)w->data + row * code_bytes, rows, w->cols);
+        TRY(job->ops->sync(job->device));
         TRY(p4_artifact_append(artifact, packed, w->scale + row, rows));
     }
 done:
+    if (memory != NULL) {
+        job->ops->release(job->device, memory);
+    }
     free(packed);
     return rc;
 }
 
-/* The codes are in host memory whatever the job's device is, so the CPU packs them. */
-static p4_rc put_tensors(p4_job *job, p4_artifact *artifact)
+static p4_rc put_tensors(const p4_job *job, p4_artifact *artifact)
 {
     p4_rc rc = P4_OK;
-    p4_device *host = NULL;
-    const p4_ops *cpu = p4_ops_find("cpu");
-    TRY(cpu->open(&host, 0, job->threads, false));
     const p4_model *model = &job->hf.model;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
@@ -62,16 +87,10 @@ static p4_rc put_tensors(p4_job *job, p4_artifact *artifact)
         snprintf(tensor.name, sizeof tensor.name, "%s", p->name);
         snprintf(tensor.method, sizeof tensor.method, "%s", method_name(job));
         TRY(p4_artifact_begin(artifact, &tensor));
-        if (p->ternary) {
-            TRY(put_ternary(host, artifact, &tensor, w));
-        } else {
-            TRY(p4_artifact_append(artifact, w->data, NULL, w->rows));
-        }
+        TRY(p->ternary ? put_ternary(job, artifact, &tensor, w)
+                       : p4_artifact_append(artifact, w->data, NULL, w->rows));
     }
 done:
-    if (host != NULL) {
-        cpu->close(host);
-    }
     return rc;
 }
 
@@ -175,14 +194,84 @@ done:
     return rc;
 }
 
-static p4_rc dequantised_rows(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows)
+/* The packed model and the fp16 directory are written at once: model.h5 on a thread of its own, for HDF5 is
+ * one thread's, the directory on the caller's and its helpers. As long as model.h5 may fail the directory
+ * does not appear. */
+typedef struct exporter {
+    p4_job *job;
+    const char *phase4_json;
+    pthread_t thread;
+    bool running;      /* the thread is to be joined */
+    atomic_bool ended; /* model.h5 failed: no use in going on */
+    p4_rc rc;          /* of model.h5, with its message (heap) */
+    char *message;
+} exporter;
+
+static void *artifact_thread(void *user)
 {
-    const p4_job *job = user;
-    const p4_weight *w = &job->compressed.weights[param];
+    exporter *e = user;
+    e->rc = write_artifact(e->job, e->phase4_json);
+    if (e->rc != P4_OK) {
+        e->message = p4_strdup(p4_last_error());
+        atomic_store(&e->ended, true);
+    }
+    return NULL;
+}
+
+/* Waits for model.h5. Its failure is the one to report: whatever else failed came of it or after it. */
+static p4_rc artifact_result(void *user)
+{
+    exporter *e = user;
+    if (e->running) {
+        pthread_join(e->thread, NULL);
+        e->running = false;
+    }
+    if (e->rc != P4_OK && e->message != NULL) {
+        p4_error_set(e->message);
+    }
+    return e->rc;
+}
+
+static p4_rc fp16_rows(void *user, uint16_t *halves_out, int64_t param, int64_t first_row, int64_t rows)
+{
+    exporter *e = user;
+    const p4_weight *w = &e->job->compressed.weights[param];
+    if (atomic_load(&e->ended)) {
+        return P4_E_INPUT; /* artifact_result has the message */
+    }
+    if (w->dtype == P4_F16) {
+        memcpy(halves_out, (const uint16_t *)w->data + first_row * w->cols,
+               (size_t)(rows * w->cols) * sizeof *halves_out);
+        return P4_OK;
+    }
     for (int64_t r = 0; r < rows; r++) {
-        p4_weight_row_f32(rows_out + r * w->cols, w, first_row + r);
+        p4_ternary_row_f16(halves_out + r * w->cols, w, first_row + r);
     }
     return P4_OK;
+}
+
+static p4_rc write_models(p4_job *job, const char *phase4_json)
+{
+    p4_rc rc = P4_OK;
+    exporter e = {.job = job, .phase4_json = phase4_json};
+    const p4_hf_source source = {.rows = fp16_rows,
+                                 .ready = artifact_result,
+                                 .user = &e,
+                                 .threads = (int)p4_min_i64(job->threads, FP16_THREADS)};
+    bool both = job->config.save_quantized && job->config.save_dequantized_fp16;
+    atomic_init(&e.ended, false);
+    e.running = both && pthread_create(&e.thread, NULL, artifact_thread, &e) == 0;
+    if (job->config.save_quantized && !e.running) {
+        TRY(write_artifact(job, phase4_json));
+    }
+    if (job->config.save_dequantized_fp16) {
+        rc = p4_hf_model_write(job->results.output_paths.dequantized_fp16, &job->hf, SHARD_BYTES, &source);
+    }
+    p4_rc packed = artifact_result(&e);
+    rc = packed != P4_OK ? packed : rc;
+done:
+    free(e.message);
+    return rc;
 }
 
 void p4_job_measure_sizes(p4_job *job)
@@ -269,12 +358,7 @@ static p4_rc write_all(p4_job *job)
     snprintf(job->results.model_type, sizeof job->results.model_type, "%s", job->hf.model.arch.family);
     snprintf(job->results.method, sizeof job->results.method, "%s", method_name(job));
     snprintf(job->results.packing, sizeof job->results.packing, "%s", p4_packing_name(job->config.packing));
-    if (job->config.save_quantized) {
-        TRY(write_artifact(job, phase4_json));
-    }
-    if (job->config.save_dequantized_fp16) {
-        TRY(p4_hf_model_write(paths->dequantized_fp16, &job->hf, SHARD_BYTES, dequantised_rows, job));
-    }
+    TRY(write_models(job, phase4_json));
     TRY(p4_atomic_write_all(paths->config, phase4_json, strlen(phase4_json)));
     TRY(write_metadata(job, phase4_json));
     TRY(p4_output_drop_stale(job->config.output_path, paths));

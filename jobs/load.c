@@ -5,10 +5,11 @@
 
 #include "files.h"
 #include "job.h"
+#include "parallel.h"
 #include "random_model.h"
 
 /* Windows kept for the shuffle even when fewer are trained on: a training order should not be the file's order. */
-enum { SHUFFLE_WINDOWS = 65536 };
+enum { SHUFFLE_WINDOWS = 65536, CHECKED_ELEMENTS = 1 << 21 /* by a thread at a time */ };
 
 /* Does this rank's part of the pipeline run this tensor? */
 static bool is_staged_here(const p4_job *job, int64_t i)
@@ -57,30 +58,83 @@ done:
     return rc;
 }
 
-/* What this rank owns or runs must hold numbers; reading it also brings it into the page cache. */
+/* The tensors this rank owns, in pieces that threads look at. */
+typedef struct check {
+    const p4_job *job;
+    int64_t *param, *first; /* [count] of a piece: its tensor, its first element */
+    int64_t count;
+    p4_progress progress;
+} check;
+
+static int64_t piece_elements(const p4_job *job, const check *c, int64_t item)
+{
+    const p4_weight *w = &job->hf.model.weights[c->param[item]];
+    return p4_min_i64(CHECKED_ELEMENTS, w->rows * w->cols - c->first[item]);
+}
+
+static p4_rc check_piece(void *user, int64_t item, int buffer)
+{
+    p4_rc rc = P4_OK;
+    check *c = user;
+    const p4_job *job = c->job;
+    int64_t i = c->param[item], first = c->first[item];
+    const p4_weight *w = &job->hf.model.weights[i];
+    p4_weight part = {.dtype = w->dtype,
+                      .rows = 1,
+                      .cols = piece_elements(job, c, item),
+                      .data = (const uint8_t *)w->data + first * p4_dtype_bytes(w->dtype)};
+    p4_hf_model_fetch_pages(&job->hf, &part);
+    int64_t bad = p4_weight_find_nonfinite(&part);
+    CHECK(bad < 0, "%s: tensor %s: element %lld is NaN or infinite, expected finite weights", job->hf.path,
+          job->hf.model.params[i].name, (long long)(first + bad));
+    if (buffer ==
+        0) { /* the caller's thread: pieces are begun in order, so those before are done or nearly so */
+        p4_progress_update(&c->progress, (double)item / (double)c->count * c->progress.total, NULL);
+    }
+done:
+    return rc;
+}
+
+/* The pieces of this rank's tensors, in order; only counted where there is no room for them yet. */
+static int64_t cut_pieces(check *c)
+{
+    int64_t count = 0;
+    const p4_model *model = &c->job->hf.model;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        int64_t elements =
+            c->job->shard.owner[i] == c->job->dist->rank ? model->params[i].rows * model->params[i].cols : 0;
+        for (int64_t first = 0; first < elements; first += CHECKED_ELEMENTS, count++) {
+            if (c->param != NULL) {
+                c->param[count] = i;
+                c->first[count] = first;
+            } else {
+                c->progress.total += (double)p4_min_i64(CHECKED_ELEMENTS, elements - first);
+            }
+        }
+    }
+    return count;
+}
+
+/* What this rank owns must hold numbers; reading it also brings it into the page cache. */
 static p4_rc check_finite(p4_job *job)
 {
     p4_rc rc = P4_OK;
-    const p4_model *model = &job->hf.model;
-    p4_progress progress;
-    double total = 0, seen = 0;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        total += job->shard.owner[i] == job->dist->rank ? (double)(model->params[i].rows * model->params[i].cols) : 0.0;
+    check c = {.job = job};
+    c.count = cut_pieces(&c);
+    p4_progress_start(&c.progress, "load", "weights", c.progress.total);
+    c.param = p4_alloc((size_t)c.count, sizeof *c.param);
+    c.first = p4_alloc((size_t)c.count, sizeof *c.first);
+    if (c.param == NULL || c.first == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
     }
-    p4_progress_start(&progress, "load", "weights", total);
-    for (int64_t i = 0; i < model->params_count; i++) {
-        const p4_param *p = &model->params[i];
-        if (job->shard.owner[i] != job->dist->rank) {
-            continue;
-        }
-        int64_t bad = p4_weight_find_nonfinite(&model->weights[i]);
-        CHECK(bad < 0, "%s: tensor %s: element %lld is NaN or infinite, expected finite weights", job->hf.path, p->name,
-              (long long)bad);
-        seen += (double)(p->rows * p->cols);
-        p4_progress_update(&progress, seen, NULL);
-    }
+    cut_pieces(&c);
+    TRY(p4_parallel(job->threads, c.count, check_piece, NULL, &c));
+    p4_progress_update(&c.progress, c.progress.total, NULL);
 done:
-    p4_progress_end(&progress);
+    p4_progress_end(&c.progress);
+    free(c.param);
+    free(c.first);
     return rc;
 }
 
@@ -281,7 +335,9 @@ p4_rc p4_stage_load(p4_job *job)
     p4_rc rc = P4_OK;
     TRY_ALL(job->dist, p4_job_open_model(job));
     TRY_ALL(job->dist, check_finite(job));
-    TRY_ALL(job->dist, p4_job_open_original(job));
+    /* Only what evaluates or calibrates runs the original; quantizing alone takes one matrix at a time. */
+    bool runs = job->config.eval_samples > 0 || job->config.calibration_samples > 0;
+    TRY_ALL(job->dist, runs ? p4_job_open_original(job) : P4_OK);
     const p4_arch *a = &job->hf.model.arch;
     char stored[32];
     int64_t params = p4_model_count_elements(&job->hf.model);

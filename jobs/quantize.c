@@ -110,7 +110,7 @@ static p4_rc quantize_owned(p4_job *job)
             TRY(quantize_matrix(job, &space, i));
             p4_hf_model_drop_pages(&job->hf, i);
         } else {
-            TRY(p4_packed_preserve(&job->compressed, i, &model->weights[i]));
+            TRY(p4_packed_preserve(&job->compressed, i, &model->weights[i], job->threads));
         }
         done_elements += (double)(p->rows * p->cols);
         p4_progress_update(&progress, done_elements, NULL);

@@ -22,7 +22,8 @@ enum {
     P4_FLAT_THREADS = 256,            /* a block of an elementwise kernel */
     P4_SUM_BLOCKS = 1024,             /* at most so many partial sums of a whole array */
     P4_SCRATCH_BYTES = 64 << 20,      /* taken once at open; p4_cuda_scratch */
-    P4_STAGE_BYTES = 8 << 20,         /* one of the two pinned buffers that host copies go through */
+    P4_STAGES = 4,                    /* pinned buffers that host copies go through */
+    P4_STAGE_BYTES = 8 << 20,         /* each */
     P4_BLAS_WORK_BYTES = 32 << 20     /* what cuBLASLt asks for on Hopper */
 };
 
@@ -40,8 +41,9 @@ struct p4_device {
     cublasLtHandle_t blas;
     void *blas_work, *scratch;
     struct p4_cuda_plans *plans; /* algorithms already chosen, host heap (gemm_cuda.cu) */
-    p4_cuda_stage stage[2];
-    int turn; /* the stage that the next copy to the device takes */
+    p4_cuda_stage stage[P4_STAGES];
+    int turn;         /* the stage that the next copy takes */
+    int copy_threads; /* of the host, that fill and empty stages */
     p4_ledger ledger; /* of what alloc gave */
     char description[320];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */

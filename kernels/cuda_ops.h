@@ -4,6 +4,12 @@
 
 #include "cuda.cuh"
 
+/* copy_cuda.cu; the stages are opened (failures are recorded in the device) and closed with it */
+bool p4_cuda_stages_open(p4_device *device);
+void p4_cuda_stages_close(p4_device *device);
+void p4_cuda_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes);
+void p4_cuda_to_host(p4_device *device, void *h_to, const void *from, int64_t bytes);
+
 /* linear_cuda.cu, unpack_cuda.cu */
 void p4_cuda_weight_unpack(p4_device *device, void *dst, const p4_weight *weight);
 void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,

@@ -1,4 +1,4 @@
-/* device_cuda.cu - a GPU as a device: memory, copies through pinned buffers, errors, and the table of the CUDA ops. */
+/* device_cuda.cu - a GPU as a device: memory, errors, and the table of the CUDA ops. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +6,10 @@
 
 #include "cuda_ops.h"
 #include "cuda_ops_b.h"
+
+extern "C" {
+#include "host_copy.h"
+}
 
 bool p4_cuda_ok(p4_device *device, cudaError_t error, const char *what)
 {
@@ -52,12 +56,7 @@ static void device_close(p4_device *device)
     if (device->blas) {
         cublasLtDestroy(device->blas);
     }
-    for (int i = 0; i < 2; i++) {
-        if (device->stage[i].done) {
-            cudaEventDestroy(device->stage[i].done);
-        }
-        cudaFreeHost(device->stage[i].h_memory);
-    }
+    p4_cuda_stages_close(device);
     cudaFree(device->blas_work);
     cudaFree(device->scratch);
     if (device->side_may_start) {
@@ -85,10 +84,7 @@ static bool take_resources(p4_device *device)
               p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_done, cudaEventDisableTiming), "event") &&
               p4_cuda_ok(device, cudaMalloc(&device->scratch, P4_SCRATCH_BYTES), "scratch memory") &&
               p4_cuda_ok(device, cudaMalloc(&device->blas_work, P4_BLAS_WORK_BYTES), "cuBLASLt's workspace");
-    for (int i = 0; ok && i < 2; i++) {
-        ok = p4_cuda_ok(device, cudaMallocHost(&device->stage[i].h_memory, P4_STAGE_BYTES), "pinned memory") &&
-             p4_cuda_ok(device, cudaEventCreateWithFlags(&device->stage[i].done, cudaEventDisableTiming), "event");
-    }
+    ok = ok && p4_cuda_stages_open(device);
     cublasStatus_t status = ok ? cublasLtCreate(&device->blas) : CUBLAS_STATUS_SUCCESS;
     if (status != CUBLAS_STATUS_SUCCESS) {
         p4_cuda_fail(device, "cuBLASLt: %s", cublasLtGetStatusString(status));
@@ -163,7 +159,6 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     p4_rc rc = P4_OK;
     p4_device *opened = NULL;
     cudaDeviceProp properties;
-    (void)threads; /* the CPU's */
     *device = NULL;
     TRY(find_gpu(ordinal, &properties));
     opened = (p4_device *)p4_alloc(1, sizeof *opened);
@@ -173,6 +168,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     }
     opened->ordinal = ordinal;
     opened->half = half_compute;
+    opened->copy_threads = p4_host_copy_threads(threads);
     opened->processors = properties.multiProcessorCount;
     if (!take_resources(opened)) {
         rc = FAULT("%s", opened->failure);
@@ -244,55 +240,6 @@ static int64_t device_peak_bytes(p4_device *device)
     return device->ledger.peak_bytes + P4_SCRATCH_BYTES + P4_BLAS_WORK_BYTES;
 }
 
-/* Pinned buffers turn in both directions: while the device copies one, the processor copies the other. Small copies turn
- * as well, so that the host may be one copy ahead of the queue. */
-static void device_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes)
-{
-    for (int64_t at = 0; at < bytes; at += P4_STAGE_BYTES) {
-        p4_cuda_stage *stage = &device->stage[device->turn];
-        device->turn = !device->turn;
-        size_t piece = (size_t)p4_min_i64(P4_STAGE_BYTES, bytes - at);
-        if (!p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_device")) {
-            return;
-        }
-        memcpy(stage->h_memory, (const char *)h_from + at, piece);
-        if (!p4_cuda_ok(device,
-                        cudaMemcpyAsync((char *)to + at, stage->h_memory, piece, cudaMemcpyHostToDevice,
-                                        device->stream),
-                        "to_device") ||
-            !p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), "to_device")) {
-            return;
-        }
-    }
-}
-
-static bool stage_from_device(p4_device *device, const void *from, int64_t at, int64_t bytes)
-{
-    p4_cuda_stage *stage = &device->stage[at / P4_STAGE_BYTES % 2];
-    size_t piece = (size_t)p4_min_i64(P4_STAGE_BYTES, bytes - at);
-    return p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_host") &&
-           p4_cuda_ok(device,
-                      cudaMemcpyAsync(stage->h_memory, (const char *)from + at, piece, cudaMemcpyDeviceToHost,
-                                      device->stream),
-                      "to_host") &&
-           p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), "to_host");
-}
-
-static void device_to_host(p4_device *device, void *h_to, const void *from, int64_t bytes)
-{
-    bool ok = bytes <= 0 || stage_from_device(device, from, 0, bytes);
-    for (int64_t at = 0; ok && at < bytes; at += P4_STAGE_BYTES) {
-        p4_cuda_stage *stage = &device->stage[at / P4_STAGE_BYTES % 2];
-        if (at + P4_STAGE_BYTES < bytes && !stage_from_device(device, from, at + P4_STAGE_BYTES, bytes)) {
-            return;
-        }
-        ok = p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_host");
-        if (ok) {
-            memcpy((char *)h_to + at, stage->h_memory, (size_t)p4_min_i64(P4_STAGE_BYTES, bytes - at));
-        }
-    }
-}
-
 static void device_copy(p4_device *device, void *to, const void *from, int64_t bytes)
 {
     if (bytes > 0) {
@@ -319,8 +266,8 @@ extern "C" const p4_ops p4_cuda_ops = {
     .alloc = device_alloc,
     .release = device_release,
     .peak_bytes = device_peak_bytes,
-    .to_device = device_to_device,
-    .to_host = device_to_host,
+    .to_device = p4_cuda_to_device,
+    .to_host = p4_cuda_to_host,
     .copy = device_copy,
     .zero = device_zero,
     .sync = device_sync,

@@ -69,8 +69,8 @@ typedef struct p4_ops {
     /* The devices of this backend that this process sees and this build can use, in order, at most `capacity`. An error
      * that says why when there is none. */
     p4_rc (*list)(p4_device_info *devices, int capacity, int *count);
-    /* Opens device `ordinal` with `threads` (CPU; 0 = all this process may use); half_compute: bf16
-     * activations (CUDA). The caller closes. */
+    /* Opens device `ordinal` with `threads` of the host (CUDA: they copy; 0 = all this process may use);
+     * half_compute: bf16 activations (CUDA). The caller closes. */
     p4_rc (*open)(p4_device **device, int ordinal, int threads, bool half_compute);
     void (*close)(p4_device *device);
     const char *(*describe)(p4_device *device); /* "CPU, 2 threads, OpenBLAS SkylakeX": owned by the device */

@@ -28,14 +28,22 @@ static void make_tables(pack_tables *tables)
     }
 }
 
-/* Bits go through a 64-bit register: four code bytes in, then every whole quint out. */
+/* Five code bytes are four packed ones, as long as eight can be read; the rest goes through a register: code
+ * bytes in, then every whole quint out. */
 static void pack_row(uint8_t *packed, const uint8_t *codes, int64_t cols, const pack_tables *tables)
 {
     const uint64_t padding = 0x155; /* five codes 1 */
-    int64_t code_bytes = p4_code_row_bytes(cols), bytes = p4_ceil_div(cols, TRITS), next = 0;
+    int64_t code_bytes = p4_code_row_bytes(cols), bytes = p4_ceil_div(cols, TRITS), next = 0, b = 0;
     uint64_t bits = 0;
     int held = 0;
-    for (int64_t b = 0; b < bytes; b++) {
+    for (; next + (int64_t)sizeof bits <= code_bytes; next += 5, b += 4) {
+        memcpy(&bits, codes + next, sizeof bits);
+        for (int k = 0; k < 4; k++) {
+            packed[b + k] = tables->byte_of[bits >> 2 * TRITS * k & (QUINTS - 1)];
+        }
+    }
+    bits = 0;
+    for (; b < bytes; b++) {
         while (held < 2 * TRITS && next < code_bytes) {
             bits |= (uint64_t)codes[next++] << held;
             held += 8;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "parallel.h"
 
 enum { FINITE_BLOCK = 4096 }; /* elements looked at together */
 
@@ -54,27 +55,45 @@ void p4_packed_release(p4_packed *c)
     *c = (p4_packed){0};
 }
 
-p4_rc p4_packed_preserve(p4_packed *c, int64_t param, const p4_weight *weight)
+/* A tensor that is rounded to fp16 in blocks of rows. */
+typedef struct rounding {
+    const char *name;
+    const p4_weight *weight;
+    uint16_t *to;
+    int64_t block; /* rows */
+    float *values; /* a block a worker */
+} rounding;
+
+static p4_rc round_block(void *user, int64_t item, int worker)
 {
     p4_rc rc = P4_OK;
-    uint16_t *to = p4_packed_half(c, param);
-    int64_t block = p4_weight_block_rows(weight), cols = weight->cols;
-    float *values = p4_alloc((size_t)(block * cols), sizeof *values);
-    if (values == NULL) {
+    const rounding *r = user;
+    int64_t cols = r->weight->cols, row = item * r->block, rows = p4_min_i64(r->block, r->weight->rows - row);
+    float *values = r->values + worker * r->block * cols;
+    uint16_t *to = r->to + row * cols;
+    p4_weight_rows_f32(values, r->weight, row, rows);
+    p4_f32s_to_f16(to, values, rows * cols);
+    int64_t bad = p4_f16_find_nonfinite(to, rows * cols);
+    CHECK(bad < 0, "tensor %s: element [%lld, %lld] is %g, which fp16 cannot hold (up to 65504)", r->name,
+          (long long)(row + bad / cols), (long long)(bad % cols), (double)values[bad]);
+done:
+    return rc;
+}
+
+p4_rc p4_packed_preserve(p4_packed *c, int64_t param, const p4_weight *weight, int threads)
+{
+    rounding r = {.name = c->model->params[param].name,
+                  .weight = weight,
+                  .to = p4_packed_half(c, param),
+                  .block = p4_weight_block_rows(weight)};
+    int64_t blocks = p4_ceil_div(weight->rows, r.block);
+    int workers = (int)p4_max_i64(1, p4_min_i64(threads, blocks));
+    r.values = p4_alloc((size_t)(workers * r.block * weight->cols), sizeof *r.values);
+    if (r.values == NULL) {
         return P4_E_SYSTEM;
     }
-    for (int64_t row = 0; row < weight->rows; row += block) {
-        int64_t rows = p4_min_i64(block, weight->rows - row);
-        p4_weight_rows_f32(values, weight, row, rows);
-        for (int64_t i = 0; i < rows * cols; i++) {
-            uint16_t bits = p4_f32_to_f16(values[i]);
-            CHECK((bits & 0x7c00u) != 0x7c00u, "tensor %s: element [%lld, %lld] is %g, which fp16 cannot hold (up to 65504)",
-                  c->model->params[param].name, (long long)(row + i / cols), (long long)(i % cols), (double)values[i]);
-            to[row * cols + i] = bits;
-        }
-    }
-done:
-    free(values);
+    p4_rc rc = p4_parallel(workers, blocks, round_block, NULL, &r);
+    free(r.values);
     return rc;
 }
 

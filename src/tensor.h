@@ -33,6 +33,13 @@ uint16_t p4_f32_to_bf16(float value);
 
 /* count elements of `dtype` (F32, F16 or BF16) at a possibly unaligned `from` -> float. Local. */
 void p4_to_f32(float *to, const void *from, p4_dtype dtype, int64_t count);
+/* The same rounding as p4_f32_to_f16. Local. */
+void p4_f32s_to_f16(uint16_t *to, const float *from, int64_t count);
+/* The first of fp16 bits that are NaN or infinite, or -1. Local. */
+int64_t p4_f16_find_nonfinite(const uint16_t *halves, int64_t count);
+/* row `row` of a ternary weight -> the fp16 bits of its cols values, which are exact: -scale, 0 or scale.
+ * Local. */
+void p4_ternary_row_f16(uint16_t *to, const p4_weight *weight, int64_t row);
 /* row `row` of any weight -> cols floats (dequantised when ternary). Local. */
 void p4_weight_row_f32(float *to, const p4_weight *weight, int64_t row);
 /* rows [first, first + rows) -> rows x cols floats; reads a transposed weight along its memory. Local. */

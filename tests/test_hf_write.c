@@ -2,14 +2,24 @@
  * half-written stays. */
 #include "hf_world.h"
 
-static p4_rc rows_of(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows)
+static p4_rc rows_of(void *user, uint16_t *rows_out, int64_t param, int64_t first_row, int64_t rows)
 {
     const p4_hf_model *hf = user;
+    int64_t cols = hf->model.params[param].cols;
+    float *row = p4_alloc((size_t)cols, sizeof *row);
     for (int64_t r = 0; r < rows; r++) {
-        p4_weight_row_f32(rows_out + r * hf->model.params[param].cols, &hf->model.weights[param],
-                          first_row + r);
+        p4_weight_row_f32(row, &hf->model.weights[param], first_row + r);
+        p4_f32s_to_f16(rows_out + r * cols, row, cols);
     }
+    free(row);
     return P4_OK;
+}
+
+static p4_rc write_with(const char *name, const p4_hf_model *origin, uint64_t shard_bytes,
+                        p4_rc (*rows)(void *, uint16_t *, int64_t, int64_t, int64_t), const void *user)
+{
+    const p4_hf_source source = {.rows = rows, .user = (void *)(uintptr_t)user, .threads = 3};
+    return p4_hf_model_write(at(name), origin, shard_bytes, &source);
 }
 
 /* Every element of the copy is the origin's, rounded to fp16. */
@@ -41,7 +51,7 @@ static void test_round_trip(const char *fixture, uint64_t shard_bytes, int64_t s
     snprintf(path, sizeof path, "%s/models/%s", P4_FIXTURES, fixture);
     snprintf(name, sizeof name, "copies/%s", fixture);
     EXPECT_OK(p4_hf_model_open(&origin, path));
-    EXPECT_OK(p4_hf_model_write(at(name), &origin, shard_bytes, rows_of, &origin));
+    EXPECT_OK(write_with(name, &origin, shard_bytes, rows_of, &origin));
     EXPECT_OK(p4_hf_model_open(&copy, at(name)));
     EXPECT(copy.shard_count == shards, "%s: %lld shards", fixture, (long long)copy.shard_count);
     compare_models(&origin, &copy);
@@ -75,7 +85,7 @@ static void test_config_text(void)
         char text[512] = "", before[256];
         snprintf(before, sizeof before, "%s", cases[i].before);
         origin.config_json = before;
-        EXPECT_OK(p4_hf_model_write(at("text"), &origin, 0, rows_of, &origin));
+        EXPECT_OK(write_with("text", &origin, 0, rows_of, &origin));
         FILE *file = fopen(at("text/config.json"), "r");
         EXPECT(file != NULL && fread(text, 1, sizeof text - 1, file) > 0, "config.json");
         fclose(file);
@@ -103,7 +113,7 @@ static void test_copied_files(void)
     }
     EXPECT(symlink("nowhere", at("full/vocab.json")) == 0, "symlink");
     EXPECT_OK(p4_hf_model_open(&origin, at("full")));
-    EXPECT_OK(p4_hf_model_write(at("deep/er/copy///"), &origin, 0, rows_of, &origin));
+    EXPECT_OK(write_with("deep/er/copy///", &origin, 0, rows_of, &origin));
     for (size_t i = 0; i < sizeof along / sizeof along[0]; i++) {
         snprintf(path, sizeof path, "deep/er/copy/%s", along[i]);
         FILE *file = fopen(at(path), "r");
@@ -127,25 +137,24 @@ static void test_targets(void)
     make_small("origin");
     EXPECT_OK(p4_hf_model_open(&origin, at("origin")));
     /* an older model there is replaced whole: shards of it would win over the new single file */
-    EXPECT_OK(p4_hf_model_write(at("target"), &origin, 100, rows_of, &origin));
+    EXPECT_OK(write_with("target", &origin, 100, rows_of, &origin));
     EXPECT(is_there("target/model.safetensors.index.json"), "index");
-    EXPECT_OK(p4_hf_model_write(at("target"), &origin, 0, rows_of, &origin));
+    EXPECT_OK(write_with("target", &origin, 0, rows_of, &origin));
     EXPECT(!is_there("target/model.safetensors.index.json") && is_there("target/model.safetensors"),
            "old index");
     EXPECT_OK(p4_hf_model_open(&copy, at("target")));
     p4_hf_model_close(&copy);
     /* anything else there is not */
     put("target/thesis.tex", "important");
-    EXPECT_REFUSED(p4_hf_model_write(at("target"), &origin, 0, rows_of, &origin), "holds \"thesis.tex\"");
+    EXPECT_REFUSED(write_with("target", &origin, 0, rows_of, &origin), "holds \"thesis.tex\"");
     EXPECT(is_there("target/thesis.tex") && is_there("target/model.safetensors"),
            "the refused target was changed");
-    EXPECT_REFUSED(p4_hf_model_write(at("origin/"), &origin, 0, rows_of, &origin),
-                   "the model is read from it");
+    EXPECT_REFUSED(write_with("origin/", &origin, 0, rows_of, &origin), "the model is read from it");
     EXPECT(symlink("origin", at("link")) == 0, "symlink");
-    EXPECT_REFUSED(p4_hf_model_write(at("link"), &origin, 0, rows_of, &origin), "the model is read from it");
+    EXPECT_REFUSED(write_with("link", &origin, 0, rows_of, &origin), "the model is read from it");
     put("file", "");
-    EXPECT_REFUSED(p4_hf_model_write(at("file"), &origin, 0, rows_of, &origin), "is a file");
-    EXPECT_REFUSED(p4_hf_model_write(at("file/below"), &origin, 0, rows_of, &origin), "is a file");
+    EXPECT_REFUSED(write_with("file", &origin, 0, rows_of, &origin), "is a file");
+    EXPECT_REFUSED(write_with("file/below", &origin, 0, rows_of, &origin), "is a file");
     p4_hf_model_close(&origin);
 }
 
@@ -156,15 +165,34 @@ typedef struct saboteur {
     bool fail;
 } saboteur;
 
-static p4_rc sabotaged_rows(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows)
+static p4_rc sabotaged_rows(void *user, uint16_t *rows_out, int64_t param, int64_t first_row, int64_t rows)
 {
     const saboteur *s = user;
     p4_rc rc = rows_of((void *)(uintptr_t)s->hf, rows_out, param, first_row, rows);
     if (param == s->param && s->row >= first_row && s->row < first_row + rows) {
-        rows_out[(s->row - first_row) * s->hf->model.params[param].cols + 1] = s->value;
+        rows_out[(s->row - first_row) * s->hf->model.params[param].cols + 1] = p4_f32_to_f16(s->value);
         rc = s->fail ? FAIL("the source failed") : rc;
     }
     return rc;
+}
+
+static p4_rc not_ready(void *user)
+{
+    (void)user;
+    EXPECT(is_there("late.tmp/model.safetensors") && is_there("late.tmp/config.json") && !is_there("late"),
+           "asked before the files are there");
+    return FAIL("the other file failed");
+}
+
+static void test_not_ready(void)
+{
+    p4_hf_model origin;
+    make_small("origin");
+    EXPECT_OK(p4_hf_model_open(&origin, at("origin")));
+    const p4_hf_source source = {.rows = rows_of, .ready = not_ready, .user = &origin, .threads = 1};
+    EXPECT_REFUSED(p4_hf_model_write(at("late"), &origin, 0, &source), "the other file failed");
+    EXPECT(!is_there("late") && !is_there("late.tmp"), "something stayed");
+    p4_hf_model_close(&origin);
 }
 
 static void test_failures(void)
@@ -178,20 +206,18 @@ static void test_failures(void)
         const char *part;
     } cases[] = {
         {{&origin, last, 9, 65520.0f, false},
-         "\"lm_head.weight\", row 9, column 1: 65520 cannot be stored as float16"},
-        {{&origin, last, 0, -1e30f, false}, "row 0, column 1: -1e+30 cannot be stored"},
+         "\"lm_head.weight\", row 9, column 1: inf cannot be stored as float16"},
+        {{&origin, last, 0, -1e30f, false}, "row 0, column 1: -inf cannot be stored"},
         {{&origin, 1, 0, NAN, false}, "input_layernorm.weight\", row 0, column 1: nan cannot be stored"},
         {{&origin, last, 0, 0, true}, "the source failed"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        EXPECT_REFUSED(p4_hf_model_write(at("broken"), &origin, 200, sabotaged_rows, &cases[i].s),
-                       cases[i].part);
+        EXPECT_REFUSED(write_with("broken", &origin, 200, sabotaged_rows, &cases[i].s), cases[i].part);
         EXPECT(!is_there("broken") && !is_there("broken.tmp"), "something stayed");
     }
     saboteur edge = {&origin, last, 9, 65519.0f, false};
-    EXPECT_OK(p4_hf_model_write(at("broken"), &origin, 200, sabotaged_rows, &edge));
-    EXPECT_REFUSED(p4_hf_model_write(at("broken"), &origin, 0, sabotaged_rows, &cases[0].s),
-                   "cannot be stored");
+    EXPECT_OK(write_with("broken", &origin, 200, sabotaged_rows, &edge));
+    EXPECT_REFUSED(write_with("broken", &origin, 0, sabotaged_rows, &cases[0].s), "cannot be stored");
     EXPECT(is_there("broken/model.safetensors.index.json") && !is_there("broken.tmp"),
            "the older copy is gone");
     p4_hf_model_close(&origin);
@@ -199,12 +225,12 @@ static void test_failures(void)
 
 /* Rows in several pieces, and a Conv1D whose turning goes over piece borders: [1500, 700] is more than one
  * piece. */
-static p4_rc pattern_rows(void *user, float *rows_out, int64_t param, int64_t first_row, int64_t rows)
+static p4_rc pattern_rows(void *user, uint16_t *rows_out, int64_t param, int64_t first_row, int64_t rows)
 {
     const p4_model *model = user;
     int64_t cols = model->params[param].cols;
     for (int64_t i = 0; i < rows * cols; i++) {
-        rows_out[i] = (float)((first_row * cols + i) % 1021) / 1024;
+        rows_out[i] = p4_f32_to_f16((float)((first_row * cols + i) % 1021) / 1024);
     }
     return P4_OK;
 }
@@ -220,7 +246,7 @@ static void test_pieces(void)
     int64_t wrong = 0;
     EXPECT_OK(p4_hf_config_parse(&arch, config, strlen(config), "pieces"));
     EXPECT_OK(p4_model_init(&origin.model, &arch, "transformer."));
-    EXPECT_OK(p4_hf_model_write(at("pieces"), &origin, 0, pattern_rows, &origin.model));
+    EXPECT_OK(write_with("pieces", &origin, 0, pattern_rows, &origin.model));
     EXPECT_OK(p4_hf_model_open(&copy, at("pieces")));
     for (int64_t i = 0; i < copy.model.params_count; i++) {
         const p4_param *p = &copy.model.params[i];
@@ -253,6 +279,7 @@ int main(void)
     test_copied_files();
     test_targets();
     test_failures();
+    test_not_ready();
     test_pieces();
     return end_world();
 }

@@ -37,6 +37,7 @@ struct p4_device {
     cublasLtHandle_t blas;
     void *blas_work, *scratch;
     struct p4_cuda_plans *plans; /* algorithms already chosen, host heap (gemm_cuda.cu) */
+    struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     p4_cuda_stage stage[2];
     char description[320];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */

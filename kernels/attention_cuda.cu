@@ -1,4 +1,5 @@
-/* attention_cuda.cu - attention as an op: the task, delta, and the choice of kernels. */
+/* attention_cuda.cu - attention as an op: the task, delta, and the choice of kernels: cuDNN's where its rule
+ * (attention_cudnn_cuda.cu) takes the call, own ones elsewhere. */
 #include "attention_cuda.cuh"
 #include "cuda_ops_b.h"
 
@@ -48,18 +49,22 @@ static bool make_task(p4_device *device, attention_task *k, const void *qkv, con
     return true;
 }
 
+/* The count for backward serves forward too, and that for a batch smaller batches of its shape. */
 int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape *shape, bool backward)
 {
-    (void)device;
-    return backward ? shape->B * shape->H * shape->T : 0;
+    int64_t bytes = backward ? shape->B * shape->H * shape->T * (int64_t)sizeof(float) : 0;
+    bytes = p4_max_i64(bytes, p4_cudnn_attention_work_bytes(device, shape, false));
+    if (backward) {
+        bytes = p4_max_i64(bytes, p4_cudnn_attention_work_bytes(device, shape, true));
+    }
+    return p4_ceil_div(bytes, (int64_t)sizeof(float));
 }
 
 void p4_cuda_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,
                                const p4_attention_shape *shape, float *work)
 {
     attention_task k;
-    (void)work;
-    if (!make_task(device, &k, qkv, shape)) {
+    if (!make_task(device, &k, qkv, shape) || p4_cudnn_attention_forward(device, out, lse, qkv, shape, work)) {
         return;
     }
     k.to = out;
@@ -77,7 +82,8 @@ void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout,
                                 const void *qkv, const p4_attention_shape *shape, float *work)
 {
     attention_task k;
-    if (!make_task(device, &k, qkv, shape)) {
+    if (!make_task(device, &k, qkv, shape) ||
+        p4_cudnn_attention_backward(device, dqkv, dout, out, lse, qkv, shape, work)) {
         return;
     }
     const int64_t rows = shape->B * shape->H * shape->T;

@@ -45,6 +45,7 @@ struct p4_device {
     int turn;         /* the stage that the next copy takes */
     int copy_threads; /* of the host, that fill and empty stages */
     p4_ledger ledger; /* of what alloc gave */
+    struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     char description[320];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

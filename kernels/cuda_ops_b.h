@@ -12,6 +12,20 @@ void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout,
                                 const void *qkv, const p4_attention_shape *shape, float *work);
 int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape *shape, bool backward);
 
+/* cudnn_cuda.cu. Open loads cuDNN for a device of this compute capability where P4_ATTENTION and the device allow it
+ * (device->cudnn); it fails when cuDNN is demanded and cannot be used. Describe: "attention: cuDNN 9.19". */
+p4_rc p4_cudnn_open(p4_device *device, int major);
+void p4_cudnn_close(p4_device *device);
+void p4_cudnn_describe(const p4_device *device, char *to, size_t bytes);
+
+/* attention_cudnn_cuda.cu. As the ops; false: nothing was done, the call is not cuDNN's. */
+bool p4_cudnn_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,
+                                const p4_attention_shape *shape, float *work);
+bool p4_cudnn_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out, const float *lse,
+                                 const void *qkv, const p4_attention_shape *shape, float *work);
+/* Bytes of `work` that these want, 0 for shapes that are not cuDNN's; makes the plan. */
+int64_t p4_cudnn_attention_work_bytes(p4_device *device, const p4_attention_shape *shape, bool backward);
+
 /* ternary_cuda.cu */
 void p4_cuda_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
                       const p4_weight *weight, p4_quant_method method, float threshold, const float *importance);

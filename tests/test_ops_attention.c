@@ -1,6 +1,8 @@
-/* Self-attention: grouped heads, windows, ragged lengths; gradients against slopes of the double reference.
- */
+/* Self-attention: grouped heads, windows, ragged lengths; gradients against slopes of the double reference. On a GPU with
+ * bf16 activations each of the implementations that P4_ATTENTION names is opened and checked on its own. */
 #include "ops_cases.h"
+
+enum { LONGEST = 2048 };
 
 typedef struct attention_case {
     p4_attention_shape shape;
@@ -19,7 +21,7 @@ static void reference_row(attention_case *k, int64_t batch, int64_t head, int64_
     int64_t width = row_width(s), kv = head / (s->H / s->Hkv), D = s->D;
     const double *rows = k->qkv + batch * s->T * width, *q = rows + i * width + head * D;
     int64_t first = s->window > 0 ? p4_max_i64(0, i - s->window + 1) : 0;
-    double scores[1024], largest = -INFINITY, sum = 0.0;
+    double scores[LONGEST], largest = -INFINITY, sum = 0.0;
     for (int64_t j = first; j <= i; j++) {
         double score = 0.0;
         for (int64_t d = 0; d < D; d++) {
@@ -91,6 +93,17 @@ static void reference_gradient(const attention_case *k, double *dqkv)
     }
 }
 
+/* The whole array in the mean: |got - want| / |want| in the 2-norm. */
+static void expect_norm(const char *what, const float *got, const double *want, int64_t count, double bound)
+{
+    double error = 0.0, size = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        size += want[i] * want[i];
+    }
+    EXPECT(error <= bound * bound * size, "%s: relative error %.3g, bound %.3g", what, sqrt(error / size), bound);
+}
+
 static void check_shape(rig *r, const p4_attention_shape *shape, double size, bool slopes)
 {
     const p4_ops *ops = r->ops;
@@ -122,6 +135,8 @@ static void check_shape(rig *r, const p4_attention_shape *shape, double size, bo
     double *want_d = rig_host(r, N * width * 8);
     reference_gradient(&k, want_d);
     expect_array("attention gradient", got_d, want_d, N * width, 4.0 * bound, 4.0 * bound);
+    expect_norm("attention out", got, k.out, N * out_width, 4.0 * bound);
+    expect_norm("attention gradient", got_d, want_d, N * width, 4.0 * bound);
     if (slopes) {
         expect_slopes(r, "attention slopes", got_d, k.qkv, N * width, 40, attention_loss, &k,
                       4.0 * bound + 2e-5);
@@ -154,8 +169,86 @@ static void check_long(rig *r)
     }
 }
 
+/* Head dimensions, groups, windows and lengths around the tiles of every implementation on tensor cores. */
+static void check_heads(rig *r)
+{
+    static const p4_attention_shape shapes[] = {
+        {1, 2, 2, 1, 64, 0, 0.125f},   {2, 17, 6, 2, 32, 5, 0.18f},  {1, 127, 2, 1, 40, 0, 0.16f},
+        {1, 129, 2, 2, 96, 40, 0.1f},  {2, 64, 4, 4, 48, 1, 0.14f},  {1, 150, 4, 2, 72, 33, 0.12f},
+        {3, 70, 4, 1, 104, 0, 0.1f},   {1, 200, 2, 1, 128, 90, 0.09f}, {1, 131, 2, 1, 200, 64, 0.07f},
+        {1, 140, 4, 2, 256, 0, 0.06f},
+    };
+    if (strstr(r->ops->describe(r->device), "emulator")) {
+        return; /* minutes there */
+    }
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        check_shape(r, &shapes[s], 1.0, false);
+    }
+}
+
+/* Lengths of real training. */
+static void check_longest(rig *r)
+{
+    static const p4_attention_shape shapes[] = {
+        {2, 1024, 2, 2, 64, 0, 0.125f},
+        {1, LONGEST, 2, 1, 64, 0, 0.125f},
+        {1, LONGEST, 2, 1, 128, 700, 0.09f},
+        {1, 1500, 2, 1, 256, 0, 0.06f},
+    };
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        check_shape(r, &shapes[s], 1.0, false);
+    }
+}
+
+/* Everything once more on a device opened with P4_ATTENTION=`name`; *digest gets its bits. */
+static void check_named(rig *r, const char *name, uint64_t *digest)
+{
+    static rig named;
+    setenv("P4_ATTENTION", name, 1);
+    p4_rc rc = rig_open_as(&named, r->ops, 0, true, r->rng.seed);
+    if (rc == P4_OK) {
+        check_heads(&named);
+        check_longest(&named);
+        *digest = named.digest;
+        rig_close(&named);
+    } else {
+        printf("P4_ATTENTION=%s is not checked: %s\n", name, p4_last_error());
+        EXPECT(strstr(p4_last_error(), "cannot use cuDNN") && !strstr(r->ops->describe(r->device), "cuDNN"), "%s: %s",
+               name, p4_last_error());
+        p4_error_clear();
+    }
+}
+
+/* On a GPU: the same bits on every run, but where they are said to differ. */
+static void check_implementations(rig *r)
+{
+    const char *given = getenv("P4_ATTENTION"), *describe = r->ops->describe(r->device);
+    char *kept = given ? p4_strdup(given) : NULL;
+    uint64_t digest = 0, unused = 0;
+    if (r->ops->host_memory || r->ops->act_bytes(r->device) != 2 || strstr(describe, "emulator")) {
+        free(kept);
+        return;
+    }
+    printf("%s\n", describe);
+    check_named(r, "own", &digest);
+    r->digest ^= digest;
+    digest = 0;
+    check_named(r, "cudnn", &digest);
+    r->digest ^= digest;
+    check_named(r, "cudnn-any-order", &unused);
+    if (kept) {
+        setenv("P4_ATTENTION", kept, 1);
+    } else {
+        unsetenv("P4_ATTENTION");
+    }
+    free(kept);
+}
+
 int main(void)
 {
-    static const ops_case cases[] = {{"attention, small", check_small}, {"attention, long", check_long}};
+    static const ops_case cases[] = {{"attention, small", check_small},
+                                     {"attention, long", check_long},
+                                     {"attention, heads", check_heads},
+                                     {"attention, implementations", check_implementations}};
     return run_cases(cases, sizeof cases / sizeof cases[0]);
 }

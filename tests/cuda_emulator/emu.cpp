@@ -15,6 +15,8 @@
 #include <vector>
 
 emu_thread *emu_now;
+/* cuDNN would run on a real GPU, which has none of the emulated memory. */
+static const int emu_attention = setenv("P4_ATTENTION", "own", 1);
 extern "C" void emu_switch(void **save, void *to);
 asm(R"(
 .globl emu_switch

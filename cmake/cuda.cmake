@@ -1,5 +1,6 @@
 # Decides whether this build has the CUDA backend: P4_HAVE_CUDA. It needs kernels/*_cuda.cu, nvcc and NCCL.
 file(GLOB P4_CUDA_SOURCES CONFIGURE_DEPENDS kernels/*_cuda.cu)
+file(GLOB P4_CUDA_90A_SOURCES CONFIGURE_DEPENDS kernels/*_cuda_90a.cu) # instructions of compute capability 9.0 only
 set(P4_HAVE_CUDA OFF)
 set(P4_CUDA_LACKS "")
 if(P4_CUDA STREQUAL "OFF" OR P4_FUZZ)

@@ -64,6 +64,8 @@ OP(embed_backward, ops->embed_backward(device, x->small, NULL, x->ids, x->a, B, 
 OP(fake_int8, ops->fake_quantize_int8(device, x->c, x->a, N, F))
 OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, x->a, N, F))
 OP(moments, ops->moments(device, (p4_moments *)(void *)x->sums, x->a, N, F, F))
+OP(forward_int8_up,
+   ops->linear_forward_int8(device, x->c, x->a, &x->ternary, 1, NULL, x->b, x->d, N, C, x->ternary.rows))
 OP(unpack_ternary, ops->weight_unpack(device, x->c, &x->ternary))
 OP(add_sq_norm, ops->add_sq_norm(device, x->sums, x->a, (int64_t)V *C))
 OP(grokfast, ops->grokfast(device, x->a, x->b, 0.98f, 0.1f, false, (int64_t)V *C))
@@ -193,6 +195,7 @@ int main(int argc, char **argv)
         LINE(fake_int8, 0.0, 2.0 * ROWS(F)),
         LINE(channel_sum_sq, 0.0, ROWS(F)),
         LINE(moments, 0.0, ROWS(F)),
+        LINE(forward_int8_up, PRODUCT(C, 2 * F), 0.0),
         LINE(unpack_ternary, 0.0, 4.25 * 2 * F * C),
         LINE(add_sq_norm, 0.0, weights),
         LINE(grokfast, 0.0, 4.0 * weights),

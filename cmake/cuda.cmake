@@ -1,21 +1,39 @@
-# Decides whether this build has the CUDA backend: P4_HAVE_CUDA. It needs kernels/*_cuda.cu, nvcc and NCCL.
+# Decides whether this build has the CUDA backend: P4_HAVE_CUDA. It needs kernels/*_cuda.cu, nvcc and the headers of NCCL.
+#
+# One program serves machines with and without a GPU: it must start where NVIDIA's driver and libraries are not. So the
+# CUDA code is linked in like any other, and of NVIDIA's libraries only the runtime, as a static library (1 MB, which looks
+# for the driver itself when it is first called). The large ones (cuBLASLt, NCCL) are never linked: files named *import*
+# define the functions that are called and load the library at the first call (src/import.h), as the CPU column does with
+# OpenBLAS. A module of our own, loaded on demand, would keep the same libraries away, but it is one more file that a moved
+# or statically linked installation must find, with a second copy of the leaf and its error texts.
 file(GLOB P4_CUDA_SOURCES CONFIGURE_DEPENDS kernels/*_cuda.cu)
 file(GLOB P4_CUDA_90A_SOURCES CONFIGURE_DEPENDS kernels/*_cuda_90a.cu) # instructions of compute capability 9.0 only
 set(P4_HAVE_CUDA OFF)
 set(P4_CUDA_LACKS "")
-if(P4_CUDA STREQUAL "OFF" OR P4_FUZZ)
+if(P4_CUDA STREQUAL "OFF")
   set(P4_CUDA_LACKS "turned off")
+elseif(P4_FUZZ OR P4_SANITIZE)
+  set(P4_CUDA_LACKS "not with sanitizers")
 elseif(NOT P4_CUDA_SOURCES)
   set(P4_CUDA_LACKS "no kernels/*_cuda.cu")
 else()
   include(CheckLanguage)
   check_language(CUDA)
-  find_path(NCCL_INCLUDE_DIR nccl.h HINTS /usr/local/cuda/include)
-  find_library(NCCL_LIBRARY nccl HINTS /usr/local/cuda/lib64)
+  if(CMAKE_CUDA_COMPILER)
+    find_package(CUDAToolkit QUIET)
+  endif()
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_path(CUBLASLT_INCLUDE_DIR cublasLt.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${CUDAToolkit_LIBRARY_DIR})
+  mark_as_advanced(NCCL_INCLUDE_DIR CUBLASLT_INCLUDE_DIR NCCL_LIBRARY)
   if(NOT CMAKE_CUDA_COMPILER)
     set(P4_CUDA_LACKS "no nvcc")
-  elseif(NOT NCCL_INCLUDE_DIR OR NOT NCCL_LIBRARY)
-    set(P4_CUDA_LACKS "no NCCL")
+  elseif(NOT TARGET CUDA::cudart_static)
+    set(P4_CUDA_LACKS "no libcudart_static.a")
+  elseif(NOT CUBLASLT_INCLUDE_DIR)
+    set(P4_CUDA_LACKS "no cublasLt.h")
+  elseif(NOT NCCL_INCLUDE_DIR)
+    set(P4_CUDA_LACKS "no nccl.h")
   else()
     set(P4_HAVE_CUDA ON)
   endif()
@@ -26,10 +44,13 @@ if(P4_HAVE_CUDA)
     set(CMAKE_CUDA_ARCHITECTURES 80 90)
   endif()
   enable_language(CUDA)
-  find_package(CUDAToolkit REQUIRED)
-  add_library(p4_nccl INTERFACE)
-  target_include_directories(p4_nccl SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
-  target_link_libraries(p4_nccl INTERFACE ${NCCL_LIBRARY} CUDA::cudart)
+  set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY None) # linked by name
+  # Where libraries that are loaded on demand lay when this was built; the system's own search comes first.
+  set(P4_NCCL_FOLDER ${CUDAToolkit_LIBRARY_DIR})
+  if(NCCL_LIBRARY)
+    get_filename_component(P4_NCCL_FOLDER ${NCCL_LIBRARY} DIRECTORY)
+  endif()
   message(STATUS "CUDA backend: on, architectures ${CMAKE_CUDA_ARCHITECTURES}")
 elseif(P4_CUDA STREQUAL "AUTO" OR P4_CUDA STREQUAL "OFF")
   message(STATUS "CUDA backend: off (${P4_CUDA_LACKS})")

@@ -7,9 +7,6 @@ install(FILES src/phase4.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 # Two export sets: a user of the shared library needs none of the development packages beneath the static one.
 install(TARGETS phase4 EXPORT phase4-shared)
 install(TARGETS phase4_static EXPORT phase4-static)
-if(P4_HAVE_CUDA)
-  install(TARGETS p4_nccl EXPORT phase4-static)
-endif()
 foreach(kind shared static)
   install(EXPORT phase4-${kind} NAMESPACE phase4:: DESTINATION ${P4_PACKAGE_DIR})
 endforeach()
@@ -23,7 +20,7 @@ install(FILES ${CMAKE_BINARY_DIR}/phase4-config.cmake ${CMAKE_BINARY_DIR}/phase4
 # they are built on themselves, while --static would ask for the development files of all that too.
 set(P4_PC_LIBS ${MPI_C_LIBRARIES} ${HDF5_C_LIBRARIES})
 if(P4_HAVE_CUDA)
-  list(APPEND P4_PC_LIBS ${NCCL_LIBRARY} ${CUDA_cublas_LIBRARY} ${CUDA_cudart_LIBRARY})
+  list(APPEND P4_PC_LIBS ${CUDA_cudart_static_LIBRARY} -lrt -lstdc++)
 endif()
 list(FILTER P4_PC_LIBS EXCLUDE REGEX "/lib(m|dl|pthread|z)\\.(a|so)$")
 foreach(library PCRE2 ZSTD ARCHIVE UTF8PROC CJSON)

@@ -1,6 +1,7 @@
 # One static library a room, mirroring the direction rule of CONTRIBUTING.md: a room links only what it may use. A file
 # belongs to a room by lying in its folder.
-file(GLOB P4_LEAF_SOURCES CONFIGURE_DEPENDS src/base.c src/tensor.c src/arena.c src/rng.c src/progress.c)
+file(GLOB P4_LEAF_SOURCES CONFIGURE_DEPENDS src/base.c src/tensor.c src/arena.c src/rng.c src/progress.c
+     src/import.c)
 file(GLOB P4_CORE_SOURCES CONFIGURE_DEPENDS src/*.c)
 list(REMOVE_ITEM P4_CORE_SOURCES ${P4_LEAF_SOURCES})
 file(GLOB P4_KERNEL_SOURCES CONFIGURE_DEPENDS kernels/*.c)
@@ -12,8 +13,13 @@ if(P4_HAVE_CUDA)
   list(APPEND P4_KERNEL_SOURCES ${P4_CUDA_SOURCES})
   # The two backend lists: the only files that see P4_CUDA.
   set_source_files_properties(kernels/ops.c dist/coll.c PROPERTIES COMPILE_DEFINITIONS P4_CUDA)
+  set_source_files_properties(kernels/blas_import_cuda.cu PROPERTIES COMPILE_DEFINITIONS
+                              P4_LIBRARY_FOLDER="${CUDAToolkit_LIBRARY_DIR}")
+  set_source_files_properties(dist/nccl_import.c PROPERTIES COMPILE_DEFINITIONS P4_LIBRARY_FOLDER="${P4_NCCL_FOLDER}")
+  set(P4_CUDA_RUNTIME CUDA::cudart_static stdc++) # cub throws
 else()
-  list(REMOVE_ITEM P4_DIST_SOURCES ${CMAKE_SOURCE_DIR}/dist/coll_nccl.c)
+  list(FILTER P4_DIST_SOURCES EXCLUDE REGEX nccl)
+  set(P4_CUDA_RUNTIME "")
 endif()
 
 set(P4_ROOM_OBJECTS "")
@@ -29,10 +35,9 @@ function(p4_room name)
   set(P4_EXTERNAL_LIBRARIES ${P4_EXTERNAL_LIBRARIES} ${ARG_EXTERNAL} PARENT_SCOPE)
 endfunction()
 
-p4_room(p4_leaf SOURCES ${P4_LEAF_SOURCES} INCLUDES src EXTERNAL m)
+p4_room(p4_leaf SOURCES ${P4_LEAF_SOURCES} INCLUDES src EXTERNAL m Threads::Threads ${CMAKE_DL_LIBS})
 p4_room(p4_kernels SOURCES ${P4_KERNEL_SOURCES} INCLUDES kernels ROOMS p4_leaf
-        EXTERNAL OpenMP::OpenMP_C Threads::Threads ${CMAKE_DL_LIBS}
-        $<$<BOOL:${P4_HAVE_CUDA}>:CUDA::cudart> $<$<BOOL:${P4_HAVE_CUDA}>:CUDA::cublas>)
+        EXTERNAL OpenMP::OpenMP_C Threads::Threads ${CMAKE_DL_LIBS} ${P4_CUDA_RUNTIME})
 if(P4_HAVE_CUDA) # for sm_90a alone, whatever the other files are built for: beside an sm_90 form the driver may take that
   add_library(p4_kernels_90a OBJECT ${P4_CUDA_90A_SOURCES})
   set_target_properties(p4_kernels_90a PROPERTIES CUDA_ARCHITECTURES 90a)
@@ -43,7 +48,10 @@ if(P4_HAVE_CUDA) # for sm_90a alone, whatever the other files are built for: bes
 endif()
 p4_room(p4_core SOURCES ${P4_CORE_SOURCES} INCLUDES src ROOMS p4_leaf p4_kernels EXTERNAL m)
 p4_room(p4_dist SOURCES ${P4_DIST_SOURCES} INCLUDES dist ROOMS p4_leaf
-        EXTERNAL MPI::MPI_C Threads::Threads $<$<BOOL:${P4_HAVE_CUDA}>:p4_nccl>)
+        EXTERNAL MPI::MPI_C Threads::Threads ${P4_CUDA_RUNTIME})
+if(P4_HAVE_CUDA)
+  target_include_directories(p4_dist SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
+endif()
 p4_room(p4_io SOURCES ${P4_IO_SOURCES} INCLUDES io ROOMS p4_leaf p4_core p4_dist
         EXTERNAL PkgConfig::CJSON PkgConfig::PCRE2 PkgConfig::ZSTD PkgConfig::ARCHIVE PkgConfig::UTF8PROC
         ZLIB::ZLIB hdf5::hdf5 Threads::Threads)
@@ -66,7 +74,7 @@ foreach(library phase4 phase4_static)
   target_link_libraries(${library} PRIVATE ${P4_EXTERNAL_LIBRARIES})
 endforeach()
 if(NOT P4_SANITIZE AND NOT P4_FUZZ) # the sanitizers' symbols come from the program
-  target_link_options(phase4 PRIVATE -Wl,--no-undefined)
+  target_link_options(phase4 PRIVATE -Wl,--no-undefined -Wl,--exclude-libs,libcudart_static.a)
 endif()
 
 # The demo's own data: stories and their tokenizer.
@@ -80,3 +88,4 @@ target_link_libraries(phase4_demo PRIVATE p4_flags p4_demo)
 
 add_executable(phase4_mpi jobs/phase4_mpi.c $<$<BOOL:${P4_SANITIZE}>:tests/keep_modules.c>)
 target_link_libraries(phase4_mpi PRIVATE p4_flags p4_jobs)
+set_target_properties(phase4_mpi PROPERTIES LINKER_LANGUAGE C) # else CMake takes nvcc's

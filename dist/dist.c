@@ -103,13 +103,9 @@ static void wait_for(p4_dist *dist, MPI_Request *request, const char *what, doub
     }
 }
 
-p4_rc p4_agree(p4_dist *dist, p4_rc rc)
+p4_rc p4_consult(p4_dist *dist, p4_rc rc)
 {
     struct p4_dist_state *state = dist->state;
-    state->agreements++;
-    if (state->fail_at == state->agreements && state->fail_rank == dist->rank && rc == P4_OK) {
-        rc = FAULT("injected failure at agreement %lld on rank %d", (long long)state->agreements, dist->rank);
-    }
     int mine = rc == P4_OK ? dist->ranks : dist->rank, lowest = dist->ranks;
     MPI_Request request;
     MPI_Iallreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, state->comm, &request);
@@ -125,6 +121,16 @@ p4_rc p4_agree(p4_dist *dist, p4_rc rc)
     p4_dist_bcast(dist, &verdict, sizeof verdict, lowest);
     p4_error_set(verdict.text);
     return (p4_rc)verdict.code;
+}
+
+p4_rc p4_agree(p4_dist *dist, p4_rc rc)
+{
+    struct p4_dist_state *state = dist->state;
+    state->agreements++;
+    if (state->fail_at == state->agreements && state->fail_rank == dist->rank && rc == P4_OK) {
+        rc = FAULT("injected failure at agreement %lld on rank %d", (long long)state->agreements, dist->rank);
+    }
+    return p4_consult(dist, rc);
 }
 
 int p4_dist_cores(const p4_dist *dist)
@@ -150,6 +156,13 @@ void p4_dist_barrier(p4_dist *dist)
     MPI_Request request;
     MPI_Ibarrier(dist->state->comm, &request);
     wait_for(dist, &request, "barrier", 0);
+}
+
+void p4_dist_node_gather(p4_dist *dist, void *all, const void *mine, int64_t bytes)
+{
+    MPI_Request request;
+    MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, dist->state->node, &request);
+    wait_for(dist, &request, "exchange inside the node", dist->timeout_s);
 }
 
 void p4_dist_bcast(p4_dist *dist, void *data, int64_t bytes, int root)

@@ -26,6 +26,9 @@ p4_rc p4_agree(p4_dist *dist, p4_rc rc);
         }                                                \
     } while (0)
 
+/* The same for a question whose "no" the run survives: no failure is injected here, and the caller clears the error. */
+p4_rc p4_consult(p4_dist *dist, p4_rc rc);
+
 /* Prints the message and ends every rank of the job. For places where peers may already wait. Does not return. Local. */
 _Noreturn void p4_abort(p4_dist *dist, const char *format, ...) P4_PRINTF(2, 3);
 
@@ -35,6 +38,8 @@ int p4_dist_cores(const p4_dist *dist);
 /* ---- collectives on host memory. Counts may exceed 2^31 (sent in pieces). Every wait is bounded by timeout_s, after which the
  * job is aborted with a message that says what was waited for. All Collective (send/receive: by the two). ---- */
 void p4_dist_barrier(p4_dist *dist);
+/* all[local_ranks], bytes each: what the ranks of this node gave as `mine`, in the order of local ranks. At most 2 GiB. */
+void p4_dist_node_gather(p4_dist *dist, void *all, const void *mine, int64_t bytes);
 void p4_dist_bcast(p4_dist *dist, void *data, int64_t bytes, int root);
 void p4_dist_sum_f32(p4_dist *dist, float *data, int64_t count);                 /* to all, in place */
 void p4_dist_reduce_f32(p4_dist *dist, float *data, int64_t count, int root);    /* in place at root; others' data is scratch */

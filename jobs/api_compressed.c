@@ -18,7 +18,7 @@ p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const
     c->job.dist = dist;
     p4_results_init(&c->job.results);
     TRY(p4_session_share_config(session, &c->job.config, config));
-    TRY_ALL(dist, p4_job_open_device(&c->job));
+    TRY(p4_job_open_device(&c->job));
     *compressed = c;
 done:
     if (rc != P4_OK) {

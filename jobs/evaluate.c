@@ -71,9 +71,13 @@ p4_rc p4_stage_evaluate_post(p4_job *job)
 
 p4_rc p4_stage_evaluate_final(p4_job *job)
 {
+    p4_rc rc = P4_OK;
     if (!job->results.fine_tuning.ran) {
         INFO("      as after quantizing: nothing was trained");
         return P4_OK;
     }
-    return evaluate_and_say(job, "evaluate", &job->results.final);
+    TRY_ALL(job->dist, job->eval.count > 0 ? p4_job_open_original(job) : P4_OK); /* training may have closed it */
+    TRY(evaluate_and_say(job, "evaluate", &job->results.final));
+done:
+    return rc;
 }

@@ -38,20 +38,6 @@ double p4_job_peak_memory(p4_job *job)
     return bytes;
 }
 
-p4_rc p4_job_open_device(p4_job *job)
-{
-    p4_rc rc = P4_OK;
-    const p4_config *c = &job->config;
-    bool wants_cuda = c->device == P4_DEVICE_CUDA;
-    CHECK(!wants_cuda, "key \"device\": found \"cuda\", but this version computes on the CPU; use \"auto\" or \"cpu\"");
-    job->threads = c->threads_per_rank > 0 ? c->threads_per_rank : p4_dist_cores(job->dist);
-    job->ops = p4_ops_find("cpu");
-    TRY(job->ops->open(&job->device, 0, job->threads, false));
-    job->coll = p4_coll_mpi(job->dist);
-done:
-    return rc;
-}
-
 static void say_setup(const p4_job *job)
 {
     INFO("phase4 %s", p4_version());
@@ -151,7 +137,7 @@ p4_rc p4_execute_on(p4_dist *dist, const p4_config *config, p4_log_callback log_
     job->log_callback = log_callback;
     job->log_user = log_user;
     p4_results_init(&job->results);
-    TRY_ALL(dist, p4_job_open_device(job));
+    TRY(p4_job_open_device(job));
     say_setup(job);
     TRY_ALL(dist, dist->rank == 0 ? p4_output_prepare(config->output_path, config->overwrite, NULL) : P4_OK);
     output_taken = true;

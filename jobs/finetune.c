@@ -144,6 +144,9 @@ p4_rc p4_job_fine_tune(p4_job *job)
 {
     p4_rc rc = P4_OK;
     tuning t = {.job = job, .best_perplexity = job->results.post.perplexity, .started_s = p4_now_s()};
+    if (!job->ops->host_memory && job->original.ops != NULL) { /* its memory is for the training; it can be opened again */
+        p4_device_form_close(&job->original);
+    }
     TRY_ALL(job->dist, p4_packed_alloc(&t.candidate, &job->hf.model));
     TRY(p4_trainer_open(&t.trainer, job));
     say_plan(&t);

@@ -83,7 +83,6 @@ static p4_rc run_flow(flow *f, const int32_t *h_ids, int64_t T)
     p4_net net = {0};
     p4_device_form form = {0};
     void *memory = NULL;
-    p4_score score = {0};
     p4_net_plan plan = {.B = 1, .T = T, .train = true, .recompute = true, .activation_bits = job->config.activation_bits, .head = true};
     p4_grad_sink sink = {.grad = grad_buffer, .ready = slot_ready, .user = f};
     TRY(take_memory(f, &memory));
@@ -91,7 +90,8 @@ static p4_rc run_flow(flow *f, const int32_t *h_ids, int64_t T)
     const p4_weight *weights = job->compressed.is_compressed ? job->compressed.weights : model->weights;
     TRY(p4_device_form_open(&form, job->ops, job->device, model, weights));
     p4_net_set_tokens(&net, h_ids, 1, T);
-    TRY(p4_net_train(&net, &form.form, 1, T, 1.0f / (float)(T - 1), &sink, &score));
+    p4_net_train(&net, &form.form, 1, T, 1.0f / (float)(T - 1), &sink);
+    TRY(job->ops->sync(job->device));
     for (int64_t i = 0; f->rc == P4_OK && i < model->params_count; i++) {
         f->rc = f->at[i] >= 0 ? check_tensor(f, i, f->vector_grads + f->at[i]) : P4_OK;
     }

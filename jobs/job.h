@@ -25,6 +25,7 @@ typedef struct p4_job {
     p4_coll coll;
     const p4_ops *ops;
     p4_device *device;
+    int ordinal; /* of the device */
     int threads;
     p4_hf_model hf;
     float *random_weights;   /* init "random": what hf's weights point to */
@@ -59,7 +60,7 @@ void p4_job_close(p4_job *job);
 p4_rc p4_job_open_model(p4_job *job);
 /* Who owns which tensor. Local. */
 p4_rc p4_job_plan_ownership(p4_job *job);
-/* Backend, threads and collectives as the configuration asks. Local, but for the count of cores. */
+/* Backend, threads and collectives as the configuration asks: a GPU for each rank, or the CPU for all. Collective. */
 p4_rc p4_job_open_device(p4_job *job);
 /* This rank's layers of the original on the device, once. Local. */
 p4_rc p4_job_open_original(p4_job *job);

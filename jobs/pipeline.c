@@ -86,17 +86,14 @@ static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_for
             run_stage(pl, reference, 1, m, B, NULL);
         }
         if (runs_head(pl)) {
-            if (p4_net_score(&pl->net, form, reference, B * pl->T, score) != P4_OK) {
-                p4_abort(job->dist, "evaluation: %s", p4_last_error());
-            }
-            score->count += (double)(B * (pl->T - 1));
+            p4_net_score(&pl->net, form, reference, B, pl->T);
         }
         p4_progress_update(progress, (double)((at + B) * pl->T), NULL);
     }
     for (int i = 0; i < 4; i++) {
         job->coll.wait(&job->coll, &pl->sending[i / 2][i % 2]);
     }
-    if (job->ops->sync(job->device) != P4_OK) {
+    if (p4_net_take_score(&pl->net, score) != P4_OK) {
         p4_abort(job->dist, "evaluation: %s", p4_last_error());
     }
 }

@@ -12,8 +12,51 @@ p4_quant_method p4_job_method(const p4_job *job)
     return job->config.quantizer == P4_QUANTIZER_ABSMEAN ? P4_QUANT_ABSMEAN : P4_QUANT_EXACT;
 }
 
-/* On devices with their own memory the matrix goes there and the codes come back. Local. */
-static p4_rc quantize_matrix(p4_job *job, int64_t i)
+/* Device memory to quantize one matrix after another in; on devices that compute in host memory there is none. */
+typedef struct workspace {
+    void *memory;
+    int64_t in_bytes, code_bytes; /* rounded to 64, of the largest matrix */
+} workspace;
+
+static int64_t weight_bytes(const p4_weight *weight)
+{
+    return weight->rows * weight->cols * p4_dtype_bytes(weight->dtype);
+}
+
+/* The matrix on the device already: this rank runs its layer and has opened the original. */
+static const p4_weight *resident(const p4_job *job, int64_t i)
+{
+    const p4_weight *weight = job->original.ops != NULL ? &job->original.form.weights[i] : NULL;
+    return weight != NULL && weight->data != NULL ? weight : NULL;
+}
+
+static bool is_mine(const p4_job *job, int64_t i)
+{
+    return job->hf.model.params[i].ternary && job->shard.owner[i] == job->dist->rank;
+}
+
+static p4_rc open_workspace(p4_job *job, workspace *w)
+{
+    int64_t scale_bytes = 0;
+    const p4_model *model = &job->hf.model;
+    if (job->ops->host_memory) {
+        return P4_OK;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_weight *weight = &model->weights[i];
+        if (is_mine(job, i)) {
+            w->in_bytes = p4_max_i64(w->in_bytes, resident(job, i) != NULL ? 0 : weight_bytes(weight));
+            w->code_bytes = p4_max_i64(w->code_bytes, weight->rows * p4_code_row_bytes(weight->cols));
+            scale_bytes = p4_max_i64(scale_bytes, weight->rows * 2);
+        }
+    }
+    w->in_bytes = (w->in_bytes + 63) / 64 * 64;
+    w->code_bytes = (w->code_bytes + 63) / 64 * 64;
+    return job->ops->alloc(job->device, &w->memory, w->in_bytes + w->code_bytes + scale_bytes);
+}
+
+/* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local. */
+static p4_rc quantize_matrix(p4_job *job, const workspace *w, int64_t i)
 {
     p4_rc rc = P4_OK;
     const p4_ops *ops = job->ops;
@@ -21,15 +64,14 @@ static p4_rc quantize_matrix(p4_job *job, int64_t i)
     p4_weight weight = job->hf.model.weights[i];
     uint8_t *codes = p4_packed_codes(c, i);
     uint16_t *scale = p4_packed_scale(c, i);
-    void *memory = NULL;
     if (!ops->host_memory) {
-        int64_t in_bytes = (weight.rows * weight.cols * p4_dtype_bytes(weight.dtype) + 63) / 64 * 64;
-        int64_t code_bytes = (weight.rows * p4_code_row_bytes(weight.cols) + 63) / 64 * 64;
-        TRY(ops->alloc(job->device, &memory, in_bytes + code_bytes + weight.rows * 2));
-        ops->to_device(job->device, memory, weight.data, weight.rows * weight.cols * p4_dtype_bytes(weight.dtype));
-        weight.data = memory;
-        codes = (uint8_t *)memory + in_bytes;
-        scale = (uint16_t *)(void *)(codes + code_bytes);
+        const p4_weight *there = resident(job, i);
+        if (there == NULL) {
+            ops->to_device(job->device, w->memory, weight.data, weight_bytes(&weight));
+        }
+        weight.data = there != NULL ? there->data : w->memory;
+        codes = (uint8_t *)w->memory + w->in_bytes;
+        scale = (uint16_t *)(void *)(codes + w->code_bytes);
     }
     ops->quantize(job->device, codes, scale, &c->errors[i], &weight, c->method, c->threshold, NULL);
     if (!ops->host_memory) {
@@ -42,9 +84,6 @@ static p4_rc quantize_matrix(p4_job *job, int64_t i)
     CHECK(isfinite(c->errors[i].scale_max), "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)",
           job->hf.path, job->hf.model.params[i].name);
 done:
-    if (memory != NULL) {
-        ops->release(job->device, memory);
-    }
     return rc;
 }
 
@@ -53,20 +92,22 @@ static p4_rc quantize_owned(p4_job *job)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = &job->hf.model;
+    workspace space = {0};
     p4_progress progress;
     double total = 0, done_elements = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
-        bool mine = !model->params[i].ternary || job->shard.owner[i] == job->dist->rank;
+        bool mine = !model->params[i].ternary || is_mine(job, i);
         total += mine ? (double)(model->params[i].rows * model->params[i].cols) : 0.0;
     }
     p4_progress_start(&progress, "quantize", "weights", total);
+    TRY(open_workspace(job, &space));
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        if (p->ternary && job->shard.owner[i] != job->dist->rank) {
+        if (p->ternary && !is_mine(job, i)) {
             continue;
         }
         if (p->ternary) {
-            TRY(quantize_matrix(job, i));
+            TRY(quantize_matrix(job, &space, i));
             p4_hf_model_drop_pages(&job->hf, i);
         } else {
             TRY(p4_packed_preserve(&job->compressed, i, &model->weights[i]));
@@ -76,6 +117,9 @@ static p4_rc quantize_owned(p4_job *job)
     }
 done:
     p4_progress_end(&progress);
+    if (space.memory != NULL) {
+        job->ops->release(job->device, space.memory);
+    }
     return rc;
 }
 

@@ -80,7 +80,7 @@ static void gather_sequences(p4_trainer *t, int64_t step, int64_t from, int64_t 
     }
 }
 
-static void forward_backward(p4_trainer *t, int64_t step, p4_score *score)
+static void forward_backward(p4_trainer *t, int64_t step)
 {
     p4_dist *dist = t->job->dist;
     int64_t low = t->sequences * dist->rank / dist->ranks, high = t->sequences * (dist->rank + 1) / dist->ranks;
@@ -95,9 +95,7 @@ static void forward_backward(p4_trainer *t, int64_t step, p4_score *score)
         }
         gather_sequences(t, step, from, B);
         p4_net_set_tokens(&t->net, t->h_ids, B, t->T);
-        if (p4_net_train(&t->net, &t->form, B, t->T, loss_scale, &sink, score) != P4_OK) {
-            p4_abort(dist, "training step %lld: %s", (long long)step, p4_last_error());
-        }
+        p4_net_train(&t->net, &t->form, B, t->T, loss_scale, &sink);
     }
 }
 
@@ -123,8 +121,11 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     double started_s = p4_now_s();
     p4_score score = {0}, unused = {0};
     p4_optim_zero_grad(&t->optim);
-    forward_backward(t, step, &score);
+    forward_backward(t, step);
     t->job->coll.sum_f32(&t->job->coll, t->optim.grad, t->optim.replicated_count);
+    if (p4_net_take_score(&t->net, &score) != P4_OK) {
+        p4_abort(t->job->dist, "training step %lld: %s", (long long)step, p4_last_error());
+    }
     double squares = total_sq_norm(t, &score);
     *result = (p4_step_result){.loss = score.nll / score.count,
                                .lr = p4_schedule_lr(c->fine_tune_lr, c->lr_final_fraction, c->warmup_steps, step, t->steps),

@@ -3,23 +3,24 @@
 
 #include "cuda_ops.h"
 
-enum { COLUMN_LANES = 8, COLUMN_CHUNKS = 128, MOMENT_BLOCKS = 1024 };
+enum { PARTIAL_LANES = 32, COLUMN_LANES = 8, COLUMN_CHUNKS = 128, MOMENT_BLOCKS = 1024 };
 
-/* to[c] += partial[0, c] + partial[1, c] + ..., 32 columns a block: 8 threads take a run of the partial sums each. */
+/* to[c] += partial[0, c] + partial[1, c] + ...: 32 columns a block, PARTIAL_LANES threads each take a run of the sums. */
 template <typename R, typename S>
 static __global__ void add_partials(R *to, const S *partial, int64_t count, int64_t ld, int64_t C)
 {
-    __shared__ double sums[COLUMN_LANES][P4_WARP];
+    __shared__ double sums[PARTIAL_LANES][P4_WARP];
     const int64_t c = (int64_t)blockIdx.x * P4_WARP + threadIdx.x;
-    const int64_t run = (count + COLUMN_LANES - 1) / COLUMN_LANES, first = threadIdx.y * run;
+    const int64_t run = (count + PARTIAL_LANES - 1) / PARTIAL_LANES, first = threadIdx.y * run;
     double sum = 0.0;
+#pragma unroll 4
     for (int64_t k = first; c < C && k < count && k < first + run; k++) {
         sum += (double)partial[k * ld + c];
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && c < C) {
-        for (int i = 1; i < COLUMN_LANES; i++) {
+        for (int i = 1; i < PARTIAL_LANES; i++) {
             sum += sums[i][threadIdx.x];
         }
         to[c] += (R)sum;
@@ -28,7 +29,7 @@ static __global__ void add_partials(R *to, const S *partial, int64_t count, int6
 
 void p4_cuda_add_partials(p4_device *device, float *to, const float *partial, int64_t count, int64_t ld, int64_t C)
 {
-    const dim3 block(P4_WARP, COLUMN_LANES);
+    const dim3 block(P4_WARP, PARTIAL_LANES);
     add_partials<<<(unsigned)p4_ceil_div(C, P4_WARP), block, 0, device->stream>>>(to, partial, count, ld, C);
     p4_cuda_launched(device, "sum of partial sums");
 }
@@ -85,10 +86,11 @@ void p4_cuda_column_sums(p4_device *device, float *to, double *to_double, const 
     P4_BY_ACT(device, wide,
               column_partials<elem, W><<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, rows, square));
     const unsigned blocks = (unsigned)p4_ceil_div(C, P4_WARP);
+    const dim3 lanes(P4_WARP, PARTIAL_LANES);
     if (to_double) {
-        add_partials<<<blocks, block, 0, device->stream>>>(to_double, partial, chunks, C, C);
+        add_partials<<<blocks, lanes, 0, device->stream>>>(to_double, partial, chunks, C, C);
     } else {
-        add_partials<<<blocks, block, 0, device->stream>>>(to, partial, chunks, C, C);
+        add_partials<<<blocks, lanes, 0, device->stream>>>(to, partial, chunks, C, C);
     }
     p4_cuda_launched(device, "column sums");
 }

@@ -9,6 +9,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "ledger.h"
 #include "ops.h"
 
 #if defined(__clang__) /* instrumented builds do not vectorise "omp simd" loops and clang would warn of each \
@@ -40,6 +41,7 @@ struct p4_device {
     char description[128];
     void *scratch; /* threads slices, owned: p4_cpu_scratch */
     int64_t scratch_bytes;
+    p4_ledger ledger; /* of what alloc gave */
     char failure[128]; /* the first run-time failure, returned by sync; "" when there is none */
 };
 
@@ -134,9 +136,9 @@ int64_t p4_cpu_attention_work_count(p4_device *device, const p4_attention_shape 
 
 /* loss_cpu.c */
 void p4_cpu_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V, float scale);
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale);
 void p4_cpu_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V);
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld);
 
 /* calib_cpu.c */
 void p4_cpu_channel_sum_sq(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C);
@@ -153,15 +155,16 @@ void p4_cpu_unpack_base3(p4_device *device, uint8_t *codes, const uint8_t *packe
 
 /* optim_cpu.c, muon_cpu.c */
 void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count);
+void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cpu_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
 void p4_cpu_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
                      int64_t count);
-void p4_cpu_adamw(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
-                  float beta1, float beta2, float eps, float decay, int64_t step, int64_t count);
-void p4_cpu_muon(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr,
-                 float momentum, float decay, int64_t rows, int64_t cols, float *work);
-int64_t p4_cpu_muon_work_count(int64_t rows, int64_t cols);
+void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
+                  float beta1, float beta2, float eps, int64_t step);
+void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
+                 float g_scale, float lr, float momentum, float decay, float *work);
+int64_t p4_cpu_muon_work_count(p4_device *device, int64_t items, int64_t rows, int64_t cols);
 void p4_cpu_round_to_f16(p4_device *device, float *x, int64_t count);
 
 #endif

@@ -12,6 +12,7 @@
 #include <cuda_runtime.h>
 
 extern "C" {
+#include "ledger.h"
 #include "ops.h"
 }
 
@@ -34,10 +35,14 @@ struct p4_device {
     int ordinal, processors; /* processors: streaming multiprocessors */
     bool half;               /* activations are bf16, else fp32 (products without tf32) */
     cudaStream_t stream;
+    cudaStream_t side;                    /* a second queue inside one op, which joins `stream` before it returns */
+    cudaEvent_t side_may_start, side_done;
     cublasLtHandle_t blas;
     void *blas_work, *scratch;
     struct p4_cuda_plans *plans; /* algorithms already chosen, host heap (gemm_cuda.cu) */
     p4_cuda_stage stage[2];
+    int turn; /* the stage that the next copy to the device takes */
+    p4_ledger ledger; /* of what alloc gave */
     int int8_way;       /* p4_int8_way, how int8 products are done */
     void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */
     char description[320];
@@ -69,6 +74,8 @@ typedef struct p4_cuda_gemm {
     const void *A, *B, *C, *bias; /* bias: NULL for none */
     void *D;
     int64_t lda, ldb, ldd; /* elements between rows as stored */
+    /* So many products, operands at these distances in elements (C as D); 0 or 1: one, the strides are not read. */
+    int64_t batch, stride_a, stride_b, stride_d;
 } p4_cuda_gemm;
 void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm);
 p4_rc p4_cuda_plans_open(p4_device *device);

@@ -47,9 +47,9 @@ void p4_cuda_gelu_backward(p4_device *device, void *dx, const void *dh, const vo
 
 /* loss_cuda.cu */
 void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V, float scale);
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale);
 void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V);
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld);
 
 /* calib_cuda.cu */
 void p4_cuda_channel_sum_sq(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C);
@@ -57,14 +57,15 @@ void p4_cuda_moments(p4_device *device, p4_moments *moments, const void *x, int6
 
 /* optim_cuda.cu, muon_cuda.cu */
 void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count);
+void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cuda_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cuda_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
 void p4_cuda_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first, int64_t count);
-void p4_cuda_adamw(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
-                   float beta1, float beta2, float eps, float decay, int64_t step, int64_t count);
-void p4_cuda_muon(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr, float momentum,
-                  float decay, int64_t rows, int64_t cols, float *work);
-int64_t p4_cuda_muon_work_count(int64_t rows, int64_t cols);
+void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
+                   float beta1, float beta2, float eps, int64_t step);
+void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
+                  float g_scale, float lr, float momentum, float decay, float *work);
+int64_t p4_cuda_muon_work_count(p4_device *device, int64_t items, int64_t rows, int64_t cols);
 void p4_cuda_round_to_f16(p4_device *device, float *x, int64_t count);
 
 #endif

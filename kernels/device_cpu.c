@@ -83,8 +83,18 @@ static void device_close(p4_device *device)
 {
     if (device) {
         free(device->scratch);
+        p4_ledger_close(&device->ledger);
         free(device);
     }
+}
+
+static p4_rc device_list(p4_device_info *devices, int capacity, int *count)
+{
+    *count = capacity > 0;
+    for (int i = 0; i < *count; i++) {
+        devices[i] = (p4_device_info){.ordinal = 0};
+    }
+    return P4_OK;
 }
 
 static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half_compute)
@@ -123,19 +133,28 @@ static int64_t device_act_bytes(p4_device *device)
 
 static p4_rc device_alloc(p4_device *device, void **memory, int64_t bytes)
 {
-    (void)device;
     *memory = NULL;
     if (bytes < 0 || posix_memalign(memory, 64, (size_t)p4_max_i64(bytes, 64)) != 0) {
         *memory = NULL;
         return FAULT("out of memory: %lld bytes for the CPU device", (long long)bytes);
     }
-    return P4_OK;
+    p4_rc rc = p4_ledger_add(&device->ledger, *memory, bytes);
+    if (rc != P4_OK) {
+        free(*memory);
+        *memory = NULL;
+    }
+    return rc;
 }
 
 static void device_release(p4_device *device, void *memory)
 {
-    (void)device;
+    p4_ledger_remove(&device->ledger, memory);
     free(memory);
+}
+
+static int64_t device_peak_bytes(p4_device *device)
+{
+    return device->ledger.peak_bytes + device->scratch_bytes; /* scratch only grows */
 }
 
 /* memcpy and memset must not see a null pointer, even for zero bytes. */
@@ -191,12 +210,15 @@ void *p4_cpu_scratch(p4_device *device, int64_t bytes)
 const p4_ops p4_cpu_ops = {
     .name = "cpu",
     .host_memory = true,
+    .logits_chunk = (int64_t)1 << 22,
+    .list = device_list,
     .open = device_open,
     .close = device_close,
     .describe = device_describe,
     .act_bytes = device_act_bytes,
     .alloc = device_alloc,
     .release = device_release,
+    .peak_bytes = device_peak_bytes,
     .to_device = device_copy,
     .to_host = device_copy,
     .copy = device_copy,
@@ -233,6 +255,7 @@ const p4_ops p4_cpu_ops = {
     .unpack_base3 = p4_cpu_unpack_base3,
     .add_sq_norm = p4_cpu_add_sq_norm,
     .scale = p4_cpu_scale,
+    .add_sum = p4_cpu_add_sum,
     .add_f32 = p4_cpu_add_f32,
     .grokfast = p4_cpu_grokfast,
     .adamw = p4_cpu_adamw,

@@ -60,9 +60,19 @@ static void device_close(p4_device *device)
     }
     cudaFree(device->blas_work);
     cudaFree(device->scratch);
+    if (device->side_may_start) {
+        cudaEventDestroy(device->side_may_start);
+    }
+    if (device->side_done) {
+        cudaEventDestroy(device->side_done);
+    }
+    if (device->side) {
+        cudaStreamDestroy(device->side);
+    }
     if (device->stream) {
         cudaStreamDestroy(device->stream);
     }
+    p4_ledger_close(&device->ledger);
     free(device);
 }
 
@@ -70,6 +80,9 @@ static void device_close(p4_device *device)
 static bool take_resources(p4_device *device)
 {
     bool ok = p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream") &&
+              p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->side, cudaStreamNonBlocking), "stream") &&
+              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_may_start, cudaEventDisableTiming), "event") &&
+              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_done, cudaEventDisableTiming), "event") &&
               p4_cuda_ok(device, cudaMalloc(&device->scratch, P4_SCRATCH_BYTES), "scratch memory") &&
               p4_cuda_ok(device, cudaMalloc(&device->blas_work, P4_BLAS_WORK_BYTES), "cuBLASLt's workspace");
     for (int i = 0; ok && i < 2; i++) {
@@ -84,24 +97,64 @@ static bool take_resources(p4_device *device)
     return ok;
 }
 
+/* How many GPUs this process sees: at least one, or an error. */
+static p4_rc count_gpus(int *count)
+{
+    p4_rc rc = P4_OK;
+    int driver = 0;
+    *count = 0;
+    cudaError_t error = cudaDriverGetVersion(&driver);
+    CHECK(error != cudaSuccess || driver > 0, "no NVIDIA GPU can be used on this machine: it has no NVIDIA driver");
+    error = cudaGetDeviceCount(count);
+    CHECK(error == cudaSuccess, "no NVIDIA GPU can be used on this machine: %s", cudaGetErrorString(error));
+    CHECK(*count > 0, "no NVIDIA GPU can be used on this machine: none is visible to this process");
+done:
+    cudaGetLastError(); /* an error that was reported is not met again at the next launch */
+    return rc;
+}
+
+static bool is_usable(const cudaDeviceProp *properties)
+{
+    return properties->major >= 8;
+}
+
+static p4_rc device_list(p4_device_info *devices, int capacity, int *count)
+{
+    p4_rc rc = P4_OK;
+    int seen = 0;
+    *count = 0;
+    TRY(count_gpus(&seen));
+    for (int i = 0; i < seen && *count < capacity; i++) {
+        cudaDeviceProp properties;
+        if (cudaGetDeviceProperties(&properties, i) == cudaSuccess && is_usable(&properties)) {
+            devices[*count].ordinal = i;
+            memcpy(devices[*count].id, &properties.uuid, sizeof devices[*count].id);
+            ++*count;
+        }
+    }
+    CHECK(*count > 0, "no NVIDIA GPU can be used on this machine: none has compute capability 8.0 or newer");
+done:
+    cudaGetLastError();
+    return rc;
+}
+
 /* Is there a GPU `ordinal` that this build can use? */
 static p4_rc find_gpu(int ordinal, cudaDeviceProp *properties)
 {
     p4_rc rc = P4_OK;
+    cudaError_t error = cudaSuccess;
     int count = 0;
-    cudaError_t error = cudaGetDeviceCount(&count);
-    CHECK(error == cudaSuccess && count > 0, "cuda device %d: no NVIDIA GPU can be used on this machine: %s", ordinal,
-          error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+    TRY(count_gpus(&count));
     CHECK(ordinal >= 0 && ordinal < count, "cuda device %d does not exist; this machine has %d, counted from 0",
           ordinal, count);
     error = cudaGetDeviceProperties(properties, ordinal);
     CHECK(error == cudaSuccess, "cuda device %d: %s", ordinal, cudaGetErrorString(error));
-    CHECK(properties->major >= 8, "cuda device %d (%s) has compute capability %d.%d, expected 8.0 or newer", ordinal,
+    CHECK(is_usable(properties), "cuda device %d (%s) has compute capability %d.%d, expected 8.0 or newer", ordinal,
           properties->name, properties->major, properties->minor);
     error = cudaSetDevice(ordinal);
     CHECK(error == cudaSuccess, "cuda device %d (%s): %s", ordinal, properties->name, cudaGetErrorString(error));
 done:
-    cudaGetLastError(); /* an error that was reported is not met again at the next launch */
+    cudaGetLastError();
     return rc;
 }
 
@@ -167,20 +220,32 @@ static p4_rc device_alloc(p4_device *device, void **memory, int64_t bytes)
         return FAULT("cuda device %d: %lld bytes cannot be taken, %zu of %zu are free: %s", device->ordinal,
                      (long long)bytes, unused, total, cudaGetErrorString(error));
     }
-    return P4_OK;
+    p4_rc rc = p4_ledger_add(&device->ledger, *memory, bytes);
+    if (rc != P4_OK) {
+        cudaFree(*memory);
+        *memory = NULL;
+    }
+    return rc;
 }
 
 static void device_release(p4_device *device, void *memory)
 {
+    p4_ledger_remove(&device->ledger, memory);
     p4_cuda_ok(device, cudaFree(memory), "release");
 }
 
-/* Pinned buffers turn in both directions: while the device copies one, the processor copies the other. Returns when
- * h_from has been read. */
+static int64_t device_peak_bytes(p4_device *device)
+{
+    return device->ledger.peak_bytes + P4_SCRATCH_BYTES + P4_BLAS_WORK_BYTES;
+}
+
+/* Pinned buffers turn in both directions: while the device copies one, the processor copies the other. Small copies turn
+ * as well, so that the host may be one copy ahead of the queue. */
 static void device_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes)
 {
-    for (int64_t at = 0, turn = 0; at < bytes; at += P4_STAGE_BYTES, turn++) {
-        p4_cuda_stage *stage = &device->stage[turn % 2];
+    for (int64_t at = 0; at < bytes; at += P4_STAGE_BYTES) {
+        p4_cuda_stage *stage = &device->stage[device->turn];
+        device->turn = !device->turn;
         size_t piece = (size_t)p4_min_i64(P4_STAGE_BYTES, bytes - at);
         if (!p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_device")) {
             return;
@@ -240,12 +305,15 @@ static void device_zero(p4_device *device, void *memory, int64_t bytes)
 extern "C" const p4_ops p4_cuda_ops = {
     .name = "cuda",
     .host_memory = false,
+    .logits_chunk = (int64_t)1 << 27,
+    .list = device_list,
     .open = device_open,
     .close = device_close,
     .describe = device_describe,
     .act_bytes = device_act_bytes,
     .alloc = device_alloc,
     .release = device_release,
+    .peak_bytes = device_peak_bytes,
     .to_device = device_to_device,
     .to_host = device_to_host,
     .copy = device_copy,
@@ -282,6 +350,7 @@ extern "C" const p4_ops p4_cuda_ops = {
     .unpack_base3 = p4_cuda_unpack_base3,
     .add_sq_norm = p4_cuda_add_sq_norm,
     .scale = p4_cuda_scale,
+    .add_sum = p4_cuda_add_sum,
     .add_f32 = p4_cuda_add_f32,
     .grokfast = p4_cuda_grokfast,
     .adamw = p4_cuda_adamw,

@@ -12,6 +12,7 @@ enum { PLANS = 1024, PROBES = 8 };
 /* All that an algorithm is chosen by. Compared as bytes: no padding. */
 typedef struct plan_key {
     int64_t M, N, K, lda, ldb, ldd;
+    int64_t batch, stride_a, stride_b, stride_d;
     int32_t flags, alignments; /* alignments: of A, B, C, D, a byte each */
 } plan_key;
 
@@ -59,6 +60,12 @@ static plan_key key_of(const p4_cuda_gemm *gemm)
     key.lda = gemm->lda;
     key.ldb = gemm->ldb;
     key.ldd = gemm->ldd;
+    if (gemm->batch > 1) {
+        key.batch = gemm->batch;
+        key.stride_a = gemm->stride_a;
+        key.stride_b = gemm->stride_b;
+        key.stride_d = gemm->stride_d;
+    }
     key.flags = gemm->trans_a | gemm->trans_b << 1 | (gemm->bias != NULL) << 2 | (gemm->beta != 0.0f) << 3 |
                 (gemm->type == CUDA_R_16BF) << 4 | (gemm->out_type == CUDA_R_16BF) << 5 | (gemm->type == CUDA_R_8I) << 6;
     key.alignments = alignment_of(gemm->A) | alignment_of(gemm->B) << 8 | alignment_of(gemm->C) << 16 |
@@ -74,6 +81,15 @@ static uint64_t hash_of(const plan_key *key)
         hash = (hash ^ bytes[i]) * 1099511628211u;
     }
     return hash ^ hash >> 32;
+}
+
+/* Makes a layout that of `batch` matrices, `stride` elements from one to the next. 0 is success. */
+static int repeat(cublasLtMatrixLayout_t layout, int64_t batch, int64_t stride)
+{
+    const int32_t count = (int32_t)batch;
+    return cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count) |
+           cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                            sizeof stride);
 }
 
 static bool describe(description *d, const p4_cuda_gemm *gemm)
@@ -97,6 +113,10 @@ static bool describe(description *d, const p4_cuda_gemm *gemm)
               cublasLtMatrixLayoutInit(&d->b, gemm->type, (uint64_t)(gemm->trans_a ? gemm->M : gemm->K),
                                        (uint64_t)(gemm->trans_a ? gemm->K : gemm->M), gemm->lda) |
               cublasLtMatrixLayoutInit(&d->c, gemm->out_type, (uint64_t)gemm->N, (uint64_t)gemm->M, gemm->ldd);
+    if (gemm->batch > 1) {
+        failed |= repeat(&d->a, gemm->batch, gemm->stride_b) | repeat(&d->b, gemm->batch, gemm->stride_a) |
+                  repeat(&d->c, gemm->batch, gemm->stride_d);
+    }
     return failed == (int)bad;
 }
 
@@ -178,7 +198,8 @@ void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
                                 P4_BLAS_WORK_BYTES, device->stream);
     }
     if (status != CUBLAS_STATUS_SUCCESS) {
-        p4_cuda_fail(device, "product [%lld, %lld] x [%lld, %lld]: %s", (long long)gemm->M, (long long)gemm->K,
-                     (long long)gemm->K, (long long)gemm->N, cublasLtGetStatusString(status));
+        p4_cuda_fail(device, "%lld products [%lld, %lld] x [%lld, %lld]: %s", (long long)p4_max_i64(1, gemm->batch),
+                     (long long)gemm->M, (long long)gemm->K, (long long)gemm->K, (long long)gemm->N,
+                     cublasLtGetStatusString(status));
     }
 }

@@ -70,12 +70,12 @@ static bool is_first_largest(const float *x, float largest, int32_t target)
 }
 
 void p4_cpu_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V, float scale)
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
 {
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t n = 0; n < N; n++) {
-        const float *x = (const float *)logits + n * V;
-        float *d = dlogits ? (float *)dlogits + n * V : NULL;
+        const float *x = (const float *)logits + n * ld;
+        float *d = dlogits ? (float *)dlogits + n * ld : NULL;
         int32_t target = targets[n];
         if (target < 0) {
             nll[n] = 0.0f;
@@ -83,7 +83,7 @@ void p4_cpu_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogi
                 hit[n] = 0.0f;
             }
             if (d) {
-                memset(d, 0, (size_t)V * sizeof *d);
+                memset(d, 0, (size_t)ld * sizeof *d);
             }
             continue;
         }
@@ -97,6 +97,7 @@ void p4_cpu_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogi
         if (d) {
             row_scale(d, (float)((double)scale / sum), V);
             d[target] -= scale;
+            memset(d + V, 0, (size_t)(ld - V) * sizeof *d);
         }
     }
 }
@@ -127,11 +128,11 @@ P4_MULTIVERSION static void row_kl_sums(const float *reference, const float *log
 }
 
 void p4_cpu_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V)
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld)
 {
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t n = 0; n < N; n++) {
-        const float *a = (const float *)reference + n * V, *b = (const float *)logits + n * V;
+        const float *a = (const float *)reference + n * ld, *b = (const float *)logits + n * ld;
         if (targets[n] < 0) {
             kl[n] = 0.0f;
             continue;

@@ -15,26 +15,49 @@ static __device__ __forceinline__ float offset_of(float largest)
     return largest == -INFINITY ? 0.0f : largest;
 }
 
+/* The W logits from column v on, which may reach past the last: what is there counts for nothing. */
+template <int W, typename T>
+static __device__ __forceinline__ void load_end(float (&e)[W], const T *x, int64_t v, int64_t V)
+{
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        e[i] = v + i < V ? p4_value(x[v + i]) : -INFINITY;
+    }
+}
+
+template <int W>
+static __device__ __forceinline__ void add_logits(row_state *s, const float (&e)[W], int64_t v)
+{
+    const float before = s->largest;
+    float part = 0.0f;
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        if (e[i] > s->largest) {
+            s->largest = e[i];
+            s->where = v + i;
+        }
+    }
+    const float offset = offset_of(s->largest);
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        part += __expf(e[i] - offset);
+    }
+    s->sum = s->sum * __expf(before - offset) + part;
+}
+
 template <typename T, int W>
 static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
 {
     row_state s = {-INFINITY, 0.0f, V};
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
-        float e[W], part = 0.0f, before = s.largest;
+    float e[W];
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v + W <= V; v += (int64_t)blockDim.x * W) {
         p4_load(e, x + v);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            if (e[i] > s.largest) {
-                s.largest = e[i];
-                s.where = v + i;
-            }
-        }
-        const float offset = offset_of(s.largest);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            part += __expf(e[i] - offset);
-        }
-        s.sum = s.sum * __expf(before - offset) + part;
+        add_logits(&s, e, v);
+    }
+    if (v < V) {
+        load_end(e, x, v, V);
+        add_logits(&s, e, v);
     }
     return s;
 }
@@ -64,16 +87,29 @@ static __device__ __forceinline__ row_state join_rows(row_state mine, double *to
     return all;
 }
 
+/* d = softmax(x) scale - onehot scale, with factor = scale / sum. */
+template <typename T, int W>
+static __device__ __forceinline__ void store_gradient(T *d, const float (&e)[W], int64_t v, int64_t target, float largest,
+                                                      float factor, float scale)
+{
+    float g[W];
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        g[i] = __expf(e[i] - largest) * factor - (v + i == target ? scale : 0.0f);
+    }
+    p4_store(d + v, g);
+}
+
 template <typename T, int W>
 static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets,
-                                          int64_t V, float scale)
+                                          int64_t V, int64_t ld, float scale)
 {
     const int64_t n = blockIdx.x, target = targets[n], step = (int64_t)blockDim.x * W;
-    const T *x = logits + n * V;
-    T *d = dlogits + n * V;
+    const T *x = logits + n * ld;
+    T *d = dlogits + n * ld;
     if (target < 0) {
         const float zeros[W] = {};
-        for (int64_t v = (int64_t)threadIdx.x * W; dlogits && v < V; v += step) {
+        for (int64_t v = (int64_t)threadIdx.x * W; dlogits && v < ld; v += step) {
             p4_store(d + v, zeros);
         }
         if (threadIdx.x == 0) {
@@ -96,24 +132,25 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
     if (!dlogits) {
         return;
     }
+    /* Backwards: the end of the row is still cached. d may be x: every thread reads what it writes. */
     const float factor = (float)((double)scale / sum);
-    const int64_t last = (V - 1 - (int64_t)threadIdx.x * W) / step; /* backwards: the end of the row is still cached */
-    for (int64_t turn = (int64_t)threadIdx.x * W < V ? last : -1; turn >= 0; turn--) {
-        const int64_t v = turn * step + (int64_t)threadIdx.x * W;
-        float e[W];
+    const int64_t first = (int64_t)threadIdx.x * W;
+    int64_t v = first < ld ? first + (ld - 1 - first) / step * step : -1;
+    float e[W];
+    for (; v >= 0 && v + W > V; v -= step) {
+        load_end(e, x, v, V);
+        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
+    }
+    for (; v >= 0; v -= step) {
         p4_load(e, x + v);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            e[i] = __expf(e[i] - row.largest) * factor - (v + i == target ? scale : 0.0f);
-        }
-        p4_store(d + v, e);
+        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
     }
 }
 
 void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V, float scale)
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
 {
-    const int64_t row_bytes = V * p4_cuda_act_bytes(device);
+    const int64_t row_bytes = ld * p4_cuda_act_bytes(device);
     const bool wide = p4_cuda_wide(P4_ADDRESS(dlogits) | P4_ADDRESS(logits), row_bytes);
     /* long rows with more threads each: the rows at work together then fit the second cache, where they are read again */
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
@@ -123,17 +160,21 @@ void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlog
     }
     P4_BY_ACT(device, wide,
               cross_entropy_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, scale));
+                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, ld, scale));
     p4_cuda_launched(device, "cross_entropy");
 }
 
 template <typename T, int W>
 static __device__ __forceinline__ float row_max(const T *x, int64_t V)
 {
-    float largest = -INFINITY;
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
-        float e[W];
-        p4_load(e, x + v);
+    float largest = -INFINITY, e[W];
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v < V; v += (int64_t)blockDim.x * W) {
+        if (v + W <= V) {
+            p4_load(e, x + v);
+        } else {
+            load_end(e, x, v, V);
+        }
 #pragma unroll
         for (int i = 0; i < W; i++) {
             largest = fmaxf(largest, e[i]);
@@ -142,9 +183,23 @@ static __device__ __forceinline__ float row_max(const T *x, int64_t V)
     return p4_block_max(largest);
 }
 
+/* Of e^a (a - b), e^a and e^b. */
+typedef struct kl_sums {
+    float weighted, a, b;
+} kl_sums;
+
+static __device__ __forceinline__ void add_kl(kl_sums *sums, float a, float b)
+{
+    const float e = __expf(a);
+    sums->weighted += e * (a - b);
+    sums->a += e;
+    sums->b += __expf(b);
+}
+
 /* With a = reference - max, b = logits - max: KL = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b. */
 template <typename T, int W>
-static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets, int64_t V)
+static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets, int64_t V,
+                               int64_t ld)
 {
     const int64_t n = blockIdx.x;
     if (targets[n] < 0) {
@@ -153,23 +208,25 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
         }
         return;
     }
-    reference += n * V;
-    logits += n * V;
+    reference += n * ld;
+    logits += n * ld;
     const float a_max = row_max<T, W>(reference, V), b_max = row_max<T, W>(logits, V);
-    float weighted = 0.0f, a_sum = 0.0f, b_sum = 0.0f;
-    for (int64_t v = (int64_t)threadIdx.x * W; v < V; v += (int64_t)blockDim.x * W) {
+    kl_sums sums = {0.0f, 0.0f, 0.0f};
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v + W <= V; v += (int64_t)blockDim.x * W) {
         float a[W], b[W];
         p4_load(a, reference + v);
         p4_load(b, logits + v);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            const float x = a[i] - a_max, y = b[i] - b_max, e = __expf(x);
-            weighted += e * (x - y);
-            a_sum += e;
-            b_sum += __expf(y);
+            add_kl(&sums, a[i] - a_max, b[i] - b_max);
         }
     }
-    const double w = p4_block_sum((double)weighted), a = p4_block_sum((double)a_sum), b = p4_block_sum((double)b_sum);
+    for (int i = 0; i < W && v + i < V; i++) {
+        add_kl(&sums, p4_value(reference[v + i]) - a_max, p4_value(logits[v + i]) - b_max);
+    }
+    const double w = p4_block_sum((double)sums.weighted), a = p4_block_sum((double)sums.a);
+    const double b = p4_block_sum((double)sums.b);
     if (threadIdx.x == 0) {
         const double value = w / a - log(a) + log(b);
         kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */
@@ -177,15 +234,15 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
 }
 
 void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V)
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), V * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_cuda_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
     if (N <= 0 || V <= 0) {
         return;
     }
     P4_BY_ACT(device, wide,
               kl_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(kl, (const elem *)reference,
-                                                                           (const elem *)logits, targets, V));
+                                                                           (const elem *)logits, targets, V, ld));
     p4_cuda_launched(device, "kl_divergence");
 }

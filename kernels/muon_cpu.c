@@ -6,9 +6,11 @@
 enum { PIECE = 8192, TILE = 32, STEPS = 5 };
 static const float ns_a = 3.4445f, ns_b = -4.7750f, ns_c = 2.0315f;
 
-/* work: X and its successor [m, n], A and bA + cA^2 [m, m], with m <= n. */
-int64_t p4_cpu_muon_work_count(int64_t rows, int64_t cols)
+/* work: X and its successor [m, n], A and bA + cA^2 [m, m], with m <= n, of one matrix after the other. */
+int64_t p4_cpu_muon_work_count(p4_device *device, int64_t items, int64_t rows, int64_t cols)
 {
+    (void)device;
+    (void)items;
     int64_t m = p4_min_i64(rows, cols);
     return 2 * rows * cols + 2 * m * m;
 }
@@ -107,8 +109,8 @@ static void newton_schulz_step(const p4_device *device, float *next, const float
                                    .ldc = n});
 }
 
-void p4_cpu_muon(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr,
-                 float momentum, float decay, int64_t rows, int64_t cols, float *work)
+static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, int64_t cols, float g_scale,
+                     float lr, float momentum, float decay, float *work)
 {
     int64_t m = p4_min_i64(rows, cols), n = p4_max_i64(rows, cols), count = rows * cols;
     float *x = work, *next = x + count, *A = next + count, *A2 = A + m * m;
@@ -116,7 +118,7 @@ void p4_cpu_muon(p4_device *device, float *w, float *buf, const float *g, float 
     float *u = tall ? next : x;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += PIECE) {
-        momentum_piece(u + i, buf + i, g + i, g_scale, momentum, p4_min_i64(PIECE, count - i));
+        momentum_piece(u + i, item->buf + i, item->g + i, g_scale, momentum, p4_min_i64(PIECE, count - i));
     }
     if (tall) {
         transpose(device, x, u, rows, cols);
@@ -137,6 +139,14 @@ void p4_cpu_muon(p4_device *device, float *w, float *buf, const float *g, float 
     float factor = 0.2f * sqrtf((float)n);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += PIECE) {
-        update_piece(w + i, x + i, lr, factor, decay, p4_min_i64(PIECE, count - i));
+        update_piece(item->w + i, x + i, lr, factor, decay, p4_min_i64(PIECE, count - i));
+    }
+}
+
+void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
+                 float g_scale, float lr, float momentum, float decay, float *work)
+{
+    for (int64_t i = 0; i < items; i++) {
+        step_one(device, &h_items[i], rows, cols, g_scale, lr, momentum, decay, work);
     }
 }

@@ -45,11 +45,34 @@ typedef struct p4_quant_error {
 static inline int64_t p4_int8_width(int64_t in) { return p4_ceil_div(in, 16) * 16; }
 enum { P4_INT8_PARTS = 3 }; /* q | k | v */
 
+/* A device that this process may open. */
+typedef struct p4_device_info {
+    uint8_t id[16]; /* the same in every process of a node that sees this device */
+    int32_t ordinal;
+} p4_device_info;
+
+/* One matrix of a Muon step and one array of an AdamW step: device memory, no two items overlap. */
+typedef struct p4_muon_item {
+    float *w, *buf; /* [rows, cols] */
+    const float *g;
+} p4_muon_item;
+
+typedef struct p4_adamw_item {
+    float *w, *m, *v; /* [count] */
+    const float *g;
+    int64_t count;
+    float decay;
+} p4_adamw_item;
+
 typedef struct p4_ops {
     const char *name;
-    bool host_memory; /* device memory is host memory: views of mapped files may be given as weights */
+    bool host_memory;      /* device memory is host memory: views of mapped files may be given as weights */
+    int64_t logits_chunk;  /* elements of logits to compute at a time: what stays in the cache, or fills a GPU */
 
     /* --- device --------------------------------------------------------------------------------------- */
+    /* The devices of this backend that this process sees and this build can use, in order, at most `capacity`. An error
+     * that says why when there is none. */
+    p4_rc (*list)(p4_device_info *devices, int capacity, int *count);
     /* Opens device `ordinal` with `threads` (CPU; 0 = all this process may use); half_compute: bf16
      * activations (CUDA). The caller closes. */
     p4_rc (*open)(p4_device **device, int ordinal, int threads, bool half_compute);
@@ -59,6 +82,9 @@ typedef struct p4_ops {
     p4_rc (*alloc)(p4_device *device, void **memory,
                    int64_t bytes); /* 64-byte aligned; content undefined; once, at start */
     void (*release)(p4_device *device, void *memory);
+    /* The most device memory held at once since open, bytes: what alloc gave, and the device's own scratch. */
+    int64_t (*peak_bytes)(p4_device *device);
+    /* h_from has been read when it returns. */
     void (*to_device)(p4_device *device, void *to, const void *h_from, int64_t bytes);
     void (*to_host)(p4_device *device, void *h_to, const void *from, int64_t bytes); /* returns when done */
     void (*copy)(p4_device *device, void *to, const void *from, int64_t bytes);
@@ -136,14 +162,15 @@ typedef struct p4_ops {
     void (*gelu_backward)(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
 
     /* --- losses --------------------------------------------------------------------------------------- */
-    /* logits act [N, V] -> nll fp32 [N] (0 where target < 0); hit fp32 [N]: 1 when the largest logit (first
-     * on ties) is the target, or NULL; dlogits (may alias logits, or NULL) = (softmax - onehot) * scale, zero
-     * rows where target < 0. */
+    /* logits act [N, ld], of which the first V columns count -> nll fp32 [N] (0 where target < 0); hit fp32
+     * [N]: 1 when the largest logit (first on ties) is the target, or NULL; dlogits [N, ld] (may alias logits,
+     * or NULL) = (softmax - onehot) * scale, zero in rows where target < 0 and in the columns from V on. */
     void (*cross_entropy)(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V, float scale);
-    /* kl fp32 [N] = KL(softmax(reference) || softmax(logits)), 0 where target < 0. */
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale);
+    /* kl fp32 [N] = KL(softmax(reference) || softmax(logits)) over the first V of ld columns, 0 where target <
+     * 0. */
     void (*kl_divergence)(p4_device *device, float *kl, const void *reference, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V);
+                          const int32_t *targets, int64_t N, int64_t V, int64_t ld);
 
     /* --- calibration ---------------------------------------------------------------------------------- */
     /* double sum_sq[C] += sum over N of x[N, C]^2. */
@@ -177,21 +204,26 @@ typedef struct p4_ops {
     /* *sum (device) += sum of squares of g, in double. */
     void (*add_sq_norm)(p4_device *device, double *sum, const float *g, int64_t count);
     void (*scale)(p4_device *device, float *x, float factor, int64_t count);
+    /* *sum (device) += x[0] + x[1] + ..., in double. */
+    void (*add_sum)(p4_device *device, double *sum, const float *x, int64_t count);
     /* fp32 sum += addend. */
     void (*add_f32)(p4_device *device, float *sum, const float *addend, int64_t count);
     /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. */
     void (*grokfast)(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
                      int64_t count);
-    /* AdamW with g pre-multiplied by g_scale: m, v updated, bias-corrected with `step` (from 1); w -=
-     * lr*(mhat/(sqrt(vhat)+eps) + decay*w). */
-    void (*adamw)(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
-                  float beta1, float beta2, float eps, float decay, int64_t step, int64_t count);
-    /* Muon (METHODS 4) on one matrix [rows, cols]: g pre-multiplied by g_scale; buf = momentum*buf + g; u = g
-     * + momentum*buf; Newton-Schulz 5 steps; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). work: fp32,
-     * muon_work_count(rows, cols). */
-    void (*muon)(p4_device *device, float *w, float *buf, const float *g, float g_scale, float lr,
-                 float momentum, float decay, int64_t rows, int64_t cols, float *work);
-    int64_t (*muon_work_count)(int64_t rows, int64_t cols);
+    /* AdamW on `items` arrays (h_items: host, free again on return), g pre-multiplied by g_scale: m, v
+     * updated, bias-corrected with `step` (from 1); w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). */
+    void (*adamw)(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
+                  float beta1, float beta2, float eps, int64_t step);
+    /* Muon (METHODS 4) on `items` matrices [rows, cols] (h_items: host, free again on return): g
+     * pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5 steps
+     * of Newton-Schulz; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). On CUDA the squares of u must
+     * lie in fp32's range. work: fp32, 64-byte aligned, muon_work_count elements of these items, rows, cols. */
+    void (*muon)(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
+                 float g_scale, float lr, float momentum, float decay, float *work);
+    /* At most 1 GiB, or what one matrix takes (CUDA: X and its successor, 2 m^2, m the shorter side, in the
+     * compute type; CPU: the same of one matrix in fp32). */
+    int64_t (*muon_work_count)(p4_device *device, int64_t items, int64_t rows, int64_t cols);
     /* fp32 -> fp16 bits and back, in place: the value that will be stored. */
     void (*round_to_f16)(p4_device *device, float *x, int64_t count);
 } p4_ops;

@@ -29,6 +29,15 @@ void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t 
     }
 }
 
+/* One after another: these are a few thousand losses. */
+void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count)
+{
+    (void)device;
+    for (int64_t i = 0; i < count; i++) {
+        *sum += (double)x[i];
+    }
+}
+
 P4_MULTIVERSION static void scale_piece(float *x, float factor, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
@@ -91,20 +100,22 @@ P4_MULTIVERSION static void adamw_piece(float *restrict w, float *restrict m, fl
     }
 }
 
-void p4_cpu_adamw(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
-                  float beta1, float beta2, float eps, float decay, int64_t step, int64_t count)
+void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
+                  float beta1, float beta2, float eps, int64_t step)
 {
     adam_step s = {.g_scale = g_scale,
                    .lr = lr,
                    .beta1 = beta1,
                    .beta2 = beta2,
                    .eps = eps,
-                   .decay = decay,
                    .m_correction = (float)(1.0 / (1.0 - pow((double)beta1, (double)step))),
                    .v_correction = (float)(1.0 / (1.0 - pow((double)beta2, (double)step)))};
+    for (const p4_adamw_item *a = h_items; a < h_items + items; a++) {
+        s.decay = a->decay;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t i = 0; i < count; i += PIECE) {
-        adamw_piece(w + i, m + i, v + i, g + i, &s, p4_min_i64(PIECE, count - i));
+        for (int64_t i = 0; i < a->count; i += PIECE) {
+            adamw_piece(a->w + i, a->m + i, a->v + i, a->g + i, &s, p4_min_i64(PIECE, a->count - i));
+        }
     }
 }
 

@@ -3,20 +3,24 @@
 
 #include "cuda_ops.h"
 
-enum { FLOATS = P4_VECTOR_BYTES / (int)sizeof(float) };
+enum {
+    FLOATS = P4_VECTOR_BYTES / (int)sizeof(float),
+    ADAM_ITEMS = 72,  /* arrays of one launch: with their places below the 4 KiB of a kernel's arguments */
+    ADAM_EACH = 4096  /* elements of a block */
+};
 
-/* partial[block] = sum of squares of the block's `each` elements. */
-template <int W>
-static __global__ void square_partials(double *partial, const float *g, int64_t count, int64_t each)
+/* partial[block] = sum of the block's `each` elements, or of their squares. */
+template <bool SQUARE, int W>
+static __global__ void sum_partials(double *partial, const float *x, int64_t count, int64_t each)
 {
     const int64_t first = blockIdx.x * each, end = first + each < count ? first + each : count;
     double sum = 0.0;
     for (int64_t i = first + (int64_t)threadIdx.x * W; i < end; i += (int64_t)blockDim.x * W) {
         float v[W];
-        p4_load_part(v, g + i, end - i);
+        p4_load_part(v, x + i, end - i);
 #pragma unroll
         for (int k = 0; k < W; k++) {
-            sum += (double)v[k] * (double)v[k];
+            sum += SQUARE ? (double)v[k] * (double)v[k] : (double)v[k];
         }
     }
     sum = p4_block_sum(sum);
@@ -34,7 +38,8 @@ static __global__ void add_sums(double *sum, const double *partial, int count)
     }
 }
 
-void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count)
+template <bool SQUARE>
+static void add_all(p4_device *device, double *sum, const float *x, int64_t count, const char *what)
 {
     const int64_t step = P4_FLAT_THREADS * FLOATS, each = p4_ceil_div(p4_ceil_div(count, P4_SUM_BLOCKS), step) * step;
     double *partial = (double *)p4_cuda_scratch(device, P4_SUM_BLOCKS * (int64_t)sizeof *partial);
@@ -42,10 +47,21 @@ void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t
         return;
     }
     const int64_t blocks = p4_ceil_div(count, each);
-    P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(g), 0), FLOATS,
-                square_partials<W><<<(unsigned)blocks, P4_FLAT_THREADS, 0, device->stream>>>(partial, g, count, each));
+    const unsigned grid = (unsigned)blocks;
+    P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(x), 0), FLOATS,
+                sum_partials<SQUARE, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(partial, x, count, each));
     add_sums<<<1, p4_cuda_threads(blocks, P4_SUM_BLOCKS), 0, device->stream>>>(sum, partial, (int)blocks);
-    p4_cuda_launched(device, "add_sq_norm");
+    p4_cuda_launched(device, what);
+}
+
+void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count)
+{
+    add_all<true>(device, sum, g, count, "add_sq_norm");
+}
+
+void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t count)
+{
+    add_all<false>(device, sum, x, count, "add_sum");
 }
 
 template <int W>
@@ -140,52 +156,97 @@ void p4_cuda_grokfast(p4_device *device, float *g, float *ema, float alpha, floa
 
 /* The numbers of an AdamW step that are the same for every element. */
 typedef struct adam_step {
-    float g_scale, lr, beta1, beta2, eps, decay;
+    float g_scale, lr, beta1, beta2, eps;
     float m_correction, v_correction; /* 1 / (1 - beta^step) */
 } adam_step;
 
-template <int W>
-static __global__ void adamw(float *w, float *m, float *v, const float *g, adam_step s, int64_t count)
+/* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1]) have item[i]. */
+typedef struct adam_arrays {
+    p4_adamw_item item[ADAM_ITEMS];
+    uint32_t start[ADAM_ITEMS + 1];
+    int items;
+} adam_arrays;
+
+/* The item of this block: the last one that starts at it or before. */
+static __device__ __forceinline__ int item_of_block(const adam_arrays &arrays)
 {
-    const int64_t i = p4_flat_index<W>();
-    float weight[W], first[W], second[W], gradient[W];
-    if (i >= count) {
-        return;
+    int low = 0, high = arrays.items;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (arrays.start[middle] <= blockIdx.x) {
+            low = middle;
+        } else {
+            high = middle;
+        }
     }
-    p4_load_part(weight, w + i, count - i);
-    p4_load_part(first, m + i, count - i);
-    p4_load_part(second, v + i, count - i);
-    p4_load_part(gradient, g + i, count - i);
-#pragma unroll
-    for (int k = 0; k < W; k++) {
-        const float scaled = gradient[k] * s.g_scale;
-        first[k] = s.beta1 * first[k] + (1.0f - s.beta1) * scaled;
-        second[k] = s.beta2 * second[k] + (1.0f - s.beta2) * scaled * scaled;
-        const float update = first[k] * s.m_correction / (sqrtf(second[k] * s.v_correction) + s.eps);
-        weight[k] -= s.lr * (update + s.decay * weight[k]);
-    }
-    p4_store_part(w + i, weight, count - i);
-    p4_store_part(m + i, first, count - i);
-    p4_store_part(v + i, second, count - i);
+    return low;
 }
 
-void p4_cuda_adamw(p4_device *device, float *w, float *m, float *v, const float *g, float g_scale, float lr,
-                   float beta1, float beta2, float eps, float decay, int64_t step, int64_t count)
+template <int W>
+static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_step s)
+{
+    const int at = item_of_block(arrays);
+    const p4_adamw_item a = arrays.item[at];
+    const int64_t first = (int64_t)(blockIdx.x - arrays.start[at]) * ADAM_EACH;
+    const int64_t end = first + ADAM_EACH < a.count ? first + ADAM_EACH : a.count;
+    for (int64_t i = first + threadIdx.x * W; i < end; i += P4_FLAT_THREADS * W) {
+        float weight[W], m[W], v[W], gradient[W];
+        p4_load_part(weight, a.w + i, end - i);
+        p4_load_part(m, a.m + i, end - i);
+        p4_load_part(v, a.v + i, end - i);
+        p4_load_part(gradient, a.g + i, end - i);
+#pragma unroll
+        for (int k = 0; k < W; k++) {
+            const float scaled = gradient[k] * s.g_scale;
+            m[k] = s.beta1 * m[k] + (1.0f - s.beta1) * scaled;
+            v[k] = s.beta2 * v[k] + (1.0f - s.beta2) * scaled * scaled;
+            const float update = m[k] * s.m_correction / (sqrtf(v[k] * s.v_correction) + s.eps);
+            weight[k] -= s.lr * (update + a.decay * weight[k]);
+        }
+        p4_store_part(a.w + i, weight, end - i);
+        p4_store_part(a.m + i, m, end - i);
+        p4_store_part(a.v + i, v, end - i);
+    }
+}
+
+/* Updates what is in the launch and empties it. */
+static void adamw_launch(p4_device *device, adam_arrays *arrays, const adam_step *s, bool wide)
+{
+    if (arrays->items > 0) {
+        P4_BY_WIDTH(wide, FLOATS,
+                    adamw<W><<<arrays->start[arrays->items], P4_FLAT_THREADS, 0, device->stream>>>(*arrays, *s));
+        p4_cuda_launched(device, "adamw");
+    }
+    arrays->items = 0;
+}
+
+void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
+                   float beta1, float beta2, float eps, int64_t step)
 {
     const adam_step s = {g_scale,
                          lr,
                          beta1,
                          beta2,
                          eps,
-                         decay,
                          (float)(1.0 / (1.0 - pow((double)beta1, (double)step))),
                          (float)(1.0 / (1.0 - pow((double)beta2, (double)step)))};
-    const bool wide = p4_cuda_wide(P4_ADDRESS(w) | P4_ADDRESS(m) | P4_ADDRESS(v) | P4_ADDRESS(g), 0);
-    if (count > 0) {
-        P4_BY_WIDTH(wide, FLOATS,
-                    adamw<W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(w, m, v, g, s, count));
-        p4_cuda_launched(device, "adamw");
+    adam_arrays arrays = {};
+    bool wide = true;
+    for (int64_t i = 0; i < items; i++) {
+        const p4_adamw_item *a = &h_items[i];
+        if (a->count <= 0) {
+            continue;
+        }
+        const bool this_wide = p4_cuda_wide(P4_ADDRESS(a->w) | P4_ADDRESS(a->m) | P4_ADDRESS(a->v) | P4_ADDRESS(a->g), 0);
+        const uint32_t blocks = (uint32_t)p4_ceil_div(a->count, ADAM_EACH);
+        if (arrays.items == ADAM_ITEMS || this_wide != wide || arrays.start[arrays.items] > INT32_MAX - blocks) {
+            adamw_launch(device, &arrays, &s, wide);
+        }
+        wide = this_wide;
+        arrays.item[arrays.items++] = *a;
+        arrays.start[arrays.items] = arrays.start[arrays.items - 1] + blocks;
     }
+    adamw_launch(device, &arrays, &s, wide);
 }
 
 template <int W>

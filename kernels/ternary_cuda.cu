@@ -3,8 +3,7 @@
  * A row that lies in order and aligned is read once, 16 bytes at a time, and kept in registers; any other row is staged in
  * shared memory as fp32, or read again where it is too long for that. */
 #include "cuda_ops_b.h"
-#include "ternary_exact_cuda.cuh"
-#include "ternary_rows_cuda.cuh"
+#include "ternary_exact_f32_cuda.cuh"
 
 /* scale = mean |w|, at least 1e-8; cut = threshold * scale. A zero weight has no sign: the cut is above 0. */
 static __device__ __forceinline__ void absmean_of(double sum, int64_t cols, float threshold, float *cut, float *scale)
@@ -72,6 +71,39 @@ __global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_bf16(quant_task
     }
 }
 
+template <bool ERROR>
+__global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_f32(quant_task k)
+{
+    __shared__ unsigned long long bins[EXACT_BINS];
+    quant_sums sums = quant_sums_start();
+    for (int64_t row = blockIdx.x; row < k.rows; row += gridDim.x) {
+        uint4 piece[QUANT_CHUNKS];
+        float cut = INFINITY, scale = 0.0f;
+        uint32_t largest = 0;
+        quant_load_row<P4_F32>(piece, &k, row);
+#pragma unroll
+        for (int i = 0; i < QUANT_CHUNKS; i++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                largest = max(largest, quant_form<P4_F32>::magnitude(quant_bits<P4_F32>(piece[i], e)));
+            }
+        }
+        largest = exact_block_max(largest);
+        const double sum = sum_row<P4_F32>(piece);
+        if (largest > 0 && largest < quant_form<P4_F32>::INFINITE &&
+            !exact_f32_row(piece, bins, sum / (double)k.cols, largest >> 16, &cut, &scale)) {
+            const row_view view = row_open(&k, row, NULL);
+            __syncthreads();
+            exact_row(&view, NULL, &cut, &scale);
+        }
+        quant_finish_row<P4_F32, ERROR>(&k, row, piece, cut, scale, &sums);
+        __syncthreads(); /* the bins are free again */
+    }
+    if (ERROR) {
+        quant_store_sums(&k, sums);
+    }
+}
+
 /* Any other row. `staged` floats of shared memory hold it when they reach. */
 __global__ void __launch_bounds__(ROWS_THREADS, 3) quantize_any(quant_task k, int64_t staged)
 {
@@ -120,7 +152,9 @@ __global__ void sum_parts(p4_quant_error *sum, const p4_quant_error *parts, int 
 template <bool ERROR>
 static void launch_wide(p4_device *device, const quant_task *k, unsigned blocks, unsigned threads)
 {
-    if (k->method == P4_QUANT_EXACT) {
+    if (k->method == P4_QUANT_EXACT && k->dtype == P4_F32) {
+        exact_wide_f32<ERROR><<<blocks, threads, 0, device->stream>>>(*k);
+    } else if (k->method == P4_QUANT_EXACT) {
         exact_wide_bf16<ERROR><<<blocks, threads, 0, device->stream>>>(*k);
     } else if (k->dtype == P4_BF16) {
         absmean_wide<P4_BF16, ERROR><<<blocks, threads, 0, device->stream>>>(*k);
@@ -149,7 +183,7 @@ static void launch_rows(p4_device *device, const quant_task *k, unsigned blocks)
     const int64_t row_bytes = k->cols * p4_dtype_bytes(k->dtype), pieces = row_bytes / P4_VECTOR_BYTES;
     const bool in_registers = k->col_step == 1 && p4_cuda_wide(P4_ADDRESS(k->data), row_bytes) &&
                               P4_ADDRESS(k->codes) % 2 == 0 && pieces <= QUANT_CHUNKS * QUANT_THREADS_MOST;
-    const bool by_counting = k->dtype == P4_BF16 && !k->importance;
+    const bool by_counting = (k->dtype == P4_BF16 || k->dtype == P4_F32) && !k->importance;
     if (!in_registers || (k->method == P4_QUANT_EXACT && !by_counting)) {
         launch_any(device, k, blocks);
     } else {

@@ -145,7 +145,7 @@ static __device__ __forceinline__ bound_terms warp_terms(const row_view *row, co
 
 static __device__ __forceinline__ void sum_sets(row_bounds *b, const row_view *row, const float *h)
 {
-    __shared__ bound_terms parts[ROWS_THREADS / P4_WARP];
+    __shared__ bound_terms parts[EXACT_WARPS];
     double sums[5] = {0.0, 0.0, 0.0, 0.0, 0.0};
     for (int64_t first = 0; first < row->cols; first += (int64_t)blockDim.x * EXACT_RUN) {
         const bound_terms own = warp_terms(row, h, first, b);
@@ -203,12 +203,20 @@ static __device__ __forceinline__ exact_sums sums_between(const row_view *row, c
     return {p4_block_sum(weight), p4_block_sum(sum)};
 }
 
-static __device__ __forceinline__ int64_t count_between(const row_view *row, uint32_t from, uint32_t to)
+/* Is element c a candidate for the cut? One without importance adds nothing: its gain is that of the candidate before it
+ * but for the rounding of sums in another order, which must not decide. */
+static __device__ __forceinline__ bool is_candidate(const row_view *row, const float *h, int64_t c, uint32_t from,
+                                                    uint32_t to)
+{
+    const uint32_t bits = __float_as_uint(row_magnitude(row, c));
+    return bits >= from && bits <= to && row_importance(h, c) > 0.0f;
+}
+
+static __device__ __forceinline__ int64_t count_between(const row_view *row, const float *h, uint32_t from, uint32_t to)
 {
     long long count = 0;
     for (int64_t c = threadIdx.x; c < row->cols; c += blockDim.x) {
-        const uint32_t bits = __float_as_uint(row_magnitude(row, c));
-        count += bits >= from && bits <= to ? 1 : 0;
+        count += is_candidate(row, h, c, from, to) ? 1 : 0;
     }
     return p4_block_sum(count);
 }
@@ -226,6 +234,9 @@ struct list_items {
     __device__ __forceinline__ bool ends(int at) const
     {
         return at + 1 == count || list[at + 1] >> 32 != list[at] >> 32;
+    }
+    __device__ __forceinline__ void visit(int, const exact_sums &, const exact_sums &) const
+    {
     }
 };
 
@@ -256,7 +267,7 @@ static __device__ __forceinline__ void sort_list(unsigned long long *list, int c
     __syncthreads();
 }
 
-/* The elements with magnitude bits from `from` to `to`, EXACT_LIST at most, as a sorted list. */
+/* The candidates with magnitude bits from `from` to `to`, EXACT_LIST at most, as a sorted list. */
 static __device__ __forceinline__ list_items collect(unsigned long long *list, const row_view *row, const float *h,
                                                      uint32_t from, uint32_t to)
 {
@@ -267,10 +278,9 @@ static __device__ __forceinline__ list_items collect(unsigned long long *list, c
     }
     __syncthreads();
     for (int64_t c = threadIdx.x; c < row->cols; c += blockDim.x) {
-        const uint32_t bits = __float_as_uint(row_magnitude(row, c));
-        if (bits >= from && bits <= to) {
-            list[atomicAdd(&filled, 1)] =
-                (unsigned long long)bits << 32 | __float_as_uint(row_importance(h, c));
+        if (is_candidate(row, h, c, from, to)) {
+            list[atomicAdd(&filled, 1)] = (unsigned long long)__float_as_uint(row_magnitude(row, c)) << 32 |
+                                          __float_as_uint(row_importance(h, c));
         }
     }
     __syncthreads();
@@ -279,8 +289,9 @@ static __device__ __forceinline__ list_items collect(unsigned long long *list, c
     return items;
 }
 
-/* The least bits f >= from with at most EXACT_LIST elements from f to `to`; to + 1 when `to` alone has more. */
-static __device__ __forceinline__ uint32_t list_start(const row_view *row, uint32_t from, uint32_t to, int64_t count)
+/* The least bits f >= from with at most EXACT_LIST candidates from f to `to`; to + 1 when `to` alone has more. */
+static __device__ __forceinline__ uint32_t list_start(const row_view *row, const float *h, uint32_t from, uint32_t to,
+                                                      int64_t count)
 {
     uint32_t too_low = from, fits = to + 1;
     if (count <= EXACT_LIST) {
@@ -288,7 +299,7 @@ static __device__ __forceinline__ uint32_t list_start(const row_view *row, uint3
     }
     while (fits - too_low > 1) {
         const uint32_t middle = too_low + (fits - too_low) / 2;
-        if (count_between(row, middle, to) <= EXACT_LIST) {
+        if (count_between(row, h, middle, to) <= EXACT_LIST) {
             fits = middle;
         } else {
             too_low = middle;
@@ -310,9 +321,9 @@ static __device__ __forceinline__ void try_undecided(exact_found *found, const r
                                                      exact_sums set, uint32_t from, uint32_t to)
 {
     __shared__ unsigned long long list[EXACT_LIST];
-    int64_t left = from <= to ? count_between(row, from, to) : 0;
+    int64_t left = from <= to ? count_between(row, h, from, to) : 0;
     while (left > 0) {
-        const uint32_t start = list_start(row, from, to, left);
+        const uint32_t start = list_start(row, h, from, to, left);
         if (start > to) {
             const exact_sums run = sums_between(row, h, to, to);
             set.weight += run.weight;
@@ -322,7 +333,7 @@ static __device__ __forceinline__ void try_undecided(exact_found *found, const r
                 found->cut_bits = to;
                 found->scale = (float)(set.sum / set.weight);
             }
-            left -= count_between(row, to, to);
+            left -= count_between(row, h, to, to);
             to -= 1;
             continue;
         }

@@ -57,7 +57,6 @@ static p4_rc fill(p4_device_form *f, const p4_model *model, const p4_weight *sou
         if (model->params[i].vector) {
             p4_to_f32(h_vector, s->data, s->dtype, s->rows * s->cols);
             f->ops->to_device(f->device, f->form.vectors[i], h_vector, s->rows * s->cols * 4);
-            TRY(f->ops->sync(f->device));
         } else if (copy) {
             f->ops->to_device(f->device, (void *)(uintptr_t)w->data, s->data, weight_bytes(s));
             if (s->dtype == P4_TERNARY) {

@@ -91,9 +91,9 @@ static void lay_out(p4_net *net, p4_arena *arena)
     p4_attention_shape shape = p4_net_attention(net, net->plan.B, net->plan.T);
     bool train = net->plan.train;
 
-    net->chunk = p4_min_i64(N, p4_max_i64(64, ((int64_t)1 << 22) / a->V));
-    net->ids = p4_arena_take(arena, N * 4);
-    net->targets = p4_arena_take(arena, N * 4);
+    net->chunk = p4_min_i64(N, p4_max_i64(64, net->ops->logits_chunk / a->V));
+    net->ids = p4_arena_take(arena, 2 * N * 4);
+    net->sums = p4_arena_take(arena, 3 * (int64_t)sizeof *net->sums);
     if (!a->learned_positions) {
         net->cos_table = p4_arena_take(arena, net->plan.T * a->D / 2 * 4);
         net->sin_table = p4_arena_take(arena, net->plan.T * a->D / 2 * 4);
@@ -141,9 +141,8 @@ static p4_rc upload_rope(p4_net *net)
     p4_rope_tables(a, net->plan.T, h_tables, h_tables + count);
     net->ops->to_device(net->device, net->cos_table, h_tables, count * 4);
     net->ops->to_device(net->device, net->sin_table, h_tables + count, count * 4);
-    p4_rc rc = net->ops->sync(net->device);
     free(h_tables);
-    return rc;
+    return net->ops->sync(net->device);
 }
 
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
@@ -154,8 +153,8 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
           "calibration_sequence_length: found %lld, expected at most the model's %lld positions", (long long)plan->T,
           (long long)model->arch.positions);
     net->saved = p4_alloc((size_t)model->arch.L, sizeof *net->saved);
-    net->h_scores = p4_alloc((size_t)(plan->B * plan->T), 3 * sizeof *net->h_scores);
-    if (net->saved == NULL || net->h_scores == NULL) {
+    net->h_tokens = p4_alloc((size_t)(plan->B * plan->T), 2 * sizeof *net->h_tokens);
+    if (net->saved == NULL || net->h_tokens == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
@@ -165,6 +164,7 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
     TRY(ops->alloc(device, &net->memory, net->memory_bytes));
     p4_arena arena = {.base = net->memory, .capacity_bytes = net->memory_bytes};
     lay_out(net, &arena);
+    ops->zero(device, net->sums, 3 * (int64_t)sizeof *net->sums);
     TRY(upload_rope(net));
 done:
     if (rc != P4_OK) {
@@ -179,17 +179,18 @@ void p4_net_close(p4_net *net)
         net->ops->release(net->device, net->memory);
     }
     free(net->saved);
-    free(net->h_scores);
+    free(net->h_tokens);
     *net = (p4_net){0};
 }
 
 void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T)
 {
-    int32_t *h_targets = (int32_t *)net->h_scores; /* host scratch of 3N words */
-    for (int64_t n = 0; n < B * T; n++) {
+    int64_t N = B * T;
+    int32_t *h_targets = net->h_tokens + N;
+    memcpy(net->h_tokens, h_ids, (size_t)N * sizeof *h_ids);
+    for (int64_t n = 0; n < N; n++) {
         h_targets[n] = n % T == T - 1 ? -1 : h_ids[n + 1];
     }
-    net->ops->to_device(net->device, net->ids, h_ids, B * T * 4);
-    net->ops->to_device(net->device, net->targets, h_targets, B * T * 4);
-    (void)net->ops->sync(net->device); /* the host scratch is used again; an error stays in the device for the next sync */
+    net->targets = net->ids + N;
+    net->ops->to_device(net->device, net->ids, net->h_tokens, 2 * N * 4); /* together: a copy may wait for a buffer */
 }

@@ -55,16 +55,18 @@ typedef struct p4_net {
     int64_t memory_bytes;
     int64_t chunk;      /* rows of logits at a time */
     float *cos_table, *sin_table;
-    int32_t *ids, *targets;
+    int32_t *ids, *targets; /* targets follow the ids of the micro-batch at hand */
     p4_saved *saved;    /* [L] in training, else [1] */
     void *w;            /* one unpacked slot or head */
     void *xq, *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
     void *dx, *dwide, *dwide2, *dnorm; /* backward */
-    float *h_scores;    /* host [3 * N] */
+    double *sums;       /* device [3]: nll, hits, kl since p4_net_take_score */
+    double predictions; /* behind these sums */
+    int32_t *h_tokens;  /* host [2 * N] */
 } p4_net;
 
-/* Sums over predictions, in double on the host. */
+/* Sums over predictions, in double. */
 typedef struct p4_score {
     double nll, hits, kl, count;
 } p4_score;
@@ -73,7 +75,8 @@ typedef struct p4_score {
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 void p4_net_close(p4_net *net);
 
-/* Puts h_ids [B, T] on the device, and the targets: the next token, -1 at each window's end. Local. */
+/* Puts h_ids [B, T] on the device, and the targets: the next token, -1 at each window's end. Does not wait for the device.
+ * Local. */
 void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
@@ -83,15 +86,18 @@ void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end,
                    const p4_probe *probe);
 /* Final norm of x into the buffer for the model under test, or for the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
-/* Head (the plan must say so), cross-entropy and accuracy of the normed states; with `reference` also KL(reference || form). Adds to *score. */
-p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t N, p4_score *score);
+/* Head (the plan must say so), cross-entropy and accuracy of the normed states of B windows of T tokens; with `reference`
+ * also KL(reference || form). The sums stay on the device. */
+void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t B, int64_t T);
+/* Adds what p4_net_score and p4_net_train have summed since the last call to *score. Waits for the device and returns what
+ * went wrong there. Local. */
+p4_rc p4_net_take_score(p4_net *net, p4_score *score);
 /* h_logits [N, V] of the normed states of p4_net_final_norm. */
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 
-/* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Adds to *score (nll, count,
- * hits). The plan must say train. */
-p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink,
-                   p4_score *score);
+/* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Loss and hits are
+ * summed on the device (p4_net_take_score): nothing waits between micro-batches. The plan must say train. */
+void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink);
 
 /* Shared by forward and backward. */
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
@@ -99,6 +105,7 @@ void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x
                   int64_t B, int64_t T, const p4_probe *probe);
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
                            const p4_grad_sink *sink);
+void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */
 /* Output channels of the slot that starts at `first`, all parts together: rows of matrices, elements of a bias. */

@@ -89,7 +89,7 @@ static void head_forward_backward(p4_net *net, const p4_form *form, int64_t N, f
         const char *normed = (const char *)net->final_n + row * C * each;
         ops->linear_forward(net->device, net->logits, normed, w, NULL, rows, C, V);
         ops->cross_entropy(net->device, net->nll + row, net->hit + row, net->logits, net->logits, net->targets + row,
-                           rows, V, loss_scale);
+                           rows, V, V, loss_scale);
         ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C, V, false);
         if (dhead != NULL) {
             ops->linear_backward_weight(net->device, dhead, net->logits, V, normed, rows, C, V, true);
@@ -117,22 +117,7 @@ static void all_blocks_backward(p4_net *net, const p4_form *form, int64_t B, int
     }
 }
 
-static p4_rc add_training_score(p4_net *net, int64_t B, int64_t T, p4_score *score)
-{
-    int64_t N = B * T;
-    float *h = net->h_scores;
-    net->ops->to_host(net->device, h, net->nll, N * 4);
-    net->ops->to_host(net->device, h + N, net->hit, N * 4);
-    for (int64_t n = 0; n < N; n++) {
-        score->nll += (double)h[n];
-        score->hits += (double)h[N + n];
-    }
-    score->count += (double)(B * (T - 1));
-    return net->ops->sync(net->device);
-}
-
-p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink,
-                   p4_score *score)
+void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink)
 {
     const p4_ops *ops = net->ops;
     const p4_arch *a = &net->model->arch;
@@ -155,5 +140,5 @@ p4_rc p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float
         ops->embed_backward(net->device, dtoken, vector_grad(net, sink, P4_ROLE_POSITION, -1), net->ids, net->dx, B, T,
                             a->C, a->V);
     }
-    return add_training_score(net, B, T, score);
+    p4_net_add_scores(net, B, T, false);
 }

@@ -131,27 +131,33 @@ static const void *rows_of(const p4_net *net, const void *act, int64_t row)
     return (const char *)act + row * net->model->arch.C * net->ops->act_bytes(net->device);
 }
 
-/* Brings nll, hits and kl (NULL: not measured) of N predictions to the host and adds them up. */
-static p4_rc add_scores(p4_net *net, int64_t N, bool kl, p4_score *score)
+/* Sums nll, hits and, when measured, kl of the micro-batch at hand, on the device. */
+void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl)
 {
-    float *h = net->h_scores;
-    net->ops->to_host(net->device, h, net->nll, N * 4);
-    net->ops->to_host(net->device, h + N, net->hit, N * 4);
-    if (kl) {
-        net->ops->to_host(net->device, h + 2 * N, net->kl, N * 4);
+    const float *scores[3] = {net->nll, net->hit, kl ? net->kl : NULL};
+    for (int i = 0; i < 3 && scores[i] != NULL; i++) {
+        net->ops->add_sum(net->device, net->sums + i, scores[i], B * T);
     }
-    for (int64_t n = 0; n < N; n++) {
-        score->nll += (double)h[n];
-        score->hits += (double)h[N + n];
-        score->kl += kl ? (double)h[2 * N + n] : 0.0;
-    }
+    net->predictions += (double)(B * (T - 1));
+}
+
+p4_rc p4_net_take_score(p4_net *net, p4_score *score)
+{
+    double h_sums[3] = {0};
+    net->ops->to_host(net->device, h_sums, net->sums, sizeof h_sums);
+    net->ops->zero(net->device, net->sums, sizeof h_sums);
+    score->nll += h_sums[0];
+    score->hits += h_sums[1];
+    score->kl += h_sums[2];
+    score->count += net->predictions;
+    net->predictions = 0;
     return net->ops->sync(net->device);
 }
 
-p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t N, p4_score *score)
+void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t B, int64_t T)
 {
     const p4_ops *ops = net->ops;
-    int64_t V = net->model->arch.V, head = p4_net_head_param(net);
+    int64_t N = B * T, V = net->model->arch.V, head = p4_net_head_param(net);
     const void *w = p4_net_dense(net, form, head);
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
@@ -163,12 +169,12 @@ p4_rc p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, i
             head_chunk(net, p4_net_dense(net, reference, head), net->logits_reference,
                        rows_of(net, net->final_reference, row), rows);
             ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits, net->targets + row, rows,
-                               V);
+                               V, V);
         }
         ops->cross_entropy(net->device, net->nll + row, net->hit + row, NULL, net->logits, net->targets + row, rows, V,
-                           1.0f);
+                           V, 1.0f);
     }
-    return add_scores(net, N, reference != NULL, score);
+    p4_net_add_scores(net, B, T, reference != NULL);
 }
 
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N)

@@ -55,13 +55,71 @@ static void place(p4_optim *o, const bool *held, const bool *sharded)
     }
 }
 
+/* The group of this shape; a new one, with nothing in it, when there is none. */
+static p4_muon_group *group_of(p4_optim *o, int64_t rows, int64_t cols)
+{
+    for (int64_t g = 0; g < o->groups_count; g++) {
+        if (o->groups[g].rows == rows && o->groups[g].cols == cols) {
+            return &o->groups[g];
+        }
+    }
+    p4_muon_group *group = &o->groups[o->groups_count++];
+    *group = (p4_muon_group){.rows = rows, .cols = cols};
+    return group;
+}
+
+/* Counts what is held by shape, so that a step is few calls. */
+static void group_items(p4_optim *o)
+{
+    int64_t rows[3], first = 0;
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        if (o->at[i] >= 0 && !uses_muon(o, i)) {
+            o->adamw_items_count++;
+        }
+        for (int64_t b = 0; o->at[i] >= 0 && uses_muon(o, i) && b < muon_blocks(o, i, rows); b++) {
+            group_of(o, rows[b], o->model->params[i].cols)->count++;
+            o->muon_items_count++;
+        }
+    }
+    for (int64_t g = 0; g < o->groups_count; g++) {
+        o->groups[g].first = first;
+        first += o->groups[g].count;
+    }
+}
+
+/* Where every item lies, when the arrays do. */
+static void fill_items(p4_optim *o)
+{
+    int64_t rows[3], adamw = 0;
+    for (int64_t g = 0; g < o->groups_count; g++) {
+        o->groups[g].count = 0;
+    }
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        const p4_param *p = &o->model->params[i];
+        int64_t at = o->at[i];
+        if (at >= 0 && !uses_muon(o, i)) {
+            o->adamw_items[adamw++] = (p4_adamw_item){.w = o->master + at,
+                                                      .m = o->m + at,
+                                                      .v = o->v + o->v_at[i],
+                                                      .g = o->grad + at,
+                                                      .count = elements(p),
+                                                      .decay = p->vector ? 0.0f : o->settings.weight_decay};
+        }
+        for (int64_t b = 0; at >= 0 && uses_muon(o, i) && b < muon_blocks(o, i, rows); b++) {
+            p4_muon_group *group = group_of(o, rows[b], p->cols);
+            o->muon_items[group->first + group->count++] =
+                (p4_muon_item){.w = o->master + at, .buf = o->m + at, .g = o->grad + at};
+            at += rows[b] * p->cols;
+        }
+    }
+}
+
 static int64_t largest_work(const p4_optim *o)
 {
-    int64_t most = 0, rows[3];
-    for (int64_t i = 0; i < o->model->params_count; i++) {
-        for (int64_t b = 0; o->at[i] >= 0 && uses_muon(o, i) && b < muon_blocks(o, i, rows); b++) {
-            most = p4_max_i64(most, o->ops->muon_work_count(rows[b], o->model->params[i].cols));
-        }
+    int64_t most = 0;
+    for (int64_t g = 0; g < o->groups_count; g++) {
+        const p4_muon_group *group = &o->groups[g];
+        most = p4_max_i64(most, o->ops->muon_work_count(o->device, group->count, group->rows, group->cols));
     }
     return most;
 }
@@ -84,17 +142,22 @@ p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_
     *o = (p4_optim){.ops = ops, .device = device, .model = model, .settings = *settings};
     o->at = p4_alloc((size_t)model->params_count, sizeof *o->at);
     o->v_at = p4_alloc((size_t)model->params_count, sizeof *o->v_at);
-    if (o->at == NULL || o->v_at == NULL) {
+    o->groups = p4_alloc((size_t)model->params_count * 3, sizeof *o->groups); /* three blocks at most a parameter */
+    o->muon_items = p4_alloc((size_t)model->params_count * 3, sizeof *o->muon_items);
+    o->adamw_items = p4_alloc((size_t)model->params_count, sizeof *o->adamw_items);
+    if (o->at == NULL || o->v_at == NULL || o->groups == NULL || o->muon_items == NULL || o->adamw_items == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
     place(o, held, sharded);
+    group_items(o);
     p4_arena count = {0};
     lay_out(o, &count);
     o->memory_bytes = count.used_bytes;
     TRY(ops->alloc(device, &o->memory, o->memory_bytes));
     p4_arena arena = {.base = o->memory, .capacity_bytes = o->memory_bytes};
     lay_out(o, &arena);
+    fill_items(o);
     ops->zero(device, o->memory, o->memory_bytes);
     TRY(ops->sync(device));
 done:
@@ -111,12 +174,14 @@ void p4_optim_close(p4_optim *o)
     }
     free(o->at);
     free(o->v_at);
+    free(o->groups);
+    free(o->muon_items);
+    free(o->adamw_items);
     *o = (p4_optim){0};
 }
 
 p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
 {
-    p4_rc rc = P4_OK;
     int64_t block = p4_weight_block_rows(weight), cols = weight->cols;
     float *h_rows = p4_alloc((size_t)(block * cols), sizeof *h_rows);
     if (h_rows == NULL) {
@@ -127,11 +192,9 @@ p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
         int64_t rows = p4_min_i64(block, weight->rows - row);
         p4_weight_rows_f32(h_rows, weight, row, rows);
         o->ops->to_device(o->device, to + row * cols, h_rows, rows * cols * 4);
-        TRY(o->ops->sync(o->device)); /* the block is used again */
     }
-done:
     free(h_rows);
-    return rc;
+    return o->ops->sync(o->device);
 }
 
 void p4_optim_zero_grad(p4_optim *o)
@@ -153,33 +216,16 @@ void p4_optim_grokfast(p4_optim *o)
     o->ops->grokfast(o->device, o->grad, o->ema, o->settings.ema_alpha, o->settings.ema_lambda, o->step == 0, o->count);
 }
 
-static void update_muon(p4_optim *o, int64_t i, float lr, float g_scale)
-{
-    int64_t rows[3], cols = o->model->params[i].cols, at = o->at[i];
-    for (int64_t b = 0, blocks = muon_blocks(o, i, rows); b < blocks; b++) {
-        o->ops->muon(o->device, o->master + at, o->m + at, o->grad + at, g_scale, lr, o->settings.momentum,
-                     o->settings.weight_decay, rows[b], cols, o->work);
-        at += rows[b] * cols;
-    }
-}
-
 void p4_optim_update(p4_optim *o, float lr, float g_scale)
 {
     const p4_optim_settings *s = &o->settings;
     o->step++;
-    for (int64_t i = 0; i < o->model->params_count; i++) {
-        const p4_param *p = &o->model->params[i];
-        int64_t at = o->at[i];
-        if (at < 0) {
-            continue;
-        }
-        if (uses_muon(o, i)) {
-            update_muon(o, i, lr, g_scale);
-        } else {
-            o->ops->adamw(o->device, o->master + at, o->m + at, o->v + o->v_at[i], o->grad + at, g_scale, lr, s->beta1,
-                          s->beta2, s->eps, p->vector ? 0.0f : s->weight_decay, o->step, elements(p));
-        }
+    for (int64_t g = 0; g < o->groups_count; g++) {
+        const p4_muon_group *group = &o->groups[g];
+        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols, g_scale, lr,
+                     s->momentum, s->weight_decay, o->work);
     }
+    o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, g_scale, lr, s->beta1, s->beta2, s->eps, o->step);
 }
 
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps)

@@ -17,6 +17,12 @@ typedef struct p4_optim_settings {
     float clip;      /* global norm; 0: no clipping */
 } p4_optim_settings;
 
+/* Muon matrices of one shape, updated in one call: muon_items [first, first + count). */
+typedef struct p4_muon_group {
+    int64_t rows, cols;
+    int64_t first, count;
+} p4_muon_group;
+
 typedef struct p4_optim {
     const p4_ops *ops;
     p4_device *device;
@@ -28,6 +34,10 @@ typedef struct p4_optim {
     int64_t count, v_count;
     float *master, *grad, *ema, *m, *v, *work;
     double *sums;             /* device [2]: squares of replicated and of owned gradients */
+    p4_muon_group *groups;    /* [groups_count], in the order in which shapes first occur */
+    p4_muon_item *muon_items; /* [muon_items_count]: the held matrices, group by group in the order of parameters */
+    p4_adamw_item *adamw_items; /* [adamw_items_count]: all other held parameters */
+    int64_t groups_count, muon_items_count, adamw_items_count;
     void *memory;
     int64_t memory_bytes;
     int64_t step;             /* updates done */

@@ -9,9 +9,11 @@
 #include "atomic_file.h"
 #include "base.h"
 #include "check.h"
+#include "ops.h"
 #include "phase4.h"
 
 enum { WINDOW = 16, WINDOWS = 40, VOCAB = 53 }; /* VOCAB: of the model llama-gqa */
+enum { P4_SKIPPED = 77 };                       /* CMakeLists.txt */
 
 static char world[] = "/tmp/phase4-api.XXXXXX";
 
@@ -69,6 +71,28 @@ static inline void expect_set(p4_config *config, const char *key, const char *va
     EXPECT_OK(p4_config_set(config, key, value));
 }
 
+/* P4_TEST_DEVICE=cuda: the same tests on a GPU, in fp32. */
+static inline const char *test_device(void)
+{
+    const char *device = getenv("P4_TEST_DEVICE");
+    return device != NULL ? device : "cpu";
+}
+
+/* False, and why, where that device is not: the test is skipped (exit status P4_SKIPPED), unless P4_NEED_GPU is set. */
+static inline bool device_is_here(void)
+{
+    const p4_ops *ops = p4_ops_find(test_device());
+    p4_device_info info;
+    int count = 0;
+    p4_rc rc = ops != NULL ? ops->list(&info, 1, &count) : FAIL("this build has no backend %s", test_device());
+    if (rc == P4_OK || getenv("P4_NEED_GPU") != NULL) {
+        EXPECT(rc == P4_OK, "%s", p4_last_error());
+        return true;
+    }
+    printf("skipped: %s\n", p4_last_error());
+    return false;
+}
+
 /* The specification's defaults, made to fit the small model and the text. */
 static inline void small_config(p4_config *config)
 {
@@ -77,7 +101,8 @@ static inline void small_config(p4_config *config)
     expect_set(config, "calibration_files", at("text.bin"));
     expect_set(config, "calibration_sequence_length", "16");
     expect_set(config, "calibration_batch_size", "8");
-    expect_set(config, "device", "cpu");
+    expect_set(config, "device", test_device());
+    expect_set(config, "mixed_precision", "false");
     expect_set(config, "threads_per_rank", "1");
     expect_set(config, "fine_tune_lr", "3e-3");
     expect_set(config, "warmup_steps", "2");

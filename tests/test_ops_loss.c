@@ -47,14 +47,30 @@ static float *random_logits(rig *r, int32_t *targets, int64_t N, int64_t V, doub
     return x;
 }
 
+/* Row lengths from V on: none to spare, the next multiple of 8 (wide accesses), an odd one. */
+static int64_t row_length(int64_t V, int kind)
+{
+    return kind == 0 ? V : kind == 1 ? (V + 7) / 8 * 8 + 8 : V + 3;
+}
+
+/* act [N, ld] with the rows of x [N, V]; the columns from V on are NaN. */
+static void *put_rows(rig *r, const float *x, int64_t N, int64_t V, int64_t ld)
+{
+    float *rows = rig_host(r, N * ld * 4);
+    for (int64_t i = 0; i < N * ld; i++) {
+        rows[i] = i % ld < V ? x[i / ld * V + i % ld] : NAN;
+    }
+    return rig_put_act(r, rows, N * ld);
+}
+
 static void check_cross_entropy(rig *r)
 {
-    for (int s = 0; s < 2 * SIZES; s++) {
-        int64_t N = sizes[s / 2][0], V = sizes[s / 2][1];
+    for (int s = 0; s < 6 * SIZES; s++) {
+        int64_t N = sizes[s / 6][0], V = sizes[s / 6][1], ld = row_length(V, s % 6 / 2);
         float scale = 1.0f / (float)N;
         int32_t *targets = rig_ids(r, N, 0, V - 1);
         float *x = random_logits(r, targets, N, V, s % 2 ? 20.0 : 1.0);
-        double *nll = rig_host(r, N * 8), *hit = rig_host(r, N * 8), *d = rig_host(r, N * V * 8);
+        double *nll = rig_host(r, N * 8), *hit = rig_host(r, N * 8), *d = rig_host(r, N * ld * 8);
         for (int64_t n = 0; n < N; n++) {
             if (targets[n] < 0) {
                 continue;
@@ -63,23 +79,23 @@ static void check_cross_entropy(rig *r)
             nll[n] = lse - (double)x[n * V + targets[n]];
             hit[n] = first_largest(x + n * V, V, targets[n]);
             for (int64_t v = 0; v < V; v++) {
-                d[n * V + v] = (exp((double)x[n * V + v] - lse) - (v == targets[n])) * (double)scale;
+                d[n * ld + v] = (exp((double)x[n * V + v] - lse) - (v == targets[n])) * (double)scale;
             }
         }
         float *d_nll = rig_put_f32(r, NULL, N), *d_hit = rig_put_f32(r, NULL, N),
               *plain = rig_put_f32(r, NULL, N);
-        void *logits = rig_put_act(r, x, N * V), *dlogits = rig_put_act(r, NULL, N * V);
+        void *logits = put_rows(r, x, N, V, ld), *dlogits = rig_put_act(r, NULL, N * ld);
         int32_t *d_targets = rig_put(r, targets, N * 4);
-        r->ops->cross_entropy(r->device, plain, NULL, NULL, logits, d_targets, N, V, scale);
-        r->ops->cross_entropy(r->device, d_nll, d_hit, dlogits, logits, d_targets, N, V, scale);
+        r->ops->cross_entropy(r->device, plain, NULL, NULL, logits, d_targets, N, V, ld, scale);
+        r->ops->cross_entropy(r->device, d_nll, d_hit, dlogits, logits, d_targets, N, V, ld, scale);
         double bound = 2e-6;
         expect_array("cross_entropy without gradient", rig_get_f32(r, plain, N), nll, N, bound, 1e-6);
         expect_array("cross_entropy", rig_get_f32(r, d_nll, N), nll, N, bound, 1e-6);
         expect_array("hit", rig_get_f32(r, d_hit, N), hit, N, 0.0, 0.0);
-        float *got = rig_get_act(r, dlogits, N * V);
-        expect_array("dlogits", got, d, N * V, 4.0 * r->eps + 2e-6, 1e-7 * (double)scale);
-        r->ops->cross_entropy(r->device, d_nll, d_hit, logits, logits, d_targets, N, V, scale);
-        EXPECT(memcmp(got, rig_get_act(r, logits, N * V), (size_t)(N * V) * 4) == 0,
+        float *got = rig_get_act(r, dlogits, N * ld);
+        expect_array("dlogits", got, d, N * ld, 4.0 * r->eps + 2e-6, 1e-7 * (double)scale);
+        r->ops->cross_entropy(r->device, d_nll, d_hit, logits, logits, d_targets, N, V, ld, scale);
+        EXPECT(memcmp(got, rig_get_act(r, logits, N * ld), (size_t)(N * ld) * 4) == 0,
                "in place gives other bits");
         rig_clear(r);
     }
@@ -91,15 +107,15 @@ static void check_nan(rig *r)
     int32_t target = 2;
     float *nll = rig_put_f32(r, NULL, 1);
     r->ops->cross_entropy(r->device, nll, NULL, NULL, rig_put_act(r, x, 3), rig_put(r, &target, 4), 1, 3,
-                          1.0f);
+                          3, 1.0f);
     EXPECT(isnan(rig_get_f32(r, nll, 1)[0]), "a NaN logit must show in the loss");
     rig_clear(r);
 }
 
 static void check_kl(rig *r)
 {
-    for (int s = 0; s < 2 * SIZES; s++) {
-        int64_t N = sizes[s / 2][0], V = sizes[s / 2][1];
+    for (int s = 0; s < 6 * SIZES; s++) {
+        int64_t N = sizes[s / 6][0], V = sizes[s / 6][1], ld = row_length(V, s % 6 / 2);
         int32_t *targets = rig_ids(r, N, 0, V - 1), *same = rig_ids(r, N, 0, V - 1);
         float *a = random_logits(r, targets, N, V, s % 2 ? 8.0 : 1.0), *b = random_logits(r, same, N, V, 1.0);
         double *want = rig_host(r, N * 8);
@@ -111,10 +127,10 @@ static void check_kl(rig *r)
             }
         }
         float *kl = rig_put_f32(r, NULL, N), *zero = rig_put_f32(r, NULL, N);
-        void *d_a = rig_put_act(r, a, N * V), *d_b = rig_put_act(r, b, N * V);
+        void *d_a = put_rows(r, a, N, V, ld), *d_b = put_rows(r, b, N, V, ld);
         int32_t *d_targets = rig_put(r, targets, N * 4);
-        r->ops->kl_divergence(r->device, kl, d_a, d_b, d_targets, N, V);
-        r->ops->kl_divergence(r->device, zero, d_a, d_a, d_targets, N, V);
+        r->ops->kl_divergence(r->device, kl, d_a, d_b, d_targets, N, V, ld);
+        r->ops->kl_divergence(r->device, zero, d_a, d_a, d_targets, N, V, ld);
         expect_array("kl_divergence", rig_get_f32(r, kl, N), want, N, 4e-6, 2e-6);
         double *nothing = rig_host(r, N * 8);
         expect_array("kl_divergence of equals", rig_get_f32(r, zero, N), nothing, N, 0.0, 1e-6);

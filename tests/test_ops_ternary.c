@@ -161,7 +161,7 @@ static void fill_row(rig *r, float *w, int64_t cols, int kind)
 
 static void check_rules(rig *r)
 {
-    static const int64_t widths[] = {1, 2, 4, 5, 63, 257, 1000, 5003};
+    static const int64_t widths[] = {1, 2, 4, 5, 63, 257, 1000, 5003, 5004};
     for (size_t s = 0; s < sizeof widths / sizeof widths[0]; s++) {
         int64_t cols = widths[s];
         for (int kind = 0; kind < KINDS; kind++) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Quantization speed of the peer: the two rules as PyTorch expressions on [4096, 4096] float32, on the CPU.
 
-Best of several runs, in ms and GB/s of the weight read once; with --ours the program tests/bench_ops is run
+Best of several runs, in ms and GB/s of the weight read once; with --ours the program tests/phase4_bench is run
 beside it with the same number of threads, and the ratios are printed. Both depend on what else the machine does:
 the runs alternate, and the best of each counts.
 
@@ -14,8 +14,8 @@ import subprocess
 import time
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--ours", help="the built bench_ops")
-parser.add_argument("--rows", type=int, default=4096, help="bench_ops knows 4096 only")
+parser.add_argument("--ours", help="the built phase4_bench")
+parser.add_argument("--rows", type=int, default=4096, help="phase4_bench ops --shape demo knows 4096 only")
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--rounds", type=int, default=3)
 arguments = parser.parse_args()
@@ -55,9 +55,10 @@ def time_peer(rule, w, runs):
 
 def time_ours(name):
     """Seconds of one op, without and with the report of its error."""
-    command = [arguments.ours, "cpu", str(arguments.threads), "quantize_" + name]
+    command = [arguments.ours, "ops", "--device", "cpu", "--shape", "demo", "--threads", str(arguments.threads),
+               "--filter", "quantize_" + name]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    lines = re.findall(r"^(quantize_\w+)\s+([\d.]+) ms", text, re.M)
+    lines = re.findall(r"^ops demo (quantize_\w+) .*\| ([\d.]+) ms,", text, re.M)
     return {op: float(milliseconds) / 1e3 for op, milliseconds in lines}
 
 

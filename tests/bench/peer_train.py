@@ -19,11 +19,12 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="Hugging Face directory")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--seq", type=int, default=512)
+    parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10, help="timed steps, after 2 to warm up")
-    parser.add_argument("--ste", choices=["none", "absmean", "exact"], default="none")
-    parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
+    parser.add_argument("--quantizer", choices=["none", "absmean", "exact"], default="none")
+    parser.add_argument("--optimizer", choices=["adamw", "mugrokfast"], default="adamw",
+                        help="mugrokfast: Muon for the matrices of blocks; Grokfast itself is off on both sides")
     return parser.parse_args()
 
 
@@ -101,8 +102,8 @@ def load_model(arguments):
     else:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(arguments.model), **options)
     model.config.use_cache = False
-    if arguments.ste != "none":
-        TernaryLinear.method = arguments.ste
+    if arguments.quantizer != "none":
+        TernaryLinear.method = arguments.quantizer
         for layer in model.model.layers:
             for module in layer.modules():
                 if type(module) is torch.nn.Linear:
@@ -111,7 +112,7 @@ def load_model(arguments):
 
 
 def make_optimizers(model, arguments):
-    muon = arguments.optimizer == "muon"
+    muon = arguments.optimizer == "mugrokfast"
     blocks = {id(p) for p in model.model.layers.parameters() if muon and p.ndim == 2}
     matrices = [p for p in model.parameters() if id(p) in blocks]
     others = [p for p in model.parameters() if id(p) not in blocks]
@@ -125,7 +126,7 @@ def main():
     torch.manual_seed(1)
     model = load_model(arguments)
     optimizers = make_optimizers(model, arguments)
-    ids = torch.randint(0, model.config.vocab_size, (arguments.batch, arguments.seq))
+    ids = torch.randint(0, model.config.vocab_size, (arguments.batch, arguments.length))
     seconds = []
     for _ in range(2 + arguments.steps):
         started = time.perf_counter()
@@ -135,10 +136,10 @@ def main():
             optimizer.step()
         model.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - started)
-    rates = sorted(arguments.batch * arguments.seq / s for s in seconds[2:])
+    rates = sorted(arguments.batch * arguments.length / s for s in seconds[2:])
     print(f"peer: {statistics.median(rates):.1f} tokens/s median ({rates[0]:.1f} to {rates[-1]:.1f}) of "
-          f"{arguments.steps} steps, PyTorch {torch.__version__}, {arguments.batch} x {arguments.seq}, "
-          f"{arguments.threads} threads, ste {arguments.ste}, {arguments.optimizer}")
+          f"{arguments.steps} steps, PyTorch {torch.__version__}, {arguments.batch} x {arguments.length}, "
+          f"{arguments.threads} threads, {arguments.quantizer}, {arguments.optimizer}")
 
 
 if __name__ == "__main__":

@@ -1,174 +1,140 @@
-/* phase4_bench - speed of whole pieces of work, to set beside a peer of tests/bench in one run.
+/* phase4_bench - speed of the ops and of whole pieces of work, to set beside a ceiling or a peer of tests/bench in one run.
  *
- *   phase4_bench train --model DIR [--batch 4] [--seq 512] [--threads N] [--steps 20] [--ste absmean|exact|none]
- *                      [--optimizer adamw|muon] [--grokfast] [--recompute]
- *   phase4_bench load  --model DIR
+ *   phase4_bench ops        [--shape llama|gpt2|demo] [--filter PART] [--batch B] [--length T]
+ *   phase4_bench ternarise  [--rows N] [--cols N]
+ *   phase4_bench muon       --model NAME|DIR
+ *   phase4_bench train      --model NAME|DIR [--batch B] [--micro M] [--length T] [--steps N]
+ *                           [--optimizer adamw|mugrokfast] [--grokfast] [--quantizer none|absmean|exact]
+ *                           [--activation-bits 0|8] [--zero-stage 0|2] [--recompute]
+ *   phase4_bench load       --model DIR
+ *   all: [--device auto|cuda|cpu] [--threads N] [--fp32]
  *
- * train: one optimizer step (forward, backward, optimizer, requantizing) on random tokens; tokens/s, median of the steps after
- * two warm-up steps. load: opening and reading every weight once, MB/s. */
+ * ops: every operation of the table. ternarise: [65536, 8192] bf16 to codes (on the CPU [4096, 4096]). muon: the update of
+ * all block matrices. train: one optimizer step (forward, backward, optimizer, requantizing) on random tokens; B counts over
+ * all ranks under mpirun. load: every weight read once. NAME: llama1b, gpt2 or demo (tests/bench/models), random weights.
+ * What a line says: bench/phase4/bench.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "rng.h"
-#include "trainer.h"
+#include "phase4/bench.h"
 
-typedef struct arguments {
-    const char *mode, *model;
-    int64_t batch, seq, steps;
-    int threads;
-    p4_quantizer ste;
-    p4_optimizer optimizer;
-    bool grokfast, recompute;
-} arguments;
+static const struct {
+    const char *name;
+    p4_rc (*run)(const bench_options *o);
+    bool needs_model;
+} commands[] = {{"ops", bench_ops, false},
+                {"ternarise", bench_ternarise, false},
+                {"muon", bench_muon, true},
+                {"train", bench_train, true},
+                {"load", bench_load, true}};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: phase4_bench train|load --model DIR [--batch N] [--seq N] [--threads N] [--steps N]\n"
-                    "       [--ste absmean|exact|none] [--optimizer adamw|muon] [--grokfast] [--recompute]\n");
+    fprintf(stderr,
+            "usage: phase4_bench ops|ternarise|muon|train|load [--device auto|cuda|cpu] [--threads N] [--fp32]\n"
+            "       [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] [--model NAME|DIR] [--batch B]\n"
+            "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
+            "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2] [--recompute]\n");
     return P4_E_INPUT;
 }
 
-static bool parse_value(arguments *a, const char *key, const char *value)
+/* The place of a word in a NULL-ended list, or -1. */
+static int find_word(const char *const *words, const char *word)
 {
-    static const char *const quantizers[] = {"absmean", "exact", "none"};
-    if (strcmp(key, "--model") == 0) {
-        a->model = value;
-    } else if (strcmp(key, "--batch") == 0) {
-        a->batch = atoll(value);
-    } else if (strcmp(key, "--seq") == 0) {
-        a->seq = atoll(value);
-    } else if (strcmp(key, "--steps") == 0) {
-        a->steps = atoll(value);
-    } else if (strcmp(key, "--threads") == 0) {
-        a->threads = atoi(value);
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], word) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* Options that are one of a few words, in the order of their enumerations. */
+static bool parse_word(bench_options *o, const char *key, const char *value)
+{
+    static const char *const devices[] = {"auto", "cuda", "cpu", NULL}, *const optimizers[] = {"mugrokfast", "adamw", NULL},
+                             *const quantizers[] = {"absmean", "exact", "none", NULL};
+    int at = -1;
+    if (strcmp(key, "--device") == 0) {
+        at = find_word(devices, value);
+        o->device = value;
     } else if (strcmp(key, "--optimizer") == 0) {
-        a->optimizer = strcmp(value, "muon") == 0 ? P4_OPTIMIZER_MUGROKFAST : P4_OPTIMIZER_ADAMW;
-    } else if (strcmp(key, "--ste") == 0) {
-        for (int i = 0; i < 3; i++) {
-            a->ste = strcmp(value, quantizers[i]) == 0 ? (p4_quantizer)i : a->ste;
-        }
-    } else {
-        return false;
+        at = find_word(optimizers, value);
+        o->optimizer = (p4_optimizer)at;
+    } else if (strcmp(key, "--quantizer") == 0) {
+        at = find_word(quantizers, value);
+        o->quantizer = (p4_quantizer)at;
+    } else if (strcmp(key, "--model") == 0 || strcmp(key, "--shape") == 0 || strcmp(key, "--filter") == 0) {
+        const char **to = key[2] == 'm' ? &o->model : key[2] == 's' ? &o->shape : &o->filter;
+        *to = value;
+        at = 0;
     }
-    return true;
+    return at >= 0;
 }
 
-static bool parse(arguments *a, int argc, char **argv)
+static bool parse_number(bench_options *o, const char *key, const char *value)
 {
-    *a = (arguments){.mode = argc > 1 ? argv[1] : "", .batch = 4, .seq = 512, .steps = 20, .ste = P4_QUANTIZER_EXACT};
+    int64_t number = atoll(value), activation_bits = o->activation_bits, zero_stage = o->zero_stage, threads = o->threads;
+    const struct {
+        const char *key;
+        int64_t *to;
+    } numbers[] = {{"--batch", &o->batch}, {"--micro", &o->micro},       {"--length", &o->length},
+                   {"--steps", &o->steps}, {"--rows", &o->rows},         {"--cols", &o->cols},
+                   {"--threads", &threads}, {"--zero-stage", &zero_stage}, {"--activation-bits", &activation_bits}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (strcmp(key, numbers[i].key) == 0 && number >= 0 && number < 1 << 30) {
+            *numbers[i].to = number;
+            o->activation_bits = (int)activation_bits;
+            o->zero_stage = (int)zero_stage;
+            o->threads = (int)threads;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse(bench_options *o, int argc, char **argv)
+{
+    *o = (bench_options){.device = "auto",
+                         .shape = "demo",
+                         .filter = "",
+                         .steps = 10,
+                         .zero_stage = 2,
+                         .quantizer = P4_QUANTIZER_EXACT,
+                         .optimizer = P4_OPTIMIZER_ADAMW};
     for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--grokfast") == 0) {
-            a->grokfast = true;
-        } else if (strcmp(argv[i], "--recompute") == 0) {
-            a->recompute = true;
-        } else if (i + 1 >= argc || !parse_value(a, argv[i], argv[i + 1])) {
-            return false;
-        } else {
+        bool *flag = strcmp(argv[i], "--grokfast") == 0    ? &o->grokfast
+                     : strcmp(argv[i], "--recompute") == 0 ? &o->recompute
+                     : strcmp(argv[i], "--fp32") == 0      ? &o->fp32
+                                                           : NULL;
+        if (flag != NULL) {
+            *flag = true;
+        } else if (i + 1 < argc && (parse_word(o, argv[i], argv[i + 1]) || parse_number(o, argv[i], argv[i + 1]))) {
             i++;
+        } else {
+            fprintf(stderr, "phase4_bench: %s is not understood\n", argv[i]);
+            return false;
         }
     }
-    return a->model != NULL && a->batch > 0 && a->seq > 1 && a->steps > 0;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static p4_rc random_windows(p4_windows *windows, int64_t count, int64_t T, int64_t V)
-{
-    p4_rng rng = {.seed = 1, .stream = 1};
-    *windows = (p4_windows){.count = count, .T = T};
-    windows->ids = p4_alloc((size_t)(count * T), sizeof *windows->ids);
-    for (int64_t i = 0; windows->ids != NULL && i < count * T; i++) {
-        windows->ids[i] = (int32_t)p4_rng_below(&rng, (uint64_t)V);
-    }
-    return windows->ids != NULL ? P4_OK : P4_E_SYSTEM;
-}
-
-static p4_rc bench_train(p4_job *job, const arguments *a)
-{
-    enum { WARM_UP = 2 };
-    p4_rc rc = P4_OK;
-    p4_trainer trainer = {0};
-    double *seconds = p4_alloc((size_t)a->steps, sizeof *seconds);
-    TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(random_windows(&job->train, a->batch * (a->steps + WARM_UP), a->seq, job->hf.model.arch.V));
-    TRY(p4_trainer_open(&trainer, job));
-    for (int64_t step = 0; step < a->steps + WARM_UP; step++) {
-        p4_step_result result;
-        TRY(p4_trainer_step(&trainer, step, &result));
-        if (step >= WARM_UP) {
-            seconds[step - WARM_UP] = result.seconds;
-        }
-    }
-    qsort(seconds, (size_t)a->steps, sizeof *seconds, ascending);
-    double tokens = (double)(a->batch * a->seq);
-    p4_trainer_memory bytes = p4_trainer_bytes(&trainer);
-    if (job->dist->rank == 0) {
-        printf("train %s: %.0f tokens/s median (best %.0f), %lld x %lld tokens a step, %s\n", a->model,
-               tokens / seconds[a->steps / 2], tokens / seconds[0], (long long)a->batch, (long long)a->seq,
-               job->ops->describe(job->device));
-        printf("memory MiB: masters and optimizer %.1f, codes %.1f, activations %.1f\n",
-               (double)bytes.masters_bytes / 1048576.0, (double)bytes.codes_bytes / 1048576.0,
-               (double)bytes.activations_bytes / 1048576.0);
-    }
-done:
-    p4_trainer_close(&trainer);
-    free(seconds);
-    return rc;
-}
-
-static p4_rc bench_load(p4_job *job)
-{
-    p4_rc rc = P4_OK;
-    double started_s = p4_now_s(), bytes = 0;
-    for (int64_t i = 0; i < job->hf.model.params_count; i++) {
-        const p4_weight *w = &job->hf.model.weights[i];
-        CHECK(p4_weight_find_nonfinite(w) < 0, "tensor %s is not finite", job->hf.model.params[i].name);
-        bytes += (double)(w->rows * w->cols * p4_dtype_bytes(w->dtype));
-    }
-    double elapsed_s = p4_now_s() - started_s;
-    printf("load %s: %.1f MB/s (%.1f MB in %.3f s)\n", job->hf.path, bytes / 1e6 / elapsed_s, bytes / 1e6, elapsed_s);
-done:
-    return rc;
+    return o->steps > 0;
 }
 
 int main(int argc, char **argv)
 {
-    p4_rc rc = P4_OK;
-    arguments a;
-    p4_dist dist = {0};
-    if (!parse(&a, argc, argv)) {
+    bench_options o;
+    if (argc < 2 || !parse(&o, argc, argv)) {
         return usage();
     }
-    p4_job *job = p4_alloc(1, sizeof *job);
-    TRY(job != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_dist_open(&dist, 600));
-    p4_config_recipe(&job->config, P4_RECIPE_QUALITY);
-    snprintf(job->config.model_path, sizeof job->config.model_path, "%s", a.model);
-    job->config.quantizer = a.ste;
-    job->config.optimizer = a.optimizer;
-    job->config.enable_grokfast = a.grokfast;
-    job->config.recompute = a.recompute;
-    job->config.threads_per_rank = a.threads;
-    job->config.fine_tune_epochs = 1;
-    job->config.calibration_batch_size = (int32_t)a.batch;
-    job->config.calibration_sequence_length = (int32_t)a.seq;
-    job->dist = &dist;
-    TRY(p4_job_open_device(job));
-    TRY(p4_job_open_model(job));
-    TRY(strcmp(a.mode, "train") == 0 ? bench_train(job, &a) : strcmp(a.mode, "load") == 0 ? bench_load(job) : P4_E_INPUT);
-done:
-    if (rc != P4_OK) {
-        fprintf(stderr, "phase4_bench: %s\n", p4_last_error());
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0 && (o.model != NULL || !commands[i].needs_model)) {
+            p4_rc rc = commands[i].run(&o);
+            if (rc != P4_OK) {
+                fprintf(stderr, "phase4_bench: %s\n", p4_last_error());
+            }
+            return (int)rc;
+        }
     }
-    if (job != NULL) {
-        p4_job_close(job);
-        free(job);
-    }
-    p4_dist_close(&dist);
-    return (int)rc;
+    return usage();
 }

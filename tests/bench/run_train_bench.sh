@@ -7,13 +7,14 @@
 # BENCH_PROGRAM   the built phase4_bench
 # MODEL_DIR       Hugging Face directory (docs-llama-8M's shapes are what the project quotes)
 # ROUNDS          how often each runs, 3
-# OPTIONS         go to both; none: --batch 4 --seq 512 --threads 2 --steps 10 --ste exact --optimizer muon
+# OPTIONS         go to both; none: --batch 4 --length 512 --threads 2 --steps 10 --quantizer exact
+#                 --optimizer mugrokfast (without Grokfast)
 # PYTHON          environment: the interpreter that has torch and transformers, python3
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 if [ $# -lt 2 ]; then
-    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 bench=$1
@@ -24,7 +25,7 @@ case ${1:-} in
     [0-9]*) rounds=$1; shift ;;
 esac
 python=${PYTHON:-python3}
-[ $# -gt 0 ] || set -- --batch 4 --seq 512 --threads 2 --steps 10 --ste exact --optimizer muon
+[ $# -gt 0 ] || set -- --batch 4 --length 512 --threads 2 --steps 10 --quantizer exact --optimizer mugrokfast
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -49,7 +50,7 @@ median() {
 
 round=0
 while [ "$round" -lt "$rounds" ]; do
-    measure ours "$bench" train --model "$model" "$@"
+    measure ours "$bench" train --device cpu --model "$model" "$@"
     measure peer "$python" "$here/peer_train.py" --model "$model" "$@"
     round=$((round + 1))
 done

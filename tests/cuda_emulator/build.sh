@@ -17,6 +17,7 @@ done
 objects=""
 for f in "$here"/*_cuda.cu "$here"/*_cuda_90a.cu; do
     name=$(basename "$f" .cu)
+    case $name in *_import_cuda) continue ;; esac # the emulator is the library
     if [ ! -f "$out/$name.o" ] || [ "$f" -nt "$out/$name.o" ] || [ "$here/cuda.cuh" -nt "$out/$name.o" ] || [ -n "$EMU_ALL" ]; then
         python3 "$emu/translate.py" "$f" "$out/$name.cpp"
         g++ $flags $(echo "$cpp" | sed "s#-I$here #-I$out -I$here #") -c "$out/$name.cpp" -o "$out/$name.o"
@@ -24,7 +25,7 @@ for f in "$here"/*_cuda.cu "$here"/*_cuda_90a.cu; do
     objects="$objects $out/$name.o"
 done
 g++ $flags $cpp -c "$emu/emu.cpp" -o "$out/emu.o"
-for f in "$root"/kernels/*.c "$root"/src/base.c "$root"/src/progress.c "$root"/src/tensor.c "$root"/src/arena.c "$root"/src/rng.c; do
+for f in "$root"/kernels/*.c "$root"/src/base.c "$root"/src/progress.c "$root"/src/tensor.c "$root"/src/arena.c "$root"/src/rng.c "$root"/src/import.c; do
     name=$(basename "$f" .c)
     gcc $flags $c -c "$f" -o "$out/$name.o"
     objects="$objects $out/$name.o"

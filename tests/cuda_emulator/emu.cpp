@@ -1,11 +1,17 @@
-/* The emulator: fibres for the threads of a block, memory and cuBLASLt by plain loops. EMU_ORDER=reverse runs threads and
- * blocks from the last to the first: results that then differ depend on a race. */
+/* The emulator: fibres for the threads of a block, memory and cuBLASLt by plain loops. EMU_ORDER=1 runs threads and
+ * blocks from the last to the first: results that then differ depend on a race.
+ *
+ * EMU_GUARD=1: device memory may be touched by kernels, copies and products only; host code that reads or writes it ends
+ * the program, with its calls. Copies check which side of the bus each address is on. */
 #include "emu.h"
 #include <cublasLt.h>
 #include <cuda.h>
-#include <sys/mman.h>
+#include <execinfo.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <vector>
 
 emu_thread *emu_now;
@@ -102,6 +108,65 @@ static void run_block(int count)
     }
 }
 
+/* --- device memory: one range of addresses, closed to the host ---------------------------------------------------------- */
+
+static const size_t GUARD_BYTES = (size_t)1 << 36, PAGE = 4096;
+static char *guard_base;
+static size_t guard_used;
+static int guard_open; /* depth */
+static std::vector<std::pair<size_t, size_t>> guard_free, guard_taken; /* at, bytes */
+
+static bool on_device(const void *p) { return guard_base && (const char *)p >= guard_base && (const char *)p < guard_base + GUARD_BYTES; }
+static void guard_fault(int, siginfo_t *info, void *)
+{
+    void *calls[64];
+    fprintf(stderr, "emulator: %s at %p\n", on_device(info->si_addr) ? "host code touched device memory" : "bad address", info->si_addr);
+    backtrace_symbols_fd(calls, backtrace(calls, 64), 2);
+    _exit(139);
+}
+static bool guarded()
+{
+    static const bool wanted = getenv("EMU_GUARD") && *getenv("EMU_GUARD");
+    if (wanted && !guard_base) {
+        struct sigaction action = {};
+        action.sa_sigaction = guard_fault;
+        action.sa_flags = SA_SIGINFO;
+        sigaction(SIGSEGV, &action, NULL);
+        guard_base = (char *)mmap(NULL, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    }
+    return wanted;
+}
+emu_access::emu_access() { if (guard_base && guard_open++ == 0) mprotect(guard_base, guard_used, PROT_READ | PROT_WRITE); }
+emu_access::~emu_access() { if (guard_base && --guard_open == 0) mprotect(guard_base, guard_used, PROT_NONE); }
+static cudaError_t guard_take(void **p, size_t n)
+{
+    n = (n + PAGE - 1) / PAGE * PAGE;
+    for (size_t i = 0; i < guard_free.size(); i++)
+        if (guard_free[i].second == n) {
+            *p = guard_base + guard_free[i].first;
+            guard_taken.push_back(guard_free[i]);
+            guard_free.erase(guard_free.begin() + i);
+            return cudaSuccess;
+        }
+    if (n > GUARD_BYTES - guard_used) return cudaErrorMemoryAllocation;
+    *p = guard_base + guard_used;
+    guard_taken.push_back({guard_used, n});
+    guard_used += n;
+    return cudaSuccess;
+}
+static cudaError_t guard_give(void *p)
+{
+    for (size_t i = 0; i < guard_taken.size(); i++)
+        if (guard_base + guard_taken[i].first == p) {
+            emu_access access;
+            madvise(p, guard_taken[i].second, MADV_DONTNEED);
+            guard_free.push_back(guard_taken[i]);
+            guard_taken.erase(guard_taken.begin() + i);
+            return cudaSuccess;
+        }
+    return cudaErrorInvalidValue;
+}
+
 static cudaError_t last;
 void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, int cluster)
 {
@@ -112,6 +177,7 @@ void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t sh
         return;
     }
     static const bool reverse = getenv("EMU_ORDER") && *getenv("EMU_ORDER");
+    emu_access access;
     emu_thread *outer = emu_now;
     running = &body;
     int64_t blocks = (int64_t)grid.x * grid.y * grid.z / cluster;
@@ -151,23 +217,56 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) { memset(p, 0, sizeo
 cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) { *v = a == cudaDevAttrMultiProcessorCount ? 132 : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 << 10 : 0; return cudaSuccess; }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, const void *, int, size_t, unsigned) { *blocks = 2; return cudaSuccess; }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { *s = (cudaStream_t)&last; return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { *e = (cudaEvent_t)&last; return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 /* exactly `bytes` usable when the address sanitizer watches: rounded to 256 only in alignment */
-cudaError_t cudaMalloc(void **p, size_t n) { return posix_memalign(p, 256, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
-cudaError_t cudaFree(void *p) { free(p); return cudaSuccess; }
-cudaError_t cudaMallocHost(void **p, size_t n) { return cudaMalloc(p, n); }
-cudaError_t cudaHostAlloc(void **p, size_t n, unsigned) { return cudaMalloc(p, n); }
+cudaError_t cudaMalloc(void **p, size_t n) { return guarded() ? guard_take(p, n) : posix_memalign(p, 256, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
+cudaError_t cudaFree(void *p)
+{
+    if (on_device(p)) return guard_give(p);
+    free(p);
+    return cudaSuccess;
+}
+cudaError_t cudaMallocHost(void **p, size_t n) { return posix_memalign(p, 256, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned) { return cudaMallocHost(p, n); }
 cudaError_t cudaFreeHost(void *p) { free(p); return cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t *a, size_t *b) { *a = *b = 1u << 30; return cudaSuccess; }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t) { memmove(to, from, n); return cudaSuccess; }
-cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind) { memmove(to, from, n); return cudaSuccess; }
-cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t) { memset(to, v, n); return cudaSuccess; }
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind, cudaStream_t)
+{
+    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (guard_base && n && (on_device(to) != to_device || on_device(from) != from_device)) {
+        fprintf(stderr, "emulator: a copy of kind %d from %s to %s\n", (int)kind, on_device(from) ? "device" : "host", on_device(to) ? "device" : "host");
+        abort();
+    }
+    emu_access access;
+    memmove(to, from, n);
+    return cudaSuccess;
+}
+cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind kind) { return cudaMemcpyAsync(to, from, n, kind, 0); }
+cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t)
+{
+    emu_access access;
+    if (v == 0 && n >= (1u << 20) && on_device(to)) { /* pages that nobody wrote stay away */
+        size_t skip = (PAGE - (uintptr_t)to % PAGE) % PAGE, whole = (n - skip) / PAGE * PAGE;
+        memset(to, 0, skip);
+        madvise((char *)to + skip, whole, MADV_DONTNEED);
+        memset((char *)to + skip + whole, 0, n - skip - whole);
+    } else {
+        memset(to, v, n);
+    }
+    return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return cudaSuccess; }
 
 /* Descriptions of tiles, as tests/cuda_emulator/sm90.cuh reads them. */
 struct map { const void *data; uint64_t cols, rows, row_bytes; uint32_t box_cols, box_rows; };
@@ -188,7 +287,7 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **to, unsign
 }
 
 struct product { bool whole; cublasOperation_t a, b; uint32_t epilogue; const void *bias; };
-struct layout { cudaDataType type; uint64_t rows, cols; int64_t ld; };
+struct layout { cudaDataType type; int32_t batch; uint64_t rows, cols; int64_t ld, stride; };
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) { *h = (cublasLtHandle_t)&last; return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
 const char *cublasLtGetStatusString(cublasStatus_t) { return "a cuBLASLt error"; }
@@ -213,8 +312,18 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
 }
 cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t m, size_t, cudaDataType t, uint64_t r, uint64_t c, int64_t ld)
 {
-    *(layout *)m = {t, r, c, ld};
+    *(layout *)m = {t, 1, r, c, ld, 0};
     return ld >= (int64_t)r ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t m, cublasLtMatrixLayoutAttribute_t what, const void *from, size_t n)
+{
+    layout *l = (layout *)m;
+    switch (what) {
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: memcpy(&l->batch, from, n); break;
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: memcpy(&l->stride, from, n); break;
+    default: return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t p, size_t n) { memset(p, 0, n); return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t, const void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
@@ -229,10 +338,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     uint64_t m = p->a ? a->cols : a->rows, k = p->a ? a->rows : a->cols, n = p->b ? b->rows : b->cols, k2 = p->b ? b->cols : b->rows;
     memset(r, 0, sizeof *r);
     *found = 1;
-    return m == c->rows && n == c->cols && k == k2 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+    return m == c->rows && n == c->cols && k == k2 && a->batch == c->batch && b->batch == c->batch ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const void *alpha, const void *A, cublasLtMatrixLayout_t la, const void *B, cublasLtMatrixLayout_t lb, const void *beta, const void *C, cublasLtMatrixLayout_t lc, void *D, cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t)
 {
+    emu_access access;
     product *p = (product *)dd;
     layout *a = (layout *)la, *b = (layout *)lb, *c = (layout *)lc;
     int64_t m = (int64_t)c->rows, n = (int64_t)c->cols, k = (int64_t)(p->a ? a->rows : a->cols);
@@ -250,15 +360,22 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const v
         return CUBLAS_STATUS_SUCCESS;
     }
     float al = *(const float *)alpha, be = *(const float *)beta;
-    for (int64_t j = 0; j < n; j++) {
-        for (int64_t i = 0; i < m; i++) {
-            float sum = 0.0f;
-            for (int64_t l = 0; l < k; l++)
-                sum += at(A, a->type, p->a ? l + i * a->ld : i + l * a->ld) * at(B, b->type, p->b ? j + l * b->ld : l + j * b->ld);
-            float v = al * sum + (be != 0.0f ? be * at(C, c->type, i + j * c->ld) : 0.0f);
-            if (p->epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p->bias, c->type, i);
-            if (c->type == CUDA_R_32F) ((float *)D)[i + j * c->ld] = v;
-            else ((__nv_bfloat16 *)D)[i + j * c->ld] = __float2bfloat16_rn(v);
+    std::vector<float> x((size_t)(m * k)), y((size_t)(n * k)); /* op(A) and op(B), the inner dimension last */
+    for (int64_t one = 0; one < c->batch; one++) {
+        int64_t to = one * c->stride;
+        for (int64_t l = 0; l < k; l++) {
+            for (int64_t i = 0; i < m; i++) x[i * k + l] = at(A, a->type, one * a->stride + (p->a ? l + i * a->ld : i + l * a->ld));
+            for (int64_t j = 0; j < n; j++) y[j * k + l] = at(B, b->type, one * b->stride + (p->b ? j + l * b->ld : l + j * b->ld));
+        }
+        for (int64_t j = 0; j < n; j++) {
+            for (int64_t i = 0; i < m; i++) {
+                float sum = 0.0f;
+                for (int64_t l = 0; l < k; l++) sum += x[i * k + l] * y[j * k + l];
+                float v = al * sum + (be != 0.0f ? be * at(C, c->type, to + i + j * c->ld) : 0.0f);
+                if (p->epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p->bias, c->type, i);
+                if (c->type == CUDA_R_32F) ((float *)D)[to + i + j * c->ld] = v;
+                else ((__nv_bfloat16 *)D)[to + i + j * c->ld] = __float2bfloat16_rn(v);
+            }
         }
     }
     return CUBLAS_STATUS_SUCCESS;

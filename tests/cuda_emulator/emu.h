@@ -34,6 +34,7 @@ template <typename F> void emu_launch(F body, dim3 grid, dim3 block, size_t shar
     emu_run(body, grid, block, shared);
 }
 void *emu_dynamic_shared();
+struct emu_access { emu_access(); ~emu_access(); }; /* while one lives, device memory is open (EMU_GUARD) */
 void emu_block_barrier();
 void emu_warp_barrier(unsigned mask);
 void *emu_warp_slots(); /* 32 x 16 bytes of this warp */

@@ -8,6 +8,7 @@ struct DeviceRadixSort {
     static cudaError_t SortPairs(void *temp, size_t &bytes, const K *in, K *out, const V *vin, V *vout, int n, int, int end_bit, cudaStream_t)
     {
         if (!temp) { bytes = 1000; return cudaSuccess; }
+        emu_access access;
         std::vector<int> order(n);
         std::iota(order.begin(), order.end(), 0);
         K mask = (K)((1ll << end_bit) - 1);

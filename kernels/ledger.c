@@ -1,0 +1,37 @@
+#include "ledger.h"
+
+#include <stdlib.h>
+
+p4_rc p4_ledger_add(p4_ledger *ledger, const void *memory, int64_t bytes)
+{
+    if (ledger->count == ledger->capacity) {
+        int64_t capacity = p4_max_i64(64, 2 * ledger->capacity);
+        p4_ledger_entry *entries = p4_resize(ledger->entries, (size_t)capacity, sizeof *entries);
+        if (entries == NULL) {
+            return P4_E_SYSTEM;
+        }
+        ledger->entries = entries;
+        ledger->capacity = capacity;
+    }
+    ledger->entries[ledger->count++] = (p4_ledger_entry){memory, bytes};
+    ledger->held_bytes += bytes;
+    ledger->peak_bytes = p4_max_i64(ledger->peak_bytes, ledger->held_bytes);
+    return P4_OK;
+}
+
+void p4_ledger_remove(p4_ledger *ledger, const void *memory)
+{
+    for (int64_t i = ledger->count - 1; i >= 0; i--) { /* what was taken last usually goes first */
+        if (ledger->entries[i].memory == memory) {
+            ledger->held_bytes -= ledger->entries[i].bytes;
+            ledger->entries[i] = ledger->entries[--ledger->count];
+            return;
+        }
+    }
+}
+
+void p4_ledger_close(p4_ledger *ledger)
+{
+    free(ledger->entries);
+    *ledger = (p4_ledger){0};
+}

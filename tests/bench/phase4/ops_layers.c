@@ -1,0 +1,68 @@
+/* ops_layers.c - norms, MLP activations, embeddings, losses and calibration. */
+#include "ops_bench.h"
+
+OP(rmsnorm, ops->add_norm_forward(device, P4_RMSNORM, ACT(Y0, x->N *x->arch.C), ACT(Y1, x->N *x->arch.C), NULL,
+                                  F32(F1, x->N), ACT(X0, x->N *x->arch.C), ACT(X1, x->N *x->arch.C),
+                                  F32(F0, x->arch.C), NULL, x->N, x->arch.C, 1e-5f))
+OP(layernorm, ops->add_norm_forward(device, P4_LAYERNORM, ACT(Y0, x->N *x->arch.C), ACT(Y1, x->N *x->arch.C),
+                                    F32(F1, x->N), F32(F2, x->N), ACT(X0, x->N *x->arch.C), ACT(X1, x->N *x->arch.C),
+                                    F32(F0, x->arch.C), F32(F0, x->arch.C), x->N, x->arch.C, 1e-5f))
+OP(rmsnorm_backward, ops->norm_backward(device, P4_RMSNORM, ACT(Y0, x->N *x->arch.C), F32(F1, x->arch.C), NULL,
+                                        ACT(X0, x->N *x->arch.C), ACT(X1, x->N *x->arch.C), NULL, F32(F3, x->N),
+                                        F32(F0, x->arch.C), x->N, x->arch.C))
+OP(layernorm_backward,
+   ops->norm_backward(device, P4_LAYERNORM, ACT(Y0, x->N *x->arch.C), F32(F1, x->arch.C), F32(F2, x->arch.C),
+                      ACT(X0, x->N *x->arch.C), ACT(X1, x->N *x->arch.C), F32(F0, x->N), F32(F3, x->N),
+                      F32(F0, x->arch.C), x->N, x->arch.C))
+OP(add, ops->add(device, ACT(Y0, x->N *x->arch.C), ACT(X0, x->N *x->arch.C), ACT(X1, x->N *x->arch.C), x->N *x->arch.C))
+OP(swiglu_forward, ops->swiglu_forward(device, ACT(Y0, x->N *x->arch.F), ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
+OP(swiglu_backward, ops->swiglu_backward(device, ACT(Y0, 2 * x->N * x->arch.F), ACT(X1, x->N *x->arch.F),
+                                         ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
+OP(gelu_forward, ops->gelu_forward(device, ACT(Y0, x->N *x->arch.F), ACT(X0, x->N *x->arch.F), x->N *x->arch.F))
+OP(gelu_backward, ops->gelu_backward(device, ACT(Y0, x->N *x->arch.F), ACT(X1, x->N *x->arch.F),
+                                     ACT(X0, x->N *x->arch.F), x->N *x->arch.F))
+OP(embed_forward, p4_weight token = {.dtype = P4_F32, .rows = x->arch.V, .cols = x->arch.C};
+   token.data = F32(F0, x->arch.V *x->arch.C);
+   ops->embed_forward(device, ACT(Y0, x->N *x->arch.C), x->ids, &token, NULL, x->B, x->T, x->arch.C))
+OP(embed_backward, ops->embed_backward(device, F32(F1, x->arch.V *x->arch.C), NULL, x->ids, ACT(X0, x->N *x->arch.C),
+                                       x->B, x->T, x->arch.C, x->arch.V))
+OP(cross_entropy, ops->cross_entropy(device, F32(F1, x->NV), F32(F2, x->NV), ACT(Y0, x->NV *x->arch.V),
+                                     ACT(X0, x->NV *x->arch.V), x->ids, x->NV, x->arch.V, x->arch.V, 1e-3f))
+OP(cross_entropy_nll, ops->cross_entropy(device, F32(F1, x->NV), NULL, NULL, ACT(X0, x->NV *x->arch.V), x->ids, x->NV,
+                                         x->arch.V, x->arch.V, 1e-3f))
+OP(kl_divergence, ops->kl_divergence(device, F32(F1, x->NV), ACT(X0, x->NV *x->arch.V), ACT(X1, x->NV *x->arch.V),
+                                     x->ids, x->NV, x->arch.V, x->arch.V))
+OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, ACT(X0, x->N *x->arch.F), x->N, x->arch.F))
+OP(moments, ops->moments(device, (p4_moments *)(void *)x->sums, ACT(X0, x->N *x->arch.F), x->N, x->arch.F, x->arch.F))
+OP(act_to_f32, ops->act_to_f32(device, F32(F1, x->arch.V *x->arch.C), ACT(X0, x->arch.V *x->arch.C),
+                               x->arch.V *x->arch.C))
+OP(f32_to_act, ops->f32_to_act(device, ACT(Y0, x->arch.V *x->arch.C), F32(F0, x->arch.V *x->arch.C),
+                               x->arch.V *x->arch.C))
+OP(zero, ops->zero(device, ACT(Y0, x->N *x->arch.C), ops_acts(x, x->N *x->arch.C)))
+
+/* Each array once, whatever the op computes of it. */
+void ops_layer_cases(ops_bench *x)
+{
+    double A = (double)ops_acts(x, 1), N = (double)x->N, V = (double)x->arch.V;
+    double C = A * N * (double)x->arch.C, F = A * N * (double)x->arch.F, logits = A * (double)x->NV * V;
+    double touched = 4.0 * (double)x->arch.C * (N < V ? N : V); /* rows of the embedding, fp32 */
+    ops_case(x, run_rmsnorm, 0.0, 4.0 * C, "add_rmsnorm");
+    ops_case(x, run_layernorm, 0.0, 4.0 * C, "add_layernorm");
+    ops_case(x, run_rmsnorm_backward, 0.0, 4.0 * C, "rmsnorm_backward");
+    ops_case(x, run_layernorm_backward, 0.0, 4.0 * C, "layernorm_backward");
+    ops_case(x, run_add, 0.0, 3.0 * C, "add");
+    ops_case(x, run_swiglu_forward, 0.0, 3.0 * F, "swiglu_forward");
+    ops_case(x, run_swiglu_backward, 0.0, 5.0 * F, "swiglu_backward");
+    ops_case(x, run_gelu_forward, 0.0, 2.0 * F, "gelu_forward");
+    ops_case(x, run_gelu_backward, 0.0, 3.0 * F, "gelu_backward");
+    ops_case(x, run_embed_forward, 0.0, C + touched, "embed_forward");
+    ops_case(x, run_embed_backward, 0.0, C + 2.0 * touched, "embed_backward");
+    ops_case(x, run_cross_entropy, 0.0, 2.0 * logits, "cross_entropy");
+    ops_case(x, run_cross_entropy_nll, 0.0, logits, "cross_entropy_nll");
+    ops_case(x, run_kl_divergence, 0.0, 2.0 * logits, "kl_divergence");
+    ops_case(x, run_channel_sum_sq, 0.0, F, "channel_sum_sq");
+    ops_case(x, run_moments, 0.0, F, "moments");
+    ops_case(x, run_act_to_f32, 0.0, (A + 4.0) * V * (double)x->arch.C, "act_to_f32");
+    ops_case(x, run_f32_to_act, 0.0, (A + 4.0) * V * (double)x->arch.C, "f32_to_act");
+    ops_case(x, run_zero, 0.0, C, "zero");
+}

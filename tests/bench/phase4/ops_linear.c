@@ -1,0 +1,94 @@
+/* ops_linear.c - matrix products, attention and what goes with them. */
+#include "ops_bench.h"
+
+OP(forward, ops->linear_forward(device, ACT(Y0, x->N *x->out), ACT(X0, x->N *x->in), ACT(X1, x->in *x->out), NULL, x->N,
+                                x->in, x->out))
+OP(backward_input, ops->linear_backward_input(device, ACT(Y0, x->N *x->in), ACT(X0, x->N *x->out),
+                                              ACT(X1, x->in *x->out), x->N, x->in, x->out, false))
+OP(backward_weight,
+   ops->linear_backward_weight(device, F32(F1, x->in *x->out), ACT(X0, x->N *x->out), x->out, ACT(X1, x->N *x->in), x->N,
+                               x->in, x->out, true))
+OP(forward_head, ops->linear_forward(device, ACT(Y0, x->NV *x->out), ACT(X0, x->NV *x->in), ACT(X1, x->in *x->out), NULL,
+                                     x->NV, x->in, x->out))
+OP(backward_input_head, ops->linear_backward_input(device, ACT(Y0, x->NV *x->in), ACT(X0, x->NV *x->out),
+                                                   ACT(X1, x->in *x->out), x->NV, x->in, x->out, false))
+OP(backward_weight_head, ops->linear_backward_weight(device, F32(F1, x->in *x->out), ACT(X0, x->NV *x->out), x->out,
+                                                     ACT(X1, x->NV *x->in), x->NV, x->in, x->out, true))
+OP(backward_bias, ops->linear_backward_bias(device, F32(F1, x->out), ACT(X0, x->N *x->out), x->N, x->out))
+OP(fake_int8, ops->fake_quantize_int8(device, ACT(Y0, x->N *x->in), ACT(X0, x->N *x->in), x->N, x->in))
+OP(unpack, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
+   w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in));
+   ops->weight_unpack(device, ACT(Y0, x->in *x->out), &w))
+OP(forward_int8, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
+   w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in));
+   ops->linear_forward_int8(device, ACT(Y0, x->N *x->out), ACT(X0, x->N *x->in), &w, 1, NULL, ACT(Y1, x->N *x->in),
+                            F32(F1, x->in *x->out), x->N, x->in, x->out))
+OP(unpack_f32, p4_weight w = {.dtype = P4_F32, .rows = x->out, .cols = x->in, .data = F32(F0, x->in *x->out)};
+   ops->weight_unpack(device, ACT(Y0, x->in *x->out), &w))
+OP(attention_forward,
+   ops->attention_forward(device, ACT(Y0, x->N *x->arch.H *x->arch.D), x->lse, ACT(X0, x->N *x->width), &x->attention,
+                          x->work))
+OP(attention_backward,
+   ops->attention_backward(device, ACT(Y1, x->N *x->width), ACT(X1, x->N *x->arch.H *x->arch.D),
+                           ACT(Y0, x->N *x->arch.H *x->arch.D), x->lse, ACT(X0, x->N *x->width), &x->attention, x->work))
+OP(rope, ops->rope(device, ACT(Y0, x->N *x->width), x->cos_table, x->sin_table, x->N, x->T, x->arch.H + x->arch.Hkv,
+                   x->arch.D, x->width, false))
+
+/* The three products of one matrix over N rows; its gradient is read and written in fp32. */
+static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
+{
+    double flop = 2.0 * (double)(x->N * in * out), weights = (double)(in * out), A = (double)ops_acts(x, 1);
+    double tokens = A * (double)(x->N * (in + out));
+    x->in = in;
+    x->out = out;
+    ops_case(x, run_forward, flop, tokens + A * weights, "forward_%s", slot);
+    ops_case(x, run_backward_input, flop, tokens + A * weights, "backward_input_%s", slot);
+    ops_case(x, run_backward_weight, flop, tokens + 8.0 * weights, "backward_weight_%s", slot);
+    ops_case(x, run_unpack, 0.0, (A + 0.25) * weights, "unpack_ternary_%s", slot);
+    if (in % 16 == 0) { /* the pools hold rows of this length only */
+        ops_case(x, run_forward_int8, flop, tokens + 0.25 * weights, "forward_int8_%s", slot);
+    }
+}
+
+static void head_cases(ops_bench *x)
+{
+    int64_t C = x->arch.C, V = x->arch.V;
+    double flop = 2.0 * (double)(x->NV * C * V), weights = (double)(C * V), A = (double)ops_acts(x, 1);
+    double tokens = A * (double)(x->NV * (C + V));
+    x->in = C;
+    x->out = V;
+    ops_case(x, run_forward_head, flop, tokens + A * weights, "forward_head");
+    ops_case(x, run_backward_input_head, flop, tokens + A * weights, "backward_input_head");
+    ops_case(x, run_backward_weight_head, flop, tokens + 8.0 * weights, "backward_weight_head");
+    ops_case(x, run_unpack_f32, 0.0, (A + 4.0) * weights, "unpack_f32_head");
+}
+
+static void attention_cases(ops_bench *x)
+{
+    const p4_arch *a = &x->arch;
+    double A = (double)ops_acts(x, 1), T = (double)x->T, N = (double)x->N;
+    double scores = 2.0 * (double)(x->B * a->H * a->D) * T * (T + 1.0) / 2.0; /* one product of the visible ones */
+    double heads = A * N * (double)(a->H * a->D), qkv = A * N * (double)x->width;
+    double lse = 4.0 * N * (double)a->H;
+    ops_case(x, run_attention_forward, 2.0 * scores, qkv + heads + lse, "attention_forward");
+    ops_case(x, run_attention_backward, 5.0 * scores, 2.0 * qkv + 2.0 * heads + lse, "attention_backward");
+    ops_case(x, run_rope, 0.0, 2.0 * A * N * (double)((a->H + a->Hkv) * a->D), "rope");
+}
+
+void ops_linear_cases(ops_bench *x)
+{
+    const p4_arch *a = &x->arch;
+    double A = (double)ops_acts(x, 1);
+    products(x, "qkv", a->C, x->width);
+    products(x, "o", a->H * a->D, a->C);
+    products(x, "up", a->C, x->up);
+    products(x, "down", a->F, a->C);
+    head_cases(x);
+    x->out = x->width;
+    ops_case(x, run_backward_bias, 0.0, A * (double)(x->N * x->out), "backward_bias_qkv");
+    x->in = a->C;
+    ops_case(x, run_fake_int8, 0.0, 2.0 * A * (double)(x->N * x->in), "fake_int8_C");
+    x->in = a->F;
+    ops_case(x, run_fake_int8, 0.0, 2.0 * A * (double)(x->N * x->in), "fake_int8_F");
+    attention_cases(x);
+}

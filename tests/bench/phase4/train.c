@@ -1,0 +1,210 @@
+/* train.c - phase4_bench train and load: training steps through jobs/trainer.h on random tokens, and reading a model. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "rng.h"
+#include "trainer.h"
+
+enum { WARM_UP = 3 };
+
+static p4_rc random_windows(p4_windows *windows, int64_t count, int64_t T, int64_t V)
+{
+    p4_rng rng = {.seed = 1, .stream = 1};
+    *windows = (p4_windows){.count = count, .T = T};
+    windows->ids = p4_alloc((size_t)(count * T), sizeof *windows->ids);
+    for (int64_t i = 0; windows->ids != NULL && i < count * T; i++) {
+        windows->ids[i] = (int32_t)p4_rng_below(&rng, (uint64_t)V);
+    }
+    return windows->ids != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+static void configure(p4_config *config, const bench_options *o)
+{
+    p4_config_recipe(config, P4_RECIPE_QUALITY);
+    snprintf(config->model_path, sizeof config->model_path, "%s", o->model);
+    config->device = strcmp(o->device, "cpu") == 0    ? P4_DEVICE_CPU
+                     : strcmp(o->device, "cuda") == 0 ? P4_DEVICE_CUDA
+                                                      : P4_DEVICE_AUTO;
+    config->mixed_precision = !o->fp32;
+    config->quantizer = o->quantizer;
+    config->activation_bits = o->activation_bits;
+    config->optimizer = o->optimizer;
+    config->enable_grokfast = o->grokfast;
+    config->zero_stage = o->zero_stage;
+    config->recompute = o->recompute;
+    config->threads_per_rank = o->threads;
+    config->fine_tune_epochs = 1;
+    config->micro_batch_size = (int32_t)o->micro;
+    config->calibration_batch_size = (int32_t)(o->batch > 0 ? o->batch : 4);
+    config->calibration_sequence_length = (int32_t)(o->length > 0 ? o->length : 512);
+}
+
+/* The weights of a directory that has some, else random ones of its architecture. Local. */
+static p4_rc open_model(p4_job *job, const char *model)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &job->config;
+    if (bench_model_has_weights(model)) {
+        return p4_job_open_model(job);
+    }
+    TRY(bench_model_open(&job->hf, &job->random_weights, model));
+    CHECK(c->calibration_sequence_length <= job->hf.model.arch.positions, "--length %d, but %s has %lld positions",
+          c->calibration_sequence_length, model, (long long)job->hf.model.arch.positions);
+    if (p4_job_quantizes(job)) {
+        p4_model_select_ternary(&job->hf.model, &c->preserve_layers, true, true);
+    }
+    TRY(p4_job_plan_ownership(job));
+done:
+    return rc;
+}
+
+/* --- train ------------------------------------------------------------------------------------------------- */
+
+/* "train llama1b exact adamw int8": what decides the work; batch and length stand in the note. */
+static void name_run(char *name, size_t bytes, const bench_options *o, int ranks)
+{
+    static const char *const quantizers[] = {"absmean", "exact", "none"};
+    const char *model = strrchr(o->model, '/') != NULL ? strrchr(o->model, '/') + 1 : o->model;
+    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s", model, quantizers[o->quantizer],
+                        o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast", o->grokfast ? " grokfast" : "",
+                        o->activation_bits == 8 ? " int8" : "", o->recompute ? " recompute" : "", o->fp32 ? " fp32" : "");
+    if (ranks > 1 && used > 0 && (size_t)used < bytes) {
+        snprintf(name + used, bytes - (size_t)used, " x%d zero%d", ranks, o->zero_stage);
+    }
+}
+
+/* What is read off a trainer before it goes. */
+typedef struct figures {
+    double median_s, best_s, tokens, model_flop, loss, grad_norm;
+    int64_t sequences, micro_batch, T, peak_bytes;
+    p4_trainer_memory bytes;
+} figures;
+
+static void read_figures(figures *f, const p4_trainer *t, double *seconds, int64_t steps)
+{
+    p4_job *job = t->job;
+    f->median_s = bench_median(seconds, steps);
+    f->best_s = seconds[0];
+    f->sequences = t->sequences;
+    f->micro_batch = t->micro_batch;
+    f->T = t->T;
+    f->tokens = (double)(t->sequences * t->T);
+    f->model_flop = f->tokens * bench_train_flop(&job->hf.model, t->T) / (double)job->dist->ranks;
+    f->peak_bytes = job->ops->peak_bytes(job->device);
+    f->bytes = p4_trainer_bytes(t);
+}
+
+static p4_rc time_steps(figures *f, p4_job *job, const bench_options *o)
+{
+    p4_rc rc = P4_OK;
+    p4_trainer trainer = {0};
+    p4_step_result result;
+    int64_t steps = o->steps + WARM_UP;
+    double *seconds = p4_alloc((size_t)o->steps, sizeof *seconds);
+    TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(random_windows(&job->train, job->config.calibration_batch_size * steps, job->config.calibration_sequence_length,
+                       job->hf.model.arch.V));
+    TRY(p4_trainer_open(&trainer, job));
+    for (int64_t step = 0; step < steps; step++) {
+        TRY(p4_trainer_step(&trainer, step, &result));
+        CHECK(result.applied, "step %lld: the gradient was not finite", (long long)step);
+        if (step >= WARM_UP) {
+            seconds[step - WARM_UP] = result.seconds;
+        }
+    }
+    read_figures(f, &trainer, seconds, o->steps);
+    f->loss = result.loss;
+    f->grad_norm = result.grad_norm;
+done:
+    p4_trainer_close(&trainer);
+    free(seconds);
+    return rc;
+}
+
+static void report(const figures *f, const char *name, double gemm_tflops)
+{
+    char line[160];
+    double GiB = (double)(1 << 30);
+    bench_line(name, f->tokens / f->median_s, "tokens/s", NULL, 0.0, "B %lld, micro %lld, T %lld, %.1f ms a step (best %.1f)",
+               (long long)f->sequences, (long long)f->micro_batch, (long long)f->T, 1e3 * f->median_s, 1e3 * f->best_s);
+    snprintf(line, sizeof line, "%s memory", name);
+    bench_line(line, (double)f->peak_bytes / GiB, "GiB", NULL, 0.0,
+               "masters and optimizer %.2f, codes %.2f, activations %.2f", (double)f->bytes.masters_bytes / GiB,
+               (double)f->bytes.codes_bytes / GiB, (double)f->bytes.activations_bytes / GiB);
+    snprintf(line, sizeof line, "%s model flop", name);
+    bench_line(line, f->model_flop / f->median_s * 1e-12, "TFLOP/s", "gemm", gemm_tflops,
+               "a device, without recomputation; last loss %.3f, gradient norm %.3g", f->loss, f->grad_norm);
+}
+
+static p4_rc train(p4_job *job, const bench_options *o)
+{
+    p4_rc rc = P4_OK;
+    char name[128];
+    figures f = {0};
+    TRY_ALL(job->dist, p4_job_open_device(job));
+    TRY_ALL(job->dist, open_model(job, o->model));
+    bench_device d = {.ops = job->ops, .device = job->device, .cuda = !job->ops->host_memory};
+    name_run(name, sizeof name, o, job->dist->ranks);
+    if (job->dist->rank == 0) {
+        printf("# %d rank%s, %s\n", job->dist->ranks, job->dist->ranks == 1 ? "" : "s", d.ops->describe(d.device));
+    }
+    TRY(time_steps(&f, job, o));
+    /* Now, not before: the arrays of the ceilings would count in the peak. */
+    TRY_ALL(job->dist, job->dist->rank == 0 ? bench_measure_ceilings(&d) : P4_OK);
+    if (job->dist->rank == 0) {
+        report(&f, name, d.gemm_tflops);
+    }
+done:
+    return rc;
+}
+
+/* --- load -------------------------------------------------------------------------------------------------- */
+
+static p4_rc load(p4_job *job, const bench_options *o)
+{
+    p4_rc rc = P4_OK;
+    double bytes = 0;
+    CHECK(bench_model_has_weights(o->model), "load: --model %s has no model.safetensors", o->model);
+    double started_s = p4_now_s();
+    TRY(p4_job_open_model(job));
+    for (int64_t i = 0; i < job->hf.model.params_count; i++) {
+        const p4_weight *w = &job->hf.model.weights[i];
+        CHECK(p4_weight_find_nonfinite(w) < 0, "tensor %s is not finite", job->hf.model.params[i].name);
+        bytes += (double)(w->rows * w->cols * p4_dtype_bytes(w->dtype));
+    }
+    double elapsed_s = p4_now_s() - started_s;
+    bench_line("load", bytes * 1e-9 / elapsed_s, "GB/s", NULL, 0.0, "%.1f MB in %.3f s", bytes * 1e-6, elapsed_s);
+done:
+    return rc;
+}
+
+static p4_rc with_job(const bench_options *o, p4_rc (*work)(p4_job *job, const bench_options *o))
+{
+    p4_rc rc = P4_OK;
+    p4_dist dist = {0};
+    p4_job *job = p4_alloc(1, sizeof *job);
+    TRY(job != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_dist_open(&dist, 600));
+    configure(&job->config, o);
+    job->dist = &dist;
+    TRY(work(job, o));
+done:
+    if (job != NULL) {
+        p4_job_close(job);
+        free(job);
+    }
+    p4_dist_close(&dist);
+    return rc;
+}
+
+p4_rc bench_train(const bench_options *o)
+{
+    return with_job(o, train);
+}
+
+p4_rc bench_load(const bench_options *o)
+{
+    return with_job(o, load);
+}

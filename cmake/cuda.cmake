@@ -7,6 +7,7 @@
 # OpenBLAS. A module of our own, loaded on demand, would keep the same libraries away, but it is one more file that a moved
 # or statically linked installation must find, with a second copy of the leaf and its error texts.
 file(GLOB P4_CUDA_SOURCES CONFIGURE_DEPENDS kernels/*_cuda.cu)
+file(GLOB P4_CUDA_90A_SOURCES CONFIGURE_DEPENDS kernels/*_cuda_90a.cu) # instructions of compute capability 9.0 only
 set(P4_HAVE_CUDA OFF)
 set(P4_CUDA_LACKS "")
 if(P4_CUDA STREQUAL "OFF")

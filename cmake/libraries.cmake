@@ -38,6 +38,14 @@ endfunction()
 p4_room(p4_leaf SOURCES ${P4_LEAF_SOURCES} INCLUDES src EXTERNAL m Threads::Threads ${CMAKE_DL_LIBS})
 p4_room(p4_kernels SOURCES ${P4_KERNEL_SOURCES} INCLUDES kernels ROOMS p4_leaf
         EXTERNAL OpenMP::OpenMP_C Threads::Threads ${CMAKE_DL_LIBS} ${P4_CUDA_RUNTIME})
+if(P4_HAVE_CUDA) # for sm_90a alone, whatever the other files are built for: beside an sm_90 form the driver may take that
+  add_library(p4_kernels_90a OBJECT ${P4_CUDA_90A_SOURCES})
+  set_target_properties(p4_kernels_90a PROPERTIES CUDA_ARCHITECTURES 90a)
+  target_include_directories(p4_kernels_90a PRIVATE kernels src)
+  target_link_libraries(p4_kernels_90a PRIVATE p4_flags)
+  target_sources(p4_kernels PRIVATE $<TARGET_OBJECTS:p4_kernels_90a>)
+  list(APPEND P4_ROOM_OBJECTS $<TARGET_OBJECTS:p4_kernels_90a>)
+endif()
 p4_room(p4_core SOURCES ${P4_CORE_SOURCES} INCLUDES src ROOMS p4_leaf p4_kernels EXTERNAL m Threads::Threads)
 p4_room(p4_dist SOURCES ${P4_DIST_SOURCES} INCLUDES dist ROOMS p4_leaf
         EXTERNAL MPI::MPI_C Threads::Threads ${P4_CUDA_RUNTIME})

@@ -99,6 +99,8 @@ void p4_cpu_linear_backward_weight(p4_device *device, float *dw, const void *dy,
                                    int64_t N, int64_t in, int64_t out, bool accumulate);
 void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
 void p4_cpu_fake_quantize_int8(p4_device *device, void *xq, const void *x, int64_t N, int64_t C);
+void p4_cpu_linear_forward_int8(p4_device *device, void *y, const void *x, const p4_weight *weights, int64_t parts,
+                                const float *bias, void *x_work, void *w_work, int64_t N, int64_t in, int64_t out);
 
 /* embed_cpu.c */
 void p4_cpu_embed_forward(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,

@@ -46,6 +46,8 @@ struct p4_device {
     int copy_threads; /* of the host, that fill and empty stages */
     p4_ledger ledger; /* of what alloc gave */
     struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
+    int int8_way;       /* p4_int8_way, how int8 products are done */
+    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */
     char description[320];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };
@@ -65,7 +67,8 @@ void p4_cuda_fail(p4_device *device, const char *format, ...) P4_PRINTF(2, 3);
 void *p4_cuda_scratch(p4_device *device, int64_t bytes);
 
 /* Row-major D[M, N] = alpha op(A) op(B) + beta C (+ bias[N] on every row), summed in fp32. C and D share type and row length
- * and may be the same; bias has D's type. With beta 0, C is not read. */
+ * and may be the same; bias has D's type. With beta 0, C is not read. Of int8 (CUDA_R_8I) the
+ * sums and D are int32: trans_b only, lengths multiples of 16, alpha 1, beta 0, no bias. */
 typedef struct p4_cuda_gemm {
     bool trans_a, trans_b;
     cudaDataType_t type, out_type; /* of A and B; of C and D */
@@ -84,6 +87,9 @@ static inline cudaDataType_t p4_cuda_act_type(const p4_device *device)
 {
     return device->half ? CUDA_R_16BF : CUDA_R_32F;
 }
+
+/* Chooses how int8 products are done (int8_cuda.cuh); wgmma: the device has it. False records a failure. */
+bool p4_cuda_int8_open(p4_device *device, bool wgmma);
 
 /* to[C] += the sum over n of x[n, c], or of its square: fp32 `to` or, where it is given, `to_double` (calib_cuda.cu). */
 void p4_cuda_column_sums(p4_device *device, float *to, double *to_double, const void *x, int64_t N, int64_t C,

@@ -239,6 +239,7 @@ const p4_ops p4_cpu_ops = {
     .linear_backward_weight = p4_cpu_linear_backward_weight,
     .linear_backward_bias = p4_cpu_linear_backward_bias,
     .fake_quantize_int8 = p4_cpu_fake_quantize_int8,
+    .linear_forward_int8 = p4_cpu_linear_forward_int8,
     .embed_forward = p4_cpu_embed_forward,
     .embed_backward = p4_cpu_embed_backward,
     .add_norm_forward = p4_cpu_add_norm_forward,

@@ -172,7 +172,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     opened->half = half_compute;
     opened->copy_threads = p4_host_copy_threads(threads);
     opened->processors = properties.multiProcessorCount;
-    if (!take_resources(opened)) {
+    if (!take_resources(opened) || !p4_cuda_int8_open(opened, properties.major == 9 && properties.minor == 0)) {
         rc = FAULT("%s", opened->failure);
         goto done;
     }
@@ -284,6 +284,7 @@ extern "C" const p4_ops p4_cuda_ops = {
     .linear_backward_weight = p4_cuda_linear_backward_weight,
     .linear_backward_bias = p4_cuda_linear_backward_bias,
     .fake_quantize_int8 = p4_cuda_fake_quantize_int8,
+    .linear_forward_int8 = p4_cuda_linear_forward_int8,
     .embed_forward = p4_cuda_embed_forward,
     .embed_backward = p4_cuda_embed_backward,
     .add_norm_forward = p4_cuda_add_norm_forward,

@@ -67,7 +67,7 @@ static plan_key key_of(const p4_cuda_gemm *gemm)
         key.stride_d = gemm->stride_d;
     }
     key.flags = gemm->trans_a | gemm->trans_b << 1 | (gemm->bias != NULL) << 2 | (gemm->beta != 0.0f) << 3 |
-                (gemm->type == CUDA_R_16BF) << 4 | (gemm->out_type == CUDA_R_16BF) << 5;
+                (gemm->type == CUDA_R_16BF) << 4 | (gemm->out_type == CUDA_R_16BF) << 5 | (gemm->type == CUDA_R_8I) << 6;
     key.alignments = alignment_of(gemm->A) | alignment_of(gemm->B) << 8 | alignment_of(gemm->C) << 16 |
                      alignment_of(gemm->D) << 24;
     return key;
@@ -97,7 +97,9 @@ static bool describe(description *d, const p4_cuda_gemm *gemm)
     cublasOperation_t a = gemm->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, b = gemm->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     cublasStatus_t bad = CUBLAS_STATUS_SUCCESS; /* or-ed: 0 is success */
-    int failed = cublasLtMatmulDescInit(&d->product, CUBLAS_COMPUTE_32F, CUDA_R_32F) |
+    const bool integers = gemm->type == CUDA_R_8I;
+    int failed = cublasLtMatmulDescInit(&d->product, integers ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
+                                        integers ? CUDA_R_32I : CUDA_R_32F) |
                  cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_TRANSA, &b, sizeof b) |
                  cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_TRANSB, &a, sizeof a);
     if (gemm->bias) {
@@ -186,9 +188,13 @@ void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
     if (describe(&d, &product)) {
         status = find_plan(device, &product, &d, &plan);
     }
+    const int32_t whole[2] = {(int32_t)product.alpha, (int32_t)product.beta}; /* factors have the type of the sums */
+    const bool integers = product.type == CUDA_R_8I;
+    const void *alpha = integers ? (const void *)&whole[0] : &product.alpha;
+    const void *beta = integers ? (const void *)&whole[1] : &product.beta;
     if (status == CUBLAS_STATUS_SUCCESS) {
-        status = cublasLtMatmul(device->blas, &d.product, &product.alpha, product.B, &d.a, product.A, &d.b,
-                                &product.beta, product.C, &d.c, product.D, &d.c, &plan->algorithm, device->blas_work,
+        status = cublasLtMatmul(device->blas, &d.product, alpha, product.B, &d.a, product.A, &d.b,
+                                beta, product.C, &d.c, product.D, &d.c, &plan->algorithm, device->blas_work,
                                 P4_BLAS_WORK_BYTES, device->stream);
     }
     if (status != CUBLAS_STATUS_SUCCESS) {

@@ -198,3 +198,16 @@ void p4_cpu_fake_quantize_int8(p4_device *device, void *xq, const void *x, int64
         quantize_tokens((float *)xq + n * C, (const float *)x + n * C, p4_min_i64(QUANT_ROWS, N - n), C);
     }
 }
+
+/* The specification: both factors as activations, and their product. */
+void p4_cpu_linear_forward_int8(p4_device *device, void *y, const void *x, const p4_weight *weights, int64_t parts,
+                                const float *bias, void *x_work, void *w_work, int64_t N, int64_t in, int64_t out)
+{
+    float *w = w_work;
+    p4_cpu_fake_quantize_int8(device, x_work, x, N, in);
+    for (int64_t i = 0; i < parts; i++) {
+        p4_cpu_weight_unpack(device, w, &weights[i]);
+        w += weights[i].rows * weights[i].cols;
+    }
+    p4_cpu_linear_forward(device, y, x_work, w_work, bias, N, in, out);
+}

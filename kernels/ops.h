@@ -41,6 +41,10 @@ typedef struct p4_quant_error {
     int64_t nonfinite; /* NaN or infinite input elements; codes of such rows are unspecified */
 } p4_quant_error;
 
+/* A row of `in` int8 elements as linear_forward_int8 lays it out: whole groups of 16 bytes. */
+static inline int64_t p4_int8_width(int64_t in) { return p4_ceil_div(in, 16) * 16; }
+enum { P4_INT8_PARTS = 3 }; /* q | k | v */
+
 /* A device that this process may open. */
 typedef struct p4_device_info {
     uint8_t id[16]; /* the same in every process of a node that sees this device */
@@ -109,6 +113,15 @@ typedef struct p4_ops {
     /* act xq = x rounded to int8 per token and back (METHODS 3): s = 127 / max(max|x|, 1e-5), clip(round(x
      * s), -128, 127) / s. */
     void (*fake_quantize_int8)(p4_device *device, void *xq, const void *x, int64_t N, int64_t C);
+    /* act y[N, out] = xq w^T (+ bias: fp32 [out] or NULL): xq is x[N, in] as fake_quantize_int8 makes it, w
+     * the ternary `weights`, `parts` of them (1 to P4_INT8_PARTS), one below the other, out rows in all. A
+     * device that multiplies integers sums exactly and gives y = ((float)sum * (1 / s)) * scale of the row
+     * (+ bias), in fp32 and in this order, each step rounded. A token with a value that is not finite gives
+     * no finite y. Memory to work in, 16-byte aligned, content undefined before and after: x_work act
+     * [N, p4_int8_width(in)], w_work act [out, p4_int8_width(in)]. */
+    void (*linear_forward_int8)(p4_device *device, void *y, const void *x, const p4_weight *weights,
+                                int64_t parts, const float *bias, void *x_work, void *w_work, int64_t N,
+                                int64_t in, int64_t out);
 
     /* --- layers --------------------------------------------------------------------------------------- */
     /* act x[N, C] = token[id] (+ position[n mod T]); token [V, C] and position [P, C] (or NULL) in any float

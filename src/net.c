@@ -4,7 +4,7 @@
 #include <string.h>
 
 typedef struct widths {
-    int64_t N, C, qkv, att, up, F, slot; /* slot: elements of the largest unpacked weight */
+    int64_t N, C, qkv, att, up, F, slot; /* slot: elements of the largest weight as linear_forward_int8 lays it out */
 } widths;
 
 int64_t p4_slot_rows(const p4_model *model, int64_t first)
@@ -37,9 +37,10 @@ static widths measure(const p4_net *net)
     w.att = a->H * a->D;
     w.up = a->gated_mlp ? 2 * a->F : a->F;
     w.slot = net->plan.head ? a->V * a->C : 0;
-    w.slot = p4_max_i64(w.slot, w.qkv * a->C);
-    w.slot = p4_max_i64(w.slot, w.att * a->C);
-    w.slot = p4_max_i64(w.slot, w.up * a->C);
+    w.slot = p4_max_i64(w.slot, w.qkv * p4_int8_width(a->C));
+    w.slot = p4_max_i64(w.slot, a->C * p4_int8_width(w.att));
+    w.slot = p4_max_i64(w.slot, w.up * p4_int8_width(a->C));
+    w.slot = p4_max_i64(w.slot, a->C * p4_int8_width(a->F));
     return w;
 }
 
@@ -100,7 +101,7 @@ static void lay_out(p4_net *net, p4_arena *arena)
     lay_out_blocks(net, arena, &w);
     net->w = p4_arena_take(arena, w.slot * each);
     if (net->plan.activation_bits == 8) {
-        net->xq = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w.C, w.att), w.F) * each);
+        net->xq = p4_arena_take(arena, N * p4_int8_width(p4_max_i64(p4_max_i64(w.C, w.att), w.F)) * each);
     }
     net->delta = p4_arena_take(arena, N * w.C * each);
     net->final_n = p4_arena_take(arena, N * w.C * each);

@@ -32,12 +32,18 @@ static void project(p4_net *net, const p4_form *form, int64_t layer, p4_role rol
     int64_t first = p4_model_find(model, role, layer);
     int64_t bias = p4_model_find(model, (p4_role)(role - P4_ROLE_QKV + P4_ROLE_QKV_BIAS), layer);
     int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
-    if (net->plan.activation_bits == 8 && form->weights[first].dtype == P4_TERNARY) {
+    const float *add = bias >= 0 ? form->vectors[bias] : NULL;
+    bool rounded = net->plan.activation_bits == 8 && form->weights[first].dtype == P4_TERNARY;
+    if (rounded) {
+        net->ops->linear_forward_int8(net->device, y, x, &form->weights[first], p4_model_parts(model, first), add,
+                                      net->xq, net->w, N, in, out);
+    } else {
+        net->ops->linear_forward(net->device, y, x, p4_net_dense(net, form, first), add, N, in, out);
+    }
+    if (probe != NULL && rounded) { /* it sees the input that was multiplied */
         net->ops->fake_quantize_int8(net->device, net->xq, x, N, in);
         x = net->xq;
     }
-    const void *w = p4_net_dense(net, form, first);
-    net->ops->linear_forward(net->device, y, x, w, bias >= 0 ? form->vectors[bias] : NULL, N, in, out);
     if (probe != NULL) {
         probe->slot(probe->user, first, x, in, y, out, N);
     }

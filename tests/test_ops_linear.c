@@ -192,6 +192,143 @@ static void check_int8(rig *r)
     }
 }
 
+/* What linear_forward_int8 is to give: sums of integers, scaled in double. */
+static double *int8_product(rig *r, const float *x, const float *w, const float *bias, shape m)
+{
+    double *want = rig_host(r, m.N * m.out * 8);
+    float *q = rig_host(r, m.in * 4);
+    for (int64_t n = 0; n < m.N; n++) {
+        float largest = 1e-5f;
+        for (int64_t c = 0; c < m.in; c++) {
+            largest = fmaxf(largest, fabsf(x[n * m.in + c]));
+        }
+        float s = 127.0f / largest;
+        for (int64_t c = 0; c < m.in; c++) {
+            q[c] = fminf(fmaxf(rintf(x[n * m.in + c] * s), -128.0f), 127.0f);
+        }
+        for (int64_t o = 0; o < m.out; o++) {
+            double sum = 0.0;
+            for (int64_t c = 0; c < m.in; c++) {
+                sum += (double)q[c] * (double)w[o * m.in + c];
+            }
+            want[n * m.out + o] = sum / (double)s + (bias ? (double)bias[o] : 0.0);
+        }
+    }
+    return want;
+}
+
+typedef struct int8_case {
+    shape m;
+    int64_t parts;
+    void *x;
+    p4_weight weights[P4_INT8_PARTS];
+    const float *bias;
+} int8_case;
+
+static void *run_int8(rig *r, p4_device *device, const int8_case *c)
+{
+    int64_t act = r->ops->act_bytes(r->device), width = p4_int8_width(c->m.in);
+    void *y = rig_put_act(r, NULL, c->m.N * c->m.out);
+    void *x_work = rig_put(r, NULL, c->m.N * width * act), *w_work = rig_put(r, NULL, c->m.out * width * act);
+    EXPECT_OK(r->ops->sync(r->device));
+    r->ops->linear_forward_int8(device, y, c->x, c->weights, c->parts, c->bias, x_work, w_work, c->m.N, c->m.in,
+                                c->m.out);
+    EXPECT_OK(r->ops->sync(device));
+    return y;
+}
+
+/* The other ways of the CUDA column (kernels/int8_cuda.cuh) give the same bits as `y` holds. */
+static void expect_same_ways(rig *r, const int8_case *c, const void *y)
+{
+    static const char *const ways[] = {"cublas", "simple"};
+    int64_t bytes = c->m.N * c->m.out * r->ops->act_bytes(r->device);
+    for (size_t i = 0; strcmp(r->ops->name, "cuda") == 0 && i < sizeof ways / sizeof ways[0]; i++) {
+        p4_device *other = NULL;
+        setenv("P4_INT8", ways[i], 1);
+        EXPECT_OK(r->ops->open(&other, 0, 0, r->ops->act_bytes(r->device) == 2));
+        unsetenv("P4_INT8");
+        if (other) {
+            EXPECT(memcmp(rig_get(r, run_int8(r, other, c), bytes), rig_get(r, y, bytes), (size_t)bytes) == 0,
+                   "linear_forward_int8 [%lld, %lld, %lld]: %s gives other bits", (long long)c->m.N,
+                   (long long)c->m.in, (long long)c->m.out, ways[i]);
+            r->ops->close(other);
+        }
+    }
+}
+
+/* A slot of parts of random height; w gets its values [out, in]. */
+static void random_parts(rig *r, int8_case *c, float *w)
+{
+    int64_t row = 0;
+    for (int64_t i = 0; i < c->parts; i++) {
+        int64_t left = c->m.out - row, later = c->parts - 1 - i;
+        int64_t rows = i == c->parts - 1 ? left : rig_integer(r, 1, left - later);
+        c->weights[i] = random_weight(r, w + row * c->m.in, P4_TERNARY, false, rows, c->m.in);
+        row += rows;
+    }
+}
+
+static void check_forward_int8(rig *r)
+{
+    static const shape more[] = {{129, 640, 257}, {300, 1168, 512}, {5, 32, 48}, {270, 16, 776}};
+    for (int s = 0; s < SHAPES + 4; s++) {
+        for (int with_bias = 0; with_bias < 2; with_bias++) {
+            int8_case c = {.m = s < SHAPES ? shapes[s] : more[s - SHAPES]};
+            float *x = rig_random_act(r, c.m.N * c.m.in, 1.0), *w = rig_host(r, c.m.out * c.m.in * 4);
+            float *bias = with_bias ? rig_random(r, c.m.out, 1.0) : NULL;
+            c.parts = p4_min_i64(1 + (s + with_bias) % P4_INT8_PARTS, c.m.out);
+            random_parts(r, &c, w);
+            c.x = rig_put_act(r, x, c.m.N * c.m.in);
+            c.bias = bias ? rig_put_f32(r, bias, c.m.out) : NULL;
+            void *y = run_int8(r, r->device, &c);
+            expect_array("linear_forward_int8", rig_get_act(r, y, c.m.N * c.m.out),
+                         int8_product(r, x, w, bias, c.m), c.m.N * c.m.out, sum_bound(r, c.m.in), 4.0 * r->eps);
+            expect_same_ways(r, &c, y);
+            rig_clear(r);
+        }
+    }
+}
+
+/* What is not finite in a token must not vanish in the rounding: the trainer's guard looks for it. */
+static void check_int8_not_finite(rig *r)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    int8_case c = {.m = {9, 40, 24}, .parts = 1};
+    for (size_t b = 0; b < sizeof bad / sizeof bad[0]; b++) {
+        float *x = rig_random_act(r, c.m.N * c.m.in, 1.0), *w = rig_host(r, c.m.out * c.m.in * 4);
+        x[4 * c.m.in + 17] = bad[b];
+        random_parts(r, &c, w);
+        c.x = rig_put_act(r, x, c.m.N * c.m.in);
+        float *y = rig_get_act(r, run_int8(r, r->device, &c), c.m.N * c.m.out);
+        for (int64_t i = 0; i < c.m.N * c.m.out; i++) {
+            EXPECT(!isfinite(y[i]) == (i / c.m.out == 4), "linear_forward_int8: element %lld is %g", (long long)i,
+                   (double)y[i]);
+        }
+        rig_clear(r);
+    }
+}
+
+/* A GPU's ways on the size of a real layer; some rows against the reference. */
+static void check_int8_large(rig *r)
+{
+    int8_case c = {.m = {4096, 2048, 5632}, .parts = 2};
+    shape some = {3, c.m.in, c.m.out};
+    if (r->ops->act_bytes(r->device) != 2 || strstr(r->ops->describe(r->device), "emulator")) {
+        return;
+    }
+    float *x = rig_random_act(r, c.m.N * c.m.in, 1.0), *w = rig_host(r, c.m.out * c.m.in * 4);
+    random_parts(r, &c, w);
+    c.x = rig_put_act(r, x, c.m.N * c.m.in);
+    void *y = run_int8(r, r->device, &c);
+    expect_same_ways(r, &c, y);
+    float *got = rig_get_act(r, y, c.m.N * c.m.out);
+    for (int64_t n = 0; n + some.N <= c.m.N; n += 1021) {
+        expect_array("linear_forward_int8", got + n * c.m.out, int8_product(r, x + n * c.m.in, w, NULL, some),
+                     some.N * c.m.out, sum_bound(r, c.m.in), 4.0 * r->eps);
+    }
+    rig_clear(r);
+}
+
 int main(void)
 {
     static const ops_case cases[] = {
@@ -201,6 +338,9 @@ int main(void)
         {"linear_backward_bias", check_backward_bias},
         {"weight_unpack", check_unpack},
         {"fake_quantize_int8", check_int8},
+        {"linear_forward_int8", check_forward_int8},
+        {"linear_forward_int8 of values that are not finite", check_int8_not_finite},
+        {"linear_forward_int8 of a real layer", check_int8_large},
     };
     return run_cases(cases, sizeof cases / sizeof cases[0]);
 }

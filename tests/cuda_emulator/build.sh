@@ -15,7 +15,7 @@ for header in "$here"/*_cuda.cuh "$here"/cuda.cuh; do
     python3 "$emu/translate.py" "$header" "$out/$(basename "$header")"
 done
 objects=""
-for f in "$here"/*_cuda.cu; do
+for f in "$here"/*_cuda.cu "$here"/*_cuda_90a.cu; do
     name=$(basename "$f" .cu)
     case $name in *_import_cuda) continue ;; esac # the emulator is the library
     if [ ! -f "$out/$name.o" ] || [ "$f" -nt "$out/$name.o" ] || [ "$here/cuda.cuh" -nt "$out/$name.o" ] || [ -n "$EMU_ALL" ]; then

@@ -6,6 +6,7 @@
  * this process sees, from which of the machine's on (several ranks move device memory by MPI here, without EMU_GUARD). */
 #include "emu.h"
 #include <cublasLt.h>
+#include <cuda.h>
 #include <execinfo.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,7 +44,8 @@ struct barrier { int arrived, alive; unsigned generation; };
 static struct fibre { void *sp; char *stack; bool done; emu_thread thread; } fibres[THREADS];
 static barrier block_barrier, warp_barrier[32];
 alignas(16) static char slots[32][32 * 16];
-alignas(256) static char shared_memory[232 << 10];
+enum { CLUSTER = 2 };
+alignas(1024) static char shared_memory[CLUSTER * EMU_SHARED_BYTES];
 static void *scheduler;
 static const std::function<void()> *running;
 static bool moved; /* somebody passed a barrier or ended */
@@ -73,7 +75,9 @@ void emu_warp_barrier(unsigned mask)
     wait_at(b, mask == 0xffffffffu ? 0 : __builtin_popcount(mask));
 }
 void *emu_warp_slots() { return slots[emu_now->index / 32]; }
-void *emu_dynamic_shared() { return shared_memory; }
+void *emu_dynamic_shared() { return shared_memory + emu_now->rank * EMU_SHARED_BYTES; }
+void emu_yield() { yield(); }
+void emu_progress() { moved = true; }
 
 static void entry()
 {
@@ -167,11 +171,11 @@ static cudaError_t guard_give(void *p)
 }
 
 static cudaError_t last;
-void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared)
+void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, int cluster)
 {
-    int count = (int)(block.x * block.y * block.z);
-    if (count < 1 || count > THREADS || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
-        shared > sizeof shared_memory) {
+    int each = (int)(block.x * block.y * block.z), count = each * cluster; /* barriers are the cluster's, all of its threads */
+    if (cluster > CLUSTER || grid.x % cluster || (cluster > 1 && grid.y * grid.z > 1) || count < 1 || count > THREADS || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
+        shared > EMU_SHARED_BYTES) {
         last = cudaErrorInvalidConfiguration;
         return;
     }
@@ -179,20 +183,23 @@ void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t sh
     emu_access access;
     emu_thread *outer = emu_now;
     running = &body;
-    int64_t blocks = (int64_t)grid.x * grid.y * grid.z;
+    int64_t blocks = (int64_t)grid.x * grid.y * grid.z / cluster;
     for (int64_t k = 0; k < blocks; k++) {
-        int64_t b = reverse ? blocks - 1 - k : k;
-        memset(shared_memory, 0xff, shared);
+        int64_t group = reverse ? blocks - 1 - k : k;
+        for (int r = 0; r < cluster; r++) memset(shared_memory + r * EMU_SHARED_BYTES, 0xff, shared);
         block_barrier = {0, count, 0};
         for (int w = 0; w < (count + 31) / 32; w++) warp_barrier[w] = {0, count - 32 * w < 32 ? count - 32 * w : 32, 0};
         for (int i = 0; i < count; i++) {
             fibre *f = &fibres[i];
             if (!f->stack) f->stack = (char *)mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
             f->done = false;
+            const int64_t b = group * cluster + i / each;
+            const unsigned t = (unsigned)(i % each);
             f->thread.index = i;
+            f->thread.rank = i / each;
             f->thread.block = block;
             f->thread.grid = grid;
-            f->thread.tid = {i % block.x, i / block.x % block.y, i / block.x / block.y};
+            f->thread.tid = {t % block.x, t / block.x % block.y, t / block.x / block.y};
             f->thread.bid = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
             void **top = (void **)(f->stack + STACK - 64);
             *--top = NULL;                /* keeps the stack aligned as after a call */
@@ -210,7 +217,7 @@ cudaError_t cudaGetLastError(void) { cudaError_t e = last; last = cudaSuccess; r
 const char *cudaGetErrorString(cudaError_t e) { static char t[32]; snprintf(t, sizeof t, "error %d", (int)e); return t; }
 static int number_of(const char *name, int otherwise) { const char *text = getenv(name); return text ? atoi(text) : otherwise; }
 cudaError_t cudaGetDeviceCount(int *n) { *n = number_of("EMU_GPUS", 1); return *n > 0 ? cudaSuccess : cudaErrorNoDevice; }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int ordinal) { memset(p, 0, sizeof *p); p->uuid.bytes[0] = (char)(number_of("EMU_FIRST_GPU", 0) + ordinal); strcpy(p->name, "emulator"); p->major = 9; p->multiProcessorCount = 132; p->totalGlobalMem = 1u << 30; p->sharedMemPerBlockOptin = 227 << 10; return cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int ordinal) { memset(p, 0, sizeof *p); p->uuid.bytes[0] = (char)(number_of("EMU_FIRST_GPU", 0) + ordinal); strcpy(p->name, "emulator"); p->major = 9; p->minor = 0; p->multiProcessorCount = number_of("EMU_PROCESSORS", 132); p->totalGlobalMem = 1u << 30; p->sharedMemPerBlockOptin = 227 << 10; return cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) { *v = a == cudaDevAttrMultiProcessorCount ? 132 : a == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 << 10 : 0; return cudaSuccess; }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int) { return cudaSuccess; }
@@ -267,7 +274,25 @@ cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t)
 }
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return cudaSuccess; }
 
-struct product { cublasOperation_t a, b; uint32_t epilogue; const void *bias; };
+/* Descriptions of tiles, as tests/cuda_emulator/sm90.cuh reads them. */
+struct map { const void *data; uint64_t cols, rows, row_bytes; uint32_t box_cols, box_rows; };
+static CUresult encode_tiles(CUtensorMap *to, CUtensorMapDataType type, cuuint32_t rank, void *data, const cuuint64_t *lengths, const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *every, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill)
+{
+    const map m = {data, lengths[0], lengths[1], strides[0], box[0], box[1]};
+    if (type != CU_TENSOR_MAP_DATA_TYPE_UINT8 || rank != 2 || every[0] != 1 || every[1] != 1 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
+        swizzle != CU_TENSOR_MAP_SWIZZLE_128B || box[0] > 128 || box[1] > 256 || (uintptr_t)data % 16 || strides[0] % 16 || (uintptr_t)to % 64)
+        return CUDA_ERROR_INVALID_VALUE;
+    memcpy(to, &m, sizeof m);
+    return CUDA_SUCCESS;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **to, unsigned, unsigned long long, cudaDriverEntryPointQueryResult *found)
+{
+    *to = strcmp(name, "cuTensorMapEncodeTiled") ? NULL : (void *)encode_tiles;
+    *found = *to ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
+
+struct product { bool whole; cublasOperation_t a, b; uint32_t epilogue; const void *bias; };
 struct layout { cudaDataType type; int32_t batch; uint64_t rows, cols; int64_t ld, stride; };
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) { *h = (cublasLtHandle_t)&last; return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
@@ -276,7 +301,8 @@ cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t d, size_t n,
 {
     memset(d, 0, n);
     ((product *)d)->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    return c == CUBLAS_COMPUTE_32F && s == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+    ((product *)d)->whole = c == CUBLAS_COMPUTE_32I && s == CUDA_R_32I;
+    return ((product *)d)->whole || (c == CUBLAS_COMPUTE_32F && s == CUDA_R_32F) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t what, const void *from, size_t n)
 {
@@ -326,6 +352,19 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const v
     product *p = (product *)dd;
     layout *a = (layout *)la, *b = (layout *)lb, *c = (layout *)lc;
     int64_t m = (int64_t)c->rows, n = (int64_t)c->cols, k = (int64_t)(p->a ? a->rows : a->cols);
+    if (p->whole) {
+        const int8_t *a8 = (const int8_t *)A, *b8 = (const int8_t *)B;
+        if (p->a != CUBLAS_OP_T || p->b != CUBLAS_OP_N || a->type != CUDA_R_8I || c->type != CUDA_R_32I || *(const int *)alpha != 1 ||
+            *(const int *)beta != 0 || m % 4 || k % 4 || a->ld % 4 || b->ld % 4)
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+        for (int64_t j = 0; j < n; j++)
+            for (int64_t i = 0; i < m; i++) {
+                int sum = 0;
+                for (int64_t l = 0; l < k; l++) sum += a8[l + i * a->ld] * b8[l + j * b->ld];
+                ((int *)D)[i + j * c->ld] = sum;
+            }
+        return CUBLAS_STATUS_SUCCESS;
+    }
     float al = *(const float *)alpha, be = *(const float *)beta;
     std::vector<float> x((size_t)(m * k)), y((size_t)(n * k)); /* op(A) and op(B), the inner dimension last */
     for (int64_t one = 0; one < c->batch; one++) {

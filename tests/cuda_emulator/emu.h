@@ -15,15 +15,20 @@
 #undef __restrict__
 #define __restrict__ __restrict
 
-struct emu_thread { uint3 tid, bid; dim3 block, grid; int index; };
+struct emu_thread { uint3 tid, bid; dim3 block, grid; int index, rank; }; /* rank: of the block in its cluster */
 extern emu_thread *emu_now;
 #define threadIdx (emu_now->tid)
 #define blockIdx (emu_now->bid)
 #define blockDim (emu_now->block)
 #define gridDim (emu_now->grid)
 #define warpSize 32
+#undef __grid_constant__
+#define __grid_constant__
 
-void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared);
+enum { EMU_SHARED_BYTES = 232 << 10 }; /* from one block's shared memory to the next of its cluster */
+void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, int cluster = 1);
+void emu_yield();    /* lets other threads run */
+void emu_progress(); /* somebody may go on who waits in a loop of emu_yield */
 template <typename F> void emu_launch(F body, dim3 grid, dim3 block, size_t shared = 0, cudaStream_t = 0)
 {
     emu_run(body, grid, block, shared);
@@ -79,6 +84,7 @@ static inline float emu_exp(float x) { return exp2f(x * 1.44269504f); }
 static inline float emu_log(float x) { return log2f(x) * 0.693147182f; }
 #define __logf emu_log
 static inline float __fdividef(float a, float b) { return a / b; }
+static inline float __int2float_rn(int a) { return (float)a; }
 static inline float __frcp_rn(float a) { return 1.0f / a; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
@@ -108,6 +114,7 @@ static inline int __ffs(int x) { return __builtin_ffs(x); }
 template <typename V> V __ldg(const V *p) { return *p; }
 template <typename V> V __ldcs(const V *p) { return *p; }
 template <typename V> void __stcs(V *p, V x) { *p = x; }
+template <typename V> void __stwb(V *p, V x) { *p = x; }
 template <typename A, typename B> auto min(A a, B b) -> decltype(a + b) { return a < b ? a : b; }
 template <typename A, typename B> auto max(A a, B b) -> decltype(a + b) { return a > b ? a : b; }
 static inline int __syncthreads_or(int x)
@@ -140,6 +147,7 @@ static inline void __threadfence_block() {}
 template <typename... A> cudaError_t cudaFuncSetAttribute(void (*)(A...), cudaFuncAttribute, int) { return cudaSuccess; }
 static inline double __hiloint2double(int hi, int lo) { return __longlong_as_double((long long)((unsigned long long)(unsigned)hi << 32 | (unsigned)lo)); }
 static inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) { for (int i = 0; i < 4; i++) c += (a >> 8 * i & 255) * (b >> 8 * i & 255); return c; }
+static inline int __dp4a(int a, int b, int c) { for (int i = 0; i < 4; i++) c += (int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i); return c; }
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s)
 {
     unsigned long long both = (unsigned long long)b << 32 | a;

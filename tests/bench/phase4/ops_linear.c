@@ -19,6 +19,10 @@ OP(fake_int8, ops->fake_quantize_int8(device, ACT(Y0, x->N * x->in), ACT(X0, x->
 OP(unpack, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
    w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in));
    ops->weight_unpack(device, ACT(Y0, x->in * x->out), &w))
+OP(forward_int8, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
+   w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in));
+   ops->linear_forward_int8(device, ACT(Y0, x->N *x->out), ACT(X0, x->N *x->in), &w, 1, NULL, ACT(Y1, x->N *x->in),
+                            F32(F1, x->in *x->out), x->N, x->in, x->out))
 OP(unpack_f32,
    p4_weight w = {.dtype = P4_F32, .rows = x->out, .cols = x->in, .data = F32(F0, x->in * x->out)};
    ops->weight_unpack(device, ACT(Y0, x->in * x->out), &w))
@@ -42,6 +46,9 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     ops_case(x, run_backward_input, flop, tokens + A * weights, "backward_input_%s", slot);
     ops_case(x, run_backward_weight, flop, tokens + 8.0 * weights, "backward_weight_%s", slot);
     ops_case(x, run_unpack, 0.0, (A + 0.25) * weights, "unpack_ternary_%s", slot);
+    if (in % 16 == 0) { /* the pools hold rows of this length only */
+        ops_case(x, run_forward_int8, flop, tokens + 0.25 * weights, "forward_int8_%s", slot);
+    }
 }
 
 static void head_cases(ops_bench *x)

@@ -192,8 +192,8 @@ static void check_longest(rig *r)
     static const p4_attention_shape shapes[] = {
         {2, 1024, 2, 2, 64, 0, 0.125f},
         {1, LONGEST, 2, 1, 64, 0, 0.125f},
-        {1, LONGEST, 2, 1, 128, 700, 0.09f},
-        {1, 1500, 2, 1, 256, 0, 0.06f},
+        {1, 1024, 2, 1, 128, 700, 0.09f},
+        {1, 600, 2, 1, 256, 0, 0.06f},
     };
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         check_shape(r, &shapes[s], 1.0, false);

@@ -48,19 +48,20 @@ static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_save
 {
     int64_t each = net->ops->act_bytes(net->device), N = w->N;
     bool train = net->plan.train, layer_norm = net->model->arch.layer_norm;
+    bool own = !(train && net->plan.recompute == P4_RECOMPUTE_LIGHT) || s == net->saved;
     if (x1) {
         s->x1 = p4_arena_take(arena, N * w->C * each);
     }
     if (!rest) {
         return;
     }
-    s->n1 = p4_arena_take(arena, N * w->C * each);
+    s->n1 = own ? p4_arena_take(arena, N * w->C * each) : net->saved[0].n1;
     s->qkv = p4_arena_take(arena, N * w->qkv * each);
     s->att = p4_arena_take(arena, N * w->att * each);
     s->x2 = p4_arena_take(arena, N * w->C * each);
-    s->n2 = p4_arena_take(arena, N * w->C * each);
+    s->n2 = own ? p4_arena_take(arena, N * w->C * each) : net->saved[0].n2;
     s->up = p4_arena_take(arena, N * w->up * each);
-    s->h = p4_arena_take(arena, N * w->F * each);
+    s->h = own ? p4_arena_take(arena, N * w->F * each) : net->saved[0].h;
     if (train) {
         s->rstd1 = p4_arena_take(arena, N * 4);
         s->rstd2 = p4_arena_take(arena, N * 4);
@@ -70,12 +71,12 @@ static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_save
     }
 }
 
-/* With recompute every block keeps its input, and all share the first block's other buffers. */
+/* When blocks are computed again every one keeps its input, and all share the first block's other buffers. */
 static void lay_out_blocks(p4_net *net, p4_arena *arena, const widths *w)
 {
     int64_t blocks = net->plan.train ? net->model->arch.L : 1;
     for (int64_t l = 0; l < blocks; l++) {
-        bool shared = net->plan.recompute && l > 0;
+        bool shared = net->plan.recompute == P4_RECOMPUTE_BLOCKS && l > 0;
         if (shared) {
             net->saved[l] = net->saved[0];
         }

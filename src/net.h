@@ -34,13 +34,13 @@ typedef struct p4_probe {
 typedef struct p4_net_plan {
     int64_t B, T;         /* largest micro-batch */
     bool train;           /* room for a backward pass */
-    bool recompute;       /* keep only each block's input; run the block again in backward */
+    p4_recompute recompute; /* LIGHT: norms' outputs and h are not kept; BLOCKS: nothing but each block's input */
     int activation_bits;  /* 8: inputs of ternary projections rounded per token */
     bool head;            /* room for the head's weight and logits: the last stage of a pipeline, and training */
     bool reference;       /* room to compare with a second form */
 } p4_net_plan;
 
-/* What one block keeps for its backward pass. */
+/* What one block keeps for its backward pass; what is computed again lies in memory that all blocks share. */
 typedef struct p4_saved {
     void *x1, *n1, *qkv, *att, *x2, *n2, *up, *h;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
@@ -103,6 +103,7 @@ void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float 
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
                   int64_t B, int64_t T, const p4_probe *probe);
+void p4_net_block_again(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t N);
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
                            const p4_grad_sink *sink);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);

@@ -110,8 +110,10 @@ static void all_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int6
 static void all_blocks_backward(p4_net *net, const p4_form *form, int64_t B, int64_t T, const p4_grad_sink *sink)
 {
     for (int64_t l = net->model->arch.L - 1; l >= 0; l--) {
-        if (net->plan.recompute) {
+        if (net->plan.recompute == P4_RECOMPUTE_BLOCKS) {
             p4_net_block(net, form, l, net->saved[l].x1, false, &net->saved[l], B, T, NULL);
+        } else if (net->plan.recompute == P4_RECOMPUTE_LIGHT) {
+            p4_net_block_again(net, form, l, &net->saved[l], B * T);
         }
         p4_net_block_backward(net, form, l, &net->saved[l], B, T, sink);
     }

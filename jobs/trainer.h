@@ -49,6 +49,9 @@ typedef struct p4_step_result {
 /* Masters from the original's files, codes from them. The caller closes. Collective. */
 p4_rc p4_trainer_open(p4_trainer *trainer, p4_job *job);
 void p4_trainer_close(p4_trainer *trainer);
+/* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it need not be
+ * zeroed: what GEMMs write there. Everything else is added to. */
+bool p4_trainer_overwrites(const p4_trainer *trainer, int64_t param);
 /* Runs step `step` (from 0). Collective. */
 p4_rc p4_trainer_step(p4_trainer *trainer, int64_t step, p4_step_result *result);
 /* The current state as it will be stored: codes, scales, halves and error figures, on every rank. Collective. */

@@ -21,11 +21,18 @@ static void gather_sequences(p4_trainer *t, int64_t step, int64_t from, int64_t 
     }
 }
 
-/* What goes to owners overwrites what is there; everything else is added to. */
+/* Zeroes the gradients that the backward pass adds to; of a rank that has no sequences, all that are summed. */
 static void zero_grad(p4_trainer *t)
 {
-    int64_t count = t->job->dist->ranks > 1 ? t->optim.replicated_count : t->optim.count;
-    t->job->ops->zero(t->job->device, t->optim.grad, count * 4);
+    const p4_model *model = &t->job->hf.model;
+    bool idle = t->low >= t->high;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        bool owned = t->sharded[i] && t->job->dist->ranks > 1; /* written by the sums over ranks */
+        if (t->optim.at[i] >= 0 && !owned && (idle || !p4_trainer_overwrites(t, i))) {
+            t->job->ops->zero(t->job->device, t->optim.grad + t->optim.at[i],
+                              model->params[i].rows * model->params[i].cols * 4);
+        }
+    }
 }
 
 /* The host waits for no micro-batch, but where sums of an earlier one are under way: what it waits for next would then

@@ -176,6 +176,14 @@ static void send_layer(p4_trainer *t, int64_t layer)
     t->pending[buffer] = to_flat ? -1 : layer;
 }
 
+bool p4_trainer_overwrites(const p4_trainer *t, int64_t param)
+{
+    const p4_model *model = &t->job->hf.model;
+    const p4_param *p = &model->params[param];
+    int64_t first = p4_role_is_matrix(p->role) ? p4_model_find(model, p->role, p->layer) : param;
+    return param == p4_net_head_param(&t->net) || (p4_role_is_matrix(p->role) && t->staged_at[first] < 0);
+}
+
 static float *grad_buffer(void *user, int64_t param, bool *accumulate)
 {
     p4_trainer *t = user;
@@ -184,7 +192,8 @@ static float *grad_buffer(void *user, int64_t param, bool *accumulate)
         clear_buffer(t, p->layer % t->buffers);
     }
     if (!p4_role_is_matrix(p->role) || t->staged_at[param] < 0) {
-        return t->optim.grad + t->optim.at[param]; /* accumulates */
+        *accumulate = t->round > 0 || !p4_trainer_overwrites(t, param);
+        return t->optim.grad + t->optim.at[param];
     }
     *accumulate = t->sums_once && t->round > 0;
     return staged(t, param);

@@ -37,6 +37,10 @@ FORWARD(cublasLtMatmulAlgoGetHeuristic,
          cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference, int wanted,
          cublasLtMatmulHeuristicResult_t results[], int *found),
         (handle, product, a, b, c, d, preference, wanted, results, found))
+FORWARD(cublasLtMatmulAlgoConfigGetAttribute,
+        (const cublasLtMatmulAlgo_t *algorithm, cublasLtMatmulAlgoConfigAttributes_t what, void *to, size_t bytes,
+         size_t *written),
+        (algorithm, what, to, bytes, written))
 FORWARD(cublasLtMatmul,
         (cublasLtHandle_t handle, cublasLtMatmulDesc_t product, const void *alpha, const void *A,
          cublasLtMatrixLayout_t a, const void *B, cublasLtMatrixLayout_t b, const void *beta, const void *C,

@@ -1,13 +1,18 @@
-/* gemm_cuda.cu - matrix products by cuBLASLt: the algorithm of a shape is asked for once and kept.
+/* gemm_cuda.cu - matrix products by cuBLASLt: the algorithm of a shape is chosen once and kept.
  *
- * The heuristic's first choice is taken, not the fastest of a timing: the same program on the same GPU must give the same
- * bits. Split sums are added in fp32, never in the output type. */
+ * Of the heuristic's choices for bf16 those are candidates that belong to the family of its first choice and split the sum
+ * over K as that does: they differ in tiles and clusters, which do not change the order in which an element's terms are
+ * added, so all give the same bits (test_gemm compares them) and the fastest may be taken by timing. A large product is timed where it is first used with beta 0, in
+ * place: its output is overwritten anyway. Split sums are added in fp32, never in the output type. P4_GEMM_PICK=n takes
+ * candidate n without timing. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda.cuh"
 
-enum { PLANS = 1024, PROBES = 8 };
+enum { PLANS = 1024, PROBES = 8, CANDIDATES = 8, TUNE_RUNS = 3, TUNE_TURNS = 3, KEY_BF16 = 1 << 4 };
+#define TUNE_FLOP 1e9 /* products below are not timed: launching them takes longer */
 
 /* All that an algorithm is chosen by. Compared as bytes: no padding. */
 typedef struct plan_key {
@@ -18,12 +23,15 @@ typedef struct plan_key {
 
 typedef struct plan {
     plan_key key;
-    cublasLtMatmulAlgo_t algorithm;
-    bool used;
+    cublasLtMatmulAlgo_t candidate[CANDIDATES];
+    int count, best;
+    bool used, tuned;
 } plan;
 
 struct p4_cuda_plans {
     plan slot[PLANS];
+    cudaEvent_t start, end; /* of a timing */
+    int pick;               /* candidate to take, -1: the fastest */
 };
 
 /* Descriptions of one product for cuBLASLt, which is column-major: it computes D^T = op(B)^T op(A)^T, so B comes first. */
@@ -34,12 +42,26 @@ typedef struct description {
 
 p4_rc p4_cuda_plans_open(p4_device *device)
 {
+    const char *pick = getenv("P4_GEMM_PICK");
     device->plans = (struct p4_cuda_plans *)p4_alloc(1, sizeof *device->plans);
-    return device->plans ? P4_OK : P4_E_SYSTEM;
+    if (!device->plans) {
+        return P4_E_SYSTEM;
+    }
+    device->plans->pick = pick ? atoi(pick) : -1;
+    return p4_cuda_ok(device, cudaEventCreate(&device->plans->start), "event") &&
+                   p4_cuda_ok(device, cudaEventCreate(&device->plans->end), "event")
+               ? P4_OK
+               : FAULT("%s", device->failure);
 }
 
 void p4_cuda_plans_close(p4_device *device)
 {
+    if (device->plans && device->plans->start) {
+        cudaEventDestroy(device->plans->start);
+    }
+    if (device->plans && device->plans->end) {
+        cudaEventDestroy(device->plans->end);
+    }
     free(device->plans);
 }
 
@@ -66,8 +88,8 @@ static plan_key key_of(const p4_cuda_gemm *gemm)
         key.stride_b = gemm->stride_b;
         key.stride_d = gemm->stride_d;
     }
-    key.flags = gemm->trans_a | gemm->trans_b << 1 | (gemm->bias != NULL) << 2 | (gemm->beta != 0.0f) << 3 |
-                (gemm->type == CUDA_R_16BF) << 4 | (gemm->out_type == CUDA_R_16BF) << 5 | (gemm->type == CUDA_R_8I) << 6;
+    key.flags = gemm->trans_a | gemm->trans_b << 1 | (gemm->bias != NULL) << 2 |
+                (gemm->type == CUDA_R_16BF ? KEY_BF16 : 0) | (gemm->out_type == CUDA_R_16BF) << 5 | (gemm->type == CUDA_R_8I) << 6;
     key.alignments = alignment_of(gemm->A) | alignment_of(gemm->B) << 8 | alignment_of(gemm->C) << 16 |
                      alignment_of(gemm->D) << 24;
     return key;
@@ -120,11 +142,24 @@ static bool describe(description *d, const p4_cuda_gemm *gemm)
     return failed == (int)bad;
 }
 
-/* Asks cuBLASLt for the algorithm. */
+/* The family of an algorithm and how it splits the sum over K, as one number. */
+static int64_t split_of(const cublasLtMatmulAlgo_t *algorithm)
+{
+    int32_t split = 0, family = 0;
+    uint32_t scheme = 0;
+    size_t written;
+    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_ID, &family, sizeof family, &written);
+    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, &written);
+    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme,
+                                         &written);
+    return (int64_t)family << 48 | (int64_t)split << 16 | scheme;
+}
+
+/* Asks cuBLASLt for the candidates. */
 static cublasStatus_t choose(p4_device *device, plan *chosen, description *d)
 {
     cublasLtMatmulPreferenceOpaque_t wish;
-    cublasLtMatmulHeuristicResult_t answer;
+    cublasLtMatmulHeuristicResult_t answer[CANDIDATES];
     uint64_t work_bytes = P4_BLAS_WORK_BYTES;
     uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     int32_t packed = chosen->key.alignments;
@@ -148,14 +183,27 @@ static cublasStatus_t choose(p4_device *device, plan *chosen, description *d)
         return CUBLAS_STATUS_INVALID_VALUE;
     }
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(device->blas, &d->product, &d->a, &d->b, &d->c, &d->c,
-                                                           &wish, 1, &answer, &found);
-    chosen->algorithm = answer.algo;
-    chosen->used = status == CUBLAS_STATUS_SUCCESS && found > 0;
+                                                           &wish, CANDIDATES, answer, &found);
+    chosen->count = chosen->best = 0;
+    chosen->tuned = false;
+    if (!(chosen->key.flags & KEY_BF16)) {
+        found = found > 0 ? 1 : 0;
+    }
+    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; i++) {
+        if (answer[i].state == CUBLAS_STATUS_SUCCESS && split_of(&answer[i].algo) == split_of(&answer[0].algo)) {
+            chosen->candidate[chosen->count++] = answer[i].algo;
+        }
+    }
+    if (device->plans->pick >= 0) {
+        chosen->best = (int)p4_min_i64(device->plans->pick, chosen->count - 1);
+        chosen->tuned = true;
+    }
+    chosen->used = chosen->count > 0;
     return chosen->used ? CUBLAS_STATUS_SUCCESS : status ? status : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 /* The kept plan of this product, or a new one, which may take the place of another shape's. */
-static cublasStatus_t find_plan(p4_device *device, const p4_cuda_gemm *gemm, description *d, const plan **found)
+static cublasStatus_t find_plan(p4_device *device, const p4_cuda_gemm *gemm, description *d, plan **found)
 {
     plan_key key = key_of(gemm);
     uint64_t home = hash_of(&key);
@@ -175,10 +223,57 @@ static cublasStatus_t find_plan(p4_device *device, const p4_cuda_gemm *gemm, des
     return choose(device, slot, d);
 }
 
+/* Queues the product with a candidate of its plan. */
+static cublasStatus_t run(p4_device *device, const description *d, const p4_cuda_gemm *gemm,
+                          const cublasLtMatmulAlgo_t *algorithm)
+{
+    const int32_t whole[2] = {(int32_t)gemm->alpha, (int32_t)gemm->beta}; /* factors have the type of the sums */
+    const bool integers = gemm->type == CUDA_R_8I;
+    const void *alpha = integers ? (const void *)&whole[0] : &gemm->alpha;
+    const void *beta = integers ? (const void *)&whole[1] : &gemm->beta;
+    return cublasLtMatmul(device->blas, (cublasLtMatmulDesc_t)&d->product, alpha, gemm->B,
+                          (cublasLtMatrixLayout_t)&d->a, gemm->A, (cublasLtMatrixLayout_t)&d->b, beta, gemm->C,
+                          (cublasLtMatrixLayout_t)&d->c, gemm->D, (cublasLtMatrixLayout_t)&d->c, algorithm,
+                          device->blas_work, P4_BLAS_WORK_BYTES, device->stream);
+}
+
+/* Milliseconds of TUNE_RUNS products; infinite when the candidate fails. */
+static float time_candidate(p4_device *device, const description *d, const p4_cuda_gemm *gemm,
+                            const cublasLtMatmulAlgo_t *algorithm)
+{
+    struct p4_cuda_plans *plans = device->plans;
+    float ms = INFINITY;
+    bool ok = run(device, d, gemm, algorithm) == CUBLAS_STATUS_SUCCESS &&
+              cudaEventRecord(plans->start, device->stream) == cudaSuccess;
+    for (int i = 0; ok && i < TUNE_RUNS; i++) {
+        ok = run(device, d, gemm, algorithm) == CUBLAS_STATUS_SUCCESS;
+    }
+    ok = ok && cudaEventRecord(plans->end, device->stream) == cudaSuccess &&
+         cudaEventSynchronize(plans->end) == cudaSuccess &&
+         cudaEventElapsedTime(&ms, plans->start, plans->end) == cudaSuccess;
+    return ok ? ms : INFINITY;
+}
+
+/* Takes the fastest candidate: the best of TUNE_TURNS turns through all. */
+static void tune(p4_device *device, plan *plan, const description *d, const p4_cuda_gemm *gemm)
+{
+    float best = INFINITY;
+    for (int turn = 0; turn < TUNE_TURNS; turn++) {
+        for (int i = 0; i < plan->count; i++) {
+            const float ms = time_candidate(device, d, gemm, &plan->candidate[i]);
+            if (ms < best) {
+                best = ms;
+                plan->best = i;
+            }
+        }
+    }
+    plan->tuned = true;
+}
+
 void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
 {
     description d;
-    const plan *plan = NULL;
+    plan *plan = NULL;
     cublasStatus_t status = CUBLAS_STATUS_INVALID_VALUE;
     p4_cuda_gemm product = *gemm;
     product.C = gemm->beta != 0.0f ? gemm->C : gemm->D;
@@ -188,14 +283,13 @@ void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
     if (describe(&d, &product)) {
         status = find_plan(device, &product, &d, &plan);
     }
-    const int32_t whole[2] = {(int32_t)product.alpha, (int32_t)product.beta}; /* factors have the type of the sums */
-    const bool integers = product.type == CUDA_R_8I;
-    const void *alpha = integers ? (const void *)&whole[0] : &product.alpha;
-    const void *beta = integers ? (const void *)&whole[1] : &product.beta;
     if (status == CUBLAS_STATUS_SUCCESS) {
-        status = cublasLtMatmul(device->blas, &d.product, alpha, product.B, &d.a, product.A, &d.b,
-                                beta, product.C, &d.c, product.D, &d.c, &plan->algorithm, device->blas_work,
-                                P4_BLAS_WORK_BYTES, device->stream);
+        const double flop = 2.0 * (double)product.M * (double)product.N * (double)product.K *
+                            (double)p4_max_i64(1, product.batch);
+        if (!plan->tuned && product.beta == 0.0f && plan->count > 1 && flop >= TUNE_FLOP) {
+            tune(device, plan, &d, &product);
+        }
+        status = run(device, &d, &product, &plan->candidate[plan->best]);
     }
     if (status != CUBLAS_STATUS_SUCCESS) {
         p4_cuda_fail(device, "%lld products [%lld, %lld] x [%lld, %lld]: %s", (long long)p4_max_i64(1, gemm->batch),

@@ -71,10 +71,11 @@ __global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_bf16(quant_task
     }
 }
 
-template <bool ERROR>
-__global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_f32(quant_task k)
+/* MOST: threads of a block at most; few leave each thread more registers. */
+template <bool ERROR, int MOST>
+__global__ void __launch_bounds__(MOST) exact_wide_f32(quant_task k)
 {
-    __shared__ unsigned long long bins[EXACT_BINS];
+    __shared__ uint2 bins[EXACT_BINS];
     quant_sums sums = quant_sums_start();
     for (int64_t row = blockIdx.x; row < k.rows; row += gridDim.x) {
         uint4 piece[QUANT_CHUNKS];
@@ -153,7 +154,11 @@ template <bool ERROR>
 static void launch_wide(p4_device *device, const quant_task *k, unsigned blocks, unsigned threads)
 {
     if (k->method == P4_QUANT_EXACT && k->dtype == P4_F32) {
-        exact_wide_f32<ERROR><<<blocks, threads, 0, device->stream>>>(*k);
+        if (threads <= QUANT_THREADS_FEW) {
+            exact_wide_f32<ERROR, QUANT_THREADS_FEW><<<blocks, threads, 0, device->stream>>>(*k);
+        } else {
+            exact_wide_f32<ERROR, QUANT_THREADS_MOST><<<blocks, threads, 0, device->stream>>>(*k);
+        }
     } else if (k->method == P4_QUANT_EXACT) {
         exact_wide_bf16<ERROR><<<blocks, threads, 0, device->stream>>>(*k);
     } else if (k->dtype == P4_BF16) {

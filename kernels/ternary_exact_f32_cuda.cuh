@@ -20,10 +20,10 @@ typedef struct passed_bins {
     } bin[PASSED_MOST];
 } passed_bins;
 
-/* bins[at]: of the elements with upper bits largest - at, the count (high half) and the sum of their lower bits. A row in
- * registers has at most 2^14 elements, so neither half overflows. */
+/* bins[at]: of the elements with upper bits largest - at, the count (y) and the sum of their lower bits (x). A row in
+ * registers has at most 2^14 elements, so neither overflows. */
 struct exact_sum_bins {
-    const unsigned long long *bins;
+    const uint2 *bins;
     uint32_t largest;
     passed_bins *passed;
     __device__ __forceinline__ float least(int at) const
@@ -32,7 +32,7 @@ struct exact_sum_bins {
     }
     __device__ __forceinline__ void add(int at, exact_sums *set) const
     {
-        const double count = (double)(uint32_t)(bins[at] >> 32), lower = (double)(uint32_t)bins[at];
+        const double count = (double)bins[at].y, lower = (double)bins[at].x;
         const uint32_t bits = (largest - (uint32_t)at) << 16;
         const double base = (double)__uint_as_float(bits), unit = (double)__uint_as_float(bits | 1u) - base;
         set->weight += count;
@@ -40,14 +40,14 @@ struct exact_sum_bins {
     }
     __device__ __forceinline__ bool ends(int at) const
     {
-        return bins[at] > 0;
+        return bins[at].y > 0;
     }
     /* While the bin's elements are added, the mean falls from that of the set above, or at most the bin's end. */
     __device__ __forceinline__ void visit(int at, const exact_sums &above, const exact_sums &with) const
     {
         const double slack = 1e-9, low = (double)least(at), high = (double)least(at - 1);
         const double most = above.weight > 0.0 ? above.sum / above.weight : high;
-        if (bins[at] == 0 || 0.5 * most < (1.0 - slack) * low ||
+        if (bins[at].y == 0 || 0.5 * most < (1.0 - slack) * low ||
             0.5 * with.sum > (1.0 + slack) * with.weight * high) {
             return;
         }
@@ -90,12 +90,12 @@ static __device__ __forceinline__ bool list_bin(unsigned long long *list, list_i
 }
 
 /* Counts the row's elements with upper bits from low_key on; zeros, also those past the row, are never of the set. */
-static __device__ __forceinline__ void count_bins(unsigned long long *bins, int count,
+static __device__ __forceinline__ void count_bins(uint2 *bins, int count,
                                                   const uint4 (&piece)[QUANT_CHUNKS], uint32_t largest,
                                                   uint32_t low_key)
 {
     for (int b = (int)threadIdx.x; b < count; b += (int)blockDim.x) {
-        bins[b] = 0;
+        bins[b] = make_uint2(0, 0);
     }
     __syncthreads();
 #pragma unroll
@@ -104,7 +104,9 @@ static __device__ __forceinline__ void count_bins(unsigned long long *bins, int 
         for (int e = 0; e < 4; e++) {
             const uint32_t magnitude = quant_form<P4_F32>::magnitude(quant_bits<P4_F32>(piece[i], e));
             if (magnitude > 0 && magnitude >> 16 >= low_key) {
-                atomicAdd(&bins[largest - (magnitude >> 16)], 1ull << 32 | (magnitude & 0xffffu));
+                uint2 *bin = &bins[largest - (magnitude >> 16)];
+                atomicAdd(&bin->x, magnitude & 0xffffu);
+                atomicAdd(&bin->y, 1u);
             }
         }
     }
@@ -113,7 +115,7 @@ static __device__ __forceinline__ void count_bins(unsigned long long *bins, int 
 
 /* The cut and the scale of a row that holds something and nothing infinite; `mean` of its magnitudes, `largest` of their
  * upper bits. False when the bins that half the mean passes are too many or too full. */
-static __device__ __forceinline__ bool exact_f32_row(const uint4 (&piece)[QUANT_CHUNKS], unsigned long long *bins,
+static __device__ __forceinline__ bool exact_f32_row(const uint4 (&piece)[QUANT_CHUNKS], uint2 *bins,
                                                      double mean, uint32_t largest, float *cut, float *scale)
 {
     __shared__ unsigned long long list[EXACT_LIST];

@@ -36,7 +36,7 @@ static widths measure(const p4_net *net)
     w.qkv = (a->H + 2 * a->Hkv) * a->D;
     w.att = a->H * a->D;
     w.up = a->gated_mlp ? 2 * a->F : a->F;
-    w.slot = net->plan.head ? a->V * a->C : 0;
+    w.slot = net->plan.head ? net->logits_ld * a->C : 0;
     w.slot = p4_max_i64(w.slot, w.qkv * p4_int8_width(a->C));
     w.slot = p4_max_i64(w.slot, a->C * p4_int8_width(w.att));
     w.slot = p4_max_i64(w.slot, w.up * p4_int8_width(a->C));
@@ -84,15 +84,24 @@ static void lay_out_blocks(p4_net *net, p4_arena *arena, const widths *w)
     }
 }
 
+/* Rows of logits at a time: equal shares of N, in whole tiles of a GPU's products where there are that many. */
+static int64_t logits_rows(const p4_net *net, int64_t N)
+{
+    const int64_t tile = 256, most = p4_max_i64(64, net->ops->logits_chunk / net->logits_ld);
+    int64_t rows = p4_ceil_div(N, p4_ceil_div(N, most));
+    return most >= tile ? p4_min_i64(N, p4_min_i64(most / tile, p4_ceil_div(rows, tile)) * tile) : rows;
+}
+
 static void lay_out(p4_net *net, p4_arena *arena)
 {
     const p4_arch *a = &net->model->arch;
+    net->logits_ld = net->ops->host_memory ? a->V : p4_ceil_div(a->V, 64) * 64;
     widths w = measure(net);
     int64_t each = net->ops->act_bytes(net->device), N = w.N, wide = p4_max_i64(p4_max_i64(w.qkv, w.up), w.att);
     p4_attention_shape shape = p4_net_attention(net, net->plan.B, net->plan.T);
     bool train = net->plan.train;
 
-    net->chunk = p4_min_i64(N, p4_max_i64(64, net->ops->logits_chunk / a->V));
+    net->chunk = logits_rows(net, N);
     net->ids = p4_arena_take(arena, 2 * N * 4);
     net->sums = p4_arena_take(arena, 3 * (int64_t)sizeof *net->sums);
     if (!a->learned_positions) {
@@ -107,11 +116,11 @@ static void lay_out(p4_net *net, p4_arena *arena)
     net->delta = p4_arena_take(arena, N * w.C * each);
     net->final_n = p4_arena_take(arena, N * w.C * each);
     if (net->plan.head) {
-        net->logits = p4_arena_take(arena, net->chunk * a->V * each);
+        net->logits = p4_arena_take(arena, net->chunk * net->logits_ld * each);
     }
     if (net->plan.head && net->plan.reference) {
         net->final_reference = p4_arena_take(arena, N * w.C * each);
-        net->logits_reference = p4_arena_take(arena, net->chunk * a->V * each);
+        net->logits_reference = p4_arena_take(arena, net->chunk * net->logits_ld * each);
     }
     net->nll = p4_arena_take(arena, N * 4);
     net->hit = p4_arena_take(arena, N * 4);

@@ -17,7 +17,7 @@ typedef struct p4_form {
 } p4_form;
 
 /* Where gradients go. grad: fp32 buffer of a parameter, or of a whole slot [slot rows, cols] when it is the slot's
- * first part; *accumulate says whether to add (vectors, embeddings and head: always added); NULL: not wanted.
+ * first part; *accumulate says whether to add (vectors, embeddings: always added); NULL: not wanted.
  * ready: the gradient of this slot or parameter is complete for this micro-batch. */
 typedef struct p4_grad_sink {
     float *(*grad)(void *user, int64_t param, bool *accumulate);
@@ -54,6 +54,7 @@ typedef struct p4_net {
     void *memory;
     int64_t memory_bytes;
     int64_t chunk;      /* rows of logits at a time */
+    int64_t logits_ld;  /* elements of a row of logits: V, on a GPU made to fill whole 128-byte lines */
     float *cos_table, *sin_table;
     int32_t *ids, *targets; /* targets follow the ids of the micro-batch at hand */
     p4_saved *saved;    /* [L] in training, else [1] */
@@ -100,6 +101,8 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink);
 
 /* Shared by forward and backward. */
+/* The head's matrix [logits_ld, C]; rows from V on are zero. */
+const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
                   int64_t B, int64_t T, const p4_probe *probe);

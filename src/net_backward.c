@@ -79,20 +79,19 @@ void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, cons
 static void head_forward_backward(p4_net *net, const p4_form *form, int64_t N, float loss_scale, const p4_grad_sink *sink)
 {
     const p4_ops *ops = net->ops;
-    int64_t C = net->model->arch.C, V = net->model->arch.V, each = ops->act_bytes(net->device);
-    int64_t head = p4_net_head_param(net);
+    int64_t C = net->model->arch.C, V = net->model->arch.V, ld = net->logits_ld, each = ops->act_bytes(net->device);
     bool accumulate;
-    float *dhead = grad_of(sink, head, &accumulate);
-    const void *w = p4_net_dense(net, form, head);
+    float *dhead = grad_of(sink, p4_net_head_param(net), &accumulate);
+    const void *w = p4_net_head(net, form);
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
         const char *normed = (const char *)net->final_n + row * C * each;
-        ops->linear_forward(net->device, net->logits, normed, w, NULL, rows, C, V);
+        ops->linear_forward(net->device, net->logits, normed, w, NULL, rows, C, ld);
         ops->cross_entropy(net->device, net->nll + row, net->hit + row, net->logits, net->logits, net->targets + row,
-                           rows, V, V, loss_scale);
-        ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C, V, false);
+                           rows, V, ld, loss_scale);
+        ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C, ld, false);
         if (dhead != NULL) {
-            ops->linear_backward_weight(net->device, dhead, net->logits, V, normed, rows, C, V, true);
+            ops->linear_backward_weight(net->device, dhead, net->logits, ld, normed, rows, C, V, accumulate || row > 0);
         }
     }
 }

@@ -25,6 +25,18 @@ const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first)
     return net->w;
 }
 
+const void *p4_net_head(p4_net *net, const p4_form *form)
+{
+    const p4_arch *a = &net->model->arch;
+    int64_t head = p4_net_head_param(net), each = net->ops->act_bytes(net->device);
+    if (net->logits_ld == a->V) {
+        return p4_net_dense(net, form, head);
+    }
+    net->ops->weight_unpack(net->device, net->w, &form->weights[head]);
+    net->ops->zero(net->device, (char *)net->w + a->V * a->C * each, (net->logits_ld - a->V) * a->C * each);
+    return net->w;
+}
+
 static void project(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y, const void *x, int64_t N,
                     const p4_probe *probe)
 {
@@ -139,11 +151,10 @@ void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool ref
                                a->C, a->norm_eps);
 }
 
-/* logits [rows, V] of normed [rows, C], with the head's dense weight w. */
+/* logits [rows, logits_ld] of normed [rows, C], with the head's dense weight w. */
 static void head_chunk(p4_net *net, const void *w, void *logits, const void *normed, int64_t rows)
 {
-    const p4_arch *a = &net->model->arch;
-    net->ops->linear_forward(net->device, logits, normed, w, NULL, rows, a->C, a->V);
+    net->ops->linear_forward(net->device, logits, normed, w, NULL, rows, net->model->arch.C, net->logits_ld);
 }
 
 static const void *rows_of(const p4_net *net, const void *act, int64_t row)
@@ -177,48 +188,55 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score)
 void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t B, int64_t T)
 {
     const p4_ops *ops = net->ops;
-    int64_t N = B * T, V = net->model->arch.V, head = p4_net_head_param(net);
-    const void *w = p4_net_dense(net, form, head);
+    int64_t N = B * T, V = net->model->arch.V, ld = net->logits_ld;
+    const void *w = p4_net_head(net, form);
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
         if (reference != NULL && row > 0) { /* both heads may have been unpacked into one place */
-            w = p4_net_dense(net, form, head);
+            w = p4_net_head(net, form);
         }
         head_chunk(net, w, net->logits, rows_of(net, net->final_n, row), rows);
         if (reference != NULL) {
-            head_chunk(net, p4_net_dense(net, reference, head), net->logits_reference,
+            head_chunk(net, p4_net_head(net, reference), net->logits_reference,
                        rows_of(net, net->final_reference, row), rows);
             ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits, net->targets + row, rows,
-                               V, V);
+                               V, ld);
         }
         ops->cross_entropy(net->device, net->nll + row, net->hit + row, NULL, net->logits, net->targets + row, rows, V,
-                           V, 1.0f);
+                           ld, 1.0f);
     }
     p4_net_add_scores(net, B, T, reference != NULL);
 }
 
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N)
 {
-    int64_t V = net->model->arch.V;
+    const p4_ops *ops = net->ops;
+    int64_t V = net->model->arch.V, ld = net->logits_ld;
     float *f32 = NULL;
-    bool half = net->ops->act_bytes(net->device) != 4;
+    bool half = ops->act_bytes(net->device) != 4;
     p4_rc rc = P4_OK;
     if (half) {
-        TRY(net->ops->alloc(net->device, (void **)&f32, net->chunk * V * 4));
+        TRY(ops->alloc(net->device, (void **)&f32, net->chunk * ld * 4));
     }
-    const void *w = p4_net_dense(net, form, p4_net_head_param(net));
+    const void *w = p4_net_head(net, form);
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
+        const float *logits = half ? f32 : net->logits;
         head_chunk(net, w, net->logits, rows_of(net, net->final_n, row), rows);
         if (half) {
-            net->ops->act_to_f32(net->device, f32, net->logits, rows * V);
+            ops->act_to_f32(net->device, f32, net->logits, rows * ld);
         }
-        net->ops->to_host(net->device, h_logits + row * V, half ? (void *)f32 : net->logits, rows * V * 4);
+        for (int64_t r = 0; ld != V && r < rows; r++) {
+            ops->to_host(net->device, h_logits + (row + r) * V, logits + r * ld, V * 4);
+        }
+        if (ld == V) {
+            ops->to_host(net->device, h_logits + row * V, logits, rows * V * 4);
+        }
     }
-    TRY(net->ops->sync(net->device));
+    TRY(ops->sync(net->device));
 done:
     if (f32 != NULL) {
-        net->ops->release(net->device, f32);
+        ops->release(net->device, f32);
     }
     return rc;
 }

@@ -60,6 +60,14 @@ static bool read_enum(void *field, const p4_config_row *row, const p4_json_value
             return true;
         }
     }
+    if (row->is_switch && cJSON_IsBool(value->item)) {
+        int last = 0;
+        while (cJSON_IsTrue(value->item) && row->names[last + 1] != NULL) {
+            last++;
+        }
+        memcpy(field, &last, sizeof last);
+        return true;
+    }
     return false;
 }
 

@@ -71,7 +71,7 @@ static p4_optim_settings settings_of(const p4_config *c)
                                .eps = 1e-8f,
                                .weight_decay = (float)c->weight_decay,
                                .clip = (float)c->gradient_clip,
-                               .half_state = c->optimizer_state == P4_STATE_BF16,
+                               .half_state = c->optimizer_state == P4_OPTIMIZER_STATE_BF16,
                                .seed = c->seed};
 }
 

@@ -61,7 +61,7 @@ static __global__ void momentum_wide(const __grid_constant__ muon_items items, T
             u[k] *= g_scale;
         }
         sum += muon_momentum(u, buf, momentum);
-        p4_state_round<S>(buf, key, item.index + (uint64_t)i, 0);
+        p4_state_round(stored, buf, key, item.index + (uint64_t)i, 0);
         p4_store_part(stored + i, buf, end - i);
         p4_store_part(x + i, u, end - i);
     }
@@ -98,7 +98,7 @@ static __global__ void momentum_tall(const __grid_constant__ muon_items items, T
                     u[k] *= g_scale;
                 }
                 sum += muon_momentum(u, buf, momentum);
-                p4_state_round<S>(buf, key, item.index + (uint64_t)i, 0);
+                p4_state_round(stored, buf, key, item.index + (uint64_t)i, 0);
                 p4_store(stored + i, buf);
 #pragma unroll
                 for (int k = 0; k < R; k++) {

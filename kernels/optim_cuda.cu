@@ -142,7 +142,7 @@ static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, boo
     for (int k = 0; k < W; k++) {
         v[k] += lambda * e[k];
     }
-    p4_state_round<S>(e, key, index + (uint64_t)i, 0);
+    p4_state_round(ema, e, key, index + (uint64_t)i, 0);
     p4_store_part(ema + i, e, count - i);
     p4_store_part(g + i, v, count - i);
 }
@@ -212,8 +212,8 @@ static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_st
             weight[k] -= s.lr * (update + a.decay * weight[k]);
         }
         p4_store_part(a.w + i, weight, end - i);
-        p4_state_round<S>(m, s.key, a.index + (uint64_t)i, 0);
-        p4_state_round<S>(v, s.key, a.index + (uint64_t)i, 16);
+        p4_state_round(stored_m, m, s.key, a.index + (uint64_t)i, 0);
+        p4_state_round(stored_v, v, s.key, a.index + (uint64_t)i, 16);
         p4_store_part(stored_m + i, m, end - i);
         p4_store_part(stored_v + i, v, end - i);
     }

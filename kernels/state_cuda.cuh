@@ -23,14 +23,19 @@ static inline uintptr_t p4_state_address(const void *state, p4_state_form form)
     return P4_ADDRESS(state) * (form.half ? 2 : 1);
 }
 
-/* x becomes what type S will hold of it, so that a store is exact; bits [shift, shift + 16) of the draws of elements
- * [index, index + W) decide. fp32 holds it as it is. */
-template <typename S, int W>
-static __device__ __forceinline__ void p4_state_round(float (&x)[W], uint64_t key, uint64_t index, int shift)
+/* x becomes what state of the type of `stored` holds of it, so that a store is exact; bits [shift, shift + 16) of the draws
+ * of elements [index, index + W) decide. fp32 holds it as it is. */
+template <int W>
+static __device__ __forceinline__ void p4_state_round(const float *stored, float (&x)[W], uint64_t key, uint64_t index,
+                                                      int shift)
 {
-    if (sizeof(S) == sizeof(float)) {
-        return;
-    }
+    (void)stored, (void)x, (void)key, (void)index, (void)shift;
+}
+template <int W>
+static __device__ __forceinline__ void p4_state_round(const __nv_bfloat16 *stored, float (&x)[W], uint64_t key,
+                                                      uint64_t index, int shift)
+{
+    (void)stored;
 #pragma unroll
     for (int k = 0; k < W; k++) {
         const uint32_t draw = p4_state_draw(key, index + (uint64_t)k) >> shift;

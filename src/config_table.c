@@ -102,7 +102,7 @@ const p4_config_row p4_config_table[] = {
      .help = "Steps in which the learning rate rises from 0 to its peak."},
     {FIELD(optimizer), BOTH(P4_OPTIMIZER_MUGROKFAST), NAMES("mugrokfast", "adamw"),
      .help = "Muon for matrices and AdamW for the rest, or AdamW for all; Grokfast is set beside it."},
-    {FIELD(optimizer_state), BOTH(P4_STATE_FP32), NAMES("fp32", "bf16"),
+    {FIELD(optimizer_state), BOTH(P4_OPTIMIZER_STATE_FP32), NAMES("fp32", "bf16"),
      .help = "Form of moments, momentum and Grokfast's average; bf16 is rounded at random and takes half the memory."},
     {FIELD(weight_decay), BOTH(0), RANGE(0, 10),
      .help = "Decoupled weight decay."},

@@ -48,20 +48,20 @@ static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_save
 {
     int64_t each = net->ops->act_bytes(net->device), N = w->N;
     bool train = net->plan.train, layer_norm = net->model->arch.layer_norm;
-    bool own = !(train && net->plan.recompute == P4_RECOMPUTE_LIGHT) || s == net->saved;
+    bool all = !(train && net->plan.recompute == P4_RECOMPUTE_LIGHT);
     if (x1) {
         s->x1 = p4_arena_take(arena, N * w->C * each);
     }
     if (!rest) {
         return;
     }
-    s->n1 = own ? p4_arena_take(arena, N * w->C * each) : net->saved[0].n1;
+    s->n1 = all ? p4_arena_take(arena, N * w->C * each) : NULL;
     s->qkv = p4_arena_take(arena, N * w->qkv * each);
     s->att = p4_arena_take(arena, N * w->att * each);
     s->x2 = p4_arena_take(arena, N * w->C * each);
-    s->n2 = own ? p4_arena_take(arena, N * w->C * each) : net->saved[0].n2;
+    s->n2 = all ? p4_arena_take(arena, N * w->C * each) : NULL;
     s->up = p4_arena_take(arena, N * w->up * each);
-    s->h = own ? p4_arena_take(arena, N * w->F * each) : net->saved[0].h;
+    s->h = all ? p4_arena_take(arena, N * w->F * each) : NULL;
     if (train) {
         s->rstd1 = p4_arena_take(arena, N * 4);
         s->rstd2 = p4_arena_take(arena, N * 4);
@@ -84,6 +84,26 @@ static void lay_out_blocks(p4_net *net, p4_arena *arena, const widths *w)
     }
 }
 
+/* Room for the backward pass. Its buffers also hold what is dead before they are needed: the final norm's input and
+ * output, the forward pass's delta and, when they are computed again, a block's n1, n2 and h. */
+static void lay_out_backward(p4_net *net, p4_arena *arena, const widths *w)
+{
+    int64_t each = net->ops->act_bytes(net->device), N = w->N;
+    net->final_mean = net->model->arch.layer_norm ? p4_arena_take(arena, N * 4) : NULL;
+    net->final_rstd = p4_arena_take(arena, N * 4);
+    net->dx = p4_arena_take(arena, N * w->C * each);
+    net->dnorm = p4_arena_take(arena, N * w->C * each);
+    net->dwide = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->qkv, w->up), p4_max_i64(w->att, w->C)) * each);
+    net->dwide2 = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->att, w->F), w->C) * each);
+    net->final_x = net->dwide;
+    net->final_n = net->dwide2;
+    net->delta = net->plan.recompute == P4_RECOMPUTE_BLOCKS ? p4_arena_take(arena, N * w->C * each) : net->dx;
+    for (int64_t l = 0; net->plan.recompute == P4_RECOMPUTE_LIGHT && l < net->model->arch.L; l++) {
+        net->saved[l].n1 = net->saved[l].n2 = net->dwide2;
+        net->saved[l].h = net->dwide;
+    }
+}
+
 /* Rows of logits at a time: equal shares of N, in whole tiles of a GPU's products where there are that many. */
 static int64_t logits_rows(const p4_net *net, int64_t N)
 {
@@ -97,7 +117,7 @@ static void lay_out(p4_net *net, p4_arena *arena)
     const p4_arch *a = &net->model->arch;
     net->logits_ld = net->ops->host_memory ? a->V : p4_ceil_div(a->V, 64) * 64;
     widths w = measure(net);
-    int64_t each = net->ops->act_bytes(net->device), N = w.N, wide = p4_max_i64(p4_max_i64(w.qkv, w.up), w.att);
+    int64_t each = net->ops->act_bytes(net->device), N = w.N;
     p4_attention_shape shape = p4_net_attention(net, net->plan.B, net->plan.T);
     bool train = net->plan.train;
 
@@ -113,8 +133,12 @@ static void lay_out(p4_net *net, p4_arena *arena)
     if (net->plan.activation_bits == 8) {
         net->xq = p4_arena_take(arena, N * p4_int8_width(p4_max_i64(p4_max_i64(w.C, w.att), w.F)) * each);
     }
-    net->delta = p4_arena_take(arena, N * w.C * each);
-    net->final_n = p4_arena_take(arena, N * w.C * each);
+    if (train) {
+        lay_out_backward(net, arena, &w);
+    } else {
+        net->delta = p4_arena_take(arena, N * w.C * each);
+        net->final_n = p4_arena_take(arena, N * w.C * each);
+    }
     if (net->plan.head) {
         net->logits = p4_arena_take(arena, net->chunk * net->logits_ld * each);
     }
@@ -126,15 +150,6 @@ static void lay_out(p4_net *net, p4_arena *arena)
     net->hit = p4_arena_take(arena, N * 4);
     net->kl = p4_arena_take(arena, N * 4);
     net->attention_work = p4_arena_take(arena, net->ops->attention_work_count(net->device, &shape, train) * 4);
-    if (train) {
-        net->final_x = p4_arena_take(arena, N * w.C * each);
-        net->final_mean = a->layer_norm ? p4_arena_take(arena, N * 4) : NULL;
-        net->final_rstd = p4_arena_take(arena, N * 4);
-        net->dx = p4_arena_take(arena, N * w.C * each);
-        net->dnorm = p4_arena_take(arena, N * w.C * each);
-        net->dwide = p4_arena_take(arena, N * wide * each);
-        net->dwide2 = p4_arena_take(arena, N * p4_max_i64(w.att, w.F) * each);
-    }
 }
 
 static p4_rc upload_rope(p4_net *net)

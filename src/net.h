@@ -61,7 +61,7 @@ typedef struct p4_net {
     void *w;            /* one unpacked slot or head */
     void *xq, *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
-    void *dx, *dwide, *dwide2, *dnorm; /* backward */
+    void *dx, *dwide, *dwide2, *dnorm; /* backward; others may lie in them: lay_out_backward */
     double *sums;       /* device [3]: nll, hits, kl since p4_net_take_score */
     double predictions; /* behind these sums */
     int32_t *h_tokens;  /* host [2 * N] */
@@ -106,7 +106,10 @@ const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
                   int64_t B, int64_t T, const p4_probe *probe);
-void p4_net_block_again(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t N);
+/* saved->h from saved->up. */
+void p4_net_activate(p4_net *net, const p4_saved *saved, int64_t N);
+/* A block's norm once more from the sum that the block kept: the same kernel on the same input, so the same bits. */
+void p4_net_norm_again(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, void *n, const void *x, int64_t N);
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
                            const p4_grad_sink *sink);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);

@@ -67,7 +67,7 @@ static const float *vector(const p4_net *net, const p4_form *form, p4_role role,
     return at >= 0 ? form->vectors[at] : NULL;
 }
 
-static void activate(const p4_net *net, const p4_saved *s, int64_t N)
+void p4_net_activate(p4_net *net, const p4_saved *s, int64_t N)
 {
     int64_t F = net->model->arch.F;
     if (net->model->arch.gated_mlp) {
@@ -103,22 +103,16 @@ void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x
                           vector(net, form, P4_ROLE_NORM2_GAIN, layer), vector(net, form, P4_ROLE_NORM2_BIAS, layer), N,
                           a->C, a->norm_eps);
     project(net, form, layer, P4_ROLE_UP, s->up, s->n2, N, probe);
-    activate(net, s, N);
+    p4_net_activate(net, s, N);
     project(net, form, layer, P4_ROLE_DOWN, net->delta, s->h, N, probe);
 }
 
-/* n1, n2 and h of a block once more, from what it kept: the same kernels on the same inputs, so the same bits. */
-void p4_net_block_again(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t N)
+void p4_net_norm_again(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, void *n, const void *x, int64_t N)
 {
     const p4_arch *a = &net->model->arch;
-    p4_norm_kind kind = a->layer_norm ? P4_LAYERNORM : P4_RMSNORM;
-    net->ops->add_norm_forward(net->device, kind, s->n1, NULL, NULL, NULL, s->x1, NULL,
-                               vector(net, form, P4_ROLE_NORM1_GAIN, layer),
-                               vector(net, form, P4_ROLE_NORM1_BIAS, layer), N, a->C, a->norm_eps);
-    net->ops->add_norm_forward(net->device, kind, s->n2, NULL, NULL, NULL, s->x2, NULL,
-                               vector(net, form, P4_ROLE_NORM2_GAIN, layer),
-                               vector(net, form, P4_ROLE_NORM2_BIAS, layer), N, a->C, a->norm_eps);
-    activate(net, s, N);
+    net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, n, NULL, NULL, NULL, x, NULL,
+                               vector(net, form, gain, layer), vector(net, form, (p4_role)(gain + 1), layer), N, a->C,
+                               a->norm_eps);
 }
 
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)

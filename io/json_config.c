@@ -60,6 +60,14 @@ static bool read_enum(void *field, const p4_config_row *row, const p4_json_value
             return true;
         }
     }
+    if (row->is_switch && cJSON_IsBool(value->item)) {
+        int last = 0;
+        while (cJSON_IsTrue(value->item) && row->names[last + 1] != NULL) {
+            last++;
+        }
+        memcpy(field, &last, sizeof last);
+        return true;
+    }
     return false;
 }
 
@@ -247,8 +255,9 @@ static char *argument_json(const p4_config_row *row, const char *text)
 {
     char first = text[strspn(text, " \t\r\n")];
     bool list = row->type == P4_CONFIG_LIST && first != '[';
-    bool string =
-        list || row->type == P4_CONFIG_ENUM || row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME;
+    bool truth = row->is_switch && (strcmp(text, "true") == 0 || strcmp(text, "false") == 0);
+    bool string = list || (row->type == P4_CONFIG_ENUM && !truth) || row->type == P4_CONFIG_PATH ||
+                  row->type == P4_CONFIG_NAME;
     cJSON *bare = string && first != '"' ? cJSON_CreateString(text) : NULL;
     char *quoted = bare != NULL ? cJSON_PrintUnformatted(bare) : NULL;
     char *json = NULL;

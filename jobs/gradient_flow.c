@@ -83,7 +83,7 @@ static p4_rc run_flow(flow *f, const int32_t *h_ids, int64_t T)
     p4_net net = {0};
     p4_device_form form = {0};
     void *memory = NULL;
-    p4_net_plan plan = {.B = 1, .T = T, .train = true, .recompute = true, .activation_bits = job->config.activation_bits, .head = true};
+    p4_net_plan plan = {.B = 1, .T = T, .train = true, .recompute = P4_RECOMPUTE_BLOCKS, .activation_bits = job->config.activation_bits, .head = true};
     p4_grad_sink sink = {.grad = grad_buffer, .ready = slot_ready, .user = f};
     TRY(take_memory(f, &memory));
     TRY(p4_net_open(&net, job->ops, job->device, model, &plan));

@@ -70,7 +70,9 @@ static p4_optim_settings settings_of(const p4_config *c)
                                .beta2 = 0.95f,
                                .eps = 1e-8f,
                                .weight_decay = (float)c->weight_decay,
-                               .clip = (float)c->gradient_clip};
+                               .clip = (float)c->gradient_clip,
+                               .half_state = c->optimizer_state == P4_OPTIMIZER_STATE_BF16,
+                               .seed = c->seed};
 }
 
 static p4_rc size_steps(p4_trainer *t)

@@ -11,6 +11,7 @@
 
 #include "ledger.h"
 #include "ops.h"
+#include "state.h"
 
 #if defined(__clang__) /* instrumented builds do not vectorise "omp simd" loops and clang would warn of each \
                         */
@@ -154,16 +155,21 @@ void p4_cpu_unpack_base3(p4_device *device, uint8_t *codes, const uint8_t *packe
                          int64_t cols);
 
 /* optim_cpu.c, muon_cpu.c */
+enum { P4_STATE_PIECE = 4096 }; /* elements of state widened at once, on the stack */
+/* bf16 state <-> fp32; index: of element 0; shift: of the 16 bits of a draw that round it. */
+void p4_cpu_state_load(float *to, const uint16_t *from, int64_t count);
+void p4_cpu_state_store(uint16_t *to, const float *from, uint64_t key, uint64_t index, int shift, int64_t count);
 void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count);
 void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cpu_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
-void p4_cpu_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
-                     int64_t count);
+void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first,
+                     int64_t count, p4_state_form state, uint64_t index);
 void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                  float beta1, float beta2, float eps, int64_t step);
+                  float beta1, float beta2, float eps, int64_t step, p4_state_form state);
 void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                 float g_scale, float lr, float momentum, float decay, float *work);
+                 float g_scale, float lr, float momentum, float decay, float *work,
+                 p4_state_form state);
 int64_t p4_cpu_muon_work_count(p4_device *device, int64_t items, int64_t rows, int64_t cols);
 void p4_cpu_round_to_f16(p4_device *device, float *x, int64_t count);
 

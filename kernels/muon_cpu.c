@@ -109,17 +109,33 @@ static void newton_schulz_step(const p4_device *device, float *next, const float
                                    .ldc = n});
 }
 
+/* u and the momentum of the whole matrix. */
+static void momentum_all(const p4_device *device, float *u, const p4_muon_item *item, float g_scale,
+                         float momentum, int64_t count, p4_state_form state)
+{
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t i = 0; i < count; i += P4_STATE_PIECE) {
+        int64_t here = p4_min_i64(P4_STATE_PIECE, count - i);
+        if (state.half) {
+            float buf[P4_STATE_PIECE];
+            uint16_t *stored = (uint16_t *)item->buf + i;
+            p4_cpu_state_load(buf, stored, here);
+            momentum_piece(u + i, buf, item->g + i, g_scale, momentum, here);
+            p4_cpu_state_store(stored, buf, state.key, item->index + (uint64_t)i, 0, here);
+        } else {
+            momentum_piece(u + i, (float *)item->buf + i, item->g + i, g_scale, momentum, here);
+        }
+    }
+}
+
 static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, int64_t cols, float g_scale,
-                     float lr, float momentum, float decay, float *work)
+                     float lr, float momentum, float decay, float *work, p4_state_form state)
 {
     int64_t m = p4_min_i64(rows, cols), n = p4_max_i64(rows, cols), count = rows * cols;
     float *x = work, *next = x + count, *A = next + count, *A2 = A + m * m;
     bool tall = rows > cols;
     float *u = tall ? next : x;
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t i = 0; i < count; i += PIECE) {
-        momentum_piece(u + i, item->buf + i, item->g + i, g_scale, momentum, p4_min_i64(PIECE, count - i));
-    }
+    momentum_all(device, u, item, g_scale, momentum, count, state);
     if (tall) {
         transpose(device, x, u, rows, cols);
     }
@@ -144,9 +160,9 @@ static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, 
 }
 
 void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                 float g_scale, float lr, float momentum, float decay, float *work)
+                 float g_scale, float lr, float momentum, float decay, float *work, p4_state_form state)
 {
     for (int64_t i = 0; i < items; i++) {
-        step_one(device, &h_items[i], rows, cols, g_scale, lr, momentum, decay, work);
+        step_one(device, &h_items[i], rows, cols, g_scale, lr, momentum, decay, work, state);
     }
 }

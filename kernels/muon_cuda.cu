@@ -53,7 +53,20 @@ typedef struct muon_lane {
 
 typedef struct muon_numbers {
     float g_scale, lr, momentum, decay;
+    p4_state_form state;
 } muon_numbers;
+
+/* Runs `...` with `elem` the activation type, S the type of stored state and W elements of one access. */
+#define BY_ACT_AND_STATE(device, state, wide, ...)         \
+    do {                                                   \
+        if ((state).half) {                                \
+            typedef __nv_bfloat16 S;                       \
+            P4_BY_ACT(device, wide, __VA_ARGS__);          \
+        } else {                                           \
+            typedef float S;                               \
+            P4_BY_ACT(device, wide, __VA_ARGS__);          \
+        }                                                  \
+    } while (0)
 
 static int64_t round_up(int64_t count, int64_t to)
 {
@@ -137,18 +150,18 @@ static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, 
     int64_t parts = p->parts;
     if (p->rows > p->cols) {
         const dim3 grid((unsigned)parts, (unsigned)batch);
-        P4_BY_ACT(device, tiles_wide(device, p, wide),
-                  momentum_tall<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
-                      numbers->momentum, p->rows, p->cols));
+        BY_ACT_AND_STATE(device, numbers->state, tiles_wide(device, p, wide),
+                         momentum_tall<elem, S, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
+                             *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
+                             numbers->momentum, p->rows, p->cols, numbers->state.key));
     } else {
         const int64_t each = round_up(p4_ceil_div(count, parts), step);
         parts = p4_ceil_div(count, each);
         const dim3 grid((unsigned)parts, (unsigned)batch);
-        P4_BY_ACT(device, wide,
-                  momentum_wide<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
-                      numbers->momentum, count, each));
+        BY_ACT_AND_STATE(device, numbers->state, wide,
+                         momentum_wide<elem, S, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
+                             *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
+                             numbers->momentum, count, each, numbers->state.key));
     }
     norm_factors<<<(unsigned)batch, P4_FLAT_THREADS, 0, device->stream>>>(lane->factor, lane->partial,
                                                                           (int)parts);
@@ -264,13 +277,13 @@ static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *la
 }
 
 void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                  float g_scale, float lr, float momentum, float decay, float *work)
+                  float g_scale, float lr, float momentum, float decay, float *work, p4_state_form state)
 {
     if (items <= 0 || rows <= 0 || cols <= 0) {
         return;
     }
     const muon_plan plan = plan_of(device, items, rows, cols);
-    const muon_numbers numbers = {g_scale, lr, momentum, decay};
+    const muon_numbers numbers = {g_scale, lr, momentum, decay, state};
     const cudaStream_t stream = device->stream;
     void *const blas_work = device->blas_work;
     muon_lane lane[LANES] = {};

@@ -3,10 +3,10 @@
 #ifndef P4_KERNELS_MUON_TILES_CUDA_CUH
 #define P4_KERNELS_MUON_TILES_CUDA_CUH
 
-#include "cuda.cuh"
+#include "state_cuda.cuh"
 
 enum {
-    MUON_ITEMS = 128, /* matrices of one launch: 3 KiB of a kernel's arguments, so that no memory is taken */
+    MUON_ITEMS = 96, /* matrices of one launch: 3 KiB of a kernel's arguments, so that no memory is taken */
     MUON_TILE = 64    /* sides of a tile that is turned in shared memory */
 };
 #define NS_A 3.4445f
@@ -42,25 +42,27 @@ static __device__ __forceinline__ void muon_store_sum(double *partial, double su
 }
 
 /* x[count] = u of a wide matrix; the block has `each` elements. */
-template <typename T, int W>
+template <typename T, typename S, int W>
 static __global__ void momentum_wide(const __grid_constant__ muon_items items, T *x, int64_t x_stride,
                                      double *partial, float g_scale, float momentum, int64_t count,
-                                     int64_t each)
+                                     int64_t each, uint64_t key)
 {
     const p4_muon_item item = items.item[blockIdx.y];
+    S *const stored = (S *)item.buf;
     const int64_t first = blockIdx.x * each, end = first + each < count ? first + each : count;
     double sum = 0.0;
     x += blockIdx.y * x_stride;
     for (int64_t i = first + (int64_t)threadIdx.x * W; i < end; i += P4_FLAT_THREADS * W) {
         float u[W], buf[W];
         p4_load_part(u, item.g + i, end - i);
-        p4_load_part(buf, item.buf + i, end - i);
+        p4_load_part(buf, stored + i, end - i);
 #pragma unroll
         for (int k = 0; k < W; k++) {
             u[k] *= g_scale;
         }
         sum += muon_momentum(u, buf, momentum);
-        p4_store_part(item.buf + i, buf, end - i);
+        p4_state_round(stored, buf, key, item.index + (uint64_t)i, 0);
+        p4_store_part(stored + i, buf, end - i);
         p4_store_part(x + i, u, end - i);
     }
     muon_store_sum(partial, sum);
@@ -68,14 +70,15 @@ static __global__ void momentum_wide(const __grid_constant__ muon_items items, T
 
 /* x[cols, rows] = u^T of a tall matrix [rows, cols]; W elements of x at once, which rows and cols are
  * multiples of. */
-template <typename T, int W>
+template <typename T, typename S, int W>
 static __global__ void momentum_tall(const __grid_constant__ muon_items items, T *x, int64_t x_stride,
                                      double *partial, float g_scale, float momentum, int64_t rows,
-                                     int64_t cols)
+                                     int64_t cols, uint64_t key)
 {
     enum { R = W > 1 ? 4 : 1 }; /* floats read at once */
     __shared__ float tile[MUON_TILE][MUON_TILE + 1];
     const p4_muon_item item = items.item[blockIdx.y];
+    S *const stored = (S *)item.buf;
     const int64_t across = (cols + MUON_TILE - 1) / MUON_TILE,
                   tiles = across * ((rows + MUON_TILE - 1) / MUON_TILE);
     double sum = 0.0;
@@ -89,13 +92,14 @@ static __global__ void momentum_tall(const __grid_constant__ muon_items items, T
             if (row + r < rows && col + c < cols) {
                 float u[R], buf[R];
                 p4_load(u, item.g + i);
-                p4_load(buf, item.buf + i);
+                p4_load(buf, stored + i);
 #pragma unroll
                 for (int k = 0; k < R; k++) {
                     u[k] *= g_scale;
                 }
                 sum += muon_momentum(u, buf, momentum);
-                p4_store(item.buf + i, buf);
+                p4_state_round(stored, buf, key, item.index + (uint64_t)i, 0);
+                p4_store(stored + i, buf);
 #pragma unroll
                 for (int k = 0; k < R; k++) {
                     tile[r][c + k] = u[k];

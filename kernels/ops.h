@@ -1,7 +1,7 @@
 /* ops.h - the table of operations a backend provides: one const p4_ops for "cpu", one for "cuda".
  *
  * Activations ("act") are arrays of the device's compute type: fp32 on the CPU; bf16 or fp32 on CUDA
- * (p4_device_open). Gradients of weights, optimizer state, statistics and losses are fp32. All pointers are
+ * (p4_device_open). Gradients of weights, statistics and losses are fp32; optimizer state is fp32 or bf16. All pointers are
  * device memory unless they are named h_ or the comment says host; p4_weight structs are passed on the host
  * and hold device pointers. On CUDA an op is queued on the device's stream and returns; `sync` waits. Ops
  * never allocate: workspaces are arguments. Shapes are row-major. N = B * T tokens, C channels, H heads, D
@@ -51,16 +51,27 @@ typedef struct p4_device_info {
     int32_t ordinal;
 } p4_device_info;
 
+/* How optimizer state (below: void *) is kept: fp32, or bf16 rounded at random, which state.h describes. An op
+ * computes with fp32 and rounds what it stores, nothing else. */
+typedef struct p4_state_form {
+    bool half;    /* bf16 */
+    uint64_t key; /* random bits of this step; not read in fp32 */
+} p4_state_form;
+
 /* One matrix of a Muon step and one array of an AdamW step: device memory, no two items overlap. */
 typedef struct p4_muon_item {
-    float *w, *buf; /* [rows, cols] */
+    float *w; /* [rows, cols] */
+    void *buf;
     const float *g;
+    uint64_t index; /* of element 0 in the model: state.h */
 } p4_muon_item;
 
 typedef struct p4_adamw_item {
-    float *w, *m, *v; /* [count] */
+    float *w; /* [count] */
+    void *m, *v;
     const float *g;
     int64_t count;
+    uint64_t index; /* of element 0 in the model: state.h */
     float decay;
 } p4_adamw_item;
 
@@ -210,19 +221,21 @@ typedef struct p4_ops {
     void (*add_sum)(p4_device *device, double *sum, const float *x, int64_t count);
     /* fp32 sum += addend. */
     void (*add_f32)(p4_device *device, float *sum, const float *addend, int64_t count);
-    /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. */
-    void (*grokfast)(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
-                     int64_t count);
+    /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. In bf16 the low half of an element's
+     * draw rounds ema; index: of element 0 in the model. */
+    void (*grokfast)(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first,
+                     int64_t count, p4_state_form state, uint64_t index);
     /* AdamW on `items` arrays (h_items: host, free again on return), g pre-multiplied by g_scale: m, v
-     * updated, bias-corrected with `step` (from 1); w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). */
+     * updated, bias-corrected with `step` (from 1); w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In bf16 the
+     * low half of an element's draw rounds m, the high half v. */
     void (*adamw)(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                  float beta1, float beta2, float eps, int64_t step);
+                  float beta1, float beta2, float eps, int64_t step, p4_state_form state);
     /* Muon (METHODS 4) on `items` matrices [rows, cols] (h_items: host, free again on return): g
      * pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5 steps
      * of Newton-Schulz; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). On CUDA the squares of u must
-     * lie in fp32's range. work: fp32, 64-byte aligned, muon_work_count elements of these items, rows, cols. */
+     * lie in fp32's range. In bf16 the low half of an element's draw rounds buf. work: fp32, 64-byte aligned, muon_work_count elements of these items, rows, cols. */
     void (*muon)(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                 float g_scale, float lr, float momentum, float decay, float *work);
+                 float g_scale, float lr, float momentum, float decay, float *work, p4_state_form state);
     /* At most 1 GiB, or what one matrix takes (CUDA: X and its successor, 2 m^2, m the shorter side, in the
      * compute type; CPU: the same of one matrix in fp32). */
     int64_t (*muon_work_count)(p4_device *device, int64_t items, int64_t rows, int64_t cols);

@@ -58,6 +58,24 @@ void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t 
     p4_cpu_add(device, sum, sum, addend, count); /* activations are fp32 here */
 }
 
+P4_MULTIVERSION void p4_cpu_state_load(float *restrict to, const uint16_t *restrict from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(&to[i], &bits, sizeof bits);
+    }
+}
+
+P4_MULTIVERSION void p4_cpu_state_store(uint16_t *restrict to, const float *restrict from, uint64_t key,
+                                        uint64_t index, int shift, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &from[i], sizeof bits);
+        to[i] = p4_state_round_bits(bits, p4_state_draw(key, index + (uint64_t)i) >> shift);
+    }
+}
+
 P4_MULTIVERSION static void grokfast_piece(float *restrict g, float *restrict ema, float alpha, float lambda,
                                            bool first, int64_t count)
 {
@@ -72,12 +90,21 @@ P4_MULTIVERSION static void grokfast_piece(float *restrict g, float *restrict em
     }
 }
 
-void p4_cpu_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first,
-                     int64_t count)
+void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first,
+                     int64_t count, p4_state_form state, uint64_t index)
 {
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t i = 0; i < count; i += PIECE) {
-        grokfast_piece(g + i, ema + i, alpha, lambda, first, p4_min_i64(PIECE, count - i));
+    for (int64_t i = 0; i < count; i += P4_STATE_PIECE) {
+        int64_t here = p4_min_i64(P4_STATE_PIECE, count - i);
+        if (state.half) {
+            float wide[P4_STATE_PIECE];
+            uint16_t *stored = (uint16_t *)ema + i;
+            p4_cpu_state_load(wide, stored, here);
+            grokfast_piece(g + i, wide, alpha, lambda, first, here);
+            p4_cpu_state_store(stored, wide, state.key, index + (uint64_t)i, 0, here);
+        } else {
+            grokfast_piece(g + i, (float *)ema + i, alpha, lambda, first, here);
+        }
     }
 }
 
@@ -100,8 +127,20 @@ P4_MULTIVERSION static void adamw_piece(float *restrict w, float *restrict m, fl
     }
 }
 
+/* The same on bf16 state. */
+static void adamw_half_piece(const p4_adamw_item *a, int64_t i, const adam_step *s, uint64_t key, int64_t count)
+{
+    float m[P4_STATE_PIECE], v[P4_STATE_PIECE];
+    uint16_t *stored_m = (uint16_t *)a->m + i, *stored_v = (uint16_t *)a->v + i;
+    p4_cpu_state_load(m, stored_m, count);
+    p4_cpu_state_load(v, stored_v, count);
+    adamw_piece(a->w + i, m, v, a->g + i, s, count);
+    p4_cpu_state_store(stored_m, m, key, a->index + (uint64_t)i, 0, count);
+    p4_cpu_state_store(stored_v, v, key, a->index + (uint64_t)i, 16, count);
+}
+
 void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                  float beta1, float beta2, float eps, int64_t step)
+                  float beta1, float beta2, float eps, int64_t step, p4_state_form state)
 {
     adam_step s = {.g_scale = g_scale,
                    .lr = lr,
@@ -113,8 +152,13 @@ void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items
     for (const p4_adamw_item *a = h_items; a < h_items + items; a++) {
         s.decay = a->decay;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-        for (int64_t i = 0; i < a->count; i += PIECE) {
-            adamw_piece(a->w + i, a->m + i, a->v + i, a->g + i, &s, p4_min_i64(PIECE, a->count - i));
+        for (int64_t i = 0; i < a->count; i += P4_STATE_PIECE) {
+            int64_t count = p4_min_i64(P4_STATE_PIECE, a->count - i);
+            if (state.half) {
+                adamw_half_piece(a, i, &s, state.key, count);
+            } else {
+                adamw_piece(a->w + i, (float *)a->m + i, (float *)a->v + i, a->g + i, &s, count);
+            }
         }
     }
 }

@@ -2,10 +2,11 @@
 #include <math.h>
 
 #include "cuda_ops.h"
+#include "state_cuda.cuh"
 
 enum {
     FLOATS = P4_VECTOR_BYTES / (int)sizeof(float),
-    ADAM_ITEMS = 72,  /* arrays of one launch: with their places below the 4 KiB of a kernel's arguments */
+    ADAM_ITEMS = 64,  /* arrays of one launch: with their places below the 4 KiB of a kernel's arguments */
     ADAM_EACH = 4096  /* elements of a block */
 };
 
@@ -115,8 +116,9 @@ void p4_cuda_add_f32(p4_device *device, float *sum, const float *addend, int64_t
     }
 }
 
-template <int W>
-static __global__ void grokfast(float *g, float *ema, float alpha, float lambda, bool first, int64_t count)
+template <typename S, int W>
+static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, bool first, int64_t count, uint64_t key,
+                                uint64_t index)
 {
     const int64_t i = p4_flat_index<W>();
     float v[W], e[W];
@@ -140,16 +142,19 @@ static __global__ void grokfast(float *g, float *ema, float alpha, float lambda,
     for (int k = 0; k < W; k++) {
         v[k] += lambda * e[k];
     }
+    p4_state_round(ema, e, key, index + (uint64_t)i, 0);
     p4_store_part(ema + i, e, count - i);
     p4_store_part(g + i, v, count - i);
 }
 
-void p4_cuda_grokfast(p4_device *device, float *g, float *ema, float alpha, float lambda, bool first, int64_t count)
+void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first, int64_t count,
+                      p4_state_form state, uint64_t index)
 {
     if (count > 0) {
-        P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(g) | P4_ADDRESS(ema), 0), FLOATS,
-                    grokfast<W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(g, ema, alpha, lambda,
-                                                                                                first, count));
+        const bool wide = p4_cuda_wide(P4_ADDRESS(g) | p4_state_address(ema, state), 0);
+        P4_BY_STATE(state.half, wide, FLOATS,
+                    grokfast<S, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                        g, (S *)ema, alpha, lambda, first, count, state.key, index));
         p4_cuda_launched(device, "grokfast");
     }
 }
@@ -158,6 +163,7 @@ void p4_cuda_grokfast(p4_device *device, float *g, float *ema, float alpha, floa
 typedef struct adam_step {
     float g_scale, lr, beta1, beta2, eps;
     float m_correction, v_correction; /* 1 / (1 - beta^step) */
+    uint64_t key;                     /* of state.h */
 } adam_step;
 
 /* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1]) have
@@ -183,18 +189,19 @@ static __device__ __forceinline__ int item_of_block(const adam_arrays &arrays)
     return low;
 }
 
-template <int W>
+template <typename S, int W>
 static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_step s)
 {
     const int at = item_of_block(arrays);
     const p4_adamw_item a = arrays.item[at];
     const int64_t first = (int64_t)(blockIdx.x - arrays.start[at]) * ADAM_EACH;
     const int64_t end = first + ADAM_EACH < a.count ? first + ADAM_EACH : a.count;
+    S *const stored_m = (S *)a.m, *const stored_v = (S *)a.v;
     for (int64_t i = first + threadIdx.x * W; i < end; i += P4_FLAT_THREADS * W) {
         float weight[W], m[W], v[W], gradient[W];
         p4_load_part(weight, a.w + i, end - i);
-        p4_load_part(m, a.m + i, end - i);
-        p4_load_part(v, a.v + i, end - i);
+        p4_load_part(m, stored_m + i, end - i);
+        p4_load_part(v, stored_v + i, end - i);
         p4_load_part(gradient, a.g + i, end - i);
 #pragma unroll
         for (int k = 0; k < W; k++) {
@@ -205,24 +212,26 @@ static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_st
             weight[k] -= s.lr * (update + a.decay * weight[k]);
         }
         p4_store_part(a.w + i, weight, end - i);
-        p4_store_part(a.m + i, m, end - i);
-        p4_store_part(a.v + i, v, end - i);
+        p4_state_round(stored_m, m, s.key, a.index + (uint64_t)i, 0);
+        p4_state_round(stored_v, v, s.key, a.index + (uint64_t)i, 16);
+        p4_store_part(stored_m + i, m, end - i);
+        p4_store_part(stored_v + i, v, end - i);
     }
 }
 
 /* Updates what is in the launch and empties it. */
-static void adamw_launch(p4_device *device, adam_arrays *arrays, const adam_step *s, bool wide)
+static void adamw_launch(p4_device *device, adam_arrays *arrays, const adam_step *s, bool half, bool wide)
 {
     if (arrays->items > 0) {
-        P4_BY_WIDTH(wide, FLOATS,
-                    adamw<W><<<arrays->start[arrays->items], P4_FLAT_THREADS, 0, device->stream>>>(*arrays, *s));
+        P4_BY_STATE(half, wide, FLOATS,
+                    adamw<S, W><<<arrays->start[arrays->items], P4_FLAT_THREADS, 0, device->stream>>>(*arrays, *s));
         p4_cuda_launched(device, "adamw");
     }
     arrays->items = 0;
 }
 
 void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                   float beta1, float beta2, float eps, int64_t step)
+                   float beta1, float beta2, float eps, int64_t step, p4_state_form state)
 {
     const adam_step s = {g_scale,
                          lr,
@@ -230,7 +239,8 @@ void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t item
                          beta2,
                          eps,
                          (float)(1.0 / (1.0 - pow((double)beta1, (double)step))),
-                         (float)(1.0 / (1.0 - pow((double)beta2, (double)step)))};
+                         (float)(1.0 / (1.0 - pow((double)beta2, (double)step))),
+                         state.key};
     adam_arrays arrays = {};
     bool wide = true;
     for (int64_t i = 0; i < items; i++) {
@@ -238,18 +248,19 @@ void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t item
         if (a->count <= 0) {
             continue;
         }
-        const uintptr_t addresses = P4_ADDRESS(a->w) | P4_ADDRESS(a->m) | P4_ADDRESS(a->v) | P4_ADDRESS(a->g);
+        const uintptr_t addresses = P4_ADDRESS(a->w) | p4_state_address(a->m, state) |
+                                    p4_state_address(a->v, state) | P4_ADDRESS(a->g);
         const bool this_wide = p4_cuda_wide(addresses, 0);
         const uint32_t blocks = (uint32_t)p4_ceil_div(a->count, ADAM_EACH);
         if (arrays.items == ADAM_ITEMS || this_wide != wide ||
             arrays.start[arrays.items] > INT32_MAX - blocks) {
-            adamw_launch(device, &arrays, &s, wide);
+            adamw_launch(device, &arrays, &s, state.half, wide);
         }
         wide = this_wide;
         arrays.item[arrays.items++] = *a;
         arrays.start[arrays.items] = arrays.start[arrays.items - 1] + blocks;
     }
-    adamw_launch(device, &arrays, &s, wide);
+    adamw_launch(device, &arrays, &s, state.half, wide);
 }
 
 template <int W>

@@ -31,6 +31,7 @@ typedef struct p4_config_row {
     bool min_open, max_open;  /* the bound itself is not allowed */
     double step;              /* > 0: only min, min + step, ..., max */
     const char *const *names; /* of an ENUM, NULL-terminated, in the order of the C constants */
+    bool is_switch;           /* of an ENUM: JSON false is its first name, true its last */
     const char *refusal;      /* a fixed text that ends the message of a refused value, or NULL */
     const char *help;         /* one line */
 } p4_config_row;

@@ -48,19 +48,20 @@ static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_save
 {
     int64_t each = net->ops->act_bytes(net->device), N = w->N;
     bool train = net->plan.train, layer_norm = net->model->arch.layer_norm;
+    bool all = !(train && net->plan.recompute == P4_RECOMPUTE_LIGHT);
     if (x1) {
         s->x1 = p4_arena_take(arena, N * w->C * each);
     }
     if (!rest) {
         return;
     }
-    s->n1 = p4_arena_take(arena, N * w->C * each);
+    s->n1 = all ? p4_arena_take(arena, N * w->C * each) : NULL;
     s->qkv = p4_arena_take(arena, N * w->qkv * each);
     s->att = p4_arena_take(arena, N * w->att * each);
     s->x2 = p4_arena_take(arena, N * w->C * each);
-    s->n2 = p4_arena_take(arena, N * w->C * each);
+    s->n2 = all ? p4_arena_take(arena, N * w->C * each) : NULL;
     s->up = p4_arena_take(arena, N * w->up * each);
-    s->h = p4_arena_take(arena, N * w->F * each);
+    s->h = all ? p4_arena_take(arena, N * w->F * each) : NULL;
     if (train) {
         s->rstd1 = p4_arena_take(arena, N * 4);
         s->rstd2 = p4_arena_take(arena, N * 4);
@@ -70,16 +71,36 @@ static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_save
     }
 }
 
-/* With recompute every block keeps its input, and all share the first block's other buffers. */
+/* When blocks are computed again every one keeps its input, and all share the first block's other buffers. */
 static void lay_out_blocks(p4_net *net, p4_arena *arena, const widths *w)
 {
     int64_t blocks = net->plan.train ? net->model->arch.L : 1;
     for (int64_t l = 0; l < blocks; l++) {
-        bool shared = net->plan.recompute && l > 0;
+        bool shared = net->plan.recompute == P4_RECOMPUTE_BLOCKS && l > 0;
         if (shared) {
             net->saved[l] = net->saved[0];
         }
         lay_out_saved(net, arena, w, &net->saved[l], true, !shared);
+    }
+}
+
+/* Room for the backward pass. Its buffers also hold what is dead before they are needed: the final norm's input and
+ * output, the forward pass's delta and, when they are computed again, a block's n1, n2 and h. */
+static void lay_out_backward(p4_net *net, p4_arena *arena, const widths *w)
+{
+    int64_t each = net->ops->act_bytes(net->device), N = w->N;
+    net->final_mean = net->model->arch.layer_norm ? p4_arena_take(arena, N * 4) : NULL;
+    net->final_rstd = p4_arena_take(arena, N * 4);
+    net->dx = p4_arena_take(arena, N * w->C * each);
+    net->dnorm = p4_arena_take(arena, N * w->C * each);
+    net->dwide = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->qkv, w->up), p4_max_i64(w->att, w->C)) * each);
+    net->dwide2 = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->att, w->F), w->C) * each);
+    net->final_x = net->dwide;
+    net->final_n = net->dwide2;
+    net->delta = net->plan.recompute == P4_RECOMPUTE_BLOCKS ? p4_arena_take(arena, N * w->C * each) : net->dx;
+    for (int64_t l = 0; net->plan.recompute == P4_RECOMPUTE_LIGHT && l < net->model->arch.L; l++) {
+        net->saved[l].n1 = net->saved[l].n2 = net->dwide2;
+        net->saved[l].h = net->dwide;
     }
 }
 
@@ -96,7 +117,7 @@ static void lay_out(p4_net *net, p4_arena *arena)
     const p4_arch *a = &net->model->arch;
     net->logits_ld = net->ops->host_memory ? a->V : p4_ceil_div(a->V, 64) * 64;
     widths w = measure(net);
-    int64_t each = net->ops->act_bytes(net->device), N = w.N, wide = p4_max_i64(p4_max_i64(w.qkv, w.up), w.att);
+    int64_t each = net->ops->act_bytes(net->device), N = w.N;
     p4_attention_shape shape = p4_net_attention(net, net->plan.B, net->plan.T);
     bool train = net->plan.train;
 
@@ -112,8 +133,12 @@ static void lay_out(p4_net *net, p4_arena *arena)
     if (net->plan.activation_bits == 8) {
         net->xq = p4_arena_take(arena, N * p4_int8_width(p4_max_i64(p4_max_i64(w.C, w.att), w.F)) * each);
     }
-    net->delta = p4_arena_take(arena, N * w.C * each);
-    net->final_n = p4_arena_take(arena, N * w.C * each);
+    if (train) {
+        lay_out_backward(net, arena, &w);
+    } else {
+        net->delta = p4_arena_take(arena, N * w.C * each);
+        net->final_n = p4_arena_take(arena, N * w.C * each);
+    }
     if (net->plan.head) {
         net->logits = p4_arena_take(arena, net->chunk * net->logits_ld * each);
     }
@@ -125,15 +150,6 @@ static void lay_out(p4_net *net, p4_arena *arena)
     net->hit = p4_arena_take(arena, N * 4);
     net->kl = p4_arena_take(arena, N * 4);
     net->attention_work = p4_arena_take(arena, net->ops->attention_work_count(net->device, &shape, train) * 4);
-    if (train) {
-        net->final_x = p4_arena_take(arena, N * w.C * each);
-        net->final_mean = a->layer_norm ? p4_arena_take(arena, N * 4) : NULL;
-        net->final_rstd = p4_arena_take(arena, N * 4);
-        net->dx = p4_arena_take(arena, N * w.C * each);
-        net->dnorm = p4_arena_take(arena, N * w.C * each);
-        net->dwide = p4_arena_take(arena, N * wide * each);
-        net->dwide2 = p4_arena_take(arena, N * p4_max_i64(w.att, w.F) * each);
-    }
 }
 
 static p4_rc upload_rope(p4_net *net)

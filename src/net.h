@@ -34,13 +34,13 @@ typedef struct p4_probe {
 typedef struct p4_net_plan {
     int64_t B, T;         /* largest micro-batch */
     bool train;           /* room for a backward pass */
-    bool recompute;       /* keep only each block's input; run the block again in backward */
+    p4_recompute recompute; /* LIGHT: norms' outputs and h are not kept; BLOCKS: nothing but each block's input */
     int activation_bits;  /* 8: inputs of ternary projections rounded per token */
     bool head;            /* room for the head's weight and logits: the last stage of a pipeline, and training */
     bool reference;       /* room to compare with a second form */
 } p4_net_plan;
 
-/* What one block keeps for its backward pass. */
+/* What one block keeps for its backward pass; what is computed again lies in memory that all blocks share. */
 typedef struct p4_saved {
     void *x1, *n1, *qkv, *att, *x2, *n2, *up, *h;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
@@ -61,7 +61,7 @@ typedef struct p4_net {
     void *w;            /* one unpacked slot or head */
     void *xq, *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
-    void *dx, *dwide, *dwide2, *dnorm; /* backward */
+    void *dx, *dwide, *dwide2, *dnorm; /* backward; others may lie in them: lay_out_backward */
     double *sums;       /* device [3]: nll, hits, kl since p4_net_take_score */
     double predictions; /* behind these sums */
     int32_t *h_tokens;  /* host [2 * N] */
@@ -106,6 +106,10 @@ const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
                   int64_t B, int64_t T, const p4_probe *probe);
+/* saved->h from saved->up. */
+void p4_net_activate(p4_net *net, const p4_saved *saved, int64_t N);
+/* A block's norm once more from the sum that the block kept: the same kernel on the same input, so the same bits. */
+void p4_net_norm_again(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, void *n, const void *x, int64_t N);
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
                            const p4_grad_sink *sink);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);

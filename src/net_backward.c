@@ -56,11 +56,19 @@ void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, cons
     p4_attention_shape shape = p4_net_attention(net, B, T);
     int64_t N = B * T, qkv_width = (a->H + 2 * a->Hkv) * a->D;
 
+    bool again = net->plan.recompute == P4_RECOMPUTE_LIGHT; /* h into dwide and the norms into dwide2, which are free */
+
+    if (again) {
+        p4_net_activate(net, s, N);
+    }
     project_backward(net, form, layer, P4_ROLE_DOWN, net->dwide2, net->dx, s->h, N, sink);
     if (a->gated_mlp) {
         ops->swiglu_backward(net->device, net->dwide, net->dwide2, s->up, N, a->F);
     } else {
         ops->gelu_backward(net->device, net->dwide, net->dwide2, s->up, N * a->F);
+    }
+    if (again) {
+        p4_net_norm_again(net, form, layer, P4_ROLE_NORM2_GAIN, s->n2, s->x2, N);
     }
     project_backward(net, form, layer, P4_ROLE_UP, net->dnorm, net->dwide, s->n2, N, sink);
     norm_backward(net, form, layer, P4_ROLE_NORM2_GAIN, s->x2, s->mean2, s->rstd2, N, sink);
@@ -69,6 +77,9 @@ void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, cons
     ops->attention_backward(net->device, net->dwide, net->dwide2, s->att, s->lse, s->qkv, &shape, net->attention_work);
     if (!a->learned_positions) {
         ops->rope(net->device, net->dwide, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width, true);
+    }
+    if (again) {
+        p4_net_norm_again(net, form, layer, P4_ROLE_NORM1_GAIN, s->n1, s->x1, N);
     }
     project_backward(net, form, layer, P4_ROLE_QKV, net->dnorm, net->dwide, s->n1, N, sink);
     norm_backward(net, form, layer, P4_ROLE_NORM1_GAIN, s->x1, s->mean1, s->rstd1, N, sink);
@@ -109,7 +120,7 @@ static void all_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int6
 static void all_blocks_backward(p4_net *net, const p4_form *form, int64_t B, int64_t T, const p4_grad_sink *sink)
 {
     for (int64_t l = net->model->arch.L - 1; l >= 0; l--) {
-        if (net->plan.recompute) {
+        if (net->plan.recompute == P4_RECOMPUTE_BLOCKS) {
             p4_net_block(net, form, l, net->saved[l].x1, false, &net->saved[l], B, T, NULL);
         }
         p4_net_block_backward(net, form, l, &net->saved[l], B, T, sink);

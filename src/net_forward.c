@@ -67,6 +67,16 @@ static const float *vector(const p4_net *net, const p4_form *form, p4_role role,
     return at >= 0 ? form->vectors[at] : NULL;
 }
 
+void p4_net_activate(p4_net *net, const p4_saved *s, int64_t N)
+{
+    int64_t F = net->model->arch.F;
+    if (net->model->arch.gated_mlp) {
+        net->ops->swiglu_forward(net->device, s->h, s->up, N, F);
+    } else {
+        net->ops->gelu_forward(net->device, s->h, s->up, N * F);
+    }
+}
+
 /* One block. Its input is x, plus net->delta when add_delta (the previous block's last addend, so that the addition is
  * fused with this block's norm). Leaves its output as saved->x2 + net->delta. */
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *s, int64_t B,
@@ -93,12 +103,16 @@ void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x
                           vector(net, form, P4_ROLE_NORM2_GAIN, layer), vector(net, form, P4_ROLE_NORM2_BIAS, layer), N,
                           a->C, a->norm_eps);
     project(net, form, layer, P4_ROLE_UP, s->up, s->n2, N, probe);
-    if (a->gated_mlp) {
-        ops->swiglu_forward(net->device, s->h, s->up, N, a->F);
-    } else {
-        ops->gelu_forward(net->device, s->h, s->up, N * a->F);
-    }
+    p4_net_activate(net, s, N);
     project(net, form, layer, P4_ROLE_DOWN, net->delta, s->h, N, probe);
+}
+
+void p4_net_norm_again(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, void *n, const void *x, int64_t N)
+{
+    const p4_arch *a = &net->model->arch;
+    net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, n, NULL, NULL, NULL, x, NULL,
+                               vector(net, form, gain, layer), vector(net, form, (p4_role)(gain + 1), layer), N, a->C,
+                               a->norm_eps);
 }
 
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)

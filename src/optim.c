@@ -3,6 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rng.h"
+
+/* Of random numbers under the run's seed; p4_rng_permutation has those that are small. */
+static const uint64_t moments_stream = (uint64_t)1 << 40, average_stream = (uint64_t)2 << 40;
+
 static bool uses_muon(const p4_optim *o, int64_t i)
 {
     return o->settings.muon && p4_role_is_matrix(o->model->params[i].role);
@@ -26,9 +31,26 @@ static int64_t elements(const p4_param *p)
     return p->rows * p->cols;
 }
 
+/* Where element `at` of an array of state lies. */
+static char *state_at(const p4_optim *o, char *state, int64_t at)
+{
+    return state + at * (o->settings.half_state ? 2 : 4);
+}
+
+static p4_state_form state_form(const p4_optim *o, uint64_t stream)
+{
+    p4_rng rng = {.seed = o->settings.seed, .stream = stream, .counter = (uint64_t)o->step};
+    return (p4_state_form){.half = o->settings.half_state, .key = p4_rng_u64(&rng)};
+}
+
 /* Slots start on 64-byte lines; the parts of one follow each other without a gap. */
 static void place(p4_optim *o, const bool *held, const bool *sharded)
 {
+    uint64_t index = 0;
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        o->index[i] = index;
+        index += (uint64_t)elements(&o->model->params[i]);
+    }
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t i = 0; i < o->model->params_count; i++) {
             const p4_param *p = &o->model->params[i];
@@ -99,16 +121,20 @@ static void fill_items(p4_optim *o)
         int64_t at = o->at[i];
         if (at >= 0 && !uses_muon(o, i)) {
             o->adamw_items[adamw++] = (p4_adamw_item){.w = o->master + at,
-                                                      .m = o->m + at,
-                                                      .v = o->v + o->v_at[i],
+                                                      .m = state_at(o, o->m, at),
+                                                      .v = state_at(o, o->v, o->v_at[i]),
                                                       .g = o->grad + at,
                                                       .count = elements(p),
+                                                      .index = o->index[i],
                                                       .decay = p->vector ? 0.0f : o->settings.weight_decay};
         }
         for (int64_t b = 0; at >= 0 && uses_muon(o, i) && b < muon_blocks(o, i, rows); b++) {
             p4_muon_group *group = group_of(o, rows[b], p->cols);
             o->muon_items[group->first + group->count++] =
-                (p4_muon_item){.w = o->master + at, .buf = o->m + at, .g = o->grad + at};
+                (p4_muon_item){.w = o->master + at,
+                               .buf = state_at(o, o->m, at),
+                               .g = o->grad + at,
+                               .index = o->index[i] + (uint64_t)(at - o->at[i])};
             at += rows[b] * p->cols;
         }
     }
@@ -128,9 +154,10 @@ static void lay_out(p4_optim *o, p4_arena *arena)
 {
     o->master = p4_arena_take(arena, o->count * 4);
     o->grad = p4_arena_take(arena, o->count * 4);
-    o->m = p4_arena_take(arena, o->count * 4);
-    o->v = p4_arena_take(arena, o->v_count * 4);
-    o->ema = o->settings.grokfast ? p4_arena_take(arena, o->count * 4) : NULL;
+    int64_t each = o->settings.half_state ? 2 : 4;
+    o->m = p4_arena_take(arena, o->count * each);
+    o->v = p4_arena_take(arena, o->v_count * each);
+    o->ema = o->settings.grokfast ? p4_arena_take(arena, o->count * each) : NULL;
     o->work = p4_arena_take(arena, largest_work(o) * 4);
     o->sums = p4_arena_take(arena, 2 * sizeof *o->sums);
 }
@@ -142,10 +169,11 @@ p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_
     *o = (p4_optim){.ops = ops, .device = device, .model = model, .settings = *settings};
     o->at = p4_alloc((size_t)model->params_count, sizeof *o->at);
     o->v_at = p4_alloc((size_t)model->params_count, sizeof *o->v_at);
+    o->index = p4_alloc((size_t)model->params_count, sizeof *o->index);
     o->groups = p4_alloc((size_t)model->params_count * 3, sizeof *o->groups); /* at most three blocks each */
     o->muon_items = p4_alloc((size_t)model->params_count * 3, sizeof *o->muon_items);
     o->adamw_items = p4_alloc((size_t)model->params_count, sizeof *o->adamw_items);
-    if (o->at == NULL || o->v_at == NULL || o->groups == NULL || o->muon_items == NULL ||
+    if (o->at == NULL || o->v_at == NULL || o->index == NULL || o->groups == NULL || o->muon_items == NULL ||
         o->adamw_items == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
@@ -175,6 +203,7 @@ void p4_optim_close(p4_optim *o)
     }
     free(o->at);
     free(o->v_at);
+    free(o->index);
     free(o->groups);
     free(o->muon_items);
     free(o->adamw_items);
@@ -209,20 +238,37 @@ p4_rc p4_optim_sq_norms(p4_optim *o, double h_squares[2])
 
 void p4_optim_grokfast(p4_optim *o)
 {
-    o->ops->grokfast(o->device, o->grad, o->ema, o->settings.ema_alpha, o->settings.ema_lambda, o->step == 0, o->count);
+    const p4_optim_settings *s = &o->settings;
+    p4_state_form state = state_form(o, average_stream);
+    if (!s->half_state) {
+        o->ops->grokfast(o->device, o->grad, o->ema, s->ema_alpha, s->ema_lambda, o->step == 0, o->count, state, 0);
+        return;
+    }
+    int64_t first = 0, end; /* parameters that follow each other here as in the model are one call */
+    for (; first < o->model->params_count; first = end) {
+        int64_t count = o->at[first] >= 0 ? elements(&o->model->params[first]) : 0;
+        for (end = first + 1; count > 0 && end < o->model->params_count && o->at[end] == o->at[first] + count; end++) {
+            count += elements(&o->model->params[end]);
+        }
+        if (count > 0) {
+            o->ops->grokfast(o->device, o->grad + o->at[first], state_at(o, o->ema, o->at[first]), s->ema_alpha,
+                             s->ema_lambda, o->step == 0, count, state, o->index[first]);
+        }
+    }
 }
 
 void p4_optim_update(p4_optim *o, float lr, float g_scale)
 {
     const p4_optim_settings *s = &o->settings;
+    p4_state_form state = state_form(o, moments_stream);
     o->step++;
     for (int64_t g = 0; g < o->groups_count; g++) {
         const p4_muon_group *group = &o->groups[g];
         o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols, g_scale,
-                     lr, s->momentum, s->weight_decay, o->work);
+                     lr, s->momentum, s->weight_decay, o->work, state);
     }
     o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, g_scale, lr, s->beta1, s->beta2, s->eps,
-                  o->step);
+                  o->step, state);
 }
 
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps)

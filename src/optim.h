@@ -15,6 +15,8 @@ typedef struct p4_optim_settings {
     float ema_alpha, ema_lambda;
     float momentum, beta1, beta2, eps, weight_decay;
     float clip;      /* global norm; 0: no clipping */
+    bool half_state; /* m, v, momentum and Grokfast's average in bf16, rounded at random (kernels/state.h) */
+    uint64_t seed;   /* of that rounding */
 } p4_optim_settings;
 
 /* Muon matrices of one shape, updated in one call: muon_items [first, first + count). */
@@ -30,9 +32,11 @@ typedef struct p4_optim {
     p4_optim_settings settings;
     int64_t *at;              /* [params_count]: first element in the flat arrays, -1: not held here */
     int64_t *v_at;            /* the same in v, which only AdamW parameters have */
+    uint64_t *index;          /* of its first element in the whole model: what rounding draws by */
     int64_t replicated_count; /* elements [0, replicated_count) are replicated on all ranks */
     int64_t count, v_count;
-    float *master, *grad, *ema, *m, *v, *work;
+    float *master, *grad, *work;
+    char *ema, *m, *v;        /* state: fp32 or bf16 */
     double *sums;             /* device [2]: squares of replicated and of owned gradients */
     p4_muon_group *groups;    /* [groups_count], in the order in which shapes first occur */
     p4_muon_item *muon_items; /* [muon_items_count]: held matrices, group by group, then as parameters */

@@ -48,6 +48,8 @@ typedef struct p4_list {
 typedef enum p4_device_kind { P4_DEVICE_AUTO, P4_DEVICE_CUDA, P4_DEVICE_CPU } p4_device_kind;
 typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
 typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;
+typedef enum p4_optimizer_state { P4_OPTIMIZER_STATE_FP32, P4_OPTIMIZER_STATE_BF16 } p4_optimizer_state;
+typedef enum p4_recompute { P4_RECOMPUTE_NONE, P4_RECOMPUTE_LIGHT, P4_RECOMPUTE_BLOCKS } p4_recompute;
 typedef enum p4_quantizer { P4_QUANTIZER_ABSMEAN, P4_QUANTIZER_EXACT, P4_QUANTIZER_NONE } p4_quantizer;
 typedef enum p4_packing { P4_PACKING_BASE3X5, P4_PACKING_2BIT } p4_packing;
 typedef enum p4_init { P4_INIT_CHECKPOINT, P4_INIT_RANDOM } p4_init;
@@ -94,13 +96,14 @@ typedef struct p4_config {
     double fine_tune_lr, lr_final_fraction;
     int32_t warmup_steps;
     p4_optimizer optimizer;
+    p4_optimizer_state optimizer_state;
     double weight_decay, gradient_clip;
     int32_t micro_batch_size;    /* sequences; 0: what the rank's share of a step holds, at most 8 */
     int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
     bool enable_grokfast;
     double grokfast_ema_alpha, grokfast_lambda;
     int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients too */
-    bool recompute;
+    p4_recompute recompute;
     int32_t log_every;
     /* targets */
     double target_compression_ratio, max_accuracy_drop, fine_tune_threshold;

@@ -39,7 +39,9 @@ run part_once3 3 "$part" zero_stage=1
 run eight1 1 activation_bits=8
 run eight2 2 activation_bits=8
 run grok1 1 enable_grokfast=true recompute=true
-run grok3 3 enable_grokfast=true
+run grok3 3 enable_grokfast=true recompute=light
+run half1 1 enable_grokfast=true optimizer_state=bf16
+run half3 3 enable_grokfast=true optimizer_state=bf16
 for ranks in 2 3 4; do
     "$TOOL_COMPARE" bits1 bits$ranks bits 1e-6
     "$TOOL_COMPARE" tuned1 tuned$ranks losses 1e-5
@@ -53,6 +55,7 @@ done
 "$TOOL_COMPARE" part1 part_once3 losses 1e-5
 "$TOOL_COMPARE" eight1 eight2 losses 1e-4 # a last bit that moves an activation to the next of 256 values shows
 "$TOOL_COMPARE" grok1 grok3 losses 1e-5
+"$TOOL_COMPARE" half1 half3 losses 1e-4 # a last bit moves few elements of the state by a step of bf16
 if "$TOOL_COMPARE" bits1 tuned1 bits 1e-6 2>/dev/null; then # a comparison that cannot fail would prove nothing
     echo "fine-tuning changed nothing"
     exit 1

@@ -315,6 +315,17 @@ static void test_recipes(void)
     EXPECT(memcmp(&config, &other, sizeof config) == 0, "{} is the recipe that was asked for");
     EXPECT_OK(p4_config_from_json(&config, "{\"recipe\": \"quality\"}", 21, SOURCE, P4_RECIPE_SEED));
     EXPECT(config.quantizer == P4_QUANTIZER_EXACT && !config.enable_grokfast, "the file's recipe wins");
+    EXPECT_OK(p4_config_set(&config, "recompute", "true"));
+    EXPECT(config.recompute == P4_RECOMPUTE_BLOCKS, "true is %d", (int)config.recompute);
+    EXPECT_OK(p4_config_set(&config, "recompute", "light"));
+    EXPECT(config.recompute == P4_RECOMPUTE_LIGHT, "light is %d", (int)config.recompute);
+    EXPECT_OK(p4_config_set(&config, "recompute", "false"));
+    EXPECT(config.recompute == P4_RECOMPUTE_NONE, "false is %d", (int)config.recompute);
+    EXPECT_OK(read_json(&config, "{\"recompute\": true}"));
+    EXPECT(config.recompute == P4_RECOMPUTE_BLOCKS, "true is %d in JSON", (int)config.recompute);
+    EXPECT_REFUSED(p4_config_set(&config, "recompute", "1"), "\"none\" (false), \"light\" or \"blocks\" (true)");
+    EXPECT_REFUSED(p4_config_set(&config, "optimizer", "true"), "mugrokfast");
+    EXPECT_OK(p4_config_from_json(&config, "{}", 2, SOURCE, P4_RECIPE_QUALITY));
     EXPECT_OK(p4_config_set(&config, "optimizer", "adamw"));
     EXPECT_OK(p4_config_set(&config, "recipe", "seed"));
     EXPECT(config.optimizer == P4_OPTIMIZER_ADAMW && config.quantizer == P4_QUANTIZER_ABSMEAN &&

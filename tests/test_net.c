@@ -148,7 +148,7 @@ static void check_forward(const char *dir, p4_net *net, const p4_form *form, con
 }
 
 static void check_training(const char *dir, const p4_model *model, const p4_form *form, const p4_safetensors *file,
-                           const int32_t *ids, int64_t B, int64_t T, bool recompute,
+                           const int32_t *ids, int64_t B, int64_t T, p4_recompute recompute,
                            bool one_by_one)
 {
     p4_net net;
@@ -197,8 +197,9 @@ static void check_model(const char *dir)
     float *logits = golden(&file, "logits", &count);
     EXPECT(logits != NULL && count == B * T * hf.model.arch.V, "%s: golden logits", dir);
     check_forward(dir, &net, &form.form, ids, logits, B, T);
-    check_training(dir, &hf.model, &form.form, &file, ids, B, T, false, false);
-    check_training(dir, &hf.model, &form.form, &file, ids, B, T, true, true);
+    check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_NONE, false);
+    check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_LIGHT, false);
+    check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_BLOCKS, true);
     free(logits);
     free(ids);
     free(path);

@@ -1,5 +1,6 @@
 /* The optimizer's ops: one step from random state, against double. */
 #include "ops_cases.h"
+#include "state.h"
 
 static const int64_t counts[] = {1, 15, 17, 1000, 8193, 150000};
 enum { COUNTS = sizeof counts / sizeof counts[0] };
@@ -17,7 +18,7 @@ static void check_elementwise(rig *r)
         float *d_g = rig_put_f32(r, g, count), *d_ema = rig_put_f32(r, first ? NULL : ema, count);
         r->ops->add_sq_norm(r->device, d_sum, d_g, count);
         r->ops->add_sum(r->device, d_plain, d_g, count);
-        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 2.0f, first, count);
+        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 2.0f, first, count, (p4_state_form){0}, 0);
         r->ops->scale(r->device, d_g, -0.25f, count);
         r->ops->add_f32(r->device, d_g, d_ema, count);
         for (int64_t i = 0; i < count; i++) {
@@ -89,7 +90,7 @@ static void check_adamw(rig *r)
                              (mhat / (sqrt(vhat) + (double)1e-8f) + (double)item[k].decay * want_w[i]);
             }
         }
-        r->ops->adamw(r->device, item, ITEMS, 0.5f, 0.01f, 0.9f, 0.95f, 1e-8f, step);
+        r->ops->adamw(r->device, item, ITEMS, 0.5f, 0.01f, 0.9f, 0.95f, 1e-8f, step, (p4_state_form){0});
         expect_array("adamw m", rig_get_f32(r, d_m, total), want_m, total, 5e-7, 0.0);
         expect_array("adamw v", rig_get_f32(r, d_v, total), want_v, total, 5e-7, 0.0);
         expect_array("adamw w", rig_get_f32(r, d_w, total), want_w, total, 5e-7, 1e-7);
@@ -170,7 +171,7 @@ static void check_muon_shape(rig *r, int64_t rows, int64_t cols, int64_t items, 
         item[i] = (p4_muon_item){.w = d_w + i * each, .buf = d_buf + i * each, .g = d_g + i * each};
     }
     float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(r->device, items, rows, cols));
-    r->ops->muon(r->device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work);
+    r->ops->muon(r->device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, (p4_state_form){0});
     int host_blocks = r->host_blocks;
     for (int64_t i = 0; i < items; i++) {
         added += muon_reference(r, want_w + i * each, want_buf + i * each, g + i * each, rows, cols);
@@ -208,10 +209,183 @@ static void check_muon(rig *r)
     }
 }
 
+/* --- state in bf16 ------------------------------------------------------------------------------- */
+
+enum { PLACES = 4 };
+static const int64_t places[PLACES] = {0, 1, 4, 8}; /* elements before an array: every alignment there is */
+static const uint64_t first_index = 0xFFFFFF00u;    /* so that indices pass 2^32 */
+
+/* x rounded down to bf16 in place, and these bits. */
+static uint16_t *halve(rig *r, float *x, int64_t count)
+{
+    uint16_t *bits = rig_host(r, count * 2);
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t word;
+        memcpy(&word, &x[i], 4);
+        bits[i] = (uint16_t)(word >> 16);
+        word &= 0xFFFF0000u;
+        memcpy(&x[i], &word, 4);
+    }
+    return bits;
+}
+
+/* got must be what state.h makes of the fp32 state that the same op computes. A last bit of fp32 that differs moves few
+ * elements, by one step of bf16; exact: none. */
+static void expect_rounded(const char *what, const uint16_t *got, const float *wide, uint64_t key, uint64_t index,
+                           int shift, int64_t count, bool exact)
+{
+    int64_t moved = 0, far = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t word;
+        memcpy(&word, &wide[i], 4);
+        int want = p4_state_round_bits(word, p4_state_draw(key, index + (uint64_t)i) >> shift);
+        moved += got[i] != want;
+        far += abs((int)got[i] - want) > 1;
+    }
+    EXPECT(far == 0 && moved <= (exact ? 0 : count / 500), "%s: %lld of %lld elements differ, %lld by more than a step",
+           what, (long long)moved, (long long)count, (long long)far);
+}
+
+/* Grokfast's first average is the gradient: what is stored is the rounding alone. */
+static void check_rounding(rig *r)
+{
+    const int64_t count = 150000;
+    const double part = 0.3, step = 0x1p-7;
+    const uint64_t keys[2] = {0x123456789ABCDEFu, 0x123456789ABCDF0u};
+    const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, 1.0f, -1.5f, 0x1p-130f, NAN};
+    uint16_t *got[2];
+    float *g = rig_host(r, count * 4);
+    for (int64_t i = 0; i < count; i++) {
+        g[i] = (float)(1.0 + part * step) * (i % 2 == 0 ? 1.0f : -1.0f);
+    }
+    for (int k = 0; k < 2; k++) {
+        int64_t up = 0;
+        float *d_g = rig_put_f32(r, g, count);
+        void *d_ema = rig_put(r, NULL, count * 2);
+        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 0.0f, true, count, (p4_state_form){true, keys[k]}, first_index);
+        got[k] = rig_get(r, d_ema, count * 2);
+        expect_rounded("state", got[k], g, keys[k], first_index, 0, count, true);
+        for (int64_t i = 0; i < count; i++) {
+            up += got[k][i] % 2; /* 1 is even, the value above it is odd */
+        }
+        EXPECT_NEAR((double)up / (double)count, part, 5.0 * sqrt(part * (1.0 - part) / (double)count));
+    }
+    int64_t same = 0;
+    for (int64_t i = 0; i < count; i++) {
+        same += got[0][i] == got[1][i];
+    }
+    EXPECT_NEAR((double)same / (double)count, part * part + (1.0 - part) * (1.0 - part), 0.01); /* independent */
+    float *d_special = rig_put_f32(r, special, 8);
+    void *d_ema = rig_put(r, NULL, 16);
+    r->ops->grokfast(r->device, d_special, d_ema, 0.98f, 0.0f, true, 8, (p4_state_form){true, keys[0]}, 0);
+    uint16_t *stored = rig_get(r, d_ema, 16);
+    for (int i = 0; i < 7; i++) {
+        EXPECT(p4_bf16_to_f32(stored[i]) == special[i], "%g is stored as %04x", (double)special[i], stored[i]);
+    }
+    EXPECT(isnan(p4_bf16_to_f32(stored[7])), "NaN is stored as %04x", stored[7]);
+    rig_clear(r);
+}
+
+static void check_half_grokfast(rig *r)
+{
+    const p4_state_form half = {true, 77}, full = {0};
+    for (int s = 0; s < COUNTS * PLACES; s++) {
+        int64_t count = counts[s / PLACES], at = places[s % PLACES];
+        float *g = rig_random(r, at + count, 1.0), *ema = rig_random(r, at + count, 1.0);
+        uint16_t *bits = halve(r, ema, at + count);
+        float *d_g = rig_put_f32(r, g, at + count), *d_wide = rig_put_f32(r, ema, at + count);
+        float *d_g2 = rig_put_f32(r, g, at + count);
+        uint16_t *d_ema = rig_put(r, bits, (at + count) * 2);
+        r->ops->grokfast(r->device, d_g + at, d_wide + at, 0.98f, 2.0f, false, count, full, 0);
+        r->ops->grokfast(r->device, d_g2 + at, d_ema + at, 0.98f, 2.0f, false, count, half, first_index);
+        float *wide = rig_get_f32(r, d_wide, at + count);
+        uint16_t *got = rig_get(r, d_ema, (at + count) * 2);
+        expect_rounded("grokfast bf16 ema", got + at, wide + at, half.key, first_index, 0, count, false);
+        EXPECT(memcmp(got, bits, (size_t)at * 2) == 0, "elements before the array");
+        double *want = rig_doubles(r, rig_get_f32(r, d_g, at + count), at + count);
+        expect_array("grokfast bf16 g", rig_get_f32(r, d_g2, at + count), want, at + count, 5e-7, 1e-6);
+        rig_clear(r);
+    }
+}
+
+/* Arrays of all counts and alignments in one call, in both forms of state. */
+static void check_half_adamw(rig *r)
+{
+    enum { ITEMS = COUNTS * PLACES };
+    const p4_state_form half = {true, 0xFEDCBA9876543210u}, full = {0};
+    p4_adamw_item item[ITEMS], wide_item[ITEMS];
+    int64_t at[ITEMS], total = 0;
+    for (int i = 0; i < ITEMS; i++) {
+        at[i] = p4_ceil_div(total, 16) * 16 + places[i % PLACES];
+        total = at[i] + counts[i / PLACES];
+    }
+    float *w = rig_random(r, total, 1.0), *m = rig_random(r, total, 0.1), *v = rig_random(r, total, 0.1);
+    float *g = rig_random(r, total, 1.0);
+    for (int64_t i = 0; i < total; i++) {
+        v[i] *= v[i];
+    }
+    uint16_t *d_m = rig_put(r, halve(r, m, total), total * 2), *d_v = rig_put(r, halve(r, v, total), total * 2);
+    float *d_w = rig_put_f32(r, w, total), *d_w2 = rig_put_f32(r, w, total), *d_g = rig_put_f32(r, g, total);
+    float *d_wide_m = rig_put_f32(r, m, total), *d_wide_v = rig_put_f32(r, v, total);
+    for (int i = 0; i < ITEMS; i++) {
+        wide_item[i] = (p4_adamw_item){.w = d_w + at[i],
+                                       .m = d_wide_m + at[i],
+                                       .v = d_wide_v + at[i],
+                                       .g = d_g + at[i],
+                                       .count = counts[i / PLACES],
+                                       .decay = 0.1f};
+        item[i] = wide_item[i];
+        item[i].w = d_w2 + at[i];
+        item[i].m = d_m + at[i];
+        item[i].v = d_v + at[i];
+        item[i].index = first_index + (uint64_t)at[i];
+    }
+    r->ops->adamw(r->device, wide_item, ITEMS, 0.5f, 0.01f, 0.9f, 0.95f, 1e-8f, 3, full);
+    r->ops->adamw(r->device, item, ITEMS, 0.5f, 0.01f, 0.9f, 0.95f, 1e-8f, 3, half);
+    const float *wide_m = rig_get_f32(r, d_wide_m, total), *wide_v = rig_get_f32(r, d_wide_v, total);
+    const uint16_t *got_m = rig_get(r, d_m, total * 2), *got_v = rig_get(r, d_v, total * 2);
+    for (int i = 0; i < ITEMS; i++) {
+        int64_t k = at[i], count = item[i].count;
+        expect_rounded("adamw bf16 m", got_m + k, wide_m + k, half.key, item[i].index, 0, count, false);
+        expect_rounded("adamw bf16 v", got_v + k, wide_v + k, half.key, item[i].index, 16, count, false);
+    }
+    double *want = rig_doubles(r, rig_get_f32(r, d_w, total), total);
+    expect_array("adamw bf16 w", rig_get_f32(r, d_w2, total), want, total, 5e-7, 1e-7);
+    rig_clear(r);
+}
+
+static void check_half_muon(rig *r)
+{
+    static const int64_t shapes[][3] = {{1, 9, 0}, {70, 33, 1}, {64, 64, 0}, {33, 72, 4}, {136, 40, 8}, {40, 136, 8}};
+    const p4_state_form half = {true, 3}, full = {0};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        int64_t rows = shapes[s][0], cols = shapes[s][1], at = shapes[s][2], count = rows * cols, total = at + count;
+        float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0), *g = rig_random(r, total, 1.0);
+        uint16_t *d_buf = rig_put(r, halve(r, buf, total), total * 2);
+        float *d_w = rig_put_f32(r, w, total), *d_w2 = rig_put_f32(r, w, total), *d_g = rig_put_f32(r, g, total);
+        float *d_wide = rig_put_f32(r, buf, total);
+        float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(r->device, 1, rows, cols));
+        p4_muon_item wide_item = {.w = d_w + at, .buf = d_wide + at, .g = d_g + at};
+        p4_muon_item item = {.w = d_w2 + at, .buf = d_buf + at, .g = d_g + at, .index = first_index};
+        r->ops->muon(r->device, &wide_item, 1, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, full);
+        r->ops->muon(r->device, &item, 1, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, half);
+        const float *wide = rig_get_f32(r, d_wide, total);
+        const uint16_t *got = rig_get(r, d_buf, total * 2);
+        expect_rounded("muon bf16 buf", got + at, wide + at, half.key, first_index, 0, count, false);
+        double *want = rig_doubles(r, rig_get_f32(r, d_w, total), total);
+        expect_array("muon bf16 w", rig_get_f32(r, d_w2, total), want, total, 1e-6, 1e-5);
+        rig_clear(r);
+    }
+}
+
 int main(void)
 {
     static const ops_case cases[] = {{"norm, grokfast, scale, add_f32, round", check_elementwise},
                                      {"adamw", check_adamw},
-                                     {"muon", check_muon}};
+                                     {"muon", check_muon},
+                                     {"bf16 state, rounding", check_rounding},
+                                     {"bf16 state, grokfast", check_half_grokfast},
+                                     {"bf16 state, adamw", check_half_adamw},
+                                     {"bf16 state, muon", check_half_muon}};
     return run_cases(cases, sizeof cases / sizeof cases[0]);
 }

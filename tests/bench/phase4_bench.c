@@ -6,7 +6,8 @@
  *   phase4_bench muon       --model NAME|DIR
  *   phase4_bench train      --model NAME|DIR [--batch B] [--micro M] [--length T] [--steps N]
  *                           [--optimizer adamw|mugrokfast] [--grokfast] [--quantizer none|absmean|exact]
- *                           [--activation-bits 0|8] [--zero-stage 0|2] [--recompute]
+ *                           [--activation-bits 0|8] [--zero-stage 0|2] [--recompute none|light|blocks]
+ *                           [--optimizer-state fp32|bf16]
  *   phase4_bench load       --model DIR
  *   all: [--device auto|cuda|cpu] [--threads N] [--fp32]
  *
@@ -39,7 +40,8 @@ static int usage(void)
         "       [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] [--model NAME|DIR] [--batch "
         "B]\n"
         "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
-        "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2] [--recompute]\n");
+        "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2]\n"
+        "       [--recompute none|light|blocks] [--optimizer-state fp32|bf16]\n");
     return P4_E_INPUT;
 }
 
@@ -59,6 +61,8 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
 {
     static const char *const devices[] = {"auto", "cuda", "cpu", NULL},
                              *const optimizers[] = {"mugrokfast", "adamw", NULL},
+                             *const states[] = {"fp32", "bf16", NULL},
+                             *const recomputes[] = {"none", "light", "blocks", NULL},
                              *const quantizers[] = {"absmean", "exact", "none", NULL};
     int at = -1;
     if (strcmp(key, "--device") == 0) {
@@ -67,6 +71,12 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
     } else if (strcmp(key, "--optimizer") == 0) {
         at = find_word(optimizers, value);
         o->optimizer = (p4_optimizer)at;
+    } else if (strcmp(key, "--optimizer-state") == 0) {
+        at = find_word(states, value);
+        o->optimizer_state = (p4_optimizer_state)at;
+    } else if (strcmp(key, "--recompute") == 0) {
+        at = find_word(recomputes, value);
+        o->recompute = (p4_recompute)at;
     } else if (strcmp(key, "--quantizer") == 0) {
         at = find_word(quantizers, value);
         o->quantizer = (p4_quantizer)at;
@@ -111,10 +121,9 @@ static bool parse(bench_options *o, int argc, char **argv)
                          .quantizer = P4_QUANTIZER_EXACT,
                          .optimizer = P4_OPTIMIZER_ADAMW};
     for (int i = 2; i < argc; i++) {
-        bool *flag = strcmp(argv[i], "--grokfast") == 0    ? &o->grokfast
-                     : strcmp(argv[i], "--recompute") == 0 ? &o->recompute
-                     : strcmp(argv[i], "--fp32") == 0      ? &o->fp32
-                                                           : NULL;
+        bool *flag = strcmp(argv[i], "--grokfast") == 0 ? &o->grokfast
+                     : strcmp(argv[i], "--fp32") == 0   ? &o->fp32
+                                                        : NULL;
         if (flag != NULL) {
             *flag = true;
         } else if (i + 1 < argc &&

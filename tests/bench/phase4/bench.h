@@ -18,7 +18,9 @@ typedef struct bench_options {
     int threads, activation_bits, zero_stage;
     p4_quantizer quantizer;
     p4_optimizer optimizer;
-    bool grokfast, recompute, fp32;
+    p4_optimizer_state optimizer_state;
+    p4_recompute recompute;
+    bool grokfast, fp32;
 } bench_options;
 
 /* The commands. Each prints its lines. */

@@ -30,16 +30,24 @@ OP(pack_base3, ops->pack_base3(device, PACKED_PLACE, CODE_PLACE, x->rows, x->col
 OP(unpack_base3, ops->unpack_base3(device, CODE_PLACE, PACKED_PLACE, x->rows, x->cols))
 
 #define COUNT (x->arch.V * x->arch.C)
+#define HALF_STATE ((p4_state_form){.half = true, .key = 1})
 OP(add_sq_norm, ops->add_sq_norm(device, x->sums, F32(F0, COUNT), COUNT))
 OP(scale, ops->scale(device, F32(F1, COUNT), 1.0f, COUNT))
 OP(add_f32, ops->add_f32(device, F32(F1, COUNT), F32(F0, COUNT), COUNT))
-OP(grokfast, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, false, COUNT))
+OP(grokfast, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, false, COUNT, (p4_state_form){0}, 0))
+OP(grokfast_bf16, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, false, COUNT, HALF_STATE, 0))
 OP(adamw, p4_adamw_item item = {.w = F32(F1, COUNT),
                                 .m = F32(F2, COUNT),
                                 .v = F32(F3, COUNT),
                                 .g = F32(F0, COUNT),
                                 .count = COUNT};
-   ops->adamw(device, &item, 1, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 3))
+   ops->adamw(device, &item, 1, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 3, (p4_state_form){0}))
+OP(adamw_bf16, p4_adamw_item item = {.w = F32(F1, COUNT),
+                                     .m = F32(F2, COUNT),
+                                     .v = F32(F3, COUNT),
+                                     .g = F32(F0, COUNT),
+                                     .count = COUNT};
+   ops->adamw(device, &item, 1, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 3, HALF_STATE))
 OP(round_to_f16, ops->round_to_f16(device, F32(F1, COUNT), COUNT))
 
 /* Fills a pool with copies of its first `have` bytes: every place then holds codes that exist. */
@@ -120,7 +128,9 @@ void ops_optim_cases(ops_bench *x)
     ops_case(x, run_scale, 0.0, 2.0 * bytes, "scale");
     ops_case(x, run_add_f32, 0.0, 3.0 * bytes, "add_f32");
     ops_case(x, run_grokfast, 0.0, 4.0 * bytes, "grokfast");
+    ops_case(x, run_grokfast_bf16, 0.0, 3.0 * bytes, "grokfast_bf16");
     ops_case(x, run_adamw, 0.0, 7.0 * bytes, "adamw");
+    ops_case(x, run_adamw_bf16, 0.0, 5.0 * bytes, "adamw_bf16");
     ops_case(x, run_round_to_f16, 0.0, 2.0 * bytes, "round_to_f16");
     muon_case(x, P4_ROLE_QKV, "muon_q");
     muon_case(x, P4_ROLE_UP, "muon_up");

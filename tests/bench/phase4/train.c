@@ -32,6 +32,7 @@ static void configure(p4_config *config, const bench_options *o)
     config->quantizer = o->quantizer;
     config->activation_bits = o->activation_bits;
     config->optimizer = o->optimizer;
+    config->optimizer_state = o->optimizer_state;
     config->enable_grokfast = o->grokfast;
     config->zero_stage = o->zero_stage;
     config->recompute = o->recompute;
@@ -68,12 +69,13 @@ done:
 /* "train llama1b exact adamw int8": what decides the work; batch and length stand in the note. */
 static void name_run(char *name, size_t bytes, const bench_options *o, int ranks)
 {
-    static const char *const quantizers[] = {"absmean", "exact", "none"};
+    static const char *const quantizers[] = {"absmean", "exact", "none"},
+                             *const recomputes[] = {"", " light", " recompute"};
     const char *model = strrchr(o->model, '/') != NULL ? strrchr(o->model, '/') + 1 : o->model;
-    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s", model, quantizers[o->quantizer],
+    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s%s", model, quantizers[o->quantizer],
                         o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast",
                         o->grokfast ? " grokfast" : "", o->activation_bits == 8 ? " int8" : "",
-                        o->recompute ? " recompute" : "", o->fp32 ? " fp32" : "");
+                        o->optimizer_state == P4_OPTIMIZER_STATE_BF16 ? " bf16-state" : "", recomputes[o->recompute], o->fp32 ? " fp32" : "");
     if (ranks > 1 && used > 0 && (size_t)used < bytes) {
         snprintf(name + used, bytes - (size_t)used, " x%d zero%d", ranks, o->zero_stage);
     }

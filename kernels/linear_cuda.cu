@@ -1,7 +1,7 @@
 /* linear_cuda.cu - the three products of a linear layer, the bias gradient, and int8 activations. */
 #include "cuda_ops.h"
 
-enum { INT8_THREADS = 256 };
+enum { INT8_THREADS = 256, ALIGNED_ROWS = 16 };
 
 static __global__ void round_bias(__nv_bfloat16 *to, const float *bias, int64_t count)
 {
@@ -85,6 +85,15 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy
     gemm.ldb = in;
     gemm.C = gemm.D = dw;
     gemm.ldd = in;
+    if (out > ALIGNED_ROWS && out % ALIGNED_ROWS != 0) { /* a vocabulary of odd length: the few rows over by themselves, */
+        gemm.M = out % ALIGNED_ROWS;                     /* as with them cuBLASLt takes kernels of an older kind */
+        gemm.A = (const char *)dy + (out - gemm.M) * p4_cuda_act_bytes(device);
+        gemm.C = gemm.D = dw + (out - gemm.M) * in;
+        p4_cuda_matmul(device, &gemm);
+        gemm.M = out - gemm.M;
+        gemm.A = dy;
+        gemm.C = gemm.D = dw;
+    }
     p4_cuda_matmul(device, &gemm);
 }
 

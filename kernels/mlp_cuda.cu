@@ -67,15 +67,31 @@ void p4_cuda_add(p4_device *device, void *out, const void *a, const void *b, int
     p4_cuda_launched(device, "add");
 }
 
+/* e^x and 1 / x (x from 1 to 2) as exactly as the activation type T deserves: the short forms err by a few 2^-22. */
+template <typename T>
+static __device__ __forceinline__ float exp_for(float x)
+{
+    return sizeof(T) == 4 ? expf(x) : __expf(x);
+}
+template <typename T>
+static __device__ __forceinline__ float inverse_for(float x)
+{
+    return sizeof(T) == 4 ? 1.0f / x : __fdividef(1.0f, x);
+}
+
+/* sigmoid(x) without overflow. */
+template <typename T>
 static __device__ __forceinline__ float sigmoid(float x)
 {
-    return 1.0f / (1.0f + expf(-x));
+    const float e = exp_for<T>(-fabsf(x)), large = inverse_for<T>(1.0f + e);
+    return x < 0.0f ? e * large : large;
 }
 
 /* sigmoid(x), and its slope s (1 - s) without the cancellation of 1 - s. */
+template <typename T>
 static __device__ __forceinline__ float sigmoid_slope(float x, float *slope)
 {
-    const float e = expf(-fabsf(x)), large = 1.0f / (1.0f + e);
+    const float e = exp_for<T>(-fabsf(x)), large = inverse_for<T>(1.0f + e);
     *slope = e * large * large;
     return x < 0.0f ? e * large : large;
 }
@@ -91,7 +107,7 @@ static __global__ void swiglu_rows(T *h, const T *gate_up, int64_t F)
         p4_load(u, up + f);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            u[i] *= g[i] * sigmoid(g[i]);
+            u[i] *= g[i] * sigmoid<T>(g[i]);
         }
         p4_store(h + blockIdx.x * F + f, u);
     }
@@ -109,7 +125,7 @@ static __global__ void swiglu_backward_rows(T *d, const T *dh, const T *gate_up,
         p4_load(from, dh + blockIdx.x * F + f);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            float slope, s = sigmoid_slope(g[i], &slope);
+            float slope, s = sigmoid_slope<T>(g[i], &slope);
             u[i] *= from[i] * (s + g[i] * slope);
             g[i] *= from[i] * s;
         }
@@ -160,7 +176,7 @@ static __global__ void gelu(T *h, const T *x, int64_t count)
     p4_load_part(v, x + i, count - i);
 #pragma unroll
     for (int k = 0; k < W; k++) {
-        v[k] *= sigmoid(GELU_SLOPE * v[k] * (1.0f + GELU_CUBIC * v[k] * v[k]));
+        v[k] *= sigmoid<T>(GELU_SLOPE * v[k] * (1.0f + GELU_CUBIC * v[k] * v[k]));
     }
     p4_store_part(h + i, v, count - i);
 }
@@ -178,7 +194,7 @@ static __global__ void gelu_backward(T *dx, const T *dh, const T *x, int64_t cou
 #pragma unroll
     for (int k = 0; k < W; k++) {
         const float square = GELU_CUBIC * v[k] * v[k];
-        float slope, s = sigmoid_slope(GELU_SLOPE * v[k] * (1.0f + square), &slope);
+        float slope, s = sigmoid_slope<T>(GELU_SLOPE * v[k] * (1.0f + square), &slope);
         d[k] *= s + v[k] * slope * GELU_SLOPE * (1.0f + 3.0f * square);
     }
     p4_store_part(dx + i, d, count - i);

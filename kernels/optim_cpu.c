@@ -58,7 +58,7 @@ void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t 
     p4_cpu_add(device, sum, sum, addend, count); /* activations are fp32 here */
 }
 
-P4_MULTIVERSION void p4_cpu_state_load(float *restrict to, const uint16_t *restrict from, int64_t count)
+P4_MULTIVERSION static void load_state(float *restrict to, const uint16_t *restrict from, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
         uint32_t bits = (uint32_t)from[i] << 16;
@@ -66,7 +66,7 @@ P4_MULTIVERSION void p4_cpu_state_load(float *restrict to, const uint16_t *restr
     }
 }
 
-P4_MULTIVERSION void p4_cpu_state_store(uint16_t *restrict to, const float *restrict from, uint64_t key,
+P4_MULTIVERSION static void store_state(uint16_t *restrict to, const float *restrict from, uint64_t key,
                                         uint64_t index, int shift, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
@@ -74,6 +74,17 @@ P4_MULTIVERSION void p4_cpu_state_store(uint16_t *restrict to, const float *rest
         memcpy(&bits, &from[i], sizeof bits);
         to[i] = p4_state_round_bits(bits, p4_state_draw(key, index + (uint64_t)i) >> shift);
     }
+}
+
+/* Versions of a function that is not static would be exported by the library. */
+void p4_cpu_state_load(float *to, const uint16_t *from, int64_t count)
+{
+    load_state(to, from, count);
+}
+
+void p4_cpu_state_store(uint16_t *to, const float *from, uint64_t key, uint64_t index, int shift, int64_t count)
+{
+    store_state(to, from, key, index, shift, count);
 }
 
 P4_MULTIVERSION static void grokfast_piece(float *restrict g, float *restrict ema, float alpha, float lambda,

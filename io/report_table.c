@@ -152,13 +152,15 @@ static void quality(FILE *to, const p4_results *r)
 
 static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
 {
-    char steps[CELL_BYTES], tokens[CELL_BYTES], best[CELL_BYTES];
+    char epochs[CELL_BYTES], steps[CELL_BYTES], tokens[CELL_BYTES], best[CELL_BYTES];
     if (!tuning->ran) {
         fprintf(to, "  Fine-tuning     not run\n");
         return;
     }
-    fprintf(to, "  Fine-tuning     %" PRId64 " epoch%s, %s steps, %s tokens; best perplexity %s\n",
-            tuning->epochs_completed, tuning->epochs_completed == 1 ? "" : "s", grouped(steps, tuning->steps),
+    snprintf(epochs, sizeof epochs, "%" PRId64 " epoch%s", tuning->epochs_completed,
+             tuning->epochs_completed == 1 ? "" : "s");
+    fprintf(to, "  Fine-tuning     %s, %s steps, %s tokens; best perplexity %s\n",
+            tuning->epochs_completed > 0 ? epochs : "a part of an epoch", grouped(steps, tuning->steps),
             grouped(tokens, tuning->tokens), cell(best, tuning->best_perplexity, 3, ""));
 }
 

@@ -16,7 +16,7 @@ static const option options[OPTION_COUNT] = {
     [OPTION_HELP] = {"--help", "-h", "Print this text and stop."},
     [OPTION_VERSION] = {"--version", NULL, "Print the version and what was built in, and stop."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all its errors, and stop."},
-    [OPTION_QUIET] = {"--quiet", "-q", "Print warnings and errors only."},
+    [OPTION_QUIET] = {"--quiet", "-q", "Print warnings, errors and the final table only."},
     [OPTION_STRICT] = {"--strict", NULL, "Exit with status 3 when the quality verdict fails."},
 };
 

@@ -270,8 +270,10 @@ static void release(p4_coll *coll)
     if (state->queue != NULL) {
         cudaStreamDestroy(state->queue);
     }
-    coll->dist->on_abort = NULL;
-    coll->dist->on_abort_user = NULL;
+    if (coll->dist->on_abort_user == state) { /* not that of another communicator, opened since */
+        coll->dist->on_abort = NULL;
+        coll->dist->on_abort_user = NULL;
+    }
     free(state);
     *coll = (p4_coll){0};
 }

@@ -66,6 +66,9 @@ static void run_stage(p4_pipeline *pl, const p4_form *form, int which, int64_t m
     } else {
         job->coll.recv(&job->coll, x, bytes, shard->stage[first - 1]);
         p4_coll_join(&job->coll);
+        if (m == 0 || B != pl->B) { /* products of a new shape are timed: the host then waits for the device */
+            job->coll.settle(&job->coll, "evaluation: states of micro-batch %lld", (long long)m + 1);
+        }
     }
     p4_net_layers(&pl->net, form, first, end, x, B, pl->T, probe);
     if (end == shard->layers) {

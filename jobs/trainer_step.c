@@ -48,6 +48,10 @@ static void forward_backward(p4_trainer *t, int64_t step)
         if (t->round > 0 && !t->sums_once) {
             job->coll.settle(&job->coll, "training step %lld", (long long)step + 1);
         }
+        if (t->round > 0 && t->round == t->rounds - 1 && t->sums_once && job->dist->ranks > 1 &&
+            job->ops->sync(job->device) != P4_OK) { /* own work is not to count as waiting for the others' sums */
+            p4_abort(job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
+        }
         if (B <= 0) {
             p4_trainer_sums_idle(t);
             continue;

@@ -48,7 +48,7 @@ struct p4_device {
     struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     int int8_way;       /* p4_int8_way, how int8 products are done */
     void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */
-    char description[320];
+    char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };
 

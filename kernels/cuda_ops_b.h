@@ -13,10 +13,10 @@ void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout,
 int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape *shape, bool backward);
 
 /* cudnn_cuda.cu. Open loads cuDNN for a device of this compute capability where P4_ATTENTION and the device allow it
- * (device->cudnn); it fails when cuDNN is demanded and cannot be used. Describe: "attention: cuDNN 9.19". */
-p4_rc p4_cudnn_open(p4_device *device, int major);
+ * (device->cudnn); it fails when cuDNN is demanded and cannot be used. `said`: "attention: cuDNN 9.19", or that own
+ * kernels compute it and why. */
+p4_rc p4_cudnn_open(p4_device *device, int major, char *said, size_t said_bytes);
 void p4_cudnn_close(p4_device *device);
-void p4_cudnn_describe(const p4_device *device, char *to, size_t bytes);
 
 /* attention_cudnn_cuda.cu. As the ops; false: nothing was done, the call is not cuDNN's. */
 bool p4_cudnn_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,

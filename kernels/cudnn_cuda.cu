@@ -57,16 +57,17 @@ static void open_library(struct p4_cudnn *opened, cudaStream_t stream, int major
     }
 }
 
-p4_rc p4_cudnn_open(p4_device *device, int major)
+p4_rc p4_cudnn_open(p4_device *device, int major, char *said, size_t said_bytes)
 {
     p4_rc rc = P4_OK;
     struct p4_cudnn *opened = NULL;
-    char why[200];
+    char why[200] = "";
     const char *chosen = getenv("P4_ATTENTION");
     const bool given = chosen && chosen[0], own = given && strcmp(chosen, "own") == 0;
     const bool any_order = given && strcmp(chosen, "cudnn-any-order") == 0;
     const bool forced = any_order || (given && strcmp(chosen, "cudnn") == 0);
     CHECK(!given || own || forced, "P4_ATTENTION=%s: expected own, cudnn or cudnn-any-order", chosen);
+    snprintf(said, said_bytes, "attention: own kernels");
     if (own || !device->half) {
         goto done;
     }
@@ -79,7 +80,11 @@ p4_rc p4_cudnn_open(p4_device *device, int major)
     opened->any_order = any_order;
     open_library(opened, device->stream, major, why, sizeof why);
     CHECK(!why[0] || !forced, "P4_ATTENTION=%s, but cuda device %d cannot use cuDNN: %s", chosen, device->ordinal, why);
-    if (!why[0]) {
+    if (why[0]) {
+        snprintf(said, said_bytes, "attention: own kernels (%s)", why);
+    } else {
+        snprintf(said, said_bytes, "attention: cuDNN %d.%d%s", opened->version / 10000, opened->version / 100 % 100,
+                 any_order ? " in any order" : "");
         device->cudnn = opened;
         opened = NULL;
     }
@@ -98,17 +103,6 @@ void p4_cudnn_close(p4_device *device)
         device->cudnn->call.destroy(device->cudnn->handle);
         free(device->cudnn);
         device->cudnn = NULL;
-    }
-}
-
-void p4_cudnn_describe(const p4_device *device, char *to, size_t bytes)
-{
-    if (device->cudnn) {
-        const int version = device->cudnn->version;
-        snprintf(to, bytes, "attention: cuDNN %d.%d%s", version / 10000, version / 100 % 100,
-                 device->cudnn->any_order ? " in any order" : "");
-    } else {
-        snprintf(to, bytes, "attention: own kernels");
     }
 }
 

@@ -160,7 +160,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     p4_rc rc = P4_OK;
     p4_device *opened = NULL;
     cudaDeviceProp properties;
-    char attention[64];
+    char attention[240];
     *device = NULL;
     TRY(find_gpu(ordinal, &properties));
     opened = (p4_device *)p4_alloc(1, sizeof *opened);
@@ -177,8 +177,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
         goto done;
     }
     TRY(p4_cuda_plans_open(opened));
-    TRY(p4_cudnn_open(opened, properties.major));
-    p4_cudnn_describe(opened, attention, sizeof attention);
+    TRY(p4_cudnn_open(opened, properties.major, attention, sizeof attention));
     snprintf(opened->description, sizeof opened->description, "%s, %.0f GiB, %d processors, %s activations, %s",
              properties.name, (double)properties.totalGlobalMem / (1 << 30), opened->processors,
              half_compute ? "bf16" : "fp32", attention);

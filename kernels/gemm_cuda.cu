@@ -2,9 +2,9 @@
  *
  * Of the heuristic's choices for bf16 those are candidates that belong to the family of its first choice and split the sum
  * over K as that does: they differ in tiles and clusters, which do not change the order in which an element's terms are
- * added, so all give the same bits (test_gemm compares them) and the fastest may be taken by timing. A large product is timed where it is first used with beta 0, in
- * place: its output is overwritten anyway. Split sums are added in fp32, never in the output type. P4_GEMM_PICK=n takes
- * candidate n without timing. */
+ * added, so all give the same bits (test_gemm compares them) and the fastest may be taken by timing. A large product is
+ * timed where it is first used with beta 0, in place: its output is overwritten anyway. The host waits for that. Split sums
+ * are added in fp32, never in the output type. P4_GEMM_PICK=n takes candidate n, or the last, without timing. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,11 +43,15 @@ typedef struct description {
 p4_rc p4_cuda_plans_open(p4_device *device)
 {
     const char *pick = getenv("P4_GEMM_PICK");
+    const bool given = pick && pick[0];
+    if (given && (strlen(pick) != 1 || pick[0] < '0' || pick[0] > '9')) {
+        return FAIL("P4_GEMM_PICK=%s: expected a digit", pick);
+    }
     device->plans = (struct p4_cuda_plans *)p4_alloc(1, sizeof *device->plans);
     if (!device->plans) {
         return P4_E_SYSTEM;
     }
-    device->plans->pick = pick ? atoi(pick) : -1;
+    device->plans->pick = given ? pick[0] - '0' : -1;
     return p4_cuda_ok(device, cudaEventCreate(&device->plans->start), "event") &&
                    p4_cuda_ok(device, cudaEventCreate(&device->plans->end), "event")
                ? P4_OK

@@ -3,8 +3,8 @@
  * Activations ("act") are arrays of the device's compute type: fp32 on the CPU; bf16 or fp32 on CUDA
  * (p4_device_open). Gradients of weights, statistics and losses are fp32; optimizer state is fp32 or bf16. All pointers are
  * device memory unless they are named h_ or the comment says host; p4_weight structs are passed on the host
- * and hold device pointers. On CUDA an op is queued on the device's stream and returns; `sync` waits. Ops
- * never allocate: workspaces are arguments. Shapes are row-major. N = B * T tokens, C channels, H heads, D
+ * and hold device pointers. On CUDA an op is queued on the device's stream and returns; `sync` waits. (The first
+ * large product of a shape is timed there, and waits for what is queued.) Ops never allocate: workspaces are arguments. Shapes are row-major. N = B * T tokens, C channels, H heads, D
  * head dimension, F MLP width, V vocabulary. The CPU column is the specification. Results do not depend on
  * the number of threads. Ops that can fail at run time (CUDA) record the error in the device; `sync` returns
  * it. */

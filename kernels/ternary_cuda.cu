@@ -26,6 +26,21 @@ static __device__ __forceinline__ double sum_row(const uint4 (&piece)[QUANT_CHUN
     return p4_block_sum(sum) * quant_form<DT>::unit;
 }
 
+/* The largest magnitude, as quant_form has it. */
+template <p4_dtype DT>
+static __device__ __forceinline__ uint32_t largest_in_row(const uint4 (&piece)[QUANT_CHUNKS])
+{
+    uint32_t largest = 0;
+#pragma unroll
+    for (int i = 0; i < QUANT_CHUNKS; i++) {
+#pragma unroll
+        for (int e = 0; e < quant_form<DT>::PER_PIECE; e++) {
+            largest = max(largest, quant_form<DT>::magnitude(quant_bits<DT>(piece[i], e)));
+        }
+    }
+    return exact_block_max(largest);
+}
+
 template <p4_dtype DT, bool ERROR>
 __global__ void __launch_bounds__(QUANT_THREADS_MOST) absmean_wide(quant_task k)
 {
@@ -50,16 +65,8 @@ __global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_bf16(quant_task
     for (int64_t row = blockIdx.x; row < k.rows; row += gridDim.x) {
         uint4 piece[QUANT_CHUNKS];
         float cut = INFINITY, scale = 0.0f;
-        uint32_t largest = 0;
         quant_load_row<P4_BF16>(piece, &k, row);
-#pragma unroll
-        for (int i = 0; i < QUANT_CHUNKS; i++) {
-#pragma unroll
-            for (int e = 0; e < 8; e++) {
-                largest = max(largest, quant_form<P4_BF16>::magnitude(quant_bits<P4_BF16>(piece[i], e)));
-            }
-        }
-        largest = exact_block_max(largest);
+        const uint32_t largest = largest_in_row<P4_BF16>(piece);
         const double sum = sum_row<P4_BF16>(piece);
         if (largest > 0 && largest < quant_form<P4_BF16>::INFINITE) {
             exact_bf16_row(piece, counts, sum / (double)k.cols, largest, &cut, &scale);
@@ -80,16 +87,8 @@ __global__ void __launch_bounds__(MOST) exact_wide_f32(quant_task k)
     for (int64_t row = blockIdx.x; row < k.rows; row += gridDim.x) {
         uint4 piece[QUANT_CHUNKS];
         float cut = INFINITY, scale = 0.0f;
-        uint32_t largest = 0;
         quant_load_row<P4_F32>(piece, &k, row);
-#pragma unroll
-        for (int i = 0; i < QUANT_CHUNKS; i++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                largest = max(largest, quant_form<P4_F32>::magnitude(quant_bits<P4_F32>(piece[i], e)));
-            }
-        }
-        largest = exact_block_max(largest);
+        const uint32_t largest = largest_in_row<P4_F32>(piece);
         const double sum = sum_row<P4_F32>(piece);
         if (largest > 0 && largest < quant_form<P4_F32>::INFINITE &&
             !exact_f32_row(piece, bins, sum / (double)k.cols, largest >> 16, &cut, &scale)) {

@@ -54,9 +54,11 @@ static uint64_t digest_of(const p4_ops *ops, int pick)
 int main(void)
 {
     const p4_ops *ops = p4_ops_find("cuda");
-    p4_device *device;
-    if (ops == NULL || (getenv("P4_NEED_GPU") == NULL && ops->open(&device, 0, 1, true) != P4_OK)) {
-        printf("skipped: %s\n", ops == NULL ? "this build has no CUDA backend" : p4_last_error());
+    if (ops == NULL) {
+        printf("skipped: this build has no CUDA backend\n");
+        return getenv("P4_NEED_GPU") ? 1 : 77;
+    }
+    if (!backend_is_here(ops)) {
         return 77;
     }
     uint64_t first = digest_of(ops, 0);

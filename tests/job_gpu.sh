@@ -2,9 +2,9 @@
 # The demo job on GPUs against the same job on the CPU. Skipped where there is no GPU; a failure there with P4_NEED_GPU=1.
 #
 # Stated bounds. The codes after quantizing are the CPU's bit for bit, in fp32 and in bf16: both quantize the fp32 weights.
-# Loss of the original and after 12 steps, relative to the CPU's: fp32 1e-5 and 1e-4, bf16 1e-3 and 1e-2; fp32 with other keys
-# 1e-3, with AdamW 1e-2: its first steps move a weight by the learning rate however small its gradient is. The same run twice
-# gives the same bits. With two GPUs: the same codes as one, and every loss of 200 steps within 2 % of the run on one GPU,
+# Loss of the original and after 12 steps, relative to the CPU's: fp32 1e-5 and 1e-3, bf16 1e-3 and 1e-2; fp32 with AdamW 1e-2:
+# its first steps move a weight by the learning rate however small its gradient is. (Sums in another order turn single codes,
+# and which ones depends on the CPU's kernels: 1e-5 on one processor, 1.2e-4 on another.) The same run twice gives the same bits. With two GPUs: the same codes as one, and every loss of 200 steps within 2 % of the run on one GPU,
 # for both gradient paths: sums in another order turn single codes, and training amplifies that.
 set -eu
 cd "$TMP"
@@ -62,7 +62,7 @@ grep -q 'GiB' auto_bits.out || fail "device auto does not say that it takes a GP
 run half_bits 1 device=cuda enable_fine_tuning=false mixed_precision=true
 "$TOOL_COMPARE" cpu_bits auto_bits bits 1e-5
 "$TOOL_COMPARE" cpu_bits half_bits bits 1e-3
-for kind in single:false:1e-4 half:true:1e-2; do
+for kind in single:false:1e-3 half:true:1e-2; do
     IFS=: read -r name mixed bound <<<"$kind"
     run "$name" 1 device=cuda mixed_precision="$mixed"
     run "$name.again" 1 device=cuda mixed_precision="$mixed"

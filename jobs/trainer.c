@@ -85,11 +85,9 @@ static p4_rc size_steps(p4_trainer *t)
     CHECK(windows >= t->sequences,
           "fine-tuning: found %lld windows of %lld tokens in the training data, expected at least %lld, one step's worth",
           (long long)windows, (long long)t->T, (long long)t->sequences);
-    int64_t share = p4_ceil_div(t->sequences, ranks);
-    t->micro_batch = p4_min_i64(share, c->micro_batch_size > 0 ? c->micro_batch_size : 8);
+    t->share = p4_ceil_div(t->sequences, ranks);
     t->low = t->sequences * t->job->dist->rank / ranks;
     t->high = t->sequences * (t->job->dist->rank + 1) / ranks;
-    t->rounds = p4_ceil_div(share, t->micro_batch);
     t->steps_per_epoch = windows / t->sequences;
     t->steps = t->steps_per_epoch * c->fine_tune_epochs;
     if (c->fine_tune_max_steps > 0) {
@@ -100,6 +98,40 @@ done:
     return rc;
 }
 
+static p4_net_plan plan_of(const p4_trainer *t, int64_t micro_batch)
+{
+    const p4_config *c = &t->job->config;
+    return (p4_net_plan){.B = micro_batch,
+                         .T = t->T,
+                         .train = true,
+                         .recompute = c->recompute,
+                         .activation_bits = c->activation_bits,
+                         .head = true};
+}
+
+/* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it (MICRO_BATCH_TOKENS), in
+ * equal parts of the share, as long as the activations take at most ROOM_SHARE of the memory that the optimizer left: the
+ * rest is for gradients on their way and for evaluation. Local. */
+static p4_rc choose_micro_batch(p4_trainer *t, int64_t share)
+{
+    enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768 };
+    const double ROOM_SHARE = 0.75;
+    p4_job *job = t->job;
+    int64_t room = job->ops->room_bytes(job->device);
+    int64_t most = job->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / t->T);
+    for (int64_t parts = p4_ceil_div(share, most);; parts++) {
+        t->micro_batch = p4_ceil_div(share, parts);
+        p4_net_plan plan = plan_of(t, t->micro_batch);
+        int64_t bytes = p4_net_bytes(job->ops, job->device, &job->hf.model, &plan);
+        if (bytes < 0) {
+            return P4_E_SYSTEM;
+        }
+        if (job->ops->host_memory || t->micro_batch == 1 || (double)bytes <= ROOM_SHARE * (double)room) {
+            return P4_OK;
+        }
+    }
+}
+
 static p4_rc take_host_memory(p4_trainer *t)
 {
     const p4_model *model = &t->job->hf.model;
@@ -108,10 +140,9 @@ static p4_rc take_host_memory(p4_trainer *t)
     t->form.weights = p4_alloc(params, sizeof *t->form.weights);
     t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
     t->owner_first = p4_alloc((size_t)t->job->dist->ranks + 1, sizeof *t->owner_first);
-    t->h_ids = p4_alloc((size_t)(t->micro_batch * t->T), sizeof *t->h_ids);
     t->order = p4_alloc((size_t)t->job->train.count, sizeof *t->order);
     bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->owner_first != NULL &&
-               t->h_ids != NULL && t->order != NULL;
+               t->order != NULL;
     for (int64_t i = 0; all && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         t->sharded[i] = t->job->config.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
@@ -119,36 +150,45 @@ static p4_rc take_host_memory(p4_trainer *t)
     return all ? P4_OK : P4_E_SYSTEM;
 }
 
-static p4_rc open_local(p4_trainer *t)
+/* Sizes, and what this rank holds: codes, masters and optimizer state. Local. */
+static p4_rc open_holdings(p4_trainer *t, bool *held)
 {
     p4_rc rc = P4_OK;
     p4_job *job = t->job;
     const p4_model *model = &job->hf.model;
-    bool *held = NULL;
+    TRY(held != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(size_steps(t));
     TRY(take_host_memory(t));
-    held = p4_alloc((size_t)model->params_count, sizeof *held);
-    if (held == NULL) {
-        rc = P4_E_SYSTEM;
-        goto done;
-    }
     for (int64_t i = 0; i < model->params_count; i++) {
         held[i] = holds(t, i);
     }
-    p4_net_plan plan = {.B = t->micro_batch,
-                        .T = t->T,
-                        .train = true,
-                        .recompute = job->config.recompute,
-                        .activation_bits = job->config.activation_bits,
-                        .head = true};
     p4_optim_settings settings = settings_of(&job->config);
-    TRY(p4_net_open(&t->net, job->ops, job->device, model, &plan));
     TRY(p4_optim_open(&t->optim, job->ops, job->device, model, &settings, held, t->sharded));
     lay_out_codes(t);
     TRY(job->ops->alloc(job->device, (void **)&t->codes, t->codes_bytes + 64));
     lay_out_codes(t);
-    TRY(p4_trainer_sums_open(t));
     view_masters(t);
+    if (job->config.micro_batch_size > 0) {
+        t->micro_batch = p4_min_i64(t->share, job->config.micro_batch_size);
+    } else {
+        TRY(choose_micro_batch(t, t->share));
+    }
+done:
+    return rc;
+}
+
+/* What a step computes in, and the masters' values. Local. */
+static p4_rc open_work(p4_trainer *t, const bool *held)
+{
+    p4_rc rc = P4_OK;
+    p4_job *job = t->job;
+    const p4_model *model = &job->hf.model;
+    p4_net_plan plan = plan_of(t, t->micro_batch);
+    t->rounds = p4_ceil_div(t->share, t->micro_batch);
+    t->h_ids = p4_alloc((size_t)(t->micro_batch * t->T), sizeof *t->h_ids);
+    TRY(t->h_ids != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_net_open(&t->net, job->ops, job->device, model, &plan));
+    TRY(p4_trainer_sums_open(t));
     for (int64_t i = 0; i < model->params_count; i++) {
         if (held[i]) {
             TRY(p4_optim_set_master(&t->optim, i, &model->weights[i]));
@@ -156,19 +196,24 @@ static p4_rc open_local(p4_trainer *t)
         }
     }
 done:
-    free(held);
     return rc;
 }
 
 p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
 {
     p4_rc rc = P4_OK;
+    bool *held = p4_alloc((size_t)job->hf.model.params_count, sizeof *held);
     *t = (p4_trainer){.job = job};
-    TRY_ALL(job->dist, open_local(t));
+    TRY_ALL(job->dist, open_holdings(t, held));
+    double fewest = -(double)t->micro_batch; /* ranks may hold more or less: the same rounds for all */
+    p4_dist_max_f64(job->dist, &fewest, 1);
+    t->micro_batch = (int64_t)-fewest;
+    TRY_ALL(job->dist, open_work(t, held));
     p4_trainer_publish(t, NULL);
     job->coll.settle(&job->coll, "fine-tuning: the first codes");
     TRY_ALL(job->dist, job->ops->sync(job->device));
 done:
+    free(held);
     if (rc != P4_OK) {
         p4_trainer_close(t);
     }

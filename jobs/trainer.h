@@ -33,6 +33,7 @@ typedef struct p4_trainer {
     int32_t *h_ids;            /* [micro_batch, T] */
     int64_t micro_batch, T, sequences; /* sequences a step over all ranks */
     int64_t low, high;         /* of these, this rank's are [low, high) */
+    int64_t share;             /* the most that a rank has of them */
     int64_t rounds, round;     /* micro-batches of a step, the same on every rank; the one at work */
     uint64_t *order;           /* [windows]: this epoch's permutation */
     int64_t order_epoch;

@@ -45,6 +45,7 @@ struct p4_device {
     int turn;         /* the stage that the next copy takes */
     int copy_threads; /* of the host, that fill and empty stages */
     p4_ledger ledger; /* of what alloc gave */
+    int64_t memory_bytes; /* of the GPU */
     struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     int int8_way;       /* p4_int8_way, how int8 products are done */
     void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */

@@ -205,6 +205,12 @@ static int64_t device_peak_bytes(p4_device *device)
     return device->ledger.peak_bytes + device->scratch_bytes; /* scratch only grows */
 }
 
+static int64_t device_room_bytes(p4_device *device)
+{
+    (void)device;
+    return 0;
+}
+
 /* memcpy and memset must not see a null pointer, even for zero bytes. */
 static void device_copy(p4_device *device, void *to, const void *from, int64_t bytes)
 {
@@ -273,6 +279,7 @@ const p4_ops p4_cpu_ops = {
     .alloc = device_alloc,
     .release = device_release,
     .peak_bytes = device_peak_bytes,
+    .room_bytes = device_room_bytes,
     .to_device = device_copy,
     .to_host = device_copy,
     .copy = device_copy,

@@ -172,6 +172,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     opened->half = half_compute;
     opened->copy_threads = p4_host_copy_threads(threads);
     opened->processors = properties.multiProcessorCount;
+    opened->memory_bytes = (int64_t)properties.totalGlobalMem;
     if (!take_resources(opened) || !p4_cuda_int8_open(opened, properties.major == 9 && properties.minor == 0)) {
         rc = FAULT("%s", opened->failure);
         goto done;
@@ -243,6 +244,11 @@ static int64_t device_peak_bytes(p4_device *device)
     return device->ledger.peak_bytes + P4_SCRATCH_BYTES + P4_BLAS_WORK_BYTES;
 }
 
+static int64_t device_room_bytes(p4_device *device)
+{
+    return p4_max_i64(0, device->memory_bytes - device->ledger.held_bytes - P4_SCRATCH_BYTES - P4_BLAS_WORK_BYTES);
+}
+
 static void device_copy(p4_device *device, void *to, const void *from, int64_t bytes)
 {
     if (bytes > 0) {
@@ -269,6 +275,7 @@ extern "C" const p4_ops p4_cuda_ops = {
     .alloc = device_alloc,
     .release = device_release,
     .peak_bytes = device_peak_bytes,
+    .room_bytes = device_room_bytes,
     .to_device = p4_cuda_to_device,
     .to_host = p4_cuda_to_host,
     .copy = device_copy,

@@ -95,6 +95,9 @@ typedef struct p4_ops {
     void (*release)(p4_device *device, void *memory);
     /* The most device memory held at once since open, bytes: what alloc gave, and the device's own scratch. */
     int64_t (*peak_bytes)(p4_device *device);
+    /* The device's own memory less what alloc has given and not got back; 0 where it is the host's. Not what happens to
+     * be free: the same run on the same kind of device gets the same answer. */
+    int64_t (*room_bytes)(p4_device *device);
     /* h_from has been read when it returns. */
     void (*to_device)(p4_device *device, void *to, const void *h_from, int64_t bytes);
     void (*to_host)(p4_device *device, void *h_to, const void *from, int64_t bytes); /* returns when done */

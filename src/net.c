@@ -170,6 +170,19 @@ static p4_rc upload_rope(p4_net *net)
     return net->ops->sync(net->device);
 }
 
+int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
+{
+    p4_arena count = {0};
+    p4_net net = {.ops = ops, .device = device, .model = model, .plan = *plan};
+    net.saved = p4_alloc((size_t)model->arch.L, sizeof *net.saved);
+    if (net.saved == NULL) {
+        return -1;
+    }
+    lay_out(&net, &count);
+    free(net.saved);
+    return count.used_bytes;
+}
+
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
 {
     p4_rc rc = P4_OK;

@@ -72,6 +72,8 @@ typedef struct p4_score {
     double nll, hits, kl, count;
 } p4_score;
 
+/* The bytes of device memory that p4_net_open takes for the plan; -1 when host memory is out. Local. */
+int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 /* Takes all memory the plan needs from the device in one block. The caller closes. Local. */
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 void p4_net_close(p4_net *net);

@@ -322,6 +322,12 @@ static void check_device(rig *r)
     r->ops->release(r->device, memory);
     EXPECT(r->ops->peak_bytes(r->device) == peak, "the peak moved from %lld to %lld", (long long)peak,
            (long long)r->ops->peak_bytes(r->device));
+    int64_t room = r->ops->room_bytes(r->device);
+    EXPECT(r->ops->host_memory ? room == 0 : room > 0, "room for %lld bytes", (long long)room);
+    EXPECT_OK(r->ops->alloc(r->device, &memory, 1000));
+    EXPECT(r->ops->host_memory || r->ops->room_bytes(r->device) == room - 1000, "1000 bytes take no room");
+    r->ops->release(r->device, memory);
+    EXPECT(r->ops->room_bytes(r->device) == room, "what is released makes no room");
     p4_device *other = NULL;
     EXPECT_REFUSED(r->ops->open(&other, 1000, 1, false), "device 1000");
     EXPECT(p4_ops_find("abacus") == NULL, "found a backend that does not exist");

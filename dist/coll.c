@@ -6,12 +6,13 @@
 typedef struct backend {
     const char *name;
     p4_rc (*open)(p4_coll *coll, p4_dist *dist, void *stream, int ordinal);
+    p4_rc (*usable)(void); /* NULL: always */
 } backend;
 
 static const backend backends[] = {
-    {"mpi", p4_coll_mpi_open},
+    {"mpi", p4_coll_mpi_open, NULL},
 #ifdef P4_CUDA
-    {"nccl", p4_coll_nccl_open},
+    {"nccl", p4_coll_nccl_open, p4_coll_nccl_usable},
 #endif
 };
 
@@ -30,12 +31,26 @@ bool p4_coll_known(const char *name)
     return find(name) != NULL;
 }
 
+static p4_rc unknown(const char *name)
+{
+    return FAULT("this build has no collectives \"%s\"", name); /* the same on every rank: they run one build */
+}
+
+p4_rc p4_coll_usable(const char *name)
+{
+    const backend *found = find(name);
+    if (found == NULL) {
+        return unknown(name);
+    }
+    return found->usable != NULL ? found->usable() : P4_OK;
+}
+
 p4_rc p4_coll_open(p4_coll *coll, p4_dist *dist, const char *name, void *stream, int ordinal)
 {
     const backend *found = find(name);
     *coll = (p4_coll){0};
-    if (found == NULL) { /* the same on every rank: they run one build */
-        return FAULT("this build has no collectives \"%s\"", name);
+    if (found == NULL) {
+        return unknown(name);
     }
     return found->open(coll, dist, stream, ordinal);
 }

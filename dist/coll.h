@@ -48,6 +48,8 @@ p4_rc p4_coll_open(p4_coll *coll, p4_dist *dist, const char *name, void *stream,
 void p4_coll_close(p4_coll *coll);
 /* Is this backend in this build? Local. */
 bool p4_coll_known(const char *name);
+/* P4_OK where the library behind the backend can be loaded; else the error says what is missing. Local. */
+p4_rc p4_coll_usable(const char *name);
 
 /* What the device's queue gets from here waits for every operation called so far. Local. */
 static inline void p4_coll_join(p4_coll *coll)
@@ -58,5 +60,6 @@ static inline void p4_coll_join(p4_coll *coll)
 /* The backends, for coll.c. */
 p4_rc p4_coll_mpi_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal);
 p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal);
+p4_rc p4_coll_nccl_usable(void);
 
 #endif

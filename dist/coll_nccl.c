@@ -344,6 +344,13 @@ static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordina
     return rc;
 }
 
+p4_rc p4_coll_nccl_usable(void)
+{
+    int version = 0;
+    ncclResult_t result = ncclGetVersion(&version);
+    return result == ncclSuccess ? P4_OK : FAULT("NCCL cannot be used: %s", ncclGetErrorString(result));
+}
+
 p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
 {
     p4_rc rc = P4_OK;

@@ -11,6 +11,7 @@ static p4_import library = {.file = "libnccl.so." TEXT_OF(NCCL_MAJOR), .folder =
 #define FORWARD(name, parameters, arguments) \
     P4_IMPORT(library, ncclSystemError, ncclResult_t, name, parameters, arguments)
 
+FORWARD(ncclGetVersion, (int *version), (version))
 FORWARD(ncclGetUniqueId, (ncclUniqueId * id), (id))
 FORWARD(ncclCommInitRankConfig, (ncclComm_t * comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config),
         (comm, ranks, id, rank, config))

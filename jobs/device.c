@@ -120,6 +120,7 @@ static p4_rc open_gpu(p4_job *job, node_gpus *node)
     p4_dist_node_gather(job->dist, node->seen, &mine, sizeof mine);
     TRY(listed);
     TRY(assign(node, job->dist->local_rank, &job->ordinal));
+    TRY(job->dist->ranks > 1 ? p4_coll_usable("nccl") : P4_OK); /* a single rank on a GPU moves nothing */
     TRY(cuda->open(&job->device, job->ordinal, job->threads, job->config.mixed_precision));
     job->ops = cuda;
 done:
@@ -176,7 +177,7 @@ p4_rc p4_job_open_device(p4_job *job)
     if (job->device == NULL) {
         TRY_ALL(job->dist, open_cpu(job));
     }
-    bool nccl = !job->ops->host_memory && job->dist->ranks > 1; /* a single rank on a GPU moves nothing */
+    bool nccl = !job->ops->host_memory && job->dist->ranks > 1;
     TRY(p4_coll_open(&job->coll, job->dist, nccl ? "nccl" : "mpi", job->ops->stream(job->device), job->ordinal));
 done:
     return rc;

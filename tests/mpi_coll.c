@@ -321,6 +321,8 @@ int main(int argc, char **argv)
             done = check_backend(&w, names[i]) || done;
         }
     }
+    EXPECT_OK(p4_coll_usable("mpi"));
+    EXPECT_REFUSED(p4_coll_usable("carrier pigeon"), "no collectives \"carrier pigeon\"");
     EXPECT_REFUSED(p4_coll_open(&w.coll, &w.dist, "carrier pigeon", NULL, 0), "no collectives \"carrier pigeon\"");
     p4_coll_close(&w.coll); /* of one that is not open */
     double failed = check_failed;

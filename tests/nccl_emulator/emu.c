@@ -331,6 +331,12 @@ const char *ncclGetLastError(ncclComm_t comm)
     return "emulated";
 }
 
+ncclResult_t ncclGetVersion(int *version)
+{
+    *version = NCCL_VERSION_CODE;
+    return ncclSuccess;
+}
+
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
 {
     snprintf(id->internal, sizeof id->internal, "/p4-nccl-%d-%.0f", (int)getpid(), now_s() * 1e6);

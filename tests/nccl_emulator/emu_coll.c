@@ -8,6 +8,11 @@ bool p4_coll_known(const char *name)
     return strcmp(name, "mpi") == 0;
 }
 
+p4_rc p4_coll_usable(const char *name)
+{
+    return p4_coll_known(name) ? p4_coll_nccl_usable() : FAULT("this build has no collectives \"%s\"", name);
+}
+
 p4_rc p4_coll_open(p4_coll *coll, p4_dist *dist, const char *name, void *stream, int ordinal)
 {
     *coll = (p4_coll){0};

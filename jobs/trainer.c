@@ -147,6 +147,9 @@ static p4_rc open_local(p4_trainer *t)
     lay_out_codes(t);
     TRY(job->ops->alloc(job->device, (void **)&t->codes, t->codes_bytes + 64));
     lay_out_codes(t);
+    TRY(job->ops->alloc(job->device, (void **)&t->figures, P4_FIGURES * (int64_t)sizeof *t->figures));
+    t->net.sums = t->figures;
+    t->optim.sums = t->figures + P4_NET_SUMS;
     TRY(p4_trainer_sums_open(t));
     view_masters(t);
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -165,7 +168,8 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
     p4_rc rc = P4_OK;
     *t = (p4_trainer){.job = job};
     TRY_ALL(job->dist, open_local(t));
-    p4_trainer_publish(t, NULL);
+    p4_trainer_quantize(t, NULL);
+    p4_trainer_share_codes(t);
     job->coll.settle(&job->coll, "fine-tuning: the first codes");
     TRY_ALL(job->dist, job->ops->sync(job->device));
 done:
@@ -175,8 +179,24 @@ done:
     return rc;
 }
 
+static void forget_all(p4_trainer *t)
+{
+    p4_job *job = t->job;
+    for (int i = 0; i < P4_ROUND_RECORDS; i++) {
+        job->ops->forget(job->device, &t->round_record[i]);
+    }
+    job->ops->forget(job->device, &t->filter_record);
+    job->ops->forget(job->device, &t->update_record);
+}
+
 void p4_trainer_close(p4_trainer *t)
 {
+    if (t->job != NULL) {
+        forget_all(t); /* before the memory goes */
+    }
+    if (t->figures != NULL) {
+        t->job->ops->release(t->job->device, t->figures);
+    }
     if (t->codes != NULL) {
         t->job->ops->release(t->job->device, t->codes);
     }
@@ -198,7 +218,7 @@ void p4_trainer_close(p4_trainer *t)
     *t = (p4_trainer){0};
 }
 
-void p4_trainer_publish(p4_trainer *t, p4_quant_error *h_errors)
+void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
 {
     p4_job *job = t->job;
     const p4_model *model = &job->hf.model;
@@ -214,6 +234,11 @@ void p4_trainer_publish(p4_trainer *t, p4_quant_error *h_errors)
                            h_errors == NULL ? NULL : &h_errors[i], &master, p4_job_method(job),
                            (float)job->config.sparsity_threshold, NULL);
     }
+}
+
+void p4_trainer_share_codes(p4_trainer *t)
+{
+    p4_job *job = t->job;
     if (job->dist->ranks > 1) {
         job->coll.begin(&job->coll); /* one launch: every owner sends at once */
         for (int r = 0; r < job->dist->ranks; r++) {
@@ -267,7 +292,8 @@ p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = &t->job->hf.model;
-    p4_trainer_publish(t, c->errors);
+    p4_trainer_quantize(t, c->errors);
+    p4_trainer_share_codes(t);
     t->job->coll.settle(&t->job->coll, "fine-tuning: the codes to keep");
     TRY_ALL(t->job->dist, t->job->ops->sync(t->job->device)); /* the figures are on the host from here */
     for (int64_t i = 0; t->job->dist->ranks > 1 && i < model->params_count; i++) {

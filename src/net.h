@@ -40,6 +40,8 @@ typedef struct p4_net_plan {
     bool reference;       /* room to compare with a second form */
 } p4_net_plan;
 
+enum { P4_NET_SUMS = 3 };
+
 /* What one block keeps for its backward pass; what is computed again lies in memory that all blocks share. */
 typedef struct p4_saved {
     void *x1, *n1, *qkv, *att, *x2, *n2, *up, *h;
@@ -62,8 +64,8 @@ typedef struct p4_net {
     void *xq, *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
     void *dx, *dwide, *dwide2, *dnorm; /* backward; others may lie in them: lay_out_backward */
-    double *sums;       /* device [3]: nll, hits, kl since p4_net_take_score */
-    double predictions; /* behind these sums */
+    double *sums;       /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; who trains may lay them elsewhere */
+    double predictions; /* behind these sums, as far as no device repeated the work */
     int32_t *h_tokens;  /* host [2 * N] */
 } p4_net;
 

@@ -188,6 +188,9 @@ static p4_rc open_work(p4_trainer *t, const bool *held)
     t->h_ids = p4_alloc((size_t)(t->micro_batch * t->T), sizeof *t->h_ids);
     TRY(t->h_ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_net_open(&t->net, job->ops, job->device, model, &plan));
+    TRY(job->ops->alloc(job->device, (void **)&t->figures, P4_FIGURES * (int64_t)sizeof *t->figures));
+    t->net.sums = t->figures;
+    t->optim.sums = t->figures + P4_NET_SUMS;
     TRY(p4_trainer_sums_open(t));
     for (int64_t i = 0; i < model->params_count; i++) {
         if (held[i]) {
@@ -209,7 +212,8 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
     p4_dist_max_f64(job->dist, &fewest, 1);
     t->micro_batch = (int64_t)-fewest;
     TRY_ALL(job->dist, open_work(t, held));
-    p4_trainer_publish(t, NULL);
+    p4_trainer_quantize(t, NULL);
+    p4_trainer_share_codes(t);
     job->coll.settle(&job->coll, "fine-tuning: the first codes");
     TRY_ALL(job->dist, job->ops->sync(job->device));
 done:
@@ -220,8 +224,24 @@ done:
     return rc;
 }
 
+static void forget_all(p4_trainer *t)
+{
+    p4_job *job = t->job;
+    for (int i = 0; i < P4_ROUND_RECORDS; i++) {
+        job->ops->forget(job->device, &t->round_record[i]);
+    }
+    job->ops->forget(job->device, &t->filter_record);
+    job->ops->forget(job->device, &t->update_record);
+}
+
 void p4_trainer_close(p4_trainer *t)
 {
+    if (t->job != NULL) {
+        forget_all(t); /* before the memory goes */
+    }
+    if (t->figures != NULL) {
+        t->job->ops->release(t->job->device, t->figures);
+    }
     if (t->codes != NULL) {
         t->job->ops->release(t->job->device, t->codes);
     }
@@ -243,7 +263,7 @@ void p4_trainer_close(p4_trainer *t)
     *t = (p4_trainer){0};
 }
 
-void p4_trainer_publish(p4_trainer *t, p4_quant_error *h_errors)
+void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
 {
     p4_job *job = t->job;
     const p4_model *model = &job->hf.model;
@@ -259,6 +279,11 @@ void p4_trainer_publish(p4_trainer *t, p4_quant_error *h_errors)
                            h_errors == NULL ? NULL : &h_errors[i], &master, p4_job_method(job),
                            (float)job->config.sparsity_threshold, NULL);
     }
+}
+
+void p4_trainer_share_codes(p4_trainer *t)
+{
+    p4_job *job = t->job;
     if (job->dist->ranks > 1) {
         job->coll.begin(&job->coll); /* one launch: every owner sends at once */
         for (int r = 0; r < job->dist->ranks; r++) {
@@ -312,7 +337,8 @@ p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = &t->job->hf.model;
-    p4_trainer_publish(t, c->errors);
+    p4_trainer_quantize(t, c->errors);
+    p4_trainer_share_codes(t);
     t->job->coll.settle(&t->job->coll, "fine-tuning: the codes to keep");
     TRY_ALL(t->job->dist, t->job->ops->sync(t->job->device)); /* the figures are on the host from here */
     for (int64_t i = 0; t->job->dist->ranks > 1 && i < model->params_count; i++) {

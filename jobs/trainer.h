@@ -6,6 +6,13 @@
  * itself. zero_stage 1: the same, but each rank adds up the whole gradient over its micro-batches (4 bytes a weight) and
  * there is one sum a step. zero_stage 0: everything is replicated and every gradient is summed to all, once a step.
  *
+ * A device repeats the work of a step (ops->repeat): a micro-batch from zeroing gradients to the sum of their squares,
+ * Grokfast's filter, the update with its requantization. Between these the host decides whether the gradient is finite and
+ * how much it is clipped, for one short wait a step, during which the device is idle; the next tokens are gathered while the
+ * device updates. Decided on the device these would be no faster by more than that wait, and differ from what several
+ * ranks do, which must sum the figures first. Of several ranks only filter and update are repeated: the
+ * backward pass calls their sums, which have a queue and deadlines of their own.
+ *
  * The sums of a layer are one launch, queued when its backward pass is; they run beside the backward pass of the layers
  * before it, where the collectives have a queue of their own. */
 #ifndef P4_TRAINER_H
@@ -13,6 +20,10 @@
 
 #include "job.h"
 #include "optim.h"
+
+/* p4_net.sums, then p4_optim.sums. Micro-batches whose work is recorded: a step's first, those between, its last, which alone
+ * may be smaller. */
+enum { P4_FIGURES = P4_NET_SUMS + 2, P4_ROUND_RECORDS = 3 };
 
 typedef struct p4_trainer {
     p4_job *job;
@@ -39,6 +50,9 @@ typedef struct p4_trainer {
     int64_t order_epoch;
     int64_t steps_per_epoch, steps;
     int bad_steps;             /* non-finite steps in a row */
+    int64_t B;                 /* sequences of the micro-batch at work */
+    double *figures;           /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
+    p4_recording *round_record[P4_ROUND_RECORDS], *filter_record, *update_record;
 } p4_trainer;
 
 typedef struct p4_step_result {
@@ -53,7 +67,7 @@ void p4_trainer_close(p4_trainer *trainer);
 /* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it need not be
  * zeroed: what GEMMs write there. Everything else is added to. */
 bool p4_trainer_overwrites(const p4_trainer *trainer, int64_t param);
-/* Runs step `step` (from 0). Collective. */
+/* Runs step `step` (from 0). With one rank the update may still be under way on return. Collective. */
 p4_rc p4_trainer_step(p4_trainer *trainer, int64_t step, p4_step_result *result);
 /* The current state as it will be stored: codes, scales, halves and error figures, on every rank. Collective. */
 p4_rc p4_trainer_commit(p4_trainer *trainer, p4_packed *compressed);
@@ -76,7 +90,9 @@ void p4_trainer_sums_idle(p4_trainer *trainer);
 /* After the last micro-batch: the sums that are left; what the device's queue gets next sees all of them. */
 void p4_trainer_sums_finish(p4_trainer *trainer);
 
-/* Requantizes what this rank holds and gives every rank the owners' codes. Collective. */
-void p4_trainer_publish(p4_trainer *trainer, p4_quant_error *h_errors);
+/* Requantizes what this rank holds; h_errors [params_count]: the figures, or NULL. Local. */
+void p4_trainer_quantize(p4_trainer *trainer, p4_quant_error *h_errors);
+/* Gives every rank the owners' codes. Collective. */
+void p4_trainer_share_codes(p4_trainer *trainer);
 
 #endif

@@ -21,17 +21,79 @@ static void gather_sequences(p4_trainer *t, int64_t step, int64_t from, int64_t 
     }
 }
 
-/* Zeroes the gradients that the backward pass adds to; of a rank that has no sequences, all that are summed. */
+/* Zeroes the gradients that the backward pass adds to; of a rank that has no sequences, all that are summed. Neighbours go
+ * together, with the padding between them, which is zero. */
 static void zero_grad(p4_trainer *t)
 {
     const p4_model *model = &t->job->hf.model;
+    const int64_t gap = 16;
+    int64_t run = 0, end = 0;
     bool idle = t->low >= t->high;
     for (int64_t i = 0; i < model->params_count; i++) {
         bool owned = t->sharded[i] && t->job->dist->ranks > 1; /* written by the sums over ranks */
-        if (t->optim.at[i] >= 0 && !owned && (idle || !p4_trainer_overwrites(t, i))) {
-            t->job->ops->zero(t->job->device, t->optim.grad + t->optim.at[i],
-                              model->params[i].rows * model->params[i].cols * 4);
+        int64_t at = t->optim.at[i];
+        if (at < 0 || owned || (!idle && p4_trainer_overwrites(t, i))) {
+            continue;
         }
+        if (at < end || at >= end + gap) {
+            t->job->ops->zero(t->job->device, t->optim.grad + run, (end - run) * 4);
+            run = at;
+        }
+        end = at + model->params[i].rows * model->params[i].cols;
+    }
+    t->job->ops->zero(t->job->device, t->optim.grad + run, (end - run) * 4);
+}
+
+static void start_sums(p4_trainer *t)
+{
+    t->job->ops->zero(t->job->device, t->figures, P4_FIGURES * (int64_t)sizeof *t->figures);
+    zero_grad(t);
+}
+
+/* One micro-batch of the tokens that were set; with one rank also what ends the last one. To be repeated. */
+static void round_work(void *user)
+{
+    p4_trainer *t = user;
+    float loss_scale = 1.0f / (float)(t->sequences * (t->T - 1));
+    p4_grad_sink sink = p4_trainer_sink(t);
+    if (t->round == 0) {
+        start_sums(t);
+    }
+    p4_net_train(&t->net, &t->form, t->B, t->T, loss_scale, &sink);
+    if (t->job->dist->ranks == 1 && t->round == t->rounds - 1) {
+        p4_optim_sq_norms(&t->optim);
+    }
+}
+
+static void filter_work(void *user)
+{
+    p4_trainer *t = user;
+    p4_optim_grokfast(&t->optim);
+    p4_optim_sq_norms(&t->optim);
+}
+
+static void update_work(void *user)
+{
+    p4_trainer *t = user;
+    p4_optim_update(&t->optim);
+    p4_trainer_quantize(t, NULL);
+}
+
+static void repeat(p4_trainer *t, p4_recording **recording, void (*work)(void *user))
+{
+    t->job->ops->repeat(t->job->device, recording, work, t);
+}
+
+/* The round at work, of which this rank has sequences [from, from + t->B). */
+static void run_round(p4_trainer *t, int64_t step, int64_t from)
+{
+    int record = t->round == 0 ? 0 : t->round < t->rounds - 1 ? 1 : 2;
+    gather_sequences(t, step, from, t->B);
+    p4_net_set_tokens(&t->net, t->h_ids, t->B, t->T);
+    if (t->job->dist->ranks == 1) {
+        repeat(t, &t->round_record[record], round_work);
+    } else {
+        round_work(t);
     }
 }
 
@@ -40,11 +102,10 @@ static void zero_grad(p4_trainer *t)
 static void forward_backward(p4_trainer *t, int64_t step)
 {
     p4_job *job = t->job;
-    float loss_scale = 1.0f / (float)(t->sequences * (t->T - 1));
-    p4_grad_sink sink = p4_trainer_sink(t);
     p4_trainer_sums_start(t);
     for (t->round = 0; t->round < t->rounds; t->round++) {
-        int64_t from = t->low + t->round * t->micro_batch, B = p4_min_i64(t->micro_batch, t->high - from);
+        int64_t from = t->low + t->round * t->micro_batch;
+        t->B = p4_min_i64(t->micro_batch, t->high - from);
         if (t->round > 0 && !t->sums_once) {
             job->coll.settle(&job->coll, "training step %lld", (long long)step + 1);
         }
@@ -52,31 +113,53 @@ static void forward_backward(p4_trainer *t, int64_t step)
             job->ops->sync(job->device) != P4_OK) { /* own work is not to count as waiting for the others' sums */
             p4_abort(job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
         }
-        if (B <= 0) {
-            p4_trainer_sums_idle(t);
+        if (t->B > 0) {
+            run_round(t, step, from);
             continue;
         }
-        gather_sequences(t, step, from, B);
-        p4_net_set_tokens(&t->net, t->h_ids, B, t->T);
-        p4_net_train(&t->net, &t->form, B, t->T, loss_scale, &sink);
+        if (t->round == 0) {
+            start_sums(t);
+        }
+        p4_trainer_sums_idle(t);
     }
     p4_trainer_sums_finish(t);
+    if (job->dist->ranks > 1) {
+        p4_optim_sq_norms(&t->optim);
+    }
 }
 
-/* Global sum of squares of the gradients; the loss rides along (NULL: does not): this rank's in, all ranks' out. Same
- * result on every rank: of the replicated gradients rank 0's figure counts. Collective. */
-static double total_sq_norm(p4_trainer *t, double *loss)
+/* Waits for what is queued. Global sum of squares of the gradients; the loss rides along (NULL: does not). Same result on
+ * every rank: of the replicated gradients rank 0's figure counts. Collective. */
+static double total_sq_norm(p4_trainer *t, int64_t step, double *loss)
 {
-    double squares[2];
-    if (p4_optim_sq_norms(&t->optim, squares) != P4_OK) {
-        p4_abort(t->job->dist, "training step: %s", p4_last_error());
+    p4_job *job = t->job;
+    double figures[P4_FIGURES] = {0}, *squares = figures + P4_NET_SUMS;
+    job->ops->to_host(job->device, figures, t->figures, sizeof figures);
+    if (job->ops->sync(job->device) != P4_OK) {
+        p4_abort(job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
     }
-    double sums[3] = {t->job->dist->rank == 0 ? squares[0] : 0, squares[1], loss != NULL ? *loss : 0};
-    p4_dist_sum_f64(t->job->dist, sums, 3);
+    double sums[3] = {job->dist->rank == 0 ? squares[0] : 0, squares[1], loss != NULL ? figures[0] : 0};
+    p4_dist_sum_f64(job->dist, sums, 3);
     if (loss != NULL) {
         *loss = sums[2];
     }
     return sums[0] + sums[1];
+}
+
+/* Grokfast, where it is on, and the update; the norm of the gradient that was applied, before clipping. Collective. */
+static double apply_gradient(p4_trainer *t, int64_t step, double squares, double lr)
+{
+    double clip = t->optim.settings.clip;
+    if (t->optim.settings.grokfast) {
+        p4_optim_put_grokfast(&t->optim);
+        repeat(t, &t->filter_record, filter_work);
+        squares = total_sq_norm(t, step, NULL);
+    }
+    double norm = sqrt(squares);
+    p4_optim_put_update(&t->optim, (float)lr, clip > 0 && norm > clip ? (float)(clip / norm) : 1.0f);
+    repeat(t, &t->update_record, update_work);
+    p4_trainer_share_codes(t);
+    return norm;
 }
 
 p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
@@ -85,35 +168,26 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     const p4_config *c = &t->job->config;
     double started_s = p4_now_s();
     p4_coll *coll = &t->job->coll;
-    p4_score score = {0};
-    zero_grad(t);
     forward_backward(t, step);
     coll->settle(coll, "training step %lld: gradient sums", (long long)step + 1);
-    if (p4_net_take_score(&t->net, &score) != P4_OK) {
-        p4_abort(t->job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
-    }
-    double loss = score.nll, squares = total_sq_norm(t, &loss);
+    double loss = 0, squares = total_sq_norm(t, step, &loss);
     *result = (p4_step_result){.loss = loss / (double)(t->sequences * (t->T - 1)),
+                               .grad_norm = sqrt(squares),
                                .lr = p4_schedule_lr(c->fine_tune_lr, c->lr_final_fraction, c->warmup_steps, step, t->steps),
                                .tokens = t->sequences * t->T,
                                .applied = isfinite(squares) && isfinite(loss)};
     if (result->applied) {
         t->bad_steps = 0;
-        if (t->optim.settings.grokfast) {
-            p4_optim_grokfast(&t->optim);
-            squares = total_sq_norm(t, NULL);
-        }
-        double norm = sqrt(squares), clip = t->optim.settings.clip;
-        p4_optim_update(&t->optim, (float)result->lr, clip > 0 && norm > clip ? (float)(clip / norm) : 1.0f);
-        p4_trainer_publish(t, NULL);
+        result->grad_norm = apply_gradient(t, step, squares, result->lr);
     } else {
         t->bad_steps++;
         WARN("warning: step %lld skipped: its gradient is not finite", (long long)step + 1);
     }
-    result->grad_norm = sqrt(squares);
-    coll->settle(coll, "training step %lld: new codes", (long long)step + 1);
-    if (t->job->ops->sync(t->job->device) != P4_OK) {
-        p4_abort(t->job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
+    if (t->job->dist->ranks > 1) { /* alone, the next step's wait is this one's too */
+        coll->settle(coll, "training step %lld: new codes", (long long)step + 1);
+        if (t->job->ops->sync(t->job->device) != P4_OK) {
+            p4_abort(t->job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
+        }
     }
     result->seconds = p4_now_s() - started_s;
     CHECK(t->bad_steps < BAD_STEPS_MAX,

@@ -42,10 +42,19 @@ static bool queue_piece(p4_device *device, p4_cuda_stage *stage, void *to, const
            p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), what);
 }
 
+/* Copies from and to the host are no part of recorded work: a record would name a stage that by then holds other bytes. */
+static bool may_copy(p4_device *device, const char *op)
+{
+    if (device->recording) {
+        p4_cuda_fail(device, "%s in work to be repeated", op);
+    }
+    return !device->recording;
+}
+
 /* Small copies turn as well, so that the host may be some copies ahead of the queue. */
 void p4_cuda_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes)
 {
-    for (int64_t at = 0; at < bytes; at += P4_STAGE_BYTES) {
+    for (int64_t at = 0; at < bytes && may_copy(device, "to_device"); at += P4_STAGE_BYTES) {
         p4_cuda_stage *stage = next_stage(device);
         const int64_t piece = p4_min_i64(P4_STAGE_BYTES, bytes - at);
         if (!p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_device")) {
@@ -64,7 +73,7 @@ void p4_cuda_to_host(p4_device *device, void *h_to, const void *from, int64_t by
 {
     p4_cuda_stage *stages[P4_STAGES];
     int64_t queued = 0;
-    for (int64_t at = 0; at < bytes; at += P4_STAGE_BYTES) {
+    for (int64_t at = 0; at < bytes && may_copy(device, "to_host"); at += P4_STAGE_BYTES) {
         for (; queued < bytes && queued - at < (int64_t)P4_STAGES * P4_STAGE_BYTES; queued += P4_STAGE_BYTES) {
             p4_cuda_stage *stage = next_stage(device);
             stages[queued / P4_STAGE_BYTES % P4_STAGES] = stage;

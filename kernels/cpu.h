@@ -175,13 +175,12 @@ void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t 
 void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cpu_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
-void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first,
-                     int64_t count, p4_state_form state, uint64_t index);
-void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                  float beta1, float beta2, float eps, int64_t step, p4_state_form state);
+void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
+                     uint64_t index, const p4_step_numbers *numbers);
+void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
+                  bool half, const p4_step_numbers *numbers);
 void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                 float g_scale, float lr, float momentum, float decay, float *work,
-                 p4_state_form state);
+                 float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers);
 int64_t p4_cpu_muon_work_count(p4_device *device, int64_t items, int64_t rows, int64_t cols);
 void p4_cpu_round_to_f16(p4_device *device, float *x, int64_t count);
 

@@ -49,6 +49,8 @@ struct p4_device {
     struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     int int8_way;       /* p4_int8_way, how int8 products are done */
     void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */
+    bool repeats;       /* work is recorded and replayed (record_cuda.cu); P4_GRAPH=off: it is done anew */
+    bool recording;     /* what is queued now is recorded, not run: nothing may wait for the device */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

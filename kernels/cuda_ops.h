@@ -10,6 +10,11 @@ void p4_cuda_stages_close(p4_device *device);
 void p4_cuda_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes);
 void p4_cuda_to_host(p4_device *device, void *h_to, const void *from, int64_t bytes);
 
+/* record_cuda.cu; open reads P4_GRAPH */
+p4_rc p4_cuda_repeat_open(p4_device *device);
+void p4_cuda_repeat(p4_device *device, p4_recording **recording, void (*work)(void *user), void *user);
+void p4_cuda_forget(p4_device *device, p4_recording **recording);
+
 /* linear_cuda.cu, unpack_cuda.cu */
 void p4_cuda_weight_unpack(p4_device *device, void *dst, const p4_weight *weight);
 void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
@@ -71,13 +76,12 @@ void p4_cuda_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t
 void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cuda_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cuda_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
-void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first,
-                      int64_t count, p4_state_form state, uint64_t index);
-void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                   float beta1, float beta2, float eps, int64_t step, p4_state_form state);
+void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
+                     uint64_t index, const p4_step_numbers *numbers);
+void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
+                  bool half, const p4_step_numbers *numbers);
 void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                  float g_scale, float lr, float momentum, float decay, float *work,
-                  p4_state_form state);
+                 float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers);
 int64_t p4_cuda_muon_work_count(p4_device *device, int64_t items, int64_t rows, int64_t cols);
 void p4_cuda_round_to_f16(p4_device *device, float *x, int64_t count);
 

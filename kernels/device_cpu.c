@@ -233,6 +233,19 @@ static p4_rc device_sync(p4_device *device)
     return device->failure[0] ? FAULT("%s", device->failure) : P4_OK;
 }
 
+static void device_repeat(p4_device *device, p4_recording **recording, void (*work)(void *user), void *user)
+{
+    (void)device;
+    (void)recording;
+    work(user);
+}
+
+static void device_forget(p4_device *device, p4_recording **recording)
+{
+    (void)device;
+    (void)recording;
+}
+
 static void *device_stream(p4_device *device)
 {
     (void)device;
@@ -285,6 +298,8 @@ const p4_ops p4_cpu_ops = {
     .copy = device_copy,
     .zero = device_zero,
     .sync = device_sync,
+    .repeat = device_repeat,
+    .forget = device_forget,
     .stream = device_stream,
     .act_to_f32 = act_to_f32,
     .f32_to_act = f32_to_act,

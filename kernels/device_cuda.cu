@@ -177,6 +177,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
         rc = FAULT("%s", opened->failure);
         goto done;
     }
+    TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
     TRY(p4_cudnn_open(opened, properties.major, attention, sizeof attention));
     snprintf(opened->description, sizeof opened->description, "%s, %.0f GiB, %d processors, %s activations, %s",
@@ -281,6 +282,8 @@ extern "C" const p4_ops p4_cuda_ops = {
     .copy = device_copy,
     .zero = device_zero,
     .sync = device_sync,
+    .repeat = p4_cuda_repeat,
+    .forget = p4_cuda_forget,
     .stream = device_stream,
     .act_to_f32 = p4_cuda_act_to_f32,
     .f32_to_act = p4_cuda_f32_to_act,

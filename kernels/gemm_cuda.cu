@@ -290,7 +290,7 @@ void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
     if (status == CUBLAS_STATUS_SUCCESS) {
         const double flop = 2.0 * (double)product.M * (double)product.N * (double)product.K *
                             (double)p4_max_i64(1, product.batch);
-        if (!plan->tuned && product.beta == 0.0f && plan->count > 1 && flop >= TUNE_FLOP) {
+        if (!plan->tuned && !device->recording && product.beta == 0.0f && plan->count > 1 && flop >= TUNE_FLOP) {
             tune(device, plan, &d, &product);
         }
         status = run(device, &d, &product, &plan->candidate[plan->best]);

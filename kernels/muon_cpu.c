@@ -110,32 +110,33 @@ static void newton_schulz_step(const p4_device *device, float *next, const float
 }
 
 /* u and the momentum of the whole matrix. */
-static void momentum_all(const p4_device *device, float *u, const p4_muon_item *item, float g_scale,
-                         float momentum, int64_t count, p4_state_form state)
+static void momentum_all(const p4_device *device, float *u, const p4_muon_item *item, float momentum,
+                         int64_t count, bool half, const p4_step_numbers *numbers)
 {
+    float g_scale = numbers->g_scale;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += P4_STATE_PIECE) {
         int64_t here = p4_min_i64(P4_STATE_PIECE, count - i);
-        if (state.half) {
+        if (half) {
             float buf[P4_STATE_PIECE];
             uint16_t *stored = (uint16_t *)item->buf + i;
             p4_cpu_state_load(buf, stored, here);
             momentum_piece(u + i, buf, item->g + i, g_scale, momentum, here);
-            p4_cpu_state_store(stored, buf, state.key, item->index + (uint64_t)i, 0, here);
+            p4_cpu_state_store(stored, buf, numbers->key, item->index + (uint64_t)i, 0, here);
         } else {
             momentum_piece(u + i, (float *)item->buf + i, item->g + i, g_scale, momentum, here);
         }
     }
 }
 
-static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, int64_t cols, float g_scale,
-                     float lr, float momentum, float decay, float *work, p4_state_form state)
+static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, int64_t cols, float momentum,
+                     float decay, float *work, bool half, const p4_step_numbers *numbers)
 {
     int64_t m = p4_min_i64(rows, cols), n = p4_max_i64(rows, cols), count = rows * cols;
     float *x = work, *next = x + count, *A = next + count, *A2 = A + m * m;
     bool tall = rows > cols;
     float *u = tall ? next : x;
-    momentum_all(device, u, item, g_scale, momentum, count, state);
+    momentum_all(device, u, item, momentum, count, half, numbers);
     if (tall) {
         transpose(device, x, u, rows, cols);
     }
@@ -155,14 +156,14 @@ static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, 
     float factor = 0.2f * sqrtf((float)n);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += PIECE) {
-        update_piece(item->w + i, x + i, lr, factor, decay, p4_min_i64(PIECE, count - i));
+        update_piece(item->w + i, x + i, numbers->lr, factor, decay, p4_min_i64(PIECE, count - i));
     }
 }
 
 void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                 float g_scale, float lr, float momentum, float decay, float *work, p4_state_form state)
+                 float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers)
 {
     for (int64_t i = 0; i < items; i++) {
-        step_one(device, &h_items[i], rows, cols, g_scale, lr, momentum, decay, work, state);
+        step_one(device, &h_items[i], rows, cols, momentum, decay, work, half, numbers);
     }
 }

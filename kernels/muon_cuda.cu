@@ -51,15 +51,17 @@ typedef struct muon_lane {
     float *factor;
 } muon_lane;
 
-typedef struct muon_numbers {
-    float g_scale, lr, momentum, decay;
-    p4_state_form state;
-} muon_numbers;
+/* Of a step. */
+typedef struct muon_rates {
+    float momentum, decay;
+    bool half;                      /* state is bf16 */
+    const p4_step_numbers *numbers; /* on the device */
+} muon_rates;
 
 /* Runs `...` with `elem` the activation type, S the type of stored state and W elements of one access. */
-#define BY_ACT_AND_STATE(device, state, wide, ...)         \
+#define BY_ACT_AND_STATE(device, half_state, wide, ...)    \
     do {                                                   \
-        if ((state).half) {                                \
+        if (half_state) {                                  \
             typedef __nv_bfloat16 S;                       \
             P4_BY_ACT(device, wide, __VA_ARGS__);          \
         } else {                                           \
@@ -143,25 +145,25 @@ static bool tiles_wide(const p4_device *device, const muon_plan *p, bool wide)
 
 /* X = u, with the momentum on the way, and factor = 1 / (|u| + 1e-7) of every matrix. */
 static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
-                  int64_t batch, const muon_numbers *numbers)
+                  int64_t batch, const muon_rates *rates)
 {
     const bool wide = items_wide(items, batch);
     const int64_t count = p->rows * p->cols, step = P4_FLAT_THREADS * P4_VECTOR_BYTES / 2;
     int64_t parts = p->parts;
     if (p->rows > p->cols) {
         const dim3 grid((unsigned)parts, (unsigned)batch);
-        BY_ACT_AND_STATE(device, numbers->state, tiles_wide(device, p, wide),
+        BY_ACT_AND_STATE(device, rates->half, tiles_wide(device, p, wide),
                          momentum_tall<elem, S, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                             *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
-                             numbers->momentum, p->rows, p->cols, numbers->state.key));
+                             *items, (elem *)lane->x, p->x_stride, lane->partial, rates->momentum, p->rows, p->cols,
+                             rates->numbers));
     } else {
         const int64_t each = round_up(p4_ceil_div(count, parts), step);
         parts = p4_ceil_div(count, each);
         const dim3 grid((unsigned)parts, (unsigned)batch);
-        BY_ACT_AND_STATE(device, numbers->state, wide,
+        BY_ACT_AND_STATE(device, rates->half, wide,
                          momentum_wide<elem, S, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                             *items, (elem *)lane->x, p->x_stride, lane->partial, numbers->g_scale,
-                             numbers->momentum, count, each, numbers->state.key));
+                             *items, (elem *)lane->x, p->x_stride, lane->partial, rates->momentum, count, each,
+                             rates->numbers));
     }
     norm_factors<<<(unsigned)batch, P4_FLAT_THREADS, 0, device->stream>>>(lane->factor, lane->partial,
                                                                           (int)parts);
@@ -236,7 +238,7 @@ static void newton_schulz_step(p4_device *device, const muon_plan *p, const muon
 }
 
 static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
-                   int64_t batch, const muon_numbers *numbers)
+                   int64_t batch, const muon_rates *rates)
 {
     const bool wide = items_wide(items, batch);
     const float scale = 0.2f * sqrtf((float)p->n);
@@ -245,45 +247,45 @@ static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane,
                         (unsigned)batch);
         P4_BY_ACT(device, tiles_wide(device, p, wide),
                   update_tall<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (const elem *)lane->x, p->x_stride, numbers->lr, scale, numbers->decay, p->rows,
-                      p->cols));
+                      *items, (const elem *)lane->x, p->x_stride, scale, rates->decay, p->rows, p->cols,
+                      rates->numbers));
     } else {
         const int64_t count = p->rows * p->cols;
         const dim3 grid(p4_cuda_flat(count, p4_cuda_width(device, wide)), (unsigned)batch);
         P4_BY_ACT(device, wide,
                   update_wide<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (const elem *)lane->x, p->x_stride, numbers->lr, scale, numbers->decay, count));
+                      *items, (const elem *)lane->x, p->x_stride, scale, rates->decay, count, rates->numbers));
     }
     p4_cuda_launched(device, "muon: update");
 }
 
 /* The whole step of `batch` matrices on the lane's queue. */
 static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *lane_now,
-                      const p4_muon_item *h_items, int64_t batch, const muon_numbers *numbers)
+                      const p4_muon_item *h_items, int64_t batch, const muon_rates *rates)
 {
     muon_lane lane = *lane_now; /* its x and next change places */
     muon_items items = {};
     memcpy(items.item, h_items, (size_t)batch * sizeof *h_items);
     device->stream = lane.stream;
     device->blas_work = lane.blas_work;
-    start(device, p, &lane, &items, batch, numbers);
+    start(device, p, &lane, &items, batch, rates);
     for (int step = 0; step < STEPS; step++) {
         newton_schulz_step(device, p, &lane, step == 0 ? lane.factor : NULL, batch);
         char *swap = lane.x;
         lane.x = lane.next;
         lane.next = swap;
     }
-    finish(device, p, &lane, &items, batch, numbers);
+    finish(device, p, &lane, &items, batch, rates);
 }
 
 void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                  float g_scale, float lr, float momentum, float decay, float *work, p4_state_form state)
+                  float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers)
 {
     if (items <= 0 || rows <= 0 || cols <= 0) {
         return;
     }
     const muon_plan plan = plan_of(device, items, rows, cols);
-    const muon_numbers numbers = {g_scale, lr, momentum, decay, state};
+    const muon_rates rates = {momentum, decay, half, numbers};
     const cudaStream_t stream = device->stream;
     void *const blas_work = device->blas_work;
     muon_lane lane[LANES] = {};
@@ -303,7 +305,7 @@ void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items,
             const int64_t begin = l * plan.share + first;
             const int64_t end = p4_min_i64(p4_min_i64(begin + plan.batch, (l + 1) * plan.share), items);
             if (begin < end) {
-                run_batch(device, &plan, &lane[l], h_items + begin, end - begin, &numbers);
+                run_batch(device, &plan, &lane[l], h_items + begin, end - begin, &rates);
             }
         }
     }

@@ -44,12 +44,14 @@ static __device__ __forceinline__ void muon_store_sum(double *partial, double su
 /* x[count] = u of a wide matrix; the block has `each` elements. */
 template <typename T, typename S, int W>
 static __global__ void momentum_wide(const __grid_constant__ muon_items items, T *x, int64_t x_stride,
-                                     double *partial, float g_scale, float momentum, int64_t count,
-                                     int64_t each, uint64_t key)
+                                     double *partial, float momentum, int64_t count, int64_t each,
+                                     const p4_step_numbers *numbers)
 {
     const p4_muon_item item = items.item[blockIdx.y];
     S *const stored = (S *)item.buf;
     const int64_t first = blockIdx.x * each, end = first + each < count ? first + each : count;
+    const float g_scale = numbers->g_scale;
+    const uint64_t key = numbers->key;
     double sum = 0.0;
     x += blockIdx.y * x_stride;
     for (int64_t i = first + (int64_t)threadIdx.x * W; i < end; i += P4_FLAT_THREADS * W) {
@@ -72,8 +74,8 @@ static __global__ void momentum_wide(const __grid_constant__ muon_items items, T
  * multiples of. */
 template <typename T, typename S, int W>
 static __global__ void momentum_tall(const __grid_constant__ muon_items items, T *x, int64_t x_stride,
-                                     double *partial, float g_scale, float momentum, int64_t rows,
-                                     int64_t cols, uint64_t key)
+                                     double *partial, float momentum, int64_t rows, int64_t cols,
+                                     const p4_step_numbers *numbers)
 {
     enum { R = W > 1 ? 4 : 1 }; /* floats read at once */
     __shared__ float tile[MUON_TILE][MUON_TILE + 1];
@@ -81,6 +83,8 @@ static __global__ void momentum_tall(const __grid_constant__ muon_items items, T
     S *const stored = (S *)item.buf;
     const int64_t across = (cols + MUON_TILE - 1) / MUON_TILE,
                   tiles = across * ((rows + MUON_TILE - 1) / MUON_TILE);
+    const float g_scale = numbers->g_scale;
+    const uint64_t key = numbers->key;
     double sum = 0.0;
     x += blockIdx.y * x_stride;
     for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
@@ -209,9 +213,10 @@ static __device__ __forceinline__ void muon_update(float (&w)[W], const float (&
 
 template <typename T, int W>
 static __global__ void update_wide(const __grid_constant__ muon_items items, const T *x, int64_t x_stride,
-                                   float lr, float scale, float decay, int64_t count)
+                                   float scale, float decay, int64_t count, const p4_step_numbers *numbers)
 {
     const int64_t i = p4_flat_index<W>();
+    const float lr = numbers->lr;
     float *w = items.item[blockIdx.y].w;
     if (i < count) {
         float v[W], u[W];
@@ -225,12 +230,14 @@ static __global__ void update_wide(const __grid_constant__ muon_items items, con
 /* The same of a tall matrix [rows, cols] from x[cols, rows]; a block has one tile. */
 template <typename T, int W>
 static __global__ void update_tall(const __grid_constant__ muon_items items, const T *x, int64_t x_stride,
-                                   float lr, float scale, float decay, int64_t rows, int64_t cols)
+                                   float scale, float decay, int64_t rows, int64_t cols,
+                                   const p4_step_numbers *numbers)
 {
     enum { R = W > 1 ? 4 : 1 };
     __shared__ float tile[MUON_TILE][MUON_TILE + 1];
     const int64_t across = (cols + MUON_TILE - 1) / MUON_TILE;
     const int64_t row = blockIdx.x / across * MUON_TILE, col = blockIdx.x % across * MUON_TILE;
+    const float lr = numbers->lr;
     float *w = items.item[blockIdx.y].w;
     x += blockIdx.y * x_stride;
     for (int at = (int)threadIdx.x * W; at < MUON_TILE * MUON_TILE; at += P4_FLAT_THREADS * W) {

@@ -66,12 +66,17 @@ typedef struct p4_device_info {
     int32_t ordinal;
 } p4_device_info;
 
-/* How optimizer state (below: void *) is kept: fp32, or bf16 rounded at random, which state.h describes. An op
- * computes with fp32 and rounds what it stores, nothing else. */
-typedef struct p4_state_form {
-    bool half;    /* bf16 */
-    uint64_t key; /* random bits of this step; not read in fp32 */
-} p4_state_form;
+/* What changes from one step of an optimizer to the next. It lies in device memory, so that the arguments of the ops stay
+ * the same and the step can be repeated. An op reads what its comment names. */
+typedef struct p4_step_numbers {
+    float lr, g_scale;                /* gradients are multiplied by g_scale first */
+    float m_correction, v_correction; /* AdamW: 1 / (1 - beta^step), step from 1 */
+    uint64_t key;                     /* random bits of this step, for state in bf16 */
+    int32_t first;                    /* Grokfast: not 0: the average starts with this gradient */
+} p4_step_numbers;
+
+/* Work that a device has been told to repeat: opaque, NULL at first. */
+typedef struct p4_recording p4_recording;
 
 /* One matrix of a Muon step and one array of an AdamW step: device memory, no two items overlap. */
 typedef struct p4_muon_item {
@@ -119,6 +124,13 @@ typedef struct p4_ops {
     void (*copy)(p4_device *device, void *to, const void *from, int64_t bytes);
     void (*zero)(p4_device *device, void *memory, int64_t bytes);
     p4_rc (*sync)(p4_device *device);
+    /* Does work(user), which calls ops of this device and changes nothing on the host: with one *recording, NULL before the
+     * first call, always the same ops with the same arguments. So a device may do it once, record what it queues the second
+     * time, and from then on queue the record without calling `work` (CUDA, as a graph). Ops that wait for the device
+     * cannot be recorded: such work is done anew every time, which the log says once. */
+    void (*repeat)(p4_device *device, p4_recording **recording, void (*work)(void *user), void *user);
+    /* Waits for the device and drops the record: before the memory that it names is released. */
+    void (*forget)(p4_device *device, p4_recording **recording);
     /* The queue itself, for what is ordered with it from outside (dist/coll.h): the CUDA stream; NULL on the CPU. */
     void *(*stream)(p4_device *device);
     void (*act_to_f32)(p4_device *device, float *to, const void *act, int64_t count);
@@ -235,7 +247,9 @@ typedef struct p4_ops {
     void (*unpack_base3)(p4_device *device, uint8_t *codes, const uint8_t *packed, int64_t rows,
                          int64_t cols);
 
-    /* --- optimizer ------------------------------------------------------------------------------------ */
+    /* --- optimizer ------------------------------------------------------------------------------------
+     * State (void *) is kept in fp32, or, `half`, in bf16 rounded at random with numbers->key, as state.h describes: an op
+     * computes with fp32 and rounds what it stores, nothing else. */
     /* *sum (device) += sum of squares of g, in double. */
     void (*add_sq_norm)(p4_device *device, double *sum, const float *g, int64_t count);
     void (*scale)(p4_device *device, float *x, float factor, int64_t count);
@@ -244,20 +258,20 @@ typedef struct p4_ops {
     /* fp32 sum += addend. */
     void (*add_f32)(p4_device *device, float *sum, const float *addend, int64_t count);
     /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. In bf16 the low half of an element's
-     * draw rounds ema; index: of element 0 in the model. */
-    void (*grokfast)(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first,
-                     int64_t count, p4_state_form state, uint64_t index);
+     * draw rounds ema; index: of element 0 in the model. Reads first, key. */
+    void (*grokfast)(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
+                     uint64_t index, const p4_step_numbers *numbers);
     /* AdamW on `items` arrays (h_items: host, free again on return), g pre-multiplied by g_scale: m, v
-     * updated, bias-corrected with `step` (from 1); w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In bf16 the
-     * low half of an element's draw rounds m, the high half v. */
-    void (*adamw)(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                  float beta1, float beta2, float eps, int64_t step, p4_state_form state);
-    /* Muon (METHODS 4) on `items` matrices [rows, cols] (h_items: host, free again on return): g
-     * pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5 steps
+     * updated, mhat = m*m_correction, vhat = v*v_correction; w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In bf16
+     * the low half of an element's draw rounds m, the high half v. Reads all but first. */
+    void (*adamw)(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
+                  bool half, const p4_step_numbers *numbers);
+    /* Muon (METHODS 4) on `items` matrices [rows, cols] (h_items: host, free again on return), reads lr, g_scale,
+     * key: g pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5 steps
      * of Newton-Schulz; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). On CUDA the squares of u must
      * lie in fp32's range. In bf16 the low half of an element's draw rounds buf. work: fp32, 64-byte aligned, muon_work_count elements of these items, rows, cols. */
     void (*muon)(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                 float g_scale, float lr, float momentum, float decay, float *work, p4_state_form state);
+                 float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers);
     /* At most 1 GiB, or what one matrix takes (CUDA: X and its successor, 2 m^2, m the shorter side, in the
      * compute type; CPU: the same of one matrix in fp32). */
     int64_t (*muon_work_count)(p4_device *device, int64_t items, int64_t rows, int64_t cols);

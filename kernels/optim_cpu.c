@@ -101,18 +101,19 @@ P4_MULTIVERSION static void grokfast_piece(float *restrict g, float *restrict em
     }
 }
 
-void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first,
-                     int64_t count, p4_state_form state, uint64_t index)
+void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
+                     uint64_t index, const p4_step_numbers *numbers)
 {
+    bool first = numbers->first != 0;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += P4_STATE_PIECE) {
         int64_t here = p4_min_i64(P4_STATE_PIECE, count - i);
-        if (state.half) {
+        if (half) {
             float wide[P4_STATE_PIECE];
             uint16_t *stored = (uint16_t *)ema + i;
             p4_cpu_state_load(wide, stored, here);
             grokfast_piece(g + i, wide, alpha, lambda, first, here);
-            p4_cpu_state_store(stored, wide, state.key, index + (uint64_t)i, 0, here);
+            p4_cpu_state_store(stored, wide, numbers->key, index + (uint64_t)i, 0, here);
         } else {
             grokfast_piece(g + i, (float *)ema + i, alpha, lambda, first, here);
         }
@@ -122,7 +123,7 @@ void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float 
 /* The numbers of an AdamW step that are the same for every element. */
 typedef struct adam_step {
     float g_scale, lr, beta1, beta2, eps, decay;
-    float m_correction, v_correction; /* 1 / (1 - beta^step) */
+    float m_correction, v_correction;
 } adam_step;
 
 P4_MULTIVERSION static void adamw_piece(float *restrict w, float *restrict m, float *restrict v,
@@ -150,23 +151,23 @@ static void adamw_half_piece(const p4_adamw_item *a, int64_t i, const adam_step 
     p4_cpu_state_store(stored_v, v, key, a->index + (uint64_t)i, 16, count);
 }
 
-void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                  float beta1, float beta2, float eps, int64_t step, p4_state_form state)
+void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
+                  bool half, const p4_step_numbers *numbers)
 {
-    adam_step s = {.g_scale = g_scale,
-                   .lr = lr,
+    adam_step s = {.g_scale = numbers->g_scale,
+                   .lr = numbers->lr,
                    .beta1 = beta1,
                    .beta2 = beta2,
                    .eps = eps,
-                   .m_correction = (float)(1.0 / (1.0 - pow((double)beta1, (double)step))),
-                   .v_correction = (float)(1.0 / (1.0 - pow((double)beta2, (double)step)))};
+                   .m_correction = numbers->m_correction,
+                   .v_correction = numbers->v_correction};
     for (const p4_adamw_item *a = h_items; a < h_items + items; a++) {
         s.decay = a->decay;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
         for (int64_t i = 0; i < a->count; i += P4_STATE_PIECE) {
             int64_t count = p4_min_i64(P4_STATE_PIECE, a->count - i);
-            if (state.half) {
-                adamw_half_piece(a, i, &s, state.key, count);
+            if (half) {
+                adamw_half_piece(a, i, &s, numbers->key, count);
             } else {
                 adamw_piece(a->w + i, (float *)a->m + i, (float *)a->v + i, a->g + i, &s, count);
             }

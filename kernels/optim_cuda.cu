@@ -117,8 +117,8 @@ void p4_cuda_add_f32(p4_device *device, float *sum, const float *addend, int64_t
 }
 
 template <typename S, int W>
-static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, bool first, int64_t count, uint64_t key,
-                                uint64_t index)
+static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, int64_t count, uint64_t index,
+                                const p4_step_numbers *numbers)
 {
     const int64_t i = p4_flat_index<W>();
     float v[W], e[W];
@@ -126,7 +126,7 @@ static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, boo
         return;
     }
     p4_load_part(v, g + i, count - i);
-    if (first) {
+    if (numbers->first) {
 #pragma unroll
         for (int k = 0; k < W; k++) {
             e[k] = v[k];
@@ -142,29 +142,27 @@ static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, boo
     for (int k = 0; k < W; k++) {
         v[k] += lambda * e[k];
     }
-    p4_state_round(ema, e, key, index + (uint64_t)i, 0);
+    p4_state_round(ema, e, numbers->key, index + (uint64_t)i, 0);
     p4_store_part(ema + i, e, count - i);
     p4_store_part(g + i, v, count - i);
 }
 
-void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, bool first, int64_t count,
-                      p4_state_form state, uint64_t index)
+void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
+                      uint64_t index, const p4_step_numbers *numbers)
 {
     if (count > 0) {
-        const bool wide = p4_cuda_wide(P4_ADDRESS(g) | p4_state_address(ema, state), 0);
-        P4_BY_STATE(state.half, wide, FLOATS,
+        const bool wide = p4_cuda_wide(P4_ADDRESS(g) | p4_state_address(ema, half), 0);
+        P4_BY_STATE(half, wide, FLOATS,
                     grokfast<S, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
-                        g, (S *)ema, alpha, lambda, first, count, state.key, index));
+                        g, (S *)ema, alpha, lambda, count, index, numbers));
         p4_cuda_launched(device, "grokfast");
     }
 }
 
-/* The numbers of an AdamW step that are the same for every element. */
-typedef struct adam_step {
-    float g_scale, lr, beta1, beta2, eps;
-    float m_correction, v_correction; /* 1 / (1 - beta^step) */
-    uint64_t key;                     /* of state.h */
-} adam_step;
+/* The numbers that are the same in every step and for every element. */
+typedef struct adam_rates {
+    float beta1, beta2, eps;
+} adam_rates;
 
 /* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1]) have
  * item[i]. */
@@ -190,8 +188,9 @@ static __device__ __forceinline__ int item_of_block(const adam_arrays &arrays)
 }
 
 template <typename S, int W>
-static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_step s)
+static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_rates s, const p4_step_numbers *numbers)
 {
+    const p4_step_numbers now = *numbers;
     const int at = item_of_block(arrays);
     const p4_adamw_item a = arrays.item[at];
     const int64_t first = (int64_t)(blockIdx.x - arrays.start[at]) * ADAM_EACH;
@@ -205,42 +204,37 @@ static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_st
         p4_load_part(gradient, a.g + i, end - i);
 #pragma unroll
         for (int k = 0; k < W; k++) {
-            const float scaled = gradient[k] * s.g_scale;
+            const float scaled = gradient[k] * now.g_scale;
             m[k] = s.beta1 * m[k] + (1.0f - s.beta1) * scaled;
             v[k] = s.beta2 * v[k] + (1.0f - s.beta2) * scaled * scaled;
-            const float update = m[k] * s.m_correction / (sqrtf(v[k] * s.v_correction) + s.eps);
-            weight[k] -= s.lr * (update + a.decay * weight[k]);
+            const float update = m[k] * now.m_correction / (sqrtf(v[k] * now.v_correction) + s.eps);
+            weight[k] -= now.lr * (update + a.decay * weight[k]);
         }
         p4_store_part(a.w + i, weight, end - i);
-        p4_state_round(stored_m, m, s.key, a.index + (uint64_t)i, 0);
-        p4_state_round(stored_v, v, s.key, a.index + (uint64_t)i, 16);
+        p4_state_round(stored_m, m, now.key, a.index + (uint64_t)i, 0);
+        p4_state_round(stored_v, v, now.key, a.index + (uint64_t)i, 16);
         p4_store_part(stored_m + i, m, end - i);
         p4_store_part(stored_v + i, v, end - i);
     }
 }
 
 /* Updates what is in the launch and empties it. */
-static void adamw_launch(p4_device *device, adam_arrays *arrays, const adam_step *s, bool half, bool wide)
+static void adamw_launch(p4_device *device, adam_arrays *arrays, adam_rates rates, const p4_step_numbers *numbers,
+                         bool half, bool wide)
 {
     if (arrays->items > 0) {
         P4_BY_STATE(half, wide, FLOATS,
-                    adamw<S, W><<<arrays->start[arrays->items], P4_FLAT_THREADS, 0, device->stream>>>(*arrays, *s));
+                    adamw<S, W><<<arrays->start[arrays->items], P4_FLAT_THREADS, 0, device->stream>>>(*arrays, rates,
+                                                                                          numbers));
         p4_cuda_launched(device, "adamw");
     }
     arrays->items = 0;
 }
 
-void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float g_scale, float lr,
-                   float beta1, float beta2, float eps, int64_t step, p4_state_form state)
+void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
+                   bool half, const p4_step_numbers *numbers)
 {
-    const adam_step s = {g_scale,
-                         lr,
-                         beta1,
-                         beta2,
-                         eps,
-                         (float)(1.0 / (1.0 - pow((double)beta1, (double)step))),
-                         (float)(1.0 / (1.0 - pow((double)beta2, (double)step))),
-                         state.key};
+    const adam_rates rates = {beta1, beta2, eps};
     adam_arrays arrays = {};
     bool wide = true;
     for (int64_t i = 0; i < items; i++) {
@@ -248,19 +242,19 @@ void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t item
         if (a->count <= 0) {
             continue;
         }
-        const uintptr_t addresses = P4_ADDRESS(a->w) | p4_state_address(a->m, state) |
-                                    p4_state_address(a->v, state) | P4_ADDRESS(a->g);
+        const uintptr_t addresses = P4_ADDRESS(a->w) | p4_state_address(a->m, half) |
+                                    p4_state_address(a->v, half) | P4_ADDRESS(a->g);
         const bool this_wide = p4_cuda_wide(addresses, 0);
         const uint32_t blocks = (uint32_t)p4_ceil_div(a->count, ADAM_EACH);
         if (arrays.items == ADAM_ITEMS || this_wide != wide ||
             arrays.start[arrays.items] > INT32_MAX - blocks) {
-            adamw_launch(device, &arrays, &s, state.half, wide);
+            adamw_launch(device, &arrays, rates, numbers, half, wide);
         }
         wide = this_wide;
         arrays.item[arrays.items++] = *a;
         arrays.start[arrays.items] = arrays.start[arrays.items - 1] + blocks;
     }
-    adamw_launch(device, &arrays, &s, state.half, wide);
+    adamw_launch(device, &arrays, rates, numbers, half, wide);
 }
 
 template <int W>

@@ -18,9 +18,9 @@
     } while (0)
 
 /* For p4_cuda_wide of accesses as many elements wide as 16 bytes of fp32: half the alignment is enough for bf16. */
-static inline uintptr_t p4_state_address(const void *state, p4_state_form form)
+static inline uintptr_t p4_state_address(const void *state, bool half)
 {
-    return P4_ADDRESS(state) * (form.half ? 2 : 1);
+    return P4_ADDRESS(state) * (half ? 2 : 1);
 }
 
 /* x becomes what state of the type of `stored` holds of it, so that a store is exact; bits [shift, shift + 16) of the draws

@@ -157,7 +157,7 @@ static void lay_out(p4_net *net, p4_arena *arena)
 
     net->chunk = logits_rows(net, N);
     net->ids = p4_arena_take(arena, 2 * N * 4);
-    net->sums = p4_arena_take(arena, 3 * (int64_t)sizeof *net->sums);
+    net->sums = p4_arena_take(arena, P4_NET_SUMS * (int64_t)sizeof *net->sums);
     if (!a->learned_positions) {
         net->cos_table = p4_arena_take(arena, net->plan.T * a->D / 2 * 4);
         net->sin_table = p4_arena_take(arena, net->plan.T * a->D / 2 * 4);
@@ -235,7 +235,7 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
     TRY(ops->alloc(device, &net->memory, net->memory_bytes));
     p4_arena arena = {.base = net->memory, .capacity_bytes = net->memory_bytes};
     lay_out(net, &arena);
-    ops->zero(device, net->sums, 3 * (int64_t)sizeof *net->sums);
+    ops->zero(device, net->sums, P4_NET_SUMS * (int64_t)sizeof *net->sums);
     TRY(upload_rope(net));
 done:
     if (rc != P4_OK) {

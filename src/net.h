@@ -47,6 +47,8 @@ typedef struct p4_input {
     p4_int8_rows rounded;
 } p4_input;
 
+enum { P4_NET_SUMS = 3 };
+
 /* What one block keeps for its backward pass; what is computed again lies in memory that all blocks share. */
 typedef struct p4_saved {
     p4_input n1, att, n2, h; /* of QKV, O, UP, DOWN; att.act is kept, att.rounded is not */
@@ -72,8 +74,8 @@ typedef struct p4_net {
     void *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
     void *dx, *dwide, *dwide2, *dnorm; /* backward; others may lie in them: lay_out_backward */
-    double *sums;       /* device [3]: nll, hits, kl since p4_net_take_score */
-    double predictions; /* behind these sums */
+    double *sums;       /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; who trains may lay them elsewhere */
+    double predictions; /* behind these sums, as far as no device repeated the work */
     int32_t *h_tokens;  /* host [2 * N] */
 } p4_net;
 

@@ -190,7 +190,7 @@ void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl)
 
 p4_rc p4_net_take_score(p4_net *net, p4_score *score)
 {
-    double h_sums[3] = {0};
+    double h_sums[P4_NET_SUMS] = {0};
     net->ops->to_host(net->device, h_sums, net->sums, sizeof h_sums);
     net->ops->zero(net->device, net->sums, sizeof h_sums);
     score->nll += h_sums[0];

@@ -1,9 +1,12 @@
 #include "optim.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "rng.h"
+
+enum { PASSES = 3 };
 
 /* Of random numbers under the run's seed; p4_rng_permutation has those that are small. */
 static const uint64_t moments_stream = (uint64_t)1 << 40, average_stream = (uint64_t)2 << 40;
@@ -37,10 +40,22 @@ static char *state_at(const p4_optim *o, char *state, int64_t at)
     return state + at * (o->settings.half_state ? 2 : 4);
 }
 
-static p4_state_form state_form(const p4_optim *o, uint64_t stream)
+static uint64_t random_key(const p4_optim *o, uint64_t stream)
 {
     p4_rng rng = {.seed = o->settings.seed, .stream = stream, .counter = (uint64_t)o->step};
-    return (p4_state_form){.half = o->settings.half_state, .key = p4_rng_u64(&rng)};
+    return p4_rng_u64(&rng);
+}
+
+static void put_numbers(p4_optim *o, const p4_step_numbers *numbers)
+{
+    o->ops->to_device(o->device, o->numbers, numbers, sizeof *numbers);
+}
+
+/* What backward passes add to lies together, so that few calls zero it; matrices that products may write come next, sharded
+ * ones last. */
+static int place_pass(const p4_optim *o, const bool *sharded, int64_t i)
+{
+    return sharded[i] ? PASSES - 1 : p4_role_is_matrix(o->model->params[i].role) ? 1 : 0;
 }
 
 /* Slots start on 64-byte lines; the parts of one follow each other without a gap. */
@@ -51,10 +66,10 @@ static void place(p4_optim *o, const bool *held, const bool *sharded)
         o->index[i] = index;
         index += (uint64_t)elements(&o->model->params[i]);
     }
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < PASSES; pass++) {
         for (int64_t i = 0; i < o->model->params_count; i++) {
             const p4_param *p = &o->model->params[i];
-            if (sharded[i] != (pass == 1)) {
+            if (place_pass(o, sharded, i) != pass) {
                 continue;
             }
             o->at[i] = o->v_at[i] = -1;
@@ -71,7 +86,7 @@ static void place(p4_optim *o, const bool *held, const bool *sharded)
                 o->v_count += elements(p);
             }
         }
-        if (pass == 0) {
+        if (pass == PASSES - 2) {
             o->count = o->replicated_count = (o->count + 15) / 16 * 16;
         }
     }
@@ -160,6 +175,7 @@ static void lay_out(p4_optim *o, p4_arena *arena)
     o->ema = o->settings.grokfast ? p4_arena_take(arena, o->count * each) : NULL;
     o->work = p4_arena_take(arena, largest_work(o) * 4);
     o->sums = p4_arena_take(arena, 2 * sizeof *o->sums);
+    o->numbers = p4_arena_take(arena, sizeof *o->numbers);
 }
 
 p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_model *model,
@@ -227,21 +243,23 @@ p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
     return o->ops->sync(o->device);
 }
 
-p4_rc p4_optim_sq_norms(p4_optim *o, double h_squares[2])
+void p4_optim_sq_norms(p4_optim *o)
 {
     o->ops->zero(o->device, o->sums, 2 * sizeof *o->sums);
     o->ops->add_sq_norm(o->device, &o->sums[0], o->grad, o->replicated_count);
     o->ops->add_sq_norm(o->device, &o->sums[1], o->grad + o->replicated_count, o->count - o->replicated_count);
-    o->ops->to_host(o->device, h_squares, o->sums, 2 * sizeof *o->sums);
-    return o->ops->sync(o->device);
+}
+
+void p4_optim_put_grokfast(p4_optim *o)
+{
+    put_numbers(o, &(p4_step_numbers){.key = random_key(o, average_stream), .first = o->step == 0});
 }
 
 void p4_optim_grokfast(p4_optim *o)
 {
     const p4_optim_settings *s = &o->settings;
-    p4_state_form state = state_form(o, average_stream);
     if (!s->half_state) {
-        o->ops->grokfast(o->device, o->grad, o->ema, s->ema_alpha, s->ema_lambda, o->step == 0, o->count, state, 0);
+        o->ops->grokfast(o->device, o->grad, o->ema, s->ema_alpha, s->ema_lambda, o->count, false, 0, o->numbers);
         return;
     }
     int64_t first = 0, end; /* parameters that follow each other here as in the model are one call */
@@ -252,23 +270,31 @@ void p4_optim_grokfast(p4_optim *o)
         }
         if (count > 0) {
             o->ops->grokfast(o->device, o->grad + o->at[first], state_at(o, o->ema, o->at[first]), s->ema_alpha,
-                             s->ema_lambda, o->step == 0, count, state, o->index[first]);
+                             s->ema_lambda, count, true, o->index[first], o->numbers);
         }
     }
 }
 
-void p4_optim_update(p4_optim *o, float lr, float g_scale)
+void p4_optim_put_update(p4_optim *o, float lr, float g_scale)
+{
+    const uint64_t key = random_key(o, moments_stream);
+    const double step = (double)++o->step;
+    put_numbers(o, &(p4_step_numbers){.lr = lr,
+                                      .g_scale = g_scale,
+                                      .m_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta1, step))),
+                                      .v_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta2, step))),
+                                      .key = key});
+}
+
+void p4_optim_update(p4_optim *o)
 {
     const p4_optim_settings *s = &o->settings;
-    p4_state_form state = state_form(o, moments_stream);
-    o->step++;
     for (int64_t g = 0; g < o->groups_count; g++) {
         const p4_muon_group *group = &o->groups[g];
-        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols, g_scale,
-                     lr, s->momentum, s->weight_decay, o->work, state);
+        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols, s->momentum,
+                     s->weight_decay, o->work, s->half_state, o->numbers);
     }
-    o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, g_scale, lr, s->beta1, s->beta2, s->eps,
-                  o->step, state);
+    o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, s->beta1, s->beta2, s->eps, s->half_state, o->numbers);
 }
 
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps)

@@ -38,6 +38,7 @@ typedef struct p4_optim {
     float *master, *grad, *work;
     char *ema, *m, *v;        /* state: fp32 or bf16 */
     double *sums;             /* device [2]: squares of replicated and of owned gradients */
+    p4_step_numbers *numbers; /* device: of the next grokfast or update */
     p4_muon_group *groups;    /* [groups_count], in the order in which shapes first occur */
     p4_muon_item *muon_items; /* [muon_items_count]: held matrices, group by group, then as parameters */
     p4_adamw_item *adamw_items; /* [adamw_items_count]: all other held parameters */
@@ -56,12 +57,17 @@ void p4_optim_close(p4_optim *optim);
 /* master of a held parameter = weight (host memory, any form). Local. */
 p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
 
-/* h_squares[0], [1]: sums of squares of the replicated and of the owned gradients here. Local. */
-p4_rc p4_optim_sq_norms(p4_optim *optim, double h_squares[2]);
+/* What follows queues the same ops with the same arguments at every step, so that a device may repeat it (ops.h), but for
+ * the two that `put` what is new in a step on the device first. All Local. */
+
+/* sums = the squares of the replicated and of the owned gradients here. */
+void p4_optim_sq_norms(p4_optim *optim);
 /* The low-pass filter on every held gradient; its average starts at the first gradient. */
+void p4_optim_put_grokfast(p4_optim *optim);
 void p4_optim_grokfast(p4_optim *optim);
-/* One update of everything held with gradients multiplied by g_scale (clipping). */
-void p4_optim_update(p4_optim *optim, float lr, float g_scale);
+/* One update of everything held with gradients multiplied by g_scale (clipping). `put` counts the step. */
+void p4_optim_put_update(p4_optim *optim, float lr, float g_scale);
+void p4_optim_update(p4_optim *optim);
 
 /* lr of step `step` (from 0) of `steps`: linear warm-up over `warmup`, then linear to final_fraction * peak. Local. */
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps);

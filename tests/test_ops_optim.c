@@ -5,6 +5,30 @@
 static const int64_t counts[] = {1, 15, 17, 1000, 8193, 150000};
 enum { COUNTS = sizeof counts / sizeof counts[0] };
 
+/* A step's numbers on the device; those that the op is not to read are no numbers. */
+static const p4_step_numbers *grokfast_numbers(rig *r, bool first, uint64_t key)
+{
+    p4_step_numbers n = {.lr = NAN, .g_scale = NAN, .m_correction = NAN, .v_correction = NAN, .key = key, .first = first};
+    return rig_put(r, &n, sizeof n);
+}
+
+static const p4_step_numbers *adamw_numbers(rig *r, int64_t step, uint64_t key)
+{
+    p4_step_numbers n = {.lr = 0.01f,
+                         .g_scale = 0.5f,
+                         .m_correction = (float)(1.0 / (1.0 - pow((double)0.9f, (double)step))),
+                         .v_correction = (float)(1.0 / (1.0 - pow((double)0.95f, (double)step))),
+                         .key = key,
+                         .first = 1};
+    return rig_put(r, &n, sizeof n);
+}
+
+static const p4_step_numbers *muon_numbers(rig *r, uint64_t key)
+{
+    p4_step_numbers n = {.lr = 0.02f, .g_scale = 0.5f, .m_correction = NAN, .v_correction = NAN, .key = key, .first = 1};
+    return rig_put(r, &n, sizeof n);
+}
+
 static void check_elementwise(rig *r)
 {
     for (int s = 0; s < COUNTS; s++) {
@@ -18,7 +42,7 @@ static void check_elementwise(rig *r)
         float *d_g = rig_put_f32(r, g, count), *d_ema = rig_put_f32(r, first ? NULL : ema, count);
         r->ops->add_sq_norm(r->device, d_sum, d_g, count);
         r->ops->add_sum(r->device, d_plain, d_g, count);
-        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 2.0f, first, count, (p4_state_form){0}, 0);
+        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 2.0f, count, false, 0, grokfast_numbers(r, first, 0));
         r->ops->scale(r->device, d_g, -0.25f, count);
         r->ops->add_f32(r->device, d_g, d_ema, count);
         for (int64_t i = 0; i < count; i++) {
@@ -90,7 +114,7 @@ static void check_adamw(rig *r)
                              (mhat / (sqrt(vhat) + (double)1e-8f) + (double)item[k].decay * want_w[i]);
             }
         }
-        r->ops->adamw(r->device, item, ITEMS, 0.5f, 0.01f, 0.9f, 0.95f, 1e-8f, step, (p4_state_form){0});
+        r->ops->adamw(r->device, item, ITEMS, 0.9f, 0.95f, 1e-8f, false, adamw_numbers(r, step, 0));
         expect_array("adamw m", rig_get_f32(r, d_m, total), want_m, total, 5e-7, 0.0);
         expect_array("adamw v", rig_get_f32(r, d_v, total), want_v, total, 5e-7, 0.0);
         expect_array("adamw w", rig_get_f32(r, d_w, total), want_w, total, 5e-7, 1e-7);
@@ -171,7 +195,7 @@ static void check_muon_shape(rig *r, int64_t rows, int64_t cols, int64_t items, 
         item[i] = (p4_muon_item){.w = d_w + i * each, .buf = d_buf + i * each, .g = d_g + i * each};
     }
     float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(r->device, items, rows, cols));
-    r->ops->muon(r->device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, (p4_state_form){0});
+    r->ops->muon(r->device, item, items, rows, cols, 0.95f, 0.1f, work, false, muon_numbers(r, 0));
     int host_blocks = r->host_blocks;
     for (int64_t i = 0; i < items; i++) {
         added += muon_reference(r, want_w + i * each, want_buf + i * each, g + i * each, rows, cols);
@@ -262,7 +286,8 @@ static void check_rounding(rig *r)
         int64_t up = 0;
         float *d_g = rig_put_f32(r, g, count);
         void *d_ema = rig_put(r, NULL, count * 2);
-        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 0.0f, true, count, (p4_state_form){true, keys[k]}, first_index);
+        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 0.0f, count, true, first_index,
+                         grokfast_numbers(r, true, keys[k]));
         got[k] = rig_get(r, d_ema, count * 2);
         expect_rounded("state", got[k], g, keys[k], first_index, 0, count, true);
         for (int64_t i = 0; i < count; i++) {
@@ -277,7 +302,7 @@ static void check_rounding(rig *r)
     EXPECT_NEAR((double)same / (double)count, part * part + (1.0 - part) * (1.0 - part), 0.01); /* independent */
     float *d_special = rig_put_f32(r, special, 8);
     void *d_ema = rig_put(r, NULL, 16);
-    r->ops->grokfast(r->device, d_special, d_ema, 0.98f, 0.0f, true, 8, (p4_state_form){true, keys[0]}, 0);
+    r->ops->grokfast(r->device, d_special, d_ema, 0.98f, 0.0f, 8, true, 0, grokfast_numbers(r, true, keys[0]));
     uint16_t *stored = rig_get(r, d_ema, 16);
     for (int i = 0; i < 7; i++) {
         EXPECT(p4_bf16_to_f32(stored[i]) == special[i], "%g is stored as %04x", (double)special[i], stored[i]);
@@ -288,7 +313,7 @@ static void check_rounding(rig *r)
 
 static void check_half_grokfast(rig *r)
 {
-    const p4_state_form half = {true, 77}, full = {0};
+    const uint64_t key = 77;
     for (int s = 0; s < COUNTS * PLACES; s++) {
         int64_t count = counts[s / PLACES], at = places[s % PLACES];
         float *g = rig_random(r, at + count, 1.0), *ema = rig_random(r, at + count, 1.0);
@@ -296,11 +321,12 @@ static void check_half_grokfast(rig *r)
         float *d_g = rig_put_f32(r, g, at + count), *d_wide = rig_put_f32(r, ema, at + count);
         float *d_g2 = rig_put_f32(r, g, at + count);
         uint16_t *d_ema = rig_put(r, bits, (at + count) * 2);
-        r->ops->grokfast(r->device, d_g + at, d_wide + at, 0.98f, 2.0f, false, count, full, 0);
-        r->ops->grokfast(r->device, d_g2 + at, d_ema + at, 0.98f, 2.0f, false, count, half, first_index);
+        const p4_step_numbers *numbers = grokfast_numbers(r, false, key);
+        r->ops->grokfast(r->device, d_g + at, d_wide + at, 0.98f, 2.0f, count, false, 0, numbers);
+        r->ops->grokfast(r->device, d_g2 + at, d_ema + at, 0.98f, 2.0f, count, true, first_index, numbers);
         float *wide = rig_get_f32(r, d_wide, at + count);
         uint16_t *got = rig_get(r, d_ema, (at + count) * 2);
-        expect_rounded("grokfast bf16 ema", got + at, wide + at, half.key, first_index, 0, count, false);
+        expect_rounded("grokfast bf16 ema", got + at, wide + at, key, first_index, 0, count, false);
         EXPECT(memcmp(got, bits, (size_t)at * 2) == 0, "elements before the array");
         double *want = rig_doubles(r, rig_get_f32(r, d_g, at + count), at + count);
         expect_array("grokfast bf16 g", rig_get_f32(r, d_g2, at + count), want, at + count, 5e-7, 1e-6);
@@ -312,7 +338,7 @@ static void check_half_grokfast(rig *r)
 static void check_half_adamw(rig *r)
 {
     enum { ITEMS = COUNTS * PLACES };
-    const p4_state_form half = {true, 0xFEDCBA9876543210u}, full = {0};
+    const uint64_t key = 0xFEDCBA9876543210u;
     p4_adamw_item item[ITEMS], wide_item[ITEMS];
     int64_t at[ITEMS], total = 0;
     for (int i = 0; i < ITEMS; i++) {
@@ -340,14 +366,15 @@ static void check_half_adamw(rig *r)
         item[i].v = d_v + at[i];
         item[i].index = first_index + (uint64_t)at[i];
     }
-    r->ops->adamw(r->device, wide_item, ITEMS, 0.5f, 0.01f, 0.9f, 0.95f, 1e-8f, 3, full);
-    r->ops->adamw(r->device, item, ITEMS, 0.5f, 0.01f, 0.9f, 0.95f, 1e-8f, 3, half);
+    const p4_step_numbers *numbers = adamw_numbers(r, 3, key);
+    r->ops->adamw(r->device, wide_item, ITEMS, 0.9f, 0.95f, 1e-8f, false, numbers);
+    r->ops->adamw(r->device, item, ITEMS, 0.9f, 0.95f, 1e-8f, true, numbers);
     const float *wide_m = rig_get_f32(r, d_wide_m, total), *wide_v = rig_get_f32(r, d_wide_v, total);
     const uint16_t *got_m = rig_get(r, d_m, total * 2), *got_v = rig_get(r, d_v, total * 2);
     for (int i = 0; i < ITEMS; i++) {
         int64_t k = at[i], count = item[i].count;
-        expect_rounded("adamw bf16 m", got_m + k, wide_m + k, half.key, item[i].index, 0, count, false);
-        expect_rounded("adamw bf16 v", got_v + k, wide_v + k, half.key, item[i].index, 16, count, false);
+        expect_rounded("adamw bf16 m", got_m + k, wide_m + k, key, item[i].index, 0, count, false);
+        expect_rounded("adamw bf16 v", got_v + k, wide_v + k, key, item[i].index, 16, count, false);
     }
     double *want = rig_doubles(r, rig_get_f32(r, d_w, total), total);
     expect_array("adamw bf16 w", rig_get_f32(r, d_w2, total), want, total, 5e-7, 1e-7);
@@ -357,7 +384,7 @@ static void check_half_adamw(rig *r)
 static void check_half_muon(rig *r)
 {
     static const int64_t shapes[][3] = {{1, 9, 0}, {70, 33, 1}, {64, 64, 0}, {33, 72, 4}, {136, 40, 8}, {40, 136, 8}};
-    const p4_state_form half = {true, 3}, full = {0};
+    const uint64_t key = 3;
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         int64_t rows = shapes[s][0], cols = shapes[s][1], at = shapes[s][2], count = rows * cols, total = at + count;
         float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0), *g = rig_random(r, total, 1.0);
@@ -367,11 +394,12 @@ static void check_half_muon(rig *r)
         float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(r->device, 1, rows, cols));
         p4_muon_item wide_item = {.w = d_w + at, .buf = d_wide + at, .g = d_g + at};
         p4_muon_item item = {.w = d_w2 + at, .buf = d_buf + at, .g = d_g + at, .index = first_index};
-        r->ops->muon(r->device, &wide_item, 1, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, full);
-        r->ops->muon(r->device, &item, 1, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, half);
+        const p4_step_numbers *numbers = muon_numbers(r, key);
+        r->ops->muon(r->device, &wide_item, 1, rows, cols, 0.95f, 0.1f, work, false, numbers);
+        r->ops->muon(r->device, &item, 1, rows, cols, 0.95f, 0.1f, work, true, numbers);
         const float *wide = rig_get_f32(r, d_wide, total);
         const uint16_t *got = rig_get(r, d_buf, total * 2);
-        expect_rounded("muon bf16 buf", got + at, wide + at, half.key, first_index, 0, count, false);
+        expect_rounded("muon bf16 buf", got + at, wide + at, key, first_index, 0, count, false);
         double *want = rig_doubles(r, rig_get_f32(r, d_w, total), total);
         expect_array("muon bf16 w", rig_get_f32(r, d_w2, total), want, total, 1e-6, 1e-5);
         rig_clear(r);

@@ -8,7 +8,7 @@
 
 static void update_once(void *user)
 {
-    p4_optim_update(user, 1e-9f, 1.0f); /* so small a rate leaves the masters where they are */
+    p4_optim_update(user);
 }
 
 p4_rc bench_muon(const bench_options *o)
@@ -35,6 +35,7 @@ p4_rc bench_muon(const bench_options *o)
     TRY(p4_optim_open(&optim, d.ops, d.device, &model, &settings, held, sharded));
     TRY(bench_fill(&d, optim.grad, P4_F32, optim.count, 1e-3f, 0.0f));
     TRY(bench_fill(&d, optim.master, P4_F32, optim.count, 0.02f, 0.0f));
+    p4_optim_put_update(&optim, 1e-9f, 1.0f); /* so small a rate leaves the masters where they are */
     TRY(bench_measure(&time, &d, update_once, &optim));
     double count = (double)optim.count, tflops = bench_muon_flop(&model, held) / time.median_s * 1e-12;
     snprintf(name, sizeof name, "muon %s", o->model);

@@ -165,6 +165,8 @@ static p4_rc take_arrays(ops_bench *x)
 {
     p4_rc rc = P4_OK;
     const p4_arch *a = &x->arch;
+    const p4_step_numbers numbers = {
+        .lr = 1e-9f, .g_scale = 1.0f, .m_correction = 1.0f, .v_correction = 1.0f, .key = 1};
     int64_t sums_bytes = p4_max_i64(p4_max_i64(a->F, x->up), 8) * 8;
     TRY(fill_pools(x));
     TRY(fill_small(x));
@@ -176,6 +178,8 @@ static p4_rc take_arrays(ops_bench *x)
     TRY(take(x, &x->scale, p4_max_i64(x->rows, x->up) * 2));
     TRY(take(x, &x->sums, sums_bytes));
     x->d.ops->zero(x->d.device, x->sums, sums_bytes);
+    TRY(take(x, &x->numbers, sizeof numbers));
+    x->d.ops->to_device(x->d.device, x->numbers, &numbers, sizeof numbers);
     TRY(x->d.ops->sync(x->d.device));
 done:
     return rc;

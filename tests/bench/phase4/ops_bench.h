@@ -37,12 +37,13 @@ typedef struct ops_bench {
     float *cos_table, *sin_table, *lse, *work, *importance; /* the last: ones [cols] */
     float *s;                                               /* of the rows in int8 */
     double *sums;                                           /* [max(F, up, 8)] */
+    p4_step_numbers *numbers;                               /* of a late step at a rate near 0 */
     int32_t *ids;                                           /* [N] */
     uint16_t *scale;                                        /* [rows] fp16 */
     int64_t in, out;                                        /* of the matrix under test */
     p4_quant_error error;                                   /* of the quantize cases that report one */
     struct p4_optim *updated;                               /* of the Muon case that runs */
-    void *blocks[POOLS + 8];
+    void *blocks[POOLS + 9];
     int block_count;
     p4_rc rc; /* the first failure: the cases after it do nothing */
 } ops_bench;

@@ -30,24 +30,23 @@ OP(pack_base3, ops->pack_base3(device, PACKED_PLACE, CODE_PLACE, x->rows, x->col
 OP(unpack_base3, ops->unpack_base3(device, CODE_PLACE, PACKED_PLACE, x->rows, x->cols))
 
 #define COUNT (x->arch.V * x->arch.C)
-#define HALF_STATE ((p4_state_form){.half = true, .key = 1})
 OP(add_sq_norm, ops->add_sq_norm(device, x->sums, F32(F0, COUNT), COUNT))
 OP(scale, ops->scale(device, F32(F1, COUNT), 1.0f, COUNT))
 OP(add_f32, ops->add_f32(device, F32(F1, COUNT), F32(F0, COUNT), COUNT))
-OP(grokfast, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, false, COUNT, (p4_state_form){0}, 0))
-OP(grokfast_bf16, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, false, COUNT, HALF_STATE, 0))
+OP(grokfast, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, false, 0, x->numbers))
+OP(grokfast_bf16, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, true, 0, x->numbers))
 OP(adamw, p4_adamw_item item = {.w = F32(F1, COUNT),
                                 .m = F32(F2, COUNT),
                                 .v = F32(F3, COUNT),
                                 .g = F32(F0, COUNT),
                                 .count = COUNT};
-   ops->adamw(device, &item, 1, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 3, (p4_state_form){0}))
+   ops->adamw(device, &item, 1, 0.9f, 0.95f, 1e-8f, false, x->numbers))
 OP(adamw_bf16, p4_adamw_item item = {.w = F32(F1, COUNT),
                                      .m = F32(F2, COUNT),
                                      .v = F32(F3, COUNT),
                                      .g = F32(F0, COUNT),
                                      .count = COUNT};
-   ops->adamw(device, &item, 1, 1.0f, 1e-9f, 0.9f, 0.95f, 1e-8f, 3, HALF_STATE))
+   ops->adamw(device, &item, 1, 0.9f, 0.95f, 1e-8f, true, x->numbers))
 OP(round_to_f16, ops->round_to_f16(device, F32(F1, COUNT), COUNT))
 
 /* Fills a pool with copies of its first `have` bytes: every place then holds codes that exist. */
@@ -81,7 +80,7 @@ void ops_ternary_cases(ops_bench *x)
 static void run_update(void *user)
 {
     ops_bench *x = user;
-    p4_optim_update(x->updated, 1e-9f, 1.0f);
+    p4_optim_update(x->updated);
 }
 
 /* The update of some matrices of one layer: those of this role, or all (P4_ROLE_COUNT). */
@@ -108,6 +107,7 @@ static void muon_case(ops_bench *x, p4_role role, const char *name)
     TRY(p4_optim_open(&optim, x->d.ops, x->d.device, &model, &settings, held, sharded));
     TRY(bench_fill(&x->d, optim.grad, P4_F32, optim.count, 1e-3f, 0.0f));
     TRY(bench_fill(&x->d, optim.master, P4_F32, optim.count, 0.02f, 0.0f));
+    p4_optim_put_update(&optim, 1e-9f, 1.0f); /* so small a rate leaves the masters where they are */
     x->updated = &optim;
     ops_case(x, run_update, bench_muon_flop(&model, held), 20.0 * (double)optim.count, "%s", name);
     rc = x->rc;

@@ -47,7 +47,8 @@ struct p4_device {
     p4_ledger ledger; /* of what alloc gave */
     struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     int int8_way;       /* p4_int8_way, how int8 products are done */
-    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */
+    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, where a kernel of compute capability 9.0 is used */
+    bool attention_sm90; /* attention may be by kernels of compute capability 9.0 (attention_sm90_cuda.cu) */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

@@ -37,6 +37,7 @@ static bool make_task(p4_device *device, attention_task *k, const void *qkv, con
     }
     *k = {};
     k->qkv = qkv;
+    k->B = (int)shape->B;
     k->T = (int)shape->T;
     k->H = (int)shape->H;
     k->Hkv = (int)shape->Hkv;
@@ -55,6 +56,7 @@ int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape
     int64_t bytes = backward ? shape->B * shape->H * shape->T * (int64_t)sizeof(float) : 0;
     bytes = p4_max_i64(bytes, p4_cudnn_attention_work_bytes(device, shape, false));
     if (backward) {
+        bytes = p4_max_i64(bytes, p4_attention_sm90_work_bytes(shape));
         bytes = p4_max_i64(bytes, p4_cudnn_attention_work_bytes(device, shape, true));
     }
     return p4_ceil_div(bytes, (int64_t)sizeof(float));
@@ -95,7 +97,11 @@ void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout,
     k.delta = work;
     k.wide = k.wide && P4_ADDRESS(dout) % P4_VECTOR_BYTES == 0;
     k.even = k.even && P4_ADDRESS(dqkv) % 4 == 0;
-    if (device->half) {
+    const uintptr_t tiles = P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(qkv) | P4_ADDRESS(work);
+    if (p4_attention_sm90_takes(device, shape, tiles)) {
+        p4_attention_row_sums(device, &k);
+        p4_attention_backward_sm90(device, &k);
+    } else if (device->half) {
         delta_rows<__nv_bfloat16><<<blocks, DELTA_THREADS, 0, device->stream>>>(k, rows);
         p4_attention_backward_bf16(device, &k, shape->B);
     } else {

@@ -4,6 +4,7 @@
 #ifndef P4_ATTENTION_CUDA_CUH
 #define P4_ATTENTION_CUDA_CUH
 
+#include <cuda.h>
 #include <math.h>
 
 #include "cuda.cuh"
@@ -13,8 +14,8 @@ typedef struct attention_task {
     void *to;                     /* out, or dqkv */
     const float *lse;             /* [B, H, T] */
     float *to_lse;                /* NULL: not wanted */
-    float *delta;                 /* [B, H, T]: sum of dout * out over a head, backward */
-    int T, H, Hkv, D, window;
+    float *delta;                 /* [B, H, T]: sum of dout * out over a head, backward; row sums of attention_sm90_cuda.cu */
+    int B, T, H, Hkv, D, window;
     float scale;
     int64_t width;   /* elements between rows of qkv */
     bool wide, even; /* rows of heads may be accessed by 16 bytes; by two elements */
@@ -53,6 +54,21 @@ void p4_attention_forward_bf16(p4_device *device, const attention_task *k, int64
 void p4_attention_backward_bf16(p4_device *device, const attention_task *k, int64_t B);
 void p4_attention_forward_f32(p4_device *device, const attention_task *k, int64_t B);
 void p4_attention_backward_f32(p4_device *device, const attention_task *k, int64_t B);
+
+/* Kernels for compute capability 9.0 (attention_sm90_cuda.cu, attention_*_cuda_90a.cu), bf16. */
+enum {
+    ATTENTION_TILE = 64,           /* queries or keys of a tile */
+    ATTENTION_GROUP = 4 * P4_WARP, /* threads that own one */
+    ATTENTION_ROW_SUMS = 2         /* numbers of a query: log-sum-exp and delta */
+};
+/* Do these kernels take the call? All arrays are named that the kernels read or write by tiles. */
+bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *shape, uintptr_t addresses);
+int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape);
+/* Describes [B, T, heads, D] in tiles of ATTENTION_TILE rows of a head and 64 elements; false records a failure. */
+bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads, const attention_task *k);
+/* Fills k->delta. */
+void p4_attention_row_sums(p4_device *device, const attention_task *k);
+void p4_attention_backward_sm90(p4_device *device, const attention_task *k);
 
 /* Runs `...` with HD the head dimension that tiles are padded to. */
 #define P4_BY_HEAD(D, ...)      \

@@ -48,7 +48,8 @@ struct p4_device {
     int64_t memory_bytes; /* of the GPU */
     struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     int int8_way;       /* p4_int8_way, how int8 products are done */
-    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */
+    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, where a kernel of compute capability 9.0 is used */
+    bool attention_sm90; /* attention may be by kernels of compute capability 9.0 (attention_sm90_cuda.cu) */
     bool repeats;       /* work is recorded and replayed (record_cuda.cu); P4_GRAPH=off: it is done anew */
     bool recording;     /* what is queued now is recorded, not run: nothing may wait for the device */
     char description[640];

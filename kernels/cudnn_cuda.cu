@@ -63,11 +63,13 @@ p4_rc p4_cudnn_open(p4_device *device, int major, char *said, size_t said_bytes)
     struct p4_cudnn *opened = NULL;
     char why[200] = "";
     const char *chosen = getenv("P4_ATTENTION");
-    const bool given = chosen && chosen[0], own = given && strcmp(chosen, "own") == 0;
+    const char *kernels = device->attention_sm90 ? "own kernels with wgmma" : "own kernels";
+    const bool given = chosen && chosen[0];
+    const bool own = given && (strcmp(chosen, "own") == 0 || strcmp(chosen, "mma") == 0);
     const bool any_order = given && strcmp(chosen, "cudnn-any-order") == 0;
     const bool forced = any_order || (given && strcmp(chosen, "cudnn") == 0);
-    CHECK(!given || own || forced, "P4_ATTENTION=%s: expected own, cudnn or cudnn-any-order", chosen);
-    snprintf(said, said_bytes, "attention: own kernels");
+    CHECK(!given || own || forced, "P4_ATTENTION=%s: expected own, mma, cudnn or cudnn-any-order", chosen);
+    snprintf(said, said_bytes, "attention: %s", kernels);
     if (own || !device->half) {
         goto done;
     }
@@ -81,7 +83,7 @@ p4_rc p4_cudnn_open(p4_device *device, int major, char *said, size_t said_bytes)
     open_library(opened, device->stream, major, why, sizeof why);
     CHECK(!why[0] || !forced, "P4_ATTENTION=%s, but cuda device %d cannot use cuDNN: %s", chosen, device->ordinal, why);
     if (why[0]) {
-        snprintf(said, said_bytes, "attention: own kernels (%s)", why);
+        snprintf(said, said_bytes, "attention: %s (%s)", kernels, why);
     } else {
         snprintf(said, said_bytes, "attention: cuDNN %d.%d%s", opened->version / 10000, opened->version / 100 % 100,
                  any_order ? " in any order" : "");

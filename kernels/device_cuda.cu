@@ -161,6 +161,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     p4_device *opened = NULL;
     cudaDeviceProp properties;
     char attention[240];
+    bool sm90 = false;
     *device = NULL;
     TRY(find_gpu(ordinal, &properties));
     opened = (p4_device *)p4_alloc(1, sizeof *opened);
@@ -173,12 +174,14 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     opened->copy_threads = p4_host_copy_threads(threads);
     opened->processors = properties.multiProcessorCount;
     opened->memory_bytes = (int64_t)properties.totalGlobalMem;
-    if (!take_resources(opened) || !p4_cuda_int8_open(opened, properties.major == 9 && properties.minor == 0)) {
+    sm90 = properties.major == 9 && properties.minor == 0;
+    if (!take_resources(opened) || !p4_cuda_int8_open(opened, sm90)) {
         rc = FAULT("%s", opened->failure);
         goto done;
     }
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
+    TRY(p4_attention_open(opened, sm90));
     TRY(p4_cudnn_open(opened, properties.major, attention, sizeof attention));
     snprintf(opened->description, sizeof opened->description, "%s, %.0f GiB, %d processors, %s activations, %s",
              properties.name, (double)properties.totalGlobalMem / (1 << 30), opened->processors,

@@ -276,10 +276,29 @@ cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t)
 }
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return cudaSuccess; }
 
+/* Descriptions of rows of heads, as tests/cuda_emulator/sm90_heads.cuh reads them: [batch, row, head, d] of bf16. */
+struct heads { const void *data; uint64_t length[4], bytes[3]; uint32_t box[4]; };
+static CUresult encode_heads(CUtensorMap *to, CUtensorMapDataType type, void *data, const cuuint64_t *lengths, const cuuint64_t *bytes, const cuuint32_t *box, CUtensorMapSwizzle swizzle)
+{
+    heads m = {data};
+    bool fits = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B && box[0] == 64 && box[1] == 1 && box[2] <= 256 &&
+                box[3] == 1 && (uintptr_t)data % 16 == 0 && (uintptr_t)to % 64 == 0;
+    for (int i = 0; i < 4; i++) {
+        m.length[i] = lengths[i];
+        m.box[i] = box[i];
+        fits = fits && lengths[i] > 0 && (i == 0 || bytes[i - 1] % 16 == 0);
+        if (i) m.bytes[i - 1] = bytes[i - 1];
+    }
+    if (!fits) return CUDA_ERROR_INVALID_VALUE;
+    memcpy(to, &m, sizeof m);
+    return CUDA_SUCCESS;
+}
+
 /* Descriptions of tiles, as tests/cuda_emulator/sm90.cuh reads them. */
 struct map { const void *data; uint64_t cols, rows, row_bytes; uint32_t box_cols, box_rows; };
 static CUresult encode_tiles(CUtensorMap *to, CUtensorMapDataType type, cuuint32_t rank, void *data, const cuuint64_t *lengths, const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *every, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill)
 {
+    if (rank == 4 && interleave == CU_TENSOR_MAP_INTERLEAVE_NONE) return encode_heads(to, type, data, lengths, strides, box, swizzle);
     const map m = {data, lengths[0], lengths[1], strides[0], box[0], box[1]};
     if (type != CU_TENSOR_MAP_DATA_TYPE_UINT8 || rank != 2 || every[0] != 1 || every[1] != 1 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
         swizzle != CU_TENSOR_MAP_SWIZZLE_128B || box[0] > 128 || box[1] > 256 || (uintptr_t)data % 16 || strides[0] % 16 || (uintptr_t)to % 64)

@@ -1,13 +1,14 @@
-/* record_cuda.cu - work that is repeated, as a CUDA graph: a small model's step is hundreds of launches that take the host
- * longer than they take the GPU; a graph is one.
+/* record_cuda.cu - work that is repeated, as a CUDA graph: a small model's step is hundreds of launches that
+ * take the host longer than they take the GPU; a graph is one.
  *
- * The first time the work is only done: it chooses and times the algorithms of products, makes the plans of attention and
- * loads kernels, for which the host waits. The second time it is captured from the stream, and run as a graph from then on.
- * Kernels get the same arguments in a graph every time: what changes from one time to the next lies in device memory, where
- * copies in front of the graph put it. Products that were not timed by then are taken as they are, which does not change a bit.
- * Whatever cannot be captured leaves the stream as it was: nothing of the work has run, it is done in full, and never captured
- * again. A large model gains nothing, its launches hide behind its kernels, and loses nothing. P4_GRAPH=off in the
- * environment keeps to launches, to compare. */
+ * The first time the work is only done: it chooses and times the algorithms of products, makes the plans of
+ * attention and loads kernels, for which the host waits. The second time it is captured from the stream, and
+ * run as a graph from then on. Kernels get the same arguments in a graph every time: what changes from one
+ * time to the next lies in device memory, where copies in front of the graph put it. Products that were not
+ * timed by then are taken as they are, which does not change a bit. Whatever cannot be captured leaves the
+ * stream as it was: nothing of the work has run, it is done in full, and never captured again. A large model
+ * gains nothing, its launches hide behind its kernels, and loses nothing. P4_GRAPH=off in the environment
+ * keeps to launches, to compare. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,8 +31,8 @@ p4_rc p4_cuda_repeat_open(p4_device *device)
     return P4_OK;
 }
 
-/* Captures what the work queues; NULL: it cannot be, and the log says why. A failure on the way is the capture's, for the
- * device has none yet: it is cleared, and met again by who does the work without one. */
+/* Captures what the work queues; NULL: it cannot be, and the log says why. A failure on the way is the
+ * capture's, for the device has none yet: it is cleared, and met again by who does the work without one. */
 static cudaGraphExec_t capture(p4_device *device, void (*work)(void *user), void *user)
 {
     cudaGraph_t graph = NULL;
@@ -48,7 +49,8 @@ static cudaGraphExec_t capture(p4_device *device, void (*work)(void *user), void
         error = cudaGraphInstantiate(&ready, graph, 0);
     }
     if (error != cudaSuccess || device->failure[0]) {
-        WARN("%s: the steps are launched kernel by kernel", device->failure[0] ? device->failure : cudaGetErrorString(error));
+        WARN("%s: the steps are launched kernel by kernel",
+             device->failure[0] ? device->failure : cudaGetErrorString(error));
         device->failure[0] = '\0';
         cudaGetLastError();
         ready = NULL;

@@ -170,15 +170,52 @@ static cudaError_t guard_give(void *p)
     return cudaErrorInvalidValue;
 }
 
+/* --- streams: everything runs when it is queued, but what is captured is kept for a graph ------------------------------- */
+
 static cudaError_t last;
-void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, int cluster)
+struct stream { bool captured; int64_t queued, joined; }; /* the counts: of a captured one that is not the origin */
+struct event { stream *of; bool captured; int64_t at; };
+typedef std::vector<std::function<void()>> work_list;
+static work_list *recording;
+static stream *origin;
+static std::vector<stream *> captured_streams;
+static cudaError_t broken; /* why the capture under way will fail */
+
+static cudaError_t refuse(cudaError_t error)
 {
-    int each = (int)(block.x * block.y * block.z), count = each * cluster; /* barriers are the cluster's, all of its threads */
+    if (broken == cudaSuccess) broken = error;
+    return error;
+}
+/* For calls that wait, take memory or ask the device: not while this thread captures. */
+static cudaError_t unsafe() { return recording ? refuse(cudaErrorStreamCaptureUnsupported) : cudaSuccess; }
+void emu_queue(cudaStream_t on, const std::function<void()> &work)
+{
+    stream *s = (stream *)on;
+    if (recording && !s) {
+        last = refuse(cudaErrorStreamCaptureImplicit);
+    } else if (recording && s->captured) {
+        recording->push_back(work);
+        s->queued++;
+    } else {
+        work();
+    }
+}
+
+static void run_kernel(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, int cluster);
+void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, cudaStream_t on, int cluster)
+{
+    const int count = (int)(block.x * block.y * block.z) * cluster;
     if (cluster > CLUSTER || grid.x % cluster || (cluster > 1 && grid.y * grid.z > 1) || count < 1 || count > THREADS || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
         shared > EMU_SHARED_BYTES) {
         last = cudaErrorInvalidConfiguration;
         return;
     }
+    emu_queue(on, [=]() { run_kernel(body, grid, block, shared, cluster); });
+}
+
+static void run_kernel(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, int cluster)
+{
+    int each = (int)(block.x * block.y * block.z), count = each * cluster; /* barriers are the cluster's, all of its threads */
     static const bool reverse = getenv("EMU_ORDER") && *getenv("EMU_ORDER");
     emu_access access;
     emu_thread *outer = emu_now;
@@ -222,24 +259,75 @@ cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) { *v = a == cu
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int) { return cudaSuccess; }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, const void *, int, size_t, unsigned) { *blocks = 2; return cudaSuccess; }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { *s = (cudaStream_t)&last; return cudaSuccess; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { *s = (cudaStream_t) new stream(); return cudaSuccess; }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int) { return cudaStreamCreateWithFlags(s, flags); }
 cudaError_t cudaDeviceGetStreamPriorityRange(int *lowest, int *highest) { *lowest = *highest = 0; return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { *e = (cudaEvent_t)&last; return cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventCreate(cudaEvent_t *e) { *e = (cudaEvent_t)&last; return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return unsafe(); }
+cudaError_t cudaStreamDestroy(cudaStream_t s) { delete (stream *)s; return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { *e = (cudaEvent_t) new event(); return cudaSuccess; }
+cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
+{
+    *(event *)e = {(stream *)s, ((stream *)s)->captured, ((stream *)s)->queued};
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return unsafe(); }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) { *ms = 1.0f; return cudaSuccess; }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return unsafe(); }
+cudaError_t cudaStreamQuery(cudaStream_t) { return unsafe(); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t on, cudaEvent_t until, unsigned)
+{
+    stream *s = (stream *)on;
+    event *e = (event *)until;
+    if (!recording) return cudaSuccess;
+    if (s->captured && !e->captured) return refuse(cudaErrorStreamCaptureIsolation);
+    if (e->captured && !s->captured) { /* the stream joins the capture, and has to be waited for */
+        s->captured = true;
+        s->queued = 1;
+        s->joined = 0;
+        captured_streams.push_back(s);
+    }
+    if (s == origin && e->at > e->of->joined) e->of->joined = e->at;
+    return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t e) { delete (event *)e; return cudaSuccess; }
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
+{
+    if (recording || !s) return cudaErrorStreamCaptureUnsupported;
+    recording = new work_list();
+    origin = (stream *)s;
+    origin->captured = true;
+    broken = cudaSuccess;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+    *graph = NULL;
+    if (!recording || (stream *)s != origin) return cudaErrorIllegalState;
+    for (stream *one : captured_streams) {
+        if (one->queued > one->joined) refuse(cudaErrorStreamCaptureUnjoined);
+        one->captured = false;
+    }
+    captured_streams.clear();
+    origin->captured = false;
+    if (broken == cudaSuccess) *graph = (cudaGraph_t)recording;
+    else delete recording;
+    recording = NULL;
+    return broken == cudaSuccess ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *to, cudaGraph_t graph, unsigned long long) { *to = (cudaGraphExec_t) new work_list(*(work_list *)graph); return unsafe(); }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s)
+{
+    for (auto &one : *(work_list *)graph) emu_queue(s, one);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { delete (work_list *)graph; return cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { delete (work_list *)graph; return cudaSuccess; }
 /* exactly `bytes` usable when the address sanitizer watches: rounded to 256 only in alignment */
-cudaError_t cudaMalloc(void **p, size_t n) { return guarded() ? guard_take(p, n) : posix_memalign(p, 256, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
+cudaError_t cudaMalloc(void **p, size_t n) { return unsafe() ? unsafe() : guarded() ? guard_take(p, n) : posix_memalign(p, 256, n) ? cudaErrorMemoryAllocation : cudaSuccess; }
 cudaError_t cudaFree(void *p)
 {
+    if (unsafe()) return unsafe();
     if (on_device(p)) return guard_give(p);
     free(p);
     return cudaSuccess;
@@ -248,7 +336,7 @@ cudaError_t cudaMallocHost(void **p, size_t n) { return posix_memalign(p, 256, n
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned) { return cudaMallocHost(p, n); }
 cudaError_t cudaFreeHost(void *p) { free(p); return cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t *a, size_t *b) { *a = *b = 1u << 30; return cudaSuccess; }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind, cudaStream_t)
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind, cudaStream_t s)
 {
     bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
@@ -256,12 +344,11 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind
         fprintf(stderr, "emulator: a copy of kind %d from %s to %s\n", (int)kind, on_device(from) ? "device" : "host", on_device(to) ? "device" : "host");
         abort();
     }
-    emu_access access;
-    memmove(to, from, n);
+    emu_queue(s, [=]() { emu_access access; memmove(to, from, n); });
     return cudaSuccess;
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind kind) { return cudaMemcpyAsync(to, from, n, kind, 0); }
-cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t)
+static void set_bytes(void *to, int v, size_t n)
 {
     emu_access access;
     if (v == 0 && n >= (1u << 20) && on_device(to)) { /* pages that nobody wrote stay away */
@@ -272,8 +359,8 @@ cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t)
     } else {
         memset(to, v, n);
     }
-    return cudaSuccess;
 }
+cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t s) { emu_queue(s, [=]() { set_bytes(to, v, n); }); return cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return cudaSuccess; }
 
 /* Descriptions of rows of heads, as tests/cuda_emulator/sm90_heads.cuh reads them: [batch, row, head, d] of bf16. */
@@ -368,43 +455,53 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     *found = 1;
     return m == c->rows && n == c->cols && k == k2 && a->batch == c->batch && b->batch == c->batch ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const void *alpha, const void *A, cublasLtMatrixLayout_t la, const void *B, cublasLtMatrixLayout_t lb, const void *beta, const void *C, cublasLtMatrixLayout_t lc, void *D, cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t)
+static void multiply_whole(const product &p, const layout &a, const layout &b, const layout &c, const void *A, const void *B, void *D)
 {
     emu_access access;
-    product *p = (product *)dd;
-    layout *a = (layout *)la, *b = (layout *)lb, *c = (layout *)lc;
-    int64_t m = (int64_t)c->rows, n = (int64_t)c->cols, k = (int64_t)(p->a ? a->rows : a->cols);
-    if (p->whole) {
-        const int8_t *a8 = (const int8_t *)A, *b8 = (const int8_t *)B;
-        if (p->a != CUBLAS_OP_T || p->b != CUBLAS_OP_N || a->type != CUDA_R_8I || c->type != CUDA_R_32I || *(const int *)alpha != 1 ||
-            *(const int *)beta != 0 || m % 4 || k % 4 || a->ld % 4 || b->ld % 4)
-            return CUBLAS_STATUS_NOT_SUPPORTED;
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t i = 0; i < m; i++) {
-                int sum = 0;
-                for (int64_t l = 0; l < k; l++) sum += a8[l + i * a->ld] * b8[l + j * b->ld];
-                ((int *)D)[i + j * c->ld] = sum;
-            }
-        return CUBLAS_STATUS_SUCCESS;
-    }
-    float al = *(const float *)alpha, be = *(const float *)beta;
+    const int8_t *a8 = (const int8_t *)A, *b8 = (const int8_t *)B;
+    int64_t m = (int64_t)c.rows, n = (int64_t)c.cols, k = (int64_t)(p.a ? a.rows : a.cols);
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < m; i++) {
+            int sum = 0;
+            for (int64_t l = 0; l < k; l++) sum += a8[l + i * a.ld] * b8[l + j * b.ld];
+            ((int *)D)[i + j * c.ld] = sum;
+        }
+}
+static void multiply(const product &p, const layout &a, const layout &b, const layout &c, float al, float be, const void *A, const void *B, const void *C, void *D)
+{
+    emu_access access;
+    int64_t m = (int64_t)c.rows, n = (int64_t)c.cols, k = (int64_t)(p.a ? a.rows : a.cols);
     std::vector<float> x((size_t)(m * k)), y((size_t)(n * k)); /* op(A) and op(B), the inner dimension last */
-    for (int64_t one = 0; one < c->batch; one++) {
-        int64_t to = one * c->stride;
+    for (int64_t one = 0; one < c.batch; one++) {
+        int64_t to = one * c.stride;
         for (int64_t l = 0; l < k; l++) {
-            for (int64_t i = 0; i < m; i++) x[i * k + l] = at(A, a->type, one * a->stride + (p->a ? l + i * a->ld : i + l * a->ld));
-            for (int64_t j = 0; j < n; j++) y[j * k + l] = at(B, b->type, one * b->stride + (p->b ? j + l * b->ld : l + j * b->ld));
+            for (int64_t i = 0; i < m; i++) x[i * k + l] = at(A, a.type, one * a.stride + (p.a ? l + i * a.ld : i + l * a.ld));
+            for (int64_t j = 0; j < n; j++) y[j * k + l] = at(B, b.type, one * b.stride + (p.b ? j + l * b.ld : l + j * b.ld));
         }
         for (int64_t j = 0; j < n; j++) {
             for (int64_t i = 0; i < m; i++) {
                 float sum = 0.0f;
                 for (int64_t l = 0; l < k; l++) sum += x[i * k + l] * y[j * k + l];
-                float v = al * sum + (be != 0.0f ? be * at(C, c->type, to + i + j * c->ld) : 0.0f);
-                if (p->epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p->bias, c->type, i);
-                if (c->type == CUDA_R_32F) ((float *)D)[to + i + j * c->ld] = v;
-                else ((__nv_bfloat16 *)D)[to + i + j * c->ld] = __float2bfloat16_rn(v);
+                float v = al * sum + (be != 0.0f ? be * at(C, c.type, to + i + j * c.ld) : 0.0f);
+                if (p.epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p.bias, c.type, i);
+                if (c.type == CUDA_R_32F) ((float *)D)[to + i + j * c.ld] = v;
+                else ((__nv_bfloat16 *)D)[to + i + j * c.ld] = __float2bfloat16_rn(v);
             }
         }
+    }
+}
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t dd, const void *alpha, const void *A, cublasLtMatrixLayout_t la, const void *B, cublasLtMatrixLayout_t lb, const void *beta, const void *C, cublasLtMatrixLayout_t lc, void *D, cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t s)
+{
+    const product p = *(product *)dd;
+    const layout a = *(layout *)la, b = *(layout *)lb, c = *(layout *)lc;
+    if (p.whole) {
+        if (p.a != CUBLAS_OP_T || p.b != CUBLAS_OP_N || a.type != CUDA_R_8I || c.type != CUDA_R_32I || *(const int *)alpha != 1 ||
+            *(const int *)beta != 0 || c.rows % 4 || a.rows % 4 || a.ld % 4 || b.ld % 4)
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+        emu_queue(s, [=]() { multiply_whole(p, a, b, c, A, B, D); });
+    } else {
+        const float al = *(const float *)alpha, be = *(const float *)beta;
+        emu_queue(s, [=]() { multiply(p, a, b, c, al, be, A, B, C, D); });
     }
     return CUBLAS_STATUS_SUCCESS;
 }

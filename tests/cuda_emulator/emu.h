@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <functional>
+#include <tuple>
 #undef __shared__
 #define __shared__ static
 #undef __launch_bounds__
@@ -26,12 +27,18 @@ extern emu_thread *emu_now;
 #define __grid_constant__
 
 enum { EMU_SHARED_BYTES = 232 << 10 }; /* from one block's shared memory to the next of its cluster */
-void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, int cluster = 1);
+void emu_queue(cudaStream_t stream, const std::function<void()> &work); /* runs it, or keeps it where the stream is captured */
+void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, int cluster = 1);
 void emu_yield();    /* lets other threads run */
 void emu_progress(); /* somebody may go on who waits in a loop of emu_yield */
-template <typename F> void emu_launch(F body, dim3 grid, dim3 block, size_t shared = 0, cudaStream_t = 0)
+/* The kernel with copies of its arguments as they are at the launch, which is what a graph keeps. */
+template <typename F, typename... A> auto emu_bind(F kernel, const A &...given)
 {
-    emu_run(body, grid, block, shared);
+    return [kernel, copies = std::tuple<A...>(given...)]() { std::apply(kernel, copies); };
+}
+template <typename F> void emu_launch(F body, dim3 grid, dim3 block, size_t shared = 0, cudaStream_t stream = 0)
+{
+    emu_run(body, grid, block, shared, stream);
 }
 void *emu_dynamic_shared();
 struct emu_access { emu_access(); ~emu_access(); }; /* while one lives, device memory is open (EMU_GUARD) */

@@ -134,7 +134,7 @@ static inline void p4_wgmma_int8(int (&d)[128], uint64_t a, uint64_t b, bool add
 template <typename... P, typename... A> cudaError_t emu_launch_ex(const cudaLaunchConfig_t *c, void (*kernel)(P...), A... arguments)
 {
     const int cluster = c->numAttrs ? (int)c->attrs[0].val.clusterDim.x : 1;
-    emu_run([=]() { kernel(arguments...); }, c->gridDim, c->blockDim, c->dynamicSmemBytes, cluster);
+    emu_run([=]() { kernel(arguments...); }, c->gridDim, c->blockDim, c->dynamicSmemBytes, c->stream, cluster);
     EMU_NEED(emu_tiles.empty(), "a kernel that ends before its copies");
     return cudaGetLastError();
 }

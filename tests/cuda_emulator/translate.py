@@ -44,7 +44,8 @@ def translate(text):
         args = config_end + 3
         args_end = matching(text, args)
         kernel, config = text[start:at], text[at + 3:config_end]
-        call = f"emu_launch([=]() {{ {kernel}{text[args:args_end + 1]}; }}, {config})"
+        given = text[args + 1:args_end]
+        call = f"emu_launch(emu_bind([=](const auto &...emu_given) {{ {kernel}(emu_given...); }}, {given}), {config})"
         text = text[:start] + call + text[args_end + 1:]
 
 

@@ -1,12 +1,15 @@
 /* attention_90a_cuda.cuh - what the attention kernels of compute capability 9.0 share (target sm_90a).
  *
- * Tiles have 64 rows (queries or keys) of one head, of HD = 64 or 128 elements, in panels of 64 elements: a row of a panel
- * is 128 bytes, swizzled. Rows beyond T and elements beyond D are 0. One thread of a block copies tiles into a ring of
- * stages, two or three warpgroups own 64 rows each and multiply: their own rows with those of the ring. A block goes through
- * units of work (own rows of one head), the longest first, so that all blocks end at about the same time. Who does which
- * unit decides nothing about the result: a unit owns what it writes. */
+ * Tiles have 64 rows (queries or keys) of one head, of HD = 64 or 128 elements, in panels of 64 elements: a
+ * row of a panel is 128 bytes, swizzled. Rows beyond T and elements beyond D are 0. One thread of a block
+ * copies tiles into a ring of stages, two or three warpgroups own 64 rows each and multiply: their own rows
+ * with those of the ring. A block goes through units of work (own rows of one head), the longest first, so
+ * that all blocks end at about the same time. Who does which unit decides nothing about the result: a unit
+ * owns what it writes. */
 #ifndef P4_ATTENTION_90A_CUDA_CUH
 #define P4_ATTENTION_90A_CUDA_CUH
+
+#include <limits.h>
 
 #include "attention_cuda.cuh"
 #include "mma.cuh"
@@ -15,8 +18,8 @@
 typedef __nv_bfloat16 bf16;
 
 enum {
-    TILE = 64,                  /* rows of a tile */
-    PANEL = 64,                 /* elements of a row of a panel */
+    TILE = 64,  /* rows of a tile */
+    PANEL = 64, /* elements of a row of a panel */
     PANEL_ELEMENTS = TILE * PANEL,
     PANEL_BYTES = PANEL_ELEMENTS * 2,
     TILE_SUMS = TILE * TILE / ATTENTION_GROUP, /* a thread's part of a tile of scores */
@@ -27,15 +30,16 @@ enum {
 
 static_assert((int)TILE == (int)ATTENTION_TILE, "the row sums are laid out by tiles");
 
-/* The first address of a block's memory that tiles may lie at; as an offset, so that it stays known as shared memory. */
+/* The first address of a block's memory that tiles may lie at; as an offset, so that it stays known as shared
+ * memory. */
 static __device__ __forceinline__ char *shared_aligned(char *memory)
 {
     return memory + (SHARED_ALIGN - (uintptr_t)memory % SHARED_ALIGN) % SHARED_ALIGN;
 }
 
-/* --- the ring --------------------------------------------------------------------------------------------------------- */
+/* --- the ring --------------------------------------------------------------------------------------- */
 
-/* Where a thread is in a ring, or with one stage, how often it was filled. */
+/* Where a thread is in a ring. */
 typedef struct place {
     int at;
     uint32_t parity;
@@ -49,6 +53,17 @@ template <int STAGES> static __device__ __forceinline__ void step_on(place *p)
     }
 }
 
+/* Barriers of a ring of `stages`: copies arrive at `full`, `warps` warps at `empty`. One thread calls, then
+ * p4_barrier_init_done. */
+static __device__ __forceinline__ void open_barriers(p4_barrier *full, p4_barrier *empty, int stages,
+                                                     int warps)
+{
+    for (int i = 0; i < stages; i++) {
+        p4_barrier_init(&full[i], 1);
+        p4_barrier_init(&empty[i], warps);
+    }
+}
+
 /* This warp does not read again what the barrier guards. All its lanes are here. */
 static __device__ __forceinline__ void give_back(p4_barrier *empty)
 {
@@ -57,28 +72,57 @@ static __device__ __forceinline__ void give_back(p4_barrier *empty)
     }
 }
 
-/* Copies a tile of HD elements; PANEL_BYTES * HD / PANEL bytes arrive. */
-template <int HD>
-static __device__ __forceinline__ void tile_copy(bf16 *to, const CUtensorMap *map, int head, int row, int batch,
-                                                 p4_barrier *full)
+/* Copies so many ROWS (of tiles, one below the other in each panel) of HD elements; ROWS * HD * 2 bytes
+ * arrive. */
+template <int HD, int ROWS>
+static __device__ __forceinline__ void copy_rows(bf16 *to, const CUtensorMap *map, int head, int row,
+                                                 int batch, p4_barrier *full)
 {
 #pragma unroll
     for (int panel = 0; panel < HD / PANEL; panel++) {
-        p4_head_load(to + panel * PANEL_ELEMENTS, map, panel * PANEL, head, row, batch, full);
+#pragma unroll
+        for (int i = 0; i < ROWS; i += TILE) {
+            p4_head_load(to + (panel * ROWS + i) * PANEL, map, panel * PANEL, head, row + i, batch, full);
+        }
     }
 }
 
-/* --- units of work ---------------------------------------------------------------------------------------------------- */
+/* --- units of work ---------------------------------------------------------------------------------- */
 
-/* The unit that this block does in its round-th turn, or one >= count when it is done. Blocks take them in turn forwards and
- * backwards, which evens out that units become shorter. */
+/* The unit that this block does in its round-th turn; when there are not so many units it has done all of its
+ * own. Blocks take them in turn forwards and backwards, which evens out that units become shorter. */
 static __device__ __forceinline__ int unit_of(int round)
 {
     const int blocks = (int)gridDim.x, block = (int)blockIdx.x;
     return round * blocks + (round % 2 ? blocks - 1 - block : block);
 }
 
-/* --- products --------------------------------------------------------------------------------------------------------- */
+/* --- what is hidden --------------------------------------------------------------------------------- */
+
+/* Sums of queries by keys (KEYS_FIRST: keys by queries) that belong to a key which its query does not see
+ * become `hidden`. query, key: the first of the tile. A query sees the keys at distances 0 to reach - 1
+ * before it. */
+template <bool KEYS_FIRST, int COUNT>
+static __device__ __forceinline__ void hide(float (&sums)[COUNT], int query, int key, float hidden,
+                                            const attention_task &k)
+{
+    const int queries = KEYS_FIRST ? 2 * COUNT : TILE, keys = KEYS_FIRST ? TILE : 2 * COUNT;
+    if (attention_all(k, query, query + queries, key, key + keys)) {
+        return;
+    }
+    const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x / P4_WARP % GROUP_WARPS;
+    const int row = 16 * warp + lane / 4, col = 2 * (lane % 4);
+    const unsigned reach = k.window > 0 ? (unsigned)k.window : (unsigned)INT_MAX;
+    const int distance = query - key + (KEYS_FIRST ? col - row : row - col);
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        const int down = i / 2 % 2 * 8, across = i / 4 * 8 + i % 2;
+        const unsigned there = (unsigned)(distance + (KEYS_FIRST ? across - down : down - across));
+        sums[i] = there < reach ? sums[i] : hidden;
+    }
+}
+
+/* --- products --------------------------------------------------------------------------------------- */
 
 /* The left factor of a warpgroup: 64 rows, k along HD, in registers or (not HELD) in shared memory. */
 template <int HD, bool HELD> struct left_rows {
@@ -93,13 +137,14 @@ template <int HD, bool HELD> struct left_rows {
 #pragma unroll
             for (int i = 0; i < HD / 16; i++) {
                 const int eight = 2 * (i % TILE_STEPS) + lane / 16;
-                p4_load_matrices(held[i], tile + i / TILE_STEPS * PANEL_ELEMENTS + row * PANEL + (eight ^ row % 8) * 8);
+                p4_load_matrices(held[i], tile + i / TILE_STEPS * PANEL_ELEMENTS + row * PANEL +
+                                              (eight ^ row % 8) * 8);
             }
         }
     }
 };
 
-/* sums [64, 64 TILES] = left right^T over HD; right: so many tiles, one behind the other. */
+/* sums [64, 2 COUNT] = left right^T over HD; right: 2 COUNT rows. */
 template <int HD, bool HELD, int COUNT>
 static __device__ __forceinline__ void multiply_rows(float (&sums)[COUNT], const left_rows<HD, HELD> &left,
                                                      const bf16 *right)
@@ -107,7 +152,7 @@ static __device__ __forceinline__ void multiply_rows(float (&sums)[COUNT], const
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
         const int panel = i / TILE_STEPS, along = 2 * (i % TILE_STEPS); /* in 16 bytes */
-        const uint64_t b = p4_wgmma_rows(right + panel * PANEL_ELEMENTS) + along;
+        const uint64_t b = p4_wgmma_rows(right + panel * 2 * COUNT * PANEL) + along;
         if constexpr (HELD) {
             p4_wgmma_held<0>(sums, left.held[i], b, i > 0);
         } else {
@@ -116,28 +161,29 @@ static __device__ __forceinline__ void multiply_rows(float (&sums)[COUNT], const
     }
 }
 
-/* sums [64, HD] (= or +=) left rows; left [64, 64] as pack_pairs makes it, rows: a tile. */
-template <int COUNT>
-static __device__ __forceinline__ void multiply_across(float (&sums)[COUNT], const uint32_t (&left)[TILE_STEPS][4],
+/* sums [64, HD] (= or +=) left rows; left [64, 16 STEPS] as pack_pairs makes it, rows: so many. */
+template <int STEPS, int COUNT>
+static __device__ __forceinline__ void multiply_across(float (&sums)[COUNT], const uint32_t (&left)[STEPS][4],
                                                        const bf16 *rows, bool add)
 {
-    const uint64_t b = p4_wgmma_rows_across(rows, PANEL_BYTES);
+    const uint64_t b = p4_wgmma_rows_across(rows, 16 * STEPS * PANEL * 2);
 #pragma unroll
-    for (int i = 0; i < TILE_STEPS; i++) {
+    for (int i = 0; i < STEPS; i++) {
         p4_wgmma_held<1>(sums, left[i], b + 8 * 16 * i, add || i > 0);
     }
 }
 
-/* A tile of sums as the left factor of the next product. */
-static __device__ __forceinline__ void pack_pairs(uint32_t (&to)[TILE_STEPS][4], const float (&from)[TILE_SUMS])
+/* Sums as the left factor of the next product. */
+template <int STEPS>
+static __device__ __forceinline__ void pack_pairs(uint32_t (&to)[STEPS][4], const float (&from)[8 * STEPS])
 {
 #pragma unroll
-    for (int i = 0; i < TILE_SUMS / 2; i++) {
+    for (int i = 0; i < 4 * STEPS; i++) {
         to[i / 4][i % 4] = p4_pair_bf16(from[2 * i], from[2 * i + 1]);
     }
 }
 
-/* --- results ---------------------------------------------------------------------------------------------------------- */
+/* --- results ---------------------------------------------------------------------------------------- */
 
 /* Word i of a quad's lane c becomes word c of its lane i. */
 static __device__ __forceinline__ void turn_quad(uint32_t (&word)[4])
@@ -157,11 +203,11 @@ static __device__ __forceinline__ void turn_quad(uint32_t (&word)[4])
     }
 }
 
-/* Rows [first, first + 64) of `to`, those below T, = the warpgroup's sums times their row's factor: of rows g and g + 8 of a
- * warp. A quad's lanes trade, so that each writes 16 bytes. */
+/* Rows [first, first + 64) of `to`, those below T, = the warpgroup's sums times their row's factor: of rows g
+ * and g + 8 of a warp. A quad's lanes trade, so that each writes 16 bytes. */
 template <int COUNT>
-static __device__ __forceinline__ void put_rows(bf16 *to, int64_t ld, const float (&sums)[COUNT], const float (&factor)[2],
-                                                int first, const attention_task &k)
+static __device__ __forceinline__ void put_rows(bf16 *to, int64_t ld, const float (&sums)[COUNT],
+                                                const float (&factor)[2], int first, const attention_task &k)
 {
     const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x / P4_WARP % GROUP_WARPS;
 #pragma unroll

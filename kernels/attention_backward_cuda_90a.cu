@@ -1,12 +1,13 @@
-/* attention_backward_cuda_90a.cu - attention backward on compute capability 9.0 (target sm_90a): two kernels, of which each
- * sums its gradients in registers, so that no block adds to what another wrote and every sum has one order.
+/* attention_backward_cuda_90a.cu - attention backward on compute capability 9.0 (target sm_90a): two kernels,
+ * of which each sums its gradients in registers, so that no block adds to what another wrote and every sum
+ * has one order.
  *
- * gradients_kv: a warpgroup owns 64 keys and goes through the queries of all query heads of its key head. It makes the
- * scores and their gradients transposed, keys by queries: as they come they are the left factors of dV += P^T dO and
- * dK += dS^T Q, and nothing goes through shared memory but the tiles of Q and dO.
- * gradients_q: a warpgroup owns 64 queries and goes through the keys they see; scores as in forward, dQ += dS K.
- * Scores and dO V^T are made twice, seven products where five would do; to keep dQ of every block of keys or dS in memory
- * costs more than that (32 MiB of dS a head and sequence of 4096 tokens).
+ * gradients_kv: a warpgroup owns 64 keys and goes through the queries of all query heads of its key head. It
+ * makes the scores and their gradients transposed, keys by queries: as they come they are the left factors of
+ * dV += P^T dO and dK += dS^T Q, and nothing goes through shared memory but the tiles of Q and dO.
+ * gradients_q: a warpgroup owns 64 queries and goes through the keys they see; scores as in forward, dQ += dS
+ * K. Scores and dO V^T are made twice, seven products where five would do: by computation less time than to
+ * move dS, or a dQ of every block of keys, through memory.
  *
  * In both a product is under way while the exponentials of the same tile are taken. */
 #include "attention_90a_cuda.cuh"
@@ -27,7 +28,7 @@ template <int HD> struct backward_form {
 };
 template <int HD> struct backward_shared {
     typedef backward_form<HD> form;
-    bf16 own[OWNERS][2][form::TILE_ELEMENTS];         /* keys, values; or queries, dout */
+    bf16 own[OWNERS][2][form::TILE_ELEMENTS];        /* keys, values; or queries, dout */
     bf16 ring[form::STAGES][2][form::TILE_ELEMENTS]; /* queries, dout; or keys, values */
     float rows[form::STAGES][ATTENTION_ROW_SUMS * TILE];
     p4_barrier full[form::STAGES], empty[form::STAGES], own_full, own_empty;
@@ -37,52 +38,67 @@ template <int HD> static __device__ __forceinline__ backward_shared<HD> *open_sh
 {
     backward_shared<HD> *shared = (backward_shared<HD> *)shared_aligned(memory);
     if (threadIdx.x == 0) {
-        for (int i = 0; i < backward_form<HD>::STAGES; i++) {
-            p4_barrier_init(&shared->full[i], 1);
-            p4_barrier_init(&shared->empty[i], OWNER_WARPS);
-        }
-        p4_barrier_init(&shared->own_full, 1);
-        p4_barrier_init(&shared->own_empty, OWNER_WARPS);
+        open_barriers(shared->full, shared->empty, backward_form<HD>::STAGES, OWNER_WARPS);
+        open_barriers(&shared->own_full, &shared->own_empty, 1, OWNER_WARPS);
         p4_barrier_init_done();
     }
     __syncthreads();
     return shared;
 }
 
-/* Steps on to the next tile that this warpgroup computes, of [first, end) of `heads` heads in turn; it computes those of
- * [own, own_end) and gives the others back. At most one tile at each end of a head is not its own. */
+/* What a warpgroup computes of the tiles in the ring: of each of `heads` heads those of [own, own_end).
+ * `between` tiles from its last of a head to its first of the next are others'. */
 typedef struct walk {
-    int first, end, own, own_end, tile, heads;
+    int tile, own, own_end, between, heads;
 } walk;
 
+/* Takes `count` tiles out of the ring that this warpgroup does not compute; at most one while it holds
+ * another. */
 template <int HD>
-static __device__ __forceinline__ bool find_tile(backward_shared<HD> *shared, place *here, walk *w)
+static __device__ __forceinline__ void skip_tiles(backward_shared<HD> *shared, place *here, int count)
 {
-    for (;;) {
-        if (w->tile == w->end) {
-            w->tile = w->first;
-            w->heads--;
-        }
-        if (w->heads == 0) {
-            return false;
-        }
+    for (int i = 0; i < count; i++) {
         p4_barrier_wait(&shared->full[here->at], here->parity);
-        if (w->tile >= w->own && w->tile < w->own_end) {
-            return true;
-        }
         __syncwarp();
         give_back(&shared->empty[here->at]);
         step_on<backward_form<HD>::STAGES>(here);
-        w->tile++;
     }
 }
 
-/* --- dK and dV -------------------------------------------------------------------------------------------------------- */
+/* Steps on from a tile to the next; false behind the last. */
+template <int HD>
+static __device__ __forceinline__ bool next_tile(backward_shared<HD> *shared, place *here, walk *w)
+{
+    step_on<backward_form<HD>::STAGES>(here);
+    if (++w->tile == w->own_end) {
+        if (--w->heads == 0) {
+            return false;
+        }
+        w->tile = w->own;
+        skip_tiles(shared, here, w->between);
+    }
+    return true;
+}
+
+/* Queues x's own rows times both tiles of the stage at `here`, each a group, when they have come: scores and
+ * dO V^T. */
+template <int HD, typename State>
+static __device__ __forceinline__ void begin_tile(State &x, backward_shared<HD> *shared, const place &here)
+{
+    p4_barrier_wait(&shared->full[here.at], here.parity);
+    p4_wgmma_begin();
+    multiply_rows(x.s, x.first, shared->ring[here.at][0]);
+    p4_wgmma_end();
+    multiply_rows(x.dp, x.second, shared->ring[here.at][1]);
+    p4_wgmma_end();
+}
+
+/* --- dK and dV -------------------------------------------------------------------------------------- */
 
 /* A unit: OWNERS tiles of keys of one key head. */
 typedef struct key_unit {
-    int batch, kv, key;   /* key: the first */
-    int tile, end;        /* tiles of queries that see them */
+    int batch, kv, key; /* key: the first */
+    int tile, end;      /* tiles of queries that see them */
 } key_unit;
 
 static __device__ __forceinline__ int key_units(const attention_task &k)
@@ -108,28 +124,24 @@ static __device__ __forceinline__ void copy_queries(backward_shared<HD> *shared,
 {
     enum { STAGES = backward_form<HD>::STAGES, BYTES = backward_form<HD>::TILE_ELEMENTS * 2 };
     const int group = k.H / k.Hkv, row_tiles = (k.T + TILE - 1) / TILE;
-    place here = {0, 0}, turn = {0, 0};
-    for (int round = 0; round * (int)gridDim.x < key_units(k); round++) {
-        if (unit_of(round) >= key_units(k)) {
-            continue;
-        }
+    place here = {0, 0};
+    for (int round = 0; unit_of(round) < key_units(k); round++) {
         const key_unit u = find_keys(k, unit_of(round));
-        p4_barrier_wait(&shared->own_empty, turn.parity ^ 1);
+        p4_barrier_wait(&shared->own_empty, (uint32_t)(round % 2 ^ 1));
         p4_barrier_expect(&shared->own_full, OWNERS * 2 * BYTES);
         for (int i = 0; i < OWNERS; i++) {
             const int key = u.key + i * TILE;
-            tile_copy<HD>(shared->own[i][0], qkv, k.H + u.kv, key, u.batch, &shared->own_full);
-            tile_copy<HD>(shared->own[i][1], qkv, k.H + k.Hkv + u.kv, key, u.batch, &shared->own_full);
+            copy_rows<HD, TILE>(shared->own[i][0], qkv, k.H + u.kv, key, u.batch, &shared->own_full);
+            copy_rows<HD, TILE>(shared->own[i][1], qkv, k.H + k.Hkv + u.kv, key, u.batch, &shared->own_full);
         }
-        step_on<1>(&turn);
         for (int head = u.kv * group; head < (u.kv + 1) * group; head++) {
             for (int tile = u.tile; tile < u.end; tile++) {
                 p4_barrier *full = &shared->full[here.at];
                 const int64_t row_tile = ((int64_t)u.batch * k.H + head) * row_tiles + tile;
                 p4_barrier_wait(&shared->empty[here.at], here.parity ^ 1);
                 p4_barrier_expect(full, 2 * BYTES + (int)sizeof shared->rows[0]);
-                tile_copy<HD>(shared->ring[here.at][0], qkv, head, tile * TILE, u.batch, full);
-                tile_copy<HD>(shared->ring[here.at][1], dout, head, tile * TILE, u.batch, full);
+                copy_rows<HD, TILE>(shared->ring[here.at][0], qkv, head, tile * TILE, u.batch, full);
+                copy_rows<HD, TILE>(shared->ring[here.at][1], dout, head, tile * TILE, u.batch, full);
                 p4_bytes_load(shared->rows[here.at], k.delta + row_tile * ATTENTION_ROW_SUMS * TILE,
                               (int)sizeof shared->rows[0], full);
                 step_on<STAGES>(&here);
@@ -139,10 +151,10 @@ static __device__ __forceinline__ void copy_queries(backward_shared<HD> *shared,
 }
 
 /* s: scores, keys by queries -> probabilities. lse: of the queries, times log2(e). */
-static __device__ __forceinline__ void probabilities_of_keys(float (&s)[TILE_SUMS], const float *lse, int key, int query,
-                                                             const attention_task &k)
+static __device__ __forceinline__ void probabilities_of_keys(float (&s)[TILE_SUMS], const float *lse, int key,
+                                                             int query, const attention_task &k)
 {
-    const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x / P4_WARP % GROUP_WARPS;
+    const int lane = (int)threadIdx.x % P4_WARP;
     const float scale = k.scale * log2e;
 #pragma unroll
     for (int n = 0; n < TILE / 8; n++) {
@@ -152,18 +164,21 @@ static __device__ __forceinline__ void probabilities_of_keys(float (&s)[TILE_SUM
             s[4 * n + c] = p4_exp2(s[4 * n + c] * scale - (c % 2 ? two.y : two.x));
         }
     }
-    if (!attention_all(k, query, query + TILE, key, key + TILE)) {
-#pragma unroll
-        for (int i = 0; i < TILE_SUMS; i++) {
-            const int j = key + 16 * warp + lane / 4 + i / 2 % 2 * 8, at = query + i / 4 * 8 + 2 * (lane % 4) + i % 2;
-            s[i] = attention_sees(k, at, j) ? s[i] : 0.0f;
-        }
-    }
+    hide<true>(s, query, key, 0.0f, k);
 }
 
+/* Keys and values in registers leave their shared memory to the next unit's. Of wide heads they do not fit
+ * there, nor do probabilities in fp32 beside those in bf16. */
+template <int HD> struct key_state {
+    enum { HELD = HD <= 64, EXACT = HD <= 64 };
+    left_rows<HD, HELD> first, second; /* keys, values */
+    float s[TILE_SUMS], dp[TILE_SUMS], dk[HD / 2], dv[HD / 2];
+    uint32_t p[TILE_STEPS][4], ds[TILE_STEPS][4];
+};
+
 /* dp: dO V^T, transposed -> the gradient of the scores but for their scale. */
-static __device__ __forceinline__ void score_gradients_of_keys(float (&dp)[TILE_SUMS], const float (&p)[TILE_SUMS],
-                                                               const float *delta)
+template <int HD>
+static __device__ __forceinline__ void score_gradients_of_keys(key_state<HD> &x, const float *delta)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
 #pragma unroll
@@ -171,42 +186,25 @@ static __device__ __forceinline__ void score_gradients_of_keys(float (&dp)[TILE_
         const float2 two = *(const float2 *)(delta + 8 * n + 2 * (lane % 4));
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            dp[4 * n + c] = p[4 * n + c] * (dp[4 * n + c] - (c % 2 ? two.y : two.x));
+            const int i = 4 * n + c;
+            const uint32_t pair = x.p[i / 8][i / 2 % 4];
+            const float p =
+                key_state<HD>::EXACT ? x.s[i] : __uint_as_float(i % 2 ? pair & 0xffff0000u : pair << 16);
+            x.dp[i] = p * (x.dp[i] - (c % 2 ? two.y : two.x));
         }
     }
 }
 
-/* Keys and values in registers leave their shared memory to the next unit's. */
-template <int HD> struct key_state {
-    enum { HELD = HD <= 64 };
-    left_rows<HD, HELD> keys, values;
-    float s[TILE_SUMS], dp[TILE_SUMS], dk[HD / 2], dv[HD / 2];
-    uint32_t p[TILE_STEPS][4], ds[TILE_STEPS][4];
-};
-
-/* Queues a tile's scores and, as a group of its own, dO V^T. */
+/* dK and dV of 64 keys from `key`. Products under way at the loop's head: dV, dK of the tile before, then
+ * scores and dO V^T of this one. */
 template <int HD>
-static __device__ __forceinline__ void begin_tile(key_state<HD> &x, const backward_shared<HD> *shared, int at)
-{
-    p4_wgmma_begin();
-    multiply_rows(x.s, x.keys, shared->ring[at][0]);
-    p4_wgmma_end();
-    multiply_rows(x.dp, x.values, shared->ring[at][1]);
-    p4_wgmma_end();
-}
-
-/* dK and dV of 64 keys from `key`. Products under way at the loop's head: dV, dK of the tile before, then scores and dO V^T
- * of this one. */
-template <int HD>
-static __device__ __forceinline__ void sum_keys(key_state<HD> &x, backward_shared<HD> *shared, place *here, walk *w, int key,
-                                                const attention_task &k)
+static __device__ __forceinline__ void sum_keys(key_state<HD> &x, backward_shared<HD> *shared, place *here,
+                                                walk *w, int key, const attention_task &k)
 {
     int before = -1;
-    if (!find_tile(shared, here, w)) {
-        return;
-    }
-    for (;;) {
-        begin_tile(x, shared, here->at);
+    bool more = true;
+    do {
+        begin_tile(x, shared, *here);
         const int at = here->at, query = w->tile * TILE;
         const float *rows = shared->rows[at];
         p4_wgmma_wait<1>();
@@ -221,18 +219,17 @@ static __device__ __forceinline__ void sum_keys(key_state<HD> &x, backward_share
         p4_wgmma_end();
         p4_wgmma_wait<1>();
         p4_sums_ready(x.dp);
-        score_gradients_of_keys(x.dp, x.s, rows + TILE);
+        score_gradients_of_keys(x, rows + TILE);
         pack_pairs(x.ds, x.dp);
         p4_wgmma_begin();
         multiply_across(x.dk, x.ds, shared->ring[at][0], before >= 0);
         p4_wgmma_end();
-        before = at;
-        step_on<backward_form<HD>::STAGES>(here);
-        w->tile++;
-        if (!find_tile(shared, here, w)) {
-            break;
+        if (!key_state<HD>::HELD) {
+            p4_wgmma_wait<1>(); /* dV: its factor's registers are needed */
         }
-    }
+        before = at;
+        more = next_tile(shared, here, w);
+    } while (more);
     p4_wgmma_wait<0>();
     p4_sums_ready(x.dk);
     p4_sums_ready(x.dv);
@@ -240,34 +237,38 @@ static __device__ __forceinline__ void sum_keys(key_state<HD> &x, backward_share
 }
 
 template <int HD>
-static __device__ __forceinline__ void own_keys(backward_shared<HD> *shared, int owner, const attention_task &k)
+static __device__ __forceinline__ void own_keys(backward_shared<HD> *shared, int owner,
+                                                const attention_task &k)
 {
     key_state<HD> x;
-    place here = {0, 0}, turn = {0, 0};
-    for (int round = 0; round * (int)gridDim.x < key_units(k); round++) {
-        if (unit_of(round) >= key_units(k)) {
-            continue;
-        }
+    place here = {0, 0};
+    for (int round = 0; unit_of(round) < key_units(k); round++) {
         const key_unit u = find_keys(k, unit_of(round));
-        const int key = u.key + owner * TILE, last = min(key + TILE, k.T) - 1;
-        walk w = {u.tile, u.end, key / TILE, 0, u.tile, k.H / k.Hkv};
-        w.own_end = key < k.T ? (attention_query_end(k, last) + TILE - 1) / TILE : 0;
-        p4_barrier_wait(&shared->own_full, turn.parity);
-        step_on<1>(&turn);
-        x.keys.open(shared->own[owner][0]);
-        x.values.open(shared->own[owner][1]);
+        const int key = u.key + owner * TILE, group = k.H / k.Hkv;
+        const int end = (attention_query_end(k, min(key + TILE, k.T) - 1) + TILE - 1) / TILE;
+        walk w = {key / TILE, key / TILE, end, u.end - end + owner, group};
+        p4_barrier_wait(&shared->own_full, (uint32_t)(round % 2));
+        x.first.open(shared->own[owner][0]);
+        x.second.open(shared->own[owner][1]);
         if (key_state<HD>::HELD) {
             __syncwarp();
             give_back(&shared->own_empty);
         }
-        sum_keys(x, shared, &here, &w, key, k);
+        if (key < k.T) {
+            bf16 *to = (bf16 *)k.to + (int64_t)u.batch * k.T * k.width + (k.H + u.kv) * k.D;
+            const float scales[2] = {k.scale, k.scale}, ones[2] = {1.0f, 1.0f};
+            skip_tiles(shared, &here, owner);
+            sum_keys(x, shared, &here, &w, key, k);
+            skip_tiles(shared, &here, u.end - end);
+            put_rows(to, k.width, x.dk, scales, key, k);
+            put_rows(to + k.Hkv * k.D, k.width, x.dv, ones, key, k);
+        } else {
+            skip_tiles(shared, &here, (u.end - u.tile) * group);
+        }
         if (!key_state<HD>::HELD) {
+            __syncwarp();
             give_back(&shared->own_empty);
         }
-        bf16 *to = (bf16 *)k.to + (int64_t)u.batch * k.T * k.width + (k.H + u.kv) * k.D;
-        const float scales[2] = {k.scale, k.scale}, ones[2] = {1.0f, 1.0f};
-        put_rows(to, k.width, x.dk, scales, key, k);
-        put_rows(to + k.Hkv * k.D, k.width, x.dv, ones, key, k);
     }
 }
 
@@ -290,7 +291,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-/* --- dQ --------------------------------------------------------------------------------------------------------------- */
+/* --- dQ --------------------------------------------------------------------------------------------- */
 
 /* A unit: OWNERS tiles of queries of one head, the last of a head first. */
 typedef struct query_unit {
@@ -320,80 +321,60 @@ static __device__ __forceinline__ void copy_keys(backward_shared<HD> *shared, co
                                                  const CUtensorMap *dout, const attention_task &k)
 {
     enum { STAGES = backward_form<HD>::STAGES, BYTES = backward_form<HD>::TILE_ELEMENTS * 2 };
-    place here = {0, 0}, turn = {0, 0};
-    for (int round = 0; round * (int)gridDim.x < query_units(k); round++) {
-        if (unit_of(round) >= query_units(k)) {
-            continue;
-        }
+    place here = {0, 0};
+    for (int round = 0; unit_of(round) < query_units(k); round++) {
         const query_unit u = find_queries(k, unit_of(round));
         const int kv = u.head / (k.H / k.Hkv);
-        p4_barrier_wait(&shared->own_empty, turn.parity ^ 1);
+        p4_barrier_wait(&shared->own_empty, (uint32_t)(round % 2 ^ 1));
         p4_barrier_expect(&shared->own_full, OWNERS * 2 * BYTES);
         for (int i = 0; i < OWNERS; i++) {
             const int query = u.query + i * TILE;
-            tile_copy<HD>(shared->own[i][0], qkv, u.head, query, u.batch, &shared->own_full);
-            tile_copy<HD>(shared->own[i][1], dout, u.head, query, u.batch, &shared->own_full);
+            copy_rows<HD, TILE>(shared->own[i][0], qkv, u.head, query, u.batch, &shared->own_full);
+            copy_rows<HD, TILE>(shared->own[i][1], dout, u.head, query, u.batch, &shared->own_full);
         }
-        step_on<1>(&turn);
         for (int tile = u.tile; tile < u.end; tile++) {
             p4_barrier *full = &shared->full[here.at];
             p4_barrier_wait(&shared->empty[here.at], here.parity ^ 1);
             p4_barrier_expect(full, 2 * BYTES);
-            tile_copy<HD>(shared->ring[here.at][0], qkv, k.H + kv, tile * TILE, u.batch, full);
-            tile_copy<HD>(shared->ring[here.at][1], qkv, k.H + k.Hkv + kv, tile * TILE, u.batch, full);
+            copy_rows<HD, TILE>(shared->ring[here.at][0], qkv, k.H + kv, tile * TILE, u.batch, full);
+            copy_rows<HD, TILE>(shared->ring[here.at][1], qkv, k.H + k.Hkv + kv, tile * TILE, u.batch, full);
             step_on<STAGES>(&here);
         }
     }
 }
 
+/* As with keys; of wide heads dout stays where it is. */
 template <int HD> struct query_state {
-    left_rows<HD, true> q, dout;
+    enum { HELD = HD <= 64 };
+    left_rows<HD, true> first;  /* queries */
+    left_rows<HD, HELD> second; /* dout */
     float s[TILE_SUMS], dp[TILE_SUMS], dq[HD / 2];
     float lse[2], delta[2]; /* of rows g and g + 8; lse times log2(e) */
     uint32_t ds[TILE_STEPS][4];
 };
 
-template <int HD>
-static __device__ __forceinline__ void begin_tile(query_state<HD> &x, const backward_shared<HD> *shared, int at)
-{
-    p4_wgmma_begin();
-    multiply_rows(x.s, x.q, shared->ring[at][0]);
-    p4_wgmma_end();
-    multiply_rows(x.dp, x.dout, shared->ring[at][1]);
-    p4_wgmma_end();
-}
-
 /* s: scores, queries by keys -> probabilities. */
-static __device__ __forceinline__ void probabilities_of_queries(float (&s)[TILE_SUMS], const float (&lse)[2], int query,
-                                                                int key, const attention_task &k)
+static __device__ __forceinline__ void probabilities_of_queries(float (&s)[TILE_SUMS], const float (&lse)[2],
+                                                                int query, int key, const attention_task &k)
 {
-    const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x / P4_WARP % GROUP_WARPS;
     const float scale = k.scale * log2e;
 #pragma unroll
     for (int i = 0; i < TILE_SUMS; i++) {
         s[i] = p4_exp2(s[i] * scale - lse[i / 2 % 2]);
     }
-    if (!attention_all(k, query, query + TILE, key, key + TILE)) {
-#pragma unroll
-        for (int i = 0; i < TILE_SUMS; i++) {
-            const int at = query + 16 * warp + lane / 4 + i / 2 % 2 * 8, j = key + i / 4 * 8 + 2 * (lane % 4) + i % 2;
-            s[i] = attention_sees(k, at, j) ? s[i] : 0.0f;
-        }
-    }
+    hide<false>(s, query, key, 0.0f, k);
 }
 
-/* dQ of 64 queries from `query`. Products under way at the loop's head: dQ of the tile before, then scores and dO V^T of
- * this one. */
+/* dQ of 64 queries from `query`. Products under way at the loop's head: dQ of the tile before, then scores
+ * and dO V^T of this one. */
 template <int HD>
-static __device__ __forceinline__ void sum_queries(query_state<HD> &x, backward_shared<HD> *shared, place *here, walk *w,
-                                                   int query, const attention_task &k)
+static __device__ __forceinline__ void sum_queries(query_state<HD> &x, backward_shared<HD> *shared,
+                                                   place *here, walk *w, int query, const attention_task &k)
 {
     int before = -1;
-    if (!find_tile(shared, here, w)) {
-        return;
-    }
-    for (;;) {
-        begin_tile(x, shared, here->at);
+    bool more = true;
+    do {
+        begin_tile(x, shared, *here);
         const int at = here->at, key = w->tile * TILE;
         p4_wgmma_wait<1>();
         p4_sums_ready(x.s);
@@ -412,32 +393,27 @@ static __device__ __forceinline__ void sum_queries(query_state<HD> &x, backward_
         multiply_across(x.dq, x.ds, shared->ring[at][0], before >= 0);
         p4_wgmma_end();
         before = at;
-        step_on<backward_form<HD>::STAGES>(here);
-        w->tile++;
-        if (!find_tile(shared, here, w)) {
-            break;
-        }
-    }
+        more = next_tile(shared, here, w);
+    } while (more);
     p4_wgmma_wait<0>();
     p4_sums_ready(x.dq);
     give_back(&shared->empty[before]);
 }
 
 template <int HD>
-static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, int owner, const attention_task &k)
+static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, int owner,
+                                                   const attention_task &k)
 {
     const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x / P4_WARP % GROUP_WARPS;
     const int row_tiles = (k.T + TILE - 1) / TILE;
     query_state<HD> x;
-    place here = {0, 0}, turn = {0, 0};
-    for (int round = 0; round * (int)gridDim.x < query_units(k); round++) {
-        if (unit_of(round) >= query_units(k)) {
-            continue;
-        }
+    place here = {0, 0};
+    for (int round = 0; unit_of(round) < query_units(k); round++) {
         const query_unit u = find_queries(k, unit_of(round));
         const int query = u.query + owner * TILE;
+        const int first = attention_first_key(k, query) / TILE, end = query / TILE + 1;
         const bool exists = query < k.T;
-        walk w = {u.tile, u.end, attention_first_key(k, query) / TILE, exists ? query / TILE + 1 : 0, u.tile, 1};
+        walk w = {first, first, end, 0, 1};
         const int64_t row_tile = ((int64_t)u.batch * k.H + u.head) * row_tiles + query / TILE;
         const float *rows = k.delta + row_tile * ATTENTION_ROW_SUMS * TILE + 16 * warp + lane / 4;
 #pragma unroll
@@ -445,15 +421,27 @@ static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, 
             x.lse[half] = exists ? __ldg(rows + 8 * half) : 0.0f;
             x.delta[half] = exists ? __ldg(rows + 8 * half + TILE) : 0.0f;
         }
-        p4_barrier_wait(&shared->own_full, turn.parity);
-        step_on<1>(&turn);
-        x.q.open(shared->own[owner][0]);
-        x.dout.open(shared->own[owner][1]);
-        __syncwarp();
-        give_back(&shared->own_empty);
-        sum_queries(x, shared, &here, &w, query, k);
-        const float scales[2] = {k.scale, k.scale};
-        put_rows((bf16 *)k.to + (int64_t)u.batch * k.T * k.width + u.head * k.D, k.width, x.dq, scales, query, k);
+        p4_barrier_wait(&shared->own_full, (uint32_t)(round % 2));
+        x.first.open(shared->own[owner][0]);
+        x.second.open(shared->own[owner][1]);
+        if (query_state<HD>::HELD) {
+            __syncwarp();
+            give_back(&shared->own_empty);
+        }
+        if (exists) {
+            const float scales[2] = {k.scale, k.scale};
+            skip_tiles(shared, &here, first - u.tile);
+            sum_queries(x, shared, &here, &w, query, k);
+            skip_tiles(shared, &here, u.end - end);
+            put_rows((bf16 *)k.to + (int64_t)u.batch * k.T * k.width + u.head * k.D, k.width, x.dq, scales,
+                     query, k);
+        } else {
+            skip_tiles(shared, &here, u.end - u.tile);
+        }
+        if (!query_state<HD>::HELD) {
+            __syncwarp();
+            give_back(&shared->own_empty);
+        }
     }
 }
 
@@ -476,16 +464,18 @@ static __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-/* --- launches --------------------------------------------------------------------------------------------------------- */
+/* --- launches --------------------------------------------------------------------------------------- */
 
 template <int HD>
-static void launch(p4_device *device, const CUtensorMap *qkv, const CUtensorMap *dout, const attention_task *k)
+static void launch(p4_device *device, const CUtensorMap *qkv, const CUtensorMap *dout,
+                   const attention_task *k)
 {
     const int bytes = (int)sizeof(backward_shared<HD>) + SHARED_ALIGN;
     const int64_t pairs = p4_ceil_div(k->T, OWNERS * TILE) * k->B;
     const unsigned kv_blocks = (unsigned)p4_min_i64(pairs * k->Hkv, device->processors);
     const unsigned q_blocks = (unsigned)p4_min_i64(pairs * k->H, device->processors);
-    if (attention_shared(device, gradients_kv<HD>, bytes) && attention_shared(device, gradients_q<HD>, bytes)) {
+    if (attention_shared(device, gradients_kv<HD>, bytes) &&
+        attention_shared(device, gradients_q<HD>, bytes)) {
         gradients_kv<HD><<<kv_blocks, THREADS, bytes, device->stream>>>(*qkv, *dout, *k);
         gradients_q<HD><<<q_blocks, THREADS, bytes, device->stream>>>(*qkv, *dout, *k);
     }

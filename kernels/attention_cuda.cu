@@ -72,7 +72,9 @@ void p4_cuda_attention_forward(p4_device *device, void *out, float *lse, const v
     k.to = out;
     k.to_lse = lse;
     k.even = k.even && P4_ADDRESS(out) % 4 == 0;
-    if (device->half) {
+    if (p4_attention_sm90_takes(device, shape, P4_ADDRESS(out) | P4_ADDRESS(qkv))) {
+        p4_attention_forward_sm90(device, &k);
+    } else if (device->half) {
         p4_attention_forward_bf16(device, &k, shape->B);
     } else {
         p4_attention_forward_f32(device, &k, shape->B);

@@ -68,6 +68,7 @@ int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape);
 bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads, const attention_task *k);
 /* Fills k->delta. */
 void p4_attention_row_sums(p4_device *device, const attention_task *k);
+void p4_attention_forward_sm90(p4_device *device, const attention_task *k);
 void p4_attention_backward_sm90(p4_device *device, const attention_task *k);
 
 /* Runs `...` with HD the head dimension that tiles are padded to. */

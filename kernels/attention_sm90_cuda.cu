@@ -1,5 +1,5 @@
-/* attention_sm90_cuda.cu - what attention by the asynchronous units of compute capability 9.0 prepares: descriptions of the
- * arrays for the copy engine, and two numbers of every query for backward. */
+/* attention_sm90_cuda.cu - what attention by the asynchronous units of compute capability 9.0 prepares:
+ * descriptions of the arrays for the copy engine, and two numbers of every query for backward. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,12 +8,12 @@
 
 enum { HEAD_OVER = 32, HEAD_MOST = 128, HEAD_STEP = 8, SUM_THREADS = 256 };
 
-/* The copy engine needs rows of heads at multiples of 16 bytes. Tiles are as wide as 64 or 128 elements; a head of 32 or fewer
- * would be half zeros. */
+/* The copy engine needs rows of heads at multiples of 16 bytes. Forward looks for the largest score before it
+ * is scaled. Tiles are as wide as 64 or 128 elements; a head of 32 or fewer would be half zeros. */
 bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *shape, uintptr_t addresses)
 {
-    return device->attention_sm90 && shape->D > HEAD_OVER && shape->D <= HEAD_MOST && shape->D % HEAD_STEP == 0 &&
-           addresses % P4_VECTOR_BYTES == 0;
+    return device->attention_sm90 && shape->D > HEAD_OVER && shape->D <= HEAD_MOST &&
+           shape->D % HEAD_STEP == 0 && shape->scale > 0.0f && addresses % P4_VECTOR_BYTES == 0;
 }
 
 int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape)
@@ -23,21 +23,24 @@ int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape)
 }
 
 typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
+                              CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                              CUtensorMapFloatOOBfill);
 
-bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads, const attention_task *k)
+bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
+                      const attention_task *k)
 {
     const cuuint64_t D = (cuuint64_t)k->D, T = (cuuint64_t)k->T, row_bytes = (cuuint64_t)heads * D * 2;
-    const cuuint64_t lengths[4] = {D, (cuuint64_t)heads, T, (cuuint64_t)k->B}, bytes[3] = {D * 2, row_bytes, T * row_bytes};
+    const cuuint64_t lengths[4] = {D, (cuuint64_t)heads, T, (cuuint64_t)k->B},
+                     bytes[3] = {D * 2, row_bytes, T * row_bytes};
     const cuuint32_t box[4] = {64, 1, ATTENTION_TILE, 1}, every[4] = {1, 1, 1, 1};
     const CUresult result = ((encode_fn)device->encode_tiles)(
         map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, (void *)data, lengths, bytes, box, every,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS) {
-        p4_cuda_fail(device, "attention: tiles of [%d, %d, %lld, %d] cannot be described: driver error %d", k->B, k->T,
-                     (long long)heads, k->D, (int)result);
+        p4_cuda_fail(device, "attention: tiles of [%d, %d, %lld, %d] cannot be described: driver error %d",
+                     k->B, k->T, (long long)heads, k->D, (int)result);
     }
     return result == CUDA_SUCCESS;
 }
@@ -50,7 +53,8 @@ p4_rc p4_attention_open(p4_device *device, bool sm90)
     cudaError_t error = cudaSuccess;
     if (sm90 && device->half && !(chosen && strcmp(chosen, "mma") == 0)) {
         if (!device->encode_tiles) {
-            error = cudaGetDriverEntryPointByVersion(name, &device->encode_tiles, 12000, cudaEnableDefault, &found);
+            error = cudaGetDriverEntryPointByVersion(name, &device->encode_tiles, 12000, cudaEnableDefault,
+                                                     &found);
         }
         CHECK(error == cudaSuccess && device->encode_tiles, "attention: the driver does not have %s", name);
         device->attention_sm90 = true;
@@ -59,9 +63,9 @@ done:
     return rc;
 }
 
-/* For each tile of queries of a head its log-sum-exps times log2(e), then the sums of dout * out over the head. Beyond T they
- * are infinity and 0, which makes probabilities and gradients there 0. A block: one tile; a row: `lanes` threads, 16 bytes
- * each. */
+/* For each tile of queries of a head its log-sum-exps times log2(e), then the sums of dout * out over the
+ * head. Beyond T they are infinity and 0, which makes probabilities and gradients there 0. A block: one tile;
+ * a row: `lanes` threads, 16 bytes each. */
 template <int HD> static __global__ void row_sums(attention_task k)
 {
     enum { LANES = HD / 8, AT_ONCE = SUM_THREADS / LANES };

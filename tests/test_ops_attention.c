@@ -169,6 +169,23 @@ static void check_long(rig *r)
     }
 }
 
+/* Lengths around the tiles of 64 rows and blocks of 128 and 192 of the kernels for compute capability 9.0, with heads as wide
+ * as a tile and narrower ones; groups; windows that begin inside a tile, at one and beyond. */
+static void check_tiles(rig *r)
+{
+    static const p4_attention_shape shapes[] = {
+        {2, 1, 2, 1, 64, 0, 0.125f},     {1, 63, 1, 1, 64, 0, 0.125f},    {2, 64, 2, 2, 64, 33, 0.125f},
+        {1, 65, 3, 1, 64, 0, 0.125f},    {1, 127, 2, 1, 64, 64, 0.125f},  {1, 129, 2, 1, 64, 65, 0.125f},
+        {1, 200, 2, 2, 56, 100, 0.13f},  {1, 257, 4, 1, 64, 0, 0.125f},   {1, 257, 2, 1, 64, 1, 0.125f},
+        {2, 1, 1, 1, 128, 0, 0.09f},     {1, 63, 2, 1, 128, 0, 0.09f},    {1, 64, 1, 1, 128, 64, 0.09f},
+        {1, 65, 2, 2, 104, 20, 0.1f},    {1, 127, 1, 1, 128, 0, 0.09f},   {1, 129, 2, 1, 128, 128, 0.09f},
+        {2, 200, 1, 1, 128, 0, 0.09f},   {1, 257, 2, 1, 128, 130, 0.09f}, {1, 130, 1, 1, 40, 0, 0.16f},
+    };
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        check_shape(r, &shapes[s], s % 4 == 3 ? 3.0 : 1.0, false);
+    }
+}
+
 /* Head dimensions, groups, windows and lengths around the tiles of every implementation on tensor cores. */
 static void check_heads(rig *r)
 {
@@ -207,6 +224,7 @@ static void check_named(rig *r, const char *name, uint64_t *digest)
     setenv("P4_ATTENTION", name, 1);
     p4_rc rc = rig_open_as(&named, r->ops, 0, true, r->rng.seed);
     if (rc == P4_OK) {
+        check_tiles(&named);
         check_heads(&named);
         check_longest(&named);
         *digest = named.digest;
@@ -233,6 +251,9 @@ static void check_implementations(rig *r)
     check_named(r, "own", &digest);
     r->digest ^= digest;
     digest = 0;
+    check_named(r, "mma", &digest); /* on compute capability 9.0 not the same kernels */
+    r->digest ^= digest;
+    digest = 0;
     check_named(r, "cudnn", &digest);
     r->digest ^= digest;
     check_named(r, "cudnn-any-order", &unused);
@@ -248,6 +269,7 @@ int main(void)
 {
     static const ops_case cases[] = {{"attention, small", check_small},
                                      {"attention, long", check_long},
+                                     {"attention, tiles", check_tiles},
                                      {"attention, heads", check_heads},
                                      {"attention, implementations", check_implementations}};
     return run_cases(cases, sizeof cases / sizeof cases[0]);

@@ -36,7 +36,7 @@ bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int
     const cuuint32_t box[4] = {64, 1, ATTENTION_TILE, 1}, every[4] = {1, 1, 1, 1};
     const CUresult result = ((encode_fn)device->encode_tiles)(
         map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, (void *)data, lengths, bytes, box, every,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS) {
         p4_cuda_fail(device, "attention: tiles of [%d, %d, %lld, %d] cannot be described: driver error %d",
@@ -95,7 +95,7 @@ template <int HD> static __global__ void row_sums(attention_task k)
     }
     __syncthreads();
     const int row = (int)threadIdx.x % ATTENTION_TILE;
-    const int64_t bh = (int64_t)batch * k.H + head;
+    const int64_t bh = (int64_t)batch * k.H + head; /* row of the log-sum-exps */
     float *to = k.delta + (bh * gridDim.x + blockIdx.x) * ATTENTION_ROW_SUMS * ATTENTION_TILE;
     if (threadIdx.x < ATTENTION_TILE) {
         to[row] = first + row < k.T ? k.lse[bh * k.T + first + row] * 1.44269504088896f : INFINITY;

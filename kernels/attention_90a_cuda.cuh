@@ -124,40 +124,19 @@ static __device__ __forceinline__ void hide(float (&sums)[COUNT], int query, int
 
 /* --- products --------------------------------------------------------------------------------------- */
 
-/* The left factor of a warpgroup: 64 rows, k along HD, in registers or (not HELD) in shared memory. */
-template <int HD, bool HELD> struct left_rows {
-    uint32_t held[HELD ? HD / 16 : 1][4];
-    const bf16 *rows;
-    __device__ __forceinline__ void open(const bf16 *tile)
-    {
-        rows = tile;
-        if constexpr (HELD) {
-            const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x / P4_WARP % GROUP_WARPS;
-            const int row = 16 * warp + lane % 16;
-#pragma unroll
-            for (int i = 0; i < HD / 16; i++) {
-                const int eight = 2 * (i % TILE_STEPS) + lane / 16;
-                p4_load_matrices(held[i], tile + i / TILE_STEPS * PANEL_ELEMENTS + row * PANEL +
-                                              (eight ^ row % 8) * 8);
-            }
-        }
-    }
-};
-
-/* sums [64, 2 COUNT] = left right^T over HD; right: 2 COUNT rows. */
-template <int HD, bool HELD, int COUNT>
-static __device__ __forceinline__ void multiply_rows(float (&sums)[COUNT], const left_rows<HD, HELD> &left,
-                                                     const bf16 *right)
+/* sums [64, 2 COUNT] = left right^T over HD; left: 64 rows, right: 2 COUNT rows, both in shared memory.
+ *
+ * Rows that one warpgroup multiplies with every tile could stay in registers, but ptxas 13.0 then gives those
+ * registers to the factor that pack_pairs makes in the same loop: from the second tile on sums are wrong, in
+ * no emulator. In registers are only factors that are made anew for each tile. */
+template <int HD, int COUNT>
+static __device__ __forceinline__ void multiply_rows(float (&sums)[COUNT], const bf16 *left, const bf16 *right)
 {
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
         const int panel = i / TILE_STEPS, along = 2 * (i % TILE_STEPS); /* in 16 bytes */
-        const uint64_t b = p4_wgmma_rows(right + panel * 2 * COUNT * PANEL) + along;
-        if constexpr (HELD) {
-            p4_wgmma_held<0>(sums, left.held[i], b, i > 0);
-        } else {
-            p4_wgmma_shared(sums, p4_wgmma_rows(left.rows + panel * PANEL_ELEMENTS) + along, b, i > 0);
-        }
+        p4_wgmma_shared(sums, p4_wgmma_rows(left + panel * PANEL_ELEMENTS) + along,
+                        p4_wgmma_rows(right + panel * 2 * COUNT * PANEL) + along, i > 0);
     }
 }
 
@@ -169,7 +148,7 @@ static __device__ __forceinline__ void multiply_across(float (&sums)[COUNT], con
     const uint64_t b = p4_wgmma_rows_across(rows, 16 * STEPS * PANEL * 2);
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
-        p4_wgmma_held<1>(sums, left[i], b + 8 * 16 * i, add || i > 0);
+        p4_wgmma_held(sums, left[i], b + 8 * 16 * i, add || i > 0);
     }
 }
 

@@ -87,9 +87,9 @@ static __device__ __forceinline__ void begin_tile(State &x, backward_shared<HD> 
 {
     p4_barrier_wait(&shared->full[here.at], here.parity);
     p4_wgmma_begin();
-    multiply_rows(x.s, x.first, shared->ring[here.at][0]);
+    multiply_rows<HD>(x.s, x.first, shared->ring[here.at][0]);
     p4_wgmma_end();
-    multiply_rows(x.dp, x.second, shared->ring[here.at][1]);
+    multiply_rows<HD>(x.dp, x.second, shared->ring[here.at][1]);
     p4_wgmma_end();
 }
 
@@ -167,11 +167,10 @@ static __device__ __forceinline__ void probabilities_of_keys(float (&s)[TILE_SUM
     hide<true>(s, query, key, 0.0f, k);
 }
 
-/* Keys and values in registers leave their shared memory to the next unit's. Of wide heads they do not fit
- * there, nor do probabilities in fp32 beside those in bf16. */
+/* Of wide heads probabilities in fp32 do not fit beside those in bf16. */
 template <int HD> struct key_state {
-    enum { HELD = HD <= 64, EXACT = HD <= 64 };
-    left_rows<HD, HELD> first, second; /* keys, values */
+    enum { EXACT = HD <= 64 };
+    const bf16 *first, *second; /* keys, values: in shared memory */
     float s[TILE_SUMS], dp[TILE_SUMS], dk[HD / 2], dv[HD / 2];
     uint32_t p[TILE_STEPS][4], ds[TILE_STEPS][4];
 };
@@ -224,7 +223,7 @@ static __device__ __forceinline__ void sum_keys(key_state<HD> &x, backward_share
         p4_wgmma_begin();
         multiply_across(x.dk, x.ds, shared->ring[at][0], before >= 0);
         p4_wgmma_end();
-        if (!key_state<HD>::HELD) {
+        if (!key_state<HD>::EXACT) {
             p4_wgmma_wait<1>(); /* dV: its factor's registers are needed */
         }
         before = at;
@@ -248,12 +247,8 @@ static __device__ __forceinline__ void own_keys(backward_shared<HD> *shared, int
         const int end = (attention_query_end(k, min(key + TILE, k.T) - 1) + TILE - 1) / TILE;
         walk w = {key / TILE, key / TILE, end, u.end - end + owner, group};
         p4_barrier_wait(&shared->own_full, (uint32_t)(round % 2));
-        x.first.open(shared->own[owner][0]);
-        x.second.open(shared->own[owner][1]);
-        if (key_state<HD>::HELD) {
-            __syncwarp();
-            give_back(&shared->own_empty);
-        }
+        x.first = shared->own[owner][0];
+        x.second = shared->own[owner][1];
         if (key < k.T) {
             bf16 *to = (bf16 *)k.to + (int64_t)u.batch * k.T * k.width + (k.H + u.kv) * k.D;
             const float scales[2] = {k.scale, k.scale}, ones[2] = {1.0f, 1.0f};
@@ -265,10 +260,8 @@ static __device__ __forceinline__ void own_keys(backward_shared<HD> *shared, int
         } else {
             skip_tiles(shared, &here, (u.end - u.tile) * group);
         }
-        if (!key_state<HD>::HELD) {
-            __syncwarp();
-            give_back(&shared->own_empty);
-        }
+        __syncwarp();
+        give_back(&shared->own_empty);
     }
 }
 
@@ -343,11 +336,8 @@ static __device__ __forceinline__ void copy_keys(backward_shared<HD> *shared, co
     }
 }
 
-/* As with keys; of wide heads dout stays where it is. */
 template <int HD> struct query_state {
-    enum { HELD = HD <= 64 };
-    left_rows<HD, true> first;  /* queries */
-    left_rows<HD, HELD> second; /* dout */
+    const bf16 *first, *second; /* queries, dout: in shared memory */
     float s[TILE_SUMS], dp[TILE_SUMS], dq[HD / 2];
     float lse[2], delta[2]; /* of rows g and g + 8; lse times log2(e) */
     uint32_t ds[TILE_STEPS][4];
@@ -422,12 +412,8 @@ static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, 
             x.delta[half] = exists ? __ldg(rows + 8 * half + TILE) : 0.0f;
         }
         p4_barrier_wait(&shared->own_full, (uint32_t)(round % 2));
-        x.first.open(shared->own[owner][0]);
-        x.second.open(shared->own[owner][1]);
-        if (query_state<HD>::HELD) {
-            __syncwarp();
-            give_back(&shared->own_empty);
-        }
+        x.first = shared->own[owner][0];
+        x.second = shared->own[owner][1];
         if (exists) {
             const float scales[2] = {k.scale, k.scale};
             skip_tiles(shared, &here, first - u.tile);
@@ -438,10 +424,8 @@ static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, 
         } else {
             skip_tiles(shared, &here, u.end - u.tile);
         }
-        if (!query_state<HD>::HELD) {
-            __syncwarp();
-            give_back(&shared->own_empty);
-        }
+        __syncwarp();
+        give_back(&shared->own_empty);
     }
 }
 

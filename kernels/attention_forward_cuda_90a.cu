@@ -86,14 +86,14 @@ static __device__ __forceinline__ void copy_keys(forward_shared<HD> *shared, con
 
 /* The state of 64 queries; of pairs, [0] is row g and [1] row g + 8 of this lane's warp. */
 template <int HD> struct forward_state {
-    enum { SUMS = forward_form<HD>::KEYS / 2, STEPS = forward_form<HD>::KEYS / 16, HELD = HD > 64 };
-    left_rows<HD, HELD> q;
+    enum { SUMS = forward_form<HD>::KEYS / 2, STEPS = forward_form<HD>::KEYS / 16 };
+    const bf16 *q; /* in shared memory */
     float s[SUMS], out[HD / 2], largest[2],
         sum[2]; /* scores as products; sums of this lane's columns alone */
     uint32_t p[STEPS][4];
     __device__ __forceinline__ void open(const bf16 *queries)
     {
-        q.open(queries);
+        q = queries;
         largest[0] = largest[1] = -INFINITY;
         sum[0] = sum[1] = 0.0f;
 #pragma unroll
@@ -151,7 +151,7 @@ static __device__ __forceinline__ void begin_scores(forward_state<HD> &x, forwar
 {
     p4_barrier_wait(&shared->full[here.at], here.parity);
     p4_wgmma_begin();
-    multiply_rows(x.s, x.q, shared->keys[here.at]);
+    multiply_rows<HD>(x.s, x.q, shared->keys[here.at]);
     p4_wgmma_end();
 }
 
@@ -226,11 +226,7 @@ template <int HD>
 static __device__ __forceinline__ void own_queries(forward_shared<HD> *shared, int owner,
                                                    const attention_task &k)
 {
-    enum {
-        KEYS = forward_form<HD>::KEYS,
-        HELD = forward_state<HD>::HELD,
-        OWN = forward_form<HD>::OWN_STAGES
-    };
+    enum { KEYS = forward_form<HD>::KEYS, OWN = forward_form<HD>::OWN_STAGES };
     forward_state<HD> x;
     place here = {0, 0};
     for (int round = 0; unit_of(round) < forward_units<HD>(k); round++) {
@@ -240,10 +236,6 @@ static __device__ __forceinline__ void own_queries(forward_shared<HD> *shared, i
         const int own = round % OWN;
         p4_barrier_wait(&shared->own_full[own], (uint32_t)(round / OWN % 2));
         x.open(shared->queries[own][owner]);
-        if (HELD) {
-            __syncwarp();
-            give_back(&shared->own_empty[own]);
-        }
         if (query < k.T) {
             skip_steps(shared, &here, u.end - 1, last + 1);
             sum_values(x, shared, &here, first, last, query, k);
@@ -252,10 +244,8 @@ static __device__ __forceinline__ void own_queries(forward_shared<HD> *shared, i
         } else {
             skip_steps(shared, &here, u.end - 1, u.first);
         }
-        if (!HELD) {
-            __syncwarp();
-            give_back(&shared->own_empty[own]);
-        }
+        __syncwarp();
+        give_back(&shared->own_empty[own]);
     }
 }
 

@@ -65,9 +65,9 @@ template <int COUNT> static __device__ __forceinline__ void p4_sums_ready(float 
 }
 
 /* d [64, 2 COUNT] (= or +=) a b over 16 of k. a: 64 rows in registers, of warp w rows 16 w to 16 w + 15, as
- * p4_mma_bf16 holds them; it stays as it is until the product is waited for. b: with ACROSS by
- * p4_wgmma_rows_across, else by p4_wgmma_rows. d: as p4_wgmma_int8 lays it out. */
-template <int ACROSS, int COUNT>
+ * p4_mma_bf16 holds them; it stays as it is until the product is waited for. b: by p4_wgmma_rows_across. d: as
+ * p4_wgmma_int8 lays it out. */
+template <int COUNT>
 static __device__ __forceinline__ void p4_wgmma_held(float (&d)[COUNT], const uint32_t (&a)[4], uint64_t b,
                                                      bool add)
 {
@@ -77,20 +77,20 @@ static __device__ __forceinline__ void p4_wgmma_held(float (&d)[COUNT], const ui
                      ".reg .pred p;\n\t"
                      "setp.ne.b32 p, %37, 0;\n\t"
                      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" P4_NAMES_32
-                     "}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n\t"
+                     "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n\t"
                      "}\n"
                      : P4_SUMS_32(d, 0)
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add), "n"(ACROSS)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add)
                      : "memory");
     } else {
         asm volatile("{\n\t"
                      ".reg .pred p;\n\t"
                      "setp.ne.b32 p, %69, 0;\n\t"
                      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" P4_NAMES_64
-                     "}, {%64, %65, %66, %67}, %68, p, 1, 1, %70;\n\t"
+                     "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n\t"
                      "}\n"
                      : P4_SUMS_32(d, 0), P4_SUMS_32(d, 32)
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add), "n"(ACROSS)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add)
                      : "memory");
     }
 }

@@ -125,9 +125,9 @@ static inline void emu_product_later(const emu_bf16_product &p)
     for (int i = 0; !p.add && i < p.count; i++) p.d[i] = NAN;
     emu_bf16_products[emu_now->index].push_back(p);
 }
-template <int ACROSS, int COUNT> static inline void p4_wgmma_held(float (&d)[COUNT], const uint32_t (&a)[4], uint64_t b, bool add)
+template <int COUNT> static inline void p4_wgmma_held(float (&d)[COUNT], const uint32_t (&a)[4], uint64_t b, bool add)
 {
-    emu_product_later({d, COUNT, a, 0, b, ACROSS != 0, add, false});
+    emu_product_later({d, COUNT, a, 0, b, true, add, false});
 }
 template <int COUNT> static inline void p4_wgmma_shared(float (&d)[COUNT], uint64_t a, uint64_t b, bool add)
 {

@@ -12,6 +12,7 @@
 #include <limits.h>
 
 #include "attention_cuda.cuh"
+#include "boxes_cuda.cuh"
 #include "mma.cuh"
 #include "sm90_heads.cuh"
 
@@ -38,20 +39,6 @@ static __device__ __forceinline__ char *shared_aligned(char *memory)
 }
 
 /* --- the ring --------------------------------------------------------------------------------------- */
-
-/* Where a thread is in a ring. */
-typedef struct place {
-    int at;
-    uint32_t parity;
-} place;
-
-template <int STAGES> static __device__ __forceinline__ void step_on(place *p)
-{
-    if (++p->at == STAGES) {
-        p->at = 0;
-        p->parity ^= 1;
-    }
-}
 
 /* Barriers of a ring of `stages`: copies arrive at `full`, `warps` warps at `empty`. One thread calls, then
  * p4_barrier_init_done. */

@@ -55,21 +55,21 @@ typedef struct walk {
 /* Takes `count` tiles out of the ring that this warpgroup does not compute; at most one while it holds
  * another. */
 template <int HD>
-static __device__ __forceinline__ void skip_tiles(backward_shared<HD> *shared, place *here, int count)
+static __device__ __forceinline__ void skip_tiles(backward_shared<HD> *shared, p4_place *here, int count)
 {
     for (int i = 0; i < count; i++) {
         p4_barrier_wait(&shared->full[here->at], here->parity);
         __syncwarp();
         give_back(&shared->empty[here->at]);
-        step_on<backward_form<HD>::STAGES>(here);
+        p4_step_on<backward_form<HD>::STAGES>(here);
     }
 }
 
 /* Steps on from a tile to the next; false behind the last. */
 template <int HD>
-static __device__ __forceinline__ bool next_tile(backward_shared<HD> *shared, place *here, walk *w)
+static __device__ __forceinline__ bool next_tile(backward_shared<HD> *shared, p4_place *here, walk *w)
 {
-    step_on<backward_form<HD>::STAGES>(here);
+    p4_step_on<backward_form<HD>::STAGES>(here);
     if (++w->tile == w->own_end) {
         if (--w->heads == 0) {
             return false;
@@ -83,7 +83,7 @@ static __device__ __forceinline__ bool next_tile(backward_shared<HD> *shared, pl
 /* Queues x's own rows times both tiles of the stage at `here`, each a group, when they have come: scores and
  * dO V^T. */
 template <int HD, typename State>
-static __device__ __forceinline__ void begin_tile(State &x, backward_shared<HD> *shared, const place &here)
+static __device__ __forceinline__ void begin_tile(State &x, backward_shared<HD> *shared, const p4_place &here)
 {
     p4_barrier_wait(&shared->full[here.at], here.parity);
     p4_wgmma_begin();
@@ -124,7 +124,7 @@ static __device__ __forceinline__ void copy_queries(backward_shared<HD> *shared,
 {
     enum { STAGES = backward_form<HD>::STAGES, BYTES = backward_form<HD>::TILE_ELEMENTS * 2 };
     const int group = k.H / k.Hkv, row_tiles = (k.T + TILE - 1) / TILE;
-    place here = {0, 0};
+    p4_place here = {0, 0};
     for (int round = 0; unit_of(round) < key_units(k); round++) {
         const key_unit u = find_keys(k, unit_of(round));
         p4_barrier_wait(&shared->own_empty, (uint32_t)(round % 2 ^ 1));
@@ -144,7 +144,7 @@ static __device__ __forceinline__ void copy_queries(backward_shared<HD> *shared,
                 copy_rows<HD, TILE>(shared->ring[here.at][1], dout, head, tile * TILE, u.batch, full);
                 p4_bytes_load(shared->rows[here.at], k.delta + row_tile * ATTENTION_ROW_SUMS * TILE,
                               (int)sizeof shared->rows[0], full);
-                step_on<STAGES>(&here);
+                p4_step_on<STAGES>(&here);
             }
         }
     }
@@ -197,7 +197,7 @@ static __device__ __forceinline__ void score_gradients_of_keys(key_state<HD> &x,
 /* dK and dV of 64 keys from `key`. Products under way at the loop's head: dV, dK of the tile before, then
  * scores and dO V^T of this one. */
 template <int HD>
-static __device__ __forceinline__ void sum_keys(key_state<HD> &x, backward_shared<HD> *shared, place *here,
+static __device__ __forceinline__ void sum_keys(key_state<HD> &x, backward_shared<HD> *shared, p4_place *here,
                                                 walk *w, int key, const attention_task &k)
 {
     int before = -1;
@@ -240,7 +240,7 @@ static __device__ __forceinline__ void own_keys(backward_shared<HD> *shared, int
                                                 const attention_task &k)
 {
     key_state<HD> x;
-    place here = {0, 0};
+    p4_place here = {0, 0};
     for (int round = 0; unit_of(round) < key_units(k); round++) {
         const key_unit u = find_keys(k, unit_of(round));
         const int key = u.key + owner * TILE, group = k.H / k.Hkv;
@@ -314,7 +314,7 @@ static __device__ __forceinline__ void copy_keys(backward_shared<HD> *shared, co
                                                  const CUtensorMap *dout, const attention_task &k)
 {
     enum { STAGES = backward_form<HD>::STAGES, BYTES = backward_form<HD>::TILE_ELEMENTS * 2 };
-    place here = {0, 0};
+    p4_place here = {0, 0};
     for (int round = 0; unit_of(round) < query_units(k); round++) {
         const query_unit u = find_queries(k, unit_of(round));
         const int kv = u.head / (k.H / k.Hkv);
@@ -331,7 +331,7 @@ static __device__ __forceinline__ void copy_keys(backward_shared<HD> *shared, co
             p4_barrier_expect(full, 2 * BYTES);
             copy_rows<HD, TILE>(shared->ring[here.at][0], qkv, k.H + kv, tile * TILE, u.batch, full);
             copy_rows<HD, TILE>(shared->ring[here.at][1], qkv, k.H + k.Hkv + kv, tile * TILE, u.batch, full);
-            step_on<STAGES>(&here);
+            p4_step_on<STAGES>(&here);
         }
     }
 }
@@ -359,7 +359,7 @@ static __device__ __forceinline__ void probabilities_of_queries(float (&s)[TILE_
  * and dO V^T of this one. */
 template <int HD>
 static __device__ __forceinline__ void sum_queries(query_state<HD> &x, backward_shared<HD> *shared,
-                                                   place *here, walk *w, int query, const attention_task &k)
+                                                   p4_place *here, walk *w, int query, const attention_task &k)
 {
     int before = -1;
     bool more = true;
@@ -397,7 +397,7 @@ static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, 
     const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x / P4_WARP % GROUP_WARPS;
     const int row_tiles = (k.T + TILE - 1) / TILE;
     query_state<HD> x;
-    place here = {0, 0};
+    p4_place here = {0, 0};
     for (int round = 0; unit_of(round) < query_units(k); round++) {
         const query_unit u = find_queries(k, unit_of(round));
         const int query = u.query + owner * TILE;

@@ -62,7 +62,7 @@ static __device__ __forceinline__ void copy_keys(forward_shared<HD> *shared, con
         OWNERS = forward_form<HD>::OWNERS,
         OWN = forward_form<HD>::OWN_STAGES
     };
-    place here = {0, 0};
+    p4_place here = {0, 0};
     for (int round = 0; unit_of(round) < forward_units<HD>(k); round++) {
         const forward_unit u = find_unit<HD>(k, unit_of(round));
         const int kv = u.head / (k.H / k.Hkv);
@@ -79,7 +79,7 @@ static __device__ __forceinline__ void copy_keys(forward_shared<HD> *shared, con
             p4_barrier_expect(full, 2 * (int)sizeof shared->keys[0]);
             copy_rows<HD, KEYS>(shared->keys[here.at], qkv, k.H + kv, step * KEYS, u.batch, full);
             copy_rows<HD, KEYS>(shared->values[here.at], qkv, k.H + k.Hkv + kv, step * KEYS, u.batch, full);
-            step_on<STAGES>(&here);
+            p4_step_on<STAGES>(&here);
         }
     }
 }
@@ -134,20 +134,20 @@ static __device__ __forceinline__ void soften(forward_state<HD> &x, float (&kept
 
 /* Takes the steps of keys from `from` down to `to` out of the ring, which this warpgroup does not compute. */
 template <int HD>
-static __device__ __forceinline__ void skip_steps(forward_shared<HD> *shared, place *here, int from, int to)
+static __device__ __forceinline__ void skip_steps(forward_shared<HD> *shared, p4_place *here, int from, int to)
 {
     for (int step = from; step >= to; step--) {
         p4_barrier_wait(&shared->full[here->at], here->parity);
         __syncwarp();
         give_back(&shared->empty[here->at]);
-        step_on<forward_form<HD>::STAGES>(here);
+        p4_step_on<forward_form<HD>::STAGES>(here);
     }
 }
 
 /* Queues the scores of the stage at `here`, when it has come. */
 template <int HD>
 static __device__ __forceinline__ void begin_scores(forward_state<HD> &x, forward_shared<HD> *shared,
-                                                    const place &here)
+                                                    const p4_place &here)
 {
     p4_barrier_wait(&shared->full[here.at], here.parity);
     p4_wgmma_begin();
@@ -159,7 +159,7 @@ static __device__ __forceinline__ void begin_scores(forward_state<HD> &x, forwar
  */
 template <int HD>
 static __device__ __forceinline__ void sum_values(forward_state<HD> &x, forward_shared<HD> *shared,
-                                                  place *here, int first, int last, int query,
+                                                  p4_place *here, int first, int last, int query,
                                                   const attention_task &k)
 {
     enum { KEYS = forward_form<HD>::KEYS, STAGES = forward_form<HD>::STAGES };
@@ -172,7 +172,7 @@ static __device__ __forceinline__ void sum_values(forward_state<HD> &x, forward_
     soften(x, kept, scale);
     pack_pairs(x.p, x.s);
     int before = here->at;
-    step_on<STAGES>(here);
+    p4_step_on<STAGES>(here);
     for (int step = last - 1; step >= first; step--) {
         begin_scores(x, shared, *here);
         multiply_across(x.out, x.p, shared->values[before], true);
@@ -190,7 +190,7 @@ static __device__ __forceinline__ void sum_values(forward_state<HD> &x, forward_
         }
         pack_pairs(x.p, x.s);
         before = here->at;
-        step_on<STAGES>(here);
+        p4_step_on<STAGES>(here);
     }
     p4_wgmma_begin();
     multiply_across(x.out, x.p, shared->values[before], true);
@@ -228,7 +228,7 @@ static __device__ __forceinline__ void own_queries(forward_shared<HD> *shared, i
 {
     enum { KEYS = forward_form<HD>::KEYS, OWN = forward_form<HD>::OWN_STAGES };
     forward_state<HD> x;
-    place here = {0, 0};
+    p4_place here = {0, 0};
     for (int round = 0; unit_of(round) < forward_units<HD>(k); round++) {
         const forward_unit u = find_unit<HD>(k, unit_of(round));
         const int query = u.query + owner * TILE, first = attention_first_key(k, query) / KEYS;

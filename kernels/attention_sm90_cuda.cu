@@ -45,22 +45,10 @@ bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int
     return result == CUDA_SUCCESS;
 }
 
-p4_rc p4_attention_open(p4_device *device, bool sm90)
+void p4_attention_open(p4_device *device)
 {
-    p4_rc rc = P4_OK;
-    const char *name = "cuTensorMapEncodeTiled", *chosen = getenv("P4_ATTENTION");
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    cudaError_t error = cudaSuccess;
-    if (sm90 && device->half && !(chosen && strcmp(chosen, "mma") == 0)) {
-        if (!device->encode_tiles) {
-            error = cudaGetDriverEntryPointByVersion(name, &device->encode_tiles, 12000, cudaEnableDefault,
-                                                     &found);
-        }
-        CHECK(error == cudaSuccess && device->encode_tiles, "attention: the driver does not have %s", name);
-        device->attention_sm90 = true;
-    }
-done:
-    return rc;
+    const char *chosen = getenv("P4_ATTENTION");
+    device->attention_sm90 = device->encode_tiles && device->half && !(chosen && strcmp(chosen, "mma") == 0);
 }
 
 /* For each tile of queries of a head its log-sum-exps times log2(e), then the sums of dout * out over the

@@ -14,7 +14,7 @@ int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape
 
 /* attention_sm90_cuda.cu. Makes the kernels for compute capability 9.0 ready on a device that has it (sm90), unless
  * P4_ATTENTION is `mma`; before p4_cudnn_open. */
-p4_rc p4_attention_open(p4_device *device, bool sm90);
+void p4_attention_open(p4_device *device);
 
 /* cudnn_cuda.cu. Open loads cuDNN for a device of this compute capability where P4_ATTENTION and the device allow it
  * (device->cudnn); it fails when cuDNN is demanded and cannot be used. `said`: "attention: cuDNN 9.19", or that own

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "boxes_cuda.cuh"
 #include "cuda_ops.h"
 #include "cuda_ops_b.h"
 
@@ -175,13 +176,14 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     opened->processors = properties.multiProcessorCount;
     opened->memory_bytes = (int64_t)properties.totalGlobalMem;
     sm90 = properties.major == 9 && properties.minor == 0;
-    if (!take_resources(opened) || !p4_cuda_int8_open(opened, sm90)) {
+    if (!take_resources(opened) || (sm90 && !p4_cuda_boxes_open(opened)) || !p4_cuda_int8_open(opened, sm90) ||
+        !p4_cuda_muon_open(opened, sm90)) {
         rc = FAULT("%s", opened->failure);
         goto done;
     }
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
-    TRY(p4_attention_open(opened, sm90));
+    p4_attention_open(opened);
     TRY(p4_cudnn_open(opened, properties.major, attention, sizeof attention));
     snprintf(opened->description, sizeof opened->description, "%s, %.0f GiB, %d processors, %s activations, %s",
              properties.name, (double)properties.totalGlobalMem / (1 << 30), opened->processors,

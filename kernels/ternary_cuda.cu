@@ -1,4 +1,5 @@
-/* ternary_cuda.cu - quantize: weights to 2-bit codes and one fp16 scale a row, a block a row.
+/* ternary_cuda.cu - quantize: weights to 2-bit codes and one fp16 scale a row, a block a row; of one warp for the
+ * exact rule on fp32 rows of up to 2048 elements.
  *
  * A row that lies in order and aligned is read once, 16 bytes at a time, and kept in registers; any other row is staged in
  * shared memory as fp32, or read again where it is too long for that. */
@@ -78,26 +79,35 @@ __global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_bf16(quant_task
     }
 }
 
-/* MOST: threads of a block at most; few leave each thread more registers. */
-template <bool ERROR, int MOST>
-__global__ void __launch_bounds__(MOST) exact_wide_f32(quant_task k)
+/* A row that exact_f32_row has given up; rare, so its registers and its code are kept apart. */
+static __device__ __noinline__ quant_sums exact_row_again(quant_task k, int64_t index, unsigned long long *list,
+                                                          quant_sums sums)
 {
-    __shared__ uint2 bins[EXACT_BINS];
+    const row_view row = row_open(&k, index, NULL);
+    float cut, scale;
+    exact_row(&row, NULL, list, &cut, &scale);
+    row_finish(&k, index, &row, cut, scale, &sums);
+    return sums;
+}
+
+/* THREADS: of a row, at most. The rows of one warp need no barrier of a block. So many BLOCKS on a processor hide
+ * each other's latencies; the registers allow them. */
+template <bool ERROR, int CHUNKS, int THREADS, int BLOCKS>
+__global__ void __launch_bounds__(THREADS, BLOCKS) exact_wide_f32(quant_task k)
+{
+    __shared__ exact_space<THREADS> space;
     quant_sums sums = quant_sums_start();
     for (int64_t row = blockIdx.x; row < k.rows; row += gridDim.x) {
-        uint4 piece[QUANT_CHUNKS];
-        float cut = INFINITY, scale = 0.0f;
-        quant_load_row<P4_F32>(piece, &k, row);
-        const uint32_t largest = largest_in_row<P4_F32>(piece);
-        const double sum = sum_row<P4_F32>(piece);
-        if (largest > 0 && largest < quant_form<P4_F32>::INFINITE &&
-            !exact_f32_row(piece, bins, sum / (double)k.cols, largest >> 16, &cut, &scale)) {
-            const row_view view = row_open(&k, row, NULL);
-            __syncthreads();
-            exact_row(&view, NULL, &cut, &scale);
+        uint4 piece[CHUNKS];
+        float cut, scale;
+        exact_load_row(piece, &k, row);
+        if (exact_f32_row(piece, &space, k.cols, &cut, &scale)) {
+            exact_store_codes(&k, row, piece, cut);
+            exact_finish_row<CHUNKS, ERROR>(&k, row, piece, cut, scale, &sums);
+        } else {
+            sums = exact_row_again(k, row, space.list, sums);
         }
-        quant_finish_row<P4_F32, ERROR>(&k, row, piece, cut, scale, &sums);
-        __syncthreads(); /* the bins are free again */
+        exact_sync<THREADS>(); /* the space is free again */
     }
     if (ERROR) {
         quant_store_sums(&k, sums);
@@ -108,12 +118,13 @@ __global__ void __launch_bounds__(MOST) exact_wide_f32(quant_task k)
 __global__ void __launch_bounds__(ROWS_THREADS, 3) quantize_any(quant_task k, int64_t staged)
 {
     alignas(16) extern __shared__ unsigned char stage[];
+    __shared__ unsigned long long list[EXACT_LIST];
     quant_sums sums = quant_sums_start();
     for (int64_t index = blockIdx.x; index < k.rows; index += gridDim.x) {
         const row_view row = row_open(&k, index, k.cols <= staged ? (float *)stage : NULL);
         float cut, scale;
         if (k.method == P4_QUANT_EXACT) {
-            exact_row(&row, k.importance, &cut, &scale);
+            exact_row(&row, k.importance, list, &cut, &scale);
         } else {
             absmean_of(row_abs_sum(&row), k.cols, k.threshold, &cut, &scale);
         }
@@ -149,15 +160,26 @@ __global__ void sum_parts(p4_quant_error *sum, const p4_quant_error *parts, int 
     }
 }
 
+/* The exact rule for fp32 rows of so many 16-byte pieces: a warp a row, or a block of up to 8. */
 template <bool ERROR>
-static void launch_wide(p4_device *device, const quant_task *k, unsigned blocks, unsigned threads)
+static void launch_exact_f32(p4_device *device, const quant_task *k, unsigned blocks, int64_t pieces)
 {
+    if (pieces <= 8 * P4_WARP) {
+        exact_wide_f32<ERROR, 8, P4_WARP, ERROR ? 16 : 20><<<blocks, P4_WARP, 0, device->stream>>>(*k);
+    } else if (pieces <= 16 * P4_WARP) {
+        exact_wide_f32<ERROR, 16, P4_WARP, 16><<<blocks, P4_WARP, 0, device->stream>>>(*k);
+    } else {
+        const unsigned threads = p4_cuda_threads(p4_ceil_div(pieces, 16), 256);
+        exact_wide_f32<ERROR, 16, 256, ERROR ? 1 : 2><<<blocks, threads, 0, device->stream>>>(*k);
+    }
+}
+
+template <bool ERROR>
+static void launch_wide(p4_device *device, const quant_task *k, unsigned blocks, int64_t pieces)
+{
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(pieces, QUANT_CHUNKS), QUANT_THREADS_MOST);
     if (k->method == P4_QUANT_EXACT && k->dtype == P4_F32) {
-        if (threads <= QUANT_THREADS_FEW) {
-            exact_wide_f32<ERROR, QUANT_THREADS_FEW><<<blocks, threads, 0, device->stream>>>(*k);
-        } else {
-            exact_wide_f32<ERROR, QUANT_THREADS_MOST><<<blocks, threads, 0, device->stream>>>(*k);
-        }
+        launch_exact_f32<ERROR>(device, k, blocks, pieces);
     } else if (k->method == P4_QUANT_EXACT) {
         exact_wide_bf16<ERROR><<<blocks, threads, 0, device->stream>>>(*k);
     } else if (k->dtype == P4_BF16) {
@@ -190,13 +212,10 @@ static void launch_rows(p4_device *device, const quant_task *k, unsigned blocks)
     const bool by_counting = (k->dtype == P4_BF16 || k->dtype == P4_F32) && !k->importance;
     if (!in_registers || (k->method == P4_QUANT_EXACT && !by_counting)) {
         launch_any(device, k, blocks);
+    } else if (k->parts) {
+        launch_wide<true>(device, k, blocks, pieces);
     } else {
-        const unsigned threads = p4_cuda_threads(p4_ceil_div(pieces, QUANT_CHUNKS), QUANT_THREADS_MOST);
-        if (k->parts) {
-            launch_wide<true>(device, k, blocks, threads);
-        } else {
-            launch_wide<false>(device, k, blocks, threads);
-        }
+        launch_wide<false>(device, k, blocks, pieces);
     }
     p4_cuda_launched(device, "quantize");
 }

@@ -15,8 +15,7 @@
 #include "cuda.cuh"
 
 enum {
-    QUANT_CHUNKS = 4,        /* 16-byte pieces of a row that a thread holds */
-    QUANT_THREADS_FEW = 384,
+    QUANT_CHUNKS = 4, /* 16-byte pieces of a row that a thread holds */
     QUANT_THREADS_MOST = 1024
 };
 

@@ -134,8 +134,8 @@ static __device__ __forceinline__ exact_best exact_block_best(exact_best best)
     return best;
 }
 
-/* Tries candidates 0 to count - 1 in order, each adding `items.add(at, &set)` to the set, which at first holds *set, and
- * seen by items.visit(at, set before, set after); a candidate counts where items.ends(at). *set becomes the whole set. The result is better than `gain`, or none. */
+/* Tries candidates 0 to count - 1 in order, each adding `items.add(at, &set)` to the set, which at first holds *set; a
+ * candidate counts where items.ends(at). *set becomes the whole set. The result is better than `gain`, or none. */
 template <typename Items>
 static __device__ __forceinline__ exact_best exact_try(const Items &items, int count, exact_sums *set, double gain)
 {
@@ -150,9 +150,7 @@ static __device__ __forceinline__ exact_best exact_try(const Items &items, int c
     here.sum += set->sum;
     exact_best best = {gain, INT_MAX, {0.0, 0.0}};
     for (int at = first; at < end; at++) {
-        const exact_sums before = here;
         items.add(at, &here);
-        items.visit(at, before, here);
         if (items.ends(at)) {
             const double found = exact_gain(here);
             if (found > best.gain) {
@@ -187,9 +185,6 @@ struct exact_bins {
     __device__ __forceinline__ bool ends(int at) const
     {
         return counts[at] > 0;
-    }
-    __device__ __forceinline__ void visit(int, const exact_sums &, const exact_sums &) const
-    {
     }
 };
 

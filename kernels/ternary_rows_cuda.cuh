@@ -235,9 +235,6 @@ struct list_items {
     {
         return at + 1 == count || list[at + 1] >> 32 != list[at] >> 32;
     }
-    __device__ __forceinline__ void visit(int, const exact_sums &, const exact_sums &) const
-    {
-    }
 };
 
 /* Sorts the first `count` of a list of EXACT_LIST, largest first: a bitonic network. Equal entries are the same, so the
@@ -316,11 +313,10 @@ typedef struct exact_found {
 } exact_found;
 
 /* Tries the undecided magnitudes from `from` to `to`, largest first, in lists that fit; a magnitude that alone is too many
- * is one candidate. */
+ * is one candidate. `list`: EXACT_LIST in shared memory. */
 static __device__ __forceinline__ void try_undecided(exact_found *found, const row_view *row, const float *h,
-                                                     exact_sums set, uint32_t from, uint32_t to)
+                                                     exact_sums set, uint32_t from, uint32_t to, unsigned long long *list)
 {
-    __shared__ unsigned long long list[EXACT_LIST];
     int64_t left = from <= to ? count_between(row, h, from, to) : 0;
     while (left > 0) {
         const uint32_t start = list_start(row, h, from, to, left);
@@ -362,7 +358,8 @@ static __device__ __forceinline__ float least_above(const row_view *row, const f
     return -p4_block_max(-least);
 }
 
-static __device__ __forceinline__ void exact_row(const row_view *row, const float *h, float *cut, float *scale)
+static __device__ __forceinline__ void exact_row(const row_view *row, const float *h, unsigned long long *list, float *cut,
+                                                 float *scale)
 {
     const uint32_t infinite = 0x7f800000u;
     uint32_t largest = 0;
@@ -381,7 +378,7 @@ static __device__ __forceinline__ void exact_row(const row_view *row, const floa
     const exact_sums above = sums_between(row, h, high + 1, infinite);
     const double gain = exact_gain(above);
     exact_found found = {gain, infinite, gain > 0.0 ? (float)(above.sum / above.weight) : 0.0f};
-    try_undecided(&found, row, h, above, low, high);
+    try_undecided(&found, row, h, above, low, high, list);
     *scale = found.scale;
     *cut = __uint_as_float(found.cut_bits);
     if (found.cut_bits == infinite && found.scale > 0.0f) {

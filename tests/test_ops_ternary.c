@@ -128,7 +128,7 @@ static void check_quantize(rig *r, const char *what, const p4_weight *weight, co
            "%s: scale range", what);
 }
 
-enum { KINDS = 14 };
+enum { KINDS = 20 };
 
 /* One row of the given kind: the shapes of data on which a selection can go wrong. */
 static void fill_row(rig *r, float *w, int64_t cols, int kind)
@@ -151,11 +151,17 @@ static void fill_row(rig *r, float *w, int64_t cols, int kind)
             sign * spread * spread * spread,              /* 11: heavy tail */
             c % 4 ? sign : 3.0 * sign,                    /* 12: S^2 / P equal at two cuts when cols = 4 */
             sign * (u < 0.3 ? 0.5 : 1.0 + 1e-6 * n),      /* 13: two clusters */
+            sign * pow(10.0, 15.0 - 30.0 * (double)c / (double)cols), /* 14: thirty decades */
+            rint(32.0 * n) / 32.0,                                    /* 15: many equal at the cut */
+            sign * (c % 2 ? 1.0 : 0.5 + 1e-3 * n),            /* 16: half of them near half the mean */
+            sign * (sqrt((double)c + 1.0) - sqrt((double)c)), /* 17: all cuts nearly as good */
+            n,                                                /* 18: one huge element (below) */
+            c % 3 ? sign : 0.0,                               /* 19: ternary already */
         };
         w[c] = (float)fmin(fmax(values[kind], -(double)FLT_MAX), (double)FLT_MAX);
     }
-    if (kind == 4 || kind == 7) {
-        w[rig_integer(r, 0, cols - 1)] = kind == 4 ? -0.125f : 4.0f;
+    if (kind == 4 || kind == 7 || kind == 18) {
+        w[rig_integer(r, 0, cols - 1)] = kind == 4 ? -0.125f : kind == 7 ? 4.0f : -3e37f;
     }
 }
 
@@ -184,6 +190,53 @@ static void check_rules(rig *r)
             rig_clear(r);
         }
     }
+}
+
+/* The exact rule on rows of every short length and around the limits of the kernels, fp32 and bf16. */
+static void check_lengths(rig *r)
+{
+    static const int64_t widths[] = {1024, 1028, 2048, 2049, 2052, 5632, 8192, 16384, 16392};
+    for (int64_t i = 1; i <= 70 + (int64_t)(sizeof widths / sizeof widths[0]); i++) {
+        int64_t cols = i <= 70 ? i : widths[i - 71], rows = cols <= 70 ? 3 : 1, each = cols > 2048 ? 7 : 3;
+        for (int kind = (int)rig_integer(r, 0, each - 1); kind < KINDS; kind += (int)each) {
+            float *w = rig_host(r, rows * cols * 4);
+            uint16_t *half = rig_host(r, rows * cols * 2);
+            for (int64_t row = 0; row < rows; row++) {
+                fill_row(r, w + row * cols, cols, kind);
+            }
+            char what[64];
+            snprintf(what, sizeof what, "length, kind %d", kind);
+            p4_weight weight = {
+                .dtype = P4_F32, .rows = rows, .cols = cols, .data = rig_put_f32(r, w, rows * cols)};
+            check_quantize(r, what, &weight, w, P4_QUANT_EXACT, 0.0f, NULL);
+            for (int64_t at = 0; at < rows * cols; at++) {
+                half[at] = p4_f32_to_bf16(w[at]);
+                w[at] = p4_bf16_to_f32(half[at]);
+            }
+            weight.dtype = P4_BF16;
+            weight.data = rig_put(r, half, rows * cols * 2);
+            if (kind != 9) { /* rounded up it is infinite */
+                check_quantize(r, what, &weight, w, P4_QUANT_EXACT, 0.0f, NULL);
+            }
+            rig_clear(r);
+        }
+    }
+}
+
+/* More rows than blocks that report, so that a block goes from one kind of row to another. */
+static void check_many_rows(rig *r)
+{
+    static const int kinds[] = {0, 3, 1, 19};
+    int64_t rows = 1030, cols = 2052;
+    float *w = rig_host(r, rows * cols * 4);
+    for (int64_t row = 0; row < rows; row++) {
+        fill_row(r, w + row * cols, cols, row % 97 == 7 ? 17 : kinds[rig_integer(r, 0, 3)]);
+    }
+    p4_weight weight = {.dtype = P4_F32, .rows = rows, .cols = cols, .data = rig_put_f32(r, w, rows * cols)};
+    check_quantize(r, "many rows, a block each", &weight, w, P4_QUANT_EXACT, 0.0f, NULL);
+    weight.cols = 8; /* the beginning of the same elements */
+    check_quantize(r, "many rows, a warp each", &weight, w, P4_QUANT_EXACT, 0.0f, NULL);
+    rig_clear(r);
 }
 
 /* Half precision, transposed, and on the CPU at an odd address, as in a mapped file. */
@@ -266,9 +319,9 @@ static void check_base3(rig *r)
 
 int main(void)
 {
-    static const ops_case cases[] = {{"quantize, rules", check_rules},
-                                     {"quantize, forms", check_forms},
-                                     {"quantize, not finite", check_nonfinite},
-                                     {"base 3", check_base3}};
+    static const ops_case cases[] = {
+        {"quantize, rules", check_rules},          {"quantize, lengths", check_lengths},
+        {"quantize, many rows", check_many_rows},  {"quantize, forms", check_forms},
+        {"quantize, not finite", check_nonfinite}, {"base 3", check_base3}};
     return run_cases(cases, sizeof cases / sizeof cases[0]);
 }

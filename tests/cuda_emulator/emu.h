@@ -10,6 +10,7 @@
 #include <functional>
 #undef __shared__
 #define __shared__ static
+#define __noinline__ __attribute__((noinline))
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 #undef __restrict__
@@ -98,6 +99,7 @@ static inline double __dsub_rn(double a, double b) { return a - b; }
 static inline double __ddiv_rn(double a, double b) { return a / b; }
 static inline double __dsqrt_rn(double a) { return sqrt(a); }
 static inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
+static inline float __saturatef(float a) { return a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f; } /* NaN: 0 */
 static inline float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 static inline float exp2f_approx(float a) { return exp2f(a); }
 static inline unsigned __float_as_uint(float a) { unsigned b; memcpy(&b, &a, 4); return b; }

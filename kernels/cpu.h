@@ -99,9 +99,19 @@ void p4_cpu_linear_backward_input(p4_device *device, void *dx, const void *dy, c
 void p4_cpu_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
                                    int64_t N, int64_t in, int64_t out, bool accumulate);
 void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
-void p4_cpu_fake_quantize_int8(p4_device *device, void *xq, const void *x, int64_t N, int64_t C);
-void p4_cpu_linear_forward_int8(p4_device *device, void *y, const void *x, const p4_weight *weights, int64_t parts,
-                                const float *bias, void *x_work, void *w_work, int64_t N, int64_t in, int64_t out);
+
+/* int8_cpu.c */
+/* Row n of `rounded` from x[C], and what it stands for into y[C] (may be x, or NULL). */
+void p4_cpu_round_row(const p4_int8_rows *rounded, int64_t n, float *y, const float *x, int64_t C);
+/* Where each thread puts a row that is only rounded: *stride floats from thread to thread. NULL: out of
+ * memory, which is recorded. */
+float *p4_cpu_round_rows(p4_device *device, int64_t C, int64_t *stride);
+void p4_cpu_quantize_int8(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                          int64_t C);
+void p4_cpu_dequantize_int8(p4_device *device, void *y, const p4_int8_rows *x, int64_t N, int64_t C);
+void p4_cpu_linear_forward_int8(p4_device *device, void *y, const p4_int8_rows *x, const p4_weight *weights,
+                                int64_t parts, const float *bias, void *x_work, void *w_work, int64_t N,
+                                int64_t in, int64_t out);
 
 /* embed_cpu.c */
 void p4_cpu_embed_forward(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
@@ -112,19 +122,21 @@ void p4_cpu_rope(p4_device *device, void *qkv, const float *cos_table, const flo
                  int64_t T, int64_t heads, int64_t D, int64_t row_width, bool backward);
 
 /* norm_cpu.c */
-void p4_cpu_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, void *sum, float *mean,
-                             float *rstd, const void *x, const void *delta, const float *gain,
-                             const float *bias, int64_t N, int64_t C, float eps);
+void p4_cpu_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
+                             void *sum, float *mean, float *rstd, const void *x, const void *delta,
+                             const float *gain, const float *bias, int64_t N, int64_t C, float eps);
 void p4_cpu_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias,
                           const void *dy, const void *x, const float *mean, const float *rstd,
                           const float *gain, int64_t N, int64_t C);
 
 /* mlp_cpu.c */
 void p4_cpu_add(p4_device *device, void *out, const void *a, const void *b, int64_t count);
-void p4_cpu_swiglu_forward(p4_device *device, void *h, const void *gate_up, int64_t N, int64_t F);
+void p4_cpu_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
+                           int64_t N, int64_t F);
 void p4_cpu_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
                             int64_t F);
-void p4_cpu_gelu_forward(p4_device *device, void *h, const void *x, int64_t count);
+void p4_cpu_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                         int64_t F);
 void p4_cpu_gelu_backward(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
 
 /* attention_cpu.c */

@@ -1,6 +1,5 @@
-/* int8_cuda.cu - the forward product of a linear layer in integers: activations to int8, 2-bit codes to int8,
- * and the two portable ways to multiply them (int8_cuda.cuh). */
-#include <float.h>
+/* int8_cuda.cu - the forward product of a linear layer in integers: 2-bit codes to int8, and the two portable
+ * ways to multiply them by the rounded activations (int8_cuda.cuh). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,92 +7,11 @@
 #include "int8_cuda.cuh"
 
 enum {
-    ROW_THREADS = 512, /* at most, of a block that quantizes a token */
-    HELD = 4,          /* vectors of a token that a thread keeps between its two passes: 16384 bf16 a token */
     CODE_THREADS = 256,
     TILE = 16,       /* simple way: outputs [TILE, TILE] a block */
     BLOCK_ROWS = 64, /* cublas way: rows of a block of sums are a multiple of it where they can */
     CUBLAS_OUT = 16  /* cublas way: out is a multiple of it */
 };
-
-/* --- activations ----------------------------------------------------------------------------------- */
-
-/* |x|, infinite when x is no number. */
-static __device__ __forceinline__ float magnitude(float x)
-{
-    const float size = fabsf(x);
-    return size <= FLT_MAX ? size : __int_as_float(0x7f800000);
-}
-
-template <int W> static __device__ __forceinline__ void round_to(int8_t *to, const float (&v)[W], float s)
-{
-    struct alignas(W) pack {
-        int8_t element[W];
-    } q;
-#pragma unroll
-    for (int i = 0; i < W; i++) {
-        q.element[i] = (int8_t)(int)fminf(fmaxf(rintf(v[i] * s), -128.0f), 127.0f);
-    }
-    *(pack *)to = q;
-}
-
-/* One block a token: xq[width] with zeros behind C, token = 1 / s. A row with a value that is not finite has
- * s = 0, so that token is infinite and no output of it is finite. The row is read once if HELD vectors a
- * thread hold it. */
-template <typename T, int W>
-static __global__ void quantize_tokens(int8_t *xq, float *token, const T *x, int64_t C, int64_t width)
-{
-    float held[HELD][W], v[W], largest = 0.0f;
-    const int64_t step = (int64_t)blockDim.x * W, first = threadIdx.x * W;
-    x += blockIdx.x * C;
-    xq += blockIdx.x * width;
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
-        if (first + k * step < C) {
-            p4_load(held[k], x + first + k * step);
-#pragma unroll
-            for (int i = 0; i < W; i++) {
-                largest = fmaxf(largest, magnitude(held[k][i]));
-            }
-        }
-    }
-    for (int64_t c = first + HELD * step; c < C; c += step) {
-        p4_load(v, x + c);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            largest = fmaxf(largest, magnitude(v[i]));
-        }
-    }
-    const float s = 127.0f / fmaxf(p4_block_max(largest), 1e-5f);
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
-        if (first + k * step < C) {
-            round_to(xq + first + k * step, held[k], s);
-        }
-    }
-    for (int64_t c = first + HELD * step; c < C; c += step) {
-        p4_load(v, x + c);
-        round_to(xq + c, v, s);
-    }
-    for (int64_t c = C + threadIdx.x; c < width; c += blockDim.x) {
-        xq[c] = 0;
-    }
-    if (threadIdx.x == 0) {
-        token[blockIdx.x] = 1.0f / s;
-    }
-}
-
-static void put_tokens(p4_device *device, int8_t *xq, float *token, const void *x, int64_t N, int64_t in)
-{
-    const bool wide = p4_cuda_wide(P4_ADDRESS(x), in * p4_cuda_act_bytes(device));
-    const int64_t vectors = p4_ceil_div(in, p4_cuda_width(device, wide));
-    const int64_t turns = p4_ceil_div(vectors, ROW_THREADS); /* spread evenly over the threads */
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(vectors, turns), ROW_THREADS);
-    P4_BY_ACT(device, wide,
-              quantize_tokens<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  xq, token, (const elem *)x, in, p4_int8_width(in)));
-    p4_cuda_launched(device, "linear_forward_int8: activations");
-}
 
 /* --- weights --------------------------------------------------------------------------------------- */
 
@@ -177,7 +95,7 @@ static void put_weight(p4_device *device, int8_t *t, float *row_scale, const p4_
 template <typename T>
 static __device__ __forceinline__ void put_output(const p4_int8_product &p, int64_t n, int64_t o, int sum)
 {
-    const float value = p4_int8_value(sum, p.token[n], p.row[o]);
+    const float value = p4_int8_value(sum, 1.0f / p.s[n], p.row[o]);
     p4_set((T *)p.y + n * p.out + o, p.bias ? p4_int8_biased(value, p.bias[o]) : value);
 }
 
@@ -214,7 +132,7 @@ static void product_simple(p4_device *device, const p4_int8_product *p)
         some.N = p4_min_i64(ROWS, p->N - n);
         some.y = (char *)p->y + n * p->out * each;
         some.xq += n * p->in;
-        some.token += n;
+        some.s += n;
         const dim3 grid((unsigned)p4_ceil_div(p->out, TILE), (unsigned)p4_ceil_div(some.N, TILE)),
             block(TILE, TILE);
         if (device->half) {
@@ -263,7 +181,7 @@ static void product_cublas(p4_device *device, const p4_int8_product *p)
         p4_int8_product some = *p;
         some.N = gemm.M = p4_min_i64(rows, p->N - n);
         some.y = (char *)p->y + n * p->out * p4_cuda_act_bytes(device);
-        some.token += n;
+        some.s += n;
         gemm.A = p->xq + n * p->in;
         p4_cuda_matmul(device, &gemm);
         const unsigned blocks = p4_cuda_flat(some.N * p->out, 4);
@@ -295,25 +213,24 @@ bool p4_cuda_int8_open(p4_device *device, bool wgmma)
     return device->int8_way != P4_INT8_OWN || p4_cuda_int8_own_open(device);
 }
 
-void p4_cuda_linear_forward_int8(p4_device *device, void *y, const void *x, const p4_weight *weights,
-                                 int64_t parts, const float *bias, void *x_work, void *w_work, int64_t N,
+void p4_cuda_linear_forward_int8(p4_device *device, void *y, const p4_int8_rows *x, const p4_weight *weights,
+                                 int64_t parts, const float *bias, void *, void *w_work, int64_t N,
                                  int64_t in, int64_t out)
 {
     const int64_t width = p4_int8_width(in);
-    int8_t *xq = (int8_t *)x_work,
-           *t = (int8_t *)w_work; /* of 2 bytes or more an element the first is enough: the */
-    float *token = (float *)(xq + N * width), *row = (float *)(t + out * width); /* scales lie behind */
-    const p4_int8_product product = {y, xq, t, token, row, bias, N, width, out};
+    int8_t *t =
+        (int8_t *)w_work; /* of 2 bytes or more an element the first is enough: the scales lie behind */
+    float *row = (float *)(t + out * width);
+    const p4_int8_product product = {y, x->codes, t, x->s, row, bias, N, width, out};
     if (N <= 0 || out <= 0 || in <= 0) {
         return;
     }
     if (parts < 1 || parts > P4_INT8_PARTS ||
-        (P4_ADDRESS(x_work) | P4_ADDRESS(w_work)) % P4_VECTOR_BYTES != 0) {
+        (P4_ADDRESS(x->codes) | P4_ADDRESS(w_work)) % P4_VECTOR_BYTES != 0) {
         p4_cuda_fail(device, "linear_forward_int8: %lld parts, or memory that is not 16-byte aligned",
                      (long long)parts);
         return;
     }
-    put_tokens(device, xq, token, x, N, in);
     put_weight(device, t, row, weights, parts, in, out);
     if (device->int8_way == P4_INT8_OWN) {
         p4_cuda_int8_own(device, &product);

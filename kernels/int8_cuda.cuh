@@ -12,19 +12,20 @@
 
 typedef enum p4_int8_way { P4_INT8_SIMPLE, P4_INT8_CUBLAS, P4_INT8_OWN } p4_int8_way;
 
-/* y[N, out] = ((float)(xq t^T) * token[n]) * row[o] (+ bias[o]). Rows of xq and t have `in` elements, a
+/* y[N, out] = ((float)(xq t^T) * (1 / s[n])) * row[o] (+ bias[o]). Rows of xq and t have `in` elements, a
  * multiple of 16. */
 typedef struct p4_int8_product {
-    void *y;            /* activations */
-    const int8_t *xq;   /* [N, in] */
-    const int8_t *t;    /* [out, in]: -1, 0, 1 */
-    const float *token; /* [N]: 1 / s */
-    const float *row;   /* [out]: scales of the weight's rows, 8-byte aligned */
-    const float *bias;  /* [out] or NULL */
+    void *y;           /* activations */
+    const int8_t *xq;  /* [N, in] */
+    const int8_t *t;   /* [out, in]: -1, 0, 1 */
+    const float *s;    /* [N] */
+    const float *row;  /* [out]: scales of the weight's rows, 8-byte aligned */
+    const float *bias; /* [out] or NULL */
     int64_t N, in, out;
 } p4_int8_product;
 
-/* The scaling of all ways, then the bias if there is one. No multiply-add: each step is rounded. */
+/* The scaling of all ways, token being 1 / s, then the bias if there is one. No multiply-add: each step is
+ * rounded. */
 static __device__ __forceinline__ float p4_int8_value(int sum, float token, float row)
 {
     return __fmul_rn(__fmul_rn(__int2float_rn(sum), token), row);

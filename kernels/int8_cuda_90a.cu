@@ -178,7 +178,7 @@ static __device__ __forceinline__ void put_outputs(const p4_int8_product &p, con
     for (int h = 0; h < 2; h++) {
         const int64_t n = row + 8 * h + lane / 4;
         exists[h] = n < p.N;
-        token[h] = exists[h] ? __ldg(p.token + n) : 0.0f;
+        token[h] = exists[h] ? __frcp_rn(__ldg(p.s + n)) : 0.0f;
         y[h] = (uint16_t *)p.y + n * p.out + col;
     }
 #pragma unroll

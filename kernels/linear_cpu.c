@@ -1,10 +1,7 @@
-/* linear_cpu.c - weights unpacked to fp32, the three products of a linear layer, bias gradient, int8
- * activations. */
-#include <math.h>
-
+/* linear_cpu.c - weights unpacked to fp32, the three products of a linear layer, bias gradient. */
 #include "vmath_cpu.h"
 
-enum { UNPACK_ROWS = 16, BIAS_COLS = 64, QUANT_ROWS = 32 };
+enum { UNPACK_ROWS = 16, BIAS_COLS = 64 };
 
 P4_MULTIVERSION static void from_f16(float *to, const p4_loose_u16 *from, int64_t stride, int64_t count)
 {
@@ -172,42 +169,4 @@ void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, i
     for (int64_t c = 0; c < out; c += BIAS_COLS) {
         add_column_sums(db + c, (const float *)dy + c, N, out, p4_min_i64(BIAS_COLS, out - c));
     }
-}
-
-P4_MULTIVERSION static void quantize_tokens(float *xq, const float *x, int64_t rows, int64_t C)
-{
-    for (int64_t n = 0; n < rows; n++, x += C, xq += C) {
-        float largest = 0.0f;
-#pragma omp simd reduction(max : largest)
-        for (int64_t c = 0; c < C; c++) {
-            largest = fabsf(x[c]) > largest ? fabsf(x[c]) : largest;
-        }
-        float s = 127.0f / fmaxf(largest, 1e-5f);
-        for (int64_t c = 0; c < C; c++) {
-            float q = rintf(x[c] * s);
-            q = q < -128.0f ? -128.0f : q;
-            xq[c] = (q > 127.0f ? 127.0f : q) / s;
-        }
-    }
-}
-
-void p4_cpu_fake_quantize_int8(p4_device *device, void *xq, const void *x, int64_t N, int64_t C)
-{
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t n = 0; n < N; n += QUANT_ROWS) {
-        quantize_tokens((float *)xq + n * C, (const float *)x + n * C, p4_min_i64(QUANT_ROWS, N - n), C);
-    }
-}
-
-/* The specification: both factors as activations, and their product. */
-void p4_cpu_linear_forward_int8(p4_device *device, void *y, const void *x, const p4_weight *weights, int64_t parts,
-                                const float *bias, void *x_work, void *w_work, int64_t N, int64_t in, int64_t out)
-{
-    float *w = w_work;
-    p4_cpu_fake_quantize_int8(device, x_work, x, N, in);
-    for (int64_t i = 0; i < parts; i++) {
-        p4_cpu_weight_unpack(device, w, &weights[i]);
-        w += weights[i].rows * weights[i].cols;
-    }
-    p4_cpu_linear_forward(device, y, x_work, w_work, bias, N, in, out);
 }

@@ -1,7 +1,7 @@
-/* linear_cuda.cu - the three products of a linear layer, the bias gradient, and int8 activations. */
+/* linear_cuda.cu - the three products of a linear layer and the bias gradient. */
 #include "cuda_ops.h"
 
-enum { INT8_THREADS = 256, ALIGNED_ROWS = 16 };
+enum { ALIGNED_ROWS = 16 };
 
 static __global__ void round_bias(__nv_bfloat16 *to, const float *bias, int64_t count)
 {
@@ -100,40 +100,4 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy
 void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
 {
     p4_cuda_column_sums(device, db, NULL, dy, N, out, false);
-}
-
-/* One block a token; its second reading of the row comes from the cache. */
-template <typename T, int W>
-static __global__ void int8_rows(T *xq, const T *x, int64_t C)
-{
-    float v[W], largest = 0.0f;
-    x += blockIdx.x * C;
-    xq += blockIdx.x * C;
-    for (int64_t c = threadIdx.x * W; c < C; c += blockDim.x * W) {
-        p4_load(v, x + c);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            largest = fmaxf(largest, fabsf(v[i]));
-        }
-    }
-    const float s = 127.0f / fmaxf(p4_block_max(largest), 1e-5f);
-    for (int64_t c = threadIdx.x * W; c < C; c += blockDim.x * W) {
-        p4_load(v, x + c);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            v[i] = fminf(fmaxf(rintf(v[i] * s), -128.0f), 127.0f) / s;
-        }
-        p4_store(xq + c, v);
-    }
-}
-
-void p4_cuda_fake_quantize_int8(p4_device *device, void *xq, const void *x, int64_t N, int64_t C)
-{
-    const bool wide = p4_cuda_wide(P4_ADDRESS(xq) | P4_ADDRESS(x), C * p4_cuda_act_bytes(device));
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), INT8_THREADS);
-    if (N <= 0 || C <= 0) {
-        return;
-    }
-    P4_BY_ACT(device, wide, int8_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>((elem *)xq, (const elem *)x, C));
-    p4_cuda_launched(device, "fake_quantize_int8");
 }

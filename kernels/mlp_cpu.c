@@ -44,11 +44,48 @@ P4_MULTIVERSION static void swiglu_backward_rows(float *restrict d, const float 
     }
 }
 
-void p4_cpu_swiglu_forward(p4_device *device, void *h, const void *gate_up, int64_t N, int64_t F)
+/* gelu(x) = x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): no cancellation for x <
+ * 0. */
+static const float gelu_slope = 2.0f * 0.7978845608028654f, gelu_cubic = 0.044715f;
+
+P4_MULTIVERSION static void gelu_piece(float *h, const float *x, int64_t count)
 {
+    for (int64_t i = 0; i < count; i++) {
+        h[i] = x[i] * p4_sigmoid_f32(gelu_slope * x[i] * (1.0f + gelu_cubic * x[i] * x[i]));
+    }
+}
+
+/* Rows of an activation function, rounded one by one; gated: x holds gate | up. */
+static void round_rows(p4_device *device, float *y, const p4_int8_rows *rounded, const float *x, bool gated,
+                       int64_t N, int64_t F)
+{
+    int64_t stride = 0;
+    float *rows = y ? NULL : p4_cpu_round_rows(device, F, &stride);
+    if (!y && !rows) {
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t n = 0; n < N; n++) {
+        float *to = y ? y + n * F : rows + omp_get_thread_num() * stride;
+        if (gated) {
+            swiglu_rows(to, x + n * 2 * F, 1, F);
+        } else {
+            gelu_piece(to, x + n * F, F);
+        }
+        p4_cpu_round_row(rounded, n, y ? to : NULL, to, F);
+    }
+}
+
+void p4_cpu_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
+                           int64_t N, int64_t F)
+{
+    if (rounded) {
+        round_rows(device, y, rounded, gate_up, true, N, F);
+        return;
+    }
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t n = 0; n < N; n += MLP_ROWS) {
-        swiglu_rows((float *)h + n * F, (const float *)gate_up + n * 2 * F, p4_min_i64(MLP_ROWS, N - n), F);
+        swiglu_rows((float *)y + n * F, (const float *)gate_up + n * 2 * F, p4_min_i64(MLP_ROWS, N - n), F);
     }
 }
 
@@ -62,17 +99,6 @@ void p4_cpu_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, c
     }
 }
 
-/* gelu(x) = x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): no cancellation for x <
- * 0. */
-static const float gelu_slope = 2.0f * 0.7978845608028654f, gelu_cubic = 0.044715f;
-
-P4_MULTIVERSION static void gelu_piece(float *h, const float *x, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        h[i] = x[i] * p4_sigmoid_f32(gelu_slope * x[i] * (1.0f + gelu_cubic * x[i] * x[i]));
-    }
-}
-
 P4_MULTIVERSION static void gelu_backward_piece(float *dx, const float *dh, const float *x, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
@@ -82,11 +108,17 @@ P4_MULTIVERSION static void gelu_backward_piece(float *dx, const float *dh, cons
     }
 }
 
-void p4_cpu_gelu_forward(p4_device *device, void *h, const void *x, int64_t count)
+void p4_cpu_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                         int64_t F)
 {
+    int64_t count = N * F;
+    if (rounded) {
+        round_rows(device, y, rounded, x, false, N, F);
+        return;
+    }
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += PIECE) {
-        gelu_piece((float *)h + i, (const float *)x + i, p4_min_i64(PIECE, count - i));
+        gelu_piece((float *)y + i, (const float *)x + i, p4_min_i64(PIECE, count - i));
     }
 }
 

@@ -1,5 +1,7 @@
 /* mlp_cuda.cu - the elementwise ops on activations: conversion, sum, SwiGLU, GELU. */
 #include "cuda_ops.h"
+#include "int8_rows_cuda.cuh"
+#include "mlp_cuda.cuh"
 
 enum { MLP_THREADS = 256 };
 
@@ -67,35 +69,6 @@ void p4_cuda_add(p4_device *device, void *out, const void *a, const void *b, int
     p4_cuda_launched(device, "add");
 }
 
-/* e^x and 1 / x (x from 1 to 2) as exactly as the activation type T deserves: the short forms err by a few 2^-22. */
-template <typename T>
-static __device__ __forceinline__ float exp_for(float x)
-{
-    return sizeof(T) == 4 ? expf(x) : __expf(x);
-}
-template <typename T>
-static __device__ __forceinline__ float inverse_for(float x)
-{
-    return sizeof(T) == 4 ? 1.0f / x : __fdividef(1.0f, x);
-}
-
-/* sigmoid(x) without overflow. */
-template <typename T>
-static __device__ __forceinline__ float sigmoid(float x)
-{
-    const float e = exp_for<T>(-fabsf(x)), large = inverse_for<T>(1.0f + e);
-    return x < 0.0f ? e * large : large;
-}
-
-/* sigmoid(x), and its slope s (1 - s) without the cancellation of 1 - s. */
-template <typename T>
-static __device__ __forceinline__ float sigmoid_slope(float x, float *slope)
-{
-    const float e = exp_for<T>(-fabsf(x)), large = inverse_for<T>(1.0f + e);
-    *slope = e * large * large;
-    return x < 0.0f ? e * large : large;
-}
-
 /* One block a row. */
 template <typename T, int W>
 static __global__ void swiglu_rows(T *h, const T *gate_up, int64_t F)
@@ -107,7 +80,7 @@ static __global__ void swiglu_rows(T *h, const T *gate_up, int64_t F)
         p4_load(u, up + f);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            u[i] *= g[i] * sigmoid<T>(g[i]);
+            u[i] = p4_swiglu<T>(g[i], u[i]);
         }
         p4_store(h + blockIdx.x * F + f, u);
     }
@@ -125,7 +98,7 @@ static __global__ void swiglu_backward_rows(T *d, const T *dh, const T *gate_up,
         p4_load(from, dh + blockIdx.x * F + f);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            float slope, s = sigmoid_slope<T>(g[i], &slope);
+            float slope, s = p4_sigmoid_slope<T>(g[i], &slope);
             u[i] *= from[i] * (s + g[i] * slope);
             g[i] *= from[i] * s;
         }
@@ -134,15 +107,21 @@ static __global__ void swiglu_backward_rows(T *d, const T *dh, const T *gate_up,
     }
 }
 
-void p4_cuda_swiglu_forward(p4_device *device, void *h, const void *gate_up, int64_t N, int64_t F)
+void p4_cuda_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
+                            int64_t N, int64_t F)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(h) | P4_ADDRESS(gate_up), F * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(gate_up), F * p4_cuda_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(F, p4_cuda_width(device, wide)), MLP_THREADS);
+    if (rounded) {
+        p4_cuda_round_rows(device, P4_ROWS_SWIGLU, y, rounded, gate_up, N, F);
+        return;
+    }
     if (N <= 0 || F <= 0) {
         return;
     }
     P4_BY_ACT(device, wide,
-              swiglu_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>((elem *)h, (const elem *)gate_up, F));
+              swiglu_rows<elem, W>
+              <<<(unsigned)N, threads, 0, device->stream>>>((elem *)y, (const elem *)gate_up, F));
     p4_cuda_launched(device, "swiglu_forward");
 }
 
@@ -161,10 +140,6 @@ void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, 
     p4_cuda_launched(device, "swiglu_backward");
 }
 
-/* gelu(x) = x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): no cancellation for x < 0. */
-#define GELU_SLOPE (2.0f * 0.7978845608028654f)
-#define GELU_CUBIC 0.044715f
-
 template <typename T, int W>
 static __global__ void gelu(T *h, const T *x, int64_t count)
 {
@@ -176,7 +151,7 @@ static __global__ void gelu(T *h, const T *x, int64_t count)
     p4_load_part(v, x + i, count - i);
 #pragma unroll
     for (int k = 0; k < W; k++) {
-        v[k] *= sigmoid<T>(GELU_SLOPE * v[k] * (1.0f + GELU_CUBIC * v[k] * v[k]));
+        v[k] = p4_gelu<T>(v[k]);
     }
     p4_store_part(h + i, v, count - i);
 }
@@ -193,22 +168,28 @@ static __global__ void gelu_backward(T *dx, const T *dh, const T *x, int64_t cou
     p4_load_part(d, dh + i, count - i);
 #pragma unroll
     for (int k = 0; k < W; k++) {
-        const float square = GELU_CUBIC * v[k] * v[k];
-        float slope, s = sigmoid_slope<T>(GELU_SLOPE * v[k] * (1.0f + square), &slope);
-        d[k] *= s + v[k] * slope * GELU_SLOPE * (1.0f + 3.0f * square);
+        const float square = P4_GELU_CUBIC * v[k] * v[k];
+        float slope, s = p4_sigmoid_slope<T>(P4_GELU_SLOPE * v[k] * (1.0f + square), &slope);
+        d[k] *= s + v[k] * slope * P4_GELU_SLOPE * (1.0f + 3.0f * square);
     }
     p4_store_part(dx + i, d, count - i);
 }
 
-void p4_cuda_gelu_forward(p4_device *device, void *h, const void *x, int64_t count)
+void p4_cuda_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                          int64_t F)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(h) | P4_ADDRESS(x), 0);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(x), 0);
+    const int64_t count = N * F;
+    if (rounded) {
+        p4_cuda_round_rows(device, P4_ROWS_GELU, y, rounded, x, N, F);
+        return;
+    }
     if (count <= 0) {
         return;
     }
     P4_BY_ACT(device, wide,
-              gelu<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)h, (const elem *)x,
-                                                                                       count));
+              gelu<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                  (elem *)y, (const elem *)x, count));
     p4_cuda_launched(device, "gelu_forward");
 }
 

@@ -47,10 +47,15 @@ P4_MULTIVERSION static void row_normalize(float *y, const float *x, const float 
     }
 }
 
-void p4_cpu_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, void *sum, float *mean,
-                             float *rstd, const void *x, const void *delta, const float *gain,
-                             const float *bias, int64_t N, int64_t C, float eps)
+void p4_cpu_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
+                             void *sum, float *mean, float *rstd, const void *x, const void *delta,
+                             const float *gain, const float *bias, int64_t N, int64_t C, float eps)
 {
+    int64_t stride = 0;
+    float *rows = y ? NULL : p4_cpu_round_rows(device, C, &stride);
+    if (!y && !rows) {
+        return;
+    }
 #pragma omp parallel for schedule(static, NORM_ROWS) num_threads(device->threads)
     for (int64_t n = 0; n < N; n++) {
         const float *row = (const float *)x + n * C;
@@ -63,7 +68,11 @@ void p4_cpu_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, void
         }
         float center = kind == P4_LAYERNORM ? row_sum(row, C) / (float)C : 0.0f;
         float scale = 1.0f / sqrtf(row_sum_sq(row, center, C) / (float)C + eps);
-        row_normalize((float *)y + n * C, row, gain, bias, center, scale, C);
+        float *to = y ? (float *)y + n * C : rows + omp_get_thread_num() * stride;
+        row_normalize(to, row, gain, bias, center, scale, C);
+        if (rounded) {
+            p4_cpu_round_row(rounded, n, y ? to : NULL, to, C);
+        }
         if (mean) {
             mean[n] = center;
         }

@@ -1,32 +1,62 @@
 /* norm_cuda.cu - RMSNorm and LayerNorm with the residual sum in front. Their gradients: norm_backward_cuda.cu. */
 #include "cuda_ops.h"
+#include "int8_rows_cuda.cuh"
 
 enum { NORM_THREADS = 256, SHARED_BYTES = 48 << 10 };
 
-/* One block a row. The row is kept in shared memory (`keep`) or read again; every thread reads only what it wrote. */
-template <typename T, int W, bool CENTERED>
-static __global__ void add_norm_rows(T *y, T *sum, float *mean, float *rstd, const T *x, const T *delta,
-                                     const float *gain, const float *bias, int64_t C, float eps, bool keep)
+/* What a norm reads and writes; of the outputs all but y and `rounded` may be NULL. */
+template <typename T> struct norm_rows {
+    T *y, *sum;
+    p4_int8_out<T> rounded;
+    float *mean, *rstd;
+    const T *x, *delta;
+    const float *gain, *bias;
+    int C;
+    float eps;
+    bool keep; /* the row in shared memory, else it is read again */
+};
+
+/* Columns from c of the normed row. */
+template <typename T, int W>
+static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> &p, const T *row, int c,
+                                              float center, float scale)
 {
-    extern __shared__ __align__(16) unsigned char kept[];
-    const int64_t n = blockIdx.x, first = (int64_t)threadIdx.x * W, step = (int64_t)blockDim.x * W;
-    const T *from = x + n * C;
-    const T *row = keep ? (const T *)kept : sum ? sum + n * C : from;
+    float other[W];
+    p4_load(v, row + c);
+    p4_load(other, p.gain + c);
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        v[i] = (v[i] - center) * scale * other[i];
+    }
+    if (p.bias) {
+        p4_load(other, p.bias + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            v[i] += other[i];
+        }
+    }
+}
+
+/* The sum of the row's elements, which are stored and kept, or of their squares. */
+template <typename T, int W, bool CENTERED>
+static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
+{
+    const int64_t start = (int64_t)blockIdx.x * p.C;
     float v[W], other[W], total = 0.0f;
-    for (int64_t c = first; c < C; c += step) {
-        p4_load(v, from + c);
-        if (delta) {
-            p4_load(other, delta + n * C + c);
+    for (int c = (int)threadIdx.x * W; c < p.C; c += (int)blockDim.x * W) {
+        p4_load(v, p.x + start + c);
+        if (p.delta) {
+            p4_load(other, p.delta + start + c);
 #pragma unroll
             for (int i = 0; i < W; i++) {
                 v[i] += other[i];
             }
         }
-        if (sum && (delta || sum != x)) {
-            p4_store(sum + n * C + c, v);
+        if (p.sum && (p.delta || p.sum != p.x)) {
+            p4_store(p.sum + start + c, v);
         }
-        if (keep) {
-            p4_store((T *)kept + c, v);
+        if (p.keep) {
+            p4_store(kept + c, v);
         }
 #pragma unroll
         for (int i = 0; i < W; i++) {
@@ -36,11 +66,52 @@ static __global__ void add_norm_rows(T *y, T *sum, float *mean, float *rstd, con
             total += CENTERED ? v[i] : v[i] * v[i];
         }
     }
-    total = p4_block_sum(total);
+    return p4_block_sum(total);
+}
+
+/* The normed row in activation type, rounded to int8. If the row is kept it takes its place. */
+template <typename T, int W>
+static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, const T *row, T *kept, float center,
+                                                   float scale)
+{
+    const int first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    const p4_int8_out<T> to = p4_int8_row(p.rounded, blockIdx.x);
+    p4_pack<T, W> pack;
+    float v[W], largest = 0.0f;
+    for (int c = first; c < p.C; c += step) {
+        normed(v, p, row, c, center, scale);
+        p4_store(pack.element, v);
+        largest = p4_int8_larger(largest, pack);
+        if (p.keep) {
+            *(p4_pack<T, W> *)(kept + c) = pack;
+        }
+    }
+    const float s = p4_int8_scale(p4_block_max(largest)), inverse = 1.0f / s;
+    for (int c = first; c < p.C; c += step) {
+        if (p.keep) {
+            pack = *(const p4_pack<T, W> *)(kept + c);
+        } else {
+            normed(v, p, row, c, center, scale);
+            p4_store(pack.element, v);
+        }
+        p4_int8_put(to, c, pack, s, inverse);
+    }
+    p4_int8_end(to, s);
+}
+
+/* One block a row; every thread reads only what it wrote. */
+template <typename T, int W, bool CENTERED, bool ROUNDED>
+static __global__ void __launch_bounds__(NORM_THREADS, 8) add_norm_rows(const norm_rows<T> p)
+{
+    extern __shared__ __align__(16) unsigned char kept[];
+    const int C = p.C, first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    const int64_t n = blockIdx.x;
+    const T *row = p.keep ? (const T *)kept : (p.sum ? p.sum : p.x) + n * C;
+    float v[W], total = add_row<T, W, CENTERED>(p, (T *)kept);
     const float center = CENTERED ? total / (float)C : 0.0f;
     if (CENTERED) {
         total = 0.0f;
-        for (int64_t c = first; c < C; c += step) {
+        for (int c = first; c < C; c += step) {
             p4_load(v, row + c);
 #pragma unroll
             for (int i = 0; i < W; i++) {
@@ -49,53 +120,66 @@ static __global__ void add_norm_rows(T *y, T *sum, float *mean, float *rstd, con
         }
         total = p4_block_sum(total);
     }
-    const float scale = 1.0f / sqrtf(total / (float)C + eps);
-    for (int64_t c = first; c < C; c += step) {
-        p4_load(v, row + c);
-        p4_load(other, gain + c);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            v[i] = (v[i] - center) * scale * other[i];
+    const float scale = 1.0f / sqrtf(total / (float)C + p.eps);
+    if (ROUNDED) {
+        put_rounded<T, W>(p, row, (T *)kept, center, scale);
+    } else {
+        for (int c = first; c < C; c += step) {
+            normed(v, p, row, c, center, scale);
+            p4_store(p.y + n * C + c, v);
         }
-        if (bias) {
-            p4_load(other, bias + c);
-#pragma unroll
-            for (int i = 0; i < W; i++) {
-                v[i] += other[i];
-            }
-        }
-        p4_store(y + n * C + c, v);
     }
-    if (threadIdx.x == 0 && mean) {
-        mean[n] = center;
+    if (threadIdx.x == 0 && p.mean) {
+        p.mean[n] = center;
     }
-    if (threadIdx.x == 0 && rstd) {
-        rstd[n] = scale;
+    if (threadIdx.x == 0 && p.rstd) {
+        p.rstd[n] = scale;
     }
 }
 
-void p4_cuda_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, void *sum, float *mean, float *rstd,
-                              const void *x, const void *delta, const float *gain, const float *bias, int64_t N,
-                              int64_t C, float eps)
+template <typename T, int W, bool CENTERED>
+static void launch_norm(p4_device *device, const norm_rows<T> &rows, bool rounded, int64_t N)
+{
+    const size_t shared = rows.keep ? (size_t)rows.C * sizeof(T) : 0;
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(rows.C, W), NORM_THREADS), blocks = (unsigned)N;
+    if (rounded) {
+        add_norm_rows<T, W, CENTERED, true><<<blocks, threads, shared, device->stream>>>(rows);
+    } else {
+        add_norm_rows<T, W, CENTERED, false><<<blocks, threads, shared, device->stream>>>(rows);
+    }
+}
+
+void p4_cuda_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
+                              void *sum, float *mean, float *rstd, const void *x, const void *delta,
+                              const float *gain, const float *bias, int64_t N, int64_t C, float eps)
 {
     const int64_t row_bytes = C * p4_cuda_act_bytes(device);
-    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(sum) | P4_ADDRESS(x) | P4_ADDRESS(delta) |
-                                       P4_ADDRESS(gain) | P4_ADDRESS(bias),
-                                   row_bytes);
-    const bool keep = row_bytes <= SHARED_BYTES;
-    const size_t shared = keep ? (size_t)row_bytes : 0;
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), NORM_THREADS);
+    const p4_int8_rows none = {};
+    const bool wide =
+        p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(sum) | P4_ADDRESS(x) | P4_ADDRESS(delta) | P4_ADDRESS(gain) |
+                         P4_ADDRESS(bias) | P4_ADDRESS(rounded ? rounded->codes : NULL),
+                     row_bytes);
     if (N <= 0 || C <= 0) {
         return;
     }
-    if (kind == P4_LAYERNORM) {
-        P4_BY_ACT(device, wide,
-                  add_norm_rows<elem, W, true><<<(unsigned)N, threads, shared, device->stream>>>(
-                      (elem *)y, (elem *)sum, mean, rstd, (const elem *)x, (const elem *)delta, gain, bias, C, eps, keep));
-    } else {
-        P4_BY_ACT(device, wide,
-                  add_norm_rows<elem, W, false><<<(unsigned)N, threads, shared, device->stream>>>(
-                      (elem *)y, (elem *)sum, mean, rstd, (const elem *)x, (const elem *)delta, gain, bias, C, eps, keep));
-    }
+    P4_BY_ACT(device, wide, {
+        const norm_rows<elem> rows = {(elem *)y,
+                                      (elem *)sum,
+                                      p4_int8_out_of<elem>(y, rounded ? rounded : &none, C),
+                                      mean,
+                                      rstd,
+                                      (const elem *)x,
+                                      (const elem *)delta,
+                                      gain,
+                                      bias,
+                                      (int)C,
+                                      eps,
+                                      row_bytes <= SHARED_BYTES};
+        if (kind == P4_LAYERNORM) {
+            launch_norm<elem, W, true>(device, rows, rounded != NULL, N);
+        } else {
+            launch_norm<elem, W, false>(device, rows, rounded != NULL, N);
+        }
+    });
     p4_cuda_launched(device, "add_norm_forward");
 }

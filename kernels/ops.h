@@ -41,9 +41,24 @@ typedef struct p4_quant_error {
     int64_t nonfinite; /* NaN or infinite input elements; codes of such rows are unspecified */
 } p4_quant_error;
 
-/* A row of `in` int8 elements as linear_forward_int8 lays it out: whole groups of 16 bytes. */
-static inline int64_t p4_int8_width(int64_t in) { return p4_ceil_div(in, 16) * 16; }
+/* A row of C int8 elements in memory: whole groups of 16 bytes. */
+static inline int64_t p4_int8_width(int64_t C)
+{
+    return p4_ceil_div(C, 16) * 16;
+}
 enum { P4_INT8_PARTS = 3 }; /* q | k | v */
+
+/* Activations x[N, C] rounded to int8 per token (METHODS 3): s = 127 / max(max|x|, 1e-5), codes =
+ * clip(round(x s), -128, 127), and codes / s in activation type is what they stand for. A token with a value
+ * that is not finite has s = 0, so that it stands for nothing finite; its codes may be anything.
+ *
+ * Ops that make such rows take `rounded`: NULL: their output y is written as it is. Otherwise y, as it would
+ * have been written, is rounded: codes and s are kept, or both are NULL, and y becomes what the codes stand
+ * for, or is NULL. */
+typedef struct p4_int8_rows {
+    int8_t *codes; /* [N, p4_int8_width(C)], zeros from C on; 16-byte aligned */
+    float *s;      /* [N] */
+} p4_int8_rows;
 
 /* A device that this process may open. */
 typedef struct p4_device_info {
@@ -121,16 +136,18 @@ typedef struct p4_ops {
                                    int64_t N, int64_t in, int64_t out, bool accumulate);
     /* fp32 db[out] += sum over N of dy[N, out]. */
     void (*linear_backward_bias)(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
-    /* act xq = x rounded to int8 per token and back (METHODS 3): s = 127 / max(max|x|, 1e-5), clip(round(x
-     * s), -128, 127) / s. */
-    void (*fake_quantize_int8)(p4_device *device, void *xq, const void *x, int64_t N, int64_t C);
-    /* act y[N, out] = xq w^T (+ bias: fp32 [out] or NULL): xq is x[N, in] as fake_quantize_int8 makes it, w
-     * the ternary `weights`, `parts` of them (1 to P4_INT8_PARTS), one below the other, out rows in all. A
-     * device that multiplies integers sums exactly and gives y = ((float)sum * (1 / s)) * scale of the row
-     * (+ bias), in fp32 and in this order, each step rounded. A token with a value that is not finite gives
-     * no finite y. Memory to work in, 16-byte aligned, content undefined before and after: x_work act
-     * [N, p4_int8_width(in)], w_work act [out, p4_int8_width(in)]. */
-    void (*linear_forward_int8)(p4_device *device, void *y, const void *x, const p4_weight *weights,
+    /* x[N, C] rounded (not NULL): to codes, to y (act, or NULL), or to both. */
+    void (*quantize_int8)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                          int64_t C);
+    /* act y[N, C] = what the codes of x stand for, the bits that an op with `rounded` writes to its y. */
+    void (*dequantize_int8)(p4_device *device, void *y, const p4_int8_rows *x, int64_t N, int64_t C);
+    /* act y[N, out] = x w^T (+ bias: fp32 [out] or NULL): x [N, in] what its codes stand for, w the ternary
+     * `weights`, `parts` of them (1 to P4_INT8_PARTS), one below the other, out rows in all. A device that
+     * multiplies integers sums exactly and gives y = ((float)sum * (1 / s)) * scale of the row (+ bias), in
+     * fp32 and in this order, each step rounded. Memory to work in, 16-byte aligned, content undefined before
+     * and after: x_work act [N, in], for a device that multiplies activations; w_work act
+     * [out, p4_int8_width(in)]. */
+    void (*linear_forward_int8)(p4_device *device, void *y, const p4_int8_rows *x, const p4_weight *weights,
                                 int64_t parts, const float *bias, void *x_work, void *w_work, int64_t N,
                                 int64_t in, int64_t out);
 
@@ -144,9 +161,9 @@ typedef struct p4_ops {
                            const void *dx, int64_t B, int64_t T, int64_t C, int64_t V);
     /* sum = x + delta (delta NULL: sum may be NULL, the norm reads x); y = norm(sum) * gain (+ bias). mean
      * (layer norm only, else NULL) and rstd: fp32 [N], or NULL when no backward follows. sum may alias x. */
-    void (*add_norm_forward)(p4_device *device, p4_norm_kind kind, void *y, void *sum, float *mean,
-                             float *rstd, const void *x, const void *delta, const float *gain,
-                             const float *bias, int64_t N, int64_t C, float eps);
+    void (*add_norm_forward)(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
+                             void *sum, float *mean, float *rstd, const void *x, const void *delta,
+                             const float *gain, const float *bias, int64_t N, int64_t C, float eps);
     /* dx[N, C] += backward of norm at its input x (= the forward's sum); dgain, dbias fp32 [C] += (NULL:
      * skip). */
     void (*norm_backward)(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias,
@@ -166,12 +183,14 @@ typedef struct p4_ops {
                                const float *lse, const void *qkv, const p4_attention_shape *shape,
                                float *work);
     int64_t (*attention_work_count)(p4_device *device, const p4_attention_shape *shape, bool backward);
-    /* gate_up [N, 2F] = gate | up; act h[N, F] = silu(gate) * up. */
-    void (*swiglu_forward)(p4_device *device, void *h, const void *gate_up, int64_t N, int64_t F);
+    /* gate_up [N, 2F] = gate | up; act y[N, F] = silu(gate) * up. */
+    void (*swiglu_forward)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
+                           int64_t N, int64_t F);
     void (*swiglu_backward)(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
                             int64_t F);
-    /* tanh approximation (gelu_new). */
-    void (*gelu_forward)(p4_device *device, void *h, const void *x, int64_t count);
+    /* act y[N, F] by the tanh approximation (gelu_new). */
+    void (*gelu_forward)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                         int64_t F);
     void (*gelu_backward)(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
 
     /* --- losses --------------------------------------------------------------------------------------- */

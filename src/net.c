@@ -44,24 +44,51 @@ static widths measure(const p4_net *net)
     return w;
 }
 
-static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_saved *s, bool x1, bool rest)
+static p4_int8_rows take_rows(p4_arena *arena, int64_t N, int64_t C)
 {
+    p4_int8_rows rows = {.codes = p4_arena_take(arena, N * p4_int8_width(C))};
+    rows.s = p4_arena_take(arena, N * 4);
+    return rows;
+}
+
+/* The input of a projection of layer l: in the form that it multiplies where that is known and all layers
+ * keep theirs, in both where one place serves several layers or forms. */
+static p4_input take_input(p4_net *net, p4_arena *arena, int64_t l, p4_role role, int64_t N, int64_t C)
+{
+    const p4_net_plan *plan = &net->plan;
+    p4_input input = {.rounded = net->rounded};
+    bool eight = plan->activation_bits == 8, known = plan->train && plan->recompute == P4_RECOMPUTE_NONE;
+    bool ternary = net->model->params[p4_model_find(net->model, role, l)].ternary;
+    if (plan->train && plan->recompute == P4_RECOMPUTE_LIGHT) {
+        return input;
+    }
+    if (!(eight && known && ternary)) {
+        input.act = p4_arena_take(arena, N * C * net->ops->act_bytes(net->device));
+    }
+    if (eight && plan->train && (ternary || !known)) {
+        input.rounded = take_rows(arena, N, C);
+    }
+    return input;
+}
+
+static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, int64_t l, bool x1, bool rest)
+{
+    p4_saved *s = &net->saved[l];
     int64_t each = net->ops->act_bytes(net->device), N = w->N;
     bool train = net->plan.train, layer_norm = net->model->arch.layer_norm;
-    bool all = !(train && net->plan.recompute == P4_RECOMPUTE_LIGHT);
     if (x1) {
         s->x1 = p4_arena_take(arena, N * w->C * each);
     }
     if (!rest) {
         return;
     }
-    s->n1 = all ? p4_arena_take(arena, N * w->C * each) : NULL;
+    s->n1 = take_input(net, arena, l, P4_ROLE_QKV, N, w->C);
     s->qkv = p4_arena_take(arena, N * w->qkv * each);
-    s->att = p4_arena_take(arena, N * w->att * each);
+    s->att = (p4_input){.act = p4_arena_take(arena, N * w->att * each), .rounded = net->rounded};
     s->x2 = p4_arena_take(arena, N * w->C * each);
-    s->n2 = all ? p4_arena_take(arena, N * w->C * each) : NULL;
+    s->n2 = take_input(net, arena, l, P4_ROLE_UP, N, w->C);
     s->up = p4_arena_take(arena, N * w->up * each);
-    s->h = all ? p4_arena_take(arena, N * w->F * each) : NULL;
+    s->h = take_input(net, arena, l, P4_ROLE_DOWN, N, w->F);
     if (train) {
         s->rstd1 = p4_arena_take(arena, N * 4);
         s->rstd2 = p4_arena_take(arena, N * 4);
@@ -74,13 +101,19 @@ static void lay_out_saved(p4_net *net, p4_arena *arena, const widths *w, p4_save
 /* When blocks are computed again every one keeps its input, and all share the first block's other buffers. */
 static void lay_out_blocks(p4_net *net, p4_arena *arena, const widths *w)
 {
-    int64_t blocks = net->plan.train ? net->model->arch.L : 1;
+    const p4_net_plan *plan = &net->plan;
+    int64_t blocks = plan->train ? net->model->arch.L : 1,
+            widest = p4_max_i64(p4_max_i64(w->C, w->att), w->F);
+    if (plan->activation_bits == 8) {
+        net->rounded =
+            take_rows(arena, w->N, plan->train && plan->recompute != P4_RECOMPUTE_LIGHT ? w->att : widest);
+    }
     for (int64_t l = 0; l < blocks; l++) {
         bool shared = net->plan.recompute == P4_RECOMPUTE_BLOCKS && l > 0;
         if (shared) {
             net->saved[l] = net->saved[0];
         }
-        lay_out_saved(net, arena, w, &net->saved[l], true, !shared);
+        lay_out_saved(net, arena, w, l, true, !shared);
     }
 }
 
@@ -97,10 +130,11 @@ static void lay_out_backward(p4_net *net, p4_arena *arena, const widths *w)
     net->dwide2 = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->att, w->F), w->C) * each);
     net->final_x = net->dwide;
     net->final_n = net->dwide2;
+    net->xq = net->dwide;
     net->delta = net->plan.recompute == P4_RECOMPUTE_BLOCKS ? p4_arena_take(arena, N * w->C * each) : net->dx;
     for (int64_t l = 0; net->plan.recompute == P4_RECOMPUTE_LIGHT && l < net->model->arch.L; l++) {
-        net->saved[l].n1 = net->saved[l].n2 = net->dwide2;
-        net->saved[l].h = net->dwide;
+        net->saved[l].n1.act = net->saved[l].n2.act = net->dwide2;
+        net->saved[l].h.act = net->dwide;
     }
 }
 
@@ -130,12 +164,11 @@ static void lay_out(p4_net *net, p4_arena *arena)
     }
     lay_out_blocks(net, arena, &w);
     net->w = p4_arena_take(arena, w.slot * each);
-    if (net->plan.activation_bits == 8) {
-        net->xq = p4_arena_take(arena, N * p4_int8_width(p4_max_i64(p4_max_i64(w.C, w.att), w.F)) * each);
-    }
     if (train) {
         lay_out_backward(net, arena, &w);
     } else {
+        bool eight = net->plan.activation_bits == 8;
+        net->xq = eight ? p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w.C, w.att), w.F) * each) : NULL;
         net->delta = p4_arena_take(arena, N * w.C * each);
         net->final_n = p4_arena_take(arena, N * w.C * each);
     }

@@ -35,14 +35,22 @@ typedef struct p4_net_plan {
     int64_t B, T;         /* largest micro-batch */
     bool train;           /* room for a backward pass */
     p4_recompute recompute; /* LIGHT: norms' outputs and h are not kept; BLOCKS: nothing but each block's input */
-    int activation_bits;  /* 8: inputs of ternary projections rounded per token */
+    int activation_bits;  /* 8: inputs of ternary projections rounded per token. In training without recomputation a
+                           * form must be ternary where the model is marked so */
     bool head;            /* room for the head's weight and logits: the last stage of a pipeline, and training */
     bool reference;       /* room to compare with a second form */
 } p4_net_plan;
 
+/* The input of a projection: as activations, or rounded where that is what the projection multiplies. */
+typedef struct p4_input {
+    void *act;
+    p4_int8_rows rounded;
+} p4_input;
+
 /* What one block keeps for its backward pass; what is computed again lies in memory that all blocks share. */
 typedef struct p4_saved {
-    void *x1, *n1, *qkv, *att, *x2, *n2, *up, *h;
+    p4_input n1, att, n2, h; /* of QKV, O, UP, DOWN; att.act is kept, att.rounded is not */
+    void *x1, *qkv, *x2, *up;
     float *mean1, *rstd1, *mean2, *rstd2, *lse;
 } p4_saved;
 
@@ -59,7 +67,9 @@ typedef struct p4_net {
     int32_t *ids, *targets; /* targets follow the ids of the micro-batch at hand */
     p4_saved *saved;    /* [L] in training, else [1] */
     void *w;            /* one unpacked slot or head */
-    void *xq, *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
+    p4_int8_rows rounded; /* of an input that is not kept */
+    void *xq;             /* an input in activation type again */
+    void *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
     void *dx, *dwide, *dwide2, *dnorm; /* backward; others may lie in them: lay_out_backward */
     double *sums;       /* device [3]: nll, hits, kl since p4_net_take_score */
@@ -106,10 +116,15 @@ const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
                   int64_t B, int64_t T, const p4_probe *probe);
-/* saved->h from saved->up. */
-void p4_net_activate(p4_net *net, const p4_saved *saved, int64_t N);
-/* A block's norm once more from the sum that the block kept: the same kernel on the same input, so the same bits. */
-void p4_net_norm_again(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, void *n, const void *x, int64_t N);
+/* Does the projection of this role multiply its input rounded to int8? */
+bool p4_net_rounds(const p4_net *net, const p4_form *form, int64_t layer, p4_role role);
+/* The MLP's activation function of `up`; h and rounded as the ops take them. */
+void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const void *up, int64_t N);
+/* The norm in front of a projection (QKV or UP), with its gain and bias; the rest as the op takes it. Once
+ * more from the sum that the block kept it gives the same bits. */
+void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
+                 const p4_int8_rows *rounded, void *sum, float *mean, float *rstd, const void *x,
+                 const void *delta, int64_t N);
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
                            const p4_grad_sink *sink);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);

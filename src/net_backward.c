@@ -12,6 +12,35 @@ static float *vector_grad(const p4_net *net, const p4_grad_sink *sink, p4_role r
     return grad_of(sink, p4_model_find(net->model, role, layer), &accumulate);
 }
 
+/* The input that a projection multiplied, as activations: kept, or in `room` from its codes or computed again
+ * from what is kept. Of O's input the activations are kept, as attention's gradient needs them, and are
+ * rounded again. */
+static const void *input_of(p4_net *net, const p4_form *form, int64_t layer, p4_role role, const p4_saved *s,
+                            void *room, int64_t N)
+{
+    const p4_ops *ops = net->ops;
+    const p4_arch *a = &net->model->arch;
+    const p4_input *kept = role == P4_ROLE_QKV ? &s->n1 : role == P4_ROLE_UP ? &s->n2 : &s->h;
+    const p4_int8_rows no_codes = {0};
+    bool rounds = p4_net_rounds(net, form, layer, role), again = net->plan.recompute == P4_RECOMPUTE_LIGHT;
+    const p4_int8_rows *rounded = rounds ? &no_codes : NULL;
+    if (role == P4_ROLE_O && rounds) {
+        ops->quantize_int8(net->device, room, &no_codes, s->att.act, N, a->H * a->D);
+    } else if (role == P4_ROLE_O) {
+        return s->att.act;
+    } else if (again && role == P4_ROLE_DOWN) {
+        p4_net_activate(net, room, rounded, s->up, N);
+    } else if (again) {
+        p4_net_norm(net, form, layer, role, room, rounded, NULL, NULL, NULL,
+                    role == P4_ROLE_QKV ? s->x1 : s->x2, NULL, N);
+    } else if (rounds) {
+        ops->dequantize_int8(net->device, room, &kept->rounded, N, role == P4_ROLE_DOWN ? a->F : a->C);
+    } else {
+        return kept->act;
+    }
+    return room;
+}
+
 /* Straight-through: dx through the quantized weight the forward used; dw to the master as if it had been used. */
 static void project_backward(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *dx, const void *dy,
                              const void *x, int64_t N, const p4_grad_sink *sink)
@@ -20,10 +49,6 @@ static void project_backward(p4_net *net, const p4_form *form, int64_t layer, p4
     const p4_model *model = net->model;
     int64_t first = p4_model_find(model, role, layer);
     int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
-    if (net->plan.activation_bits == 8 && form->weights[first].dtype == P4_TERNARY) {
-        ops->fake_quantize_int8(net->device, net->xq, x, N, in);
-        x = net->xq;
-    }
     ops->linear_backward_input(net->device, dx, dy, p4_net_dense(net, form, first), N, in, out, false);
     float *db = vector_grad(net, sink, (p4_role)(role - P4_ROLE_QKV + P4_ROLE_QKV_BIAS), layer);
     if (db != NULL) {
@@ -47,7 +72,8 @@ static void norm_backward(p4_net *net, const p4_form *form, int64_t layer, p4_ro
                             net->dnorm, x, mean, rstd, form->vectors[at], N, a->C);
 }
 
-/* net->dx: gradient at the block's output on entry, at its input on return. */
+/* net->dx: gradient at the block's output on entry, at its input on return. A projection's input lies in
+ * dwide or dwide2 where that is free. */
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t B, int64_t T,
                            const p4_grad_sink *sink)
 {
@@ -56,32 +82,26 @@ void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, cons
     p4_attention_shape shape = p4_net_attention(net, B, T);
     int64_t N = B * T, qkv_width = (a->H + 2 * a->Hkv) * a->D;
 
-    bool again = net->plan.recompute == P4_RECOMPUTE_LIGHT; /* h into dwide and the norms into dwide2, which are free */
-
-    if (again) {
-        p4_net_activate(net, s, N);
-    }
-    project_backward(net, form, layer, P4_ROLE_DOWN, net->dwide2, net->dx, s->h, N, sink);
+    const void *x = input_of(net, form, layer, P4_ROLE_DOWN, s, net->dwide, N);
+    project_backward(net, form, layer, P4_ROLE_DOWN, net->dwide2, net->dx, x, N, sink);
     if (a->gated_mlp) {
         ops->swiglu_backward(net->device, net->dwide, net->dwide2, s->up, N, a->F);
     } else {
         ops->gelu_backward(net->device, net->dwide, net->dwide2, s->up, N * a->F);
     }
-    if (again) {
-        p4_net_norm_again(net, form, layer, P4_ROLE_NORM2_GAIN, s->n2, s->x2, N);
-    }
-    project_backward(net, form, layer, P4_ROLE_UP, net->dnorm, net->dwide, s->n2, N, sink);
+    x = input_of(net, form, layer, P4_ROLE_UP, s, net->dwide2, N);
+    project_backward(net, form, layer, P4_ROLE_UP, net->dnorm, net->dwide, x, N, sink);
     norm_backward(net, form, layer, P4_ROLE_NORM2_GAIN, s->x2, s->mean2, s->rstd2, N, sink);
 
-    project_backward(net, form, layer, P4_ROLE_O, net->dwide2, net->dx, s->att, N, sink);
-    ops->attention_backward(net->device, net->dwide, net->dwide2, s->att, s->lse, s->qkv, &shape, net->attention_work);
+    x = input_of(net, form, layer, P4_ROLE_O, s, net->dwide, N);
+    project_backward(net, form, layer, P4_ROLE_O, net->dwide2, net->dx, x, N, sink);
+    ops->attention_backward(net->device, net->dwide, net->dwide2, s->att.act, s->lse, s->qkv, &shape,
+                            net->attention_work);
     if (!a->learned_positions) {
         ops->rope(net->device, net->dwide, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width, true);
     }
-    if (again) {
-        p4_net_norm_again(net, form, layer, P4_ROLE_NORM1_GAIN, s->n1, s->x1, N);
-    }
-    project_backward(net, form, layer, P4_ROLE_QKV, net->dnorm, net->dwide, s->n1, N, sink);
+    x = input_of(net, form, layer, P4_ROLE_QKV, s, net->dwide2, N);
+    project_backward(net, form, layer, P4_ROLE_QKV, net->dnorm, net->dwide, x, N, sink);
     norm_backward(net, form, layer, P4_ROLE_NORM1_GAIN, s->x1, s->mean1, s->rstd1, N, sink);
 }
 
@@ -135,9 +155,9 @@ void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float 
     int64_t gain = p4_model_find(net->model, P4_ROLE_FINAL_GAIN, -1), bias = p4_model_find(net->model, P4_ROLE_FINAL_BIAS, -1);
 
     all_blocks_forward(net, form, B, T);
-    ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, net->final_n, net->final_x,
-                          net->final_mean, net->final_rstd, net->saved[L - 1].x2, net->delta, form->vectors[gain],
-                          bias >= 0 ? form->vectors[bias] : NULL, N, a->C, a->norm_eps);
+    ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, net->final_n, NULL,
+                          net->final_x, net->final_mean, net->final_rstd, net->saved[L - 1].x2, net->delta,
+                          form->vectors[gain], bias >= 0 ? form->vectors[bias] : NULL, N, a->C, a->norm_eps);
     head_forward_backward(net, form, N, loss_scale, sink);
     ops->zero(net->device, net->dx, N * a->C * ops->act_bytes(net->device));
     norm_backward(net, form, -1, P4_ROLE_FINAL_GAIN, net->final_x, net->final_mean, net->final_rstd, N, sink);

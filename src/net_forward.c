@@ -37,27 +37,32 @@ const void *p4_net_head(p4_net *net, const p4_form *form)
     return net->w;
 }
 
-static void project(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y, const void *x, int64_t N,
-                    const p4_probe *probe)
+bool p4_net_rounds(const p4_net *net, const p4_form *form, int64_t layer, p4_role role)
+{
+    return net->plan.activation_bits == 8 &&
+           form->weights[p4_model_find(net->model, role, layer)].dtype == P4_TERNARY;
+}
+
+static void project(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
+                    const p4_input *input, int64_t N, const p4_probe *probe)
 {
     const p4_model *model = net->model;
     int64_t first = p4_model_find(model, role, layer);
     int64_t bias = p4_model_find(model, (p4_role)(role - P4_ROLE_QKV + P4_ROLE_QKV_BIAS), layer);
     int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
     const float *add = bias >= 0 ? form->vectors[bias] : NULL;
-    bool rounded = net->plan.activation_bits == 8 && form->weights[first].dtype == P4_TERNARY;
+    bool rounded = p4_net_rounds(net, form, layer, role);
     if (rounded) {
-        net->ops->linear_forward_int8(net->device, y, x, &form->weights[first], p4_model_parts(model, first), add,
-                                      net->xq, net->w, N, in, out);
+        net->ops->linear_forward_int8(net->device, y, &input->rounded, &form->weights[first],
+                                      p4_model_parts(model, first), add, net->xq, net->w, N, in, out);
     } else {
-        net->ops->linear_forward(net->device, y, x, p4_net_dense(net, form, first), add, N, in, out);
+        net->ops->linear_forward(net->device, y, input->act, p4_net_dense(net, form, first), add, N, in, out);
     }
     if (probe != NULL && rounded) { /* it sees the input that was multiplied */
-        net->ops->fake_quantize_int8(net->device, net->xq, x, N, in);
-        x = net->xq;
+        net->ops->dequantize_int8(net->device, net->xq, &input->rounded, N, in);
     }
     if (probe != NULL) {
-        probe->slot(probe->user, first, x, in, y, out, N);
+        probe->slot(probe->user, first, rounded ? net->xq : input->act, in, y, out, N);
     }
 }
 
@@ -67,14 +72,36 @@ static const float *vector(const p4_net *net, const p4_form *form, p4_role role,
     return at >= 0 ? form->vectors[at] : NULL;
 }
 
-void p4_net_activate(p4_net *net, const p4_saved *s, int64_t N)
+void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const void *up, int64_t N)
 {
     int64_t F = net->model->arch.F;
     if (net->model->arch.gated_mlp) {
-        net->ops->swiglu_forward(net->device, s->h, s->up, N, F);
+        net->ops->swiglu_forward(net->device, h, rounded, up, N, F);
     } else {
-        net->ops->gelu_forward(net->device, s->h, s->up, N * F);
+        net->ops->gelu_forward(net->device, h, rounded, up, N, F);
     }
+}
+
+void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
+                 const p4_int8_rows *rounded, void *sum, float *mean, float *rstd, const void *x,
+                 const void *delta, int64_t N)
+{
+    const p4_arch *a = &net->model->arch;
+    p4_role gain = role == P4_ROLE_QKV ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN;
+    net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, y, rounded, sum, mean,
+                               rstd, x, delta, vector(net, form, gain, layer),
+                               vector(net, form, (p4_role)(gain + 1), layer), N, a->C, a->norm_eps);
+}
+
+/* Where the producer of a projection's input is to put it: activations or codes, the other is NULL. */
+static void *plain_of(const p4_input *input, bool rounds)
+{
+    return rounds ? NULL : input->act;
+}
+
+static const p4_int8_rows *codes_of(const p4_input *input, bool rounds)
+{
+    return rounds ? &input->rounded : NULL;
 }
 
 /* One block. Its input is x, plus net->delta when add_delta (the previous block's last addend, so that the addition is
@@ -84,35 +111,30 @@ void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x
 {
     const p4_ops *ops = net->ops;
     const p4_arch *a = &net->model->arch;
-    p4_norm_kind kind = a->layer_norm ? P4_LAYERNORM : P4_RMSNORM;
     p4_attention_shape shape = p4_net_attention(net, B, T);
     int64_t N = B * T, qkv_width = (a->H + 2 * a->Hkv) * a->D;
 
-    ops->add_norm_forward(net->device, kind, s->n1, add_delta ? s->x1 : NULL, s->mean1, s->rstd1, x,
-                          add_delta ? net->delta : NULL, vector(net, form, P4_ROLE_NORM1_GAIN, layer),
-                          vector(net, form, P4_ROLE_NORM1_BIAS, layer), N, a->C, a->norm_eps);
-    project(net, form, layer, P4_ROLE_QKV, s->qkv, s->n1, N, probe);
+    bool rounds = p4_net_rounds(net, form, layer, P4_ROLE_QKV);
+    p4_net_norm(net, form, layer, P4_ROLE_QKV, plain_of(&s->n1, rounds), codes_of(&s->n1, rounds),
+                add_delta ? s->x1 : NULL, s->mean1, s->rstd1, x, add_delta ? net->delta : NULL, N);
+    project(net, form, layer, P4_ROLE_QKV, s->qkv, &s->n1, N, probe);
     if (!a->learned_positions) {
         ops->rope(net->device, s->qkv, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width, false);
     }
-    ops->attention_forward(net->device, s->att, s->lse, s->qkv, &shape, net->attention_work);
-    project(net, form, layer, P4_ROLE_O, net->delta, s->att, N, probe);
+    ops->attention_forward(net->device, s->att.act, s->lse, s->qkv, &shape, net->attention_work);
+    if (p4_net_rounds(net, form, layer, P4_ROLE_O)) {
+        ops->quantize_int8(net->device, NULL, &s->att.rounded, s->att.act, N, a->H * a->D);
+    }
+    project(net, form, layer, P4_ROLE_O, net->delta, &s->att, N, probe);
 
-    const void *x1 = add_delta ? s->x1 : x;
-    ops->add_norm_forward(net->device, kind, s->n2, s->x2, s->mean2, s->rstd2, x1, net->delta,
-                          vector(net, form, P4_ROLE_NORM2_GAIN, layer), vector(net, form, P4_ROLE_NORM2_BIAS, layer), N,
-                          a->C, a->norm_eps);
-    project(net, form, layer, P4_ROLE_UP, s->up, s->n2, N, probe);
-    p4_net_activate(net, s, N);
-    project(net, form, layer, P4_ROLE_DOWN, net->delta, s->h, N, probe);
-}
+    rounds = p4_net_rounds(net, form, layer, P4_ROLE_UP);
+    p4_net_norm(net, form, layer, P4_ROLE_UP, plain_of(&s->n2, rounds), codes_of(&s->n2, rounds), s->x2,
+                s->mean2, s->rstd2, add_delta ? s->x1 : x, net->delta, N);
+    project(net, form, layer, P4_ROLE_UP, s->up, &s->n2, N, probe);
 
-void p4_net_norm_again(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, void *n, const void *x, int64_t N)
-{
-    const p4_arch *a = &net->model->arch;
-    net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, n, NULL, NULL, NULL, x, NULL,
-                               vector(net, form, gain, layer), vector(net, form, (p4_role)(gain + 1), layer), N, a->C,
-                               a->norm_eps);
+    rounds = p4_net_rounds(net, form, layer, P4_ROLE_DOWN);
+    p4_net_activate(net, plain_of(&s->h, rounds), codes_of(&s->h, rounds), s->up, N);
+    project(net, form, layer, P4_ROLE_DOWN, net->delta, &s->h, N, probe);
 }
 
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)
@@ -140,9 +162,9 @@ void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool ref
 {
     const p4_arch *a = &net->model->arch;
     net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM,
-                               reference ? net->final_reference : net->final_n, NULL, NULL, NULL, x, NULL,
-                               vector(net, form, P4_ROLE_FINAL_GAIN, -1), vector(net, form, P4_ROLE_FINAL_BIAS, -1), N,
-                               a->C, a->norm_eps);
+                               reference ? net->final_reference : net->final_n, NULL, NULL, NULL, NULL, x,
+                               NULL, vector(net, form, P4_ROLE_FINAL_GAIN, -1),
+                               vector(net, form, P4_ROLE_FINAL_BIAS, -1), N, a->C, a->norm_eps);
 }
 
 /* logits [rows, logits_ld] of normed [rows, C], with the head's dense weight w. */

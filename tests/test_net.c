@@ -1,12 +1,7 @@
 /* Tiny random models of both families against the reference library: logits, loss and every gradient
  * (fixtures/make_tiny_models.py). Also: recomputation and micro-batches give the same gradients. On every backend of this
  * build: the CPU, and a GPU in fp32 and bf16 where there is one (P4_NEED_GPU=1: a failure where there is none). */
-#include <dirent.h>
-#include <stdlib.h>
-
-#include "check.h"
-#include "form.h"
-#include "hf_model.h"
+#include "net_world.h"
 
 /* One way to compute, and how far from the reference it may be. */
 typedef struct way {
@@ -21,79 +16,7 @@ typedef struct way {
 static const way ways[] = {
     {"cpu", false, 1e-4, 1e-5, 1e-3}, {"cuda", false, 1e-4, 1e-5, 1e-3}, {"cuda", true, 8e-2, 1e-2, 1e-1}};
 static const way *now;
-static const p4_ops *ops;
-static p4_device *device;
 static double worst_logits, worst_loss, worst_gradient; /* seen of the way at hand */
-
-typedef struct grads {
-    const p4_model *model;
-    float *flat, *h_flat; /* device, host */
-    int64_t *at;
-} grads;
-
-static void *take(int64_t bytes)
-{
-    void *memory = NULL;
-    EXPECT_OK(ops->alloc(device, &memory, bytes));
-    return memory;
-}
-
-static float *grad_buffer(void *user, int64_t param, bool *accumulate)
-{
-    grads *g = user;
-    *accumulate = true;
-    return g->flat + g->at[param];
-}
-
-static void ready(void *user, int64_t param)
-{
-    (void)user;
-    (void)param;
-}
-
-static void take_grads(grads *g, const p4_model *model)
-{
-    int64_t count = 0;
-    g->model = model;
-    g->at = p4_alloc((size_t)model->params_count, sizeof *g->at);
-    for (int64_t i = 0; i < model->params_count; i++) {
-        g->at[i] = count;
-        count += model->params[i].rows * model->params[i].cols;
-    }
-    g->flat = take(count * 4);
-    ops->zero(device, g->flat, count * 4);
-    g->h_flat = p4_alloc((size_t)count, sizeof *g->h_flat);
-}
-
-static void read_grads(grads *g)
-{
-    const p4_param *last = &g->model->params[g->model->params_count - 1];
-    ops->to_host(device, g->h_flat, g->flat, (g->at[g->model->params_count - 1] + last->rows * last->cols) * 4);
-    EXPECT_OK(ops->sync(device));
-}
-
-static void free_grads(grads *g)
-{
-    ops->release(device, g->flat);
-    free(g->h_flat);
-    free(g->at);
-}
-
-/* Elements of golden tensor `name` as floats; *count of them. NULL: not there. */
-static float *golden(const p4_safetensors *file, const char *name, int64_t *count)
-{
-    const p4_safetensor *t = p4_safetensors_find(file, name);
-    *count = 1;
-    if (t == NULL) {
-        return NULL;
-    }
-    for (int d = 0; d < t->rank; d++) {
-        *count *= t->shape[d];
-    }
-    float *values = p4_alloc((size_t)*count, sizeof *values);
-    p4_to_f32(values, t->data, t->dtype, *count);
-    return values;
-}
 
 static void compare_gradients(const char *dir, const p4_safetensors *file, const grads *g)
 {
@@ -209,39 +132,16 @@ static void check_model(const char *dir)
     p4_hf_model_close(&hf);
 }
 
-static void check_models(void)
-{
-    int models = 0;
-    DIR *folder = opendir(P4_FIXTURES "/models");
-    EXPECT(folder != NULL, "no fixtures");
-    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        if (entry->d_name[0] != '.') {
-            char *dir = p4_format("%s/models/%s", P4_FIXTURES, entry->d_name);
-            check_model(dir);
-            free(dir);
-            models++;
-        }
-    }
-    closedir(folder);
-    EXPECT(models >= 8, "%d models, expected at least 8", models);
-}
-
 int main(void)
 {
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         now = &ways[i];
-        ops = p4_ops_find(now->backend);
-        bool needed = strcmp(now->backend, "cpu") == 0 || getenv("P4_NEED_GPU") != NULL;
-        p4_rc rc = ops != NULL ? ops->open(&device, 0, 2, now->half) : FAIL("this build has no CUDA backend");
-        EXPECT(rc == P4_OK || !needed, "%s: %s", now->backend, p4_last_error());
-        if (rc != P4_OK) {
-            printf("%s, %s: skipped: %s\n", now->backend, now->half ? "bf16" : "fp32", p4_last_error());
-            p4_error_clear();
+        if (!open_backend(now->backend, now->half)) {
             continue;
         }
         int failed = check_failed;
         worst_logits = worst_loss = worst_gradient = 0;
-        check_models();
+        for_each_model(check_model);
         printf("%s: largest errors: logits %.2g (bound %.2g), loss %.2g (%.2g), gradients %.2g (%.2g)%s\n",
                ops->describe(device), worst_logits, now->logits, worst_loss, now->loss, worst_gradient, now->gradient,
                check_failed == failed ? "" : ": FAILED");

@@ -85,7 +85,7 @@ static void check_norm(rig *r)
         void *sum = rig_put_act(r, NULL, N * C), *y = rig_put_act(r, NULL, N * C);
         float *mean = with_bias ? rig_put_f32(r, NULL, N) : NULL, *rstd = rig_put_f32(r, NULL, N);
         float *d_gain = rig_put_f32(r, gain, C), *d_bias = with_bias ? rig_put_f32(r, bias, C) : NULL;
-        r->ops->add_norm_forward(r->device, k.kind, y, sum, mean, rstd, rig_put_act(r, x, N * C),
+        r->ops->add_norm_forward(r->device, k.kind, y, NULL, sum, mean, rstd, rig_put_act(r, x, N * C),
                                  rig_put_act(r, delta, N * C), d_gain, d_bias, N, C, (float)k.eps);
         float *got_sum = rig_get_act(r, sum, N * C);
         double *want_sum = rig_doubles(r, x, N * C);
@@ -102,12 +102,12 @@ static void check_norm(rig *r)
         float *got = rig_get_act(r, y, N * C);
         expect_array("add_norm y", got, k.y, N * C, 4.0 * r->eps + 2e-6, 0.0);
         void *plain = rig_put_act(r, NULL, N * C); /* without delta the norm reads x; nothing else is kept */
-        r->ops->add_norm_forward(r->device, k.kind, plain, NULL, NULL, NULL, sum, NULL, d_gain, d_bias, N, C,
-                                 (float)k.eps);
+        r->ops->add_norm_forward(r->device, k.kind, plain, NULL, NULL, NULL, NULL, sum, NULL, d_gain, d_bias,
+                                 N, C, (float)k.eps);
         expect_array("norm without delta", rig_get_act(r, plain, N * C), k.y, N * C, 4.0 * r->eps + 2e-6,
                      0.0);
-        r->ops->add_norm_forward(r->device, k.kind, y, plain, NULL, NULL, plain, sum, d_gain, d_bias, N, C,
-                                 (float)k.eps); /* the sum may replace x */
+        r->ops->add_norm_forward(r->device, k.kind, y, NULL, plain, NULL, NULL, plain, sum, d_gain, d_bias, N,
+                                 C, (float)k.eps); /* the sum may replace x */
         for (int64_t i = 0; i < N * C; i++) {
             want_sum[i] = k.y[i] + k.x[i];
         }
@@ -257,7 +257,7 @@ static void check_swiglu(rig *r)
         x[N * 2 * F - 2 * F] = s % 2 ? 100.0f : x[N * 2 * F - 2 * F];
         void *d_x = rig_put_act(r, x, N * 2 * F), *h = rig_put_act(r, NULL, N * F),
              *d = rig_put_act(r, NULL, N * 2 * F);
-        r->ops->swiglu_forward(r->device, h, d_x, N, F);
+        r->ops->swiglu_forward(r->device, h, NULL, d_x, N, F);
         r->ops->swiglu_backward(r->device, d, rig_put_act(r, dh, N * F), d_x, N, F);
         double *want = rig_host(r, N * F * 8), *want_d = rig_host(r, N * 2 * F * 8);
         for (int64_t i = 0; i < N * F; i++) {
@@ -284,7 +284,7 @@ static void check_gelu(rig *r)
         void *d_x = rig_put_act(r, x, count), *h = rig_put_act(r, NULL, count),
              *dx = rig_put_act(r, NULL, count);
         void *sum = rig_put_act(r, NULL, count), *d_dh = rig_put_act(r, dh, count);
-        r->ops->gelu_forward(r->device, h, d_x, count);
+        r->ops->gelu_forward(r->device, h, NULL, d_x, 1, count);
         r->ops->gelu_backward(r->device, dx, d_dh, d_x, count);
         r->ops->add(r->device, sum, d_x, d_dh, count);
         double *want = rig_host(r, count * 8), *want_dx = rig_host(r, count * 8),

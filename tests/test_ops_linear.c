@@ -167,31 +167,6 @@ static void check_unpack(rig *r)
     }
 }
 
-static void check_int8(rig *r)
-{
-    for (int64_t C = 1; C < 700; C = 3 * C + 2) {
-        int64_t N = 37;
-        float *x = rig_random_act(r, N * C, 3.0);
-        memset(x, 0, (size_t)C * sizeof *x); /* an all-zero token */
-        void *xq = rig_put_act(r, NULL, N * C);
-        r->ops->fake_quantize_int8(r->device, xq, rig_put_act(r, x, N * C), N, C);
-        float *got = rig_get_act(r, xq, N * C);
-        double *want = rig_host(r, N * C * 8);
-        for (int64_t n = 0; n < N; n++) {
-            float largest = 1e-5f;
-            for (int64_t c = 0; c < C; c++) {
-                largest = fmaxf(largest, fabsf(x[n * C + c]));
-            }
-            float s = 127.0f / largest;
-            for (int64_t c = 0; c < C; c++) {
-                want[n * C + c] = (double)(fminf(fmaxf(rintf(x[n * C + c] * s), -128.0f), 127.0f) / s);
-            }
-        }
-        expect_array("fake_quantize_int8", got, want, N * C, 2.0 * r->eps, 0.0);
-        rig_clear(r);
-    }
-}
-
 /* What linear_forward_int8 is to give: sums of integers, scaled in double. */
 static double *int8_product(rig *r, const float *x, const float *w, const float *bias, shape m)
 {
@@ -229,10 +204,12 @@ static void *run_int8(rig *r, p4_device *device, const int8_case *c)
 {
     int64_t act = r->ops->act_bytes(r->device), width = p4_int8_width(c->m.in);
     void *y = rig_put_act(r, NULL, c->m.N * c->m.out);
-    void *x_work = rig_put(r, NULL, c->m.N * width * act), *w_work = rig_put(r, NULL, c->m.out * width * act);
+    void *x_work = rig_put_act(r, NULL, c->m.N * c->m.in), *w_work = rig_put(r, NULL, c->m.out * width * act);
+    p4_int8_rows rows = {.codes = rig_put(r, NULL, c->m.N * width), .s = rig_put_f32(r, NULL, c->m.N)};
+    r->ops->quantize_int8(r->device, NULL, &rows, c->x, c->m.N, c->m.in);
     EXPECT_OK(r->ops->sync(r->device));
-    r->ops->linear_forward_int8(device, y, c->x, c->weights, c->parts, c->bias, x_work, w_work, c->m.N, c->m.in,
-                                c->m.out);
+    r->ops->linear_forward_int8(device, y, &rows, c->weights, c->parts, c->bias, x_work, w_work, c->m.N,
+                                c->m.in, c->m.out);
     EXPECT_OK(r->ops->sync(device));
     return y;
 }
@@ -337,7 +314,6 @@ int main(void)
         {"linear_backward_weight", check_backward_weight},
         {"linear_backward_bias", check_backward_bias},
         {"weight_unpack", check_unpack},
-        {"fake_quantize_int8", check_int8},
         {"linear_forward_int8", check_forward_int8},
         {"linear_forward_int8 of values that are not finite", check_int8_not_finite},
         {"linear_forward_int8 of a real layer", check_int8_large},

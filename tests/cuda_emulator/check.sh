@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the emulated tests: forward order, and reversed order of threads and blocks (a race would change bits).
 out=${EMU_OUT:-$(cd "$(dirname "$0")/../.." && pwd)/build/cuda_emulator}
-for t in ${*:-test_ops test_ops_linear test_ops_loss test_ops_optim}; do
+for t in ${*:-test_ops test_ops_linear test_ops_int8 test_ops_loss test_ops_optim}; do
     for order in "" 1; do
         echo "== $t ${order:+reversed}"
         P4_NEED_GPU=1 P4_TEST_SEED=${SEED:-1} EMU_ORDER=$order timeout 300 "$out/$t" 2>&1 | grep -v OPENBLAS | tail -${LINES_MAX:-8}

@@ -4,7 +4,7 @@
 set -e
 out=${EMU_OUT:-$(cd "$(dirname "$0")/../.." && pwd)/build/cuda_emulator}
 export EMU_GUARD=1 P4_NEED_GPU=1 P4_TEST_DEVICE=cuda OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-for t in ${*:-test_api test_api_train test_net}; do
+for t in ${*:-test_api test_api_train test_net test_net_int8}; do
     echo "== $t"
     "$out/$t"
 done

@@ -18,8 +18,9 @@ typedef enum ops_pool {
     F1, /* fp32 that is updated, the same at first */
     F2, /* fp32 near 1 that is updated (norm gains, averages of squares) */
     F3,
-    CODES,  /* 2-bit codes */
-    PACKED, /* the same in base 3 */
+    CODES,   /* 2-bit codes */
+    PACKED,  /* the same in base 3 */
+    ROUNDED, /* activations of X0 in int8 */
     POOLS
 } ops_pool;
 
@@ -34,6 +35,7 @@ typedef struct ops_bench {
     char *memory[POOLS];
     int64_t pool_bytes[POOLS], turn;
     float *cos_table, *sin_table, *lse, *work, *importance; /* the last: ones [cols] */
+    float *s;                                               /* of the rows in int8 */
     double *sums;                                           /* [max(F, up, 8)] */
     int32_t *ids;                                           /* [N] */
     uint16_t *scale;                                        /* [rows] fp16 */
@@ -58,6 +60,12 @@ void ops_linear_cases(ops_bench *x);
 void ops_layer_cases(ops_bench *x);
 void ops_ternary_cases(ops_bench *x);
 void ops_optim_cases(ops_bench *x);
+
+/* Rows of int8 [N, width] in a pool. */
+#define ROWS(pool, width)                                                                                    \
+    {                                                                                                        \
+        .codes = ops_at(x, pool, x->N * p4_int8_width(width)), .s = x->s                                     \
+    }
 
 /* void run_NAME(void *user): one call of an op at the next place. */
 #define OP(name, ...)                                                                                        \

@@ -1,11 +1,16 @@
 /* ops_layers.c - norms, MLP activations, embeddings, losses and calibration. */
 #include "ops_bench.h"
 
-OP(rmsnorm, ops->add_norm_forward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), ACT(Y1, x->N * x->arch.C),
-                                  NULL, F32(F1, x->N), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
-                                  F32(F0, x->arch.C), NULL, x->N, x->arch.C, 1e-5f))
+OP(rmsnorm,
+   ops->add_norm_forward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), NULL, ACT(Y1, x->N * x->arch.C), NULL,
+                         F32(F1, x->N), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
+                         F32(F0, x->arch.C), NULL, x->N, x->arch.C, 1e-5f))
+OP(rmsnorm_int8, p4_int8_rows to = ROWS(Y0, x->arch.C);
+   ops->add_norm_forward(device, P4_RMSNORM, NULL, &to, ACT(Y1, x->N * x->arch.C), NULL, F32(F1, x->N),
+                         ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), F32(F0, x->arch.C), NULL, x->N,
+                         x->arch.C, 1e-5f))
 OP(layernorm,
-   ops->add_norm_forward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), ACT(Y1, x->N * x->arch.C),
+   ops->add_norm_forward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), NULL, ACT(Y1, x->N * x->arch.C),
                          F32(F1, x->N), F32(F2, x->N), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
                          F32(F0, x->arch.C), F32(F0, x->arch.C), x->N, x->arch.C, 1e-5f))
 OP(rmsnorm_backward, ops->norm_backward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), F32(F1, x->arch.C),
@@ -17,12 +22,16 @@ OP(layernorm_backward,
                       F32(F0, x->arch.C), x->N, x->arch.C))
 OP(add, ops->add(device, ACT(Y0, x->N * x->arch.C), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
                  x->N * x->arch.C))
-OP(swiglu_forward,
-   ops->swiglu_forward(device, ACT(Y0, x->N * x->arch.F), ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
+OP(swiglu_forward, ops->swiglu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, 2 * x->N * x->arch.F),
+                                       x->N, x->arch.F))
+OP(swiglu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
+   ops->swiglu_forward(device, NULL, &to, ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
 OP(swiglu_backward, ops->swiglu_backward(device, ACT(Y0, 2 * x->N * x->arch.F), ACT(X1, x->N * x->arch.F),
                                          ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
 OP(gelu_forward,
-   ops->gelu_forward(device, ACT(Y0, x->N * x->arch.F), ACT(X0, x->N * x->arch.F), x->N * x->arch.F))
+   ops->gelu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
+OP(gelu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
+   ops->gelu_forward(device, NULL, &to, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(gelu_backward, ops->gelu_backward(device, ACT(Y0, x->N * x->arch.F), ACT(X1, x->N * x->arch.F),
                                      ACT(X0, x->N * x->arch.F), x->N * x->arch.F))
 OP(embed_forward, p4_weight token = {.dtype = P4_F32, .rows = x->arch.V, .cols = x->arch.C};
@@ -52,13 +61,16 @@ void ops_layer_cases(ops_bench *x)
     double C = A * N * (double)x->arch.C, F = A * N * (double)x->arch.F, logits = A * (double)x->NV * V;
     double touched = 4.0 * (double)x->arch.C * (N < V ? N : V); /* rows of the embedding, fp32 */
     ops_case(x, run_rmsnorm, 0.0, 4.0 * C, "add_rmsnorm");
+    ops_case(x, run_rmsnorm_int8, 0.0, 3.0 * C + C / A, "add_rmsnorm_int8");
     ops_case(x, run_layernorm, 0.0, 4.0 * C, "add_layernorm");
     ops_case(x, run_rmsnorm_backward, 0.0, 4.0 * C, "rmsnorm_backward");
     ops_case(x, run_layernorm_backward, 0.0, 4.0 * C, "layernorm_backward");
     ops_case(x, run_add, 0.0, 3.0 * C, "add");
     ops_case(x, run_swiglu_forward, 0.0, 3.0 * F, "swiglu_forward");
+    ops_case(x, run_swiglu_int8, 0.0, 2.0 * F + F / A, "swiglu_int8");
     ops_case(x, run_swiglu_backward, 0.0, 5.0 * F, "swiglu_backward");
     ops_case(x, run_gelu_forward, 0.0, 2.0 * F, "gelu_forward");
+    ops_case(x, run_gelu_int8, 0.0, F + F / A, "gelu_int8");
     ops_case(x, run_gelu_backward, 0.0, 3.0 * F, "gelu_backward");
     ops_case(x, run_embed_forward, 0.0, C + touched, "embed_forward");
     ops_case(x, run_embed_backward, 0.0, C + 2.0 * touched, "embed_backward");

@@ -15,14 +15,17 @@ OP(backward_weight_head,
    ops->linear_backward_weight(device, F32(F1, x->in * x->out), ACT(X0, x->NV * x->out), x->out,
                                ACT(X1, x->NV * x->in), x->NV, x->in, x->out, true))
 OP(backward_bias, ops->linear_backward_bias(device, F32(F1, x->out), ACT(X0, x->N * x->out), x->N, x->out))
-OP(fake_int8, ops->fake_quantize_int8(device, ACT(Y0, x->N * x->in), ACT(X0, x->N * x->in), x->N, x->in))
+OP(quantize_int8, p4_int8_rows to = ROWS(Y0, x->in);
+   ops->quantize_int8(device, NULL, &to, ACT(X0, x->N * x->in), x->N, x->in))
+OP(dequantize_int8, p4_int8_rows from = ROWS(ROUNDED, x->in);
+   ops->dequantize_int8(device, ACT(Y0, x->N * x->in), &from, x->N, x->in))
 OP(unpack, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
    w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in));
    ops->weight_unpack(device, ACT(Y0, x->in * x->out), &w))
 OP(forward_int8, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
-   w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in));
-   ops->linear_forward_int8(device, ACT(Y0, x->N *x->out), ACT(X0, x->N *x->in), &w, 1, NULL, ACT(Y1, x->N *x->in),
-                            F32(F1, x->in *x->out), x->N, x->in, x->out))
+   w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in)); p4_int8_rows from = ROWS(ROUNDED, x->in);
+   ops->linear_forward_int8(device, ACT(Y0, x->N * x->out), &from, &w, 1, NULL, ACT(Y1, x->N * x->in),
+                            F32(F1, x->in * x->out), x->N, x->in, x->out))
 OP(unpack_f32,
    p4_weight w = {.dtype = P4_F32, .rows = x->out, .cols = x->in, .data = F32(F0, x->in * x->out)};
    ops->weight_unpack(device, ACT(Y0, x->in * x->out), &w))
@@ -47,7 +50,8 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     ops_case(x, run_backward_weight, flop, tokens + 8.0 * weights, "backward_weight_%s", slot);
     ops_case(x, run_unpack, 0.0, (A + 0.25) * weights, "unpack_ternary_%s", slot);
     if (in % 16 == 0) { /* the pools hold rows of this length only */
-        ops_case(x, run_forward_int8, flop, tokens + 0.25 * weights, "forward_int8_%s", slot);
+        ops_case(x, run_forward_int8, flop, (double)(x->N * in) + A * (double)(x->N * out) + 0.25 * weights,
+                 "forward_int8_%s", slot);
     }
 }
 
@@ -89,8 +93,9 @@ void ops_linear_cases(ops_bench *x)
     x->out = x->width;
     ops_case(x, run_backward_bias, 0.0, A * (double)(x->N * x->out), "backward_bias_qkv");
     x->in = a->C;
-    ops_case(x, run_fake_int8, 0.0, 2.0 * A * (double)(x->N * x->in), "fake_int8_C");
+    ops_case(x, run_quantize_int8, 0.0, (A + 1.0) * (double)(x->N * x->in), "quantize_int8_C");
+    ops_case(x, run_dequantize_int8, 0.0, (A + 1.0) * (double)(x->N * x->in), "dequantize_int8_C");
     x->in = a->F;
-    ops_case(x, run_fake_int8, 0.0, 2.0 * A * (double)(x->N * x->in), "fake_int8_F");
+    ops_case(x, run_dequantize_int8, 0.0, (A + 1.0) * (double)(x->N * x->in), "dequantize_int8_F");
     attention_cases(x);
 }

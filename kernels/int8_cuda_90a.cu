@@ -31,8 +31,14 @@ typedef struct stage {
     int8_t x[ROWS * DEEP], t[COLS * DEEP];
 } stage;
 
+/* What a warp scales the columns of its tile with. */
+typedef struct columns {
+    float row[COLS], bias[COLS];
+} columns;
+
 typedef struct ring {
     stage stages[STAGES];
+    columns columns[WARPS];
     p4_barrier full[STAGES];  /* both factors have come */
     p4_barrier empty[STAGES]; /* all warps of the cluster that read it are done */
 } ring;
@@ -96,102 +102,108 @@ static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *x_
 
 /* --- the warpgroups that multiply ------------------------------------------------------------------ */
 
-/* Word i of a quad's lane c becomes word c of its lane i. */
-static __device__ __forceinline__ void turn_quad(uint32_t (&word)[4])
+/* Of this warp's tile, whose columns start at col and whose rows at row: scales of the columns, and of this
+ * lane's two rows 1 / s; 0 for what does not exist. The sums are under way meanwhile. */
+template <bool BIAS>
+static __device__ __forceinline__ void fetch_scales(columns *to, float (&token)[2], const p4_int8_product &p,
+                                                    int64_t row, int col)
 {
-    const int lane = (int)threadIdx.x % 4;
+    const int lane = (int)threadIdx.x % P4_WARP;
+    __syncwarp(); /* the tile before has been written */
 #pragma unroll
-    for (int bit = 1; bit < 4; bit *= 2) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if ((i & bit) == 0) {
-                const bool high = (lane & bit) != 0;
-                const uint32_t got = __shfl_xor_sync(0xffffffffu, high ? word[i] : word[i | bit], bit);
-                word[i] = high ? got : word[i];
-                word[i | bit] = high ? word[i | bit] : got;
-            }
+    for (int i = 0; i < COLS / P4_WARP; i++) {
+        const int at = i * P4_WARP + lane;
+        const bool exists = col + at < (int)p.out;
+        to->row[at] = exists ? __ldg(p.row + col + at) : 0.0f;
+        if (BIAS) {
+            to->bias[at] = exists ? __ldg(p.bias + col + at) : 0.0f;
         }
     }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int64_t n = row + 8 * h + lane / 4;
+        token[h] = n < p.N ? __frcp_rn(__ldg(p.s + n)) : 0.0f;
+    }
+    __syncwarp();
 }
 
-/* Two columns of rows n and n + 8, of sum[at] to sum[at + 3], as pairs; those beyond the `left` columns are
- * anything. */
-template <bool WHOLE, bool BIAS>
+/* Two columns of rows n and n + 8, of sum[at] to sum[at + 3], as pairs. */
+template <bool BIAS>
 static __device__ __forceinline__ void make_pairs(uint32_t *upper, uint32_t *lower, const int (&sum)[SUMS],
                                                   int at, const float (&token)[2], const float *row,
-                                                  const float *bias, int left)
+                                                  const float *bias)
 {
-    float scale[2], v[4];
-    if (WHOLE) {
-        const float2 pair = __ldg((const float2 *)row);
-        scale[0] = pair.x;
-        scale[1] = pair.y;
-    } else {
-        scale[0] = left > 0 ? __ldg(row) : 0.0f;
-        scale[1] = left > 1 ? __ldg(row + 1) : 0.0f;
-    }
+    const float2 scale = *(const float2 *)row, more = BIAS ? *(const float2 *)bias : make_float2(0.0f, 0.0f);
+    float v[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        v[i] = p4_int8_value(sum[at + i], token[i / 2], scale[i % 2]);
+        v[i] = p4_int8_value(sum[at + i], token[i / 2], i % 2 ? scale.y : scale.x);
         if (BIAS) {
-            v[i] = p4_int8_biased(v[i], WHOLE || left > i % 2 ? __ldg(bias + i % 2) : 0.0f);
+            v[i] = p4_int8_biased(v[i], i % 2 ? more.y : more.x);
         }
     }
     *upper = p4_pair_bf16(v[0], v[1]);
     *lower = p4_pair_bf16(v[2], v[3]);
 }
 
-/* A row's pairs of a quad of lanes, of every eighth column from o, `left` of which exist. Whole: the lanes
- * trade, so that each writes eight columns, 16 bytes. */
-template <bool WHOLE>
-static __device__ __forceinline__ void put_pairs(uint16_t *y, uint32_t (&word)[4], bool exists, int left)
+/* Pairs of columns 2 c and 8 + 2 c of a row, c = lane % 4, `left` columns of which exist from y. */
+static __device__ __forceinline__ void put_some(uint16_t *y, const uint32_t (&word)[2], bool exists, int left)
 {
     const int c = (int)threadIdx.x % 4;
-    if (WHOLE) {
-        turn_quad(word);
-        if (exists) {
-            __stwb((uint4 *)(y + 8 * c), make_uint4(word[0], word[1], word[2], word[3]));
-        }
-    } else {
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const int at = 8 * (i / 2) + 2 * c + i % 2;
-            if (exists && at < left) {
-                y[at] = (uint16_t)(word[i / 2] >> 16 * (i % 2));
-            }
+    for (int i = 0; i < 4; i++) {
+        const int at = 8 * (i / 2) + 2 * c + i % 2;
+        if (exists && at < left) {
+            y[at] = (uint16_t)(word[i / 2] >> 16 * (i % 2));
         }
     }
 }
 
+/* The same, all of which exist. Lanes trade by two, so that each writes four columns, from its y, and the
+ * quad 32 bytes. */
+static __device__ __forceinline__ void put_whole(uint16_t *y, const uint32_t (&word)[2], bool exists)
+{
+    const bool odd = threadIdx.x % 2 != 0;
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? word[0] : word[1], 1);
+    if (exists) {
+        *(uint2 *)y = make_uint2(odd ? got : word[0], odd ? word[1] : got);
+    }
+}
+
 /* This warp's outputs: 16 rows from `row`, 256 columns from `col`; whole: all columns exist and rows of y are
- * aligned to 16 bytes. */
+ * aligned to 8 bytes. */
 template <bool WHOLE, bool BIAS>
 static __device__ __forceinline__ void put_outputs(const p4_int8_product &p, const int (&sum)[SUMS],
-                                                   int64_t row, int col)
+                                                   const columns *by, const float (&token)[2], int64_t row,
+                                                   int col)
 {
-    const int lane = (int)threadIdx.x % P4_WARP, c = 2 * (lane % 4), left = (int)p.out - col;
-    const float *scale = p.row + col + c, *bias = BIAS ? p.bias + col + c : NULL;
+    const int lane = (int)threadIdx.x % P4_WARP, c = lane % 4, left = (int)p.out - col;
+    const int first = WHOLE ? 8 * (c % 2) + 2 * (c - c % 2) : 0;
     uint16_t *y[2];
     bool exists[2];
-    float token[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int64_t n = row + 8 * h + lane / 4;
         exists[h] = n < p.N;
-        token[h] = exists[h] ? __frcp_rn(__ldg(p.s + n)) : 0.0f;
-        y[h] = (uint16_t *)p.y + n * p.out + col;
+        y[h] = (uint16_t *)p.y + n * p.out + col + first;
     }
 #pragma unroll
-    for (int j = 0; j < COLS; j += 32) {
-        uint32_t upper[4], lower[4];
+    for (int j = 0; j < COLS; j += 16) {
+        uint32_t word[2][2]; /* of rows n, n + 8 */
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 2; i++) {
             const int at = j + 8 * i;
-            make_pairs<WHOLE, BIAS>(&upper[i], &lower[i], sum, at / 2, token, scale + at, bias + at,
-                                    left - at - c);
+            make_pairs<BIAS>(&word[0][i], &word[1][i], sum, at / 2, token, by->row + at + 2 * c,
+                             by->bias + at + 2 * c);
         }
-        put_pairs<WHOLE>(y[0] + j, upper, exists[0], left - j);
-        put_pairs<WHOLE>(y[1] + j, lower, exists[1], left - j);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            if (WHOLE) {
+                put_whole(y[h] + j, word[h], exists[h]);
+            } else {
+                put_some(y[h] + j, word[h], exists[h], left - j);
+            }
+        }
     }
 }
 
@@ -209,12 +221,16 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
 {
     const int rank = (int)blockIdx.x % CLUSTER, half = (int)threadIdx.x / GROUP - 1;
     const int warp = (int)threadIdx.x % GROUP / P4_WARP;
-    const bool aligned = p.out % 8 == 0 && (uintptr_t)p.y % P4_VECTOR_BYTES == 0;
+    const bool aligned = p.out % 4 == 0 && (uintptr_t)p.y % 8 == 0;
+    columns *by = &r->columns[half * WARPS / 2 + warp];
     place here = {0, 0};
     int sum[SUMS];
     for (int i = (int)blockIdx.x / CLUSTER; i < all.down * all.across; i += (int)gridDim.x / CLUSTER) {
         int down, across, before = 0;
+        float token[2];
         find_tile(all, i, &down, &across);
+        const int64_t row = ((int64_t)down * CLUSTER + rank) * ROWS + half * HALF + warp * 16;
+        const int col = across * COLS;
         for (int k = 0; k < (int)p.in; k += DEEP) {
             p4_barrier_wait(&r->full[here.at], here.parity);
             const uint64_t x = p4_wgmma_rows(r->stages[here.at].x + half * HALF * DEEP);
@@ -225,6 +241,9 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
                 p4_wgmma_int8(sum, x + b / 16, t + b / 16, k + b > 0);
             }
             p4_wgmma_end();
+            if (k == 0) {
+                fetch_scales<BIAS>(by, token, p, row, col);
+            }
             p4_wgmma_wait<1>(); /* the stage before has been read, this one is under way */
             if (k > 0) {
                 give_back<CLUSTER>(r, before);
@@ -235,12 +254,10 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
         p4_wgmma_wait<0>();
         give_back<CLUSTER>(r, before);
         p4_wgmma_sums(sum);
-        const int64_t row = ((int64_t)down * CLUSTER + rank) * ROWS + half * HALF + warp * 16;
-        const int col = across * COLS;
         if (aligned && col + COLS <= (int)p.out) {
-            put_outputs<true, BIAS>(p, sum, row, col);
+            put_outputs<true, BIAS>(p, sum, by, token, row, col);
         } else {
-            put_outputs<false, BIAS>(p, sum, row, col);
+            put_outputs<false, BIAS>(p, sum, by, token, row, col);
         }
     }
 }
@@ -253,7 +270,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
              const __grid_constant__ p4_int8_product p, const tiles all)
 {
     extern __shared__ char memory[];
-    ring *r = (ring *)(((uintptr_t)memory + ALIGN - 1) / ALIGN * ALIGN);
+    ring *r = (ring *)(memory + (0 - (uintptr_t)memory) % ALIGN);
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             p4_barrier_init(&r->full[i], 1);

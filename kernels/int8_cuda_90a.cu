@@ -3,8 +3,9 @@
  *
  * A block makes tiles of 128 x 256 outputs one after the other. One thread copies tiles of both factors, 128
  * bytes of k at a time, into a ring of four stages; two warpgroups of 64 rows each multiply them and write
- * their outputs. Two blocks of a cluster, one below the other, share the weight's tiles: each copies half of
- * them into both, which halves what the weight costs of the second cache's bandwidth. */
+ * their outputs. The first is LEAD stages ahead of the second, so that while one writes the other multiplies
+ * what is in the ring. Two blocks of a cluster, one below the other, share the weight's tiles: each copies
+ * half of them into both, which halves what the weight costs of the second cache's bandwidth. */
 #include "int8_cuda.cuh"
 #include "mma.cuh"
 #include "sm90.cuh"
@@ -24,7 +25,8 @@ enum {
     ALIGN = 1024,
     COPY_REGISTERS = 40, /* (40 + 2 x 232) x 128 threads <= 65536 */
     SUM_REGISTERS = 232,
-    BAND = 8 /* rows of clusters' tiles that are walked together: their factors stay in the cache */
+    LEAD = 2, /* of STAGES; the others are copied ahead of both */
+    BAND = 8  /* rows of clusters' tiles that are walked together: their factors stay in the cache */
 };
 
 typedef struct stage {
@@ -41,6 +43,7 @@ typedef struct ring {
     columns columns[WARPS];
     p4_barrier full[STAGES];  /* both factors have come */
     p4_barrier empty[STAGES]; /* all warps of the cluster that read it are done */
+    p4_barrier ahead;         /* the first warpgroup is, in its tile */
 } ring;
 
 enum { SHARED_BYTES = (int)sizeof(ring) + ALIGN };
@@ -207,6 +210,14 @@ static __device__ __forceinline__ void put_outputs(const p4_int8_product &p, con
     }
 }
 
+/* The first warpgroup has its lead in this tile. */
+static __device__ __forceinline__ void tell_ahead(ring *r, int rank)
+{
+    if (threadIdx.x % P4_WARP == 0) {
+        p4_barrier_arrive(&r->ahead, rank);
+    }
+}
+
 /* This warp is done with a stage: every block of the cluster, which writes into it, is told. */
 template <int CLUSTER> static __device__ __forceinline__ void give_back(ring *r, int at)
 {
@@ -222,8 +233,10 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
     const int rank = (int)blockIdx.x % CLUSTER, half = (int)threadIdx.x / GROUP - 1;
     const int warp = (int)threadIdx.x % GROUP / P4_WARP;
     const bool aligned = p.out % 4 == 0 && (uintptr_t)p.y % 8 == 0;
+    const bool leads = (int)p.in > STAGES * DEEP; /* so that it cannot be a whole tile ahead */
     columns *by = &r->columns[half * WARPS / 2 + warp];
     place here = {0, 0};
+    uint32_t turn = 0;
     int sum[SUMS];
     for (int i = (int)blockIdx.x / CLUSTER; i < all.down * all.across; i += (int)gridDim.x / CLUSTER) {
         int down, across, before = 0;
@@ -231,6 +244,9 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
         find_tile(all, i, &down, &across);
         const int64_t row = ((int64_t)down * CLUSTER + rank) * ROWS + half * HALF + warp * 16;
         const int col = across * COLS;
+        if (leads && half == 1) {
+            p4_barrier_wait(&r->ahead, turn++ % 2);
+        }
         for (int k = 0; k < (int)p.in; k += DEEP) {
             p4_barrier_wait(&r->full[here.at], here.parity);
             const uint64_t x = p4_wgmma_rows(r->stages[here.at].x + half * HALF * DEEP);
@@ -247,6 +263,9 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
             p4_wgmma_wait<1>(); /* the stage before has been read, this one is under way */
             if (k > 0) {
                 give_back<CLUSTER>(r, before);
+            }
+            if (leads && half == 0 && k == LEAD * DEEP) {
+                tell_ahead(r, rank);
             }
             before = here.at;
             step_on(&here);
@@ -276,6 +295,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
             p4_barrier_init(&r->full[i], 1);
             p4_barrier_init(&r->empty[i], WARPS * CLUSTER);
         }
+        p4_barrier_init(&r->ahead, WARPS / 2);
         p4_barrier_init_done();
     }
     p4_cluster_sync();

@@ -29,7 +29,7 @@ def translate(text):
         at = text.find("<<<")
         if at < 0:
             return text
-        start = at
+        start = len(text[:at].rstrip())
         if text[start - 1] == ">":
             start = balanced_back(text, start)
         if text[start - 1] == ")":

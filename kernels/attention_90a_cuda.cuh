@@ -26,7 +26,8 @@ enum {
     TILE_SUMS = TILE * TILE / ATTENTION_GROUP, /* a thread's part of a tile of scores */
     TILE_STEPS = TILE / 16,                    /* products of one instruction along 64 of k */
     GROUP_WARPS = ATTENTION_GROUP / P4_WARP,
-    SHARED_ALIGN = 1024
+    SHARED_ALIGN = 1024,
+    SHARED_MOST = 227 << 10 /* of a block, with what aligns it */
 };
 
 static_assert((int)TILE == (int)ATTENTION_TILE, "the row sums are laid out by tiles");

@@ -24,7 +24,7 @@ static const float log2e = 1.44269504088896f;
 
 /* Both kernels: own tiles of two kinds, and a ring of tiles of two other kinds. */
 template <int HD> struct backward_form {
-    enum { STAGES = HD <= 64 ? 6 : 3, TILE_ELEMENTS = TILE * HD };
+    enum { STAGES = HD <= 64 ? 6 : 4, TILE_ELEMENTS = TILE * HD };
 };
 template <int HD> struct backward_shared {
     typedef backward_form<HD> form;
@@ -455,6 +455,7 @@ static void launch(p4_device *device, const CUtensorMap *qkv, const CUtensorMap 
                    const attention_task *k)
 {
     const int bytes = (int)sizeof(backward_shared<HD>) + SHARED_ALIGN;
+    static_assert(sizeof(backward_shared<HD>) + SHARED_ALIGN <= SHARED_MOST, "too much shared memory");
     const int64_t pairs = p4_ceil_div(k->T, OWNERS * TILE) * k->B;
     const unsigned kv_blocks = (unsigned)p4_min_i64(pairs * k->Hkv, device->processors);
     const unsigned q_blocks = (unsigned)p4_min_i64(pairs * k->H, device->processors);

@@ -278,6 +278,7 @@ static __global__ void __launch_bounds__(forward_form<HD>::THREADS, 1)
 template <int HD> static void launch(p4_device *device, const CUtensorMap *qkv, const attention_task *k)
 {
     const int bytes = (int)sizeof(forward_shared<HD>) + SHARED_ALIGN;
+    static_assert(sizeof(forward_shared<HD>) + SHARED_ALIGN <= SHARED_MOST, "too much shared memory");
     const int64_t units = p4_ceil_div(k->T, forward_form<HD>::QUERIES) * k->B * k->H;
     const unsigned blocks = (unsigned)p4_min_i64(units, device->processors);
     if (attention_shared(device, forward<HD>, bytes)) {

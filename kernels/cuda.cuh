@@ -47,7 +47,8 @@ struct p4_device {
     p4_ledger ledger; /* of what alloc gave */
     struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (cudnn_cuda.cu) */
     int int8_way;       /* p4_int8_way, how int8 products are done */
-    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, for the way `own` */
+    bool muon_own;      /* Muon's products by own kernels where they can (muon_cuda.cuh) */
+    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, on compute capability 9.0 (boxes_cuda.cuh) */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };
@@ -90,6 +91,8 @@ static inline cudaDataType_t p4_cuda_act_type(const p4_device *device)
 
 /* Chooses how int8 products are done (int8_cuda.cuh); wgmma: the device has it. False records a failure. */
 bool p4_cuda_int8_open(p4_device *device, bool wgmma);
+/* The same of Muon's products (muon_cuda.cuh). */
+bool p4_cuda_muon_open(p4_device *device, bool wgmma);
 
 /* to[C] += the sum over n of x[n, c], or of its square: fp32 `to` or, where it is given, `to_double` (calib_cuda.cu). */
 void p4_cuda_column_sums(p4_device *device, float *to, double *to_double, const void *x, int64_t N, int64_t C,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "boxes_cuda.cuh"
 #include "cuda_ops.h"
 #include "cuda_ops_b.h"
 
@@ -161,6 +162,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     p4_device *opened = NULL;
     cudaDeviceProp properties;
     char attention[240];
+    bool wgmma = false;
     *device = NULL;
     TRY(find_gpu(ordinal, &properties));
     opened = (p4_device *)p4_alloc(1, sizeof *opened);
@@ -172,7 +174,9 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     opened->half = half_compute;
     opened->copy_threads = p4_host_copy_threads(threads);
     opened->processors = properties.multiProcessorCount;
-    if (!take_resources(opened) || !p4_cuda_int8_open(opened, properties.major == 9 && properties.minor == 0)) {
+    wgmma = properties.major == 9 && properties.minor == 0;
+    if (!take_resources(opened) || (wgmma && !p4_cuda_boxes_open(opened)) ||
+        !p4_cuda_int8_open(opened, wgmma) || !p4_cuda_muon_open(opened, wgmma)) {
         rc = FAULT("%s", opened->failure);
         goto done;
     }

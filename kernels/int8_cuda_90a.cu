@@ -5,6 +5,7 @@
  * bytes of k at a time, into a ring of four stages; two warpgroups of 64 rows each multiply them and write
  * their outputs. Two blocks of a cluster, one below the other, share the weight's tiles: each copies half of
  * them into both, which halves what the weight costs of the second cache's bandwidth. */
+#include "boxes_cuda.cuh"
 #include "int8_cuda.cuh"
 #include "mma.cuh"
 #include "sm90.cuh"
@@ -39,44 +40,17 @@ typedef struct ring {
 
 enum { SHARED_BYTES = (int)sizeof(ring) + ALIGN };
 
-/* Where a thread is in the ring. */
-typedef struct place {
-    int at;
-    uint32_t parity;
-} place;
-
-static __device__ __forceinline__ void step_on(place *p)
-{
-    if (++p->at == STAGES) {
-        p->at = 0;
-        p->parity ^= 1;
-    }
-}
-
-/* Tiles of clusters: down a band of BAND rows, then the next column, then the next band. */
-typedef struct tiles {
-    int down, across;
-} tiles;
-
-static __device__ __forceinline__ void find_tile(tiles all, int index, int *down, int *across)
-{
-    const int band = index / (BAND * all.across), rest = index % (BAND * all.across);
-    const int height = min(BAND, all.down - band * BAND);
-    *down = band * BAND + rest % height;
-    *across = rest / height;
-}
-
 /* --- the thread that copies ------------------------------------------------------------------------ */
 
 template <int CLUSTER>
 static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *x_map, const CUtensorMap *t_map,
-                                                  const p4_int8_product &p, tiles all)
+                                                  const p4_int8_product &p, p4_tiles all)
 {
     const int rank = (int)blockIdx.x % CLUSTER;
-    place here = {0, 0};
+    p4_place here = {0, 0};
     for (int i = (int)blockIdx.x / CLUSTER; i < all.down * all.across; i += (int)gridDim.x / CLUSTER) {
         int down, across;
-        find_tile(all, i, &down, &across);
+        p4_find_tile<BAND>(all, i, &down, &across);
         for (int k = 0; k < (int)p.in; k += DEEP) {
             stage *to = &r->stages[here.at];
             p4_barrier *full = &r->full[here.at];
@@ -89,7 +63,7 @@ static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *x_
             } else { /* this block's half, for both */
                 p4_tile_load_to(3, to->t + rank * BOX * DEEP, t_map, k, across * COLS + rank * BOX, full);
             }
-            step_on(&here);
+            p4_step_on<STAGES>(&here);
         }
     }
 }
@@ -205,16 +179,16 @@ template <int CLUSTER> static __device__ __forceinline__ void give_back(ring *r,
 }
 
 template <int CLUSTER, bool BIAS>
-static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_product &p, tiles all)
+static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_product &p, p4_tiles all)
 {
     const int rank = (int)blockIdx.x % CLUSTER, half = (int)threadIdx.x / GROUP - 1;
     const int warp = (int)threadIdx.x % GROUP / P4_WARP;
     const bool aligned = p.out % 8 == 0 && (uintptr_t)p.y % P4_VECTOR_BYTES == 0;
-    place here = {0, 0};
+    p4_place here = {0, 0};
     int sum[SUMS];
     for (int i = (int)blockIdx.x / CLUSTER; i < all.down * all.across; i += (int)gridDim.x / CLUSTER) {
         int down, across, before = 0;
-        find_tile(all, i, &down, &across);
+        p4_find_tile<BAND>(all, i, &down, &across);
         for (int k = 0; k < (int)p.in; k += DEEP) {
             p4_barrier_wait(&r->full[here.at], here.parity);
             const uint64_t x = p4_wgmma_rows(r->stages[here.at].x + half * HALF * DEEP);
@@ -230,7 +204,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
                 give_back<CLUSTER>(r, before);
             }
             before = here.at;
-            step_on(&here);
+            p4_step_on<STAGES>(&here);
         }
         p4_wgmma_wait<0>();
         give_back<CLUSTER>(r, before);
@@ -250,7 +224,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
 template <int CLUSTER, bool BIAS>
 static __global__ void __launch_bounds__(THREADS, 1)
     multiply(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap t_map,
-             const __grid_constant__ p4_int8_product p, const tiles all)
+             const __grid_constant__ p4_int8_product p, const p4_tiles all)
 {
     extern __shared__ char memory[];
     ring *r = (ring *)(((uintptr_t)memory + ALIGN - 1) / ALIGN * ALIGN);
@@ -275,34 +249,25 @@ static __global__ void __launch_bounds__(THREADS, 1)
     p4_cluster_sync(); /* no block ends while another may still arrive at its barriers */
 }
 
-typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
-                              CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                              CUtensorMapFloatOOBfill);
-
-/* Boxes of BOX rows and DEEP bytes of data[rows, cols]. */
+/* Boxes of data[rows, cols]. */
 static bool describe_boxes(p4_device *device, CUtensorMap *map, const int8_t *data, int64_t rows,
                            int64_t cols)
 {
-    const cuuint64_t lengths[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, row_bytes[1] = {(cuuint64_t)cols};
-    const cuuint32_t box[2] = {DEEP, BOX}, every[2] = {1, 1};
-    const CUresult result = ((encode_fn)device->encode_tiles)(
-        map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, (void *)data, lengths, row_bytes, box, every,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS) {
-        p4_cuda_fail(device,
-                     "linear_forward_int8: tiles of [%lld, %lld] cannot be described: driver error %d",
-                     (long long)rows, (long long)cols, (int)result);
-    }
-    return result == CUDA_SUCCESS;
+    p4_boxes boxes = {};
+    boxes.type = CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    boxes.data = data;
+    boxes.cols = boxes.row_bytes = cols;
+    boxes.rows = rows;
+    boxes.box_cols = DEEP;
+    boxes.box_rows = BOX;
+    return p4_cuda_boxes(device, map, &boxes, "linear_forward_int8");
 }
 
 template <int CLUSTER, bool BIAS>
 static void launch(p4_device *device, const CUtensorMap *x_map, const CUtensorMap *t_map,
                    const p4_int8_product *p)
 {
-    const tiles all = {(int)p4_ceil_div(p->N, ROWS * CLUSTER), (int)p4_ceil_div(p->out, COLS)};
+    const p4_tiles all = {(int)p4_ceil_div(p->N, ROWS * CLUSTER), (int)p4_ceil_div(p->out, COLS)};
     const int64_t clusters =
         p4_max_i64(1, p4_min_i64((int64_t)all.down * all.across, device->processors / CLUSTER));
     cudaLaunchAttribute together = {};
@@ -331,18 +296,9 @@ void p4_cuda_int8_own(p4_device *device, const p4_int8_product *product)
 
 bool p4_cuda_int8_own_open(p4_device *device)
 {
-    const char *what = "linear_forward_int8: cuTensorMapEncodeTiled";
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    bool ok = p4_cuda_ok(device,
-                         cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &device->encode_tiles,
-                                                          12000, cudaEnableDefault, &found),
-                         what);
-    if (ok && (found != cudaDriverEntryPointSuccess || !device->encode_tiles)) {
-        p4_cuda_fail(device, "%s: the driver does not have it", what);
-        ok = false;
-    }
+    const char *what = "linear_forward_int8: shared memory";
     const cudaFuncAttribute shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    return ok && p4_cuda_ok(device, cudaFuncSetAttribute(multiply<1, false>, shared, SHARED_BYTES), what) &&
+    return p4_cuda_ok(device, cudaFuncSetAttribute(multiply<1, false>, shared, SHARED_BYTES), what) &&
            p4_cuda_ok(device, cudaFuncSetAttribute(multiply<1, true>, shared, SHARED_BYTES), what) &&
            p4_cuda_ok(device, cudaFuncSetAttribute(multiply<2, false>, shared, SHARED_BYTES), what) &&
            p4_cuda_ok(device, cudaFuncSetAttribute(multiply<2, true>, shared, SHARED_BYTES), what);

@@ -9,11 +9,15 @@
  * first two are symmetric: of them the squares left of the diagonal are computed, halving the blocks on the
  * diagonal L times, which is 2^-1 + 2^-(L+1) of the work, and then mirrored. Over the matrices of a
  * Llama 1.1B the five steps are 48.3e12 operations in full and 35.7e12 with L = 3. The norm of X is divided
- * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need not
- * read X a second time; rounding it costs no more than rounding X does.
+ * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need
+ * not read X a second time; rounding it costs no more than rounding X does.
+ *
+ * The way `own` (muon_cuda.cuh) takes the same steps in kernels of its own, leaves a tall X as it lies and
+ * updates the weights from the last product; it computes 34.8e12 operations of the 48.3e12.
  *
  * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the
  * GPU, or waits for memory, the other computes. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cuda_ops.h"
@@ -30,7 +34,7 @@ enum {
 };
 static const int64_t work_bytes_max = (int64_t)1 << 30;
 
-/* How matrices of one shape are worked on, by shape and count alone. Strides and counts in elements. */
+/* How matrices of one shape are worked on, by shape, count and way alone. Strides and counts in elements. */
 typedef struct muon_plan {
     int64_t rows, cols, m, n; /* m <= n: the sides */
     int levels;               /* times that blocks on the diagonal are halved */
@@ -40,6 +44,7 @@ typedef struct muon_plan {
     int64_t parts;        /* partial sums a matrix */
     int64_t lanes, share; /* share: matrices of a lane */
     int64_t batch;        /* matrices in a lane at once */
+    bool own;             /* X [rows, cols] and the kernels of muon_cuda_90a.cu */
 } muon_plan;
 
 /* A lane's queue and where its batch lies. */
@@ -57,15 +62,15 @@ typedef struct muon_numbers {
 } muon_numbers;
 
 /* Runs `...` with `elem` the activation type, S the type of stored state and W elements of one access. */
-#define BY_ACT_AND_STATE(device, state, wide, ...)         \
-    do {                                                   \
-        if ((state).half) {                                \
-            typedef __nv_bfloat16 S;                       \
-            P4_BY_ACT(device, wide, __VA_ARGS__);          \
-        } else {                                           \
-            typedef float S;                               \
-            P4_BY_ACT(device, wide, __VA_ARGS__);          \
-        }                                                  \
+#define BY_ACT_AND_STATE(device, state, wide, ...)                                                           \
+    do {                                                                                                     \
+        if ((state).half) {                                                                                  \
+            typedef __nv_bfloat16 S;                                                                         \
+            P4_BY_ACT(device, wide, __VA_ARGS__);                                                            \
+        } else {                                                                                             \
+            typedef float S;                                                                                 \
+            P4_BY_ACT(device, wide, __VA_ARGS__);                                                            \
+        }                                                                                                    \
     } while (0)
 
 static int64_t round_up(int64_t count, int64_t to)
@@ -97,6 +102,7 @@ static muon_plan plan_of(const p4_device *device, int64_t items, int64_t rows, i
     muon_plan p = {};
     p.rows = rows;
     p.cols = cols;
+    p.own = device->muon_own && rows % MUON_SIDE == 0 && cols % MUON_SIDE == 0;
     p.m = p4_min_i64(rows, cols);
     p.n = p4_max_i64(rows, cols);
     for (int64_t side = p.m; p.levels < LEVELS && side % (2 * ALIGN) == 0 && side / 2 >= BLOCK_MIN;
@@ -124,12 +130,12 @@ int64_t p4_cuda_muon_work_count(p4_device *device, int64_t items, int64_t rows, 
     return p4_ceil_div(plan.lanes * lay_out(device, &plan, plan.batch, NULL, NULL), (int64_t)sizeof(float));
 }
 
-static bool items_wide(const muon_items *items, int64_t count)
+/* Do all arrays of these items lie on 16 bytes? */
+static bool items_wide(const p4_muon_item *items, int64_t count)
 {
     uintptr_t addresses = 0;
     for (int64_t i = 0; i < count; i++) {
-        addresses |=
-            P4_ADDRESS(items->item[i].w) | P4_ADDRESS(items->item[i].buf) | P4_ADDRESS(items->item[i].g);
+        addresses |= P4_ADDRESS(items[i].w) | P4_ADDRESS(items[i].buf) | P4_ADDRESS(items[i].g);
     }
     return p4_cuda_wide(addresses, 0);
 }
@@ -145,10 +151,10 @@ static bool tiles_wide(const p4_device *device, const muon_plan *p, bool wide)
 static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
                   int64_t batch, const muon_numbers *numbers)
 {
-    const bool wide = items_wide(items, batch);
+    const bool wide = items_wide(items->item, batch);
     const int64_t count = p->rows * p->cols, step = P4_FLAT_THREADS * P4_VECTOR_BYTES / 2;
     int64_t parts = p->parts;
-    if (p->rows > p->cols) {
+    if (p->rows > p->cols && !p->own) {
         const dim3 grid((unsigned)parts, (unsigned)batch);
         BY_ACT_AND_STATE(device, numbers->state, tiles_wide(device, p, wide),
                          momentum_tall<elem, S, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
@@ -214,8 +220,8 @@ static void fill(p4_device *device, const muon_plan *p, const muon_lane *lane, c
 }
 
 /* One step of every matrix: next = (aI + bA + cA^2) X with A = X X'. factor: of X, NULL for 1. */
-static void newton_schulz_step(p4_device *device, const muon_plan *p, const muon_lane *lane,
-                               const float *factor, int64_t batch)
+static void cublas_step(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
+                        int64_t batch)
 {
     p4_cuda_gemm gemm = {};
     lower_gram(device, p, lane->G, lane->x, p->n, p->x_stride, batch);
@@ -235,11 +241,17 @@ static void newton_schulz_step(p4_device *device, const muon_plan *p, const muon
     p4_cuda_matmul(device, &gemm);
 }
 
+static float update_scale(const muon_plan *p)
+{
+    return 0.2f * sqrtf((float)p->n);
+}
+
+/* Updates the weights by x. */
 static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
                    int64_t batch, const muon_numbers *numbers)
 {
-    const bool wide = items_wide(items, batch);
-    const float scale = 0.2f * sqrtf((float)p->n);
+    const bool wide = items_wide(items->item, batch);
+    const float scale = update_scale(p);
     if (p->rows > p->cols) {
         const dim3 grid((unsigned)(p4_ceil_div(p->rows, MUON_TILE) * p4_ceil_div(p->cols, MUON_TILE)),
                         (unsigned)batch);
@@ -257,6 +269,28 @@ static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane,
     p4_cuda_launched(device, "muon: update");
 }
 
+/* As cublas_step, by own kernels; `last`: and finish, instead of next. */
+static void own_step(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
+                     const muon_items *items, bool last, int64_t batch, const muon_numbers *numbers)
+{
+    muon_step step = {};
+    step.X = lane->x;
+    step.next = lane->next;
+    step.A = lane->G;
+    step.S = lane->S;
+    step.factor = factor;
+    step.rows = p->rows;
+    step.cols = p->cols;
+    step.batch = batch;
+    step.x_stride = p->x_stride;
+    step.s_stride = p->s_stride;
+    step.update = last ? items : NULL;
+    step.lr = numbers->lr;
+    step.scale = update_scale(p);
+    step.decay = numbers->decay;
+    p4_cuda_muon_own_step(device, &step);
+}
+
 /* The whole step of `batch` matrices on the lane's queue. */
 static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *lane_now,
                       const p4_muon_item *h_items, int64_t batch, const muon_numbers *numbers)
@@ -268,12 +302,30 @@ static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *la
     device->blas_work = lane.blas_work;
     start(device, p, &lane, &items, batch, numbers);
     for (int step = 0; step < STEPS; step++) {
-        newton_schulz_step(device, p, &lane, step == 0 ? lane.factor : NULL, batch);
+        const float *factor = step == 0 ? lane.factor : NULL;
+        if (p->own) {
+            own_step(device, p, &lane, factor, &items, step == STEPS - 1, batch, numbers);
+        } else {
+            cublas_step(device, p, &lane, factor, batch);
+        }
         char *swap = lane.x;
         lane.x = lane.next;
         lane.next = swap;
     }
-    finish(device, p, &lane, &items, batch, numbers);
+    if (!p->own) {
+        finish(device, p, &lane, &items, batch, numbers);
+    }
+}
+
+bool p4_cuda_muon_open(p4_device *device, bool wgmma)
+{
+    const char *asked = getenv("P4_MUON");
+    device->muon_own = wgmma && device->half && !(asked && strcmp(asked, "cublas") == 0);
+    if (asked && strcmp(asked, "cublas") != 0 && (strcmp(asked, "own") != 0 || !wgmma)) {
+        p4_cuda_fail(device, "P4_MUON: found \"%s\", expected %scublas", asked, wgmma ? "own or " : "");
+        return false;
+    }
+    return !device->muon_own || p4_cuda_muon_own_open(device);
 }
 
 void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
@@ -282,7 +334,8 @@ void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items,
     if (items <= 0 || rows <= 0 || cols <= 0) {
         return;
     }
-    const muon_plan plan = plan_of(device, items, rows, cols);
+    muon_plan plan = plan_of(device, items, rows, cols);
+    plan.own = plan.own && items_wide(h_items, items);
     const muon_numbers numbers = {g_scale, lr, momentum, decay, state};
     const cudaStream_t stream = device->stream;
     void *const blas_work = device->blas_work;

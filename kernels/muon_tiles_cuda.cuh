@@ -3,19 +3,10 @@
 #ifndef P4_KERNELS_MUON_TILES_CUDA_CUH
 #define P4_KERNELS_MUON_TILES_CUDA_CUH
 
+#include "muon_cuda.cuh"
 #include "state_cuda.cuh"
 
-enum {
-    MUON_ITEMS = 96, /* matrices of one launch: 3 KiB of a kernel's arguments, so that no memory is taken */
-    MUON_TILE = 64    /* sides of a tile that is turned in shared memory */
-};
-#define NS_A 3.4445f
-#define NS_B (-4.7750f)
-#define NS_C 2.0315f
-
-typedef struct muon_items {
-    p4_muon_item item[MUON_ITEMS];
-} muon_items;
+enum { MUON_TILE = 64 }; /* sides of a tile that is turned in shared memory */
 
 /* buf = momentum buf + u; u += momentum buf, of W elements; returns the sum of u^2. u comes in as the scaled
  * gradient. */
@@ -135,19 +126,6 @@ static __global__ void norm_factors(float *factor, const double *partial, int co
     }
 }
 
-/* Tile t of a lower triangle is in row i of tiles: i (i + 1) / 2 <= t. */
-static __device__ __forceinline__ int triangle_row(int t)
-{
-    int i = (int)((sqrtf(8.0f * (float)t + 1.0f) - 1.0f) / 2.0f);
-    while (i * (i + 1) / 2 > t) {
-        i--;
-    }
-    while ((i + 1) * (i + 2) / 2 <= t) {
-        i++;
-    }
-    return i;
-}
-
 /* Fills all of S [m, m] from lower triangles; a block reads tile (i, j), i >= j, and writes it and its mirror
  * (j, i). polynomial false: S = f^2 G, G = X X'. true: S = f (aI + bS + cG), G = S S'. f = factor[matrix], or
  * 1 when it is NULL. */
@@ -193,17 +171,6 @@ static __global__ void fill_symmetric(T *S, const T *G, const float *factor, int
             }
             p4_store(S + (col + r) * m + row + c, s);
         }
-    }
-}
-
-/* w -= lr (scale x + decay w) */
-template <int W>
-static __device__ __forceinline__ void muon_update(float (&w)[W], const float (&x)[W], float lr, float scale,
-                                                   float decay)
-{
-#pragma unroll
-    for (int k = 0; k < W; k++) {
-        w[k] -= lr * (scale * x[k] + decay * w[k]);
     }
 }
 

@@ -157,8 +157,19 @@ static double muon_reference(rig *r, double *w, double *buf, const float *g, int
     return added;
 }
 
-/* `items` matrices in one call, each `gap` elements after the one before. */
-static void check_muon_shape(rig *r, int64_t rows, int64_t cols, int64_t items, int64_t gap)
+/* A GPU whose products are all cuBLASLt's (kernels/muon_cuda.cuh), beside the rig's own device. */
+static p4_device *open_muon_cublas(const rig *r)
+{
+    p4_device *device = NULL;
+    setenv("P4_MUON", "cublas", 1);
+    EXPECT_OK(r->ops->open(&device, 0, 0, r->ops->act_bytes(r->device) == 2));
+    unsetenv("P4_MUON");
+    return device;
+}
+
+/* `items` matrices in one call on `device`, each `gap` elements after the one before. */
+static void check_muon_shape(rig *r, p4_device *device, int64_t rows, int64_t cols, int64_t items,
+                             int64_t gap)
 {
     int64_t count = rows * cols, each = count + gap, total = items * each;
     float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0), *g = rig_random(r, total, 1.0);
@@ -170,8 +181,10 @@ static void check_muon_shape(rig *r, int64_t rows, int64_t cols, int64_t items, 
     for (int64_t i = 0; i < items; i++) {
         item[i] = (p4_muon_item){.w = d_w + i * each, .buf = d_buf + i * each, .g = d_g + i * each};
     }
-    float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(r->device, items, rows, cols));
-    r->ops->muon(r->device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, (p4_state_form){0});
+    float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(device, items, rows, cols));
+    EXPECT_OK(r->ops->sync(r->device));
+    r->ops->muon(device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.1f, work, (p4_state_form){0});
+    EXPECT_OK(r->ops->sync(device));
     int host_blocks = r->host_blocks;
     for (int64_t i = 0; i < items; i++) {
         added += muon_reference(r, want_w + i * each, want_buf + i * each, g + i * each, rows, cols);
@@ -203,10 +216,67 @@ static void check_muon(rig *r)
         {136, 40, 4, 0},  {64, 24, 3, 1},   {288, 304, 1, 0}, /* symmetric products in two blocks */
         {264, 256, 3, 0}, {256, 256, 1, 0},                   /* in four */
         {4, 8, 300, 0},                                       /* more matrices than a launch takes */
+        {312, 288, 1, 8}, {8, 520, 2, 0},   {520, 8, 2, 0},   /* own products: tall, flat, several tiles */
     };
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-        check_muon_shape(r, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
+        check_muon_shape(r, r->device, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
     }
+    if (strcmp(r->ops->name, "cuda") == 0 && r->ops->act_bytes(r->device) == 2) {
+        p4_device *device = open_muon_cublas(r);
+        for (size_t s = 0; device && s < sizeof shapes / sizeof shapes[0]; s++) {
+            check_muon_shape(r, device, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
+        }
+        r->ops->close(device);
+    }
+}
+
+/* got = what a step on `device` adds to `items` matrices. */
+static void run_muon_large(rig *r, p4_device *device, float *got, const float *g, int64_t rows, int64_t cols,
+                           int64_t items)
+{
+    int64_t count = rows * cols, total = items * count;
+    float *d_w = rig_put_f32(r, rig_host(r, total * 4), total), *d_buf = rig_put_f32(r, g, total);
+    float *d_g = rig_put_f32(r, g, total);
+    float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(device, items, rows, cols));
+    p4_muon_item *item = rig_host(r, items * (int64_t)sizeof *item);
+    for (int64_t i = 0; i < items; i++) {
+        item[i] = (p4_muon_item){.w = d_w + i * count, .buf = d_buf + i * count, .g = d_g + i * count};
+    }
+    EXPECT_OK(r->ops->sync(r->device));
+    r->ops->muon(device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.0f, work, (p4_state_form){0});
+    EXPECT_OK(r->ops->sync(device));
+    memcpy(got, rig_get_f32(r, d_w, total), (size_t)total * 4);
+}
+
+/* The two ways of a GPU's products on the sizes of real layers, and on several batches: they differ as much
+ * as each does from double. */
+static void check_muon_large(rig *r)
+{
+    static const int64_t shapes[][3] = {
+        {2048, 2048, 2}, {1024, 2840, 3}, {2840, 1024, 3}, {1288, 648, 5}, {8, 16, 300}};
+    if (r->ops->act_bytes(r->device) != 2 || strstr(r->ops->describe(r->device), "emulator")) {
+        return;
+    }
+    p4_device *device = open_muon_cublas(r);
+    for (size_t s = 0; device && s < sizeof shapes / sizeof shapes[0]; s++) {
+        int64_t rows = shapes[s][0], cols = shapes[s][1], items = shapes[s][2], total = items * rows * cols;
+        float *g = rig_random(r, total, 1.0), *own = rig_host(r, total * 4), *other = rig_host(r, total * 4);
+        double error = 0.0, size = 0.0, worst = 0.0;
+        run_muon_large(r, r->device, own, g, rows, cols, items);
+        run_muon_large(r, device, other, g, rows, cols, items);
+        for (int64_t i = 0; i < total; i++) {
+            double difference = (double)own[i] - (double)other[i];
+            error += difference * difference;
+            size += (double)other[i] * (double)other[i];
+            worst = fabs(difference) <= worst ? worst : fabs(difference); /* also when it is NaN */
+        }
+        double bound = 0.1 * 0.02 * 0.2 * sqrt((double)p4_max_i64(rows, cols));
+        EXPECT(sqrt(error) < 4e-2 * sqrt(size) && worst < bound,
+               "muon [%lld, %lld] x %lld: the ways differ by %.3g of a step of %.3g, one element by %.3g",
+               (long long)rows, (long long)cols, (long long)items, sqrt(error), sqrt(size), worst);
+        rig_clear(r);
+    }
+    r->ops->close(device);
 }
 
 /* --- state in bf16 ------------------------------------------------------------------------------- */
@@ -383,6 +453,7 @@ int main(void)
     static const ops_case cases[] = {{"norm, grokfast, scale, add_f32, round", check_elementwise},
                                      {"adamw", check_adamw},
                                      {"muon", check_muon},
+                                     {"muon, large", check_muon_large},
                                      {"bf16 state, rounding", check_rounding},
                                      {"bf16 state, grokfast", check_half_grokfast},
                                      {"bf16 state, adamw", check_half_adamw},

@@ -277,12 +277,14 @@ cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t)
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return cudaSuccess; }
 
 /* Descriptions of tiles, as tests/cuda_emulator/sm90.cuh reads them. */
-struct map { const void *data; uint64_t cols, rows, row_bytes; uint32_t box_cols, box_rows; };
+struct map { const void *data; uint64_t cols, rows, row_bytes, matrices, matrix_bytes; uint32_t box_cols, box_rows; }; /* cols: bytes */
 static CUresult encode_tiles(CUtensorMap *to, CUtensorMapDataType type, cuuint32_t rank, void *data, const cuuint64_t *lengths, const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *every, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill)
 {
-    const map m = {data, lengths[0], lengths[1], strides[0], box[0], box[1]};
-    if (type != CU_TENSOR_MAP_DATA_TYPE_UINT8 || rank != 2 || every[0] != 1 || every[1] != 1 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
-        swizzle != CU_TENSOR_MAP_SWIZZLE_128B || box[0] > 128 || box[1] > 256 || (uintptr_t)data % 16 || strides[0] % 16 || (uintptr_t)to % 64)
+    const uint32_t each = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 ? 2 : 1;
+    const map m = {data, lengths[0] * each, lengths[1], strides[0], rank == 3 ? lengths[2] : 1, rank == 3 ? strides[1] : 0, box[0] * each, box[1]};
+    if ((type != CU_TENSOR_MAP_DATA_TYPE_UINT8 && type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16) || (rank != 2 && rank != 3) || every[0] != 1 || every[1] != 1 ||
+        (rank == 3 && (every[2] != 1 || box[2] != 1)) || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE || swizzle != CU_TENSOR_MAP_SWIZZLE_128B ||
+        m.box_cols != 128 || box[1] > 256 || (uintptr_t)data % 16 || strides[0] % 16 || strides[0] < m.cols || m.matrix_bytes % 16 || (uintptr_t)to % 64 || m.matrices < 1)
         return CUDA_ERROR_INVALID_VALUE;
     memcpy(to, &m, sizeof m);
     return CUDA_SUCCESS;

@@ -173,38 +173,34 @@ static __device__ __forceinline__ void *box_place(const box *b, int row, int chu
 }
 
 /* sum = (b/c) A + (a/c) I of the tile: the first stages hold its own columns of A, in this warpgroup's rows.
- */
+ * Without branches: the sums must stay in the registers that the products add to. */
 static __device__ __forceinline__ void start_sums(ring *r, p4_place here, float (&sum)[SUMS], int depth,
                                                   tile t, int rows, int half)
 {
     const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x % GROUP / P4_WARP;
-    const int boxes = (depth - t.across * TILE + SIDE - 1) / SIDE;
+    const int boxes = min((int)COL_BOXES, (depth - t.across * TILE + SIDE - 1) / SIDE), first = here.at;
+    for (int q = 0; q < boxes; q++) {
+        p4_barrier_wait(&r->full[here.at], here.parity);
+        p4_step_on<STAGES>(&here);
+    }
 #pragma unroll
     for (int q = 0; q < COL_BOXES; q++) {
-        if (q < boxes) {
-            p4_barrier_wait(&r->full[here.at], here.parity);
-        }
+        const box *A = &r->stages[(first + q) % STAGES].a[half];
+        const uint32_t exists = q < boxes ? 0xffffffffu : 0; /* beyond the last column lies anything */
+        /* row less column of the thread's first sum; never 0 but in the box on the diagonal */
+        const int off = t.down == t.across && q == rows ? 16 * warp + lane / 4 - lane % 4 * 2 : TILE;
 #pragma unroll
         for (int j = 0; j < BOX_SUMS; j += 8) { /* 16 columns from 2 j */
-            uint32_t pair[4] = {};
-            if (q < boxes) {
-                p4_load_matrices(
-                    pair, box_place(&r->stages[here.at].a[half], 16 * warp + lane % 16, j / 4 + lane / 16));
-            }
+            uint32_t pair[4];
+            p4_load_matrices(pair, box_place(A, 16 * warp + lane % 16, j / 4 + lane / 16));
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                const uint32_t bits = i % 2 ? pair[i / 2] & 0xffff0000u : pair[i / 2] << 16;
-                sum[q * BOX_SUMS + j + i] = NS_B / NS_C * __uint_as_float(bits);
+                const uint32_t bits = exists & (i % 2 ? pair[i / 2] & 0xffff0000u : pair[i / 2] << 16);
+                const int col = 2 * j + i / 4 * 8 + i % 2, row = i / 2 % 2 * 8;
+                sum[q * BOX_SUMS + j + i] =
+                    NS_B / NS_C * __uint_as_float(bits) + (off == col - row ? NS_A / NS_C : 0.0f);
             }
         }
-        if (t.down == t.across && q == rows) { /* this box lies on the diagonal */
-            const int row = 16 * warp + lane / 4, col = lane % 4 * 2;
-#pragma unroll
-            for (int i = 0; i < BOX_SUMS; i++) {
-                sum[q * BOX_SUMS + i] += row + i / 2 % 2 * 8 == col + i / 4 * 8 + i % 2 ? NS_A / NS_C : 0.0f;
-            }
-        }
-        p4_step_on<STAGES>(&here);
     }
 }
 
@@ -355,6 +351,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const CUtensorMap
         const float factor = symmetric && p.factor ? __ldg(p.factor + t.matrix) : 1.0f;
         if (KIND == POLYNOMIAL) {
             start_sums(r, here, sum, p.depth, t, rows, half);
+            p4_wgmma_sums(sum);
         }
         if (symmetric && t.down == t.across && rows < COL_BOXES / 2) {
             add_products<TILE / 2, f::A_ACROSS, f::B_ACROSS>(r, &here, sum, half, steps, KIND == POLYNOMIAL);

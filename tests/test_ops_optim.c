@@ -267,8 +267,9 @@ static void run_muon_large(rig *r, p4_device *device, float *got, const float *g
     for (int64_t i = 0; i < items; i++) {
         item[i] = (p4_muon_item){.w = d_w + i * count, .buf = d_buf + i * count, .g = d_g + i * count};
     }
+    const p4_step_numbers *numbers = muon_numbers(r, 0);
     EXPECT_OK(r->ops->sync(r->device));
-    r->ops->muon(device, item, items, rows, cols, 0.5f, 0.02f, 0.95f, 0.0f, work, (p4_state_form){0});
+    r->ops->muon(device, item, items, rows, cols, 0.95f, 0.0f, work, false, numbers);
     EXPECT_OK(r->ops->sync(device));
     memcpy(got, rig_get_f32(r, d_w, total), (size_t)total * 4);
 }

@@ -1,5 +1,5 @@
 /* attention_cuda.cu - attention as an op: the task, delta, and the choice of kernels: cuDNN's where its rule
- * (attention_cudnn_cuda.cu) takes the call, own ones elsewhere. Of these, the ones for compute capability 9.0 where theirs
+ * (attention_cudnn_cuda.cu) takes the call, which by default is forward only on compute capability 9.0, own ones elsewhere. Of these, the ones for compute capability 9.0 where theirs
  * (p4_attention_sm90_takes: device, head dimension, alignment) does; then those for bf16 on any tensor cores, or for fp32. */
 #include "attention_cuda.cuh"
 #include "cuda_ops_b.h"

@@ -2,8 +2,9 @@
  *
  * Which calls go to cuDNN: those on a device with bf16 activations on which cuDNN was opened (cudnn_cuda.cu: compute
  * capability 9, version CUDNN_OLDEST, P4_ATTENTION not `own`), with 32 <= D <= 256 and a multiple of 8, T >= 2, all arrays at
- * multiples of 16 bytes, and in backward at most SEQUENCE_MOST bytes of probabilities a sequence (below). Of the others the
- * kernels of attention_cuda.cu take care, which write the same arrays. A shape of the rule for which cuDNN has no engine is
+ * multiples of 16 bytes, and in backward at most SEQUENCE_MOST bytes of probabilities a sequence (below). Where the own
+ * kernels for compute capability 9.0 take a shape, backward is theirs unless P4_ATTENTION is cudnn: they are faster, and
+ * keep no dS (docs/SPEED.md). Of the others the kernels of attention_cuda.cu take care, which write the same arrays. A shape of the rule for which cuDNN has no engine is
  * named in a warning and goes there too; with P4_ATTENTION=cudnn it is an error.
  *
  * Backward gives the same bits on every run. On Hopper cuDNN 9.19 does that by keeping dS of all heads in memory, B*H*T*T
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention_cuda.cuh"
 #include "cuda_ops_b.h"
 #include "cudnn.cuh"
 
@@ -282,12 +284,16 @@ static int64_t sum_bytes(const struct p4_cudnn *cudnn, const p4_attention_shape 
 /* --- plans ------------------------------------------------------------------------------------------------------------ */
 
 /* The rule at the top of this file, but for addresses. */
-static bool is_ours(const struct p4_cudnn *cudnn, const p4_attention_shape *s, bool backward)
+static bool is_ours(const p4_device *device, const p4_attention_shape *s, bool backward)
 {
+    const struct p4_cudnn *cudnn = device->cudnn;
     if (!cudnn || s->B < 1 || s->T < 2 || s->D < HEAD_LEAST || s->D > HEAD_MOST || s->D % HEAD_STEP != 0) {
         return false;
     }
-    return !backward || cudnn->forced || s->H * s->T * s->T * 2 <= SEQUENCE_MOST;
+    if (!backward || cudnn->forced) {
+        return true;
+    }
+    return !p4_attention_sm90_takes(device, s, 0) && s->H * s->T * s->T * 2 <= SEQUENCE_MOST;
 }
 
 static bool same_shape(const p4_attention_shape *a, const p4_attention_shape *b)
@@ -345,7 +351,7 @@ static attention_plan *plan_of(p4_device *device, const p4_attention_shape *shap
 {
     p4_attention_shape s = *shape;
     s.window = s.window <= 0 || s.window >= s.T ? 0 : s.window;
-    if (!is_ours(device->cudnn, &s, backward)) {
+    if (!is_ours(device, &s, backward)) {
         return NULL;
     }
     attention_plan *plan = device->cudnn->plans;
@@ -374,7 +380,7 @@ void p4_cudnn_attention_close(struct p4_cudnn *cudnn)
 int64_t p4_cudnn_attention_work_bytes(p4_device *device, const p4_attention_shape *shape, bool backward)
 {
     (void)plan_of(device, shape, backward);
-    if (!is_ours(device->cudnn, shape, backward)) {
+    if (!is_ours(device, shape, backward)) {
         return 0;
     }
     return WORK_ALIGNMENT + queries_bytes(shape) + sum_bytes(device->cudnn, shape, backward) +

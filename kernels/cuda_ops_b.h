@@ -12,8 +12,8 @@ void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout,
                                 const void *qkv, const p4_attention_shape *shape, float *work);
 int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape *shape, bool backward);
 
-/* attention_sm90_cuda.cu. Makes the kernels for compute capability 9.0 ready on a device that has it (sm90), unless
- * P4_ATTENTION is `mma`; before p4_cudnn_open. */
+/* attention_sm90_cuda.cu. Says whether the kernels for compute capability 9.0 are used: on a device that has it
+ * (encode_tiles), with bf16, unless P4_ATTENTION is `mma`; before p4_cudnn_open. */
 void p4_attention_open(p4_device *device);
 
 /* cudnn_cuda.cu. Open loads cuDNN for a device of this compute capability where P4_ATTENTION and the device allow it

@@ -85,8 +85,10 @@ p4_rc p4_cudnn_open(p4_device *device, int major, char *said, size_t said_bytes)
     if (why[0]) {
         snprintf(said, said_bytes, "attention: %s (%s)", kernels, why);
     } else {
-        snprintf(said, said_bytes, "attention: cuDNN %d.%d%s", opened->version / 10000, opened->version / 100 % 100,
-                 any_order ? " in any order" : "");
+        const char *how = any_order                           ? " in any order"
+                          : device->attention_sm90 && !forced ? " forward, own kernels backward"
+                                                              : "";
+        snprintf(said, said_bytes, "attention: cuDNN %d.%d%s", opened->version / 10000, opened->version / 100 % 100, how);
         device->cudnn = opened;
         opened = NULL;
     }

@@ -258,8 +258,10 @@ static void check_mix(const char *dir, bool mixed)
            far = distance(none, plain, count);
     EXPECT_NEAR(loss, exact, 5e-2);
     EXPECT(far > 1e-4 && far < 0.3, "%s: rounding moves the gradients by %.3g", dir, far);
-    EXPECT(bytes < plain_bytes, "%s: %lld bytes with activations in int8, %lld without", dir,
-           (long long)bytes, (long long)plain_bytes);
+    if (ops->act_bytes(device) == 4) { /* of bf16 a quarter as much is saved: less than the scales of so narrow rows */
+        EXPECT(bytes < plain_bytes, "%s: %lld bytes with activations in int8, %lld without", dir, (long long)bytes,
+               (long long)plain_bytes);
+    }
     free(plain);
     check_evaluation(&w, loss);
     compare_backends(dir, loss, none, count);

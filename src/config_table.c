@@ -109,7 +109,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(gradient_clip), BOTH(1.0), RANGE(0, 1e6),
      .help = "Largest global norm of the gradient; 0: it is not clipped."},
     {FIELD(micro_batch_size), BOTH(0), RANGE(0, 65536),
-     .help = "Sequences that a rank computes at once; 0: its share of a step (CPU: at most 8; GPU: what fits, 32,768 tokens)."},
+     .help = "Sequences a rank computes at once; 0: its share of a step (CPU: at most 8; GPU: up to 32,768 tokens)."},
     {FIELD(global_batch_tokens), BOTH(0), RANGE(0, 1e12),
      .help = "Tokens of an optimizer step over all ranks, whole windows; 0: one calibration batch."},
     {FIELD(enable_grokfast), .seed = 1, .quality = 0,

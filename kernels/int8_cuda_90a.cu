@@ -33,13 +33,13 @@ typedef struct stage {
 } stage;
 
 /* What a warp scales the columns of its tile with. */
-typedef struct columns {
+typedef struct column_scales {
     float row[COLS], bias[COLS];
-} columns;
+} column_scales;
 
 typedef struct ring {
     stage stages[STAGES];
-    columns columns[WARPS];
+    column_scales columns[WARPS];
     p4_barrier full[STAGES];  /* both factors have come */
     p4_barrier empty[STAGES]; /* all warps of the cluster that read it are done */
 } ring;
@@ -79,8 +79,8 @@ static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *x_
 /* Of this warp's tile, whose columns start at col and whose rows at row: scales of the columns, and of this
  * lane's two rows 1 / s; 0 for what does not exist. The sums are under way meanwhile. */
 template <bool BIAS>
-static __device__ __forceinline__ void fetch_scales(columns *to, float (&token)[2], const p4_int8_product &p,
-                                                    int64_t row, int col)
+static __device__ __forceinline__ void fetch_scales(column_scales *to, float (&token)[2],
+                                                    const p4_int8_product &p, int64_t row, int col)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
     __syncwarp(); /* the tile before has been written */
@@ -148,8 +148,8 @@ static __device__ __forceinline__ void put_whole(uint16_t *y, const uint32_t (&w
  * aligned to 8 bytes. */
 template <bool WHOLE, bool BIAS>
 static __device__ __forceinline__ void put_outputs(const p4_int8_product &p, const int (&sum)[SUMS],
-                                                   const columns *by, const float (&token)[2], int64_t row,
-                                                   int col)
+                                                   const column_scales *by, const float (&token)[2],
+                                                   int64_t row, int col)
 {
     const int lane = (int)threadIdx.x % P4_WARP, c = lane % 4, left = (int)p.out - col;
     const int first = WHOLE ? 8 * (c % 2) + 2 * (c - c % 2) : 0;
@@ -196,7 +196,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
     const int rank = (int)blockIdx.x % CLUSTER, half = (int)threadIdx.x / GROUP - 1;
     const int warp = (int)threadIdx.x % GROUP / P4_WARP;
     const bool aligned = p.out % 4 == 0 && (uintptr_t)p.y % 8 == 0;
-    columns *by = &r->columns[half * WARPS / 2 + warp];
+    column_scales *by = &r->columns[half * WARPS / 2 + warp];
     p4_place here = {0, 0};
     int sum[SUMS];
     for (int i = (int)blockIdx.x / CLUSTER; i < all.down * all.across; i += (int)gridDim.x / CLUSTER) {

@@ -16,7 +16,8 @@ template <typename T> struct norm_rows {
     bool keep; /* the row in shared memory, else it is read again */
 };
 
-/* Columns from c of the normed row. */
+/* Columns from c of the normed row. Every step is rounded where it stands, here and in the sums: kernels that round to int8 and
+ * those that do not give the same values, whatever a compiler would contract. */
 template <typename T, int W>
 static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> &p, const T *row, int c,
                                               float center, float scale)
@@ -26,13 +27,13 @@ static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> 
     p4_load(other, p.gain + c);
 #pragma unroll
     for (int i = 0; i < W; i++) {
-        v[i] = (v[i] - center) * scale * other[i];
+        v[i] = __fmul_rn(__fmul_rn(__fsub_rn(v[i], center), scale), other[i]);
     }
     if (p.bias) {
         p4_load(other, p.bias + c);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            v[i] += other[i];
+            v[i] = __fadd_rn(v[i], other[i]);
         }
     }
 }
@@ -63,7 +64,7 @@ static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
             T stored; /* the norm is that of the stored sum */
             p4_set(&stored, v[i]);
             v[i] = p4_value(stored);
-            total += CENTERED ? v[i] : v[i] * v[i];
+            total = CENTERED ? __fadd_rn(total, v[i]) : __fmaf_rn(v[i], v[i], total);
         }
     }
     return p4_block_sum(total);
@@ -115,7 +116,8 @@ static __global__ void __launch_bounds__(NORM_THREADS, 8) add_norm_rows(const no
             p4_load(v, row + c);
 #pragma unroll
             for (int i = 0; i < W; i++) {
-                total += (v[i] - center) * (v[i] - center);
+                const float far = __fsub_rn(v[i], center);
+                total = __fmaf_rn(far, far, total);
             }
         }
         total = p4_block_sum(total);

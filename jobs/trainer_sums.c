@@ -243,7 +243,7 @@ static void sum_rest(p4_trainer *t)
         if (t->sharded[i] || t->summed[i]) {
             continue;
         }
-        if (run >= 0 && t->optim.at[i] >= end + gap) {
+        if (run >= 0 && (t->optim.at[i] < end || t->optim.at[i] >= end + gap)) {
             t->job->coll.sum_f32(&t->job->coll, t->optim.grad + run, end - run);
             run = -1;
         }

@@ -1,6 +1,7 @@
-/* attention_cuda.cu - attention as an op: the task, delta, and the choice of kernels: cuDNN's where its rule
- * (attention_cudnn_cuda.cu) takes the call, which by default is forward only on compute capability 9.0, own ones elsewhere. Of these, the ones for compute capability 9.0 where theirs
- * (p4_attention_sm90_takes: device, head dimension, alignment) does; then those for bf16 on any tensor cores, or for fp32. */
+/* attention_cuda.cu - attention as an op: the task, delta, and the choice of kernels. cuDNN's where its rule
+ * (attention_cudnn_cuda.cu) takes the call; unless cuDNN is demanded it leaves backward to the own kernels for
+ * compute capability 9.0 where theirs (p4_attention_sm90_takes: device, head dimension, alignment) does. Else own
+ * kernels: those, then the ones for bf16 on any tensor cores, or for fp32. */
 #include "attention_cuda.cuh"
 #include "cuda_ops_b.h"
 

@@ -4,8 +4,8 @@
  * capability 9, version CUDNN_OLDEST, P4_ATTENTION not `own`), with 32 <= D <= 256 and a multiple of 8, T >= 2, all arrays at
  * multiples of 16 bytes, and in backward at most SEQUENCE_MOST bytes of probabilities a sequence (below). Where the own
  * kernels for compute capability 9.0 take a shape, backward is theirs unless P4_ATTENTION is cudnn: they are faster, and
- * keep no dS (docs/SPEED.md). Of the others the kernels of attention_cuda.cu take care, which write the same arrays. A shape of the rule for which cuDNN has no engine is
- * named in a warning and goes there too; with P4_ATTENTION=cudnn it is an error.
+ * keep no dS (docs/SPEED.md). Of the others the kernels of attention_cuda.cu take care, which write the same arrays. A
+ * shape of the rule for which cuDNN has no engine is named in a warning and goes there too; with P4_ATTENTION=cudnn it is an error.
  *
  * Backward gives the same bits on every run. On Hopper cuDNN 9.19 does that by keeping dS of all heads in memory, B*H*T*T
  * bf16, where it else adds to dQ in whatever order blocks come; P4_ATTENTION=cudnn-any-order chooses the latter.

@@ -16,8 +16,8 @@ template <typename T> struct norm_rows {
     bool keep; /* the row in shared memory, else it is read again */
 };
 
-/* Columns from c of the normed row. Every step is rounded where it stands, here and in the sums: kernels that round to int8 and
- * those that do not give the same values, whatever a compiler would contract. */
+/* Columns from c of the normed row. Every step is rounded where it stands, here and in the sums: kernels that
+ * round to int8 and those that do not give the same values, whatever a compiler would contract. */
 template <typename T, int W>
 static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> &p, const T *row, int c,
                                               float center, float scale)

@@ -46,7 +46,8 @@ lose() {
     kill "-$1" "$victim"
     started=$SECONDS status=0
     while kill -0 "$job" 2>/dev/null; do
-        if [ "$((SECONDS - started))" -gt 120 ]; then # a hang; on a busy machine mpirun takes its time with a stopped rank
+        # A hang: on a busy machine mpirun takes its time with a stopped rank.
+        if [ "$((SECONDS - started))" -gt 120 ]; then
             pkill -9 -P "$job" || true
             kill -9 "$job"
             fail "120 s after a rank was $name the job has not ended: $(cat "$name.log")"

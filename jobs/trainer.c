@@ -9,41 +9,6 @@ static bool holds(const p4_trainer *t, int64_t i)
     return !t->sharded[i] || t->job->shard.owner[i] == t->job->dist->rank;
 }
 
-/* Codes and scale of one tensor at *at; NULL base only counts. */
-static void place_codes(p4_trainer *t, int64_t i, int64_t *at)
-{
-    const p4_param *p = &t->job->hf.model.params[i];
-    p4_weight *w = &t->form.weights[i];
-    int64_t codes = p4_ceil_div(p->rows * p4_code_row_bytes(p->cols), 64) * 64;
-    *w = (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols};
-    if (t->codes != NULL) {
-        w->data = t->codes + *at;
-        w->scale = (const uint16_t *)(const void *)(t->codes + *at + codes);
-    }
-    *at += codes + p4_ceil_div(p->rows * 2, 64) * 64;
-}
-
-static void lay_out_codes(p4_trainer *t)
-{
-    const p4_model *model = &t->job->hf.model;
-    int64_t at = 0;
-    for (int r = 0; r < t->job->dist->ranks; r++) {
-        t->owner_first[r] = at;
-        for (int64_t i = 0; i < model->params_count; i++) {
-            if (t->sharded[i] && t->job->shard.owner[i] == r) {
-                place_codes(t, i, &at);
-            }
-        }
-    }
-    t->owner_first[t->job->dist->ranks] = at;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        if (model->params[i].ternary && !t->sharded[i]) {
-            place_codes(t, i, &at);
-        }
-    }
-    t->codes_bytes = at;
-}
-
 /* Tensors that are not ternary are used as their FP32 masters. */
 static void view_masters(p4_trainer *t)
 {
@@ -139,10 +104,8 @@ static p4_rc take_host_memory(p4_trainer *t)
     t->sharded = p4_alloc(params, sizeof *t->sharded);
     t->form.weights = p4_alloc(params, sizeof *t->form.weights);
     t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
-    t->owner_first = p4_alloc((size_t)t->job->dist->ranks + 1, sizeof *t->owner_first);
     t->order = p4_alloc((size_t)t->job->train.count, sizeof *t->order);
-    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->owner_first != NULL &&
-               t->order != NULL;
+    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->order != NULL;
     for (int64_t i = 0; all && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         t->sharded[i] = t->job->config.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
@@ -164,9 +127,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     }
     p4_optim_settings settings = settings_of(&job->config);
     TRY(p4_optim_open(&t->optim, job->ops, job->device, model, &settings, held, t->sharded));
-    lay_out_codes(t);
-    TRY(job->ops->alloc(job->device, (void **)&t->codes, t->codes_bytes + 64));
-    lay_out_codes(t);
+    TRY(p4_trainer_codes_open(t));
     view_masters(t);
     if (job->config.micro_batch_size > 0) {
         t->micro_batch = p4_min_i64(t->share, job->config.micro_batch_size);
@@ -214,6 +175,7 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
     TRY_ALL(job->dist, open_work(t, held));
     p4_trainer_quantize(t, NULL);
     p4_trainer_share_codes(t);
+    p4_trainer_unpack(t);
     job->coll.settle(&job->coll, "fine-tuning: the first codes");
     TRY_ALL(job->dist, job->ops->sync(job->device));
 done:
@@ -242,10 +204,8 @@ void p4_trainer_close(p4_trainer *t)
     if (t->figures != NULL) {
         t->job->ops->release(t->job->device, t->figures);
     }
-    if (t->codes != NULL) {
-        t->job->ops->release(t->job->device, t->codes);
-    }
     if (t->job != NULL) {
+        p4_trainer_codes_close(t);
         p4_trainer_sums_close(t);
     }
     if (t->optim.ops != NULL) {
@@ -257,41 +217,9 @@ void p4_trainer_close(p4_trainer *t)
     free(t->sharded);
     free(t->form.weights);
     free(t->form.vectors);
-    free(t->owner_first);
     free(t->h_ids);
     free(t->order);
     *t = (p4_trainer){0};
-}
-
-void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
-{
-    p4_job *job = t->job;
-    const p4_model *model = &job->hf.model;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        const p4_param *p = &model->params[i];
-        if (!p->ternary || !holds(t, i)) {
-            continue;
-        }
-        p4_weight master = {
-            .dtype = P4_F32, .rows = p->rows, .cols = p->cols, .data = t->optim.master + t->optim.at[i]};
-        p4_weight *live = &t->form.weights[i];
-        job->ops->quantize(job->device, (uint8_t *)(uintptr_t)live->data, (uint16_t *)(uintptr_t)live->scale,
-                           h_errors == NULL ? NULL : &h_errors[i], &master, p4_job_method(job),
-                           (float)job->config.sparsity_threshold, NULL);
-    }
-}
-
-void p4_trainer_share_codes(p4_trainer *t)
-{
-    p4_job *job = t->job;
-    if (job->dist->ranks > 1) {
-        job->coll.begin(&job->coll); /* one launch: every owner sends at once */
-        for (int r = 0; r < job->dist->ranks; r++) {
-            job->coll.bcast(&job->coll, t->codes + t->owner_first[r], t->owner_first[r + 1] - t->owner_first[r], r);
-        }
-        job->coll.end(&job->coll);
-        p4_coll_join(&job->coll);
-    }
 }
 
 /* The fp16 values of a replicated master. Local. */
@@ -318,7 +246,7 @@ static p4_rc store_all(p4_trainer *t, p4_packed *c)
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         if (p->ternary) {
-            const p4_weight *live = &t->form.weights[i];
+            const p4_weight *live = &t->codes_of[i];
             t->job->ops->to_host(t->job->device, p4_packed_codes(c, i), live->data,
                                  p->rows * p4_code_row_bytes(p->cols));
             t->job->ops->to_host(t->job->device, p4_packed_scale(c, i), live->scale, p->rows * 2);
@@ -337,7 +265,7 @@ p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = &t->job->hf.model;
-    p4_trainer_quantize(t, c->errors);
+    p4_trainer_quantize(t, c->errors); /* of the masters that the unpacked weights are of */
     p4_trainer_share_codes(t);
     t->job->coll.settle(&t->job->coll, "fine-tuning: the codes to keep");
     TRY_ALL(t->job->dist, t->job->ops->sync(t->job->device)); /* the figures are on the host from here */

@@ -25,15 +25,26 @@
  * may be smaller. */
 enum { P4_FIGURES = P4_NET_SUMS + 2, P4_ROUND_RECORDS = 3 };
 
+/* Rows of one length whose codes and, if this rank holds them, masters follow each other. */
+typedef struct p4_code_run {
+    p4_weight codes;
+    const float *master; /* NULL: not held here */
+    void *dense;         /* where they are unpacked to; NULL: nowhere */
+} p4_code_run;
+
 typedef struct p4_trainer {
     p4_job *job;
     p4_net net;
     p4_optim optim;
-    p4_form form;              /* what the forward pass uses: live codes; masters of what is not ternary */
+    p4_form form;              /* what the forward pass uses: codes, or what they unpack to; masters of what is not ternary */
     bool *sharded;             /* [params_count]: only the owner holds the master */
-    char *codes;               /* device: codes and scales, sharded ones grouped by owner */
+    char *codes;               /* device: codes and scales, sharded ones grouped by owner (trainer_codes.c) */
+    char *dense;               /* device: the weights unpacked, in the activations' type; NULL: each is where it is used */
+    p4_weight *codes_of;       /* [params_count]: of what is ternary */
+    p4_code_run *runs;         /* [runs_count] */
+    int64_t runs_count;
     int64_t *owner_first;      /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of codes belong to rank r */
-    int64_t codes_bytes;
+    int64_t codes_bytes;       /* with dense */
     float *staging;            /* device: gradients on their way to their owners, [buffers][layer_count]; layer l: l % buffers */
     int64_t buffers, layer_count;
     int64_t *staged_at;        /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
@@ -90,9 +101,14 @@ void p4_trainer_sums_idle(p4_trainer *trainer);
 /* After the last micro-batch: the sums that are left; what the device's queue gets next sees all of them. */
 void p4_trainer_sums_finish(p4_trainer *trainer);
 
+/* trainer_codes.c: places codes, once sharded and the optimizer are there, and points the form to them. Local. */
+p4_rc p4_trainer_codes_open(p4_trainer *trainer);
+void p4_trainer_codes_close(p4_trainer *trainer);
 /* Requantizes what this rank holds; h_errors [params_count]: the figures, or NULL. Local. */
 void p4_trainer_quantize(p4_trainer *trainer, p4_quant_error *h_errors);
 /* Gives every rank the owners' codes. Collective. */
 void p4_trainer_share_codes(p4_trainer *trainer);
+/* The form's weights from all codes. Local. */
+void p4_trainer_unpack(p4_trainer *trainer);
 
 #endif

@@ -77,6 +77,9 @@ static void update_work(void *user)
     p4_trainer *t = user;
     p4_optim_update(&t->optim);
     p4_trainer_quantize(t, NULL);
+    if (t->job->dist->ranks == 1) {
+        p4_trainer_unpack(t);
+    }
 }
 
 static void repeat(p4_trainer *t, p4_recording **recording, void (*work)(void *user))
@@ -158,7 +161,10 @@ static double apply_gradient(p4_trainer *t, int64_t step, double squares, double
     double norm = sqrt(squares);
     p4_optim_put_update(&t->optim, (float)lr, clip > 0 && norm > clip ? (float)(clip / norm) : 1.0f);
     repeat(t, &t->update_record, update_work);
-    p4_trainer_share_codes(t);
+    if (t->job->dist->ranks > 1) {
+        p4_trainer_share_codes(t);
+        p4_trainer_unpack(t);
+    }
     return norm;
 }
 

@@ -2,10 +2,18 @@
 
 #include "net.h"
 
-static bool usable_as_is(const p4_net *net, const p4_weight *weight)
+/* The parts of a slot: activations' type, aligned, each where the one before ends. */
+static bool usable_as_is(const p4_net *net, const p4_weight *weights, int64_t parts)
 {
-    p4_dtype act = net->ops->act_bytes(net->device) == 4 ? P4_F32 : P4_BF16;
-    return weight->dtype == act && !weight->transposed && (uintptr_t)weight->data % 16 == 0;
+    int64_t each = net->ops->act_bytes(net->device);
+    p4_dtype act = each == 4 ? P4_F32 : P4_BF16;
+    const char *next = weights[0].data;
+    bool usable = (uintptr_t)next % 16 == 0;
+    for (int64_t i = 0; i < parts; i++) {
+        usable = usable && weights[i].dtype == act && !weights[i].transposed && weights[i].data == next;
+        next += weights[i].rows * weights[i].cols * each;
+    }
+    return usable;
 }
 
 /* The slot's matrix [rows, cols] in activation type: the weight itself where it has that form, else unpacked into net->w,
@@ -14,7 +22,7 @@ const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first)
 {
     int64_t parts = p4_model_parts(net->model, first);
     const p4_weight *weights = form->weights + first;
-    if (parts == 1 && usable_as_is(net, weights)) {
+    if (usable_as_is(net, weights, parts)) {
         return weights->data;
     }
     char *to = net->w;

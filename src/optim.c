@@ -6,8 +6,6 @@
 
 #include "rng.h"
 
-enum { PASSES = 3 };
-
 /* Of random numbers under the run's seed; p4_rng_permutation has those that are small. */
 static const uint64_t moments_stream = (uint64_t)1 << 40, average_stream = (uint64_t)2 << 40;
 
@@ -51,45 +49,77 @@ static void put_numbers(p4_optim *o, const p4_step_numbers *numbers)
     o->ops->to_device(o->device, o->numbers, numbers, sizeof *numbers);
 }
 
-/* What backward passes add to lies together, so that few calls zero it; matrices that products may write come next, sharded
- * ones last. */
-static int place_pass(const p4_optim *o, const bool *sharded, int64_t i)
+/* By what the places of parameters are ordered. First what backward passes add to, so that few calls zero it; then matrices
+ * that products may write; sharded ones last. Matrices by the length of their rows, as what is done by rows can then take
+ * many as one (jobs/trainer_codes.c): by the first matrix of that length. */
+static int64_t place_key(const p4_optim *o, const bool *sharded, int64_t i)
 {
-    return sharded[i] ? PASSES - 1 : p4_role_is_matrix(o->model->params[i].role) ? 1 : 0;
+    const p4_param *params = o->model->params;
+    int64_t first = 0;
+    if (!p4_role_is_matrix(params[i].role) && !sharded[i]) {
+        return 0;
+    }
+    while (!(p4_role_is_matrix(params[first].role) && params[first].cols == params[i].cols) && first < i) {
+        first++;
+    }
+    return first + 1 + (sharded[i] ? o->model->params_count : 0);
 }
 
-/* Slots start on 64-byte lines; the parts of one follow each other without a gap. */
-static void place(p4_optim *o, const bool *held, const bool *sharded)
+/* The least key after `key` that is up to `last`; last + 1: there is none. */
+static int64_t next_key(const p4_optim *o, const int64_t *keys, int64_t key, int64_t last)
+{
+    int64_t next = last + 1;
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        next = keys[i] > key ? p4_min_i64(next, keys[i]) : next;
+    }
+    return next;
+}
+
+/* Parameters of one key. Slots start on 64-byte lines; the parts of one follow each other without a gap. */
+static void place_all_of(p4_optim *o, const bool *held, const int64_t *keys, int64_t key)
+{
+    int64_t last = -1; /* the parameter before, if it has a place here */
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        const p4_param *p = &o->model->params[i];
+        if (keys[i] != key || !held[i]) {
+            continue;
+        }
+        if (p->row_offset == 0 || last != i - 1) {
+            o->count = (o->count + 15) / 16 * 16;
+        }
+        o->at[i] = o->count;
+        o->count += elements(p);
+        if (!uses_muon(o, i)) {
+            o->v_at[i] = o->v_count;
+            o->v_count += elements(p);
+        }
+        last = i;
+    }
+}
+
+static p4_rc place(p4_optim *o, const bool *held, const bool *sharded)
 {
     uint64_t index = 0;
-    for (int64_t i = 0; i < o->model->params_count; i++) {
+    int64_t count = o->model->params_count;
+    int64_t *keys = p4_alloc((size_t)count, sizeof *keys);
+    if (keys == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < count; i++) {
         o->index[i] = index;
         index += (uint64_t)elements(&o->model->params[i]);
+        o->at[i] = o->v_at[i] = -1;
+        keys[i] = place_key(o, sharded, i);
     }
-    for (int pass = 0; pass < PASSES; pass++) {
-        for (int64_t i = 0; i < o->model->params_count; i++) {
-            const p4_param *p = &o->model->params[i];
-            if (place_pass(o, sharded, i) != pass) {
-                continue;
-            }
-            o->at[i] = o->v_at[i] = -1;
-            if (!held[i]) {
-                continue;
-            }
-            if (p->row_offset == 0 || i == 0 || o->at[i - 1] < 0) {
-                o->count = (o->count + 15) / 16 * 16;
-            }
-            o->at[i] = o->count;
-            o->count += elements(p);
-            if (!uses_muon(o, i)) {
-                o->v_at[i] = o->v_count;
-                o->v_count += elements(p);
-            }
-        }
-        if (pass == PASSES - 2) {
-            o->count = o->replicated_count = (o->count + 15) / 16 * 16;
-        }
+    for (int64_t key = next_key(o, keys, -1, count); key <= count; key = next_key(o, keys, key, count)) {
+        place_all_of(o, held, keys, key);
     }
+    o->count = o->replicated_count = (o->count + 15) / 16 * 16;
+    for (int64_t key = next_key(o, keys, count, 2 * count); key <= 2 * count; key = next_key(o, keys, key, 2 * count)) {
+        place_all_of(o, held, keys, key);
+    }
+    free(keys);
+    return P4_OK;
 }
 
 /* The group of this shape; a new one, with nothing in it, when there is none. */
@@ -194,7 +224,7 @@ p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_
         rc = P4_E_SYSTEM;
         goto done;
     }
-    place(o, held, sharded);
+    TRY(place(o, held, sharded));
     group_items(o);
     p4_arena count = {0};
     lay_out(o, &count);

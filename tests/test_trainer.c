@@ -141,8 +141,8 @@ static void keep_state(outcome *o, const p4_trainer *t)
         keep(o, t->job, t->optim.ema, count * each);
     }
     for (int64_t i = 0; i < t->job->hf.model.params_count; i++) { /* what lies between them is undefined */
-        const p4_weight *w = &t->form.weights[i];
-        if (w->dtype == P4_TERNARY) {
+        const p4_weight *w = &t->codes_of[i];
+        if (w->data != NULL) {
             keep(o, t->job, w->data, w->rows * p4_code_row_bytes(w->cols));
             keep(o, t->job, w->scale, w->rows * 2);
         }

@@ -2,7 +2,7 @@
  * one, with whatever the arrays hold by then; work that cannot be kept is done all the same. */
 #include "ops_cases.h"
 
-enum { TIMES = 5, IN = 48, OUT = 32, N = 40, MATRICES = 3, V = 23 };
+enum { TIMES = 4, IN = 48, OUT = 32, N = 40, MATRICES = 2, V = 23 };
 
 /* The arrays of a small step. Inputs: x, dy, ids, numbers. Results: w, m, v, buf, table, sum. */
 typedef struct board {
@@ -12,7 +12,8 @@ typedef struct board {
     double *sum;
     int32_t *ids;
     p4_step_numbers *numbers;
-    bool reads; /* a copy to the host in the middle */
+    bool orthogonalises; /* with Muon, on its two queues */
+    bool reads;          /* a copy to the host in the middle */
     double h_sum;
     int calls;
 } board;
@@ -40,7 +41,7 @@ static board make_board(rig *r, const float *w, const float *bias)
                    .numbers = rig_put(r, NULL, sizeof(p4_step_numbers))};
 }
 
-/* Products, a sort, copies, both queues of Muon, AdamW: what a training step is made of. */
+/* Products, a sort, copies, Muon, AdamW: what a training step is made of. */
 static void step_work(void *user)
 {
     board *b = user;
@@ -64,7 +65,9 @@ static void step_work(void *user)
     if (b->reads) {
         ops->to_host(device, &b->h_sum, b->sum, sizeof b->h_sum);
     }
-    ops->muon(device, items, MATRICES, OUT, IN, 0.95f, 0.1f, b->work, false, b->numbers);
+    if (b->orthogonalises) {
+        ops->muon(device, items, MATRICES, OUT, IN, 0.95f, 0.1f, b->work, false, b->numbers);
+    }
     ops->adamw(device, &item, 1, 0.9f, 0.95f, 1e-8f, false, b->numbers);
     ops->copy(device, b->grad, b->w, matrix * 4);
     for (int i = 0; i < MATRICES; i++) { /* items are the op's only until it returns */
@@ -122,6 +125,7 @@ static void check_work(rig *r, bool reads)
     board kept = make_board(r, w, bias), direct = make_board(r, w, bias);
     p4_recording *recording = NULL;
     kept.reads = direct.reads = reads;
+    kept.orthogonalises = direct.orthogonalises = !reads;
     for (int step = 0; step < TIMES; step++) {
         put_inputs(&kept, &direct, step);
         r->ops->repeat(r->device, &recording, step_work, &kept);
@@ -137,7 +141,6 @@ static void check_work(rig *r, bool reads)
 static void check_repeat(rig *r)
 {
     check_work(r, false);
-    check_work(r, false); /* the arrays lie elsewhere, or in the same places */
 }
 
 static void check_refused(rig *r)

@@ -5,7 +5,7 @@
  * none left out is above (adding it would gain). So if a/2 lies in [lo, hi), the set has all elements from hi
  * on and none below lo, and a is at least the mean of {|w| >= lo} and at most that of {|w| >= hi}. The
  * magnitudes are counted by their upper 16 bits, from half the mean of the row on. The counts bound both
- * means for each of these bins and leave few bins in which a/2 can lie: two or three beside each other,
+ * means for each of these bins and leave few bins in which a/2 can lie: about four beside each other,
  * unless the row is a strange one. Their elements, about one in a hundred, are undecided. They are set aside,
  * and each is tried as the cut, with the sum of all above them. Sums that decide are exact
  * (ternary_exact_cuda.cuh), so the order in which elements are set aside does not matter. */
@@ -13,8 +13,6 @@
 #define P4_TERNARY_EXACT_F32_CUDA_CUH
 
 #include "ternary_rows_cuda.cuh"
-
-enum { UNDECIDED_MOST = 256 };
 
 /* A set of elements known by their bins: how many, and the sum if each were the least of its bin, or its
  * bin's end. */
@@ -38,6 +36,7 @@ typedef struct exact_cut {
 template <int THREADS> struct exact_space {
     static constexpr int BINS = 2048; /* of 2^14 elements none is above 2^15 times half the mean */
     static constexpr int DEPTH = THREADS == P4_WARP ? 16 : 8;
+    static constexpr int UNDECIDED = THREADS == P4_WARP ? 256 : 512; /* tried against one another */
     union {
         struct {
             uint32_t waste[P4_WARP]; /* what would lie before the first bin is counted here */
@@ -46,7 +45,7 @@ template <int THREADS> struct exact_space {
         uint4 aside[DEPTH][THREADS];         /* then: each thread's pieces with undecided elements */
         unsigned long long list[EXACT_LIST]; /* for a row that is given up: exact_row's */
     };
-    double undecided[UNDECIDED_MOST];
+    double undecided[UNDECIDED];
     int undecided_count;
     struct {
         float sum, largest;
@@ -183,14 +182,15 @@ static __device__ __forceinline__ bin_sums sums_of_lane(bin_sums sums, int lane)
 }
 
 /* Can half the mean a of the best set lie in [from, to)? a is at most the mean of all elements above and at
- * least that with those inside. The slack is more than the rounding error of sums of BINS / 32 + 12 terms.
- * None above: no, as a is not more than the largest element, and [from, to) is less than one octave. */
+ * least that with those inside; and a times the sum, which is the gain, must reach one that is known. The
+ * slack is more than the rounding error of sums of BINS / 32 + 12 terms. None above: no, as a is not more
+ * than the largest element, and [from, to) is less than one octave. */
 static __device__ __forceinline__ bool may_hold_half_mean(const bin_sums &above, const bin_sums &with,
-                                                          float from, float to)
+                                                          float from, float to, float known_gain)
 {
-    const float slack = 2e-5f;
-    return above.high * (0.5f + slack) > from * (float)above.count &&
-           with.low * (0.5f - slack) < to * (float)with.count;
+    const float slack = 2e-5f, count = (float)above.count;
+    return above.high * (0.5f + slack) > from * count && with.low * (0.5f - slack) < to * (float)with.count &&
+           above.high * with.high * (1.0f + 4.0f * slack) >= known_gain * count;
 }
 
 /* Where half the mean of the best set can lie, by a warp. From the largest bin down, each lane first sums
@@ -209,9 +209,11 @@ static __device__ __forceinline__ exact_bracket exact_bracket_of(const uint32_t 
     }
     bin_sums above = sums_before({0.0f, 0.0f, 0}, own);
     const bin_sums with = {above.low + own.low, above.high + own.high, above.count + own.count};
+    const float gain = with.low * with.low / (float)with.count;
+    const float known = __uint_as_float(__reduce_max_sync(all, __float_as_uint(gain)));
     const uint32_t lanes =
         __ballot_sync(all, first > end && may_hold_half_mean(above, with, bin_end(low_key + end),
-                                                             bin_end(low_key + first)));
+                                                             bin_end(low_key + first), known));
     const int top = __ffs((int)lanes) - 1, bottom = P4_WARP - 1 - __clz((int)lanes);
     exact_bracket b = {0.0f, 0.0f, 0, -1};
     above = sums_of_lane(above, top);
@@ -221,8 +223,8 @@ static __device__ __forceinline__ exact_bracket exact_bracket_of(const uint32_t 
         add_bin(&own, key, at >= 0 ? bins[at] : 0);
         above = sums_before(above, own);
         const bin_sums here = {above.low + own.low, above.high + own.high, above.count + own.count};
-        const uint32_t held =
-            __ballot_sync(all, at >= 0 && may_hold_half_mean(above, here, bin_end(key - 1), bin_end(key)));
+        const uint32_t held = __ballot_sync(
+            all, at >= 0 && may_hold_half_mean(above, here, bin_end(key - 1), bin_end(key), known));
         if (held != 0) {
             const int high = __ffs((int)held) - 1, low = P4_WARP - 1 - __clz((int)held);
             if (b.undecided < 0) {
@@ -389,7 +391,8 @@ static __device__ __forceinline__ bool exact_f32_row(const uint4 (&piece)[CHUNKS
                                                      exact_space<THREADS> *space, int64_t cols, float *cut,
                                                      float *scale)
 {
-    const float most = 0x1p100f, least = 0x1p-60f, slack = 2e-5f;
+    const float most = 0x1p60f, least = 0x1p-60f; /* squares of what lies between are not subnormal */
+    const float slack = 2e-5f;
     float sum, largest;
     *cut = INFINITY;
     *scale = 0.0f;
@@ -405,7 +408,7 @@ static __device__ __forceinline__ bool exact_f32_row(const uint4 (&piece)[CHUNKS
     const int count = (int)((__float_as_uint(largest) >> 16) - low_key) + 1;
     count_bins(piece, space, __float_as_uint(low), count);
     const exact_bracket b = exact_bracket_of(space->bins, low_key, count);
-    if ((unsigned)b.undecided > UNDECIDED_MOST) {
+    if ((unsigned)b.undecided > exact_space<THREADS>::UNDECIDED) {
         return false;
     }
     exact_sync<THREADS>(); /* the bins have been read */

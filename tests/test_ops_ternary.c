@@ -155,13 +155,14 @@ static void fill_row(rig *r, float *w, int64_t cols, int kind)
             rint(32.0 * n) / 32.0,                                    /* 15: many equal at the cut */
             sign * (c % 2 ? 1.0 : 0.5 + 1e-3 * n),            /* 16: half of them near half the mean */
             sign * (sqrt((double)c + 1.0) - sqrt((double)c)), /* 17: all cuts nearly as good */
-            n,                                                /* 18: one huge element (below) */
+            n,                                                /* 18: one large to huge element (below) */
             c % 3 ? sign : 0.0,                               /* 19: ternary already */
         };
         w[c] = (float)fmin(fmax(values[kind], -(double)FLT_MAX), (double)FLT_MAX);
     }
     if (kind == 4 || kind == 7 || kind == 18) {
-        w[rig_integer(r, 0, cols - 1)] = kind == 4 ? -0.125f : kind == 7 ? 4.0f : -3e37f;
+        float large = (float)pow(10.0, 37.0 * pow(p4_rng_uniform(&r->rng), 3.0));
+        w[rig_integer(r, 0, cols - 1)] = kind == 4 ? -0.125f : kind == 7 ? 4.0f : -large;
     }
 }
 

@@ -1,7 +1,12 @@
-/* loss_cuda.cu - cross-entropy and Kullback-Leibler divergence over rows of logits, one block a row. */
+/* loss_cuda.cu - cross-entropy and Kullback-Leibler divergence over rows of logits, one block a row.
+ *
+ * Cross-entropy holds a row in shared memory where two fit a multiprocessor: memory is then read once, and one block's row
+ * arrives while the other computes. Longer rows, and those that cannot be read 16 bytes at a time, are read twice. */
 #include "cuda_ops.h"
+#include "mma.cuh"
 
-enum { LOSS_THREADS = 512, LOSS_THREADS_MAX = 1024, LONG_ROW_BYTES = 128 << 10 };
+enum { LOSS_THREADS = 512, LOSS_THREADS_MAX = 1024, LONG_ROW_BYTES = 128 << 10, HELD_ROW_BYTES = 112 << 10 };
+static const float log2_e = 1.44269504f;
 
 /* What has been seen of a row: its largest element, where that stands first, and sum e^(x - largest). */
 typedef struct row_state {
@@ -100,24 +105,31 @@ static __device__ __forceinline__ void store_gradient(T *d, const float (&e)[W],
     p4_store(d + v, g);
 }
 
+/* Of a row without a target. */
+template <typename T, int W>
+static __device__ __forceinline__ void skip_row(float *nll, float *hit, T *d, int64_t ld)
+{
+    const float zeros[W] = {};
+    for (int64_t v = (int64_t)threadIdx.x * W; d && v < ld; v += (int64_t)blockDim.x * W) {
+        p4_store(d + v, zeros);
+    }
+    if (threadIdx.x == 0) {
+        *nll = 0.0f;
+        if (hit) {
+            *hit = 0.0f;
+        }
+    }
+}
+
 template <typename T, int W>
 static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets,
                                           int64_t V, int64_t ld, float scale)
 {
     const int64_t n = blockIdx.x, target = targets[n], step = (int64_t)blockDim.x * W;
     const T *x = logits + n * ld;
-    T *d = dlogits + n * ld;
+    T *d = dlogits ? dlogits + n * ld : NULL;
     if (target < 0) {
-        const float zeros[W] = {};
-        for (int64_t v = (int64_t)threadIdx.x * W; dlogits && v < ld; v += step) {
-            p4_store(d + v, zeros);
-        }
-        if (threadIdx.x == 0) {
-            nll[n] = 0.0f;
-            if (hit) {
-                hit[n] = 0.0f;
-            }
-        }
+        skip_row<T, W>(nll + n, hit ? hit + n : NULL, d, ld);
         return;
     }
     double sum;
@@ -129,7 +141,7 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
             hit[n] = row.where == target ? 1.0f : 0.0f;
         }
     }
-    if (!dlogits) {
+    if (!d) {
         return;
     }
     /* Backwards: the end of the row is still cached. d may be x: every thread reads what it writes. */
@@ -147,6 +159,139 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
     }
 }
 
+/* The largest of W elements; NaN does not count. */
+template <int W>
+static __device__ __forceinline__ float pack_max(const float *x)
+{
+    float e[W];
+    p4_load(e, x);
+#pragma unroll
+    for (int i = 1; i < W; i++) {
+        e[0] = fmaxf(e[0], e[i]);
+    }
+    return e[0];
+}
+template <int W>
+static __device__ __forceinline__ float pack_max(const __nv_bfloat16 *x)
+{
+    struct alignas(16) pairs {
+        __nv_bfloat162 pair[W / 2];
+    } e = *(const pairs *)x;
+#pragma unroll
+    for (int i = 1; i < W / 2; i++) {
+        e.pair[0] = __hmax2(e.pair[0], e.pair[i]);
+    }
+    return fmaxf(__low2float(e.pair[0]), __high2float(e.pair[0]));
+}
+
+/* Brings the row to shared memory, columns from V on as -inf, and gives this thread's largest. A thread reads no column that
+ * it has not fetched: nobody waits for others. */
+template <typename T, int W>
+static __device__ __forceinline__ float hold_row(T *row, const T *x, int V, int ld)
+{
+    const int first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    float largest = -INFINITY;
+    for (int v = first; v < ld; v += step) {
+        p4_copy_16(row + v, x + v, v < V);
+    }
+    p4_copy_wait();
+    for (int v = first; v < ld; v += step) {
+        if (v + W > V) {
+            for (int i = V > v ? V - v : 0; i < W; i++) {
+                p4_set(row + v + i, -INFINITY);
+            }
+        }
+        largest = fmaxf(largest, pack_max<W>(row + v));
+    }
+    return largest;
+}
+
+/* Does no column before `target` hold `largest`, which the target's does? Every thread of the block asks. */
+template <typename T, int W>
+static __device__ __forceinline__ bool is_first(const T *row, int target, float largest)
+{
+    int earlier = 0;
+    for (int v = (int)threadIdx.x * W; v < target; v += (int)blockDim.x * W) {
+        for (int i = 0; i < W && v + i < target; i++) {
+            earlier |= p4_value(row[v + i]) == largest;
+        }
+    }
+    return !__syncthreads_or(earlier);
+}
+
+/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), one rounding; the offset's own cancels
+ * between sum and loss. */
+template <typename T, int W>
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    cross_entropy_held(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets, int V, int ld, float scale)
+{
+    extern __shared__ __align__(16) unsigned char shared[];
+    const int64_t n = blockIdx.x;
+    const int target = targets[n], first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    const T *x = logits + n * ld;
+    T *d = dlogits ? dlogits + n * ld : NULL, *row = (T *)shared;
+    if (target < 0) {
+        skip_row<T, W>(nll + n, hit ? hit + n : NULL, d, ld);
+        return;
+    }
+    const float target_logit = p4_value(x[target]); /* before d, which may be x, is written */
+    const float largest = p4_block_max(hold_row<T, W>(row, x, V, ld)), offset = offset_of(largest) * log2_e;
+    float e[W], part = 0.0f;
+    for (int v = first; v < ld; v += step) {
+        p4_load(e, row + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            part += p4_exp2(__fmaf_rn(e[i], log2_e, -offset));
+        }
+    }
+    const double sum = p4_block_sum((double)part);
+    const bool found = hit && target_logit == largest && is_first<T, W>(row, target, largest);
+    if (threadIdx.x == 0) {
+        nll[n] = (float)(log(sum) + (double)offset / (double)log2_e - (double)target_logit);
+        if (hit) {
+            hit[n] = found ? 1.0f : 0.0f;
+        }
+    }
+    const float factor = (float)((double)scale / sum);
+    for (int v = first; d && v < ld; v += step) {
+        p4_load(e, row + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            e[i] = p4_exp2(__fmaf_rn(e[i], log2_e, -offset)) * factor;
+        }
+        if (v <= target && target < v + W) {
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                e[i] -= v + i == target ? scale : 0.0f;
+            }
+        }
+        p4_store(d + v, e);
+    }
+}
+
+/* May the rows be held? */
+static bool fits_shared(p4_device *device, int64_t row_bytes)
+{
+    int most = 0;
+    p4_cuda_ok(device, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal),
+               "cross_entropy: shared memory");
+    return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: what else the kernel shares */
+}
+
+template <typename T>
+static void launch_held(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
+                        const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+{
+    const int W = P4_VECTOR_BYTES / sizeof(T);
+    const int row_bytes = (int)(ld * (int64_t)sizeof(T));
+    if (p4_cuda_ok(device,
+                   cudaFuncSetAttribute(cross_entropy_held<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize, row_bytes),
+                   "cross_entropy: shared memory")) {
+        cross_entropy_held<T, W><<<(unsigned)N, p4_cuda_threads(p4_ceil_div(ld, W), LOSS_THREADS), row_bytes, device->stream>>>(
+            nll, hit, (T *)dlogits, (const T *)logits, targets, (int)V, (int)ld, scale);
+    }
+}
+
 void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
                            const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
 {
@@ -156,6 +301,12 @@ void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlog
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
                                              row_bytes > LONG_ROW_BYTES ? LOSS_THREADS_MAX : LOSS_THREADS);
     if (N <= 0 || V <= 0) {
+        return;
+    }
+    if (wide && fits_shared(device, row_bytes)) {
+        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, nll, hit, dlogits, logits, targets, N, V, ld,
+                                                                         scale);
+        p4_cuda_launched(device, "cross_entropy");
         return;
     }
     P4_BY_ACT(device, wide,

@@ -338,7 +338,10 @@ static void saved_model_comes_back(const p4_checkpoint *checkpoint, const char *
     EXPECT_OK(p4_compressed_forward(c, tokens, 1, 12, logits));
     EXPECT_OK(p4_compressed_forward(loaded, tokens, 1, 12, again));
     int64_t count = 12 * p4_compressed_vocabulary(c);
-    EXPECT(memcmp(logits, again, (size_t)count * sizeof *logits) == 0, "logits of the loaded model differ");
+    for (int64_t i = 0; i < count; i++) {
+        EXPECT(again[i] == logits[i], "logit %lld of the loaded model is %.9g, not %.9g", (long long)i, again[i],
+               logits[i]);
+    }
     /* the fp16 directory is the same model as an ordinary checkpoint */
     EXPECT_OK(p4_checkpoint_open(&written, paths.dequantized_fp16));
     EXPECT_OK(p4_compressed_create(&halves, session, written, &own));

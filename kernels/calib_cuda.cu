@@ -3,17 +3,17 @@
 
 #include "cuda_ops.h"
 
-enum { PARTIAL_LANES = 32, COLUMN_LANES = 8, COLUMN_CHUNKS = 128, MOMENT_BLOCKS = 1024 };
+enum { PARTIAL_LANES = 32, COLUMN_TURNS = 4, MOMENT_BLOCKS = 1024 };
 
 /* to[c] += partial[0, c] + partial[1, c] + ...: 32 columns a block, PARTIAL_LANES threads each take a run of the sums. */
 template <typename R, typename S>
-static __global__ void add_partials(R *to, const S *partial, int64_t count, int64_t ld, int64_t C)
+static __device__ __forceinline__ void add_columns(R *to, const S *partial, int64_t count, int64_t ld, int64_t C)
 {
     __shared__ double sums[PARTIAL_LANES][P4_WARP];
     const int64_t c = (int64_t)blockIdx.x * P4_WARP + threadIdx.x;
     const int64_t run = (count + PARTIAL_LANES - 1) / PARTIAL_LANES, first = threadIdx.y * run;
     double sum = 0.0;
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t k = first; c < C && k < count && k < first + run; k++) {
         sum += (double)partial[k * ld + c];
     }
@@ -27,27 +27,55 @@ static __global__ void add_partials(R *to, const S *partial, int64_t count, int6
     }
 }
 
-void p4_cuda_add_partials(p4_device *device, float *to, const float *partial, int64_t count, int64_t ld, int64_t C)
+template <typename R>
+static __global__ void add_partials(R *to, const double *partial, int64_t count, int64_t C)
 {
-    const dim3 block(P4_WARP, PARTIAL_LANES);
-    add_partials<<<(unsigned)p4_ceil_div(C, P4_WARP), block, 0, device->stream>>>(to, partial, count, ld, C);
-    p4_cuda_launched(device, "sum of partial sums");
+    add_columns(to, partial, count, C, C);
 }
 
-/* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. */
-template <typename T, int W>
-static __global__ void column_partials(double *partial, const T *x, int64_t N, int64_t C, int64_t rows, bool square)
+/* Kind blockIdx.y of partial[count, kinds, C]. */
+static __global__ void add_kinds(p4_cuda_sums sums, const float *partial, int64_t count, int64_t C)
 {
-    __shared__ double sums[COLUMN_LANES][W][P4_WARP];
+    add_columns(sums.to[blockIdx.y], partial + blockIdx.y * C, count, gridDim.y * C, C);
+}
+
+void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial, int64_t count,
+                          int64_t C)
+{
+    const dim3 grid((unsigned)p4_ceil_div(C, P4_WARP), (unsigned)kinds), block(P4_WARP, PARTIAL_LANES);
+    if (kinds > 0) {
+        add_kinds<<<grid, block, 0, device->stream>>>(sums, partial, count, C);
+        p4_cuda_launched(device, "sum of partial sums");
+    }
+}
+
+/* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. COLUMN_TURNS rows are fetched at once; their
+ * plain sum is taken in fp32, everything else in double. */
+template <typename T, int W, bool SQUARE>
+static __global__ void column_partials(double *partial, const T *x, int64_t N, int64_t C, int64_t ld, int64_t rows)
+{
+    __shared__ double sums[P4_COLUMN_LANES][W][P4_WARP];
     const int64_t c = ((int64_t)blockIdx.x * P4_WARP + threadIdx.x) * W;
     const int64_t first = blockIdx.y * rows, end = first + rows < N ? first + rows : N;
     double sum[W] = {};
-    for (int64_t n = first + threadIdx.y; c < C && n < end; n += COLUMN_LANES) {
-        float v[W];
-        p4_load(v, x + n * C + c);
+    for (int64_t n = first + threadIdx.y; c < C && n < end; n += COLUMN_TURNS * P4_COLUMN_LANES) {
+        p4_pack<T, W> row[COLUMN_TURNS] = {};
+#pragma unroll
+        for (int k = 0; k < COLUMN_TURNS; k++) {
+            if (n + k * P4_COLUMN_LANES < end) {
+                row[k] = *(const p4_pack<T, W> *)(x + (n + k * P4_COLUMN_LANES) * ld + c);
+            }
+        }
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            sum[i] += square ? (double)v[i] * (double)v[i] : (double)v[i];
+            float plain = 0.0f;
+#pragma unroll
+            for (int k = 0; k < COLUMN_TURNS; k++) {
+                const float v = p4_value(row[k].element[i]);
+                plain += v;
+                sum[i] += SQUARE ? (double)v * (double)v : 0.0;
+            }
+            sum[i] += SQUARE ? 0.0 : (double)plain;
         }
     }
 #pragma unroll
@@ -55,9 +83,9 @@ static __global__ void column_partials(double *partial, const T *x, int64_t N, i
         sums[threadIdx.y][i][threadIdx.x] = sum[i];
     }
     __syncthreads();
-    for (int i = threadIdx.y; i < W; i += COLUMN_LANES) {
+    for (int i = threadIdx.y; i < W; i += P4_COLUMN_LANES) {
         double total = 0.0;
-        for (int k = 0; k < COLUMN_LANES; k++) {
+        for (int k = 0; k < P4_COLUMN_LANES; k++) {
             total += sums[k][i][threadIdx.x];
         }
         if (c + i < C) {
@@ -66,38 +94,38 @@ static __global__ void column_partials(double *partial, const T *x, int64_t N, i
     }
 }
 
-void p4_cuda_column_sums(p4_device *device, float *to, double *to_double, const void *x, int64_t N, int64_t C,
-                         bool square)
+/* to[C], of type R, += the column sums. */
+template <typename R, bool SQUARE>
+static void add_column_sums(p4_device *device, R *to, const void *x, int64_t N, int64_t C, int64_t ld)
 {
     if (N <= 0 || C <= 0) {
         return;
     }
-    const bool wide = p4_cuda_wide(P4_ADDRESS(x), C * p4_cuda_act_bytes(device));
+    const int64_t each = p4_cuda_act_bytes(device);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(x), (C * each) | (ld * each));
     const int64_t tiles = p4_ceil_div(C, P4_WARP * p4_cuda_width(device, wide));
-    const int64_t fit = p4_max_i64(1, P4_SCRATCH_BYTES / (C * (int64_t)sizeof(double)));
-    int64_t chunks = p4_min_i64(p4_min_i64(COLUMN_CHUNKS, fit), p4_ceil_div(N, 2 * COLUMN_LANES));
-    const int64_t rows = p4_ceil_div(N, chunks);
-    chunks = p4_ceil_div(N, rows);
+    const int64_t rows = p4_cuda_chunk_rows(N, C, sizeof(double)), chunks = p4_ceil_div(N, rows);
     double *partial = (double *)p4_cuda_scratch(device, chunks * C * (int64_t)sizeof *partial);
     if (!partial) {
         return;
     }
-    const dim3 grid((unsigned)tiles, (unsigned)chunks), block(P4_WARP, COLUMN_LANES);
-    P4_BY_ACT(device, wide,
-              column_partials<elem, W><<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, rows, square));
+    const dim3 grid((unsigned)tiles, (unsigned)chunks), block(P4_WARP, P4_COLUMN_LANES), lanes(P4_WARP, PARTIAL_LANES);
     const unsigned blocks = (unsigned)p4_ceil_div(C, P4_WARP);
-    const dim3 lanes(P4_WARP, PARTIAL_LANES);
-    if (to_double) {
-        add_partials<<<blocks, lanes, 0, device->stream>>>(to_double, partial, chunks, C, C);
-    } else {
-        add_partials<<<blocks, lanes, 0, device->stream>>>(to, partial, chunks, C, C);
-    }
+    P4_BY_ACT(device, wide,
+              column_partials<elem, W, SQUARE><<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, ld,
+                                                                                  rows));
+    add_partials<R><<<blocks, lanes, 0, device->stream>>>(to, partial, chunks, C);
     p4_cuda_launched(device, "column sums");
+}
+
+void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C, int64_t ld)
+{
+    add_column_sums<float, false>(device, to, x, N, C, ld);
 }
 
 void p4_cuda_channel_sum_sq(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C)
 {
-    p4_cuda_column_sums(device, NULL, sum_sq, x, N, C, true);
+    add_column_sums<double, true>(device, sum_sq, x, N, C, C);
 }
 
 /* The block's sums in thread 0; count stays 0. */

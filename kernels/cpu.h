@@ -96,8 +96,8 @@ void p4_cpu_linear_forward(p4_device *device, void *y, const void *x, const void
                            int64_t N, int64_t in, int64_t out);
 void p4_cpu_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
                                   int64_t in, int64_t out, bool accumulate);
-void p4_cpu_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
-                                   int64_t N, int64_t in, int64_t out, bool accumulate);
+void p4_cpu_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
+                                   const void *x, int64_t N, int64_t in, int64_t out, bool accumulate);
 void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
 
 /* int8_cpu.c */
@@ -125,9 +125,9 @@ void p4_cpu_rope(p4_device *device, void *qkv, const float *cos_table, const flo
 void p4_cpu_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
                              void *sum, float *mean, float *rstd, const void *x, const void *delta,
                              const float *gain, const float *bias, int64_t N, int64_t C, float eps);
-void p4_cpu_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias,
-                          const void *dy, const void *x, const float *mean, const float *rstd,
-                          const float *gain, int64_t N, int64_t C);
+void p4_cpu_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums,
+                          float *dgain, float *dbias, const void *dy, const void *x, const float *mean,
+                          const float *rstd, const float *gain, int64_t N, int64_t C);
 
 /* mlp_cpu.c */
 void p4_cpu_add(p4_device *device, void *out, const void *a, const void *b, int64_t count);
@@ -137,7 +137,10 @@ void p4_cpu_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, c
                             int64_t F);
 void p4_cpu_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
                          int64_t F);
-void p4_cpu_gelu_backward(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
+void p4_cpu_linear_gelu_forward(p4_device *device, void *h, void *up, const void *x, const void *w,
+                                const float *bias, int64_t N, int64_t in, int64_t out);
+void p4_cpu_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
+                                 const void *up, int64_t N, int64_t F, int64_t out);
 
 /* attention_cpu.c */
 void p4_cpu_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,

@@ -71,6 +71,14 @@ void p4_cuda_fail(p4_device *device, const char *format, ...) P4_PRINTF(2, 3);
  * P4_SCRATCH_BYTES, an op cuts its work until it is. */
 void *p4_cuda_scratch(p4_device *device, int64_t bytes);
 
+/* What follows a product inside it (p4_cuda_matmul_fused). */
+typedef enum p4_cuda_after {
+    P4_AFTER_NOTHING,
+    P4_AFTER_GELU,       /* aux = the result with its bias, D = gelu(the same before it is rounded) */
+    P4_AFTER_GELU_SLOPE, /* D = the result times the slope of gelu at aux */
+    P4_AFTER_SUMS        /* sums[M] = the sum of every row of op(A), of D's type: overwritten */
+} p4_cuda_after;
+
 /* Row-major D[M, N] = alpha op(A) op(B) + beta C (+ bias[N] on every row), summed in fp32. C and D share type and row length
  * and may be the same; bias has D's type. With beta 0, C is not read. Of int8 (CUDA_R_8I) the
  * sums and D are int32: trans_b only, lengths multiples of 16, alpha 1, beta 0, no bias. */
@@ -84,8 +92,13 @@ typedef struct p4_cuda_gemm {
     int64_t lda, ldb, ldd; /* elements between rows as stored */
     /* So many products, operands at these distances in elements (C as D); 0 or 1: one, the strides are not read. */
     int64_t batch, stride_a, stride_b, stride_d;
+    p4_cuda_after after;
+    void *aux, *sums; /* aux: as D, rows of ldd elements; NULL where they have no meaning */
 } p4_cuda_gemm;
 void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm);
+/* The product and what is `after` it. False: nothing was queued, the caller takes two steps (P4_GEMM_EPILOGUE, fp32, an
+ * alignment, or no algorithm for the shape). Fails as p4_cuda_matmul does. */
+bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm);
 p4_rc p4_cuda_plans_open(p4_device *device);
 void p4_cuda_plans_close(p4_device *device);
 static inline cudaDataType_t p4_cuda_act_type(const p4_device *device)
@@ -98,11 +111,25 @@ bool p4_cuda_int8_open(p4_device *device, bool wgmma);
 /* The same of Muon's products (muon_cuda.cuh). */
 bool p4_cuda_muon_open(p4_device *device, bool wgmma);
 
-/* to[C] += the sum over n of x[n, c], or of its square: fp32 `to` or, where it is given, `to_double` (calib_cuda.cu). */
-void p4_cuda_column_sums(p4_device *device, float *to, double *to_double, const void *x, int64_t N, int64_t C,
-                         bool square);
-/* to[C] += partial[0, c] + ... + partial[count - 1, c], ld elements between rows. */
-void p4_cuda_add_partials(p4_device *device, float *to, const float *partial, int64_t count, int64_t ld, int64_t C);
+/* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order (calib_cuda.cu). */
+enum { P4_SUM_KINDS = 3 };
+typedef struct p4_cuda_sums {
+    float *to[P4_SUM_KINDS]; /* [C] each */
+} p4_cuda_sums;
+/* The second stage: sums.to[k][c] += partial[0, k, c] + ... + partial[count - 1, k, c] of `kinds` sums. */
+void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial, int64_t count,
+                          int64_t C);
+/* to[C] += the sum over n of x[n, c], ld elements between rows. */
+void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C, int64_t ld);
+/* Rows of one block of the first stage: whole turns of its P4_COLUMN_LANES lanes, at most P4_COLUMN_CHUNKS blocks deep and
+ * so many that partial sums of `bytes` an element fit scratch memory. */
+enum { P4_COLUMN_LANES = 8, P4_COLUMN_CHUNKS = 256 };
+static inline int64_t p4_cuda_chunk_rows(int64_t N, int64_t C, int64_t bytes)
+{
+    const int64_t fit = p4_max_i64(1, P4_SCRATCH_BYTES / (C * bytes)), turn = 2 * P4_COLUMN_LANES;
+    const int64_t chunks = p4_min_i64(p4_min_i64(P4_COLUMN_CHUNKS, fit), p4_ceil_div(N, turn));
+    return p4_ceil_div(p4_ceil_div(N, chunks), P4_COLUMN_LANES) * P4_COLUMN_LANES;
+}
 /* Does the weight lie on a multiple of its element (kernels cannot read it otherwise)? Records a failure if not. */
 bool p4_cuda_weight_ok(p4_device *device, const p4_weight *weight, const char *op);
 

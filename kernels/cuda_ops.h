@@ -21,9 +21,24 @@ void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const voi
                             int64_t in, int64_t out);
 void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
                                    int64_t out, bool accumulate);
-void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
-                                    int64_t N, int64_t in, int64_t out, bool accumulate);
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
+                                    const void *x, int64_t N, int64_t in, int64_t out, bool accumulate);
 void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
+
+/* The products of linear_forward and of linear_backward_input (beta 0). Of the first, a bias in bf16 lies in scratch
+ * memory until the next op. */
+p4_cuda_gemm p4_cuda_forward_product(p4_device *device, void *y, const void *x, const void *w, const float *bias,
+                                     int64_t N, int64_t in, int64_t out);
+p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
+                                            int64_t in, int64_t out);
+
+/* gelu_cuda.cu */
+void p4_cuda_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                          int64_t F);
+void p4_cuda_linear_gelu_forward(p4_device *device, void *h, void *up, const void *x, const void *w,
+                                 const float *bias, int64_t N, int64_t in, int64_t out);
+void p4_cuda_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
+                                  const void *up, int64_t N, int64_t F, int64_t out);
 
 /* int8_rows_cuda.cu, int8_cuda.cu */
 void p4_cuda_quantize_int8(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
@@ -45,9 +60,9 @@ void p4_cuda_rope(p4_device *device, void *qkv, const float *cos_table, const fl
 void p4_cuda_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
                               void *sum, float *mean, float *rstd, const void *x, const void *delta,
                               const float *gain, const float *bias, int64_t N, int64_t C, float eps);
-void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias, const void *dy,
-                           const void *x, const float *mean, const float *rstd, const float *gain, int64_t N,
-                           int64_t C);
+void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums, float *dgain,
+                           float *dbias, const void *dy, const void *x, const float *mean, const float *rstd,
+                           const float *gain, int64_t N, int64_t C);
 
 /* mlp_cuda.cu */
 void p4_cuda_act_to_f32(p4_device *device, float *to, const void *act, int64_t count);
@@ -57,9 +72,6 @@ void p4_cuda_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *roun
                             int64_t N, int64_t F);
 void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
                              int64_t F);
-void p4_cuda_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
-                          int64_t F);
-void p4_cuda_gelu_backward(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
 
 /* loss_cuda.cu */
 void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,

@@ -4,7 +4,12 @@
  * over K as that does: they differ in tiles and clusters, which do not change the order in which an element's terms are
  * added, so all give the same bits (test_gemm compares them) and the fastest may be taken by timing. A large product is
  * timed where it is first used with beta 0, in place: its output is overwritten anyway. The host waits for that. Split sums
- * are added in fp32, never in the output type. P4_GEMM_PICK=n takes candidate n, or the last, without timing. */
+ * are added in fp32, never in the output type. P4_GEMM_PICK=n takes candidate n, or the last, without timing.
+ *
+ * What may follow a product inside it (p4_cuda_matmul_fused): `gelu`, GELU behind the bias and its slope on the way back,
+ * and `sums`, the bias gradient in a weight gradient. Both in bf16 only. P4_GEMM_EPILOGUE=off takes neither, =all both,
+ * and =gelu is the default. A shape that cuBLASLt has no algorithm for is remembered as such, so that a
+ * shape is computed the same way on every call. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +23,14 @@ enum { PLANS = 1024, PROBES = 8, CANDIDATES = 8, TUNE_RUNS = 3, TUNE_TURNS = 3, 
 typedef struct plan_key {
     int64_t M, N, K, lda, ldb, ldd;
     int64_t batch, stride_a, stride_b, stride_d;
-    int32_t flags, alignments; /* alignments: of A, B, C, D, a byte each */
+    int32_t flags, alignments;        /* alignments: of A, B, C, D, a byte each */
+    int32_t after, after_alignments;  /* p4_cuda_after; of its vector and of aux */
 } plan_key;
 
 typedef struct plan {
     plan_key key;
     cublasLtMatmulAlgo_t candidate[CANDIDATES];
-    int count, best;
+    int count, best; /* count 0: cuBLASLt has no algorithm */
     bool used, tuned;
 } plan;
 
@@ -32,6 +38,7 @@ struct p4_cuda_plans {
     plan slot[PLANS];
     cudaEvent_t start, end; /* of a timing */
     int pick;               /* candidate to take, -1: the fastest */
+    unsigned fused;         /* bit p4_cuda_after: may follow a product inside it */
 };
 
 /* Descriptions of one product for cuBLASLt, which is column-major: it computes D^T = op(B)^T op(A)^T, so B comes first. */
@@ -40,18 +47,37 @@ typedef struct description {
     cublasLtMatrixLayoutOpaque_t a, b, c;
 } description;
 
+/* What P4_GEMM_EPILOGUE allows, as bits. */
+static p4_rc allowed_after(unsigned *allowed)
+{
+    const unsigned gelu = 1u << P4_AFTER_GELU | 1u << P4_AFTER_GELU_SLOPE, all = gelu | 1u << P4_AFTER_SUMS;
+    const char *given = getenv("P4_GEMM_EPILOGUE");
+    *allowed = gelu;
+    if (!given || !given[0] || strcmp(given, "gelu") == 0) {
+        return P4_OK;
+    }
+    *allowed = strcmp(given, "all") == 0 ? all : 0;
+    return *allowed || strcmp(given, "off") == 0 ? P4_OK
+                                                 : FAIL("P4_GEMM_EPILOGUE=%s: expected off, gelu or all", given);
+}
+
 p4_rc p4_cuda_plans_open(p4_device *device)
 {
+    unsigned fused = 0;
     const char *pick = getenv("P4_GEMM_PICK");
     const bool given = pick && pick[0];
     if (given && (strlen(pick) != 1 || pick[0] < '0' || pick[0] > '9')) {
         return FAIL("P4_GEMM_PICK=%s: expected a digit", pick);
+    }
+    if (allowed_after(&fused) != P4_OK) {
+        return P4_E_INPUT;
     }
     device->plans = (struct p4_cuda_plans *)p4_alloc(1, sizeof *device->plans);
     if (!device->plans) {
         return P4_E_SYSTEM;
     }
     device->plans->pick = given ? pick[0] - '0' : -1;
+    device->plans->fused = fused;
     return p4_cuda_ok(device, cudaEventCreate(&device->plans->start), "event") &&
                    p4_cuda_ok(device, cudaEventCreate(&device->plans->end), "event")
                ? P4_OK
@@ -96,6 +122,9 @@ static plan_key key_of(const p4_cuda_gemm *gemm)
                 (gemm->type == CUDA_R_16BF ? KEY_BF16 : 0) | (gemm->out_type == CUDA_R_16BF) << 5 | (gemm->type == CUDA_R_8I) << 6;
     key.alignments = alignment_of(gemm->A) | alignment_of(gemm->B) << 8 | alignment_of(gemm->C) << 16 |
                      alignment_of(gemm->D) << 24;
+    key.after = gemm->after;
+    key.after_alignments =
+        alignment_of(gemm->after == P4_AFTER_SUMS ? gemm->sums : gemm->bias) | alignment_of(gemm->aux) << 8;
     return key;
 }
 
@@ -118,23 +147,44 @@ static int repeat(cublasLtMatrixLayout_t layout, int64_t batch, int64_t stride)
                                             sizeof stride);
 }
 
+/* What follows the sums. cuBLASLt sees the product transposed, so our rows of op(A) are columns of its B. 0 is success. */
+static int describe_after(cublasLtMatmulDesc_t product, const p4_cuda_gemm *gemm)
+{
+    cublasLtEpilogue_t epilogue = gemm->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    const void *vector = gemm->bias;
+    int failed = 0;
+    if (gemm->after == P4_AFTER_GELU) {
+        epilogue = gemm->bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+    } else if (gemm->after == P4_AFTER_GELU_SLOPE) {
+        epilogue = CUBLASLT_EPILOGUE_DGELU;
+    } else if (gemm->after == P4_AFTER_SUMS) {
+        epilogue = CUBLASLT_EPILOGUE_BGRADB;
+        vector = gemm->sums;
+    }
+    failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (vector) {
+        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector, sizeof vector);
+    }
+    if (gemm->aux) {
+        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &gemm->aux,
+                                                 sizeof gemm->aux) |
+                  cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &gemm->ldd,
+                                                 sizeof gemm->ldd);
+    }
+    return failed;
+}
+
 static bool describe(description *d, const p4_cuda_gemm *gemm)
 {
     cublasOperation_t a = gemm->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, b = gemm->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
-    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     cublasStatus_t bad = CUBLAS_STATUS_SUCCESS; /* or-ed: 0 is success */
     const bool integers = gemm->type == CUDA_R_8I;
     int failed = cublasLtMatmulDescInit(&d->product, integers ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
                                         integers ? CUDA_R_32I : CUDA_R_32F) |
                  cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_TRANSA, &b, sizeof b) |
                  cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_TRANSB, &a, sizeof a);
-    if (gemm->bias) {
-        failed |= cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
-                                                 sizeof epilogue) |
-                  cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &gemm->bias,
-                                                 sizeof gemm->bias);
-    }
-    failed |= cublasLtMatrixLayoutInit(&d->a, gemm->type, (uint64_t)(gemm->trans_b ? gemm->K : gemm->N),
+    failed |= describe_after(&d->product, gemm) |
+              cublasLtMatrixLayoutInit(&d->a, gemm->type, (uint64_t)(gemm->trans_b ? gemm->K : gemm->N),
                                        (uint64_t)(gemm->trans_b ? gemm->N : gemm->K), gemm->ldb) |
               cublasLtMatrixLayoutInit(&d->b, gemm->type, (uint64_t)(gemm->trans_a ? gemm->M : gemm->K),
                                        (uint64_t)(gemm->trans_a ? gemm->K : gemm->M), gemm->lda) |
@@ -202,8 +252,8 @@ static cublasStatus_t choose(p4_device *device, plan *chosen, description *d)
         chosen->best = (int)p4_min_i64(device->plans->pick, chosen->count - 1);
         chosen->tuned = true;
     }
-    chosen->used = chosen->count > 0;
-    return chosen->used ? CUBLAS_STATUS_SUCCESS : status ? status : CUBLAS_STATUS_NOT_SUPPORTED;
+    chosen->used = true;
+    return chosen->count > 0 ? CUBLAS_STATUS_SUCCESS : status ? status : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 /* The kept plan of this product, or a new one, which may take the place of another shape's. */
@@ -219,7 +269,7 @@ static cublasStatus_t find_plan(p4_device *device, const p4_cuda_gemm *gemm, des
         }
         if (memcmp(&slot->key, &key, sizeof key) == 0) {
             *found = slot;
-            return CUBLAS_STATUS_SUCCESS;
+            return slot->count > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
         }
     }
     slot->key = key;
@@ -274,20 +324,18 @@ static void tune(p4_device *device, plan *plan, const description *d, const p4_c
     plan->tuned = true;
 }
 
-void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
+/* Queues the product by its plan, which is made and timed where it is met first. *found: the plan. */
+static cublasStatus_t multiply(p4_device *device, const p4_cuda_gemm *gemm, plan **found)
 {
     description d;
-    plan *plan = NULL;
     cublasStatus_t status = CUBLAS_STATUS_INVALID_VALUE;
     p4_cuda_gemm product = *gemm;
     product.C = gemm->beta != 0.0f ? gemm->C : gemm->D;
-    if (gemm->M <= 0 || gemm->N <= 0 || gemm->K <= 0) {
-        return;
-    }
     if (describe(&d, &product)) {
-        status = find_plan(device, &product, &d, &plan);
+        status = find_plan(device, &product, &d, found);
     }
     if (status == CUBLAS_STATUS_SUCCESS) {
+        plan *plan = *found;
         const double flop = 2.0 * (double)product.M * (double)product.N * (double)product.K *
                             (double)p4_max_i64(1, product.batch);
         if (!plan->tuned && !device->recording && product.beta == 0.0f && plan->count > 1 && flop >= TUNE_FLOP) {
@@ -295,9 +343,45 @@ void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
         }
         status = run(device, &d, &product, &plan->candidate[plan->best]);
     }
-    if (status != CUBLAS_STATUS_SUCCESS) {
-        p4_cuda_fail(device, "%lld products [%lld, %lld] x [%lld, %lld]: %s", (long long)p4_max_i64(1, gemm->batch),
-                     (long long)gemm->M, (long long)gemm->K, (long long)gemm->K, (long long)gemm->N,
-                     cublasLtGetStatusString(status));
+    return status;
+}
+
+static void report_failure(p4_device *device, const p4_cuda_gemm *gemm, cublasStatus_t status)
+{
+    p4_cuda_fail(device, "%lld products [%lld, %lld] x [%lld, %lld]: %s", (long long)p4_max_i64(1, gemm->batch),
+                 (long long)gemm->M, (long long)gemm->K, (long long)gemm->K, (long long)gemm->N,
+                 cublasLtGetStatusString(status));
+}
+
+void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
+{
+    plan *plan = NULL;
+    if (gemm->M <= 0 || gemm->N <= 0 || gemm->K <= 0) {
+        return;
     }
+    const cublasStatus_t status = multiply(device, gemm, &plan);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        report_failure(device, gemm, status);
+    }
+}
+
+bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm)
+{
+    const bool aligned = !gemm->aux || (gemm->ldd % 8 == 0 && alignment_of(gemm->aux) == 16); /* cuBLASLt's rule */
+    plan *plan = NULL;
+    if (!(device->plans->fused >> gemm->after & 1) || gemm->type != CUDA_R_16BF || !aligned || gemm->M <= 0 ||
+        gemm->N <= 0 || gemm->K <= 0) {
+        return false;
+    }
+    const cublasStatus_t status = multiply(device, gemm, &plan);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
+        if (plan) {
+            plan->count = 0; /* also where an algorithm was named and then refused */
+        }
+        return false;
+    }
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        report_failure(device, gemm, status);
+    }
+    return true;
 }

@@ -133,23 +133,6 @@ void p4_cpu_linear_backward_input(p4_device *device, void *dx, const void *dy, c
                                    .ldc = in});
 }
 
-void p4_cpu_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
-                                   int64_t N, int64_t in, int64_t out, bool accumulate)
-{
-    p4_cpu_gemm(device, &(p4_gemm){.trans_a = true,
-                                   .M = out,
-                                   .N = in,
-                                   .K = N,
-                                   .alpha = 1.0f,
-                                   .beta = accumulate ? 1.0f : 0.0f,
-                                   .A = dy,
-                                   .lda = ld_dy,
-                                   .B = x,
-                                   .ldb = in,
-                                   .C = dw,
-                                   .ldc = in});
-}
-
 P4_MULTIVERSION static void add_column_sums(float *db, const float *dy, int64_t N, int64_t ld, int64_t width)
 {
     double sum[BIAS_COLS] = {0};
@@ -163,10 +146,35 @@ P4_MULTIVERSION static void add_column_sums(float *db, const float *dy, int64_t 
     }
 }
 
-void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+static void column_sums(p4_device *device, float *db, const float *dy, int64_t N, int64_t out, int64_t ld)
 {
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t c = 0; c < out; c += BIAS_COLS) {
-        add_column_sums(db + c, (const float *)dy + c, N, out, p4_min_i64(BIAS_COLS, out - c));
+        add_column_sums(db + c, dy + c, N, ld, p4_min_i64(BIAS_COLS, out - c));
     }
+}
+
+void p4_cpu_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
+                                   const void *x, int64_t N, int64_t in, int64_t out, bool accumulate)
+{
+    p4_cpu_gemm(device, &(p4_gemm){.trans_a = true,
+                                   .M = out,
+                                   .N = in,
+                                   .K = N,
+                                   .alpha = 1.0f,
+                                   .beta = accumulate ? 1.0f : 0.0f,
+                                   .A = dy,
+                                   .lda = ld_dy,
+                                   .B = x,
+                                   .ldb = in,
+                                   .C = dw,
+                                   .ldc = in});
+    if (db) {
+        column_sums(device, db, dy, N, out, ld_dy);
+    }
+}
+
+void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+{
+    column_sums(device, db, dy, N, out, out);
 }

@@ -25,12 +25,9 @@ static const void *epilogue_bias(p4_device *device, const float *bias, int64_t o
     return rounded;
 }
 
-void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
-                            int64_t in, int64_t out)
+p4_cuda_gemm p4_cuda_forward_product(p4_device *device, void *y, const void *x, const void *w, const float *bias,
+                                     int64_t N, int64_t in, int64_t out)
 {
-    if (N <= 0 || out <= 0) {
-        return;
-    }
     p4_cuda_gemm gemm = {};
     gemm.trans_b = true;
     gemm.type = gemm.out_type = p4_cuda_act_type(device);
@@ -45,11 +42,20 @@ void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const voi
     gemm.bias = epilogue_bias(device, bias, out);
     gemm.D = y;
     gemm.ldd = out;
-    p4_cuda_matmul(device, &gemm);
+    return gemm;
 }
 
-void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
-                                   int64_t out, bool accumulate)
+void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
+                            int64_t in, int64_t out)
+{
+    if (N > 0 && out > 0) {
+        const p4_cuda_gemm gemm = p4_cuda_forward_product(device, y, x, w, bias, N, in, out);
+        p4_cuda_matmul(device, &gemm);
+    }
+}
+
+p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
+                                            int64_t in, int64_t out)
 {
     p4_cuda_gemm gemm = {};
     gemm.type = gemm.out_type = p4_cuda_act_type(device);
@@ -57,18 +63,39 @@ void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, 
     gemm.N = in;
     gemm.K = out;
     gemm.alpha = 1.0f;
-    gemm.beta = accumulate ? 1.0f : 0.0f;
     gemm.A = dy;
     gemm.lda = out;
     gemm.B = w;
     gemm.ldb = in;
     gemm.C = gemm.D = dx;
     gemm.ldd = in;
+    return gemm;
+}
+
+void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
+                                   int64_t out, bool accumulate)
+{
+    p4_cuda_gemm gemm = p4_cuda_backward_input_product(device, dx, dy, w, N, in, out);
+    gemm.beta = accumulate ? 1.0f : 0.0f;
     p4_cuda_matmul(device, &gemm);
 }
 
-void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
-                                    int64_t N, int64_t in, int64_t out, bool accumulate)
+/* The product with the sums of dy's columns inside it, which end in db by way of scratch memory. */
+static bool weight_and_bias(p4_device *device, const p4_cuda_gemm *gemm, float *db)
+{
+    p4_cuda_gemm with_sums = *gemm;
+    with_sums.after = P4_AFTER_SUMS;
+    with_sums.sums = p4_cuda_scratch(device, gemm->M * (int64_t)sizeof *db);
+    if (!with_sums.sums || !p4_cuda_matmul_fused(device, &with_sums)) {
+        return false;
+    }
+    const p4_cuda_sums sums = {{db}};
+    p4_cuda_add_partials(device, sums, 1, (const float *)with_sums.sums, 1, gemm->M);
+    return true;
+}
+
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
+                                    const void *x, int64_t N, int64_t in, int64_t out, bool accumulate)
 {
     p4_cuda_gemm gemm = {};
     gemm.trans_a = true;
@@ -85,6 +112,12 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy
     gemm.ldb = in;
     gemm.C = gemm.D = dw;
     gemm.ldd = in;
+    if (db && weight_and_bias(device, &gemm, db)) {
+        return;
+    }
+    if (db) {
+        p4_cuda_column_sums(device, db, dy, N, out, ld_dy);
+    }
     if (out > ALIGNED_ROWS && out % ALIGNED_ROWS != 0) { /* a vocabulary of odd length: the few rows over by themselves, */
         gemm.M = out % ALIGNED_ROWS;                     /* as with them cuBLASLt takes kernels of an older kind */
         gemm.A = (const char *)dy + (out - gemm.M) * p4_cuda_act_bytes(device);
@@ -99,5 +132,5 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy
 
 void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
 {
-    p4_cuda_column_sums(device, db, NULL, dy, N, out, false);
+    p4_cuda_column_sums(device, db, dy, N, out, out);
 }

@@ -1,4 +1,4 @@
-/* mlp_cpu.c - the elementwise ops: sum, SwiGLU, GELU. */
+/* mlp_cpu.c - the elementwise ops: sum, SwiGLU, GELU alone and with the products beside it. */
 #include "vmath_cpu.h"
 
 enum { PIECE = 8192, MLP_ROWS = 8 };
@@ -99,12 +99,12 @@ void p4_cpu_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, c
     }
 }
 
-P4_MULTIVERSION static void gelu_backward_piece(float *dx, const float *dh, const float *x, int64_t count)
+P4_MULTIVERSION static void gelu_backward_piece(float *d, const float *x, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
         float square = gelu_cubic * x[i] * x[i];
         float slope, s = p4_sigmoid_slope_f32(gelu_slope * x[i] * (1.0f + square), &slope);
-        dx[i] = dh[i] * (s + x[i] * slope * gelu_slope * (1.0f + 3.0f * square));
+        d[i] *= s + x[i] * slope * gelu_slope * (1.0f + 3.0f * square);
     }
 }
 
@@ -122,11 +122,23 @@ void p4_cpu_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded
     }
 }
 
-void p4_cpu_gelu_backward(p4_device *device, void *dx, const void *dh, const void *x, int64_t count)
+void p4_cpu_linear_gelu_forward(p4_device *device, void *h, void *up, const void *x, const void *w,
+                                const float *bias, int64_t N, int64_t in, int64_t out)
 {
+    p4_cpu_linear_forward(device, up, x, w, bias, N, in, out);
+    p4_cpu_gelu_forward(device, h, NULL, up, N, out);
+}
+
+void p4_cpu_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
+                                 const void *up, int64_t N, int64_t F, int64_t out)
+{
+    int64_t count = N * F;
+    p4_cpu_linear_backward_input(device, dup, dy, w, N, F, out, false);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += PIECE) {
-        gelu_backward_piece((float *)dx + i, (const float *)dh + i, (const float *)x + i,
-                            p4_min_i64(PIECE, count - i));
+        gelu_backward_piece((float *)dup + i, (const float *)up + i, p4_min_i64(PIECE, count - i));
+    }
+    if (db) {
+        p4_cpu_linear_backward_bias(device, db, dup, N, F);
     }
 }

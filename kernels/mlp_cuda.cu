@@ -1,4 +1,4 @@
-/* mlp_cuda.cu - the elementwise ops on activations: conversion, sum, SwiGLU, GELU. */
+/* mlp_cuda.cu - the elementwise ops on activations: conversion, sum, SwiGLU. GELU: gelu_cuda.cu. */
 #include "cuda_ops.h"
 #include "int8_rows_cuda.cuh"
 #include "mlp_cuda.cuh"
@@ -138,69 +138,4 @@ void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, 
               swiglu_backward_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
                   (elem *)dgate_up, (const elem *)dh, (const elem *)gate_up, F));
     p4_cuda_launched(device, "swiglu_backward");
-}
-
-template <typename T, int W>
-static __global__ void gelu(T *h, const T *x, int64_t count)
-{
-    const int64_t i = p4_flat_index<W>();
-    float v[W];
-    if (i >= count) {
-        return;
-    }
-    p4_load_part(v, x + i, count - i);
-#pragma unroll
-    for (int k = 0; k < W; k++) {
-        v[k] = p4_gelu<T>(v[k]);
-    }
-    p4_store_part(h + i, v, count - i);
-}
-
-template <typename T, int W>
-static __global__ void gelu_backward(T *dx, const T *dh, const T *x, int64_t count)
-{
-    const int64_t i = p4_flat_index<W>();
-    float v[W], d[W];
-    if (i >= count) {
-        return;
-    }
-    p4_load_part(v, x + i, count - i);
-    p4_load_part(d, dh + i, count - i);
-#pragma unroll
-    for (int k = 0; k < W; k++) {
-        const float square = P4_GELU_CUBIC * v[k] * v[k];
-        float slope, s = p4_sigmoid_slope<T>(P4_GELU_SLOPE * v[k] * (1.0f + square), &slope);
-        d[k] *= s + v[k] * slope * P4_GELU_SLOPE * (1.0f + 3.0f * square);
-    }
-    p4_store_part(dx + i, d, count - i);
-}
-
-void p4_cuda_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
-                          int64_t F)
-{
-    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(x), 0);
-    const int64_t count = N * F;
-    if (rounded) {
-        p4_cuda_round_rows(device, P4_ROWS_GELU, y, rounded, x, N, F);
-        return;
-    }
-    if (count <= 0) {
-        return;
-    }
-    P4_BY_ACT(device, wide,
-              gelu<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
-                  (elem *)y, (const elem *)x, count));
-    p4_cuda_launched(device, "gelu_forward");
-}
-
-void p4_cuda_gelu_backward(p4_device *device, void *dx, const void *dh, const void *x, int64_t count)
-{
-    const bool wide = p4_cuda_wide(P4_ADDRESS(dx) | P4_ADDRESS(dh) | P4_ADDRESS(x), 0);
-    if (count <= 0) {
-        return;
-    }
-    P4_BY_ACT(device, wide,
-              gelu_backward<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
-                  (elem *)dx, (const elem *)dh, (const elem *)x, count));
-    p4_cuda_launched(device, "gelu_backward");
 }

@@ -45,5 +45,11 @@ template <typename T> static __device__ __forceinline__ float p4_gelu(float x)
     const float cubic = __fmaf_rn(__fmul_rn(P4_GELU_CUBIC, x), x, 1.0f);
     return __fmul_rn(x, p4_sigmoid<T>(__fmul_rn(__fmul_rn(P4_GELU_SLOPE, x), cubic)));
 }
+template <typename T> static __device__ __forceinline__ float p4_gelu_slope(float x)
+{
+    const float square = P4_GELU_CUBIC * x * x;
+    float slope, s = p4_sigmoid_slope<T>(P4_GELU_SLOPE * x * (1.0f + square), &slope);
+    return s + x * slope * P4_GELU_SLOPE * (1.0f + 3.0f * square);
+}
 
 #endif

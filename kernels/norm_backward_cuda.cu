@@ -1,8 +1,9 @@
 /* norm_backward_cuda.cu - gradients of RMSNorm and LayerNorm.
  *
  * A thread owns columns. Where a row fits in the registers of a block, dy, x and dx are read once, the next row's while
- * this one is summed, and the sums for gain and bias stay in registers until the block ends; other rows are read twice
- * and their sums gather in shared memory. Both write partial sums a block, which are added in order. */
+ * this one is summed, and the sums for gain, bias and dx stay in registers until the block ends; other rows are read
+ * twice and their sums gather in shared memory. Both write partial sums a block, which are added in order. The sums of
+ * dx's columns are the gradient of the bias of the linear layer below, taken where dx passes anyway. */
 #include "cuda_ops.h"
 
 enum {
@@ -12,101 +13,118 @@ enum {
     SHARED_BYTES = 48 << 10
 };
 
-/* The sums of a block over its rows, for the gradients of gain [C] and bias [C]. A thread owns the columns it adds to. */
-typedef struct gain_sums {
-    float *gain, *bias; /* NULL: not wanted */
-} gain_sums;
+/* What both kernels get. */
+typedef struct norm_task {
+    void *dx;
+    const void *dy, *x;
+    float *partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx, as far as they are wanted */
+    const float *mean, *rstd, *gain;
+    int64_t N, C;
+    bool accumulate, with_gain, with_bias, with_dx;
+} norm_task;
 
-/* With xhat = (x - center) rstd and g = dy gain: dx += rstd (g - xhat mean(g xhat) - mean(g)), the last for LayerNorm. */
-template <typename T, int W, bool CENTERED>
-static __device__ __forceinline__ void row_backward(T *dx, const T *dy, const T *x, const float *gain, float center,
-                                                    float rstd, int64_t C, gain_sums sums)
+static __host__ __device__ __forceinline__ int64_t kinds_of(const norm_task &k)
 {
+    return k.with_gain + k.with_bias + k.with_dx;
+}
+
+/* The sums of a block over its rows, [C] each. A thread owns the columns it adds to. */
+typedef struct column_sums {
+    float *gain, *bias, *dx; /* NULL: not wanted */
+} column_sums;
+
+static __device__ __forceinline__ column_sums sums_in(float *memory, const norm_task &k)
+{
+    const column_sums sums = {k.with_gain ? memory : NULL, k.with_bias ? memory + k.with_gain * k.C : NULL,
+                              k.with_dx ? memory + (k.with_gain + k.with_bias) * k.C : NULL};
+    return sums;
+}
+
+/* sums[0 .. W) += v, or nothing where there are none. */
+template <int W>
+static __device__ __forceinline__ void add_to(float *sums, const float (&v)[W])
+{
+    float total[W];
+    if (sums) {
+        p4_load(total, sums);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            total[i] += v[i];
+        }
+        p4_store(sums, total);
+    }
+}
+
+/* Row n. With xhat = (x - center) rstd and g = dy gain: dx += rstd (g - xhat mean(g xhat) - mean(g)), the last for
+ * LayerNorm. */
+template <typename T, int W, bool CENTERED>
+static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t n, column_sums sums)
+{
+    T *dx = (T *)k.dx + n * k.C;
+    const T *dy = (const T *)k.dy + n * k.C, *x = (const T *)k.x + n * k.C;
+    const float center = CENTERED ? k.mean[n] : 0.0f, rstd = k.rstd[n];
     const int64_t first = (int64_t)threadIdx.x * W, step = (int64_t)blockDim.x * W;
     float a[W], b[W], g[W], dot = 0.0f, sum = 0.0f;
-    for (int64_t c = first; c < C; c += step) {
+    for (int64_t c = first; c < k.C; c += step) {
         p4_load(a, dy + c);
         p4_load(b, x + c);
-        p4_load(g, gain + c);
+        p4_load(g, k.gain + c);
 #pragma unroll
         for (int i = 0; i < W; i++) {
             dot += a[i] * g[i] * ((b[i] - center) * rstd);
             sum += a[i] * g[i];
         }
     }
-    dot = p4_block_sum(dot) / (float)C;
-    sum = CENTERED ? p4_block_sum(sum) / (float)C : 0.0f;
-    for (int64_t c = first; c < C; c += step) {
-        float d[W], total[W];
+    dot = p4_block_sum(dot) / (float)k.C;
+    sum = CENTERED ? p4_block_sum(sum) / (float)k.C : 0.0f;
+    for (int64_t c = first; c < k.C; c += step) {
+        float d[W] = {};
         p4_load(a, dy + c);
         p4_load(b, x + c);
-        p4_load(g, gain + c);
-        p4_load(d, dx + c);
+        p4_load(g, k.gain + c);
+        if (k.accumulate) {
+            p4_load(d, dx + c);
+        }
 #pragma unroll
         for (int i = 0; i < W; i++) {
             b[i] = (b[i] - center) * rstd;
             d[i] += rstd * (a[i] * g[i] - b[i] * dot - sum);
+            b[i] *= a[i];
         }
         p4_store(dx + c, d);
-        if (sums.gain) {
-            p4_load(total, sums.gain + c);
-#pragma unroll
-            for (int i = 0; i < W; i++) {
-                total[i] += a[i] * b[i];
-            }
-            p4_store(sums.gain + c, total);
-        }
-        if (sums.bias) {
-            p4_load(total, sums.bias + c);
-#pragma unroll
-            for (int i = 0; i < W; i++) {
-                total[i] += a[i];
-            }
-            p4_store(sums.bias + c, total);
-        }
+        add_to(sums.gain ? sums.gain + c : NULL, b);
+        add_to(sums.bias ? sums.bias + c : NULL, a);
+        add_to(sums.dx ? sums.dx + c : NULL, d);
     }
 }
 
-/* A block takes every gridDim.x-th row. Its sums gather in shared memory (`keep`) or at once in partial[block, kinds, C],
- * the gain first, where they end in any case. */
+/* A block takes every gridDim.x-th row. Its sums gather in shared memory (`keep`) or at once in its part of k.partial,
+ * where they end in any case. */
 template <typename T, int W, bool CENTERED>
-static __global__ void norm_backward_rows(T *dx, float *partial, bool with_gain, bool with_bias, const T *dy,
-                                          const T *x, const float *mean, const float *rstd, const float *gain,
-                                          int64_t N, int64_t C, bool keep)
+static __global__ void norm_backward_rows(norm_task k, bool keep)
 {
     extern __shared__ __align__(16) unsigned char shared[];
-    const int64_t kinds = with_gain + with_bias;
-    float *out = kinds ? partial + blockIdx.x * kinds * C : NULL;
+    const int64_t count = kinds_of(k) * k.C, first = (int64_t)threadIdx.x * W, step = (int64_t)blockDim.x * W;
+    float *out = k.partial + blockIdx.x * count;
     float *gather = keep ? (float *)shared : out;
-    const gain_sums sums = {with_gain ? gather : NULL, with_bias ? gather + with_gain * C : NULL};
-    for (int64_t k = 0; k < kinds; k++) {
+    const column_sums sums = sums_in(gather, k);
+    for (int64_t kind = 0; kind < kinds_of(k); kind++) {
         const float zeros[W] = {};
-        for (int64_t c = (int64_t)threadIdx.x * W; c < C; c += (int64_t)blockDim.x * W) {
-            p4_store(gather + k * C + c, zeros);
+        for (int64_t c = first; c < k.C; c += step) {
+            p4_store(gather + kind * k.C + c, zeros);
         }
     }
-    for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
-        row_backward<T, W, CENTERED>(dx + n * C, dy + n * C, x + n * C, gain, CENTERED ? mean[n] : 0.0f, rstd[n], C,
-                                     sums);
+    for (int64_t n = blockIdx.x; n < k.N; n += gridDim.x) {
+        row_backward<T, W, CENTERED>(k, n, sums);
     }
-    for (int64_t k = 0; keep && k < kinds; k++) {
+    for (int64_t kind = 0; keep && kind < kinds_of(k); kind++) {
         float v[W];
-        for (int64_t c = (int64_t)threadIdx.x * W; c < C; c += (int64_t)blockDim.x * W) {
-            p4_load(v, gather + k * C + c);
-            p4_store(out + k * C + c, v);
+        for (int64_t c = first; c < k.C; c += step) {
+            p4_load(v, gather + kind * k.C + c);
+            p4_store(out + kind * k.C + c, v);
         }
     }
 }
-
-/* What both kernels get. */
-typedef struct norm_task {
-    void *dx;
-    const void *dy, *x;
-    float *partial; /* [blocks, kinds, C]: kinds are the gain's sums, then the bias's, as far as they are wanted */
-    const float *mean, *rstd, *gain;
-    int64_t N, C;
-    bool with_gain, with_bias;
-} norm_task;
 
 /* A row's pieces of one thread, as they lie in memory. */
 template <typename T, int W, int PIECES>
@@ -123,7 +141,9 @@ static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row,
         if (c < k.C && n < k.N) {
             row->dy[p] = *(const p4_pack<T, W> *)((const T *)k.dy + at);
             row->x[p] = *(const p4_pack<T, W> *)((const T *)k.x + at);
-            row->dx[p] = *(const p4_pack<T, W> *)((const T *)k.dx + at);
+            if (k.accumulate) {
+                row->dx[p] = *(const p4_pack<T, W> *)((const T *)k.dx + at);
+            }
         }
     }
 }
@@ -144,10 +164,10 @@ static __device__ __forceinline__ float2 block_sum2(float2 v, int turn)
     return make_float2(p4_warp_sum(v.x), p4_warp_sum(v.y));
 }
 
-/* The sums of a block over its rows: of dy xhat and of dy. */
+/* The sums of a block over its rows: of dy xhat, of dy, and of dx. */
 template <int W, int PIECES>
 struct held_sums {
-    float gain[PIECES][W], bias[PIECES][W];
+    float gain[PIECES][W], bias[PIECES][W], dx[PIECES][W];
 };
 
 /* One row: dx is written, the sums grow. The formula is row_backward's. */
@@ -179,6 +199,7 @@ static __device__ __forceinline__ void held_row(const norm_task &k, int64_t n, c
         for (int i = 0; i < W; i++) {
             const float dy = p4_value(row.dy[p].element[i]), xhat = (p4_value(row.x[p].element[i]) - center) * rstd;
             out[i] = p4_value(row.dx[p].element[i]) + rstd * (dy * gain[p][i] - xhat * dot - sum);
+            sums->dx[p][i] += CENTERED ? out[i] : 0.0f;
         }
         if (c < k.C) {
             p4_store((T *)k.dx + n * k.C + c, out);
@@ -207,15 +228,18 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_t
         held_row<T, W, PIECES, CENTERED>(k, n, row, gain, &sums, turn);
         row = next;
     }
-    float *out = k.partial + (int64_t)blockIdx.x * (k.with_gain + k.with_bias) * k.C;
+    const column_sums out = sums_in(k.partial + (int64_t)blockIdx.x * kinds_of(k) * k.C, k);
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
         const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W;
-        if (c < k.C && k.with_gain) {
-            p4_store(out + c, sums.gain[p]);
+        if (c < k.C && out.gain) {
+            p4_store(out.gain + c, sums.gain[p]);
         }
-        if (c < k.C && k.with_bias) {
-            p4_store(out + k.with_gain * k.C + c, sums.bias[p]);
+        if (c < k.C && out.bias) {
+            p4_store(out.bias + c, sums.bias[p]);
+        }
+        if (c < k.C && out.dx) {
+            p4_store(out.dx + c, sums.dx[p]);
         }
     }
 }
@@ -246,41 +270,50 @@ static int64_t held_blocks(p4_device *device, norm_kernel *kernel, unsigned thre
 
 static void launch_any(p4_device *device, const norm_task *k, bool centered, bool wide, unsigned blocks)
 {
-    const int64_t sum_bytes = (k->with_gain + k->with_bias) * k->C * (int64_t)sizeof(float);
+    const int64_t sum_bytes = kinds_of(*k) * k->C * (int64_t)sizeof(float);
     const bool keep = sum_bytes <= SHARED_BYTES;
     const size_t shared = keep ? (size_t)sum_bytes : 0;
     const unsigned threads = p4_cuda_threads(p4_ceil_div(k->C, p4_cuda_width(device, wide)), NORM_THREADS);
     if (centered) {
-        P4_BY_ACT(device, wide,
-                  norm_backward_rows<elem, W, true><<<blocks, threads, shared, device->stream>>>(
-                      (elem *)k->dx, k->partial, k->with_gain, k->with_bias, (const elem *)k->dy, (const elem *)k->x,
-                      k->mean, k->rstd, k->gain, k->N, k->C, keep));
+        P4_BY_ACT(device, wide, norm_backward_rows<elem, W, true><<<blocks, threads, shared, device->stream>>>(*k, keep));
     } else {
-        P4_BY_ACT(device, wide,
-                  norm_backward_rows<elem, W, false><<<blocks, threads, shared, device->stream>>>(
-                      (elem *)k->dx, k->partial, k->with_gain, k->with_bias, (const elem *)k->dy, (const elem *)k->x,
-                      k->mean, k->rstd, k->gain, k->N, k->C, keep));
+        P4_BY_ACT(device, wide, norm_backward_rows<elem, W, false><<<blocks, threads, shared, device->stream>>>(*k, keep));
     }
 }
 
-void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias, const void *dy,
-                           const void *x, const float *mean, const float *rstd, const float *gain, int64_t N,
-                           int64_t C)
+/* The second stage: all kinds in one launch. */
+static void add_sums(p4_device *device, const norm_task *k, float *dgain, float *dbias, float *dx_sums, int64_t blocks)
 {
-    norm_task k = {dx, dy, x, NULL, mean, rstd, gain, N, C, dgain != NULL, dbias != NULL};
+    float *const targets[P4_SUM_KINDS] = {dgain, dbias, dx_sums};
+    p4_cuda_sums sums = {};
+    int kinds = 0;
+    for (int i = 0; i < P4_SUM_KINDS; i++) {
+        if (targets[i]) {
+            sums.to[kinds++] = targets[i];
+        }
+    }
+    p4_cuda_add_partials(device, sums, kinds, k->partial, blocks, k->C);
+}
+
+void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums, float *dgain,
+                           float *dbias, const void *dy, const void *x, const float *mean, const float *rstd,
+                           const float *gain, int64_t N, int64_t C)
+{
+    norm_task k = {dx,         dy, x,         NULL, mean, rstd, gain, N, C, accumulate, dgain != NULL, dbias != NULL,
+                   dx_sums != NULL};
     const bool centered = kind == P4_LAYERNORM;
-    const int64_t kinds = k.with_gain + k.with_bias, sum_bytes = kinds * C * (int64_t)sizeof(float);
+    const int64_t sum_bytes = kinds_of(k) * C * (int64_t)sizeof(float);
     const bool wide = p4_cuda_wide(P4_ADDRESS(dx) | P4_ADDRESS(dy) | P4_ADDRESS(x) | P4_ADDRESS(gain),
                                    C * p4_cuda_act_bytes(device));
     const int64_t packs = p4_ceil_div(C, p4_cuda_width(device, wide)), pieces = p4_ceil_div(packs, NORM_THREADS);
-    const bool held = wide && pieces <= NORM_HELD_PIECES && (centered || dbias == NULL);
+    const bool held = wide && pieces <= NORM_HELD_PIECES && (centered || (!dbias && !dx_sums));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(packs, p4_max_i64(1, pieces)), NORM_THREADS);
     if (N <= 0 || C <= 0) {
         return;
     }
     norm_kernel *kernel = device->half ? held_kernel<__nv_bfloat16>(centered, pieces) : held_kernel<float>(centered, pieces);
     int64_t blocks = p4_min_i64(N, held ? held_blocks(device, kernel, threads) : NORM_BLOCKS);
-    if (kinds) {
+    if (sum_bytes > 0) {
         blocks = p4_max_i64(1, p4_min_i64(blocks, P4_SCRATCH_BYTES / sum_bytes));
     }
     k.partial = (float *)p4_cuda_scratch(device, blocks * sum_bytes);
@@ -293,10 +326,5 @@ void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float
         launch_any(device, &k, centered, wide, (unsigned)blocks);
     }
     p4_cuda_launched(device, "norm_backward");
-    if (k.with_gain) {
-        p4_cuda_add_partials(device, dgain, k.partial, blocks, kinds * C, C);
-    }
-    if (k.with_bias) {
-        p4_cuda_add_partials(device, dbias, k.partial + k.with_gain * C, blocks, kinds * C, C);
-    }
+    add_sums(device, &k, dgain, dbias, dx_sums, blocks);
 }

@@ -1,5 +1,6 @@
 /* norm_cpu.c - RMSNorm and LayerNorm with the residual sum in front, and their gradients. */
 #include <math.h>
+#include <string.h>
 
 #include "cpu.h"
 
@@ -124,9 +125,9 @@ P4_MULTIVERSION static void gain_backward(float *dgain, float *dbias, const floa
     }
 }
 
-void p4_cpu_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias,
-                          const void *dy, const void *x, const float *mean, const float *rstd,
-                          const float *gain, int64_t N, int64_t C)
+void p4_cpu_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums,
+                          float *dgain, float *dbias, const void *dy, const void *x, const float *mean,
+                          const float *rstd, const float *gain, int64_t N, int64_t C)
 {
     const float *dy_rows = dy, *x_rows = x;
     bool centered = kind == P4_LAYERNORM;
@@ -141,8 +142,14 @@ void p4_cpu_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, float 
         }
 #pragma omp for schedule(static, NORM_ROWS)
         for (int64_t n = 0; n < N; n++) {
+            if (!accumulate) {
+                memset((float *)dx + n * C, 0, (size_t)C * sizeof(float));
+            }
             row_backward((float *)dx + n * C, dy_rows + n * C, x_rows + n * C, gain,
                          centered ? mean[n] : 0.0f, rstd[n], centered, C);
         }
+    }
+    if (dx_sums) {
+        p4_cpu_linear_backward_bias(device, dx_sums, dx, N, C);
     }
 }

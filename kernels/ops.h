@@ -145,12 +145,20 @@ typedef struct p4_ops {
     /* act dx[N, in] (= or += when accumulate) dy[N, out] w[out, in]. */
     void (*linear_backward_input)(p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
                                   int64_t in, int64_t out, bool accumulate);
-    /* fp32 dw[out, in] (= or +=) dy^T x; `ld_dy`: elements between rows of dy (>= out; a column slice of a
-     * fused buffer). */
-    void (*linear_backward_weight)(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
-                                   int64_t N, int64_t in, int64_t out, bool accumulate);
+    /* fp32 dw[out, in] (= or +=) dy^T x, and fp32 db[out] += sum over N of dy (db NULL: skip); `ld_dy`: elements
+     * between rows of dy (>= out; a column slice of a fused buffer). */
+    void (*linear_backward_weight)(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
+                                   const void *x, int64_t N, int64_t in, int64_t out, bool accumulate);
     /* fp32 db[out] += sum over N of dy[N, out]. */
     void (*linear_backward_bias)(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
+    /* linear_forward into `up` and gelu_forward of it into h, act [N, out] both. A device may apply GELU before it
+     * rounds `up`. */
+    void (*linear_gelu_forward)(p4_device *device, void *h, void *up, const void *x, const void *w,
+                                const float *bias, int64_t N, int64_t in, int64_t out);
+    /* The way back, through the linear layer behind the GELU: act dup[N, F] = (dy[N, out] w[out, F]) * slope of
+     * gelu at up[N, F]; fp32 db[F] += the sums of dup's columns (NULL: skip). */
+    void (*linear_gelu_backward)(p4_device *device, void *dup, float *db, const void *dy, const void *w,
+                                 const void *up, int64_t N, int64_t F, int64_t out);
     /* x[N, C] rounded (not NULL): to codes, to y (act, or NULL), or to both. */
     void (*quantize_int8)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
                           int64_t C);
@@ -179,11 +187,11 @@ typedef struct p4_ops {
     void (*add_norm_forward)(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
                              void *sum, float *mean, float *rstd, const void *x, const void *delta,
                              const float *gain, const float *bias, int64_t N, int64_t C, float eps);
-    /* dx[N, C] += backward of norm at its input x (= the forward's sum); dgain, dbias fp32 [C] += (NULL:
-     * skip). */
-    void (*norm_backward)(p4_device *device, p4_norm_kind kind, void *dx, float *dgain, float *dbias,
-                          const void *dy, const void *x, const float *mean, const float *rstd,
-                          const float *gain, int64_t N, int64_t C);
+    /* dx[N, C] (= or += when accumulate) backward of norm at its input x (= the forward's sum); dx_sums fp32
+     * [C] += the sums of the columns of what dx is then; dgain, dbias fp32 [C] += (each NULL: skip). */
+    void (*norm_backward)(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums,
+                          float *dgain, float *dbias, const void *dy, const void *x, const float *mean,
+                          const float *rstd, const float *gain, int64_t N, int64_t C);
     /* act out = a + b. */
     void (*add)(p4_device *device, void *out, const void *a, const void *b, int64_t count);
     /* Rotates the first `heads` heads of every row of qkv [N, row_width] in place, rotate-half pairs (i, i +
@@ -206,7 +214,6 @@ typedef struct p4_ops {
     /* act y[N, F] by the tanh approximation (gelu_new). */
     void (*gelu_forward)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
                          int64_t F);
-    void (*gelu_backward)(p4_device *device, void *dx, const void *dh, const void *x, int64_t count);
 
     /* --- losses --------------------------------------------------------------------------------------- */
     /* logits act [N, ld], of which the first V columns count -> nll fp32 [N] (0 where target < 0); hit fp32

@@ -120,6 +120,11 @@ const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
                   int64_t B, int64_t T, const p4_probe *probe);
+/* The bias of a projection's slot. */
+static inline p4_role p4_bias_of(p4_role slot)
+{
+    return (p4_role)(slot - P4_ROLE_QKV + P4_ROLE_QKV_BIAS);
+}
 /* Does the projection of this role multiply its input rounded to int8? */
 bool p4_net_rounds(const p4_net *net, const p4_form *form, int64_t layer, p4_role role);
 /* The MLP's activation function of `up`; h and rounded as the ops take them. */

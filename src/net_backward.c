@@ -41,39 +41,66 @@ static const void *input_of(p4_net *net, const p4_form *form, int64_t layer, p4_
     return room;
 }
 
-/* Straight-through: dx through the quantized weight the forward used; dw to the master as if it had been used. */
-static void project_backward(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *dx, const void *dy,
-                             const void *x, int64_t N, const p4_grad_sink *sink)
+/* Straight-through: dw to the master as if the quantized weight had been it. The input lies in `room` where it
+ * is not kept. `with_bias`: dy's column sums go to the bias, which nobody else has summed. */
+static void weight_backward(p4_net *net, const p4_form *form, int64_t layer, p4_role role, const void *dy,
+                            const p4_saved *s, void *room, int64_t N, bool with_bias, const p4_grad_sink *sink)
 {
     const p4_ops *ops = net->ops;
-    const p4_model *model = net->model;
-    int64_t first = p4_model_find(model, role, layer);
-    int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
-    ops->linear_backward_input(net->device, dx, dy, p4_net_dense(net, form, first), N, in, out, false);
-    float *db = vector_grad(net, sink, (p4_role)(role - P4_ROLE_QKV + P4_ROLE_QKV_BIAS), layer);
-    if (db != NULL) {
-        ops->linear_backward_bias(net->device, db, dy, N, out);
-    }
+    int64_t first = p4_model_find(net->model, role, layer);
+    int64_t in = net->model->params[first].cols, out = p4_slot_rows(net->model, first);
+    const void *x = input_of(net, form, layer, role, s, room, N);
+    float *db = with_bias ? vector_grad(net, sink, p4_bias_of(role), layer) : NULL;
     bool accumulate;
     float *dw = grad_of(sink, first, &accumulate);
     if (dw != NULL) {
-        ops->linear_backward_weight(net->device, dw, dy, out, x, N, in, out, accumulate);
+        ops->linear_backward_weight(net->device, dw, db, dy, out, x, N, in, out, accumulate);
         sink->ready(sink->user, first);
+    } else if (db != NULL) {
+        ops->linear_backward_bias(net->device, db, dy, N, out);
     }
 }
 
+/* dx through the quantized weight that the forward used. */
+static void input_backward(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *dx, const void *dy,
+                           int64_t N)
+{
+    int64_t first = p4_model_find(net->model, role, layer);
+    net->ops->linear_backward_input(net->device, dx, dy, p4_net_dense(net, form, first), N,
+                                    net->model->params[first].cols, p4_slot_rows(net->model, first), false);
+}
+
+/* From net->dx at the block's output to the gradient at s->up, in net->dwide: through `down` and the activation. */
+static void down_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t N,
+                          const p4_grad_sink *sink)
+{
+    const p4_arch *a = &net->model->arch;
+    weight_backward(net, form, layer, P4_ROLE_DOWN, net->dx, s, net->dwide, N, false, sink);
+    if (a->gated_mlp) {
+        input_backward(net, form, layer, P4_ROLE_DOWN, net->dwide2, net->dx, N);
+        net->ops->swiglu_backward(net->device, net->dwide, net->dwide2, s->up, N, a->F);
+        return;
+    }
+    int64_t first = p4_model_find(net->model, P4_ROLE_DOWN, layer);
+    net->ops->linear_gelu_backward(net->device, net->dwide, vector_grad(net, sink, P4_ROLE_UP_BIAS, layer), net->dx,
+                                   p4_net_dense(net, form, first), s->up, N, a->F, a->C);
+}
+
+/* Of the norm with this gain: net->dx (= or +=) what net->dnorm gives at its input x. Where dx is
+ * then the gradient at the output of a projection, `sums` is that one's bias gradient, else NULL. */
 static void norm_backward(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, const void *x, const float *mean,
-                          const float *rstd, int64_t N, const p4_grad_sink *sink)
+                          const float *rstd, int64_t N, bool accumulate, float *sums, const p4_grad_sink *sink)
 {
     const p4_arch *a = &net->model->arch;
     int64_t at = p4_model_find(net->model, gain, layer);
-    net->ops->norm_backward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, net->dx,
+    net->ops->norm_backward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, net->dx, accumulate, sums,
                             vector_grad(net, sink, gain, layer), vector_grad(net, sink, (p4_role)(gain + 1), layer),
                             net->dnorm, x, mean, rstd, form->vectors[at], N, a->C);
 }
 
-/* net->dx: gradient at the block's output on entry, at its input on return. A projection's input lies in
- * dwide or dwide2 where that is free. */
+/* net->dx: gradient at the block's output on entry, which is also the bias's of `down` and summed there; at its
+ * input, the output of the block before, on return. A projection's input lies in dwide or dwide2 where that is
+ * free. */
 void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t B, int64_t T,
                            const p4_grad_sink *sink)
 {
@@ -82,27 +109,23 @@ void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, cons
     p4_attention_shape shape = p4_net_attention(net, B, T);
     int64_t N = B * T, qkv_width = (a->H + 2 * a->Hkv) * a->D;
 
-    const void *x = input_of(net, form, layer, P4_ROLE_DOWN, s, net->dwide, N);
-    project_backward(net, form, layer, P4_ROLE_DOWN, net->dwide2, net->dx, x, N, sink);
-    if (a->gated_mlp) {
-        ops->swiglu_backward(net->device, net->dwide, net->dwide2, s->up, N, a->F);
-    } else {
-        ops->gelu_backward(net->device, net->dwide, net->dwide2, s->up, N * a->F);
-    }
-    x = input_of(net, form, layer, P4_ROLE_UP, s, net->dwide2, N);
-    project_backward(net, form, layer, P4_ROLE_UP, net->dnorm, net->dwide, x, N, sink);
-    norm_backward(net, form, layer, P4_ROLE_NORM2_GAIN, s->x2, s->mean2, s->rstd2, N, sink);
+    down_backward(net, form, layer, s, N, sink);
+    input_backward(net, form, layer, P4_ROLE_UP, net->dnorm, net->dwide, N);
+    weight_backward(net, form, layer, P4_ROLE_UP, net->dwide, s, net->dwide2, N, a->gated_mlp, sink);
+    norm_backward(net, form, layer, P4_ROLE_NORM2_GAIN, s->x2, s->mean2, s->rstd2, N, true,
+                  vector_grad(net, sink, P4_ROLE_O_BIAS, layer), sink);
 
-    x = input_of(net, form, layer, P4_ROLE_O, s, net->dwide, N);
-    project_backward(net, form, layer, P4_ROLE_O, net->dwide2, net->dx, x, N, sink);
+    weight_backward(net, form, layer, P4_ROLE_O, net->dx, s, net->dwide, N, false, sink);
+    input_backward(net, form, layer, P4_ROLE_O, net->dwide2, net->dx, N);
     ops->attention_backward(net->device, net->dwide, net->dwide2, s->att.act, s->lse, s->qkv, &shape,
                             net->attention_work);
     if (!a->learned_positions) {
         ops->rope(net->device, net->dwide, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width, true);
     }
-    x = input_of(net, form, layer, P4_ROLE_QKV, s, net->dwide2, N);
-    project_backward(net, form, layer, P4_ROLE_QKV, net->dnorm, net->dwide, x, N, sink);
-    norm_backward(net, form, layer, P4_ROLE_NORM1_GAIN, s->x1, s->mean1, s->rstd1, N, sink);
+    input_backward(net, form, layer, P4_ROLE_QKV, net->dnorm, net->dwide, N);
+    weight_backward(net, form, layer, P4_ROLE_QKV, net->dwide, s, net->dwide2, N, true, sink);
+    norm_backward(net, form, layer, P4_ROLE_NORM1_GAIN, s->x1, s->mean1, s->rstd1, N, true,
+                  layer > 0 ? vector_grad(net, sink, P4_ROLE_DOWN_BIAS, layer - 1) : NULL, sink);
 }
 
 /* Head, loss and their gradients, a chunk of rows at a time: the logits of the whole micro-batch never exist. Leaves the
@@ -122,7 +145,7 @@ static void head_forward_backward(p4_net *net, const p4_form *form, int64_t N, f
                            rows, V, ld, loss_scale);
         ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C, ld, false);
         if (dhead != NULL) {
-            ops->linear_backward_weight(net->device, dhead, net->logits, ld, normed, rows, C, V, accumulate || row > 0);
+            ops->linear_backward_weight(net->device, dhead, NULL, net->logits, ld, normed, rows, C, V, accumulate || row > 0);
         }
     }
 }
@@ -159,8 +182,8 @@ void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float 
                           net->final_x, net->final_mean, net->final_rstd, net->saved[L - 1].x2, net->delta,
                           form->vectors[gain], bias >= 0 ? form->vectors[bias] : NULL, N, a->C, a->norm_eps);
     head_forward_backward(net, form, N, loss_scale, sink);
-    ops->zero(net->device, net->dx, N * a->C * ops->act_bytes(net->device));
-    norm_backward(net, form, -1, P4_ROLE_FINAL_GAIN, net->final_x, net->final_mean, net->final_rstd, N, sink);
+    norm_backward(net, form, -1, P4_ROLE_FINAL_GAIN, net->final_x, net->final_mean, net->final_rstd, N, false,
+                  vector_grad(net, sink, P4_ROLE_DOWN_BIAS, L - 1), sink);
     all_blocks_backward(net, form, B, T, sink);
 
     int64_t embed = p4_model_find(net->model, P4_ROLE_EMBED, -1);

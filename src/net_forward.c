@@ -51,14 +51,19 @@ bool p4_net_rounds(const p4_net *net, const p4_form *form, int64_t layer, p4_rol
            form->weights[p4_model_find(net->model, role, layer)].dtype == P4_TERNARY;
 }
 
+static const float *slot_bias(const p4_net *net, const p4_form *form, int64_t layer, p4_role role)
+{
+    int64_t bias = p4_model_find(net->model, p4_bias_of(role), layer);
+    return bias >= 0 ? form->vectors[bias] : NULL;
+}
+
 static void project(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
                     const p4_input *input, int64_t N, const p4_probe *probe)
 {
     const p4_model *model = net->model;
     int64_t first = p4_model_find(model, role, layer);
-    int64_t bias = p4_model_find(model, (p4_role)(role - P4_ROLE_QKV + P4_ROLE_QKV_BIAS), layer);
     int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
-    const float *add = bias >= 0 ? form->vectors[bias] : NULL;
+    const float *add = slot_bias(net, form, layer, role);
     bool rounded = p4_net_rounds(net, form, layer, role);
     if (rounded) {
         net->ops->linear_forward_int8(net->device, y, &input->rounded, &form->weights[first],
@@ -112,6 +117,25 @@ static const p4_int8_rows *codes_of(const p4_input *input, bool rounds)
     return rounds ? &input->rounded : NULL;
 }
 
+/* s->h, the input of `down`, from s->n2. GELU goes with the product before it unless codes lie between. */
+static void up_and_activate(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t N,
+                            const p4_probe *probe)
+{
+    const p4_arch *a = &net->model->arch;
+    int64_t first = p4_model_find(net->model, P4_ROLE_UP, layer);
+    bool rounds = p4_net_rounds(net, form, layer, P4_ROLE_DOWN);
+    if (a->gated_mlp || rounds || p4_net_rounds(net, form, layer, P4_ROLE_UP)) {
+        project(net, form, layer, P4_ROLE_UP, s->up, &s->n2, N, probe);
+        p4_net_activate(net, plain_of(&s->h, rounds), codes_of(&s->h, rounds), s->up, N);
+        return;
+    }
+    net->ops->linear_gelu_forward(net->device, s->h.act, s->up, s->n2.act, p4_net_dense(net, form, first),
+                                  slot_bias(net, form, layer, P4_ROLE_UP), N, a->C, a->F);
+    if (probe != NULL) {
+        probe->slot(probe->user, first, s->n2.act, a->C, s->up, a->F, N);
+    }
+}
+
 /* One block. Its input is x, plus net->delta when add_delta (the previous block's last addend, so that the addition is
  * fused with this block's norm). Leaves its output as saved->x2 + net->delta. */
 void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *s, int64_t B,
@@ -138,10 +162,7 @@ void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x
     rounds = p4_net_rounds(net, form, layer, P4_ROLE_UP);
     p4_net_norm(net, form, layer, P4_ROLE_UP, plain_of(&s->n2, rounds), codes_of(&s->n2, rounds), s->x2,
                 s->mean2, s->rstd2, add_delta ? s->x1 : x, net->delta, N);
-    project(net, form, layer, P4_ROLE_UP, s->up, &s->n2, N, probe);
-
-    rounds = p4_net_rounds(net, form, layer, P4_ROLE_DOWN);
-    p4_net_activate(net, plain_of(&s->h, rounds), codes_of(&s->h, rounds), s->up, N);
+    up_and_activate(net, form, layer, s, N, probe);
     project(net, form, layer, P4_ROLE_DOWN, net->delta, &s->h, N, probe);
 }
 

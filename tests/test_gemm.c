@@ -19,7 +19,7 @@ static void *put_spread(rig *r, int64_t count, uint32_t seed)
     return rig_put_act(r, values, count);
 }
 
-/* Digest of the three products of every shape, all with candidate `pick`. */
+/* Digest of the products of every shape, all with candidate `pick`. */
 static uint64_t digest_of(const p4_ops *ops, int pick)
 {
     char text[16];
@@ -39,11 +39,22 @@ static uint64_t digest_of(const p4_ops *ops, int pick)
         float *dw = rig_put_f32(&r, NULL, out * in);
         ops->linear_forward(r.device, y, x, w, NULL, N, in, out);
         ops->linear_backward_input(r.device, dx, dy, w, N, in, out, false);
-        ops->linear_backward_weight(r.device, dw, dy, out, x, N, in, out, false);
-        ops->linear_backward_weight(r.device, dw, dy, out, x, N, in, out, true);
+        ops->linear_backward_weight(r.device, dw, NULL, dy, out, x, N, in, out, false);
+        ops->linear_backward_weight(r.device, dw, NULL, dy, out, x, N, in, out, true);
         rig_get(&r, y, N * out * 2);
         rig_get(&r, dx, N * in * 2);
         rig_get(&r, dw, out * in * 4);
+        void *up = rig_put_act(&r, NULL, N * out); /* and with what may follow a product inside it */
+        float *bias = rig_put_f32(&r, NULL, p4_max_i64(in, out));
+        ops->zero(r.device, bias, p4_max_i64(in, out) * 4);
+        ops->linear_gelu_forward(r.device, y, up, x, w, bias, N, in, out);
+        ops->linear_gelu_backward(r.device, dx, bias, dy, w, x, N, in, out);
+        ops->linear_backward_weight(r.device, dw, bias, dy, out, x, N, in, out, false);
+        rig_get(&r, y, N * out * 2);
+        rig_get(&r, up, N * out * 2);
+        rig_get(&r, dx, N * in * 2);
+        rig_get(&r, dw, out * in * 4);
+        rig_get(&r, bias, p4_max_i64(in, out) * 4);
         rig_clear(&r);
     }
     uint64_t digest = r.digest;
@@ -61,6 +72,7 @@ int main(void)
     if (!backend_is_here(ops)) {
         return 77;
     }
+    setenv("P4_GEMM_EPILOGUE", "all", 1);
     uint64_t first = digest_of(ops, 0);
     for (int pick = 1; pick < PICKS; pick++) {
         EXPECT(digest_of(ops, pick) == first, "candidate %d gives other bits than candidate 0", pick);

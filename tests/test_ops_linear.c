@@ -6,7 +6,8 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {{1, 1, 1},    {3, 5, 7},      {17, 33, 65},   {64, 256, 96},
-                               {130, 48, 1}, {257, 129, 40}, {600, 64, 300}, {33, 700, 1100}};
+                               {130, 48, 1}, {257, 129, 40}, {600, 64, 300}, {33, 700, 1100},
+                           {272, 264, 48}};
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
 /* want[i, j] = start[i, j] + sum_k a[i sa_i + k sa_k] b[j sb_j + k sb_k] */
@@ -79,15 +80,89 @@ static void check_backward_weight(rig *r)
         int64_t extra = 3 * (s % 3), ld = m.out + extra;
         float *dy = rig_random_act(r, m.N * ld, 1.0), *x = rig_random_act(r, m.N * m.in, 1.0);
         float *old = rig_random(r, m.out * m.in, 1.0);
-        for (int accumulate = 0; accumulate < 2; accumulate++) {
+        float *old_bias = rig_random(r, m.out, 1.0);
+        for (int way = 0; way < 4; way++) {
+            bool accumulate = way % 2 != 0;
             float *dw = rig_put_f32(r, accumulate ? old : NULL, m.out * m.in);
+            float *db = way < 2 ? rig_put_f32(r, old_bias, m.out) : NULL;
             char *fused = rig_put_act(r, dy, m.N * ld);
-            r->ops->linear_backward_weight(r->device, dw, fused + extra * r->ops->act_bytes(r->device), ld,
+            r->ops->linear_backward_weight(r->device, dw, db, fused + extra * r->ops->act_bytes(r->device), ld,
                                            rig_put_act(r, x, m.N * m.in), m.N, m.in, m.out, accumulate);
             double *want =
                 product(r, dy + extra, 1, ld, x, 1, m.in, accumulate ? old : NULL, m.out, m.in, m.N);
             expect_array("linear_backward_weight", rig_get_f32(r, dw, m.out * m.in), want, m.out * m.in,
                          2e-7 * sqrt((double)m.N) + 1e-6, 4e-7);
+            double *want_bias = rig_doubles(r, old_bias, m.out);
+            for (int64_t i = 0; i < m.N * m.out; i++) {
+                want_bias[i % m.out] += (double)dy[i / m.out * ld + extra + i % m.out];
+            }
+            if (db) {
+                expect_array("linear_backward_weight's bias", rig_get_f32(r, db, m.out), want_bias, m.out, 2e-6, 2e-6);
+            }
+        }
+        rig_clear(r);
+    }
+}
+
+static double gelu(double x)
+{
+    return 0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+
+static void check_gelu_forward(rig *r)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        shape m = shapes[s];
+        int64_t count = m.N * m.out;
+        float *x = rig_random_act(r, m.N * m.in, 1.0), *w = rig_random_act(r, m.out * m.in, 2.0 / sqrt((double)m.in));
+        float *bias = rig_random(r, m.out, 1.0), *row_bias = rig_host(r, count * 4);
+        for (int64_t i = 0; i < count; i++) {
+            row_bias[i] = bias[i % m.out];
+        }
+        for (int with_bias = 0; with_bias < 2; with_bias++) {
+            void *h = rig_put_act(r, NULL, count), *up = rig_put_act(r, NULL, count);
+            r->ops->linear_gelu_forward(r->device, h, up, rig_put_act(r, x, m.N * m.in), rig_put_act(r, w, m.out * m.in),
+                                        with_bias ? rig_put_f32(r, bias, m.out) : NULL, m.N, m.in, m.out);
+            double *want = product(r, x, m.in, 1, w, m.in, 1, with_bias ? row_bias : NULL, m.N, m.out, m.in);
+            expect_array("linear_gelu_forward's up", rig_get_act(r, up, count), want, count, sum_bound(r, m.in),
+                         4.0 * r->eps);
+            for (int64_t i = 0; i < count; i++) {
+                want[i] = gelu(want[i]);
+            }
+            expect_array("linear_gelu_forward", rig_get_act(r, h, count), want, count, sum_bound(r, m.in),
+                         6.0 * r->eps);
+        }
+        rig_clear(r);
+    }
+}
+
+/* Through the layer behind the GELU, [in, out] -> [out, in] of `shapes`: F = in. */
+static void check_gelu_backward(rig *r)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        shape m = shapes[s];
+        int64_t F = m.in, count = m.N * F;
+        float *dy = rig_random_act(r, m.N * m.out, 1.0), *w = rig_random_act(r, m.out * F, 1.0);
+        float *up = rig_random_act(r, count, 2.0), *old = rig_random(r, F, 1.0);
+        up[0] = s % 2 ? 60.0f : -60.0f;
+        for (int with_bias = 0; with_bias < 2; with_bias++) {
+            void *dup = rig_put_act(r, NULL, count);
+            float *db = with_bias ? rig_put_f32(r, old, F) : NULL;
+            r->ops->linear_gelu_backward(r->device, dup, db, rig_put_act(r, dy, m.N * m.out), rig_put_act(r, w, m.out * F),
+                                         rig_put_act(r, up, count), m.N, F, m.out);
+            double *want = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out), *want_bias = rig_doubles(r, old, F);
+            for (int64_t i = 0; i < count; i++) {
+                want[i] *= (gelu((double)up[i] + 1e-5) - gelu((double)up[i] - 1e-5)) / 2e-5;
+            }
+            float *got = rig_get_act(r, dup, count);
+            expect_array("linear_gelu_backward", got, want, count, sum_bound(r, m.out), 4.0 * r->eps);
+            for (int64_t i = 0; i < count; i++) {
+                want_bias[i % F] += (double)got[i];
+            }
+            if (db) { /* of what was stored, or of what was not yet rounded */
+                expect_array("linear_gelu_backward's bias", rig_get_f32(r, db, F), want_bias, F, 2.0 * r->eps + 2e-6,
+                             2.0 * r->eps);
+            }
         }
         rig_clear(r);
     }
@@ -313,6 +388,8 @@ int main(void)
         {"linear_backward_input", check_backward_input},
         {"linear_backward_weight", check_backward_weight},
         {"linear_backward_bias", check_backward_bias},
+        {"linear_gelu_forward", check_gelu_forward},
+        {"linear_gelu_backward", check_gelu_backward},
         {"weight_unpack", check_unpack},
         {"linear_forward_int8", check_forward_int8},
         {"linear_forward_int8 of values that are not finite", check_int8_not_finite},

@@ -402,7 +402,7 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **to, unsign
     return cudaSuccess;
 }
 
-struct product { bool whole; cublasOperation_t a, b; uint32_t epilogue; const void *bias; };
+struct product { bool whole; cublasOperation_t a, b; uint32_t epilogue; void *bias, *aux; int64_t aux_ld; };
 struct layout { cudaDataType type; int32_t batch; uint64_t rows, cols; int64_t ld, stride; };
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) { *h = (cublasLtHandle_t)&last; return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
@@ -422,6 +422,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
     case CUBLASLT_MATMUL_DESC_TRANSB: memcpy(&p->b, from, n); break;
     case CUBLASLT_MATMUL_DESC_EPILOGUE: memcpy(&p->epilogue, from, n); break;
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER: memcpy(&p->bias, from, n); break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: memcpy(&p->aux, from, n); break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: memcpy(&p->aux_ld, from, n); break;
     default: return CUBLAS_STATUS_NOT_SUPPORTED;
     }
     return CUBLAS_STATUS_SUCCESS;
@@ -448,6 +450,35 @@ static float at(const void *p, cudaDataType t, int64_t i)
     return t == CUDA_R_32F ? ((const float *)p)[i] : __bfloat162float(((const __nv_bfloat16 *)p)[i]);
 }
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *, cublasLtMatmulAlgoConfigAttributes_t, void *to, size_t bytes, size_t *) { memset(to, 0, bytes); return CUBLAS_STATUS_SUCCESS; }
+/* EMU_EPILOGUES=0: this cuBLASLt has no algorithm with a GELU or a bias gradient. What it has follows the documented rules. */
+static bool refused(const product *p, const layout *c)
+{
+    const bool aux = p->epilogue & 128, gradient = p->epilogue == CUBLASLT_EPILOGUE_BGRADB;
+    if (!aux && !gradient) return false;
+    return number_of("EMU_EPILOGUES", 1) == 0 || (aux && (!p->aux || p->aux_ld % 8 || p->aux_ld < (int64_t)c->rows || (uintptr_t)p->aux % 16)) || (gradient && !p->bias);
+}
+static float emu_gelu(float x) { return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x))); }
+static float emu_gelu_slope(float x)
+{
+    const float t = tanhf(0.79788456f * (x + 0.044715f * x * x * x));
+    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.79788456f * (1.0f + 3.0f * 0.044715f * x * x);
+}
+static void put(void *p, cudaDataType t, int64_t i, float v)
+{
+    if (t == CUDA_R_32F) ((float *)p)[i] = v;
+    else ((__nv_bfloat16 *)p)[i] = __float2bfloat16_rn(v);
+}
+/* The value to store, after what the epilogue says. */
+static float after(const product *p, const layout *c, int64_t i, int64_t j, float v)
+{
+    if (p->epilogue & CUBLASLT_EPILOGUE_BIAS) v += at(p->bias, c->type, i);
+    if (p->epilogue == CUBLASLT_EPILOGUE_DGELU) v *= emu_gelu_slope(at(p->aux, c->type, i + j * p->aux_ld));
+    if (p->epilogue & CUBLASLT_EPILOGUE_GELU) {
+        put(p->aux, c->type, i + j * p->aux_ld, v);
+        v = emu_gelu(v);
+    }
+    return v;
+}
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t dd, cublasLtMatrixLayout_t la, cublasLtMatrixLayout_t lb, cublasLtMatrixLayout_t lc, cublasLtMatrixLayout_t, cublasLtMatmulPreference_t, int, cublasLtMatmulHeuristicResult_t *r, int *found)
 {
     product *p = (product *)dd;
@@ -455,6 +486,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     uint64_t m = p->a ? a->cols : a->rows, k = p->a ? a->rows : a->cols, n = p->b ? b->rows : b->cols, k2 = p->b ? b->cols : b->rows;
     memset(r, 0, sizeof *r);
     *found = 1;
+    if (refused(p, c)) { *found = 0; return CUBLAS_STATUS_NOT_SUPPORTED; }
     return m == c->rows && n == c->cols && k == k2 && a->batch == c->batch && b->batch == c->batch ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 static void multiply_whole(const product &p, const layout &a, const layout &b, const layout &c, const void *A, const void *B, void *D)
@@ -485,10 +517,13 @@ static void multiply(const product &p, const layout &a, const layout &b, const l
                 float sum = 0.0f;
                 for (int64_t l = 0; l < k; l++) sum += x[i * k + l] * y[j * k + l];
                 float v = al * sum + (be != 0.0f ? be * at(C, c.type, to + i + j * c.ld) : 0.0f);
-                if (p.epilogue == CUBLASLT_EPILOGUE_BIAS) v += at(p.bias, c.type, i);
-                if (c.type == CUDA_R_32F) ((float *)D)[to + i + j * c.ld] = v;
-                else ((__nv_bfloat16 *)D)[to + i + j * c.ld] = __float2bfloat16_rn(v);
+                put(D, c.type, to + i + j * c.ld, after(&p, &c, i, j, v));
             }
+        }
+        for (int64_t j = 0; p->epilogue == CUBLASLT_EPILOGUE_BGRADB && j < n; j++) {
+            float sum = 0.0f;
+            for (int64_t l = 0; l < k; l++) sum += y[j * k + l];
+            put(p->bias, c->type, j, sum);
         }
     }
 }

@@ -13,11 +13,12 @@ OP(layernorm,
    ops->add_norm_forward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), NULL, ACT(Y1, x->N * x->arch.C),
                          F32(F1, x->N), F32(F2, x->N), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
                          F32(F0, x->arch.C), F32(F0, x->arch.C), x->N, x->arch.C, 1e-5f))
-OP(rmsnorm_backward, ops->norm_backward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), F32(F1, x->arch.C),
-                                        NULL, ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), NULL,
+OP(rmsnorm_backward, ops->norm_backward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), true, NULL,
+                                        F32(F1, x->arch.C), NULL, ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), NULL,
                                         F32(F3, x->N), F32(F0, x->arch.C), x->N, x->arch.C))
 OP(layernorm_backward,
-   ops->norm_backward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), F32(F1, x->arch.C), F32(F2, x->arch.C),
+   ops->norm_backward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), true, F32(F1, x->arch.C),
+                      F32(F2, x->arch.C), F32(F1, 2 * x->arch.C) + x->arch.C,
                       ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), F32(F0, x->N), F32(F3, x->N),
                       F32(F0, x->arch.C), x->N, x->arch.C))
 OP(add, ops->add(device, ACT(Y0, x->N * x->arch.C), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
@@ -32,8 +33,6 @@ OP(gelu_forward,
    ops->gelu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(gelu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
    ops->gelu_forward(device, NULL, &to, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
-OP(gelu_backward, ops->gelu_backward(device, ACT(Y0, x->N * x->arch.F), ACT(X1, x->N * x->arch.F),
-                                     ACT(X0, x->N * x->arch.F), x->N * x->arch.F))
 OP(embed_forward, p4_weight token = {.dtype = P4_F32, .rows = x->arch.V, .cols = x->arch.C};
    token.data = F32(F0, x->arch.V * x->arch.C);
    ops->embed_forward(device, ACT(Y0, x->N * x->arch.C), x->ids, &token, NULL, x->B, x->T, x->arch.C))
@@ -71,7 +70,6 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_swiglu_backward, 0.0, 5.0 * F, "swiglu_backward");
     ops_case(x, run_gelu_forward, 0.0, 2.0 * F, "gelu_forward");
     ops_case(x, run_gelu_int8, 0.0, F + F / A, "gelu_int8");
-    ops_case(x, run_gelu_backward, 0.0, 3.0 * F, "gelu_backward");
     ops_case(x, run_embed_forward, 0.0, C + touched, "embed_forward");
     ops_case(x, run_embed_backward, 0.0, C + 2.0 * touched, "embed_backward");
     ops_case(x, run_cross_entropy, 0.0, 2.0 * logits, "cross_entropy");

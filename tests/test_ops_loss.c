@@ -24,7 +24,7 @@ static bool first_largest(const float *x, int64_t V, int32_t target)
     return best == target;
 }
 
-static const int64_t sizes[][2] = {{1, 1}, {7, 2}, {5, 33}, {40, 511}, {33, 513}, {9, 5000}};
+static const int64_t sizes[][2] = {{1, 1}, {7, 2}, {5, 33}, {40, 511}, {33, 513}, {9, 5000}, {3, 50257}, {2, 70001}};
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
 /* Random logits with rows far from 0 and rows with several largest; some targets are skipped, some are hit.

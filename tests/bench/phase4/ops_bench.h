@@ -68,6 +68,12 @@ void ops_optim_cases(ops_bench *x);
         .codes = ops_at(x, pool, x->N * p4_int8_width(width)), .s = x->s                                     \
     }
 
+/* Elements between rows of logits, as in training. */
+static inline int64_t ops_logits_ld(const ops_bench *x)
+{
+    return x->d.ops->host_memory ? x->arch.V : (x->arch.V + 63) / 64 * 64;
+}
+
 /* void run_NAME(void *user): one call of an op at the next place. */
 #define OP(name, ...)                                                                                        \
     static void run_##name(void *user)                                                                       \

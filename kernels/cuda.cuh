@@ -75,8 +75,7 @@ void *p4_cuda_scratch(p4_device *device, int64_t bytes);
 typedef enum p4_cuda_after {
     P4_AFTER_NOTHING,
     P4_AFTER_GELU,       /* aux = the result with its bias, D = gelu(the same before it is rounded) */
-    P4_AFTER_GELU_SLOPE, /* D = the result times the slope of gelu at aux */
-    P4_AFTER_SUMS        /* sums[M] = the sum of every row of op(A), of D's type: overwritten */
+    P4_AFTER_GELU_SLOPE  /* D = the result times the slope of gelu at aux */
 } p4_cuda_after;
 
 /* Row-major D[M, N] = alpha op(A) op(B) + beta C (+ bias[N] on every row), summed in fp32. C and D share type and row length
@@ -93,7 +92,7 @@ typedef struct p4_cuda_gemm {
     /* So many products, operands at these distances in elements (C as D); 0 or 1: one, the strides are not read. */
     int64_t batch, stride_a, stride_b, stride_d;
     p4_cuda_after after;
-    void *aux, *sums; /* aux: as D, rows of ldd elements; NULL where they have no meaning */
+    void *aux; /* as D, rows of ldd elements; NULL where it has no meaning */
 } p4_cuda_gemm;
 void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm);
 /* The product and what is `after` it. False: nothing was queued, the caller takes two steps (P4_GEMM_EPILOGUE, fp32, an

@@ -6,10 +6,10 @@
  * timed where it is first used with beta 0, in place: its output is overwritten anyway. The host waits for that. Split sums
  * are added in fp32, never in the output type. P4_GEMM_PICK=n takes candidate n, or the last, without timing.
  *
- * What may follow a product inside it (p4_cuda_matmul_fused): `gelu`, GELU behind the bias and its slope on the way back,
- * and `sums`, the bias gradient in a weight gradient. Both in bf16 only. P4_GEMM_EPILOGUE=off takes neither, =all both,
- * and =gelu is the default. A shape that cuBLASLt has no algorithm for is remembered as such, so that a
- * shape is computed the same way on every call. */
+ * GELU behind the bias, and its slope on the way back, may follow a product inside it (p4_cuda_matmul_fused), in bf16 and
+ * unless P4_GEMM_EPILOGUE=off. A shape that cuBLASLt has no algorithm for is remembered as such, so that a shape is computed
+ * the same way on every call. Bias gradients inside products (BGRADB) are not used: their bits depend on the algorithm, and
+ * they were no faster than summing by a kernel of our own. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,7 @@ typedef struct plan_key {
     int64_t M, N, K, lda, ldb, ldd;
     int64_t batch, stride_a, stride_b, stride_d;
     int32_t flags, alignments;        /* alignments: of A, B, C, D, a byte each */
-    int32_t after, after_alignments;  /* p4_cuda_after; of its vector and of aux */
+    int32_t after, after_alignments;  /* p4_cuda_after; of bias and aux */
 } plan_key;
 
 typedef struct plan {
@@ -38,7 +38,7 @@ struct p4_cuda_plans {
     plan slot[PLANS];
     cudaEvent_t start, end; /* of a timing */
     int pick;               /* candidate to take, -1: the fastest */
-    unsigned fused;         /* bit p4_cuda_after: may follow a product inside it */
+    bool fuses; /* p4_cuda_matmul_fused does */
 };
 
 /* Descriptions of one product for cuBLASLt, which is column-major: it computes D^T = op(B)^T op(A)^T, so B comes first. */
@@ -47,37 +47,22 @@ typedef struct description {
     cublasLtMatrixLayoutOpaque_t a, b, c;
 } description;
 
-/* What P4_GEMM_EPILOGUE allows, as bits. */
-static p4_rc allowed_after(unsigned *allowed)
-{
-    const unsigned gelu = 1u << P4_AFTER_GELU | 1u << P4_AFTER_GELU_SLOPE, all = gelu | 1u << P4_AFTER_SUMS;
-    const char *given = getenv("P4_GEMM_EPILOGUE");
-    *allowed = gelu;
-    if (!given || !given[0] || strcmp(given, "gelu") == 0) {
-        return P4_OK;
-    }
-    *allowed = strcmp(given, "all") == 0 ? all : 0;
-    return *allowed || strcmp(given, "off") == 0 ? P4_OK
-                                                 : FAIL("P4_GEMM_EPILOGUE=%s: expected off, gelu or all", given);
-}
-
 p4_rc p4_cuda_plans_open(p4_device *device)
 {
-    unsigned fused = 0;
-    const char *pick = getenv("P4_GEMM_PICK");
-    const bool given = pick && pick[0];
+    const char *pick = getenv("P4_GEMM_PICK"), *epilogue = getenv("P4_GEMM_EPILOGUE");
+    const bool given = pick && pick[0], off = epilogue && strcmp(epilogue, "off") == 0;
     if (given && (strlen(pick) != 1 || pick[0] < '0' || pick[0] > '9')) {
         return FAIL("P4_GEMM_PICK=%s: expected a digit", pick);
     }
-    if (allowed_after(&fused) != P4_OK) {
-        return P4_E_INPUT;
+    if (epilogue && epilogue[0] && !off) {
+        return FAIL("P4_GEMM_EPILOGUE=%s: expected off", epilogue);
     }
     device->plans = (struct p4_cuda_plans *)p4_alloc(1, sizeof *device->plans);
     if (!device->plans) {
         return P4_E_SYSTEM;
     }
     device->plans->pick = given ? pick[0] - '0' : -1;
-    device->plans->fused = fused;
+    device->plans->fuses = !off;
     return p4_cuda_ok(device, cudaEventCreate(&device->plans->start), "event") &&
                    p4_cuda_ok(device, cudaEventCreate(&device->plans->end), "event")
                ? P4_OK
@@ -123,8 +108,7 @@ static plan_key key_of(const p4_cuda_gemm *gemm)
     key.alignments = alignment_of(gemm->A) | alignment_of(gemm->B) << 8 | alignment_of(gemm->C) << 16 |
                      alignment_of(gemm->D) << 24;
     key.after = gemm->after;
-    key.after_alignments =
-        alignment_of(gemm->after == P4_AFTER_SUMS ? gemm->sums : gemm->bias) | alignment_of(gemm->aux) << 8;
+    key.after_alignments = alignment_of(gemm->bias) | alignment_of(gemm->aux) << 8;
     return key;
 }
 
@@ -147,23 +131,19 @@ static int repeat(cublasLtMatrixLayout_t layout, int64_t batch, int64_t stride)
                                             sizeof stride);
 }
 
-/* What follows the sums. cuBLASLt sees the product transposed, so our rows of op(A) are columns of its B. 0 is success. */
+/* What follows the sums. 0 is success. */
 static int describe_after(cublasLtMatmulDesc_t product, const p4_cuda_gemm *gemm)
 {
     cublasLtEpilogue_t epilogue = gemm->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    const void *vector = gemm->bias;
     int failed = 0;
     if (gemm->after == P4_AFTER_GELU) {
         epilogue = gemm->bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
     } else if (gemm->after == P4_AFTER_GELU_SLOPE) {
         epilogue = CUBLASLT_EPILOGUE_DGELU;
-    } else if (gemm->after == P4_AFTER_SUMS) {
-        epilogue = CUBLASLT_EPILOGUE_BGRADB;
-        vector = gemm->sums;
     }
     failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-    if (vector) {
-        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector, sizeof vector);
+    if (gemm->bias) {
+        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &gemm->bias, sizeof gemm->bias);
     }
     if (gemm->aux) {
         failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &gemm->aux,
@@ -369,7 +349,7 @@ bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm)
 {
     const bool aligned = !gemm->aux || (gemm->ldd % 8 == 0 && alignment_of(gemm->aux) == 16); /* cuBLASLt's rule */
     plan *plan = NULL;
-    if (!(device->plans->fused >> gemm->after & 1) || gemm->type != CUDA_R_16BF || !aligned || gemm->M <= 0 ||
+    if (!device->plans->fuses || gemm->type != CUDA_R_16BF || !aligned || gemm->M <= 0 ||
         gemm->N <= 0 || gemm->K <= 0) {
         return false;
     }

@@ -80,20 +80,6 @@ void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, 
     p4_cuda_matmul(device, &gemm);
 }
 
-/* The product with the sums of dy's columns inside it, which end in db by way of scratch memory. */
-static bool weight_and_bias(p4_device *device, const p4_cuda_gemm *gemm, float *db)
-{
-    p4_cuda_gemm with_sums = *gemm;
-    with_sums.after = P4_AFTER_SUMS;
-    with_sums.sums = p4_cuda_scratch(device, gemm->M * (int64_t)sizeof *db);
-    if (!with_sums.sums || !p4_cuda_matmul_fused(device, &with_sums)) {
-        return false;
-    }
-    const p4_cuda_sums sums = {{db}};
-    p4_cuda_add_partials(device, sums, 1, (const float *)with_sums.sums, 1, gemm->M);
-    return true;
-}
-
 void p4_cuda_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
                                     const void *x, int64_t N, int64_t in, int64_t out, bool accumulate)
 {
@@ -112,9 +98,6 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, float *db, con
     gemm.ldb = in;
     gemm.C = gemm.D = dw;
     gemm.ldd = in;
-    if (db && weight_and_bias(device, &gemm, db)) {
-        return;
-    }
     if (db) {
         p4_cuda_column_sums(device, db, dy, N, out, ld_dy);
     }

@@ -32,6 +32,12 @@ static __device__ __forceinline__ void p4_load_matrices_transposed(uint32_t (&to
                  : "r"((uint32_t)__cvta_generic_to_shared(row)));
 }
 
+/* Asks for the line of 128 bytes that holds `from` in the second cache. */
+static __device__ __forceinline__ void p4_prefetch(const void *from)
+{
+    asm volatile("prefetch.global.L2 [%0];\n" : : "l"(from));
+}
+
 /* Queues a copy of 16 bytes to shared memory; zeros instead unless `valid` (`from` must be an address all the same). */
 static __device__ __forceinline__ void p4_copy_16(void *to, const void *from, bool valid)
 {

@@ -5,6 +5,7 @@
  * twice and their sums gather in shared memory. Both write partial sums a block, which are added in order. The sums of
  * dx's columns are the gradient of the bias of the linear layer below, taken where dx passes anyway. */
 #include "cuda_ops.h"
+#include "mma.cuh"
 
 enum {
     NORM_THREADS = 256,
@@ -148,6 +149,24 @@ static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row,
     }
 }
 
+/* Asks for row n, which is fetched in a later turn, in the second cache: registers have room for one row ahead only. */
+template <typename T, int W, int PIECES>
+static __device__ __forceinline__ void expect_row(const norm_task &k, int64_t n)
+{
+    const int line = 128 / P4_VECTOR_BYTES; /* threads that share one */
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W, at = n * k.C + c;
+        if (threadIdx.x % line == 0 && c < k.C && n < k.N) {
+            p4_prefetch((const T *)k.dy + at);
+            p4_prefetch((const T *)k.x + at);
+            if (k.accumulate) {
+                p4_prefetch((const T *)k.dx + at);
+            }
+        }
+    }
+}
+
 /* The sums of two numbers over the block, in every thread. `turn` alternates from call to call between two places, so
  * that one barrier a call is enough. */
 static __device__ __forceinline__ float2 block_sum2(float2 v, int turn)
@@ -225,6 +244,7 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_t
     fetch_row(&row, k, blockIdx.x);
     for (int64_t n = blockIdx.x; n < k.N; n += gridDim.x, turn ^= 1) {
         fetch_row(&next, k, n + gridDim.x);
+        expect_row<T, W, PIECES>(k, n + 2 * gridDim.x);
         held_row<T, W, PIECES, CENTERED>(k, n, row, gain, &sums, turn);
         row = next;
     }

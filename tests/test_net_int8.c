@@ -249,9 +249,12 @@ static void check_mix(const char *dir, bool mixed)
     double loss = train(&w, 8, P4_RECOMPUTE_NONE, &none, &count, &bytes);
     for (p4_recompute r = P4_RECOMPUTE_LIGHT; r <= P4_RECOMPUTE_BLOCKS; r++) {
         double other = train(&w, 8, r, &again, &count, &unused);
-        EXPECT(other == loss && memcmp(again, none, (size_t)count * sizeof *none) == 0,
-               "%s: recomputation %d gives loss %.9g, expected %.9g and the same gradients", dir, (int)r,
-               other, loss);
+        /* A GELU inside the product before it sees what is not rounded yet; from what is kept it sees the rounded. */
+        bool once = r == P4_RECOMPUTE_LIGHT && now->half && !w.hf.model.arch.gated_mlp;
+        double off = distance(again, none, count);
+        EXPECT(other == loss && off <= (once ? 3e-3 : 0.0),
+               "%s: recomputation %d gives loss %.9g, expected %.9g, and gradients that are %.3g off", dir,
+               (int)r, other, loss, off);
         free(again);
     }
     double exact = train(&w, 0, P4_RECOMPUTE_NONE, &plain, &count, &plain_bytes),

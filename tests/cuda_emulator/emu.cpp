@@ -450,12 +450,11 @@ static float at(const void *p, cudaDataType t, int64_t i)
     return t == CUDA_R_32F ? ((const float *)p)[i] : __bfloat162float(((const __nv_bfloat16 *)p)[i]);
 }
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *, cublasLtMatmulAlgoConfigAttributes_t, void *to, size_t bytes, size_t *) { memset(to, 0, bytes); return CUBLAS_STATUS_SUCCESS; }
-/* EMU_EPILOGUES=0: this cuBLASLt has no algorithm with a GELU or a bias gradient. What it has follows the documented rules. */
+/* EMU_EPILOGUES=0: this cuBLASLt has no algorithm with a GELU. What it has follows the documented rules. */
 static bool refused(const product *p, const layout *c)
 {
-    const bool aux = p->epilogue & 128, gradient = p->epilogue == CUBLASLT_EPILOGUE_BGRADB;
-    if (!aux && !gradient) return false;
-    return number_of("EMU_EPILOGUES", 1) == 0 || (aux && (!p->aux || p->aux_ld % 8 || p->aux_ld < (int64_t)c->rows || (uintptr_t)p->aux % 16)) || (gradient && !p->bias);
+    const bool aux = p->epilogue & 128;
+    return aux && (number_of("EMU_EPILOGUES", 1) == 0 || !p->aux || p->aux_ld % 8 || p->aux_ld < (int64_t)c->rows || (uintptr_t)p->aux % 16);
 }
 static float emu_gelu(float x) { return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x))); }
 static float emu_gelu_slope(float x)
@@ -519,11 +518,6 @@ static void multiply(const product &p, const layout &a, const layout &b, const l
                 float v = al * sum + (be != 0.0f ? be * at(C, c.type, to + i + j * c.ld) : 0.0f);
                 put(D, c.type, to + i + j * c.ld, after(&p, &c, i, j, v));
             }
-        }
-        for (int64_t j = 0; p->epilogue == CUBLASLT_EPILOGUE_BGRADB && j < n; j++) {
-            float sum = 0.0f;
-            for (int64_t l = 0; l < k; l++) sum += y[j * k + l];
-            put(p->bias, c->type, j, sum);
         }
     }
 }

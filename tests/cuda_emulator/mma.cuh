@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <vector>
 
+static inline void p4_prefetch(const void *) {}
 static inline float emu_bf16(uint32_t pair, int high) { return __uint_as_float(high ? pair & 0xffff0000u : pair << 16); }
 static inline void p4_mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {

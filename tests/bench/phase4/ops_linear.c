@@ -19,8 +19,8 @@ OP(forward_head, ops->linear_forward(device, ACT(Y0, x->NV * x->out), ACT(X0, x-
 OP(backward_input_head, ops->linear_backward_input(device, ACT(Y0, x->NV * x->in), ACT(X0, x->NV * x->out),
                                                    ACT(X1, x->in * x->out), x->NV, x->in, x->out, false))
 OP(backward_weight_head,
-   ops->linear_backward_weight(device, F32(F1, x->in * x->out), NULL, ACT(X0, x->NV * x->out), x->out,
-                               ACT(X1, x->NV * x->in), x->NV, x->in, x->out, true))
+   ops->linear_backward_weight(device, F32(F1, x->in * x->arch.V), NULL, ACT(X0, x->NV * x->out), x->out,
+                               ACT(X1, x->NV * x->in), x->NV, x->in, x->arch.V, true))
 OP(backward_bias, ops->linear_backward_bias(device, F32(F1, x->out), ACT(X0, x->N * x->out), x->N, x->out))
 OP(quantize_int8, p4_int8_rows to = ROWS(Y0, x->in);
    ops->quantize_int8(device, NULL, &to, ACT(X0, x->N * x->in), x->N, x->in))
@@ -77,16 +77,18 @@ static void gelu_cases(ops_bench *x)
     ops_case(x, run_gelu_backward_down, flop, bytes, "gelu_backward_down");
 }
 
+/* Of the padded rows that training works on (ops_logits_ld); the model's own vocabulary counts. */
 static void head_cases(ops_bench *x)
 {
     int64_t C = x->arch.C, V = x->arch.V;
     double flop = 2.0 * (double)(x->NV * C * V), weights = (double)(C * V), A = (double)ops_acts(x, 1);
     double tokens = A * (double)(x->NV * (C + V));
     x->in = C;
-    x->out = V;
+    x->out = ops_logits_ld(x);
     ops_case(x, run_forward_head, flop, tokens + A * weights, "forward_head");
     ops_case(x, run_backward_input_head, flop, tokens + A * weights, "backward_input_head");
     ops_case(x, run_backward_weight_head, flop, tokens + 8.0 * weights, "backward_weight_head");
+    x->out = V;
     ops_case(x, run_unpack_f32, 0.0, (A + 4.0) * weights, "unpack_f32_head");
 }
 

@@ -7,9 +7,10 @@
  * are added in fp32, never in the output type. P4_GEMM_PICK=n takes candidate n, or the last, without timing.
  *
  * GELU behind the bias, and its slope on the way back, may follow a product inside it (p4_cuda_matmul_fused), in bf16 and
- * unless P4_GEMM_EPILOGUE=off. A shape that cuBLASLt has no algorithm for is remembered as such, so that a shape is computed
- * the same way on every call. Bias gradients inside products (BGRADB) are not used: their bits depend on the algorithm, and
- * they were no faster than summing by a kernel of our own. */
+ * unless P4_GEMM_EPILOGUE=off. There the heuristic's first choice is taken: others round GELU's slope in other ways. A
+ * shape that cuBLASLt has no algorithm for is remembered as such, so that a shape is computed the same way on every
+ * call. Bias gradients inside products (BGRADB) are not used: their bits depend on the algorithm too, and they were no
+ * faster than sums by a kernel of our own. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -220,7 +221,7 @@ static cublasStatus_t choose(p4_device *device, plan *chosen, description *d)
                                                            &wish, CANDIDATES, answer, &found);
     chosen->count = chosen->best = 0;
     chosen->tuned = false;
-    if (!(chosen->key.flags & KEY_BF16)) {
+    if (!(chosen->key.flags & KEY_BF16) || chosen->key.after != P4_AFTER_NOTHING) {
         found = found > 0 ? 1 : 0;
     }
     for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; i++) {

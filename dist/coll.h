@@ -4,9 +4,9 @@
  * An operation starts when the work that the device's queue holds at the call is done, and is queued: it runs beside
  * what the device's queue gets next, in the order in which operations are called, which must be the same on every rank.
  * Who uses an array after it says so with `after` (the device waits) and, before the host looks, `settle`. Over host
- * memory an operation is done when the call returns, and `mark`, `after` and `settle` have nothing to do. A wait for
+ * memory an operation is done when the call returns, and `mark`, `after`, `settle` and `reach` have nothing to do. A wait for
  * other ranks that takes longer than dist->timeout_s ends the job with a message. All Collective, but for send and
- * receive (by the two), mark, after, wait and settle (Local). */
+ * receive (by the two), mark, after, wait, settle and reach (Local). */
 #ifndef P4_COLL_H
 #define P4_COLL_H
 
@@ -35,6 +35,9 @@ typedef struct p4_coll {
     /* The host waits for the device's queue and for every operation; `what` (at work on what, printf) is for the message
      * of a wait that failed. To be called before any other wait of the host that other ranks decide on. */
     void (*settle)(struct p4_coll *coll, const char *what, ...) P4_PRINTF(2, 3);
+    /* The host waits for the operations up to `mark` alone. A device's queue has room for so many launches, and to
+     * launch into a full one is a wait as well: who queues much behind an operation calls this first. */
+    void (*reach)(struct p4_coll *coll, int64_t mark, const char *what);
     void (*close)(struct p4_coll *coll);
     struct p4_coll_state *state;
 } p4_coll;

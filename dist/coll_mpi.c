@@ -65,6 +65,13 @@ static void settle(p4_coll *coll, const char *what, ...)
     (void)what;
 }
 
+static void reach(p4_coll *coll, int64_t up_to, const char *what)
+{
+    (void)coll;
+    (void)up_to;
+    (void)what;
+}
+
 p4_rc p4_coll_mpi_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
 {
     (void)stream;
@@ -82,6 +89,7 @@ p4_rc p4_coll_mpi_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
                       .mark = mark,
                       .after = after,
                       .settle = settle,
+                      .reach = reach,
                       .close = nothing};
     return P4_OK;
 }

@@ -159,7 +159,34 @@ static bool advanced(p4_coll *coll)
     return state->finished > known;
 }
 
-/* The deadline starts anew with every operation that gets done: the device may have long work between two. */
+/* Waits for `event`, or, where that is NULL, for the operations up to `up_to`. The deadline starts anew with every operation
+ * that gets done: the device may have long work between two. */
+static void watch(p4_coll *coll, cudaEvent_t event, int64_t up_to, const char *what)
+{
+    struct p4_coll_state *state = coll->state;
+    double started_s = p4_now_s();
+    for (int64_t polls = 0;; polls++) {
+        cudaError_t error = event != NULL ? query(event) : cudaErrorNotReady;
+        bool moved = advanced(coll);
+        if (error == cudaSuccess || (event == NULL && state->finished >= up_to)) {
+            return;
+        }
+        if (error != cudaErrorNotReady) {
+            cuda_ok(coll, error, what);
+        }
+        ncclResult_t result = ncclSuccess, asked = ncclCommGetAsyncError(state->comm, &result);
+        if (asked != ncclSuccess || result != ncclSuccess) {
+            give_up(coll, what, asked != ncclSuccess ? asked : result);
+        }
+        if (moved) {
+            started_s = p4_now_s();
+        } else if (p4_now_s() - started_s > coll->dist->timeout_s) {
+            give_up(coll, what, ncclInProgress);
+        }
+        pause_between(polls);
+    }
+}
+
 static void settle(p4_coll *coll, const char *what, ...)
 {
     struct p4_coll_state *state = coll->state;
@@ -170,27 +197,13 @@ static void settle(p4_coll *coll, const char *what, ...)
     va_end(args);
     after(coll, state->called);
     cuda_ok(coll, cudaEventRecord(state->settled, state->compute), text);
-    double started_s = p4_now_s();
-    for (int64_t polls = 0;; polls++) {
-        cudaError_t error = query(state->settled);
-        if (error == cudaSuccess) {
-            state->finished = state->called;
-            return;
-        }
-        if (error != cudaErrorNotReady) {
-            cuda_ok(coll, error, text);
-        }
-        ncclResult_t result = ncclSuccess, asked = ncclCommGetAsyncError(state->comm, &result);
-        if (asked != ncclSuccess || result != ncclSuccess) {
-            give_up(coll, text, asked != ncclSuccess ? asked : result);
-        }
-        if (advanced(coll)) {
-            started_s = p4_now_s();
-        } else if (p4_now_s() - started_s > coll->dist->timeout_s) {
-            give_up(coll, text, ncclInProgress);
-        }
-        pause_between(polls);
-    }
+    watch(coll, state->settled, 0, text);
+    state->finished = state->called;
+}
+
+static void reach(p4_coll *coll, int64_t up_to, const char *what)
+{
+    watch(coll, NULL, up_to, what);
 }
 
 /* --- operations ----------------------------------------------------------------------------------------------------------- */
@@ -368,6 +381,7 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
                       .mark = mark,
                       .after = after,
                       .settle = settle,
+                      .reach = reach,
                       .close = close_coll};
     coll->state = p4_alloc(1, sizeof *coll->state);
     TRY_ALL(dist, coll->state != NULL ? P4_OK : P4_E_SYSTEM);

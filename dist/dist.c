@@ -113,13 +113,13 @@ static void wait_for(p4_dist *dist, MPI_Request *request, const char *what, doub
     }
 }
 
-p4_rc p4_consult(p4_dist *dist, p4_rc rc)
+static p4_rc agree_within(p4_dist *dist, p4_rc rc, double timeout_s)
 {
     struct p4_dist_state *state = dist->state;
     int mine = rc == P4_OK ? dist->ranks : dist->rank, lowest = dist->ranks;
     MPI_Request request;
     MPI_Iallreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, state->comm, &request);
-    wait_for(dist, &request, "agreement", 0);
+    wait_for(dist, &request, "agreement", timeout_s);
     if (lowest == dist->ranks) {
         return P4_OK;
     }
@@ -133,14 +133,30 @@ p4_rc p4_consult(p4_dist *dist, p4_rc rc)
     return (p4_rc)verdict.code;
 }
 
-p4_rc p4_agree(p4_dist *dist, p4_rc rc)
+p4_rc p4_consult(p4_dist *dist, p4_rc rc)
+{
+    return agree_within(dist, rc, 0);
+}
+
+/* This rank's result at its next agreement: `rc`, or the failure that P4_INJECT_FAILURE asks for. */
+static p4_rc count_agreement(p4_dist *dist, p4_rc rc)
 {
     struct p4_dist_state *state = dist->state;
     state->agreements++;
     if (state->fail_at == state->agreements && state->fail_rank == dist->rank && rc == P4_OK) {
         rc = FAULT("injected failure at agreement %lld on rank %d", (long long)state->agreements, dist->rank);
     }
-    return p4_consult(dist, rc);
+    return rc;
+}
+
+p4_rc p4_agree(p4_dist *dist, p4_rc rc)
+{
+    return agree_within(dist, count_agreement(dist, rc), 0);
+}
+
+p4_rc p4_agree_soon(p4_dist *dist, p4_rc rc)
+{
+    return agree_within(dist, count_agreement(dist, rc), dist->timeout_s);
 }
 
 int p4_dist_cores(const p4_dist *dist)

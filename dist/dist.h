@@ -28,7 +28,11 @@ p4_rc p4_agree(p4_dist *dist, p4_rc rc);
         }                                                \
     } while (0)
 
-/* The same for a question whose "no" the run survives: no failure is injected here, and the caller clears the error. */
+/* p4_agree where no rank has been long at work on its own, as in a training step: the wait is bounded by timeout_s, after
+ * which the job is aborted. The other agreements wait as long as one rank works, which may be hours. */
+p4_rc p4_agree_soon(p4_dist *dist, p4_rc rc);
+
+/* p4_agree for a question whose "no" the run survives: no failure is injected here, and the caller clears the error. */
 p4_rc p4_consult(p4_dist *dist, p4_rc rc);
 
 /* Prints the message and ends every rank of the job. For places where peers may already wait. Does not return. Local. */

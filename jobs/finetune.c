@@ -51,7 +51,7 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
                                    .elapsed_s = p4_now_s() - t->started_s};
         rc = keep_point(t->job, &point);
     }
-    return p4_agree(t->job->dist, rc);
+    return p4_agree_soon(t->job->dist, rc);
 }
 
 /* Takes the trainer's state as the job's model when it evaluates better than what the job holds. Collective. */

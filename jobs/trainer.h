@@ -49,6 +49,7 @@ typedef struct p4_trainer {
     int64_t buffers, layer_count;
     int64_t *staged_at;        /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
     int64_t *marks;            /* [buffers]: the sums that read the buffer (coll.h) */
+    int64_t *sent;             /* [L]: the sums of the layer */
     int64_t *pending;          /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
     bool *summed;              /* [params_count]: this step's sum of a replicated gradient is queued */
     bool sums_once;            /* micro-batches are added up here before they are summed over ranks */

@@ -10,7 +10,10 @@
 
 /* The slots of a layer, in the order in which the backward pass completes them. */
 static const p4_role slots[] = {P4_ROLE_DOWN, P4_ROLE_UP, P4_ROLE_O, P4_ROLE_QKV};
-enum { SLOTS = sizeof slots / sizeof slots[0] };
+enum {
+    SLOTS = sizeof slots / sizeof slots[0],
+    AHEAD = 16 /* layers that the host queues ahead of the sums it knows to be done: about 500 launches (p4_coll.reach) */
+};
 
 static bool goes_to_owner(const p4_trainer *t, int64_t i)
 {
@@ -52,7 +55,8 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
     t->summed = p4_alloc((size_t)model->params_count, sizeof *t->summed);
     t->marks = p4_alloc((size_t)t->buffers, sizeof *t->marks);
     t->pending = p4_alloc((size_t)t->buffers, sizeof *t->pending);
-    if (t->staged_at == NULL || t->summed == NULL || t->marks == NULL || t->pending == NULL) {
+    t->sent = p4_alloc((size_t)L, sizeof *t->sent);
+    if (t->staged_at == NULL || t->summed == NULL || t->marks == NULL || t->pending == NULL || t->sent == NULL) {
         return P4_E_SYSTEM;
     }
     for (int64_t b = 0; b < t->buffers; b++) {
@@ -84,6 +88,7 @@ void p4_trainer_sums_close(p4_trainer *t)
     free(t->summed);
     free(t->marks);
     free(t->pending);
+    free(t->sent);
 }
 
 /* Adds the layer's staged parts that went to their owners (`summed`), or those that stay, to the flat array. */
@@ -159,6 +164,9 @@ static void send_layer(p4_trainer *t, int64_t layer)
     if (job->dist->ranks == 1) {
         return;
     }
+    if (layer + AHEAD < model->arch.L) {
+        job->coll.reach(&job->coll, t->sent[layer + AHEAD], "gradient sums");
+    }
     job->coll.begin(&job->coll);
     for (int s = 0; s < SLOTS; s++) {
         int64_t first = p4_model_find(model, slots[s], layer);
@@ -172,7 +180,7 @@ static void send_layer(p4_trainer *t, int64_t layer)
         sum_replicated(t, head, 1, model->params[head].rows * model->params[head].cols);
     }
     job->coll.end(&job->coll);
-    t->marks[buffer] = job->coll.mark(&job->coll);
+    t->marks[buffer] = t->sent[layer] = job->coll.mark(&job->coll);
     t->pending[buffer] = to_flat ? -1 : layer;
 }
 

@@ -3,7 +3,8 @@
  *
  *   mpi_coll               the checks of both
  *   mpi_coll only BACKEND  of one; the exit status is 77 where it is skipped
- *   mpi_coll lost BACKEND  the last rank does not come to a sum: the job must be aborted after two seconds (job_lost_rank.sh) */
+ *   mpi_coll lost BACKEND sum|reach|agreement
+ *                          the last rank does not come to it: the job must be aborted after two seconds (job_lost_rank.sh) */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -70,6 +71,23 @@ static void check_sum(world *w, int64_t count)
     w->coll.sum_f32(&w->coll, w->memory[0], count);
     p4_coll_join(&w->coll);
     expect_line(get(w, w->memory[0], count), count, w->dist.ranks, all_ranks(w), "sum");
+}
+
+/* What the host has waited for is there, whatever else the queue holds. */
+static void check_reach(world *w, int64_t count)
+{
+    for (int i = 0; i < 2; i++) {
+        fill(w, w->memory[i], count, w->dist.rank + i);
+    }
+    w->coll.sum_f32(&w->coll, w->memory[0], count);
+    int64_t first = w->coll.mark(&w->coll);
+    w->coll.sum_f32(&w->coll, w->memory[1], count);
+    w->coll.reach(&w->coll, first, "test of the first sum");
+    w->ops->to_host(w->device, w->h, w->memory[0], count * 4);
+    EXPECT_OK(w->ops->sync(w->device));
+    expect_line(w->h, count, w->dist.ranks, all_ranks(w), "the sum that was waited for");
+    p4_coll_join(&w->coll);
+    expect_line(get(w, w->memory[1], count), count, w->dist.ranks, all_ranks(w) + w->dist.ranks, "the sum behind it");
 }
 
 static void check_reduce(world *w, int64_t count)
@@ -272,6 +290,7 @@ static bool check_backend(world *w, const char *name)
     }
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         check_sum(w, counts[i]);
+        check_reach(w, counts[i]);
         check_reduce(w, counts[i]);
         check_bcast(w, counts[i]);
     }
@@ -289,8 +308,8 @@ static bool check_backend(world *w, const char *name)
     return true;
 }
 
-/* Does not return with 0: the sum that the last rank does not come to ends the job. */
-static int lose_a_rank(world *w, const char *name)
+/* Does not return with 0: what the last rank does not come to ends the job. */
+static int lose_a_rank(world *w, const char *name, const char *what)
 {
     if (!open_world(w, name)) {
         bool skipped = may_be_skipped(w, name);
@@ -303,7 +322,13 @@ static int lose_a_rank(world *w, const char *name)
     if (w->dist.rank == w->dist.ranks - 1) {
         sleep(OPEN_S);
     }
-    check_sum(w, 1001);
+    if (strcmp(what, "agreement") == 0) {
+        (void)p4_agree_soon(&w->dist, P4_OK);
+    } else if (strcmp(what, "reach") == 0) {
+        check_reach(w, 1001);
+    } else {
+        check_sum(w, 1001);
+    }
     return 0;
 }
 
@@ -311,8 +336,8 @@ int main(int argc, char **argv)
 {
     static world w;
     EXPECT_OK(p4_dist_open(&w.dist, OPEN_S));
-    if (argc == 3 && strcmp(argv[1], "lost") == 0) {
-        return lose_a_rank(&w, argv[2]);
+    if (argc == 4 && strcmp(argv[1], "lost") == 0) {
+        return lose_a_rank(&w, argv[2], argv[3]);
     }
     bool one = argc == 3 && strcmp(argv[1], "only") == 0, done = false;
     for (int i = 0; i < 2; i++) {

@@ -32,7 +32,11 @@ static void check_agreement(p4_dist *dist)
         p4_error_clear();
         EXPECT(p4_agree(dist, fail_on(dist, bad, dist->ranks - 1)) == P4_E_INPUT, "rank %d failed", bad);
         EXPECT(strcmp(p4_last_error(), want) == 0, "message \"%s\", want \"%s\"", p4_last_error(), want);
+        p4_error_clear();
+        EXPECT(p4_agree_soon(dist, fail_on(dist, bad, bad)) == P4_E_INPUT, "rank %d failed", bad);
+        EXPECT(strcmp(p4_last_error(), want) == 0, "message \"%s\", want \"%s\"", p4_last_error(), want);
     }
+    EXPECT(p4_agree_soon(dist, P4_OK) == P4_OK, "nobody failed");
     p4_error_clear();
 }
 

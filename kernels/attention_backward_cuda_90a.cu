@@ -20,6 +20,8 @@ enum {
     OWNER_REGISTERS = 240
 };
 
+enum { NO_UNIT = -1 };
+
 static const float log2e = 1.44269504088896f;
 
 /* Both kernels: own tiles of two kinds, and a ring of tiles of two other kinds. */
@@ -32,6 +34,7 @@ template <int HD> struct backward_shared {
     bf16 ring[form::STAGES][2][form::TILE_ELEMENTS]; /* queries, dout; or keys, values */
     float rows[form::STAGES][ATTENTION_ROW_SUMS * TILE];
     p4_barrier full[form::STAGES], empty[form::STAGES], own_full, own_empty;
+    int unit; /* guarded as `own`; behind the last: NO_UNIT */
 };
 
 template <int HD> static __device__ __forceinline__ backward_shared<HD> *open_shared(char *memory)
@@ -44,6 +47,28 @@ template <int HD> static __device__ __forceinline__ backward_shared<HD> *open_sh
     }
     __syncthreads();
     return shared;
+}
+
+/* The copying thread, for the round-th time: takes the next of `units` and tells the others, when they have left the
+ * one before. A block that starts late, because something else held its processor, so finds less to do. `taken`: see
+ * attention_taken. */
+template <int HD>
+static __device__ __forceinline__ int take_unit(backward_shared<HD> *shared, int *taken, int units, int round)
+{
+    int unit = atomicAdd(taken, 1);
+    unit = unit < units ? unit : (int)NO_UNIT;
+    p4_barrier_wait(&shared->own_empty, (uint32_t)(round % 2 ^ 1));
+    shared->unit = unit;
+    p4_barrier_expect(&shared->own_full, unit == NO_UNIT ? 0 : OWNERS * 2 * backward_form<HD>::TILE_ELEMENTS * 2);
+    return unit;
+}
+
+/* The others, for the round-th time: the unit whose own tiles have come. */
+template <int HD>
+static __device__ __forceinline__ int wait_for_unit(backward_shared<HD> *shared, int round)
+{
+    p4_barrier_wait(&shared->own_full, (uint32_t)(round % 2));
+    return shared->unit;
 }
 
 /* What a warpgroup computes of the tiles in the ring: of each of `heads` heads those of [own, own_end).
@@ -125,10 +150,8 @@ static __device__ __forceinline__ void copy_queries(backward_shared<HD> *shared,
     enum { STAGES = backward_form<HD>::STAGES, BYTES = backward_form<HD>::TILE_ELEMENTS * 2 };
     const int group = k.H / k.Hkv, row_tiles = (k.T + TILE - 1) / TILE;
     p4_place here = {0, 0};
-    for (int round = 0; unit_of(round) < key_units(k); round++) {
-        const key_unit u = find_keys(k, unit_of(round));
-        p4_barrier_wait(&shared->own_empty, (uint32_t)(round % 2 ^ 1));
-        p4_barrier_expect(&shared->own_full, OWNERS * 2 * BYTES);
+    for (int round = 0, unit; (unit = take_unit(shared, attention_taken(k), key_units(k), round)) != NO_UNIT; round++) {
+        const key_unit u = find_keys(k, unit);
         for (int i = 0; i < OWNERS; i++) {
             const int key = u.key + i * TILE;
             copy_rows<HD, TILE>(shared->own[i][0], qkv, k.H + u.kv, key, u.batch, &shared->own_full);
@@ -241,12 +264,11 @@ static __device__ __forceinline__ void own_keys(backward_shared<HD> *shared, int
 {
     key_state<HD> x;
     p4_place here = {0, 0};
-    for (int round = 0; unit_of(round) < key_units(k); round++) {
-        const key_unit u = find_keys(k, unit_of(round));
+    for (int round = 0, unit; (unit = wait_for_unit(shared, round)) != NO_UNIT; round++) {
+        const key_unit u = find_keys(k, unit);
         const int key = u.key + owner * TILE, group = k.H / k.Hkv;
         const int end = (attention_query_end(k, min(key + TILE, k.T) - 1) + TILE - 1) / TILE;
         walk w = {key / TILE, key / TILE, end, u.end - end + owner, group};
-        p4_barrier_wait(&shared->own_full, (uint32_t)(round % 2));
         x.first = shared->own[owner][0];
         x.second = shared->own[owner][1];
         if (key < k.T) {
@@ -315,11 +337,10 @@ static __device__ __forceinline__ void copy_keys(backward_shared<HD> *shared, co
 {
     enum { STAGES = backward_form<HD>::STAGES, BYTES = backward_form<HD>::TILE_ELEMENTS * 2 };
     p4_place here = {0, 0};
-    for (int round = 0; unit_of(round) < query_units(k); round++) {
-        const query_unit u = find_queries(k, unit_of(round));
+    for (int round = 0, unit; (unit = take_unit(shared, attention_taken(k) + 1, query_units(k), round)) != NO_UNIT;
+         round++) {
+        const query_unit u = find_queries(k, unit);
         const int kv = u.head / (k.H / k.Hkv);
-        p4_barrier_wait(&shared->own_empty, (uint32_t)(round % 2 ^ 1));
-        p4_barrier_expect(&shared->own_full, OWNERS * 2 * BYTES);
         for (int i = 0; i < OWNERS; i++) {
             const int query = u.query + i * TILE;
             copy_rows<HD, TILE>(shared->own[i][0], qkv, u.head, query, u.batch, &shared->own_full);
@@ -398,8 +419,8 @@ static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, 
     const int row_tiles = (k.T + TILE - 1) / TILE;
     query_state<HD> x;
     p4_place here = {0, 0};
-    for (int round = 0; unit_of(round) < query_units(k); round++) {
-        const query_unit u = find_queries(k, unit_of(round));
+    for (int round = 0, unit; (unit = wait_for_unit(shared, round)) != NO_UNIT; round++) {
+        const query_unit u = find_queries(k, unit);
         const int query = u.query + owner * TILE;
         const int first = attention_first_key(k, query) / TILE, end = query / TILE + 1;
         const bool exists = query < k.T;
@@ -411,7 +432,6 @@ static __device__ __forceinline__ void own_queries(backward_shared<HD> *shared, 
             x.lse[half] = exists ? __ldg(rows + 8 * half) : 0.0f;
             x.delta[half] = exists ? __ldg(rows + 8 * half + TILE) : 0.0f;
         }
-        p4_barrier_wait(&shared->own_full, (uint32_t)(round % 2));
         x.first = shared->own[owner][0];
         x.second = shared->own[owner][1];
         if (exists) {

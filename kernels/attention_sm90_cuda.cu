@@ -18,8 +18,7 @@ bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *
 
 int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape)
 {
-    const int64_t rows = p4_ceil_div(shape->T, ATTENTION_TILE) * ATTENTION_TILE;
-    return shape->B * shape->H * rows * ATTENTION_ROW_SUMS * (int64_t)sizeof(float);
+    return attention_row_sums_count(shape->B, shape->H, shape->T) * (int64_t)sizeof(float) + 2 * (int64_t)sizeof(int);
 }
 
 typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
@@ -89,6 +88,8 @@ template <int HD> static __global__ void row_sums(attention_task k)
         to[row] = first + row < k.T ? k.lse[bh * k.T + first + row] * 1.44269504088896f : INFINITY;
     } else if (threadIdx.x < 2 * ATTENTION_TILE) {
         to[ATTENTION_TILE + row] = sums[row];
+    } else if (threadIdx.x < 2 * ATTENTION_TILE + 2 && blockIdx.x + blockIdx.y + blockIdx.z == 0) {
+        attention_taken(k)[threadIdx.x - 2 * ATTENTION_TILE] = 0;
     }
 }
 

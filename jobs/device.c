@@ -109,9 +109,9 @@ done:
     return rc;
 }
 
-/* Opens this rank's GPU. Not an error that ends the run, so the ranks compare their results with p4_consult. Local, but
+/* This rank's GPU. That it has none need not end the run, so the ranks compare their results with p4_consult. Local, but
  * for the exchange of ids between the ranks of a node. */
-static p4_rc open_gpu(p4_job *job, node_gpus *node)
+static p4_rc find_gpu(p4_job *job, node_gpus *node)
 {
     p4_rc rc = P4_OK;
     const p4_ops *cuda = p4_ops_find("cuda");
@@ -120,10 +120,25 @@ static p4_rc open_gpu(p4_job *job, node_gpus *node)
     p4_dist_node_gather(job->dist, node->seen, &mine, sizeof mine);
     TRY(listed);
     TRY(assign(node, job->dist->local_rank, &job->ordinal));
+done:
+    return rc;
+}
+
+/* Opens the GPU that find_gpu gave this rank. That it cannot be used ends the run: who has GPUs for all ranks does not
+ * want to find out later that the CPUs did the work. Local. */
+static p4_rc open_gpu(p4_job *job)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *cuda = p4_ops_find("cuda");
     TRY(job->dist->ranks > 1 ? p4_coll_usable("nccl") : P4_OK); /* a single rank on a GPU moves nothing */
     TRY(cuda->open(&job->device, job->ordinal, job->threads, job->config.mixed_precision));
     job->ops = cuda;
 done:
+    if (rc != P4_OK && job->config.device == P4_DEVICE_AUTO) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", p4_last_error());
+        rc = p4_fail(rc, "a GPU was found, but cannot be used: %s (device \"cpu\" does without)", why);
+    }
     return rc;
 }
 
@@ -140,10 +155,6 @@ static p4_rc do_without(p4_job *job, p4_rc rc)
     char why[512];
     snprintf(why, sizeof why, "%s", p4_last_error());
     p4_error_clear();
-    if (job->device != NULL) {
-        job->ops->close(job->device);
-        job->device = NULL;
-    }
     if (job->config.device == P4_DEVICE_CUDA) {
         return p4_fail(rc, "key \"device\": found \"cuda\", but %s", why);
     }
@@ -151,15 +162,17 @@ static p4_rc do_without(p4_job *job, p4_rc rc)
     return P4_OK;
 }
 
-/* A GPU for every rank, or none is open anywhere. Collective. */
+/* A GPU for every rank, or for none. Collective. */
 static p4_rc try_gpus(p4_job *job)
 {
     p4_rc rc = P4_OK;
     node_gpus node = {0};
     TRY_ALL(job->dist, open_node(&node, job->dist->local_ranks));
-    rc = p4_consult(job->dist, open_gpu(job, &node));
+    rc = p4_consult(job->dist, find_gpu(job, &node));
     if (rc != P4_OK) {
         rc = do_without(job, rc);
+    } else {
+        TRY_ALL(job->dist, open_gpu(job));
     }
 done:
     close_node(&node);

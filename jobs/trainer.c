@@ -75,8 +75,8 @@ static p4_net_plan plan_of(const p4_trainer *t, int64_t micro_batch)
 }
 
 /* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it (MICRO_BATCH_TOKENS), in
- * equal parts of the share, as long as the activations take at most ROOM_SHARE of the memory that the optimizer left: the
- * rest is for gradients on their way and for evaluation. Local. */
+ * equal parts of the share, as long as activations and gradients on their way to owners take at most ROOM_SHARE of the
+ * memory that the optimizer left: the rest is for evaluation. Local. */
 static p4_rc choose_micro_batch(p4_trainer *t, int64_t share)
 {
     enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768 };
@@ -85,13 +85,18 @@ static p4_rc choose_micro_batch(p4_trainer *t, int64_t share)
     int64_t room = job->ops->room_bytes(job->device);
     int64_t most = job->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / t->T);
     for (int64_t parts = p4_ceil_div(share, most);; parts++) {
-        t->micro_batch = p4_ceil_div(share, parts);
-        p4_net_plan plan = plan_of(t, t->micro_batch);
+        int64_t micro_batch = p4_ceil_div(share, parts);
+        if (micro_batch == t->micro_batch) {
+            continue; /* as with fewer parts */
+        }
+        t->micro_batch = micro_batch;
+        p4_net_plan plan = plan_of(t, micro_batch);
         int64_t bytes = p4_net_bytes(job->ops, job->device, &job->hf.model, &plan);
         if (bytes < 0) {
             return P4_E_SYSTEM;
         }
-        if (job->ops->host_memory || t->micro_batch == 1 || (double)bytes <= ROOM_SHARE * (double)room) {
+        bytes += p4_trainer_sums_bytes(t, p4_ceil_div(share, micro_batch));
+        if (job->ops->host_memory || micro_batch == 1 || (double)bytes <= ROOM_SHARE * (double)room) {
             return P4_OK;
         }
     }
@@ -129,6 +134,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     TRY(p4_optim_open(&t->optim, job->ops, job->device, model, &settings, held, t->sharded));
     TRY(p4_trainer_codes_open(t));
     view_masters(t);
+    TRY(p4_trainer_sums_layout(t));
     if (job->config.micro_batch_size > 0) {
         t->micro_batch = p4_min_i64(t->share, job->config.micro_batch_size);
     } else {

@@ -45,7 +45,7 @@ typedef struct p4_trainer {
     int64_t runs_count;
     int64_t *owner_first;      /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of codes belong to rank r */
     int64_t codes_bytes;       /* with dense */
-    float *staging;            /* device: gradients on their way to their owners, [buffers][layer_count]; layer l: l % buffers */
+    float *staging;            /* device: gradients on their way to owners, [buffers][layer_count]; layer l: l % buffers */
     int64_t buffers, layer_count;
     int64_t *staged_at;        /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
     int64_t *marks;            /* [buffers]: the sums that read the buffer (coll.h) */
@@ -91,6 +91,10 @@ typedef struct p4_trainer_memory {
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
 
 /* trainer_sums.c: where gradients go and when they are summed. Takes its memory. Local. */
+/* Which gradients are staged, and where in their layer's buffer; then the bytes of staging where a rank has so many
+ * micro-batches; then the rest, of trainer->rounds. Local. */
+p4_rc p4_trainer_sums_layout(p4_trainer *trainer);
+int64_t p4_trainer_sums_bytes(const p4_trainer *trainer, int64_t rounds);
 p4_rc p4_trainer_sums_open(p4_trainer *trainer);
 void p4_trainer_sums_close(p4_trainer *trainer);
 /* Of a step: no gradient is summed yet. */

@@ -45,22 +45,14 @@ static float *staged(const p4_trainer *t, int64_t first)
     return t->staging + buffer * t->layer_count + t->staged_at[first];
 }
 
-p4_rc p4_trainer_sums_open(p4_trainer *t)
+p4_rc p4_trainer_sums_layout(p4_trainer *t)
 {
     const p4_model *model = &t->job->hf.model;
     int64_t L = model->arch.L;
     t->sums_once = t->job->config.zero_stage < 2;
-    t->buffers = t->sums_once && t->rounds > 1 ? L : p4_min_i64(2, L);
     t->staged_at = p4_alloc((size_t)model->params_count, sizeof *t->staged_at);
-    t->summed = p4_alloc((size_t)model->params_count, sizeof *t->summed);
-    t->marks = p4_alloc((size_t)t->buffers, sizeof *t->marks);
-    t->pending = p4_alloc((size_t)t->buffers, sizeof *t->pending);
-    t->sent = p4_alloc((size_t)L, sizeof *t->sent);
-    if (t->staged_at == NULL || t->summed == NULL || t->marks == NULL || t->pending == NULL || t->sent == NULL) {
+    if (t->staged_at == NULL) {
         return P4_E_SYSTEM;
-    }
-    for (int64_t b = 0; b < t->buffers; b++) {
-        t->pending[b] = -1;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
         t->staged_at[i] = -1;
@@ -76,7 +68,37 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
         }
         t->layer_count = p4_max_i64(t->layer_count, count);
     }
-    return t->job->ops->alloc(t->job->device, (void **)&t->staging, t->buffers * t->layer_count * 4);
+    return P4_OK;
+}
+
+/* Sums once a step keep the gradients of every layer from round to round. */
+static int64_t buffers_of(const p4_trainer *t, int64_t rounds)
+{
+    int64_t L = t->job->hf.model.arch.L;
+    return t->sums_once && rounds > 1 ? L : p4_min_i64(2, L);
+}
+
+int64_t p4_trainer_sums_bytes(const p4_trainer *t, int64_t rounds)
+{
+    return buffers_of(t, rounds) * t->layer_count * 4;
+}
+
+p4_rc p4_trainer_sums_open(p4_trainer *t)
+{
+    const p4_model *model = &t->job->hf.model;
+    int64_t L = model->arch.L;
+    t->buffers = buffers_of(t, t->rounds);
+    t->summed = p4_alloc((size_t)model->params_count, sizeof *t->summed);
+    t->marks = p4_alloc((size_t)t->buffers, sizeof *t->marks);
+    t->pending = p4_alloc((size_t)t->buffers, sizeof *t->pending);
+    t->sent = p4_alloc((size_t)L, sizeof *t->sent);
+    if (t->summed == NULL || t->marks == NULL || t->pending == NULL || t->sent == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t b = 0; b < t->buffers; b++) {
+        t->pending[b] = -1;
+    }
+    return t->job->ops->alloc(t->job->device, (void **)&t->staging, p4_trainer_sums_bytes(t, t->rounds));
 }
 
 void p4_trainer_sums_close(p4_trainer *t)

@@ -17,10 +17,9 @@ enum {
     THREADS = (1 + OWNERS) * ATTENTION_GROUP,
     OWNER_WARPS = OWNERS * GROUP_WARPS,
     COPY_REGISTERS = 24, /* (24 + 2 x 240) x 128 threads <= 65536 */
-    OWNER_REGISTERS = 240
+    OWNER_REGISTERS = 240,
+    NO_UNIT = -1
 };
-
-enum { NO_UNIT = -1 };
 
 static const float log2e = 1.44269504088896f;
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attention_cuda.cuh"
+#include "boxes_cuda.cuh"
 #include "cuda_ops_b.h"
 
 enum { HEAD_OVER = 32, HEAD_MOST = 128, HEAD_STEP = 8, SUM_THREADS = 256 };
@@ -21,27 +22,19 @@ int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape)
     return attention_row_sums_count(shape->B, shape->H, shape->T) * (int64_t)sizeof(float) + 2 * (int64_t)sizeof(int);
 }
 
-typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
-                              CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                              CUtensorMapFloatOOBfill);
-
 bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
                       const attention_task *k)
 {
     const cuuint64_t D = (cuuint64_t)k->D, T = (cuuint64_t)k->T, row_bytes = (cuuint64_t)heads * D * 2;
     const cuuint64_t lengths[4] = {D, (cuuint64_t)heads, T, (cuuint64_t)k->B},
                      bytes[3] = {D * 2, row_bytes, T * row_bytes};
-    const cuuint32_t box[4] = {64, 1, ATTENTION_TILE, 1}, every[4] = {1, 1, 1, 1};
-    const CUresult result = ((encode_fn)device->encode_tiles)(
-        map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, (void *)data, lengths, bytes, box, every,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS) {
+    const cuuint32_t box[4] = {64, 1, ATTENTION_TILE, 1};
+    const int result = p4_cuda_encode(device, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, lengths, bytes, box);
+    if (result != 0) {
         p4_cuda_fail(device, "attention: tiles of [%d, %d, %lld, %d] cannot be described: driver error %d",
-                     k->B, k->T, (long long)heads, k->D, (int)result);
+                     k->B, k->T, (long long)heads, k->D, result);
     }
-    return result == CUDA_SUCCESS;
+    return result == 0;
 }
 
 void p4_attention_open(p4_device *device)

@@ -6,22 +6,28 @@ typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, vo
                               CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
                               CUtensorMapFloatOOBfill);
 
+int p4_cuda_encode(p4_device *device, CUtensorMap *map, CUtensorMapDataType type, cuuint32_t dimensions,
+                   const void *data, const cuuint64_t *lengths, const cuuint64_t *bytes, const cuuint32_t *box)
+{
+    const cuuint32_t every[4] = {1, 1, 1, 1};
+    return (int)((encode_fn)device->encode_tiles)(
+        map, type, dimensions, (void *)data, lengths, bytes, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
 bool p4_cuda_boxes(p4_device *device, CUtensorMap *map, const p4_boxes *boxes, const char *what)
 {
     const cuuint64_t lengths[3] = {(cuuint64_t)boxes->cols, (cuuint64_t)boxes->rows,
                                    (cuuint64_t)boxes->matrices};
     const cuuint64_t bytes[2] = {(cuuint64_t)boxes->row_bytes, (cuuint64_t)boxes->matrix_bytes};
     const cuuint32_t box[3] = {(cuuint32_t)boxes->box_cols, (cuuint32_t)boxes->box_rows, 1};
-    const cuuint32_t every[3] = {1, 1, 1};
-    const CUresult result = ((encode_fn)device->encode_tiles)(
-        map, boxes->type, boxes->matrices > 0 ? 3 : 2, (void *)boxes->data, lengths, bytes, box, every,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS) {
+    const int result =
+        p4_cuda_encode(device, map, boxes->type, boxes->matrices > 0 ? 3 : 2, boxes->data, lengths, bytes, box);
+    if (result != 0) {
         p4_cuda_fail(device, "%s: boxes of [%lld, %lld] cannot be described: driver error %d", what,
-                     (long long)boxes->rows, (long long)boxes->cols, (int)result);
+                     (long long)boxes->rows, (long long)boxes->cols, result);
     }
-    return result == CUDA_SUCCESS;
+    return result == 0;
 }
 
 bool p4_cuda_boxes_open(p4_device *device)

@@ -105,10 +105,13 @@ static inline cudaDataType_t p4_cuda_act_type(const p4_device *device)
     return device->half ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-/* Chooses how int8 products are done (int8_cuda.cuh); wgmma: the device has it. False records a failure. */
-bool p4_cuda_int8_open(p4_device *device, bool wgmma);
+/* *way: the place in `ways` (NULL ends them) of the environment variable's value, 0 where it is unset or empty. An error
+ * (P4_E_INPUT) where it is none of them. */
+p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways);
+/* Chooses how int8 products are done (int8_cuda.cuh); wgmma: the device has it. */
+p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma);
 /* The same of Muon's products (muon_cuda.cuh). */
-bool p4_cuda_muon_open(p4_device *device, bool wgmma);
+p4_rc p4_cuda_muon_open(p4_device *device, bool wgmma);
 
 /* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order (calib_cuda.cu). */
 enum { P4_SUM_KINDS = 3 };

@@ -21,8 +21,8 @@ void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const voi
                             int64_t in, int64_t out);
 void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
                                    int64_t out, bool accumulate);
-void p4_cuda_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
-                                    const void *x, int64_t N, int64_t in, int64_t out, bool accumulate);
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                    int64_t N, int64_t in, int64_t out, bool accumulate);
 void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
 
 /* The products of linear_forward and of linear_backward_input (beta 0). Of the first, a bias in bf16 lies in scratch

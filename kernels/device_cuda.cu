@@ -95,6 +95,25 @@ static bool take_resources(p4_device *device)
     return ok;
 }
 
+p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways)
+{
+    const char *asked = getenv(name);
+    char known[120] = "";
+    *way = 0;
+    if (!asked || !asked[0]) {
+        return P4_OK;
+    }
+    for (int i = 0; ways[i]; i++) {
+        if (strcmp(asked, ways[i]) == 0) {
+            *way = i;
+            return P4_OK;
+        }
+        const size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? " or " : "", ways[i]);
+    }
+    return FAIL("%s: found \"%s\", expected %s", name, asked, known);
+}
+
 /* How many GPUs this process sees: at least one, or an error. */
 static p4_rc count_gpus(int *count)
 {
@@ -176,11 +195,12 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     opened->processors = properties.multiProcessorCount;
     opened->memory_bytes = (int64_t)properties.totalGlobalMem;
     sm90 = properties.major == 9 && properties.minor == 0;
-    if (!take_resources(opened) || (sm90 && !p4_cuda_boxes_open(opened)) || !p4_cuda_int8_open(opened, sm90) ||
-        !p4_cuda_muon_open(opened, sm90)) {
+    if (!take_resources(opened) || (sm90 && !p4_cuda_boxes_open(opened))) {
         rc = FAULT("%s", opened->failure);
         goto done;
     }
+    TRY(p4_cuda_int8_open(opened, sm90));
+    TRY(p4_cuda_muon_open(opened, sm90));
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
     p4_attention_open(opened);

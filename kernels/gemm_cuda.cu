@@ -50,13 +50,15 @@ typedef struct description {
 
 p4_rc p4_cuda_plans_open(p4_device *device)
 {
-    const char *pick = getenv("P4_GEMM_PICK"), *epilogue = getenv("P4_GEMM_EPILOGUE");
-    const bool given = pick && pick[0], off = epilogue && strcmp(epilogue, "off") == 0;
+    static const char *const ways[] = {"on", "off", NULL};
+    int off;
+    const char *pick = getenv("P4_GEMM_PICK");
+    const bool given = pick && pick[0];
     if (given && (strlen(pick) != 1 || pick[0] < '0' || pick[0] > '9')) {
         return FAIL("P4_GEMM_PICK=%s: expected a digit", pick);
     }
-    if (epilogue && epilogue[0] && !off) {
-        return FAIL("P4_GEMM_EPILOGUE=%s: expected off", epilogue);
+    if (p4_cuda_way(&off, "P4_GEMM_EPILOGUE", ways) != P4_OK) {
+        return P4_E_INPUT;
     }
     device->plans = (struct p4_cuda_plans *)p4_alloc(1, sizeof *device->plans);
     if (!device->plans) {
@@ -105,7 +107,8 @@ static plan_key key_of(const p4_cuda_gemm *gemm)
         key.stride_d = gemm->stride_d;
     }
     key.flags = gemm->trans_a | gemm->trans_b << 1 | (gemm->bias != NULL) << 2 |
-                (gemm->type == CUDA_R_16BF ? KEY_BF16 : 0) | (gemm->out_type == CUDA_R_16BF) << 5 | (gemm->type == CUDA_R_8I) << 6;
+                (gemm->type == CUDA_R_16BF ? KEY_BF16 : 0) | (gemm->out_type == CUDA_R_16BF) << 5 |
+                (gemm->type == CUDA_R_8I) << 6;
     key.alignments = alignment_of(gemm->A) | alignment_of(gemm->B) << 8 | alignment_of(gemm->C) << 16 |
                      alignment_of(gemm->D) << 24;
     key.after = gemm->after;
@@ -355,10 +358,8 @@ bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm)
         return false;
     }
     const cublasStatus_t status = multiply(device, gemm, &plan);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
-        if (plan) {
-            plan->count = 0; /* also where an algorithm was named and then refused */
-        }
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
+        plan->count = 0; /* also where an algorithm was named and then refused */
         return false;
     }
     if (status != CUBLAS_STATUS_SUCCESS) {

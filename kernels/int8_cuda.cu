@@ -196,21 +196,18 @@ static void product_cublas(p4_device *device, const p4_int8_product *p)
 
 /* --- the op ---------------------------------------------------------------------------------------- */
 
-bool p4_cuda_int8_open(p4_device *device, bool wgmma)
+p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma)
 {
-    const char *asked = getenv("P4_INT8");
-    const bool own = wgmma && device->half;
-    device->int8_way = own ? P4_INT8_OWN : P4_INT8_CUBLAS;
-    if (asked && strcmp(asked, "simple") == 0) {
-        device->int8_way = P4_INT8_SIMPLE;
-    } else if (asked && strcmp(asked, "cublas") == 0) {
-        device->int8_way = P4_INT8_CUBLAS;
-    } else if (asked && (strcmp(asked, "own") != 0 || !wgmma)) {
-        p4_cuda_fail(device, "P4_INT8: found \"%s\", expected %scublas or simple", asked,
-                     wgmma ? "own, " : "");
-        return false;
+    static const char *const names[] = {"own", "cublas", "simple", NULL};
+    static const p4_int8_way ways[] = {P4_INT8_OWN, P4_INT8_CUBLAS, P4_INT8_SIMPLE};
+    const int first = wgmma && device->half ? 0 : 1;
+    int way;
+    const p4_rc rc = p4_cuda_way(&way, "P4_INT8", names + first);
+    device->int8_way = ways[first + way];
+    if (rc == P4_OK && device->int8_way == P4_INT8_OWN && !p4_cuda_int8_own_open(device)) {
+        return FAULT("%s", device->failure);
     }
-    return device->int8_way != P4_INT8_OWN || p4_cuda_int8_own_open(device);
+    return rc;
 }
 
 void p4_cuda_linear_forward_int8(p4_device *device, void *y, const p4_int8_rows *x, const p4_weight *weights,

@@ -133,29 +133,8 @@ void p4_cpu_linear_backward_input(p4_device *device, void *dx, const void *dy, c
                                    .ldc = in});
 }
 
-P4_MULTIVERSION static void add_column_sums(float *db, const float *dy, int64_t N, int64_t ld, int64_t width)
-{
-    double sum[BIAS_COLS] = {0};
-    for (int64_t n = 0; n < N; n++) {
-        for (int64_t c = 0; c < width; c++) {
-            sum[c] += (double)dy[n * ld + c];
-        }
-    }
-    for (int64_t c = 0; c < width; c++) {
-        db[c] += (float)sum[c];
-    }
-}
-
-static void column_sums(p4_device *device, float *db, const float *dy, int64_t N, int64_t out, int64_t ld)
-{
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t c = 0; c < out; c += BIAS_COLS) {
-        add_column_sums(db + c, dy + c, N, ld, p4_min_i64(BIAS_COLS, out - c));
-    }
-}
-
-void p4_cpu_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
-                                   const void *x, int64_t N, int64_t in, int64_t out, bool accumulate)
+void p4_cpu_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                   int64_t N, int64_t in, int64_t out, bool accumulate)
 {
     p4_cpu_gemm(device, &(p4_gemm){.trans_a = true,
                                    .M = out,
@@ -169,12 +148,25 @@ void p4_cpu_linear_backward_weight(p4_device *device, float *dw, float *db, cons
                                    .ldb = in,
                                    .C = dw,
                                    .ldc = in});
-    if (db) {
-        column_sums(device, db, dy, N, out, ld_dy);
+}
+
+P4_MULTIVERSION static void add_column_sums(float *db, const float *dy, int64_t N, int64_t ld, int64_t width)
+{
+    double sum[BIAS_COLS] = {0};
+    for (int64_t n = 0; n < N; n++) {
+        for (int64_t c = 0; c < width; c++) {
+            sum[c] += (double)dy[n * ld + c];
+        }
+    }
+    for (int64_t c = 0; c < width; c++) {
+        db[c] += (float)sum[c];
     }
 }
 
 void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
 {
-    column_sums(device, db, dy, N, out, out);
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t c = 0; c < out; c += BIAS_COLS) {
+        add_column_sums(db + c, (const float *)dy + c, N, out, p4_min_i64(BIAS_COLS, out - c));
+    }
 }

@@ -80,8 +80,8 @@ void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, 
     p4_cuda_matmul(device, &gemm);
 }
 
-void p4_cuda_linear_backward_weight(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
-                                    const void *x, int64_t N, int64_t in, int64_t out, bool accumulate)
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                    int64_t N, int64_t in, int64_t out, bool accumulate)
 {
     p4_cuda_gemm gemm = {};
     gemm.trans_a = true;
@@ -98,9 +98,6 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, float *db, con
     gemm.ldb = in;
     gemm.C = gemm.D = dw;
     gemm.ldd = in;
-    if (db) {
-        p4_cuda_column_sums(device, db, dy, N, out, ld_dy);
-    }
     if (out > ALIGNED_ROWS && out % ALIGNED_ROWS != 0) { /* a vocabulary of odd length: the few rows over by themselves, */
         gemm.M = out % ALIGNED_ROWS;                     /* as with them cuBLASLt takes kernels of an older kind */
         gemm.A = (const char *)dy + (out - gemm.M) * p4_cuda_act_bytes(device);

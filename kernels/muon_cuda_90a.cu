@@ -115,7 +115,7 @@ static __device__ __forceinline__ void prefetch_weights(const product &p, tile t
     for (int i = step * each; i < end; i++) {
         const int row = t.down * TILE + row_box(rank, i / SIDE) * SIDE + i % SIDE;
         if (row < p.rows) {
-            p4_prefetch(p.w[t.matrix] + (int64_t)row * p.cols + col, bytes);
+            p4_bytes_prefetch(p.w[t.matrix] + (int64_t)row * p.cols + col, bytes);
         }
     }
 }

@@ -145,10 +145,10 @@ typedef struct p4_ops {
     /* act dx[N, in] (= or += when accumulate) dy[N, out] w[out, in]. */
     void (*linear_backward_input)(p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
                                   int64_t in, int64_t out, bool accumulate);
-    /* fp32 dw[out, in] (= or +=) dy^T x, and fp32 db[out] += sum over N of dy (db NULL: skip); `ld_dy`: elements
-     * between rows of dy (>= out; a column slice of a fused buffer). */
-    void (*linear_backward_weight)(p4_device *device, float *dw, float *db, const void *dy, int64_t ld_dy,
-                                   const void *x, int64_t N, int64_t in, int64_t out, bool accumulate);
+    /* fp32 dw[out, in] (= or +=) dy^T x; `ld_dy`: elements between rows of dy (>= out; a column slice of a
+     * fused buffer). */
+    void (*linear_backward_weight)(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                   int64_t N, int64_t in, int64_t out, bool accumulate);
     /* fp32 db[out] += sum over N of dy[N, out]. */
     void (*linear_backward_bias)(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
     /* linear_forward into `up` and gelu_forward of it into h, act [N, out] both. A device may apply GELU before it
@@ -156,7 +156,8 @@ typedef struct p4_ops {
     void (*linear_gelu_forward)(p4_device *device, void *h, void *up, const void *x, const void *w,
                                 const float *bias, int64_t N, int64_t in, int64_t out);
     /* The way back, through the linear layer behind the GELU: act dup[N, F] = (dy[N, out] w[out, F]) * slope of
-     * gelu at up[N, F]; fp32 db[F] += the sums of dup's columns (NULL: skip). */
+     * gelu at up[N, F]; fp32 db[F] += the sums of dup's columns, before or
+     * after they are rounded (NULL: skip). */
     void (*linear_gelu_backward)(p4_device *device, void *dup, float *db, const void *dy, const void *w,
                                  const void *up, int64_t N, int64_t F, int64_t out);
     /* x[N, C] rounded (not NULL): to codes, to y (act, or NULL), or to both. */
@@ -188,7 +189,8 @@ typedef struct p4_ops {
                              void *sum, float *mean, float *rstd, const void *x, const void *delta,
                              const float *gain, const float *bias, int64_t N, int64_t C, float eps);
     /* dx[N, C] (= or += when accumulate) backward of norm at its input x (= the forward's sum); dx_sums fp32
-     * [C] += the sums of the columns of what dx is then; dgain, dbias fp32 [C] += (each NULL: skip). */
+     * [C] += the sums of the columns of what dx is then, before or after it is rounded; dgain, dbias fp32 [C]
+     * += (each NULL: skip). */
     void (*norm_backward)(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums,
                           float *dgain, float *dbias, const void *dy, const void *x, const float *mean,
                           const float *rstd, const float *gain, int64_t N, int64_t C);

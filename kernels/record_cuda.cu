@@ -22,13 +22,11 @@ struct p4_recording {
 
 p4_rc p4_cuda_repeat_open(p4_device *device)
 {
-    const char *asked = getenv("P4_GRAPH");
-    const bool off = asked && strcmp(asked, "off") == 0;
-    if (asked && asked[0] && !off && strcmp(asked, "on") != 0) {
-        return FAIL("P4_GRAPH=%s: expected on or off", asked);
-    }
+    static const char *const ways[] = {"on", "off", NULL};
+    int off;
+    const p4_rc rc = p4_cuda_way(&off, "P4_GRAPH", ways);
     device->repeats = !off;
-    return P4_OK;
+    return rc;
 }
 
 /* Captures what the work queues; NULL: it cannot be, and the log says why. A failure on the way is the

@@ -155,7 +155,7 @@ template <int LEFT> static __device__ __forceinline__ void p4_stores_read(void)
 }
 
 /* Asks for `bytes` of global memory in the second cache; both are multiples of 16. */
-static __device__ __forceinline__ void p4_prefetch(const void *from, int bytes)
+static __device__ __forceinline__ void p4_bytes_prefetch(const void *from, int bytes)
 {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" : : "l"(from), "r"(bytes) : "memory");
 }

@@ -51,13 +51,14 @@ static void weight_backward(p4_net *net, const p4_form *form, int64_t layer, p4_
     int64_t in = net->model->params[first].cols, out = p4_slot_rows(net->model, first);
     const void *x = input_of(net, form, layer, role, s, room, N);
     float *db = with_bias ? vector_grad(net, sink, p4_bias_of(role), layer) : NULL;
+    if (db != NULL) {
+        ops->linear_backward_bias(net->device, db, dy, N, out);
+    }
     bool accumulate;
     float *dw = grad_of(sink, first, &accumulate);
     if (dw != NULL) {
-        ops->linear_backward_weight(net->device, dw, db, dy, out, x, N, in, out, accumulate);
+        ops->linear_backward_weight(net->device, dw, dy, out, x, N, in, out, accumulate);
         sink->ready(sink->user, first);
-    } else if (db != NULL) {
-        ops->linear_backward_bias(net->device, db, dy, N, out);
     }
 }
 
@@ -145,7 +146,7 @@ static void head_forward_backward(p4_net *net, const p4_form *form, int64_t N, f
                            rows, V, ld, loss_scale);
         ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C, ld, false);
         if (dhead != NULL) {
-            ops->linear_backward_weight(net->device, dhead, NULL, net->logits, ld, normed, rows, C, V, accumulate || row > 0);
+            ops->linear_backward_weight(net->device, dhead, net->logits, ld, normed, rows, C, V, accumulate || row > 0);
         }
     }
 }

@@ -217,7 +217,8 @@ typedef struct p4_training_point { /* one logged step; NaN: not measured */
     double loss, lr, grad_norm, tokens_per_s, elapsed_s;
 } p4_training_point;
 
-/* Sees each logged training step, on rank 0. The point is the caller's only during the call. */
+/* Sees each logged training step, on rank 0. The point is the caller's only during the call. The other ranks wait for it:
+ * after collective_timeout_s the job is aborted. */
 typedef void (*p4_log_callback)(const p4_training_point *point, void *user);
 
 /* Nothing measured yet. The caller frees with p4_results_free, which may be called twice. Local. */

@@ -346,7 +346,7 @@ static void fine_tuning_learns(void)
     p4_loader_free(eval);
 }
 
-/* State in bf16 learns as much; the same run gives the same numbers, and `light` changes none. */
+/* State in bf16 learns as much; the same run gives the same numbers, and `light` changes none of a model without GELU. */
 static void fine_tuning_saves_memory(void)
 {
     const p4_optimizer optimizers[] = {P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW};

@@ -80,25 +80,15 @@ static void check_backward_weight(rig *r)
         int64_t extra = 3 * (s % 3), ld = m.out + extra;
         float *dy = rig_random_act(r, m.N * ld, 1.0), *x = rig_random_act(r, m.N * m.in, 1.0);
         float *old = rig_random(r, m.out * m.in, 1.0);
-        float *old_bias = rig_random(r, m.out, 1.0);
-        for (int way = 0; way < 4; way++) {
-            bool accumulate = way % 2 != 0;
+        for (int accumulate = 0; accumulate < 2; accumulate++) {
             float *dw = rig_put_f32(r, accumulate ? old : NULL, m.out * m.in);
-            float *db = way < 2 ? rig_put_f32(r, old_bias, m.out) : NULL;
             char *fused = rig_put_act(r, dy, m.N * ld);
-            r->ops->linear_backward_weight(r->device, dw, db, fused + extra * r->ops->act_bytes(r->device), ld,
+            r->ops->linear_backward_weight(r->device, dw, fused + extra * r->ops->act_bytes(r->device), ld,
                                            rig_put_act(r, x, m.N * m.in), m.N, m.in, m.out, accumulate);
             double *want =
                 product(r, dy + extra, 1, ld, x, 1, m.in, accumulate ? old : NULL, m.out, m.in, m.N);
             expect_array("linear_backward_weight", rig_get_f32(r, dw, m.out * m.in), want, m.out * m.in,
                          2e-7 * sqrt((double)m.N) + 1e-6, 4e-7);
-            double *want_bias = rig_doubles(r, old_bias, m.out);
-            for (int64_t i = 0; i < m.N * m.out; i++) {
-                want_bias[i % m.out] += (double)dy[i / m.out * ld + extra + i % m.out];
-            }
-            if (db) {
-                expect_array("linear_backward_weight's bias", rig_get_f32(r, db, m.out), want_bias, m.out, 2e-6, 2e-6);
-            }
         }
         rig_clear(r);
     }

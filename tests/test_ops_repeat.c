@@ -56,7 +56,7 @@ static void step_work(void *user)
     ops->add(device, b->dy, b->dy, b->y, N * OUT);
     ops->zero(device, b->grad, all * 4);
     for (int i = 0; i < MATRICES; i++) {
-        ops->linear_backward_weight(device, b->grad + i * matrix, NULL, b->dy, OUT, b->x, N, IN, OUT, i > 0);
+        ops->linear_backward_weight(device, b->grad + i * matrix, b->dy, OUT, b->x, N, IN, OUT, i > 0);
         items[i] =
             (p4_muon_item){.w = b->w + i * matrix, .buf = b->buf + i * matrix, .g = b->grad + i * matrix};
     }

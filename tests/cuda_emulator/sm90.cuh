@@ -118,7 +118,7 @@ template <int LEFT> static inline void p4_stores_read(void)
         queue.erase(queue.begin());
     }
 }
-static inline void p4_prefetch(const void *from, int bytes)
+static inline void p4_bytes_prefetch(const void *from, int bytes)
 {
     EMU_NEED((uintptr_t)from % 16 == 0 && bytes > 0 && bytes % 16 == 0, "a prefetch that is not aligned to 16 bytes");
     volatile uint8_t first = ((const uint8_t *)from)[0], last = ((const uint8_t *)from)[bytes - 1]; /* the address sanitizer looks */

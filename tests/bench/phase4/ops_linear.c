@@ -5,11 +5,8 @@ OP(forward, ops->linear_forward(device, ACT(Y0, x->N * x->out), ACT(X0, x->N * x
                                 ACT(X1, x->in * x->out), NULL, x->N, x->in, x->out))
 OP(backward_input, ops->linear_backward_input(device, ACT(Y0, x->N * x->in), ACT(X0, x->N * x->out),
                                               ACT(X1, x->in * x->out), x->N, x->in, x->out, false))
-OP(backward_weight, ops->linear_backward_weight(device, F32(F1, x->in * x->out), NULL, ACT(X0, x->N * x->out),
-                                                x->out, ACT(X1, x->N * x->in), x->N, x->in, x->out, true))
-OP(backward_weight_bias,
-   ops->linear_backward_weight(device, F32(F1, x->in * x->out), F32(F2, x->out), ACT(X0, x->N * x->out), x->out,
-                               ACT(X1, x->N * x->in), x->N, x->in, x->out, true))
+OP(backward_weight, ops->linear_backward_weight(device, F32(F1, x->in * x->out), ACT(X0, x->N * x->out), x->out,
+                                                ACT(X1, x->N * x->in), x->N, x->in, x->out, true))
 OP(gelu_forward_up, ops->linear_gelu_forward(device, ACT(Y0, x->N * x->out), ACT(Y1, x->N * x->out), ACT(X0, x->N * x->in),
                                              ACT(X1, x->in * x->out), F32(F0, x->out), x->N, x->in, x->out))
 OP(gelu_backward_down, ops->linear_gelu_backward(device, ACT(Y0, x->N * x->in), F32(F1, x->in), ACT(X0, x->N * x->out),
@@ -19,7 +16,7 @@ OP(forward_head, ops->linear_forward(device, ACT(Y0, x->NV * x->out), ACT(X0, x-
 OP(backward_input_head, ops->linear_backward_input(device, ACT(Y0, x->NV * x->in), ACT(X0, x->NV * x->out),
                                                    ACT(X1, x->in * x->out), x->NV, x->in, x->out, false))
 OP(backward_weight_head,
-   ops->linear_backward_weight(device, F32(F1, x->in * x->arch.V), NULL, ACT(X0, x->NV * x->out), x->out,
+   ops->linear_backward_weight(device, F32(F1, x->in * x->arch.V), ACT(X0, x->NV * x->out), x->out,
                                ACT(X1, x->NV * x->in), x->NV, x->in, x->arch.V, true))
 OP(backward_bias, ops->linear_backward_bias(device, F32(F1, x->out), ACT(X0, x->N * x->out), x->N, x->out))
 OP(quantize_int8, p4_int8_rows to = ROWS(Y0, x->in);
@@ -55,7 +52,6 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     ops_case(x, run_forward, flop, tokens + A * weights, "forward_%s", slot);
     ops_case(x, run_backward_input, flop, tokens + A * weights, "backward_input_%s", slot);
     ops_case(x, run_backward_weight, flop, tokens + 8.0 * weights, "backward_weight_%s", slot);
-    ops_case(x, run_backward_weight_bias, flop, tokens + 8.0 * weights, "backward_weight_bias_%s", slot);
     ops_case(x, run_unpack, 0.0, (A + 0.25) * weights, "unpack_ternary_%s", slot);
     if (in % 16 == 0) { /* the pools hold rows of this length only */
         ops_case(x, run_forward_int8, flop, (double)(x->N * in) + A * (double)(x->N * out) + 0.25 * weights,

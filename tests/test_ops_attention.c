@@ -36,8 +36,9 @@ static void reference_row(attention_case *k, int64_t batch, int64_t head, int64_
         sum += exp(scores[j] - largest);
     }
     for (int64_t j = first; j <= i; j++) {
+        double p = exp(scores[j] - largest) / sum;
         for (int64_t d = 0; d < D; d++) {
-            out[d] += exp(scores[j] - largest) / sum * rows[j * width + (s->H + s->Hkv + kv) * D + d];
+            out[d] += p * rows[j * width + (s->H + s->Hkv + kv) * D + d];
         }
     }
     k->lse[(batch * s->H + head) * s->T + i] = largest + log(sum);

@@ -160,7 +160,7 @@ done:
     return rc;
 }
 
-static p4_rc read_config(p4_hf_model *hf, p4_arch *arch)
+p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch)
 {
     p4_rc rc = P4_OK;
     size_t bytes;
@@ -168,7 +168,14 @@ static p4_rc read_config(p4_hf_model *hf, p4_arch *arch)
     if (path == NULL) {
         return P4_E_SYSTEM;
     }
-    TRY(p4_file_read(&hf->config_json, &bytes, path, P4_HF_CONFIG_LIMIT));
+    rc = p4_file_read(&hf->config_json, &bytes, path, P4_HF_CONFIG_LIMIT);
+    if (rc != P4_OK) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", p4_last_error());
+        p4_error_clear();
+        rc = p4_fail(rc, "%s; expected a Hugging Face model directory (model_path)", why);
+        goto done;
+    }
     TRY(p4_hf_config_parse(arch, hf->config_json, bytes, path));
 done:
     free(path);
@@ -182,7 +189,7 @@ p4_rc p4_hf_model_open(p4_hf_model *hf, const char *path)
     directory all = {0};
     *hf = (p4_hf_model){0};
     TRY(p4_hf_find_directory(&hf->path, path));
-    TRY(read_config(hf, &arch));
+    TRY(p4_hf_read_config(hf, &arch));
     TRY(p4_hf_open_shards(hf));
     TRY(list_tensors(&all, hf));
     TRY(make_table(hf, &arch, &all));

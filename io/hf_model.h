@@ -16,6 +16,8 @@ typedef struct p4_hf_model {
     char stored_dtype[16]; /* of most elements: "BF16" */
 } p4_hf_model;
 
+/* Reads config.json of the directory hf->path into hf->config_json, and what it describes. Local. */
+p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch);
 /* Opens a directory (config.json with model.safetensors or an index and its shards; or a hub cache's outer
  * folder, followed through refs/main). Checks that every parameter is there once with the right shape; drops
  * mask buffers and rotary buffers; names anything unexpected. Maps files, reads no tensor data. The caller

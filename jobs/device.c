@@ -137,6 +137,7 @@ done:
     if (rc != P4_OK && job->config.device == P4_DEVICE_AUTO) {
         char why[512];
         snprintf(why, sizeof why, "%s", p4_last_error());
+        p4_error_clear();
         rc = p4_fail(rc, "a GPU was found, but cannot be used: %s (device \"cpu\" does without)", why);
     }
     return rc;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cli.h"
+#include "dist.h"
 #include "json_config.h"
 #include "phase4.h"
 #include "report.h"
@@ -16,15 +17,20 @@ static int fail(p4_rc rc)
     return (int)rc;
 }
 
+/* The answers that take no MPI: once, whoever started how many of us. */
 static int show_help(void)
 {
-    p4_cli_print_help(stdout);
+    if (p4_dist_launched_first()) {
+        p4_cli_print_help(stdout);
+    }
     return EXIT_SUCCESS;
 }
 
 static int show_version(void)
 {
-    printf("phase4_mpi %s\n", p4_version());
+    if (p4_dist_launched_first()) {
+        printf("phase4_mpi %s\n", p4_version());
+    }
     return EXIT_SUCCESS;
 }
 
@@ -33,6 +39,9 @@ static int validate(const p4_cli *cli)
     static p4_config config;
     p4_rc rc =
         p4_config_read_file(&config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides, cli->override_count);
+    if (!p4_dist_launched_first()) {
+        return (int)rc;
+    }
     if (rc != P4_OK) {
         return fail(rc);
     }

@@ -8,8 +8,6 @@
 #include "files.h"
 #include "rng.h"
 
-enum { CONFIG_LIMIT_BYTES = 16 << 20 };
-
 static void draw(float *to, const p4_arch *arch, const p4_param *p, uint64_t seed, uint64_t stream)
 {
     int64_t count = p->rows * p->cols;
@@ -32,16 +30,13 @@ p4_rc p4_random_model_open(p4_hf_model *hf, float **weights, const char *path, u
 {
     p4_rc rc = P4_OK;
     p4_arch arch;
-    size_t json_bytes = 0;
-    char *config_path = p4_format("%s/config.json", path);
     *hf = (p4_hf_model){0};
     *weights = NULL;
-    if (config_path == NULL || (hf->path = p4_strdup(path)) == NULL) {
+    if ((hf->path = p4_strdup(path)) == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
-    TRY(p4_file_read(&hf->config_json, &json_bytes, config_path, CONFIG_LIMIT_BYTES));
-    TRY(p4_hf_config_parse(&arch, hf->config_json, json_bytes, config_path));
+    TRY(p4_hf_read_config(hf, &arch));
     TRY(p4_model_init(&hf->model, &arch, arch.conv1d ? "transformer." : ""));
     int64_t count = p4_model_count_elements(&hf->model);
     if ((*weights = p4_alloc((size_t)count, sizeof **weights)) == NULL) {
@@ -58,7 +53,6 @@ p4_rc p4_random_model_open(p4_hf_model *hf, float **weights, const char *path, u
     hf->stored_bytes = 4.0 * (double)count;
     snprintf(hf->stored_dtype, sizeof hf->stored_dtype, "F32");
 done:
-    free(config_path);
     if (rc != P4_OK) {
         free(*weights);
         *weights = NULL;

@@ -46,10 +46,10 @@ static void draw(p4_progress *progress, const char *note, bool terminal)
     if (note != NULL && note[0] != '\0') {
         snprintf(tail, sizeof tail, ", %s", note);
     }
-    fprintf(stderr, "%s  %s %.0f/%.0f %s (%.0f %%), %.4g %s/s, %.0f s left%s%s", terminal ? "\r\033[K" : "",
+    fprintf(stderr, "%s  %s %.0f/%.0f %s (%.0f %%), %.*f %s/s, %.0f s left%s%s", terminal ? "\r\033[K" : "",
             progress->label, progress->done, progress->total, progress->unit,
-            progress->total > 0 ? 100.0 * progress->done / progress->total : 100.0, rate, progress->unit, left, tail,
-            terminal ? "" : "\n");
+            progress->total > 0 ? 100.0 * progress->done / progress->total : 100.0, rate < 100 ? 2 : 0, rate,
+            progress->unit, left, tail, terminal ? "" : "\n");
     fflush(stderr);
     line_open = terminal;
     progress->drawn = true;

@@ -55,6 +55,14 @@ if ! start probe 1 device=cuda enable_fine_tuning=false; then
     exit 77
 fi
 
+# A GPU that is here and cannot be used as asked is an error of auto too, not a run on the CPU.
+export P4_GRAPH=maybe
+if start unusable 1 enable_fine_tuning=false; then
+    fail "P4_GRAPH=maybe is taken"
+fi
+unset P4_GRAPH
+grep -q 'a GPU was found, but cannot be used: P4_GRAPH: found "maybe"' unusable.out || fail "$(cat unusable.out)"
+
 run cpu_bits 1 device=cpu enable_fine_tuning=false
 run cpu 1 device=cpu
 run auto_bits 1 enable_fine_tuning=false mixed_precision=false

@@ -285,6 +285,14 @@ static void creation_refuses(void)
     wrong = config;
     wrong.calibration_sequence_length = 41;
     EXPECT_CODE(p4_compressed_create(&c, session, llama, &wrong), P4_E_INPUT, "has 40 positions");
+    if (strcmp(test_device(), "cuda") == 0) { /* a GPU that cannot be used as asked: not the CPU instead */
+        wrong = config;
+        wrong.device = P4_DEVICE_AUTO;
+        setenv("P4_GRAPH", "maybe", 1);
+        EXPECT_CODE(p4_compressed_create(&c, session, llama, &wrong), P4_E_INPUT,
+                    "a GPU was found, but cannot be used: P4_GRAPH: found \"maybe\"");
+        unsetenv("P4_GRAPH");
+    }
     p4_compressed_close(NULL);
 }
 

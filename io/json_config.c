@@ -385,6 +385,7 @@ p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe,
     p4_rc rc = P4_OK;
     char *text = NULL;
     size_t bytes = 0;
+    char both[600];
     p4_config_report report = {.source = path};
     p4_config *fresh = p4_alloc(1, sizeof *fresh);
     if (fresh == NULL) {
@@ -394,6 +395,10 @@ p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe,
     TRY(read_whole_file(path, &text, &bytes));
     TRY(read_text(fresh, text, bytes, &report));
     TRY(apply_overrides(fresh, overrides, count, &report));
+    if (count > 0) { /* what follows judges values of either */
+        snprintf(both, sizeof both, "%s with the command line", path);
+        report.unplaced = both;
+    }
     p4_config_check_rules(fresh, &report);
     p4_config_check_job(fresh, &report);
     TRY(p4_config_report_end(&report));

@@ -44,6 +44,7 @@ extern const int p4_config_rows;
  * buffer: what does not fit is counted and said. */
 typedef struct p4_config_report {
     const char *source;               /* "cfg.json", or NULL for a p4_config in memory */
+    const char *unplaced;             /* what is named for a value without a line; NULL: the source */
     int lines[P4_CONFIG_ROWS_MAX];    /* where each row's value stands in the source; below 1: not there */
     bool refused[P4_CONFIG_ROWS_MAX]; /* rows with a complaint, which the rules between keys leave alone */
     bool unreadable;                  /* no keys could be read: the rules between them say nothing */

@@ -11,7 +11,7 @@ void p4_config_complain(p4_config_report *report, int line, const char *format, 
     if (report->source != NULL && line > 0) {
         snprintf(where, sizeof where, "%.480s:%d: ", report->source, line);
     } else if (report->source != NULL) {
-        snprintf(where, sizeof where, "%.480s: ", report->source);
+        snprintf(where, sizeof where, "%.480s: ", report->unplaced != NULL ? report->unplaced : report->source);
     }
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);

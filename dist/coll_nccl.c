@@ -159,18 +159,18 @@ static bool advanced(p4_coll *coll)
     return state->finished > known;
 }
 
-/* Waits for `event`, or, where that is NULL, for the operations up to `up_to`. The deadline starts anew with every operation
- * that gets done: the device may have long work between two. */
-static void watch(p4_coll *coll, cudaEvent_t event, int64_t up_to, const char *what)
+/* Waits for the event. The deadline starts anew with every operation that gets done: the device may have long work between
+ * two. */
+static void watch(p4_coll *coll, cudaEvent_t event, const char *what)
 {
     struct p4_coll_state *state = coll->state;
     double started_s = p4_now_s();
     for (int64_t polls = 0;; polls++) {
-        cudaError_t error = event != NULL ? query(event) : cudaErrorNotReady;
-        bool moved = advanced(coll);
-        if (error == cudaSuccess || (event == NULL && state->finished >= up_to)) {
+        cudaError_t error = query(event);
+        if (error == cudaSuccess) {
             return;
         }
+        bool moved = advanced(coll);
         if (error != cudaErrorNotReady) {
             cuda_ok(coll, error, what);
         }
@@ -197,13 +197,15 @@ static void settle(p4_coll *coll, const char *what, ...)
     va_end(args);
     after(coll, state->called);
     cuda_ok(coll, cudaEventRecord(state->settled, state->compute), text);
-    watch(coll, state->settled, 0, text);
+    watch(coll, state->settled, text);
     state->finished = state->called;
 }
 
 static void reach(p4_coll *coll, int64_t up_to, const char *what)
 {
-    watch(coll, NULL, up_to, what);
+    if (up_to > 0) {
+        watch(coll, coll->state->done[up_to % MARKS], what);
+    }
 }
 
 /* --- operations ----------------------------------------------------------------------------------------------------------- */

@@ -94,7 +94,7 @@ int main(void)
                    pick);
         }
     }
-    /* In two steps GELU is taken of what was rounded: other bits tell that these shapes are computed in one. */
+    /* In two steps GELU is taken of what was rounded: other bits tell that at least one of the shapes is computed in one. */
     setenv("P4_GEMM_EPILOGUE", "off", 1);
     digest_of(ops, 0, other);
     for (int kind = 0; kind < KINDS; kind++) {

@@ -39,7 +39,7 @@ const p4_config_row p4_config_table[] = {
      .help = "Replace the results of another run in output_path; without it they are refused."},
 
     {FIELD(device), .group = "Hardware", BOTH(P4_DEVICE_AUTO), NAMES("auto", "cuda", "cpu"),
-     .help = "What computes; auto takes a GPU when this build and this node have one."},
+     .help = "What computes; auto takes GPUs when every rank gets one of its own, else CPUs."},
     {FIELD(threads_per_rank), BOTH(0), RANGE(0, 4096),
      .help = "CPU threads of a rank; 0: the cores that the rank may use."},
     {FIELD(mixed_precision), BOTH(1),

@@ -103,7 +103,6 @@ void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout,
     k.even = k.even && P4_ADDRESS(dqkv) % 4 == 0;
     const uintptr_t tiles = P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(qkv) | P4_ADDRESS(work);
     if (p4_attention_sm90_takes(device, shape, tiles)) {
-        p4_attention_row_sums(device, &k);
         p4_attention_backward_sm90(device, &k);
     } else if (device->half) {
         delta_rows<__nv_bfloat16><<<blocks, DELTA_THREADS, 0, device->stream>>>(k, rows);

@@ -61,13 +61,18 @@ enum {
     ATTENTION_GROUP = 4 * P4_WARP, /* threads that own one */
     ATTENTION_ROW_SUMS = 2         /* numbers of a query: log-sum-exp and delta */
 };
-/* Elements of the row sums of every query, tile by tile; behind them two counters, that of units of dK and dV and that of
- * units of dQ which blocks have taken. */
+/* Elements of the row sums of every query, tile by tile; behind them two counters of units that blocks have taken, and what
+ * else a kernel works with. */
+static __host__ __device__ __forceinline__ int attention_tiles(int64_t T)
+{
+    return (int)((T + ATTENTION_TILE - 1) / ATTENTION_TILE);
+}
 static __host__ __device__ __forceinline__ int64_t attention_row_sums_count(int64_t B, int64_t H, int64_t T)
 {
-    return B * H * ((T + ATTENTION_TILE - 1) / ATTENTION_TILE) * ATTENTION_TILE * ATTENTION_ROW_SUMS;
+    return B * H * attention_tiles(T) * ATTENTION_TILE * ATTENTION_ROW_SUMS;
 }
-static __device__ __forceinline__ int *attention_taken(const attention_task &k)
+enum { ATTENTION_TAKEN = 4 }; /* so many, that what is behind them is aligned */
+static __host__ __device__ __forceinline__ int *attention_taken(const attention_task &k)
 {
     return (int *)(k.delta + attention_row_sums_count(k.B, k.H, k.T));
 }
@@ -76,10 +81,13 @@ bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *
 int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape);
 /* Describes [B, T, heads, D] in tiles of ATTENTION_TILE rows of a head and 64 elements; false records a failure. */
 bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads, const attention_task *k);
-/* Fills k->delta; nothing is taken. */
-void p4_attention_row_sums(p4_device *device, const attention_task *k);
 void p4_attention_forward_sm90(p4_device *device, const attention_task *k);
 void p4_attention_backward_sm90(p4_device *device, const attention_task *k);
+/* The latter's kernels for heads of up to 64 and of up to 128 elements, and the bytes that the first work with behind the
+ * counters; k->delta is filled, nothing is taken. */
+void p4_attention_backward_64(p4_device *device, const attention_task *k);
+void p4_attention_backward_128(p4_device *device, const attention_task *k);
+int64_t p4_attention_backward_64_bytes(const p4_attention_shape *shape);
 
 /* Runs `...` with HD the head dimension that tiles are padded to. */
 #define P4_BY_HEAD(D, ...)      \

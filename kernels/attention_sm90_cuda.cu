@@ -19,7 +19,8 @@ bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *
 
 int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape)
 {
-    return attention_row_sums_count(shape->B, shape->H, shape->T) * (int64_t)sizeof(float) + 2 * (int64_t)sizeof(int);
+    return attention_row_sums_count(shape->B, shape->H, shape->T) * (int64_t)sizeof(float) +
+           ATTENTION_TAKEN * (int64_t)sizeof(int) + (shape->D <= 64 ? p4_attention_backward_64_bytes(shape) : 0);
 }
 
 bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
@@ -81,17 +82,19 @@ template <int HD> static __global__ void row_sums(attention_task k)
         to[row] = first + row < k.T ? k.lse[bh * k.T + first + row] * 1.44269504088896f : INFINITY;
     } else if (threadIdx.x < 2 * ATTENTION_TILE) {
         to[ATTENTION_TILE + row] = sums[row];
-    } else if (threadIdx.x < 2 * ATTENTION_TILE + 2 && blockIdx.x + blockIdx.y + blockIdx.z == 0) {
+    } else if (threadIdx.x < 2 * ATTENTION_TILE + ATTENTION_TAKEN && blockIdx.x + blockIdx.y + blockIdx.z == 0) {
         attention_taken(k)[threadIdx.x - 2 * ATTENTION_TILE] = 0;
     }
 }
 
-void p4_attention_row_sums(p4_device *device, const attention_task *k)
+void p4_attention_backward_sm90(p4_device *device, const attention_task *k)
 {
     const dim3 grid = attention_grid(k, ATTENTION_TILE, k->H, k->B);
     if (k->D <= 64) {
         row_sums<64><<<grid, SUM_THREADS, 0, device->stream>>>(*k);
+        p4_attention_backward_64(device, k);
     } else {
         row_sums<128><<<grid, SUM_THREADS, 0, device->stream>>>(*k);
+        p4_attention_backward_128(device, k);
     }
 }

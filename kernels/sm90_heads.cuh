@@ -32,6 +32,45 @@ static __device__ __forceinline__ void p4_bytes_load(void *to, const void *from,
                  : "memory");
 }
 
+/* Queues the copy of `bytes` from shared to global memory, or the addition of the floats in it to those there; bytes and
+ * both addresses are multiples of 16. One thread calls, then p4_stores_end. */
+static __device__ __forceinline__ void p4_bytes_store(void *to, const void *from, int bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+                 :
+                 : "l"(to), "r"(p4_shared_address(from)), "r"(bytes)
+                 : "memory");
+}
+static __device__ __forceinline__ void p4_floats_add(float *to, const void *from, int bytes)
+{
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;\n"
+                 :
+                 : "l"(to), "r"(p4_shared_address(from)), "r"(bytes)
+                 : "memory");
+}
+/* Waits for all stores and additions of this thread. */
+static __device__ __forceinline__ void p4_stores_done(void)
+{
+    asm volatile("cp.async.bulk.wait_group 0;\n" : : : "memory");
+}
+
+/* --- order between blocks --------------------------------------------------------------------------- */
+
+/* What this thread wrote, or waited for, is there for whoever waits until the flag in global memory has this value; by the
+ * copy engine too. */
+static __device__ __forceinline__ void p4_flag_set(int *flag, int value)
+{
+    asm volatile("fence.proxy.async;\n\tst.release.gpu.global.s32 [%0], %1;\n" : : "l"(flag), "r"(value) : "memory");
+}
+static __device__ __forceinline__ void p4_flag_wait(const int *flag, int value)
+{
+    int found;
+    do {
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];\n" : "=r"(found) : "l"(flag) : "memory");
+    } while (found != value);
+    asm volatile("fence.proxy.async;\n" : : : "memory");
+}
+
 /* --- products --------------------------------------------------------------------------------------- */
 
 /* Describes a right factor whose rows of 128 bytes are k and hold 64 of its columns (p4_wgmma_rows: rows are
@@ -121,6 +160,20 @@ static __device__ __forceinline__ void p4_wgmma_shared(float (&d)[COUNT], uint64
                      : "l"(a), "l"(b), "r"((int)add)
                      : "memory");
     }
+}
+
+/* The same, a in shared memory (p4_wgmma_rows), 64 columns. */
+static __device__ __forceinline__ void p4_wgmma_turned(float (&d)[32], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n\t"
+                 ".reg .pred p;\n\t"
+                 "setp.ne.b32 p, %34, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" P4_NAMES_32
+                 "}, %32, %33, p, 1, 1, 0, 1;\n\t"
+                 "}\n"
+                 : P4_SUMS_32(d, 0)
+                 : "l"(a), "l"(b), "r"((int)add)
+                 : "memory");
 }
 
 #endif

@@ -121,6 +121,8 @@ static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 static inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 template <typename V> V __ldg(const V *p) { return *p; }
+template <typename V> static inline V __ldcg(const V *p) { return *p; }
+template <typename V> static inline void __stcg(V *p, V x) { *p = x; }
 template <typename V> V __ldcs(const V *p) { return *p; }
 template <typename V> void __stcs(V *p, V x) { *p = x; }
 template <typename V> void __stwb(V *p, V x) { *p = x; }

@@ -62,6 +62,41 @@ static inline void emu_heads_wait(p4_barrier *barrier, uint32_t parity)
 }
 #define p4_barrier_wait emu_heads_wait
 
+/* Floats that a thread stores or adds; they are read when it waits. */
+struct emu_bulk { float *to; const float *from; int count; bool add; };
+static std::vector<emu_bulk> emu_bulks[1024];
+static int emu_heads_declared;
+static inline void emu_heads_written(void) { emu_heads_declared++; }
+#define p4_shared_written emu_heads_written
+static inline void emu_bulk_later(void *to, const void *from, int bytes, bool add)
+{
+    EMU_NEED(((uintptr_t)to | (uintptr_t)from | (uintptr_t)bytes) % 16 == 0, "a store that is not aligned to 16 bytes");
+    EMU_NEED(emu_heads_declared >= 128, "a store of what was not declared written"); /* by a warpgroup, this or another */
+    emu_heads_declared -= 128;
+    emu_bulks[emu_now->index].push_back({(float *)to, (const float *)from, bytes / 4, add});
+}
+static inline void p4_bytes_store(void *to, const void *from, int bytes) { emu_bulk_later(to, from, bytes, false); }
+static inline void p4_floats_add(float *to, const void *from, int bytes) { emu_bulk_later(to, from, bytes, true); }
+static inline void emu_heads_stores_end(void) { EMU_NEED(!emu_bulks[emu_now->index].empty(), "a group of nothing"); }
+#define p4_stores_end emu_heads_stores_end
+static inline void p4_stores_done(void)
+{
+    for (const emu_bulk &b : emu_bulks[emu_now->index])
+        for (int i = 0; i < b.count; i++) b.to[i] = b.add ? b.to[i] + b.from[i] : b.from[i];
+    emu_bulks[emu_now->index].clear();
+}
+/* Blocks run one after another: what a block waits for has happened, or never will. */
+static inline void p4_flag_set(int *flag, int value)
+{
+    EMU_NEED(emu_bulks[emu_now->index].empty(), "a flag before the stores that it stands for");
+    *flag = value;
+    emu_progress();
+}
+static inline void p4_flag_wait(const int *flag, int value)
+{
+    while (*(volatile const int *)flag != value) emu_yield();
+}
+
 /* --- products -------------------------------------------------------------------------------------------------------- */
 struct emu_bf16_product { float *d; int count; const uint32_t *held; uint64_t a, b; bool across, add, ends; };
 static std::vector<emu_bf16_product> emu_bf16_products[1024];
@@ -132,5 +167,8 @@ template <int COUNT> static inline void p4_wgmma_held(float (&d)[COUNT], const u
 template <int COUNT> static inline void p4_wgmma_shared(float (&d)[COUNT], uint64_t a, uint64_t b, bool add)
 {
     emu_product_later({d, COUNT, NULL, a, b, false, add, false});
+}static inline void p4_wgmma_turned(float (&d)[32], uint64_t a, uint64_t b, bool add)
+{
+    emu_product_later({d, 32, NULL, a, b, true, add, false});
 }
 #endif

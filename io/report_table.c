@@ -145,7 +145,7 @@ static void quality(FILE *to, const p4_results *r)
     quality_row(to, "next token guessed right", values[3], 1, " %");
     quality_row(to, "KL to the original (nats)", values[4], 4, "");
     if (r->pre.tokens > 0) {
-        fprintf(to, "    measured on %s tokens\n", grouped(text, r->pre.tokens));
+        fprintf(to, "    measured on %s token%s\n", grouped(text, r->pre.tokens), p4_plural(r->pre.tokens));
     }
     fprintf(to, "\n");
 }
@@ -158,10 +158,11 @@ static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
         return;
     }
     snprintf(epochs, sizeof epochs, "%" PRId64 " epoch%s", tuning->epochs_completed,
-             tuning->epochs_completed == 1 ? "" : "s");
-    fprintf(to, "  Fine-tuning     %s, %s steps, %s tokens; best perplexity %s\n",
+             p4_plural(tuning->epochs_completed));
+    fprintf(to, "  Fine-tuning     %s, %s step%s, %s token%s; best perplexity %s\n",
             tuning->epochs_completed > 0 ? epochs : "a part of an epoch", grouped(steps, tuning->steps),
-            grouped(tokens, tuning->tokens), cell(best, tuning->best_perplexity, 3, ""));
+            p4_plural(tuning->steps), grouped(tokens, tuning->tokens), p4_plural(tuning->tokens),
+            cell(best, tuning->best_perplexity, 3, ""));
 }
 
 static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
@@ -169,8 +170,8 @@ static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
     if (!flow->ran) {
         fprintf(to, "  Gradient flow   not tested\n");
     } else if (flow->passed) {
-        fprintf(to, "  Gradient flow   passed: %" PRId64 " tensors get a finite, non-zero gradient\n",
-                flow->tensors_checked);
+        fprintf(to, "  Gradient flow   passed: %" PRId64 " tensor%s a finite, non-zero gradient\n",
+                flow->tensors_checked, flow->tensors_checked == 1 ? " gets" : "s get");
     } else {
         fprintf(to, "  Gradient flow   FAILED: %s\n", flow->error);
     }

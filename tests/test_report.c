@@ -213,6 +213,11 @@ static void test_table(void)
     const char *const failed[] = {"FAILED: perplexity rose by 37.0 %", "target 4.0x: reached",
                                   "Fine-tuning     not run"};
     expect_in_table(&results, failed, sizeof failed / sizeof failed[0]);
+
+    results.fine_tuning = (p4_fine_tuning){.ran = true, .epochs_completed = 1, .steps = 1, .tokens = 1};
+    results.gradient_flow.tensors_checked = results.pre.tokens = 1;
+    const char *const single[] = {"1 epoch, 1 step, 1 token;", "passed: 1 tensor gets a", "measured on 1 token\n"};
+    expect_in_table(&results, single, sizeof single / sizeof single[0]);
     p4_results_free(&results);
 
     p4_results_init(&results);

@@ -48,13 +48,21 @@ static const char *duration(char text[CELL_BYTES], double seconds)
     return text;
 }
 
+static bool packed_is_written(const p4_results *r)
+{
+    return r->output_paths.quantized[0] != '\0';
+}
+
 static void heading(FILE *to, const p4_results *r)
 {
     char params[CELL_BYTES];
     fprintf(to, "\nphase4: %s, %s parameters", r->model_type[0] != '\0' ? r->model_type : "model",
             grouped(params, r->metrics.total_params));
     if (r->metrics.layers_quantized > 0) {
-        fprintf(to, "; ternary by \"%s\", packed as %s", r->method, r->packing);
+        fprintf(to, "; ternary by \"%s\"", r->method);
+    }
+    if (r->metrics.layers_quantized > 0 && packed_is_written(r)) {
+        fprintf(to, ", packed as %s", r->packing);
     }
     fprintf(to, "\n\n");
 }
@@ -96,14 +104,11 @@ static void ratio(FILE *to, const p4_size_metrics *m, const part parts[PARTS])
             100.0 * most->mb / m->compressed_size_mb);
 }
 
-static void sizes(FILE *to, const p4_size_metrics *m)
+static void packed_size(FILE *to, const p4_size_metrics *m)
 {
     char text[CELL_BYTES];
     part parts[PARTS];
     list_parts(parts, m);
-    fprintf(to, "  Size\n");
-    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MB"));
-    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MB"));
     fprintf(to, "    %-26s %12s\n", "packed model", cell(text, m->compressed_size_mb, 2, " MB"));
     for (int i = 0; i < PARTS; i++) {
         if (parts[i].mb > 0.0) {
@@ -112,6 +117,20 @@ static void sizes(FILE *to, const p4_size_metrics *m)
         }
     }
     ratio(to, m, parts);
+}
+
+static void sizes(FILE *to, const p4_results *r)
+{
+    const p4_size_metrics *m = &r->metrics;
+    char text[CELL_BYTES];
+    fprintf(to, "  Size\n");
+    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MB"));
+    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MB"));
+    if (packed_is_written(r)) {
+        packed_size(to, m);
+    } else {
+        fprintf(to, "    %-26s %12s\n", "packed model", "not written");
+    }
     fprintf(to, "    %-26s %12s   zeros among the ternary weights\n", "sparsity",
             cell(text, 100.0 * m->sparsity_ratio, 1, " %"));
     fprintf(to, "    %-26s %" PRId64 " ternary, %" PRId64 " kept in fp16\n\n", "tensors", m->layers_quantized,
@@ -227,7 +246,7 @@ void p4_report_table(FILE *to, const p4_results *results)
 {
     if (results->success) {
         heading(to, results);
-        sizes(to, &results->metrics);
+        sizes(to, results);
         quality(to, results);
         fine_tuning(to, &results->fine_tuning);
         gradient_flow(to, &results->gradient_flow);

@@ -17,7 +17,7 @@ static const option options[OPTION_COUNT] = {
     [OPTION_VERSION] = {"--version", NULL, "Print the version and what was built in, and stop."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all its errors, and stop."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print warnings, errors and the final table only."},
-    [OPTION_STRICT] = {"--strict", NULL, "Exit with status 3 when the quality verdict fails."},
+    [OPTION_STRICT] = {"--strict", NULL, "Exit with status 3 when the quality verdict fails; needs eval_samples above 0."},
 };
 
 static int find_option(const char *argument)

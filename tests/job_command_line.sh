@@ -39,6 +39,10 @@ for ranks in 1 2; do
     asked $ranks 2 1 'phase4: error: command line: key "seed": found "many"' --validate cfg.json seed=many
     asked $ranks 2 1 'phase4: error' --validate cfg.json seed=many
     asked $ranks 2 1 'phase4: error: unknown option' --valdate cfg.json
+    # No verdict to be strict about: refused before the work.
+    asked $ranks 0 1 'cfg.json: valid' --validate --strict cfg.json
+    asked $ranks 2 1 'phase4: error: --strict asks for a verdict, but eval_samples is 0' --validate --strict cfg.json eval_samples=0
+    asked $ranks 2 1 'phase4: error: --strict asks for a verdict, but eval_samples is 0' --strict cfg.json eval_samples=0
 done
 # The first rank reads the configuration, for a run and for its check: a file that only it sees will do, one that it does not
 # see will not.

@@ -33,16 +33,16 @@ static void read_injection(struct p4_dist_state *state)
     }
 }
 
-bool p4_dist_launched_first(void)
+int64_t p4_dist_launched_rank(void)
 {
     static const char *const names[] = {"PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const char *rank = getenv(names[i]);
         if (rank != NULL) {
-            return strcmp(rank, "0") == 0;
+            return strtoll(rank, NULL, 10);
         }
     }
-    return true;
+    return -1;
 }
 
 p4_rc p4_dist_open(p4_dist *dist, double timeout_s)

@@ -14,8 +14,8 @@ typedef struct p4_dist {
     struct p4_dist_state *state;
 } p4_dist;
 
-/* Is this process the first of its job, as far as its launcher says in the environment? For what is said without MPI. Local. */
-bool p4_dist_launched_first(void);
+/* This process's rank as its launcher says it in the environment, -1 when no launcher is known. For what takes no MPI. Local. */
+int64_t p4_dist_launched_rank(void);
 /* Starts MPI unless the caller has. Started without mpirun or srun the job is one rank. Collective. */
 p4_rc p4_dist_open(p4_dist *dist, double timeout_s);
 /* Ends MPI if p4_dist_open started it. Collective. */

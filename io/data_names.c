@@ -44,7 +44,8 @@ p4_data_kind p4_data_kind_of(const char *path)
         {".txt", P4_DATA_TEXT},        {".text", P4_DATA_TEXT},        {".jsonl", P4_DATA_JSONL},
         {".json", P4_DATA_JSONL},      {".ndjson", P4_DATA_JSONL},     {".raw", P4_DATA_ARTICLES},
         {".tokens", P4_DATA_ARTICLES}, {".bin", P4_DATA_TOKENS},       {".tar", P4_DATA_ARCHIVE},
-        {".tgz", P4_DATA_ARCHIVE},     {".parquet", P4_DATA_COLUMNAR}, {".arrow", P4_DATA_COLUMNAR},
+        {".tgz", P4_DATA_ARCHIVE},     {".parquet", P4_DATA_TABLE},   {".arrow", P4_DATA_TABLE},
+        {".csv", P4_DATA_TABLE},
     };
     size_t length = plain_length(path);
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
@@ -72,26 +73,32 @@ bool p4_data_is_wanted(const char *path)
     case P4_DATA_OTHER: /* OpenWebText's urlsf_subset00-1_data.xz */
         return ends_with(base, length, ".xz") && memchr(base, '.', length - 3) == NULL;
     case P4_DATA_TOKENS:
-    case P4_DATA_COLUMNAR:
+    case P4_DATA_TABLE:
         break;
     }
     return false;
 }
 
-p4_rc p4_data_refuse_columnar(const char *path)
+p4_rc p4_data_refuse_table(const char *path)
 {
-    const char *base = base_name(path);
-    size_t length = strlen(base);
-    bool arrow = ends_with(base, length, ".arrow"), parquet = ends_with(base, length, ".parquet");
-    const char *reader = arrow ? "file" : "parquet";
-    int stem = (int)(strlen(path) - (arrow ? strlen(".arrow") : parquet ? strlen(".parquet") : 0));
+    static const struct {
+        const char *suffix, *name, *reader;
+    } forms[] = {{".arrow", "Arrow", "file"}, {".csv", "CSV", "csv"}, {".parquet", "Parquet", "parquet"}};
+    const size_t last = sizeof forms / sizeof forms[0] - 1; /* what has no name of its own is known by its content */
+    size_t i = 0, length = plain_length(path);
+    while (i < last && !ends_with(path, length, forms[i].suffix)) {
+        i++;
+    }
+    const char *name = forms[i].name, *reader = forms[i].reader;
+    bool named = ends_with(path, length, forms[i].suffix);
+    int stem = (int)(named ? length - strlen(forms[i].suffix) : strlen(path));
     if (strstr(path, "wikitext") != NULL) { /* a row is a line there, not a document */
         return FAIL("%s: %s files are not read; convert it once to WikiText's own form:  python3 -c \"import "
                     "datasets; "
                     "open('%.*s.raw', 'w').writelines(datasets.Dataset.from_%s('%s')['text'])\"",
-                    path, arrow ? "Arrow" : "Parquet", stem, path, reader, path);
+                    path, name, stem, path, reader, path);
     }
     return FAIL("%s: %s files are not read; convert it once to JSONL:  python3 -c \"import datasets; "
                 "datasets.Dataset.from_%s('%s').to_json('%.*s.jsonl')\"",
-                path, arrow ? "Arrow" : "Parquet", reader, path, stem, path);
+                path, name, reader, path, stem, path);
 }

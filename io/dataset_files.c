@@ -174,14 +174,14 @@ done:
 }
 
 /* Fails when the folder holds the data set as parquet or arrow. */
-static p4_rc refuse_columnar(const named_set *set, const char *folder)
+static p4_rc refuse_tables(const named_set *set, const char *folder)
 {
     p4_paths found = {.items = NULL};
     bool deep = bears_name(folder, set->name);
     p4_rc rc =
         find_patterns(&found, folder, deep ? "*.parquet|*.arrow|*/*.parquet|*/*.arrow" : "*.parquet|*.arrow");
     if (rc == P4_OK && found.count > 0) {
-        rc = p4_data_refuse_columnar(found.items[0]);
+        rc = p4_data_refuse_table(found.items[0]);
     }
     p4_paths_free(&found);
     return rc;
@@ -236,7 +236,7 @@ static p4_rc search_root(set_holding *holding, const named_set *set, const char 
             if (p4_path_kind_of(folder) != P4_PATH_FOLDER || (first != NULL && !set->one_only)) {
                 continue;
             }
-            rc = pass == 0 ? search_folder(&here, set, folder) : refuse_columnar(set, folder);
+            rc = pass == 0 ? search_folder(&here, set, folder) : refuse_tables(set, folder);
             bool found = here.train.count + here.eval.count > 0;
             if (rc == P4_OK && found && first != NULL) {
                 rc = FAIL("dataset_root: both %s and %s hold a %s; name one of them as dataset_root", first,
@@ -293,16 +293,16 @@ done:
 static p4_rc add_folder(p4_paths *paths, const char *folder, const char *key)
 {
     int64_t before = paths->count;
-    char *columnar = NULL;
-    p4_rc rc = p4_paths_add_tree(paths, folder, &columnar);
+    char *table = NULL;
+    p4_rc rc = p4_paths_add_tree(paths, folder, &table);
     if (rc == P4_OK && paths->count == before) {
-        rc = columnar != NULL
-                 ? p4_data_refuse_columnar(columnar)
+        rc = table != NULL
+                 ? p4_data_refuse_table(table)
                  : FAIL("%s: %s: the folder holds no .txt, .jsonl, .json.gz, .raw, .tokens or .tar file "
                         "(others are read when they are named)",
                         key, folder);
     }
-    free(columnar);
+    free(table);
     return rc;
 }
 

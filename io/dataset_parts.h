@@ -19,13 +19,13 @@ typedef enum p4_data_kind {
     P4_DATA_ARTICLES, /* .raw .tokens */
     P4_DATA_TOKENS,   /* .bin */
     P4_DATA_ARCHIVE,  /* .tar .tgz */
-    P4_DATA_COLUMNAR, /* .parquet .arrow */
+    P4_DATA_TABLE,    /* .parquet .arrow .csv */
 } p4_data_kind;
 p4_data_kind p4_data_kind_of(const char *path);
 /* A file that is read when the folder or the archive around it was named: text by its name and no hidden
  * file, no README or LICENSE, and no plain .json (in such folders those describe the data). */
 bool p4_data_is_wanted(const char *path);
-p4_rc p4_data_refuse_columnar(const char *path); /* always fails: how to convert */
+p4_rc p4_data_refuse_table(const char *path); /* always fails: how to convert */
 
 /* ---- token_files.c and windows.c
  * ---------------------------------------------------------------------------------- */

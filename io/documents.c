@@ -46,9 +46,9 @@ static p4_rc refuse_foreign(const char *name, const char *bytes, size_t count)
         {"\x88\xd8\x34\x01", 4, "an llm.c token file, whose name must end in .bin"},
         {"\xa1\xd9\x34\x01", 4, "an llm.c token file, whose name must end in .bin"},
     };
-    bool columnar = count >= 6 && (memcmp(bytes, "PAR1", 4) == 0 || memcmp(bytes, "ARROW1", 6) == 0);
-    if (columnar || p4_data_kind_of(name) == P4_DATA_COLUMNAR) {
-        return p4_data_refuse_columnar(name);
+    bool table = count >= 6 && (memcmp(bytes, "PAR1", 4) == 0 || memcmp(bytes, "ARROW1", 6) == 0);
+    if (table || p4_data_kind_of(name) == P4_DATA_TABLE) {
+        return p4_data_refuse_table(name);
     }
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (count >= known[i].bytes && memcmp(bytes, known[i].magic, known[i].bytes) == 0) {

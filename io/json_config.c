@@ -165,8 +165,13 @@ static void read_row(p4_config *config, int row_index, const p4_json_value *valu
 static void complain_unknown(const char *key, int line, p4_config_report *report)
 {
     char excerpt[80];
-    p4_config_complain(report, line, "unknown key \"%s\", the nearest known key is \"%s\"",
-                       p4_config_format_excerpt(excerpt, key, strlen(key)), p4_config_nearest(key));
+    const char *nearest = p4_config_nearest(key);
+    p4_config_format_excerpt(excerpt, key, strlen(key));
+    if (nearest != NULL) {
+        p4_config_complain(report, line, "unknown key \"%s\", the nearest known key is \"%s\"", excerpt, nearest);
+    } else {
+        p4_config_complain(report, line, "unknown key \"%s\"; phase4_mpi --help lists the known keys", excerpt);
+    }
 }
 
 /* Reads the members of a JSON object into *config, which holds the defaults of config->recipe. */

@@ -90,7 +90,7 @@ done:
     return rc;
 }
 
-static p4_rc add_tree(p4_paths *paths, const char *folder, char **columnar, int depth)
+static p4_rc add_tree(p4_paths *paths, const char *folder, char **table, int depth)
 {
     p4_rc rc = P4_OK;
     char **names = NULL, *path = NULL;
@@ -107,12 +107,12 @@ static p4_rc add_tree(p4_paths *paths, const char *folder, char **columnar, int 
         }
         p4_path_kind kind = names[i][0] == '.' ? P4_PATH_NOTHING : p4_path_kind_of(path);
         if (kind == P4_PATH_FOLDER) {
-            TRY(add_tree(paths, path, columnar, depth + 1));
+            TRY(add_tree(paths, path, table, depth + 1));
         } else if (kind == P4_PATH_FILE && p4_data_is_wanted(path)) {
             TRY(p4_paths_add(paths, path));
-        } else if (kind == P4_PATH_FILE && columnar != NULL && *columnar == NULL &&
-                   p4_data_kind_of(path) == P4_DATA_COLUMNAR) {
-            *columnar = path;
+        } else if (kind == P4_PATH_FILE && table != NULL && *table == NULL &&
+                   p4_data_kind_of(path) == P4_DATA_TABLE) {
+            *table = path;
             path = NULL;
         }
     }
@@ -122,13 +122,13 @@ done:
     return rc;
 }
 
-p4_rc p4_paths_add_tree(p4_paths *paths, const char *folder, char **columnar)
+p4_rc p4_paths_add_tree(p4_paths *paths, const char *folder, char **table)
 {
     int64_t from = paths->count;
-    if (columnar != NULL) {
-        *columnar = NULL;
+    if (table != NULL) {
+        *table = NULL;
     }
-    p4_rc rc = add_tree(paths, folder, columnar, 0);
+    p4_rc rc = add_tree(paths, folder, table, 0);
     sort_from(paths, from);
     return rc;
 }

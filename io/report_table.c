@@ -48,13 +48,21 @@ static const char *duration(char text[CELL_BYTES], double seconds)
     return text;
 }
 
+static bool packed_is_written(const p4_results *r)
+{
+    return r->output_paths.quantized[0] != '\0';
+}
+
 static void heading(FILE *to, const p4_results *r)
 {
     char params[CELL_BYTES];
     fprintf(to, "\nphase4: %s, %s parameters", r->model_type[0] != '\0' ? r->model_type : "model",
             grouped(params, r->metrics.total_params));
     if (r->metrics.layers_quantized > 0) {
-        fprintf(to, "; ternary by \"%s\", packed as %s", r->method, r->packing);
+        fprintf(to, "; ternary by \"%s\"", r->method);
+    }
+    if (r->metrics.layers_quantized > 0 && packed_is_written(r)) {
+        fprintf(to, ", packed as %s", r->packing);
     }
     fprintf(to, "\n\n");
 }
@@ -96,14 +104,11 @@ static void ratio(FILE *to, const p4_size_metrics *m, const part parts[PARTS])
             100.0 * most->mb / m->compressed_size_mb);
 }
 
-static void sizes(FILE *to, const p4_size_metrics *m)
+static void packed_size(FILE *to, const p4_size_metrics *m)
 {
     char text[CELL_BYTES];
     part parts[PARTS];
     list_parts(parts, m);
-    fprintf(to, "  Size\n");
-    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MB"));
-    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MB"));
     fprintf(to, "    %-26s %12s\n", "packed model", cell(text, m->compressed_size_mb, 2, " MB"));
     for (int i = 0; i < PARTS; i++) {
         if (parts[i].mb > 0.0) {
@@ -112,6 +117,20 @@ static void sizes(FILE *to, const p4_size_metrics *m)
         }
     }
     ratio(to, m, parts);
+}
+
+static void sizes(FILE *to, const p4_results *r)
+{
+    const p4_size_metrics *m = &r->metrics;
+    char text[CELL_BYTES];
+    fprintf(to, "  Size\n");
+    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MB"));
+    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MB"));
+    if (packed_is_written(r)) {
+        packed_size(to, m);
+    } else {
+        fprintf(to, "    %-26s %12s\n", "packed model", "not written");
+    }
     fprintf(to, "    %-26s %12s   zeros among the ternary weights\n", "sparsity",
             cell(text, 100.0 * m->sparsity_ratio, 1, " %"));
     fprintf(to, "    %-26s %" PRId64 " ternary, %" PRId64 " kept in fp16\n\n", "tensors", m->layers_quantized,
@@ -145,7 +164,7 @@ static void quality(FILE *to, const p4_results *r)
     quality_row(to, "next token guessed right", values[3], 1, " %");
     quality_row(to, "KL to the original (nats)", values[4], 4, "");
     if (r->pre.tokens > 0) {
-        fprintf(to, "    measured on %s tokens\n", grouped(text, r->pre.tokens));
+        fprintf(to, "    measured on %s token%s\n", grouped(text, r->pre.tokens), p4_plural(r->pre.tokens));
     }
     fprintf(to, "\n");
 }
@@ -158,10 +177,11 @@ static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
         return;
     }
     snprintf(epochs, sizeof epochs, "%" PRId64 " epoch%s", tuning->epochs_completed,
-             tuning->epochs_completed == 1 ? "" : "s");
-    fprintf(to, "  Fine-tuning     %s, %s steps, %s tokens; best perplexity %s\n",
+             p4_plural(tuning->epochs_completed));
+    fprintf(to, "  Fine-tuning     %s, %s step%s, %s token%s; best perplexity %s\n",
             tuning->epochs_completed > 0 ? epochs : "a part of an epoch", grouped(steps, tuning->steps),
-            grouped(tokens, tuning->tokens), cell(best, tuning->best_perplexity, 3, ""));
+            p4_plural(tuning->steps), grouped(tokens, tuning->tokens), p4_plural(tuning->tokens),
+            cell(best, tuning->best_perplexity, 3, ""));
 }
 
 static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
@@ -169,8 +189,8 @@ static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
     if (!flow->ran) {
         fprintf(to, "  Gradient flow   not tested\n");
     } else if (flow->passed) {
-        fprintf(to, "  Gradient flow   passed: %" PRId64 " tensors get a finite, non-zero gradient\n",
-                flow->tensors_checked);
+        fprintf(to, "  Gradient flow   passed: %" PRId64 " tensor%s a finite, non-zero gradient\n",
+                flow->tensors_checked, flow->tensors_checked == 1 ? " gets" : "s get");
     } else {
         fprintf(to, "  Gradient flow   FAILED: %s\n", flow->error);
     }
@@ -226,7 +246,7 @@ void p4_report_table(FILE *to, const p4_results *results)
 {
     if (results->success) {
         heading(to, results);
-        sizes(to, &results->metrics);
+        sizes(to, results);
         quality(to, results);
         fine_tuning(to, &results->fine_tuning);
         gradient_flow(to, &results->gradient_flow);

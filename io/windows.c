@@ -108,8 +108,9 @@ static p4_rc filling_end(p4_filling *filling, const char *what)
     p4_rc rc = P4_OK;
     p4_windows *windows = filling->windows;
     windows->count = filling->used / windows->T;
-    CHECK(windows->count > 0, "%s: %lld tokens in %lld documents are less than one window of %lld tokens",
-          what, (long long)windows->tokens_total, (long long)windows->documents, (long long)windows->T);
+    CHECK(windows->count > 0, "%s: %lld token%s in %lld document%s, less than one window of %lld tokens", what,
+          (long long)windows->tokens_total, p4_plural(windows->tokens_total), (long long)windows->documents,
+          p4_plural(windows->documents), (long long)windows->T);
     int32_t *fitting = p4_resize(windows->ids, (size_t)(windows->count * windows->T), sizeof *fitting);
     if (fitting == NULL) {
         rc = P4_E_SYSTEM;

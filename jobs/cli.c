@@ -17,7 +17,7 @@ static const option options[OPTION_COUNT] = {
     [OPTION_VERSION] = {"--version", NULL, "Print the version and what was built in, and stop."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all its errors, and stop."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print warnings, errors and the final table only."},
-    [OPTION_STRICT] = {"--strict", NULL, "Exit with status 3 when the quality verdict fails."},
+    [OPTION_STRICT] = {"--strict", NULL, "Exit with status 3 when the quality verdict fails; needs eval_samples above 0."},
 };
 
 static int find_option(const char *argument)
@@ -34,15 +34,19 @@ static int find_option(const char *argument)
 
 static p4_rc unknown_option(const char *argument)
 {
-    const char *nearest = options[0].name;
+    const char *nearest = NULL;
     char excerpt[80];
-    for (int i = 1; i < OPTION_COUNT; i++) {
-        if (p4_edit_distance(argument, options[i].name) < p4_edit_distance(argument, nearest)) {
-            nearest = options[i].name;
+    int least = p4_edits_likely(argument) + 1;
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        int distance = p4_edit_distance(argument, options[i].name);
+        if (distance < least) {
+            least = distance, nearest = options[i].name;
         }
     }
-    return FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: " USAGE,
-                p4_config_format_excerpt(excerpt, argument, strlen(argument)), nearest);
+    p4_config_format_excerpt(excerpt, argument, strlen(argument));
+    return nearest != NULL
+               ? FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: " USAGE, excerpt, nearest)
+               : FAIL("unknown option \"%s\"; usage: " USAGE " (phase4_mpi --help says more)", excerpt);
 }
 
 static void apply_option(p4_cli *cli, int which)

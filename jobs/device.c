@@ -99,7 +99,7 @@ static p4_rc assign(node_gpus *node, int local_rank, int *ordinal)
         all = give_gpu(node, r) && all;
     }
     CHECK(all, "a node has %d rank%s and %d GPU%s for %s: a GPU serves one rank", node->ranks,
-          node->ranks == 1 ? "" : "s", node->count, node->count == 1 ? "" : "s", node->ranks == 1 ? "it" : "them");
+          p4_plural(node->ranks), node->count, p4_plural(node->count), node->ranks == 1 ? "it" : "them");
     for (int k = 0; k < node->seen[local_rank].count; k++) {
         if (node->owner[node->which[local_rank * GPUS_MAX + k]] == local_rank) {
             *ordinal = node->seen[local_rank].gpu[k].ordinal;

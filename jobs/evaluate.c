@@ -41,8 +41,9 @@ p4_rc p4_stage_evaluate_pre(p4_job *job)
     }
     p4_rc rc = p4_job_evaluate(job, &job->original.form, NULL, "evaluate", &job->results.pre);
     if (rc == P4_OK) {
-        INFO("      loss %.4f, perplexity %.3f, accuracy %.2f %% over %lld predictions", job->results.pre.loss,
-             job->results.pre.perplexity, 100.0 * job->results.pre.accuracy, (long long)job->results.pre.tokens);
+        INFO("      loss %.4f, perplexity %.3f, accuracy %.2f %% over %lld prediction%s", job->results.pre.loss,
+             job->results.pre.perplexity, 100.0 * job->results.pre.accuracy, (long long)job->results.pre.tokens,
+             p4_plural(job->results.pre.tokens));
     }
     return rc;
 }

@@ -134,8 +134,8 @@ static void say_plan(const tuning *t)
     const p4_trainer *trainer = &t->trainer;
     p4_trainer_memory bytes = p4_trainer_bytes(trainer);
     char masters[32], codes[32], activations[32];
-    INFO("      %lld steps of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, activations %s",
-         (long long)trainer->steps, (long long)trainer->sequences, (long long)trainer->T,
+    INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, activations %s",
+         (long long)trainer->steps, p4_plural(trainer->steps), (long long)trainer->sequences, (long long)trainer->T,
          p4_format_bytes(masters, (double)bytes.masters_bytes), p4_format_bytes(codes, (double)bytes.codes_bytes),
          p4_format_bytes(activations, (double)bytes.activations_bytes));
 }

@@ -130,7 +130,8 @@ p4_rc p4_stage_gradient_flow(p4_job *job)
     TRY_ALL(job->dist, rc);
     p4_dist_bcast(job->dist, record, sizeof *record, 0);
     if (record->passed) {
-        INFO("      passed: %lld tensors, each with a finite, non-zero gradient", (long long)record->tensors_checked);
+        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient", (long long)record->tensors_checked,
+             p4_plural(record->tensors_checked));
     } else {
         WARN("      FAILED: %s", record->error);
     }

@@ -241,8 +241,8 @@ static int64_t train_limit(const p4_config *c)
 static p4_rc check_count(const p4_windows *windows, const char *what)
 {
     return windows->count > 0 ? P4_OK
-                              : FAIL("%s data: found %lld tokens, not enough for one window of %lld", what,
-                                     (long long)windows->tokens_total, (long long)windows->T);
+                              : FAIL("%s data: found %lld token%s, not enough for one window of %lld", what,
+                                     (long long)windows->tokens_total, p4_plural(windows->tokens_total), (long long)windows->T);
 }
 
 /* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else. They are
@@ -341,8 +341,8 @@ p4_rc p4_stage_load(p4_job *job)
     const p4_arch *a = &job->hf.model.arch;
     char stored[32];
     int64_t params = p4_model_count_elements(&job->hf.model);
-    INFO("      %s, %lld layers, hidden %lld, vocabulary %lld: %.4g M parameters, %s as %s", a->family, (long long)a->L,
-         (long long)a->C, (long long)a->V, (double)params * 1e-6, p4_format_bytes(stored, job->hf.stored_bytes),
+    INFO("      %s, %lld layer%s, hidden %lld, vocabulary %lld: %.4g M parameters, %s as %s", a->family, (long long)a->L,
+         p4_plural(a->L), (long long)a->C, (long long)a->V, (double)params * 1e-6, p4_format_bytes(stored, job->hf.stored_bytes),
          job->hf.stored_dtype);
     p4_config_adapt_to_model_size(&job->config, params);
     TRY_ALL(job->dist, job->dist->rank == 0 ? read_tokens(job) : P4_OK);

@@ -20,7 +20,7 @@ static int fail(p4_rc rc)
 /* The answers that take no MPI: once, whoever started how many of us. */
 static int show_help(void)
 {
-    if (p4_dist_launched_first()) {
+    if (p4_dist_launched_rank() <= 0) {
         p4_cli_print_help(stdout);
     }
     return EXIT_SUCCESS;
@@ -28,25 +28,47 @@ static int show_help(void)
 
 static int show_version(void)
 {
-    if (p4_dist_launched_first()) {
+    if (p4_dist_launched_rank() <= 0) {
         printf("phase4_mpi %s\n", p4_version());
     }
     return EXIT_SUCCESS;
 }
 
+/* session: NULL in a check without MPI. A verdict that could not be given is refused before the work, not behind it. */
+static p4_rc read_config(p4_config *config, const p4_cli *cli, p4_session *session)
+{
+    p4_rc rc = session != NULL ? p4_session_read_config(session, config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides,
+                                                        cli->override_count)
+                               : p4_config_read_file(config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides,
+                                                     cli->override_count);
+    if (rc == P4_OK && cli->strict && config->eval_samples == 0) {
+        rc = FAIL("--strict asks for a verdict, but eval_samples is 0: no quality would be measured to give it by");
+    }
+    return rc;
+}
+
+/* As a run takes the configuration: the first rank reads it, and all end alike. Alone it takes no MPI, which a login node may
+ * not let start. */
 static int validate(const p4_cli *cli)
 {
     static p4_config config;
-    p4_rc rc =
-        p4_config_read_file(&config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides, cli->override_count);
-    if (!p4_dist_launched_first()) {
-        return (int)rc;
+    p4_rc rc = P4_OK;
+    p4_session *session = NULL;
+    if (p4_dist_launched_rank() >= 0) {
+        TRY(p4_session_open(&session));
     }
-    if (rc != P4_OK) {
-        return fail(rc);
+    TRY(read_config(&config, cli, session));
+done:
+    if (session == NULL || p4_session_rank(session) == 0) {
+        if (rc == P4_OK) {
+            printf("%s: valid\n", cli->cfg_path);
+        } else {
+            (void)fail(rc);
+        }
     }
-    printf("%s: valid\n", cli->cfg_path);
-    return EXIT_SUCCESS;
+    signal(SIGTERM, SIG_IGN); /* as in run */
+    p4_session_close(session);
+    return (int)rc;
 }
 
 static int run(const p4_cli *cli)
@@ -58,8 +80,7 @@ static int run(const p4_cli *cli)
     p4_results_init(&results);
     TRY(p4_session_open(&session));
     p4_session_set_log(session, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
-    TRY(p4_session_read_config(session, &config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides,
-                               cli->override_count));
+    TRY(read_config(&config, cli, session));
     TRY(p4_execute(session, &config, NULL, NULL, &results));
     if (p4_session_rank(session) == 0) {
         p4_report_table(stdout, &results);

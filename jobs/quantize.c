@@ -79,7 +79,7 @@ static p4_rc quantize_matrix(p4_job *job, const workspace *w, int64_t i)
         ops->to_host(job->device, p4_packed_scale(c, i), scale, weight.rows * 2);
     }
     TRY(ops->sync(job->device));
-    CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds %lld values that are NaN or infinite", job->hf.path,
+    CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them", job->hf.path,
           job->hf.model.params[i].name, (long long)c->errors[i].nonfinite);
     CHECK(isfinite(c->errors[i].scale_max), "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)",
           job->hf.path, job->hf.model.params[i].name);
@@ -159,8 +159,8 @@ p4_rc p4_stage_quantize(p4_job *job)
         }
     }
     if (matrices > 0) {
-        INFO("      %lld matrices ternary, %.1f %% zeros, relative error %.3f", (long long)matrices,
-             100.0 * p4_packed_sparsity(c), sq_norm > 0 ? sq_error / sq_norm : 0.0);
+        INFO("      %lld %s ternary, %.1f %% zeros, relative error %.3f", (long long)matrices,
+             matrices == 1 ? "matrix" : "matrices", 100.0 * p4_packed_sparsity(c), sq_norm > 0 ? sq_error / sq_norm : 0.0);
     } else {
         INFO("      off (quantizer is \"none\"): every tensor stays fp16");
     }

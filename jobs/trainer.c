@@ -48,8 +48,8 @@ static p4_rc size_steps(p4_trainer *t)
     t->T = c->calibration_sequence_length;
     t->sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / t->T : c->calibration_batch_size;
     CHECK(windows >= t->sequences,
-          "fine-tuning: found %lld windows of %lld tokens in the training data, expected at least %lld, one step's worth",
-          (long long)windows, (long long)t->T, (long long)t->sequences);
+          "fine-tuning: found %lld window%s of %lld tokens in the training data, expected at least %lld, one step's worth",
+          (long long)windows, p4_plural(windows), (long long)t->T, (long long)t->sequences);
     t->share = p4_ceil_div(t->sequences, ranks);
     t->low = t->sequences * t->job->dist->rank / ranks;
     t->high = t->sequences * (t->job->dist->rank + 1) / ranks;

@@ -26,9 +26,9 @@ enum {
     AHEAD = 2,   /* units whose keys are here */
     TILE_ELEMENTS = TILE * HD,
     THREADS = (2 + OWNERS) * ATTENTION_GROUP,
-    COPY_REGISTERS = 48, /* (48 + 96 + 2 x 184) x 128 threads <= 65536 */
-    OWNER_REGISTERS = 184,
-    QUERY_REGISTERS = 96
+    COPY_REGISTERS = 40, /* (40 + 88 + 2 x 192) x 128 threads <= 65536 */
+    OWNER_REGISTERS = 192,
+    QUERY_REGISTERS = 88
 };
 
 typedef struct backward_shared {

@@ -162,7 +162,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     opened->threads = threads ? threads : omp_get_num_procs();
     opened->sgemm = blas.sgemm;
     snprintf(opened->description, sizeof opened->description, "CPU, %d thread%s, OpenBLAS %s",
-             opened->threads, opened->threads == 1 ? "" : "s", blas.core);
+             opened->threads, p4_plural(opened->threads), blas.core);
     *device = opened;
 done:
     return rc;

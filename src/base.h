@@ -80,5 +80,7 @@ char *p4_format_bytes(char buffer[32], double bytes);
 static inline int64_t p4_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t p4_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t p4_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* The ending of a noun behind a count. */
+static inline const char *p4_plural(int64_t count) { return count == 1 ? "" : "s"; }
 
 #endif

@@ -173,10 +173,16 @@ int p4_edit_distance(const char *from, const char *to)
     return last[b_length];
 }
 
+int p4_edits_likely(const char *word)
+{
+    char folded[WORD_BYTES];
+    return (fold(folded, word) + 2) / 3;
+}
+
 const char *p4_config_nearest(const char *key)
 {
     char word[WORD_BYTES];
-    int least = 2 * WORD_BYTES, length = fold(word, key);
+    int least = p4_edits_likely(key) + 1, length = fold(word, key);
     const char *nearest = NULL;
     for (int i = 0; i < p4_config_rows; i++) {
         /* A part of a name ("lr") is nearer to it than any short word is by edits. */

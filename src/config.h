@@ -73,11 +73,13 @@ p4_rc p4_config_validate_job(const p4_config *config);
 
 /* Row of a key, -1 when there is none. Local. */
 int p4_config_find(const char *key);
-/* The known key nearest to `key`. Local. */
+/* The known key nearest to `key`, NULL when none is near enough to be meant. Local. */
 const char *p4_config_nearest(const char *key);
 /* Edits (insert, delete, replace, swap of neighbours) from one word to another, ignoring case and taking '-'
  * for '_'; words are compared up to 63 bytes. Local. */
 int p4_edit_distance(const char *from, const char *to);
+/* The most edits at which a known word may be what `word` was meant to be: one in three letters. Local. */
+int p4_edits_likely(const char *word);
 
 /* Sets every row the user has not set to the default of config->recipe. Local. */
 void p4_config_rebase(p4_config *config);

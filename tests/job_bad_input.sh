@@ -28,14 +28,16 @@ cfg() { # cfg NAME key=json ...: NAME.json, a small valid configuration with key
     } >"$file"
 }
 
-refused() { # refused NAME WORDS: the configuration NAME.json ends with status 2 and one line that holds WORDS
+# refused NAME WORDS [key=value ...]: the configuration NAME.json ends with status 2 and one line that holds WORDS
+refused() {
     local name=$1 words=$2 ranks
+    shift 2
     for ranks in 1 3; do
         rm -rf out
         if [ $ranks = 1 ]; then
-            timeout 30 "$PHASE4_MPI" --quiet "$name.json" >log 2>&1
+            timeout 30 "$PHASE4_MPI" --quiet "$name.json" "$@" >log 2>&1
         else
-            timeout 30 "$MPIRUN" -n 3 "$PHASE4_MPI" --quiet "$name.json" >log 2>&1
+            timeout 30 "$MPIRUN" -n 3 "$PHASE4_MPI" --quiet "$name.json" "$@" >log 2>&1
         fi
         local status=$?
         if [ $status -ne 2 ] || [ "$(grep -c 'phase4: error' log)" != 1 ] || ! grep -qF -- "$words" log; then
@@ -68,9 +70,13 @@ cfg type 'seed="many"' && refused type 'seed'
 cfg range 'max_accuracy_drop=0.9' && refused range 'max_accuracy_drop must be between 0.0 and 0.5'
 cfg bits 'quantization_bits=8' && refused bits 'Phase 4 uses BitNet 1.58-bit quantization only'
 awk 'BEGIN {for (i = 0; i < 100000; i++) printf "["}' >deep.json; refused deep 'deep.json'
+# a value of the command line, and one that may be the file's or the command line's
+refused valid 'command line: key "seed": found "many"' seed=many
+refused valid 'valid.json with the command line: ' calibration_files=[]
 
 # model directory
-cfg nomodel 'model_path="nowhere"' && refused nomodel 'nowhere'
+cfg nomodel 'model_path="nowhere"' && refused nomodel 'nowhere/config.json'
+refused nomodel 'expected a Hugging Face model directory (model_path)'
 copy truncated; head -c 3000 "$model/model.safetensors" >truncated/model.safetensors
 cfg t1 'model_path="truncated"' && refused t1 'truncated/model.safetensors'
 copy emptyfile; : >emptyfile/model.safetensors

@@ -111,3 +111,14 @@ long="device=cuda mixed_precision=false fine_tune_max_steps=200 fine_tune_lr=1e-
 curves one two 0.02
 curves one two_all 0.02
 curves two two_all 0.02
+
+# A model of more layers than the host queues ahead of the sums of their gradients (AHEAD in jobs/trainer_sums.c).
+mkdir deep
+cp demo/model/tokenizer* deep/
+sed -e 's/"num_hidden_layers": 6/"num_hidden_layers": 18/' -e 's/"hidden_size": 128/"hidden_size": 32/' \
+    -e 's/"intermediate_size": 384/"intermediate_size": 64/' -e 's/"head_dim": 32/"head_dim": 8/' demo/model/config.json >deep/config.json
+run deep_one 1 device=cuda mixed_precision=false model_path=deep
+run deep_two 2 device=cuda mixed_precision=false model_path=deep
+run deep_all 2 device=cuda mixed_precision=false model_path=deep zero_stage=0
+curves deep_one deep_two 0.02
+curves deep_one deep_all 0.02

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The result does not depend on the number of ranks: 1, 2, 3 and 4 ranks (the demo model has 6 layers; a fixture with 2 layers
-# has fewer layers than ranks) quantize to the same bits and fine-tune to the same loss; so do all gradient paths.
+# has fewer layers than ranks, one of 18 has more than the host queues ahead) quantize to the same bits and fine-tune to the same
+# loss; so do all gradient paths.
 # Stated bound of the fine-tuned loss: 1e-5 relative (fp32 gradient sums in another order, amplified by requantizing).
 # With activations rounded to 8 bits 1e-4.
 set -eu
@@ -15,6 +16,11 @@ cat >cfg.json <<JSON
   "fine_tune_max_steps": 12, "fine_tune_threshold": 0, "fine_tune_lr": 3e-3, "warmup_steps": 2, "log_every": 1, "threads_per_rank": 1, "num_workers": 2
 }
 JSON
+# A model of more layers than the host queues ahead of the sums of their gradients (AHEAD in jobs/trainer_sums.c).
+mkdir deep
+cp demo/model/tokenizer* deep/
+sed -e 's/"num_hidden_layers": 6/"num_hidden_layers": 18/' -e 's/"hidden_size": 128/"hidden_size": 32/' \
+    -e 's/"intermediate_size": 384/"intermediate_size": 64/' -e 's/"head_dim": 32/"head_dim": 8/' demo/model/config.json >deep/config.json
 run() { # run NAME RANKS [key=value ...]
     local name=$1 ranks=$2
     shift 2
@@ -42,6 +48,10 @@ run grok1 1 enable_grokfast=true recompute=true
 run grok3 3 enable_grokfast=true recompute=light
 run half1 1 enable_grokfast=true optimizer_state=bf16
 run half3 3 enable_grokfast=true optimizer_state=bf16
+run deep1 1 model_path=deep
+run deep2 2 model_path=deep
+run deep_once2 2 model_path=deep zero_stage=1
+run deep_plain2 2 model_path=deep zero_stage=0
 for ranks in 2 3 4; do
     "$TOOL_COMPARE" bits1 bits$ranks bits 1e-6
     "$TOOL_COMPARE" tuned1 tuned$ranks losses 1e-5
@@ -56,6 +66,9 @@ done
 "$TOOL_COMPARE" eight1 eight2 losses 1e-4 # a last bit that moves an activation to the next of 256 values shows
 "$TOOL_COMPARE" grok1 grok3 losses 1e-5
 "$TOOL_COMPARE" half1 half3 losses 1e-4 # a last bit moves few elements of the state by a step of bf16
+for name in deep2 deep_once2 deep_plain2; do
+    "$TOOL_COMPARE" deep1 $name losses 1e-5
+done
 if "$TOOL_COMPARE" bits1 tuned1 bits 1e-6 2>/dev/null; then # a comparison that cannot fail would prove nothing
     echo "fine-tuning changed nothing"
     exit 1

@@ -298,6 +298,7 @@ static void test_names(void)
                    p4_config_nearest(typo));
         }
     }
+    EXPECT(p4_config_nearest("banana") == NULL && p4_config_nearest("") == NULL, "a word that is near to none");
     EXPECT(p4_config_find("") == -1 && p4_config_find("Seed") == -1, "names are exact");
 }
 

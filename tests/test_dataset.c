@@ -184,7 +184,7 @@ static void errors_count_in_their_place(void)
     free(path);
     path = p4_strdup(put_text("short.txt", "abc"));
     EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 5, 0, VOCAB, END, 2),
-                   "short.txt: 4 tokens in 1 documents are less than one window of 5 tokens");
+                   "short.txt: 4 tokens in 1 document, less than one window of 5 tokens");
     free(path);
 }
 

@@ -142,6 +142,7 @@ static void listed_files_are_found(void)
     put_text("own/tree/deep/c.jsonl", "");
     put_text("own/tree/d.bin", "");
     put_text("own/columns/train.parquet", "");
+    put_text("own/rows/train.csv.gz", "");
     put_text("own/nothing/a.png", "");
     begin(P4_DATASET_CUSTOM, NULL);
     expect_none(P4_SPLIT_TRAIN, "\"custom\" needs calibration_files");
@@ -159,6 +160,8 @@ static void listed_files_are_found(void)
     expect_none(P4_SPLIT_TRAIN, "own/*.md\": no such file, and no file that matches");
     set_list(&config.train_files, at("own/columns"), NULL);
     expect_none(P4_SPLIT_TRAIN, "train.parquet: Parquet files are not read");
+    set_list(&config.train_files, at("own/rows"), NULL);
+    expect_none(P4_SPLIT_TRAIN, "train.csv.gz: CSV files are not read");
     set_list(&config.train_files, at("own/nothing"), NULL);
     expect_none(P4_SPLIT_TRAIN, "the folder holds no .txt");
     if (symlink(".", at("own/tree/circle")) == 0) {

@@ -2,8 +2,8 @@
 #include "ops_cases.h"
 #include "state.h"
 
-static const int64_t counts[] = {1, 15, 17, 1000, 8193, 150000};
-enum { COUNTS = sizeof counts / sizeof counts[0] };
+static const int64_t counts[] = {17, 8193, 1, 15, 1000, 150000};
+enum { COUNTS = sizeof counts / sizeof counts[0], COUNTS_FEW = 2 };
 
 /* A step's numbers on the device; those that the op is not to read are no numbers. */
 static const p4_step_numbers *grokfast_numbers(rig *r, bool first, uint64_t key)
@@ -31,7 +31,7 @@ static const p4_step_numbers *muon_numbers(rig *r, uint64_t key)
 
 static void check_elementwise(rig *r)
 {
-    for (int s = 0; s < COUNTS; s++) {
+    for (int s = 0; s < shapes_to_run(COUNTS, COUNTS_FEW); s++) {
         int64_t count = counts[s];
         float *g = rig_random(r, count, 1.0), *ema = rig_random(r, count, 1.0);
         double *want_g = rig_doubles(r, g, count), *want_ema = rig_doubles(r, ema, count),
@@ -82,7 +82,7 @@ static void check_adamw(rig *r)
         p4_adamw_item item[ITEMS];
         int64_t at[ITEMS], total = 0;
         for (int i = 0; i < ITEMS; i++) {
-            item[i].count = i % 20 == 3 ? counts[i / 20 % COUNTS] : rig_integer(r, 0, SHORT);
+            item[i].count = i % 20 == 3 ? counts[i / 20 % shapes_to_run(COUNTS, COUNTS_FEW)] : rig_integer(r, 0, SHORT);
             item[i].decay = i % 3 == 0 ? 0.0f : 0.1f;
             at[i] = i % 5 == 0 ? total : p4_ceil_div(total, 16) * 16;
             total = at[i] + item[i].count;
@@ -236,19 +236,20 @@ static void check_muon_shape(rig *r, p4_device *device, int64_t rows, int64_t co
 static void check_muon(rig *r)
 {
     static const int64_t shapes[][4] = {
-        {1, 1, 1, 0},     {1, 9, 3, 7},     {7, 1, 2, 0},     {16, 48, 5, 0},
-        {70, 33, 2, 1},   {130, 130, 1, 0}, {257, 96, 3, 0},  {40, 136, 4, 0},
-        {136, 40, 4, 0},  {64, 24, 3, 1},   {288, 304, 1, 0}, /* symmetric products in two blocks */
-        {264, 256, 3, 0}, {256, 256, 1, 0},                   /* in four */
+        {1, 9, 3, 7},     {70, 33, 2, 1},   {40, 136, 4, 0},  {136, 40, 4, 0},
+        {288, 304, 1, 0}, /* symmetric products in two blocks */
+        {1, 1, 1, 0},     {7, 1, 2, 0},     {16, 48, 5, 0},   {130, 130, 1, 0},
+        {257, 96, 3, 0},  {64, 24, 3, 1},   {264, 256, 3, 0}, {256, 256, 1, 0}, /* in four */
         {4, 8, 300, 0},                                       /* more matrices than a launch takes */
         {312, 288, 1, 8}, {8, 520, 2, 0},   {520, 8, 2, 0},   /* own products: tall, flat, several tiles */
     };
-    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+    int count = shapes_to_run(sizeof shapes / sizeof shapes[0], 5);
+    for (int s = 0; s < count; s++) {
         check_muon_shape(r, r->device, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
     }
     if (strcmp(r->ops->name, "cuda") == 0 && r->ops->act_bytes(r->device) == 2) {
         p4_device *device = open_muon_cublas(r);
-        for (size_t s = 0; device && s < sizeof shapes / sizeof shapes[0]; s++) {
+        for (int s = 0; device && s < count; s++) {
             check_muon_shape(r, device, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
         }
         r->ops->close(device);
@@ -279,12 +280,12 @@ static void run_muon_large(rig *r, p4_device *device, float *got, const float *g
 static void check_muon_large(rig *r)
 {
     static const int64_t shapes[][3] = {
-        {2048, 2048, 2}, {1024, 2840, 3}, {2840, 1024, 3}, {1288, 648, 5}, {8, 16, 300}};
+        {8, 16, 300}, {2048, 2048, 2}, {1024, 2840, 3}, {2840, 1024, 3}, {1288, 648, 5}};
     if (r->ops->act_bytes(r->device) != 2 || strstr(r->ops->describe(r->device), "emulator")) {
         return;
     }
     p4_device *device = open_muon_cublas(r);
-    for (size_t s = 0; device && s < sizeof shapes / sizeof shapes[0]; s++) {
+    for (int s = 0; device && s < shapes_to_run(sizeof shapes / sizeof shapes[0], 1); s++) {
         int64_t rows = shapes[s][0], cols = shapes[s][1], items = shapes[s][2], total = items * rows * cols;
         float *g = rig_random(r, total, 1.0), *own = rig_host(r, total * 4), *other = rig_host(r, total * 4);
         double error = 0.0, size = 0.0, worst = 0.0;
@@ -386,7 +387,7 @@ static void check_rounding(rig *r)
 static void check_half_grokfast(rig *r)
 {
     const uint64_t key = 77;
-    for (int s = 0; s < COUNTS * PLACES; s++) {
+    for (int s = 0; s < shapes_to_run(COUNTS, COUNTS_FEW) * PLACES; s++) {
         int64_t count = counts[s / PLACES], at = places[s % PLACES];
         float *g = rig_random(r, at + count, 1.0), *ema = rig_random(r, at + count, 1.0);
         uint16_t *bits = halve(r, ema, at + count);
@@ -455,9 +456,9 @@ static void check_half_adamw(rig *r)
 
 static void check_half_muon(rig *r)
 {
-    static const int64_t shapes[][3] = {{1, 9, 0}, {70, 33, 1}, {64, 64, 0}, {33, 72, 4}, {136, 40, 8}, {40, 136, 8}};
+    static const int64_t shapes[][3] = {{33, 72, 4}, {70, 33, 1}, {40, 136, 8}, {136, 40, 8}, {1, 9, 0}, {64, 64, 0}};
     const uint64_t key = 3;
-    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+    for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 4); s++) {
         int64_t rows = shapes[s][0], cols = shapes[s][1], at = shapes[s][2], count = rows * cols, total = at + count;
         float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0), *g = rig_random(r, total, 1.0);
         uint16_t *d_buf = rig_put(r, halve(r, buf, total), total * 2);

@@ -168,8 +168,8 @@ static void fill_row(rig *r, float *w, int64_t cols, int kind)
 
 static void check_rules(rig *r)
 {
-    static const int64_t widths[] = {1, 2, 4, 5, 63, 257, 1000, 5003, 5004};
-    for (size_t s = 0; s < sizeof widths / sizeof widths[0]; s++) {
+    static const int64_t widths[] = {257, 5004, 1, 2, 4, 5, 63, 1000, 5003};
+    for (int s = 0; s < shapes_to_run(sizeof widths / sizeof widths[0], 2); s++) {
         int64_t cols = widths[s];
         for (int kind = 0; kind < KINDS; kind++) {
             int64_t rows = cols < 300 ? 17 : 2;
@@ -196,9 +196,11 @@ static void check_rules(rig *r)
 /* The exact rule on rows of every short length and around the limits of the kernels, fp32 and bf16. */
 static void check_lengths(rig *r)
 {
-    static const int64_t widths[] = {1024, 1028, 2048, 2049, 2052, 5632, 8192, 16384, 16392};
-    for (int64_t i = 1; i <= 70 + (int64_t)(sizeof widths / sizeof widths[0]); i++) {
-        int64_t cols = i <= 70 ? i : widths[i - 71], rows = cols <= 70 ? 3 : 1, each = cols > 2048 ? 7 : 3;
+    static const int64_t widths[] = {1024, 2048, 2052, 16392, 1028, 2049, 5632, 8192, 16384};
+    const int long_ones = shapes_to_run(sizeof widths / sizeof widths[0], 4), short_ones = shapes_to_run(70, 8);
+    for (int64_t i = 1; i <= short_ones + long_ones; i++) {
+        int64_t cols = i <= short_ones ? i : widths[i - short_ones - 1];
+        int64_t rows = cols <= 70 ? 3 : 1, each = cols > 2048 || test_few() ? 7 : 3;
         for (int kind = (int)rig_integer(r, 0, each - 1); kind < KINDS; kind += (int)each) {
             float *w = rig_host(r, rows * cols * 4);
             uint16_t *half = rig_host(r, rows * cols * 2);
@@ -294,7 +296,7 @@ static void check_nonfinite(rig *r)
 
 static void check_base3(rig *r)
 {
-    for (int64_t cols = 1; cols < 400; cols += cols < 45 ? 1 : 53) {
+    for (int64_t cols = 1; cols < 400; cols += cols < shapes_to_run(45, 5) ? 1 : 53) {
         int64_t rows = 35, code_bytes = p4_code_row_bytes(cols), bytes = (cols + 4) / 5;
         uint8_t *codes = rig_host(r, rows * code_bytes), *want = rig_host(r, rows * bytes);
         for (int64_t i = 0; i < rows; i++) {

@@ -194,6 +194,8 @@ static void test_table(void)
     p4_results results;
     fill(&results);
     const char *const passed[] = {"70,553,706,496 parameters",
+                                  "ternary by \"exact\", packed as base3x5\n",
+                                  "packed model                    8.00 MB",
                                   "4.00x   target 8.0x: not reached, the embedding fills 62 %",
                                   "17.675     1139.000       18.174",
                                   "6344.1 %",
@@ -213,6 +215,15 @@ static void test_table(void)
     const char *const failed[] = {"FAILED: perplexity rose by 37.0 %", "target 4.0x: reached",
                                   "Fine-tuning     not run"};
     expect_in_table(&results, failed, sizeof failed / sizeof failed[0]);
+
+    results.fine_tuning = (p4_fine_tuning){.ran = true, .epochs_completed = 1, .steps = 1, .tokens = 1};
+    results.gradient_flow.tensors_checked = results.pre.tokens = 1;
+    const char *const single[] = {"1 epoch, 1 step, 1 token;", "passed: 1 tensor gets a", "measured on 1 token\n"};
+    expect_in_table(&results, single, sizeof single / sizeof single[0]);
+
+    results.output_paths.quantized[0] = '\0';
+    const char *const unpacked[] = {"ternary by \"exact\"\n", "packed model                not written\n    sparsity"};
+    expect_in_table(&results, unpacked, sizeof unpacked / sizeof unpacked[0]);
     p4_results_free(&results);
 
     p4_results_init(&results);

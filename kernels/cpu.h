@@ -141,6 +141,8 @@ void p4_cpu_linear_gelu_forward(p4_device *device, void *h, void *up, const void
                                 const float *bias, int64_t N, int64_t in, int64_t out);
 void p4_cpu_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
                                  const void *up, int64_t N, int64_t F, int64_t out);
+void p4_cpu_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
+                                   const void *gate_up, int64_t N, int64_t F, int64_t out);
 
 /* attention_cpu.c */
 void p4_cpu_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,

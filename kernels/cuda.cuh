@@ -51,6 +51,7 @@ struct p4_device {
     void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, on compute capability 9.0 (boxes_cuda.cuh) */
     bool attention_sm90; /* attention may be by kernels of compute capability 9.0 (attention_sm90_cuda.cu) */
     bool muon_own;      /* Muon's products by own kernels where they can (muon_cuda.cuh) */
+    bool mlp_own;       /* the MLP's way back by own kernels where they can (mlp_backward_cuda.cuh) */
     bool repeats;       /* work is recorded and replayed (record_cuda.cu); P4_GRAPH=off: it is done anew */
     bool recording;     /* what is queued now is recorded, not run: nothing may wait for the device */
     char description[640];
@@ -112,6 +113,8 @@ p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways);
 p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma);
 /* The same of Muon's products (muon_cuda.cuh). */
 p4_rc p4_cuda_muon_open(p4_device *device, bool wgmma);
+/* The same of the MLP's way back (mlp_backward_cuda.cuh). */
+p4_rc p4_cuda_mlp_open(p4_device *device, bool wgmma);
 
 /* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order (calib_cuda.cu). */
 enum { P4_SUM_KINDS = 3 };

@@ -72,6 +72,8 @@ void p4_cuda_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *roun
                             int64_t N, int64_t F);
 void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
                              int64_t F);
+void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
+                                    const void *gate_up, int64_t N, int64_t F, int64_t out);
 
 /* loss_cuda.cu */
 void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,

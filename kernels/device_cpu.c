@@ -310,6 +310,7 @@ const p4_ops p4_cpu_ops = {
     .linear_backward_bias = p4_cpu_linear_backward_bias,
     .linear_gelu_forward = p4_cpu_linear_gelu_forward,
     .linear_gelu_backward = p4_cpu_linear_gelu_backward,
+    .linear_swiglu_backward = p4_cpu_linear_swiglu_backward,
     .quantize_int8 = p4_cpu_quantize_int8,
     .dequantize_int8 = p4_cpu_dequantize_int8,
     .linear_forward_int8 = p4_cpu_linear_forward_int8,

@@ -201,6 +201,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     }
     TRY(p4_cuda_int8_open(opened, sm90));
     TRY(p4_cuda_muon_open(opened, sm90));
+    TRY(p4_cuda_mlp_open(opened, sm90));
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
     p4_attention_open(opened);
@@ -319,6 +320,7 @@ extern "C" const p4_ops p4_cuda_ops = {
     .linear_backward_bias = p4_cuda_linear_backward_bias,
     .linear_gelu_forward = p4_cuda_linear_gelu_forward,
     .linear_gelu_backward = p4_cuda_linear_gelu_backward,
+    .linear_swiglu_backward = p4_cuda_linear_swiglu_backward,
     .quantize_int8 = p4_cuda_quantize_int8,
     .dequantize_int8 = p4_cuda_dequantize_int8,
     .linear_forward_int8 = p4_cuda_linear_forward_int8,

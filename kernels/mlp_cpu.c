@@ -142,3 +142,10 @@ void p4_cpu_linear_gelu_backward(p4_device *device, void *dup, float *db, const 
         p4_cpu_linear_backward_bias(device, db, dup, N, F);
     }
 }
+
+void p4_cpu_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
+                                   const void *gate_up, int64_t N, int64_t F, int64_t out)
+{
+    p4_cpu_linear_backward_input(device, dh, dy, w, N, F, out, false);
+    p4_cpu_swiglu_backward(device, dgate_up, dh, gate_up, N, F);
+}

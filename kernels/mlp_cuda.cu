@@ -1,6 +1,7 @@
 /* mlp_cuda.cu - the elementwise ops on activations: conversion, sum, SwiGLU. GELU: gelu_cuda.cu. */
 #include "cuda_ops.h"
 #include "int8_rows_cuda.cuh"
+#include "mlp_backward_cuda.cuh"
 #include "mlp_cuda.cuh"
 
 enum { MLP_THREADS = 256 };
@@ -98,12 +99,10 @@ static __global__ void swiglu_backward_rows(T *d, const T *dh, const T *gate_up,
         p4_load(from, dh + blockIdx.x * F + f);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            float slope, s = p4_sigmoid_slope<T>(g[i], &slope);
-            u[i] *= from[i] * (s + g[i] * slope);
-            g[i] *= from[i] * s;
+            p4_swiglu_backward<T>(from[i], &g[i], &u[i]);
         }
-        p4_store(dgate + f, u);
-        p4_store(dup + f, g);
+        p4_store(dgate + f, g);
+        p4_store(dup + f, u);
     }
 }
 
@@ -138,4 +137,27 @@ void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, 
               swiglu_backward_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
                   (elem *)dgate_up, (const elem *)dh, (const elem *)gate_up, F));
     p4_cuda_launched(device, "swiglu_backward");
+}
+
+p4_rc p4_cuda_mlp_open(p4_device *device, bool wgmma)
+{
+    static const char *const names[] = {"own", "cublas", NULL};
+    const int first = wgmma && device->half ? 0 : 1;
+    int way;
+    const p4_rc rc = p4_cuda_way(&way, "P4_MLP_BACKWARD", names + first);
+    device->mlp_own = first + way == 0;
+    if (rc == P4_OK && device->mlp_own && !p4_cuda_mlp_own_open(device)) {
+        return FAULT("%s", device->failure);
+    }
+    return rc;
+}
+
+void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
+                                    const void *gate_up, int64_t N, int64_t F, int64_t out)
+{
+    const p4_mlp_backward call = {dy, w, gate_up, dgate_up, NULL, N, F, out, true};
+    if (N > 0 && F > 0 && !p4_cuda_mlp_own_backward(device, &call)) {
+        p4_cuda_linear_backward_input(device, dh, dy, w, N, F, out, false);
+        p4_cuda_swiglu_backward(device, dgate_up, dh, gate_up, N, F);
+    }
 }

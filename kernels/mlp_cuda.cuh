@@ -36,6 +36,14 @@ template <typename T> static __device__ __forceinline__ float p4_swiglu(float ga
     return __fmul_rn(up, __fmul_rn(gate, p4_sigmoid<T>(gate)));
 }
 
+/* The gradients at gate and up, in their places, from the gradient d at silu(gate) * up. */
+template <typename T> static __device__ __forceinline__ void p4_swiglu_backward(float d, float *gate, float *up)
+{
+    float slope, s = p4_sigmoid_slope<T>(*gate, &slope), at_gate = *up * (d * (s + *gate * slope));
+    *up = *gate * (d * s);
+    *gate = at_gate;
+}
+
 /* gelu(x) = x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): no cancellation for x <
  * 0. */
 #define P4_GELU_SLOPE (2.0f * 0.7978845608028654f)

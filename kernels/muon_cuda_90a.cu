@@ -1,8 +1,6 @@
 /* muon_cuda_90a.cu - Muon's products on compute capability 9.0 (target sm_90a).
  *
- * Two blocks of a cluster make tiles of 256 x 256 results, one after the other. One thread of a block copies
- * both factors, 64 of k at a time, into a ring of four stages; two warpgroups multiply, 64 rows each, and
- * write. Both blocks need the 256 columns' factor: each copies half of it into both.
+ * The products are those of product_90a_cuda.cuh, with four stages; the warpgroups that multiply also write.
  *
  * A tall X [n, m] stays as it lies: X'X is summed along rows (factors that lie across k), and S X' becomes
  * X S. So the last product may update the weights from its sums.
@@ -10,31 +8,16 @@
  * Of symmetric results the tiles on and left of the diagonal are made, and written twice, mirrored. On a tile
  * of the diagonal, warpgroups 0 to 3 of the cluster need 64, 128, 192 and 256 columns: the first two take
  * products of half the width, one in each block. */
-#include "boxes_cuda.cuh"
-#include "mma.cuh"
 #include "muon_cuda.cuh"
-#include "sm90.cuh"
+#include "product_90a_cuda.cuh"
 
 enum {
-    SIDE = 64, /* of a box, in elements: as wide as the swizzle, the k of a stage, the rows of a warpgroup */
-    TILE = 256,
-    STEP = 16,     /* k of an instruction */
-    PAIR = 2,      /* blocks of a cluster */
-    ROW_BOXES = 2, /* of a block */
-    COL_BOXES = TILE / SIDE,
-    ROWS = ROW_BOXES * SIDE, /* of a block's half of a tile */
-    STAGES = 4,              /* start_sums reads COL_BOXES of them at once */
-    OUT_BOXES = 2,           /* of a warpgroup: one is filled while the other is written */
-    GROUP = P4_WARP * 4,     /* threads of a warpgroup */
-    THREADS = 3 * GROUP,     /* the first copies, two multiply */
-    WARPS = 8,               /* that multiply */
-    SUMS = SIDE * TILE / GROUP,
-    BOX_SUMS = SUMS / COL_BOXES,
-    AHEAD = 16, /* weights that a thread has loaded before it changes the first */
-    ALIGN = 1024,
+    STAGES = 4,          /* start_sums reads COL_BOXES of them at once */
+    OUT_BOXES = 2,       /* of a warpgroup: one is filled while the other is written */
+    THREADS = 3 * GROUP, /* the first copies, two multiply */
+    AHEAD = 16,          /* weights that a thread has loaded before it changes the first */
     COPY_REGISTERS = 40, /* (40 + 2 x 232) x 128 threads <= 65536 */
-    SUM_REGISTERS = 232,
-    BAND = 8 /* rows of tiles that are walked together: their factors stay in the cache */
+    SUM_REGISTERS = 232
 };
 
 /* GRAM: A = f^2 X X'. POLYNOMIAL: S = f (aI + bA + cA^2). NEXT: S X. UPDATE: w -= lr (scale S X + decay w).
@@ -49,19 +32,10 @@ template <kind KIND, bool TALL> struct form {
     };
 };
 
-typedef struct box {
-    uint16_t element[SIDE * SIDE];
-} box;
-
-typedef struct stage {
-    box a[ROW_BOXES], b[COL_BOXES];
-} stage;
-
 typedef struct ring {
     stage stages[STAGES];
     box out[ROW_BOXES][OUT_BOXES];
-    p4_barrier full[STAGES];  /* both factors have come */
-    p4_barrier empty[STAGES]; /* all warps of the cluster that read it are done */
+    p4_barrier full[STAGES], empty[STAGES];
 } ring;
 
 enum { SHARED_BYTES = (int)sizeof(ring) + ALIGN };
@@ -75,10 +49,6 @@ typedef struct product {
     float scale, decay;
     const p4_step_numbers *numbers;
 } product;
-
-typedef struct tile {
-    int matrix, down, across;
-} tile;
 
 template <bool SYMMETRIC> static __host__ __device__ __forceinline__ int tiles_each(const product &p)
 {
@@ -98,12 +68,6 @@ template <bool SYMMETRIC> static __device__ __forceinline__ tile find_tile(const
     return t;
 }
 
-/* Which of a tile's four boxes of rows a warpgroup makes: on the diagonal, both blocks take as long. */
-static __device__ __forceinline__ int row_box(int rank, int half)
-{
-    return half == 0 ? rank : 2 * PAIR - 1 - rank;
-}
-
 /* --- the thread that copies ------------------------------------------------------------------------ */
 
 /* Asks for this block's weights of the tile, a part of the rows in each of the `steps`. */
@@ -120,30 +84,12 @@ static __device__ __forceinline__ void prefetch_weights(const product &p, tile t
     }
 }
 
-/* Boxes of one stage: `line` is the first row of the tile in A, `col` that in B. */
-template <kind KIND, bool TALL>
-static __device__ __forceinline__ void copy_stage(stage *to, const CUtensorMap *a_map,
-                                                  const CUtensorMap *b_map, int k, tile t, int rank,
-                                                  p4_barrier *full)
-{
-    typedef form<KIND, TALL> f;
-#pragma unroll
-    for (int i = 0; i < ROW_BOXES; i++) {
-        const int line = t.down * TILE + row_box(rank, i) * SIDE;
-        p4_box_load(&to->a[i], a_map, f::A_ACROSS ? line : k, f::A_ACROSS ? k : line, t.matrix, full);
-    }
-#pragma unroll
-    for (int i = 0; i < COL_BOXES / PAIR; i++) { /* this block's half, for both */
-        const int b = rank * (COL_BOXES / PAIR) + i, line = t.across * TILE + b * SIDE;
-        p4_box_load_to(3, &to->b[b], b_map, f::B_ACROSS ? line : k, f::B_ACROSS ? k : line, t.matrix, full);
-    }
-}
-
 template <kind KIND, bool TALL>
 static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *a_map, const CUtensorMap *b_map,
                                                   const product &p)
 {
-    const bool symmetric = form<KIND, TALL>::SYMMETRIC;
+    typedef form<KIND, TALL> f;
+    const bool symmetric = f::SYMMETRIC;
     const int rank = (int)blockIdx.x % PAIR, steps = (p.depth + SIDE - 1) / SIDE;
     p4_place here = {0, 0};
     for (int i = (int)blockIdx.x / PAIR; i < tiles_each<symmetric>(p) * p.matrices;
@@ -151,26 +97,16 @@ static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *a_
         const tile t = find_tile<symmetric>(p, i);
         int at = KIND == POLYNOMIAL ? t.across * COL_BOXES : 0; /* start_sums wants the tile's own columns */
         for (int step = 0; step < steps; step++) {
-            p4_barrier *full = &r->full[here.at];
-            p4_barrier_wait(&r->empty[here.at], here.parity ^ 1);
-            p4_barrier_expect(full, (int)sizeof(stage));
-            copy_stage<KIND, TALL>(&r->stages[here.at], a_map, b_map, at * SIDE, t, rank, full);
+            copy_stage<f::A_ACROSS, f::B_ACROSS>(r, &here, a_map, b_map, at * SIDE, t, rank);
             if (KIND == UPDATE) {
                 prefetch_weights(p, t, rank, step, steps);
             }
             at = at + 1 == steps ? 0 : at + 1;
-            p4_step_on<STAGES>(&here);
         }
     }
 }
 
 /* --- the warpgroups that multiply ------------------------------------------------------------------ */
-
-/* 16 bytes of a box: columns 8 chunk to 8 chunk + 7 of this row. */
-static __device__ __forceinline__ void *box_place(const box *b, int row, int chunk)
-{
-    return (char *)b + row * SIDE * 2 + (chunk ^ row % 8) * 16;
-}
 
 /* sum = (b/c) A + (a/c) I of the tile: the first stages hold its own columns of A, in this warpgroup's rows.
  * Without branches: the sums must stay in the registers that the products add to. */
@@ -204,45 +140,6 @@ static __device__ __forceinline__ void start_sums(ring *r, p4_place here, float 
     }
 }
 
-/* This warp is done with a stage: both blocks, which write into it, are told. */
-static __device__ __forceinline__ void give_back(ring *r, int at)
-{
-    const int lane = (int)threadIdx.x % P4_WARP;
-    if (lane < PAIR) {
-        p4_barrier_arrive(&r->empty[at], lane);
-    }
-}
-
-/* sum (= or +=) the products of `steps` stages, of the first COLS columns. */
-template <int COLS, int A_ACROSS, int B_ACROSS>
-static __device__ __forceinline__ void add_products(ring *r, p4_place *here, float (&sum)[SUMS], int half,
-                                                    int steps, bool add)
-{
-    int before = 0;
-    for (int i = 0; i < steps; i++) {
-        const stage *s = &r->stages[here->at];
-        p4_barrier_wait(&r->full[here->at], here->parity);
-        const uint64_t a = A_ACROSS ? p4_wgmma_across(&s->a[half]) : p4_wgmma_rows(&s->a[half]);
-        const uint64_t b = B_ACROSS ? p4_wgmma_across(s->b) : p4_wgmma_rows(s->b);
-        p4_wgmma_begin();
-#pragma unroll
-        for (int k = 0; k < SIDE; k += STEP) {
-            p4_wgmma_bf16<COLS, A_ACROSS, B_ACROSS>(sum, a + (A_ACROSS ? 8 * k : k / 8),
-                                                    b + (B_ACROSS ? 8 * k : k / 8), add || i + k > 0);
-        }
-        p4_wgmma_end();
-        p4_wgmma_wait<1>(); /* the stage before has been read, this one is under way */
-        if (i > 0) {
-            give_back(r, before);
-        }
-        before = here->at;
-        p4_step_on<STAGES>(here);
-    }
-    p4_wgmma_wait<0>();
-    give_back(r, before);
-    p4_wgmma_sums(sum);
-}
-
 /* Box q of this warpgroup's sums goes to (col, row), or its mirror image. *turn: which box of `out` is next.
  */
 template <bool MIRRORED>
@@ -250,7 +147,6 @@ static __device__ __forceinline__ void send_box(box *out, const CUtensorMap *map
                                                 int q, float scale, int col, int row, int matrix, int half,
                                                 int *turn)
 {
-    const int lane = (int)threadIdx.x % P4_WARP, warp = (int)threadIdx.x % GROUP / P4_WARP;
     const bool leads = (int)threadIdx.x % GROUP == 0;
     box *to = out + *turn;
     *turn ^= 1;
@@ -258,21 +154,7 @@ static __device__ __forceinline__ void send_box(box *out, const CUtensorMap *map
         p4_stores_read<OUT_BOXES - 1>(); /* the last that lay in this box */
     }
     p4_threads_sync(1 + half, GROUP);
-#pragma unroll
-    for (int j = 0; j < BOX_SUMS; j += 8) { /* 16 columns from 2 j */
-        const float *v = sum + q * BOX_SUMS + j;
-        uint32_t pair[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) { /* rows 0, 8 below, then 8 columns on */
-            pair[i] = p4_pair_bf16(scale * v[2 * i], scale * v[2 * i + 1]);
-        }
-        const int rows = 16 * warp + lane % 16, cols = 2 * j + lane / 16 * 8;
-        if (MIRRORED) {
-            p4_store_matrices_transposed(box_place(to, cols + lane % 8, rows / 8), pair);
-        } else {
-            p4_store_matrices(box_place(to, rows, cols / 8), pair);
-        }
-    }
+    write_box<MIRRORED>(to, sum, q, scale);
     p4_shared_written();
     p4_threads_sync(1 + half, GROUP);
     if (leads) {
@@ -378,10 +260,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ char memory[];
     ring *r = (ring *)(((uintptr_t)memory + ALIGN - 1) / ALIGN * ALIGN);
     if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; i++) {
-            p4_barrier_init(&r->full[i], 1);
-            p4_barrier_init(&r->empty[i], WARPS * PAIR);
-        }
+        open_ring(r);
         p4_barrier_init_done();
     }
     p4_cluster_sync();
@@ -398,21 +277,6 @@ static __global__ void __launch_bounds__(THREADS, 1)
     p4_cluster_sync(); /* no block ends while another may still arrive at its barriers */
 }
 
-static bool describe(p4_device *device, CUtensorMap *map, const void *data, int64_t rows, int64_t cols,
-                     int64_t matrices, int64_t stride)
-{
-    p4_boxes boxes = {};
-    boxes.type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    boxes.data = data;
-    boxes.rows = rows;
-    boxes.cols = cols;
-    boxes.row_bytes = 2 * cols;
-    boxes.matrices = matrices;
-    boxes.matrix_bytes = 2 * stride;
-    boxes.box_cols = boxes.box_rows = SIDE;
-    return p4_cuda_boxes(device, map, &boxes, "muon");
-}
-
 /* Of results [rows, cols], sums of depth terms. */
 template <kind KIND, bool TALL>
 static void launch(p4_device *device, const CUtensorMap *a_map, const CUtensorMap *b_map,
@@ -424,15 +288,8 @@ static void launch(p4_device *device, const CUtensorMap *a_map, const CUtensorMa
     p.tiles.down = (int)p4_ceil_div(rows, TILE);
     p.tiles.across = (int)p4_ceil_div(cols, TILE);
     const int64_t tiles = (int64_t)tiles_each<form<KIND, TALL>::SYMMETRIC>(p) * p.matrices;
-    const int64_t clusters = p4_max_i64(1, p4_min_i64(tiles, device->processors / PAIR));
-    cudaLaunchAttribute together = {};
-    together.id = cudaLaunchAttributeClusterDimension;
-    together.val.clusterDim.x = PAIR;
-    together.val.clusterDim.y = together.val.clusterDim.z = 1;
-    const cudaLaunchConfig_t config = {
-        dim3((unsigned)(clusters * PAIR)), dim3(THREADS), SHARED_BYTES, device->stream, &together, 1};
-    p4_cuda_ok(device, cudaLaunchKernelEx(&config, multiply<KIND, TALL>, *a_map, *b_map, *out_map, p),
-               "muon: product");
+    launch_pairs(device, multiply<KIND, TALL>, THREADS, SHARED_BYTES, tiles, "muon: product", *a_map, *b_map,
+                 *out_map, p);
 }
 
 template <bool TALL>
@@ -463,10 +320,11 @@ void p4_cuda_muon_own_step(p4_device *device, const muon_step *step)
 {
     const int64_t m = p4_min_i64(step->rows, step->cols);
     CUtensorMap X, next, A, S;
-    if (describe(device, &X, step->X, step->rows, step->cols, step->batch, step->x_stride) &&
-        describe(device, &next, step->next, step->rows, step->cols, step->batch, step->x_stride) &&
-        describe(device, &A, step->A, m, m, step->batch, step->s_stride) &&
-        describe(device, &S, step->S, m, m, step->batch, step->s_stride)) {
+    if (describe_boxes(device, &X, step->X, step->rows, step->cols, step->batch, step->x_stride, "muon") &&
+        describe_boxes(device, &next, step->next, step->rows, step->cols, step->batch, step->x_stride,
+                       "muon") &&
+        describe_boxes(device, &A, step->A, m, m, step->batch, step->s_stride, "muon") &&
+        describe_boxes(device, &S, step->S, m, m, step->batch, step->s_stride, "muon")) {
         (step->rows > step->cols ? run_step<true> : run_step<false>)(device, step, &X, &next, &A, &S);
     }
 }

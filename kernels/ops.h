@@ -160,6 +160,10 @@ typedef struct p4_ops {
      * after they are rounded (NULL: skip). */
     void (*linear_gelu_backward)(p4_device *device, void *dup, float *db, const void *dy, const void *w,
                                  const void *up, int64_t N, int64_t F, int64_t out);
+    /* linear_backward_input into dh, act [N, F], and swiglu_backward of it into dgate_up. A device may do both at
+     * once: then dh is memory that it leaves alone. */
+    void (*linear_swiglu_backward)(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
+                                   const void *gate_up, int64_t N, int64_t F, int64_t out);
     /* x[N, C] rounded (not NULL): to codes, to y (act, or NULL), or to both. */
     void (*quantize_int8)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
                           int64_t C);

@@ -282,9 +282,9 @@ static __device__ __forceinline__ void p4_wgmma_int8(int (&d)[128], uint64_t a, 
                  : "memory");
 }
 
-/* The same of bf16, 16 along k, summed in fp32: b has COLS rows, 256 or 128 (the first half of d). An operand
- * lies along k (p4_wgmma_rows) or, if its flag is 1, across (p4_wgmma_across). */
-template <int COLS, int A_ACROSS, int B_ACROSS>
+/* The same of bf16, 16 along k, summed in fp32: b has COLS rows, 256, or 128: half of d, from d[FIRST], 0 or 64. An
+ * operand lies along k (p4_wgmma_rows) or, if its flag is 1, across (p4_wgmma_across). */
+template <int COLS, int A_ACROSS, int B_ACROSS, int FIRST = 0>
 static __device__ __forceinline__ void p4_wgmma_bf16(float (&d)[128], uint64_t a, uint64_t b, bool add)
 {
     if (COLS == 256) {
@@ -304,7 +304,7 @@ static __device__ __forceinline__ void p4_wgmma_bf16(float (&d)[128], uint64_t a
                      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" P4_FIRST_64
                      "}, %64, %65, p, 1, 1, %67, %68;\n\t"
                      "}\n"
-                     : P4_IN_OUT_64("f", d, 0)
+                     : P4_IN_OUT_64("f", d, FIRST)
                      : "l"(a), "l"(b), "r"((int)add), "n"(A_ACROSS), "n"(B_ACROSS)
                      : "memory");
     }

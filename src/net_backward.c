@@ -76,15 +76,15 @@ static void down_backward(p4_net *net, const p4_form *form, int64_t layer, const
                           const p4_grad_sink *sink)
 {
     const p4_arch *a = &net->model->arch;
-    weight_backward(net, form, layer, P4_ROLE_DOWN, net->dx, s, net->dwide, N, false, sink);
-    if (a->gated_mlp) {
-        input_backward(net, form, layer, P4_ROLE_DOWN, net->dwide2, net->dx, N);
-        net->ops->swiglu_backward(net->device, net->dwide, net->dwide2, s->up, N, a->F);
-        return;
-    }
     int64_t first = p4_model_find(net->model, P4_ROLE_DOWN, layer);
-    net->ops->linear_gelu_backward(net->device, net->dwide, vector_grad(net, sink, P4_ROLE_UP_BIAS, layer), net->dx,
-                                   p4_net_dense(net, form, first), s->up, N, a->F, a->C);
+    weight_backward(net, form, layer, P4_ROLE_DOWN, net->dx, s, net->dwide, N, false, sink);
+    const void *w = p4_net_dense(net, form, first);
+    if (a->gated_mlp) {
+        net->ops->linear_swiglu_backward(net->device, net->dwide, net->dwide2, net->dx, w, s->up, N, a->F, a->C);
+    } else {
+        net->ops->linear_gelu_backward(net->device, net->dwide, vector_grad(net, sink, P4_ROLE_UP_BIAS, layer),
+                                       net->dx, w, s->up, N, a->F, a->C);
+    }
 }
 
 /* Of the norm with this gain: net->dx (= or +=) what net->dnorm gives at its input x. Where dx is

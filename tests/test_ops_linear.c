@@ -157,6 +157,36 @@ static void check_gelu_backward(rig *r)
     }
 }
 
+static double silu(double x)
+{
+    return x / (1.0 + exp(-x));
+}
+
+/* The same through SwiGLU. */
+static void check_swiglu_backward(rig *r)
+{
+    for (int s = 0; s < SHAPES; s++) {
+        shape m = shapes[s];
+        int64_t F = m.in, count = m.N * F;
+        float *dy = rig_random_act(r, m.N * m.out, 1.0), *w = rig_random_act(r, m.out * F, 1.0);
+        float *x = rig_random_act(r, 2 * count, 2.0);
+        x[0] = s % 2 ? 100.0f : -120.0f; /* exp overflows: silu is -0 */
+        void *d = rig_put_act(r, NULL, 2 * count);
+        r->ops->linear_swiglu_backward(r->device, d, rig_put_act(r, NULL, count), rig_put_act(r, dy, m.N * m.out),
+                                       rig_put_act(r, w, m.out * F), rig_put_act(r, x, 2 * count), m.N, F, m.out);
+        double *dh = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out), *want = rig_host(r, 2 * count * 8);
+        for (int64_t i = 0; i < count; i++) {
+            int64_t at = i / F * 2 * F + i % F;
+            double gate = (double)x[at], up = (double)x[at + F];
+            want[at] = dh[i] * up * (silu(gate + 1e-5) - silu(gate - 1e-5)) / 2e-5;
+            want[at + F] = dh[i] * silu(gate);
+        }
+        expect_array("linear_swiglu_backward", rig_get_act(r, d, 2 * count), want, 2 * count, sum_bound(r, m.out),
+                     4.0 * r->eps);
+        rig_clear(r);
+    }
+}
+
 static void check_backward_bias(rig *r)
 {
     for (int s = 0; s < shapes_to_run(SHAPES, SHAPES_FEW); s++) {
@@ -371,17 +401,22 @@ static void check_int8_large(rig *r)
     rig_clear(r);
 }
 
-/* The cases of what may follow a product inside it, in two steps. */
-static int run_without_epilogues(void)
+/* The cases of what may follow a product inside it: without our own kernel, then in two steps. */
+static int run_other_ways(void)
 {
-    static const ops_case cases[] = {{"linear_gelu_forward", check_gelu_forward},
-                                     {"linear_gelu_backward", check_gelu_backward}};
+    static const ops_case cases[] = {{"linear_gelu_backward", check_gelu_backward},
+                                     {"linear_swiglu_backward", check_swiglu_backward},
+                                     {"linear_gelu_forward", check_gelu_forward}};
+    enum { CASES = sizeof cases / sizeof cases[0] };
     if (p4_ops_find("cuda") == NULL) {
         return 0;
     }
+    setenv("P4_MLP_BACKWARD", "cublas", 1);
+    int failed = run_cases(cases, CASES - 1); /* forward knows no such way */
     setenv("P4_GEMM_EPILOGUE", "off", 1);
-    int failed = run_cases(cases, sizeof cases / sizeof cases[0]);
+    failed |= run_cases(cases, CASES);
     unsetenv("P4_GEMM_EPILOGUE");
+    unsetenv("P4_MLP_BACKWARD");
     return failed;
 }
 
@@ -394,10 +429,11 @@ int main(void)
         {"linear_backward_bias", check_backward_bias},
         {"linear_gelu_forward", check_gelu_forward},
         {"linear_gelu_backward", check_gelu_backward},
+        {"linear_swiglu_backward", check_swiglu_backward},
         {"weight_unpack", check_unpack},
         {"linear_forward_int8", check_forward_int8},
         {"linear_forward_int8 of values that are not finite", check_int8_not_finite},
         {"linear_forward_int8 of a real layer", check_int8_large},
     };
-    return run_without_epilogues() | run_cases(cases, sizeof cases / sizeof cases[0]);
+    return run_other_ways() | run_cases(cases, sizeof cases / sizeof cases[0]);
 }

@@ -39,11 +39,11 @@ emu_switch:
   ret
 )");
 
-enum { THREADS = 1024, STACK = 128 << 10 };
+enum { THREADS = EMU_THREADS, STACK = 128 << 10 };
 struct barrier { int arrived, alive; unsigned generation; };
 static struct fibre { void *sp; char *stack; bool done; emu_thread thread; } fibres[THREADS];
-static barrier block_barrier, warp_barrier[32];
-alignas(16) static char slots[32][32 * 16];
+static barrier block_barrier, warp_barrier[THREADS / 32];
+alignas(16) static char slots[THREADS / 32][32 * 16];
 enum { CLUSTER = 2 };
 alignas(1024) static char shared_memory[CLUSTER * EMU_SHARED_BYTES];
 static void *scheduler;
@@ -205,7 +205,7 @@ static void run_kernel(const std::function<void()> &body, dim3 grid, dim3 block,
 void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, cudaStream_t on, int cluster)
 {
     const int count = (int)(block.x * block.y * block.z) * cluster;
-    if (cluster > CLUSTER || grid.x % cluster || (cluster > 1 && grid.y * grid.z > 1) || count < 1 || count > THREADS || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
+    if (cluster > CLUSTER || grid.x % cluster || (cluster > 1 && grid.y * grid.z > 1) || count < 1 || count > 1024 * cluster || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 ||
         shared > EMU_SHARED_BYTES) {
         last = cudaErrorInvalidConfiguration;
         return;

@@ -27,6 +27,7 @@ extern emu_thread *emu_now;
 #undef __grid_constant__
 #define __grid_constant__
 
+enum { EMU_THREADS = 2048 }; /* of a cluster of two blocks */
 enum { EMU_SHARED_BYTES = 232 << 10 }; /* from one block's shared memory to the next of its cluster */
 void emu_queue(cudaStream_t stream, const std::function<void()> &work); /* runs it, or keeps it where the stream is captured */
 void emu_run(const std::function<void()> &body, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, int cluster = 1);
@@ -131,7 +132,7 @@ template <typename A, typename B> auto max(A a, B b) -> decltype(a + b) { return
 static inline int __syncthreads_or(int x)
 {
     static int any[2];
-    static int turn_of[1024];
+    static int turn_of[EMU_THREADS];
     int turn = turn_of[emu_now->index]++ & 1;
     if (x) any[turn] = 1;
     emu_block_barrier();

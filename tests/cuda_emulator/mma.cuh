@@ -48,7 +48,7 @@ static inline void p4_load_matrices(uint32_t (&to)[4], const void *row) { emu_ma
 static inline void p4_load_matrices_transposed(uint32_t (&to)[4], const void *row) { emu_matrices(to, row, true); }
 /* Copies land when they are waited for: a missing wait shows. */
 struct emu_copy { void *to; const void *from; bool valid; };
-static std::vector<emu_copy> emu_copies[1024];
+static std::vector<emu_copy> emu_copies[EMU_THREADS];
 static inline void p4_copy_16(void *to, const void *from, bool valid)
 {
     if ((uintptr_t)to % 16 || (uintptr_t)from % 16) { fprintf(stderr, "emulator: cp.async address not aligned\n"); abort(); }

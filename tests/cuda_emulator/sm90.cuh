@@ -93,8 +93,8 @@ static inline void p4_box_load(void *to, const CUtensorMap *map, int col, int ro
 /* Stores read when they are waited for. A thread's writes to shared memory must be declared before the barrier that a store
  * follows: whether all threads of the warpgroup declared something since its last store is what is checked. */
 struct emu_store { const uint8_t *from; const emu_map *map; int col, row, matrix; bool ends; };
-static std::vector<emu_store> emu_stores[1024];
-static int emu_declared[8];
+static std::vector<emu_store> emu_stores[EMU_THREADS];
+static int emu_declared[EMU_THREADS / 128];
 static inline void p4_shared_written(void) { emu_declared[emu_now->index / 128]++; }
 static inline void p4_box_store(const CUtensorMap *map, const void *from, int col, int row, int matrix)
 {
@@ -162,7 +162,7 @@ static inline uint64_t p4_wgmma_rows(const void *rows)
 static inline uint64_t p4_wgmma_across(const void *boxes) { return (p4_wgmma_rows(boxes) & ~((uint64_t)0x3fff << 16)) | (uint64_t)(8192 >> 4) << 16; }
 /* Of bf16 (width 2): 16 of k, an operand along k or across. Of int8 (width 1): 32 of k. */
 struct emu_product { void *d; uint64_t a, b; bool add, ends; int width, cols, a_across, b_across; };
-static std::vector<emu_product> emu_products[1024];
+static std::vector<emu_product> emu_products[EMU_THREADS];
 /* Reads `deep` elements along k of a row of an operand. */
 static inline void emu_operand(float *to, const uint8_t *shared, uint64_t descriptor, int row, int deep, int width, int across)
 {
@@ -207,7 +207,7 @@ template <int LEFT> static inline void p4_wgmma_wait(void)
 }
 template <typename V> static inline void p4_wgmma_sums(V (&)[128]) { EMU_NEED(emu_products[emu_now->index].empty(), "sums are read before they are waited for"); }
 static inline void p4_wgmma_int8(int (&d)[128], uint64_t a, uint64_t b, bool add) { emu_products[emu_now->index].push_back({d, a, b, add, false, 1, 256, 0, 0}); }
-template <int COLS, int A_ACROSS, int B_ACROSS> static inline void p4_wgmma_bf16(float (&d)[128], uint64_t a, uint64_t b, bool add) { emu_products[emu_now->index].push_back({d, a, b, add, false, 2, COLS, A_ACROSS, B_ACROSS}); }
+template <int COLS, int A_ACROSS, int B_ACROSS, int FIRST = 0> static inline void p4_wgmma_bf16(float (&d)[128], uint64_t a, uint64_t b, bool add) { emu_products[emu_now->index].push_back({d + FIRST, a, b, add, false, 2, COLS, A_ACROSS, B_ACROSS}); }
 
 #define cudaLaunchKernelEx emu_launch_ex
 #pragma push_macro("gridDim")

@@ -99,7 +99,7 @@ static inline void p4_flag_wait(const int *flag, int value)
 
 /* --- products -------------------------------------------------------------------------------------------------------- */
 struct emu_bf16_product { float *d; int count; const uint32_t *held; uint64_t a, b; bool across, add, ends; };
-static std::vector<emu_bf16_product> emu_bf16_products[1024];
+static std::vector<emu_bf16_product> emu_bf16_products[EMU_THREADS];
 static inline uint64_t p4_wgmma_rows_across(const void *rows, int panel_bytes)
 {
     return (p4_wgmma_rows(rows) & ~((uint64_t)0x3fff << 16)) | (uint64_t)(panel_bytes >> 4) << 16;

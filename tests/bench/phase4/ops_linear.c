@@ -11,6 +11,9 @@ OP(gelu_forward_up, ops->linear_gelu_forward(device, ACT(Y0, x->N * x->out), ACT
                                              ACT(X1, x->in * x->out), F32(F0, x->out), x->N, x->in, x->out))
 OP(gelu_backward_down, ops->linear_gelu_backward(device, ACT(Y0, x->N * x->in), F32(F1, x->in), ACT(X0, x->N * x->out),
                                                  ACT(X1, x->in * x->out), ACT(Y1, x->N * x->in), x->N, x->in, x->out))
+OP(swiglu_backward_down,
+   ops->linear_swiglu_backward(device, ACT(Y0, 2 * x->N * x->in), ACT(Y1, x->N * x->in), ACT(X1, x->N * x->out),
+                               ACT(X0, x->in * x->out), ACT(X0, 2 * x->N * x->in), x->N, x->in, x->out))
 OP(forward_head, ops->linear_forward(device, ACT(Y0, x->NV * x->out), ACT(X0, x->NV * x->in),
                                      ACT(X1, x->in * x->out), NULL, x->NV, x->in, x->out))
 OP(backward_input_head, ops->linear_backward_input(device, ACT(Y0, x->NV * x->in), ACT(X0, x->NV * x->out),
@@ -59,12 +62,19 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     }
 }
 
-/* With their GELU: P4_GEMM_EPILOGUE=off takes two steps. */
-static void gelu_cases(ops_bench *x)
+/* With the activation function beside them. P4_MLP_BACKWARD=cublas is the other way back: of SwiGLU two steps; of GELU
+ * one, as forward, and with P4_GEMM_EPILOGUE=off two. */
+static void mlp_cases(ops_bench *x)
 {
     int64_t C = x->arch.C, F = x->arch.F;
     double flop = 2.0 * (double)(x->N * C * F), A = (double)ops_acts(x, 1);
     double bytes = A * (double)(x->N * (C + 2 * F) + C * F);
+    if (x->arch.gated_mlp) {
+        x->in = F;
+        x->out = C;
+        ops_case(x, run_swiglu_backward_down, flop, bytes + A * (double)(2 * x->N * F), "swiglu_backward_down");
+        return;
+    }
     x->in = C;
     x->out = F;
     ops_case(x, run_gelu_forward_up, flop, bytes, "gelu_forward_up");
@@ -109,9 +119,7 @@ void ops_linear_cases(ops_bench *x)
     products(x, "o", a->H * a->D, a->C);
     products(x, "up", a->C, x->up);
     products(x, "down", a->F, a->C);
-    if (!a->gated_mlp) {
-        gelu_cases(x);
-    }
+    mlp_cases(x);
     head_cases(x);
     x->out = x->width;
     ops_case(x, run_backward_bias, 0.0, A * (double)(x->N * x->out), "backward_bias_qkv");

@@ -51,7 +51,7 @@ struct p4_device {
     void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, on compute capability 9.0 (boxes_cuda.cuh) */
     bool attention_sm90; /* attention may be by kernels of compute capability 9.0 (attention_sm90_cuda.cu) */
     bool muon_own;      /* Muon's products by own kernels where they can (muon_cuda.cuh) */
-    bool mlp_own;       /* the MLP's way back by own kernels where they can (mlp_backward_cuda.cuh) */
+    bool swiglu_own;    /* SwiGLU's gradient by an own kernel where it can (swiglu_backward_cuda.cuh) */
     bool repeats;       /* work is recorded and replayed (record_cuda.cu); P4_GRAPH=off: it is done anew */
     bool recording;     /* what is queued now is recorded, not run: nothing may wait for the device */
     char description[640];
@@ -113,8 +113,8 @@ p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways);
 p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma);
 /* The same of Muon's products (muon_cuda.cuh). */
 p4_rc p4_cuda_muon_open(p4_device *device, bool wgmma);
-/* The same of the MLP's way back (mlp_backward_cuda.cuh). */
-p4_rc p4_cuda_mlp_open(p4_device *device, bool wgmma);
+/* The same of SwiGLU's gradient (swiglu_backward_cuda.cuh). */
+p4_rc p4_cuda_swiglu_open(p4_device *device, bool wgmma);
 
 /* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order (calib_cuda.cu). */
 enum { P4_SUM_KINDS = 3 };
@@ -125,7 +125,7 @@ typedef struct p4_cuda_sums {
 void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial, int64_t count,
                           int64_t C);
 /* to[C] += the sum over n of x[n, c], ld elements between rows. */
-void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C, int64_t ld);
+void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C);
 /* Rows of one block of the first stage: whole turns of its P4_COLUMN_LANES lanes, at most P4_COLUMN_CHUNKS blocks deep and
  * so many that partial sums of `bytes` an element fit scratch memory. */
 enum { P4_COLUMN_LANES = 8, P4_COLUMN_CHUNKS = 256 };

@@ -201,7 +201,7 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     }
     TRY(p4_cuda_int8_open(opened, sm90));
     TRY(p4_cuda_muon_open(opened, sm90));
-    TRY(p4_cuda_mlp_open(opened, sm90));
+    TRY(p4_cuda_swiglu_open(opened, sm90));
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
     p4_attention_open(opened);

@@ -2,12 +2,10 @@
  *
  * In bf16 cuBLASLt computes it inside those products where it has an algorithm for the shape (gemm_cuda.cu):
  * forward saves reading the pre-activation again, backward saves writing and reading the gradient behind
- * GELU. cuBLASLt applies GELU before it rounds, two steps apply it to what was rounded. fp32 takes two steps
- * always: its results are compared with far smaller bounds than cuBLASLt's tanh keeps. Where a kernel of our
- * own does the way back (mlp_backward_cuda.cuh), it comes first. */
+ * GELU. It applies GELU before it rounds, two steps apply it to what was rounded. fp32 takes two steps
+ * always: its results are compared with far smaller bounds than cuBLASLt's tanh keeps. */
 #include "cuda_ops.h"
 #include "int8_rows_cuda.cuh"
-#include "mlp_backward_cuda.cuh"
 #include "mlp_cuda.cuh"
 
 enum { ROW_TURNS = 2 };
@@ -138,16 +136,15 @@ void p4_cuda_linear_gelu_forward(p4_device *device, void *h, void *up, const voi
 void p4_cuda_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
                                   const void *up, int64_t N, int64_t F, int64_t out)
 {
-    const p4_mlp_backward call = {dy, w, up, dup, db, N, F, out, false};
     p4_cuda_gemm gemm = p4_cuda_backward_input_product(device, dup, dy, w, N, F, out);
     gemm.after = P4_AFTER_GELU_SLOPE;
     gemm.aux = (void *)up; /* read */
-    if (N <= 0 || F <= 0 || p4_cuda_mlp_own_backward(device, &call)) {
+    if (N <= 0 || F <= 0) {
         return;
     }
     if (p4_cuda_matmul_fused(device, &gemm)) {
         if (db) {
-            p4_cuda_column_sums(device, db, dup, N, F, F);
+            p4_cuda_column_sums(device, db, dup, N, F);
         }
         return;
     }

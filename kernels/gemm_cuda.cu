@@ -6,7 +6,7 @@
  * timed where it is first used with beta 0, in place: its output is overwritten anyway. The host waits for that. Split sums
  * are added in fp32, never in the output type. P4_GEMM_PICK=n takes candidate n, or the last, without timing.
  *
- * GELU behind the bias, and its slope on the way back where that is not a kernel of our own, may follow a product inside it (p4_cuda_matmul_fused), in bf16 and
+ * GELU behind the bias, and its slope on the way back, may follow a product inside it (p4_cuda_matmul_fused), in bf16 and
  * unless P4_GEMM_EPILOGUE=off. There the heuristic's first choice is taken: others round GELU's slope in other ways. A
  * shape that cuBLASLt has no algorithm for is remembered as such, so that a shape is computed the same way on every
  * call. Bias gradients inside products (BGRADB) are not used: their bits depend on the algorithm too, and they were no

@@ -112,5 +112,5 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy
 
 void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
 {
-    p4_cuda_column_sums(device, db, dy, N, out, out);
+    p4_cuda_column_sums(device, db, dy, N, out);
 }

@@ -1,8 +1,8 @@
 /* mlp_cuda.cu - the elementwise ops on activations: conversion, sum, SwiGLU. GELU: gelu_cuda.cu. */
 #include "cuda_ops.h"
 #include "int8_rows_cuda.cuh"
-#include "mlp_backward_cuda.cuh"
 #include "mlp_cuda.cuh"
+#include "swiglu_backward_cuda.cuh"
 
 enum { MLP_THREADS = 256 };
 
@@ -139,14 +139,14 @@ void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, 
     p4_cuda_launched(device, "swiglu_backward");
 }
 
-p4_rc p4_cuda_mlp_open(p4_device *device, bool wgmma)
+p4_rc p4_cuda_swiglu_open(p4_device *device, bool wgmma)
 {
     static const char *const names[] = {"own", "cublas", NULL};
     const int first = wgmma && device->half ? 0 : 1;
     int way;
-    const p4_rc rc = p4_cuda_way(&way, "P4_MLP_BACKWARD", names + first);
-    device->mlp_own = first + way == 0;
-    if (rc == P4_OK && device->mlp_own && !p4_cuda_mlp_own_open(device)) {
+    const p4_rc rc = p4_cuda_way(&way, "P4_SWIGLU_BACKWARD", names + first);
+    device->swiglu_own = first + way == 0;
+    if (rc == P4_OK && device->swiglu_own && !p4_cuda_swiglu_own_open(device)) {
         return FAULT("%s", device->failure);
     }
     return rc;
@@ -155,8 +155,8 @@ p4_rc p4_cuda_mlp_open(p4_device *device, bool wgmma)
 void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
                                     const void *gate_up, int64_t N, int64_t F, int64_t out)
 {
-    const p4_mlp_backward call = {dy, w, gate_up, dgate_up, NULL, N, F, out, true};
-    if (N > 0 && F > 0 && !p4_cuda_mlp_own_backward(device, &call)) {
+    const p4_swiglu_product call = {dy, w, gate_up, dgate_up, N, F, out};
+    if (N > 0 && F > 0 && !p4_cuda_swiglu_own_backward(device, &call)) {
         p4_cuda_linear_backward_input(device, dh, dy, w, N, F, out, false);
         p4_cuda_swiglu_backward(device, dgate_up, dh, gate_up, N, F);
     }

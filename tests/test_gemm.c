@@ -1,5 +1,5 @@
 /* Every algorithm that the CUDA column may choose for a product gives the same bits (kernels/gemm_cuda.cu): what is chosen
- * by timing must not show in results. GELU's way back is cuBLASLt's here. Skipped without a GPU. */
+ * by timing must not show in results. Skipped without a GPU. */
 #include "ops_cases.h"
 
 enum { PICKS = 8, SHAPES = 7 };
@@ -86,7 +86,6 @@ int main(void)
     if (!backend_is_here(ops)) {
         return 77;
     }
-    setenv("P4_MLP_BACKWARD", "cublas", 1);
     digest_of(ops, 0, first);
     for (int pick = 1; pick < PICKS; pick++) { /* behind CHOSEN there is no choice: the same again on another device */
         digest_of(ops, pick, other);

@@ -62,8 +62,7 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     }
 }
 
-/* With the activation function beside them. P4_MLP_BACKWARD=cublas is the other way back: of SwiGLU two steps; of GELU
- * one, as forward, and with P4_GEMM_EPILOGUE=off two. */
+/* With the activation function beside them; in two steps with P4_SWIGLU_BACKWARD=cublas, P4_GEMM_EPILOGUE=off. */
 static void mlp_cases(ops_bench *x)
 {
     int64_t C = x->arch.C, F = x->arch.F;

@@ -1,16 +1,15 @@
-/* mlp_backward_cuda_90a.cu - the gradient at the MLP's activation function on compute capability 9.0 (target
- * sm_90a): the product dy w, and the function's slope at once, so that the product itself stays out of
- * memory.
+/* swiglu_backward_cuda_90a.cu - SwiGLU's gradient on compute capability 9.0 (target sm_90a): the product dy
+ * w, and the function's slopes at once, so that the product itself stays out of memory.
  *
- * Products are those of product_90a_cuda.cuh, with three stages. Reading the function's inputs and writing
- * gradients takes half as long as multiplying, or longer, so both must go on at the same time: the warpgroups
- * that multiply leave a tile in shared memory, rounded to bf16 as the other way rounds it, and start the next
- * one; two more warpgroups finish it meanwhile. A warp of these takes the 16 rows that one warp of those
- * made, a row of 256 columns at a time, and before it begins asks for its inputs of the next tile in the
- * second cache. */
-#include "mlp_backward_cuda.cuh"
+ * Products are those of product_90a_cuda.cuh, with three stages. Reading gate and up and writing their
+ * gradients takes half as long as multiplying, so both must go on at the same time: the warpgroups that
+ * multiply leave a tile in shared memory, rounded to bf16 as the other way rounds it, and start the next one;
+ * two more warpgroups finish it meanwhile. A warp of these takes the 16 rows that one warp of those made, a
+ * row of 256 columns at a time. GELU stays with cuBLASLt (gelu_cuda.cu): behind its shorter products this
+ * took longer. */
 #include "mlp_cuda.cuh"
 #include "product_90a_cuda.cuh"
+#include "swiglu_backward_cuda.cuh"
 
 enum {
     STAGES = 3,
@@ -27,7 +26,6 @@ enum {
 typedef struct ring {
     stage stages[STAGES];
     box made[ROW_BOXES][COL_BOXES]; /* the tile that is finished */
-    float sums[WARPS][TILE];        /* of its columns, over the rows of each warp */
     p4_barrier full[STAGES], empty[STAGES];
     p4_barrier ready[WARPS]; /* a warp's rows of `made` are written */
     p4_barrier taken[WARPS]; /* and read */
@@ -38,9 +36,8 @@ enum { SHARED_BYTES = (int)sizeof(ring) + ALIGN };
 typedef struct work {
     int rows, cols, depth; /* N, F, out */
     p4_tiles tiles;
-    const __nv_bfloat16 *x;
+    const __nv_bfloat16 *x; /* gate | up */
     __nv_bfloat16 *d;
-    float *partial; /* [tiles.down * PAIR, cols]: sums of d's columns over the rows of a block; NULL: none */
 } work;
 
 static __device__ __forceinline__ tile find_tile(const work &p, int index)
@@ -88,44 +85,25 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const work &p)
 /* --- the warpgroups that finish -------------------------------------------------------------------- */
 
 /* This warp's rows of a tile, of which `count` exist, and this lane's columns in the first. */
-template <bool GATED> struct part {
-    enum { PARTS = GATED ? 2 : 1 }; /* gate and up */
-    int64_t at, width;              /* of an element of x and d; of their rows */
+typedef struct part {
+    int64_t at, width; /* of an element of x and d, gate; of their rows */
     int count;
+} part;
 
-    __device__ __forceinline__ part(const work &p, tile t, int warp)
-    {
-        const int lane = (int)threadIdx.x % P4_WARP, rank = (int)blockIdx.x % PAIR;
-        const int half = warp / (WARPS / ROW_BOXES), col = t.across * TILE + lane * WIDTH;
-        const int row = t.down * TILE + row_box(rank, half) * SIDE + warp % (WARPS / ROW_BOXES) * WARP_ROWS;
-        width = (int64_t)p.cols * PARTS;
-        at = row * width + col;
-        count = col < p.cols ? min((int)WARP_ROWS, p.rows - row) : 0;
-    }
-};
-
-/* Asks for the inputs of a tile in the second cache: a lane for a row. */
-template <bool GATED> static __device__ __forceinline__ void ask_for_tile(const work &p, int index, int warp)
+static __device__ __forceinline__ part find_part(const work &p, tile t, int warp)
 {
-    if (index >= p.tiles.down * p.tiles.across) {
-        return;
-    }
-    const tile t = find_tile(p, index);
-    const part<GATED> here(p, t, warp);
-    const int lane = (int)threadIdx.x % P4_WARP, row = lane % WARP_ROWS, up = lane / WARP_ROWS;
-    const int bytes = min((int)TILE, p.cols - t.across * TILE) * (int)sizeof *p.x;
-    const int count = __shfl_sync(0xffffffffu, here.count, 0); /* the first lane's columns exist */
-    if (row < count && up < part<GATED>::PARTS) {
-        p4_bytes_prefetch(p.x + here.at - lane * WIDTH + row * here.width + up * p.cols, bytes);
-    }
+    const int lane = (int)threadIdx.x % P4_WARP, rank = (int)blockIdx.x % PAIR;
+    const int half = warp / (WARPS / ROW_BOXES), col = t.across * TILE + lane * WIDTH;
+    const int row = t.down * TILE + row_box(rank, half) * SIDE + warp % (WARPS / ROW_BOXES) * WARP_ROWS;
+    const int64_t width = 2 * (int64_t)p.cols;
+    return {row * width + col, width, col < p.cols ? min((int)WARP_ROWS, p.rows - row) : 0};
 }
 
-template <bool GATED>
-static __device__ __forceinline__ void fetch_row(uint4 (&to)[part<GATED>::PARTS], const work &p,
-                                                 const part<GATED> &here, int row)
+/* What is not there stays as it is. */
+static __device__ __forceinline__ void fetch_row(uint4 (&to)[2], const work &p, const part &here, int row)
 {
 #pragma unroll
-    for (int i = 0; i < part<GATED>::PARTS; i++) {
+    for (int i = 0; i < 2; i++) {
         if (row < here.count) {
             to[i] = __ldcs((const uint4 *)(p.x + here.at + row * here.width + i * p.cols));
         }
@@ -147,82 +125,45 @@ static __device__ __forceinline__ void put(__nv_bfloat16 *to, const float (&from
                                    p4_pair_bf16(from[4], from[5]), p4_pair_bf16(from[6], from[7])));
 }
 
-/* The gradient `made` behind the function goes through its slope at x. GELU: adds it to the columns' sums. */
-template <bool GATED>
-static __device__ __forceinline__ void finish_row(const work &p, const part<GATED> &here, int row, uint4 made,
-                                                  const uint4 (&x)[part<GATED>::PARTS], float (&sum)[WIDTH])
+/* The product `made` goes through the function's slopes at gate and up. */
+static __device__ __forceinline__ void finish_row(const work &p, const part &here, int row, uint4 made,
+                                                  const uint4 (&x)[2])
 {
     __nv_bfloat16 *to = p.d + here.at + row * here.width;
-    float d[WIDTH], gate[WIDTH];
+    float d[WIDTH], gate[WIDTH], up[WIDTH];
     unpack(d, made);
     unpack(gate, x[0]);
-    if (GATED) {
-        float up[WIDTH];
-        unpack(up, x[part<GATED>::PARTS - 1]);
+    unpack(up, x[1]);
 #pragma unroll
-        for (int i = 0; i < WIDTH; i++) {
-            p4_swiglu_backward<__nv_bfloat16>(d[i], &gate[i], &up[i]);
-        }
-        put(to, gate);
-        put(to + p.cols, up);
-    } else {
-#pragma unroll
-        for (int i = 0; i < WIDTH; i++) {
-            d[i] *= p4_gelu_slope<__nv_bfloat16>(gate[i]);
-            sum[i] += d[i];
-        }
-        put(to, d);
+    for (int i = 0; i < WIDTH; i++) {
+        p4_swiglu_backward<__nv_bfloat16>(d[i], &gate[i], &up[i]);
     }
+    put(to, gate);
+    put(to + p.cols, up);
 }
 
-/* Adds up what the warps of the block have summed of the tile's columns. */
-static __device__ __forceinline__ void send_sums(ring *r, const work &p, tile t, int warp,
-                                                 const float (&sum)[WIDTH])
+static __device__ __forceinline__ void finish_tiles(ring *r, const work &p)
 {
-    const int lane = (int)threadIdx.x % P4_WARP, at = warp * P4_WARP + lane, col = t.across * TILE + at;
-    float total = 0.0f;
-    p4_threads_sync(1, FINISHERS); /* the tile before has been added up */
-#pragma unroll
-    for (int i = 0; i < WIDTH; i += 4) {
-        *(float4 *)&r->sums[warp][lane * WIDTH + i] = make_float4(sum[i], sum[i + 1], sum[i + 2], sum[i + 3]);
-    }
-    p4_threads_sync(1, FINISHERS);
-#pragma unroll
-    for (int w = 0; w < WARPS; w++) {
-        total += r->sums[w][at];
-    }
-    if (col < p.cols) {
-        p.partial[(int64_t)(t.down * PAIR + (int)blockIdx.x % PAIR) * p.cols + col] = total;
-    }
-}
-
-template <bool GATED> static __device__ __forceinline__ void finish_tiles(ring *r, const work &p)
-{
-    typedef part<GATED> rows;
     const int lane = (int)threadIdx.x % P4_WARP, rank = (int)blockIdx.x % PAIR;
     const int warp = (int)threadIdx.x / P4_WARP - (THREADS - FINISHERS) / P4_WARP;
     const box *made = &r->made[warp / (WARPS / ROW_BOXES)][lane / (P4_WARP / COL_BOXES)];
     const int first = warp % (WARPS / ROW_BOXES) * WARP_ROWS, chunk = lane % (P4_WARP / COL_BOXES);
     uint32_t parity = 0;
-    ask_for_tile<GATED>(p, (int)blockIdx.x / PAIR, warp);
     for (int i = (int)blockIdx.x / PAIR; i < p.tiles.down * p.tiles.across; i += (int)gridDim.x / PAIR) {
-        const tile t = find_tile(p, i);
-        const rows here(p, t, warp);
-        uint4 x[DEEP][rows::PARTS] = {};
-        float sum[WIDTH] = {};
+        const part here = find_part(p, find_tile(p, i), warp);
+        uint4 x[DEEP][2] = {};
 #pragma unroll
         for (int k = 0; k < DEEP; k++) {
-            fetch_row<GATED>(x[k], p, here, k);
+            fetch_row(x[k], p, here, k);
         }
-        ask_for_tile<GATED>(p, i + (int)gridDim.x / PAIR, warp);
         p4_barrier_wait(&r->ready[warp], parity);
         for (int row = 0; row < here.count; row += DEEP) {
 #pragma unroll
             for (int k = 0; k < DEEP; k++) {
                 if (row + k < here.count) {
                     const uint4 d = *(const uint4 *)box_place(made, first + row + k, chunk);
-                    finish_row<GATED>(p, here, row + k, d, x[k], sum);
-                    fetch_row<GATED>(x[k], p, here, row + k + DEEP);
+                    finish_row(p, here, row + k, d, x[k]);
+                    fetch_row(x[k], p, here, row + k + DEEP);
                 }
             }
         }
@@ -230,16 +171,12 @@ template <bool GATED> static __device__ __forceinline__ void finish_tiles(ring *
         if (lane == 0) {
             p4_barrier_arrive(&r->taken[warp], rank);
         }
-        if (!GATED && p.partial) {
-            send_sums(r, p, t, warp, sum);
-        }
         parity ^= 1;
     }
 }
 
 /* --- kernel and launch ----------------------------------------------------------------------------- */
 
-template <bool GATED>
 static __global__ void __launch_bounds__(THREADS, 1)
     backward(const __grid_constant__ CUtensorMap dy_map, const __grid_constant__ CUtensorMap w_map,
              const __grid_constant__ work p)
@@ -266,36 +203,27 @@ static __global__ void __launch_bounds__(THREADS, 1)
         multiply_tiles(r, p);
     } else {
         p4_fewer_registers<FINISH_REGISTERS>();
-        finish_tiles<GATED>(r, p);
+        finish_tiles(r, p);
     }
     p4_cluster_sync(); /* no block ends while another may still arrive at its barriers */
 }
 
-static const char name[] = "mlp backward";
+static const char name[] = "swiglu backward";
 
-template <bool GATED> static bool take_shared(p4_device *device)
+bool p4_cuda_swiglu_own_open(p4_device *device)
 {
     return p4_cuda_ok(
-        device,
-        cudaFuncSetAttribute(backward<GATED>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES),
+        device, cudaFuncSetAttribute(backward, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES),
         name);
 }
 
-bool p4_cuda_mlp_own_open(p4_device *device)
-{
-    return take_shared<false>(device) && take_shared<true>(device);
-}
-
-bool p4_cuda_mlp_own_backward(p4_device *device, const p4_mlp_backward *call)
+bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_swiglu_product *call)
 {
     const uintptr_t addresses =
-        P4_ADDRESS(call->dy) | P4_ADDRESS(call->w) | P4_ADDRESS(call->x) | P4_ADDRESS(call->d);
+        P4_ADDRESS(call->dy) | P4_ADDRESS(call->w) | P4_ADDRESS(call->gate_up) | P4_ADDRESS(call->d);
     const p4_tiles tiles = {(int)p4_ceil_div(call->N, TILE), (int)p4_ceil_div(call->F, TILE)};
-    const int64_t parts = (int64_t)tiles.down * PAIR;
-    const int64_t bytes = call->db ? parts * call->F * (int64_t)sizeof(float) : 0;
     CUtensorMap dy, w;
-    if (!device->mlp_own || !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0 ||
-        bytes > P4_SCRATCH_BYTES) {
+    if (!device->swiglu_own || !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0) {
         return false;
     }
     work p = {};
@@ -303,17 +231,12 @@ bool p4_cuda_mlp_own_backward(p4_device *device, const p4_mlp_backward *call)
     p.cols = (int)call->F;
     p.depth = (int)call->out;
     p.tiles = tiles;
-    p.x = (const __nv_bfloat16 *)call->x;
+    p.x = (const __nv_bfloat16 *)call->gate_up;
     p.d = (__nv_bfloat16 *)call->d;
-    p.partial = call->db ? (float *)p4_cuda_scratch(device, bytes) : NULL;
     if (describe_boxes(device, &dy, call->dy, call->N, call->out, 1, call->N * call->out, name) &&
         describe_boxes(device, &w, call->w, call->out, call->F, 1, call->out * call->F, name)) {
-        launch_pairs(device, call->gated ? backward<true> : backward<false>, THREADS, SHARED_BYTES,
-                     (int64_t)tiles.down * tiles.across, name, dy, w, p);
-    }
-    if (call->db) {
-        const p4_cuda_sums sums = {{call->db}};
-        p4_cuda_add_partials(device, sums, 1, p.partial, parts, call->F);
+        launch_pairs(device, backward, THREADS, SHARED_BYTES, (int64_t)tiles.down * tiles.across, name, dy, w,
+                     p);
     }
     return true;
 }

@@ -84,7 +84,7 @@ p4_rc p4_data_refuse_table(const char *path)
     static const struct {
         const char *suffix, *name, *reader;
     } forms[] = {{".arrow", "Arrow", "file"}, {".csv", "CSV", "csv"}, {".parquet", "Parquet", "parquet"}};
-    const size_t last = sizeof forms / sizeof forms[0] - 1; /* what has no name of its own is known by its content */
+    const size_t last = sizeof forms / sizeof forms[0] - 1; /* who calls knew another name's by its content */
     size_t i = 0, length = plain_length(path);
     while (i < last && !ends_with(path, length, forms[i].suffix)) {
         i++;

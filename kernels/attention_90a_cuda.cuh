@@ -3,9 +3,9 @@
  * Tiles have 64 rows (queries or keys) of one head, of HD = 64 or 128 elements, in panels of 64 elements: a
  * row of a panel is 128 bytes, swizzled. Rows beyond T and elements beyond D are 0. One thread of a block
  * copies tiles into a ring of stages, two or three warpgroups own 64 rows each and multiply: their own rows
- * with those of the ring. A block goes through units of work (own rows of one head), the longest first, so
- * that all blocks end at about the same time. Who does which unit decides nothing about the result: a unit
- * owns what it writes. */
+ * with those of the ring. A block goes through units of work (own rows of one head); who does which unit
+ * decides nothing about the result. Where a unit owns what it writes, the longest come first, so that all
+ * blocks end at about the same time. */
 #ifndef P4_ATTENTION_90A_CUDA_CUH
 #define P4_ATTENTION_90A_CUDA_CUH
 

@@ -236,7 +236,6 @@ static __device__ __forceinline__ query_unit find_queries(const attention_task &
 static __device__ __forceinline__ void copy_keys(backward_shared *shared, const CUtensorMap *qkv,
                                                  const CUtensorMap *dout, const attention_task &k)
 {
-    enum { STAGES = STAGES, BYTES = TILE_ELEMENTS * 2 };
     p4_place here = {0, 0};
     for (int round = 0;; round++) {
         const int unit = take_unit(attention_taken(k) + 1, query_units(k));
@@ -254,7 +253,7 @@ static __device__ __forceinline__ void copy_keys(backward_shared *shared, const 
         for (int tile = u.tile; tile < u.end; tile++) {
             p4_barrier *full = &shared->full[here.at];
             p4_barrier_wait(&shared->empty[here.at], here.parity ^ 1);
-            p4_barrier_expect(full, 2 * BYTES);
+            p4_barrier_expect(full, (int)sizeof shared->ring[0]);
             copy_rows<HD, TILE>(shared->ring[here.at][0], qkv, k.H + kv, tile * TILE, u.batch, full);
             copy_rows<HD, TILE>(shared->ring[here.at][1], qkv, k.H + k.Hkv + kv, tile * TILE, u.batch, full);
             p4_step_on<STAGES>(&here);

@@ -396,7 +396,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
 
 int64_t p4_attention_backward_64_bytes(const p4_attention_shape *s)
 {
-    const int64_t keys = s->H > s->Hkv ? key_tiles(s->B, s->Hkv, s->T) * 2 : 0;
+    const int64_t keys = s->H / s->Hkv > GROUP ? key_tiles(s->B, s->Hkv, s->T) * 2 : 0;
     return flags_count(s->B, s->H, s->Hkv, s->T) * (int64_t)sizeof(int) +
            (query_tiles(s->B, s->H, s->T) + keys) * GROUP_SUMS * (int64_t)sizeof(float);
 }

@@ -105,7 +105,7 @@ static __device__ __forceinline__ void probabilities_of_keys(float (&s)[TILE_SUM
 }
 
 /* dp: dO V^T, keys by queries -> the gradient of the scores but for their scale. p: probabilities; of wide
- * heads those in fp32 have no registers beside those in bf16, `exact` says which are read. */
+ * heads those in fp32 have no registers beside those in bf16, EXACT says which are read. */
 template <bool EXACT>
 static __device__ __forceinline__ void
 score_gradients_of_keys(float (&dp)[TILE_SUMS], const float (&s)[TILE_SUMS],

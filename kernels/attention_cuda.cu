@@ -57,8 +57,10 @@ int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape
 {
     int64_t bytes = backward ? shape->B * shape->H * shape->T * (int64_t)sizeof(float) : 0;
     bytes = p4_max_i64(bytes, p4_cudnn_attention_work_bytes(device, shape, false));
-    if (backward) {
+    if (backward && p4_attention_sm90_takes(device, shape, 0)) {
         bytes = p4_max_i64(bytes, p4_attention_sm90_work_bytes(shape));
+    }
+    if (backward) {
         bytes = p4_max_i64(bytes, p4_cudnn_attention_work_bytes(device, shape, true));
     }
     return p4_ceil_div(bytes, (int64_t)sizeof(float));

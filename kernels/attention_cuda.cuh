@@ -1,6 +1,6 @@
-/* attention_cuda.cuh - what the attention kernels share. One block serves a tile of queries (or keys) of one head; tiles of
- * keys (or queries) that it cannot see are never touched. Backward is two kernels, one owns dQ and one dK and dV, so that
- * every sum has one order: queries of a head ascending, the query heads of a key head ascending. */
+/* attention_cuda.cuh - what the attention kernels share. A block serves tiles of queries (or keys) of a head; tiles of keys
+ * (or queries) that it cannot see are never touched. Every sum has one order: backward is two kernels, of which one owns dQ
+ * and one dK and dV, or one whose blocks take turns (attention_backward_64_cuda_90a.cu). */
 #ifndef P4_ATTENTION_CUDA_CUH
 #define P4_ATTENTION_CUDA_CUH
 

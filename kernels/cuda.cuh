@@ -111,10 +111,6 @@ static inline cudaDataType_t p4_cuda_act_type(const p4_device *device)
 p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways);
 /* Chooses how int8 products are done (int8_cuda.cuh); wgmma: the device has it. */
 p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma);
-/* The same of Muon's products (muon_cuda.cuh). */
-p4_rc p4_cuda_muon_open(p4_device *device, bool wgmma);
-/* The same of SwiGLU's gradient (swiglu_backward_cuda.cuh). */
-p4_rc p4_cuda_swiglu_open(p4_device *device, bool wgmma);
 
 /* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order (calib_cuda.cu). */
 enum { P4_SUM_KINDS = 3 };

@@ -7,6 +7,8 @@
 #include "boxes_cuda.cuh"
 #include "cuda_ops.h"
 #include "cuda_ops_b.h"
+#include "muon_cuda.cuh"
+#include "swiglu_backward_cuda.cuh"
 
 extern "C" {
 #include "host_copy.h"
@@ -114,6 +116,21 @@ p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways)
     return FAIL("%s: found \"%s\", expected %s", name, asked, known);
 }
 
+/* *own: kernels of ours do it, where wgmma is there and activations are bf16, unless the variable says cublas; they are
+ * made ready. */
+static p4_rc open_own(p4_device *device, bool *own, const char *variable, bool wgmma, bool (*ready)(p4_device *))
+{
+    static const char *const names[] = {"own", "cublas", NULL};
+    const int first = wgmma && device->half ? 0 : 1;
+    int way;
+    const p4_rc rc = p4_cuda_way(&way, variable, names + first);
+    *own = first + way == 0;
+    if (rc == P4_OK && *own && !ready(device)) {
+        return FAULT("%s", device->failure);
+    }
+    return rc;
+}
+
 /* How many GPUs this process sees: at least one, or an error. */
 static p4_rc count_gpus(int *count)
 {
@@ -200,8 +217,8 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
         goto done;
     }
     TRY(p4_cuda_int8_open(opened, sm90));
-    TRY(p4_cuda_muon_open(opened, sm90));
-    TRY(p4_cuda_swiglu_open(opened, sm90));
+    TRY(open_own(opened, &opened->muon_own, "P4_MUON", sm90, p4_cuda_muon_own_open));
+    TRY(open_own(opened, &opened->swiglu_own, "P4_SWIGLU_BACKWARD", sm90, p4_cuda_swiglu_own_open));
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
     p4_attention_open(opened);

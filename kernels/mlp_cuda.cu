@@ -139,19 +139,6 @@ void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, 
     p4_cuda_launched(device, "swiglu_backward");
 }
 
-p4_rc p4_cuda_swiglu_open(p4_device *device, bool wgmma)
-{
-    static const char *const names[] = {"own", "cublas", NULL};
-    const int first = wgmma && device->half ? 0 : 1;
-    int way;
-    const p4_rc rc = p4_cuda_way(&way, "P4_SWIGLU_BACKWARD", names + first);
-    device->swiglu_own = first + way == 0;
-    if (rc == P4_OK && device->swiglu_own && !p4_cuda_swiglu_own_open(device)) {
-        return FAULT("%s", device->failure);
-    }
-    return rc;
-}
-
 void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
                                     const void *gate_up, int64_t N, int64_t F, int64_t out)
 {

@@ -319,19 +319,6 @@ static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *la
     }
 }
 
-p4_rc p4_cuda_muon_open(p4_device *device, bool wgmma)
-{
-    static const char *const names[] = {"own", "cublas", NULL};
-    const int first = wgmma && device->half ? 0 : 1;
-    int way;
-    const p4_rc rc = p4_cuda_way(&way, "P4_MUON", names + first);
-    device->muon_own = first + way == 0;
-    if (rc == P4_OK && device->muon_own && !p4_cuda_muon_own_open(device)) {
-        return FAULT("%s", device->failure);
-    }
-    return rc;
-}
-
 void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
                   float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers)
 {

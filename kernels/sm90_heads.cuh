@@ -1,5 +1,6 @@
 /* sm90_heads.cuh - beside sm90.cuh, what attention needs of compute capability 9.0 (target sm_90a): copies of
- * rows of a head, and products of bf16 whose left factor lies in registers or in shared memory. */
+ * rows of a head, stores and additions of bytes, flags between blocks, and products of bf16 whose left factor
+ * lies in registers or in shared memory. */
 #ifndef P4_SM90_HEADS_CUH
 #define P4_SM90_HEADS_CUH
 
@@ -32,8 +33,8 @@ static __device__ __forceinline__ void p4_bytes_load(void *to, const void *from,
                  : "memory");
 }
 
-/* Queues the copy of `bytes` from shared to global memory, or the addition of the floats in it to those there; bytes and
- * both addresses are multiples of 16. One thread calls, then p4_stores_end. */
+/* Queues the copy of `bytes` from shared to global memory, or the addition of the floats in it to those
+ * there; bytes and both addresses are multiples of 16. One thread calls, then p4_stores_end. */
 static __device__ __forceinline__ void p4_bytes_store(void *to, const void *from, int bytes)
 {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
@@ -56,11 +57,14 @@ static __device__ __forceinline__ void p4_stores_done(void)
 
 /* --- order between blocks --------------------------------------------------------------------------- */
 
-/* What this thread wrote, or waited for, is there for whoever waits until the flag in global memory has this value; by the
- * copy engine too. */
+/* What this thread wrote, or waited for, is there for whoever waits until the flag in global memory has this
+ * value; by the copy engine too. */
 static __device__ __forceinline__ void p4_flag_set(int *flag, int value)
 {
-    asm volatile("fence.proxy.async;\n\tst.release.gpu.global.s32 [%0], %1;\n" : : "l"(flag), "r"(value) : "memory");
+    asm volatile("fence.proxy.async;\n\tst.release.gpu.global.s32 [%0], %1;\n"
+                 :
+                 : "l"(flag), "r"(value)
+                 : "memory");
 }
 static __device__ __forceinline__ void p4_flag_wait(const int *flag, int value)
 {
@@ -104,8 +108,8 @@ template <int COUNT> static __device__ __forceinline__ void p4_sums_ready(float 
 }
 
 /* d [64, 2 COUNT] (= or +=) a b over 16 of k. a: 64 rows in registers, of warp w rows 16 w to 16 w + 15, as
- * p4_mma_bf16 holds them; it stays as it is until the product is waited for. b: by p4_wgmma_rows_across. d: as
- * p4_wgmma_int8 lays it out. */
+ * p4_mma_bf16 holds them; it stays as it is until the product is waited for. b: by p4_wgmma_rows_across. d:
+ * as p4_wgmma_int8 lays it out. */
 template <int COUNT>
 static __device__ __forceinline__ void p4_wgmma_held(float (&d)[COUNT], const uint32_t (&a)[4], uint64_t b,
                                                      bool add)
@@ -134,7 +138,7 @@ static __device__ __forceinline__ void p4_wgmma_held(float (&d)[COUNT], const ui
     }
 }
 
-/* The same, a in shared memory (p4_wgmma_rows). */
+/* The same, a in shared memory (p4_wgmma_rows), and b along k as well (p4_wgmma_rows). */
 template <int COUNT>
 static __device__ __forceinline__ void p4_wgmma_shared(float (&d)[COUNT], uint64_t a, uint64_t b, bool add)
 {
@@ -162,7 +166,7 @@ static __device__ __forceinline__ void p4_wgmma_shared(float (&d)[COUNT], uint64
     }
 }
 
-/* The same, a in shared memory (p4_wgmma_rows), 64 columns. */
+/* The same of 64 columns, a in shared memory (p4_wgmma_rows), b by p4_wgmma_rows_across. */
 static __device__ __forceinline__ void p4_wgmma_turned(float (&d)[32], uint64_t a, uint64_t b, bool add)
 {
     asm volatile("{\n\t"

@@ -62,17 +62,22 @@ static inline void emu_heads_wait(p4_barrier *barrier, uint32_t parity)
 }
 #define p4_barrier_wait emu_heads_wait
 
+#define EMU_SENT_BY 3 /* attention_backward_64_cuda_90a.cu */
 /* Floats that a thread stores or adds; they are read when it waits. */
 struct emu_bulk { float *to; const float *from; int count; bool add; };
 static std::vector<emu_bulk> emu_bulks[1024];
-static int emu_heads_declared;
-static inline void emu_heads_written(void) { emu_heads_declared++; }
+static int emu_heads_declared[EMU_THREADS / 128]; /* by each warpgroup: threads that declared since it was last read */
+static inline void emu_heads_written(void) { emu_heads_declared[emu_now->index / 128]++; }
+static inline void emu_need_declared(int group)
+{
+    EMU_NEED(emu_heads_declared[group] >= 128, "what was not declared written is read");
+    emu_heads_declared[group] -= 128;
+}
 #define p4_shared_written emu_heads_written
 static inline void emu_bulk_later(void *to, const void *from, int bytes, bool add)
 {
     EMU_NEED(((uintptr_t)to | (uintptr_t)from | (uintptr_t)bytes) % 16 == 0, "a store that is not aligned to 16 bytes");
-    EMU_NEED(emu_heads_declared >= 128, "a store of what was not declared written"); /* by a warpgroup, this or another */
-    emu_heads_declared -= 128;
+    emu_need_declared(EMU_SENT_BY); /* the warpgroup that makes what is stored */
     emu_bulks[emu_now->index].push_back({(float *)to, (const float *)from, bytes / 4, add});
 }
 static inline void p4_bytes_store(void *to, const void *from, int bytes) { emu_bulk_later(to, from, bytes, false); }
@@ -85,7 +90,8 @@ static inline void p4_stores_done(void)
         for (int i = 0; i < b.count; i++) b.to[i] = b.add ? b.to[i] + b.from[i] : b.from[i];
     emu_bulks[emu_now->index].clear();
 }
-/* Blocks run one after another: what a block waits for has happened, or never will. */
+/* Blocks run one after another: what a block waits for has happened, or never will; an order between blocks that a flag fails
+ * to keep does not show. */
 static inline void p4_flag_set(int *flag, int value)
 {
     EMU_NEED(emu_bulks[emu_now->index].empty(), "a flag before the stores that it stands for");
@@ -167,8 +173,11 @@ template <int COUNT> static inline void p4_wgmma_held(float (&d)[COUNT], const u
 template <int COUNT> static inline void p4_wgmma_shared(float (&d)[COUNT], uint64_t a, uint64_t b, bool add)
 {
     emu_product_later({d, COUNT, NULL, a, b, false, add, false});
-}static inline void p4_wgmma_turned(float (&d)[32], uint64_t a, uint64_t b, bool add)
+}
+static inline void p4_wgmma_turned(float (&d)[32], uint64_t a, uint64_t b, bool add)
 {
+    if (!add && emu_now->index % 128 == 0) /* what the warpgroups of the keys have made */
+        for (int group = 1; group < EMU_SENT_BY; group++) emu_need_declared(group);
     emu_product_later({d, 32, NULL, a, b, true, add, false});
 }
 #endif

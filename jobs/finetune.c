@@ -183,7 +183,7 @@ p4_rc p4_stage_finetune(p4_job *job)
     }
     bool needed = p4_job_quantizes(job) ? p4_should_fine_tune(&job->config, r->pre.perplexity, r->post.perplexity) : true;
     if (measured && !needed) {
-        INFO("      not needed: the perplexity rose by %.1f %%, fine_tune_threshold is %.1f %%",
+        INFO("      not needed: the perplexity changed by %+.1f %%, fine_tune_threshold is %.1f %%",
              100.0 * (r->post.perplexity - r->pre.perplexity) / r->pre.perplexity,
              100.0 * job->config.fine_tune_threshold);
         return P4_OK;

@@ -33,6 +33,17 @@ done:
     return rc;
 }
 
+/* Whoever knows nothing of a text gives each of V tokens the same probability, and has perplexity V. */
+static void warn_of_guessing(const p4_job *job)
+{
+    const int64_t V = job->hf.model.arch.V;
+    if (job->config.init == P4_INIT_CHECKPOINT && job->results.pre.perplexity > (double)V) {
+        WARN("warning: the original's perplexity is %.0f, above that of guessing among its %lld tokens: do model, tokenizer "
+             "and text belong together? The verdict compares with this",
+             job->results.pre.perplexity, (long long)V);
+    }
+}
+
 p4_rc p4_stage_evaluate_pre(p4_job *job)
 {
     if (job->eval.count == 0) {
@@ -44,6 +55,7 @@ p4_rc p4_stage_evaluate_pre(p4_job *job)
         INFO("      loss %.4f, perplexity %.3f, accuracy %.2f %% over %lld prediction%s", job->results.pre.loss,
              job->results.pre.perplexity, 100.0 * job->results.pre.accuracy, (long long)job->results.pre.tokens,
              p4_plural(job->results.pre.tokens));
+        warn_of_guessing(job);
     }
     return rc;
 }

@@ -51,6 +51,12 @@ for model in gpt2-plain gpt2-untied llama-gqa llama-bias llama-bf16; do
     round_trip $model 'preserve_layers=["*k_proj*","*.up_proj*","*attn.c_proj*"]' zero_stage=0
 done
 
+# An original that knows its text less than a guess does is worth a warning, one of random weights is not.
+run guess "$FIXTURES/models/llama-gqa" 2 enable_fine_tuning=false
+said 'above that of guessing among its'
+run chance "$FIXTURES/models/llama-gqa" 1 enable_fine_tuning=false init=random
+! grep -q 'guessing' log || fail 'random weights are warned of'
+
 # Evaluation without files takes what calibration leaves, and neither gets more than was asked for.
 run held "$FIXTURES/models/llama-gqa" 2 eval_files=[] enable_fine_tuning=false
 said '9 to calibrate, 7 to evaluate'

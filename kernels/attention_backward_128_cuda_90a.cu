@@ -2,11 +2,11 @@
  * 65 to 128 elements: two kernels, of which each sums its gradients in registers, so that no block adds to
  * what another wrote and every sum has one order.
  *
- * gradients_kv: a warpgroup owns 64 keys and goes through the queries of all query heads of its key head. It
- * makes the scores and their gradients transposed, keys by queries: as they come they are the left factors of
- * dV += P^T dO and dK += dS^T Q, and nothing goes through shared memory but the tiles of Q and dO.
- * gradients_q: a warpgroup owns 64 queries and goes through the keys they see; scores as in forward, dQ += dS
- * K. Scores and dO V^T are made twice: dK and dV of 64 keys fill the registers, dQ beside them has none
+ * gradients<true>: a warpgroup owns 64 keys and goes through the queries of all query heads of its key head.
+ * It makes the scores and their gradients transposed, keys by queries: as they come they are the left factors
+ * of dV += P^T dO and dK += dS^T Q, and nothing goes through shared memory but the tiles of Q and dO.
+ * gradients<false>: a warpgroup owns 64 queries and goes through the keys they see; scores as in forward, dQ
+ * += dS K. Scores and dO V^T are made twice: dK and dV of 64 keys fill the registers, dQ beside them has none
  * (attention_backward_64_cuda_90a.cu does all in one).
  *
  * In both a product is under way while the exponentials of the same tile are taken. */
@@ -125,7 +125,7 @@ typedef struct key_state {
     uint32_t p[TILE_STEPS][4], ds[TILE_STEPS][4];
 } key_state;
 
-/* dK and dV of 64 keys from `key`. Products under way at the loop's head: dV, dK of the tile before, then
+/* dK and dV of 64 keys from `key`. Products under way at the loop's head: dK of the tile before, then
  * scores and dO V^T of this one. */
 static __device__ __forceinline__ void sum_keys(key_state &x, backward_shared *shared, p4_place *here,
                                                 walk *w, int key, const attention_task &k)
@@ -190,24 +190,6 @@ static __device__ __forceinline__ void own_keys(backward_shared *shared, int own
     }
 }
 
-static __global__ void __launch_bounds__(THREADS, 1)
-    gradients_kv(const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap dout,
-                 const __grid_constant__ attention_task k)
-{
-    extern __shared__ char memory[];
-    backward_shared *shared = open_shared(memory);
-    const int group = (int)threadIdx.x / ATTENTION_GROUP;
-    if (group == 0) {
-        p4_fewer_registers<COPY_REGISTERS>();
-        if (threadIdx.x == 0) {
-            copy_for_keys(shared, &qkv, &dout, k);
-        }
-    } else {
-        p4_more_registers<OWNER_REGISTERS>();
-        own_keys(shared, group - 1, k);
-    }
-}
-
 /* --- dQ --------------------------------------------------------------------------------------------- */
 
 /* A unit: OWNERS tiles of queries of one head, the last of a head first. */
@@ -233,8 +215,8 @@ static __device__ __forceinline__ query_unit find_queries(const attention_task &
     return u;
 }
 
-static __device__ __forceinline__ void copy_keys(backward_shared *shared, const CUtensorMap *qkv,
-                                                 const CUtensorMap *dout, const attention_task &k)
+static __device__ __forceinline__ void copy_for_queries(backward_shared *shared, const CUtensorMap *qkv,
+                                                        const CUtensorMap *dout, const attention_task &k)
 {
     p4_place here = {0, 0};
     for (int round = 0;; round++) {
@@ -351,9 +333,13 @@ static __device__ __forceinline__ void own_queries(backward_shared *shared, int 
     }
 }
 
+/* --- the kernels ------------------------------------------------------------------------------------ */
+
+/* Of keys and values, or of queries. */
+template <bool KEYS>
 static __global__ void __launch_bounds__(THREADS, 1)
-    gradients_q(const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap dout,
-                const __grid_constant__ attention_task k)
+    gradients(const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap dout,
+              const __grid_constant__ attention_task k)
 {
     extern __shared__ char memory[];
     backward_shared *shared = open_shared(memory);
@@ -361,11 +347,11 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (group == 0) {
         p4_fewer_registers<COPY_REGISTERS>();
         if (threadIdx.x == 0) {
-            copy_keys(shared, &qkv, &dout, k);
+            KEYS ? copy_for_keys(shared, &qkv, &dout, k) : copy_for_queries(shared, &qkv, &dout, k);
         }
     } else {
         p4_more_registers<OWNER_REGISTERS>();
-        own_queries(shared, group - 1, k);
+        KEYS ? own_keys(shared, group - 1, k) : own_queries(shared, group - 1, k);
     }
 }
 
@@ -380,9 +366,10 @@ void p4_attention_backward_128(p4_device *device, const attention_task *k)
     const unsigned q_blocks = (unsigned)p4_min_i64(pairs * k->H, device->processors);
     CUtensorMap qkv, dout;
     if (p4_attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
-        p4_attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients_kv, bytes) &&
-        attention_shared(device, gradients_q, bytes)) {
-        gradients_kv<<<kv_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);
-        gradients_q<<<q_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);
+        p4_attention_map(device, &dout, k->dout, k->H, k) &&
+        attention_shared(device, gradients<true>, bytes) &&
+        attention_shared(device, gradients<false>, bytes)) {
+        gradients<true><<<kv_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);
+        gradients<false><<<q_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);
     }
 }

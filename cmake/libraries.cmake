@@ -11,6 +11,7 @@ file(GLOB P4_JOB_SOURCES CONFIGURE_DEPENDS jobs/*.c)
 list(REMOVE_ITEM P4_JOB_SOURCES ${CMAKE_SOURCE_DIR}/jobs/phase4_mpi.c)
 if(P4_HAVE_CUDA)
   list(APPEND P4_KERNEL_SOURCES ${P4_CUDA_SOURCES})
+  list(APPEND P4_DIST_SOURCES dist/peer_add_cuda.cu)
   # The two backend lists: the only files that see P4_CUDA.
   set_source_files_properties(kernels/ops.c dist/coll.c PROPERTIES COMPILE_DEFINITIONS P4_CUDA)
   set_source_files_properties(kernels/blas_import_cuda.cu PROPERTIES COMPILE_DEFINITIONS
@@ -18,7 +19,7 @@ if(P4_HAVE_CUDA)
   set_source_files_properties(dist/nccl_import.c PROPERTIES COMPILE_DEFINITIONS P4_LIBRARY_FOLDER="${P4_NCCL_FOLDER}")
   set(P4_CUDA_RUNTIME CUDA::cudart_static stdc++) # cub throws
 else()
-  list(FILTER P4_DIST_SOURCES EXCLUDE REGEX "nccl[^/]*$")
+  list(FILTER P4_DIST_SOURCES EXCLUDE REGEX "(nccl|cuda)[^/]*$")
   set(P4_CUDA_RUNTIME "")
 endif()
 

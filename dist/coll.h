@@ -1,5 +1,5 @@
 /* coll.h - what moves between ranks while a model runs: device arrays. MPI for host memory (coll_mpi.c), NCCL for GPUs
- * (coll_nccl.c).
+ * (coll_nccl.c), with copy engines where they do better (peer_sums.h).
  *
  * An operation starts when the work that the device's queue holds at the call is done, and is queued: it runs beside
  * what the device's queue gets next, in the order in which operations are called, which must be the same on every rank.
@@ -13,8 +13,13 @@
 #include "dist.h"
 
 typedef struct p4_coll {
-    const char *name; /* "MPI", "NCCL" */
+    const char *name; /* "MPI", "NCCL", "NCCL and copy engines" */
     p4_dist *dist;
+    /* Sums over arrays in this memory of the device may pass by the copy engines of GPUs that reach each other's memory. Such
+     * arrays lie at the same offset of it on every rank. Without it sums work as well. To be withdrawn, when no sum is under
+     * way, before it is released; memory that was not shared, NULL too, is nothing to withdraw. */
+    p4_rc (*share)(struct p4_coll *coll, void *memory, int64_t bytes);
+    void (*withdraw)(struct p4_coll *coll, void *memory);
     /* Operations between begin and end go as one launch; not nested. They start when what the device's queue holds at
      * `end` is done. Sends and receives between them may wait for each other in any order. */
     void (*begin)(struct p4_coll *coll);

@@ -11,6 +11,20 @@ static void nothing(p4_coll *coll)
     (void)coll;
 }
 
+static p4_rc share(p4_coll *coll, void *memory, int64_t bytes)
+{
+    (void)coll;
+    (void)memory;
+    (void)bytes;
+    return P4_OK;
+}
+
+static void withdraw(p4_coll *coll, void *memory)
+{
+    (void)coll;
+    (void)memory;
+}
+
 static void sum_f32(p4_coll *coll, float *data, int64_t count)
 {
     p4_dist_sum_f32(coll->dist, data, count);
@@ -78,6 +92,8 @@ p4_rc p4_coll_mpi_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
     (void)ordinal;
     *coll = (p4_coll){.name = "MPI",
                       .dist = dist,
+                      .share = share,
+                      .withdraw = withdraw,
                       .begin = nothing,
                       .end = nothing,
                       .sum_f32 = sum_f32,

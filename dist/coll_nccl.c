@@ -1,5 +1,6 @@
 /* coll_nccl.c - collectives between GPUs: a communicator of all ranks and a CUDA stream of its own beside the device's, the two
- * ordered by events.
+ * ordered by events. Sums in shared memory go by copy engines where every GPU reaches every other's memory (peer_sums.h);
+ * P4_GPU_SUMS=nccl leaves them to NCCL, P4_GPU_SUMS=copies makes it an error where they cannot.
  *
  * The communicator does not block: where a call has to talk to other ranks (opening, the first use of a connection) NCCL
  * does it in a thread, and the host polls with a deadline. So nothing here waits for ever on a rank that is gone. */
@@ -8,9 +9,11 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "coll.h"
+#include "peer_sums.h"
 
 enum {
     MARKS = 64,     /* events that tell which operation is done, in turn */
@@ -28,6 +31,9 @@ struct p4_coll_state {
     cudaEvent_t done[MARKS];  /* done[m % MARKS]: operation m, or a later one that took its place */
     int64_t called, finished; /* operations (launches) so far; of them known to be done */
     bool grouped;             /* between begin and end */
+    p4_peers *peers;          /* NULL: sums are NCCL's */
+    p4_peer_sum *sums;        /* [sums_capacity]: of the group, so far [sums_count] */
+    int64_t sums_count, sums_capacity;
 };
 
 static void pause_between(int64_t polls)
@@ -118,8 +124,13 @@ static void begin(p4_coll *coll)
 
 static void end(p4_coll *coll)
 {
+    struct p4_coll_state *state = coll->state;
     start_here(coll);
-    coll->state->grouped = false;
+    if (state->sums_count > 0) {
+        cuda_ok(coll, p4_peers_sum(state->peers, state->sums, state->sums_count), "group of sums");
+    }
+    state->sums_count = 0;
+    state->grouped = false;
     launched(coll, ncclGroupEnd(), "group of collectives");
 }
 
@@ -210,9 +221,57 @@ static void reach(p4_coll *coll, int64_t up_to, const char *what)
 
 /* --- operations ----------------------------------------------------------------------------------------------------------- */
 
+static p4_rc share(p4_coll *coll, void *memory, int64_t bytes)
+{
+    return coll->state->peers != NULL ? p4_peers_share(coll->state->peers, memory, bytes) : P4_OK;
+}
+
+static void withdraw(p4_coll *coll, void *memory)
+{
+    if (coll->state->peers != NULL) {
+        p4_peers_withdraw(coll->state->peers, memory);
+    }
+}
+
+static void keep_for_end(p4_coll *coll, const p4_peer_sum *sum)
+{
+    struct p4_coll_state *state = coll->state;
+    if (state->sums_count == state->sums_capacity) {
+        int64_t capacity = 2 * state->sums_capacity + 16;
+        p4_peer_sum *sums = p4_resize(state->sums, (size_t)capacity, sizeof *sums);
+        if (sums == NULL) {
+            p4_abort(coll->dist, "group of sums: %s", p4_last_error());
+        }
+        state->sums = sums;
+        state->sums_capacity = capacity;
+    }
+    state->sums[state->sums_count++] = *sum;
+}
+
+/* By copy engines, if the array is shared; false: it is not. */
+static bool sum_by_copies(p4_coll *coll, const p4_peer_sum *sum, const char *what)
+{
+    struct p4_coll_state *state = coll->state;
+    if (state->peers == NULL || !p4_peers_reach(state->peers, sum->from, sum->count * (int64_t)sizeof *sum->from)) {
+        return false;
+    }
+    if (state->grouped) {
+        keep_for_end(coll, sum);
+    } else {
+        start_here(coll);
+        cuda_ok(coll, p4_peers_sum(state->peers, sum, 1), what);
+        launched(coll, ncclSuccess, what);
+    }
+    return true;
+}
+
 static void sum_f32(p4_coll *coll, float *data, int64_t count)
 {
     struct p4_coll_state *state = coll->state;
+    const p4_peer_sum sum = {.to = data, .from = data, .count = count, .root = -1};
+    if (sum_by_copies(coll, &sum, "sum over ranks")) {
+        return;
+    }
     before_call(coll);
     after_call(coll, ncclAllReduce(data, data, (size_t)count, ncclFloat32, ncclSum, state->comm, state->queue),
                "sum over ranks");
@@ -221,6 +280,10 @@ static void sum_f32(p4_coll *coll, float *data, int64_t count)
 static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int root)
 {
     struct p4_coll_state *state = coll->state;
+    const p4_peer_sum sum = {.to = to, .from = from, .count = count, .root = root};
+    if (sum_by_copies(coll, &sum, "gradient sum to its owner")) {
+        return;
+    }
     before_call(coll);
     after_call(coll, ncclReduce(from, to, (size_t)count, ncclFloat32, ncclSum, root, state->comm, state->queue),
                "gradient sum to its owner");
@@ -271,6 +334,8 @@ static void stop_operations(void *user)
 static void release(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
+    p4_peers_close(state->peers);
+    free(state->sums);
     for (int i = 0; i < MARKS; i++) {
         if (state->done[i] != NULL) {
             cudaEventDestroy(state->done[i]);
@@ -359,6 +424,29 @@ static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordina
     return rc;
 }
 
+/* Which way sums go is the same on every rank. Collective. */
+static p4_rc open_peers(p4_coll *coll, int ordinal)
+{
+    p4_rc rc = P4_OK;
+    p4_dist *dist = coll->dist;
+    const char *asked = getenv("P4_GPU_SUMS");
+    bool any = asked == NULL || asked[0] == '\0', nccl = !any && strcmp(asked, "nccl") == 0;
+    bool copies = !any && strcmp(asked, "copies") == 0;
+    TRY_ALL(dist, any || nccl || copies ? P4_OK
+                                        : FAIL("P4_GPU_SUMS: found \"%s\", expected copies or nccl", asked));
+    if (p4_consult(dist, nccl ? FAULT("P4_GPU_SUMS is nccl") : P4_OK) == P4_OK) {
+        rc = p4_peers_open(&coll->state->peers, dist, ordinal, coll->state->queue);
+    }
+    if (coll->state->peers != NULL) {
+        coll->name = "NCCL and copy engines";
+    } else if (!copies) {
+        p4_error_clear(); /* NCCL knows a way */
+        rc = P4_OK;
+    }
+done:
+    return rc;
+}
+
 p4_rc p4_coll_nccl_usable(void)
 {
     int version = 0;
@@ -372,6 +460,8 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
     ncclUniqueId id = {{0}};
     *coll = (p4_coll){.name = "NCCL",
                       .dist = dist,
+                      .share = share,
+                      .withdraw = withdraw,
                       .begin = begin,
                       .end = end,
                       .sum_f32 = sum_f32,
@@ -393,6 +483,7 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
     TRY_ALL(dist, prepare(coll, ordinal, &id));
     p4_dist_bcast(dist, &id, sizeof id, 0);
     TRY_ALL(dist, join_communicator(coll, &id, ordinal));
+    TRY(open_peers(coll, ordinal));
 done:
     if (rc != P4_OK) {
         if (coll->state != NULL) {

@@ -41,7 +41,9 @@ double p4_job_peak_memory(p4_job *job)
 static void say_setup(const p4_job *job)
 {
     INFO("phase4 %s", p4_version());
-    INFO("%d rank%s, %s", job->dist->ranks, p4_plural(job->dist->ranks), job->ops->describe(job->device));
+    bool nccl = !job->ops->host_memory && job->dist->ranks > 1;
+    INFO("%d rank%s, %s%s%s", job->dist->ranks, p4_plural(job->dist->ranks), job->ops->describe(job->device),
+         nccl ? ", sums by " : "", nccl ? job->coll.name : "");
     INFO("model %s -> %s", job->config.model_path, job->config.output_path);
     if (job->config.wandb_enabled) {
         INFO("metrics go to metrics.jsonl; a W&B run is not written by this version");

@@ -110,7 +110,8 @@ static p4_rc take_host_memory(p4_trainer *t)
     t->form.weights = p4_alloc(params, sizeof *t->form.weights);
     t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
     t->order = p4_alloc((size_t)t->job->train.count, sizeof *t->order);
-    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->order != NULL;
+    t->records = p4_alloc((size_t)(P4_ROUND_RECORDS * p4_trainer_pieces(t)), sizeof *t->records);
+    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->order != NULL && t->records != NULL;
     for (int64_t i = 0; all && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         t->sharded[i] = t->job->config.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
@@ -135,6 +136,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     TRY(p4_trainer_codes_open(t));
     view_masters(t);
     TRY(p4_trainer_sums_layout(t));
+    TRY(p4_trainer_norms_open(t));
     if (job->config.micro_batch_size > 0) {
         t->micro_batch = p4_min_i64(t->share, job->config.micro_batch_size);
     } else {
@@ -179,6 +181,7 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
     p4_dist_max_f64(job->dist, &fewest, 1);
     t->micro_batch = (int64_t)-fewest;
     TRY_ALL(job->dist, open_work(t, held));
+    TRY(p4_trainer_sums_share(t));
     p4_trainer_quantize(t, NULL);
     p4_trainer_share_codes(t);
     p4_trainer_unpack(t);
@@ -195,8 +198,8 @@ done:
 static void forget_all(p4_trainer *t)
 {
     p4_job *job = t->job;
-    for (int i = 0; i < P4_ROUND_RECORDS; i++) {
-        job->ops->forget(job->device, &t->round_record[i]);
+    for (int64_t i = 0; t->records != NULL && i < P4_ROUND_RECORDS * p4_trainer_pieces(t); i++) {
+        job->ops->forget(job->device, &t->records[i]);
     }
     job->ops->forget(job->device, &t->filter_record);
     job->ops->forget(job->device, &t->update_record);
@@ -213,6 +216,7 @@ void p4_trainer_close(p4_trainer *t)
     if (t->job != NULL) {
         p4_trainer_codes_close(t);
         p4_trainer_sums_close(t);
+        p4_trainer_norms_close(t);
     }
     if (t->optim.ops != NULL) {
         p4_optim_close(&t->optim);
@@ -225,6 +229,7 @@ void p4_trainer_close(p4_trainer *t)
     free(t->form.vectors);
     free(t->h_ids);
     free(t->order);
+    free(t->records);
     *t = (p4_trainer){0};
 }
 

@@ -10,8 +10,8 @@
  * Grokfast's filter, the update with its requantization. Between these the host decides whether the gradient is finite and
  * how much it is clipped, for one short wait a step, during which the device is idle; the next tokens are gathered while the
  * device updates. Decided on the device these would be no faster by more than that wait, and differ from what several
- * ranks do, which must sum the figures first. Of several ranks only filter and update are repeated: the
- * backward pass calls their sums, which have a queue and deadlines of their own.
+ * ranks do, which must sum the figures first. Of several ranks the micro-batch is repeated in pieces, the forward pass and
+ * each layer's backward pass: between them are sums over ranks, which have a queue and deadlines of their own.
  *
  * The sums of a layer are one launch, queued when its backward pass is; they run beside the backward pass of the layers
  * before it, where the collectives have a queue of their own. */
@@ -31,6 +31,12 @@ typedef struct p4_code_run {
     const float *master; /* NULL: not held here */
     void *dense;         /* where they are unpacked to; NULL: nowhere */
 } p4_code_run;
+
+/* Gradients that follow each other in the flat array: [first, end), replicated or held by their owner alone. */
+typedef struct p4_norm_run {
+    int64_t first, end;
+    bool early; /* summed over ranks before those of the first layer */
+} p4_norm_run;
 
 typedef struct p4_trainer {
     p4_job *job;
@@ -52,6 +58,8 @@ typedef struct p4_trainer {
     int64_t *sent;             /* [L]: the sums of the layer */
     int64_t *pending;          /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
     bool *summed;              /* [params_count]: this step's sum of a replicated gradient is queued */
+    p4_norm_run *norm_runs;    /* [norm_runs_count]: everything held here, by place */
+    int64_t norm_runs_count;
     bool sums_once;            /* micro-batches are added up here before they are summed over ranks */
     int32_t *h_ids;            /* [micro_batch, T] */
     int64_t micro_batch, T, sequences; /* sequences a step over all ranks */
@@ -63,8 +71,10 @@ typedef struct p4_trainer {
     int64_t steps_per_epoch, steps;
     int bad_steps;             /* non-finite steps in a row */
     int64_t B;                 /* sequences of the micro-batch at work */
+    int64_t layer;             /* whose backward pass is at work */
     double *figures;           /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
-    p4_recording *round_record[P4_ROUND_RECORDS], *filter_record, *update_record;
+    p4_recording **records;    /* [P4_ROUND_RECORDS][pieces]; of one rank alone the first piece is all */
+    p4_recording *filter_record, *update_record;
 } p4_trainer;
 
 typedef struct p4_step_result {
@@ -84,6 +94,12 @@ p4_rc p4_trainer_step(p4_trainer *trainer, int64_t step, p4_step_result *result)
 /* The current state as it will be stored: codes, scales, halves and error figures, on every rank. Collective. */
 p4_rc p4_trainer_commit(p4_trainer *trainer, p4_packed *compressed);
 
+/* What a micro-batch is recorded in: each block's backward pass, what is before them, what is after them. */
+static inline int64_t p4_trainer_pieces(const p4_trainer *trainer)
+{
+    return trainer->job->hf.model.arch.L + 2;
+}
+
 /* Bytes of device memory by purpose, for the memory report. */
 typedef struct p4_trainer_memory {
     int64_t masters_bytes, codes_bytes, activations_bytes;
@@ -96,15 +112,32 @@ p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
 p4_rc p4_trainer_sums_layout(p4_trainer *trainer);
 int64_t p4_trainer_sums_bytes(const p4_trainer *trainer, int64_t rounds);
 p4_rc p4_trainer_sums_open(p4_trainer *trainer);
+/* Tells the collectives where sums will be (p4_coll.share). Collective. */
+p4_rc p4_trainer_sums_share(p4_trainer *trainer);
+/* Collective. */
 void p4_trainer_sums_close(p4_trainer *trainer);
 /* Of a step: no gradient is summed yet. */
 void p4_trainer_sums_start(p4_trainer *trainer);
 /* The sink of a micro-batch's backward pass (net.h); t->round says which. */
 p4_grad_sink p4_trainer_sink(p4_trainer *trainer);
+/* Before a layer's backward pass: its buffer's sums are done before it is written again, and added where they were not written
+ * to their place. Local. */
+void p4_trainer_sums_clear(p4_trainer *trainer, int64_t layer);
+/* After it: the layer's gradients of this micro-batch are complete. Collective. */
+void p4_trainer_sums_send(p4_trainer *trainer, int64_t layer);
 /* For a rank without sequences in this round: takes part in the sums, in the order of the backward pass. */
 void p4_trainer_sums_idle(p4_trainer *trainer);
-/* After the last micro-batch: the sums that are left; what the device's queue gets next sees all of them. */
+/* After the last micro-batch: the sums that are left, and the squares of all (p4_optim.sums); what the device's queue gets next
+ * sees all of them. Collective. */
 void p4_trainer_sums_finish(p4_trainer *trainer);
+/* Is the block matrix summed with its layer, by p4_trainer_sums_send, and not with what is left? Local. */
+bool p4_trainer_sums_by_layer(const p4_trainer *trainer, int64_t param);
+
+/* trainer_norms.c, when the optimizer and the layout of sums are there. Local. */
+p4_rc p4_trainer_norms_open(p4_trainer *trainer);
+void p4_trainer_norms_close(p4_trainer *trainer);
+/* Adds the squares of the gradients that are summed early, or of the others, to p4_optim.sums. */
+void p4_trainer_norms_add(p4_trainer *trainer, bool early);
 
 /* trainer_codes.c: places codes, once sharded and the optimizer are there, and points the form to them. Local. */
 p4_rc p4_trainer_codes_open(p4_trainer *trainer);

@@ -50,8 +50,9 @@ static void start_sums(p4_trainer *t)
     zero_grad(t);
 }
 
-/* One micro-batch of the tokens that were set; with one rank also what ends the last one. To be repeated. */
-static void round_work(void *user)
+/* --- work to be repeated ------------------------------------------------------------------------------------------------ */
+
+static void forward_work(void *user)
 {
     p4_trainer *t = user;
     float loss_scale = 1.0f / (float)(t->sequences * (t->T - 1));
@@ -59,8 +60,35 @@ static void round_work(void *user)
     if (t->round == 0) {
         start_sums(t);
     }
-    p4_net_train(&t->net, &t->form, t->B, t->T, loss_scale, &sink);
-    if (t->job->dist->ranks == 1 && t->round == t->rounds - 1) {
+    p4_net_train_forward(&t->net, &t->form, t->B, t->T, loss_scale, &sink);
+}
+
+static void layer_work(void *user)
+{
+    p4_trainer *t = user;
+    p4_grad_sink sink = p4_trainer_sink(t);
+    p4_net_train_block(&t->net, &t->form, t->layer, t->B, t->T, &sink);
+}
+
+static void embedding_work(void *user)
+{
+    p4_trainer *t = user;
+    p4_grad_sink sink = p4_trainer_sink(t);
+    p4_net_train_embedding(&t->net, t->B, t->T, &sink);
+}
+
+/* One micro-batch, when one rank is all there is, with what ends the last one. */
+static void round_work(void *user)
+{
+    p4_trainer *t = user;
+    forward_work(t);
+    for (t->layer = t->job->hf.model.arch.L - 1; t->layer >= 0; t->layer--) {
+        p4_trainer_sums_clear(t, t->layer);
+        layer_work(t);
+        p4_trainer_sums_send(t, t->layer);
+    }
+    embedding_work(t);
+    if (t->round == t->rounds - 1) {
         p4_optim_sq_norms(&t->optim);
     }
 }
@@ -87,16 +115,30 @@ static void repeat(p4_trainer *t, p4_recording **recording, void (*work)(void *u
     t->job->ops->repeat(t->job->device, recording, work, t);
 }
 
+/* The same of several ranks, in pieces: a layer's sums go on beside the backward pass of those before it. */
+static void run_pieces(p4_trainer *t, p4_recording **records)
+{
+    int64_t L = t->job->hf.model.arch.L;
+    repeat(t, &records[L], forward_work);
+    for (t->layer = L - 1; t->layer >= 0; t->layer--) {
+        p4_trainer_sums_clear(t, t->layer);
+        repeat(t, &records[t->layer], layer_work);
+        p4_trainer_sums_send(t, t->layer);
+    }
+    repeat(t, &records[L + 1], embedding_work);
+}
+
 /* The round at work, of which this rank has sequences [from, from + t->B). */
 static void run_round(p4_trainer *t, int64_t step, int64_t from)
 {
-    int record = t->round == 0 ? 0 : t->round < t->rounds - 1 ? 1 : 2;
+    int64_t kind = t->round == 0 ? 0 : t->round < t->rounds - 1 ? 1 : 2;
+    p4_recording **records = t->records + kind * p4_trainer_pieces(t);
     gather_sequences(t, step, from, t->B);
     p4_net_set_tokens(&t->net, t->h_ids, t->B, t->T);
     if (t->job->dist->ranks == 1) {
-        repeat(t, &t->round_record[record], round_work);
+        repeat(t, &records[0], round_work);
     } else {
-        round_work(t);
+        run_pieces(t, records);
     }
 }
 
@@ -126,9 +168,6 @@ static void forward_backward(p4_trainer *t, int64_t step)
         p4_trainer_sums_idle(t);
     }
     p4_trainer_sums_finish(t);
-    if (job->dist->ranks > 1) {
-        p4_optim_sq_norms(&t->optim);
-    }
 }
 
 /* Waits for what is queued. Global sum of squares of the gradients; the loss rides along (NULL: does not). Same result on

@@ -101,8 +101,21 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
     return t->job->ops->alloc(t->job->device, (void **)&t->staging, p4_trainer_sums_bytes(t, t->rounds));
 }
 
+/* The gradients that are summed lie at the same offset on every rank: replicated ones come first in the flat array. */
+p4_rc p4_trainer_sums_share(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    p4_coll *coll = &t->job->coll;
+    TRY(coll->share(coll, t->optim.grad, t->optim.replicated_count * 4));
+    TRY(t->layer_count > 0 ? coll->share(coll, t->staging, p4_trainer_sums_bytes(t, t->rounds)) : P4_OK);
+done:
+    return rc;
+}
+
 void p4_trainer_sums_close(p4_trainer *t)
 {
+    t->job->coll.withdraw(&t->job->coll, t->optim.grad);
+    t->job->coll.withdraw(&t->job->coll, t->staging);
     if (t->staging != NULL) {
         t->job->ops->release(t->job->device, t->staging);
     }
@@ -132,7 +145,6 @@ static void add_parts(p4_trainer *t, int64_t layer, bool summed)
     }
 }
 
-/* The buffer's sums are done before it is written again, and added where they were not written to their place. */
 static void clear_buffer(p4_trainer *t, int64_t buffer)
 {
     t->job->coll.after(&t->job->coll, t->marks[buffer]);
@@ -140,6 +152,11 @@ static void clear_buffer(p4_trainer *t, int64_t buffer)
         add_parts(t, t->pending[buffer], true);
         t->pending[buffer] = -1;
     }
+}
+
+void p4_trainer_sums_clear(p4_trainer *t, int64_t layer)
+{
+    clear_buffer(t, layer % t->buffers);
 }
 
 static bool last_round(const p4_trainer *t)
@@ -172,8 +189,8 @@ static void sum_replicated(p4_trainer *t, int64_t first, int64_t parts, int64_t 
     }
 }
 
-/* The layer's gradients of this micro-batch are complete. The head's are since before the last layer's. */
-static void send_layer(p4_trainer *t, int64_t layer)
+/* The head's gradients are complete since before the last layer's. */
+void p4_trainer_sums_send(p4_trainer *t, int64_t layer)
 {
     p4_job *job = t->job;
     const p4_model *model = &job->hf.model;
@@ -217,11 +234,7 @@ bool p4_trainer_overwrites(const p4_trainer *t, int64_t param)
 static float *grad_buffer(void *user, int64_t param, bool *accumulate)
 {
     p4_trainer *t = user;
-    const p4_param *p = &t->job->hf.model.params[param];
-    if (p->role == slots[0]) {
-        clear_buffer(t, p->layer % t->buffers);
-    }
-    if (!p4_role_is_matrix(p->role) || t->staged_at[param] < 0) {
+    if (!p4_role_is_matrix(t->job->hf.model.params[param].role) || t->staged_at[param] < 0) {
         *accumulate = t->round > 0 || !p4_trainer_overwrites(t, param);
         return t->optim.grad + t->optim.at[param];
     }
@@ -229,18 +242,9 @@ static float *grad_buffer(void *user, int64_t param, bool *accumulate)
     return staged(t, param);
 }
 
-static void slot_ready(void *user, int64_t first)
-{
-    p4_trainer *t = user;
-    const p4_param *p = &t->job->hf.model.params[first];
-    if (p->role == slots[SLOTS - 1]) {
-        send_layer(t, p->layer);
-    }
-}
-
 p4_grad_sink p4_trainer_sink(p4_trainer *t)
 {
-    return (p4_grad_sink){.grad = grad_buffer, .ready = slot_ready, .user = t};
+    return (p4_grad_sink){.grad = grad_buffer, .user = t};
 }
 
 void p4_trainer_sums_start(p4_trainer *t)
@@ -259,7 +263,7 @@ void p4_trainer_sums_idle(p4_trainer *t)
         if (!holds_earlier) {
             t->job->ops->zero(t->job->device, t->staging + buffer * t->layer_count, t->layer_count * 4);
         }
-        send_layer(t, l);
+        p4_trainer_sums_send(t, l);
     }
 }
 
@@ -285,14 +289,34 @@ static void sum_rest(p4_trainer *t)
     }
 }
 
-void p4_trainer_sums_finish(p4_trainer *t)
+bool p4_trainer_sums_by_layer(const p4_trainer *t, int64_t i)
+{
+    const p4_param *p = &t->job->hf.model.params[i];
+    return goes_to_owner(t, i) || t->staged_at[p4_model_find(&t->job->hf.model, p->role, p->layer)] < 0;
+}
+
+/* The squares of what is summed by then, while the last sums are under way. */
+static void finish_sums(p4_trainer *t)
 {
     p4_coll *coll = &t->job->coll;
+    coll->begin(coll);
+    sum_rest(t);
+    coll->end(coll);
+    coll->after(coll, t->sent[p4_min_i64(1, t->job->hf.model.arch.L - 1)]); /* later layers' and the head's are before it */
+    for (int64_t b = 1; b < t->buffers; b++) { /* the first layer's is buffer 0 */
+        clear_buffer(t, b);
+    }
+    p4_trainer_norms_add(t, true);
+    p4_coll_join(coll);
+    clear_buffer(t, 0);
+    p4_trainer_norms_add(t, false);
+}
+
+void p4_trainer_sums_finish(p4_trainer *t)
+{
     if (t->job->dist->ranks > 1) {
-        coll->begin(coll);
-        sum_rest(t);
-        coll->end(coll);
-        p4_coll_join(coll);
+        finish_sums(t);
+        return;
     }
     for (int64_t b = 0; b < t->buffers; b++) {
         clear_buffer(t, b);

@@ -18,7 +18,7 @@ typedef struct p4_form {
 
 /* Where gradients go. grad: fp32 buffer of a parameter, or of a whole slot [slot rows, cols] when it is the slot's
  * first part; *accumulate says whether to add (vectors, embeddings: always added); NULL: not wanted.
- * ready: the gradient of this slot or parameter is complete for this micro-batch. */
+ * ready: the gradient of this slot is complete for this micro-batch; NULL: nobody asks. */
 typedef struct p4_grad_sink {
     float *(*grad)(void *user, int64_t param, bool *accumulate);
     void (*ready)(void *user, int64_t param);
@@ -113,6 +113,12 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
 /* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Loss and hits are
  * summed on the device (p4_net_take_score): nothing waits between micro-batches. The plan must say train. */
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink);
+/* The same in pieces: to the loss and back to the last block's output; then each block's backward pass, from the last to the
+ * first, after which its gradients are complete but for the bias of the block before; then what is left. */
+void p4_net_train_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
+                          const p4_grad_sink *sink);
+void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t B, int64_t T, const p4_grad_sink *sink);
+void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sink *sink);
 
 /* Shared by forward and backward. */
 /* The head's matrix [logits_ld, C]; rows from V on are zero. */
@@ -134,8 +140,6 @@ void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const vo
 void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
                  const p4_int8_rows *rounded, void *sum, float *mean, float *rstd, const void *x,
                  const void *delta, int64_t N);
-void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *saved, int64_t B, int64_t T,
-                           const p4_grad_sink *sink);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */

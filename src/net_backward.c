@@ -58,7 +58,9 @@ static void weight_backward(p4_net *net, const p4_form *form, int64_t layer, p4_
     float *dw = grad_of(sink, first, &accumulate);
     if (dw != NULL) {
         ops->linear_backward_weight(net->device, dw, dy, out, x, N, in, out, accumulate);
-        sink->ready(sink->user, first);
+        if (sink->ready != NULL) {
+            sink->ready(sink->user, first);
+        }
     }
 }
 
@@ -102,7 +104,7 @@ static void norm_backward(p4_net *net, const p4_form *form, int64_t layer, p4_ro
 /* net->dx: gradient at the block's output on entry, which is also the bias's of `down` and summed there; at its
  * input, the output of the block before, on return. A projection's input lies in dwide or dwide2 where that is
  * free. */
-void p4_net_block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t B, int64_t T,
+static void block_backward(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t B, int64_t T,
                            const p4_grad_sink *sink)
 {
     const p4_ops *ops = net->ops;
@@ -161,17 +163,8 @@ static void all_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int6
     }
 }
 
-static void all_blocks_backward(p4_net *net, const p4_form *form, int64_t B, int64_t T, const p4_grad_sink *sink)
-{
-    for (int64_t l = net->model->arch.L - 1; l >= 0; l--) {
-        if (net->plan.recompute == P4_RECOMPUTE_BLOCKS) {
-            p4_net_block(net, form, l, net->saved[l].x1, false, &net->saved[l], B, T, NULL);
-        }
-        p4_net_block_backward(net, form, l, &net->saved[l], B, T, sink);
-    }
-}
-
-void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink)
+void p4_net_train_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
+                          const p4_grad_sink *sink)
 {
     const p4_ops *ops = net->ops;
     const p4_arch *a = &net->model->arch;
@@ -185,14 +178,34 @@ void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float 
     head_forward_backward(net, form, N, loss_scale, sink);
     norm_backward(net, form, -1, P4_ROLE_FINAL_GAIN, net->final_x, net->final_mean, net->final_rstd, N, false,
                   vector_grad(net, sink, P4_ROLE_DOWN_BIAS, L - 1), sink);
-    all_blocks_backward(net, form, B, T, sink);
+}
 
-    int64_t embed = p4_model_find(net->model, P4_ROLE_EMBED, -1);
+void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t B, int64_t T, const p4_grad_sink *sink)
+{
+    p4_saved *saved = &net->saved[layer];
+    if (net->plan.recompute == P4_RECOMPUTE_BLOCKS) {
+        p4_net_block(net, form, layer, saved->x1, false, saved, B, T, NULL);
+    }
+    block_backward(net, form, layer, saved, B, T, sink);
+}
+
+void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sink *sink)
+{
+    const p4_arch *a = &net->model->arch;
     bool accumulate;
-    float *dtoken = grad_of(sink, embed, &accumulate);
+    float *dtoken = grad_of(sink, p4_model_find(net->model, P4_ROLE_EMBED, -1), &accumulate);
     if (dtoken != NULL) {
-        ops->embed_backward(net->device, dtoken, vector_grad(net, sink, P4_ROLE_POSITION, -1), net->ids, net->dx, B, T,
-                            a->C, a->V);
+        net->ops->embed_backward(net->device, dtoken, vector_grad(net, sink, P4_ROLE_POSITION, -1), net->ids, net->dx,
+                                 B, T, a->C, a->V);
     }
     p4_net_add_scores(net, B, T, false);
+}
+
+void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink)
+{
+    p4_net_train_forward(net, form, B, T, loss_scale, sink);
+    for (int64_t l = net->model->arch.L - 1; l >= 0; l--) {
+        p4_net_train_block(net, form, l, B, T, sink);
+    }
+    p4_net_train_embedding(net, B, T, sink);
 }

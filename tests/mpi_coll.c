@@ -233,6 +233,9 @@ done:
 
 static void close_world(world *w)
 {
+    for (int i = 0; i < 2 && w->coll.withdraw != NULL; i++) {
+        w->coll.withdraw(&w->coll, w->memory[i]);
+    }
     p4_coll_close(&w->coll);
     for (int i = 0; i < 2; i++) {
         if (w->memory[i] != NULL) {
@@ -247,8 +250,8 @@ static void close_world(world *w)
     w->device = NULL;
 }
 
-/* Opens the backend on its devices; false on every rank where they are not all there, with the reason as the last error. */
-static bool open_world(world *w, const char *name)
+/* Opens the backend on its devices, with `memory` shared or not; false on every rank where they are not all there, with the reason as the last error. */
+static bool open_world(world *w, const char *name, bool shared)
 {
     p4_rc rc = P4_OK;
     bool host = strcmp(name, "mpi") == 0;
@@ -256,6 +259,9 @@ static bool open_world(world *w, const char *name)
     TRY(w->ops != NULL && p4_coll_known(name) ? P4_OK : FAULT("not in this build"));
     TRY_ALL(&w->dist, open_device(w));
     TRY(p4_coll_open(&w->coll, &w->dist, name, w->ops->stream(w->device), w->dist.local_rank));
+    for (int i = 0; i < 2 && shared; i++) {
+        TRY(w->coll.share(&w->coll, w->memory[i], BIG * 4));
+    }
 done:
     if (rc != P4_OK) {
         close_world(w);
@@ -279,7 +285,7 @@ static bool may_be_skipped(world *w, const char *name)
 static bool check_backend(world *w, const char *name)
 {
     static const int64_t counts[] = {1, 1001, BIG};
-    if (!open_world(w, name)) {
+    if (!open_world(w, name, false)) {
         bool skipped = may_be_skipped(w, name);
         EXPECT(skipped, "%s: %s", name, p4_last_error());
         if (w->dist.rank == 0) {
@@ -288,30 +294,30 @@ static bool check_backend(world *w, const char *name)
         p4_error_clear();
         return !skipped;
     }
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        check_sum(w, counts[i]);
-        check_reach(w, counts[i]);
-        check_reduce(w, counts[i]);
-        check_bcast(w, counts[i]);
+    for (int shared = 0; shared < 2; shared++) { /* open again as well, as a session that compresses two models */
+        EXPECT(shared == 0 || open_world(w, name, true), "%s: %s", name, p4_last_error());
+        for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+            check_sum(w, counts[i]);
+            check_reach(w, counts[i]);
+            check_reduce(w, counts[i]);
+            check_bcast(w, counts[i]);
+        }
+        check_group(w);
+        check_order(w);
+        check_chain(w);
+        if (w->dist.ranks > 1) {
+            check_ring(w);
+        }
+        EXPECT_OK(w->ops->sync(w->device));
+        close_world(w);
     }
-    check_group(w);
-    check_order(w);
-    check_chain(w);
-    if (w->dist.ranks > 1) {
-        check_ring(w);
-    }
-    EXPECT_OK(w->ops->sync(w->device));
-    close_world(w);
-    EXPECT(open_world(w, name), "%s: %s", name, p4_last_error()); /* again, as a session that compresses two models */
-    check_sum(w, 1001);
-    close_world(w);
     return true;
 }
 
 /* Does not return with 0: what the last rank does not come to ends the job. */
 static int lose_a_rank(world *w, const char *name, const char *what)
 {
-    if (!open_world(w, name)) {
+    if (!open_world(w, name, true)) {
         bool skipped = may_be_skipped(w, name);
         fprintf(stderr, "%s is %s: %s\n", name, skipped ? "skipped" : "not to be had", p4_last_error());
         p4_dist_close(&w->dist);

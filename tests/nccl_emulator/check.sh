@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# check.sh [WORK_DIR]: dist/coll_nccl.c and what trains through it, with CUDA and NCCL emulated on the CPU (emu.c), for machines
-# without a GPU: the test of the collectives, the runs on 1 to 4 ranks that must agree, a rank that is lost. It checks order and
-# deadlines: an array that is overwritten before its sum is done gives other results. Speed and NCCL itself: a GPU has the last word.
+# check.sh [WORK_DIR]: dist/coll_nccl.c, dist/peer_sums_cuda.c and what trains through them, with CUDA and NCCL emulated on the CPU
+# (emu*.c), for machines without a GPU: the test of the collectives, the runs on 1 to 4 ranks that must agree, a rank that is lost,
+# with sums by copy engines and by NCCL. It checks order and deadlines: an array that is overwritten before its sum is done gives
+# other results. Speed and NCCL itself: a GPU has the last word.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 root=$(readlink -f "$here/../..")
@@ -13,7 +14,7 @@ cmake --build "$work" --target phase4_mpi mpi_coll phase4_demo tool_compare | ta
 flags=(-O2 -std=gnu11 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root/src" -I"$root/dist"
        -isystem "${CUDA_HOME:-/usr/local/cuda}/include")
 objects=()
-for source in "$here/emu.c" "$here/emu_coll.c" "$root/dist/coll_nccl.c"; do
+for source in "$here"/emu*.c "$root/dist/coll_nccl.c" "$root/dist/peer_sums_cuda.c"; do
     object=$work/emu/$(basename "$source" .c).o
     mkdir -p "$work/emu"
     cc "${flags[@]}" -c "$source" -o "$object"
@@ -45,10 +46,12 @@ run() { # run NAME COMMAND...
         failed=1
     fi
 }
-for ranks in 2 3 4; do
-    run collectives.$ranks timeout 300 "$MPIRUN" -n $ranks "$MPI_COLL"
+for sums in copies nccl; do
+    export P4_GPU_SUMS=$sums
+    for ranks in 2 3 4; do
+        run collectives.$sums.$ranks timeout 300 "$MPIRUN" -n $ranks "$MPI_COLL"
+    done
+    run lost_rank.$sums bash "$root/tests/with_tmp.sh" bash "$root/tests/job_lost_rank.sh"
+    run ranks.$sums bash "$root/tests/with_tmp.sh" bash "$root/tests/job_ranks.sh"
 done
-cd "$root/tests"
-run lost_rank bash with_tmp.sh bash "$root/tests/job_lost_rank.sh"
-run ranks bash with_tmp.sh bash "$root/tests/job_ranks.sh"
 exit $failed

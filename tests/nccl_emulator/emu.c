@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "emu.h"
+
 enum { PIECE = 1 << 18, RANKS = 4, POLLS = 3, PAUSE_US = 2000, PATIENCE_S = 4, GROUP = 1024 };
 
 typedef struct mailbox {
@@ -43,7 +45,7 @@ struct CUevent_st {
     bool waits;                    /* recorded on the device's stream while that waited */
 };
 
-typedef enum task_kind { RECORD, SUM, REDUCE, BCAST, SEND, RECV, GROUPED, STOP } task_kind;
+typedef enum task_kind { RECORD, SUM, REDUCE, BCAST, SEND, RECV, GROUPED, CALL, STOP } task_kind;
 
 typedef struct task {
     struct task *next;
@@ -56,6 +58,8 @@ typedef struct task {
     size_t bytes;
     int peer;
     struct task *members; /* of a group */
+    void (*work)(void *argument);
+    void *argument;
 } task;
 
 struct CUstream_st {
@@ -203,6 +207,8 @@ static void *run_stream(void *argument)
         usleep((unsigned)rand_r(&seed) % PAUSE_US);
         if (t->kind == GROUPED) {
             run_group(t);
+        } else if (t->kind == CALL) {
+            t->work(t->argument);
         } else {
             run_operation(t);
         }
@@ -223,6 +229,13 @@ static void push(cudaStream_t stream, const task *given)
     stream->last = t;
     pthread_cond_signal(&stream->more);
     pthread_mutex_unlock(&stream->mutex);
+}
+
+void emu_queue(cudaStream_t stream, void (*work)(void *argument), const void *argument, size_t bytes)
+{
+    void *copy = malloc(bytes);
+    memcpy(copy, argument, bytes);
+    push(stream, &(task){.kind = CALL, .work = work, .argument = copy});
 }
 
 /* --- CUDA --------------------------------------------------------------------------------------------------------------------- */

@@ -156,8 +156,9 @@ static p4_rc train(p4_job *job, const bench_options *o)
     bench_device d = {.ops = job->ops, .device = job->device, .cuda = !job->ops->host_memory};
     name_run(name, sizeof name, o, job->dist->ranks);
     if (job->dist->rank == 0) {
-        printf("# %d rank%s, %s\n", job->dist->ranks, job->dist->ranks == 1 ? "" : "s",
-               d.ops->describe(d.device));
+        bool sums = d.cuda && job->dist->ranks > 1;
+        printf("# %d rank%s, %s%s%s\n", job->dist->ranks, job->dist->ranks == 1 ? "" : "s",
+               d.ops->describe(d.device), sums ? ", sums by " : "", sums ? job->coll.name : "");
     }
     TRY(time_steps(&f, job, o));
     /* Now, not before: the arrays of the ceilings would count in the peak. */

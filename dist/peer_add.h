@@ -1,0 +1,18 @@
+/* peer_add.h - the additions of peer_sums.c, a kernel (peer_add_cuda.cu). */
+#ifndef P4_PEER_ADD_H
+#define P4_PEER_ADD_H
+
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+/* What the ranks have: rank `rank` own [count], the others, in their order, landing [ranks - 1, stride]. */
+typedef struct p4_landed {
+    const float *own, *landing;
+    int64_t stride, count;
+    int rank, ranks;
+} p4_landed;
+
+/* to [count] = the sum of it, added in the order of ranks; to may be own. Queues. Local. */
+cudaError_t p4_peer_add(float *to, const p4_landed *landed, cudaStream_t queue);
+
+#endif

@@ -1,0 +1,318 @@
+/* peer_sums_cuda.c - see peer_sums.h. The others' memory is reached through CUDA's interprocess handles. */
+#include <cuda.h>
+#include <cudaTypedefs.h>
+#include <stdlib.h>
+
+#include "peer_add.h"
+#include "peer_sums.h"
+
+enum {
+    SHARED_MAX = 8 + 1,         /* the numbers of the meetings are the first */
+    LANDING_BYTES = 64 << 20,   /* of all peers together: a longer piece is added in parts */
+    LINE = 32                   /* elements: pieces start on 128-byte lines of the array */
+};
+
+typedef struct shared_memory {
+    char *own;
+    int64_t bytes;
+    char *of[P4_PEERS_MAX];     /* where the others' lies here; NULL: this rank */
+    void *opened[P4_PEERS_MAX]; /* to be closed */
+} shared_memory;
+
+struct p4_peers {
+    p4_dist *dist;
+    int rank, ranks;
+    cudaStream_t queue;
+    shared_memory shared[SHARED_MAX];
+    int shared_count;
+    uint32_t *met;              /* device [ranks]: shared[0]; the meeting that each of the others has come to */
+    uint32_t meeting;           /* this rank's last */
+    float *landing;             /* device, LANDING_BYTES */
+    PFN_cuMemGetAddressRange_v3020 range_of;
+    PFN_cuStreamWriteValue32_v11070 write_value;
+    PFN_cuStreamWaitValue32_v11070 wait_value;
+};
+
+/* What a rank tells the others about memory of its own. */
+typedef struct ticket {
+    cudaIpcMemHandle_t handle; /* of the allocation that it lies in, */
+    int64_t offset;            /* here */
+    bool valid;
+} ticket;
+
+static p4_rc cuda_rc(cudaError_t error, const char *what)
+{
+    if (error == cudaSuccess) {
+        return P4_OK;
+    }
+    (void)cudaGetLastError(); /* reported here, not at the next launch */
+    return FAULT("GPUs of one node: %s: %s", what, cudaGetErrorString(error));
+}
+
+static p4_rc find(const char *name, void **function)
+{
+    enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    p4_rc rc = cuda_rc(cudaGetDriverEntryPointByVersion(name, function, 12000, cudaEnableDefault, &found), name);
+    if (rc == P4_OK && found != cudaDriverEntryPointSuccess) {
+        rc = FAULT("GPUs of one node: the driver has no %s", name);
+    }
+    return rc;
+}
+
+/* --- shared memory -------------------------------------------------------------------------------------------------------- */
+
+static p4_rc describe(const p4_peers *peers, void *memory, ticket *mine)
+{
+    CUdeviceptr base = 0;
+    size_t bytes = 0;
+    CUresult result = peers->range_of(&base, &bytes, (CUdeviceptr)(uintptr_t)memory);
+    if (result != CUDA_SUCCESS) {
+        return FAULT("GPUs of one node: where memory was taken: driver error %d", (int)result);
+    }
+    mine->offset = (char *)memory - (char *)(uintptr_t)base;
+    p4_rc rc = cuda_rc(cudaIpcGetMemHandle(&mine->handle, (void *)(uintptr_t)base), "memory to be shared");
+    mine->valid = rc == P4_OK;
+    return rc;
+}
+
+static void close_opened(shared_memory *shared, int ranks)
+{
+    for (int r = 0; r < ranks; r++) {
+        if (shared->opened[r] != NULL && cudaIpcCloseMemHandle(shared->opened[r]) != cudaSuccess) {
+            (void)cudaGetLastError(); /* at the end: there is nobody to tell */
+        }
+        shared->opened[r] = NULL;
+    }
+}
+
+static p4_rc open_theirs(const p4_peers *peers, shared_memory *shared, const ticket *tickets)
+{
+    p4_rc rc = P4_OK;
+    for (int r = 0; r < peers->ranks; r++) {
+        if (r == peers->rank) {
+            continue;
+        }
+        TRY(tickets[r].valid ? P4_OK : FAULT("GPUs of one node: rank %d cannot share its memory", r));
+        TRY(cuda_rc(cudaIpcOpenMemHandle(&shared->opened[r], tickets[r].handle, cudaIpcMemLazyEnablePeerAccess),
+                    "another rank's memory"));
+        shared->of[r] = (char *)shared->opened[r] + tickets[r].offset;
+    }
+done:
+    return rc;
+}
+
+/* This rank's part; the ranks agree on it afterwards. The exchange takes place in any case. Collective. */
+static p4_rc share(p4_peers *peers, void *memory, int64_t bytes)
+{
+    ticket mine = {.valid = false}, tickets[P4_PEERS_MAX];
+    shared_memory shared = {.own = memory, .bytes = bytes};
+    p4_rc rc = memory != NULL ? describe(peers, memory, &mine) : P4_E_SYSTEM;
+    p4_dist_node_gather(peers->dist, tickets, &mine, sizeof mine);
+    rc = rc == P4_OK && peers->shared_count == SHARED_MAX ? FAULT("GPUs of one node: too much shared memory") : rc;
+    rc = rc == P4_OK ? open_theirs(peers, &shared, tickets) : rc;
+    if (rc == P4_OK) {
+        peers->shared[peers->shared_count++] = shared;
+    } else {
+        close_opened(&shared, peers->ranks);
+    }
+    return rc;
+}
+
+p4_rc p4_peers_share(p4_peers *peers, void *memory, int64_t bytes)
+{
+    int known = peers->shared_count;
+    p4_rc rc = p4_agree(peers->dist, share(peers, memory, bytes));
+    if (rc != P4_OK && peers->shared_count > known) {
+        close_opened(&peers->shared[--peers->shared_count], peers->ranks);
+    }
+    return rc;
+}
+
+void p4_peers_withdraw(p4_peers *peers, void *memory)
+{
+    char here = 0, all[P4_PEERS_MAX];
+    for (int i = 1; i < peers->shared_count; i++) {
+        if (peers->shared[i].own == memory) {
+            close_opened(&peers->shared[i], peers->ranks);
+            peers->shared[i] = peers->shared[--peers->shared_count];
+            p4_dist_node_gather(peers->dist, all, &here, sizeof here); /* the others have closed theirs */
+            return;
+        }
+    }
+}
+
+static const shared_memory *shared_with(const p4_peers *peers, const void *data, int64_t bytes)
+{
+    for (int i = 0; i < peers->shared_count; i++) {
+        const shared_memory *shared = &peers->shared[i];
+        int64_t offset = (const char *)data - shared->own;
+        if (offset >= 0 && offset + bytes <= shared->bytes) {
+            return shared;
+        }
+    }
+    return NULL;
+}
+
+bool p4_peers_reach(const p4_peers *peers, const void *data, int64_t bytes)
+{
+    return shared_with(peers, data, bytes) != NULL;
+}
+
+/* --- open and close ------------------------------------------------------------------------------------------------------- */
+
+/* Memory of this rank alone. Local. */
+static p4_rc take_memory(p4_peers *peers)
+{
+    p4_rc rc = P4_OK;
+    int64_t met_bytes = peers->ranks * (int64_t)sizeof *peers->met;
+    TRY(find("cuMemGetAddressRange", (void **)&peers->range_of));
+    TRY(find("cuStreamWriteValue32", (void **)&peers->write_value));
+    TRY(find("cuStreamWaitValue32", (void **)&peers->wait_value));
+    TRY(cuda_rc(cudaMalloc((void **)&peers->met, (size_t)met_bytes), "memory for meetings"));
+    TRY(cuda_rc(cudaMemset(peers->met, 0, (size_t)met_bytes), "memory for meetings"));
+    TRY(cuda_rc(cudaMalloc((void **)&peers->landing, LANDING_BYTES), "a landing area"));
+    TRY(cuda_rc(cudaDeviceSynchronize(), "memory for meetings"));
+done:
+    return rc;
+}
+
+p4_rc p4_peers_open(p4_peers **to, p4_dist *dist, int ordinal, cudaStream_t queue)
+{
+    p4_rc rc = P4_OK;
+    p4_peers *peers = p4_alloc(1, sizeof *peers);
+    *to = NULL;
+    bool together = dist->ranks > 1 && dist->local_ranks == dist->ranks && dist->ranks <= P4_PEERS_MAX;
+    rc = peers == NULL ? P4_E_SYSTEM : together ? P4_OK : FAULT("GPUs of one node: the ranks are not 2 to 16 of one");
+    if ((rc = p4_consult(dist, rc)) != P4_OK) {
+        goto done;
+    }
+    peers->dist = dist;
+    peers->rank = dist->rank;
+    peers->ranks = dist->ranks;
+    peers->queue = queue;
+    rc = cuda_rc(cudaSetDevice(ordinal), "this rank's GPU");
+    rc = rc == P4_OK ? take_memory(peers) : rc;
+    p4_rc shared_rc = share(peers, rc == P4_OK ? peers->met : NULL, peers->ranks * (int64_t)sizeof *peers->met);
+    rc = p4_consult(dist, rc == P4_OK ? shared_rc : rc);
+done:
+    if (rc == P4_OK) {
+        *to = peers;
+    } else {
+        p4_peers_close(peers);
+    }
+    return rc;
+}
+
+void p4_peers_close(p4_peers *peers)
+{
+    if (peers == NULL) {
+        return;
+    }
+    for (int i = 0; i < peers->shared_count; i++) {
+        close_opened(&peers->shared[i], peers->ranks);
+    }
+    cudaFree(peers->met);
+    cudaFree(peers->landing);
+    free(peers);
+}
+
+/* --- sums ----------------------------------------------------------------------------------------------------------------- */
+
+static cudaError_t driver(CUresult result)
+{
+    return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorUnknown;
+}
+
+/* What the queue gets from here runs when every rank's queue has come here. */
+static cudaError_t meet(p4_peers *peers)
+{
+    cudaError_t error = cudaSuccess;
+    uint32_t meeting = ++peers->meeting;
+    for (int r = 0; r < peers->ranks && error == cudaSuccess; r++) {
+        if (r != peers->rank) {
+            uint32_t *there = (uint32_t *)peers->shared[0].of[r] + peers->rank;
+            error = driver(peers->write_value(peers->queue, (CUdeviceptr)(uintptr_t)there, meeting,
+                                              CU_STREAM_WRITE_VALUE_DEFAULT));
+        }
+    }
+    for (int r = 0; r < peers->ranks && error == cudaSuccess; r++) {
+        if (r != peers->rank) { /* numbers may run over: the comparison is of their difference */
+            error = driver(peers->wait_value(peers->queue, (CUdeviceptr)(uintptr_t)(peers->met + r), meeting,
+                                             CU_STREAM_WAIT_VALUE_GEQ));
+        }
+    }
+    return error;
+}
+
+static cudaError_t copy(const p4_peers *peers, void *to, const void *from, int64_t count)
+{
+    return cudaMemcpyAsync(to, from, (size_t)count * sizeof(float), cudaMemcpyDeviceToDevice, peers->queue);
+}
+
+/* Where rank r has what this rank has at `data`. */
+static float *at_rank(const p4_peers *peers, const float *data, int r)
+{
+    const shared_memory *shared = shared_with(peers, data, sizeof *data);
+    return (float *)(shared->of[r] + ((const char *)data - shared->own));
+}
+
+/* to = the sum of everybody's `from`, `count` elements that fit the landing area. */
+static cudaError_t gather_part(const p4_peers *peers, float *to, const float *from, int64_t count, int64_t stride)
+{
+    cudaError_t error = cudaSuccess;
+    float *landing = peers->landing;
+    for (int r = 0; r < peers->ranks && error == cudaSuccess; r++) {
+        if (r != peers->rank) {
+            error = copy(peers, landing, at_rank(peers, from, r), count);
+            landing += stride;
+        }
+    }
+    p4_landed landed = {.own = from,
+                        .landing = peers->landing,
+                        .stride = stride,
+                        .count = count,
+                        .rank = peers->rank,
+                        .ranks = peers->ranks};
+    return error == cudaSuccess ? p4_peer_add(to, &landed, peers->queue) : error;
+}
+
+static cudaError_t gather(const p4_peers *peers, float *to, const float *from, int64_t count)
+{
+    cudaError_t error = cudaSuccess;
+    int64_t part = LANDING_BYTES / (int64_t)sizeof(float) / (peers->ranks - 1) / LINE * LINE;
+    for (int64_t at = 0; at < count && error == cudaSuccess; at += part) {
+        error = gather_part(peers, to + at, from + at, p4_min_i64(part, count - at), part);
+    }
+    return error;
+}
+
+/* This rank's part of the array: gathered here, and given to the others. */
+static cudaError_t sum_part(const p4_peers *peers, const p4_peer_sum *sum)
+{
+    int64_t each = p4_ceil_div(p4_ceil_div(sum->count, peers->ranks), LINE) * LINE;
+    int64_t first = p4_min_i64(sum->count, each * peers->rank), count = p4_min_i64(each, sum->count - first);
+    if (count <= 0) {
+        return cudaSuccess;
+    }
+    float *part = sum->from + first;
+    cudaError_t error = gather(peers, part, part, count);
+    for (int r = 0; r < peers->ranks && error == cudaSuccess; r++) {
+        if (r != peers->rank) {
+            error = copy(peers, at_rank(peers, part, r), part, count);
+        }
+    }
+    return error;
+}
+
+cudaError_t p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count)
+{
+    cudaError_t error = meet(peers);
+    for (int64_t i = 0; i < count && error == cudaSuccess; i++) {
+        if (sums[i].root < 0) {
+            error = sum_part(peers, &sums[i]);
+        } else if (sums[i].root == peers->rank) {
+            error = gather(peers, sums[i].to, sums[i].from, sums[i].count);
+        }
+    }
+    return error == cudaSuccess ? meet(peers) : error;
+}

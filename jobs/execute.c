@@ -96,6 +96,21 @@ static p4_rc write_results(p4_job *job, p4_rc outcome)
     return rc;
 }
 
+/* The output directory, with a results.json that counts when the run is killed: nothing else there is this run's. Rank 0. */
+static p4_rc take_output(const p4_job *job)
+{
+    p4_rc rc = P4_OK;
+    p4_results unfinished = job->results;
+    char *path = p4_job_output(job, "results.json");
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_output_prepare(job->config.output_path, job->config.overwrite, NULL));
+    snprintf(unfinished.error, sizeof unfinished.error, "the run has not ended: it is under way, or was stopped");
+    TRY(p4_results_write(&unfinished, path));
+done:
+    free(path);
+    return rc;
+}
+
 void p4_job_close(p4_job *job)
 {
     if (job->stats != NULL) {
@@ -142,7 +157,7 @@ p4_rc p4_execute_on(p4_dist *dist, const p4_config *config, p4_log_callback log_
     p4_results_init(&job->results);
     TRY(p4_job_open_device(job));
     say_setup(job);
-    TRY_ALL(dist, dist->rank == 0 ? p4_output_prepare(config->output_path, config->overwrite, NULL) : P4_OK);
+    TRY_ALL(dist, dist->rank == 0 ? take_output(job) : P4_OK);
     output_taken = true;
     TRY(run_stages(job));
     judge(job);

@@ -153,6 +153,25 @@ done:
     return rc;
 }
 
+/* Settings that are given and change nothing. */
+static void say_without_effect(const p4_job *job)
+{
+    const p4_config *c = &job->config;
+    const char *glob = c->preserve_layers.bytes;
+    for (int32_t g = 0; g < c->preserve_layers.count; g++, glob += strlen(glob) + 1) {
+        if (!p4_model_has_match(&job->hf.model, glob)) {
+            WARN("warning: key \"preserve_layers\": \"%s\" matches none of the model's %lld tensors", glob,
+                 (long long)job->hf.model.params_count);
+        }
+    }
+    p4_config defaults;
+    p4_config_default(&defaults);
+    if (c->quantizer == P4_QUANTIZER_EXACT && c->sparsity_threshold != defaults.sparsity_threshold) {
+        WARN("warning: key \"sparsity_threshold\": %g has no effect, as quantizer \"exact\" finds each row's own",
+             c->sparsity_threshold);
+    }
+}
+
 p4_rc p4_job_open_model(p4_job *job)
 {
     p4_rc rc = P4_OK;
@@ -168,6 +187,7 @@ p4_rc p4_job_open_model(p4_job *job)
     if (p4_job_quantizes(job)) {
         p4_model_select_ternary(&job->hf.model, &c->preserve_layers, c->preserve_embedding_precision,
                                 c->preserve_output_precision);
+        say_without_effect(job);
     }
     TRY(c->activation_bits == 8 ? check_whole_slots(&job->hf.model) : P4_OK);
     TRY(p4_job_plan_ownership(job));
@@ -350,7 +370,8 @@ p4_rc p4_stage_load(p4_job *job)
     TRY(p4_share_windows(job->dist, &job->eval));
     TRY(p4_share_windows(job->dist, &job->train));
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
-         job->config.calibration_sequence_length, (long long)job->calibration.count, (long long)job->eval.count,
+         job->config.calibration_sequence_length,
+         (long long)(job->config.calibration_samples > 0 ? job->calibration.count : 0), (long long)job->eval.count,
          (long long)(job->train.count > 0 ? job->train.count : job->calibration.count));
     if (job->train.count == 0) { /* the specification's fine-tuner trains on the calibration loader */
         job->train = job->calibration;

@@ -254,6 +254,16 @@ static bool matches(const p4_list *globs, const char *name)
     return false;
 }
 
+bool p4_model_has_match(const p4_model *model, const char *glob)
+{
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (fnmatch(glob, model->params[i].name, 0) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void p4_model_select_ternary(p4_model *model, const p4_list *preserve, bool preserve_embedding,
                              bool preserve_output)
 {

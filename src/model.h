@@ -103,6 +103,9 @@ bool p4_role_is_slot_bias(p4_role role);
 void p4_model_select_ternary(p4_model *model, const p4_list *preserve, bool preserve_embedding,
                              bool preserve_output);
 
+/* Does any tensor's name match the glob? Local. */
+bool p4_model_has_match(const p4_model *model, const char *glob);
+
 int64_t p4_model_count_elements(const p4_model *model); /* every entry once (tied head counts once) */
 
 /* Rotary frequency of pair i of D/2, radians a position, with the architecture's scaling; computed in fp32

@@ -69,6 +69,28 @@ said '0 to calibrate, 50 to evaluate'
 run idle "$FIXTURES/models/llama-gqa" 4 'eval_files=["ids.bin"]' eval_samples=50000 collective_timeout_s=1 \
     calibration_samples=0 enable_fine_tuning=false
 
+# Settings that change nothing are spoken of, once and by their key; others are not.
+run vain "$FIXTURES/models/llama-gqa" 2 enable_fine_tuning=false quantizer=exact 'preserve_layers=["*k_proj*","*no_such*"]'
+said 'key "preserve_layers": "*no_such*" matches none'
+said 'key "sparsity_threshold": 1.6 has no effect'
+[ "$(grep -c 'warning: key' log)" = 2 ] || fail 'two warnings were expected'
+
+# A run that is killed leaves no results.json that speaks of another run's success; the other's model stays where it was.
+run killed "$FIXTURES/models/llama-gqa" 1 enable_fine_tuning=false
+grep -q '"success":[[:space:]]*true' killed/results.json || fail 'a run that ended says otherwise'
+"$PHASE4_MPI" cfg.json model_path="$FIXTURES/models/llama-gqa" output_path=killed overwrite=true eval_samples=0 fine_tune_epochs=100000 \
+    fine_tune_max_steps=1000000 >log 2>&1 &
+for try in $(seq 1 300); do
+    [ ! -s killed/metrics.jsonl ] || break
+    sleep 0.1
+done
+kill -9 $! && wait $! 2>/dev/null || true
+grep -q '"success":[[:space:]]*false' killed/results.json && grep -q 'has not ended' killed/results.json || fail 'what was killed'
+[ -e killed/model.h5 ] || fail "the earlier run's model is gone"
+status=0
+"$PHASE4_MPI" cfg.json model_path="$FIXTURES/models/llama-gqa" output_path=killed >log 2>&1 || status=$?
+[ $status = 2 ] && grep -qF 'holds the results of another run (model.h5' log || fail "status $status: an earlier model was not protected"
+
 refused 'k_proj' "$FIXTURES/models/llama-gqa" activation_bits=8 'preserve_layers=["*k_proj*"]'
 refused 'whose scale fp16 cannot hold' "$FIXTURES/models/llama-gqa" eval_samples=0 optimizer=adamw fine_tune_lr=10 weight_decay=10 \
     warmup_steps=0 lr_final_fraction=1 preserve_embedding_precision=false preserve_output_precision=false

@@ -14,6 +14,33 @@ static int64_t row_width(const p4_attention_shape *s)
     return (s->H + 2 * s->Hkv) * s->D;
 }
 
+/* In eight sums, which a compiler may keep in vectors. */
+static double dot(const double *a, const double *b, int64_t count)
+{
+    double sums[8] = {0.0}, sum = 0.0;
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        for (int k = 0; k < 8; k++) {
+            sums[k] += a[i + k] * b[i + k];
+        }
+    }
+    for (; i < count; i++) {
+        sum += a[i] * b[i];
+    }
+    for (int k = 0; k < 8; k++) {
+        sum += sums[k];
+    }
+    return sum;
+}
+
+/* to += factor * x */
+static void add_scaled(double *restrict to, double factor, const double *restrict x, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        to[i] += factor * x[i];
+    }
+}
+
 /* One query of one head. */
 static void reference_row(attention_case *k, int64_t batch, int64_t head, int64_t i)
 {
@@ -23,23 +50,18 @@ static void reference_row(attention_case *k, int64_t batch, int64_t head, int64_
     int64_t first = s->window > 0 ? p4_max_i64(0, i - s->window + 1) : 0;
     double scores[LONGEST], largest = -INFINITY, sum = 0.0;
     for (int64_t j = first; j <= i; j++) {
-        double score = 0.0;
-        for (int64_t d = 0; d < D; d++) {
-            score += q[d] * rows[j * width + (s->H + kv) * D + d];
-        }
-        scores[j] = score * (double)s->scale;
+        scores[j] = dot(q, rows + j * width + (s->H + kv) * D, D) * (double)s->scale;
         largest = fmax(largest, scores[j]);
     }
     double *out = k->out + (batch * s->T + i) * s->H * D + head * D;
     memset(out, 0, (size_t)D * sizeof *out);
     for (int64_t j = first; j <= i; j++) {
-        sum += exp(scores[j] - largest);
+        double p = exp(scores[j] - largest);
+        sum += p;
+        add_scaled(out, p, rows + j * width + (s->H + s->Hkv + kv) * D, D);
     }
-    for (int64_t j = first; j <= i; j++) {
-        double p = exp(scores[j] - largest) / sum;
-        for (int64_t d = 0; d < D; d++) {
-            out[d] += p * rows[j * width + (s->H + s->Hkv + kv) * D + d];
-        }
+    for (int64_t d = 0; d < D; d++) {
+        out[d] /= sum;
     }
     k->lse[(batch * s->H + head) * s->T + i] = largest + log(sum);
 }
@@ -71,26 +93,70 @@ static void reference_gradient(const attention_case *k, double *dqkv)
     for (int64_t at = 0; at < s->B * H * s->T; at++) {
         int64_t batch = at / (H * s->T), head = at / s->T % H, i = at % s->T, kv = head / (H / s->Hkv);
         int64_t base = batch * s->T * width, first = s->window > 0 ? p4_max_i64(0, i - s->window + 1) : 0;
-        const double *q = k->qkv + base + i * width + head * D;
-        int64_t row = (batch * s->T + i) * H * D + head * D;
-        double delta = 0.0;
-        for (int64_t d = 0; d < D; d++) {
-            delta += k->weight[row + d] * k->out[row + d];
-        }
+        int64_t query = base + i * width + head * D;
+        const double *q = k->qkv + query, *dout = k->weight + (batch * s->T + i) * H * D + head * D;
+        double delta = dot(dout, k->out + (dout - k->weight), D);
         for (int64_t j = first; j <= i; j++) {
             int64_t key = base + j * width + (H + kv) * D, value = key + s->Hkv * D;
-            double score = 0.0, dp = 0.0;
-            for (int64_t d = 0; d < D; d++) {
-                score += q[d] * k->qkv[key + d];
-                dp += k->weight[row + d] * k->qkv[value + d];
-            }
+            double score = dot(q, k->qkv + key, D), dp = dot(dout, k->qkv + value, D);
             double p = exp(score * (double)s->scale - k->lse[at]), ds = p * (dp - delta) * (double)s->scale;
-            for (int64_t d = 0; d < D; d++) {
-                dqkv[base + i * width + head * D + d] += ds * k->qkv[key + d];
-                dqkv[key + d] += ds * q[d];
-                dqkv[value + d] += p * k->weight[row + d];
-            }
+            add_scaled(dqkv + query, ds, k->qkv + key, D);
+            add_scaled(dqkv + key, ds, q, D);
+            add_scaled(dqkv + value, p, dout, D);
         }
+    }
+}
+
+/* What the reference has given before: implementations and ways to run them get the same inputs. */
+typedef struct solution {
+    p4_attention_shape shape;
+    uint64_t inputs;
+    double *out, *lse, *gradient;
+} solution;
+
+static uint64_t digest_of(const double *values, int64_t count, uint64_t digest)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        digest = (digest ^ bits) * 1099511628211u;
+        digest ^= digest >> 29;
+    }
+    return digest;
+}
+
+static void *copy_of(const double *values, int64_t count)
+{
+    double *copy = malloc((size_t)count * sizeof *copy);
+    if (copy) {
+        memcpy(copy, values, (size_t)count * sizeof *copy);
+    }
+    return copy;
+}
+
+/* k's out and lse, and the gradient. */
+static void solve(attention_case *k, double *gradient)
+{
+    static solution known[64];
+    static int known_count;
+    const p4_attention_shape *s = &k->shape;
+    int64_t rows = s->B * s->T * s->H, out = rows * s->D, all = s->B * s->T * row_width(s);
+    uint64_t inputs = digest_of(k->weight, out, digest_of(k->qkv, all, 1));
+    for (int i = 0; i < known_count; i++) {
+        const solution *found = &known[i];
+        if (found->inputs == inputs && memcmp(&found->shape, s, sizeof *s) == 0) {
+            memcpy(k->out, found->out, (size_t)out * 8);
+            memcpy(k->lse, found->lse, (size_t)rows * 8);
+            memcpy(gradient, found->gradient, (size_t)all * 8);
+            return;
+        }
+    }
+    attention_loss(k);
+    reference_gradient(k, gradient);
+    if (known_count < (int)(sizeof known / sizeof known[0])) {
+        solution *kept = &known[known_count];
+        *kept = (solution){*s, inputs, copy_of(k->out, out), copy_of(k->lse, rows), copy_of(gradient, all)};
+        known_count += kept->out && kept->lse && kept->gradient;
     }
 }
 
@@ -161,7 +227,8 @@ static void check_shape(rig *r, const p4_attention_shape *shape, double size, bo
     ops->attention_forward(r->device, no_lse, NULL, d_qkv, shape, work);
     ops->attention_backward(r->device, dqkv, rig_put_act(r, dout, N * out_width), out, lse, d_qkv, shape,
                             back);
-    attention_loss(&k);
+    double *want_d = rig_host(r, N * width * 8);
+    solve(&k, want_d);
     double bound =
         8.0 * r->eps + 4e-6 * fmax(1.0, size * size / 4.0); /* a score's rounding error is relative to it */
     float *got = rig_get_act(r, out, N * out_width), *got_d = rig_get_act(r, dqkv, N * width);
@@ -169,8 +236,6 @@ static void check_shape(rig *r, const p4_attention_shape *shape, double size, bo
     EXPECT(memcmp(got, rig_get_act(r, no_lse, N * out_width), (size_t)(N * out_width) * 4) == 0,
            "lse changes out");
     expect_array("attention lse", rig_get_f32(r, lse, rows), k.lse, rows, bound, bound);
-    double *want_d = rig_host(r, N * width * 8);
-    reference_gradient(&k, want_d);
     expect_array("attention gradient", got_d, want_d, N * width, 4.0 * bound, 4.0 * bound);
     expect_norm("attention out", got, k.out, N * out_width, 4.0 * bound);
     expect_norm("attention gradient", got_d, want_d, N * width, 4.0 * bound);
@@ -265,11 +330,11 @@ static void check_named(rig *r, const char *name, uint64_t *digest)
     setenv("P4_ATTENTION", name, 1);
     p4_rc rc = rig_open_as(&named, r->ops, 0, true, r->rng.seed);
     if (rc == P4_OK) {
+        check_heads(&named);
+        check_longest(&named);
         if (strcmp(name, "own") == 0) {
             check_tiles(&named);
         }
-        check_heads(&named);
-        check_longest(&named);
         *digest = named.digest;
         rig_close(&named);
     } else {

@@ -93,12 +93,12 @@ p4_rc p4_data_refuse_table(const char *path)
     bool named = ends_with(path, length, forms[i].suffix);
     int stem = (int)(named ? length - strlen(forms[i].suffix) : strlen(path));
     if (strstr(path, "wikitext") != NULL) { /* a row is a line there, not a document */
-        return FAIL("%s: %s files are not read; convert it once to WikiText's own form:  python3 -c \"import "
-                    "datasets; "
+        return FAIL("%s: %s files are not read; convert it once to WikiText's own form (pip install datasets):  "
+                    "python3 -c \"import datasets; "
                     "open('%.*s.raw', 'w').writelines(datasets.Dataset.from_%s('%s')['text'])\"",
                     path, name, stem, path, reader, path);
     }
-    return FAIL("%s: %s files are not read; convert it once to JSONL:  python3 -c \"import datasets; "
+    return FAIL("%s: %s files are not read; convert it once to JSONL (pip install datasets):  python3 -c \"import datasets; "
                 "datasets.Dataset.from_%s('%s').to_json('%.*s.jsonl')\"",
                 path, name, reader, path, stem, path);
 }

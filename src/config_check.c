@@ -221,7 +221,12 @@ static void check_data(const p4_config *config, p4_config_report *report)
             "key \"calibration_files\": found [], expected the files of calibration_dataset %s, %s", name,
             reasons);
     }
-    if (!custom && config->dataset_root[0] == '\0' && !was_refused(report, "dataset_root")) {
+    if (!custom && config->calibration_files.count > 0) {
+        p4_config_complain(report, line_of(report, "calibration_files"),
+                           "key \"calibration_files\": found %d, expected none with calibration_dataset %s: \"custom\" reads "
+                           "them",
+                           (int)config->calibration_files.count, name);
+    } else if (!custom && config->dataset_root[0] == '\0' && !was_refused(report, "dataset_root")) {
         p4_config_complain(report, line_of(report, "dataset_root"),
                            "key \"dataset_root\": found \"\", expected the directory that holds %s "
                            "(or calibration_dataset \"custom\" with calibration_files), %s",

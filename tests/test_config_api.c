@@ -216,6 +216,9 @@ static void test_validate_job(void)
     EXPECT_REFUSED(p4_config_validate_job(&config), "needed by [calibration_samples]");
     EXPECT_OK(p4_config_set(&config, "calibration_files", "b.txt"));
     EXPECT_OK(p4_config_validate_job(&config));
+    EXPECT_OK(p4_config_set(&config, "calibration_dataset", "c4"));
+    EXPECT_REFUSED(p4_config_validate_job(&config),
+                   "key \"calibration_files\": found 1, expected none with calibration_dataset \"c4\"");
 }
 
 static void test_size_classes(void)

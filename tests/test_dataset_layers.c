@@ -195,7 +195,7 @@ static void what_is_no_text_is_refused(void)
     expect_refused(put("no_ending", "PAR1....PAR1", 12), "Parquet files are not read");
     expect_refused(put("data-00000-of-00001.arrow", "\xff\xff\xff\xff\x10\0\0\0", 8), "Dataset.from_file('");
     const char *csv = put("part.0/data.csv", "id,text\n1,One.\n", 15);
-    expect_refused(csv, "CSV files are not read; convert it once to JSONL:");
+    expect_refused(csv, "CSV files are not read; convert it once to JSONL (pip install datasets):");
     EXPECT(read_all(csv) == NULL && strstr(p4_last_error(), "/data.csv').to_json('") != NULL &&
                strstr(p4_last_error(), "/part.0/data.jsonl')") != NULL,
            "%s", p4_last_error());

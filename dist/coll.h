@@ -15,6 +15,7 @@
 typedef struct p4_coll {
     const char *name; /* "MPI", "NCCL", "NCCL and copy engines" */
     p4_dist *dist;
+    int64_t copied; /* sums that went by copy engines so far */
     /* Sums over arrays in this memory of the device may pass by the copy engines of GPUs that reach each other's memory. Such
      * arrays lie at the same offset of it on every rank. Without it sums work as well. To be withdrawn, when no sum is under
      * way, before it is released; memory that was not shared, NULL too, is nothing to withdraw. */

@@ -1,6 +1,5 @@
 /* coll_nccl.c - collectives between GPUs: a communicator of all ranks and a CUDA stream of its own beside the device's, the two
- * ordered by events. Sums in shared memory go by copy engines where every GPU reaches every other's memory (peer_sums.h);
- * P4_GPU_SUMS=nccl leaves them to NCCL, P4_GPU_SUMS=copies makes it an error where they cannot.
+ * ordered by events. Sums in shared memory go by copy engines where every GPU reaches every other's memory (peer_sums.h).
  *
  * The communicator does not block: where a call has to talk to other ranks (opening, the first use of a connection) NCCL
  * does it in a thread, and the host polls with a deadline. So nothing here waits for ever on a rank that is gone. */
@@ -9,7 +8,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "coll.h"
@@ -17,6 +15,7 @@
 
 enum {
     MARKS = 64,     /* events that tell which operation is done, in turn */
+    QUEUED = 512,   /* copies, additions and numbers of sums that the queue holds: it has room for about 1,000 */
     YIELDS = 200,   /* polls before the host sleeps between them */
     SLEEP_NS = 20000
 };
@@ -32,6 +31,7 @@ struct p4_coll_state {
     int64_t called, finished; /* operations (launches) so far; of them known to be done */
     bool grouped;             /* between begin and end */
     p4_peers *peers;          /* NULL: sums are NCCL's */
+    int64_t queued[MARKS];    /* with done[]: what the sums up to there have queued in all */
     p4_peer_sum *sums;        /* [sums_capacity]: of the group, so far [sums_count] */
     int64_t sums_count, sums_capacity;
 };
@@ -94,6 +94,7 @@ static void launched(p4_coll *coll, ncclResult_t result, const char *what)
         give_up(coll, what, result);
     }
     state->called++;
+    state->queued[state->called % MARKS] = state->peers != NULL ? p4_peers_queued(state->peers) : 0;
     cuda_ok(coll, cudaEventRecord(state->done[state->called % MARKS], state->queue), what);
 }
 
@@ -111,27 +112,6 @@ static void after_call(p4_coll *coll, ncclResult_t result, const char *what)
     } else if (result != ncclSuccess && result != ncclInProgress) {
         give_up(coll, what, result);
     }
-}
-
-static void begin(p4_coll *coll)
-{
-    ncclResult_t result = ncclGroupStart();
-    if (result != ncclSuccess) {
-        give_up(coll, "group of collectives", result);
-    }
-    coll->state->grouped = true;
-}
-
-static void end(p4_coll *coll)
-{
-    struct p4_coll_state *state = coll->state;
-    start_here(coll);
-    if (state->sums_count > 0) {
-        cuda_ok(coll, p4_peers_sum(state->peers, state->sums, state->sums_count), "group of sums");
-    }
-    state->sums_count = 0;
-    state->grouped = false;
-    launched(coll, ncclGroupEnd(), "group of collectives");
 }
 
 static int64_t mark(p4_coll *coll)
@@ -219,6 +199,41 @@ static void reach(p4_coll *coll, int64_t up_to, const char *what)
     }
 }
 
+/* The host queues no more than the queue has room for: to wait for room would be a wait without a deadline. */
+static void queue_sums(p4_coll *coll, const p4_peer_sum *sums, int64_t count, const char *what)
+{
+    struct p4_coll_state *state = coll->state;
+    (void)advanced(coll);
+    while (state->called - state->finished == MARKS || /* whose figure is not known any more */
+           p4_peers_queued(state->peers) - state->queued[state->finished % MARKS] > QUEUED) {
+        watch(coll, state->done[(state->finished + 1) % MARKS], what);
+        (void)advanced(coll);
+    }
+    cuda_ok(coll, p4_peers_sum(state->peers, sums, count), what);
+    coll->copied += count;
+}
+
+static void begin(p4_coll *coll)
+{
+    ncclResult_t result = ncclGroupStart();
+    if (result != ncclSuccess) {
+        give_up(coll, "group of collectives", result);
+    }
+    coll->state->grouped = true;
+}
+
+static void end(p4_coll *coll)
+{
+    struct p4_coll_state *state = coll->state;
+    start_here(coll);
+    if (state->sums_count > 0) {
+        queue_sums(coll, state->sums, state->sums_count, "group of sums");
+    }
+    state->sums_count = 0;
+    state->grouped = false;
+    launched(coll, ncclGroupEnd(), "group of collectives");
+}
+
 /* --- operations ----------------------------------------------------------------------------------------------------------- */
 
 static p4_rc share(p4_coll *coll, void *memory, int64_t bytes)
@@ -259,7 +274,7 @@ static bool sum_by_copies(p4_coll *coll, const p4_peer_sum *sum, const char *wha
         keep_for_end(coll, sum);
     } else {
         start_here(coll);
-        cuda_ok(coll, p4_peers_sum(state->peers, sum, 1), what);
+        queue_sums(coll, sum, 1, what);
         launched(coll, ncclSuccess, what);
     }
     return true;
@@ -362,6 +377,7 @@ static void release(p4_coll *coll)
 static void close_coll(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
+    p4_peers_leave(state->peers); /* the others free their memory when all have finalised */
     double timeout_s = coll->dist->timeout_s < CLOSE_S ? coll->dist->timeout_s : CLOSE_S;
     if (finish(state, ncclCommFinalize(state->comm), timeout_s) == ncclSuccess) {
         (void)ncclCommDestroy(state->comm);
@@ -424,29 +440,6 @@ static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordina
     return rc;
 }
 
-/* Which way sums go is the same on every rank. Collective. */
-static p4_rc open_peers(p4_coll *coll, int ordinal)
-{
-    p4_rc rc = P4_OK;
-    p4_dist *dist = coll->dist;
-    const char *asked = getenv("P4_GPU_SUMS");
-    bool any = asked == NULL || asked[0] == '\0', nccl = !any && strcmp(asked, "nccl") == 0;
-    bool copies = !any && strcmp(asked, "copies") == 0;
-    TRY_ALL(dist, any || nccl || copies ? P4_OK
-                                        : FAIL("P4_GPU_SUMS: found \"%s\", expected copies or nccl", asked));
-    if (p4_consult(dist, nccl ? FAULT("P4_GPU_SUMS is nccl") : P4_OK) == P4_OK) {
-        rc = p4_peers_open(&coll->state->peers, dist, ordinal, coll->state->queue);
-    }
-    if (coll->state->peers != NULL) {
-        coll->name = "NCCL and copy engines";
-    } else if (!copies) {
-        p4_error_clear(); /* NCCL knows a way */
-        rc = P4_OK;
-    }
-done:
-    return rc;
-}
-
 p4_rc p4_coll_nccl_usable(void)
 {
     int version = 0;
@@ -483,7 +476,8 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
     TRY_ALL(dist, prepare(coll, ordinal, &id));
     p4_dist_bcast(dist, &id, sizeof id, 0);
     TRY_ALL(dist, join_communicator(coll, &id, ordinal));
-    TRY(open_peers(coll, ordinal));
+    TRY(p4_peers_open(&coll->state->peers, dist, ordinal, coll->state->queue));
+    coll->name = coll->state->peers != NULL ? "NCCL and copy engines" : coll->name;
 done:
     if (rc != P4_OK) {
         if (coll->state != NULL) {

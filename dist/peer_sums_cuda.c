@@ -2,14 +2,18 @@
 #include <cuda.h>
 #include <cudaTypedefs.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "peer_add.h"
 #include "peer_sums.h"
 
+#ifndef P4_LANDING_BYTES /* of all peers together: a longer piece is added in parts (the emulator's are shorter) */
+#define P4_LANDING_BYTES (64 << 20)
+#endif
+
 enum {
-    SHARED_MAX = 8 + 1,         /* the numbers of the meetings are the first */
-    LANDING_BYTES = 64 << 20,   /* of all peers together: a longer piece is added in parts */
-    LINE = 32                   /* elements: pieces start on 128-byte lines of the array */
+    SHARED_MAX = 8 + 1, /* the numbers of the meetings are the first */
+    LINE = 32           /* elements: pieces start on 128-byte lines of the array */
 };
 
 typedef struct shared_memory {
@@ -27,7 +31,8 @@ struct p4_peers {
     int shared_count;
     uint32_t *met;              /* device [ranks]: shared[0]; the meeting that each of the others has come to */
     uint32_t meeting;           /* this rank's last */
-    float *landing;             /* device, LANDING_BYTES */
+    float *landing;             /* device, P4_LANDING_BYTES */
+    int64_t queued;             /* operations since the start */
     PFN_cuMemGetAddressRange_v3020 range_of;
     PFN_cuStreamWriteValue32_v11070 write_value;
     PFN_cuStreamWaitValue32_v11070 wait_value;
@@ -85,6 +90,13 @@ static void close_opened(shared_memory *shared, int ranks)
     }
 }
 
+/* Returns when every rank has come here: the others have closed what was opened. */
+static void gather_nothing(const p4_peers *peers)
+{
+    char here = 0, all[P4_PEERS_MAX];
+    p4_dist_node_gather(peers->dist, all, &here, sizeof here);
+}
+
 static p4_rc open_theirs(const p4_peers *peers, shared_memory *shared, const ticket *tickets)
 {
     p4_rc rc = P4_OK;
@@ -125,17 +137,19 @@ p4_rc p4_peers_share(p4_peers *peers, void *memory, int64_t bytes)
     if (rc != P4_OK && peers->shared_count > known) {
         close_opened(&peers->shared[--peers->shared_count], peers->ranks);
     }
+    if (rc != P4_OK) {
+        gather_nothing(peers);
+    }
     return rc;
 }
 
 void p4_peers_withdraw(p4_peers *peers, void *memory)
 {
-    char here = 0, all[P4_PEERS_MAX];
     for (int i = 1; i < peers->shared_count; i++) {
         if (peers->shared[i].own == memory) {
             close_opened(&peers->shared[i], peers->ranks);
             peers->shared[i] = peers->shared[--peers->shared_count];
-            p4_dist_node_gather(peers->dist, all, &here, sizeof here); /* the others have closed theirs */
+            gather_nothing(peers);
             return;
         }
     }
@@ -170,21 +184,29 @@ static p4_rc take_memory(p4_peers *peers)
     TRY(find("cuStreamWaitValue32", (void **)&peers->wait_value));
     TRY(cuda_rc(cudaMalloc((void **)&peers->met, (size_t)met_bytes), "memory for meetings"));
     TRY(cuda_rc(cudaMemset(peers->met, 0, (size_t)met_bytes), "memory for meetings"));
-    TRY(cuda_rc(cudaMalloc((void **)&peers->landing, LANDING_BYTES), "a landing area"));
+    TRY(cuda_rc(cudaMalloc((void **)&peers->landing, P4_LANDING_BYTES), "a landing area"));
     TRY(cuda_rc(cudaDeviceSynchronize(), "memory for meetings"));
 done:
     return rc;
 }
 
-p4_rc p4_peers_open(p4_peers **to, p4_dist *dist, int ordinal, cudaStream_t queue)
+static p4_rc are_together(const p4_dist *dist)
+{
+    bool together = dist->local_ranks == dist->ranks && dist->ranks >= 2 && dist->ranks <= P4_PEERS_MAX;
+    return together ? P4_OK
+                    : FAULT("sums by copy engines need 2 to %d ranks, all on one node; of %d ranks %d are on this one",
+                            P4_PEERS_MAX, dist->ranks, dist->local_ranks);
+}
+
+/* An error, the same on every rank, where they cannot reach each other. Collective. */
+static p4_rc connect(p4_peers **to, p4_dist *dist, int ordinal, cudaStream_t queue)
 {
     p4_rc rc = P4_OK;
     p4_peers *peers = p4_alloc(1, sizeof *peers);
-    *to = NULL;
-    bool together = dist->ranks > 1 && dist->local_ranks == dist->ranks && dist->ranks <= P4_PEERS_MAX;
-    rc = peers == NULL ? P4_E_SYSTEM : together ? P4_OK : FAULT("GPUs of one node: the ranks are not 2 to 16 of one");
-    if ((rc = p4_consult(dist, rc)) != P4_OK) {
-        goto done;
+    rc = p4_consult(dist, peers == NULL ? P4_E_SYSTEM : are_together(dist));
+    if (rc != P4_OK) {
+        free(peers);
+        return rc;
     }
     peers->dist = dist;
     peers->rank = dist->rank;
@@ -194,13 +216,44 @@ p4_rc p4_peers_open(p4_peers **to, p4_dist *dist, int ordinal, cudaStream_t queu
     rc = rc == P4_OK ? take_memory(peers) : rc;
     p4_rc shared_rc = share(peers, rc == P4_OK ? peers->met : NULL, peers->ranks * (int64_t)sizeof *peers->met);
     rc = p4_consult(dist, rc == P4_OK ? shared_rc : rc);
-done:
     if (rc == P4_OK) {
         *to = peers;
-    } else {
-        p4_peers_close(peers);
+        return P4_OK;
     }
+    p4_peers_leave(peers);
+    gather_nothing(peers);
+    p4_peers_close(peers);
     return rc;
+}
+
+p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, cudaStream_t queue)
+{
+    p4_rc rc = P4_OK;
+    const char *asked = getenv("P4_GPU_SUMS"); /* each rank's own: what one asks for counts for all */
+    bool any = asked == NULL || asked[0] == '\0', nccl = !any && strcmp(asked, "nccl") == 0;
+    bool copies = !any && strcmp(asked, "copies") == 0;
+    *peers = NULL;
+    TRY_ALL(dist, any || nccl || copies ? P4_OK : FAIL("P4_GPU_SUMS: found \"%s\", expected copies or nccl", asked));
+    rc = p4_consult(dist, nccl ? FAULT("another rank has P4_GPU_SUMS=nccl") : P4_OK);
+    if (rc == P4_OK) {
+        rc = connect(peers, dist, ordinal, queue);
+    }
+    if (rc != P4_OK) { /* NCCL knows a way, unless a rank will not have it */
+        rc = copies ? rc : P4_OK;
+        if (rc == P4_OK) {
+            p4_error_clear();
+        }
+    }
+    TRY_ALL(dist, rc);
+done:
+    return rc;
+}
+
+void p4_peers_leave(p4_peers *peers)
+{
+    for (int i = 0; peers != NULL && i < peers->shared_count; i++) {
+        close_opened(&peers->shared[i], peers->ranks);
+    }
 }
 
 void p4_peers_close(p4_peers *peers)
@@ -208,9 +261,7 @@ void p4_peers_close(p4_peers *peers)
     if (peers == NULL) {
         return;
     }
-    for (int i = 0; i < peers->shared_count; i++) {
-        close_opened(&peers->shared[i], peers->ranks);
-    }
+    p4_peers_leave(peers);
     cudaFree(peers->met);
     cudaFree(peers->landing);
     free(peers);
@@ -218,9 +269,10 @@ void p4_peers_close(p4_peers *peers)
 
 /* --- sums ----------------------------------------------------------------------------------------------------------------- */
 
+/* The runtime's errors that the driver knows have the driver's numbers. */
 static cudaError_t driver(CUresult result)
 {
-    return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorUnknown;
+    return (cudaError_t)result;
 }
 
 /* What the queue gets from here runs when every rank's queue has come here. */
@@ -241,11 +293,13 @@ static cudaError_t meet(p4_peers *peers)
                                              CU_STREAM_WAIT_VALUE_GEQ));
         }
     }
+    peers->queued += 2 * (peers->ranks - 1);
     return error;
 }
 
-static cudaError_t copy(const p4_peers *peers, void *to, const void *from, int64_t count)
+static cudaError_t copy(p4_peers *peers, void *to, const void *from, int64_t count)
 {
+    peers->queued++;
     return cudaMemcpyAsync(to, from, (size_t)count * sizeof(float), cudaMemcpyDeviceToDevice, peers->queue);
 }
 
@@ -257,7 +311,7 @@ static float *at_rank(const p4_peers *peers, const float *data, int r)
 }
 
 /* to = the sum of everybody's `from`, `count` elements that fit the landing area. */
-static cudaError_t gather_part(const p4_peers *peers, float *to, const float *from, int64_t count, int64_t stride)
+static cudaError_t gather_part(p4_peers *peers, float *to, const float *from, int64_t count, int64_t stride)
 {
     cudaError_t error = cudaSuccess;
     float *landing = peers->landing;
@@ -273,32 +327,39 @@ static cudaError_t gather_part(const p4_peers *peers, float *to, const float *fr
                         .count = count,
                         .rank = peers->rank,
                         .ranks = peers->ranks};
+    peers->queued++;
     return error == cudaSuccess ? p4_peer_add(to, &landed, peers->queue) : error;
 }
 
-static cudaError_t gather(const p4_peers *peers, float *to, const float *from, int64_t count)
+/* Rank r's piece of the sum: elements [*first, *first + count returned). */
+static int64_t piece_of(const p4_peers *peers, const p4_peer_sum *sum, int r, int64_t *first)
+{
+    int64_t each = p4_ceil_div(p4_ceil_div(sum->count, peers->ranks), LINE) * LINE;
+    *first = p4_min_i64(sum->count, each * r);
+    return p4_min_i64(each, sum->count - *first);
+}
+
+/* This rank's piece is summed where it is read from: at its place in `from`, of the root in `to`. */
+static cudaError_t sum_piece(p4_peers *peers, const p4_peer_sum *sum)
 {
     cudaError_t error = cudaSuccess;
-    int64_t part = LANDING_BYTES / (int64_t)sizeof(float) / (peers->ranks - 1) / LINE * LINE;
+    int64_t first, count = piece_of(peers, sum, peers->rank, &first);
+    float *from = sum->from + first, *to = (sum->root == peers->rank ? sum->to : sum->from) + first;
+    int64_t part = P4_LANDING_BYTES / (int64_t)sizeof(float) / (peers->ranks - 1) / LINE * LINE;
     for (int64_t at = 0; at < count && error == cudaSuccess; at += part) {
         error = gather_part(peers, to + at, from + at, p4_min_i64(part, count - at), part);
     }
     return error;
 }
 
-/* This rank's part of the array: gathered here, and given to the others. */
-static cudaError_t sum_part(const p4_peers *peers, const p4_peer_sum *sum)
+static cudaError_t fetch_pieces(p4_peers *peers, const p4_peer_sum *sum)
 {
-    int64_t each = p4_ceil_div(p4_ceil_div(sum->count, peers->ranks), LINE) * LINE;
-    int64_t first = p4_min_i64(sum->count, each * peers->rank), count = p4_min_i64(each, sum->count - first);
-    if (count <= 0) {
-        return cudaSuccess;
-    }
-    float *part = sum->from + first;
-    cudaError_t error = gather(peers, part, part, count);
-    for (int r = 0; r < peers->ranks && error == cudaSuccess; r++) {
-        if (r != peers->rank) {
-            error = copy(peers, at_rank(peers, part, r), part, count);
+    cudaError_t error = cudaSuccess;
+    for (int step = 1; step < peers->ranks && error == cudaSuccess; step++) { /* no two ranks from one at a time */
+        int r = (peers->rank + step) % peers->ranks;
+        int64_t first, count = piece_of(peers, sum, r, &first);
+        if (count > 0) {
+            error = copy(peers, sum->to + first, at_rank(peers, sum->from + first, r), count);
         }
     }
     return error;
@@ -308,11 +369,20 @@ cudaError_t p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count
 {
     cudaError_t error = meet(peers);
     for (int64_t i = 0; i < count && error == cudaSuccess; i++) {
-        if (sums[i].root < 0) {
-            error = sum_part(peers, &sums[i]);
-        } else if (sums[i].root == peers->rank) {
-            error = gather(peers, sums[i].to, sums[i].from, sums[i].count);
+        error = sum_piece(peers, &sums[i]);
+    }
+    if (error == cudaSuccess) {
+        error = meet(peers);
+    }
+    for (int64_t i = 0; i < count && error == cudaSuccess; i++) {
+        if (sums[i].root < 0 || sums[i].root == peers->rank) {
+            error = fetch_pieces(peers, &sums[i]);
         }
     }
     return error == cudaSuccess ? meet(peers) : error;
+}
+
+int64_t p4_peers_queued(const p4_peers *peers)
+{
+    return peers->queued;
 }

@@ -114,7 +114,7 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
  * summed on the device (p4_net_take_score): nothing waits between micro-batches. The plan must say train. */
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink);
 /* The same in pieces: to the loss and back to the last block's output; then each block's backward pass, from the last to the
- * first, after which its gradients are complete but for the bias of the block before; then what is left. */
+ * first, after which its gradients are complete, as is the bias of `down` of the block before; then what is left. */
 void p4_net_train_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
                           const p4_grad_sink *sink);
 void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t B, int64_t T, const p4_grad_sink *sink);

@@ -21,6 +21,12 @@ mkdir deep
 cp demo/model/tokenizer* deep/
 sed -e 's/"num_hidden_layers": 6/"num_hidden_layers": 18/' -e 's/"hidden_size": 128/"hidden_size": 32/' \
     -e 's/"intermediate_size": 384/"intermediate_size": 64/' -e 's/"head_dim": 32/"head_dim": 8/' demo/model/config.json >deep/config.json
+# A model of one layer: its sums are the first and the last of a step.
+mkdir shallow
+cp demo/model/tokenizer* shallow/
+sed -e 's/"num_hidden_layers": 6/"num_hidden_layers": 1/' -e 's/"tie_word_embeddings": true/"tie_word_embeddings": false/' \
+    demo/model/config.json >shallow/config.json
+grep -q '"num_hidden_layers": 1,' shallow/config.json && grep -q '"tie_word_embeddings": false' shallow/config.json
 run() { # run NAME RANKS [key=value ...]
     local name=$1 ranks=$2
     shift 2
@@ -52,6 +58,28 @@ run deep1 1 model_path=deep
 run deep2 2 model_path=deep
 run deep_once2 2 model_path=deep zero_stage=1
 run deep_plain2 2 model_path=deep zero_stage=0
+norms() { # norms RUN_A RUN_B: the norms of the gradients of every step agree within 1e-6, relative
+    local run
+    for run in "$1" "$2"; do
+        grep -o '"grad_norm":[[:space:]]*[0-9.e+-]*' "$run/metrics.jsonl" | sed 's/.*:[[:space:]]*//' >"$run.norms"
+    done
+    paste "$1.norms" "$2.norms" | awk -v runs="$1 and $2" '
+        NF != 2 || ($1 - $2) ^ 2 > (1e-6 * $1) ^ 2 {print runs ", step " NR ": gradient norms " $0; bad = 1}
+        END {exit bad || NR < 2}'
+}
+run shallow1 1 model_path=shallow eval_samples=0
+for stage in 0 1 2; do
+    run shallow_$stage 4 model_path=shallow eval_samples=0 zero_stage=$stage
+    norms shallow1 shallow_$stage
+done
+norms tuned1 tuned2
+norms tuned1 tuned3
+norms tuned1 tuned4
+norms plain1 plain3
+norms tuned1 once3
+norms part1 part3
+norms part1 part_once3
+norms deep1 deep_plain2
 for ranks in 2 3 4; do
     "$TOOL_COMPARE" bits1 bits$ranks bits 1e-6
     "$TOOL_COMPARE" tuned1 tuned$ranks losses 1e-5

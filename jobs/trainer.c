@@ -111,7 +111,8 @@ static p4_rc take_host_memory(p4_trainer *t)
     t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
     t->order = p4_alloc((size_t)t->job->train.count, sizeof *t->order);
     t->records = p4_alloc((size_t)(P4_ROUND_RECORDS * p4_trainer_pieces(t)), sizeof *t->records);
-    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->order != NULL && t->records != NULL;
+    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->order != NULL &&
+               t->records != NULL;
     for (int64_t i = 0; all && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         t->sharded[i] = t->job->config.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);

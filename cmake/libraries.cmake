@@ -19,7 +19,7 @@ if(P4_HAVE_CUDA)
   set_source_files_properties(dist/nccl_import.c PROPERTIES COMPILE_DEFINITIONS P4_LIBRARY_FOLDER="${P4_NCCL_FOLDER}")
   set(P4_CUDA_RUNTIME CUDA::cudart_static stdc++) # cub throws
 else()
-  list(FILTER P4_DIST_SOURCES EXCLUDE REGEX "(nccl|cuda)[^/]*$")
+  list(FILTER P4_DIST_SOURCES EXCLUDE REGEX "nccl[^/]*$")
   set(P4_CUDA_RUNTIME "")
 endif()
 

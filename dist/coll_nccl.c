@@ -15,7 +15,7 @@
 
 enum {
     MARKS = 64,     /* events that tell which operation is done, in turn */
-    QUEUED = 512,   /* copies, additions and numbers of sums that the queue holds: it has room for about 1,000 */
+    QUEUED = 512,   /* copies, additions and numbers of sums that the host queues ahead: a stream is taken to hold 1,000 */
     YIELDS = 200,   /* polls before the host sleeps between them */
     SLEEP_NS = 20000
 };
@@ -209,7 +209,9 @@ static void queue_sums(p4_coll *coll, const p4_peer_sum *sums, int64_t count, co
         watch(coll, state->done[(state->finished + 1) % MARKS], what);
         (void)advanced(coll);
     }
-    cuda_ok(coll, p4_peers_sum(state->peers, sums, count), what);
+    if (p4_peers_sum(state->peers, sums, count) != P4_OK) {
+        p4_abort(coll->dist, "%s: %s", what, p4_last_error());
+    }
     coll->copied += count;
 }
 

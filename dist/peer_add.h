@@ -1,8 +1,7 @@
-/* peer_add.h - the additions of peer_sums.c, a kernel (peer_add_cuda.cu). */
+/* peer_add.h - the additions of peer_sums.h, a kernel (peer_add_cuda.cu). */
 #ifndef P4_PEER_ADD_H
 #define P4_PEER_ADD_H
 
-#include <cuda_runtime.h>
 #include <stdint.h>
 
 /* What the ranks have: rank `rank` own [count], the others, in their order, landing [ranks - 1, stride]. */
@@ -12,7 +11,8 @@ typedef struct p4_landed {
     int rank, ranks;
 } p4_landed;
 
-/* to [count] = the sum of it, added in the order of ranks; to may be own. Queues. Local. */
-cudaError_t p4_peer_add(float *to, const p4_landed *landed, cudaStream_t queue);
+/* to [count] = the sum of it, added in the order of ranks; to may be own. Queues in the CUDA stream `queue`. Returns 0
+ * or the cudaError_t. Local. */
+int p4_peer_add(float *to, const p4_landed *landed, void *queue);
 
 #endif

@@ -55,7 +55,7 @@ static bool by_four(const void *pointer)
     return (uintptr_t)pointer % sizeof(float4) == 0;
 }
 
-extern "C" cudaError_t p4_peer_add(float *to, const p4_landed *landed, cudaStream_t queue)
+extern "C" int p4_peer_add(float *to, const p4_landed *landed, void *queue)
 {
     const bool four = landed->count % 4 == 0 && landed->stride % 4 == 0 && by_four(to) && by_four(landed->own);
     const int64_t blocks = ((four ? landed->count / 4 : landed->count) + THREADS - 1) / THREADS;
@@ -64,9 +64,9 @@ extern "C" cudaError_t p4_peer_add(float *to, const p4_landed *landed, cudaStrea
         return cudaSuccess;
     }
     if (four) {
-        add_kernel_4<<<grid, THREADS, 0, queue>>>(to, *landed);
+        add_kernel_4<<<grid, THREADS, 0, (cudaStream_t)queue>>>(to, *landed);
     } else {
-        add_kernel<<<grid, THREADS, 0, queue>>>(to, *landed);
+        add_kernel<<<grid, THREADS, 0, (cudaStream_t)queue>>>(to, *landed);
     }
     return cudaGetLastError();
 }

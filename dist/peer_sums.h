@@ -12,19 +12,17 @@
 #ifndef P4_PEER_SUMS_H
 #define P4_PEER_SUMS_H
 
-#include <cuda_runtime.h>
-
 #include "dist.h"
 
 enum { P4_PEERS_MAX = 16 };
 
 typedef struct p4_peers p4_peers;
 
-/* Connects the ranks' GPUs, this rank's the `ordinal`-th; sums are queued in `queue`. *peers is NULL on every rank where
- * they cannot reach each other, or one has P4_GPU_SUMS=nccl in its environment; with P4_GPU_SUMS=copies that is an
- * error. The caller closes. Collective. */
-p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, cudaStream_t queue);
-/* When no rank has a sum under way: gives back what is the others'. Local; a rank that then waits for all others to
+/* Connects the ranks' GPUs, this rank's the `ordinal`-th; sums are queued in the CUDA stream `queue`. *peers is NULL on
+ * every rank where they cannot reach each other, of which a line of the log says why if all are on one node, or one has
+ * P4_GPU_SUMS=nccl in its environment; with P4_GPU_SUMS=copies that is an error. The caller closes. Collective. */
+p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, void *queue);
+/* When no rank has a sum under way: gives back what is the others'. NULL has nothing. Local; a rank that then waits for all others to
  * have come here may close. */
 void p4_peers_leave(p4_peers *peers);
 /* NULL is nothing to close. Local. */
@@ -46,9 +44,8 @@ typedef struct p4_peer_sum {
     int root;
 } p4_peer_sum;
 
-/* Queues the sums, the same ones on every rank. Waits for nobody, unless the queue is full: it takes about 1,000
- * operations. Collective. */
-cudaError_t p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count);
+/* Queues the sums, the same ones on every rank. Waits for nobody while the queue has room. Collective. */
+p4_rc p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count);
 /* Operations queued since the start. Local. */
 int64_t p4_peers_queued(const p4_peers *peers);
 

@@ -21,6 +21,9 @@
 #include "job.h"
 #include "optim.h"
 
+/* Elements of padding between neighbours in the flat arrays, zero everywhere, are fewer than this. */
+enum { P4_FLAT_GAP = 16 };
+
 /* p4_net.sums, then p4_optim.sums. Micro-batches whose work is recorded: a step's first, those between, its last, which alone
  * may be smaller. */
 enum { P4_FIGURES = P4_NET_SUMS + 2, P4_ROUND_RECORDS = 3 };

@@ -4,10 +4,7 @@
 
 #include "trainer.h"
 
-enum {
-    GAP = 16,         /* elements of padding between neighbours, zero everywhere */
-    PIECE = 1 << 25   /* elements at a time: a kernel of the sums beside it may have to wait for one to end */
-};
+enum { PIECE = 1 << 25 }; /* elements at a time: a kernel of the sums beside it may have to wait for one to end */
 
 /* Are the gradient's sums under way before those of the first layer? */
 static bool is_early(const p4_trainer *t, int64_t i)
@@ -41,7 +38,7 @@ p4_rc p4_trainer_norms_open(p4_trainer *t)
     t->norm_runs_count = 0;
     for (int64_t i = 0; i < count; i++) {
         p4_norm_run *last = t->norm_runs_count > 0 ? &runs[t->norm_runs_count - 1] : NULL;
-        bool same = last != NULL && last->early == runs[i].early && runs[i].first < last->end + GAP &&
+        bool same = last != NULL && last->early == runs[i].early && runs[i].first < last->end + P4_FLAT_GAP &&
                     (last->first < o->replicated_count) == (runs[i].first < o->replicated_count);
         if (same) {
             last->end = runs[i].end;

@@ -26,7 +26,6 @@ static void gather_sequences(p4_trainer *t, int64_t step, int64_t from, int64_t 
 static void zero_grad(p4_trainer *t)
 {
     const p4_model *model = &t->job->hf.model;
-    const int64_t gap = 16;
     int64_t run = 0, end = 0;
     bool idle = t->low >= t->high;
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -35,7 +34,7 @@ static void zero_grad(p4_trainer *t)
         if (at < 0 || owned || (!idle && p4_trainer_overwrites(t, i))) {
             continue;
         }
-        if (at < end || at >= end + gap) {
+        if (at < end || at >= end + P4_FLAT_GAP) {
             t->job->ops->zero(t->job->device, t->optim.grad + run, (end - run) * 4);
             run = at;
         }
@@ -77,17 +76,39 @@ static void embedding_work(void *user)
     p4_net_train_embedding(&t->net, t->B, t->T, &sink);
 }
 
+static void repeat(p4_trainer *t, p4_recording **recording, void (*work)(void *user))
+{
+    t->job->ops->repeat(t->job->device, recording, work, t);
+}
+
+/* records NULL: what is around it is recorded. */
+static void run_piece(p4_trainer *t, p4_recording **records, int64_t piece, void (*work)(void *user))
+{
+    if (records != NULL) {
+        repeat(t, &records[piece], work);
+    } else {
+        work(t);
+    }
+}
+
+/* One micro-batch: a layer's sums go on beside the backward pass of those before it. */
+static void run_pieces(p4_trainer *t, p4_recording **records)
+{
+    int64_t L = t->job->hf.model.arch.L;
+    run_piece(t, records, L, forward_work);
+    for (t->layer = L - 1; t->layer >= 0; t->layer--) {
+        p4_trainer_sums_clear(t, t->layer);
+        run_piece(t, records, t->layer, layer_work);
+        p4_trainer_sums_send(t, t->layer);
+    }
+    run_piece(t, records, L + 1, embedding_work);
+}
+
 /* One micro-batch, when one rank is all there is, with what ends the last one. */
 static void round_work(void *user)
 {
     p4_trainer *t = user;
-    forward_work(t);
-    for (t->layer = t->job->hf.model.arch.L - 1; t->layer >= 0; t->layer--) {
-        p4_trainer_sums_clear(t, t->layer);
-        layer_work(t);
-        p4_trainer_sums_send(t, t->layer);
-    }
-    embedding_work(t);
+    run_pieces(t, NULL);
     if (t->round == t->rounds - 1) {
         p4_optim_sq_norms(&t->optim);
     }
@@ -108,24 +129,6 @@ static void update_work(void *user)
     if (t->job->dist->ranks == 1) {
         p4_trainer_unpack(t);
     }
-}
-
-static void repeat(p4_trainer *t, p4_recording **recording, void (*work)(void *user))
-{
-    t->job->ops->repeat(t->job->device, recording, work, t);
-}
-
-/* The same of several ranks, in pieces: a layer's sums go on beside the backward pass of those before it. */
-static void run_pieces(p4_trainer *t, p4_recording **records)
-{
-    int64_t L = t->job->hf.model.arch.L;
-    repeat(t, &records[L], forward_work);
-    for (t->layer = L - 1; t->layer >= 0; t->layer--) {
-        p4_trainer_sums_clear(t, t->layer);
-        repeat(t, &records[t->layer], layer_work);
-        p4_trainer_sums_send(t, t->layer);
-    }
-    repeat(t, &records[L + 1], embedding_work);
 }
 
 /* The round at work, of which this rank has sequences [from, from + t->B). */

@@ -271,13 +271,12 @@ void p4_trainer_sums_idle(p4_trainer *t)
 static void sum_rest(p4_trainer *t)
 {
     const p4_model *model = &t->job->hf.model;
-    const int64_t gap = 16; /* elements of padding between neighbours, zero everywhere */
     int64_t run = -1, end = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
         if (t->sharded[i] || t->summed[i]) {
             continue;
         }
-        if (run >= 0 && (t->optim.at[i] < end || t->optim.at[i] >= end + gap)) {
+        if (run >= 0 && (t->optim.at[i] < end || t->optim.at[i] >= end + P4_FLAT_GAP)) {
             t->job->coll.sum_f32(&t->job->coll, t->optim.grad + run, end - run);
             run = -1;
         }

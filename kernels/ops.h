@@ -124,8 +124,8 @@ typedef struct p4_ops {
     void (*copy)(p4_device *device, void *to, const void *from, int64_t bytes);
     void (*zero)(p4_device *device, void *memory, int64_t bytes);
     p4_rc (*sync)(p4_device *device);
-    /* Does work(user), which calls ops of this device; the host does not depend on its running: with one *recording, NULL before the
-     * first call, always the same ops with the same arguments. So a device may do it once, record what it queues the second
+    /* Does work(user), which calls ops of this device; the host does not depend on its running: with one *recording,
+     * NULL before the first call, always the same ops with the same arguments. So a device may do it once, record what it queues the second
      * time, and from then on queue the record without calling `work` (CUDA, as a graph). Ops that wait for the device
      * cannot be recorded: such work is done anew every time, which the log says once. */
     void (*repeat)(p4_device *device, p4_recording **recording, void (*work)(void *user), void *user);

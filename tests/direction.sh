@@ -40,7 +40,7 @@ foreign=(
     'cJSON.h|io/*' 'cjson/cJSON.h|io/*'
     'pcre2.h|io/* jobs/demo/*' 'zlib.h|io/*' 'zstd.h|io/*' 'utf8proc.h|io/*' 'archive*.h|io/*'
     'omp.h|kernels/*' 'cblas.h|' '*mmintrin.h|kernels/*'
-    'cuda*.h|kernels/*.cu kernels/*.cuh dist/coll_nccl.c dist/peer_*' 'cublas*.h|kernels/*.cu kernels/*.cuh'
+    'cuda*.h|kernels/*.cu kernels/*.cuh dist/coll_nccl.c dist/coll_nccl_peers.c' 'cublas*.h|kernels/*.cu kernels/*.cuh'
 )
 
 fits() { # fits TEXT PATTERN...: does one of the patterns match?

@@ -250,7 +250,8 @@ static void close_world(world *w)
     w->device = NULL;
 }
 
-/* Opens the backend on its devices, with `memory` shared or not; false on every rank where they are not all there, with the reason as the last error. */
+/* Opens the backend on its devices, with `memory` shared or not; false on every rank where they are not all there, with the
+ * reason as the last error. */
 static bool open_world(world *w, const char *name, bool shared)
 {
     p4_rc rc = P4_OK;

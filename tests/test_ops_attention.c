@@ -107,59 +107,6 @@ static void reference_gradient(const attention_case *k, double *dqkv)
     }
 }
 
-/* What the reference has given before: implementations and ways to run them get the same inputs. */
-typedef struct solution {
-    p4_attention_shape shape;
-    uint64_t inputs;
-    double *out, *lse, *gradient;
-} solution;
-
-static uint64_t digest_of(const double *values, int64_t count, uint64_t digest)
-{
-    for (int64_t i = 0; i < count; i++) {
-        uint64_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        digest = (digest ^ bits) * 1099511628211u;
-        digest ^= digest >> 29;
-    }
-    return digest;
-}
-
-static void *copy_of(const double *values, int64_t count)
-{
-    double *copy = malloc((size_t)count * sizeof *copy);
-    if (copy) {
-        memcpy(copy, values, (size_t)count * sizeof *copy);
-    }
-    return copy;
-}
-
-/* k's out and lse, and the gradient. */
-static void solve(attention_case *k, double *gradient)
-{
-    static solution known[64];
-    static int known_count;
-    const p4_attention_shape *s = &k->shape;
-    int64_t rows = s->B * s->T * s->H, out = rows * s->D, all = s->B * s->T * row_width(s);
-    uint64_t inputs = digest_of(k->weight, out, digest_of(k->qkv, all, 1));
-    for (int i = 0; i < known_count; i++) {
-        const solution *found = &known[i];
-        if (found->inputs == inputs && memcmp(&found->shape, s, sizeof *s) == 0) {
-            memcpy(k->out, found->out, (size_t)out * 8);
-            memcpy(k->lse, found->lse, (size_t)rows * 8);
-            memcpy(gradient, found->gradient, (size_t)all * 8);
-            return;
-        }
-    }
-    attention_loss(k);
-    reference_gradient(k, gradient);
-    if (known_count < (int)(sizeof known / sizeof known[0])) {
-        solution *kept = &known[known_count];
-        *kept = (solution){*s, inputs, copy_of(k->out, out), copy_of(k->lse, rows), copy_of(gradient, all)};
-        known_count += kept->out && kept->lse && kept->gradient;
-    }
-}
-
 /* The whole array in the mean: |got - want| / |want| in the 2-norm. */
 static void expect_norm(const char *what, const float *got, const double *want, int64_t count, double bound)
 {
@@ -228,7 +175,8 @@ static void check_shape(rig *r, const p4_attention_shape *shape, double size, bo
     ops->attention_backward(r->device, dqkv, rig_put_act(r, dout, N * out_width), out, lse, d_qkv, shape,
                             back);
     double *want_d = rig_host(r, N * width * 8);
-    solve(&k, want_d);
+    attention_loss(&k);
+    reference_gradient(&k, want_d);
     double bound =
         8.0 * r->eps + 4e-6 * fmax(1.0, size * size / 4.0); /* a score's rounding error is relative to it */
     float *got = rig_get_act(r, out, N * out_width), *got_d = rig_get_act(r, dqkv, N * width);
@@ -330,11 +278,11 @@ static void check_named(rig *r, const char *name, uint64_t *digest)
     setenv("P4_ATTENTION", name, 1);
     p4_rc rc = rig_open_as(&named, r->ops, 0, true, r->rng.seed);
     if (rc == P4_OK) {
-        check_heads(&named);
-        check_longest(&named);
         if (strcmp(name, "own") == 0) {
             check_tiles(&named);
         }
+        check_heads(&named);
+        check_longest(&named);
         *digest = named.digest;
         rig_close(&named);
     } else {

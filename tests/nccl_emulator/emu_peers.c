@@ -1,4 +1,4 @@
-/* emu_peers.c - the CUDA calls of dist/peer_sums_cuda.c on a machine without a GPU: memory that processes share, copies, numbers
+/* emu_peers.c - the CUDA calls of dist/coll_nccl_peers.c on a machine without a GPU: memory that processes share, copies, numbers
  * that are written and waited for, and the additions.
  *
  * Memory of the device is what posix_memalign gives (the CPU's) or cudaMalloc (here). It becomes shared when a handle is asked
@@ -179,10 +179,10 @@ static void add(void *argument)
     }
 }
 
-cudaError_t p4_peer_add(float *to, const p4_landed *landed, cudaStream_t queue)
+int p4_peer_add(float *to, const p4_landed *landed, void *queue)
 {
     emu_queue(queue, add, &(adding){to, *landed}, sizeof(adding));
-    return cudaSuccess;
+    return 0;
 }
 
 typedef struct number {

@@ -1,6 +1,8 @@
-/* peer_sums_cuda.c - see peer_sums.h. The others' memory is reached through CUDA's interprocess handles. */
+/* coll_nccl_peers.c - see peer_sums.h; the second half of coll_nccl.c. The others' memory is reached through CUDA's
+ * interprocess handles. */
 #include <cuda.h>
 #include <cudaTypedefs.h>
+#include <cuda_runtime.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,7 +93,7 @@ static void close_opened(shared_memory *shared, int ranks)
 }
 
 /* Returns when every rank has come here: the others have closed what was opened. */
-static void gather_nothing(const p4_peers *peers)
+static void wait_for_all(const p4_peers *peers)
 {
     char here = 0, all[P4_PEERS_MAX];
     p4_dist_node_gather(peers->dist, all, &here, sizeof here);
@@ -138,7 +140,7 @@ p4_rc p4_peers_share(p4_peers *peers, void *memory, int64_t bytes)
         close_opened(&peers->shared[--peers->shared_count], peers->ranks);
     }
     if (rc != P4_OK) {
-        gather_nothing(peers);
+        wait_for_all(peers);
     }
     return rc;
 }
@@ -149,7 +151,7 @@ void p4_peers_withdraw(p4_peers *peers, void *memory)
         if (peers->shared[i].own == memory) {
             close_opened(&peers->shared[i], peers->ranks);
             peers->shared[i] = peers->shared[--peers->shared_count];
-            gather_nothing(peers);
+            wait_for_all(peers);
             return;
         }
     }
@@ -199,7 +201,7 @@ static p4_rc are_together(const p4_dist *dist)
 }
 
 /* An error, the same on every rank, where they cannot reach each other. Collective. */
-static p4_rc connect(p4_peers **to, p4_dist *dist, int ordinal, cudaStream_t queue)
+static p4_rc connect(p4_peers **to, p4_dist *dist, int ordinal, void *queue)
 {
     p4_rc rc = P4_OK;
     p4_peers *peers = p4_alloc(1, sizeof *peers);
@@ -221,12 +223,12 @@ static p4_rc connect(p4_peers **to, p4_dist *dist, int ordinal, cudaStream_t que
         return P4_OK;
     }
     p4_peers_leave(peers);
-    gather_nothing(peers);
+    wait_for_all(peers);
     p4_peers_close(peers);
     return rc;
 }
 
-p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, cudaStream_t queue)
+p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, void *queue)
 {
     p4_rc rc = P4_OK;
     const char *asked = getenv("P4_GPU_SUMS"); /* each rank's own: what one asks for counts for all */
@@ -237,12 +239,13 @@ p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, cudaStream_t q
     rc = p4_consult(dist, nccl ? FAULT("another rank has P4_GPU_SUMS=nccl") : P4_OK);
     if (rc == P4_OK) {
         rc = connect(peers, dist, ordinal, queue);
-    }
-    if (rc != P4_OK) { /* NCCL knows a way, unless a rank will not have it */
-        rc = copies ? rc : P4_OK;
-        if (rc == P4_OK) {
-            p4_error_clear();
+        if (rc != P4_OK && !copies && dist->local_ranks == dist->ranks) {
+            WARN("sums over GPUs go by NCCL: %s", p4_last_error());
         }
+    }
+    if (rc != P4_OK && !copies) { /* NCCL knows a way, unless another rank will not have it */
+        p4_error_clear();
+        rc = P4_OK;
     }
     TRY_ALL(dist, rc);
 done:
@@ -328,7 +331,7 @@ static cudaError_t gather_part(p4_peers *peers, float *to, const float *from, in
                         .rank = peers->rank,
                         .ranks = peers->ranks};
     peers->queued++;
-    return error == cudaSuccess ? p4_peer_add(to, &landed, peers->queue) : error;
+    return error == cudaSuccess ? (cudaError_t)p4_peer_add(to, &landed, peers->queue) : error;
 }
 
 /* Rank r's piece of the sum: elements [*first, *first + count returned). */
@@ -365,7 +368,7 @@ static cudaError_t fetch_pieces(p4_peers *peers, const p4_peer_sum *sum)
     return error;
 }
 
-cudaError_t p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count)
+p4_rc p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count)
 {
     cudaError_t error = meet(peers);
     for (int64_t i = 0; i < count && error == cudaSuccess; i++) {
@@ -379,7 +382,7 @@ cudaError_t p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count
             error = fetch_pieces(peers, &sums[i]);
         }
     }
-    return error == cudaSuccess ? meet(peers) : error;
+    return cuda_rc(error == cudaSuccess ? meet(peers) : error, "sums");
 }
 
 int64_t p4_peers_queued(const p4_peers *peers)

@@ -1,13 +1,13 @@
-# Decides whether this build has the CUDA backend: P4_HAVE_CUDA. It needs kernels/*_cuda.cu, nvcc and the headers of NCCL.
+# Decides whether this build has the CUDA backend: P4_HAVE_CUDA. It needs kernels/cuda/, nvcc and the headers of NCCL.
 #
 # One program serves machines with and without a GPU: it must start where NVIDIA's driver and libraries are not. So the
 # CUDA code is linked in like any other, and of NVIDIA's libraries only the runtime, as a static library (1 MB, which looks
 # for the driver itself when it is first called). The large ones (cuBLASLt, NCCL) are never linked: files named *import*
-# define the functions that are called and load the library at the first call (src/import.h), as the CPU column does with
+# define the functions that are called and load the library at the first call (src/leaf/import.h), as the CPU column does with
 # OpenBLAS. A module of our own, loaded on demand, would keep the same libraries away, but it is one more file that a moved
 # or statically linked installation must find, with a second copy of the leaf and its error texts.
-file(GLOB P4_CUDA_SOURCES CONFIGURE_DEPENDS kernels/*_cuda.cu)
-file(GLOB P4_CUDA_90A_SOURCES CONFIGURE_DEPENDS kernels/*_cuda_90a.cu) # instructions of compute capability 9.0 only
+file(GLOB P4_CUDA_SOURCES CONFIGURE_DEPENDS kernels/cuda/*.cu)
+file(GLOB P4_SM90_SOURCES CONFIGURE_DEPENDS kernels/sm90/*.cu) # instructions of compute capability 9.0 only
 set(P4_HAVE_CUDA OFF)
 set(P4_CUDA_LACKS "")
 if(P4_CUDA STREQUAL "OFF")
@@ -15,7 +15,7 @@ if(P4_CUDA STREQUAL "OFF")
 elseif(P4_FUZZ OR P4_SANITIZE)
   set(P4_CUDA_LACKS "not with sanitizers")
 elseif(NOT P4_CUDA_SOURCES)
-  set(P4_CUDA_LACKS "no kernels/*_cuda.cu")
+  set(P4_CUDA_LACKS "no kernels/cuda/*.cu")
 else()
   include(CheckLanguage)
   check_language(CUDA)

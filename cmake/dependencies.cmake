@@ -11,7 +11,7 @@ pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
-# OpenBLAS is loaded when the program runs (kernels/device_cpu.c), so that its settings can be made first: nothing links it.
+# OpenBLAS is loaded when the program runs (kernels/cpu/device.c), so that its settings can be made first: nothing links it.
 find_library(P4_OPENBLAS NAMES libopenblas.so.0)
 mark_as_advanced(P4_OPENBLAS)
 if(NOT P4_OPENBLAS)

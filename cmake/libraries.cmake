@@ -1,20 +1,18 @@
 # One static library a room, mirroring the direction rule of CONTRIBUTING.md: a room links only what it may use. A file
-# belongs to a room by lying in its folder.
-file(GLOB P4_LEAF_SOURCES CONFIGURE_DEPENDS src/base.c src/tensor.c src/arena.c src/rng.c src/progress.c
-     src/import.c)
+# belongs to a room by lying in its folder. Includes name files by their path from the root; tests/direction.sh checks them.
+file(GLOB P4_LEAF_SOURCES CONFIGURE_DEPENDS src/leaf/*.c)
 file(GLOB P4_CORE_SOURCES CONFIGURE_DEPENDS src/*.c)
-list(REMOVE_ITEM P4_CORE_SOURCES ${P4_LEAF_SOURCES})
-file(GLOB P4_KERNEL_SOURCES CONFIGURE_DEPENDS kernels/*.c)
+file(GLOB P4_KERNEL_SOURCES CONFIGURE_DEPENDS kernels/*.c kernels/cpu/*.c)
 file(GLOB P4_DIST_SOURCES CONFIGURE_DEPENDS dist/*.c)
-file(GLOB P4_IO_SOURCES CONFIGURE_DEPENDS io/*.c)
-file(GLOB P4_JOB_SOURCES CONFIGURE_DEPENDS jobs/*.c)
+file(GLOB P4_IO_SOURCES CONFIGURE_DEPENDS io/*/*.c)
+file(GLOB P4_JOB_SOURCES CONFIGURE_DEPENDS jobs/*.c jobs/train/*.c jobs/stages/*.c jobs/api/*.c)
 list(REMOVE_ITEM P4_JOB_SOURCES ${CMAKE_SOURCE_DIR}/jobs/phase4_mpi.c)
 if(P4_HAVE_CUDA)
   list(APPEND P4_KERNEL_SOURCES ${P4_CUDA_SOURCES})
-  list(APPEND P4_DIST_SOURCES dist/peer_add_cuda.cu)
+  list(APPEND P4_DIST_SOURCES dist/peer_add.cu)
   # The two backend lists: the only files that see P4_CUDA.
   set_source_files_properties(kernels/ops.c dist/coll.c PROPERTIES COMPILE_DEFINITIONS P4_CUDA)
-  set_source_files_properties(kernels/blas_import_cuda.cu PROPERTIES COMPILE_DEFINITIONS
+  set_source_files_properties(kernels/cuda/blas_import.cu PROPERTIES COMPILE_DEFINITIONS
                               P4_LIBRARY_FOLDER="${CUDAToolkit_LIBRARY_DIR}")
   set_source_files_properties(dist/nccl_import.c PROPERTIES COMPILE_DEFINITIONS P4_LIBRARY_FOLDER="${P4_NCCL_FOLDER}")
   set(P4_CUDA_RUNTIME CUDA::cudart_static stdc++) # cub throws
@@ -26,37 +24,37 @@ endif()
 set(P4_ROOM_OBJECTS "")
 set(P4_EXTERNAL_LIBRARIES "")
 
-# p4_room(NAME SOURCES ... INCLUDES ... ROOMS rooms whose headers it may use... EXTERNAL libraries of its own...)
+# p4_room(NAME SOURCES ... ROOMS rooms that it may use... EXTERNAL libraries of its own...)
 function(p4_room name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;INCLUDES;ROOMS;EXTERNAL" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;ROOMS;EXTERNAL" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
-  target_include_directories(${name} PUBLIC ${ARG_INCLUDES})
+  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE p4_flags ${ARG_EXTERNAL} PUBLIC ${ARG_ROOMS})
   set(P4_ROOM_OBJECTS ${P4_ROOM_OBJECTS} $<TARGET_OBJECTS:${name}> PARENT_SCOPE)
   set(P4_EXTERNAL_LIBRARIES ${P4_EXTERNAL_LIBRARIES} ${ARG_EXTERNAL} PARENT_SCOPE)
 endfunction()
 
-p4_room(p4_leaf SOURCES ${P4_LEAF_SOURCES} INCLUDES src EXTERNAL m Threads::Threads ${CMAKE_DL_LIBS})
-p4_room(p4_kernels SOURCES ${P4_KERNEL_SOURCES} INCLUDES kernels ROOMS p4_leaf
+p4_room(p4_leaf SOURCES ${P4_LEAF_SOURCES} EXTERNAL m Threads::Threads ${CMAKE_DL_LIBS})
+p4_room(p4_kernels SOURCES ${P4_KERNEL_SOURCES} ROOMS p4_leaf
         EXTERNAL OpenMP::OpenMP_C Threads::Threads ${CMAKE_DL_LIBS} ${P4_CUDA_RUNTIME})
 if(P4_HAVE_CUDA) # for sm_90a alone, whatever the other files are built for: beside an sm_90 form the driver may take that
-  add_library(p4_kernels_90a OBJECT ${P4_CUDA_90A_SOURCES})
-  set_target_properties(p4_kernels_90a PROPERTIES CUDA_ARCHITECTURES 90a)
-  target_include_directories(p4_kernels_90a PRIVATE kernels src)
-  target_link_libraries(p4_kernels_90a PRIVATE p4_flags)
-  target_sources(p4_kernels PRIVATE $<TARGET_OBJECTS:p4_kernels_90a>)
-  list(APPEND P4_ROOM_OBJECTS $<TARGET_OBJECTS:p4_kernels_90a>)
+  add_library(p4_kernels_sm90 OBJECT ${P4_SM90_SOURCES})
+  set_target_properties(p4_kernels_sm90 PROPERTIES CUDA_ARCHITECTURES 90a)
+  target_include_directories(p4_kernels_sm90 PRIVATE ${CMAKE_SOURCE_DIR})
+  target_link_libraries(p4_kernels_sm90 PRIVATE p4_flags)
+  target_sources(p4_kernels PRIVATE $<TARGET_OBJECTS:p4_kernels_sm90>)
+  list(APPEND P4_ROOM_OBJECTS $<TARGET_OBJECTS:p4_kernels_sm90>)
 endif()
-p4_room(p4_core SOURCES ${P4_CORE_SOURCES} INCLUDES src ROOMS p4_leaf p4_kernels EXTERNAL m Threads::Threads)
-p4_room(p4_dist SOURCES ${P4_DIST_SOURCES} INCLUDES dist ROOMS p4_leaf
+p4_room(p4_core SOURCES ${P4_CORE_SOURCES} ROOMS p4_leaf p4_kernels EXTERNAL m Threads::Threads)
+p4_room(p4_dist SOURCES ${P4_DIST_SOURCES} ROOMS p4_leaf
         EXTERNAL MPI::MPI_C Threads::Threads ${P4_CUDA_RUNTIME})
 if(P4_HAVE_CUDA)
   target_include_directories(p4_dist SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 endif()
-p4_room(p4_io SOURCES ${P4_IO_SOURCES} INCLUDES io ROOMS p4_leaf p4_core p4_dist
+p4_room(p4_io SOURCES ${P4_IO_SOURCES} ROOMS p4_leaf p4_core p4_dist
         EXTERNAL PkgConfig::CJSON PkgConfig::PCRE2 PkgConfig::ZSTD PkgConfig::ARCHIVE PkgConfig::UTF8PROC
         ZLIB::ZLIB hdf5::hdf5 Threads::Threads)
-p4_room(p4_jobs SOURCES ${P4_JOB_SOURCES} INCLUDES jobs ROOMS p4_core p4_kernels p4_dist p4_io EXTERNAL m)
+p4_room(p4_jobs SOURCES ${P4_JOB_SOURCES} ROOMS p4_core p4_kernels p4_dist p4_io EXTERNAL m)
 # Speed where the arithmetic is, and no fast-math: no errno from sqrtf and friends; comparisons may be vectorised because no
 # floating-point trap is ever looked at (5x for the quantizers, 1.4 to 1.8x for the losses and GELU); a*b+c may be one operation.
 target_compile_options(p4_kernels PRIVATE
@@ -82,7 +80,6 @@ endif()
 file(GLOB P4_DEMO_SOURCES CONFIGURE_DEPENDS jobs/demo/*.c)
 list(REMOVE_ITEM P4_DEMO_SOURCES ${CMAKE_SOURCE_DIR}/jobs/demo/make_demo.c)
 add_library(p4_demo STATIC ${P4_DEMO_SOURCES})
-target_include_directories(p4_demo PUBLIC jobs/demo)
 target_link_libraries(p4_demo PRIVATE p4_flags PkgConfig::PCRE2 PUBLIC p4_leaf)
 add_executable(phase4_demo jobs/demo/make_demo.c)
 target_link_libraries(phase4_demo PRIVATE p4_flags p4_demo)

@@ -1,5 +1,5 @@
 /* coll.c - the list of collective backends in this build. */
-#include "coll.h"
+#include "dist/coll.h"
 
 #include <string.h>
 

@@ -10,7 +10,7 @@
 #ifndef P4_COLL_H
 #define P4_COLL_H
 
-#include "dist.h"
+#include "dist/dist.h"
 
 typedef struct p4_coll {
     const char *name; /* "MPI", "NCCL", "NCCL and copy engines" */

@@ -2,7 +2,7 @@
  * it is given, but for a reduction to another place. */
 #include <string.h>
 
-#include "coll.h"
+#include "dist/coll.h"
 
 enum { PIPELINE_TAG = 7 };
 

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "coll.h"
-#include "peer_sums.h"
+#include "dist/coll.h"
+#include "dist/peer_sums.h"
 
 enum {
     MARKS = 64,     /* events that tell which operation is done, in turn */

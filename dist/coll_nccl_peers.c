@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "peer_add.h"
-#include "peer_sums.h"
+#include "dist/peer_add.h"
+#include "dist/peer_sums.h"
 
 #ifndef P4_LANDING_BYTES /* of all peers together: a longer piece is added in parts (the emulator's are shorter) */
 #define P4_LANDING_BYTES (64 << 20)

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE /* sched_getaffinity, cpu_set_t */
-#include "dist.h"
+#include "dist/dist.h"
 
 #include <limits.h>
 #include <mpi.h>

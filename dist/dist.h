@@ -2,7 +2,7 @@
 #ifndef P4_DIST_H
 #define P4_DIST_H
 
-#include "base.h"
+#include "src/leaf/base.h"
 
 typedef struct p4_dist {
     int rank, ranks;             /* of the job */

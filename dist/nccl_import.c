@@ -1,7 +1,7 @@
 /* nccl_import.c - the functions of NCCL that coll_nccl.c calls (import.h). */
 #include <nccl.h>
 
-#include "import.h"
+#include "src/leaf/import.h"
 
 #define TEXT_OF(x) TEXT(x)
 #define TEXT(x)    #x

@@ -1,4 +1,4 @@
-/* peer_add.h - the additions of peer_sums.h, a kernel (peer_add_cuda.cu). */
+/* peer_add.h - the additions of peer_sums.h, a kernel (dist/peer_add.cu). */
 #ifndef P4_PEER_ADD_H
 #define P4_PEER_ADD_H
 

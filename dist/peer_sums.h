@@ -12,7 +12,7 @@
 #ifndef P4_PEER_SUMS_H
 #define P4_PEER_SUMS_H
 
-#include "dist.h"
+#include "dist/dist.h"
 
 enum { P4_PEERS_MAX = 16 };
 

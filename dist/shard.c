@@ -1,4 +1,4 @@
-#include "shard.h"
+#include "dist/shard.h"
 
 #include <stdlib.h>
 #include <string.h>

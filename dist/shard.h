@@ -2,7 +2,7 @@
 #ifndef P4_SHARD_H
 #define P4_SHARD_H
 
-#include "base.h"
+#include "src/leaf/base.h"
 
 /* Layers are contiguous per rank, balanced by cost. With more ranks than layers a layer's items are spread over the ranks
  * of its group; its stage (who runs it in the pipeline) is the group's first rank. */

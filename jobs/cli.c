@@ -1,8 +1,8 @@
-#include "cli.h"
+#include "jobs/cli.h"
 
 #include <string.h>
 
-#include "config.h"
+#include "src/config.h"
 
 #define USAGE "phase4_mpi [options] cfg.json [key=value ...]"
 

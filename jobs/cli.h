@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "base.h"
+#include "src/leaf/base.h"
 
 typedef enum p4_cli_action { P4_CLI_RUN, P4_CLI_VALIDATE, P4_CLI_HELP, P4_CLI_VERSION } p4_cli_action;
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "job.h"
+#include "jobs/job.h"
 
 enum { GPUS_MAX = 32 }; /* that one rank may see */
 

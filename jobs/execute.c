@@ -1,4 +1,4 @@
-#include "execute.h"
+#include "jobs/execute.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "output.h"
+#include "io/out/output.h"
 
 static const struct {
     const char *key, *title;

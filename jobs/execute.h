@@ -2,7 +2,7 @@
 #ifndef P4_EXECUTE_H
 #define P4_EXECUTE_H
 
-#include "job.h"
+#include "jobs/job.h"
 
 /* Opens ranks' device and threads, runs every stage, writes results.json. *results is the same on every rank; it is filled as
  * far as the run came. log_callback (rank 0, NULL: none) sees each logged training step. The caller frees results with

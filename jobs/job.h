@@ -2,15 +2,15 @@
 #ifndef P4_JOB_H
 #define P4_JOB_H
 
-#include "coll.h"
-#include "packed.h"
-#include "dataset.h"
-#include "form.h"
-#include "hf_model.h"
-#include "phase4.h"
-#include "report.h"
-#include "shard.h"
-#include "tokenizer.h"
+#include "dist/coll.h"
+#include "src/packed.h"
+#include "io/text/dataset.h"
+#include "src/form.h"
+#include "io/hf/hf_model.h"
+#include "src/phase4.h"
+#include "io/out/report.h"
+#include "dist/shard.h"
+#include "io/tokenizer/tokenizer.h"
 
 /* Activation statistics of one projection (calibration): moments of its output, mean square of each input channel. */
 typedef struct p4_activation_stats {

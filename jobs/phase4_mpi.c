@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cli.h"
-#include "dist.h"
-#include "json_config.h"
-#include "phase4.h"
-#include "report.h"
+#include "jobs/cli.h"
+#include "dist/dist.h"
+#include "io/json/json_config.h"
+#include "src/phase4.h"
+#include "io/out/report.h"
 
 enum { VERDICT_FAILED = 3 }; /* exit status under --strict */
 

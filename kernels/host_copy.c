@@ -1,4 +1,4 @@
-#include "host_copy.h"
+#include "kernels/host_copy.h"
 
 #include <omp.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #ifndef P4_HOST_COPY_H
 #define P4_HOST_COPY_H
 
-#include "base.h"
+#include "src/leaf/base.h"
 
 /* As memcpy, cut into slices over `threads` threads (at least 1); small copies stay on the calling one.
  * Local. */

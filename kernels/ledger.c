@@ -1,4 +1,4 @@
-#include "ledger.h"
+#include "kernels/ledger.h"
 
 #include <stdlib.h>
 

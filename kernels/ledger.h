@@ -3,7 +3,7 @@
 #ifndef P4_KERNELS_LEDGER_H
 #define P4_KERNELS_LEDGER_H
 
-#include "base.h"
+#include "src/leaf/base.h"
 
 typedef struct p4_ledger_entry {
     const void *memory;

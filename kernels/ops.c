@@ -1,5 +1,5 @@
 /* ops.c - the list of backends in this build. */
-#include "ops.h"
+#include "kernels/ops.h"
 
 #include <string.h>
 

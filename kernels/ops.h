@@ -11,7 +11,7 @@
 #ifndef P4_OPS_H
 #define P4_OPS_H
 
-#include "tensor.h"
+#include "src/leaf/tensor.h"
 
 typedef struct p4_device p4_device;
 

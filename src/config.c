@@ -1,6 +1,6 @@
 /* Defaults of the recipes, size classes, lists, and finding keys: everything about a p4_config but its
  * validation. */
-#include "config.h"
+#include "src/config.h"
 
 #include <string.h>
 

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-#include "base.h"
+#include "src/leaf/base.h"
 
 typedef enum p4_config_type {
     P4_CONFIG_BOOL,

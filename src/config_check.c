@@ -1,5 +1,5 @@
 /* Validation of a configuration: the report of problems, each row's range, and the rules between keys. */
-#include "config.h"
+#include "src/config.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Text of configuration values, and the two renderings of the table: --help and the README's tables. */
-#include "config.h"
+#include "src/config.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The configuration table. Rows stand in the order of p4_config; user_set counts them in this order. */
-#include "config.h"
+#include "src/config.h"
 
 #define NAMES(...)                                                                                           \
     .names = (const char *const[])                                                                           \

@@ -1,4 +1,4 @@
-#include "form.h"
+#include "src/form.h"
 
 #include <stdlib.h>
 #include <string.h>

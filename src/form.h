@@ -2,7 +2,7 @@
 #ifndef P4_FORM_H
 #define P4_FORM_H
 
-#include "net.h"
+#include "src/net.h"
 
 /* A form and the memory behind it. */
 typedef struct p4_device_form {

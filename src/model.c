@@ -1,4 +1,4 @@
-#include "model.h"
+#include "src/model.h"
 
 #include <fnmatch.h>
 #include <math.h>
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model_names.h"
+#include "src/model_names.h"
 
 p4_rc p4_arch_init(p4_arch *arch, const char *family)
 {

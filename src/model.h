@@ -5,7 +5,7 @@
 #ifndef P4_MODEL_H
 #define P4_MODEL_H
 
-#include "tensor.h"
+#include "src/leaf/tensor.h"
 
 enum { P4_TENSOR_NAME_BYTES = 160 };
 

@@ -1,4 +1,4 @@
-#include "model_names.h"
+#include "src/model_names.h"
 
 #include <string.h>
 

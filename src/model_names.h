@@ -1,9 +1,9 @@
 /* model_names.h - the family table: which flags of the generic block a family sets, and the Hugging Face
- * names and shapes of its tensors. Inside src only. A new family is a row here and one in io/hf_config.c. */
+ * names and shapes of its tensors. Inside src only. A new family is a row here and one in io/hf/hf_config.c. */
 #ifndef P4_MODEL_NAMES_H
 #define P4_MODEL_NAMES_H
 
-#include "model.h"
+#include "src/model.h"
 
 /* A dimension of a tensor in terms of the architecture. */
 typedef enum p4_dim {

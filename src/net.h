@@ -5,9 +5,9 @@
 #ifndef P4_NET_H
 #define P4_NET_H
 
-#include "arena.h"
-#include "model.h"
-#include "ops.h"
+#include "src/leaf/arena.h"
+#include "src/model.h"
+#include "kernels/ops.h"
 
 /* One form of a model's weights in device memory: matrices and embeddings as weight views, vectors (norm gains, biases) as
  * fp32, the parts of a slot's bias one after another. Views: whoever made the form owns the memory. */

@@ -1,4 +1,4 @@
-#include "net.h"
+#include "src/net.h"
 
 static float *grad_of(const p4_grad_sink *sink, int64_t param, bool *accumulate)
 {

@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "net.h"
+#include "src/net.h"
 
 /* The parts of a slot: activations' type, aligned, each where the one before ends. */
 static bool usable_as_is(const p4_net *net, const p4_weight *weights, int64_t parts)

@@ -1,10 +1,10 @@
-#include "optim.h"
+#include "src/optim.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "rng.h"
+#include "src/leaf/rng.h"
 
 /* Of random numbers under the run's seed; p4_rng_permutation has those that are small. */
 static const uint64_t moments_stream = (uint64_t)1 << 40, average_stream = (uint64_t)2 << 40;
@@ -51,7 +51,7 @@ static void put_numbers(p4_optim *o, const p4_step_numbers *numbers)
 
 /* By what the places of parameters are ordered. First what backward passes add to, so that few calls zero it; then matrices
  * that products may write; sharded ones last. Matrices by the length of their rows, as what is done by rows can then take
- * many as one (jobs/trainer_codes.c): by the first matrix of that length. */
+ * many as one (jobs/train/trainer_codes.c): by the first matrix of that length. */
 static int64_t place_key(const p4_optim *o, const bool *sharded, int64_t i)
 {
     const p4_param *params = o->model->params;

@@ -5,9 +5,9 @@
 #ifndef P4_OPTIM_H
 #define P4_OPTIM_H
 
-#include "arena.h"
-#include "model.h"
-#include "ops.h"
+#include "src/leaf/arena.h"
+#include "src/model.h"
+#include "kernels/ops.h"
 
 typedef struct p4_optim_settings {
     bool muon;       /* matrices of blocks by Muon, the rest by AdamW; false: all by AdamW */

@@ -1,11 +1,11 @@
-#include "packed.h"
+#include "src/packed.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "arena.h"
-#include "parallel.h"
+#include "src/leaf/arena.h"
+#include "src/leaf/parallel.h"
 
 enum { FINITE_BLOCK = 4096 }; /* elements looked at together */
 

@@ -3,8 +3,8 @@
 #ifndef P4_PACKED_H
 #define P4_PACKED_H
 
-#include "model.h"
-#include "ops.h"
+#include "src/model.h"
+#include "kernels/ops.h"
 
 typedef struct p4_packed {
     const p4_model *model;

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "atomic_file.h"
-#include "base.h"
+#include "io/file/atomic_file.h"
+#include "src/leaf/base.h"
 #include "check.h"
-#include "ops.h"
-#include "phase4.h"
+#include "kernels/ops.h"
+#include "src/phase4.h"
 
 enum { WINDOW = 16, WINDOWS = 40, VOCAB = 53 }; /* VOCAB: of the model llama-gqa */
 enum { P4_SKIPPED = 77 };                       /* CMakeLists.txt */

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "files.h"
-#include "tokenizer.h"
+#include "io/file/files.h"
+#include "io/tokenizer/tokenizer.h"
 
 typedef struct text {
     char *data;

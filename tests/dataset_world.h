@@ -3,7 +3,7 @@
 #define P4_DATASET_WORLD_H
 
 #include "check.h"
-#include "dataset.h"
+#include "io/text/dataset.h"
 
 #include <archive.h>
 #include <archive_entry.h>

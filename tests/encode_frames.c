@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 
 static bool read_frame(char **text, size_t *bytes)
 {

@@ -6,9 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "atomic_file.h"
+#include "io/file/atomic_file.h"
 #include "check.h"
-#include "hf_model.h"
+#include "io/hf/hf_model.h"
 
 enum { WORLD_PATH_BYTES = 512, MOST_ENTRIES = 40 };
 

@@ -112,7 +112,7 @@ curves one two 0.02
 curves one two_all 0.02
 curves two two_all 0.02
 
-# A model of more layers than the host queues ahead of the sums of their gradients (AHEAD in jobs/trainer_sums.c).
+# A model of more layers than the host queues ahead of the sums of their gradients (AHEAD in jobs/train/trainer_sums.c).
 mkdir deep
 cp demo/model/tokenizer* deep/
 sed -e 's/"num_hidden_layers": 6/"num_hidden_layers": 18/' -e 's/"hidden_size": 128/"hidden_size": 32/' \

@@ -16,7 +16,7 @@ cat >cfg.json <<JSON
   "fine_tune_max_steps": 12, "fine_tune_threshold": 0, "fine_tune_lr": 3e-3, "warmup_steps": 2, "log_every": 1, "threads_per_rank": 1, "num_workers": 2
 }
 JSON
-# A model of more layers than the host queues ahead of the sums of their gradients (AHEAD in jobs/trainer_sums.c).
+# A model of more layers than the host queues ahead of the sums of their gradients (AHEAD in jobs/train/trainer_sums.c).
 mkdir deep
 cp demo/model/tokenizer* deep/
 sed -e 's/"num_hidden_layers": 6/"num_hidden_layers": 18/' -e 's/"hidden_size": 128/"hidden_size": 32/' \

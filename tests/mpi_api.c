@@ -1,7 +1,7 @@
 /* phase4.h on several ranks: rank 0's word counts, everyone has the same model, results and errors. */
 #include "api_world.h"
-#include "dist.h"
-#include "safetensors.h"
+#include "dist/dist.h"
+#include "io/hf/safetensors.h"
 
 static p4_session *session;
 static p4_dist dist; /* the test's own, beside the session's */

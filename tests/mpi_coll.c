@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "coll.h"
-#include "ops.h"
+#include "dist/coll.h"
+#include "kernels/ops.h"
 
 enum { OPEN_S = 120, LOST_S = 2, SKIPPED = 77, BIG = (1 << 20) + 3 };
 

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "dist.h"
-#include "shard.h"
+#include "dist/dist.h"
+#include "dist/shard.h"
 
 static void check_sums(p4_dist *dist)
 {

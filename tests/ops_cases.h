@@ -14,8 +14,8 @@
 #include <time.h>
 
 #include "check.h"
-#include "ops.h"
-#include "rng.h"
+#include "kernels/ops.h"
+#include "src/leaf/rng.h"
 
 enum { RIG_BLOCKS = 512 };
 

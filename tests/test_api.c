@@ -1,8 +1,8 @@
 /* phase4.h on one rank: the quantizer, checkpoints, compressed models, their states and files. */
 #include "api_world.h"
-#include "artifact.h"
-#include "files.h"
-#include "safetensors.h"
+#include "io/h5/artifact.h"
+#include "io/file/files.h"
+#include "io/hf/safetensors.h"
 
 static p4_session *session;
 static p4_checkpoint *llama, *gpt2;

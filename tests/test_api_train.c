@@ -3,7 +3,7 @@
 #include <cjson/cJSON.h>
 
 #include "api_world.h"
-#include "safetensors.h"
+#include "io/hf/safetensors.h"
 
 enum { VOCAB_GPT2 = 55 }; /* of the model gpt2-plain */
 

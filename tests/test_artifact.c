@@ -6,12 +6,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "artifact.h"
-#include "atomic_file.h"
+#include "io/h5/artifact.h"
+#include "io/file/atomic_file.h"
 #include "check.h"
-#include "files.h"
-#include "h5.h"
-#include "rng.h"
+#include "io/file/files.h"
+#include "io/h5/h5.h"
+#include "src/leaf/rng.h"
 
 static char directory[P4_PATH_BYTES];
 

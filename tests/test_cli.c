@@ -2,8 +2,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "cli.h"
-#include "config.h"
+#include "jobs/cli.h"
+#include "src/config.h"
 
 enum { WORDS = 8 };
 

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "json_config.h"
+#include "io/json/json_config.h"
 
 #define SOURCE "cfg.json"
 

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "json_config.h"
+#include "io/json/json_config.h"
 
 static p4_config config, other;
 

@@ -1,8 +1,8 @@
-/* The numbers that kernels/cudnn_abi.h repeats are cuDNN's, where its headers are here. */
+/* The numbers that kernels/cuda/cudnn_abi.h repeats are cuDNN's, where its headers are here. */
 #include <stdio.h>
 
 #include "check.h"
-#include "cudnn_abi.h"
+#include "kernels/cuda/cudnn_abi.h"
 
 #if __has_include(<cudnn_graph.h>) && __has_include(<cuda_runtime.h>)
 #include <cudnn_graph.h>

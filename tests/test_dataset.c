@@ -1,4 +1,4 @@
-/* Windows of token ids out of text, token files and samples (io/dataset.h). The tokenizer here gives a byte
+/* Windows of token ids out of text, token files and samples (io/text/dataset.h). The tokenizer here gives a byte
  * its value as id, so that what must come out can be written down. */
 #include "dataset_world.h"
 

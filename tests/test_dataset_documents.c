@@ -1,4 +1,4 @@
-/* Documents out of files: JSONL, text and articles (io/dataset.h). */
+/* Documents out of files: JSONL, text and articles (io/text/dataset.h). */
 #include "dataset_world.h"
 
 enum { PIECE_BYTES = 4 << 20 };

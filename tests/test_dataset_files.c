@@ -1,6 +1,6 @@
 /* Which files a split reads: named data sets in their forms on disk, and the files of the configuration
- * (io/dataset.h). */
-#include "config.h"
+ * (io/text/dataset.h). */
+#include "src/config.h"
 #include "dataset_world.h"
 
 static p4_config config;

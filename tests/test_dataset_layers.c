@@ -1,5 +1,5 @@
 /* What lies around documents: gzip, zstd, xz and tar, whole, damaged and cut off; and what is no text
- * (io/dataset.h). */
+ * (io/text/dataset.h). */
 #include "dataset_world.h"
 
 static const char two_lines[] = "{\"text\":\"one\"}\n{\"text\":\"two\"}\n";

@@ -1,4 +1,4 @@
-/* Token files: llm.c's of both kinds, raw uint16, and what is wrong with one (io/dataset.h). */
+/* Token files: llm.c's of both kinds, raw uint16, and what is wrong with one (io/text/dataset.h). */
 #include "dataset_world.h"
 
 enum { GPT2_VOCAB = 50257, LLAMA3_VOCAB = 128256, GPT2_END = 50256 };

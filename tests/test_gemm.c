@@ -1,4 +1,4 @@
-/* Every algorithm that the CUDA column may choose for a product gives the same bits (kernels/gemm_cuda.cu): what is chosen
+/* Every algorithm that the CUDA column may choose for a product gives the same bits (kernels/cuda/gemm.cu): what is chosen
  * by timing must not show in results. Skipped without a GPU. */
 #include "ops_cases.h"
 

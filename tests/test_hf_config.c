@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "hf_model.h"
+#include "io/hf/hf_model.h"
 
 typedef struct pair {
     const char *key, *value; /* value: JSON */

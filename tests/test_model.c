@@ -1,6 +1,6 @@
 /* The parameter table: order, slots, names, what is ternary, and the bounds of an architecture. */
 #include "check.h"
-#include "model.h"
+#include "src/model.h"
 
 static p4_arch llama_arch(void)
 {

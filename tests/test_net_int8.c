@@ -4,7 +4,7 @@
  * keeps less than without rounding. */
 #include <math.h>
 
-#include "config.h"
+#include "src/config.h"
 #include "net_world.h"
 
 enum { MODELS = 32, MIXES = 2 };

@@ -255,7 +255,7 @@ static void check_heads(rig *r)
 }
 
 /* Lengths of real training, by the kernels of shorter ones; and so many heads that blocks take several units, more than are
- * taken together (attention_backward_64_cuda.cuh). */
+ * taken together (kernels/sm90/attention_backward_64.cuh). */
 static void check_longest(rig *r)
 {
     static const p4_attention_shape shapes[] = {

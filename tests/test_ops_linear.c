@@ -308,7 +308,7 @@ static void *run_int8(rig *r, p4_device *device, const int8_case *c)
     return y;
 }
 
-/* The other ways of the CUDA column (kernels/int8_cuda.cuh) give the same bits as `y` holds. */
+/* The other ways of the CUDA column (kernels/cuda/int8.cuh) give the same bits as `y` holds. */
 static void expect_same_ways(rig *r, const int8_case *c, const void *y)
 {
     static const char *const ways[] = {"cublas", "simple"};

@@ -1,6 +1,6 @@
 /* The optimizer's ops: one step from random state, against double. */
 #include "ops_cases.h"
-#include "state.h"
+#include "kernels/state.h"
 
 static const int64_t counts[] = {17, 8193, 1, 15, 1000, 150000};
 enum { COUNTS = sizeof counts / sizeof counts[0], COUNTS_FEW = 2 };
@@ -181,7 +181,7 @@ static double muon_reference(rig *r, double *w, double *buf, const float *g, int
     return added;
 }
 
-/* A GPU whose products are all cuBLASLt's (kernels/muon_cuda.cuh), beside the rig's own device. */
+/* A GPU whose products are all cuBLASLt's (kernels/cuda/muon.cuh), beside the rig's own device. */
 static p4_device *open_muon_cublas(const rig *r)
 {
     p4_device *device = NULL;

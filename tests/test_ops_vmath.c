@@ -1,7 +1,7 @@
 /* The vector functions of the CPU column against double: every float would take minutes, so a dense sample.
  */
 #include "check.h"
-#include "vmath_cpu.h"
+#include "kernels/cpu/vmath.h"
 
 /* Error of `got` in units of the last place of `want`. */
 static double ulps(float got, double want)

@@ -8,10 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "atomic_file.h"
+#include "io/file/atomic_file.h"
 #include "check.h"
-#include "files.h"
-#include "output.h"
+#include "io/file/files.h"
+#include "io/out/output.h"
 
 static char directory[P4_PATH_BYTES];
 enum { PATH_BYTES = 2 * P4_PATH_BYTES };

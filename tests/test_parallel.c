@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "parallel.h"
+#include "src/leaf/parallel.h"
 
 enum { ITEMS = 500 };
 

@@ -7,11 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "atomic_file.h"
+#include "io/file/atomic_file.h"
 #include "check.h"
-#include "files.h"
-#include "fingerprint.h"
-#include "report.h"
+#include "io/file/files.h"
+#include "io/file/fingerprint.h"
+#include "io/out/report.h"
 
 static char directory[P4_PATH_BYTES];
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "model.h"
+#include "src/model.h"
 
 static float ulps_apart(float a, float b)
 {

@@ -3,9 +3,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "atomic_file.h"
+#include "io/file/atomic_file.h"
 #include "check.h"
-#include "safetensors.h"
+#include "io/hf/safetensors.h"
 
 /* "length | header | data_bytes zeros" on the heap, exactly as long as it says so that ASan sees a read
  * beyond. */

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "rng.h"
-#include "tensor.h"
+#include "src/leaf/rng.h"
+#include "src/leaf/tensor.h"
 
 /* fp16 by its definition: the nearest multiple of the unit of its binade, ties to the even one. */
 static uint16_t reference_half(float value)

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "files.h"
-#include "tokenizer.h"
+#include "io/file/files.h"
+#include "io/tokenizer/tokenizer.h"
 
 enum { THREADS = 3 };
 

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "atomic_file.h"
+#include "io/file/atomic_file.h"
 #include "check.h"
-#include "tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 
 static p4_tokenizer *tokenizer;
 

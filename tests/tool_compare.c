@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "artifact.h"
+#include "io/h5/artifact.h"
 
 static p4_rc open_run(p4_artifact_reader **reader, const char *run)
 {

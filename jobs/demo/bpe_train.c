@@ -1,6 +1,6 @@
 /* bpe_train.c - learns a byte-level BPE. Distinct pieces are kept once with how often they came, so the work
  * depends on the words of a text and hardly on its length. */
-#include "demo.h"
+#include "jobs/demo/demo.h"
 
 #include <stdlib.h>
 #include <string.h>

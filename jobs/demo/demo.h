@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "base.h"
+#include "src/leaf/base.h"
 
 /* A named set of alternatives in the notation that stories.c explains: "first|second|third". */
 typedef struct p4_story_rule {

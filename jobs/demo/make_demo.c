@@ -1,7 +1,7 @@
 /* make_demo.c - phase4_demo: writes the demo's stories, its tokenizer and the configuration of its model.
  *
  * The same bytes on every run and machine: story i of the training file is stream i, story i of the
- * validation file is stream VALID_STREAM + i, and every choice is an integer from src/rng.h.
+ * validation file is stream VALID_STREAM + i, and every choice is an integer from src/leaf/rng.h.
  *
  * The model: V 1024, C 128, F 384, L 6, H 4, Hkv 2, D 32, embedding tied. What its packed form takes:
  *   a layer     q, o 128x128, k, v 64x128, gate, up 384x128, down 128x384: 196,608 weights
@@ -10,7 +10,7 @@
  *   packed      a layer: 1,152 rows of 26 B, 128 rows of 77 B, 1,280 scales of 2 B = 42,368 B
  *               6 x 42,368 B + 2 B x 132,736 = 519,680 B
  *   ratio       10.1; the target for a tiny model is 6 */
-#include "demo.h"
+#include "jobs/demo/demo.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -9,12 +9,12 @@
  *   (name=text) binds name to the expansion of text for the rest of the story, and says nothing itself
  *   (name!other=text) the same, drawn again until it differs from what is bound to other
  * Bindings carry names, pronouns, causes and numbers through a story. */
-#include "demo.h"
+#include "jobs/demo/demo.h"
 
 #include <ctype.h>
 #include <string.h>
 
-#include "rng.h"
+#include "src/leaf/rng.h"
 
 enum { MAX_BINDINGS = 96, KEY_BYTES = 16, VALUE_BYTES = 112, MAX_DEPTH = 24, MAX_REDRAWS = 64 };
 

@@ -5,7 +5,7 @@
  * and taken away. That gives a small model something to learn beyond spelling: who is "she", what was lost,
  * how many are left. The scenes between are loosely chosen words, so that the text keeps an uncertainty no
  * model removes. */
-#include "demo.h"
+#include "jobs/demo/demo.h"
 
 /* clang-format off */
 const p4_story_rule p4_story_rules[] = {

@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "atomic_file.h"
-#include "files.h"
-#include "hf_model.h"
-#include "rng.h"
+#include "io/file/atomic_file.h"
+#include "io/file/files.h"
+#include "io/hf/hf_model.h"
+#include "src/leaf/rng.h"
 
 enum { PIECE = 1 << 16 };
 

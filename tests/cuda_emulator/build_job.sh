@@ -9,7 +9,7 @@ build=$1
 shift
 out=${EMU_OUT:-$(cd "$emu/../.." && pwd)/build/cuda_emulator}
 objects="$out/emu.o"
-for f in "$out"/*_cuda.o "$out"/*_cuda_90a.o; do
+for f in "$out"/kernels/cuda/*.o "$out"/kernels/sm90/*.o; do
     objects="$objects $f"
 done
 ninja -C "$build" ${*:-phase4_mpi test_net test_net_int8 test_api test_api_train} >/dev/null

@@ -363,7 +363,7 @@ static void set_bytes(void *to, int v, size_t n)
 cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t s) { emu_queue(s, [=]() { set_bytes(to, v, n); }); return cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return cudaSuccess; }
 
-/* Descriptions of rows of heads, as tests/cuda_emulator/sm90_heads.cuh reads them: [batch, row, head, d] of bf16. */
+/* Descriptions of rows of heads, as tests/cuda_emulator/kernels/sm90/heads.cuh reads them: [batch, row, head, d] of bf16. */
 struct heads { const void *data; uint64_t length[4], bytes[3]; uint32_t box[4]; };
 static CUresult encode_heads(CUtensorMap *to, CUtensorMapDataType type, void *data, const cuuint64_t *lengths, const cuuint64_t *bytes, const cuuint32_t *box, CUtensorMapSwizzle swizzle)
 {
@@ -381,7 +381,7 @@ static CUresult encode_heads(CUtensorMap *to, CUtensorMapDataType type, void *da
     return CUDA_SUCCESS;
 }
 
-/* Descriptions of tiles, as tests/cuda_emulator/sm90.cuh reads them. */
+/* Descriptions of tiles, as tests/cuda_emulator/kernels/sm90/sm90.cuh reads them. */
 struct map { const void *data; uint64_t cols, rows, row_bytes, matrices, matrix_bytes; uint32_t box_cols, box_rows; }; /* cols: bytes */
 static CUresult encode_tiles(CUtensorMap *to, CUtensorMapDataType type, cuuint32_t rank, void *data, const cuuint64_t *lengths, const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *every, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill)
 {

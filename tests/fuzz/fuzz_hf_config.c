@@ -2,7 +2,7 @@
  */
 #include <stdlib.h>
 
-#include "hf_model.h"
+#include "io/hf/hf_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
 

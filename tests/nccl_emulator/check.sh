@@ -11,7 +11,7 @@ mkdir -p "$work"
 cmake -S "$root" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DP4_CUDA=OFF >/dev/null
 cmake --build "$work" --target phase4_mpi mpi_coll phase4_demo tool_compare | tail -n 1
 
-flags=(-O2 -std=gnu11 -DP4_LANDING_BYTES=65536 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root/src" -I"$root/dist"
+flags=(-O2 -std=gnu11 -DP4_LANDING_BYTES=65536 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root"
        -isystem "${CUDA_HOME:-/usr/local/cuda}/include")
 objects=()
 for source in "$here"/emu*.c "$root/dist/coll_nccl.c" "$root/dist/coll_nccl_peers.c"; do

@@ -1,7 +1,7 @@
 /* emu_coll.c - in place of dist/coll.c: who asks for "mpi" on several ranks gets NCCL, emulated, over the CPU's memory. */
 #include <string.h>
 
-#include "coll.h"
+#include "dist/coll.h"
 
 bool p4_coll_known(const char *name)
 {

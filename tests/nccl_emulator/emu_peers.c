@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "emu.h"
-#include "peer_add.h"
+#include "dist/peer_add.h"
 
 enum { PAGE = 4096, TAKEN_MAX = 1 << 16 };
 

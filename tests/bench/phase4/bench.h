@@ -6,8 +6,8 @@
 #ifndef P4_BENCH_H
 #define P4_BENCH_H
 
-#include "hf_model.h"
-#include "ops.h"
+#include "io/hf/hf_model.h"
+#include "kernels/ops.h"
 
 typedef struct bench_options {
     const char *device; /* "cuda", "cpu", "auto": cuda where there is one */

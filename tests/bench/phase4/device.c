@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "bench.h"
-#include "rng.h"
+#include "src/leaf/rng.h"
 
 enum { RUNS = 5, CALLS_MAX = 4096, PATTERN_COUNT = 1048583 /* a prime */ };
 static const double run_s = 0.02;

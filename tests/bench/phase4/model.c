@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "bench.h"
-#include "files.h"
-#include "rng.h"
+#include "io/file/files.h"
+#include "src/leaf/rng.h"
 
 enum {
     CONFIG_LIMIT_BYTES = 1 << 20,

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "bench.h"
-#include "optim.h"
+#include "src/optim.h"
 
 static void update_once(void *user)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "ops_bench.h"
-#include "rng.h"
+#include "src/leaf/rng.h"
 
 enum {
     ROTATION_BYTES = 256 << 20 /* several times the cache of a GPU */,

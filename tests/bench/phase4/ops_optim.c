@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "ops_bench.h"
-#include "optim.h"
+#include "src/optim.h"
 
 /* One weight through a rule; `importance` and the error report cost extra. */
 static void quantize(ops_bench *x, p4_quant_method method, const float *importance, p4_quant_error *h_error)

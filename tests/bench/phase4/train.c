@@ -1,12 +1,12 @@
-/* train.c - phase4_bench train and load: training steps through jobs/trainer.h on random tokens, and reading
+/* train.c - phase4_bench train and load: training steps through jobs/train/trainer.h on random tokens, and reading
  * a model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
-#include "rng.h"
-#include "trainer.h"
+#include "src/leaf/rng.h"
+#include "jobs/train/trainer.h"
 
 enum { WARM_UP = 3 };
 

@@ -1,0 +1,167 @@
+#include "io/file/files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/file/atomic_file.h"
+
+enum { COPY_BYTES = 1 << 18 };
+
+p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path)
+{
+    p4_rc rc = P4_OK;
+    struct stat status;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    CHECK(*fd >= 0, "%s: cannot open: %s", path, strerror(errno));
+    CHECK(fstat(*fd, &status) == 0, "%s: cannot examine: %s", path, strerror(errno));
+    CHECK(S_ISREG(status.st_mode), "%s: not a regular file", path);
+    *bytes = (uint64_t)status.st_size;
+done:
+    if (rc != P4_OK && *fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    return rc;
+}
+
+/* Up to `count` bytes; less only at the end of the file. */
+static p4_rc read_some(int fd, const char *path, void *to, size_t count, size_t *got)
+{
+    *got = 0;
+    while (*got < count) {
+        ssize_t piece = read(fd, (char *)to + *got, count - *got);
+        if (piece < 0 && errno == EINTR) {
+            continue;
+        }
+        if (piece < 0) {
+            return FAIL("%s: cannot read: %s", path, strerror(errno));
+        }
+        if (piece == 0) {
+            break;
+        }
+        *got += (size_t)piece;
+    }
+    return P4_OK;
+}
+
+p4_rc p4_file_read(char **text, size_t *bytes, const char *path, size_t limit_bytes)
+{
+    p4_rc rc = P4_OK;
+    int fd = -1;
+    uint64_t file_bytes;
+    *text = NULL;
+    TRY(p4_file_open(&fd, &file_bytes, path));
+    CHECK(file_bytes <= limit_bytes, "%s: %llu bytes, expected at most %zu", path,
+          (unsigned long long)file_bytes, limit_bytes);
+    *text = p4_alloc((size_t)file_bytes + 1, 1);
+    if (*text == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    TRY(read_some(fd, path, *text, (size_t)file_bytes, bytes));
+    const char *nul = memchr(*text, '\0', *bytes);
+    CHECK(nul == NULL, "%s: byte %td is NUL, expected text", path, nul - *text);
+done:
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (rc != P4_OK) {
+        free(*text);
+        *text = NULL;
+    }
+    return rc;
+}
+
+p4_rc p4_file_copy(const char *to, const char *from)
+{
+    p4_rc rc = P4_OK;
+    int fd = -1;
+    uint64_t bytes;
+    size_t got;
+    p4_atomic_file out = {.fd = -1};
+    char *buffer = p4_alloc(COPY_BYTES, 1);
+    if (buffer == NULL) {
+        return P4_E_SYSTEM;
+    }
+    TRY(p4_file_open(&fd, &bytes, from));
+    TRY(p4_atomic_open(&out, to));
+    do {
+        TRY(read_some(fd, from, buffer, COPY_BYTES, &got));
+        TRY(p4_atomic_write(&out, buffer, got));
+    } while (got == COPY_BYTES);
+done:
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(buffer);
+    p4_rc closed = p4_atomic_close(&out, rc == P4_OK);
+    return rc != P4_OK ? rc : closed;
+}
+
+bool p4_file_exists(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+p4_rc p4_dir_list(char ***names, int64_t *count, const char *path)
+{
+    p4_rc rc = P4_OK;
+    struct dirent *entry;
+    int64_t capacity = 0;
+    *names = NULL;
+    *count = 0;
+    DIR *dir = opendir(path);
+    if (dir == NULL) {
+        return FAIL("%s: cannot list this directory: %s", path, strerror(errno));
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
+            continue;
+        }
+        if (*count == capacity) {
+            capacity = 2 * capacity + 16;
+            char **grown = p4_resize(*names, (size_t)capacity, sizeof **names);
+            if (grown == NULL) {
+                rc = P4_E_SYSTEM;
+                goto done;
+            }
+            *names = grown;
+        }
+        char *name = p4_strdup(entry->d_name);
+        if (name == NULL) {
+            rc = P4_E_SYSTEM;
+            goto done;
+        }
+        (*names)[(*count)++] = name;
+    }
+    if (*count > 0) {
+        qsort(*names, (size_t)*count, sizeof **names, compare_names);
+    }
+done:
+    closedir(dir);
+    if (rc != P4_OK) {
+        p4_names_free(*names, *count);
+        *names = NULL;
+        *count = 0;
+    }
+    return rc;
+}
+
+void p4_names_free(char **names, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        free(names[i]);
+    }
+    free(names);
+}

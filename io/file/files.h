@@ -1,0 +1,22 @@
+/* files.h - reading whole text files, copying files, listing directories. Messages name the path and the
+ * system's reason. All Local. */
+#ifndef P4_FILES_H
+#define P4_FILES_H
+
+#include "src/leaf/base.h"
+
+/* Reads a whole text file of at most limit_bytes into a heap string (NUL-terminated; a NUL inside is
+ * refused). The caller frees *text. */
+p4_rc p4_file_read(char **text, size_t *bytes, const char *path, size_t limit_bytes);
+/* Opens a regular file for reading; anything else (a directory, a pipe: opening one would wait) is refused.
+ */
+p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path);
+/* The copy appears only when complete (atomic_file.h). */
+p4_rc p4_file_copy(const char *to, const char *from);
+bool p4_file_exists(const char *path); /* a regular file, symbolic links followed */
+
+/* Names in a directory, sorted, without . and ..; an array of heap strings, freed by p4_names_free. */
+p4_rc p4_dir_list(char ***names, int64_t *count, const char *path);
+void p4_names_free(char **names, int64_t count);
+
+#endif

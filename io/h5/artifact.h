@@ -1,0 +1,105 @@
+/* artifact.h - the packed model, model.h5: writer (streaming, rank 0) and reader. Layout: DESIGN 2.6.
+ *
+ *   /                            format "phase4-ternary", format_version 1, producer, created, model_type
+ *   /config/model_json, /config/phase4_json, /tokenizer/tokenizer_json (when there is one)       strings
+ *   /tensors/NAME/packed         uint8 [out, row_bytes]; attributes encoding, trits_per_byte, shape, method,
+ * transposed /tensors/NAME/scale          float16 [out]: weight = trit * scale /tensors/NAME/data float16, a
+ * tensor kept in high precision; attribute transposed /metrics/{pre,post,final}    groups with attributes
+ * loss, perplexity, accuracy, kl, tokens (those measured)
+ * /metrics/training/{step,loss,lr,grad_norm,tokens_per_s}    1-D, one element a logged step
+ *   /calibration/MODULE          attributes mean, std, min, max of its output; dataset input_mean_square
+ * float32 [in] /layers/NAME                 attributes relative_error, sparsity, scale_min, scale_max
+ *
+ * A vector's packed form is [1, row_bytes] with shape [n]; its data is [n]. transposed 1: the Hugging Face
+ * file has the matrix as [in, out] (GPT-2's Conv1D), here it is [out, in]. Everything is Local, one thread a
+ * process. */
+#ifndef P4_ARTIFACT_H
+#define P4_ARTIFACT_H
+
+#include "src/model.h"
+#include "io/out/report.h"
+
+typedef struct p4_artifact_tensor {
+    char name[P4_TENSOR_NAME_BYTES]; /* Hugging Face name */
+    bool ternary;                    /* packed and scale, else data */
+    bool vector, transposed;
+    int64_t rows, cols;  /* logical [out, in]; a vector is [1, n] */
+    p4_packing encoding; /* ternary */
+    char method[64];     /* ternary: "absmean", "exact", ...; written, "" when read (h5.h says why) */
+} p4_artifact_tensor;
+
+/* Bytes of one row as stored: (cols + 4) / 5, (cols + 3) / 4 or 2 * cols. */
+int64_t p4_artifact_row_bytes(const p4_artifact_tensor *tensor);
+const char *p4_packing_name(p4_packing packing); /* "base3x5", "2bit" */
+
+/* ---- writer ---- */
+
+typedef struct p4_artifact p4_artifact;
+typedef struct p4_artifact_info {
+    const char *producer, *model_type;
+    const char *model_json, *phase4_json; /* config.json's text, the effective configuration */
+    const char *tokenizer_json;           /* NULL: none */
+} p4_artifact_info;
+
+/* Starts the file beside its final name. On success p4_artifact_close must follow, also after a failure. */
+p4_rc p4_artifact_open(p4_artifact **artifact, const char *path, const p4_artifact_info *info);
+
+/* One tensor: begin, then its rows in order in pieces of any number of rows (a vector is one row). bytes
+ * holds row_count * p4_artifact_row_bytes, as packed or as fp16 bits; scale fp16 bits [row_count], NULL for a
+ * preserved tensor. */
+p4_rc p4_artifact_begin(p4_artifact *artifact, const p4_artifact_tensor *tensor);
+p4_rc p4_artifact_append(p4_artifact *artifact, const void *bytes, const uint16_t *scale, int64_t row_count);
+
+/* name: "pre", "post" or "final". */
+p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *name, const p4_evaluation *evaluation);
+p4_rc p4_artifact_put_training(p4_artifact *artifact, const p4_training_point *points, int64_t count);
+
+typedef struct p4_artifact_module { /* what calibration saw of one projection */
+    const char *name;
+    double mean, std, min, max;     /* of its output */
+    const float *input_mean_square; /* [inputs] */
+    int64_t inputs;
+} p4_artifact_module;
+p4_rc p4_artifact_put_calibration(p4_artifact *artifact, const p4_artifact_module *module);
+
+typedef struct p4_artifact_layer { /* what quantizing did to one matrix */
+    const char *name;
+    double relative_error; /* |w - t scale|^2 / |w|^2 */
+    double sparsity, scale_min, scale_max;
+} p4_artifact_layer;
+p4_rc p4_artifact_put_layer(p4_artifact *artifact, const p4_artifact_layer *layer);
+
+typedef struct p4_artifact_bytes { /* of tensor data written so far, without HDF5's own */
+    int64_t packed, scale, preserved;
+} p4_artifact_bytes;
+p4_artifact_bytes p4_artifact_written(const p4_artifact *artifact);
+
+/* ok: the file appears under its name once it is complete and on the disk; otherwise, or when that fails,
+ * nothing is left. Frees the artifact in either case. NULL does nothing. */
+p4_rc p4_artifact_close(p4_artifact *artifact, bool ok);
+
+/* ---- reader: hostile or damaged files end in an error that names the place ---- */
+
+typedef struct p4_artifact_reader p4_artifact_reader;
+/* Checks format, version and every tensor's parts, types and sizes; reads no tensor data. */
+p4_rc p4_artifact_reader_open(p4_artifact_reader **reader, const char *path);
+void p4_artifact_reader_close(p4_artifact_reader *reader);
+
+int64_t p4_artifact_reader_count(const p4_artifact_reader *reader);
+const p4_artifact_tensor *p4_artifact_reader_tensor(const p4_artifact_reader *reader,
+                                                    int64_t index); /* by name */
+const p4_artifact_tensor *p4_artifact_reader_find(const p4_artifact_reader *reader,
+                                                  const char *name); /* NULL: none */
+
+/* rows [first_row, first_row + row_count) of a tensor of this reader, as p4_artifact_append took them. Packed
+ * bytes are checked to be trits, scales to be finite, checksums by HDF5. scale: NULL to skip, and for a
+ * preserved tensor. A call reads whole chunks of about 1 MiB: ask for many rows at a time. */
+p4_rc p4_artifact_read(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, void *bytes,
+                       uint16_t *scale, int64_t first_row, int64_t row_count);
+/* "config/model_json", "config/phase4_json", "tokenizer/tokenizer_json". The caller frees *text; NULL: the
+ * file has none. */
+p4_rc p4_artifact_read_text(p4_artifact_reader *reader, const char *name, char **text);
+/* An attribute: ("metrics/pre", "loss"), ("layers/NAME", "sparsity"). NaN when the file does not have it. */
+p4_rc p4_artifact_read_number(p4_artifact_reader *reader, const char *group, const char *key, double *value);
+
+#endif

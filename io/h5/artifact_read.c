@@ -1,0 +1,256 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/h5/artifact.h"
+#include "io/h5/h5.h"
+
+enum { OBJECT_NAME_BYTES = P4_TENSOR_NAME_BYTES + 32 };
+
+typedef struct stored_tensor {
+    p4_artifact_tensor
+        tensor; /* first: a p4_artifact_tensor handed out is found again as its stored_tensor */
+    p4_h5_shape values, scale;
+} stored_tensor;
+
+struct p4_artifact_reader {
+    char *path;
+    p4_h5_file file;
+    int64_t count;
+    stored_tensor *tensors; /* sorted by name */
+};
+
+static void join(char to[OBJECT_NAME_BYTES], const char *name, const char *part)
+{
+    snprintf(to, OBJECT_NAME_BYTES, "tensors/%s/%s", name, part);
+}
+
+/* An attribute that is one whole number. */
+static p4_rc read_i64(const p4_h5_file *file, const char *object, const char *key, int64_t *value)
+{
+    int count = 0;
+    return p4_h5_read_i64s_attr(file, object, key, value, 1, &count);
+}
+
+/* Encoding and shape of a packed tensor. */
+static p4_rc read_packing(p4_artifact_tensor *tensor, const p4_h5_file *file, const char *packed)
+{
+    p4_rc rc = P4_OK;
+    int64_t shape[2], trits = 0;
+    int rank = 0;
+    TRY(read_i64(file, packed, "trits_per_byte", &trits));
+    CHECK(trits == 5 || trits == 4, "%s: %s has %lld trits a byte, expected 5 (base3x5) or 4 (2bit)",
+          file->path, packed, (long long)trits);
+    tensor->encoding = trits == 5 ? P4_PACKING_BASE3X5 : P4_PACKING_2BIT;
+    TRY(p4_h5_read_i64s_attr(file, packed, "shape", shape, 2, &rank));
+    tensor->vector = rank == 1;
+    tensor->rows = rank == 1 ? 1 : shape[0];
+    tensor->cols = shape[rank - 1];
+    CHECK(tensor->rows > 0 && tensor->cols > 0, "%s: %s says its shape is [%lld, %lld]", file->path, packed,
+          (long long)tensor->rows, (long long)tensor->cols);
+done:
+    return rc;
+}
+
+static p4_rc describe_ternary(stored_tensor *stored, const p4_h5_file *file, const char *packed)
+{
+    p4_rc rc = P4_OK;
+    p4_artifact_tensor *tensor = &stored->tensor;
+    char scale[OBJECT_NAME_BYTES];
+    join(scale, tensor->name, "scale");
+    TRY(read_packing(tensor, file, packed));
+    TRY(p4_h5_describe(file, packed, &stored->values));
+    /* Compared without computing with the file's cols, which could overflow. */
+    int64_t each = tensor->encoding == P4_PACKING_BASE3X5 ? 5 : 4;
+    int64_t row_bytes = tensor->cols / each + (tensor->cols % each != 0);
+    CHECK(stored->values.type == P4_H5_U8 && stored->values.rank == 2 &&
+              stored->values.dims[0] == tensor->rows && stored->values.dims[1] == row_bytes,
+          "%s: %s is not uint8 [%lld, %lld], which its shape and encoding call for", file->path, packed,
+          (long long)tensor->rows, (long long)row_bytes);
+    TRY(p4_h5_describe(file, scale, &stored->scale));
+    CHECK(stored->scale.type == P4_H5_F16 && stored->scale.rank == 1 && stored->scale.dims[0] == tensor->rows,
+          "%s: %s is not float16 [%lld]", file->path, scale, (long long)tensor->rows);
+done:
+    return rc;
+}
+
+static p4_rc describe_preserved(stored_tensor *stored, const p4_h5_file *file, const char *data)
+{
+    p4_rc rc = P4_OK;
+    p4_artifact_tensor *tensor = &stored->tensor;
+    TRY(p4_h5_describe(file, data, &stored->values));
+    CHECK(stored->values.type == P4_H5_F16 && stored->values.rank <= 2,
+          "%s: %s is not float16 of one or two dimensions", file->path, data);
+    tensor->vector = stored->values.rank == 1;
+    tensor->rows = tensor->vector ? 1 : stored->values.dims[0];
+    tensor->cols = stored->values.dims[stored->values.rank - 1];
+done:
+    return rc;
+}
+
+static p4_rc describe(stored_tensor *stored, const p4_h5_file *file, const char *name)
+{
+    p4_rc rc = P4_OK;
+    char packed[OBJECT_NAME_BYTES], data[OBJECT_NAME_BYTES];
+    int64_t transposed = 0;
+    CHECK(strlen(name) < P4_TENSOR_NAME_BYTES,
+          "%s: the tensor name \"%.40s...\" has %zu bytes, at most %d are expected", file->path, name,
+          strlen(name), P4_TENSOR_NAME_BYTES - 1);
+    strcpy(stored->tensor.name, name);
+    join(packed, name, "packed");
+    join(data, name, "data");
+    bool has_packed = p4_h5_exists(file, packed), has_data = p4_h5_exists(file, data);
+    CHECK(has_packed != has_data, "%s: tensors/%s should hold either packed and scale or data, it holds %s",
+          file->path, name, has_packed ? "both" : "neither");
+    stored->tensor.ternary = has_packed;
+    TRY(has_packed ? describe_ternary(stored, file, packed) : describe_preserved(stored, file, data));
+    TRY(read_i64(file, has_packed ? packed : data, "transposed", &transposed));
+    CHECK(transposed == 0 || transposed == 1, "%s: transposed of tensors/%s is %lld, expected 0 or 1",
+          file->path, name, (long long)transposed);
+    stored->tensor.transposed = transposed == 1;
+done:
+    return rc;
+}
+
+static p4_rc check_version(const p4_h5_file *file)
+{
+    p4_rc rc = P4_OK;
+    int64_t version = 0;
+    CHECK(p4_h5_has_attr(file, "/", "format") && p4_h5_has_attr(file, "/", "format_version"),
+          "%s: is an HDF5 file, but not a packed model: it lacks the attributes format and format_version",
+          file->path);
+    TRY(read_i64(file, "/", "format_version", &version));
+    CHECK(version == 1, "%s: is of format version %lld, this program reads 1", file->path,
+          (long long)version);
+done:
+    return rc;
+}
+
+p4_rc p4_artifact_reader_open(p4_artifact_reader **reader, const char *path)
+{
+    p4_rc rc = P4_E_SYSTEM;
+    p4_h5_names names = {0};
+    p4_artifact_reader *made = p4_alloc(1, sizeof *made);
+    *reader = NULL;
+    if (made == NULL) {
+        goto done;
+    }
+    made->file.id = -1;
+    made->path = p4_strdup(path);
+    if (made->path == NULL) {
+        goto done;
+    }
+    TRY(p4_h5_open(&made->file, made->path));
+    TRY(check_version(&made->file));
+    TRY(p4_h5_list(&made->file, "tensors", &names));
+    made->tensors = p4_alloc((size_t)names.count, sizeof *made->tensors);
+    if (made->tensors == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    for (; made->count < names.count; made->count++) {
+        TRY(describe(&made->tensors[made->count], &made->file, names.names[made->count]));
+    }
+    *reader = made;
+    made = NULL;
+done:
+    p4_h5_names_free(&names);
+    p4_artifact_reader_close(made);
+    return rc;
+}
+
+void p4_artifact_reader_close(p4_artifact_reader *reader)
+{
+    if (reader == NULL) {
+        return;
+    }
+    p4_h5_close(&reader->file, false);
+    free(reader->tensors);
+    free(reader->path);
+    free(reader);
+}
+
+int64_t p4_artifact_reader_count(const p4_artifact_reader *reader)
+{
+    return reader->count;
+}
+
+const p4_artifact_tensor *p4_artifact_reader_tensor(const p4_artifact_reader *reader, int64_t index)
+{
+    return &reader->tensors[index].tensor;
+}
+
+static int compare_name(const void *name, const void *stored)
+{
+    return strcmp(name, ((const stored_tensor *)stored)->tensor.name);
+}
+
+const p4_artifact_tensor *p4_artifact_reader_find(const p4_artifact_reader *reader, const char *name)
+{
+    const stored_tensor *found =
+        bsearch(name, reader->tensors, (size_t)reader->count, sizeof *reader->tensors, compare_name);
+    return found != NULL ? &found->tensor : NULL;
+}
+
+/* Five base-3 digits reach 242; of a 2-bit code only 0, 1 and 2 mean something. */
+static bool is_trits(p4_packing encoding, uint8_t byte)
+{
+    return encoding == P4_PACKING_BASE3X5 ? byte <= 242 : (byte & byte >> 1 & 0x55) == 0;
+}
+
+static p4_rc check_rows(const p4_artifact_reader *reader, const p4_artifact_tensor *tensor,
+                        const uint8_t *bytes, const uint16_t *scale, int64_t first_row, int64_t row_count)
+{
+    int64_t row_bytes = p4_artifact_row_bytes(tensor);
+    for (int64_t i = 0; i < row_count * row_bytes; i++) {
+        if (!is_trits(tensor->encoding, bytes[i])) {
+            return FAIL("%s: byte %lld of row %lld of %s is %u, which holds no %s trits", reader->path,
+                        (long long)(i % row_bytes), (long long)(first_row + i / row_bytes), tensor->name,
+                        bytes[i], p4_packing_name(tensor->encoding));
+        }
+    }
+    for (int64_t r = 0; scale != NULL && r < row_count; r++) {
+        if ((scale[r] & 0x7c00u) == 0x7c00u) {
+            return FAIL("%s: scale %lld of %s is not finite", reader->path, (long long)(first_row + r),
+                        tensor->name);
+        }
+    }
+    return P4_OK;
+}
+
+p4_rc p4_artifact_read(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, void *bytes,
+                       uint16_t *scale, int64_t first_row, int64_t row_count)
+{
+    p4_rc rc = P4_OK;
+    const stored_tensor *stored = (const stored_tensor *)tensor;
+    char name[OBJECT_NAME_BYTES];
+    join(name, tensor->name, tensor->ternary ? "packed" : "data");
+    if (!tensor->ternary) {
+        int64_t each = tensor->vector ? tensor->cols : 1; /* a vector's dataset counts elements, not rows */
+        return p4_h5_read_rows(&reader->file, name, &stored->values, bytes, first_row * each,
+                               row_count * each);
+    }
+    TRY(p4_h5_read_rows(&reader->file, name, &stored->values, bytes, first_row, row_count));
+    if (scale != NULL) {
+        join(name, tensor->name, "scale");
+        TRY(p4_h5_read_rows(&reader->file, name, &stored->scale, scale, first_row, row_count));
+    }
+    rc = check_rows(reader, tensor, bytes, scale, first_row, row_count);
+done:
+    return rc;
+}
+
+p4_rc p4_artifact_read_text(p4_artifact_reader *reader, const char *name, char **text)
+{
+    *text = NULL;
+    return p4_h5_exists(&reader->file, name) ? p4_h5_read_text(&reader->file, name, text) : P4_OK;
+}
+
+p4_rc p4_artifact_read_number(p4_artifact_reader *reader, const char *group, const char *key, double *value)
+{
+    *value = NAN;
+    if (!p4_h5_has_attr(&reader->file, group, key)) {
+        return P4_OK;
+    }
+    return p4_h5_read_f64_attr(&reader->file, group, key, value);
+}

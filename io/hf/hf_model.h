@@ -1,0 +1,58 @@
+/* hf_model.h - Hugging Face model directories: config.json -> p4_arch, shards -> weights, and writing one
+ * back. */
+#ifndef P4_HF_MODEL_H
+#define P4_HF_MODEL_H
+
+#include "src/model.h"
+#include "io/hf/safetensors.h"
+
+typedef struct p4_hf_model {
+    char *path;        /* the directory that holds config.json (hub caches are followed) */
+    char *config_json; /* the text as found */
+    int64_t shard_count;
+    p4_safetensors *shards;
+    p4_model model;        /* weights point into the mappings */
+    double stored_bytes;   /* bytes of the tensors used */
+    char stored_dtype[16]; /* of most elements: "BF16" */
+} p4_hf_model;
+
+/* Reads config.json of the directory hf->path into hf->config_json, and what it describes. Local. */
+p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch);
+/* Opens a directory (config.json with model.safetensors or an index and its shards; or a hub cache's outer
+ * folder, followed through refs/main). Checks that every parameter is there once with the right shape; drops
+ * mask buffers and rotary buffers; names anything unexpected. Maps files, reads no tensor data. The caller
+ * closes. Local. */
+p4_rc p4_hf_model_open(p4_hf_model *hf, const char *path);
+void p4_hf_model_close(p4_hf_model *hf);
+
+/* config.json text -> architecture; `source` names it in messages. For init "random" too. Local. */
+p4_rc p4_hf_config_parse(p4_arch *arch, const char *json, size_t json_bytes, const char *source);
+
+/* Tells the kernel that this entry's file pages are no longer needed (streaming through models larger than
+ * memory). A weight that does not lie in a mapped file is left alone. */
+void p4_hf_model_drop_pages(const p4_hf_model *hf, int64_t param);
+/* Asks for the file pages under these weights, which lie in memory in their order, all at once: reads from a
+ * disk then go on side by side. Advice, as above. Local. */
+void p4_hf_model_fetch_pages(const p4_hf_model *hf, const p4_weight *weight);
+
+/* Where the numbers of a directory to be written come from. */
+typedef struct p4_hf_source {
+    /* Fills `rows` rows from first_row of entry `param` as fp16 bits in logical [out, in] order; called by
+     * `threads` threads at once. NaN and infinity are refused by the writer. */
+    p4_rc (*rows)(void *user, uint16_t *halves_out, int64_t param, int64_t first_row, int64_t rows);
+    /* NULL, or asked once when everything is on the disk: an error keeps the directory from appearing. */
+    p4_rc (*ready)(void *user);
+    void *user;
+    int threads;
+} p4_hf_source;
+
+/* Writing a directory: config.json as the origin's text with only dtype / torch_dtype changed to "float16",
+ * tokenizer, generation and licence files copied, weights as model.safetensors or, above shard_bytes (0:
+ * never), sharded with an index; Conv1D is transposed back. Memory: 2 MB a thread, for Conv1D two
+ * matrices more. The directory appears complete or not at all (it is made as <directory>.tmp and renamed); an
+ * older one there is replaced if it holds nothing but files of a model directory, and is never the origin
+ * itself. Local. */
+p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64_t shard_bytes,
+                        const p4_hf_source *source);
+
+#endif

@@ -1,0 +1,461 @@
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io/file/atomic_file.h"
+#include "io/file/files.h"
+#include "io/hf/hf_model.h"
+#include "src/leaf/parallel.h"
+
+enum {
+    PIECE_COUNT = 1 << 19, /* elements made and written at a time: what a core's cache holds */
+    TILE = 32,             /* rows and columns turned together */
+};
+
+/* What goes along with the weights, unchanged. */
+static const char *const copied[] = {"tokenizer.json",
+                                     "tokenizer_config.json",
+                                     "special_tokens_map.json",
+                                     "added_tokens.json",
+                                     "vocab.json",
+                                     "merges.txt",
+                                     "tokenizer.model",
+                                     "chat_template.jinja",
+                                     "chat_template.json",
+                                     "generation_config.json",
+                                     "LICENSE*",
+                                     "USE_POLICY*",
+                                     "NOTICE*",
+                                     "README.md"};
+/* What a model directory may hold besides: only directories of such files are replaced. */
+static const char *const written[] = {"config.json", "model.safetensors", "model-*.safetensors",
+                                      "model.safetensors.index.json"};
+
+static bool matches(const char *name, const char *const *globs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (fnmatch(globs[i], name, 0) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_copied(const char *name)
+{
+    return matches(name, copied, sizeof copied / sizeof copied[0]);
+}
+
+/* ---- config.json
+ * -------------------------------------------------------------------------------------------------- */
+
+/* The text was accepted by a parser before, so quotes and brackets balance. */
+static const char *skip_string(const char *at)
+{
+    for (at++; *at != '"'; at++) {
+        at += *at == '\\';
+    }
+    return at + 1;
+}
+
+static const char *skip_space(const char *at)
+{
+    return at + strspn(at, " \t\r\n");
+}
+
+static const char *skip_value(const char *at)
+{
+    int depth = 0;
+    do {
+        if (*at == '"') {
+            at = skip_string(at);
+        } else if (*at == '{' || *at == '[') {
+            depth++;
+            at++;
+        } else if (*at == '}' || *at == ']') {
+            depth--;
+            at++;
+        } else {
+            at += depth > 0 ? 1 : strcspn(at, ",]} \t\r\n");
+        }
+    } while (depth > 0);
+    return at;
+}
+
+static bool is_dtype_key(const char *at)
+{
+    return strncmp(at, "\"dtype\"", 7) == 0 || strncmp(at, "\"torch_dtype\"", 13) == 0;
+}
+
+/* The text with the values of "dtype" and "torch_dtype" replaced, everything else byte for byte: numbers keep
+ * their spelling, which matters to readers that tell 1 from 1.0. Without either key, "torch_dtype", which
+ * every release of the reference library reads, becomes the first. */
+static void put_config(FILE *to, const char *json)
+{
+    bool found = false;
+    const char *first = strchr(json, '{') + 1, *from = json, *at = skip_space(first);
+    while (*at == '"') {
+        bool wanted = is_dtype_key(at);
+        const char *value = skip_space(skip_space(skip_string(at)) + 1);
+        at = skip_value(value);
+        if (wanted) {
+            fprintf(to, "%.*s\"float16\"", (int)(value - from), from);
+            from = at;
+            found = true;
+        }
+        at = skip_space(at);
+        at = *at == ',' ? skip_space(at + 1) : at;
+    }
+    if (!found) {
+        fprintf(to, "%.*s\n  \"torch_dtype\": \"float16\",", (int)(first - json), json);
+        from = first;
+    }
+    fputs(from, to);
+}
+
+/* ---- The directory
+ * ------------------------------------------------------------------------------------------------ */
+
+typedef struct output {
+    const p4_hf_model *origin;
+    const char *directory; /* the unfinished one */
+    const p4_hf_source *source;
+    int64_t *shard_of; /* per parameter */
+    int64_t shard_count;
+} output;
+
+/* Which shard each parameter goes to: in order, a new one where the last would grow beyond the limit. */
+static p4_rc plan_shards(output *out, uint64_t shard_bytes)
+{
+    const p4_model *model = &out->origin->model;
+    uint64_t in_shard = 0;
+    out->shard_of = p4_alloc((size_t)model->params_count, sizeof *out->shard_of);
+    if (out->shard_of == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        uint64_t bytes = (uint64_t)(model->params[i].rows * model->params[i].cols) * sizeof(uint16_t);
+        if (shard_bytes > 0 && in_shard > 0 && in_shard + bytes > shard_bytes) {
+            out->shard_count++;
+            in_shard = 0;
+        }
+        in_shard += bytes;
+        out->shard_of[i] = out->shard_count;
+    }
+    out->shard_count++;
+    return P4_OK;
+}
+
+/* "model.safetensors", or "model-00001-of-00002.safetensors" for shard 0 of 2. */
+static const char *shard_name(char buffer[64], const output *out, int64_t index)
+{
+    if (out->shard_count == 1) {
+        return "model.safetensors";
+    }
+    snprintf(buffer, 64, "model-%05lld-of-%05lld.safetensors", (long long)index + 1,
+             (long long)out->shard_count);
+    return buffer;
+}
+
+/* Rows of one tensor that are made and written together; of a Conv1D tensor, all of them. */
+typedef struct piece {
+    int64_t param, first, rows;
+} piece;
+
+/* A shard on its way to the disk. */
+typedef struct shard {
+    const output *out;
+    p4_safetensors_writer *writer;
+    piece *pieces;
+    int64_t count;
+    uint16_t **halves; /* a buffer an item, made at its first use */
+    int64_t *room;     /* elements each has */
+    int buffers;
+} shard;
+
+/* Files hold Conv1D matrices as [in, out]: rows [first, first + rows) of `from` become columns of `to` [cols,
+ * ld]. */
+static void turn(uint16_t *to, int64_t ld, int64_t first, const uint16_t *from, int64_t rows, int64_t cols)
+{
+    for (int64_t r0 = 0; r0 < rows; r0 += TILE) {
+        int64_t r_end = p4_min_i64(r0 + TILE, rows);
+        for (int64_t c0 = 0; c0 < cols; c0 += TILE) {
+            int64_t c_end = p4_min_i64(c0 + TILE, cols);
+            for (int64_t c = c0; c < c_end; c++) {
+                for (int64_t r = r0; r < r_end; r++) {
+                    to[c * ld + first + r] = from[r * cols + c];
+                }
+            }
+        }
+    }
+}
+
+/* So many elements in the buffer, whose content is lost. */
+static p4_rc make_room(const shard *s, int buffer, int64_t count)
+{
+    if (s->room[buffer] >= count) {
+        return P4_OK;
+    }
+    free(s->halves[buffer]);
+    s->room[buffer] = 0;
+    s->halves[buffer] = p4_alloc((size_t)count, sizeof **s->halves);
+    if (s->halves[buffer] == NULL) {
+        return P4_E_SYSTEM;
+    }
+    s->room[buffer] = count;
+    return P4_OK;
+}
+
+static int64_t rows_at_once(const p4_param *p)
+{
+    return p4_max_i64(1, p4_min_i64(p->rows, PIECE_COUNT / p->cols));
+}
+
+static p4_rc make_piece(void *user, int64_t item, int buffer)
+{
+    p4_rc rc = P4_OK;
+    const shard *s = user;
+    const piece *at = &s->pieces[item];
+    const p4_param *p = &s->out->origin->model.params[at->param];
+    const p4_hf_source *source = s->out->source;
+    p4_safetensors_writer_begin_sync(s->writer); /* here, where the writing thread does not wait for it */
+    int64_t step = rows_at_once(p), turned = p->transposed ? p->rows * p->cols : 0;
+    TRY(make_room(s, buffer, p4_max_i64(PIECE_COUNT, turned + step * p->cols)));
+    uint16_t *halves = s->halves[buffer];
+    for (int64_t first = at->first; first < at->first + at->rows; first += step) {
+        int64_t rows = p4_min_i64(step, at->first + at->rows - first);
+        TRY(source->rows(source->user, halves + turned, at->param, first, rows));
+        int64_t bad = p4_f16_find_nonfinite(halves + turned, rows * p->cols);
+        CHECK(bad < 0, "tensor \"%s\", row %lld, column %lld: %g cannot be stored as float16", p->name,
+              (long long)(first + bad / p->cols), (long long)(bad % p->cols),
+              (double)p4_f16_to_f32(halves[turned + bad]));
+        if (p->transposed) {
+            turn(halves, p->rows, first, halves + turned, rows, p->cols);
+        }
+    }
+done:
+    return rc;
+}
+
+static p4_rc write_piece(void *user, int64_t item, int buffer)
+{
+    const shard *s = user;
+    const piece *at = &s->pieces[item];
+    int64_t count = at->rows * s->out->origin->model.params[at->param].cols;
+    return p4_safetensors_writer_append(s->writer, s->halves[buffer], (uint64_t)count * sizeof **s->halves);
+}
+
+/* The pieces of the tensors of this shard, in the order of the file; only counted where pieces is NULL. */
+static int64_t cut(const output *out, int64_t index, piece *pieces)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < out->origin->model.params_count; i++) {
+        const p4_param *p = &out->origin->model.params[i];
+        int64_t step = p->transposed ? p->rows : rows_at_once(p);
+        for (int64_t first = 0; out->shard_of[i] == index && first < p->rows; first += step, count++) {
+            if (pieces != NULL) {
+                pieces[count] = (piece){i, first, p4_min_i64(step, p->rows - first)};
+            }
+        }
+    }
+    return count;
+}
+
+static p4_rc write_pieces(const output *out, p4_safetensors_writer *writer, int64_t index)
+{
+    p4_rc rc = P4_OK;
+    shard s = {.out = out, .writer = writer, .count = cut(out, index, NULL)};
+    s.buffers = p4_parallel_buffers(out->source->threads, s.count, true);
+    s.pieces = p4_alloc((size_t)s.count, sizeof *s.pieces);
+    s.halves = p4_alloc((size_t)s.buffers, sizeof *s.halves);
+    s.room = p4_alloc((size_t)s.buffers, sizeof *s.room);
+    if (s.pieces == NULL || s.halves == NULL || s.room == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    cut(out, index, s.pieces);
+    rc = p4_parallel(out->source->threads, s.count, make_piece, write_piece, &s);
+done:
+    for (int i = 0; s.halves != NULL && i < s.buffers; i++) {
+        free(s.halves[i]);
+    }
+    free(s.halves);
+    free(s.room);
+    free(s.pieces);
+    return rc;
+}
+
+static p4_safetensors_entry entry_of(const p4_param *p)
+{
+    p4_safetensors_entry entry = {.name = p->name, .dtype = P4_F16, .rank = p->vector ? 1 : 2};
+    entry.shape[0] = p->vector || p->transposed ? p->cols : p->rows;
+    entry.shape[1] = p->transposed ? p->rows : p->cols;
+    return entry;
+}
+
+static p4_rc write_shard(const output *out, int64_t index)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = &out->origin->model;
+    p4_safetensors_writer *writer = NULL;
+    int64_t count = 0;
+    char buffer[64];
+    char *path = p4_format("%s/%s", out->directory, shard_name(buffer, out, index));
+    p4_safetensors_entry *entries = p4_alloc((size_t)model->params_count, sizeof *entries);
+    if (path == NULL || entries == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (out->shard_of[i] == index) {
+            entries[count++] = entry_of(&model->params[i]);
+        }
+    }
+    TRY(p4_safetensors_writer_open(&writer, path, entries, count));
+    TRY(write_pieces(out, writer, index));
+done:
+    free(entries);
+    free(path);
+    p4_rc closed = p4_safetensors_writer_close(writer, rc == P4_OK);
+    return rc != P4_OK ? rc : closed;
+}
+
+/* Names come from the parameter table: nothing in them needs escaping. */
+static void put_index(FILE *to, const output *out)
+{
+    const p4_model *model = &out->origin->model;
+    char buffer[64];
+    fprintf(to, "{\n  \"metadata\": {\n    \"total_size\": %lld\n  },\n  \"weight_map\": {\n",
+            (long long)(p4_model_count_elements(model) * (int64_t)sizeof(uint16_t)));
+    for (int64_t i = 0; i < model->params_count; i++) {
+        fprintf(to, "    \"%s\": \"%s\"%s\n", model->params[i].name,
+                shard_name(buffer, out, out->shard_of[i]), i + 1 < model->params_count ? "," : "");
+    }
+    fputs("  }\n}\n", to);
+}
+
+/* config.json, or the index. */
+static p4_rc write_text(const output *out, const char *name, bool is_index)
+{
+    p4_rc rc = P4_OK;
+    char *text = NULL, *path = p4_format("%s/%s", out->directory, name);
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    if (to != NULL && is_index) {
+        put_index(to, out);
+    } else if (to != NULL) {
+        put_config(to, out->origin->config_json);
+    }
+    if (path == NULL || to == NULL || fclose(to) != 0) {
+        rc = FAULT("%s: no memory for the text", name);
+        goto done;
+    }
+    TRY(p4_atomic_write_all(path, text, bytes));
+done:
+    free(text);
+    free(path);
+    return rc;
+}
+
+/* Tokenizer, licence and the like, where the origin is a directory. */
+static p4_rc copy_along(const output *out)
+{
+    p4_rc rc = P4_OK;
+    char **names = NULL;
+    int64_t count = 0;
+    if (out->origin->path == NULL) {
+        return P4_OK;
+    }
+    TRY(p4_dir_list(&names, &count, out->origin->path));
+    for (int64_t i = 0; i < count && rc == P4_OK; i++) {
+        char *from = p4_format("%s/%s", out->origin->path, names[i]);
+        char *to = p4_format("%s/%s", out->directory, names[i]);
+        if (from == NULL || to == NULL) {
+            rc = P4_E_SYSTEM;
+        } else if (is_copied(names[i]) && p4_file_exists(from)) {
+            rc = p4_file_copy(to, from);
+        }
+        free(from);
+        free(to);
+    }
+done:
+    p4_names_free(names, count);
+    return rc;
+}
+
+static p4_rc fill(output *out, uint64_t shard_bytes)
+{
+    p4_rc rc = P4_OK;
+    TRY(plan_shards(out, shard_bytes));
+    TRY(copy_along(out));
+    for (int64_t s = 0; s < out->shard_count; s++) {
+        TRY(write_shard(out, s));
+    }
+    if (out->shard_count > 1) {
+        TRY(write_text(out, "model.safetensors.index.json", true));
+    }
+    TRY(write_text(out, "config.json", false));
+done:
+    free(out->shard_of);
+    return rc;
+}
+
+/* An older directory is replaced only when it is a model directory, or empty, and not the origin. */
+static p4_rc check_target(const char *directory, const char *origin)
+{
+    p4_rc rc = P4_OK;
+    struct stat there, from;
+    char **names = NULL;
+    int64_t count = 0;
+    if (stat(directory, &there) != 0) {
+        return P4_OK;
+    }
+    CHECK(S_ISDIR(there.st_mode), "%s: is a file where a model directory is to be written", directory);
+    CHECK(origin == NULL || stat(origin, &from) != 0 || there.st_dev != from.st_dev ||
+              there.st_ino != from.st_ino,
+          "%s: cannot be written, the model is read from it", directory);
+    TRY(p4_dir_list(&names, &count, directory));
+    for (int64_t i = 0; i < count; i++) {
+        CHECK(is_copied(names[i]) || matches(names[i], written, sizeof written / sizeof written[0]),
+              "%s: holds \"%.80s\", which is no file of a model: not replaced", directory, names[i]);
+    }
+done:
+    p4_names_free(names, count);
+    return rc;
+}
+
+p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64_t shard_bytes,
+                        const p4_hf_source *source)
+{
+    p4_rc rc = P4_OK;
+    size_t length = strlen(directory);
+    while (length > 1 && directory[length - 1] == '/') {
+        length--;
+    }
+    char *target = p4_format("%.*s", (int)length, directory);
+    char *unfinished = target == NULL ? NULL : p4_temp_path(target);
+    if (unfinished == NULL) {
+        free(target);
+        return P4_E_SYSTEM;
+    }
+    output out = {.origin = origin, .directory = unfinished, .source = source};
+    TRY(check_target(target, origin->path));
+    TRY(p4_remove_tree(unfinished));
+    TRY(p4_make_directories(unfinished));
+    rc = fill(&out, shard_bytes);
+    if (rc == P4_OK && source->ready != NULL) {
+        rc = source->ready(source->user);
+    }
+    if (rc == P4_OK) {
+        rc = p4_publish_directory(unfinished, target);
+    }
+    if (rc != P4_OK) {
+        (void)p4_remove_tree(unfinished); /* the first message stays */
+    }
+done:
+    free(unfinished);
+    free(target);
+    return rc;
+}

@@ -1,0 +1,258 @@
+/* compression_metadata.json: what a packed model was made from, and how. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "io/file/atomic_file.h"
+#include "io/file/files.h"
+#include "io/file/fingerprint.h"
+#include "io/out/report_json.h"
+
+enum { MAX_FILE_BYTES = 64 << 20 };
+static const char file_name[] = "compression_metadata.json", format_name[] = "phase4-compression-metadata";
+
+void p4_metadata_init(p4_metadata *metadata)
+{
+    p4_results nothing;
+    time_t now = time(NULL);
+    struct tm utc;
+    p4_results_init(&nothing);
+    memset(metadata, 0, sizeof *metadata);
+    metadata->bits = metadata->pre_perplexity = metadata->post_perplexity = metadata->final_perplexity = NAN;
+    metadata->metrics = nothing.metrics;
+    if (gmtime_r(&now, &utc) != NULL) {
+        strftime(metadata->created, sizeof metadata->created, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    }
+}
+
+void p4_metadata_free(p4_metadata *metadata)
+{
+    for (int64_t i = 0; i < metadata->input_count; i++) {
+        free(metadata->inputs[i].path);
+        free(metadata->inputs[i].fingerprint);
+    }
+    free(metadata->inputs);
+    free(metadata->config_json);
+    metadata->inputs = NULL;
+    metadata->config_json = NULL;
+    metadata->input_count = 0;
+}
+
+static p4_rc add_input(p4_metadata *metadata, const char *path, const char *fingerprint)
+{
+    if (metadata->input_count == P4_METADATA_MAX_INPUTS) {
+        return FAIL("more than %d input files to keep fingerprints of", P4_METADATA_MAX_INPUTS);
+    }
+    p4_input_file *grown = p4_resize(metadata->inputs, (size_t)metadata->input_count + 1, sizeof *grown);
+    if (grown == NULL) {
+        return P4_E_SYSTEM;
+    }
+    metadata->inputs = grown;
+    p4_input_file *input = &grown[metadata->input_count];
+    *input = (p4_input_file){p4_strdup(path), p4_strdup(fingerprint)};
+    metadata->input_count++;
+    return input->path != NULL && input->fingerprint != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+p4_rc p4_metadata_add_input(p4_metadata *metadata, const char *path)
+{
+    char fingerprint[P4_FINGERPRINT_BYTES];
+    p4_rc rc = p4_fingerprint_file(fingerprint, path);
+    return rc != P4_OK ? rc : add_input(metadata, path, fingerprint);
+}
+
+void p4_metadata_take_results(p4_metadata *metadata, const p4_results *results)
+{
+    snprintf(metadata->model_type, sizeof metadata->model_type, "%s", results->model_type);
+    snprintf(metadata->method, sizeof metadata->method, "%s", results->method);
+    snprintf(metadata->packing, sizeof metadata->packing, "%s", results->packing);
+    metadata->metrics = results->metrics;
+    metadata->pre_perplexity = results->pre.perplexity;
+    metadata->post_perplexity = results->post.perplexity;
+    metadata->final_perplexity = results->final.perplexity;
+}
+
+static bool put_inputs(cJSON *list, const p4_metadata *metadata)
+{
+    bool ok = list != NULL;
+    for (int64_t i = 0; ok && i < metadata->input_count; i++) {
+        cJSON *object = cJSON_CreateObject();
+        ok = p4_json_put_text(object, "path", metadata->inputs[i].path) &&
+             p4_json_put_text(object, "fingerprint", metadata->inputs[i].fingerprint) &&
+             cJSON_AddItemToArray(list, object);
+        if (!ok) {
+            cJSON_Delete(object);
+        }
+    }
+    return ok;
+}
+
+static p4_rc to_json(const p4_metadata *metadata, char **json)
+{
+    const p4_json_number version = {"format_version", 1}, bits = {"bits", metadata->bits};
+    const p4_json_number perplexities[] = {{"pre", metadata->pre_perplexity},
+                                           {"post", metadata->post_perplexity},
+                                           {"final", metadata->final_perplexity}};
+    cJSON *config = metadata->config_json != NULL ? cJSON_Parse(metadata->config_json) : cJSON_CreateNull();
+    if (config == NULL) {
+        return FAULT("%s: the effective configuration is no JSON", file_name);
+    }
+    cJSON *root = cJSON_CreateObject();
+    bool ok = p4_json_put_text(root, "format", format_name) && p4_json_put_numbers(root, &version, 1) &&
+              p4_json_put_text(root, "producer", metadata->producer) &&
+              p4_json_put_text(root, "created", metadata->created) &&
+              p4_json_put_text(root, "model_type", metadata->model_type) &&
+              p4_json_put_text(root, "method", metadata->method) && p4_json_put_numbers(root, &bits, 1) &&
+              p4_json_put_text(root, "packing", metadata->packing) &&
+              p4_json_put_text(root, "run_fingerprint", metadata->run_fingerprint) &&
+              p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &metadata->metrics) &&
+              p4_json_put_numbers(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
+              put_inputs(cJSON_AddArrayToObject(root, "inputs"), metadata);
+    if (ok) {
+        ok = cJSON_AddItemToObject(root, "config", config);
+    } else {
+        cJSON_Delete(config);
+    }
+    *json = p4_json_print(root, ok, true);
+    return *json != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+p4_rc p4_metadata_save(const char *directory, const p4_metadata *metadata)
+{
+    p4_rc rc = P4_OK;
+    p4_error_clear();
+    char *json = NULL, *path = p4_format("%s/%s", directory, file_name);
+    if (path == NULL) {
+        return P4_E_SYSTEM;
+    }
+    TRY(to_json(metadata, &json));
+    rc = p4_atomic_write_all(path, json, strlen(json));
+done:
+    free(json);
+    free(path);
+    return rc;
+}
+
+/* A text of the object; absent or null is "". */
+static p4_rc take_text(char *to, size_t to_bytes, const cJSON *object, const char *key, const char *source)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (item == NULL || cJSON_IsNull(item)) {
+        to[0] = '\0';
+        return P4_OK;
+    }
+    if (!cJSON_IsString(item) || strlen(item->valuestring) >= to_bytes) {
+        return FAIL("%s: %s is not a text of at most %zu bytes", source, key, to_bytes - 1);
+    }
+    strcpy(to, item->valuestring);
+    return P4_OK;
+}
+
+/* A number of the object; absent or null is NaN. */
+static p4_rc take_number(double *to, const cJSON *object, const char *key, const char *source)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    bool missing = item == NULL || cJSON_IsNull(item);
+    if (!missing && !cJSON_IsNumber(item)) {
+        return FAIL("%s: %s is not a number", source, key);
+    }
+    *to = missing ? NAN : item->valuedouble;
+    return P4_OK;
+}
+
+static p4_rc take_inputs(p4_metadata *metadata, const cJSON *list, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *item;
+    CHECK(list == NULL || cJSON_IsArray(list), "%s: inputs is not a list", source);
+    cJSON_ArrayForEach(item, list)
+    {
+        const char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "path"));
+        const char *fingerprint = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "fingerprint"));
+        CHECK(path != NULL && fingerprint != NULL, "%s: entry %lld of inputs lacks a path or a fingerprint",
+              source, (long long)metadata->input_count);
+        TRY(add_input(metadata, path, fingerprint));
+    }
+done:
+    return rc;
+}
+
+static p4_rc take_all(p4_metadata *metadata, const cJSON *root, const char *source)
+{
+    p4_rc rc = P4_OK;
+    char format[64];
+    double version = 0.0;
+    CHECK(cJSON_IsObject(root), "%s: is not a JSON object", source);
+    TRY(take_text(format, sizeof format, root, "format", source));
+    CHECK(strcmp(format, format_name) == 0, "%s: its format is \"%s\", expected \"%s\"", source, format,
+          format_name);
+    TRY(take_number(&version, root, "format_version", source));
+    CHECK(version == 1.0, "%s: is of format version %g, this program reads 1", source, version);
+    TRY(take_text(metadata->producer, sizeof metadata->producer, root, "producer", source));
+    TRY(take_text(metadata->created, sizeof metadata->created, root, "created", source));
+    TRY(take_text(metadata->model_type, sizeof metadata->model_type, root, "model_type", source));
+    TRY(take_text(metadata->method, sizeof metadata->method, root, "method", source));
+    TRY(take_text(metadata->packing, sizeof metadata->packing, root, "packing", source));
+    TRY(take_text(metadata->run_fingerprint, sizeof metadata->run_fingerprint, root, "run_fingerprint",
+                  source));
+    TRY(take_number(&metadata->bits, root, "bits", source));
+    const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(root, "metrics");
+    const cJSON *perplexity = cJSON_GetObjectItemCaseSensitive(root, "perplexity");
+    CHECK(cJSON_IsObject(metrics), "%s: has no object metrics", source);
+    CHECK(cJSON_IsObject(perplexity), "%s: has no object perplexity", source);
+    TRY(p4_json_take_sizes(&metadata->metrics, metrics, source));
+    TRY(take_number(&metadata->pre_perplexity, perplexity, "pre", source));
+    TRY(take_number(&metadata->post_perplexity, perplexity, "post", source));
+    TRY(take_number(&metadata->final_perplexity, perplexity, "final", source));
+    const cJSON *config = cJSON_GetObjectItemCaseSensitive(root, "config");
+    if (config != NULL && !cJSON_IsNull(config)) {
+        CHECK(cJSON_IsObject(config), "%s: config is not an object", source);
+        char *printed = cJSON_Print(config);
+        metadata->config_json = printed != NULL ? p4_strdup(printed) : NULL;
+        cJSON_free(printed);
+        if (metadata->config_json == NULL) {
+            rc = FAULT("out of memory while %s was read", source);
+            goto done;
+        }
+    }
+    rc = take_inputs(metadata, cJSON_GetObjectItemCaseSensitive(root, "inputs"), source);
+done:
+    return rc;
+}
+
+p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_bytes, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const char *stopped = json;
+    p4_metadata_init(metadata);
+    metadata->created[0] = '\0';
+    cJSON *root = cJSON_ParseWithLengthOpts(json, json_bytes, &stopped, 0);
+    CHECK(root != NULL, "%s: is not JSON at byte %zu", source,
+          stopped != NULL ? (size_t)(stopped - json) : 0);
+    rc = take_all(metadata, root, source);
+done:
+    cJSON_Delete(root);
+    if (rc != P4_OK) {
+        p4_metadata_free(metadata);
+    }
+    return rc;
+}
+
+p4_rc p4_metadata_load(p4_metadata *metadata, const char *directory)
+{
+    p4_rc rc = P4_OK;
+    p4_error_clear();
+    char *text = NULL, *path = p4_format("%s/%s", directory, file_name);
+    size_t bytes = 0;
+    p4_metadata_init(metadata);
+    if (path == NULL) {
+        return P4_E_SYSTEM;
+    }
+    TRY(p4_file_read(&text, &bytes, path, MAX_FILE_BYTES));
+    rc = p4_metadata_parse(metadata, text, bytes, path);
+done:
+    free(text);
+    free(path);
+    return rc;
+}

@@ -1,0 +1,112 @@
+#include "io/out/output.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io/file/atomic_file.h"
+#include "io/file/files.h"
+
+enum { MAX_RESULTS_BYTES = 64 << 20, MAX_MARK_BYTES = 4096 };
+static const char mark_name[] = ".phase4_run"; /* holds the run_fingerprint */
+
+static bool is_there(const char *path)
+{
+    struct stat status;
+    return lstat(path, &status) == 0;
+}
+
+/* A results.json that says its run failed protects nothing; any other does. */
+static bool is_failed_run(const char *path)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    if (p4_file_read(&text, &bytes, path, MAX_RESULTS_BYTES) != P4_OK) {
+        p4_error_clear();
+        return false;
+    }
+    cJSON *root = cJSON_ParseWithLength(text, bytes);
+    bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "success"));
+    cJSON_Delete(root);
+    free(text);
+    return failed;
+}
+
+/* The names of results found in the directory, comma separated, into found ("": none). */
+static p4_rc find_results(char found[256], const char *output_path)
+{
+    static const char *const names[] = {"model.h5", "dequantized_fp16", "compression_metadata.json",
+                                        "results.json"};
+    found[0] = '\0';
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char *path = p4_format("%s/%s", output_path, names[i]);
+        if (path == NULL) {
+            return P4_E_SYSTEM;
+        }
+        if (is_there(path) && !(strcmp(names[i], "results.json") == 0 && is_failed_run(path))) {
+            size_t used = strlen(found);
+            snprintf(found + used, 256 - used, "%s%s", used > 0 ? ", " : "", names[i]);
+        }
+        free(path);
+    }
+    return P4_OK;
+}
+
+/* Whether the run that took the directory before is this one. */
+static bool is_same_run(const char *mark_path, const char *run_fingerprint)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    if (run_fingerprint == NULL || !is_there(mark_path)) {
+        return false;
+    }
+    if (p4_file_read(&text, &bytes, mark_path, MAX_MARK_BYTES) != P4_OK) {
+        p4_error_clear();
+        return false;
+    }
+    bool same = strcmp(text, run_fingerprint) == 0;
+    free(text);
+    return same;
+}
+
+p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run_fingerprint)
+{
+    p4_rc rc = P4_OK;
+    char found[256];
+    char *mark_path = p4_format("%s/%s", output_path, mark_name);
+    if (mark_path == NULL) {
+        return P4_E_SYSTEM;
+    }
+    CHECK(output_path[0] != '\0', "output_path is empty: it must name a directory");
+    TRY(p4_make_directories(output_path));
+    TRY(find_results(found, output_path));
+    CHECK(found[0] == '\0' || overwrite || is_same_run(mark_path, run_fingerprint),
+          "%s: holds the results of another run (%s); set overwrite to true or choose another output_path",
+          output_path, found);
+    /* Writing the mark is also the test that the directory can be written. */
+    const char *mark = run_fingerprint != NULL ? run_fingerprint : "";
+    rc = p4_atomic_write_all(mark_path, mark, strlen(mark));
+done:
+    free(mark_path);
+    return rc;
+}
+
+p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *written)
+{
+    p4_rc rc = P4_OK;
+    const struct {
+        const char *written, *name;
+    } outputs[] = {{written->quantized, "model.h5"},
+                   {written->dequantized_fp16, "dequantized_fp16"},
+                   {written->metrics, "metrics.jsonl"}};
+    for (size_t i = 0; rc == P4_OK && i < sizeof outputs / sizeof outputs[0]; i++) {
+        if (outputs[i].written[0] == '\0') {
+            char *path = p4_format("%s/%s", output_path, outputs[i].name);
+            rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
+            free(path);
+        }
+    }
+    return rc;
+}

@@ -1,0 +1,62 @@
+#include "io/out/report.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void p4_results_init(p4_results *results)
+{
+    const p4_evaluation unmeasured = {.loss = NAN, .perplexity = NAN, .accuracy = NAN, .kl = NAN};
+    p4_size_metrics *m = &results->metrics;
+    p4_fine_tuning *tuning = &results->fine_tuning;
+    memset(results, 0, sizeof *results);
+    results->pre = results->post = results->final = unmeasured;
+    results->quality.degradation_ratio = results->quality.max_accuracy_drop = NAN;
+    tuning->final_loss = tuning->final_perplexity = tuning->best_perplexity = NAN;
+    m->original_size_mb = m->stored_size_mb = m->compressed_size_mb = m->compression_ratio = NAN;
+    m->target_compression_ratio = m->sparsity_ratio = m->peak_memory_mb = NAN;
+    m->ternary_mb = m->scales_mb = m->embedding_mb = m->head_mb = m->other_mb = NAN;
+    results->total_s = NAN;
+}
+
+void p4_results_free(p4_results *results)
+{
+    p4_fine_tuning *tuning = &results->fine_tuning;
+    free(tuning->history);
+    tuning->history = NULL;
+    tuning->history_count = tuning->history_capacity = 0;
+}
+
+p4_rc p4_results_add_history(p4_results *results, const p4_history_entry *entry)
+{
+    p4_fine_tuning *tuning = &results->fine_tuning;
+    if (tuning->history_count == tuning->history_capacity) {
+        int64_t capacity = tuning->history_capacity > 0 ? 2 * tuning->history_capacity : 16;
+        p4_history_entry *grown = p4_resize(tuning->history, (size_t)capacity, sizeof *grown);
+        if (grown == NULL) {
+            return P4_E_SYSTEM;
+        }
+        tuning->history = grown;
+        tuning->history_capacity = capacity;
+    }
+    tuning->history[tuning->history_count++] = *entry;
+    return P4_OK;
+}
+
+p4_rc p4_results_add_time(p4_results *results, const char *stage, double seconds)
+{
+    int64_t i = 0;
+    while (i < results->stage_count && strcmp(results->stages[i].stage, stage) != 0) {
+        i++;
+    }
+    if (i == P4_MAX_STAGES || strlen(stage) >= sizeof results->stages[0].stage) {
+        return FAULT("the stage \"%s\" finds no place among %d times", stage, P4_MAX_STAGES);
+    }
+    if (i == results->stage_count) {
+        strcpy(results->stages[i].stage, stage);
+        results->stages[i].seconds = 0.0;
+        results->stage_count++;
+    }
+    results->stages[i].seconds += seconds;
+    return P4_OK;
+}

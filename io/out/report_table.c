@@ -1,0 +1,258 @@
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "io/out/report.h"
+
+enum { CELL_BYTES = 48 };
+
+/* A number with its decimals and unit, "-" when it was not measured. */
+static const char *cell(char text[CELL_BYTES], double value, int decimals, const char *unit)
+{
+    if (isnan(value)) {
+        snprintf(text, CELL_BYTES, "-");
+    } else {
+        snprintf(text, CELL_BYTES, "%.*f%s", fabs(value) < 1e15 ? decimals : 0, value, unit);
+    }
+    return text;
+}
+
+/* 1234567 as "1,234,567". */
+static const char *grouped(char text[CELL_BYTES], int64_t value)
+{
+    char digits[24];
+    int length = snprintf(digits, sizeof digits, "%" PRId64, value), to = 0;
+    for (int i = 0; i < length; i++) {
+        if (i > 0 && (length - i) % 3 == 0 && digits[i - 1] != '-') {
+            text[to++] = ',';
+        }
+        text[to++] = digits[i];
+    }
+    text[to] = '\0';
+    return text;
+}
+
+static const char *duration(char text[CELL_BYTES], double seconds)
+{
+    if (isnan(seconds)) {
+        snprintf(text, CELL_BYTES, "-");
+    } else if (seconds < 60.0) {
+        snprintf(text, CELL_BYTES, "%.1f s", seconds);
+    } else if (seconds < 3600.0) {
+        snprintf(text, CELL_BYTES, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
+    } else {
+        snprintf(text, CELL_BYTES, "%.0f h %02d min", floor(seconds / 3600.0),
+                 (int)fmod(seconds / 60.0, 60.0));
+    }
+    return text;
+}
+
+static bool packed_is_written(const p4_results *r)
+{
+    return r->output_paths.quantized[0] != '\0';
+}
+
+static void heading(FILE *to, const p4_results *r)
+{
+    char params[CELL_BYTES];
+    fprintf(to, "\nphase4: %s, %s parameters", r->model_type[0] != '\0' ? r->model_type : "model",
+            grouped(params, r->metrics.total_params));
+    if (r->metrics.layers_quantized > 0) {
+        fprintf(to, "; ternary by \"%s\"", r->method);
+    }
+    if (r->metrics.layers_quantized > 0 && packed_is_written(r)) {
+        fprintf(to, ", packed as %s", r->packing);
+    }
+    fprintf(to, "\n\n");
+}
+
+typedef struct part {
+    const char *label, *name;
+    double mb;
+} part;
+enum { PARTS = 5 };
+
+static void list_parts(part parts[PARTS], const p4_size_metrics *m)
+{
+    const part all[PARTS] = {{"ternary weights", "the ternary weights fill", m->ternary_mb},
+                             {"scales of their rows", "the scales fill", m->scales_mb},
+                             {"embedding", "the embedding fills", m->embedding_mb},
+                             {"output head", "the output head fills", m->head_mb},
+                             {"norms, biases, others", "norms, biases and others fill", m->other_mb}};
+    memcpy(parts, all, sizeof all);
+}
+
+static void ratio(FILE *to, const p4_size_metrics *m, const part parts[PARTS])
+{
+    char got[CELL_BYTES], target[CELL_BYTES];
+    fprintf(to, "    %-26s %12s", "compression ratio", cell(got, m->compression_ratio, 2, "x"));
+    if (isnan(m->compression_ratio) || isnan(m->target_compression_ratio)) {
+        fprintf(to, "\n");
+        return;
+    }
+    fprintf(to, "   target %s: ", cell(target, m->target_compression_ratio, 1, "x"));
+    if (m->compression_ratio >= m->target_compression_ratio) {
+        fprintf(to, "reached\n");
+        return;
+    }
+    const part *most = &parts[0];
+    for (int i = 1; i < PARTS; i++) {
+        most = parts[i].mb > most->mb ? &parts[i] : most;
+    }
+    fprintf(to, "not reached, %s %.0f %% of the file\n", most->name,
+            100.0 * most->mb / m->compressed_size_mb);
+}
+
+static void packed_size(FILE *to, const p4_size_metrics *m)
+{
+    char text[CELL_BYTES];
+    part parts[PARTS];
+    list_parts(parts, m);
+    fprintf(to, "    %-26s %12s\n", "packed model", cell(text, m->compressed_size_mb, 2, " MB"));
+    for (int i = 0; i < PARTS; i++) {
+        if (parts[i].mb > 0.0) {
+            fprintf(to, "      %-24s %12s %7.1f %%\n", parts[i].label, cell(text, parts[i].mb, 2, " MB"),
+                    100.0 * parts[i].mb / m->compressed_size_mb);
+        }
+    }
+    ratio(to, m, parts);
+}
+
+static void sizes(FILE *to, const p4_results *r)
+{
+    const p4_size_metrics *m = &r->metrics;
+    char text[CELL_BYTES];
+    fprintf(to, "  Size\n");
+    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MB"));
+    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MB"));
+    if (packed_is_written(r)) {
+        packed_size(to, m);
+    } else {
+        fprintf(to, "    %-26s %12s\n", "packed model", "not written");
+    }
+    fprintf(to, "    %-26s %12s   zeros among the ternary weights\n", "sparsity",
+            cell(text, 100.0 * m->sparsity_ratio, 1, " %"));
+    fprintf(to, "    %-26s %" PRId64 " ternary, %" PRId64 " kept in fp16\n\n", "tensors", m->layers_quantized,
+            m->layers_preserved);
+}
+
+/* One line of the quality table: before, after, final. */
+static void quality_row(FILE *to, const char *label, const double values[3], int decimals, const char *unit)
+{
+    char text[3][CELL_BYTES];
+    fprintf(to, "    %-26s %12s %12s %12s\n", label, cell(text[0], values[0], decimals, unit),
+            cell(text[1], values[1], decimals, unit), cell(text[2], values[2], decimals, unit));
+}
+
+static void quality(FILE *to, const p4_results *r)
+{
+    const p4_evaluation *e[3] = {&r->pre, &r->post, &r->final};
+    double values[5][3];
+    for (int i = 0; i < 3; i++) {
+        values[0][i] = e[i]->perplexity;
+        values[1][i] = i > 0 ? 100.0 * (e[i]->perplexity - r->pre.perplexity) / r->pre.perplexity : NAN;
+        values[2][i] = e[i]->loss;
+        values[3][i] = 100.0 * e[i]->accuracy;
+        values[4][i] = e[i]->kl;
+    }
+    char text[CELL_BYTES];
+    fprintf(to, "  %-28s %12s %12s %12s\n", "Quality", "original", "quantized", "final");
+    quality_row(to, "perplexity", values[0], 3, "");
+    quality_row(to, "  change", values[1], 1, " %");
+    quality_row(to, "loss (nats a token)", values[2], 4, "");
+    quality_row(to, "next token guessed right", values[3], 1, " %");
+    quality_row(to, "KL to the original (nats)", values[4], 4, "");
+    if (r->pre.tokens > 0) {
+        fprintf(to, "    measured on %s token%s\n", grouped(text, r->pre.tokens), p4_plural(r->pre.tokens));
+    }
+    fprintf(to, "\n");
+}
+
+static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
+{
+    char epochs[CELL_BYTES], steps[CELL_BYTES], tokens[CELL_BYTES], best[CELL_BYTES];
+    if (!tuning->ran) {
+        fprintf(to, "  Fine-tuning     not run\n");
+        return;
+    }
+    snprintf(epochs, sizeof epochs, "%" PRId64 " epoch%s", tuning->epochs_completed,
+             p4_plural(tuning->epochs_completed));
+    fprintf(to, "  Fine-tuning     %s, %s step%s, %s token%s; best perplexity %s\n",
+            tuning->epochs_completed > 0 ? epochs : "a part of an epoch", grouped(steps, tuning->steps),
+            p4_plural(tuning->steps), grouped(tokens, tuning->tokens), p4_plural(tuning->tokens),
+            cell(best, tuning->best_perplexity, 3, ""));
+}
+
+static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
+{
+    if (!flow->ran) {
+        fprintf(to, "  Gradient flow   not tested\n");
+    } else if (flow->passed) {
+        fprintf(to, "  Gradient flow   passed: %" PRId64 " tensor%s a finite, non-zero gradient\n",
+                flow->tensors_checked, flow->tensors_checked == 1 ? " gets" : "s get");
+    } else {
+        fprintf(to, "  Gradient flow   FAILED: %s\n", flow->error);
+    }
+}
+
+static void times(FILE *to, const p4_results *r)
+{
+    char text[CELL_BYTES];
+    fprintf(to, "  Peak memory     %s (the largest rank)\n", cell(text, r->metrics.peak_memory_mb, 0, " MB"));
+    fprintf(to, "  Time            %s", duration(text, r->total_s));
+    for (int64_t i = 0; i < r->stage_count; i++) {
+        fprintf(to, "%s%s %s", i == 0 ? ": " : ", ", r->stages[i].stage,
+                duration(text, r->stages[i].seconds));
+    }
+    fprintf(to, "\n\n");
+}
+
+static void outputs(FILE *to, const p4_output_paths *paths)
+{
+    const struct {
+        const char *label, *path;
+    } all[] = {{"the model to go on with", paths->primary_output},
+               {"packed model", paths->quantized},
+               {"fp16 model", paths->dequantized_fp16},
+               {"tokenizer", paths->tokenizer},
+               {"configuration", paths->config},
+               {"training metrics", paths->metrics},
+               {"metadata", paths->metadata}};
+    fprintf(to, "  Outputs\n");
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (all[i].path[0] != '\0') {
+            fprintf(to, "    %-26s %s\n", all[i].label, all[i].path);
+        }
+    }
+    fprintf(to, "\n");
+}
+
+static void verdict(FILE *to, const p4_results *r)
+{
+    const p4_quality *q = &r->quality;
+    if (!r->success) {
+        fprintf(to, "  Verdict         THE RUN FAILED: %s\n", r->error);
+    } else if (isnan(q->degradation_ratio)) {
+        fprintf(to, "  Verdict         NONE: perplexity was not measured\n");
+    } else {
+        fprintf(to, "  Verdict         %s: perplexity %s by %.1f %%, a rise of %.1f %% is allowed\n",
+                q->passed ? "PASSED" : "FAILED", q->degradation_ratio < 0.0 ? "fell" : "rose",
+                100.0 * fabs(q->degradation_ratio), 100.0 * q->max_accuracy_drop);
+    }
+}
+
+void p4_report_table(FILE *to, const p4_results *results)
+{
+    if (results->success) {
+        heading(to, results);
+        sizes(to, results);
+        quality(to, results);
+        fine_tuning(to, &results->fine_tuning);
+        gradient_flow(to, &results->gradient_flow);
+        times(to, results);
+        outputs(to, &results->output_paths);
+    }
+    verdict(to, results);
+    fflush(to);
+}

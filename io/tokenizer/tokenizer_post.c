@@ -1,0 +1,167 @@
+/* tokenizer_post.c - the ids that stand around a text: the post_processor of tokenizer.json, and the two
+ * flags of tokenizer_config.json that win over it. */
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "io/tokenizer/tokenizer_internal.h"
+
+enum { TEMPLATE_PIECES_MAX = 64 };
+
+static p4_rc special_insert(p4_tok_special *special, int64_t at, int32_t id)
+{
+    int32_t *grown = p4_resize(special->ids, (size_t)special->count + 1, sizeof *grown);
+    if (grown == NULL) {
+        return P4_E_SYSTEM;
+    }
+    special->ids = grown;
+    memmove(grown + at + 1, grown + at, (size_t)(special->count - at) * sizeof *grown);
+    grown[at] = id;
+    special->count++;
+    return P4_OK;
+}
+
+static void special_remove(p4_tok_special *special, int64_t at)
+{
+    special->count--;
+    memmove(special->ids + at, special->ids + at + 1, (size_t)(special->count - at) * sizeof *special->ids);
+}
+
+/* The ids of {"SpecialToken": {"id": NAME}}, which special_tokens[NAME] lists. */
+static p4_rc template_token(p4_tokenizer *t, p4_tok_special *special, const char *where, const cJSON *token,
+                            const cJSON *names)
+{
+    p4_rc rc = P4_OK;
+    p4_tok_text name;
+    const cJSON *entry, *ids;
+    char inner[P4_TOK_WHERE_BYTES];
+    TRY(p4_tok_json_string(&name, t->source, where, token, "id", true));
+    snprintf(inner, sizeof inner, "%.60s.special_tokens", where);
+    TRY(p4_tok_json_member(&entry, t->source, inner, names, name.data, true));
+    TRY(p4_tok_json_member(&ids, t->source, inner, entry, "ids", true));
+    CHECK(cJSON_IsArray(ids), "%s: %s: the ids of \"%.60s\" must be an array", t->source, inner, name.data);
+    for (const cJSON *item = ids->child; item != NULL; item = item->next) {
+        bool known = cJSON_IsNumber(item) && item->valuedouble >= 0 &&
+                     item->valuedouble < (double)t->vocab_count &&
+                     item->valuedouble == (double)(int32_t)item->valuedouble &&
+                     t->token_text[(int32_t)item->valuedouble].data != NULL;
+        CHECK(known, "%s: %s: \"%.60s\" has an id that is no token's", t->source, inner, name.data);
+        TRY(special_insert(special, special->count, (int32_t)item->valuedouble));
+    }
+done:
+    return rc;
+}
+
+static p4_rc read_template(p4_tokenizer *t, const char *where, const cJSON *part)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *pieces, *names;
+    bool text_seen = false;
+    int count = 0;
+    CHECK(t->before.ids == NULL && t->after.ids == NULL,
+          "%s: %s: a second TemplateProcessing is not supported", t->source, where);
+    TRY(p4_tok_json_member(&pieces, t->source, where, part, "single", true));
+    TRY(p4_tok_json_member(&names, t->source, where, part, "special_tokens", true));
+    CHECK(cJSON_IsArray(pieces), "%s: %s.single must be an array", t->source, where);
+    for (const cJSON *piece = pieces->child; piece != NULL; piece = piece->next) {
+        const cJSON *kind = cJSON_IsObject(piece) ? piece->child : NULL;
+        bool is_text = kind != NULL && strcmp(kind->string, "Sequence") == 0;
+        bool is_token = kind != NULL && strcmp(kind->string, "SpecialToken") == 0;
+        CHECK(++count <= TEMPLATE_PIECES_MAX, "%s: %s.single has more than %d pieces", t->source, where,
+              TEMPLATE_PIECES_MAX);
+        CHECK(is_text || is_token, "%s: %s.single: a piece must be a SpecialToken or a Sequence", t->source,
+              where);
+        if (is_text) {
+            p4_tok_text id;
+            TRY(p4_tok_json_string(&id, t->source, where, kind, "id", true));
+            CHECK(!text_seen && strcmp(id.data, "A") == 0, "%s: %s.single must hold the Sequence A once",
+                  t->source, where);
+            text_seen = true;
+        } else {
+            TRY(template_token(t, text_seen ? &t->after : &t->before, where, kind, names));
+        }
+    }
+    CHECK(text_seen, "%s: %s.single must hold the Sequence A once", t->source, where);
+done:
+    return rc;
+}
+
+static p4_rc read_post(p4_tokenizer *t, const char *where, const cJSON *part, const char *type)
+{
+    if (strcmp(type, "ByteLevel") == 0) {
+        return P4_OK; /* trims offsets, no ids */
+    }
+    if (strcmp(type, "TemplateProcessing") == 0) {
+        return read_template(t, where, part);
+    }
+    return p4_tok_unsupported(t, where, type, "ByteLevel, TemplateProcessing, Sequence");
+}
+
+p4_rc p4_tok_post_load(p4_tokenizer *t, const cJSON *root)
+{
+    return p4_tok_walk(t, root, "post_processor", "processors", read_post);
+}
+
+/* --- tokenizer_config.json --- */
+
+/* "bos_token": "<s>" or {"content": "<s>"}; *id -1 when there is none, or it is no token. */
+static p4_rc config_token(const p4_tokenizer *t, int32_t *id, const cJSON *root, const char *key,
+                          const char *source)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *item;
+    p4_tok_text content = {0};
+    TRY(p4_tok_json_member(&item, source, "", root, key, false));
+    if (cJSON_IsObject(item)) {
+        TRY(p4_tok_json_string(&content, source, key, item, "content", true));
+    } else {
+        TRY(p4_tok_json_string(&content, source, "", root, key, false));
+    }
+    *id = content.data != NULL ? p4_tokenizer_id(t, content.data) : -1;
+done:
+    return rc;
+}
+
+/* One of the two flags: its token stands at the outer end of `special` (the front of what comes before a
+ * text, the back of what comes after), or it does not. */
+static p4_rc config_flag(p4_tokenizer *t, p4_tok_special *special, bool at_front, const cJSON *root,
+                         const char *flag, const char *token, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *item;
+    int32_t id;
+    TRY(p4_tok_json_member(&item, source, "", root, flag, false));
+    if (item == NULL || cJSON_IsNull(item)) {
+        return P4_OK;
+    }
+    CHECK(cJSON_IsBool(item), "%s: %s must be true or false", source, flag);
+    TRY(config_token(t, &id, root, token, source));
+    bool wanted = cJSON_IsTrue(item);
+    CHECK(!wanted || id >= 0, "%s: %s is true, and %s names no token", source, flag, token);
+    int64_t outer = at_front ? 0 : special->count - 1;
+    bool there = special->count > 0 && special->ids[outer] == id;
+    if (wanted == there) {
+        return P4_OK;
+    }
+    if (wanted) {
+        TRY(special_insert(special, at_front ? 0 : special->count, id));
+    } else {
+        special_remove(special, outer);
+    }
+    WARN("%s: %s is %s and wins over the post_processor of tokenizer.json", source, flag,
+         wanted ? "true" : "false");
+done:
+    return rc;
+}
+
+p4_rc p4_tok_config_apply(p4_tokenizer *t, const char *json, size_t bytes, const char *source)
+{
+    p4_rc rc = P4_OK;
+    cJSON *root = NULL;
+    TRY(p4_tok_json_parse(&root, json, bytes, source));
+    TRY(config_flag(t, &t->before, true, root, "add_bos_token", "bos_token", source));
+    TRY(config_flag(t, &t->after, false, root, "add_eos_token", "eos_token", source));
+done:
+    cJSON_Delete(root);
+    return rc;
+}

@@ -1,0 +1,49 @@
+/* api.h - what stands behind the handles of phase4.h. Inside jobs/api_*.c only. */
+#ifndef P4_API_H
+#define P4_API_H
+
+#include "jobs/job.h"
+
+struct p4_session {
+    p4_dist dist;
+};
+
+struct p4_checkpoint {
+    p4_hf_model hf;
+};
+
+/* A model ready to compute logits: one form of the weights, and room for the largest batch asked for so far.
+ */
+typedef struct p4_forward_view {
+    p4_device_form form;
+    p4_net net;
+    void *x; /* device: hidden states [B, T, C] */
+    bool is_open;
+} p4_forward_view;
+
+struct p4_compressed {
+    p4_session *session;
+    p4_job job; /* a job without files to read or write; its windows are views of a loader's, one call long */
+    bool was_loaded; /* from model.h5: there are no original weights */
+    p4_forward_view view;
+};
+
+struct p4_loader {
+    p4_config config;   /* the calib's: device, batch, window length */
+    p4_windows windows; /* the same on every rank */
+    int64_t next;       /* window that the next batch starts with */
+};
+
+/* *to = rank 0's `from` (NULL: the defaults of the specification), once it is valid. Collective. */
+p4_rc p4_session_share_config(p4_session *session, p4_config *to, const p4_config *from);
+
+/* A p4_compressed with its configuration, device and ranks, without a model. Collective. */
+p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const p4_config *config);
+/* P4_E_STATE "Model not compressed yet". Local. */
+p4_rc p4_compressed_expect(const p4_compressed *compressed);
+/* The windows of a loader fit the model; the job's passes get their length. Local. */
+p4_rc p4_job_use_length(p4_job *job, const p4_loader *loader);
+/* Forgets the view of p4_compressed_forward: the weights change. Local. */
+void p4_forward_view_close(p4_compressed *compressed);
+
+#endif

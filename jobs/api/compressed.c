@@ -1,0 +1,267 @@
+/* A checkpoint on its way to ternary weights: quantizing, logits, figures, outputs. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jobs/api/api.h"
+#include "io/out/output.h"
+
+p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const p4_config *config)
+{
+    p4_rc rc = P4_OK;
+    p4_dist *dist = &session->dist;
+    p4_compressed *c = p4_alloc(1, sizeof *c);
+    *compressed = NULL;
+    TRY_ALL(dist, c != NULL ? P4_OK : P4_E_SYSTEM);
+    c->session = session;
+    c->job.dist = dist;
+    p4_results_init(&c->job.results);
+    TRY(p4_session_share_config(session, &c->job.config, config));
+    TRY(p4_job_open_device(&c->job));
+    *compressed = c;
+done:
+    if (rc != P4_OK) {
+        p4_compressed_close(c);
+    }
+    return rc;
+}
+
+/* The job opens the checkpoint's directory for itself. Local. */
+static p4_rc open_checkpoint(p4_job *job, const p4_checkpoint *checkpoint)
+{
+    p4_rc rc = P4_OK;
+    p4_config *config = &job->config;
+    CHECK(config->init == P4_INIT_CHECKPOINT,
+          "key \"init\": found \"random\", but a checkpoint is given; random weights are for p4_execute");
+    int length = snprintf(config->model_path, sizeof config->model_path, "%s", checkpoint->hf.path);
+    CHECK(length < P4_PATH_BYTES, "%s: a path may have %d bytes", checkpoint->hf.path, P4_PATH_BYTES - 1);
+    TRY(p4_job_open_model(job));
+done:
+    return rc;
+}
+
+p4_rc p4_compressed_create(p4_compressed **compressed, p4_session *session, const p4_checkpoint *checkpoint,
+                           const p4_config *config)
+{
+    p4_rc rc = P4_OK;
+    p4_error_clear();
+    TRY(p4_compressed_begin(compressed, session, config));
+    TRY_ALL(&session->dist, open_checkpoint(&(*compressed)->job, checkpoint));
+done:
+    if (rc != P4_OK) {
+        p4_compressed_close(*compressed);
+        *compressed = NULL;
+    }
+    return rc;
+}
+
+void p4_compressed_close(p4_compressed *compressed)
+{
+    if (compressed != NULL) {
+        p4_forward_view_close(compressed);
+        p4_results_free(&compressed->job.results);
+        p4_job_close(&compressed->job);
+        free(compressed);
+    }
+}
+
+p4_rc p4_compressed_compress(p4_compressed *compressed)
+{
+    p4_rc rc = P4_OK;
+    p4_job *job = &compressed->job;
+    p4_error_clear();
+    if (compressed->was_loaded) {
+        return p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to compress", job->hf.path);
+    }
+    p4_forward_view_close(compressed);
+    p4_packed_release(&job->compressed);
+    TRY(p4_stage_quantize(job));
+done:
+    return rc;
+}
+
+p4_rc p4_quantize_model(p4_compressed **compressed, p4_session *session, const p4_checkpoint *checkpoint,
+                        const p4_config *config)
+{
+    p4_rc rc = p4_compressed_create(compressed, session, checkpoint, config);
+    if (rc == P4_OK && (rc = p4_compressed_compress(*compressed)) != P4_OK) {
+        p4_compressed_close(*compressed);
+        *compressed = NULL;
+    }
+    return rc;
+}
+
+bool p4_compressed_is_compressed(const p4_compressed *compressed)
+{
+    return compressed->job.compressed.is_compressed;
+}
+
+p4_rc p4_compressed_expect(const p4_compressed *compressed)
+{
+    return p4_compressed_is_compressed(compressed) ? P4_OK : p4_fail(P4_E_STATE, "Model not compressed yet");
+}
+
+int64_t p4_compressed_vocabulary(const p4_compressed *compressed)
+{
+    return compressed->job.hf.model.arch.V;
+}
+
+/* ---- logits ---- */
+
+void p4_forward_view_close(p4_compressed *compressed)
+{
+    p4_forward_view *view = &compressed->view;
+    if (view->x != NULL) {
+        compressed->job.ops->release(compressed->job.device, view->x);
+    }
+    if (view->net.ops != NULL) {
+        p4_net_close(&view->net);
+    }
+    if (view->form.ops != NULL) {
+        p4_device_form_close(&view->form);
+    }
+    *view = (p4_forward_view){0};
+}
+
+static p4_rc open_view(p4_compressed *compressed, int64_t B, int64_t T)
+{
+    p4_rc rc = P4_OK;
+    p4_job *job = &compressed->job;
+    p4_forward_view *view = &compressed->view;
+    const p4_model *model = &job->hf.model;
+    const p4_packed *packed = &job->compressed;
+    p4_net_plan plan = {
+        .B = B, .T = T, .activation_bits = job->config.activation_bits, .head = true};
+    p4_forward_view_close(compressed);
+    TRY(p4_device_form_open(&view->form, job->ops, job->device, model,
+                            packed->is_compressed ? packed->weights : model->weights));
+    TRY(p4_net_open(&view->net, job->ops, job->device, model, &plan));
+    TRY(job->ops->alloc(job->device, &view->x, B * T * model->arch.C * job->ops->act_bytes(job->device)));
+    view->is_open = true;
+done:
+    if (rc != P4_OK) {
+        p4_forward_view_close(compressed);
+    }
+    return rc;
+}
+
+static p4_rc check_tokens(const p4_arch *arch, const int32_t *tokens, int64_t B, int64_t T)
+{
+    p4_rc rc = P4_OK;
+    uint64_t logits;
+    CHECK(B > 0 && T > 0, "a batch of %lld x %lld tokens: expected at least one", (long long)B, (long long)T);
+    CHECK(T <= arch->positions, "sequences of %lld tokens: the model has %lld positions", (long long)T,
+          (long long)arch->positions);
+    CHECK(p4_mul3(&logits, (uint64_t)B, (uint64_t)T, 4 * (uint64_t)arch->V) && logits <= INT64_MAX,
+          "a batch of %lld x %lld tokens is too large", (long long)B, (long long)T);
+    for (int64_t i = 0; i < B * T; i++) {
+        CHECK(tokens[i] >= 0 && tokens[i] < arch->V,
+              "token %lld is %d, expected one of the %lld ids of the vocabulary", (long long)i,
+              (int)tokens[i], (long long)arch->V);
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_compressed_forward(p4_compressed *compressed, const int32_t *tokens, int64_t B, int64_t T,
+                            float *logits)
+{
+    p4_rc rc = P4_OK;
+    p4_forward_view *view = &compressed->view;
+    const p4_arch *arch = &compressed->job.hf.model.arch;
+    p4_error_clear();
+    TRY(check_tokens(arch, tokens, B, T));
+    if (!view->is_open || view->net.plan.B < B || view->net.plan.T < T) {
+        TRY(open_view(compressed, B, T));
+    }
+    p4_net_set_tokens(&view->net, tokens, B, T);
+    p4_net_embed(&view->net, &view->form.form, view->x, B, T);
+    p4_net_layers(&view->net, &view->form.form, 0, arch->L, view->x, B, T, NULL);
+    p4_net_final_norm(&view->net, &view->form.form, view->x, false, B * T);
+    TRY(p4_net_logits(&view->net, &view->form.form, logits, B * T));
+done:
+    return rc;
+}
+
+/* ---- figures ---- */
+
+static void count_tensors(const p4_model *model, p4_quantizer_stats *stats)
+{
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        stats->total_params += p->rows * p->cols;
+        stats->quantized_params += p->ternary ? p->rows * p->cols : 0;
+        stats->layers_quantized += p->ternary;
+        stats->layers_preserved += !p->ternary;
+    }
+}
+
+p4_rc p4_quant_stats(const p4_compressed *compressed, p4_quantizer_stats *stats)
+{
+    p4_error_clear();
+    *stats = (p4_quantizer_stats){0};
+    p4_rc rc = p4_compressed_expect(compressed);
+    if (rc == P4_OK) {
+        count_tensors(&compressed->job.hf.model, stats);
+        stats->sparsity_ratio = p4_packed_sparsity(&compressed->job.compressed);
+    }
+    return rc;
+}
+
+void p4_compression_stats(const p4_compressed *compressed, p4_compression_summary *stats)
+{
+    const double MB = 1048576.0;
+    const p4_job *job = &compressed->job;
+    p4_quantizer_stats counts = {0};
+    count_tensors(&job->hf.model, &counts);
+    *stats = (p4_compression_summary){.is_compressed = p4_compressed_is_compressed(compressed),
+                                      .original_size_mb = 4.0 * (double)counts.total_params / MB,
+                                      .quantized_size_mb = NAN,
+                                      .compression_ratio = NAN,
+                                      .sparsity_ratio = NAN};
+    if (stats->is_compressed) {
+        p4_stored_bytes bytes =
+            p4_packed_stored_bytes(&job->compressed, job->config.packing == P4_PACKING_2BIT ? 4 : 5);
+        double sum = bytes.codes + bytes.scales + bytes.embedding + bytes.head + bytes.other;
+        stats->quantized_size_mb = sum / MB;
+        stats->compression_ratio = p4_compression_ratio(stats->original_size_mb, stats->quantized_size_mb);
+        stats->layers_quantized = counts.layers_quantized;
+        stats->layers_preserved = counts.layers_preserved;
+        stats->sparsity_ratio = p4_packed_sparsity(&job->compressed);
+    }
+}
+
+/* ---- outputs ---- */
+
+static p4_rc prepare_output(p4_job *job, const char *directory)
+{
+    p4_rc rc = P4_OK;
+    int length = snprintf(job->config.output_path, sizeof job->config.output_path, "%s", directory);
+    CHECK(length > 0 && length < P4_PATH_BYTES,
+          "the output directory \"%.60s\": expected a path of 1 to %d bytes", directory, P4_PATH_BYTES - 1);
+    TRY(p4_output_prepare(directory, job->config.overwrite, NULL));
+done:
+    return rc;
+}
+
+p4_rc p4_compressed_save(p4_compressed *compressed, const char *directory, p4_output_paths *paths)
+{
+    p4_rc rc = P4_OK;
+    p4_job *job = &compressed->job;
+    p4_error_clear();
+    TRY(p4_compressed_expect(compressed));
+    if (compressed->was_loaded) {
+        return p4_fail(P4_E_STATE, "%s: a loaded model has no checkpoint whose files go beside it",
+                       job->hf.path);
+    }
+    TRY_ALL(job->dist, job->dist->rank == 0 ? prepare_output(job, directory) : P4_OK);
+    job->results.output_paths = (p4_output_paths){0};
+    TRY(p4_stage_export(job));
+    p4_dist_bcast(job->dist, &job->results.output_paths, sizeof job->results.output_paths, 0);
+    if (paths != NULL) {
+        *paths = job->results.output_paths;
+    }
+done:
+    return rc;
+}

@@ -1,0 +1,234 @@
+/* Calibration text as windows of tokens, and what the original model makes of it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "jobs/api/api.h"
+#include "io/file/files.h"
+
+struct p4_calib {
+    p4_config config;
+    char *model_path;
+    int64_t vocab, positions;
+    int32_t end_id;
+    p4_tokenizer *tokenizer; /* NULL: the checkpoint has none */
+    char **samples;          /* [sample_count], NULL: the files that the configuration names */
+    int64_t sample_count;
+};
+
+static void free_samples(p4_calib *calib)
+{
+    for (int64_t i = 0; calib->samples != NULL && i < calib->sample_count; i++) {
+        free(calib->samples[i]);
+    }
+    free(calib->samples);
+    calib->samples = NULL;
+    calib->sample_count = 0;
+}
+
+void p4_calib_free(p4_calib *calib)
+{
+    if (calib != NULL) {
+        free_samples(calib);
+        p4_tokenizer_close(calib->tokenizer);
+        free(calib->model_path);
+        free(calib);
+    }
+}
+
+static p4_rc open_tokenizer(p4_calib *calib)
+{
+    char *path = p4_format("%s/tokenizer.json", calib->model_path);
+    if (path == NULL) {
+        return P4_E_SYSTEM;
+    }
+    p4_rc rc = p4_file_exists(path) ? p4_tokenizer_open(&calib->tokenizer, calib->model_path) : P4_OK;
+    free(path);
+    return rc;
+}
+
+p4_rc p4_calib_create(p4_calib **calib, const p4_checkpoint *checkpoint, const p4_config *config,
+                      const char *dataset)
+{
+    p4_rc rc = P4_OK;
+    const p4_arch *arch = &checkpoint->hf.model.arch;
+    p4_error_clear();
+    p4_calib *c = *calib = p4_alloc(1, sizeof *c);
+    if (c == NULL) {
+        return P4_E_SYSTEM;
+    }
+    c->config = *config;
+    c->vocab = arch->V;
+    c->positions = arch->positions;
+    c->end_id = arch->eos_id;
+    c->model_path = p4_strdup(checkpoint->hf.path);
+    if (c->model_path == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    if (dataset != NULL) {
+        TRY(p4_config_set(&c->config, "calibration_dataset", dataset));
+        if (c->config.calibration_dataset != P4_DATASET_CUSTOM) {
+            c->config.calibration_files = (p4_list){0}; /* they are custom data */
+        }
+    }
+    TRY(p4_config_validate(&c->config));
+    TRY(open_tokenizer(c));
+done:
+    if (rc != P4_OK) {
+        p4_calib_free(c);
+        *calib = NULL;
+    }
+    return rc;
+}
+
+p4_rc p4_calib_set_custom_samples(p4_calib *calib, const char *const *samples, int64_t count)
+{
+    p4_rc rc = P4_OK;
+    p4_error_clear();
+    CHECK(samples != NULL && count > 0, "custom samples: none are given");
+    CHECK(calib->tokenizer != NULL, "%s/tokenizer.json is not there: custom samples need a tokenizer",
+          calib->model_path);
+    free_samples(calib);
+    calib->samples = p4_alloc((size_t)count, sizeof *calib->samples);
+    if (calib->samples == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (; calib->sample_count < count; calib->sample_count++) {
+        char *copy = p4_strdup(samples[calib->sample_count]);
+        if (copy == NULL) {
+            free_samples(calib);
+            return P4_E_SYSTEM;
+        }
+        calib->samples[calib->sample_count] = copy;
+    }
+done:
+    return rc;
+}
+
+/* ---- the loader ---- */
+
+static p4_rc read_windows(p4_windows *windows, const p4_calib *calib)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &calib->config;
+    int64_t T = c->calibration_sequence_length, path_count = 0;
+    char **paths = NULL;
+    bool held_out = false;
+    CHECK(T <= calib->positions, "calibration_sequence_length is %lld, but %s has %lld positions",
+          (long long)T, calib->model_path, (long long)calib->positions);
+    if (calib->samples != NULL) {
+        TRY(p4_windows_from_samples(windows, (const char *const *)calib->samples, calib->sample_count,
+                                    calib->tokenizer, T, c->calibration_samples, calib->vocab, calib->end_id,
+                                    c->num_workers));
+    } else {
+        TRY(p4_dataset_files(c, P4_SPLIT_CALIBRATION, &paths, &path_count, &held_out));
+        TRY(p4_windows_read(windows, paths, path_count, calib->tokenizer, T, c->calibration_samples,
+                            calib->vocab, calib->end_id, c->num_workers));
+    }
+done:
+    p4_dataset_files_free(paths, path_count);
+    return rc;
+}
+
+p4_rc p4_loader_create(p4_loader **loader, p4_session *session, const p4_calib *calib)
+{
+    p4_rc rc = P4_OK;
+    p4_dist *dist = &session->dist;
+    p4_error_clear();
+    p4_loader *l = *loader = p4_alloc(1, sizeof *l);
+    TRY_ALL(dist, l != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_session_share_config(session, &l->config, &calib->config));
+    TRY_ALL(dist, dist->rank == 0 ? read_windows(&l->windows, calib) : P4_OK);
+    TRY(p4_share_windows(dist, &l->windows));
+done:
+    if (rc != P4_OK) {
+        p4_loader_free(l);
+        *loader = NULL;
+    }
+    return rc;
+}
+
+void p4_loader_free(p4_loader *loader)
+{
+    if (loader != NULL) {
+        p4_windows_free(&loader->windows);
+        free(loader);
+    }
+}
+
+void p4_loader_next(p4_loader *loader, const int32_t **ids, int64_t *B, int64_t *T)
+{
+    const p4_windows *w = &loader->windows;
+    *T = w->T;
+    *B = p4_min_i64(loader->config.calibration_batch_size, w->count - loader->next);
+    *ids = *B > 0 ? w->ids + loader->next * w->T : NULL;
+    loader->next += *B;
+}
+
+void p4_loader_rewind(p4_loader *loader)
+{
+    loader->next = 0;
+}
+
+int64_t p4_loader_windows(const p4_loader *loader)
+{
+    return loader->windows.count;
+}
+
+/* ---- statistics ---- */
+
+void p4_activation_summary_free(p4_activation_summary *stats, int64_t count)
+{
+    for (int64_t i = 0; stats != NULL && i < count; i++) {
+        free(stats[i].name);
+        free(stats[i].input_mean_square);
+    }
+    free(stats);
+}
+
+/* Local. */
+static p4_rc take_statistics(const p4_job *job, p4_activation_summary **stats, int64_t *count)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = &job->hf.model;
+    *stats = p4_alloc((size_t)model->params_count, sizeof **stats);
+    if (*stats == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (job->stats[i].input_mean_square != NULL) {
+            TRY(p4_job_summarize(job, i, &(*stats)[*count]));
+            (*count)++;
+        }
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_calib_collect_statistics(p4_session *session, const p4_checkpoint *checkpoint,
+                                  const p4_loader *loader, p4_activation_summary **stats, int64_t *count)
+{
+    p4_rc rc = P4_OK;
+    p4_compressed *original = NULL;
+    *stats = NULL;
+    *count = 0;
+    TRY(p4_compressed_create(&original, session, checkpoint, &loader->config));
+    p4_job *job = &original->job;
+    TRY_ALL(job->dist, p4_job_use_length(job, loader));
+    job->calibration = loader->windows;
+    job->config.calibration_samples = loader->windows.count;
+    TRY_ALL(job->dist, p4_job_open_original(job));
+    TRY(p4_stage_calibrate(job));
+    TRY_ALL(job->dist, take_statistics(job, stats, count));
+done:
+    if (original != NULL) {
+        original->job.calibration = (p4_windows){0}; /* the loader's */
+        p4_compressed_close(original);
+    }
+    if (rc != P4_OK) {
+        p4_activation_summary_free(*stats, *count);
+        *stats = NULL;
+        *count = 0;
+    }
+    return rc;
+}

@@ -1,0 +1,176 @@
+/* trainer_codes.c - the ternary codes that every rank computes with: where they lie, and how they come from masters.
+ *
+ * Quantizing and unpacking work row by row. So what a rank owns is laid out by the length of rows: matrices of one length are
+ * one run of rows, whose codes, scales, unpacked weights and, in the optimizer, masters follow each other, and a step has a
+ * few calls where a model has hundreds of matrices. Small models keep their weights unpacked between steps: DENSE_MOST bytes
+ * cost little beside what unpacking them twice a micro-batch costs in launches. */
+#include <stdlib.h>
+
+#include "jobs/train/trainer.h"
+
+enum { LINE = 64 };
+#define DENSE_MOST ((int64_t)64 << 20)
+
+/* A place in what is laid out: bytes of codes and scales, elements of unpacked weights. */
+typedef struct place {
+    int64_t bytes, elements;
+} place;
+
+static int64_t lines(int64_t bytes)
+{
+    return p4_ceil_div(bytes, LINE) * LINE;
+}
+
+/* Codes lie by owner, replicated ones behind all others: block `ranks`. -1: has none. */
+static int64_t block_of(const p4_trainer *t, int64_t i)
+{
+    return !t->job->hf.model.params[i].ternary ? -1 : t->sharded[i] ? t->job->shard.owner[i] : t->job->dist->ranks;
+}
+
+static bool in_class(const p4_trainer *t, int64_t i, int64_t block, int64_t cols)
+{
+    return block_of(t, i) == block && t->job->hf.model.params[i].cols == cols;
+}
+
+/* The rows of parameter i come behind the last run, or begin one where their masters do not follow its own. */
+static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
+{
+    const p4_weight *codes = &t->codes_of[i];
+    const float *master = t->optim.at[i] >= 0 ? t->optim.master + t->optim.at[i] : NULL;
+    p4_code_run *run = t->runs_count > 0 ? &t->runs[t->runs_count - 1] : NULL;
+    if (begins || (run->master == NULL) != (master == NULL) ||
+        (master != NULL && run->master + run->codes.rows * run->codes.cols != master)) {
+        t->runs[t->runs_count++] = (p4_code_run){.codes = *codes, .master = master, .dense = dense};
+        return;
+    }
+    run->codes.rows += codes->rows;
+}
+
+/* Places all tensors of a block whose rows have this length; without memory it only counts. */
+static void place_class(p4_trainer *t, int64_t block, int64_t cols, place *at)
+{
+    const p4_model *model = &t->job->hf.model;
+    int64_t rows = 0, row = 0, row_bytes = p4_code_row_bytes(cols), each = t->job->ops->act_bytes(t->job->device);
+    for (int64_t i = 0; i < model->params_count; i++) {
+        rows += in_class(t, i, block, cols) ? model->params[i].rows : 0;
+    }
+    for (int64_t i = 0; i < model->params_count && t->codes != NULL; i++) {
+        if (!in_class(t, i, block, cols)) {
+            continue;
+        }
+        const char *codes = t->codes + at->bytes;
+        const uint16_t *scale = (const uint16_t *)(const void *)(codes + lines(rows * row_bytes));
+        t->codes_of[i] = (p4_weight){.dtype = P4_TERNARY,
+                                     .rows = model->params[i].rows,
+                                     .cols = cols,
+                                     .data = codes + row * row_bytes,
+                                     .scale = scale + row};
+        t->form.weights[i] = t->codes_of[i];
+        void *dense = t->dense != NULL ? t->dense + (at->elements + row * cols) * each : NULL;
+        if (dense != NULL && p4_role_is_matrix(model->params[i].role)) { /* embeddings are summed before they are rounded */
+            t->form.weights[i] = (p4_weight){
+                .dtype = each == 4 ? P4_F32 : P4_BF16, .rows = model->params[i].rows, .cols = cols, .data = dense};
+        }
+        add_rows(t, i, row == 0, dense);
+        row += model->params[i].rows;
+    }
+    at->bytes += lines(rows * row_bytes) + lines(rows * 2);
+    at->elements += lines(rows * cols);
+}
+
+/* Block by block, the lengths of rows in the order in which they first occur. */
+static place lay_out(p4_trainer *t)
+{
+    const p4_model *model = &t->job->hf.model;
+    place at = {0};
+    for (int64_t block = 0; block <= t->job->dist->ranks; block++) {
+        t->owner_first[block] = at.bytes;
+        for (int64_t i = 0; i < model->params_count; i++) {
+            int64_t first = 0, cols = model->params[i].cols;
+            while (block_of(t, i) == block && !in_class(t, first, block, cols)) {
+                first++;
+            }
+            if (block_of(t, i) == block && first == i) {
+                place_class(t, block, cols, &at);
+            }
+        }
+    }
+    return at;
+}
+
+p4_rc p4_trainer_codes_open(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    p4_job *job = t->job;
+    size_t params = (size_t)job->hf.model.params_count;
+    t->codes_of = p4_alloc(params, sizeof *t->codes_of);
+    t->runs = p4_alloc(params, sizeof *t->runs);
+    t->owner_first = p4_alloc((size_t)job->dist->ranks + 1, sizeof *t->owner_first);
+    TRY(t->codes_of != NULL && t->runs != NULL && t->owner_first != NULL ? P4_OK : P4_E_SYSTEM);
+    place end = lay_out(t);
+    int64_t dense_bytes = end.elements * job->ops->act_bytes(job->device);
+    t->codes_bytes = end.bytes;
+    if (job->config.activation_bits == 0 && dense_bytes <= DENSE_MOST) { /* integer products take codes */
+        TRY(job->ops->alloc(job->device, (void **)&t->dense, dense_bytes));
+        t->codes_bytes += dense_bytes;
+    }
+    TRY(job->ops->alloc(job->device, (void **)&t->codes, end.bytes + LINE));
+    (void)lay_out(t);
+done:
+    return rc;
+}
+
+void p4_trainer_codes_close(p4_trainer *t)
+{
+    if (t->codes != NULL) {
+        t->job->ops->release(t->job->device, t->codes);
+    }
+    if (t->dense != NULL) {
+        t->job->ops->release(t->job->device, t->dense);
+    }
+    free(t->codes_of);
+    free(t->runs);
+    free(t->owner_first);
+}
+
+static void quantize(p4_trainer *t, const p4_weight *codes, const float *master, p4_quant_error *h_error)
+{
+    p4_job *job = t->job;
+    p4_weight weight = {.dtype = P4_F32, .rows = codes->rows, .cols = codes->cols, .data = master};
+    job->ops->quantize(job->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
+                       &weight, p4_job_method(job), (float)job->config.sparsity_threshold, NULL);
+}
+
+void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
+{
+    for (int64_t r = 0; r < t->runs_count && h_errors == NULL; r++) {
+        if (t->runs[r].master != NULL) {
+            quantize(t, &t->runs[r].codes, t->runs[r].master, NULL);
+        }
+    }
+    for (int64_t i = 0; i < t->job->hf.model.params_count && h_errors != NULL; i++) {
+        if (t->codes_of[i].data != NULL && t->optim.at[i] >= 0) {
+            quantize(t, &t->codes_of[i], t->optim.master + t->optim.at[i], &h_errors[i]);
+        }
+    }
+}
+
+void p4_trainer_share_codes(p4_trainer *t)
+{
+    p4_job *job = t->job;
+    if (job->dist->ranks > 1) {
+        job->coll.begin(&job->coll); /* one launch: every owner sends at once */
+        for (int r = 0; r < job->dist->ranks; r++) {
+            job->coll.bcast(&job->coll, t->codes + t->owner_first[r], t->owner_first[r + 1] - t->owner_first[r], r);
+        }
+        job->coll.end(&job->coll);
+        p4_coll_join(&job->coll);
+    }
+}
+
+void p4_trainer_unpack(p4_trainer *t)
+{
+    for (int64_t r = 0; r < t->runs_count && t->runs[r].dense != NULL; r++) {
+        t->job->ops->weight_unpack(t->job->device, t->runs[r].dense, &t->runs[r].codes);
+    }
+}

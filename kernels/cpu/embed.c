@@ -1,0 +1,82 @@
+/* embed.c - token and position embeddings, rotary positions. */
+#include "kernels/cpu/cpu.h"
+
+enum { EMBED_ROWS = 16, EMBED_COLS = 64, ROPE_ROWS = 16 };
+
+P4_MULTIVERSION static void add_to(float *to, const float *from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        to[i] += from[i];
+    }
+}
+
+/* Adds a piece of a position row, through a small buffer: ops do not allocate. */
+static void add_position(float *x, const p4_weight *position, int64_t row, int64_t C)
+{
+    enum { PIECE = 512 };
+    float piece[PIECE];
+    for (int64_t c = 0; c < C; c += PIECE) {
+        int64_t count = p4_min_i64(PIECE, C - c);
+        p4_cpu_weight_row(piece, position, row, c, count);
+        add_to(x + c, piece, count);
+    }
+}
+
+void p4_cpu_embed_forward(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
+                          const p4_weight *position, int64_t B, int64_t T, int64_t C)
+{
+    float *to = x;
+#pragma omp parallel for schedule(static, EMBED_ROWS) num_threads(device->threads)
+    for (int64_t n = 0; n < B * T; n++) {
+        p4_cpu_weight_row(to + n * C, token, ids[n], 0, C);
+        if (position) {
+            add_position(to + n * C, position, n % T, C);
+        }
+    }
+}
+
+/* A thread owns a slice of the channels and walks over all tokens in order: no two write one element, and the
+ * order of the sum is fixed. */
+void p4_cpu_embed_backward(p4_device *device, float *dtoken, float *dposition, const int32_t *ids,
+                           const void *dx, int64_t B, int64_t T, int64_t C, int64_t V)
+{
+    const float *from = dx;
+    (void)V;
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t c = 0; c < C; c += EMBED_COLS) {
+        int64_t width = p4_min_i64(EMBED_COLS, C - c);
+        for (int64_t n = 0; n < B * T; n++) {
+            add_to(dtoken + ids[n] * C + c, from + n * C + c, width);
+            if (dposition) {
+                add_to(dposition + n % T * C + c, from + n * C + c, width);
+            }
+        }
+    }
+}
+
+P4_MULTIVERSION static void rotate_row(float *row, const float *cosine, const float *sine, int64_t heads,
+                                       int64_t D, float direction)
+{
+    int64_t half = D / 2;
+    for (int64_t h = 0; h < heads; h++) {
+        float *first = row + h * D, *second = first + half;
+        for (int64_t i = 0; i < half; i++) {
+            float a = first[i], b = second[i], s = direction * sine[i];
+            first[i] = a * cosine[i] - b * s;
+            second[i] = b * cosine[i] + a * s;
+        }
+    }
+}
+
+void p4_cpu_rope(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N,
+                 int64_t T, int64_t heads, int64_t D, int64_t row_width, bool backward)
+{
+    float *rows = qkv;
+    float direction = backward ? -1.0f : 1.0f;
+#pragma omp parallel for schedule(static, ROPE_ROWS) num_threads(device->threads)
+    for (int64_t n = 0; n < N; n++) {
+        int64_t t = n % T;
+        rotate_row(rows + n * row_width, cos_table + t * (D / 2), sin_table + t * (D / 2), heads, D,
+                   direction);
+    }
+}

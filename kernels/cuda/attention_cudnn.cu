@@ -1,0 +1,453 @@
+/* attention_cudnn.cu - attention by cuDNN's fused kernels, on the fused buffers as they lie (strides, no copies).
+ *
+ * Which calls go to cuDNN: those on a device with bf16 activations on which cuDNN was opened (kernels/cuda/cudnn.cu: compute
+ * capability 9, version CUDNN_OLDEST, P4_ATTENTION not `own`), with 32 <= D <= 256 and a multiple of 8, T >= 2, all arrays at
+ * multiples of 16 bytes, and in backward at most SEQUENCE_MOST bytes of probabilities a sequence (below). Where the own
+ * kernels for compute capability 9.0 take a shape, backward is theirs unless P4_ATTENTION is cudnn: they are faster, and
+ * keep no dS (docs/SPEED.md). Of the others the kernels of kernels/cuda/attention.cu take care, which write the same arrays. A
+ * shape of the rule for which cuDNN has no engine is named in a warning and goes there too; with P4_ATTENTION=cudnn it is an error.
+ *
+ * Backward gives the same bits on every run. On Hopper cuDNN 9.19 does that by keeping dS of all heads in memory, B*H*T*T
+ * bf16, where it else adds to dQ in whatever order blocks come; P4_ATTENTION=cudnn-any-order chooses the latter.
+ *
+ * The graphs are the ones cuDNN documents for this (scores, mask, softmax, product; in backward from the log-sum-exp), in the
+ * order that its own front end sends them in, which its engines recognise. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/cuda_ops_b.h"
+#include "kernels/cuda/cudnn.cuh"
+
+enum {
+    HEAD_LEAST = 32,
+    HEAD_MOST = 256,
+    HEAD_STEP = 8,
+    WORK_ALIGNMENT = 256,
+    WORK_SLACK = 64 << 10,     /* cuDNN's small change: measured 256 bytes */
+    SEQUENCE_MOST = 512 << 20, /* bytes of dS of one sequence in backward, unless cuDNN is forced */
+    KEY_TILE = 128             /* cuDNN pads dS to 64 queries and 128 keys */
+};
+
+typedef enum plan_array { QUERY, KEY, VALUE, OUT, LSE, DOUT, DELTA, SUM, DQUERY, DKEY, DVALUE, PLAN_ARRAYS } plan_array;
+
+/* One shape and direction. Scalars are read when the plan runs, from here. */
+typedef struct attention_plan {
+    p4_attention_shape shape;
+    bool backward;
+    cudnn_graph graph;
+    int64_t id[PLAN_ARRAYS];
+    float scale, window, hidden, one; /* hidden: the score of a key that is not seen */
+    cudnn_bindings scalars;
+    struct attention_plan *next;
+} attention_plan;
+
+/* --- tensors of a graph ----------------------------------------------------------------------------------------------- */
+
+/* Rows of heads inside rows of `width` elements. */
+static cudnn_tensor rows_of(attention_plan *plan, plan_array array, int type, int64_t heads, int64_t width)
+{
+    const int64_t T = plan->shape.T, D = plan->shape.D;
+    const int64_t dim[4] = {plan->shape.B, heads, T, D}, stride[4] = {T * width, D, width, 1};
+    cudnn_tensor tensor = p4_cudnn_tensor(&plan->graph, CUDNN_ARRAY, type, dim, stride);
+    plan->id[array] = tensor.id;
+    return tensor;
+}
+
+/* The same, each head transposed. */
+static cudnn_tensor columns_of(attention_plan *plan, plan_array array, int64_t heads, int64_t width)
+{
+    const int64_t T = plan->shape.T, D = plan->shape.D;
+    const int64_t dim[4] = {plan->shape.B, heads, D, T}, stride[4] = {T * width, D, 1, width};
+    cudnn_tensor tensor = p4_cudnn_tensor(&plan->graph, CUDNN_ARRAY, N_DATA_BF16, dim, stride);
+    plan->id[array] = tensor.id;
+    return tensor;
+}
+
+/* Dense [B, H, rows, columns], in the graph alone. */
+static cudnn_tensor inside(attention_plan *plan, int type, int64_t rows, int64_t columns)
+{
+    const int64_t H = plan->shape.H, dim[4] = {plan->shape.B, H, rows, columns};
+    const int64_t stride[4] = {H * rows * columns, rows * columns, columns, 1};
+    return p4_cudnn_tensor(&plan->graph, CUDNN_INSIDE, type, dim, stride);
+}
+
+static cudnn_tensor scores(attention_plan *plan, int type)
+{
+    return inside(plan, type, plan->shape.T, plan->shape.T);
+}
+
+/* Scores with rows and columns exchanged, as bf16. */
+static cudnn_tensor transposed(attention_plan *plan, const cudnn_tensor *x)
+{
+    const int64_t stride[4] = {x->stride[0], x->stride[1], 1, x->dim[3]};
+    cudnn_tensor y = p4_cudnn_tensor(&plan->graph, CUDNN_INSIDE, N_DATA_BF16, x->dim, stride);
+    p4_cudnn_view(&plan->graph, x, &y);
+    return y;
+}
+
+/* One fp32 a query, in memory. */
+static cudnn_tensor per_query(attention_plan *plan, plan_array array)
+{
+    const int64_t T = plan->shape.T, H = plan->shape.H;
+    const int64_t dim[4] = {plan->shape.B, H, T, 1}, stride[4] = {H * T, T, 1, 1};
+    cudnn_tensor tensor = p4_cudnn_tensor(&plan->graph, CUDNN_ARRAY, N_DATA_FP32, dim, stride);
+    plan->id[array] = tensor.id;
+    return tensor;
+}
+
+static cudnn_tensor scalar(attention_plan *plan, float *h_value)
+{
+    const int64_t ones[4] = {1, 1, 1, 1};
+    cudnn_tensor tensor = p4_cudnn_tensor(&plan->graph, CUDNN_SCALAR, N_DATA_FP32, ones, ones);
+    plan->scalars.id[plan->scalars.count] = tensor.id;
+    plan->scalars.at[plan->scalars.count++] = h_value;
+    return tensor;
+}
+
+/* --- parts of both graphs --------------------------------------------------------------------------------------------- */
+
+/* y = mode(x, b) in fp32, of the scores' shape. */
+static cudnn_tensor on_scores(attention_plan *plan, int mode, const cudnn_tensor *x, const cudnn_tensor *b)
+{
+    cudnn_tensor y = scores(plan, N_DATA_FP32);
+    p4_cudnn_pointwise(&plan->graph, mode, N_DATA_FP32, -1, x, b, NULL, &y);
+    return y;
+}
+
+/* Row (axis 2) or column (axis 3) numbers. */
+static cudnn_tensor numbers(attention_plan *plan, const cudnn_tensor *x, int64_t axis)
+{
+    cudnn_tensor y = scores(plan, N_DATA_INT32);
+    p4_cudnn_pointwise(&plan->graph, N_POINTWISE_GEN_INDEX, N_DATA_FP32, axis, x, NULL, NULL, &y);
+    return y;
+}
+
+/* x where compare(left, right), elsewhere hidden. */
+static cudnn_tensor hide_unless(attention_plan *plan, const cudnn_tensor *x, int compare, const cudnn_tensor *left,
+                                const cudnn_tensor *right)
+{
+    cudnn_tensor seen = scores(plan, N_DATA_BOOL), hidden = scalar(plan, &plan->hidden), y = scores(plan, N_DATA_FP32);
+    p4_cudnn_pointwise(&plan->graph, compare, N_DATA_BOOL, -1, left, right, NULL, &seen);
+    p4_cudnn_pointwise(&plan->graph, N_POINTWISE_SELECT, N_DATA_FP32, -1, x, &hidden, &seen, &y);
+    return y;
+}
+
+/* Query i sees key j when i >= j and, with a window, j + window > i. */
+static cudnn_tensor mask(attention_plan *plan, const cudnn_tensor *x)
+{
+    cudnn_tensor query = numbers(plan, x, 2), key = numbers(plan, x, 3);
+    cudnn_tensor causal = hide_unless(plan, x, N_POINTWISE_CMP_GE, &query, &key);
+    if (plan->shape.window == 0) {
+        return causal;
+    }
+    cudnn_tensor window = scalar(plan, &plan->window);
+    query = numbers(plan, &causal, 2);
+    key = numbers(plan, &causal, 3);
+    cudnn_tensor end = on_scores(plan, N_POINTWISE_ADD, &key, &window);
+    return hide_unless(plan, &causal, N_POINTWISE_CMP_GT, &end, &query);
+}
+
+/* Scaled scores; `scale` is the scalar of that. */
+static cudnn_tensor scaled_scores(attention_plan *plan, const cudnn_tensor *query, const cudnn_tensor *key,
+                                  const cudnn_tensor *scale)
+{
+    cudnn_tensor product = scores(plan, N_DATA_FP32);
+    p4_cudnn_matmul(&plan->graph, query, key, &product);
+    return on_scores(plan, N_POINTWISE_MUL, &product, scale);
+}
+
+/* --- forward ---------------------------------------------------------------------------------------------------------- */
+
+static void build_forward(attention_plan *plan)
+{
+    cudnn_graph *graph = &plan->graph;
+    const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, T = plan->shape.T, D = plan->shape.D;
+    const int64_t width = (H + 2 * Hkv) * D;
+    const cudnn_tensor query = rows_of(plan, QUERY, N_DATA_BF16, H, width), key = columns_of(plan, KEY, Hkv, width);
+    const cudnn_tensor value = rows_of(plan, VALUE, N_DATA_BF16, Hkv, width);
+    const cudnn_tensor out = rows_of(plan, OUT, N_DATA_BF16, H, H * D), lse = per_query(plan, LSE);
+    const cudnn_tensor scale = scalar(plan, &plan->scale), scaled = scaled_scores(plan, &query, &key, &scale);
+    const cudnn_tensor seen = mask(plan, &scaled);
+    const cudnn_tensor largest = inside(plan, N_DATA_FP32, T, 1), sum = inside(plan, N_DATA_FP32, T, 1);
+    const cudnn_tensor log_sum = inside(plan, N_DATA_FP32, T, 1), p = scores(plan, N_DATA_BF16);
+    p4_cudnn_reduce(graph, N_REDUCE_MAX, &seen, &largest);
+    const cudnn_tensor below = on_scores(plan, N_POINTWISE_SUB, &seen, &largest);
+    const cudnn_tensor e = on_scores(plan, N_POINTWISE_EXP, &below, NULL);
+    p4_cudnn_reduce(graph, N_REDUCE_ADD, &e, &sum);
+    p4_cudnn_pointwise(graph, N_POINTWISE_LOG, N_DATA_FP32, -1, &sum, NULL, NULL, &log_sum);
+    p4_cudnn_pointwise(graph, N_POINTWISE_ADD, N_DATA_FP32, -1, &largest, &log_sum, NULL, &lse);
+    p4_cudnn_pointwise(graph, N_POINTWISE_DIV, N_DATA_FP32, -1, &e, &sum, NULL, &p);
+    p4_cudnn_matmul(graph, &p, &value, &out);
+}
+
+/* --- backward --------------------------------------------------------------------------------------------------------- */
+
+/* delta = the sum of dout * out over a head. */
+static cudnn_tensor make_delta(attention_plan *plan, const cudnn_tensor *dout, const cudnn_tensor *out)
+{
+    cudnn_graph *graph = &plan->graph;
+    const int64_t B = plan->shape.B, H = plan->shape.H, T = plan->shape.T, D = plan->shape.D;
+    const int64_t dim[4] = {B, H, T, D}, stride[4] = {H * T * D, T * D, H * D, 1}; /* the front end's; only a name */
+    const cudnn_tensor product = p4_cudnn_tensor(graph, CUDNN_INSIDE, N_DATA_FP32, dim, stride);
+    const cudnn_tensor sum = inside(plan, N_DATA_FP32, T, 1), one = scalar(plan, &plan->one);
+    const cudnn_tensor delta = per_query(plan, DELTA);
+    p4_cudnn_pointwise(graph, N_POINTWISE_MUL, N_DATA_FP32, -1, dout, out, NULL, &product);
+    p4_cudnn_reduce(graph, N_REDUCE_ADD, &product, &sum);
+    p4_cudnn_pointwise(graph, N_POINTWISE_MUL, N_DATA_FP32, -1, &sum, &one, NULL, &delta);
+    return delta;
+}
+
+/* `array` (dK or dV) = left right, and of grouped heads their sum. */
+static void key_gradient(attention_plan *plan, plan_array array, const cudnn_tensor *left, const cudnn_tensor *right)
+{
+    const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, D = plan->shape.D;
+    const cudnn_tensor to = rows_of(plan, array, N_DATA_BF16, Hkv, (H + 2 * Hkv) * D);
+    if (H == Hkv) {
+        p4_cudnn_matmul(&plan->graph, left, right, &to);
+    } else {
+        const cudnn_tensor each = inside(plan, N_DATA_BF16, plan->shape.T, D);
+        p4_cudnn_matmul(&plan->graph, left, right, &each);
+        p4_cudnn_reduce(&plan->graph, N_REDUCE_ADD, &each, &to);
+    }
+}
+
+/* dQ = ds K. In any order: added up in fp32 by all blocks of a head, in the workspace. */
+static void query_gradient(attention_plan *plan, const cudnn_tensor *ds, const cudnn_tensor *key)
+{
+    cudnn_graph *graph = &plan->graph;
+    const int64_t B = plan->shape.B, H = plan->shape.H, Hkv = plan->shape.Hkv, T = plan->shape.T, D = plan->shape.D;
+    const int64_t dim[4] = {B, Hkv, T, D}, stride[4] = {key->stride[0], key->stride[1], key->stride[3], 1};
+    const cudnn_tensor rows = p4_cudnn_tensor(graph, CUDNN_INSIDE, N_DATA_FP32, dim, stride);
+    const cudnn_tensor to = rows_of(plan, DQUERY, N_DATA_BF16, H, (H + 2 * Hkv) * D);
+    p4_cudnn_view(graph, key, &rows);
+    if (!graph->cudnn->any_order) {
+        p4_cudnn_matmul(graph, ds, &rows, &to);
+        return;
+    }
+    const int64_t sum_dim[4] = {B, H, T, D}, sum_stride[4] = {H * T * D, T * D, D, 1};
+    const cudnn_tensor sum = p4_cudnn_tensor(graph, CUDNN_ARRAY, N_DATA_FP32, sum_dim, sum_stride);
+    plan->id[SUM] = sum.id;
+    p4_cudnn_matmul(graph, ds, &rows, &sum);
+    p4_cudnn_pointwise(graph, N_POINTWISE_IDENTITY, N_DATA_FP32, -1, &sum, NULL, NULL, &to);
+}
+
+static void build_backward(attention_plan *plan)
+{
+    const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, D = plan->shape.D, width = (H + 2 * Hkv) * D;
+    const cudnn_tensor query = rows_of(plan, QUERY, N_DATA_BF16, H, width), key = columns_of(plan, KEY, Hkv, width);
+    const cudnn_tensor value = columns_of(plan, VALUE, Hkv, width), out = rows_of(plan, OUT, N_DATA_BF16, H, H * D);
+    const cudnn_tensor dout = rows_of(plan, DOUT, N_DATA_BF16, H, H * D), lse = per_query(plan, LSE);
+    const cudnn_tensor delta = make_delta(plan, &dout, &out), scale = scalar(plan, &plan->scale);
+    const cudnn_tensor scaled = scaled_scores(plan, &query, &key, &scale);
+    const cudnn_tensor below = on_scores(plan, N_POINTWISE_SUB, &scaled, &lse), seen = mask(plan, &below);
+    const cudnn_tensor p = on_scores(plan, N_POINTWISE_EXP, &seen, NULL), p_columns = transposed(plan, &p);
+    key_gradient(plan, DVALUE, &p_columns, &dout);
+    const cudnn_tensor dp = scores(plan, N_DATA_FP32);
+    p4_cudnn_matmul(&plan->graph, &dout, &value, &dp);
+    const cudnn_tensor centred = on_scores(plan, N_POINTWISE_SUB, &dp, &delta);
+    const cudnn_tensor weighted = on_scores(plan, N_POINTWISE_MUL, &centred, &p);
+    const cudnn_tensor ds = on_scores(plan, N_POINTWISE_MUL, &weighted, &scale), ds_columns = transposed(plan, &ds);
+    key_gradient(plan, DKEY, &ds_columns, &query);
+    query_gradient(plan, &ds, &key);
+}
+
+/* --- memory ----------------------------------------------------------------------------------------------------------- */
+
+static int64_t aligned(int64_t bytes)
+{
+    return p4_ceil_div(bytes, WORK_ALIGNMENT) * WORK_ALIGNMENT;
+}
+
+/* The most that an engine may ask for; grows with B and T, so that memory for a batch serves smaller ones. */
+static int64_t engine_bytes(const struct p4_cudnn *cudnn, const p4_attention_shape *s, bool backward)
+{
+    const int64_t padded = p4_ceil_div(s->T, KEY_TILE) * KEY_TILE, heads = s->B * s->H;
+    int64_t bytes = WORK_SLACK;
+    if (backward) {
+        bytes += s->H == s->Hkv ? 0 : 2 * heads * padded * s->D * 2; /* dK and dV of every query head */
+        bytes += cudnn->any_order ? 0 : heads * padded * padded * 2; /* dS */
+    }
+    return bytes;
+}
+
+/* In `work`, each aligned: one fp32 a query (lse nobody wants, or delta); dQ in fp32, in any order; the engine's. */
+static int64_t queries_bytes(const p4_attention_shape *s)
+{
+    return aligned(s->B * s->H * s->T * 4);
+}
+static int64_t sum_bytes(const struct p4_cudnn *cudnn, const p4_attention_shape *s, bool backward)
+{
+    return backward && cudnn->any_order ? aligned(s->B * s->H * s->T * s->D * 4) : 0;
+}
+
+/* --- plans ------------------------------------------------------------------------------------------------------------ */
+
+/* The rule at the top of this file, but for addresses. */
+static bool is_ours(const p4_device *device, const p4_attention_shape *s, bool backward)
+{
+    const struct p4_cudnn *cudnn = device->cudnn;
+    if (!cudnn || s->B < 1 || s->T < 2 || s->D < HEAD_LEAST || s->D > HEAD_MOST || s->D % HEAD_STEP != 0) {
+        return false;
+    }
+    if (!backward || cudnn->forced) {
+        return true;
+    }
+    return !p4_attention_sm90_takes(device, s, 0) && s->H * s->T * s->T * 2 <= SEQUENCE_MOST;
+}
+
+static bool same_shape(const p4_attention_shape *a, const p4_attention_shape *b)
+{
+    return a->B == b->B && a->T == b->T && a->H == b->H && a->Hkv == b->Hkv && a->D == b->D && a->window == b->window &&
+           a->scale == b->scale;
+}
+
+static attention_plan *make_plan(p4_device *device, const p4_attention_shape *s, bool backward)
+{
+    attention_plan *plan = (attention_plan *)p4_alloc(1, sizeof *plan);
+    if (!plan) {
+        p4_cuda_fail(device, "attention: out of host memory");
+        return NULL;
+    }
+    plan->shape = *s;
+    plan->backward = backward;
+    plan->graph.cudnn = device->cudnn;
+    plan->scale = s->scale;
+    plan->window = (float)s->window;
+    plan->hidden = -INFINITY;
+    plan->one = 1.0f;
+    if (backward) {
+        build_backward(plan);
+    } else {
+        build_forward(plan);
+    }
+    p4_cudnn_plan(&plan->graph, !device->cudnn->any_order);
+    plan->next = device->cudnn->plans;
+    device->cudnn->plans = plan;
+    return plan;
+}
+
+/* Says that a shape of the rule goes to the other kernels after all, or fails where cuDNN is demanded. */
+static void refuse(p4_device *device, attention_plan *plan)
+{
+    const p4_attention_shape *s = &plan->shape;
+    char what[256];
+    snprintf(what, sizeof what,
+             "attention %s, B %lld, T %lld, %lld/%lld heads of %lld, window %lld: %s (%s, %lld bytes of workspace)",
+             plan->backward ? "backward" : "forward", (long long)s->B, (long long)s->T, (long long)s->H,
+             (long long)s->Hkv, (long long)s->D, (long long)s->window,
+             plan->graph.plan ? "cuDNN wants more memory than expected" : "cuDNN has no engine",
+             device->cudnn->call.error_string(plan->graph.status), (long long)plan->graph.workspace_bytes);
+    if (device->cudnn->forced) {
+        p4_cuda_fail(device, "%s", what);
+    } else {
+        WARN("%s; own kernels are used", what);
+    }
+    p4_cudnn_graph_close(&plan->graph);
+}
+
+/* The plan of a shape, made when it is first asked for: in attention_work_count, so that steps make none. NULL: not cuDNN's. */
+static attention_plan *plan_of(p4_device *device, const p4_attention_shape *shape, bool backward)
+{
+    p4_attention_shape s = *shape;
+    s.window = s.window <= 0 || s.window >= s.T ? 0 : s.window;
+    if (!is_ours(device, &s, backward)) {
+        return NULL;
+    }
+    attention_plan *plan = device->cudnn->plans;
+    while (plan && !(plan->backward == backward && same_shape(&plan->shape, &s))) {
+        plan = plan->next;
+    }
+    if (!plan) {
+        plan = make_plan(device, &s, backward);
+        if (plan && (!plan->graph.plan || plan->graph.workspace_bytes > engine_bytes(device->cudnn, &s, backward))) {
+            refuse(device, plan);
+        }
+    }
+    return plan && plan->graph.plan ? plan : NULL;
+}
+
+void p4_cudnn_attention_close(struct p4_cudnn *cudnn)
+{
+    while (cudnn->plans) {
+        attention_plan *plan = cudnn->plans;
+        cudnn->plans = plan->next;
+        p4_cudnn_graph_close(&plan->graph);
+        free(plan);
+    }
+}
+
+int64_t p4_cudnn_attention_work_bytes(p4_device *device, const p4_attention_shape *shape, bool backward)
+{
+    (void)plan_of(device, shape, backward);
+    if (!is_ours(device, shape, backward)) {
+        return 0;
+    }
+    return WORK_ALIGNMENT + queries_bytes(shape) + sum_bytes(device->cudnn, shape, backward) +
+           engine_bytes(device->cudnn, shape, backward);
+}
+
+/* --- the ops ---------------------------------------------------------------------------------------------------------- */
+
+static void bind(const attention_plan *plan, cudnn_bindings *bindings, plan_array array, const void *at)
+{
+    bindings->id[bindings->count] = plan->id[array];
+    bindings->at[bindings->count++] = (void *)at;
+}
+
+/* Binds the heads of qkv (or dqkv) to three arrays. */
+static void bind_heads(const attention_plan *plan, cudnn_bindings *bindings, plan_array first, const void *rows)
+{
+    const __nv_bfloat16 *at = (const __nv_bfloat16 *)rows;
+    const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, D = plan->shape.D;
+    bind(plan, bindings, first, at);
+    bind(plan, bindings, (plan_array)(first + 1), at + H * D);
+    bind(plan, bindings, (plan_array)(first + 2), at + (H + Hkv) * D);
+}
+
+static bool run(p4_device *device, const attention_plan *plan, const cudnn_bindings *bindings, void *workspace)
+{
+    const int status = p4_cudnn_run(&plan->graph, bindings, workspace);
+    if (status != 0) {
+        p4_cuda_fail(device, "attention by cuDNN: %s", device->cudnn->call.error_string(status));
+    }
+    return true;
+}
+
+bool p4_cudnn_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,
+                                const p4_attention_shape *shape, float *work)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(out) | P4_ADDRESS(qkv) | P4_ADDRESS(lse), 0);
+    const attention_plan *plan = wide ? plan_of(device, shape, false) : NULL;
+    if (!plan) {
+        return false;
+    }
+    char *queries = (char *)aligned((int64_t)P4_ADDRESS(work));
+    cudnn_bindings bindings = plan->scalars;
+    bind_heads(plan, &bindings, QUERY, qkv);
+    bind(plan, &bindings, OUT, out);
+    bind(plan, &bindings, LSE, lse ? (void *)lse : queries);
+    return run(device, plan, &bindings, queries + queries_bytes(shape));
+}
+
+bool p4_cudnn_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out, const float *lse,
+                                 const void *qkv, const p4_attention_shape *shape, float *work)
+{
+    const uintptr_t addresses = P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(lse) | P4_ADDRESS(qkv);
+    const attention_plan *plan = p4_cuda_wide(addresses, 0) ? plan_of(device, shape, true) : NULL;
+    if (!plan) {
+        return false;
+    }
+    char *queries = (char *)aligned((int64_t)P4_ADDRESS(work)), *sum = queries + queries_bytes(shape);
+    cudnn_bindings bindings = plan->scalars;
+    bind_heads(plan, &bindings, QUERY, qkv);
+    bind_heads(plan, &bindings, DQUERY, dqkv);
+    bind(plan, &bindings, OUT, out);
+    bind(plan, &bindings, DOUT, dout);
+    bind(plan, &bindings, LSE, lse);
+    bind(plan, &bindings, DELTA, queries);
+    if (device->cudnn->any_order) {
+        bind(plan, &bindings, SUM, sum);
+    }
+    return run(device, plan, &bindings, sum + sum_bytes(device->cudnn, shape, true));
+}

@@ -1,0 +1,91 @@
+/* copy.cu - between host and device through pinned buffers, which turn in both directions: while the device copies some,
+ * the processor's threads fill or empty another. */
+#include "kernels/cuda/cuda_ops.h"
+
+extern "C" {
+#include "kernels/host_copy.h"
+}
+
+bool p4_cuda_stages_open(p4_device *device)
+{
+    bool ok = true;
+    for (int i = 0; ok && i < P4_STAGES; i++) {
+        ok = p4_cuda_ok(device, cudaMallocHost(&device->stage[i].h_memory, P4_STAGE_BYTES), "pinned memory") &&
+             p4_cuda_ok(device, cudaEventCreateWithFlags(&device->stage[i].done, cudaEventDisableTiming), "event");
+    }
+    return ok;
+}
+
+void p4_cuda_stages_close(p4_device *device)
+{
+    for (int i = 0; i < P4_STAGES; i++) {
+        if (device->stage[i].done) {
+            cudaEventDestroy(device->stage[i].done);
+        }
+        cudaFreeHost(device->stage[i].h_memory);
+    }
+}
+
+static p4_cuda_stage *next_stage(p4_device *device)
+{
+    p4_cuda_stage *stage = &device->stage[device->turn];
+    device->turn = (device->turn + 1) % P4_STAGES;
+    return stage;
+}
+
+/* Queues a copy of at most P4_STAGE_BYTES between a stage and the device. */
+static bool queue_piece(p4_device *device, p4_cuda_stage *stage, void *to, const void *from, int64_t bytes,
+                        cudaMemcpyKind kind)
+{
+    const char *what = kind == cudaMemcpyHostToDevice ? "to_device" : "to_host";
+    return p4_cuda_ok(device, cudaMemcpyAsync(to, from, (size_t)bytes, kind, device->stream), what) &&
+           p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), what);
+}
+
+/* Copies from and to the host are no part of recorded work: a record would name a stage that by then holds other bytes. */
+static bool may_copy(p4_device *device, const char *op)
+{
+    if (device->recording) {
+        p4_cuda_fail(device, "%s in work to be repeated", op);
+    }
+    return !device->recording;
+}
+
+/* Small copies turn as well, so that the host may be some copies ahead of the queue. */
+void p4_cuda_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes)
+{
+    for (int64_t at = 0; at < bytes && may_copy(device, "to_device"); at += P4_STAGE_BYTES) {
+        p4_cuda_stage *stage = next_stage(device);
+        const int64_t piece = p4_min_i64(P4_STAGE_BYTES, bytes - at);
+        if (!p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_device")) {
+            return;
+        }
+        p4_host_copy(stage->h_memory, (const char *)h_from + at, piece, device->copy_threads);
+        if (!queue_piece(device, stage, (char *)to + at, stage->h_memory, piece, cudaMemcpyHostToDevice)) {
+            return;
+        }
+    }
+}
+
+/* Every stage but the one being emptied is on its way. A stage that is queued again was emptied before, and what the device
+ * still reads from it comes earlier in the stream. */
+void p4_cuda_to_host(p4_device *device, void *h_to, const void *from, int64_t bytes)
+{
+    p4_cuda_stage *stages[P4_STAGES];
+    int64_t queued = 0;
+    for (int64_t at = 0; at < bytes && may_copy(device, "to_host"); at += P4_STAGE_BYTES) {
+        for (; queued < bytes && queued - at < (int64_t)P4_STAGES * P4_STAGE_BYTES; queued += P4_STAGE_BYTES) {
+            p4_cuda_stage *stage = next_stage(device);
+            stages[queued / P4_STAGE_BYTES % P4_STAGES] = stage;
+            if (!queue_piece(device, stage, stage->h_memory, (const char *)from + queued,
+                             p4_min_i64(P4_STAGE_BYTES, bytes - queued), cudaMemcpyDeviceToHost)) {
+                return;
+            }
+        }
+        p4_cuda_stage *stage = stages[at / P4_STAGE_BYTES % P4_STAGES];
+        if (!p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_host")) {
+            return;
+        }
+        p4_host_copy((char *)h_to + at, stage->h_memory, p4_min_i64(P4_STAGE_BYTES, bytes - at), device->copy_threads);
+    }
+}

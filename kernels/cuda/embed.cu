@@ -1,0 +1,272 @@
+/* embed.cu - token and position embeddings, rotary positions. */
+#include <cub/device/device_radix_sort.cuh>
+
+#include "kernels/cuda/cuda_ops.h"
+
+enum { EMBED_THREADS = 256, RUN = 32 };
+
+/* W weights of a row, whatever the form. Every thread of a kernel takes the same way through it. */
+template <int W>
+static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weight &w, int64_t row, int64_t col)
+{
+    const int64_t at = row * w.cols + col;
+    if (w.dtype == P4_TERNARY) {
+        const uint8_t *codes = (const uint8_t *)w.data + row * ((w.cols + 3) / 4);
+        const float scale = __half2float(__ushort_as_half(w.scale[row]));
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            to[i] = (float)((codes[(col + i) / 4] >> 2 * ((col + i) % 4) & 3) - 1) * scale;
+        }
+    } else if (w.transposed) {
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            const int64_t turned = (col + i) * w.rows + row;
+            to[i] = w.dtype == P4_F32   ? ((const float *)w.data)[turned]
+                    : w.dtype == P4_F16 ? p4_value(((const __half *)w.data)[turned])
+                                        : p4_value(((const __nv_bfloat16 *)w.data)[turned]);
+        }
+    } else if (w.dtype == P4_F32) {
+        p4_load(to, (const float *)w.data + at);
+    } else if (w.dtype == P4_F16) {
+        p4_load(to, (const __half *)w.data + at);
+    } else {
+        p4_load(to, (const __nv_bfloat16 *)w.data + at);
+    }
+}
+
+/* One block a token; position.data NULL: none. */
+template <typename E, int W>
+static __global__ void embed_rows(E *x, const int32_t *ids, p4_weight token, p4_weight position, int64_t T, int64_t C)
+{
+    const int64_t n = blockIdx.x, id = ids[n];
+    for (int64_t c = (int64_t)threadIdx.x * W; c < C; c += (int64_t)blockDim.x * W) {
+        float v[W], p[W];
+        load_weight(v, token, id, c);
+        if (position.data) {
+            load_weight(p, position, n % T, c);
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                v[i] += p[i];
+            }
+        }
+        p4_store(x + n * C + c, v);
+    }
+}
+
+void p4_cuda_embed_forward(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
+                           const p4_weight *position, int64_t B, int64_t T, int64_t C)
+{
+    const p4_weight none = {};
+    const int64_t N = B * T;
+    const bool wide = p4_cuda_wide(P4_ADDRESS(x) | P4_ADDRESS(token->data) | P4_ADDRESS(position ? position->data : NULL),
+                                   C * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), EMBED_THREADS);
+    if (N <= 0 || C <= 0 || !p4_cuda_weight_ok(device, token, "embed_forward") ||
+        (position && !p4_cuda_weight_ok(device, position, "embed_forward"))) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              embed_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>((elem *)x, ids, *token,
+                                                                            position ? *position : none, T, C));
+    p4_cuda_launched(device, "embed_forward");
+}
+
+/* --- gradient of the tables ------------------------------------------------------------------------------------------- */
+
+/* The tokens are sorted by id, stably, and the sorted sequence is cut into runs of RUN places, one block each. Tokens of
+ * one id that lie in one run are added up and go to the table at once. The sums of an id that reaches into further runs
+ * are kept: `tail` of the run where it begins, `head` of the others; then the block of the first run adds them in order. */
+typedef struct sorted_tokens {
+    const int32_t *id, *place; /* [N]: in order of ids; where dx has it */
+    float *head, *tail;        /* [runs, width] */
+    int64_t N, width;          /* width: columns of this pass */
+} sorted_tokens;
+
+static __global__ void number_places(int32_t *place, int64_t N)
+{
+    const int64_t n = p4_flat_index<1>();
+    if (n < N) {
+        place[n] = (int32_t)n;
+    }
+}
+
+/* One block a run, a thread a column of the pass. */
+template <typename E>
+static __global__ void add_runs(float *dtoken, const E *dx, sorted_tokens s, int64_t C)
+{
+    const int64_t run = blockIdx.x, first = run * RUN, end = first + RUN < s.N ? first + RUN : s.N;
+    for (int64_t c = threadIdx.x; c < s.width; c += blockDim.x) {
+        for (int64_t at = first; at < end;) {
+            const int32_t id = s.id[at];
+            const bool begins = at > first || at == 0 || s.id[at - 1] != id;
+            float sum = 0.0f;
+            for (; at < end && s.id[at] == id; at++) {
+                sum += p4_value(dx[s.place[at] * C + c]);
+            }
+            const bool ends = at < end || at == s.N || s.id[at] != id;
+            if (begins && ends) {
+                dtoken[id * C + c] += sum;
+            } else {
+                (begins ? s.tail : s.head)[run * s.width + c] = sum;
+            }
+        }
+    }
+}
+
+/* One block a run: the id that begins in it and reaches beyond, if there is one. */
+static __global__ void add_long_runs(float *dtoken, sorted_tokens s, int64_t C)
+{
+    const int64_t run = blockIdx.x, first = run * RUN, next = first + RUN;
+    if (next >= s.N) {
+        return;
+    }
+    const int32_t id = s.id[next];
+    const bool begins_before = first > 0 && s.id[first] == id && s.id[first - 1] == id;
+    if (s.id[next - 1] != id || begins_before) {
+        return;
+    }
+    for (int64_t c = threadIdx.x; c < s.width; c += blockDim.x) {
+        float sum = s.tail[run * s.width + c];
+        for (int64_t at = next; at < s.N && s.id[at] == id; at += RUN) {
+            sum += s.head[at / RUN * s.width + c];
+        }
+        dtoken[id * C + c] += sum;
+    }
+}
+
+/* dposition[t, c] += the sum over the batch, in order. One block a position. */
+template <typename E, int W>
+static __global__ void add_positions(float *dposition, const E *dx, int64_t B, int64_t T, int64_t C)
+{
+    const int64_t t = blockIdx.x;
+    for (int64_t c = (int64_t)threadIdx.x * W; c < C; c += (int64_t)blockDim.x * W) {
+        float sum[W] = {}, v[W];
+        for (int64_t b = 0; b < B; b++) {
+            p4_load(v, dx + (b * T + t) * C + c);
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                sum[i] += v[i];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            dposition[t * C + c + i] += sum[i];
+        }
+    }
+}
+
+/* Sorts the tokens into scratch memory, and lays out the rest of it: s->width is what fits. */
+static bool sort_tokens(p4_device *device, sorted_tokens *s, const int32_t *ids, int64_t C, int64_t V)
+{
+    const int64_t N = s->N, list = p4_ceil_div(N, 64) * 64, runs = p4_ceil_div(N, RUN);
+    size_t sort_bytes = 0;
+    int bits = 1;
+    while (bits < 31 && V > (int64_t)1 << bits) {
+        bits++;
+    }
+    bool ok = p4_cuda_ok(device,
+                         cub::DeviceRadixSort::SortPairs(NULL, sort_bytes, ids, (int32_t *)NULL, (int32_t *)NULL,
+                                                         (int32_t *)NULL, (int)N, 0, bits, device->stream),
+                         "embed_backward: sort");
+    const int64_t used = 3 * list * (int64_t)sizeof(int32_t) + p4_ceil_div((int64_t)sort_bytes, 256) * 256;
+    s->width = p4_min_i64(C, (P4_SCRATCH_BYTES - used) / (2 * runs * (int64_t)sizeof(float)));
+    if (ok && s->width < 1) {
+        p4_cuda_fail(device, "embed_backward: %lld tokens at once are too many", (long long)N);
+        return false;
+    }
+    char *scratch = (char *)p4_cuda_scratch(device, used);
+    if (!ok || !scratch) {
+        return false;
+    }
+    int32_t *id = (int32_t *)scratch, *place = id + list, *unsorted = place + list;
+    s->id = id;
+    s->place = place;
+    s->head = (float *)(scratch + used);
+    s->tail = s->head + runs * s->width;
+    number_places<<<p4_cuda_flat(N, 1), P4_FLAT_THREADS, 0, device->stream>>>(unsorted, N);
+    return p4_cuda_ok(device,
+                      cub::DeviceRadixSort::SortPairs(unsorted + list, sort_bytes, ids, id, unsorted, place, (int)N, 0,
+                                                      bits, device->stream),
+                      "embed_backward: sort");
+}
+
+template <typename E>
+static void add_tokens(p4_device *device, float *dtoken, const E *dx, sorted_tokens s, int64_t C)
+{
+    const unsigned runs = (unsigned)p4_ceil_div(s.N, RUN), threads = p4_cuda_threads(s.width, EMBED_THREADS);
+    const int64_t width = s.width;
+    for (int64_t c = 0; c < C; c += width) {
+        s.width = p4_min_i64(width, C - c);
+        add_runs<<<runs, threads, 0, device->stream>>>(dtoken + c, dx + c, s, C);
+        add_long_runs<<<runs, threads, 0, device->stream>>>(dtoken + c, s, C);
+    }
+}
+
+void p4_cuda_embed_backward(p4_device *device, float *dtoken, float *dposition, const int32_t *ids, const void *dx,
+                            int64_t B, int64_t T, int64_t C, int64_t V)
+{
+    sorted_tokens s = {};
+    s.N = B * T;
+    if (s.N <= 0 || C <= 0 || !sort_tokens(device, &s, ids, C, V)) {
+        return;
+    }
+    if (device->half) {
+        add_tokens(device, dtoken, (const __nv_bfloat16 *)dx, s, C);
+    } else {
+        add_tokens(device, dtoken, (const float *)dx, s, C);
+    }
+    if (dposition) {
+        const bool wide = p4_cuda_wide(P4_ADDRESS(dx), C * p4_cuda_act_bytes(device));
+        const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), EMBED_THREADS);
+        P4_BY_ACT(device, wide,
+                  add_positions<elem, W><<<(unsigned)T, threads, 0, device->stream>>>(dposition, (const elem *)dx, B, T,
+                                                                                   C));
+    }
+    p4_cuda_launched(device, "embed_backward");
+}
+
+/* --- rotary positions ------------------------------------------------------------------------------------------------- */
+
+/* One block a token; a thread turns W pairs of one head. */
+template <typename E, int W>
+static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *sin_table, int64_t T, unsigned heads,
+                                   unsigned half, int64_t row_width, float direction)
+{
+    const int64_t n = blockIdx.x;
+    const float *cosine = cos_table + n % T * half, *sine = sin_table + n % T * half;
+    const unsigned packs = half / W;
+    for (unsigned at = threadIdx.x; at < heads * packs; at += blockDim.x) {
+        const unsigned head = at / packs, i = at % packs * W;
+        E *first = qkv + n * row_width + head * 2 * half + i;
+        float a[W], b[W], c[W], s[W];
+        p4_load(a, first);
+        p4_load(b, first + half);
+        p4_load(c, cosine + i);
+        p4_load(s, sine + i);
+#pragma unroll
+        for (int k = 0; k < W; k++) {
+            const float x = a[k], y = b[k], turn = direction * s[k];
+            a[k] = x * c[k] - y * turn;
+            b[k] = y * c[k] + x * turn;
+        }
+        p4_store(first, a);
+        p4_store(first + half, b);
+    }
+}
+
+void p4_cuda_rope(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N, int64_t T,
+                  int64_t heads, int64_t D, int64_t row_width, bool backward)
+{
+    const int64_t each = p4_cuda_act_bytes(device);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(qkv) | P4_ADDRESS(cos_table) | P4_ADDRESS(sin_table),
+                                   (D / 2 * each) | (row_width * each));
+    const int64_t packs = heads * (D / 2) / p4_cuda_width(device, wide);
+    if (N <= 0 || packs <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              rotate_rows<elem, W><<<(unsigned)N, p4_cuda_threads(packs, EMBED_THREADS), 0, device->stream>>>(
+                  (elem *)qkv, cos_table, sin_table, T, (unsigned)heads, (unsigned)(D / 2), row_width,
+                  backward ? -1.0f : 1.0f));
+    p4_cuda_launched(device, "rope");
+}

@@ -1,0 +1,155 @@
+/* gelu.cu - GELU (tanh form), and with the products before and behind it.
+ *
+ * In bf16 cuBLASLt computes it inside those products where it has an algorithm for the shape (kernels/cuda/gemm.cu):
+ * forward saves reading the pre-activation again, backward saves writing and reading the gradient behind
+ * GELU. It applies GELU before it rounds, two steps apply it to what was rounded. fp32 takes two steps
+ * always: its results are compared with far smaller bounds than cuBLASLt's tanh keeps. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/int8_rows.cuh"
+#include "kernels/cuda/mlp.cuh"
+
+enum { ROW_TURNS = 2 };
+
+template <typename T, int W> static __global__ void gelu(T *h, const T *x, int64_t count)
+{
+    const int64_t i = p4_flat_index<W>();
+    float v[W];
+    if (i >= count) {
+        return;
+    }
+    p4_load_part(v, x + i, count - i);
+#pragma unroll
+    for (int k = 0; k < W; k++) {
+        v[k] = p4_gelu<T>(v[k]);
+    }
+    p4_store_part(h + i, v, count - i);
+}
+
+void p4_cuda_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+                          int64_t F)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(x), 0);
+    const int64_t count = N * F;
+    if (rounded) {
+        p4_cuda_round_rows(device, P4_ROWS_GELU, y, rounded, x, N, F);
+        return;
+    }
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              gelu<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                  (elem *)y, (const elem *)x, count));
+    p4_cuda_launched(device, "gelu_forward");
+}
+
+/* d[n, f] *= slope of gelu at x[n, f]; partial[chunk, f] (or NULL) = the sum over the chunk's rows of the new
+ * d. A thread owns W columns and takes every P4_COLUMN_LANES-th row, ROW_TURNS of them at once. */
+template <typename T, int W>
+static __global__ void gelu_backward_columns(T *d, float *partial, const T *x, int64_t N, int64_t F,
+                                             int64_t rows)
+{
+    __shared__ float sums[P4_COLUMN_LANES][W][P4_WARP];
+    const int64_t f = ((int64_t)blockIdx.x * P4_WARP + threadIdx.x) * W;
+    const int64_t first = blockIdx.y * rows, end = first + rows < N ? first + rows : N;
+    float sum[W] = {};
+    for (int64_t n = first + threadIdx.y; f < F && n < end; n += ROW_TURNS * P4_COLUMN_LANES) {
+        float v[ROW_TURNS][W], g[ROW_TURNS][W];
+#pragma unroll
+        for (int k = 0; k < ROW_TURNS; k++) {
+            if (n + k * P4_COLUMN_LANES < end) {
+                p4_load(v[k], x + (n + k * P4_COLUMN_LANES) * F + f);
+                p4_load(g[k], d + (n + k * P4_COLUMN_LANES) * F + f);
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < ROW_TURNS; k++) {
+            if (n + k * P4_COLUMN_LANES < end) {
+#pragma unroll
+                for (int i = 0; i < W; i++) {
+                    g[k][i] *= p4_gelu_slope<T>(v[k][i]);
+                    sum[i] += g[k][i];
+                }
+                p4_store(d + (n + k * P4_COLUMN_LANES) * F + f, g[k]);
+            }
+        }
+    }
+    if (!partial) {
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        sums[threadIdx.y][i][threadIdx.x] = sum[i];
+    }
+    __syncthreads();
+    for (int i = threadIdx.y; i < W; i += P4_COLUMN_LANES) {
+        float total = 0.0f;
+        for (int k = 0; k < P4_COLUMN_LANES; k++) {
+            total += sums[k][i][threadIdx.x];
+        }
+        if (f + i < F) {
+            partial[blockIdx.y * F + f + i] = total;
+        }
+    }
+}
+
+/* d[N, F] *= slope of gelu at x; db[F] (or NULL) += the sums of its columns. */
+static void gelu_backward(p4_device *device, void *d, float *db, const void *x, int64_t N, int64_t F)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(d) | P4_ADDRESS(x), F * p4_cuda_act_bytes(device));
+    const int64_t tiles = p4_ceil_div(F, P4_WARP * p4_cuda_width(device, wide));
+    const int64_t rows = p4_cuda_chunk_rows(N, F, sizeof(float)), chunks = p4_ceil_div(N, rows);
+    float *partial = (float *)p4_cuda_scratch(device, chunks * F * (int64_t)sizeof *partial);
+    const dim3 grid((unsigned)tiles, (unsigned)chunks), block(P4_WARP, P4_COLUMN_LANES);
+    if (!partial) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              gelu_backward_columns<elem, W><<<grid, block, 0, device->stream>>>(
+                  (elem *)d, db ? partial : NULL, (const elem *)x, N, F, rows));
+    p4_cuda_launched(device, "linear_gelu_backward");
+    if (db) {
+        const p4_cuda_sums sums = {{db}};
+        p4_cuda_add_partials(device, sums, 1, partial, chunks, F);
+    }
+}
+
+void p4_cuda_linear_gelu_forward(p4_device *device, void *h, void *up, const void *x, const void *w,
+                                 const float *bias, int64_t N, int64_t in, int64_t out)
+{
+    p4_cuda_gemm gemm = p4_cuda_forward_product(device, h, x, w, bias, N, in, out);
+    if (N <= 0 || out <= 0) {
+        return;
+    }
+    gemm.after = P4_AFTER_GELU;
+    gemm.aux = up;
+    if (p4_cuda_matmul_fused(device, &gemm)) {
+        return;
+    }
+    gemm.after = P4_AFTER_NOTHING;
+    gemm.aux = NULL;
+    gemm.D = up;
+    p4_cuda_matmul(device, &gemm);
+    p4_cuda_gelu_forward(device, h, NULL, up, N, out);
+}
+
+void p4_cuda_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
+                                  const void *up, int64_t N, int64_t F, int64_t out)
+{
+    p4_cuda_gemm gemm = p4_cuda_backward_input_product(device, dup, dy, w, N, F, out);
+    gemm.after = P4_AFTER_GELU_SLOPE;
+    gemm.aux = (void *)up; /* read */
+    if (N <= 0 || F <= 0) {
+        return;
+    }
+    if (p4_cuda_matmul_fused(device, &gemm)) {
+        if (db) {
+            p4_cuda_column_sums(device, db, dup, N, F);
+        }
+        return;
+    }
+    gemm.after = P4_AFTER_NOTHING;
+    gemm.aux = NULL;
+    p4_cuda_matmul(device, &gemm);
+    gelu_backward(device, dup, db, up, N, F);
+}

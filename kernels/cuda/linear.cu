@@ -1,0 +1,116 @@
+/* linear.cu - the three products of a linear layer and the bias gradient. */
+#include "kernels/cuda/cuda_ops.h"
+
+enum { ALIGNED_ROWS = 16 };
+
+static __global__ void round_bias(__nv_bfloat16 *to, const float *bias, int64_t count)
+{
+    const int64_t i = p4_flat_index<1>();
+    if (i < count) {
+        p4_set(to + i, bias[i]);
+    }
+}
+
+/* The bias in the type that the product's epilogue takes, that of the output. */
+static const void *epilogue_bias(p4_device *device, const float *bias, int64_t out)
+{
+    if (!bias || !device->half) {
+        return bias;
+    }
+    __nv_bfloat16 *rounded = (__nv_bfloat16 *)p4_cuda_scratch(device, out * (int64_t)sizeof *rounded);
+    if (rounded) {
+        round_bias<<<p4_cuda_flat(out, 1), P4_FLAT_THREADS, 0, device->stream>>>(rounded, bias, out);
+        p4_cuda_launched(device, "linear_forward: bias");
+    }
+    return rounded;
+}
+
+p4_cuda_gemm p4_cuda_forward_product(p4_device *device, void *y, const void *x, const void *w, const float *bias,
+                                     int64_t N, int64_t in, int64_t out)
+{
+    p4_cuda_gemm gemm = {};
+    gemm.trans_b = true;
+    gemm.type = gemm.out_type = p4_cuda_act_type(device);
+    gemm.M = N;
+    gemm.N = out;
+    gemm.K = in;
+    gemm.alpha = 1.0f;
+    gemm.A = x;
+    gemm.lda = in;
+    gemm.B = w;
+    gemm.ldb = in;
+    gemm.bias = epilogue_bias(device, bias, out);
+    gemm.D = y;
+    gemm.ldd = out;
+    return gemm;
+}
+
+void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
+                            int64_t in, int64_t out)
+{
+    if (N > 0 && out > 0) {
+        const p4_cuda_gemm gemm = p4_cuda_forward_product(device, y, x, w, bias, N, in, out);
+        p4_cuda_matmul(device, &gemm);
+    }
+}
+
+p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
+                                            int64_t in, int64_t out)
+{
+    p4_cuda_gemm gemm = {};
+    gemm.type = gemm.out_type = p4_cuda_act_type(device);
+    gemm.M = N;
+    gemm.N = in;
+    gemm.K = out;
+    gemm.alpha = 1.0f;
+    gemm.A = dy;
+    gemm.lda = out;
+    gemm.B = w;
+    gemm.ldb = in;
+    gemm.C = gemm.D = dx;
+    gemm.ldd = in;
+    return gemm;
+}
+
+void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
+                                   int64_t out, bool accumulate)
+{
+    p4_cuda_gemm gemm = p4_cuda_backward_input_product(device, dx, dy, w, N, in, out);
+    gemm.beta = accumulate ? 1.0f : 0.0f;
+    p4_cuda_matmul(device, &gemm);
+}
+
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
+                                    int64_t N, int64_t in, int64_t out, bool accumulate)
+{
+    p4_cuda_gemm gemm = {};
+    gemm.trans_a = true;
+    gemm.type = p4_cuda_act_type(device);
+    gemm.out_type = CUDA_R_32F;
+    gemm.M = out;
+    gemm.N = in;
+    gemm.K = N;
+    gemm.alpha = 1.0f;
+    gemm.beta = accumulate ? 1.0f : 0.0f;
+    gemm.A = dy;
+    gemm.lda = ld_dy;
+    gemm.B = x;
+    gemm.ldb = in;
+    gemm.C = gemm.D = dw;
+    gemm.ldd = in;
+    if (out > ALIGNED_ROWS && out % ALIGNED_ROWS != 0) { /* a vocabulary of odd length: the few rows over by themselves, */
+        gemm.M = out % ALIGNED_ROWS;                     /* as with them cuBLASLt takes kernels of an older kind */
+        gemm.A = (const char *)dy + (out - gemm.M) * p4_cuda_act_bytes(device);
+        gemm.C = gemm.D = dw + (out - gemm.M) * in;
+        p4_cuda_matmul(device, &gemm);
+        gemm.M = out - gemm.M;
+        gemm.A = dy;
+        gemm.C = gemm.D = dw;
+    }
+    p4_cuda_matmul(device, &gemm);
+}
+
+void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+{
+    p4_cuda_column_sums(device, db, dy, N, out);
+}

@@ -1,0 +1,399 @@
+/* loss.cu - cross-entropy and Kullback-Leibler divergence over rows of logits, one block a row.
+ *
+ * Cross-entropy holds a row in shared memory where two fit a multiprocessor: memory is then read once, and one block's row
+ * arrives while the other computes. Longer rows, and those that cannot be read 16 bytes at a time, are read twice. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/mma.cuh"
+
+enum { LOSS_THREADS = 512, LOSS_THREADS_MAX = 1024, LONG_ROW_BYTES = 128 << 10, HELD_ROW_BYTES = 112 << 10 };
+static const float log2_e = 1.44269504f;
+
+/* What has been seen of a row: its largest element, where that stands first, and sum e^(x - largest). */
+typedef struct row_state {
+    float largest, sum;
+    int64_t where;
+} row_state;
+
+/* The largest element, as an offset of exponents: e^(-inf) is 0 also while nothing but -inf has been seen. */
+static __device__ __forceinline__ float offset_of(float largest)
+{
+    return largest == -INFINITY ? 0.0f : largest;
+}
+
+/* The W logits from column v on, which may reach past the last: what is there counts for nothing. */
+template <int W, typename T>
+static __device__ __forceinline__ void load_end(float (&e)[W], const T *x, int64_t v, int64_t V)
+{
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        e[i] = v + i < V ? p4_value(x[v + i]) : -INFINITY;
+    }
+}
+
+template <int W>
+static __device__ __forceinline__ void add_logits(row_state *s, const float (&e)[W], int64_t v)
+{
+    const float before = s->largest;
+    float part = 0.0f;
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        if (e[i] > s->largest) {
+            s->largest = e[i];
+            s->where = v + i;
+        }
+    }
+    const float offset = offset_of(s->largest);
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        part += __expf(e[i] - offset);
+    }
+    s->sum = s->sum * __expf(before - offset) + part;
+}
+
+template <typename T, int W>
+static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
+{
+    row_state s = {-INFINITY, 0.0f, V};
+    float e[W];
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v + W <= V; v += (int64_t)blockDim.x * W) {
+        p4_load(e, x + v);
+        add_logits(&s, e, v);
+    }
+    if (v < V) {
+        load_end(e, x, v, V);
+        add_logits(&s, e, v);
+    }
+    return s;
+}
+
+/* The block's largest element, where it stands first, and the sum in double, in every thread. */
+static __device__ __forceinline__ row_state join_rows(row_state mine, double *total)
+{
+    __shared__ int first[P4_WARP];
+    const int lane = threadIdx.x % P4_WARP, warp = threadIdx.x / P4_WARP;
+    row_state all;
+    all.largest = p4_block_max(mine.largest);
+    *total = p4_block_sum((double)(mine.sum * __expf(mine.largest - offset_of(all.largest))));
+    int where = mine.largest == all.largest && mine.where < INT_MAX ? (int)mine.where : INT_MAX;
+    for (int step = P4_WARP / 2; step > 0; step /= 2) {
+        where = min(where, __shfl_xor_sync(0xffffffffu, where, step));
+    }
+    if (lane == 0) {
+        first[warp] = where;
+    }
+    __syncthreads();
+    where = first[0];
+    for (int i = 1; i < (int)blockDim.x / P4_WARP; i++) {
+        where = min(where, first[i]);
+    }
+    all.where = where;
+    all.sum = (float)*total;
+    return all;
+}
+
+/* d = softmax(x) scale - onehot scale, with factor = scale / sum. */
+template <typename T, int W>
+static __device__ __forceinline__ void store_gradient(T *d, const float (&e)[W], int64_t v, int64_t target, float largest,
+                                                      float factor, float scale)
+{
+    float g[W];
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        g[i] = __expf(e[i] - largest) * factor - (v + i == target ? scale : 0.0f);
+    }
+    p4_store(d + v, g);
+}
+
+/* Of a row without a target. */
+template <typename T, int W>
+static __device__ __forceinline__ void skip_row(float *nll, float *hit, T *d, int64_t ld)
+{
+    const float zeros[W] = {};
+    for (int64_t v = (int64_t)threadIdx.x * W; d && v < ld; v += (int64_t)blockDim.x * W) {
+        p4_store(d + v, zeros);
+    }
+    if (threadIdx.x == 0) {
+        *nll = 0.0f;
+        if (hit) {
+            *hit = 0.0f;
+        }
+    }
+}
+
+template <typename T, int W>
+static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets,
+                                          int64_t V, int64_t ld, float scale)
+{
+    const int64_t n = blockIdx.x, target = targets[n], step = (int64_t)blockDim.x * W;
+    const T *x = logits + n * ld;
+    T *d = dlogits ? dlogits + n * ld : NULL;
+    if (target < 0) {
+        skip_row<T, W>(nll + n, hit ? hit + n : NULL, d, ld);
+        return;
+    }
+    double sum;
+    const float target_logit = p4_value(x[target]); /* before d, which may be x, is written */
+    const row_state row = join_rows(scan_row<T, W>(x, V), &sum);
+    if (threadIdx.x == 0) {
+        nll[n] = (float)(log(sum) + (double)row.largest - (double)target_logit);
+        if (hit) {
+            hit[n] = row.where == target ? 1.0f : 0.0f;
+        }
+    }
+    if (!d) {
+        return;
+    }
+    /* Backwards: the end of the row is still cached. d may be x: every thread reads what it writes. */
+    const float factor = (float)((double)scale / sum);
+    const int64_t first = (int64_t)threadIdx.x * W;
+    int64_t v = first < ld ? first + (ld - 1 - first) / step * step : -1;
+    float e[W];
+    for (; v >= 0 && v + W > V; v -= step) {
+        load_end(e, x, v, V);
+        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
+    }
+    for (; v >= 0; v -= step) {
+        p4_load(e, x + v);
+        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
+    }
+}
+
+/* The largest of W elements; NaN does not count. */
+template <int W>
+static __device__ __forceinline__ float pack_max(const float *x)
+{
+    float e[W];
+    p4_load(e, x);
+#pragma unroll
+    for (int i = 1; i < W; i++) {
+        e[0] = fmaxf(e[0], e[i]);
+    }
+    return e[0];
+}
+template <int W>
+static __device__ __forceinline__ float pack_max(const __nv_bfloat16 *x)
+{
+    struct alignas(16) pairs {
+        __nv_bfloat162 pair[W / 2];
+    } e = *(const pairs *)x;
+#pragma unroll
+    for (int i = 1; i < W / 2; i++) {
+        e.pair[0] = __hmax2(e.pair[0], e.pair[i]);
+    }
+    return fmaxf(__low2float(e.pair[0]), __high2float(e.pair[0]));
+}
+
+/* Brings the row to shared memory, columns from V on as -inf, and gives this thread's largest. A thread reads no column that
+ * it has not fetched: nobody waits for others. */
+template <typename T, int W>
+static __device__ __forceinline__ float hold_row(T *row, const T *x, int V, int ld)
+{
+    const int first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    float largest = -INFINITY;
+    for (int v = first; v < ld; v += step) {
+        p4_copy_16(row + v, x + v, v < V);
+    }
+    p4_copy_wait();
+    for (int v = first; v < ld; v += step) {
+        if (v + W > V) {
+            for (int i = V > v ? V - v : 0; i < W; i++) {
+                p4_set(row + v + i, -INFINITY);
+            }
+        }
+        largest = fmaxf(largest, pack_max<W>(row + v));
+    }
+    return largest;
+}
+
+/* Does no column before `target` hold `largest`, which the target's does? Every thread of the block asks. */
+template <typename T, int W>
+static __device__ __forceinline__ bool is_first(const T *row, int target, float largest)
+{
+    int earlier = 0;
+    for (int v = (int)threadIdx.x * W; v < target; v += (int)blockDim.x * W) {
+        for (int i = 0; i < W && v + i < target; i++) {
+            earlier |= p4_value(row[v + i]) == largest;
+        }
+    }
+    return !__syncthreads_or(earlier);
+}
+
+/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), one rounding; the offset's own cancels
+ * between sum and loss. */
+template <typename T, int W>
+static __global__ void __launch_bounds__(LOSS_THREADS)
+    cross_entropy_held(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets, int V, int ld, float scale)
+{
+    extern __shared__ __align__(16) unsigned char shared[];
+    const int64_t n = blockIdx.x;
+    const int target = targets[n], first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    const T *x = logits + n * ld;
+    T *d = dlogits ? dlogits + n * ld : NULL, *row = (T *)shared;
+    if (target < 0) {
+        skip_row<T, W>(nll + n, hit ? hit + n : NULL, d, ld);
+        return;
+    }
+    const float target_logit = p4_value(x[target]); /* before d, which may be x, is written */
+    const float largest = p4_block_max(hold_row<T, W>(row, x, V, ld)), offset = offset_of(largest) * log2_e;
+    float e[W], part = 0.0f;
+    for (int v = first; v < ld; v += step) {
+        p4_load(e, row + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            part += p4_exp2(__fmaf_rn(e[i], log2_e, -offset));
+        }
+    }
+    const double sum = p4_block_sum((double)part);
+    const bool found = hit && target_logit == largest && is_first<T, W>(row, target, largest);
+    if (threadIdx.x == 0) {
+        nll[n] = (float)(log(sum) + (double)offset / (double)log2_e - (double)target_logit);
+        if (hit) {
+            hit[n] = found ? 1.0f : 0.0f;
+        }
+    }
+    const float factor = (float)((double)scale / sum);
+    for (int v = first; d && v < ld; v += step) {
+        p4_load(e, row + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            e[i] = p4_exp2(__fmaf_rn(e[i], log2_e, -offset)) * factor;
+        }
+        if (v <= target && target < v + W) {
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                e[i] -= v + i == target ? scale : 0.0f;
+            }
+        }
+        p4_store(d + v, e);
+    }
+}
+
+/* May the rows be held? */
+static bool fits_shared(p4_device *device, int64_t row_bytes)
+{
+    int most = 0;
+    p4_cuda_ok(device, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal),
+               "cross_entropy: shared memory");
+    return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: what else the kernel shares */
+}
+
+template <typename T>
+static void launch_held(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
+                        const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+{
+    const int W = P4_VECTOR_BYTES / sizeof(T);
+    const int row_bytes = (int)(ld * (int64_t)sizeof(T));
+    if (p4_cuda_ok(device,
+                   cudaFuncSetAttribute(cross_entropy_held<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize, row_bytes),
+                   "cross_entropy: shared memory")) {
+        cross_entropy_held<T, W><<<(unsigned)N, p4_cuda_threads(p4_ceil_div(ld, W), LOSS_THREADS), row_bytes, device->stream>>>(
+            nll, hit, (T *)dlogits, (const T *)logits, targets, (int)V, (int)ld, scale);
+    }
+}
+
+void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+{
+    const int64_t row_bytes = ld * p4_cuda_act_bytes(device);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dlogits) | P4_ADDRESS(logits), row_bytes);
+    /* long rows with more threads each: the rows at work together then fit the second cache, where they are read again */
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
+                                             row_bytes > LONG_ROW_BYTES ? LOSS_THREADS_MAX : LOSS_THREADS);
+    if (N <= 0 || V <= 0) {
+        return;
+    }
+    if (wide && fits_shared(device, row_bytes)) {
+        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, nll, hit, dlogits, logits, targets, N, V, ld,
+                                                                         scale);
+        p4_cuda_launched(device, "cross_entropy");
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              cross_entropy_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
+                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, ld, scale));
+    p4_cuda_launched(device, "cross_entropy");
+}
+
+template <typename T, int W>
+static __device__ __forceinline__ float row_max(const T *x, int64_t V)
+{
+    float largest = -INFINITY, e[W];
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v < V; v += (int64_t)blockDim.x * W) {
+        if (v + W <= V) {
+            p4_load(e, x + v);
+        } else {
+            load_end(e, x, v, V);
+        }
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            largest = fmaxf(largest, e[i]);
+        }
+    }
+    return p4_block_max(largest);
+}
+
+/* Of e^a (a - b), e^a and e^b. */
+typedef struct kl_sums {
+    float weighted, a, b;
+} kl_sums;
+
+static __device__ __forceinline__ void add_kl(kl_sums *sums, float a, float b)
+{
+    const float e = __expf(a);
+    sums->weighted += e * (a - b);
+    sums->a += e;
+    sums->b += __expf(b);
+}
+
+/* With a = reference - max, b = logits - max: KL = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b. */
+template <typename T, int W>
+static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets, int64_t V,
+                               int64_t ld)
+{
+    const int64_t n = blockIdx.x;
+    if (targets[n] < 0) {
+        if (threadIdx.x == 0) {
+            kl[n] = 0.0f;
+        }
+        return;
+    }
+    reference += n * ld;
+    logits += n * ld;
+    const float a_max = row_max<T, W>(reference, V), b_max = row_max<T, W>(logits, V);
+    kl_sums sums = {0.0f, 0.0f, 0.0f};
+    int64_t v = (int64_t)threadIdx.x * W;
+    for (; v + W <= V; v += (int64_t)blockDim.x * W) {
+        float a[W], b[W];
+        p4_load(a, reference + v);
+        p4_load(b, logits + v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            add_kl(&sums, a[i] - a_max, b[i] - b_max);
+        }
+    }
+    for (int i = 0; i < W && v + i < V; i++) {
+        add_kl(&sums, p4_value(reference[v + i]) - a_max, p4_value(logits[v + i]) - b_max);
+    }
+    const double w = p4_block_sum((double)sums.weighted), a = p4_block_sum((double)sums.a);
+    const double b = p4_block_sum((double)sums.b);
+    if (threadIdx.x == 0) {
+        const double value = w / a - log(a) + log(b);
+        kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */
+    }
+}
+
+void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
+                           const int32_t *targets, int64_t N, int64_t V, int64_t ld)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
+    if (N <= 0 || V <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              kl_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(kl, (const elem *)reference,
+                                                                           (const elem *)logits, targets, V, ld));
+    p4_cuda_launched(device, "kl_divergence");
+}

@@ -1,0 +1,150 @@
+/* mlp.cu - the elementwise ops on activations: conversion, sum, SwiGLU. GELU: kernels/cuda/gelu.cu. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/int8_rows.cuh"
+#include "kernels/cuda/mlp.cuh"
+#include "kernels/cuda/swiglu_backward.cuh"
+
+enum { MLP_THREADS = 256 };
+
+template <typename A, typename B, int W>
+static __global__ void convert(A *to, const B *from, int64_t count)
+{
+    const int64_t i = p4_flat_index<W>();
+    float v[W];
+    if (i < count) {
+        p4_load_part(v, from + i, count - i);
+        p4_store_part(to + i, v, count - i);
+    }
+}
+
+void p4_cuda_act_to_f32(p4_device *device, float *to, const void *act, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(to) | P4_ADDRESS(act), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              convert<float, elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                  to, (const elem *)act, count));
+    p4_cuda_launched(device, "act_to_f32");
+}
+
+void p4_cuda_f32_to_act(p4_device *device, void *act, const float *from, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(act) | P4_ADDRESS(from), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              convert<elem, float, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)act, from,
+                                                                                                 count));
+    p4_cuda_launched(device, "f32_to_act");
+}
+
+template <typename T, int W>
+static __global__ void add(T *out, const T *a, const T *b, int64_t count)
+{
+    const int64_t i = p4_flat_index<W>();
+    float x[W], y[W];
+    if (i >= count) {
+        return;
+    }
+    p4_load_part(x, a + i, count - i);
+    p4_load_part(y, b + i, count - i);
+#pragma unroll
+    for (int k = 0; k < W; k++) {
+        x[k] += y[k];
+    }
+    p4_store_part(out + i, x, count - i);
+}
+
+void p4_cuda_add(p4_device *device, void *out, const void *a, const void *b, int64_t count)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(out) | P4_ADDRESS(a) | P4_ADDRESS(b), 0);
+    if (count <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              add<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)out, (const elem *)a,
+                                                                                      (const elem *)b, count));
+    p4_cuda_launched(device, "add");
+}
+
+/* One block a row. */
+template <typename T, int W>
+static __global__ void swiglu_rows(T *h, const T *gate_up, int64_t F)
+{
+    const T *gate = gate_up + blockIdx.x * 2 * F, *up = gate + F;
+    for (int64_t f = (int64_t)threadIdx.x * W; f < F; f += (int64_t)blockDim.x * W) {
+        float g[W], u[W];
+        p4_load(g, gate + f);
+        p4_load(u, up + f);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            u[i] = p4_swiglu<T>(g[i], u[i]);
+        }
+        p4_store(h + blockIdx.x * F + f, u);
+    }
+}
+
+template <typename T, int W>
+static __global__ void swiglu_backward_rows(T *d, const T *dh, const T *gate_up, int64_t F)
+{
+    const T *gate = gate_up + blockIdx.x * 2 * F, *up = gate + F;
+    T *dgate = d + blockIdx.x * 2 * F, *dup = dgate + F;
+    for (int64_t f = (int64_t)threadIdx.x * W; f < F; f += (int64_t)blockDim.x * W) {
+        float g[W], u[W], from[W];
+        p4_load(g, gate + f);
+        p4_load(u, up + f);
+        p4_load(from, dh + blockIdx.x * F + f);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            p4_swiglu_backward<T>(from[i], &g[i], &u[i]);
+        }
+        p4_store(dgate + f, g);
+        p4_store(dup + f, u);
+    }
+}
+
+void p4_cuda_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
+                            int64_t N, int64_t F)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(gate_up), F * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(F, p4_cuda_width(device, wide)), MLP_THREADS);
+    if (rounded) {
+        p4_cuda_round_rows(device, P4_ROWS_SWIGLU, y, rounded, gate_up, N, F);
+        return;
+    }
+    if (N <= 0 || F <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              swiglu_rows<elem, W>
+              <<<(unsigned)N, threads, 0, device->stream>>>((elem *)y, (const elem *)gate_up, F));
+    p4_cuda_launched(device, "swiglu_forward");
+}
+
+void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
+                             int64_t F)
+{
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dgate_up) | P4_ADDRESS(dh) | P4_ADDRESS(gate_up),
+                                   F * p4_cuda_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(F, p4_cuda_width(device, wide)), MLP_THREADS);
+    if (N <= 0 || F <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide,
+              swiglu_backward_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
+                  (elem *)dgate_up, (const elem *)dh, (const elem *)gate_up, F));
+    p4_cuda_launched(device, "swiglu_backward");
+}
+
+void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
+                                    const void *gate_up, int64_t N, int64_t F, int64_t out)
+{
+    const p4_swiglu_product call = {dy, w, gate_up, dgate_up, N, F, out};
+    if (N > 0 && F > 0 && !p4_cuda_swiglu_own_backward(device, &call)) {
+        p4_cuda_linear_backward_input(device, dh, dy, w, N, F, out, false);
+        p4_cuda_swiglu_backward(device, dgate_up, dh, gate_up, N, F);
+    }
+}

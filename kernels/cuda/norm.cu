@@ -1,0 +1,187 @@
+/* norm.cu - RMSNorm and LayerNorm with the residual sum in front. Their gradients: kernels/cuda/norm_backward.cu. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/int8_rows.cuh"
+
+enum { NORM_THREADS = 256, SHARED_BYTES = 48 << 10 };
+
+/* What a norm reads and writes; of the outputs all but y and `rounded` may be NULL. */
+template <typename T> struct norm_rows {
+    T *y, *sum;
+    p4_int8_out<T> rounded;
+    float *mean, *rstd;
+    const T *x, *delta;
+    const float *gain, *bias;
+    int C;
+    float eps;
+    bool keep; /* the row in shared memory, else it is read again */
+};
+
+/* Columns from c of the normed row. Every step is rounded where it stands, here and in the sums: kernels that
+ * round to int8 and those that do not give the same values, whatever a compiler would contract. */
+template <typename T, int W>
+static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> &p, const T *row, int c,
+                                              float center, float scale)
+{
+    float other[W];
+    p4_load(v, row + c);
+    p4_load(other, p.gain + c);
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        v[i] = __fmul_rn(__fmul_rn(__fsub_rn(v[i], center), scale), other[i]);
+    }
+    if (p.bias) {
+        p4_load(other, p.bias + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            v[i] = __fadd_rn(v[i], other[i]);
+        }
+    }
+}
+
+/* The sum of the row's elements, which are stored and kept, or of their squares. */
+template <typename T, int W, bool CENTERED>
+static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
+{
+    const int64_t start = (int64_t)blockIdx.x * p.C;
+    float v[W], other[W], total = 0.0f;
+    for (int c = (int)threadIdx.x * W; c < p.C; c += (int)blockDim.x * W) {
+        p4_load(v, p.x + start + c);
+        if (p.delta) {
+            p4_load(other, p.delta + start + c);
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                v[i] += other[i];
+            }
+        }
+        if (p.sum && (p.delta || p.sum != p.x)) {
+            p4_store(p.sum + start + c, v);
+        }
+        if (p.keep) {
+            p4_store(kept + c, v);
+        }
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            T stored; /* the norm is that of the stored sum */
+            p4_set(&stored, v[i]);
+            v[i] = p4_value(stored);
+            total = CENTERED ? __fadd_rn(total, v[i]) : __fmaf_rn(v[i], v[i], total);
+        }
+    }
+    return p4_block_sum(total);
+}
+
+/* The normed row in activation type, rounded to int8. If the row is kept it takes its place. */
+template <typename T, int W>
+static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, const T *row, T *kept, float center,
+                                                   float scale)
+{
+    const int first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    const p4_int8_out<T> to = p4_int8_row(p.rounded, blockIdx.x);
+    p4_pack<T, W> pack;
+    float v[W], largest = 0.0f;
+    for (int c = first; c < p.C; c += step) {
+        normed(v, p, row, c, center, scale);
+        p4_store(pack.element, v);
+        largest = p4_int8_larger(largest, pack);
+        if (p.keep) {
+            *(p4_pack<T, W> *)(kept + c) = pack;
+        }
+    }
+    const float s = p4_int8_scale(p4_block_max(largest)), inverse = 1.0f / s;
+    for (int c = first; c < p.C; c += step) {
+        if (p.keep) {
+            pack = *(const p4_pack<T, W> *)(kept + c);
+        } else {
+            normed(v, p, row, c, center, scale);
+            p4_store(pack.element, v);
+        }
+        p4_int8_put(to, c, pack, s, inverse);
+    }
+    p4_int8_end(to, s);
+}
+
+/* One block a row; every thread reads only what it wrote. */
+template <typename T, int W, bool CENTERED, bool ROUNDED>
+static __global__ void __launch_bounds__(NORM_THREADS, 8) add_norm_rows(const norm_rows<T> p)
+{
+    extern __shared__ __align__(16) unsigned char kept[];
+    const int C = p.C, first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
+    const int64_t n = blockIdx.x;
+    const T *row = p.keep ? (const T *)kept : (p.sum ? p.sum : p.x) + n * C;
+    float v[W], total = add_row<T, W, CENTERED>(p, (T *)kept);
+    const float center = CENTERED ? total / (float)C : 0.0f;
+    if (CENTERED) {
+        total = 0.0f;
+        for (int c = first; c < C; c += step) {
+            p4_load(v, row + c);
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                const float far = __fsub_rn(v[i], center);
+                total = __fmaf_rn(far, far, total);
+            }
+        }
+        total = p4_block_sum(total);
+    }
+    const float scale = 1.0f / sqrtf(total / (float)C + p.eps);
+    if (ROUNDED) {
+        put_rounded<T, W>(p, row, (T *)kept, center, scale);
+    } else {
+        for (int c = first; c < C; c += step) {
+            normed(v, p, row, c, center, scale);
+            p4_store(p.y + n * C + c, v);
+        }
+    }
+    if (threadIdx.x == 0 && p.mean) {
+        p.mean[n] = center;
+    }
+    if (threadIdx.x == 0 && p.rstd) {
+        p.rstd[n] = scale;
+    }
+}
+
+template <typename T, int W, bool CENTERED>
+static void launch_norm(p4_device *device, const norm_rows<T> &rows, bool rounded, int64_t N)
+{
+    const size_t shared = rows.keep ? (size_t)rows.C * sizeof(T) : 0;
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(rows.C, W), NORM_THREADS), blocks = (unsigned)N;
+    if (rounded) {
+        add_norm_rows<T, W, CENTERED, true><<<blocks, threads, shared, device->stream>>>(rows);
+    } else {
+        add_norm_rows<T, W, CENTERED, false><<<blocks, threads, shared, device->stream>>>(rows);
+    }
+}
+
+void p4_cuda_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
+                              void *sum, float *mean, float *rstd, const void *x, const void *delta,
+                              const float *gain, const float *bias, int64_t N, int64_t C, float eps)
+{
+    const int64_t row_bytes = C * p4_cuda_act_bytes(device);
+    const p4_int8_rows none = {};
+    const bool wide =
+        p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(sum) | P4_ADDRESS(x) | P4_ADDRESS(delta) | P4_ADDRESS(gain) |
+                         P4_ADDRESS(bias) | P4_ADDRESS(rounded ? rounded->codes : NULL),
+                     row_bytes);
+    if (N <= 0 || C <= 0) {
+        return;
+    }
+    P4_BY_ACT(device, wide, {
+        const norm_rows<elem> rows = {(elem *)y,
+                                      (elem *)sum,
+                                      p4_int8_out_of<elem>(y, rounded ? rounded : &none, C),
+                                      mean,
+                                      rstd,
+                                      (const elem *)x,
+                                      (const elem *)delta,
+                                      gain,
+                                      bias,
+                                      (int)C,
+                                      eps,
+                                      row_bytes <= SHARED_BYTES};
+        if (kind == P4_LAYERNORM) {
+            launch_norm<elem, W, true>(device, rows, rounded != NULL, N);
+        } else {
+            launch_norm<elem, W, false>(device, rows, rounded != NULL, N);
+        }
+    });
+    p4_cuda_launched(device, "add_norm_forward");
+}

@@ -1,0 +1,350 @@
+/* norm_backward.cu - gradients of RMSNorm and LayerNorm.
+ *
+ * A thread owns columns. Where a row fits in the registers of a block, dy, x and dx are read once, the next row's while
+ * this one is summed, and the sums for gain, bias and dx stay in registers until the block ends; other rows are read
+ * twice and their sums gather in shared memory. Both write partial sums a block, which are added in order. The sums of
+ * dx's columns are the gradient of the bias of the linear layer below, taken where dx passes anyway. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/mma.cuh"
+
+enum {
+    NORM_THREADS = 256,
+    NORM_BLOCKS = 528,
+    NORM_HELD_PIECES = 2,   /* 16-byte pieces of a row that a thread holds at most */
+    SHARED_BYTES = 48 << 10
+};
+
+/* What both kernels get. */
+typedef struct norm_task {
+    void *dx;
+    const void *dy, *x;
+    float *partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx, as far as they are wanted */
+    const float *mean, *rstd, *gain;
+    int64_t N, C;
+    bool accumulate, with_gain, with_bias, with_dx;
+} norm_task;
+
+static __host__ __device__ __forceinline__ int64_t kinds_of(const norm_task &k)
+{
+    return k.with_gain + k.with_bias + k.with_dx;
+}
+
+/* The sums of a block over its rows, [C] each. A thread owns the columns it adds to. */
+typedef struct column_sums {
+    float *gain, *bias, *dx; /* NULL: not wanted */
+} column_sums;
+
+static __device__ __forceinline__ column_sums sums_in(float *memory, const norm_task &k)
+{
+    const column_sums sums = {k.with_gain ? memory : NULL, k.with_bias ? memory + k.with_gain * k.C : NULL,
+                              k.with_dx ? memory + (k.with_gain + k.with_bias) * k.C : NULL};
+    return sums;
+}
+
+/* sums[0 .. W) += v, or nothing where there are none. */
+template <int W>
+static __device__ __forceinline__ void add_to(float *sums, const float (&v)[W])
+{
+    float total[W];
+    if (sums) {
+        p4_load(total, sums);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            total[i] += v[i];
+        }
+        p4_store(sums, total);
+    }
+}
+
+/* Row n. With xhat = (x - center) rstd and g = dy gain: dx += rstd (g - xhat mean(g xhat) - mean(g)), the last for
+ * LayerNorm. */
+template <typename T, int W, bool CENTERED>
+static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t n, column_sums sums)
+{
+    T *dx = (T *)k.dx + n * k.C;
+    const T *dy = (const T *)k.dy + n * k.C, *x = (const T *)k.x + n * k.C;
+    const float center = CENTERED ? k.mean[n] : 0.0f, rstd = k.rstd[n];
+    const int64_t first = (int64_t)threadIdx.x * W, step = (int64_t)blockDim.x * W;
+    float a[W], b[W], g[W], dot = 0.0f, sum = 0.0f;
+    for (int64_t c = first; c < k.C; c += step) {
+        p4_load(a, dy + c);
+        p4_load(b, x + c);
+        p4_load(g, k.gain + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            dot += a[i] * g[i] * ((b[i] - center) * rstd);
+            sum += a[i] * g[i];
+        }
+    }
+    dot = p4_block_sum(dot) / (float)k.C;
+    sum = CENTERED ? p4_block_sum(sum) / (float)k.C : 0.0f;
+    for (int64_t c = first; c < k.C; c += step) {
+        float d[W] = {};
+        p4_load(a, dy + c);
+        p4_load(b, x + c);
+        p4_load(g, k.gain + c);
+        if (k.accumulate) {
+            p4_load(d, dx + c);
+        }
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            b[i] = (b[i] - center) * rstd;
+            d[i] += rstd * (a[i] * g[i] - b[i] * dot - sum);
+            b[i] *= a[i];
+        }
+        p4_store(dx + c, d);
+        add_to(sums.gain ? sums.gain + c : NULL, b);
+        add_to(sums.bias ? sums.bias + c : NULL, a);
+        add_to(sums.dx ? sums.dx + c : NULL, d);
+    }
+}
+
+/* A block takes every gridDim.x-th row. Its sums gather in shared memory (`keep`) or at once in its part of k.partial,
+ * where they end in any case. */
+template <typename T, int W, bool CENTERED>
+static __global__ void norm_backward_rows(norm_task k, bool keep)
+{
+    extern __shared__ __align__(16) unsigned char shared[];
+    const int64_t count = kinds_of(k) * k.C, first = (int64_t)threadIdx.x * W, step = (int64_t)blockDim.x * W;
+    float *out = k.partial + blockIdx.x * count;
+    float *gather = keep ? (float *)shared : out;
+    const column_sums sums = sums_in(gather, k);
+    for (int64_t kind = 0; kind < kinds_of(k); kind++) {
+        const float zeros[W] = {};
+        for (int64_t c = first; c < k.C; c += step) {
+            p4_store(gather + kind * k.C + c, zeros);
+        }
+    }
+    for (int64_t n = blockIdx.x; n < k.N; n += gridDim.x) {
+        row_backward<T, W, CENTERED>(k, n, sums);
+    }
+    for (int64_t kind = 0; keep && kind < kinds_of(k); kind++) {
+        float v[W];
+        for (int64_t c = first; c < k.C; c += step) {
+            p4_load(v, gather + kind * k.C + c);
+            p4_store(out + kind * k.C + c, v);
+        }
+    }
+}
+
+/* A row's pieces of one thread, as they lie in memory. */
+template <typename T, int W, int PIECES>
+struct norm_pieces {
+    p4_pack<T, W> dy[PIECES], x[PIECES], dx[PIECES];
+};
+
+template <typename T, int W, int PIECES>
+static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row, const norm_task &k, int64_t n)
+{
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W, at = n * k.C + c;
+        if (c < k.C && n < k.N) {
+            row->dy[p] = *(const p4_pack<T, W> *)((const T *)k.dy + at);
+            row->x[p] = *(const p4_pack<T, W> *)((const T *)k.x + at);
+            if (k.accumulate) {
+                row->dx[p] = *(const p4_pack<T, W> *)((const T *)k.dx + at);
+            }
+        }
+    }
+}
+
+/* Asks for row n, which is fetched in a later turn, in the second cache: registers have room for one row ahead only. */
+template <typename T, int W, int PIECES>
+static __device__ __forceinline__ void expect_row(const norm_task &k, int64_t n)
+{
+    const int line = 128 / P4_VECTOR_BYTES; /* threads that share one */
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W, at = n * k.C + c;
+        if (threadIdx.x % line == 0 && c < k.C && n < k.N) {
+            p4_prefetch((const T *)k.dy + at);
+            p4_prefetch((const T *)k.x + at);
+            if (k.accumulate) {
+                p4_prefetch((const T *)k.dx + at);
+            }
+        }
+    }
+}
+
+/* The sums of two numbers over the block, in every thread. `turn` alternates from call to call between two places, so
+ * that one barrier a call is enough. */
+static __device__ __forceinline__ float2 block_sum2(float2 v, int turn)
+{
+    __shared__ float2 parts[2][NORM_THREADS / P4_WARP];
+    const int lane = threadIdx.x % P4_WARP, warp = threadIdx.x / P4_WARP;
+    v.x = p4_warp_sum(v.x);
+    v.y = p4_warp_sum(v.y);
+    if (lane == 0) {
+        parts[turn][warp] = v;
+    }
+    __syncthreads();
+    v = lane < (int)blockDim.x / P4_WARP ? parts[turn][lane] : make_float2(0.0f, 0.0f);
+    return make_float2(p4_warp_sum(v.x), p4_warp_sum(v.y));
+}
+
+/* The sums of a block over its rows: of dy xhat, of dy, and of dx. */
+template <int W, int PIECES>
+struct held_sums {
+    float gain[PIECES][W], bias[PIECES][W], dx[PIECES][W];
+};
+
+/* One row: dx is written, the sums grow. The formula is row_backward's. */
+template <typename T, int W, int PIECES, bool CENTERED>
+static __device__ __forceinline__ void held_row(const norm_task &k, int64_t n, const norm_pieces<T, W, PIECES> &row,
+                                                const float (&gain)[PIECES][W], held_sums<W, PIECES> *sums, int turn)
+{
+    const float center = CENTERED ? k.mean[n] : 0.0f, rstd = k.rstd[n];
+    float2 both = make_float2(0.0f, 0.0f); /* of dy gain xhat, of dy gain */
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            const float dy = p4_value(row.dy[p].element[i]), xhat = (p4_value(row.x[p].element[i]) - center) * rstd;
+            const bool here = ((int64_t)p * blockDim.x + threadIdx.x) * W < k.C;
+            both.x += here ? dy * gain[p][i] * xhat : 0.0f;
+            both.y += CENTERED && here ? dy * gain[p][i] : 0.0f;
+            sums->gain[p][i] += dy * xhat;
+            sums->bias[p][i] += CENTERED ? dy : 0.0f;
+        }
+    }
+    both = block_sum2(both, turn);
+    const float dot = both.x / (float)k.C, sum = CENTERED ? both.y / (float)k.C : 0.0f;
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W;
+        float out[W];
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            const float dy = p4_value(row.dy[p].element[i]), xhat = (p4_value(row.x[p].element[i]) - center) * rstd;
+            out[i] = p4_value(row.dx[p].element[i]) + rstd * (dy * gain[p][i] - xhat * dot - sum);
+            sums->dx[p][i] += CENTERED ? out[i] : 0.0f;
+        }
+        if (c < k.C) {
+            p4_store((T *)k.dx + n * k.C + c, out);
+        }
+    }
+}
+
+/* A block takes every gridDim.x-th row and holds it in registers. */
+template <typename T, int W, int PIECES, bool CENTERED>
+static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_task k)
+{
+    norm_pieces<T, W, PIECES> row = {}, next = {};
+    held_sums<W, PIECES> sums = {};
+    float gain[PIECES][W] = {};
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W;
+        if (c < k.C) {
+            p4_load(gain[p], k.gain + c);
+        }
+    }
+    int turn = 0;
+    fetch_row(&row, k, blockIdx.x);
+    for (int64_t n = blockIdx.x; n < k.N; n += gridDim.x, turn ^= 1) {
+        fetch_row(&next, k, n + gridDim.x);
+        expect_row<T, W, PIECES>(k, n + 2 * gridDim.x);
+        held_row<T, W, PIECES, CENTERED>(k, n, row, gain, &sums, turn);
+        row = next;
+    }
+    const column_sums out = sums_in(k.partial + (int64_t)blockIdx.x * kinds_of(k) * k.C, k);
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W;
+        if (c < k.C && out.gain) {
+            p4_store(out.gain + c, sums.gain[p]);
+        }
+        if (c < k.C && out.bias) {
+            p4_store(out.bias + c, sums.bias[p]);
+        }
+        if (c < k.C && out.dx) {
+            p4_store(out.dx + c, sums.dx[p]);
+        }
+    }
+}
+
+/* --- host side -------------------------------------------------------------------------------------------------------- */
+
+typedef void norm_kernel(norm_task);
+
+/* The kernel that holds a row of `pieces` pieces a thread. */
+template <typename T>
+static norm_kernel *held_kernel(bool centered, int64_t pieces)
+{
+    const int W = P4_VECTOR_BYTES / sizeof(T);
+    if (pieces == 1) {
+        return centered ? norm_backward_held<T, W, 1, true> : norm_backward_held<T, W, 1, false>;
+    }
+    return centered ? norm_backward_held<T, W, NORM_HELD_PIECES, true>
+                    : norm_backward_held<T, W, NORM_HELD_PIECES, false>;
+}
+
+/* As many blocks as are at work at once: each takes the same number of rows, but for one. */
+static int64_t held_blocks(p4_device *device, norm_kernel *kernel, unsigned threads)
+{
+    int each = 1;
+    p4_cuda_ok(device, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, 0), "norm_backward");
+    return (int64_t)device->processors * p4_max_i64(1, each);
+}
+
+static void launch_any(p4_device *device, const norm_task *k, bool centered, bool wide, unsigned blocks)
+{
+    const int64_t sum_bytes = kinds_of(*k) * k->C * (int64_t)sizeof(float);
+    const bool keep = sum_bytes <= SHARED_BYTES;
+    const size_t shared = keep ? (size_t)sum_bytes : 0;
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(k->C, p4_cuda_width(device, wide)), NORM_THREADS);
+    if (centered) {
+        P4_BY_ACT(device, wide, norm_backward_rows<elem, W, true><<<blocks, threads, shared, device->stream>>>(*k, keep));
+    } else {
+        P4_BY_ACT(device, wide, norm_backward_rows<elem, W, false><<<blocks, threads, shared, device->stream>>>(*k, keep));
+    }
+}
+
+/* The second stage: all kinds in one launch. */
+static void add_sums(p4_device *device, const norm_task *k, float *dgain, float *dbias, float *dx_sums, int64_t blocks)
+{
+    float *const targets[P4_SUM_KINDS] = {dgain, dbias, dx_sums};
+    p4_cuda_sums sums = {};
+    int kinds = 0;
+    for (int i = 0; i < P4_SUM_KINDS; i++) {
+        if (targets[i]) {
+            sums.to[kinds++] = targets[i];
+        }
+    }
+    p4_cuda_add_partials(device, sums, kinds, k->partial, blocks, k->C);
+}
+
+void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums, float *dgain,
+                           float *dbias, const void *dy, const void *x, const float *mean, const float *rstd,
+                           const float *gain, int64_t N, int64_t C)
+{
+    norm_task k = {dx,         dy, x,         NULL, mean, rstd, gain, N, C, accumulate, dgain != NULL, dbias != NULL,
+                   dx_sums != NULL};
+    const bool centered = kind == P4_LAYERNORM;
+    const int64_t sum_bytes = kinds_of(k) * C * (int64_t)sizeof(float);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dx) | P4_ADDRESS(dy) | P4_ADDRESS(x) | P4_ADDRESS(gain),
+                                   C * p4_cuda_act_bytes(device));
+    const int64_t packs = p4_ceil_div(C, p4_cuda_width(device, wide)), pieces = p4_ceil_div(packs, NORM_THREADS);
+    const bool held = wide && pieces <= NORM_HELD_PIECES && (centered || (!dbias && !dx_sums));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(packs, p4_max_i64(1, pieces)), NORM_THREADS);
+    if (N <= 0 || C <= 0) {
+        return;
+    }
+    norm_kernel *kernel = device->half ? held_kernel<__nv_bfloat16>(centered, pieces) : held_kernel<float>(centered, pieces);
+    int64_t blocks = p4_min_i64(N, held ? held_blocks(device, kernel, threads) : NORM_BLOCKS);
+    if (sum_bytes > 0) {
+        blocks = p4_max_i64(1, p4_min_i64(blocks, P4_SCRATCH_BYTES / sum_bytes));
+    }
+    k.partial = (float *)p4_cuda_scratch(device, blocks * sum_bytes);
+    if (!k.partial) {
+        return;
+    }
+    if (held) {
+        kernel<<<(unsigned)blocks, threads, 0, device->stream>>>(k);
+    } else {
+        launch_any(device, &k, centered, wide, (unsigned)blocks);
+    }
+    p4_cuda_launched(device, "norm_backward");
+    add_sums(device, &k, dgain, dbias, dx_sums, blocks);
+}

@@ -1,0 +1,47 @@
+#include "src/leaf/import.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* The first error stays: the system's search says more than that of the build's folder. */
+static void load(p4_import *library)
+{
+    char path[4096];
+    library->tried = true;
+    library->handle = dlopen(library->file, RTLD_NOW | RTLD_LOCAL);
+    if (library->handle == NULL) {
+        const char *why = dlerror();
+        snprintf(library->error, sizeof library->error, "%s cannot be loaded: %s", library->file,
+                 why != NULL ? why : "no reason is given");
+        snprintf(path, sizeof path, "%s/%s", library->folder, library->file);
+        library->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    if (library->handle != NULL) {
+        library->error[0] = '\0';
+    }
+}
+
+void *p4_import_find(p4_import *library, const char *function)
+{
+    void *address = NULL;
+    pthread_mutex_lock(&lock);
+    if (!library->tried) {
+        load(library);
+    }
+    if (library->handle != NULL) {
+        address = dlsym(library->handle, function);
+        if (address == NULL) {
+            snprintf(library->error, sizeof library->error, "%s lacks %s", library->file, function);
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return address;
+}
+
+const char *p4_import_error(const p4_import *library)
+{
+    return library->error;
+}

@@ -33,7 +33,8 @@ bool p4_coll_known(const char *name)
 
 static p4_rc unknown(const char *name)
 {
-    return FAULT("this build has no collectives \"%s\"", name); /* the same on every rank: they run one build */
+    return FAULT("this build has no collectives \"%s\"",
+                 name); /* the same on every rank: they run one build */
 }
 
 p4_rc p4_coll_usable(const char *name)

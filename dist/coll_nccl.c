@@ -1,8 +1,9 @@
-/* coll_nccl.c - collectives between GPUs: a communicator of all ranks and a CUDA stream of its own beside the device's, the two
- * ordered by events. Sums in shared memory go by copy engines where every GPU reaches every other's memory (peer_sums.h).
+/* coll_nccl.c - collectives between GPUs: a communicator of all ranks, and a CUDA stream beside the device's,
+ * ordered by events. Sums in shared memory use copy engines where GPUs reach each other (peer_sums.h).
  *
- * The communicator does not block: where a call has to talk to other ranks (opening, the first use of a connection) NCCL
- * does it in a thread, and the host polls with a deadline. So nothing here waits for ever on a rank that is gone. */
+ * The communicator does not block: where a call has to talk to other ranks (opening, the first use of a
+ * connection) NCCL does it in a thread, and the host polls with a deadline. So nothing here waits for ever on
+ * a rank that is gone. */
 #include <cuda_runtime.h>
 #include <nccl.h>
 #include <sched.h>
@@ -14,9 +15,9 @@
 #include "dist/peer_sums.h"
 
 enum {
-    MARKS = 64,     /* events that tell which operation is done, in turn */
-    QUEUED = 512,   /* copies, additions and numbers of sums that the host queues ahead: a stream is taken to hold 1,000 */
-    YIELDS = 200,   /* polls before the host sleeps between them */
+    MARKS = 64,   /* events that tell which operation is done, in turn */
+    QUEUED = 512, /* operations of sums that the host queues ahead: a stream is taken to hold 1,000 */
+    YIELDS = 200, /* polls before the host sleeps between them */
     SLEEP_NS = 20000
 };
 static const double CLOSE_S = 30; /* at most so long for the others to close their side */
@@ -45,7 +46,7 @@ static void pause_between(int64_t polls)
     }
 }
 
-/* Waits until the communicator has done what the call that returned `result` asked; ncclInProgress: it had not in time. */
+/* Waits until the call that returned `result` has completed; ncclInProgress: it did not in time. */
 static ncclResult_t finish(const struct p4_coll_state *state, ncclResult_t result, double timeout_s)
 {
     double started_s = p4_now_s();
@@ -65,7 +66,8 @@ static _Noreturn void give_up(const p4_coll *coll, const char *what, ncclResult_
         p4_abort(coll->dist, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)", what,
                  coll->dist->timeout_s);
     }
-    p4_abort(coll->dist, "%s: NCCL: %s: %s", what, ncclGetErrorString(result), ncclGetLastError(coll->state->comm));
+    p4_abort(coll->dist, "%s: NCCL: %s: %s", what, ncclGetErrorString(result),
+             ncclGetLastError(coll->state->comm));
 }
 
 static void cuda_ok(const p4_coll *coll, cudaError_t error, const char *what)
@@ -75,7 +77,7 @@ static void cuda_ok(const p4_coll *coll, cudaError_t error, const char *what)
     }
 }
 
-/* --- order between the two queues --------------------------------------------------------------------------------------- */
+/* --- order between the two queues ------------------------------------------------------------- */
 
 /* The operation called next starts after what the device's queue holds now. */
 static void start_here(p4_coll *coll)
@@ -123,11 +125,12 @@ static void after(p4_coll *coll, int64_t up_to)
 {
     struct p4_coll_state *state = coll->state;
     if (up_to > 0) {
-        cuda_ok(coll, cudaStreamWaitEvent(state->compute, state->done[up_to % MARKS], 0), "wait for a collective");
+        cuda_ok(coll, cudaStreamWaitEvent(state->compute, state->done[up_to % MARKS], 0),
+                "wait for a collective");
     }
 }
 
-/* Without leaving "not ready" behind as the thread's last error, which the next kernel launch would report as its own. */
+/* Clears "not ready" from the thread's last error: the next kernel launch would report it as its own. */
 static cudaError_t query(cudaEvent_t event)
 {
     cudaError_t error = cudaEventQuery(event);
@@ -142,7 +145,8 @@ static bool advanced(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
     int64_t known = state->finished;
-    state->finished = p4_max_i64(known, state->called - MARKS); /* older events stand for newer operations by now */
+    /* Events older than MARKS stand for newer operations by now. */
+    state->finished = p4_max_i64(known, state->called - MARKS);
     while (state->finished < state->called &&
            query(state->done[(state->finished + 1) % MARKS]) == cudaSuccess) {
         state->finished++;
@@ -150,8 +154,8 @@ static bool advanced(p4_coll *coll)
     return state->finished > known;
 }
 
-/* Waits for the event. The deadline starts anew with every operation that gets done: the device may have long work between
- * two. */
+/* Waits for the event. The deadline starts anew with every operation that gets done: the device may have long
+ * work between two. */
 static void watch(p4_coll *coll, cudaEvent_t event, const char *what)
 {
     struct p4_coll_state *state = coll->state;
@@ -199,7 +203,7 @@ static void reach(p4_coll *coll, int64_t up_to, const char *what)
     }
 }
 
-/* The host queues no more than the queue has room for: to wait for room would be a wait without a deadline. */
+/* The host queues no more than the queue holds: waiting for room would be a wait without a deadline. */
 static void queue_sums(p4_coll *coll, const p4_peer_sum *sums, int64_t count, const char *what)
 {
     struct p4_coll_state *state = coll->state;
@@ -236,7 +240,7 @@ static void end(p4_coll *coll)
     launched(coll, ncclGroupEnd(), "group of collectives");
 }
 
-/* --- operations ----------------------------------------------------------------------------------------------------------- */
+/* --- operations ------------------------------------------------------------------------------- */
 
 static p4_rc share(p4_coll *coll, void *memory, int64_t bytes)
 {
@@ -269,7 +273,8 @@ static void keep_for_end(p4_coll *coll, const p4_peer_sum *sum)
 static bool sum_by_copies(p4_coll *coll, const p4_peer_sum *sum, const char *what)
 {
     struct p4_coll_state *state = coll->state;
-    if (state->peers == NULL || !p4_peers_reach(state->peers, sum->from, sum->count * (int64_t)sizeof *sum->from)) {
+    if (state->peers == NULL ||
+        !p4_peers_reach(state->peers, sum->from, sum->count * (int64_t)sizeof *sum->from)) {
         return false;
     }
     if (state->grouped) {
@@ -290,7 +295,8 @@ static void sum_f32(p4_coll *coll, float *data, int64_t count)
         return;
     }
     before_call(coll);
-    after_call(coll, ncclAllReduce(data, data, (size_t)count, ncclFloat32, ncclSum, state->comm, state->queue),
+    after_call(coll,
+               ncclAllReduce(data, data, (size_t)count, ncclFloat32, ncclSum, state->comm, state->queue),
                "sum over ranks");
 }
 
@@ -302,7 +308,8 @@ static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int
         return;
     }
     before_call(coll);
-    after_call(coll, ncclReduce(from, to, (size_t)count, ncclFloat32, ncclSum, root, state->comm, state->queue),
+    after_call(coll,
+               ncclReduce(from, to, (size_t)count, ncclFloat32, ncclSum, root, state->comm, state->queue),
                "gradient sum to its owner");
 }
 
@@ -310,7 +317,8 @@ static void bcast(p4_coll *coll, void *data, int64_t bytes, int root)
 {
     struct p4_coll_state *state = coll->state;
     before_call(coll);
-    after_call(coll, ncclBroadcast(data, data, (size_t)bytes, ncclUint8, root, state->comm, state->queue), "broadcast");
+    after_call(coll, ncclBroadcast(data, data, (size_t)bytes, ncclUint8, root, state->comm, state->queue),
+               "broadcast");
 }
 
 static void recv_bytes(p4_coll *coll, void *data, int64_t bytes, int from)
@@ -336,7 +344,7 @@ static void wait_request(p4_coll *coll, p4_request *request)
     request->handle = NULL;
 }
 
-/* --- open and close ----------------------------------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 /* p4_abort's: stops the operations that still run on the GPU, so that the process can end. */
 static void stop_operations(void *user)
@@ -375,7 +383,7 @@ static void release(p4_coll *coll)
     *coll = (p4_coll){0};
 }
 
-/* Every rank closes: finalising waits until all operations of all are done. A rank that does not come is left behind. */
+/* Every rank closes: finalising waits for all operations of all ranks. A rank that does not come is left. */
 static void close_coll(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
@@ -414,19 +422,19 @@ static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
         return FAULT("NCCL on GPU %d: %s", ordinal, cudaGetErrorString(error));
     }
     ncclResult_t result = coll->dist->rank == 0 ? ncclGetUniqueId(id) : ncclSuccess;
-    return result == ncclSuccess
-               ? P4_OK
-               : FAULT("NCCL: no id for a communicator: %s: %s", ncclGetErrorString(result), ncclGetLastError(NULL));
+    return result == ncclSuccess ? P4_OK
+                                 : FAULT("NCCL: no id for a communicator: %s: %s", ncclGetErrorString(result),
+                                         ncclGetLastError(NULL));
 }
 
-/* An error that NCCL reports is returned; a rank that does not come within the deadline may be gone and ends the job, for
- * an agreement would wait for it too. Local. */
+/* Returns what NCCL reports. A rank that misses the deadline ends the job: it may be gone. Local. */
 static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordinal)
 {
     struct p4_coll_state *state = coll->state;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    ncclResult_t result = ncclCommInitRankConfig(&state->comm, coll->dist->ranks, *id, coll->dist->rank, &config);
+    ncclResult_t result =
+        ncclCommInitRankConfig(&state->comm, coll->dist->ranks, *id, coll->dist->rank, &config);
     if (state->comm != NULL) {
         result = finish(state, result, coll->dist->timeout_s);
     }

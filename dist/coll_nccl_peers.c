@@ -1,5 +1,5 @@
-/* coll_nccl_peers.c - see peer_sums.h; the second half of coll_nccl.c. The others' memory is reached through CUDA's
- * interprocess handles. */
+/* coll_nccl_peers.c - see peer_sums.h; the second half of coll_nccl.c. The others' memory is reached through
+ * CUDA's interprocess handles. */
 #include <cuda.h>
 #include <cudaTypedefs.h>
 #include <cuda_runtime.h>
@@ -9,7 +9,8 @@
 #include "dist/peer_add.h"
 #include "dist/peer_sums.h"
 
-#ifndef P4_LANDING_BYTES /* of all peers together: a longer piece is added in parts (the emulator's are shorter) */
+#ifndef P4_LANDING_BYTES /* of all peers together: a longer piece is added in parts (the emulator's are \
+                            shorter) */
 #define P4_LANDING_BYTES (64 << 20)
 #endif
 
@@ -31,10 +32,10 @@ struct p4_peers {
     cudaStream_t queue;
     shared_memory shared[SHARED_MAX];
     int shared_count;
-    uint32_t *met;              /* device [ranks]: shared[0]; the meeting that each of the others has come to */
-    uint32_t meeting;           /* this rank's last */
-    float *landing;             /* device, P4_LANDING_BYTES */
-    int64_t queued;             /* operations since the start */
+    uint32_t *met;    /* device [ranks]: shared[0]; the meeting that each of the others has come to */
+    uint32_t meeting; /* this rank's last */
+    float *landing;   /* device, P4_LANDING_BYTES */
+    int64_t queued;   /* operations since the start */
     PFN_cuMemGetAddressRange_v3020 range_of;
     PFN_cuStreamWriteValue32_v11070 write_value;
     PFN_cuStreamWaitValue32_v11070 wait_value;
@@ -59,14 +60,15 @@ static p4_rc cuda_rc(cudaError_t error, const char *what)
 static p4_rc find(const char *name, void **function)
 {
     enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    p4_rc rc = cuda_rc(cudaGetDriverEntryPointByVersion(name, function, 12000, cudaEnableDefault, &found), name);
+    p4_rc rc =
+        cuda_rc(cudaGetDriverEntryPointByVersion(name, function, 12000, cudaEnableDefault, &found), name);
     if (rc == P4_OK && found != cudaDriverEntryPointSuccess) {
         rc = FAULT("GPUs of one node: the driver has no %s", name);
     }
     return rc;
 }
 
-/* --- shared memory -------------------------------------------------------------------------------------------------------- */
+/* --- shared memory ---------------------------------------------------------------------------- */
 
 static p4_rc describe(const p4_peers *peers, void *memory, ticket *mine)
 {
@@ -107,8 +109,9 @@ static p4_rc open_theirs(const p4_peers *peers, shared_memory *shared, const tic
             continue;
         }
         TRY(tickets[r].valid ? P4_OK : FAULT("GPUs of one node: rank %d cannot share its memory", r));
-        TRY(cuda_rc(cudaIpcOpenMemHandle(&shared->opened[r], tickets[r].handle, cudaIpcMemLazyEnablePeerAccess),
-                    "another rank's memory"));
+        TRY(cuda_rc(
+            cudaIpcOpenMemHandle(&shared->opened[r], tickets[r].handle, cudaIpcMemLazyEnablePeerAccess),
+            "another rank's memory"));
         shared->of[r] = (char *)shared->opened[r] + tickets[r].offset;
     }
 done:
@@ -122,7 +125,8 @@ static p4_rc share(p4_peers *peers, void *memory, int64_t bytes)
     shared_memory shared = {.own = memory, .bytes = bytes};
     p4_rc rc = memory != NULL ? describe(peers, memory, &mine) : P4_E_SYSTEM;
     p4_dist_node_gather(peers->dist, tickets, &mine, sizeof mine);
-    rc = rc == P4_OK && peers->shared_count == SHARED_MAX ? FAULT("GPUs of one node: too much shared memory") : rc;
+    rc = rc == P4_OK && peers->shared_count == SHARED_MAX ? FAULT("GPUs of one node: too much shared memory")
+                                                          : rc;
     rc = rc == P4_OK ? open_theirs(peers, &shared, tickets) : rc;
     if (rc == P4_OK) {
         peers->shared[peers->shared_count++] = shared;
@@ -174,7 +178,7 @@ bool p4_peers_reach(const p4_peers *peers, const void *data, int64_t bytes)
     return shared_with(peers, data, bytes) != NULL;
 }
 
-/* --- open and close ------------------------------------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 /* Memory of this rank alone. Local. */
 static p4_rc take_memory(p4_peers *peers)
@@ -196,7 +200,8 @@ static p4_rc are_together(const p4_dist *dist)
 {
     bool together = dist->local_ranks == dist->ranks && dist->ranks >= 2 && dist->ranks <= P4_PEERS_MAX;
     return together ? P4_OK
-                    : FAULT("sums by copy engines need 2 to %d ranks, all on one node; of %d ranks %d are on this one",
+                    : FAULT("sums by copy engines need 2 to %d ranks, all on one node; of %d ranks %d are on "
+                            "this one",
                             P4_PEERS_MAX, dist->ranks, dist->local_ranks);
 }
 
@@ -216,7 +221,8 @@ static p4_rc connect(p4_peers **to, p4_dist *dist, int ordinal, void *queue)
     peers->queue = queue;
     rc = cuda_rc(cudaSetDevice(ordinal), "this rank's GPU");
     rc = rc == P4_OK ? take_memory(peers) : rc;
-    p4_rc shared_rc = share(peers, rc == P4_OK ? peers->met : NULL, peers->ranks * (int64_t)sizeof *peers->met);
+    p4_rc shared_rc =
+        share(peers, rc == P4_OK ? peers->met : NULL, peers->ranks * (int64_t)sizeof *peers->met);
     rc = p4_consult(dist, rc == P4_OK ? shared_rc : rc);
     if (rc == P4_OK) {
         *to = peers;
@@ -235,7 +241,8 @@ p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, void *queue)
     bool any = asked == NULL || asked[0] == '\0', nccl = !any && strcmp(asked, "nccl") == 0;
     bool copies = !any && strcmp(asked, "copies") == 0;
     *peers = NULL;
-    TRY_ALL(dist, any || nccl || copies ? P4_OK : FAIL("P4_GPU_SUMS: found \"%s\", expected copies or nccl", asked));
+    TRY_ALL(dist, any || nccl || copies ? P4_OK
+                                        : FAIL("P4_GPU_SUMS: found \"%s\", expected copies or nccl", asked));
     rc = p4_consult(dist, nccl ? FAULT("another rank has P4_GPU_SUMS=nccl") : P4_OK);
     if (rc == P4_OK) {
         rc = connect(peers, dist, ordinal, queue);
@@ -270,7 +277,7 @@ void p4_peers_close(p4_peers *peers)
     free(peers);
 }
 
-/* --- sums ----------------------------------------------------------------------------------------------------------------- */
+/* --- sums ------------------------------------------------------------------------------------- */
 
 /* The runtime's errors that the driver knows have the driver's numbers. */
 static cudaError_t driver(CUresult result)
@@ -358,7 +365,8 @@ static cudaError_t sum_piece(p4_peers *peers, const p4_peer_sum *sum)
 static cudaError_t fetch_pieces(p4_peers *peers, const p4_peer_sum *sum)
 {
     cudaError_t error = cudaSuccess;
-    for (int step = 1; step < peers->ranks && error == cudaSuccess; step++) { /* no two ranks from one at a time */
+    for (int step = 1; step < peers->ranks && error == cudaSuccess;
+         step++) { /* no two ranks from one at a time */
         int r = (peers->rank + step) % peers->ranks;
         int64_t first, count = piece_of(peers, sum, r, &first);
         if (count > 0) {

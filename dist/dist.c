@@ -15,7 +15,8 @@ enum {
     MESSAGE_BYTES = 16384,
     ABORT_S = 10 /* a process that cannot end itself within this time is ended by SIGALRM */
 };
-static const int64_t PIECE_BYTES = (int64_t)1 << 30; /* one MPI call moves at most this much: counts are int */
+static const int64_t PIECE_BYTES = (int64_t)1
+                                   << 30; /* one MPI call moves at most this much: counts are int */
 
 struct p4_dist_state {
     MPI_Comm comm, node;
@@ -104,7 +105,8 @@ _Noreturn void p4_abort(p4_dist *dist, const char *format, ...)
     _Exit(P4_E_SYSTEM);
 }
 
-/* Waits without keeping a core busy: ranks may share cores with the threads that compute. timeout_s 0: for ever. */
+/* Waits without keeping a core busy: ranks may share cores with the threads that compute. timeout_s 0: for
+ * ever. */
 static void wait_for(p4_dist *dist, MPI_Request *request, const char *what, double timeout_s)
 {
     double started_s = p4_now_s();
@@ -120,7 +122,8 @@ static void wait_for(p4_dist *dist, MPI_Request *request, const char *what, doub
         }
         nanosleep(&(struct timespec){.tv_nsec = tries < 2000 ? 20000 : 200000}, NULL);
         if (timeout_s > 0 && p4_now_s() - started_s > timeout_s) {
-            p4_abort(dist, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)", what, timeout_s);
+            p4_abort(dist, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)", what,
+                     timeout_s);
         }
     }
 }
@@ -177,7 +180,8 @@ int p4_dist_cores(const p4_dist *dist)
     if (sched_getaffinity(0, sizeof mine, &mine) != 0) {
         return 1;
     }
-    /* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them. */
+    /* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them.
+     */
     cpu_set_t together = mine;
     MPI_Allreduce(&mine, &together, (int)sizeof mine, MPI_BYTE, MPI_BOR, dist->state->node);
     int own = CPU_COUNT(&mine), node = CPU_COUNT(&together);
@@ -207,8 +211,8 @@ void p4_dist_bcast(p4_dist *dist, void *data, int64_t bytes, int root)
 {
     for (int64_t at = 0; at < bytes; at += PIECE_BYTES) {
         MPI_Request request;
-        MPI_Ibcast((char *)data + at, (int)p4_min_i64(PIECE_BYTES, bytes - at), MPI_BYTE, root, dist->state->comm,
-                   &request);
+        MPI_Ibcast((char *)data + at, (int)p4_min_i64(PIECE_BYTES, bytes - at), MPI_BYTE, root,
+                   dist->state->comm, &request);
         wait_for(dist, &request, "broadcast", dist->timeout_s);
     }
 }
@@ -250,8 +254,9 @@ void p4_dist_reduce_f32(p4_dist *dist, float *data, int64_t count, int root)
     for (int64_t at = 0; at < count && dist->ranks > 1; at += piece) {
         MPI_Request request;
         bool here = dist->rank == root;
-        MPI_Ireduce(here ? MPI_IN_PLACE : data + at, here ? data + at : NULL, (int)p4_min_i64(piece, count - at),
-                    MPI_FLOAT, MPI_SUM, root, dist->state->comm, &request);
+        MPI_Ireduce(here ? MPI_IN_PLACE : data + at, here ? data + at : NULL,
+                    (int)p4_min_i64(piece, count - at), MPI_FLOAT, MPI_SUM, root, dist->state->comm,
+                    &request);
         wait_for(dist, &request, "gradient sum to its owner", dist->timeout_s);
     }
 }

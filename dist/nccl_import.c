@@ -4,16 +4,18 @@
 #include "src/leaf/import.h"
 
 #define TEXT_OF(x) TEXT(x)
-#define TEXT(x)    #x
+#define TEXT(x) #x
 
 static p4_import library = {.file = "libnccl.so." TEXT_OF(NCCL_MAJOR), .folder = P4_LIBRARY_FOLDER};
 
 #define FORWARD(name, parameters, arguments) \
     P4_IMPORT(library, ncclSystemError, ncclResult_t, name, parameters, arguments)
 
+/* clang-format off: a star in the parameters of a macro is taken for a product */
 FORWARD(ncclGetVersion, (int *version), (version))
 FORWARD(ncclGetUniqueId, (ncclUniqueId * id), (id))
-FORWARD(ncclCommInitRankConfig, (ncclComm_t * comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config),
+FORWARD(ncclCommInitRankConfig,
+        (ncclComm_t * comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config),
         (comm, ranks, id, rank, config))
 FORWARD(ncclCommFinalize, (ncclComm_t comm), (comm))
 FORWARD(ncclCommDestroy, (ncclComm_t comm), (comm))
@@ -24,8 +26,8 @@ FORWARD(ncclAllReduce,
          cudaStream_t stream),
         (from, to, count, type, op, comm, stream))
 FORWARD(ncclReduce,
-        (const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, int root, ncclComm_t comm,
-         cudaStream_t stream),
+        (const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, int root,
+         ncclComm_t comm, cudaStream_t stream),
         (from, to, count, type, op, root, comm, stream))
 FORWARD(ncclBroadcast,
         (const void *from, void *to, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
@@ -34,10 +36,13 @@ FORWARD(ncclBroadcast,
 FORWARD(ncclSend,
         (const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream),
         (from, count, type, peer, comm, stream))
-FORWARD(ncclRecv, (void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream),
+FORWARD(ncclRecv,
+        (void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream),
         (to, count, type, peer, comm, stream))
 FORWARD(ncclGroupStart, (void), ())
 FORWARD(ncclGroupEnd, (void), ())
 
-P4_IMPORT(library, p4_import_error(&library), const char *, ncclGetErrorString, (ncclResult_t result), (result))
+P4_IMPORT(library, p4_import_error(&library), const char *, ncclGetErrorString, (ncclResult_t result),
+          (result))
 P4_IMPORT(library, p4_import_error(&library), const char *, ncclGetLastError, (ncclComm_t comm), (comm))
+/* clang-format on */

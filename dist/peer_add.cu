@@ -5,14 +5,15 @@ extern "C" {
 
 enum {
     THREADS = 512,
-    BLOCKS = 128, /* at most. They take processors before products do, whose blocks wait: so the faster the better */
+    BLOCKS = 128, /* at most. They take processors before products do, whose blocks wait: so the faster the
+                     better */
     AHEAD = 8     /* addends that a thread fetches at once from each rank */
 };
 
 /* Adds T by T; T is float or float4, of which there are `count`. */
 template <typename T, typename Add>
-static __device__ void add_landed(T *to, const T *own, const T *landing, int64_t stride, int64_t count, int rank,
-                                  int ranks, Add add)
+static __device__ void add_landed(T *to, const T *own, const T *landing, int64_t stride, int64_t count,
+                                  int rank, int ranks, Add add)
 {
     const int64_t threads = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < count; i += AHEAD * threads) {
@@ -57,7 +58,8 @@ static bool by_four(const void *pointer)
 
 extern "C" int p4_peer_add(float *to, const p4_landed *landed, void *queue)
 {
-    const bool four = landed->count % 4 == 0 && landed->stride % 4 == 0 && by_four(to) && by_four(landed->own);
+    const bool four =
+        landed->count % 4 == 0 && landed->stride % 4 == 0 && by_four(to) && by_four(landed->own);
     const int64_t blocks = ((four ? landed->count / 4 : landed->count) + THREADS - 1) / THREADS;
     const unsigned grid = blocks < BLOCKS ? (unsigned)blocks : BLOCKS;
     if (grid == 0) {

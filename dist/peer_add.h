@@ -11,8 +11,8 @@ typedef struct p4_landed {
     int rank, ranks;
 } p4_landed;
 
-/* to [count] = the sum of it, added in the order of ranks; to may be own. Queues in the CUDA stream `queue`. Returns 0
- * or the cudaError_t. Local. */
+/* to [count] = the sum of it, added in the order of ranks; to may be own. Queues in the CUDA stream `queue`.
+ * Returns 0 or the cudaError_t. Local. */
 int p4_peer_add(float *to, const p4_landed *landed, void *queue);
 
 #endif

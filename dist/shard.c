@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* True when layers (the head rides on the last) can be cut into at most `parts` contiguous pieces of cost <= limit. */
+/* True when layers (the head rides on the last) can be cut into at most `parts` contiguous pieces of cost <=
+ * limit. */
 static bool fits(const double *cost, int64_t layers, double head_cost, int parts, double limit)
 {
     int used = 1;
@@ -69,7 +70,8 @@ static void plan_stages(p4_shard *shard, const double *cost, double head_cost)
     shard->head_stage = shard->stage[L - 1];
 }
 
-/* Items of a layer go to the least loaded rank of its group; items outside layers to the least loaded of all. */
+/* Items of a layer go to the least loaded rank of its group; items outside layers to the least loaded of all.
+ */
 static void plan_owners(p4_shard *shard, double *load, const int64_t *item_layer, const double *item_cost)
 {
     for (int pass = 0; pass < 2; pass++) {
@@ -106,7 +108,8 @@ p4_rc p4_shard_plan(p4_shard *shard, int ranks, int64_t layers, const double *la
     shard->end = p4_alloc((size_t)ranks, sizeof *shard->end);
     shard->owner = p4_alloc((size_t)items, sizeof *shard->owner);
     double *load = p4_alloc((size_t)ranks, sizeof *load);
-    if (shard->stage == NULL || shard->first == NULL || shard->end == NULL || shard->owner == NULL || load == NULL) {
+    if (shard->stage == NULL || shard->first == NULL || shard->end == NULL || shard->owner == NULL ||
+        load == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }

@@ -17,7 +17,8 @@ static const option options[OPTION_COUNT] = {
     [OPTION_VERSION] = {"--version", NULL, "Print the version and what was built in, and stop."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all its errors, and stop."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print warnings, errors and the final table only."},
-    [OPTION_STRICT] = {"--strict", NULL, "Exit with status 3 when the quality verdict fails; needs eval_samples above 0."},
+    [OPTION_STRICT] = {"--strict", NULL,
+                       "Exit with status 3 when the quality verdict fails; needs eval_samples above 0."},
 };
 
 static int find_option(const char *argument)
@@ -45,7 +46,8 @@ static p4_rc unknown_option(const char *argument)
     }
     p4_config_format_excerpt(excerpt, argument, strlen(argument));
     return nearest != NULL
-               ? FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: " USAGE, excerpt, nearest)
+               ? FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: " USAGE, excerpt,
+                      nearest)
                : FAIL("unknown option \"%s\"; usage: " USAGE " (phase4_mpi --help says more)", excerpt);
 }
 

@@ -41,7 +41,8 @@ static p4_rc open_node(node_gpus *node, int ranks)
     node->which = p4_alloc(most, sizeof *node->which);
     node->owner = p4_alloc(most, sizeof *node->owner);
     node->asked = p4_alloc(most, sizeof *node->asked);
-    bool all = node->seen != NULL && node->id != NULL && node->which != NULL && node->owner != NULL && node->asked != NULL;
+    bool all = node->seen != NULL && node->id != NULL && node->which != NULL && node->owner != NULL &&
+               node->asked != NULL;
     return all ? P4_OK : P4_E_SYSTEM;
 }
 
@@ -64,8 +65,8 @@ static void number_gpus(node_gpus *node)
     }
 }
 
-/* Gives `rank` a GPU: the first free one that it sees, or one whose owner can take another (bipartite matching). Where
- * all ranks see the same GPUs, local rank r gets the r-th. */
+/* Gives `rank` a GPU: the first free one that it sees, or one whose owner can take another (bipartite
+ * matching). Where all ranks see the same GPUs, local rank r gets the r-th. */
 static bool give_gpu(node_gpus *node, int rank)
 {
     const int *mine = node->which + rank * GPUS_MAX;
@@ -109,14 +110,15 @@ done:
     return rc;
 }
 
-/* This rank's GPU. That it has none need not end the run, so the ranks compare their results with p4_consult. Local, but
- * for the exchange of ids between the ranks of a node. */
+/* This rank's GPU. That it has none need not end the run, so the ranks compare their results with p4_consult.
+ * Local, but for the exchange of ids between the ranks of a node. */
 static p4_rc find_gpu(p4_job *job, node_gpus *node)
 {
     p4_rc rc = P4_OK;
     const p4_ops *cuda = p4_ops_find("cuda");
     seen_gpus mine = {0};
-    p4_rc listed = cuda != NULL ? cuda->list(mine.gpu, GPUS_MAX, &mine.count) : FAIL("this build has no CUDA backend");
+    p4_rc listed =
+        cuda != NULL ? cuda->list(mine.gpu, GPUS_MAX, &mine.count) : FAIL("this build has no CUDA backend");
     p4_dist_node_gather(job->dist, node->seen, &mine, sizeof mine);
     TRY(listed);
     TRY(assign(node, job->dist->local_rank, &job->ordinal));
@@ -124,8 +126,8 @@ done:
     return rc;
 }
 
-/* Opens the GPU that find_gpu gave this rank. That it cannot be used ends the run: who has GPUs for all ranks does not
- * want to find out later that the CPUs did the work. Local. */
+/* Opens the GPU that find_gpu gave this rank. That it cannot be used ends the run: who has GPUs for all ranks
+ * does not want to find out later that the CPUs did the work. Local. */
 static p4_rc open_gpu(p4_job *job)
 {
     p4_rc rc = P4_OK;
@@ -150,7 +152,8 @@ static p4_rc open_cpu(p4_job *job)
     return job->ops->open(&job->device, 0, job->threads, false);
 }
 
-/* Not every rank has a GPU, p4_last_error says why: an error when GPUs are asked for, else a line of the log. Local. */
+/* Not every rank has a GPU, p4_last_error says why: an error when GPUs are asked for, else a line of the log.
+ * Local. */
 static p4_rc do_without(p4_job *job, p4_rc rc)
 {
     char why[512];
@@ -192,7 +195,8 @@ p4_rc p4_job_open_device(p4_job *job)
         TRY_ALL(job->dist, open_cpu(job));
     }
     bool nccl = !job->ops->host_memory && job->dist->ranks > 1;
-    TRY(p4_coll_open(&job->coll, job->dist, nccl ? "nccl" : "mpi", job->ops->stream(job->device), job->ordinal));
+    TRY(p4_coll_open(&job->coll, job->dist, nccl ? "nccl" : "mpi", job->ops->stream(job->device),
+                     job->ordinal));
 done:
     return rc;
 }

@@ -56,8 +56,9 @@ static void judge(p4_job *job)
     r->quality.max_accuracy_drop = job->config.max_accuracy_drop;
     r->quality.degradation_ratio = NAN;
     if (r->pre.tokens > 0 && r->final.tokens > 0) {
-        r->quality.passed = p4_validate_compression_quality(r->pre.perplexity, r->final.perplexity,
-                                                            job->config.max_accuracy_drop, &r->quality.degradation_ratio);
+        r->quality.passed =
+            p4_validate_compression_quality(r->pre.perplexity, r->final.perplexity,
+                                            job->config.max_accuracy_drop, &r->quality.degradation_ratio);
     }
 }
 
@@ -75,7 +76,8 @@ done:
     return rc;
 }
 
-/* results.json: the last file of a run, also of one that failed after its output directory was taken. Rank 0. */
+/* results.json: the last file of a run, also of one that failed after its output directory was taken. Rank 0.
+ */
 static p4_rc write_results(p4_job *job, p4_rc outcome)
 {
     char *path = p4_job_output(job, "results.json");
@@ -88,7 +90,8 @@ static p4_rc write_results(p4_job *job, p4_rc outcome)
     }
     char *message = p4_strdup(p4_last_error()); /* p4_results_write forgets it */
     p4_rc rc = p4_results_write(&job->results, path);
-    if (message != NULL && (rc == P4_OK || outcome != P4_OK)) { /* what ended the run counts, not what came of it */
+    if (message != NULL &&
+        (rc == P4_OK || outcome != P4_OK)) { /* what ended the run counts, not what came of it */
         p4_error_set(message);
     }
     free(message);
@@ -96,7 +99,8 @@ static p4_rc write_results(p4_job *job, p4_rc outcome)
     return rc;
 }
 
-/* The output directory, with a results.json that counts when the run is killed: nothing else there is this run's. Rank 0. */
+/* The output directory, with a results.json that counts when the run is killed: nothing else there is this
+ * run's. Rank 0. */
 static p4_rc take_output(const p4_job *job)
 {
     p4_rc rc = P4_OK;
@@ -104,7 +108,8 @@ static p4_rc take_output(const p4_job *job)
     char *path = p4_job_output(job, "results.json");
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_output_prepare(job->config.output_path, job->config.overwrite, NULL));
-    snprintf(unfinished.error, sizeof unfinished.error, "the run has not ended: it is under way, or was stopped");
+    snprintf(unfinished.error, sizeof unfinished.error,
+             "the run has not ended: it is under way, or was stopped");
     TRY(p4_results_write(&unfinished, path));
 done:
     free(path);

@@ -3,16 +3,17 @@
 #define P4_JOB_H
 
 #include "dist/coll.h"
-#include "src/packed.h"
-#include "io/text/dataset.h"
-#include "src/form.h"
-#include "io/hf/hf_model.h"
-#include "src/phase4.h"
-#include "io/out/report.h"
 #include "dist/shard.h"
+#include "io/hf/hf_model.h"
+#include "io/out/report.h"
+#include "io/text/dataset.h"
 #include "io/tokenizer/tokenizer.h"
+#include "src/form.h"
+#include "src/packed.h"
+#include "src/phase4.h"
 
-/* Activation statistics of one projection (calibration): moments of its output, mean square of each input channel. */
+/* Activation statistics of one projection (calibration): moments of its output, mean square of each input
+ * channel. */
 typedef struct p4_activation_stats {
     p4_moments output;
     double *input_mean_square; /* host [cols]; the parts of a slot share it */
@@ -36,8 +37,8 @@ typedef struct p4_job {
     p4_packed compressed;
     p4_activation_stats *stats; /* [params_count] after calibration, the same on every rank; or NULL */
     p4_results results;         /* the same on every rank where stages decide by it */
-    p4_metrics_log metrics_log;   /* rank 0 */
-    p4_training_point *curve;     /* [curve_count] the logged steps */
+    p4_metrics_log metrics_log; /* rank 0 */
+    p4_training_point *curve;   /* [curve_count] the logged steps */
     int64_t curve_count, curve_capacity;
     p4_log_callback log_callback;
     void *log_user;
@@ -60,7 +61,8 @@ void p4_job_close(p4_job *job);
 p4_rc p4_job_open_model(p4_job *job);
 /* Who owns which tensor. Local. */
 p4_rc p4_job_plan_ownership(p4_job *job);
-/* Backend, threads and collectives as the configuration asks: a GPU for each rank, or the CPU for all. Collective. */
+/* Backend, threads and collectives as the configuration asks: a GPU for each rank, or the CPU for all.
+ * Collective. */
 p4_rc p4_job_open_device(p4_job *job);
 /* This rank's layers of the original on the device, once. Local. */
 p4_rc p4_job_open_original(p4_job *job);
@@ -73,11 +75,12 @@ double p4_job_peak_memory(p4_job *job);
 /* What calibration saw of projection i, as copies the caller frees. Local. */
 p4_rc p4_job_summarize(const p4_job *job, int64_t i, p4_activation_summary *summary);
 /* Perplexity, accuracy and, with a reference form, KL on the evaluation windows. Collective. */
-p4_rc p4_job_evaluate(p4_job *job, const p4_form *form, const p4_form *reference, const char *label, p4_evaluation *quality);
+p4_rc p4_job_evaluate(p4_job *job, const p4_form *form, const p4_form *reference, const char *label,
+                      p4_evaluation *quality);
 /* The same of job->compressed, with KL where the original is open. Collective. */
 p4_rc p4_job_evaluate_compressed(p4_job *job, const char *label, p4_evaluation *quality);
-/* Trains on job->train whatever the drop, judges by job->eval and by results.post, and fills results.fine_tuning.
- * Collective. */
+/* Trains on job->train whatever the drop, judges by job->eval and by results.post, and fills
+ * results.fine_tuning. Collective. */
 p4_rc p4_job_fine_tune(p4_job *job);
 /* results.metrics but for the peak memory, once there is a compressed model. Local. */
 void p4_job_measure_sizes(p4_job *job);

@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "jobs/cli.h"
 #include "dist/dist.h"
 #include "io/json/json_config.h"
-#include "src/phase4.h"
 #include "io/out/report.h"
+#include "jobs/cli.h"
+#include "src/phase4.h"
 
 enum { VERDICT_FAILED = 3 }; /* exit status under --strict */
 
@@ -34,21 +34,23 @@ static int show_version(void)
     return EXIT_SUCCESS;
 }
 
-/* session: NULL in a check without MPI. A verdict that could not be given is refused before the work, not behind it. */
+/* session: NULL in a check without MPI. A verdict that could not be given is refused before the work, not
+ * behind it. */
 static p4_rc read_config(p4_config *config, const p4_cli *cli, p4_session *session)
 {
-    p4_rc rc = session != NULL ? p4_session_read_config(session, config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides,
-                                                        cli->override_count)
+    p4_rc rc = session != NULL ? p4_session_read_config(session, config, cli->cfg_path, P4_RECIPE_QUALITY,
+                                                        cli->overrides, cli->override_count)
                                : p4_config_read_file(config, cli->cfg_path, P4_RECIPE_QUALITY, cli->overrides,
                                                      cli->override_count);
     if (rc == P4_OK && cli->strict && config->eval_samples == 0) {
-        rc = FAIL("--strict asks for a verdict, but eval_samples is 0: no quality would be measured to give it by");
+        rc = FAIL(
+            "--strict asks for a verdict, but eval_samples is 0: no quality would be measured to give it by");
     }
     return rc;
 }
 
-/* As a run takes the configuration: the first rank reads it, and all end alike. Alone it takes no MPI, which a login node may
- * not let start. */
+/* As a run takes the configuration: the first rank reads it, and all end alike. Alone it takes no MPI, which
+ * a login node may not let start. */
 static int validate(const p4_cli *cli)
 {
     static p4_config config;
@@ -91,7 +93,8 @@ done:;
         (void)fail(rc);
     }
     p4_results_free(&results);
-    signal(SIGTERM, SIG_IGN); /* srun --kill-on-bad-exit ends the other ranks once one has left: let all leave alike */
+    signal(SIGTERM,
+           SIG_IGN); /* srun --kill-on-bad-exit ends the other ranks once one has left: let all leave alike */
     p4_session_close(session);
     return status;
 }

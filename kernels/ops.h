@@ -1,13 +1,14 @@
 /* ops.h - the table of operations a backend provides: one const p4_ops for "cpu", one for "cuda".
  *
  * Activations ("act") are arrays of the device's compute type: fp32 on the CPU; bf16 or fp32 on CUDA
- * (p4_device_open). Gradients of weights, statistics and losses are fp32; optimizer state is fp32 or bf16. All pointers are
- * device memory unless they are named h_ or the comment says host; p4_weight structs are passed on the host
- * and hold device pointers. On CUDA an op is queued on the device's stream and returns; `sync` waits. (The first
- * large product of a shape is timed there, and waits for what is queued.) Ops never allocate: workspaces are arguments. Shapes are row-major. N = B * T tokens, C channels, H heads, D
- * head dimension, F MLP width, V vocabulary. The CPU column is the specification. Results do not depend on
- * the number of threads. Ops that can fail at run time (CUDA) record the error in the device; `sync` returns
- * it. */
+ * (p4_device_open). Gradients of weights, statistics and losses are fp32; optimizer state is fp32 or bf16.
+ * All pointers are device memory unless they are named h_ or the comment says host; p4_weight structs are
+ * passed on the host and hold device pointers. On CUDA an op is queued on the device's stream and returns;
+ * `sync` waits. (The first large product of a shape is timed there, and waits for what is queued.) Ops never
+ * allocate: workspaces are arguments. Shapes are row-major. N = B * T tokens, C channels, H heads, D head
+ * dimension, F MLP width, V vocabulary. The CPU column is the specification. Results do not depend on the
+ * number of threads. Ops that can fail at run time (CUDA) record the error in the device; `sync` returns it.
+ */
 #ifndef P4_OPS_H
 #define P4_OPS_H
 
@@ -66,8 +67,8 @@ typedef struct p4_device_info {
     int32_t ordinal;
 } p4_device_info;
 
-/* What changes from one step of an optimizer to the next. It lies in device memory, so that the arguments of the ops stay
- * the same and the step can be repeated. An op reads what its comment names. */
+/* What changes from one step of an optimizer to the next. It lies in device memory, so that the arguments of
+ * the ops stay the same and the step can be repeated. An op reads what its comment names. */
 typedef struct p4_step_numbers {
     float lr, g_scale;                /* gradients are multiplied by g_scale first */
     float m_correction, v_correction; /* AdamW: 1 / (1 - beta^step), step from 1 */
@@ -97,12 +98,13 @@ typedef struct p4_adamw_item {
 
 typedef struct p4_ops {
     const char *name;
-    bool host_memory;      /* device memory is host memory: views of mapped files may be given as weights */
-    int64_t logits_chunk;  /* elements of logits to compute at a time: what stays in the cache, or fills a GPU */
+    bool host_memory; /* device memory is host memory: views of mapped files may be given as weights */
+    int64_t
+        logits_chunk; /* elements of logits to compute at a time: what stays in the cache, or fills a GPU */
 
-    /* --- device --------------------------------------------------------------------------------------- */
-    /* The devices of this backend that this process sees and this build can use, in order, at most `capacity`. An error
-     * that says why when there is none. */
+    /* --- device ------------------------------------------------------------------------------- */
+    /* The devices of this backend that this process sees and this build can use, in order, at most
+     * `capacity`. An error that says why when there is none. */
     p4_rc (*list)(p4_device_info *devices, int capacity, int *count);
     /* Opens device `ordinal` with `threads` of the host (CUDA: they copy; 0 = all this process may use);
      * half_compute: bf16 activations (CUDA). The caller closes. */
@@ -113,10 +115,11 @@ typedef struct p4_ops {
     p4_rc (*alloc)(p4_device *device, void **memory,
                    int64_t bytes); /* 64-byte aligned; content undefined; once, at start */
     void (*release)(p4_device *device, void *memory);
-    /* The most device memory held at once since open, bytes: what alloc gave, and the device's own scratch. */
+    /* The most device memory held at once since open, bytes: what alloc gave, and the device's own scratch.
+     */
     int64_t (*peak_bytes)(p4_device *device);
-    /* The device's own memory less what alloc has given and not got back; 0 where it is the host's. Not what happens to
-     * be free: the same run on the same kind of device gets the same answer. */
+    /* The device's own memory less what alloc has given and not got back; 0 where it is the host's. Not what
+     * happens to be free: the same run on the same kind of device gets the same answer. */
     int64_t (*room_bytes)(p4_device *device);
     /* h_from has been read when it returns. */
     void (*to_device)(p4_device *device, void *to, const void *h_from, int64_t bytes);
@@ -124,19 +127,21 @@ typedef struct p4_ops {
     void (*copy)(p4_device *device, void *to, const void *from, int64_t bytes);
     void (*zero)(p4_device *device, void *memory, int64_t bytes);
     p4_rc (*sync)(p4_device *device);
-    /* Does work(user), which calls ops of this device; the host does not depend on its running: with one *recording,
-     * NULL before the first call, always the same ops with the same arguments. So a device may do it once, record what it queues the second
-     * time, and from then on queue the record without calling `work` (CUDA, as a graph). Ops that wait for the device
-     * cannot be recorded: such work is done anew every time, which the log says once. */
+    /* Does work(user), which calls ops of this device; the host does not depend on its running: with one
+     * *recording, NULL before the first call, always the same ops with the same arguments. So a device may do
+     * it once, record what it queues the second time, and from then on queue the record without calling
+     * `work` (CUDA, as a graph). Ops that wait for the device cannot be recorded: such work is done anew
+     * every time, which the log says once. */
     void (*repeat)(p4_device *device, p4_recording **recording, void (*work)(void *user), void *user);
     /* Waits for the device and drops the record: before the memory that it names is released. */
     void (*forget)(p4_device *device, p4_recording **recording);
-    /* The queue itself, for what is ordered with it from outside (dist/coll.h): the CUDA stream; NULL on the CPU. */
+    /* The queue itself, for what is ordered with it from outside (dist/coll.h): the CUDA stream; NULL on the
+     * CPU. */
     void *(*stream)(p4_device *device);
     void (*act_to_f32)(p4_device *device, float *to, const void *act, int64_t count);
     void (*f32_to_act)(p4_device *device, void *act, const float *from, int64_t count);
 
-    /* --- linear --------------------------------------------------------------------------------------- */
+    /* --- linear ------------------------------------------------------------------------------- */
     /* act dst[rows, cols] = the weight in any form (dequantised, transposed back). */
     void (*weight_unpack)(p4_device *device, void *dst, const p4_weight *weight);
     /* act y[N, out] = x[N, in] w^T (+ bias: fp32 [out] or NULL); w act [out, in]. */
@@ -151,17 +156,17 @@ typedef struct p4_ops {
                                    int64_t N, int64_t in, int64_t out, bool accumulate);
     /* fp32 db[out] += sum over N of dy[N, out]. */
     void (*linear_backward_bias)(p4_device *device, float *db, const void *dy, int64_t N, int64_t out);
-    /* linear_forward into `up` and gelu_forward of it into h, act [N, out] both. A device may apply GELU before it
-     * rounds `up`. */
+    /* linear_forward into `up` and gelu_forward of it into h, act [N, out] both. A device may apply GELU
+     * before it rounds `up`. */
     void (*linear_gelu_forward)(p4_device *device, void *h, void *up, const void *x, const void *w,
                                 const float *bias, int64_t N, int64_t in, int64_t out);
-    /* The way back, through the linear layer behind the GELU: act dup[N, F] = (dy[N, out] w[out, F]) * slope of
-     * gelu at up[N, F]; fp32 db[F] += the sums of dup's columns, before or
-     * after they are rounded (NULL: skip). */
+    /* The way back, through the linear layer behind the GELU: act dup[N, F] = (dy[N, out] w[out, F]) * slope
+     * of gelu at up[N, F]; fp32 db[F] += the sums of dup's columns, before or after they are rounded (NULL:
+     * skip). */
     void (*linear_gelu_backward)(p4_device *device, void *dup, float *db, const void *dy, const void *w,
                                  const void *up, int64_t N, int64_t F, int64_t out);
-    /* linear_backward_input into dh, act [N, F], and swiglu_backward of it into dgate_up. A device may do both at
-     * once: then dh is memory that it leaves alone. */
+    /* linear_backward_input into dh, act [N, F], and swiglu_backward of it into dgate_up. A device may do
+     * both at once: then dh is memory that it leaves alone. */
     void (*linear_swiglu_backward)(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
                                    const void *gate_up, int64_t N, int64_t F, int64_t out);
     /* x[N, C] rounded (not NULL): to codes, to y (act, or NULL), or to both. */
@@ -179,7 +184,7 @@ typedef struct p4_ops {
                                 int64_t parts, const float *bias, void *x_work, void *w_work, int64_t N,
                                 int64_t in, int64_t out);
 
-    /* --- layers --------------------------------------------------------------------------------------- */
+    /* --- layers ------------------------------------------------------------------------------- */
     /* act x[N, C] = token[id] (+ position[n mod T]); token [V, C] and position [P, C] (or NULL) in any float
      * form. */
     void (*embed_forward)(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
@@ -221,18 +226,19 @@ typedef struct p4_ops {
     void (*gelu_forward)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
                          int64_t F);
 
-    /* --- losses --------------------------------------------------------------------------------------- */
+    /* --- losses ------------------------------------------------------------------------------- */
     /* logits act [N, ld], of which the first V columns count -> nll fp32 [N] (0 where target < 0); hit fp32
-     * [N]: 1 when the largest logit (first on ties) is the target, or NULL; dlogits [N, ld] (may alias logits,
-     * or NULL) = (softmax - onehot) * scale, zero in rows where target < 0 and in the columns from V on. */
+     * [N]: 1 when the largest logit (first on ties) is the target, or NULL; dlogits [N, ld] (may alias
+     * logits, or NULL) = (softmax - onehot) * scale, zero in rows where target < 0 and in the columns from V
+     * on. */
     void (*cross_entropy)(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale);
-    /* kl fp32 [N] = KL(softmax(reference) || softmax(logits)) over the first V of ld columns, 0 where target <
-     * 0. */
+    /* kl fp32 [N] = KL(softmax(reference) || softmax(logits)) over the first V of ld columns, 0 where target
+     * < 0. */
     void (*kl_divergence)(p4_device *device, float *kl, const void *reference, const void *logits,
                           const int32_t *targets, int64_t N, int64_t V, int64_t ld);
 
-    /* --- calibration ---------------------------------------------------------------------------------- */
+    /* --- calibration -------------------------------------------------------------------------- */
     /* double sum_sq[C] += sum over N of x[N, C]^2. */
     void (*channel_sum_sq)(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C);
     /* Adds a column slice [N, width] (ld elements between rows) to *moments (device memory). Start from
@@ -240,7 +246,7 @@ typedef struct p4_ops {
     void (*moments)(p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width,
                     int64_t ld);
 
-    /* --- ternary -------------------------------------------------------------------------------------- */
+    /* --- ternary ------------------------------------------------------------------------------ */
     /* Quantizes a weight (F32, F16, BF16; rows x cols, transposed or not) row by row: codes [rows, row_bytes]
      * with padding codes 1 (t = 0), scale fp16 [rows]. t = sign(w) where |w| >= cut, so equal magnitudes
      * share a side. absmean: cut = threshold * scale in fp32, scale = max(mean |w|, 1e-8) (mean summed in
@@ -261,8 +267,8 @@ typedef struct p4_ops {
                          int64_t cols);
 
     /* --- optimizer ------------------------------------------------------------------------------------
-     * State (void *) is kept in fp32, or, `half`, in bf16 rounded at random with numbers->key, as state.h describes: an op
-     * computes with fp32 and rounds what it stores, nothing else. */
+     * State (void *) is kept in fp32, or, `half`, in bf16 rounded at random with numbers->key, as state.h
+     * describes: an op computes with fp32 and rounds what it stores, nothing else. */
     /* *sum (device) += sum of squares of g, in double. */
     void (*add_sq_norm)(p4_device *device, double *sum, const float *g, int64_t count);
     void (*scale)(p4_device *device, float *x, float factor, int64_t count);
@@ -270,19 +276,20 @@ typedef struct p4_ops {
     void (*add_sum)(p4_device *device, double *sum, const float *x, int64_t count);
     /* fp32 sum += addend. */
     void (*add_f32)(p4_device *device, float *sum, const float *addend, int64_t count);
-    /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. In bf16 the low half of an element's
-     * draw rounds ema; index: of element 0 in the model. Reads first, key. */
-    void (*grokfast)(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
-                     uint64_t index, const p4_step_numbers *numbers);
+    /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. In bf16 the low half of an
+     * element's draw rounds ema; index: of element 0 in the model. Reads first, key. */
+    void (*grokfast)(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count,
+                     bool half, uint64_t index, const p4_step_numbers *numbers);
     /* AdamW on `items` arrays (h_items: host, free again on return), g pre-multiplied by g_scale: m, v
-     * updated, mhat = m*m_correction, vhat = v*v_correction; w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In bf16
-     * the low half of an element's draw rounds m, the high half v. Reads all but first. */
-    void (*adamw)(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
-                  bool half, const p4_step_numbers *numbers);
-    /* Muon (METHODS 4) on `items` matrices [rows, cols] (h_items: host, free again on return), reads lr, g_scale,
-     * key: g pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5 steps
-     * of Newton-Schulz; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). On CUDA the squares of u must
-     * lie in fp32's range. In bf16 the low half of an element's draw rounds buf. work: fp32, 64-byte aligned, muon_work_count elements of these items, rows, cols. */
+     * updated, mhat = m*m_correction, vhat = v*v_correction; w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In
+     * bf16 the low half of an element's draw rounds m, the high half v. Reads all but first. */
+    void (*adamw)(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2,
+                  float eps, bool half, const p4_step_numbers *numbers);
+    /* Muon (METHODS 4) on `items` matrices [rows, cols] (h_items: host, free again on return), reads lr,
+     * g_scale, key: g pre-multiplied by g_scale; buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| +
+     * 1e-7), 5 steps of Newton-Schulz; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). On CUDA the
+     * squares of u must lie in fp32's range. In bf16 the low half of an element's draw rounds buf. work:
+     * fp32, 64-byte aligned, muon_work_count elements of these items, rows, cols. */
     void (*muon)(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
                  float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers);
     /* At most 1 GiB, or what one matrix takes (CUDA: X and its successor, 2 m^2, m the shorter side, in the

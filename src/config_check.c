@@ -11,7 +11,8 @@ void p4_config_complain(p4_config_report *report, int line, const char *format, 
     if (report->source != NULL && line > 0) {
         snprintf(where, sizeof where, "%.480s:%d: ", report->source, line);
     } else if (report->source != NULL) {
-        snprintf(where, sizeof where, "%.480s: ", report->unplaced != NULL ? report->unplaced : report->source);
+        snprintf(where, sizeof where,
+                 "%.480s: ", report->unplaced != NULL ? report->unplaced : report->source);
     }
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -223,7 +224,8 @@ static void check_data(const p4_config *config, p4_config_report *report)
     }
     if (!custom && config->calibration_files.count > 0) {
         p4_config_complain(report, line_of(report, "calibration_files"),
-                           "key \"calibration_files\": found %d, expected none with calibration_dataset %s: \"custom\" reads "
+                           "key \"calibration_files\": found %d, expected none with calibration_dataset %s: "
+                           "\"custom\" reads "
                            "them",
                            (int)config->calibration_files.count, name);
     } else if (!custom && config->dataset_root[0] == '\0' && !was_refused(report, "dataset_root")) {

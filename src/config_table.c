@@ -1,17 +1,17 @@
 /* The configuration table. Rows stand in the order of p4_config; user_set counts them in this order. */
 #include "src/config.h"
 
-#define NAMES(...)                                                                                           \
-    .names = (const char *const[])                                                                           \
-    {                                                                                                        \
-        __VA_ARGS__, NULL                                                                                    \
+#define NAMES(...)                 \
+    .names = (const char *const[]) \
+    {                              \
+        __VA_ARGS__, NULL          \
     }
 #define BOTH(value) .seed = (value), .quality = (value)
 #define RANGE(low, high) .min = (low), .max = (high)
 #define MEMBER(field) (((p4_config *)0)->field)
 /* The compiler derives the type from the field, so a row cannot disagree with the struct. Enumerations are
  * what is left. */
-#define TYPE_OF(field)                                                                                       \
+#define TYPE_OF(field) \
     _Generic(MEMBER(field), bool                                                                             \
              : P4_CONFIG_BOOL, int32_t                                                                       \
              : P4_CONFIG_INT32, int64_t                                                                      \
@@ -21,8 +21,8 @@
              : sizeof MEMBER(field) == P4_PATH_BYTES ? P4_CONFIG_PATH : P4_CONFIG_NAME, p4_list              \
              : P4_CONFIG_LIST, default                                                                       \
              : P4_CONFIG_ENUM)
-#define FIELD(field)                                                                                         \
-    .name = #field, .type = TYPE_OF(field), .offset = offsetof(p4_config, field),                            \
+#define FIELD(field)                                                              \
+    .name = #field, .type = TYPE_OF(field), .offset = offsetof(p4_config, field), \
     .bytes = sizeof MEMBER(field)
 
 /* clang-format off */

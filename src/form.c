@@ -5,7 +5,8 @@
 
 static int64_t weight_bytes(const p4_weight *w)
 {
-    return w->dtype == P4_TERNARY ? w->rows * p4_code_row_bytes(w->cols) : w->rows * w->cols * p4_dtype_bytes(w->dtype);
+    return w->dtype == P4_TERNARY ? w->rows * p4_code_row_bytes(w->cols)
+                                  : w->rows * w->cols * p4_dtype_bytes(w->dtype);
 }
 
 /* A slot's bias parts must stand one after another, so only the first part starts on a new 64-byte line. */
@@ -15,7 +16,8 @@ static bool starts_slot(const p4_model *model, int64_t i)
     return !p4_role_is_slot_bias(p->role) || p->row_offset == 0;
 }
 
-static void lay_out(p4_device_form *f, const p4_model *model, const p4_weight *source, bool copy, p4_arena *arena)
+static void lay_out(p4_device_form *f, const p4_model *model, const p4_weight *source, bool copy,
+                    p4_arena *arena)
 {
     float *slot_end = NULL;
     for (int64_t i = 0; i < model->params_count; i++) {

@@ -12,9 +12,9 @@ typedef struct p4_device_form {
     const p4_ops *ops;
 } p4_device_form;
 
-/* From host views (source[params_count]: a mapped file, packed codes, halves; data NULL: not here). Vectors become
- * fp32. On the CPU matrices stay where they are and source must outlive the form; on other devices they are copied. The
- * caller closes. Local. */
+/* From host views (source[params_count]: a mapped file, packed codes, halves; data NULL: not here). Vectors
+ * become fp32. On the CPU matrices stay where they are and source must outlive the form; on other devices
+ * they are copied. The caller closes. Local. */
 p4_rc p4_device_form_open(p4_device_form *form, const p4_ops *ops, p4_device *device, const p4_model *model,
                           const p4_weight *source);
 void p4_device_form_close(p4_device_form *form);

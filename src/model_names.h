@@ -1,5 +1,6 @@
 /* model_names.h - the family table: which flags of the generic block a family sets, and the Hugging Face
- * names and shapes of its tensors. Inside src only. A new family is a row here and one in io/hf/hf_config.c. */
+ * names and shapes of its tensors. Inside src only. A new family is a row here and one in io/hf/hf_config.c.
+ */
 #ifndef P4_MODEL_NAMES_H
 #define P4_MODEL_NAMES_H
 

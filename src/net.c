@@ -4,7 +4,8 @@
 #include <string.h>
 
 typedef struct widths {
-    int64_t N, C, qkv, att, up, F, slot; /* slot: elements of the largest weight as linear_forward_int8 lays it out */
+    int64_t N, C, qkv, att, up, F,
+        slot; /* slot: elements of the largest weight as linear_forward_int8 lays it out */
 } widths;
 
 int64_t p4_slot_rows(const p4_model *model, int64_t first)
@@ -25,8 +26,13 @@ int64_t p4_net_head_param(const p4_net *net)
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T)
 {
     const p4_arch *a = &net->model->arch;
-    return (p4_attention_shape){
-        .B = B, .T = T, .H = a->H, .Hkv = a->Hkv, .D = a->D, .window = a->window, .scale = a->attention_scale};
+    return (p4_attention_shape){.B = B,
+                                .T = T,
+                                .H = a->H,
+                                .Hkv = a->Hkv,
+                                .D = a->D,
+                                .window = a->window,
+                                .scale = a->attention_scale};
 }
 
 static widths measure(const p4_net *net)
@@ -117,8 +123,8 @@ static void lay_out_blocks(p4_net *net, p4_arena *arena, const widths *w)
     }
 }
 
-/* Room for the backward pass. Its buffers also hold what is dead before they are needed: the final norm's input and
- * output, the forward pass's delta and, when they are computed again, a block's n1, n2 and h. */
+/* Room for the backward pass. Its buffers also hold what is dead before they are needed: the final norm's
+ * input and output, the forward pass's delta and, when they are computed again, a block's n1, n2 and h. */
 static void lay_out_backward(p4_net *net, p4_arena *arena, const widths *w)
 {
     int64_t each = net->ops->act_bytes(net->device), N = w->N;
@@ -126,7 +132,8 @@ static void lay_out_backward(p4_net *net, p4_arena *arena, const widths *w)
     net->final_rstd = p4_arena_take(arena, N * 4);
     net->dx = p4_arena_take(arena, N * w->C * each);
     net->dnorm = p4_arena_take(arena, N * w->C * each);
-    net->dwide = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->qkv, w->up), p4_max_i64(w->att, w->C)) * each);
+    net->dwide =
+        p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->qkv, w->up), p4_max_i64(w->att, w->C)) * each);
     net->dwide2 = p4_arena_take(arena, N * p4_max_i64(p4_max_i64(w->att, w->F), w->C) * each);
     net->final_x = net->dwide;
     net->final_n = net->dwide2;
@@ -138,7 +145,8 @@ static void lay_out_backward(p4_net *net, p4_arena *arena, const widths *w)
     }
 }
 
-/* Rows of logits at a time: equal shares of N, in whole tiles of a GPU's products where there are that many. */
+/* Rows of logits at a time: equal shares of N, in whole tiles of a GPU's products where there are that many.
+ */
 static int64_t logits_rows(const p4_net *net, int64_t N)
 {
     const int64_t tile = 256, most = p4_max_i64(64, net->ops->logits_chunk / net->logits_ld);
@@ -182,7 +190,8 @@ static void lay_out(p4_net *net, p4_arena *arena)
     net->nll = p4_arena_take(arena, N * 4);
     net->hit = p4_arena_take(arena, N * 4);
     net->kl = p4_arena_take(arena, N * 4);
-    net->attention_work = p4_arena_take(arena, net->ops->attention_work_count(net->device, &shape, train) * 4);
+    net->attention_work =
+        p4_arena_take(arena, net->ops->attention_work_count(net->device, &shape, train) * 4);
 }
 
 static p4_rc upload_rope(p4_net *net)
@@ -216,13 +225,14 @@ int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model
     return count.used_bytes;
 }
 
-p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
+p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model,
+                  const p4_net_plan *plan)
 {
     p4_rc rc = P4_OK;
     *net = (p4_net){.ops = ops, .device = device, .model = model, .plan = *plan};
     CHECK(plan->T <= model->arch.positions,
-          "calibration_sequence_length: found %lld, expected at most the model's %lld positions", (long long)plan->T,
-          (long long)model->arch.positions);
+          "calibration_sequence_length: found %lld, expected at most the model's %lld positions",
+          (long long)plan->T, (long long)model->arch.positions);
     net->saved = p4_alloc((size_t)model->arch.L, sizeof *net->saved);
     net->h_tokens = p4_alloc((size_t)(plan->B * plan->T), 2 * sizeof *net->h_tokens);
     if (net->saved == NULL || net->h_tokens == NULL) {
@@ -263,5 +273,6 @@ void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T)
         h_targets[n] = n % T == T - 1 ? -1 : h_ids[n + 1];
     }
     net->targets = net->ids + N;
-    net->ops->to_device(net->device, net->ids, net->h_tokens, 2 * N * 4); /* together: a copy may wait for a buffer */
+    net->ops->to_device(net->device, net->ids, net->h_tokens,
+                        2 * N * 4); /* together: a copy may wait for a buffer */
 }

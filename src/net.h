@@ -1,23 +1,26 @@
-/* net.h - the transformer: forward and backward of one generic pre-norm block, embedding, head and loss, through ops only.
+/* net.h - the transformer: forward and backward of one generic pre-norm block, embedding, head and loss,
+ * through ops only.
  *
- * Weights come as a p4_form, so the same code runs the original, the ternary replica and the dequantised model. Shapes:
- * N = B*T tokens; hidden states [N, C] in the device's activation type. Matrices of a slot (q|k|v, gate|up) run as one. */
+ * Weights come as a p4_form, so the same code runs the original, the ternary replica and the dequantised
+ * model. Shapes: N = B*T tokens; hidden states [N, C] in the device's activation type. Matrices of a slot
+ * (q|k|v, gate|up) run as one. */
 #ifndef P4_NET_H
 #define P4_NET_H
 
+#include "kernels/ops.h"
 #include "src/leaf/arena.h"
 #include "src/model.h"
-#include "kernels/ops.h"
 
-/* One form of a model's weights in device memory: matrices and embeddings as weight views, vectors (norm gains, biases) as
- * fp32, the parts of a slot's bias one after another. Views: whoever made the form owns the memory. */
+/* One form of a model's weights in device memory: matrices and embeddings as weight views, vectors (norm
+ * gains, biases) as fp32, the parts of a slot's bias one after another. Views: whoever made the form owns the
+ * memory. */
 typedef struct p4_form {
     p4_weight *weights; /* [params_count] */
     float **vectors;    /* [params_count], NULL for matrices */
 } p4_form;
 
-/* Where gradients go. grad: fp32 buffer of a parameter, or of a whole slot [slot rows, cols] when it is the slot's
- * first part; *accumulate says whether to add (vectors, embeddings: always added); NULL: not wanted.
+/* Where gradients go. grad: fp32 buffer of a parameter, or of a whole slot [slot rows, cols] when it is the
+ * slot's first part; *accumulate says whether to add (vectors, embeddings: always added); NULL: not wanted.
  * ready: the gradient of this slot is complete for this micro-batch; NULL: nobody asks. */
 typedef struct p4_grad_sink {
     float *(*grad)(void *user, int64_t param, bool *accumulate);
@@ -25,20 +28,22 @@ typedef struct p4_grad_sink {
     void *user;
 } p4_grad_sink;
 
-/* Sees the input and output of every slot in a forward pass (calibration). x [N, in], y [N, out] in activation type. */
+/* Sees the input and output of every slot in a forward pass (calibration). x [N, in], y [N, out] in
+ * activation type. */
 typedef struct p4_probe {
     void (*slot)(void *user, int64_t param, const void *x, int64_t in, const void *y, int64_t out, int64_t N);
     void *user;
 } p4_probe;
 
 typedef struct p4_net_plan {
-    int64_t B, T;         /* largest micro-batch */
-    bool train;           /* room for a backward pass */
-    p4_recompute recompute; /* LIGHT: norms' outputs and h are not kept; BLOCKS: nothing but each block's input */
-    int activation_bits;  /* 8: inputs of ternary projections rounded per token. In training without recomputation a
-                           * form must be ternary where the model is marked so */
-    bool head;            /* room for the head's weight and logits: the last stage of a pipeline, and training */
-    bool reference;       /* room to compare with a second form */
+    int64_t B, T; /* largest micro-batch */
+    bool train;   /* room for a backward pass */
+    p4_recompute
+        recompute; /* LIGHT: norms' outputs and h are not kept; BLOCKS: nothing but each block's input */
+    int activation_bits; /* 8: inputs of ternary projections rounded per token. In training without
+                          * recomputation a form must be ternary where the model is marked so */
+    bool head;      /* room for the head's weight and logits: the last stage of a pipeline, and training */
+    bool reference; /* room to compare with a second form */
 } p4_net_plan;
 
 /* The input of a projection: as activations, or rounded where that is what the projection multiplies. */
@@ -63,18 +68,19 @@ typedef struct p4_net {
     p4_net_plan plan;
     void *memory;
     int64_t memory_bytes;
-    int64_t chunk;      /* rows of logits at a time */
-    int64_t logits_ld;  /* elements of a row of logits: V, on a GPU made to fill whole 128-byte lines */
+    int64_t chunk;     /* rows of logits at a time */
+    int64_t logits_ld; /* elements of a row of logits: V, on a GPU made to fill whole 128-byte lines */
     float *cos_table, *sin_table;
     int32_t *ids, *targets; /* targets follow the ids of the micro-batch at hand */
-    p4_saved *saved;    /* [L] in training, else [1] */
-    void *w;            /* one unpacked slot or head */
-    p4_int8_rows rounded; /* of an input that is not kept */
-    void *xq;             /* an input in activation type again */
+    p4_saved *saved;        /* [L] in training, else [1] */
+    void *w;                /* one unpacked slot or head */
+    p4_int8_rows rounded;   /* of an input that is not kept */
+    void *xq;               /* an input in activation type again */
     void *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
     void *dx, *dwide, *dwide2, *dnorm; /* backward; others may lie in them: lay_out_backward */
-    double *sums;       /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; who trains may lay them elsewhere */
+    double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; who trains may lay them
+                     elsewhere */
     double predictions; /* behind these sums, as far as no device repeated the work */
     int32_t *h_tokens;  /* host [2 * N] */
 } p4_net;
@@ -87,45 +93,50 @@ typedef struct p4_score {
 /* The bytes of device memory that p4_net_open takes for the plan; -1 when host memory is out. Local. */
 int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 /* Takes all memory the plan needs from the device in one block. The caller closes. Local. */
-p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
+p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model,
+                  const p4_net_plan *plan);
 void p4_net_close(p4_net *net);
 
-/* Puts h_ids [B, T] on the device, and the targets: the next token, -1 at each window's end. Does not wait for the device.
- * Local. */
+/* Puts h_ids [B, T] on the device, and the targets: the next token, -1 at each window's end. Does not wait
+ * for the device. Local. */
 void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
 /* Runs blocks [first, end) on x [N, C] in place. probe may be NULL. */
-void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B, int64_t T,
-                   const p4_probe *probe);
+void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B,
+                   int64_t T, const p4_probe *probe);
 /* Final norm of x into the buffer for the model under test, or for the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
-/* Head (the plan must say so), cross-entropy and accuracy of the normed states of B windows of T tokens; with `reference`
- * also KL(reference || form). The sums stay on the device. */
+/* Head (the plan must say so), cross-entropy and accuracy of the normed states of B windows of T tokens; with
+ * `reference` also KL(reference || form). The sums stay on the device. */
 void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t B, int64_t T);
-/* Adds what p4_net_score and p4_net_train have summed since the last call to *score. Waits for the device and returns what
- * went wrong there. Local. */
+/* Adds what p4_net_score and p4_net_train have summed since the last call to *score. Waits for the device and
+ * returns what went wrong there. Local. */
 p4_rc p4_net_take_score(p4_net *net, p4_score *score);
 /* h_logits [N, V] of the normed states of p4_net_final_norm. */
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 
-/* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Loss and hits are
- * summed on the device (p4_net_take_score): nothing waits between micro-batches. The plan must say train. */
-void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale, const p4_grad_sink *sink);
-/* The same in pieces: to the loss and back to the last block's output; then each block's backward pass, from the last to the
- * first, after which its gradients are complete, as is the bias of `down` of the block before; then what is left. */
+/* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Loss and hits
+ * are summed on the device (p4_net_take_score): nothing waits between micro-batches. The plan must say train.
+ */
+void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
+                  const p4_grad_sink *sink);
+/* The same in pieces: to the loss and back to the last block's output; then each block's backward pass, from
+ * the last to the first, after which its gradients are complete, as is the bias of `down` of the block
+ * before; then what is left. */
 void p4_net_train_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
                           const p4_grad_sink *sink);
-void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t B, int64_t T, const p4_grad_sink *sink);
+void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t B, int64_t T,
+                        const p4_grad_sink *sink);
 void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sink *sink);
 
 /* Shared by forward and backward. */
 /* The head's matrix [logits_ld, C]; rows from V on are zero. */
 const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
-void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *saved,
-                  int64_t B, int64_t T, const p4_probe *probe);
+void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta,
+                  p4_saved *saved, int64_t B, int64_t T, const p4_probe *probe);
 /* The bias of a projection's slot. */
 static inline p4_role p4_bias_of(p4_role slot)
 {
@@ -143,7 +154,8 @@ void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role role, 
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */
-/* Output channels of the slot that starts at `first`, all parts together: rows of matrices, elements of a bias. */
+/* Output channels of the slot that starts at `first`, all parts together: rows of matrices, elements of a
+ * bias. */
 int64_t p4_slot_rows(const p4_model *model, int64_t first);
 
 #endif

@@ -16,8 +16,8 @@ static bool usable_as_is(const p4_net *net, const p4_weight *weights, int64_t pa
     return usable;
 }
 
-/* The slot's matrix [rows, cols] in activation type: the weight itself where it has that form, else unpacked into net->w,
- * which the next call reuses. */
+/* The slot's matrix [rows, cols] in activation type: the weight itself where it has that form, else unpacked
+ * into net->w, which the next call reuses. */
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first)
 {
     int64_t parts = p4_model_parts(net->model, first);
@@ -136,10 +136,10 @@ static void up_and_activate(p4_net *net, const p4_form *form, int64_t layer, con
     }
 }
 
-/* One block. Its input is x, plus net->delta when add_delta (the previous block's last addend, so that the addition is
- * fused with this block's norm). Leaves its output as saved->x2 + net->delta. */
-void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *s, int64_t B,
-                  int64_t T, const p4_probe *probe)
+/* One block. Its input is x, plus net->delta when add_delta (the previous block's last addend, so that the
+ * addition is fused with this block's norm). Leaves its output as saved->x2 + net->delta. */
+void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *s,
+                  int64_t B, int64_t T, const p4_probe *probe)
 {
     const p4_ops *ops = net->ops;
     const p4_arch *a = &net->model->arch;
@@ -151,7 +151,8 @@ void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x
                 add_delta ? s->x1 : NULL, s->mean1, s->rstd1, x, add_delta ? net->delta : NULL, N);
     project(net, form, layer, P4_ROLE_QKV, s->qkv, &s->n1, N, probe);
     if (!a->learned_positions) {
-        ops->rope(net->device, s->qkv, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width, false);
+        ops->rope(net->device, s->qkv, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width,
+                  false);
     }
     ops->attention_forward(net->device, s->att.act, s->lse, s->qkv, &shape, net->attention_work);
     if (p4_net_rounds(net, form, layer, P4_ROLE_O)) {
@@ -169,12 +170,13 @@ void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)
 {
     int64_t position = p4_model_find(net->model, P4_ROLE_POSITION, -1);
-    net->ops->embed_forward(net->device, x, net->ids, &form->weights[p4_model_find(net->model, P4_ROLE_EMBED, -1)],
+    net->ops->embed_forward(net->device, x, net->ids,
+                            &form->weights[p4_model_find(net->model, P4_ROLE_EMBED, -1)],
                             position >= 0 ? &form->weights[position] : NULL, B, T, net->model->arch.C);
 }
 
-void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B, int64_t T,
-                   const p4_probe *probe)
+void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B,
+                   int64_t T, const p4_probe *probe)
 {
     const void *input = x;
     p4_saved *s = &net->saved[0];
@@ -244,11 +246,11 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
         if (reference != NULL) {
             head_chunk(net, p4_net_head(net, reference), net->logits_reference,
                        rows_of(net, net->final_reference, row), rows);
-            ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits, net->targets + row, rows,
-                               V, ld);
+            ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits,
+                               net->targets + row, rows, V, ld);
         }
-        ops->cross_entropy(net->device, net->nll + row, net->hit + row, NULL, net->logits, net->targets + row, rows, V,
-                           ld, 1.0f);
+        ops->cross_entropy(net->device, net->nll + row, net->hit + row, NULL, net->logits, net->targets + row,
+                           rows, V, ld, 1.0f);
     }
     p4_net_add_scores(net, B, T, reference != NULL);
 }

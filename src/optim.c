@@ -49,9 +49,9 @@ static void put_numbers(p4_optim *o, const p4_step_numbers *numbers)
     o->ops->to_device(o->device, o->numbers, numbers, sizeof *numbers);
 }
 
-/* By what the places of parameters are ordered. First what backward passes add to, so that few calls zero it; then matrices
- * that products may write; sharded ones last. Matrices by the length of their rows, as what is done by rows can then take
- * many as one (jobs/train/trainer_codes.c): by the first matrix of that length. */
+/* By what the places of parameters are ordered. First what backward passes add to, so that few calls zero it;
+ * then matrices that products may write; sharded ones last. Matrices by the length of their rows, as what is
+ * done by rows can then take many as one (jobs/train/trainer_codes.c): by the first matrix of that length. */
 static int64_t place_key(const p4_optim *o, const bool *sharded, int64_t i)
 {
     const p4_param *params = o->model->params;
@@ -115,7 +115,8 @@ static p4_rc place(p4_optim *o, const bool *held, const bool *sharded)
         place_all_of(o, held, keys, key);
     }
     o->count = o->replicated_count = (o->count + 15) / 16 * 16;
-    for (int64_t key = next_key(o, keys, count, 2 * count); key <= 2 * count; key = next_key(o, keys, key, 2 * count)) {
+    for (int64_t key = next_key(o, keys, count, 2 * count); key <= 2 * count;
+         key = next_key(o, keys, key, 2 * count)) {
         place_all_of(o, held, keys, key);
     }
     free(keys);
@@ -277,7 +278,8 @@ void p4_optim_sq_norms(p4_optim *o)
 {
     o->ops->zero(o->device, o->sums, 2 * sizeof *o->sums);
     o->ops->add_sq_norm(o->device, &o->sums[0], o->grad, o->replicated_count);
-    o->ops->add_sq_norm(o->device, &o->sums[1], o->grad + o->replicated_count, o->count - o->replicated_count);
+    o->ops->add_sq_norm(o->device, &o->sums[1], o->grad + o->replicated_count,
+                        o->count - o->replicated_count);
 }
 
 void p4_optim_put_grokfast(p4_optim *o)
@@ -289,18 +291,20 @@ void p4_optim_grokfast(p4_optim *o)
 {
     const p4_optim_settings *s = &o->settings;
     if (!s->half_state) {
-        o->ops->grokfast(o->device, o->grad, o->ema, s->ema_alpha, s->ema_lambda, o->count, false, 0, o->numbers);
+        o->ops->grokfast(o->device, o->grad, o->ema, s->ema_alpha, s->ema_lambda, o->count, false, 0,
+                         o->numbers);
         return;
     }
     int64_t first = 0, end; /* parameters that follow each other here as in the model are one call */
     for (; first < o->model->params_count; first = end) {
         int64_t count = o->at[first] >= 0 ? elements(&o->model->params[first]) : 0;
-        for (end = first + 1; count > 0 && end < o->model->params_count && o->at[end] == o->at[first] + count; end++) {
+        for (end = first + 1; count > 0 && end < o->model->params_count && o->at[end] == o->at[first] + count;
+             end++) {
             count += elements(&o->model->params[end]);
         }
         if (count > 0) {
-            o->ops->grokfast(o->device, o->grad + o->at[first], state_at(o, o->ema, o->at[first]), s->ema_alpha,
-                             s->ema_lambda, count, true, o->index[first], o->numbers);
+            o->ops->grokfast(o->device, o->grad + o->at[first], state_at(o, o->ema, o->at[first]),
+                             s->ema_alpha, s->ema_lambda, count, true, o->index[first], o->numbers);
         }
     }
 }
@@ -309,11 +313,12 @@ void p4_optim_put_update(p4_optim *o, float lr, float g_scale)
 {
     const uint64_t key = random_key(o, moments_stream);
     const double step = (double)++o->step;
-    put_numbers(o, &(p4_step_numbers){.lr = lr,
-                                      .g_scale = g_scale,
-                                      .m_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta1, step))),
-                                      .v_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta2, step))),
-                                      .key = key});
+    put_numbers(
+        o, &(p4_step_numbers){.lr = lr,
+                              .g_scale = g_scale,
+                              .m_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta1, step))),
+                              .v_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta2, step))),
+                              .key = key});
 }
 
 void p4_optim_update(p4_optim *o)
@@ -321,10 +326,11 @@ void p4_optim_update(p4_optim *o)
     const p4_optim_settings *s = &o->settings;
     for (int64_t g = 0; g < o->groups_count; g++) {
         const p4_muon_group *group = &o->groups[g];
-        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols, s->momentum,
-                     s->weight_decay, o->work, s->half_state, o->numbers);
+        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols,
+                     s->momentum, s->weight_decay, o->work, s->half_state, o->numbers);
     }
-    o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, s->beta1, s->beta2, s->eps, s->half_state, o->numbers);
+    o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, s->beta1, s->beta2, s->eps, s->half_state,
+                  o->numbers);
 }
 
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps)

@@ -1,16 +1,18 @@
-/* optim.h - full-precision masters and what the optimizer keeps beside them: Grokfast, Muon, AdamW (METHODS 4).
+/* optim.h - full-precision masters and what the optimizer keeps beside them: Grokfast, Muon, AdamW (METHODS
+ * 4).
  *
- * A rank holds some parameters: all replicated ones, and of the sharded ones those it owns. Everything lies in flat
- * arrays, replicated parameters first, so that one sum serves all their gradients; the parts of a slot lie together. */
+ * A rank holds some parameters: all replicated ones, and of the sharded ones those it owns. Everything lies
+ * in flat arrays, replicated parameters first, so that one sum serves all their gradients; the parts of a
+ * slot lie together. */
 #ifndef P4_OPTIM_H
 #define P4_OPTIM_H
 
+#include "kernels/ops.h"
 #include "src/leaf/arena.h"
 #include "src/model.h"
-#include "kernels/ops.h"
 
 typedef struct p4_optim_settings {
-    bool muon;       /* matrices of blocks by Muon, the rest by AdamW; false: all by AdamW */
+    bool muon; /* matrices of blocks by Muon, the rest by AdamW; false: all by AdamW */
     bool grokfast;
     float ema_alpha, ema_lambda;
     float momentum, beta1, beta2, eps, weight_decay;
@@ -36,20 +38,20 @@ typedef struct p4_optim {
     int64_t replicated_count; /* elements [0, replicated_count) are replicated on all ranks */
     int64_t count, v_count;
     float *master, *grad, *work;
-    char *ema, *m, *v;        /* state: fp32 or bf16 */
-    double *sums;             /* device [2]: squares of replicated and of owned gradients */
-    p4_step_numbers *numbers; /* device: of the next grokfast or update */
-    p4_muon_group *groups;    /* [groups_count], in the order in which shapes first occur */
-    p4_muon_item *muon_items; /* [muon_items_count]: held matrices, group by group, then as parameters */
+    char *ema, *m, *v;          /* state: fp32 or bf16 */
+    double *sums;               /* device [2]: squares of replicated and of owned gradients */
+    p4_step_numbers *numbers;   /* device: of the next grokfast or update */
+    p4_muon_group *groups;      /* [groups_count], in the order in which shapes first occur */
+    p4_muon_item *muon_items;   /* [muon_items_count]: held matrices, group by group, then as parameters */
     p4_adamw_item *adamw_items; /* [adamw_items_count]: all other held parameters */
     int64_t groups_count, muon_items_count, adamw_items_count;
     void *memory;
     int64_t memory_bytes;
-    int64_t step;             /* updates done */
+    int64_t step; /* updates done */
 } p4_optim;
 
-/* held[i]: this rank keeps parameter i; sharded[i]: only its owner does. Memory is one device block; masters undefined
- * until p4_optim_set_master, the rest zero. The caller closes. Local. */
+/* held[i]: this rank keeps parameter i; sharded[i]: only its owner does. Memory is one device block; masters
+ * undefined until p4_optim_set_master, the rest zero. The caller closes. Local. */
 p4_rc p4_optim_open(p4_optim *optim, const p4_ops *ops, p4_device *device, const p4_model *model,
                     const p4_optim_settings *settings, const bool *held, const bool *sharded);
 void p4_optim_close(p4_optim *optim);
@@ -57,8 +59,8 @@ void p4_optim_close(p4_optim *optim);
 /* master of a held parameter = weight (host memory, any form). Local. */
 p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
 
-/* What follows queues the same ops with the same arguments at every step, so that a device may repeat it (ops.h), but for
- * the two that `put` what is new in a step on the device first. All Local. */
+/* What follows queues the same ops with the same arguments at every step, so that a device may repeat it
+ * (ops.h), but for the two that `put` what is new in a step on the device first. All Local. */
 
 /* sums = the squares of the replicated and of the owned gradients here. */
 void p4_optim_sq_norms(p4_optim *optim);
@@ -69,7 +71,8 @@ void p4_optim_grokfast(p4_optim *optim);
 void p4_optim_put_update(p4_optim *optim, float lr, float g_scale);
 void p4_optim_update(p4_optim *optim);
 
-/* lr of step `step` (from 0) of `steps`: linear warm-up over `warmup`, then linear to final_fraction * peak. Local. */
+/* lr of step `step` (from 0) of `steps`: linear warm-up over `warmup`, then linear to final_fraction * peak.
+ * Local. */
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps);
 
 #endif

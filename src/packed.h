@@ -1,23 +1,25 @@
-/* packed.h - a compressed model in host memory: 2-bit codes and fp16 scales of the ternary tensors, fp16 of the rest.
- * Every rank holds all of it (DESIGN 1). What is evaluated is these values, and they are what is written. */
+/* packed.h - a compressed model in host memory: 2-bit codes and fp16 scales of the ternary tensors, fp16 of
+ * the rest. Every rank holds all of it (DESIGN 1). What is evaluated is these values, and they are what is
+ * written. */
 #ifndef P4_PACKED_H
 #define P4_PACKED_H
 
-#include "src/model.h"
 #include "kernels/ops.h"
+#include "src/model.h"
 
 typedef struct p4_packed {
     const p4_model *model;
     bool is_compressed;
     p4_quant_method method;
     float threshold;
-    p4_weight *weights;      /* [params_count]: P4_TERNARY or P4_F16, logical [out, in] layout, never transposed */
-    p4_quant_error *errors;  /* [params_count], of ternary tensors */
+    p4_weight *weights; /* [params_count]: P4_TERNARY or P4_F16, logical [out, in] layout, never transposed */
+    p4_quant_error *errors; /* [params_count], of ternary tensors */
     char *memory;
     int64_t memory_bytes;
 } p4_packed;
 
-/* Takes memory for every tensor of the model (its ternary flags decide the form). The caller closes. Local. */
+/* Takes memory for every tensor of the model (its ternary flags decide the form). The caller closes. Local.
+ */
 p4_rc p4_packed_alloc(p4_packed *compressed, const p4_model *model);
 void p4_packed_release(p4_packed *compressed);
 
@@ -38,7 +40,8 @@ static inline uint16_t *p4_packed_half(const p4_packed *c, int64_t i)
  * tensor's name. Local. */
 p4_rc p4_packed_preserve(p4_packed *compressed, int64_t param, const p4_weight *weight, int threads);
 
-/* Bytes of what is stored: ternary codes packed with `bits_per_byte` trits a byte (5: base-3, 4: 2-bit), scales, halves. */
+/* Bytes of what is stored: ternary codes packed with `bits_per_byte` trits a byte (5: base-3, 4: 2-bit),
+ * scales, halves. */
 typedef struct p4_stored_bytes {
     double codes, scales, embedding, head, other;
 } p4_stored_bytes;

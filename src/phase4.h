@@ -102,7 +102,8 @@ typedef struct p4_config {
     int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
     bool enable_grokfast;
     double grokfast_ema_alpha, grokfast_lambda;
-    int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients too */
+    int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients
+                           too */
     p4_recompute recompute;
     int32_t log_every;
     /* targets */
@@ -217,8 +218,8 @@ typedef struct p4_training_point { /* one logged step; NaN: not measured */
     double loss, lr, grad_norm, tokens_per_s, elapsed_s;
 } p4_training_point;
 
-/* Sees each logged training step, on rank 0. The point is the caller's only during the call. The other ranks wait for it:
- * after collective_timeout_s the job is aborted. */
+/* Sees each logged training step, on rank 0. The point is the caller's only during the call. The other ranks
+ * wait for it: after collective_timeout_s the job is aborted. */
 typedef void (*p4_log_callback)(const p4_training_point *point, void *user);
 
 /* Nothing measured yet. The caller frees with p4_results_free, which may be called twice. Local. */

@@ -9,19 +9,19 @@
 
 enum { T = 16, WINDOWS = 32 };
 
-#define DO(call)                                                                                             \
-    do {                                                                                                     \
-        if ((call) != P4_OK) {                                                                               \
-            fprintf(stderr, "%s: %s\n", #call, p4_last_error());                                             \
-            exit(EXIT_FAILURE);                                                                              \
-        }                                                                                                    \
+#define DO(call)                                                 \
+    do {                                                         \
+        if ((call) != P4_OK) {                                   \
+            fprintf(stderr, "%s: %s\n", #call, p4_last_error()); \
+            exit(EXIT_FAILURE);                                  \
+        }                                                        \
     } while (0)
-#define EXPECT(ok)                                                                                           \
-    do {                                                                                                     \
-        if (!(ok)) {                                                                                         \
-            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #ok);                                   \
-            exit(EXIT_FAILURE);                                                                              \
-        }                                                                                                    \
+#define EXPECT(ok)                                                         \
+    do {                                                                   \
+        if (!(ok)) {                                                       \
+            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #ok); \
+            exit(EXIT_FAILURE);                                            \
+        }                                                                  \
     } while (0)
 
 /* Text as token ids, raw uint16, in a language of 20 words. */

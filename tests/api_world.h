@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "io/file/atomic_file.h"
-#include "src/leaf/base.h"
 #include "check.h"
+#include "io/file/atomic_file.h"
 #include "kernels/ops.h"
+#include "src/leaf/base.h"
 #include "src/phase4.h"
 
 enum { WINDOW = 16, WINDOWS = 40, VOCAB = 53 }; /* VOCAB: of the model llama-gqa */
@@ -78,8 +78,8 @@ static inline const char *test_device(void)
     return device != NULL ? device : "cpu";
 }
 
-/* False, and why, where that device is not: the test is skipped (exit status P4_SKIPPED), unless P4_NEED_GPU is set.
- * Where it is the CPU, the GPUs are hidden: a model that is loaded takes the best device there is. */
+/* False, and why, where that device is not: the test is skipped (exit status P4_SKIPPED), unless P4_NEED_GPU
+ * is set. Where it is the CPU, the GPUs are hidden: a model that is loaded takes the best device there is. */
 static inline bool device_is_here(void)
 {
     if (strcmp(test_device(), "cpu") == 0) {
@@ -88,7 +88,8 @@ static inline bool device_is_here(void)
     const p4_ops *ops = p4_ops_find(test_device());
     p4_device_info info;
     int count = 0;
-    p4_rc rc = ops != NULL ? ops->list(&info, 1, &count) : FAIL("this build has no backend %s", test_device());
+    p4_rc rc =
+        ops != NULL ? ops->list(&info, 1, &count) : FAIL("this build has no backend %s", test_device());
     EXPECT(rc == P4_OK || getenv("P4_NEED_GPU") == NULL, "%s", p4_last_error());
     if (rc != P4_OK && check_failed == 0) {
         printf("skipped: %s\n", p4_last_error());

@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/file/atomic_file.h"
 #include "check.h"
+#include "io/file/atomic_file.h"
 #include "io/hf/hf_model.h"
 
 enum { WORLD_PATH_BYTES = 512, MOST_ENTRIES = 40 };

@@ -1,10 +1,12 @@
-/* Every operation of coll.h against what it must give, for every backend that this build and this machine have: "mpi" over
- * the CPU's memory, "nccl" over one GPU a rank: skipped with fewer GPUs than ranks; with none it fails if P4_NEED_GPU is set.
+/* Every operation of coll.h against what it must give, for every backend that this build and this machine
+ * have: "mpi" over the CPU's memory, "nccl" over one GPU a rank: skipped with fewer GPUs than ranks; with
+ * none it fails if P4_NEED_GPU is set.
  *
  *   mpi_coll               the checks of both
  *   mpi_coll only BACKEND  of one; the exit status is 77 where it is skipped
  *   mpi_coll lost BACKEND sum|reach|agreement
- *                          the last rank does not come to it: the job must be aborted after two seconds (job_lost_rank.sh) */
+ *                          the last rank does not come to it: the job must be aborted after two seconds
+ * (job_lost_rank.sh) */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -55,8 +57,8 @@ static void expect_line(const float *got, int64_t count, int factor, int add, co
             wrong++;
         }
     }
-    EXPECT(wrong == 0, "%s: %lld of %lld wrong, the first at %lld: %g", what, (long long)wrong, (long long)count,
-           (long long)first, first >= 0 ? (double)got[first] : 0.0);
+    EXPECT(wrong == 0, "%s: %lld of %lld wrong, the first at %lld: %g", what, (long long)wrong,
+           (long long)count, (long long)first, first >= 0 ? (double)got[first] : 0.0);
 }
 
 /* 0 + 1 + ... + (ranks - 1) */
@@ -87,13 +89,15 @@ static void check_reach(world *w, int64_t count)
     EXPECT_OK(w->ops->sync(w->device));
     expect_line(w->h, count, w->dist.ranks, all_ranks(w), "the sum that was waited for");
     p4_coll_join(&w->coll);
-    expect_line(get(w, w->memory[1], count), count, w->dist.ranks, all_ranks(w) + w->dist.ranks, "the sum behind it");
+    expect_line(get(w, w->memory[1], count), count, w->dist.ranks, all_ranks(w) + w->dist.ranks,
+                "the sum behind it");
 }
 
 static void check_reduce(world *w, int64_t count)
 {
     for (int root = 0; root < w->dist.ranks; root++) {
-        for (int other = 0; other < 2; other++) { /* in place, and to another array, which keeps what it has elsewhere */
+        for (int other = 0; other < 2;
+             other++) { /* in place, and to another array, which keeps what it has elsewhere */
             bool here = w->dist.rank == root;
             fill(w, w->memory[1], count, -5);
             fill(w, w->memory[0], count, w->dist.rank);
@@ -112,7 +116,8 @@ static void check_bcast(world *w, int64_t count)
 {
     for (int root = 0; root < w->dist.ranks; root++) {
         fill(w, w->memory[0], count, w->dist.rank);
-        w->coll.bcast(&w->coll, w->memory[0], count * 4 - 1, root); /* an odd count; the last element is not looked at */
+        w->coll.bcast(&w->coll, w->memory[0], count * 4 - 1,
+                      root); /* an odd count; the last element is not looked at */
         p4_coll_join(&w->coll);
         expect_line(get(w, w->memory[0], count - 1), count - 1, 1, root, "broadcast");
     }
@@ -149,7 +154,8 @@ static void check_group(world *w)
     w->coll.end(&w->coll);
 }
 
-/* Operations and the device's work take turns: each sees what came before, by marks alone. More launches than marks are kept. */
+/* Operations and the device's work take turns: each sees what came before, by marks alone. More launches than
+ * marks are kept. */
 static void check_order(world *w)
 {
     enum { COUNT = 1 << 16, TURNS = 150 };
@@ -166,8 +172,10 @@ static void check_order(world *w)
             w->ops->add_f32(w->device, b, a, COUNT);
         }
     }
-    expect_line(get(w, a, COUNT), COUNT, w->dist.ranks, all_ranks(w) + (TURNS - 1) * w->dist.ranks, "last sum");
-    expect_line(get(w, b, COUNT), COUNT, 3 * w->dist.ranks, 3 * all_ranks(w) + 150 * w->dist.ranks, "sums in between");
+    expect_line(get(w, a, COUNT), COUNT, w->dist.ranks, all_ranks(w) + (TURNS - 1) * w->dist.ranks,
+                "last sum");
+    expect_line(get(w, b, COUNT), COUNT, 3 * w->dist.ranks, 3 * all_ranks(w) + 150 * w->dist.ranks,
+                "sums in between");
 }
 
 /* As the pipeline of evaluate: hidden states go from rank to rank, each adds to them; two buffers in turn. */
@@ -207,7 +215,8 @@ static void check_chain(world *w)
 static void check_ring(world *w)
 {
     enum { COUNT = 1 << 18 };
-    int ranks = w->dist.ranks, next = (w->dist.rank + 1) % ranks, previous = (w->dist.rank + ranks - 1) % ranks;
+    int ranks = w->dist.ranks, next = (w->dist.rank + 1) % ranks,
+        previous = (w->dist.rank + ranks - 1) % ranks;
     fill(w, w->memory[0], COUNT, w->dist.rank);
     w->coll.begin(&w->coll);
     p4_request sending = w->coll.isend(&w->coll, w->memory[0], COUNT * 4, next);
@@ -250,8 +259,8 @@ static void close_world(world *w)
     w->device = NULL;
 }
 
-/* Opens the backend on its devices, with `memory` shared or not; false on every rank where they are not all there, with the
- * reason as the last error. */
+/* Opens the backend on its devices, with `memory` shared or not; false on every rank where they are not all
+ * there, with the reason as the last error. */
 static bool open_world(world *w, const char *name, bool shared)
 {
     p4_rc rc = P4_OK;
@@ -295,7 +304,8 @@ static bool check_backend(world *w, const char *name)
         p4_error_clear();
         return !skipped;
     }
-    for (int shared = 0; shared < 2; shared++) { /* opened again, as by a session that compresses two models */
+    for (int shared = 0; shared < 2;
+         shared++) { /* opened again, as by a session that compresses two models */
         if (shared == 1 && !open_world(w, name, true)) {
             EXPECT(false, "%s: %s", name, p4_last_error());
             return true;
@@ -314,7 +324,8 @@ static bool check_backend(world *w, const char *name)
         }
         EXPECT_OK(w->ops->sync(w->device));
         bool copies = shared == 1 && strstr(w->coll.name, "copy engines") != NULL;
-        EXPECT(copies == (w->coll.copied > 0), "%s: %lld sums by copy engines", w->coll.name, (long long)w->coll.copied);
+        EXPECT(copies == (w->coll.copied > 0), "%s: %lld sums by copy engines", w->coll.name,
+               (long long)w->coll.copied);
         close_world(w);
     }
     return true;
@@ -360,7 +371,8 @@ int main(int argc, char **argv)
     }
     EXPECT_OK(p4_coll_usable("mpi"));
     EXPECT_REFUSED(p4_coll_usable("carrier pigeon"), "no collectives \"carrier pigeon\"");
-    EXPECT_REFUSED(p4_coll_open(&w.coll, &w.dist, "carrier pigeon", NULL, 0), "no collectives \"carrier pigeon\"");
+    EXPECT_REFUSED(p4_coll_open(&w.coll, &w.dist, "carrier pigeon", NULL, 0),
+                   "no collectives \"carrier pigeon\"");
     p4_coll_close(&w.coll); /* of one that is not open */
     double failed = check_failed;
     p4_dist_sum_f64(&w.dist, &failed, 1);

@@ -1,4 +1,5 @@
-/* The ranks: sums of figures, agreement on errors, the ownership plan. The collectives on arrays: mpi_coll.c. */
+/* The ranks: sums of figures, agreement on errors, the ownership plan. The collectives on arrays: mpi_coll.c.
+ */
 #include <stdlib.h>
 
 #include "check.h"
@@ -44,7 +45,8 @@ static void check_agreement(p4_dist *dist)
 static void check_node(p4_dist *dist)
 {
     int64_t mine[2] = {dist->rank, 7 * dist->rank}, all[2 * 8];
-    EXPECT(dist->local_ranks == dist->ranks && dist->ranks <= 8, "%d of %d ranks", dist->local_ranks, dist->ranks);
+    EXPECT(dist->local_ranks == dist->ranks && dist->ranks <= 8, "%d of %d ranks", dist->local_ranks,
+           dist->ranks);
     p4_dist_node_gather(dist, all, mine, sizeof mine);
     for (int r = 0; r < dist->ranks; r++) {
         EXPECT(all[2 * r] == r && all[2 * r + 1] == 7 * r, "rank %d gave %lld", r, (long long)all[2 * r]);
@@ -54,7 +56,8 @@ static void check_node(p4_dist *dist)
     p4_error_clear();
 }
 
-/* Every layer has a stage, stages never go back, every item an owner of its layer's group; no rank is idle without need. */
+/* Every layer has a stage, stages never go back, every item an owner of its layer's group; no rank is idle
+ * without need. */
 static void check_plan(int ranks, int64_t layers)
 {
     enum { PER_LAYER = 7 };
@@ -75,7 +78,8 @@ static void check_plan(int ranks, int64_t layers)
         stages += shard.end[r] > shard.first[r];
         covered += shard.end[r] - shard.first[r];
     }
-    EXPECT(stages == p4_min_i64(ranks, layers), "%d ranks, %lld layers: %d stages", ranks, (long long)layers, stages);
+    EXPECT(stages == p4_min_i64(ranks, layers), "%d ranks, %lld layers: %d stages", ranks, (long long)layers,
+           stages);
     EXPECT(covered == layers, "%lld of %lld layers covered", (long long)covered, (long long)layers);
     for (int64_t l = 0; l + 1 < layers; l++) {
         EXPECT(shard.stage[l] <= shard.stage[l + 1], "stages go back at layer %lld", (long long)l);
@@ -83,7 +87,8 @@ static void check_plan(int ranks, int64_t layers)
     for (int64_t i = 0; i < items; i++) {
         EXPECT(shard.owner[i] >= 0 && shard.owner[i] < ranks, "owner %d", shard.owner[i]);
         if (item_layer[i] >= 0 && ranks <= layers) {
-            EXPECT(shard.owner[i] == shard.stage[item_layer[i]], "item %lld is not with its layer", (long long)i);
+            EXPECT(shard.owner[i] == shard.stage[item_layer[i]], "item %lld is not with its layer",
+                   (long long)i);
         }
     }
     EXPECT(shard.head_stage == shard.stage[layers - 1], "head stage %d", shard.head_stage);

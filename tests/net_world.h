@@ -7,8 +7,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "src/form.h"
 #include "io/hf/hf_model.h"
+#include "src/form.h"
 
 static const p4_ops *ops;
 static p4_device *device;

@@ -4,8 +4,9 @@
  *
  * A case takes fresh random inputs, fills outputs with NaN, runs the op and compares with a double reference.
  *
- * P4_TEST_FEW in the environment, for tools under which a kernel takes a thousand times as long (compute-sanitizer's
- * racecheck): a table of shapes ends early, and nothing runs twice. What is left launches the same kernels.
+ * P4_TEST_FEW in the environment, for tools under which a kernel takes a thousand times as long
+ * (compute-sanitizer's racecheck): a table of shapes ends early, and nothing runs twice. What is left
+ * launches the same kernels.
  */
 #ifndef P4_OPS_CASES_H
 #define P4_OPS_CASES_H
@@ -34,7 +35,8 @@ static inline bool test_few(void)
     return getenv("P4_TEST_FEW") != NULL;
 }
 
-/* How many shapes of a table to run: all, or with P4_TEST_FEW the first `few`, among which every kernel finds its own. */
+/* How many shapes of a table to run: all, or with P4_TEST_FEW the first `few`, among which every kernel finds
+ * its own. */
 static inline int shapes_to_run(size_t all, size_t few)
 {
     return (int)(test_few() ? few : all);
@@ -262,8 +264,8 @@ typedef struct ops_way {
 } ops_way;
 
 /* Runs a case one way; *first gets the digest of the first of several ways that must agree. */
-static inline void run_case(const ops_case *one, const p4_ops *ops, const ops_way *way, uint64_t seed, bool new_bits,
-                            uint64_t *first)
+static inline void run_case(const ops_case *one, const p4_ops *ops, const ops_way *way, uint64_t seed,
+                            bool new_bits, uint64_t *first)
 {
     static rig r;
     if (rig_open_as(&r, ops, way->threads, way->half, seed) != P4_OK) {
@@ -294,12 +296,13 @@ static inline bool backend_is_here(const p4_ops *ops)
     return false;
 }
 
-/* Runs every case on every backend of this build: on the CPU with 1, 2 and 5 threads, on a GPU in both compute
- * types, each twice. The digests must agree. With P4_TEST_FEW once. */
+/* Runs every case on every backend of this build: on the CPU with 1, 2 and 5 threads, on a GPU in both
+ * compute types, each twice. The digests must agree. With P4_TEST_FEW once. */
 static inline int run_cases(const ops_case *cases, size_t count)
 {
-    static const ops_way ways[] = {{"cpu", 1, false},  {"cpu", 2, false}, {"cpu", 5, false}, {"cuda", 0, false},
-                                   {"cuda", 0, false}, {"cuda", 0, true}, {"cuda", 0, true}};
+    static const ops_way ways[] = {{"cpu", 1, false},  {"cpu", 2, false},  {"cpu", 5, false},
+                                   {"cuda", 0, false}, {"cuda", 0, false}, {"cuda", 0, true},
+                                   {"cuda", 0, true}};
     enum { WAYS = sizeof ways / sizeof ways[0] };
     const char *given = getenv("P4_TEST_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
@@ -310,7 +313,8 @@ static inline int run_cases(const ops_case *cases, size_t count)
         uint64_t first = 0;
         for (size_t w = 0; w < WAYS; w++) {
             const p4_ops *ops = p4_ops_find(ways[w].backend);
-            bool new_bits = w == 0 || ops != p4_ops_find(ways[w - 1].backend) || ways[w].half != ways[w - 1].half;
+            bool new_bits =
+                w == 0 || ops != p4_ops_find(ways[w - 1].backend) || ways[w].half != ways[w - 1].half;
             if (ops && (ops != cuda || with_cuda) && (new_bits || !test_few())) {
                 run_case(&cases[c], ops, &ways[w], seed + c, new_bits, &first);
             }

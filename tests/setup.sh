@@ -12,7 +12,7 @@ export LC_ALL=C
 build_packages=(cmake ninja-build gcc libc6-dev pkg-config
                 openmpi-bin libopenmpi-dev libhdf5-dev libcjson-dev libopenblas0-pthread
                 libpcre2-dev zlib1g-dev libzstd-dev libarchive-dev libutf8proc-dev)
-test_packages=(g++ clang libclang-rt-14-dev libomp-14-dev hdf5-tools binutils python3 zstd)
+test_packages=(g++ clang clang-format-14 libclang-rt-14-dev libomp-14-dev hdf5-tools binutils python3 zstd)
 
 check_only=no
 wanted=()

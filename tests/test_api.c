@@ -1,7 +1,7 @@
 /* phase4.h on one rank: the quantizer, checkpoints, compressed models, their states and files. */
 #include "api_world.h"
-#include "io/h5/artifact.h"
 #include "io/file/files.h"
+#include "io/h5/artifact.h"
 #include "io/hf/safetensors.h"
 
 static p4_session *session;
@@ -347,8 +347,8 @@ static void saved_model_comes_back(const p4_checkpoint *checkpoint, const char *
     EXPECT_OK(p4_compressed_forward(loaded, tokens, 1, 12, again));
     int64_t count = 12 * p4_compressed_vocabulary(c);
     for (int64_t i = 0; i < count; i++) {
-        EXPECT(again[i] == logits[i], "logit %lld of the loaded model is %.9g, not %.9g", (long long)i, again[i],
-               logits[i]);
+        EXPECT(again[i] == logits[i], "logit %lld of the loaded model is %.9g, not %.9g", (long long)i,
+               again[i], logits[i]);
     }
     /* the fp16 directory is the same model as an ordinary checkpoint */
     EXPECT_OK(p4_checkpoint_open(&written, paths.dequantized_fp16));

@@ -346,7 +346,8 @@ static void fine_tuning_learns(void)
     p4_loader_free(eval);
 }
 
-/* State in bf16 learns as much; the same run gives the same numbers, and `light` changes none of a model without GELU. */
+/* State in bf16 learns as much; the same run gives the same numbers, and `light` changes none of a model
+ * without GELU. */
 static void fine_tuning_saves_memory(void)
 {
     const p4_optimizer optimizers[] = {P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW};
@@ -372,8 +373,8 @@ static void fine_tuning_saves_memory(void)
         }
         EXPECT_NEAR(losses[1], losses[0], 0.02);
         EXPECT(losses[1] != losses[0], "the state's form changes nothing");
-        EXPECT(losses[1] == losses[2] && losses[1] == losses[3], "losses %.17g %.17g %.17g", losses[1], losses[2],
-               losses[3]);
+        EXPECT(losses[1] == losses[2] && losses[1] == losses[3], "losses %.17g %.17g %.17g", losses[1],
+               losses[2], losses[3]);
     }
     p4_loader_free(train);
     p4_loader_free(eval);

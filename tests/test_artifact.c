@@ -6,10 +6,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "io/h5/artifact.h"
-#include "io/file/atomic_file.h"
 #include "check.h"
+#include "io/file/atomic_file.h"
 #include "io/file/files.h"
+#include "io/h5/artifact.h"
 #include "io/h5/h5.h"
 #include "src/leaf/rng.h"
 

@@ -301,7 +301,8 @@ static void test_names(void)
                    p4_config_nearest(typo));
         }
     }
-    EXPECT(p4_config_nearest("banana") == NULL && p4_config_nearest("") == NULL, "a word that is near to none");
+    EXPECT(p4_config_nearest("banana") == NULL && p4_config_nearest("") == NULL,
+           "a word that is near to none");
     EXPECT(p4_config_find("") == -1 && p4_config_find("Seed") == -1, "names are exact");
 }
 
@@ -425,7 +426,8 @@ static void test_read_file(void)
 static void test_examples(void)
 {
     static const char *const names[] = {"quality", "seed", "c4_slurm", "docs_gpu"};
-    static const p4_recipe recipes[] = {P4_RECIPE_QUALITY, P4_RECIPE_SEED, P4_RECIPE_QUALITY, P4_RECIPE_QUALITY};
+    static const p4_recipe recipes[] = {P4_RECIPE_QUALITY, P4_RECIPE_SEED, P4_RECIPE_QUALITY,
+                                        P4_RECIPE_QUALITY};
     for (int i = 0; i < 4; i++) {
         char path[512];
         snprintf(path, sizeof path, "%s/../../jobs/cfg/%s.json", P4_FIXTURES, names[i]);

@@ -12,7 +12,8 @@ P4_CUDNN_NUMBERS(SAME)
 int main(void)
 {
     printf("compared with the headers of cuDNN %d.%d\n", CUDNN_MAJOR, CUDNN_MINOR);
-    EXPECT(sizeof(cudnnDataType_t) == sizeof(int) && sizeof(cudnnStatus_t) == sizeof(int), "enumerations are not int");
+    EXPECT(sizeof(cudnnDataType_t) == sizeof(int) && sizeof(cudnnStatus_t) == sizeof(int),
+           "enumerations are not int");
     return TEST_END();
 }
 #else

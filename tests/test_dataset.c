@@ -1,5 +1,5 @@
-/* Windows of token ids out of text, token files and samples (io/text/dataset.h). The tokenizer here gives a byte
- * its value as id, so that what must come out can be written down. */
+/* Windows of token ids out of text, token files and samples (io/text/dataset.h). The tokenizer here gives a
+ * byte its value as id, so that what must come out can be written down. */
 #include "dataset_world.h"
 
 enum { VOCAB = 300, END = 299 };

@@ -1,7 +1,7 @@
 /* Which files a split reads: named data sets in their forms on disk, and the files of the configuration
  * (io/text/dataset.h). */
-#include "src/config.h"
 #include "dataset_world.h"
+#include "src/config.h"
 
 static p4_config config;
 

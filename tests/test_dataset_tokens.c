@@ -84,8 +84,7 @@ static void bad_token_files_are_refused(void)
     refused(p4_strdup(put("raw.bin", "abcdef", 6)), 100, "token 0 (raw uint16 ids) is 25185");
     refused(p4_strdup(put("raw.bin", "abcd", 4)), LLAMA3_VOCAB,
             "uint16 token ids cannot come from this model's tokenizer");
-    refused(p4_strdup(put("empty.bin", "", 0)), GPT2_VOCAB,
-            "0 tokens in 0 documents, less than one window");
+    refused(p4_strdup(put("empty.bin", "", 0)), GPT2_VOCAB, "0 tokens in 0 documents, less than one window");
     refused(p4_strdup(at("missing.bin")), GPT2_VOCAB, "missing.bin: cannot open: No such file");
 }
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "jobs/demo/demo.h"
 #include "io/tokenizer/tokenizer.h"
+#include "jobs/demo/demo.h"
 
 enum { SHIPPED_STORIES = 20000, SHIPPED_VOCAB = 1024 }; /* phase4_demo's defaults */
 

@@ -1,5 +1,5 @@
-/* Every algorithm that the CUDA column may choose for a product gives the same bits (kernels/cuda/gemm.cu): what is chosen
- * by timing must not show in results. Skipped without a GPU. */
+/* Every algorithm that the CUDA column may choose for a product gives the same bits (kernels/cuda/gemm.cu):
+ * what is chosen by timing must not show in results. Skipped without a GPU. */
 #include "ops_cases.h"
 
 enum { PICKS = 8, SHAPES = 7 };
@@ -20,8 +20,8 @@ static void *put_spread(rig *r, int64_t count, uint32_t seed)
 }
 
 enum { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT, CHOSEN, GELU_FORWARD = CHOSEN, GELU_BACKWARD, KINDS };
-static const char *const kinds[KINDS] = {"forward", "backward to the input", "weight gradients", "GELU behind forward",
-                                         "GELU's slope behind backward"};
+static const char *const kinds[KINDS] = {"forward", "backward to the input", "weight gradients",
+                                         "GELU behind forward", "GELU's slope behind backward"};
 
 /* Goes on with the digest of `kind`. */
 static void digest_more(rig *r, uint64_t digests[KINDS], int kind, const void *array, int64_t bytes)
@@ -36,7 +36,8 @@ static void digest_shape(rig *r, uint64_t digests[KINDS], int64_t N, int64_t in,
 {
     const p4_ops *ops = r->ops;
     void *x = put_spread(r, N * in, 1), *w = put_spread(r, out * in, 77), *dy = put_spread(r, N * out, 999);
-    void *y = rig_put_act(r, NULL, N * out), *dx = rig_put_act(r, NULL, N * in), *up = rig_put_act(r, NULL, N * out);
+    void *y = rig_put_act(r, NULL, N * out), *dx = rig_put_act(r, NULL, N * in),
+         *up = rig_put_act(r, NULL, N * out);
     float *dw = rig_put_f32(r, NULL, out * in), *bias = rig_put_f32(r, NULL, p4_max_i64(in, out));
     ops->zero(r->device, bias, p4_max_i64(in, out) * 4);
     ops->linear_forward(r->device, y, x, w, NULL, N, in, out);
@@ -87,14 +88,16 @@ int main(void)
         return 77;
     }
     digest_of(ops, 0, first);
-    for (int pick = 1; pick < PICKS; pick++) { /* behind CHOSEN there is no choice: the same again on another device */
+    for (int pick = 1; pick < PICKS;
+         pick++) { /* behind CHOSEN there is no choice: the same again on another device */
         digest_of(ops, pick, other);
         for (int kind = 0; kind < KINDS; kind++) {
-            EXPECT(other[kind] == first[kind], "%s: candidate %d gives other bits than candidate 0", kinds[kind],
-                   pick);
+            EXPECT(other[kind] == first[kind], "%s: candidate %d gives other bits than candidate 0",
+                   kinds[kind], pick);
         }
     }
-    /* In two steps GELU is taken of what was rounded: other bits tell that at least one of the shapes is computed in one. */
+    /* In two steps GELU is taken of what was rounded: other bits tell that at least one of the shapes is
+     * computed in one. */
     setenv("P4_GEMM_EPILOGUE", "off", 1);
     digest_of(ops, 0, other);
     for (int kind = 0; kind < KINDS; kind++) {

@@ -1,6 +1,7 @@
 /* Tiny random models of both families against the reference library: logits, loss and every gradient
- * (fixtures/make_tiny_models.py). Also: recomputation and micro-batches give the same gradients. On every backend of this
- * build: the CPU, and a GPU in fp32 and bf16 where there is one (P4_NEED_GPU=1: a failure where there is none). */
+ * (fixtures/make_tiny_models.py). Also: recomputation and micro-batches give the same gradients. On every
+ * backend of this build: the CPU, and a GPU in fp32 and bf16 where there is one (P4_NEED_GPU=1: a failure
+ * where there is none). */
 #include "net_world.h"
 
 /* One way to compute, and how far from the reference it may be. */
@@ -39,15 +40,15 @@ static void compare_gradients(const char *dir, const p4_safetensors *file, const
                 norm += w * w;
             }
         }
-        EXPECT(sqrt(error) <= now->gradient * sqrt(norm) + 1e-9, "%s: %s: relative gradient error %.3g", dir, p->name,
-               sqrt(error / norm));
+        EXPECT(sqrt(error) <= now->gradient * sqrt(norm) + 1e-9, "%s: %s: relative gradient error %.3g", dir,
+               p->name, sqrt(error / norm));
         worst_gradient = norm > 1e-18 ? fmax(worst_gradient, sqrt(error / norm)) : worst_gradient;
         free(want);
     }
 }
 
-static void check_forward(const char *dir, p4_net *net, const p4_form *form, const int32_t *ids, const float *logits,
-                          int64_t B, int64_t T)
+static void check_forward(const char *dir, p4_net *net, const p4_form *form, const int32_t *ids,
+                          const float *logits, int64_t B, int64_t T)
 {
     const p4_arch *a = &net->model->arch;
     int64_t count = B * T * a->V;
@@ -70,9 +71,9 @@ static void check_forward(const char *dir, p4_net *net, const p4_form *form, con
     free(got);
 }
 
-static void check_training(const char *dir, const p4_model *model, const p4_form *form, const p4_safetensors *file,
-                           const int32_t *ids, int64_t B, int64_t T, p4_recompute recompute,
-                           bool one_by_one)
+static void check_training(const char *dir, const p4_model *model, const p4_form *form,
+                           const p4_safetensors *file, const int32_t *ids, int64_t B, int64_t T,
+                           p4_recompute recompute, bool one_by_one)
 {
     p4_net net;
     grads g;
@@ -112,7 +113,8 @@ static void check_model(const char *dir)
     int64_t B = t->shape[0], T = t->shape[1], count;
     int32_t *ids = p4_alloc((size_t)(B * T), sizeof *ids);
     for (int64_t i = 0; i < B * T; i++) {
-        memcpy(&ids[i], (const char *)t->data + i * (int64_t)(t->bytes / (uint64_t)(B * T)), 4); /* I32 or low half of I64 */
+        memcpy(&ids[i], (const char *)t->data + i * (int64_t)(t->bytes / (uint64_t)(B * T)),
+               4); /* I32 or low half of I64 */
     }
     EXPECT_OK(p4_device_form_open(&form, ops, device, &hf.model, hf.model.weights));
     p4_net_plan plan = {.B = B, .T = T, .head = true};
@@ -143,8 +145,8 @@ int main(void)
         worst_logits = worst_loss = worst_gradient = 0;
         for_each_model(check_model);
         printf("%s: largest errors: logits %.2g (bound %.2g), loss %.2g (%.2g), gradients %.2g (%.2g)%s\n",
-               ops->describe(device), worst_logits, now->logits, worst_loss, now->loss, worst_gradient, now->gradient,
-               check_failed == failed ? "" : ": FAILED");
+               ops->describe(device), worst_logits, now->logits, worst_loss, now->loss, worst_gradient,
+               now->gradient, check_failed == failed ? "" : ": FAILED");
         ops->close(device);
     }
     return TEST_END();

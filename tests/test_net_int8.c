@@ -4,8 +4,8 @@
  * keeps less than without rounding. */
 #include <math.h>
 
-#include "src/config.h"
 #include "net_world.h"
+#include "src/config.h"
 
 enum { MODELS = 32, MIXES = 2 };
 
@@ -143,7 +143,7 @@ static double distance(const float *a, const float *b, int64_t count)
     return sqrt(error / norm);
 }
 
-/* --- evaluation --------------------------------------------------------------------------------------- */
+/* --- evaluation ------------------------------------------------------------------------------- */
 
 typedef struct probe_state {
     const world *w;
@@ -223,7 +223,7 @@ static void check_evaluation(const world *w, double trained)
     p4_safetensors_close(&file);
 }
 
-/* --- training ----------------------------------------------------------------------------------------- */
+/* --- training --------------------------------------------------------------------------------- */
 
 static void compare_backends(const char *dir, double loss, float *gradients, int64_t count)
 {
@@ -249,7 +249,8 @@ static void check_mix(const char *dir, bool mixed)
     double loss = train(&w, 8, P4_RECOMPUTE_NONE, &none, &count, &bytes);
     for (p4_recompute r = P4_RECOMPUTE_LIGHT; r <= P4_RECOMPUTE_BLOCKS; r++) {
         double other = train(&w, 8, r, &again, &count, &unused);
-        /* A GELU inside the product before it sees what is not rounded yet; from what is kept it sees the rounded. */
+        /* A GELU inside the product before it sees what is not rounded yet; from what is kept it sees the
+         * rounded. */
         bool once = r == P4_RECOMPUTE_LIGHT && now->half && !w.hf.model.arch.gated_mlp;
         double off = distance(again, none, count);
         EXPECT(other == loss && off <= (once ? 3e-3 : 0.0),
@@ -261,9 +262,10 @@ static void check_mix(const char *dir, bool mixed)
            far = distance(none, plain, count);
     EXPECT_NEAR(loss, exact, 5e-2);
     EXPECT(far > 1e-4 && far < 0.3, "%s: rounding moves the gradients by %.3g", dir, far);
-    if (ops->act_bytes(device) == 4) { /* of bf16 a quarter as much is saved: less than the scales of so narrow rows */
-        EXPECT(bytes < plain_bytes, "%s: %lld bytes with activations in int8, %lld without", dir, (long long)bytes,
-               (long long)plain_bytes);
+    if (ops->act_bytes(device) ==
+        4) { /* of bf16 a quarter as much is saved: less than the scales of so narrow rows */
+        EXPECT(bytes < plain_bytes, "%s: %lld bytes with activations in int8, %lld without", dir,
+               (long long)bytes, (long long)plain_bytes);
     }
     free(plain);
     check_evaluation(&w, loss);

@@ -5,7 +5,7 @@
 static const int64_t sizes[][2] = {{1, 1}, {3, 7}, {17, 64}, {50, 129}, {9, 768}, {130, 33}};
 enum { SIZES = sizeof sizes / sizeof sizes[0], TRIES = 24 };
 
-/* --- norms -------------------------------------------------------------------------------------------- */
+/* --- norms ------------------------------------------------------------------------------------ */
 
 typedef struct norm_case {
     p4_norm_kind kind;
@@ -44,8 +44,7 @@ static double norm_loss(void *context)
 }
 
 static void check_norm_backward(rig *r, norm_case *k, const float *dy, const void *sum, const float *mean,
-                                const float *rstd, const float *gain, bool accumulate,
-                                bool with_sums)
+                                const float *rstd, const float *gain, bool accumulate, bool with_sums)
 {
     int64_t N = k->N, C = k->C;
     /* dx is added to something small, so that its rounding does not hide the gradient's */
@@ -54,8 +53,8 @@ static void check_norm_backward(rig *r, norm_case *k, const float *dy, const voi
     void *dx = rig_put_act(r, accumulate ? old_dx : NULL, N * C);
     float *dgain = rig_put_f32(r, old_gain, C), *dbias = k->bias ? rig_put_f32(r, old_bias, C) : NULL;
     float *sums = with_sums ? rig_put_f32(r, old_sums, C) : NULL;
-    r->ops->norm_backward(r->device, k->kind, dx, accumulate, sums, dgain, dbias, rig_put_act(r, dy, N * C), sum,
-                          mean, rstd, gain, N, C);
+    r->ops->norm_backward(r->device, k->kind, dx, accumulate, sums, dgain, dbias, rig_put_act(r, dy, N * C),
+                          sum, mean, rstd, gain, N, C);
     float *got = rig_get_act(r, dx, N * C), *got_gain = rig_get_f32(r, dgain, C);
     float *got_bias = dbias ? rig_get_f32(r, dbias, C) : NULL;
     if (sums) {
@@ -128,7 +127,7 @@ static void check_norm(rig *r)
     }
 }
 
-/* --- embedding ---------------------------------------------------------------------------------------- */
+/* --- embedding -------------------------------------------------------------------------------- */
 
 static void check_embed(rig *r)
 {
@@ -203,7 +202,7 @@ static void check_embed_forms(rig *r)
     rig_clear(r);
 }
 
-/* --- rotary positions --------------------------------------------------------------------------------- */
+/* --- rotary positions ------------------------------------------------------------------------- */
 
 static void check_rope(rig *r)
 {
@@ -241,7 +240,7 @@ static void check_rope(rig *r)
     }
 }
 
-/* --- MLP ---------------------------------------------------------------------------------------------- */
+/* --- MLP -------------------------------------------------------------------------------------- */
 
 static double silu(double x)
 {

@@ -1,5 +1,6 @@
-/* Self-attention: grouped heads, windows, ragged lengths; gradients against slopes of the double reference. On a GPU with
- * bf16 activations each of the implementations that P4_ATTENTION names is opened and checked on its own. */
+/* Self-attention: grouped heads, windows, ragged lengths; gradients against slopes of the double reference.
+ * On a GPU with bf16 activations each of the implementations that P4_ATTENTION names is opened and checked on
+ * its own. */
 #include "ops_cases.h"
 
 enum { LONGEST = 2048 };
@@ -115,12 +116,15 @@ static void expect_norm(const char *what, const float *got, const double *want, 
         error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
         size += want[i] * want[i];
     }
-    EXPECT(error <= bound * bound * size, "%s: relative error %.3g, bound %.3g", what, sqrt(error / size), bound);
+    EXPECT(error <= bound * bound * size, "%s: relative error %.3g, bound %.3g", what, sqrt(error / size),
+           bound);
 }
 
-/* dQ, dK and dV each on its own, as a part that is lost may be small beside the others: element by element, and in the mean.
- * Where a query sees its own key alone, dQ and dK are 0, and what is there is the rounding of `out`. */
-static void expect_gradients(const rig *r, const p4_attention_shape *s, const float *got, const double *want, double size)
+/* dQ, dK and dV each on its own, as a part that is lost may be small beside the others: element by element,
+ * and in the mean. Where a query sees its own key alone, dQ and dK are 0, and what is there is the rounding
+ * of `out`. */
+static void expect_gradients(const rig *r, const p4_attention_shape *s, const float *got, const double *want,
+                             double size)
 {
     int64_t N = s->B * s->T, width = row_width(s);
     double bound = 3.0 * r->eps + 1e-6 * fmax(4.0, size * size);
@@ -147,8 +151,8 @@ static void expect_gradients(const rig *r, const p4_attention_shape *s, const fl
         }
         bool alone = p < 2 && (s->T == 1 || s->window == 1);
         double noise = alone ? (2.0 * r->eps + 1e-6) * sqrt(all) : 0.0;
-        EXPECT(alone || worst <= 2.0 * bound * largest, "%s: off by %.3g, bound %.3g of %.3g", parts[p].name, worst,
-               2.0 * bound, largest);
+        EXPECT(alone || worst <= 2.0 * bound * largest, "%s: off by %.3g, bound %.3g of %.3g", parts[p].name,
+               worst, 2.0 * bound, largest);
         EXPECT(sqrt(error) <= bound * sqrt(sum) + noise, "%s: relative error %.3g, bound %.3g", parts[p].name,
                sqrt(error / sum), bound);
     }
@@ -220,17 +224,18 @@ static void check_long(rig *r)
     }
 }
 
-/* Lengths around the tiles of 64 rows and blocks of 128 and 192 of the kernels for compute capability 9.0, with heads as wide
- * as a tile and narrower ones; groups; windows that begin inside a tile, at one and beyond. */
+/* Lengths around the tiles of 64 rows and blocks of 128 and 192 of the kernels for compute capability 9.0,
+ * with heads as wide as a tile and narrower ones; groups; windows that begin inside a tile, at one and
+ * beyond. */
 static void check_tiles(rig *r)
 {
     static const p4_attention_shape shapes[] = {
-        {1, 200, 2, 2, 56, 100, 0.13f},  {1, 257, 4, 1, 64, 0, 0.125f},   {1, 257, 2, 1, 128, 130, 0.09f},
-        {1, 65, 3, 1, 64, 0, 0.125f},    {1, 127, 2, 1, 64, 64, 0.125f},  {1, 129, 2, 1, 64, 65, 0.125f},
-        {2, 1, 2, 1, 64, 0, 0.125f},     {1, 63, 1, 1, 64, 0, 0.125f},    {2, 64, 2, 2, 64, 33, 0.125f},
-        {1, 257, 2, 1, 64, 1, 0.125f},   {2, 1, 1, 1, 128, 0, 0.09f},     {1, 63, 2, 1, 128, 0, 0.09f},
-        {1, 65, 2, 2, 104, 20, 0.1f},    {1, 127, 1, 1, 128, 0, 0.09f},   {1, 129, 2, 1, 128, 128, 0.09f},
-        {2, 200, 1, 1, 128, 0, 0.09f},   {1, 64, 1, 1, 128, 64, 0.09f},   {1, 130, 1, 1, 40, 0, 0.16f},
+        {1, 200, 2, 2, 56, 100, 0.13f}, {1, 257, 4, 1, 64, 0, 0.125f},  {1, 257, 2, 1, 128, 130, 0.09f},
+        {1, 65, 3, 1, 64, 0, 0.125f},   {1, 127, 2, 1, 64, 64, 0.125f}, {1, 129, 2, 1, 64, 65, 0.125f},
+        {2, 1, 2, 1, 64, 0, 0.125f},    {1, 63, 1, 1, 64, 0, 0.125f},   {2, 64, 2, 2, 64, 33, 0.125f},
+        {1, 257, 2, 1, 64, 1, 0.125f},  {2, 1, 1, 1, 128, 0, 0.09f},    {1, 63, 2, 1, 128, 0, 0.09f},
+        {1, 65, 2, 2, 104, 20, 0.1f},   {1, 127, 1, 1, 128, 0, 0.09f},  {1, 129, 2, 1, 128, 128, 0.09f},
+        {2, 200, 1, 1, 128, 0, 0.09f},  {1, 64, 1, 1, 128, 64, 0.09f},  {1, 130, 1, 1, 40, 0, 0.16f},
     };
     for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 3); s++) {
         check_shape(r, &shapes[s], s % 4 == 3 ? 3.0 : 1.0, false);
@@ -254,17 +259,13 @@ static void check_heads(rig *r)
     }
 }
 
-/* Lengths of real training, by the kernels of shorter ones; and so many heads that blocks take several units, more than are
- * taken together (kernels/sm90/attention_backward_64.cuh). */
+/* Lengths of real training, by the kernels of shorter ones; and so many heads that blocks take several units,
+ * more than are taken together (kernels/sm90/attention_backward_64.cuh). */
 static void check_longest(rig *r)
 {
     static const p4_attention_shape shapes[] = {
-        {32, 130, 8, 2, 64, 0, 0.125f},
-        {48, 130, 9, 3, 64, 100, 0.125f},
-        {2, 1024, 2, 2, 64, 0, 0.125f},
-        {1, LONGEST, 2, 1, 64, 0, 0.125f},
-        {1, 1024, 2, 1, 128, 700, 0.09f},
-        {1, 600, 2, 1, 256, 0, 0.06f},
+        {32, 130, 8, 2, 64, 0, 0.125f},    {48, 130, 9, 3, 64, 100, 0.125f}, {2, 1024, 2, 2, 64, 0, 0.125f},
+        {1, LONGEST, 2, 1, 64, 0, 0.125f}, {1, 1024, 2, 1, 128, 700, 0.09f}, {1, 600, 2, 1, 256, 0, 0.06f},
     };
     for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 0); s++) {
         check_shape(r, &shapes[s], 1.0, false);
@@ -287,8 +288,8 @@ static void check_named(rig *r, const char *name, uint64_t *digest)
         rig_close(&named);
     } else {
         printf("P4_ATTENTION=%s is not checked: %s\n", name, p4_last_error());
-        EXPECT(strstr(p4_last_error(), "cannot use cuDNN") && !strstr(r->ops->describe(r->device), "cuDNN"), "%s: %s",
-               name, p4_last_error());
+        EXPECT(strstr(p4_last_error(), "cannot use cuDNN") && !strstr(r->ops->describe(r->device), "cuDNN"),
+               "%s: %s", name, p4_last_error());
         p4_error_clear();
     }
 }

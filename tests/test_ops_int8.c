@@ -117,7 +117,7 @@ static void check_not_finite(rig *r)
     }
 }
 
-/* --- ops that round what they make -------------------------------------------------------------------- */
+/* --- ops that round what they make ------------------------------------------------------------ */
 
 typedef struct rounding {
     enum { RMSNORM, LAYERNORM, SWIGLU, GELU, KINDS } kind;

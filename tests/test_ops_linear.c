@@ -5,7 +5,7 @@ typedef struct shape {
     int64_t N, in, out;
 } shape;
 
-static const shape shapes[] = {{17, 33, 65},  {64, 256, 96}, {272, 264, 48}, {1, 1, 1},      {3, 5, 7},
+static const shape shapes[] = {{17, 33, 65}, {64, 256, 96},  {272, 264, 48}, {1, 1, 1},      {3, 5, 7},
                                {130, 48, 1}, {257, 129, 40}, {600, 64, 300}, {33, 700, 1100}};
 enum { SHAPES = sizeof shapes / sizeof shapes[0], SHAPES_FEW = 3 };
 
@@ -103,18 +103,20 @@ static void check_gelu_forward(rig *r)
     for (int s = 0; s < shapes_to_run(SHAPES, SHAPES_FEW); s++) {
         shape m = shapes[s];
         int64_t count = m.N * m.out;
-        float *x = rig_random_act(r, m.N * m.in, 1.0), *w = rig_random_act(r, m.out * m.in, 2.0 / sqrt((double)m.in));
+        float *x = rig_random_act(r, m.N * m.in, 1.0),
+              *w = rig_random_act(r, m.out * m.in, 2.0 / sqrt((double)m.in));
         float *bias = rig_random(r, m.out, 1.0), *row_bias = rig_host(r, count * 4);
         for (int64_t i = 0; i < count; i++) {
             row_bias[i] = bias[i % m.out];
         }
         for (int with_bias = 0; with_bias < 2; with_bias++) {
             void *h = rig_put_act(r, NULL, count), *up = rig_put_act(r, NULL, count);
-            r->ops->linear_gelu_forward(r->device, h, up, rig_put_act(r, x, m.N * m.in), rig_put_act(r, w, m.out * m.in),
+            r->ops->linear_gelu_forward(r->device, h, up, rig_put_act(r, x, m.N * m.in),
+                                        rig_put_act(r, w, m.out * m.in),
                                         with_bias ? rig_put_f32(r, bias, m.out) : NULL, m.N, m.in, m.out);
             double *want = product(r, x, m.in, 1, w, m.in, 1, with_bias ? row_bias : NULL, m.N, m.out, m.in);
-            expect_array("linear_gelu_forward's up", rig_get_act(r, up, count), want, count, sum_bound(r, m.in),
-                         4.0 * r->eps);
+            expect_array("linear_gelu_forward's up", rig_get_act(r, up, count), want, count,
+                         sum_bound(r, m.in), 4.0 * r->eps);
             for (int64_t i = 0; i < count; i++) {
                 want[i] = gelu(want[i]);
             }
@@ -137,9 +139,11 @@ static void check_gelu_backward(rig *r)
         for (int with_bias = 0; with_bias < 2; with_bias++) {
             void *dup = rig_put_act(r, NULL, count);
             float *db = with_bias ? rig_put_f32(r, old, F) : NULL;
-            r->ops->linear_gelu_backward(r->device, dup, db, rig_put_act(r, dy, m.N * m.out), rig_put_act(r, w, m.out * F),
-                                         rig_put_act(r, up, count), m.N, F, m.out);
-            double *want = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out), *want_bias = rig_doubles(r, old, F);
+            r->ops->linear_gelu_backward(r->device, dup, db, rig_put_act(r, dy, m.N * m.out),
+                                         rig_put_act(r, w, m.out * F), rig_put_act(r, up, count), m.N, F,
+                                         m.out);
+            double *want = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out),
+                   *want_bias = rig_doubles(r, old, F);
             for (int64_t i = 0; i < count; i++) {
                 want[i] *= (gelu((double)up[i] + 1e-5) - gelu((double)up[i] - 1e-5)) / 2e-5;
             }
@@ -149,8 +153,8 @@ static void check_gelu_backward(rig *r)
                 want_bias[i % F] += (double)got[i];
             }
             if (db) { /* of what was stored, or of what was not yet rounded */
-                expect_array("linear_gelu_backward's bias", rig_get_f32(r, db, F), want_bias, F, 2.0 * r->eps + 2e-6,
-                             2.0 * r->eps);
+                expect_array("linear_gelu_backward's bias", rig_get_f32(r, db, F), want_bias, F,
+                             2.0 * r->eps + 2e-6, 2.0 * r->eps);
             }
         }
         rig_clear(r);
@@ -172,17 +176,19 @@ static void check_swiglu_backward(rig *r)
         float *x = rig_random_act(r, 2 * count, 2.0);
         x[0] = s % 2 ? 100.0f : -120.0f; /* exp overflows: silu is -0 */
         void *d = rig_put_act(r, NULL, 2 * count);
-        r->ops->linear_swiglu_backward(r->device, d, rig_put_act(r, NULL, count), rig_put_act(r, dy, m.N * m.out),
-                                       rig_put_act(r, w, m.out * F), rig_put_act(r, x, 2 * count), m.N, F, m.out);
-        double *dh = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out), *want = rig_host(r, 2 * count * 8);
+        r->ops->linear_swiglu_backward(r->device, d, rig_put_act(r, NULL, count),
+                                       rig_put_act(r, dy, m.N * m.out), rig_put_act(r, w, m.out * F),
+                                       rig_put_act(r, x, 2 * count), m.N, F, m.out);
+        double *dh = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out),
+               *want = rig_host(r, 2 * count * 8);
         for (int64_t i = 0; i < count; i++) {
             int64_t at = i / F * 2 * F + i % F;
             double gate = (double)x[at], up = (double)x[at + F];
             want[at] = dh[i] * up * (silu(gate + 1e-5) - silu(gate - 1e-5)) / 2e-5;
             want[at + F] = dh[i] * silu(gate);
         }
-        expect_array("linear_swiglu_backward", rig_get_act(r, d, 2 * count), want, 2 * count, sum_bound(r, m.out),
-                     4.0 * r->eps);
+        expect_array("linear_swiglu_backward", rig_get_act(r, d, 2 * count), want, 2 * count,
+                     sum_bound(r, m.out), 4.0 * r->eps);
         rig_clear(r);
     }
 }
@@ -353,7 +359,8 @@ static void check_forward_int8(rig *r)
             c.bias = bias ? rig_put_f32(r, bias, c.m.out) : NULL;
             void *y = run_int8(r, r->device, &c);
             expect_array("linear_forward_int8", rig_get_act(r, y, c.m.N * c.m.out),
-                         int8_product(r, x, w, bias, c.m), c.m.N * c.m.out, sum_bound(r, c.m.in), 4.0 * r->eps);
+                         int8_product(r, x, w, bias, c.m), c.m.N * c.m.out, sum_bound(r, c.m.in),
+                         4.0 * r->eps);
             expect_same_ways(r, &c, y);
             rig_clear(r);
         }
@@ -372,15 +379,15 @@ static void check_int8_not_finite(rig *r)
         c.x = rig_put_act(r, x, c.m.N * c.m.in);
         float *y = rig_get_act(r, run_int8(r, r->device, &c), c.m.N * c.m.out);
         for (int64_t i = 0; i < c.m.N * c.m.out; i++) {
-            EXPECT(!isfinite(y[i]) == (i / c.m.out == 4), "linear_forward_int8: element %lld is %g", (long long)i,
-                   (double)y[i]);
+            EXPECT(!isfinite(y[i]) == (i / c.m.out == 4), "linear_forward_int8: element %lld is %g",
+                   (long long)i, (double)y[i]);
         }
         rig_clear(r);
     }
 }
 
-/* A GPU's ways on the size of a real layer, or on just so many tiles that blocks take several; some rows against the
- * reference. */
+/* A GPU's ways on the size of a real layer, or on just so many tiles that blocks take several; some rows
+ * against the reference. */
 static void check_int8_large(rig *r)
 {
     int8_case c = {.m = {test_few() ? 2048 : 4096, test_few() ? 64 : 2048, 5632}, .parts = 2};

@@ -24,7 +24,8 @@ static bool first_largest(const float *x, int64_t V, int32_t target)
     return best == target;
 }
 
-static const int64_t sizes[][2] = {{40, 511}, {9, 5000}, {2, 70001}, {1, 1}, {7, 2}, {5, 33}, {33, 513}, {3, 50257}};
+static const int64_t sizes[][2] = {{40, 511}, {9, 5000}, {2, 70001}, {1, 1},
+                                   {7, 2},    {5, 33},   {33, 513},  {3, 50257}};
 enum { SIZES = sizeof sizes / sizeof sizes[0], SIZES_FEW = 3 };
 
 /* Random logits with rows far from 0 and rows with several largest; some targets are skipped, some are hit.
@@ -106,8 +107,8 @@ static void check_nan(rig *r)
     float x[3] = {1.0f, NAN, 2.0f};
     int32_t target = 2;
     float *nll = rig_put_f32(r, NULL, 1);
-    r->ops->cross_entropy(r->device, nll, NULL, NULL, rig_put_act(r, x, 3), rig_put(r, &target, 4), 1, 3,
-                          3, 1.0f);
+    r->ops->cross_entropy(r->device, nll, NULL, NULL, rig_put_act(r, x, 3), rig_put(r, &target, 4), 1, 3, 3,
+                          1.0f);
     EXPECT(isnan(rig_get_f32(r, nll, 1)[0]), "a NaN logit must show in the loss");
     rig_clear(r);
 }

@@ -1,6 +1,6 @@
 /* The optimizer's ops: one step from random state, against double. */
-#include "ops_cases.h"
 #include "kernels/state.h"
+#include "ops_cases.h"
 
 static const int64_t counts[] = {17, 8193, 1, 15, 1000, 150000};
 enum { COUNTS = sizeof counts / sizeof counts[0], COUNTS_FEW = 2 };
@@ -8,24 +8,21 @@ enum { COUNTS = sizeof counts / sizeof counts[0], COUNTS_FEW = 2 };
 /* A step's numbers on the device; those that the op is not to read are no numbers. */
 static const p4_step_numbers *grokfast_numbers(rig *r, bool first, uint64_t key)
 {
-    p4_step_numbers n = {.lr = NAN, .g_scale = NAN, .m_correction = NAN, .v_correction = NAN, .key = key, .first = first};
+    p4_step_numbers n = {NAN, NAN, NAN, NAN, .key = key, .first = first};
     return rig_put(r, &n, sizeof n);
 }
 
 static const p4_step_numbers *adamw_numbers(rig *r, int64_t step, uint64_t key)
 {
-    p4_step_numbers n = {.lr = 0.01f,
-                         .g_scale = 0.5f,
-                         .m_correction = (float)(1.0 / (1.0 - pow((double)0.9f, (double)step))),
-                         .v_correction = (float)(1.0 / (1.0 - pow((double)0.95f, (double)step))),
-                         .key = key,
-                         .first = 1};
+    float m_correction = (float)(1.0 / (1.0 - pow((double)0.9f, (double)step)));
+    float v_correction = (float)(1.0 / (1.0 - pow((double)0.95f, (double)step)));
+    p4_step_numbers n = {0.01f, 0.5f, m_correction, v_correction, .key = key, .first = 1};
     return rig_put(r, &n, sizeof n);
 }
 
 static const p4_step_numbers *muon_numbers(rig *r, uint64_t key)
 {
-    p4_step_numbers n = {.lr = 0.02f, .g_scale = 0.5f, .m_correction = NAN, .v_correction = NAN, .key = key, .first = 1};
+    p4_step_numbers n = {0.02f, 0.5f, NAN, NAN, .key = key, .first = 1};
     return rig_put(r, &n, sizeof n);
 }
 
@@ -36,20 +33,20 @@ static void check_elementwise(rig *r)
         float *g = rig_random(r, count, 1.0), *ema = rig_random(r, count, 1.0);
         double *want_g = rig_doubles(r, g, count), *want_ema = rig_doubles(r, ema, count),
                *rounded = rig_host(r, count * 8);
-        bool first = s % 2 == 0;
         double sum = 2.5, plain = -3.5, size = 3.5;
         double *d_sum = rig_put(r, &sum, 8), *d_plain = rig_put(r, &plain, 8);
-        float *d_g = rig_put_f32(r, g, count), *d_ema = rig_put_f32(r, first ? NULL : ema, count);
+        float *d_g = rig_put_f32(r, g, count), *d_ema = rig_put_f32(r, s % 2 == 0 ? NULL : ema, count);
         r->ops->add_sq_norm(r->device, d_sum, d_g, count);
         r->ops->add_sum(r->device, d_plain, d_g, count);
-        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 2.0f, count, false, 0, grokfast_numbers(r, first, 0));
+        r->ops->grokfast(r->device, d_g, d_ema, 0.98f, 2.0f, count, false, 0,
+                         grokfast_numbers(r, s % 2 == 0, 0));
         r->ops->scale(r->device, d_g, -0.25f, count);
         r->ops->add_f32(r->device, d_g, d_ema, count);
         for (int64_t i = 0; i < count; i++) {
             sum += want_g[i] * want_g[i];
             plain += want_g[i];
             size += fabs(want_g[i]);
-            want_ema[i] = first ? want_g[i] : 0.98 * want_ema[i] + 0.02 * want_g[i];
+            want_ema[i] = s % 2 == 0 ? want_g[i] : 0.98 * want_ema[i] + 0.02 * want_g[i];
             want_g[i] = -0.25 * (want_g[i] + 2.0 * want_ema[i]) + want_ema[i];
         }
         EXPECT_NEAR(*(double *)rig_get(r, d_sum, 8), sum, 1e-12 * sum);
@@ -74,7 +71,8 @@ static void check_elementwise(rig *r)
     }
 }
 
-/* All counts and many short arrays in one call, more than a launch takes, aligned and not, decayed and not. */
+/* All counts and many short arrays in one call, more than a launch takes, aligned and not, decayed and not.
+ */
 static void check_adamw(rig *r)
 {
     enum { ITEMS = 160, SHORT = 40 };
@@ -82,7 +80,8 @@ static void check_adamw(rig *r)
         p4_adamw_item item[ITEMS];
         int64_t at[ITEMS], total = 0;
         for (int i = 0; i < ITEMS; i++) {
-            item[i].count = i % 20 == 3 ? counts[i / 20 % shapes_to_run(COUNTS, COUNTS_FEW)] : rig_integer(r, 0, SHORT);
+            item[i].count =
+                i % 20 == 3 ? counts[i / 20 % shapes_to_run(COUNTS, COUNTS_FEW)] : rig_integer(r, 0, SHORT);
             item[i].decay = i % 3 == 0 ? 0.0f : 0.1f;
             at[i] = i % 5 == 0 ? total : p4_ceil_div(total, 16) * 16;
             total = at[i] + item[i].count;
@@ -110,8 +109,8 @@ static void check_adamw(rig *r)
                 want_v[i] = b2 * want_v[i] + (1.0 - b2) * gradient * gradient;
                 double mhat = want_m[i] / (1.0 - pow(b1, (double)step)),
                        vhat = want_v[i] / (1.0 - pow(b2, (double)step));
-                want_w[i] -= (double)0.01f *
-                             (mhat / (sqrt(vhat) + (double)1e-8f) + (double)item[k].decay * want_w[i]);
+                want_w[i] -=
+                    (double)0.01f * (mhat / (sqrt(vhat) + (double)1e-8f) + (double)item[k].decay * want_w[i]);
             }
         }
         r->ops->adamw(r->device, item, ITEMS, 0.9f, 0.95f, 1e-8f, false, adamw_numbers(r, step, 0));
@@ -221,7 +220,8 @@ static void check_muon_shape(rig *r, p4_device *device, int64_t rows, int64_t co
     bool half = r->eps > 1e-6;
     double bound = half ? 4e-2 : 2e-5; /* bf16: five steps with operands of 8 bits differ by 1 to 2 % */
     float *got = rig_get_f32(r, d_w, total);
-    expect_array("muon buf", rig_get_f32(r, d_buf, total), want_buf, total, 5e-7, 2e-7); /* of what may cancel */
+    expect_array("muon buf", rig_get_f32(r, d_buf, total), want_buf, total, 5e-7,
+                 2e-7); /* of what may cancel */
     expect_array("muon w", got, want_w, total, 1e-6, (half ? 0.1 : bound) * 0.02 * factor);
     for (int64_t i = 0; i < total; i++) {
         error += ((double)got[i] - want_w[i]) * ((double)got[i] - want_w[i]);
@@ -236,12 +236,12 @@ static void check_muon_shape(rig *r, p4_device *device, int64_t rows, int64_t co
 static void check_muon(rig *r)
 {
     static const int64_t shapes[][4] = {
-        {1, 9, 3, 7},     {70, 33, 2, 1},   {40, 136, 4, 0},  {136, 40, 4, 0},
+        {1, 9, 3, 7},     {70, 33, 2, 1}, {40, 136, 4, 0},  {136, 40, 4, 0},
         {288, 304, 1, 0}, /* symmetric products in two blocks */
-        {1, 1, 1, 0},     {7, 1, 2, 0},     {16, 48, 5, 0},   {130, 130, 1, 0},
-        {257, 96, 3, 0},  {64, 24, 3, 1},   {264, 256, 3, 0}, {256, 256, 1, 0}, /* in four */
-        {4, 8, 300, 0},                                       /* more matrices than a launch takes */
-        {312, 288, 1, 8}, {8, 520, 2, 0},   {520, 8, 2, 0},   /* own products: tall, flat, several tiles */
+        {1, 1, 1, 0},     {7, 1, 2, 0},   {16, 48, 5, 0},   {130, 130, 1, 0},
+        {257, 96, 3, 0},  {64, 24, 3, 1}, {264, 256, 3, 0}, {256, 256, 1, 0}, /* in four */
+        {4, 8, 300, 0},                                   /* more matrices than a launch takes */
+        {312, 288, 1, 8}, {8, 520, 2, 0}, {520, 8, 2, 0}, /* own products: tall, flat, several tiles */
     };
     int count = shapes_to_run(sizeof shapes / sizeof shapes[0], 5);
     for (int s = 0; s < count; s++) {
@@ -306,7 +306,7 @@ static void check_muon_large(rig *r)
     r->ops->close(device);
 }
 
-/* --- state in bf16 ------------------------------------------------------------------------------- */
+/* --- state in bf16 ---------------------------------------------------------------------------- */
 
 enum { PLACES = 4 };
 static const int64_t places[PLACES] = {0, 1, 4, 8}; /* elements before an array: every alignment there is */
@@ -326,10 +326,10 @@ static uint16_t *halve(rig *r, float *x, int64_t count)
     return bits;
 }
 
-/* got must be what state.h makes of the fp32 state that the same op computes. A last bit of fp32 that differs moves few
- * elements, by one step of bf16; exact: none. */
-static void expect_rounded(const char *what, const uint16_t *got, const float *wide, uint64_t key, uint64_t index,
-                           int shift, int64_t count, bool exact)
+/* got must be what state.h makes of the fp32 state that the same op computes. A last bit of fp32 that differs
+ * moves few elements, by one step of bf16; exact: none. */
+static void expect_rounded(const char *what, const uint16_t *got, const float *wide, uint64_t key,
+                           uint64_t index, int shift, int64_t count, bool exact)
 {
     int64_t moved = 0, far = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -339,8 +339,9 @@ static void expect_rounded(const char *what, const uint16_t *got, const float *w
         moved += got[i] != want;
         far += abs((int)got[i] - want) > 1;
     }
-    EXPECT(far == 0 && moved <= (exact ? 0 : count / 500), "%s: %lld of %lld elements differ, %lld by more than a step",
-           what, (long long)moved, (long long)count, (long long)far);
+    EXPECT(far == 0 && moved <= (exact ? 0 : count / 500),
+           "%s: %lld of %lld elements differ, %lld by more than a step", what, (long long)moved,
+           (long long)count, (long long)far);
 }
 
 /* Grokfast's first average is the gradient: what is stored is the rounding alone. */
@@ -372,13 +373,16 @@ static void check_rounding(rig *r)
     for (int64_t i = 0; i < count; i++) {
         same += got[0][i] == got[1][i];
     }
-    EXPECT_NEAR((double)same / (double)count, part * part + (1.0 - part) * (1.0 - part), 0.01); /* independent */
+    EXPECT_NEAR((double)same / (double)count, part * part + (1.0 - part) * (1.0 - part),
+                0.01); /* independent */
     float *d_special = rig_put_f32(r, special, 8);
     void *d_ema = rig_put(r, NULL, 16);
-    r->ops->grokfast(r->device, d_special, d_ema, 0.98f, 0.0f, 8, true, 0, grokfast_numbers(r, true, keys[0]));
+    r->ops->grokfast(r->device, d_special, d_ema, 0.98f, 0.0f, 8, true, 0,
+                     grokfast_numbers(r, true, keys[0]));
     uint16_t *stored = rig_get(r, d_ema, 16);
     for (int i = 0; i < 7; i++) {
-        EXPECT(p4_bf16_to_f32(stored[i]) == special[i], "%g is stored as %04x", (double)special[i], stored[i]);
+        EXPECT(p4_bf16_to_f32(stored[i]) == special[i], "%g is stored as %04x", (double)special[i],
+               stored[i]);
     }
     EXPECT(isnan(p4_bf16_to_f32(stored[7])), "NaN is stored as %04x", stored[7]);
     rig_clear(r);
@@ -418,12 +422,13 @@ static void check_half_adamw(rig *r)
         at[i] = p4_ceil_div(total, 16) * 16 + places[i % PLACES];
         total = at[i] + counts[i / PLACES];
     }
-    float *w = rig_random(r, total, 1.0), *m = rig_random(r, total, 0.1), *v = rig_random(r, total, 0.1);
-    float *g = rig_random(r, total, 1.0);
+    float *w = rig_random(r, total, 1.0), *g = rig_random(r, total, 1.0);
+    float *m = rig_random(r, total, 0.1), *v = rig_random(r, total, 0.1);
     for (int64_t i = 0; i < total; i++) {
         v[i] *= v[i];
     }
-    uint16_t *d_m = rig_put(r, halve(r, m, total), total * 2), *d_v = rig_put(r, halve(r, v, total), total * 2);
+    uint16_t *d_m = rig_put(r, halve(r, m, total), total * 2);
+    uint16_t *d_v = rig_put(r, halve(r, v, total), total * 2);
     float *d_w = rig_put_f32(r, w, total), *d_w2 = rig_put_f32(r, w, total), *d_g = rig_put_f32(r, g, total);
     float *d_wide_m = rig_put_f32(r, m, total), *d_wide_v = rig_put_f32(r, v, total);
     for (int i = 0; i < ITEMS; i++) {
@@ -456,14 +461,17 @@ static void check_half_adamw(rig *r)
 
 static void check_half_muon(rig *r)
 {
-    static const int64_t shapes[][3] = {{33, 72, 4}, {70, 33, 1}, {40, 136, 8}, {136, 40, 8}, {1, 9, 0}, {64, 64, 0}};
+    static const int64_t shapes[][3] = {{33, 72, 4},  {70, 33, 1}, {40, 136, 8},
+                                        {136, 40, 8}, {1, 9, 0},   {64, 64, 0}};
     const uint64_t key = 3;
     for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 4); s++) {
-        int64_t rows = shapes[s][0], cols = shapes[s][1], at = shapes[s][2], count = rows * cols, total = at + count;
-        float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0), *g = rig_random(r, total, 1.0);
+        int64_t rows = shapes[s][0], cols = shapes[s][1], at = shapes[s][2], count = rows * cols,
+                total = at + count;
+        float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0);
+        float *g = rig_random(r, total, 1.0);
         uint16_t *d_buf = rig_put(r, halve(r, buf, total), total * 2);
-        float *d_w = rig_put_f32(r, w, total), *d_w2 = rig_put_f32(r, w, total), *d_g = rig_put_f32(r, g, total);
-        float *d_wide = rig_put_f32(r, buf, total);
+        float *d_w = rig_put_f32(r, w, total), *d_w2 = rig_put_f32(r, w, total);
+        float *d_g = rig_put_f32(r, g, total), *d_wide = rig_put_f32(r, buf, total);
         float *work = rig_put_f32(r, NULL, r->ops->muon_work_count(r->device, 1, rows, cols));
         p4_muon_item wide_item = {.w = d_w + at, .buf = d_wide + at, .g = d_g + at};
         p4_muon_item item = {.w = d_w2 + at, .buf = d_buf + at, .g = d_g + at, .index = first_index};

@@ -197,7 +197,8 @@ static void check_rules(rig *r)
 static void check_lengths(rig *r)
 {
     static const int64_t widths[] = {1024, 2048, 2052, 16392, 1028, 2049, 5632, 8192, 16384};
-    const int long_ones = shapes_to_run(sizeof widths / sizeof widths[0], 4), short_ones = shapes_to_run(70, 8);
+    const int long_ones = shapes_to_run(sizeof widths / sizeof widths[0], 4),
+              short_ones = shapes_to_run(70, 8);
     for (int64_t i = 1; i <= short_ones + long_ones; i++) {
         int64_t cols = i <= short_ones ? i : widths[i - short_ones - 1];
         int64_t rows = cols <= 70 ? 3 : 1, each = cols > 2048 || test_few() ? 7 : 3;

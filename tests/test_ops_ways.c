@@ -1,6 +1,6 @@
-/* Words in the environment that choose how a GPU does things (CONTRIBUTING.md): one that is not known is an error of the
- * user's that names the known ones, and a device is not opened; an empty one is none. And the two ways to SwiGLU's
- * gradient beside each other, where the GPU has both. Skipped without a GPU. */
+/* Words in the environment that choose how a GPU does things (CONTRIBUTING.md): one that is not known is an
+ * error of the user's that names the known ones, and a device is not opened; an empty one is none. And the
+ * two ways to SwiGLU's gradient beside each other, where the GPU has both. Skipped without a GPU. */
 #include "ops_cases.h"
 
 static p4_rc open_with(const p4_ops *ops, const char *name, const char *word)
@@ -16,13 +16,13 @@ static p4_rc open_with(const p4_ops *ops, const char *name, const char *word)
     return rc;
 }
 
-/* --- SwiGLU's gradient ------------------------------------------------------------------------------------------------- */
+/* --- SwiGLU's gradient ------------------------------------------------------------------------ */
 
 enum { OUT = 200 }; /* a k that ends within a stage */
 
 /* dgate | dup [N, 2F]; *in_one: what the product may be written to was left alone. */
-static float *swiglu_gradient(rig *r, p4_device *device, const void *dy, const void *w, const void *x, int64_t N, int64_t F,
-                              bool *in_one)
+static float *swiglu_gradient(rig *r, p4_device *device, const void *dy, const void *w, const void *x,
+                              int64_t N, int64_t F, bool *in_one)
 {
     void *d = rig_put_act(r, NULL, 2 * N * F), *dh = rig_put_act(r, NULL, N * F);
     EXPECT_OK(r->ops->sync(r->device)); /* another queue reads what was written */
@@ -60,7 +60,8 @@ static void check_swiglu_backward(const p4_ops *ops)
         float *own = swiglu_gradient(&r, r.device, dy, w, x, N, F, &own_in_one);
         float *cublas = swiglu_gradient(&r, other, dy, w, x, N, F, &cublas_in_one);
         EXPECT(own_in_one && !cublas_in_one, "in one step: own %d, cublas %d", own_in_one, cublas_in_one);
-        expect_array("SwiGLU's gradient", own, rig_doubles(&r, cublas, 2 * N * F), 2 * N * F, 4.0 * r.eps, 0.0);
+        expect_array("SwiGLU's gradient", own, rig_doubles(&r, cublas, 2 * N * F), 2 * N * F, 4.0 * r.eps,
+                     0.0);
         ops->close(other);
         rig_close(&r);
     }
@@ -71,10 +72,11 @@ int main(void)
 {
     static const struct {
         const char *name, *known, *says; /* a word that every GPU takes, and what the error names */
-    } ways[] = {{"P4_GRAPH", "off", "expected on or off"},       {"P4_GEMM_EPILOGUE", "off", "expected on or off"},
-                {"P4_MUON", "cublas", "cublas"},                 {"P4_INT8", "simple", "cublas or simple"},
-                {"P4_GEMM_PICK", "0", "expected a digit"},       {"P4_ATTENTION", "own", "expected own, mma, cudnn"},
-                {"P4_SWIGLU_BACKWARD", "cublas", "cublas"}};
+    } ways[] = {
+        {"P4_GRAPH", "off", "expected on or off"}, {"P4_GEMM_EPILOGUE", "off", "expected on or off"},
+        {"P4_MUON", "cublas", "cublas"},           {"P4_INT8", "simple", "cublas or simple"},
+        {"P4_GEMM_PICK", "0", "expected a digit"}, {"P4_ATTENTION", "own", "expected own, mma, cudnn"},
+        {"P4_SWIGLU_BACKWARD", "cublas", "cublas"}};
     const p4_ops *ops = p4_ops_find("cuda");
     if (ops == NULL) {
         printf("skipped: this build has no CUDA backend\n");

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/file/atomic_file.h"
 #include "check.h"
+#include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
 #include "io/out/report.h"
@@ -218,11 +218,13 @@ static void test_table(void)
 
     results.fine_tuning = (p4_fine_tuning){.ran = true, .epochs_completed = 1, .steps = 1, .tokens = 1};
     results.gradient_flow.tensors_checked = results.pre.tokens = 1;
-    const char *const single[] = {"1 epoch, 1 step, 1 token;", "passed: 1 tensor gets a", "measured on 1 token\n"};
+    const char *const single[] = {"1 epoch, 1 step, 1 token;", "passed: 1 tensor gets a",
+                                  "measured on 1 token\n"};
     expect_in_table(&results, single, sizeof single / sizeof single[0]);
 
     results.output_paths.quantized[0] = '\0';
-    const char *const unpacked[] = {"ternary by \"exact\"\n", "packed model                not written\n    sparsity"};
+    const char *const unpacked[] = {"ternary by \"exact\"\n",
+                                    "packed model                not written\n    sparsity"};
     expect_in_table(&results, unpacked, sizeof unpacked / sizeof unpacked[0]);
     p4_results_free(&results);
 

@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/file/atomic_file.h"
 #include "check.h"
+#include "io/file/atomic_file.h"
 #include "io/hf/safetensors.h"
 
 /* "length | header | data_bytes zeros" on the heap, exactly as long as it says so that ASan sees a read
@@ -41,7 +41,7 @@ static void check_header(const char *header, uint64_t length, uint64_t data_byte
     free(bytes);
 }
 
-#define T(name, dtype, shape, from, to)                                                                      \
+#define T(name, dtype, shape, from, to) \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" #from "," #to "]}"
 
 static const struct {

@@ -216,8 +216,8 @@ static void expect_pieces(const char *pattern, const char *pieces)
     release();
 }
 
-#define LLAMA3_PATTERN(numbers)                                                                              \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" numbers                          \
+#define LLAMA3_PATTERN(numbers)                                                     \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" numbers \
     "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
 
 /* "Hello  world\n\n  don't DON'T 12345 3.14!!\r\n\tx" */

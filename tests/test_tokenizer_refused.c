@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "io/file/atomic_file.h"
 #include "check.h"
+#include "io/file/atomic_file.h"
 #include "io/tokenizer/tokenizer.h"
 
 static p4_tokenizer *tokenizer;
@@ -50,8 +50,8 @@ static void accepted(const char *json, const char *text, const char *ids)
 #define MODEL_OF(members) "{\"model\":{" members "}}"
 #define SMALL "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[]"
 #define PRE(step) WITH("\"pre_tokenizer\":" step)
-#define SPLIT(pattern)                                                                                       \
-    PRE("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern                                              \
+#define SPLIT(pattern)                                          \
+    PRE("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern \
         "\"},\"behavior\":\"Isolated\",\"invert\":false}")
 #define FLAGS "\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true"
 #define ADDED(id, content) "{\"id\":" id ",\"content\":\"" content "\"," FLAGS "}"
@@ -279,8 +279,8 @@ static void test_decoders(void)
     p4_tokenizer_close(tokenizer);
 }
 
-#define TEMPLATE(single, special)                                                                            \
-    WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" single                           \
+#define TEMPLATE(single, special)                                                  \
+    WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" single \
          "],\"special_tokens\":{" special "}}")
 #define TEXT "{\"Sequence\":{\"id\":\"A\"}}"
 

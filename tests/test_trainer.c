@@ -2,8 +2,8 @@
  * done anew every time (P4_GRAPH=off): the same losses, masters, optimizer state and codes, bit for bit, with
  * a step among them that is skipped. On the CPU both are done anew. */
 #include "api_world.h"
-#include "src/leaf/rng.h"
 #include "jobs/train/trainer.h"
+#include "src/leaf/rng.h"
 
 enum { STEPS = 5, BAD_STEP = 3, T = 8, PAIRS = 10 };
 

@@ -2,10 +2,10 @@
  *
  *   tool_compare RUN_A RUN_B bits|losses|final BOUND
  *
- * bits:   every tensor of both model.h5 is the same bit for bit, and the original's loss agrees within BOUND (relative).
- * losses: the original's and the final loss agree within BOUND (relative).
- * final:  the loss of A's original is B's final loss within BOUND (relative): A started from what B wrote.
- * Exit status 0 when they do. */
+ * bits:   every tensor of both model.h5 is the same bit for bit, and the original's loss agrees within BOUND
+ * (relative). losses: the original's and the final loss agree within BOUND (relative). final:  the loss of
+ * A's original is B's final loss within BOUND (relative): A started from what B wrote. Exit status 0 when
+ * they do. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,16 +43,17 @@ done:
     return rc;
 }
 
-static p4_rc compare_loss(p4_artifact_reader *a, const char *group_a, p4_artifact_reader *b, const char *group_b,
-                          double bound)
+static p4_rc compare_loss(p4_artifact_reader *a, const char *group_a, p4_artifact_reader *b,
+                          const char *group_b, double bound)
 {
     p4_rc rc = P4_OK;
     double x, y;
     TRY(p4_artifact_read_number(a, group_a, "loss", &x));
     TRY(p4_artifact_read_number(b, group_b, "loss", &y));
-    printf("%s loss %.9f and %s loss %.9f, relative difference %.2e\n", group_a, x, group_b, y, fabs(x - y) / fabs(x));
-    CHECK(fabs(x - y) <= bound * fabs(x), "%s and %s: losses %.9f and %.9f differ by more than %g", group_a, group_b, x, y,
-          bound);
+    printf("%s loss %.9f and %s loss %.9f, relative difference %.2e\n", group_a, x, group_b, y,
+           fabs(x - y) / fabs(x));
+    CHECK(fabs(x - y) <= bound * fabs(x), "%s and %s: losses %.9f and %.9f differ by more than %g", group_a,
+          group_b, x, y, bound);
 done:
     return rc;
 }

@@ -8,9 +8,9 @@
 #include "src/leaf/base.h"
 
 typedef struct p4_atomic_file {
-    int fd;          /* -1: not open */
-    char *path;      /* the final name */
-    char *temp_path; /* where the bytes are until then */
+    int fd;                        /* -1: not open */
+    char *path;                    /* the final name */
+    char *temp_path;               /* where the bytes are until then */
     _Atomic int64_t written_bytes; /* by p4_atomic_write */
     _Atomic int64_t begun_bytes;   /* of them, those on their way to the disk */
 } p4_atomic_file;

@@ -16,8 +16,8 @@
 #ifndef P4_ARTIFACT_H
 #define P4_ARTIFACT_H
 
-#include "src/model.h"
 #include "io/out/report.h"
+#include "src/model.h"
 
 typedef struct p4_artifact_tensor {
     char name[P4_TENSOR_NAME_BYTES]; /* Hugging Face name */

@@ -16,12 +16,12 @@ int64_t p4_h5_file_access(void);
 int64_t p4_h5_type_create(p4_h5_type type);
 
 /* rc and done: as TRY. The HDF5 call's success decides. */
-#define H5_TRY(success, file, action, object)                                                                \
-    do {                                                                                                     \
-        if (!(success)) {                                                                                    \
-            rc = p4_h5_fail((file), (action), (object));                                                     \
-            goto done;                                                                                       \
-        }                                                                                                    \
+#define H5_TRY(success, file, action, object)            \
+    do {                                                 \
+        if (!(success)) {                                \
+            rc = p4_h5_fail((file), (action), (object)); \
+            goto done;                                   \
+        }                                                \
     } while (0)
 
 #endif

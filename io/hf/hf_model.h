@@ -3,8 +3,8 @@
 #ifndef P4_HF_MODEL_H
 #define P4_HF_MODEL_H
 
-#include "src/model.h"
 #include "io/hf/safetensors.h"
+#include "src/model.h"
 
 typedef struct p4_hf_model {
     char *path;        /* the directory that holds config.json (hub caches are followed) */

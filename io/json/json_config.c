@@ -168,9 +168,11 @@ static void complain_unknown(const char *key, int line, p4_config_report *report
     const char *nearest = p4_config_nearest(key);
     p4_config_format_excerpt(excerpt, key, strlen(key));
     if (nearest != NULL) {
-        p4_config_complain(report, line, "unknown key \"%s\", the nearest known key is \"%s\"", excerpt, nearest);
+        p4_config_complain(report, line, "unknown key \"%s\", the nearest known key is \"%s\"", excerpt,
+                           nearest);
     } else {
-        p4_config_complain(report, line, "unknown key \"%s\"; phase4_mpi --help lists the known keys", excerpt);
+        p4_config_complain(report, line, "unknown key \"%s\"; phase4_mpi --help lists the known keys",
+                           excerpt);
     }
 }
 

@@ -41,10 +41,10 @@ p4_data_kind p4_data_kind_of(const char *path)
         const char *suffix;
         p4_data_kind kind;
     } suffixes[] = {
-        {".txt", P4_DATA_TEXT},        {".text", P4_DATA_TEXT},        {".jsonl", P4_DATA_JSONL},
-        {".json", P4_DATA_JSONL},      {".ndjson", P4_DATA_JSONL},     {".raw", P4_DATA_ARTICLES},
-        {".tokens", P4_DATA_ARTICLES}, {".bin", P4_DATA_TOKENS},       {".tar", P4_DATA_ARCHIVE},
-        {".tgz", P4_DATA_ARCHIVE},     {".parquet", P4_DATA_TABLE},   {".arrow", P4_DATA_TABLE},
+        {".txt", P4_DATA_TEXT},        {".text", P4_DATA_TEXT},     {".jsonl", P4_DATA_JSONL},
+        {".json", P4_DATA_JSONL},      {".ndjson", P4_DATA_JSONL},  {".raw", P4_DATA_ARTICLES},
+        {".tokens", P4_DATA_ARTICLES}, {".bin", P4_DATA_TOKENS},    {".tar", P4_DATA_ARCHIVE},
+        {".tgz", P4_DATA_ARCHIVE},     {".parquet", P4_DATA_TABLE}, {".arrow", P4_DATA_TABLE},
         {".csv", P4_DATA_TABLE},
     };
     size_t length = plain_length(path);
@@ -93,12 +93,14 @@ p4_rc p4_data_refuse_table(const char *path)
     bool named = ends_with(path, length, forms[i].suffix);
     int stem = (int)(named ? length - strlen(forms[i].suffix) : strlen(path));
     if (strstr(path, "wikitext") != NULL) { /* a row is a line there, not a document */
-        return FAIL("%s: %s files are not read; convert it once to WikiText's own form (pip install datasets):  "
-                    "python3 -c \"import datasets; "
-                    "open('%.*s.raw', 'w').writelines(datasets.Dataset.from_%s('%s')['text'])\"",
-                    path, name, stem, path, reader, path);
+        return FAIL(
+            "%s: %s files are not read; convert it once to WikiText's own form (pip install datasets):  "
+            "python3 -c \"import datasets; "
+            "open('%.*s.raw', 'w').writelines(datasets.Dataset.from_%s('%s')['text'])\"",
+            path, name, stem, path, reader, path);
     }
-    return FAIL("%s: %s files are not read; convert it once to JSONL (pip install datasets):  python3 -c \"import datasets; "
+    return FAIL("%s: %s files are not read; convert it once to JSONL (pip install datasets):  python3 -c "
+                "\"import datasets; "
                 "datasets.Dataset.from_%s('%s').to_json('%.*s.jsonl')\"",
                 path, name, reader, path, stem, path);
 }

@@ -6,8 +6,8 @@
 #ifndef P4_DATASET_H
 #define P4_DATASET_H
 
-#include "src/phase4.h"
 #include "io/tokenizer/tokenizer.h"
+#include "src/phase4.h"
 
 typedef enum p4_split { P4_SPLIT_CALIBRATION, P4_SPLIT_TRAIN, P4_SPLIT_EVAL } p4_split;
 

@@ -1,8 +1,8 @@
 /* Which files a split reads: the files that the configuration names, or a data set in the forms it has on
  * disk. */
-#include "src/config.h"
 #include "io/text/dataset_parts.h"
 #include "io/text/path_list.h"
+#include "src/config.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 #ifndef P4_DATASET_PARTS_H
 #define P4_DATASET_PARTS_H
 
-#include "src/leaf/base.h"
 #include "io/text/dataset.h"
+#include "src/leaf/base.h"
 
 /* A longer plain text is handed out in pieces of this size, so that memory is bounded and threads share one
  * file. */

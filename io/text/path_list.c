@@ -1,7 +1,7 @@
 #include "io/text/path_list.h"
 
-#include "io/text/dataset_parts.h"
 #include "io/file/files.h"
+#include "io/text/dataset_parts.h"
 
 #include <glob.h>
 #include <stdlib.h>

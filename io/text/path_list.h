@@ -16,7 +16,8 @@ p4_rc p4_paths_add(p4_paths *paths, const char *path);
  * pattern itself counts as the match. A folder that matches is appended as it is. Local. */
 p4_rc p4_paths_add_glob(p4_paths *paths, const char *pattern);
 /* Appends the wanted files (p4_data_is_wanted) of a folder and all below it, in the order of their bytes.
- * *table (to free by the caller) when not NULL: the first .parquet, .arrow or .csv file met, else NULL. Local.
+ * *table (to free by the caller) when not NULL: the first .parquet, .arrow or .csv file met, else NULL.
+ * Local.
  */
 p4_rc p4_paths_add_tree(p4_paths *paths, const char *folder, char **table);
 void p4_paths_sort(p4_paths *paths); /* in the order of their bytes */

@@ -1,7 +1,7 @@
 /* Token files: llm.c's (a header of 256 int32, then ids) and nanoGPT's and llama2.c's (uint16 ids and nothing
  * else). */
-#include "io/text/dataset_parts.h"
 #include "io/file/files.h"
+#include "io/text/dataset_parts.h"
 
 #include <errno.h>
 #include <stdlib.h>

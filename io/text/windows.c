@@ -108,9 +108,9 @@ static p4_rc filling_end(p4_filling *filling, const char *what)
     p4_rc rc = P4_OK;
     p4_windows *windows = filling->windows;
     windows->count = filling->used / windows->T;
-    CHECK(windows->count > 0, "%s: %lld token%s in %lld document%s, less than one window of %lld tokens", what,
-          (long long)windows->tokens_total, p4_plural(windows->tokens_total), (long long)windows->documents,
-          p4_plural(windows->documents), (long long)windows->T);
+    CHECK(windows->count > 0, "%s: %lld token%s in %lld document%s, less than one window of %lld tokens",
+          what, (long long)windows->tokens_total, p4_plural(windows->tokens_total),
+          (long long)windows->documents, p4_plural(windows->documents), (long long)windows->T);
     int32_t *fitting = p4_resize(windows->ids, (size_t)(windows->count * windows->T), sizeof *fitting);
     if (fitting == NULL) {
         rc = P4_E_SYSTEM;
@@ -418,9 +418,10 @@ static p4_rc read_texts(p4_filling *filling, char *const *paths, int64_t count, 
                         int threads)
 {
     document_source source = {.paths = paths, .path_count = count, .held = {.bytes = -1}};
-    return tokenizer != NULL
-               ? tokenise(filling, &source, tokenizer, threads)
-               : FAIL("%s: text needs a tokenizer, and the model directory has no tokenizer.json (token files are named .bin)", paths[0]);
+    return tokenizer != NULL ? tokenise(filling, &source, tokenizer, threads)
+                             : FAIL("%s: text needs a tokenizer, and the model directory has no "
+                                    "tokenizer.json (token files are named .bin)",
+                                    paths[0]);
 }
 
 p4_rc p4_windows_read(p4_windows *windows, char *const *paths, int64_t path_count,

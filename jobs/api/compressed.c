@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "jobs/api/api.h"
 #include "io/out/output.h"
+#include "jobs/api/api.h"
 
 p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const p4_config *config)
 {
@@ -131,8 +131,7 @@ static p4_rc open_view(p4_compressed *compressed, int64_t B, int64_t T)
     p4_forward_view *view = &compressed->view;
     const p4_model *model = &job->hf.model;
     const p4_packed *packed = &job->compressed;
-    p4_net_plan plan = {
-        .B = B, .T = T, .activation_bits = job->config.activation_bits, .head = true};
+    p4_net_plan plan = {.B = B, .T = T, .activation_bits = job->config.activation_bits, .head = true};
     p4_forward_view_close(compressed);
     TRY(p4_device_form_open(&view->form, job->ops, job->device, model,
                             packed->is_compressed ? packed->weights : model->weights));

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "jobs/api/api.h"
 #include "io/file/files.h"
+#include "jobs/api/api.h"
 
 struct p4_calib {
     p4_config config;

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "jobs/api/api.h"
 #include "io/h5/artifact.h"
+#include "jobs/api/api.h"
 
 enum { BLOCK_BYTES = 4 << 20 }; /* packed at a time */
 

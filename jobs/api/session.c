@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "io/json/json_config.h"
 #include "jobs/api/api.h"
 #include "jobs/execute.h"
-#include "io/json/json_config.h"
 
 static const double START_TIMEOUT_S = 600; /* until a configuration says otherwise */
 

@@ -5,8 +5,8 @@
 
 #include "jobs/train/pipeline.h"
 
-/* Device memory of one layer-owner's running sums: per matrix of its layers the moments of its output, per slot the sums
- * of squares of its input channels. */
+/* Device memory of one layer-owner's running sums: per matrix of its layers the moments of its output, per
+ * slot the sums of squares of its input channels. */
 typedef struct probe_state {
     p4_job *job;
     p4_moments **moments; /* [params_count], NULL where this rank does not run the layer */
@@ -70,7 +70,8 @@ static void close_probe(probe_state *state)
     free(state->sum_sq);
 }
 
-static void see_slot(void *user, int64_t first, const void *x, int64_t in, const void *y, int64_t out, int64_t N)
+static void see_slot(void *user, int64_t first, const void *x, int64_t in, const void *y, int64_t out,
+                     int64_t N)
 {
     probe_state *state = user;
     const p4_ops *ops = state->job->ops;
@@ -111,7 +112,8 @@ static p4_rc gather(p4_job *job, probe_state *state, double tokens)
         s->input_mean_square = p4_alloc((size_t)p->cols, sizeof *s->input_mean_square);
         TRY_ALL(job->dist, s->input_mean_square != NULL ? P4_OK : P4_E_SYSTEM);
         if (from == job->dist->rank) {
-            job->ops->to_host(job->device, s->input_mean_square, state->sum_sq[i], p->cols * (int64_t)sizeof(double));
+            job->ops->to_host(job->device, s->input_mean_square, state->sum_sq[i],
+                              p->cols * (int64_t)sizeof(double));
         }
         p4_dist_bcast(job->dist, s->input_mean_square, p->cols * (int64_t)sizeof(double), from);
         for (int64_t c = 0; c < p->cols; c++) {
@@ -163,7 +165,8 @@ p4_rc p4_stage_calibrate(p4_job *job)
     TRY_ALL(job->dist, open_probe(&state, job));
     TRY_ALL(job->dist, p4_pipeline_open(&pipeline, job, false));
     p4_probe probe = {.slot = see_slot, .user = &state};
-    TRY(p4_pipeline_run(&pipeline, &job->original.form, NULL, &job->calibration, &probe, "calibrate", &score));
+    TRY(p4_pipeline_run(&pipeline, &job->original.form, NULL, &job->calibration, &probe, "calibrate",
+                        &score));
     double tokens = (double)(job->calibration.count * job->calibration.T);
     TRY(gather(job, &state, tokens));
     INFO("      statistics of every projection over %.0f tokens, loss %.4f", tokens, score.nll / score.count);

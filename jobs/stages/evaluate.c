@@ -2,7 +2,8 @@
 
 #include "jobs/train/pipeline.h"
 
-p4_rc p4_job_evaluate(p4_job *job, const p4_form *form, const p4_form *reference, const char *label, p4_evaluation *quality)
+p4_rc p4_job_evaluate(p4_job *job, const p4_form *form, const p4_form *reference, const char *label,
+                      p4_evaluation *quality)
 {
     p4_rc rc = P4_OK;
     p4_pipeline pipeline = {0};
@@ -14,8 +15,8 @@ p4_rc p4_job_evaluate(p4_job *job, const p4_form *form, const p4_form *reference
     quality->accuracy = score.hits / score.count;
     quality->kl = reference != NULL ? score.kl / score.count : (double)NAN;
     quality->tokens = (int64_t)score.count;
-    CHECK(isfinite(quality->loss), "%s: the mean loss is %g over %lld predictions, expected a finite number", label,
-          quality->loss, (long long)quality->tokens);
+    CHECK(isfinite(quality->loss), "%s: the mean loss is %g over %lld predictions, expected a finite number",
+          label, quality->loss, (long long)quality->tokens);
 done:
     p4_pipeline_close(&pipeline);
     return rc;
@@ -27,7 +28,8 @@ p4_rc p4_job_evaluate_compressed(p4_job *job, const char *label, p4_evaluation *
     p4_device_form form = {0};
     TRY_ALL(job->dist,
             p4_device_form_open(&form, job->ops, job->device, &job->hf.model, job->compressed.weights));
-    TRY(p4_job_evaluate(job, &form.form, job->original.ops != NULL ? &job->original.form : NULL, label, quality));
+    TRY(p4_job_evaluate(job, &form.form, job->original.ops != NULL ? &job->original.form : NULL, label,
+                        quality));
 done:
     p4_device_form_close(&form);
     return rc;
@@ -38,7 +40,8 @@ static void warn_of_guessing(const p4_job *job)
 {
     const int64_t V = job->hf.model.arch.V;
     if (job->config.init == P4_INIT_CHECKPOINT && job->results.pre.perplexity > (double)V) {
-        WARN("warning: the original's perplexity is %.0f, above that of guessing among its %lld tokens: do model, tokenizer "
+        WARN("warning: the original's perplexity is %.0f, above that of guessing among its %lld tokens: do "
+             "model, tokenizer "
              "and text belong together? The verdict compares with this",
              job->results.pre.perplexity, (long long)V);
     }
@@ -52,9 +55,9 @@ p4_rc p4_stage_evaluate_pre(p4_job *job)
     }
     p4_rc rc = p4_job_evaluate(job, &job->original.form, NULL, "evaluate", &job->results.pre);
     if (rc == P4_OK) {
-        INFO("      loss %.4f, perplexity %.3f, accuracy %.2f %% over %lld prediction%s", job->results.pre.loss,
-             job->results.pre.perplexity, 100.0 * job->results.pre.accuracy, (long long)job->results.pre.tokens,
-             p4_plural(job->results.pre.tokens));
+        INFO("      loss %.4f, perplexity %.3f, accuracy %.2f %% over %lld prediction%s",
+             job->results.pre.loss, job->results.pre.perplexity, 100.0 * job->results.pre.accuracy,
+             (long long)job->results.pre.tokens, p4_plural(job->results.pre.tokens));
         warn_of_guessing(job);
     }
     return rc;
@@ -69,8 +72,8 @@ static p4_rc evaluate_and_say(p4_job *job, const char *label, p4_evaluation *qua
     p4_rc rc = p4_job_evaluate_compressed(job, label, quality);
     if (rc == P4_OK) {
         double drop = (quality->perplexity - job->results.pre.perplexity) / job->results.pre.perplexity;
-        INFO("      loss %.4f, perplexity %.3f (%+.1f %%), accuracy %.2f %%, KL to the original %.4f", quality->loss,
-             quality->perplexity, 100.0 * drop, 100.0 * quality->accuracy, quality->kl);
+        INFO("      loss %.4f, perplexity %.3f (%+.1f %%), accuracy %.2f %%, KL to the original %.4f",
+             quality->loss, quality->perplexity, 100.0 * drop, 100.0 * quality->accuracy, quality->kl);
     }
     return rc;
 }
@@ -89,7 +92,8 @@ p4_rc p4_stage_evaluate_final(p4_job *job)
         INFO("      as after quantizing: nothing was trained");
         return P4_OK;
     }
-    TRY_ALL(job->dist, job->eval.count > 0 ? p4_job_open_original(job) : P4_OK); /* training may have closed it */
+    TRY_ALL(job->dist,
+            job->eval.count > 0 ? p4_job_open_original(job) : P4_OK); /* training may have closed it */
     TRY(evaluate_and_say(job, "evaluate", &job->results.final));
 done:
     return rc;

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/h5/artifact.h"
 #include "io/file/atomic_file.h"
-#include "jobs/job.h"
+#include "io/h5/artifact.h"
 #include "io/out/output.h"
+#include "jobs/job.h"
 
 enum {
     ROWS_BYTES = 4 << 20, /* packed at a time */
@@ -180,7 +180,8 @@ static p4_rc write_artifact(p4_job *job, const char *phase4_json)
                              .model_type = job->hf.model.arch.family,
                              .model_json = job->hf.config_json,
                              .phase4_json = phase4_json,
-                             .tokenizer_json = job->tokenizer != NULL ? p4_tokenizer_json(job->tokenizer) : NULL};
+                             .tokenizer_json =
+                                 job->tokenizer != NULL ? p4_tokenizer_json(job->tokenizer) : NULL};
     TRY(p4_artifact_open(&artifact, job->results.output_paths.quantized, &info));
     TRY(put_tensors(job, artifact));
     TRY(put_metrics(job, artifact));
@@ -279,7 +280,8 @@ void p4_job_measure_sizes(p4_job *job)
     const p4_model *model = &job->hf.model;
     const double MB = 1048576.0;
     p4_size_metrics *m = &job->results.metrics;
-    p4_stored_bytes bytes = p4_packed_stored_bytes(&job->compressed, job->config.packing == P4_PACKING_2BIT ? 4 : 5);
+    p4_stored_bytes bytes =
+        p4_packed_stored_bytes(&job->compressed, job->config.packing == P4_PACKING_2BIT ? 4 : 5);
     m->total_params = p4_model_count_elements(model);
     m->layers_quantized = m->layers_preserved = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -302,8 +304,9 @@ void p4_job_measure_sizes(p4_job *job)
 static p4_rc set_path(const p4_job *job, char to[P4_PATH_BYTES], const char *name)
 {
     int length = snprintf(to, P4_PATH_BYTES, "%s/%s", job->config.output_path, name);
-    return length < P4_PATH_BYTES ? P4_OK : FAIL("output_path: %s/%s is longer than %d bytes", job->config.output_path,
-                                                 name, P4_PATH_BYTES - 1);
+    return length < P4_PATH_BYTES ? P4_OK
+                                  : FAIL("output_path: %s/%s is longer than %d bytes",
+                                         job->config.output_path, name, P4_PATH_BYTES - 1);
 }
 
 static p4_rc name_outputs(p4_job *job)
@@ -319,7 +322,8 @@ static p4_rc name_outputs(p4_job *job)
     if (job->config.save_dequantized_fp16) {
         TRY(set_path(job, paths->dequantized_fp16, "dequantized_fp16"));
         snprintf(paths->primary_output, sizeof paths->primary_output, "%s", paths->dequantized_fp16);
-        TRY(job->tokenizer != NULL ? set_path(job, paths->tokenizer, "dequantized_fp16/tokenizer.json") : P4_OK);
+        TRY(job->tokenizer != NULL ? set_path(job, paths->tokenizer, "dequantized_fp16/tokenizer.json")
+                                   : P4_OK);
     }
     TRY(job->curve_count > 0 ? set_path(job, paths->metrics, "metrics.jsonl") : P4_OK);
 done:

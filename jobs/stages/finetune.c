@@ -54,7 +54,8 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
     return p4_agree_soon(t->job->dist, rc);
 }
 
-/* Takes the trainer's state as the job's model when it evaluates better than what the job holds. Collective. */
+/* Takes the trainer's state as the job's model when it evaluates better than what the job holds. Collective.
+ */
 static p4_rc end_epoch(tuning *t, int64_t step)
 {
     p4_rc rc = P4_OK;
@@ -80,8 +81,8 @@ static p4_rc end_epoch(tuning *t, int64_t step)
                               .eval_perplexity = evaluation.perplexity};
     TRY_ALL(job->dist, p4_results_add_history(&job->results, &entry));
     if (job->eval.count > 0) {
-        INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %.3f%s", (long long)entry.epoch,
-             entry.train_loss, evaluation.loss, evaluation.perplexity,
+        INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %.3f%s",
+             (long long)entry.epoch, entry.train_loss, evaluation.loss, evaluation.perplexity,
              evaluation.perplexity < t->best_perplexity ? "" : " (not better: the earlier state is kept)");
     } else {
         INFO("      epoch %lld: training loss %.4f", (long long)entry.epoch, entry.train_loss);
@@ -107,7 +108,8 @@ static p4_rc run_steps(tuning *t)
     p4_progress progress;
     p4_step_result result;
     char note[64];
-    p4_progress_start(&progress, "fine-tune", "tokens", (double)(trainer->steps * trainer->sequences * trainer->T));
+    p4_progress_start(&progress, "fine-tune", "tokens",
+                      (double)(trainer->steps * trainer->sequences * trainer->T));
     for (int64_t step = 0; step < trainer->steps; step++) {
         TRY(p4_trainer_step(&t->trainer, step, &result));
         t->tokens += result.tokens;
@@ -116,8 +118,8 @@ static p4_rc run_steps(tuning *t)
             t->epoch_steps++;
         }
         TRY(log_step(t, step, &result));
-        snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1, (long long)trainer->steps,
-                 result.loss);
+        snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1,
+                 (long long)trainer->steps, result.loss);
         p4_progress_update(&progress, (double)t->tokens, note);
         if ((step + 1) % trainer->steps_per_epoch == 0 || step + 1 == trainer->steps) {
             p4_progress_end(&progress);
@@ -134,9 +136,11 @@ static void say_plan(const tuning *t)
     const p4_trainer *trainer = &t->trainer;
     p4_trainer_memory bytes = p4_trainer_bytes(trainer);
     char masters[32], codes[32], activations[32];
-    INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, activations %s",
-         (long long)trainer->steps, p4_plural(trainer->steps), (long long)trainer->sequences, (long long)trainer->T,
-         p4_format_bytes(masters, (double)bytes.masters_bytes), p4_format_bytes(codes, (double)bytes.codes_bytes),
+    INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
+         "activations %s",
+         (long long)trainer->steps, p4_plural(trainer->steps), (long long)trainer->sequences,
+         (long long)trainer->T, p4_format_bytes(masters, (double)bytes.masters_bytes),
+         p4_format_bytes(codes, (double)bytes.codes_bytes),
          p4_format_bytes(activations, (double)bytes.activations_bytes));
 }
 
@@ -144,7 +148,8 @@ p4_rc p4_job_fine_tune(p4_job *job)
 {
     p4_rc rc = P4_OK;
     tuning t = {.job = job, .best_perplexity = job->results.post.perplexity, .started_s = p4_now_s()};
-    if (!job->ops->host_memory && job->original.ops != NULL) { /* its memory is for the training; it can be opened again */
+    if (!job->ops->host_memory &&
+        job->original.ops != NULL) { /* its memory is for the training; it can be opened again */
         p4_device_form_close(&job->original);
     }
     TRY_ALL(job->dist, p4_packed_alloc(&t.candidate, &job->hf.model));
@@ -181,7 +186,9 @@ p4_rc p4_stage_finetune(p4_job *job)
         INFO("      off (enable_fine_tuning is false)");
         return P4_OK;
     }
-    bool needed = p4_job_quantizes(job) ? p4_should_fine_tune(&job->config, r->pre.perplexity, r->post.perplexity) : true;
+    bool needed = p4_job_quantizes(job)
+                      ? p4_should_fine_tune(&job->config, r->pre.perplexity, r->post.perplexity)
+                      : true;
     if (measured && !needed) {
         INFO("      not needed: the perplexity changed by %+.1f %%, fine_tune_threshold is %.1f %%",
              100.0 * (r->post.perplexity - r->pre.perplexity) / r->pre.perplexity,

@@ -4,8 +4,8 @@
 
 #include "jobs/job.h"
 
-/* A whole forward and backward pass of the dequantised model on one window of real tokens. Gradients of matrices are looked
- * at slot by slot and forgotten; those of everything else are kept until the end. */
+/* A whole forward and backward pass of the dequantised model on one window of real tokens. Gradients of
+ * matrices are looked at slot by slot and forgotten; those of everything else are kept until the end. */
 typedef struct flow {
     p4_job *job;
     float *slot_grad, *vector_grads;
@@ -83,7 +83,12 @@ static p4_rc run_flow(flow *f, const int32_t *h_ids, int64_t T)
     p4_net net = {0};
     p4_device_form form = {0};
     void *memory = NULL;
-    p4_net_plan plan = {.B = 1, .T = T, .train = true, .recompute = P4_RECOMPUTE_BLOCKS, .activation_bits = job->config.activation_bits, .head = true};
+    p4_net_plan plan = {.B = 1,
+                        .T = T,
+                        .train = true,
+                        .recompute = P4_RECOMPUTE_BLOCKS,
+                        .activation_bits = job->config.activation_bits,
+                        .head = true};
     p4_grad_sink sink = {.grad = grad_buffer, .ready = slot_ready, .user = f};
     TRY(take_memory(f, &memory));
     TRY(p4_net_open(&net, job->ops, job->device, model, &plan));
@@ -111,7 +116,9 @@ p4_rc p4_stage_gradient_flow(p4_job *job)
     p4_rc rc = P4_OK;
     flow f = {.job = job};
     p4_gradient_flow *record = &job->results.gradient_flow;
-    const p4_windows *windows = job->eval.count > 0 ? &job->eval : job->train.count > 0 ? &job->train : &job->calibration;
+    const p4_windows *windows = job->eval.count > 0    ? &job->eval
+                                : job->train.count > 0 ? &job->train
+                                                       : &job->calibration;
     if (windows->count == 0) {
         INFO("      not run: there are no tokens (no evaluation, no calibration, no training)");
         return P4_OK;
@@ -130,8 +137,8 @@ p4_rc p4_stage_gradient_flow(p4_job *job)
     TRY_ALL(job->dist, rc);
     p4_dist_bcast(job->dist, record, sizeof *record, 0);
     if (record->passed) {
-        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient", (long long)record->tensors_checked,
-             p4_plural(record->tensors_checked));
+        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient",
+             (long long)record->tensors_checked, p4_plural(record->tensors_checked));
     } else {
         WARN("      FAILED: %s", record->error);
     }

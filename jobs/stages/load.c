@@ -5,10 +5,11 @@
 
 #include "io/file/files.h"
 #include "jobs/job.h"
-#include "src/leaf/parallel.h"
 #include "jobs/stages/random_model.h"
+#include "src/leaf/parallel.h"
 
-/* Windows kept for the shuffle even when fewer are trained on: a training order should not be the file's order. */
+/* Windows kept for the shuffle even when fewer are trained on: a training order should not be the file's
+ * order. */
 enum { SHUFFLE_WINDOWS = 65536, CHECKED_ELEMENTS = 1 << 21 /* by a thread at a time */ };
 
 /* Does this rank's part of the pipeline run this tensor? */
@@ -35,7 +36,8 @@ p4_rc p4_job_plan_ownership(p4_job *job)
     p4_rc rc = P4_OK;
     const p4_model *model = &job->hf.model;
     int64_t L = model->arch.L, params = model->params_count;
-    double *layer_cost = p4_alloc((size_t)L, sizeof *layer_cost), *cost = p4_alloc((size_t)params, sizeof *cost);
+    double *layer_cost = p4_alloc((size_t)L, sizeof *layer_cost),
+           *cost = p4_alloc((size_t)params, sizeof *cost);
     int64_t *layer = p4_alloc((size_t)params, sizeof *layer);
     if (layer_cost == NULL || cost == NULL || layer == NULL) {
         rc = P4_E_SYSTEM;
@@ -145,7 +147,8 @@ static p4_rc check_whole_slots(const p4_model *model)
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         CHECK(p->row_offset == 0 || !p4_role_is_matrix(p->role) || p->ternary == p[-1].ternary,
-              "key \"preserve_layers\": %s is preserved and %s is not; with activation_bits 8 they share one rounded "
+              "key \"preserve_layers\": %s is preserved and %s is not; with activation_bits 8 they share one "
+              "rounded "
               "input, expected both or neither",
               p->ternary ? p[-1].name : p->name, p->ternary ? p->name : p[-1].name);
     }
@@ -167,7 +170,8 @@ static void say_without_effect(const p4_job *job)
     p4_config defaults;
     p4_config_default(&defaults);
     if (c->quantizer == P4_QUANTIZER_EXACT && c->sparsity_threshold != defaults.sparsity_threshold) {
-        WARN("warning: key \"sparsity_threshold\": %g has no effect, as quantizer \"exact\" finds each row's own",
+        WARN("warning: key \"sparsity_threshold\": %g has no effect, as quantizer \"exact\" finds each row's "
+             "own",
              c->sparsity_threshold);
     }
 }
@@ -182,8 +186,8 @@ p4_rc p4_job_open_model(p4_job *job)
         TRY(p4_hf_model_open(&job->hf, c->model_path));
     }
     CHECK(c->calibration_sequence_length <= job->hf.model.arch.positions,
-          "calibration_sequence_length is %d, but %s has %lld positions", c->calibration_sequence_length, job->hf.path,
-          (long long)job->hf.model.arch.positions);
+          "calibration_sequence_length is %d, but %s has %lld positions", c->calibration_sequence_length,
+          job->hf.path, (long long)job->hf.model.arch.positions);
     if (p4_job_quantizes(job)) {
         p4_model_select_ternary(&job->hf.model, &c->preserve_layers, c->preserve_embedding_precision,
                                 c->preserve_output_precision);
@@ -245,14 +249,15 @@ static p4_rc split_off(p4_windows *from, p4_windows *to, int64_t count)
     return P4_OK;
 }
 
-/* Sequences that fine-tuning may draw: what its steps need, and no fewer than a good shuffle. 0: all there are. */
+/* Sequences that fine-tuning may draw: what its steps need, and no fewer than a good shuffle. 0: all there
+ * are. */
 static int64_t train_limit(const p4_config *c)
 {
     if (c->fine_tune_max_steps == 0) {
         return 0;
     }
-    int64_t sequences =
-        c->global_batch_tokens > 0 ? c->global_batch_tokens / c->calibration_sequence_length : c->calibration_batch_size;
+    int64_t sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / c->calibration_sequence_length
+                                                   : c->calibration_batch_size;
     int64_t needed;
     bool all = __builtin_mul_overflow(c->fine_tune_max_steps, sequences, &needed);
     return all ? 0 : p4_max_i64(SHUFFLE_WINDOWS, needed);
@@ -262,16 +267,19 @@ static p4_rc check_count(const p4_windows *windows, const char *what)
 {
     return windows->count > 0 ? P4_OK
                               : FAIL("%s data: found %lld token%s, not enough for one window of %lld", what,
-                                     (long long)windows->tokens_total, p4_plural(windows->tokens_total), (long long)windows->T);
+                                     (long long)windows->tokens_total, p4_plural(windows->tokens_total),
+                                     (long long)windows->T);
 }
 
-/* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else. They are
- * what calibration_samples leaves; where data are short, a fifth. `others_use`: something else needs windows too. Local. */
+/* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else.
+ * They are what calibration_samples leaves; where data are short, a fifth. `others_use`: something else needs
+ * windows too. Local. */
 static p4_rc hold_out(p4_job *job, bool others_use)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &job->config;
-    int64_t count = job->calibration.count, free_count = c->calibration_samples > 0 ? count - c->calibration_samples : 0;
+    int64_t count = job->calibration.count,
+            free_count = c->calibration_samples > 0 ? count - c->calibration_samples : 0;
     int64_t most = others_use ? p4_max_i64(1, p4_max_i64(count / 5, free_count)) : count;
     int64_t aside = p4_min_i64(c->eval_samples, most);
     CHECK(count > aside || !others_use,
@@ -341,7 +349,8 @@ static p4_rc read_tokens(p4_job *job)
         TRY(p4_tokenizer_open(&job->tokenizer, job->hf.path));
     }
     if (arch->eos_id < 0) {
-        WARN("warning: %s: config.json names no eos_token_id: documents are joined without a mark between them",
+        WARN("warning: %s: config.json names no eos_token_id: documents are joined without a mark between "
+             "them",
              job->hf.path);
     }
     TRY(read_data(job));
@@ -361,9 +370,9 @@ p4_rc p4_stage_load(p4_job *job)
     const p4_arch *a = &job->hf.model.arch;
     char stored[32];
     int64_t params = p4_model_count_elements(&job->hf.model);
-    INFO("      %s, %lld layer%s, hidden %lld, vocabulary %lld: %.4g M parameters, %s as %s", a->family, (long long)a->L,
-         p4_plural(a->L), (long long)a->C, (long long)a->V, (double)params * 1e-6, p4_format_bytes(stored, job->hf.stored_bytes),
-         job->hf.stored_dtype);
+    INFO("      %s, %lld layer%s, hidden %lld, vocabulary %lld: %.4g M parameters, %s as %s", a->family,
+         (long long)a->L, p4_plural(a->L), (long long)a->C, (long long)a->V, (double)params * 1e-6,
+         p4_format_bytes(stored, job->hf.stored_bytes), job->hf.stored_dtype);
     p4_config_adapt_to_model_size(&job->config, params);
     TRY_ALL(job->dist, job->dist->rank == 0 ? read_tokens(job) : P4_OK);
     TRY(p4_share_windows(job->dist, &job->calibration));
@@ -371,7 +380,8 @@ p4_rc p4_stage_load(p4_job *job)
     TRY(p4_share_windows(job->dist, &job->train));
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
          job->config.calibration_sequence_length,
-         (long long)(job->config.calibration_samples > 0 ? job->calibration.count : 0), (long long)job->eval.count,
+         (long long)(job->config.calibration_samples > 0 ? job->calibration.count : 0),
+         (long long)job->eval.count,
          (long long)(job->train.count > 0 ? job->train.count : job->calibration.count));
     if (job->train.count == 0) { /* the specification's fine-tuner trains on the calibration loader */
         job->train = job->calibration;

@@ -12,7 +12,8 @@ p4_quant_method p4_job_method(const p4_job *job)
     return job->config.quantizer == P4_QUANTIZER_ABSMEAN ? P4_QUANT_ABSMEAN : P4_QUANT_EXACT;
 }
 
-/* Device memory to quantize one matrix after another in; on devices that compute in host memory there is none. */
+/* Device memory to quantize one matrix after another in; on devices that compute in host memory there is
+ * none. */
 typedef struct workspace {
     void *memory;
     int64_t in_bytes, code_bytes; /* rounded to 64, of the largest matrix */
@@ -55,7 +56,8 @@ static p4_rc open_workspace(p4_job *job, workspace *w)
     return job->ops->alloc(job->device, &w->memory, w->in_bytes + w->code_bytes + scale_bytes);
 }
 
-/* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local. */
+/* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local.
+ */
 static p4_rc quantize_matrix(p4_job *job, const workspace *w, int64_t i)
 {
     p4_rc rc = P4_OK;
@@ -79,10 +81,11 @@ static p4_rc quantize_matrix(p4_job *job, const workspace *w, int64_t i)
         ops->to_host(job->device, p4_packed_scale(c, i), scale, weight.rows * 2);
     }
     TRY(ops->sync(job->device));
-    CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them", job->hf.path,
-          job->hf.model.params[i].name, (long long)c->errors[i].nonfinite);
-    CHECK(isfinite(c->errors[i].scale_max), "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)",
-          job->hf.path, job->hf.model.params[i].name);
+    CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them",
+          job->hf.path, job->hf.model.params[i].name, (long long)c->errors[i].nonfinite);
+    CHECK(isfinite(c->errors[i].scale_max),
+          "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)", job->hf.path,
+          job->hf.model.params[i].name);
 done:
     return rc;
 }
@@ -160,7 +163,8 @@ p4_rc p4_stage_quantize(p4_job *job)
     }
     if (matrices > 0) {
         INFO("      %lld %s ternary, %.1f %% zeros, relative error %.3f", (long long)matrices,
-             matrices == 1 ? "matrix" : "matrices", 100.0 * p4_packed_sparsity(c), sq_norm > 0 ? sq_error / sq_norm : 0.0);
+             matrices == 1 ? "matrix" : "matrices", 100.0 * p4_packed_sparsity(c),
+             sq_norm > 0 ? sq_error / sq_norm : 0.0);
     } else {
         INFO("      off (quantizer is \"none\"): every tensor stays fp16");
     }

@@ -11,7 +11,8 @@
 static void draw(float *to, const p4_arch *arch, const p4_param *p, uint64_t seed, uint64_t stream)
 {
     int64_t count = p->rows * p->cols;
-    bool gain = p->role == P4_ROLE_NORM1_GAIN || p->role == P4_ROLE_NORM2_GAIN || p->role == P4_ROLE_FINAL_GAIN;
+    bool gain =
+        p->role == P4_ROLE_NORM1_GAIN || p->role == P4_ROLE_NORM2_GAIN || p->role == P4_ROLE_FINAL_GAIN;
     if (p->vector) {
         for (int64_t i = 0; i < count; i++) {
             to[i] = gain ? 1.0f : 0.0f;

@@ -22,8 +22,11 @@ p4_rc p4_pipeline_open(p4_pipeline *pl, p4_job *job, bool reference)
     if (!takes_part(pl)) {
         return P4_OK;
     }
-    p4_net_plan plan = {
-        .B = pl->B, .T = pl->T, .activation_bits = c->activation_bits, .head = runs_head(pl), .reference = reference};
+    p4_net_plan plan = {.B = pl->B,
+                        .T = pl->T,
+                        .activation_bits = c->activation_bits,
+                        .head = runs_head(pl),
+                        .reference = reference};
     TRY(p4_net_open(&pl->net, job->ops, job->device, &job->hf.model, &plan));
     int64_t bytes = (pl->B * pl->T * job->hf.model.arch.C * job->ops->act_bytes(job->device) + 63) / 64 * 64;
     int buffers = reference ? 4 : 2;
@@ -49,9 +52,10 @@ void p4_pipeline_close(p4_pipeline *pl)
     *pl = (p4_pipeline){0};
 }
 
-/* One form's micro-batch through this rank's layers: in from the previous stage or the embedding, out to the next stage
- * or the final norm. */
-static void run_stage(p4_pipeline *pl, const p4_form *form, int which, int64_t m, int64_t B, const p4_probe *probe)
+/* One form's micro-batch through this rank's layers: in from the previous stage or the embedding, out to the
+ * next stage or the final norm. */
+static void run_stage(p4_pipeline *pl, const p4_form *form, int which, int64_t m, int64_t B,
+                      const p4_probe *probe)
 {
     p4_job *job = pl->job;
     const p4_shard *shard = &job->shard;
@@ -66,7 +70,8 @@ static void run_stage(p4_pipeline *pl, const p4_form *form, int which, int64_t m
     } else {
         job->coll.recv(&job->coll, x, bytes, shard->stage[first - 1]);
         p4_coll_join(&job->coll);
-        if (m == 0 || B != pl->B) { /* products of a new shape are timed: the host then waits for the device */
+        if (m == 0 ||
+            B != pl->B) { /* products of a new shape are timed: the host then waits for the device */
             job->coll.settle(&job->coll, "evaluation: states of micro-batch %lld", (long long)m + 1);
         }
     }
@@ -78,8 +83,9 @@ static void run_stage(p4_pipeline *pl, const p4_form *form, int which, int64_t m
     }
 }
 
-static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_form *reference, const p4_windows *windows,
-                              const p4_probe *probe, p4_progress *progress, p4_score *score)
+static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_form *reference,
+                              const p4_windows *windows, const p4_probe *probe, p4_progress *progress,
+                              p4_score *score)
 {
     p4_job *job = pl->job;
     for (int64_t m = 0; m * pl->B < windows->count; m++) {
@@ -105,8 +111,8 @@ static void run_micro_batches(p4_pipeline *pl, const p4_form *form, const p4_for
     }
 }
 
-p4_rc p4_pipeline_run(p4_pipeline *pl, const p4_form *form, const p4_form *reference, const p4_windows *windows,
-                      const p4_probe *probe, const char *label, p4_score *score)
+p4_rc p4_pipeline_run(p4_pipeline *pl, const p4_form *form, const p4_form *reference,
+                      const p4_windows *windows, const p4_probe *probe, const char *label, p4_score *score)
 {
     p4_score mine = {0};
     p4_progress progress;
@@ -114,7 +120,8 @@ p4_rc p4_pipeline_run(p4_pipeline *pl, const p4_form *form, const p4_form *refer
     if (takes_part(pl)) {
         run_micro_batches(pl, form, reference, windows, probe, &progress, &mine);
     }
-    p4_dist_barrier(pl->job->dist); /* a rank without layers waits here for the whole pass, however long it is */
+    p4_dist_barrier(
+        pl->job->dist); /* a rank without layers waits here for the whole pass, however long it is */
     double sums[4] = {mine.nll, mine.hits, mine.kl, mine.count};
     p4_dist_sum_f64(pl->job->dist, sums, 4);
     p4_progress_end(&progress);

@@ -48,7 +48,8 @@ static p4_rc size_steps(p4_trainer *t)
     t->T = c->calibration_sequence_length;
     t->sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / t->T : c->calibration_batch_size;
     CHECK(windows >= t->sequences,
-          "fine-tuning: found %lld window%s of %lld tokens in the training data, expected at least %lld, one step's worth",
+          "fine-tuning: found %lld window%s of %lld tokens in the training data, expected at least %lld, one "
+          "step's worth",
           (long long)windows, p4_plural(windows), (long long)t->T, (long long)t->sequences);
     t->share = p4_ceil_div(t->sequences, ranks);
     t->low = t->sequences * t->job->dist->rank / ranks;
@@ -74,9 +75,9 @@ static p4_net_plan plan_of(const p4_trainer *t, int64_t micro_batch)
                          .head = true};
 }
 
-/* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it (MICRO_BATCH_TOKENS), in
- * equal parts of the share, as long as activations and gradients on their way to owners take at most ROOM_SHARE of the
- * memory that the optimizer left: the rest is for evaluation. Local. */
+/* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it
+ * (MICRO_BATCH_TOKENS), in equal parts of the share, as long as activations and gradients on their way to
+ * owners take at most ROOM_SHARE of the memory that the optimizer left: the rest is for evaluation. Local. */
 static p4_rc choose_micro_batch(p4_trainer *t, int64_t share)
 {
     enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768 };
@@ -262,8 +263,10 @@ static p4_rc store_all(p4_trainer *t, p4_packed *c)
             t->job->ops->to_host(t->job->device, p4_packed_codes(c, i), live->data,
                                  p->rows * p4_code_row_bytes(p->cols));
             t->job->ops->to_host(t->job->device, p4_packed_scale(c, i), live->scale, p->rows * 2);
-            CHECK(isfinite(c->errors[i].scale_max), "fine-tuning: tensor %s has a row whose scale fp16 cannot hold (up to "
-                  "65504); a smaller fine_tune_lr (now %g) may help", p->name, t->job->config.fine_tune_lr);
+            CHECK(isfinite(c->errors[i].scale_max),
+                  "fine-tuning: tensor %s has a row whose scale fp16 cannot hold (up to "
+                  "65504); a smaller fine_tune_lr (now %g) may help",
+                  p->name, t->job->config.fine_tune_lr);
         } else {
             TRY(store_half(t, c, i));
         }

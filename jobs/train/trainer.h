@@ -1,20 +1,22 @@
-/* trainer.h - one data-parallel training step of the ternary model (DESIGN 1): every rank runs the whole model on its own
- * sequences with ternary weights; owners hold FP32 masters and optimizer state.
+/* trainer.h - one data-parallel training step of the ternary model (DESIGN 1): every rank runs the whole
+ * model on its own sequences with ternary weights; owners hold FP32 masters and optimizer state.
  *
- * zero_stage 2: the gradient of a block matrix is summed to its owner, which updates the master, requantizes and publishes
- * codes. A gradient that waits for its sum takes memory for two layers only, so every micro-batch of a step is summed by
- * itself. zero_stage 1: the same, but each rank adds up the whole gradient over its micro-batches (4 bytes a weight) and
- * there is one sum a step. zero_stage 0: everything is replicated and every gradient is summed to all, once a step.
+ * zero_stage 2: the gradient of a block matrix is summed to its owner, which updates the master, requantizes
+ * and publishes codes. A gradient that waits for its sum takes memory for two layers only, so every
+ * micro-batch of a step is summed by itself. zero_stage 1: the same, but each rank adds up the whole gradient
+ * over its micro-batches (4 bytes a weight) and there is one sum a step. zero_stage 0: everything is
+ * replicated and every gradient is summed to all, once a step.
  *
- * A device repeats the work of a step (ops->repeat): a micro-batch from zeroing gradients to the sum of their squares,
- * Grokfast's filter, the update with its requantization. Between these the host decides whether the gradient is finite and
- * how much it is clipped, for one short wait a step, during which the device is idle; the next tokens are gathered while the
- * device updates. Decided on the device these would be no faster by more than that wait, and differ from what several
- * ranks do, which must sum the figures first. Of several ranks the micro-batch is repeated in pieces, the forward pass and
- * each layer's backward pass: between them are sums over ranks, which have a queue and deadlines of their own.
+ * A device repeats the work of a step (ops->repeat): a micro-batch from zeroing gradients to the sum of their
+ * squares, Grokfast's filter, the update with its requantization. Between these the host decides whether the
+ * gradient is finite and how much it is clipped, for one short wait a step, during which the device is idle;
+ * the next tokens are gathered while the device updates. Decided on the device these would be no faster by
+ * more than that wait, and differ from what several ranks do, which must sum the figures first. Of several
+ * ranks the micro-batch is repeated in pieces, the forward pass and each layer's backward pass: between them
+ * are sums over ranks, which have a queue and deadlines of their own.
  *
- * The sums of a layer are one launch, queued when its backward pass is; they run beside the backward pass of the layers
- * before it, where the collectives have a queue of their own. */
+ * The sums of a layer are one launch, queued when its backward pass is; they run beside the backward pass of
+ * the layers before it, where the collectives have a queue of their own. */
 #ifndef P4_TRAINER_H
 #define P4_TRAINER_H
 
@@ -24,8 +26,8 @@
 /* Elements of padding between neighbours in the flat arrays, zero everywhere, are fewer than this. */
 enum { P4_FLAT_GAP = 16 };
 
-/* p4_net.sums, then p4_optim.sums. Micro-batches whose work is recorded: a step's first, those between, its last, which alone
- * may be smaller. */
+/* p4_net.sums, then p4_optim.sums. Micro-batches whose work is recorded: a step's first, those between, its
+ * last, which alone may be smaller. */
 enum { P4_FIGURES = P4_NET_SUMS + 2, P4_ROUND_RECORDS = 3 };
 
 /* Rows of one length whose codes and, if this rank holds them, masters follow each other. */
@@ -35,7 +37,8 @@ typedef struct p4_code_run {
     void *dense;         /* where they are unpacked to; NULL: nowhere */
 } p4_code_run;
 
-/* Gradients that follow each other in the flat array: [first, end), replicated or held by their owner alone. */
+/* Gradients that follow each other in the flat array: [first, end), replicated or held by their owner alone.
+ */
 typedef struct p4_norm_run {
     int64_t first, end;
     bool early; /* summed over ranks before those of the first layer */
@@ -45,38 +48,41 @@ typedef struct p4_trainer {
     p4_job *job;
     p4_net net;
     p4_optim optim;
-    p4_form form;              /* what the forward pass uses: codes, or what they unpack to; masters of what is not ternary */
-    bool *sharded;             /* [params_count]: only the owner holds the master */
-    char *codes;               /* device: codes and scales, sharded ones grouped by owner (trainer_codes.c) */
-    char *dense;               /* device: the weights unpacked, in the activations' type; NULL: each is where it is used */
-    p4_weight *codes_of;       /* [params_count]: of what is ternary */
-    p4_code_run *runs;         /* [runs_count] */
+    p4_form
+        form; /* what the forward pass uses: codes, or what they unpack to; masters of what is not ternary */
+    bool *sharded; /* [params_count]: only the owner holds the master */
+    char *codes;   /* device: codes and scales, sharded ones grouped by owner (trainer_codes.c) */
+    char *dense; /* device: the weights unpacked, in the activations' type; NULL: each is where it is used */
+    p4_weight *codes_of; /* [params_count]: of what is ternary */
+    p4_code_run *runs;   /* [runs_count] */
     int64_t runs_count;
-    int64_t *owner_first;      /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of codes belong to rank r */
-    int64_t codes_bytes;       /* with dense */
-    float *staging;            /* device: gradients on their way to owners, [buffers][layer_count]; layer l: l % buffers */
+    int64_t
+        *owner_first;    /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of codes belong to rank r */
+    int64_t codes_bytes; /* with dense */
+    float
+        *staging; /* device: gradients on their way to owners, [buffers][layer_count]; layer l: l % buffers */
     int64_t buffers, layer_count;
-    int64_t *staged_at;        /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
-    int64_t *marks;            /* [buffers]: the sums that read the buffer (coll.h) */
-    int64_t *sent;             /* [L]: the sums of the layer */
-    int64_t *pending;          /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
-    bool *summed;              /* [params_count]: this step's sum of a replicated gradient is queued */
-    p4_norm_run *norm_runs;    /* [norm_runs_count]: everything held here, by place */
+    int64_t *staged_at; /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
+    int64_t *marks;     /* [buffers]: the sums that read the buffer (coll.h) */
+    int64_t *sent;      /* [L]: the sums of the layer */
+    int64_t *pending;   /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
+    bool *summed;       /* [params_count]: this step's sum of a replicated gradient is queued */
+    p4_norm_run *norm_runs; /* [norm_runs_count]: everything held here, by place */
     int64_t norm_runs_count;
-    bool sums_once;            /* micro-batches are added up here before they are summed over ranks */
-    int32_t *h_ids;            /* [micro_batch, T] */
+    bool sums_once;                    /* micro-batches are added up here before they are summed over ranks */
+    int32_t *h_ids;                    /* [micro_batch, T] */
     int64_t micro_batch, T, sequences; /* sequences a step over all ranks */
-    int64_t low, high;         /* of these, this rank's are [low, high) */
-    int64_t share;             /* the most that a rank has of them */
-    int64_t rounds, round;     /* micro-batches of a step, the same on every rank; the one at work */
-    uint64_t *order;           /* [windows]: this epoch's permutation */
+    int64_t low, high;                 /* of these, this rank's are [low, high) */
+    int64_t share;                     /* the most that a rank has of them */
+    int64_t rounds, round;             /* micro-batches of a step, the same on every rank; the one at work */
+    uint64_t *order;                   /* [windows]: this epoch's permutation */
     int64_t order_epoch;
     int64_t steps_per_epoch, steps;
-    int bad_steps;             /* non-finite steps in a row */
-    int64_t B;                 /* sequences of the micro-batch at work */
-    int64_t layer;             /* whose backward pass is at work */
-    double *figures;           /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
-    p4_recording **records;    /* [P4_ROUND_RECORDS][pieces]; of one rank alone the first piece is all */
+    int bad_steps;          /* non-finite steps in a row */
+    int64_t B;              /* sequences of the micro-batch at work */
+    int64_t layer;          /* whose backward pass is at work */
+    double *figures;        /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
+    p4_recording **records; /* [P4_ROUND_RECORDS][pieces]; of one rank alone the first piece is all */
     p4_recording *filter_record, *update_record;
 } p4_trainer;
 
@@ -89,12 +95,13 @@ typedef struct p4_step_result {
 /* Masters from the original's files, codes from them. The caller closes. Collective. */
 p4_rc p4_trainer_open(p4_trainer *trainer, p4_job *job);
 void p4_trainer_close(p4_trainer *trainer);
-/* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it need not be
- * zeroed: what GEMMs write there. Everything else is added to. */
+/* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it
+ * need not be zeroed: what GEMMs write there. Everything else is added to. */
 bool p4_trainer_overwrites(const p4_trainer *trainer, int64_t param);
 /* Runs step `step` (from 0). With one rank the update may still be under way on return. Collective. */
 p4_rc p4_trainer_step(p4_trainer *trainer, int64_t step, p4_step_result *result);
-/* The current state as it will be stored: codes, scales, halves and error figures, on every rank. Collective. */
+/* The current state as it will be stored: codes, scales, halves and error figures, on every rank. Collective.
+ */
 p4_rc p4_trainer_commit(p4_trainer *trainer, p4_packed *compressed);
 
 /* What a micro-batch is recorded in: each block's backward pass, what is before them, what is after them. */
@@ -110,8 +117,8 @@ typedef struct p4_trainer_memory {
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
 
 /* trainer_sums.c: where gradients go and when they are summed. Takes its memory. Local. */
-/* Which gradients are staged, and where in their layer's buffer; then the bytes of staging where a rank has so many
- * micro-batches; then the rest, of trainer->rounds. Local. */
+/* Which gradients are staged, and where in their layer's buffer; then the bytes of staging where a rank has
+ * so many micro-batches; then the rest, of trainer->rounds. Local. */
 p4_rc p4_trainer_sums_layout(p4_trainer *trainer);
 int64_t p4_trainer_sums_bytes(const p4_trainer *trainer, int64_t rounds);
 p4_rc p4_trainer_sums_open(p4_trainer *trainer);
@@ -123,15 +130,15 @@ void p4_trainer_sums_close(p4_trainer *trainer);
 void p4_trainer_sums_start(p4_trainer *trainer);
 /* The sink of a micro-batch's backward pass (net.h); t->round says which. */
 p4_grad_sink p4_trainer_sink(p4_trainer *trainer);
-/* Before a layer's backward pass: its buffer's sums are done before it is written again, and added where they were not written
- * to their place. Local. */
+/* Before a layer's backward pass: its buffer's sums are done before it is written again, and added where they
+ * were not written to their place. Local. */
 void p4_trainer_sums_clear(p4_trainer *trainer, int64_t layer);
 /* After it: the layer's gradients of this micro-batch are complete. Collective. */
 void p4_trainer_sums_send(p4_trainer *trainer, int64_t layer);
 /* For a rank without sequences in this round: takes part in the sums, in the order of the backward pass. */
 void p4_trainer_sums_idle(p4_trainer *trainer);
-/* After the last micro-batch: the sums that are left, and the squares of all (p4_optim.sums); what the device's queue gets next
- * sees all of them. Collective. */
+/* After the last micro-batch: the sums that are left, and the squares of all (p4_optim.sums); what the
+ * device's queue gets next sees all of them. Collective. */
 void p4_trainer_sums_finish(p4_trainer *trainer);
 /* Is the block matrix summed with its layer, by p4_trainer_sums_send, and not with what is left? Local. */
 bool p4_trainer_sums_by_layer(const p4_trainer *trainer, int64_t param);
@@ -142,7 +149,8 @@ void p4_trainer_norms_close(p4_trainer *trainer);
 /* Adds the squares of the gradients that are summed early, or of the others, to p4_optim.sums. */
 void p4_trainer_norms_add(p4_trainer *trainer, bool early);
 
-/* trainer_codes.c: places codes, once sharded and the optimizer are there, and points the form to them. Local. */
+/* trainer_codes.c: places codes, once sharded and the optimizer are there, and points the form to them.
+ * Local. */
 p4_rc p4_trainer_codes_open(p4_trainer *trainer);
 void p4_trainer_codes_close(p4_trainer *trainer);
 /* Requantizes what this rank holds; h_errors [params_count]: the figures, or NULL. Local. */

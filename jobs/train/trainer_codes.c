@@ -1,9 +1,11 @@
-/* trainer_codes.c - the ternary codes that every rank computes with: where they lie, and how they come from masters.
+/* trainer_codes.c - the ternary codes that every rank computes with: where they lie, and how they come from
+ * masters.
  *
- * Quantizing and unpacking work row by row. So what a rank owns is laid out by the length of rows: matrices of one length are
- * one run of rows, whose codes, scales, unpacked weights and, in the optimizer, masters follow each other, and a step has a
- * few calls where a model has hundreds of matrices. Small models keep their weights unpacked between steps: DENSE_MOST bytes
- * cost little beside what unpacking them twice a micro-batch costs in launches. */
+ * Quantizing and unpacking work row by row. So what a rank owns is laid out by the length of rows: matrices
+ * of one length are one run of rows, whose codes, scales, unpacked weights and, in the optimizer, masters
+ * follow each other, and a step has a few calls where a model has hundreds of matrices. Small models keep
+ * their weights unpacked between steps: DENSE_MOST bytes cost little beside what unpacking them twice a
+ * micro-batch costs in launches. */
 #include <stdlib.h>
 
 #include "jobs/train/trainer.h"
@@ -24,7 +26,9 @@ static int64_t lines(int64_t bytes)
 /* Codes lie by owner, replicated ones behind all others: block `ranks`. -1: has none. */
 static int64_t block_of(const p4_trainer *t, int64_t i)
 {
-    return !t->job->hf.model.params[i].ternary ? -1 : t->sharded[i] ? t->job->shard.owner[i] : t->job->dist->ranks;
+    return !t->job->hf.model.params[i].ternary ? -1
+           : t->sharded[i]                     ? t->job->shard.owner[i]
+                                               : t->job->dist->ranks;
 }
 
 static bool in_class(const p4_trainer *t, int64_t i, int64_t block, int64_t cols)
@@ -32,7 +36,8 @@ static bool in_class(const p4_trainer *t, int64_t i, int64_t block, int64_t cols
     return block_of(t, i) == block && t->job->hf.model.params[i].cols == cols;
 }
 
-/* The rows of parameter i come behind the last run, or begin one where their masters do not follow its own. */
+/* The rows of parameter i come behind the last run, or begin one where their masters do not follow its own.
+ */
 static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
 {
     const p4_weight *codes = &t->codes_of[i];
@@ -50,7 +55,8 @@ static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
 static void place_class(p4_trainer *t, int64_t block, int64_t cols, place *at)
 {
     const p4_model *model = &t->job->hf.model;
-    int64_t rows = 0, row = 0, row_bytes = p4_code_row_bytes(cols), each = t->job->ops->act_bytes(t->job->device);
+    int64_t rows = 0, row = 0, row_bytes = p4_code_row_bytes(cols),
+            each = t->job->ops->act_bytes(t->job->device);
     for (int64_t i = 0; i < model->params_count; i++) {
         rows += in_class(t, i, block, cols) ? model->params[i].rows : 0;
     }
@@ -67,9 +73,12 @@ static void place_class(p4_trainer *t, int64_t block, int64_t cols, place *at)
                                      .scale = scale + row};
         t->form.weights[i] = t->codes_of[i];
         void *dense = t->dense != NULL ? t->dense + (at->elements + row * cols) * each : NULL;
-        if (dense != NULL && p4_role_is_matrix(model->params[i].role)) { /* embeddings are summed before they are rounded */
-            t->form.weights[i] = (p4_weight){
-                .dtype = each == 4 ? P4_F32 : P4_BF16, .rows = model->params[i].rows, .cols = cols, .data = dense};
+        if (dense != NULL &&
+            p4_role_is_matrix(model->params[i].role)) { /* embeddings are summed before they are rounded */
+            t->form.weights[i] = (p4_weight){.dtype = each == 4 ? P4_F32 : P4_BF16,
+                                             .rows = model->params[i].rows,
+                                             .cols = cols,
+                                             .data = dense};
         }
         add_rows(t, i, row == 0, dense);
         row += model->params[i].rows;
@@ -137,8 +146,8 @@ static void quantize(p4_trainer *t, const p4_weight *codes, const float *master,
 {
     p4_job *job = t->job;
     p4_weight weight = {.dtype = P4_F32, .rows = codes->rows, .cols = codes->cols, .data = master};
-    job->ops->quantize(job->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
-                       &weight, p4_job_method(job), (float)job->config.sparsity_threshold, NULL);
+    job->ops->quantize(job->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale,
+                       h_error, &weight, p4_job_method(job), (float)job->config.sparsity_threshold, NULL);
 }
 
 void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
@@ -161,7 +170,8 @@ void p4_trainer_share_codes(p4_trainer *t)
     if (job->dist->ranks > 1) {
         job->coll.begin(&job->coll); /* one launch: every owner sends at once */
         for (int r = 0; r < job->dist->ranks; r++) {
-            job->coll.bcast(&job->coll, t->codes + t->owner_first[r], t->owner_first[r + 1] - t->owner_first[r], r);
+            job->coll.bcast(&job->coll, t->codes + t->owner_first[r],
+                            t->owner_first[r + 1] - t->owner_first[r], r);
         }
         job->coll.end(&job->coll);
         p4_coll_join(&job->coll);

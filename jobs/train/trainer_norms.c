@@ -1,16 +1,19 @@
-/* trainer_norms.c - the squares of the gradients of several ranks. The sums that come last, of the first layer and of the
- * embedding, have no backward pass left to go beside: the squares of everything else do. */
+/* trainer_norms.c - the squares of the gradients of several ranks. The sums that come last, of the first
+ * layer and of the embedding, have no backward pass left to go beside: the squares of everything else do. */
 #include <stdlib.h>
 
 #include "jobs/train/trainer.h"
 
-enum { PIECE = 1 << 25 }; /* elements at a time: a kernel of the sums beside it may have to wait for one to end */
+enum {
+    PIECE = 1 << 25
+}; /* elements at a time: a kernel of the sums beside it may have to wait for one to end */
 
 /* Are the gradient's sums under way before those of the first layer? */
 static bool is_early(const p4_trainer *t, int64_t i)
 {
     const p4_param *p = &t->job->hf.model.params[i];
-    return p->role == P4_ROLE_HEAD || (p4_role_is_matrix(p->role) && p->layer > 0 && p4_trainer_sums_by_layer(t, i));
+    return p->role == P4_ROLE_HEAD ||
+           (p4_role_is_matrix(p->role) && p->layer > 0 && p4_trainer_sums_by_layer(t, i));
 }
 
 static int by_place(const void *a, const void *b)
@@ -31,7 +34,8 @@ p4_rc p4_trainer_norms_open(p4_trainer *t)
     for (int64_t i = 0; i < model->params_count; i++) {
         if (o->at[i] >= 0) {
             int64_t elements = model->params[i].rows * model->params[i].cols;
-            runs[count++] = (p4_norm_run){.first = o->at[i], .end = o->at[i] + elements, .early = is_early(t, i)};
+            runs[count++] =
+                (p4_norm_run){.first = o->at[i], .end = o->at[i] + elements, .early = is_early(t, i)};
         }
     }
     qsort(runs, (size_t)count, sizeof *runs, by_place);

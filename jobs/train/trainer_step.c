@@ -1,12 +1,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "src/leaf/rng.h"
 #include "jobs/train/trainer.h"
+#include "src/leaf/rng.h"
 
 enum { BAD_STEPS_MAX = 5 };
 
-/* Copies sequences [from, from + B) of this step to h_ids; the order of windows depends on seed and epoch only. */
+/* Copies sequences [from, from + B) of this step to h_ids; the order of windows depends on seed and epoch
+ * only. */
 static void gather_sequences(p4_trainer *t, int64_t step, int64_t from, int64_t B)
 {
     const p4_windows *train = &t->job->train;
@@ -21,8 +22,8 @@ static void gather_sequences(p4_trainer *t, int64_t step, int64_t from, int64_t 
     }
 }
 
-/* Zeroes the gradients that the backward pass adds to; of a rank that has no sequences, all that are summed. Neighbours go
- * together, with the padding between them, which is zero. */
+/* Zeroes the gradients that the backward pass adds to; of a rank that has no sequences, all that are summed.
+ * Neighbours go together, with the padding between them, which is zero. */
 static void zero_grad(p4_trainer *t)
 {
     const p4_model *model = &t->job->hf.model;
@@ -49,7 +50,7 @@ static void start_sums(p4_trainer *t)
     zero_grad(t);
 }
 
-/* --- work to be repeated ------------------------------------------------------------------------------------------------ */
+/* --- work to be repeated ---------------------------------------------------------------------- */
 
 static void forward_work(void *user)
 {
@@ -145,8 +146,8 @@ static void run_round(p4_trainer *t, int64_t step, int64_t from)
     }
 }
 
-/* The host waits for no micro-batch, but where sums of an earlier one are under way: what it waits for next would then
- * wait for other ranks without a deadline. */
+/* The host waits for no micro-batch, but where sums of an earlier one are under way: what it waits for next
+ * would then wait for other ranks without a deadline. */
 static void forward_backward(p4_trainer *t, int64_t step)
 {
     p4_job *job = t->job;
@@ -158,7 +159,8 @@ static void forward_backward(p4_trainer *t, int64_t step)
             job->coll.settle(&job->coll, "training step %lld", (long long)step + 1);
         }
         if (t->round > 0 && t->round == t->rounds - 1 && t->sums_once && job->dist->ranks > 1 &&
-            job->ops->sync(job->device) != P4_OK) { /* own work is not to count as waiting for the others' sums */
+            job->ops->sync(job->device) !=
+                P4_OK) { /* own work is not to count as waiting for the others' sums */
             p4_abort(job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
         }
         if (t->B > 0) {
@@ -173,8 +175,8 @@ static void forward_backward(p4_trainer *t, int64_t step)
     p4_trainer_sums_finish(t);
 }
 
-/* Waits for what is queued. Global sum of squares of the gradients; the loss rides along (NULL: does not). Same result on
- * every rank: of the replicated gradients rank 0's figure counts. Collective. */
+/* Waits for what is queued. Global sum of squares of the gradients; the loss rides along (NULL: does not).
+ * Same result on every rank: of the replicated gradients rank 0's figure counts. Collective. */
 static double total_sq_norm(p4_trainer *t, int64_t step, double *loss)
 {
     p4_job *job = t->job;
@@ -191,7 +193,8 @@ static double total_sq_norm(p4_trainer *t, int64_t step, double *loss)
     return sums[0] + sums[1];
 }
 
-/* Grokfast, where it is on, and the update; the norm of the gradient that was applied, before clipping. Collective. */
+/* Grokfast, where it is on, and the update; the norm of the gradient that was applied, before clipping.
+ * Collective. */
 static double apply_gradient(p4_trainer *t, int64_t step, double squares, double lr)
 {
     double clip = t->optim.settings.clip;
@@ -219,11 +222,12 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     forward_backward(t, step);
     coll->settle(coll, "training step %lld: gradient sums", (long long)step + 1);
     double loss = 0, squares = total_sq_norm(t, step, &loss);
-    *result = (p4_step_result){.loss = loss / (double)(t->sequences * (t->T - 1)),
-                               .grad_norm = sqrt(squares),
-                               .lr = p4_schedule_lr(c->fine_tune_lr, c->lr_final_fraction, c->warmup_steps, step, t->steps),
-                               .tokens = t->sequences * t->T,
-                               .applied = isfinite(squares) && isfinite(loss)};
+    *result = (p4_step_result){
+        .loss = loss / (double)(t->sequences * (t->T - 1)),
+        .grad_norm = sqrt(squares),
+        .lr = p4_schedule_lr(c->fine_tune_lr, c->lr_final_fraction, c->warmup_steps, step, t->steps),
+        .tokens = t->sequences * t->T,
+        .applied = isfinite(squares) && isfinite(loss)};
     if (result->applied) {
         t->bad_steps = 0;
         result->grad_norm = apply_gradient(t, step, squares, result->lr);
@@ -239,7 +243,8 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     }
     result->seconds = p4_now_s() - started_s;
     CHECK(t->bad_steps < BAD_STEPS_MAX,
-          "fine-tuning: the gradient was not finite for %d steps in a row; a smaller fine_tune_lr (now %g) may help",
+          "fine-tuning: the gradient was not finite for %d steps in a row; a smaller fine_tune_lr (now %g) "
+          "may help",
           BAD_STEPS_MAX, c->fine_tune_lr);
 done:
     return rc;

@@ -1,9 +1,9 @@
-/* trainer_sums.c - the gradients of a step on their way: where the backward pass puts them, and when they are summed over the
- * ranks (trainer.h says what zero_stage changes).
+/* trainer_sums.c - the gradients of a step on their way: where the backward pass puts them, and when they are
+ * summed over the ranks (trainer.h says what zero_stage changes).
  *
- * A replicated gradient accumulates in the flat array of optim.h and is summed there. One that goes to an owner is computed
- * in its layer's buffer of `staging`, which the layer `buffers` earlier in the backward pass has left: the device waits for
- * that layer's sums before it writes there again. */
+ * A replicated gradient accumulates in the flat array of optim.h and is summed there. One that goes to an
+ * owner is computed in its layer's buffer of `staging`, which the layer `buffers` earlier in the backward
+ * pass has left: the device waits for that layer's sums before it writes there again. */
 #include <stdlib.h>
 
 #include "jobs/train/trainer.h"
@@ -12,7 +12,8 @@
 static const p4_role slots[] = {P4_ROLE_DOWN, P4_ROLE_UP, P4_ROLE_O, P4_ROLE_QKV};
 enum {
     SLOTS = sizeof slots / sizeof slots[0],
-    AHEAD = 16 /* layers that the host queues ahead of the sums it knows to be done: about 500 launches (p4_coll.reach) */
+    AHEAD = 16 /* layers that the host queues ahead of the sums it knows to be done: about 500 launches
+                  (p4_coll.reach) */
 };
 
 static bool goes_to_owner(const p4_trainer *t, int64_t i)
@@ -20,7 +21,8 @@ static bool goes_to_owner(const p4_trainer *t, int64_t i)
     return t->sharded[i] && t->job->dist->ranks > 1;
 }
 
-/* The parts of a slot lie one after another in the flat gradient array, so that its GEMM can add to it directly. */
+/* The parts of a slot lie one after another in the flat gradient array, so that its GEMM can add to it
+ * directly. */
 static bool in_one_piece(const p4_trainer *t, int64_t first)
 {
     const p4_model *model = &t->job->hf.model;
@@ -101,7 +103,8 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
     return t->job->ops->alloc(t->job->device, (void **)&t->staging, p4_trainer_sums_bytes(t, t->rounds));
 }
 
-/* The gradients that are summed lie at the same offset on every rank: replicated ones come first in the flat array. */
+/* The gradients that are summed lie at the same offset on every rank: replicated ones come first in the flat
+ * array. */
 p4_rc p4_trainer_sums_share(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
@@ -126,7 +129,8 @@ void p4_trainer_sums_close(p4_trainer *t)
     free(t->sent);
 }
 
-/* Adds the layer's staged parts that went to their owners (`summed`), or those that stay, to the flat array. */
+/* Adds the layer's staged parts that went to their owners (`summed`), or those that stay, to the flat array.
+ */
 static void add_parts(p4_trainer *t, int64_t layer, bool summed)
 {
     const p4_model *model = &t->job->hf.model;
@@ -164,7 +168,8 @@ static bool last_round(const p4_trainer *t)
     return t->round == t->rounds - 1;
 }
 
-/* A slot's parts to their owners: straight to the flat array while nothing is there, else in place, to be added. */
+/* A slot's parts to their owners: straight to the flat array while nothing is there, else in place, to be
+ * added. */
 static void reduce_slot(p4_trainer *t, int64_t first, bool to_flat)
 {
     p4_job *job = t->job;
@@ -301,8 +306,10 @@ static void finish_sums(p4_trainer *t)
     coll->begin(coll);
     sum_rest(t);
     coll->end(coll);
-    coll->after(coll, t->sent[p4_min_i64(1, t->job->hf.model.arch.L - 1)]); /* later layers' and the head's are before it */
-    for (int64_t b = 1; b < t->buffers; b++) { /* the first layer's is buffer 0 */
+    coll->after(
+        coll,
+        t->sent[p4_min_i64(1, t->job->hf.model.arch.L - 1)]); /* later layers' and the head's are before it */
+    for (int64_t b = 1; b < t->buffers; b++) {                /* the first layer's is buffer 0 */
         clear_buffer(t, b);
     }
     p4_trainer_norms_add(t, true);

@@ -42,7 +42,7 @@ struct p4_device {
     char description[128];
     void *scratch; /* threads slices, owned: p4_cpu_scratch */
     int64_t scratch_bytes;
-    p4_ledger ledger; /* of what alloc gave */
+    p4_ledger ledger;  /* of what alloc gave */
     char failure[128]; /* the first run-time failure, returned by sync; "" when there is none */
 };
 
@@ -175,15 +175,16 @@ void p4_cpu_unpack_base3(p4_device *device, uint8_t *codes, const uint8_t *packe
 enum { P4_STATE_PIECE = 4096 }; /* elements of state widened at once, on the stack */
 /* bf16 state <-> fp32; index: of element 0; shift: of the 16 bits of a draw that round it. */
 void p4_cpu_state_load(float *to, const uint16_t *from, int64_t count);
-void p4_cpu_state_store(uint16_t *to, const float *from, uint64_t key, uint64_t index, int shift, int64_t count);
+void p4_cpu_state_store(uint16_t *to, const float *from, uint64_t key, uint64_t index, int shift,
+                        int64_t count);
 void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t count);
 void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count);
 void p4_cpu_scale(p4_device *device, float *x, float factor, int64_t count);
 void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count);
-void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
-                     uint64_t index, const p4_step_numbers *numbers);
-void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
-                  bool half, const p4_step_numbers *numbers);
+void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count,
+                     bool half, uint64_t index, const p4_step_numbers *numbers);
+void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2,
+                  float eps, bool half, const p4_step_numbers *numbers);
 void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
                  float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers);
 int64_t p4_cpu_muon_work_count(p4_device *device, int64_t items, int64_t rows, int64_t cols);

@@ -82,7 +82,8 @@ void p4_cpu_state_load(float *to, const uint16_t *from, int64_t count)
     load_state(to, from, count);
 }
 
-void p4_cpu_state_store(uint16_t *to, const float *from, uint64_t key, uint64_t index, int shift, int64_t count)
+void p4_cpu_state_store(uint16_t *to, const float *from, uint64_t key, uint64_t index, int shift,
+                        int64_t count)
 {
     store_state(to, from, key, index, shift, count);
 }
@@ -101,8 +102,8 @@ P4_MULTIVERSION static void grokfast_piece(float *restrict g, float *restrict em
     }
 }
 
-void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
-                     uint64_t index, const p4_step_numbers *numbers)
+void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count,
+                     bool half, uint64_t index, const p4_step_numbers *numbers)
 {
     bool first = numbers->first != 0;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
@@ -140,7 +141,8 @@ P4_MULTIVERSION static void adamw_piece(float *restrict w, float *restrict m, fl
 }
 
 /* The same on bf16 state. */
-static void adamw_half_piece(const p4_adamw_item *a, int64_t i, const adam_step *s, uint64_t key, int64_t count)
+static void adamw_half_piece(const p4_adamw_item *a, int64_t i, const adam_step *s, uint64_t key,
+                             int64_t count)
 {
     float m[P4_STATE_PIECE], v[P4_STATE_PIECE];
     uint16_t *stored_m = (uint16_t *)a->m + i, *stored_v = (uint16_t *)a->v + i;
@@ -151,8 +153,8 @@ static void adamw_half_piece(const p4_adamw_item *a, int64_t i, const adam_step 
     p4_cpu_state_store(stored_v, v, key, a->index + (uint64_t)i, 16, count);
 }
 
-void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
-                  bool half, const p4_step_numbers *numbers)
+void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2,
+                  float eps, bool half, const p4_step_numbers *numbers)
 {
     adam_step s = {.g_scale = numbers->g_scale,
                    .lr = numbers->lr,

@@ -1,15 +1,14 @@
 /* attention.cu - attention as an op: the task, delta, and the choice of kernels. cuDNN's where its rule
- * (kernels/cuda/attention_cudnn.cu) takes the call; unless cuDNN is demanded it leaves backward to the own kernels for
- * compute capability 9.0 where theirs (p4_attention_sm90_takes: device, head dimension, alignment) does. Else own
- * kernels: those, then the ones for bf16 on any tensor cores, or for fp32. */
+ * (kernels/cuda/attention_cudnn.cu) takes the call; unless cuDNN is demanded it leaves backward to the own
+ * kernels for compute capability 9.0 where theirs (p4_attention_sm90_takes: device, head dimension,
+ * alignment) does. Else own kernels: those, then the ones for bf16 on any tensor cores, or for fp32. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/cuda_ops_b.h"
 
 enum { HEAD_MOST = 256, DELTA_THREADS = 128 };
 
 /* delta[b, h, t] = sum of dout * out over the head: a warp each. */
-template <typename T>
-__global__ void delta_rows(attention_task k, int64_t rows)
+template <typename T> __global__ void delta_rows(attention_task k, int64_t rows)
 {
     const int64_t at = (int64_t)blockIdx.x * (DELTA_THREADS / P4_WARP) + threadIdx.x / P4_WARP;
     if (at >= rows) {
@@ -32,7 +31,8 @@ static bool make_task(p4_device *device, attention_task *k, const void *qkv, con
 {
     const int64_t each = p4_cuda_act_bytes(device);
     if (shape->D > HEAD_MOST) {
-        p4_cuda_fail(device, "attention: head dimension %lld, expected at most %d", (long long)shape->D, HEAD_MOST);
+        p4_cuda_fail(device, "attention: head dimension %lld, expected at most %d", (long long)shape->D,
+                     HEAD_MOST);
     }
     if (shape->B <= 0 || shape->T <= 0 || shape->D > HEAD_MOST) {
         return false;
@@ -70,7 +70,8 @@ void p4_cuda_attention_forward(p4_device *device, void *out, float *lse, const v
                                const p4_attention_shape *shape, float *work)
 {
     attention_task k;
-    if (!make_task(device, &k, qkv, shape) || p4_cudnn_attention_forward(device, out, lse, qkv, shape, work)) {
+    if (!make_task(device, &k, qkv, shape) ||
+        p4_cudnn_attention_forward(device, out, lse, qkv, shape, work)) {
         return;
     }
     k.to = out;
@@ -86,8 +87,9 @@ void p4_cuda_attention_forward(p4_device *device, void *out, float *lse, const v
     p4_cuda_launched(device, "attention_forward");
 }
 
-void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out, const float *lse,
-                                const void *qkv, const p4_attention_shape *shape, float *work)
+void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out,
+                                const float *lse, const void *qkv, const p4_attention_shape *shape,
+                                float *work)
 {
     attention_task k;
     if (!make_task(device, &k, qkv, shape) ||
@@ -103,7 +105,8 @@ void p4_cuda_attention_backward(p4_device *device, void *dqkv, const void *dout,
     k.delta = work;
     k.wide = k.wide && P4_ADDRESS(dout) % P4_VECTOR_BYTES == 0;
     k.even = k.even && P4_ADDRESS(dqkv) % 4 == 0;
-    const uintptr_t tiles = P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(qkv) | P4_ADDRESS(work);
+    const uintptr_t tiles =
+        P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(qkv) | P4_ADDRESS(work);
     if (p4_attention_sm90_takes(device, shape, tiles)) {
         p4_attention_backward_sm90(device, &k);
     } else if (device->half) {

@@ -1,6 +1,7 @@
-/* attention.cuh - what the attention kernels share. A block serves tiles of queries (or keys) of a head; tiles of keys
- * (or queries) that it cannot see are never touched. Every sum has one order: backward is two kernels, of which one owns dQ
- * and one dK and dV, or one whose blocks take turns (kernels/sm90/attention_backward_64.cu). */
+/* attention.cuh - what the attention kernels share. A block serves tiles of queries (or keys) of a head;
+ * tiles of keys (or queries) that it cannot see are never touched. Every sum has one order: backward is two
+ * kernels, of which one owns dQ and one dK and dV, or one whose blocks take turns
+ * (kernels/sm90/attention_backward_64.cu). */
 #ifndef P4_ATTENTION_CUDA_CUH
 #define P4_ATTENTION_CUDA_CUH
 
@@ -14,7 +15,8 @@ typedef struct attention_task {
     void *to;                     /* out, or dqkv */
     const float *lse;             /* [B, H, T] */
     float *to_lse;                /* NULL: not wanted */
-    float *delta;                 /* [B, H, T]: sum of dout * out over a head, backward; row sums of kernels/cuda/attention_sm90.cu */
+    float *delta;                 /* [B, H, T]: sum of dout * out over a head, backward; row sums of
+                                     kernels/cuda/attention_sm90.cu */
     int B, T, H, Hkv, D, window;
     float scale;
     int64_t width;   /* elements between rows of qkv */
@@ -37,19 +39,19 @@ static __device__ __forceinline__ int attention_query_end(const attention_task &
 }
 
 /* Does every query of [query, query_end) see every key of [key, key_end)? Does any see any? */
-static __device__ __forceinline__ bool attention_all(const attention_task &k, int query, int query_end, int key,
-                                                     int key_end)
+static __device__ __forceinline__ bool attention_all(const attention_task &k, int query, int query_end,
+                                                     int key, int key_end)
 {
     return key_end - 1 <= query && (k.window == 0 || query_end - 1 - key < k.window);
 }
-static __device__ __forceinline__ bool attention_any(const attention_task &k, int query, int query_end, int key,
-                                                     int key_end)
+static __device__ __forceinline__ bool attention_any(const attention_task &k, int query, int query_end,
+                                                     int key, int key_end)
 {
     return key < query_end && (k.window == 0 || query - (key_end - 1) < k.window);
 }
 
-/* Kernels of activations in bf16 (kernels/cuda/attention_bf16.cu, kernels/cuda/attention_bf16_backward.cu) and fp32 (kernels/cuda/attention_f32.cu).
- * B: grid's third dimension. */
+/* Kernels of activations in bf16 (kernels/cuda/attention_bf16.cu, kernels/cuda/attention_bf16_backward.cu)
+ * and fp32 (kernels/cuda/attention_f32.cu). B: grid's third dimension. */
 void p4_attention_forward_bf16(p4_device *device, const attention_task *k, int64_t B);
 void p4_attention_backward_bf16(p4_device *device, const attention_task *k, int64_t B);
 void p4_attention_forward_f32(p4_device *device, const attention_task *k, int64_t B);
@@ -61,8 +63,8 @@ enum {
     ATTENTION_GROUP = 4 * P4_WARP, /* threads that own one */
     ATTENTION_ROW_SUMS = 2         /* numbers of a query: log-sum-exp and delta */
 };
-/* Elements of the row sums of every query, tile by tile; behind them two counters of units that blocks have taken, and what
- * else a kernel works with. */
+/* Elements of the row sums of every query, tile by tile; behind them two counters of units that blocks have
+ * taken, and what else a kernel works with. */
 static __host__ __device__ __forceinline__ int attention_tiles(int64_t T)
 {
     return (int)((T + ATTENTION_TILE - 1) / ATTENTION_TILE);
@@ -79,32 +81,34 @@ static __host__ __device__ __forceinline__ int *attention_taken(const attention_
 /* Do these kernels take the call? All arrays are named that the kernels read or write by tiles. */
 bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *shape, uintptr_t addresses);
 int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape);
-/* Describes [B, T, heads, D] in tiles of ATTENTION_TILE rows of a head and 64 elements; false records a failure. */
-bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads, const attention_task *k);
+/* Describes [B, T, heads, D] in tiles of ATTENTION_TILE rows of a head and 64 elements; false records a
+ * failure. */
+bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
+                      const attention_task *k);
 void p4_attention_forward_sm90(p4_device *device, const attention_task *k);
 void p4_attention_backward_sm90(p4_device *device, const attention_task *k);
-/* The latter's kernels for heads of up to 64 and of up to 128 elements, and the bytes that the first work with behind the
- * counters; k->delta is filled, nothing is taken. */
+/* The latter's kernels for heads of up to 64 and of up to 128 elements, and the bytes that the first work
+ * with behind the counters; k->delta is filled, nothing is taken. */
 void p4_attention_backward_64(p4_device *device, const attention_task *k);
 void p4_attention_backward_128(p4_device *device, const attention_task *k);
 int64_t p4_attention_backward_64_bytes(const p4_attention_shape *shape);
 
 /* Runs `...` with HD the head dimension that tiles are padded to. */
-#define P4_BY_HEAD(D, ...)      \
-    do {                        \
-        if ((D) <= 32) {        \
-            const int HD = 32;  \
-            __VA_ARGS__;        \
-        } else if ((D) <= 64) { \
-            const int HD = 64;  \
-            __VA_ARGS__;        \
+#define P4_BY_HEAD(D, ...)       \
+    do {                         \
+        if ((D) <= 32) {         \
+            const int HD = 32;   \
+            __VA_ARGS__;         \
+        } else if ((D) <= 64) {  \
+            const int HD = 64;   \
+            __VA_ARGS__;         \
         } else if ((D) <= 128) { \
-            const int HD = 128; \
-            __VA_ARGS__;        \
-        } else {                \
-            const int HD = 256; \
-            __VA_ARGS__;        \
-        }                       \
+            const int HD = 128;  \
+            __VA_ARGS__;         \
+        } else {                 \
+            const int HD = 256;  \
+            __VA_ARGS__;         \
+        }                        \
     } while (0)
 
 /* A grid of `tiles` for every head. */
@@ -114,10 +118,10 @@ static inline dim3 attention_grid(const attention_task *k, int tile, int64_t hea
 }
 
 /* Lets a kernel use `bytes` of shared memory. */
-template <typename Kernel>
-static bool attention_shared(p4_device *device, Kernel kernel, int bytes)
+template <typename Kernel> static bool attention_shared(p4_device *device, Kernel kernel, int bytes)
 {
-    return p4_cuda_ok(device, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+    return p4_cuda_ok(device,
+                      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                       "attention: shared memory");
 }
 

@@ -1,23 +1,23 @@
-/* attention_bf16.cu - attention forward on tensor cores: a warp holds 16 or 32 queries and their outputs in registers,
- * keys and values pass through shared memory, the next tile being copied while one is computed. */
+/* attention_bf16.cu - attention forward on tensor cores: a warp holds 16 or 32 queries and their outputs in
+ * registers, keys and values pass through shared memory, the next tile being copied while one is computed. */
 #include "kernels/cuda/attention_tiles.cuh"
 
 /* Tile of keys, and 16-row groups of queries a warp. */
-template <int HD>
-struct forward_form {
+template <int HD> struct forward_form {
     enum { GROUPS = HD <= 64 ? 2 : 1, QUERIES = TILE_ROWS * GROUPS, KEYS = HD <= 128 ? 64 : 32 };
 };
 
 /* The state of 16 queries; of each array, [0] is row g and [1] row g + 8 of this lane. */
-template <int HD>
-struct query_state {
+template <int HD> struct query_state {
     tile_rows<HD, true> q;
-    float acc[HD / 8][4], largest[2], sum[2]; /* scores times log2(e) scale; sums of this lane's columns alone */
+    float acc[HD / 8][4], largest[2],
+        sum[2]; /* scores times log2(e) scale; sums of this lane's columns alone */
 };
 
 /* Scores -> scaled, hidden ones -infinity. */
 template <int N>
-static __device__ __forceinline__ void mask_scores(float (&s)[N / 8][4], int query, int key, float scale, const attention_task &k)
+static __device__ __forceinline__ void mask_scores(float (&s)[N / 8][4], int query, int key, float scale,
+                                                   const attention_task &k)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
     const bool all = attention_all(k, query, query + 16, key, key + N);
@@ -64,7 +64,8 @@ static __device__ __forceinline__ void soften(float (&s)[N / 8][4], query_state<
 }
 
 template <int HD>
-static __device__ __forceinline__ void store_queries(const query_state<HD> &state, int first, const attention_task &k)
+static __device__ __forceinline__ void store_queries(const query_state<HD> &state, int first,
+                                                     const attention_task &k)
 {
     const float ln2 = 0.693147180559945f;
     const int lane = (int)threadIdx.x % P4_WARP, head = (int)blockIdx.y;
@@ -77,17 +78,21 @@ static __device__ __forceinline__ void store_queries(const query_state<HD> &stat
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         inverse[half] = 1.0f / sum;
         if (k.to_lse && lane % 4 == 0 && row < k.T) {
-            k.to_lse[((int64_t)blockIdx.z * k.H + head) * k.T + row] = (state.largest[half] + log2f(sum)) * ln2;
+            k.to_lse[((int64_t)blockIdx.z * k.H + head) * k.T + row] =
+                (state.largest[half] + log2f(sum)) * ln2;
         }
     }
     bf16 *out = (bf16 *)k.to + (int64_t)blockIdx.z * k.T * k.H * k.D + head * k.D;
     tile_store<HD>(out, (int64_t)k.H * k.D, state.acc, inverse[0], inverse[1], first, k);
 }
 
-template <int HD>
-__global__ void __launch_bounds__(TILE_THREADS) forward_bf16(attention_task k)
+template <int HD> __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(attention_task k)
 {
-    enum { GROUPS = forward_form<HD>::GROUPS, QUERIES = forward_form<HD>::QUERIES, KEYS = forward_form<HD>::KEYS };
+    enum {
+        GROUPS = forward_form<HD>::GROUPS,
+        QUERIES = forward_form<HD>::QUERIES,
+        KEYS = forward_form<HD>::KEYS
+    };
     enum { STAGE = KEYS * (HD + TILE_PAD) }; /* elements of a tile of keys */
     extern __shared__ unsigned char shared[];
     bf16 *tiles = (bf16 *)shared; /* keys, values; and once more */
@@ -137,11 +142,11 @@ __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(attention_task k)
     }
 }
 
-template <int HD>
-static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD> static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int queries = forward_form<HD>::QUERIES, bytes = tile_bytes(4 * forward_form<HD>::KEYS, HD);
-    static_assert((int)forward_form<HD>::QUERIES <= 4 * (int)forward_form<HD>::KEYS, "queries pass through the tiles of keys");
+    static_assert((int)forward_form<HD>::QUERIES <= 4 * (int)forward_form<HD>::KEYS,
+                  "queries pass through the tiles of keys");
     if (attention_shared(device, forward_bf16<HD>, bytes)) {
         forward_bf16<HD><<<attention_grid(k, queries, k->H, B), TILE_THREADS, bytes, device->stream>>>(*k);
     }

@@ -1,19 +1,17 @@
-/* attention_bf16_backward.cu - attention backward on tensor cores. Probabilities are computed again from the saved
- * log-sum-exp. The kernel of dQ has queries as rows, that of dK and dV keys, so that each gradient is summed in registers
- * of its owner and the probabilities never leave them. */
+/* attention_bf16_backward.cu - attention backward on tensor cores. Probabilities are computed again from the
+ * saved log-sum-exp. The kernel of dQ has queries as rows, that of dK and dV keys, so that each gradient is
+ * summed in registers of its owner and the probabilities never leave them. */
 #include "kernels/cuda/attention_tiles.cuh"
 
 static const float log2e = 1.44269504088896f;
 
 /* Rows that a warp owns stay in registers up to this head dimension. */
-template <int HD>
-struct backward_form {
+template <int HD> struct backward_form {
     enum { HELD_Q = HD <= 128, HELD_KV = HD <= 64, KEYS = HD <= 64 ? 64 : 32, QUERIES = HD <= 64 ? 64 : 32 };
 };
 
 /* dQ of a tile of queries. */
-template <int HD>
-__global__ void __launch_bounds__(TILE_THREADS) backward_q_bf16(attention_task k)
+template <int HD> __global__ void __launch_bounds__(TILE_THREADS) backward_q_bf16(attention_task k)
 {
     enum { KEYS = backward_form<HD>::KEYS, STAGE = KEYS * (HD + TILE_PAD) };
     extern __shared__ unsigned char shared[];
@@ -21,7 +19,8 @@ __global__ void __launch_bounds__(TILE_THREADS) backward_q_bf16(attention_task k
     bf16 *tiles = dout_tile + TILE_ROWS * (HD + TILE_PAD); /* keys, values; and once more */
     const int warp = (int)threadIdx.x / P4_WARP, lane = (int)threadIdx.x % P4_WARP;
     const int head = (int)blockIdx.y, kv = head / (k.H / k.Hkv);
-    const int first = (int)(gridDim.x - 1 - blockIdx.x) * TILE_ROWS, end = min(first + TILE_ROWS, k.T), own = first + warp * 16;
+    const int first = (int)(gridDim.x - 1 - blockIdx.x) * TILE_ROWS, end = min(first + TILE_ROWS, k.T),
+              own = first + warp * 16;
     const bf16 *rows = (const bf16 *)k.qkv + (int64_t)blockIdx.z * k.T * k.width;
     const bf16 *keys = rows + (k.H + kv) * k.D, *values = rows + (k.H + k.Hkv + kv) * k.D;
     const int64_t out_width = (int64_t)k.H * k.D, row0 = ((int64_t)blockIdx.z * k.H + head) * k.T;
@@ -30,7 +29,8 @@ __global__ void __launch_bounds__(TILE_THREADS) backward_q_bf16(attention_task k
     float lse[2], delta[2], acc[HD / 8][4];
     tile_rows<HD, backward_form<HD>::HELD_Q> q, dout;
     tile_load<TILE_ROWS, HD>(q_tile, rows + head * k.D, k.width, first, k);
-    tile_load<TILE_ROWS, HD>(dout_tile, (const bf16 *)k.dout + blockIdx.z * k.T * out_width + head * k.D, out_width, first, k);
+    tile_load<TILE_ROWS, HD>(dout_tile, (const bf16 *)k.dout + blockIdx.z * k.T * out_width + head * k.D,
+                             out_width, first, k);
     tile_load<KEYS, HD>(tiles, keys, k.width, start, k);
     tile_load<KEYS, HD>(tiles + STAGE, values, k.width, start, k);
 #pragma unroll
@@ -93,12 +93,14 @@ static __device__ __forceinline__ query_tile query_stage(unsigned char *shared, 
 }
 
 template <int HD, int QUERIES>
-static __device__ __forceinline__ void query_load(const query_tile &tile, int head, int first, const attention_task &k)
+static __device__ __forceinline__ void query_load(const query_tile &tile, int head, int first,
+                                                  const attention_task &k)
 {
     const bf16 *q = (const bf16 *)k.qkv + (int64_t)blockIdx.z * k.T * k.width + head * k.D;
     const int64_t out_width = (int64_t)k.H * k.D, row0 = ((int64_t)blockIdx.z * k.H + head) * k.T;
     tile_load<QUERIES, HD>(tile.q, q, k.width, first, k);
-    tile_load<QUERIES, HD>(tile.dout, (const bf16 *)k.dout + blockIdx.z * k.T * out_width + head * k.D, out_width, first, k);
+    tile_load<QUERIES, HD>(tile.dout, (const bf16 *)k.dout + blockIdx.z * k.T * out_width + head * k.D,
+                           out_width, first, k);
     if ((int)threadIdx.x < QUERIES) {
         const int row = first + (int)threadIdx.x;
         tile.lse[threadIdx.x] = row < k.T ? k.lse[row0 + row] * log2e : 0.0f;
@@ -108,8 +110,8 @@ static __device__ __forceinline__ void query_load(const query_tile &tile, int he
 
 /* p = the probabilities, transposed: this warp's keys by the tile's queries. */
 template <int N>
-static __device__ __forceinline__ void key_probabilities(float (&p)[N / 8][4], const query_tile &tile, int key, int query,
-                                                         const attention_task &k)
+static __device__ __forceinline__ void key_probabilities(float (&p)[N / 8][4], const query_tile &tile,
+                                                         int key, int query, const attention_task &k)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
     const bool all = query + N <= k.T && attention_all(k, query, query + N, key, key + 16);
@@ -134,7 +136,8 @@ __global__ void __launch_bounds__(TILE_THREADS) backward_kv_bf16(attention_task 
     bf16 *key_tile = (bf16 *)shared, *value_tile = key_tile + TILE_ROWS * (HD + TILE_PAD);
     unsigned char *stages = (unsigned char *)(value_tile + TILE_ROWS * (HD + TILE_PAD));
     const int warp = (int)threadIdx.x / P4_WARP, lane = (int)threadIdx.x % P4_WARP;
-    const int kv = (int)blockIdx.y, group = k.H / k.Hkv, first = (int)blockIdx.x * TILE_ROWS, own = first + warp * 16;
+    const int kv = (int)blockIdx.y, group = k.H / k.Hkv, first = (int)blockIdx.x * TILE_ROWS,
+              own = first + warp * 16;
     const int end = attention_query_end(k, min(first + TILE_ROWS, k.T) - 1);
     const int tiles = (end - first + QUERIES - 1) / QUERIES, steps = tiles * group;
     const bf16 *rows = (const bf16 *)k.qkv + (int64_t)blockIdx.z * k.T * k.width;
@@ -205,12 +208,12 @@ static void launch_kv(p4_device *device, const attention_task *k, int64_t B)
 }
 
 /* Two sums of 16 rows of 256 do not fit in a warp's registers: then one kernel each. */
-template <int HD>
-static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD> static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int bytes = tile_bytes(2 * TILE_ROWS + 4 * backward_form<HD>::KEYS, HD);
     if (attention_shared(device, backward_q_bf16<HD>, bytes)) {
-        backward_q_bf16<HD><<<attention_grid(k, TILE_ROWS, k->H, B), TILE_THREADS, bytes, device->stream>>>(*k);
+        backward_q_bf16<HD>
+            <<<attention_grid(k, TILE_ROWS, k->H, B), TILE_THREADS, bytes, device->stream>>>(*k);
     }
     if constexpr (HD <= 128) {
         launch_kv<HD, true, true>(device, k, B);

@@ -1,17 +1,21 @@
-/* attention_cudnn.cu - attention by cuDNN's fused kernels, on the fused buffers as they lie (strides, no copies).
+/* attention_cudnn.cu - attention by cuDNN's fused kernels, on the fused buffers as they lie (strides, no
+ * copies).
  *
- * Which calls go to cuDNN: those on a device with bf16 activations on which cuDNN was opened (kernels/cuda/cudnn.cu: compute
- * capability 9, version CUDNN_OLDEST, P4_ATTENTION not `own`), with 32 <= D <= 256 and a multiple of 8, T >= 2, all arrays at
- * multiples of 16 bytes, and in backward at most SEQUENCE_MOST bytes of probabilities a sequence (below). Where the own
- * kernels for compute capability 9.0 take a shape, backward is theirs unless P4_ATTENTION is cudnn: they are faster, and
- * keep no dS (docs/SPEED.md). Of the others the kernels of kernels/cuda/attention.cu take care, which write the same arrays. A
- * shape of the rule for which cuDNN has no engine is named in a warning and goes there too; with P4_ATTENTION=cudnn it is an error.
+ * Which calls go to cuDNN: those on a device with bf16 activations on which cuDNN was opened
+ * (kernels/cuda/cudnn.cu: compute capability 9, version CUDNN_OLDEST, P4_ATTENTION not `own`), with 32 <= D
+ * <= 256 and a multiple of 8, T >= 2, all arrays at multiples of 16 bytes, and in backward at most
+ * SEQUENCE_MOST bytes of probabilities a sequence (below). Where the own kernels for compute capability 9.0
+ * take a shape, backward is theirs unless P4_ATTENTION is cudnn: they are faster, and keep no dS
+ * (docs/SPEED.md). Of the others the kernels of kernels/cuda/attention.cu take care, which write the same
+ * arrays. A shape of the rule for which cuDNN has no engine is named in a warning and goes there too; with
+ * P4_ATTENTION=cudnn it is an error.
  *
- * Backward gives the same bits on every run. On Hopper cuDNN 9.19 does that by keeping dS of all heads in memory, B*H*T*T
- * bf16, where it else adds to dQ in whatever order blocks come; P4_ATTENTION=cudnn-any-order chooses the latter.
+ * Backward gives the same bits on every run. On Hopper cuDNN 9.19 does that by keeping dS of all heads in
+ * memory, B*H*T*T bf16, where it else adds to dQ in whatever order blocks come; P4_ATTENTION=cudnn-any-order
+ * chooses the latter.
  *
- * The graphs are the ones cuDNN documents for this (scores, mask, softmax, product; in backward from the log-sum-exp), in the
- * order that its own front end sends them in, which its engines recognise. */
+ * The graphs are the ones cuDNN documents for this (scores, mask, softmax, product; in backward from the
+ * log-sum-exp), in the order that its own front end sends them in, which its engines recognise. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +33,20 @@ enum {
     KEY_TILE = 128             /* cuDNN pads dS to 64 queries and 128 keys */
 };
 
-typedef enum plan_array { QUERY, KEY, VALUE, OUT, LSE, DOUT, DELTA, SUM, DQUERY, DKEY, DVALUE, PLAN_ARRAYS } plan_array;
+typedef enum plan_array {
+    QUERY,
+    KEY,
+    VALUE,
+    OUT,
+    LSE,
+    DOUT,
+    DELTA,
+    SUM,
+    DQUERY,
+    DKEY,
+    DVALUE,
+    PLAN_ARRAYS
+} plan_array;
 
 /* One shape and direction. Scalars are read when the plan runs, from here. */
 typedef struct attention_plan {
@@ -42,7 +59,7 @@ typedef struct attention_plan {
     struct attention_plan *next;
 } attention_plan;
 
-/* --- tensors of a graph ----------------------------------------------------------------------------------------------- */
+/* --- tensors of a graph ----------------------------------------------------------------------- */
 
 /* Rows of heads inside rows of `width` elements. */
 static cudnn_tensor rows_of(attention_plan *plan, plan_array array, int type, int64_t heads, int64_t width)
@@ -105,7 +122,7 @@ static cudnn_tensor scalar(attention_plan *plan, float *h_value)
     return tensor;
 }
 
-/* --- parts of both graphs --------------------------------------------------------------------------------------------- */
+/* --- parts of both graphs --------------------------------------------------------------------- */
 
 /* y = mode(x, b) in fp32, of the scores' shape. */
 static cudnn_tensor on_scores(attention_plan *plan, int mode, const cudnn_tensor *x, const cudnn_tensor *b)
@@ -124,10 +141,11 @@ static cudnn_tensor numbers(attention_plan *plan, const cudnn_tensor *x, int64_t
 }
 
 /* x where compare(left, right), elsewhere hidden. */
-static cudnn_tensor hide_unless(attention_plan *plan, const cudnn_tensor *x, int compare, const cudnn_tensor *left,
-                                const cudnn_tensor *right)
+static cudnn_tensor hide_unless(attention_plan *plan, const cudnn_tensor *x, int compare,
+                                const cudnn_tensor *left, const cudnn_tensor *right)
 {
-    cudnn_tensor seen = scores(plan, N_DATA_BOOL), hidden = scalar(plan, &plan->hidden), y = scores(plan, N_DATA_FP32);
+    cudnn_tensor seen = scores(plan, N_DATA_BOOL), hidden = scalar(plan, &plan->hidden),
+                 y = scores(plan, N_DATA_FP32);
     p4_cudnn_pointwise(&plan->graph, compare, N_DATA_BOOL, -1, left, right, NULL, &seen);
     p4_cudnn_pointwise(&plan->graph, N_POINTWISE_SELECT, N_DATA_FP32, -1, x, &hidden, &seen, &y);
     return y;
@@ -157,14 +175,15 @@ static cudnn_tensor scaled_scores(attention_plan *plan, const cudnn_tensor *quer
     return on_scores(plan, N_POINTWISE_MUL, &product, scale);
 }
 
-/* --- forward ---------------------------------------------------------------------------------------------------------- */
+/* --- forward ---------------------------------------------------------------------------------- */
 
 static void build_forward(attention_plan *plan)
 {
     cudnn_graph *graph = &plan->graph;
     const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, T = plan->shape.T, D = plan->shape.D;
     const int64_t width = (H + 2 * Hkv) * D;
-    const cudnn_tensor query = rows_of(plan, QUERY, N_DATA_BF16, H, width), key = columns_of(plan, KEY, Hkv, width);
+    const cudnn_tensor query = rows_of(plan, QUERY, N_DATA_BF16, H, width),
+                       key = columns_of(plan, KEY, Hkv, width);
     const cudnn_tensor value = rows_of(plan, VALUE, N_DATA_BF16, Hkv, width);
     const cudnn_tensor out = rows_of(plan, OUT, N_DATA_BF16, H, H * D), lse = per_query(plan, LSE);
     const cudnn_tensor scale = scalar(plan, &plan->scale), scaled = scaled_scores(plan, &query, &key, &scale);
@@ -181,14 +200,15 @@ static void build_forward(attention_plan *plan)
     p4_cudnn_matmul(graph, &p, &value, &out);
 }
 
-/* --- backward --------------------------------------------------------------------------------------------------------- */
+/* --- backward --------------------------------------------------------------------------------- */
 
 /* delta = the sum of dout * out over a head. */
 static cudnn_tensor make_delta(attention_plan *plan, const cudnn_tensor *dout, const cudnn_tensor *out)
 {
     cudnn_graph *graph = &plan->graph;
     const int64_t B = plan->shape.B, H = plan->shape.H, T = plan->shape.T, D = plan->shape.D;
-    const int64_t dim[4] = {B, H, T, D}, stride[4] = {H * T * D, T * D, H * D, 1}; /* the front end's; only a name */
+    const int64_t dim[4] = {B, H, T, D},
+                  stride[4] = {H * T * D, T * D, H * D, 1}; /* the front end's; only a name */
     const cudnn_tensor product = p4_cudnn_tensor(graph, CUDNN_INSIDE, N_DATA_FP32, dim, stride);
     const cudnn_tensor sum = inside(plan, N_DATA_FP32, T, 1), one = scalar(plan, &plan->one);
     const cudnn_tensor delta = per_query(plan, DELTA);
@@ -199,7 +219,8 @@ static cudnn_tensor make_delta(attention_plan *plan, const cudnn_tensor *dout, c
 }
 
 /* `array` (dK or dV) = left right, and of grouped heads their sum. */
-static void key_gradient(attention_plan *plan, plan_array array, const cudnn_tensor *left, const cudnn_tensor *right)
+static void key_gradient(attention_plan *plan, plan_array array, const cudnn_tensor *left,
+                         const cudnn_tensor *right)
 {
     const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, D = plan->shape.D;
     const cudnn_tensor to = rows_of(plan, array, N_DATA_BF16, Hkv, (H + 2 * Hkv) * D);
@@ -216,7 +237,8 @@ static void key_gradient(attention_plan *plan, plan_array array, const cudnn_ten
 static void query_gradient(attention_plan *plan, const cudnn_tensor *ds, const cudnn_tensor *key)
 {
     cudnn_graph *graph = &plan->graph;
-    const int64_t B = plan->shape.B, H = plan->shape.H, Hkv = plan->shape.Hkv, T = plan->shape.T, D = plan->shape.D;
+    const int64_t B = plan->shape.B, H = plan->shape.H, Hkv = plan->shape.Hkv, T = plan->shape.T,
+                  D = plan->shape.D;
     const int64_t dim[4] = {B, Hkv, T, D}, stride[4] = {key->stride[0], key->stride[1], key->stride[3], 1};
     const cudnn_tensor rows = p4_cudnn_tensor(graph, CUDNN_INSIDE, N_DATA_FP32, dim, stride);
     const cudnn_tensor to = rows_of(plan, DQUERY, N_DATA_BF16, H, (H + 2 * Hkv) * D);
@@ -235,8 +257,10 @@ static void query_gradient(attention_plan *plan, const cudnn_tensor *ds, const c
 static void build_backward(attention_plan *plan)
 {
     const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, D = plan->shape.D, width = (H + 2 * Hkv) * D;
-    const cudnn_tensor query = rows_of(plan, QUERY, N_DATA_BF16, H, width), key = columns_of(plan, KEY, Hkv, width);
-    const cudnn_tensor value = columns_of(plan, VALUE, Hkv, width), out = rows_of(plan, OUT, N_DATA_BF16, H, H * D);
+    const cudnn_tensor query = rows_of(plan, QUERY, N_DATA_BF16, H, width),
+                       key = columns_of(plan, KEY, Hkv, width);
+    const cudnn_tensor value = columns_of(plan, VALUE, Hkv, width),
+                       out = rows_of(plan, OUT, N_DATA_BF16, H, H * D);
     const cudnn_tensor dout = rows_of(plan, DOUT, N_DATA_BF16, H, H * D), lse = per_query(plan, LSE);
     const cudnn_tensor delta = make_delta(plan, &dout, &out), scale = scalar(plan, &plan->scale);
     const cudnn_tensor scaled = scaled_scores(plan, &query, &key, &scale);
@@ -247,12 +271,13 @@ static void build_backward(attention_plan *plan)
     p4_cudnn_matmul(&plan->graph, &dout, &value, &dp);
     const cudnn_tensor centred = on_scores(plan, N_POINTWISE_SUB, &dp, &delta);
     const cudnn_tensor weighted = on_scores(plan, N_POINTWISE_MUL, &centred, &p);
-    const cudnn_tensor ds = on_scores(plan, N_POINTWISE_MUL, &weighted, &scale), ds_columns = transposed(plan, &ds);
+    const cudnn_tensor ds = on_scores(plan, N_POINTWISE_MUL, &weighted, &scale),
+                       ds_columns = transposed(plan, &ds);
     key_gradient(plan, DKEY, &ds_columns, &query);
     query_gradient(plan, &ds, &key);
 }
 
-/* --- memory ----------------------------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static int64_t aligned(int64_t bytes)
 {
@@ -271,7 +296,8 @@ static int64_t engine_bytes(const struct p4_cudnn *cudnn, const p4_attention_sha
     return bytes;
 }
 
-/* In `work`, each aligned: one fp32 a query (lse nobody wants, or delta); dQ in fp32, in any order; the engine's. */
+/* In `work`, each aligned: one fp32 a query (lse nobody wants, or delta); dQ in fp32, in any order; the
+ * engine's. */
 static int64_t queries_bytes(const p4_attention_shape *s)
 {
     return aligned(s->B * s->H * s->T * 4);
@@ -281,7 +307,7 @@ static int64_t sum_bytes(const struct p4_cudnn *cudnn, const p4_attention_shape 
     return backward && cudnn->any_order ? aligned(s->B * s->H * s->T * s->D * 4) : 0;
 }
 
-/* --- plans ------------------------------------------------------------------------------------------------------------ */
+/* --- plans ------------------------------------------------------------------------------------ */
 
 /* The rule at the top of this file, but for addresses. */
 static bool is_ours(const p4_device *device, const p4_attention_shape *s, bool backward)
@@ -298,8 +324,8 @@ static bool is_ours(const p4_device *device, const p4_attention_shape *s, bool b
 
 static bool same_shape(const p4_attention_shape *a, const p4_attention_shape *b)
 {
-    return a->B == b->B && a->T == b->T && a->H == b->H && a->Hkv == b->Hkv && a->D == b->D && a->window == b->window &&
-           a->scale == b->scale;
+    return a->B == b->B && a->T == b->T && a->H == b->H && a->Hkv == b->Hkv && a->D == b->D &&
+           a->window == b->window && a->scale == b->scale;
 }
 
 static attention_plan *make_plan(p4_device *device, const p4_attention_shape *s, bool backward)
@@ -333,7 +359,8 @@ static void refuse(p4_device *device, attention_plan *plan)
     const p4_attention_shape *s = &plan->shape;
     char what[256];
     snprintf(what, sizeof what,
-             "attention %s, B %lld, T %lld, %lld/%lld heads of %lld, window %lld: %s (%s, %lld bytes of workspace)",
+             "attention %s, B %lld, T %lld, %lld/%lld heads of %lld, window %lld: %s (%s, %lld bytes of "
+             "workspace)",
              plan->backward ? "backward" : "forward", (long long)s->B, (long long)s->T, (long long)s->H,
              (long long)s->Hkv, (long long)s->D, (long long)s->window,
              plan->graph.plan ? "cuDNN wants more memory than expected" : "cuDNN has no engine",
@@ -346,7 +373,8 @@ static void refuse(p4_device *device, attention_plan *plan)
     p4_cudnn_graph_close(&plan->graph);
 }
 
-/* The plan of a shape, made when it is first asked for: in attention_work_count, so that steps make none. NULL: not cuDNN's. */
+/* The plan of a shape, made when it is first asked for: in attention_work_count, so that steps make none.
+ * NULL: not cuDNN's. */
 static attention_plan *plan_of(p4_device *device, const p4_attention_shape *shape, bool backward)
 {
     p4_attention_shape s = *shape;
@@ -360,7 +388,8 @@ static attention_plan *plan_of(p4_device *device, const p4_attention_shape *shap
     }
     if (!plan) {
         plan = make_plan(device, &s, backward);
-        if (plan && (!plan->graph.plan || plan->graph.workspace_bytes > engine_bytes(device->cudnn, &s, backward))) {
+        if (plan &&
+            (!plan->graph.plan || plan->graph.workspace_bytes > engine_bytes(device->cudnn, &s, backward))) {
             refuse(device, plan);
         }
     }
@@ -387,7 +416,7 @@ int64_t p4_cudnn_attention_work_bytes(p4_device *device, const p4_attention_shap
            engine_bytes(device->cudnn, shape, backward);
 }
 
-/* --- the ops ---------------------------------------------------------------------------------------------------------- */
+/* --- the ops ---------------------------------------------------------------------------------- */
 
 static void bind(const attention_plan *plan, cudnn_bindings *bindings, plan_array array, const void *at)
 {
@@ -396,7 +425,8 @@ static void bind(const attention_plan *plan, cudnn_bindings *bindings, plan_arra
 }
 
 /* Binds the heads of qkv (or dqkv) to three arrays. */
-static void bind_heads(const attention_plan *plan, cudnn_bindings *bindings, plan_array first, const void *rows)
+static void bind_heads(const attention_plan *plan, cudnn_bindings *bindings, plan_array first,
+                       const void *rows)
 {
     const __nv_bfloat16 *at = (const __nv_bfloat16 *)rows;
     const int64_t H = plan->shape.H, Hkv = plan->shape.Hkv, D = plan->shape.D;
@@ -405,7 +435,8 @@ static void bind_heads(const attention_plan *plan, cudnn_bindings *bindings, pla
     bind(plan, bindings, (plan_array)(first + 2), at + (H + Hkv) * D);
 }
 
-static bool run(p4_device *device, const attention_plan *plan, const cudnn_bindings *bindings, void *workspace)
+static bool run(p4_device *device, const attention_plan *plan, const cudnn_bindings *bindings,
+                void *workspace)
 {
     const int status = p4_cudnn_run(&plan->graph, bindings, workspace);
     if (status != 0) {
@@ -430,10 +461,12 @@ bool p4_cudnn_attention_forward(p4_device *device, void *out, float *lse, const 
     return run(device, plan, &bindings, queries + queries_bytes(shape));
 }
 
-bool p4_cudnn_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out, const float *lse,
-                                 const void *qkv, const p4_attention_shape *shape, float *work)
+bool p4_cudnn_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out,
+                                 const float *lse, const void *qkv, const p4_attention_shape *shape,
+                                 float *work)
 {
-    const uintptr_t addresses = P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(lse) | P4_ADDRESS(qkv);
+    const uintptr_t addresses =
+        P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(lse) | P4_ADDRESS(qkv);
     const attention_plan *plan = p4_cuda_wide(addresses, 0) ? plan_of(device, shape, true) : NULL;
     if (!plan) {
         return false;

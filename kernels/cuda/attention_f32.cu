@@ -1,5 +1,6 @@
-/* attention_f32.cu - attention in fp32 without tensor cores. 16 x 16 threads: thread (x, y) has R rows from y * R on
- * of every tile, and columns x, x + 16, ... Tiles lie in shared memory with one element of padding a row. */
+/* attention_f32.cu - attention in fp32 without tensor cores. 16 x 16 threads: thread (x, y) has R rows from y
+ * * R on of every tile, and columns x, x + 16, ... Tiles lie in shared memory with one element of padding a
+ * row. */
 #include "kernels/cuda/attention.cuh"
 
 enum { SIDE = 16, THREADS = SIDE * SIDE, KEYS = 32, QUERIES_BACK = 32 };
@@ -26,7 +27,8 @@ static __device__ __forceinline__ head_f32 head_of(const attention_task &k, int 
 
 /* Rows [first, first + ROWS) of a head, zeros beyond T and D. */
 template <int ROWS, int HD>
-static __device__ __forceinline__ void load_tile(float *tile, const float *from, int64_t ld, int first, const attention_task &k)
+static __device__ __forceinline__ void load_tile(float *tile, const float *from, int64_t ld, int first,
+                                                 const attention_task &k)
 {
     for (int i = (int)threadIdx.x; i < ROWS * HD; i += THREADS) {
         const int row = i / HD, d = i % HD;
@@ -72,8 +74,7 @@ static __device__ __forceinline__ void accumulate(float (&acc)[R][HD / SIDE], co
     }
 }
 
-template <int R, int HD>
-static __device__ __forceinline__ void clear(float (&acc)[R][HD / SIDE])
+template <int R, int HD> static __device__ __forceinline__ void clear(float (&acc)[R][HD / SIDE])
 {
 #pragma unroll
     for (int i = 0; i < R; i++) {
@@ -86,8 +87,9 @@ static __device__ __forceinline__ void clear(float (&acc)[R][HD / SIDE])
 
 /* Row `first + y R + i`, column d of `to` = factor * acc. */
 template <int R, int HD>
-static __device__ __forceinline__ void store_rows(float *to, int64_t ld, const float (&acc)[R][HD / SIDE], const float (&factor)[R],
-                                                  int first, const attention_task &k)
+static __device__ __forceinline__ void store_rows(float *to, int64_t ld, const float (&acc)[R][HD / SIDE],
+                                                  const float (&factor)[R], int first,
+                                                  const attention_task &k)
 {
     const int x = (int)threadIdx.x % SIDE, y = (int)threadIdx.x / SIDE;
 #pragma unroll
@@ -118,8 +120,7 @@ static __device__ __forceinline__ float row_sum(float x)
     return x;
 }
 
-template <int HD>
-__global__ void __launch_bounds__(THREADS) forward_f32(attention_task k)
+template <int HD> __global__ void __launch_bounds__(THREADS) forward_f32(attention_task k)
 {
     enum { R = 4, QUERIES = SIDE * R, C = KEYS / SIDE };
     extern __shared__ unsigned char shared[];
@@ -180,8 +181,7 @@ __global__ void __launch_bounds__(THREADS) forward_f32(attention_task k)
 }
 
 /* dQ of a tile of queries. */
-template <int HD>
-__global__ void __launch_bounds__(THREADS) backward_q_f32(attention_task k)
+template <int HD> __global__ void __launch_bounds__(THREADS) backward_q_f32(attention_task k)
 {
     enum { R = QUERIES_BACK / SIDE, C = KEYS / SIDE };
     extern __shared__ unsigned char shared[];
@@ -217,18 +217,20 @@ __global__ void __launch_bounds__(THREADS) backward_q_f32(attention_task k)
     for (int i = 0; i < R; i++) {
         factor[i] = k.scale;
     }
-    store_rows<R, HD>((float *)k.to + (int64_t)blockIdx.z * k.T * k.width + head * k.D, k.width, acc, factor, first, k);
+    store_rows<R, HD>((float *)k.to + (int64_t)blockIdx.z * k.T * k.width + head * k.D, k.width, acc, factor,
+                      first, k);
 }
 
 /* dK and dV of a tile of keys. */
-template <int HD>
-__global__ void __launch_bounds__(THREADS) backward_kv_f32(attention_task k)
+template <int HD> __global__ void __launch_bounds__(THREADS) backward_kv_f32(attention_task k)
 {
     enum { R = KEYS / SIDE, C = QUERIES_BACK / SIDE };
     extern __shared__ unsigned char shared[];
     float *key = (float *)shared, *value = key + KEYS * (HD + 1), *q = value + KEYS * (HD + 1);
-    float *dout = q + QUERIES_BACK * (HD + 1), *p = dout + QUERIES_BACK * (HD + 1), *ds = p + KEYS * (QUERIES_BACK + 1);
-    const int x = (int)threadIdx.x % SIDE, y = (int)threadIdx.x / SIDE, kv = (int)blockIdx.y, group = k.H / k.Hkv;
+    float *dout = q + QUERIES_BACK * (HD + 1), *p = dout + QUERIES_BACK * (HD + 1),
+          *ds = p + KEYS * (QUERIES_BACK + 1);
+    const int x = (int)threadIdx.x % SIDE, y = (int)threadIdx.x / SIDE, kv = (int)blockIdx.y,
+              group = k.H / k.Hkv;
     const int first = (int)blockIdx.x * KEYS, end = attention_query_end(k, min(first + KEYS, k.T) - 1);
     float dk[R][HD / SIDE], dv[R][HD / SIDE], factor[R];
     clear<R, HD>(dk);
@@ -271,8 +273,7 @@ __global__ void __launch_bounds__(THREADS) backward_kv_f32(attention_task k)
     store_rows<R, HD>(rows + (k.H + k.Hkv + kv) * k.D, k.width, dv, factor, first, k);
 }
 
-template <int HD>
-static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD> static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int queries = 4 * SIDE, floats = (queries + 2 * KEYS) * (HD + 1) + queries * (KEYS + 1);
     const int bytes = floats * (int)sizeof(float);
@@ -281,12 +282,12 @@ static void launch_forward(p4_device *device, const attention_task *k, int64_t B
     }
 }
 
-template <int HD>
-static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD> static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int floats = 2 * (QUERIES_BACK + KEYS) * (HD + 1) + 2 * KEYS * (QUERIES_BACK + 1);
     const int bytes = floats * (int)sizeof(float);
-    if (attention_shared(device, backward_q_f32<HD>, bytes) && attention_shared(device, backward_kv_f32<HD>, bytes)) {
+    if (attention_shared(device, backward_q_f32<HD>, bytes) &&
+        attention_shared(device, backward_kv_f32<HD>, bytes)) {
         backward_q_f32<HD><<<attention_grid(k, QUERIES_BACK, k->H, B), THREADS, bytes, device->stream>>>(*k);
         backward_kv_f32<HD><<<attention_grid(k, KEYS, k->Hkv, B), THREADS, bytes, device->stream>>>(*k);
     }

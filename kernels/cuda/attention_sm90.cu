@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/cuda_ops_b.h"
+#include "kernels/cuda/tensor_map.cuh"
 
 enum { HEAD_OVER = 32, HEAD_MOST = 128, HEAD_STEP = 8, SUM_THREADS = 256 };
 
@@ -20,7 +20,8 @@ bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *
 int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape)
 {
     return attention_row_sums_count(shape->B, shape->H, shape->T) * (int64_t)sizeof(float) +
-           ATTENTION_TAKEN * (int64_t)sizeof(int) + (shape->D <= 64 ? p4_attention_backward_64_bytes(shape) : 0);
+           ATTENTION_TAKEN * (int64_t)sizeof(int) +
+           (shape->D <= 64 ? p4_attention_backward_64_bytes(shape) : 0);
 }
 
 bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
@@ -30,7 +31,8 @@ bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int
     const cuuint64_t lengths[4] = {D, (cuuint64_t)heads, T, (cuuint64_t)k->B},
                      bytes[3] = {D * 2, row_bytes, T * row_bytes};
     const cuuint32_t box[4] = {64, 1, ATTENTION_TILE, 1};
-    const int result = p4_cuda_encode(device, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, lengths, bytes, box);
+    const int result =
+        p4_cuda_encode(device, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, lengths, bytes, box);
     if (result != 0) {
         p4_cuda_fail(device, "attention: tiles of [%d, %d, %lld, %d] cannot be described: driver error %d",
                      k->B, k->T, (long long)heads, k->D, result);
@@ -82,7 +84,8 @@ template <int HD> static __global__ void row_sums(attention_task k)
         to[row] = first + row < k.T ? k.lse[bh * k.T + first + row] * 1.44269504088896f : INFINITY;
     } else if (threadIdx.x < 2 * ATTENTION_TILE) {
         to[ATTENTION_TILE + row] = sums[row];
-    } else if (threadIdx.x < 2 * ATTENTION_TILE + ATTENTION_TAKEN && blockIdx.x + blockIdx.y + blockIdx.z == 0) {
+    } else if (threadIdx.x < 2 * ATTENTION_TILE + ATTENTION_TAKEN &&
+               blockIdx.x + blockIdx.y + blockIdx.z == 0) {
         attention_taken(k)[threadIdx.x - 2 * ATTENTION_TILE] = 0;
     }
 }

@@ -1,5 +1,6 @@
-/* attention_tiles.cuh - tiles of bf16 rows in shared memory and their products on tensor cores. A warp owns 16 rows of
- * the result. Rows of a tile are padded by 16 bytes, so that eight of them lie in different banks. */
+/* attention_tiles.cuh - tiles of bf16 rows in shared memory and their products on tensor cores. A warp owns
+ * 16 rows of the result. Rows of a tile are padded by 16 bytes, so that eight of them lie in different banks.
+ */
 #ifndef P4_ATTENTION_TILES_CUDA_CUH
 #define P4_ATTENTION_TILES_CUDA_CUH
 
@@ -10,9 +11,11 @@ enum { TILE_PAD = 8, TILE_WARPS = 4, TILE_THREADS = TILE_WARPS * P4_WARP, TILE_R
 
 typedef __nv_bfloat16 bf16;
 
-/* Rows [first, first + ROWS) of a head, zeros beyond T and D. Wide copies are only queued: p4_copy_wait, then a barrier. */
+/* Rows [first, first + ROWS) of a head, zeros beyond T and D. Wide copies are only queued: p4_copy_wait, then
+ * a barrier. */
 template <int ROWS, int HD>
-static __device__ __forceinline__ void tile_load(bf16 *tile, const bf16 *from, int64_t ld, int first, const attention_task &k)
+static __device__ __forceinline__ void tile_load(bf16 *tile, const bf16 *from, int64_t ld, int first,
+                                                 const attention_task &k)
 {
     if (k.wide) {
 #pragma unroll
@@ -20,7 +23,8 @@ static __device__ __forceinline__ void tile_load(bf16 *tile, const bf16 *from, i
             const int at = i + (int)threadIdx.x, row = at / (HD / 8), d = at % (HD / 8) * 8;
             const bool inside = first + row < k.T && d < k.D;
             if (ROWS * (HD / 8) % TILE_THREADS == 0 || at < ROWS * (HD / 8)) {
-                p4_copy_16(tile + row * (HD + TILE_PAD) + d, inside ? from + (first + row) * ld + d : from, inside);
+                p4_copy_16(tile + row * (HD + TILE_PAD) + d, inside ? from + (first + row) * ld + d : from,
+                           inside);
             }
         }
         return;
@@ -32,9 +36,9 @@ static __device__ __forceinline__ void tile_load(bf16 *tile, const bf16 *from, i
     }
 }
 
-/* Operand A: 16 rows of a tile over all of HD, kept in registers, or read again at every use where they are too many. */
-template <int HD, bool HELD>
-struct tile_rows {
+/* Operand A: 16 rows of a tile over all of HD, kept in registers, or read again at every use where they are
+ * too many. */
+template <int HD, bool HELD> struct tile_rows {
     uint32_t held[HELD ? HD / 16 : 1][4];
     const bf16 *at;
     __device__ __forceinline__ void open(const bf16 *tile, int first)
@@ -63,7 +67,8 @@ struct tile_rows {
 
 /* acc [16, N] = a b^T over HD; b: N rows of a tile. */
 template <int HD, int N, bool HELD>
-static __device__ __forceinline__ void tile_scores(float (&acc)[N / 8][4], const tile_rows<HD, HELD> &a, const bf16 *b)
+static __device__ __forceinline__ void tile_scores(float (&acc)[N / 8][4], const tile_rows<HD, HELD> &a,
+                                                   const bf16 *b)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
     const bf16 *at = b + (lane % 8 + lane / 16 * 8) * (HD + TILE_PAD) + lane / 8 % 2 * 8;
@@ -89,7 +94,8 @@ static __device__ __forceinline__ void tile_scores(float (&acc)[N / 8][4], const
 
 /* acc [16, HD] += p b; p [16, N] as a result of tile_scores, rounded to bf16; b: N rows of a tile. */
 template <int HD, int N>
-static __device__ __forceinline__ void tile_accumulate(float (&acc)[HD / 8][4], const float (&p)[N / 8][4], const bf16 *b)
+static __device__ __forceinline__ void tile_accumulate(float (&acc)[HD / 8][4], const float (&p)[N / 8][4],
+                                                       const bf16 *b)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
     const bf16 *at = b + lane % 16 * (HD + TILE_PAD) + lane / 16 * 8;
@@ -108,8 +114,7 @@ static __device__ __forceinline__ void tile_accumulate(float (&acc)[HD / 8][4], 
     }
 }
 
-template <int HD>
-static __device__ __forceinline__ void tile_clear(float (&acc)[HD / 8][4])
+template <int HD> static __device__ __forceinline__ void tile_clear(float (&acc)[HD / 8][4])
 {
 #pragma unroll
     for (int n = 0; n < HD / 8; n++) {
@@ -122,8 +127,8 @@ static __device__ __forceinline__ void tile_clear(float (&acc)[HD / 8][4])
 
 /* Rows first + g and first + g + 8 of `to` = acc times their factor. */
 template <int HD>
-static __device__ __forceinline__ void tile_store(bf16 *to, int64_t ld, const float (&acc)[HD / 8][4], float low, float high,
-                                                  int first, const attention_task &k)
+static __device__ __forceinline__ void tile_store(bf16 *to, int64_t ld, const float (&acc)[HD / 8][4],
+                                                  float low, float high, int first, const attention_task &k)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
 #pragma unroll

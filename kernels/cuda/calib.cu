@@ -1,13 +1,16 @@
-/* calib.cu - sums over rows and over whole arrays in two stages: partial sums a block, then their sum in order. */
+/* calib.cu - sums over rows and over whole arrays in two stages: partial sums a block, then their sum in
+ * order. */
 #include <float.h>
 
 #include "kernels/cuda/cuda_ops.h"
 
 enum { PARTIAL_LANES = 32, COLUMN_TURNS = 4, MOMENT_BLOCKS = 1024 };
 
-/* to[c] += partial[0, c] + partial[1, c] + ...: 32 columns a block, PARTIAL_LANES threads each take a run of the sums. */
+/* to[c] += partial[0, c] + partial[1, c] + ...: 32 columns a block, PARTIAL_LANES threads each take a run of
+ * the sums. */
 template <typename R, typename S>
-static __device__ __forceinline__ void add_columns(R *to, const S *partial, int64_t count, int64_t ld, int64_t C)
+static __device__ __forceinline__ void add_columns(R *to, const S *partial, int64_t count, int64_t ld,
+                                                   int64_t C)
 {
     __shared__ double sums[PARTIAL_LANES][P4_WARP];
     const int64_t c = (int64_t)blockIdx.x * P4_WARP + threadIdx.x;
@@ -39,8 +42,8 @@ static __global__ void add_kinds(p4_cuda_sums sums, const float *partial, int64_
     add_columns(sums.to[blockIdx.y], partial + blockIdx.y * C, count, gridDim.y * C, C);
 }
 
-void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial, int64_t count,
-                          int64_t C)
+void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial,
+                          int64_t count, int64_t C)
 {
     const dim3 grid((unsigned)p4_ceil_div(C, P4_WARP), (unsigned)kinds), block(P4_WARP, PARTIAL_LANES);
     if (kinds > 0) {
@@ -49,8 +52,8 @@ void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, c
     }
 }
 
-/* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. COLUMN_TURNS rows are fetched at once; their
- * plain sum is taken in fp32, everything else in double. */
+/* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. COLUMN_TURNS rows are fetched
+ * at once; their plain sum is taken in fp32, everything else in double. */
 template <typename T, int W, bool SQUARE>
 static __global__ void column_partials(double *partial, const T *x, int64_t N, int64_t C, int64_t rows)
 {
@@ -109,10 +112,12 @@ static void add_column_sums(p4_device *device, R *to, const void *x, int64_t N, 
     if (!partial) {
         return;
     }
-    const dim3 grid((unsigned)tiles, (unsigned)chunks), block(P4_WARP, P4_COLUMN_LANES), lanes(P4_WARP, PARTIAL_LANES);
+    const dim3 grid((unsigned)tiles, (unsigned)chunks), block(P4_WARP, P4_COLUMN_LANES),
+        lanes(P4_WARP, PARTIAL_LANES);
     const unsigned blocks = (unsigned)p4_ceil_div(C, P4_WARP);
     P4_BY_ACT(device, wide,
-              column_partials<elem, W, SQUARE><<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, rows));
+              column_partials<elem, W, SQUARE>
+              <<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, rows));
     add_partials<R><<<blocks, lanes, 0, device->stream>>>(to, partial, chunks, C);
     p4_cuda_launched(device, "column sums");
 }
@@ -139,8 +144,8 @@ static __device__ p4_moments block_moments(p4_moments m)
 
 /* A block takes `rows` rows; packs: accesses a row. */
 template <typename T, int W>
-static __global__ void moment_partials(p4_moments *partial, const T *x, int64_t N, int64_t rows, unsigned packs,
-                                       int64_t ld)
+static __global__ void moment_partials(p4_moments *partial, const T *x, int64_t N, int64_t rows,
+                                       unsigned packs, int64_t ld)
 {
     p4_moments m = {0.0, 0.0, 0.0, FLT_MAX, -FLT_MAX};
     const int64_t first = blockIdx.x * rows, end = first + rows < N ? first + rows : N;
@@ -179,7 +184,8 @@ static __global__ void add_moments(p4_moments *moments, const p4_moments *partia
     }
 }
 
-void p4_cuda_moments(p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width, int64_t ld)
+void p4_cuda_moments(p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width,
+                     int64_t ld)
 {
     const int64_t each = p4_cuda_act_bytes(device);
     const bool wide = p4_cuda_wide(P4_ADDRESS(x), (width * each) | (ld * each));

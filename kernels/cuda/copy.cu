@@ -1,5 +1,5 @@
-/* copy.cu - between host and device through pinned buffers, which turn in both directions: while the device copies some,
- * the processor's threads fill or empty another. */
+/* copy.cu - between host and device through pinned buffers, which turn in both directions: while the device
+ * copies some, the processor's threads fill or empty another. */
 #include "kernels/cuda/cuda_ops.h"
 
 extern "C" {
@@ -10,8 +10,10 @@ bool p4_cuda_stages_open(p4_device *device)
 {
     bool ok = true;
     for (int i = 0; ok && i < P4_STAGES; i++) {
-        ok = p4_cuda_ok(device, cudaMallocHost(&device->stage[i].h_memory, P4_STAGE_BYTES), "pinned memory") &&
-             p4_cuda_ok(device, cudaEventCreateWithFlags(&device->stage[i].done, cudaEventDisableTiming), "event");
+        ok =
+            p4_cuda_ok(device, cudaMallocHost(&device->stage[i].h_memory, P4_STAGE_BYTES), "pinned memory") &&
+            p4_cuda_ok(device, cudaEventCreateWithFlags(&device->stage[i].done, cudaEventDisableTiming),
+                       "event");
     }
     return ok;
 }
@@ -42,7 +44,8 @@ static bool queue_piece(p4_device *device, p4_cuda_stage *stage, void *to, const
            p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), what);
 }
 
-/* Copies from and to the host are no part of recorded work: a record would name a stage that by then holds other bytes. */
+/* Copies from and to the host are no part of recorded work: a record would name a stage that by then holds
+ * other bytes. */
 static bool may_copy(p4_device *device, const char *op)
 {
     if (device->recording) {
@@ -67,14 +70,15 @@ void p4_cuda_to_device(p4_device *device, void *to, const void *h_from, int64_t 
     }
 }
 
-/* Every stage but the one being emptied is on its way. A stage that is queued again was emptied before, and what the device
- * still reads from it comes earlier in the stream. */
+/* Every stage but the one being emptied is on its way. A stage that is queued again was emptied before, and
+ * what the device still reads from it comes earlier in the stream. */
 void p4_cuda_to_host(p4_device *device, void *h_to, const void *from, int64_t bytes)
 {
     p4_cuda_stage *stages[P4_STAGES];
     int64_t queued = 0;
     for (int64_t at = 0; at < bytes && may_copy(device, "to_host"); at += P4_STAGE_BYTES) {
-        for (; queued < bytes && queued - at < (int64_t)P4_STAGES * P4_STAGE_BYTES; queued += P4_STAGE_BYTES) {
+        for (; queued < bytes && queued - at < (int64_t)P4_STAGES * P4_STAGE_BYTES;
+             queued += P4_STAGE_BYTES) {
             p4_cuda_stage *stage = next_stage(device);
             stages[queued / P4_STAGE_BYTES % P4_STAGES] = stage;
             if (!queue_piece(device, stage, stage->h_memory, (const char *)from + queued,
@@ -86,6 +90,7 @@ void p4_cuda_to_host(p4_device *device, void *h_to, const void *from, int64_t by
         if (!p4_cuda_ok(device, cudaEventSynchronize(stage->done), "to_host")) {
             return;
         }
-        p4_host_copy((char *)h_to + at, stage->h_memory, p4_min_i64(P4_STAGE_BYTES, bytes - at), device->copy_threads);
+        p4_host_copy((char *)h_to + at, stage->h_memory, p4_min_i64(P4_STAGE_BYTES, bytes - at),
+                     device->copy_threads);
     }
 }

@@ -1,8 +1,10 @@
-/* cuda.cuh - inside the CUDA column of ops.h: the device, the matrix product, what kernels share, and the ops themselves.
+/* cuda.cuh - inside the CUDA column of ops.h: the device, the matrix product, what kernels share, and the ops
+ * themselves.
  *
- * Everything is queued on the device's one stream, so that scratch memory may be used by every op in turn. Results are the
- * same bits on every run: sums are taken in an order that the shape alone decides, and no float is added atomically. Arrays
- * may be of any length and start at any element; where rows and pointers allow, accesses are 16 bytes wide. */
+ * Everything is queued on the device's one stream, so that scratch memory may be used by every op in turn.
+ * Results are the same bits on every run: sums are taken in an order that the shape alone decides, and no
+ * float is added atomically. Arrays may be of any length and start at any element; where rows and pointers
+ * allow, accesses are 16 bytes wide. */
 #ifndef P4_KERNELS_CUDA_CUH
 #define P4_KERNELS_CUDA_CUH
 
@@ -18,13 +20,13 @@ extern "C" {
 
 enum {
     P4_WARP = 32,
-    P4_VECTOR_BYTES = 16,             /* the widest access of a thread */
-    P4_FLAT_THREADS = 256,            /* a block of an elementwise kernel */
-    P4_SUM_BLOCKS = 1024,             /* at most so many partial sums of a whole array */
-    P4_SCRATCH_BYTES = 64 << 20,      /* taken once at open; p4_cuda_scratch */
-    P4_STAGES = 4,                    /* pinned buffers that host copies go through */
-    P4_STAGE_BYTES = 8 << 20,         /* each */
-    P4_BLAS_WORK_BYTES = 32 << 20     /* what cuBLASLt asks for on Hopper */
+    P4_VECTOR_BYTES = 16,         /* the widest access of a thread */
+    P4_FLAT_THREADS = 256,        /* a block of an elementwise kernel */
+    P4_SUM_BLOCKS = 1024,         /* at most so many partial sums of a whole array */
+    P4_SCRATCH_BYTES = 64 << 20,  /* taken once at open; p4_cuda_scratch */
+    P4_STAGES = 4,                /* pinned buffers that host copies go through */
+    P4_STAGE_BYTES = 8 << 20,     /* each */
+    P4_BLAS_WORK_BYTES = 32 << 20 /* what cuBLASLt asks for on Hopper */
 };
 
 typedef struct p4_cuda_stage {
@@ -36,24 +38,26 @@ struct p4_device {
     int ordinal, processors; /* processors: streaming multiprocessors */
     bool half;               /* activations are bf16, else fp32 (products without tf32) */
     cudaStream_t stream;
-    cudaStream_t side;                    /* a second queue inside one op, which joins `stream` before it returns */
+    cudaStream_t side; /* a second queue inside one op, which joins `stream` before it returns */
     cudaEvent_t side_may_start, side_done;
     cublasLtHandle_t blas;
     void *blas_work, *scratch;
     struct p4_cuda_plans *plans; /* algorithms already chosen, host heap (kernels/cuda/gemm.cu) */
     p4_cuda_stage stage[P4_STAGES];
-    int turn;         /* the stage that the next copy takes */
-    int copy_threads; /* of the host, that fill and empty stages */
-    p4_ledger ledger; /* of what alloc gave */
-    int64_t memory_bytes; /* of the GPU */
-    struct p4_cudnn *cudnn;      /* NULL: attention by own kernels (kernels/cuda/cudnn.cu) */
-    int int8_way;       /* p4_int8_way, how int8 products are done */
-    void *encode_tiles; /* the driver's cuTensorMapEncodeTiled, on compute capability 9.0 (kernels/cuda/tensor_map.cuh) */
-    bool attention_sm90; /* attention may be by kernels of compute capability 9.0 (kernels/cuda/attention_sm90.cu) */
-    bool muon_own;      /* Muon's products by own kernels where they can (kernels/cuda/muon.cuh) */
-    bool swiglu_own;    /* SwiGLU's gradient by an own kernel where it can (kernels/cuda/swiglu_backward.cuh) */
-    bool repeats;       /* work is recorded and replayed (kernels/cuda/record.cu); P4_GRAPH=off: it is done anew */
-    bool recording;     /* what is queued now is recorded, not run: nothing may wait for the device */
+    int turn;               /* the stage that the next copy takes */
+    int copy_threads;       /* of the host, that fill and empty stages */
+    p4_ledger ledger;       /* of what alloc gave */
+    int64_t memory_bytes;   /* of the GPU */
+    struct p4_cudnn *cudnn; /* NULL: attention by own kernels (kernels/cuda/cudnn.cu) */
+    int int8_way;           /* p4_int8_way, how int8 products are done */
+    void *encode_tiles;     /* the driver's cuTensorMapEncodeTiled, on compute capability 9.0
+                               (kernels/cuda/tensor_map.cuh) */
+    bool attention_sm90;    /* attention may be by kernels of compute capability 9.0
+                               (kernels/cuda/attention_sm90.cu) */
+    bool muon_own;          /* Muon's products by own kernels where they can (kernels/cuda/muon.cuh) */
+    bool swiglu_own; /* SwiGLU's gradient by an own kernel where it can (kernels/cuda/swiglu_backward.cuh) */
+    bool repeats; /* work is recorded and replayed (kernels/cuda/record.cu); P4_GRAPH=off: it is done anew */
+    bool recording; /* what is queued now is recorded, not run: nothing may wait for the device */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };
@@ -68,19 +72,19 @@ static inline void p4_cuda_launched(p4_device *device, const char *what)
 /* Records a failure in words (printf). */
 void p4_cuda_fail(p4_device *device, const char *format, ...) P4_PRINTF(2, 3);
 
-/* Device memory until the op returns, 256-byte aligned, content undefined. NULL records a failure: `bytes` must be at most
- * P4_SCRATCH_BYTES, an op cuts its work until it is. */
+/* Device memory until the op returns, 256-byte aligned, content undefined. NULL records a failure: `bytes`
+ * must be at most P4_SCRATCH_BYTES, an op cuts its work until it is. */
 void *p4_cuda_scratch(p4_device *device, int64_t bytes);
 
 /* What follows a product inside it (p4_cuda_matmul_fused). */
 typedef enum p4_cuda_after {
     P4_AFTER_NOTHING,
-    P4_AFTER_GELU,       /* aux = the result with its bias, D = gelu(the same before it is rounded) */
-    P4_AFTER_GELU_SLOPE  /* D = the result times the slope of gelu at aux */
+    P4_AFTER_GELU,      /* aux = the result with its bias, D = gelu(the same before it is rounded) */
+    P4_AFTER_GELU_SLOPE /* D = the result times the slope of gelu at aux */
 } p4_cuda_after;
 
-/* Row-major D[M, N] = alpha op(A) op(B) + beta C (+ bias[N] on every row), summed in fp32. C and D share type and row length
- * and may be the same; bias has D's type. With beta 0, C is not read. Of int8 (CUDA_R_8I) the
+/* Row-major D[M, N] = alpha op(A) op(B) + beta C (+ bias[N] on every row), summed in fp32. C and D share type
+ * and row length and may be the same; bias has D's type. With beta 0, C is not read. Of int8 (CUDA_R_8I) the
  * sums and D are int32: trans_b only, lengths multiples of 16, alpha 1, beta 0, no bias. */
 typedef struct p4_cuda_gemm {
     bool trans_a, trans_b;
@@ -90,14 +94,15 @@ typedef struct p4_cuda_gemm {
     const void *A, *B, *C, *bias; /* bias: NULL for none */
     void *D;
     int64_t lda, ldb, ldd; /* elements between rows as stored */
-    /* So many products, operands at these distances in elements (C as D); 0 or 1: one, the strides are not read. */
+    /* So many products, operands at these distances in elements (C as D); 0 or 1: one, the strides are not
+     * read. */
     int64_t batch, stride_a, stride_b, stride_d;
     p4_cuda_after after;
     void *aux; /* as D, rows of ldd elements; NULL where it has no meaning */
 } p4_cuda_gemm;
 void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm);
-/* The product and what is `after` it. False: nothing was queued, the caller takes two steps (P4_GEMM_EPILOGUE, fp32, an
- * alignment, or no algorithm for the shape). Fails as p4_cuda_matmul does. */
+/* The product and what is `after` it. False: nothing was queued, the caller takes two steps
+ * (P4_GEMM_EPILOGUE, fp32, an alignment, or no algorithm for the shape). Fails as p4_cuda_matmul does. */
 bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm);
 p4_rc p4_cuda_plans_open(p4_device *device);
 void p4_cuda_plans_close(p4_device *device);
@@ -106,24 +111,25 @@ static inline cudaDataType_t p4_cuda_act_type(const p4_device *device)
     return device->half ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-/* *way: the place in `ways` (NULL ends them) of the environment variable's value, 0 where it is unset or empty. An error
- * (P4_E_INPUT) where it is none of them. */
+/* *way: the place in `ways` (NULL ends them) of the environment variable's value, 0 where it is unset or
+ * empty. An error (P4_E_INPUT) where it is none of them. */
 p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways);
 /* Chooses how int8 products are done (kernels/cuda/int8.cuh); wgmma: the device has it. */
 p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma);
 
-/* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order (kernels/cuda/calib.cu). */
+/* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order
+ * (kernels/cuda/calib.cu). */
 enum { P4_SUM_KINDS = 3 };
 typedef struct p4_cuda_sums {
     float *to[P4_SUM_KINDS]; /* [C] each */
 } p4_cuda_sums;
 /* The second stage: sums.to[k][c] += partial[0, k, c] + ... + partial[count - 1, k, c] of `kinds` sums. */
-void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial, int64_t count,
-                          int64_t C);
+void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial,
+                          int64_t count, int64_t C);
 /* to[C] += the sum over n of x[n, c], ld elements between rows. */
 void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C);
-/* Rows of one block of the first stage: whole turns of its P4_COLUMN_LANES lanes, at most P4_COLUMN_CHUNKS blocks deep and
- * so many that partial sums of `bytes` an element fit scratch memory. */
+/* Rows of one block of the first stage: whole turns of its P4_COLUMN_LANES lanes, at most P4_COLUMN_CHUNKS
+ * blocks deep and so many that partial sums of `bytes` an element fit scratch memory. */
 enum { P4_COLUMN_LANES = 8, P4_COLUMN_CHUNKS = 256 };
 static inline int64_t p4_cuda_chunk_rows(int64_t N, int64_t C, int64_t bytes)
 {
@@ -131,34 +137,37 @@ static inline int64_t p4_cuda_chunk_rows(int64_t N, int64_t C, int64_t bytes)
     const int64_t chunks = p4_min_i64(p4_min_i64(P4_COLUMN_CHUNKS, fit), p4_ceil_div(N, turn));
     return p4_ceil_div(p4_ceil_div(N, chunks), P4_COLUMN_LANES) * P4_COLUMN_LANES;
 }
-/* Does the weight lie on a multiple of its element (kernels cannot read it otherwise)? Records a failure if not. */
+/* Does the weight lie on a multiple of its element (kernels cannot read it otherwise)? Records a failure if
+ * not. */
 bool p4_cuda_weight_ok(p4_device *device, const p4_weight *weight, const char *op);
 
-/* --- host side of a launch -------------------------------------------------------------------------------------------- */
+/* --- host side of a launch -------------------------------------------------------------------- */
 
-/* Runs `...` with `elem` the device's activation type and W the elements of one access: 16 bytes if `wide`, else one element. */
-#define P4_BY_ACT(device, wide, ...)                                   \
-    do {                                                               \
-        if ((device)->half) {                                          \
-            typedef __nv_bfloat16 elem;                                  \
+/* Runs `...` with `elem` the device's activation type and W the elements of one access: 16 bytes if `wide`,
+ * else one element. */
+#define P4_BY_ACT(device, wide, ...)                                        \
+    do {                                                                    \
+        if ((device)->half) {                                               \
+            typedef __nv_bfloat16 elem;                                     \
             P4_BY_WIDTH(wide, P4_VECTOR_BYTES / sizeof(elem), __VA_ARGS__); \
-        } else {                                                       \
-            typedef float elem;                                          \
+        } else {                                                            \
+            typedef float elem;                                             \
             P4_BY_WIDTH(wide, P4_VECTOR_BYTES / sizeof(elem), __VA_ARGS__); \
-        }                                                              \
+        }                                                                   \
     } while (0)
-#define P4_BY_WIDTH(wide, width, ...)  \
-    do {                               \
-        if (wide) {                    \
+#define P4_BY_WIDTH(wide, width, ...)   \
+    do {                                \
+        if (wide) {                     \
             const int W = (int)(width); \
-            __VA_ARGS__;               \
-        } else {                       \
-            const int W = 1;           \
-            __VA_ARGS__;               \
-        }                              \
+            __VA_ARGS__;                \
+        } else {                        \
+            const int W = 1;            \
+            __VA_ARGS__;                \
+        }                               \
     } while (0)
 
-/* May all these addresses and this many bytes between rows be accessed 16 bytes at a time? (or-ed: P4_ADDRESS(a) | ...) */
+/* May all these addresses and this many bytes between rows be accessed 16 bytes at a time? (or-ed:
+ * P4_ADDRESS(a) | ...) */
 #define P4_ADDRESS(pointer) ((uintptr_t)(pointer))
 static inline bool p4_cuda_wide(uintptr_t addresses, int64_t row_bytes)
 {
@@ -184,7 +193,7 @@ static inline unsigned p4_cuda_flat(int64_t count, int64_t W)
     return (unsigned)p4_ceil_div(p4_ceil_div(count, W), P4_FLAT_THREADS);
 }
 
-/* --- inside kernels --------------------------------------------------------------------------------------------------- */
+/* --- inside kernels --------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float p4_value(float x)
 {
@@ -213,14 +222,12 @@ static __device__ __forceinline__ void p4_set(__half *to, float x)
 }
 
 /* W elements that are loaded and stored together. */
-template <typename T, int W>
-struct alignas(W * sizeof(T) < 16 ? W * sizeof(T) : 16) p4_pack {
+template <typename T, int W> struct alignas(W * sizeof(T) < 16 ? W * sizeof(T) : 16) p4_pack {
     T element[W];
 };
 
 /* W consecutive elements <-> floats; the address is aligned to 16 bytes, or W is 1. */
-template <int W, typename T>
-static __device__ __forceinline__ void p4_load(float (&to)[W], const T *from)
+template <int W, typename T> static __device__ __forceinline__ void p4_load(float (&to)[W], const T *from)
 {
     const p4_pack<T, W> pack = *(const p4_pack<T, W> *)from;
 #pragma unroll
@@ -229,8 +236,7 @@ static __device__ __forceinline__ void p4_load(float (&to)[W], const T *from)
     }
 }
 
-template <int W, typename T>
-static __device__ __forceinline__ void p4_store(T *to, const float (&from)[W])
+template <int W, typename T> static __device__ __forceinline__ void p4_store(T *to, const float (&from)[W])
 {
     p4_pack<T, W> pack;
 #pragma unroll
@@ -270,8 +276,7 @@ static __device__ __forceinline__ void p4_store_part(T *to, const float (&from)[
 }
 
 /* The sum or the maximum over a warp, in every lane; all 32 lanes take part. */
-template <typename V>
-static __device__ __forceinline__ V p4_warp_sum(V x)
+template <typename V> static __device__ __forceinline__ V p4_warp_sum(V x)
 {
 #pragma unroll
     for (int step = P4_WARP / 2; step > 0; step /= 2) {
@@ -289,8 +294,7 @@ static __device__ __forceinline__ float p4_warp_max(float x)
 }
 
 /* The same over a block of whole warps, blockDim.x threads, in every thread. */
-template <typename V>
-static __device__ __forceinline__ V p4_block_sum(V x)
+template <typename V> static __device__ __forceinline__ V p4_block_sum(V x)
 {
     __shared__ V parts[P4_WARP];
     const int lane = threadIdx.x % P4_WARP, warp = threadIdx.x / P4_WARP;
@@ -316,8 +320,7 @@ static __device__ __forceinline__ float p4_block_max(float x)
 }
 
 /* The index of this thread's first element in an elementwise kernel. */
-template <int W>
-static __device__ __forceinline__ int64_t p4_flat_index(void)
+template <int W> static __device__ __forceinline__ int64_t p4_flat_index(void)
 {
     return ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
 }

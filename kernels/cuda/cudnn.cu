@@ -8,9 +8,10 @@
 
 static const char library_name[] = "libcudnn.so.9";
 
-/* --- open and close --------------------------------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
-/* The functions of the library, which stays loaded until the program ends. False: it is not here, or not complete. */
+/* The functions of the library, which stays loaded until the program ends. False: it is not here, or not
+ * complete. */
 static bool find_functions(p4_cudnn_functions *call)
 {
     const struct {
@@ -50,7 +51,8 @@ static void open_library(struct p4_cudnn *opened, cudaStream_t stream, int major
     } else if (!find_functions(&opened->call)) {
         snprintf(why, why_bytes, "%s cannot be loaded", library_name);
     } else if ((opened->version = (int)opened->call.version()) < CUDNN_OLDEST) {
-        snprintf(why, why_bytes, "%s is version %d, expected at least %d", library_name, opened->version, CUDNN_OLDEST);
+        snprintf(why, why_bytes, "%s is version %d, expected at least %d", library_name, opened->version,
+                 CUDNN_OLDEST);
     } else if ((status = opened->call.create(&opened->handle)) != 0 ||
                (status = opened->call.set_stream(opened->handle, stream)) != 0) {
         snprintf(why, why_bytes, "%s: %s", library_name, opened->call.error_string(status));
@@ -81,14 +83,16 @@ p4_rc p4_cudnn_open(p4_device *device, int major, char *said, size_t said_bytes)
     opened->forced = forced;
     opened->any_order = any_order;
     open_library(opened, device->stream, major, why, sizeof why);
-    CHECK(!why[0] || !forced, "P4_ATTENTION=%s, but cuda device %d cannot use cuDNN: %s", chosen, device->ordinal, why);
+    CHECK(!why[0] || !forced, "P4_ATTENTION=%s, but cuda device %d cannot use cuDNN: %s", chosen,
+          device->ordinal, why);
     if (why[0]) {
         snprintf(said, said_bytes, "attention: %s (%s)", kernels, why);
     } else {
         const char *how = any_order                           ? " in any order"
                           : device->attention_sm90 && !forced ? " forward, own kernels backward"
                                                               : "";
-        snprintf(said, said_bytes, "attention: cuDNN %d.%d%s", opened->version / 10000, opened->version / 100 % 100, how);
+        snprintf(said, said_bytes, "attention: cuDNN %d.%d%s", opened->version / 10000,
+                 opened->version / 100 % 100, how);
         device->cudnn = opened;
         opened = NULL;
     }
@@ -110,7 +114,7 @@ void p4_cudnn_close(p4_device *device)
     }
 }
 
-/* --- descriptors ------------------------------------------------------------------------------------------------------ */
+/* --- descriptors ------------------------------------------------------------------------------ */
 
 /* A new descriptor that the graph owns; NULL after a failure. */
 static void *make(cudnn_graph *graph, int type)
@@ -164,7 +168,7 @@ static void add_operation(cudnn_graph *graph, void *op)
     }
 }
 
-/* --- operations ------------------------------------------------------------------------------------------------------- */
+/* --- operations ------------------------------------------------------------------------------- */
 
 cudnn_tensor p4_cudnn_tensor(cudnn_graph *graph, cudnn_tensor_kind kind, int data_type, const int64_t dim[4],
                              const int64_t stride[4])
@@ -182,14 +186,15 @@ cudnn_tensor p4_cudnn_tensor(cudnn_graph *graph, cudnn_tensor_kind kind, int dat
     set(graph, tensor.descriptor, N_TENSOR_ID, N_TYPE_INT64, 1, &tensor.id);
     set(graph, tensor.descriptor, N_TENSOR_ALIGNMENT, N_TYPE_INT64, 1, &alignment);
     if (kind != CUDNN_ARRAY) {
-        set(graph, tensor.descriptor, kind == CUDNN_INSIDE ? N_TENSOR_INSIDE : N_TENSOR_SCALAR, N_TYPE_BOOL, 1, &yes);
+        set(graph, tensor.descriptor, kind == CUDNN_INSIDE ? N_TENSOR_INSIDE : N_TENSOR_SCALAR, N_TYPE_BOOL,
+            1, &yes);
     }
     finalize(graph, tensor.descriptor);
     return tensor;
 }
 
-void p4_cudnn_pointwise(cudnn_graph *graph, int mode, int math, int64_t axis, const cudnn_tensor *x, const cudnn_tensor *b,
-                        const cudnn_tensor *select, const cudnn_tensor *y)
+void p4_cudnn_pointwise(cudnn_graph *graph, int mode, int math, int64_t axis, const cudnn_tensor *x,
+                        const cudnn_tensor *b, const cudnn_tensor *select, const cudnn_tensor *y)
 {
     const float one = 1.0f;
     void *what = make(graph, N_IS_POINTWISE);
@@ -248,9 +253,10 @@ void p4_cudnn_view(cudnn_graph *graph, const cudnn_tensor *x, const cudnn_tensor
     add_operation(graph, op);
 }
 
-/* --- plans ------------------------------------------------------------------------------------------------------------ */
+/* --- plans ------------------------------------------------------------------------------------ */
 
-/* Does the engine of this configuration say that its bits may differ between runs? Unreadable notes count as yes. */
+/* Does the engine of this configuration say that its bits may differ between runs? Unreadable notes count as
+ * yes. */
 static bool is_nondeterministic(cudnn_graph *graph, void *config)
 {
     const p4_cudnn_functions *call = &graph->cudnn->call;
@@ -277,7 +283,8 @@ static bool try_config(cudnn_graph *graph, void *config)
     set(graph, plan, N_PLAN_HANDLE, N_TYPE_HANDLE, 1, &graph->cudnn->handle);
     set_descriptor(graph, plan, N_PLAN_CONFIG, config);
     if (graph->status == 0 && graph->cudnn->call.finalize(plan) == 0 &&
-        graph->cudnn->call.get(plan, N_PLAN_WORKSPACE, N_TYPE_INT64, 1, &count, &graph->workspace_bytes) == 0) {
+        graph->cudnn->call.get(plan, N_PLAN_WORKSPACE, N_TYPE_INT64, 1, &count, &graph->workspace_bytes) ==
+            0) {
         graph->plan = plan;
     }
     return graph->plan != NULL;
@@ -299,8 +306,8 @@ void p4_cudnn_plan(cudnn_graph *graph, bool deterministic)
         configs[i] = make(graph, N_IS_CONFIG);
     }
     if (graph->status == 0) {
-        graph->status = graph->cudnn->call.get(heuristic, N_HEURISTIC_RESULTS, N_TYPE_DESCRIPTOR, CUDNN_GRAPH_CONFIGS,
-                                               &count, configs);
+        graph->status = graph->cudnn->call.get(heuristic, N_HEURISTIC_RESULTS, N_TYPE_DESCRIPTOR,
+                                               CUDNN_GRAPH_CONFIGS, &count, configs);
     }
     for (int64_t i = 0; graph->status == 0 && i < count; i++) {
         if (!(deterministic && is_nondeterministic(graph, configs[i])) && try_config(graph, configs[i])) {

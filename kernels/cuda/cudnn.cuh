@@ -1,15 +1,17 @@
-/* cudnn.cuh - cuDNN 9, loaded when the program runs, and what the project uses of its graph interface: operations on
- * tensors of four dimensions are put into a graph, cuDNN's heuristics name engines for it, and the first engine that
- * accepts the graph becomes a plan. Neither cuDNN's headers nor its library are needed to build or to start the program.
- * The constants are those of the stable interface of cuDNN 9; tests/test_cudnn_abi.c compares them with the headers. */
+/* cudnn.cuh - cuDNN 9, loaded when the program runs, and what the project uses of its graph interface:
+ * operations on tensors of four dimensions are put into a graph, cuDNN's heuristics name engines for it, and
+ * the first engine that accepts the graph becomes a plan. Neither cuDNN's headers nor its library are needed
+ * to build or to start the program. The constants are those of the stable interface of cuDNN 9;
+ * tests/test_cudnn_abi.c compares them with the headers. */
 #ifndef P4_KERNELS_CUDNN_CUH
 #define P4_KERNELS_CUDNN_CUH
 
-#include "kernels/cuda/cudnn_abi.h"
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/cudnn_abi.h"
 
 enum {
-    CUDNN_OLDEST = 91600,     /* before: ragged lengths need a padding mask, and some versions have known errors */
+    CUDNN_OLDEST =
+        91600, /* before: ragged lengths need a padding mask, and some versions have known errors */
     CUDNN_GRAPH_OPS = 32,     /* operations of one graph */
     CUDNN_GRAPH_MADE = 160,   /* descriptors of one graph */
     CUDNN_GRAPH_CONFIGS = 16, /* engines that are tried */
@@ -46,13 +48,14 @@ typedef struct cudnn_tensor {
 } cudnn_tensor;
 typedef enum cudnn_tensor_kind { CUDNN_ARRAY, CUDNN_INSIDE, CUDNN_SCALAR } cudnn_tensor_kind;
 
-/* A graph and its plan. The first failure is kept in `status`, and what follows it does nothing. Owns its descriptors. */
+/* A graph and its plan. The first failure is kept in `status`, and what follows it does nothing. Owns its
+ * descriptors. */
 typedef struct cudnn_graph {
     struct p4_cudnn *cudnn;
     int status, op_count, made_count;
     void *ops[CUDNN_GRAPH_OPS], *made[CUDNN_GRAPH_MADE];
     int64_t next_id;
-    void *plan;             /* among `made`; NULL when no engine accepts the graph */
+    void *plan;              /* among `made`; NULL when no engine accepts the graph */
     int64_t workspace_bytes; /* that the plan asks for */
 } cudnn_graph;
 
@@ -66,19 +69,23 @@ typedef struct cudnn_bindings {
 /* kernels/cuda/cudnn.cu. Tensors get ids in the order of their making, from 1. */
 cudnn_tensor p4_cudnn_tensor(cudnn_graph *graph, cudnn_tensor_kind kind, int data_type, const int64_t dim[4],
                              const int64_t stride[4]);
-/* y = mode(x, b); b and select: NULL where the mode has none; math: the data type computed in; axis: of GEN_INDEX, else -1. */
-void p4_cudnn_pointwise(cudnn_graph *graph, int mode, int math, int64_t axis, const cudnn_tensor *x, const cudnn_tensor *b,
-                        const cudnn_tensor *select, const cudnn_tensor *y);
-/* c = a b over the last two dimensions; fp32 sums. A b of fewer heads serves as many heads of a as there are to one. */
+/* y = mode(x, b); b and select: NULL where the mode has none; math: the data type computed in; axis: of
+ * GEN_INDEX, else -1. */
+void p4_cudnn_pointwise(cudnn_graph *graph, int mode, int math, int64_t axis, const cudnn_tensor *x,
+                        const cudnn_tensor *b, const cudnn_tensor *select, const cudnn_tensor *y);
+/* c = a b over the last two dimensions; fp32 sums. A b of fewer heads serves as many heads of a as there are
+ * to one. */
 void p4_cudnn_matmul(cudnn_graph *graph, const cudnn_tensor *a, const cudnn_tensor *b, const cudnn_tensor *c);
 /* y = x summed (or its maximum) over the dimensions in which y is smaller. */
 void p4_cudnn_reduce(cudnn_graph *graph, int operation, const cudnn_tensor *x, const cudnn_tensor *y);
 /* y = x seen with y's dimensions and strides. */
 void p4_cudnn_view(cudnn_graph *graph, const cudnn_tensor *x, const cudnn_tensor *y);
-/* Finds the plan. deterministic: engines that say of themselves that their bits differ between runs are passed over. */
+/* Finds the plan. deterministic: engines that say of themselves that their bits differ between runs are
+ * passed over. */
 void p4_cudnn_plan(cudnn_graph *graph, bool deterministic);
 void p4_cudnn_graph_close(cudnn_graph *graph);
-/* Queues the plan on the device's stream; `workspace`: device memory, 16-byte aligned. Returns cuDNN's status. */
+/* Queues the plan on the device's stream; `workspace`: device memory, 16-byte aligned. Returns cuDNN's
+ * status. */
 int p4_cudnn_run(const cudnn_graph *graph, const cudnn_bindings *bindings, void *workspace);
 
 /* kernels/cuda/attention_cudnn.cu */

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_ops_b.h"
 #include "kernels/cuda/muon.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 
 extern "C" {
 #include "kernels/host_copy.h"
@@ -44,7 +44,7 @@ void *p4_cuda_scratch(p4_device *device, int64_t bytes)
     return device->scratch;
 }
 
-/* --- open and close --------------------------------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 static void device_close(p4_device *device)
 {
@@ -82,12 +82,14 @@ static void device_close(p4_device *device)
 /* What an open device owns beside itself. Failures are recorded in the device. */
 static bool take_resources(p4_device *device)
 {
-    bool ok = p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream") &&
-              p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->side, cudaStreamNonBlocking), "stream") &&
-              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_may_start, cudaEventDisableTiming), "event") &&
-              p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_done, cudaEventDisableTiming), "event") &&
-              p4_cuda_ok(device, cudaMalloc(&device->scratch, P4_SCRATCH_BYTES), "scratch memory") &&
-              p4_cuda_ok(device, cudaMalloc(&device->blas_work, P4_BLAS_WORK_BYTES), "cuBLASLt's workspace");
+    bool ok =
+        p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream") &&
+        p4_cuda_ok(device, cudaStreamCreateWithFlags(&device->side, cudaStreamNonBlocking), "stream") &&
+        p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_may_start, cudaEventDisableTiming),
+                   "event") &&
+        p4_cuda_ok(device, cudaEventCreateWithFlags(&device->side_done, cudaEventDisableTiming), "event") &&
+        p4_cuda_ok(device, cudaMalloc(&device->scratch, P4_SCRATCH_BYTES), "scratch memory") &&
+        p4_cuda_ok(device, cudaMalloc(&device->blas_work, P4_BLAS_WORK_BYTES), "cuBLASLt's workspace");
     ok = ok && p4_cuda_stages_open(device);
     cublasStatus_t status = ok ? cublasLtCreate(&device->blas) : CUBLAS_STATUS_SUCCESS;
     if (status != CUBLAS_STATUS_SUCCESS) {
@@ -116,9 +118,10 @@ p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways)
     return FAIL("%s: found \"%s\", expected %s", name, asked, known);
 }
 
-/* *own: kernels of ours do it, where wgmma is there and activations are bf16, unless the variable says cublas; they are
- * made ready. */
-static p4_rc open_own(p4_device *device, bool *own, const char *variable, bool wgmma, bool (*ready)(p4_device *))
+/* *own: kernels of ours do it, where wgmma is there and activations are bf16, unless the variable says
+ * cublas; they are made ready. */
+static p4_rc open_own(p4_device *device, bool *own, const char *variable, bool wgmma,
+                      bool (*ready)(p4_device *))
 {
     static const char *const names[] = {"own", "cublas", NULL};
     const int first = wgmma && device->half ? 0 : 1;
@@ -138,7 +141,8 @@ static p4_rc count_gpus(int *count)
     int driver = 0;
     *count = 0;
     cudaError_t error = cudaDriverGetVersion(&driver);
-    CHECK(error != cudaSuccess || driver > 0, "no NVIDIA GPU can be used on this machine: it has no NVIDIA driver");
+    CHECK(error != cudaSuccess || driver > 0,
+          "no NVIDIA GPU can be used on this machine: it has no NVIDIA driver");
     error = cudaGetDeviceCount(count);
     CHECK(error == cudaSuccess, "no NVIDIA GPU can be used on this machine: %s", cudaGetErrorString(error));
     CHECK(*count > 0, "no NVIDIA GPU can be used on this machine: none is visible to this process");
@@ -179,14 +183,15 @@ static p4_rc find_gpu(int ordinal, cudaDeviceProp *properties)
     cudaError_t error = cudaSuccess;
     int count = 0;
     TRY(count_gpus(&count));
-    CHECK(ordinal >= 0 && ordinal < count, "cuda device %d does not exist; this machine has %d, counted from 0",
-          ordinal, count);
+    CHECK(ordinal >= 0 && ordinal < count,
+          "cuda device %d does not exist; this machine has %d, counted from 0", ordinal, count);
     error = cudaGetDeviceProperties(properties, ordinal);
     CHECK(error == cudaSuccess, "cuda device %d: %s", ordinal, cudaGetErrorString(error));
-    CHECK(is_usable(properties), "cuda device %d (%s) has compute capability %d.%d, expected 8.0 or newer", ordinal,
-          properties->name, properties->major, properties->minor);
+    CHECK(is_usable(properties), "cuda device %d (%s) has compute capability %d.%d, expected 8.0 or newer",
+          ordinal, properties->name, properties->major, properties->minor);
     error = cudaSetDevice(ordinal);
-    CHECK(error == cudaSuccess, "cuda device %d (%s): %s", ordinal, properties->name, cudaGetErrorString(error));
+    CHECK(error == cudaSuccess, "cuda device %d (%s): %s", ordinal, properties->name,
+          cudaGetErrorString(error));
 done:
     cudaGetLastError();
     return rc;
@@ -223,8 +228,9 @@ static p4_rc device_open(p4_device **device, int ordinal, int threads, bool half
     TRY(p4_cuda_plans_open(opened));
     p4_attention_open(opened);
     TRY(p4_cudnn_open(opened, properties.major, attention, sizeof attention));
-    snprintf(opened->description, sizeof opened->description, "%s, %.0f GiB, %d processors, %s activations, %s",
-             properties.name, (double)properties.totalGlobalMem / (1 << 30), opened->processors,
+    snprintf(opened->description, sizeof opened->description,
+             "%s, %.0f GiB, %d processors, %s activations, %s", properties.name,
+             (double)properties.totalGlobalMem / (1 << 30), opened->processors,
              half_compute ? "bf16" : "fp32", attention);
     *device = opened;
     opened = NULL;
@@ -254,13 +260,14 @@ static void *device_stream(p4_device *device)
     return device->stream;
 }
 
-/* --- memory ----------------------------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static p4_rc device_alloc(p4_device *device, void **memory, int64_t bytes)
 {
     *memory = NULL;
     cudaSetDevice(device->ordinal); /* callers may be on another thread */
-    cudaError_t error = bytes < 0 ? cudaErrorMemoryAllocation : cudaMalloc(memory, (size_t)p4_max_i64(bytes, 1));
+    cudaError_t error =
+        bytes < 0 ? cudaErrorMemoryAllocation : cudaMalloc(memory, (size_t)p4_max_i64(bytes, 1));
     if (error != cudaSuccess) {
         size_t unused = 0, total = 0;
         cudaGetLastError();
@@ -290,13 +297,15 @@ static int64_t device_peak_bytes(p4_device *device)
 
 static int64_t device_room_bytes(p4_device *device)
 {
-    return p4_max_i64(0, device->memory_bytes - device->ledger.held_bytes - P4_SCRATCH_BYTES - P4_BLAS_WORK_BYTES);
+    return p4_max_i64(0, device->memory_bytes - device->ledger.held_bytes - P4_SCRATCH_BYTES -
+                             P4_BLAS_WORK_BYTES);
 }
 
 static void device_copy(p4_device *device, void *to, const void *from, int64_t bytes)
 {
     if (bytes > 0) {
-        p4_cuda_ok(device, cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, device->stream), "copy");
+        p4_cuda_ok(device, cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, device->stream),
+                   "copy");
     }
 }
 

@@ -7,7 +7,8 @@ enum { EMBED_THREADS = 256, RUN = 32 };
 
 /* W weights of a row, whatever the form. Every thread of a kernel takes the same way through it. */
 template <int W>
-static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weight &w, int64_t row, int64_t col)
+static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weight &w, int64_t row,
+                                                   int64_t col)
 {
     const int64_t at = row * w.cols + col;
     if (w.dtype == P4_TERNARY) {
@@ -36,7 +37,8 @@ static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weig
 
 /* One block a token; position.data NULL: none. */
 template <typename E, int W>
-static __global__ void embed_rows(E *x, const int32_t *ids, p4_weight token, p4_weight position, int64_t T, int64_t C)
+static __global__ void embed_rows(E *x, const int32_t *ids, p4_weight token, p4_weight position, int64_t T,
+                                  int64_t C)
 {
     const int64_t n = blockIdx.x, id = ids[n];
     for (int64_t c = (int64_t)threadIdx.x * W; c < C; c += (int64_t)blockDim.x * W) {
@@ -58,24 +60,26 @@ void p4_cuda_embed_forward(p4_device *device, void *x, const int32_t *ids, const
 {
     const p4_weight none = {};
     const int64_t N = B * T;
-    const bool wide = p4_cuda_wide(P4_ADDRESS(x) | P4_ADDRESS(token->data) | P4_ADDRESS(position ? position->data : NULL),
-                                   C * p4_cuda_act_bytes(device));
+    const bool wide =
+        p4_cuda_wide(P4_ADDRESS(x) | P4_ADDRESS(token->data) | P4_ADDRESS(position ? position->data : NULL),
+                     C * p4_cuda_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), EMBED_THREADS);
     if (N <= 0 || C <= 0 || !p4_cuda_weight_ok(device, token, "embed_forward") ||
         (position && !p4_cuda_weight_ok(device, position, "embed_forward"))) {
         return;
     }
     P4_BY_ACT(device, wide,
-              embed_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>((elem *)x, ids, *token,
-                                                                            position ? *position : none, T, C));
+              embed_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
+                  (elem *)x, ids, *token, position ? *position : none, T, C));
     p4_cuda_launched(device, "embed_forward");
 }
 
-/* --- gradient of the tables ------------------------------------------------------------------------------------------- */
+/* --- gradient of the tables ------------------------------------------------------------------- */
 
-/* The tokens are sorted by id, stably, and the sorted sequence is cut into runs of RUN places, one block each. Tokens of
- * one id that lie in one run are added up and go to the table at once. The sums of an id that reaches into further runs
- * are kept: `tail` of the run where it begins, `head` of the others; then the block of the first run adds them in order. */
+/* The tokens are sorted by id, stably, and the sorted sequence is cut into runs of RUN places, one block
+ * each. Tokens of one id that lie in one run are added up and go to the table at once. The sums of an id that
+ * reaches into further runs are kept: `tail` of the run where it begins, `head` of the others; then the block
+ * of the first run adds them in order. */
 typedef struct sorted_tokens {
     const int32_t *id, *place; /* [N]: in order of ids; where dx has it */
     float *head, *tail;        /* [runs, width] */
@@ -91,8 +95,7 @@ static __global__ void number_places(int32_t *place, int64_t N)
 }
 
 /* One block a run, a thread a column of the pass. */
-template <typename E>
-static __global__ void add_runs(float *dtoken, const E *dx, sorted_tokens s, int64_t C)
+template <typename E> static __global__ void add_runs(float *dtoken, const E *dx, sorted_tokens s, int64_t C)
 {
     const int64_t run = blockIdx.x, first = run * RUN, end = first + RUN < s.N ? first + RUN : s.N;
     for (int64_t c = threadIdx.x; c < s.width; c += blockDim.x) {
@@ -164,10 +167,11 @@ static bool sort_tokens(p4_device *device, sorted_tokens *s, const int32_t *ids,
     while (bits < 31 && V > (int64_t)1 << bits) {
         bits++;
     }
-    bool ok = p4_cuda_ok(device,
-                         cub::DeviceRadixSort::SortPairs(NULL, sort_bytes, ids, (int32_t *)NULL, (int32_t *)NULL,
-                                                         (int32_t *)NULL, (int)N, 0, bits, device->stream),
-                         "embed_backward: sort");
+    bool ok =
+        p4_cuda_ok(device,
+                   cub::DeviceRadixSort::SortPairs(NULL, sort_bytes, ids, (int32_t *)NULL, (int32_t *)NULL,
+                                                   (int32_t *)NULL, (int)N, 0, bits, device->stream),
+                   "embed_backward: sort");
     const int64_t used = 3 * list * (int64_t)sizeof(int32_t) + p4_ceil_div((int64_t)sort_bytes, 256) * 256;
     s->width = p4_min_i64(C, (P4_SCRATCH_BYTES - used) / (2 * runs * (int64_t)sizeof(float)));
     if (ok && s->width < 1) {
@@ -185,8 +189,8 @@ static bool sort_tokens(p4_device *device, sorted_tokens *s, const int32_t *ids,
     s->tail = s->head + runs * s->width;
     number_places<<<p4_cuda_flat(N, 1), P4_FLAT_THREADS, 0, device->stream>>>(unsorted, N);
     return p4_cuda_ok(device,
-                      cub::DeviceRadixSort::SortPairs(unsorted + list, sort_bytes, ids, id, unsorted, place, (int)N, 0,
-                                                      bits, device->stream),
+                      cub::DeviceRadixSort::SortPairs(unsorted + list, sort_bytes, ids, id, unsorted, place,
+                                                      (int)N, 0, bits, device->stream),
                       "embed_backward: sort");
 }
 
@@ -202,8 +206,8 @@ static void add_tokens(p4_device *device, float *dtoken, const E *dx, sorted_tok
     }
 }
 
-void p4_cuda_embed_backward(p4_device *device, float *dtoken, float *dposition, const int32_t *ids, const void *dx,
-                            int64_t B, int64_t T, int64_t C, int64_t V)
+void p4_cuda_embed_backward(p4_device *device, float *dtoken, float *dposition, const int32_t *ids,
+                            const void *dx, int64_t B, int64_t T, int64_t C, int64_t V)
 {
     sorted_tokens s = {};
     s.N = B * T;
@@ -219,18 +223,18 @@ void p4_cuda_embed_backward(p4_device *device, float *dtoken, float *dposition, 
         const bool wide = p4_cuda_wide(P4_ADDRESS(dx), C * p4_cuda_act_bytes(device));
         const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), EMBED_THREADS);
         P4_BY_ACT(device, wide,
-                  add_positions<elem, W><<<(unsigned)T, threads, 0, device->stream>>>(dposition, (const elem *)dx, B, T,
-                                                                                   C));
+                  add_positions<elem, W>
+                  <<<(unsigned)T, threads, 0, device->stream>>>(dposition, (const elem *)dx, B, T, C));
     }
     p4_cuda_launched(device, "embed_backward");
 }
 
-/* --- rotary positions ------------------------------------------------------------------------------------------------- */
+/* --- rotary positions ------------------------------------------------------------------------- */
 
 /* One block a token; a thread turns W pairs of one head. */
 template <typename E, int W>
-static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *sin_table, int64_t T, unsigned heads,
-                                   unsigned half, int64_t row_width, float direction)
+static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *sin_table, int64_t T,
+                                   unsigned heads, unsigned half, int64_t row_width, float direction)
 {
     const int64_t n = blockIdx.x;
     const float *cosine = cos_table + n % T * half, *sine = sin_table + n % T * half;
@@ -254,8 +258,8 @@ static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *
     }
 }
 
-void p4_cuda_rope(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N, int64_t T,
-                  int64_t heads, int64_t D, int64_t row_width, bool backward)
+void p4_cuda_rope(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N,
+                  int64_t T, int64_t heads, int64_t D, int64_t row_width, bool backward)
 {
     const int64_t each = p4_cuda_act_bytes(device);
     const bool wide = p4_cuda_wide(P4_ADDRESS(qkv) | P4_ADDRESS(cos_table) | P4_ADDRESS(sin_table),

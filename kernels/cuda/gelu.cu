@@ -1,9 +1,9 @@
 /* gelu.cu - GELU (tanh form), and with the products before and behind it.
  *
- * In bf16 cuBLASLt computes it inside those products where it has an algorithm for the shape (kernels/cuda/gemm.cu):
- * forward saves reading the pre-activation again, backward saves writing and reading the gradient behind
- * GELU. It applies GELU before it rounds, two steps apply it to what was rounded. fp32 takes two steps
- * always: its results are compared with far smaller bounds than cuBLASLt's tanh keeps. */
+ * In bf16 cuBLASLt computes it inside those products where it has an algorithm for the shape
+ * (kernels/cuda/gemm.cu): forward saves reading the pre-activation again, backward saves writing and reading
+ * the gradient behind GELU. It applies GELU before it rounds, two steps apply it to what was rounded. fp32
+ * takes two steps always: its results are compared with far smaller bounds than cuBLASLt's tanh keeps. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/int8_rows.cuh"
 #include "kernels/cuda/mlp.cuh"

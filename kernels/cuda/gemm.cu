@@ -1,16 +1,17 @@
 /* gemm.cu - matrix products by cuBLASLt: the algorithm of a shape is chosen once and kept.
  *
- * Of the heuristic's choices for bf16 those are candidates that belong to the family of its first choice and split the sum
- * over K as that does: they differ in tiles and clusters, which do not change the order in which an element's terms are
- * added, so all give the same bits (test_gemm compares them) and the fastest may be taken by timing. A large product is
- * timed where it is first used with beta 0, in place: its output is overwritten anyway. The host waits for that. Split sums
- * are added in fp32, never in the output type. P4_GEMM_PICK=n takes candidate n, or the last, without timing.
+ * Of the heuristic's choices for bf16 those are candidates that belong to the family of its first choice and
+ * split the sum over K as that does: they differ in tiles and clusters, which do not change the order in
+ * which an element's terms are added, so all give the same bits (test_gemm compares them) and the fastest may
+ * be taken by timing. A large product is timed where it is first used with beta 0, in place: its output is
+ * overwritten anyway. The host waits for that. Split sums are added in fp32, never in the output type.
+ * P4_GEMM_PICK=n takes candidate n, or the last, without timing.
  *
- * GELU behind the bias, and its slope on the way back, may follow a product inside it (p4_cuda_matmul_fused), in bf16 and
- * unless P4_GEMM_EPILOGUE=off. There the heuristic's first choice is taken: others round GELU's slope in other ways. A
- * shape that cuBLASLt has no algorithm for is remembered as such, so that a shape is computed the same way on every
- * call. Bias gradients inside products (BGRADB) are not used: their bits depend on the algorithm too, and they were no
- * faster than sums by a kernel of our own. */
+ * GELU behind the bias, and its slope on the way back, may follow a product inside it (p4_cuda_matmul_fused),
+ * in bf16 and unless P4_GEMM_EPILOGUE=off. There the heuristic's first choice is taken: others round GELU's
+ * slope in other ways. A shape that cuBLASLt has no algorithm for is remembered as such, so that a shape is
+ * computed the same way on every call. Bias gradients inside products (BGRADB) are not used: their bits
+ * depend on the algorithm too, and they were no faster than sums by a kernel of our own. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,8 @@ enum { PLANS = 1024, PROBES = 8, CANDIDATES = 8, TUNE_RUNS = 3, TUNE_TURNS = 3, 
 typedef struct plan_key {
     int64_t M, N, K, lda, ldb, ldd;
     int64_t batch, stride_a, stride_b, stride_d;
-    int32_t flags, alignments;        /* alignments: of A, B, C, D, a byte each */
-    int32_t after, after_alignments;  /* p4_cuda_after; of bias and aux */
+    int32_t flags, alignments;       /* alignments: of A, B, C, D, a byte each */
+    int32_t after, after_alignments; /* p4_cuda_after; of bias and aux */
 } plan_key;
 
 typedef struct plan {
@@ -39,10 +40,11 @@ struct p4_cuda_plans {
     plan slot[PLANS];
     cudaEvent_t start, end; /* of a timing */
     int pick;               /* candidate to take, -1: the fastest */
-    bool fuses; /* p4_cuda_matmul_fused does */
+    bool fuses;             /* p4_cuda_matmul_fused does */
 };
 
-/* Descriptions of one product for cuBLASLt, which is column-major: it computes D^T = op(B)^T op(A)^T, so B comes first. */
+/* Descriptions of one product for cuBLASLt, which is column-major: it computes D^T = op(B)^T op(A)^T, so B
+ * comes first. */
 typedef struct description {
     cublasLtMatmulDescOpaque_t product;
     cublasLtMatrixLayoutOpaque_t a, b, c;
@@ -130,7 +132,8 @@ static uint64_t hash_of(const plan_key *key)
 static int repeat(cublasLtMatrixLayout_t layout, int64_t batch, int64_t stride)
 {
     const int32_t count = (int32_t)batch;
-    return cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count) |
+    return cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                            sizeof count) |
            cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
                                             sizeof stride);
 }
@@ -145,13 +148,15 @@ static int describe_after(cublasLtMatmulDesc_t product, const p4_cuda_gemm *gemm
     } else if (gemm->after == P4_AFTER_GELU_SLOPE) {
         epilogue = CUBLASLT_EPILOGUE_DGELU;
     }
-    failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    failed |=
+        cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (gemm->bias) {
-        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &gemm->bias, sizeof gemm->bias);
+        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &gemm->bias,
+                                                 sizeof gemm->bias);
     }
     if (gemm->aux) {
-        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &gemm->aux,
-                                                 sizeof gemm->aux) |
+        failed |= cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+                                                 &gemm->aux, sizeof gemm->aux) |
                   cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &gemm->ldd,
                                                  sizeof gemm->ldd);
     }
@@ -160,19 +165,21 @@ static int describe_after(cublasLtMatmulDesc_t product, const p4_cuda_gemm *gemm
 
 static bool describe(description *d, const p4_cuda_gemm *gemm)
 {
-    cublasOperation_t a = gemm->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, b = gemm->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t a = gemm->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N,
+                      b = gemm->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasStatus_t bad = CUBLAS_STATUS_SUCCESS; /* or-ed: 0 is success */
     const bool integers = gemm->type == CUDA_R_8I;
     int failed = cublasLtMatmulDescInit(&d->product, integers ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
                                         integers ? CUDA_R_32I : CUDA_R_32F) |
                  cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_TRANSA, &b, sizeof b) |
                  cublasLtMatmulDescSetAttribute(&d->product, CUBLASLT_MATMUL_DESC_TRANSB, &a, sizeof a);
-    failed |= describe_after(&d->product, gemm) |
-              cublasLtMatrixLayoutInit(&d->a, gemm->type, (uint64_t)(gemm->trans_b ? gemm->K : gemm->N),
-                                       (uint64_t)(gemm->trans_b ? gemm->N : gemm->K), gemm->ldb) |
-              cublasLtMatrixLayoutInit(&d->b, gemm->type, (uint64_t)(gemm->trans_a ? gemm->M : gemm->K),
-                                       (uint64_t)(gemm->trans_a ? gemm->K : gemm->M), gemm->lda) |
-              cublasLtMatrixLayoutInit(&d->c, gemm->out_type, (uint64_t)gemm->N, (uint64_t)gemm->M, gemm->ldd);
+    failed |=
+        describe_after(&d->product, gemm) |
+        cublasLtMatrixLayoutInit(&d->a, gemm->type, (uint64_t)(gemm->trans_b ? gemm->K : gemm->N),
+                                 (uint64_t)(gemm->trans_b ? gemm->N : gemm->K), gemm->ldb) |
+        cublasLtMatrixLayoutInit(&d->b, gemm->type, (uint64_t)(gemm->trans_a ? gemm->M : gemm->K),
+                                 (uint64_t)(gemm->trans_a ? gemm->K : gemm->M), gemm->lda) |
+        cublasLtMatrixLayoutInit(&d->c, gemm->out_type, (uint64_t)gemm->N, (uint64_t)gemm->M, gemm->ldd);
     if (gemm->batch > 1) {
         failed |= repeat(&d->a, gemm->batch, gemm->stride_b) | repeat(&d->b, gemm->batch, gemm->stride_a) |
                   repeat(&d->c, gemm->batch, gemm->stride_d);
@@ -186,10 +193,12 @@ static int64_t split_of(const cublasLtMatmulAlgo_t *algorithm)
     int32_t split = 0, family = 0;
     uint32_t scheme = 0;
     size_t written;
-    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_ID, &family, sizeof family, &written);
-    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, &written);
-    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme,
+    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_ID, &family, sizeof family,
                                          &written);
+    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split,
+                                         &written);
+    cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme,
+                                         sizeof scheme, &written);
     return (int64_t)family << 48 | (int64_t)split << 16 | scheme;
 }
 
@@ -201,34 +210,35 @@ static cublasStatus_t choose(p4_device *device, plan *chosen, description *d)
     uint64_t work_bytes = P4_BLAS_WORK_BYTES;
     uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     int32_t packed = chosen->key.alignments;
-    uint32_t align_a = packed & 255, align_b = packed >> 8 & 255, align_c = packed >> 16 & 255, align_d = packed >> 24;
+    uint32_t align_a = packed & 255, align_b = packed >> 8 & 255, align_c = packed >> 16 & 255,
+             align_d = packed >> 24;
     int found = 0;
-    int failed =
-        cublasLtMatmulPreferenceInit(&wish) |
-        cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &work_bytes,
-                                             sizeof work_bytes) |
-        cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
-                                             sizeof reductions) |
-        cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &align_b,
-                                             sizeof align_b) |
-        cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_a,
-                                             sizeof align_a) |
-        cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_c,
-                                             sizeof align_c) |
-        cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_d,
-                                             sizeof align_d);
+    int failed = cublasLtMatmulPreferenceInit(&wish) |
+                 cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                      &work_bytes, sizeof work_bytes) |
+                 cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                      &reductions, sizeof reductions) |
+                 cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                                      &align_b, sizeof align_b) |
+                 cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                                      &align_a, sizeof align_a) |
+                 cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                                                      &align_c, sizeof align_c) |
+                 cublasLtMatmulPreferenceSetAttribute(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+                                                      &align_d, sizeof align_d);
     if (failed) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(device->blas, &d->product, &d->a, &d->b, &d->c, &d->c,
-                                                           &wish, CANDIDATES, answer, &found);
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(device->blas, &d->product, &d->a, &d->b, &d->c,
+                                                           &d->c, &wish, CANDIDATES, answer, &found);
     chosen->count = chosen->best = 0;
     chosen->tuned = false;
     if (!(chosen->key.flags & KEY_BF16) || chosen->key.after != P4_AFTER_NOTHING) {
         found = found > 0 ? 1 : 0;
     }
     for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; i++) {
-        if (answer[i].state == CUBLAS_STATUS_SUCCESS && split_of(&answer[i].algo) == split_of(&answer[0].algo)) {
+        if (answer[i].state == CUBLAS_STATUS_SUCCESS &&
+            split_of(&answer[i].algo) == split_of(&answer[0].algo)) {
             chosen->candidate[chosen->count++] = answer[i].algo;
         }
     }
@@ -265,14 +275,15 @@ static cublasStatus_t find_plan(p4_device *device, const p4_cuda_gemm *gemm, des
 static cublasStatus_t run(p4_device *device, const description *d, const p4_cuda_gemm *gemm,
                           const cublasLtMatmulAlgo_t *algorithm)
 {
-    const int32_t whole[2] = {(int32_t)gemm->alpha, (int32_t)gemm->beta}; /* factors have the type of the sums */
+    const int32_t whole[2] = {(int32_t)gemm->alpha,
+                              (int32_t)gemm->beta}; /* factors have the type of the sums */
     const bool integers = gemm->type == CUDA_R_8I;
     const void *alpha = integers ? (const void *)&whole[0] : &gemm->alpha;
     const void *beta = integers ? (const void *)&whole[1] : &gemm->beta;
     return cublasLtMatmul(device->blas, (cublasLtMatmulDesc_t)&d->product, alpha, gemm->B,
-                          (cublasLtMatrixLayout_t)&d->a, gemm->A, (cublasLtMatrixLayout_t)&d->b, beta, gemm->C,
-                          (cublasLtMatrixLayout_t)&d->c, gemm->D, (cublasLtMatrixLayout_t)&d->c, algorithm,
-                          device->blas_work, P4_BLAS_WORK_BYTES, device->stream);
+                          (cublasLtMatrixLayout_t)&d->a, gemm->A, (cublasLtMatrixLayout_t)&d->b, beta,
+                          gemm->C, (cublasLtMatrixLayout_t)&d->c, gemm->D, (cublasLtMatrixLayout_t)&d->c,
+                          algorithm, device->blas_work, P4_BLAS_WORK_BYTES, device->stream);
 }
 
 /* Milliseconds of TUNE_RUNS products; infinite when the candidate fails. */
@@ -322,7 +333,8 @@ static cublasStatus_t multiply(p4_device *device, const p4_cuda_gemm *gemm, plan
         plan *plan = *found;
         const double flop = 2.0 * (double)product.M * (double)product.N * (double)product.K *
                             (double)p4_max_i64(1, product.batch);
-        if (!plan->tuned && !device->recording && product.beta == 0.0f && plan->count > 1 && flop >= TUNE_FLOP) {
+        if (!plan->tuned && !device->recording && product.beta == 0.0f && plan->count > 1 &&
+            flop >= TUNE_FLOP) {
             tune(device, plan, &d, &product);
         }
         status = run(device, &d, &product, &plan->candidate[plan->best]);
@@ -332,9 +344,9 @@ static cublasStatus_t multiply(p4_device *device, const p4_cuda_gemm *gemm, plan
 
 static void report_failure(p4_device *device, const p4_cuda_gemm *gemm, cublasStatus_t status)
 {
-    p4_cuda_fail(device, "%lld products [%lld, %lld] x [%lld, %lld]: %s", (long long)p4_max_i64(1, gemm->batch),
-                 (long long)gemm->M, (long long)gemm->K, (long long)gemm->K, (long long)gemm->N,
-                 cublasLtGetStatusString(status));
+    p4_cuda_fail(device, "%lld products [%lld, %lld] x [%lld, %lld]: %s",
+                 (long long)p4_max_i64(1, gemm->batch), (long long)gemm->M, (long long)gemm->K,
+                 (long long)gemm->K, (long long)gemm->N, cublasLtGetStatusString(status));
 }
 
 void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
@@ -351,10 +363,11 @@ void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
 
 bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm)
 {
-    const bool aligned = !gemm->aux || (gemm->ldd % 8 == 0 && alignment_of(gemm->aux) == 16); /* cuBLASLt's rule */
+    const bool aligned =
+        !gemm->aux || (gemm->ldd % 8 == 0 && alignment_of(gemm->aux) == 16); /* cuBLASLt's rule */
     plan *plan = NULL;
-    if (!device->plans->fuses || gemm->type != CUDA_R_16BF || !aligned || gemm->M <= 0 ||
-        gemm->N <= 0 || gemm->K <= 0) {
+    if (!device->plans->fuses || gemm->type != CUDA_R_16BF || !aligned || gemm->M <= 0 || gemm->N <= 0 ||
+        gemm->K <= 0) {
         return false;
     }
     const cublasStatus_t status = multiply(device, gemm, &plan);

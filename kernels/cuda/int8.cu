@@ -13,7 +13,7 @@ enum {
     CUBLAS_OUT = 16  /* cublas way: out is a multiple of it */
 };
 
-/* --- weights --------------------------------------------------------------------------------------- */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 /* The parts of a slot, by value. */
 typedef struct code_parts {
@@ -90,7 +90,7 @@ static void put_weight(p4_device *device, int8_t *t, float *row_scale, const p4_
     p4_cuda_launched(device, "linear_forward_int8: weight");
 }
 
-/* --- the simple way -------------------------------------------------------------------------------- */
+/* --- the simple way --------------------------------------------------------------------------- */
 
 template <typename T>
 static __device__ __forceinline__ void put_output(const p4_int8_product &p, int64_t n, int64_t o, int sum)
@@ -144,7 +144,7 @@ static void product_simple(p4_device *device, const p4_int8_product *p)
     p4_cuda_launched(device, "linear_forward_int8: product");
 }
 
-/* --- by cuBLASLt ----------------------------------------------------------------------------------- */
+/* --- by cuBLASLt ------------------------------------------------------------------------------ */
 
 /* Four outputs a thread; out is a multiple of 4. */
 template <typename T> static __global__ void scale_sums(const p4_int8_product p, const int *sums)
@@ -194,7 +194,7 @@ static void product_cublas(p4_device *device, const p4_int8_product *p)
     p4_cuda_launched(device, "linear_forward_int8: scaling");
 }
 
-/* --- the op ---------------------------------------------------------------------------------------- */
+/* --- the op ----------------------------------------------------------------------------------- */
 
 p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma)
 {

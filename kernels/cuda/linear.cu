@@ -25,8 +25,8 @@ static const void *epilogue_bias(p4_device *device, const float *bias, int64_t o
     return rounded;
 }
 
-p4_cuda_gemm p4_cuda_forward_product(p4_device *device, void *y, const void *x, const void *w, const float *bias,
-                                     int64_t N, int64_t in, int64_t out)
+p4_cuda_gemm p4_cuda_forward_product(p4_device *device, void *y, const void *x, const void *w,
+                                     const float *bias, int64_t N, int64_t in, int64_t out)
 {
     p4_cuda_gemm gemm = {};
     gemm.trans_b = true;
@@ -45,8 +45,8 @@ p4_cuda_gemm p4_cuda_forward_product(p4_device *device, void *y, const void *x, 
     return gemm;
 }
 
-void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias, int64_t N,
-                            int64_t in, int64_t out)
+void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias,
+                            int64_t N, int64_t in, int64_t out)
 {
     if (N > 0 && out > 0) {
         const p4_cuda_gemm gemm = p4_cuda_forward_product(device, y, x, w, bias, N, in, out);
@@ -54,8 +54,8 @@ void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const voi
     }
 }
 
-p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
-                                            int64_t in, int64_t out)
+p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, const void *dy, const void *w,
+                                            int64_t N, int64_t in, int64_t out)
 {
     p4_cuda_gemm gemm = {};
     gemm.type = gemm.out_type = p4_cuda_act_type(device);
@@ -72,16 +72,16 @@ p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, c
     return gemm;
 }
 
-void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N, int64_t in,
-                                   int64_t out, bool accumulate)
+void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
+                                   int64_t in, int64_t out, bool accumulate)
 {
     p4_cuda_gemm gemm = p4_cuda_backward_input_product(device, dx, dy, w, N, in, out);
     gemm.beta = accumulate ? 1.0f : 0.0f;
     p4_cuda_matmul(device, &gemm);
 }
 
-void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
-                                    int64_t N, int64_t in, int64_t out, bool accumulate)
+void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy,
+                                    const void *x, int64_t N, int64_t in, int64_t out, bool accumulate)
 {
     p4_cuda_gemm gemm = {};
     gemm.trans_a = true;
@@ -98,8 +98,9 @@ void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy
     gemm.ldb = in;
     gemm.C = gemm.D = dw;
     gemm.ldd = in;
-    if (out > ALIGNED_ROWS && out % ALIGNED_ROWS != 0) { /* a vocabulary of odd length: the few rows over by themselves, */
-        gemm.M = out % ALIGNED_ROWS;                     /* as with them cuBLASLt takes kernels of an older kind */
+    if (out > ALIGNED_ROWS &&
+        out % ALIGNED_ROWS != 0) {   /* a vocabulary of odd length: the few rows over by themselves, */
+        gemm.M = out % ALIGNED_ROWS; /* as with them cuBLASLt takes kernels of an older kind */
         gemm.A = (const char *)dy + (out - gemm.M) * p4_cuda_act_bytes(device);
         gemm.C = gemm.D = dw + (out - gemm.M) * in;
         p4_cuda_matmul(device, &gemm);

@@ -1,7 +1,8 @@
 /* loss.cu - cross-entropy and Kullback-Leibler divergence over rows of logits, one block a row.
  *
- * Cross-entropy holds a row in shared memory where two fit a multiprocessor: memory is then read once, and one block's row
- * arrives while the other computes. Longer rows, and those that cannot be read 16 bytes at a time, are read twice. */
+ * Cross-entropy holds a row in shared memory where two fit a multiprocessor: memory is then read once, and
+ * one block's row arrives while the other computes. Longer rows, and those that cannot be read 16 bytes at a
+ * time, are read twice. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/mma.cuh"
 
@@ -50,8 +51,7 @@ static __device__ __forceinline__ void add_logits(row_state *s, const float (&e)
     s->sum = s->sum * __expf(before - offset) + part;
 }
 
-template <typename T, int W>
-static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
+template <typename T, int W> static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
 {
     row_state s = {-INFINITY, 0.0f, V};
     float e[W];
@@ -94,8 +94,8 @@ static __device__ __forceinline__ row_state join_rows(row_state mine, double *to
 
 /* d = softmax(x) scale - onehot scale, with factor = scale / sum. */
 template <typename T, int W>
-static __device__ __forceinline__ void store_gradient(T *d, const float (&e)[W], int64_t v, int64_t target, float largest,
-                                                      float factor, float scale)
+static __device__ __forceinline__ void store_gradient(T *d, const float (&e)[W], int64_t v, int64_t target,
+                                                      float largest, float factor, float scale)
 {
     float g[W];
 #pragma unroll
@@ -122,8 +122,8 @@ static __device__ __forceinline__ void skip_row(float *nll, float *hit, T *d, in
 }
 
 template <typename T, int W>
-static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets,
-                                          int64_t V, int64_t ld, float scale)
+static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits,
+                                          const int32_t *targets, int64_t V, int64_t ld, float scale)
 {
     const int64_t n = blockIdx.x, target = targets[n], step = (int64_t)blockDim.x * W;
     const T *x = logits + n * ld;
@@ -160,8 +160,7 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
 }
 
 /* The largest of W elements; NaN does not count. */
-template <int W>
-static __device__ __forceinline__ float pack_max(const float *x)
+template <int W> static __device__ __forceinline__ float pack_max(const float *x)
 {
     float e[W];
     p4_load(e, x);
@@ -171,8 +170,7 @@ static __device__ __forceinline__ float pack_max(const float *x)
     }
     return e[0];
 }
-template <int W>
-static __device__ __forceinline__ float pack_max(const __nv_bfloat16 *x)
+template <int W> static __device__ __forceinline__ float pack_max(const __nv_bfloat16 *x)
 {
     struct alignas(16) pairs {
         __nv_bfloat162 pair[W / 2];
@@ -184,8 +182,8 @@ static __device__ __forceinline__ float pack_max(const __nv_bfloat16 *x)
     return fmaxf(__low2float(e.pair[0]), __high2float(e.pair[0]));
 }
 
-/* Brings the row to shared memory, columns from V on as -inf, and gives this thread's largest. A thread reads no column that
- * it has not fetched: nobody waits for others. */
+/* Brings the row to shared memory, columns from V on as -inf, and gives this thread's largest. A thread reads
+ * no column that it has not fetched: nobody waits for others. */
 template <typename T, int W>
 static __device__ __forceinline__ float hold_row(T *row, const T *x, int V, int ld)
 {
@@ -219,11 +217,12 @@ static __device__ __forceinline__ bool is_first(const T *row, int target, float 
     return !__syncthreads_or(earlier);
 }
 
-/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), one rounding; the offset's own cancels
- * between sum and loss. */
+/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), one rounding; the
+ * offset's own cancels between sum and loss. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(LOSS_THREADS)
-    cross_entropy_held(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets, int V, int ld, float scale)
+    cross_entropy_held(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets, int V,
+                       int ld, float scale)
 {
     extern __shared__ __align__(16) unsigned char shared[];
     const int64_t n = blockIdx.x;
@@ -273,7 +272,8 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
 static bool fits_shared(p4_device *device, int64_t row_bytes)
 {
     int most = 0;
-    p4_cuda_ok(device, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal),
+    p4_cuda_ok(device,
+               cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal),
                "cross_entropy: shared memory");
     return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: what else the kernel shares */
 }
@@ -285,10 +285,12 @@ static void launch_held(p4_device *device, float *nll, float *hit, void *dlogits
     const int W = P4_VECTOR_BYTES / sizeof(T);
     const int row_bytes = (int)(ld * (int64_t)sizeof(T));
     if (p4_cuda_ok(device,
-                   cudaFuncSetAttribute(cross_entropy_held<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize, row_bytes),
+                   cudaFuncSetAttribute(cross_entropy_held<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        row_bytes),
                    "cross_entropy: shared memory")) {
-        cross_entropy_held<T, W><<<(unsigned)N, p4_cuda_threads(p4_ceil_div(ld, W), LOSS_THREADS), row_bytes, device->stream>>>(
-            nll, hit, (T *)dlogits, (const T *)logits, targets, (int)V, (int)ld, scale);
+        cross_entropy_held<T, W>
+            <<<(unsigned)N, p4_cuda_threads(p4_ceil_div(ld, W), LOSS_THREADS), row_bytes, device->stream>>>(
+                nll, hit, (T *)dlogits, (const T *)logits, targets, (int)V, (int)ld, scale);
     }
 }
 
@@ -297,15 +299,16 @@ void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlog
 {
     const int64_t row_bytes = ld * p4_cuda_act_bytes(device);
     const bool wide = p4_cuda_wide(P4_ADDRESS(dlogits) | P4_ADDRESS(logits), row_bytes);
-    /* long rows with more threads each: the rows at work together then fit the second cache, where they are read again */
+    /* long rows with more threads each: the rows at work together then fit the second cache, where they are
+     * read again */
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
                                              row_bytes > LONG_ROW_BYTES ? LOSS_THREADS_MAX : LOSS_THREADS);
     if (N <= 0 || V <= 0) {
         return;
     }
     if (wide && fits_shared(device, row_bytes)) {
-        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, nll, hit, dlogits, logits, targets, N, V, ld,
-                                                                         scale);
+        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, nll, hit, dlogits, logits,
+                                                                         targets, N, V, ld, scale);
         p4_cuda_launched(device, "cross_entropy");
         return;
     }
@@ -315,8 +318,7 @@ void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlog
     p4_cuda_launched(device, "cross_entropy");
 }
 
-template <typename T, int W>
-static __device__ __forceinline__ float row_max(const T *x, int64_t V)
+template <typename T, int W> static __device__ __forceinline__ float row_max(const T *x, int64_t V)
 {
     float largest = -INFINITY, e[W];
     int64_t v = (int64_t)threadIdx.x * W;
@@ -349,8 +351,8 @@ static __device__ __forceinline__ void add_kl(kl_sums *sums, float a, float b)
 
 /* With a = reference - max, b = logits - max: KL = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b. */
 template <typename T, int W>
-static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets, int64_t V,
-                               int64_t ld)
+static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets,
+                               int64_t V, int64_t ld)
 {
     const int64_t n = blockIdx.x;
     if (targets[n] < 0) {
@@ -387,13 +389,14 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
 void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
                            const int32_t *targets, int64_t N, int64_t V, int64_t ld)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_cuda_act_bytes(device));
+    const bool wide =
+        p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_cuda_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
     if (N <= 0 || V <= 0) {
         return;
     }
     P4_BY_ACT(device, wide,
-              kl_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(kl, (const elem *)reference,
-                                                                           (const elem *)logits, targets, V, ld));
+              kl_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
+                  kl, (const elem *)reference, (const elem *)logits, targets, V, ld));
     p4_cuda_launched(device, "kl_divergence");
 }

@@ -6,8 +6,7 @@
 
 enum { MLP_THREADS = 256 };
 
-template <typename A, typename B, int W>
-static __global__ void convert(A *to, const B *from, int64_t count)
+template <typename A, typename B, int W> static __global__ void convert(A *to, const B *from, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
     float v[W];
@@ -24,8 +23,8 @@ void p4_cuda_act_to_f32(p4_device *device, float *to, const void *act, int64_t c
         return;
     }
     P4_BY_ACT(device, wide,
-              convert<float, elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
-                  to, (const elem *)act, count));
+              convert<float, elem, W>
+              <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(to, (const elem *)act, count));
     p4_cuda_launched(device, "act_to_f32");
 }
 
@@ -36,13 +35,12 @@ void p4_cuda_f32_to_act(p4_device *device, void *act, const float *from, int64_t
         return;
     }
     P4_BY_ACT(device, wide,
-              convert<elem, float, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)act, from,
-                                                                                                 count));
+              convert<elem, float, W>
+              <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)act, from, count));
     p4_cuda_launched(device, "f32_to_act");
 }
 
-template <typename T, int W>
-static __global__ void add(T *out, const T *a, const T *b, int64_t count)
+template <typename T, int W> static __global__ void add(T *out, const T *a, const T *b, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
     float x[W], y[W];
@@ -65,14 +63,13 @@ void p4_cuda_add(p4_device *device, void *out, const void *a, const void *b, int
         return;
     }
     P4_BY_ACT(device, wide,
-              add<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)out, (const elem *)a,
-                                                                                      (const elem *)b, count));
+              add<elem, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                  (elem *)out, (const elem *)a, (const elem *)b, count));
     p4_cuda_launched(device, "add");
 }
 
 /* One block a row. */
-template <typename T, int W>
-static __global__ void swiglu_rows(T *h, const T *gate_up, int64_t F)
+template <typename T, int W> static __global__ void swiglu_rows(T *h, const T *gate_up, int64_t F)
 {
     const T *gate = gate_up + blockIdx.x * 2 * F, *up = gate + F;
     for (int64_t f = (int64_t)threadIdx.x * W; f < F; f += (int64_t)blockDim.x * W) {
@@ -124,8 +121,8 @@ void p4_cuda_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *roun
     p4_cuda_launched(device, "swiglu_forward");
 }
 
-void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
-                             int64_t F)
+void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up,
+                             int64_t N, int64_t F)
 {
     const bool wide = p4_cuda_wide(P4_ADDRESS(dgate_up) | P4_ADDRESS(dh) | P4_ADDRESS(gate_up),
                                    F * p4_cuda_act_bytes(device));
@@ -139,8 +136,8 @@ void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, 
     p4_cuda_launched(device, "swiglu_backward");
 }
 
-void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
-                                    const void *gate_up, int64_t N, int64_t F, int64_t out)
+void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy,
+                                    const void *w, const void *gate_up, int64_t N, int64_t F, int64_t out)
 {
     const p4_swiglu_product call = {dy, w, gate_up, dgate_up, N, F, out};
     if (N > 0 && F > 0 && !p4_cuda_swiglu_own_backward(device, &call)) {

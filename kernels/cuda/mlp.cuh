@@ -37,7 +37,8 @@ template <typename T> static __device__ __forceinline__ float p4_swiglu(float ga
 }
 
 /* The gradients at gate and up, in their places, from the gradient d at silu(gate) * up. */
-template <typename T> static __device__ __forceinline__ void p4_swiglu_backward(float d, float *gate, float *up)
+template <typename T>
+static __device__ __forceinline__ void p4_swiglu_backward(float d, float *gate, float *up)
 {
     float slope, s = p4_sigmoid_slope<T>(*gate, &slope), at_gate = *up * (d * (s + *gate * slope));
     *up = *gate * (d * s);

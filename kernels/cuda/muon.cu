@@ -12,8 +12,8 @@
  * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need
  * not read X a second time; rounding it costs no more than rounding X does.
  *
- * The way `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a tall X as it lies and
- * updates the weights from the last product; it computes 34.8e12 operations of the 48.3e12.
+ * The way `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a tall X as it
+ * lies and updates the weights from the last product; it computes 34.8e12 operations of the 48.3e12.
  *
  * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the
  * GPU, or waits for memory, the other computes. */
@@ -64,15 +64,15 @@ typedef struct muon_rates {
 } muon_rates;
 
 /* Runs `...` with `elem` the activation type, S the type of stored state and W elements of one access. */
-#define BY_ACT_AND_STATE(device, half_state, wide, ...)                                                      \
-    do {                                                                                                     \
-        if (half_state) {                                                                                    \
-            typedef __nv_bfloat16 S;                                                                         \
-            P4_BY_ACT(device, wide, __VA_ARGS__);                                                            \
-        } else {                                                                                             \
-            typedef float S;                                                                                 \
-            P4_BY_ACT(device, wide, __VA_ARGS__);                                                            \
-        }                                                                                                    \
+#define BY_ACT_AND_STATE(device, half_state, wide, ...) \
+    do {                                                \
+        if (half_state) {                               \
+            typedef __nv_bfloat16 S;                    \
+            P4_BY_ACT(device, wide, __VA_ARGS__);       \
+        } else {                                        \
+            typedef float S;                            \
+            P4_BY_ACT(device, wide, __VA_ARGS__);       \
+        }                                               \
     } while (0)
 
 static int64_t round_up(int64_t count, int64_t to)
@@ -160,16 +160,16 @@ static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, 
         const dim3 grid((unsigned)parts, (unsigned)batch);
         BY_ACT_AND_STATE(device, rates->half, tiles_wide(device, p, wide),
                          momentum_tall<elem, S, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                             *items, (elem *)lane->x, p->x_stride, lane->partial, rates->momentum, p->rows, p->cols,
-                             rates->numbers));
+                             *items, (elem *)lane->x, p->x_stride, lane->partial, rates->momentum, p->rows,
+                             p->cols, rates->numbers));
     } else {
         const int64_t each = round_up(p4_ceil_div(count, parts), step);
         parts = p4_ceil_div(count, each);
         const dim3 grid((unsigned)parts, (unsigned)batch);
         BY_ACT_AND_STATE(device, rates->half, wide,
                          momentum_wide<elem, S, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                             *items, (elem *)lane->x, p->x_stride, lane->partial, rates->momentum, count, each,
-                             rates->numbers));
+                             *items, (elem *)lane->x, p->x_stride, lane->partial, rates->momentum, count,
+                             each, rates->numbers));
     }
     norm_factors<<<(unsigned)batch, P4_FLAT_THREADS, 0, device->stream>>>(lane->factor, lane->partial,
                                                                           (int)parts);
@@ -265,8 +265,9 @@ static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane,
         const int64_t count = p->rows * p->cols;
         const dim3 grid(p4_cuda_flat(count, p4_cuda_width(device, wide)), (unsigned)batch);
         P4_BY_ACT(device, wide,
-                  update_wide<elem, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(
-                      *items, (const elem *)lane->x, p->x_stride, scale, rates->decay, count, rates->numbers));
+                  update_wide<elem, W>
+                  <<<grid, P4_FLAT_THREADS, 0, device->stream>>>(*items, (const elem *)lane->x, p->x_stride,
+                                                                 scale, rates->decay, count, rates->numbers));
     }
     p4_cuda_launched(device, "muon: update");
 }

@@ -1,9 +1,9 @@
 /* muon.cuh - what the two ways of Muon's products share.
  *
- * Which way: `own` (kernels/sm90/muon.cu), wgmma on compute capability 9.0 with bf16 activations, for matrices
- * whose sides are multiples of 8 and whose arrays lie on 16 bytes; otherwise, and for all with
- * P4_MUON=cublas in the environment, `cublas` (kernels/cuda/muon.cu). P4_MUON=own is the rule, and an error on a
- * device without it. The ways round at the same places but sum in different orders. */
+ * Which way: `own` (kernels/sm90/muon.cu), wgmma on compute capability 9.0 with bf16 activations, for
+ * matrices whose sides are multiples of 8 and whose arrays lie on 16 bytes; otherwise, and for all with
+ * P4_MUON=cublas in the environment, `cublas` (kernels/cuda/muon.cu). P4_MUON=own is the rule, and an error
+ * on a device without it. The ways round at the same places but sum in different orders. */
 #ifndef P4_MUON_CUDA_CUH
 #define P4_MUON_CUDA_CUH
 

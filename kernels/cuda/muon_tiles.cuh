@@ -1,5 +1,5 @@
-/* muon_tiles.cuh - the elementwise kernels of kernels/cuda/muon.cu. Every one runs over several matrices of one
- * shape at once: blockIdx.y says which. */
+/* muon_tiles.cuh - the elementwise kernels of kernels/cuda/muon.cu. Every one runs over several matrices of
+ * one shape at once: blockIdx.y says which. */
 #ifndef P4_KERNELS_MUON_TILES_CUDA_CUH
 #define P4_KERNELS_MUON_TILES_CUDA_CUH
 

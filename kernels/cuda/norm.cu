@@ -1,4 +1,5 @@
-/* norm.cu - RMSNorm and LayerNorm with the residual sum in front. Their gradients: kernels/cuda/norm_backward.cu. */
+/* norm.cu - RMSNorm and LayerNorm with the residual sum in front. Their gradients:
+ * kernels/cuda/norm_backward.cu. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/int8_rows.cuh"
 

@@ -1,16 +1,17 @@
 /* norm_backward.cu - gradients of RMSNorm and LayerNorm.
  *
- * A thread owns columns. Where a row fits in the registers of a block, dy, x and dx are read once, the next row's while
- * this one is summed, and the sums for gain, bias and dx stay in registers until the block ends; other rows are read
- * twice and their sums gather in shared memory. Both write partial sums a block, which are added in order. The sums of
- * dx's columns are the gradient of the bias of the linear layer below, taken where dx passes anyway. */
+ * A thread owns columns. Where a row fits in the registers of a block, dy, x and dx are read once, the next
+ * row's while this one is summed, and the sums for gain, bias and dx stay in registers until the block ends;
+ * other rows are read twice and their sums gather in shared memory. Both write partial sums a block, which
+ * are added in order. The sums of dx's columns are the gradient of the bias of the linear layer below, taken
+ * where dx passes anyway. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/mma.cuh"
 
 enum {
     NORM_THREADS = 256,
     NORM_BLOCKS = 528,
-    NORM_HELD_PIECES = 2,   /* 16-byte pieces of a row that a thread holds at most */
+    NORM_HELD_PIECES = 2, /* 16-byte pieces of a row that a thread holds at most */
     SHARED_BYTES = 48 << 10
 };
 
@@ -18,7 +19,8 @@ enum {
 typedef struct norm_task {
     void *dx;
     const void *dy, *x;
-    float *partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx, as far as they are wanted */
+    float *
+        partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx, as far as they are wanted */
     const float *mean, *rstd, *gain;
     int64_t N, C;
     bool accumulate, with_gain, with_bias, with_dx;
@@ -42,8 +44,7 @@ static __device__ __forceinline__ column_sums sums_in(float *memory, const norm_
 }
 
 /* sums[0 .. W) += v, or nothing where there are none. */
-template <int W>
-static __device__ __forceinline__ void add_to(float *sums, const float (&v)[W])
+template <int W> static __device__ __forceinline__ void add_to(float *sums, const float (&v)[W])
 {
     float total[W];
     if (sums) {
@@ -56,8 +57,8 @@ static __device__ __forceinline__ void add_to(float *sums, const float (&v)[W])
     }
 }
 
-/* Row n. With xhat = (x - center) rstd and g = dy gain: dx += rstd (g - xhat mean(g xhat) - mean(g)), the last for
- * LayerNorm. */
+/* Row n. With xhat = (x - center) rstd and g = dy gain: dx += rstd (g - xhat mean(g xhat) - mean(g)), the
+ * last for LayerNorm. */
 template <typename T, int W, bool CENTERED>
 static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t n, column_sums sums)
 {
@@ -99,10 +100,9 @@ static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t 
     }
 }
 
-/* A block takes every gridDim.x-th row. Its sums gather in shared memory (`keep`) or at once in its part of k.partial,
- * where they end in any case. */
-template <typename T, int W, bool CENTERED>
-static __global__ void norm_backward_rows(norm_task k, bool keep)
+/* A block takes every gridDim.x-th row. Its sums gather in shared memory (`keep`) or at once in its part of
+ * k.partial, where they end in any case. */
+template <typename T, int W, bool CENTERED> static __global__ void norm_backward_rows(norm_task k, bool keep)
 {
     extern __shared__ __align__(16) unsigned char shared[];
     const int64_t count = kinds_of(k) * k.C, first = (int64_t)threadIdx.x * W, step = (int64_t)blockDim.x * W;
@@ -128,13 +128,13 @@ static __global__ void norm_backward_rows(norm_task k, bool keep)
 }
 
 /* A row's pieces of one thread, as they lie in memory. */
-template <typename T, int W, int PIECES>
-struct norm_pieces {
+template <typename T, int W, int PIECES> struct norm_pieces {
     p4_pack<T, W> dy[PIECES], x[PIECES], dx[PIECES];
 };
 
 template <typename T, int W, int PIECES>
-static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row, const norm_task &k, int64_t n)
+static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row, const norm_task &k,
+                                                 int64_t n)
 {
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
@@ -149,7 +149,8 @@ static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row,
     }
 }
 
-/* Asks for row n, which is fetched in a later turn, in the second cache: registers have room for one row ahead only. */
+/* Asks for row n, which is fetched in a later turn, in the second cache: registers have room for one row
+ * ahead only. */
 template <typename T, int W, int PIECES>
 static __device__ __forceinline__ void expect_row(const norm_task &k, int64_t n)
 {
@@ -167,8 +168,8 @@ static __device__ __forceinline__ void expect_row(const norm_task &k, int64_t n)
     }
 }
 
-/* The sums of two numbers over the block, in every thread. `turn` alternates from call to call between two places, so
- * that one barrier a call is enough. */
+/* The sums of two numbers over the block, in every thread. `turn` alternates from call to call between two
+ * places, so that one barrier a call is enough. */
 static __device__ __forceinline__ float2 block_sum2(float2 v, int turn)
 {
     __shared__ float2 parts[2][NORM_THREADS / P4_WARP];
@@ -184,15 +185,15 @@ static __device__ __forceinline__ float2 block_sum2(float2 v, int turn)
 }
 
 /* The sums of a block over its rows: of dy xhat, of dy, and of dx. */
-template <int W, int PIECES>
-struct held_sums {
+template <int W, int PIECES> struct held_sums {
     float gain[PIECES][W], bias[PIECES][W], dx[PIECES][W];
 };
 
 /* One row: dx is written, the sums grow. The formula is row_backward's. */
 template <typename T, int W, int PIECES, bool CENTERED>
-static __device__ __forceinline__ void held_row(const norm_task &k, int64_t n, const norm_pieces<T, W, PIECES> &row,
-                                                const float (&gain)[PIECES][W], held_sums<W, PIECES> *sums, int turn)
+static __device__ __forceinline__ void
+held_row(const norm_task &k, int64_t n, const norm_pieces<T, W, PIECES> &row, const float (&gain)[PIECES][W],
+         held_sums<W, PIECES> *sums, int turn)
 {
     const float center = CENTERED ? k.mean[n] : 0.0f, rstd = k.rstd[n];
     float2 both = make_float2(0.0f, 0.0f); /* of dy gain xhat, of dy gain */
@@ -200,7 +201,8 @@ static __device__ __forceinline__ void held_row(const norm_task &k, int64_t n, c
     for (int p = 0; p < PIECES; p++) {
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            const float dy = p4_value(row.dy[p].element[i]), xhat = (p4_value(row.x[p].element[i]) - center) * rstd;
+            const float dy = p4_value(row.dy[p].element[i]),
+                        xhat = (p4_value(row.x[p].element[i]) - center) * rstd;
             const bool here = ((int64_t)p * blockDim.x + threadIdx.x) * W < k.C;
             both.x += here ? dy * gain[p][i] * xhat : 0.0f;
             both.y += CENTERED && here ? dy * gain[p][i] : 0.0f;
@@ -216,7 +218,8 @@ static __device__ __forceinline__ void held_row(const norm_task &k, int64_t n, c
         float out[W];
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            const float dy = p4_value(row.dy[p].element[i]), xhat = (p4_value(row.x[p].element[i]) - center) * rstd;
+            const float dy = p4_value(row.dy[p].element[i]),
+                        xhat = (p4_value(row.x[p].element[i]) - center) * rstd;
             out[i] = p4_value(row.dx[p].element[i]) + rstd * (dy * gain[p][i] - xhat * dot - sum);
             sums->dx[p][i] += CENTERED ? out[i] : 0.0f;
         }
@@ -264,13 +267,12 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_t
     }
 }
 
-/* --- host side -------------------------------------------------------------------------------------------------------- */
+/* --- host side -------------------------------------------------------------------------------- */
 
 typedef void norm_kernel(norm_task);
 
 /* The kernel that holds a row of `pieces` pieces a thread. */
-template <typename T>
-static norm_kernel *held_kernel(bool centered, int64_t pieces)
+template <typename T> static norm_kernel *held_kernel(bool centered, int64_t pieces)
 {
     const int W = P4_VECTOR_BYTES / sizeof(T);
     if (pieces == 1) {
@@ -284,7 +286,8 @@ static norm_kernel *held_kernel(bool centered, int64_t pieces)
 static int64_t held_blocks(p4_device *device, norm_kernel *kernel, unsigned threads)
 {
     int each = 1;
-    p4_cuda_ok(device, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, 0), "norm_backward");
+    p4_cuda_ok(device, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, 0),
+               "norm_backward");
     return (int64_t)device->processors * p4_max_i64(1, each);
 }
 
@@ -295,14 +298,17 @@ static void launch_any(p4_device *device, const norm_task *k, bool centered, boo
     const size_t shared = keep ? (size_t)sum_bytes : 0;
     const unsigned threads = p4_cuda_threads(p4_ceil_div(k->C, p4_cuda_width(device, wide)), NORM_THREADS);
     if (centered) {
-        P4_BY_ACT(device, wide, norm_backward_rows<elem, W, true><<<blocks, threads, shared, device->stream>>>(*k, keep));
+        P4_BY_ACT(device, wide,
+                  norm_backward_rows<elem, W, true><<<blocks, threads, shared, device->stream>>>(*k, keep));
     } else {
-        P4_BY_ACT(device, wide, norm_backward_rows<elem, W, false><<<blocks, threads, shared, device->stream>>>(*k, keep));
+        P4_BY_ACT(device, wide,
+                  norm_backward_rows<elem, W, false><<<blocks, threads, shared, device->stream>>>(*k, keep));
     }
 }
 
 /* The second stage: all kinds in one launch. */
-static void add_sums(p4_device *device, const norm_task *k, float *dgain, float *dbias, float *dx_sums, int64_t blocks)
+static void add_sums(p4_device *device, const norm_task *k, float *dgain, float *dbias, float *dx_sums,
+                     int64_t blocks)
 {
     float *const targets[P4_SUM_KINDS] = {dgain, dbias, dx_sums};
     p4_cuda_sums sums = {};
@@ -315,23 +321,25 @@ static void add_sums(p4_device *device, const norm_task *k, float *dgain, float 
     p4_cuda_add_partials(device, sums, kinds, k->partial, blocks, k->C);
 }
 
-void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums, float *dgain,
-                           float *dbias, const void *dy, const void *x, const float *mean, const float *rstd,
-                           const float *gain, int64_t N, int64_t C)
+void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums,
+                           float *dgain, float *dbias, const void *dy, const void *x, const float *mean,
+                           const float *rstd, const float *gain, int64_t N, int64_t C)
 {
-    norm_task k = {dx,         dy, x,         NULL, mean, rstd, gain, N, C, accumulate, dgain != NULL, dbias != NULL,
-                   dx_sums != NULL};
+    norm_task k = {dx, dy, x,          NULL,          mean,          rstd,           gain,
+                   N,  C,  accumulate, dgain != NULL, dbias != NULL, dx_sums != NULL};
     const bool centered = kind == P4_LAYERNORM;
     const int64_t sum_bytes = kinds_of(k) * C * (int64_t)sizeof(float);
     const bool wide = p4_cuda_wide(P4_ADDRESS(dx) | P4_ADDRESS(dy) | P4_ADDRESS(x) | P4_ADDRESS(gain),
                                    C * p4_cuda_act_bytes(device));
-    const int64_t packs = p4_ceil_div(C, p4_cuda_width(device, wide)), pieces = p4_ceil_div(packs, NORM_THREADS);
+    const int64_t packs = p4_ceil_div(C, p4_cuda_width(device, wide)),
+                  pieces = p4_ceil_div(packs, NORM_THREADS);
     const bool held = wide && pieces <= NORM_HELD_PIECES && (centered || (!dbias && !dx_sums));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(packs, p4_max_i64(1, pieces)), NORM_THREADS);
     if (N <= 0 || C <= 0) {
         return;
     }
-    norm_kernel *kernel = device->half ? held_kernel<__nv_bfloat16>(centered, pieces) : held_kernel<float>(centered, pieces);
+    norm_kernel *kernel =
+        device->half ? held_kernel<__nv_bfloat16>(centered, pieces) : held_kernel<float>(centered, pieces);
     int64_t blocks = p4_min_i64(N, held ? held_blocks(device, kernel, threads) : NORM_BLOCKS);
     if (sum_bytes > 0) {
         blocks = p4_max_i64(1, p4_min_i64(blocks, P4_SCRATCH_BYTES / sum_bytes));

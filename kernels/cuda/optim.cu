@@ -6,8 +6,8 @@
 
 enum {
     FLOATS = P4_VECTOR_BYTES / (int)sizeof(float),
-    ADAM_ITEMS = 64,  /* arrays of one launch: with their places below the 4 KiB of a kernel's arguments */
-    ADAM_EACH = 4096  /* elements of a block */
+    ADAM_ITEMS = 64, /* arrays of one launch: with their places below the 4 KiB of a kernel's arguments */
+    ADAM_EACH = 4096 /* elements of a block */
 };
 
 /* partial[block] = sum of the block's `each` elements, or of their squares. */
@@ -42,7 +42,8 @@ static __global__ void add_sums(double *sum, const double *partial, int count)
 template <bool SQUARE>
 static void add_all(p4_device *device, double *sum, const float *x, int64_t count, const char *what)
 {
-    const int64_t step = P4_FLAT_THREADS * FLOATS, each = p4_ceil_div(p4_ceil_div(count, P4_SUM_BLOCKS), step) * step;
+    const int64_t step = P4_FLAT_THREADS * FLOATS,
+                  each = p4_ceil_div(p4_ceil_div(count, P4_SUM_BLOCKS), step) * step;
     double *partial = (double *)p4_cuda_scratch(device, P4_SUM_BLOCKS * (int64_t)sizeof *partial);
     if (count <= 0 || !partial) {
         return;
@@ -50,7 +51,8 @@ static void add_all(p4_device *device, double *sum, const float *x, int64_t coun
     const int64_t blocks = p4_ceil_div(count, each);
     const unsigned grid = (unsigned)blocks;
     P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(x), 0), FLOATS,
-                sum_partials<SQUARE, W><<<grid, P4_FLAT_THREADS, 0, device->stream>>>(partial, x, count, each));
+                sum_partials<SQUARE, W>
+                <<<grid, P4_FLAT_THREADS, 0, device->stream>>>(partial, x, count, each));
     add_sums<<<1, p4_cuda_threads(blocks, P4_SUM_BLOCKS), 0, device->stream>>>(sum, partial, (int)blocks);
     p4_cuda_launched(device, what);
 }
@@ -65,8 +67,7 @@ void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t cou
     add_all<false>(device, sum, x, count, "add_sum");
 }
 
-template <int W>
-static __global__ void scale(float *x, float factor, int64_t count)
+template <int W> static __global__ void scale(float *x, float factor, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
     float v[W];
@@ -85,13 +86,13 @@ void p4_cuda_scale(p4_device *device, float *x, float factor, int64_t count)
 {
     if (count > 0) {
         P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(x), 0), FLOATS,
-                    scale<W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(x, factor, count));
+                    scale<W>
+                    <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(x, factor, count));
         p4_cuda_launched(device, "scale");
     }
 }
 
-template <int W>
-static __global__ void add(float *sum, const float *addend, int64_t count)
+template <int W> static __global__ void add(float *sum, const float *addend, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
     float v[W], a[W];
@@ -111,7 +112,8 @@ void p4_cuda_add_f32(p4_device *device, float *sum, const float *addend, int64_t
 {
     if (count > 0) {
         P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(sum) | P4_ADDRESS(addend), 0), FLOATS,
-                    add<W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(sum, addend, count));
+                    add<W>
+                    <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(sum, addend, count));
         p4_cuda_launched(device, "add_f32");
     }
 }
@@ -147,8 +149,8 @@ static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, int
     p4_store_part(g + i, v, count - i);
 }
 
-void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count, bool half,
-                      uint64_t index, const p4_step_numbers *numbers)
+void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count,
+                      bool half, uint64_t index, const p4_step_numbers *numbers)
 {
     if (count > 0) {
         const bool wide = p4_cuda_wide(P4_ADDRESS(g) | p4_state_address(ema, half), 0);
@@ -164,8 +166,8 @@ typedef struct adam_rates {
     float beta1, beta2, eps;
 } adam_rates;
 
-/* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1]) have
- * item[i]. */
+/* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1])
+ * have item[i]. */
 typedef struct adam_arrays {
     p4_adamw_item item[ADAM_ITEMS];
     uint32_t start[ADAM_ITEMS + 1];
@@ -188,7 +190,8 @@ static __device__ __forceinline__ int item_of_block(const adam_arrays &arrays)
 }
 
 template <typename S, int W>
-static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_rates s, const p4_step_numbers *numbers)
+static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_rates s,
+                             const p4_step_numbers *numbers)
 {
     const p4_step_numbers now = *numbers;
     const int at = item_of_block(arrays);
@@ -219,20 +222,20 @@ static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_ra
 }
 
 /* Updates what is in the launch and empties it. */
-static void adamw_launch(p4_device *device, adam_arrays *arrays, adam_rates rates, const p4_step_numbers *numbers,
-                         bool half, bool wide)
+static void adamw_launch(p4_device *device, adam_arrays *arrays, adam_rates rates,
+                         const p4_step_numbers *numbers, bool half, bool wide)
 {
     if (arrays->items > 0) {
         P4_BY_STATE(half, wide, FLOATS,
-                    adamw<S, W><<<arrays->start[arrays->items], P4_FLAT_THREADS, 0, device->stream>>>(*arrays, rates,
-                                                                                          numbers));
+                    adamw<S, W><<<arrays->start[arrays->items], P4_FLAT_THREADS, 0, device->stream>>>(
+                        *arrays, rates, numbers));
         p4_cuda_launched(device, "adamw");
     }
     arrays->items = 0;
 }
 
-void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2, float eps,
-                   bool half, const p4_step_numbers *numbers)
+void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2,
+                   float eps, bool half, const p4_step_numbers *numbers)
 {
     const adam_rates rates = {beta1, beta2, eps};
     adam_arrays arrays = {};
@@ -242,8 +245,8 @@ void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t item
         if (a->count <= 0) {
             continue;
         }
-        const uintptr_t addresses = P4_ADDRESS(a->w) | p4_state_address(a->m, half) |
-                                    p4_state_address(a->v, half) | P4_ADDRESS(a->g);
+        const uintptr_t addresses =
+            P4_ADDRESS(a->w) | p4_state_address(a->m, half) | p4_state_address(a->v, half) | P4_ADDRESS(a->g);
         const bool this_wide = p4_cuda_wide(addresses, 0);
         const uint32_t blocks = (uint32_t)p4_ceil_div(a->count, ADAM_EACH);
         if (arrays.items == ADAM_ITEMS || this_wide != wide ||
@@ -257,8 +260,7 @@ void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t item
     adamw_launch(device, &arrays, rates, numbers, half, wide);
 }
 
-template <int W>
-static __global__ void round_to_half(float *x, int64_t count)
+template <int W> static __global__ void round_to_half(float *x, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
     float v[W];
@@ -277,7 +279,8 @@ void p4_cuda_round_to_f16(p4_device *device, float *x, int64_t count)
 {
     if (count > 0) {
         P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(x), 0), FLOATS,
-                    round_to_half<W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(x, count));
+                    round_to_half<W>
+                    <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(x, count));
         p4_cuda_launched(device, "round_to_f16");
     }
 }

@@ -1,6 +1,7 @@
-/* pack.cu - 2-bit codes to base 3 and back. Twenty codes, 5 bytes of them, are 4 bytes of five trits u = t + 1 each:
- * a group. A block takes consecutive groups of the whole matrix: what they read and what they write is one stretch of
- * bytes each, which goes through shared memory so that global accesses are 16 bytes wide. */
+/* pack.cu - 2-bit codes to base 3 and back. Twenty codes, 5 bytes of them, are 4 bytes of five trits u = t +
+ * 1 each: a group. A block takes consecutive groups of the whole matrix: what they read and what they write
+ * is one stretch of bytes each, which goes through shared memory so that global accesses are 16 bytes wide.
+ */
 #include "kernels/cuda/cuda_ops_b.h"
 
 enum {
@@ -32,7 +33,8 @@ typedef struct pack_block {
     int64_t from_start, from_end, to_start, to_end;
 } pack_block;
 
-static __device__ __forceinline__ int64_t byte_of(int64_t row, int64_t group, int64_t row_bytes, int group_bytes)
+static __device__ __forceinline__ int64_t byte_of(int64_t row, int64_t group, int64_t row_bytes,
+                                                  int group_bytes)
 {
     return row * row_bytes + min(group * group_bytes, row_bytes);
 }
@@ -52,7 +54,8 @@ static __device__ __forceinline__ pack_block make_block(const pack_task *k, int 
     return b;
 }
 
-/* The place of the block's group `index`. The quotient by way of floats is exact: both numbers are below PACK_GROUPS. */
+/* The place of the block's group `index`. The quotient by way of floats is exact: both numbers are below
+ * PACK_GROUPS. */
 static __device__ __forceinline__ group_place place_of(const pack_task *k, const pack_block *b, int index)
 {
     group_place place = {b->first.row, b->first.group + index};
@@ -69,7 +72,8 @@ static __device__ __forceinline__ group_place place_of(const pack_task *k, const
 }
 
 /* Copies a stretch into shared memory, byte `start` to stage[its address mod 16]; the offset of byte 0. */
-static __device__ __forceinline__ int64_t stage_in(uint8_t *stage, const uint8_t *from, int64_t start, int64_t end)
+static __device__ __forceinline__ int64_t stage_in(uint8_t *stage, const uint8_t *from, int64_t start,
+                                                   int64_t end)
 {
     const int skew = (int)(P4_ADDRESS(from + start) % P4_VECTOR_BYTES);
     const int bytes = (int)(end - start);
@@ -80,7 +84,8 @@ static __device__ __forceinline__ int64_t stage_in(uint8_t *stage, const uint8_t
         stage[skew + i] = base[i];
     }
     for (int i = (int)threadIdx.x; i < wide; i += PACK_THREADS) {
-        *(uint4 *)(stage + skew + head + i * P4_VECTOR_BYTES) = *(const uint4 *)(base + head + i * P4_VECTOR_BYTES);
+        *(uint4 *)(stage + skew + head + i * P4_VECTOR_BYTES) =
+            *(const uint4 *)(base + head + i * P4_VECTOR_BYTES);
     }
     for (int i = tail + (int)threadIdx.x; i < bytes; i += PACK_THREADS) {
         stage[skew + i] = base[i];
@@ -89,7 +94,8 @@ static __device__ __forceinline__ int64_t stage_in(uint8_t *stage, const uint8_t
 }
 
 /* The other way. */
-static __device__ __forceinline__ void stage_out(uint8_t *to, const uint8_t *stage, int64_t start, int64_t end)
+static __device__ __forceinline__ void stage_out(uint8_t *to, const uint8_t *stage, int64_t start,
+                                                 int64_t end)
 {
     const int skew = (int)(P4_ADDRESS(to + start) % P4_VECTOR_BYTES);
     const int bytes = (int)(end - start);
@@ -100,14 +106,16 @@ static __device__ __forceinline__ void stage_out(uint8_t *to, const uint8_t *sta
         base[i] = stage[skew + i];
     }
     for (int i = (int)threadIdx.x; i < wide; i += PACK_THREADS) {
-        *(uint4 *)(base + head + i * P4_VECTOR_BYTES) = *(const uint4 *)(stage + skew + head + i * P4_VECTOR_BYTES);
+        *(uint4 *)(base + head + i * P4_VECTOR_BYTES) =
+            *(const uint4 *)(stage + skew + head + i * P4_VECTOR_BYTES);
     }
     for (int i = tail + (int)threadIdx.x; i < bytes; i += PACK_THREADS) {
         base[i] = stage[skew + i];
     }
 }
 
-/* Eight bytes from `at` on: shared memory is read by words, and reaches beyond every stretch by STAGE_SLACK. */
+/* Eight bytes from `at` on: shared memory is read by words, and reaches beyond every stretch by STAGE_SLACK.
+ */
 static __device__ __forceinline__ uint64_t read_bytes(const uint8_t *stage, int at)
 {
     const uint32_t *word = (const uint32_t *)(stage + (at & ~3));
@@ -125,9 +133,9 @@ static __device__ __forceinline__ uint32_t trits_of(uint32_t codes)
     return __dp4a(spread, 0x03091b51u, codes >> 8 & 3u);
 }
 
-/* Two bytes b, 16 bits apart -> five codes each, 16 bits apart. With t_n = floor(b / 3^n) the codes are b - 3 t_1,
- * t_1 - 3 t_2, ..., t_4, the last first: their sum by powers of 4 is 256 b - 11 (64 t_1 + 16 t_2 + 4 t_3 + t_4). The
- * quotients are products with reciprocals, exact up to 255 and below 2^16. */
+/* Two bytes b, 16 bits apart -> five codes each, 16 bits apart. With t_n = floor(b / 3^n) the codes are b - 3
+ * t_1, t_1 - 3 t_2, ..., t_4, the last first: their sum by powers of 4 is 256 b - 11 (64 t_1 + 16 t_2 + 4 t_3
+ * + t_4). The quotients are products with reciprocals, exact up to 255 and below 2^16. */
 static __device__ __forceinline__ uint32_t codes_of(uint32_t bytes)
 {
     const uint32_t t1 = bytes * 171 >> 9 & 0x007f007fu, t2 = bytes * 57 >> 9 & 0x007f007fu;
@@ -154,7 +162,8 @@ __global__ void __launch_bounds__(PACK_THREADS) pack_groups(pack_task k)
         const int bytes = (int)min((int64_t)TRIT_BYTES, k.to_row - place.group * TRIT_BYTES);
         const int codes = (int)min((int64_t)CODES_A_GROUP, k.cols - place.group * CODES_A_GROUP);
         const uint64_t own = (1ull << 2 * codes) - 1; /* the codes beyond are 1 */
-        const uint64_t group = (read_bytes(from, (int)(row_from + from_shift)) & own) | (0x5555555555ull & ~own);
+        const uint64_t group =
+            (read_bytes(from, (int)(row_from + from_shift)) & own) | (0x5555555555ull & ~own);
         for (int t = 0; t < bytes; t++) {
             to[row_to + to_shift + t] = (uint8_t)trits_of((uint32_t)(group >> 10 * t));
         }
@@ -183,7 +192,8 @@ __global__ void __launch_bounds__(PACK_THREADS) unpack_groups(pack_task k)
         const int codes = (int)min((int64_t)CODES_A_GROUP, k.cols - place.group * CODES_A_GROUP);
         const uint32_t trits = (uint32_t)read_bytes(from, (int)(row_from + from_shift));
         const uint32_t even = codes_of(trits & 0x00ff00ffu), odd = codes_of(trits >> 8 & 0x00ff00ffu);
-        const uint64_t low = (even & 0x3ffu) | (odd & 0x3ffu) << 10, high = (even >> 16 & 0x3ffu) | (odd >> 16 & 0x3ffu) << 10;
+        const uint64_t low = (even & 0x3ffu) | (odd & 0x3ffu) << 10,
+                       high = (even >> 16 & 0x3ffu) | (odd >> 16 & 0x3ffu) << 10;
         const uint64_t own = (1ull << 2 * codes) - 1;
         const uint64_t group = ((low | high << 20) & own) | (0x5555555555ull & ~own);
         for (int t = 0; t < bytes; t++) {
@@ -194,7 +204,8 @@ __global__ void __launch_bounds__(PACK_THREADS) unpack_groups(pack_task k)
     stage_out(k.to, to, b.to_start, b.to_end);
 }
 
-static pack_task make_task(void *to, const void *from, int64_t rows, int64_t cols, int64_t to_row, int64_t from_row)
+static pack_task make_task(void *to, const void *from, int64_t rows, int64_t cols, int64_t to_row,
+                           int64_t from_row)
 {
     pack_task k;
     k.to = (uint8_t *)to;
@@ -218,7 +229,8 @@ void p4_cuda_pack_base3(p4_device *device, uint8_t *packed, const uint8_t *codes
     }
 }
 
-void p4_cuda_unpack_base3(p4_device *device, uint8_t *codes, const uint8_t *packed, int64_t rows, int64_t cols)
+void p4_cuda_unpack_base3(p4_device *device, uint8_t *codes, const uint8_t *packed, int64_t rows,
+                          int64_t cols)
 {
     if (rows > 0 && cols > 0) {
         const pack_task k =

@@ -6,34 +6,35 @@
 #include "kernels/state.h"
 
 /* As P4_BY_WIDTH, with S the type of stored state. */
-#define P4_BY_STATE(half, wide, width, ...)           \
-    do {                                              \
-        if (half) {                                   \
-            typedef __nv_bfloat16 S;                  \
-            P4_BY_WIDTH(wide, width, __VA_ARGS__);    \
-        } else {                                      \
-            typedef float S;                          \
-            P4_BY_WIDTH(wide, width, __VA_ARGS__);    \
-        }                                             \
+#define P4_BY_STATE(half, wide, width, ...)        \
+    do {                                           \
+        if (half) {                                \
+            typedef __nv_bfloat16 S;               \
+            P4_BY_WIDTH(wide, width, __VA_ARGS__); \
+        } else {                                   \
+            typedef float S;                       \
+            P4_BY_WIDTH(wide, width, __VA_ARGS__); \
+        }                                          \
     } while (0)
 
-/* For p4_cuda_wide of accesses as many elements wide as 16 bytes of fp32: half the alignment is enough for bf16. */
+/* For p4_cuda_wide of accesses as many elements wide as 16 bytes of fp32: half the alignment is enough for
+ * bf16. */
 static inline uintptr_t p4_state_address(const void *state, bool half)
 {
     return P4_ADDRESS(state) * (half ? 2 : 1);
 }
 
-/* x becomes what state of the type of `stored` holds of it, so that a store is exact; bits [shift, shift + 16) of the draws
- * of elements [index, index + W) decide. fp32 holds it as it is. */
+/* x becomes what state of the type of `stored` holds of it, so that a store is exact; bits [shift, shift +
+ * 16) of the draws of elements [index, index + W) decide. fp32 holds it as it is. */
 template <int W>
-static __device__ __forceinline__ void p4_state_round(const float *stored, float (&x)[W], uint64_t key, uint64_t index,
-                                                      int shift)
+static __device__ __forceinline__ void p4_state_round(const float *stored, float (&x)[W], uint64_t key,
+                                                      uint64_t index, int shift)
 {
     (void)stored, (void)x, (void)key, (void)index, (void)shift;
 }
 template <int W>
-static __device__ __forceinline__ void p4_state_round(const __nv_bfloat16 *stored, float (&x)[W], uint64_t key,
-                                                      uint64_t index, int shift)
+static __device__ __forceinline__ void p4_state_round(const __nv_bfloat16 *stored, float (&x)[W],
+                                                      uint64_t key, uint64_t index, int shift)
 {
     (void)stored;
 #pragma unroll

@@ -3,8 +3,8 @@
  * Which way: `own` (kernels/sm90/swiglu_backward.cu), wgmma on compute capability 9.0 with bf16 activations,
  * where rows are multiples of 8 elements and arrays lie on 16 bytes; otherwise, and for all with
  * P4_SWIGLU_BACKWARD=cublas in the environment, `cublas`: cuBLASLt's product and a kernel after it
- * (kernels/cuda/mlp.cu). P4_SWIGLU_BACKWARD=own is the rule, and an error on a device without it. The ways sum in
- * different orders. */
+ * (kernels/cuda/mlp.cu). P4_SWIGLU_BACKWARD=own is the rule, and an error on a device without it. The ways
+ * sum in different orders. */
 #ifndef P4_SWIGLU_BACKWARD_CUDA_CUH
 #define P4_SWIGLU_BACKWARD_CUDA_CUH
 

@@ -7,7 +7,8 @@ typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, vo
                               CUtensorMapFloatOOBfill);
 
 int p4_cuda_encode(p4_device *device, CUtensorMap *map, CUtensorMapDataType type, cuuint32_t dimensions,
-                   const void *data, const cuuint64_t *lengths, const cuuint64_t *bytes, const cuuint32_t *box)
+                   const void *data, const cuuint64_t *lengths, const cuuint64_t *bytes,
+                   const cuuint32_t *box)
 {
     const cuuint32_t every[4] = {1, 1, 1, 1};
     return (int)((encode_fn)device->encode_tiles)(
@@ -21,8 +22,8 @@ bool p4_cuda_boxes(p4_device *device, CUtensorMap *map, const p4_boxes *boxes, c
                                    (cuuint64_t)boxes->matrices};
     const cuuint64_t bytes[2] = {(cuuint64_t)boxes->row_bytes, (cuuint64_t)boxes->matrix_bytes};
     const cuuint32_t box[3] = {(cuuint32_t)boxes->box_cols, (cuuint32_t)boxes->box_rows, 1};
-    const int result =
-        p4_cuda_encode(device, map, boxes->type, boxes->matrices > 0 ? 3 : 2, boxes->data, lengths, bytes, box);
+    const int result = p4_cuda_encode(device, map, boxes->type, boxes->matrices > 0 ? 3 : 2, boxes->data,
+                                      lengths, bytes, box);
     if (result != 0) {
         p4_cuda_fail(device, "%s: boxes of [%lld, %lld] cannot be described: driver error %d", what,
                      (long long)boxes->rows, (long long)boxes->cols, result);

@@ -17,10 +17,11 @@ typedef struct p4_boxes {
     int box_cols, box_rows;         /* box_cols: elements of 128 bytes */
 } p4_boxes;
 
-/* The driver's cuTensorMapEncodeTiled, for boxes that are read without gaps, swizzled by 128 bytes, zeros outside. 0 is
- * success, else the driver's error. */
+/* The driver's cuTensorMapEncodeTiled, for boxes that are read without gaps, swizzled by 128 bytes, zeros
+ * outside. 0 is success, else the driver's error. */
 int p4_cuda_encode(p4_device *device, CUtensorMap *map, CUtensorMapDataType type, cuuint32_t dimensions,
-                   const void *data, const cuuint64_t *lengths, const cuuint64_t *bytes, const cuuint32_t *box);
+                   const void *data, const cuuint64_t *lengths, const cuuint64_t *bytes,
+                   const cuuint32_t *box);
 /* Finds the driver's cuTensorMapEncodeTiled; false records a failure. */
 bool p4_cuda_boxes_open(p4_device *device);
 /* False records a failure, of the op `what`. */

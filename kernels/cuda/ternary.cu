@@ -1,20 +1,20 @@
 /* ternary.cu - quantize: weights to 2-bit codes and one fp16 scale a row, a block a row; of one warp for the
  * exact rule on fp32 rows of up to 2048 elements.
  *
- * A row that lies in order and aligned is read once, 16 bytes at a time, and kept in registers; any other row is staged in
- * shared memory as fp32, or read again where it is too long for that. */
+ * A row that lies in order and aligned is read once, 16 bytes at a time, and kept in registers; any other row
+ * is staged in shared memory as fp32, or read again where it is too long for that. */
 #include "kernels/cuda/cuda_ops_b.h"
 #include "kernels/cuda/ternary_exact_f32.cuh"
 
 /* scale = mean |w|, at least 1e-8; cut = threshold * scale. A zero weight has no sign: the cut is above 0. */
-static __device__ __forceinline__ void absmean_of(double sum, int64_t cols, float threshold, float *cut, float *scale)
+static __device__ __forceinline__ void absmean_of(double sum, int64_t cols, float threshold, float *cut,
+                                                  float *scale)
 {
     *scale = fmaxf((float)(sum / (double)cols), 1e-8f);
     *cut = fmaxf(threshold * *scale, FLT_TRUE_MIN);
 }
 
-template <p4_dtype DT>
-static __device__ __forceinline__ double sum_row(const uint4 (&piece)[QUANT_CHUNKS])
+template <p4_dtype DT> static __device__ __forceinline__ double sum_row(const uint4 (&piece)[QUANT_CHUNKS])
 {
     double sum = 0.0;
 #pragma unroll
@@ -58,8 +58,7 @@ __global__ void __launch_bounds__(QUANT_THREADS_MOST) absmean_wide(quant_task k)
     }
 }
 
-template <bool ERROR>
-__global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_bf16(quant_task k)
+template <bool ERROR> __global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_bf16(quant_task k)
 {
     __shared__ uint32_t counts[EXACT_BINS];
     quant_sums sums = quant_sums_start();
@@ -80,8 +79,8 @@ __global__ void __launch_bounds__(QUANT_THREADS_MOST) exact_wide_bf16(quant_task
 }
 
 /* A row that exact_f32_row has given up; rare, so its registers and its code are kept apart. */
-static __device__ __noinline__ quant_sums exact_row_again(quant_task k, int64_t index, unsigned long long *list,
-                                                          quant_sums sums)
+static __device__ __noinline__ quant_sums exact_row_again(quant_task k, int64_t index,
+                                                          unsigned long long *list, quant_sums sums)
 {
     const row_view row = row_open(&k, index, NULL);
     float cut, scale;
@@ -90,8 +89,8 @@ static __device__ __noinline__ quant_sums exact_row_again(quant_task k, int64_t 
     return sums;
 }
 
-/* THREADS: of a row, at most. The rows of one warp need no barrier of a block. So many BLOCKS on a processor hide
- * each other's latencies; the registers allow them. */
+/* THREADS: of a row, at most. The rows of one warp need no barrier of a block. So many BLOCKS on a processor
+ * hide each other's latencies; the registers allow them. */
 template <bool ERROR, int CHUNKS, int THREADS, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) exact_wide_f32(quant_task k)
 {
@@ -203,7 +202,8 @@ static void launch_any(p4_device *device, const quant_task *k, unsigned blocks)
     }
 }
 
-/* Queues the rows. With an error wanted the grid depends on the shape alone: it decides the order of the sums. */
+/* Queues the rows. With an error wanted the grid depends on the shape alone: it decides the order of the
+ * sums. */
 static void launch_rows(p4_device *device, const quant_task *k, unsigned blocks)
 {
     const int64_t row_bytes = k->cols * p4_dtype_bytes(k->dtype), pieces = row_bytes / P4_VECTOR_BYTES;
@@ -221,7 +221,8 @@ static void launch_rows(p4_device *device, const quant_task *k, unsigned blocks)
 }
 
 void p4_cuda_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
-                      const p4_weight *weight, p4_quant_method method, float threshold, const float *importance)
+                      const p4_weight *weight, p4_quant_method method, float threshold,
+                      const float *importance)
 {
     const int64_t rows = weight->rows, cols = weight->cols;
     const p4_quant_error none = {0.0, 0.0, 0, INFINITY, -INFINITY, 0};

@@ -1,11 +1,12 @@
 /* ternary.cuh - what the quantize kernels share: the task, rows held in registers, codes, error sums.
  *
- * The CPU column decides what is right, bit for bit. Both columns sum in double. The sums of `exact` without importance
- * have no rounding error in either (kernels/cuda/ternary_exact.cuh says why), so that codes and scales agree always. The sum of
- * absmean has none while all elements are multiples of 2^-53 of it: for half-precision rows unless an element is below
- * 2^-32 of the largest. In the other rows, and with importance, the columns add in different orders, and so do CPUs of
- * different vector widths: the sums may differ by about 2^-50 of themselves. That changes a result only where the sum lies
- * so close to the middle of two floats, or two cuts are equally good but for 2^-50. */
+ * The CPU column decides what is right, bit for bit. Both columns sum in double. The sums of `exact` without
+ * importance have no rounding error in either (kernels/cuda/ternary_exact.cuh says why), so that codes and
+ * scales agree always. The sum of absmean has none while all elements are multiples of 2^-53 of it: for
+ * half-precision rows unless an element is below 2^-32 of the largest. In the other rows, and with
+ * importance, the columns add in different orders, and so do CPUs of different vector widths: the sums may
+ * differ by about 2^-50 of themselves. That changes a result only where the sum lies so close to the middle
+ * of two floats, or two cuts are equally good but for 2^-50. */
 #ifndef P4_TERNARY_CUDA_CUH
 #define P4_TERNARY_CUDA_CUH
 
@@ -58,7 +59,8 @@ static __device__ __forceinline__ void quant_add_error(quant_sums *sums, float v
 }
 
 /* By thread 0: the scale as it is stored. */
-static __device__ __forceinline__ void quant_store_scale(const quant_task *k, int64_t row, float scale, quant_sums *sums)
+static __device__ __forceinline__ void quant_store_scale(const quant_task *k, int64_t row, float scale,
+                                                         quant_sums *sums)
 {
     const __half stored = __float2half_rn(scale);
     k->scale[row] = __half_as_ushort(stored);
@@ -81,15 +83,14 @@ static __device__ __forceinline__ void quant_store_sums(const quant_task *k, qua
     }
 }
 
-/* --- rows in registers: not transposed, 16-byte aligned, at most QUANT_CHUNKS pieces a thread ------------------------- */
+/* --- rows in registers: not transposed, 16-byte aligned, at most QUANT_CHUNKS pieces a thread --- */
 
-/* Elements of one piece and their magnitudes as doubles without a conversion: the bits of a float moved into those of a
- * double are a double whose exponent is counted from elsewhere, that is the value times a power of two, subnormal or not. */
-template <p4_dtype DT>
-struct quant_form;
+/* Elements of one piece and their magnitudes as doubles without a conversion: the bits of a float moved into
+ * those of a double are a double whose exponent is counted from elsewhere, that is the value times a power of
+ * two, subnormal or not. */
+template <p4_dtype DT> struct quant_form;
 
-template <>
-struct quant_form<P4_F32> {
+template <> struct quant_form<P4_F32> {
     enum { EACH = 4, PER_PIECE = 4, INFINITE = 0x7f800000 };
     static constexpr double unit = 0x1p896;
     static __device__ __forceinline__ uint32_t magnitude(uint32_t bits)
@@ -111,8 +112,7 @@ struct quant_form<P4_F32> {
     }
 };
 
-template <>
-struct quant_form<P4_BF16> {
+template <> struct quant_form<P4_BF16> {
     enum { EACH = 2, PER_PIECE = 8, INFINITE = 0x7f80 };
     static constexpr double unit = 0x1p896;
     static __device__ __forceinline__ uint32_t magnitude(uint32_t bits)
@@ -133,8 +133,7 @@ struct quant_form<P4_BF16> {
     }
 };
 
-template <>
-struct quant_form<P4_F16> {
+template <> struct quant_form<P4_F16> {
     enum { EACH = 2, PER_PIECE = 8, INFINITE = 0x7c00 };
     static constexpr double unit = 0x1p1008;
     static __device__ __forceinline__ uint32_t magnitude(uint32_t bits)
@@ -157,8 +156,7 @@ struct quant_form<P4_F16> {
 };
 
 /* Element i of a piece, i a constant: its bits. */
-template <p4_dtype DT>
-static __device__ __forceinline__ uint32_t quant_bits(const uint4 &piece, int i)
+template <p4_dtype DT> static __device__ __forceinline__ uint32_t quant_bits(const uint4 &piece, int i)
 {
     const uint32_t word[4] = {piece.x, piece.y, piece.z, piece.w};
     return quant_form<DT>::EACH == 4 ? word[i % 4] : word[i / 2 % 4] >> 16 * (i % 2);
@@ -166,7 +164,8 @@ static __device__ __forceinline__ uint32_t quant_bits(const uint4 &piece, int i)
 
 /* Pieces threadIdx.x, threadIdx.x + blockDim.x, ...; those past the row are 0. */
 template <p4_dtype DT>
-static __device__ __forceinline__ void quant_load_row(uint4 (&piece)[QUANT_CHUNKS], const quant_task *k, int64_t row)
+static __device__ __forceinline__ void quant_load_row(uint4 (&piece)[QUANT_CHUNKS], const quant_task *k,
+                                                      int64_t row)
 {
     const int pieces = (int)(k->cols / quant_form<DT>::PER_PIECE);
     const uint4 *from = (const uint4 *)k->data + row * pieces;
@@ -177,8 +176,8 @@ static __device__ __forceinline__ void quant_load_row(uint4 (&piece)[QUANT_CHUNK
     }
 }
 
-/* The codes of a piece, low bits first. For halves two elements at a time: with the sign bit set, subtracting the key
- * leaves it set exactly where the magnitude is at least the key. */
+/* The codes of a piece, low bits first. For halves two elements at a time: with the sign bit set, subtracting
+ * the key leaves it set exactly where the magnitude is at least the key. */
 template <p4_dtype DT>
 static __device__ __forceinline__ uint32_t quant_piece_codes(const uint4 &piece, uint32_t key)
 {
@@ -204,8 +203,8 @@ static __device__ __forceinline__ uint32_t quant_piece_codes(const uint4 &piece,
 
 template <p4_dtype DT, bool ERROR>
 static __device__ __forceinline__ void quant_finish_row(const quant_task *k, int64_t row,
-                                                        const uint4 (&piece)[QUANT_CHUNKS], float cut, float scale,
-                                                        quant_sums *sums)
+                                                        const uint4 (&piece)[QUANT_CHUNKS], float cut,
+                                                        float scale, quant_sums *sums)
 {
     const int pieces = (int)(k->cols / quant_form<DT>::PER_PIECE);
     const uint32_t key = quant_form<DT>::key(cut);

@@ -1,12 +1,14 @@
-/* ternary_exact.cuh - the least-squares ternary set of a row by one block (METHODS 1; kernels/cpu/ternary_exact.c is the
- * specification).
+/* ternary_exact.cuh - the least-squares ternary set of a row by one block (METHODS 1;
+ * kernels/cpu/ternary_exact.c is the specification).
  *
- * The best cut c is the |w_j| with the largest S^2 / P over {|w| >= c}; of equal ones the largest. No element of the best
- * set is below half its mean and none left out is above, so c lies between half the mean of the row and half its maximum.
+ * The best cut c is the |w_j| with the largest S^2 / P over {|w| >= c}; of equal ones the largest. No element
+ * of the best set is below half its mean and none left out is above, so c lies between half the mean of the
+ * row and half its maximum.
  *
- * Without importance no sum that decides has a rounding error, in any order: its terms lie between half the mean of the row
- * and its maximum, which is at most cols times the mean. All are multiples of the last place of the smallest, and their sum
- * is below cols * maximum <= 2 cols^2 * smallest: below 2^53 such places for fp32 while cols <= 2^14, for halves while cols
+ * Without importance no sum that decides has a rounding error, in any order: its terms lie between half the
+ * mean of the row and its maximum, which is at most cols times the mean. All are multiples of the last place
+ * of the smallest, and their sum is below cols * maximum <= 2 cols^2 * smallest: below 2^53 such places for
+ * fp32 while cols <= 2^14, for halves while cols
  * <= 2^20. Beyond, only a row in which a few elements hold nearly all of the sum comes near the limit. */
 #ifndef P4_TERNARY_EXACT_CUDA_CUH
 #define P4_TERNARY_EXACT_CUDA_CUH
@@ -37,12 +39,14 @@ static __device__ __forceinline__ double exact_gain(exact_sums set)
     return set.weight > 0.0 ? set.sum * set.sum / set.weight : 0.0;
 }
 
-/* Half the mean of a set, moved by more than the rounding error of its sums so that it stays a bound (as on the CPU). */
+/* Half the mean of a set, moved by more than the rounding error of its sums so that it stays a bound (as on
+ * the CPU). */
 static __device__ __forceinline__ float exact_half_mean(exact_sums set, float direction, float otherwise)
 {
     const double slack = 1e-5;
     const double mean = set.sum / set.weight, factor = direction > 0.0f ? 1.0 + slack : 1.0 - slack;
-    return set.weight > 0.0 && isfinite(mean) ? nextafterf((float)(0.5 * mean * factor), direction) : otherwise;
+    return set.weight > 0.0 && isfinite(mean) ? nextafterf((float)(0.5 * mean * factor), direction)
+                                              : otherwise;
 }
 
 /* The largest of a value over the block, in every thread. */
@@ -134,10 +138,12 @@ static __device__ __forceinline__ exact_best exact_block_best(exact_best best)
     return best;
 }
 
-/* Tries candidates 0 to count - 1 in order, each adding `items.add(at, &set)` to the set, which at first holds *set; a
- * candidate counts where items.ends(at). *set becomes the whole set. The result is better than `gain`, or none. */
+/* Tries candidates 0 to count - 1 in order, each adding `items.add(at, &set)` to the set, which at first
+ * holds *set; a candidate counts where items.ends(at). *set becomes the whole set. The result is better than
+ * `gain`, or none. */
 template <typename Items>
-static __device__ __forceinline__ exact_best exact_try(const Items &items, int count, exact_sums *set, double gain)
+static __device__ __forceinline__ exact_best exact_try(const Items &items, int count, exact_sums *set,
+                                                       double gain)
 {
     const int each = (count + (int)blockDim.x - 1) / (int)blockDim.x;
     const int first = min(count, (int)threadIdx.x * each), end = min(count, first + each);
@@ -165,11 +171,11 @@ static __device__ __forceinline__ exact_best exact_try(const Items &items, int c
     return exact_block_best(best);
 }
 
-/* --- bf16 rows in registers: every magnitude between the bounds has its own counter ----------------------------------- */
+/* --- bf16 rows in registers: every magnitude between the bounds has its own counter ----------- */
 
 enum {
-    /* Half the mean is at least maximum / (2 cols): the counters of 128 magnitudes an octave and of the first partial one
-     * reach for QUANT_CHUNKS * QUANT_THREADS_MOST * 8 = 2^15 columns. */
+    /* Half the mean is at least maximum / (2 cols): the counters of 128 magnitudes an octave and of the first
+     * partial one reach for QUANT_CHUNKS * QUANT_THREADS_MOST * 8 = 2^15 columns. */
     EXACT_BINS = 128 * 19
 };
 
@@ -189,8 +195,8 @@ struct exact_bins {
 };
 
 /* The cut and the scale of a row that holds something and nothing infinite. */
-static __device__ __forceinline__ void exact_bf16_row(const uint4 (&piece)[QUANT_CHUNKS], uint32_t *counts, double mean,
-                                                      uint32_t largest, float *cut, float *scale)
+static __device__ __forceinline__ void exact_bf16_row(const uint4 (&piece)[QUANT_CHUNKS], uint32_t *counts,
+                                                      double mean, uint32_t largest, float *cut, float *scale)
 {
     const float low = exact_half_mean({1.0, mean}, 0.0f, 0.0f);
     const uint32_t low_key = max(1u, __float_as_uint(low) >> 16);

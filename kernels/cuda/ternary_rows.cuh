@@ -1,6 +1,6 @@
-/* ternary_rows.cuh - quantizing a row of any type, layout and length by one block, with or without importance. The
- * method of kernels/cpu/ternary_exact.c: bounds of the best cut are brought together until few elements are undecided, and those
- * are sorted and tried one by one. */
+/* ternary_rows.cuh - quantizing a row of any type, layout and length by one block, with or without
+ * importance. The method of kernels/cpu/ternary_exact.c: bounds of the best cut are brought together until
+ * few elements are undecided, and those are sorted and tried one by one. */
 #ifndef P4_TERNARY_ROWS_CUDA_CUH
 #define P4_TERNARY_ROWS_CUDA_CUH
 
@@ -70,8 +70,8 @@ static __device__ __forceinline__ double row_abs_sum(const row_view *row)
 }
 
 /* Codes, four a byte, padded with code 1; the scale; the error. */
-static __device__ __forceinline__ void row_finish(const quant_task *k, int64_t index, const row_view *row, float cut,
-                                                  float scale, quant_sums *sums)
+static __device__ __forceinline__ void row_finish(const quant_task *k, int64_t index, const row_view *row,
+                                                  float cut, float scale, quant_sums *sums)
 {
     const float stored = __half2float(__float2half_rn(scale));
     for (int64_t b = threadIdx.x; b < k->row_bytes; b += blockDim.x) {
@@ -92,7 +92,7 @@ static __device__ __forceinline__ void row_finish(const quant_task *k, int64_t i
     }
 }
 
-/* --- exact ------------------------------------------------------------------------------------------------------------ */
+/* --- exact ------------------------------------------------------------------------------------ */
 
 /* The elements at or above `low`, and those above `high`. */
 typedef struct row_bounds {
@@ -167,7 +167,8 @@ static __device__ __forceinline__ void sum_sets(row_bounds *b, const row_view *r
     b->undecided = (int64_t)sums[4];
 }
 
-static __device__ __forceinline__ row_bounds narrow(const row_view *row, const float *h, exact_sums whole, float largest)
+static __device__ __forceinline__ row_bounds narrow(const row_view *row, const float *h, exact_sums whole,
+                                                    float largest)
 {
     row_bounds b;
     b.low = exact_half_mean(whole, 0.0f, 0.0f);
@@ -188,7 +189,8 @@ static __device__ __forceinline__ row_bounds narrow(const row_view *row, const f
 }
 
 /* The sums of the elements whose magnitude's bits are from `from` to `to`, in double. */
-static __device__ __forceinline__ exact_sums sums_between(const row_view *row, const float *h, uint32_t from, uint32_t to)
+static __device__ __forceinline__ exact_sums sums_between(const row_view *row, const float *h, uint32_t from,
+                                                          uint32_t to)
 {
     double weight = 0.0, sum = 0.0;
     for (int64_t c = threadIdx.x; c < row->cols; c += blockDim.x) {
@@ -203,16 +205,17 @@ static __device__ __forceinline__ exact_sums sums_between(const row_view *row, c
     return {p4_block_sum(weight), p4_block_sum(sum)};
 }
 
-/* Is element c a candidate for the cut? One without importance adds nothing: its gain is that of the candidate before it
- * but for the rounding of sums in another order, which must not decide. */
-static __device__ __forceinline__ bool is_candidate(const row_view *row, const float *h, int64_t c, uint32_t from,
-                                                    uint32_t to)
+/* Is element c a candidate for the cut? One without importance adds nothing: its gain is that of the
+ * candidate before it but for the rounding of sums in another order, which must not decide. */
+static __device__ __forceinline__ bool is_candidate(const row_view *row, const float *h, int64_t c,
+                                                    uint32_t from, uint32_t to)
 {
     const uint32_t bits = __float_as_uint(row_magnitude(row, c));
     return bits >= from && bits <= to && row_importance(h, c) > 0.0f;
 }
 
-static __device__ __forceinline__ int64_t count_between(const row_view *row, const float *h, uint32_t from, uint32_t to)
+static __device__ __forceinline__ int64_t count_between(const row_view *row, const float *h, uint32_t from,
+                                                        uint32_t to)
 {
     long long count = 0;
     for (int64_t c = threadIdx.x; c < row->cols; c += blockDim.x) {
@@ -237,8 +240,8 @@ struct list_items {
     }
 };
 
-/* Sorts the first `count` of a list of EXACT_LIST, largest first: a bitonic network. Equal entries are the same, so the
- * order in which threads filled the list does not matter. */
+/* Sorts the first `count` of a list of EXACT_LIST, largest first: a bitonic network. Equal entries are the
+ * same, so the order in which threads filled the list does not matter. */
 static __device__ __forceinline__ void sort_list(unsigned long long *list, int count)
 {
     int size = 2;
@@ -265,8 +268,8 @@ static __device__ __forceinline__ void sort_list(unsigned long long *list, int c
 }
 
 /* The candidates with magnitude bits from `from` to `to`, EXACT_LIST at most, as a sorted list. */
-static __device__ __forceinline__ list_items collect(unsigned long long *list, const row_view *row, const float *h,
-                                                     uint32_t from, uint32_t to)
+static __device__ __forceinline__ list_items collect(unsigned long long *list, const row_view *row,
+                                                     const float *h, uint32_t from, uint32_t to)
 {
     __shared__ int filled;
     __syncthreads();
@@ -286,9 +289,10 @@ static __device__ __forceinline__ list_items collect(unsigned long long *list, c
     return items;
 }
 
-/* The least bits f >= from with at most EXACT_LIST candidates from f to `to`; to + 1 when `to` alone has more. */
-static __device__ __forceinline__ uint32_t list_start(const row_view *row, const float *h, uint32_t from, uint32_t to,
-                                                      int64_t count)
+/* The least bits f >= from with at most EXACT_LIST candidates from f to `to`; to + 1 when `to` alone has
+ * more. */
+static __device__ __forceinline__ uint32_t list_start(const row_view *row, const float *h, uint32_t from,
+                                                      uint32_t to, int64_t count)
 {
     uint32_t too_low = from, fits = to + 1;
     if (count <= EXACT_LIST) {
@@ -312,10 +316,11 @@ typedef struct exact_found {
     float scale;
 } exact_found;
 
-/* Tries the undecided magnitudes from `from` to `to`, largest first, in lists that fit; a magnitude that alone is too many
- * is one candidate. `list`: EXACT_LIST in shared memory. */
+/* Tries the undecided magnitudes from `from` to `to`, largest first, in lists that fit; a magnitude that
+ * alone is too many is one candidate. `list`: EXACT_LIST in shared memory. */
 static __device__ __forceinline__ void try_undecided(exact_found *found, const row_view *row, const float *h,
-                                                     exact_sums set, uint32_t from, uint32_t to, unsigned long long *list)
+                                                     exact_sums set, uint32_t from, uint32_t to,
+                                                     unsigned long long *list)
 {
     int64_t left = from <= to ? count_between(row, h, from, to) : 0;
     while (left > 0) {
@@ -358,8 +363,8 @@ static __device__ __forceinline__ float least_above(const row_view *row, const f
     return -p4_block_max(-least);
 }
 
-static __device__ __forceinline__ void exact_row(const row_view *row, const float *h, unsigned long long *list, float *cut,
-                                                 float *scale)
+static __device__ __forceinline__ void exact_row(const row_view *row, const float *h,
+                                                 unsigned long long *list, float *cut, float *scale)
 {
     const uint32_t infinite = 0x7f800000u;
     uint32_t largest = 0;

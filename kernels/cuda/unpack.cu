@@ -22,8 +22,7 @@ static __global__ void convert(T *dst, const void *data, p4_dtype dtype, int64_t
 }
 
 /* The codes of W weights, 4 a byte. */
-template <int W>
-static __device__ __forceinline__ unsigned load_codes(const uint8_t *row, int64_t c)
+template <int W> static __device__ __forceinline__ unsigned load_codes(const uint8_t *row, int64_t c)
 {
     if (W == 8) {
         return *(const uint16_t *)(row + c / 4);
@@ -68,8 +67,7 @@ static __global__ void turn(T *dst, const S *data, int64_t rows, int64_t cols)
     }
 }
 
-template <typename T>
-static void unpack_turned(p4_device *device, T *dst, const p4_weight *weight)
+template <typename T> static void unpack_turned(p4_device *device, T *dst, const p4_weight *weight)
 {
     const dim3 grid((unsigned)p4_ceil_div(weight->rows, TILE), (unsigned)p4_ceil_div(weight->cols, TILE));
     const dim3 block(TILE, TILE_ROWS);
@@ -79,8 +77,8 @@ static void unpack_turned(p4_device *device, T *dst, const p4_weight *weight)
     } else if (weight->dtype == P4_F16) {
         turn<T, __half><<<grid, block, 0, device->stream>>>(dst, (const __half *)weight->data, rows, cols);
     } else {
-        turn<T, __nv_bfloat16><<<grid, block, 0, device->stream>>>(dst, (const __nv_bfloat16 *)weight->data, rows,
-                                                                   cols);
+        turn<T, __nv_bfloat16>
+            <<<grid, block, 0, device->stream>>>(dst, (const __nv_bfloat16 *)weight->data, rows, cols);
     }
 }
 
@@ -114,7 +112,7 @@ void p4_cuda_weight_unpack(p4_device *device, void *dst, const p4_weight *weight
         const unsigned blocks = p4_cuda_flat(count, p4_cuda_width(device, wide));
         P4_BY_ACT(device, wide,
                   convert<elem, W><<<blocks, P4_FLAT_THREADS, 0, device->stream>>>((elem *)dst, weight->data,
-                                                                               weight->dtype, count));
+                                                                                   weight->dtype, count));
     }
     p4_cuda_launched(device, "weight_unpack");
 }

@@ -12,8 +12,8 @@
 #include <limits.h>
 
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/sm90/heads.cuh"
 
 typedef __nv_bfloat16 bf16;
@@ -39,7 +39,7 @@ static __device__ __forceinline__ char *shared_aligned(char *memory)
     return memory + (SHARED_ALIGN - (uintptr_t)memory % SHARED_ALIGN) % SHARED_ALIGN;
 }
 
-/* --- the ring --------------------------------------------------------------------------------------- */
+/* --- the ring --------------------------------------------------------------------------------- */
 
 /* Barriers of a ring of `stages`: copies arrive at `full`, `warps` warps at `empty`. One thread calls, then
  * p4_barrier_init_done. */
@@ -75,7 +75,7 @@ static __device__ __forceinline__ void copy_rows(bf16 *to, const CUtensorMap *ma
     }
 }
 
-/* --- units of work ---------------------------------------------------------------------------------- */
+/* --- units of work ---------------------------------------------------------------------------- */
 
 /* The unit that this block does in its round-th turn; when there are not so many units it has done all of its
  * own. Blocks take them in turn forwards and backwards, which evens out that units become shorter. */
@@ -85,7 +85,7 @@ static __device__ __forceinline__ int unit_of(int round)
     return round * blocks + (round % 2 ? blocks - 1 - block : block);
 }
 
-/* --- what is hidden --------------------------------------------------------------------------------- */
+/* --- what is hidden --------------------------------------------------------------------------- */
 
 /* Sums of queries by keys (KEYS_FIRST: keys by queries) that belong to a key which its query does not see
  * become `hidden`. query, key: the first of the tile. A query sees the keys at distances 0 to reach - 1
@@ -110,7 +110,7 @@ static __device__ __forceinline__ void hide(float (&sums)[COUNT], int query, int
     }
 }
 
-/* --- products --------------------------------------------------------------------------------------- */
+/* --- products --------------------------------------------------------------------------------- */
 
 /* sums [64, 2 COUNT] = left right^T over HD; left: 64 rows, right: 2 COUNT rows, both in shared memory.
  *
@@ -118,7 +118,8 @@ static __device__ __forceinline__ void hide(float (&sums)[COUNT], int query, int
  * registers to the factor that pack_pairs makes in the same loop: from the second tile on sums are wrong, in
  * no emulator. In registers are only factors that are made anew for each tile. */
 template <int HD, int COUNT>
-static __device__ __forceinline__ void multiply_rows(float (&sums)[COUNT], const bf16 *left, const bf16 *right)
+static __device__ __forceinline__ void multiply_rows(float (&sums)[COUNT], const bf16 *left,
+                                                     const bf16 *right)
 {
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
@@ -150,7 +151,7 @@ static __device__ __forceinline__ void pack_pairs(uint32_t (&to)[STEPS][4], cons
     }
 }
 
-/* --- results ---------------------------------------------------------------------------------------- */
+/* --- results ---------------------------------------------------------------------------------- */
 
 /* Word i of a quad's lane c becomes word c of its lane i. */
 static __device__ __forceinline__ void turn_quad(uint32_t (&word)[4])

@@ -13,7 +13,7 @@ enum {
 
 static const float log2e = 1.44269504088896f;
 
-/* --- units of work ---------------------------------------------------------------------------------- */
+/* --- units of work ---------------------------------------------------------------------------- */
 
 /* The next of `units` that no block has taken, so that a block that starts late, because something else held
  * its processor, finds less to do. `taken`: see attention_taken. */
@@ -72,7 +72,7 @@ static __device__ __forceinline__ void copy_queries(Shared *shared, const p4_pla
                   (int)sizeof shared->rows[0], full);
 }
 
-/* --- a tile of scores ------------------------------------------------------------------------------- */
+/* --- a tile of scores ------------------------------------------------------------------------- */
 
 /* Queues x's own rows times both tiles of the stage at `here`, each a group, when they have come: scores and
  * dO V^T. */

@@ -89,7 +89,7 @@ static __device__ __forceinline__ bool next_tile(backward_shared *shared, p4_pla
     return true;
 }
 
-/* --- dK and dV -------------------------------------------------------------------------------------- */
+/* --- dK and dV -------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ key_unit find_key_unit(const attention_task &k, int unit)
 {
@@ -190,7 +190,7 @@ static __device__ __forceinline__ void own_keys(backward_shared *shared, int own
     }
 }
 
-/* --- dQ --------------------------------------------------------------------------------------------- */
+/* --- dQ --------------------------------------------------------------------------------------- */
 
 /* A unit: OWNERS tiles of queries of one head, the last of a head first. */
 typedef struct query_unit {
@@ -333,7 +333,7 @@ static __device__ __forceinline__ void own_queries(backward_shared *shared, int 
     }
 }
 
-/* --- the kernels ------------------------------------------------------------------------------------ */
+/* --- the kernels ------------------------------------------------------------------------------ */
 
 /* Of keys and values, or of queries. */
 template <bool KEYS>
@@ -355,7 +355,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-/* --- launch ----------------------------------------------------------------------------------------- */
+/* --- launch ----------------------------------------------------------------------------------- */
 
 void p4_attention_backward_128(p4_device *device, const attention_task *k)
 {

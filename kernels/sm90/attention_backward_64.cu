@@ -42,7 +42,7 @@ typedef struct backward_shared {
     int unit[AHEAD]; /* guarded as `own`; behind the last: NO_UNIT */
 } backward_shared;
 
-/* --- copies ----------------------------------------------------------------------------------------- */
+/* --- copies ----------------------------------------------------------------------------------- */
 
 /* Takes units, and copies what they need. */
 static __device__ __forceinline__ void copy_tiles(backward_shared *shared, const CUtensorMap *qkv,
@@ -74,7 +74,7 @@ static __device__ __forceinline__ int wait_for_unit(backward_shared *shared, con
     return shared->unit[own.at];
 }
 
-/* --- dK and dV -------------------------------------------------------------------------------------- */
+/* --- dK and dV -------------------------------------------------------------------------------- */
 
 typedef struct key_state {
     const bf16 *first, *second; /* keys, values: in shared memory */
@@ -195,7 +195,7 @@ static __device__ __forceinline__ void own_keys(backward_shared *shared, int own
     }
 }
 
-/* --- dQ --------------------------------------------------------------------------------------------- */
+/* --- dQ --------------------------------------------------------------------------------------- */
 
 /* Queues dq = dS K, of the slot and the unit's keys. */
 static __device__ __forceinline__ void begin_queries(float (&dq)[HD / 2], const bf16 (*ds)[TILE_ELEMENTS],
@@ -306,7 +306,7 @@ static __device__ __forceinline__ void sum_queries(backward_shared *shared, cons
     }
 }
 
-/* --- the sums of dQ --------------------------------------------------------------------------------- */
+/* --- the sums of dQ --------------------------------------------------------------------------- */
 
 /* One thread of the block's SENDERS: adds every SENDERS-th part to the sums of its tile, when it is its turn,
  * and says so when it is there. `next`: parts until this sender's next. */
@@ -352,7 +352,7 @@ static __device__ __forceinline__ void send_queries(backward_shared *shared, int
     }
 }
 
-/* --- the kernel ------------------------------------------------------------------------------------- */
+/* --- the kernel ------------------------------------------------------------------------------- */
 
 static __global__ void __launch_bounds__(THREADS, 1)
     gradients(const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap dout,
@@ -392,7 +392,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-/* --- launch ----------------------------------------------------------------------------------------- */
+/* --- launch ----------------------------------------------------------------------------------- */
 
 int64_t p4_attention_backward_64_bytes(const p4_attention_shape *s)
 {

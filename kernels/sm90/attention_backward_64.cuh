@@ -14,7 +14,7 @@ enum {
     GROUP_SUMS = WARP_SUMS * GROUP_WARPS
 };
 
-/* --- what units share ------------------------------------------------------------------------------- */
+/* --- what units share ------------------------------------------------------------------------- */
 
 /* Behind the counters flags: of each tile of queries of a head, and of each tile of keys of a key head one
  * for each warp that owns 16 of its rows, how many units have added to it. Then the sums themselves, in the
@@ -71,7 +71,7 @@ static __device__ __forceinline__ void wait_for_sums(const shared_sums &s, int c
     __syncwarp();
 }
 
-/* --- units of work ---------------------------------------------------------------------------------- */
+/* --- units of work ---------------------------------------------------------------------------- */
 
 typedef struct group_unit {
     key_unit keys;

@@ -134,7 +134,8 @@ static __device__ __forceinline__ void soften(forward_state<HD> &x, float (&kept
 
 /* Takes the steps of keys from `from` down to `to` out of the ring, which this warpgroup does not compute. */
 template <int HD>
-static __device__ __forceinline__ void skip_steps(forward_shared<HD> *shared, p4_place *here, int from, int to)
+static __device__ __forceinline__ void skip_steps(forward_shared<HD> *shared, p4_place *here, int from,
+                                                  int to)
 {
     for (int step = from; step >= to; step--) {
         p4_barrier_wait(&shared->full[here->at], here->parity);

@@ -6,7 +6,7 @@
 
 #include "kernels/sm90/sm90.cuh"
 
-/* --- copies ----------------------------------------------------------------------------------------- */
+/* --- copies ----------------------------------------------------------------------------------- */
 
 /* Queues the copy of a box of the map [batch, row, head, d]: rows from `row`, 64 elements from d, of one
  * head, each row 128 bytes, swizzled. What lies outside is 0. All bytes of the box arrive at the barrier. One
@@ -55,7 +55,7 @@ static __device__ __forceinline__ void p4_stores_done(void)
     asm volatile("cp.async.bulk.wait_group 0;\n" : : : "memory");
 }
 
-/* --- order between blocks --------------------------------------------------------------------------- */
+/* --- order between blocks --------------------------------------------------------------------- */
 
 /* What this thread wrote, or waited for, is there for whoever waits until the flag in global memory has this
  * value; by the copy engine too. */
@@ -75,7 +75,7 @@ static __device__ __forceinline__ void p4_flag_wait(const int *flag, int value)
     asm volatile("fence.proxy.async;\n" : : : "memory");
 }
 
-/* --- products --------------------------------------------------------------------------------------- */
+/* --- products --------------------------------------------------------------------------------- */
 
 /* Describes a right factor whose rows of 128 bytes are k and hold 64 of its columns (p4_wgmma_rows: rows are
  * columns of the product, k along them). From eight rows to the next 1024 bytes, from 64 columns to the next
@@ -86,16 +86,16 @@ static __device__ __forceinline__ uint64_t p4_wgmma_rows_across(const void *rows
            (uint64_t)((p4_shared_address(rows) & 0x3ffffu) >> 4);
 }
 
-#define P4_SUMS_8(d, i)                                                                                      \
-    "+f"((d)[(i)]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3]), "+f"((d)[(i) + 4]),          \
+#define P4_SUMS_8(d, i)                                                                             \
+    "+f"((d)[(i)]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3]), "+f"((d)[(i) + 4]), \
         "+f"((d)[(i) + 5]), "+f"((d)[(i) + 6]), "+f"((d)[(i) + 7])
-#define P4_SUMS_32(d, i)                                                                                     \
+#define P4_SUMS_32(d, i) \
     P4_SUMS_8(d, i), P4_SUMS_8(d, (i) + 8), P4_SUMS_8(d, (i) + 16), P4_SUMS_8(d, (i) + 24)
-#define P4_NAMES_32                                                                                          \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                 \
+#define P4_NAMES_32                                                          \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define P4_NAMES_64                                                                                          \
-    P4_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "         \
+#define P4_NAMES_64                                                                                  \
+    P4_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
 /* After the wait: the compiler may not read the sums earlier. */

@@ -5,9 +5,9 @@
  * bytes of k at a time, into a ring of four stages; two warpgroups of 64 rows each multiply them and write
  * their outputs. Two blocks of a cluster, one below the other, share the weight's tiles: each copies half of
  * them into both, which halves what the weight costs of the second cache's bandwidth. */
-#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/int8.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/sm90/sm90.cuh"
 
 enum {
@@ -46,7 +46,7 @@ typedef struct ring {
 
 enum { SHARED_BYTES = (int)sizeof(ring) + ALIGN };
 
-/* --- the thread that copies ------------------------------------------------------------------------ */
+/* --- the thread that copies ------------------------------------------------------------------- */
 
 template <int CLUSTER>
 static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *x_map, const CUtensorMap *t_map,
@@ -74,7 +74,7 @@ static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *x_
     }
 }
 
-/* --- the warpgroups that multiply ------------------------------------------------------------------ */
+/* --- the warpgroups that multiply ------------------------------------------------------------- */
 
 /* Of this warp's tile, whose columns start at col and whose rows at row: scales of the columns, and of this
  * lane's two rows 1 / s; 0 for what does not exist. The sums are under way meanwhile. */
@@ -236,7 +236,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
     }
 }
 
-/* --- kernel and launch ----------------------------------------------------------------------------- */
+/* --- kernel and launch ------------------------------------------------------------------------ */
 
 template <int CLUSTER, bool BIAS>
 static __global__ void __launch_bounds__(THREADS, 1)

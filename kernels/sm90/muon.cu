@@ -1,6 +1,7 @@
 /* muon.cu - Muon's products on compute capability 9.0 (target sm_90a).
  *
- * The products are those of kernels/sm90/product.cuh, with four stages; the warpgroups that multiply also write.
+ * The products are those of kernels/sm90/product.cuh, with four stages; the warpgroups that multiply also
+ * write.
  *
  * A tall X [n, m] stays as it lies: X'X is summed along rows (factors that lie across k), and S X' becomes
  * X S. So the last product may update the weights from its sums.
@@ -68,7 +69,7 @@ template <bool SYMMETRIC> static __device__ __forceinline__ tile find_tile(const
     return t;
 }
 
-/* --- the thread that copies ------------------------------------------------------------------------ */
+/* --- the thread that copies ------------------------------------------------------------------- */
 
 /* Asks for this block's weights of the tile, a part of the rows in each of the `steps`. */
 static __device__ __forceinline__ void prefetch_weights(const product &p, tile t, int rank, int step,
@@ -106,7 +107,7 @@ static __device__ __forceinline__ void copy_tiles(ring *r, const CUtensorMap *a_
     }
 }
 
-/* --- the warpgroups that multiply ------------------------------------------------------------------ */
+/* --- the warpgroups that multiply ------------------------------------------------------------- */
 
 /* sum = (b/c) A + (a/c) I of the tile: the first stages hold its own columns of A, in this warpgroup's rows.
  * Without branches: the sums must stay in the registers that the products add to. */
@@ -250,7 +251,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const CUtensorMap
     p4_stores_read<0>(); /* the block's memory is needed no more */
 }
 
-/* --- kernel and launch ----------------------------------------------------------------------------- */
+/* --- kernel and launch ------------------------------------------------------------------------ */
 
 template <kind KIND, bool TALL>
 static __global__ void __launch_bounds__(THREADS, 1)

@@ -10,8 +10,8 @@
 #ifndef P4_PRODUCT_90A_CUDA_CUH
 #define P4_PRODUCT_90A_CUDA_CUH
 
-#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/sm90/sm90.cuh"
 
 enum {
@@ -167,7 +167,7 @@ static __device__ __forceinline__ void write_box(box *to, const float (&sum)[SUM
     }
 }
 
-/* --- host side of a launch ------------------------------------------------------------------------- */
+/* --- host side of a launch -------------------------------------------------------------------- */
 
 /* `matrices` of bf16 [rows, cols], `stride` elements from one to the next, in boxes. False records a failure.
  */

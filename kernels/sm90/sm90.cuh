@@ -14,7 +14,7 @@ static __device__ __forceinline__ uint32_t p4_shared_address(const void *pointer
     return (uint32_t)__cvta_generic_to_shared(pointer);
 }
 
-/* --- barriers -------------------------------------------------------------------------------------- */
+/* --- barriers --------------------------------------------------------------------------------- */
 
 /* An mbarrier: its phase ends when `arrivals` have arrived and all expected bytes have. Phases have parity 0,
  * 1, 0, ... */
@@ -78,7 +78,7 @@ static __device__ __forceinline__ void p4_cluster_sync(void)
     asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;\n" : : : "memory");
 }
 
-/* --- copies ---------------------------------------------------------------------------------------- */
+/* --- copies ----------------------------------------------------------------------------------- */
 
 /* Queues the copy of the map's box at (col, row) to shared memory; what lies outside the matrix is 0. Its
  * bytes, the whole box, arrive at the barrier. One thread calls. */
@@ -184,7 +184,7 @@ static __device__ __forceinline__ void p4_store_matrices_transposed(void *row, c
                  : "memory");
 }
 
-/* --- products -------------------------------------------------------------------------------------- */
+/* --- products --------------------------------------------------------------------------------- */
 
 /* Registers a thread of this warpgroup may have from here on: fewer frees them for the others. A multiple
  * of 8. */
@@ -232,23 +232,23 @@ template <int LEFT> static __device__ __forceinline__ void p4_wgmma_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" : : "n"(LEFT) : "memory");
 }
 
-#define P4_IN_OUT_8(kind, d, i)                                                                              \
-    "+" kind((d)[(i)]), "+" kind((d)[(i) + 1]), "+" kind((d)[(i) + 2]), "+" kind((d)[(i) + 3]),              \
+#define P4_IN_OUT_8(kind, d, i)                                                                 \
+    "+" kind((d)[(i)]), "+" kind((d)[(i) + 1]), "+" kind((d)[(i) + 2]), "+" kind((d)[(i) + 3]), \
         "+" kind((d)[(i) + 4]), "+" kind((d)[(i) + 5]), "+" kind((d)[(i) + 6]), "+" kind((d)[(i) + 7])
-#define P4_IN_OUT_64(kind, d, i)                                                                             \
-    P4_IN_OUT_8(kind, d, (i)), P4_IN_OUT_8(kind, d, (i) + 8), P4_IN_OUT_8(kind, d, (i) + 16),                \
-        P4_IN_OUT_8(kind, d, (i) + 24), P4_IN_OUT_8(kind, d, (i) + 32), P4_IN_OUT_8(kind, d, (i) + 40),      \
+#define P4_IN_OUT_64(kind, d, i)                                                                        \
+    P4_IN_OUT_8(kind, d, (i)), P4_IN_OUT_8(kind, d, (i) + 8), P4_IN_OUT_8(kind, d, (i) + 16),           \
+        P4_IN_OUT_8(kind, d, (i) + 24), P4_IN_OUT_8(kind, d, (i) + 32), P4_IN_OUT_8(kind, d, (i) + 40), \
         P4_IN_OUT_8(kind, d, (i) + 48), P4_IN_OUT_8(kind, d, (i) + 56)
 /* The names of the first 64 operands, and of the 64 after them. */
-#define P4_FIRST_64                                                                                          \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                 \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                       \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                       \
+#define P4_FIRST_64                                                                    \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define P4_SECOND_64                                                                                         \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                       \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "                       \
-    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "           \
+#define P4_SECOND_64                                                                               \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
+    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 /* After the last wait: the compiler may not read the sums earlier. */
@@ -282,8 +282,8 @@ static __device__ __forceinline__ void p4_wgmma_int8(int (&d)[128], uint64_t a, 
                  : "memory");
 }
 
-/* The same of bf16, 16 along k, summed in fp32: b has COLS rows, 256, or 128: half of d, from d[FIRST], 0 or 64. An
- * operand lies along k (p4_wgmma_rows) or, if its flag is 1, across (p4_wgmma_across). */
+/* The same of bf16, 16 along k, summed in fp32: b has COLS rows, 256, or 128: half of d, from d[FIRST], 0
+ * or 64. An operand lies along k (p4_wgmma_rows) or, if its flag is 1, across (p4_wgmma_across). */
 template <int COLS, int A_ACROSS, int B_ACROSS, int FIRST = 0>
 static __device__ __forceinline__ void p4_wgmma_bf16(float (&d)[128], uint64_t a, uint64_t b, bool add)
 {

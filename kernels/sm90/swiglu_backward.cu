@@ -5,11 +5,11 @@
  * gradients takes half as long as multiplying, so both must go on at the same time: the warpgroups that
  * multiply leave a tile in shared memory, rounded to bf16 as the other way rounds it, and start the next one;
  * two more warpgroups finish it meanwhile. A warp of these takes the 16 rows that one warp of those made, a
- * row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu): behind its shorter products this
- * took longer. */
+ * row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu): behind its shorter products
+ * this took longer. */
 #include "kernels/cuda/mlp.cuh"
-#include "kernels/sm90/product.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
+#include "kernels/sm90/product.cuh"
 
 enum {
     STAGES = 3,
@@ -82,7 +82,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const work &p)
     }
 }
 
-/* --- the warpgroups that finish -------------------------------------------------------------------- */
+/* --- the warpgroups that finish --------------------------------------------------------------- */
 
 /* This warp's rows of a tile, of which `count` exist, and this lane's columns in the first. */
 typedef struct part {
@@ -175,7 +175,7 @@ static __device__ __forceinline__ void finish_tiles(ring *r, const work &p)
     }
 }
 
-/* --- kernel and launch ----------------------------------------------------------------------------- */
+/* --- kernel and launch ------------------------------------------------------------------------ */
 
 static __global__ void __launch_bounds__(THREADS, 1)
     backward(const __grid_constant__ CUtensorMap dy_map, const __grid_constant__ CUtensorMap w_map,

@@ -1,5 +1,5 @@
-/* arena.h - bump allocator over one block. A layout function takes all its arrays twice: first from an arena without
- * memory, which only counts, then from one of that size. */
+/* arena.h - bump allocator over one block. A layout function takes all its arrays twice: first from an arena
+ * without memory, which only counts, then from one of that size. */
 #ifndef P4_ARENA_H
 #define P4_ARENA_H
 

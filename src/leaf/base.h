@@ -27,27 +27,27 @@ void p4_error_clear(void);
 /* Replaces this thread's recorded message (p4_agree uses it to hand on another rank's). Local. */
 void p4_error_set(const char *message);
 
-#define FAIL(...)  p4_fail(P4_E_INPUT, __VA_ARGS__)  /* what the user gave, or a full disk: exit status 2 */
+#define FAIL(...) p4_fail(P4_E_INPUT, __VA_ARGS__)   /* what the user gave, or a full disk: exit status 2 */
 #define FAULT(...) p4_fail(P4_E_SYSTEM, __VA_ARGS__) /* memory, MPI, CUDA, a bug: exit status 1 */
-#define TRY(call)                          \
-    do {                                   \
-        if ((rc = (call)) != P4_OK) {      \
-            goto done;                     \
-        }                                  \
+#define TRY(call)                     \
+    do {                              \
+        if ((rc = (call)) != P4_OK) { \
+            goto done;                \
+        }                             \
     } while (0)
-#define CHECK(ok, ...)                     \
-    do {                                   \
-        if (!(ok)) {                       \
-            rc = FAIL(__VA_ARGS__);        \
-            goto done;                     \
-        }                                  \
+#define CHECK(ok, ...)              \
+    do {                            \
+        if (!(ok)) {                \
+            rc = FAIL(__VA_ARGS__); \
+            goto done;              \
+        }                           \
     } while (0)
 
 /* *product = a * b * c, false when it does not fit (sizes that come from files go through here). Local. */
 bool p4_mul3(uint64_t *product, uint64_t a, uint64_t b, uint64_t c);
 
-/* malloc/calloc/realloc of count * each bytes with the product checked; NULL records "out of memory" with the byte
- * count. Zeroed. The caller frees with free(). Local. */
+/* malloc/calloc/realloc of count * each bytes with the product checked; NULL records "out of memory" with the
+ * byte count. Zeroed. The caller frees with free(). Local. */
 void *p4_alloc(size_t count, size_t each_bytes);
 void *p4_resize(void *old, size_t count, size_t each_bytes);
 char *p4_strdup(const char *text);
@@ -63,8 +63,9 @@ void p4_log(p4_log_level level, const char *format, ...) P4_PRINTF(2, 3);
 #define INFO(...) p4_log(P4_LOG_INFO, __VA_ARGS__)
 #define WARN(...) p4_log(P4_LOG_WARN, __VA_ARGS__)
 
-/* One live progress line: done/total, rate, time left. On a terminal it is redrawn ten times a second at most; in a
- * file it is one line every five seconds at most. Silent on ranks that do not speak and under --quiet. */
+/* One live progress line: done/total, rate, time left. On a terminal it is redrawn ten times a second at
+ * most; in a file it is one line every five seconds at most. Silent on ranks that do not speak and under
+ * --quiet. */
 typedef struct p4_progress {
     const char *label, *unit;
     double started_s, shown_s, total, done;
@@ -77,10 +78,22 @@ void p4_progress_end(p4_progress *progress);
 /* "1.5 GB", "12 kB": into a caller's buffer of 32 bytes, which is returned. */
 char *p4_format_bytes(char buffer[32], double bytes);
 
-static inline int64_t p4_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t p4_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t p4_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t p4_min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static inline int64_t p4_max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+static inline int64_t p4_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
 /* The ending of a noun behind a count. */
-static inline const char *p4_plural(int64_t count) { return count == 1 ? "" : "s"; }
+static inline const char *p4_plural(int64_t count)
+{
+    return count == 1 ? "" : "s";
+}
 
 #endif

@@ -4,13 +4,14 @@
 
 void p4_philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t counter)
 {
-    uint32_t x[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)};
+    uint32_t x[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), (uint32_t)stream,
+                     (uint32_t)(stream >> 32)};
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * x[0];
         uint64_t p1 = (uint64_t)0xCD9E8D57u * x[2];
-        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ x[1] ^ key[0], (uint32_t)p1, (uint32_t)(p0 >> 32) ^ x[3] ^ key[1],
-                            (uint32_t)p0};
+        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ x[1] ^ key[0], (uint32_t)p1,
+                            (uint32_t)(p0 >> 32) ^ x[3] ^ key[1], (uint32_t)p0};
         for (int i = 0; i < 4; i++) {
             x[i] = next[i];
         }

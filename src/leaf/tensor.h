@@ -1,4 +1,5 @@
-/* tensor.h - a named array in words: element types, half-precision conversion, and the weight view every op takes. */
+/* tensor.h - a named array in words: element types, half-precision conversion, and the weight view every op
+ * takes. */
 #ifndef P4_TENSOR_H
 #define P4_TENSOR_H
 
@@ -8,11 +9,12 @@ typedef enum p4_dtype {
     P4_F32,
     P4_F16,
     P4_BF16,
-    P4_TERNARY, /* 2-bit codes, p4_code_row_bytes(cols) bytes a row, low bits first, code = t + 1 (0, 1, 2); fp16 scale a row */
+    P4_TERNARY, /* 2-bit codes, p4_code_row_bytes(cols) bytes a row, low bits first, code = t + 1 (0, 1, 2);
+                   fp16 scale a row */
 } p4_dtype;
 
-/* A weight [rows, cols] = [out, in] in whatever form it is at hand. A view: owns nothing. `data` may be unaligned when
- * it points into a mapped file. A vector is rows = 1. */
+/* A weight [rows, cols] = [out, in] in whatever form it is at hand. A view: owns nothing. `data` may be
+ * unaligned when it points into a mapped file. A vector is rows = 1. */
 typedef struct p4_weight {
     p4_dtype dtype;
     bool transposed;       /* data is laid out [cols, rows] (GPT-2's Conv1D); never with P4_TERNARY */
@@ -21,7 +23,10 @@ typedef struct p4_weight {
     const uint16_t *scale; /* P4_TERNARY: fp16 bits [rows] */
 } p4_weight;
 
-static inline int64_t p4_code_row_bytes(int64_t cols) { return (cols + 3) / 4; }
+static inline int64_t p4_code_row_bytes(int64_t cols)
+{
+    return (cols + 3) / 4;
+}
 int64_t p4_dtype_bytes(p4_dtype dtype); /* bytes an element; 0 for P4_TERNARY */
 const char *p4_dtype_name(p4_dtype dtype);
 
@@ -44,7 +49,8 @@ void p4_ternary_row_f16(uint16_t *to, const p4_weight *weight, int64_t row);
 void p4_weight_row_f32(float *to, const p4_weight *weight, int64_t row);
 /* rows [first, first + rows) -> rows x cols floats; reads a transposed weight along its memory. Local. */
 void p4_weight_rows_f32(float *to, const p4_weight *weight, int64_t first, int64_t rows);
-/* Rows of a weight to convert at a time so that a block stays in the cache: at least 1, at most all. Local. */
+/* Rows of a weight to convert at a time so that a block stays in the cache: at least 1, at most all. Local.
+ */
 int64_t p4_weight_block_rows(const p4_weight *weight);
 
 #endif

@@ -1,9 +1,10 @@
-/* make_model - a model directory of any size with random bf16 weights, written as a stream: for measuring memory and speed on
- * models larger than one would ship.
+/* make_model - a model directory of any size with random bf16 weights, written as a stream: for measuring
+ * memory and speed on models larger than one would ship.
  *
  *   make_model CONFIG_JSON DIR [shard_megabytes]
  *
- * Weights are normal with deviation 0.02, gains 1, biases 0. One shard a gigabyte unless told otherwise, with an index. */
+ * Weights are normal with deviation 0.02, gains 1, biases 0. One shard a gigabyte unless told otherwise, with
+ * an index. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,16 +48,19 @@ done:
     return rc;
 }
 
-static p4_rc write_shard(const char *dir, const p4_model *model, int64_t first, int64_t end, int64_t index, int64_t shards)
+static p4_rc write_shard(const char *dir, const p4_model *model, int64_t first, int64_t end, int64_t index,
+                         int64_t shards)
 {
     p4_rc rc = P4_OK;
     p4_safetensors_writer *writer = NULL;
     p4_safetensors_entry *entries = p4_alloc((size_t)(end - first), sizeof *entries);
-    char *path = p4_format("%s/model-%05lld-of-%05lld.safetensors", dir, (long long)index + 1, (long long)shards);
+    char *path =
+        p4_format("%s/model-%05lld-of-%05lld.safetensors", dir, (long long)index + 1, (long long)shards);
     TRY(entries != NULL && path != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = first; i < end; i++) {
         const p4_param *p = &model->params[i];
-        entries[i - first] = (p4_safetensors_entry){.name = p->name, .dtype = P4_BF16, .rank = p->vector ? 1 : 2};
+        entries[i - first] =
+            (p4_safetensors_entry){.name = p->name, .dtype = P4_BF16, .rank = p->vector ? 1 : 2};
         entries[i - first].shape[0] = p->vector ? p->cols : p->transposed ? p->cols : p->rows;
         entries[i - first].shape[1] = p->transposed ? p->rows : p->cols;
     }
@@ -74,7 +78,8 @@ done:
     return rc;
 }
 
-/* Entries [first, end) of each shard: as many as fit into `limit` bytes. starts has room for one more than the shards. */
+/* Entries [first, end) of each shard: as many as fit into `limit` bytes. starts has room for one more than
+ * the shards. */
 static int64_t cut(const p4_model *model, double limit, int64_t *starts)
 {
     int64_t shards = 0;
@@ -97,11 +102,12 @@ static p4_rc write_index(const char *dir, const p4_model *model, const int64_t *
     char *path = p4_format("%s/model.safetensors.index.json", dir);
     FILE *out = path == NULL ? NULL : fopen(path, "w");
     CHECK(out != NULL, "%s: cannot be written", dir);
-    fprintf(out, "{\"metadata\":{\"total_size\":%lld},\"weight_map\":{", 2 * (long long)p4_model_count_elements(model));
+    fprintf(out, "{\"metadata\":{\"total_size\":%lld},\"weight_map\":{",
+            2 * (long long)p4_model_count_elements(model));
     for (int64_t s = 0; s < shards; s++) {
         for (int64_t i = starts[s]; i < starts[s + 1]; i++) {
-            fprintf(out, "%s\"%s\":\"model-%05lld-of-%05lld.safetensors\"", i == 0 ? "" : ",", model->params[i].name,
-                    (long long)s + 1, (long long)shards);
+            fprintf(out, "%s\"%s\":\"model-%05lld-of-%05lld.safetensors\"", i == 0 ? "" : ",",
+                    model->params[i].name, (long long)s + 1, (long long)shards);
         }
     }
     fprintf(out, "}}\n");

@@ -1,5 +1,5 @@
-/* fuzz_file.h - for readers that take a path: one file that each input overwrites, under the names whose endings choose
- * the reader. Removed when the fuzzer ends. */
+/* fuzz_file.h - for readers that take a path: one file that each input overwrites, under the names whose
+ * endings choose the reader. Removed when the fuzzer ends. */
 #ifndef P4_FUZZ_FILE_H
 #define P4_FUZZ_FILE_H
 

@@ -1,7 +1,7 @@
 /* Documents out of foreign bytes. The first byte picks the file's name, hence its format; the rest is the
  * file: JSONL, text, articles, and through their magic gzip, zstd, xz and tar. */
-#include "io/text/dataset.h"
 #include "fuzz_file.h"
+#include "io/text/dataset.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 const char *__asan_default_options(void);

@@ -1,7 +1,7 @@
 /* Token files out of foreign bytes: llm.c's by their magic, else raw uint16. The first byte picks vocabulary
  * and limit. */
-#include "io/text/dataset.h"
 #include "fuzz_file.h"
+#include "io/text/dataset.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,9 +1,10 @@
 /* emu.c - the few CUDA and NCCL calls of dist/coll_nccl.c on a machine without a GPU, over shared memory.
  *
- * A stream is a thread that takes its operations in order, each after a random pause, so that an array that is overwritten too
- * early gives other sums. The device's own stream is NULL: the CPU works while the caller waits, so what it waits for is waited
- * for at once, but at most PATIENCE_S: then the stream stays "not ready" (a rank that does not come). A communicator is
- * "in progress" for some polls after every call, and a call in that state is a mistake that ends the program. */
+ * A stream is a thread that takes its operations in order, each after a random pause, so that an array that
+ * is overwritten too early gives other sums. The device's own stream is NULL: the CPU works while the caller
+ * waits, so what it waits for is waited for at once, but at most PATIENCE_S: then the stream stays "not
+ * ready" (a rank that does not come). A communicator is "in progress" for some polls after every call, and a
+ * call in that state is a mistake that ends the program. */
 #define _GNU_SOURCE
 #include <cuda_runtime.h>
 #include <fcntl.h>
@@ -87,7 +88,7 @@ static double now_s(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* --- operations, on a stream's thread ------------------------------------------------------------------------------------ */
+/* --- operations, on a stream's thread --------------------------------------------------------- */
 
 static void barrier(ncclComm_t comm)
 {
@@ -136,7 +137,8 @@ static void pass_piece(const task *t, size_t at, size_t bytes)
 {
     ncclComm_t comm = t->comm;
     bool sends = t->kind == SEND;
-    mailbox *box = sends ? &comm->shared->boxes[comm->rank][t->peer] : &comm->shared->boxes[t->peer][comm->rank];
+    mailbox *box =
+        sends ? &comm->shared->boxes[comm->rank][t->peer] : &comm->shared->boxes[t->peer][comm->rank];
     while (atomic_load(&box->full) == sends) {
         sched_yield();
     }
@@ -238,7 +240,7 @@ void emu_queue(cudaStream_t stream, void (*work)(void *argument), const void *ar
     push(stream, &(task){.kind = CALL, .work = work, .argument = copy});
 }
 
-/* --- CUDA --------------------------------------------------------------------------------------------------------------------- */
+/* --- CUDA ------------------------------------------------------------------------------------- */
 
 cudaError_t cudaSetDevice(int device)
 {
@@ -302,7 +304,8 @@ static bool device_waits(void)
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    bool ready = event->waits ? !device_waits() : atomic_load(&event->reached) >= atomic_load(&event->recorded);
+    bool ready =
+        event->waits ? !device_waits() : atomic_load(&event->reached) >= atomic_load(&event->recorded);
     return ready ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -310,7 +313,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     event->waits = stream == NULL && device_waits();
     if (stream != NULL) {
-        push(stream, &(task){.kind = RECORD, .event = event, .record = atomic_fetch_add(&event->recorded, 1) + 1});
+        push(stream,
+             &(task){.kind = RECORD, .event = event, .record = atomic_fetch_add(&event->recorded, 1) + 1});
     }
     return cudaSuccess;
 }
@@ -320,7 +324,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     (void)flags;
     long record = atomic_load(&event->recorded);
     double started_s = now_s();
-    while (stream == NULL && atomic_load(&event->reached) < record) { /* the device's own work is always done */
+    while (stream == NULL &&
+           atomic_load(&event->reached) < record) { /* the device's own work is always done */
         sched_yield();
         if (now_s() - started_s > PATIENCE_S) {
             waiting.event = event;
@@ -331,7 +336,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return cudaSuccess;
 }
 
-/* --- NCCL --------------------------------------------------------------------------------------------------------------------- */
+/* --- NCCL ------------------------------------------------------------------------------------- */
 
 const char *ncclGetErrorString(ncclResult_t result)
 {
@@ -356,7 +361,8 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
     return ncclSuccess;
 }
 
-ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config)
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config)
 {
     int file = shm_open(id.internal, O_CREAT | O_RDWR, 0600);
     if (config->blocking != 0 || ranks > RANKS || file < 0 || ftruncate(file, sizeof(shared)) != 0) {
@@ -444,36 +450,41 @@ static ncclResult_t call(cudaStream_t stream, const task *given)
     return ncclSuccess;
 }
 
-ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm,
-                           cudaStream_t stream)
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                           ncclComm_t comm, cudaStream_t stream)
 {
     (void)type; /* fp32 */
     (void)op;   /* sum */
     return call(stream, &(task){.kind = SUM, .comm = comm, .from = from, .to = to, .bytes = count * 4});
 }
 
-ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, int root,
-                        ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                        int root, ncclComm_t comm, cudaStream_t stream)
 {
     (void)type;
     (void)op;
-    return call(stream, &(task){.kind = REDUCE, .comm = comm, .from = from, .to = to, .bytes = count * 4, .peer = root});
+    return call(
+        stream,
+        &(task){.kind = REDUCE, .comm = comm, .from = from, .to = to, .bytes = count * 4, .peer = root});
 }
 
-ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
-                           cudaStream_t stream)
+ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root,
+                           ncclComm_t comm, cudaStream_t stream)
 {
     (void)type; /* bytes, as below */
-    return call(stream, &(task){.kind = BCAST, .comm = comm, .from = from, .to = to, .bytes = count, .peer = root});
+    return call(stream,
+                &(task){.kind = BCAST, .comm = comm, .from = from, .to = to, .bytes = count, .peer = root});
 }
 
-ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream)
 {
     (void)type;
     return call(stream, &(task){.kind = SEND, .comm = comm, .from = from, .bytes = count, .peer = peer});
 }
 
-ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream)
 {
     (void)type;
     return call(stream, &(task){.kind = RECV, .comm = comm, .to = to, .bytes = count, .peer = peer});

@@ -5,7 +5,8 @@
 #include <cuda_runtime.h>
 #include <stddef.h>
 
-/* The stream, not the device's own, calls work(argument) on a copy of the argument when it gets there, after a random pause. */
+/* The stream, not the device's own, calls work(argument) on a copy of the argument when it gets there, after
+ * a random pause. */
 void emu_queue(cudaStream_t stream, void (*work)(void *argument), const void *argument, size_t bytes);
 
 #endif

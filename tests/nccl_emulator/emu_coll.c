@@ -1,4 +1,5 @@
-/* emu_coll.c - in place of dist/coll.c: who asks for "mpi" on several ranks gets NCCL, emulated, over the CPU's memory. */
+/* emu_coll.c - in place of dist/coll.c: who asks for "mpi" on several ranks gets NCCL, emulated, over the
+ * CPU's memory. */
 #include <string.h>
 
 #include "dist/coll.h"

@@ -1,9 +1,9 @@
-/* emu_peers.c - the CUDA calls of dist/coll_nccl_peers.c on a machine without a GPU: memory that processes share, copies, numbers
- * that are written and waited for, and the additions.
+/* emu_peers.c - the CUDA calls of dist/coll_nccl_peers.c on a machine without a GPU: memory that processes
+ * share, copies, numbers that are written and waited for, and the additions.
  *
- * Memory of the device is what posix_memalign gives (the CPU's) or cudaMalloc (here). It becomes shared when a handle is asked
- * for: its pages are put into a file in memory and mapped again at the same place. So all of it begins on a page and ends on
- * one. */
+ * Memory of the device is what posix_memalign gives (the CPU's) or cudaMalloc (here). It becomes shared when
+ * a handle is asked for: its pages are put into a file in memory and mapped again at the same place. So all
+ * of it begins on a page and ends on one. */
 #define _GNU_SOURCE
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -19,8 +19,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "emu.h"
 #include "dist/peer_add.h"
+#include "emu.h"
 
 enum { PAGE = 4096, TAKEN_MAX = 1 << 16 };
 
@@ -31,7 +31,8 @@ typedef struct block {
 
 static struct {
     pthread_mutex_t mutex;
-    block blocks[TAKEN_MAX]; /* in the order in which they were taken; of those that lie over each other the last is there */
+    block blocks[TAKEN_MAX]; /* in the order in which they were taken; of those that lie over each other the
+                                last is there */
     int count;
 } taken = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -72,7 +73,7 @@ int posix_memalign(void **memory, size_t alignment, size_t bytes)
     return 0;
 }
 
-/* --- memory --------------------------------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
@@ -139,7 +140,7 @@ cudaError_t cudaIpcCloseMemHandle(void *memory)
     return cudaSuccess;
 }
 
-/* --- on a stream ---------------------------------------------------------------------------------------------------------- */
+/* --- on a stream ------------------------------------------------------------------------------ */
 
 typedef struct copying {
     void *to;
@@ -153,7 +154,8 @@ static void copy(void *argument)
     memcpy(c->to, c->from, c->bytes);
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream)
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream)
 {
     (void)kind;
     emu_queue(stream, copy, &(copying){to, from, bytes}, sizeof(copying));
@@ -229,7 +231,8 @@ static CUresult address_range(CUdeviceptr *base, size_t *bytes, CUdeviceptr memo
 }
 
 cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version,
-                                             unsigned long long flags, enum cudaDriverEntryPointQueryResult *found)
+                                             unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *found)
 {
     (void)version;
     (void)flags;

@@ -30,7 +30,7 @@ p4_rc bench_muon(const bench_options *o);      /* the optimizer's update of all 
 p4_rc bench_train(const bench_options *o);     /* whole training steps */
 p4_rc bench_load(const bench_options *o);      /* reading every weight of a model directory */
 
-/* --- device -------------------------------------------------------------------------------------- */
+/* --- device ----------------------------------------------------------------------------------- */
 
 typedef struct bench_device {
     const p4_ops *ops;
@@ -53,7 +53,7 @@ p4_rc bench_fill(const bench_device *d, void *to, p4_dtype dtype, int64_t count,
 /* The type of the device's activations. */
 p4_dtype bench_act_dtype(const bench_device *d);
 
-/* --- time ---------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 typedef struct bench_time {
     double median_s; /* of one call */
@@ -66,13 +66,13 @@ p4_rc bench_measure(bench_time *time, const bench_device *d, void (*work)(void *
 /* Sorts the values; the upper median. */
 double bench_median(double *values, int64_t count);
 
-/* --- lines --------------------------------------------------------------------------------------- */
+/* --- lines ------------------------------------------------------------------------------------ */
 
 /* One line. beside NULL: nothing stands beside it. For the units ms, s and GiB less is better. */
 void bench_line(const char *name, double ours, const char *unit, const char *beside, double figure,
                 const char *note_format, ...) P4_PRINTF(6, 7);
 
-/* --- models -------------------------------------------------------------------------------------- */
+/* --- models ----------------------------------------------------------------------------------- */
 
 /* Architecture of options.model; *config_json (may be NULL) is the text, which the caller frees. */
 p4_rc bench_arch_read(p4_arch *arch, char **config_json, const char *model);

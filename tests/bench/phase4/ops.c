@@ -62,7 +62,7 @@ void ops_case(ops_bench *x, void (*work)(void *user), double flop, double bytes,
     }
 }
 
-/* --- arrays -------------------------------------------------------------------------------------- */
+/* --- arrays ----------------------------------------------------------------------------------- */
 
 static p4_rc take(ops_bench *x, void *pointer, int64_t bytes)
 {
@@ -87,7 +87,8 @@ static void largest(const ops_bench *x, int64_t *act, int64_t *f32)
 {
     const p4_arch *a = &x->arch;
     int64_t wide = p4_max_i64(p4_max_i64(2 * a->F, x->up), p4_max_i64(x->width, a->C));
-    *act = p4_max_i64(p4_max_i64(x->N * wide, x->NV * ops_logits_ld(x)), p4_max_i64(ops_logits_ld(x), wide) * a->C);
+    *act = p4_max_i64(p4_max_i64(x->N * wide, x->NV * ops_logits_ld(x)),
+                      p4_max_i64(ops_logits_ld(x), wide) * a->C);
     *f32 = p4_max_i64(p4_max_i64(a->V * a->C, x->rows * x->cols), p4_max_i64(wide * a->C, 4 * x->N));
 }
 

@@ -63,9 +63,9 @@ void ops_ternary_cases(ops_bench *x);
 void ops_optim_cases(ops_bench *x);
 
 /* Rows of int8 [N, width] in a pool. */
-#define ROWS(pool, width)                                                                                    \
-    {                                                                                                        \
-        .codes = ops_at(x, pool, x->N * p4_int8_width(width)), .s = x->s                                     \
+#define ROWS(pool, width)                                                \
+    {                                                                    \
+        .codes = ops_at(x, pool, x->N * p4_int8_width(width)), .s = x->s \
     }
 
 /* Elements between rows of logits, as in training. */
@@ -75,14 +75,14 @@ static inline int64_t ops_logits_ld(const ops_bench *x)
 }
 
 /* void run_NAME(void *user): one call of an op at the next place. */
-#define OP(name, ...)                                                                                        \
-    static void run_##name(void *user)                                                                       \
-    {                                                                                                        \
-        ops_bench *x = user;                                                                                 \
-        const p4_ops *ops = x->d.ops;                                                                        \
-        p4_device *device = x->d.device;                                                                     \
-        x->turn++;                                                                                           \
-        __VA_ARGS__;                                                                                         \
+#define OP(name, ...)                    \
+    static void run_##name(void *user)   \
+    {                                    \
+        ops_bench *x = user;             \
+        const p4_ops *ops = x->d.ops;    \
+        p4_device *device = x->d.device; \
+        x->turn++;                       \
+        __VA_ARGS__;                     \
     }
 #define ACT(pool, count) ops_at(x, pool, ops_acts(x, count))
 #define F32(pool, count) ((float *)ops_at(x, pool, (count)*4))

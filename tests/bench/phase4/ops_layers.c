@@ -13,14 +13,15 @@ OP(layernorm,
    ops->add_norm_forward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), NULL, ACT(Y1, x->N * x->arch.C),
                          F32(F1, x->N), F32(F2, x->N), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
                          F32(F0, x->arch.C), F32(F0, x->arch.C), x->N, x->arch.C, 1e-5f))
-OP(rmsnorm_backward, ops->norm_backward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), true, NULL,
-                                        F32(F1, x->arch.C), NULL, ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), NULL,
-                                        F32(F3, x->N), F32(F0, x->arch.C), x->N, x->arch.C))
+OP(rmsnorm_backward,
+   ops->norm_backward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), true, NULL, F32(F1, x->arch.C), NULL,
+                      ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), NULL, F32(F3, x->N),
+                      F32(F0, x->arch.C), x->N, x->arch.C))
 OP(layernorm_backward,
    ops->norm_backward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), true, F32(F1, x->arch.C),
-                      F32(F2, x->arch.C), F32(F1, 2 * x->arch.C) + x->arch.C,
-                      ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), F32(F0, x->N), F32(F3, x->N),
-                      F32(F0, x->arch.C), x->N, x->arch.C))
+                      F32(F2, x->arch.C), F32(F1, 2 * x->arch.C) + x->arch.C, ACT(X0, x->N * x->arch.C),
+                      ACT(X1, x->N * x->arch.C), F32(F0, x->N), F32(F3, x->N), F32(F0, x->arch.C), x->N,
+                      x->arch.C))
 OP(add, ops->add(device, ACT(Y0, x->N * x->arch.C), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
                  x->N * x->arch.C))
 OP(swiglu_forward, ops->swiglu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, 2 * x->N * x->arch.F),
@@ -38,12 +39,14 @@ OP(embed_forward, p4_weight token = {.dtype = P4_F32, .rows = x->arch.V, .cols =
    ops->embed_forward(device, ACT(Y0, x->N * x->arch.C), x->ids, &token, NULL, x->B, x->T, x->arch.C))
 OP(embed_backward, ops->embed_backward(device, F32(F1, x->arch.V * x->arch.C), NULL, x->ids,
                                        ACT(X0, x->N * x->arch.C), x->B, x->T, x->arch.C, x->arch.V))
-OP(cross_entropy, ops->cross_entropy(device, F32(F1, x->NV), F32(F2, x->NV), ACT(Y0, x->NV * ops_logits_ld(x)),
-                                     ACT(X0, x->NV * ops_logits_ld(x)), x->ids, x->NV, x->arch.V, ops_logits_ld(x), 1e-3f))
-OP(cross_entropy_nll, ops->cross_entropy(device, F32(F1, x->NV), NULL, NULL, ACT(X0, x->NV * ops_logits_ld(x)),
+OP(cross_entropy,
+   ops->cross_entropy(device, F32(F1, x->NV), F32(F2, x->NV), ACT(Y0, x->NV *ops_logits_ld(x)),
+                      ACT(X0, x->NV *ops_logits_ld(x)), x->ids, x->NV, x->arch.V, ops_logits_ld(x), 1e-3f))
+OP(cross_entropy_nll, ops->cross_entropy(device, F32(F1, x->NV), NULL, NULL, ACT(X0, x->NV *ops_logits_ld(x)),
                                          x->ids, x->NV, x->arch.V, ops_logits_ld(x), 1e-3f))
-OP(kl_divergence, ops->kl_divergence(device, F32(F1, x->NV), ACT(X0, x->NV * ops_logits_ld(x)),
-                                     ACT(X1, x->NV * ops_logits_ld(x)), x->ids, x->NV, x->arch.V, ops_logits_ld(x)))
+OP(kl_divergence,
+   ops->kl_divergence(device, F32(F1, x->NV), ACT(X0, x->NV *ops_logits_ld(x)),
+                      ACT(X1, x->NV *ops_logits_ld(x)), x->ids, x->NV, x->arch.V, ops_logits_ld(x)))
 OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(moments,
    ops->moments(device, (p4_moments *)(void *)x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F, x->arch.F))

@@ -5,15 +5,17 @@ OP(forward, ops->linear_forward(device, ACT(Y0, x->N * x->out), ACT(X0, x->N * x
                                 ACT(X1, x->in * x->out), NULL, x->N, x->in, x->out))
 OP(backward_input, ops->linear_backward_input(device, ACT(Y0, x->N * x->in), ACT(X0, x->N * x->out),
                                               ACT(X1, x->in * x->out), x->N, x->in, x->out, false))
-OP(backward_weight, ops->linear_backward_weight(device, F32(F1, x->in * x->out), ACT(X0, x->N * x->out), x->out,
-                                                ACT(X1, x->N * x->in), x->N, x->in, x->out, true))
-OP(gelu_forward_up, ops->linear_gelu_forward(device, ACT(Y0, x->N * x->out), ACT(Y1, x->N * x->out), ACT(X0, x->N * x->in),
-                                             ACT(X1, x->in * x->out), F32(F0, x->out), x->N, x->in, x->out))
-OP(gelu_backward_down, ops->linear_gelu_backward(device, ACT(Y0, x->N * x->in), F32(F1, x->in), ACT(X0, x->N * x->out),
-                                                 ACT(X1, x->in * x->out), ACT(Y1, x->N * x->in), x->N, x->in, x->out))
-OP(swiglu_backward_down,
-   ops->linear_swiglu_backward(device, ACT(Y0, 2 * x->N * x->in), ACT(Y1, x->N * x->in), ACT(X1, x->N * x->out),
-                               ACT(X0, x->in * x->out), ACT(X0, 2 * x->N * x->in), x->N, x->in, x->out))
+OP(backward_weight, ops->linear_backward_weight(device, F32(F1, x->in * x->out), ACT(X0, x->N * x->out),
+                                                x->out, ACT(X1, x->N * x->in), x->N, x->in, x->out, true))
+OP(gelu_forward_up,
+   ops->linear_gelu_forward(device, ACT(Y0, x->N * x->out), ACT(Y1, x->N * x->out), ACT(X0, x->N * x->in),
+                            ACT(X1, x->in * x->out), F32(F0, x->out), x->N, x->in, x->out))
+OP(gelu_backward_down,
+   ops->linear_gelu_backward(device, ACT(Y0, x->N * x->in), F32(F1, x->in), ACT(X0, x->N * x->out),
+                             ACT(X1, x->in * x->out), ACT(Y1, x->N * x->in), x->N, x->in, x->out))
+OP(swiglu_backward_down, ops->linear_swiglu_backward(device, ACT(Y0, 2 * x->N * x->in), ACT(Y1, x->N * x->in),
+                                                     ACT(X1, x->N * x->out), ACT(X0, x->in * x->out),
+                                                     ACT(X0, 2 * x->N * x->in), x->N, x->in, x->out))
 OP(forward_head, ops->linear_forward(device, ACT(Y0, x->NV * x->out), ACT(X0, x->NV * x->in),
                                      ACT(X1, x->in * x->out), NULL, x->NV, x->in, x->out))
 OP(backward_input_head, ops->linear_backward_input(device, ACT(Y0, x->NV * x->in), ACT(X0, x->NV * x->out),
@@ -62,7 +64,8 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     }
 }
 
-/* With the activation function beside them; in two steps with P4_SWIGLU_BACKWARD=cublas, P4_GEMM_EPILOGUE=off. */
+/* With the activation function beside them; in two steps with P4_SWIGLU_BACKWARD=cublas,
+ * P4_GEMM_EPILOGUE=off. */
 static void mlp_cases(ops_bench *x)
 {
     int64_t C = x->arch.C, F = x->arch.F;
@@ -71,7 +74,8 @@ static void mlp_cases(ops_bench *x)
     if (x->arch.gated_mlp) {
         x->in = F;
         x->out = C;
-        ops_case(x, run_swiglu_backward_down, flop, bytes + A * (double)(2 * x->N * F), "swiglu_backward_down");
+        ops_case(x, run_swiglu_backward_down, flop, bytes + A * (double)(2 * x->N * F),
+                 "swiglu_backward_down");
         return;
     }
     x->in = C;

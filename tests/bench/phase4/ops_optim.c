@@ -14,12 +14,12 @@ static void quantize(ops_bench *x, p4_quant_method method, const float *importan
 
 #define CODE_PLACE ops_at(x, CODES, x->rows *p4_code_row_bytes(x->cols))
 #define PACKED_PLACE ops_at(x, PACKED, x->rows *((x->cols + 4) / 5))
-#define QUANTIZE(name, ...)                                                                                  \
-    static void run_##name(void *user)                                                                       \
-    {                                                                                                        \
-        ops_bench *x = user;                                                                                 \
-        x->turn++;                                                                                           \
-        __VA_ARGS__;                                                                                         \
+#define QUANTIZE(name, ...)            \
+    static void run_##name(void *user) \
+    {                                  \
+        ops_bench *x = user;           \
+        x->turn++;                     \
+        __VA_ARGS__;                   \
     }
 QUANTIZE(absmean, quantize(x, P4_QUANT_ABSMEAN, NULL, NULL))
 QUANTIZE(absmean_report, quantize(x, P4_QUANT_ABSMEAN, NULL, &x->error))
@@ -33,8 +33,10 @@ OP(unpack_base3, ops->unpack_base3(device, CODE_PLACE, PACKED_PLACE, x->rows, x-
 OP(add_sq_norm, ops->add_sq_norm(device, x->sums, F32(F0, COUNT), COUNT))
 OP(scale, ops->scale(device, F32(F1, COUNT), 1.0f, COUNT))
 OP(add_f32, ops->add_f32(device, F32(F1, COUNT), F32(F0, COUNT), COUNT))
-OP(grokfast, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, false, 0, x->numbers))
-OP(grokfast_bf16, ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, true, 0, x->numbers))
+OP(grokfast,
+   ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, false, 0, x->numbers))
+OP(grokfast_bf16,
+   ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, true, 0, x->numbers))
 OP(adamw, p4_adamw_item item = {.w = F32(F1, COUNT),
                                 .m = F32(F2, COUNT),
                                 .v = F32(F3, COUNT),
@@ -75,7 +77,7 @@ void ops_ternary_cases(ops_bench *x)
     ops_case(x, run_unpack_base3, 0.0, packed, "unpack_base3");
 }
 
-/* --- Muon ---------------------------------------------------------------------------------------- */
+/* --- Muon ------------------------------------------------------------------------------------- */
 
 static void run_update(void *user)
 {

@@ -1,12 +1,12 @@
-/* train.c - phase4_bench train and load: training steps through jobs/train/trainer.h on random tokens, and reading
- * a model. */
+/* train.c - phase4_bench train and load: training steps through jobs/train/trainer.h on random tokens, and
+ * reading a model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
-#include "src/leaf/rng.h"
 #include "jobs/train/trainer.h"
+#include "src/leaf/rng.h"
 
 enum { WARM_UP = 3 };
 
@@ -64,18 +64,19 @@ done:
     return rc;
 }
 
-/* --- train --------------------------------------------------------------------------------------- */
+/* --- train ------------------------------------------------------------------------------------ */
 
 /* "train llama1b exact adamw int8": what decides the work; batch and length stand in the note. */
 static void name_run(char *name, size_t bytes, const bench_options *o, int ranks)
 {
-    static const char *const quantizers[] = {"absmean", "exact", "none"},
-                             *const recomputes[] = {"", " light", " recompute"};
+    static const char *const quantizers[] = {"absmean", "exact", "none"}, *const recomputes[] = {
+                                                                              "", " light", " recompute"};
     const char *model = strrchr(o->model, '/') != NULL ? strrchr(o->model, '/') + 1 : o->model;
     int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s%s", model, quantizers[o->quantizer],
                         o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast",
                         o->grokfast ? " grokfast" : "", o->activation_bits == 8 ? " int8" : "",
-                        o->optimizer_state == P4_OPTIMIZER_STATE_BF16 ? " bf16-state" : "", recomputes[o->recompute], o->fp32 ? " fp32" : "");
+                        o->optimizer_state == P4_OPTIMIZER_STATE_BF16 ? " bf16-state" : "",
+                        recomputes[o->recompute], o->fp32 ? " fp32" : "");
     if (ranks > 1 && used > 0 && (size_t)used < bytes) {
         snprintf(name + used, bytes - (size_t)used, " x%d zero%d", ranks, o->zero_stage);
     }
@@ -170,7 +171,7 @@ done:
     return rc;
 }
 
-/* --- load ---------------------------------------------------------------------------------------- */
+/* --- load ------------------------------------------------------------------------------------- */
 
 static p4_rc load(p4_job *job, const bench_options *o)
 {

@@ -31,8 +31,8 @@ static void check_elementwise(rig *r)
     for (int s = 0; s < shapes_to_run(COUNTS, COUNTS_FEW); s++) {
         int64_t count = counts[s];
         float *g = rig_random(r, count, 1.0), *ema = rig_random(r, count, 1.0);
-        double *want_g = rig_doubles(r, g, count), *want_ema = rig_doubles(r, ema, count),
-               *rounded = rig_host(r, count * 8);
+        double *want_g = rig_doubles(r, g, count), *want_ema = rig_doubles(r, ema, count);
+        double *rounded = rig_host(r, count * 8);
         double sum = 2.5, plain = -3.5, size = 3.5;
         double *d_sum = rig_put(r, &sum, 8), *d_plain = rig_put(r, &plain, 8);
         float *d_g = rig_put_f32(r, g, count), *d_ema = rig_put_f32(r, s % 2 == 0 ? NULL : ema, count);
@@ -320,8 +320,7 @@ static uint16_t *halve(rig *r, float *x, int64_t count)
         uint32_t word;
         memcpy(&word, &x[i], 4);
         bits[i] = (uint16_t)(word >> 16);
-        word &= 0xFFFF0000u;
-        memcpy(&x[i], &word, 4);
+        x[i] = p4_bf16_to_f32(bits[i]);
     }
     return bits;
 }
@@ -465,8 +464,8 @@ static void check_half_muon(rig *r)
                                         {136, 40, 8}, {1, 9, 0},   {64, 64, 0}};
     const uint64_t key = 3;
     for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 4); s++) {
-        int64_t rows = shapes[s][0], cols = shapes[s][1], at = shapes[s][2], count = rows * cols,
-                total = at + count;
+        int64_t rows = shapes[s][0], cols = shapes[s][1], count = rows * cols;
+        int64_t at = shapes[s][2], total = at + count;
         float *w = rig_random(r, total, 1.0), *buf = rig_random(r, total, 1.0);
         float *g = rig_random(r, total, 1.0);
         uint16_t *d_buf = rig_put(r, halve(r, buf, total), total * 2);

@@ -4,6 +4,7 @@ set(P4_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/phase4)
 set(P4_SHARE_DIR ${CMAKE_INSTALL_DATADIR}/phase4)
 
 install(FILES src/phase4.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY src/phase4 DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 # Two export sets: a user of the shared library needs none of the development packages beneath the static one.
 install(TARGETS phase4 EXPORT phase4-shared)
 install(TARGETS phase4_static EXPORT phase4-static)

@@ -6,6 +6,7 @@
 #define P4_MODEL_H
 
 #include "src/leaf/tensor.h"
+#include "src/phase4/types.h"
 
 enum { P4_TENSOR_NAME_BYTES = 160 };
 

@@ -10,225 +10,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "phase4/config.h"
+#include "phase4/rc.h"
+#include "phase4/results.h"
+#include "phase4/types.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#if defined(__GNUC__) && defined(P4_BUILDING)
-#define P4_PUBLIC __attribute__((visibility("default")))
-#else
-#define P4_PUBLIC
-#endif
-
-typedef enum p4_rc {
-    P4_OK = 0,
-    P4_E_SYSTEM = 1, /* memory, MPI, CUDA, an internal fault */
-    P4_E_INPUT = 2,  /* the configuration, a file or a directory: also the exit status of phase4_mpi */
-    P4_E_STATE = 3,  /* called in the wrong order ("Model not compressed yet") */
-} p4_rc;
-
-/* What was wrong in this thread's last call that failed: one line, but for p4_config_validate and its kin,
- * which say every problem on a line of its own. Each call that can fail begins by forgetting the older
- * message; "": none. Local. */
-P4_PUBLIC const char *p4_last_error(void);
-
 /* "1.0.0 (...)": version and what was built in. Local. */
 P4_PUBLIC const char *p4_version(void);
-
-/* ---- Configuration ---- */
-
-enum { P4_PATH_BYTES = 4096, P4_NAME_BYTES = 128, P4_LIST_BYTES = 16384 };
-
-/* A list of strings: `count` NUL-terminated strings one after another in `bytes`. */
-typedef struct p4_list {
-    int32_t count;
-    char bytes[P4_LIST_BYTES];
-} p4_list;
-
-typedef enum p4_device_kind { P4_DEVICE_AUTO, P4_DEVICE_CUDA, P4_DEVICE_CPU } p4_device_kind;
-typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
-typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;
-typedef enum p4_optimizer_state { P4_OPTIMIZER_STATE_FP32, P4_OPTIMIZER_STATE_BF16 } p4_optimizer_state;
-typedef enum p4_recompute { P4_RECOMPUTE_NONE, P4_RECOMPUTE_LIGHT, P4_RECOMPUTE_BLOCKS } p4_recompute;
-typedef enum p4_quantizer { P4_QUANTIZER_ABSMEAN, P4_QUANTIZER_EXACT, P4_QUANTIZER_NONE } p4_quantizer;
-typedef enum p4_packing { P4_PACKING_BASE3X5, P4_PACKING_2BIT } p4_packing;
-typedef enum p4_init { P4_INIT_CHECKPOINT, P4_INIT_RANDOM } p4_init;
-typedef enum p4_dataset {
-    P4_DATASET_OPENWEBTEXT,
-    P4_DATASET_C4,
-    P4_DATASET_WIKITEXT,
-    P4_DATASET_CUSTOM
-} p4_dataset;
-typedef enum p4_size_category { P4_SIZE_TINY, P4_SIZE_SMALL, P4_SIZE_MEDIUM, P4_SIZE_LARGE } p4_size_category;
-
-/* Plain data: may be copied, compared field by field, and sent as bytes between ranks of one job. Field names
- * are the keys of cfg.json; `phase4_mpi --help` and the README's table say what each does. */
-typedef struct p4_config {
-    /* paths */
-    char model_path[P4_PATH_BYTES], output_path[P4_PATH_BYTES];
-    p4_recipe recipe;
-    p4_init init;
-    bool overwrite;
-    /* hardware */
-    p4_device_kind device;
-    int32_t threads_per_rank; /* 0: the cores this rank may use */
-    bool mixed_precision;
-    double collective_timeout_s;
-    /* quantization */
-    double quantization_bits;
-    p4_quantizer quantizer;
-    double sparsity_threshold;
-    int32_t activation_bits; /* 0: activations stay, 8: int8 per token */
-    bool preserve_embedding_precision, preserve_output_precision;
-    p4_list preserve_layers; /* glob patterns on tensor names */
-    /* data */
-    p4_dataset calibration_dataset;
-    char dataset_root[P4_PATH_BYTES];
-    p4_list calibration_files, eval_files, train_files; /* paths or globs */
-    int64_t calibration_samples, eval_samples;          /* windows; eval_samples 0: no evaluation */
-    int32_t calibration_batch_size, calibration_sequence_length;
-    int32_t num_workers;
-    uint64_t seed;
-    /* fine-tuning */
-    bool enable_fine_tuning;
-    int32_t fine_tune_epochs;
-    int64_t fine_tune_max_steps; /* 0: as many as the epochs hold */
-    double fine_tune_lr, lr_final_fraction;
-    int32_t warmup_steps;
-    p4_optimizer optimizer;
-    p4_optimizer_state optimizer_state;
-    double weight_decay, gradient_clip;
-    int32_t micro_batch_size;    /* sequences; 0: what the rank's share of a step holds, at most 8 */
-    int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
-    bool enable_grokfast;
-    double grokfast_ema_alpha, grokfast_lambda;
-    int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients
-                           too */
-    p4_recompute recompute;
-    int32_t log_every;
-    /* targets */
-    double target_compression_ratio, max_accuracy_drop, fine_tune_threshold;
-    /* output */
-    bool save_quantized, save_dequantized_fp16;
-    p4_packing packing;
-    bool wandb_enabled;
-    char wandb_project[P4_NAME_BYTES];
-    /* which keys the user set himself (p4_config_from_json, p4_config_set): bit i is row i of the
-     * configuration table. p4_config_adapt_to_model_size leaves those alone. */
-    uint64_t user_set[2];
-} p4_config;
-
-/* The seed recipe: exactly the defaults of the specification. Local. */
-P4_PUBLIC void p4_config_default(p4_config *config);
-/* Defaults of a recipe. Local. */
-P4_PUBLIC void p4_config_recipe(p4_config *config, p4_recipe recipe);
-/* Checks every range and the rules between keys. P4_E_INPUT: all problems, one a line, in p4_last_error().
- * Local. */
-P4_PUBLIC p4_rc p4_config_validate(const p4_config *config);
-/* The effective configuration as JSON text. The caller frees *json with free(). Local. */
-P4_PUBLIC p4_rc p4_config_to_json(const p4_config *config, char **json);
-/* Reads JSON text: the recipe it names (or `recipe`) first, then its keys, then validation. `source` names
- * the text in messages ("cfg.json"). All errors are reported at once. Local. */
-P4_PUBLIC p4_rc p4_config_from_json(p4_config *config, const char *json, size_t json_bytes,
-                                    const char *source, p4_recipe recipe);
-/* Sets one key from text as on the command line: value is JSON, or a bare word for strings. Local. */
-P4_PUBLIC p4_rc p4_config_set(p4_config *config, const char *key, const char *value);
-/* Target ratio and threshold of the model's size class, where the user set none. Local. */
-P4_PUBLIC void p4_config_adapt_to_model_size(p4_config *config, int64_t params);
-P4_PUBLIC p4_size_category p4_config_size_category(int64_t params);
-P4_PUBLIC const char *p4_size_category_name(p4_size_category category);
-
-/* ---- Results ---- */
-
-/* Plain data but for fine_tuning.history. A number that was not measured is NaN in memory and null in JSON;
- * MB = 2^20 bytes. */
-
-typedef struct p4_evaluation {
-    double loss, perplexity; /* mean cross-entropy, nats; exp of it */
-    double accuracy;         /* top-1, 0 to 1 */
-    double kl;               /* mean KL to the original model, nats */
-    int64_t tokens;          /* predictions; 0: not evaluated */
-} p4_evaluation;
-
-typedef struct p4_history_entry { /* one evaluation during fine-tuning */
-    int64_t epoch, step;
-    double train_loss, eval_loss, eval_perplexity;
-} p4_history_entry;
-
-typedef struct p4_fine_tuning {
-    bool ran; /* false: null in JSON */
-    int64_t epochs_completed, steps, tokens;
-    double final_loss, final_perplexity, best_perplexity;
-    int64_t history_count, history_capacity;
-    p4_history_entry *history; /* heap: p4_results_free or p4_fine_tuning_free */
-} p4_fine_tuning;
-
-typedef struct p4_gradient_flow {
-    bool ran, passed;
-    char error[512]; /* "": none */
-    int64_t tensors_checked;
-} p4_gradient_flow;
-
-typedef struct p4_quality {
-    bool passed;
-    double
-        degradation_ratio; /* (final - pre) / pre perplexity; NaN: not measured, and passed is null in JSON */
-    double max_accuracy_drop; /* what the verdict allows */
-} p4_quality;
-
-typedef struct p4_size_metrics {
-    int64_t total_params, layers_quantized, layers_preserved;
-    double original_size_mb;   /* parameters as fp32 */
-    double stored_size_mb;     /* as the original's files have them */
-    double compressed_size_mb; /* bytes of the packed model: codes, scales, preserved tensors */
-    double compression_ratio, target_compression_ratio;
-    double sparsity_ratio;                                         /* zeros among the ternary weights */
-    double ternary_mb, scales_mb, embedding_mb, head_mb, other_mb; /* what fills compressed_size_mb */
-    double peak_memory_mb;                                         /* of the largest rank */
-} p4_size_metrics;
-
-typedef struct p4_output_paths { /* "": not written */
-    char quantized[P4_PATH_BYTES], dequantized_fp16[P4_PATH_BYTES], primary_output[P4_PATH_BYTES];
-    char tokenizer[P4_PATH_BYTES], config[P4_PATH_BYTES], metrics[P4_PATH_BYTES], metadata[P4_PATH_BYTES];
-} p4_output_paths;
-
-enum { P4_MAX_STAGES = 16 };
-typedef struct p4_stage_time {
-    char stage[32];
-    double seconds;
-} p4_stage_time;
-
-typedef struct p4_results {
-    bool success;
-    char error[2048]; /* "": none */
-    char model_type[32], method[64], packing[16];
-    p4_output_paths output_paths;
-    p4_evaluation pre, post, final; /* final: after fine-tuning, or post again */
-    p4_fine_tuning fine_tuning;
-    p4_gradient_flow gradient_flow;
-    p4_quality quality;
-    p4_size_metrics metrics;
-    int64_t stage_count;
-    p4_stage_time stages[P4_MAX_STAGES];
-    double total_s;
-} p4_results;
-
-typedef struct p4_training_point { /* one logged step; NaN: not measured */
-    int64_t step, epoch, tokens;   /* tokens: trained on since the start */
-    double loss, lr, grad_norm, tokens_per_s, elapsed_s;
-} p4_training_point;
-
-/* Sees each logged training step, on rank 0. The point is the caller's only during the call. The other ranks
- * wait for it: after collective_timeout_s the job is aborted. */
-typedef void (*p4_log_callback)(const p4_training_point *point, void *user);
-
-/* Nothing measured yet. The caller frees with p4_results_free, which may be called twice. Local. */
-P4_PUBLIC void p4_results_init(p4_results *results);
-P4_PUBLIC void p4_results_free(p4_results *results);
-/* results.json, complete or not there at all. P4_E_INPUT: `path` cannot be written. Local. */
-P4_PUBLIC p4_rc p4_results_write(const p4_results *results, const char *path);
-/* The same as text. The caller frees *json with free(). Local. */
-P4_PUBLIC p4_rc p4_results_to_json(const p4_results *results, char **json);
 
 /* ---- The ranks ---- */
 
@@ -236,9 +28,6 @@ P4_PUBLIC p4_rc p4_results_to_json(const p4_results *results, char **json);
  * made with a session is closed before it, and its Collective functions are called on the thread that opened
  * it. */
 typedef struct p4_session p4_session;
-
-/* What rank 0 says on stderr: nothing, warnings (as a session begins), or the course of the work. */
-typedef enum p4_log_level { P4_LOG_QUIET, P4_LOG_WARN, P4_LOG_INFO } p4_log_level;
 
 /* Starts MPI unless the caller has. The caller closes *session. Collective. */
 P4_PUBLIC p4_rc p4_session_open(p4_session **session);

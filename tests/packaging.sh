@@ -26,7 +26,7 @@ version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$build/CMakeCache.txt")
 
 # The exported names, and what the header marks as public.
 nm -D --defined-only "$lib/libphase4.so" | awk '{print $3}' | sort >"$TMP/exported"
-tr '\n' ' ' <"$prefix/include/phase4.h" | grep -oE 'P4_PUBLIC [^;(]*\(' |
+cat "$prefix/include/phase4.h" "$prefix"/include/phase4/*.h | tr '\n' ' ' | grep -oE 'P4_PUBLIC [^;(]*\(' |
     sed -n 's/.*[ *]\(p4_[a-z0-9_]*\) *($/\1/p' | sort >"$TMP/declared"
 [ -s "$TMP/declared" ] || fail "phase4.h declares no P4_PUBLIC function"
 diff "$TMP/declared" "$TMP/exported" >"$TMP/diff" ||

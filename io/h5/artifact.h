@@ -18,6 +18,7 @@
 
 #include "io/out/report.h"
 #include "src/model.h"
+#include "src/phase4/results.h"
 
 typedef struct p4_artifact_tensor {
     char name[P4_TENSOR_NAME_BYTES]; /* Hugging Face name */

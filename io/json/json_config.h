@@ -4,6 +4,7 @@
 #define P4_JSON_CONFIG_H
 
 #include "src/config.h"
+#include "src/phase4/config.h"
 
 /* The configuration of a job: the defaults of the recipe that the file or an override names (else `recipe`),
  * the file's keys, then `count` overrides "key=value" in order (the last of a key wins), then

@@ -3,6 +3,7 @@
 #define P4_OUTPUT_H
 
 #include "io/out/report.h"
+#include "src/phase4/results.h"
 
 /* Makes output_path (with its parents) and checks by writing that it can be written. One that holds the
  * results of another run (model.h5, dequantized_fp16, compression_metadata.json, or the results.json of a run

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "src/leaf/base.h"
+#include "src/phase4.h"
 
 /* ---- the results: p4_results and what a user does with it are in phase4.h ---- */
 

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "src/leaf/base.h"
+#include "src/phase4.h"
 
 static const double SCALE_MIN = 1e-8;
 static const double BOUND_BY_MEMORY = 0.88; /* share of a decoding step's time; phase4.h says whence */

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "src/phase4.h"
+#include "src/phase4/rc.h"
 
 #if defined(__GNUC__)
 #define P4_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))

@@ -1,0 +1,97 @@
+/* config.h - the configuration of a run (cfg.json): its structure, defaults, checks and JSON. Part of
+ * phase4.h. */
+#ifndef PHASE4_CONFIG_H
+#define PHASE4_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "rc.h"
+#include "types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Plain data: may be copied, compared field by field, and sent as bytes between ranks of one job. Field names
+ * are the keys of cfg.json; `phase4_mpi --help` and the README's table say what each does. */
+typedef struct p4_config {
+    /* paths */
+    char model_path[P4_PATH_BYTES], output_path[P4_PATH_BYTES];
+    p4_recipe recipe;
+    p4_init init;
+    bool overwrite;
+    /* hardware */
+    p4_device_kind device;
+    int32_t threads_per_rank; /* 0: the cores this rank may use */
+    bool mixed_precision;
+    double collective_timeout_s;
+    /* quantization */
+    double quantization_bits;
+    p4_quantizer quantizer;
+    double sparsity_threshold;
+    int32_t activation_bits; /* 0: activations stay, 8: int8 per token */
+    bool preserve_embedding_precision, preserve_output_precision;
+    p4_list preserve_layers; /* glob patterns on tensor names */
+    /* data */
+    p4_dataset calibration_dataset;
+    char dataset_root[P4_PATH_BYTES];
+    p4_list calibration_files, eval_files, train_files; /* paths or globs */
+    int64_t calibration_samples, eval_samples;          /* windows; eval_samples 0: no evaluation */
+    int32_t calibration_batch_size, calibration_sequence_length;
+    int32_t num_workers;
+    uint64_t seed;
+    /* fine-tuning */
+    bool enable_fine_tuning;
+    int32_t fine_tune_epochs;
+    int64_t fine_tune_max_steps; /* 0: as many as the epochs hold */
+    double fine_tune_lr, lr_final_fraction;
+    int32_t warmup_steps;
+    p4_optimizer optimizer;
+    p4_optimizer_state optimizer_state;
+    double weight_decay, gradient_clip;
+    int32_t micro_batch_size;    /* sequences; 0: what the rank's share of a step holds, at most 8 */
+    int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
+    bool enable_grokfast;
+    double grokfast_ema_alpha, grokfast_lambda;
+    int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients
+                           too */
+    p4_recompute recompute;
+    int32_t log_every;
+    /* targets */
+    double target_compression_ratio, max_accuracy_drop, fine_tune_threshold;
+    /* output */
+    bool save_quantized, save_dequantized_fp16;
+    p4_packing packing;
+    bool wandb_enabled;
+    char wandb_project[P4_NAME_BYTES];
+    /* which keys the user set himself (p4_config_from_json, p4_config_set): bit i is row i of the
+     * configuration table. p4_config_adapt_to_model_size leaves those alone. */
+    uint64_t user_set[2];
+} p4_config;
+
+/* The seed recipe: exactly the defaults of the specification. Local. */
+P4_PUBLIC void p4_config_default(p4_config *config);
+/* Defaults of a recipe. Local. */
+P4_PUBLIC void p4_config_recipe(p4_config *config, p4_recipe recipe);
+/* Checks every range and the rules between keys. P4_E_INPUT: all problems, one a line, in p4_last_error().
+ * Local. */
+P4_PUBLIC p4_rc p4_config_validate(const p4_config *config);
+/* The effective configuration as JSON text. The caller frees *json with free(). Local. */
+P4_PUBLIC p4_rc p4_config_to_json(const p4_config *config, char **json);
+/* Reads JSON text: the recipe it names (or `recipe`) first, then its keys, then validation. `source` names
+ * the text in messages ("cfg.json"). All errors are reported at once. Local. */
+P4_PUBLIC p4_rc p4_config_from_json(p4_config *config, const char *json, size_t json_bytes,
+                                    const char *source, p4_recipe recipe);
+/* Sets one key from text as on the command line: value is JSON, or a bare word for strings. Local. */
+P4_PUBLIC p4_rc p4_config_set(p4_config *config, const char *key, const char *value);
+/* Target ratio and threshold of the model's size class, where the user set none. Local. */
+P4_PUBLIC void p4_config_adapt_to_model_size(p4_config *config, int64_t params);
+P4_PUBLIC p4_size_category p4_config_size_category(int64_t params);
+P4_PUBLIC const char *p4_size_category_name(p4_size_category category);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,109 @@
+/* results.h - what a run measured and wrote (results.json). Part of phase4.h. */
+#ifndef PHASE4_RESULTS_H
+#define PHASE4_RESULTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "rc.h"
+#include "types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Plain data but for fine_tuning.history. A number that was not measured is NaN in memory and null in JSON;
+ * MB = 2^20 bytes. */
+
+typedef struct p4_evaluation {
+    double loss, perplexity; /* mean cross-entropy, nats; exp of it */
+    double accuracy;         /* top-1, 0 to 1 */
+    double kl;               /* mean KL to the original model, nats */
+    int64_t tokens;          /* predictions; 0: not evaluated */
+} p4_evaluation;
+
+typedef struct p4_history_entry { /* one evaluation during fine-tuning */
+    int64_t epoch, step;
+    double train_loss, eval_loss, eval_perplexity;
+} p4_history_entry;
+
+typedef struct p4_fine_tuning {
+    bool ran; /* false: null in JSON */
+    int64_t epochs_completed, steps, tokens;
+    double final_loss, final_perplexity, best_perplexity;
+    int64_t history_count, history_capacity;
+    p4_history_entry *history; /* heap: p4_results_free or p4_fine_tuning_free */
+} p4_fine_tuning;
+
+typedef struct p4_gradient_flow {
+    bool ran, passed;
+    char error[512]; /* "": none */
+    int64_t tensors_checked;
+} p4_gradient_flow;
+
+typedef struct p4_quality {
+    bool passed;
+    double
+        degradation_ratio; /* (final - pre) / pre perplexity; NaN: not measured, and passed is null in JSON */
+    double max_accuracy_drop; /* what the verdict allows */
+} p4_quality;
+
+typedef struct p4_size_metrics {
+    int64_t total_params, layers_quantized, layers_preserved;
+    double original_size_mb;   /* parameters as fp32 */
+    double stored_size_mb;     /* as the original's files have them */
+    double compressed_size_mb; /* bytes of the packed model: codes, scales, preserved tensors */
+    double compression_ratio, target_compression_ratio;
+    double sparsity_ratio;                                         /* zeros among the ternary weights */
+    double ternary_mb, scales_mb, embedding_mb, head_mb, other_mb; /* what fills compressed_size_mb */
+    double peak_memory_mb;                                         /* of the largest rank */
+} p4_size_metrics;
+
+typedef struct p4_output_paths { /* "": not written */
+    char quantized[P4_PATH_BYTES], dequantized_fp16[P4_PATH_BYTES], primary_output[P4_PATH_BYTES];
+    char tokenizer[P4_PATH_BYTES], config[P4_PATH_BYTES], metrics[P4_PATH_BYTES], metadata[P4_PATH_BYTES];
+} p4_output_paths;
+
+enum { P4_MAX_STAGES = 16 };
+typedef struct p4_stage_time {
+    char stage[32];
+    double seconds;
+} p4_stage_time;
+
+typedef struct p4_results {
+    bool success;
+    char error[2048]; /* "": none */
+    char model_type[32], method[64], packing[16];
+    p4_output_paths output_paths;
+    p4_evaluation pre, post, final; /* final: after fine-tuning, or post again */
+    p4_fine_tuning fine_tuning;
+    p4_gradient_flow gradient_flow;
+    p4_quality quality;
+    p4_size_metrics metrics;
+    int64_t stage_count;
+    p4_stage_time stages[P4_MAX_STAGES];
+    double total_s;
+} p4_results;
+
+typedef struct p4_training_point { /* one logged step; NaN: not measured */
+    int64_t step, epoch, tokens;   /* tokens: trained on since the start */
+    double loss, lr, grad_norm, tokens_per_s, elapsed_s;
+} p4_training_point;
+
+/* Sees each logged training step, on rank 0. The point is the caller's only during the call. The other ranks
+ * wait for it: after collective_timeout_s the job is aborted. */
+typedef void (*p4_log_callback)(const p4_training_point *point, void *user);
+
+/* Nothing measured yet. The caller frees with p4_results_free, which may be called twice. Local. */
+P4_PUBLIC void p4_results_init(p4_results *results);
+P4_PUBLIC void p4_results_free(p4_results *results);
+/* results.json, complete or not there at all. P4_E_INPUT: `path` cannot be written. Local. */
+P4_PUBLIC p4_rc p4_results_write(const p4_results *results, const char *path);
+/* The same as text. The caller frees *json with free(). Local. */
+P4_PUBLIC p4_rc p4_results_to_json(const p4_results *results, char **json);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,41 @@
+/* types.h - value types of the public interface: lists, limits, and the enumerations that configuration keys
+ * take. */
+#ifndef PHASE4_TYPES_H
+#define PHASE4_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { P4_PATH_BYTES = 4096, P4_NAME_BYTES = 128, P4_LIST_BYTES = 16384 };
+
+/* A list of strings: `count` NUL-terminated strings one after another in `bytes`. */
+typedef struct p4_list {
+    int32_t count;
+    char bytes[P4_LIST_BYTES];
+} p4_list;
+
+typedef enum p4_device_kind { P4_DEVICE_AUTO, P4_DEVICE_CUDA, P4_DEVICE_CPU } p4_device_kind;
+typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
+typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;
+typedef enum p4_optimizer_state { P4_OPTIMIZER_STATE_FP32, P4_OPTIMIZER_STATE_BF16 } p4_optimizer_state;
+typedef enum p4_recompute { P4_RECOMPUTE_NONE, P4_RECOMPUTE_LIGHT, P4_RECOMPUTE_BLOCKS } p4_recompute;
+typedef enum p4_quantizer { P4_QUANTIZER_ABSMEAN, P4_QUANTIZER_EXACT, P4_QUANTIZER_NONE } p4_quantizer;
+typedef enum p4_packing { P4_PACKING_BASE3X5, P4_PACKING_2BIT } p4_packing;
+typedef enum p4_init { P4_INIT_CHECKPOINT, P4_INIT_RANDOM } p4_init;
+typedef enum p4_dataset {
+    P4_DATASET_OPENWEBTEXT,
+    P4_DATASET_C4,
+    P4_DATASET_WIKITEXT,
+    P4_DATASET_CUSTOM
+} p4_dataset;
+typedef enum p4_size_category { P4_SIZE_TINY, P4_SIZE_SMALL, P4_SIZE_MEDIUM, P4_SIZE_LARGE } p4_size_category;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -46,15 +46,15 @@ if(P4_HAVE_CUDA) # for sm_90a alone, whatever the other files are built for: bes
   list(APPEND P4_ROOM_OBJECTS $<TARGET_OBJECTS:p4_kernels_sm90>)
 endif()
 p4_room(p4_core SOURCES ${P4_CORE_SOURCES} ROOMS p4_leaf p4_kernels EXTERNAL m Threads::Threads)
-p4_room(p4_dist SOURCES ${P4_DIST_SOURCES} ROOMS p4_leaf
+p4_room(p4_group SOURCES ${P4_DIST_SOURCES} ROOMS p4_leaf
         EXTERNAL MPI::MPI_C Threads::Threads ${P4_CUDA_RUNTIME})
 if(P4_HAVE_CUDA)
-  target_include_directories(p4_dist SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
+  target_include_directories(p4_group SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 endif()
-p4_room(p4_io SOURCES ${P4_IO_SOURCES} ROOMS p4_leaf p4_core p4_dist
+p4_room(p4_io SOURCES ${P4_IO_SOURCES} ROOMS p4_leaf p4_core p4_group
         EXTERNAL PkgConfig::CJSON PkgConfig::PCRE2 PkgConfig::ZSTD PkgConfig::ARCHIVE PkgConfig::UTF8PROC
         ZLIB::ZLIB hdf5::hdf5 Threads::Threads)
-p4_room(p4_jobs SOURCES ${P4_JOB_SOURCES} ROOMS p4_core p4_kernels p4_dist p4_io EXTERNAL m)
+p4_room(p4_jobs SOURCES ${P4_JOB_SOURCES} ROOMS p4_core p4_kernels p4_group p4_io EXTERNAL m)
 # Speed where the arithmetic is, and no fast-math: no errno from sqrtf and friends; comparisons may be vectorised because no
 # floating-point trap is ever looked at (5x for the quantizers, 1.4 to 1.8x for the losses and GELU); a*b+c may be one operation.
 target_compile_options(p4_kernels PRIVATE

@@ -5,7 +5,7 @@
 
 typedef struct backend {
     const char *name;
-    p4_rc (*open)(p4_coll *coll, p4_dist *dist, void *stream, int ordinal);
+    p4_rc (*open)(p4_coll *coll, p4_group *group, void *stream, int ordinal);
     p4_rc (*usable)(void); /* NULL: always */
 } backend;
 
@@ -46,14 +46,14 @@ p4_rc p4_coll_usable(const char *name)
     return found->usable != NULL ? found->usable() : P4_OK;
 }
 
-p4_rc p4_coll_open(p4_coll *coll, p4_dist *dist, const char *name, void *stream, int ordinal)
+p4_rc p4_coll_open(p4_coll *coll, p4_group *group, const char *name, void *stream, int ordinal)
 {
     const backend *found = find(name);
     *coll = (p4_coll){0};
     if (found == NULL) {
         return unknown(name);
     }
-    return found->open(coll, dist, stream, ordinal);
+    return found->open(coll, group, stream, ordinal);
 }
 
 void p4_coll_close(p4_coll *coll)

@@ -5,17 +5,17 @@
  * beside what the device's queue gets next, in the order in which operations are called, which must be the
  * same on every rank. Who uses an array after it says so with `after` (the device waits) and, before the host
  * looks, `settle`. Over host memory an operation is done when the call returns, and `mark`, `after`, `settle`
- * and `reach` have nothing to do. A wait for other ranks that takes longer than dist->timeout_s ends the job
+ * and `reach` have nothing to do. A wait for other ranks that takes longer than group->timeout_s ends the job
  * with a message. All Collective, but for send and receive (by the two), mark, after, wait, settle and reach
  * (Local). */
 #ifndef P4_COLL_H
 #define P4_COLL_H
 
-#include "dist/dist.h"
+#include "dist/group.h"
 
 typedef struct p4_coll {
     const char *name; /* "MPI", "NCCL", "NCCL and copy engines" */
-    p4_dist *dist;
+    p4_group *group;
     int64_t copied; /* sums that went by copy engines so far */
     /* Sums over arrays in this memory of the device may pass by the copy engines of GPUs that reach each
      * other's memory. Such arrays lie at the same offset of it on every rank. Without it sums work as well.
@@ -58,7 +58,7 @@ typedef struct p4_coll {
  * device must outlive it. A job of one rank on a GPU needs none: "mpi" moves nothing there. On an error, the
  * same on every rank, *coll is closed. The caller closes with p4_coll_close, before the device. Collective.
  */
-p4_rc p4_coll_open(p4_coll *coll, p4_dist *dist, const char *name, void *stream, int ordinal);
+p4_rc p4_coll_open(p4_coll *coll, p4_group *group, const char *name, void *stream, int ordinal);
 /* Also of one that was never opened (zeros). Collective. */
 void p4_coll_close(p4_coll *coll);
 /* Is this backend in this build? Local. */
@@ -73,8 +73,8 @@ static inline void p4_coll_join(p4_coll *coll)
 }
 
 /* The backends, for coll.c. */
-p4_rc p4_coll_mpi_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal);
-p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal);
+p4_rc p4_coll_mpi_open(p4_coll *coll, p4_group *group, void *stream, int ordinal);
+p4_rc p4_coll_nccl_open(p4_coll *coll, p4_group *group, void *stream, int ordinal);
 p4_rc p4_coll_nccl_usable(void);
 
 #endif

@@ -27,38 +27,38 @@ static void withdraw(p4_coll *coll, void *memory)
 
 static void sum_f32(p4_coll *coll, float *data, int64_t count)
 {
-    p4_dist_sum_f32(coll->dist, data, count);
+    p4_group_sum_f32(coll->group, data, count);
 }
 
 static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int root)
 {
-    if (to != from && coll->dist->rank == root) {
+    if (to != from && coll->group->rank == root) {
         memcpy(to, from, (size_t)count * sizeof *to);
         from = to;
     }
-    p4_dist_reduce_f32(coll->dist, from, count, root);
+    p4_group_reduce_f32(coll->group, from, count, root);
 }
 
 static void bcast(p4_coll *coll, void *data, int64_t bytes, int root)
 {
-    if (coll->dist->ranks > 1) {
-        p4_dist_bcast(coll->dist, data, bytes, root);
+    if (coll->group->ranks > 1) {
+        p4_group_bcast(coll->group, data, bytes, root);
     }
 }
 
 static void recv_bytes(p4_coll *coll, void *data, int64_t bytes, int from)
 {
-    p4_dist_recv(coll->dist, data, bytes, from, PIPELINE_TAG);
+    p4_group_recv(coll->group, data, bytes, from, PIPELINE_TAG);
 }
 
 static p4_request isend(p4_coll *coll, const void *data, int64_t bytes, int to)
 {
-    return p4_dist_isend(coll->dist, data, bytes, to, PIPELINE_TAG);
+    return p4_group_isend(coll->group, data, bytes, to, PIPELINE_TAG);
 }
 
 static void wait_request(p4_coll *coll, p4_request *request)
 {
-    p4_dist_wait(coll->dist, request);
+    p4_group_wait(coll->group, request);
 }
 
 static int64_t mark(p4_coll *coll)
@@ -86,12 +86,12 @@ static void reach(p4_coll *coll, int64_t up_to, const char *what)
     (void)what;
 }
 
-p4_rc p4_coll_mpi_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
+p4_rc p4_coll_mpi_open(p4_coll *coll, p4_group *group, void *stream, int ordinal)
 {
     (void)stream;
     (void)ordinal;
     *coll = (p4_coll){.name = "MPI",
-                      .dist = dist,
+                      .group = group,
                       .share = share,
                       .withdraw = withdraw,
                       .begin = nothing,

@@ -63,17 +63,17 @@ static ncclResult_t finish(const struct p4_coll_state *state, ncclResult_t resul
 static _Noreturn void give_up(const p4_coll *coll, const char *what, ncclResult_t result)
 {
     if (result == ncclInProgress) {
-        p4_abort(coll->dist, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)", what,
-                 coll->dist->timeout_s);
+        p4_abort(coll->group, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)", what,
+                 coll->group->timeout_s);
     }
-    p4_abort(coll->dist, "%s: NCCL: %s: %s", what, ncclGetErrorString(result),
+    p4_abort(coll->group, "%s: NCCL: %s: %s", what, ncclGetErrorString(result),
              ncclGetLastError(coll->state->comm));
 }
 
 static void cuda_ok(const p4_coll *coll, cudaError_t error, const char *what)
 {
     if (error != cudaSuccess) {
-        p4_abort(coll->dist, "%s: %s", what, cudaGetErrorString(error));
+        p4_abort(coll->group, "%s: %s", what, cudaGetErrorString(error));
     }
 }
 
@@ -91,7 +91,7 @@ static void start_here(p4_coll *coll)
 static void launched(p4_coll *coll, ncclResult_t result, const char *what)
 {
     struct p4_coll_state *state = coll->state;
-    result = finish(state, result, coll->dist->timeout_s);
+    result = finish(state, result, coll->group->timeout_s);
     if (result != ncclSuccess) {
         give_up(coll, what, result);
     }
@@ -175,7 +175,7 @@ static void watch(p4_coll *coll, cudaEvent_t event, const char *what)
         }
         if (moved) {
             started_s = p4_now_s();
-        } else if (p4_now_s() - started_s > coll->dist->timeout_s) {
+        } else if (p4_now_s() - started_s > coll->group->timeout_s) {
             give_up(coll, what, ncclInProgress);
         }
         pause_between(polls);
@@ -214,7 +214,7 @@ static void queue_sums(p4_coll *coll, const p4_peer_sum *sums, int64_t count, co
         (void)advanced(coll);
     }
     if (p4_peers_sum(state->peers, sums, count) != P4_OK) {
-        p4_abort(coll->dist, "%s: %s", what, p4_last_error());
+        p4_abort(coll->group, "%s: %s", what, p4_last_error());
     }
     coll->copied += count;
 }
@@ -261,7 +261,7 @@ static void keep_for_end(p4_coll *coll, const p4_peer_sum *sum)
         int64_t capacity = 2 * state->sums_capacity + 16;
         p4_peer_sum *sums = p4_resize(state->sums, (size_t)capacity, sizeof *sums);
         if (sums == NULL) {
-            p4_abort(coll->dist, "group of sums: %s", p4_last_error());
+            p4_abort(coll->group, "group of sums: %s", p4_last_error());
         }
         state->sums = sums;
         state->sums_capacity = capacity;
@@ -375,9 +375,9 @@ static void release(p4_coll *coll)
     if (state->queue != NULL) {
         cudaStreamDestroy(state->queue);
     }
-    if (coll->dist->on_abort_user == state) { /* not that of another communicator, opened since */
-        coll->dist->on_abort = NULL;
-        coll->dist->on_abort_user = NULL;
+    if (coll->group->on_abort_user == state) { /* not that of another communicator, opened since */
+        coll->group->on_abort = NULL;
+        coll->group->on_abort_user = NULL;
     }
     free(state);
     *coll = (p4_coll){0};
@@ -388,7 +388,7 @@ static void close_coll(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
     p4_peers_leave(state->peers); /* the others free their memory when all have finalised */
-    double timeout_s = coll->dist->timeout_s < CLOSE_S ? coll->dist->timeout_s : CLOSE_S;
+    double timeout_s = coll->group->timeout_s < CLOSE_S ? coll->group->timeout_s : CLOSE_S;
     if (finish(state, ncclCommFinalize(state->comm), timeout_s) == ncclSuccess) {
         (void)ncclCommDestroy(state->comm);
     } else {
@@ -421,7 +421,7 @@ static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
     if (error != cudaSuccess) {
         return FAULT("NCCL on GPU %d: %s", ordinal, cudaGetErrorString(error));
     }
-    ncclResult_t result = coll->dist->rank == 0 ? ncclGetUniqueId(id) : ncclSuccess;
+    ncclResult_t result = coll->group->rank == 0 ? ncclGetUniqueId(id) : ncclSuccess;
     return result == ncclSuccess ? P4_OK
                                  : FAULT("NCCL: no id for a communicator: %s: %s", ncclGetErrorString(result),
                                          ncclGetLastError(NULL));
@@ -434,9 +434,9 @@ static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordina
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     ncclResult_t result =
-        ncclCommInitRankConfig(&state->comm, coll->dist->ranks, *id, coll->dist->rank, &config);
+        ncclCommInitRankConfig(&state->comm, coll->group->ranks, *id, coll->group->rank, &config);
     if (state->comm != NULL) {
-        result = finish(state, result, coll->dist->timeout_s);
+        result = finish(state, result, coll->group->timeout_s);
     }
     if (result == ncclSuccess) {
         return P4_OK;
@@ -444,7 +444,7 @@ static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordina
     if (result == ncclInProgress) {
         give_up(coll, "opening the NCCL communicator", result);
     }
-    p4_rc rc = FAULT("NCCL on GPU %d: no communicator of %d ranks: %s: %s", ordinal, coll->dist->ranks,
+    p4_rc rc = FAULT("NCCL on GPU %d: no communicator of %d ranks: %s: %s", ordinal, coll->group->ranks,
                      ncclGetErrorString(result), ncclGetLastError(state->comm));
     stop_operations(state);
     return rc;
@@ -457,12 +457,12 @@ p4_rc p4_coll_nccl_usable(void)
     return result == ncclSuccess ? P4_OK : FAULT("NCCL cannot be used: %s", ncclGetErrorString(result));
 }
 
-p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
+p4_rc p4_coll_nccl_open(p4_coll *coll, p4_group *group, void *stream, int ordinal)
 {
     p4_rc rc = P4_OK;
     ncclUniqueId id = {{0}};
     *coll = (p4_coll){.name = "NCCL",
-                      .dist = dist,
+                      .group = group,
                       .share = share,
                       .withdraw = withdraw,
                       .begin = begin,
@@ -479,14 +479,14 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_dist *dist, void *stream, int ordinal)
                       .reach = reach,
                       .close = close_coll};
     coll->state = p4_alloc(1, sizeof *coll->state);
-    TRY_ALL(dist, coll->state != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(group, coll->state != NULL ? P4_OK : P4_E_SYSTEM);
     coll->state->compute = stream;
-    dist->on_abort = stop_operations;
-    dist->on_abort_user = coll->state;
-    TRY_ALL(dist, prepare(coll, ordinal, &id));
-    p4_dist_bcast(dist, &id, sizeof id, 0);
-    TRY_ALL(dist, join_communicator(coll, &id, ordinal));
-    TRY(p4_peers_open(&coll->state->peers, dist, ordinal, coll->state->queue));
+    group->on_abort = stop_operations;
+    group->on_abort_user = coll->state;
+    TRY_ALL(group, prepare(coll, ordinal, &id));
+    p4_group_bcast(group, &id, sizeof id, 0);
+    TRY_ALL(group, join_communicator(coll, &id, ordinal));
+    TRY(p4_peers_open(&coll->state->peers, group, ordinal, coll->state->queue));
     coll->name = coll->state->peers != NULL ? "NCCL and copy engines" : coll->name;
 done:
     if (rc != P4_OK) {

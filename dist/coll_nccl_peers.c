@@ -27,7 +27,7 @@ typedef struct shared_memory {
 } shared_memory;
 
 struct p4_peers {
-    p4_dist *dist;
+    p4_group *group;
     int rank, ranks;
     cudaStream_t queue;
     shared_memory shared[SHARED_MAX];
@@ -98,7 +98,7 @@ static void close_opened(shared_memory *shared, int ranks)
 static void wait_for_all(const p4_peers *peers)
 {
     char here = 0, all[P4_PEERS_MAX];
-    p4_dist_node_gather(peers->dist, all, &here, sizeof here);
+    p4_group_node_gather(peers->group, all, &here, sizeof here);
 }
 
 static p4_rc open_theirs(const p4_peers *peers, shared_memory *shared, const ticket *tickets)
@@ -124,7 +124,7 @@ static p4_rc share(p4_peers *peers, void *memory, int64_t bytes)
     ticket mine = {.valid = false}, tickets[P4_PEERS_MAX];
     shared_memory shared = {.own = memory, .bytes = bytes};
     p4_rc rc = memory != NULL ? describe(peers, memory, &mine) : P4_E_SYSTEM;
-    p4_dist_node_gather(peers->dist, tickets, &mine, sizeof mine);
+    p4_group_node_gather(peers->group, tickets, &mine, sizeof mine);
     rc = rc == P4_OK && peers->shared_count == SHARED_MAX ? FAULT("GPUs of one node: too much shared memory")
                                                           : rc;
     rc = rc == P4_OK ? open_theirs(peers, &shared, tickets) : rc;
@@ -139,7 +139,7 @@ static p4_rc share(p4_peers *peers, void *memory, int64_t bytes)
 p4_rc p4_peers_share(p4_peers *peers, void *memory, int64_t bytes)
 {
     int known = peers->shared_count;
-    p4_rc rc = p4_agree(peers->dist, share(peers, memory, bytes));
+    p4_rc rc = p4_agree(peers->group, share(peers, memory, bytes));
     if (rc != P4_OK && peers->shared_count > known) {
         close_opened(&peers->shared[--peers->shared_count], peers->ranks);
     }
@@ -196,34 +196,34 @@ done:
     return rc;
 }
 
-static p4_rc are_together(const p4_dist *dist)
+static p4_rc are_together(const p4_group *group)
 {
-    bool together = dist->local_ranks == dist->ranks && dist->ranks >= 2 && dist->ranks <= P4_PEERS_MAX;
+    bool together = group->local_ranks == group->ranks && group->ranks >= 2 && group->ranks <= P4_PEERS_MAX;
     return together ? P4_OK
                     : FAULT("sums by copy engines need 2 to %d ranks, all on one node; of %d ranks %d are on "
                             "this one",
-                            P4_PEERS_MAX, dist->ranks, dist->local_ranks);
+                            P4_PEERS_MAX, group->ranks, group->local_ranks);
 }
 
 /* An error, the same on every rank, where they cannot reach each other. Collective. */
-static p4_rc connect(p4_peers **to, p4_dist *dist, int ordinal, void *queue)
+static p4_rc connect(p4_peers **to, p4_group *group, int ordinal, void *queue)
 {
     p4_rc rc = P4_OK;
     p4_peers *peers = p4_alloc(1, sizeof *peers);
-    rc = p4_consult(dist, peers == NULL ? P4_E_SYSTEM : are_together(dist));
+    rc = p4_consult(group, peers == NULL ? P4_E_SYSTEM : are_together(group));
     if (rc != P4_OK) {
         free(peers);
         return rc;
     }
-    peers->dist = dist;
-    peers->rank = dist->rank;
-    peers->ranks = dist->ranks;
+    peers->group = group;
+    peers->rank = group->rank;
+    peers->ranks = group->ranks;
     peers->queue = queue;
     rc = cuda_rc(cudaSetDevice(ordinal), "this rank's GPU");
     rc = rc == P4_OK ? take_memory(peers) : rc;
     p4_rc shared_rc =
         share(peers, rc == P4_OK ? peers->met : NULL, peers->ranks * (int64_t)sizeof *peers->met);
-    rc = p4_consult(dist, rc == P4_OK ? shared_rc : rc);
+    rc = p4_consult(group, rc == P4_OK ? shared_rc : rc);
     if (rc == P4_OK) {
         *to = peers;
         return P4_OK;
@@ -234,19 +234,19 @@ static p4_rc connect(p4_peers **to, p4_dist *dist, int ordinal, void *queue)
     return rc;
 }
 
-p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, void *queue)
+p4_rc p4_peers_open(p4_peers **peers, p4_group *group, int ordinal, void *queue)
 {
     p4_rc rc = P4_OK;
     const char *asked = getenv("P4_GPU_SUMS"); /* each rank's own: what one asks for counts for all */
     bool any = asked == NULL || asked[0] == '\0', nccl = !any && strcmp(asked, "nccl") == 0;
     bool copies = !any && strcmp(asked, "copies") == 0;
     *peers = NULL;
-    TRY_ALL(dist, any || nccl || copies ? P4_OK
-                                        : FAIL("P4_GPU_SUMS: found \"%s\", expected copies or nccl", asked));
-    rc = p4_consult(dist, nccl ? FAULT("another rank has P4_GPU_SUMS=nccl") : P4_OK);
+    TRY_ALL(group, any || nccl || copies ? P4_OK
+                                         : FAIL("P4_GPU_SUMS: found \"%s\", expected copies or nccl", asked));
+    rc = p4_consult(group, nccl ? FAULT("another rank has P4_GPU_SUMS=nccl") : P4_OK);
     if (rc == P4_OK) {
-        rc = connect(peers, dist, ordinal, queue);
-        if (rc != P4_OK && !copies && dist->local_ranks == dist->ranks) {
+        rc = connect(peers, group, ordinal, queue);
+        if (rc != P4_OK && !copies && group->local_ranks == group->ranks) {
             WARN("sums over GPUs go by NCCL: %s", p4_last_error());
         }
     }
@@ -254,7 +254,7 @@ p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, void *queue)
         p4_error_clear();
         rc = P4_OK;
     }
-    TRY_ALL(dist, rc);
+    TRY_ALL(group, rc);
 done:
     return rc;
 }

@@ -12,7 +12,7 @@
 #ifndef P4_PEER_SUMS_H
 #define P4_PEER_SUMS_H
 
-#include "dist/dist.h"
+#include "dist/group.h"
 
 enum { P4_PEERS_MAX = 16 };
 
@@ -22,7 +22,7 @@ typedef struct p4_peers p4_peers;
  * is NULL on every rank where they cannot reach each other, of which a line of the log says why if all are on
  * one node, or one has P4_GPU_SUMS=nccl in its environment; with P4_GPU_SUMS=copies that is an error. The
  * caller closes. Collective. */
-p4_rc p4_peers_open(p4_peers **peers, p4_dist *dist, int ordinal, void *queue);
+p4_rc p4_peers_open(p4_peers **peers, p4_group *group, int ordinal, void *queue);
 /* When no rank has a sum under way: gives back what is the others'. NULL has nothing. Local; a rank that then
  * waits for all others to have come here may close. */
 void p4_peers_leave(p4_peers *peers);

@@ -34,16 +34,17 @@ double p4_job_peak_memory(p4_job *job)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     double bytes = 1024.0 * (double)usage.ru_maxrss;
-    p4_dist_max_f64(job->dist, &bytes, 1);
+    p4_group_max_f64(job->compute.group, &bytes, 1);
     return bytes;
 }
 
 static void say_setup(const p4_job *job)
 {
     INFO("phase4 %s", p4_version());
-    bool nccl = !job->ops->host_memory && job->dist->ranks > 1;
-    INFO("%d rank%s, %s%s%s", job->dist->ranks, p4_plural(job->dist->ranks), job->ops->describe(job->device),
-         nccl ? ", sums by " : "", nccl ? job->coll.name : "");
+    bool nccl = !job->compute.ops->host_memory && job->compute.group->ranks > 1;
+    INFO("%d rank%s, %s%s%s", job->compute.group->ranks, p4_plural(job->compute.group->ranks),
+         job->compute.ops->describe(job->compute.device), nccl ? ", sums by " : "",
+         nccl ? job->compute.coll.name : "");
     INFO("model %s -> %s", job->config.model_path, job->config.output_path);
     if (job->config.wandb_enabled) {
         INFO("metrics go to metrics.jsonl; a W&B run is not written by this version");
@@ -140,13 +141,18 @@ void p4_job_close(p4_job *job)
     p4_hf_model_close(&job->hf);
     free(job->random_weights);
     free(job->curve);
-    p4_coll_close(&job->coll);
-    if (job->device != NULL) {
-        job->ops->close(job->device);
-    }
+    p4_compute_close(&job->compute);
 }
 
-p4_rc p4_execute_on(p4_dist *dist, const p4_config *config, p4_log_callback log_callback, void *log_user,
+p4_rc p4_job_open_compute(p4_job *job, p4_group *group)
+{
+    const p4_config *c = &job->config;
+    p4_compute_settings settings = {
+        .device = c->device, .threads = c->threads_per_rank, .half = c->mixed_precision};
+    return p4_compute_open(&job->compute, group, &settings);
+}
+
+p4_rc p4_execute_on(p4_group *group, const p4_config *config, p4_log_callback log_callback, void *log_user,
                     p4_results *results)
 {
     p4_rc rc = P4_OK;
@@ -154,15 +160,14 @@ p4_rc p4_execute_on(p4_dist *dist, const p4_config *config, p4_log_callback log_
     double started_s = p4_now_s();
     p4_results_init(results);
     p4_job *job = p4_alloc(1, sizeof *job);
-    TRY_ALL(dist, job != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(group, job != NULL ? P4_OK : P4_E_SYSTEM);
     job->config = *config;
-    job->dist = dist;
     job->log_callback = log_callback;
     job->log_user = log_user;
     p4_results_init(&job->results);
-    TRY(p4_job_open_device(job));
+    TRY(p4_job_open_compute(job, group));
     say_setup(job);
-    TRY_ALL(dist, dist->rank == 0 ? take_output(job) : P4_OK);
+    TRY_ROOT(group, take_output(job));
     output_taken = true;
     TRY(run_stages(job));
     judge(job);
@@ -171,8 +176,9 @@ done:
     if (job != NULL) {
         job->results.total_s = p4_now_s() - started_s;
         if (output_taken) {
-            p4_rc written = p4_agree(dist, dist->rank == 0 ? write_results(job, rc) : P4_OK);
-            if (rc == P4_OK && written != P4_OK && dist->rank == 0) { /* the file must not speak of success */
+            p4_rc written = p4_agree_root(group, group->rank == 0 ? write_results(job, rc) : P4_OK);
+            if (rc == P4_OK && written != P4_OK &&
+                group->rank == 0) { /* the file must not speak of success */
                 (void)write_results(job, written);
             }
             rc = rc != P4_OK ? rc : written;

@@ -2,12 +2,12 @@
 #ifndef P4_JOB_H
 #define P4_JOB_H
 
-#include "dist/coll.h"
 #include "dist/shard.h"
 #include "io/hf/hf_model.h"
 #include "io/out/report.h"
 #include "io/text/dataset.h"
 #include "io/tokenizer/tokenizer.h"
+#include "jobs/train/compute.h"
 #include "src/form.h"
 #include "src/packed.h"
 #include "src/phase4.h"
@@ -22,12 +22,7 @@ typedef struct p4_activation_stats {
 
 typedef struct p4_job {
     p4_config config; /* effective */
-    p4_dist *dist;
-    p4_coll coll;
-    const p4_ops *ops;
-    p4_device *device;
-    int ordinal; /* of the device */
-    int threads;
+    p4_compute compute;
     p4_hf_model hf;
     float *random_weights;   /* init "random": what hf's weights point to */
     p4_tokenizer *tokenizer; /* rank 0; NULL when all data are token files */
@@ -63,11 +58,11 @@ p4_rc p4_job_open_model(p4_job *job);
 p4_rc p4_job_plan_ownership(p4_job *job);
 /* Backend, threads and collectives as the configuration asks: a GPU for each rank, or the CPU for all.
  * Collective. */
-p4_rc p4_job_open_device(p4_job *job);
+p4_rc p4_job_open_compute(p4_job *job, p4_group *group);
 /* This rank's layers of the original on the device, once. Local. */
 p4_rc p4_job_open_original(p4_job *job);
 /* Rank 0's windows to everyone; what the others hold is overwritten, not freed. Collective. */
-p4_rc p4_share_windows(p4_dist *dist, p4_windows *windows);
+p4_rc p4_share_windows(p4_group *group, p4_windows *windows);
 /* Path of a file in the output directory (heap, the caller frees; NULL when memory is out). */
 char *p4_job_output(const p4_job *job, const char *name);
 /* The largest rank's peak resident memory so far, bytes. Collective. */

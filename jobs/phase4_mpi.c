@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "dist/dist.h"
+#include "dist/group.h"
 #include "io/json/json_config.h"
 #include "io/out/report.h"
 #include "jobs/cli.h"
@@ -20,7 +20,7 @@ static int fail(p4_rc rc)
 /* The answers that take no MPI: once, whoever started how many of us. */
 static int show_help(void)
 {
-    if (p4_dist_launched_rank() <= 0) {
+    if (p4_launched_rank() <= 0) {
         p4_cli_print_help(stdout);
     }
     return EXIT_SUCCESS;
@@ -28,7 +28,7 @@ static int show_help(void)
 
 static int show_version(void)
 {
-    if (p4_dist_launched_rank() <= 0) {
+    if (p4_launched_rank() <= 0) {
         printf("phase4_mpi %s\n", p4_version());
     }
     return EXIT_SUCCESS;
@@ -56,7 +56,7 @@ static int validate(const p4_cli *cli)
     static p4_config config;
     p4_rc rc = P4_OK;
     p4_session *session = NULL;
-    if (p4_dist_launched_rank() >= 0) {
+    if (p4_launched_rank() >= 0) {
         TRY(p4_session_open(&session));
     }
     TRY(read_config(&config, cli, session));

@@ -1,10 +1,11 @@
 /* phase4.h on several ranks: rank 0's word counts, everyone has the same model, results and errors. */
 #include "api_world.h"
-#include "dist/dist.h"
+#include "dist/group.h"
 #include "io/hf/safetensors.h"
 
 static p4_session *session;
-static p4_dist dist; /* the test's own, beside the session's */
+static p4_machine machine; /* the test's own, beside the session's */
+static p4_group group;
 static p4_checkpoint *llama;
 static p4_config config;
 
@@ -13,8 +14,8 @@ static void expect_same(const void *data, size_t bytes, const char *what)
 {
     void *copy = p4_alloc(bytes, 1);
     memcpy(copy, data, bytes);
-    p4_dist_bcast(&dist, copy, (int64_t)bytes, 0);
-    EXPECT(memcmp(copy, data, bytes) == 0, "rank %d has another %s", dist.rank, what);
+    p4_group_bcast(&group, copy, (int64_t)bytes, 0);
+    EXPECT(memcmp(copy, data, bytes) == 0, "rank %d has another %s", group.rank, what);
     free(copy);
 }
 
@@ -120,14 +121,14 @@ static double train(int zero_stage)
     p4_loader *loader = load();
     int64_t points = 0;
     own.zero_stage = zero_stage;
-    own.quantization_bits = dist.rank == 0 ? own.quantization_bits : 8; /* rank 0's configuration counts */
+    own.quantization_bits = group.rank == 0 ? own.quantization_bits : 8; /* rank 0's configuration counts */
     EXPECT_OK(p4_quantize_model(&c, session, llama, &own));
     expect_same_state(c);
     codes_follow_the_rule(c);
     EXPECT_OK(p4_compressed_evaluate(c, loader, &before));
     expect_same(&before, sizeof before, "evaluation");
     EXPECT_OK(p4_fine_tune(c, loader, loader, NULL, count_points, &points, &result));
-    EXPECT(points == (dist.rank == 0 ? result.steps : 0), "rank %d saw %lld points", dist.rank,
+    EXPECT(points == (group.rank == 0 ? result.steps : 0), "rank %d saw %lld points", group.rank,
            (long long)points);
     EXPECT(result.history_count == 2 && result.steps == 10, "%lld steps", (long long)result.steps);
     expect_same(result.history, 2 * sizeof *result.history, "history");
@@ -146,11 +147,11 @@ static void errors_are_shared(void)
 {
     p4_compressed *c;
     p4_config wrong = config;
-    bool last = dist.rank == dist.ranks - 1;
+    bool last = group.rank == group.ranks - 1;
     p4_rc rc = p4_compressed_load(&c, session, at(last ? "missing.h5" : "out/model.h5"));
     EXPECT(rc == P4_E_INPUT && c == NULL && strstr(p4_last_error(), "missing.h5") != NULL, "rank %d: %d %s",
-           dist.rank, (int)rc, p4_last_error());
-    wrong.max_accuracy_drop = dist.rank == 0 ? 1.5 : 0.1;
+           group.rank, (int)rc, p4_last_error());
+    wrong.max_accuracy_drop = group.rank == 0 ? 1.5 : 0.1;
     EXPECT_CODE(p4_compressed_create(&c, session, llama, &wrong), P4_E_INPUT,
                 "max_accuracy_drop must be between 0.0 and 0.5");
     EXPECT_OK(p4_compressed_load(&c, session, at("out/model.h5"))); /* and the session goes on */
@@ -181,13 +182,14 @@ static void results_are_shared(void)
 int main(void)
 {
     EXPECT_OK(p4_session_open(&session));
-    EXPECT_OK(p4_dist_open(&dist, 60));
-    EXPECT(p4_session_rank(session) == dist.rank && p4_session_ranks(session) == dist.ranks, "rank %d",
-           dist.rank);
-    if (dist.rank == 0) {
+    EXPECT_OK(p4_machine_open(&machine));
+    EXPECT_OK(p4_group_open(&group, &machine, NULL, 60));
+    EXPECT(p4_session_rank(session) == group.rank && p4_session_ranks(session) == group.ranks, "rank %d",
+           group.rank);
+    if (group.rank == 0) {
         world_fill();
     }
-    p4_dist_bcast(&dist, world, sizeof world, 0);
+    p4_group_bcast(&group, world, sizeof world, 0);
     small_config(&config);
     EXPECT_OK(p4_checkpoint_open(&llama, fixture("llama-gqa")));
     data_is_shared();
@@ -196,11 +198,12 @@ int main(void)
     results_are_shared();
     errors_are_shared();
     p4_checkpoint_close(llama);
-    p4_dist_barrier(&dist);
-    if (dist.rank == 0) {
+    p4_group_barrier(&group);
+    if (group.rank == 0) {
         world_end();
     }
-    p4_dist_close(&dist);
+    p4_group_close(&group);
+    p4_machine_close(&machine);
     p4_session_close(session);
     return TEST_END();
 }

@@ -17,7 +17,8 @@
 enum { OPEN_S = 120, LOST_S = 2, SKIPPED = 77, BIG = (1 << 20) + 3 };
 
 typedef struct world {
-    p4_dist dist;
+    p4_machine machine;
+    p4_group group;
     p4_coll coll;
     const p4_ops *ops;
     p4_device *device;
@@ -64,22 +65,22 @@ static void expect_line(const float *got, int64_t count, int factor, int add, co
 /* 0 + 1 + ... + (ranks - 1) */
 static int all_ranks(const world *w)
 {
-    return w->dist.ranks * (w->dist.ranks - 1) / 2;
+    return w->group.ranks * (w->group.ranks - 1) / 2;
 }
 
 static void check_sum(world *w, int64_t count)
 {
-    fill(w, w->memory[0], count, w->dist.rank);
+    fill(w, w->memory[0], count, w->group.rank);
     w->coll.sum_f32(&w->coll, w->memory[0], count);
     p4_coll_join(&w->coll);
-    expect_line(get(w, w->memory[0], count), count, w->dist.ranks, all_ranks(w), "sum");
+    expect_line(get(w, w->memory[0], count), count, w->group.ranks, all_ranks(w), "sum");
 }
 
 /* What the host has waited for is there, whatever else the queue holds. */
 static void check_reach(world *w, int64_t count)
 {
     for (int i = 0; i < 2; i++) {
-        fill(w, w->memory[i], count, w->dist.rank + i);
+        fill(w, w->memory[i], count, w->group.rank + i);
     }
     w->coll.sum_f32(&w->coll, w->memory[0], count);
     int64_t first = w->coll.mark(&w->coll);
@@ -87,24 +88,24 @@ static void check_reach(world *w, int64_t count)
     w->coll.reach(&w->coll, first, "test of the first sum");
     w->ops->to_host(w->device, w->h, w->memory[0], count * 4);
     EXPECT_OK(w->ops->sync(w->device));
-    expect_line(w->h, count, w->dist.ranks, all_ranks(w), "the sum that was waited for");
+    expect_line(w->h, count, w->group.ranks, all_ranks(w), "the sum that was waited for");
     p4_coll_join(&w->coll);
-    expect_line(get(w, w->memory[1], count), count, w->dist.ranks, all_ranks(w) + w->dist.ranks,
+    expect_line(get(w, w->memory[1], count), count, w->group.ranks, all_ranks(w) + w->group.ranks,
                 "the sum behind it");
 }
 
 static void check_reduce(world *w, int64_t count)
 {
-    for (int root = 0; root < w->dist.ranks; root++) {
+    for (int root = 0; root < w->group.ranks; root++) {
         for (int other = 0; other < 2;
              other++) { /* in place, and to another array, which keeps what it has elsewhere */
-            bool here = w->dist.rank == root;
+            bool here = w->group.rank == root;
             fill(w, w->memory[1], count, -5);
-            fill(w, w->memory[0], count, w->dist.rank);
+            fill(w, w->memory[0], count, w->group.rank);
             w->coll.reduce_f32(&w->coll, w->memory[other], w->memory[0], count, root);
             p4_coll_join(&w->coll);
             if (here) {
-                expect_line(get(w, w->memory[other], count), count, w->dist.ranks, all_ranks(w), "reduce");
+                expect_line(get(w, w->memory[other], count), count, w->group.ranks, all_ranks(w), "reduce");
             } else {
                 expect_line(get(w, w->memory[1], count), count, 1, -5, "another rank's target");
             }
@@ -114,8 +115,8 @@ static void check_reduce(world *w, int64_t count)
 
 static void check_bcast(world *w, int64_t count)
 {
-    for (int root = 0; root < w->dist.ranks; root++) {
-        fill(w, w->memory[0], count, w->dist.rank);
+    for (int root = 0; root < w->group.ranks; root++) {
+        fill(w, w->memory[0], count, w->group.rank);
         w->coll.bcast(&w->coll, w->memory[0], count * 4 - 1,
                       root); /* an odd count; the last element is not looked at */
         p4_coll_join(&w->coll);
@@ -127,11 +128,11 @@ static void check_bcast(world *w, int64_t count)
 static void check_group(world *w)
 {
     enum { PIECES = 100, COUNT = 37 };
-    fill(w, w->memory[0], PIECES * COUNT, w->dist.rank);
+    fill(w, w->memory[0], PIECES * COUNT, w->group.rank);
     w->coll.begin(&w->coll);
     for (int i = 0; i < PIECES; i++) {
         float *piece = w->memory[0] + i * COUNT;
-        int root = i % w->dist.ranks;
+        int root = i % w->group.ranks;
         if (i % 3 == 0) {
             w->coll.sum_f32(&w->coll, piece, COUNT);
         } else if (i % 3 == 1) {
@@ -144,8 +145,8 @@ static void check_group(world *w)
     p4_coll_join(&w->coll);
     const float *got = get(w, w->memory[0], PIECES * COUNT);
     for (int i = 0; i < PIECES; i++) {
-        int root = i % w->dist.ranks, at = i * COUNT, ranks = w->dist.ranks;
-        bool sum = i % 3 == 0 || (i % 3 == 1 && root == w->dist.rank);
+        int root = i % w->group.ranks, at = i * COUNT, ranks = w->group.ranks;
+        bool sum = i % 3 == 0 || (i % 3 == 1 && root == w->group.rank);
         for (int j = at; j < at + COUNT && (sum || i % 3 == 2); j++) {
             EXPECT_NEAR(got[j], sum ? ranks * (j % 1000) + all_ranks(w) : j % 1000 + root, 0);
         }
@@ -163,7 +164,7 @@ static void check_order(world *w)
     float *a = w->memory[0], *b = w->memory[1];
     w->ops->zero(w->device, b, COUNT * 4);
     for (int turn = 0; turn < TURNS; turn++) {
-        fill(w, a, COUNT, w->dist.rank + turn);
+        fill(w, a, COUNT, w->group.rank + turn);
         w->coll.sum_f32(&w->coll, a, COUNT);
         marks[turn] = w->coll.mark(&w->coll);
         w->coll.after(&w->coll, marks[turn]); /* the next fill must not come before the sum */
@@ -172,9 +173,9 @@ static void check_order(world *w)
             w->ops->add_f32(w->device, b, a, COUNT);
         }
     }
-    expect_line(get(w, a, COUNT), COUNT, w->dist.ranks, all_ranks(w) + (TURNS - 1) * w->dist.ranks,
+    expect_line(get(w, a, COUNT), COUNT, w->group.ranks, all_ranks(w) + (TURNS - 1) * w->group.ranks,
                 "last sum");
-    expect_line(get(w, b, COUNT), COUNT, 3 * w->dist.ranks, 3 * all_ranks(w) + 150 * w->dist.ranks,
+    expect_line(get(w, b, COUNT), COUNT, 3 * w->group.ranks, 3 * all_ranks(w) + 150 * w->group.ranks,
                 "sums in between");
 }
 
@@ -184,7 +185,7 @@ static void check_chain(world *w)
     enum { COUNT = 100003, MESSAGES = 7 };
     float *one = w->memory[0] + 2 * COUNT;
     p4_request sending[2] = {{0}, {0}};
-    int rank = w->dist.rank, last = w->dist.ranks - 1;
+    int rank = w->group.rank, last = w->group.ranks - 1;
     for (int64_t i = 0; i < COUNT; i++) {
         w->h[i] = 1.0f;
     }
@@ -202,7 +203,7 @@ static void check_chain(world *w)
         if (rank < last) {
             sending[m % 2] = w->coll.isend(&w->coll, x, COUNT * 4, rank + 1);
         } else {
-            expect_line(get(w, x, COUNT), COUNT, 1, m + w->dist.ranks, "message");
+            expect_line(get(w, x, COUNT), COUNT, 1, m + w->group.ranks, "message");
         }
     }
     w->coll.wait(&w->coll, &sending[0]);
@@ -215,9 +216,9 @@ static void check_chain(world *w)
 static void check_ring(world *w)
 {
     enum { COUNT = 1 << 18 };
-    int ranks = w->dist.ranks, next = (w->dist.rank + 1) % ranks,
-        previous = (w->dist.rank + ranks - 1) % ranks;
-    fill(w, w->memory[0], COUNT, w->dist.rank);
+    int ranks = w->group.ranks, next = (w->group.rank + 1) % ranks,
+        previous = (w->group.rank + ranks - 1) % ranks;
+    fill(w, w->memory[0], COUNT, w->group.rank);
     w->coll.begin(&w->coll);
     p4_request sending = w->coll.isend(&w->coll, w->memory[0], COUNT * 4, next);
     w->coll.recv(&w->coll, w->memory[1], COUNT * 4, previous);
@@ -230,7 +231,7 @@ static void check_ring(world *w)
 static p4_rc open_device(world *w)
 {
     p4_rc rc = P4_OK;
-    TRY(w->ops->open(&w->device, w->ops->host_memory ? 0 : w->dist.local_rank, 1, false));
+    TRY(w->ops->open(&w->device, w->ops->host_memory ? 0 : w->group.local_rank, 1, false));
     for (int i = 0; i < 2; i++) {
         TRY(w->ops->alloc(w->device, (void **)&w->memory[i], BIG * 4));
     }
@@ -267,8 +268,8 @@ static bool open_world(world *w, const char *name, bool shared)
     bool host = strcmp(name, "mpi") == 0;
     w->ops = p4_ops_find(host ? "cpu" : "cuda");
     TRY(w->ops != NULL && p4_coll_known(name) ? P4_OK : FAULT("not in this build"));
-    TRY_ALL(&w->dist, open_device(w));
-    TRY(p4_coll_open(&w->coll, &w->dist, name, w->ops->stream(w->device), w->dist.local_rank));
+    TRY_ALL(&w->group, open_device(w));
+    TRY(p4_coll_open(&w->coll, &w->group, name, w->ops->stream(w->device), w->group.local_rank));
     for (int i = 0; i < 2 && shared; i++) {
         TRY(w->coll.share(&w->coll, w->memory[i], BIG * 4));
     }
@@ -288,7 +289,7 @@ static bool may_be_skipped(world *w, const char *name)
     if (!nccl || getenv("P4_NEED_GPU") == NULL) {
         return nccl;
     }
-    return w->ops != NULL && w->ops->list(gpus, 16, &count) == P4_OK && count < w->dist.local_ranks;
+    return w->ops != NULL && w->ops->list(gpus, 16, &count) == P4_OK && count < w->group.local_ranks;
 }
 
 /* false: it is skipped. */
@@ -298,7 +299,7 @@ static bool check_backend(world *w, const char *name)
     if (!open_world(w, name, false)) {
         bool skipped = may_be_skipped(w, name);
         EXPECT(skipped, "%s: %s", name, p4_last_error());
-        if (w->dist.rank == 0) {
+        if (w->group.rank == 0) {
             printf("%s is skipped: %s\n", name, p4_last_error());
         }
         p4_error_clear();
@@ -319,7 +320,7 @@ static bool check_backend(world *w, const char *name)
         check_group(w);
         check_order(w);
         check_chain(w);
-        if (w->dist.ranks > 1) {
+        if (w->group.ranks > 1) {
             check_ring(w);
         }
         EXPECT_OK(w->ops->sync(w->device));
@@ -337,16 +338,17 @@ static int lose_a_rank(world *w, const char *name, const char *what)
     if (!open_world(w, name, true)) {
         bool skipped = may_be_skipped(w, name);
         fprintf(stderr, "%s is %s: %s\n", name, skipped ? "skipped" : "not to be had", p4_last_error());
-        p4_dist_close(&w->dist);
+        p4_group_close(&w->group);
+        p4_machine_close(&w->machine);
         return skipped ? SKIPPED : 1;
     }
     check_sum(w, 1001); /* the connections are there */
-    w->dist.timeout_s = LOST_S;
-    if (w->dist.rank == w->dist.ranks - 1) {
+    w->group.timeout_s = LOST_S;
+    if (w->group.rank == w->group.ranks - 1) {
         sleep(OPEN_S);
     }
     if (strcmp(what, "agreement") == 0) {
-        (void)p4_agree_soon(&w->dist, P4_OK);
+        (void)p4_agree_soon(&w->group, P4_OK);
     } else if (strcmp(what, "reach") == 0) {
         check_reach(w, 1001);
     } else {
@@ -358,7 +360,8 @@ static int lose_a_rank(world *w, const char *name, const char *what)
 int main(int argc, char **argv)
 {
     static world w;
-    EXPECT_OK(p4_dist_open(&w.dist, OPEN_S));
+    EXPECT_OK(p4_machine_open(&w.machine));
+    EXPECT_OK(p4_group_open(&w.group, &w.machine, NULL, OPEN_S));
     if (argc == 4 && strcmp(argv[1], "lost") == 0) {
         return lose_a_rank(&w, argv[2], argv[3]);
     }
@@ -371,12 +374,13 @@ int main(int argc, char **argv)
     }
     EXPECT_OK(p4_coll_usable("mpi"));
     EXPECT_REFUSED(p4_coll_usable("carrier pigeon"), "no collectives \"carrier pigeon\"");
-    EXPECT_REFUSED(p4_coll_open(&w.coll, &w.dist, "carrier pigeon", NULL, 0),
+    EXPECT_REFUSED(p4_coll_open(&w.coll, &w.group, "carrier pigeon", NULL, 0),
                    "no collectives \"carrier pigeon\"");
     p4_coll_close(&w.coll); /* of one that is not open */
     double failed = check_failed;
-    p4_dist_sum_f64(&w.dist, &failed, 1);
-    p4_dist_close(&w.dist);
+    p4_group_sum_f64(&w.group, &failed, 1);
+    p4_group_close(&w.group);
+    p4_machine_close(&w.machine);
     check_failed = (int)failed;
     return done || check_failed > 0 ? TEST_END() : SKIPPED;
 }

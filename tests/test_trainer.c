@@ -89,11 +89,11 @@ static void count_update(p4_device *device, const p4_adamw_item *h_items, int64_
 
 static void count_ops(p4_job *job)
 {
-    counted = job->ops;
+    counted = job->compute.ops;
     counting = *counted;
     counting.cross_entropy = count_loss;
     counting.adamw = count_update;
-    job->ops = &counting;
+    job->compute.ops = &counting;
     losses = updates = 0;
 }
 
@@ -126,7 +126,7 @@ static void keep(outcome *o, const p4_job *job, const void *from, int64_t bytes)
     EXPECT(more != NULL, "%s", p4_last_error());
     if (more != NULL) {
         o->state = more;
-        job->ops->to_host(job->device, o->state + o->bytes, from, bytes);
+        job->compute.ops->to_host(job->compute.device, o->state + o->bytes, from, bytes);
         o->bytes += bytes;
     }
 }
@@ -147,7 +147,7 @@ static void keep_state(outcome *o, const p4_trainer *t)
             keep(o, t->job, w->scale, w->rows * 2);
         }
     }
-    EXPECT_OK(t->job->ops->sync(t->job->device));
+    EXPECT_OK(t->job->compute.ops->sync(t->job->compute.device));
 }
 
 /* One step, with an infinite gain of the last norm if it is to be bad. */
@@ -157,13 +157,13 @@ static void run_step(outcome *o, p4_trainer *t, int step)
     float *gain = t->optim.master + t->optim.at[p4_model_find(model, P4_ROLE_FINAL_GAIN, -1)];
     float kept = 0.0f, infinite = INFINITY;
     p4_step_result result = {0};
-    t->job->ops->to_host(t->job->device, &kept, gain, sizeof kept);
+    t->job->compute.ops->to_host(t->job->compute.device, &kept, gain, sizeof kept);
     if (step == BAD_STEP) {
-        t->job->ops->to_device(t->job->device, gain, &infinite, sizeof infinite);
+        t->job->compute.ops->to_device(t->job->compute.device, gain, &infinite, sizeof infinite);
     }
     EXPECT_OK(p4_trainer_step(t, step, &result));
     if (step == BAD_STEP) {
-        t->job->ops->to_device(t->job->device, gain, &kept, sizeof kept);
+        t->job->compute.ops->to_device(t->job->compute.device, gain, &kept, sizeof kept);
     }
     o->loss[step] = result.loss;
     o->grad_norm[step] = result.grad_norm;
@@ -172,15 +172,14 @@ static void run_step(outcome *o, p4_trainer *t, int step)
            result.grad_norm);
 }
 
-static void train(outcome *o, const way *w, p4_dist *dist, const char *graph)
+static void train(outcome *o, const way *w, p4_group *group, const char *graph)
 {
     p4_job *job = p4_alloc(1, sizeof *job);
     p4_trainer trainer = {0};
     *o = (outcome){0};
     EXPECT(setenv("P4_GRAPH", graph, 1) == 0, "setenv");
     configure(&job->config, w);
-    job->dist = dist;
-    EXPECT_OK(p4_job_open_device(job));
+    EXPECT_OK(p4_job_open_compute(job, group));
     EXPECT_OK(p4_job_open_model(job));
     count_ops(job);
     take_windows(job);
@@ -194,7 +193,7 @@ static void train(outcome *o, const way *w, p4_dist *dist, const char *graph)
     o->updates_done = updates;
     keep_state(o, &trainer);
     p4_trainer_close(&trainer);
-    job->ops = counted;
+    job->compute.ops = counted;
     p4_job_close(job);
     free(job);
 }
@@ -208,12 +207,12 @@ static void expect_calls(const outcome *o, const way *w, bool repeats)
     EXPECT(o->updates_done == (repeats ? 2 : STEPS - 1), "%s: %d updates by calls", w->name, o->updates_done);
 }
 
-static void compare(const way *w, p4_dist *dist)
+static void compare(const way *w, p4_group *group)
 {
     outcome anew, repeated;
     int failed = check_failed;
-    train(&anew, w, dist, "off");
-    train(&repeated, w, dist, "on");
+    train(&anew, w, group, "off");
+    train(&repeated, w, group, "on");
     expect_calls(&anew, w, false);
     expect_calls(&repeated, w, strcmp(test_device(), "cuda") == 0);
     for (int step = 0; step < STEPS; step++) {
@@ -235,18 +234,21 @@ static void compare(const way *w, p4_dist *dist)
 /* test_trainer [WAY]: one of them, counted from 0. */
 int main(int argc, char **argv)
 {
-    p4_dist dist = {0};
+    p4_machine machine;
+    p4_group group;
     if (!device_is_here()) {
         return check_failed == 0 ? P4_SKIPPED : 1;
     }
     world_fill();
-    EXPECT_OK(p4_dist_open(&dist, 60));
+    EXPECT_OK(p4_machine_open(&machine));
+    EXPECT_OK(p4_group_open(&group, &machine, NULL, 60));
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         if (argc < 2 || (size_t)atoi(argv[1]) == i) {
-            compare(&ways[i], &dist);
+            compare(&ways[i], &group);
         }
     }
-    p4_dist_close(&dist);
+    p4_group_close(&group);
+    p4_machine_close(&machine);
     world_end();
     return TEST_END();
 }

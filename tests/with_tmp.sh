@@ -5,7 +5,7 @@
 #   PHASE4_MPI   the program          MPIRUN     mpirun ("$MPIRUN" -n 2 "$PHASE4_MPI" cfg.json)
 #   FIXTURES     tests/fixtures       TMP        an empty folder
 #   PHASE4_DEMO  the demo's generator TOOL_COMPARE  tests/tool_compare.c
-#   MPI_COLL     tests/mpi_coll.c
+#   MPI_COLL     tests/mpi_coll.c     TOOL_GROUPS tests/tool_groups.c
 # Exit status 0: passed; 77: cannot run here (print why); anything else: failed.
 set -u
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/phase4-test.XXXXXX") || exit 1

@@ -5,7 +5,8 @@
 #include "jobs/job.h"
 
 struct p4_session {
-    p4_dist dist;
+    p4_machine machine;
+    p4_group group;
 };
 
 struct p4_checkpoint {

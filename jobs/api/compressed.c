@@ -10,15 +10,14 @@
 p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const p4_config *config)
 {
     p4_rc rc = P4_OK;
-    p4_dist *dist = &session->dist;
+    p4_group *group = &session->group;
     p4_compressed *c = p4_alloc(1, sizeof *c);
     *compressed = NULL;
-    TRY_ALL(dist, c != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(group, c != NULL ? P4_OK : P4_E_SYSTEM);
     c->session = session;
-    c->job.dist = dist;
     p4_results_init(&c->job.results);
     TRY(p4_session_share_config(session, &c->job.config, config));
-    TRY(p4_job_open_device(&c->job));
+    TRY(p4_job_open_compute(&c->job, group));
     *compressed = c;
 done:
     if (rc != P4_OK) {
@@ -47,7 +46,7 @@ p4_rc p4_compressed_create(p4_compressed **compressed, p4_session *session, cons
     p4_rc rc = P4_OK;
     p4_error_clear();
     TRY(p4_compressed_begin(compressed, session, config));
-    TRY_ALL(&session->dist, open_checkpoint(&(*compressed)->job, checkpoint));
+    TRY_ALL(&session->group, open_checkpoint(&(*compressed)->job, checkpoint));
 done:
     if (rc != P4_OK) {
         p4_compressed_close(*compressed);
@@ -113,7 +112,7 @@ void p4_forward_view_close(p4_compressed *compressed)
 {
     p4_forward_view *view = &compressed->view;
     if (view->x != NULL) {
-        compressed->job.ops->release(compressed->job.device, view->x);
+        compressed->job.compute.ops->release(compressed->job.compute.device, view->x);
     }
     if (view->net.ops != NULL) {
         p4_net_close(&view->net);
@@ -133,10 +132,11 @@ static p4_rc open_view(p4_compressed *compressed, int64_t B, int64_t T)
     const p4_packed *packed = &job->compressed;
     p4_net_plan plan = {.B = B, .T = T, .activation_bits = job->config.activation_bits, .head = true};
     p4_forward_view_close(compressed);
-    TRY(p4_device_form_open(&view->form, job->ops, job->device, model,
+    TRY(p4_device_form_open(&view->form, job->compute.ops, job->compute.device, model,
                             packed->is_compressed ? packed->weights : model->weights));
-    TRY(p4_net_open(&view->net, job->ops, job->device, model, &plan));
-    TRY(job->ops->alloc(job->device, &view->x, B * T * model->arch.C * job->ops->act_bytes(job->device)));
+    TRY(p4_net_open(&view->net, job->compute.ops, job->compute.device, model, &plan));
+    TRY(job->compute.ops->alloc(job->compute.device, &view->x,
+                                B * T * model->arch.C * job->compute.ops->act_bytes(job->compute.device)));
     view->is_open = true;
 done:
     if (rc != P4_OK) {
@@ -254,10 +254,10 @@ p4_rc p4_compressed_save(p4_compressed *compressed, const char *directory, p4_ou
         return p4_fail(P4_E_STATE, "%s: a loaded model has no checkpoint whose files go beside it",
                        job->hf.path);
     }
-    TRY_ALL(job->dist, job->dist->rank == 0 ? prepare_output(job, directory) : P4_OK);
+    TRY_ROOT(job->compute.group, prepare_output(job, directory));
     job->results.output_paths = (p4_output_paths){0};
     TRY(p4_stage_export(job));
-    p4_dist_bcast(job->dist, &job->results.output_paths, sizeof job->results.output_paths, 0);
+    p4_group_bcast(job->compute.group, &job->results.output_paths, sizeof job->results.output_paths, 0);
     if (paths != NULL) {
         *paths = job->results.output_paths;
     }

@@ -133,13 +133,13 @@ done:
 p4_rc p4_loader_create(p4_loader **loader, p4_session *session, const p4_calib *calib)
 {
     p4_rc rc = P4_OK;
-    p4_dist *dist = &session->dist;
+    p4_group *group = &session->group;
     p4_error_clear();
     p4_loader *l = *loader = p4_alloc(1, sizeof *l);
-    TRY_ALL(dist, l != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(group, l != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_session_share_config(session, &l->config, &calib->config));
-    TRY_ALL(dist, dist->rank == 0 ? read_windows(&l->windows, calib) : P4_OK);
-    TRY(p4_share_windows(dist, &l->windows));
+    TRY_ROOT(group, read_windows(&l->windows, calib));
+    TRY(p4_share_windows(group, &l->windows));
 done:
     if (rc != P4_OK) {
         p4_loader_free(l);
@@ -214,12 +214,12 @@ p4_rc p4_calib_collect_statistics(p4_session *session, const p4_checkpoint *chec
     *count = 0;
     TRY(p4_compressed_create(&original, session, checkpoint, &loader->config));
     p4_job *job = &original->job;
-    TRY_ALL(job->dist, p4_job_use_length(job, loader));
+    TRY_ALL(job->compute.group, p4_job_use_length(job, loader));
     job->calibration = loader->windows;
     job->config.calibration_samples = loader->windows.count;
-    TRY_ALL(job->dist, p4_job_open_original(job));
+    TRY_ALL(job->compute.group, p4_job_open_original(job));
     TRY(p4_stage_calibrate(job));
-    TRY_ALL(job->dist, take_statistics(job, stats, count));
+    TRY_ALL(job->compute.group, take_statistics(job, stats, count));
 done:
     if (original != NULL) {
         original->job.calibration = (p4_windows){0}; /* the loader's */

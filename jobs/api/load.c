@@ -106,7 +106,7 @@ static p4_rc read_tensors(p4_job *job, p4_artifact_reader *reader)
     const p4_model *model = &job->hf.model;
     const p4_ops *cpu = p4_ops_find("cpu"); /* the bytes are in host memory, whatever the job's device is */
     p4_device *host = NULL;
-    TRY(cpu->open(&host, 0, job->threads, false));
+    TRY(cpu->open(&host, 0, job->compute.threads, false));
     TRY(p4_packed_alloc(&job->compressed, model));
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_artifact_tensor *t = p4_artifact_reader_find(reader, model->params[i].name);
@@ -140,16 +140,16 @@ p4_rc p4_compressed_load(p4_compressed **compressed, p4_session *session, const 
 {
     p4_rc rc = P4_OK;
     p4_artifact_reader *reader = NULL;
-    p4_dist *dist = &session->dist;
+    p4_group *group = &session->group;
     p4_error_clear();
     *compressed = NULL;
     p4_config *config = p4_alloc(1, sizeof *config);
-    TRY_ALL(dist, config != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY_ALL(dist, p4_artifact_reader_open(&reader, path));
-    TRY_ALL(dist, read_config(config, reader, path));
+    TRY_ALL(group, config != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(group, p4_artifact_reader_open(&reader, path));
+    TRY_ALL(group, read_config(config, reader, path));
     TRY(p4_compressed_begin(compressed, session, config));
     (*compressed)->was_loaded = true;
-    TRY_ALL(dist, read_model(&(*compressed)->job, reader, path));
+    TRY_ALL(group, read_model(&(*compressed)->job, reader, path));
 done:
     if (rc != P4_OK) {
         p4_compressed_close(*compressed);

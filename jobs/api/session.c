@@ -8,44 +8,60 @@
 
 static const double START_TIMEOUT_S = 600; /* until a configuration says otherwise */
 
-p4_rc p4_session_open(p4_session **session)
+/* communicator: NULL: of all ranks. Who divides the ranks needs to know their GPUs first. */
+static p4_rc open_ranks(p4_session *session, const void *communicator)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_machine_open(&session->machine));
+    TRY(communicator != NULL ? p4_compute_find_gpus(&session->machine) : P4_OK);
+    TRY(p4_group_open(&session->group, &session->machine, communicator, START_TIMEOUT_S));
+    p4_session_set_log(session, P4_LOG_WARN);
+done:
+    return rc;
+}
+
+p4_rc p4_session_open_on(p4_session **session, const void *communicator)
 {
     p4_error_clear();
     *session = p4_alloc(1, sizeof **session);
     if (*session == NULL) {
         return P4_E_SYSTEM;
     }
-    p4_rc rc = p4_dist_open(&(*session)->dist, START_TIMEOUT_S);
+    p4_rc rc = open_ranks(*session, communicator);
     if (rc != P4_OK) {
         p4_session_close(*session);
         *session = NULL;
-        return rc;
     }
-    p4_session_set_log(*session, P4_LOG_WARN);
-    return P4_OK;
+    return rc;
+}
+
+p4_rc p4_session_open(p4_session **session)
+{
+    return p4_session_open_on(session, NULL);
 }
 
 void p4_session_close(p4_session *session)
 {
     if (session != NULL) {
-        p4_dist_close(&session->dist);
+        p4_group_close(&session->group);
+        p4_machine_close(&session->machine);
         free(session);
     }
 }
 
 int p4_session_rank(const p4_session *session)
 {
-    return session->dist.rank;
+    return session->group.rank;
 }
 
 int p4_session_ranks(const p4_session *session)
 {
-    return session->dist.ranks;
+    return session->group.ranks;
 }
 
 void p4_session_set_log(p4_session *session, p4_log_level level)
 {
-    p4_log_setup(level, session->dist.rank == 0);
+    p4_group_set_log(&session->group, level);
 }
 
 p4_rc p4_session_read_config(p4_session *session, p4_config *config, const char *path, p4_recipe recipe,
@@ -53,9 +69,8 @@ p4_rc p4_session_read_config(p4_session *session, p4_config *config, const char 
 {
     p4_rc rc = P4_OK;
     p4_error_clear();
-    TRY_ALL(&session->dist,
-            session->dist.rank == 0 ? p4_config_read_file(config, path, recipe, overrides, count) : P4_OK);
-    p4_dist_bcast(&session->dist, config, sizeof *config, 0);
+    TRY_ROOT(&session->group, p4_config_read_file(config, path, recipe, overrides, count));
+    p4_group_bcast(&session->group, config, sizeof *config, 0);
 done:
     return rc;
 }
@@ -68,18 +83,18 @@ p4_rc p4_session_share_config(p4_session *session, p4_config *to, const p4_confi
     } else {
         p4_config_default(to);
     }
-    TRY_ALL(&session->dist, session->dist.rank == 0 ? p4_config_validate(to) : P4_OK);
-    p4_dist_bcast(&session->dist, to, sizeof *to, 0);
-    session->dist.timeout_s = to->collective_timeout_s;
+    TRY_ROOT(&session->group, p4_config_validate(to));
+    p4_group_bcast(&session->group, to, sizeof *to, 0);
+    session->group.timeout_s = to->collective_timeout_s;
 done:
     return rc;
 }
 
 /* Rank 0 knows the paths it wrote; the history is everyone's own. Collective. */
-static void share_results(p4_dist *dist, p4_results *results)
+static void share_results(p4_group *group, p4_results *results)
 {
     p4_fine_tuning mine = results->fine_tuning;
-    p4_dist_bcast(dist, results, sizeof *results, 0);
+    p4_group_bcast(group, results, sizeof *results, 0);
     results->fine_tuning.history = mine.history;
     results->fine_tuning.history_count = mine.history_count;
     results->fine_tuning.history_capacity = mine.history_capacity;
@@ -89,15 +104,15 @@ p4_rc p4_execute(p4_session *session, const p4_config *config, p4_log_callback c
                  p4_results *results)
 {
     p4_rc rc = P4_OK;
-    p4_dist *dist = &session->dist;
+    p4_group *group = &session->group;
     p4_error_clear();
     p4_results_init(results);
     p4_config *shared = p4_alloc(1, sizeof *shared);
-    TRY_ALL(dist, shared != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(group, shared != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_session_share_config(session, shared, config));
-    TRY_ALL(dist, dist->rank == 0 ? p4_config_validate_job(shared) : P4_OK);
-    rc = p4_execute_on(dist, shared, dist->rank == 0 ? callback : NULL, user, results);
-    share_results(dist, results);
+    TRY_ROOT(group, p4_config_validate_job(shared));
+    rc = p4_execute_on(group, shared, group->rank == 0 ? callback : NULL, user, results);
+    share_results(group, results);
 done:
     free(shared);
     results->success = rc == P4_OK;

@@ -15,7 +15,7 @@ static p4_rc evaluate(p4_compressed *compressed, p4_evaluation *evaluation)
     p4_rc rc = P4_OK;
     p4_job *job = &compressed->job;
     if (!compressed->was_loaded) {
-        TRY_ALL(job->dist, p4_job_open_original(job));
+        TRY_ALL(job->compute.group, p4_job_open_original(job));
     }
     if (p4_compressed_is_compressed(compressed)) {
         TRY(p4_job_evaluate_compressed(job, "evaluate", evaluation));
@@ -49,7 +49,7 @@ p4_rc p4_compressed_evaluate(p4_compressed *compressed, const p4_loader *loader,
     p4_job *job = &compressed->job;
     p4_error_clear();
     *evaluation = (p4_evaluation){.loss = NAN, .perplexity = NAN, .accuracy = NAN, .kl = NAN};
-    TRY_ALL(job->dist, p4_job_use_length(job, loader));
+    TRY_ALL(job->compute.group, p4_job_use_length(job, loader));
     job->eval = loader->windows;
     TRY(evaluate(compressed, evaluation));
 done:
@@ -88,18 +88,18 @@ static p4_rc prepare_training(p4_compressed *compressed, const p4_loader *train,
     }
     if (config != NULL) {
         shared = p4_alloc(1, sizeof *shared);
-        TRY_ALL(job->dist, shared != NULL ? P4_OK : P4_E_SYSTEM);
+        TRY_ALL(job->compute.group, shared != NULL ? P4_OK : P4_E_SYSTEM);
         TRY(p4_session_share_config(compressed->session, shared, config));
         take_training_keys(&job->config, shared);
     }
-    TRY_ALL(job->dist, p4_job_use_length(job, train));
+    TRY_ALL(job->compute.group, p4_job_use_length(job, train));
     TRY_ALL(
-        job->dist,
+        job->compute.group,
         eval == NULL || eval->windows.T == train->windows.T
             ? P4_OK
             : FAIL("the evaluation windows have %lld tokens and the training windows %lld, expected the same",
                    (long long)eval->windows.T, (long long)train->windows.T));
-    TRY_ALL(job->dist, eval == NULL ? P4_OK : p4_job_use_length(job, eval));
+    TRY_ALL(job->compute.group, eval == NULL ? P4_OK : p4_job_use_length(job, eval));
 done:
     free(shared);
     return rc;

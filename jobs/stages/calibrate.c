@@ -17,7 +17,7 @@ typedef struct probe_state {
 static bool runs(const p4_job *job, int64_t i)
 {
     const p4_param *p = &job->hf.model.params[i];
-    return p4_role_is_matrix(p->role) && job->shard.stage[p->layer] == job->dist->rank;
+    return p4_role_is_matrix(p->role) && job->shard.stage[p->layer] == job->compute.group->rank;
 }
 
 static void lay_out(probe_state *state, p4_arena *arena)
@@ -46,17 +46,17 @@ static p4_rc open_probe(probe_state *state, p4_job *job)
     }
     p4_arena count = {0};
     lay_out(state, &count);
-    TRY(job->ops->alloc(job->device, &state->memory, count.used_bytes + 64));
+    TRY(job->compute.ops->alloc(job->compute.device, &state->memory, count.used_bytes + 64));
     p4_arena arena = {.base = state->memory, .capacity_bytes = count.used_bytes + 64};
     lay_out(state, &arena);
-    job->ops->zero(job->device, state->memory, count.used_bytes);
+    job->compute.ops->zero(job->compute.device, state->memory, count.used_bytes);
     p4_moments start = {.min = FLT_MAX, .max = -FLT_MAX};
     for (int64_t i = 0; i < model->params_count; i++) {
         if (runs(job, i)) {
-            job->ops->to_device(job->device, state->moments[i], &start, sizeof start);
+            job->compute.ops->to_device(job->compute.device, state->moments[i], &start, sizeof start);
         }
     }
-    TRY(job->ops->sync(job->device));
+    TRY(job->compute.ops->sync(job->compute.device));
 done:
     return rc;
 }
@@ -64,7 +64,7 @@ done:
 static void close_probe(probe_state *state)
 {
     if (state->memory != NULL) {
-        state->job->ops->release(state->job->device, state->memory);
+        state->job->compute.ops->release(state->job->compute.device, state->memory);
     }
     free(state->moments);
     free(state->sum_sq);
@@ -74,13 +74,13 @@ static void see_slot(void *user, int64_t first, const void *x, int64_t in, const
                      int64_t N)
 {
     probe_state *state = user;
-    const p4_ops *ops = state->job->ops;
+    const p4_ops *ops = state->job->compute.ops;
     const p4_model *model = &state->job->hf.model;
-    ops->channel_sum_sq(state->job->device, state->sum_sq[first], x, N, in);
+    ops->channel_sum_sq(state->job->compute.device, state->sum_sq[first], x, N, in);
     for (int64_t i = first; i < first + p4_model_parts(model, first); i++) {
         const p4_param *p = &model->params[i];
-        const char *slice = (const char *)y + p->row_offset * ops->act_bytes(state->job->device);
-        ops->moments(state->job->device, state->moments[i], slice, N, p->rows, out);
+        const char *slice = (const char *)y + p->row_offset * ops->act_bytes(state->job->compute.device);
+        ops->moments(state->job->compute.device, state->moments[i], slice, N, p->rows, out);
     }
 }
 
@@ -91,7 +91,7 @@ static p4_rc gather(p4_job *job, probe_state *state, double tokens)
     const p4_model *model = &job->hf.model;
     int64_t slot = -1;
     job->stats = p4_alloc((size_t)model->params_count, sizeof *job->stats);
-    TRY_ALL(job->dist, job->stats != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(job->compute.group, job->stats != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         if (!p4_role_is_matrix(p->role)) {
@@ -100,22 +100,22 @@ static p4_rc gather(p4_job *job, probe_state *state, double tokens)
         int from = job->shard.stage[p->layer];
         p4_activation_stats *s = &job->stats[i];
         slot = p->row_offset == 0 ? i : slot;
-        if (from == job->dist->rank) {
-            job->ops->to_host(job->device, &s->output, state->moments[i], sizeof s->output);
+        if (from == job->compute.group->rank) {
+            job->compute.ops->to_host(job->compute.device, &s->output, state->moments[i], sizeof s->output);
         }
-        p4_dist_bcast(job->dist, &s->output, sizeof s->output, from);
+        p4_group_bcast(job->compute.group, &s->output, sizeof s->output, from);
         if (i != slot) {
             s->input_mean_square = job->stats[slot].input_mean_square;
             continue;
         }
         s->owns_input = true;
         s->input_mean_square = p4_alloc((size_t)p->cols, sizeof *s->input_mean_square);
-        TRY_ALL(job->dist, s->input_mean_square != NULL ? P4_OK : P4_E_SYSTEM);
-        if (from == job->dist->rank) {
-            job->ops->to_host(job->device, s->input_mean_square, state->sum_sq[i],
-                              p->cols * (int64_t)sizeof(double));
+        TRY_ALL(job->compute.group, s->input_mean_square != NULL ? P4_OK : P4_E_SYSTEM);
+        if (from == job->compute.group->rank) {
+            job->compute.ops->to_host(job->compute.device, s->input_mean_square, state->sum_sq[i],
+                                      p->cols * (int64_t)sizeof(double));
         }
-        p4_dist_bcast(job->dist, s->input_mean_square, p->cols * (int64_t)sizeof(double), from);
+        p4_group_bcast(job->compute.group, s->input_mean_square, p->cols * (int64_t)sizeof(double), from);
         for (int64_t c = 0; c < p->cols; c++) {
             s->input_mean_square[c] /= tokens;
         }
@@ -162,8 +162,8 @@ p4_rc p4_stage_calibrate(p4_job *job)
         INFO("      off (calibration_samples is 0)");
         return P4_OK;
     }
-    TRY_ALL(job->dist, open_probe(&state, job));
-    TRY_ALL(job->dist, p4_pipeline_open(&pipeline, job, false));
+    TRY_ALL(job->compute.group, open_probe(&state, job));
+    TRY_ALL(job->compute.group, p4_pipeline_open(&pipeline, job, false));
     p4_probe probe = {.slot = see_slot, .user = &state};
     TRY(p4_pipeline_run(&pipeline, &job->original.form, NULL, &job->calibration, &probe, "calibrate",
                         &score));

@@ -8,7 +8,7 @@ p4_rc p4_job_evaluate(p4_job *job, const p4_form *form, const p4_form *reference
     p4_rc rc = P4_OK;
     p4_pipeline pipeline = {0};
     p4_score score;
-    TRY_ALL(job->dist, p4_pipeline_open(&pipeline, job, reference != NULL));
+    TRY_ALL(job->compute.group, p4_pipeline_open(&pipeline, job, reference != NULL));
     TRY(p4_pipeline_run(&pipeline, form, reference, &job->eval, NULL, label, &score));
     quality->loss = score.nll / score.count;
     quality->perplexity = exp(quality->loss);
@@ -26,8 +26,8 @@ p4_rc p4_job_evaluate_compressed(p4_job *job, const char *label, p4_evaluation *
 {
     p4_rc rc = P4_OK;
     p4_device_form form = {0};
-    TRY_ALL(job->dist,
-            p4_device_form_open(&form, job->ops, job->device, &job->hf.model, job->compressed.weights));
+    TRY_ALL(job->compute.group, p4_device_form_open(&form, job->compute.ops, job->compute.device,
+                                                    &job->hf.model, job->compressed.weights));
     TRY(p4_job_evaluate(job, &form.form, job->original.ops != NULL ? &job->original.form : NULL, label,
                         quality));
 done:
@@ -92,7 +92,7 @@ p4_rc p4_stage_evaluate_final(p4_job *job)
         INFO("      as after quantizing: nothing was trained");
         return P4_OK;
     }
-    TRY_ALL(job->dist,
+    TRY_ALL(job->compute.group,
             job->eval.count > 0 ? p4_job_open_original(job) : P4_OK); /* training may have closed it */
     TRY(evaluate_and_say(job, "evaluate", &job->results.final));
 done:

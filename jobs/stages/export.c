@@ -28,14 +28,14 @@ static void pack_rows(const p4_job *job, uint8_t *packed, uint8_t *memory, const
                       int64_t cols)
 {
     int64_t code_bytes = rows * p4_code_row_bytes(cols), packed_bytes = rows * p4_ceil_div(cols, 5);
-    if (job->ops->host_memory) {
-        job->ops->pack_base3(job->device, packed, codes, rows, cols);
+    if (job->compute.ops->host_memory) {
+        job->compute.ops->pack_base3(job->compute.device, packed, codes, rows, cols);
         return;
     }
     uint8_t *device_packed = memory + p4_ceil_div(code_bytes, 64) * 64;
-    job->ops->to_device(job->device, memory, codes, code_bytes);
-    job->ops->pack_base3(job->device, device_packed, memory, rows, cols);
-    job->ops->to_host(job->device, packed, device_packed, packed_bytes);
+    job->compute.ops->to_device(job->compute.device, memory, codes, code_bytes);
+    job->compute.ops->pack_base3(job->compute.device, device_packed, memory, rows, cols);
+    job->compute.ops->to_host(job->compute.device, packed, device_packed, packed_bytes);
 }
 
 /* One tensor in row blocks, so that memory stays small whatever its size. */
@@ -54,18 +54,18 @@ static p4_rc put_ternary(const p4_job *job, p4_artifact *artifact, const p4_arti
     if (packed == NULL) {
         return P4_E_SYSTEM;
     }
-    if (!job->ops->host_memory) {
-        TRY(job->ops->alloc(job->device, &memory, block * (code_bytes + row_bytes) + 64));
+    if (!job->compute.ops->host_memory) {
+        TRY(job->compute.ops->alloc(job->compute.device, &memory, block * (code_bytes + row_bytes) + 64));
     }
     for (int64_t row = 0; row < w->rows; row += block) {
         int64_t rows = p4_min_i64(block, w->rows - row);
         pack_rows(job, packed, memory, (const uint8_t *)w->data + row * code_bytes, rows, w->cols);
-        TRY(job->ops->sync(job->device));
+        TRY(job->compute.ops->sync(job->compute.device));
         TRY(p4_artifact_append(artifact, packed, w->scale + row, rows));
     }
 done:
     if (memory != NULL) {
-        job->ops->release(job->device, memory);
+        job->compute.ops->release(job->compute.device, memory);
     }
     free(packed);
     return rc;
@@ -258,7 +258,7 @@ static p4_rc write_models(p4_job *job, const char *phase4_json)
     const p4_hf_source source = {.rows = fp16_rows,
                                  .ready = artifact_result,
                                  .user = &e,
-                                 .threads = (int)p4_min_i64(job->threads, FP16_THREADS)};
+                                 .threads = (int)p4_min_i64(job->compute.threads, FP16_THREADS)};
     bool both = job->config.save_quantized && job->config.save_dequantized_fp16;
     atomic_init(&e.ended, false);
     e.running = both && pthread_create(&e.thread, NULL, artifact_thread, &e) == 0;
@@ -375,7 +375,7 @@ p4_rc p4_stage_export(p4_job *job)
 {
     p4_rc rc = P4_OK;
     p4_job_measure_sizes(job);
-    TRY_ALL(job->dist, job->dist->rank == 0 ? write_all(job) : P4_OK);
+    TRY_ROOT(job->compute.group, write_all(job));
 done:
     return rc;
 }

@@ -40,7 +40,7 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
         return P4_OK;
     }
     p4_rc rc = P4_OK;
-    if (t->job->dist->rank == 0) {
+    if (t->job->compute.group->rank == 0) {
         p4_training_point point = {.step = step + 1,
                                    .epoch = step / trainer->steps_per_epoch + 1,
                                    .tokens = t->tokens,
@@ -51,7 +51,7 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
                                    .elapsed_s = p4_now_s() - t->started_s};
         rc = keep_point(t->job, &point);
     }
-    return p4_agree_soon(t->job->dist, rc);
+    return p4_agree_soon(t->job->compute.group, rc);
 }
 
 /* Takes the trainer's state as the job's model when it evaluates better than what the job holds. Collective.
@@ -65,8 +65,8 @@ static p4_rc end_epoch(tuning *t, int64_t step)
     p4_evaluation evaluation = {.loss = NAN, .perplexity = NAN};
     TRY(p4_trainer_commit(&t->trainer, &t->candidate));
     if (job->eval.count > 0) {
-        TRY_ALL(job->dist,
-                p4_device_form_open(&form, job->ops, job->device, &job->hf.model, t->candidate.weights));
+        TRY_ALL(job->compute.group, p4_device_form_open(&form, job->compute.ops, job->compute.device,
+                                                        &job->hf.model, t->candidate.weights));
         TRY(p4_job_evaluate(job, &form.form, NULL, "evaluate", &evaluation));
     }
     record->epochs_completed = step / t->trainer.steps_per_epoch;
@@ -79,7 +79,7 @@ static p4_rc end_epoch(tuning *t, int64_t step)
                               .train_loss = t->epoch_loss / (double)t->epoch_steps,
                               .eval_loss = evaluation.loss,
                               .eval_perplexity = evaluation.perplexity};
-    TRY_ALL(job->dist, p4_results_add_history(&job->results, &entry));
+    TRY_ALL(job->compute.group, p4_results_add_history(&job->results, &entry));
     if (job->eval.count > 0) {
         INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %.3f%s",
              (long long)entry.epoch, entry.train_loss, evaluation.loss, evaluation.perplexity,
@@ -148,11 +148,11 @@ p4_rc p4_job_fine_tune(p4_job *job)
 {
     p4_rc rc = P4_OK;
     tuning t = {.job = job, .best_perplexity = job->results.post.perplexity, .started_s = p4_now_s()};
-    if (!job->ops->host_memory &&
+    if (!job->compute.ops->host_memory &&
         job->original.ops != NULL) { /* its memory is for the training; it can be opened again */
         p4_device_form_close(&job->original);
     }
-    TRY_ALL(job->dist, p4_packed_alloc(&t.candidate, &job->hf.model));
+    TRY_ALL(job->compute.group, p4_packed_alloc(&t.candidate, &job->hf.model));
     TRY(p4_trainer_open(&t.trainer, job));
     say_plan(&t);
     job->results.fine_tuning.ran = true;
@@ -168,10 +168,10 @@ static p4_rc fine_tune_logged(p4_job *job)
 {
     p4_rc rc = P4_OK;
     char *path = p4_job_output(job, "metrics.jsonl");
-    TRY_ALL(job->dist, path != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY_ALL(job->dist, job->dist->rank == 0 ? p4_metrics_log_open(&job->metrics_log, path, false) : P4_OK);
+    TRY_ALL(job->compute.group, path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ROOT(job->compute.group, p4_metrics_log_open(&job->metrics_log, path, false));
     rc = p4_job_fine_tune(job);
-    p4_rc closed = p4_agree(job->dist, p4_metrics_log_close(&job->metrics_log));
+    p4_rc closed = p4_agree(job->compute.group, p4_metrics_log_close(&job->metrics_log));
     rc = rc != P4_OK ? rc : closed;
 done:
     free(path);

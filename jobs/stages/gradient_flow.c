@@ -20,9 +20,9 @@ static p4_rc check_tensor(flow *f, int64_t i, const float *grad)
     p4_rc rc = P4_OK;
     double squares = 0;
     const p4_param *p = &f->job->hf.model.params[i];
-    f->job->ops->zero(f->job->device, f->sum, sizeof *f->sum);
-    f->job->ops->add_sq_norm(f->job->device, f->sum, grad, p->rows * p->cols);
-    f->job->ops->to_host(f->job->device, &squares, f->sum, sizeof squares);
+    f->job->compute.ops->zero(f->job->compute.device, f->sum, sizeof *f->sum);
+    f->job->compute.ops->add_sq_norm(f->job->compute.device, f->sum, grad, p->rows * p->cols);
+    f->job->compute.ops->to_host(f->job->compute.device, &squares, f->sum, sizeof squares);
     CHECK(isfinite(squares), "the gradient of %s is not finite", p->name);
     CHECK(squares > 0, "the gradient of %s is zero", p->name);
     f->checked++;
@@ -64,12 +64,12 @@ static p4_rc take_memory(flow *f, void **memory)
         count += matrix ? 0 : p->rows * p->cols;
         slot = matrix && p->row_offset == 0 ? p4_max_i64(slot, p4_slot_rows(model, i) * p->cols) : slot;
     }
-    p4_rc rc = f->job->ops->alloc(f->job->device, memory, (count + slot) * 4 + 64);
+    p4_rc rc = f->job->compute.ops->alloc(f->job->compute.device, memory, (count + slot) * 4 + 64);
     if (rc == P4_OK) {
         f->sum = *memory;
         f->slot_grad = (float *)*memory + 16;
         f->vector_grads = f->slot_grad + slot;
-        f->job->ops->zero(f->job->device, *memory, (count + slot) * 4 + 64);
+        f->job->compute.ops->zero(f->job->compute.device, *memory, (count + slot) * 4 + 64);
     }
     return rc;
 }
@@ -91,12 +91,12 @@ static p4_rc run_flow(flow *f, const int32_t *h_ids, int64_t T)
                         .head = true};
     p4_grad_sink sink = {.grad = grad_buffer, .ready = slot_ready, .user = f};
     TRY(take_memory(f, &memory));
-    TRY(p4_net_open(&net, job->ops, job->device, model, &plan));
+    TRY(p4_net_open(&net, job->compute.ops, job->compute.device, model, &plan));
     const p4_weight *weights = job->compressed.is_compressed ? job->compressed.weights : model->weights;
-    TRY(p4_device_form_open(&form, job->ops, job->device, model, weights));
+    TRY(p4_device_form_open(&form, job->compute.ops, job->compute.device, model, weights));
     p4_net_set_tokens(&net, h_ids, 1, T);
     p4_net_train(&net, &form.form, 1, T, 1.0f / (float)(T - 1), &sink);
-    TRY(job->ops->sync(job->device));
+    TRY(job->compute.ops->sync(job->compute.device));
     for (int64_t i = 0; f->rc == P4_OK && i < model->params_count; i++) {
         f->rc = f->at[i] >= 0 ? check_tensor(f, i, f->vector_grads + f->at[i]) : P4_OK;
     }
@@ -106,7 +106,7 @@ done:
         p4_net_close(&net);
     }
     if (memory != NULL) {
-        job->ops->release(job->device, memory);
+        job->compute.ops->release(job->compute.device, memory);
     }
     return rc;
 }
@@ -123,7 +123,7 @@ p4_rc p4_stage_gradient_flow(p4_job *job)
         INFO("      not run: there are no tokens (no evaluation, no calibration, no training)");
         return P4_OK;
     }
-    if (job->dist->rank == 0) {
+    if (job->compute.group->rank == 0) {
         rc = run_flow(&f, windows->ids, windows->T);
         record->ran = true;
         record->passed = f.rc == P4_OK;
@@ -134,8 +134,8 @@ p4_rc p4_stage_gradient_flow(p4_job *job)
         }
         free(f.at);
     }
-    TRY_ALL(job->dist, rc);
-    p4_dist_bcast(job->dist, record, sizeof *record, 0);
+    TRY_ALL(job->compute.group, rc);
+    p4_group_bcast(job->compute.group, record, sizeof *record, 0);
     if (record->passed) {
         INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient",
              (long long)record->tensors_checked, p4_plural(record->tensors_checked));

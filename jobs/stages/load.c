@@ -16,7 +16,7 @@ enum { SHUFFLE_WINDOWS = 65536, CHECKED_ELEMENTS = 1 << 21 /* by a thread at a t
 static bool is_staged_here(const p4_job *job, int64_t i)
 {
     const p4_param *p = &job->hf.model.params[i];
-    int rank = job->dist->rank;
+    int rank = job->compute.group->rank;
     bool head = job->shard.head_stage == rank;
     if (p->layer >= 0) {
         return job->shard.stage[p->layer] == rank;
@@ -52,7 +52,7 @@ p4_rc p4_job_plan_ownership(p4_job *job)
         }
     }
     double head_cost = (double)(model->arch.V * model->arch.C);
-    TRY(p4_shard_plan(&job->shard, job->dist->ranks, L, layer_cost, head_cost, params, layer, cost));
+    TRY(p4_shard_plan(&job->shard, job->compute.group->ranks, L, layer_cost, head_cost, params, layer, cost));
 done:
     free(layer_cost);
     free(cost);
@@ -103,8 +103,9 @@ static int64_t cut_pieces(check *c)
     int64_t count = 0;
     const p4_model *model = &c->job->hf.model;
     for (int64_t i = 0; i < model->params_count; i++) {
-        int64_t elements =
-            c->job->shard.owner[i] == c->job->dist->rank ? model->params[i].rows * model->params[i].cols : 0;
+        int64_t elements = c->job->shard.owner[i] == c->job->compute.group->rank
+                               ? model->params[i].rows * model->params[i].cols
+                               : 0;
         for (int64_t first = 0; first < elements; first += CHECKED_ELEMENTS, count++) {
             if (c->param != NULL) {
                 c->param[count] = i;
@@ -131,7 +132,7 @@ static p4_rc check_finite(p4_job *job)
         goto done;
     }
     cut_pieces(&c);
-    TRY(p4_parallel(job->threads, c.count, check_piece, NULL, &c));
+    TRY(p4_parallel(job->compute.threads, c.count, check_piece, NULL, &c));
     p4_progress_update(&c.progress, c.progress.total, NULL);
 done:
     p4_progress_end(&c.progress);
@@ -213,7 +214,7 @@ p4_rc p4_job_open_original(p4_job *job)
         source[i] = model->weights[i];
         source[i].data = is_staged_here(job, i) ? source[i].data : NULL;
     }
-    p4_rc rc = p4_device_form_open(&job->original, job->ops, job->device, model, source);
+    p4_rc rc = p4_device_form_open(&job->original, job->compute.ops, job->compute.device, model, source);
     free(source);
     return rc;
 }
@@ -322,17 +323,17 @@ done:
     return rc;
 }
 
-p4_rc p4_share_windows(p4_dist *dist, p4_windows *windows)
+p4_rc p4_share_windows(p4_group *group, p4_windows *windows)
 {
     p4_rc rc = P4_OK;
     int64_t header[3] = {windows->count, windows->T, windows->tokens_total};
-    p4_dist_bcast(dist, header, sizeof header, 0);
-    if (dist->rank != 0) {
+    p4_group_bcast(group, header, sizeof header, 0);
+    if (group->rank != 0) {
         *windows = (p4_windows){.count = header[0], .T = header[1], .tokens_total = header[2]};
         windows->ids = header[0] > 0 ? p4_alloc((size_t)(header[0] * header[1]), sizeof *windows->ids) : NULL;
     }
-    TRY_ALL(dist, windows->ids != NULL || header[0] == 0 ? P4_OK : P4_E_SYSTEM);
-    p4_dist_bcast(dist, windows->ids, header[0] * header[1] * (int64_t)sizeof *windows->ids, 0);
+    TRY_ALL(group, windows->ids != NULL || header[0] == 0 ? P4_OK : P4_E_SYSTEM);
+    p4_group_bcast(group, windows->ids, header[0] * header[1] * (int64_t)sizeof *windows->ids, 0);
 done:
     return rc;
 }
@@ -362,11 +363,11 @@ done:
 p4_rc p4_stage_load(p4_job *job)
 {
     p4_rc rc = P4_OK;
-    TRY_ALL(job->dist, p4_job_open_model(job));
-    TRY_ALL(job->dist, check_finite(job));
+    TRY_ALL(job->compute.group, p4_job_open_model(job));
+    TRY_ALL(job->compute.group, check_finite(job));
     /* Only what evaluates or calibrates runs the original; quantizing alone takes one matrix at a time. */
     bool runs = job->config.eval_samples > 0 || job->config.calibration_samples > 0;
-    TRY_ALL(job->dist, runs ? p4_job_open_original(job) : P4_OK);
+    TRY_ALL(job->compute.group, runs ? p4_job_open_original(job) : P4_OK);
     const p4_arch *a = &job->hf.model.arch;
     char stored[32];
     int64_t params = p4_model_count_elements(&job->hf.model);
@@ -374,10 +375,10 @@ p4_rc p4_stage_load(p4_job *job)
          (long long)a->L, p4_plural(a->L), (long long)a->C, (long long)a->V, (double)params * 1e-6,
          p4_format_bytes(stored, job->hf.stored_bytes), job->hf.stored_dtype);
     p4_config_adapt_to_model_size(&job->config, params);
-    TRY_ALL(job->dist, job->dist->rank == 0 ? read_tokens(job) : P4_OK);
-    TRY(p4_share_windows(job->dist, &job->calibration));
-    TRY(p4_share_windows(job->dist, &job->eval));
-    TRY(p4_share_windows(job->dist, &job->train));
+    TRY_ROOT(job->compute.group, read_tokens(job));
+    TRY(p4_share_windows(job->compute.group, &job->calibration));
+    TRY(p4_share_windows(job->compute.group, &job->eval));
+    TRY(p4_share_windows(job->compute.group, &job->train));
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
          job->config.calibration_sequence_length,
          (long long)(job->config.calibration_samples > 0 ? job->calibration.count : 0),

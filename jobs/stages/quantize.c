@@ -33,14 +33,14 @@ static const p4_weight *resident(const p4_job *job, int64_t i)
 
 static bool is_mine(const p4_job *job, int64_t i)
 {
-    return job->hf.model.params[i].ternary && job->shard.owner[i] == job->dist->rank;
+    return job->hf.model.params[i].ternary && job->shard.owner[i] == job->compute.group->rank;
 }
 
 static p4_rc open_workspace(p4_job *job, workspace *w)
 {
     int64_t scale_bytes = 0;
     const p4_model *model = &job->hf.model;
-    if (job->ops->host_memory) {
+    if (job->compute.ops->host_memory) {
         return P4_OK;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -53,7 +53,8 @@ static p4_rc open_workspace(p4_job *job, workspace *w)
     }
     w->in_bytes = (w->in_bytes + 63) / 64 * 64;
     w->code_bytes = (w->code_bytes + 63) / 64 * 64;
-    return job->ops->alloc(job->device, &w->memory, w->in_bytes + w->code_bytes + scale_bytes);
+    return job->compute.ops->alloc(job->compute.device, &w->memory,
+                                   w->in_bytes + w->code_bytes + scale_bytes);
 }
 
 /* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local.
@@ -61,7 +62,7 @@ static p4_rc open_workspace(p4_job *job, workspace *w)
 static p4_rc quantize_matrix(p4_job *job, const workspace *w, int64_t i)
 {
     p4_rc rc = P4_OK;
-    const p4_ops *ops = job->ops;
+    const p4_ops *ops = job->compute.ops;
     p4_packed *c = &job->compressed;
     p4_weight weight = job->hf.model.weights[i];
     uint8_t *codes = p4_packed_codes(c, i);
@@ -69,18 +70,19 @@ static p4_rc quantize_matrix(p4_job *job, const workspace *w, int64_t i)
     if (!ops->host_memory) {
         const p4_weight *there = resident(job, i);
         if (there == NULL) {
-            ops->to_device(job->device, w->memory, weight.data, weight_bytes(&weight));
+            ops->to_device(job->compute.device, w->memory, weight.data, weight_bytes(&weight));
         }
         weight.data = there != NULL ? there->data : w->memory;
         codes = (uint8_t *)w->memory + w->in_bytes;
         scale = (uint16_t *)(void *)(codes + w->code_bytes);
     }
-    ops->quantize(job->device, codes, scale, &c->errors[i], &weight, c->method, c->threshold, NULL);
+    ops->quantize(job->compute.device, codes, scale, &c->errors[i], &weight, c->method, c->threshold, NULL);
     if (!ops->host_memory) {
-        ops->to_host(job->device, p4_packed_codes(c, i), codes, weight.rows * p4_code_row_bytes(weight.cols));
-        ops->to_host(job->device, p4_packed_scale(c, i), scale, weight.rows * 2);
+        ops->to_host(job->compute.device, p4_packed_codes(c, i), codes,
+                     weight.rows * p4_code_row_bytes(weight.cols));
+        ops->to_host(job->compute.device, p4_packed_scale(c, i), scale, weight.rows * 2);
     }
-    TRY(ops->sync(job->device));
+    TRY(ops->sync(job->compute.device));
     CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them",
           job->hf.path, job->hf.model.params[i].name, (long long)c->errors[i].nonfinite);
     CHECK(isfinite(c->errors[i].scale_max),
@@ -113,7 +115,7 @@ static p4_rc quantize_owned(p4_job *job)
             TRY(quantize_matrix(job, &space, i));
             p4_hf_model_drop_pages(&job->hf, i);
         } else {
-            TRY(p4_packed_preserve(&job->compressed, i, &model->weights[i], job->threads));
+            TRY(p4_packed_preserve(&job->compressed, i, &model->weights[i], job->compute.threads));
         }
         done_elements += (double)(p->rows * p->cols);
         p4_progress_update(&progress, done_elements, NULL);
@@ -121,7 +123,7 @@ static p4_rc quantize_owned(p4_job *job)
 done:
     p4_progress_end(&progress);
     if (space.memory != NULL) {
-        job->ops->release(job->device, space.memory);
+        job->compute.ops->release(job->compute.device, space.memory);
     }
     return rc;
 }
@@ -130,15 +132,16 @@ done:
 static void publish(p4_job *job)
 {
     p4_packed *c = &job->compressed;
-    for (int64_t i = 0; i < c->model->params_count && job->dist->ranks > 1; i++) {
+    for (int64_t i = 0; i < c->model->params_count && job->compute.group->ranks > 1; i++) {
         const p4_param *p = &c->model->params[i];
         if (!p->ternary) {
             continue;
         }
         int owner = job->shard.owner[i];
-        p4_dist_bcast(job->dist, p4_packed_codes(c, i), p->rows * p4_code_row_bytes(p->cols), owner);
-        p4_dist_bcast(job->dist, p4_packed_scale(c, i), p->rows * 2, owner);
-        p4_dist_bcast(job->dist, &c->errors[i], sizeof c->errors[i], owner);
+        p4_group_bcast(job->compute.group, p4_packed_codes(c, i), p->rows * p4_code_row_bytes(p->cols),
+                       owner);
+        p4_group_bcast(job->compute.group, p4_packed_scale(c, i), p->rows * 2, owner);
+        p4_group_bcast(job->compute.group, &c->errors[i], sizeof c->errors[i], owner);
     }
 }
 
@@ -146,10 +149,10 @@ p4_rc p4_stage_quantize(p4_job *job)
 {
     p4_rc rc = P4_OK;
     p4_packed *c = &job->compressed;
-    TRY_ALL(job->dist, p4_packed_alloc(c, &job->hf.model));
+    TRY_ALL(job->compute.group, p4_packed_alloc(c, &job->hf.model));
     c->method = p4_job_method(job);
     c->threshold = (float)job->config.sparsity_threshold;
-    TRY_ALL(job->dist, quantize_owned(job));
+    TRY_ALL(job->compute.group, quantize_owned(job));
     publish(job);
     c->is_compressed = true;
     double sq_error = 0, sq_norm = 0;

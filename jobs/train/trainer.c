@@ -6,7 +6,7 @@
 
 static bool holds(const p4_trainer *t, int64_t i)
 {
-    return !t->sharded[i] || t->job->shard.owner[i] == t->job->dist->rank;
+    return !t->sharded[i] || t->job->shard.owner[i] == t->job->compute.group->rank;
 }
 
 /* Tensors that are not ternary are used as their FP32 masters. */
@@ -43,7 +43,7 @@ static p4_optim_settings settings_of(const p4_config *c)
 static p4_rc size_steps(p4_trainer *t)
 {
     const p4_config *c = &t->job->config;
-    int64_t ranks = t->job->dist->ranks, windows = t->job->train.count;
+    int64_t ranks = t->job->compute.group->ranks, windows = t->job->train.count;
     p4_rc rc = P4_OK;
     t->T = c->calibration_sequence_length;
     t->sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / t->T : c->calibration_batch_size;
@@ -52,8 +52,8 @@ static p4_rc size_steps(p4_trainer *t)
           "step's worth",
           (long long)windows, p4_plural(windows), (long long)t->T, (long long)t->sequences);
     t->share = p4_ceil_div(t->sequences, ranks);
-    t->low = t->sequences * t->job->dist->rank / ranks;
-    t->high = t->sequences * (t->job->dist->rank + 1) / ranks;
+    t->low = t->sequences * t->job->compute.group->rank / ranks;
+    t->high = t->sequences * (t->job->compute.group->rank + 1) / ranks;
     t->steps_per_epoch = windows / t->sequences;
     t->steps = t->steps_per_epoch * c->fine_tune_epochs;
     if (c->fine_tune_max_steps > 0) {
@@ -83,8 +83,8 @@ static p4_rc choose_micro_batch(p4_trainer *t, int64_t share)
     enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768 };
     const double ROOM_SHARE = 0.75;
     p4_job *job = t->job;
-    int64_t room = job->ops->room_bytes(job->device);
-    int64_t most = job->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / t->T);
+    int64_t room = job->compute.ops->room_bytes(job->compute.device);
+    int64_t most = job->compute.ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / t->T);
     for (int64_t parts = p4_ceil_div(share, most);; parts++) {
         int64_t micro_batch = p4_ceil_div(share, parts);
         if (micro_batch == t->micro_batch) {
@@ -92,12 +92,12 @@ static p4_rc choose_micro_batch(p4_trainer *t, int64_t share)
         }
         t->micro_batch = micro_batch;
         p4_net_plan plan = plan_of(t, micro_batch);
-        int64_t bytes = p4_net_bytes(job->ops, job->device, &job->hf.model, &plan);
+        int64_t bytes = p4_net_bytes(job->compute.ops, job->compute.device, &job->hf.model, &plan);
         if (bytes < 0) {
             return P4_E_SYSTEM;
         }
         bytes += p4_trainer_sums_bytes(t, p4_ceil_div(share, micro_batch));
-        if (job->ops->host_memory || micro_batch == 1 || (double)bytes <= ROOM_SHARE * (double)room) {
+        if (job->compute.ops->host_memory || micro_batch == 1 || (double)bytes <= ROOM_SHARE * (double)room) {
             return P4_OK;
         }
     }
@@ -134,7 +134,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
         held[i] = holds(t, i);
     }
     p4_optim_settings settings = settings_of(&job->config);
-    TRY(p4_optim_open(&t->optim, job->ops, job->device, model, &settings, held, t->sharded));
+    TRY(p4_optim_open(&t->optim, job->compute.ops, job->compute.device, model, &settings, held, t->sharded));
     TRY(p4_trainer_codes_open(t));
     view_masters(t);
     TRY(p4_trainer_sums_layout(t));
@@ -158,8 +158,9 @@ static p4_rc open_work(p4_trainer *t, const bool *held)
     t->rounds = p4_ceil_div(t->share, t->micro_batch);
     t->h_ids = p4_alloc((size_t)(t->micro_batch * t->T), sizeof *t->h_ids);
     TRY(t->h_ids != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_net_open(&t->net, job->ops, job->device, model, &plan));
-    TRY(job->ops->alloc(job->device, (void **)&t->figures, P4_FIGURES * (int64_t)sizeof *t->figures));
+    TRY(p4_net_open(&t->net, job->compute.ops, job->compute.device, model, &plan));
+    TRY(job->compute.ops->alloc(job->compute.device, (void **)&t->figures,
+                                P4_FIGURES * (int64_t)sizeof *t->figures));
     t->net.sums = t->figures;
     t->optim.sums = t->figures + P4_NET_SUMS;
     TRY(p4_trainer_sums_open(t));
@@ -178,17 +179,17 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_job *job)
     p4_rc rc = P4_OK;
     bool *held = p4_alloc((size_t)job->hf.model.params_count, sizeof *held);
     *t = (p4_trainer){.job = job};
-    TRY_ALL(job->dist, open_holdings(t, held));
+    TRY_ALL(job->compute.group, open_holdings(t, held));
     double fewest = -(double)t->micro_batch; /* ranks may hold more or less: the same rounds for all */
-    p4_dist_max_f64(job->dist, &fewest, 1);
+    p4_group_max_f64(job->compute.group, &fewest, 1);
     t->micro_batch = (int64_t)-fewest;
-    TRY_ALL(job->dist, open_work(t, held));
+    TRY_ALL(job->compute.group, open_work(t, held));
     TRY(p4_trainer_sums_share(t));
     p4_trainer_quantize(t, NULL);
     p4_trainer_share_codes(t);
     p4_trainer_unpack(t);
-    job->coll.settle(&job->coll, "fine-tuning: the first codes");
-    TRY_ALL(job->dist, job->ops->sync(job->device));
+    job->compute.coll.settle(&job->compute.coll, "fine-tuning: the first codes");
+    TRY_ALL(job->compute.group, job->compute.ops->sync(job->compute.device));
 done:
     free(held);
     if (rc != P4_OK) {
@@ -201,10 +202,10 @@ static void forget_all(p4_trainer *t)
 {
     p4_job *job = t->job;
     for (int64_t i = 0; t->records != NULL && i < P4_ROUND_RECORDS * p4_trainer_pieces(t); i++) {
-        job->ops->forget(job->device, &t->records[i]);
+        job->compute.ops->forget(job->compute.device, &t->records[i]);
     }
-    job->ops->forget(job->device, &t->filter_record);
-    job->ops->forget(job->device, &t->update_record);
+    job->compute.ops->forget(job->compute.device, &t->filter_record);
+    job->compute.ops->forget(job->compute.device, &t->update_record);
 }
 
 void p4_trainer_close(p4_trainer *t)
@@ -213,7 +214,7 @@ void p4_trainer_close(p4_trainer *t)
         forget_all(t); /* before the memory goes */
     }
     if (t->figures != NULL) {
-        t->job->ops->release(t->job->device, t->figures);
+        t->job->compute.ops->release(t->job->compute.device, t->figures);
     }
     if (t->job != NULL) {
         p4_trainer_codes_close(t);
@@ -245,9 +246,10 @@ static p4_rc store_half(p4_trainer *t, p4_packed *c, int64_t i)
     if (h_master == NULL) {
         return P4_E_SYSTEM;
     }
-    t->job->ops->to_host(t->job->device, h_master, t->optim.master + t->optim.at[i], count * 4);
+    t->job->compute.ops->to_host(t->job->compute.device, h_master, t->optim.master + t->optim.at[i],
+                                 count * 4);
     master.data = h_master;
-    p4_rc rc = p4_packed_preserve(c, i, &master, t->job->threads);
+    p4_rc rc = p4_packed_preserve(c, i, &master, t->job->compute.threads);
     free(h_master);
     return rc;
 }
@@ -260,9 +262,10 @@ static p4_rc store_all(p4_trainer *t, p4_packed *c)
         const p4_param *p = &model->params[i];
         if (p->ternary) {
             const p4_weight *live = &t->codes_of[i];
-            t->job->ops->to_host(t->job->device, p4_packed_codes(c, i), live->data,
-                                 p->rows * p4_code_row_bytes(p->cols));
-            t->job->ops->to_host(t->job->device, p4_packed_scale(c, i), live->scale, p->rows * 2);
+            t->job->compute.ops->to_host(t->job->compute.device, p4_packed_codes(c, i), live->data,
+                                         p->rows * p4_code_row_bytes(p->cols));
+            t->job->compute.ops->to_host(t->job->compute.device, p4_packed_scale(c, i), live->scale,
+                                         p->rows * 2);
             CHECK(isfinite(c->errors[i].scale_max),
                   "fine-tuning: tensor %s has a row whose scale fp16 cannot hold (up to "
                   "65504); a smaller fine_tune_lr (now %g) may help",
@@ -271,7 +274,7 @@ static p4_rc store_all(p4_trainer *t, p4_packed *c)
             TRY(store_half(t, c, i));
         }
     }
-    TRY(t->job->ops->sync(t->job->device));
+    TRY(t->job->compute.ops->sync(t->job->compute.device));
 done:
     return rc;
 }
@@ -282,14 +285,15 @@ p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
     const p4_model *model = &t->job->hf.model;
     p4_trainer_quantize(t, c->errors); /* of the masters that the unpacked weights are of */
     p4_trainer_share_codes(t);
-    t->job->coll.settle(&t->job->coll, "fine-tuning: the codes to keep");
-    TRY_ALL(t->job->dist, t->job->ops->sync(t->job->device)); /* the figures are on the host from here */
-    for (int64_t i = 0; t->job->dist->ranks > 1 && i < model->params_count; i++) {
+    t->job->compute.coll.settle(&t->job->compute.coll, "fine-tuning: the codes to keep");
+    TRY_ALL(t->job->compute.group,
+            t->job->compute.ops->sync(t->job->compute.device)); /* the figures are on the host from here */
+    for (int64_t i = 0; t->job->compute.group->ranks > 1 && i < model->params_count; i++) {
         if (t->sharded[i]) {
-            p4_dist_bcast(t->job->dist, &c->errors[i], sizeof c->errors[i], t->job->shard.owner[i]);
+            p4_group_bcast(t->job->compute.group, &c->errors[i], sizeof c->errors[i], t->job->shard.owner[i]);
         }
     }
-    TRY_ALL(t->job->dist, store_all(t, c));
+    TRY_ALL(t->job->compute.group, store_all(t, c));
     c->method = p4_job_method(t->job);
     c->threshold = (float)t->job->config.sparsity_threshold;
     c->is_compressed = true;

@@ -28,7 +28,7 @@ static int64_t block_of(const p4_trainer *t, int64_t i)
 {
     return !t->job->hf.model.params[i].ternary ? -1
            : t->sharded[i]                     ? t->job->shard.owner[i]
-                                               : t->job->dist->ranks;
+                                               : t->job->compute.group->ranks;
 }
 
 static bool in_class(const p4_trainer *t, int64_t i, int64_t block, int64_t cols)
@@ -56,7 +56,7 @@ static void place_class(p4_trainer *t, int64_t block, int64_t cols, place *at)
 {
     const p4_model *model = &t->job->hf.model;
     int64_t rows = 0, row = 0, row_bytes = p4_code_row_bytes(cols),
-            each = t->job->ops->act_bytes(t->job->device);
+            each = t->job->compute.ops->act_bytes(t->job->compute.device);
     for (int64_t i = 0; i < model->params_count; i++) {
         rows += in_class(t, i, block, cols) ? model->params[i].rows : 0;
     }
@@ -92,7 +92,7 @@ static place lay_out(p4_trainer *t)
 {
     const p4_model *model = &t->job->hf.model;
     place at = {0};
-    for (int64_t block = 0; block <= t->job->dist->ranks; block++) {
+    for (int64_t block = 0; block <= t->job->compute.group->ranks; block++) {
         t->owner_first[block] = at.bytes;
         for (int64_t i = 0; i < model->params_count; i++) {
             int64_t first = 0, cols = model->params[i].cols;
@@ -114,16 +114,16 @@ p4_rc p4_trainer_codes_open(p4_trainer *t)
     size_t params = (size_t)job->hf.model.params_count;
     t->codes_of = p4_alloc(params, sizeof *t->codes_of);
     t->runs = p4_alloc(params, sizeof *t->runs);
-    t->owner_first = p4_alloc((size_t)job->dist->ranks + 1, sizeof *t->owner_first);
+    t->owner_first = p4_alloc((size_t)job->compute.group->ranks + 1, sizeof *t->owner_first);
     TRY(t->codes_of != NULL && t->runs != NULL && t->owner_first != NULL ? P4_OK : P4_E_SYSTEM);
     place end = lay_out(t);
-    int64_t dense_bytes = end.elements * job->ops->act_bytes(job->device);
+    int64_t dense_bytes = end.elements * job->compute.ops->act_bytes(job->compute.device);
     t->codes_bytes = end.bytes;
     if (job->config.activation_bits == 0 && dense_bytes <= DENSE_MOST) { /* integer products take codes */
-        TRY(job->ops->alloc(job->device, (void **)&t->dense, dense_bytes));
+        TRY(job->compute.ops->alloc(job->compute.device, (void **)&t->dense, dense_bytes));
         t->codes_bytes += dense_bytes;
     }
-    TRY(job->ops->alloc(job->device, (void **)&t->codes, end.bytes + LINE));
+    TRY(job->compute.ops->alloc(job->compute.device, (void **)&t->codes, end.bytes + LINE));
     (void)lay_out(t);
 done:
     return rc;
@@ -132,10 +132,10 @@ done:
 void p4_trainer_codes_close(p4_trainer *t)
 {
     if (t->codes != NULL) {
-        t->job->ops->release(t->job->device, t->codes);
+        t->job->compute.ops->release(t->job->compute.device, t->codes);
     }
     if (t->dense != NULL) {
-        t->job->ops->release(t->job->device, t->dense);
+        t->job->compute.ops->release(t->job->compute.device, t->dense);
     }
     free(t->codes_of);
     free(t->runs);
@@ -146,8 +146,9 @@ static void quantize(p4_trainer *t, const p4_weight *codes, const float *master,
 {
     p4_job *job = t->job;
     p4_weight weight = {.dtype = P4_F32, .rows = codes->rows, .cols = codes->cols, .data = master};
-    job->ops->quantize(job->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale,
-                       h_error, &weight, p4_job_method(job), (float)job->config.sparsity_threshold, NULL);
+    job->compute.ops->quantize(job->compute.device, (uint8_t *)(uintptr_t)codes->data,
+                               (uint16_t *)(uintptr_t)codes->scale, h_error, &weight, p4_job_method(job),
+                               (float)job->config.sparsity_threshold, NULL);
 }
 
 void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
@@ -167,20 +168,20 @@ void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
 void p4_trainer_share_codes(p4_trainer *t)
 {
     p4_job *job = t->job;
-    if (job->dist->ranks > 1) {
-        job->coll.begin(&job->coll); /* one launch: every owner sends at once */
-        for (int r = 0; r < job->dist->ranks; r++) {
-            job->coll.bcast(&job->coll, t->codes + t->owner_first[r],
-                            t->owner_first[r + 1] - t->owner_first[r], r);
+    if (job->compute.group->ranks > 1) {
+        job->compute.coll.begin(&job->compute.coll); /* one launch: every owner sends at once */
+        for (int r = 0; r < job->compute.group->ranks; r++) {
+            job->compute.coll.bcast(&job->compute.coll, t->codes + t->owner_first[r],
+                                    t->owner_first[r + 1] - t->owner_first[r], r);
         }
-        job->coll.end(&job->coll);
-        p4_coll_join(&job->coll);
+        job->compute.coll.end(&job->compute.coll);
+        p4_coll_join(&job->compute.coll);
     }
 }
 
 void p4_trainer_unpack(p4_trainer *t)
 {
     for (int64_t r = 0; r < t->runs_count && t->runs[r].dense != NULL; r++) {
-        t->job->ops->weight_unpack(t->job->device, t->runs[r].dense, &t->runs[r].codes);
+        t->job->compute.ops->weight_unpack(t->job->compute.device, t->runs[r].dense, &t->runs[r].codes);
     }
 }

@@ -30,23 +30,23 @@ static void zero_grad(p4_trainer *t)
     int64_t run = 0, end = 0;
     bool idle = t->low >= t->high;
     for (int64_t i = 0; i < model->params_count; i++) {
-        bool owned = t->sharded[i] && t->job->dist->ranks > 1; /* written by the sums over ranks */
+        bool owned = t->sharded[i] && t->job->compute.group->ranks > 1; /* written by the sums over ranks */
         int64_t at = t->optim.at[i];
         if (at < 0 || owned || (!idle && p4_trainer_overwrites(t, i))) {
             continue;
         }
         if (at < end || at >= end + P4_FLAT_GAP) {
-            t->job->ops->zero(t->job->device, t->optim.grad + run, (end - run) * 4);
+            t->job->compute.ops->zero(t->job->compute.device, t->optim.grad + run, (end - run) * 4);
             run = at;
         }
         end = at + model->params[i].rows * model->params[i].cols;
     }
-    t->job->ops->zero(t->job->device, t->optim.grad + run, (end - run) * 4);
+    t->job->compute.ops->zero(t->job->compute.device, t->optim.grad + run, (end - run) * 4);
 }
 
 static void start_sums(p4_trainer *t)
 {
-    t->job->ops->zero(t->job->device, t->figures, P4_FIGURES * (int64_t)sizeof *t->figures);
+    t->job->compute.ops->zero(t->job->compute.device, t->figures, P4_FIGURES * (int64_t)sizeof *t->figures);
     zero_grad(t);
 }
 
@@ -79,7 +79,7 @@ static void embedding_work(void *user)
 
 static void repeat(p4_trainer *t, p4_recording **recording, void (*work)(void *user))
 {
-    t->job->ops->repeat(t->job->device, recording, work, t);
+    t->job->compute.ops->repeat(t->job->compute.device, recording, work, t);
 }
 
 /* records NULL: what is around it is recorded. */
@@ -127,7 +127,7 @@ static void update_work(void *user)
     p4_trainer *t = user;
     p4_optim_update(&t->optim);
     p4_trainer_quantize(t, NULL);
-    if (t->job->dist->ranks == 1) {
+    if (t->job->compute.group->ranks == 1) {
         p4_trainer_unpack(t);
     }
 }
@@ -139,7 +139,7 @@ static void run_round(p4_trainer *t, int64_t step, int64_t from)
     p4_recording **records = t->records + kind * p4_trainer_pieces(t);
     gather_sequences(t, step, from, t->B);
     p4_net_set_tokens(&t->net, t->h_ids, t->B, t->T);
-    if (t->job->dist->ranks == 1) {
+    if (t->job->compute.group->ranks == 1) {
         repeat(t, &records[0], round_work);
     } else {
         run_pieces(t, records);
@@ -156,12 +156,12 @@ static void forward_backward(p4_trainer *t, int64_t step)
         int64_t from = t->low + t->round * t->micro_batch;
         t->B = p4_min_i64(t->micro_batch, t->high - from);
         if (t->round > 0 && !t->sums_once) {
-            job->coll.settle(&job->coll, "training step %lld", (long long)step + 1);
+            job->compute.coll.settle(&job->compute.coll, "training step %lld", (long long)step + 1);
         }
-        if (t->round > 0 && t->round == t->rounds - 1 && t->sums_once && job->dist->ranks > 1 &&
-            job->ops->sync(job->device) !=
+        if (t->round > 0 && t->round == t->rounds - 1 && t->sums_once && job->compute.group->ranks > 1 &&
+            job->compute.ops->sync(job->compute.device) !=
                 P4_OK) { /* own work is not to count as waiting for the others' sums */
-            p4_abort(job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
+            p4_abort(job->compute.group, "training step %lld: %s", (long long)step + 1, p4_last_error());
         }
         if (t->B > 0) {
             run_round(t, step, from);
@@ -181,12 +181,13 @@ static double total_sq_norm(p4_trainer *t, int64_t step, double *loss)
 {
     p4_job *job = t->job;
     double figures[P4_FIGURES] = {0}, *squares = figures + P4_NET_SUMS;
-    job->ops->to_host(job->device, figures, t->figures, sizeof figures);
-    if (job->ops->sync(job->device) != P4_OK) {
-        p4_abort(job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
+    job->compute.ops->to_host(job->compute.device, figures, t->figures, sizeof figures);
+    if (job->compute.ops->sync(job->compute.device) != P4_OK) {
+        p4_abort(job->compute.group, "training step %lld: %s", (long long)step + 1, p4_last_error());
     }
-    double sums[3] = {job->dist->rank == 0 ? squares[0] : 0, squares[1], loss != NULL ? figures[0] : 0};
-    p4_dist_sum_f64(job->dist, sums, 3);
+    double sums[3] = {job->compute.group->rank == 0 ? squares[0] : 0, squares[1],
+                      loss != NULL ? figures[0] : 0};
+    p4_group_sum_f64(job->compute.group, sums, 3);
     if (loss != NULL) {
         *loss = sums[2];
     }
@@ -206,7 +207,7 @@ static double apply_gradient(p4_trainer *t, int64_t step, double squares, double
     double norm = sqrt(squares);
     p4_optim_put_update(&t->optim, (float)lr, clip > 0 && norm > clip ? (float)(clip / norm) : 1.0f);
     repeat(t, &t->update_record, update_work);
-    if (t->job->dist->ranks > 1) {
+    if (t->job->compute.group->ranks > 1) {
         p4_trainer_share_codes(t);
         p4_trainer_unpack(t);
     }
@@ -218,7 +219,7 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     p4_rc rc = P4_OK;
     const p4_config *c = &t->job->config;
     double started_s = p4_now_s();
-    p4_coll *coll = &t->job->coll;
+    p4_coll *coll = &t->job->compute.coll;
     forward_backward(t, step);
     coll->settle(coll, "training step %lld: gradient sums", (long long)step + 1);
     double loss = 0, squares = total_sq_norm(t, step, &loss);
@@ -235,10 +236,10 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
         t->bad_steps++;
         WARN("warning: step %lld skipped: its gradient is not finite", (long long)step + 1);
     }
-    if (t->job->dist->ranks > 1) { /* alone, the next step's wait is this one's too */
+    if (t->job->compute.group->ranks > 1) { /* alone, the next step's wait is this one's too */
         coll->settle(coll, "training step %lld: new codes", (long long)step + 1);
-        if (t->job->ops->sync(t->job->device) != P4_OK) {
-            p4_abort(t->job->dist, "training step %lld: %s", (long long)step + 1, p4_last_error());
+        if (t->job->compute.ops->sync(t->job->compute.device) != P4_OK) {
+            p4_abort(t->job->compute.group, "training step %lld: %s", (long long)step + 1, p4_last_error());
         }
     }
     result->seconds = p4_now_s() - started_s;

@@ -18,7 +18,7 @@ enum {
 
 static bool goes_to_owner(const p4_trainer *t, int64_t i)
 {
-    return t->sharded[i] && t->job->dist->ranks > 1;
+    return t->sharded[i] && t->job->compute.group->ranks > 1;
 }
 
 /* The parts of a slot lie one after another in the flat gradient array, so that its GEMM can add to it
@@ -100,7 +100,8 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
     for (int64_t b = 0; b < t->buffers; b++) {
         t->pending[b] = -1;
     }
-    return t->job->ops->alloc(t->job->device, (void **)&t->staging, p4_trainer_sums_bytes(t, t->rounds));
+    return t->job->compute.ops->alloc(t->job->compute.device, (void **)&t->staging,
+                                      p4_trainer_sums_bytes(t, t->rounds));
 }
 
 /* The gradients that are summed lie at the same offset on every rank: replicated ones come first in the flat
@@ -108,7 +109,7 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
 p4_rc p4_trainer_sums_share(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
-    p4_coll *coll = &t->job->coll;
+    p4_coll *coll = &t->job->compute.coll;
     TRY(coll->share(coll, t->optim.grad, t->optim.replicated_count * 4));
     TRY(t->layer_count > 0 ? coll->share(coll, t->staging, p4_trainer_sums_bytes(t, t->rounds)) : P4_OK);
 done:
@@ -117,10 +118,10 @@ done:
 
 void p4_trainer_sums_close(p4_trainer *t)
 {
-    t->job->coll.withdraw(&t->job->coll, t->optim.grad);
-    t->job->coll.withdraw(&t->job->coll, t->staging);
+    t->job->compute.coll.withdraw(&t->job->compute.coll, t->optim.grad);
+    t->job->compute.coll.withdraw(&t->job->compute.coll, t->staging);
     if (t->staging != NULL) {
-        t->job->ops->release(t->job->device, t->staging);
+        t->job->compute.ops->release(t->job->compute.device, t->staging);
     }
     free(t->staged_at);
     free(t->summed);
@@ -142,8 +143,8 @@ static void add_parts(p4_trainer *t, int64_t layer, bool summed)
         for (int64_t i = first; i < first + p4_model_parts(model, first); i++) {
             const p4_param *p = &model->params[i];
             if (goes_to_owner(t, i) == summed && t->optim.at[i] >= 0) {
-                t->job->ops->add_f32(t->job->device, t->optim.grad + t->optim.at[i],
-                                     staged(t, first) + p->row_offset * p->cols, p->rows * p->cols);
+                t->job->compute.ops->add_f32(t->job->compute.device, t->optim.grad + t->optim.at[i],
+                                             staged(t, first) + p->row_offset * p->cols, p->rows * p->cols);
             }
         }
     }
@@ -151,7 +152,7 @@ static void add_parts(p4_trainer *t, int64_t layer, bool summed)
 
 static void clear_buffer(p4_trainer *t, int64_t buffer)
 {
-    t->job->coll.after(&t->job->coll, t->marks[buffer]);
+    t->job->compute.coll.after(&t->job->compute.coll, t->marks[buffer]);
     if (t->pending[buffer] >= 0) {
         add_parts(t, t->pending[buffer], true);
         t->pending[buffer] = -1;
@@ -179,7 +180,8 @@ static void reduce_slot(p4_trainer *t, int64_t first, bool to_flat)
         if (goes_to_owner(t, i)) {
             float *part = staged(t, first) + p->row_offset * p->cols;
             float *to = to_flat && t->optim.at[i] >= 0 ? t->optim.grad + t->optim.at[i] : part;
-            job->coll.reduce_f32(&job->coll, to, part, p->rows * p->cols, job->shard.owner[i]);
+            job->compute.coll.reduce_f32(&job->compute.coll, to, part, p->rows * p->cols,
+                                         job->shard.owner[i]);
         }
     }
 }
@@ -188,7 +190,7 @@ static void reduce_slot(p4_trainer *t, int64_t first, bool to_flat)
 static void sum_replicated(p4_trainer *t, int64_t first, int64_t parts, int64_t count)
 {
     p4_job *job = t->job;
-    job->coll.sum_f32(&job->coll, t->optim.grad + t->optim.at[first], count);
+    job->compute.coll.sum_f32(&job->compute.coll, t->optim.grad + t->optim.at[first], count);
     for (int64_t i = first; i < first + parts; i++) {
         t->summed[i] = true;
     }
@@ -205,13 +207,13 @@ void p4_trainer_sums_send(p4_trainer *t, int64_t layer)
         return;
     }
     add_parts(t, layer, false);
-    if (job->dist->ranks == 1) {
+    if (job->compute.group->ranks == 1) {
         return;
     }
     if (layer + AHEAD < model->arch.L) {
-        job->coll.reach(&job->coll, t->sent[layer + AHEAD], "gradient sums");
+        job->compute.coll.reach(&job->compute.coll, t->sent[layer + AHEAD], "gradient sums");
     }
-    job->coll.begin(&job->coll);
+    job->compute.coll.begin(&job->compute.coll);
     for (int s = 0; s < SLOTS; s++) {
         int64_t first = p4_model_find(model, slots[s], layer);
         if (t->staged_at[first] >= 0) {
@@ -223,8 +225,8 @@ void p4_trainer_sums_send(p4_trainer *t, int64_t layer)
     if (last_round(t) && layer == model->arch.L - 1 && head >= 0) {
         sum_replicated(t, head, 1, model->params[head].rows * model->params[head].cols);
     }
-    job->coll.end(&job->coll);
-    t->marks[buffer] = t->sent[layer] = job->coll.mark(&job->coll);
+    job->compute.coll.end(&job->compute.coll);
+    t->marks[buffer] = t->sent[layer] = job->compute.coll.mark(&job->compute.coll);
     t->pending[buffer] = to_flat ? -1 : layer;
 }
 
@@ -266,7 +268,8 @@ void p4_trainer_sums_idle(p4_trainer *t)
         int64_t buffer = l % t->buffers;
         clear_buffer(t, buffer);
         if (!holds_earlier) {
-            t->job->ops->zero(t->job->device, t->staging + buffer * t->layer_count, t->layer_count * 4);
+            t->job->compute.ops->zero(t->job->compute.device, t->staging + buffer * t->layer_count,
+                                      t->layer_count * 4);
         }
         p4_trainer_sums_send(t, l);
     }
@@ -282,14 +285,14 @@ static void sum_rest(p4_trainer *t)
             continue;
         }
         if (run >= 0 && (t->optim.at[i] < end || t->optim.at[i] >= end + P4_FLAT_GAP)) {
-            t->job->coll.sum_f32(&t->job->coll, t->optim.grad + run, end - run);
+            t->job->compute.coll.sum_f32(&t->job->compute.coll, t->optim.grad + run, end - run);
             run = -1;
         }
         run = run >= 0 ? run : t->optim.at[i];
         end = t->optim.at[i] + model->params[i].rows * model->params[i].cols;
     }
     if (run >= 0) {
-        t->job->coll.sum_f32(&t->job->coll, t->optim.grad + run, end - run);
+        t->job->compute.coll.sum_f32(&t->job->compute.coll, t->optim.grad + run, end - run);
     }
 }
 
@@ -302,7 +305,7 @@ bool p4_trainer_sums_by_layer(const p4_trainer *t, int64_t i)
 /* The squares of what is summed by then, while the last sums are under way. */
 static void finish_sums(p4_trainer *t)
 {
-    p4_coll *coll = &t->job->coll;
+    p4_coll *coll = &t->job->compute.coll;
     coll->begin(coll);
     sum_rest(t);
     coll->end(coll);
@@ -320,7 +323,7 @@ static void finish_sums(p4_trainer *t)
 
 void p4_trainer_sums_finish(p4_trainer *t)
 {
-    if (t->job->dist->ranks > 1) {
+    if (t->job->compute.group->ranks > 1) {
         finish_sums(t);
         return;
     }

@@ -1,7 +1,7 @@
 /* base.h - the leaf everything may use: error codes, FAIL/TRY/CHECK, checked size products, log lines.
  *
  * Callees return p4_rc and record the first message; callers pass it on with TRY; cleanup goes through one
- * `done:` label. A Collective function uses TRY_ALL (dist/dist.h) between its collective parts. */
+ * `done:` label. A Collective function uses TRY_ALL (dist/group.h) between its collective parts. */
 #ifndef P4_BASE_H
 #define P4_BASE_H
 

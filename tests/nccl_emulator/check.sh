@@ -9,7 +9,7 @@ root=$(readlink -f "$here/../..")
 work=${1:-$root/build/nccl_emulator}
 mkdir -p "$work"
 cmake -S "$root" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DP4_CUDA=OFF >/dev/null
-cmake --build "$work" --target phase4_mpi mpi_coll phase4_demo tool_compare | tail -n 1
+cmake --build "$work" --target phase4_mpi mpi_coll phase4_demo tool_compare tool_groups | tail -n 1
 
 flags=(-O2 -std=gnu11 -DP4_LANDING_BYTES=65536 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root"
        -isystem "${CUDA_HOME:-/usr/local/cuda}/include")
@@ -30,11 +30,12 @@ relink() { # relink TARGET OUTPUT: the target's link command with the emulator's
 }
 relink phase4_mpi "$work/emu/phase4_mpi"
 relink tests/mpi_coll "$work/emu/mpi_coll"
+relink tests/tool_groups "$work/emu/tool_groups"
 
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
     OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
     OMPI_MCA_btl_vader_single_copy_mechanism=none FIXTURES=$root/tests/fixtures MPIRUN=${MPIRUN:-mpirun} \
-    PHASE4_MPI=$work/emu/phase4_mpi MPI_COLL=$work/emu/mpi_coll PHASE4_DEMO=$work/phase4_demo TOOL_COMPARE=$work/tests/tool_compare
+    PHASE4_MPI=$work/emu/phase4_mpi MPI_COLL=$work/emu/mpi_coll TOOL_GROUPS=$work/emu/tool_groups PHASE4_DEMO=$work/phase4_demo TOOL_COMPARE=$work/tests/tool_compare
 failed=0
 run() { # run NAME COMMAND...
     local name=$1
@@ -52,6 +53,7 @@ for sums in copies nccl; do
         run collectives.$sums.$ranks timeout 300 "$MPIRUN" -n $ranks "$MPI_COLL"
     done
     run lost_rank.$sums bash "$root/tests/with_tmp.sh" bash "$root/tests/job_lost_rank.sh"
+    run groups.$sums bash "$root/tests/with_tmp.sh" bash "$root/tests/job_groups.sh"
     run ranks.$sums bash "$root/tests/with_tmp.sh" bash "$root/tests/job_ranks.sh"
 done
 exit $failed

@@ -14,14 +14,14 @@ p4_rc p4_coll_usable(const char *name)
     return p4_coll_known(name) ? p4_coll_nccl_usable() : FAULT("this build has no collectives \"%s\"", name);
 }
 
-p4_rc p4_coll_open(p4_coll *coll, p4_dist *dist, const char *name, void *stream, int ordinal)
+p4_rc p4_coll_open(p4_coll *coll, p4_group *group, const char *name, void *stream, int ordinal)
 {
     *coll = (p4_coll){0};
     if (!p4_coll_known(name)) {
         return FAULT("this build has no collectives \"%s\"", name);
     }
-    return dist->ranks > 1 ? p4_coll_nccl_open(coll, dist, stream, ordinal)
-                           : p4_coll_mpi_open(coll, dist, stream, ordinal);
+    return group->ranks > 1 ? p4_coll_nccl_open(coll, group, stream, ordinal)
+                            : p4_coll_mpi_open(coll, group, stream, ordinal);
 }
 
 void p4_coll_close(p4_coll *coll)

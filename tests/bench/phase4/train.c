@@ -98,8 +98,8 @@ static void read_figures(figures *f, const p4_trainer *t, double *seconds, int64
     f->micro_batch = t->micro_batch;
     f->T = t->T;
     f->tokens = (double)(t->sequences * t->T);
-    f->model_flop = f->tokens * bench_train_flop(&job->hf.model, t->T) / (double)job->dist->ranks;
-    f->peak_bytes = job->ops->peak_bytes(job->device);
+    f->model_flop = f->tokens * bench_train_flop(&job->hf.model, t->T) / (double)job->compute.group->ranks;
+    f->peak_bytes = job->compute.ops->peak_bytes(job->compute.device);
     f->bytes = p4_trainer_bytes(t);
 }
 
@@ -147,24 +147,25 @@ static void report(const figures *f, const char *name, double gemm_tflops)
                "a device, without recomputation; last loss %.3f, gradient norm %.3g", f->loss, f->grad_norm);
 }
 
-static p4_rc train(p4_job *job, const bench_options *o)
+static p4_rc train(p4_job *job, p4_group *group, const bench_options *o)
 {
     p4_rc rc = P4_OK;
     char name[128];
     figures f = {0};
-    TRY_ALL(job->dist, p4_job_open_device(job));
-    TRY_ALL(job->dist, open_model(job, o->model));
-    bench_device d = {.ops = job->ops, .device = job->device, .cuda = !job->ops->host_memory};
-    name_run(name, sizeof name, o, job->dist->ranks);
-    if (job->dist->rank == 0) {
-        bool sums = d.cuda && job->dist->ranks > 1;
-        printf("# %d rank%s, %s%s%s\n", job->dist->ranks, job->dist->ranks == 1 ? "" : "s",
-               d.ops->describe(d.device), sums ? ", sums by " : "", sums ? job->coll.name : "");
+    TRY(p4_job_open_compute(job, group));
+    TRY_ALL(job->compute.group, open_model(job, o->model));
+    bench_device d = {
+        .ops = job->compute.ops, .device = job->compute.device, .cuda = !job->compute.ops->host_memory};
+    name_run(name, sizeof name, o, job->compute.group->ranks);
+    if (job->compute.group->rank == 0) {
+        bool sums = d.cuda && job->compute.group->ranks > 1;
+        printf("# %d rank%s, %s%s%s\n", job->compute.group->ranks, job->compute.group->ranks == 1 ? "" : "s",
+               d.ops->describe(d.device), sums ? ", sums by " : "", sums ? job->compute.coll.name : "");
     }
     TRY(time_steps(&f, job, o));
     /* Now, not before: the arrays of the ceilings would count in the peak. */
-    TRY_ALL(job->dist, job->dist->rank == 0 ? bench_measure_ceilings(&d) : P4_OK);
-    if (job->dist->rank == 0) {
+    TRY_ALL(job->compute.group, job->compute.group->rank == 0 ? bench_measure_ceilings(&d) : P4_OK);
+    if (job->compute.group->rank == 0) {
         report(&f, name, d.gemm_tflops);
     }
 done:
@@ -173,8 +174,9 @@ done:
 
 /* --- load ------------------------------------------------------------------------------------- */
 
-static p4_rc load(p4_job *job, const bench_options *o)
+static p4_rc load(p4_job *job, p4_group *group, const bench_options *o)
 {
+    (void)group;
     p4_rc rc = P4_OK;
     double bytes = 0;
     CHECK(bench_model_has_weights(o->model), "load: --model %s has no model.safetensors", o->model);
@@ -192,22 +194,25 @@ done:
     return rc;
 }
 
-static p4_rc with_job(const bench_options *o, p4_rc (*work)(p4_job *job, const bench_options *o))
+static p4_rc with_job(const bench_options *o,
+                      p4_rc (*work)(p4_job *job, p4_group *group, const bench_options *o))
 {
     p4_rc rc = P4_OK;
-    p4_dist dist = {0};
+    p4_machine machine = {0};
+    p4_group group = {0};
     p4_job *job = p4_alloc(1, sizeof *job);
     TRY(job != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_dist_open(&dist, 600));
+    TRY(p4_machine_open(&machine));
+    TRY(p4_group_open(&group, &machine, NULL, 600));
     configure(&job->config, o);
-    job->dist = &dist;
-    TRY(work(job, o));
+    TRY(work(job, &group, o));
 done:
     if (job != NULL) {
         p4_job_close(job);
         free(job);
     }
-    p4_dist_close(&dist);
+    p4_group_close(&group);
+    p4_machine_close(&machine);
     return rc;
 }
 

@@ -1,0 +1,205 @@
+#define _GNU_SOURCE /* sched_getaffinity, cpu_set_t */
+#include "dist/machine.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dist/mpi_state.h"
+
+int64_t p4_launched_rank(void)
+{
+    static const char *const names[] = {"PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *rank = getenv(names[i]);
+        if (rank != NULL) {
+            return strtoll(rank, NULL, 10);
+        }
+    }
+    return -1;
+}
+
+/* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them. */
+static int count_cores(const p4_machine *machine)
+{
+    cpu_set_t mine;
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0) {
+        CPU_ZERO(&mine);
+    }
+    cpu_set_t together = mine;
+    MPI_Allreduce(&mine, &together, (int)sizeof mine, MPI_BYTE, MPI_BOR, machine->state->node);
+    int own = CPU_COUNT(&mine), node = CPU_COUNT(&together);
+    int share = node / machine->node_ranks;
+    int cores = own < node ? own : share;
+    if (own < node && own > share && share > 0) {
+        cores = share;
+    }
+    return cores > 0 ? cores : 1;
+}
+
+p4_rc p4_machine_open(p4_machine *machine)
+{
+    int started = 0, provided = 0;
+    *machine = (p4_machine){.gpu = -1};
+    MPI_Initialized(&started);
+    if (!started) {
+        if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+            return FAULT("MPI could not be started");
+        }
+        machine->owns_mpi = true;
+    }
+    struct p4_machine_state *state = machine->state = p4_alloc(1, sizeof *state);
+    if (state == NULL) {
+        return P4_E_SYSTEM;
+    }
+    MPI_Comm_dup(MPI_COMM_WORLD, &state->world);
+    MPI_Comm_rank(state->world, &machine->rank);
+    MPI_Comm_size(state->world, &machine->ranks);
+    MPI_Comm_split_type(state->world, MPI_COMM_TYPE_SHARED, machine->rank, MPI_INFO_NULL, &state->node);
+    MPI_Comm_rank(state->node, &machine->node_rank);
+    MPI_Comm_size(state->node, &machine->node_ranks);
+    if (gethostname(machine->host, sizeof machine->host - 1) != 0) {
+        snprintf(machine->host, sizeof machine->host, "unknown");
+    }
+    machine->cores = count_cores(machine);
+    return P4_OK;
+}
+
+void p4_machine_close(p4_machine *machine)
+{
+    if (machine->state != NULL) {
+        MPI_Comm_free(&machine->state->node);
+        MPI_Comm_free(&machine->state->world);
+        free(machine->state);
+        machine->state = NULL;
+    }
+    if (machine->owns_mpi) {
+        MPI_Finalize();
+        machine->owns_mpi = false;
+    }
+}
+
+/* --- GPUs of a node --------------------------------------------------------------------------- */
+
+typedef struct seen_gpus {
+    int32_t count;
+    p4_gpu gpu[P4_GPUS_MAX];
+} seen_gpus;
+
+/* The GPUs of this node, as its ranks see them. A GPU is known by its id, not by its ordinal. */
+typedef struct node_gpus {
+    int ranks, count;  /* of this node; different GPUs */
+    seen_gpus *seen;   /* [ranks] */
+    uint8_t (*id)[16]; /* [count] */
+    int *which;        /* [ranks * P4_GPUS_MAX]: the GPU behind each rank's k-th */
+    int *owner;        /* [count]: node rank, -1 while nobody has it */
+    bool *asked;       /* [count]: give_gpu has been here */
+} node_gpus;
+
+static void close_node(node_gpus *node)
+{
+    free(node->seen);
+    free(node->id);
+    free(node->which);
+    free(node->owner);
+    free(node->asked);
+}
+
+static p4_rc open_node(node_gpus *node, int ranks)
+{
+    size_t most = (size_t)ranks * P4_GPUS_MAX;
+    node->ranks = ranks;
+    node->seen = p4_alloc((size_t)ranks, sizeof *node->seen);
+    node->id = p4_alloc(most, sizeof *node->id);
+    node->which = p4_alloc(most, sizeof *node->which);
+    node->owner = p4_alloc(most, sizeof *node->owner);
+    node->asked = p4_alloc(most, sizeof *node->asked);
+    bool all = node->seen != NULL && node->id != NULL && node->which != NULL && node->owner != NULL &&
+               node->asked != NULL;
+    return all ? P4_OK : P4_E_SYSTEM;
+}
+
+static void number_gpus(node_gpus *node)
+{
+    for (int r = 0; r < node->ranks; r++) {
+        for (int k = 0; k < node->seen[r].count; k++) {
+            const uint8_t *id = node->seen[r].gpu[k].id;
+            int at = 0;
+            while (at < node->count && memcmp(node->id[at], id, sizeof node->id[at]) != 0) {
+                at++;
+            }
+            if (at == node->count) {
+                memcpy(node->id[at], id, sizeof node->id[at]);
+                node->owner[at] = -1;
+                node->count++;
+            }
+            node->which[r * P4_GPUS_MAX + k] = at;
+        }
+    }
+}
+
+/* Gives `rank` a GPU: the first free one that it sees, or one whose owner can take another (bipartite
+ * matching). */
+static bool give_gpu(node_gpus *node, int rank)
+{
+    const int *mine = node->which + rank * P4_GPUS_MAX;
+    int count = node->seen[rank].count;
+    for (int k = 0; k < count; k++) {
+        if (node->owner[mine[k]] < 0) {
+            node->owner[mine[k]] = rank;
+            return true;
+        }
+    }
+    for (int k = 0; k < count; k++) {
+        if (!node->asked[mine[k]]) {
+            node->asked[mine[k]] = true;
+            if (give_gpu(node, node->owner[mine[k]])) {
+                node->owner[mine[k]] = rank;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Every rank of the node computes the same matching. */
+static void match_gpus(node_gpus *node, p4_machine *machine)
+{
+    number_gpus(node);
+    for (int r = 0; r < node->ranks; r++) {
+        memset(node->asked, 0, (size_t)node->count * sizeof *node->asked);
+        give_gpu(node, r);
+    }
+    for (int k = 0; k < node->seen[machine->node_rank].count; k++) {
+        if (node->owner[node->which[machine->node_rank * P4_GPUS_MAX + k]] == machine->node_rank) {
+            machine->gpu = node->seen[machine->node_rank].gpu[k].ordinal;
+        }
+    }
+}
+
+p4_rc p4_machine_assign_gpus(p4_machine *machine, const p4_gpu *gpus, int count, const char *why)
+{
+    node_gpus node = {0};
+    seen_gpus mine = {.count = count};
+    memcpy(mine.gpu, gpus, (size_t)count * sizeof *gpus);
+    int failed = open_node(&node, machine->node_ranks) != P4_OK;
+    MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, machine->state->node);
+    if (!failed) {
+        MPI_Allgather(&mine, (int)sizeof mine, MPI_BYTE, node.seen, (int)sizeof mine, MPI_BYTE,
+                      machine->state->node);
+        match_gpus(&node, machine);
+        machine->knows_gpus = true;
+        if (count == 0) {
+            snprintf(machine->no_gpu, sizeof machine->no_gpu, "%s", why);
+        } else if (machine->gpu < 0) {
+            snprintf(machine->no_gpu, sizeof machine->no_gpu,
+                     "a node has %d rank%s and %d GPU%s for %s: a GPU serves one rank", node.ranks,
+                     p4_plural(node.ranks), node.count, p4_plural(node.count),
+                     node.ranks == 1 ? "it" : "them");
+        }
+    }
+    close_node(&node);
+    return failed ? FAULT("out of memory: the GPUs of a node could not be listed") : P4_OK;
+}

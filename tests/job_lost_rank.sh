@@ -15,7 +15,7 @@ for what in sum reach agreement; do
         exit 77
     fi
     [ "$status" != 0 ] && [ "$status" != 124 ] && [ "$status" != 137 ] || fail "$backend $what: status $status: $(cat lost.log)"
-    grep -q 'rank 0: .*no answer from the other ranks within 2 s (collective_timeout_s)' lost.log ||
+    grep -q 'rank 0 on .*: .*no answer from the other ranks within 2 s (collective_timeout_s)' lost.log ||
         fail "$backend $what: no message: $(cat lost.log)"
     [ "$((SECONDS - started))" -le 60 ] || fail "$backend $what: took $((SECONDS - started)) s"
 done

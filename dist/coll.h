@@ -1,13 +1,13 @@
-/* coll.h - what moves between ranks while a model runs: device arrays. MPI for host memory (coll_mpi.c), NCCL
- * for GPUs (coll_nccl.c), with copy engines where they do better (peer_sums.h).
+/* coll.h - collectives on arrays in device memory, while a model runs: MPI for host memory (coll_mpi.c), NCCL
+ * for GPUs (coll_nccl.c), and copy engines where they do better (peer_sums.h).
  *
- * An operation starts when the work that the device's queue holds at the call is done, and is queued: it runs
- * beside what the device's queue gets next, in the order in which operations are called, which must be the
- * same on every rank. Who uses an array after it says so with `after` (the device waits) and, before the host
- * looks, `settle`. Over host memory an operation is done when the call returns, and `mark`, `after`, `settle`
- * and `reach` have nothing to do. A wait for other ranks that takes longer than group->timeout_s ends the job
- * with a message. All Collective, but for send and receive (by the two), mark, after, wait, settle and reach
- * (Local). */
+ * An operation is queued. It starts when the work that the device's queue holds at the call is done, and runs
+ * beside whatever the device's queue gets next. Every rank calls the same operations in the same order.
+ * Before the device reads the result, call `order_after`; before the host reads it, call `synchronize`. Over
+ * host memory an operation is complete when the call returns, and mark, order_after, synchronize and wait_for
+ * do nothing. A wait for other ranks that takes longer than group->timeout_s ends the job with a message. All
+ * functions are Collective, except send and receive (by the two ranks) and mark, order_after, wait,
+ * synchronize and wait_for (Local). */
 #ifndef P4_COLL_H
 #define P4_COLL_H
 
@@ -16,39 +16,38 @@
 typedef struct p4_coll {
     const char *name; /* "MPI", "NCCL", "NCCL and copy engines" */
     p4_group *group;
-    int64_t copied; /* sums that went by copy engines so far */
-    /* Sums over arrays in this memory of the device may pass by the copy engines of GPUs that reach each
-     * other's memory. Such arrays lie at the same offset of it on every rank. Without it sums work as well.
-     * To be withdrawn, when no sum is under way, before it is released; memory that was not shared, NULL too,
-     * is nothing to withdraw. */
+    int64_t copied; /* sums made by copy engines so far */
+    /* Registers device memory, so that sums over arrays in it may use the copy engines of GPUs that can
+     * access each other's memory. The arrays lie at the same offset on every rank. Sums of memory that is not
+     * registered work too. Withdraw it before it is released, when no sum is under way; memory that was never
+     * registered, NULL too, is ignored. */
     p4_rc (*share)(struct p4_coll *coll, void *memory, int64_t bytes);
     void (*withdraw)(struct p4_coll *coll, void *memory);
-    /* Operations between begin and end go as one launch; not nested. They start when what the device's queue
-     * holds at `end` is done. Sends and receives between them may wait for each other in any order. */
+    /* Operations between begin and end are one launch, which starts when what the device's queue holds at
+     * `end` is done. Not nested. Sends and receives between them may wait for each other in any order. */
     void (*begin)(struct p4_coll *coll);
     void (*end)(struct p4_coll *coll);
-    void (*sum_f32)(struct p4_coll *coll, float *data, int64_t count); /* to all, in place */
-    /* root's `to` [count] = the sum of all ranks' `from`. to may be from; other ranks' `to` is not used.
+    void (*sum_f32)(struct p4_coll *coll, float *data, int64_t count); /* to all ranks, in place */
+    /* root's `to` [count] = the sum of all ranks' `from`. `to` may be `from`, and is ignored on other ranks.
      * `from` is scratch after. */
     void (*reduce_f32)(struct p4_coll *coll, float *to, float *from, int64_t count, int root);
     void (*bcast)(struct p4_coll *coll, void *data, int64_t bytes, int root);
     void (*recv)(struct p4_coll *coll, void *data, int64_t bytes, int from);
-    /* data must stay as it is until `wait` on the request, after which the device's queue may overwrite it.
-     */
+    /* `data` must not change until `wait` on the request; after that the device's queue may overwrite it. */
     p4_request (*isend)(struct p4_coll *coll, const void *data, int64_t bytes, int to);
     void (*wait)(struct p4_coll *coll, p4_request *request);
-    /* The operations called so far, as a number from 1 on; 0: none. */
+    /* The number of operations called so far; 0: none. */
     int64_t (*mark)(struct p4_coll *coll);
-    /* What the device's queue gets from here waits for the operations up to `mark`. */
-    void (*after)(struct p4_coll *coll, int64_t mark);
-    /* The host waits for the device's queue and for every operation; `what` (at work on what, printf) is for
-     * the message of a wait that failed. To be called before any other wait of the host that other ranks
-     * decide on. */
-    void (*settle)(struct p4_coll *coll, const char *what, ...) P4_PRINTF(2, 3);
-    /* The host waits for the operations up to `mark` alone. A device's queue has room for so many launches,
-     * and to launch into a full one is a wait as well: who queues much behind an operation calls this first.
-     */
-    void (*reach)(struct p4_coll *coll, int64_t mark, const char *what);
+    /* Everything that the device's queue gets from here on waits for the operations up to `mark`. */
+    void (*order_after)(struct p4_coll *coll, int64_t mark);
+    /* The host waits for the device's queue and for every operation. `what` (printf) names the work in the
+     * message of a wait that failed. Call it before any other wait of the host whose length other ranks
+     * decide. */
+    void (*synchronize)(struct p4_coll *coll, const char *what, ...) P4_PRINTF(2, 3);
+    /* The host waits for the operations up to `mark` only. A device's queue holds a limited number of
+     * launches, and launching into a full queue is an unbounded wait: call this before queueing much behind
+     * an operation. */
+    void (*wait_for)(struct p4_coll *coll, int64_t mark, const char *what);
     void (*close)(struct p4_coll *coll);
     struct p4_coll_state *state;
 } p4_coll;
@@ -69,7 +68,7 @@ p4_rc p4_coll_usable(const char *name);
 /* What the device's queue gets from here waits for every operation called so far. Local. */
 static inline void p4_coll_join(p4_coll *coll)
 {
-    coll->after(coll, coll->mark(coll));
+    coll->order_after(coll, coll->mark(coll));
 }
 
 /* The backends, for coll.c. */

@@ -67,19 +67,19 @@ static int64_t mark(p4_coll *coll)
     return 0;
 }
 
-static void after(p4_coll *coll, int64_t up_to)
+static void order_after(p4_coll *coll, int64_t up_to)
 {
     (void)coll;
     (void)up_to;
 }
 
-static void settle(p4_coll *coll, const char *what, ...)
+static void synchronize(p4_coll *coll, const char *what, ...)
 {
     (void)coll;
     (void)what;
 }
 
-static void reach(p4_coll *coll, int64_t up_to, const char *what)
+static void wait_for(p4_coll *coll, int64_t up_to, const char *what)
 {
     (void)coll;
     (void)up_to;
@@ -103,9 +103,9 @@ p4_rc p4_coll_mpi_open(p4_coll *coll, p4_group *group, void *stream, int ordinal
                       .isend = isend,
                       .wait = wait_request,
                       .mark = mark,
-                      .after = after,
-                      .settle = settle,
-                      .reach = reach,
+                      .order_after = order_after,
+                      .synchronize = synchronize,
+                      .wait_for = wait_for,
                       .close = nothing};
     return P4_OK;
 }

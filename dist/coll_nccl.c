@@ -27,7 +27,7 @@ struct p4_coll_state {
     cudaStream_t compute;     /* the device's, not ours */
     cudaStream_t queue;       /* of the operations */
     cudaEvent_t ready;        /* what `compute` held when an operation was called */
-    cudaEvent_t settled;      /* what `compute` held at settle */
+    cudaEvent_t synchronized; /* what `compute` held at synchronize */
     cudaEvent_t done[MARKS];  /* done[m % MARKS]: operation m, or a later one that took its place */
     int64_t called, finished; /* operations (launches) so far; of them known to be done */
     bool grouped;             /* between begin and end */
@@ -121,7 +121,7 @@ static int64_t mark(p4_coll *coll)
     return coll->state->called;
 }
 
-static void after(p4_coll *coll, int64_t up_to)
+static void order_after(p4_coll *coll, int64_t up_to)
 {
     struct p4_coll_state *state = coll->state;
     if (up_to > 0) {
@@ -182,7 +182,7 @@ static void watch(p4_coll *coll, cudaEvent_t event, const char *what)
     }
 }
 
-static void settle(p4_coll *coll, const char *what, ...)
+static void synchronize(p4_coll *coll, const char *what, ...)
 {
     struct p4_coll_state *state = coll->state;
     char text[160];
@@ -190,13 +190,13 @@ static void settle(p4_coll *coll, const char *what, ...)
     va_start(args, what);
     vsnprintf(text, sizeof text, what, args);
     va_end(args);
-    after(coll, state->called);
-    cuda_ok(coll, cudaEventRecord(state->settled, state->compute), text);
-    watch(coll, state->settled, text);
+    order_after(coll, state->called);
+    cuda_ok(coll, cudaEventRecord(state->synchronized, state->compute), text);
+    watch(coll, state->synchronized, text);
     state->finished = state->called;
 }
 
-static void reach(p4_coll *coll, int64_t up_to, const char *what)
+static void wait_for(p4_coll *coll, int64_t up_to, const char *what)
 {
     if (up_to > 0) {
         watch(coll, coll->state->done[up_to % MARKS], what);
@@ -340,7 +340,7 @@ static p4_request isend(p4_coll *coll, const void *data, int64_t bytes, int to)
 
 static void wait_request(p4_coll *coll, p4_request *request)
 {
-    after(coll, (int64_t)(uintptr_t)request->handle);
+    order_after(coll, (int64_t)(uintptr_t)request->handle);
     request->handle = NULL;
 }
 
@@ -369,8 +369,8 @@ static void release(p4_coll *coll)
     if (state->ready != NULL) {
         cudaEventDestroy(state->ready);
     }
-    if (state->settled != NULL) {
-        cudaEventDestroy(state->settled);
+    if (state->synchronized != NULL) {
+        cudaEventDestroy(state->synchronized);
     }
     if (state->queue != NULL) {
         cudaStreamDestroy(state->queue);
@@ -413,7 +413,7 @@ static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
         error = cudaEventCreateWithFlags(&state->ready, cudaEventDisableTiming);
     }
     if (error == cudaSuccess) {
-        error = cudaEventCreateWithFlags(&state->settled, cudaEventDisableTiming);
+        error = cudaEventCreateWithFlags(&state->synchronized, cudaEventDisableTiming);
     }
     for (int i = 0; error == cudaSuccess && i < MARKS; i++) {
         error = cudaEventCreateWithFlags(&state->done[i], cudaEventDisableTiming);
@@ -474,9 +474,9 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_group *group, void *stream, int ordina
                       .isend = isend,
                       .wait = wait_request,
                       .mark = mark,
-                      .after = after,
-                      .settle = settle,
-                      .reach = reach,
+                      .order_after = order_after,
+                      .synchronize = synchronize,
+                      .wait_for = wait_for,
                       .close = close_coll};
     coll->state = p4_alloc(1, sizeof *coll->state);
     TRY_ALL(group, coll->state != NULL ? P4_OK : P4_E_SYSTEM);

@@ -48,6 +48,19 @@ void p4_config_rebase(p4_config *config)
     }
 }
 
+void p4_config_take(p4_config *config, const p4_config *from)
+{
+    for (int i = 0; i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        uint64_t bit = (uint64_t)1 << (i % 64);
+        if (!row->fixed) {
+            memcpy((char *)config + row->offset, (const char *)from + row->offset, row->bytes);
+            config->user_set[i / 64] &= ~bit;
+            config->user_set[i / 64] |= from->user_set[i / 64] & bit;
+        }
+    }
+}
+
 void p4_config_recipe(p4_config *config, p4_recipe recipe)
 {
     memset(config, 0, sizeof *config); /* padding too: equal configurations are equal bytes */

@@ -33,6 +33,7 @@ typedef struct p4_config_row {
     double step;              /* > 0: only min, min + step, ..., max */
     const char *const *names; /* of an ENUM, NULL-terminated, in the order of the C constants */
     bool is_switch;           /* of an ENUM: JSON false is its first name, true its last */
+    bool fixed;               /* of an open model: its weights, their form, the device that holds them */
     const char *refusal;      /* a fixed text that ends the message of a refused value, or NULL */
     const char *help;         /* one line */
 } p4_config_row;
@@ -84,6 +85,8 @@ int p4_edits_likely(const char *word);
 
 /* Sets every row the user has not set to the default of config->recipe. Local. */
 void p4_config_rebase(p4_config *config);
+/* Takes every key from another configuration, except those that are fixed once a model is open. Local. */
+void p4_config_take(p4_config *config, const p4_config *from);
 bool p4_config_is_user_set(const p4_config *config, int row);
 void p4_config_mark_user_set(p4_config *config, int row);
 

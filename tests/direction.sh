@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The direction rule: which header may be included where, which size a file and a function may have.
 #
-#   jobs -> { src core, io, dist, kernels } -> src/leaf;   src core -> kernels/ops.h;   io -> src core headers, dist/group.h
+#   programs, jobs/api, jobs/stages -> jobs/train -> { src core, io, dist, kernels } -> src/leaf
+#   src core -> kernels/ops.h;   io -> src core headers, dist/group.h;   engines know no configuration
 #
 # An include names a header by its path from the root. Foreign headers have one room each (the table `foreign`).
 # `#if P4_CUDA` stands in the two backend lists only.
@@ -26,7 +27,10 @@ allowed() {
     dist/*) echo 'src/leaf/*.h' 'dist/*.h' ;;
     io/*) echo 'src/*.h' 'io/*.h' dist/group.h ;;
     jobs/demo/*) echo 'src/leaf/*.h' 'jobs/demo/*.h' ;;
-    jobs/*) echo 'src/*.h' 'io/*.h' 'dist/*.h' 'kernels/*.h' 'jobs/*.h' ;;
+    jobs/train/*) echo 'src/*.h' 'io/*.h' 'dist/*.h' 'kernels/*.h' 'jobs/train/*.h' '!src/phase4/config.h' '!src/config.h' ;;
+    jobs/stages/*) echo 'src/*.h' 'io/*.h' 'dist/*.h' 'kernels/*.h' 'jobs/*.h' '!jobs/api/*' ;;
+    jobs/api/*) echo 'src/*.h' 'io/*.h' 'dist/*.h' 'kernels/*.h' 'jobs/*.h' '!jobs/stages/*' ;;
+    jobs/*) echo 'src/*.h' 'io/*.h' 'dist/*.h' 'kernels/*.h' 'jobs/*.h' '!jobs/api/*' ;;
     esac
 }
 

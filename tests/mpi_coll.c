@@ -34,7 +34,7 @@ static void put(world *w, float *to, const float *h_from, int64_t count)
 /* What the device's queue sees in `from` now, in w->h. */
 static const float *get(world *w, const float *from, int64_t count)
 {
-    w->coll.settle(&w->coll, "test of the collectives");
+    w->coll.synchronize(&w->coll, "test of the collectives");
     w->ops->to_host(w->device, w->h, from, count * 4);
     return w->h;
 }
@@ -85,7 +85,7 @@ static void check_reach(world *w, int64_t count)
     w->coll.sum_f32(&w->coll, w->memory[0], count);
     int64_t first = w->coll.mark(&w->coll);
     w->coll.sum_f32(&w->coll, w->memory[1], count);
-    w->coll.reach(&w->coll, first, "test of the first sum");
+    w->coll.wait_for(&w->coll, first, "test of the first sum");
     w->ops->to_host(w->device, w->h, w->memory[0], count * 4);
     EXPECT_OK(w->ops->sync(w->device));
     expect_line(w->h, count, w->group.ranks, all_ranks(w), "the sum that was waited for");
@@ -167,9 +167,9 @@ static void check_order(world *w)
         fill(w, a, COUNT, w->group.rank + turn);
         w->coll.sum_f32(&w->coll, a, COUNT);
         marks[turn] = w->coll.mark(&w->coll);
-        w->coll.after(&w->coll, marks[turn]); /* the next fill must not come before the sum */
+        w->coll.order_after(&w->coll, marks[turn]); /* the next fill must not come before the sum */
         if (turn % 50 == 0) {
-            w->coll.after(&w->coll, marks[0]); /* long done */
+            w->coll.order_after(&w->coll, marks[0]); /* long done */
             w->ops->add_f32(w->device, b, a, COUNT);
         }
     }
@@ -209,7 +209,7 @@ static void check_chain(world *w)
     w->coll.wait(&w->coll, &sending[0]);
     w->coll.wait(&w->coll, &sending[1]);
     EXPECT(sending[0].handle == NULL && sending[1].handle == NULL, "a finished request keeps its handle");
-    w->coll.settle(&w->coll, "test of the chain");
+    w->coll.synchronize(&w->coll, "test of the chain");
 }
 
 /* Every rank to the next at the same time. */

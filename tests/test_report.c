@@ -77,7 +77,7 @@ static void fill(p4_results *r)
                                       .best_perplexity = 18.1741};
     for (int64_t i = 0; i < 40; i++) {
         const p4_history_entry entry = {i / 20, i, 3.0, i == 0 ? NAN : 2.9, 18.0};
-        EXPECT_OK(p4_results_add_history(r, &entry));
+        EXPECT_OK(p4_fine_tuning_add_history(&r->fine_tuning, &entry));
     }
     r->gradient_flow = (p4_gradient_flow){.ran = true, .passed = true, .tensors_checked = 75};
     r->quality = (p4_quality){.passed = true, .degradation_ratio = 0.0282377, .max_accuracy_drop = 0.1};

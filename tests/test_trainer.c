@@ -2,8 +2,10 @@
  * done anew every time (P4_GRAPH=off): the same losses, masters, optimizer state and codes, bit for bit, with
  * a step among them that is skipped. On the CPU both are done anew. */
 #include "api_world.h"
+#include "jobs/settings.h"
 #include "jobs/train/trainer.h"
 #include "src/leaf/rng.h"
+#include "src/optim_state.h"
 
 enum { STEPS = 5, BAD_STEP = 3, T = 8, PAIRS = 10 };
 
@@ -87,13 +89,13 @@ static void count_update(p4_device *device, const p4_adamw_item *h_items, int64_
     counted->adamw(device, h_items, items, beta1, beta2, eps, half, numbers);
 }
 
-static void count_ops(p4_job *job)
+static void count_ops(p4_compute *compute)
 {
-    counted = job->compute.ops;
+    counted = compute->ops;
     counting = *counted;
     counting.cross_entropy = count_loss;
     counting.adamw = count_update;
-    job->compute.ops = &counting;
+    compute->ops = &counting;
     losses = updates = 0;
 }
 
@@ -109,24 +111,46 @@ static void configure(p4_config *config, const way *w)
     snprintf(config->model_path, sizeof config->model_path, "%s", fixture(w->model));
 }
 
-static void take_windows(p4_job *job)
+/* What a training takes. */
+typedef struct subject {
+    p4_config config;
+    p4_compute compute;
+    p4_original original;
+    p4_windows windows;
+    p4_train_plan plan;
+} subject;
+
+static void open_subject(subject *s, const way *w, p4_group *group)
 {
     p4_rng rng = {.seed = 5, .stream = 1};
-    job->train = (p4_windows){.count = WINDOWS, .T = T};
-    job->train.ids = p4_alloc(WINDOWS * T, sizeof *job->train.ids);
-    for (int64_t i = 0; job->train.ids != NULL && i < WINDOWS * T; i++) {
-        job->train.ids[i] = (int32_t)p4_rng_below(&rng, VOCAB);
+    configure(&s->config, w);
+    p4_compute_settings settings = p4_settings_compute(&s->config);
+    EXPECT_OK(p4_compute_open(&s->compute, group, &settings));
+    EXPECT_OK(p4_settings_open_original(&s->original, &s->config, group->ranks));
+    s->windows = (p4_windows){.count = WINDOWS, .T = T};
+    s->windows.ids = p4_alloc(WINDOWS * T, sizeof *s->windows.ids);
+    for (int64_t i = 0; s->windows.ids != NULL && i < WINDOWS * T; i++) {
+        s->windows.ids[i] = (int32_t)p4_rng_below(&rng, VOCAB);
     }
+    s->plan = p4_settings_train(&s->config, T);
+}
+
+static void close_subject(subject *s)
+{
+    p4_windows_free(&s->windows);
+    p4_original_close(&s->original);
+    p4_compute_close(&s->compute);
+    free(s);
 }
 
 /* Appends device memory to the outcome. */
-static void keep(outcome *o, const p4_job *job, const void *from, int64_t bytes)
+static void keep(outcome *o, const p4_compute *compute, const void *from, int64_t bytes)
 {
     char *more = p4_resize(o->state, (size_t)(o->bytes + bytes), 1);
     EXPECT(more != NULL, "%s", p4_last_error());
     if (more != NULL) {
         o->state = more;
-        job->compute.ops->to_host(job->compute.device, o->state + o->bytes, from, bytes);
+        compute->ops->to_host(compute->device, o->state + o->bytes, from, bytes);
         o->bytes += bytes;
     }
 }
@@ -134,36 +158,36 @@ static void keep(outcome *o, const p4_job *job, const void *from, int64_t bytes)
 static void keep_state(outcome *o, const p4_trainer *t)
 {
     int64_t each = t->optim.settings.half_state ? 2 : 4, count = t->optim.count;
-    keep(o, t->job, t->optim.master, count * 4);
-    keep(o, t->job, t->optim.m, count * each);
-    keep(o, t->job, t->optim.v, t->optim.v_count * each);
+    keep(o, t->compute, t->optim.master, count * 4);
+    keep(o, t->compute, t->optim.m, count * each);
+    keep(o, t->compute, t->optim.v, t->optim.v_count * each);
     if (t->optim.ema != NULL) {
-        keep(o, t->job, t->optim.ema, count * each);
+        keep(o, t->compute, t->optim.ema, count * each);
     }
-    for (int64_t i = 0; i < t->job->hf.model.params_count; i++) { /* what lies between them is undefined */
-        const p4_weight *w = &t->codes_of[i];
+    for (int64_t i = 0; i < t->model->params_count; i++) { /* what lies between them is undefined */
+        const p4_weight *w = &t->codes.of[i];
         if (w->data != NULL) {
-            keep(o, t->job, w->data, w->rows * p4_code_row_bytes(w->cols));
-            keep(o, t->job, w->scale, w->rows * 2);
+            keep(o, t->compute, w->data, w->rows * p4_code_row_bytes(w->cols));
+            keep(o, t->compute, w->scale, w->rows * 2);
         }
     }
-    EXPECT_OK(t->job->compute.ops->sync(t->job->compute.device));
+    EXPECT_OK(t->compute->ops->sync(t->compute->device));
 }
 
 /* One step, with an infinite gain of the last norm if it is to be bad. */
 static void run_step(outcome *o, p4_trainer *t, int step)
 {
-    const p4_model *model = &t->job->hf.model;
+    const p4_model *model = t->model;
     float *gain = t->optim.master + t->optim.at[p4_model_find(model, P4_ROLE_FINAL_GAIN, -1)];
     float kept = 0.0f, infinite = INFINITY;
     p4_step_result result = {0};
-    t->job->compute.ops->to_host(t->job->compute.device, &kept, gain, sizeof kept);
+    t->compute->ops->to_host(t->compute->device, &kept, gain, sizeof kept);
     if (step == BAD_STEP) {
-        t->job->compute.ops->to_device(t->job->compute.device, gain, &infinite, sizeof infinite);
+        t->compute->ops->to_device(t->compute->device, gain, &infinite, sizeof infinite);
     }
     EXPECT_OK(p4_trainer_step(t, step, &result));
     if (step == BAD_STEP) {
-        t->job->compute.ops->to_device(t->job->compute.device, gain, &kept, sizeof kept);
+        t->compute->ops->to_device(t->compute->device, gain, &kept, sizeof kept);
     }
     o->loss[step] = result.loss;
     o->grad_norm[step] = result.grad_norm;
@@ -174,17 +198,15 @@ static void run_step(outcome *o, p4_trainer *t, int step)
 
 static void train(outcome *o, const way *w, p4_group *group, const char *graph)
 {
-    p4_job *job = p4_alloc(1, sizeof *job);
+    subject *s = p4_alloc(1, sizeof *s);
     p4_trainer trainer = {0};
     *o = (outcome){0};
     EXPECT(setenv("P4_GRAPH", graph, 1) == 0, "setenv");
-    configure(&job->config, w);
-    EXPECT_OK(p4_job_open_compute(job, group));
-    EXPECT_OK(p4_job_open_model(job));
-    count_ops(job);
-    take_windows(job);
-    EXPECT_OK(p4_trainer_open(&trainer, job));
-    EXPECT(trainer.rounds == w->rounds, "%s: %lld micro-batches", w->name, (long long)trainer.rounds);
+    open_subject(s, w, group);
+    count_ops(&s->compute);
+    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, &s->windows, &s->plan));
+    EXPECT(trainer.batch.count == w->rounds, "%s: %lld micro-batches", w->name,
+           (long long)trainer.batch.count);
     for (int step = 0; step < STEPS; step++) {
         run_step(o, &trainer, step);
     }
@@ -193,15 +215,70 @@ static void train(outcome *o, const way *w, p4_group *group, const char *graph)
     o->updates_done = updates;
     keep_state(o, &trainer);
     p4_trainer_close(&trainer);
-    job->compute.ops = counted;
-    p4_job_close(job);
-    free(job);
+    s->compute.ops = counted;
+    close_subject(s);
+}
+
+/* Every part of every tensor of one trainer, by name, to another. */
+static void copy_state(p4_trainer *to, const p4_trainer *from)
+{
+    int64_t copied = 0;
+    for (int64_t i = 0; i < from->model->params_count; i++) {
+        const char *name = from->model->params[i].name;
+        for (p4_optim_part part = 0; part < P4_PART_COUNT; part++) {
+            int64_t bytes = p4_optim_part_bytes(&from->optim, name, part);
+            char *h_part = p4_alloc((size_t)bytes + 1, 1);
+            EXPECT(bytes > 0 || part != P4_PART_MASTER, "%s has no master", name);
+            EXPECT(p4_optim_part_bytes(&to->optim, name, part) == bytes, "%s %s", name,
+                   p4_optim_part_name(part));
+            if (bytes > 0) {
+                EXPECT_OK(p4_optim_get(&from->optim, name, part, h_part, bytes));
+                EXPECT_OK(p4_optim_set(&to->optim, name, part, h_part, bytes));
+                EXPECT(p4_optim_set(&to->optim, name, part, h_part, bytes - 1) == P4_E_STATE,
+                       "%s: wrong size", name);
+                p4_error_clear();
+                copied++;
+            }
+            free(h_part);
+        }
+    }
+    EXPECT(copied > from->model->params_count, "%lld parts", (long long)copied);
+    EXPECT(p4_optim_part_bytes(&from->optim, "no such tensor", P4_PART_MASTER) == 0,
+           "a tensor that is not there");
+    to->optim.step = from->optim.step;
+}
+
+/* A trainer that gets the state of another under the tensors' names goes on as that one does, bit for bit. */
+static void continue_by_name(const way *w, p4_group *group)
+{
+    subject *s = p4_alloc(1, sizeof *s);
+    p4_trainer first = {0}, second = {0};
+    outcome a = {0}, b = {0};
+    open_subject(s, w, group);
+    EXPECT_OK(p4_trainer_open(&first, &s->compute, &s->original, &s->windows, &s->plan));
+    EXPECT_OK(p4_trainer_open(&second, &s->compute, &s->original, &s->windows, &s->plan));
+    run_step(&a, &first, 0);
+    run_step(&a, &first, 1);
+    copy_state(&second, &first);
+    EXPECT_OK(p4_trainer_requantize(&second));
+    run_step(&a, &first, 2);
+    run_step(&b, &second, 2);
+    keep_state(&a, &first);
+    keep_state(&b, &second);
+    EXPECT(a.loss[2] == b.loss[2] && a.grad_norm[2] == b.grad_norm[2], "%s: loss %.9g and %.9g", w->name,
+           a.loss[2], b.loss[2]);
+    EXPECT(a.bytes == b.bytes && memcmp(a.state, b.state, (size_t)a.bytes) == 0, "%s: the state", w->name);
+    p4_trainer_close(&first);
+    p4_trainer_close(&second);
+    free(a.state);
+    free(b.state);
+    close_subject(s);
 }
 
 /* A device that repeats does the work of a record twice: once, and to record it. */
 static void expect_calls(const outcome *o, const way *w, bool repeats)
 {
-    int records = w->rounds < P4_ROUND_RECORDS ? w->rounds : P4_ROUND_RECORDS;
+    int records = w->rounds < P4_RECORDED_MICRO_BATCHES ? w->rounds : P4_RECORDED_MICRO_BATCHES;
     EXPECT(o->rounds_done == (repeats ? 2 * records : STEPS * w->rounds), "%s: %d micro-batches by calls",
            w->name, o->rounds_done);
     EXPECT(o->updates_done == (repeats ? 2 : STEPS - 1), "%s: %d updates by calls", w->name, o->updates_done);
@@ -245,6 +322,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         if (argc < 2 || (size_t)atoi(argv[1]) == i) {
             compare(&ways[i], &group);
+            continue_by_name(&ways[i], &group);
         }
     }
     p4_group_close(&group);

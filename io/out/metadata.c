@@ -7,10 +7,11 @@
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
+#include "io/out/outputs.h"
 #include "io/out/report_json.h"
 
 enum { MAX_FILE_BYTES = 64 << 20 };
-static const char file_name[] = "compression_metadata.json", format_name[] = "phase4-compression-metadata";
+static const char file_name[] = P4_METADATA_FILE, format_name[] = "phase4-compression-metadata";
 
 void p4_metadata_init(p4_metadata *metadata)
 {

@@ -8,6 +8,7 @@
 
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
+#include "io/out/outputs.h"
 
 enum { MAX_RESULTS_BYTES = 64 << 20, MAX_MARK_BYTES = 4096 };
 static const char mark_name[] = ".phase4_run"; /* holds the run_fingerprint */
@@ -34,20 +35,26 @@ static bool is_failed_run(const char *path)
     return failed;
 }
 
-/* The names of results found in the directory, comma separated, into found ("": none). */
+/* Adds the name to the comma-separated list in found. */
+static void add_found(char found[256], const char *name)
+{
+    size_t used = strlen(found);
+    snprintf(found + used, 256 - used, "%s%s", used > 0 ? ", " : "", name);
+}
+
+/* The names of the results that the directory holds, comma separated, into found ("": none). */
 static p4_rc find_results(char found[256], const char *output_path)
 {
-    static const char *const names[] = {"model.h5", "dequantized_fp16", "compression_metadata.json",
-                                        "results.json"};
     found[0] = '\0';
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        char *path = p4_format("%s/%s", output_path, names[i]);
+    for (int i = 0; i <= P4_OUTPUTS; i++) {
+        const char *name = i < P4_OUTPUTS ? p4_outputs[i].name : P4_RESULTS_FILE;
+        bool guards = i == P4_OUTPUTS || (p4_outputs[i].traits & P4_OUTPUT_GUARDS) != 0;
+        char *path = p4_format("%s/%s", output_path, name);
         if (path == NULL) {
             return P4_E_SYSTEM;
         }
-        if (is_there(path) && !(strcmp(names[i], "results.json") == 0 && is_failed_run(path))) {
-            size_t used = strlen(found);
-            snprintf(found + used, 256 - used, "%s%s", used > 0 ? ", " : "", names[i]);
+        if (guards && is_there(path) && !(i == P4_OUTPUTS && is_failed_run(path))) {
+            add_found(found, name);
         }
         free(path);
     }
@@ -96,14 +103,10 @@ done:
 p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *written)
 {
     p4_rc rc = P4_OK;
-    const struct {
-        const char *written, *name;
-    } outputs[] = {{written->quantized, "model.h5"},
-                   {written->dequantized_fp16, "dequantized_fp16"},
-                   {written->metrics, "metrics.jsonl"}};
-    for (size_t i = 0; rc == P4_OK && i < sizeof outputs / sizeof outputs[0]; i++) {
-        if (outputs[i].written[0] == '\0') {
-            char *path = p4_format("%s/%s", output_path, outputs[i].name);
+    for (int i = 0; rc == P4_OK && i < P4_OUTPUTS; i++) {
+        bool inside = (p4_outputs[i].traits & P4_OUTPUT_INSIDE) != 0;
+        if (!inside && p4_output_path(written, &p4_outputs[i])[0] == '\0') {
+            char *path = p4_format("%s/%s", output_path, p4_outputs[i].name);
             rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
             free(path);
         }

@@ -1,21 +1,20 @@
-/* output.h - the output directory: whose it is, and that one run does not write over another's results. */
+/* output.h - the output directory: which run owns it, and that no run overwrites another run's results. */
 #ifndef P4_OUTPUT_H
 #define P4_OUTPUT_H
 
 #include "io/out/report.h"
 #include "src/phase4/results.h"
 
-/* Makes output_path (with its parents) and checks by writing that it can be written. One that holds the
- * results of another run (model.h5, dequantized_fp16, compression_metadata.json, or the results.json of a run
- * that succeeded) is refused unless overwrite is set, or run_fingerprint is the one of the run that took the
- * directory before. run_fingerprint: what tells runs apart (fingerprint.h: p4_fingerprint_text of the
- * effective configuration); NULL: never the same run. Old results stay until new files replace them. Local.
- */
+/* Creates output_path (with its parents) and checks, by writing to it, that it is writable. A directory that
+ * holds another run's results (an output that guards, by the table in outputs.h, or the results.json of a run
+ * that succeeded) is refused unless `overwrite` is set or run_fingerprint is that of the run which used the
+ * directory last. run_fingerprint identifies a run (fingerprint.h: p4_fingerprint_text of the effective
+ * configuration); NULL: never the same run. Old results stay until new files replace them. Local. */
 p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run_fingerprint);
 
-/* After the outputs of an overwriting run are written: removes the older run's model.h5, dequantized_fp16 and
- * metrics.jsonl where this run wrote none (an empty path), so that nothing stands beside results it does not
- * belong to. Local. */
+/* Removes the outputs of an older run that this run did not write again (their paths in `written` are empty),
+ * so that nothing lies beside results to which it does not belong. Call after the outputs are written. Local.
+ */
 p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *written);
 
 #endif

@@ -27,9 +27,8 @@ void p4_results_free(p4_results *results)
     tuning->history_count = tuning->history_capacity = 0;
 }
 
-p4_rc p4_results_add_history(p4_results *results, const p4_history_entry *entry)
+p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry *entry)
 {
-    p4_fine_tuning *tuning = &results->fine_tuning;
     if (tuning->history_count == tuning->history_capacity) {
         int64_t capacity = tuning->history_capacity > 0 ? 2 * tuning->history_capacity : 16;
         p4_history_entry *grown = p4_resize(tuning->history, (size_t)capacity, sizeof *grown);

@@ -12,7 +12,7 @@
 
 /* ---- the results: p4_results and what a user does with it are in phase4.h ---- */
 
-p4_rc p4_results_add_history(p4_results *results, const p4_history_entry *entry);
+p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry *entry); /* Local. */
 /* A stage's seconds; a stage named again is added to. At most P4_MAX_STAGES names (more: P4_E_SYSTEM). Local.
  */
 p4_rc p4_results_add_time(p4_results *results, const char *stage, double seconds);

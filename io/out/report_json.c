@@ -6,6 +6,7 @@
 #include <utf8proc.h>
 
 #include "io/file/atomic_file.h"
+#include "io/out/outputs.h"
 
 static const double EXACT_INTEGERS = 9007199254740992.0; /* 2^53: below it a double holds every integer */
 
@@ -120,13 +121,11 @@ char *p4_json_print(cJSON *root, bool complete, bool indented)
 
 static bool put_output_paths(cJSON *object, const p4_output_paths *paths)
 {
-    return p4_json_put_text(object, "quantized", paths->quantized) &&
-           p4_json_put_text(object, "dequantized_fp16", paths->dequantized_fp16) &&
-           p4_json_put_text(object, "primary_output", paths->primary_output) &&
-           p4_json_put_text(object, "tokenizer", paths->tokenizer) &&
-           p4_json_put_text(object, "config", paths->config) &&
-           p4_json_put_text(object, "metrics", paths->metrics) &&
-           p4_json_put_text(object, "metadata", paths->metadata);
+    bool ok = p4_json_put_text(object, "primary_output", paths->primary_output);
+    for (int i = 0; ok && i < P4_OUTPUTS; i++) {
+        ok = p4_json_put_text(object, p4_outputs[i].id, p4_output_path(paths, &p4_outputs[i]));
+    }
+    return ok;
 }
 
 static bool put_evaluation(cJSON *object, const p4_evaluation *evaluation)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/out/outputs.h"
 #include "io/out/report.h"
 
 enum { CELL_BYTES = 48 };
@@ -208,22 +209,19 @@ static void times(FILE *to, const p4_results *r)
     fprintf(to, "\n\n");
 }
 
+static void output_line(FILE *to, const char *what, const char *path)
+{
+    if (path[0] != '\0') {
+        fprintf(to, "    %-26s %s\n", what, path);
+    }
+}
+
 static void outputs(FILE *to, const p4_output_paths *paths)
 {
-    const struct {
-        const char *label, *path;
-    } all[] = {{"the model to go on with", paths->primary_output},
-               {"packed model", paths->quantized},
-               {"fp16 model", paths->dequantized_fp16},
-               {"tokenizer", paths->tokenizer},
-               {"configuration", paths->config},
-               {"training metrics", paths->metrics},
-               {"metadata", paths->metadata}};
     fprintf(to, "  Outputs\n");
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        if (all[i].path[0] != '\0') {
-            fprintf(to, "    %-26s %s\n", all[i].label, all[i].path);
-        }
+    output_line(to, "the model to go on with", paths->primary_output);
+    for (int i = 0; i < P4_OUTPUTS; i++) {
+        output_line(to, p4_outputs[i].what, p4_output_path(paths, &p4_outputs[i]));
     }
     fprintf(to, "\n");
 }

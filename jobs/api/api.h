@@ -1,8 +1,14 @@
-/* api.h - what stands behind the handles of phase4.h. Inside jobs/api_*.c only. */
+/* api.h - what stands behind the handles of phase4.h. Inside jobs/api/ only. */
 #ifndef P4_API_H
 #define P4_API_H
 
-#include "jobs/job.h"
+#include "io/text/dataset.h"
+#include "jobs/settings.h"
+#include "jobs/train/curve.h"
+#include "jobs/train/original.h"
+#include "src/net.h"
+#include "src/packed.h"
+#include "src/phase4.h"
 
 struct p4_session {
     p4_machine machine;
@@ -24,8 +30,13 @@ typedef struct p4_forward_view {
 
 struct p4_compressed {
     p4_session *session;
-    p4_job job; /* a job without files to read or write; its windows are views of a loader's, one call long */
-    bool was_loaded; /* from model.h5: there are no original weights */
+    p4_config config; /* effective */
+    p4_compute compute;
+    p4_original original;
+    p4_packed packed;
+    p4_results results;      /* of the last training; what p4_compressed_save writes */
+    p4_training_curve curve; /* the same; rank 0 */
+    bool was_loaded;         /* from model.h5: there are no original weights */
     p4_forward_view view;
 };
 
@@ -42,8 +53,11 @@ p4_rc p4_session_share_config(p4_session *session, p4_config *to, const p4_confi
 p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const p4_config *config);
 /* P4_E_STATE "Model not compressed yet". Local. */
 p4_rc p4_compressed_expect(const p4_compressed *compressed);
-/* The windows of a loader fit the model; the job's passes get their length. Local. */
-p4_rc p4_job_use_length(p4_job *job, const p4_loader *loader);
+/* A loader's windows suit the model: no longer than its positions, no token outside its vocabulary. Local. */
+p4_rc p4_original_accepts(const p4_original *original, const p4_loader *loader);
+/* Opens the model that a checkpoint names, under the configuration, for so many ranks. Local. */
+p4_rc p4_checkpoint_reopen(p4_original *original, const p4_checkpoint *checkpoint, p4_config *config,
+                           int ranks);
 /* Forgets the view of p4_compressed_forward: the weights change. Local. */
 void p4_forward_view_close(p4_compressed *compressed);
 

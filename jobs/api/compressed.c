@@ -6,6 +6,7 @@
 
 #include "io/out/output.h"
 #include "jobs/api/api.h"
+#include "jobs/export.h"
 
 p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const p4_config *config)
 {
@@ -15,9 +16,10 @@ p4_rc p4_compressed_begin(p4_compressed **compressed, p4_session *session, const
     *compressed = NULL;
     TRY_ALL(group, c != NULL ? P4_OK : P4_E_SYSTEM);
     c->session = session;
-    p4_results_init(&c->job.results);
-    TRY(p4_session_share_config(session, &c->job.config, config));
-    TRY(p4_job_open_compute(&c->job, group));
+    p4_results_init(&c->results);
+    TRY(p4_session_share_config(session, &c->config, config));
+    p4_compute_settings settings = p4_settings_compute(&c->config);
+    TRY(p4_compute_open(&c->compute, group, &settings));
     *compressed = c;
 done:
     if (rc != P4_OK) {
@@ -26,16 +28,15 @@ done:
     return rc;
 }
 
-/* The job opens the checkpoint's directory for itself. Local. */
-static p4_rc open_checkpoint(p4_job *job, const p4_checkpoint *checkpoint)
+p4_rc p4_checkpoint_reopen(p4_original *original, const p4_checkpoint *checkpoint, p4_config *config,
+                           int ranks)
 {
     p4_rc rc = P4_OK;
-    p4_config *config = &job->config;
     CHECK(config->init == P4_INIT_CHECKPOINT,
           "key \"init\": found \"random\", but a checkpoint is given; random weights are for p4_execute");
     int length = snprintf(config->model_path, sizeof config->model_path, "%s", checkpoint->hf.path);
     CHECK(length < P4_PATH_BYTES, "%s: a path may have %d bytes", checkpoint->hf.path, P4_PATH_BYTES - 1);
-    TRY(p4_job_open_model(job));
+    TRY(p4_settings_open_original(original, config, ranks));
 done:
     return rc;
 }
@@ -46,7 +47,9 @@ p4_rc p4_compressed_create(p4_compressed **compressed, p4_session *session, cons
     p4_rc rc = P4_OK;
     p4_error_clear();
     TRY(p4_compressed_begin(compressed, session, config));
-    TRY_ALL(&session->group, open_checkpoint(&(*compressed)->job, checkpoint));
+    p4_compressed *c = *compressed;
+    TRY_ALL(&session->group,
+            p4_checkpoint_reopen(&c->original, checkpoint, &c->config, session->group.ranks));
 done:
     if (rc != P4_OK) {
         p4_compressed_close(*compressed);
@@ -59,25 +62,26 @@ void p4_compressed_close(p4_compressed *compressed)
 {
     if (compressed != NULL) {
         p4_forward_view_close(compressed);
-        p4_results_free(&compressed->job.results);
-        p4_job_close(&compressed->job);
+        p4_results_free(&compressed->results);
+        p4_training_curve_free(&compressed->curve);
+        p4_packed_release(&compressed->packed);
+        p4_original_close(&compressed->original);
+        p4_compute_close(&compressed->compute);
         free(compressed);
     }
 }
 
-p4_rc p4_compressed_compress(p4_compressed *compressed)
+p4_rc p4_compressed_compress(p4_compressed *c)
 {
-    p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
+    p4_quantize_plan plan = p4_settings_quantize(&c->config);
     p4_error_clear();
-    if (compressed->was_loaded) {
-        return p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to compress", job->hf.path);
+    if (c->was_loaded) {
+        return p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to compress",
+                       c->original.hf.path);
     }
-    p4_forward_view_close(compressed);
-    p4_packed_release(&job->compressed);
-    TRY(p4_stage_quantize(job));
-done:
-    return rc;
+    p4_forward_view_close(c);
+    p4_packed_release(&c->packed);
+    return p4_quantize_original(&c->packed, &c->compute, &c->original, &plan);
 }
 
 p4_rc p4_quantize_model(p4_compressed **compressed, p4_session *session, const p4_checkpoint *checkpoint,
@@ -93,7 +97,7 @@ p4_rc p4_quantize_model(p4_compressed **compressed, p4_session *session, const p
 
 bool p4_compressed_is_compressed(const p4_compressed *compressed)
 {
-    return compressed->job.compressed.is_compressed;
+    return compressed->packed.is_compressed;
 }
 
 p4_rc p4_compressed_expect(const p4_compressed *compressed)
@@ -103,7 +107,7 @@ p4_rc p4_compressed_expect(const p4_compressed *compressed)
 
 int64_t p4_compressed_vocabulary(const p4_compressed *compressed)
 {
-    return compressed->job.hf.model.arch.V;
+    return compressed->original.hf.model.arch.V;
 }
 
 /* ---- logits ---- */
@@ -112,7 +116,7 @@ void p4_forward_view_close(p4_compressed *compressed)
 {
     p4_forward_view *view = &compressed->view;
     if (view->x != NULL) {
-        compressed->job.compute.ops->release(compressed->job.compute.device, view->x);
+        compressed->compute.ops->release(compressed->compute.device, view->x);
     }
     if (view->net.ops != NULL) {
         p4_net_close(&view->net);
@@ -126,17 +130,17 @@ void p4_forward_view_close(p4_compressed *compressed)
 static p4_rc open_view(p4_compressed *compressed, int64_t B, int64_t T)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
     p4_forward_view *view = &compressed->view;
-    const p4_model *model = &job->hf.model;
-    const p4_packed *packed = &job->compressed;
-    p4_net_plan plan = {.B = B, .T = T, .activation_bits = job->config.activation_bits, .head = true};
+    const p4_ops *ops = compressed->compute.ops;
+    p4_device *device = compressed->compute.device;
+    const p4_model *model = &compressed->original.hf.model;
+    const p4_packed *packed = &compressed->packed;
+    p4_net_plan plan = {.B = B, .T = T, .activation_bits = compressed->config.activation_bits, .head = true};
     p4_forward_view_close(compressed);
-    TRY(p4_device_form_open(&view->form, job->compute.ops, job->compute.device, model,
+    TRY(p4_device_form_open(&view->form, ops, device, model,
                             packed->is_compressed ? packed->weights : model->weights));
-    TRY(p4_net_open(&view->net, job->compute.ops, job->compute.device, model, &plan));
-    TRY(job->compute.ops->alloc(job->compute.device, &view->x,
-                                B * T * model->arch.C * job->compute.ops->act_bytes(job->compute.device)));
+    TRY(p4_net_open(&view->net, ops, device, model, &plan));
+    TRY(ops->alloc(device, &view->x, B * T * model->arch.C * ops->act_bytes(device)));
     view->is_open = true;
 done:
     if (rc != P4_OK) {
@@ -168,7 +172,7 @@ p4_rc p4_compressed_forward(p4_compressed *compressed, const int32_t *tokens, in
 {
     p4_rc rc = P4_OK;
     p4_forward_view *view = &compressed->view;
-    const p4_arch *arch = &compressed->job.hf.model.arch;
+    const p4_arch *arch = &compressed->original.hf.model.arch;
     p4_error_clear();
     TRY(check_tokens(arch, tokens, B, T));
     if (!view->is_open || view->net.plan.B < B || view->net.plan.T < T) {
@@ -202,8 +206,8 @@ p4_rc p4_quant_stats(const p4_compressed *compressed, p4_quantizer_stats *stats)
     *stats = (p4_quantizer_stats){0};
     p4_rc rc = p4_compressed_expect(compressed);
     if (rc == P4_OK) {
-        count_tensors(&compressed->job.hf.model, stats);
-        stats->sparsity_ratio = p4_packed_sparsity(&compressed->job.compressed);
+        count_tensors(&compressed->original.hf.model, stats);
+        stats->sparsity_ratio = p4_packed_sparsity(&compressed->packed);
     }
     return rc;
 }
@@ -211,9 +215,9 @@ p4_rc p4_quant_stats(const p4_compressed *compressed, p4_quantizer_stats *stats)
 void p4_compression_stats(const p4_compressed *compressed, p4_compression_summary *stats)
 {
     const double MB = 1048576.0;
-    const p4_job *job = &compressed->job;
+    const p4_packed *packed = &compressed->packed;
     p4_quantizer_stats counts = {0};
-    count_tensors(&job->hf.model, &counts);
+    count_tensors(&compressed->original.hf.model, &counts);
     *stats = (p4_compression_summary){.is_compressed = p4_compressed_is_compressed(compressed),
                                       .original_size_mb = 4.0 * (double)counts.total_params / MB,
                                       .quantized_size_mb = NAN,
@@ -221,45 +225,54 @@ void p4_compression_stats(const p4_compressed *compressed, p4_compression_summar
                                       .sparsity_ratio = NAN};
     if (stats->is_compressed) {
         p4_stored_bytes bytes =
-            p4_packed_stored_bytes(&job->compressed, job->config.packing == P4_PACKING_2BIT ? 4 : 5);
+            p4_packed_stored_bytes(packed, compressed->config.packing == P4_PACKING_2BIT ? 4 : 5);
         double sum = bytes.codes + bytes.scales + bytes.embedding + bytes.head + bytes.other;
         stats->quantized_size_mb = sum / MB;
         stats->compression_ratio = p4_compression_ratio(stats->original_size_mb, stats->quantized_size_mb);
         stats->layers_quantized = counts.layers_quantized;
         stats->layers_preserved = counts.layers_preserved;
-        stats->sparsity_ratio = p4_packed_sparsity(&job->compressed);
+        stats->sparsity_ratio = p4_packed_sparsity(packed);
     }
 }
 
 /* ---- outputs ---- */
 
-static p4_rc prepare_output(p4_job *job, const char *directory)
+static p4_rc prepare_output(p4_config *config, const char *directory)
 {
     p4_rc rc = P4_OK;
-    int length = snprintf(job->config.output_path, sizeof job->config.output_path, "%s", directory);
+    int length = snprintf(config->output_path, sizeof config->output_path, "%s", directory);
     CHECK(length > 0 && length < P4_PATH_BYTES,
           "the output directory \"%.60s\": expected a path of 1 to %d bytes", directory, P4_PATH_BYTES - 1);
-    TRY(p4_output_prepare(directory, job->config.overwrite, NULL));
+    TRY(p4_output_prepare(directory, config->overwrite, NULL));
 done:
     return rc;
 }
 
-p4_rc p4_compressed_save(p4_compressed *compressed, const char *directory, p4_output_paths *paths)
+p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_paths *paths)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
+    p4_group *group = c->compute.group;
+    p4_output_paths *written = &c->results.output_paths;
+    const p4_statistics none = {0};
     p4_error_clear();
-    TRY(p4_compressed_expect(compressed));
-    if (compressed->was_loaded) {
+    TRY(p4_compressed_expect(c));
+    if (c->was_loaded) {
         return p4_fail(P4_E_STATE, "%s: a loaded model has no checkpoint whose files go beside it",
-                       job->hf.path);
+                       c->original.hf.path);
     }
-    TRY_ROOT(job->compute.group, prepare_output(job, directory));
-    job->results.output_paths = (p4_output_paths){0};
-    TRY(p4_stage_export(job));
-    p4_group_bcast(job->compute.group, &job->results.output_paths, sizeof job->results.output_paths, 0);
+    TRY_ROOT(group, prepare_output(&c->config, directory));
+    *written = (p4_output_paths){0};
+    p4_export e = {.config = &c->config,
+                   .compute = &c->compute,
+                   .original = &c->original,
+                   .packed = &c->packed,
+                   .statistics = &none,
+                   .curve = &c->curve,
+                   .results = &c->results};
+    TRY(p4_export_write(&e));
+    p4_group_bcast(group, written, sizeof *written, 0);
     if (paths != NULL) {
-        *paths = job->results.output_paths;
+        *paths = *written;
     }
 done:
     return rc;

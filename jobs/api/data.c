@@ -4,6 +4,8 @@
 
 #include "io/file/files.h"
 #include "jobs/api/api.h"
+#include "jobs/train/statistics.h"
+#include "jobs/train/windows.h"
 
 struct p4_calib {
     p4_config config;
@@ -139,7 +141,7 @@ p4_rc p4_loader_create(p4_loader **loader, p4_session *session, const p4_calib *
     TRY_ALL(group, l != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_session_share_config(session, &l->config, &calib->config));
     TRY_ROOT(group, read_windows(&l->windows, calib));
-    TRY(p4_share_windows(group, &l->windows));
+    TRY(p4_windows_publish(group, &l->windows));
 done:
     if (rc != P4_OK) {
         p4_loader_free(l);
@@ -187,17 +189,17 @@ void p4_activation_summary_free(p4_activation_summary *stats, int64_t count)
 }
 
 /* Local. */
-static p4_rc take_statistics(const p4_job *job, p4_activation_summary **stats, int64_t *count)
+static p4_rc take_summaries(const p4_statistics *seen, const p4_model *model, p4_activation_summary **stats,
+                            int64_t *count)
 {
     p4_rc rc = P4_OK;
-    const p4_model *model = &job->hf.model;
     *stats = p4_alloc((size_t)model->params_count, sizeof **stats);
     if (*stats == NULL) {
         return P4_E_SYSTEM;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
-        if (job->stats[i].input_mean_square != NULL) {
-            TRY(p4_job_summarize(job, i, &(*stats)[*count]));
+        if (p4_statistics_has(seen, i)) {
+            TRY(p4_statistics_summarize(seen, model, i, &(*stats)[*count]));
             (*count)++;
         }
     }
@@ -205,26 +207,40 @@ done:
     return rc;
 }
 
+/* The original on the loader's device, for as long as it is looked at. Collective. */
+static p4_rc collect(p4_compute *compute, const p4_checkpoint *checkpoint, const p4_loader *loader,
+                     p4_activation_summary **stats, int64_t *count)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = compute->group;
+    p4_original original = {0};
+    p4_statistics seen = {0};
+    p4_config config = loader->config;
+    p4_pipeline_plan plan = p4_settings_pipeline(&config, loader->windows.T);
+    TRY_ALL(group, p4_checkpoint_reopen(&original, checkpoint, &config, group->ranks));
+    TRY_ALL(group, p4_original_accepts(&original, loader));
+    TRY_ALL(group, p4_original_load(&original, compute));
+    TRY(p4_statistics_collect(&seen, compute, &original, &plan, &loader->windows));
+    TRY_ALL(group, take_summaries(&seen, &original.hf.model, stats, count));
+done:
+    p4_statistics_free(&seen);
+    p4_original_close(&original);
+    return rc;
+}
+
 p4_rc p4_calib_collect_statistics(p4_session *session, const p4_checkpoint *checkpoint,
                                   const p4_loader *loader, p4_activation_summary **stats, int64_t *count)
 {
     p4_rc rc = P4_OK;
-    p4_compressed *original = NULL;
+    p4_compute compute = {0};
+    p4_compute_settings settings = p4_settings_compute(&loader->config);
+    p4_error_clear();
     *stats = NULL;
     *count = 0;
-    TRY(p4_compressed_create(&original, session, checkpoint, &loader->config));
-    p4_job *job = &original->job;
-    TRY_ALL(job->compute.group, p4_job_use_length(job, loader));
-    job->calibration = loader->windows;
-    job->config.calibration_samples = loader->windows.count;
-    TRY_ALL(job->compute.group, p4_job_open_original(job));
-    TRY(p4_stage_calibrate(job));
-    TRY_ALL(job->compute.group, take_statistics(job, stats, count));
+    TRY(p4_compute_open(&compute, &session->group, &settings));
+    TRY(collect(&compute, checkpoint, loader, stats, count));
 done:
-    if (original != NULL) {
-        original->job.calibration = (p4_windows){0}; /* the loader's */
-        p4_compressed_close(original);
-    }
+    p4_compute_close(&compute);
     if (rc != P4_OK) {
         p4_activation_summary_free(*stats, *count);
         *stats = NULL;

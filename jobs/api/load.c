@@ -48,22 +48,22 @@ done:
 }
 
 /* Which tensors the file has as trits; each must have the shape that the architecture asks for. Local. */
-static p4_rc match_tensors(p4_job *job, p4_artifact_reader *reader)
+static p4_rc match_tensors(p4_hf_model *hf, p4_artifact_reader *reader)
 {
     p4_rc rc = P4_OK;
-    const p4_model *model = &job->hf.model;
+    p4_model *model = &hf->model;
     for (int64_t i = 0; i < model->params_count; i++) {
         p4_param *p = &model->params[i];
         const p4_artifact_tensor *t = p4_artifact_reader_find(reader, p->name);
-        CHECK(t != NULL, "%s: has no tensor %s", job->hf.path, p->name);
+        CHECK(t != NULL, "%s: has no tensor %s", hf->path, p->name);
         CHECK(t->rows == p->rows && t->cols == p->cols && t->vector == p->vector &&
                   t->transposed == p->transposed,
-              "%s: tensor %s is %s[%lld, %lld]%s, its config/model_json asks for %s[%lld, %lld]%s",
-              job->hf.path, p->name, t->vector ? "a vector " : "", (long long)t->rows, (long long)t->cols,
+              "%s: tensor %s is %s[%lld, %lld]%s, its config/model_json asks for %s[%lld, %lld]%s", hf->path,
+              p->name, t->vector ? "a vector " : "", (long long)t->rows, (long long)t->cols,
               t->transposed ? " transposed" : "", p->vector ? "a vector " : "", (long long)p->rows,
               (long long)p->cols, p->transposed ? " transposed" : "");
         CHECK(!t->ternary || (!p->vector && p->role != P4_ROLE_POSITION),
-              "%s: tensor %s is ternary, expected fp16", job->hf.path, p->name);
+              "%s: tensor %s is ternary, expected fp16", hf->path, p->name);
         p->ternary = t->ternary;
     }
 done:
@@ -100,24 +100,24 @@ done:
     return rc;
 }
 
-static p4_rc read_tensors(p4_job *job, p4_artifact_reader *reader)
+static p4_rc read_tensors(p4_compressed *c, p4_artifact_reader *reader)
 {
     p4_rc rc = P4_OK;
-    const p4_model *model = &job->hf.model;
-    const p4_ops *cpu = p4_ops_find("cpu"); /* the bytes are in host memory, whatever the job's device is */
+    const p4_model *model = &c->original.hf.model;
+    const p4_ops *cpu = p4_ops_find("cpu"); /* the bytes are in host memory, whatever the device is */
     p4_device *host = NULL;
-    TRY(cpu->open(&host, 0, job->compute.threads, false));
-    TRY(p4_packed_alloc(&job->compressed, model));
+    TRY(cpu->open(&host, 0, c->compute.threads, false));
+    TRY(p4_packed_alloc(&c->packed, model));
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_artifact_tensor *t = p4_artifact_reader_find(reader, model->params[i].name);
         if (t->ternary) {
-            TRY(read_ternary(&job->compressed, reader, t, i, host));
-            job->config.packing = t->encoding;
+            TRY(read_ternary(&c->packed, reader, t, i, host));
+            c->config.packing = t->encoding;
         } else {
-            TRY(p4_artifact_read(reader, t, p4_packed_half(&job->compressed, i), NULL, 0, t->rows));
+            TRY(p4_artifact_read(reader, t, p4_packed_half(&c->packed, i), NULL, 0, t->rows));
         }
     }
-    job->compressed.is_compressed = true;
+    c->packed.is_compressed = true;
 done:
     if (host != NULL) {
         cpu->close(host);
@@ -125,13 +125,13 @@ done:
     return rc;
 }
 
-static p4_rc read_model(p4_job *job, p4_artifact_reader *reader, const char *path)
+static p4_rc read_model(p4_compressed *c, p4_artifact_reader *reader, const char *path)
 {
     p4_rc rc = P4_OK;
-    TRY(open_table(&job->hf, reader, path));
-    TRY(match_tensors(job, reader));
-    TRY(p4_job_plan_ownership(job));
-    TRY(read_tensors(job, reader));
+    TRY(open_table(&c->original.hf, reader, path));
+    TRY(match_tensors(&c->original.hf, reader));
+    TRY(p4_original_shard(&c->original, c->compute.group->ranks));
+    TRY(read_tensors(c, reader));
 done:
     return rc;
 }
@@ -149,7 +149,7 @@ p4_rc p4_compressed_load(p4_compressed **compressed, p4_session *session, const 
     TRY_ALL(group, read_config(config, reader, path));
     TRY(p4_compressed_begin(compressed, session, config));
     (*compressed)->was_loaded = true;
-    TRY_ALL(group, read_model(&(*compressed)->job, reader, path));
+    TRY_ALL(group, read_model(*compressed, reader, path));
 done:
     if (rc != P4_OK) {
         p4_compressed_close(*compressed);

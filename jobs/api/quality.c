@@ -1,4 +1,4 @@
-#include "jobs/job.h"
+#include "src/phase4.h"
 
 bool p4_should_fine_tune(const p4_config *config, double pre_perplexity, double post_perplexity)
 {

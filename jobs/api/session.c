@@ -4,7 +4,7 @@
 
 #include "io/json/json_config.h"
 #include "jobs/api/api.h"
-#include "jobs/execute.h"
+#include "jobs/run.h"
 
 static const double START_TIMEOUT_S = 600; /* until a configuration says otherwise */
 
@@ -111,7 +111,7 @@ p4_rc p4_execute(p4_session *session, const p4_config *config, p4_log_callback c
     TRY_ALL(group, shared != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_session_share_config(session, shared, config));
     TRY_ROOT(group, p4_config_validate_job(shared));
-    rc = p4_execute_on(group, shared, group->rank == 0 ? callback : NULL, user, results);
+    rc = p4_run_execute(group, shared, group->rank == 0 ? callback : NULL, user, results);
     share_results(group, results);
 done:
     free(shared);

@@ -98,14 +98,14 @@ static p4_rc put_halves(uint16_t *to, const p4_param *p, const p4_weight *w)
 static p4_rc make_state(const p4_compressed *compressed, p4_state *state, bool trits)
 {
     p4_rc rc = P4_OK;
-    const p4_model *model = &compressed->job.hf.model;
+    const p4_model *model = &compressed->original.hf.model;
     p4_error_clear();
     *state = (p4_state){0};
     TRY(p4_compressed_expect(compressed));
     TRY(begin(state, model->params_count));
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        const p4_weight *w = &compressed->job.compressed.weights[i];
+        const p4_weight *w = &compressed->packed.weights[i];
         bool as_trits = trits && p->ternary;
         p4_state_tensor *t = add_param(state, p, as_trits ? P4_STATE_INT8 : P4_STATE_FP16);
         if (t == NULL) {
@@ -138,7 +138,7 @@ p4_rc p4_compressed_dequantized_state(const p4_compressed *compressed, p4_state 
 p4_rc p4_compressed_scale_factors(const p4_compressed *compressed, p4_state *scales)
 {
     p4_rc rc = P4_OK;
-    const p4_model *model = &compressed->job.hf.model;
+    const p4_model *model = &compressed->original.hf.model;
     p4_error_clear();
     *scales = (p4_state){0};
     TRY(p4_compressed_expect(compressed));
@@ -154,7 +154,7 @@ p4_rc p4_compressed_scale_factors(const p4_compressed *compressed, p4_state *sca
             rc = P4_E_SYSTEM;
             goto done;
         }
-        p4_to_f32(t->data, compressed->job.compressed.weights[i].scale, P4_F16, p->rows);
+        p4_to_f32(t->data, compressed->packed.weights[i].scale, P4_F16, p->rows);
     }
 done:
     if (rc != P4_OK) {

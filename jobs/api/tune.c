@@ -4,41 +4,48 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/out/report.h"
 #include "jobs/api/api.h"
+#include "jobs/train/evaluate.h"
+#include "jobs/train/fine_tune.h"
+#include "jobs/train/gradient_flow.h"
+#include "src/config.h"
 #include "src/leaf/rng.h"
 
 enum { FLOW_TOKENS = 64 }; /* of the made-up window of the gradient-flow test, at most */
 
-/* Evaluates the model as it is on job->eval. Collective. */
-static p4_rc evaluate(p4_compressed *compressed, p4_evaluation *evaluation)
+p4_rc p4_original_accepts(const p4_original *original, const p4_loader *loader)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
-    if (!compressed->was_loaded) {
-        TRY_ALL(job->compute.group, p4_job_open_original(job));
-    }
-    if (p4_compressed_is_compressed(compressed)) {
-        TRY(p4_job_evaluate_compressed(job, "evaluate", evaluation));
-    } else {
-        TRY(p4_job_evaluate(job, &job->original.form, NULL, "evaluate", evaluation));
+    const p4_windows *w = &loader->windows;
+    const p4_arch *arch = &original->hf.model.arch;
+    CHECK(w->T <= arch->positions, "the loader has windows of %lld tokens, but %s has %lld positions",
+          (long long)w->T, original->hf.path, (long long)arch->positions);
+    for (int64_t i = 0; i < w->count * w->T; i++) {
+        CHECK(w->ids[i] < arch->V,
+              "the loader's windows hold token %d, but the vocabulary of %s has %lld ids", (int)w->ids[i],
+              original->hf.path, (long long)arch->V);
     }
 done:
     return rc;
 }
 
-p4_rc p4_job_use_length(p4_job *job, const p4_loader *loader)
+/* The model as it is on the loader's windows. Collective. */
+static p4_rc evaluate(p4_compressed *c, const p4_loader *loader, p4_evaluation *evaluation)
 {
     p4_rc rc = P4_OK;
-    const p4_windows *w = &loader->windows;
-    const p4_arch *arch = &job->hf.model.arch;
-    CHECK(w->T <= arch->positions, "the loader has windows of %lld tokens, but %s has %lld positions",
-          (long long)w->T, job->hf.path, (long long)arch->positions);
-    for (int64_t i = 0; i < w->count * w->T; i++) {
-        CHECK(w->ids[i] < arch->V,
-              "the loader's windows hold token %d, but the vocabulary of %s has %lld ids", (int)w->ids[i],
-              job->hf.path, (long long)arch->V);
+    p4_evaluator evaluator = {.compute = &c->compute,
+                              .original = &c->original,
+                              .plan = p4_settings_pipeline(&c->config, loader->windows.T),
+                              .windows = &loader->windows};
+    if (!c->was_loaded) {
+        TRY_ALL(c->compute.group, p4_original_load(&c->original, &c->compute));
     }
-    job->config.calibration_sequence_length = (int32_t)w->T;
+    if (p4_compressed_is_compressed(c)) {
+        TRY(p4_evaluate_packed(&evaluator, &c->packed, true, evaluation));
+    } else {
+        TRY(p4_evaluate_original(&evaluator, evaluation));
+    }
 done:
     return rc;
 }
@@ -46,91 +53,102 @@ done:
 p4_rc p4_compressed_evaluate(p4_compressed *compressed, const p4_loader *loader, p4_evaluation *evaluation)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
     p4_error_clear();
     *evaluation = (p4_evaluation){.loss = NAN, .perplexity = NAN, .accuracy = NAN, .kl = NAN};
-    TRY_ALL(job->compute.group, p4_job_use_length(job, loader));
-    job->eval = loader->windows;
-    TRY(evaluate(compressed, evaluation));
+    TRY_ALL(compressed->compute.group, p4_original_accepts(&compressed->original, loader));
+    TRY(evaluate(compressed, loader, evaluation));
 done:
-    job->eval = (p4_windows){0}; /* the loader's */
     return rc;
 }
 
-/* The keys of `from` but those that decided which tensors are ternary, and how. */
-static void take_training_keys(p4_config *to, const p4_config *from)
+/* ---- training ---- */
+
+/* What a training keeps of itself, and whom it tells. */
+typedef struct listener {
+    p4_training_curve *curve;
+    p4_log_callback callback; /* NULL: nobody */
+    void *user;
+} listener;
+
+static p4_rc keep_point(void *user, const p4_training_point *point)
 {
-    p4_config kept = *to;
-    *to = *from;
-    memcpy(to->model_path, kept.model_path, sizeof to->model_path);
-    to->init = kept.init;
-    to->device = kept.device;
-    to->quantizer = kept.quantizer;
-    to->sparsity_threshold = kept.sparsity_threshold;
-    to->activation_bits = kept.activation_bits;
-    to->preserve_embedding_precision = kept.preserve_embedding_precision;
-    to->preserve_output_precision = kept.preserve_output_precision;
-    to->preserve_layers = kept.preserve_layers;
-    to->packing = kept.packing;
+    listener *l = user;
+    if (l->callback != NULL) {
+        l->callback(point, l->user);
+    }
+    return p4_training_curve_add(l->curve, point);
 }
 
-/* Collective. */
-static p4_rc prepare_training(p4_compressed *compressed, const p4_loader *train, const p4_loader *eval,
-                              const p4_config *config)
+/* Trains by the caller's configuration, except the keys that are fixed for an open model. Collective. */
+static p4_rc take_config(p4_compressed *c, const p4_config *config)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
-    p4_config *shared = NULL;
-    TRY(p4_compressed_expect(compressed));
-    if (compressed->was_loaded) {
-        rc = p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to train", job->hf.path);
-        goto done;
-    }
-    if (config != NULL) {
-        shared = p4_alloc(1, sizeof *shared);
-        TRY_ALL(job->compute.group, shared != NULL ? P4_OK : P4_E_SYSTEM);
-        TRY(p4_session_share_config(compressed->session, shared, config));
-        take_training_keys(&job->config, shared);
-    }
-    TRY_ALL(job->compute.group, p4_job_use_length(job, train));
-    TRY_ALL(
-        job->compute.group,
-        eval == NULL || eval->windows.T == train->windows.T
-            ? P4_OK
-            : FAIL("the evaluation windows have %lld tokens and the training windows %lld, expected the same",
-                   (long long)eval->windows.T, (long long)train->windows.T));
-    TRY_ALL(job->compute.group, eval == NULL ? P4_OK : p4_job_use_length(job, eval));
+    p4_config *shared = p4_alloc(1, sizeof *shared);
+    TRY_ALL(c->compute.group, shared != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_session_share_config(c->session, shared, config));
+    p4_config_take(&c->config, shared);
 done:
     free(shared);
     return rc;
 }
 
-p4_rc p4_fine_tune(p4_compressed *compressed, const p4_loader *train, const p4_loader *eval,
-                   const p4_config *config, p4_log_callback callback, void *user, p4_fine_tuning *result)
+/* Collective. */
+static p4_rc prepare_training(p4_compressed *c, const p4_loader *train, const p4_loader *eval,
+                              const p4_config *config)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
-    p4_error_clear();
-    p4_results_free(&job->results);
-    p4_results_init(&job->results);
-    *result = job->results.fine_tuning;
-    TRY(prepare_training(compressed, train, eval, config));
-    job->train = train->windows;
-    job->log_callback = callback;
-    job->log_user = user;
-    job->curve_count = 0;
-    if (eval != NULL) {
-        job->eval = eval->windows;
-        TRY(evaluate(compressed, &job->results.post));
+    p4_group *group = c->compute.group;
+    TRY(p4_compressed_expect(c));
+    if (c->was_loaded) {
+        rc = p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to train", c->original.hf.path);
+        goto done;
     }
-    p4_forward_view_close(compressed);
-    TRY(p4_job_fine_tune(job));
-    *result = job->results.fine_tuning;
-    job->results.fine_tuning.history = NULL; /* the caller's now */
-    job->results.fine_tuning.history_count = job->results.fine_tuning.history_capacity = 0;
+    TRY(config != NULL ? take_config(c, config) : P4_OK);
+    TRY_ALL(group, p4_original_accepts(&c->original, train));
+    TRY_ALL(
+        group,
+        eval == NULL || eval->windows.T == train->windows.T
+            ? P4_OK
+            : FAIL("the evaluation windows have %lld tokens and the training windows %lld, expected the same",
+                   (long long)eval->windows.T, (long long)train->windows.T));
+    TRY_ALL(group, eval == NULL ? P4_OK : p4_original_accepts(&c->original, eval));
+    c->config.calibration_sequence_length = (int32_t)train->windows.T;
 done:
-    job->train = job->eval = (p4_windows){0}; /* the loaders' */
-    job->log_callback = NULL;
+    return rc;
+}
+
+p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *eval, const p4_config *config,
+                   p4_log_callback callback, void *user, p4_fine_tuning *result)
+{
+    p4_rc rc = P4_OK;
+    const p4_windows none = {0};
+    listener kept = {.curve = &c->curve, .callback = callback, .user = user};
+    p4_error_clear();
+    p4_results_free(&c->results);
+    p4_results_init(&c->results);
+    p4_training_curve_free(&c->curve);
+    *result = c->results.fine_tuning;
+    TRY(prepare_training(c, train, eval, config));
+    if (eval != NULL) {
+        TRY(evaluate(c, eval, &c->results.post));
+    }
+    p4_forward_view_close(c);
+    p4_train_plan plan = p4_settings_train(&c->config, train->windows.T);
+    p4_tuner tuner = {.compute = &c->compute,
+                      .original = &c->original,
+                      .train = &train->windows,
+                      .eval = eval != NULL ? &eval->windows : &none,
+                      .plan = &plan,
+                      .evaluation = p4_settings_pipeline(&c->config, train->windows.T),
+                      .log_every = c->config.log_every,
+                      .start_perplexity = c->results.post.perplexity,
+                      .on_point = keep_point,
+                      .user = &kept};
+    TRY(p4_tune(&tuner, &c->packed, &c->results.fine_tuning));
+    *result = c->results.fine_tuning;
+    c->results.fine_tuning.history = NULL; /* the caller's now */
+    c->results.fine_tuning.history_count = c->results.fine_tuning.history_capacity = 0;
+done:
     return rc;
 }
 
@@ -141,29 +159,40 @@ void p4_fine_tuning_free(p4_fine_tuning *result)
     result->history_count = result->history_capacity = 0;
 }
 
-p4_rc p4_test_gradient_flow(p4_compressed *compressed, bool *passed, char *error, size_t error_bytes)
+/* ---- gradients ---- */
+
+p4_rc p4_test_gradient_flow(p4_compressed *c, bool *passed, char *error, size_t error_bytes)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = &compressed->job;
-    const p4_arch *arch = &job->hf.model.arch;
-    p4_gradient_flow *record = &job->results.gradient_flow;
+    const p4_model *model = &c->original.hf.model;
+    const p4_arch *arch = &model->arch;
+    p4_gradient_flow *record = &c->results.gradient_flow;
     int32_t ids[FLOW_TOKENS];
-    p4_rng rng = {.seed = job->config.seed};
+    p4_rng rng = {.seed = c->config.seed};
     p4_error_clear();
     *passed = false;
     CHECK(arch->positions > 1, "%s: a model of one position predicts no token: there is no gradient",
-          job->hf.path);
+          c->original.hf.path);
     for (int i = 0; i < FLOW_TOKENS; i++) {
         ids[i] = (int32_t)p4_rng_below(&rng, (uint64_t)arch->V);
     }
-    *record = (p4_gradient_flow){0};
-    job->eval = (p4_windows){.ids = ids, .count = 1, .T = p4_min_i64(FLOW_TOKENS, arch->positions)};
-    TRY(p4_stage_gradient_flow(job));
+    p4_flow_test test = {.compute = &c->compute,
+                         .model = model,
+                         .weights = c->packed.is_compressed ? c->packed.weights : model->weights,
+                         .activation_bits = c->config.activation_bits,
+                         .ids = ids,
+                         .T = p4_min_i64(FLOW_TOKENS, arch->positions)};
+    TRY(p4_gradient_flow_run(&test, record));
+    if (record->passed) {
+        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient",
+             (long long)record->tensors_checked, p4_plural(record->tensors_checked));
+    } else {
+        WARN("      FAILED: %s", record->error);
+    }
     *passed = record->passed;
     if (error_bytes > 0) {
         snprintf(error, error_bytes, "%s", record->error);
     }
 done:
-    job->eval = (p4_windows){0};
     return rc;
 }

@@ -20,7 +20,10 @@
 #ifndef P4_TRAINER_H
 #define P4_TRAINER_H
 
-#include "jobs/job.h"
+#include "io/text/dataset.h"
+#include "jobs/train/original.h"
+#include "jobs/train/quantize.h"
+#include "src/net.h"
 #include "src/optim.h"
 
 /* Elements of padding between neighbours in the flat arrays, zero everywhere, are fewer than this. */
@@ -28,7 +31,23 @@ enum { P4_FLAT_GAP = 16 };
 
 /* p4_net.sums, then p4_optim.sums. Micro-batches whose work is recorded: a step's first, those between, its
  * last, which alone may be smaller. */
-enum { P4_FIGURES = P4_NET_SUMS + 2, P4_ROUND_RECORDS = 3 };
+enum { P4_FIGURES = P4_NET_SUMS + 2, P4_RECORDED_MICRO_BATCHES = 3 };
+
+/* How to train: plain numbers, resolved once. A window is a sequence of T tokens. */
+typedef struct p4_train_plan {
+    int64_t T;
+    int64_t sequences;         /* of a step, over all ranks */
+    int64_t micro_batch;       /* sequences at once on a rank; 0: the trainer chooses */
+    int64_t epochs, max_steps; /* max_steps 0: as many as the epochs hold */
+    double lr, lr_final_fraction;
+    int64_t warmup; /* steps */
+    uint64_t seed;  /* of the order of windows */
+    p4_optim_settings optim;
+    int zero_stage;
+    p4_recompute recompute;
+    int activation_bits;
+    p4_quantize_plan quantize;
+} p4_train_plan;
 
 /* Rows of one length whose codes and, if this rank holds them, masters follow each other. */
 typedef struct p4_code_run {
@@ -37,6 +56,33 @@ typedef struct p4_code_run {
     void *dense;         /* where they are unpacked to; NULL: nowhere */
 } p4_code_run;
 
+/* The ternary weights (trainer_codes.c). */
+typedef struct p4_trainer_codes {
+    char *memory; /* device: codes and scales, sharded ones grouped by owner */
+    char *dense;  /* device: the weights unpacked, in the activations' type; NULL: each is where it is used */
+    p4_weight *of;     /* [params_count]: of what is ternary */
+    p4_code_run *runs; /* [runs_count] */
+    int64_t runs_count;
+    int64_t
+        *owner_first; /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of memory belong to rank r */
+    int64_t bytes;    /* with dense */
+} p4_trainer_codes;
+
+/* Gradients on their way to their sums over ranks (trainer_sums.c). */
+typedef struct p4_trainer_sums {
+    float
+        *staging; /* device: gradients on their way to owners, [buffers][layer_count]; layer l: l % buffers */
+    int64_t buffers, layer_count;
+    int64_t *staged_at; /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
+    bool
+        *by_layer; /* [params_count]: summed with its layer, by p4_trainer_sums_send, not with what is left */
+    int64_t *marks;   /* [buffers]: the sums that read the buffer (coll.h) */
+    int64_t *sent;    /* [L]: the sums of the layer */
+    int64_t *pending; /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
+    bool *summed;     /* [params_count]: this step's sum of a replicated gradient is queued */
+    bool once;        /* micro-batches are added up on the rank before they are summed over ranks */
+} p4_trainer_sums;
+
 /* Gradients that follow each other in the flat array: [first, end), replicated or held by their owner alone.
  */
 typedef struct p4_norm_run {
@@ -44,46 +90,55 @@ typedef struct p4_norm_run {
     bool early; /* summed over ranks before those of the first layer */
 } p4_norm_run;
 
+/* Whose squares are added when (trainer_norms.c). */
+typedef struct p4_trainer_norms {
+    p4_norm_run *runs; /* [count]: everything held here, by place */
+    int64_t count;
+} p4_trainer_norms;
+
+/* The order of the data. */
+typedef struct p4_trainer_order {
+    uint64_t *windows; /* [windows]: the permutation of `epoch` */
+    int64_t epoch;     /* -1: none yet */
+    int64_t steps_per_epoch, steps;
+} p4_trainer_order;
+
+/* This rank's part of a step, and how it is cut into micro-batches. */
+typedef struct p4_trainer_batch {
+    int64_t low, high;    /* its sequences of the step are [low, high) */
+    int64_t most;         /* sequences of the rank that has most */
+    int64_t size;         /* sequences of a micro-batch, but for the last */
+    int64_t count, index; /* micro-batches of a step, the same on every rank; the one at work */
+    int64_t B;            /* its sequences */
+    int64_t layer;        /* whose backward pass is at work */
+    int32_t *h_ids;       /* [size, T] */
+} p4_trainer_batch;
+
+/* Work that the device repeats (ops->repeat). */
+typedef struct p4_trainer_records {
+    p4_recording **pieces; /* [P4_RECORDED_MICRO_BATCHES][pieces]; of one rank alone the first piece is all */
+    p4_recording *filter, *update;
+} p4_trainer_records;
+
 typedef struct p4_trainer {
-    p4_job *job;
+    p4_compute *compute;
+    const p4_original *original;
+    const p4_model *model; /* of original */
+    const p4_windows *windows;
+    p4_train_plan plan;
     p4_net net;
     p4_optim optim;
     p4_form
         form; /* what the forward pass uses: codes, or what they unpack to; masters of what is not ternary */
     bool *sharded; /* [params_count]: only the owner holds the master */
-    char *codes;   /* device: codes and scales, sharded ones grouped by owner (trainer_codes.c) */
-    char *dense; /* device: the weights unpacked, in the activations' type; NULL: each is where it is used */
-    p4_weight *codes_of; /* [params_count]: of what is ternary */
-    p4_code_run *runs;   /* [runs_count] */
-    int64_t runs_count;
-    int64_t
-        *owner_first;    /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of codes belong to rank r */
-    int64_t codes_bytes; /* with dense */
-    float
-        *staging; /* device: gradients on their way to owners, [buffers][layer_count]; layer l: l % buffers */
-    int64_t buffers, layer_count;
-    int64_t *staged_at; /* [params_count]: of a slot's first part, in its layer's buffer; -1: not staged */
-    int64_t *marks;     /* [buffers]: the sums that read the buffer (coll.h) */
-    int64_t *sent;      /* [L]: the sums of the layer */
-    int64_t *pending;   /* [buffers]: the layer whose sums lie there and are not yet added, -1: none */
-    bool *summed;       /* [params_count]: this step's sum of a replicated gradient is queued */
-    p4_norm_run *norm_runs; /* [norm_runs_count]: everything held here, by place */
-    int64_t norm_runs_count;
-    bool sums_once;                    /* micro-batches are added up here before they are summed over ranks */
-    int32_t *h_ids;                    /* [micro_batch, T] */
-    int64_t micro_batch, T, sequences; /* sequences a step over all ranks */
-    int64_t low, high;                 /* of these, this rank's are [low, high) */
-    int64_t share;                     /* the most that a rank has of them */
-    int64_t rounds, round;             /* micro-batches of a step, the same on every rank; the one at work */
-    uint64_t *order;                   /* [windows]: this epoch's permutation */
-    int64_t order_epoch;
-    int64_t steps_per_epoch, steps;
-    int bad_steps;          /* non-finite steps in a row */
-    int64_t B;              /* sequences of the micro-batch at work */
-    int64_t layer;          /* whose backward pass is at work */
-    double *figures;        /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
-    p4_recording **records; /* [P4_ROUND_RECORDS][pieces]; of one rank alone the first piece is all */
-    p4_recording *filter_record, *update_record;
+    p4_trainer_codes codes;
+    p4_trainer_sums sums;
+    p4_trainer_norms norms;
+    p4_trainer_order order;
+    p4_trainer_batch batch;
+    p4_trainer_records records;
+    int bad_steps;   /* non-finite steps in a row */
+    double *figures; /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
 } p4_trainer;
 
 typedef struct p4_step_result {
@@ -92,9 +147,12 @@ typedef struct p4_step_result {
     bool applied; /* false: the gradient was not finite and the step was skipped */
 } p4_step_result;
 
-/* Masters from the original's files, codes from them. The caller closes. Collective. */
-p4_rc p4_trainer_open(p4_trainer *trainer, p4_job *job);
-void p4_trainer_close(p4_trainer *trainer);
+/* Masters from the original's weights, codes from the masters. compute, original and windows (the same on
+ * every rank) must outlive the trainer, whose optim is readable and settable by tensor name (optim_state.h).
+ * The caller closes. P4_E_INPUT: fewer windows than one step takes. Collective. */
+p4_rc p4_trainer_open(p4_trainer *trainer, p4_compute *compute, const p4_original *original,
+                      const p4_windows *windows, const p4_train_plan *plan);
+void p4_trainer_close(p4_trainer *trainer); /* Collective. */
 /* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it
  * need not be zeroed: what GEMMs write there. Everything else is added to. */
 bool p4_trainer_overwrites(const p4_trainer *trainer, int64_t param);
@@ -102,12 +160,14 @@ bool p4_trainer_overwrites(const p4_trainer *trainer, int64_t param);
 p4_rc p4_trainer_step(p4_trainer *trainer, int64_t step, p4_step_result *result);
 /* The current state as it will be stored: codes, scales, halves and error figures, on every rank. Collective.
  */
-p4_rc p4_trainer_commit(p4_trainer *trainer, p4_packed *compressed);
+p4_rc p4_trainer_commit(p4_trainer *trainer, p4_packed *packed);
+/* After masters were set from outside: codes of all ranks and the form's weights follow them. Collective. */
+p4_rc p4_trainer_requantize(p4_trainer *trainer);
 
 /* What a micro-batch is recorded in: each block's backward pass, what is before them, what is after them. */
 static inline int64_t p4_trainer_pieces(const p4_trainer *trainer)
 {
-    return trainer->job->hf.model.arch.L + 2;
+    return trainer->model->arch.L + 2;
 }
 
 /* Bytes of device memory by purpose, for the memory report. */
@@ -118,9 +178,9 @@ p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
 
 /* trainer_sums.c: where gradients go and when they are summed. Takes its memory. Local. */
 /* Which gradients are staged, and where in their layer's buffer; then the bytes of staging where a rank has
- * so many micro-batches; then the rest, of trainer->rounds. Local. */
+ * so many micro-batches; then the rest, of trainer->batch.count. Local. */
 p4_rc p4_trainer_sums_layout(p4_trainer *trainer);
-int64_t p4_trainer_sums_bytes(const p4_trainer *trainer, int64_t rounds);
+int64_t p4_trainer_sums_bytes(const p4_trainer *trainer, int64_t micro_batches);
 p4_rc p4_trainer_sums_open(p4_trainer *trainer);
 /* Tells the collectives where sums will be (p4_coll.share). Collective. */
 p4_rc p4_trainer_sums_share(p4_trainer *trainer);
@@ -128,21 +188,19 @@ p4_rc p4_trainer_sums_share(p4_trainer *trainer);
 void p4_trainer_sums_close(p4_trainer *trainer);
 /* Of a step: no gradient is summed yet. */
 void p4_trainer_sums_start(p4_trainer *trainer);
-/* The sink of a micro-batch's backward pass (net.h); t->round says which. */
+/* The sink of a micro-batch's backward pass (net.h); t->batch.index says which. */
 p4_grad_sink p4_trainer_sink(p4_trainer *trainer);
 /* Before a layer's backward pass: its buffer's sums are done before it is written again, and added where they
  * were not written to their place. Local. */
 void p4_trainer_sums_clear(p4_trainer *trainer, int64_t layer);
 /* After it: the layer's gradients of this micro-batch are complete. Collective. */
 void p4_trainer_sums_send(p4_trainer *trainer, int64_t layer);
-/* For a rank without sequences in this round: takes part in the sums, in the order of the backward pass. */
+/* For a rank without sequences in this micro-batch: takes part in the sums, in the order of the backward
+ * pass. */
 void p4_trainer_sums_idle(p4_trainer *trainer);
 /* After the last micro-batch: the sums that are left, and the squares of all (p4_optim.sums); what the
  * device's queue gets next sees all of them. Collective. */
 void p4_trainer_sums_finish(p4_trainer *trainer);
-/* Is the block matrix summed with its layer, by p4_trainer_sums_send, and not with what is left? Local. */
-bool p4_trainer_sums_by_layer(const p4_trainer *trainer, int64_t param);
-
 /* trainer_norms.c, when the optimizer and the layout of sums are there. Local. */
 p4_rc p4_trainer_norms_open(p4_trainer *trainer);
 void p4_trainer_norms_close(p4_trainer *trainer);
@@ -156,7 +214,7 @@ void p4_trainer_codes_close(p4_trainer *trainer);
 /* Requantizes what this rank holds; h_errors [params_count]: the figures, or NULL. Local. */
 void p4_trainer_quantize(p4_trainer *trainer, p4_quant_error *h_errors);
 /* Gives every rank the owners' codes. Collective. */
-void p4_trainer_share_codes(p4_trainer *trainer);
+void p4_trainer_publish_codes(p4_trainer *trainer);
 /* The form's weights from all codes. Local. */
 void p4_trainer_unpack(p4_trainer *trainer);
 

@@ -26,26 +26,27 @@ static int64_t lines(int64_t bytes)
 /* Codes lie by owner, replicated ones behind all others: block `ranks`. -1: has none. */
 static int64_t block_of(const p4_trainer *t, int64_t i)
 {
-    return !t->job->hf.model.params[i].ternary ? -1
-           : t->sharded[i]                     ? t->job->shard.owner[i]
-                                               : t->job->compute.group->ranks;
+    return !t->model->params[i].ternary ? -1
+           : t->sharded[i]              ? t->original->shard.owner[i]
+                                        : t->compute->group->ranks;
 }
 
 static bool in_class(const p4_trainer *t, int64_t i, int64_t block, int64_t cols)
 {
-    return block_of(t, i) == block && t->job->hf.model.params[i].cols == cols;
+    return block_of(t, i) == block && t->model->params[i].cols == cols;
 }
 
 /* The rows of parameter i come behind the last run, or begin one where their masters do not follow its own.
  */
 static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
 {
-    const p4_weight *codes = &t->codes_of[i];
+    const p4_weight *codes = &t->codes.of[i];
     const float *master = t->optim.at[i] >= 0 ? t->optim.master + t->optim.at[i] : NULL;
-    p4_code_run *run = t->runs_count > 0 ? &t->runs[t->runs_count - 1] : NULL;
+    p4_code_run *run = t->codes.runs_count > 0 ? &t->codes.runs[t->codes.runs_count - 1] : NULL;
     if (begins || (run->master == NULL) != (master == NULL) ||
         (master != NULL && run->master + run->codes.rows * run->codes.cols != master)) {
-        t->runs[t->runs_count++] = (p4_code_run){.codes = *codes, .master = master, .dense = dense};
+        t->codes.runs[t->codes.runs_count++] =
+            (p4_code_run){.codes = *codes, .master = master, .dense = dense};
         return;
     }
     run->codes.rows += codes->rows;
@@ -54,25 +55,25 @@ static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
 /* Places all tensors of a block whose rows have this length; without memory it only counts. */
 static void place_class(p4_trainer *t, int64_t block, int64_t cols, place *at)
 {
-    const p4_model *model = &t->job->hf.model;
+    const p4_model *model = t->model;
     int64_t rows = 0, row = 0, row_bytes = p4_code_row_bytes(cols),
-            each = t->job->compute.ops->act_bytes(t->job->compute.device);
+            each = t->compute->ops->act_bytes(t->compute->device);
     for (int64_t i = 0; i < model->params_count; i++) {
         rows += in_class(t, i, block, cols) ? model->params[i].rows : 0;
     }
-    for (int64_t i = 0; i < model->params_count && t->codes != NULL; i++) {
+    for (int64_t i = 0; i < model->params_count && t->codes.memory != NULL; i++) {
         if (!in_class(t, i, block, cols)) {
             continue;
         }
-        const char *codes = t->codes + at->bytes;
+        const char *codes = t->codes.memory + at->bytes;
         const uint16_t *scale = (const uint16_t *)(const void *)(codes + lines(rows * row_bytes));
-        t->codes_of[i] = (p4_weight){.dtype = P4_TERNARY,
+        t->codes.of[i] = (p4_weight){.dtype = P4_TERNARY,
                                      .rows = model->params[i].rows,
                                      .cols = cols,
                                      .data = codes + row * row_bytes,
                                      .scale = scale + row};
-        t->form.weights[i] = t->codes_of[i];
-        void *dense = t->dense != NULL ? t->dense + (at->elements + row * cols) * each : NULL;
+        t->form.weights[i] = t->codes.of[i];
+        void *dense = t->codes.dense != NULL ? t->codes.dense + (at->elements + row * cols) * each : NULL;
         if (dense != NULL &&
             p4_role_is_matrix(model->params[i].role)) { /* embeddings are summed before they are rounded */
             t->form.weights[i] = (p4_weight){.dtype = each == 4 ? P4_F32 : P4_BF16,
@@ -90,10 +91,10 @@ static void place_class(p4_trainer *t, int64_t block, int64_t cols, place *at)
 /* Block by block, the lengths of rows in the order in which they first occur. */
 static place lay_out(p4_trainer *t)
 {
-    const p4_model *model = &t->job->hf.model;
+    const p4_model *model = t->model;
     place at = {0};
-    for (int64_t block = 0; block <= t->job->compute.group->ranks; block++) {
-        t->owner_first[block] = at.bytes;
+    for (int64_t block = 0; block <= t->compute->group->ranks; block++) {
+        t->codes.owner_first[block] = at.bytes;
         for (int64_t i = 0; i < model->params_count; i++) {
             int64_t first = 0, cols = model->params[i].cols;
             while (block_of(t, i) == block && !in_class(t, first, block, cols)) {
@@ -110,20 +111,19 @@ static place lay_out(p4_trainer *t)
 p4_rc p4_trainer_codes_open(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
-    p4_job *job = t->job;
-    size_t params = (size_t)job->hf.model.params_count;
-    t->codes_of = p4_alloc(params, sizeof *t->codes_of);
-    t->runs = p4_alloc(params, sizeof *t->runs);
-    t->owner_first = p4_alloc((size_t)job->compute.group->ranks + 1, sizeof *t->owner_first);
-    TRY(t->codes_of != NULL && t->runs != NULL && t->owner_first != NULL ? P4_OK : P4_E_SYSTEM);
+    size_t params = (size_t)t->model->params_count;
+    t->codes.of = p4_alloc(params, sizeof *t->codes.of);
+    t->codes.runs = p4_alloc(params, sizeof *t->codes.runs);
+    t->codes.owner_first = p4_alloc((size_t)t->compute->group->ranks + 1, sizeof *t->codes.owner_first);
+    TRY(t->codes.of != NULL && t->codes.runs != NULL && t->codes.owner_first != NULL ? P4_OK : P4_E_SYSTEM);
     place end = lay_out(t);
-    int64_t dense_bytes = end.elements * job->compute.ops->act_bytes(job->compute.device);
-    t->codes_bytes = end.bytes;
-    if (job->config.activation_bits == 0 && dense_bytes <= DENSE_MOST) { /* integer products take codes */
-        TRY(job->compute.ops->alloc(job->compute.device, (void **)&t->dense, dense_bytes));
-        t->codes_bytes += dense_bytes;
+    int64_t dense_bytes = end.elements * t->compute->ops->act_bytes(t->compute->device);
+    t->codes.bytes = end.bytes;
+    if (t->plan.activation_bits == 0 && dense_bytes <= DENSE_MOST) { /* integer products take codes */
+        TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.dense, dense_bytes));
+        t->codes.bytes += dense_bytes;
     }
-    TRY(job->compute.ops->alloc(job->compute.device, (void **)&t->codes, end.bytes + LINE));
+    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.memory, end.bytes + LINE));
     (void)lay_out(t);
 done:
     return rc;
@@ -131,57 +131,55 @@ done:
 
 void p4_trainer_codes_close(p4_trainer *t)
 {
-    if (t->codes != NULL) {
-        t->job->compute.ops->release(t->job->compute.device, t->codes);
+    if (t->codes.memory != NULL) {
+        t->compute->ops->release(t->compute->device, t->codes.memory);
     }
-    if (t->dense != NULL) {
-        t->job->compute.ops->release(t->job->compute.device, t->dense);
+    if (t->codes.dense != NULL) {
+        t->compute->ops->release(t->compute->device, t->codes.dense);
     }
-    free(t->codes_of);
-    free(t->runs);
-    free(t->owner_first);
+    free(t->codes.of);
+    free(t->codes.runs);
+    free(t->codes.owner_first);
 }
 
 static void quantize(p4_trainer *t, const p4_weight *codes, const float *master, p4_quant_error *h_error)
 {
-    p4_job *job = t->job;
     p4_weight weight = {.dtype = P4_F32, .rows = codes->rows, .cols = codes->cols, .data = master};
-    job->compute.ops->quantize(job->compute.device, (uint8_t *)(uintptr_t)codes->data,
-                               (uint16_t *)(uintptr_t)codes->scale, h_error, &weight, p4_job_method(job),
-                               (float)job->config.sparsity_threshold, NULL);
+    t->compute->ops->quantize(t->compute->device, (uint8_t *)(uintptr_t)codes->data,
+                              (uint16_t *)(uintptr_t)codes->scale, h_error, &weight, t->plan.quantize.method,
+                              t->plan.quantize.threshold, NULL);
 }
 
 void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
 {
-    for (int64_t r = 0; r < t->runs_count && h_errors == NULL; r++) {
-        if (t->runs[r].master != NULL) {
-            quantize(t, &t->runs[r].codes, t->runs[r].master, NULL);
+    for (int64_t r = 0; r < t->codes.runs_count && h_errors == NULL; r++) {
+        if (t->codes.runs[r].master != NULL) {
+            quantize(t, &t->codes.runs[r].codes, t->codes.runs[r].master, NULL);
         }
     }
-    for (int64_t i = 0; i < t->job->hf.model.params_count && h_errors != NULL; i++) {
-        if (t->codes_of[i].data != NULL && t->optim.at[i] >= 0) {
-            quantize(t, &t->codes_of[i], t->optim.master + t->optim.at[i], &h_errors[i]);
+    for (int64_t i = 0; i < t->model->params_count && h_errors != NULL; i++) {
+        if (t->codes.of[i].data != NULL && t->optim.at[i] >= 0) {
+            quantize(t, &t->codes.of[i], t->optim.master + t->optim.at[i], &h_errors[i]);
         }
     }
 }
 
-void p4_trainer_share_codes(p4_trainer *t)
+void p4_trainer_publish_codes(p4_trainer *t)
 {
-    p4_job *job = t->job;
-    if (job->compute.group->ranks > 1) {
-        job->compute.coll.begin(&job->compute.coll); /* one launch: every owner sends at once */
-        for (int r = 0; r < job->compute.group->ranks; r++) {
-            job->compute.coll.bcast(&job->compute.coll, t->codes + t->owner_first[r],
-                                    t->owner_first[r + 1] - t->owner_first[r], r);
+    if (t->compute->group->ranks > 1) {
+        t->compute->coll.begin(&t->compute->coll); /* one launch: every owner sends at once */
+        for (int r = 0; r < t->compute->group->ranks; r++) {
+            t->compute->coll.bcast(&t->compute->coll, t->codes.memory + t->codes.owner_first[r],
+                                   t->codes.owner_first[r + 1] - t->codes.owner_first[r], r);
         }
-        job->compute.coll.end(&job->compute.coll);
-        p4_coll_join(&job->compute.coll);
+        t->compute->coll.end(&t->compute->coll);
+        p4_coll_join(&t->compute->coll);
     }
 }
 
 void p4_trainer_unpack(p4_trainer *t)
 {
-    for (int64_t r = 0; r < t->runs_count && t->runs[r].dense != NULL; r++) {
-        t->job->compute.ops->weight_unpack(t->job->compute.device, t->runs[r].dense, &t->runs[r].codes);
+    for (int64_t r = 0; r < t->codes.runs_count && t->codes.runs[r].dense != NULL; r++) {
+        t->compute->ops->weight_unpack(t->compute->device, t->codes.runs[r].dense, &t->codes.runs[r].codes);
     }
 }

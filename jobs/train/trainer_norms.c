@@ -11,9 +11,8 @@ enum {
 /* Are the gradient's sums under way before those of the first layer? */
 static bool is_early(const p4_trainer *t, int64_t i)
 {
-    const p4_param *p = &t->job->hf.model.params[i];
-    return p->role == P4_ROLE_HEAD ||
-           (p4_role_is_matrix(p->role) && p->layer > 0 && p4_trainer_sums_by_layer(t, i));
+    const p4_param *p = &t->model->params[i];
+    return p->role == P4_ROLE_HEAD || (p4_role_is_matrix(p->role) && p->layer > 0 && t->sums.by_layer[i]);
 }
 
 static int by_place(const void *a, const void *b)
@@ -24,10 +23,10 @@ static int by_place(const void *a, const void *b)
 
 p4_rc p4_trainer_norms_open(p4_trainer *t)
 {
-    const p4_model *model = &t->job->hf.model;
+    const p4_model *model = t->model;
     const p4_optim *o = &t->optim;
     int64_t count = 0;
-    p4_norm_run *runs = t->norm_runs = p4_alloc((size_t)model->params_count, sizeof *runs);
+    p4_norm_run *runs = t->norms.runs = p4_alloc((size_t)model->params_count, sizeof *runs);
     if (runs == NULL) {
         return P4_E_SYSTEM;
     }
@@ -39,15 +38,15 @@ p4_rc p4_trainer_norms_open(p4_trainer *t)
         }
     }
     qsort(runs, (size_t)count, sizeof *runs, by_place);
-    t->norm_runs_count = 0;
+    t->norms.count = 0;
     for (int64_t i = 0; i < count; i++) {
-        p4_norm_run *last = t->norm_runs_count > 0 ? &runs[t->norm_runs_count - 1] : NULL;
+        p4_norm_run *last = t->norms.count > 0 ? &runs[t->norms.count - 1] : NULL;
         bool same = last != NULL && last->early == runs[i].early && runs[i].first < last->end + P4_FLAT_GAP &&
                     (last->first < o->replicated_count) == (runs[i].first < o->replicated_count);
         if (same) {
             last->end = runs[i].end;
         } else {
-            runs[t->norm_runs_count++] = runs[i];
+            runs[t->norms.count++] = runs[i];
         }
     }
     return P4_OK;
@@ -55,14 +54,14 @@ p4_rc p4_trainer_norms_open(p4_trainer *t)
 
 void p4_trainer_norms_close(p4_trainer *t)
 {
-    free(t->norm_runs);
+    free(t->norms.runs);
 }
 
 void p4_trainer_norms_add(p4_trainer *t, bool early)
 {
     p4_optim *o = &t->optim;
-    for (int64_t i = 0; i < t->norm_runs_count; i++) {
-        const p4_norm_run *run = &t->norm_runs[i];
+    for (int64_t i = 0; i < t->norms.count; i++) {
+        const p4_norm_run *run = &t->norms.runs[i];
         double *sum = &o->sums[run->first < o->replicated_count ? 0 : 1];
         for (int64_t at = run->first; run->early == early && at < run->end; at += PIECE) {
             o->ops->add_sq_norm(o->device, sum, o->grad + at, p4_min_i64(PIECE, run->end - at));

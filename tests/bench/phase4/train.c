@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "bench.h"
+#include "jobs/settings.h"
 #include "jobs/train/trainer.h"
+#include "src/config.h"
 #include "src/leaf/rng.h"
 
 enum { WARM_UP = 3 };
@@ -44,22 +46,21 @@ static void configure(p4_config *config, const bench_options *o)
 }
 
 /* The weights of a directory that has some, else random ones of its architecture. Local. */
-static p4_rc open_model(p4_job *job, const char *model)
+static p4_rc open_model(p4_original *original, const p4_config *c, int ranks)
 {
     p4_rc rc = P4_OK;
-    const p4_config *c = &job->config;
-    if (bench_model_has_weights(model)) {
-        return p4_job_open_model(job);
+    p4_model *model = &original->hf.model;
+    if (bench_model_has_weights(c->model_path)) {
+        return p4_settings_open_original(original, c, ranks);
     }
-    TRY(bench_model_open(&job->hf, &job->random_weights, model));
-    CHECK(c->calibration_sequence_length <= job->hf.model.arch.positions,
-          "--length %d, but %s has %lld positions", c->calibration_sequence_length, model,
-          (long long)job->hf.model.arch.positions);
-    if (p4_job_quantizes(job)) {
-        p4_model_select_ternary(&job->hf.model, &c->preserve_layers, c->preserve_embedding_precision,
+    TRY(bench_model_open(&original->hf, &original->random_weights, c->model_path));
+    CHECK(c->calibration_sequence_length <= model->arch.positions, "--length %d, but %s has %lld positions",
+          c->calibration_sequence_length, c->model_path, (long long)model->arch.positions);
+    if (p4_settings_quantizes(c)) {
+        p4_model_select_ternary(model, &c->preserve_layers, c->preserve_embedding_precision,
                                 c->preserve_output_precision);
     }
-    TRY(p4_job_plan_ownership(job));
+    TRY(p4_original_shard(original, ranks));
 done:
     return rc;
 }
@@ -91,29 +92,31 @@ typedef struct figures {
 
 static void read_figures(figures *f, const p4_trainer *t, double *seconds, int64_t steps)
 {
-    p4_job *job = t->job;
+    const p4_compute *compute = t->compute;
     f->median_s = bench_median(seconds, steps);
     f->best_s = seconds[0];
-    f->sequences = t->sequences;
-    f->micro_batch = t->micro_batch;
-    f->T = t->T;
-    f->tokens = (double)(t->sequences * t->T);
-    f->model_flop = f->tokens * bench_train_flop(&job->hf.model, t->T) / (double)job->compute.group->ranks;
-    f->peak_bytes = job->compute.ops->peak_bytes(job->compute.device);
+    f->sequences = t->plan.sequences;
+    f->micro_batch = t->batch.size;
+    f->T = t->plan.T;
+    f->tokens = (double)(f->sequences * f->T);
+    f->model_flop = f->tokens * bench_train_flop(t->model, f->T) / (double)compute->group->ranks;
+    f->peak_bytes = compute->ops->peak_bytes(compute->device);
     f->bytes = p4_trainer_bytes(t);
 }
 
-static p4_rc time_steps(figures *f, p4_job *job, const bench_options *o)
+static p4_rc time_steps(figures *f, p4_compute *compute, const p4_original *original, const p4_config *config,
+                        int64_t timed)
 {
     p4_rc rc = P4_OK;
     p4_trainer trainer = {0};
+    p4_windows windows = {0};
     p4_step_result result;
-    int64_t steps = o->steps + WARM_UP;
-    double *seconds = p4_alloc((size_t)o->steps, sizeof *seconds);
+    int64_t steps = timed + WARM_UP, T = config->calibration_sequence_length;
+    p4_train_plan plan = p4_settings_train(config, T);
+    double *seconds = p4_alloc((size_t)timed, sizeof *seconds);
     TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(random_windows(&job->train, job->config.calibration_batch_size * steps,
-                       job->config.calibration_sequence_length, job->hf.model.arch.V));
-    TRY(p4_trainer_open(&trainer, job));
+    TRY(random_windows(&windows, plan.sequences * steps, T, original->hf.model.arch.V));
+    TRY(p4_trainer_open(&trainer, compute, original, &windows, &plan));
     for (int64_t step = 0; step < steps; step++) {
         TRY(p4_trainer_step(&trainer, step, &result));
         CHECK(result.applied, "step %lld: the gradient was not finite", (long long)step);
@@ -121,11 +124,12 @@ static p4_rc time_steps(figures *f, p4_job *job, const bench_options *o)
             seconds[step - WARM_UP] = result.seconds;
         }
     }
-    read_figures(f, &trainer, seconds, o->steps);
+    read_figures(f, &trainer, seconds, timed);
     f->loss = result.loss;
     f->grad_norm = result.grad_norm;
 done:
     p4_trainer_close(&trainer);
+    p4_windows_free(&windows);
     free(seconds);
     return rc;
 }
@@ -147,81 +151,73 @@ static void report(const figures *f, const char *name, double gemm_tflops)
                "a device, without recomputation; last loss %.3f, gradient norm %.3g", f->loss, f->grad_norm);
 }
 
-static p4_rc train(p4_job *job, p4_group *group, const bench_options *o)
+static p4_rc train(p4_compute *compute, const p4_config *config, const bench_options *o)
 {
     p4_rc rc = P4_OK;
     char name[128];
     figures f = {0};
-    TRY(p4_job_open_compute(job, group));
-    TRY_ALL(job->compute.group, open_model(job, o->model));
-    bench_device d = {
-        .ops = job->compute.ops, .device = job->compute.device, .cuda = !job->compute.ops->host_memory};
-    name_run(name, sizeof name, o, job->compute.group->ranks);
-    if (job->compute.group->rank == 0) {
-        bool sums = d.cuda && job->compute.group->ranks > 1;
-        printf("# %d rank%s, %s%s%s\n", job->compute.group->ranks, job->compute.group->ranks == 1 ? "" : "s",
-               d.ops->describe(d.device), sums ? ", sums by " : "", sums ? job->compute.coll.name : "");
+    p4_group *group = compute->group;
+    p4_original original = {0};
+    bench_device d = {.ops = compute->ops, .device = compute->device, .cuda = !compute->ops->host_memory};
+    TRY_ALL(group, open_model(&original, config, group->ranks));
+    name_run(name, sizeof name, o, group->ranks);
+    if (group->rank == 0) {
+        bool sums = d.cuda && group->ranks > 1;
+        printf("# %d rank%s, %s%s%s\n", group->ranks, p4_plural(group->ranks), d.ops->describe(d.device),
+               sums ? ", sums by " : "", sums ? compute->coll.name : "");
     }
-    TRY(time_steps(&f, job, o));
+    TRY(time_steps(&f, compute, &original, config, o->steps));
     /* Now, not before: the arrays of the ceilings would count in the peak. */
-    TRY_ALL(job->compute.group, job->compute.group->rank == 0 ? bench_measure_ceilings(&d) : P4_OK);
-    if (job->compute.group->rank == 0) {
+    TRY_ROOT(group, bench_measure_ceilings(&d));
+    if (group->rank == 0) {
         report(&f, name, d.gemm_tflops);
     }
 done:
+    p4_original_close(&original);
+    return rc;
+}
+
+p4_rc bench_train(const bench_options *o)
+{
+    p4_rc rc = P4_OK;
+    static p4_config config;
+    p4_machine machine = {0};
+    p4_group group = {0};
+    p4_compute compute = {0};
+    configure(&config, o);
+    p4_compute_settings settings = p4_settings_compute(&config);
+    TRY(p4_machine_open(&machine));
+    TRY(p4_group_open(&group, &machine, NULL, 600));
+    TRY(p4_compute_open(&compute, &group, &settings));
+    TRY(train(&compute, &config, o));
+done:
+    p4_compute_close(&compute);
+    p4_group_close(&group);
+    p4_machine_close(&machine);
     return rc;
 }
 
 /* --- load ------------------------------------------------------------------------------------- */
 
-static p4_rc load(p4_job *job, p4_group *group, const bench_options *o)
+p4_rc bench_load(const bench_options *o)
 {
-    (void)group;
     p4_rc rc = P4_OK;
+    static p4_config config;
+    p4_original original = {0};
     double bytes = 0;
+    configure(&config, o);
     CHECK(bench_model_has_weights(o->model), "load: --model %s has no model.safetensors", o->model);
     double started_s = p4_now_s();
-    TRY(p4_job_open_model(job));
-    for (int64_t i = 0; i < job->hf.model.params_count; i++) {
-        const p4_weight *w = &job->hf.model.weights[i];
-        CHECK(p4_weight_find_nonfinite(w) < 0, "tensor %s is not finite", job->hf.model.params[i].name);
+    TRY(p4_settings_open_original(&original, &config, 1));
+    for (int64_t i = 0; i < original.hf.model.params_count; i++) {
+        const p4_weight *w = &original.hf.model.weights[i];
+        CHECK(p4_weight_find_nonfinite(w) < 0, "tensor %s is not finite", original.hf.model.params[i].name);
         bytes += (double)(w->rows * w->cols * p4_dtype_bytes(w->dtype));
     }
     double elapsed_s = p4_now_s() - started_s;
     bench_line("load", bytes * 1e-9 / elapsed_s, "GB/s", NULL, 0.0, "%.1f MB in %.3f s", bytes * 1e-6,
                elapsed_s);
 done:
+    p4_original_close(&original);
     return rc;
-}
-
-static p4_rc with_job(const bench_options *o,
-                      p4_rc (*work)(p4_job *job, p4_group *group, const bench_options *o))
-{
-    p4_rc rc = P4_OK;
-    p4_machine machine = {0};
-    p4_group group = {0};
-    p4_job *job = p4_alloc(1, sizeof *job);
-    TRY(job != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_machine_open(&machine));
-    TRY(p4_group_open(&group, &machine, NULL, 600));
-    configure(&job->config, o);
-    TRY(work(job, &group, o));
-done:
-    if (job != NULL) {
-        p4_job_close(job);
-        free(job);
-    }
-    p4_group_close(&group);
-    p4_machine_close(&machine);
-    return rc;
-}
-
-p4_rc bench_train(const bench_options *o)
-{
-    return with_job(o, train);
-}
-
-p4_rc bench_load(const bench_options *o)
-{
-    return with_job(o, load);
 }

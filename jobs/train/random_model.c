@@ -1,4 +1,4 @@
-#include "jobs/stages/random_model.h"
+#include "jobs/train/random_model.h"
 
 #include <math.h>
 #include <stdio.h>

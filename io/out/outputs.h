@@ -1,0 +1,72 @@
+/* outputs.h - the writer table: everything that a run may leave in its output directory.
+ *
+ * Adding an output is a row here, a field of the same name in p4_output_paths and, for an EXPORTED row, the
+ * function `write_ID` in jobs/export.c, without which that file does not compile. The check of an
+ * older directory, the removal of stale files, the paths in results.json and the final report follow from the
+ * row. */
+#ifndef P4_OUTPUTS_H
+#define P4_OUTPUTS_H
+
+#include "src/leaf/base.h"
+#include "src/phase4/config.h"
+#include "src/phase4/results.h"
+
+/* Traits of an output. */
+enum {
+    P4_OUTPUT_MODEL = 1,   /* a model in some format: what the run is for */
+    P4_OUTPUT_PRIMARY = 2, /* primary_output where it is written; otherwise the first model written is */
+    P4_OUTPUT_GUARDS = 4,  /* its presence says that the directory holds results, which need `overwrite` */
+    P4_OUTPUT_INSIDE = 8,  /* a file inside another output: it comes and goes with that one */
+};
+/* What a run must have for an output, beside the key. */
+enum {
+    P4_NEEDS_TOKENIZER = 1,
+    P4_NEEDS_TRAINING = 2, /* at least one logged training step */
+};
+
+#define P4_METRICS_FILE "metrics.jsonl"
+#define P4_METADATA_FILE "compression_metadata.json"
+/* Lists the others and says how the run ended. It is not a row: it is always written, as the last file. */
+#define P4_RESULTS_FILE "results.json"
+
+/* The rows, in the order in which they are written: the models first, then the small files that describe
+ * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with
+ * dequantized_fp16, metrics.jsonl during training. Columns: ID (the field of p4_output_paths and the key in
+ * results.json), name inside output_path, configuration key that turns it on (NULL: always on), needs,
+ * traits, what it is. */
+/* clang-format off */
+#define P4_OUTPUT_TABLE(EXPORTED, OTHER)                                                                     \
+    EXPORTED(quantized, "model.h5", "save_quantized", 0,                                                     \
+             P4_OUTPUT_MODEL | P4_OUTPUT_GUARDS, "packed model")                                             \
+    EXPORTED(dequantized_fp16, "dequantized_fp16", "save_dequantized_fp16", 0,                               \
+             P4_OUTPUT_MODEL | P4_OUTPUT_PRIMARY | P4_OUTPUT_GUARDS, "fp16 model")                           \
+    OTHER(tokenizer, "dequantized_fp16/tokenizer.json", "save_dequantized_fp16", P4_NEEDS_TOKENIZER,         \
+          P4_OUTPUT_INSIDE, "tokenizer")                                                                     \
+    EXPORTED(config, "phase4_config.json", NULL, 0, 0, "configuration")                                      \
+    OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_TRAINING, 0, "training metrics")                          \
+    EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, P4_OUTPUT_GUARDS, "metadata")
+/* clang-format on */
+
+typedef struct p4_output {
+    const char *id, *name, *key;
+    unsigned needs, traits;
+    const char *what;
+    size_t path; /* offset of its field in p4_output_paths */
+} p4_output;
+
+#define P4_OUTPUT_ONE(...) +1
+enum { P4_OUTPUTS = P4_OUTPUT_TABLE(P4_OUTPUT_ONE, P4_OUTPUT_ONE) };
+#undef P4_OUTPUT_ONE
+extern const p4_output p4_outputs[P4_OUTPUTS];
+
+/* The path of an output, "" where it is not written. */
+static inline const char *p4_output_path(const p4_output_paths *paths, const p4_output *output)
+{
+    return (const char *)paths + output->path;
+}
+
+/* Fills in the paths of the outputs that a run of this configuration writes, with primary_output; `has`: what
+ * the run has of P4_NEEDS_*. P4_E_INPUT: output_path is too long. Local. */
+p4_rc p4_outputs_name(p4_output_paths *paths, const p4_config *config, unsigned has);
+
+#endif

@@ -1,0 +1,30 @@
+/* export.h - a compressed model and what is known of it, as the files of an output directory
+ * (io/out/outputs.h lists them). */
+#ifndef P4_EXPORT_H
+#define P4_EXPORT_H
+
+#include "jobs/train/curve.h"
+#include "jobs/train/original.h"
+#include "jobs/train/statistics.h"
+#include "src/packed.h"
+#include "src/phase4/config.h"
+#include "src/phase4/results.h"
+
+typedef struct p4_export {
+    const p4_config *config; /* effective: what is written, where and how; it goes along */
+    const p4_compute *compute;
+    const p4_original *original;
+    const p4_packed *packed;
+    const p4_statistics *statistics; /* empty: none were collected */
+    const p4_training_curve *curve;  /* rank 0 */
+    const char *tokenizer_json;      /* rank 0; NULL: the model has no tokenizer */
+    p4_results *results;             /* evaluations go along; sizes, paths and names are filled in */
+} p4_export;
+
+/* results->metrics but for the peak memory. Local. */
+void p4_export_measure(const p4_export *e);
+/* Measures, then rank 0 writes every file that the configuration asks for, each complete or not at all.
+ * P4_E_INPUT: a file cannot be written. Collective. */
+p4_rc p4_export_write(const p4_export *e);
+
+#endif

@@ -1,0 +1,116 @@
+#include "jobs/settings.h"
+
+#include <string.h>
+
+p4_compute_settings p4_settings_compute(const p4_config *c)
+{
+    return (p4_compute_settings){
+        .device = c->device, .threads = c->threads_per_rank, .half = c->mixed_precision};
+}
+
+bool p4_settings_quantizes(const p4_config *c)
+{
+    return c->quantizer != P4_QUANTIZER_NONE;
+}
+
+p4_quantize_plan p4_settings_quantize(const p4_config *c)
+{
+    return (p4_quantize_plan){.method =
+                                  c->quantizer == P4_QUANTIZER_ABSMEAN ? P4_QUANT_ABSMEAN : P4_QUANT_EXACT,
+                              .threshold = (float)c->sparsity_threshold};
+}
+
+p4_pipeline_plan p4_settings_pipeline(const p4_config *c, int64_t T)
+{
+    return (p4_pipeline_plan){.B = c->calibration_batch_size, .T = T, .activation_bits = c->activation_bits};
+}
+
+static p4_optim_settings optim_settings(const p4_config *c)
+{
+    return (p4_optim_settings){.muon = c->optimizer == P4_OPTIMIZER_MUGROKFAST,
+                               .grokfast = c->enable_grokfast,
+                               .ema_alpha = (float)c->grokfast_ema_alpha,
+                               .ema_lambda = (float)c->grokfast_lambda,
+                               .momentum = 0.95f,
+                               .beta1 = 0.9f,
+                               .beta2 = 0.95f,
+                               .eps = 1e-8f,
+                               .weight_decay = (float)c->weight_decay,
+                               .clip = (float)c->gradient_clip,
+                               .half_state = c->optimizer_state == P4_OPTIMIZER_STATE_BF16,
+                               .seed = c->seed};
+}
+
+p4_train_plan p4_settings_train(const p4_config *c, int64_t T)
+{
+    return (p4_train_plan){.T = T,
+                           .sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / T
+                                                                   : c->calibration_batch_size,
+                           .micro_batch = c->micro_batch_size,
+                           .epochs = c->fine_tune_epochs,
+                           .max_steps = c->fine_tune_max_steps,
+                           .lr = c->fine_tune_lr,
+                           .lr_final_fraction = c->lr_final_fraction,
+                           .warmup = c->warmup_steps,
+                           .seed = c->seed,
+                           .optim = optim_settings(c),
+                           .zero_stage = c->zero_stage,
+                           .recompute = c->recompute,
+                           .activation_bits = c->activation_bits,
+                           .quantize = p4_settings_quantize(c)};
+}
+
+/* --- the model -------------------------------------------------------------------------------- */
+
+/* q, k and v (gate and up) read one input: it is rounded for all of them or for none. Local. */
+static p4_rc check_whole_slots(const p4_model *model)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        CHECK(p->row_offset == 0 || !p4_role_is_matrix(p->role) || p->ternary == p[-1].ternary,
+              "key \"preserve_layers\": %s is preserved and %s is not; with activation_bits 8 they share one "
+              "rounded input, expected both or neither",
+              p->ternary ? p[-1].name : p->name, p->ternary ? p->name : p[-1].name);
+    }
+done:
+    return rc;
+}
+
+/* Settings that are given and change nothing. */
+static void warn_without_effect(const p4_config *c, const p4_model *model)
+{
+    const char *glob = c->preserve_layers.bytes;
+    for (int32_t g = 0; g < c->preserve_layers.count; g++, glob += strlen(glob) + 1) {
+        if (!p4_model_has_match(model, glob)) {
+            WARN("warning: key \"preserve_layers\": \"%s\" matches none of the model's %lld tensors", glob,
+                 (long long)model->params_count);
+        }
+    }
+    p4_config defaults;
+    p4_config_default(&defaults);
+    if (c->quantizer == P4_QUANTIZER_EXACT && c->sparsity_threshold != defaults.sparsity_threshold) {
+        WARN("warning: key \"sparsity_threshold\": %g has no effect, as quantizer \"exact\" finds each row's "
+             "own",
+             c->sparsity_threshold);
+    }
+}
+
+p4_rc p4_settings_open_original(p4_original *original, const p4_config *c, int ranks)
+{
+    p4_rc rc = P4_OK;
+    p4_model *model = &original->hf.model;
+    TRY(p4_original_open(original, c->model_path, c->init == P4_INIT_RANDOM, c->seed));
+    CHECK(c->calibration_sequence_length <= model->arch.positions,
+          "calibration_sequence_length is %d, but %s has %lld positions", c->calibration_sequence_length,
+          original->hf.path, (long long)model->arch.positions);
+    if (p4_settings_quantizes(c)) {
+        p4_model_select_ternary(model, &c->preserve_layers, c->preserve_embedding_precision,
+                                c->preserve_output_precision);
+        warn_without_effect(c, model);
+    }
+    TRY(c->activation_bits == 8 ? check_whole_slots(model) : P4_OK);
+    TRY(p4_original_shard(original, ranks));
+done:
+    return rc;
+}

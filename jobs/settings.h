@@ -1,0 +1,23 @@
+/* settings.h - what a configuration asks of the engines (jobs/train/), as plain numbers that are resolved
+ * once. */
+#ifndef P4_SETTINGS_H
+#define P4_SETTINGS_H
+
+#include "jobs/train/original.h"
+#include "jobs/train/pipeline.h"
+#include "jobs/train/trainer.h"
+#include "src/phase4/config.h"
+
+p4_compute_settings p4_settings_compute(const p4_config *config);
+p4_quantize_plan p4_settings_quantize(const p4_config *config);
+/* Of windows of T tokens. */
+p4_pipeline_plan p4_settings_pipeline(const p4_config *config, int64_t T);
+p4_train_plan p4_settings_train(const p4_config *config, int64_t T);
+/* Does the configuration quantize at all (quantizer other than "none")? */
+bool p4_settings_quantizes(const p4_config *config);
+
+/* Opens the configuration's model, marks the tensors that become ternary, and decides who owns which.
+ * P4_E_INPUT: the directory, or a rule between it and a key. The caller closes, after an error too. Local. */
+p4_rc p4_settings_open_original(p4_original *original, const p4_config *config, int ranks);
+
+#endif

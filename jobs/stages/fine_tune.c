@@ -1,0 +1,69 @@
+#include "jobs/train/fine_tune.h"
+
+#include <stdlib.h>
+
+#include "jobs/stages/stages.h"
+
+/* Rank 0: the curve, the caller's callback, metrics.jsonl. */
+static p4_rc keep_point(void *user, const p4_training_point *point)
+{
+    p4_rc rc = P4_OK;
+    p4_run *run = user;
+    TRY(p4_training_curve_add(&run->curve, point));
+    if (run->log_callback != NULL) {
+        run->log_callback(point, run->log_user);
+    }
+    TRY(p4_metrics_log_write(&run->metrics_log, point));
+done:
+    return rc;
+}
+
+static p4_rc tune(p4_run *run)
+{
+    const p4_windows *train = p4_run_train_windows(run);
+    p4_train_plan plan = p4_settings_train(&run->config, train->T);
+    p4_tuner tuner = {.compute = &run->compute,
+                      .original = &run->original,
+                      .train = train,
+                      .eval = &run->eval,
+                      .plan = &plan,
+                      .evaluation = p4_settings_pipeline(&run->config, train->T),
+                      .log_every = run->config.log_every,
+                      .start_perplexity = run->results.post.perplexity,
+                      .on_point = keep_point,
+                      .user = run};
+    return p4_tune(&tuner, &run->packed, &run->results.fine_tuning);
+}
+
+/* With metrics.jsonl in the output directory. Collective. */
+static p4_rc tune_logged(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = run->compute.group;
+    char *path = p4_format("%s/metrics.jsonl", run->config.output_path);
+    TRY_ALL(group, path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ROOT(group, p4_metrics_log_open(&run->metrics_log, path, false));
+    rc = tune(run);
+    p4_rc closed = p4_agree_root(group, p4_metrics_log_close(&run->metrics_log));
+    rc = rc != P4_OK ? rc : closed;
+done:
+    free(path);
+    return rc;
+}
+
+p4_rc p4_stage_fine_tune(p4_run *run)
+{
+    const p4_config *c = &run->config;
+    const p4_evaluation *pre = &run->results.pre, *post = &run->results.post;
+    if (!c->enable_fine_tuning) {
+        INFO("      off (enable_fine_tuning is false)");
+        return P4_OK;
+    }
+    bool needed = !p4_settings_quantizes(c) || p4_should_fine_tune(c, pre->perplexity, post->perplexity);
+    if (run->eval.count > 0 && !needed) {
+        INFO("      not needed: the perplexity changed by %+.1f %%, fine_tune_threshold is %.1f %%",
+             100.0 * (post->perplexity - pre->perplexity) / pre->perplexity, 100.0 * c->fine_tune_threshold);
+        return P4_OK;
+    }
+    return tune_logged(run);
+}

@@ -1,0 +1,20 @@
+/* stages.h - the stages of a run, in the order of the table in jobs/run.c. Each is Collective. */
+#ifndef P4_STAGES_H
+#define P4_STAGES_H
+
+#include "jobs/run.h"
+
+p4_rc p4_stage_load(p4_run *run);           /* model, ownership plan, tokenizer, windows of tokens */
+p4_rc p4_stage_evaluate_pre(p4_run *run);   /* the original's perplexity */
+p4_rc p4_stage_calibrate(p4_run *run);      /* activation statistics */
+p4_rc p4_stage_quantize(p4_run *run);       /* owners quantize, everyone gets the codes */
+p4_rc p4_stage_evaluate_post(p4_run *run);  /* perplexity, accuracy, KL after quantizing */
+p4_rc p4_stage_fine_tune(p4_run *run);      /* when the drop asks for it */
+p4_rc p4_stage_evaluate_final(p4_run *run); /* what will be written */
+p4_rc p4_stage_gradient_flow(p4_run *run);  /* forward and backward pass of the dequantised model */
+p4_rc p4_stage_export(p4_run *run);         /* every output file */
+
+/* Part of p4_stage_load: the tokenizer and rank 0's windows of text, to all ranks. Collective. */
+p4_rc p4_load_text(p4_run *run);
+
+#endif

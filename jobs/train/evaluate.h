@@ -1,0 +1,28 @@
+/* evaluate.h - how well a form of the model predicts a text: loss, perplexity, accuracy, and KL to a
+ * reference. */
+#ifndef P4_EVALUATE_H
+#define P4_EVALUATE_H
+
+#include "jobs/train/original.h"
+#include "jobs/train/pipeline.h"
+#include "src/packed.h"
+#include "src/phase4/results.h"
+
+typedef struct p4_evaluator {
+    p4_compute *compute;
+    const p4_original *original;
+    p4_pipeline_plan plan; /* `reference` follows from what is asked */
+    const p4_windows *windows;
+} p4_evaluator;
+
+/* Every window through `form`; with a reference also the mean KL(reference || form). P4_E_INPUT: the loss is
+ * not finite. Collective. */
+p4_rc p4_evaluate(const p4_evaluator *evaluator, const p4_form *form, const p4_form *reference,
+                  p4_evaluation *quality);
+/* The original, which is loaded. Collective. */
+p4_rc p4_evaluate_original(const p4_evaluator *evaluator, p4_evaluation *quality);
+/* A compressed model; with KL to the original where that is loaded and `compare` says so. Collective. */
+p4_rc p4_evaluate_packed(const p4_evaluator *evaluator, const p4_packed *packed, bool compare,
+                         p4_evaluation *quality);
+
+#endif

@@ -1,0 +1,157 @@
+#include "jobs/train/fine_tune.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "io/out/report.h"
+#include "jobs/train/evaluate.h"
+
+/* What the epochs share. */
+typedef struct tuning {
+    const p4_tuner *tuner;
+    p4_trainer trainer;
+    p4_packed *best, candidate;
+    p4_fine_tuning *record;
+    double best_perplexity, epoch_loss, started_s;
+    int64_t epoch_steps, tokens;
+} tuning;
+
+/* Every log_every-th step, the first and the last. Rank 0 writes; all agree on a full disk. Collective. */
+static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
+{
+    const p4_tuner *tuner = t->tuner;
+    const p4_trainer_order *order = &t->trainer.order;
+    bool due = step == 0 || (step + 1) % tuner->log_every == 0 || step + 1 == order->steps;
+    if (!due) {
+        return P4_OK;
+    }
+    p4_rc rc = P4_OK;
+    if (tuner->compute->group->rank == 0 && tuner->on_point != NULL) {
+        p4_training_point point = {.step = step + 1,
+                                   .epoch = step / order->steps_per_epoch + 1,
+                                   .tokens = t->tokens,
+                                   .loss = result->loss,
+                                   .lr = result->lr,
+                                   .grad_norm = result->grad_norm,
+                                   .tokens_per_s = (double)result->tokens / result->seconds,
+                                   .elapsed_s = p4_now_s() - t->started_s};
+        rc = tuner->on_point(tuner->user, &point);
+    }
+    return p4_agree_soon(tuner->compute->group, rc);
+}
+
+static void say_epoch(const tuning *t, const p4_history_entry *entry)
+{
+    if (t->tuner->eval->count == 0) {
+        INFO("      epoch %lld: training loss %.4f", (long long)entry->epoch, entry->train_loss);
+        return;
+    }
+    INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %.3f%s",
+         (long long)entry->epoch, entry->train_loss, entry->eval_loss, entry->eval_perplexity,
+         entry->eval_perplexity < t->best_perplexity ? "" : " (not better: the earlier state is kept)");
+}
+
+/* Keeps the trainer's state when it evaluates better than the best one. Collective. */
+static p4_rc end_epoch(tuning *t, int64_t step)
+{
+    p4_rc rc = P4_OK;
+    const p4_tuner *tuner = t->tuner;
+    int64_t steps_per_epoch = t->trainer.order.steps_per_epoch;
+    bool measures = tuner->eval->count > 0;
+    p4_evaluator evaluator = {.compute = tuner->compute,
+                              .original = tuner->original,
+                              .plan = tuner->evaluation,
+                              .windows = tuner->eval};
+    p4_evaluation evaluation = {.loss = NAN, .perplexity = NAN};
+    TRY(p4_trainer_commit(&t->trainer, &t->candidate));
+    TRY(measures ? p4_evaluate_packed(&evaluator, &t->candidate, false, &evaluation) : P4_OK);
+    t->record->epochs_completed = step / steps_per_epoch;
+    t->record->steps = step;
+    t->record->tokens = t->tokens;
+    t->record->final_loss = evaluation.loss;
+    t->record->final_perplexity = evaluation.perplexity;
+    p4_history_entry entry = {.epoch = p4_ceil_div(step, steps_per_epoch),
+                              .step = step,
+                              .train_loss = t->epoch_loss / (double)t->epoch_steps,
+                              .eval_loss = evaluation.loss,
+                              .eval_perplexity = evaluation.perplexity};
+    TRY_ALL(tuner->compute->group, p4_fine_tuning_add_history(t->record, &entry));
+    say_epoch(t, &entry);
+    if (!measures || evaluation.perplexity < t->best_perplexity) {
+        p4_packed better = t->candidate;
+        t->candidate = *t->best;
+        *t->best = better;
+        t->best_perplexity = evaluation.perplexity;
+    }
+    t->record->best_perplexity = t->best_perplexity;
+    t->epoch_loss = 0;
+    t->epoch_steps = 0;
+done:
+    return rc;
+}
+
+static p4_rc run_steps(tuning *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_trainer_order *order = &t->trainer.order;
+    const p4_train_plan *plan = t->tuner->plan;
+    p4_progress progress;
+    p4_step_result result;
+    char note[64];
+    p4_progress_start(&progress, "fine-tune", "tokens", (double)(order->steps * plan->sequences * plan->T));
+    for (int64_t step = 0; step < order->steps; step++) {
+        TRY(p4_trainer_step(&t->trainer, step, &result));
+        t->tokens += result.tokens;
+        if (result.applied) { /* a skipped step's loss may be no number */
+            t->epoch_loss += result.loss;
+            t->epoch_steps++;
+        }
+        TRY(log_step(t, step, &result));
+        snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1, (long long)order->steps,
+                 result.loss);
+        p4_progress_update(&progress, (double)t->tokens, note);
+        if ((step + 1) % order->steps_per_epoch == 0 || step + 1 == order->steps) {
+            p4_progress_end(&progress);
+            TRY(end_epoch(t, step + 1));
+        }
+    }
+done:
+    p4_progress_end(&progress);
+    return rc;
+}
+
+static void say_plan(const tuning *t)
+{
+    const p4_train_plan *plan = t->tuner->plan;
+    p4_trainer_memory bytes = p4_trainer_bytes(&t->trainer);
+    char masters[32], codes[32], activations[32];
+    INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
+         "activations %s",
+         (long long)t->trainer.order.steps, p4_plural(t->trainer.order.steps), (long long)plan->sequences,
+         (long long)plan->T, p4_format_bytes(masters, (double)bytes.masters_bytes),
+         p4_format_bytes(codes, (double)bytes.codes_bytes),
+         p4_format_bytes(activations, (double)bytes.activations_bytes));
+}
+
+p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)
+{
+    p4_rc rc = P4_OK;
+    p4_compute *compute = tuner->compute;
+    tuning t = {.tuner = tuner,
+                .best = packed,
+                .record = record,
+                .best_perplexity = tuner->start_perplexity,
+                .started_s = p4_now_s()};
+    if (!compute->ops->host_memory) {
+        p4_original_unload(tuner->original);
+    }
+    TRY_ALL(compute->group, p4_packed_alloc(&t.candidate, &tuner->original->hf.model));
+    TRY(p4_trainer_open(&t.trainer, compute, tuner->original, tuner->train, tuner->plan));
+    say_plan(&t);
+    record->ran = true;
+    TRY(run_steps(&t));
+done:
+    p4_trainer_close(&t.trainer);
+    p4_packed_release(&t.candidate);
+    return rc;
+}

@@ -1,0 +1,143 @@
+#include "jobs/train/gradient_flow.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "src/form.h"
+
+/* A whole forward and backward pass of the dequantised model on one window of real tokens. Gradients of
+ * matrices are looked at slot by slot and forgotten; those of everything else are kept until the end. */
+typedef struct flow {
+    const p4_compute *compute;
+    const p4_model *model;
+    float *slot_grad, *vector_grads;
+    int64_t *at; /* [params_count] into vector_grads; -1: a matrix */
+    double *sum; /* device */
+    int64_t checked;
+    p4_rc rc;
+} flow;
+
+static p4_rc check_tensor(flow *f, int64_t i, const float *grad)
+{
+    p4_rc rc = P4_OK;
+    double squares = 0;
+    const p4_param *p = &f->model->params[i];
+    f->compute->ops->zero(f->compute->device, f->sum, sizeof *f->sum);
+    f->compute->ops->add_sq_norm(f->compute->device, f->sum, grad, p->rows * p->cols);
+    f->compute->ops->to_host(f->compute->device, &squares, f->sum, sizeof squares);
+    CHECK(isfinite(squares), "the gradient of %s is not finite", p->name);
+    CHECK(squares > 0, "the gradient of %s is zero", p->name);
+    f->checked++;
+done:
+    return rc;
+}
+
+static float *grad_buffer(void *user, int64_t param, bool *accumulate)
+{
+    flow *f = user;
+    if (f->at[param] >= 0) {
+        return f->vector_grads + f->at[param];
+    }
+    *accumulate = false;
+    return f->slot_grad;
+}
+
+static void slot_ready(void *user, int64_t first)
+{
+    flow *f = user;
+    const p4_model *model = f->model;
+    for (int64_t i = first; f->rc == P4_OK && i < first + p4_model_parts(model, first); i++) {
+        f->rc = check_tensor(f, i, f->slot_grad + model->params[i].row_offset * model->params[i].cols);
+    }
+}
+
+static p4_rc take_memory(flow *f, void **memory)
+{
+    const p4_model *model = f->model;
+    int64_t count = 0, slot = 0;
+    f->at = p4_alloc((size_t)model->params_count, sizeof *f->at);
+    if (f->at == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        bool matrix = p4_role_is_matrix(p->role);
+        f->at[i] = matrix ? -1 : count;
+        count += matrix ? 0 : p->rows * p->cols;
+        slot = matrix && p->row_offset == 0 ? p4_max_i64(slot, p4_slot_rows(model, i) * p->cols) : slot;
+    }
+    p4_rc rc = f->compute->ops->alloc(f->compute->device, memory, (count + slot) * 4 + 64);
+    if (rc == P4_OK) {
+        f->sum = *memory;
+        f->slot_grad = (float *)*memory + 16;
+        f->vector_grads = f->slot_grad + slot;
+        f->compute->ops->zero(f->compute->device, *memory, (count + slot) * 4 + 64);
+    }
+    return rc;
+}
+
+/* P4_OK also when the test fails: f->rc tells. */
+static p4_rc run_flow(flow *f, const p4_flow_test *test)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = f->compute->ops;
+    p4_device *device = f->compute->device;
+    const p4_model *model = f->model;
+    int64_t T = test->T;
+    p4_net net = {0};
+    p4_device_form form = {0};
+    void *memory = NULL;
+    p4_net_plan plan = {.B = 1,
+                        .T = T,
+                        .train = true,
+                        .recompute = P4_RECOMPUTE_BLOCKS,
+                        .activation_bits = test->activation_bits,
+                        .head = true};
+    p4_grad_sink sink = {.grad = grad_buffer, .ready = slot_ready, .user = f};
+    TRY(take_memory(f, &memory));
+    TRY(p4_net_open(&net, ops, device, model, &plan));
+    TRY(p4_device_form_open(&form, ops, device, model, test->weights));
+    p4_net_set_tokens(&net, test->ids, 1, T);
+    p4_net_train(&net, &form.form, 1, T, 1.0f / (float)(T - 1), &sink);
+    TRY(ops->sync(device));
+    for (int64_t i = 0; f->rc == P4_OK && i < model->params_count; i++) {
+        f->rc = f->at[i] >= 0 ? check_tensor(f, i, f->vector_grads + f->at[i]) : P4_OK;
+    }
+done:
+    p4_device_form_close(&form);
+    if (net.ops != NULL) {
+        p4_net_close(&net);
+    }
+    if (memory != NULL) {
+        ops->release(device, memory);
+    }
+    return rc;
+}
+
+/* Rank 0. Local. */
+static p4_rc test_flow(const p4_flow_test *test, p4_gradient_flow *record)
+{
+    flow f = {.compute = test->compute, .model = test->model};
+    p4_rc rc = run_flow(&f, test);
+    record->ran = true;
+    record->passed = f.rc == P4_OK;
+    record->tensors_checked = f.checked;
+    if (rc == P4_OK && f.rc != P4_OK) {
+        snprintf(record->error, sizeof record->error, "%s", p4_last_error());
+        p4_error_clear();
+    }
+    free(f.at);
+    return rc;
+}
+
+p4_rc p4_gradient_flow_run(const p4_flow_test *test, p4_gradient_flow *record)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = test->compute->group;
+    *record = (p4_gradient_flow){0};
+    TRY_ROOT(group, test_flow(test, record));
+    p4_group_bcast(group, record, sizeof *record, 0);
+done:
+    return rc;
+}

@@ -1,0 +1,34 @@
+/* original.h - the model as it came, on this rank: its files, which rank owns which tensor, and on the device
+ * the layers that this rank runs. */
+#ifndef P4_ORIGINAL_H
+#define P4_ORIGINAL_H
+
+#include "dist/shard.h"
+#include "io/hf/hf_model.h"
+#include "jobs/train/compute.h"
+#include "src/form.h"
+
+typedef struct p4_original {
+    p4_hf_model hf;
+    float *random_weights; /* of a model without weights of its own: what hf's weights point to */
+    p4_shard shard;
+    p4_device_form form; /* of this rank's layers; ops NULL: not loaded */
+} p4_original;
+
+/* Opens a model directory, or (`random`) its config.json with fresh weights drawn from `seed`. Reads no
+ * weights. The caller closes. Local. */
+p4_rc p4_original_open(p4_original *original, const char *path, bool random, uint64_t seed);
+void p4_original_close(p4_original *original); /* Also of zeros. */
+/* Decides which rank owns which tensor and runs which layer, from the model that original->hf describes.
+ * Local. */
+p4_rc p4_original_shard(p4_original *original, int ranks);
+/* This rank's layers on the device; nothing happens when they are there. Local. */
+p4_rc p4_original_load(p4_original *original, const p4_compute *compute);
+/* Gives the device's memory back; they can be loaded again. Local. */
+void p4_original_unload(p4_original *original);
+bool p4_original_is_loaded(const p4_original *original);
+/* P4_E_INPUT names a tensor, of those that this rank owns, with a value that is NaN or infinite. Reading the
+ * weights also brings them into the page cache. Local. */
+p4_rc p4_original_check_finite(const p4_original *original, const p4_compute *compute);
+
+#endif

@@ -1,0 +1,151 @@
+#include "jobs/train/quantize.h"
+
+#include <math.h>
+
+/* A quantization at work. */
+typedef struct work {
+    p4_packed *packed;
+    const p4_compute *compute;
+    const p4_original *original;
+    void *memory; /* of the device, for one matrix after another; NULL where it computes in host memory */
+    int64_t in_bytes, code_bytes; /* rounded to 64, of the largest matrix */
+} work;
+
+static int64_t weight_bytes(const p4_weight *weight)
+{
+    return weight->rows * weight->cols * p4_dtype_bytes(weight->dtype);
+}
+
+/* The matrix on the device already: this rank runs its layer and has opened the original. */
+static const p4_weight *resident(const work *w, int64_t i)
+{
+    const p4_weight *weight = p4_original_is_loaded(w->original) ? &w->original->form.form.weights[i] : NULL;
+    return weight != NULL && weight->data != NULL ? weight : NULL;
+}
+
+static bool is_mine(const work *w, int64_t i)
+{
+    return w->original->hf.model.params[i].ternary && w->original->shard.owner[i] == w->compute->group->rank;
+}
+
+static p4_rc open_workspace(work *w)
+{
+    int64_t scale_bytes = 0;
+    const p4_model *model = &w->original->hf.model;
+    if (w->compute->ops->host_memory) {
+        return P4_OK;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_weight *weight = &model->weights[i];
+        if (is_mine(w, i)) {
+            w->in_bytes = p4_max_i64(w->in_bytes, resident(w, i) != NULL ? 0 : weight_bytes(weight));
+            w->code_bytes = p4_max_i64(w->code_bytes, weight->rows * p4_code_row_bytes(weight->cols));
+            scale_bytes = p4_max_i64(scale_bytes, weight->rows * 2);
+        }
+    }
+    w->in_bytes = (w->in_bytes + 63) / 64 * 64;
+    w->code_bytes = (w->code_bytes + 63) / 64 * 64;
+    return w->compute->ops->alloc(w->compute->device, &w->memory, w->in_bytes + w->code_bytes + scale_bytes);
+}
+
+/* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local.
+ */
+static p4_rc quantize_matrix(work *w, int64_t i)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = w->compute->ops;
+    const p4_hf_model *hf = &w->original->hf;
+    p4_packed *c = w->packed;
+    p4_weight weight = hf->model.weights[i];
+    uint8_t *codes = p4_packed_codes(c, i);
+    uint16_t *scale = p4_packed_scale(c, i);
+    if (!ops->host_memory) {
+        const p4_weight *there = resident(w, i);
+        if (there == NULL) {
+            ops->to_device(w->compute->device, w->memory, weight.data, weight_bytes(&weight));
+        }
+        weight.data = there != NULL ? there->data : w->memory;
+        codes = (uint8_t *)w->memory + w->in_bytes;
+        scale = (uint16_t *)(void *)(codes + w->code_bytes);
+    }
+    ops->quantize(w->compute->device, codes, scale, &c->errors[i], &weight, c->method, c->threshold, NULL);
+    if (!ops->host_memory) {
+        ops->to_host(w->compute->device, p4_packed_codes(c, i), codes,
+                     weight.rows * p4_code_row_bytes(weight.cols));
+        ops->to_host(w->compute->device, p4_packed_scale(c, i), scale, weight.rows * 2);
+    }
+    TRY(ops->sync(w->compute->device));
+    CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them",
+          hf->path, hf->model.params[i].name, (long long)c->errors[i].nonfinite);
+    CHECK(isfinite(c->errors[i].scale_max),
+          "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)", hf->path,
+          hf->model.params[i].name);
+done:
+    return rc;
+}
+
+/* This rank's own matrices, and its copy of what stays in high precision. Local. */
+static p4_rc quantize_owned(work *w)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = &w->original->hf.model;
+    p4_progress progress;
+    double total = 0, done_elements = 0;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        bool mine = !model->params[i].ternary || is_mine(w, i);
+        total += mine ? (double)(model->params[i].rows * model->params[i].cols) : 0.0;
+    }
+    p4_progress_start(&progress, "quantize", "weights", total);
+    TRY(open_workspace(w));
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (p->ternary && !is_mine(w, i)) {
+            continue;
+        }
+        if (p->ternary) {
+            TRY(quantize_matrix(w, i));
+            p4_hf_model_drop_pages(&w->original->hf, i);
+        } else {
+            TRY(p4_packed_preserve(w->packed, i, &model->weights[i], w->compute->threads));
+        }
+        done_elements += (double)(p->rows * p->cols);
+        p4_progress_update(&progress, done_elements, NULL);
+    }
+done:
+    p4_progress_end(&progress);
+    if (w->memory != NULL) {
+        w->compute->ops->release(w->compute->device, w->memory);
+    }
+    return rc;
+}
+
+/* Everyone gets every owner's codes, scales and error figures. Collective. */
+static void publish(const work *w)
+{
+    p4_packed *c = w->packed;
+    for (int64_t i = 0; i < c->model->params_count && w->compute->group->ranks > 1; i++) {
+        const p4_param *p = &c->model->params[i];
+        if (!p->ternary) {
+            continue;
+        }
+        int owner = w->original->shard.owner[i];
+        p4_group_bcast(w->compute->group, p4_packed_codes(c, i), p->rows * p4_code_row_bytes(p->cols), owner);
+        p4_group_bcast(w->compute->group, p4_packed_scale(c, i), p->rows * 2, owner);
+        p4_group_bcast(w->compute->group, &c->errors[i], sizeof c->errors[i], owner);
+    }
+}
+
+p4_rc p4_quantize_original(p4_packed *packed, const p4_compute *compute, const p4_original *original,
+                           const p4_quantize_plan *plan)
+{
+    p4_rc rc = P4_OK;
+    work w = {.packed = packed, .compute = compute, .original = original};
+    TRY_ALL(compute->group, p4_packed_alloc(packed, &original->hf.model));
+    packed->method = plan->method;
+    packed->threshold = plan->threshold;
+    TRY_ALL(compute->group, quantize_owned(&w));
+    publish(&w);
+    packed->is_compressed = true;
+done:
+    return rc;
+}

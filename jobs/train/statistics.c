@@ -1,0 +1,211 @@
+#include "jobs/train/statistics.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Running sums in device memory of the layers that this rank runs: per matrix the moments of its output, per
+ * slot the sums of squares of its input channels. */
+typedef struct probe_state {
+    const p4_compute *compute;
+    const p4_original *original;
+    p4_moments **moments; /* [params_count], NULL where this rank does not run the layer */
+    double **sum_sq;      /* [params_count], first parts of slots only */
+    void *memory;
+} probe_state;
+
+static bool runs(const probe_state *state, int64_t i)
+{
+    const p4_param *p = &state->original->hf.model.params[i];
+    return p4_role_is_matrix(p->role) &&
+           state->original->shard.stage[p->layer] == state->compute->group->rank;
+}
+
+static void lay_out(probe_state *state, p4_arena *arena)
+{
+    const p4_model *model = &state->original->hf.model;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (!runs(state, i)) {
+            continue;
+        }
+        state->moments[i] = p4_arena_take(arena, sizeof(p4_moments));
+        if (model->params[i].row_offset == 0) {
+            state->sum_sq[i] = p4_arena_take(arena, model->params[i].cols * (int64_t)sizeof(double));
+        }
+    }
+}
+
+static p4_rc open_probe(probe_state *state)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = &state->original->hf.model;
+    const p4_ops *ops = state->compute->ops;
+    p4_device *device = state->compute->device;
+    state->moments = p4_alloc((size_t)model->params_count, sizeof *state->moments);
+    state->sum_sq = p4_alloc((size_t)model->params_count, sizeof *state->sum_sq);
+    if (state->moments == NULL || state->sum_sq == NULL) {
+        return P4_E_SYSTEM;
+    }
+    p4_arena count = {0};
+    lay_out(state, &count);
+    TRY(ops->alloc(device, &state->memory, count.used_bytes + 64));
+    p4_arena arena = {.base = state->memory, .capacity_bytes = count.used_bytes + 64};
+    lay_out(state, &arena);
+    ops->zero(device, state->memory, count.used_bytes);
+    p4_moments start = {.min = FLT_MAX, .max = -FLT_MAX};
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (runs(state, i)) {
+            ops->to_device(device, state->moments[i], &start, sizeof start);
+        }
+    }
+    TRY(ops->sync(device));
+done:
+    return rc;
+}
+
+static void close_probe(probe_state *state)
+{
+    if (state->memory != NULL) {
+        state->compute->ops->release(state->compute->device, state->memory);
+    }
+    free(state->moments);
+    free(state->sum_sq);
+}
+
+static void see_slot(void *user, int64_t first, const void *x, int64_t in, const void *y, int64_t out,
+                     int64_t N)
+{
+    probe_state *state = user;
+    const p4_ops *ops = state->compute->ops;
+    const p4_model *model = &state->original->hf.model;
+    ops->channel_sum_sq(state->compute->device, state->sum_sq[first], x, N, in);
+    for (int64_t i = first; i < first + p4_model_parts(model, first); i++) {
+        const p4_param *p = &model->params[i];
+        const char *slice = (const char *)y + p->row_offset * ops->act_bytes(state->compute->device);
+        ops->moments(state->compute->device, state->moments[i], slice, N, p->rows, out);
+    }
+}
+
+/* Every rank gets the input sums of a slot from the rank that ran it, as means. Collective. */
+static p4_rc gather_input(p4_activation_stats *s, const probe_state *state, int64_t i, double tokens)
+{
+    p4_rc rc = P4_OK;
+    const p4_compute *compute = state->compute;
+    const p4_param *p = &state->original->hf.model.params[i];
+    int from = state->original->shard.stage[p->layer];
+    int64_t bytes = p->cols * (int64_t)sizeof(double);
+    s->owns_input = true;
+    s->input_mean_square = p4_alloc((size_t)p->cols, sizeof *s->input_mean_square);
+    TRY_ALL(compute->group, s->input_mean_square != NULL ? P4_OK : P4_E_SYSTEM);
+    if (from == compute->group->rank) {
+        compute->ops->to_host(compute->device, s->input_mean_square, state->sum_sq[i], bytes);
+    }
+    p4_group_bcast(compute->group, s->input_mean_square, bytes, from);
+    for (int64_t c = 0; c < p->cols; c++) {
+        s->input_mean_square[c] /= tokens;
+    }
+done:
+    return rc;
+}
+
+/* Every rank gets the sums of every matrix from the rank that ran it. Collective. */
+static p4_rc gather(p4_statistics *statistics, const probe_state *state)
+{
+    p4_rc rc = P4_OK;
+    const p4_compute *compute = state->compute;
+    const p4_model *model = &state->original->hf.model;
+    int64_t slot = -1;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (!p4_role_is_matrix(p->role)) {
+            continue;
+        }
+        int from = state->original->shard.stage[p->layer];
+        p4_activation_stats *s = &statistics->entries[i];
+        if (from == compute->group->rank) {
+            compute->ops->to_host(compute->device, &s->output, state->moments[i], sizeof s->output);
+        }
+        p4_group_bcast(compute->group, &s->output, sizeof s->output, from);
+        if (p->row_offset == 0) {
+            slot = i;
+            TRY(gather_input(s, state, i, statistics->tokens));
+        } else {
+            s->input_mean_square = statistics->entries[slot].input_mean_square;
+        }
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_statistics_collect(p4_statistics *statistics, p4_compute *compute, const p4_original *original,
+                            const p4_pipeline_plan *plan, const p4_windows *windows)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = &original->hf.model;
+    p4_pipeline pipeline = {0};
+    probe_state state = {.compute = compute, .original = original};
+    p4_probe probe = {.slot = see_slot, .user = &state};
+    p4_pass pass = {.form = &original->form.form, .windows = windows, .probe = &probe, .label = "calibrate"};
+    p4_score score;
+    *statistics =
+        (p4_statistics){.count = model->params_count, .tokens = (double)(windows->count * windows->T)};
+    statistics->entries = p4_alloc((size_t)model->params_count, sizeof *statistics->entries);
+    TRY_ALL(compute->group, statistics->entries != NULL ? open_probe(&state) : P4_E_SYSTEM);
+    TRY_ALL(compute->group, p4_pipeline_open(&pipeline, compute, model, &original->shard, plan));
+    p4_pipeline_run(&pipeline, &pass, &score);
+    statistics->loss = score.nll / score.count;
+    TRY(gather(statistics, &state));
+done:
+    p4_pipeline_close(&pipeline);
+    close_probe(&state);
+    if (rc != P4_OK) {
+        p4_statistics_free(statistics);
+    }
+    return rc;
+}
+
+void p4_statistics_free(p4_statistics *statistics)
+{
+    for (int64_t i = 0; statistics->entries != NULL && i < statistics->count; i++) {
+        if (statistics->entries[i].owns_input) {
+            free(statistics->entries[i].input_mean_square);
+        }
+    }
+    free(statistics->entries);
+    *statistics = (p4_statistics){0};
+}
+
+bool p4_statistics_has(const p4_statistics *statistics, int64_t i)
+{
+    return statistics->entries != NULL && statistics->entries[i].input_mean_square != NULL;
+}
+
+p4_rc p4_statistics_summarize(const p4_statistics *statistics, const p4_model *model, int64_t i,
+                              p4_activation_summary *summary)
+{
+    static const char suffix[] = ".weight";
+    const p4_param *p = &model->params[i];
+    const p4_moments *m = &statistics->entries[i].output;
+    double mean = m->sum / m->count, variance = m->sum_sq / m->count - mean * mean;
+    size_t length = strlen(p->name), cut = sizeof suffix - 1;
+    *summary = (p4_activation_summary){.mean = mean,
+                                       .std = sqrt(fmax(variance, 0)),
+                                       .min = (double)m->min,
+                                       .max = (double)m->max,
+                                       .inputs = p->cols};
+    summary->name = p4_strdup(p->name);
+    summary->input_mean_square = p4_alloc((size_t)p->cols, sizeof *summary->input_mean_square);
+    if (summary->name == NULL || summary->input_mean_square == NULL) {
+        free(summary->name);
+        free(summary->input_mean_square);
+        *summary = (p4_activation_summary){0};
+        return P4_E_SYSTEM;
+    }
+    if (length > cut && strcmp(summary->name + length - cut, suffix) == 0) {
+        summary->name[length - cut] = '\0';
+    }
+    memcpy(summary->input_mean_square, statistics->entries[i].input_mean_square,
+           (size_t)p->cols * sizeof *summary->input_mean_square);
+    return P4_OK;
+}

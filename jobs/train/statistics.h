@@ -1,0 +1,33 @@
+/* statistics.h - what calibration sees of every projection of a block: the moments of its output and the mean
+ * square of each input channel, which is the diagonal of H = X X' / N that quantizers weigh errors with. */
+#ifndef P4_STATISTICS_H
+#define P4_STATISTICS_H
+
+#include "jobs/train/original.h"
+#include "jobs/train/pipeline.h"
+#include "src/phase4.h"
+
+typedef struct p4_activation_stats {
+    p4_moments output;
+    double *input_mean_square; /* host [cols]; the parts of a slot share it; NULL: not a projection */
+    bool owns_input;           /* this entry frees it */
+} p4_activation_stats;
+
+/* The same on every rank. */
+typedef struct p4_statistics {
+    int64_t count;                /* of the model's parameters; 0: nothing was collected */
+    p4_activation_stats *entries; /* [count] */
+    double tokens, loss;          /* seen; mean cross-entropy of the original on them */
+} p4_statistics;
+
+/* Runs the original, which is loaded, over all windows. The caller frees. Collective. */
+p4_rc p4_statistics_collect(p4_statistics *statistics, p4_compute *compute, const p4_original *original,
+                            const p4_pipeline_plan *plan, const p4_windows *windows);
+void p4_statistics_free(p4_statistics *statistics); /* Also of zeros. Local. */
+/* Was parameter i seen? Local. */
+bool p4_statistics_has(const p4_statistics *statistics, int64_t i);
+/* The entry of parameter i in the public form, with copies that the caller frees. Local. */
+p4_rc p4_statistics_summarize(const p4_statistics *statistics, const p4_model *model, int64_t i,
+                              p4_activation_summary *summary);
+
+#endif

@@ -1,0 +1,16 @@
+#include "jobs/train/windows.h"
+
+p4_rc p4_windows_publish(p4_group *group, p4_windows *windows)
+{
+    p4_rc rc = P4_OK;
+    int64_t header[3] = {windows->count, windows->T, windows->tokens_total};
+    p4_group_bcast(group, header, sizeof header, 0);
+    if (group->rank != 0) {
+        *windows = (p4_windows){.count = header[0], .T = header[1], .tokens_total = header[2]};
+        windows->ids = header[0] > 0 ? p4_alloc((size_t)(header[0] * header[1]), sizeof *windows->ids) : NULL;
+    }
+    TRY_ALL(group, windows->ids != NULL || header[0] == 0 ? P4_OK : P4_E_SYSTEM);
+    p4_group_bcast(group, windows->ids, header[0] * header[1] * (int64_t)sizeof *windows->ids, 0);
+done:
+    return rc;
+}

@@ -1,0 +1,77 @@
+#include "src/optim_state.h"
+
+#include <string.h>
+
+const char *p4_optim_part_name(p4_optim_part part)
+{
+    static const char *const names[P4_PART_COUNT] = {"master", "momentum", "variance", "average"};
+    return names[part];
+}
+
+static int64_t find_tensor(const p4_model *model, const char *name)
+{
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (strcmp(model->params[i].name, name) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* The part in device memory, NULL when it is not here. */
+static char *find_part(const p4_optim *o, const char *tensor, p4_optim_part part, int64_t *bytes)
+{
+    int64_t i = find_tensor(o->model, tensor), each = o->settings.half_state ? 2 : 4;
+    *bytes = 0;
+    if (i < 0 || o->at[i] < 0) {
+        return NULL;
+    }
+    char *arrays[P4_PART_COUNT] = {(char *)o->master, o->m, o->v, o->ema};
+    int64_t at = part == P4_PART_VARIANCE ? o->v_at[i] : o->at[i];
+    each = part == P4_PART_MASTER ? 4 : each;
+    if (arrays[part] == NULL || at < 0) {
+        return NULL;
+    }
+    *bytes = o->model->params[i].rows * o->model->params[i].cols * each;
+    return arrays[part] + at * each;
+}
+
+int64_t p4_optim_part_bytes(const p4_optim *o, const char *tensor, p4_optim_part part)
+{
+    int64_t bytes;
+    (void)find_part(o, tensor, part, &bytes);
+    return bytes;
+}
+
+static p4_rc expect_part(const void *found, const char *tensor, p4_optim_part part, int64_t bytes,
+                         int64_t wanted)
+{
+    return found != NULL && bytes == wanted
+               ? P4_OK
+               : p4_fail(P4_E_STATE, "%s of tensor %s: found %lld bytes here, expected %lld",
+                         p4_optim_part_name(part), tensor, (long long)bytes, (long long)wanted);
+}
+
+p4_rc p4_optim_get(const p4_optim *o, const char *tensor, p4_optim_part part, void *h_to, int64_t bytes)
+{
+    int64_t here;
+    const char *from = find_part(o, tensor, part, &here);
+    p4_rc rc = expect_part(from, tensor, part, here, bytes);
+    if (rc == P4_OK) {
+        o->ops->to_host(o->device, h_to, from, bytes);
+        rc = o->ops->sync(o->device);
+    }
+    return rc;
+}
+
+p4_rc p4_optim_set(p4_optim *o, const char *tensor, p4_optim_part part, const void *h_from, int64_t bytes)
+{
+    int64_t here;
+    char *to = find_part(o, tensor, part, &here);
+    p4_rc rc = expect_part(to, tensor, part, here, bytes);
+    if (rc == P4_OK) {
+        o->ops->to_device(o->device, to, h_from, bytes);
+        rc = o->ops->sync(o->device);
+    }
+    return rc;
+}

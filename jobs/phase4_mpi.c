@@ -1,4 +1,4 @@
-/* phase4_mpi - the main job: arguments -> ranks -> configuration -> the run (execute.c) -> verdict. */
+/* phase4_mpi - the main job: arguments -> ranks -> configuration -> the run (jobs/run.c) -> verdict. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -208,13 +208,6 @@ P4_PUBLIC void p4_loader_next(p4_loader *loader, const int32_t **ids, int64_t *B
 P4_PUBLIC void p4_loader_rewind(p4_loader *loader);           /* to the first batch. Local. */
 P4_PUBLIC int64_t p4_loader_windows(const p4_loader *loader); /* in all batches together. Local. */
 
-/* What calibration saw of one projection of the original model. */
-typedef struct p4_activation_summary {
-    char *name;                 /* of the module: the tensor's without ".weight" */
-    double mean, std, min, max; /* of its output */
-    int64_t inputs;
-    double *input_mean_square; /* [inputs] of each input channel */
-} p4_activation_summary;
 /* Runs the original model over all windows of the loader, on the device that its configuration names. *stats:
  * `count` entries, the same on every rank; the caller frees with p4_activation_summary_free. Collective. */
 P4_PUBLIC p4_rc p4_calib_collect_statistics(p4_session *session, const p4_checkpoint *checkpoint,

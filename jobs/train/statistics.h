@@ -5,7 +5,7 @@
 
 #include "jobs/train/original.h"
 #include "jobs/train/pipeline.h"
-#include "src/phase4.h"
+#include "src/phase4/results.h"
 
 typedef struct p4_activation_stats {
     p4_moments output;

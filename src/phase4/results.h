@@ -86,6 +86,14 @@ typedef struct p4_results {
     double total_s;
 } p4_results;
 
+/* What calibration saw of one projection of the original model. */
+typedef struct p4_activation_summary {
+    char *name;                 /* of the module: the tensor's without ".weight" */
+    double mean, std, min, max; /* of its output */
+    int64_t inputs;
+    double *input_mean_square; /* [inputs] of each input channel */
+} p4_activation_summary;
+
 typedef struct p4_training_point { /* one logged step; NaN: not measured */
     int64_t step, epoch, tokens;   /* tokens: trained on since the start */
     double loss, lr, grad_norm, tokens_per_s, elapsed_s;

@@ -1,4 +1,5 @@
-/* shard.h - the ownership plan: which rank loads, calibrates, quantizes and trains each weight (DESIGN 1). */
+/* shard.h - the ownership plan: which rank loads, calibrates, quantizes and trains each weight
+ * (docs/design.md 3). */
 #ifndef P4_SHARD_H
 #define P4_SHARD_H
 

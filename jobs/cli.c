@@ -13,12 +13,12 @@ typedef struct option {
 enum { OPTION_HELP, OPTION_VERSION, OPTION_VALIDATE, OPTION_QUIET, OPTION_STRICT, OPTION_COUNT };
 
 static const option options[OPTION_COUNT] = {
-    [OPTION_HELP] = {"--help", "-h", "Print this text and stop."},
-    [OPTION_VERSION] = {"--version", NULL, "Print the version and what was built in, and stop."},
-    [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all its errors, and stop."},
-    [OPTION_QUIET] = {"--quiet", "-q", "Print warnings, errors and the final table only."},
+    [OPTION_HELP] = {"--help", "-h", "Print this help and exit."},
+    [OPTION_VERSION] = {"--version", NULL, "Print the version and the compiled-in features, and exit."},
+    [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all errors in it, and exit."},
+    [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
-                       "Exit with status 3 when the quality verdict fails; needs eval_samples above 0."},
+                       "Exit with status 3 if the quality verdict fails; requires eval_samples above 0."},
 };
 
 static int find_option(const char *argument)
@@ -125,14 +125,14 @@ void p4_cli_print_help(FILE *out)
 {
     fputs("Usage: " USAGE "\n"
           "\n"
-          "Compresses the language model that cfg.json names to ternary (1.58-bit) weights, fine-tunes it "
-          "where its\n"
-          "quality needs that, and writes the packed model, a dequantised FP16 model and a report. An MPI "
-          "job:\n"
+          "Compresses the language model named in cfg.json to ternary (1.58-bit) weights, fine-tunes it if\n"
+          "quantization cost too much quality, and writes the packed model, a dequantized FP16 model and a "
+          "report.\n"
+          "It is an MPI program:\n"
           "\n"
           "  srun -N4 phase4_mpi cfg.json        on a cluster\n"
           "  mpirun -n 2 phase4_mpi cfg.json     on one machine\n"
-          "  phase4_mpi cfg.json                 one rank\n"
+          "  phase4_mpi cfg.json                 as a single rank\n"
           "\n"
           "Options:\n",
           out);
@@ -142,19 +142,19 @@ void p4_cli_print_help(FILE *out)
                 known->short_name != NULL ? ", " : "    ", 12, known->name, known->help);
     }
     fputs("\n"
-          "key=value arguments win over the file, the last one of a key over those before it. A value is "
-          "JSON; a string\n"
-          "needs no quotes:  phase4_mpi cfg.json fine_tune_lr=3e-4 device=cpu 'eval_files=[\"a.txt\", "
+          "key=value arguments override the file; the last one given for a key counts. Values are JSON, but "
+          "strings\n"
+          "need no quotes:  phase4_mpi cfg.json fine_tune_lr=3e-4 device=cpu 'eval_files=[\"a.txt\", "
           "\"b.jsonl.gz\"]'\n"
-          "Relative paths are relative to the working directory.\n"
+          "Relative paths start at the working directory.\n"
           "\n"
           "Exit status:\n"
-          "  0  done (a failed quality verdict is in results.json)\n"
-          "  1  the system failed: memory, MPI, a device\n"
+          "  0  the run completed (a failed quality verdict is recorded in results.json)\n"
+          "  1  system failure: memory, MPI, a device\n"
           "  2  bad input: the command line, cfg.json, the model, the data, or the output directory\n"
-          "  3  with --strict: the quality verdict failed\n"
+          "  3  the quality verdict failed and --strict was given\n"
           "\n"
-          "Keys of cfg.json (a JSON object), with their defaults and what is allowed.\n"
+          "Keys of cfg.json (a JSON object), with allowed values and defaults:\n"
           "\n",
           out);
     p4_config_print_help(out);

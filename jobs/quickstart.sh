@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Compresses the demo model on two ranks: sets up, builds, makes the demo's stories, quantizes the shipped
-# model to ternary weights, fine-tunes it and shows the verdict. The last line is the path of results.json.
-# The exit status is 3 when the perplexity rose by more than the demo allows (10 %).
+# Compresses the demo model on two ranks: installs packages, builds, generates the demo's stories, quantizes the
+# shipped model to ternary weights, fine-tunes it and prints the verdict. The last line is the path of
+# results.json. The exit status is 3 if the perplexity rose by more than the demo allows (10 %).
 #
-#   jobs/quickstart.sh [key=value ...]     keys of the configuration, which win over jobs/demo/quickstart.json
+#   jobs/quickstart.sh [key=value ...]     keys that override those of jobs/demo/quickstart.json
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -11,8 +11,8 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=jobs/demo/setup_demo.sh
 . jobs/demo/setup_demo.sh
 if ! cmp -s build/demo/model/tokenizer.json jobs/demo/model/tokenizer.json; then
-    echo "quickstart.sh: jobs/demo/model was trained with another tokenizer than this build makes;" \
-         "jobs/demo/train_demo.sh trains it anew" >&2
+    echo "quickstart.sh: jobs/demo/model was trained with a different tokenizer than the one this build makes;" \
+         "run jobs/demo/train_demo.sh to train it again" >&2
     exit 1
 fi
 status=0

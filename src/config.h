@@ -1,5 +1,5 @@
 /* config.h - the configuration table: one row a key. Defaults, validation, --help, the JSON reader and writer
- * and the README's table all come from it, so a new key is a field of p4_config, a row here, and nothing
+ * and docs/configuration.md all come from it, so a new key is a field of p4_config, a row here, and nothing
  * else. */
 #ifndef P4_CONFIG_H
 #define P4_CONFIG_H
@@ -104,7 +104,7 @@ char *p4_config_format_expected(char buffer[256], const p4_config_row *row); /* 
 /* `text` made fit for a message: cut at about 60 bytes, control characters as '?'. Local. */
 char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes);
 
-/* The keys with defaults, ranges and help: for --help, and as the tables of the README. Local. */
+/* The keys with defaults, ranges and help: for --help, and as the tables of docs/configuration.md. Local. */
 void p4_config_print_help(FILE *out);
 void p4_config_print_markdown(FILE *out);
 

@@ -1,4 +1,4 @@
-/* Text of configuration values, and the two renderings of the table: --help and the README's tables. */
+/* Text of configuration values, and the two renderings of the table: --help and docs/configuration.md. */
 #include "src/config.h"
 
 #include <math.h>
@@ -8,7 +8,7 @@
 char *p4_config_format_real(char buffer[32], double value)
 {
     if (value == floor(value) && fabs(value) < 1e15) {
-        snprintf(buffer, 32, "%.0f", value); /* 600, not 6e+02 */
+        snprintf(buffer, 32, "%.0f", value); /* 600 instead of 6e+02 */
         return buffer;
     }
     for (int digits = 1; digits <= 17; digits++) {
@@ -17,7 +17,7 @@ char *p4_config_format_real(char buffer[32], double value)
             break;
         }
     }
-    char *point = strchr(buffer, ','); /* a caller's locale may write 0,5 */
+    char *point = strchr(buffer, ','); /* the caller's locale may use a decimal comma */
     if (point != NULL) {
         *point = '.';
     }
@@ -125,7 +125,7 @@ char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes)
 {
     size_t kept = bytes <= 60 ? bytes : 57;
     while (kept < bytes && kept > 0 && ((unsigned char)text[kept] & 0xC0) == 0x80) {
-        kept--; /* not inside a UTF-8 character */
+        kept--; /* do not cut inside a UTF-8 character */
     }
     for (size_t i = 0; i < kept; i++) {
         unsigned char c = (unsigned char)text[i];
@@ -135,7 +135,7 @@ char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes)
     return buffer;
 }
 
-/* A row's default in one recipe, as JSON. */
+/* A row's default in a recipe, as JSON. */
 static const char *default_text(char buffer[256], const p4_config_row *row, p4_recipe recipe)
 {
     p4_config config;
@@ -150,7 +150,7 @@ static const char *default_text(char buffer[256], const p4_config_row *row, p4_r
     return buffer;
 }
 
-/* What a user may write, shorter than in a message where the type says it all. */
+/* The allowed values; shorter than in an error message where the type alone is enough. */
 static const char *allowed_text(char buffer[256], const p4_config_row *row)
 {
     switch (row->type) {
@@ -192,7 +192,8 @@ void p4_config_print_markdown(FILE *out)
         const p4_config_row *row = &p4_config_table[i];
         if (row->group != NULL) {
             fprintf(out,
-                    "%s**%s**\n\n| key | default | recipe `seed` | allowed | what |\n|---|---|---|---|---|\n",
+                    "%s### %s\n\n| key | default | in recipe `seed` | allowed | meaning "
+                    "|\n|---|---|---|---|---|\n",
                     i > 0 ? "\n" : "", row->group);
         }
         default_text(quality, row, P4_RECIPE_QUALITY);

@@ -1,5 +1,5 @@
-/* optim.h - full-precision masters and what the optimizer keeps beside them: Grokfast, Muon, AdamW (METHODS
- * 4).
+/* optim.h - full-precision masters and what the optimizer keeps beside them: Grokfast, Muon, AdamW
+ * (docs/methods.md 4).
  *
  * A rank holds some parameters: all replicated ones, and of the sharded ones those it owns. Everything lies
  * in flat arrays, replicated parameters first, so that one sum serves all their gradients; the parts of a

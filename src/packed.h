@@ -1,6 +1,6 @@
 /* packed.h - a compressed model in host memory: 2-bit codes and fp16 scales of the ternary tensors, fp16 of
- * the rest. Every rank holds all of it (DESIGN 1). What is evaluated is these values, and they are what is
- * written. */
+ * the rest. Every rank holds all of it (docs/design.md 3). What is evaluated is these values, and they are
+ * what is written. */
 #ifndef P4_PACKED_H
 #define P4_PACKED_H
 

@@ -52,7 +52,7 @@ P4_PUBLIC p4_rc p4_session_read_config(p4_session *session, p4_config *config, c
                                        p4_recipe recipe, char *const *overrides, int count);
 
 /* The whole run: load, evaluate, calibrate, quantize, fine-tune where the drop asks for it, test the gradient
- * flow, write config->output_path (README: outputs). Rank 0's configuration counts. *results is the same on
+ * flow, write config->output_path (docs/formats.md). Rank 0's configuration counts. *results is the same on
  * every rank and is filled as far as the run came, with `error` when it failed; the caller frees it with
  * p4_results_free in either case. A model worse than max_accuracy_drop allows is no error: results->quality
  * says so. callback may be NULL. Collective. */
@@ -174,7 +174,7 @@ P4_PUBLIC p4_rc p4_quant_stats(const p4_compressed *compressed, p4_quantizer_sta
 P4_PUBLIC void p4_compression_stats(const p4_compressed *compressed, p4_compression_summary *stats);
 
 /* Writes what config.save_quantized and save_dequantized_fp16 ask for into a directory, with the metadata
- * (README: outputs); refused when it holds another run's results, unless config.overwrite is set. *paths:
+ * (docs/formats.md); refused when it holds another run's results, unless config.overwrite is set. *paths:
  * what was written, or NULL. P4_E_STATE before compressing and for a model that was loaded. Collective. */
 P4_PUBLIC p4_rc p4_compressed_save(p4_compressed *compressed, const char *directory, p4_output_paths *paths);
 /* A model.h5 back into memory, compressed, with the file's configuration on device "auto". It has no

@@ -1,6 +1,6 @@
 /* The configuration in memory: defaults of both recipes, from arguments and from files: p4_config_validate,
  * p4_config_set, size classes, lists, names, p4_config_read_file and the example configurations.
- * `test_config_api --markdown` prints the README's tables. */
+ * `test_config_api --markdown` prints the tables of docs/configuration.md. */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,18 +1,9 @@
-/* artifact.h - the packed model, model.h5: writer (streaming, rank 0) and reader. Layout: DESIGN 2.6.
+/* artifact.h - the packed model, model.h5: writer (streaming, rank 0) and reader. docs/formats.md 1 describes
+ * the file.
  *
- *   /                            format "phase4-ternary", format_version 1, producer, created, model_type
- *   /config/model_json, /config/phase4_json, /tokenizer/tokenizer_json (when there is one)       strings
- *   /tensors/NAME/packed         uint8 [out, row_bytes]; attributes encoding, trits_per_byte, shape, method,
- * transposed /tensors/NAME/scale          float16 [out]: weight = trit * scale /tensors/NAME/data float16, a
- * tensor kept in high precision; attribute transposed /metrics/{pre,post,final}    groups with attributes
- * loss, perplexity, accuracy, kl, tokens (those measured)
- * /metrics/training/{step,loss,lr,grad_norm,tokens_per_s}    1-D, one element a logged step
- *   /calibration/MODULE          attributes mean, std, min, max of its output; dataset input_mean_square
- * float32 [in] /layers/NAME                 attributes relative_error, sparsity, scale_min, scale_max
- *
- * A vector's packed form is [1, row_bytes] with shape [n]; its data is [n]. transposed 1: the Hugging Face
- * file has the matrix as [in, out] (GPT-2's Conv1D), here it is [out, in]. Everything is Local, one thread a
- * process. */
+ * The packed form of a vector is [1, row_bytes] with the shape [n]; its data is [n]. A matrix that the
+ * Hugging Face file stores as [in, out] (GPT-2's Conv1D) is [out, in] here, with transposed 1. Everything is
+ * Local, and one thread of a process uses it at a time. */
 #ifndef P4_ARTIFACT_H
 #define P4_ARTIFACT_H
 

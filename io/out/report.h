@@ -1,5 +1,5 @@
 /* report.h - what a run found, and the forms in which it is handed on: results.json,
- * compression_metadata.json, metrics.jsonl and the final table (DESIGN 2.5).
+ * compression_metadata.json, metrics.jsonl and the final table (docs/formats.md).
  *
  * A number that was not measured is NaN in memory, null in JSON and "-" in the table. MB = 2^20 bytes. */
 #ifndef P4_REPORT_H

@@ -1,4 +1,4 @@
-/* tokenizer.h - text -> token ids as a Hugging Face tokenizer.json says, exactly (FORMATS 5). */
+/* tokenizer.h - text -> token ids as a Hugging Face tokenizer.json says, exactly (docs/methods.md 5). */
 #ifndef P4_TOKENIZER_H
 #define P4_TOKENIZER_H
 

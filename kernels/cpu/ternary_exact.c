@@ -1,4 +1,4 @@
-/* ternary_exact.c - the least-squares ternary set of a row (METHODS 1) without sorting it.
+/* ternary_exact.c - the least-squares ternary set of a row (docs/methods.md 1) without sorting it.
  *
  * The set {j : |w_j| >= c} has S = sum h_j |w_j|, P = sum h_j (h = 1 without importance) and removes S^2 / P
  * from the weighted squared error. The best cut c is the |w_j| with the largest S^2 / P; of equal ones the

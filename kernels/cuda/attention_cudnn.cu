@@ -6,7 +6,7 @@
  * <= 256 and a multiple of 8, T >= 2, all arrays at multiples of 16 bytes, and in backward at most
  * SEQUENCE_MOST bytes of probabilities a sequence (below). Where the own kernels for compute capability 9.0
  * take a shape, backward is theirs unless P4_ATTENTION is cudnn: they are faster, and keep no dS
- * (docs/SPEED.md). Of the others the kernels of kernels/cuda/attention.cu take care, which write the same
+ * (docs/speed.md). Of the others the kernels of kernels/cuda/attention.cu take care, which write the same
  * arrays. A shape of the rule for which cuDNN has no engine is named in a warning and goes there too; with
  * P4_ATTENTION=cudnn it is an error.
  *

@@ -1,4 +1,4 @@
-/* muon.cu - one Muon step (METHODS 4) of many matrices of one shape: momentum, Newton-Schulz
+/* muon.cu - one Muon step (docs/methods.md 4) of many matrices of one shape: momentum, Newton-Schulz
  * orthogonalisation, update.
  *
  * The products run in the device's compute type: on tensor cores with bf16 operands and fp32 sums, or in

@@ -1,4 +1,4 @@
-/* ternary_exact.cuh - the least-squares ternary set of a row by one block (METHODS 1;
+/* ternary_exact.cuh - the least-squares ternary set of a row by one block (docs/methods.md 1;
  * kernels/cpu/ternary_exact.c is the specification).
  *
  * The best cut c is the |w_j| with the largest S^2 / P over {|w| >= c}; of equal ones the largest. No element

@@ -1,0 +1,174 @@
+#include "jobs/train/layers.h"
+
+#include <stdlib.h>
+
+static int64_t window_bytes(const p4_layers *l)
+{
+    const p4_compute *compute = l->compute;
+    return l->plan.T * l->original->hf.model.arch.C * compute->ops->act_bytes(compute->device);
+}
+
+static bool on_host(const p4_layers *l)
+{
+    return l->plan.states_on_host && !l->compute->ops->host_memory;
+}
+
+int64_t p4_layers_batch(const p4_layers *l, int64_t m)
+{
+    return p4_min_i64(l->plan.B, l->high - l->low - m * l->plan.B);
+}
+
+void p4_layers_read(p4_layers *l, int64_t m, void *x)
+{
+    const p4_ops *ops = l->compute->ops;
+    const char *from = l->states + m * l->plan.B * window_bytes(l);
+    int64_t bytes = p4_layers_batch(l, m) * window_bytes(l);
+    if (on_host(l)) {
+        ops->to_device(l->compute->device, x, from, bytes);
+    } else {
+        ops->copy(l->compute->device, x, from, bytes);
+    }
+}
+
+void p4_layers_write(p4_layers *l, int64_t m, const void *x)
+{
+    const p4_ops *ops = l->compute->ops;
+    char *to = l->states + m * l->plan.B * window_bytes(l);
+    int64_t bytes = p4_layers_batch(l, m) * window_bytes(l);
+    if (on_host(l)) {
+        ops->to_host(l->compute->device, to, x, bytes);
+    } else {
+        ops->copy(l->compute->device, to, x, bytes);
+    }
+}
+
+/* --- forms of a part of the model ------------------------------------------------------------- */
+
+/* The tensors of one layer, or with layer -1 the embeddings, as a form on the device. Local. */
+static p4_rc open_part(p4_device_form *form, const p4_layers *l, int64_t layer)
+{
+    const p4_model *model = &l->original->hf.model;
+    p4_weight *source = p4_alloc((size_t)model->params_count, sizeof *source);
+    if (source == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        bool embedding = p->role == P4_ROLE_EMBED || p->role == P4_ROLE_POSITION;
+        bool wanted = layer >= 0 ? p->layer == layer : embedding;
+        source[i] = model->weights[i];
+        source[i].data = wanted ? source[i].data : NULL;
+    }
+    p4_rc rc = p4_device_form_open(form, l->compute->ops, l->compute->device, model, source);
+    free(source);
+    return rc;
+}
+
+/* And the pages of its files are no longer needed. Local. */
+static void close_part(p4_device_form *form, const p4_layers *l, int64_t layer)
+{
+    const p4_model *model = &l->original->hf.model;
+    p4_device_form_close(form);
+    for (int64_t i = model->layer_first[layer]; i < model->layer_first[layer + 1]; i++) {
+        p4_hf_model_drop_pages(&l->original->hf, i);
+    }
+}
+
+/* --- open and run ----------------------------------------------------------------------------- */
+
+static p4_rc embed_windows(p4_layers *l)
+{
+    p4_rc rc = P4_OK;
+    p4_device_form form = {0};
+    TRY(open_part(&form, l, -1));
+    for (int64_t m = 0; m < l->micro_batches; m++) {
+        int64_t B = p4_layers_batch(l, m), at = l->low + m * l->plan.B;
+        p4_net_set_tokens(&l->net, l->windows->ids + at * l->plan.T, B, l->plan.T);
+        p4_net_embed(&l->net, &form.form, l->x, B, l->plan.T);
+        p4_layers_write(l, m, l->x);
+    }
+    TRY(l->compute->ops->sync(l->compute->device));
+done:
+    p4_device_form_close(&form);
+    return rc;
+}
+
+static p4_rc take_memory(p4_layers *l)
+{
+    p4_rc rc = P4_OK;
+    const p4_compute *compute = l->compute;
+    int64_t bytes = p4_max_i64(1, (l->high - l->low) * window_bytes(l));
+    p4_net_plan net = {.B = l->plan.B, .T = l->plan.T, .activation_bits = l->plan.activation_bits};
+    TRY(p4_net_open(&l->net, compute->ops, compute->device, &l->original->hf.model, &net));
+    TRY(compute->ops->alloc(compute->device, &l->x, l->plan.B * window_bytes(l)));
+    if (on_host(l)) {
+        l->states = p4_alloc((size_t)bytes, 1);
+        TRY(l->states != NULL ? P4_OK : P4_E_SYSTEM);
+    } else {
+        TRY(compute->ops->alloc(compute->device, (void **)&l->states, bytes));
+    }
+    TRY(embed_windows(l));
+done:
+    return rc;
+}
+
+p4_rc p4_layers_open(p4_layers *l, p4_compute *compute, const p4_original *original,
+                     const p4_windows *windows, const p4_layers_plan *plan)
+{
+    int64_t rank = compute->group->rank, ranks = compute->group->ranks;
+    *l = (p4_layers){.compute = compute, .original = original, .windows = windows, .plan = *plan};
+    l->low = windows->count * rank / ranks;
+    l->high = windows->count * (rank + 1) / ranks;
+    l->micro_batches = p4_ceil_div(l->high - l->low, plan->B);
+    p4_rc rc = p4_agree(compute->group, take_memory(l));
+    if (rc != P4_OK) {
+        p4_layers_close(l);
+    }
+    return rc;
+}
+
+void p4_layers_close(p4_layers *l)
+{
+    if (l->states != NULL && on_host(l)) {
+        free(l->states);
+    } else if (l->states != NULL) {
+        l->compute->ops->release(l->compute->device, l->states);
+    }
+    if (l->x != NULL) {
+        l->compute->ops->release(l->compute->device, l->x);
+    }
+    if (l->net.ops != NULL) {
+        p4_net_close(&l->net);
+    }
+    *l = (p4_layers){0};
+}
+
+p4_rc p4_layers_advance(p4_layers *l, int64_t layer, const p4_form *form, const p4_probe *probe)
+{
+    for (int64_t m = 0; m < l->micro_batches; m++) {
+        int64_t B = p4_layers_batch(l, m);
+        p4_layers_read(l, m, l->x);
+        p4_net_layers(&l->net, form, layer, layer + 1, l->x, B, l->plan.T, probe);
+        p4_layers_write(l, m, l->x);
+    }
+    return l->compute->ops->sync(l->compute->device);
+}
+
+p4_rc p4_layers_run(p4_layers *l, p4_block_visitor visit, void *user)
+{
+    p4_rc rc = P4_OK;
+    p4_progress progress;
+    int64_t L = l->original->hf.model.arch.L;
+    p4_progress_start(&progress, "layers", "blocks", (double)L);
+    for (int64_t layer = 0; layer < L; layer++) {
+        p4_device_form form = {0};
+        TRY_ALL(l->compute->group, open_part(&form, l, layer));
+        rc = visit(user, l, layer, &form.form);
+        close_part(&form, l, layer);
+        TRY(rc);
+        p4_progress_update(&progress, (double)(layer + 1), NULL);
+    }
+done:
+    p4_progress_end(&progress);
+    return rc;
+}

@@ -11,18 +11,13 @@
 #include "io/h5/artifact.h"
 #include "io/out/output.h"
 #include "io/out/outputs.h"
+#include "src/quantizer.h"
 
 enum {
     ROWS_BYTES = 4 << 20, /* packed at a time */
     FP16_THREADS = 4,     /* they make numbers several times as fast as one file takes them */
 };
 static const uint64_t SHARD_BYTES = 5000000000;
-
-static const char *method_name(const p4_export *x)
-{
-    static const char *const names[] = {"absmean", "exact", "none"};
-    return names[x->config->quantizer];
-}
 
 /* Packs rows of codes, which are in host memory. Where the device has memory of its own, `memory` of it holds
  * codes and packed bytes of a block. */
@@ -87,7 +82,7 @@ static p4_rc put_tensors(const p4_export *x, p4_artifact *artifact)
                                      .cols = p->cols,
                                      .encoding = x->config->packing};
         snprintf(tensor.name, sizeof tensor.name, "%s", p->name);
-        snprintf(tensor.method, sizeof tensor.method, "%s", method_name(x));
+        snprintf(tensor.method, sizeof tensor.method, "%s", p4_quantizers[x->config->quantizer].name);
         TRY(p4_artifact_begin(artifact, &tensor));
         TRY(p->ternary ? put_ternary(x, artifact, &tensor, w)
                        : p4_artifact_append(artifact, w->data, NULL, w->rows));
@@ -344,7 +339,7 @@ static p4_rc write_all(const p4_export *x)
     TRY(p4_config_to_json(x->config, &phase4_json));
     e.phase4_json = phase4_json;
     snprintf(x->results->model_type, sizeof x->results->model_type, "%s", x->original->hf.model.arch.family);
-    snprintf(x->results->method, sizeof x->results->method, "%s", method_name(x));
+    snprintf(x->results->method, sizeof x->results->method, "%s", p4_quantizers[x->config->quantizer].name);
     snprintf(x->results->packing, sizeof x->results->packing, "%s", p4_packing_name(x->config->packing));
     for (int i = 0; i < P4_OUTPUTS; i++) {
         if (writers[i] != NULL && p4_output_path(paths, &p4_outputs[i])[0] != '\0') {

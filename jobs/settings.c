@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "src/config.h"
+
 p4_compute_settings p4_settings_compute(const p4_config *c)
 {
     return (p4_compute_settings){
@@ -10,14 +12,15 @@ p4_compute_settings p4_settings_compute(const p4_config *c)
 
 bool p4_settings_quantizes(const p4_config *c)
 {
-    return c->quantizer != P4_QUANTIZER_NONE;
+    return p4_quantizers[c->quantizer].quantizes;
 }
 
-p4_quantize_plan p4_settings_quantize(const p4_config *c)
+p4_quantize_plan p4_settings_quantize(const p4_config *c, const p4_statistics *statistics)
 {
-    return (p4_quantize_plan){.method =
-                                  c->quantizer == P4_QUANTIZER_ABSMEAN ? P4_QUANT_ABSMEAN : P4_QUANT_EXACT,
-                              .threshold = (float)c->sparsity_threshold};
+    const p4_quantizer_row *quantizer = &p4_quantizers[c->quantizer];
+    return (p4_quantize_plan){.quantizer = quantizer,
+                              .threshold = (float)c->sparsity_threshold,
+                              .statistics = quantizer->needs != P4_NEEDS_NO_STATISTICS ? statistics : NULL};
 }
 
 p4_pipeline_plan p4_settings_pipeline(const p4_config *c, int64_t T)
@@ -41,7 +44,7 @@ static p4_optim_settings optim_settings(const p4_config *c)
                                .seed = c->seed};
 }
 
-p4_train_plan p4_settings_train(const p4_config *c, int64_t T)
+p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statistics *statistics)
 {
     return (p4_train_plan){.T = T,
                            .sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / T
@@ -57,7 +60,7 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T)
                            .zero_stage = c->zero_stage,
                            .recompute = c->recompute,
                            .activation_bits = c->activation_bits,
-                           .quantize = p4_settings_quantize(c)};
+                           .quantize = p4_settings_quantize(c, statistics)};
 }
 
 /* --- the model -------------------------------------------------------------------------------- */
@@ -87,12 +90,11 @@ static void warn_without_effect(const p4_config *c, const p4_model *model)
                  (long long)model->params_count);
         }
     }
-    p4_config defaults;
-    p4_config_default(&defaults);
-    if (c->quantizer == P4_QUANTIZER_EXACT && c->sparsity_threshold != defaults.sparsity_threshold) {
-        WARN("warning: key \"sparsity_threshold\": %g has no effect, as quantizer \"exact\" finds each row's "
-             "own",
-             c->sparsity_threshold);
+    const p4_quantizer_row *quantizer = &p4_quantizers[c->quantizer];
+    if (!quantizer->has_threshold && p4_config_is_user_set(c, p4_config_find("sparsity_threshold"))) {
+        WARN("warning: key \"sparsity_threshold\": %g has no effect with quantizer \"%s\", which has no "
+             "threshold",
+             c->sparsity_threshold, quantizer->name);
     }
 }
 

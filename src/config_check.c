@@ -1,5 +1,6 @@
 /* Validation of a configuration: the report of problems, each row's range, and the rules between keys. */
 #include "src/config.h"
+#include "src/quantizer.h"
 
 #include <math.h>
 #include <string.h>
@@ -236,6 +237,19 @@ static void check_data(const p4_config *config, p4_config_report *report)
     }
 }
 
+/* A quantizer that weighs errors by what calibration sees needs calibration. */
+static void check_quantizer(const p4_config *config, p4_config_report *report)
+{
+    const p4_quantizer_row *row = &p4_quantizers[config->quantizer];
+    if (row->needs != P4_NEEDS_NO_STATISTICS && config->calibration_samples == 0) {
+        p4_config_complain(
+            report, line_of(report, "calibration_samples"),
+            "key \"calibration_samples\": found 0, expected at least 1: quantizer \"%s\" needs the "
+            "statistics of a calibration",
+            row->name);
+    }
+}
+
 void p4_config_check_job(const p4_config *config, p4_config_report *report)
 {
     if (config->model_path[0] == '\0' && !was_refused(report, "model_path")) {
@@ -247,6 +261,9 @@ void p4_config_check_job(const p4_config *config, p4_config_report *report)
                            "key \"output_path\": found \"\", expected a directory for the results");
     }
     check_data(config, report);
+    if (!was_refused(report, "quantizer") && !was_refused(report, "calibration_samples")) {
+        check_quantizer(config, report);
+    }
 }
 
 p4_rc p4_config_validate(const p4_config *config)

@@ -1,5 +1,6 @@
 /* The configuration table. Rows stand in the order of p4_config; user_set counts them in this order. */
 #include "src/config.h"
+#include "src/quantizer.h"
 
 #define NAMES(...)                 \
     .names = (const char *const[]) \
@@ -51,7 +52,7 @@ const p4_config_row p4_config_table[] = {
      .refusal = "Phase 4 uses BitNet 1.58-bit quantization only",
      .help = "Bits per ternary weight."},
     {FIELD(quantizer), .fixed = true, .seed = P4_QUANTIZER_ABSMEAN, .quality = P4_QUANTIZER_EXACT,
-     NAMES("absmean", "exact", "none"),
+     .names = p4_quantizer_names,
      .help = "How rows are quantized: absmean with a threshold, exact least squares, or not at all."},
     {FIELD(sparsity_threshold), .fixed = true, BOTH(0.1), RANGE(0, 10),
      .help = "absmean: weights below this multiple of the row's scale become 0; unset: by model size class."},

@@ -10,8 +10,6 @@
 typedef struct p4_packed {
     const p4_model *model;
     bool is_compressed;
-    p4_quant_method method;
-    float threshold;
     p4_weight *weights; /* [params_count]: P4_TERNARY or P4_F16, logical [out, in] layout, never transposed */
     p4_quant_error *errors; /* [params_count], of ternary tensors */
     char *memory;

@@ -132,7 +132,7 @@ static void open_subject(subject *s, const way *w, p4_group *group)
     for (int64_t i = 0; s->windows.ids != NULL && i < WINDOWS * T; i++) {
         s->windows.ids[i] = (int32_t)p4_rng_below(&rng, VOCAB);
     }
-    s->plan = p4_settings_train(&s->config, T);
+    s->plan = p4_settings_train(&s->config, T, NULL);
 }
 
 static void close_subject(subject *s)

@@ -6,6 +6,7 @@
 #include "jobs/settings.h"
 #include "jobs/train/curve.h"
 #include "jobs/train/original.h"
+#include "jobs/train/statistics.h"
 #include "src/net.h"
 #include "src/packed.h"
 #include "src/phase4.h"
@@ -34,9 +35,10 @@ struct p4_compressed {
     p4_compute compute;
     p4_original original;
     p4_packed packed;
-    p4_results results;      /* of the last training; what p4_compressed_save writes */
-    p4_training_curve curve; /* the same; rank 0 */
-    bool was_loaded;         /* from model.h5: there are no original weights */
+    p4_statistics statistics; /* of p4_compressed_calibrate */
+    p4_results results;       /* of the last training; what p4_compressed_save writes */
+    p4_training_curve curve;  /* the same; rank 0 */
+    bool was_loaded;          /* from model.h5: there are no original weights */
     p4_forward_view view;
 };
 

@@ -65,15 +65,34 @@ void p4_compressed_close(p4_compressed *compressed)
         p4_results_free(&compressed->results);
         p4_training_curve_free(&compressed->curve);
         p4_packed_release(&compressed->packed);
+        p4_statistics_free(&compressed->statistics);
         p4_original_close(&compressed->original);
         p4_compute_close(&compressed->compute);
         free(compressed);
     }
 }
 
+p4_rc p4_compressed_calibrate(p4_compressed *c, const p4_loader *loader)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = c->compute.group;
+    p4_pipeline_plan plan = p4_settings_pipeline(&c->config, loader->windows.T);
+    p4_error_clear();
+    if (c->was_loaded) {
+        return p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to calibrate",
+                       c->original.hf.path);
+    }
+    TRY_ALL(group, p4_original_accepts(&c->original, loader));
+    TRY_ALL(group, p4_original_load(&c->original, &c->compute));
+    p4_statistics_free(&c->statistics);
+    TRY(p4_statistics_collect(&c->statistics, &c->compute, &c->original, &plan, &loader->windows));
+done:
+    return rc;
+}
+
 p4_rc p4_compressed_compress(p4_compressed *c)
 {
-    p4_quantize_plan plan = p4_settings_quantize(&c->config);
+    p4_quantize_plan plan = p4_settings_quantize(&c->config, &c->statistics);
     p4_error_clear();
     if (c->was_loaded) {
         return p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to compress",
@@ -253,7 +272,6 @@ p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_path
     p4_rc rc = P4_OK;
     p4_group *group = c->compute.group;
     p4_output_paths *written = &c->results.output_paths;
-    const p4_statistics none = {0};
     p4_error_clear();
     TRY(p4_compressed_expect(c));
     if (c->was_loaded) {
@@ -266,7 +284,7 @@ p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_path
                    .compute = &c->compute,
                    .original = &c->original,
                    .packed = &c->packed,
-                   .statistics = &none,
+                   .statistics = &c->statistics,
                    .curve = &c->curve,
                    .results = &c->results};
     TRY(p4_export_write(&e));

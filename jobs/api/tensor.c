@@ -1,11 +1,10 @@
 /* The quantizer on one tensor, and figures that need no model. */
-#include <float.h>
 #include <math.h>
 
+#include "src/leaf/absmean.h"
 #include "src/leaf/base.h"
 #include "src/phase4.h"
 
-static const double SCALE_MIN = 1e-8;
 static const double BOUND_BY_MEMORY = 0.88; /* share of a decoding step's time; phase4.h says whence */
 
 static p4_rc check_shape(int64_t rows, int64_t cols)
@@ -33,8 +32,8 @@ p4_rc p4_quantize_tensor(int8_t *quantized, float *scale, const float *weights, 
                   (long long)c, (double)w[c]);
             sum += (double)fabsf(w[c]);
         }
-        scale[r] = fmaxf((float)(sum / (double)cols), (float)SCALE_MIN);
-        float cut = fmaxf((float)threshold * scale[r], FLT_TRUE_MIN); /* a zero weight has no sign */
+        scale[r] = p4_absmean_scale(sum, cols);
+        float cut = p4_absmean_cut((float)threshold, scale[r]);
         for (int64_t c = 0; c < cols; c++) {
             quantized[r * cols + c] = (int8_t)((w[c] >= cut) - (w[c] <= -cut));
         }

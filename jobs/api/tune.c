@@ -133,7 +133,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
         TRY(evaluate(c, eval, &c->results.post));
     }
     p4_forward_view_close(c);
-    p4_train_plan plan = p4_settings_train(&c->config, train->windows.T);
+    p4_train_plan plan = p4_settings_train(&c->config, train->windows.T, &c->statistics);
     p4_tuner tuner = {.compute = &c->compute,
                       .original = &c->original,
                       .train = &train->windows,

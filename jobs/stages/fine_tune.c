@@ -21,7 +21,7 @@ done:
 static p4_rc tune(p4_run *run)
 {
     const p4_windows *train = p4_run_train_windows(run);
-    p4_train_plan plan = p4_settings_train(&run->config, train->T);
+    p4_train_plan plan = p4_settings_train(&run->config, train->T, &run->statistics);
     p4_tuner tuner = {.compute = &run->compute,
                       .original = &run->original,
                       .train = train,

@@ -1,14 +1,17 @@
 #include "jobs/train/quantize.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* A quantization at work. */
 typedef struct work {
     p4_packed *packed;
     const p4_compute *compute;
     const p4_original *original;
+    const p4_quantize_plan *plan;
+    float *h_importance; /* host, of the widest matrix; NULL: the quantizer weighs nothing */
     void *memory; /* of the device, for one matrix after another; NULL where it computes in host memory */
-    int64_t in_bytes, code_bytes; /* rounded to 64, of the largest matrix */
+    int64_t in_bytes, code_bytes, scale_bytes; /* rounded to 64, of the largest matrix */
 } work;
 
 static int64_t weight_bytes(const p4_weight *weight)
@@ -28,24 +31,45 @@ static bool is_mine(const work *w, int64_t i)
     return w->original->hf.model.params[i].ternary && w->original->shard.owner[i] == w->compute->group->rank;
 }
 
+bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance)
+{
+    if (plan->statistics == NULL || !p4_statistics_has(plan->statistics, i)) {
+        return false;
+    }
+    for (int64_t c = 0; c < cols; c++) {
+        importance[c] = (float)plan->statistics->entries[i].input_mean_square[c];
+    }
+    return true;
+}
+
 static p4_rc open_workspace(work *w)
 {
-    int64_t scale_bytes = 0;
+    int64_t widest = 0;
     const p4_model *model = &w->original->hf.model;
-    if (w->compute->ops->host_memory) {
-        return P4_OK;
-    }
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_weight *weight = &model->weights[i];
         if (is_mine(w, i)) {
             w->in_bytes = p4_max_i64(w->in_bytes, resident(w, i) != NULL ? 0 : weight_bytes(weight));
             w->code_bytes = p4_max_i64(w->code_bytes, weight->rows * p4_code_row_bytes(weight->cols));
-            scale_bytes = p4_max_i64(scale_bytes, weight->rows * 2);
+            w->scale_bytes = p4_max_i64(w->scale_bytes, weight->rows * 2);
+            widest = p4_max_i64(widest, weight->cols);
         }
+    }
+    if (w->plan->statistics != NULL) {
+        w->h_importance = p4_alloc((size_t)widest, sizeof *w->h_importance);
+        if (w->h_importance == NULL) {
+            return P4_E_SYSTEM;
+        }
+    }
+    if (w->compute->ops->host_memory) {
+        return P4_OK;
     }
     w->in_bytes = (w->in_bytes + 63) / 64 * 64;
     w->code_bytes = (w->code_bytes + 63) / 64 * 64;
-    return w->compute->ops->alloc(w->compute->device, &w->memory, w->in_bytes + w->code_bytes + scale_bytes);
+    w->scale_bytes = (w->scale_bytes + 63) / 64 * 64;
+    int64_t importance_bytes = w->h_importance != NULL ? widest * 4 : 0;
+    return w->compute->ops->alloc(w->compute->device, &w->memory,
+                                  w->in_bytes + w->code_bytes + w->scale_bytes + importance_bytes);
 }
 
 /* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local.
@@ -59,6 +83,10 @@ static p4_rc quantize_matrix(work *w, int64_t i)
     p4_weight weight = hf->model.weights[i];
     uint8_t *codes = p4_packed_codes(c, i);
     uint16_t *scale = p4_packed_scale(c, i);
+    const float *importance = NULL;
+    if (w->h_importance != NULL && p4_quantize_importance(w->plan, i, weight.cols, w->h_importance)) {
+        importance = w->h_importance;
+    }
     if (!ops->host_memory) {
         const p4_weight *there = resident(w, i);
         if (there == NULL) {
@@ -67,8 +95,14 @@ static p4_rc quantize_matrix(work *w, int64_t i)
         weight.data = there != NULL ? there->data : w->memory;
         codes = (uint8_t *)w->memory + w->in_bytes;
         scale = (uint16_t *)(void *)(codes + w->code_bytes);
+        if (importance != NULL) {
+            importance = (float *)(void *)(codes + w->code_bytes + w->scale_bytes);
+            ops->to_device(w->compute->device, (void *)(uintptr_t)importance, w->h_importance,
+                           weight.cols * 4);
+        }
     }
-    ops->quantize(w->compute->device, codes, scale, &c->errors[i], &weight, c->method, c->threshold, NULL);
+    ops->quantize(w->compute->device, codes, scale, &c->errors[i], &weight, w->plan->quantizer->method,
+                  w->plan->threshold, importance);
     if (!ops->host_memory) {
         ops->to_host(w->compute->device, p4_packed_codes(c, i), codes,
                      weight.rows * p4_code_row_bytes(weight.cols));
@@ -113,6 +147,7 @@ static p4_rc quantize_owned(work *w)
     }
 done:
     p4_progress_end(&progress);
+    free(w->h_importance);
     if (w->memory != NULL) {
         w->compute->ops->release(w->compute->device, w->memory);
     }
@@ -139,10 +174,14 @@ p4_rc p4_quantize_original(p4_packed *packed, const p4_compute *compute, const p
                            const p4_quantize_plan *plan)
 {
     p4_rc rc = P4_OK;
-    work w = {.packed = packed, .compute = compute, .original = original};
+    work w = {.packed = packed, .compute = compute, .original = original, .plan = plan};
+    bool lacks = plan->quantizer->needs != P4_NEEDS_NO_STATISTICS &&
+                 (plan->statistics == NULL || plan->statistics->entries == NULL);
+    TRY_ALL(compute->group,
+            lacks ? p4_fail(P4_E_STATE, "quantizer \"%s\" needs the statistics of a calibration",
+                            plan->quantizer->name)
+                  : P4_OK);
     TRY_ALL(compute->group, p4_packed_alloc(packed, &original->hf.model));
-    packed->method = plan->method;
-    packed->threshold = plan->threshold;
     TRY_ALL(compute->group, quantize_owned(&w));
     publish(&w);
     packed->is_compressed = true;

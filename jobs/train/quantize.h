@@ -4,15 +4,24 @@
 #define P4_QUANTIZE_H
 
 #include "jobs/train/original.h"
+#include "jobs/train/statistics.h"
 #include "src/packed.h"
+#include "src/quantizer.h"
 
 typedef struct p4_quantize_plan {
-    p4_quant_method method;
-    float threshold; /* of absmean */
+    const p4_quantizer_row *quantizer;
+    float threshold;                 /* where the quantizer has one */
+    const p4_statistics *statistics; /* where the quantizer needs some; else NULL */
 } p4_quantize_plan;
 
+/* What the quantizer weighs the input channels of parameter i by, [cols], copied to `importance` (host
+ * memory, at least as many elements); false: all alike, as the quantizer needs no statistics or calibration
+ * does not see this tensor (embedding, head). Local. */
+bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance);
+
 /* Fills `packed`, for which it takes memory; the caller releases it, after an error too. P4_E_INPUT names a
- * tensor that is not finite or that fp16 cannot hold. Collective. */
+ * tensor that is not finite or that fp16 cannot hold. P4_E_STATE: the quantizer needs statistics and there
+ * are none. Collective. */
 p4_rc p4_quantize_original(p4_packed *packed, const p4_compute *compute, const p4_original *original,
                            const p4_quantize_plan *plan);
 

@@ -284,8 +284,6 @@ p4_rc p4_trainer_commit(p4_trainer *t, p4_packed *c)
         }
     }
     TRY_ALL(t->compute->group, store_all(t, c));
-    c->method = t->plan.quantize.method;
-    c->threshold = t->plan.quantize.threshold;
     c->is_compressed = true;
 done:
     return rc;

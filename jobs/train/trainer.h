@@ -53,7 +53,9 @@ typedef struct p4_train_plan {
 typedef struct p4_code_run {
     p4_weight codes;
     const float *master; /* NULL: not held here */
-    void *dense;         /* where they are unpacked to; NULL: nowhere */
+    const float
+        *importance; /* device [cols]: what the quantizer weighs the input channels by; NULL: all alike */
+    void *dense;     /* where they are unpacked to; NULL: nowhere */
 } p4_code_run;
 
 /* The ternary weights (trainer_codes.c). */
@@ -63,6 +65,8 @@ typedef struct p4_trainer_codes {
     p4_weight *of;     /* [params_count]: of what is ternary */
     p4_code_run *runs; /* [runs_count] */
     int64_t runs_count;
+    float *importance;           /* device: of all slots; NULL: the quantizer weighs nothing */
+    const float **importance_of; /* [params_count]: in there; NULL: none */
     int64_t
         *owner_first; /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of memory belong to rank r */
     int64_t bytes;    /* with dense */

@@ -43,10 +43,11 @@ static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
     const p4_weight *codes = &t->codes.of[i];
     const float *master = t->optim.at[i] >= 0 ? t->optim.master + t->optim.at[i] : NULL;
     p4_code_run *run = t->codes.runs_count > 0 ? &t->codes.runs[t->codes.runs_count - 1] : NULL;
-    if (begins || (run->master == NULL) != (master == NULL) ||
+    const float *importance = t->codes.importance_of[i];
+    if (begins || run->importance != importance || (run->master == NULL) != (master == NULL) ||
         (master != NULL && run->master + run->codes.rows * run->codes.cols != master)) {
         t->codes.runs[t->codes.runs_count++] =
-            (p4_code_run){.codes = *codes, .master = master, .dense = dense};
+            (p4_code_run){.codes = *codes, .master = master, .importance = importance, .dense = dense};
         return;
     }
     run->codes.rows += codes->rows;
@@ -108,6 +109,45 @@ static place lay_out(p4_trainer *t)
     return at;
 }
 
+/* Does a ternary part of the same slot stand before it? */
+static bool continues_slot(const p4_param *p)
+{
+    return p4_role_is_matrix(p->role) && p->row_offset > 0 && p[-1].ternary;
+}
+
+/* What the quantizer weighs input channels by, on the device; the parts of a slot read one input and share
+ * it. Local. */
+static p4_rc open_importance(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_model *model = t->model;
+    const p4_quantize_plan *plan = &t->plan.quantize;
+    int64_t count = 0, at = 0;
+    float *h_all = NULL;
+    for (int64_t i = 0; i < model->params_count && plan->statistics != NULL; i++) {
+        count += model->params[i].ternary && !continues_slot(&model->params[i]) ? model->params[i].cols : 0;
+    }
+    if (count == 0) {
+        return P4_OK;
+    }
+    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.importance, count * 4));
+    h_all = p4_alloc((size_t)count, sizeof *h_all);
+    TRY(h_all != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (p->ternary && continues_slot(p)) {
+            t->codes.importance_of[i] = t->codes.importance_of[i - 1];
+        } else if (p->ternary && p4_quantize_importance(plan, i, p->cols, h_all + at)) {
+            t->codes.importance_of[i] = t->codes.importance + at;
+            at += p->cols;
+        }
+    }
+    t->compute->ops->to_device(t->compute->device, t->codes.importance, h_all, at * 4);
+done:
+    free(h_all);
+    return rc;
+}
+
 p4_rc p4_trainer_codes_open(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
@@ -115,7 +155,12 @@ p4_rc p4_trainer_codes_open(p4_trainer *t)
     t->codes.of = p4_alloc(params, sizeof *t->codes.of);
     t->codes.runs = p4_alloc(params, sizeof *t->codes.runs);
     t->codes.owner_first = p4_alloc((size_t)t->compute->group->ranks + 1, sizeof *t->codes.owner_first);
-    TRY(t->codes.of != NULL && t->codes.runs != NULL && t->codes.owner_first != NULL ? P4_OK : P4_E_SYSTEM);
+    t->codes.importance_of = p4_alloc(params, sizeof *t->codes.importance_of);
+    TRY(t->codes.of != NULL && t->codes.runs != NULL && t->codes.owner_first != NULL &&
+                t->codes.importance_of != NULL
+            ? P4_OK
+            : P4_E_SYSTEM);
+    TRY(open_importance(t));
     place end = lay_out(t);
     int64_t dense_bytes = end.elements * t->compute->ops->act_bytes(t->compute->device);
     t->codes.bytes = end.bytes;
@@ -137,29 +182,37 @@ void p4_trainer_codes_close(p4_trainer *t)
     if (t->codes.dense != NULL) {
         t->compute->ops->release(t->compute->device, t->codes.dense);
     }
+    if (t->codes.importance != NULL) {
+        t->compute->ops->release(t->compute->device, t->codes.importance);
+    }
+    free(t->codes.importance_of);
     free(t->codes.of);
     free(t->codes.runs);
     free(t->codes.owner_first);
 }
 
-static void quantize(p4_trainer *t, const p4_weight *codes, const float *master, p4_quant_error *h_error)
+static void quantize(p4_trainer *t, const p4_code_run *run, p4_quant_error *h_error)
 {
-    p4_weight weight = {.dtype = P4_F32, .rows = codes->rows, .cols = codes->cols, .data = master};
-    t->compute->ops->quantize(t->compute->device, (uint8_t *)(uintptr_t)codes->data,
-                              (uint16_t *)(uintptr_t)codes->scale, h_error, &weight, t->plan.quantize.method,
-                              t->plan.quantize.threshold, NULL);
+    const p4_weight *codes = &run->codes;
+    p4_weight weight = {.dtype = P4_F32, .rows = codes->rows, .cols = codes->cols, .data = run->master};
+    t->compute->ops->quantize(
+        t->compute->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
+        &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold, run->importance);
 }
 
 void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
 {
     for (int64_t r = 0; r < t->codes.runs_count && h_errors == NULL; r++) {
         if (t->codes.runs[r].master != NULL) {
-            quantize(t, &t->codes.runs[r].codes, t->codes.runs[r].master, NULL);
+            quantize(t, &t->codes.runs[r], NULL);
         }
     }
     for (int64_t i = 0; i < t->model->params_count && h_errors != NULL; i++) {
         if (t->codes.of[i].data != NULL && t->optim.at[i] >= 0) {
-            quantize(t, &t->codes.of[i], t->optim.master + t->optim.at[i], &h_errors[i]);
+            p4_code_run one = {.codes = t->codes.of[i],
+                               .master = t->optim.master + t->optim.at[i],
+                               .importance = t->codes.importance_of[i]};
+            quantize(t, &one, &h_errors[i]);
         }
     }
 }

@@ -1,8 +1,10 @@
 /* ternary.c - quantize: weights to 2-bit codes and one fp16 scale a row. */
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "kernels/cpu/vmath.h"
+#include "src/leaf/absmean.h"
 
 enum {
     TILE_ROWS = 16,   /* rows fetched together from a transposed weight: one cache line of its fp32 columns */
@@ -87,8 +89,8 @@ static void quantize_row(uint8_t *codes, uint16_t *scale, p4_quant_error *error,
         cut = set.cut;
         row_scale = set.scale;
     } else {
-        row_scale = fmaxf((float)(row_abs_sum(w, cols) / (double)cols), 1e-8f);
-        cut = fmaxf(task->threshold * row_scale, FLT_TRUE_MIN); /* a zero weight has no sign */
+        row_scale = p4_absmean_scale(row_abs_sum(w, cols), cols);
+        cut = p4_absmean_cut(task->threshold, row_scale);
     }
     *scale = p4_f32_to_f16(row_scale);
     row_codes(codes, w, cut, cols);
@@ -151,6 +153,11 @@ void p4_cpu_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quan
                      const p4_weight *weight, p4_quant_method method, float threshold,
                      const float *importance)
 {
+    if (method != P4_QUANT_ABSMEAN && method != P4_QUANT_EXACT) {
+        snprintf(device->failure, sizeof device->failure, "quantize: the CPU backend has no rule %d",
+                 (int)method);
+        return;
+    }
     int64_t rows = weight->rows, cols = weight->cols;
     bool in_place = weight->dtype == P4_F32 && !weight->transposed;
     int64_t tile_rows = p4_max_i64(1, p4_min_i64(TILE_ROWS, TILE_ELEMENTS / p4_max_i64(cols, 1)));

@@ -5,13 +5,13 @@
  * is staged in shared memory as fp32, or read again where it is too long for that. */
 #include "kernels/cuda/cuda_ops_b.h"
 #include "kernels/cuda/ternary_exact_f32.cuh"
+#include "src/leaf/absmean.h"
 
-/* scale = mean |w|, at least 1e-8; cut = threshold * scale. A zero weight has no sign: the cut is above 0. */
 static __device__ __forceinline__ void absmean_of(double sum, int64_t cols, float threshold, float *cut,
                                                   float *scale)
 {
-    *scale = fmaxf((float)(sum / (double)cols), 1e-8f);
-    *cut = fmaxf(threshold * *scale, FLT_TRUE_MIN);
+    *scale = p4_absmean_scale(sum, cols);
+    *cut = p4_absmean_cut(threshold, *scale);
 }
 
 template <p4_dtype DT> static __device__ __forceinline__ double sum_row(const uint4 (&piece)[QUANT_CHUNKS])
@@ -227,6 +227,10 @@ void p4_cuda_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_qua
     const int64_t rows = weight->rows, cols = weight->cols;
     const p4_quant_error none = {0.0, 0.0, 0, INFINITY, -INFINITY, 0};
     p4_quant_error *sum = NULL;
+    if (method != P4_QUANT_ABSMEAN && method != P4_QUANT_EXACT) {
+        p4_cuda_fail(device, "quantize: the CUDA backend has no rule %d", (int)method);
+        return;
+    }
     if (h_error) {
         *h_error = none;
         sum = (p4_quant_error *)p4_cuda_scratch(device, (1 + P4_SUM_BLOCKS) * (int64_t)sizeof *sum);

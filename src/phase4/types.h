@@ -24,7 +24,13 @@ typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
 typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;
 typedef enum p4_optimizer_state { P4_OPTIMIZER_STATE_FP32, P4_OPTIMIZER_STATE_BF16 } p4_optimizer_state;
 typedef enum p4_recompute { P4_RECOMPUTE_NONE, P4_RECOMPUTE_LIGHT, P4_RECOMPUTE_BLOCKS } p4_recompute;
-typedef enum p4_quantizer { P4_QUANTIZER_ABSMEAN, P4_QUANTIZER_EXACT, P4_QUANTIZER_NONE } p4_quantizer;
+typedef enum p4_quantizer {
+    P4_QUANTIZER_ABSMEAN,
+    P4_QUANTIZER_EXACT,
+    P4_QUANTIZER_NONE,
+    P4_QUANTIZER_EXACT_DIAGONAL,
+    P4_QUANTIZER_COUNT
+} p4_quantizer;
 typedef enum p4_packing { P4_PACKING_BASE3X5, P4_PACKING_2BIT } p4_packing;
 typedef enum p4_init { P4_INIT_CHECKPOINT, P4_INIT_RANDOM } p4_init;
 typedef enum p4_dataset {

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "phase4/bench.h"
+#include "src/quantizer.h"
 
 static const struct {
     const char *name;
@@ -62,8 +63,7 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
     static const char *const devices[] = {"auto", "cuda", "cpu", NULL},
                              *const optimizers[] = {"mugrokfast", "adamw", NULL},
                              *const states[] = {"fp32", "bf16", NULL},
-                             *const recomputes[] = {"none", "light", "blocks", NULL},
-                             *const quantizers[] = {"absmean", "exact", "none", NULL};
+                             *const recomputes[] = {"none", "light", "blocks", NULL};
     int at = -1;
     if (strcmp(key, "--device") == 0) {
         at = find_word(devices, value);
@@ -78,7 +78,7 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
         at = find_word(recomputes, value);
         o->recompute = (p4_recompute)at;
     } else if (strcmp(key, "--quantizer") == 0) {
-        at = find_word(quantizers, value);
+        at = find_word(p4_quantizer_names, value);
         o->quantizer = (p4_quantizer)at;
     } else if (strcmp(key, "--model") == 0 || strcmp(key, "--shape") == 0 || strcmp(key, "--filter") == 0) {
         const char **to = key[2] == 'm' ? &o->model : key[2] == 's' ? &o->shape : &o->filter;

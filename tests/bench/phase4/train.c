@@ -70,10 +70,9 @@ done:
 /* "train llama1b exact adamw int8": what decides the work; batch and length stand in the note. */
 static void name_run(char *name, size_t bytes, const bench_options *o, int ranks)
 {
-    static const char *const quantizers[] = {"absmean", "exact", "none"}, *const recomputes[] = {
-                                                                              "", " light", " recompute"};
+    static const char *const recomputes[] = {"", " light", " recompute"};
     const char *model = strrchr(o->model, '/') != NULL ? strrchr(o->model, '/') + 1 : o->model;
-    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s%s", model, quantizers[o->quantizer],
+    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s%s", model, p4_quantizer_names[o->quantizer],
                         o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast",
                         o->grokfast ? " grokfast" : "", o->activation_bits == 8 ? " int8" : "",
                         o->optimizer_state == P4_OPTIMIZER_STATE_BF16 ? " bf16-state" : "",
@@ -112,7 +111,7 @@ static p4_rc time_steps(figures *f, p4_compute *compute, const p4_original *orig
     p4_windows windows = {0};
     p4_step_result result;
     int64_t steps = timed + WARM_UP, T = config->calibration_sequence_length;
-    p4_train_plan plan = p4_settings_train(config, T);
+    p4_train_plan plan = p4_settings_train(config, T, NULL);
     double *seconds = p4_alloc((size_t)timed, sizeof *seconds);
     TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(random_windows(&windows, plan.sequences * steps, T, original->hf.model.arch.V));

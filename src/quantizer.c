@@ -1,0 +1,18 @@
+#include "src/quantizer.h"
+
+/* ROW(value of p4_quantizer, name, quantizes, rule of the op, sparsity_threshold has an effect, statistics).
+ */
+#define QUANTIZERS(ROW)                                                           \
+    ROW(ABSMEAN, "absmean", true, P4_QUANT_ABSMEAN, true, P4_NEEDS_NO_STATISTICS) \
+    ROW(EXACT, "exact", true, P4_QUANT_EXACT, false, P4_NEEDS_NO_STATISTICS)      \
+    ROW(NONE, "none", false, P4_QUANT_EXACT, false, P4_NEEDS_NO_STATISTICS)       \
+    ROW(EXACT_DIAGONAL, "exact-diagonal", true, P4_QUANT_EXACT, false, P4_NEEDS_DIAGONAL)
+
+#define COUNT(...) +1
+_Static_assert((0 QUANTIZERS(COUNT)) == P4_QUANTIZER_COUNT, "each value of p4_quantizer has one row");
+
+#define ROW(id, ...) [P4_QUANTIZER_##id] = {__VA_ARGS__},
+const p4_quantizer_row p4_quantizers[P4_QUANTIZER_COUNT] = {QUANTIZERS(ROW)};
+
+#define NAME(id, name, ...) [P4_QUANTIZER_##id] = (name),
+const char *const p4_quantizer_names[P4_QUANTIZER_COUNT + 1] = {QUANTIZERS(NAME)};

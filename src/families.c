@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "src/family_list.h"
+
 #define ROWS(rows) .row_count = sizeof(rows) / sizeof(rows)[0], .row = (rows)
 
 /* clang-format off */

@@ -1,16 +1,12 @@
-/* families.h - the family table: which features the models of a family have, and what its checkpoints call
- * their tensors. Core knows no JSON, so io/hf/hf_readers.c holds the readers of config.json, one a family. */
+/* families.h - the table of families: which features the models of a family have, and what its checkpoints
+ * call their tensors. Core knows no JSON: io/hf/hf_readers.c has the readers of config.json. Both tables are
+ * made from family_list.h. */
 #ifndef P4_FAMILIES_H
 #define P4_FAMILIES_H
 
 #include <stdio.h>
 
 #include "src/arch.h"
-
-/* The supported families by config.json's model_type: X(model_type). Each has a `static const p4_family
- * model_type` in families.c and a `static const p4_hf_reader model_type` in io/hf/hf_readers.c; one without
- * the other does not compile. */
-#define P4_FAMILIES(X) X(llama) X(gpt2)
 
 /* One tensor of a checkpoint. */
 typedef struct p4_tensor_row {

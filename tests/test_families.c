@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "io/file/atomic_file.h"
-#include "jobs/stages/random_model.h"
+#include "jobs/train/random_model.h"
 #include "net_world.h"
 
 enum { SEED = 7, B = 2, T = 9, STEPS = 3 };

@@ -181,6 +181,39 @@ static void check_window(const char *dir, p4_hf_model *hf, const p4_form *form, 
     free(whole);
 }
 
+static int64_t takes_nothing(p4_device *unused, const p4_attention_shape *shape, bool backward)
+{
+    (void)unused;
+    (void)shape;
+    (void)backward;
+    return -1;
+}
+
+/* A model whose attention a backend does not take is refused before anything is computed. */
+static void check_attention_refused(const p4_model *model)
+{
+    p4_net net;
+    p4_ops other = *ops;
+    p4_net_plan plan = {.B = 1, .T = 2};
+    char expected[128];
+    other.attention_work_count = takes_nothing;
+    snprintf(expected, sizeof expected, "needs attention with heads of %lld elements",
+             (long long)model->arch.D);
+    EXPECT_REFUSED(p4_net_check(&other, device, model), expected);
+    EXPECT_REFUSED(p4_net_open(&net, &other, device, model, &plan), expected);
+    EXPECT(net.memory == NULL && net.saved == NULL, "the network is not empty");
+    EXPECT_OK(p4_net_check(ops, device, model));
+}
+
+/* CUDA's kernels hold a head in registers, the CPU's take any. */
+static void check_large_heads(void)
+{
+    p4_attention_shape shape = {.B = 1, .T = 4, .H = 1, .Hkv = 1, .D = 256, .scale = 1};
+    EXPECT(ops->attention_work_count(device, &shape, true) >= 0, "heads of 256");
+    shape.D = 264;
+    EXPECT((ops->attention_work_count(device, &shape, true) >= 0) == ops->host_memory, "heads of 264");
+}
+
 static void check_model(const char *dir)
 {
     p4_hf_model hf;
@@ -206,6 +239,7 @@ static void check_model(const char *dir)
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_NONE, false);
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_LIGHT, false);
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_BLOCKS, true);
+    check_attention_refused(&hf.model);
     note_seen(&hf.model);
     check_window(dir, &hf, &form.form, ids, T);
     free(logits);
@@ -227,6 +261,7 @@ int main(void)
         int failed = check_failed;
         worst_logits = worst_loss = worst_gradient = 0;
         for_each_model(check_model);
+        check_large_heads();
         printf("%s: largest errors: logits %.2g (bound %.2g), loss %.2g (%.2g), gradients %.2g (%.2g)%s\n",
                ops->describe(device), worst_logits, now->logits, worst_loss, now->loss, worst_gradient,
                now->gradient, check_failed == failed ? "" : ": FAILED");

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "src/families.h"
+#include "src/family_list.h"
 
 /* Sizes under the names that most families use. */
 static p4_rc read_sizes(const p4_hf_keys *keys, p4_arch *arch)

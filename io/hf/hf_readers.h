@@ -21,7 +21,7 @@ typedef struct p4_hf_reader {
     p4_rc (*read)(const p4_hf_keys *keys, p4_arch *arch);
 } p4_hf_reader;
 
-/* The reader of a supported family (families.h); NULL: the family is not supported. */
+/* The reader of a supported family (family_list.h); NULL: the family is not supported. */
 const p4_hf_reader *p4_hf_reader_find(const char *family);
 
 /* Rotary positions, in both styles of config.json (hf_rope.c). Local. */

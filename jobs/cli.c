@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "src/config.h"
+#include "src/families.h"
 
 #define USAGE "phase4_mpi [options] cfg.json [key=value ...]"
 
@@ -154,6 +155,10 @@ void p4_cli_print_help(FILE *out)
           "  2  bad input: the command line, cfg.json, the model, the data, or the output directory\n"
           "  3  the quality verdict failed and --strict was given\n"
           "\n"
+          "Supported families of models, by model_type in their config.json:\n",
+          out);
+    p4_families_print(out, false);
+    fputs("\n"
           "Keys of cfg.json (a JSON object), with allowed values and defaults:\n"
           "\n",
           out);

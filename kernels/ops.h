@@ -216,6 +216,7 @@ typedef struct p4_ops {
     void (*attention_backward)(p4_device *device, void *dqkv, const void *dout, const void *out,
                                const float *lse, const void *qkv, const p4_attention_shape *shape,
                                float *work);
+    /* Elements of `work`; -1 when no kernel here takes the shape (heads that are too large). */
     int64_t (*attention_work_count)(p4_device *device, const p4_attention_shape *shape, bool backward);
     /* gate_up [N, 2F] = gate | up; act y[N, F] = silu(gate) * up. */
     void (*swiglu_forward)(p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/model_names.h"
+#include "src/net_takes.h"
 
 p4_rc p4_arch_init(p4_arch *arch, const char *family)
 {
@@ -15,15 +15,10 @@ p4_rc p4_arch_init(p4_arch *arch, const char *family)
         return FAIL("model family \"%.64s\" is not supported; supported: %s", family,
                     p4_supported_families());
     }
-    *arch = found->flags;
+    *arch = found->features;
+    snprintf(arch->family, sizeof arch->family, "%s", family);
     arch->bos_id = arch->eos_id = -1;
     return P4_OK;
-}
-
-const char *p4_family_prefix(const char *family)
-{
-    const p4_family *found = p4_family_find(family);
-    return found != NULL ? found->prefix : "";
 }
 
 /* Bounds are far above any real model and keep every product of two below 2^53. */
@@ -58,56 +53,73 @@ p4_rc p4_arch_check(const p4_arch *arch, const char *source)
           (double)arch->norm_eps);
     CHECK(isfinite(arch->attention_scale) && arch->attention_scale > 0,
           "%s: attention scale is %g, expected above 0", source, (double)arch->attention_scale);
+    TRY(p4_net_takes_arch(&p4_net_computes, arch, source));
 done:
     return rc;
 }
 
-static bool is_there(const p4_arch *arch, p4_when when)
+/* Refuses a family with a tensor that the network does not compute with. */
+static p4_rc check_rows(const p4_family *family, const p4_arch *arch)
 {
-    switch (when) {
-    case P4_ALWAYS:
-        return true;
-    case P4_WITH_QKV_BIAS:
-        return arch->qkv_bias;
-    case P4_WITH_O_BIAS:
-        return arch->o_bias;
-    case P4_WITH_MLP_BIAS:
-        return arch->mlp_bias;
-    case P4_UNTIED:
-        return !arch->tied;
+    p4_rc rc = P4_OK;
+    for (int64_t r = 0; r < family->row_count; r++) {
+        p4_role role = family->row[r].role;
+        if (role >= P4_ROLE_COUNT || p4_arch_has_role(arch, role)) {
+            TRY(p4_net_takes_tensor(&p4_net_computes, arch->family, role, family->row[r].name));
+        }
     }
-    return true;
+done:
+    return rc;
 }
 
-static int64_t dim_count(const p4_arch *arch, p4_dim dim)
+/* The slot of this role in this layer, or outside the blocks: there, and of the shape that the network
+ * computes with. Adds the number of its tensors to *found. */
+static p4_rc check_slot(const p4_model *model, p4_role role, int64_t layer, int64_t *found)
 {
-    switch (dim) {
-    case P4_DIM_ONE:
-        return 1;
-    case P4_DIM_V:
-        return arch->V;
-    case P4_DIM_POSITIONS:
-        return arch->positions;
-    case P4_DIM_C:
-        return arch->C;
-    case P4_DIM_F:
-        return arch->F;
-    case P4_DIM_Q:
-        return arch->H * arch->D;
-    case P4_DIM_KV:
-        return arch->Hkv * arch->D;
-    case P4_DIM_QKV:
-        return (arch->H + 2 * arch->Hkv) * arch->D;
+    p4_rc rc = P4_OK;
+    const p4_arch *arch = &model->arch;
+    const p4_role_facts *facts = &p4_roles[role];
+    int64_t expected = p4_arch_dim(arch, facts->rows == P4_DIM_ONE ? facts->cols : facts->rows);
+    int64_t first = p4_model_find(model, role, layer), out = 0;
+    CHECK(first >= 0, "model family \"%s\" has no tensor for %s, expected one", arch->family, facts->name);
+    int64_t parts = p4_model_parts(model, first);
+    for (int64_t i = first; i < first + parts; i++) {
+        out += model->params[i].vector ? model->params[i].cols : model->params[i].rows;
     }
-    return 0;
+    CHECK(out == expected,
+          "model family \"%s\": its tensors for %s, from %s on, have %lld rows, expected %lld", arch->family,
+          facts->name, model->params[first].name, (long long)out, (long long)expected);
+    *found += parts;
+done:
+    return rc;
 }
 
-/* Rows of the table that this architecture has, inside (or outside) a block. */
+/* Refuses a family whose tensors are not exactly those that the network computes with. */
+static p4_rc check_slots(const p4_model *model)
+{
+    p4_rc rc = P4_OK;
+    int64_t found = 0;
+    for (p4_role role = 0; role < P4_ROLE_COUNT; role++) {
+        bool in_block = p4_roles[role].in_block;
+        int64_t first = in_block ? 0 : -1, end = in_block ? model->arch.L : 0;
+        for (int64_t l = first; p4_arch_has_role(&model->arch, role) && l < end; l++) {
+            TRY(check_slot(model, role, l, &found));
+        }
+    }
+    CHECK(found == model->params_count,
+          "model family \"%s\": %lld of its tensors are apart from the others of their slot, expected none",
+          model->arch.family, (long long)(model->params_count - found));
+done:
+    return rc;
+}
+
+/* Tensors that this architecture has, inside (or outside) a block. */
 static int64_t count_rows(const p4_family *family, const p4_arch *arch, bool in_block)
 {
     int64_t count = 0;
     for (int64_t r = 0; r < family->row_count; r++) {
-        count += is_there(arch, family->row[r].when) && p4_role_in_block(family->row[r].role) == in_block;
+        p4_role role = family->row[r].role;
+        count += p4_arch_has_role(arch, role) && p4_roles[role].in_block == in_block;
     }
     return count;
 }
@@ -130,12 +142,14 @@ static p4_rc add_param(p4_model *model, const p4_family *family, const p4_tensor
     const p4_arch *arch = &model->arch;
     int64_t index = model->params_count++;
     p4_param *param = &model->params[index];
+    bool vector = p4_roles[row->role].rows == P4_DIM_ONE;
+    int64_t out = p4_arch_dim(arch, row->out);
     *param = (p4_param){.role = row->role,
                         .layer = layer,
-                        .rows = dim_count(arch, row->rows),
-                        .cols = dim_count(arch, row->cols),
-                        .vector = row->rows == P4_DIM_ONE,
-                        .transposed = arch->conv1d && p4_role_is_matrix(row->role)};
+                        .rows = vector ? 1 : out,
+                        .cols = vector ? out : p4_arch_dim(arch, p4_roles[row->role].cols),
+                        .vector = vector,
+                        .transposed = family->transposed && p4_role_is_matrix(row->role)};
     if (index > 0 && param[-1].role == param->role && param[-1].layer == layer) {
         param->row_offset = param[-1].row_offset + (param->vector ? param[-1].cols : param[-1].rows);
     }
@@ -150,8 +164,8 @@ static p4_rc add_section(p4_model *model, const p4_family *family, int64_t *next
 {
     p4_rc rc = P4_OK;
     bool in_block = layer >= 0;
-    for (; *next < family->row_count && p4_role_in_block(family->row[*next].role) == in_block; ++*next) {
-        if (is_there(&model->arch, family->row[*next].when)) {
+    for (; *next < family->row_count && p4_roles[family->row[*next].role].in_block == in_block; ++*next) {
+        if (p4_arch_has_role(&model->arch, family->row[*next].role)) {
             TRY(add_param(model, family, &family->row[*next], layer, prefix));
         }
     }
@@ -159,14 +173,12 @@ done:
     return rc;
 }
 
-p4_rc p4_model_init(p4_model *model, const p4_arch *arch, const char *prefix)
+p4_rc p4_model_init_family(p4_model *model, const p4_arch *arch, const p4_family *family, const char *prefix)
 {
     p4_rc rc = P4_OK;
     *model = (p4_model){.arch = *arch};
-    const p4_family *family = p4_family_find(arch->family);
-    CHECK(family != NULL, "model family \"%.31s\" is not supported; supported: %s", arch->family,
-          p4_supported_families());
     TRY(p4_arch_check(arch, arch->family));
+    TRY(check_rows(family, arch));
     int64_t count = count_rows(family, arch, false) + arch->L * count_rows(family, arch, true);
     model->params = p4_alloc((size_t)count, sizeof *model->params);
     model->weights = p4_alloc((size_t)count, sizeof *model->weights);
@@ -185,11 +197,24 @@ p4_rc p4_model_init(p4_model *model, const p4_arch *arch, const char *prefix)
     }
     model->layer_first[arch->L] = model->params_count;
     TRY(add_section(model, family, &next, -1, prefix));
+    CHECK(next == family->row_count,
+          "model family \"%s\": row %s is out of order, expected embeddings, one block, final norm, head",
+          arch->family, family->row[next].name);
+    TRY(check_slots(model));
 done:
     if (rc != P4_OK) {
         p4_model_close(model);
     }
     return rc;
+}
+
+p4_rc p4_model_init(p4_model *model, const p4_arch *arch, const char *prefix)
+{
+    *model = (p4_model){0};
+    const p4_family *family = p4_family_find(arch->family);
+    return family != NULL ? p4_model_init_family(model, arch, family, prefix)
+                          : FAIL("model family \"%.31s\" is not supported; supported: %s", arch->family,
+                                 p4_supported_families());
 }
 
 void p4_model_close(p4_model *model)
@@ -232,15 +257,10 @@ int64_t p4_model_parts(const p4_model *model, int64_t first)
     return parts;
 }
 
-bool p4_role_is_matrix(p4_role role)
+bool p4_model_is_fused_qkv(const p4_model *model, int64_t param)
 {
-    return role == P4_ROLE_QKV || role == P4_ROLE_O || role == P4_ROLE_UP || role == P4_ROLE_DOWN;
-}
-
-bool p4_role_is_slot_bias(p4_role role)
-{
-    return role == P4_ROLE_QKV_BIAS || role == P4_ROLE_O_BIAS || role == P4_ROLE_UP_BIAS ||
-           role == P4_ROLE_DOWN_BIAS;
+    const p4_param *p = &model->params[param];
+    return p->role == P4_ROLE_QKV && p->rows == p4_arch_dim(&model->arch, P4_DIM_QKV);
 }
 
 static bool matches(const p4_list *globs, const char *name)

@@ -35,6 +35,20 @@ p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T)
                                 .scale = a->attention_scale};
 }
 
+/* One token: what an attention op takes does not depend on B and T. */
+p4_rc p4_net_check(const p4_ops *ops, p4_device *device, const p4_model *model)
+{
+    const p4_arch *a = &model->arch;
+    const p4_net net = {.model = model};
+    p4_attention_shape shape = p4_net_attention(&net, 1, 1);
+    return ops->attention_work_count(device, &shape, true) >= 0
+               ? P4_OK
+               : FAIL("model family \"%s\" needs attention with heads of %lld elements, which this version "
+                      "does "
+                      "not compute on device \"%s\"",
+                      a->family, (long long)a->D, ops->name);
+}
+
 static widths measure(const p4_net *net)
 {
     const p4_arch *a = &net->model->arch;
@@ -233,6 +247,7 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
     CHECK(plan->T <= model->arch.positions,
           "calibration_sequence_length: found %lld, expected at most the model's %lld positions",
           (long long)plan->T, (long long)model->arch.positions);
+    TRY(p4_net_check(ops, device, model));
     net->saved = p4_alloc((size_t)model->arch.L, sizeof *net->saved);
     net->h_tokens = p4_alloc((size_t)(plan->B * plan->T), 2 * sizeof *net->h_tokens);
     if (net->saved == NULL || net->h_tokens == NULL) {

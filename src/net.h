@@ -90,6 +90,9 @@ typedef struct p4_score {
     double nll, hits, kl, count;
 } p4_score;
 
+/* Refuses a model whose attention the device does not compute. p4_net_open asks too; a program asks before it
+ * spends time on the model. Local. */
+p4_rc p4_net_check(const p4_ops *ops, p4_device *device, const p4_model *model);
 /* The bytes of device memory that p4_net_open takes for the plan; -1 when host memory is out. Local. */
 int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 /* Takes all memory the plan needs from the device in one block. The caller closes. Local. */

@@ -18,7 +18,7 @@ static bool uses_muon(const p4_optim *o, int64_t i)
 static int64_t muon_blocks(const p4_optim *o, int64_t i, int64_t rows[3])
 {
     const p4_arch *a = &o->model->arch;
-    if (o->model->params[i].role == P4_ROLE_QKV && a->fused_qkv) {
+    if (p4_model_is_fused_qkv(o->model, i)) {
         rows[0] = a->H * a->D;
         rows[1] = rows[2] = a->Hkv * a->D;
         return 3;

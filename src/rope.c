@@ -1,4 +1,4 @@
-#include "src/model.h"
+#include "src/arch.h"
 
 #include <math.h>
 
@@ -40,6 +40,8 @@ float p4_rope_inv_freq(const p4_arch *arch, int64_t i)
         return inv / (float)arch->rope_factor;
     case P4_ROPE_LLAMA3:
         return scale_llama3(arch, inv);
+    case P4_ROPE_COUNT:
+        break;
     }
     return inv;
 }

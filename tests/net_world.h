@@ -3,10 +3,10 @@
 #ifndef P4_NET_WORLD_H
 #define P4_NET_WORLD_H
 
-#include <dirent.h>
 #include <stdlib.h>
 
 #include "check.h"
+#include "fixture_models.h"
 #include "io/hf/hf_model.h"
 #include "src/form.h"
 
@@ -97,24 +97,6 @@ static inline float *golden(const p4_safetensors *file, const char *name, int64_
     float *values = p4_alloc((size_t)*count, sizeof *values);
     p4_to_f32(values, t->data, t->dtype, *count);
     return values;
-}
-
-/* Every fixture model. */
-static inline void for_each_model(void (*check)(const char *dir))
-{
-    int models = 0;
-    DIR *folder = opendir(P4_FIXTURES "/models");
-    EXPECT(folder != NULL, "no fixtures");
-    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        if (entry->d_name[0] != '.') {
-            char *dir = p4_format("%s/models/%s", P4_FIXTURES, entry->d_name);
-            check(dir);
-            free(dir);
-            models++;
-        }
-    }
-    closedir(folder);
-    EXPECT(models >= 8, "%d models, expected at least 8", models);
 }
 
 #endif

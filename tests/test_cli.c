@@ -4,6 +4,7 @@
 #include "check.h"
 #include "jobs/cli.h"
 #include "src/config.h"
+#include "src/families.h"
 
 enum { WORDS = 8 };
 
@@ -134,6 +135,10 @@ static void test_help(void)
     for (int i = 0; i < p4_config_rows; i++) {
         EXPECT(strstr(text, p4_config_table[i].name) != NULL, "%s is not in the help",
                p4_config_table[i].name);
+    }
+    for (int64_t i = 0; p4_family_name(i) != NULL; i++) {
+        EXPECT(strstr(text, p4_family_find(p4_family_name(i))->title) != NULL, "%s is not in the help",
+               p4_family_name(i));
     }
     free(text);
 }

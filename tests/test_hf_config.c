@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "io/hf/hf_model.h"
+#include "io/hf/hf_readers.h"
 
 typedef struct pair {
     const char *key, *value; /* value: JSON */
@@ -74,9 +75,8 @@ static const struct {
     const char *refusal; /* NULL: accepted */
 } cases[] = {
     /* families */
-    {llama, {{"model_type", NULL}}, "\"model_type\" is missing; supported: llama, gpt2"},
-    {llama, {{"model_type", "\"bert\""}}, "\"bert\" is not supported; supported: llama, gpt2"},
-    {llama, {{"model_type", "\"mistral\""}}, "supported: llama, gpt2"},
+    {llama, {{"model_type", NULL}}, "required key \"model_type\" is missing; supported: "},
+    {llama, {{"model_type", "\"mamba\""}}, "model_type \"mamba\" is not supported; supported: "},
     {llama, {{"model_type", "7"}}, "\"model_type\" is a number, expected a string"},
     {llama, {{"architectures", "[\"LlamaForCausalLM\"]"}}, NULL},
     {llama, {{"architectures", "null"}}, NULL},
@@ -188,6 +188,22 @@ static void test_cases(void)
     }
 }
 
+/* Each family of the table has a reader, and each message about an unknown family names them all. */
+static void test_families(void)
+{
+    static const pair unknown[MOST_CHANGES] = {{"model_type", "\"mamba\""}},
+                      missing[MOST_CHANGES] = {{"model_type", NULL}};
+    p4_arch arch;
+    for (int64_t i = 0; p4_family_name(i) != NULL; i++) {
+        const p4_hf_reader *reader = p4_hf_reader_find(p4_family_name(i));
+        EXPECT(reader != NULL && reader->read != NULL && reader->architectures[0] != NULL, "%s",
+               p4_family_name(i));
+    }
+    EXPECT(p4_hf_reader_find("mamba") == NULL, "a reader of an unknown family");
+    EXPECT_REFUSED(parse(&arch, llama, unknown), p4_supported_families());
+    EXPECT_REFUSED(parse(&arch, llama, missing), p4_supported_families());
+}
+
 static void test_text(void)
 {
     static const struct {
@@ -229,8 +245,8 @@ static void test_llama_values(void)
                a.D == 4 && a.F == 40 && a.positions == 64 && a.norm_eps == 1e-5f,
            "numbers");
     EXPECT(a.gated_mlp && !a.layer_norm && !a.learned_positions && !a.qkv_bias && !a.o_bias && !a.mlp_bias &&
-               !a.fused_qkv && !a.conv1d && !a.tied && a.window == 0 && a.attention_scale == 0.5f &&
-               a.bos_id == -1 && a.eos_id == -1 && a.rope_theta == 1e4 && a.rope_scaling == P4_ROPE_DEFAULT,
+               !a.tied && a.window == 0 && a.attention_scale == 0.5f && a.bos_id == -1 && a.eos_id == -1 &&
+               a.rope_theta == 1e4 && a.rope_scaling == P4_ROPE_DEFAULT,
            "flags");
     EXPECT_OK(parse(&a, llama, nulls));
     EXPECT(a.Hkv == 6 && a.D == 4, "null key/value heads and head_dim");
@@ -285,8 +301,7 @@ static void test_gpt2_values(void)
     EXPECT(strcmp(a.family, "gpt2") == 0 && a.C == 24 && a.H == 3 && a.Hkv == 3 && a.D == 8 && a.F == 96 &&
                a.L == 2 && a.positions == 32 && a.norm_eps == 1e-5f && a.tied,
            "numbers");
-    EXPECT(a.layer_norm && a.learned_positions && !a.gated_mlp && a.qkv_bias && a.o_bias && a.mlp_bias &&
-               a.fused_qkv && a.conv1d,
+    EXPECT(a.layer_norm && a.learned_positions && !a.gated_mlp && a.qkv_bias && a.o_bias && a.mlp_bias,
            "flags");
     EXPECT_OK(parse(&a, gpt2, changes));
     EXPECT(a.F == 27 && !a.tied && a.norm_eps == 1e-6f, "changed");
@@ -298,6 +313,7 @@ int main(void)
 {
     p4_log_setup(P4_LOG_QUIET, false);
     test_cases();
+    test_families();
     test_text();
     test_llama_values();
     test_rope_values();

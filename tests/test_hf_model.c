@@ -1,37 +1,28 @@
 /* Opening Hugging Face directories: the fixtures, hub caches, shards, and everything that may be wrong with
  * them. */
+#include "fixture_models.h"
 #include "hf_world.h"
 
-static const char *const fixtures[] = {"llama-gqa",    "llama-bias", "llama-llama3",
-                                       "llama-linear", "llama-bf16", "llama-mlp-bias",
-                                       "gpt2-prefix",  "gpt2-plain", "gpt2-untied"};
-
-static void test_fixtures(void)
+static void test_fixture(const char *path)
 {
-    char path[WORLD_PATH_BYTES];
-    for (size_t f = 0; f < sizeof fixtures / sizeof fixtures[0]; f++) {
-        p4_hf_model hf;
-        float row[256];
-        snprintf(path, sizeof path, "%s/models/%s", P4_FIXTURES, fixtures[f]);
-        EXPECT_OK(p4_hf_model_open(&hf, path));
-        EXPECT(hf.stored_bytes > 0 &&
-                   hf.stored_bytes == (double)p4_model_count_elements(&hf.model) *
-                                          (double)p4_dtype_bytes(hf.model.weights[0].dtype),
-               "%s: %.0f bytes", fixtures[f], hf.stored_bytes);
-        for (int64_t i = 0; i < hf.model.params_count; i++) {
-            const p4_param *p = &hf.model.params[i];
-            EXPECT(hf.model.weights[i].data != NULL && hf.model.weights[i].transposed == p->transposed, "%s",
-                   p->name);
-            p4_weight_row_f32(row, &hf.model.weights[i], p->rows - 1);
-            p4_hf_model_drop_pages(&hf, i);
-            float before = row[p->cols - 1];
-            p4_weight_row_f32(row, &hf.model.weights[i], p->rows - 1);
-            EXPECT(isfinite(before) && before != 0 && row[p->cols - 1] == before, "%s: last element",
-                   p->name);
-        }
-        p4_hf_model_close(&hf);
-        EXPECT(hf.path == NULL && hf.shards == NULL && hf.model.params == NULL, "close leaves nothing");
+    p4_hf_model hf;
+    float row[512];
+    EXPECT_OK(p4_hf_model_open(&hf, path));
+    EXPECT(hf.stored_bytes > 0 && hf.stored_bytes == (double)p4_model_count_elements(&hf.model) *
+                                                         (double)p4_dtype_bytes(hf.model.weights[0].dtype),
+           "%s: %.0f bytes", path, hf.stored_bytes);
+    for (int64_t i = 0; i < hf.model.params_count; i++) {
+        const p4_param *p = &hf.model.params[i];
+        EXPECT(hf.model.weights[i].data != NULL && hf.model.weights[i].transposed == p->transposed, "%s",
+               p->name);
+        p4_weight_row_f32(row, &hf.model.weights[i], p->rows - 1);
+        p4_hf_model_drop_pages(&hf, i);
+        float before = row[p->cols - 1];
+        p4_weight_row_f32(row, &hf.model.weights[i], p->rows - 1);
+        EXPECT(isfinite(before) && before != 0 && row[p->cols - 1] == before, "%s: last element", p->name);
     }
+    p4_hf_model_close(&hf);
+    EXPECT(hf.path == NULL && hf.shards == NULL && hf.model.params == NULL, "close leaves nothing");
 }
 
 static void expect_open(const char *name)
@@ -307,7 +298,7 @@ int main(void)
 {
     p4_log_setup(P4_LOG_QUIET, false);
     make_world();
-    test_fixtures();
+    for_each_model(test_fixture);
     test_small();
     test_tensors();
     test_damaged_file();

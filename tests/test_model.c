@@ -1,6 +1,8 @@
-/* The parameter table: order, slots, names, what is ternary, and the bounds of an architecture. */
+/* The parameter table: order, slots, names, what is ternary, the bounds of an architecture, and the features
+ * and tensors that the network does not compute. */
 #include "check.h"
 #include "src/model.h"
+#include "src/net_takes.h"
 
 static p4_arch llama_arch(void)
 {
@@ -196,28 +198,143 @@ static void test_refusals(void)
     arch = good;
     arch.norm_eps = NAN;
     EXPECT_REFUSED(p4_arch_check(&arch, "file"), "epsilon");
-    EXPECT_REFUSED(p4_arch_init(&arch, "mamba"), "\"mamba\" is not supported; supported: llama, gpt2");
+    EXPECT_REFUSED(p4_arch_init(&arch, "mamba"), "\"mamba\" is not supported; supported: ");
+    EXPECT_REFUSED(p4_arch_init(&arch, "mamba"), p4_supported_families());
+    snprintf(arch.family, sizeof arch.family, "mamba");
+    EXPECT_REFUSED(p4_model_init(&model, &arch, ""), "\"mamba\" is not supported; supported: ");
     char prefix[400];
     memset(prefix, 'x', sizeof prefix - 1);
     prefix[sizeof prefix - 1] = '\0';
     EXPECT_REFUSED(p4_model_init(&model, &good, prefix), "too long");
 }
 
-/* The list for messages names exactly the rows there are. */
+/* Every way to name the supported families comes from one table. */
 static void test_families(void)
 {
-    char list[128], *rest = NULL;
+    char list[1024] = "", printed[8192] = "";
     p4_arch arch;
-    int count = 0;
-    snprintf(list, sizeof list, "%s", p4_supported_families());
-    for (char *name = strtok_r(list, ", ", &rest); name != NULL; name = strtok_r(NULL, ", ", &rest)) {
+    FILE *out = fmemopen(printed, sizeof printed, "w");
+    p4_families_print(out, false);
+    p4_families_print(out, true);
+    fclose(out);
+    for (int64_t i = 0; p4_family_name(i) != NULL; i++) {
+        const char *name = p4_family_name(i);
+        const p4_family *family = p4_family_find(name);
+        size_t used = strlen(list);
+        char item[64];
+        EXPECT(family != NULL && family->title[0] != '\0', "%s", name);
+        snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", name);
+        snprintf(item, sizeof item, "- `%s`: ", name);
+        EXPECT(strstr(printed, item) != NULL && strstr(printed, family->title) != strstr(printed, item),
+               "%s is not in %s", item, printed);
+        EXPECT(strcmp(p4_family_prefix(name), family->prefix) == 0, "%s: prefix", name);
         EXPECT_OK(p4_arch_init(&arch, name));
         EXPECT(strcmp(arch.family, name) == 0 && arch.bos_id == -1 && arch.eos_id == -1, "%s", name);
-        count++;
+        EXPECT_OK(p4_net_takes_arch(&p4_net_computes, &arch, name));
     }
-    EXPECT(count == 2, "%d families", count);
-    EXPECT(strcmp(p4_family_prefix("gpt2"), "transformer.") == 0 && p4_family_prefix("llama")[0] == '\0',
-           "prefix");
+    EXPECT(strcmp(list, p4_supported_families()) == 0, "%s, expected %s", p4_supported_families(), list);
+    EXPECT(p4_family_find("mamba") == NULL && p4_family_prefix("mamba")[0] == '\0', "unknown");
+}
+
+/* Each feature, set alone, is refused by a network that computes all others. */
+static void test_features(void)
+{
+    for (p4_feature f = 0; f < P4_FEATURE_COUNT; f++) {
+        p4_arch arch = {.family = "some"};
+        p4_net_takes takes = p4_net_computes;
+        char expected[256];
+        EXPECT(!p4_arch_has(&arch, f), "feature %d of no value", (int)f);
+        switch (f) {
+#define P4_CASE(feature, type, member, text) \
+    case P4_FEATURE_##feature:               \
+        arch.member = (type)1;               \
+        break;
+            P4_ARCH_FEATURES(P4_CASE)
+#undef P4_CASE
+        case P4_FEATURE_COUNT:
+            break;
+        }
+        EXPECT(p4_arch_has(&arch, f), "feature %d", (int)f);
+        takes.feature[f] = false;
+        snprintf(expected, sizeof expected,
+                 "config.json: model family \"some\" needs %s, which this version does not compute",
+                 p4_feature_text(f));
+        EXPECT_REFUSED(p4_net_takes_arch(&takes, &arch, "config.json"), expected);
+        arch = (p4_arch){.family = "plain"};
+        EXPECT_OK(p4_net_takes_arch(&takes, &arch, "config.json"));
+    }
+}
+
+/* A family with one row of Llama's changed, put behind row `at` or removed. */
+static void expect_rows_refused(int64_t at, bool removes, const p4_tensor_row *added, const char *part)
+{
+    enum { MOST_ROWS = 40 };
+    p4_tensor_row rows[MOST_ROWS];
+    p4_model model;
+    p4_arch arch = llama_arch();
+    p4_family family = *p4_family_find("llama");
+    int64_t count = 0;
+    EXPECT(family.row_count < MOST_ROWS, "rows");
+    for (int64_t r = 0; r < family.row_count; r++) {
+        if (r != at || !removes) {
+            rows[count++] = family.row[r];
+        }
+        if (r == at && added != NULL) {
+            rows[count++] = *added;
+        }
+    }
+    family.row = rows;
+    family.row_count = count;
+    snprintf(arch.family, sizeof arch.family, "other");
+    if (part == NULL) {
+        EXPECT_OK(p4_model_init_family(&model, &arch, &family, ""));
+        p4_model_close(&model);
+    } else {
+        EXPECT_REFUSED(p4_model_init_family(&model, &arch, &family, ""), part);
+        EXPECT(model.params == NULL && model.params_count == 0, "the model is not empty");
+    }
+}
+
+/* Rows of a family that the network does not compute with, or that are not enough. */
+static void test_rows(void)
+{
+    const p4_family *llama = p4_family_find("llama");
+    const p4_tensor_row unknown = {P4_ROLE_COUNT, "self_attn.q_norm.weight", P4_DIM_C},
+                        twice = {P4_ROLE_NORM1_GAIN, "other_layernorm.weight", P4_DIM_C},
+                        wide = {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_F},
+                        late = {P4_ROLE_DOWN, "mlp.down_proj.weight", P4_DIM_C},
+                        absent = {P4_ROLE_POSITION, "positions.weight", P4_DIM_POSITIONS};
+    expect_rows_refused(-1, false, NULL, NULL);
+    for (int64_t r = 0; r < llama->row_count; r++) {
+        p4_role role = llama->row[r].role;
+        p4_arch arch = llama_arch();
+        EXPECT(p4_net_computes.role[role], "row %lld", (long long)r);
+        expect_rows_refused(r, true, NULL,
+                            !p4_arch_has_role(&arch, role) ? NULL
+                            : role == P4_ROLE_QKV || role == P4_ROLE_UP
+                                ? "rows, expected"
+                                : "model family \"other\" has no tensor for ");
+        expect_rows_refused(
+            r, false, &unknown,
+            "model family \"other\" needs the tensor self_attn.q_norm.weight, which this version does "
+            "not compute with");
+        if (role == P4_ROLE_O) {
+            expect_rows_refused(
+                r, true, &wide,
+                "for O, from model.layers.0.self_attn.o_proj.weight on, have 27 rows, expected 20");
+            expect_rows_refused(r, false, &wide, "on, have 47 rows, expected 20");
+            expect_rows_refused(r, false, &twice, "3 of its tensors are apart");
+            expect_rows_refused(r, false, &absent, "row self_attn.o_proj.bias is out of order");
+        }
+    }
+    expect_rows_refused(0, false, &absent, NULL);
+    expect_rows_refused(llama->row_count - 1, false, &late, "row mlp.down_proj.weight is out of order");
+    p4_net_takes takes = p4_net_computes;
+    for (p4_role role = 0; role < P4_ROLE_COUNT; role++) {
+        takes.role[role] = false;
+        EXPECT_REFUSED(p4_net_takes_tensor(&takes, "other", role, "x.weight"), "needs the tensor x.weight");
+        EXPECT_OK(p4_net_takes_tensor(&p4_net_computes, "other", role, "x.weight"));
+    }
 }
 
 int main(void)
@@ -228,5 +345,7 @@ int main(void)
     test_select();
     test_refusals();
     test_families();
+    test_features();
+    test_rows();
     return TEST_END();
 }

@@ -1,8 +1,9 @@
-/* Tiny random models of both families against the reference library: logits, loss and every gradient
- * (fixtures/make_tiny_models.py). Also: recomputation and micro-batches give the same gradients. On every
- * backend of this build: the CPU, and a GPU in fp32 and bf16 where there is one (P4_NEED_GPU=1: a failure
- * where there is none). */
+/* Tiny random models of every family against the reference library: logits, loss and every gradient
+ * (fixtures/make_tiny_models.py). What the network says it computes must occur in a fixture. Also:
+ * recomputation and micro-batches give the same gradients. On every backend of this build: the CPU, and a GPU
+ * in fp32 and bf16 where there is one (P4_NEED_GPU=1: a failure where there is none). */
 #include "net_world.h"
+#include "src/net_takes.h"
 
 /* One way to compute, and how far from the reference it may be. */
 typedef struct way {
@@ -17,6 +18,8 @@ typedef struct way {
 static const way ways[] = {
     {"cpu", false, 1e-4, 1e-5, 1e-3}, {"cuda", false, 1e-4, 1e-5, 1e-3}, {"cuda", true, 8e-2, 1e-2, 1e-1}};
 static const way *now;
+static p4_net_takes seen; /* in a fixture that was compared */
+static bool scaling_seen[P4_ROPE_COUNT];
 static double worst_logits, worst_loss, worst_gradient; /* seen of the way at hand */
 
 static void compare_gradients(const char *dir, const p4_safetensors *file, const grads *g)
@@ -100,6 +103,117 @@ static void check_training(const char *dir, const p4_model *model, const p4_form
     p4_net_close(&net);
 }
 
+static void note_seen(const p4_model *model)
+{
+    for (p4_feature f = 0; f < P4_FEATURE_COUNT; f++) {
+        seen.feature[f] = seen.feature[f] || p4_arch_has(&model->arch, f);
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        seen.role[model->params[i].role] = true;
+    }
+    scaling_seen[model->arch.rope_scaling] = true;
+}
+
+/* What p4_net_computes claims beyond what was compared with the reference library would be a guess. */
+static void expect_all_seen(void)
+{
+    for (p4_feature f = 0; f < P4_FEATURE_COUNT; f++) {
+        EXPECT(seen.feature[f] || !p4_net_computes.feature[f], "no fixture model has %s", p4_feature_text(f));
+    }
+    for (p4_role role = 0; role < P4_ROLE_COUNT; role++) {
+        EXPECT(seen.role[role] || !p4_net_computes.role[role], "no fixture model has a tensor for %s",
+               p4_roles[role].name);
+    }
+    for (int s = 0; s < P4_ROPE_COUNT; s++) {
+        EXPECT(scaling_seen[s], "no fixture model has rotary scaling %d", s);
+    }
+}
+
+/* The first block's output [B T, C]. */
+static float *first_block(const p4_hf_model *hf, const p4_form *form, const int32_t *ids, int64_t B,
+                          int64_t T)
+{
+    p4_net net;
+    int64_t count = B * T * hf->model.arch.C;
+    void *x = take(count * ops->act_bytes(device));
+    float *f32 = take(count * 4), *h_x = p4_alloc((size_t)count, sizeof *h_x);
+    p4_net_plan plan = {.B = B, .T = T};
+    EXPECT_OK(p4_net_open(&net, ops, device, &hf->model, &plan));
+    p4_net_set_tokens(&net, ids, B, T);
+    p4_net_embed(&net, form, x, B, T);
+    p4_net_layers(&net, form, 0, 1, x, B, T, NULL);
+    ops->act_to_f32(device, f32, x, count);
+    ops->to_host(device, h_x, f32, count * 4);
+    EXPECT_OK(ops->sync(device));
+    p4_net_close(&net);
+    ops->release(device, f32);
+    ops->release(device, x);
+    return h_x;
+}
+
+/* A window of w tokens: as rotary positions are relative, one block gives a token what it gives the last of
+ * the w tokens up to it when these stand alone. */
+static void check_window(const char *dir, p4_hf_model *hf, const p4_form *form, const int32_t *ids, int64_t T)
+{
+    const int64_t window = 4, C = hf->model.arch.C;
+    double worst = 0, largest = 0, moved = 0;
+    if (hf->model.arch.learned_positions) {
+        return;
+    }
+    float *whole = first_block(hf, form, ids, 1, T);
+    hf->model.arch.window = window;
+    note_seen(&hf->model);
+    float *windowed = first_block(hf, form, ids, 1, T);
+    hf->model.arch.window = 0;
+    for (int64_t t = window - 1; t < T; t++) {
+        float *alone = first_block(hf, form, ids + t - window + 1, 1, window);
+        for (int64_t c = 0; c < C; c++) {
+            double got = windowed[t * C + c];
+            worst = fmax(worst, fabs(got - (double)alone[(window - 1) * C + c]));
+            moved = fmax(moved, fabs(got - (double)whole[t * C + c]));
+            largest = fmax(largest, fabs(got));
+        }
+        free(alone);
+    }
+    EXPECT(worst <= now->logits * largest, "%s: window: outputs differ by %.3g of %.3g", dir, worst, largest);
+    EXPECT(now->half || moved > now->logits * largest, "%s: window: outputs are those without one", dir);
+    free(windowed);
+    free(whole);
+}
+
+static int64_t takes_nothing(p4_device *unused, const p4_attention_shape *shape, bool backward)
+{
+    (void)unused;
+    (void)shape;
+    (void)backward;
+    return -1;
+}
+
+/* A model whose attention a backend does not take is refused before anything is computed. */
+static void check_attention_refused(const p4_model *model)
+{
+    p4_net net;
+    p4_ops other = *ops;
+    p4_net_plan plan = {.B = 1, .T = 2};
+    char expected[128];
+    other.attention_work_count = takes_nothing;
+    snprintf(expected, sizeof expected, "needs attention with heads of %lld elements",
+             (long long)model->arch.D);
+    EXPECT_REFUSED(p4_net_check(&other, device, model), expected);
+    EXPECT_REFUSED(p4_net_open(&net, &other, device, model, &plan), expected);
+    EXPECT(net.memory == NULL && net.saved == NULL, "the network is not empty");
+    EXPECT_OK(p4_net_check(ops, device, model));
+}
+
+/* CUDA's kernels hold a head in registers, the CPU's take any. */
+static void check_large_heads(void)
+{
+    p4_attention_shape shape = {.B = 1, .T = 4, .H = 1, .Hkv = 1, .D = 256, .scale = 1};
+    EXPECT(ops->attention_work_count(device, &shape, true) >= 0, "heads of 256");
+    shape.D = 264;
+    EXPECT((ops->attention_work_count(device, &shape, true) >= 0) == ops->host_memory, "heads of 264");
+}
+
 static void check_model(const char *dir)
 {
     p4_hf_model hf;
@@ -125,6 +239,9 @@ static void check_model(const char *dir)
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_NONE, false);
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_LIGHT, false);
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_BLOCKS, true);
+    check_attention_refused(&hf.model);
+    note_seen(&hf.model);
+    check_window(dir, &hf, &form.form, ids, T);
     free(logits);
     free(ids);
     free(path);
@@ -144,10 +261,12 @@ int main(void)
         int failed = check_failed;
         worst_logits = worst_loss = worst_gradient = 0;
         for_each_model(check_model);
+        check_large_heads();
         printf("%s: largest errors: logits %.2g (bound %.2g), loss %.2g (%.2g), gradients %.2g (%.2g)%s\n",
                ops->describe(device), worst_logits, now->logits, worst_loss, now->loss, worst_gradient,
                now->gradient, check_failed == failed ? "" : ": FAILED");
         ops->close(device);
     }
+    expect_all_seen();
     return TEST_END();
 }

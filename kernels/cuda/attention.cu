@@ -55,6 +55,9 @@ static bool make_task(p4_device *device, attention_task *k, const void *qkv, con
 /* The count for backward serves forward too, and that for a batch smaller batches of its shape. */
 int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape *shape, bool backward)
 {
+    if (shape->D > HEAD_MOST) {
+        return -1;
+    }
     int64_t bytes = backward ? shape->B * shape->H * shape->T * (int64_t)sizeof(float) : 0;
     bytes = p4_max_i64(bytes, p4_cudnn_attention_work_bytes(device, shape, false));
     if (backward && p4_attention_sm90_takes(device, shape, 0)) {

@@ -82,11 +82,6 @@ static p4_rc fill_random(uint16_t *to, int64_t count)
     return P4_OK;
 }
 
-static bool is_gain(p4_role role)
-{
-    return role == P4_ROLE_NORM1_GAIN || role == P4_ROLE_NORM2_GAIN || role == P4_ROLE_FINAL_GAIN;
-}
-
 /* *weights: `widest` ones, `widest` zeros, then bf16. */
 static p4_rc fill_views(p4_model *model, float **weights)
 {
@@ -109,9 +104,9 @@ static p4_rc fill_views(p4_model *model, float **weights)
         const p4_param *p = &model->params[i];
         model->weights[i] =
             (p4_weight){.dtype = p->vector ? P4_F32 : P4_BF16, .rows = p->rows, .cols = p->cols};
-        model->weights[i].data = !p->vector         ? (const void *)(random + i * SHIFT)
-                                 : is_gain(p->role) ? (const void *)*weights
-                                                    : (const void *)(*weights + widest);
+        model->weights[i].data = !p->vector                               ? (const void *)(random + i * SHIFT)
+                                 : p4_roles[p->role].kind == P4_KIND_GAIN ? (const void *)*weights
+                                                                          : (const void *)(*weights + widest);
     }
 done:
     return rc;
@@ -164,7 +159,7 @@ double bench_muon_flop(const p4_model *model, const bool *held)
         if (!held[i] || !p4_role_is_matrix(p->role)) {
             continue;
         }
-        if (p->role == P4_ROLE_QKV && a->fused_qkv) { /* q, k and v apart */
+        if (p4_model_is_fused_qkv(model, i)) { /* q, k and v apart */
             flop += newton_schulz_flop((double)(a->H * a->D), C) +
                     2.0 * newton_schulz_flop((double)(a->Hkv * a->D), C);
         } else {

@@ -1,0 +1,147 @@
+/* arch.h - what an architecture is: its numbers, its features, and the roles that its parameters have.
+ *
+ * One generic pre-norm block serves every family. A feature is what the block of some families has and that
+ * of others does not; a family (families.c) is a set of features and a naming scheme. */
+#ifndef P4_ARCH_H
+#define P4_ARCH_H
+
+#include "src/leaf/base.h"
+
+typedef enum p4_rope_scaling {
+    P4_ROPE_DEFAULT,
+    P4_ROPE_LINEAR,
+    P4_ROPE_LLAMA3,
+    P4_ROPE_COUNT
+} p4_rope_scaling;
+
+/* Every feature of an architecture: X(FEATURE, type, member of p4_arch, name in messages).
+ *
+ * The value 0 is the plain block: RMSNorm, unscaled rotary positions, attention to all earlier tokens, an MLP
+ * with GELU, no biases, a separate head. A row declares the member and the feature. It is refused when a
+ * model is loaded until net_takes.c says that the network computes it, so features belong here and not among
+ * the numbers. */
+#define P4_ARCH_FEATURES(X)                                                                            \
+    /* norms */                                                                                        \
+    X(LAYER_NORM, bool, layer_norm, "LayerNorm")                                                       \
+    /* positions */                                                                                    \
+    X(LEARNED_POSITIONS, bool, learned_positions, "learned positions")                                 \
+    X(ROPE_SCALING, p4_rope_scaling, rope_scaling, "scaled rotary positions")                          \
+    /* attention */                                                                                    \
+    X(WINDOW, int64_t, window, "sliding-window attention") /* tokens seen, the query's own included */ \
+    X(QKV_BIAS, bool, qkv_bias, "biases of the query, key and value projections")                      \
+    X(O_BIAS, bool, o_bias, "a bias of the attention output projection")                               \
+    /* MLP */                                                                                          \
+    X(GATED_MLP, bool, gated_mlp, "a gated MLP (SwiGLU)")                                              \
+    X(MLP_BIAS, bool, mlp_bias, "biases of the MLP")                                                   \
+    /* embedding and head */                                                                           \
+    X(TIED, bool, tied, "a head tied to the embedding")
+
+typedef struct p4_arch {
+    char family[32]; /* config.json's model_type */
+    int64_t V, C, L, H, Hkv, D, F;
+    int64_t positions; /* longest sequence */
+    float norm_eps;
+    float attention_scale; /* usually 1/sqrt(D) */
+    double rope_theta;
+    double rope_factor, rope_low_freq_factor, rope_high_freq_factor,
+        rope_original_positions; /* of a scaling */
+    int32_t bos_id, eos_id;      /* -1: none */
+#define P4_MEMBER(feature, type, member, text) type member;
+    P4_ARCH_FEATURES(P4_MEMBER)
+#undef P4_MEMBER
+} p4_arch;
+
+typedef enum p4_feature {
+#define P4_ENUMERATOR(feature, type, member, text) P4_FEATURE_##feature,
+    P4_ARCH_FEATURES(P4_ENUMERATOR)
+#undef P4_ENUMERATOR
+        P4_FEATURE_COUNT
+} p4_feature;
+
+bool p4_arch_has(const p4_arch *arch, p4_feature feature);
+const char *p4_feature_text(p4_feature feature); /* for messages: "model family X needs <text>" */
+
+/* A dimension of a tensor in terms of the architecture. */
+typedef enum p4_dim {
+    P4_DIM_ONE, /* as rows: a vector */
+    P4_DIM_V,
+    P4_DIM_POSITIONS,
+    P4_DIM_C,
+    P4_DIM_F,
+    P4_DIM_UP,  /* 2 F with a gated MLP, else F */
+    P4_DIM_Q,   /* H D */
+    P4_DIM_KV,  /* Hkv D */
+    P4_DIM_QKV, /* (H + 2 Hkv) D */
+} p4_dim;
+int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim);
+
+/* What kind of parameter a role is. Decides how random init draws it (random_model.c) and what may be
+ * quantized (p4_model_select_ternary). */
+typedef enum p4_kind {
+    P4_KIND_TABLE,      /* embeddings and head */
+    P4_KIND_PROJECTION, /* a matrix of a block */
+    P4_KIND_RESIDUAL,   /* the same; its output is added to the residual stream */
+    P4_KIND_GAIN,       /* a vector that multiplies a normalised activation */
+    P4_KIND_NORM_BIAS,
+    P4_KIND_SLOT_BIAS, /* of a projection, in the same parts as its matrix */
+} p4_kind;
+
+/* Every role: X(ROLE, part of the model, kind, rows, columns, condition on the architecture `a`).
+ *
+ * In a block the projections that read the same input form one slot and run as one matrix, whatever number of
+ * tensors a file splits it into: q | k | v, gate | up. The shape is that of the slot. A new role is refused
+ * when a model is loaded until net_takes.c says that the network computes with it. A projection and its bias
+ * are as far apart as QKV and QKV_BIAS, and a norm's bias follows its gain: net_takes.c checks both. */
+#define P4_ROLES(X)                                               \
+    X(EMBED, MODEL, TABLE, V, C, true)                            \
+    X(POSITION, MODEL, TABLE, POSITIONS, C, a->learned_positions) \
+    X(NORM1_GAIN, BLOCK, GAIN, ONE, C, true)                      \
+    X(NORM1_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm)        \
+    X(NORM2_GAIN, BLOCK, GAIN, ONE, C, true)                      \
+    X(NORM2_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm)        \
+    X(QKV, BLOCK, PROJECTION, QKV, C, true)                       \
+    X(O, BLOCK, RESIDUAL, C, Q, true)                             \
+    X(UP, BLOCK, PROJECTION, UP, C, true)                         \
+    X(DOWN, BLOCK, RESIDUAL, C, F, true)                          \
+    X(QKV_BIAS, BLOCK, SLOT_BIAS, ONE, QKV, a->qkv_bias)          \
+    X(O_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->o_bias)                \
+    X(UP_BIAS, BLOCK, SLOT_BIAS, ONE, UP, a->mlp_bias)            \
+    X(DOWN_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->mlp_bias)           \
+    X(FINAL_GAIN, MODEL, GAIN, ONE, C, true)                      \
+    X(FINAL_BIAS, MODEL, NORM_BIAS, ONE, C, a->layer_norm)        \
+    X(HEAD, MODEL, TABLE, V, C, !a->tied)
+
+/* What a parameter is in the network. */
+typedef enum p4_role {
+#define P4_ENUMERATOR(role, part, kind, rows, cols, condition) P4_ROLE_##role,
+    P4_ROLES(P4_ENUMERATOR)
+#undef P4_ENUMERATOR
+        P4_ROLE_COUNT
+} p4_role;
+
+typedef struct p4_role_facts {
+    const char *name; /* "QKV" */
+    bool in_block;
+    p4_kind kind;
+    p4_dim rows, cols; /* of the whole slot; rows ONE: a vector */
+} p4_role_facts;
+extern const p4_role_facts p4_roles[P4_ROLE_COUNT];
+
+bool p4_arch_has_role(const p4_arch *arch, p4_role role);
+
+static inline bool p4_role_is_matrix(p4_role role) /* QKV, O, UP, DOWN */
+{
+    return p4_roles[role].kind == P4_KIND_PROJECTION || p4_roles[role].kind == P4_KIND_RESIDUAL;
+}
+static inline bool p4_role_is_slot_bias(p4_role role)
+{
+    return p4_roles[role].kind == P4_KIND_SLOT_BIAS;
+}
+
+/* Rotary frequency of pair i of D/2, radians a position, with the architecture's scaling; computed in fp32
+ * with the reference library's rounding steps, which at long positions decide the angle. Local. */
+float p4_rope_inv_freq(const p4_arch *arch, int64_t i);
+/* Rotary tables [T, D/2]: cos and sin of the fp32 product position * inv_freq. Local. */
+void p4_rope_tables(const p4_arch *arch, int64_t T, float *cos_table, float *sin_table);
+
+#endif

@@ -1,0 +1,117 @@
+#include "src/families.h"
+
+#include <string.h>
+
+#include "src/family_list.h"
+
+#define ROWS(rows) .row_count = sizeof(rows) / sizeof(rows)[0], .row = (rows)
+
+/* clang-format off */
+static const p4_tensor_row llama_rows[] = {
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_QKV, "self_attn.q_proj.weight", P4_DIM_Q},
+    {P4_ROLE_QKV, "self_attn.k_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV, "self_attn.v_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},
+    {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},
+    {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
+    {P4_ROLE_O_BIAS, "self_attn.o_proj.bias", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.gate_proj.weight", P4_DIM_F},
+    {P4_ROLE_UP, "mlp.up_proj.weight", P4_DIM_F},
+    {P4_ROLE_UP_BIAS, "mlp.gate_proj.bias", P4_DIM_F},
+    {P4_ROLE_UP_BIAS, "mlp.up_proj.bias", P4_DIM_F},
+    {P4_ROLE_DOWN, "mlp.down_proj.weight", P4_DIM_C},
+    {P4_ROLE_DOWN_BIAS, "mlp.down_proj.bias", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family llama = {
+    .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear)",
+    .features = {.gated_mlp = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+/* clang-format off */
+static const p4_tensor_row gpt2_rows[] = {
+    {P4_ROLE_EMBED, "wte.weight", P4_DIM_V},
+    {P4_ROLE_POSITION, "wpe.weight", P4_DIM_POSITIONS},
+    {P4_ROLE_NORM1_GAIN, "ln_1.weight", P4_DIM_C},
+    {P4_ROLE_NORM1_BIAS, "ln_1.bias", P4_DIM_C},
+    {P4_ROLE_QKV, "attn.c_attn.weight", P4_DIM_QKV},
+    {P4_ROLE_QKV_BIAS, "attn.c_attn.bias", P4_DIM_QKV},
+    {P4_ROLE_O, "attn.c_proj.weight", P4_DIM_C},
+    {P4_ROLE_O_BIAS, "attn.c_proj.bias", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "ln_2.weight", P4_DIM_C},
+    {P4_ROLE_NORM2_BIAS, "ln_2.bias", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.c_fc.weight", P4_DIM_UP},
+    {P4_ROLE_UP_BIAS, "mlp.c_fc.bias", P4_DIM_UP},
+    {P4_ROLE_DOWN, "mlp.c_proj.weight", P4_DIM_C},
+    {P4_ROLE_DOWN_BIAS, "mlp.c_proj.bias", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "ln_f.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_BIAS, "ln_f.bias", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family gpt2 = {
+    .title = "GPT-2",
+    .features =
+        {.layer_norm = true, .learned_positions = true, .qkv_bias = true, .o_bias = true, .mlp_bias = true},
+    .prefix = "transformer.",
+    .layers = "h",
+    .transposed = true,
+    ROWS(gpt2_rows),
+};
+
+static const struct {
+    const char *name;
+    const p4_family *family;
+} table[] = {
+#define ENTRY(name) {#name, &(name)},
+    P4_FAMILIES(ENTRY)
+#undef ENTRY
+};
+enum { FAMILY_COUNT = sizeof table / sizeof table[0] };
+
+const p4_family *p4_family_find(const char *name)
+{
+    for (int f = 0; f < FAMILY_COUNT; f++) {
+        if (strcmp(table[f].name, name) == 0) {
+            return table[f].family;
+        }
+    }
+    return NULL;
+}
+
+const char *p4_family_name(int64_t i)
+{
+    return i >= 0 && i < FAMILY_COUNT ? table[i].name : NULL;
+}
+
+const char *p4_supported_families(void)
+{
+#define NAME(name) ", " #name
+    static const char names[] = P4_FAMILIES(NAME);
+#undef NAME
+    return names + strlen(", ");
+}
+
+const char *p4_family_prefix(const char *name)
+{
+    const p4_family *found = p4_family_find(name);
+    return found != NULL ? found->prefix : "";
+}
+
+void p4_families_print(FILE *out, bool markdown)
+{
+    for (int f = 0; f < FAMILY_COUNT; f++) {
+        fprintf(out, markdown ? "- `%s`: %s\n" : "  %-12s %s\n", table[f].name, table[f].family->title);
+    }
+}

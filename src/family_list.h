@@ -1,0 +1,12 @@
+/* family_list.h - the supported families, by model_type in config.json: X(model_type).
+ *
+ * Each has a `static const p4_family model_type` in src/families.c and a `static const p4_hf_reader
+ * model_type` in io/hf/hf_readers.c. One without the other does not compile. */
+#ifndef P4_FAMILY_LIST_H
+#define P4_FAMILY_LIST_H
+
+#define P4_FAMILIES(X) \
+    X(llama)           \
+    X(gpt2)
+
+#endif

@@ -28,12 +28,20 @@ typedef struct p4_grad_sink {
     void *user;
 } p4_grad_sink;
 
-/* Sees the input and output of every slot in a forward pass (calibration). x [N, in], y [N, out] in
+/* Gets the input and output of every slot in a forward pass (calibration). x [N, in], y [N, out] in
  * activation type. */
 typedef struct p4_probe {
     void (*slot)(void *user, int64_t param, const void *x, int64_t in, const void *y, int64_t out, int64_t N);
     void *user;
 } p4_probe;
+
+/* What all blocks of a pass over one micro-batch share. */
+typedef struct p4_net_pass {
+    const p4_form *form;
+    int64_t B, T;
+    const p4_probe *probe;    /* forward: NULL for none */
+    const p4_grad_sink *sink; /* backward */
+} p4_net_pass;
 
 typedef struct p4_net_plan {
     int64_t B, T; /* largest micro-batch */
@@ -103,9 +111,8 @@ void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
-/* Runs blocks [first, end) on x [N, C] in place. probe may be NULL. */
-void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B,
-                   int64_t T, const p4_probe *probe);
+/* Runs blocks [first, end) on x [N, C] in place. */
+void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x);
 /* Final norm of x into the buffer for the model under test, or for the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
 /* Head (the plan must say so), cross-entropy and accuracy of the normed states of B windows of T tokens; with
@@ -135,8 +142,8 @@ void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sin
 /* The head's matrix [logits_ld, C]; rows from V on are zero. */
 const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
-void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta,
-                  p4_saved *saved, int64_t B, int64_t T, const p4_probe *probe);
+void p4_net_block(p4_net *net, const p4_net_pass *pass, int64_t layer, const void *x, bool add_delta,
+                  p4_saved *saved);
 /* The bias of a projection's slot. */
 static inline p4_role p4_bias_of(p4_role slot)
 {
@@ -146,11 +153,14 @@ static inline p4_role p4_bias_of(p4_role slot)
 bool p4_net_rounds(const p4_net *net, const p4_form *form, int64_t layer, p4_role role);
 /* The MLP's activation function of `up`; h and rounded as the ops take them. */
 void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const void *up, int64_t N);
-/* The norm in front of a projection (QKV or UP), with its gain and bias; the rest as the op takes it. Once
- * more from the sum that the block kept it gives the same bits. */
-void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
-                 const p4_int8_rows *rounded, void *sum, float *mean, float *rstd, const void *x,
-                 const void *delta, int64_t N);
+/* The norm with this gain (NORM1_GAIN, NORM2_GAIN, FINAL_GAIN). The caller fills in N, x and what else it
+ * wants of the op's arguments; kind, C, eps, gain and bias are set here. Repeated from the sum that a block
+ * kept, it gives the same bits. */
+void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role gain,
+                 p4_add_norm_forward_args args);
+/* Rotary positions of the query and key heads of qkv [B * T, (H + 2*Hkv) * D], or of its gradient; nothing
+ * where positions are learned. */
+void p4_net_rope(const p4_net *net, void *qkv, int64_t B, int64_t T, bool backward);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */

@@ -56,7 +56,7 @@ static void check_forward(const char *dir, p4_net *net, const p4_form *form, con
     void *x = take(B * T * a->C * ops->act_bytes(device));
     p4_net_set_tokens(net, ids, B, T);
     p4_net_embed(net, form, x, B, T);
-    p4_net_layers(net, form, 0, a->L, x, B, T, NULL);
+    p4_net_layers(net, &(p4_net_pass){.form = form, .B = B, .T = T}, 0, a->L, x);
     p4_net_final_norm(net, form, x, false, B * T);
     EXPECT_OK(p4_net_logits(net, form, got, B * T));
     double worst = 0, largest = 0;

@@ -147,9 +147,20 @@ static sides run(rig *r, const rounding *k, void *y, const p4_int8_rows *rounded
         s.sum = k->with_delta ? rig_put_act(r, NULL, k->N * k->C) : NULL;
         s.mean = centered ? rig_put_f32(r, NULL, k->N) : NULL;
         s.rstd = rig_put_f32(r, NULL, k->N);
-        r->ops->add_norm_forward(r->device, centered ? P4_LAYERNORM : P4_RMSNORM, y, rounded, s.sum, s.mean,
-                                 s.rstd, k->x, k->with_delta ? k->delta : NULL, k->gain,
-                                 centered ? k->bias : NULL, k->N, k->C, 1e-5f);
+        r->ops->add_norm_forward(r->device,
+                                 &(p4_add_norm_forward_args){.kind = centered ? P4_LAYERNORM : P4_RMSNORM,
+                                                             .N = k->N,
+                                                             .C = k->C,
+                                                             .eps = 1e-5f,
+                                                             .x = k->x,
+                                                             .opt_delta = k->with_delta ? k->delta : NULL,
+                                                             .gain = k->gain,
+                                                             .opt_bias = centered ? k->bias : NULL,
+                                                             .opt_sum = s.sum,
+                                                             .opt_y = y,
+                                                             .opt_rounded = rounded,
+                                                             .opt_mean = s.mean,
+                                                             .opt_rstd = s.rstd});
     }
     return s;
 }

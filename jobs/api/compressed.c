@@ -199,7 +199,7 @@ p4_rc p4_compressed_forward(p4_compressed *compressed, const int32_t *tokens, in
     }
     p4_net_set_tokens(&view->net, tokens, B, T);
     p4_net_embed(&view->net, &view->form.form, view->x, B, T);
-    p4_net_layers(&view->net, &view->form.form, 0, arch->L, view->x, B, T, NULL);
+    p4_net_layers(&view->net, &(p4_net_pass){.form = &view->form.form, .B = B, .T = T}, 0, arch->L, view->x);
     p4_net_final_norm(&view->net, &view->form.form, view->x, false, B * T);
     TRY(p4_net_logits(&view->net, &view->form.form, logits, B * T));
 done:

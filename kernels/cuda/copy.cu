@@ -1,6 +1,6 @@
 /* copy.cu - between host and device through pinned buffers, which turn in both directions: while the device
  * copies some, the processor's threads fill or empty another. */
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 
 extern "C" {
 #include "kernels/host_copy.h"
@@ -30,8 +30,8 @@ void p4_cuda_stages_close(p4_device *device)
 
 static p4_cuda_stage *next_stage(p4_device *device)
 {
-    p4_cuda_stage *stage = &device->stage[device->turn];
-    device->turn = (device->turn + 1) % P4_STAGES;
+    p4_cuda_stage *stage = &device->stage[device->next_stage];
+    device->next_stage = (device->next_stage + 1) % P4_STAGES;
     return stage;
 }
 

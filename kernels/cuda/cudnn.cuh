@@ -36,7 +36,7 @@ struct p4_cudnn {
     p4_cudnn_functions call;
     void *handle;
     int version;                  /* 91900: 9.19.0 */
-    bool forced, any_order;       /* P4_ATTENTION=cudnn; =cudnn-any-order */
+    bool any_order;               /* P4_ATTENTION=cudnn-any-order */
     struct attention_plan *plans; /* host heap, one a shape (kernels/cuda/attention_cudnn.cu) */
 };
 
@@ -66,7 +66,13 @@ typedef struct cudnn_bindings {
     void *at[CUDNN_BINDINGS];
 } cudnn_bindings;
 
-/* kernels/cuda/cudnn.cu. Tensors get ids in the order of their making, from 1. */
+/* kernels/cuda/cudnn.cu. Loads cuDNN for a device of this major compute capability and its stream. `why`: why
+ * it cannot be used, and *cudnn is NULL; "" when it can. An error is a failure of the host. The caller
+ * closes. */
+p4_rc p4_cudnn_open(struct p4_cudnn **cudnn, cudaStream_t stream, int major, char *why, size_t why_bytes);
+void p4_cudnn_close(struct p4_cudnn *cudnn);
+
+/* Tensors get ids in the order in which they are made, from 1. */
 cudnn_tensor p4_cudnn_tensor(cudnn_graph *graph, cudnn_tensor_kind kind, int data_type, const int64_t dim[4],
                              const int64_t stride[4]);
 /* y = mode(x, b); b and select: NULL where the mode has none; math: the data type computed in; axis: of
@@ -87,8 +93,5 @@ void p4_cudnn_graph_close(cudnn_graph *graph);
 /* Queues the plan on the device's stream; `workspace`: device memory, 16-byte aligned. Returns cuDNN's
  * status. */
 int p4_cudnn_run(const cudnn_graph *graph, const cudnn_bindings *bindings, void *workspace);
-
-/* kernels/cuda/attention_cudnn.cu */
-void p4_cudnn_attention_close(struct p4_cudnn *cudnn);
 
 #endif

@@ -52,14 +52,14 @@ typedef struct description {
 
 p4_rc p4_cuda_plans_open(p4_device *device)
 {
-    static const char *const ways[] = {"on", "off", NULL};
+    static const char *const choices[] = {"on", "off", NULL};
     int off;
     const char *pick = getenv("P4_GEMM_PICK");
     const bool given = pick && pick[0];
     if (given && (strlen(pick) != 1 || pick[0] < '0' || pick[0] > '9')) {
         return FAIL("P4_GEMM_PICK=%s: expected a digit", pick);
     }
-    if (p4_cuda_way(&off, "P4_GEMM_EPILOGUE", ways) != P4_OK) {
+    if (p4_cuda_switch(&off, "P4_GEMM_EPILOGUE", choices) != P4_OK) {
         return P4_E_INPUT;
     }
     device->plans = (struct p4_cuda_plans *)p4_alloc(1, sizeof *device->plans);

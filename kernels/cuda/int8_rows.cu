@@ -1,6 +1,6 @@
 /* int8_rows.cu - activations to int8 per token: of an array, or of the MLP's activation function on its
  * way; and back. The norms round theirs in kernels/cuda/norm.cu. */
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/int8_rows.cuh"
 #include "kernels/cuda/mlp.cuh"
 
@@ -101,8 +101,8 @@ static void launch_round(p4_device *device, p4_rows_of op, const p4_int8_out<T> 
 void p4_cuda_round_rows(p4_device *device, p4_rows_of op, void *y, const p4_int8_rows *rounded, const void *x,
                         int64_t N, int64_t C)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(rounded->codes) | P4_ADDRESS(x),
-                                   C * p4_cuda_act_bytes(device));
+    const bool wide =
+        p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(rounded->codes) | P4_ADDRESS(x), C * p4_act_bytes(device));
     if (N <= 0 || C <= 0) {
         return;
     }
@@ -139,7 +139,7 @@ static __global__ void expand_rows(T *y, const int8_t *codes, const float *s, in
 
 void p4_cuda_dequantize_int8(p4_device *device, void *y, const p4_int8_rows *x, int64_t N, int64_t C)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(x->codes), C * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(x->codes), C * p4_act_bytes(device));
     const unsigned threads = row_threads(p4_ceil_div(C, p4_cuda_width(device, wide)));
     if (N <= 0 || C <= 0) {
         return;

@@ -3,7 +3,7 @@
  * Cross-entropy holds a row in shared memory where two fit a multiprocessor: memory is then read once, and
  * one block's row arrives while the other computes. Longer rows, and those that cannot be read 16 bytes at a
  * time, are read twice. */
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/mma.cuh"
 
 enum { LOSS_THREADS = 512, LOSS_THREADS_MAX = 1024, LONG_ROW_BYTES = 128 << 10, HELD_ROW_BYTES = 112 << 10 };
@@ -278,43 +278,42 @@ static bool fits_shared(p4_device *device, int64_t row_bytes)
     return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: what else the kernel shares */
 }
 
-template <typename T>
-static void launch_held(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                        const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+template <typename T> static void launch_held(p4_device *device, const p4_cross_entropy_args *a)
 {
     const int W = P4_VECTOR_BYTES / sizeof(T);
-    const int row_bytes = (int)(ld * (int64_t)sizeof(T));
+    const int row_bytes = (int)(a->ld * (int64_t)sizeof(T));
     if (p4_cuda_ok(device,
                    cudaFuncSetAttribute(cross_entropy_held<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         row_bytes),
                    "cross_entropy: shared memory")) {
-        cross_entropy_held<T, W>
-            <<<(unsigned)N, p4_cuda_threads(p4_ceil_div(ld, W), LOSS_THREADS), row_bytes, device->stream>>>(
-                nll, hit, (T *)dlogits, (const T *)logits, targets, (int)V, (int)ld, scale);
+        const unsigned blocks = (unsigned)a->N,
+                       threads = p4_cuda_threads(p4_ceil_div(a->ld, W), LOSS_THREADS);
+        cross_entropy_held<T, W><<<blocks, threads, row_bytes, device->stream>>>(
+            a->nll, a->opt_hit, (T *)a->opt_dlogits, (const T *)a->logits, a->targets, (int)a->V, (int)a->ld,
+            a->scale);
     }
 }
 
-void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+void p4_cuda_cross_entropy(p4_device *device, const p4_cross_entropy_args *a)
 {
-    const int64_t row_bytes = ld * p4_cuda_act_bytes(device);
-    const bool wide = p4_cuda_wide(P4_ADDRESS(dlogits) | P4_ADDRESS(logits), row_bytes);
-    /* long rows with more threads each: the rows at work together then fit the second cache, where they are
-     * read again */
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
+    const int64_t row_bytes = a->ld * p4_act_bytes(device);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->opt_dlogits) | P4_ADDRESS(a->logits), row_bytes);
+    /* Long rows get more threads each, so that the rows that are computed at the same time fit the second
+     * cache, from which they are read again. */
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(a->V, p4_cuda_width(device, wide)),
                                              row_bytes > LONG_ROW_BYTES ? LOSS_THREADS_MAX : LOSS_THREADS);
-    if (N <= 0 || V <= 0) {
+    if (a->N <= 0 || a->V <= 0) {
         return;
     }
     if (wide && fits_shared(device, row_bytes)) {
-        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, nll, hit, dlogits, logits,
-                                                                         targets, N, V, ld, scale);
+        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, a);
         p4_cuda_launched(device, "cross_entropy");
         return;
     }
     P4_BY_ACT(device, wide,
-              cross_entropy_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, ld, scale));
+              cross_entropy_rows<elem, W><<<(unsigned)a->N, threads, 0, device->stream>>>(
+                  a->nll, a->opt_hit, (elem *)a->opt_dlogits, (const elem *)a->logits, a->targets, a->V,
+                  a->ld, a->scale));
     p4_cuda_launched(device, "cross_entropy");
 }
 
@@ -389,8 +388,7 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
 void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
                            const int32_t *targets, int64_t N, int64_t V, int64_t ld)
 {
-    const bool wide =
-        p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
     if (N <= 0 || V <= 0) {
         return;

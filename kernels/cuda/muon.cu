@@ -12,15 +12,15 @@
  * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need
  * not read X a second time; rounding it costs no more than rounding X does.
  *
- * The way `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a tall X as it
- * lies and updates the weights from the last product; it computes 34.8e12 operations of the 48.3e12.
+ * The implementation `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a tall
+ * X as it lies and updates the weights from the last product; it computes 34.8e12 operations of the 48.3e12.
  *
  * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the
  * GPU, or waits for memory, the other computes. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/muon_tiles.cuh"
 
 enum {
@@ -34,7 +34,8 @@ enum {
 };
 static const int64_t work_bytes_max = (int64_t)1 << 30;
 
-/* How matrices of one shape are worked on, by shape, count and way alone. Strides and counts in elements. */
+/* How the matrices of one shape are processed: decided by shape, number and implementation alone. Strides and
+ * counts in elements. */
 typedef struct muon_plan {
     int64_t rows, cols, m, n; /* m <= n: the sides */
     int levels;               /* times that blocks on the diagonal are halved */
@@ -55,13 +56,6 @@ typedef struct muon_lane {
     double *partial;
     float *factor;
 } muon_lane;
-
-/* Of a step. */
-typedef struct muon_rates {
-    float momentum, decay;
-    bool half;                      /* state is bf16 */
-    const p4_step_numbers *numbers; /* on the device */
-} muon_rates;
 
 /* Runs `...` with `elem` the activation type, S the type of stored state and W elements of one access. */
 #define BY_ACT_AND_STATE(device, half_state, wide, ...) \
@@ -84,7 +78,7 @@ static int64_t round_up(int64_t count, int64_t to)
 static int64_t lay_out(const p4_device *device, const muon_plan *plan, int64_t batch, char *work,
                        muon_lane *lane)
 {
-    const int64_t each = p4_cuda_act_bytes(device) * batch;
+    const int64_t each = p4_act_bytes(device) * batch;
     const int64_t x = round_up(plan->x_stride * each, REGION), S = round_up(plan->s_stride * each, REGION);
     const int64_t G = round_up(plan->g_stride * each, REGION);
     const int64_t partial = round_up(plan->parts * batch * (int64_t)sizeof(double), REGION);
@@ -145,13 +139,13 @@ static bool items_wide(const p4_muon_item *items, int64_t count)
 /* May the tiles of a tall matrix be read and written 16 bytes at a time? */
 static bool tiles_wide(const p4_device *device, const muon_plan *p, bool wide)
 {
-    return wide && p4_cuda_wide(0, p->rows * p4_cuda_act_bytes(device)) &&
-           p4_cuda_wide(0, p->cols * p4_cuda_act_bytes(device));
+    return wide && p4_cuda_wide(0, p->rows * p4_act_bytes(device)) &&
+           p4_cuda_wide(0, p->cols * p4_act_bytes(device));
 }
 
 /* X = u, with the momentum on the way, and factor = 1 / (|u| + 1e-7) of every matrix. */
 static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
-                  int64_t batch, const muon_rates *rates)
+                  int64_t batch, const p4_muon_args *rates)
 {
     const bool wide = items_wide(items->item, batch);
     const int64_t count = p->rows * p->cols, step = P4_FLAT_THREADS * P4_VECTOR_BYTES / 2;
@@ -181,7 +175,7 @@ static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, 
 static void lower_gram(p4_device *device, const muon_plan *p, char *G, const char *X, int64_t K,
                        int64_t stride, int64_t batch)
 {
-    const int64_t each = p4_cuda_act_bytes(device);
+    const int64_t each = p4_act_bytes(device);
     p4_cuda_gemm gemm = {};
     gemm.type = gemm.out_type = p4_cuda_act_type(device);
     gemm.trans_b = true;
@@ -206,7 +200,7 @@ static void lower_gram(p4_device *device, const muon_plan *p, char *G, const cha
 static void fill(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
                  bool polynomial, int64_t batch)
 {
-    const bool wide = p4_cuda_wide(0, p->m * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(0, p->m * p4_act_bytes(device));
     const int64_t across = p4_ceil_div(p->m, MUON_TILE);
     const dim3 grid((unsigned)(across * (across + 1) / 2), (unsigned)batch);
     if (polynomial) {
@@ -250,7 +244,7 @@ static float update_scale(const muon_plan *p)
 
 /* Updates the weights by x. */
 static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
-                   int64_t batch, const muon_rates *rates)
+                   int64_t batch, const p4_muon_args *rates)
 {
     const bool wide = items_wide(items->item, batch);
     const float scale = update_scale(p);
@@ -274,7 +268,7 @@ static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane,
 
 /* As cublas_step, by own kernels; `last`: and finish, instead of next. */
 static void own_step(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
-                     const muon_items *items, bool last, int64_t batch, const muon_rates *rates)
+                     const muon_items *items, bool last, int64_t batch, const p4_muon_args *rates)
 {
     muon_step step = {};
     step.X = lane->x;
@@ -296,7 +290,7 @@ static void own_step(p4_device *device, const muon_plan *p, const muon_lane *lan
 
 /* The whole step of `batch` matrices on the lane's queue. */
 static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *lane_now,
-                      const p4_muon_item *h_items, int64_t batch, const muon_rates *rates)
+                      const p4_muon_item *h_items, int64_t batch, const p4_muon_args *rates)
 {
     muon_lane lane = *lane_now; /* its x and next change places */
     muon_items items = {};
@@ -320,15 +314,14 @@ static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *la
     }
 }
 
-void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                  float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers)
+void p4_cuda_muon(p4_device *device, const p4_muon_args *args)
 {
-    if (items <= 0 || rows <= 0 || cols <= 0) {
+    const int64_t items = args->items;
+    if (items <= 0 || args->rows <= 0 || args->cols <= 0) {
         return;
     }
-    muon_plan plan = plan_of(device, items, rows, cols);
-    plan.own = plan.own && items_wide(h_items, items);
-    const muon_rates rates = {momentum, decay, half, numbers};
+    muon_plan plan = plan_of(device, items, args->rows, args->cols);
+    plan.own = plan.own && items_wide(args->h_items, items);
     const cudaStream_t stream = device->stream;
     void *const blas_work = device->blas_work;
     muon_lane lane[LANES] = {};
@@ -337,7 +330,7 @@ void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items,
     lane[1].stream = device->side;
     lane[1].blas_work = p4_cuda_scratch(device, P4_BLAS_WORK_BYTES);
     for (int64_t l = 0, at = 0; l < plan.lanes; l++) {
-        at += lay_out(device, &plan, plan.batch, (char *)work + at, &lane[l]);
+        at += lay_out(device, &plan, plan.batch, (char *)args->work + at, &lane[l]);
     }
     if (plan.lanes > 1) {
         p4_cuda_ok(device, cudaEventRecord(device->side_may_start, stream), "muon");
@@ -348,7 +341,7 @@ void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items,
             const int64_t begin = l * plan.share + first;
             const int64_t end = p4_min_i64(p4_min_i64(begin + plan.batch, (l + 1) * plan.share), items);
             if (begin < end) {
-                run_batch(device, &plan, &lane[l], h_items + begin, end - begin, &rates);
+                run_batch(device, &plan, &lane[l], args->h_items + begin, end - begin, args);
             }
         }
     }

@@ -2,7 +2,7 @@
  * 1 each: a group. A block takes consecutive groups of the whole matrix: what they read and what they write
  * is one stretch of bytes each, which goes through shared memory so that global accesses are 16 bytes wide.
  */
-#include "kernels/cuda/cuda_ops_b.h"
+#include "kernels/cuda/cuda.cuh"
 
 enum {
     PACK_THREADS = 256,

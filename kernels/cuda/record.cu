@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 
 struct p4_recording {
     bool done;    /* the work has been done once */
@@ -22,9 +22,9 @@ struct p4_recording {
 
 p4_rc p4_cuda_repeat_open(p4_device *device)
 {
-    static const char *const ways[] = {"on", "off", NULL};
+    static const char *const choices[] = {"on", "off", NULL};
     int off;
-    const p4_rc rc = p4_cuda_way(&off, "P4_GRAPH", ways);
+    const p4_rc rc = p4_cuda_switch(&off, "P4_GRAPH", choices);
     device->repeats = !off;
     return rc;
 }

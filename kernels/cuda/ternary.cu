@@ -3,7 +3,6 @@
  *
  * A row that lies in order and aligned is read once, 16 bytes at a time, and kept in registers; any other row
  * is staged in shared memory as fp32, or read again where it is too long for that. */
-#include "kernels/cuda/cuda_ops_b.h"
 #include "kernels/cuda/ternary_exact_f32.cuh"
 #include "src/leaf/absmean.h"
 

@@ -198,4 +198,24 @@ static __device__ __forceinline__ void put_rows(bf16 *to, int64_t ld, const floa
     }
 }
 
+/* --- host side of a launch -------------------------------------------------------------------- */
+
+/* The tensor map of [B, T, heads, D] in tiles of TILE rows of a head and PANEL elements; false records a
+ * failure. */
+static inline bool attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
+                                 const attention_task *k)
+{
+    const cuuint64_t D = (cuuint64_t)k->D, T = (cuuint64_t)k->T, row_bytes = (cuuint64_t)heads * D * 2;
+    const cuuint64_t lengths[4] = {D, (cuuint64_t)heads, T, (cuuint64_t)k->B},
+                     bytes[3] = {D * 2, row_bytes, T * row_bytes};
+    const cuuint32_t box[4] = {PANEL, 1, TILE, 1};
+    const int result =
+        p4_tensor_map_encode(device, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, lengths, bytes, box);
+    if (result != 0) {
+        p4_cuda_fail(device, "attention: no tensor map of [%d, %d, %lld, %d]: driver error %d", k->B, k->T,
+                     (long long)heads, k->D, result);
+    }
+    return result == 0;
+}
+
 #endif

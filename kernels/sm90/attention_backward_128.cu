@@ -365,9 +365,8 @@ void p4_attention_backward_128(p4_device *device, const attention_task *k)
     const unsigned kv_blocks = (unsigned)p4_min_i64(pairs * k->Hkv, device->processors);
     const unsigned q_blocks = (unsigned)p4_min_i64(pairs * k->H, device->processors);
     CUtensorMap qkv, dout;
-    if (p4_attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
-        p4_attention_map(device, &dout, k->dout, k->H, k) &&
-        attention_shared(device, gradients<true>, bytes) &&
+    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
+        attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients<true>, bytes) &&
         attention_shared(device, gradients<false>, bytes)) {
         gradients<true><<<kv_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);
         gradients<false><<<q_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);

@@ -408,8 +408,8 @@ void p4_attention_backward_64(p4_device *device, const attention_task *k)
     const int64_t units = (int64_t)key_units(k->T) * group_count(k->B, k->H, k->Hkv);
     const size_t flags = (size_t)flags_count(k->B, k->H, k->Hkv, k->T) * sizeof(int);
     CUtensorMap qkv, dout;
-    if (p4_attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
-        p4_attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients, bytes) &&
+    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
+        attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients, bytes) &&
         p4_cuda_ok(device, cudaMemsetAsync(flags_of(*k), 0, flags, device->stream), "attention: flags")) {
         gradients<<<(unsigned)p4_min_i64(units, device->processors), THREADS, bytes, device->stream>>>(
             qkv, dout, *k);

@@ -290,7 +290,7 @@ template <int HD> static void launch(p4_device *device, const CUtensorMap *qkv, 
 void p4_attention_forward_sm90(p4_device *device, const attention_task *k)
 {
     CUtensorMap qkv;
-    if (p4_attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k)) {
+    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k)) {
         if (k->D <= 64) {
             launch<64>(device, &qkv, k);
         } else {

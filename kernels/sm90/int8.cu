@@ -267,17 +267,17 @@ static __global__ void __launch_bounds__(THREADS, 1)
 }
 
 /* Boxes of data[rows, cols]. */
-static bool describe_boxes(p4_device *device, CUtensorMap *map, const int8_t *data, int64_t rows,
-                           int64_t cols)
+static bool make_tensor_map(p4_device *device, CUtensorMap *map, const int8_t *data, int64_t rows,
+                            int64_t cols)
 {
-    p4_boxes boxes = {};
-    boxes.type = CU_TENSOR_MAP_DATA_TYPE_UINT8;
-    boxes.data = data;
-    boxes.cols = boxes.row_bytes = cols;
-    boxes.rows = rows;
-    boxes.box_cols = DEEP;
-    boxes.box_rows = BOX;
-    return p4_cuda_boxes(device, map, &boxes, "linear_forward_int8");
+    p4_tensor_map_spec spec = {};
+    spec.type = CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    spec.data = data;
+    spec.cols = spec.row_bytes = cols;
+    spec.rows = rows;
+    spec.box_cols = DEEP;
+    spec.box_rows = BOX;
+    return p4_tensor_map_make(device, map, &spec, "linear_forward_int8");
 }
 
 template <int CLUSTER, bool BIAS>
@@ -300,8 +300,8 @@ static void launch(p4_device *device, const CUtensorMap *x_map, const CUtensorMa
 void p4_cuda_int8_own(p4_device *device, const p4_int8_product *product)
 {
     CUtensorMap x_map, t_map;
-    if (!describe_boxes(device, &x_map, product->xq, product->N, product->in) ||
-        !describe_boxes(device, &t_map, product->t, product->out, product->in)) {
+    if (!make_tensor_map(device, &x_map, product->xq, product->N, product->in) ||
+        !make_tensor_map(device, &t_map, product->t, product->out, product->in)) {
         return;
     }
     if (product->N > ROWS) {

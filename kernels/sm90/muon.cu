@@ -321,11 +321,11 @@ void p4_cuda_muon_own_step(p4_device *device, const muon_step *step)
 {
     const int64_t m = p4_min_i64(step->rows, step->cols);
     CUtensorMap X, next, A, S;
-    if (describe_boxes(device, &X, step->X, step->rows, step->cols, step->batch, step->x_stride, "muon") &&
-        describe_boxes(device, &next, step->next, step->rows, step->cols, step->batch, step->x_stride,
-                       "muon") &&
-        describe_boxes(device, &A, step->A, m, m, step->batch, step->s_stride, "muon") &&
-        describe_boxes(device, &S, step->S, m, m, step->batch, step->s_stride, "muon")) {
+    if (make_tensor_map(device, &X, step->X, step->rows, step->cols, step->batch, step->x_stride, "muon") &&
+        make_tensor_map(device, &next, step->next, step->rows, step->cols, step->batch, step->x_stride,
+                        "muon") &&
+        make_tensor_map(device, &A, step->A, m, m, step->batch, step->s_stride, "muon") &&
+        make_tensor_map(device, &S, step->S, m, m, step->batch, step->s_stride, "muon")) {
         (step->rows > step->cols ? run_step<true> : run_step<false>)(device, step, &X, &next, &A, &S);
     }
 }

@@ -171,19 +171,19 @@ static __device__ __forceinline__ void write_box(box *to, const float (&sum)[SUM
 
 /* `matrices` of bf16 [rows, cols], `stride` elements from one to the next, in boxes. False records a failure.
  */
-static inline bool describe_boxes(p4_device *device, CUtensorMap *map, const void *data, int64_t rows,
-                                  int64_t cols, int64_t matrices, int64_t stride, const char *what)
+static inline bool make_tensor_map(p4_device *device, CUtensorMap *map, const void *data, int64_t rows,
+                                   int64_t cols, int64_t matrices, int64_t stride, const char *what)
 {
-    p4_boxes boxes = {};
-    boxes.type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    boxes.data = data;
-    boxes.rows = rows;
-    boxes.cols = cols;
-    boxes.row_bytes = 2 * cols;
-    boxes.matrices = matrices;
-    boxes.matrix_bytes = 2 * stride;
-    boxes.box_cols = boxes.box_rows = SIDE;
-    return p4_cuda_boxes(device, map, &boxes, what);
+    p4_tensor_map_spec spec = {};
+    spec.type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    spec.data = data;
+    spec.rows = rows;
+    spec.cols = cols;
+    spec.row_bytes = 2 * cols;
+    spec.matrices = matrices;
+    spec.matrix_bytes = 2 * stride;
+    spec.box_cols = spec.box_rows = SIDE;
+    return p4_tensor_map_make(device, map, &spec, what);
 }
 
 /* Launches a kernel in pairs of blocks, at most as many as there are processors, for so many tiles. */

@@ -3,10 +3,10 @@
  *
  * Products are those of kernels/sm90/product.cuh, with three stages. Reading gate and up and writing their
  * gradients takes half as long as multiplying, so both must go on at the same time: the warpgroups that
- * multiply leave a tile in shared memory, rounded to bf16 as the other way rounds it, and start the next one;
- * two more warpgroups finish it meanwhile. A warp of these takes the 16 rows that one warp of those made, a
- * row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu): behind its shorter products
- * this took longer. */
+ * multiply leave a tile in shared memory, rounded to bf16 as the implementation `cublas` rounds it, and
+ * start the next one; meanwhile two more warpgroups finish it. Each of their warps takes the 16 rows that one
+ * multiplying warp wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu):
+ * behind its shorter products this took longer. */
 #include "kernels/cuda/mlp.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
 #include "kernels/sm90/product.cuh"
@@ -217,10 +217,10 @@ bool p4_cuda_swiglu_own_open(p4_device *device)
         name);
 }
 
-bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_swiglu_product *call)
+bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_swiglu_backward_args *call)
 {
     const uintptr_t addresses =
-        P4_ADDRESS(call->dy) | P4_ADDRESS(call->w) | P4_ADDRESS(call->gate_up) | P4_ADDRESS(call->d);
+        P4_ADDRESS(call->dy) | P4_ADDRESS(call->w) | P4_ADDRESS(call->gate_up) | P4_ADDRESS(call->dgate_up);
     const p4_tiles tiles = {(int)p4_ceil_div(call->N, TILE), (int)p4_ceil_div(call->F, TILE)};
     CUtensorMap dy, w;
     if (!device->swiglu_own || !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0) {
@@ -232,9 +232,9 @@ bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_swiglu_product *cal
     p.depth = (int)call->out;
     p.tiles = tiles;
     p.x = (const __nv_bfloat16 *)call->gate_up;
-    p.d = (__nv_bfloat16 *)call->d;
-    if (describe_boxes(device, &dy, call->dy, call->N, call->out, 1, call->N * call->out, name) &&
-        describe_boxes(device, &w, call->w, call->out, call->F, 1, call->out * call->F, name)) {
+    p.d = (__nv_bfloat16 *)call->dgate_up;
+    if (make_tensor_map(device, &dy, call->dy, call->N, call->out, 1, call->N * call->out, name) &&
+        make_tensor_map(device, &w, call->w, call->out, call->F, 1, call->out * call->F, name)) {
         launch_pairs(device, backward, THREADS, SHARED_BYTES, (int64_t)tiles.down * tiles.across, name, dy, w,
                      p);
     }

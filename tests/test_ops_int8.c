@@ -1,5 +1,5 @@
-/* Activations rounded to int8 per token: codes and what they stand for, exactly as docs/methods.md 3 has
- * them, and the ops that round what they make against the same op and quantize_int8 one after the other. */
+/* Activations rounded to int8 per token: codes and the values that they stand for, exactly
+ * (docs/methods.md 3), and ops that round their output against the same op followed by quantize_int8. */
 #include "ops_cases.h"
 
 /* Short, ragged, of whole vectors; longer than a thread's share, and than what a block keeps. */

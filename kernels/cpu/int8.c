@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/vmath.h"
 
-/* |x|, infinite when x is no number. */
+/* |x|, infinite if x is NaN. */
 P4_INLINE float magnitude(float x)
 {
     float size = fabsf(x);
@@ -26,7 +26,7 @@ P4_MULTIVERSION static void round_values(int8_t *codes, float *y, const float *x
 {
     for (int64_t c = 0; c < C; c++) {
         float code = rintf(x[c] * s);
-        code = code > -128.0f ? code : -128.0f; /* also of what is no number */
+        code = code > -128.0f ? code : -128.0f; /* also for NaN */
         code = code < 127.0f ? code : 127.0f;
         if (codes) {
             codes[c] = (int8_t)code;

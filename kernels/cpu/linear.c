@@ -86,7 +86,7 @@ void p4_cpu_weight_row(float *to, const p4_weight *weight, int64_t row, int64_t 
 
 void p4_cpu_weight_unpack(p4_device *device, void *dst, const p4_weight *weight)
 {
-    enum { COLS = 256 }; /* a tile of a transposed weight stays in the first cache while it is turned */
+    enum { COLS = 256 }; /* a tile of a transposed weight that fits the first-level cache */
     float *to = dst;
     int64_t cols = weight->cols, col_step = weight->transposed ? COLS : p4_max_i64(cols, 1);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(device->threads)

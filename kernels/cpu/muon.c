@@ -1,4 +1,4 @@
-/* muon.c - one Muon step (docs/methods.md 4): momentum, Newton-Schulz orthogonalisation, update. */
+/* muon.c - one Muon step (docs/methods.md 4): momentum, orthogonalisation by Newton-Schulz, update. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"

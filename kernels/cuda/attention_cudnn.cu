@@ -1,16 +1,17 @@
-/* attention_cudnn.cu - attention by cuDNN's fused kernels, on the fused buffers as they lie (strides, no
- * copies).
+/* attention_cudnn.cu - attention by cuDNN's fused kernels, on the fused buffers in place (by strides,
+ * without copies).
  *
- * Which shapes cuDNN computes: the table in kernels/cuda/attention.cu. All arrays must lie on multiples of 16
- * bytes. A shape of the table for which cuDNN has no engine is named in a warning, and the next
+ * Which shapes cuDNN computes: the table in kernels/cuda/attention.cu. All arrays must lie on multiples of
+ * 16 bytes. A shape of the table for which cuDNN has no engine is named in a warning, and the next
  * implementation computes it; with P4_ATTENTION=cudnn it is an error.
  *
- * Backward gives the same bits on every run. On Hopper cuDNN 9.19 does that by keeping dS of all heads in
- * memory, B*H*T*T bf16, where it else adds to dQ in whatever order blocks come; P4_ATTENTION=cudnn-any-order
- * chooses the latter.
+ * Backward gives the same bits on every run. On Hopper cuDNN 9.19 achieves that by keeping dS of all heads
+ * in memory, B*H*T*T bf16, where it would otherwise add to dQ in whatever order blocks finish;
+ * P4_ATTENTION=cudnn-any-order chooses the latter.
  *
- * The graphs are the ones cuDNN documents for this (scores, mask, softmax, product; in backward from the
- * log-sum-exp), in the order that its own front end sends them in, which its engines recognise. */
+ * The graphs are the ones that cuDNN documents for attention (scores, mask, softmax, product; in backward
+ * from the log-sum-exp). The operations are in the order in which its own front end sends them, which its
+ * engines recognise. */
 #include "kernels/cuda/attention_cudnn.cuh"
 
 #include <math.h>
@@ -200,7 +201,7 @@ static cudnn_tensor make_delta(attention_plan *plan, const cudnn_tensor *dout, c
     cudnn_graph *graph = &plan->graph;
     const int64_t B = plan->shape.B, H = plan->shape.H, T = plan->shape.T, D = plan->shape.D;
     const int64_t dim[4] = {B, H, T, D},
-                  stride[4] = {H * T * D, T * D, H * D, 1}; /* the front end's; only a name */
+                  stride[4] = {H * T * D, T * D, H * D, 1}; /* as its front end names it; not read */
     const cudnn_tensor product = p4_cudnn_tensor(graph, CUDNN_INSIDE, N_DATA_FP32, dim, stride);
     const cudnn_tensor sum = inside(plan, N_DATA_FP32, T, 1), one = scalar(plan, &plan->one);
     const cudnn_tensor delta = per_query(plan, DELTA);
@@ -210,7 +211,7 @@ static cudnn_tensor make_delta(attention_plan *plan, const cudnn_tensor *dout, c
     return delta;
 }
 
-/* `array` (dK or dV) = left right, and of grouped heads their sum. */
+/* `array` (dK or dV) = left right, summed over the query heads of a group. */
 static void key_gradient(attention_plan *plan, plan_array array, const cudnn_tensor *left,
                          const cudnn_tensor *right)
 {
@@ -225,7 +226,7 @@ static void key_gradient(attention_plan *plan, plan_array array, const cudnn_ten
     }
 }
 
-/* dQ = ds K. In any order: added up in fp32 by all blocks of a head, in the workspace. */
+/* dQ = ds K. In any order: all blocks of a head add to it in fp32, in the workspace. */
 static void query_gradient(attention_plan *plan, const cudnn_tensor *ds, const cudnn_tensor *key)
 {
     cudnn_graph *graph = &plan->graph;
@@ -276,7 +277,8 @@ static int64_t aligned(int64_t bytes)
     return p4_ceil_div(bytes, WORK_ALIGNMENT) * WORK_ALIGNMENT;
 }
 
-/* The most that an engine may ask for; grows with B and T, so that memory for a batch serves smaller ones. */
+/* The largest workspace that an engine may ask for. It grows with B and T, so that memory for a batch
+ * suffices for smaller ones. */
 static int64_t engine_bytes(const struct p4_cudnn *cudnn, const p4_attention_shape *s, bool backward)
 {
     const int64_t padded = p4_ceil_div(s->T, KEY_TILE) * KEY_TILE, heads = s->B * s->H;
@@ -288,8 +290,8 @@ static int64_t engine_bytes(const struct p4_cudnn *cudnn, const p4_attention_sha
     return bytes;
 }
 
-/* In `work`, each aligned: one fp32 a query (lse nobody wants, or delta); dQ in fp32, in any order; the
- * engine's. */
+/* The parts of `work`, each aligned: one fp32 a query (delta, or an lse that the caller does not want); dQ
+ * in fp32, in any order; the engine's workspace. */
 static int64_t queries_bytes(const p4_attention_shape *s)
 {
     return aligned(s->B * s->H * s->T * 4);

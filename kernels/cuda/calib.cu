@@ -1,5 +1,5 @@
-/* calib.cu - sums over rows and over whole arrays in two stages: partial sums a block, then their sum in
- * order. */
+/* calib.cu - sums over rows and over whole arrays in two stages: partial sums of the blocks, then the sum
+ * of these in order. */
 #include <float.h>
 
 #include "kernels/cuda/cuda.cuh"
@@ -53,7 +53,7 @@ void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, c
 }
 
 /* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. COLUMN_TURNS rows are fetched
- * at once; their plain sum is taken in fp32, everything else in double. */
+ * at once and, unless squared, summed in fp32; everything else is summed in double. */
 template <typename T, int W, bool SQUARE>
 static __global__ void column_partials(double *partial, const T *x, int64_t N, int64_t C, int64_t rows)
 {

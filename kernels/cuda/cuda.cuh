@@ -23,11 +23,11 @@ enum {
     P4_WARP = 32,
     P4_VECTOR_BYTES = 16,         /* the widest access of a thread */
     P4_FLAT_THREADS = 256,        /* a block of an elementwise kernel */
-    P4_SUM_BLOCKS = 1024,         /* at most so many partial sums of a whole array */
+    P4_SUM_BLOCKS = 1024,         /* partial sums of a whole array, at most */
     P4_SCRATCH_BYTES = 64 << 20,  /* taken once at open; p4_cuda_scratch */
     P4_STAGES = 4,                /* pinned buffers that host copies go through */
     P4_STAGE_BYTES = 8 << 20,     /* each */
-    P4_BLAS_WORK_BYTES = 32 << 20 /* what cuBLASLt asks for on Hopper */
+    P4_BLAS_WORK_BYTES = 32 << 20 /* recommended for cuBLASLt on Hopper */
 };
 
 typedef struct p4_cuda_stage {
@@ -120,8 +120,8 @@ typedef struct p4_cuda_gemm {
     const void *A, *B, *C, *bias; /* bias: NULL for none */
     void *D;
     int64_t lda, ldb, ldd; /* elements between rows as stored */
-    /* So many products, operands at these distances in elements (C as D); 0 or 1: one, the strides are not
-     * read. */
+    /* Number of products, with operands at these distances in elements (C as D); 0 or 1: one, and the
+     * strides are not read. */
     int64_t batch, stride_a, stride_b, stride_d;
     p4_cuda_after after;
     void *aux; /* as D, rows of ldd elements; NULL where it has no meaning */
@@ -155,8 +155,9 @@ void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, c
                           int64_t count, int64_t C);
 /* to[C] += the sum over n of x[n, c], ld elements between rows. */
 void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C);
-/* Rows of one block of the first stage: whole turns of its P4_COLUMN_LANES lanes, at most P4_COLUMN_CHUNKS
- * blocks deep and so many that partial sums of `bytes` an element fit scratch memory. */
+/* Rows that one block of the first stage sums: a multiple of its P4_COLUMN_LANES lanes, such that there are
+ * at most P4_COLUMN_CHUNKS blocks along the rows and the partial sums, `bytes` an element, fit scratch
+ * memory. */
 enum { P4_COLUMN_LANES = 8, P4_COLUMN_CHUNKS = 256 };
 static inline int64_t p4_cuda_chunk_rows(int64_t N, int64_t C, int64_t bytes)
 {
@@ -164,8 +165,7 @@ static inline int64_t p4_cuda_chunk_rows(int64_t N, int64_t C, int64_t bytes)
     const int64_t chunks = p4_min_i64(p4_min_i64(P4_COLUMN_CHUNKS, fit), p4_ceil_div(N, turn));
     return p4_ceil_div(p4_ceil_div(N, chunks), P4_COLUMN_LANES) * P4_COLUMN_LANES;
 }
-/* Does the weight lie on a multiple of its element (kernels cannot read it otherwise)? Records a failure if
- * not. */
+/* Is the weight aligned to its element type (kernels cannot read it otherwise)? Records a failure if not. */
 bool p4_cuda_weight_ok(p4_device *device, const p4_weight *weight, const char *op);
 
 /* --- host side of a launch -------------------------------------------------------------------- */

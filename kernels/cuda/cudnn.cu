@@ -215,8 +215,8 @@ void p4_cudnn_view(cudnn_graph *graph, const cudnn_tensor *x, const cudnn_tensor
 
 /* --- plans ------------------------------------------------------------------------------------ */
 
-/* Does the engine of this configuration say that its bits may differ between runs? Unreadable notes count as
- * yes. */
+/* Does the engine of this configuration say that its bits may differ between runs? Notes that cannot be
+ * read count as yes. */
 static bool is_nondeterministic(cudnn_graph *graph, void *config)
 {
     const p4_cudnn_functions *call = &graph->cudnn->call;
@@ -235,7 +235,7 @@ static bool is_nondeterministic(cudnn_graph *graph, void *config)
     return false;
 }
 
-/* Makes the plan of one configuration. An engine that does not take the graph is no failure of the graph. */
+/* Makes the plan of one configuration. It is no failure of the graph when an engine does not accept it. */
 static bool try_config(cudnn_graph *graph, void *config)
 {
     int64_t count = 0;

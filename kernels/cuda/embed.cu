@@ -5,7 +5,7 @@
 
 enum { EMBED_THREADS = 256, RUN = 32 };
 
-/* W weights of a row, whatever the form. Every thread of a kernel takes the same way through it. */
+/* W weights of a row in any form. All threads of a kernel take the same branch. */
 template <int W>
 static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weight &w, int64_t row,
                                                    int64_t col)
@@ -77,9 +77,9 @@ void p4_cuda_embed_forward(p4_device *device, void *x, const int32_t *ids, const
 /* --- gradient of the tables ------------------------------------------------------------------- */
 
 /* The tokens are sorted by id, stably, and the sorted sequence is cut into runs of RUN places, one block
- * each. Tokens of one id that lie in one run are added up and go to the table at once. The sums of an id that
- * reaches into further runs are kept: `tail` of the run where it begins, `head` of the others; then the block
- * of the first run adds them in order. */
+ * each. Tokens of one id within a run are summed and added to the table at once. The partial sums of an id
+ * that extends into further runs are stored: as `tail` of the run where it begins, as `head` of the others;
+ * then the block of its first run adds them in order. */
 typedef struct sorted_tokens {
     const int32_t *id, *place; /* [N]: in order of ids; where dx has it */
     float *head, *tail;        /* [runs, width] */
@@ -116,7 +116,7 @@ template <typename E> static __global__ void add_runs(float *dtoken, const E *dx
     }
 }
 
-/* One block a run: the id that begins in it and reaches beyond, if there is one. */
+/* One block a run: the id that begins in it and extends beyond, if there is one. */
 static __global__ void add_long_runs(float *dtoken, sorted_tokens s, int64_t C)
 {
     const int64_t run = blockIdx.x, first = run * RUN, next = first + RUN;

@@ -15,18 +15,19 @@ enum {
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
-/* The parts of a slot, by value. */
+/* The parts of a slot, passed by value. */
 typedef struct code_parts {
     const uint8_t *codes[P4_INT8_PARTS];
     const uint16_t *scale[P4_INT8_PARTS];
-    int64_t first[P4_INT8_PARTS]; /* row of the whole; of a part that is not there: out */
+    int64_t first[P4_INT8_PARTS]; /* first row of the part; of a part that does not exist: out */
 } code_parts;
 
 /* Four codes u = t + 1 of a byte, low bits first, as four bytes t. */
 static __device__ __forceinline__ uint32_t four_trits(uint32_t codes)
 {
     const uint32_t u = (codes | codes << 6 | codes << 12 | codes << 18) & 0x03030303u;
-    return ((u | 0x80808080u) - 0x01010101u) ^ 0x80808080u; /* the set bit: a byte borrows from none */
+    return ((u | 0x80808080u) - 0x01010101u) ^
+           0x80808080u; /* with the top bit set, no byte borrows from the next */
 }
 
 /* One block a row: t[width] with zeros behind cols, and the row's scale. */
@@ -40,7 +41,7 @@ static __global__ void decode_rows(int8_t *t, float *row_scale, const code_parts
     const uint16_t *scale = parts.scale[0];
     int64_t first = parts.first[0];
 #pragma unroll
-    for (int i = 1; i < P4_INT8_PARTS; i++) { /* a parameter is not indexed at run time */
+    for (int i = 1; i < P4_INT8_PARTS; i++) { /* so that a parameter is not indexed at run time */
         codes = part == i ? parts.codes[i] : codes;
         scale = part == i ? parts.scale[i] : scale;
         first = part == i ? parts.first[i] : first;
@@ -99,7 +100,7 @@ static __device__ __forceinline__ void put_output(const p4_int8_product &p, int6
     p4_set((T *)p.y + n * p.out + o, p.bias ? p4_int8_biased(value, p.bias[o]) : value);
 }
 
-/* An output a thread; both factors through shared memory, 4 products an instruction. */
+/* A thread computes one output; both factors go through shared memory, 4 products an instruction. */
 template <typename T> static __global__ void multiply_simple(const p4_int8_product p)
 {
     __shared__ int xs[TILE][TILE + 1], ts[TILE][TILE + 1];

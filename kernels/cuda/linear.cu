@@ -11,7 +11,7 @@ static __global__ void round_bias(__nv_bfloat16 *to, const float *bias, int64_t 
     }
 }
 
-/* The bias in the type that the product's epilogue takes, that of the output. */
+/* The bias in the type that the epilogue of the product reads, which is that of the output. */
 static const void *epilogue_bias(p4_device *device, const float *bias, int64_t out)
 {
     if (!bias || !device->half) {

@@ -1,27 +1,28 @@
 /* loss.cu - cross-entropy and Kullback-Leibler divergence over rows of logits, one block a row.
  *
- * Cross-entropy holds a row in shared memory where two fit a multiprocessor: memory is then read once, and
- * one block's row arrives while the other computes. Longer rows, and those that cannot be read 16 bytes at a
- * time, are read twice. */
+ * Cross-entropy holds a row in shared memory where two rows fit a multiprocessor: memory is then read once,
+ * and one block's row arrives while the other computes. Longer rows, and rows that cannot be read 16 bytes
+ * at a time, are read twice. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/mma.cuh"
 
 enum { LOSS_THREADS = 512, LOSS_THREADS_MAX = 1024, LONG_ROW_BYTES = 128 << 10, HELD_ROW_BYTES = 112 << 10 };
 static const float log2_e = 1.44269504f;
 
-/* What has been seen of a row: its largest element, where that stands first, and sum e^(x - largest). */
+/* The state of a row: its largest element so far, where that first occurs, and sum e^(x - largest). */
 typedef struct row_state {
     float largest, sum;
     int64_t where;
 } row_state;
 
-/* The largest element, as an offset of exponents: e^(-inf) is 0 also while nothing but -inf has been seen. */
+/* The largest element as the offset of exponents, so that e^(-inf) is 0 even while only -inf has been seen.
+ */
 static __device__ __forceinline__ float offset_of(float largest)
 {
     return largest == -INFINITY ? 0.0f : largest;
 }
 
-/* The W logits from column v on, which may reach past the last: what is there counts for nothing. */
+/* The W logits from column v on; those beyond the last do not count. */
 template <int W, typename T>
 static __device__ __forceinline__ void load_end(float (&e)[W], const T *x, int64_t v, int64_t V)
 {
@@ -144,7 +145,7 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
     if (!d) {
         return;
     }
-    /* Backwards: the end of the row is still cached. d may be x: every thread reads what it writes. */
+    /* Backwards, as the end of the row is still cached. d may be x: every thread reads what it wrote. */
     const float factor = (float)((double)scale / sum);
     const int64_t first = (int64_t)threadIdx.x * W;
     int64_t v = first < ld ? first + (ld - 1 - first) / step * step : -1;
@@ -182,8 +183,8 @@ template <int W> static __device__ __forceinline__ float pack_max(const __nv_bfl
     return fmaxf(__low2float(e.pair[0]), __high2float(e.pair[0]));
 }
 
-/* Brings the row to shared memory, columns from V on as -inf, and gives this thread's largest. A thread reads
- * no column that it has not fetched: nobody waits for others. */
+/* Loads the row into shared memory, with -inf in the columns from V on, and returns this thread's largest
+ * element. A thread reads only columns that it fetched, so no barrier is needed. */
 template <typename T, int W>
 static __device__ __forceinline__ float hold_row(T *row, const T *x, int V, int ld)
 {
@@ -204,7 +205,7 @@ static __device__ __forceinline__ float hold_row(T *row, const T *x, int V, int 
     return largest;
 }
 
-/* Does no column before `target` hold `largest`, which the target's does? Every thread of the block asks. */
+/* Is `target`, whose element is `largest`, the first column that holds it? All threads of the block call. */
 template <typename T, int W>
 static __device__ __forceinline__ bool is_first(const T *row, int target, float largest)
 {
@@ -217,8 +218,8 @@ static __device__ __forceinline__ bool is_first(const T *row, int target, float 
     return !__syncthreads_or(earlier);
 }
 
-/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), one rounding; the
- * offset's own cancels between sum and loss. */
+/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), rounded once; the
+ * rounding of the offset cancels between the sum and the loss. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(LOSS_THREADS)
     cross_entropy_held(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets, int V,
@@ -275,7 +276,7 @@ static bool fits_shared(p4_device *device, int64_t row_bytes)
     p4_cuda_ok(device,
                cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal),
                "cross_entropy: shared memory");
-    return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: what else the kernel shares */
+    return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: the kernel's other shared memory */
 }
 
 template <typename T> static void launch_held(p4_device *device, const p4_cross_entropy_args *a)

@@ -1,21 +1,22 @@
-/* muon.cu - one Muon step (docs/methods.md 4) of many matrices of one shape: momentum, Newton-Schulz
- * orthogonalisation, update.
+/* muon.cu - one Muon step (docs/methods.md 4) of many matrices of one shape: momentum, orthogonalisation by
+ * Newton-Schulz, update.
  *
  * The products run in the device's compute type: on tensor cores with bf16 operands and fp32 sums, or in
- * fp32. The workspace holds several matrices one after another, so that every product is one strided batch; a
- * tall matrix lies there transposed, so that X is always [m, n], m <= n.
+ * fp32. The workspace holds several matrices one after another, so that every product is one strided batch.
+ * A tall matrix is stored there transposed, so that X is always [m, n], m <= n.
  *
- * A step of Newton-Schulz is A = X X' (2 m^2 n operations), A^2 (2 m^3) and (aI + bA + cA^2) X (2 m^2 n). The
- * first two are symmetric: of them the squares left of the diagonal are computed, halving the blocks on the
- * diagonal L times, which is 2^-1 + 2^-(L+1) of the work, and then mirrored. Over the matrices of a
- * Llama 1.1B the five steps are 48.3e12 operations in full and 35.7e12 with L = 3. The norm of X is divided
- * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need
- * not read X a second time; rounding it costs no more than rounding X does.
+ * A step of Newton-Schulz is A = X X' (2 m^2 n operations), A^2 (2 m^3) and (aI + bA + cA^2) X (2 m^2 n).
+ * The first two are symmetric. Of these, the squares left of the diagonal are computed and then mirrored;
+ * halving the blocks on the diagonal L times leaves 2^-1 + 2^-(L+1) of the work. Over the matrices of a
+ * Llama 1.1B the five steps are 48.3e12 operations in full and 35.7e12 with L = 3. The polynomial of the
+ * first step also divides by the norm of X. aI is part of the polynomial, so that its product need not read
+ * X a second time; rounding it costs no more accuracy than rounding X does.
  *
- * The implementation `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a tall
- * X as it lies and updates the weights from the last product; it computes 34.8e12 operations of the 48.3e12.
+ * The implementation `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a
+ * tall X as it is and updates the weights from the last product; it computes 34.8e12 operations of the
+ * 48.3e12.
  *
- * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the
+ * Two halves of the matrices run concurrently on two streams: while one has too few tiles left to fill the
  * GPU, or waits for memory, the other computes. */
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ enum {
     STEPS = 5,
     LANES = 2,
     LEVELS = 3,     /* L above */
-    BLOCK_MIN = 64, /* a smaller block on the diagonal costs more than it saves */
+    BLOCK_MIN = 64, /* smaller blocks on the diagonal cost more than they save */
     PARTS = 512,    /* at most so many partial sums of a matrix */
     ALIGN = 16,     /* elements: matrices start on multiples */
     REGION = 256    /* bytes: regions of the workspace start on multiples */
@@ -38,7 +39,7 @@ static const int64_t work_bytes_max = (int64_t)1 << 30;
  * counts in elements. */
 typedef struct muon_plan {
     int64_t rows, cols, m, n; /* m <= n: the sides */
-    int levels;               /* times that blocks on the diagonal are halved */
+    int levels;               /* how often blocks on the diagonal are halved */
     int64_t x_stride;         /* X and its successor: [m, n] */
     int64_t s_stride;         /* A, then the polynomial, in full [m, m] */
     int64_t g_stride;     /* A: m rows and one element, so that all blocks on diagonals are evenly spaced */
@@ -48,7 +49,7 @@ typedef struct muon_plan {
     bool own;             /* X [rows, cols] and the kernels of kernels/sm90/muon.cu */
 } muon_plan;
 
-/* A lane's queue and where its batch lies. */
+/* A lane's stream and the places of its batch. */
 typedef struct muon_lane {
     cudaStream_t stream;
     void *blas_work;
@@ -74,7 +75,8 @@ static int64_t round_up(int64_t count, int64_t to)
     return p4_ceil_div(count, to) * to;
 }
 
-/* Bytes that `batch` matrices take in a lane; *lane, if not NULL, gets its places from `work` on. */
+/* Bytes that `batch` matrices take in a lane. *lane, unless NULL, gets its places in memory that starts at
+ * `work`. */
 static int64_t lay_out(const p4_device *device, const muon_plan *plan, int64_t batch, char *work,
                        muon_lane *lane)
 {
@@ -143,7 +145,7 @@ static bool tiles_wide(const p4_device *device, const muon_plan *p, bool wide)
            p4_cuda_wide(0, p->cols * p4_act_bytes(device));
 }
 
-/* X = u, with the momentum on the way, and factor = 1 / (|u| + 1e-7) of every matrix. */
+/* X = u and the new momentum of every matrix, and factor = 1 / (|u| + 1e-7). */
 static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
                   int64_t batch, const p4_muon_args *rates)
 {
@@ -170,8 +172,7 @@ static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, 
     p4_cuda_launched(device, "muon: momentum");
 }
 
-/* Of G = X X' of every matrix, X [m, K] at this stride: the blocks on the diagonal and all that is left of
- * them. */
+/* The blocks on and left of the diagonal of G = X X' of every matrix, X [m, K] at this stride. */
 static void lower_gram(p4_device *device, const muon_plan *p, char *G, const char *X, int64_t K,
                        int64_t stride, int64_t batch)
 {
@@ -184,7 +185,7 @@ static void lower_gram(p4_device *device, const muon_plan *p, char *G, const cha
     gemm.alpha = 1.0f;
     gemm.B = X;
     for (int level = 0; level <= p->levels; level++) {
-        /* 2^level squares on the diagonal: of each the lower left quarter, of the last ones everything */
+        /* 2^level squares on the diagonal: the lower left quarter of each; of the last level everything */
         const bool last = level == p->levels;
         const int64_t side = last ? p->m >> level : p->m >> (level + 1), below = last ? 0 : side;
         gemm.M = gemm.N = side;
@@ -266,7 +267,7 @@ static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane,
     p4_cuda_launched(device, "muon: update");
 }
 
-/* As cublas_step, by own kernels; `last`: and finish, instead of next. */
+/* As cublas_step, by own kernels. `last`: updates the weights too, and next stays as it is. */
 static void own_step(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
                      const muon_items *items, bool last, int64_t batch, const p4_muon_args *rates)
 {

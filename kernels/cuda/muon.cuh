@@ -10,7 +10,7 @@
 #include "kernels/cuda/cuda.cuh"
 
 enum {
-    MUON_ITEMS = 96, /* matrices of one launch: 3 KiB of a kernel's arguments, so that no memory is taken */
+    MUON_ITEMS = 96, /* matrices of one launch: 3 KiB of kernel arguments, so that no memory is needed */
     MUON_SIDE = 8    /* `own`: sides are multiples of it, so that rows lie on 16 bytes */
 };
 #define NS_A 3.4445f
@@ -52,7 +52,8 @@ typedef struct muon_step {
     void *next, *A, *S;
     const float *factor; /* X is divided by 1 / factor[matrix] first; NULL: by 1 */
     int64_t rows, cols, batch, x_stride, s_stride;
-    const muon_items *update; /* NULL: next = p(X). Else w -= lr (scale p(X) + decay w), and next stays */
+    const muon_items
+        *update; /* NULL: next = p(X). Otherwise w -= lr (scale p(X) + decay w), and next is not written */
     float scale, decay;
     const p4_step_numbers *numbers; /* on the device: lr */
 } muon_step;

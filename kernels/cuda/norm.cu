@@ -5,7 +5,7 @@
 
 enum { NORM_THREADS = 256, SHARED_BYTES = 48 << 10 };
 
-/* What a norm reads and writes; of the outputs all but y and `rounded` may be NULL. */
+/* What a norm reads and writes; all outputs except y and `rounded` may be NULL. */
 template <typename T> struct norm_rows {
     T *y, *sum;
     p4_int8_out<T> rounded;
@@ -17,8 +17,8 @@ template <typename T> struct norm_rows {
     bool keep; /* the row in shared memory, else it is read again */
 };
 
-/* Columns from c of the normed row. Every step is rounded where it stands, here and in the sums: kernels that
- * round to int8 and those that do not give the same values, whatever a compiler would contract. */
+/* Columns from c of the normed row. Every step is rounded explicitly, here and in the sums, so that kernels
+ * that round to int8 and those that do not give the same values, whatever a compiler would contract. */
 template <typename T, int W>
 static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> &p, const T *row, int c,
                                               float center, float scale)
@@ -71,7 +71,7 @@ static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
     return p4_block_sum(total);
 }
 
-/* The normed row in activation type, rounded to int8. If the row is kept it takes its place. */
+/* The normed row in activation type, rounded to int8. A row that is kept is overwritten by it. */
 template <typename T, int W>
 static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, const T *row, T *kept, float center,
                                                    float scale)

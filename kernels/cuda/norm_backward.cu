@@ -1,10 +1,10 @@
 /* norm_backward.cu - gradients of RMSNorm and LayerNorm.
  *
- * A thread owns columns. Where a row fits in the registers of a block, dy, x and dx are read once, the next
- * row's while this one is summed, and the sums for gain, bias and dx stay in registers until the block ends;
- * other rows are read twice and their sums gather in shared memory. Both write partial sums a block, which
- * are added in order. The sums of dx's columns are the gradient of the bias of the linear layer below, taken
- * where dx passes anyway. */
+ * A thread owns columns. Where a row fits the registers of a block, dy, x and dx are read once, the next
+ * row is fetched while this one is summed, and the sums for gain, bias and dx stay in registers until the
+ * block ends. Other rows are read twice, and their sums are kept in shared memory. In both cases each block
+ * writes partial sums, which are added in order. The sums of dx's columns are the gradient of the bias of
+ * the linear layer below; they cost no further pass over dx. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/mma.cuh"
 
@@ -15,12 +15,11 @@ enum {
     SHARED_BYTES = 48 << 10
 };
 
-/* What both kernels get. */
+/* The arguments of both kernels. */
 typedef struct norm_task {
     void *dx;
     const void *dy, *x;
-    float *
-        partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx, as far as they are wanted */
+    float *partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx that are wanted */
     const float *mean, *rstd, *gain;
     int64_t N, C;
     bool accumulate, with_gain, with_bias, with_dx;
@@ -100,8 +99,8 @@ static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t 
     }
 }
 
-/* A block takes every gridDim.x-th row. Its sums gather in shared memory (`keep`) or at once in its part of
- * k.partial, where they end in any case. */
+/* A block takes every gridDim.x-th row. It sums in shared memory (`keep`) or directly in its part of
+ * k.partial, where the sums end in either case. */
 template <typename T, int W, bool CENTERED> static __global__ void norm_backward_rows(norm_task k, bool keep)
 {
     extern __shared__ __align__(16) unsigned char shared[];
@@ -149,12 +148,12 @@ static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row,
     }
 }
 
-/* Asks for row n, which is fetched in a later turn, in the second cache: registers have room for one row
- * ahead only. */
+/* Prefetches row n, which a later turn reads, into the second-level cache: registers have room for only one
+ * row ahead. */
 template <typename T, int W, int PIECES>
 static __device__ __forceinline__ void expect_row(const norm_task &k, int64_t n)
 {
-    const int line = 128 / P4_VECTOR_BYTES; /* threads that share one */
+    const int line = 128 / P4_VECTOR_BYTES; /* threads that share a cache line */
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
         const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W, at = n * k.C + c;
@@ -282,7 +281,7 @@ template <typename T> static norm_kernel *held_kernel(bool centered, int64_t pie
                     : norm_backward_held<T, W, NORM_HELD_PIECES, false>;
 }
 
-/* As many blocks as are at work at once: each takes the same number of rows, but for one. */
+/* As many blocks as run at the same time: each takes the same number of rows, or one less. */
 static int64_t held_blocks(p4_device *device, norm_kernel *kernel, unsigned threads)
 {
     int each = 1;

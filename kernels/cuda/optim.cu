@@ -6,7 +6,7 @@
 
 enum {
     FLOATS = P4_VECTOR_BYTES / (int)sizeof(float),
-    ADAM_ITEMS = 64, /* arrays of one launch: with their places below the 4 KiB of a kernel's arguments */
+    ADAM_ITEMS = 64, /* arrays of one launch: together with `start` below the 4 KiB of a kernel's arguments */
     ADAM_EACH = 4096 /* elements of a block */
 };
 
@@ -135,13 +135,13 @@ void p4_cuda_grokfast(p4_device *device, const p4_grokfast_args *a)
     }
 }
 
-/* The numbers that are the same in every step and for every element. */
+/* Numbers that are the same in every step and for every element. */
 typedef struct adam_rates {
     float beta1, beta2, eps;
 } adam_rates;
 
-/* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1])
- * have item[i]. */
+/* Arrays of one launch, passed as a kernel argument so that no memory is needed. Blocks [start[i], start[i
+ * + 1]) update item[i]. */
 typedef struct adam_arrays {
     p4_adamw_item item[ADAM_ITEMS];
     uint32_t start[ADAM_ITEMS + 1];
@@ -195,7 +195,7 @@ static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_ra
     }
 }
 
-/* Updates what is in the launch and empties it. */
+/* Updates the arrays of the launch and empties it. */
 static void adamw_launch(p4_device *device, adam_arrays *arrays, adam_rates rates,
                          const p4_step_numbers *numbers, bool half, bool wide)
 {

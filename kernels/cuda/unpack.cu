@@ -1,4 +1,4 @@
-/* unpack.cu - weights in any form to activations. */
+/* unpack.cu - converts weights of any form to activations. */
 #include "kernels/cuda/cuda.cuh"
 
 enum { TILE = 32, TILE_ROWS = 8, CODE_THREADS = 256 };

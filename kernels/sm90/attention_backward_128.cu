@@ -63,8 +63,8 @@ typedef struct walk {
     int tile, own, own_end, between, heads;
 } walk;
 
-/* Takes `count` tiles out of the ring that this warpgroup does not compute; at most one while it holds
- * another. */
+/* Skips `count` tiles of the ring that this warpgroup does not compute; at most one while it holds another.
+ */
 static __device__ __forceinline__ void skip_tiles(backward_shared *shared, p4_place *here, int count)
 {
     for (int i = 0; i < count; i++) {
@@ -75,7 +75,7 @@ static __device__ __forceinline__ void skip_tiles(backward_shared *shared, p4_pl
     }
 }
 
-/* Steps on from a tile to the next; false behind the last. */
+/* Advances to the next tile; false behind the last. */
 static __device__ __forceinline__ bool next_tile(backward_shared *shared, p4_place *here, walk *w)
 {
     p4_step_on<STAGES>(here);

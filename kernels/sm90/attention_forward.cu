@@ -132,7 +132,7 @@ static __device__ __forceinline__ void soften(forward_state<HD> &x, float (&kept
     }
 }
 
-/* Takes the steps of keys from `from` down to `to` out of the ring, which this warpgroup does not compute. */
+/* Skips the steps of keys from `from` down to `to` in the ring, which this warpgroup does not compute. */
 template <int HD>
 static __device__ __forceinline__ void skip_steps(forward_shared<HD> *shared, p4_place *here, int from,
                                                   int to)

@@ -1,12 +1,12 @@
-/* swiglu_backward.cu - SwiGLU's gradient on compute capability 9.0 (target sm_90a): the product dy
- * w, and the function's slopes at once, so that the product itself stays out of memory.
+/* swiglu_backward.cu - SwiGLU's gradient on compute capability 9.0 (target sm_90a): the product dy w
+ * together with the slopes of the function, so that the product itself is never written to memory.
  *
  * Products are those of kernels/sm90/product.cuh, with three stages. Reading gate and up and writing their
- * gradients takes half as long as multiplying, so both must go on at the same time: the warpgroups that
- * multiply leave a tile in shared memory, rounded to bf16 as the implementation `cublas` rounds it, and
- * start the next one; meanwhile two more warpgroups finish it. Each of their warps takes the 16 rows that one
- * multiplying warp wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu):
- * behind its shorter products this took longer. */
+ * gradients takes half as long as multiplying, so both must overlap: the warpgroups that multiply leave a
+ * tile in shared memory, rounded to bf16 as the implementation `cublas` rounds it, and start the next one;
+ * meanwhile two more warpgroups finish it. Each of their warps takes the 16 rows that one multiplying warp
+ * wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu): with its shorter
+ * products this took longer. */
 #include "kernels/cuda/mlp.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
 #include "kernels/sm90/product.cuh"
@@ -99,7 +99,7 @@ static __device__ __forceinline__ part find_part(const work &p, tile t, int warp
     return {row * width + col, width, col < p.cols ? min((int)WARP_ROWS, p.rows - row) : 0};
 }
 
-/* What is not there stays as it is. */
+/* Elements that do not exist are not written. */
 static __device__ __forceinline__ void fetch_row(uint4 (&to)[2], const work &p, const part &here, int row)
 {
 #pragma unroll
@@ -197,7 +197,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 0) {
             copy_tiles(r, &dy_map, &w_map, p);
         }
-        __syncwarp(); /* the other lanes go on with this one */
+        __syncwarp(); /* the other lanes continue with this one */
     } else if (threadIdx.x < THREADS - FINISHERS) {
         p4_more_registers<SUM_REGISTERS>();
         multiply_tiles(r, p);

@@ -5,7 +5,7 @@
 
 enum {
     SLICE_BYTES = 1 << 18,
-    MOST_THREADS = 8, /* they carry more than a bus of 64 GB/s does */
+    MOST_THREADS = 8, /* enough to exceed a bus of 64 GB/s */
 };
 
 int p4_host_copy_threads(int threads)

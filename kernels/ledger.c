@@ -21,7 +21,7 @@ p4_rc p4_ledger_add(p4_ledger *ledger, const void *memory, int64_t bytes)
 
 void p4_ledger_remove(p4_ledger *ledger, const void *memory)
 {
-    for (int64_t i = ledger->count - 1; i >= 0; i--) { /* what was taken last usually goes first */
+    for (int64_t i = ledger->count - 1; i >= 0; i--) { /* blocks are usually released in reverse order */
         if (ledger->entries[i].memory == memory) {
             ledger->held_bytes -= ledger->entries[i].bytes;
             ledger->entries[i] = ledger->entries[--ledger->count];

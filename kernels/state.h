@@ -1,10 +1,10 @@
-/* state.h - optimizer state in bf16: which way an element is rounded. CPU and CUDA share it, so that they
- * round alike.
+/* state.h - optimizer state in bf16: how an element is rounded. The CPU and CUDA columns share it, so that
+ * they round alike.
  *
- * A value is rounded up or down at random so that its mean is kept: a running average that moves by less than
- * half a step of bf16 would else stand still. The draw is a pure function of a key, which changes with the
- * step, and of the element's place in the model, so that any number of ranks and threads stores the same
- * bits, and all copies of a replicated parameter stay equal. */
+ * A value is rounded up or down at random so that its mean is preserved; otherwise a running average that
+ * changes by less than half a step of bf16 would stay where it is. The draw is a pure function of a key,
+ * which changes with the step, and of the position of the element in the model, so that any number of ranks
+ * and threads stores the same bits, and all copies of a replicated parameter stay equal. */
 #ifndef P4_KERNELS_STATE_H
 #define P4_KERNELS_STATE_H
 
@@ -28,8 +28,8 @@ P4_STATE_FN uint32_t p4_state_draw(uint64_t key, uint64_t index)
     return x ^ x >> 15;
 }
 
-/* The bits of fp32 `bits` rounded to bf16 with 16 random bits; what bf16 holds already stays, infinities and
- * NaN too. */
+/* The bits of fp32 `bits` rounded to bf16 with 16 random bits. Values that bf16 holds exactly are kept,
+ * infinities and NaN included. */
 P4_STATE_FN uint16_t p4_state_round_bits(uint32_t bits, uint32_t draw)
 {
     const uint32_t nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;

@@ -12,41 +12,51 @@
 #include "src/model.h"
 
 /* One form of a model's weights in device memory: matrices and embeddings as weight views, vectors (norm
- * gains, biases) as fp32, the parts of a slot's bias one after another. Views: whoever made the form owns the
- * memory. */
+ * gains, biases) as fp32, the parts of a slot's bias one after another. The maker of the form owns the
+ * memory.
+ */
 typedef struct p4_form {
     p4_weight *weights; /* [params_count] */
     float **vectors;    /* [params_count], NULL for matrices */
 } p4_form;
 
-/* Where gradients go. grad: fp32 buffer of a parameter, or of a whole slot [slot rows, cols] when it is the
- * slot's first part; *accumulate says whether to add (vectors, embeddings: always added); NULL: not wanted.
- * ready: the gradient of this slot is complete for this micro-batch; NULL: nobody asks. */
+/* Receives gradients. grad returns the fp32 buffer of a parameter, or of a whole slot [slot rows, cols] when
+ * the parameter is the slot's first part; NULL: the gradient is not wanted. *accumulate: whether to add to
+ * the buffer (vectors and embeddings are always added). ready, unless NULL, is called when the gradient of
+ * this slot is complete for this micro-batch. */
 typedef struct p4_grad_sink {
     float *(*grad)(void *user, int64_t param, bool *accumulate);
     void (*ready)(void *user, int64_t param);
     void *user;
 } p4_grad_sink;
 
-/* Sees the input and output of every slot in a forward pass (calibration). x [N, in], y [N, out] in
+/* Gets the input and output of every slot in a forward pass (calibration). x [N, in], y [N, out] in
  * activation type. */
 typedef struct p4_probe {
     void (*slot)(void *user, int64_t param, const void *x, int64_t in, const void *y, int64_t out, int64_t N);
     void *user;
 } p4_probe;
 
+/* What all blocks of a pass over one micro-batch share. */
+typedef struct p4_net_pass {
+    const p4_form *form;
+    int64_t B, T;
+    const p4_probe *probe;    /* forward: NULL for none */
+    const p4_grad_sink *sink; /* backward */
+} p4_net_pass;
+
 typedef struct p4_net_plan {
     int64_t B, T; /* largest micro-batch */
-    bool train;   /* room for a backward pass */
-    p4_recompute
-        recompute; /* LIGHT: norms' outputs and h are not kept; BLOCKS: nothing but each block's input */
+    bool train;   /* memory for a backward pass */
+    /* LIGHT: the norms' outputs and h are not kept; BLOCKS: only each block's input is. */
+    p4_recompute recompute;
     int activation_bits; /* 8: inputs of ternary projections rounded per token. In training without
                           * recomputation a form must be ternary where the model is marked so */
-    bool head;      /* room for the head's weight and logits: the last stage of a pipeline, and training */
-    bool reference; /* room to compare with a second form */
+    bool head;      /* memory for the head's weight and logits: the last stage of a pipeline, and training */
+    bool reference; /* memory to compare with a second form */
 } p4_net_plan;
 
-/* The input of a projection: as activations, or rounded where that is what the projection multiplies. */
+/* The input of a projection: as activations, or rounded where the projection multiplies codes. */
 typedef struct p4_input {
     void *act;
     p4_int8_rows rounded;
@@ -54,7 +64,7 @@ typedef struct p4_input {
 
 enum { P4_NET_SUMS = 3 };
 
-/* What one block keeps for its backward pass; what is computed again lies in memory that all blocks share. */
+/* What one block keeps for its backward pass; what is recomputed lies in memory that all blocks share. */
 typedef struct p4_saved {
     p4_input n1, att, n2, h; /* of QKV, O, UP, DOWN; att.act is kept, att.rounded is not */
     void *x1, *qkv, *x2, *up;
@@ -69,19 +79,19 @@ typedef struct p4_net {
     void *memory;
     int64_t memory_bytes;
     int64_t chunk;     /* rows of logits at a time */
-    int64_t logits_ld; /* elements of a row of logits: V, on a GPU made to fill whole 128-byte lines */
+    int64_t logits_ld; /* elements of a row of logits: V, on a GPU rounded up to whole 128-byte lines */
     float *cos_table, *sin_table;
-    int32_t *ids, *targets; /* targets follow the ids of the micro-batch at hand */
+    int32_t *ids, *targets; /* targets lie behind the ids of the current micro-batch */
     p4_saved *saved;        /* [L] in training, else [1] */
     void *w;                /* one unpacked slot or head */
     p4_int8_rows rounded;   /* of an input that is not kept */
-    void *xq;               /* an input in activation type again */
+    void *xq;               /* an input converted back to activation type */
     void *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
     float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
-    void *dx, *dwide, *dwide2, *dnorm; /* backward; others may lie in them: lay_out_backward */
-    double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; who trains may lay them
+    void *dx, *dwide, *dwide2, *dnorm; /* backward; other buffers may lie in them: lay_out_backward */
+    double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; a trainer may place them
                      elsewhere */
-    double predictions; /* behind these sums, as far as no device repeated the work */
+    double predictions; /* that these sums are over; replayed work (op `repeat`) is not counted */
     int32_t *h_tokens;  /* host [2 * N] */
 } p4_net;
 
@@ -93,41 +103,40 @@ typedef struct p4_score {
 /* Refuses a model whose attention the device does not compute. p4_net_open asks too; a program asks before it
  * spends time on the model. Local. */
 p4_rc p4_net_check(const p4_ops *ops, p4_device *device, const p4_model *model);
-/* The bytes of device memory that p4_net_open takes for the plan; -1 when host memory is out. Local. */
+/* The bytes of device memory that p4_net_open takes for the plan; -1: out of host memory. Local. */
 int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
-/* Takes all memory the plan needs from the device in one block. The caller closes. Local. */
+/* Allocates all memory that the plan needs as one block of the device. The caller closes. Local. */
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model,
                   const p4_net_plan *plan);
 void p4_net_close(p4_net *net);
 
-/* Puts h_ids [B, T] on the device, and the targets: the next token, -1 at each window's end. Does not wait
+/* Copies h_ids [B, T] to the device, and the targets: the next token, -1 at each window's end. Does not wait
  * for the device. Local. */
 void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
-/* Runs blocks [first, end) on x [N, C] in place. probe may be NULL. */
-void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B,
-                   int64_t T, const p4_probe *probe);
-/* Final norm of x into the buffer for the model under test, or for the reference. */
+/* Runs blocks [first, end) on x [N, C] in place. */
+void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x);
+/* Final norm of x, into the buffer of the model under test or of the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
-/* Head (the plan must say so), cross-entropy and accuracy of the normed states of B windows of T tokens; with
+/* Head (required in the plan), cross-entropy and accuracy of the normed states of B windows of T tokens; with
  * `reference` also KL(reference || form). The sums stay on the device. */
 void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t B, int64_t T);
 /* Adds what p4_net_score and p4_net_train have summed since the last call to *score. Waits for the device and
- * returns what went wrong there. Local. */
+ * returns its failure, if any. Local. */
 p4_rc p4_net_take_score(p4_net *net, p4_score *score);
 /* h_logits [N, V] of the normed states of p4_net_final_norm. */
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 
 /* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Loss and hits
- * are summed on the device (p4_net_take_score): nothing waits between micro-batches. The plan must say train.
- */
+ * are summed on the device (p4_net_take_score): nothing waits between micro-batches. Requires `train` in the
+ * plan. */
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
                   const p4_grad_sink *sink);
-/* The same in pieces: to the loss and back to the last block's output; then each block's backward pass, from
- * the last to the first, after which its gradients are complete, as is the bias of `down` of the block
- * before; then what is left. */
+/* The same in pieces: forward to the loss and back to the last block's output; then the backward pass of each
+ * block, from the last to the first, after which its gradients are complete, as is that of the bias of `down`
+ * of the block before; then the embedding. */
 void p4_net_train_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
                           const p4_grad_sink *sink);
 void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t B, int64_t T,
@@ -138,8 +147,8 @@ void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sin
 /* The head's matrix [logits_ld, C]; rows from V on are zero. */
 const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
-void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta,
-                  p4_saved *saved, int64_t B, int64_t T, const p4_probe *probe);
+void p4_net_block(p4_net *net, const p4_net_pass *pass, int64_t layer, const void *x, bool add_delta,
+                  p4_saved *saved);
 /* The bias of a projection's slot. */
 static inline p4_role p4_bias_of(p4_role slot)
 {
@@ -147,13 +156,16 @@ static inline p4_role p4_bias_of(p4_role slot)
 }
 /* Does the projection of this role multiply its input rounded to int8? */
 bool p4_net_rounds(const p4_net *net, const p4_form *form, int64_t layer, p4_role role);
-/* The MLP's activation function of `up`; h and rounded as the ops take them. */
+/* The MLP's activation function of `up`; h and rounded as in the ops. */
 void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const void *up, int64_t N);
-/* The norm in front of a projection (QKV or UP), with its gain and bias; the rest as the op takes it. Once
- * more from the sum that the block kept it gives the same bits. */
-void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
-                 const p4_int8_rows *rounded, void *sum, float *mean, float *rstd, const void *x,
-                 const void *delta, int64_t N);
+/* The norm with this gain (NORM1_GAIN, NORM2_GAIN, FINAL_GAIN). The caller fills in N, x and what else it
+ * wants of the op's arguments; kind, C, eps, gain and bias are set here. Repeated from the sum that a block
+ * kept, it gives the same bits. */
+void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role gain,
+                 p4_add_norm_forward_args args);
+/* Rotary positions of the query and key heads of qkv [B * T, (H + 2*Hkv) * D], or of its gradient; nothing
+ * where positions are learned. */
+void p4_net_rope(const p4_net *net, void *qkv, int64_t B, int64_t T, bool backward);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */

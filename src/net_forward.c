@@ -57,19 +57,32 @@ static const float *slot_bias(const p4_net *net, const p4_form *form, int64_t la
     return bias >= 0 ? form->vectors[bias] : NULL;
 }
 
-static void project(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
-                    const p4_input *input, int64_t N, const p4_probe *probe)
+static void project(p4_net *net, const p4_net_pass *pass, int64_t layer, p4_role role, void *y,
+                    const p4_input *input)
 {
     const p4_model *model = net->model;
+    const p4_form *form = pass->form;
+    const p4_probe *probe = pass->probe;
+    int64_t N = pass->B * pass->T;
     int64_t first = p4_model_find(model, role, layer);
     int64_t in = model->params[first].cols, out = p4_slot_rows(model, first);
-    const float *add = slot_bias(net, form, layer, role);
+    const float *bias = slot_bias(net, form, layer, role);
     bool rounded = p4_net_rounds(net, form, layer, role);
     if (rounded) {
-        net->ops->linear_forward_int8(net->device, y, &input->rounded, &form->weights[first],
-                                      p4_model_parts(model, first), add, net->xq, net->w, N, in, out);
+        net->ops->linear_forward_int8(net->device,
+                                      &(p4_linear_forward_int8_args){.N = N,
+                                                                     .in = in,
+                                                                     .out = out,
+                                                                     .x = input->rounded,
+                                                                     .weights = &form->weights[first],
+                                                                     .parts = p4_model_parts(model, first),
+                                                                     .opt_bias = bias,
+                                                                     .y = y,
+                                                                     .x_work = net->xq,
+                                                                     .w_work = net->w});
     } else {
-        net->ops->linear_forward(net->device, y, input->act, p4_net_dense(net, form, first), add, N, in, out);
+        net->ops->linear_forward(net->device, y, input->act, p4_net_dense(net, form, first), bias, N, in,
+                                 out);
     }
     if (probe != NULL && rounded) { /* it sees the input that was multiplied */
         net->ops->dequantize_int8(net->device, net->xq, &input->rounded, N, in);
@@ -95,15 +108,15 @@ void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const vo
     }
 }
 
-void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role role, void *y,
-                 const p4_int8_rows *rounded, void *sum, float *mean, float *rstd, const void *x,
-                 const void *delta, int64_t N)
+void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, p4_add_norm_forward_args args)
 {
     const p4_arch *a = &net->model->arch;
-    p4_role gain = role == P4_ROLE_QKV ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN;
-    net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM, y, rounded, sum, mean,
-                               rstd, x, delta, vector(net, form, gain, layer),
-                               vector(net, form, (p4_role)(gain + 1), layer), N, a->C, a->norm_eps);
+    args.kind = a->layer_norm ? P4_LAYERNORM : P4_RMSNORM;
+    args.C = a->C;
+    args.eps = a->norm_eps;
+    args.gain = vector(net, form, gain, layer);
+    args.opt_bias = vector(net, form, (p4_role)(gain + 1), layer);
+    net->ops->add_norm_forward(net->device, &args);
 }
 
 /* Where the producer of a projection's input is to put it: activations or codes, the other is NULL. */
@@ -117,54 +130,101 @@ static const p4_int8_rows *codes_of(const p4_input *input, bool rounds)
     return rounds ? &input->rounded : NULL;
 }
 
-/* s->h, the input of `down`, from s->n2. GELU goes with the product before it unless codes lie between. */
-static void up_and_activate(p4_net *net, const p4_form *form, int64_t layer, const p4_saved *s, int64_t N,
-                            const p4_probe *probe)
+/* s->h, the input of `down`, from s->n2. GELU is computed together with the product before it, unless that
+ * product or `down` works on codes. */
+static void up_and_activate(p4_net *net, const p4_net_pass *pass, int64_t layer, const p4_saved *s)
 {
+    const p4_form *form = pass->form;
     const p4_arch *a = &net->model->arch;
-    int64_t first = p4_model_find(net->model, P4_ROLE_UP, layer);
+    int64_t first = p4_model_find(net->model, P4_ROLE_UP, layer), N = pass->B * pass->T;
     bool rounds = p4_net_rounds(net, form, layer, P4_ROLE_DOWN);
     if (a->gated_mlp || rounds || p4_net_rounds(net, form, layer, P4_ROLE_UP)) {
-        project(net, form, layer, P4_ROLE_UP, s->up, &s->n2, N, probe);
+        project(net, pass, layer, P4_ROLE_UP, s->up, &s->n2);
         p4_net_activate(net, plain_of(&s->h, rounds), codes_of(&s->h, rounds), s->up, N);
         return;
     }
-    net->ops->linear_gelu_forward(net->device, s->h.act, s->up, s->n2.act, p4_net_dense(net, form, first),
-                                  slot_bias(net, form, layer, P4_ROLE_UP), N, a->C, a->F);
-    if (probe != NULL) {
-        probe->slot(probe->user, first, s->n2.act, a->C, s->up, a->F, N);
+    net->ops->linear_gelu_forward(
+        net->device, &(p4_linear_gelu_forward_args){.N = N,
+                                                    .in = a->C,
+                                                    .out = a->F,
+                                                    .x = s->n2.act,
+                                                    .w = p4_net_dense(net, form, first),
+                                                    .opt_bias = slot_bias(net, form, layer, P4_ROLE_UP),
+                                                    .up = s->up,
+                                                    .h = s->h.act});
+    if (pass->probe != NULL) {
+        pass->probe->slot(pass->probe->user, first, s->n2.act, a->C, s->up, a->F, N);
+    }
+}
+
+void p4_net_rope(const p4_net *net, void *qkv, int64_t B, int64_t T, bool backward)
+{
+    const p4_arch *a = &net->model->arch;
+    if (a->learned_positions) {
+        return;
+    }
+    net->ops->rope(net->device, &(p4_rope_args){.N = B * T,
+                                                .T = T,
+                                                .heads = a->H + a->Hkv,
+                                                .D = a->D,
+                                                .qkv = qkv,
+                                                .row_width = (a->H + 2 * a->Hkv) * a->D,
+                                                .cos_table = net->cos_table,
+                                                .sin_table = net->sin_table,
+                                                .backward = backward});
+}
+
+/* s->att from s->n1. */
+static void attend(p4_net *net, const p4_net_pass *pass, int64_t layer, const p4_saved *s)
+{
+    const p4_arch *a = &net->model->arch;
+    project(net, pass, layer, P4_ROLE_QKV, s->qkv, &s->n1);
+    p4_net_rope(net, s->qkv, pass->B, pass->T, false);
+    net->ops->attention_forward(net->device,
+                                &(p4_attention_forward_args){.shape = p4_net_attention(net, pass->B, pass->T),
+                                                             .qkv = s->qkv,
+                                                             .out = s->att.act,
+                                                             .opt_lse = s->lse,
+                                                             .work = net->attention_work});
+    if (p4_net_rounds(net, pass->form, layer, P4_ROLE_O)) {
+        net->ops->quantize_int8(net->device, NULL, &s->att.rounded, s->att.act, pass->B * pass->T,
+                                a->H * a->D);
     }
 }
 
 /* One block. Its input is x, plus net->delta when add_delta (the previous block's last addend, so that the
  * addition is fused with this block's norm). Leaves its output as saved->x2 + net->delta. */
-void p4_net_block(p4_net *net, const p4_form *form, int64_t layer, const void *x, bool add_delta, p4_saved *s,
-                  int64_t B, int64_t T, const p4_probe *probe)
+void p4_net_block(p4_net *net, const p4_net_pass *pass, int64_t layer, const void *x, bool add_delta,
+                  p4_saved *s)
 {
-    const p4_ops *ops = net->ops;
-    const p4_arch *a = &net->model->arch;
-    p4_attention_shape shape = p4_net_attention(net, B, T);
-    int64_t N = B * T, qkv_width = (a->H + 2 * a->Hkv) * a->D;
+    const p4_form *form = pass->form;
+    int64_t N = pass->B * pass->T;
 
     bool rounds = p4_net_rounds(net, form, layer, P4_ROLE_QKV);
-    p4_net_norm(net, form, layer, P4_ROLE_QKV, plain_of(&s->n1, rounds), codes_of(&s->n1, rounds),
-                add_delta ? s->x1 : NULL, s->mean1, s->rstd1, x, add_delta ? net->delta : NULL, N);
-    project(net, form, layer, P4_ROLE_QKV, s->qkv, &s->n1, N, probe);
-    if (!a->learned_positions) {
-        ops->rope(net->device, s->qkv, net->cos_table, net->sin_table, N, T, a->H + a->Hkv, a->D, qkv_width,
-                  false);
-    }
-    ops->attention_forward(net->device, s->att.act, s->lse, s->qkv, &shape, net->attention_work);
-    if (p4_net_rounds(net, form, layer, P4_ROLE_O)) {
-        ops->quantize_int8(net->device, NULL, &s->att.rounded, s->att.act, N, a->H * a->D);
-    }
-    project(net, form, layer, P4_ROLE_O, net->delta, &s->att, N, probe);
+    p4_net_norm(net, form, layer, P4_ROLE_NORM1_GAIN,
+                (p4_add_norm_forward_args){.N = N,
+                                           .x = x,
+                                           .opt_delta = add_delta ? net->delta : NULL,
+                                           .opt_sum = add_delta ? s->x1 : NULL,
+                                           .opt_y = plain_of(&s->n1, rounds),
+                                           .opt_rounded = codes_of(&s->n1, rounds),
+                                           .opt_mean = s->mean1,
+                                           .opt_rstd = s->rstd1});
+    attend(net, pass, layer, s);
+    project(net, pass, layer, P4_ROLE_O, net->delta, &s->att);
 
     rounds = p4_net_rounds(net, form, layer, P4_ROLE_UP);
-    p4_net_norm(net, form, layer, P4_ROLE_UP, plain_of(&s->n2, rounds), codes_of(&s->n2, rounds), s->x2,
-                s->mean2, s->rstd2, add_delta ? s->x1 : x, net->delta, N);
-    up_and_activate(net, form, layer, s, N, probe);
-    project(net, form, layer, P4_ROLE_DOWN, net->delta, &s->h, N, probe);
+    p4_net_norm(net, form, layer, P4_ROLE_NORM2_GAIN,
+                (p4_add_norm_forward_args){.N = N,
+                                           .x = add_delta ? s->x1 : x,
+                                           .opt_delta = net->delta,
+                                           .opt_sum = s->x2,
+                                           .opt_y = plain_of(&s->n2, rounds),
+                                           .opt_rounded = codes_of(&s->n2, rounds),
+                                           .opt_mean = s->mean2,
+                                           .opt_rstd = s->rstd2});
+    up_and_activate(net, pass, layer, s);
+    project(net, pass, layer, P4_ROLE_DOWN, net->delta, &s->h);
 }
 
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)
@@ -175,27 +235,23 @@ void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t 
                             position >= 0 ? &form->weights[position] : NULL, B, T, net->model->arch.C);
 }
 
-void p4_net_layers(p4_net *net, const p4_form *form, int64_t first, int64_t end, void *x, int64_t B,
-                   int64_t T, const p4_probe *probe)
+void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x)
 {
     const void *input = x;
     p4_saved *s = &net->saved[0];
     for (int64_t l = first; l < end; l++) {
-        p4_net_block(net, form, l, input, l > first, s, B, T, probe);
+        p4_net_block(net, pass, l, input, l > first, s);
         input = s->x2;
     }
     if (end > first) {
-        net->ops->add(net->device, x, s->x2, net->delta, B * T * net->model->arch.C);
+        net->ops->add(net->device, x, s->x2, net->delta, pass->B * pass->T * net->model->arch.C);
     }
 }
 
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N)
 {
-    const p4_arch *a = &net->model->arch;
-    net->ops->add_norm_forward(net->device, a->layer_norm ? P4_LAYERNORM : P4_RMSNORM,
-                               reference ? net->final_reference : net->final_n, NULL, NULL, NULL, NULL, x,
-                               NULL, vector(net, form, P4_ROLE_FINAL_GAIN, -1),
-                               vector(net, form, P4_ROLE_FINAL_BIAS, -1), N, a->C, a->norm_eps);
+    void *y = reference ? net->final_reference : net->final_n;
+    p4_net_norm(net, form, -1, P4_ROLE_FINAL_GAIN, (p4_add_norm_forward_args){.N = N, .x = x, .opt_y = y});
 }
 
 /* logits [rows, logits_ld] of normed [rows, C], with the head's dense weight w. */
@@ -249,8 +305,14 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
             ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits,
                                net->targets + row, rows, V, ld);
         }
-        ops->cross_entropy(net->device, net->nll + row, net->hit + row, NULL, net->logits, net->targets + row,
-                           rows, V, ld, 1.0f);
+        ops->cross_entropy(net->device, &(p4_cross_entropy_args){.N = rows,
+                                                                 .V = V,
+                                                                 .ld = ld,
+                                                                 .logits = net->logits,
+                                                                 .targets = net->targets + row,
+                                                                 .scale = 1.0f,
+                                                                 .nll = net->nll + row,
+                                                                 .opt_hit = net->hit + row});
     }
     p4_net_add_scores(net, B, T, reference != NULL);
 }

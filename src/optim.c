@@ -290,9 +290,15 @@ void p4_optim_put_grokfast(p4_optim *o)
 void p4_optim_grokfast(p4_optim *o)
 {
     const p4_optim_settings *s = &o->settings;
+    p4_grokfast_args args = {.count = o->count,
+                             .alpha = s->ema_alpha,
+                             .lambda = s->ema_lambda,
+                             .half = s->half_state,
+                             .g = o->grad,
+                             .ema = o->ema,
+                             .numbers = o->numbers};
     if (!s->half_state) {
-        o->ops->grokfast(o->device, o->grad, o->ema, s->ema_alpha, s->ema_lambda, o->count, false, 0,
-                         o->numbers);
+        o->ops->grokfast(o->device, &args);
         return;
     }
     int64_t first = 0, end; /* parameters that follow each other here as in the model are one call */
@@ -303,8 +309,11 @@ void p4_optim_grokfast(p4_optim *o)
             count += elements(&o->model->params[end]);
         }
         if (count > 0) {
-            o->ops->grokfast(o->device, o->grad + o->at[first], state_at(o, o->ema, o->at[first]),
-                             s->ema_alpha, s->ema_lambda, count, true, o->index[first], o->numbers);
+            args.count = count;
+            args.index = o->index[first];
+            args.g = o->grad + o->at[first];
+            args.ema = state_at(o, o->ema, o->at[first]);
+            o->ops->grokfast(o->device, &args);
         }
     }
 }
@@ -326,8 +335,15 @@ void p4_optim_update(p4_optim *o)
     const p4_optim_settings *s = &o->settings;
     for (int64_t g = 0; g < o->groups_count; g++) {
         const p4_muon_group *group = &o->groups[g];
-        o->ops->muon(o->device, o->muon_items + group->first, group->count, group->rows, group->cols,
-                     s->momentum, s->weight_decay, o->work, s->half_state, o->numbers);
+        o->ops->muon(o->device, &(p4_muon_args){.h_items = o->muon_items + group->first,
+                                                .items = group->count,
+                                                .rows = group->rows,
+                                                .cols = group->cols,
+                                                .momentum = s->momentum,
+                                                .decay = s->weight_decay,
+                                                .half = s->half_state,
+                                                .work = o->work,
+                                                .numbers = o->numbers});
     }
     o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, s->beta1, s->beta2, s->eps, s->half_state,
                   o->numbers);

@@ -1,9 +1,9 @@
-/* optim.h - full-precision masters and what the optimizer keeps beside them: Grokfast, Muon, AdamW
+/* optim.h - full-precision masters and the optimizer's state: Grokfast, Muon, AdamW
  * (docs/methods.md 4).
  *
- * A rank holds some parameters: all replicated ones, and of the sharded ones those it owns. Everything lies
- * in flat arrays, replicated parameters first, so that one sum serves all their gradients; the parts of a
- * slot lie together. */
+ * A rank holds some of the parameters: all replicated ones, and of the sharded ones those that it owns.
+ * Everything lies in flat arrays, replicated parameters first, so that one sum covers all their gradients;
+ * the parts of a slot lie together. */
 #ifndef P4_OPTIM_H
 #define P4_OPTIM_H
 
@@ -59,8 +59,9 @@ void p4_optim_close(p4_optim *optim);
 /* master of a held parameter = weight (host memory, any form). Local. */
 p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
 
-/* What follows queues the same ops with the same arguments at every step, so that a device may repeat it
- * (ops.h), but for the two that `put` what is new in a step on the device first. All Local. */
+/* The functions below queue the same ops with the same arguments at every step, so that a device may replay
+ * them (op `repeat`), except the two p4_optim_put_..., which copy the numbers of a step to the device first.
+ * All Local. */
 
 /* sums = the squares of the replicated and of the owned gradients here. */
 void p4_optim_sq_norms(p4_optim *optim);

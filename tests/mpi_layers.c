@@ -28,7 +28,9 @@ static void see_slot(void *user, int64_t first, const void *x, int64_t in, const
         EXPECT_OK(ops->alloc(seen->compute->device, (void **)&seen->h[first], in * in * 4));
         ops->zero(seen->compute->device, seen->h[first], in * in * 4);
     }
-    ops->linear_backward_weight(seen->compute->device, seen->h[first], x, in, x, N, in, in, true);
+    p4_linear_backward_weight_args product = {
+        .N = N, .in = in, .out = in, .dy = x, .ld_dy = in, .x = x, .dw = seen->h[first], .accumulate = true};
+    ops->linear_backward_weight(seen->compute->device, &product);
 }
 
 static void open_moments(moments *seen, p4_compute *compute, const p4_model *model)

@@ -119,12 +119,19 @@ static inline float *rig_put_f32(rig *r, const float *from, int64_t count)
     return rig_put(r, from, count * (int64_t)sizeof(float));
 }
 
+/* act[count] = fp32 values that lie on the device. */
+static inline void rig_f32_to_act(rig *r, void *act, const float *from, int64_t count)
+{
+    const p4_weight row = {.dtype = P4_F32, .rows = 1, .cols = count, .data = from};
+    r->ops->weight_unpack(r->device, act, &row);
+}
+
 /* An activation array: from fp32 values, or poisoned when NULL. */
 static inline void *rig_put_act(rig *r, const float *from, int64_t count)
 {
     void *act = rig_put(r, NULL, count * r->ops->act_bytes(r->device));
     if (from) {
-        r->ops->f32_to_act(r->device, act, rig_put_f32(r, from, count), count);
+        rig_f32_to_act(r, act, rig_put_f32(r, from, count), count);
     }
     return act;
 }

@@ -44,13 +44,20 @@ static void digest_shape(rig *r, uint64_t digests[KINDS], int64_t N, int64_t in,
     digest_more(r, digests, FORWARD, y, N * out * 2);
     ops->linear_backward_input(r->device, dx, dy, w, N, in, out, false);
     digest_more(r, digests, BACKWARD_INPUT, dx, N * in * 2);
-    ops->linear_backward_weight(r->device, dw, dy, out, x, N, in, out, false);
-    ops->linear_backward_weight(r->device, dw, dy, out, x, N, in, out, true);
+    p4_linear_backward_weight_args weight = {
+        .N = N, .in = in, .out = out, .dy = dy, .ld_dy = out, .x = x, .dw = dw};
+    ops->linear_backward_weight(r->device, &weight);
+    weight.accumulate = true;
+    ops->linear_backward_weight(r->device, &weight);
     digest_more(r, digests, BACKWARD_WEIGHT, dw, out * in * 4);
-    ops->linear_gelu_forward(r->device, y, up, x, w, bias, N, in, out);
+    ops->linear_gelu_forward(
+        r->device, &(p4_linear_gelu_forward_args){
+                       .N = N, .in = in, .out = out, .x = x, .w = w, .opt_bias = bias, .up = up, .h = y});
     digest_more(r, digests, GELU_FORWARD, y, N * out * 2);
     digest_more(r, digests, GELU_FORWARD, up, N * out * 2);
-    ops->linear_gelu_backward(r->device, dx, bias, dy, w, x, N, in, out);
+    ops->linear_gelu_backward(
+        r->device, &(p4_linear_gelu_backward_args){
+                       .N = N, .F = in, .out = out, .dy = dy, .w = w, .up = x, .dup = dx, .opt_db = bias});
     digest_more(r, digests, GELU_BACKWARD, dx, N * in * 2);
     digest_more(r, digests, GELU_BACKWARD, bias, in * 4);
     rig_clear(r);

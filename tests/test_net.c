@@ -59,7 +59,7 @@ static void check_forward(const char *dir, p4_net *net, const p4_form *form, con
     void *x = take(B * T * a->C * ops->act_bytes(device));
     p4_net_set_tokens(net, ids, B, T);
     p4_net_embed(net, form, x, B, T);
-    p4_net_layers(net, form, 0, a->L, x, B, T, NULL);
+    p4_net_layers(net, &(p4_net_pass){.form = form, .B = B, .T = T}, 0, a->L, x);
     p4_net_final_norm(net, form, x, false, B * T);
     EXPECT_OK(p4_net_logits(net, form, got, B * T));
     double worst = 0, largest = 0;
@@ -141,7 +141,7 @@ static float *first_block(const p4_hf_model *hf, const p4_form *form, const int3
     EXPECT_OK(p4_net_open(&net, ops, device, &hf->model, &plan));
     p4_net_set_tokens(&net, ids, B, T);
     p4_net_embed(&net, form, x, B, T);
-    p4_net_layers(&net, form, 0, 1, x, B, T, NULL);
+    p4_net_layers(&net, &(p4_net_pass){.form = form, .B = B, .T = T}, 0, 1, x);
     ops->act_to_f32(device, f32, x, count);
     ops->to_host(device, h_x, f32, count * 4);
     EXPECT_OK(ops->sync(device));

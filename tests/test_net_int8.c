@@ -195,7 +195,8 @@ static double evaluate(const world *w, const p4_form *form, p4_probe *probe)
     EXPECT_OK(p4_net_open(&net, ops, device, &w->hf.model, &plan));
     p4_net_set_tokens(&net, w->ids, w->B, w->T);
     p4_net_embed(&net, form, x, w->B, w->T);
-    p4_net_layers(&net, form, 0, w->hf.model.arch.L, x, w->B, w->T, probe);
+    p4_net_layers(&net, &(p4_net_pass){.form = form, .B = w->B, .T = w->T, .probe = probe}, 0,
+                  w->hf.model.arch.L, x);
     p4_net_final_norm(&net, form, x, false, N);
     p4_net_score(&net, form, NULL, w->B, w->T);
     EXPECT_OK(p4_net_take_score(&net, &score));

@@ -174,10 +174,20 @@ static void check_shape(rig *r, const p4_attention_shape *shape, double size, bo
     float *lse = rig_put_f32(r, NULL, rows);
     float *work = rig_put_f32(r, NULL, ops->attention_work_count(r->device, shape, false));
     float *back = rig_put_f32(r, NULL, ops->attention_work_count(r->device, shape, true));
-    ops->attention_forward(r->device, out, lse, d_qkv, shape, work);
-    ops->attention_forward(r->device, no_lse, NULL, d_qkv, shape, work);
-    ops->attention_backward(r->device, dqkv, rig_put_act(r, dout, N * out_width), out, lse, d_qkv, shape,
-                            back);
+    p4_attention_forward_args forward = {
+        .shape = *shape, .qkv = d_qkv, .out = out, .opt_lse = lse, .work = work};
+    ops->attention_forward(r->device, &forward);
+    forward.out = no_lse;
+    forward.opt_lse = NULL;
+    ops->attention_forward(r->device, &forward);
+    ops->attention_backward(r->device,
+                            &(p4_attention_backward_args){.shape = *shape,
+                                                          .qkv = d_qkv,
+                                                          .out = out,
+                                                          .lse = lse,
+                                                          .dout = rig_put_act(r, dout, N * out_width),
+                                                          .dqkv = dqkv,
+                                                          .work = back});
     double *want_d = rig_host(r, N * width * 8);
     attention_loss(&k);
     reference_gradient(&k, want_d);

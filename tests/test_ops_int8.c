@@ -1,5 +1,5 @@
-/* Activations rounded to int8 per token: codes and what they stand for, exactly as docs/methods.md 3 has
- * them, and the ops that round what they make against the same op and quantize_int8 one after the other. */
+/* Activations rounded to int8 per token: codes and the values that they stand for, exactly
+ * (docs/methods.md 3), and ops that round their output against the same op followed by quantize_int8. */
 #include "ops_cases.h"
 
 /* Short, ragged, of whole vectors; longer than a thread's share, and than what a block keeps. */
@@ -147,9 +147,20 @@ static sides run(rig *r, const rounding *k, void *y, const p4_int8_rows *rounded
         s.sum = k->with_delta ? rig_put_act(r, NULL, k->N * k->C) : NULL;
         s.mean = centered ? rig_put_f32(r, NULL, k->N) : NULL;
         s.rstd = rig_put_f32(r, NULL, k->N);
-        r->ops->add_norm_forward(r->device, centered ? P4_LAYERNORM : P4_RMSNORM, y, rounded, s.sum, s.mean,
-                                 s.rstd, k->x, k->with_delta ? k->delta : NULL, k->gain,
-                                 centered ? k->bias : NULL, k->N, k->C, 1e-5f);
+        r->ops->add_norm_forward(r->device,
+                                 &(p4_add_norm_forward_args){.kind = centered ? P4_LAYERNORM : P4_RMSNORM,
+                                                             .N = k->N,
+                                                             .C = k->C,
+                                                             .eps = 1e-5f,
+                                                             .x = k->x,
+                                                             .opt_delta = k->with_delta ? k->delta : NULL,
+                                                             .gain = k->gain,
+                                                             .opt_bias = centered ? k->bias : NULL,
+                                                             .opt_sum = s.sum,
+                                                             .opt_y = y,
+                                                             .opt_rounded = rounded,
+                                                             .opt_mean = s.mean,
+                                                             .opt_rstd = s.rstd});
     }
     return s;
 }

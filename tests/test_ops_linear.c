@@ -82,8 +82,15 @@ static void check_backward_weight(rig *r)
         for (int accumulate = 0; accumulate < 2; accumulate++) {
             float *dw = rig_put_f32(r, accumulate ? old : NULL, m.out * m.in);
             char *fused = rig_put_act(r, dy, m.N * ld);
-            r->ops->linear_backward_weight(r->device, dw, fused + extra * r->ops->act_bytes(r->device), ld,
-                                           rig_put_act(r, x, m.N * m.in), m.N, m.in, m.out, accumulate);
+            r->ops->linear_backward_weight(r->device, &(p4_linear_backward_weight_args){
+                                                          .N = m.N,
+                                                          .in = m.in,
+                                                          .out = m.out,
+                                                          .dy = fused + extra * r->ops->act_bytes(r->device),
+                                                          .ld_dy = ld,
+                                                          .x = rig_put_act(r, x, m.N * m.in),
+                                                          .dw = dw,
+                                                          .accumulate = accumulate});
             double *want =
                 product(r, dy + extra, 1, ld, x, 1, m.in, accumulate ? old : NULL, m.out, m.in, m.N);
             expect_array("linear_backward_weight", rig_get_f32(r, dw, m.out * m.in), want, m.out * m.in,
@@ -111,9 +118,16 @@ static void check_gelu_forward(rig *r)
         }
         for (int with_bias = 0; with_bias < 2; with_bias++) {
             void *h = rig_put_act(r, NULL, count), *up = rig_put_act(r, NULL, count);
-            r->ops->linear_gelu_forward(r->device, h, up, rig_put_act(r, x, m.N * m.in),
-                                        rig_put_act(r, w, m.out * m.in),
-                                        with_bias ? rig_put_f32(r, bias, m.out) : NULL, m.N, m.in, m.out);
+            r->ops->linear_gelu_forward(
+                r->device,
+                &(p4_linear_gelu_forward_args){.N = m.N,
+                                               .in = m.in,
+                                               .out = m.out,
+                                               .x = rig_put_act(r, x, m.N * m.in),
+                                               .w = rig_put_act(r, w, m.out * m.in),
+                                               .opt_bias = with_bias ? rig_put_f32(r, bias, m.out) : NULL,
+                                               .up = up,
+                                               .h = h});
             double *want = product(r, x, m.in, 1, w, m.in, 1, with_bias ? row_bias : NULL, m.N, m.out, m.in);
             expect_array("linear_gelu_forward's up", rig_get_act(r, up, count), want, count,
                          sum_bound(r, m.in), 4.0 * r->eps);
@@ -139,9 +153,15 @@ static void check_gelu_backward(rig *r)
         for (int with_bias = 0; with_bias < 2; with_bias++) {
             void *dup = rig_put_act(r, NULL, count);
             float *db = with_bias ? rig_put_f32(r, old, F) : NULL;
-            r->ops->linear_gelu_backward(r->device, dup, db, rig_put_act(r, dy, m.N * m.out),
-                                         rig_put_act(r, w, m.out * F), rig_put_act(r, up, count), m.N, F,
-                                         m.out);
+            r->ops->linear_gelu_backward(
+                r->device, &(p4_linear_gelu_backward_args){.N = m.N,
+                                                           .F = F,
+                                                           .out = m.out,
+                                                           .dy = rig_put_act(r, dy, m.N * m.out),
+                                                           .w = rig_put_act(r, w, m.out * F),
+                                                           .up = rig_put_act(r, up, count),
+                                                           .dup = dup,
+                                                           .opt_db = db});
             double *want = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out),
                    *want_bias = rig_doubles(r, old, F);
             for (int64_t i = 0; i < count; i++) {
@@ -176,9 +196,15 @@ static void check_swiglu_backward(rig *r)
         float *x = rig_random_act(r, 2 * count, 2.0);
         x[0] = s % 2 ? 100.0f : -120.0f; /* exp overflows: silu is -0 */
         void *d = rig_put_act(r, NULL, 2 * count);
-        r->ops->linear_swiglu_backward(r->device, d, rig_put_act(r, NULL, count),
-                                       rig_put_act(r, dy, m.N * m.out), rig_put_act(r, w, m.out * F),
-                                       rig_put_act(r, x, 2 * count), m.N, F, m.out);
+        r->ops->linear_swiglu_backward(
+            r->device, &(p4_linear_swiglu_backward_args){.N = m.N,
+                                                         .F = F,
+                                                         .out = m.out,
+                                                         .dy = rig_put_act(r, dy, m.N * m.out),
+                                                         .w = rig_put_act(r, w, m.out * F),
+                                                         .gate_up = rig_put_act(r, x, 2 * count),
+                                                         .dgate_up = d,
+                                                         .dh_work = rig_put_act(r, NULL, count)});
         double *dh = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out),
                *want = rig_host(r, 2 * count * 8);
         for (int64_t i = 0; i < count; i++) {
@@ -308,26 +334,34 @@ static void *run_int8(rig *r, p4_device *device, const int8_case *c)
     p4_int8_rows rows = {.codes = rig_put(r, NULL, c->m.N * width), .s = rig_put_f32(r, NULL, c->m.N)};
     r->ops->quantize_int8(r->device, NULL, &rows, c->x, c->m.N, c->m.in);
     EXPECT_OK(r->ops->sync(r->device));
-    r->ops->linear_forward_int8(device, y, &rows, c->weights, c->parts, c->bias, x_work, w_work, c->m.N,
-                                c->m.in, c->m.out);
+    r->ops->linear_forward_int8(device, &(p4_linear_forward_int8_args){.N = c->m.N,
+                                                                       .in = c->m.in,
+                                                                       .out = c->m.out,
+                                                                       .x = rows,
+                                                                       .weights = c->weights,
+                                                                       .parts = c->parts,
+                                                                       .opt_bias = c->bias,
+                                                                       .y = y,
+                                                                       .x_work = x_work,
+                                                                       .w_work = w_work});
     EXPECT_OK(r->ops->sync(device));
     return y;
 }
 
-/* The other ways of the CUDA column (kernels/cuda/int8.cuh) give the same bits as `y` holds. */
-static void expect_same_ways(rig *r, const int8_case *c, const void *y)
+/* The other implementations of the CUDA column (kernels/cuda/int8.cuh) give the bits that `y` holds. */
+static void expect_same_bits(rig *r, const int8_case *c, const void *y)
 {
-    static const char *const ways[] = {"cublas", "simple"};
+    static const char *const others[] = {"cublas", "simple"};
     int64_t bytes = c->m.N * c->m.out * r->ops->act_bytes(r->device);
-    for (size_t i = 0; strcmp(r->ops->name, "cuda") == 0 && i < sizeof ways / sizeof ways[0]; i++) {
+    for (size_t i = 0; strcmp(r->ops->name, "cuda") == 0 && i < sizeof others / sizeof others[0]; i++) {
         p4_device *other = NULL;
-        setenv("P4_INT8", ways[i], 1);
+        setenv("P4_INT8", others[i], 1);
         EXPECT_OK(r->ops->open(&other, 0, 0, r->ops->act_bytes(r->device) == 2));
         unsetenv("P4_INT8");
         if (other) {
             EXPECT(memcmp(rig_get(r, run_int8(r, other, c), bytes), rig_get(r, y, bytes), (size_t)bytes) == 0,
                    "linear_forward_int8 [%lld, %lld, %lld]: %s gives other bits", (long long)c->m.N,
-                   (long long)c->m.in, (long long)c->m.out, ways[i]);
+                   (long long)c->m.in, (long long)c->m.out, others[i]);
             r->ops->close(other);
         }
     }
@@ -361,7 +395,7 @@ static void check_forward_int8(rig *r)
             expect_array("linear_forward_int8", rig_get_act(r, y, c.m.N * c.m.out),
                          int8_product(r, x, w, bias, c.m), c.m.N * c.m.out, sum_bound(r, c.m.in),
                          4.0 * r->eps);
-            expect_same_ways(r, &c, y);
+            expect_same_bits(r, &c, y);
             rig_clear(r);
         }
     }
@@ -386,8 +420,8 @@ static void check_int8_not_finite(rig *r)
     }
 }
 
-/* A GPU's ways on the size of a real layer, or on just so many tiles that blocks take several; some rows
- * against the reference. */
+/* A GPU's implementations on the size of a real layer, or on just so many tiles that blocks take several;
+ * some rows against the reference. */
 static void check_int8_large(rig *r)
 {
     int8_case c = {.m = {test_few() ? 2048 : 4096, test_few() ? 64 : 2048, 5632}, .parts = 2};
@@ -399,7 +433,7 @@ static void check_int8_large(rig *r)
     random_parts(r, &c, w);
     c.x = rig_put_act(r, x, c.m.N * c.m.in);
     void *y = run_int8(r, r->device, &c);
-    expect_same_ways(r, &c, y);
+    expect_same_bits(r, &c, y);
     float *got = rig_get_act(r, y, c.m.N * c.m.out);
     for (int64_t n = 0; n + some.N <= c.m.N; n += 1021) {
         expect_array("linear_forward_int8", got + n * c.m.out, int8_product(r, x + n * c.m.in, w, NULL, some),
@@ -408,7 +442,7 @@ static void check_int8_large(rig *r)
     rig_clear(r);
 }
 
-/* The cases of what may follow a product inside it: in two steps. */
+/* The cases that a GPU may compute as the epilogue of a product: in two steps. */
 static int run_in_two_steps(void)
 {
     static const ops_case cases[] = {{"linear_gelu_backward", check_gelu_backward},

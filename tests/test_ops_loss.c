@@ -87,15 +87,21 @@ static void check_cross_entropy(rig *r)
               *plain = rig_put_f32(r, NULL, N);
         void *logits = put_rows(r, x, N, V, ld), *dlogits = rig_put_act(r, NULL, N * ld);
         int32_t *d_targets = rig_put(r, targets, N * 4);
-        r->ops->cross_entropy(r->device, plain, NULL, NULL, logits, d_targets, N, V, ld, scale);
-        r->ops->cross_entropy(r->device, d_nll, d_hit, dlogits, logits, d_targets, N, V, ld, scale);
+        p4_cross_entropy_args args = {
+            .N = N, .V = V, .ld = ld, .logits = logits, .targets = d_targets, .scale = scale, .nll = plain};
+        r->ops->cross_entropy(r->device, &args);
+        args.nll = d_nll;
+        args.opt_hit = d_hit;
+        args.opt_dlogits = dlogits;
+        r->ops->cross_entropy(r->device, &args);
         double bound = 2e-6;
         expect_array("cross_entropy without gradient", rig_get_f32(r, plain, N), nll, N, bound, 1e-6);
         expect_array("cross_entropy", rig_get_f32(r, d_nll, N), nll, N, bound, 1e-6);
         expect_array("hit", rig_get_f32(r, d_hit, N), hit, N, 0.0, 0.0);
         float *got = rig_get_act(r, dlogits, N * ld);
         expect_array("dlogits", got, d, N * ld, 4.0 * r->eps + 2e-6, 1e-7 * (double)scale);
-        r->ops->cross_entropy(r->device, d_nll, d_hit, logits, logits, d_targets, N, V, ld, scale);
+        args.opt_dlogits = logits;
+        r->ops->cross_entropy(r->device, &args);
         EXPECT(memcmp(got, rig_get_act(r, logits, N * ld), (size_t)(N * ld) * 4) == 0,
                "in place gives other bits");
         rig_clear(r);
@@ -107,8 +113,13 @@ static void check_nan(rig *r)
     float x[3] = {1.0f, NAN, 2.0f};
     int32_t target = 2;
     float *nll = rig_put_f32(r, NULL, 1);
-    r->ops->cross_entropy(r->device, nll, NULL, NULL, rig_put_act(r, x, 3), rig_put(r, &target, 4), 1, 3, 3,
-                          1.0f);
+    r->ops->cross_entropy(r->device, &(p4_cross_entropy_args){.N = 1,
+                                                              .V = 3,
+                                                              .ld = 3,
+                                                              .logits = rig_put_act(r, x, 3),
+                                                              .targets = rig_put(r, &target, 4),
+                                                              .scale = 1.0f,
+                                                              .nll = nll});
     EXPECT(isnan(rig_get_f32(r, nll, 1)[0]), "a NaN logit must show in the loss");
     rig_clear(r);
 }

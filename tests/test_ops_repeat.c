@@ -51,22 +51,38 @@ static void step_work(void *user)
     p4_adamw_item item = {.w = b->w, .m = b->m, .v = b->v, .g = b->grad, .count = all, .decay = 0.1f};
     void *weight = b->work; /* free until Muon */
     b->calls++;
-    ops->f32_to_act(device, weight, b->w, matrix);
+    rig_f32_to_act(b->r, weight, b->w, matrix);
     ops->linear_forward(device, b->y, b->x, weight, b->bias, N, IN, OUT);
     ops->add(device, b->dy, b->dy, b->y, N * OUT);
     ops->zero(device, b->grad, all * 4);
     for (int i = 0; i < MATRICES; i++) {
-        ops->linear_backward_weight(device, b->grad + i * matrix, b->dy, OUT, b->x, N, IN, OUT, i > 0);
+        ops->linear_backward_weight(device, &(p4_linear_backward_weight_args){.N = N,
+                                                                              .in = IN,
+                                                                              .out = OUT,
+                                                                              .dy = b->dy,
+                                                                              .ld_dy = OUT,
+                                                                              .x = b->x,
+                                                                              .dw = b->grad + i * matrix,
+                                                                              .accumulate = i > 0});
         items[i] =
             (p4_muon_item){.w = b->w + i * matrix, .buf = b->buf + i * matrix, .g = b->grad + i * matrix};
     }
-    ops->embed_backward(device, b->table, NULL, b->ids, b->x, 1, N, IN, V);
+    ops->embed_backward(device,
+                        &(p4_embed_backward_args){
+                            .B = 1, .T = N, .C = IN, .V = V, .ids = b->ids, .dx = b->x, .dtoken = b->table});
     ops->add_sum(device, b->sum, b->table, V * IN);
     if (b->reads) {
         ops->to_host(device, &b->h_sum, b->sum, sizeof b->h_sum);
     }
     if (b->orthogonalises) {
-        ops->muon(device, items, MATRICES, OUT, IN, 0.95f, 0.1f, b->work, false, b->numbers);
+        ops->muon(device, &(p4_muon_args){.h_items = items,
+                                          .items = MATRICES,
+                                          .rows = OUT,
+                                          .cols = IN,
+                                          .momentum = 0.95f,
+                                          .decay = 0.1f,
+                                          .work = b->work,
+                                          .numbers = b->numbers});
     }
     ops->adamw(device, &item, 1, 0.9f, 0.95f, 1e-8f, false, b->numbers);
     ops->copy(device, b->grad, b->w, matrix * 4);
@@ -87,8 +103,8 @@ static void put_inputs(board *first, board *second, int step)
                                .v_correction = 3.0f - 0.25f * (float)step};
     for (int i = 0; i < 2; i++) {
         board *b = i == 0 ? first : second;
-        r->ops->f32_to_act(r->device, b->x, rig_put_f32(r, x, N * IN), N * IN);
-        r->ops->f32_to_act(r->device, b->dy, rig_put_f32(r, dy, N * OUT), N * OUT);
+        rig_f32_to_act(r, b->x, rig_put_f32(r, x, N * IN), N * IN);
+        rig_f32_to_act(r, b->dy, rig_put_f32(r, dy, N * OUT), N * OUT);
         r->ops->to_device(r->device, b->ids, ids, N * 4);
         r->ops->to_device(r->device, b->numbers, &numbers, sizeof numbers);
     }

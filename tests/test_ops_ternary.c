@@ -20,7 +20,7 @@ static int by_magnitude(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* docs/methods.md 1 with sorting: the cut, infinite when nothing is chosen. */
+/* The best cut (docs/methods.md 1) by sorting; infinite when nothing is chosen. */
 static float sorted_cut(const float *w, const float *h, int64_t cols, float *scale)
 {
     element *sorted = malloc((size_t)cols * sizeof *sorted);

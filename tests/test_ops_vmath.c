@@ -62,22 +62,15 @@ static void check_sigmoid(void)
     }
 }
 
-/* All 65536 halves, and rounding beside every one of them. */
+/* All 65536 halves. */
 static void check_halves(void)
 {
     int wrong = 0;
     for (uint32_t half = 0; half < 0x10000u; half++) {
         float want = p4_f16_to_f32((uint16_t)half), got = p4_half_value((uint16_t)half);
         wrong += isnan(want) ? !isnan(got) : got != want || signbit(got) != signbit(want);
-        for (int side = -3; side <= 3; side++) {
-            uint32_t bits = p4_bits_of(want) + (uint32_t)(side * 0xfff + (side & 1));
-            float value = p4_float_of(bits), rounded = p4_round_half(value);
-            float expected = p4_f16_to_f32(p4_f32_to_f16(value));
-            wrong += isnan(expected) ? !isnan(rounded)
-                                     : rounded != expected || signbit(rounded) != signbit(expected);
-        }
     }
-    EXPECT(wrong == 0, "%d halves converted or rounded wrongly", wrong);
+    EXPECT(wrong == 0, "%d halves converted wrongly", wrong);
 }
 
 int main(void)

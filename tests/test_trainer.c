@@ -75,11 +75,10 @@ static p4_ops counting; /* the device's table with two ops that count */
 static const p4_ops *counted;
 static int losses, updates;
 
-static void count_loss(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                       const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+static void count_loss(p4_device *device, const p4_cross_entropy_args *args)
 {
     losses++;
-    counted->cross_entropy(device, nll, hit, dlogits, logits, targets, N, V, ld, scale);
+    counted->cross_entropy(device, args);
 }
 
 static void count_update(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1,

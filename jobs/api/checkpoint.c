@@ -1,4 +1,5 @@
 /* A model directory on the disk, and what can be said of it without running it. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "jobs/api/api.h"
@@ -24,6 +25,19 @@ void p4_checkpoint_close(p4_checkpoint *checkpoint)
         p4_hf_model_close(&checkpoint->hf);
         free(checkpoint);
     }
+}
+
+p4_rc p4_checkpoint_reopen(p4_original *original, const p4_checkpoint *checkpoint, p4_config *config,
+                           int ranks)
+{
+    p4_rc rc = P4_OK;
+    CHECK(config->init == P4_INIT_CHECKPOINT,
+          "key \"init\": found \"random\", but a checkpoint is given; random weights are for p4_execute");
+    int length = snprintf(config->model_path, sizeof config->model_path, "%s", checkpoint->hf.path);
+    CHECK(length < P4_PATH_BYTES, "%s: a path may have %d bytes", checkpoint->hf.path, P4_PATH_BYTES - 1);
+    TRY(p4_settings_open_original(original, config, ranks));
+done:
+    return rc;
 }
 
 void p4_count_parameters(const p4_checkpoint *checkpoint, p4_parameter_counts *counts)

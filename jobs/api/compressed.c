@@ -28,19 +28,6 @@ done:
     return rc;
 }
 
-p4_rc p4_checkpoint_reopen(p4_original *original, const p4_checkpoint *checkpoint, p4_config *config,
-                           int ranks)
-{
-    p4_rc rc = P4_OK;
-    CHECK(config->init == P4_INIT_CHECKPOINT,
-          "key \"init\": found \"random\", but a checkpoint is given; random weights are for p4_execute");
-    int length = snprintf(config->model_path, sizeof config->model_path, "%s", checkpoint->hf.path);
-    CHECK(length < P4_PATH_BYTES, "%s: a path may have %d bytes", checkpoint->hf.path, P4_PATH_BYTES - 1);
-    TRY(p4_settings_open_original(original, config, ranks));
-done:
-    return rc;
-}
-
 p4_rc p4_compressed_create(p4_compressed **compressed, p4_session *session, const p4_checkpoint *checkpoint,
                            const p4_config *config)
 {
@@ -199,7 +186,7 @@ p4_rc p4_compressed_forward(p4_compressed *compressed, const int32_t *tokens, in
     }
     p4_net_set_tokens(&view->net, tokens, B, T);
     p4_net_embed(&view->net, &view->form.form, view->x, B, T);
-    p4_net_layers(&view->net, &view->form.form, 0, arch->L, view->x, B, T, NULL);
+    p4_net_layers(&view->net, &(p4_net_pass){.form = &view->form.form, .B = B, .T = T}, 0, arch->L, view->x);
     p4_net_final_norm(&view->net, &view->form.form, view->x, false, B * T);
     TRY(p4_net_logits(&view->net, &view->form.form, logits, B * T));
 done:

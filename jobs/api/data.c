@@ -177,6 +177,22 @@ int64_t p4_loader_windows(const p4_loader *loader)
     return loader->windows.count;
 }
 
+p4_rc p4_original_accepts(const p4_original *original, const p4_loader *loader)
+{
+    p4_rc rc = P4_OK;
+    const p4_windows *w = &loader->windows;
+    const p4_arch *arch = &original->hf.model.arch;
+    CHECK(w->T <= arch->positions, "the loader has windows of %lld tokens, but %s has %lld positions",
+          (long long)w->T, original->hf.path, (long long)arch->positions);
+    for (int64_t i = 0; i < w->count * w->T; i++) {
+        CHECK(w->ids[i] < arch->V,
+              "the loader's windows hold token %d, but the vocabulary of %s has %lld ids", (int)w->ids[i],
+              original->hf.path, (long long)arch->V);
+    }
+done:
+    return rc;
+}
+
 /* ---- statistics ---- */
 
 void p4_activation_summary_free(p4_activation_summary *stats, int64_t count)

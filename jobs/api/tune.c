@@ -14,22 +14,6 @@
 
 enum { FLOW_TOKENS = 64 }; /* of the made-up window of the gradient-flow test, at most */
 
-p4_rc p4_original_accepts(const p4_original *original, const p4_loader *loader)
-{
-    p4_rc rc = P4_OK;
-    const p4_windows *w = &loader->windows;
-    const p4_arch *arch = &original->hf.model.arch;
-    CHECK(w->T <= arch->positions, "the loader has windows of %lld tokens, but %s has %lld positions",
-          (long long)w->T, original->hf.path, (long long)arch->positions);
-    for (int64_t i = 0; i < w->count * w->T; i++) {
-        CHECK(w->ids[i] < arch->V,
-              "the loader's windows hold token %d, but the vocabulary of %s has %lld ids", (int)w->ids[i],
-              original->hf.path, (long long)arch->V);
-    }
-done:
-    return rc;
-}
-
 /* The model as it is on the loader's windows. Collective. */
 static p4_rc evaluate(p4_compressed *c, const p4_loader *loader, p4_evaluation *evaluation)
 {

@@ -148,7 +148,8 @@ p4_rc p4_layers_advance(p4_layers *l, int64_t layer, const p4_form *form, const 
     for (int64_t m = 0; m < l->micro_batches; m++) {
         int64_t B = p4_layers_batch(l, m);
         p4_layers_read(l, m, l->x);
-        p4_net_layers(&l->net, form, layer, layer + 1, l->x, B, l->plan.T, probe);
+        p4_net_pass pass = {.form = form, .B = B, .T = l->plan.T, .probe = probe};
+        p4_net_layers(&l->net, &pass, layer, layer + 1, l->x);
         p4_layers_write(l, m, l->x);
     }
     return l->compute->ops->sync(l->compute->device);

@@ -73,7 +73,9 @@ static void run_stage(p4_pipeline *pl, const p4_pass *pass, int which, int64_t m
             coll->synchronize(coll, "evaluation: states of micro-batch %lld", (long long)m + 1);
         }
     }
-    p4_net_layers(&pl->net, form, first, end, x, B, T, which == 0 ? pass->probe : NULL);
+    p4_net_layers(&pl->net,
+                  &(p4_net_pass){.form = form, .B = B, .T = T, .probe = which == 0 ? pass->probe : NULL},
+                  first, end, x);
     if (end == shard->layers) {
         p4_net_final_norm(&pl->net, form, x, which == 1, N);
     } else {

@@ -128,9 +128,10 @@ static void forward_block(const p4_device *device, const block *b, float *out, f
     }
 }
 
-void p4_cpu_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,
-                              const p4_attention_shape *shape, float *work)
+void p4_cpu_attention_forward(p4_device *device, const p4_attention_forward_args *args)
 {
+    const p4_attention_shape *shape = &args->shape;
+    float *lse = args->opt_lse;
     int64_t T = shape->T, H = shape->H, D = shape->D, width = row_width(shape);
     int64_t blocks = p4_ceil_div(T, QUERIES),
             slice = p4_cpu_attention_work_count(device, shape, false) / device->threads;
@@ -138,12 +139,12 @@ void p4_cpu_attention_forward(p4_device *device, void *out, float *lse, const vo
     for (int64_t batch = 0; batch < shape->B; batch++) {
         for (int64_t head = 0; head < H; head++) {
             for (int64_t i = 0; i < blocks; i++) {
-                const float *rows = (const float *)qkv + batch * T * width;
+                const float *rows = (const float *)args->qkv + batch * T * width;
                 int64_t kv = head / (H / shape->Hkv);
                 block b = make_block(shape, i);
-                forward_block(device, &b, (float *)out + batch * T * H * D + head * D,
+                forward_block(device, &b, (float *)args->out + batch * T * H * D + head * D,
                               lse ? lse + (batch * H + head) * T : NULL, rows + head * D, rows + (H + kv) * D,
-                              rows + (H + shape->Hkv + kv) * D, work + omp_get_thread_num() * slice);
+                              rows + (H + shape->Hkv + kv) * D, args->work + omp_get_thread_num() * slice);
             }
         }
     }
@@ -195,19 +196,18 @@ static void backward_head(const p4_device *device, const p4_attention_shape *sha
     }
 }
 
-/* A key head's gradient sums over its query heads in order; one thread owns it. */
-void p4_cpu_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out,
-                               const float *lse, const void *qkv, const p4_attention_shape *shape,
-                               float *work)
+/* The gradient of a key head is the sum over its query heads in order; one thread owns it. */
+void p4_cpu_attention_backward(p4_device *device, const p4_attention_backward_args *args)
 {
+    const p4_attention_shape *shape = &args->shape;
     int64_t T = shape->T, H = shape->H, Hkv = shape->Hkv, D = shape->D, group = H / Hkv,
             width = row_width(shape);
     int64_t slice = p4_cpu_attention_work_count(device, shape, true) / device->threads;
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(device->threads)
     for (int64_t batch = 0; batch < shape->B; batch++) {
         for (int64_t kv = 0; kv < Hkv; kv++) {
-            const float *rows = (const float *)qkv + batch * T * width;
-            float *d_rows = (float *)dqkv + batch * T * width;
+            const float *rows = (const float *)args->qkv + batch * T * width;
+            float *d_rows = (float *)args->dqkv + batch * T * width;
             head_arrays a = {.k = rows + (H + kv) * D,
                              .v = rows + (H + Hkv + kv) * D,
                              .dk = d_rows + (H + kv) * D,
@@ -220,10 +220,10 @@ void p4_cpu_attention_backward(p4_device *device, void *dqkv, const void *dout, 
                 int64_t at = batch * T * H * D + head * D;
                 a.q = rows + head * D;
                 a.dq = d_rows + head * D;
-                a.out = (const float *)out + at;
-                a.dout = (const float *)dout + at;
-                a.lse = lse + (batch * H + head) * T;
-                backward_head(device, shape, &a, work + omp_get_thread_num() * slice);
+                a.out = (const float *)args->out + at;
+                a.dout = (const float *)args->dout + at;
+                a.lse = args->lse + (batch * H + head) * T;
+                backward_head(device, shape, &a, args->work + omp_get_thread_num() * slice);
             }
         }
     }

@@ -35,13 +35,14 @@ void p4_cpu_embed_forward(p4_device *device, void *x, const int32_t *ids, const 
     }
 }
 
-/* A thread owns a slice of the channels and walks over all tokens in order: no two write one element, and the
- * order of the sum is fixed. */
-void p4_cpu_embed_backward(p4_device *device, float *dtoken, float *dposition, const int32_t *ids,
-                           const void *dx, int64_t B, int64_t T, int64_t C, int64_t V)
+/* A thread owns a slice of the channels and walks over all tokens in order: no two threads write one element,
+ * and the order of the sum is fixed. */
+void p4_cpu_embed_backward(p4_device *device, const p4_embed_backward_args *a)
 {
-    const float *from = dx;
-    (void)V;
+    const float *from = a->dx;
+    const int32_t *ids = a->ids;
+    float *dtoken = a->dtoken, *dposition = a->opt_dposition;
+    int64_t B = a->B, T = a->T, C = a->C;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t c = 0; c < C; c += EMBED_COLS) {
         int64_t width = p4_min_i64(EMBED_COLS, C - c);
@@ -68,15 +69,15 @@ P4_MULTIVERSION static void rotate_row(float *row, const float *cosine, const fl
     }
 }
 
-void p4_cpu_rope(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N,
-                 int64_t T, int64_t heads, int64_t D, int64_t row_width, bool backward)
+void p4_cpu_rope(p4_device *device, const p4_rope_args *a)
 {
-    float *rows = qkv;
-    float direction = backward ? -1.0f : 1.0f;
+    float *rows = a->qkv;
+    float direction = a->backward ? -1.0f : 1.0f;
+    int64_t half = a->D / 2;
 #pragma omp parallel for schedule(static, ROPE_ROWS) num_threads(device->threads)
-    for (int64_t n = 0; n < N; n++) {
-        int64_t t = n % T;
-        rotate_row(rows + n * row_width, cos_table + t * (D / 2), sin_table + t * (D / 2), heads, D,
+    for (int64_t n = 0; n < a->N; n++) {
+        int64_t t = n % a->T;
+        rotate_row(rows + n * a->row_width, a->cos_table + t * half, a->sin_table + t * half, a->heads, a->D,
                    direction);
     }
 }

@@ -3,8 +3,8 @@
  * number of threads. */
 #include "kernels/cpu/cpu.h"
 
-/* Blocks of 256 to 512 reach OpenBLAS's full speed; smaller ones lose to packing (128: 10 %, 64: 25 %), and
- * are taken only when there would be hardly any blocks. */
+/* Blocks of 256 to 512 reach OpenBLAS's full speed. Smaller ones lose time to packing (128: 10 %, 64: 25
+ * %), and are used only where there would otherwise be hardly any blocks. */
 enum { BLOCK_MAX = 512, BLOCK_FAST = 256, BLOCK_MIN = 64, BLOCKS_WANTED = 64, BLOCKS_MIN = 8 };
 
 typedef struct blocking {
@@ -29,8 +29,8 @@ static void split_blocks(blocking *b, const p4_gemm *gemm, int64_t wanted, int64
 static blocking choose_blocks(const p4_gemm *gemm)
 {
     blocking b = {.rows = p4_min_i64(gemm->M, BLOCK_MAX), .cols = p4_min_i64(gemm->N, BLOCK_MAX)};
-    if (gemm->symmetric) { /* square blocks, so that a block's mirror is a block; ten of sixteen are computed
-                            */
+    if (gemm->symmetric) { /* square blocks, so that the mirror image of a block is a block; ten of sixteen
+                              are computed */
         b.rows = p4_min_i64(p4_max_i64(p4_ceil_div(gemm->M, 64) * 16, BLOCK_MIN), BLOCK_FAST);
         b.cols = b.rows;
         b.row_blocks = b.col_blocks = p4_ceil_div(gemm->M, b.rows);

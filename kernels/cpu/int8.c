@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/vmath.h"
 
-/* |x|, infinite when x is no number. */
+/* |x|, infinite if x is NaN. */
 P4_INLINE float magnitude(float x)
 {
     float size = fabsf(x);
@@ -26,7 +26,7 @@ P4_MULTIVERSION static void round_values(int8_t *codes, float *y, const float *x
 {
     for (int64_t c = 0; c < C; c++) {
         float code = rintf(x[c] * s);
-        code = code > -128.0f ? code : -128.0f; /* also of what is no number */
+        code = code > -128.0f ? code : -128.0f; /* also for NaN */
         code = code < 127.0f ? code : 127.0f;
         if (codes) {
             codes[c] = (int8_t)code;
@@ -80,15 +80,13 @@ void p4_cpu_dequantize_int8(p4_device *device, void *y, const p4_int8_rows *x, i
 }
 
 /* The specification: both factors as activations, and their product. */
-void p4_cpu_linear_forward_int8(p4_device *device, void *y, const p4_int8_rows *x, const p4_weight *weights,
-                                int64_t parts, const float *bias, void *x_work, void *w_work, int64_t N,
-                                int64_t in, int64_t out)
+void p4_cpu_linear_forward_int8(p4_device *device, const p4_linear_forward_int8_args *a)
 {
-    float *w = w_work;
-    p4_cpu_dequantize_int8(device, x_work, x, N, in);
-    for (int64_t i = 0; i < parts; i++) {
-        p4_cpu_weight_unpack(device, w, &weights[i]);
-        w += weights[i].rows * weights[i].cols;
+    float *w = a->w_work;
+    p4_cpu_dequantize_int8(device, a->x_work, &a->x, a->N, a->in);
+    for (int64_t i = 0; i < a->parts; i++) {
+        p4_cpu_weight_unpack(device, w, &a->weights[i]);
+        w += a->weights[i].rows * a->weights[i].cols;
     }
-    p4_cpu_linear_forward(device, y, x_work, w_work, bias, N, in, out);
+    p4_cpu_linear_forward(device, a->y, a->x_work, a->w_work, a->opt_bias, a->N, a->in, a->out);
 }

@@ -86,7 +86,7 @@ void p4_cpu_weight_row(float *to, const p4_weight *weight, int64_t row, int64_t 
 
 void p4_cpu_weight_unpack(p4_device *device, void *dst, const p4_weight *weight)
 {
-    enum { COLS = 256 }; /* a tile of a transposed weight stays in the first cache while it is turned */
+    enum { COLS = 256 }; /* a tile of a transposed weight that fits the first-level cache */
     float *to = dst;
     int64_t cols = weight->cols, col_step = weight->transposed ? COLS : p4_max_i64(cols, 1);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(device->threads)
@@ -133,21 +133,20 @@ void p4_cpu_linear_backward_input(p4_device *device, void *dx, const void *dy, c
                                    .ldc = in});
 }
 
-void p4_cpu_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy, const void *x,
-                                   int64_t N, int64_t in, int64_t out, bool accumulate)
+void p4_cpu_linear_backward_weight(p4_device *device, const p4_linear_backward_weight_args *args)
 {
     p4_cpu_gemm(device, &(p4_gemm){.trans_a = true,
-                                   .M = out,
-                                   .N = in,
-                                   .K = N,
+                                   .M = args->out,
+                                   .N = args->in,
+                                   .K = args->N,
                                    .alpha = 1.0f,
-                                   .beta = accumulate ? 1.0f : 0.0f,
-                                   .A = dy,
-                                   .lda = ld_dy,
-                                   .B = x,
-                                   .ldb = in,
-                                   .C = dw,
-                                   .ldc = in});
+                                   .beta = args->accumulate ? 1.0f : 0.0f,
+                                   .A = args->dy,
+                                   .lda = args->ld_dy,
+                                   .B = args->x,
+                                   .ldb = args->in,
+                                   .C = args->dw,
+                                   .ldc = args->in});
 }
 
 P4_MULTIVERSION static void add_column_sums(float *db, const float *dy, int64_t N, int64_t ld, int64_t width)

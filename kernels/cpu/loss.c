@@ -69,14 +69,15 @@ static bool is_first_largest(const float *x, float largest, int32_t target)
     return true;
 }
 
-void p4_cpu_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+void p4_cpu_cross_entropy(p4_device *device, const p4_cross_entropy_args *a)
 {
+    int64_t V = a->V, ld = a->ld;
+    float *nll = a->nll, *hit = a->opt_hit, scale = a->scale;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t n = 0; n < N; n++) {
-        const float *x = (const float *)logits + n * ld;
-        float *d = dlogits ? (float *)dlogits + n * ld : NULL;
-        int32_t target = targets[n];
+    for (int64_t n = 0; n < a->N; n++) {
+        const float *x = (const float *)a->logits + n * ld;
+        float *d = a->opt_dlogits ? (float *)a->opt_dlogits + n * ld : NULL;
+        int32_t target = a->targets[n];
         if (target < 0) {
             nll[n] = 0.0f;
             if (hit) {

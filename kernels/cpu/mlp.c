@@ -1,4 +1,4 @@
-/* mlp.c - the elementwise ops: sum, SwiGLU, GELU alone and with the products beside it. */
+/* mlp.c - the sum of two arrays; SwiGLU and GELU, alone and together with the products beside them. */
 #include "kernels/cpu/vmath.h"
 
 enum { PIECE = 8192, MLP_ROWS = 8 };
@@ -89,16 +89,6 @@ void p4_cpu_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *round
     }
 }
 
-void p4_cpu_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up, int64_t N,
-                            int64_t F)
-{
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t n = 0; n < N; n += MLP_ROWS) {
-        swiglu_backward_rows((float *)dgate_up + n * 2 * F, (const float *)dh + n * F,
-                             (const float *)gate_up + n * 2 * F, p4_min_i64(MLP_ROWS, N - n), F);
-    }
-}
-
 P4_MULTIVERSION static void gelu_backward_piece(float *d, const float *x, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
@@ -122,30 +112,36 @@ void p4_cpu_gelu_forward(p4_device *device, void *y, const p4_int8_rows *rounded
     }
 }
 
-void p4_cpu_linear_gelu_forward(p4_device *device, void *h, void *up, const void *x, const void *w,
-                                const float *bias, int64_t N, int64_t in, int64_t out)
+void p4_cpu_linear_gelu_forward(p4_device *device, const p4_linear_gelu_forward_args *a)
 {
-    p4_cpu_linear_forward(device, up, x, w, bias, N, in, out);
-    p4_cpu_gelu_forward(device, h, NULL, up, N, out);
+    p4_cpu_linear_forward(device, a->up, a->x, a->w, a->opt_bias, a->N, a->in, a->out);
+    p4_cpu_gelu_forward(device, a->h, NULL, a->up, a->N, a->out);
 }
 
-void p4_cpu_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
-                                 const void *up, int64_t N, int64_t F, int64_t out)
+void p4_cpu_linear_gelu_backward(p4_device *device, const p4_linear_gelu_backward_args *a)
 {
-    int64_t count = N * F;
-    p4_cpu_linear_backward_input(device, dup, dy, w, N, F, out, false);
+    float *dup = a->dup;
+    const float *up = a->up;
+    int64_t count = a->N * a->F;
+    p4_cpu_linear_backward_input(device, dup, a->dy, a->w, a->N, a->F, a->out, false);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += PIECE) {
-        gelu_backward_piece((float *)dup + i, (const float *)up + i, p4_min_i64(PIECE, count - i));
+        gelu_backward_piece(dup + i, up + i, p4_min_i64(PIECE, count - i));
     }
-    if (db) {
-        p4_cpu_linear_backward_bias(device, db, dup, N, F);
+    if (a->opt_db) {
+        p4_cpu_linear_backward_bias(device, a->opt_db, dup, a->N, a->F);
     }
 }
 
-void p4_cpu_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy, const void *w,
-                                   const void *gate_up, int64_t N, int64_t F, int64_t out)
+void p4_cpu_linear_swiglu_backward(p4_device *device, const p4_linear_swiglu_backward_args *a)
 {
-    p4_cpu_linear_backward_input(device, dh, dy, w, N, F, out, false);
-    p4_cpu_swiglu_backward(device, dgate_up, dh, gate_up, N, F);
+    float *dgate_up = a->dgate_up;
+    const float *gate_up = a->gate_up, *dh = a->dh_work;
+    int64_t N = a->N, F = a->F;
+    p4_cpu_linear_backward_input(device, a->dh_work, a->dy, a->w, N, F, a->out, false);
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t n = 0; n < N; n += MLP_ROWS) {
+        swiglu_backward_rows(dgate_up + n * 2 * F, dh + n * F, gate_up + n * 2 * F,
+                             p4_min_i64(MLP_ROWS, N - n), F);
+    }
 }

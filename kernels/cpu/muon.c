@@ -1,4 +1,4 @@
-/* muon.c - one Muon step (docs/methods.md 4): momentum, Newton-Schulz orthogonalisation, update. */
+/* muon.c - one Muon step (docs/methods.md 4): momentum, orthogonalisation by Newton-Schulz, update. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
@@ -109,15 +109,35 @@ static void newton_schulz_step(const p4_device *device, float *next, const float
                                    .ldc = n});
 }
 
-/* u and the momentum of the whole matrix. */
-static void momentum_all(const p4_device *device, float *u, const p4_muon_item *item, float momentum,
-                         int64_t count, bool half, const p4_step_numbers *numbers)
+P4_MULTIVERSION static void scale_piece(float *x, float factor, int64_t count)
 {
-    float g_scale = numbers->g_scale;
+    for (int64_t i = 0; i < count; i++) {
+        x[i] *= factor;
+    }
+}
+
+/* x /= |x| + 1e-7 */
+static void normalize(p4_device *device, float *x, int64_t count)
+{
+    double norm_sq = 0.0;
+    p4_cpu_add_sq_norm(device, &norm_sq, x, count);
+    float factor = (float)(1.0 / (sqrt(norm_sq) + 1e-7));
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t i = 0; i < count; i += PIECE) {
+        scale_piece(x + i, factor, p4_min_i64(PIECE, count - i));
+    }
+}
+
+/* u and the momentum of the whole matrix. */
+static void momentum_all(const p4_device *device, float *u, const p4_muon_item *item, const p4_muon_args *a)
+{
+    const p4_step_numbers *numbers = a->numbers;
+    int64_t count = a->rows * a->cols;
+    float g_scale = numbers->g_scale, momentum = a->momentum;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += P4_STATE_PIECE) {
         int64_t here = p4_min_i64(P4_STATE_PIECE, count - i);
-        if (half) {
+        if (a->half) {
             float buf[P4_STATE_PIECE];
             uint16_t *stored = (uint16_t *)item->buf + i;
             p4_cpu_state_load(buf, stored, here);
@@ -129,20 +149,18 @@ static void momentum_all(const p4_device *device, float *u, const p4_muon_item *
     }
 }
 
-static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, int64_t cols, float momentum,
-                     float decay, float *work, bool half, const p4_step_numbers *numbers)
+static void step_one(p4_device *device, const p4_muon_item *item, const p4_muon_args *a)
 {
+    int64_t rows = a->rows, cols = a->cols;
     int64_t m = p4_min_i64(rows, cols), n = p4_max_i64(rows, cols), count = rows * cols;
-    float *x = work, *next = x + count, *A = next + count, *A2 = A + m * m;
+    float *x = a->work, *next = x + count, *A = next + count, *A2 = A + m * m;
     bool tall = rows > cols;
     float *u = tall ? next : x;
-    momentum_all(device, u, item, momentum, count, half, numbers);
+    momentum_all(device, u, item, a);
     if (tall) {
         transpose(device, x, u, rows, cols);
     }
-    double norm_sq = 0.0;
-    p4_cpu_add_sq_norm(device, &norm_sq, x, count);
-    p4_cpu_scale(device, x, (float)(1.0 / (sqrt(norm_sq) + 1e-7)), count);
+    normalize(device, x, count);
     for (int step = 0; step < STEPS; step++) {
         newton_schulz_step(device, next, x, A, A2, m, n);
         float *swap = x;
@@ -156,14 +174,13 @@ static void step_one(p4_device *device, const p4_muon_item *item, int64_t rows, 
     float factor = 0.2f * sqrtf((float)n);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < count; i += PIECE) {
-        update_piece(item->w + i, x + i, numbers->lr, factor, decay, p4_min_i64(PIECE, count - i));
+        update_piece(item->w + i, x + i, a->numbers->lr, factor, a->decay, p4_min_i64(PIECE, count - i));
     }
 }
 
-void p4_cpu_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                 float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers)
+void p4_cpu_muon(p4_device *device, const p4_muon_args *args)
 {
-    for (int64_t i = 0; i < items; i++) {
-        step_one(device, &h_items[i], rows, cols, momentum, decay, work, half, numbers);
+    for (int64_t i = 0; i < args->items; i++) {
+        step_one(device, &args->h_items[i], args);
     }
 }

@@ -48,37 +48,37 @@ P4_MULTIVERSION static void row_normalize(float *y, const float *x, const float 
     }
 }
 
-void p4_cpu_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
-                             void *sum, float *mean, float *rstd, const void *x, const void *delta,
-                             const float *gain, const float *bias, int64_t N, int64_t C, float eps)
+void p4_cpu_add_norm_forward(p4_device *device, const p4_add_norm_forward_args *a)
 {
-    int64_t stride = 0;
+    const float *x = a->x, *delta = a->opt_delta;
+    float *sum = a->opt_sum, *y = a->opt_y;
+    int64_t C = a->C, stride = 0;
     float *rows = y ? NULL : p4_cpu_round_rows(device, C, &stride);
     if (!y && !rows) {
         return;
     }
 #pragma omp parallel for schedule(static, NORM_ROWS) num_threads(device->threads)
-    for (int64_t n = 0; n < N; n++) {
-        const float *row = (const float *)x + n * C;
+    for (int64_t n = 0; n < a->N; n++) {
+        const float *row = x + n * C;
         if (delta) {
-            float *total = (float *)sum + n * C;
-            row_add(total, row, (const float *)delta + n * C, C);
+            float *total = sum + n * C;
+            row_add(total, row, delta + n * C, C);
             row = total;
         } else if (sum && sum != x) {
-            memcpy((float *)sum + n * C, row, (size_t)C * sizeof *row);
+            memcpy(sum + n * C, row, (size_t)C * sizeof *row);
         }
-        float center = kind == P4_LAYERNORM ? row_sum(row, C) / (float)C : 0.0f;
-        float scale = 1.0f / sqrtf(row_sum_sq(row, center, C) / (float)C + eps);
-        float *to = y ? (float *)y + n * C : rows + omp_get_thread_num() * stride;
-        row_normalize(to, row, gain, bias, center, scale, C);
-        if (rounded) {
-            p4_cpu_round_row(rounded, n, y ? to : NULL, to, C);
+        float center = a->kind == P4_LAYERNORM ? row_sum(row, C) / (float)C : 0.0f;
+        float scale = 1.0f / sqrtf(row_sum_sq(row, center, C) / (float)C + a->eps);
+        float *to = y ? y + n * C : rows + omp_get_thread_num() * stride;
+        row_normalize(to, row, a->gain, a->opt_bias, center, scale, C);
+        if (a->opt_rounded) {
+            p4_cpu_round_row(a->opt_rounded, n, y ? to : NULL, to, C);
         }
-        if (mean) {
-            mean[n] = center;
+        if (a->opt_mean) {
+            a->opt_mean[n] = center;
         }
-        if (rstd) {
-            rstd[n] = scale;
+        if (a->opt_rstd) {
+            a->opt_rstd[n] = scale;
         }
     }
 }
@@ -125,31 +125,31 @@ P4_MULTIVERSION static void gain_backward(float *dgain, float *dbias, const floa
     }
 }
 
-void p4_cpu_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums,
-                          float *dgain, float *dbias, const void *dy, const void *x, const float *mean,
-                          const float *rstd, const float *gain, int64_t N, int64_t C)
+void p4_cpu_norm_backward(p4_device *device, const p4_norm_backward_args *a)
 {
-    const float *dy_rows = dy, *x_rows = x;
-    bool centered = kind == P4_LAYERNORM;
+    const float *dy = a->dy, *x = a->x;
+    float *dx = a->dx, *dgain = a->opt_dgain, *dbias = a->opt_dbias;
+    int64_t N = a->N, C = a->C;
+    bool centered = a->kind == P4_LAYERNORM;
 #pragma omp parallel num_threads(device->threads)
     {
         if (dgain || dbias) {
 #pragma omp for schedule(static) nowait
             for (int64_t c = 0; c < C; c += GAIN_COLS) {
-                gain_backward(dgain ? dgain + c : NULL, dbias ? dbias + c : NULL, dy_rows + c, x_rows + c,
-                              centered ? mean : NULL, rstd, N, C, p4_min_i64(GAIN_COLS, C - c));
+                gain_backward(dgain ? dgain + c : NULL, dbias ? dbias + c : NULL, dy + c, x + c,
+                              centered ? a->opt_mean : NULL, a->rstd, N, C, p4_min_i64(GAIN_COLS, C - c));
             }
         }
 #pragma omp for schedule(static, NORM_ROWS)
         for (int64_t n = 0; n < N; n++) {
-            if (!accumulate) {
-                memset((float *)dx + n * C, 0, (size_t)C * sizeof(float));
+            if (!a->accumulate) {
+                memset(dx + n * C, 0, (size_t)C * sizeof(float));
             }
-            row_backward((float *)dx + n * C, dy_rows + n * C, x_rows + n * C, gain,
-                         centered ? mean[n] : 0.0f, rstd[n], centered, C);
+            row_backward(dx + n * C, dy + n * C, x + n * C, a->gain, centered ? a->opt_mean[n] : 0.0f,
+                         a->rstd[n], centered, C);
         }
     }
-    if (dx_sums) {
-        p4_cpu_linear_backward_bias(device, dx_sums, dx, N, C);
+    if (a->opt_dx_sums) {
+        p4_cpu_linear_backward_bias(device, a->opt_dx_sums, dx, N, C);
     }
 }

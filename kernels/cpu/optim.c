@@ -1,11 +1,11 @@
-/* optim.c - elementwise optimizer ops: norm, scaling, Grokfast, AdamW, rounding to what is stored. */
+/* optim.c - sums of whole arrays, Grokfast and AdamW. */
 #include <math.h>
 
 #include "kernels/cpu/vmath.h"
 
-enum { PIECE = 8192, SUM_PIECES = 256, SUM_LANES = 512 };
+enum { SUM_PIECES = 256, SUM_LANES = 512 };
 
-/* fp32 lanes over short pieces would overflow on large gradients: squares and sums are double throughout. */
+/* Squares and sums are double throughout: in fp32, large gradients would overflow. */
 P4_MULTIVERSION static double piece_sum_sq(const float *g, int64_t count)
 {
     double sum = 0.0;
@@ -29,27 +29,12 @@ void p4_cpu_add_sq_norm(p4_device *device, double *sum, const float *g, int64_t 
     }
 }
 
-/* One after another: these are a few thousand losses. */
+/* On one thread: these are a few thousand losses. */
 void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t count)
 {
     (void)device;
     for (int64_t i = 0; i < count; i++) {
         *sum += (double)x[i];
-    }
-}
-
-P4_MULTIVERSION static void scale_piece(float *x, float factor, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        x[i] *= factor;
-    }
-}
-
-void p4_cpu_scale(p4_device *device, float *x, float factor, int64_t count)
-{
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t i = 0; i < count; i += PIECE) {
-        scale_piece(x + i, factor, p4_min_i64(PIECE, count - i));
     }
 }
 
@@ -76,7 +61,7 @@ P4_MULTIVERSION static void store_state(uint16_t *restrict to, const float *rest
     }
 }
 
-/* Versions of a function that is not static would be exported by the library. */
+/* The versions of a function that is not static would be exported by the library, hence these wrappers. */
 void p4_cpu_state_load(float *to, const uint16_t *from, int64_t count)
 {
     load_state(to, from, count);
@@ -102,21 +87,20 @@ P4_MULTIVERSION static void grokfast_piece(float *restrict g, float *restrict em
     }
 }
 
-void p4_cpu_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count,
-                     bool half, uint64_t index, const p4_step_numbers *numbers)
+void p4_cpu_grokfast(p4_device *device, const p4_grokfast_args *a)
 {
-    bool first = numbers->first != 0;
+    bool first = a->numbers->first != 0;
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t i = 0; i < count; i += P4_STATE_PIECE) {
-        int64_t here = p4_min_i64(P4_STATE_PIECE, count - i);
-        if (half) {
+    for (int64_t i = 0; i < a->count; i += P4_STATE_PIECE) {
+        int64_t here = p4_min_i64(P4_STATE_PIECE, a->count - i);
+        if (a->half) {
             float wide[P4_STATE_PIECE];
-            uint16_t *stored = (uint16_t *)ema + i;
+            uint16_t *stored = (uint16_t *)a->ema + i;
             p4_cpu_state_load(wide, stored, here);
-            grokfast_piece(g + i, wide, alpha, lambda, first, here);
-            p4_cpu_state_store(stored, wide, numbers->key, index + (uint64_t)i, 0, here);
+            grokfast_piece(a->g + i, wide, a->alpha, a->lambda, first, here);
+            p4_cpu_state_store(stored, wide, a->numbers->key, a->index + (uint64_t)i, 0, here);
         } else {
-            grokfast_piece(g + i, (float *)ema + i, alpha, lambda, first, here);
+            grokfast_piece(a->g + i, (float *)a->ema + i, a->alpha, a->lambda, first, here);
         }
     }
 }
@@ -174,20 +158,5 @@ void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items
                 adamw_piece(a->w + i, (float *)a->m + i, (float *)a->v + i, a->g + i, &s, count);
             }
         }
-    }
-}
-
-P4_MULTIVERSION static void round_piece(float *x, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        x[i] = p4_round_half(x[i]);
-    }
-}
-
-void p4_cpu_round_to_f16(p4_device *device, float *x, int64_t count)
-{
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t i = 0; i < count; i += PIECE) {
-        round_piece(x + i, p4_min_i64(PIECE, count - i));
     }
 }

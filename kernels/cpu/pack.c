@@ -28,8 +28,8 @@ static void make_tables(pack_tables *tables)
     }
 }
 
-/* Five code bytes are four packed ones, as long as eight can be read; the rest goes through a register: code
- * bytes in, then every whole quint out. */
+/* Five bytes of codes become four packed bytes, as long as eight bytes can be read. The rest goes through a
+ * register: code bytes in, and every complete group of five codes out. */
 static void pack_row(uint8_t *packed, const uint8_t *codes, int64_t cols, const pack_tables *tables)
 {
     const uint64_t padding = 0x155; /* five codes 1 */

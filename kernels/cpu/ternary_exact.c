@@ -128,7 +128,7 @@ static float half_mean(set_sums set, float direction, float otherwise)
                                               : otherwise;
 }
 
-/* Brings the bounds together until few elements are undecided or nothing moves any more. */
+/* Tightens the bounds until few elements are undecided or nothing moves any more. */
 static bounds narrow(const p4_loose_f32 *w, const float *h, int64_t cols, set_sums row, float largest)
 {
     bounds b = {.low = half_mean(row, 0.0f, 0.0f), .high = 0.5f * largest};
@@ -147,7 +147,7 @@ static bounds narrow(const p4_loose_f32 *w, const float *h, int64_t cols, set_su
     }
 }
 
-/* The sums of the elements above `high` in double, for they decide. */
+/* The sums of the elements above `high`, in double because they decide. */
 P4_MULTIVERSION static set_sums sums_above(const p4_loose_f32 *w, const float *h, int64_t cols, float high)
 {
     double weight = 0.0, sum = 0.0;

@@ -73,20 +73,4 @@ P4_INLINE float p4_bfloat_value(uint16_t half)
     return p4_float_of((uint32_t)half << 16);
 }
 
-/* The float whose value is x rounded to IEEE half, to nearest even; overflow gives infinity, NaN stays NaN.
- */
-P4_INLINE float p4_round_half(float x)
-{
-    uint32_t bits = p4_bits_of(x);
-    uint32_t sign = bits & 0x80000000u;
-    uint32_t magnitude = bits ^ sign;
-    uint32_t normal = (magnitude + 0xfffu + (magnitude >> 13 & 1u)) & 0xffffe000u;
-    /* below 2^-14 the unit is 2^-24: that of 0.5 */
-    uint32_t subnormal = p4_bits_of((p4_float_of(magnitude) + 0.5f) - 0.5f);
-    uint32_t rounded = magnitude < 0x38800000u ? subnormal : normal;
-    rounded = rounded >= 0x47800000u ? 0x7f800000u : rounded;
-    rounded = magnitude > 0x7f800000u ? (magnitude | 0x400000u) : rounded;
-    return p4_float_of(rounded | sign);
-}
-
 #endif

@@ -1,11 +1,10 @@
-/* attention.cuh - what the attention kernels share. A block serves tiles of queries (or keys) of a head;
- * tiles of keys (or queries) that it cannot see are never touched. Every sum has one order: backward is two
- * kernels, of which one owns dQ and one dK and dV, or one whose blocks take turns
+/* attention.cuh - what the attention kernels share. A block computes tiles of queries (or keys) of a head;
+ * tiles of keys (or queries) that it cannot see are never touched. The order of every sum is fixed: backward
+ * is two kernels, one of which owns dQ and the other dK and dV, or one kernel whose blocks take turns
  * (kernels/sm90/attention_backward_64.cu). */
 #ifndef P4_ATTENTION_CUDA_CUH
 #define P4_ATTENTION_CUDA_CUH
 
-#include <cuda.h>
 #include <math.h>
 
 #include "kernels/cuda/cuda.cuh"
@@ -50,21 +49,22 @@ static __device__ __forceinline__ bool attention_any(const attention_task &k, in
     return key < query_end && (k.window == 0 || query - (key_end - 1) < k.window);
 }
 
-/* Kernels of activations in bf16 (kernels/cuda/attention_bf16.cu, kernels/cuda/attention_bf16_backward.cu)
- * and fp32 (kernels/cuda/attention_f32.cu). B: grid's third dimension. */
+/* Kernels for any device, for activations in bf16 (kernels/cuda/attention_bf16.cu,
+ * kernels/cuda/attention_bf16_backward.cu) and in fp32 (kernels/cuda/attention_f32.cu). B: the grid's third
+ * dimension. */
 void p4_attention_forward_bf16(p4_device *device, const attention_task *k, int64_t B);
 void p4_attention_backward_bf16(p4_device *device, const attention_task *k, int64_t B);
 void p4_attention_forward_f32(p4_device *device, const attention_task *k, int64_t B);
 void p4_attention_backward_f32(p4_device *device, const attention_task *k, int64_t B);
 
-/* Kernels for compute capability 9.0 (kernels/cuda/attention_sm90.cu, attention_*_cuda_90a.cu), bf16. */
+/* Kernels for compute capability 9.0, bf16 (kernels/sm90/attention_*.cu, kernels/cuda/attention_sm90.cu). */
 enum {
     ATTENTION_TILE = 64,           /* queries or keys of a tile */
     ATTENTION_GROUP = 4 * P4_WARP, /* threads that own one */
     ATTENTION_ROW_SUMS = 2         /* numbers of a query: log-sum-exp and delta */
 };
-/* Elements of the row sums of every query, tile by tile; behind them two counters of units that blocks have
- * taken, and what else a kernel works with. */
+/* Elements of the row sums of all queries, tile by tile. Behind them lie two counters of units that blocks
+ * have taken, and further workspace of a kernel. */
 static __host__ __device__ __forceinline__ int attention_tiles(int64_t T)
 {
     return (int)((T + ATTENTION_TILE - 1) / ATTENTION_TILE);
@@ -73,22 +73,16 @@ static __host__ __device__ __forceinline__ int64_t attention_row_sums_count(int6
 {
     return B * H * attention_tiles(T) * ATTENTION_TILE * ATTENTION_ROW_SUMS;
 }
-enum { ATTENTION_TAKEN = 4 }; /* so many, that what is behind them is aligned */
+enum { ATTENTION_TAKEN = 4 }; /* counters; four, so that what lies behind them is aligned */
 static __host__ __device__ __forceinline__ int *attention_taken(const attention_task &k)
 {
     return (int *)(k.delta + attention_row_sums_count(k.B, k.H, k.T));
 }
-/* Do these kernels take the call? All arrays are named that the kernels read or write by tiles. */
-bool p4_attention_sm90_takes(const p4_device *device, const p4_attention_shape *shape, uintptr_t addresses);
-int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape);
-/* Describes [B, T, heads, D] in tiles of ATTENTION_TILE rows of a head and 64 elements; false records a
- * failure. */
-bool p4_attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
-                      const attention_task *k);
+int64_t p4_attention_sm90_work_bytes(const p4_attention_shape *shape); /* of backward */
 void p4_attention_forward_sm90(p4_device *device, const attention_task *k);
 void p4_attention_backward_sm90(p4_device *device, const attention_task *k);
-/* The latter's kernels for heads of up to 64 and of up to 128 elements, and the bytes that the first work
- * with behind the counters; k->delta is filled, nothing is taken. */
+/* The kernels of backward for heads of up to 64 and of up to 128 elements. k->delta is filled, and no unit is
+ * taken yet. The first works with so many bytes behind the counters. */
 void p4_attention_backward_64(p4_device *device, const attention_task *k);
 void p4_attention_backward_128(p4_device *device, const attention_task *k);
 int64_t p4_attention_backward_64_bytes(const p4_attention_shape *shape);

@@ -1,5 +1,6 @@
 /* attention_bf16.cu - attention forward on tensor cores: a warp holds 16 or 32 queries and their outputs in
- * registers, keys and values pass through shared memory, the next tile being copied while one is computed. */
+ * registers; keys and values pass through shared memory, where the next tile is copied while one is
+ * computed. */
 #include "kernels/cuda/attention_tiles.cuh"
 
 /* Tile of keys, and 16-row groups of queries a warp. */
@@ -31,7 +32,7 @@ static __device__ __forceinline__ void mask_scores(float (&s)[N / 8][4], int que
     }
 }
 
-/* Scores -> probabilities relative to the largest so far; what was accumulated is rescaled to it. */
+/* Scores -> probabilities relative to the largest score so far; the sums so far are rescaled to it. */
 template <int HD, int N>
 static __device__ __forceinline__ void soften(float (&s)[N / 8][4], query_state<HD> &state)
 {
@@ -120,7 +121,7 @@ template <int HD> __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(a
     for (int key = start, turn = 0; key < end; key += KEYS, turn ^= 1) {
         bf16 *here = tiles + turn * 2 * STAGE, *next = tiles + (turn ^ 1) * 2 * STAGE;
         p4_copy_wait();
-        __syncthreads(); /* this tile is there, and the other is no longer read */
+        __syncthreads(); /* this tile has arrived, and the other is no longer read */
         if (key + KEYS < end) {
             tile_load<KEYS, HD>(next, keys, k.width, key + KEYS, k);
             tile_load<KEYS, HD>(next + STAGE, values, k.width, key + KEYS, k);

@@ -1,6 +1,6 @@
-/* attention_bf16_backward.cu - attention backward on tensor cores. Probabilities are computed again from the
- * saved log-sum-exp. The kernel of dQ has queries as rows, that of dK and dV keys, so that each gradient is
- * summed in registers of its owner and the probabilities never leave them. */
+/* attention_bf16_backward.cu - attention backward on tensor cores. Probabilities are recomputed from the
+ * saved log-sum-exp. The kernel for dQ has queries as rows, the one for dK and dV keys, so that each
+ * gradient is summed in the registers of its owner and the probabilities never leave them. */
 #include "kernels/cuda/attention_tiles.cuh"
 
 static const float log2e = 1.44269504088896f;
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(TILE_THREADS) backward_kv_bf16(attention_task 
         const query_tile here = query_stage<HD, QUERIES>(stages, step % 2);
         const int now = query;
         p4_copy_wait();
-        __syncthreads(); /* this tile is there, and the other is no longer read */
+        __syncthreads(); /* this tile has arrived, and the other is no longer read */
         query += QUERIES;
         if (query >= end) {
             query = first;
@@ -207,7 +207,7 @@ static void launch_kv(p4_device *device, const attention_task *k, int64_t B)
     }
 }
 
-/* Two sums of 16 rows of 256 do not fit in a warp's registers: then one kernel each. */
+/* Two sums of 16 rows of 256 do not fit a warp's registers: then each gets a kernel of its own. */
 template <int HD> static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int bytes = tile_bytes(2 * TILE_ROWS + 4 * backward_form<HD>::KEYS, HD);

@@ -1,36 +1,29 @@
-/* attention_cudnn.cu - attention by cuDNN's fused kernels, on the fused buffers as they lie (strides, no
- * copies).
+/* attention_cudnn.cu - attention by cuDNN's fused kernels, on the fused buffers in place (by strides,
+ * without copies).
  *
- * Which calls go to cuDNN: those on a device with bf16 activations on which cuDNN was opened
- * (kernels/cuda/cudnn.cu: compute capability 9, version CUDNN_OLDEST, P4_ATTENTION not `own`), with 32 <= D
- * <= 256 and a multiple of 8, T >= 2, all arrays at multiples of 16 bytes, and in backward at most
- * SEQUENCE_MOST bytes of probabilities a sequence (below). Where the own kernels for compute capability 9.0
- * take a shape, backward is theirs unless P4_ATTENTION is cudnn: they are faster, and keep no dS
- * (docs/speed.md). Of the others the kernels of kernels/cuda/attention.cu take care, which write the same
- * arrays. A shape of the rule for which cuDNN has no engine is named in a warning and goes there too; with
- * P4_ATTENTION=cudnn it is an error.
+ * Which shapes cuDNN computes: the table in kernels/cuda/attention.cu. All arrays must lie on multiples of
+ * 16 bytes. A shape of the table for which cuDNN has no engine is named in a warning, and the next
+ * implementation computes it; with P4_ATTENTION=cudnn it is an error.
  *
- * Backward gives the same bits on every run. On Hopper cuDNN 9.19 does that by keeping dS of all heads in
- * memory, B*H*T*T bf16, where it else adds to dQ in whatever order blocks come; P4_ATTENTION=cudnn-any-order
- * chooses the latter.
+ * Backward gives the same bits on every run. On Hopper cuDNN 9.19 achieves that by keeping dS of all heads
+ * in memory, B*H*T*T bf16, where it would otherwise add to dQ in whatever order blocks finish;
+ * P4_ATTENTION=cudnn-any-order chooses the latter.
  *
- * The graphs are the ones cuDNN documents for this (scores, mask, softmax, product; in backward from the
- * log-sum-exp), in the order that its own front end sends them in, which its engines recognise. */
-#include <stdlib.h>
-#include <string.h>
+ * The graphs are the ones that cuDNN documents for attention (scores, mask, softmax, product; in backward
+ * from the log-sum-exp). The operations are in the order in which its own front end sends them, which its
+ * engines recognise. */
+#include "kernels/cuda/attention_cudnn.cuh"
 
-#include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/cuda_ops_b.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
 #include "kernels/cuda/cudnn.cuh"
 
 enum {
-    HEAD_LEAST = 32,
-    HEAD_MOST = 256,
-    HEAD_STEP = 8,
     WORK_ALIGNMENT = 256,
-    WORK_SLACK = 64 << 10,     /* cuDNN's small change: measured 256 bytes */
-    SEQUENCE_MOST = 512 << 20, /* bytes of dS of one sequence in backward, unless cuDNN is forced */
-    KEY_TILE = 128             /* cuDNN pads dS to 64 queries and 128 keys */
+    WORK_SLACK = 64 << 10, /* small buffers of the engines: measured 256 bytes */
+    KEY_TILE = 128         /* cuDNN pads dS to 64 queries and 128 keys */
 };
 
 typedef enum plan_array {
@@ -208,7 +201,7 @@ static cudnn_tensor make_delta(attention_plan *plan, const cudnn_tensor *dout, c
     cudnn_graph *graph = &plan->graph;
     const int64_t B = plan->shape.B, H = plan->shape.H, T = plan->shape.T, D = plan->shape.D;
     const int64_t dim[4] = {B, H, T, D},
-                  stride[4] = {H * T * D, T * D, H * D, 1}; /* the front end's; only a name */
+                  stride[4] = {H * T * D, T * D, H * D, 1}; /* as its front end names it; not read */
     const cudnn_tensor product = p4_cudnn_tensor(graph, CUDNN_INSIDE, N_DATA_FP32, dim, stride);
     const cudnn_tensor sum = inside(plan, N_DATA_FP32, T, 1), one = scalar(plan, &plan->one);
     const cudnn_tensor delta = per_query(plan, DELTA);
@@ -218,7 +211,7 @@ static cudnn_tensor make_delta(attention_plan *plan, const cudnn_tensor *dout, c
     return delta;
 }
 
-/* `array` (dK or dV) = left right, and of grouped heads their sum. */
+/* `array` (dK or dV) = left right, summed over the query heads of a group. */
 static void key_gradient(attention_plan *plan, plan_array array, const cudnn_tensor *left,
                          const cudnn_tensor *right)
 {
@@ -233,7 +226,7 @@ static void key_gradient(attention_plan *plan, plan_array array, const cudnn_ten
     }
 }
 
-/* dQ = ds K. In any order: added up in fp32 by all blocks of a head, in the workspace. */
+/* dQ = ds K. In any order: all blocks of a head add to it in fp32, in the workspace. */
 static void query_gradient(attention_plan *plan, const cudnn_tensor *ds, const cudnn_tensor *key)
 {
     cudnn_graph *graph = &plan->graph;
@@ -284,7 +277,8 @@ static int64_t aligned(int64_t bytes)
     return p4_ceil_div(bytes, WORK_ALIGNMENT) * WORK_ALIGNMENT;
 }
 
-/* The most that an engine may ask for; grows with B and T, so that memory for a batch serves smaller ones. */
+/* The largest workspace that an engine may ask for. It grows with B and T, so that memory for a batch
+ * suffices for smaller ones. */
 static int64_t engine_bytes(const struct p4_cudnn *cudnn, const p4_attention_shape *s, bool backward)
 {
     const int64_t padded = p4_ceil_div(s->T, KEY_TILE) * KEY_TILE, heads = s->B * s->H;
@@ -296,8 +290,8 @@ static int64_t engine_bytes(const struct p4_cudnn *cudnn, const p4_attention_sha
     return bytes;
 }
 
-/* In `work`, each aligned: one fp32 a query (lse nobody wants, or delta); dQ in fp32, in any order; the
- * engine's. */
+/* The parts of `work`, each aligned: one fp32 a query (delta, or an lse that the caller does not want); dQ
+ * in fp32, in any order; the engine's workspace. */
 static int64_t queries_bytes(const p4_attention_shape *s)
 {
     return aligned(s->B * s->H * s->T * 4);
@@ -308,19 +302,6 @@ static int64_t sum_bytes(const struct p4_cudnn *cudnn, const p4_attention_shape 
 }
 
 /* --- plans ------------------------------------------------------------------------------------ */
-
-/* The rule at the top of this file, but for addresses. */
-static bool is_ours(const p4_device *device, const p4_attention_shape *s, bool backward)
-{
-    const struct p4_cudnn *cudnn = device->cudnn;
-    if (!cudnn || s->B < 1 || s->T < 2 || s->D < HEAD_LEAST || s->D > HEAD_MOST || s->D % HEAD_STEP != 0) {
-        return false;
-    }
-    if (!backward || cudnn->forced) {
-        return true;
-    }
-    return !p4_attention_sm90_takes(device, s, 0) && s->H * s->T * s->T * 2 <= SEQUENCE_MOST;
-}
 
 static bool same_shape(const p4_attention_shape *a, const p4_attention_shape *b)
 {
@@ -353,7 +334,7 @@ static attention_plan *make_plan(p4_device *device, const p4_attention_shape *s,
     return plan;
 }
 
-/* Says that a shape of the rule goes to the other kernels after all, or fails where cuDNN is demanded. */
+/* A shape of the table that cuDNN cannot compute: a warning, or a failure where the user asked for cuDNN. */
 static void refuse(p4_device *device, attention_plan *plan)
 {
     const p4_attention_shape *s = &plan->shape;
@@ -365,7 +346,7 @@ static void refuse(p4_device *device, attention_plan *plan)
              (long long)s->Hkv, (long long)s->D, (long long)s->window,
              plan->graph.plan ? "cuDNN wants more memory than expected" : "cuDNN has no engine",
              device->cudnn->call.error_string(plan->graph.status), (long long)plan->graph.workspace_bytes);
-    if (device->cudnn->forced) {
+    if (device->attention.cudnn_first) {
         p4_cuda_fail(device, "%s", what);
     } else {
         WARN("%s; own kernels are used", what);
@@ -373,15 +354,12 @@ static void refuse(p4_device *device, attention_plan *plan)
     p4_cudnn_graph_close(&plan->graph);
 }
 
-/* The plan of a shape, made when it is first asked for: in attention_work_count, so that steps make none.
- * NULL: not cuDNN's. */
+/* The plan of a shape, made when it is first asked for: by attention_work_count, so that steps make none.
+ * NULL: cuDNN has no engine. */
 static attention_plan *plan_of(p4_device *device, const p4_attention_shape *shape, bool backward)
 {
     p4_attention_shape s = *shape;
     s.window = s.window <= 0 || s.window >= s.T ? 0 : s.window;
-    if (!is_ours(device, &s, backward)) {
-        return NULL;
-    }
     attention_plan *plan = device->cudnn->plans;
     while (plan && !(plan->backward == backward && same_shape(&plan->shape, &s))) {
         plan = plan->next;
@@ -396,24 +374,44 @@ static attention_plan *plan_of(p4_device *device, const p4_attention_shape *shap
     return plan && plan->graph.plan ? plan : NULL;
 }
 
-void p4_cudnn_attention_close(struct p4_cudnn *cudnn)
-{
-    while (cudnn->plans) {
-        attention_plan *plan = cudnn->plans;
-        cudnn->plans = plan->next;
-        p4_cudnn_graph_close(&plan->graph);
-        free(plan);
-    }
-}
-
 int64_t p4_cudnn_attention_work_bytes(p4_device *device, const p4_attention_shape *shape, bool backward)
 {
     (void)plan_of(device, shape, backward);
-    if (!is_ours(device, shape, backward)) {
-        return 0;
-    }
     return WORK_ALIGNMENT + queries_bytes(shape) + sum_bytes(device->cudnn, shape, backward) +
            engine_bytes(device->cudnn, shape, backward);
+}
+
+/* --- open and close --------------------------------------------------------------------------- */
+
+p4_rc p4_cudnn_attention_open(p4_device *device, int major, bool any_order, char *why, size_t why_bytes)
+{
+    const p4_rc rc = p4_cudnn_open(&device->cudnn, device->stream, major, why, why_bytes);
+    if (device->cudnn) {
+        device->cudnn->any_order = any_order;
+    }
+    return rc;
+}
+
+bool p4_cudnn_attention_describe(const p4_device *device, char *text, size_t text_bytes)
+{
+    const struct p4_cudnn *cudnn = device->cudnn;
+    if (cudnn) {
+        snprintf(text, text_bytes, "cuDNN %d.%d%s", cudnn->version / 10000, cudnn->version / 100 % 100,
+                 cudnn->any_order ? " in any order" : "");
+    }
+    return cudnn != NULL;
+}
+
+void p4_cudnn_attention_close(p4_device *device)
+{
+    while (device->cudnn && device->cudnn->plans) {
+        attention_plan *plan = device->cudnn->plans;
+        device->cudnn->plans = plan->next;
+        p4_cudnn_graph_close(&plan->graph);
+        free(plan);
+    }
+    p4_cudnn_close(device->cudnn);
+    device->cudnn = NULL;
 }
 
 /* --- the ops ---------------------------------------------------------------------------------- */
@@ -445,42 +443,39 @@ static bool run(p4_device *device, const attention_plan *plan, const cudnn_bindi
     return true;
 }
 
-bool p4_cudnn_attention_forward(p4_device *device, void *out, float *lse, const void *qkv,
-                                const p4_attention_shape *shape, float *work)
+bool p4_cudnn_attention_forward(p4_device *device, const p4_attention_forward_args *a)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(out) | P4_ADDRESS(qkv) | P4_ADDRESS(lse), 0);
-    const attention_plan *plan = wide ? plan_of(device, shape, false) : NULL;
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->out) | P4_ADDRESS(a->qkv) | P4_ADDRESS(a->opt_lse), 0);
+    const attention_plan *plan = wide ? plan_of(device, &a->shape, false) : NULL;
     if (!plan) {
         return false;
     }
-    char *queries = (char *)aligned((int64_t)P4_ADDRESS(work));
+    char *queries = (char *)aligned((int64_t)P4_ADDRESS(a->work));
     cudnn_bindings bindings = plan->scalars;
-    bind_heads(plan, &bindings, QUERY, qkv);
-    bind(plan, &bindings, OUT, out);
-    bind(plan, &bindings, LSE, lse ? (void *)lse : queries);
-    return run(device, plan, &bindings, queries + queries_bytes(shape));
+    bind_heads(plan, &bindings, QUERY, a->qkv);
+    bind(plan, &bindings, OUT, a->out);
+    bind(plan, &bindings, LSE, a->opt_lse ? (void *)a->opt_lse : queries);
+    return run(device, plan, &bindings, queries + queries_bytes(&a->shape));
 }
 
-bool p4_cudnn_attention_backward(p4_device *device, void *dqkv, const void *dout, const void *out,
-                                 const float *lse, const void *qkv, const p4_attention_shape *shape,
-                                 float *work)
+bool p4_cudnn_attention_backward(p4_device *device, const p4_attention_backward_args *a)
 {
-    const uintptr_t addresses =
-        P4_ADDRESS(dqkv) | P4_ADDRESS(dout) | P4_ADDRESS(out) | P4_ADDRESS(lse) | P4_ADDRESS(qkv);
-    const attention_plan *plan = p4_cuda_wide(addresses, 0) ? plan_of(device, shape, true) : NULL;
+    const uintptr_t addresses = P4_ADDRESS(a->dqkv) | P4_ADDRESS(a->dout) | P4_ADDRESS(a->out) |
+                                P4_ADDRESS(a->lse) | P4_ADDRESS(a->qkv);
+    const attention_plan *plan = p4_cuda_wide(addresses, 0) ? plan_of(device, &a->shape, true) : NULL;
     if (!plan) {
         return false;
     }
-    char *queries = (char *)aligned((int64_t)P4_ADDRESS(work)), *sum = queries + queries_bytes(shape);
+    char *queries = (char *)aligned((int64_t)P4_ADDRESS(a->work)), *sum = queries + queries_bytes(&a->shape);
     cudnn_bindings bindings = plan->scalars;
-    bind_heads(plan, &bindings, QUERY, qkv);
-    bind_heads(plan, &bindings, DQUERY, dqkv);
-    bind(plan, &bindings, OUT, out);
-    bind(plan, &bindings, DOUT, dout);
-    bind(plan, &bindings, LSE, lse);
+    bind_heads(plan, &bindings, QUERY, a->qkv);
+    bind_heads(plan, &bindings, DQUERY, a->dqkv);
+    bind(plan, &bindings, OUT, a->out);
+    bind(plan, &bindings, DOUT, a->dout);
+    bind(plan, &bindings, LSE, a->lse);
     bind(plan, &bindings, DELTA, queries);
     if (device->cudnn->any_order) {
         bind(plan, &bindings, SUM, sum);
     }
-    return run(device, plan, &bindings, sum + sum_bytes(device->cudnn, shape, true));
+    return run(device, plan, &bindings, sum + sum_bytes(device->cudnn, &a->shape, true));
 }

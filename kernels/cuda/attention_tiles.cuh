@@ -36,8 +36,8 @@ static __device__ __forceinline__ void tile_load(bf16 *tile, const bf16 *from, i
     }
 }
 
-/* Operand A: 16 rows of a tile over all of HD, kept in registers, or read again at every use where they are
- * too many. */
+/* Operand A: 16 rows of a tile over all of HD, kept in registers, or read again at each use where they do
+ * not fit. */
 template <int HD, bool HELD> struct tile_rows {
     uint32_t held[HELD ? HD / 16 : 1][4];
     const bf16 *at;

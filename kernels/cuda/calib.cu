@@ -1,8 +1,8 @@
-/* calib.cu - sums over rows and over whole arrays in two stages: partial sums a block, then their sum in
- * order. */
+/* calib.cu - sums over rows and over whole arrays in two stages: partial sums of the blocks, then the sum
+ * of these in order. */
 #include <float.h>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 
 enum { PARTIAL_LANES = 32, COLUMN_TURNS = 4, MOMENT_BLOCKS = 1024 };
 
@@ -53,7 +53,7 @@ void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, c
 }
 
 /* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. COLUMN_TURNS rows are fetched
- * at once; their plain sum is taken in fp32, everything else in double. */
+ * at once and, unless squared, summed in fp32; everything else is summed in double. */
 template <typename T, int W, bool SQUARE>
 static __global__ void column_partials(double *partial, const T *x, int64_t N, int64_t C, int64_t rows)
 {
@@ -104,7 +104,7 @@ static void add_column_sums(p4_device *device, R *to, const void *x, int64_t N, 
     if (N <= 0 || C <= 0) {
         return;
     }
-    const int64_t each = p4_cuda_act_bytes(device);
+    const int64_t each = p4_act_bytes(device);
     const bool wide = p4_cuda_wide(P4_ADDRESS(x), C * each);
     const int64_t tiles = p4_ceil_div(C, P4_WARP * p4_cuda_width(device, wide));
     const int64_t rows = p4_cuda_chunk_rows(N, C, sizeof(double)), chunks = p4_ceil_div(N, rows);
@@ -187,7 +187,7 @@ static __global__ void add_moments(p4_moments *moments, const p4_moments *partia
 void p4_cuda_moments(p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width,
                      int64_t ld)
 {
-    const int64_t each = p4_cuda_act_bytes(device);
+    const int64_t each = p4_act_bytes(device);
     const bool wide = p4_cuda_wide(P4_ADDRESS(x), (width * each) | (ld * each));
     const int64_t packs = width / p4_cuda_width(device, wide);
     p4_moments *partial = (p4_moments *)p4_cuda_scratch(device, MOMENT_BLOCKS * (int64_t)sizeof *partial);

@@ -1,6 +1,6 @@
-/* copy.cu - between host and device through pinned buffers, which turn in both directions: while the device
- * copies some, the processor's threads fill or empty another. */
-#include "kernels/cuda/cuda_ops.h"
+/* copy.cu - copies between host and device through a ring of pinned buffers (stages), in both directions:
+ * while the device copies some of them, threads of the host fill or empty another. */
+#include "kernels/cuda/cuda.cuh"
 
 extern "C" {
 #include "kernels/host_copy.h"
@@ -30,8 +30,8 @@ void p4_cuda_stages_close(p4_device *device)
 
 static p4_cuda_stage *next_stage(p4_device *device)
 {
-    p4_cuda_stage *stage = &device->stage[device->turn];
-    device->turn = (device->turn + 1) % P4_STAGES;
+    p4_cuda_stage *stage = &device->stage[device->next_stage];
+    device->next_stage = (device->next_stage + 1) % P4_STAGES;
     return stage;
 }
 
@@ -44,8 +44,8 @@ static bool queue_piece(p4_device *device, p4_cuda_stage *stage, void *to, const
            p4_cuda_ok(device, cudaEventRecord(stage->done, device->stream), what);
 }
 
-/* Copies from and to the host are no part of recorded work: a record would name a stage that by then holds
- * other bytes. */
+/* Copies from and to the host cannot be part of recorded work: when the record is replayed, the stage that
+ * it names holds other bytes. */
 static bool may_copy(p4_device *device, const char *op)
 {
     if (device->recording) {
@@ -54,7 +54,7 @@ static bool may_copy(p4_device *device, const char *op)
     return !device->recording;
 }
 
-/* Small copies turn as well, so that the host may be some copies ahead of the queue. */
+/* Small copies also go around the ring, so that the host may be some copies ahead of the stream. */
 void p4_cuda_to_device(p4_device *device, void *to, const void *h_from, int64_t bytes)
 {
     for (int64_t at = 0; at < bytes && may_copy(device, "to_device"); at += P4_STAGE_BYTES) {
@@ -70,8 +70,8 @@ void p4_cuda_to_device(p4_device *device, void *to, const void *h_from, int64_t 
     }
 }
 
-/* Every stage but the one being emptied is on its way. A stage that is queued again was emptied before, and
- * what the device still reads from it comes earlier in the stream. */
+/* All stages except the one being emptied are being filled. A stage that is queued again has been emptied
+ * before, and whatever the device still reads from it comes earlier in the stream. */
 void p4_cuda_to_host(p4_device *device, void *h_to, const void *from, int64_t bytes)
 {
     p4_cuda_stage *stages[P4_STAGES];

@@ -1,10 +1,10 @@
-/* cuda.cuh - inside the CUDA column of ops.h: the device, the matrix product, what kernels share, and the ops
- * themselves.
+/* cuda.cuh - inside the CUDA column of ops.h: the device, the matrix product, the helpers that kernels share,
+ * and the ops themselves: p4_cuda_NAME for every NAME of kernels/op_list.h.
  *
- * Everything is queued on the device's one stream, so that scratch memory may be used by every op in turn.
- * Results are the same bits on every run: sums are taken in an order that the shape alone decides, and no
- * float is added atomically. Arrays may be of any length and start at any element; where rows and pointers
- * allow, accesses are 16 bytes wide. */
+ * Everything is queued on the device's one stream, so that ops can use the same scratch memory one after
+ * another. Results are the same bits on every run: the shape alone decides the order of a sum, and no float
+ * is added atomically. Arrays may be of any length and start at any element; where row lengths and pointers
+ * allow it, accesses are 16 bytes wide. */
 #ifndef P4_KERNELS_CUDA_CUH
 #define P4_KERNELS_CUDA_CUH
 
@@ -14,6 +14,7 @@
 #include <cuda_runtime.h>
 
 extern "C" {
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/ledger.h"
 #include "kernels/ops.h"
 }
@@ -22,47 +23,50 @@ enum {
     P4_WARP = 32,
     P4_VECTOR_BYTES = 16,         /* the widest access of a thread */
     P4_FLAT_THREADS = 256,        /* a block of an elementwise kernel */
-    P4_SUM_BLOCKS = 1024,         /* at most so many partial sums of a whole array */
+    P4_SUM_BLOCKS = 1024,         /* partial sums of a whole array, at most */
     P4_SCRATCH_BYTES = 64 << 20,  /* taken once at open; p4_cuda_scratch */
     P4_STAGES = 4,                /* pinned buffers that host copies go through */
     P4_STAGE_BYTES = 8 << 20,     /* each */
-    P4_BLAS_WORK_BYTES = 32 << 20 /* what cuBLASLt asks for on Hopper */
+    P4_BLAS_WORK_BYTES = 32 << 20 /* recommended for cuBLASLt on Hopper */
 };
 
 typedef struct p4_cuda_stage {
     void *h_memory;   /* pinned */
-    cudaEvent_t done; /* the device is done with it */
+    cudaEvent_t done; /* the device has finished with it */
 } p4_cuda_stage;
 
 struct p4_device {
     int ordinal, processors; /* processors: streaming multiprocessors */
     bool half;               /* activations are bf16, else fp32 (products without tf32) */
     cudaStream_t stream;
-    cudaStream_t side; /* a second queue inside one op, which joins `stream` before it returns */
+    cudaStream_t side; /* a second stream inside one op, which joins `stream` before the op returns */
     cudaEvent_t side_may_start, side_done;
     cublasLtHandle_t blas;
     void *blas_work, *scratch;
     struct p4_cuda_plans *plans; /* algorithms already chosen, host heap (kernels/cuda/gemm.cu) */
     p4_cuda_stage stage[P4_STAGES];
-    int turn;               /* the stage that the next copy takes */
-    int copy_threads;       /* of the host, that fill and empty stages */
-    p4_ledger ledger;       /* of what alloc gave */
-    int64_t memory_bytes;   /* of the GPU */
-    struct p4_cudnn *cudnn; /* NULL: attention by own kernels (kernels/cuda/cudnn.cu) */
-    int int8_way;           /* p4_int8_way, how int8 products are done */
-    void *encode_tiles;     /* the driver's cuTensorMapEncodeTiled, on compute capability 9.0
-                               (kernels/cuda/tensor_map.cuh) */
-    bool attention_sm90;    /* attention may be by kernels of compute capability 9.0
-                               (kernels/cuda/attention_sm90.cu) */
-    bool muon_own;          /* Muon's products by own kernels where they can (kernels/cuda/muon.cuh) */
+    int next_stage;       /* for the next copy */
+    int copy_threads;     /* of the host, that fill and empty stages */
+    p4_ledger ledger;     /* of what alloc gave */
+    int64_t memory_bytes; /* of the GPU */
+    void *encode_tiled;   /* the driver's cuTensorMapEncodeTiled; NULL unless compute capability 9.0
+                             (kernels/cuda/tensor_map.cuh) */
+    /* Implementations that switches in the environment choose (p4_cuda_switch). */
+    p4_attention_support attention; /* kernels/cuda/attention.cu */
+    struct p4_cudnn *cudnn;         /* NULL: not used (kernels/cuda/cudnn.cuh) */
+    char no_cudnn[200];             /* why not, for attention.no_cudnn */
+    int int8_implementation;        /* p4_int8_implementation (kernels/cuda/int8.cuh) */
+    bool muon_own;   /* Muon's products by own kernels where they can (kernels/cuda/muon.cuh) */
     bool swiglu_own; /* SwiGLU's gradient by an own kernel where it can (kernels/cuda/swiglu_backward.cuh) */
-    bool repeats; /* work is recorded and replayed (kernels/cuda/record.cu); P4_GRAPH=off: it is done anew */
-    bool recording; /* what is queued now is recorded, not run: nothing may wait for the device */
+    bool repeats;    /* op `repeat` records and replays (kernels/cuda/record.cu) */
+    bool recording;  /* what is queued now is recorded, not run: nothing may wait for the device */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };
 
-/* Records `what` and the error unless one is recorded already; true when there is none. */
+/* --- services of the device: kernels/cuda/device.cu ------------------------------------------- */
+
+/* True on success. Otherwise records `what` and the error, unless a failure is recorded already. */
 bool p4_cuda_ok(p4_device *device, cudaError_t error, const char *what);
 /* After a launch: records a configuration that was refused. */
 static inline void p4_cuda_launched(p4_device *device, const char *what)
@@ -72,11 +76,33 @@ static inline void p4_cuda_launched(p4_device *device, const char *what)
 /* Records a failure in words (printf). */
 void p4_cuda_fail(p4_device *device, const char *format, ...) P4_PRINTF(2, 3);
 
-/* Device memory until the op returns, 256-byte aligned, content undefined. NULL records a failure: `bytes`
- * must be at most P4_SCRATCH_BYTES, an op cuts its work until it is. */
+/* Device memory until the op returns, 256-byte aligned, content undefined; at most P4_SCRATCH_BYTES: an op
+ * splits its work until that is enough. NULL: more was asked for, which is recorded. */
 void *p4_cuda_scratch(p4_device *device, int64_t bytes);
+/* *choice: the index in `choices` (NULL ends them) of the value of environment variable `name`, 0 where it is
+ * unset or empty. P4_E_INPUT where it is none of them. */
+p4_rc p4_cuda_switch(int *choice, const char *name, const char *const *choices);
 
-/* What follows a product inside it (p4_cuda_matmul_fused). */
+/* --- parts that are opened and closed with the device ----------------------------------------- */
+
+/* Pinned buffers of copies between host and device (kernels/cuda/copy.cu); false records a failure. */
+bool p4_cuda_stages_open(p4_device *device);
+void p4_cuda_stages_close(p4_device *device);
+/* P4_GRAPH: on or off (kernels/cuda/record.cu). */
+p4_rc p4_cuda_repeat_open(p4_device *device);
+/* P4_GEMM_PICK, P4_GEMM_EPILOGUE (kernels/cuda/gemm.cu). */
+p4_rc p4_cuda_plans_open(p4_device *device);
+void p4_cuda_plans_close(p4_device *device);
+/* P4_INT8: the implementation of int8 products (kernels/cuda/int8.cuh); wgmma: the device has it. */
+p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma);
+/* P4_ATTENTION: which implementations of attention may be used (kernels/cuda/attention.cuh), on a device of
+ * this major compute capability. `said` gets a line for the device's description. */
+p4_rc p4_cuda_attention_open(p4_device *device, int major, char *said, size_t said_bytes);
+void p4_cuda_attention_close(p4_device *device);
+
+/* --- matrix products: kernels/cuda/gemm.cu ---------------------------------------------------- */
+
+/* The epilogue of a product (p4_cuda_matmul_fused). */
 typedef enum p4_cuda_after {
     P4_AFTER_NOTHING,
     P4_AFTER_GELU,      /* aux = the result with its bias, D = gelu(the same before it is rounded) */
@@ -94,31 +120,32 @@ typedef struct p4_cuda_gemm {
     const void *A, *B, *C, *bias; /* bias: NULL for none */
     void *D;
     int64_t lda, ldb, ldd; /* elements between rows as stored */
-    /* So many products, operands at these distances in elements (C as D); 0 or 1: one, the strides are not
-     * read. */
+    /* Number of products, with operands at these distances in elements (C as D); 0 or 1: one, and the
+     * strides are not read. */
     int64_t batch, stride_a, stride_b, stride_d;
     p4_cuda_after after;
     void *aux; /* as D, rows of ldd elements; NULL where it has no meaning */
 } p4_cuda_gemm;
 void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm);
-/* The product and what is `after` it. False: nothing was queued, the caller takes two steps
+/* The product with its epilogue `after`. False: nothing was queued, and the caller takes two steps
  * (P4_GEMM_EPILOGUE, fp32, an alignment, or no algorithm for the shape). Fails as p4_cuda_matmul does. */
 bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm);
-p4_rc p4_cuda_plans_open(p4_device *device);
-void p4_cuda_plans_close(p4_device *device);
 static inline cudaDataType_t p4_cuda_act_type(const p4_device *device)
 {
     return device->half ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-/* *way: the place in `ways` (NULL ends them) of the environment variable's value, 0 where it is unset or
- * empty. An error (P4_E_INPUT) where it is none of them. */
-p4_rc p4_cuda_way(int *way, const char *name, const char *const *ways);
-/* Chooses how int8 products are done (kernels/cuda/int8.cuh); wgmma: the device has it. */
-p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma);
+/* The product of linear_forward, and of linear_backward_input with beta 0 (kernels/cuda/linear.cu). A bias in
+ * bf16 lies in scratch memory until the next op. */
+p4_cuda_gemm p4_cuda_forward_product(p4_device *device, void *y, const void *x, const void *w,
+                                     const float *bias, int64_t N, int64_t in, int64_t out);
+p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, const void *dy, const void *w,
+                                            int64_t N, int64_t in, int64_t out);
 
-/* Column sums take two stages: blocks sum their rows, and a second kernel adds what they found, in order
- * (kernels/cuda/calib.cu). */
+/* --- sums that several ops take: kernels/cuda/calib.cu ---------------------------------------- */
+
+/* Column sums take two stages: each block sums its rows, and a second kernel adds these partial sums in
+ * order. */
 enum { P4_SUM_KINDS = 3 };
 typedef struct p4_cuda_sums {
     float *to[P4_SUM_KINDS]; /* [C] each */
@@ -128,8 +155,9 @@ void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, c
                           int64_t count, int64_t C);
 /* to[C] += the sum over n of x[n, c], ld elements between rows. */
 void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C);
-/* Rows of one block of the first stage: whole turns of its P4_COLUMN_LANES lanes, at most P4_COLUMN_CHUNKS
- * blocks deep and so many that partial sums of `bytes` an element fit scratch memory. */
+/* Rows that one block of the first stage sums: a multiple of its P4_COLUMN_LANES lanes, such that there are
+ * at most P4_COLUMN_CHUNKS blocks along the rows and the partial sums, `bytes` an element, fit scratch
+ * memory. */
 enum { P4_COLUMN_LANES = 8, P4_COLUMN_CHUNKS = 256 };
 static inline int64_t p4_cuda_chunk_rows(int64_t N, int64_t C, int64_t bytes)
 {
@@ -137,8 +165,7 @@ static inline int64_t p4_cuda_chunk_rows(int64_t N, int64_t C, int64_t bytes)
     const int64_t chunks = p4_min_i64(p4_min_i64(P4_COLUMN_CHUNKS, fit), p4_ceil_div(N, turn));
     return p4_ceil_div(p4_ceil_div(N, chunks), P4_COLUMN_LANES) * P4_COLUMN_LANES;
 }
-/* Does the weight lie on a multiple of its element (kernels cannot read it otherwise)? Records a failure if
- * not. */
+/* Is the weight aligned to its element type (kernels cannot read it otherwise)? Records a failure if not. */
 bool p4_cuda_weight_ok(p4_device *device, const p4_weight *weight, const char *op);
 
 /* --- host side of a launch -------------------------------------------------------------------- */
@@ -173,14 +200,14 @@ static inline bool p4_cuda_wide(uintptr_t addresses, int64_t row_bytes)
 {
     return (addresses | (uintptr_t)row_bytes) % P4_VECTOR_BYTES == 0;
 }
-static inline int64_t p4_cuda_act_bytes(const p4_device *device)
+static inline int64_t p4_act_bytes(const p4_device *device)
 {
     return device->half ? 2 : 4;
 }
 /* Elements a thread takes at once. */
 static inline int64_t p4_cuda_width(const p4_device *device, bool wide)
 {
-    return wide ? P4_VECTOR_BYTES / p4_cuda_act_bytes(device) : 1;
+    return wide ? P4_VECTOR_BYTES / p4_act_bytes(device) : 1;
 }
 /* Threads of a block that walks over `items` together: whole warps, at most `most`. */
 static inline unsigned p4_cuda_threads(int64_t items, int64_t most)
@@ -324,5 +351,10 @@ template <int W> static __device__ __forceinline__ int64_t p4_flat_index(void)
 {
     return ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
 }
+
+/* --- the ops ---------------------------------------------------------------------------------- */
+
+#define P4_OP(result, name, ...) result p4_cuda_##name(__VA_ARGS__);
+#include "kernels/op_list.h"
 
 #endif

@@ -1,23 +1,21 @@
 /* cudnn.cu - cuDNN loaded at run time: its functions, graphs of operations, plans and their execution. */
-#include <dlfcn.h>
+#include "kernels/cuda/cudnn.cuh"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda_ops_b.h"
-#include "kernels/cuda/cudnn.cuh"
+extern "C" {
+#include "src/leaf/import.h"
+}
 
-static const char library_name[] = "libcudnn.so.9";
+static p4_import library = {"libcudnn.so.9"};
 
 /* --- open and close --------------------------------------------------------------------------- */
 
-/* The functions of the library, which stays loaded until the program ends. False: it is not here, or not
- * complete. */
 static bool find_functions(p4_cudnn_functions *call)
 {
-    const struct {
-        const char *name;
-        void *to;
-    } wanted[] = {
+    const p4_import_function wanted[] = {
         {"cudnnCreate", &call->create},
         {"cudnnDestroy", &call->destroy},
         {"cudnnSetStream", &call->set_stream},
@@ -30,15 +28,7 @@ static bool find_functions(p4_cudnn_functions *call)
         {"cudnnBackendFinalize", &call->finalize},
         {"cudnnBackendExecute", &call->execute},
     };
-    void *library = dlopen(library_name, RTLD_NOW | RTLD_LOCAL);
-    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
-        void *address = library ? dlsym(library, wanted[i].name) : NULL;
-        if (!address) {
-            return false;
-        }
-        memcpy(wanted[i].to, &address, sizeof address);
-    }
-    return true;
+    return p4_import_functions(&library, wanted, sizeof wanted / sizeof wanted[0]);
 }
 
 /* Writes why cuDNN cannot be used to `why`; "" when it can and `opened` is ready. */
@@ -49,69 +39,39 @@ static void open_library(struct p4_cudnn *opened, cudaStream_t stream, int major
     if (major != 9) { /* the only generation on which this column's graphs have been tested */
         snprintf(why, why_bytes, "compute capability %d, expected 9", major);
     } else if (!find_functions(&opened->call)) {
-        snprintf(why, why_bytes, "%s cannot be loaded", library_name);
+        snprintf(why, why_bytes, "%s %s", library.file,
+                 library.handle ? "lacks functions of version 9" : "cannot be loaded");
     } else if ((opened->version = (int)opened->call.version()) < CUDNN_OLDEST) {
-        snprintf(why, why_bytes, "%s is version %d, expected at least %d", library_name, opened->version,
+        snprintf(why, why_bytes, "%s is version %d, expected at least %d", library.file, opened->version,
                  CUDNN_OLDEST);
     } else if ((status = opened->call.create(&opened->handle)) != 0 ||
                (status = opened->call.set_stream(opened->handle, stream)) != 0) {
-        snprintf(why, why_bytes, "%s: %s", library_name, opened->call.error_string(status));
+        snprintf(why, why_bytes, "%s: %s", library.file, opened->call.error_string(status));
     }
 }
 
-p4_rc p4_cudnn_open(p4_device *device, int major, char *said, size_t said_bytes)
+p4_rc p4_cudnn_open(struct p4_cudnn **cudnn, cudaStream_t stream, int major, char *why, size_t why_bytes)
 {
-    p4_rc rc = P4_OK;
-    struct p4_cudnn *opened = NULL;
-    char why[200] = "";
-    const char *chosen = getenv("P4_ATTENTION");
-    const char *kernels = device->attention_sm90 ? "own kernels with wgmma" : "own kernels";
-    const bool given = chosen && chosen[0];
-    const bool own = given && (strcmp(chosen, "own") == 0 || strcmp(chosen, "mma") == 0);
-    const bool any_order = given && strcmp(chosen, "cudnn-any-order") == 0;
-    const bool forced = any_order || (given && strcmp(chosen, "cudnn") == 0);
-    CHECK(!given || own || forced, "P4_ATTENTION=%s: expected own, mma, cudnn or cudnn-any-order", chosen);
-    snprintf(said, said_bytes, "attention: %s", kernels);
-    if (own || !device->half) {
-        goto done;
-    }
-    opened = (struct p4_cudnn *)p4_alloc(1, sizeof *opened);
+    struct p4_cudnn *opened = (struct p4_cudnn *)p4_alloc(1, sizeof *opened);
+    *cudnn = NULL;
     if (!opened) {
-        rc = P4_E_SYSTEM;
-        goto done;
+        return P4_E_SYSTEM;
     }
-    opened->forced = forced;
-    opened->any_order = any_order;
-    open_library(opened, device->stream, major, why, sizeof why);
-    CHECK(!why[0] || !forced, "P4_ATTENTION=%s, but cuda device %d cannot use cuDNN: %s", chosen,
-          device->ordinal, why);
+    open_library(opened, stream, major, why, why_bytes);
     if (why[0]) {
-        snprintf(said, said_bytes, "attention: %s (%s)", kernels, why);
-    } else {
-        const char *how = any_order                           ? " in any order"
-                          : device->attention_sm90 && !forced ? " forward, own kernels backward"
-                                                              : "";
-        snprintf(said, said_bytes, "attention: cuDNN %d.%d%s", opened->version / 10000,
-                 opened->version / 100 % 100, how);
-        device->cudnn = opened;
-        opened = NULL;
+        p4_cudnn_close(opened);
+        return P4_OK;
     }
-done:
-    if (opened && opened->handle) {
-        opened->call.destroy(opened->handle);
-    }
-    free(opened);
-    return rc;
+    *cudnn = opened;
+    return P4_OK;
 }
 
-void p4_cudnn_close(p4_device *device)
+void p4_cudnn_close(struct p4_cudnn *cudnn)
 {
-    if (device->cudnn) {
-        p4_cudnn_attention_close(device->cudnn);
-        device->cudnn->call.destroy(device->cudnn->handle);
-        free(device->cudnn);
-        device->cudnn = NULL;
+    if (cudnn && cudnn->handle) {
+        cudnn->call.destroy(cudnn->handle);
     }
+    free(cudnn);
 }
 
 /* --- descriptors ------------------------------------------------------------------------------ */
@@ -255,8 +215,8 @@ void p4_cudnn_view(cudnn_graph *graph, const cudnn_tensor *x, const cudnn_tensor
 
 /* --- plans ------------------------------------------------------------------------------------ */
 
-/* Does the engine of this configuration say that its bits may differ between runs? Unreadable notes count as
- * yes. */
+/* Does the engine of this configuration say that its bits may differ between runs? Notes that cannot be
+ * read count as yes. */
 static bool is_nondeterministic(cudnn_graph *graph, void *config)
 {
     const p4_cudnn_functions *call = &graph->cudnn->call;
@@ -275,7 +235,7 @@ static bool is_nondeterministic(cudnn_graph *graph, void *config)
     return false;
 }
 
-/* Makes the plan of one configuration. An engine that does not take the graph is no failure of the graph. */
+/* Makes the plan of one configuration. It is no failure of the graph when an engine does not accept it. */
 static bool try_config(cudnn_graph *graph, void *config)
 {
     int64_t count = 0;

@@ -36,7 +36,7 @@ struct p4_cudnn {
     p4_cudnn_functions call;
     void *handle;
     int version;                  /* 91900: 9.19.0 */
-    bool forced, any_order;       /* P4_ATTENTION=cudnn; =cudnn-any-order */
+    bool any_order;               /* P4_ATTENTION=cudnn-any-order */
     struct attention_plan *plans; /* host heap, one a shape (kernels/cuda/attention_cudnn.cu) */
 };
 
@@ -48,7 +48,7 @@ typedef struct cudnn_tensor {
 } cudnn_tensor;
 typedef enum cudnn_tensor_kind { CUDNN_ARRAY, CUDNN_INSIDE, CUDNN_SCALAR } cudnn_tensor_kind;
 
-/* A graph and its plan. The first failure is kept in `status`, and what follows it does nothing. Owns its
+/* A graph and its plan. `status` keeps the first failure, after which calls do nothing. Owns its
  * descriptors. */
 typedef struct cudnn_graph {
     struct p4_cudnn *cudnn;
@@ -66,29 +66,31 @@ typedef struct cudnn_bindings {
     void *at[CUDNN_BINDINGS];
 } cudnn_bindings;
 
-/* kernels/cuda/cudnn.cu. Tensors get ids in the order of their making, from 1. */
+/* kernels/cuda/cudnn.cu. Loads cuDNN for a device of this major compute capability and its stream. `why`: why
+ * it cannot be used, and *cudnn is NULL; "" when it can. An error is a failure of the host. The caller
+ * closes. */
+p4_rc p4_cudnn_open(struct p4_cudnn **cudnn, cudaStream_t stream, int major, char *why, size_t why_bytes);
+void p4_cudnn_close(struct p4_cudnn *cudnn);
+
+/* Tensors get ids in the order in which they are made, from 1. */
 cudnn_tensor p4_cudnn_tensor(cudnn_graph *graph, cudnn_tensor_kind kind, int data_type, const int64_t dim[4],
                              const int64_t stride[4]);
 /* y = mode(x, b); b and select: NULL where the mode has none; math: the data type computed in; axis: of
  * GEN_INDEX, else -1. */
 void p4_cudnn_pointwise(cudnn_graph *graph, int mode, int math, int64_t axis, const cudnn_tensor *x,
                         const cudnn_tensor *b, const cudnn_tensor *select, const cudnn_tensor *y);
-/* c = a b over the last two dimensions; fp32 sums. A b of fewer heads serves as many heads of a as there are
- * to one. */
+/* c = a b over the last two dimensions, summed in fp32. With fewer heads in b, each of them multiplies as
+ * many heads of a. */
 void p4_cudnn_matmul(cudnn_graph *graph, const cudnn_tensor *a, const cudnn_tensor *b, const cudnn_tensor *c);
 /* y = x summed (or its maximum) over the dimensions in which y is smaller. */
 void p4_cudnn_reduce(cudnn_graph *graph, int operation, const cudnn_tensor *x, const cudnn_tensor *y);
-/* y = x seen with y's dimensions and strides. */
+/* y = x, reinterpreted with y's dimensions and strides. */
 void p4_cudnn_view(cudnn_graph *graph, const cudnn_tensor *x, const cudnn_tensor *y);
-/* Finds the plan. deterministic: engines that say of themselves that their bits differ between runs are
- * passed over. */
+/* Finds the plan. deterministic: skips engines that say that their bits differ between runs. */
 void p4_cudnn_plan(cudnn_graph *graph, bool deterministic);
 void p4_cudnn_graph_close(cudnn_graph *graph);
 /* Queues the plan on the device's stream; `workspace`: device memory, 16-byte aligned. Returns cuDNN's
  * status. */
 int p4_cudnn_run(const cudnn_graph *graph, const cudnn_bindings *bindings, void *workspace);
-
-/* kernels/cuda/attention_cudnn.cu */
-void p4_cudnn_attention_close(struct p4_cudnn *cudnn);
 
 #endif

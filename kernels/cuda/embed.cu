@@ -1,11 +1,11 @@
 /* embed.cu - token and position embeddings, rotary positions. */
 #include <cub/device/device_radix_sort.cuh>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 
 enum { EMBED_THREADS = 256, RUN = 32 };
 
-/* W weights of a row, whatever the form. Every thread of a kernel takes the same way through it. */
+/* W weights of a row in any form. All threads of a kernel take the same branch. */
 template <int W>
 static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weight &w, int64_t row,
                                                    int64_t col)
@@ -62,7 +62,7 @@ void p4_cuda_embed_forward(p4_device *device, void *x, const int32_t *ids, const
     const int64_t N = B * T;
     const bool wide =
         p4_cuda_wide(P4_ADDRESS(x) | P4_ADDRESS(token->data) | P4_ADDRESS(position ? position->data : NULL),
-                     C * p4_cuda_act_bytes(device));
+                     C * p4_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), EMBED_THREADS);
     if (N <= 0 || C <= 0 || !p4_cuda_weight_ok(device, token, "embed_forward") ||
         (position && !p4_cuda_weight_ok(device, position, "embed_forward"))) {
@@ -77,9 +77,9 @@ void p4_cuda_embed_forward(p4_device *device, void *x, const int32_t *ids, const
 /* --- gradient of the tables ------------------------------------------------------------------- */
 
 /* The tokens are sorted by id, stably, and the sorted sequence is cut into runs of RUN places, one block
- * each. Tokens of one id that lie in one run are added up and go to the table at once. The sums of an id that
- * reaches into further runs are kept: `tail` of the run where it begins, `head` of the others; then the block
- * of the first run adds them in order. */
+ * each. Tokens of one id within a run are summed and added to the table at once. The partial sums of an id
+ * that extends into further runs are stored: as `tail` of the run where it begins, as `head` of the others;
+ * then the block of its first run adds them in order. */
 typedef struct sorted_tokens {
     const int32_t *id, *place; /* [N]: in order of ids; where dx has it */
     float *head, *tail;        /* [runs, width] */
@@ -116,7 +116,7 @@ template <typename E> static __global__ void add_runs(float *dtoken, const E *dx
     }
 }
 
-/* One block a run: the id that begins in it and reaches beyond, if there is one. */
+/* One block a run: the id that begins in it and extends beyond, if there is one. */
 static __global__ void add_long_runs(float *dtoken, sorted_tokens s, int64_t C)
 {
     const int64_t run = blockIdx.x, first = run * RUN, next = first + RUN;
@@ -206,25 +206,25 @@ static void add_tokens(p4_device *device, float *dtoken, const E *dx, sorted_tok
     }
 }
 
-void p4_cuda_embed_backward(p4_device *device, float *dtoken, float *dposition, const int32_t *ids,
-                            const void *dx, int64_t B, int64_t T, int64_t C, int64_t V)
+void p4_cuda_embed_backward(p4_device *device, const p4_embed_backward_args *a)
 {
+    const int64_t C = a->C;
     sorted_tokens s = {};
-    s.N = B * T;
-    if (s.N <= 0 || C <= 0 || !sort_tokens(device, &s, ids, C, V)) {
+    s.N = a->B * a->T;
+    if (s.N <= 0 || C <= 0 || !sort_tokens(device, &s, a->ids, C, a->V)) {
         return;
     }
     if (device->half) {
-        add_tokens(device, dtoken, (const __nv_bfloat16 *)dx, s, C);
+        add_tokens(device, a->dtoken, (const __nv_bfloat16 *)a->dx, s, C);
     } else {
-        add_tokens(device, dtoken, (const float *)dx, s, C);
+        add_tokens(device, a->dtoken, (const float *)a->dx, s, C);
     }
-    if (dposition) {
-        const bool wide = p4_cuda_wide(P4_ADDRESS(dx), C * p4_cuda_act_bytes(device));
+    if (a->opt_dposition) {
+        const bool wide = p4_cuda_wide(P4_ADDRESS(a->dx), C * p4_act_bytes(device));
         const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), EMBED_THREADS);
         P4_BY_ACT(device, wide,
-                  add_positions<elem, W>
-                  <<<(unsigned)T, threads, 0, device->stream>>>(dposition, (const elem *)dx, B, T, C));
+                  add_positions<elem, W><<<(unsigned)a->T, threads, 0, device->stream>>>(
+                      a->opt_dposition, (const elem *)a->dx, a->B, a->T, C));
     }
     p4_cuda_launched(device, "embed_backward");
 }
@@ -258,19 +258,19 @@ static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *
     }
 }
 
-void p4_cuda_rope(p4_device *device, void *qkv, const float *cos_table, const float *sin_table, int64_t N,
-                  int64_t T, int64_t heads, int64_t D, int64_t row_width, bool backward)
+void p4_cuda_rope(p4_device *device, const p4_rope_args *a)
 {
-    const int64_t each = p4_cuda_act_bytes(device);
-    const bool wide = p4_cuda_wide(P4_ADDRESS(qkv) | P4_ADDRESS(cos_table) | P4_ADDRESS(sin_table),
-                                   (D / 2 * each) | (row_width * each));
-    const int64_t packs = heads * (D / 2) / p4_cuda_width(device, wide);
-    if (N <= 0 || packs <= 0) {
+    const int64_t each = p4_act_bytes(device), half = a->D / 2;
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->qkv) | P4_ADDRESS(a->cos_table) | P4_ADDRESS(a->sin_table),
+                                   (half * each) | (a->row_width * each));
+    const int64_t packs = a->heads * half / p4_cuda_width(device, wide);
+    const unsigned blocks = (unsigned)a->N, threads = p4_cuda_threads(packs, EMBED_THREADS);
+    if (a->N <= 0 || packs <= 0) {
         return;
     }
     P4_BY_ACT(device, wide,
-              rotate_rows<elem, W><<<(unsigned)N, p4_cuda_threads(packs, EMBED_THREADS), 0, device->stream>>>(
-                  (elem *)qkv, cos_table, sin_table, T, (unsigned)heads, (unsigned)(D / 2), row_width,
-                  backward ? -1.0f : 1.0f));
+              rotate_rows<elem, W><<<blocks, threads, 0, device->stream>>>(
+                  (elem *)a->qkv, a->cos_table, a->sin_table, a->T, (unsigned)a->heads, (unsigned)half,
+                  a->row_width, a->backward ? -1.0f : 1.0f));
     p4_cuda_launched(device, "rope");
 }

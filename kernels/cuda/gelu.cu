@@ -1,10 +1,11 @@
-/* gelu.cu - GELU (tanh form), and with the products before and behind it.
+/* gelu.cu - GELU (tanh form), alone and with the products before and behind it.
  *
- * In bf16 cuBLASLt computes it inside those products where it has an algorithm for the shape
- * (kernels/cuda/gemm.cu): forward saves reading the pre-activation again, backward saves writing and reading
- * the gradient behind GELU. It applies GELU before it rounds, two steps apply it to what was rounded. fp32
- * takes two steps always: its results are compared with far smaller bounds than cuBLASLt's tanh keeps. */
-#include "kernels/cuda/cuda_ops.h"
+ * In bf16 cuBLASLt computes it as an epilogue of those products where it has an algorithm for the shape
+ * (kernels/cuda/gemm.cu): forward need not read the pre-activation again, backward need not write and read
+ * the gradient behind GELU. The epilogue applies GELU before rounding, two steps apply it to the rounded
+ * values. fp32 always takes two steps: its results are tested with far smaller bounds than cuBLASLt's tanh
+ * satisfies. */
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/int8_rows.cuh"
 #include "kernels/cuda/mlp.cuh"
 
@@ -96,7 +97,7 @@ static __global__ void gelu_backward_columns(T *d, float *partial, const T *x, i
 /* d[N, F] *= slope of gelu at x; db[F] (or NULL) += the sums of its columns. */
 static void gelu_backward(p4_device *device, void *d, float *db, const void *x, int64_t N, int64_t F)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(d) | P4_ADDRESS(x), F * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(d) | P4_ADDRESS(x), F * p4_act_bytes(device));
     const int64_t tiles = p4_ceil_div(F, P4_WARP * p4_cuda_width(device, wide));
     const int64_t rows = p4_cuda_chunk_rows(N, F, sizeof(float)), chunks = p4_ceil_div(N, rows);
     float *partial = (float *)p4_cuda_scratch(device, chunks * F * (int64_t)sizeof *partial);
@@ -114,42 +115,40 @@ static void gelu_backward(p4_device *device, void *d, float *db, const void *x, 
     }
 }
 
-void p4_cuda_linear_gelu_forward(p4_device *device, void *h, void *up, const void *x, const void *w,
-                                 const float *bias, int64_t N, int64_t in, int64_t out)
+void p4_cuda_linear_gelu_forward(p4_device *device, const p4_linear_gelu_forward_args *a)
 {
-    p4_cuda_gemm gemm = p4_cuda_forward_product(device, h, x, w, bias, N, in, out);
-    if (N <= 0 || out <= 0) {
+    p4_cuda_gemm gemm = p4_cuda_forward_product(device, a->h, a->x, a->w, a->opt_bias, a->N, a->in, a->out);
+    if (a->N <= 0 || a->out <= 0) {
         return;
     }
     gemm.after = P4_AFTER_GELU;
-    gemm.aux = up;
+    gemm.aux = a->up;
     if (p4_cuda_matmul_fused(device, &gemm)) {
         return;
     }
     gemm.after = P4_AFTER_NOTHING;
     gemm.aux = NULL;
-    gemm.D = up;
+    gemm.D = a->up;
     p4_cuda_matmul(device, &gemm);
-    p4_cuda_gelu_forward(device, h, NULL, up, N, out);
+    p4_cuda_gelu_forward(device, a->h, NULL, a->up, a->N, a->out);
 }
 
-void p4_cuda_linear_gelu_backward(p4_device *device, void *dup, float *db, const void *dy, const void *w,
-                                  const void *up, int64_t N, int64_t F, int64_t out)
+void p4_cuda_linear_gelu_backward(p4_device *device, const p4_linear_gelu_backward_args *a)
 {
-    p4_cuda_gemm gemm = p4_cuda_backward_input_product(device, dup, dy, w, N, F, out);
+    p4_cuda_gemm gemm = p4_cuda_backward_input_product(device, a->dup, a->dy, a->w, a->N, a->F, a->out);
     gemm.after = P4_AFTER_GELU_SLOPE;
-    gemm.aux = (void *)up; /* read */
-    if (N <= 0 || F <= 0) {
+    gemm.aux = (void *)a->up; /* read */
+    if (a->N <= 0 || a->F <= 0) {
         return;
     }
     if (p4_cuda_matmul_fused(device, &gemm)) {
-        if (db) {
-            p4_cuda_column_sums(device, db, dup, N, F);
+        if (a->opt_db) {
+            p4_cuda_column_sums(device, a->opt_db, a->dup, a->N, a->F);
         }
         return;
     }
     gemm.after = P4_AFTER_NOTHING;
     gemm.aux = NULL;
     p4_cuda_matmul(device, &gemm);
-    gelu_backward(device, dup, db, up, N, F);
+    gelu_backward(device, a->dup, a->opt_db, a->up, a->N, a->F);
 }

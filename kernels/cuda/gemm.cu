@@ -1,17 +1,18 @@
-/* gemm.cu - matrix products by cuBLASLt: the algorithm of a shape is chosen once and kept.
+/* gemm.cu - matrix products by cuBLASLt: the algorithm for a shape is chosen once and kept.
  *
- * Of the heuristic's choices for bf16 those are candidates that belong to the family of its first choice and
- * split the sum over K as that does: they differ in tiles and clusters, which do not change the order in
- * which an element's terms are added, so all give the same bits (test_gemm compares them) and the fastest may
- * be taken by timing. A large product is timed where it is first used with beta 0, in place: its output is
- * overwritten anyway. The host waits for that. Split sums are added in fp32, never in the output type.
- * P4_GEMM_PICK=n takes candidate n, or the last, without timing.
+ * For bf16 the candidates are those of the heuristic's choices that belong to the family of its first
+ * choice and split the sum over K in the same way. They differ in tiles and clusters, which do not change
+ * the order in which an element's terms are added, so all give the same bits (test_gemm compares them), and
+ * the fastest can be chosen by timing. A large product is timed in place the first time it is computed with
+ * beta 0, since its output is overwritten anyway; the host waits for that. Split sums are added in fp32,
+ * never in the output type. P4_GEMM_PICK=n takes candidate n, or the last one, without timing.
  *
- * GELU behind the bias, and its slope on the way back, may follow a product inside it (p4_cuda_matmul_fused),
- * in bf16 and unless P4_GEMM_EPILOGUE=off. There the heuristic's first choice is taken: others round GELU's
- * slope in other ways. A shape that cuBLASLt has no algorithm for is remembered as such, so that a shape is
- * computed the same way on every call. Bias gradients inside products (BGRADB) are not used: their bits
- * depend on the algorithm too, and they were no faster than sums by a kernel of our own. */
+ * GELU after the bias, and its slope on the way back, can be the epilogue of a product
+ * (p4_cuda_matmul_fused), in bf16 and unless P4_GEMM_EPILOGUE=off. There the heuristic's first choice is
+ * taken, as others round GELU's slope differently. A shape for which cuBLASLt has no algorithm is
+ * remembered as such, so that a shape is computed in the same way on every call. Bias gradients as
+ * epilogues (BGRADB) are not used: their bits depend on the algorithm too, and they were no faster than
+ * sums by a kernel of our own. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +20,9 @@
 #include "kernels/cuda/cuda.cuh"
 
 enum { PLANS = 1024, PROBES = 8, CANDIDATES = 8, TUNE_RUNS = 3, TUNE_TURNS = 3, KEY_BF16 = 1 << 4 };
-#define TUNE_FLOP 1e9 /* products below are not timed: launching them takes longer */
+#define TUNE_FLOP 1e9 /* products of fewer operations are not timed: launching them takes longer */
 
-/* All that an algorithm is chosen by. Compared as bytes: no padding. */
+/* Everything that the choice of an algorithm depends on. Compared as bytes: no padding. */
 typedef struct plan_key {
     int64_t M, N, K, lda, ldb, ldd;
     int64_t batch, stride_a, stride_b, stride_d;
@@ -52,14 +53,14 @@ typedef struct description {
 
 p4_rc p4_cuda_plans_open(p4_device *device)
 {
-    static const char *const ways[] = {"on", "off", NULL};
+    static const char *const choices[] = {"on", "off", NULL};
     int off;
     const char *pick = getenv("P4_GEMM_PICK");
     const bool given = pick && pick[0];
     if (given && (strlen(pick) != 1 || pick[0] < '0' || pick[0] > '9')) {
         return FAIL("P4_GEMM_PICK=%s: expected a digit", pick);
     }
-    if (p4_cuda_way(&off, "P4_GEMM_EPILOGUE", ways) != P4_OK) {
+    if (p4_cuda_switch(&off, "P4_GEMM_EPILOGUE", choices) != P4_OK) {
         return P4_E_INPUT;
     }
     device->plans = (struct p4_cuda_plans *)p4_alloc(1, sizeof *device->plans);
@@ -85,7 +86,7 @@ void p4_cuda_plans_close(p4_device *device)
     free(device->plans);
 }
 
-/* 16, 8, 4 or 2: what an address is a multiple of. */
+/* The alignment of an address: 16, 8, 4 or 2. */
 static int32_t alignment_of(const void *pointer)
 {
     uintptr_t bits = (uintptr_t)pointer | 16;
@@ -128,7 +129,7 @@ static uint64_t hash_of(const plan_key *key)
     return hash ^ hash >> 32;
 }
 
-/* Makes a layout that of `batch` matrices, `stride` elements from one to the next. 0 is success. */
+/* Turns a layout into that of `batch` matrices, `stride` elements from one to the next. 0 is success. */
 static int repeat(cublasLtMatrixLayout_t layout, int64_t batch, int64_t stride)
 {
     const int32_t count = (int32_t)batch;
@@ -138,7 +139,7 @@ static int repeat(cublasLtMatrixLayout_t layout, int64_t batch, int64_t stride)
                                             sizeof stride);
 }
 
-/* What follows the sums. 0 is success. */
+/* The epilogue. 0 is success. */
 static int describe_after(cublasLtMatmulDesc_t product, const p4_cuda_gemm *gemm)
 {
     cublasLtEpilogue_t epilogue = gemm->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
@@ -319,7 +320,7 @@ static void tune(p4_device *device, plan *plan, const description *d, const p4_c
     plan->tuned = true;
 }
 
-/* Queues the product by its plan, which is made and timed where it is met first. *found: the plan. */
+/* Queues the product by its plan, which is made, and timed, when it is first needed. *found: the plan. */
 static cublasStatus_t multiply(p4_device *device, const p4_cuda_gemm *gemm, plan **found)
 {
     description d;
@@ -364,7 +365,7 @@ void p4_cuda_matmul(p4_device *device, const p4_cuda_gemm *gemm)
 bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm)
 {
     const bool aligned =
-        !gemm->aux || (gemm->ldd % 8 == 0 && alignment_of(gemm->aux) == 16); /* cuBLASLt's rule */
+        !gemm->aux || (gemm->ldd % 8 == 0 && alignment_of(gemm->aux) == 16); /* required by cuBLASLt */
     plan *plan = NULL;
     if (!device->plans->fuses || gemm->type != CUDA_R_16BF || !aligned || gemm->M <= 0 || gemm->N <= 0 ||
         gemm->K <= 0) {
@@ -372,7 +373,7 @@ bool p4_cuda_matmul_fused(p4_device *device, const p4_cuda_gemm *gemm)
     }
     const cublasStatus_t status = multiply(device, gemm, &plan);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
-        plan->count = 0; /* also where an algorithm was named and then refused */
+        plan->count = 0; /* also where it named an algorithm and then refused it */
         return false;
     }
     if (status != CUBLAS_STATUS_SUCCESS) {

@@ -1,32 +1,33 @@
 /* int8.cu - the forward product of a linear layer in integers: 2-bit codes to int8, and the two portable
- * ways to multiply them by the rounded activations (kernels/cuda/int8.cuh). */
+ * implementations of their product with the rounded activations (kernels/cuda/int8.cuh). */
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/int8.cuh"
 
 enum {
     CODE_THREADS = 256,
-    TILE = 16,       /* simple way: outputs [TILE, TILE] a block */
-    BLOCK_ROWS = 64, /* cublas way: rows of a block of sums are a multiple of it where they can */
-    CUBLAS_OUT = 16  /* cublas way: out is a multiple of it */
+    TILE = 16,       /* simple: outputs [TILE, TILE] a block */
+    BLOCK_ROWS = 64, /* cublas: the rows of a block of sums are a multiple of it if possible */
+    CUBLAS_OUT = 16  /* cublas: out is a multiple of it */
 };
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
-/* The parts of a slot, by value. */
+/* The parts of a slot, passed by value. */
 typedef struct code_parts {
     const uint8_t *codes[P4_INT8_PARTS];
     const uint16_t *scale[P4_INT8_PARTS];
-    int64_t first[P4_INT8_PARTS]; /* row of the whole; of a part that is not there: out */
+    int64_t first[P4_INT8_PARTS]; /* first row of the part; of a part that does not exist: out */
 } code_parts;
 
 /* Four codes u = t + 1 of a byte, low bits first, as four bytes t. */
 static __device__ __forceinline__ uint32_t four_trits(uint32_t codes)
 {
     const uint32_t u = (codes | codes << 6 | codes << 12 | codes << 18) & 0x03030303u;
-    return ((u | 0x80808080u) - 0x01010101u) ^ 0x80808080u; /* the set bit: a byte borrows from none */
+    return ((u | 0x80808080u) - 0x01010101u) ^
+           0x80808080u; /* with the top bit set, no byte borrows from the next */
 }
 
 /* One block a row: t[width] with zeros behind cols, and the row's scale. */
@@ -40,7 +41,7 @@ static __global__ void decode_rows(int8_t *t, float *row_scale, const code_parts
     const uint16_t *scale = parts.scale[0];
     int64_t first = parts.first[0];
 #pragma unroll
-    for (int i = 1; i < P4_INT8_PARTS; i++) { /* a parameter is not indexed at run time */
+    for (int i = 1; i < P4_INT8_PARTS; i++) { /* so that a parameter is not indexed at run time */
         codes = part == i ? parts.codes[i] : codes;
         scale = part == i ? parts.scale[i] : scale;
         first = part == i ? parts.first[i] : first;
@@ -90,7 +91,7 @@ static void put_weight(p4_device *device, int8_t *t, float *row_scale, const p4_
     p4_cuda_launched(device, "linear_forward_int8: weight");
 }
 
-/* --- the simple way --------------------------------------------------------------------------- */
+/* --- simple ----------------------------------------------------------------------------------- */
 
 template <typename T>
 static __device__ __forceinline__ void put_output(const p4_int8_product &p, int64_t n, int64_t o, int sum)
@@ -99,7 +100,7 @@ static __device__ __forceinline__ void put_output(const p4_int8_product &p, int6
     p4_set((T *)p.y + n * p.out + o, p.bias ? p4_int8_biased(value, p.bias[o]) : value);
 }
 
-/* An output a thread; both factors through shared memory, 4 products an instruction. */
+/* A thread computes one output; both factors go through shared memory, 4 products an instruction. */
 template <typename T> static __global__ void multiply_simple(const p4_int8_product p)
 {
     __shared__ int xs[TILE][TILE + 1], ts[TILE][TILE + 1];
@@ -126,7 +127,7 @@ template <typename T> static __global__ void multiply_simple(const p4_int8_produ
 static void product_simple(p4_device *device, const p4_int8_product *p)
 {
     enum { ROWS = 65535 * TILE }; /* a grid's second dimension */
-    const int64_t each = p4_cuda_act_bytes(device);
+    const int64_t each = p4_act_bytes(device);
     for (int64_t n = 0; n < p->N; n += ROWS) {
         p4_int8_product some = *p;
         some.N = p4_min_i64(ROWS, p->N - n);
@@ -144,7 +145,7 @@ static void product_simple(p4_device *device, const p4_int8_product *p)
     p4_cuda_launched(device, "linear_forward_int8: product");
 }
 
-/* --- by cuBLASLt ------------------------------------------------------------------------------ */
+/* --- cublas ----------------------------------------------------------------------------------- */
 
 /* Four outputs a thread; out is a multiple of 4. */
 template <typename T> static __global__ void scale_sums(const p4_int8_product p, const int *sums)
@@ -180,7 +181,7 @@ static void product_cublas(p4_device *device, const p4_int8_product *p)
     for (int64_t n = 0; n < p->N; n += rows) {
         p4_int8_product some = *p;
         some.N = gemm.M = p4_min_i64(rows, p->N - n);
-        some.y = (char *)p->y + n * p->out * p4_cuda_act_bytes(device);
+        some.y = (char *)p->y + n * p->out * p4_act_bytes(device);
         some.s += n;
         gemm.A = p->xq + n * p->in;
         p4_cuda_matmul(device, &gemm);
@@ -199,39 +200,38 @@ static void product_cublas(p4_device *device, const p4_int8_product *p)
 p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma)
 {
     static const char *const names[] = {"own", "cublas", "simple", NULL};
-    static const p4_int8_way ways[] = {P4_INT8_OWN, P4_INT8_CUBLAS, P4_INT8_SIMPLE};
+    static const p4_int8_implementation implementations[] = {P4_INT8_OWN, P4_INT8_CUBLAS, P4_INT8_SIMPLE};
     const int first = wgmma && device->half ? 0 : 1;
-    int way;
-    const p4_rc rc = p4_cuda_way(&way, "P4_INT8", names + first);
-    device->int8_way = ways[first + way];
-    if (rc == P4_OK && device->int8_way == P4_INT8_OWN && !p4_cuda_int8_own_open(device)) {
+    int choice;
+    const p4_rc rc = p4_cuda_switch(&choice, "P4_INT8", names + first);
+    device->int8_implementation = implementations[first + choice];
+    if (rc == P4_OK && device->int8_implementation == P4_INT8_OWN && !p4_cuda_int8_own_open(device)) {
         return FAULT("%s", device->failure);
     }
     return rc;
 }
 
-void p4_cuda_linear_forward_int8(p4_device *device, void *y, const p4_int8_rows *x, const p4_weight *weights,
-                                 int64_t parts, const float *bias, void *, void *w_work, int64_t N,
-                                 int64_t in, int64_t out)
+/* w_work holds the weight as int8 [out, width], and behind it the scales of its rows: elements there are
+ * activations of at least two bytes. */
+void p4_cuda_linear_forward_int8(p4_device *device, const p4_linear_forward_int8_args *a)
 {
-    const int64_t width = p4_int8_width(in);
-    int8_t *t =
-        (int8_t *)w_work; /* of 2 bytes or more an element the first is enough: the scales lie behind */
+    const int64_t width = p4_int8_width(a->in), out = a->out;
+    int8_t *t = (int8_t *)a->w_work;
     float *row = (float *)(t + out * width);
-    const p4_int8_product product = {y, x->codes, t, x->s, row, bias, N, width, out};
-    if (N <= 0 || out <= 0 || in <= 0) {
+    const p4_int8_product product = {a->y, a->x.codes, t, a->x.s, row, a->opt_bias, a->N, width, out};
+    if (a->N <= 0 || out <= 0 || a->in <= 0) {
         return;
     }
-    if (parts < 1 || parts > P4_INT8_PARTS ||
-        (P4_ADDRESS(x->codes) | P4_ADDRESS(w_work)) % P4_VECTOR_BYTES != 0) {
+    if (a->parts < 1 || a->parts > P4_INT8_PARTS ||
+        (P4_ADDRESS(a->x.codes) | P4_ADDRESS(a->w_work)) % P4_VECTOR_BYTES != 0) {
         p4_cuda_fail(device, "linear_forward_int8: %lld parts, or memory that is not 16-byte aligned",
-                     (long long)parts);
+                     (long long)a->parts);
         return;
     }
-    put_weight(device, t, row, weights, parts, in, out);
-    if (device->int8_way == P4_INT8_OWN) {
+    put_weight(device, t, row, a->weights, a->parts, a->in, out);
+    if (device->int8_implementation == P4_INT8_OWN) {
         p4_cuda_int8_own(device, &product);
-    } else if (device->int8_way == P4_INT8_CUBLAS && out % CUBLAS_OUT == 0) {
+    } else if (device->int8_implementation == P4_INT8_CUBLAS && out % CUBLAS_OUT == 0) {
         product_cublas(device, &product);
     } else {
         product_simple(device, &product);

@@ -1,16 +1,16 @@
-/* int8.cuh - the product of int8 activations and ternary weights: what its three ways share.
+/* int8.cuh - the product of int8 activations and ternary weights: what its three implementations share.
  *
- * Which way (p4_cuda_int8_open): `own`, wgmma on compute capability 9.0 with bf16 activations; otherwise
- * `cublas`, cuBLASLt's integer product in blocks of rows followed by a scaling, where out is a multiple of
- * 16; otherwise `simple`. The sums are exact and the scaling is one function, so all ways give the same bits.
- * P4_INT8=cublas or simple in the environment keeps to those, to compare; P4_INT8=own is the rule, and an
- * error on a device without it. */
+ * `own`: wgmma, for bf16 activations on compute capability 9.0. Elsewhere `cublas`: cuBLASLt's integer
+ * product in blocks of rows, each followed by a scaling, where out is a multiple of 16. Elsewhere `simple`.
+ * The sums are exact and the scaling is one function, so all give the same bits. P4_INT8=cublas or simple in
+ * the environment limits the choice to those, to compare them; P4_INT8=own is the default, and an error on a
+ * device that cannot run it. */
 #ifndef P4_INT8_CUDA_CUH
 #define P4_INT8_CUDA_CUH
 
 #include "kernels/cuda/cuda.cuh"
 
-typedef enum p4_int8_way { P4_INT8_SIMPLE, P4_INT8_CUBLAS, P4_INT8_OWN } p4_int8_way;
+typedef enum p4_int8_implementation { P4_INT8_SIMPLE, P4_INT8_CUBLAS, P4_INT8_OWN } p4_int8_implementation;
 
 /* y[N, out] = ((float)(xq t^T) * (1 / s[n])) * row[o] (+ bias[o]). Rows of xq and t have `in` elements, a
  * multiple of 16. */
@@ -24,8 +24,8 @@ typedef struct p4_int8_product {
     int64_t N, in, out;
 } p4_int8_product;
 
-/* The scaling of all ways, token being 1 / s, then the bias if there is one. No multiply-add: each step is
- * rounded. */
+/* The scaling of all implementations, token being 1 / s, then the bias if there is one. No multiply-add: each
+ * step is rounded. */
 static __device__ __forceinline__ float p4_int8_value(int sum, float token, float row)
 {
     return __fmul_rn(__fmul_rn(__int2float_rn(sum), token), row);
@@ -35,7 +35,7 @@ static __device__ __forceinline__ float p4_int8_biased(float value, float bias)
     return __fadd_rn(value, bias);
 }
 
-/* kernels/sm90/int8.cu: makes the kernel ready on the current device; false records a failure. */
+/* kernels/sm90/int8.cu: prepares the kernel on the current device; false records a failure. */
 bool p4_cuda_int8_own_open(p4_device *device);
 /* y in bf16, any N and out. */
 void p4_cuda_int8_own(p4_device *device, const p4_int8_product *product);

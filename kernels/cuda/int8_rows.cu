@@ -1,6 +1,6 @@
-/* int8_rows.cu - activations to int8 per token: of an array, or of the MLP's activation function on its
- * way; and back. The norms round theirs in kernels/cuda/norm.cu. */
-#include "kernels/cuda/cuda_ops.h"
+/* int8_rows.cu - activations to int8 per token, of an array or of the MLP's activation function while it is
+ * computed, and back. The norms round theirs in kernels/cuda/norm.cu. */
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/int8_rows.cuh"
 #include "kernels/cuda/mlp.cuh"
 
@@ -9,8 +9,8 @@ enum {
     MOST_HELD = 4      /* vectors of a token that a thread keeps between its two passes: 16384 bf16 a token */
 };
 
-/* W elements from column c of what is rounded, in activation type. x: the token's row, of SwiGLU gate | up.
- */
+/* W elements from column c of the values that are rounded, in activation type. x: the token's row; for
+ * SwiGLU gate | up. */
 template <typename T, int W, p4_rows_of OP>
 static __device__ __forceinline__ p4_pack<T, W> value_at(const T *x, int C, int c)
 {
@@ -31,7 +31,7 @@ static __device__ __forceinline__ p4_pack<T, W> value_at(const T *x, int C, int 
     return pack;
 }
 
-/* One block a token. The row is read once if HELD vectors a thread hold it. */
+/* One block a token. The row is read only once if HELD vectors of each thread hold it. */
 template <typename T, int W, int HELD, p4_rows_of OP>
 static __global__ void round_rows(const p4_int8_out<T> out, const T *x)
 {
@@ -63,7 +63,7 @@ static __global__ void round_rows(const p4_int8_out<T> out, const T *x)
     p4_int8_end(row, s);
 }
 
-/* Threads of a block for a row of so many vectors, which are spread evenly over them. */
+/* Threads of a block for a row of this many vectors, which are distributed evenly. */
 static unsigned row_threads(int64_t vectors)
 {
     const int64_t turns = p4_ceil_div(vectors, ROW_THREADS);
@@ -84,7 +84,7 @@ static void launch_held(p4_device *device, p4_rows_of op, const p4_int8_out<T> &
     p4_cuda_launched(device, "rounding to int8");
 }
 
-/* A short row keeps to few registers, so that more rows are under way at a time. */
+/* Short rows use few registers, so that more rows are in flight. */
 template <typename T, int W>
 static void launch_round(p4_device *device, p4_rows_of op, const p4_int8_out<T> &out, const T *x, int64_t N)
 {
@@ -101,8 +101,8 @@ static void launch_round(p4_device *device, p4_rows_of op, const p4_int8_out<T> 
 void p4_cuda_round_rows(p4_device *device, p4_rows_of op, void *y, const p4_int8_rows *rounded, const void *x,
                         int64_t N, int64_t C)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(rounded->codes) | P4_ADDRESS(x),
-                                   C * p4_cuda_act_bytes(device));
+    const bool wide =
+        p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(rounded->codes) | P4_ADDRESS(x), C * p4_act_bytes(device));
     if (N <= 0 || C <= 0) {
         return;
     }
@@ -139,7 +139,7 @@ static __global__ void expand_rows(T *y, const int8_t *codes, const float *s, in
 
 void p4_cuda_dequantize_int8(p4_device *device, void *y, const p4_int8_rows *x, int64_t N, int64_t C)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(x->codes), C * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(x->codes), C * p4_act_bytes(device));
     const unsigned threads = row_threads(p4_ceil_div(C, p4_cuda_width(device, wide)));
     if (N <= 0 || C <= 0) {
         return;

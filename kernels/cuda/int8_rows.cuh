@@ -1,8 +1,7 @@
-/* int8_rows.cuh - inside kernels: activations rounded to int8 per token, and back (p4_int8_rows of
- * ops.h).
+/* int8_rows.cuh - inside kernels: activations rounded to int8 per token, and back (p4_int8_rows of ops.h).
  *
- * What is rounded is the value in activation type, so that an op which rounds its output gives the codes that
- * quantize_int8 makes of that output. */
+ * The rounded value is the one in activation type, so that an op that rounds its output gives the codes
+ * that quantize_int8 makes of that output. */
 #ifndef P4_INT8_ROWS_CUDA_CUH
 #define P4_INT8_ROWS_CUDA_CUH
 
@@ -10,7 +9,8 @@
 
 #include "kernels/cuda/cuda.cuh"
 
-/* Where the rounded rows of an op go, or of one row; by value. codes and s, or y, may be NULL. */
+/* Where the rounded rows of an op, or one of them, are written; passed by value. codes and s, or y, may be
+ * NULL. */
 template <typename T> struct p4_int8_out {
     T *y;
     int8_t *codes;
@@ -31,7 +31,7 @@ static __device__ __forceinline__ p4_int8_out<T> p4_int8_row(const p4_int8_out<T
             out.width};
 }
 
-/* |x|, infinite when x is no number. */
+/* |x|, infinite if x is NaN. */
 static __device__ __forceinline__ float p4_int8_magnitude(float x)
 {
     const float size = fabsf(x);
@@ -54,17 +54,17 @@ static __device__ __forceinline__ float p4_int8_scale(float largest)
     return 127.0f / fmaxf(largest, 1e-5f);
 }
 
-/* What a code stands for: the quotient code / s to the last bit, by one step from the product with inverse =
- * 1 / s as rounded. (True of every code and every s that occurs; powers of two change nothing, and all 2^23
- * fractions have been tried.) Not finite for s = 0. */
+/* The value that a code stands for: the quotient code / s to the last bit, by one step from the product
+ * with inverse = 1 / s as rounded. (True of every code and every s that occurs: all 2^23 fractions have
+ * been tried, and powers of two change nothing.) Not finite for s = 0. */
 static __device__ __forceinline__ float p4_int8_quotient(float code, float s, float inverse)
 {
     const float near = __fmul_rn(code, inverse);
     return __fmaf_rn(__fmaf_rn(-near, s, code), inverse, near);
 }
 
-/* W codes of a row from column c, and what they stand for. A sum with 3 * 2^22 has the integer nearest to
- * x s, to even, in its low bits: |x s| is at most 127 and a rounding. */
+/* W codes of a row from column c, and the values that they stand for. A sum with 3 * 2^22 has the integer
+ * nearest to x s, ties to even, in its low bits: |x s| is at most 127 plus a rounding error. */
 template <typename T, int W>
 static __device__ __forceinline__ void p4_int8_put(const p4_int8_out<T> &row, int c, const p4_pack<T, W> &x,
                                                    float s, float inverse)
@@ -91,7 +91,7 @@ static __device__ __forceinline__ void p4_int8_put(const p4_int8_out<T> &row, in
     }
 }
 
-/* What ends a row: the zeros behind it and its s. */
+/* The end of a row: the zeros behind it and its s. */
 template <typename T> static __device__ __forceinline__ void p4_int8_end(const p4_int8_out<T> &row, float s)
 {
     if (!row.codes) {

@@ -1,5 +1,5 @@
 /* linear.cu - the three products of a linear layer and the bias gradient. */
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 
 enum { ALIGNED_ROWS = 16 };
 
@@ -11,7 +11,7 @@ static __global__ void round_bias(__nv_bfloat16 *to, const float *bias, int64_t 
     }
 }
 
-/* The bias in the type that the product's epilogue takes, that of the output. */
+/* The bias in the type that the epilogue of the product reads, which is that of the output. */
 static const void *epilogue_bias(p4_device *device, const float *bias, int64_t out)
 {
     if (!bias || !device->half) {
@@ -80,33 +80,33 @@ void p4_cuda_linear_backward_input(p4_device *device, void *dx, const void *dy, 
     p4_cuda_matmul(device, &gemm);
 }
 
-void p4_cuda_linear_backward_weight(p4_device *device, float *dw, const void *dy, int64_t ld_dy,
-                                    const void *x, int64_t N, int64_t in, int64_t out, bool accumulate)
+/* A vocabulary of odd length: with all rows in one product cuBLASLt chooses slower kernels, so the rows
+ * beyond a multiple of ALIGNED_ROWS are a product of their own. */
+void p4_cuda_linear_backward_weight(p4_device *device, const p4_linear_backward_weight_args *a)
 {
     p4_cuda_gemm gemm = {};
     gemm.trans_a = true;
     gemm.type = p4_cuda_act_type(device);
     gemm.out_type = CUDA_R_32F;
-    gemm.M = out;
-    gemm.N = in;
-    gemm.K = N;
+    gemm.M = a->out;
+    gemm.N = a->in;
+    gemm.K = a->N;
     gemm.alpha = 1.0f;
-    gemm.beta = accumulate ? 1.0f : 0.0f;
-    gemm.A = dy;
-    gemm.lda = ld_dy;
-    gemm.B = x;
-    gemm.ldb = in;
-    gemm.C = gemm.D = dw;
-    gemm.ldd = in;
-    if (out > ALIGNED_ROWS &&
-        out % ALIGNED_ROWS != 0) {   /* a vocabulary of odd length: the few rows over by themselves, */
-        gemm.M = out % ALIGNED_ROWS; /* as with them cuBLASLt takes kernels of an older kind */
-        gemm.A = (const char *)dy + (out - gemm.M) * p4_cuda_act_bytes(device);
-        gemm.C = gemm.D = dw + (out - gemm.M) * in;
+    gemm.beta = a->accumulate ? 1.0f : 0.0f;
+    gemm.A = a->dy;
+    gemm.lda = a->ld_dy;
+    gemm.B = a->x;
+    gemm.ldb = a->in;
+    gemm.C = gemm.D = a->dw;
+    gemm.ldd = a->in;
+    if (a->out > ALIGNED_ROWS && a->out % ALIGNED_ROWS != 0) {
+        gemm.M = a->out % ALIGNED_ROWS;
+        gemm.A = (const char *)a->dy + (a->out - gemm.M) * p4_act_bytes(device);
+        gemm.C = gemm.D = a->dw + (a->out - gemm.M) * a->in;
         p4_cuda_matmul(device, &gemm);
-        gemm.M = out - gemm.M;
-        gemm.A = dy;
-        gemm.C = gemm.D = dw;
+        gemm.M = a->out - gemm.M;
+        gemm.A = a->dy;
+        gemm.C = gemm.D = a->dw;
     }
     p4_cuda_matmul(device, &gemm);
 }

@@ -1,27 +1,28 @@
 /* loss.cu - cross-entropy and Kullback-Leibler divergence over rows of logits, one block a row.
  *
- * Cross-entropy holds a row in shared memory where two fit a multiprocessor: memory is then read once, and
- * one block's row arrives while the other computes. Longer rows, and those that cannot be read 16 bytes at a
- * time, are read twice. */
-#include "kernels/cuda/cuda_ops.h"
+ * Cross-entropy holds a row in shared memory where two rows fit a multiprocessor: memory is then read once,
+ * and one block's row arrives while the other computes. Longer rows, and rows that cannot be read 16 bytes
+ * at a time, are read twice. */
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/mma.cuh"
 
 enum { LOSS_THREADS = 512, LOSS_THREADS_MAX = 1024, LONG_ROW_BYTES = 128 << 10, HELD_ROW_BYTES = 112 << 10 };
 static const float log2_e = 1.44269504f;
 
-/* What has been seen of a row: its largest element, where that stands first, and sum e^(x - largest). */
+/* The state of a row: its largest element so far, where that first occurs, and sum e^(x - largest). */
 typedef struct row_state {
     float largest, sum;
     int64_t where;
 } row_state;
 
-/* The largest element, as an offset of exponents: e^(-inf) is 0 also while nothing but -inf has been seen. */
+/* The largest element as the offset of exponents, so that e^(-inf) is 0 even while only -inf has been seen.
+ */
 static __device__ __forceinline__ float offset_of(float largest)
 {
     return largest == -INFINITY ? 0.0f : largest;
 }
 
-/* The W logits from column v on, which may reach past the last: what is there counts for nothing. */
+/* The W logits from column v on; those beyond the last do not count. */
 template <int W, typename T>
 static __device__ __forceinline__ void load_end(float (&e)[W], const T *x, int64_t v, int64_t V)
 {
@@ -144,7 +145,7 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
     if (!d) {
         return;
     }
-    /* Backwards: the end of the row is still cached. d may be x: every thread reads what it writes. */
+    /* Backwards, as the end of the row is still cached. d may be x: every thread reads what it wrote. */
     const float factor = (float)((double)scale / sum);
     const int64_t first = (int64_t)threadIdx.x * W;
     int64_t v = first < ld ? first + (ld - 1 - first) / step * step : -1;
@@ -182,8 +183,8 @@ template <int W> static __device__ __forceinline__ float pack_max(const __nv_bfl
     return fmaxf(__low2float(e.pair[0]), __high2float(e.pair[0]));
 }
 
-/* Brings the row to shared memory, columns from V on as -inf, and gives this thread's largest. A thread reads
- * no column that it has not fetched: nobody waits for others. */
+/* Loads the row into shared memory, with -inf in the columns from V on, and returns this thread's largest
+ * element. A thread reads only columns that it fetched, so no barrier is needed. */
 template <typename T, int W>
 static __device__ __forceinline__ float hold_row(T *row, const T *x, int V, int ld)
 {
@@ -204,7 +205,7 @@ static __device__ __forceinline__ float hold_row(T *row, const T *x, int V, int 
     return largest;
 }
 
-/* Does no column before `target` hold `largest`, which the target's does? Every thread of the block asks. */
+/* Is `target`, whose element is `largest`, the first column that holds it? All threads of the block call. */
 template <typename T, int W>
 static __device__ __forceinline__ bool is_first(const T *row, int target, float largest)
 {
@@ -217,8 +218,8 @@ static __device__ __forceinline__ bool is_first(const T *row, int target, float 
     return !__syncthreads_or(earlier);
 }
 
-/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), one rounding; the
- * offset's own cancels between sum and loss. */
+/* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), rounded once; the
+ * rounding of the offset cancels between the sum and the loss. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(LOSS_THREADS)
     cross_entropy_held(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets, int V,
@@ -275,46 +276,45 @@ static bool fits_shared(p4_device *device, int64_t row_bytes)
     p4_cuda_ok(device,
                cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal),
                "cross_entropy: shared memory");
-    return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: what else the kernel shares */
+    return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: the kernel's other shared memory */
 }
 
-template <typename T>
-static void launch_held(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                        const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+template <typename T> static void launch_held(p4_device *device, const p4_cross_entropy_args *a)
 {
     const int W = P4_VECTOR_BYTES / sizeof(T);
-    const int row_bytes = (int)(ld * (int64_t)sizeof(T));
+    const int row_bytes = (int)(a->ld * (int64_t)sizeof(T));
     if (p4_cuda_ok(device,
                    cudaFuncSetAttribute(cross_entropy_held<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         row_bytes),
                    "cross_entropy: shared memory")) {
-        cross_entropy_held<T, W>
-            <<<(unsigned)N, p4_cuda_threads(p4_ceil_div(ld, W), LOSS_THREADS), row_bytes, device->stream>>>(
-                nll, hit, (T *)dlogits, (const T *)logits, targets, (int)V, (int)ld, scale);
+        const unsigned blocks = (unsigned)a->N,
+                       threads = p4_cuda_threads(p4_ceil_div(a->ld, W), LOSS_THREADS);
+        cross_entropy_held<T, W><<<blocks, threads, row_bytes, device->stream>>>(
+            a->nll, a->opt_hit, (T *)a->opt_dlogits, (const T *)a->logits, a->targets, (int)a->V, (int)a->ld,
+            a->scale);
     }
 }
 
-void p4_cuda_cross_entropy(p4_device *device, float *nll, float *hit, void *dlogits, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V, int64_t ld, float scale)
+void p4_cuda_cross_entropy(p4_device *device, const p4_cross_entropy_args *a)
 {
-    const int64_t row_bytes = ld * p4_cuda_act_bytes(device);
-    const bool wide = p4_cuda_wide(P4_ADDRESS(dlogits) | P4_ADDRESS(logits), row_bytes);
-    /* long rows with more threads each: the rows at work together then fit the second cache, where they are
-     * read again */
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)),
+    const int64_t row_bytes = a->ld * p4_act_bytes(device);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->opt_dlogits) | P4_ADDRESS(a->logits), row_bytes);
+    /* Long rows get more threads each, so that the rows that are computed at the same time fit the second
+     * cache, from which they are read again. */
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(a->V, p4_cuda_width(device, wide)),
                                              row_bytes > LONG_ROW_BYTES ? LOSS_THREADS_MAX : LOSS_THREADS);
-    if (N <= 0 || V <= 0) {
+    if (a->N <= 0 || a->V <= 0) {
         return;
     }
     if (wide && fits_shared(device, row_bytes)) {
-        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, nll, hit, dlogits, logits,
-                                                                         targets, N, V, ld, scale);
+        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, a);
         p4_cuda_launched(device, "cross_entropy");
         return;
     }
     P4_BY_ACT(device, wide,
-              cross_entropy_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  nll, hit, (elem *)dlogits, (const elem *)logits, targets, V, ld, scale));
+              cross_entropy_rows<elem, W><<<(unsigned)a->N, threads, 0, device->stream>>>(
+                  a->nll, a->opt_hit, (elem *)a->opt_dlogits, (const elem *)a->logits, a->targets, a->V,
+                  a->ld, a->scale));
     p4_cuda_launched(device, "cross_entropy");
 }
 
@@ -389,8 +389,7 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
 void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
                            const int32_t *targets, int64_t N, int64_t V, int64_t ld)
 {
-    const bool wide =
-        p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
     if (N <= 0 || V <= 0) {
         return;

@@ -1,5 +1,5 @@
-/* mlp.cu - the elementwise ops on activations: conversion, sum, SwiGLU. GELU: kernels/cuda/gelu.cu. */
-#include "kernels/cuda/cuda_ops.h"
+/* mlp.cu - elementwise ops on activations: conversion, sum, SwiGLU. GELU: kernels/cuda/gelu.cu. */
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/int8_rows.cuh"
 #include "kernels/cuda/mlp.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
@@ -26,18 +26,6 @@ void p4_cuda_act_to_f32(p4_device *device, float *to, const void *act, int64_t c
               convert<float, elem, W>
               <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(to, (const elem *)act, count));
     p4_cuda_launched(device, "act_to_f32");
-}
-
-void p4_cuda_f32_to_act(p4_device *device, void *act, const float *from, int64_t count)
-{
-    const bool wide = p4_cuda_wide(P4_ADDRESS(act) | P4_ADDRESS(from), 0);
-    if (count <= 0) {
-        return;
-    }
-    P4_BY_ACT(device, wide,
-              convert<elem, float, W>
-              <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>((elem *)act, from, count));
-    p4_cuda_launched(device, "f32_to_act");
 }
 
 template <typename T, int W> static __global__ void add(T *out, const T *a, const T *b, int64_t count)
@@ -106,7 +94,7 @@ static __global__ void swiglu_backward_rows(T *d, const T *dh, const T *gate_up,
 void p4_cuda_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
                             int64_t N, int64_t F)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(gate_up), F * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(gate_up), F * p4_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(F, p4_cuda_width(device, wide)), MLP_THREADS);
     if (rounded) {
         p4_cuda_round_rows(device, P4_ROWS_SWIGLU, y, rounded, gate_up, N, F);
@@ -121,27 +109,22 @@ void p4_cuda_swiglu_forward(p4_device *device, void *y, const p4_int8_rows *roun
     p4_cuda_launched(device, "swiglu_forward");
 }
 
-void p4_cuda_swiglu_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up,
-                             int64_t N, int64_t F)
+/* Of the implementation `cublas`: from dh_work. */
+static void swiglu_backward(p4_device *device, const p4_linear_swiglu_backward_args *a)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(dgate_up) | P4_ADDRESS(dh) | P4_ADDRESS(gate_up),
-                                   F * p4_cuda_act_bytes(device));
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(F, p4_cuda_width(device, wide)), MLP_THREADS);
-    if (N <= 0 || F <= 0) {
-        return;
-    }
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->dgate_up) | P4_ADDRESS(a->dh_work) | P4_ADDRESS(a->gate_up),
+                                   a->F * p4_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(a->F, p4_cuda_width(device, wide)), MLP_THREADS);
     P4_BY_ACT(device, wide,
-              swiglu_backward_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  (elem *)dgate_up, (const elem *)dh, (const elem *)gate_up, F));
+              swiglu_backward_rows<elem, W><<<(unsigned)a->N, threads, 0, device->stream>>>(
+                  (elem *)a->dgate_up, (const elem *)a->dh_work, (const elem *)a->gate_up, a->F));
     p4_cuda_launched(device, "swiglu_backward");
 }
 
-void p4_cuda_linear_swiglu_backward(p4_device *device, void *dgate_up, void *dh, const void *dy,
-                                    const void *w, const void *gate_up, int64_t N, int64_t F, int64_t out)
+void p4_cuda_linear_swiglu_backward(p4_device *device, const p4_linear_swiglu_backward_args *a)
 {
-    const p4_swiglu_product call = {dy, w, gate_up, dgate_up, N, F, out};
-    if (N > 0 && F > 0 && !p4_cuda_swiglu_own_backward(device, &call)) {
-        p4_cuda_linear_backward_input(device, dh, dy, w, N, F, out, false);
-        p4_cuda_swiglu_backward(device, dgate_up, dh, gate_up, N, F);
+    if (a->N > 0 && a->F > 0 && !p4_cuda_swiglu_own_backward(device, a)) {
+        p4_cuda_linear_backward_input(device, a->dh_work, a->dy, a->w, a->N, a->F, a->out, false);
+        swiglu_backward(device, a);
     }
 }

@@ -4,8 +4,8 @@
 
 #include "kernels/cuda/cuda.cuh"
 
-/* e^x and 1 / x (x from 1 to 2) as exactly as the activation type T deserves: the short forms err by a few
- * 2^-22. */
+/* e^x and 1 / x (x from 1 to 2) as exactly as the activation type T requires: the fast forms are off by a
+ * few 2^-22. */
 template <typename T> static __device__ __forceinline__ float p4_exp_for(float x)
 {
     return sizeof(T) == 4 ? expf(x) : __expf(x);
@@ -36,7 +36,7 @@ template <typename T> static __device__ __forceinline__ float p4_swiglu(float ga
     return __fmul_rn(up, __fmul_rn(gate, p4_sigmoid<T>(gate)));
 }
 
-/* The gradients at gate and up, in their places, from the gradient d at silu(gate) * up. */
+/* Replaces gate and up by the gradients there, from the gradient d at silu(gate) * up. */
 template <typename T>
 static __device__ __forceinline__ void p4_swiglu_backward(float d, float *gate, float *up)
 {

@@ -35,7 +35,7 @@ static __device__ __forceinline__ void p4_load_matrices_transposed(uint32_t (&to
                  : "r"((uint32_t)__cvta_generic_to_shared(row)));
 }
 
-/* Asks for the line of 128 bytes that holds `from` in the second cache. */
+/* Prefetches the line of 128 bytes that holds `from` into the second-level cache. */
 static __device__ __forceinline__ void p4_prefetch(const void *from)
 {
     asm volatile("prefetch.global.L2 [%0];\n" : : "l"(from));

@@ -1,43 +1,45 @@
-/* muon.cu - one Muon step (docs/methods.md 4) of many matrices of one shape: momentum, Newton-Schulz
- * orthogonalisation, update.
+/* muon.cu - one Muon step (docs/methods.md 4) of many matrices of one shape: momentum, orthogonalisation by
+ * Newton-Schulz, update.
  *
  * The products run in the device's compute type: on tensor cores with bf16 operands and fp32 sums, or in
- * fp32. The workspace holds several matrices one after another, so that every product is one strided batch; a
- * tall matrix lies there transposed, so that X is always [m, n], m <= n.
+ * fp32. The workspace holds several matrices one after another, so that every product is one strided batch.
+ * A tall matrix is stored there transposed, so that X is always [m, n], m <= n.
  *
- * A step of Newton-Schulz is A = X X' (2 m^2 n operations), A^2 (2 m^3) and (aI + bA + cA^2) X (2 m^2 n). The
- * first two are symmetric: of them the squares left of the diagonal are computed, halving the blocks on the
- * diagonal L times, which is 2^-1 + 2^-(L+1) of the work, and then mirrored. Over the matrices of a
- * Llama 1.1B the five steps are 48.3e12 operations in full and 35.7e12 with L = 3. The norm of X is divided
- * out on the way through the first step's polynomial. aI is part of the polynomial, so that its product need
- * not read X a second time; rounding it costs no more than rounding X does.
+ * A step of Newton-Schulz is A = X X' (2 m^2 n operations), A^2 (2 m^3) and (aI + bA + cA^2) X (2 m^2 n).
+ * The first two are symmetric. Of these, the squares left of the diagonal are computed and then mirrored;
+ * halving the blocks on the diagonal L times leaves 2^-1 + 2^-(L+1) of the work. Over the matrices of a
+ * Llama 1.1B the five steps are 48.3e12 operations in full and 35.7e12 with L = 3. The polynomial of the
+ * first step also divides by the norm of X. aI is part of the polynomial, so that its product need not read
+ * X a second time; rounding it costs no more accuracy than rounding X does.
  *
- * The way `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a tall X as it
- * lies and updates the weights from the last product; it computes 34.8e12 operations of the 48.3e12.
+ * The implementation `own` (kernels/cuda/muon.cuh) takes the same steps in kernels of its own, leaves a
+ * tall X as it is and updates the weights from the last product; it computes 34.8e12 operations of the
+ * 48.3e12.
  *
- * Two halves of the matrices run side by side on two streams: while one has too few tiles left to fill the
+ * Two halves of the matrices run concurrently on two streams: while one has too few tiles left to fill the
  * GPU, or waits for memory, the other computes. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/muon_tiles.cuh"
 
 enum {
     STEPS = 5,
     LANES = 2,
     LEVELS = 3,     /* L above */
-    BLOCK_MIN = 64, /* a smaller block on the diagonal costs more than it saves */
+    BLOCK_MIN = 64, /* smaller blocks on the diagonal cost more than they save */
     PARTS = 512,    /* at most so many partial sums of a matrix */
     ALIGN = 16,     /* elements: matrices start on multiples */
     REGION = 256    /* bytes: regions of the workspace start on multiples */
 };
 static const int64_t work_bytes_max = (int64_t)1 << 30;
 
-/* How matrices of one shape are worked on, by shape, count and way alone. Strides and counts in elements. */
+/* How the matrices of one shape are processed: decided by shape, number and implementation alone. Strides and
+ * counts in elements. */
 typedef struct muon_plan {
     int64_t rows, cols, m, n; /* m <= n: the sides */
-    int levels;               /* times that blocks on the diagonal are halved */
+    int levels;               /* how often blocks on the diagonal are halved */
     int64_t x_stride;         /* X and its successor: [m, n] */
     int64_t s_stride;         /* A, then the polynomial, in full [m, m] */
     int64_t g_stride;     /* A: m rows and one element, so that all blocks on diagonals are evenly spaced */
@@ -47,7 +49,7 @@ typedef struct muon_plan {
     bool own;             /* X [rows, cols] and the kernels of kernels/sm90/muon.cu */
 } muon_plan;
 
-/* A lane's queue and where its batch lies. */
+/* A lane's stream and the places of its batch. */
 typedef struct muon_lane {
     cudaStream_t stream;
     void *blas_work;
@@ -55,13 +57,6 @@ typedef struct muon_lane {
     double *partial;
     float *factor;
 } muon_lane;
-
-/* Of a step. */
-typedef struct muon_rates {
-    float momentum, decay;
-    bool half;                      /* state is bf16 */
-    const p4_step_numbers *numbers; /* on the device */
-} muon_rates;
 
 /* Runs `...` with `elem` the activation type, S the type of stored state and W elements of one access. */
 #define BY_ACT_AND_STATE(device, half_state, wide, ...) \
@@ -80,11 +75,12 @@ static int64_t round_up(int64_t count, int64_t to)
     return p4_ceil_div(count, to) * to;
 }
 
-/* Bytes that `batch` matrices take in a lane; *lane, if not NULL, gets its places from `work` on. */
+/* Bytes that `batch` matrices take in a lane. *lane, unless NULL, gets its places in memory that starts at
+ * `work`. */
 static int64_t lay_out(const p4_device *device, const muon_plan *plan, int64_t batch, char *work,
                        muon_lane *lane)
 {
-    const int64_t each = p4_cuda_act_bytes(device) * batch;
+    const int64_t each = p4_act_bytes(device) * batch;
     const int64_t x = round_up(plan->x_stride * each, REGION), S = round_up(plan->s_stride * each, REGION);
     const int64_t G = round_up(plan->g_stride * each, REGION);
     const int64_t partial = round_up(plan->parts * batch * (int64_t)sizeof(double), REGION);
@@ -145,13 +141,13 @@ static bool items_wide(const p4_muon_item *items, int64_t count)
 /* May the tiles of a tall matrix be read and written 16 bytes at a time? */
 static bool tiles_wide(const p4_device *device, const muon_plan *p, bool wide)
 {
-    return wide && p4_cuda_wide(0, p->rows * p4_cuda_act_bytes(device)) &&
-           p4_cuda_wide(0, p->cols * p4_cuda_act_bytes(device));
+    return wide && p4_cuda_wide(0, p->rows * p4_act_bytes(device)) &&
+           p4_cuda_wide(0, p->cols * p4_act_bytes(device));
 }
 
-/* X = u, with the momentum on the way, and factor = 1 / (|u| + 1e-7) of every matrix. */
+/* X = u and the new momentum of every matrix, and factor = 1 / (|u| + 1e-7). */
 static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
-                  int64_t batch, const muon_rates *rates)
+                  int64_t batch, const p4_muon_args *rates)
 {
     const bool wide = items_wide(items->item, batch);
     const int64_t count = p->rows * p->cols, step = P4_FLAT_THREADS * P4_VECTOR_BYTES / 2;
@@ -176,12 +172,11 @@ static void start(p4_device *device, const muon_plan *p, const muon_lane *lane, 
     p4_cuda_launched(device, "muon: momentum");
 }
 
-/* Of G = X X' of every matrix, X [m, K] at this stride: the blocks on the diagonal and all that is left of
- * them. */
+/* The blocks on and left of the diagonal of G = X X' of every matrix, X [m, K] at this stride. */
 static void lower_gram(p4_device *device, const muon_plan *p, char *G, const char *X, int64_t K,
                        int64_t stride, int64_t batch)
 {
-    const int64_t each = p4_cuda_act_bytes(device);
+    const int64_t each = p4_act_bytes(device);
     p4_cuda_gemm gemm = {};
     gemm.type = gemm.out_type = p4_cuda_act_type(device);
     gemm.trans_b = true;
@@ -190,7 +185,7 @@ static void lower_gram(p4_device *device, const muon_plan *p, char *G, const cha
     gemm.alpha = 1.0f;
     gemm.B = X;
     for (int level = 0; level <= p->levels; level++) {
-        /* 2^level squares on the diagonal: of each the lower left quarter, of the last ones everything */
+        /* 2^level squares on the diagonal: the lower left quarter of each; of the last level everything */
         const bool last = level == p->levels;
         const int64_t side = last ? p->m >> level : p->m >> (level + 1), below = last ? 0 : side;
         gemm.M = gemm.N = side;
@@ -206,7 +201,7 @@ static void lower_gram(p4_device *device, const muon_plan *p, char *G, const cha
 static void fill(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
                  bool polynomial, int64_t batch)
 {
-    const bool wide = p4_cuda_wide(0, p->m * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(0, p->m * p4_act_bytes(device));
     const int64_t across = p4_ceil_div(p->m, MUON_TILE);
     const dim3 grid((unsigned)(across * (across + 1) / 2), (unsigned)batch);
     if (polynomial) {
@@ -250,7 +245,7 @@ static float update_scale(const muon_plan *p)
 
 /* Updates the weights by x. */
 static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane, const muon_items *items,
-                   int64_t batch, const muon_rates *rates)
+                   int64_t batch, const p4_muon_args *rates)
 {
     const bool wide = items_wide(items->item, batch);
     const float scale = update_scale(p);
@@ -272,9 +267,9 @@ static void finish(p4_device *device, const muon_plan *p, const muon_lane *lane,
     p4_cuda_launched(device, "muon: update");
 }
 
-/* As cublas_step, by own kernels; `last`: and finish, instead of next. */
+/* As cublas_step, by own kernels. `last`: updates the weights too, and next stays as it is. */
 static void own_step(p4_device *device, const muon_plan *p, const muon_lane *lane, const float *factor,
-                     const muon_items *items, bool last, int64_t batch, const muon_rates *rates)
+                     const muon_items *items, bool last, int64_t batch, const p4_muon_args *rates)
 {
     muon_step step = {};
     step.X = lane->x;
@@ -296,7 +291,7 @@ static void own_step(p4_device *device, const muon_plan *p, const muon_lane *lan
 
 /* The whole step of `batch` matrices on the lane's queue. */
 static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *lane_now,
-                      const p4_muon_item *h_items, int64_t batch, const muon_rates *rates)
+                      const p4_muon_item *h_items, int64_t batch, const p4_muon_args *rates)
 {
     muon_lane lane = *lane_now; /* its x and next change places */
     muon_items items = {};
@@ -320,15 +315,14 @@ static void run_batch(p4_device *device, const muon_plan *p, const muon_lane *la
     }
 }
 
-void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items, int64_t rows, int64_t cols,
-                  float momentum, float decay, float *work, bool half, const p4_step_numbers *numbers)
+void p4_cuda_muon(p4_device *device, const p4_muon_args *args)
 {
-    if (items <= 0 || rows <= 0 || cols <= 0) {
+    const int64_t items = args->items;
+    if (items <= 0 || args->rows <= 0 || args->cols <= 0) {
         return;
     }
-    muon_plan plan = plan_of(device, items, rows, cols);
-    plan.own = plan.own && items_wide(h_items, items);
-    const muon_rates rates = {momentum, decay, half, numbers};
+    muon_plan plan = plan_of(device, items, args->rows, args->cols);
+    plan.own = plan.own && items_wide(args->h_items, items);
     const cudaStream_t stream = device->stream;
     void *const blas_work = device->blas_work;
     muon_lane lane[LANES] = {};
@@ -337,7 +331,7 @@ void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items,
     lane[1].stream = device->side;
     lane[1].blas_work = p4_cuda_scratch(device, P4_BLAS_WORK_BYTES);
     for (int64_t l = 0, at = 0; l < plan.lanes; l++) {
-        at += lay_out(device, &plan, plan.batch, (char *)work + at, &lane[l]);
+        at += lay_out(device, &plan, plan.batch, (char *)args->work + at, &lane[l]);
     }
     if (plan.lanes > 1) {
         p4_cuda_ok(device, cudaEventRecord(device->side_may_start, stream), "muon");
@@ -348,7 +342,7 @@ void p4_cuda_muon(p4_device *device, const p4_muon_item *h_items, int64_t items,
             const int64_t begin = l * plan.share + first;
             const int64_t end = p4_min_i64(p4_min_i64(begin + plan.batch, (l + 1) * plan.share), items);
             if (begin < end) {
-                run_batch(device, &plan, &lane[l], h_items + begin, end - begin, &rates);
+                run_batch(device, &plan, &lane[l], args->h_items + begin, end - begin, args);
             }
         }
     }

@@ -1,17 +1,17 @@
-/* muon.cuh - what the two ways of Muon's products share.
+/* muon.cuh - what the two implementations of Muon's products share.
  *
- * Which way: `own` (kernels/sm90/muon.cu), wgmma on compute capability 9.0 with bf16 activations, for
- * matrices whose sides are multiples of 8 and whose arrays lie on 16 bytes; otherwise, and for all with
- * P4_MUON=cublas in the environment, `cublas` (kernels/cuda/muon.cu). P4_MUON=own is the rule, and an error
- * on a device without it. The ways round at the same places but sum in different orders. */
+ * `own` (kernels/sm90/muon.cu): wgmma, for bf16 activations on compute capability 9.0 and matrices whose
+ * sides are multiples of 8 and whose arrays lie on 16 bytes. Elsewhere `cublas` (kernels/cuda/muon.cu).
+ * P4_MUON=cublas in the environment uses the latter everywhere; P4_MUON=own is the default, and an error on a
+ * device that cannot run it. The two round at the same places but sum in different orders. */
 #ifndef P4_MUON_CUDA_CUH
 #define P4_MUON_CUDA_CUH
 
 #include "kernels/cuda/cuda.cuh"
 
 enum {
-    MUON_ITEMS = 96, /* matrices of one launch: 3 KiB of a kernel's arguments, so that no memory is taken */
-    MUON_SIDE = 8    /* the way `own`: sides are multiples, so that rows lie on 16 bytes */
+    MUON_ITEMS = 96, /* matrices of one launch: 3 KiB of kernel arguments, so that no memory is needed */
+    MUON_SIDE = 8    /* `own`: sides are multiples of it, so that rows lie on 16 bytes */
 };
 #define NS_A 3.4445f
 #define NS_B (-4.7750f)
@@ -52,12 +52,13 @@ typedef struct muon_step {
     void *next, *A, *S;
     const float *factor; /* X is divided by 1 / factor[matrix] first; NULL: by 1 */
     int64_t rows, cols, batch, x_stride, s_stride;
-    const muon_items *update; /* NULL: next = p(X). Else w -= lr (scale p(X) + decay w), and next stays */
+    const muon_items
+        *update; /* NULL: next = p(X). Otherwise w -= lr (scale p(X) + decay w), and next is not written */
     float scale, decay;
     const p4_step_numbers *numbers; /* on the device: lr */
 } muon_step;
 
-/* Makes the kernels ready on the current device; false records a failure. */
+/* Prepares the kernels on the current device; false records a failure. */
 bool p4_cuda_muon_own_open(p4_device *device);
 /* Queues the step on the device's stream; A and S are overwritten. */
 void p4_cuda_muon_own_step(p4_device *device, const muon_step *step);

@@ -1,12 +1,12 @@
-/* muon_tiles.cuh - the elementwise kernels of kernels/cuda/muon.cu. Every one runs over several matrices of
- * one shape at once: blockIdx.y says which. */
+/* muon_tiles.cuh - the elementwise kernels of kernels/cuda/muon.cu. Each runs over several matrices of one
+ * shape at once: blockIdx.y is the number of the matrix. */
 #ifndef P4_KERNELS_MUON_TILES_CUDA_CUH
 #define P4_KERNELS_MUON_TILES_CUDA_CUH
 
 #include "kernels/cuda/muon.cuh"
 #include "kernels/cuda/state.cuh"
 
-enum { MUON_TILE = 64 }; /* sides of a tile that is turned in shared memory */
+enum { MUON_TILE = 64 }; /* side of a tile that is transposed in shared memory */
 
 /* buf = momentum buf + u; u += momentum buf, of W elements; returns the sum of u^2. u comes in as the scaled
  * gradient. */
@@ -80,7 +80,7 @@ static __global__ void momentum_tall(const __grid_constant__ muon_items items, T
     x += blockIdx.y * x_stride;
     for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
         const int64_t row = t / across * MUON_TILE, col = t % across * MUON_TILE;
-        __syncthreads(); /* the tile before this one has been read */
+        __syncthreads(); /* the previous tile has been read */
         for (int at = (int)threadIdx.x * R; at < MUON_TILE * MUON_TILE; at += P4_FLAT_THREADS * R) {
             const int r = at / MUON_TILE, c = at % MUON_TILE;
             const int64_t i = (row + r) * cols + col + c;

@@ -1,11 +1,11 @@
 /* norm.cu - RMSNorm and LayerNorm with the residual sum in front. Their gradients:
  * kernels/cuda/norm_backward.cu. */
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/int8_rows.cuh"
 
 enum { NORM_THREADS = 256, SHARED_BYTES = 48 << 10 };
 
-/* What a norm reads and writes; of the outputs all but y and `rounded` may be NULL. */
+/* What a norm reads and writes; all outputs except y and `rounded` may be NULL. */
 template <typename T> struct norm_rows {
     T *y, *sum;
     p4_int8_out<T> rounded;
@@ -17,8 +17,8 @@ template <typename T> struct norm_rows {
     bool keep; /* the row in shared memory, else it is read again */
 };
 
-/* Columns from c of the normed row. Every step is rounded where it stands, here and in the sums: kernels that
- * round to int8 and those that do not give the same values, whatever a compiler would contract. */
+/* Columns from c of the normed row. Every step is rounded explicitly, here and in the sums, so that kernels
+ * that round to int8 and those that do not give the same values, whatever a compiler would contract. */
 template <typename T, int W>
 static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> &p, const T *row, int c,
                                               float center, float scale)
@@ -71,7 +71,7 @@ static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
     return p4_block_sum(total);
 }
 
-/* The normed row in activation type, rounded to int8. If the row is kept it takes its place. */
+/* The normed row in activation type, rounded to int8. A row that is kept is overwritten by it. */
 template <typename T, int W>
 static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, const T *row, T *kept, float center,
                                                    float scale)
@@ -152,36 +152,35 @@ static void launch_norm(p4_device *device, const norm_rows<T> &rows, bool rounde
     }
 }
 
-void p4_cuda_add_norm_forward(p4_device *device, p4_norm_kind kind, void *y, const p4_int8_rows *rounded,
-                              void *sum, float *mean, float *rstd, const void *x, const void *delta,
-                              const float *gain, const float *bias, int64_t N, int64_t C, float eps)
+void p4_cuda_add_norm_forward(p4_device *device, const p4_add_norm_forward_args *a)
 {
-    const int64_t row_bytes = C * p4_cuda_act_bytes(device);
-    const p4_int8_rows none = {};
-    const bool wide =
-        p4_cuda_wide(P4_ADDRESS(y) | P4_ADDRESS(sum) | P4_ADDRESS(x) | P4_ADDRESS(delta) | P4_ADDRESS(gain) |
-                         P4_ADDRESS(bias) | P4_ADDRESS(rounded ? rounded->codes : NULL),
-                     row_bytes);
-    if (N <= 0 || C <= 0) {
+    const int64_t row_bytes = a->C * p4_act_bytes(device);
+    const bool round = a->opt_rounded != NULL;
+    const p4_int8_rows none = {}, *rounded = round ? a->opt_rounded : &none;
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->opt_y) | P4_ADDRESS(a->opt_sum) | P4_ADDRESS(a->x) |
+                                       P4_ADDRESS(a->opt_delta) | P4_ADDRESS(a->gain) |
+                                       P4_ADDRESS(a->opt_bias) | P4_ADDRESS(rounded->codes),
+                                   row_bytes);
+    if (a->N <= 0 || a->C <= 0) {
         return;
     }
     P4_BY_ACT(device, wide, {
-        const norm_rows<elem> rows = {(elem *)y,
-                                      (elem *)sum,
-                                      p4_int8_out_of<elem>(y, rounded ? rounded : &none, C),
-                                      mean,
-                                      rstd,
-                                      (const elem *)x,
-                                      (const elem *)delta,
-                                      gain,
-                                      bias,
-                                      (int)C,
-                                      eps,
+        const norm_rows<elem> rows = {(elem *)a->opt_y,
+                                      (elem *)a->opt_sum,
+                                      p4_int8_out_of<elem>(a->opt_y, rounded, a->C),
+                                      a->opt_mean,
+                                      a->opt_rstd,
+                                      (const elem *)a->x,
+                                      (const elem *)a->opt_delta,
+                                      a->gain,
+                                      a->opt_bias,
+                                      (int)a->C,
+                                      a->eps,
                                       row_bytes <= SHARED_BYTES};
-        if (kind == P4_LAYERNORM) {
-            launch_norm<elem, W, true>(device, rows, rounded != NULL, N);
+        if (a->kind == P4_LAYERNORM) {
+            launch_norm<elem, W, true>(device, rows, round, a->N);
         } else {
-            launch_norm<elem, W, false>(device, rows, rounded != NULL, N);
+            launch_norm<elem, W, false>(device, rows, round, a->N);
         }
     });
     p4_cuda_launched(device, "add_norm_forward");

@@ -1,11 +1,11 @@
 /* norm_backward.cu - gradients of RMSNorm and LayerNorm.
  *
- * A thread owns columns. Where a row fits in the registers of a block, dy, x and dx are read once, the next
- * row's while this one is summed, and the sums for gain, bias and dx stay in registers until the block ends;
- * other rows are read twice and their sums gather in shared memory. Both write partial sums a block, which
- * are added in order. The sums of dx's columns are the gradient of the bias of the linear layer below, taken
- * where dx passes anyway. */
-#include "kernels/cuda/cuda_ops.h"
+ * A thread owns columns. Where a row fits the registers of a block, dy, x and dx are read once, the next
+ * row is fetched while this one is summed, and the sums for gain, bias and dx stay in registers until the
+ * block ends. Other rows are read twice, and their sums are kept in shared memory. In both cases each block
+ * writes partial sums, which are added in order. The sums of dx's columns are the gradient of the bias of
+ * the linear layer below; they cost no further pass over dx. */
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/mma.cuh"
 
 enum {
@@ -15,12 +15,11 @@ enum {
     SHARED_BYTES = 48 << 10
 };
 
-/* What both kernels get. */
+/* The arguments of both kernels. */
 typedef struct norm_task {
     void *dx;
     const void *dy, *x;
-    float *
-        partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx, as far as they are wanted */
+    float *partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx that are wanted */
     const float *mean, *rstd, *gain;
     int64_t N, C;
     bool accumulate, with_gain, with_bias, with_dx;
@@ -100,8 +99,8 @@ static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t 
     }
 }
 
-/* A block takes every gridDim.x-th row. Its sums gather in shared memory (`keep`) or at once in its part of
- * k.partial, where they end in any case. */
+/* A block takes every gridDim.x-th row. It sums in shared memory (`keep`) or directly in its part of
+ * k.partial, where the sums end in either case. */
 template <typename T, int W, bool CENTERED> static __global__ void norm_backward_rows(norm_task k, bool keep)
 {
     extern __shared__ __align__(16) unsigned char shared[];
@@ -149,12 +148,12 @@ static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row,
     }
 }
 
-/* Asks for row n, which is fetched in a later turn, in the second cache: registers have room for one row
- * ahead only. */
+/* Prefetches row n, which a later turn reads, into the second-level cache: registers have room for only one
+ * row ahead. */
 template <typename T, int W, int PIECES>
 static __device__ __forceinline__ void expect_row(const norm_task &k, int64_t n)
 {
-    const int line = 128 / P4_VECTOR_BYTES; /* threads that share one */
+    const int line = 128 / P4_VECTOR_BYTES; /* threads that share a cache line */
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
         const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W, at = n * k.C + c;
@@ -282,7 +281,7 @@ template <typename T> static norm_kernel *held_kernel(bool centered, int64_t pie
                     : norm_backward_held<T, W, NORM_HELD_PIECES, false>;
 }
 
-/* As many blocks as are at work at once: each takes the same number of rows, but for one. */
+/* As many blocks as run at the same time: each takes the same number of rows, or one less. */
 static int64_t held_blocks(p4_device *device, norm_kernel *kernel, unsigned threads)
 {
     int each = 1;
@@ -307,10 +306,9 @@ static void launch_any(p4_device *device, const norm_task *k, bool centered, boo
 }
 
 /* The second stage: all kinds in one launch. */
-static void add_sums(p4_device *device, const norm_task *k, float *dgain, float *dbias, float *dx_sums,
-                     int64_t blocks)
+static void add_sums(p4_device *device, const norm_task *k, const p4_norm_backward_args *a, int64_t blocks)
 {
-    float *const targets[P4_SUM_KINDS] = {dgain, dbias, dx_sums};
+    float *const targets[P4_SUM_KINDS] = {a->opt_dgain, a->opt_dbias, a->opt_dx_sums};
     p4_cuda_sums sums = {};
     int kinds = 0;
     for (int i = 0; i < P4_SUM_KINDS; i++) {
@@ -321,19 +319,35 @@ static void add_sums(p4_device *device, const norm_task *k, float *dgain, float 
     p4_cuda_add_partials(device, sums, kinds, k->partial, blocks, k->C);
 }
 
-void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool accumulate, float *dx_sums,
-                           float *dgain, float *dbias, const void *dy, const void *x, const float *mean,
-                           const float *rstd, const float *gain, int64_t N, int64_t C)
+static norm_task task_of(const p4_norm_backward_args *a)
 {
-    norm_task k = {dx, dy, x,          NULL,          mean,          rstd,           gain,
-                   N,  C,  accumulate, dgain != NULL, dbias != NULL, dx_sums != NULL};
-    const bool centered = kind == P4_LAYERNORM;
+    norm_task k = {};
+    k.dx = a->dx;
+    k.dy = a->dy;
+    k.x = a->x;
+    k.mean = a->opt_mean;
+    k.rstd = a->rstd;
+    k.gain = a->gain;
+    k.N = a->N;
+    k.C = a->C;
+    k.accumulate = a->accumulate;
+    k.with_gain = a->opt_dgain != NULL;
+    k.with_bias = a->opt_dbias != NULL;
+    k.with_dx = a->opt_dx_sums != NULL;
+    return k;
+}
+
+void p4_cuda_norm_backward(p4_device *device, const p4_norm_backward_args *a)
+{
+    norm_task k = task_of(a);
+    const int64_t N = k.N, C = k.C;
+    const bool centered = a->kind == P4_LAYERNORM;
     const int64_t sum_bytes = kinds_of(k) * C * (int64_t)sizeof(float);
-    const bool wide = p4_cuda_wide(P4_ADDRESS(dx) | P4_ADDRESS(dy) | P4_ADDRESS(x) | P4_ADDRESS(gain),
-                                   C * p4_cuda_act_bytes(device));
+    const bool wide = p4_cuda_wide(P4_ADDRESS(k.dx) | P4_ADDRESS(k.dy) | P4_ADDRESS(k.x) | P4_ADDRESS(k.gain),
+                                   C * p4_act_bytes(device));
     const int64_t packs = p4_ceil_div(C, p4_cuda_width(device, wide)),
                   pieces = p4_ceil_div(packs, NORM_THREADS);
-    const bool held = wide && pieces <= NORM_HELD_PIECES && (centered || (!dbias && !dx_sums));
+    const bool held = wide && pieces <= NORM_HELD_PIECES && (centered || (!k.with_bias && !k.with_dx));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(packs, p4_max_i64(1, pieces)), NORM_THREADS);
     if (N <= 0 || C <= 0) {
         return;
@@ -354,5 +368,5 @@ void p4_cuda_norm_backward(p4_device *device, p4_norm_kind kind, void *dx, bool 
         launch_any(device, &k, centered, wide, (unsigned)blocks);
     }
     p4_cuda_launched(device, "norm_backward");
-    add_sums(device, &k, dgain, dbias, dx_sums, blocks);
+    add_sums(device, &k, a, blocks);
 }

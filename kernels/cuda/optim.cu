@@ -1,12 +1,12 @@
-/* optim.cu - elementwise optimizer ops: norm, scaling, Grokfast, AdamW, rounding to what is stored. */
+/* optim.cu - sums of whole arrays, Grokfast and AdamW. */
 #include <math.h>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/state.cuh"
 
 enum {
     FLOATS = P4_VECTOR_BYTES / (int)sizeof(float),
-    ADAM_ITEMS = 64, /* arrays of one launch: with their places below the 4 KiB of a kernel's arguments */
+    ADAM_ITEMS = 64, /* arrays of one launch: together with `start` below the 4 KiB of a kernel's arguments */
     ADAM_EACH = 4096 /* elements of a block */
 };
 
@@ -67,31 +67,6 @@ void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t cou
     add_all<false>(device, sum, x, count, "add_sum");
 }
 
-template <int W> static __global__ void scale(float *x, float factor, int64_t count)
-{
-    const int64_t i = p4_flat_index<W>();
-    float v[W];
-    if (i >= count) {
-        return;
-    }
-    p4_load_part(v, x + i, count - i);
-#pragma unroll
-    for (int k = 0; k < W; k++) {
-        v[k] *= factor;
-    }
-    p4_store_part(x + i, v, count - i);
-}
-
-void p4_cuda_scale(p4_device *device, float *x, float factor, int64_t count)
-{
-    if (count > 0) {
-        P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(x), 0), FLOATS,
-                    scale<W>
-                    <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(x, factor, count));
-        p4_cuda_launched(device, "scale");
-    }
-}
-
 template <int W> static __global__ void add(float *sum, const float *addend, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
@@ -149,25 +124,24 @@ static __global__ void grokfast(float *g, S *ema, float alpha, float lambda, int
     p4_store_part(g + i, v, count - i);
 }
 
-void p4_cuda_grokfast(p4_device *device, float *g, void *ema, float alpha, float lambda, int64_t count,
-                      bool half, uint64_t index, const p4_step_numbers *numbers)
+void p4_cuda_grokfast(p4_device *device, const p4_grokfast_args *a)
 {
-    if (count > 0) {
-        const bool wide = p4_cuda_wide(P4_ADDRESS(g) | p4_state_address(ema, half), 0);
-        P4_BY_STATE(half, wide, FLOATS,
-                    grokfast<S, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
-                        g, (S *)ema, alpha, lambda, count, index, numbers));
+    if (a->count > 0) {
+        const bool wide = p4_cuda_wide(P4_ADDRESS(a->g) | p4_state_address(a->ema, a->half), 0);
+        P4_BY_STATE(a->half, wide, FLOATS,
+                    grokfast<S, W><<<p4_cuda_flat(a->count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+                        a->g, (S *)a->ema, a->alpha, a->lambda, a->count, a->index, a->numbers));
         p4_cuda_launched(device, "grokfast");
     }
 }
 
-/* The numbers that are the same in every step and for every element. */
+/* Numbers that are the same in every step and for every element. */
 typedef struct adam_rates {
     float beta1, beta2, eps;
 } adam_rates;
 
-/* Arrays of one launch: a kernel's arguments, so that no memory is taken. Blocks [start[i], start[i + 1])
- * have item[i]. */
+/* Arrays of one launch, passed as a kernel argument so that no memory is needed. Blocks [start[i], start[i
+ * + 1]) update item[i]. */
 typedef struct adam_arrays {
     p4_adamw_item item[ADAM_ITEMS];
     uint32_t start[ADAM_ITEMS + 1];
@@ -221,7 +195,7 @@ static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_ra
     }
 }
 
-/* Updates what is in the launch and empties it. */
+/* Updates the arrays of the launch and empties it. */
 static void adamw_launch(p4_device *device, adam_arrays *arrays, adam_rates rates,
                          const p4_step_numbers *numbers, bool half, bool wide)
 {
@@ -258,29 +232,4 @@ void p4_cuda_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t item
         arrays.start[arrays.items] = arrays.start[arrays.items - 1] + blocks;
     }
     adamw_launch(device, &arrays, rates, numbers, half, wide);
-}
-
-template <int W> static __global__ void round_to_half(float *x, int64_t count)
-{
-    const int64_t i = p4_flat_index<W>();
-    float v[W];
-    if (i >= count) {
-        return;
-    }
-    p4_load_part(v, x + i, count - i);
-#pragma unroll
-    for (int k = 0; k < W; k++) {
-        v[k] = __half2float(__float2half_rn(v[k]));
-    }
-    p4_store_part(x + i, v, count - i);
-}
-
-void p4_cuda_round_to_f16(p4_device *device, float *x, int64_t count)
-{
-    if (count > 0) {
-        P4_BY_WIDTH(p4_cuda_wide(P4_ADDRESS(x), 0), FLOATS,
-                    round_to_half<W>
-                    <<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(x, count));
-        p4_cuda_launched(device, "round_to_f16");
-    }
 }

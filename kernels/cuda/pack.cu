@@ -2,7 +2,7 @@
  * 1 each: a group. A block takes consecutive groups of the whole matrix: what they read and what they write
  * is one stretch of bytes each, which goes through shared memory so that global accesses are 16 bytes wide.
  */
-#include "kernels/cuda/cuda_ops_b.h"
+#include "kernels/cuda/cuda.cuh"
 
 enum {
     PACK_THREADS = 256,
@@ -39,7 +39,7 @@ static __device__ __forceinline__ int64_t byte_of(int64_t row, int64_t group, in
     return row * row_bytes + min(group * group_bytes, row_bytes);
 }
 
-/* By one thread, for everyone: the divisions are wide. */
+/* By one thread for the block: the divisions are 64 bits wide. */
 static __device__ __forceinline__ pack_block make_block(const pack_task *k, int from_bytes, int to_bytes)
 {
     pack_block b;
@@ -54,8 +54,8 @@ static __device__ __forceinline__ pack_block make_block(const pack_task *k, int 
     return b;
 }
 
-/* The place of the block's group `index`. The quotient by way of floats is exact: both numbers are below
- * PACK_GROUPS. */
+/* The position of the block's group `index`. The quotient is computed in floats, which is exact: both
+ * numbers are below PACK_GROUPS. */
 static __device__ __forceinline__ group_place place_of(const pack_task *k, const pack_block *b, int index)
 {
     group_place place = {b->first.row, b->first.group + index};
@@ -93,7 +93,7 @@ static __device__ __forceinline__ int64_t stage_in(uint8_t *stage, const uint8_t
     return skew - start;
 }
 
-/* The other way. */
+/* The opposite direction. */
 static __device__ __forceinline__ void stage_out(uint8_t *to, const uint8_t *stage, int64_t start,
                                                  int64_t end)
 {

@@ -1,41 +1,42 @@
-/* record.cu - work that is repeated, as a CUDA graph: a small model's step is hundreds of launches that
- * take the host longer than they take the GPU; a graph is one.
+/* record.cu - replays repeated work as a CUDA graph: the step of a small model is hundreds of launches,
+ * which take the host longer than they take the GPU; a graph is one launch.
  *
- * The first time the work is only done: it chooses and times the algorithms of products, makes the plans of
- * attention and loads kernels, for which the host waits. The second time it is captured from the stream, and
- * run as a graph from then on. Kernels get the same arguments in a graph every time: what changes from one
- * time to the next lies in device memory, where copies in front of the graph put it. Products that were not
- * timed by then are taken as they are, which does not change a bit. Whatever cannot be captured leaves the
- * stream as it was: nothing of the work has run, it is done in full, and never captured again. A large model
- * gains nothing, its launches hide behind its kernels, and loses nothing. P4_GRAPH=off in the environment
- * keeps to launches, to compare. */
+ * The first time the work just runs: that chooses and times the algorithms of products, makes the plans of
+ * attention and loads kernels, all of which the host waits for. The second time it is captured from the
+ * stream, and from then on run as a graph. Kernels in a graph get the same arguments every time: whatever
+ * changes lies in device memory, where copies before the graph put it. Products that have not been timed by
+ * then keep their first algorithm, which does not change a bit. Work that cannot be captured leaves the
+ * stream unchanged: nothing of it has run, so it runs in full, and is never captured again. A large model
+ * gains nothing and loses nothing, as its launches hide behind its kernels. P4_GRAPH=off in the environment
+ * launches kernel by kernel, for comparison. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda.cuh"
 
 struct p4_recording {
-    bool done;    /* the work has been done once */
+    bool done;    /* the work has run once */
     bool refused; /* it cannot be captured */
     cudaGraphExec_t graph;
 };
 
 p4_rc p4_cuda_repeat_open(p4_device *device)
 {
-    static const char *const ways[] = {"on", "off", NULL};
+    static const char *const choices[] = {"on", "off", NULL};
     int off;
-    const p4_rc rc = p4_cuda_way(&off, "P4_GRAPH", ways);
+    const p4_rc rc = p4_cuda_switch(&off, "P4_GRAPH", choices);
     device->repeats = !off;
     return rc;
 }
 
-/* Captures what the work queues; NULL: it cannot be, and the log says why. A failure on the way is the
- * capture's, for the device has none yet: it is cleared, and met again by who does the work without one. */
+/* Captures what the work queues. NULL: it cannot be captured, and the log says why. Any failure on the way
+ * is one of capturing, for the device had none before: it is cleared, and reappears if the work fails
+ * without capturing. */
 static cudaGraphExec_t capture(p4_device *device, void (*work)(void *user), void *user)
 {
     cudaGraph_t graph = NULL;
     cudaGraphExec_t ready = NULL;
-    /* Of this thread only: what other threads ask of the driver meanwhile (NCCL's do) does not end it. */
+    /* Thread-local, so that driver calls by other threads (NCCL's) do not end the capture. */
     cudaError_t error = cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);
     if (error == cudaSuccess) {
         device->recording = true;

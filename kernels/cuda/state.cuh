@@ -17,15 +17,15 @@
         }                                          \
     } while (0)
 
-/* For p4_cuda_wide of accesses as many elements wide as 16 bytes of fp32: half the alignment is enough for
- * bf16. */
+/* An address for p4_cuda_wide when accesses are as many elements wide as 16 bytes of fp32: for bf16, half
+ * the alignment suffices. */
 static inline uintptr_t p4_state_address(const void *state, bool half)
 {
     return P4_ADDRESS(state) * (half ? 2 : 1);
 }
 
-/* x becomes what state of the type of `stored` holds of it, so that a store is exact; bits [shift, shift +
- * 16) of the draws of elements [index, index + W) decide. fp32 holds it as it is. */
+/* Rounds x to what state of the type of `stored` can hold, so that storing it is exact; bits [shift, shift
+ * + 16) of the draws of elements [index, index + W) decide. fp32 state holds x as it is. */
 template <int W>
 static __device__ __forceinline__ void p4_state_round(const float *stored, float (&x)[W], uint64_t key,
                                                       uint64_t index, int shift)

@@ -1,25 +1,18 @@
-/* swiglu_backward.cuh - SwiGLU's gradient together with the product that it is taken of.
+/* swiglu_backward.cuh - SwiGLU's gradient together with the product in front of it.
  *
- * Which way: `own` (kernels/sm90/swiglu_backward.cu), wgmma on compute capability 9.0 with bf16 activations,
- * where rows are multiples of 8 elements and arrays lie on 16 bytes; otherwise, and for all with
- * P4_SWIGLU_BACKWARD=cublas in the environment, `cublas`: cuBLASLt's product and a kernel after it
- * (kernels/cuda/mlp.cu). P4_SWIGLU_BACKWARD=own is the rule, and an error on a device without it. The ways
- * sum in different orders. */
+ * Implementations: `own` (kernels/sm90/swiglu_backward.cu), with wgmma, for bf16 activations on compute
+ * capability 9.0 where row lengths are multiples of 8 elements and arrays lie on 16 bytes; elsewhere
+ * `cublas`: cuBLASLt's product and a kernel after it (kernels/cuda/mlp.cu). P4_SWIGLU_BACKWARD=cublas in the
+ * environment uses the latter everywhere; P4_SWIGLU_BACKWARD=own is the default, and an error on a device
+ * that cannot run it. The two sum in different orders. */
 #ifndef P4_SWIGLU_BACKWARD_CUDA_CUH
 #define P4_SWIGLU_BACKWARD_CUDA_CUH
 
 #include "kernels/cuda/cuda.cuh"
 
-typedef struct p4_swiglu_product {
-    const void *dy, *w;  /* [N, out], [out, F] */
-    const void *gate_up; /* gate | up [N, 2F] */
-    void *d;             /* as gate_up, the gradient there */
-    int64_t N, F, out;
-} p4_swiglu_product;
-
-/* Makes the kernel ready on the current device; false records a failure. */
+/* Prepares the kernel of `own` on the current device; false records a failure. */
 bool p4_cuda_swiglu_own_open(p4_device *device);
-/* Queues it the way `own`. False: nothing was queued, the call goes the other way. */
-bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_swiglu_product *call);
+/* Queues `own`. False: nothing was queued, and the call is left to `cublas`. */
+bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_swiglu_backward_args *call);
 
 #endif

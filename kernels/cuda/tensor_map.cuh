@@ -1,33 +1,33 @@
-/* tensor_map.cuh - what the kernels of compute capability 9.0 share: descriptions of matrices that the copy
- * engine takes boxes of, the place in a ring of stages, and the order of tiles. */
-#ifndef P4_BOXES_CUDA_CUH
-#define P4_BOXES_CUDA_CUH
+/* tensor_map.cuh - what the kernels of compute capability 9.0 share: tensor maps, which describe a matrix to
+ * the copy engine (TMA), a thread's position in a ring of stages, and the order of tiles. */
+#ifndef P4_TENSOR_MAP_CUDA_CUH
+#define P4_TENSOR_MAP_CUDA_CUH
 
 #include <cuda.h>
 
 #include "kernels/cuda/cuda.cuh"
 
-/* Matrices [rows, cols] that lie matrix_bytes apart, in boxes of box_rows rows and 128 bytes, swizzled by 128
- * bytes. The address and the distances in bytes are multiples of 16. */
-typedef struct p4_boxes {
+/* Matrices [rows, cols], matrix_bytes apart, that are copied in boxes of box_rows rows of 128 bytes, swizzled
+ * by 128 bytes. The address and the distances in bytes are multiples of 16. */
+typedef struct p4_tensor_map_spec {
     CUtensorMapDataType type;
     const void *data;
     int64_t cols, rows, row_bytes;
-    int64_t matrices, matrix_bytes; /* 0 matrices: one, and coordinates do not say which */
+    int64_t matrices, matrix_bytes; /* 0 matrices: one, and coordinates have no matrix number */
     int box_cols, box_rows;         /* box_cols: elements of 128 bytes */
-} p4_boxes;
+} p4_tensor_map_spec;
 
-/* The driver's cuTensorMapEncodeTiled, for boxes that are read without gaps, swizzled by 128 bytes, zeros
- * outside. 0 is success, else the driver's error. */
-int p4_cuda_encode(p4_device *device, CUtensorMap *map, CUtensorMapDataType type, cuuint32_t dimensions,
-                   const void *data, const cuuint64_t *lengths, const cuuint64_t *bytes,
-                   const cuuint32_t *box);
+/* The driver's cuTensorMapEncodeTiled for dense boxes, swizzled by 128 bytes, zeros out of bounds. 0 is
+ * success, else the driver's error. */
+int p4_tensor_map_encode(p4_device *device, CUtensorMap *map, CUtensorMapDataType type, cuuint32_t dimensions,
+                         const void *data, const cuuint64_t *lengths, const cuuint64_t *bytes,
+                         const cuuint32_t *box);
 /* Finds the driver's cuTensorMapEncodeTiled; false records a failure. */
-bool p4_cuda_boxes_open(p4_device *device);
-/* False records a failure, of the op `what`. */
-bool p4_cuda_boxes(p4_device *device, CUtensorMap *map, const p4_boxes *boxes, const char *what);
+bool p4_tensor_map_open(p4_device *device);
+/* False records a failure, which names `op`. */
+bool p4_tensor_map_make(p4_device *device, CUtensorMap *map, const p4_tensor_map_spec *spec, const char *op);
 
-/* Where a thread is in a ring of stages, and the parity of that stage's barriers. */
+/* A thread's position in a ring of stages, and the parity of that stage's barriers. */
 typedef struct p4_place {
     int at;
     uint32_t parity;

@@ -1,9 +1,8 @@
-/* ternary.cu - quantize: weights to 2-bit codes and one fp16 scale a row, a block a row; of one warp for the
- * exact rule on fp32 rows of up to 2048 elements.
+/* ternary.cu - quantize: weights to 2-bit codes and one fp16 scale a row. A block quantizes a row; with the
+ * exact rule on fp32 rows of up to 2048 elements, a warp does.
  *
- * A row that lies in order and aligned is read once, 16 bytes at a time, and kept in registers; any other row
- * is staged in shared memory as fp32, or read again where it is too long for that. */
-#include "kernels/cuda/cuda_ops_b.h"
+ * A row that is contiguous and aligned is read once, 16 bytes at a time, and kept in registers. Any other
+ * row is staged in shared memory as fp32, or read again where it is too long for that. */
 #include "kernels/cuda/ternary_exact_f32.cuh"
 #include "src/leaf/absmean.h"
 
@@ -78,7 +77,7 @@ template <bool ERROR> __global__ void __launch_bounds__(QUANT_THREADS_MOST) exac
     }
 }
 
-/* A row that exact_f32_row has given up; rare, so its registers and its code are kept apart. */
+/* A row on which exact_f32_row gives up. Rare, so it is not inlined: its registers and code stay apart. */
 static __device__ __noinline__ quant_sums exact_row_again(quant_task k, int64_t index,
                                                           unsigned long long *list, quant_sums sums)
 {
@@ -89,8 +88,8 @@ static __device__ __noinline__ quant_sums exact_row_again(quant_task k, int64_t 
     return sums;
 }
 
-/* THREADS: of a row, at most. The rows of one warp need no barrier of a block. So many BLOCKS on a processor
- * hide each other's latencies; the registers allow them. */
+/* THREADS: of a row, at most. Rows of one warp need no block barrier. This many BLOCKS on a processor hide
+ * each other's latencies, and the registers suffice for them. */
 template <bool ERROR, int CHUNKS, int THREADS, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) exact_wide_f32(quant_task k)
 {
@@ -106,14 +105,14 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) exact_wide_f32(quant_task k)
         } else {
             sums = exact_row_again(k, row, space.list, sums);
         }
-        exact_sync<THREADS>(); /* the space is free again */
+        exact_sync<THREADS>(); /* the memory may be overwritten */
     }
     if (ERROR) {
         quant_store_sums(&k, sums);
     }
 }
 
-/* Any other row. `staged` floats of shared memory hold it when they reach. */
+/* Any other row. It is held in `staged` floats of shared memory if it fits. */
 __global__ void __launch_bounds__(ROWS_THREADS, 3) quantize_any(quant_task k, int64_t staged)
 {
     alignas(16) extern __shared__ unsigned char stage[];
@@ -128,14 +127,14 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3) quantize_any(quant_task k, in
             absmean_of(row_abs_sum(&row), k.cols, k.threshold, &cut, &scale);
         }
         row_finish(&k, index, &row, cut, scale, &sums);
-        __syncthreads(); /* the stage is free again */
+        __syncthreads(); /* the stage may be overwritten */
     }
     if (k.parts) {
         quant_store_sums(&k, sums);
     }
 }
 
-/* One block: the parts in an order that does not change. */
+/* One block: adds the parts in a fixed order. */
 __global__ void sum_parts(p4_quant_error *sum, const p4_quant_error *parts, int count)
 {
     p4_quant_error own = {0.0, 0.0, 0, INFINITY, -INFINITY, 0};
@@ -202,8 +201,8 @@ static void launch_any(p4_device *device, const quant_task *k, unsigned blocks)
     }
 }
 
-/* Queues the rows. With an error wanted the grid depends on the shape alone: it decides the order of the
- * sums. */
+/* Queues the rows. When an error is wanted, the grid depends on the shape alone, as it determines the order
+ * of the sums. */
 static void launch_rows(p4_device *device, const quant_task *k, unsigned blocks)
 {
     const int64_t row_bytes = k->cols * p4_dtype_bytes(k->dtype), pieces = row_bytes / P4_VECTOR_BYTES;

@@ -1,12 +1,12 @@
 /* ternary.cuh - what the quantize kernels share: the task, rows held in registers, codes, error sums.
  *
- * The CPU column decides what is right, bit for bit. Both columns sum in double. The sums of `exact` without
- * importance have no rounding error in either (kernels/cuda/ternary_exact.cuh says why), so that codes and
- * scales agree always. The sum of absmean has none while all elements are multiples of 2^-53 of it: for
- * half-precision rows unless an element is below 2^-32 of the largest. In the other rows, and with
- * importance, the columns add in different orders, and so do CPUs of different vector widths: the sums may
- * differ by about 2^-50 of themselves. That changes a result only where the sum lies so close to the middle
- * of two floats, or two cuts are equally good but for 2^-50. */
+ * The CPU column is the specification, bit for bit. Both columns sum in double. The sums of `exact` without
+ * importance have no rounding error in either (kernels/cuda/ternary_exact.cuh says why), so codes and
+ * scales always agree. The sum of absmean has none while all elements are multiples of 2^-53 of it: for
+ * half-precision rows unless an element is below 2^-32 of the largest. In other rows, and with importance,
+ * the columns add in different orders, as do CPUs of different vector widths: sums may differ by about
+ * 2^-50 relative. That changes a result only where the sum lies that close to the middle between two
+ * floats, or where two cuts are equally good to within 2^-50. */
 #ifndef P4_TERNARY_CUDA_CUH
 #define P4_TERNARY_CUDA_CUH
 
@@ -33,7 +33,7 @@ typedef struct quant_task {
     float threshold;
 } quant_task;
 
-/* What a thread has seen of the error; scales are kept by thread 0 alone. */
+/* A thread's share of the error; thread 0 alone keeps the scales. */
 typedef struct quant_sums {
     double sq_error, sq_norm;
     long long zeros, nonfinite;
@@ -68,7 +68,8 @@ static __device__ __forceinline__ void quant_store_scale(const quant_task *k, in
     sums->scale_max = fmaxf(sums->scale_max, __half2float(stored));
 }
 
-/* The block's sums become its part. Threads add the same elements on every run, so the bits are the same. */
+/* Stores the block's sums as its part. Threads add the same elements on every run, so the bits are the
+ * same. */
 static __device__ __forceinline__ void quant_store_sums(const quant_task *k, quant_sums sums)
 {
     p4_quant_error part;

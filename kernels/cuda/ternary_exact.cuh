@@ -18,7 +18,7 @@
 enum {
     EXACT_WARPS = QUANT_THREADS_MOST / P4_WARP,
     EXACT_LIST = 1024, /* candidates sorted at once */
-    EXACT_FEW = 64,    /* undecided elements that are not worth another pass */
+    EXACT_FEW = 64,    /* with so few undecided elements another pass is not worth it */
     EXACT_PASSES = 16,
     EXACT_RUN = 32 /* fp32 terms of a thread's partial sum */
 };
@@ -194,7 +194,7 @@ struct exact_bins {
     }
 };
 
-/* The cut and the scale of a row that holds something and nothing infinite. */
+/* The cut and the scale of a row that is not zero and has no infinite element. */
 static __device__ __forceinline__ void exact_bf16_row(const uint4 (&piece)[QUANT_CHUNKS], uint32_t *counts,
                                                       double mean, uint32_t largest, float *cut, float *scale)
 {

@@ -39,7 +39,7 @@ template <int THREADS> struct exact_space {
     static constexpr int UNDECIDED = THREADS == P4_WARP ? 256 : 512; /* tried against one another */
     union {
         struct {
-            uint32_t waste[P4_WARP]; /* what would lie before the first bin is counted here */
+            uint32_t waste[P4_WARP]; /* elements below the first bin are counted here */
             uint32_t bins[BINS];     /* elements with upper bits low_key + i */
         };
         uint4 aside[DEPTH][THREADS];         /* then: each thread's pieces with undecided elements */
@@ -135,7 +135,8 @@ static __device__ __forceinline__ void count_bins(const uint4 (&piece)[CHUNKS], 
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++) {
 #pragma unroll
-        for (int e = 0; e < 4; e++) { /* small elements without a branch: each lane has its own waste */
+        for (int e = 0; e < 4;
+             e++) { /* small elements without a branch: each lane has a discard counter of its own */
             const int at = max(exact_bin_bytes(quant_bits<P4_F32>(piece[i], e)) - low_bytes, before);
             atomicAdd((uint32_t *)((char *)space->bins + at), 1u);
         }
@@ -155,7 +156,7 @@ static __device__ __forceinline__ void add_bin(bin_sums *set, uint32_t key, uint
     set->count += (int)count;
 }
 
-/* `above`, and of all lanes before this one what they add to it. */
+/* `above` plus what all lanes before this one add to it. */
 static __device__ __forceinline__ bin_sums sums_before(bin_sums above, bin_sums own)
 {
     const int lane = threadIdx.x % P4_WARP;
@@ -384,8 +385,8 @@ static __device__ __forceinline__ exact_cut exact_try_all(exact_space<THREADS> *
     return best;
 }
 
-/* The cut and the scale of a row. False for a row to give up: too large, too small, or too many elements are
- * undecided. */
+/* The cut and the scale of a row. False: give up, as the row is too large, too small, or has too many
+ * undecided elements. */
 template <int CHUNKS, int THREADS>
 static __device__ __forceinline__ bool exact_f32_row(const uint4 (&piece)[CHUNKS],
                                                      exact_space<THREADS> *space, int64_t cols, float *cut,

@@ -1,5 +1,5 @@
-/* ternary_rows.cuh - quantizing a row of any type, layout and length by one block, with or without
- * importance. The method of kernels/cpu/ternary_exact.c: bounds of the best cut are brought together until
+/* ternary_rows.cuh - quantizes a row of any type, layout and length by one block, with or without
+ * importance. The method is that of kernels/cpu/ternary_exact.c: bounds of the best cut are tightened until
  * few elements are undecided, and those are sorted and tried one by one. */
 #ifndef P4_TERNARY_ROWS_CUDA_CUH
 #define P4_TERNARY_ROWS_CUDA_CUH

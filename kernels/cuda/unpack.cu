@@ -1,5 +1,5 @@
-/* unpack.cu - weights in any form to activations. */
-#include "kernels/cuda/cuda_ops.h"
+/* unpack.cu - converts weights of any form to activations. */
+#include "kernels/cuda/cuda.cuh"
 
 enum { TILE = 32, TILE_ROWS = 8, CODE_THREADS = 256 };
 
@@ -85,7 +85,7 @@ template <typename T> static void unpack_turned(p4_device *device, T *dst, const
 static void unpack_codes(p4_device *device, void *dst, const p4_weight *weight)
 {
     const int64_t cols = weight->cols;
-    const bool wide = p4_cuda_wide(P4_ADDRESS(dst), cols * p4_cuda_act_bytes(device)) &&
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dst), cols * p4_act_bytes(device)) &&
                       P4_ADDRESS(weight->data) % sizeof(uint16_t) == 0;
     const unsigned threads = p4_cuda_threads(p4_ceil_div(cols, p4_cuda_width(device, wide)), CODE_THREADS);
     P4_BY_ACT(device, wide,

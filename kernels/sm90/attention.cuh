@@ -2,10 +2,10 @@
  *
  * Tiles have 64 rows (queries or keys) of one head, of HD = 64 or 128 elements, in panels of 64 elements: a
  * row of a panel is 128 bytes, swizzled. Rows beyond T and elements beyond D are 0. One thread of a block
- * copies tiles into a ring of stages, two or three warpgroups own 64 rows each and multiply: their own rows
- * with those of the ring. A block goes through units of work (own rows of one head); who does which unit
- * decides nothing about the result. Where a unit owns what it writes, the longest come first, so that all
- * blocks end at about the same time. */
+ * copies tiles into a ring of stages. Two or three warpgroups own 64 rows each, and multiply them with
+ * those in the ring. A block goes through units of work (own rows of one head); which block computes which
+ * unit does not affect the result. Where a unit owns what it writes, the longest units come first, so that
+ * all blocks end at about the same time. */
 #ifndef P4_ATTENTION_90A_CUDA_CUH
 #define P4_ATTENTION_90A_CUDA_CUH
 
@@ -32,8 +32,8 @@ enum {
 
 static_assert((int)TILE == (int)ATTENTION_TILE, "the row sums are laid out by tiles");
 
-/* The first address of a block's memory that tiles may lie at; as an offset, so that it stays known as shared
- * memory. */
+/* The first address in a block's memory at which tiles may lie; computed as an offset, so that the compiler
+ * still knows it as shared memory. */
 static __device__ __forceinline__ char *shared_aligned(char *memory)
 {
     return memory + (SHARED_ALIGN - (uintptr_t)memory % SHARED_ALIGN) % SHARED_ALIGN;
@@ -52,7 +52,7 @@ static __device__ __forceinline__ void open_barriers(p4_barrier *full, p4_barrie
     }
 }
 
-/* This warp does not read again what the barrier guards. All its lanes are here. */
+/* This warp will not read again what the barrier guards. All its lanes call. */
 static __device__ __forceinline__ void give_back(p4_barrier *empty)
 {
     if (threadIdx.x % P4_WARP == 0) {
@@ -60,7 +60,7 @@ static __device__ __forceinline__ void give_back(p4_barrier *empty)
     }
 }
 
-/* Copies so many ROWS (of tiles, one below the other in each panel) of HD elements; ROWS * HD * 2 bytes
+/* Copies ROWS rows (of tiles, one below the other in each panel) of HD elements; ROWS * HD * 2 bytes
  * arrive. */
 template <int HD, int ROWS>
 static __device__ __forceinline__ void copy_rows(bf16 *to, const CUtensorMap *map, int head, int row,
@@ -77,8 +77,8 @@ static __device__ __forceinline__ void copy_rows(bf16 *to, const CUtensorMap *ma
 
 /* --- units of work ---------------------------------------------------------------------------- */
 
-/* The unit that this block does in its round-th turn; when there are not so many units it has done all of its
- * own. Blocks take them in turn forwards and backwards, which evens out that units become shorter. */
+/* The unit of this block in its round-th turn; beyond the last unit, it has done all of its own. Units are
+ * dealt to the blocks forwards and backwards in turn, which balances units that become shorter. */
 static __device__ __forceinline__ int unit_of(int round)
 {
     const int blocks = (int)gridDim.x, block = (int)blockIdx.x;
@@ -153,7 +153,7 @@ static __device__ __forceinline__ void pack_pairs(uint32_t (&to)[STEPS][4], cons
 
 /* --- results ---------------------------------------------------------------------------------- */
 
-/* Word i of a quad's lane c becomes word c of its lane i. */
+/* Transposes within a quad: word i of lane c becomes word c of lane i. */
 static __device__ __forceinline__ void turn_quad(uint32_t (&word)[4])
 {
     const int lane = (int)threadIdx.x % 4;
@@ -171,8 +171,9 @@ static __device__ __forceinline__ void turn_quad(uint32_t (&word)[4])
     }
 }
 
-/* Rows [first, first + 64) of `to`, those below T, = the warpgroup's sums times their row's factor: of rows g
- * and g + 8 of a warp. A quad's lanes trade, so that each writes 16 bytes. */
+/* Rows [first, first + 64) of `to`, as far as they are below T, = the warpgroup's sums times the factor of
+ * their row: rows g and g + 8 of a warp. The lanes of a quad exchange values, so that each writes 16 bytes.
+ */
 template <int COUNT>
 static __device__ __forceinline__ void put_rows(bf16 *to, int64_t ld, const float (&sums)[COUNT],
                                                 const float (&factor)[2], int first, const attention_task &k)
@@ -196,6 +197,26 @@ static __device__ __forceinline__ void put_rows(bf16 *to, int64_t ld, const floa
             }
         }
     }
+}
+
+/* --- host side of a launch -------------------------------------------------------------------- */
+
+/* The tensor map of [B, T, heads, D] in tiles of TILE rows of a head and PANEL elements; false records a
+ * failure. */
+static inline bool attention_map(p4_device *device, CUtensorMap *map, const void *data, int64_t heads,
+                                 const attention_task *k)
+{
+    const cuuint64_t D = (cuuint64_t)k->D, T = (cuuint64_t)k->T, row_bytes = (cuuint64_t)heads * D * 2;
+    const cuuint64_t lengths[4] = {D, (cuuint64_t)heads, T, (cuuint64_t)k->B},
+                     bytes[3] = {D * 2, row_bytes, T * row_bytes};
+    const cuuint32_t box[4] = {PANEL, 1, TILE, 1};
+    const int result =
+        p4_tensor_map_encode(device, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, lengths, bytes, box);
+    if (result != 0) {
+        p4_cuda_fail(device, "attention: no tensor map of [%d, %d, %lld, %d]: driver error %d", k->B, k->T,
+                     (long long)heads, k->D, result);
+    }
+    return result == 0;
 }
 
 #endif

@@ -15,8 +15,8 @@ static const float log2e = 1.44269504088896f;
 
 /* --- units of work ---------------------------------------------------------------------------- */
 
-/* The next of `units` that no block has taken, so that a block that starts late, because something else held
- * its processor, finds less to do. `taken`: see attention_taken. */
+/* The next of `units` that no block has taken, so that a block that starts late, because its processor was
+ * occupied, takes fewer. `taken`: see attention_taken. */
 static __device__ __forceinline__ int take_unit(int *taken, int units)
 {
     const int unit = atomicAdd(taken, 1);

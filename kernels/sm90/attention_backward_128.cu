@@ -63,8 +63,8 @@ typedef struct walk {
     int tile, own, own_end, between, heads;
 } walk;
 
-/* Takes `count` tiles out of the ring that this warpgroup does not compute; at most one while it holds
- * another. */
+/* Skips `count` tiles of the ring that this warpgroup does not compute; at most one while it holds another.
+ */
 static __device__ __forceinline__ void skip_tiles(backward_shared *shared, p4_place *here, int count)
 {
     for (int i = 0; i < count; i++) {
@@ -75,7 +75,7 @@ static __device__ __forceinline__ void skip_tiles(backward_shared *shared, p4_pl
     }
 }
 
-/* Steps on from a tile to the next; false behind the last. */
+/* Advances to the next tile; false behind the last. */
 static __device__ __forceinline__ bool next_tile(backward_shared *shared, p4_place *here, walk *w)
 {
     p4_step_on<STAGES>(here);
@@ -365,9 +365,8 @@ void p4_attention_backward_128(p4_device *device, const attention_task *k)
     const unsigned kv_blocks = (unsigned)p4_min_i64(pairs * k->Hkv, device->processors);
     const unsigned q_blocks = (unsigned)p4_min_i64(pairs * k->H, device->processors);
     CUtensorMap qkv, dout;
-    if (p4_attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
-        p4_attention_map(device, &dout, k->dout, k->H, k) &&
-        attention_shared(device, gradients<true>, bytes) &&
+    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
+        attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients<true>, bytes) &&
         attention_shared(device, gradients<false>, bytes)) {
         gradients<true><<<kv_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);
         gradients<false><<<q_blocks, THREADS, bytes, device->stream>>>(qkv, dout, *k);

@@ -22,8 +22,8 @@
 enum {
     STAGES = 4,
     SLOTS = 2,   /* tiles of dS that exist at once */
-    SENDERS = 3, /* parts of dQ on their way at once */
-    AHEAD = 2,   /* units whose keys are here */
+    SENDERS = 3, /* parts of dQ that are being added at once */
+    AHEAD = 2,   /* units whose keys are in shared memory */
     TILE_ELEMENTS = TILE * HD,
     THREADS = (2 + OWNERS) * ATTENTION_GROUP,
     COPY_REGISTERS = 40, /* (40 + 88 + 2 x 192) x 128 threads <= 65536 */
@@ -67,7 +67,7 @@ static __device__ __forceinline__ void copy_tiles(backward_shared *shared, const
     }
 }
 
-/* The next unit, or NO_UNIT; its keys are there. */
+/* The next unit, or NO_UNIT; its keys have arrived. */
 static __device__ __forceinline__ int wait_for_unit(backward_shared *shared, const p4_place &own)
 {
     p4_barrier_wait(&shared->own_full[own.at], own.parity);
@@ -155,7 +155,7 @@ static __device__ __forceinline__ void open_keys(key_state &x, const shared_sums
         *(float4 *)&x.dv[4 * i] = __ldcg(from + dv + i * step);
     }
 }
-/* Leaves them to the next. */
+/* Stores them for the next unit. */
 static __device__ __forceinline__ void leave_keys(const key_state &x, const shared_sums &s, int end)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
@@ -223,7 +223,7 @@ static __device__ __forceinline__ int last_block(const attention_task &k, int ti
     return attention_first_key(k, tile * TILE) / (OWNERS * TILE);
 }
 
-/* The part goes to a sender. */
+/* Hands the part to a sender. */
 static __device__ __forceinline__ void hand_over(const float (&dq)[HD / 2], backward_shared *shared,
                                                  const p4_place &sender)
 {
@@ -408,8 +408,8 @@ void p4_attention_backward_64(p4_device *device, const attention_task *k)
     const int64_t units = (int64_t)key_units(k->T) * group_count(k->B, k->H, k->Hkv);
     const size_t flags = (size_t)flags_count(k->B, k->H, k->Hkv, k->T) * sizeof(int);
     CUtensorMap qkv, dout;
-    if (p4_attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
-        p4_attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients, bytes) &&
+    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
+        attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients, bytes) &&
         p4_cuda_ok(device, cudaMemsetAsync(flags_of(*k), 0, flags, device->stream), "attention: flags")) {
         gradients<<<(unsigned)p4_min_i64(units, device->processors), THREADS, bytes, device->stream>>>(
             qkv, dout, *k);

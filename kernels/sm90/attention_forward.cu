@@ -132,7 +132,7 @@ static __device__ __forceinline__ void soften(forward_state<HD> &x, float (&kept
     }
 }
 
-/* Takes the steps of keys from `from` down to `to` out of the ring, which this warpgroup does not compute. */
+/* Skips the steps of keys from `from` down to `to` in the ring, which this warpgroup does not compute. */
 template <int HD>
 static __device__ __forceinline__ void skip_steps(forward_shared<HD> *shared, p4_place *here, int from,
                                                   int to)
@@ -290,7 +290,7 @@ template <int HD> static void launch(p4_device *device, const CUtensorMap *qkv, 
 void p4_attention_forward_sm90(p4_device *device, const attention_task *k)
 {
     CUtensorMap qkv;
-    if (p4_attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k)) {
+    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k)) {
         if (k->D <= 64) {
             launch<64>(device, &qkv, k);
         } else {

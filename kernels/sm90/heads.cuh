@@ -57,8 +57,8 @@ static __device__ __forceinline__ void p4_stores_done(void)
 
 /* --- order between blocks --------------------------------------------------------------------- */
 
-/* What this thread wrote, or waited for, is there for whoever waits until the flag in global memory has this
- * value; by the copy engine too. */
+/* Publishes what this thread wrote or waited for (the copy engine's writes too) to whoever waits until the
+ * flag in global memory has this value. */
 static __device__ __forceinline__ void p4_flag_set(int *flag, int value)
 {
     asm volatile("fence.proxy.async;\n\tst.release.gpu.global.s32 [%0], %1;\n"

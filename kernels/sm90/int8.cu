@@ -1,10 +1,9 @@
-/* int8.cu - the product of int8 activations and ternary weights on compute capability 9.0 (target
- * sm_90a).
+/* int8.cu - the product of int8 activations and ternary weights on compute capability 9.0 (target sm_90a).
  *
- * A block makes tiles of 128 x 256 outputs one after the other. One thread copies tiles of both factors, 128
- * bytes of k at a time, into a ring of four stages; two warpgroups of 64 rows each multiply them and write
- * their outputs. Two blocks of a cluster, one below the other, share the weight's tiles: each copies half of
- * them into both, which halves what the weight costs of the second cache's bandwidth. */
+ * A block computes tiles of 128 x 256 outputs one after the other. One thread copies tiles of both factors,
+ * 128 bytes of k at a time, into a ring of four stages; two warpgroups multiply 64 rows each and write
+ * their outputs. Two blocks of a cluster, one below the other, share the weight's tiles: each copies half
+ * of them into both, which halves the bandwidth that the weight takes from the second-level cache. */
 #include "kernels/cuda/int8.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/tensor_map.cuh"
@@ -40,8 +39,8 @@ typedef struct column_scales {
 typedef struct ring {
     stage stages[STAGES];
     column_scales columns[WARPS];
-    p4_barrier full[STAGES];  /* both factors have come */
-    p4_barrier empty[STAGES]; /* all warps of the cluster that read it are done */
+    p4_barrier full[STAGES];  /* both factors have arrived */
+    p4_barrier empty[STAGES]; /* all warps of the cluster that read it have finished */
 } ring;
 
 enum { SHARED_BYTES = (int)sizeof(ring) + ALIGN };
@@ -83,7 +82,7 @@ static __device__ __forceinline__ void fetch_scales(column_scales *to, float (&t
                                                     const p4_int8_product &p, int64_t row, int col)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
-    __syncwarp(); /* the tile before has been written */
+    __syncwarp(); /* the previous tile has been written */
 #pragma unroll
     for (int i = 0; i < COLS / P4_WARP; i++) {
         const int at = i * P4_WARP + lane;
@@ -181,7 +180,7 @@ static __device__ __forceinline__ void put_outputs(const p4_int8_product &p, con
     }
 }
 
-/* This warp is done with a stage: every block of the cluster, which writes into it, is told. */
+/* This warp has finished with a stage: tells every block of the cluster, as each writes into it. */
 template <int CLUSTER> static __device__ __forceinline__ void give_back(ring *r, int at)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
@@ -218,7 +217,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const p4_int8_pro
             if (k == 0) {
                 fetch_scales<BIAS>(by, token, p, row, col);
             }
-            p4_wgmma_wait<1>(); /* the stage before has been read, this one is under way */
+            p4_wgmma_wait<1>(); /* the previous stage has been read, this one is in flight */
             if (k > 0) {
                 give_back<CLUSTER>(r, before);
             }
@@ -258,7 +257,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 0) {
             copy_tiles<CLUSTER>(r, &x_map, &t_map, p, all);
         }
-        __syncwarp(); /* the other lanes go on with this one */
+        __syncwarp(); /* the other lanes continue with this one */
     } else {
         p4_more_registers<SUM_REGISTERS>();
         multiply_tiles<CLUSTER, BIAS>(r, p, all);
@@ -266,18 +265,18 @@ static __global__ void __launch_bounds__(THREADS, 1)
     p4_cluster_sync(); /* no block ends while another may still arrive at its barriers */
 }
 
-/* Boxes of data[rows, cols]. */
-static bool describe_boxes(p4_device *device, CUtensorMap *map, const int8_t *data, int64_t rows,
-                           int64_t cols)
+/* The tensor map of data[rows, cols]. */
+static bool make_tensor_map(p4_device *device, CUtensorMap *map, const int8_t *data, int64_t rows,
+                            int64_t cols)
 {
-    p4_boxes boxes = {};
-    boxes.type = CU_TENSOR_MAP_DATA_TYPE_UINT8;
-    boxes.data = data;
-    boxes.cols = boxes.row_bytes = cols;
-    boxes.rows = rows;
-    boxes.box_cols = DEEP;
-    boxes.box_rows = BOX;
-    return p4_cuda_boxes(device, map, &boxes, "linear_forward_int8");
+    p4_tensor_map_spec spec = {};
+    spec.type = CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    spec.data = data;
+    spec.cols = spec.row_bytes = cols;
+    spec.rows = rows;
+    spec.box_cols = DEEP;
+    spec.box_rows = BOX;
+    return p4_tensor_map_make(device, map, &spec, "linear_forward_int8");
 }
 
 template <int CLUSTER, bool BIAS>
@@ -300,8 +299,8 @@ static void launch(p4_device *device, const CUtensorMap *x_map, const CUtensorMa
 void p4_cuda_int8_own(p4_device *device, const p4_int8_product *product)
 {
     CUtensorMap x_map, t_map;
-    if (!describe_boxes(device, &x_map, product->xq, product->N, product->in) ||
-        !describe_boxes(device, &t_map, product->t, product->out, product->in)) {
+    if (!make_tensor_map(device, &x_map, product->xq, product->N, product->in) ||
+        !make_tensor_map(device, &t_map, product->t, product->out, product->in)) {
         return;
     }
     if (product->N > ROWS) {

@@ -71,7 +71,7 @@ template <bool SYMMETRIC> static __device__ __forceinline__ tile find_tile(const
 
 /* --- the thread that copies ------------------------------------------------------------------- */
 
-/* Asks for this block's weights of the tile, a part of the rows in each of the `steps`. */
+/* Prefetches this block's weights of the tile, a part of the rows in each of the `steps`. */
 static __device__ __forceinline__ void prefetch_weights(const product &p, tile t, int rank, int step,
                                                         int steps)
 {
@@ -123,7 +123,8 @@ static __device__ __forceinline__ void start_sums(ring *r, p4_place here, float 
 #pragma unroll
     for (int q = 0; q < COL_BOXES; q++) {
         const box *A = &r->stages[(first + q) % STAGES].a[half];
-        const uint32_t exists = q < boxes ? 0xffffffffu : 0; /* beyond the last column lies anything */
+        const uint32_t exists =
+            q < boxes ? 0xffffffffu : 0; /* beyond the last column the content is undefined */
         /* row less column of the thread's first sum; never 0 but in the box on the diagonal */
         const int off = t.down == t.across && q == rows ? 16 * warp + lane / 4 - lane % 4 * 2 : TILE;
 #pragma unroll
@@ -248,7 +249,7 @@ static __device__ __forceinline__ void multiply_tiles(ring *r, const CUtensorMap
             send_sums<symmetric>(r, map, p, sum, t, rows, half, scale, &turn);
         }
     }
-    p4_stores_read<0>(); /* the block's memory is needed no more */
+    p4_stores_read<0>(); /* the block's memory is no longer needed */
 }
 
 /* --- kernel and launch ------------------------------------------------------------------------ */
@@ -270,7 +271,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 0) {
             copy_tiles<KIND, TALL>(r, &a_map, &b_map, p);
         }
-        __syncwarp(); /* the other lanes go on with this one */
+        __syncwarp(); /* the other lanes continue with this one */
     } else {
         p4_more_registers<SUM_REGISTERS>();
         multiply_tiles<KIND, TALL>(r, &out_map, p);
@@ -321,11 +322,11 @@ void p4_cuda_muon_own_step(p4_device *device, const muon_step *step)
 {
     const int64_t m = p4_min_i64(step->rows, step->cols);
     CUtensorMap X, next, A, S;
-    if (describe_boxes(device, &X, step->X, step->rows, step->cols, step->batch, step->x_stride, "muon") &&
-        describe_boxes(device, &next, step->next, step->rows, step->cols, step->batch, step->x_stride,
-                       "muon") &&
-        describe_boxes(device, &A, step->A, m, m, step->batch, step->s_stride, "muon") &&
-        describe_boxes(device, &S, step->S, m, m, step->batch, step->s_stride, "muon")) {
+    if (make_tensor_map(device, &X, step->X, step->rows, step->cols, step->batch, step->x_stride, "muon") &&
+        make_tensor_map(device, &next, step->next, step->rows, step->cols, step->batch, step->x_stride,
+                        "muon") &&
+        make_tensor_map(device, &A, step->A, m, m, step->batch, step->s_stride, "muon") &&
+        make_tensor_map(device, &S, step->S, m, m, step->batch, step->s_stride, "muon")) {
         (step->rows > step->cols ? run_step<true> : run_step<false>)(device, step, &X, &next, &A, &S);
     }
 }

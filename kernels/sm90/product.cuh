@@ -55,8 +55,8 @@ template <typename R> static __device__ __forceinline__ void open_ring(R *r)
     }
 }
 
-/* Which of a tile's four boxes of rows a warpgroup makes: on the diagonal of a symmetric result, both blocks
- * take as long. */
+/* Which of a tile's four boxes of rows a warpgroup computes: on the diagonal of a symmetric result, both
+ * blocks take equally long. */
 static __device__ __forceinline__ int row_box(int rank, int half)
 {
     return half == 0 ? rank : 2 * PAIR - 1 - rank;
@@ -91,7 +91,7 @@ static __device__ __forceinline__ void copy_stage(R *r, p4_place *here, const CU
     p4_step_on<ring_of<R>::STAGES>(here);
 }
 
-/* This warp is done with a stage: both blocks, which write into it, are told. */
+/* This warp has finished with a stage: tells both blocks, as each writes into it. */
 template <typename R> static __device__ __forceinline__ void give_back(R *r, int at)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
@@ -133,7 +133,7 @@ static __device__ __forceinline__ void add_products(R *r, p4_place *here, float 
             add_step<COLS, A_ACROSS, B_ACROSS, HALVES>(sum, a, b, k, add || i + k > 0);
         }
         p4_wgmma_end();
-        p4_wgmma_wait<1>(); /* the stage before has been read, this one is under way */
+        p4_wgmma_wait<1>(); /* the previous stage has been read, this one is in flight */
         if (i > 0) {
             give_back(r, before);
         }
@@ -169,21 +169,21 @@ static __device__ __forceinline__ void write_box(box *to, const float (&sum)[SUM
 
 /* --- host side of a launch -------------------------------------------------------------------- */
 
-/* `matrices` of bf16 [rows, cols], `stride` elements from one to the next, in boxes. False records a failure.
- */
-static inline bool describe_boxes(p4_device *device, CUtensorMap *map, const void *data, int64_t rows,
-                                  int64_t cols, int64_t matrices, int64_t stride, const char *what)
+/* The tensor map of `matrices` matrices of bf16 [rows, cols], `stride` elements from one to the next. False
+ * records a failure. */
+static inline bool make_tensor_map(p4_device *device, CUtensorMap *map, const void *data, int64_t rows,
+                                   int64_t cols, int64_t matrices, int64_t stride, const char *what)
 {
-    p4_boxes boxes = {};
-    boxes.type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    boxes.data = data;
-    boxes.rows = rows;
-    boxes.cols = cols;
-    boxes.row_bytes = 2 * cols;
-    boxes.matrices = matrices;
-    boxes.matrix_bytes = 2 * stride;
-    boxes.box_cols = boxes.box_rows = SIDE;
-    return p4_cuda_boxes(device, map, &boxes, what);
+    p4_tensor_map_spec spec = {};
+    spec.type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    spec.data = data;
+    spec.rows = rows;
+    spec.cols = cols;
+    spec.row_bytes = 2 * cols;
+    spec.matrices = matrices;
+    spec.matrix_bytes = 2 * stride;
+    spec.box_cols = spec.box_rows = SIDE;
+    return p4_tensor_map_make(device, map, &spec, what);
 }
 
 /* Launches a kernel in pairs of blocks, at most as many as there are processors, for so many tiles. */

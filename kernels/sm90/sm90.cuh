@@ -1,7 +1,6 @@
-/* sm90.cuh - what the asynchronous units of compute capability 9.0 need and C has no name for: barriers in
- * shared memory, copies of tiles by descriptor, and the matrix product of a warpgroup (target sm_90a). Blocks
- * of a cluster lay out their shared memory alike, so that a pointer of one names the same thing in the other.
- */
+/* sm90.cuh - the instructions of compute capability 9.0 that have no C name (target sm_90a): barriers in
+ * shared memory, copies of tiles by tensor map, and the matrix product of a warpgroup. Blocks of a cluster
+ * lay out their shared memory alike, so that a pointer into one names the same object in the other. */
 #ifndef P4_SM90_CUH
 #define P4_SM90_CUH
 
@@ -128,7 +127,7 @@ static __device__ __forceinline__ void p4_box_load_to(uint16_t blocks, void *to,
         : "memory");
 }
 
-/* What this thread wrote to shared memory may be read by copies that are queued after the next barrier. */
+/* Makes what this thread wrote to shared memory visible to copies that are queued after the next barrier. */
 static __device__ __forceinline__ void p4_shared_written(void)
 {
     asm volatile("fence.proxy.async.shared::cta;\n" : : : "memory");
@@ -154,7 +153,7 @@ template <int LEFT> static __device__ __forceinline__ void p4_stores_read(void)
     asm volatile("cp.async.bulk.wait_group.read %0;\n" : : "n"(LEFT) : "memory");
 }
 
-/* Asks for `bytes` of global memory in the second cache; both are multiples of 16. */
+/* Prefetches `bytes` of global memory into the second-level cache; address and bytes are multiples of 16. */
 static __device__ __forceinline__ void p4_bytes_prefetch(const void *from, int bytes)
 {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" : : "l"(from), "r"(bytes) : "memory");
@@ -226,7 +225,7 @@ static __device__ __forceinline__ void p4_wgmma_end(void)
 {
     asm volatile("wgmma.commit_group.sync.aligned;\n" : : : "memory");
 }
-/* Waits until at most LEFT groups are under way. */
+/* Waits until at most LEFT groups are in flight. */
 template <int LEFT> static __device__ __forceinline__ void p4_wgmma_wait(void)
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" : : "n"(LEFT) : "memory");

@@ -1,12 +1,12 @@
-/* swiglu_backward.cu - SwiGLU's gradient on compute capability 9.0 (target sm_90a): the product dy
- * w, and the function's slopes at once, so that the product itself stays out of memory.
+/* swiglu_backward.cu - SwiGLU's gradient on compute capability 9.0 (target sm_90a): the product dy w
+ * together with the slopes of the function, so that the product itself is never written to memory.
  *
  * Products are those of kernels/sm90/product.cuh, with three stages. Reading gate and up and writing their
- * gradients takes half as long as multiplying, so both must go on at the same time: the warpgroups that
- * multiply leave a tile in shared memory, rounded to bf16 as the other way rounds it, and start the next one;
- * two more warpgroups finish it meanwhile. A warp of these takes the 16 rows that one warp of those made, a
- * row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu): behind its shorter products
- * this took longer. */
+ * gradients takes half as long as multiplying, so both must overlap: the warpgroups that multiply leave a
+ * tile in shared memory, rounded to bf16 as the implementation `cublas` rounds it, and start the next one;
+ * meanwhile two more warpgroups finish it. Each of their warps takes the 16 rows that one multiplying warp
+ * wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu): with its shorter
+ * products this took longer. */
 #include "kernels/cuda/mlp.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
 #include "kernels/sm90/product.cuh"
@@ -99,7 +99,7 @@ static __device__ __forceinline__ part find_part(const work &p, tile t, int warp
     return {row * width + col, width, col < p.cols ? min((int)WARP_ROWS, p.rows - row) : 0};
 }
 
-/* What is not there stays as it is. */
+/* Elements that do not exist are not written. */
 static __device__ __forceinline__ void fetch_row(uint4 (&to)[2], const work &p, const part &here, int row)
 {
 #pragma unroll
@@ -197,7 +197,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 0) {
             copy_tiles(r, &dy_map, &w_map, p);
         }
-        __syncwarp(); /* the other lanes go on with this one */
+        __syncwarp(); /* the other lanes continue with this one */
     } else if (threadIdx.x < THREADS - FINISHERS) {
         p4_more_registers<SUM_REGISTERS>();
         multiply_tiles(r, p);
@@ -217,10 +217,10 @@ bool p4_cuda_swiglu_own_open(p4_device *device)
         name);
 }
 
-bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_swiglu_product *call)
+bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_swiglu_backward_args *call)
 {
     const uintptr_t addresses =
-        P4_ADDRESS(call->dy) | P4_ADDRESS(call->w) | P4_ADDRESS(call->gate_up) | P4_ADDRESS(call->d);
+        P4_ADDRESS(call->dy) | P4_ADDRESS(call->w) | P4_ADDRESS(call->gate_up) | P4_ADDRESS(call->dgate_up);
     const p4_tiles tiles = {(int)p4_ceil_div(call->N, TILE), (int)p4_ceil_div(call->F, TILE)};
     CUtensorMap dy, w;
     if (!device->swiglu_own || !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0) {
@@ -232,9 +232,9 @@ bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_swiglu_product *cal
     p.depth = (int)call->out;
     p.tiles = tiles;
     p.x = (const __nv_bfloat16 *)call->gate_up;
-    p.d = (__nv_bfloat16 *)call->d;
-    if (describe_boxes(device, &dy, call->dy, call->N, call->out, 1, call->N * call->out, name) &&
-        describe_boxes(device, &w, call->w, call->out, call->F, 1, call->out * call->F, name)) {
+    p.d = (__nv_bfloat16 *)call->dgate_up;
+    if (make_tensor_map(device, &dy, call->dy, call->N, call->out, 1, call->N * call->out, name) &&
+        make_tensor_map(device, &w, call->w, call->out, call->F, 1, call->out * call->F, name)) {
         launch_pairs(device, backward, THREADS, SHARED_BYTES, (int64_t)tiles.down * tiles.across, name, dy, w,
                      p);
     }

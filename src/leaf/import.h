@@ -1,9 +1,10 @@
-/* import.h - shared libraries that a machine may lack: loaded at the first call of one of their functions.
+/* import.h - shared libraries that a machine may lack, loaded when one of their functions is first needed.
  *
- * One program serves nodes with and without NVIDIA's libraries, so it must start without them. A file
- * NAME_import* defines the functions of a library that phase4 calls, under their own names, and hands each
- * call on: the code above includes the library's header, calls as usual, and gets the library's own kind of
- * error where the library is not there. A function that is missing in such a file is an error of the linker.
+ * One program serves machines with and without NVIDIA's libraries, so it must start without them. There are
+ * two ways to call such a library. A file NAME_import* defines the library's functions under their own names
+ * (P4_IMPORT) and forwards each call: code includes the library's header, calls as usual, and gets the
+ * library's own kind of error where it is missing; a function that the file lacks is a linker error. Or a
+ * caller looks up a list of functions (p4_import_functions).
  */
 #ifndef P4_IMPORT_H
 #define P4_IMPORT_H
@@ -11,16 +12,26 @@
 #include "src/leaf/base.h"
 
 typedef struct p4_import {
-    const char *file;   /* "libnccl.so.2": looked for where the system looks for libraries, */
-    const char *folder; /* then here: where the build found it */
-    void *handle;
+    const char *file;   /* "libnccl.so.2": searched where the system searches for libraries, */
+    const char *folder; /* then here, where the build found it; NULL: nowhere else */
+    void *handle;       /* NULL: not loaded */
     bool tried;
-    char error[512]; /* why it cannot be loaded; "" while it can */
+    char error[512]; /* why it cannot be used; "" while it can */
 } p4_import;
 
-/* Address of a function of the library, loading that at the first call; NULL where the library or the
- * function is not to be had (p4_import_error says why). Any thread may call. Local. */
+/* A function to look up: `to` is the address of a function pointer. */
+typedef struct p4_import_function {
+    const char *name;
+    void *to;
+} p4_import_function;
+
+/* Address of a function of the library, which is loaded at the first call and then stays loaded; NULL where
+ * the library or the function is missing (p4_import_error says why). Any thread may call. Local. */
 void *p4_import_find(p4_import *library, const char *function);
+/* Looks up all of `functions`. False when one is missing: p4_import_error says why. Local. */
+bool p4_import_functions(p4_import *library, const p4_import_function *functions, size_t count);
+/* The next look-up loads the library anew. All addresses found before are invalid. Local. */
+void p4_import_unload(p4_import *library);
 const char *p4_import_error(const p4_import *library);
 
 /* Defines `name` with the type and parameters of its header; without the library it returns `failure`. */

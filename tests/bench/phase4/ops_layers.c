@@ -1,35 +1,70 @@
 /* ops_layers.c - norms, MLP activations, embeddings, losses and calibration. */
 #include "ops_bench.h"
 
-OP(rmsnorm,
-   ops->add_norm_forward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), NULL, ACT(Y1, x->N * x->arch.C), NULL,
-                         F32(F1, x->N), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
-                         F32(F0, x->arch.C), NULL, x->N, x->arch.C, 1e-5f))
+OP(rmsnorm, ops->add_norm_forward(device, &(p4_add_norm_forward_args){.kind = P4_RMSNORM,
+                                                                      .N = x->N,
+                                                                      .C = x->arch.C,
+                                                                      .eps = 1e-5f,
+                                                                      .x = ACT(X0, x->N * x->arch.C),
+                                                                      .opt_delta = ACT(X1, x->N * x->arch.C),
+                                                                      .gain = F32(F0, x->arch.C),
+                                                                      .opt_sum = ACT(Y1, x->N * x->arch.C),
+                                                                      .opt_y = ACT(Y0, x->N * x->arch.C),
+                                                                      .opt_rstd = F32(F1, x->N)}))
 OP(rmsnorm_int8, p4_int8_rows to = ROWS(Y0, x->arch.C);
-   ops->add_norm_forward(device, P4_RMSNORM, NULL, &to, ACT(Y1, x->N * x->arch.C), NULL, F32(F1, x->N),
-                         ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), F32(F0, x->arch.C), NULL, x->N,
-                         x->arch.C, 1e-5f))
+   ops->add_norm_forward(device, &(p4_add_norm_forward_args){.kind = P4_RMSNORM,
+                                                             .N = x->N,
+                                                             .C = x->arch.C,
+                                                             .eps = 1e-5f,
+                                                             .x = ACT(X0, x->N * x->arch.C),
+                                                             .opt_delta = ACT(X1, x->N * x->arch.C),
+                                                             .gain = F32(F0, x->arch.C),
+                                                             .opt_sum = ACT(Y1, x->N * x->arch.C),
+                                                             .opt_rounded = &to,
+                                                             .opt_rstd = F32(F1, x->N)}))
 OP(layernorm,
-   ops->add_norm_forward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), NULL, ACT(Y1, x->N * x->arch.C),
-                         F32(F1, x->N), F32(F2, x->N), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
-                         F32(F0, x->arch.C), F32(F0, x->arch.C), x->N, x->arch.C, 1e-5f))
-OP(rmsnorm_backward,
-   ops->norm_backward(device, P4_RMSNORM, ACT(Y0, x->N * x->arch.C), true, NULL, F32(F1, x->arch.C), NULL,
-                      ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C), NULL, F32(F3, x->N),
-                      F32(F0, x->arch.C), x->N, x->arch.C))
+   ops->add_norm_forward(device, &(p4_add_norm_forward_args){.kind = P4_LAYERNORM,
+                                                             .N = x->N,
+                                                             .C = x->arch.C,
+                                                             .eps = 1e-5f,
+                                                             .x = ACT(X0, x->N * x->arch.C),
+                                                             .opt_delta = ACT(X1, x->N * x->arch.C),
+                                                             .gain = F32(F0, x->arch.C),
+                                                             .opt_bias = F32(F0, x->arch.C),
+                                                             .opt_sum = ACT(Y1, x->N * x->arch.C),
+                                                             .opt_y = ACT(Y0, x->N * x->arch.C),
+                                                             .opt_mean = F32(F1, x->N),
+                                                             .opt_rstd = F32(F2, x->N)}))
+OP(rmsnorm_backward, ops->norm_backward(device, &(p4_norm_backward_args){.kind = P4_RMSNORM,
+                                                                         .N = x->N,
+                                                                         .C = x->arch.C,
+                                                                         .dy = ACT(X0, x->N * x->arch.C),
+                                                                         .x = ACT(X1, x->N * x->arch.C),
+                                                                         .rstd = F32(F3, x->N),
+                                                                         .gain = F32(F0, x->arch.C),
+                                                                         .dx = ACT(Y0, x->N * x->arch.C),
+                                                                         .accumulate = true,
+                                                                         .opt_dgain = F32(F1, x->arch.C)}))
 OP(layernorm_backward,
-   ops->norm_backward(device, P4_LAYERNORM, ACT(Y0, x->N * x->arch.C), true, F32(F1, x->arch.C),
-                      F32(F2, x->arch.C), F32(F1, 2 * x->arch.C) + x->arch.C, ACT(X0, x->N * x->arch.C),
-                      ACT(X1, x->N * x->arch.C), F32(F0, x->N), F32(F3, x->N), F32(F0, x->arch.C), x->N,
-                      x->arch.C))
+   ops->norm_backward(device, &(p4_norm_backward_args){.kind = P4_LAYERNORM,
+                                                       .N = x->N,
+                                                       .C = x->arch.C,
+                                                       .dy = ACT(X0, x->N * x->arch.C),
+                                                       .x = ACT(X1, x->N * x->arch.C),
+                                                       .opt_mean = F32(F0, x->N),
+                                                       .rstd = F32(F3, x->N),
+                                                       .gain = F32(F0, x->arch.C),
+                                                       .dx = ACT(Y0, x->N * x->arch.C),
+                                                       .accumulate = true,
+                                                       .opt_dx_sums = F32(F1, x->arch.C),
+                                                       .opt_dgain = F32(F2, x->arch.C),
+                                                       .opt_dbias = F32(F1, 2 * x->arch.C) + x->arch.C}))
 OP(add, ops->add(device, ACT(Y0, x->N * x->arch.C), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
                  x->N * x->arch.C))
 OP(swiglu_forward, ops->swiglu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, 2 * x->N * x->arch.F),
                                        x->N, x->arch.F))
 OP(swiglu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
    ops->swiglu_forward(device, NULL, &to, ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
-OP(swiglu_backward, ops->swiglu_backward(device, ACT(Y0, 2 * x->N * x->arch.F), ACT(X1, x->N * x->arch.F),
-                                         ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
 OP(gelu_forward,
    ops->gelu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(gelu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
@@ -37,22 +72,37 @@ OP(gelu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
 OP(embed_forward, p4_weight token = {.dtype = P4_F32, .rows = x->arch.V, .cols = x->arch.C};
    token.data = F32(F0, x->arch.V * x->arch.C);
    ops->embed_forward(device, ACT(Y0, x->N * x->arch.C), x->ids, &token, NULL, x->B, x->T, x->arch.C))
-OP(embed_backward, ops->embed_backward(device, F32(F1, x->arch.V * x->arch.C), NULL, x->ids,
-                                       ACT(X0, x->N * x->arch.C), x->B, x->T, x->arch.C, x->arch.V))
-OP(cross_entropy,
-   ops->cross_entropy(device, F32(F1, x->NV), F32(F2, x->NV), ACT(Y0, x->NV *ops_logits_ld(x)),
-                      ACT(X0, x->NV *ops_logits_ld(x)), x->ids, x->NV, x->arch.V, ops_logits_ld(x), 1e-3f))
-OP(cross_entropy_nll, ops->cross_entropy(device, F32(F1, x->NV), NULL, NULL, ACT(X0, x->NV *ops_logits_ld(x)),
-                                         x->ids, x->NV, x->arch.V, ops_logits_ld(x), 1e-3f))
-OP(kl_divergence,
-   ops->kl_divergence(device, F32(F1, x->NV), ACT(X0, x->NV *ops_logits_ld(x)),
-                      ACT(X1, x->NV *ops_logits_ld(x)), x->ids, x->NV, x->arch.V, ops_logits_ld(x)))
+OP(embed_backward,
+   ops->embed_backward(device, &(p4_embed_backward_args){.B = x->B,
+                                                         .T = x->T,
+                                                         .C = x->arch.C,
+                                                         .V = x->arch.V,
+                                                         .ids = x->ids,
+                                                         .dx = ACT(X0, x->N * x->arch.C),
+                                                         .dtoken = F32(F1, x->arch.V * x->arch.C)}))
+#define LOGITS(pool) ACT(pool, x->NV *ops_logits_ld(x))
+OP(cross_entropy, ops->cross_entropy(device, &(p4_cross_entropy_args){.N = x->NV,
+                                                                      .V = x->arch.V,
+                                                                      .ld = ops_logits_ld(x),
+                                                                      .logits = LOGITS(X0),
+                                                                      .targets = x->ids,
+                                                                      .scale = 1e-3f,
+                                                                      .nll = F32(F1, x->NV),
+                                                                      .opt_hit = F32(F2, x->NV),
+                                                                      .opt_dlogits = LOGITS(Y0)}))
+OP(cross_entropy_nll, ops->cross_entropy(device, &(p4_cross_entropy_args){.N = x->NV,
+                                                                          .V = x->arch.V,
+                                                                          .ld = ops_logits_ld(x),
+                                                                          .logits = LOGITS(X0),
+                                                                          .targets = x->ids,
+                                                                          .scale = 1e-3f,
+                                                                          .nll = F32(F1, x->NV)}))
+OP(kl_divergence, ops->kl_divergence(device, F32(F1, x->NV), LOGITS(X0), LOGITS(X1), x->ids, x->NV, x->arch.V,
+                                     ops_logits_ld(x)))
 OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(moments,
    ops->moments(device, (p4_moments *)(void *)x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F, x->arch.F))
 OP(act_to_f32, ops->act_to_f32(device, F32(F1, x->arch.V * x->arch.C), ACT(X0, x->arch.V * x->arch.C),
-                               x->arch.V * x->arch.C))
-OP(f32_to_act, ops->f32_to_act(device, ACT(Y0, x->arch.V * x->arch.C), F32(F0, x->arch.V * x->arch.C),
                                x->arch.V * x->arch.C))
 OP(zero, ops->zero(device, ACT(Y0, x->N * x->arch.C), ops_acts(x, x->N * x->arch.C)))
 
@@ -70,7 +120,6 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_add, 0.0, 3.0 * C, "add");
     ops_case(x, run_swiglu_forward, 0.0, 3.0 * F, "swiglu_forward");
     ops_case(x, run_swiglu_int8, 0.0, 2.0 * F + F / A, "swiglu_int8");
-    ops_case(x, run_swiglu_backward, 0.0, 5.0 * F, "swiglu_backward");
     ops_case(x, run_gelu_forward, 0.0, 2.0 * F, "gelu_forward");
     ops_case(x, run_gelu_int8, 0.0, F + F / A, "gelu_int8");
     ops_case(x, run_embed_forward, 0.0, C + touched, "embed_forward");
@@ -81,6 +130,5 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_channel_sum_sq, 0.0, F, "channel_sum_sq");
     ops_case(x, run_moments, 0.0, F, "moments");
     ops_case(x, run_act_to_f32, 0.0, (A + 4.0) * V * (double)x->arch.C, "act_to_f32");
-    ops_case(x, run_f32_to_act, 0.0, (A + 4.0) * V * (double)x->arch.C, "f32_to_act");
     ops_case(x, run_zero, 0.0, C, "zero");
 }

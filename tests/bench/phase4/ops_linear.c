@@ -1,28 +1,59 @@
-/* ops_linear.c - matrix products, attention and what goes with them. */
+/* ops_linear.c - matrix products, attention, rotary positions. */
 #include "ops_bench.h"
 
 OP(forward, ops->linear_forward(device, ACT(Y0, x->N * x->out), ACT(X0, x->N * x->in),
                                 ACT(X1, x->in * x->out), NULL, x->N, x->in, x->out))
 OP(backward_input, ops->linear_backward_input(device, ACT(Y0, x->N * x->in), ACT(X0, x->N * x->out),
                                               ACT(X1, x->in * x->out), x->N, x->in, x->out, false))
-OP(backward_weight, ops->linear_backward_weight(device, F32(F1, x->in * x->out), ACT(X0, x->N * x->out),
-                                                x->out, ACT(X1, x->N * x->in), x->N, x->in, x->out, true))
+OP(backward_weight,
+   ops->linear_backward_weight(device, &(p4_linear_backward_weight_args){.N = x->N,
+                                                                         .in = x->in,
+                                                                         .out = x->out,
+                                                                         .dy = ACT(X0, x->N * x->out),
+                                                                         .ld_dy = x->out,
+                                                                         .x = ACT(X1, x->N * x->in),
+                                                                         .dw = F32(F1, x->in * x->out),
+                                                                         .accumulate = true}))
 OP(gelu_forward_up,
-   ops->linear_gelu_forward(device, ACT(Y0, x->N * x->out), ACT(Y1, x->N * x->out), ACT(X0, x->N * x->in),
-                            ACT(X1, x->in * x->out), F32(F0, x->out), x->N, x->in, x->out))
+   ops->linear_gelu_forward(device, &(p4_linear_gelu_forward_args){.N = x->N,
+                                                                   .in = x->in,
+                                                                   .out = x->out,
+                                                                   .x = ACT(X0, x->N * x->in),
+                                                                   .w = ACT(X1, x->in * x->out),
+                                                                   .opt_bias = F32(F0, x->out),
+                                                                   .up = ACT(Y1, x->N * x->out),
+                                                                   .h = ACT(Y0, x->N * x->out)}))
 OP(gelu_backward_down,
-   ops->linear_gelu_backward(device, ACT(Y0, x->N * x->in), F32(F1, x->in), ACT(X0, x->N * x->out),
-                             ACT(X1, x->in * x->out), ACT(Y1, x->N * x->in), x->N, x->in, x->out))
-OP(swiglu_backward_down, ops->linear_swiglu_backward(device, ACT(Y0, 2 * x->N * x->in), ACT(Y1, x->N * x->in),
-                                                     ACT(X1, x->N * x->out), ACT(X0, x->in * x->out),
-                                                     ACT(X0, 2 * x->N * x->in), x->N, x->in, x->out))
+   ops->linear_gelu_backward(device, &(p4_linear_gelu_backward_args){.N = x->N,
+                                                                     .F = x->in,
+                                                                     .out = x->out,
+                                                                     .dy = ACT(X0, x->N * x->out),
+                                                                     .w = ACT(X1, x->in * x->out),
+                                                                     .up = ACT(Y1, x->N * x->in),
+                                                                     .dup = ACT(Y0, x->N * x->in),
+                                                                     .opt_db = F32(F1, x->in)}))
+OP(swiglu_backward_down, ops->linear_swiglu_backward(device, &(p4_linear_swiglu_backward_args){
+                                                                 .N = x->N,
+                                                                 .F = x->in,
+                                                                 .out = x->out,
+                                                                 .dy = ACT(X1, x->N * x->out),
+                                                                 .w = ACT(X0, x->in * x->out),
+                                                                 .gate_up = ACT(X0, 2 * x->N * x->in),
+                                                                 .dgate_up = ACT(Y0, 2 * x->N * x->in),
+                                                                 .dh_work = ACT(Y1, x->N * x->in)}))
 OP(forward_head, ops->linear_forward(device, ACT(Y0, x->NV * x->out), ACT(X0, x->NV * x->in),
                                      ACT(X1, x->in * x->out), NULL, x->NV, x->in, x->out))
 OP(backward_input_head, ops->linear_backward_input(device, ACT(Y0, x->NV * x->in), ACT(X0, x->NV * x->out),
                                                    ACT(X1, x->in * x->out), x->NV, x->in, x->out, false))
 OP(backward_weight_head,
-   ops->linear_backward_weight(device, F32(F1, x->in * x->arch.V), ACT(X0, x->NV * x->out), x->out,
-                               ACT(X1, x->NV * x->in), x->NV, x->in, x->arch.V, true))
+   ops->linear_backward_weight(device, &(p4_linear_backward_weight_args){.N = x->NV,
+                                                                         .in = x->in,
+                                                                         .out = x->arch.V,
+                                                                         .dy = ACT(X0, x->NV * x->out),
+                                                                         .ld_dy = x->out,
+                                                                         .x = ACT(X1, x->NV * x->in),
+                                                                         .dw = F32(F1, x->in * x->arch.V),
+                                                                         .accumulate = true}))
 OP(backward_bias, ops->linear_backward_bias(device, F32(F1, x->out), ACT(X0, x->N * x->out), x->N, x->out))
 OP(quantize_int8, p4_int8_rows to = ROWS(Y0, x->in);
    ops->quantize_int8(device, NULL, &to, ACT(X0, x->N * x->in), x->N, x->in))
@@ -33,19 +64,41 @@ OP(unpack, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .s
    ops->weight_unpack(device, ACT(Y0, x->in * x->out), &w))
 OP(forward_int8, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
    w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in)); p4_int8_rows from = ROWS(ROUNDED, x->in);
-   ops->linear_forward_int8(device, ACT(Y0, x->N * x->out), &from, &w, 1, NULL, ACT(Y1, x->N * x->in),
-                            F32(F1, x->in * x->out), x->N, x->in, x->out))
+   ops->linear_forward_int8(device, &(p4_linear_forward_int8_args){.N = x->N,
+                                                                   .in = x->in,
+                                                                   .out = x->out,
+                                                                   .x = from,
+                                                                   .weights = &w,
+                                                                   .parts = 1,
+                                                                   .y = ACT(Y0, x->N * x->out),
+                                                                   .x_work = ACT(Y1, x->N * x->in),
+                                                                   .w_work = F32(F1, x->in * x->out)}))
 OP(unpack_f32,
    p4_weight w = {.dtype = P4_F32, .rows = x->out, .cols = x->in, .data = F32(F0, x->in * x->out)};
    ops->weight_unpack(device, ACT(Y0, x->in * x->out), &w))
-OP(attention_forward, ops->attention_forward(device, ACT(Y0, x->N * x->arch.H * x->arch.D), x->lse,
-                                             ACT(X0, x->N * x->width), &x->attention, x->work))
-OP(attention_backward,
-   ops->attention_backward(device, ACT(Y1, x->N * x->width), ACT(X1, x->N * x->arch.H * x->arch.D),
-                           ACT(Y0, x->N * x->arch.H * x->arch.D), x->lse, ACT(X0, x->N * x->width),
-                           &x->attention, x->work))
-OP(rope, ops->rope(device, ACT(Y0, x->N * x->width), x->cos_table, x->sin_table, x->N, x->T,
-                   x->arch.H + x->arch.Hkv, x->arch.D, x->width, false))
+OP(attention_forward,
+   ops->attention_forward(device, &(p4_attention_forward_args){.shape = x->attention,
+                                                               .qkv = ACT(X0, x->N * x->width),
+                                                               .out = ACT(Y0, x->N * x->arch.H * x->arch.D),
+                                                               .opt_lse = x->lse,
+                                                               .work = x->work}))
+OP(attention_backward, ops->attention_backward(device, &(p4_attention_backward_args){
+                                                           .shape = x->attention,
+                                                           .qkv = ACT(X0, x->N * x->width),
+                                                           .out = ACT(Y0, x->N * x->arch.H * x->arch.D),
+                                                           .lse = x->lse,
+                                                           .dout = ACT(X1, x->N * x->arch.H * x->arch.D),
+                                                           .dqkv = ACT(Y1, x->N * x->width),
+                                                           .work = x->work}))
+OP(rope, ops->rope(device, &(p4_rope_args){.N = x->N,
+                                           .T = x->T,
+                                           .heads = x->arch.H + x->arch.Hkv,
+                                           .D = x->arch.D,
+                                           .qkv = ACT(Y0, x->N * x->width),
+                                           .row_width = x->width,
+                                           .cos_table = x->cos_table,
+                                           .sin_table = x->sin_table,
+                                           .backward = false}))
 
 /* The three products of one matrix over N rows; its gradient is read and written in fp32. */
 static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)

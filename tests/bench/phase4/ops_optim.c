@@ -31,12 +31,20 @@ OP(unpack_base3, ops->unpack_base3(device, CODE_PLACE, PACKED_PLACE, x->rows, x-
 
 #define COUNT (x->arch.V * x->arch.C)
 OP(add_sq_norm, ops->add_sq_norm(device, x->sums, F32(F0, COUNT), COUNT))
-OP(scale, ops->scale(device, F32(F1, COUNT), 1.0f, COUNT))
 OP(add_f32, ops->add_f32(device, F32(F1, COUNT), F32(F0, COUNT), COUNT))
-OP(grokfast,
-   ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, false, 0, x->numbers))
-OP(grokfast_bf16,
-   ops->grokfast(device, F32(F1, COUNT), F32(F2, COUNT), 0.98f, 0.001f, COUNT, true, 0, x->numbers))
+OP(grokfast, ops->grokfast(device, &(p4_grokfast_args){.count = COUNT,
+                                                       .alpha = 0.98f,
+                                                       .lambda = 0.001f,
+                                                       .g = F32(F1, COUNT),
+                                                       .ema = F32(F2, COUNT),
+                                                       .numbers = x->numbers}))
+OP(grokfast_bf16, ops->grokfast(device, &(p4_grokfast_args){.count = COUNT,
+                                                            .alpha = 0.98f,
+                                                            .lambda = 0.001f,
+                                                            .g = F32(F1, COUNT),
+                                                            .ema = F32(F2, COUNT),
+                                                            .numbers = x->numbers,
+                                                            .half = true}))
 OP(adamw, p4_adamw_item item = {.w = F32(F1, COUNT),
                                 .m = F32(F2, COUNT),
                                 .v = F32(F3, COUNT),
@@ -49,7 +57,6 @@ OP(adamw_bf16, p4_adamw_item item = {.w = F32(F1, COUNT),
                                      .g = F32(F0, COUNT),
                                      .count = COUNT};
    ops->adamw(device, &item, 1, 0.9f, 0.95f, 1e-8f, true, x->numbers))
-OP(round_to_f16, ops->round_to_f16(device, F32(F1, COUNT), COUNT))
 
 /* Fills a pool with copies of its first `have` bytes: every place then holds codes that exist. */
 static void spread(ops_bench *x, ops_pool pool, int64_t have)
@@ -127,13 +134,11 @@ void ops_optim_cases(ops_bench *x)
 {
     double bytes = 4.0 * (double)COUNT;
     ops_case(x, run_add_sq_norm, 0.0, bytes, "add_sq_norm");
-    ops_case(x, run_scale, 0.0, 2.0 * bytes, "scale");
     ops_case(x, run_add_f32, 0.0, 3.0 * bytes, "add_f32");
     ops_case(x, run_grokfast, 0.0, 4.0 * bytes, "grokfast");
     ops_case(x, run_grokfast_bf16, 0.0, 3.0 * bytes, "grokfast_bf16");
     ops_case(x, run_adamw, 0.0, 7.0 * bytes, "adamw");
     ops_case(x, run_adamw_bf16, 0.0, 5.0 * bytes, "adamw_bf16");
-    ops_case(x, run_round_to_f16, 0.0, 2.0 * bytes, "round_to_f16");
     muon_case(x, P4_ROLE_QKV, "muon_q");
     muon_case(x, P4_ROLE_UP, "muon_up");
     muon_case(x, P4_ROLE_COUNT, "muon_layer");

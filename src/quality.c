@@ -1,3 +1,4 @@
+/* quality.c - what follows from two perplexities: whether to fine-tune, and the verdict. */
 #include "src/phase4.h"
 
 bool p4_should_fine_tune(const p4_config *config, double pre_perplexity, double post_perplexity)

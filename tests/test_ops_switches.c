@@ -1,6 +1,7 @@
-/* Words in the environment that choose how a GPU does things (CONTRIBUTING.md): one that is not known is an
- * error of the user's that names the known ones, and a device is not opened; an empty one is none. And the
- * two ways to SwiGLU's gradient beside each other, where the GPU has both. Skipped without a GPU. */
+/* The switches in the environment that choose an implementation on a GPU (CONTRIBUTING.md): an unknown word
+ * is an input error that names the known ones, and the device is not opened; an empty word counts as unset.
+ * And the two implementations of SwiGLU's gradient, compared on a GPU that has both. Skipped without a GPU.
+ */
 #include "ops_cases.h"
 
 static p4_rc open_with(const p4_ops *ops, const char *name, const char *word)
@@ -26,7 +27,10 @@ static float *swiglu_gradient(rig *r, p4_device *device, const void *dy, const v
 {
     void *d = rig_put_act(r, NULL, 2 * N * F), *dh = rig_put_act(r, NULL, N * F);
     EXPECT_OK(r->ops->sync(r->device)); /* another queue reads what was written */
-    r->ops->linear_swiglu_backward(device, d, dh, dy, w, x, N, F, OUT);
+    r->ops->linear_swiglu_backward(
+        device,
+        &(p4_linear_swiglu_backward_args){
+            .N = N, .F = F, .out = OUT, .dy = dy, .w = w, .gate_up = x, .dgate_up = d, .dh_work = dh});
     EXPECT_OK(r->ops->sync(device));
     const uint16_t *left = rig_get(r, dh, N * F * 2);
     *in_one = true;
@@ -44,7 +48,7 @@ static void check_swiglu_backward(const p4_ops *ops)
     p4_rc rc = rig_open_as(&r, ops, 0, true, 7);
     if (rc != P4_OK) { /* a GPU of another kind */
         EXPECT(rc == P4_E_INPUT, "P4_SWIGLU_BACKWARD=own: \"%s\"", p4_last_error());
-        printf("SwiGLU's gradient: one way only: %s\n", p4_last_error());
+        printf("SwiGLU's gradient: one implementation only: %s\n", p4_last_error());
         p4_error_clear();
     }
     setenv("P4_SWIGLU_BACKWARD", "cublas", 1);
@@ -71,8 +75,8 @@ static void check_swiglu_backward(const p4_ops *ops)
 int main(void)
 {
     static const struct {
-        const char *name, *known, *says; /* a word that every GPU takes, and what the error names */
-    } ways[] = {
+        const char *name, *known, *says; /* a word that every GPU accepts; what the error names */
+    } switches[] = {
         {"P4_GRAPH", "off", "expected on or off"}, {"P4_GEMM_EPILOGUE", "off", "expected on or off"},
         {"P4_MUON", "cublas", "cublas"},           {"P4_INT8", "simple", "cublas or simple"},
         {"P4_GEMM_PICK", "0", "expected a digit"}, {"P4_ATTENTION", "own", "expected own, mma, cudnn"},
@@ -85,13 +89,13 @@ int main(void)
     if (!backend_is_here(ops)) {
         return 77;
     }
-    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-        EXPECT_OK(open_with(ops, ways[i].name, ways[i].known));
-        EXPECT_OK(open_with(ops, ways[i].name, ""));
-        p4_rc rc = open_with(ops, ways[i].name, "maybe");
-        EXPECT(rc == P4_E_INPUT, "%s=maybe: code %d", ways[i].name, (int)rc);
-        EXPECT(strstr(p4_last_error(), ways[i].name) && strstr(p4_last_error(), ways[i].says), "%s: \"%s\"",
-               ways[i].name, p4_last_error());
+    for (size_t i = 0; i < sizeof switches / sizeof switches[0]; i++) {
+        EXPECT_OK(open_with(ops, switches[i].name, switches[i].known));
+        EXPECT_OK(open_with(ops, switches[i].name, ""));
+        p4_rc rc = open_with(ops, switches[i].name, "maybe");
+        EXPECT(rc == P4_E_INPUT, "%s=maybe: code %d", switches[i].name, (int)rc);
+        EXPECT(strstr(p4_last_error(), switches[i].name) && strstr(p4_last_error(), switches[i].says),
+               "%s: \"%s\"", switches[i].name, p4_last_error());
         p4_error_clear();
     }
     check_swiglu_backward(ops);

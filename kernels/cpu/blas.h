@@ -1,0 +1,20 @@
+/* blas.h - OpenBLAS, loaded at run time. */
+#ifndef P4_CPU_BLAS_H
+#define P4_CPU_BLAS_H
+
+#include "src/leaf/base.h"
+
+/* cblas_sgemm: order 101 is row-major; 111 not transposed, 112 transposed. */
+typedef void (*p4_sgemm_fn)(int order, int trans_a, int trans_b, int M, int N, int K, float alpha,
+                            const float *A, int lda, const float *B, int ldb, float beta, float *C, int ldc);
+
+typedef struct p4_cpu_blas {
+    p4_sgemm_fn sgemm;
+    char core[32]; /* the CPU whose code it runs: "SkylakeX" */
+} p4_cpu_blas;
+
+/* Loads OpenBLAS the first time; it stays loaded. *blas lives as long as the process. Any thread may call.
+ * Local. */
+p4_rc p4_cpu_blas_open(const p4_cpu_blas **blas);
+
+#endif

@@ -1,0 +1,176 @@
+/* op_list.h - every op once: P4_OP(result, name, parameters...). Who includes this file defines P4_OP first;
+ * it is undefined again at the end. Types and conventions: kernels/ops.h.
+ *
+ * To add an op: a line here, the functions p4_cpu_NAME and p4_cuda_NAME, and a case in a tests/test_ops*.c. A
+ * column that lacks the function, or types it differently, does not compile or link. */
+#ifndef P4_OP
+#error "define P4_OP(result, name, ...) before including kernels/op_list.h"
+#endif
+
+/* --- device ----------------------------------------------------------------------------------- */
+
+/* The devices of this backend that this process sees and this build can use, in order, at most `capacity`. An
+ * error that says why when there is none. */
+P4_OP(p4_rc, list, p4_device_info *devices, int capacity, int *count)
+/* Opens device `ordinal`. `threads` of the host (0: all that this process may use) compute on the CPU and
+ * copy for CUDA. half_compute: bf16 activations (CUDA). The caller closes. */
+P4_OP(p4_rc, open, p4_device **device, int ordinal, int threads, bool half_compute)
+P4_OP(void, close, p4_device *device)
+/* "CPU, 2 threads, OpenBLAS SkylakeX": owned by the device. */
+P4_OP(const char *, describe, p4_device *device)
+/* Bytes of one activation element: 4 or 2. */
+P4_OP(int64_t, act_bytes, p4_device *device)
+/* 64-byte aligned, content undefined. For the start of a run: steps do not allocate. */
+P4_OP(p4_rc, alloc, p4_device *device, void **memory, int64_t bytes)
+P4_OP(void, release, p4_device *device, void *memory)
+/* The most device memory held at once since open, bytes: by alloc, and the device's own scratch memory. */
+P4_OP(int64_t, peak_bytes, p4_device *device)
+/* The device's own memory minus what alloc holds; 0 where device memory is host memory. Not what happens to
+ * be free: the same run on the same kind of device gets the same answer. */
+P4_OP(int64_t, room_bytes, p4_device *device)
+/* h_from may be reused when this returns. */
+P4_OP(void, to_device, p4_device *device, void *to, const void *h_from, int64_t bytes)
+/* Waits: h_to is complete when this returns. */
+P4_OP(void, to_host, p4_device *device, void *h_to, const void *from, int64_t bytes)
+P4_OP(void, copy, p4_device *device, void *to, const void *from, int64_t bytes)
+P4_OP(void, zero, p4_device *device, void *memory, int64_t bytes)
+/* Waits for all that is queued. Returns the first run-time failure of an op since open. */
+P4_OP(p4_rc, sync, p4_device *device)
+/* Does work(user), which calls ops of this device. For one *recording (NULL before the first call) it must
+ * call the same ops with the same arguments every time, and have no other effect. So a device may run it
+ * once, record what it queues the second time, and from then on replay the record without calling `work`
+ * (CUDA: a graph). Ops that wait for the device cannot be recorded: such work runs anew every time, which the
+ * log says once. */
+P4_OP(void, repeat, p4_device *device, p4_recording **recording, void (*work)(void *user), void *user)
+/* Waits for the device and drops the record. Call it before the memory that the record uses is released. */
+P4_OP(void, forget, p4_device *device, p4_recording **recording)
+/* The device's queue, for work outside the ops that must be ordered with it (dist/coll.h): the CUDA stream;
+ * NULL on the CPU. */
+P4_OP(void *, stream, p4_device *device)
+P4_OP(void, act_to_f32, p4_device *device, float *to, const void *act, int64_t count)
+
+/* --- linear ----------------------------------------------------------------------------------- */
+
+/* act dst[rows, cols] = the weight in any form (dequantised, transposed back). */
+P4_OP(void, weight_unpack, p4_device *device, void *dst, const p4_weight *weight)
+/* act y[N, out] = x[N, in] w^T (+ bias: fp32 [out] or NULL); w act [out, in]. */
+P4_OP(void, linear_forward, p4_device *device, void *y, const void *x, const void *w, const float *bias,
+      int64_t N, int64_t in, int64_t out)
+/* act dx[N, in] (= or += when accumulate) dy[N, out] w[out, in]. */
+P4_OP(void, linear_backward_input, p4_device *device, void *dx, const void *dy, const void *w, int64_t N,
+      int64_t in, int64_t out, bool accumulate)
+/* dw (= or +=) dy^T x. */
+P4_OP(void, linear_backward_weight, p4_device *device, const p4_linear_backward_weight_args *args)
+/* fp32 db[out] += sum over N of dy[N, out]. */
+P4_OP(void, linear_backward_bias, p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+/* linear_forward into up, gelu_forward of it into h. A device may apply GELU before it rounds up. */
+P4_OP(void, linear_gelu_forward, p4_device *device, const p4_linear_gelu_forward_args *args)
+/* dup = (dy w) * slope of gelu at up. db sums dup before or after it is rounded. */
+P4_OP(void, linear_gelu_backward, p4_device *device, const p4_linear_gelu_backward_args *args)
+/* linear_backward_input into dh_work, and the gradient of SwiGLU from there into dgate_up: with s =
+ * sigmoid(gate), dgate = dh up s (1 + gate (1 - s)), dup = dh gate s. A device may do both in one step and
+ * leave dh_work alone. */
+P4_OP(void, linear_swiglu_backward, p4_device *device, const p4_linear_swiglu_backward_args *args)
+/* x[N, C] rounded (not NULL): to codes, to y (act, or NULL), or to both. */
+P4_OP(void, quantize_int8, p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+      int64_t C)
+/* act y[N, C] = the values that the codes of x stand for: the bits that an op with `rounded` writes to y. */
+P4_OP(void, dequantize_int8, p4_device *device, void *y, const p4_int8_rows *x, int64_t N, int64_t C)
+/* y = x w^T (+ bias) of the values that the codes of x stand for and the ternary weights. A device that
+ * multiplies integers sums exactly and gives y = ((float)sum * (1 / s)) * scale of the row (+ bias), in fp32
+ * and in this order, each step rounded. */
+P4_OP(void, linear_forward_int8, p4_device *device, const p4_linear_forward_int8_args *args)
+
+/* --- layers ----------------------------------------------------------------------------------- */
+
+/* act x[N, C] = token[id] (+ position[n mod T]); token [V, C] and position [positions, C] (or NULL) in any
+ * float form. */
+P4_OP(void, embed_forward, p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
+      const p4_weight *position, int64_t B, int64_t T, int64_t C)
+/* The same bits on every run. */
+P4_OP(void, embed_backward, p4_device *device, const p4_embed_backward_args *args)
+/* sum = x + delta; y = norm(sum) * gain (+ bias). Without delta the norm reads x. */
+P4_OP(void, add_norm_forward, p4_device *device, const p4_add_norm_forward_args *args)
+/* dx (= or +=) the gradient of the norm at its input. */
+P4_OP(void, norm_backward, p4_device *device, const p4_norm_backward_args *args)
+/* act out = a + b. */
+P4_OP(void, add, p4_device *device, void *out, const void *a, const void *b, int64_t count)
+P4_OP(void, rope, p4_device *device, const p4_rope_args *args)
+P4_OP(void, attention_forward, p4_device *device, const p4_attention_forward_args *args)
+P4_OP(void, attention_backward, p4_device *device, const p4_attention_backward_args *args)
+/* Elements of fp32 workspace; -1: no kernel here takes the shape (heads that are too large). The count for
+ * backward also suffices for forward, and the count of a batch for smaller batches of its shape. */
+P4_OP(int64_t, attention_work_count, p4_device *device, const p4_attention_shape *shape, bool backward)
+/* gate_up [N, 2F] = gate | up; act y[N, F] = silu(gate) * up. */
+P4_OP(void, swiglu_forward, p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
+      int64_t N, int64_t F)
+/* act y[N, F] by the tanh approximation (gelu_new). */
+P4_OP(void, gelu_forward, p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
+      int64_t F)
+
+/* --- losses ----------------------------------------------------------------------------------- */
+
+P4_OP(void, cross_entropy, p4_device *device, const p4_cross_entropy_args *args)
+/* kl fp32 [N] = KL(softmax(reference) || softmax(logits)) over the first V of ld columns; 0 where target < 0.
+ */
+P4_OP(void, kl_divergence, p4_device *device, float *kl, const void *reference, const void *logits,
+      const int32_t *targets, int64_t N, int64_t V, int64_t ld)
+
+/* --- calibration ------------------------------------------------------------------------------ */
+
+/* double sum_sq[C] += sum over N of x[N, C]^2. */
+P4_OP(void, channel_sum_sq, p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C)
+/* Adds a column slice [N, width] (ld elements between rows) to *moments, which starts as {0, 0, 0, +FLT_MAX,
+ * -FLT_MAX}. */
+P4_OP(void, moments, p4_device *device, p4_moments *moments, const void *x, int64_t N, int64_t width,
+      int64_t ld)
+
+/* --- ternary ---------------------------------------------------------------------------------- */
+
+/* Quantizes a weight (F32, F16, BF16; rows x cols, transposed or not) row by row: codes [rows, row_bytes]
+ * with padding codes 1 (t = 0), scale fp16 [rows]. t = sign(w) where |w| >= cut, so equal magnitudes get
+ * equal |t|.
+ * absmean: scale = max(mean |w|, 1e-8), the mean summed in double, stored as fp16; cut = threshold * scale in
+ * fp32.
+ * exact: the cut with the largest S^2 / P, S = sum of h |w| and P = sum of h over the weights that it keeps
+ * (h = importance, fp32 [cols], >= 0; NULL: 1), of equal ones the smallest set; scale = S / P.
+ * A row of zeros, or one whose weights have no importance, gets t = 0 and the scale 0 (absmean stores 1e-8,
+ * which is 0 in fp16). A scale beyond fp16 is stored as infinity and shows in scale_max. The error is
+ * measured with the stored scale; without h_error (NULL) the op is faster. The CPU keeps scratch memory in
+ * the device that grows with cols; when it runs out of memory, sync reports it. */
+P4_OP(void, quantize, p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
+      const p4_weight *weight, p4_quant_method method, float threshold, const float *importance)
+/* 2-bit codes [rows, (cols + 3) / 4] -> base 3, five trits u = t + 1 a byte, [rows, (cols + 4) / 5]: byte =
+ * sum of u_k 3^(4-k), k = 0 first; the missing trits of a row's last byte are u = 1 (t = 0). */
+P4_OP(void, pack_base3, p4_device *device, uint8_t *packed, const uint8_t *codes, int64_t rows, int64_t cols)
+/* The inverse. Bytes above 242 do not occur: the readers of foreign files refuse them. */
+P4_OP(void, unpack_base3, p4_device *device, uint8_t *codes, const uint8_t *packed, int64_t rows,
+      int64_t cols)
+
+/* --- optimizer --------------------------------------------------------------------------------
+ * State (void *) is kept in fp32, or with `half` in bf16, rounded at random with numbers->key as
+ * kernels/state.h describes: an op computes in fp32 and rounds the state that it stores, nothing else. */
+
+/* *sum += sum of squares of g, in double. */
+P4_OP(void, add_sq_norm, p4_device *device, double *sum, const float *g, int64_t count)
+/* *sum += x[0] + x[1] + ..., in double. */
+P4_OP(void, add_sum, p4_device *device, double *sum, const float *x, int64_t count)
+/* fp32 sum += addend. */
+P4_OP(void, add_f32, p4_device *device, float *sum, const float *addend, int64_t count)
+/* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. In bf16 the low half of an element's
+ * draw rounds ema. */
+P4_OP(void, grokfast, p4_device *device, const p4_grokfast_args *args)
+/* AdamW on `items` arrays (h_items may be reused when this returns), g multiplied by g_scale first: m, v
+ * updated, mhat = m*m_correction, vhat = v*v_correction; w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In bf16
+ * the low half of an element's draw rounds m, the high half v. Reads all numbers but `first`. */
+P4_OP(void, adamw, p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2,
+      float eps, bool half, const p4_step_numbers *numbers)
+/* Muon, g multiplied by g_scale first: buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5
+ * steps of Newton-Schulz; w -= lr * (0.2*sqrt(max(rows, cols)) * X + decay*w). On CUDA the squares of u must
+ * lie within fp32's range. In bf16 the low half of an element's draw rounds buf. */
+P4_OP(void, muon, p4_device *device, const p4_muon_args *args)
+/* At most 1 GiB, or what one matrix needs if that is more (CUDA: X and its successor, 2 m^2, m the shorter
+ * side, in the compute type; CPU: the same of one matrix in fp32). */
+P4_OP(int64_t, muon_work_count, p4_device *device, int64_t items, int64_t rows, int64_t cols)
+
+#undef P4_OP

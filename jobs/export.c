@@ -9,7 +9,8 @@
 
 #include "io/file/atomic_file.h"
 #include "io/h5/artifact.h"
-#include "io/out/output.h"
+#include "io/json/config.h"
+#include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "src/quantizer.h"
 
@@ -312,7 +313,7 @@ static p4_rc write_metadata(exporter *e)
     for (int64_t i = 0; i < x->original->hf.shard_count; i++) {
         TRY(p4_metadata_add_input(&metadata, x->original->hf.shards[i].path));
     }
-    TRY(p4_metadata_save(x->config->output_path, &metadata));
+    TRY(p4_metadata_store(x->config->output_path, &metadata));
 done:
     p4_metadata_free(&metadata);
     return rc;
@@ -336,7 +337,7 @@ static p4_rc write_all(const p4_export *x)
                    (x->curve->count > 0 ? P4_NEEDS_TRAINING : 0u);
     atomic_init(&e.ended, false);
     TRY(p4_outputs_name(paths, x->config, has));
-    TRY(p4_config_to_json(x->config, &phase4_json));
+    TRY(p4_config_print(x->config, &phase4_json));
     e.phase4_json = phase4_json;
     snprintf(x->results->model_type, sizeof x->results->model_type, "%s", x->original->hf.model.arch.family);
     snprintf(x->results->method, sizeof x->results->method, "%s", p4_quantizers[x->config->quantizer].name);

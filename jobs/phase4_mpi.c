@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "dist/group.h"
-#include "io/json/json_config.h"
+#include "io/json/config.h"
 #include "io/out/report.h"
 #include "jobs/cli.h"
 #include "src/phase4.h"

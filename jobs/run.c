@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "io/out/output.h"
+#include "io/out/directory.h"
 #include "jobs/stages/stages.h"
 
 static const struct {

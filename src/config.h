@@ -69,6 +69,8 @@ void p4_config_check_row(const p4_config *config, int row, p4_config_report *rep
 void p4_config_check_rules(const p4_config *config, p4_config_report *report);
 void p4_config_check_job(const p4_config *config, p4_config_report *report);
 
+/* What p4_config_validate of phase4.h does, without clearing the recorded error first. Local. */
+p4_rc p4_config_check(const p4_config *config);
 /* Are the paths there that a job needs: model, output, calibration data? P4_E_INPUT: all problems, one a
  * line. Beside p4_config_validate, not instead of it. Local. */
 p4_rc p4_config_validate_job(const p4_config *config);

@@ -266,15 +266,20 @@ void p4_config_check_job(const p4_config *config, p4_config_report *report)
     }
 }
 
-p4_rc p4_config_validate(const p4_config *config)
+p4_rc p4_config_check(const p4_config *config)
 {
     p4_config_report report = {0};
-    p4_error_clear();
     for (int i = 0; i < p4_config_rows; i++) {
         p4_config_check_row(config, i, &report);
     }
     p4_config_check_rules(config, &report);
     return p4_config_report_end(&report);
+}
+
+p4_rc p4_config_validate(const p4_config *config)
+{
+    p4_error_clear();
+    return p4_config_check(config);
 }
 
 p4_rc p4_config_validate_job(const p4_config *config)

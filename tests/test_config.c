@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "io/json/json_config.h"
+#include "io/json/config.h"
 
 #define SOURCE "cfg.json"
 
@@ -13,14 +13,14 @@ static p4_rc read_json(p4_config *into, const char *json)
     return p4_config_from_json(into, json, strlen(json), SOURCE, P4_RECIPE_QUALITY);
 }
 
-/* The line `  "key": value,` of written JSON: its value in a static buffer. */
+/* The value of a key of written JSON, one key a line, in a static buffer. */
 static const char *written_value(const p4_config *of, const char *key)
 {
     static char value[512];
     char *json = NULL, pattern[128];
     value[0] = '\0';
     EXPECT_OK(p4_config_to_json(of, &json));
-    snprintf(pattern, sizeof pattern, "\n  \"%s\": ", key);
+    snprintf(pattern, sizeof pattern, "\n\t\"%s\":\t", key);
     const char *at = json != NULL ? strstr(json, pattern) : NULL;
     if (at != NULL) {
         at += strlen(pattern);

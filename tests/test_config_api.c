@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "io/json/json_config.h"
+#include "io/json/config.h"
 
 static p4_config config, other;
 
@@ -73,14 +73,14 @@ static const struct {
 };
 enum { DEFAULTS = sizeof defaults / sizeof defaults[0] };
 
-/* The line `  "key": value,` of written JSON: its value in a static buffer. */
+/* The value of a key of written JSON, one key a line, in a static buffer. */
 static const char *written_value(const p4_config *of, const char *key)
 {
     static char value[512];
     char *json = NULL, pattern[128];
     value[0] = '\0';
     EXPECT_OK(p4_config_to_json(of, &json));
-    snprintf(pattern, sizeof pattern, "\n  \"%s\": ", key);
+    snprintf(pattern, sizeof pattern, "\n\t\"%s\":\t", key);
     const char *at = json != NULL ? strstr(json, pattern) : NULL;
     if (at != NULL) {
         at += strlen(pattern);

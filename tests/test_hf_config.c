@@ -209,13 +209,15 @@ static void test_text(void)
     static const struct {
         const char *json, *refusal;
     } texts[] = {
-        {"", "not JSON"},
-        {"{", "not JSON"},
-        {"[]", "holds a list, expected an object"},
-        {"nonsense", "not JSON"},
-        {"{} x", "text after"},
+        {"", "byte 0: not valid JSON"},
+        {"{", "not valid JSON"},
+        {"[]", "the JSON value is not an object"},
+        {"nonsense", "not valid JSON"},
+        {"{} x", "byte 3: something follows"},
+        {"{\"x\": \"\xff\"}", "byte 7 is not UTF-8"},
+        {"{\"x\": \"a\\u0000b\"}", "byte 8: a string with \\u0000"},
         {"{\"model_type\": \"llama\", \"model_type\": \"gpt2\"}", "\"model_type\" appears 2 times"},
-        {"{\"model_type\": \"llama\",}", "not JSON"},
+        {"{\"model_type\": \"llama\",}", "not valid JSON"},
     };
     p4_arch arch;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
@@ -225,7 +227,7 @@ static void test_text(void)
     char *deep = malloc(200001);
     memset(deep, '[', 200000);
     memcpy(deep, "{\"a\":", 5);
-    EXPECT_REFUSED(p4_hf_config_parse(&arch, deep, 200000, "config.json"), "not JSON");
+    EXPECT_REFUSED(p4_hf_config_parse(&arch, deep, 200000, "config.json"), "nested deeper than 1000");
     free(deep);
 }
 

@@ -223,17 +223,24 @@ static void test_index(void)
             expect_refused("s", cases[i].refusal);
         }
     }
-    static const char *const texts[] = {"", "{", "[]", "{\"weight_map\": {}}", "{\"weight_map\": []}", "7"};
+    static const char *const texts[][2] = {{"", "index.json: byte 0: not valid JSON"},
+                                           {"{", "not valid JSON"},
+                                           {"[]", "the JSON value is not an object"},
+                                           {"7", "the JSON value is not an object"},
+                                           {"{}", "no object \"weight_map\""},
+                                           {"{\"weight_map\": {}}", "no object \"weight_map\""},
+                                           {"{\"weight_map\": []}", "no object \"weight_map\""},
+                                           {"{\"weight_map\": {}, \"weight_map\": {}}", "occurs twice"}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        make_sharded(texts[i]);
-        expect_refused("s", "no object \"weight_map\"");
+        make_sharded(texts[i][0]);
+        expect_refused("s", texts[i][1]);
     }
     char *deep = malloc(100001);
     memset(deep, '[', 100000);
     deep[100000] = '\0';
     memcpy(deep, "{\"weight_map\":", 14);
     make_sharded(deep);
-    expect_refused("s", "no object \"weight_map\"");
+    expect_refused("s", "nested deeper than 1000");
     free(deep);
 }
 

@@ -11,7 +11,7 @@
 #include "check.h"
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
-#include "io/out/output.h"
+#include "io/out/directory.h"
 
 static char directory[P4_PATH_BYTES];
 enum { PATH_BYTES = 2 * P4_PATH_BYTES };

@@ -8,7 +8,7 @@
 
 #include "check.h"
 #include "io/file/atomic_file.h"
-#include "io/out/output.h"
+#include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "src/config.h"
 

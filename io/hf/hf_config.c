@@ -5,6 +5,7 @@
 
 #include "io/hf/hf_model.h"
 #include "io/hf/hf_readers.h"
+#include "io/json/read.h"
 
 /* Beginning and end of text: a number, a list (its first counts) or null. An id outside the vocabulary can
  * never be an input of the network, so it counts as none. */
@@ -90,15 +91,9 @@ done:
 p4_rc p4_hf_config_parse(p4_arch *arch, const char *json, size_t json_bytes, const char *source)
 {
     p4_rc rc = P4_OK;
-    const char *end = json;
+    cJSON *root = NULL;
     *arch = (p4_arch){0};
-    cJSON *root = cJSON_ParseWithLengthOpts(json, json_bytes, &end, false);
-    CHECK(root != NULL, "%s: not JSON, at byte %td", source, end - json);
-    while (end < json + json_bytes && memchr(" \t\r\n", *end, 4) != NULL) {
-        end++;
-    }
-    CHECK(end >= json + json_bytes, "%s: text after the JSON value, at byte %td", source, end - json);
-    CHECK(cJSON_IsObject(root), "%s: holds %s, expected an object", source, p4_hf_json_kind(root));
+    TRY(p4_json_read(&root, json, json_bytes, source));
     const p4_hf_keys keys = {root, source, ""};
     TRY(parse_object(arch, &keys));
     TRY(p4_arch_check(arch, source));

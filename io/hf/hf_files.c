@@ -1,12 +1,12 @@
 #include "io/hf/hf_files.h"
 
-#include <cjson/cJSON.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/file/files.h"
+#include "io/json/read.h"
 
 enum { NAMES_SHOWN = 4 };
 
@@ -30,8 +30,7 @@ const char *p4_name_sample_text(p4_name_sample *sample)
     return sample->text;
 }
 
-/* ---- The directory
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the directory ---- */
 
 /* A name that stays inside the directory it is looked up in. */
 static bool is_plain_name(const char *name)
@@ -75,8 +74,7 @@ p4_rc p4_hf_find_directory(char **directory, const char *path)
     return rc;
 }
 
-/* ---- The index
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the index ---- */
 
 typedef struct mapped {
     const char *name, *file; /* into the JSON tree */
@@ -130,11 +128,11 @@ static p4_rc open_index(shard_index *index, const char *path)
 {
     p4_rc rc = P4_OK;
     size_t bytes;
-    const cJSON *item;
+    const cJSON *map, *item;
     *index = (shard_index){.path = path};
     TRY(p4_file_read(&index->text, &bytes, path, P4_HF_INDEX_LIMIT));
-    index->root = cJSON_ParseWithLength(index->text, bytes);
-    const cJSON *map = cJSON_GetObjectItemCaseSensitive(index->root, "weight_map");
+    TRY(p4_json_read(&index->root, index->text, bytes, path));
+    TRY(p4_json_member(&map, path, "", index->root, "weight_map", false));
     CHECK(cJSON_IsObject(map) && map->child != NULL, "%s: no object \"weight_map\" of tensor names and files",
           path);
     index->entries = p4_alloc((size_t)cJSON_GetArraySize(map), sizeof *index->entries);
@@ -155,8 +153,7 @@ done:
     return rc;
 }
 
-/* ---- Shards
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- shards ---- */
 
 static p4_rc open_shard(p4_hf_model *hf, const char *file)
 {

@@ -46,12 +46,17 @@ typedef struct p4_hf_source {
     int threads;
 } p4_hf_source;
 
-/* Writing a directory: config.json as the origin's text with only dtype / torch_dtype changed to "float16",
- * tokenizer, generation and licence files copied, weights as model.safetensors or, above shard_bytes (0:
- * never), sharded with an index; Conv1D is transposed back. Memory: 2 MB a thread, for Conv1D two
- * matrices more. The directory appears complete or not at all (it is made as <directory>.tmp and renamed); an
- * older one there is replaced if it holds nothing but files of a model directory, and is never the origin
- * itself. Local. */
+/* The text of a config.json (one that p4_hf_config_parse accepts) for fp16 weights: "dtype" and "torch_dtype"
+ * are "float16"; without either key, "torch_dtype", which every release of the reference library reads, is
+ * added. All else stays, numbers as they are spelled. The caller frees; NULL, with the message recorded, when
+ * memory runs out. Local. */
+char *p4_hf_config_as_fp16(const char *origin_json);
+
+/* Writes a directory: config.json as p4_hf_config_as_fp16 makes it; tokenizer, generation and licence files
+ * copied; weights as model.safetensors or, above shard_bytes (0: never), in shards with an index; Conv1D
+ * matrices transposed back. Memory: 2 MB a thread and, for Conv1D, two matrices more. The directory appears
+ * complete or not at all (it is filled as <directory>.tmp and renamed). An older directory is replaced if it
+ * holds nothing but files of a model directory, and never if it is the origin. Local. */
 p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64_t shard_bytes,
                         const p4_hf_source *source);
 

@@ -7,6 +7,7 @@
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/hf/hf_model.h"
+#include "io/json/write.h"
 #include "src/leaf/parallel.h"
 
 enum {
@@ -48,75 +49,26 @@ static bool is_copied(const char *name)
     return matches(name, copied, sizeof copied / sizeof copied[0]);
 }
 
-/* ---- config.json
- * -------------------------------------------------------------------------------------------------- */
+/* ---- config.json and the index ---- */
 
-/* The text was accepted by a parser before, so quotes and brackets balance. */
-static const char *skip_string(const char *at)
+char *p4_hf_config_as_fp16(const char *origin_json)
 {
-    for (at++; *at != '"'; at++) {
-        at += *at == '\\';
-    }
-    return at + 1;
-}
-
-static const char *skip_space(const char *at)
-{
-    return at + strspn(at, " \t\r\n");
-}
-
-static const char *skip_value(const char *at)
-{
-    int depth = 0;
-    do {
-        if (*at == '"') {
-            at = skip_string(at);
-        } else if (*at == '{' || *at == '[') {
-            depth++;
-            at++;
-        } else if (*at == '}' || *at == ']') {
-            depth--;
-            at++;
-        } else {
-            at += depth > 0 ? 1 : strcspn(at, ",]} \t\r\n");
-        }
-    } while (depth > 0);
-    return at;
-}
-
-static bool is_dtype_key(const char *at)
-{
-    return strncmp(at, "\"dtype\"", 7) == 0 || strncmp(at, "\"torch_dtype\"", 13) == 0;
-}
-
-/* The text with the values of "dtype" and "torch_dtype" replaced, everything else byte for byte: numbers keep
- * their spelling, which matters to readers that tell 1 from 1.0. Without either key, "torch_dtype", which
- * every release of the reference library reads, becomes the first. */
-static void put_config(FILE *to, const char *json)
-{
-    bool found = false;
-    const char *first = strchr(json, '{') + 1, *from = json, *at = skip_space(first);
-    while (*at == '"') {
-        bool wanted = is_dtype_key(at);
-        const char *value = skip_space(skip_space(skip_string(at)) + 1);
-        at = skip_value(value);
-        if (wanted) {
-            fprintf(to, "%.*s\"float16\"", (int)(value - from), from);
-            from = at;
+    static const char fp16[] = "\"float16\"";
+    cJSON *root = cJSON_Parse(origin_json); /* p4_hf_config_parse accepted it */
+    bool ok = root != NULL && p4_json_keep_numbers(root, origin_json), found = false;
+    for (cJSON *item = ok ? root->child : NULL; ok && item != NULL; item = item->next) {
+        if (strcmp(item->string, "dtype") == 0 || strcmp(item->string, "torch_dtype") == 0) {
+            ok = p4_json_set_raw(item, fp16, sizeof fp16 - 1);
             found = true;
         }
-        at = skip_space(at);
-        at = *at == ',' ? skip_space(at + 1) : at;
     }
-    if (!found) {
-        fprintf(to, "%.*s\n  \"torch_dtype\": \"float16\",", (int)(first - json), json);
-        from = first;
+    if (ok && !found) {
+        ok = cJSON_AddRawToObject(root, "torch_dtype", fp16) != NULL;
     }
-    fputs(from, to);
+    return p4_json_print(root, ok, true);
 }
 
-/* ---- The directory
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the directory ---- */
 
 typedef struct output {
     const p4_hf_model *origin;
@@ -322,38 +274,28 @@ done:
     return rc != P4_OK ? rc : closed;
 }
 
-/* Names come from the parameter table: nothing in them needs escaping. */
-static void put_index(FILE *to, const output *out)
+/* model.safetensors.index.json; NULL, with the message recorded, when memory runs out. */
+static char *index_text(const output *out)
 {
     const p4_model *model = &out->origin->model;
     char buffer[64];
-    fprintf(to, "{\n  \"metadata\": {\n    \"total_size\": %lld\n  },\n  \"weight_map\": {\n",
-            (long long)(p4_model_count_elements(model) * (int64_t)sizeof(uint16_t)));
-    for (int64_t i = 0; i < model->params_count; i++) {
-        fprintf(to, "    \"%s\": \"%s\"%s\n", model->params[i].name,
-                shard_name(buffer, out, out->shard_of[i]), i + 1 < model->params_count ? "," : "");
+    cJSON *root = cJSON_CreateObject();
+    cJSON *metadata = cJSON_AddObjectToObject(root, "metadata");
+    cJSON *map = cJSON_AddObjectToObject(root, "weight_map");
+    bool ok = map != NULL && p4_json_put_whole(metadata, "total_size",
+                                               p4_model_count_elements(model) * (int64_t)sizeof(uint16_t));
+    for (int64_t i = 0; ok && i < model->params_count; i++) {
+        ok = cJSON_AddStringToObject(map, model->params[i].name, shard_name(buffer, out, out->shard_of[i])) !=
+             NULL;
     }
-    fputs("  }\n}\n", to);
+    return p4_json_print(root, ok, true);
 }
 
-/* config.json, or the index. */
-static p4_rc write_text(const output *out, const char *name, bool is_index)
+/* Writes a text of the directory and frees it. */
+static p4_rc write_text(const output *out, const char *name, char *text)
 {
-    p4_rc rc = P4_OK;
-    char *text = NULL, *path = p4_format("%s/%s", out->directory, name);
-    size_t bytes = 0;
-    FILE *to = open_memstream(&text, &bytes);
-    if (to != NULL && is_index) {
-        put_index(to, out);
-    } else if (to != NULL) {
-        put_config(to, out->origin->config_json);
-    }
-    if (path == NULL || to == NULL || fclose(to) != 0) {
-        rc = FAULT("%s: no memory for the text", name);
-        goto done;
-    }
-    TRY(p4_atomic_write_all(path, text, bytes));
-done:
+    char *path = p4_format("%s/%s", out->directory, name);
+    p4_rc rc = path == NULL || text == NULL ? P4_E_SYSTEM : p4_atomic_write_all(path, text, strlen(text));
     free(text);
     free(path);
     return rc;
@@ -394,9 +336,9 @@ static p4_rc fill(output *out, uint64_t shard_bytes)
         TRY(write_shard(out, s));
     }
     if (out->shard_count > 1) {
-        TRY(write_text(out, "model.safetensors.index.json", true));
+        TRY(write_text(out, "model.safetensors.index.json", index_text(out)));
     }
-    TRY(write_text(out, "config.json", false));
+    TRY(write_text(out, "config.json", p4_hf_config_as_fp16(out->origin->config_json)));
 done:
     free(out->shard_of);
     return rc;

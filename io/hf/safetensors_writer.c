@@ -5,6 +5,7 @@
 
 #include "io/file/atomic_file.h"
 #include "io/hf/safetensors.h"
+#include "io/json/write.h"
 
 enum { MAX_RANK = sizeof((p4_safetensors_entry *)0)->shape / sizeof(int64_t) };
 
@@ -14,37 +15,32 @@ struct p4_safetensors_writer {
     uint64_t written, total; /* bytes of tensor data */
 };
 
-static void put_json_string(FILE *to, const char *word)
+static cJSON *whole_number(int64_t value)
 {
-    fputc('"', to);
-    for (; *word != '\0'; word++) {
-        if (*word == '"' || *word == '\\') {
-            fprintf(to, "\\%c", *word);
-        } else if ((unsigned char)*word < 0x20) {
-            fprintf(to, "\\u%04x", (unsigned)*word);
-        } else {
-            fputc(*word, to);
-        }
-    }
-    fputc('"', to);
+    char digits[24];
+    snprintf(digits, sizeof digits, "%" PRId64, value); /* exact: a double holds 53 bits */
+    return cJSON_CreateRaw(digits);
 }
 
-/* One entry of the header; *at moves on by the tensor's bytes. */
-static p4_rc put_entry(FILE *to, const char *path, const p4_safetensors_entry *entry, uint64_t *at)
+/* One entry of the header; *at moves on by the tensor's bytes. *complete: false when memory runs out. */
+static p4_rc put_entry(cJSON *header, const char *path, const p4_safetensors_entry *entry, uint64_t *at,
+                       bool *complete)
 {
     uint64_t bytes = (uint64_t)p4_dtype_bytes(entry->dtype), begin = *at;
     bool fits = bytes > 0 && entry->rank >= 0 && entry->rank <= MAX_RANK;
-    fputc(',', to);
-    put_json_string(to, entry->name);
-    fprintf(to, ":{\"dtype\":\"%s\",\"shape\":[", p4_dtype_name(entry->dtype));
+    cJSON *object = cJSON_AddObjectToObject(header, entry->name);
+    bool ok = cJSON_AddStringToObject(object, "dtype", p4_dtype_name(entry->dtype)) != NULL;
+    cJSON *shape = cJSON_AddArrayToObject(object, "shape");
     for (int i = 0; fits && i < entry->rank; i++) {
         fits = entry->shape[i] >= 0 && p4_mul3(&bytes, bytes, (uint64_t)entry->shape[i], 1);
-        fprintf(to, "%s%" PRId64, i > 0 ? "," : "", entry->shape[i]);
+        ok = ok && cJSON_AddItemToArray(shape, whole_number(entry->shape[i]));
     }
     if (!fits || __builtin_add_overflow(begin, bytes, at) || *at > INT64_MAX) {
         return FAULT("%s: tensor \"%s\" cannot be written: shape or dtype out of range", path, entry->name);
     }
-    fprintf(to, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", begin, *at);
+    cJSON *offsets = cJSON_AddArrayToObject(object, "data_offsets");
+    *complete = *complete && ok && cJSON_AddItemToArray(offsets, whole_number((int64_t)begin)) &&
+                cJSON_AddItemToArray(offsets, whole_number((int64_t)*at));
     return P4_OK;
 }
 
@@ -73,44 +69,38 @@ static p4_rc refuse_duplicates(const char *path, const p4_safetensors_entry *ent
     return rc;
 }
 
-/* The JSON, padded with spaces so that the data begins at a multiple of 8. Tools that read PyTorch models
- * want the format in the metadata. The caller frees *text, also after an error. */
-static p4_rc make_header(p4_safetensors_writer *writer, char **text, size_t *bytes,
-                         const p4_safetensors_entry *entries, int64_t count)
+/* The JSON as one heap line. Tools that read PyTorch models expect the format in the metadata. */
+static p4_rc make_header(p4_safetensors_writer *writer, char **text, const p4_safetensors_entry *entries,
+                         int64_t count)
 {
     p4_rc rc = P4_OK;
-    FILE *to = open_memstream(text, bytes);
-    if (to == NULL) {
-        return FAULT("%s: no memory for the header", writer->path);
-    }
-    fputs("{\"__metadata__\":{\"format\":\"pt\"}", to);
+    cJSON *header = cJSON_CreateObject();
+    bool complete =
+        cJSON_AddStringToObject(cJSON_AddObjectToObject(header, "__metadata__"), "format", "pt") != NULL;
     for (int64_t i = 0; i < count && rc == P4_OK; i++) {
-        rc = put_entry(to, writer->path, &entries[i], &writer->total);
+        rc = put_entry(header, writer->path, &entries[i], &writer->total, &complete);
     }
-    fputc('}', to);
-    while (ftell(to) % 8 != 0) {
-        fputc(' ', to);
-    }
-    if (fclose(to) != 0 && rc == P4_OK) {
-        rc = FAULT("%s: no memory for the header", writer->path);
-    }
-    return rc;
+    *text = p4_json_print(header, complete && rc == P4_OK, false);
+    return rc == P4_OK && *text == NULL ? P4_E_SYSTEM : rc;
 }
 
+/* The header is padded with spaces so that the data begins at a multiple of 8. */
 static p4_rc write_header(p4_safetensors_writer *writer, const p4_safetensors_entry *entries, int64_t count)
 {
     p4_rc rc = P4_OK;
     char *text = NULL;
-    size_t bytes = 0;
     uint8_t prefix[8];
-    TRY(make_header(writer, &text, &bytes, entries, count));
+    TRY(make_header(writer, &text, entries, count));
+    size_t text_bytes = strlen(text) - 1; /* without the newline */
+    size_t bytes = (text_bytes + 7) / 8 * 8;
     CHECK(bytes <= P4_SAFETENSORS_HEADER_LIMIT, "%s: a header of %zu bytes, at most %d are allowed",
           writer->path, bytes, P4_SAFETENSORS_HEADER_LIMIT);
     for (int i = 0; i < 8; i++) {
         prefix[i] = (uint8_t)((uint64_t)bytes >> 8 * i);
     }
     TRY(p4_atomic_write(&writer->file, prefix, sizeof prefix));
-    TRY(p4_atomic_write(&writer->file, text, bytes));
+    TRY(p4_atomic_write(&writer->file, text, text_bytes));
+    TRY(p4_atomic_write(&writer->file, "        ", bytes - text_bytes));
 done:
     free(text);
     return rc;

@@ -1,4 +1,4 @@
-/* compression_metadata.json: what a packed model was made from, and how. */
+/* compression_metadata.json: the origin of a packed model and the method that made it. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,11 +7,14 @@
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
+#include "io/json/read.h"
+#include "io/json/write.h"
 #include "io/out/outputs.h"
-#include "io/out/report_json.h"
+#include "io/out/report.h"
+#include "io/out/sizes_json.h"
 
 enum { MAX_FILE_BYTES = 64 << 20 };
-static const char file_name[] = P4_METADATA_FILE, format_name[] = "phase4-compression-metadata";
+static const char format_name[] = "phase4-compression-metadata";
 
 void p4_metadata_init(p4_metadata *metadata)
 {
@@ -89,26 +92,41 @@ static bool put_inputs(cJSON *list, const p4_metadata *metadata)
     return ok;
 }
 
-static p4_rc to_json(const p4_metadata *metadata, char **json)
+/* The tree of the effective configuration, NULL with the message recorded. Its numbers print as they were
+ * spelled: a seed has 64 bits. */
+static cJSON *config_tree(const p4_metadata *metadata)
 {
-    const p4_json_number version = {"format_version", 1}, bits = {"bits", metadata->bits};
-    const p4_json_number perplexities[] = {{"pre", metadata->pre_perplexity},
-                                           {"post", metadata->post_perplexity},
-                                           {"final", metadata->final_perplexity}};
     cJSON *config = metadata->config_json != NULL ? cJSON_Parse(metadata->config_json) : cJSON_CreateNull();
     if (config == NULL) {
-        return FAULT("%s: the effective configuration is no JSON", file_name);
+        (void)FAULT("%s: the effective configuration is not JSON", P4_METADATA_FILE);
+    } else if (metadata->config_json != NULL && !p4_json_keep_numbers(config, metadata->config_json)) {
+        (void)FAULT("out of memory while JSON was written");
+        cJSON_Delete(config);
+        config = NULL;
+    }
+    return config;
+}
+
+static p4_rc print(const p4_metadata *metadata, char **json)
+{
+    const p4_json_real bits = {"bits", metadata->bits};
+    const p4_json_real perplexities[] = {{"pre", metadata->pre_perplexity},
+                                         {"post", metadata->post_perplexity},
+                                         {"final", metadata->final_perplexity}};
+    cJSON *config = config_tree(metadata);
+    if (config == NULL) {
+        return P4_E_SYSTEM;
     }
     cJSON *root = cJSON_CreateObject();
-    bool ok = p4_json_put_text(root, "format", format_name) && p4_json_put_numbers(root, &version, 1) &&
+    bool ok = p4_json_put_text(root, "format", format_name) && p4_json_put_whole(root, "format_version", 1) &&
               p4_json_put_text(root, "producer", metadata->producer) &&
               p4_json_put_text(root, "created", metadata->created) &&
               p4_json_put_text(root, "model_type", metadata->model_type) &&
-              p4_json_put_text(root, "method", metadata->method) && p4_json_put_numbers(root, &bits, 1) &&
+              p4_json_put_text(root, "method", metadata->method) && p4_json_put_reals(root, &bits, 1) &&
               p4_json_put_text(root, "packing", metadata->packing) &&
               p4_json_put_text(root, "run_fingerprint", metadata->run_fingerprint) &&
               p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &metadata->metrics) &&
-              p4_json_put_numbers(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
+              p4_json_put_reals(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
               put_inputs(cJSON_AddArrayToObject(root, "inputs"), metadata);
     if (ok) {
         ok = cJSON_AddItemToObject(root, "config", config);
@@ -119,20 +137,25 @@ static p4_rc to_json(const p4_metadata *metadata, char **json)
     return *json != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
-p4_rc p4_metadata_save(const char *directory, const p4_metadata *metadata)
+p4_rc p4_metadata_store(const char *directory, const p4_metadata *metadata)
 {
     p4_rc rc = P4_OK;
-    p4_error_clear();
-    char *json = NULL, *path = p4_format("%s/%s", directory, file_name);
+    char *json = NULL, *path = p4_format("%s/%s", directory, P4_METADATA_FILE);
     if (path == NULL) {
         return P4_E_SYSTEM;
     }
-    TRY(to_json(metadata, &json));
+    TRY(print(metadata, &json));
     rc = p4_atomic_write_all(path, json, strlen(json));
 done:
     free(json);
     free(path);
     return rc;
+}
+
+p4_rc p4_metadata_save(const char *directory, const p4_metadata *metadata)
+{
+    p4_error_clear();
+    return p4_metadata_store(directory, metadata);
 }
 
 /* A text of the object; absent or null is "". */
@@ -179,12 +202,26 @@ done:
     return rc;
 }
 
+/* The object "config" as text, NULL when there is none. */
+static p4_rc take_config(p4_metadata *metadata, const cJSON *config, const char *source)
+{
+    if (config == NULL || cJSON_IsNull(config)) {
+        return P4_OK;
+    }
+    if (!cJSON_IsObject(config)) {
+        return FAIL("%s: config is not an object", source);
+    }
+    char *printed = cJSON_Print(config);
+    metadata->config_json = printed != NULL ? p4_strdup(printed) : NULL;
+    cJSON_free(printed);
+    return metadata->config_json != NULL ? P4_OK : FAULT("out of memory while %s was read", source);
+}
+
 static p4_rc take_all(p4_metadata *metadata, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
     char format[64];
     double version = 0.0;
-    CHECK(cJSON_IsObject(root), "%s: is not a JSON object", source);
     TRY(take_text(format, sizeof format, root, "format", source));
     CHECK(strcmp(format, format_name) == 0, "%s: its format is \"%s\", expected \"%s\"", source, format,
           format_name);
@@ -206,17 +243,6 @@ static p4_rc take_all(p4_metadata *metadata, const cJSON *root, const char *sour
     TRY(take_number(&metadata->pre_perplexity, perplexity, "pre", source));
     TRY(take_number(&metadata->post_perplexity, perplexity, "post", source));
     TRY(take_number(&metadata->final_perplexity, perplexity, "final", source));
-    const cJSON *config = cJSON_GetObjectItemCaseSensitive(root, "config");
-    if (config != NULL && !cJSON_IsNull(config)) {
-        CHECK(cJSON_IsObject(config), "%s: config is not an object", source);
-        char *printed = cJSON_Print(config);
-        metadata->config_json = printed != NULL ? p4_strdup(printed) : NULL;
-        cJSON_free(printed);
-        if (metadata->config_json == NULL) {
-            rc = FAULT("out of memory while %s was read", source);
-            goto done;
-        }
-    }
     rc = take_inputs(metadata, cJSON_GetObjectItemCaseSensitive(root, "inputs"), source);
 done:
     return rc;
@@ -225,13 +251,16 @@ done:
 p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_bytes, const char *source)
 {
     p4_rc rc = P4_OK;
-    const char *stopped = json;
+    cJSON *root = NULL;
     p4_metadata_init(metadata);
     metadata->created[0] = '\0';
-    cJSON *root = cJSON_ParseWithLengthOpts(json, json_bytes, &stopped, 0);
-    CHECK(root != NULL, "%s: is not JSON at byte %zu", source,
-          stopped != NULL ? (size_t)(stopped - json) : 0);
-    rc = take_all(metadata, root, source);
+    TRY(p4_json_read(&root, json, json_bytes, source));
+    TRY(take_all(metadata, root, source));
+    if (!p4_json_keep_numbers(root, json)) { /* from here on no number can be read */
+        rc = FAULT("out of memory while %s was read", source);
+        goto done;
+    }
+    rc = take_config(metadata, cJSON_GetObjectItemCaseSensitive(root, "config"), source);
 done:
     cJSON_Delete(root);
     if (rc != P4_OK) {
@@ -240,11 +269,10 @@ done:
     return rc;
 }
 
-p4_rc p4_metadata_load(p4_metadata *metadata, const char *directory)
+p4_rc p4_metadata_read(p4_metadata *metadata, const char *directory)
 {
     p4_rc rc = P4_OK;
-    p4_error_clear();
-    char *text = NULL, *path = p4_format("%s/%s", directory, file_name);
+    char *text = NULL, *path = p4_format("%s/%s", directory, P4_METADATA_FILE);
     size_t bytes = 0;
     p4_metadata_init(metadata);
     if (path == NULL) {
@@ -256,4 +284,10 @@ done:
     free(text);
     free(path);
     return rc;
+}
+
+p4_rc p4_metadata_load(p4_metadata *metadata, const char *directory)
+{
+    p4_error_clear();
+    return p4_metadata_read(metadata, directory);
 }

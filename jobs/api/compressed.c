@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/out/output.h"
+#include "io/out/directory.h"
 #include "jobs/api/api.h"
 #include "jobs/export.h"
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "io/json/json_config.h"
+#include "io/json/config.h"
 #include "jobs/api/api.h"
 #include "jobs/run.h"
 

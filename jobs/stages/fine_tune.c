@@ -42,7 +42,7 @@ static p4_rc tune_logged(p4_run *run)
     p4_group *group = run->compute.group;
     char *path = p4_format("%s/metrics.jsonl", run->config.output_path);
     TRY_ALL(group, path != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY_ROOT(group, p4_metrics_log_open(&run->metrics_log, path, false));
+    TRY_ROOT(group, p4_metrics_log_open(&run->metrics_log, path));
     rc = tune(run);
     p4_rc closed = p4_agree_root(group, p4_metrics_log_close(&run->metrics_log));
     rc = rc != P4_OK ? rc : closed;

@@ -1,10 +1,26 @@
-/* Any bytes as a config.json: refused with a message, or an architecture whose parameter table can be made.
- */
+/* Any bytes as a config.json: refused with a message, or an architecture whose parameter table can be made,
+ * and the same one from the text that is written for the fp16 model. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/hf/hf_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
+
+/* What is written for the fp16 model describes the same network. */
+static void require_same_as_fp16(const p4_arch *arch, const uint8_t *bytes, size_t count)
+{
+    p4_arch again;
+    char *json = p4_alloc(count + 1, 1);
+    memcpy(json, bytes, count);
+    char *written = p4_hf_config_as_fp16(json);
+    if (written == NULL || p4_hf_config_parse(&again, written, strlen(written), "written") != P4_OK ||
+        memcmp(&again, arch, sizeof again) != 0) {
+        abort();
+    }
+    free(written);
+    free(json);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
@@ -29,5 +45,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
         }
     }
     p4_model_close(&model);
+    require_same_as_fp16(&arch, bytes, count);
     return 0;
 }

@@ -1,4 +1,4 @@
-#include "io/out/output.h"
+#include "io/out/directory.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>

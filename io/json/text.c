@@ -1,4 +1,4 @@
-#include "io/json/json_text.h"
+#include "io/json/text.h"
 
 #include <errno.h>
 #include <math.h>
@@ -8,10 +8,16 @@
 
 enum { MAX_DEPTH = 64 };
 
+const char *p4_json_skip_mark(const char *json)
+{
+    static const char mark[] = "\xEF\xBB\xBF";
+    return strncmp(json, mark, sizeof mark - 1) == 0 ? json + sizeof mark - 1 : json;
+}
+
 static void advance(p4_json_cursor *cursor)
 {
     cursor->line += *cursor->at == '\n';
-    cursor->at++;
+    cursor->at += *cursor->at != '\0';
 }
 
 /* White space as cJSON sees it, and the punctuation between members. */
@@ -58,6 +64,12 @@ p4_json_value p4_json_next_value(p4_json_cursor *cursor, const cJSON *item)
 }
 
 void p4_json_enter(p4_json_cursor *cursor)
+{
+    skip_to_token(cursor);
+    advance(cursor);
+}
+
+void p4_json_leave(p4_json_cursor *cursor)
 {
     skip_to_token(cursor);
     advance(cursor);

@@ -1,12 +1,13 @@
 /* JSON text <-> p4_config, by the configuration table. */
-#include "io/json/json_config.h"
+#include "io/json/config.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "io/json/json_text.h"
+#include "io/json/text.h"
+#include "io/json/write.h"
 
 enum { MAX_FILE_BYTES = 16 << 20 };
 
@@ -213,19 +214,15 @@ static void read_members(p4_config *config, const char *json, const cJSON *tree,
 /* Reads JSON text that need not be NUL-terminated into *config. The report has all complaints. */
 static p4_rc read_text(p4_config *config, const char *json, size_t json_bytes, p4_config_report *report)
 {
-    static const char byte_order_mark[] = "\xEF\xBB\xBF";
-    if (json_bytes >= 3 && memcmp(json, byte_order_mark, 3) == 0) {
-        json += 3;
-        json_bytes -= 3;
-    }
     char *text = p4_alloc(json_bytes + 1, 1);
     if (text == NULL) {
         return P4_E_SYSTEM;
     }
     memcpy(text, json, json_bytes);
-    cJSON *tree = p4_json_parse(text, json_bytes, report);
+    const char *start = p4_json_skip_mark(text);
+    cJSON *tree = p4_json_parse(start, json_bytes - (size_t)(start - text), report);
     if (tree != NULL) {
-        read_members(config, text, tree, report);
+        read_members(config, start, tree, report);
     } else {
         report->unreadable = true;
     }
@@ -234,12 +231,11 @@ static p4_rc read_text(p4_config *config, const char *json, size_t json_bytes, p
     return P4_OK;
 }
 
-p4_rc p4_config_from_json(p4_config *config, const char *json, size_t json_bytes, const char *source,
-                          p4_recipe recipe)
+p4_rc p4_config_parse(p4_config *config, const char *json, size_t json_bytes, const char *source,
+                      p4_recipe recipe)
 {
     p4_rc rc = P4_OK;
     p4_config_report report = {.source = source};
-    p4_error_clear();
     p4_config *fresh = p4_alloc(1, sizeof *fresh);
     if (fresh == NULL) {
         return P4_E_SYSTEM;
@@ -252,6 +248,13 @@ p4_rc p4_config_from_json(p4_config *config, const char *json, size_t json_bytes
 done:
     free(fresh);
     return rc;
+}
+
+p4_rc p4_config_from_json(p4_config *config, const char *json, size_t json_bytes, const char *source,
+                          p4_recipe recipe)
+{
+    p4_error_clear();
+    return p4_config_parse(config, json, json_bytes, source, recipe);
 }
 
 /* ---- one key from text ---- */
@@ -313,11 +316,10 @@ static p4_rc set_key(p4_config *config, const char *key, const char *text, p4_co
     return rc;
 }
 
-p4_rc p4_config_set(p4_config *config, const char *key, const char *value)
+p4_rc p4_config_set_key(p4_config *config, const char *key, const char *value)
 {
     p4_rc rc = P4_OK;
     p4_config_report report = {0};
-    p4_error_clear();
     p4_config *fresh = p4_alloc(1, sizeof *fresh);
     if (fresh == NULL) {
         return P4_E_SYSTEM;
@@ -329,6 +331,12 @@ p4_rc p4_config_set(p4_config *config, const char *key, const char *value)
 done:
     free(fresh);
     return rc;
+}
+
+p4_rc p4_config_set(p4_config *config, const char *key, const char *value)
+{
+    p4_error_clear();
+    return p4_config_set_key(config, key, value);
 }
 
 /* ---- files ---- */
@@ -418,61 +426,50 @@ done:
 
 /* ---- writer ---- */
 
-/* A string without control characters (the configuration is valid), as JSON. */
-static void write_string(FILE *out, const char *string)
+/* The value of a row, as the tree that p4_config_parse reads back the same; NULL: out of memory. */
+static cJSON *row_value(const p4_config *config, const p4_config_row *row)
 {
-    fputc('"', out);
-    for (; *string != '\0'; string++) {
-        if (*string == '"' || *string == '\\') {
-            fputc('\\', out);
-        }
-        fputc(*string, out);
-    }
-    fputc('"', out);
-}
-
-static void write_row(FILE *out, const p4_config *config, const p4_config_row *row)
-{
-    const char *field = (const char *)config + row->offset;
+    const char *field = (const char *)config + row->offset, *string = NULL;
     char scalar[64];
     if (row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME) {
-        write_string(out, field);
-    } else if (row->type == P4_CONFIG_LIST) {
-        const char *string = NULL, *separator = "";
-        fputc('[', out);
-        while ((string = p4_list_next((const p4_list *)field, string)) != NULL) {
-            fputs(separator, out);
-            write_string(out, string);
-            separator = ", ";
-        }
-        fputc(']', out);
-    } else {
-        fputs(p4_config_format_scalar(scalar, config, row), out);
+        return cJSON_CreateString(field);
     }
+    if (row->type != P4_CONFIG_LIST) {
+        return cJSON_CreateRaw(p4_config_format_scalar(scalar, config, row));
+    }
+    cJSON *list = cJSON_CreateArray();
+    bool ok = list != NULL;
+    while (ok && (string = p4_list_next((const p4_list *)field, string)) != NULL) {
+        ok = cJSON_AddItemToArray(list, cJSON_CreateString(string));
+    }
+    if (!ok) {
+        cJSON_Delete(list);
+        list = NULL;
+    }
+    return list;
+}
+
+p4_rc p4_config_print(const p4_config *config, char **json)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_config_check(config)); /* what is written can be read again */
+    cJSON *root = cJSON_CreateObject();
+    bool ok = root != NULL;
+    for (int i = 0; ok && i < p4_config_rows; i++) {
+        cJSON *value = row_value(config, &p4_config_table[i]);
+        ok = cJSON_AddItemToObject(root, p4_config_table[i].name, value);
+        if (!ok) {
+            cJSON_Delete(value);
+        }
+    }
+    *json = p4_json_print(root, ok, true);
+    rc = *json != NULL ? P4_OK : P4_E_SYSTEM;
+done:
+    return rc;
 }
 
 p4_rc p4_config_to_json(const p4_config *config, char **json)
 {
-    p4_rc rc = P4_OK;
-    char *text = NULL;
-    size_t bytes = 0;
     p4_error_clear();
-    TRY(p4_config_validate(config)); /* what is written can be read again */
-    FILE *out = open_memstream(&text, &bytes);
-    if (out == NULL) {
-        return FAULT("out of memory for the configuration as JSON");
-    }
-    fputs("{", out);
-    for (int i = 0; i < p4_config_rows; i++) {
-        fprintf(out, "%s\n  \"%s\": ", i > 0 ? "," : "", p4_config_table[i].name);
-        write_row(out, config, &p4_config_table[i]);
-    }
-    fputs("\n}\n", out);
-    if (fclose(out) != 0) {
-        free(text);
-        return FAULT("out of memory for the configuration as JSON");
-    }
-    *json = text;
-done:
-    return rc;
+    return p4_config_print(config, json);
 }

@@ -1,0 +1,22 @@
+/* config.h - cfg.json and the key=value arguments beside it <-> p4_config, by the configuration table. */
+#ifndef P4_JSON_CONFIG_H
+#define P4_JSON_CONFIG_H
+
+#include "src/config.h"
+#include "src/phase4/config.h"
+
+/* The configuration of a job: the defaults of the recipe that the file or an override names (else `recipe`),
+ * the file's keys, then `count` overrides "key=value" in order (the last of a key wins). All errors of the
+ * three and of the checks between keys are reported at once; *config is written only when there are none.
+ * Local. */
+p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe, char *const *overrides,
+                          int count);
+
+/* What p4_config_from_json, p4_config_to_json and p4_config_set of phase4.h do, without their first step,
+ * which clears the recorded error: for calls inside the library. Local. */
+p4_rc p4_config_parse(p4_config *config, const char *json, size_t json_bytes, const char *source,
+                      p4_recipe recipe);
+p4_rc p4_config_print(const p4_config *config, char **json);
+p4_rc p4_config_set_key(p4_config *config, const char *key, const char *value);
+
+#endif

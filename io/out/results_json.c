@@ -1,0 +1,153 @@
+/* results.json: what a run measured and wrote. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file/atomic_file.h"
+#include "io/json/write.h"
+#include "io/out/outputs.h"
+#include "io/out/report.h"
+#include "io/out/sizes_json.h"
+
+static bool put_output_paths(cJSON *object, const p4_output_paths *paths)
+{
+    bool ok = p4_json_put_text(object, "primary_output", paths->primary_output);
+    for (int i = 0; ok && i < P4_OUTPUTS; i++) {
+        ok = p4_json_put_text(object, p4_outputs[i].id, p4_output_path(paths, &p4_outputs[i]));
+    }
+    return ok;
+}
+
+static bool put_evaluation(cJSON *object, const p4_evaluation *evaluation)
+{
+    const p4_json_real numbers[] = {{"loss", evaluation->loss},
+                                    {"perplexity", evaluation->perplexity},
+                                    {"accuracy", evaluation->accuracy},
+                                    {"tokens", (double)evaluation->tokens},
+                                    {"kl", evaluation->kl}};
+    return p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]);
+}
+
+static bool put_history(cJSON *list, const p4_fine_tuning *tuning)
+{
+    bool ok = list != NULL;
+    for (int64_t i = 0; ok && i < tuning->history_count; i++) {
+        const p4_history_entry *entry = &tuning->history[i];
+        const p4_json_real numbers[] = {{"epoch", (double)entry->epoch},
+                                        {"step", (double)entry->step},
+                                        {"train_loss", entry->train_loss},
+                                        {"eval_loss", entry->eval_loss},
+                                        {"eval_perplexity", entry->eval_perplexity}};
+        cJSON *object = cJSON_CreateObject();
+        ok = p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]) &&
+             cJSON_AddItemToArray(list, object);
+        if (!ok) {
+            cJSON_Delete(object);
+        }
+    }
+    return ok;
+}
+
+static bool put_tuning(cJSON *object, const p4_fine_tuning *tuning)
+{
+    const p4_json_real numbers[] = {{"epochs_completed", (double)tuning->epochs_completed},
+                                    {"steps", (double)tuning->steps},
+                                    {"tokens", (double)tuning->tokens},
+                                    {"final_loss", tuning->final_loss},
+                                    {"final_perplexity", tuning->final_perplexity},
+                                    {"best_perplexity", tuning->best_perplexity}};
+    return p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]) &&
+           put_history(cJSON_AddArrayToObject(object, "training_history"), tuning);
+}
+
+static bool put_fine_tuning(cJSON *root, const p4_fine_tuning *tuning)
+{
+    return tuning->ran ? put_tuning(cJSON_AddObjectToObject(root, "fine_tuning"), tuning)
+                       : cJSON_AddNullToObject(root, "fine_tuning") != NULL;
+}
+
+p4_rc p4_training_summary(const p4_fine_tuning *result, char **json)
+{
+    p4_error_clear();
+    cJSON *root = cJSON_CreateObject();
+    *json = p4_json_print(root, put_tuning(root, result), true);
+    return *json != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+/* measured false: null, for neither answer would be true. */
+static bool put_bool(cJSON *object, const char *key, bool value, bool measured)
+{
+    return object != NULL && (measured ? cJSON_AddBoolToObject(object, key, value)
+                                       : cJSON_AddNullToObject(object, key)) != NULL;
+}
+
+static bool put_gradient_flow(cJSON *object, const p4_gradient_flow *flow)
+{
+    const p4_json_real checked = {"tensors_checked", (double)flow->tensors_checked};
+    return put_bool(object, "passed", flow->passed, flow->ran) &&
+           p4_json_put_text(object, "error", flow->error) && p4_json_put_reals(object, &checked, 1);
+}
+
+static bool put_quality(cJSON *object, const p4_quality *quality)
+{
+    const p4_json_real numbers[] = {{"degradation_ratio", quality->degradation_ratio},
+                                    {"max_accuracy_drop", quality->max_accuracy_drop}};
+    return put_bool(object, "passed", quality->passed, !isnan(quality->degradation_ratio)) &&
+           p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]);
+}
+
+static bool put_timing(cJSON *object, const p4_results *results)
+{
+    bool ok = true;
+    for (int64_t i = 0; ok && i < results->stage_count; i++) {
+        const p4_json_real stage = {results->stages[i].stage, results->stages[i].seconds};
+        ok = p4_json_put_reals(object, &stage, 1);
+    }
+    const p4_json_real total = {"total", results->total_s};
+    return ok && p4_json_put_reals(object, &total, 1);
+}
+
+p4_rc p4_results_print(const p4_results *results, char **json)
+{
+    cJSON *root = cJSON_CreateObject();
+    bool ok =
+        root != NULL && cJSON_AddBoolToObject(root, "success", results->success) != NULL &&
+        p4_json_put_text(root, "phase", "phase4_bitnet") && p4_json_put_text(root, "error", results->error) &&
+        p4_json_put_text(root, "model_type", results->model_type) &&
+        p4_json_put_text(root, "method", results->method) &&
+        p4_json_put_text(root, "packing", results->packing) &&
+        put_output_paths(cJSON_AddObjectToObject(root, "output_paths"), &results->output_paths) &&
+        put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &results->pre) &&
+        put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&
+        put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
+        put_fine_tuning(root, &results->fine_tuning) &&
+        put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&
+        put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality) &&
+        p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &results->metrics) &&
+        put_timing(cJSON_AddObjectToObject(root, "timing"), results);
+    *json = p4_json_print(root, ok, true);
+    return *json != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+p4_rc p4_results_store(const p4_results *results, const char *path)
+{
+    char *json = NULL;
+    p4_rc rc = p4_results_print(results, &json);
+    if (rc == P4_OK) {
+        rc = p4_atomic_write_all(path, json, strlen(json));
+    }
+    free(json);
+    return rc;
+}
+
+p4_rc p4_results_to_json(const p4_results *results, char **json)
+{
+    p4_error_clear();
+    return p4_results_print(results, json);
+}
+
+p4_rc p4_results_write(const p4_results *results, const char *path)
+{
+    p4_error_clear();
+    return p4_results_store(results, path);
+}

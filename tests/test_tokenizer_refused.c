@@ -66,7 +66,7 @@ static void test_json(void)
     refused("{\"a\":\"x\\u0000\"}", "byte 7: a string with \\u0000 is not supported");
     refused("{\"a\":\"\\ud800\"}", "not valid JSON");
     EXPECT_REFUSED(p4_tokenizer_parse(&tokenizer, "{}\0", 3, "test.json"), "a NUL byte");
-    refused("{\"model\":{},\"model\":{}}", "model stands there twice");
+    refused("{\"model\":{},\"model\":{}}", "model occurs twice");
     static char deep[200001];
     memset(deep, '[', 200000);
     refused(deep, "nested deeper than");
@@ -245,16 +245,34 @@ static void test_endless_pattern(void)
     p4_tokenizer_close(tokenizer);
 }
 
+/* A decoder that is not supported matters to nobody who only encodes. */
+static void expect_undecodable(const char *json, const char *message)
+{
+    char *text;
+    const int32_t id = 2;
+    accepted(json, "ab", "2");
+    EXPECT_OK(p4_tokenizer_parse(&tokenizer, json, strlen(json), "test.json"));
+    for (int i = 0; i < 2; i++) {
+        EXPECT_REFUSED(p4_tokenizer_decode(tokenizer, &id, 1, &text), message);
+        EXPECT(text == NULL, "%s: decoded", json);
+    }
+    p4_tokenizer_close(tokenizer);
+}
+
 static void test_decoders(void)
 {
-    refused(WITH("\"decoder\":{\"type\":\"WordPiece\"}"),
-            "decoder.type is \"WordPiece\"; supported: ByteLevel");
-    refused(WITH("\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"CTC\"}]}"),
-            "decoder.decoders[1].type is \"CTC\"");
-    refused(WITH("\"decoder\":{\"type\":\"Strip\",\"content\":\"ab\",\"start\":1,\"stop\":0}"),
-            "decoder.content must be one character");
-    refused(WITH("\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}"),
-            "decoder.start must be a whole number");
+    expect_undecodable(WITH("\"decoder\":{\"type\":\"WordPiece\"}"),
+                       "test.json: decoder.type is \"WordPiece\"; supported: ByteLevel");
+    expect_undecodable(
+        WITH("\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"CTC\"}]}"),
+        "test.json: decoder.decoders[1].type is \"CTC\"");
+    expect_undecodable(WITH("\"decoder\":{\"type\":\"Strip\",\"content\":\"ab\",\"start\":1,\"stop\":0}"),
+                       "decoder.content must be one character");
+    expect_undecodable(WITH("\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}"),
+                       "decoder.start must be a whole number");
+    expect_undecodable(WITH("\"decoder\":7"), "test.json: decoder is not an object");
+    expect_undecodable(WITH("\"decoder\":{\"type\":\"Fuse\"},\"decoder\":{\"type\":\"Fuse\"}"),
+                       "test.json: decoder occurs twice");
     char *text;
     const int32_t ids[] = {2, 0, 7}, negative = -1;
     EXPECT_OK(p4_tokenizer_parse(&tokenizer, "{" MODEL "}", strlen("{" MODEL "}"), "test.json"));

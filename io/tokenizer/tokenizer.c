@@ -3,11 +3,15 @@
 #include "io/tokenizer/tokenizer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/file/files.h"
-#include "io/tokenizer/tokenizer_internal.h"
+#include "io/tokenizer/load.h"
+#include "io/tokenizer/post.h"
+#include "io/tokenizer/state.h"
+#include "io/tokenizer/unicode.h"
 
-enum { FILE_BYTES_MAX = 1 << 28, JIT_STACK_BYTES = 1 << 15, JIT_STACK_BYTES_MAX = 1 << 22 };
+enum { FILE_BYTES_MAX = 1 << 28 };
 
 /* --- opening --- */
 
@@ -23,7 +27,7 @@ static p4_rc parse_owned(p4_tokenizer **tokenizer, char *json, size_t json_bytes
     t->json = json;
     t->json_bytes = json_bytes;
     t->source = p4_strdup(source);
-    p4_rc rc = t->source == NULL ? P4_E_SYSTEM : p4_tok_json_load(t);
+    p4_rc rc = t->source == NULL ? P4_E_SYSTEM : p4_tok_load(t);
     if (rc != P4_OK) {
         p4_tokenizer_close(t);
         return rc;
@@ -60,7 +64,7 @@ static p4_rc apply_config(p4_tokenizer *tokenizer, const char *directory)
     }
     if (p4_file_exists(path)) {
         TRY(p4_file_read(&json, &bytes, path, FILE_BYTES_MAX));
-        TRY(p4_tok_config_apply(tokenizer, json, bytes, path));
+        TRY(p4_tok_apply_config(tokenizer, json, bytes, path));
     }
 done:
     free(json);
@@ -95,20 +99,17 @@ void p4_tokenizer_close(p4_tokenizer *tokenizer)
     if (tokenizer == NULL) {
         return;
     }
-    for (int i = 0; i < tokenizer->pre_tokenizer.count; i++) {
-        pcre2_code_free(tokenizer->pre_tokenizer.step[i].pattern);
-    }
-    p4_tok_map_free(&tokenizer->vocab);
-    p4_tok_map_free(&tokenizer->bytes);
+    p4_tok_splitter_free(&tokenizer->splitter);
+    p4_tok_bpe_free(&tokenizer->bpe);
     p4_tok_map_free(&tokenizer->added_ids);
+    p4_tok_trie_free(&tokenizer->raw_trie);
+    p4_tok_trie_free(&tokenizer->normal_trie);
+    p4_tok_strings_free(&tokenizer->strings);
+    free(tokenizer->decoder.refusal);
     free(tokenizer->source);
     free(tokenizer->json);
-    free(tokenizer->strings);
     free(tokenizer->token_text);
-    free(tokenizer->merges);
     free(tokenizer->added);
-    free(tokenizer->raw_trie.nodes);
-    free(tokenizer->normal_trie.nodes);
     free(tokenizer->before.ids);
     free(tokenizer->after.ids);
     free(tokenizer);
@@ -116,27 +117,31 @@ void p4_tokenizer_close(p4_tokenizer *tokenizer)
 
 /* --- scratch memory --- */
 
+struct p4_tokenizer_scratch {
+    const p4_tokenizer *tokenizer;
+    p4_tok_buffer clean;
+    p4_tok_normal_scratch normal;
+    p4_tok_split_scratch split;
+    p4_tok_bpe_scratch bpe;
+};
+
 p4_rc p4_tokenizer_scratch_create(p4_tokenizer_scratch **scratch, const p4_tokenizer *tokenizer)
 {
+    p4_rc rc = P4_OK;
     p4_tokenizer_scratch *s = p4_alloc(1, sizeof *s);
-    *scratch = s;
+    *scratch = NULL;
     if (s == NULL) {
         return P4_E_SYSTEM;
     }
     s->tokenizer = tokenizer;
-    s->cache = p4_alloc(P4_TOK_CACHE_SLOTS, sizeof *s->cache);
-    s->match = pcre2_match_data_create(1, NULL); /* only the whole match is asked for */
-    s->context = pcre2_match_context_create(NULL);
-    s->stack = pcre2_jit_stack_create(JIT_STACK_BYTES, JIT_STACK_BYTES_MAX, NULL);
-    if (s->cache == NULL || s->match == NULL || s->context == NULL) {
+    TRY(p4_tok_split_scratch_create(&s->split));
+    TRY(p4_tok_bpe_scratch_create(&s->bpe));
+    *scratch = s;
+done:
+    if (rc != P4_OK) {
         p4_tokenizer_scratch_free(s);
-        *scratch = NULL;
-        return FAULT("out of memory: the tokenizer's scratch memory could not be had");
     }
-    if (s->stack != NULL) { /* NULL: this PCRE2 has no just-in-time compiler */
-        pcre2_jit_stack_assign(s->context, NULL, s->stack);
-    }
-    return P4_OK;
+    return rc;
 }
 
 void p4_tokenizer_scratch_free(p4_tokenizer_scratch *scratch)
@@ -144,19 +149,10 @@ void p4_tokenizer_scratch_free(p4_tokenizer_scratch *scratch)
     if (scratch == NULL) {
         return;
     }
-    pcre2_match_data_free(scratch->match);
-    pcre2_match_context_free(scratch->context);
-    pcre2_jit_stack_free(scratch->stack);
     p4_tok_buffer_free(&scratch->clean);
-    p4_tok_buffer_free(&scratch->normal[0]);
-    p4_tok_buffer_free(&scratch->normal[1]);
-    for (int i = 0; i < P4_TOK_STEPS_MAX; i++) {
-        p4_tok_buffer_free(&scratch->step[i]);
-    }
-    free(scratch->code_points);
-    free(scratch->symbols);
-    free(scratch->heap);
-    free(scratch->cache);
+    p4_tok_normal_scratch_free(&scratch->normal);
+    p4_tok_split_scratch_free(&scratch->split);
+    p4_tok_bpe_scratch_free(&scratch->bpe);
     free(scratch);
 }
 
@@ -171,13 +167,14 @@ static p4_rc encode_segment(const p4_tokenizer *tokenizer, p4_tokenizer_scratch 
     p4_tok_text piece;
     int32_t token;
     size_t offset;
-    TRY(p4_tok_normalize(tokenizer, scratch, &text));
+    const p4_tok_sink sink = {&tokenizer->bpe, &scratch->bpe, ids};
+    TRY(p4_tok_normalize(&tokenizer->normalizer, &scratch->normal, &text, tokenizer->source));
     p4_tok_scan_start(&scan, &tokenizer->normal_trie, tokenizer->added, text);
     while (p4_tok_scan_next(&scan, &token, &piece, &offset)) {
         if (token >= 0) {
             TRY(p4_ids_append(ids, &tokenizer->added[token].id, 1));
         } else {
-            TRY(p4_tok_pre_tokenize(tokenizer, scratch, piece, at_start && offset == 0, ids));
+            TRY(p4_tok_split(&tokenizer->splitter, &scratch->split, piece, at_start && offset == 0, &sink));
         }
     }
 done:
@@ -220,21 +217,25 @@ done:
     return rc;
 }
 
-void p4_ids_free(p4_ids *ids)
-{
-    free(ids->ids);
-    *ids = (p4_ids){0};
-}
+/* --- decoding --- */
 
-p4_rc p4_ids_append(p4_ids *ids, const int32_t *more, int64_t count)
+p4_rc p4_tokenizer_decode(const p4_tokenizer *tokenizer, const int32_t *ids, int64_t count, char **text)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_tok_ids_reserve(ids, count));
-    if (count > 0) {
-        memcpy(ids->ids + ids->count, more, (size_t)count * sizeof *more);
-        ids->count += count;
+    *text = NULL;
+    p4_tok_text *tokens = p4_alloc((size_t)count, sizeof *tokens);
+    if (tokens == NULL) {
+        return P4_E_SYSTEM;
     }
+    for (int64_t i = 0; i < count; i++) {
+        bool known =
+            ids[i] >= 0 && ids[i] < tokenizer->vocab_count && tokenizer->token_text[ids[i]].data != NULL;
+        CHECK(known, "%s: id %d at place %lld is no token", tokenizer->source, ids[i], (long long)i);
+        tokens[i] = tokenizer->token_text[ids[i]];
+    }
+    rc = p4_tok_decode(&tokenizer->decoder, tokenizer->source, tokens, count, text);
 done:
+    free(tokens);
     return rc;
 }
 
@@ -247,9 +248,7 @@ int64_t p4_tokenizer_vocab_count(const p4_tokenizer *tokenizer)
 
 int32_t p4_tokenizer_id(const p4_tokenizer *tokenizer, const char *token)
 {
-    size_t bytes = strlen(token);
-    int32_t id = p4_tok_map_find(&tokenizer->added_ids, token, bytes);
-    return id >= 0 ? id : p4_tok_map_find(&tokenizer->vocab, token, bytes);
+    return p4_tok_id(tokenizer, token, strlen(token));
 }
 
 const char *p4_tokenizer_json(const p4_tokenizer *tokenizer)

@@ -1,44 +1,50 @@
-/* tokenizer.h - text -> token ids as a Hugging Face tokenizer.json says, exactly (docs/methods.md 5). */
+/* tokenizer.h - text -> token ids exactly as a Hugging Face tokenizer.json says (docs/methods.md 5), and
+ * back.
+ *
+ *   tokenizer.c         opening, encoding, decoding, look-ups
+ *   load.c              tokenizer.json -> state.h: vocabulary, merges, added tokens
+ *   parts.c, post.c     the same: normalizer, pre-tokenizer, decoder; post-processor (sequence.c walks them)
+ *   unicode.c, added.c, normalize.c (nfc.c), split.c (pattern.c), bpe.c      the way of a text, in this order
+ *   decode.c            ids -> text
+ *   buffer.c, map.c, ids.c, byte_alphabet.c      the leaves */
 #ifndef P4_TOKENIZER_H
 #define P4_TOKENIZER_H
 
-#include "src/leaf/base.h"
+#include "io/tokenizer/ids.h"
 
 typedef struct p4_tokenizer p4_tokenizer;
 
-typedef struct p4_ids {
-    int32_t *ids; /* heap; grows */
-    int64_t count, capacity;
-} p4_ids;
-
-/* Reads <directory>/tokenizer.json (and tokenizer_config.json's add_bos_token, add_eos_token when there).
- * Unsupported pieces are named and refused. The caller closes. Local. */
+/* Reads <directory>/tokenizer.json (and add_bos_token and add_eos_token of tokenizer_config.json, if that is
+ * there). What is not supported is refused by name; a decoder that is not, only by p4_tokenizer_decode. The
+ * caller closes. Local. */
 p4_rc p4_tokenizer_open(p4_tokenizer **tokenizer, const char *directory);
 /* From text in memory; `source` names it in messages. Local. */
 p4_rc p4_tokenizer_parse(p4_tokenizer **tokenizer, const char *json, size_t json_bytes, const char *source);
 void p4_tokenizer_close(p4_tokenizer *tokenizer);
 
-/* Appends the ids of `text` (UTF-8; what is invalid becomes U+FFFD by the rule of Python's errors="replace",
- * and the number of invalid bytes is added to *replaced when not NULL). Without the post-processor's BOS/EOS
- * unless add_special. Special tokens that stand in the text are recognised. On failure `ids` is as before.
- * Thread-safe: a tokenizer is read-only after opening; scratch memory (4 MiB and what the texts need) is per
- * p4_tokenizer_scratch. Local. */
+/* Memory for encoding: 4 MiB and what the texts need. A tokenizer is read-only after opening, so that threads
+ * may share it; each needs scratch memory of its own. The caller frees before the tokenizer is closed. Local.
+ */
 typedef struct p4_tokenizer_scratch p4_tokenizer_scratch;
 p4_rc p4_tokenizer_scratch_create(p4_tokenizer_scratch **scratch, const p4_tokenizer *tokenizer);
 void p4_tokenizer_scratch_free(p4_tokenizer_scratch *scratch);
+
+/* Appends the ids of `text`: UTF-8, in which invalid parts become U+FFFD by the rule of Python's
+ * errors="replace"; the number of invalid bytes is added to *replaced unless that is NULL. Special tokens in
+ * the text are recognised; the post-processor's ids (BOS, EOS) are put around it only with add_special. On
+ * failure `ids` is as before. Local. */
 p4_rc p4_tokenizer_encode(const p4_tokenizer *tokenizer, p4_tokenizer_scratch *scratch, const char *text,
                           size_t bytes, bool add_special, p4_ids *ids, int64_t *replaced);
-void p4_ids_free(p4_ids *ids);
-p4_rc p4_ids_append(p4_ids *ids, const int32_t *more, int64_t count);
 
-/* Ids -> text as the decoder of the file says, special tokens included (heap string, caller frees; it ends at
- * the first NUL character). An id that is no token's is refused. Local. */
+/* Ids -> text as the file's decoder says, special tokens included: a heap string that the caller frees, which
+ * ends at the first NUL character. P4_E_INPUT: an id without a token, a decoder that is not supported. Local.
+ */
 p4_rc p4_tokenizer_decode(const p4_tokenizer *tokenizer, const int32_t *ids, int64_t count, char **text);
 
 int64_t p4_tokenizer_vocab_count(const p4_tokenizer *tokenizer); /* largest id + 1 */
-int32_t p4_tokenizer_id(const p4_tokenizer *tokenizer,
-                        const char *token); /* -1: unknown; added tokens first */
-/* The whole tokenizer.json text, for model.h5. */
+/* The id of a token, added tokens first; -1: unknown. */
+int32_t p4_tokenizer_id(const p4_tokenizer *tokenizer, const char *token);
+/* The whole text of tokenizer.json. */
 const char *p4_tokenizer_json(const p4_tokenizer *tokenizer);
 
 #endif

@@ -1,7 +1,6 @@
 #include "io/utf8/utf8.h"
 
 #include <string.h>
-#include <utf8proc.h>
 
 enum { LONGEST = 4 };
 
@@ -26,14 +25,10 @@ static bool begins_character(const char *data, size_t bytes)
     return character(lowest, LONGEST) > bytes || character(highest, LONGEST) > bytes;
 }
 
-size_t p4_utf8_next(const char *data, size_t bytes, bool *valid)
+size_t p4_utf8_broken(const char *data, size_t bytes)
 {
-    size_t length = character(data, bytes);
-    *valid = length > 0;
-    if (*valid) {
-        return length;
-    }
-    for (length = 1; length < bytes && length < LONGEST && begins_character(data, length + 1);) {
+    size_t length = 1;
+    while (length < bytes && length < LONGEST && begins_character(data, length + 1)) {
         length++;
     }
     return length;
@@ -44,12 +39,16 @@ size_t p4_utf8_valid_bytes(const char *data, size_t bytes)
     size_t at = 0;
     while (at < bytes) {
         uint64_t word;
-        if (bytes - at >= sizeof word) { /* most text is ASCII: eight characters at once */
-            memcpy(&word, data + at, sizeof word);
-            if ((word & UINT64_C(0x8080808080808080)) == 0) {
+        if ((unsigned char)data[at] < 0x80) {
+            at++;
+            while (bytes - at >= sizeof word) { /* most text is ASCII: eight characters at once */
+                memcpy(&word, data + at, sizeof word);
+                if ((word & UINT64_C(0x8080808080808080)) != 0) {
+                    break;
+                }
                 at += sizeof word;
-                continue;
             }
+            continue;
         }
         size_t length = character(data + at, bytes - at);
         if (length == 0) {
@@ -58,13 +57,6 @@ size_t p4_utf8_valid_bytes(const char *data, size_t bytes)
         at += length;
     }
     return at;
-}
-
-int32_t p4_utf8_decode(const char *data, size_t bytes, size_t *length)
-{
-    utf8proc_int32_t code_point;
-    *length = (size_t)utf8proc_iterate((const utf8proc_uint8_t *)data, (utf8proc_ssize_t)bytes, &code_point);
-    return code_point;
 }
 
 size_t p4_utf8_last(const char *data, size_t bytes)

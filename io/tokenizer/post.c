@@ -1,10 +1,11 @@
-/* tokenizer_post.c - the ids that stand around a text: the post_processor of tokenizer.json, and the two
- * flags of tokenizer_config.json that win over it. */
-#include <cjson/cJSON.h>
+#include "io/tokenizer/post.h"
+
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "io/tokenizer/tokenizer_internal.h"
+#include "io/tokenizer/sequence.h"
+#include "io/tokenizer/state.h"
 
 enum { TEMPLATE_PIECES_MAX = 64 };
 
@@ -32,21 +33,19 @@ static p4_rc template_token(p4_tokenizer *t, p4_tok_special *special, const char
                             const cJSON *names)
 {
     p4_rc rc = P4_OK;
-    p4_tok_text name;
+    const char *name;
     const cJSON *entry, *ids;
     char inner[P4_TOK_WHERE_BYTES];
-    TRY(p4_tok_json_string(&name, t->source, where, token, "id", true));
+    TRY(p4_json_string(&name, t->source, where, token, "id", true));
     snprintf(inner, sizeof inner, "%.60s.special_tokens", where);
-    TRY(p4_tok_json_member(&entry, t->source, inner, names, name.data, true));
-    TRY(p4_tok_json_member(&ids, t->source, inner, entry, "ids", true));
-    CHECK(cJSON_IsArray(ids), "%s: %s: the ids of \"%.60s\" must be an array", t->source, inner, name.data);
+    TRY(p4_json_member(&entry, t->source, inner, names, name, true));
+    TRY(p4_json_member(&ids, t->source, inner, entry, "ids", true));
+    CHECK(cJSON_IsArray(ids), "%s: %s: the ids of \"%.60s\" must be an array", t->source, inner, name);
     for (const cJSON *item = ids->child; item != NULL; item = item->next) {
-        bool known = cJSON_IsNumber(item) && item->valuedouble >= 0 &&
-                     item->valuedouble < (double)t->vocab_count &&
-                     item->valuedouble == (double)(int32_t)item->valuedouble &&
-                     t->token_text[(int32_t)item->valuedouble].data != NULL;
-        CHECK(known, "%s: %s: \"%.60s\" has an id that is no token's", t->source, inner, name.data);
-        TRY(special_insert(special, special->count, (int32_t)item->valuedouble));
+        int64_t id;
+        CHECK(p4_json_is_whole(item, t->vocab_count, &id) && t->token_text[id].data != NULL,
+              "%s: %s: \"%.60s\" has an id that is no token's", t->source, inner, name);
+        TRY(special_insert(special, special->count, (int32_t)id));
     }
 done:
     return rc;
@@ -60,8 +59,8 @@ static p4_rc read_template(p4_tokenizer *t, const char *where, const cJSON *part
     int count = 0;
     CHECK(t->before.ids == NULL && t->after.ids == NULL,
           "%s: %s: a second TemplateProcessing is not supported", t->source, where);
-    TRY(p4_tok_json_member(&pieces, t->source, where, part, "single", true));
-    TRY(p4_tok_json_member(&names, t->source, where, part, "special_tokens", true));
+    TRY(p4_json_member(&pieces, t->source, where, part, "single", true));
+    TRY(p4_json_member(&names, t->source, where, part, "special_tokens", true));
     CHECK(cJSON_IsArray(pieces), "%s: %s.single must be an array", t->source, where);
     for (const cJSON *piece = pieces->child; piece != NULL; piece = piece->next) {
         const cJSON *kind = cJSON_IsObject(piece) ? piece->child : NULL;
@@ -72,9 +71,9 @@ static p4_rc read_template(p4_tokenizer *t, const char *where, const cJSON *part
         CHECK(is_text || is_token, "%s: %s.single: a piece must be a SpecialToken or a Sequence", t->source,
               where);
         if (is_text) {
-            p4_tok_text id;
-            TRY(p4_tok_json_string(&id, t->source, where, kind, "id", true));
-            CHECK(!text_seen && strcmp(id.data, "A") == 0, "%s: %s.single must hold the Sequence A once",
+            const char *id;
+            TRY(p4_json_string(&id, t->source, where, kind, "id", true));
+            CHECK(!text_seen && strcmp(id, "A") == 0, "%s: %s.single must hold the Sequence A once",
                   t->source, where);
             text_seen = true;
         } else {
@@ -97,7 +96,7 @@ static p4_rc read_post(p4_tokenizer *t, const char *where, const cJSON *part, co
     return p4_tok_unsupported(t, where, type, "ByteLevel, TemplateProcessing, Sequence");
 }
 
-p4_rc p4_tok_post_load(p4_tokenizer *t, const cJSON *root)
+p4_rc p4_tok_load_post(p4_tokenizer *t, const cJSON *root)
 {
     return p4_tok_walk(t, root, "post_processor", "processors", read_post);
 }
@@ -110,27 +109,27 @@ static p4_rc config_token(const p4_tokenizer *t, int32_t *id, const cJSON *root,
 {
     p4_rc rc = P4_OK;
     const cJSON *item;
-    p4_tok_text content = {0};
-    TRY(p4_tok_json_member(&item, source, "", root, key, false));
+    const char *content = NULL;
+    TRY(p4_json_member(&item, source, "", root, key, false));
     if (cJSON_IsObject(item)) {
-        TRY(p4_tok_json_string(&content, source, key, item, "content", true));
+        TRY(p4_json_string(&content, source, key, item, "content", true));
     } else {
-        TRY(p4_tok_json_string(&content, source, "", root, key, false));
+        TRY(p4_json_string(&content, source, "", root, key, false));
     }
-    *id = content.data != NULL ? p4_tokenizer_id(t, content.data) : -1;
+    *id = content != NULL ? p4_tok_id(t, content, strlen(content)) : -1;
 done:
     return rc;
 }
 
-/* One of the two flags: its token stands at the outer end of `special` (the front of what comes before a
- * text, the back of what comes after), or it does not. */
+/* Applies one of the two flags: whether its token is at the outer end of `special` (the front of what
+ * precedes a text, the back of what follows it). */
 static p4_rc config_flag(p4_tokenizer *t, p4_tok_special *special, bool at_front, const cJSON *root,
                          const char *flag, const char *token, const char *source)
 {
     p4_rc rc = P4_OK;
     const cJSON *item;
     int32_t id;
-    TRY(p4_tok_json_member(&item, source, "", root, flag, false));
+    TRY(p4_json_member(&item, source, "", root, flag, false));
     if (item == NULL || cJSON_IsNull(item)) {
         return P4_OK;
     }
@@ -154,11 +153,11 @@ done:
     return rc;
 }
 
-p4_rc p4_tok_config_apply(p4_tokenizer *t, const char *json, size_t bytes, const char *source)
+p4_rc p4_tok_apply_config(p4_tokenizer *t, const char *json, size_t bytes, const char *source)
 {
     p4_rc rc = P4_OK;
     cJSON *root = NULL;
-    TRY(p4_tok_json_parse(&root, json, bytes, source));
+    TRY(p4_json_read(&root, json, bytes, source));
     TRY(config_flag(t, &t->before, true, root, "add_bos_token", "bos_token", source));
     TRY(config_flag(t, &t->after, false, root, "add_eos_token", "eos_token", source));
 done:

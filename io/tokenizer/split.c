@@ -1,46 +1,17 @@
-/* tokenizer_split.c - running the normalizer, and the pre-tokenizer down to the pieces that the model sees.
- */
-#include <stdio.h>
+#include "io/tokenizer/split.h"
 
-#include "io/tokenizer/tokenizer_internal.h"
+enum { MATCH_STEPS = 1000000, JIT_STACK_BYTES = 1 << 15, JIT_STACK_BYTES_MAX = 1 << 22 };
 
-enum { MATCH_STEPS = 1000000 };
+typedef struct run {
+    const p4_tok_splitter *splitter;
+    p4_tok_split_scratch *scratch;
+    const p4_tok_sink *sink;
+} run;
 
-p4_rc p4_tok_normalize(const p4_tokenizer *tokenizer, p4_tokenizer_scratch *scratch, p4_tok_text *text)
-{
-    p4_rc rc = P4_OK;
-    size_t before = text->bytes;
-    for (int i = 0; i < tokenizer->normalizer.count; i++) {
-        const p4_tok_step *step = &tokenizer->normalizer.step[i];
-        p4_tok_buffer *buffer = &scratch->normal[text->data == scratch->normal[0].data ? 1 : 0];
-        if (step->action == P4_TOK_NFC) {
-            TRY(p4_tok_nfc(text, buffer, scratch));
-            continue;
-        }
-        buffer->bytes = 0;
-        if (step->action == P4_TOK_PREPEND) {
-            TRY(p4_tok_buffer_append(buffer, step->to.data, text->bytes > 0 ? step->to.bytes : 0));
-            TRY(p4_tok_buffer_append(buffer, text->data, text->bytes));
-        } else {
-            TRY(p4_tok_buffer_replace(buffer, *text, step->from, step->to));
-        }
-        *text = (p4_tok_text){buffer->data, buffer->bytes};
-        TRY(p4_tok_growth_check(tokenizer, "normalizer", before, text->bytes));
-    }
-done:
-    return rc;
-}
-
-typedef struct splitter {
-    const p4_tokenizer *tokenizer;
-    p4_tokenizer_scratch *scratch;
-    p4_ids *ids;
-} splitter;
-
-static p4_rc run_step(const splitter *s, int index, p4_tok_text text, bool at_start);
+static p4_rc run_step(const run *s, int index, p4_tok_text text, bool at_start);
 
 /* The next match at or after `from`; *start = *stop = bytes when there is none. */
-static p4_rc match(const splitter *s, const p4_tok_step *step, p4_tok_text text, size_t from, size_t *start,
+static p4_rc match(const run *s, const p4_tok_split_step *step, p4_tok_text text, size_t from, size_t *start,
                    size_t *stop)
 {
     int found = pcre2_match(step->pattern, (PCRE2_SPTR)text.data, text.bytes, from, PCRE2_NO_UTF_CHECK,
@@ -56,13 +27,13 @@ static p4_rc match(const splitter *s, const p4_tok_step *step, p4_tok_text text,
         if (found <= 0) {
             pcre2_get_error_message(found, message, sizeof message);
         }
-        return FAIL("%s: a split pattern failed at byte %zu of a text of %zu bytes: %s", s->tokenizer->source,
+        return FAIL("%s: a split pattern failed at byte %zu of a text of %zu bytes: %s", s->sink->bpe->source,
                     from, text.bytes, (const char *)message);
     }
     return P4_OK;
 }
 
-/* Whether an element (a match or what lies between two) belongs to the piece that the one before it ended. */
+/* Whether an element (a match, or the text between two) joins the piece that the element before it ended. */
 static bool joins(p4_tok_behavior behavior, bool previous_is_match, bool is_match)
 {
     switch (behavior) {
@@ -82,9 +53,9 @@ typedef struct pending { /* a piece that the next element may still join */
     bool is_match; /* of its last element */
 } pending;
 
-static p4_rc hand_on(const splitter *s, int index, p4_tok_text text, bool at_start, const pending *piece)
+static p4_rc hand_on(const run *s, int index, p4_tok_text text, bool at_start, const pending *piece)
 {
-    const p4_tok_step *step = &s->tokenizer->pre_tokenizer.step[index];
+    const p4_tok_split_step *step = &s->splitter->step[index];
     if (piece->stop == piece->start || (step->behavior == P4_TOK_REMOVED && piece->is_match)) {
         return P4_OK;
     }
@@ -92,12 +63,12 @@ static p4_rc hand_on(const splitter *s, int index, p4_tok_text text, bool at_sta
     return run_step(s, index + 1, part, at_start && piece->start == 0);
 }
 
-/* Extends `piece` by the element [piece->stop, stop), or hands it on and begins the next one. */
-static p4_rc take(const splitter *s, int index, p4_tok_text text, bool at_start, pending *piece, size_t stop,
+/* Extends `piece` by the element [piece->stop, stop), or passes it on and begins the next one. */
+static p4_rc take(const run *s, int index, p4_tok_text text, bool at_start, pending *piece, size_t stop,
                   bool is_match)
 {
     p4_rc rc = P4_OK;
-    const p4_tok_step *step = &s->tokenizer->pre_tokenizer.step[index];
+    const p4_tok_split_step *step = &s->splitter->step[index];
     is_match = is_match != step->invert;
     bool empty = piece->stop == piece->start;
     if (empty || !joins(step->behavior, piece->is_match, is_match)) {
@@ -110,10 +81,10 @@ done:
     return rc;
 }
 
-static p4_rc split(const splitter *s, int index, p4_tok_text text, bool at_start)
+static p4_rc split(const run *s, int index, p4_tok_text text, bool at_start)
 {
     p4_rc rc = P4_OK;
-    const p4_tok_step *step = &s->tokenizer->pre_tokenizer.step[index];
+    const p4_tok_split_step *step = &s->splitter->step[index];
     pending piece = {0};
     for (size_t at = 0, start, stop; at < text.bytes; at = stop) {
         TRY(match(s, step, text, at, &start, &stop));
@@ -129,19 +100,19 @@ done:
     return rc;
 }
 
-static p4_rc run_step(const splitter *s, int index, p4_tok_text text, bool at_start)
+static p4_rc run_step(const run *s, int index, p4_tok_text text, bool at_start)
 {
     p4_rc rc = P4_OK;
-    if (index == s->tokenizer->pre_tokenizer.count) {
-        return p4_tok_piece(s->tokenizer, s->scratch, text, s->ids);
+    if (index == s->splitter->count) {
+        return p4_tok_bpe_encode(s->sink->bpe, s->sink->scratch, text, s->sink->ids);
     }
-    const p4_tok_step *step = &s->tokenizer->pre_tokenizer.step[index];
+    const p4_tok_split_step *step = &s->splitter->step[index];
     p4_tok_buffer *buffer = &s->scratch->step[index];
     if (step->action == P4_TOK_SPLIT) {
         return split(s, index, text, at_start);
     }
     buffer->bytes = 0;
-    if (step->action == P4_TOK_REPLACE) {
+    if (step->action == P4_TOK_SUBSTITUTE) {
         TRY(p4_tok_buffer_replace(buffer, text, step->from, step->to));
         text = (p4_tok_text){buffer->data, buffer->bytes};
     } else if ((at_start || !step->first_only) &&
@@ -155,12 +126,46 @@ done:
     return rc;
 }
 
-p4_rc p4_tok_pre_tokenize(const p4_tokenizer *tokenizer, p4_tokenizer_scratch *scratch, p4_tok_text text,
-                          bool at_start, p4_ids *ids)
+p4_rc p4_tok_split(const p4_tok_splitter *splitter, p4_tok_split_scratch *scratch, p4_tok_text text,
+                   bool at_start, const p4_tok_sink *sink)
 {
-    splitter s = {tokenizer, scratch, ids};
-    /* Published patterns take a step or two a byte; one that needs far more is stopped, not waited for. */
+    const run s = {splitter, scratch, sink};
+    /* Published patterns take a step or two a byte; one that needs far more is stopped with an error. */
     uint64_t steps = MATCH_STEPS + 8 * (uint64_t)text.bytes;
     pcre2_set_match_limit(scratch->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
     return run_step(&s, 0, text, at_start);
+}
+
+p4_rc p4_tok_split_scratch_create(p4_tok_split_scratch *scratch)
+{
+    *scratch = (p4_tok_split_scratch){
+        .match = pcre2_match_data_create(1, NULL), /* only the whole match is asked for */
+        .context = pcre2_match_context_create(NULL),
+        .stack = pcre2_jit_stack_create(JIT_STACK_BYTES, JIT_STACK_BYTES_MAX, NULL)};
+    if (scratch->match == NULL || scratch->context == NULL) {
+        return FAULT("out of memory: no match data for split patterns");
+    }
+    if (scratch->stack != NULL) {
+        pcre2_jit_stack_assign(scratch->context, NULL, scratch->stack);
+    }
+    return P4_OK;
+}
+
+void p4_tok_split_scratch_free(p4_tok_split_scratch *scratch)
+{
+    pcre2_match_data_free(scratch->match);
+    pcre2_match_context_free(scratch->context);
+    pcre2_jit_stack_free(scratch->stack);
+    for (int i = 0; i < P4_TOK_STEPS_MAX; i++) {
+        p4_tok_buffer_free(&scratch->step[i]);
+    }
+    *scratch = (p4_tok_split_scratch){0};
+}
+
+void p4_tok_splitter_free(p4_tok_splitter *splitter)
+{
+    for (int i = 0; i < splitter->count; i++) {
+        pcre2_code_free(splitter->step[i].pattern);
+    }
+    splitter->count = 0;
 }

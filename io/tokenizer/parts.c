@@ -1,63 +1,22 @@
-/* tokenizer_parts.c - the normalizer, pre_tokenizer, post_processor and decoder of tokenizer.json, taken
- * apart into primitive steps; what they have beyond those is refused by name. And the two keys of
- * tokenizer_config.json. */
-#include <cjson/cJSON.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "io/tokenizer/parts.h"
 
-#include "io/tokenizer/tokenizer_internal.h"
+#include <string.h>
 
-/* Calls `read` on the part, or on each of the parts of a Sequence; the list's key depends on the kind of
- * part. */
-static p4_rc walk(p4_tokenizer *t, const char *where, const cJSON *part, const char *list_key,
-                  p4_tok_part_reader *read)
-{
-    p4_rc rc = P4_OK;
-    p4_tok_text type;
-    TRY(p4_tok_json_string(&type, t->source, where, part, "type", true));
-    if (strcmp(type.data, "Sequence") != 0) {
-        return read(t, where, part, type.data);
-    }
-    const cJSON *list;
-    TRY(p4_tok_json_member(&list, t->source, where, part, list_key, true));
-    CHECK(cJSON_IsArray(list), "%s: %s.%s must be an array", t->source, where, list_key);
-    int index = 0;
-    for (const cJSON *item = list->child; item != NULL; item = item->next) {
-        char inner[P4_TOK_WHERE_BYTES];
-        int written = snprintf(inner, sizeof inner, "%s.%s[%d]", where, list_key, index++);
-        CHECK(written < P4_TOK_WHERE_BYTES, "%s: %s: sequences nested too deep", t->source, where);
-        TRY(walk(t, inner, item, list_key, read));
-    }
-done:
-    return rc;
-}
+#include "io/tokenizer/sequence.h"
+#include "io/tokenizer/state.h"
+#include "io/utf8/utf8.h"
 
-p4_rc p4_tok_walk(p4_tokenizer *t, const cJSON *root, const char *key, const char *list_key,
-                  p4_tok_part_reader *read)
-{
-    p4_rc rc = P4_OK;
-    const cJSON *part;
-    TRY(p4_tok_json_member(&part, t->source, "", root, key, false));
-    if (part != NULL && !cJSON_IsNull(part)) {
-        TRY(walk(t, key, part, list_key, read));
-    }
-done:
-    return rc;
-}
-
-p4_rc p4_tok_unsupported(const p4_tokenizer *t, const char *where, const char *type, const char *supported)
-{
-    return FAIL("%s: %s.type is \"%.60s\"; supported: %s", t->source, where, type, supported);
-}
+enum { REPLACE_BYTES_MAX = 64 }; /* of what a Replace puts in */
 
 /* A new last step; NULL, with the message recorded, when there are too many. */
-static p4_tok_step *add_step(p4_tokenizer *t, p4_tok_steps *steps, const char *where, p4_tok_action action)
+static p4_tok_split_step *add_step(p4_tokenizer *t, const char *where, p4_tok_action action)
 {
-    if (steps->count == P4_TOK_STEPS_MAX) {
+    p4_tok_splitter *splitter = &t->splitter;
+    if (splitter->count == P4_TOK_STEPS_MAX) {
         (void)FAIL("%s: %s: more than %d steps", t->source, where, P4_TOK_STEPS_MAX);
         return NULL;
     }
-    p4_tok_step *step = &steps->step[steps->count++];
+    p4_tok_split_step *step = &splitter->step[splitter->count++];
     step->action = action;
     return step;
 }
@@ -66,9 +25,9 @@ static p4_rc keep_string(p4_tokenizer *t, p4_tok_text *kept, const char *where, 
                          const char *key)
 {
     p4_rc rc = P4_OK;
-    p4_tok_text text;
-    TRY(p4_tok_json_string(&text, t->source, where, object, key, true));
-    TRY(p4_tok_keep(t, kept, text.data, text.bytes));
+    const char *text;
+    TRY(p4_json_string(&text, t->source, where, object, key, true));
+    TRY(p4_tok_keep(&t->strings, kept, text, strlen(text)));
 done:
     return rc;
 }
@@ -79,7 +38,7 @@ static p4_rc read_pattern(p4_tokenizer *t, p4_tok_text *pattern, bool *literal, 
 {
     p4_rc rc = P4_OK;
     const cJSON *object;
-    TRY(p4_tok_json_member(&object, t->source, where, part, "pattern", true));
+    TRY(p4_json_member(&object, t->source, where, part, "pattern", true));
     CHECK(cJSON_IsObject(object) && object->child != NULL && object->child->next == NULL &&
               cJSON_IsString(object->child),
           "%s: %s.pattern must be {\"String\": ...} or {\"Regex\": ...}", t->source, where);
@@ -88,7 +47,7 @@ static p4_rc read_pattern(p4_tokenizer *t, p4_tok_text *pattern, bool *literal, 
     CHECK(*literal || strcmp(kind, "Regex") == 0, "%s: %s.pattern is a \"%.60s\"; supported: String, Regex",
           t->source, where, kind);
     CHECK(text[0] != '\0', "%s: %s.pattern is empty", t->source, where);
-    TRY(p4_tok_keep(t, pattern, text, strlen(text)));
+    TRY(p4_tok_keep(&t->strings, pattern, text, strlen(text)));
 done:
     return rc;
 }
@@ -102,16 +61,15 @@ static p4_rc read_replace(p4_tokenizer *t, p4_tok_text *from, p4_tok_text *to, c
     TRY(read_pattern(t, from, &literal, where, part));
     CHECK(literal, "%s: %s.pattern is a Regex; a Replace is supported for a String", t->source, where);
     TRY(keep_string(t, to, where, part, "content"));
-    CHECK(to->bytes <= P4_TOK_REPLACE_BYTES_MAX, "%s: %s.content has %zu bytes; at most %d are supported",
-          t->source, where, to->bytes, P4_TOK_REPLACE_BYTES_MAX);
+    CHECK(to->bytes <= REPLACE_BYTES_MAX, "%s: %s.content has %zu bytes; at most %d are supported", t->source,
+          where, to->bytes, REPLACE_BYTES_MAX);
 done:
     return rc;
 }
 
 static p4_rc read_normalizer(p4_tokenizer *t, const char *where, const cJSON *part, const char *type)
 {
-    static const char *const names[] = {"NFC", "Prepend", "Replace"};
-    static const p4_tok_action actions[] = {P4_TOK_NFC, P4_TOK_PREPEND, P4_TOK_REPLACE};
+    static const char *const names[] = {"NFC", "Prepend", "Replace"}; /* in the order of p4_tok_normal */
     int index = 0;
     while (index < 3 && strcmp(names[index], type) != 0) {
         index++;
@@ -119,10 +77,12 @@ static p4_rc read_normalizer(p4_tokenizer *t, const char *where, const cJSON *pa
     if (index == 3) {
         return p4_tok_unsupported(t, where, type, "NFC, Prepend, Replace, Sequence");
     }
-    p4_tok_step *step = add_step(t, &t->normalizer, where, actions[index]);
-    if (step == NULL) {
-        return P4_E_INPUT;
+    p4_tok_normalizer *normalizer = &t->normalizer;
+    if (normalizer->count == P4_TOK_STEPS_MAX) {
+        return FAIL("%s: %s: more than %d steps", t->source, where, P4_TOK_STEPS_MAX);
     }
+    p4_tok_normal_step *step = &normalizer->step[normalizer->count++];
+    step->action = (p4_tok_normal)index;
     switch (step->action) {
     case P4_TOK_PREPEND:
         return keep_string(t, &step->to, where, part, "prepend");
@@ -138,7 +98,7 @@ static p4_rc read_normalizer(p4_tokenizer *t, const char *where, const cJSON *pa
 static p4_rc add_split(p4_tokenizer *t, const char *where, p4_tok_text pattern, bool literal,
                        p4_tok_behavior behavior, bool invert)
 {
-    p4_tok_step *step = add_step(t, &t->pre_tokenizer, where, P4_TOK_SPLIT);
+    p4_tok_split_step *step = add_step(t, where, P4_TOK_SPLIT);
     if (step == NULL) {
         return P4_E_INPUT;
     }
@@ -150,7 +110,7 @@ static p4_rc add_split(p4_tokenizer *t, const char *where, p4_tok_text pattern, 
 /* `mark` in front of a piece that does not begin with it. */
 static p4_rc add_prefix(p4_tokenizer *t, const char *where, p4_tok_text mark, bool first_only)
 {
-    p4_tok_step *step = add_step(t, &t->pre_tokenizer, where, P4_TOK_PREFIX);
+    p4_tok_split_step *step = add_step(t, where, P4_TOK_PREFIX);
     if (step == NULL) {
         return P4_E_INPUT;
     }
@@ -161,7 +121,7 @@ static p4_rc add_prefix(p4_tokenizer *t, const char *where, p4_tok_text mark, bo
 
 static p4_rc add_replace(p4_tokenizer *t, const char *where, p4_tok_text from, p4_tok_text to)
 {
-    p4_tok_step *step = add_step(t, &t->pre_tokenizer, where, P4_TOK_REPLACE);
+    p4_tok_split_step *step = add_step(t, where, P4_TOK_SUBSTITUTE);
     if (step == NULL) {
         return P4_E_INPUT;
     }
@@ -175,19 +135,20 @@ static p4_rc read_split(p4_tokenizer *t, const char *where, const cJSON *part)
     static const char *const names[] = {"Isolated", "Removed", "Contiguous", "MergedWithPrevious",
                                         "MergedWithNext"};
     p4_rc rc = P4_OK;
-    p4_tok_text pattern, behavior;
+    p4_tok_text pattern;
+    const char *behavior;
     bool literal = false, invert;
     int index = 0;
     TRY(read_pattern(t, &pattern, &literal, where, part));
-    TRY(p4_tok_json_string(&behavior, t->source, where, part, "behavior", true));
-    TRY(p4_tok_json_bool(&invert, t->source, where, part, "invert", true));
-    while (index < 5 && strcmp(names[index], behavior.data) != 0) {
+    TRY(p4_json_string(&behavior, t->source, where, part, "behavior", true));
+    TRY(p4_json_bool(&invert, t->source, where, part, "invert", true));
+    while (index < 5 && strcmp(names[index], behavior) != 0) {
         index++;
     }
     CHECK(index < 5,
           "%s: %s.behavior is \"%.60s\"; supported: Isolated, Removed, Contiguous, MergedWithPrevious, "
           "MergedWithNext",
-          t->source, where, behavior.data);
+          t->source, where, behavior);
     TRY(add_split(t, where, pattern, literal, (p4_tok_behavior)index, invert));
 done:
     return rc;
@@ -198,7 +159,7 @@ static p4_rc read_digits(p4_tokenizer *t, const char *where, const cJSON *part)
     p4_rc rc = P4_OK;
     bool individual;
     const p4_tok_text digit = {"\\p{N}", 5};
-    TRY(p4_tok_json_bool(&individual, t->source, where, part, "individual_digits", true));
+    TRY(p4_json_bool(&individual, t->source, where, part, "individual_digits", true));
     TRY(add_split(t, where, digit, false, individual ? P4_TOK_ISOLATED : P4_TOK_CONTIGUOUS, false));
 done:
     return rc;
@@ -210,8 +171,8 @@ static p4_rc read_byte_level(p4_tokenizer *t, const char *where, const cJSON *pa
     p4_rc rc = P4_OK;
     const p4_tok_text space = {" ", 1};
     bool prefix, use_regex = true;
-    TRY(p4_tok_json_bool(&prefix, t->source, where, part, "add_prefix_space", true));
-    TRY(p4_tok_json_bool(&use_regex, t->source, where, part, "use_regex", false));
+    TRY(p4_json_bool(&prefix, t->source, where, part, "add_prefix_space", true));
+    TRY(p4_json_bool(&use_regex, t->source, where, part, "use_regex", false));
     if (prefix) {
         TRY(add_prefix(t, where, space, false));
     }
@@ -219,7 +180,7 @@ static p4_rc read_byte_level(p4_tokenizer *t, const char *where, const cJSON *pa
         const p4_tok_text pattern = {p4_tok_pattern_gpt2, strlen(p4_tok_pattern_gpt2)};
         TRY(add_split(t, where, pattern, false, P4_TOK_ISOLATED, false));
     }
-    t->byte_level = true;
+    t->bpe.byte_level = true;
 done:
     return rc;
 }
@@ -230,7 +191,7 @@ static p4_rc metaspace_mark(p4_tokenizer *t, p4_tok_text *mark, const char *wher
     p4_rc rc = P4_OK;
     bool valid;
     TRY(keep_string(t, mark, where, part, "replacement"));
-    CHECK(mark->bytes > 0 && p4_tok_sequence(mark->data, mark->bytes, &valid) == mark->bytes,
+    CHECK(mark->bytes > 0 && p4_utf8_next(mark->data, mark->bytes, &valid) == mark->bytes,
           "%s: %s.replacement must be one character", t->source, where);
 done:
     return rc;
@@ -243,18 +204,18 @@ static p4_rc metaspace_scheme(const p4_tokenizer *t, scheme *chosen, const char 
 {
     static const char *const names[] = {"always", "first", "never"};
     p4_rc rc = P4_OK;
-    p4_tok_text text;
+    const char *text;
     bool prefix = true;
     int index = 0;
-    TRY(p4_tok_json_string(&text, t->source, where, part, "prepend_scheme", false));
-    TRY(p4_tok_json_bool(&prefix, t->source, where, part, "add_prefix_space", false));
-    while (text.data != NULL && index < 3 && strcmp(names[index], text.data) != 0) {
+    TRY(p4_json_string(&text, t->source, where, part, "prepend_scheme", false));
+    TRY(p4_json_bool(&prefix, t->source, where, part, "add_prefix_space", false));
+    while (text != NULL && index < 3 && strcmp(names[index], text) != 0) {
         index++;
     }
     CHECK(index < 3, "%s: %s.prepend_scheme is \"%.60s\"; supported: always, first, never", t->source, where,
-          text.data);
-    CHECK(prefix || text.data == NULL || index == SCHEME_NEVER,
-          "%s: %s: add_prefix_space false contradicts prepend_scheme \"%s\"", t->source, where, text.data);
+          text);
+    CHECK(prefix || text == NULL || index == SCHEME_NEVER,
+          "%s: %s: add_prefix_space false contradicts prepend_scheme \"%s\"", t->source, where, text);
     *chosen = prefix ? (scheme)index : SCHEME_NEVER;
 done:
     return rc;
@@ -269,7 +230,7 @@ static p4_rc read_metaspace(p4_tokenizer *t, const char *where, const cJSON *par
     bool splits = true;
     TRY(metaspace_mark(t, &mark, where, part));
     TRY(metaspace_scheme(t, &chosen, where, part));
-    TRY(p4_tok_json_bool(&splits, t->source, where, part, "split", false));
+    TRY(p4_json_bool(&splits, t->source, where, part, "split", false));
     TRY(add_replace(t, where, space, mark));
     if (chosen != SCHEME_NEVER) {
         TRY(add_prefix(t, where, mark, chosen == SCHEME_FIRST));
@@ -283,7 +244,7 @@ done:
 
 static p4_rc read_pre_tokenizer(p4_tokenizer *t, const char *where, const cJSON *part, const char *type)
 {
-    if (t->byte_level) {
+    if (t->bpe.byte_level) {
         return FAIL("%s: %s: a step after ByteLevel is not supported", t->source, where);
     }
     if (strcmp(type, "Split") == 0) {
@@ -303,16 +264,15 @@ static p4_rc read_pre_tokenizer(p4_tokenizer *t, const char *where, const cJSON 
 
 /* --- decoders --- */
 
-static p4_rc read_strip(p4_tokenizer *t, p4_tok_decoder *step, const char *where, const cJSON *part)
+static p4_rc read_strip(p4_tokenizer *t, p4_tok_decode_step *step, const char *where, const cJSON *part)
 {
     p4_rc rc = P4_OK;
     bool valid;
     TRY(keep_string(t, &step->from, where, part, "content"));
-    CHECK(step->from.bytes > 0 &&
-              p4_tok_sequence(step->from.data, step->from.bytes, &valid) == step->from.bytes,
+    CHECK(step->from.bytes > 0 && p4_utf8_next(step->from.data, step->from.bytes, &valid) == step->from.bytes,
           "%s: %s.content must be one character", t->source, where);
-    TRY(p4_tok_json_integer(&step->start, t->source, where, part, "start", INT32_MAX));
-    TRY(p4_tok_json_integer(&step->stop, t->source, where, part, "stop", INT32_MAX));
+    TRY(p4_json_integer(&step->start, t->source, where, part, "start", INT32_MAX));
+    TRY(p4_json_integer(&step->stop, t->source, where, part, "stop", INT32_MAX));
 done:
     return rc;
 }
@@ -322,7 +282,7 @@ static p4_rc read_decoder(p4_tokenizer *t, const char *where, const cJSON *part,
     static const char *const names[] = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"};
     p4_rc rc = P4_OK;
     int index = 0;
-    CHECK(t->decoder_count < P4_TOK_STEPS_MAX, "%s: %s: more than %d steps", t->source, where,
+    CHECK(t->decoder.count < P4_TOK_STEPS_MAX, "%s: %s: more than %d steps", t->source, where,
           P4_TOK_STEPS_MAX);
     while (index < 6 && strcmp(names[index], type) != 0) {
         index++;
@@ -331,14 +291,13 @@ static p4_rc read_decoder(p4_tokenizer *t, const char *where, const cJSON *part,
         return p4_tok_unsupported(t, where, type,
                                   "ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace, Sequence");
     }
-    p4_tok_decoder *step = &t->decoder[t->decoder_count++];
+    p4_tok_decode_step *step = &t->decoder.step[t->decoder.count++];
     step->action = (p4_tok_decoding)index;
-    t->has_decoder = true;
-    if (step->action == P4_TOK_D_REPLACE) {
+    if (step->action == P4_TOK_DECODE_REPLACE) {
         TRY(read_replace(t, &step->from, &step->to, where, part));
-    } else if (step->action == P4_TOK_D_STRIP) {
+    } else if (step->action == P4_TOK_DECODE_STRIP) {
         TRY(read_strip(t, step, where, part));
-    } else if (step->action == P4_TOK_D_METASPACE) {
+    } else if (step->action == P4_TOK_DECODE_METASPACE) {
         scheme chosen;
         TRY(metaspace_mark(t, &step->from, where, part));
         TRY(metaspace_scheme(t, &chosen, where, part));
@@ -348,12 +307,26 @@ done:
     return rc;
 }
 
-p4_rc p4_tok_parts_load(p4_tokenizer *t, const cJSON *root)
+p4_rc p4_tok_load_parts(p4_tokenizer *t, const cJSON *root)
 {
     p4_rc rc = P4_OK;
     TRY(p4_tok_walk(t, root, "normalizer", "normalizers", read_normalizer));
     TRY(p4_tok_walk(t, root, "pre_tokenizer", "pretokenizers", read_pre_tokenizer));
-    TRY(p4_tok_walk(t, root, "decoder", "decoders", read_decoder));
 done:
+    return rc;
+}
+
+p4_rc p4_tok_load_decoder(p4_tokenizer *t, const cJSON *root)
+{
+    const cJSON *part = cJSON_GetObjectItemCaseSensitive(root, "decoder");
+    t->decoder.present = part != NULL && !cJSON_IsNull(part);
+    p4_rc rc = p4_tok_walk(t, root, "decoder", "decoders", read_decoder);
+    if (rc == P4_E_INPUT) { /* the message is for whoever wants to decode */
+        t->decoder.refusal = p4_strdup(p4_last_error());
+        if (t->decoder.refusal != NULL) {
+            p4_error_clear();
+            rc = P4_OK;
+        }
+    }
     return rc;
 }

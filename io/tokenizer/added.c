@@ -1,10 +1,11 @@
-/* tokenizer_added.c - added tokens in text: leftmost match, longest at its place, with the token's own
- * conditions. */
+#include "io/tokenizer/added.h"
+
 #include <stdlib.h>
 
-#include "io/tokenizer/tokenizer_internal.h"
+#include "io/tokenizer/unicode.h"
 
-/* The node for `byte` in the list that begins at *link, made when it is not there; 0 when memory is out. */
+/* The node for `byte` in the list that begins at `first`, created before it if needed; 0 when memory runs
+ * out. */
 static int32_t step_or_make(p4_tok_trie *trie, int32_t first, unsigned char byte)
 {
     for (int32_t node = first; node != 0; node = trie->nodes[node].sibling) {
@@ -81,8 +82,8 @@ void p4_tok_scan_start(p4_tok_scan *scan, const p4_tok_trie *trie, const p4_tok_
     }
 }
 
-/* The next match that its token's conditions allow; false: none. [*start, *stop) takes in what lstrip and
- * rstrip do. */
+/* The next match that its token's conditions allow; false: none. [*start, *stop) includes the white space
+ * that lstrip and rstrip remove. */
 static bool next_match(p4_tok_scan *scan, int32_t *token, size_t *start, size_t *stop)
 {
     const char *data = scan->text.data;
@@ -144,4 +145,10 @@ bool p4_tok_scan_next(p4_tok_scan *scan, int32_t *token, p4_tok_text *piece, siz
     *offset = from;
     *piece = (p4_tok_text){scan->text.data + from, start - from};
     return true;
+}
+
+void p4_tok_trie_free(p4_tok_trie *trie)
+{
+    free(trie->nodes);
+    *trie = (p4_tok_trie){0};
 }

@@ -1,24 +1,21 @@
-/* tokenizer_pattern.c - the split patterns of tokenizer.json, which are written for Oniguruma, in PCRE2.
- *
- * What both engines read alike passes through, \s and \S become the exact list of white space (PCRE2 counts
- * U+180E in, Oniguruma does not), and everything whose meaning differs is refused by name. */
+#include "io/tokenizer/pattern.h"
+
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "io/tokenizer/tokenizer_internal.h"
+#include <string.h>
 
 #define SPACES                                                                                               \
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
     "3000}"
 
-const char *const p4_tok_pattern_gpt2 =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+const char *const p4_tok_pattern_gpt2 = GPT2_PATTERN;
 
-/* Compared with the reference on every assigned character and on random strings; any other pattern gets a
- * warning. */
+/* Patterns whose pieces were compared with the reference's on every assigned character and on random strings;
+ * any other pattern gets a warning. */
 static const char *const compared_patterns[] = {
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+    GPT2_PATTERN,
     /* Llama 3, then Qwen 2 and 3 */
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",

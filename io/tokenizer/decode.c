@@ -1,9 +1,13 @@
-/* tokenizer_decode.c - ids -> text: the tokens of the ids, through the decoder's steps, joined. */
+#include "io/tokenizer/decode.h"
+
 #include <stdlib.h>
+#include <string.h>
 
-#include "io/tokenizer/tokenizer_internal.h"
+#include "io/tokenizer/byte_alphabet.h"
+#include "io/tokenizer/unicode.h"
+#include "io/utf8/utf8.h"
 
-/* The tokens between two steps: `count` texts one behind the other; token i ends at ends[i]. */
+/* The tokens between two steps: `count` texts in a row; token i ends at ends[i]. */
 typedef struct tokens {
     p4_tok_buffer text;
     size_t *ends;
@@ -25,7 +29,8 @@ static p4_rc append(tokens *list, p4_tok_text token)
     return rc;
 }
 
-/* All tokens as one: the bytes of byte-level tokens, anything else as it is; broken UTF-8 becomes U+FFFD. */
+/* Joins all tokens: byte-level tokens as the bytes they stand for, others unchanged; broken UTF-8 becomes
+ * U+FFFD. */
 static p4_rc decode_byte_level(tokens *to, const tokens *from)
 {
     p4_rc rc = P4_OK;
@@ -73,7 +78,7 @@ static int fallback_byte(p4_tok_text token)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* A run of byte tokens becomes the text it spells, or one U+FFFD for each byte when it spells none. */
+/* A run of byte tokens becomes the text that it spells, or one U+FFFD a byte where that is not UTF-8. */
 static p4_rc decode_byte_fallback(tokens *to, const tokens *from)
 {
     p4_rc rc = P4_OK;
@@ -86,11 +91,11 @@ static p4_rc decode_byte_fallback(tokens *to, const tokens *from)
             TRY(p4_tok_buffer_append(&run, &byte, 1));
             continue;
         }
-        if (run.bytes > 0 && p4_tok_valid_bytes(run.data, run.bytes) == run.bytes) {
+        if (run.bytes > 0 && p4_utf8_valid_bytes(run.data, run.bytes) == run.bytes) {
             TRY(append(to, (p4_tok_text){run.data, run.bytes}));
         } else {
             for (size_t k = 0; k < run.bytes; k++) {
-                TRY(append(to, (p4_tok_text){"\xef\xbf\xbd", 3}));
+                TRY(append(to, (p4_tok_text){P4_UTF8_REPLACEMENT, 3}));
             }
         }
         run.bytes = 0;
@@ -104,7 +109,7 @@ done:
 }
 
 /* At most `start` of the character from the front, at most `stop` from the back. */
-static p4_tok_text strip(p4_tok_text token, const p4_tok_decoder *step)
+static p4_tok_text strip(p4_tok_text token, const p4_tok_decode_step *step)
 {
     p4_tok_text what = step->from;
     for (int64_t i = 0; i < step->start && token.bytes >= what.bytes; i++) {
@@ -124,46 +129,62 @@ static p4_tok_text strip(p4_tok_text token, const p4_tok_decoder *step)
 }
 
 /* Steps that turn each token into one. */
-static p4_rc decode_each(tokens *to, const tokens *from, const p4_tok_decoder *step)
+static p4_rc decode_each(tokens *to, const tokens *from, const p4_tok_decode_step *step)
 {
     p4_rc rc = P4_OK;
     for (int64_t i = 0; i < from->count; i++) {
         p4_tok_text token = token_at(from, i);
         p4_tok_text with = {" ", step->drop_first && i == 0 ? 0 : 1};
-        if (step->action == P4_TOK_D_STRIP) {
+        if (step->action == P4_TOK_DECODE_STRIP) {
             TRY(append(to, strip(token, step)));
             continue;
         }
         TRY(p4_tok_buffer_replace(&to->text, token, step->from,
-                                  step->action == P4_TOK_D_REPLACE ? step->to : with));
+                                  step->action == P4_TOK_DECODE_REPLACE ? step->to : with));
         to->ends[to->count++] = to->text.bytes;
     }
 done:
     return rc;
 }
 
-static p4_rc decode_step(tokens *to, const tokens *from, const p4_tok_decoder *step)
+static p4_rc decode_step(tokens *to, const tokens *from, const p4_tok_decode_step *step)
 {
     to->text.bytes = 0;
     to->count = 0;
     switch (step->action) {
-    case P4_TOK_D_BYTE_LEVEL:
+    case P4_TOK_DECODE_BYTE_LEVEL:
         return decode_byte_level(to, from);
-    case P4_TOK_D_BYTE_FALLBACK:
+    case P4_TOK_DECODE_BYTE_FALLBACK:
         return decode_byte_fallback(to, from);
-    case P4_TOK_D_FUSE:
+    case P4_TOK_DECODE_FUSE:
         return append(to, (p4_tok_text){from->text.data, from->text.bytes});
     default:
         return decode_each(to, from, step);
     }
 }
 
-p4_rc p4_tokenizer_decode(const p4_tokenizer *tokenizer, const int32_t *ids, int64_t count, char **text)
+/* The tokens as they are; without a decoder, with a space between two. */
+static p4_rc begin(tokens *list, const p4_tok_decoder *decoder, const p4_tok_text *texts, int64_t count)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; i < count; i++) {
+        if (!decoder->present && i > 0) {
+            TRY(p4_tok_buffer_append(&list->text, " ", 1));
+        }
+        TRY(append(list, texts[i]));
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_tok_decode(const p4_tok_decoder *decoder, const char *source, const p4_tok_text *texts,
+                    int64_t count, char **text)
 {
     p4_rc rc = P4_OK;
     tokens lists[2] = {0};
     int now = 0;
     *text = NULL;
+    CHECK(decoder->refusal == NULL, "%s", decoder->refusal);
     for (int i = 0; i < 2; i++) {
         lists[i].ends = p4_alloc((size_t)count + 1, sizeof *lists[i].ends);
         if (lists[i].ends == NULL || p4_tok_buffer_reserve(&lists[i].text, 1) != P4_OK) {
@@ -171,19 +192,11 @@ p4_rc p4_tokenizer_decode(const p4_tokenizer *tokenizer, const int32_t *ids, int
             goto done;
         }
     }
-    for (int64_t i = 0; i < count; i++) {
-        bool known =
-            ids[i] >= 0 && ids[i] < tokenizer->vocab_count && tokenizer->token_text[ids[i]].data != NULL;
-        CHECK(known, "%s: id %d at place %lld is no token", tokenizer->source, ids[i], (long long)i);
-        if (!tokenizer->has_decoder && i > 0) {
-            TRY(p4_tok_buffer_append(&lists[now].text, " ", 1));
-        }
-        TRY(append(&lists[now], tokenizer->token_text[ids[i]]));
-    }
+    TRY(begin(&lists[now], decoder, texts, count));
     size_t before = lists[now].text.bytes;
-    for (int i = 0; i < tokenizer->decoder_count; i++, now = 1 - now) {
-        TRY(decode_step(&lists[1 - now], &lists[now], &tokenizer->decoder[i]));
-        TRY(p4_tok_growth_check(tokenizer, "decoder", before, lists[1 - now].text.bytes));
+    for (int i = 0; i < decoder->count; i++, now = 1 - now) {
+        TRY(decode_step(&lists[1 - now], &lists[now], &decoder->step[i]));
+        TRY(p4_tok_growth_check(source, "decoder", before, lists[1 - now].text.bytes));
     }
     TRY(p4_tok_buffer_append(&lists[now].text, "", 1));
     *text = lists[now].text.data;

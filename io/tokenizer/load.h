@@ -1,0 +1,12 @@
+/* load.h - tokenizer.json -> p4_tokenizer: vocabulary, merges and added tokens here, the rest by parts.c and
+ * post.c. */
+#ifndef P4_TOK_LOAD_H
+#define P4_TOK_LOAD_H
+
+#include "io/tokenizer/tokenizer.h"
+
+/* Fills in a tokenizer whose source and json are set; all else is zero. After an error the caller closes it.
+ * Local. */
+p4_rc p4_tok_load(p4_tokenizer *tokenizer);
+
+#endif

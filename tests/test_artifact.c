@@ -10,7 +10,8 @@
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/h5/artifact.h"
-#include "io/h5/h5.h"
+#include "io/h5/read.h"
+#include "io/h5/write.h"
 #include "src/leaf/rng.h"
 
 static char directory[P4_PATH_BYTES];
@@ -105,7 +106,6 @@ static void write_all(const char *path)
 {
     p4_artifact *artifact = NULL;
     p4_artifact_tensor cases[CASES];
-    int64_t packed = 0, scales = 0, preserved = 0;
     make_cases(cases);
     EXPECT_OK(p4_artifact_open(&artifact, path, &info));
     EXPECT(!p4_file_exists(path), "the file is there before it is complete");
@@ -113,18 +113,10 @@ static void write_all(const char *path)
         uint16_t *scale;
         uint8_t *bytes = fill(&cases[i], &scale, (uint64_t)i);
         EXPECT_OK(append_all(artifact, &cases[i], bytes, scale, 100));
-        int64_t count = cases[i].rows * p4_artifact_row_bytes(&cases[i]);
-        packed += cases[i].ternary ? count : 0;
-        scales += cases[i].ternary ? 2 * cases[i].rows : 0;
-        preserved += cases[i].ternary ? 0 : count;
         free(bytes);
         free(scale);
     }
     put_extras(artifact);
-    p4_artifact_bytes written = p4_artifact_written(artifact);
-    EXPECT(written.packed == packed && written.scale == scales && written.preserved == preserved,
-           "counted %lld %lld %lld", (long long)written.packed, (long long)written.scale,
-           (long long)written.preserved);
     EXPECT_OK(p4_artifact_close(artifact, true));
     EXPECT(p4_file_exists(path), "no file");
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "io/h5/h5.h"
+#include "io/h5/write.h"
 
 enum { OBJECT_NAME_BYTES = P4_TENSOR_NAME_BYTES + 32 };
 
@@ -17,7 +17,6 @@ struct p4_artifact {
     int64_t rows_done;
     char values_name[OBJECT_NAME_BYTES], scale_name[OBJECT_NAME_BYTES];
     p4_h5_rows values, scale; /* packed or data; scale */
-    p4_artifact_bytes written;
 };
 
 const char *p4_packing_name(p4_packing packing)
@@ -182,16 +181,11 @@ p4_rc p4_artifact_append(p4_artifact *artifact, const void *bytes, const uint16_
                      (long long)row_count, artifact->tensor_open ? tensor->name : "no tensor",
                      (long long)artifact->rows_done, (long long)tensor->rows);
     }
-    int64_t byte_count = row_count * p4_artifact_row_bytes(tensor);
     bool elements =
         tensor->vector && !tensor->ternary; /* a preserved vector's dataset counts elements, not rows */
     TRY(p4_h5_rows_append(&artifact->values, bytes, elements ? tensor->cols : row_count));
     if (tensor->ternary) {
         TRY(p4_h5_rows_append(&artifact->scale, scale, row_count));
-        artifact->written.packed += byte_count;
-        artifact->written.scale += 2 * row_count;
-    } else {
-        artifact->written.preserved += byte_count;
     }
     artifact->rows_done += row_count;
 done:
@@ -289,11 +283,6 @@ p4_rc p4_artifact_put_layer(p4_artifact *artifact, const p4_artifact_layer *laye
     rc = put_numbers(&artifact->file, group, numbers, sizeof numbers / sizeof numbers[0]);
 done:
     return rc;
-}
-
-p4_artifact_bytes p4_artifact_written(const p4_artifact *artifact)
-{
-    return artifact->written;
 }
 
 p4_rc p4_artifact_close(p4_artifact *artifact, bool ok)

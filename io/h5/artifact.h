@@ -17,10 +17,10 @@ typedef struct p4_artifact_tensor {
     bool vector, transposed;
     int64_t rows, cols;  /* logical [out, in]; a vector is [1, n] */
     p4_packing encoding; /* ternary */
-    char method[64];     /* ternary: "absmean", "exact", ...; written, "" when read (h5.h says why) */
+    char method[64];     /* ternary: "absmean", "exact", ...; written; "" when read (read.h says why) */
 } p4_artifact_tensor;
 
-/* Bytes of one row as stored: (cols + 4) / 5, (cols + 3) / 4 or 2 * cols. */
+/* Bytes of one stored row: (cols + 4) / 5, (cols + 3) / 4 or 2 * cols. */
 int64_t p4_artifact_row_bytes(const p4_artifact_tensor *tensor);
 const char *p4_packing_name(p4_packing packing); /* "base3x5", "2bit" */
 
@@ -33,11 +33,12 @@ typedef struct p4_artifact_info {
     const char *tokenizer_json;           /* NULL: none */
 } p4_artifact_info;
 
-/* Starts the file beside its final name. On success p4_artifact_close must follow, also after a failure. */
+/* Starts the file under a temporary name. On success p4_artifact_close must follow, even if a later call
+ * fails. */
 p4_rc p4_artifact_open(p4_artifact **artifact, const char *path, const p4_artifact_info *info);
 
-/* One tensor: begin, then its rows in order in pieces of any number of rows (a vector is one row). bytes
- * holds row_count * p4_artifact_row_bytes, as packed or as fp16 bits; scale fp16 bits [row_count], NULL for a
+/* Writes one tensor: begin, then its rows in order, in pieces of any number of rows (a vector is one row).
+ * bytes: row_count * p4_artifact_row_bytes, packed or fp16 bits; scale: fp16 bits [row_count], NULL for a
  * preserved tensor. */
 p4_rc p4_artifact_begin(p4_artifact *artifact, const p4_artifact_tensor *tensor);
 p4_rc p4_artifact_append(p4_artifact *artifact, const void *bytes, const uint16_t *scale, int64_t row_count);
@@ -46,7 +47,7 @@ p4_rc p4_artifact_append(p4_artifact *artifact, const void *bytes, const uint16_
 p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *name, const p4_evaluation *evaluation);
 p4_rc p4_artifact_put_training(p4_artifact *artifact, const p4_training_point *points, int64_t count);
 
-typedef struct p4_artifact_module { /* what calibration saw of one projection */
+typedef struct p4_artifact_module { /* activation statistics of one projection */
     const char *name;
     double mean, std, min, max;     /* of its output */
     const float *input_mean_square; /* [inputs] */
@@ -54,20 +55,15 @@ typedef struct p4_artifact_module { /* what calibration saw of one projection */
 } p4_artifact_module;
 p4_rc p4_artifact_put_calibration(p4_artifact *artifact, const p4_artifact_module *module);
 
-typedef struct p4_artifact_layer { /* what quantizing did to one matrix */
+typedef struct p4_artifact_layer { /* quantization statistics of one matrix */
     const char *name;
     double relative_error; /* |w - t scale|^2 / |w|^2 */
     double sparsity, scale_min, scale_max;
 } p4_artifact_layer;
 p4_rc p4_artifact_put_layer(p4_artifact *artifact, const p4_artifact_layer *layer);
 
-typedef struct p4_artifact_bytes { /* of tensor data written so far, without HDF5's own */
-    int64_t packed, scale, preserved;
-} p4_artifact_bytes;
-p4_artifact_bytes p4_artifact_written(const p4_artifact *artifact);
-
-/* ok: the file appears under its name once it is complete and on the disk; otherwise, or when that fails,
- * nothing is left. Frees the artifact in either case. NULL does nothing. */
+/* ok: the file appears under its name once it is complete and synced; otherwise, or if that fails, nothing is
+ * left. Frees the artifact in either case. NULL does nothing. */
 p4_rc p4_artifact_close(p4_artifact *artifact, bool ok);
 
 /* ---- reader: hostile or damaged files end in an error that names the place ---- */
@@ -78,20 +74,22 @@ p4_rc p4_artifact_reader_open(p4_artifact_reader **reader, const char *path);
 void p4_artifact_reader_close(p4_artifact_reader *reader);
 
 int64_t p4_artifact_reader_count(const p4_artifact_reader *reader);
-const p4_artifact_tensor *p4_artifact_reader_tensor(const p4_artifact_reader *reader,
-                                                    int64_t index); /* by name */
-const p4_artifact_tensor *p4_artifact_reader_find(const p4_artifact_reader *reader,
-                                                  const char *name); /* NULL: none */
+/* In the order of their names. */
+const p4_artifact_tensor *p4_artifact_reader_tensor(const p4_artifact_reader *reader, int64_t index);
+/* NULL: there is none of this name. */
+const p4_artifact_tensor *p4_artifact_reader_find(const p4_artifact_reader *reader, const char *name);
 
-/* rows [first_row, first_row + row_count) of a tensor of this reader, as p4_artifact_append took them. Packed
- * bytes are checked to be trits, scales to be finite, checksums by HDF5. scale: NULL to skip, and for a
- * preserved tensor. A call reads whole chunks of about 1 MiB: ask for many rows at a time. */
+/* Reads rows [first_row, first_row + row_count) of a tensor of this reader, in the form that
+ * p4_artifact_append accepts. Checks that packed bytes are trits and scales finite; HDF5 verifies the
+ * checksums. scale: NULL to skip it, and for a preserved tensor. A call reads whole chunks of about 1 MiB:
+ * ask for many rows at a time. */
 p4_rc p4_artifact_read(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, void *bytes,
                        uint16_t *scale, int64_t first_row, int64_t row_count);
-/* "config/model_json", "config/phase4_json", "tokenizer/tokenizer_json". The caller frees *text; NULL: the
- * file has none. */
+/* A text: "config/model_json", "config/phase4_json", "tokenizer/tokenizer_json". The caller frees *text;
+ * NULL: the file has none. */
 p4_rc p4_artifact_read_text(p4_artifact_reader *reader, const char *name, char **text);
-/* An attribute: ("metrics/pre", "loss"), ("layers/NAME", "sparsity"). NaN when the file does not have it. */
+/* A numeric attribute: ("metrics/pre", "loss"), ("layers/NAME", "sparsity"). NaN if the file does not have
+ * it. */
 p4_rc p4_artifact_read_number(p4_artifact_reader *reader, const char *group, const char *key, double *value);
 
 #endif

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "io/h5/artifact.h"
-#include "io/h5/h5.h"
+#include "io/h5/read.h"
 
 enum { OBJECT_NAME_BYTES = P4_TENSOR_NAME_BYTES + 32 };
 

@@ -1,9 +1,10 @@
+#include "io/h5/read.h"
+
 #include <hdf5.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/h5/h5.h"
-#include "io/h5/h5_internal.h"
+#include "io/h5/hdf5_calls.h"
 
 enum {
     MAX_TEXT_BYTES = 1 << 30, /* no configuration or tokenizer comes near */
@@ -22,29 +23,6 @@ p4_rc p4_h5_open(p4_h5_file *file, const char *path)
 done:
     p4_h5_release(access);
     return rc;
-}
-
-bool p4_h5_exists(const p4_h5_file *file, const char *name)
-{
-    bool exists = true;
-    char *partial = p4_strdup(name);
-    if (partial == NULL) {
-        return false;
-    }
-    for (char *at = partial; exists && at != NULL;) {
-        H5L_info_t info;
-        at = strchr(at, '/');
-        if (at != NULL) {
-            *at = '\0';
-        }
-        exists = H5Lexists(file->id, partial, H5P_DEFAULT) > 0 &&
-                 H5Lget_info(file->id, partial, &info, H5P_DEFAULT) >= 0 && info.type == H5L_TYPE_HARD;
-        if (at != NULL) {
-            *at++ = '/';
-        }
-    }
-    free(partial);
-    return exists;
 }
 
 /* Opens a dataset whose data lie in this very file. */

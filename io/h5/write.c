@@ -1,15 +1,11 @@
-#include "io/h5/h5.h"
+#include "io/h5/write.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <hdf5.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "io/file/atomic_file.h"
-#include "io/h5/h5_internal.h"
+#include "io/h5/hdf5_calls.h"
 
 enum {
     CHUNK_BYTES = 1 << 20,       /* near this, in whole rows: inside the 256 KiB to 4 MiB that readers like */
@@ -17,94 +13,6 @@ enum {
     BOOKKEEPING_BYTES = 1 << 17, /* more than HDF5's own structures grow by in one call */
     CACHED_CHUNKS = 2,
 };
-
-typedef struct innermost {
-    char text[400];
-} innermost;
-
-/* HDF5 buries the system's reason in "..., errno = 28, error message = 'No space left on device', buf = ..."
- */
-static herr_t take_innermost(unsigned depth, const H5E_error2_t *error, void *user)
-{
-    innermost *found = user;
-    if (depth == 0 && error->desc != NULL) {
-        const char *reason = strstr(error->desc, "error message = '");
-        const char *from = reason != NULL ? reason + strlen("error message = '") : error->desc;
-        const char *end = reason != NULL ? strchr(from, '\'') : NULL;
-        int length = end != NULL ? (int)(end - from) : (int)strlen(from);
-        snprintf(found->text, sizeof found->text, "%.*s", length, from);
-    }
-    return 0;
-}
-
-p4_rc p4_h5_fail(const p4_h5_file *file, const char *action, const char *object)
-{
-    innermost found = {"HDF5 gives no reason"};
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, &found);
-    const char *space = object[0] == '\0' ? "" : " ";
-    return FAIL("%s: cannot %s%s%s: %s", file->path, action, space, object, found.text);
-}
-
-void p4_h5_silence(void)
-{
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-}
-
-void p4_h5_release(int64_t id)
-{
-    if (id >= 0) {
-        H5Idec_ref(id);
-    }
-}
-
-int64_t p4_h5_type_bytes(p4_h5_type type)
-{
-    static const int64_t bytes[] = {1, 2, 4, 8, 8, 0};
-    return bytes[type];
-}
-
-int64_t p4_h5_file_access(void)
-{
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    /* STRONG: closing the file closes what a failed step left open in it. */
-    if (access < 0 || H5Pset_file_locking(access, 0, 1) < 0 ||
-        H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0) {
-        p4_h5_release(access);
-        return -1;
-    }
-    return access;
-}
-
-/* IEEE half: HDF5 has a name for it only from 1.14.4 on. The order of the calls matters. */
-static hid_t create_f16(void)
-{
-    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
-    if (type >= 0 && (H5Tset_fields(type, 15, 10, 5, 0, 10) < 0 || H5Tset_size(type, 2) < 0 ||
-                      H5Tset_ebias(type, 15) < 0)) {
-        p4_h5_release(type);
-        return -1;
-    }
-    return type;
-}
-
-int64_t p4_h5_type_create(p4_h5_type type)
-{
-    switch (type) {
-    case P4_H5_U8:
-        return H5Tcopy(H5T_STD_U8LE);
-    case P4_H5_F16:
-        return create_f16();
-    case P4_H5_F32:
-        return H5Tcopy(H5T_IEEE_F32LE);
-    case P4_H5_F64:
-        return H5Tcopy(H5T_IEEE_F64LE);
-    case P4_H5_I64:
-        return H5Tcopy(H5T_STD_I64LE);
-    case P4_H5_OTHER:
-        break;
-    }
-    return -1;
-}
 
 /* Makes sure that the disk has room for `bytes` more of data, what waits in caches and HDF5's own structures.
  */
@@ -131,36 +39,6 @@ static p4_rc reserve(p4_h5_file *file, int64_t bytes)
     }
     file->reserved_bytes = needed;
     return P4_OK;
-}
-
-/* Everything out of the caches, and what was reserved beyond the end given back. */
-static p4_rc finish(const p4_h5_file *file)
-{
-    hsize_t used = 0;
-    ssize_t open_objects = H5Fget_obj_count(file->id, H5F_OBJ_ALL | H5F_OBJ_LOCAL);
-    if (open_objects != 1) {
-        return FAULT("%s: %zd HDF5 objects are still open at the close", file->path, open_objects - 1);
-    }
-    if (H5Fflush(file->id, H5F_SCOPE_GLOBAL) < 0 || H5Fget_filesize(file->id, &used) < 0) {
-        return p4_h5_fail(file, "write", "");
-    }
-    return ftruncate(file->fd, (off_t)used) == 0 ? P4_OK : p4_fail_errno(file->path, "write");
-}
-
-p4_rc p4_h5_close(p4_h5_file *file, bool ok)
-{
-    p4_rc rc = P4_OK;
-    if (file->id < 0) {
-        return P4_OK;
-    }
-    if (ok) {
-        rc = finish(file);
-    }
-    if (H5Fclose(file->id) < 0 && ok && rc == P4_OK) {
-        rc = p4_h5_fail(file, "write", "");
-    }
-    file->id = -1;
-    return rc;
 }
 
 /* Writes the bytes of an empty file with our settings, which HDF5 makes in memory. */

@@ -102,14 +102,7 @@ done:;
 /* A mistyped command is said once, not once a rank. */
 static int refuse_arguments(void)
 {
-    char *complaint = p4_strdup(p4_last_error()); /* p4_session_open forgets it */
-    p4_session *session = NULL;
-    if (p4_session_open(&session) != P4_OK || p4_session_rank(session) == 0) {
-        fprintf(stderr, "phase4: error: %s\n", complaint != NULL ? complaint : p4_last_error());
-    }
-    p4_session_close(session);
-    free(complaint);
-    return P4_E_INPUT;
+    return p4_launched_rank() <= 0 ? fail(P4_E_INPUT) : P4_E_INPUT;
 }
 
 int main(int argc, char **argv)

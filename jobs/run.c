@@ -90,13 +90,7 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
     if (outcome != P4_OK) {
         snprintf(run->results.error, sizeof run->results.error, "%s", p4_last_error());
     }
-    char *message = p4_strdup(p4_last_error()); /* p4_results_write forgets it */
-    p4_rc rc = p4_results_write(&run->results, path);
-    if (message != NULL &&
-        (rc == P4_OK || outcome != P4_OK)) { /* what ended the run counts, not what came of it */
-        p4_error_set(message);
-    }
-    free(message);
+    p4_rc rc = p4_results_store(&run->results, path); /* the first error counts: what ended the run */
     free(path);
     return rc;
 }
@@ -112,7 +106,7 @@ static p4_rc take_output(const p4_run *run)
     TRY(p4_output_prepare(run->config.output_path, run->config.overwrite, NULL));
     snprintf(unfinished.error, sizeof unfinished.error,
              "the run has not ended: it is under way, or was stopped");
-    TRY(p4_results_write(&unfinished, path));
+    TRY(p4_results_store(&unfinished, path));
 done:
     free(path);
     return rc;

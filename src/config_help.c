@@ -167,6 +167,8 @@ static const char *allowed_text(char buffer[256], const p4_config_row *row)
     }
 }
 
+enum { HELP_COLUMNS = 110 };
+
 void p4_config_print_help(FILE *out)
 {
     char quality[256], seed[256], allowed[256];
@@ -177,8 +179,15 @@ void p4_config_print_help(FILE *out)
         }
         default_text(quality, row, P4_RECIPE_QUALITY);
         default_text(seed, row, P4_RECIPE_SEED);
-        fprintf(out, "  %-29s %s, default %s", row->name, allowed_text(allowed, row), quality);
-        if (strcmp(quality, seed) != 0) {
+        bool same = strcmp(quality, seed) == 0;
+        int width = fprintf(out, "  %-29s %s,", row->name, allowed_text(allowed, row));
+        int tail = (int)(strlen(" default ") + strlen(quality) +
+                         (same ? 0 : strlen(" (recipe seed: )") + strlen(seed)));
+        if (width + tail > HELP_COLUMNS) { /* the default goes under the allowed values */
+            fprintf(out, "\n%31s", "");
+        }
+        fprintf(out, " default %s", quality);
+        if (!same) {
             fprintf(out, " (recipe seed: %s)", seed);
         }
         fprintf(out, "\n      %s\n", row->help);

@@ -20,24 +20,16 @@ static p4_rc read_split(p4_run *run, p4_windows *windows, p4_split split, int64_
     if (*held_out) {
         goto done;
     }
-    TRY(p4_windows_read(windows, paths, count, run->tokenizer, c->calibration_sequence_length, limit, arch->V,
-                        arch->eos_id, c->num_workers));
+    p4_windowing how = {.tokenizer = run->tokenizer,
+                        .T = c->calibration_sequence_length,
+                        .vocab = arch->V,
+                        .end_id = arch->eos_id,
+                        .threads = c->num_workers,
+                        .seed = c->seed};
+    TRY(p4_windows_read(windows, paths, count, &how, limit));
 done:
     p4_dataset_files_free(paths, count);
     return rc;
-}
-
-/* Moves the last `count` windows of one set into another. Local. */
-static p4_rc split_off(p4_windows *from, p4_windows *to, int64_t count)
-{
-    *to = (p4_windows){.count = count, .T = from->T, .tokens_total = count * from->T};
-    to->ids = p4_alloc((size_t)(count * from->T), sizeof *to->ids);
-    if (to->ids == NULL) {
-        return P4_E_SYSTEM;
-    }
-    from->count -= count;
-    memcpy(to->ids, from->ids + from->count * from->T, (size_t)(count * from->T) * sizeof *to->ids);
-    return P4_OK;
 }
 
 /* Sequences that fine-tuning may draw: what its steps need, and no fewer than a good shuffle. 0: all there
@@ -77,7 +69,7 @@ static p4_rc hold_out(p4_run *run, bool others_use)
           "calibration data: one window of %lld tokens is all there is, none is left to evaluate on; "
           "give eval_files, or set eval_samples to 0",
           (long long)run->calibration.T);
-    TRY(split_off(&run->calibration, &run->eval, aside));
+    TRY(p4_windows_set_aside(&run->calibration, &run->eval, aside, c->seed));
 done:
     return rc;
 }

@@ -81,7 +81,8 @@ done:
     return rc;
 }
 
-p4_rc p4_token_file_open(p4_token_file *file, const char *path, int64_t vocab)
+/* Maps the whole file. */
+static p4_rc map(p4_token_file *file, const char *path)
 {
     p4_rc rc = P4_OK;
     int fd = -1;
@@ -95,11 +96,38 @@ p4_rc p4_token_file_open(p4_token_file *file, const char *path, int64_t vocab)
         file->mapping = mapping;
         file->mapping_bytes = (size_t)bytes;
     }
-    TRY(find_form(file, vocab));
 done:
     if (fd >= 0) {
         close(fd);
     }
+    return rc;
+}
+
+p4_rc p4_token_file_open(p4_token_file *file, const char *path, int64_t vocab)
+{
+    p4_rc rc = P4_OK;
+    TRY(map(file, path));
+    TRY(find_form(file, vocab));
+done:
+    if (rc != P4_OK) {
+        p4_token_file_close(file);
+    }
+    return rc;
+}
+
+p4_rc p4_token_file_map(p4_token_file *file, const char *path, const char *form, int64_t ids_at, int id_bytes,
+                        int64_t count)
+{
+    p4_rc rc = P4_OK;
+    TRY(map(file, path));
+    CHECK((int64_t)file->mapping_bytes >= ids_at + count * id_bytes,
+          "%s: has %lld bytes, expected %lld tokens of %d bytes from byte %lld on", path,
+          (long long)file->mapping_bytes, (long long)count, id_bytes, (long long)ids_at);
+    file->form = form;
+    file->ids = (const char *)file->mapping + ids_at;
+    file->count = count;
+    file->id_bytes = id_bytes;
+done:
     if (rc != P4_OK) {
         p4_token_file_close(file);
     }

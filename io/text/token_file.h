@@ -18,6 +18,10 @@ typedef struct p4_token_file {
 /* Finds the form by the first four bytes, checks the sizes and maps the file. No id is read. The caller
  * closes. Local. */
 p4_rc p4_token_file_open(p4_token_file *file, const char *path, int64_t vocab);
+/* Maps a file that is known to hold `count` ids of id_bytes from byte ids_at on; `form` must live as long as
+ * the result. The caller closes. Local. */
+p4_rc p4_token_file_map(p4_token_file *file, const char *path, const char *form, int64_t ids_at, int id_bytes,
+                        int64_t count);
 /* Reads ids [first, first + count), which must all be below vocab, and adds the number of those that are
  * end_id to *ends. Keeps no page of the file in this process. Local. */
 p4_rc p4_token_file_check(const p4_token_file *file, int64_t first, int64_t count, int64_t vocab,

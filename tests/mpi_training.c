@@ -20,6 +20,7 @@ static void push(int32_t id)
 static void make_files(char *paths[3])
 {
     static const char *const names[] = {"a.jsonl", "b.bin", "c.jsonl"};
+    p4_group_barrier(&group); /* nobody reads the files of the test before */
     stream_count = 0;
     for (int f = 0; f < 3; f += 2) {
         char lines[8192] = "";
@@ -209,6 +210,7 @@ static void bad_tokens_are_refused(void)
     for (int i = 0; i < 3; i++) {
         uint16_t tokens[TOKENS] = {0};
         tokens[places[i]] = 300;
+        p4_group_barrier(&group);
         if (group.rank == 0) {
             put("bad.bin", tokens, sizeof tokens);
         }
@@ -245,7 +247,12 @@ static int64_t anonymous_bytes(void)
 static void large_files_cost_little_memory(void)
 {
     enum { LONG_T = 512, STEP_SEQUENCES = 64 };
-    static const int64_t bytes = 300 << 20, bound = 32 << 20;
+    static const int64_t bytes = 300 << 20;
+#if defined(__SANITIZE_ADDRESS__)
+    const int64_t bound = INT64_MAX; /* its shadow memory counts too */
+#else
+    const int64_t bound = 32 << 20;
+#endif
     const char *path = at("large.bin");
     if (group.rank == 0) {
         FILE *file = fopen(path, "wb"); /* zeros, but for the first token of some windows */
@@ -279,9 +286,7 @@ static void large_files_cost_little_memory(void)
     double all = (double)marked;
     p4_group_sum_f64(&group, &all, 1);
     EXPECT((int64_t)all == p4_ceil_div(bytes / 2 / LONG_T, 1000), "%.0f marked windows were drawn", all);
-#if !defined(__SANITIZE_ADDRESS__) /* its shadow memory counts too */
     EXPECT(grown < bound, "rank %d holds %.1f MB more", group.rank, (double)grown / 1048576.0);
-#endif
     if (group.rank == 0) {
         printf("anonymous memory grew by %.1f MB for a file of 300 MB\n", (double)grown / 1048576.0);
     }

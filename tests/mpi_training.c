@@ -72,14 +72,14 @@ static void expect_steps(p4_training_set *set, const int64_t *window_at, int64_t
     int64_t low = SEQUENCES * group.rank / group.ranks, high = SEQUENCES * (group.rank + 1) / group.ranks;
     int64_t steps_per_epoch = count / SEQUENCES;
     int32_t ids[SEQUENCES * T];
-    uint64_t *order = malloc((size_t)count * sizeof *order);
+    uint32_t *order = malloc((size_t)count * sizeof *order);
     EXPECT(p4_training_set_count(set) == count && p4_training_set_length(set) == T,
            "%lld windows, expected %lld", (long long)p4_training_set_count(set), (long long)count);
     EXPECT_OK(p4_training_set_schedule(set, SEED, SEQUENCES, low, high));
     for (int64_t i = 0; i < 2 * steps_per_epoch + 3; i++) {
         int64_t step =
             i < 2 * steps_per_epoch ? i : i - 2 * steps_per_epoch; /* back to the first ones, at last */
-        p4_rng_permutation(order, (uint64_t)count, SEED, (uint64_t)(step / steps_per_epoch) + 1);
+        p4_rng_permutation(order, (uint32_t)count, SEED, (uint64_t)(step / steps_per_epoch) + 1);
         p4_training_set_step(set, step);
         for (int64_t from = low; from < high; from += 2) { /* in micro-batches of two */
             int64_t part = p4_min_i64(2, high - from);

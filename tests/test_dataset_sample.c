@@ -145,7 +145,7 @@ static void expect_same(const p4_windows *a, const p4_windows *b)
 }
 
 /* Files of very different sizes: each gives windows, about as many as its size asks for, from all of it and
- * in its order; the same for any number of threads, others for another seed, and little is tokenised for it.
+ * in its order; the same for any number of threads, others for another seed, and little is tokenized for it.
  */
 static void all_files_contribute(void)
 {
@@ -279,7 +279,7 @@ static void text_and_tokens_share(void)
     }
     EXPECT(windows.count == LIMIT && of_tokens >= 45 && of_tokens <= 55,
            "%lld windows, %lld of the token file", (long long)windows.count, (long long)of_tokens);
-    EXPECT(windows.tokens_total < TOKENS + 9000000, "the text was tokenised whole");
+    EXPECT(windows.tokens_total < TOKENS + 9000000, "the text was tokenized whole");
     p4_windows_free(&windows);
     free(paths[0]);
     free(paths[1]);

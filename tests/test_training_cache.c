@@ -1,4 +1,4 @@
-/* Tokenised text in a file (io/text/token_cache.h), and training sets that find it there. The tokenizer gives
+/* Tokenized text in a file (io/text/token_cache.h), and training sets that find it there. The tokenizer gives
  * a byte its value as id. */
 #include "byte_tokenizer.h"
 #include "dataset_world.h"
@@ -150,7 +150,7 @@ static void keys_tell_contents_apart(void)
 
 /* ---- training sets ---- */
 
-/* Opens a set on a path; expects so many windows, and so many documents tokenised for it. */
+/* Opens a set on a path; expects so many windows, and so many documents tokenized for it. */
 static p4_training_set *open_set(char *path, const char *folder, int64_t windows, int64_t documents)
 {
     p4_training_set *set = NULL;
@@ -162,8 +162,8 @@ static p4_training_set *open_set(char *path, const char *folder, int64_t windows
     EXPECT_OK(p4_training_set_open(&set, &group, &source, NULL));
     EXPECT(set == NULL || p4_training_set_count(set) == windows, "%lld windows, expected %lld",
            (long long)p4_training_set_count(set), (long long)windows);
-    EXPECT(set == NULL || p4_training_set_tokenised(set) == documents,
-           "%lld documents tokenised, expected %lld", (long long)p4_training_set_tokenised(set),
+    EXPECT(set == NULL || p4_training_set_tokenized(set) == documents,
+           "%lld documents tokenized, expected %lld", (long long)p4_training_set_tokenized(set),
            (long long)documents);
     return set;
 }
@@ -231,7 +231,7 @@ static void temporary_files_go(void)
     free(path);
 }
 
-/* Of much text a sample is tokenised, of which a step limit needs only so much; the sample has its own cache.
+/* Of much text a sample is tokenized, of which a step limit needs only so much; the sample has its own cache.
  */
 static void samples_are_cached_apart(void)
 {
@@ -254,13 +254,13 @@ static void samples_are_cached_apart(void)
         EXPECT_OK(p4_training_set_open(&set, &group, &source, NULL));
         EXPECT(p4_training_set_count(set) >= 50 && p4_training_set_count(set) < BYTES / 64 / 4,
                "%lld windows were made of a sample", (long long)p4_training_set_count(set));
-        EXPECT((p4_training_set_tokenised(set) > 0) == (run == 0), "run %d tokenised %lld pieces", run,
-               (long long)p4_training_set_tokenised(set));
+        EXPECT((p4_training_set_tokenized(set) > 0) == (run == 0), "run %d tokenized %lld pieces", run,
+               (long long)p4_training_set_tokenized(set));
         p4_training_set_close(set);
     }
     source.windows = 0;
     EXPECT_OK(p4_training_set_open(&set, &group, &source, NULL));
-    EXPECT(p4_training_set_count(set) == (BYTES + 1) / 64 && p4_training_set_tokenised(set) == 1,
+    EXPECT(p4_training_set_count(set) == (BYTES + 1) / 64 && p4_training_set_tokenized(set) == 1,
            "%lld windows", (long long)p4_training_set_count(set));
     p4_training_set_close(set);
     EXPECT(count_files("samples", 0, file) == 2, "not two files");

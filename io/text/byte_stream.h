@@ -1,5 +1,5 @@
 /* byte_stream.h - the bytes of a file behind any layers of gzip, zstd, xz, bzip2 and tar, pulled piece by
- * piece. Layers are recognised by content. Used by the dataset readers only. */
+ * piece. Layers are recognized by content. Used by the dataset readers only. */
 #ifndef P4_BYTE_STREAM_H
 #define P4_BYTE_STREAM_H
 

@@ -1,6 +1,6 @@
 /* dataset.h - text and token files to windows of token ids.
  *
- * Protocol: each document is tokenised alone and the end-of-text id is appended; all documents of all files
+ * Protocol: each document is tokenized alone and the end-of-text id is appended; all documents of all files
  * are joined, in the order of the files and of the documents in them, into one stream, which is cut into
  * windows of T tokens. The last partial window is dropped.
  *
@@ -34,7 +34,7 @@ typedef struct p4_windowing {
     const p4_tokenizer *tokenizer; /* NULL: only token files can be read */
     int64_t T, vocab;              /* every id is checked against vocab */
     int32_t end_id;                /* end of text, appended to each document; -1: nothing is */
-    int threads;                   /* that tokenise; below 1: one does */
+    int threads;                   /* that tokenize; below 1: one does */
     uint64_t seed;                 /* of what is drawn */
 } p4_windowing;
 
@@ -43,13 +43,13 @@ typedef struct p4_windows {
     int32_t *ids;
     int64_t count, T;
     int64_t
-        tokens_total;  /* of the stream that the windows are of: what was tokenised, and token files whole */
-    int64_t documents; /* that were tokenised */
+        tokens_total;  /* of the stream that the windows are of: what was tokenized, and token files whole */
+    int64_t documents; /* that were tokenized */
     int64_t replaced_bytes; /* invalid UTF-8, and halves of surrogate pairs in JSON, that became U+FFFD */
 } p4_windows;
 
 /* Draws `limit` windows from the files, in the order of the stream; all of them, if there are no more or
- * limit is 0. Text is tokenised; .bin files are token ids, taken as they are: llm.c's by their magic, else
+ * limit is 0. Text is tokenized; .bin files are token ids, taken as they are: llm.c's by their magic, else
  * raw uint16 (nanoGPT). Less than one window is an error. The caller frees with p4_windows_free. Local. */
 p4_rc p4_windows_read(p4_windows *windows, char *const *paths, int64_t path_count, const p4_windowing *how,
                       int64_t limit);
@@ -65,12 +65,12 @@ void p4_windows_free(p4_windows *windows);
 
 /* A stream of documents from one file: .txt (a document a file), .jsonl/.json (one object a line; field text,
  * else content, raw_content, document), WikiText's .raw/.tokens (an article a document), each plain or behind
- * gzip, zstd, xz or bzip2, and tar archives of those, nested too. Layers are recognised by content; parquet
+ * gzip, zstd, xz or bzip2, and tar archives of those, nested too. Layers are recognized by content; parquet
  * and arrow are refused with the conversion. */
 typedef struct p4_documents p4_documents;
 
 /* A document, or a piece of one: what is longer than 4 MiB is handed out in pieces that end at line ends, to
- * be tokenised one by one (byte-level BPE gives the ids of the whole; a tokenizer that marks the start of a
+ * be tokenized one by one (byte-level BPE gives the ids of the whole; a tokenizer that marks the start of a
  * text marks each piece). */
 typedef struct p4_document {
     const char *text; /* UTF-8 as in the file, not NUL-terminated; valid until the next call */

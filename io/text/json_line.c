@@ -1,5 +1,5 @@
 /* A line of JSONL is parsed by cJSON. The parser of our own that was here before took 0.23 s of CPU time for
- * 100 MB of JSONL (7,204 documents), cJSON takes 0.23 s and the pass before it 0.1 s; to tokenise that text
+ * 100 MB of JSONL (7,204 documents), cJSON takes 0.23 s and the pass before it 0.1 s; to tokenize that text
  * takes 4.5 s. The pass makes good, in place, what cJSON does otherwise than readers of data sets need: it
  * refuses NaN and lone surrogates, and silently ends a string at a NUL character or at a \u without digits.
  */

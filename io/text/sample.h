@@ -1,7 +1,7 @@
 /* sample.h - which part of the data is drawn where fewer windows are wanted than there are. Everything here
  * is a function of the seed, the files, the window length and the number of windows wanted.
  *
- * 1. Text (p4_plan_draws). All of it is tokenised if it is small beside what is wanted. Else blocks of 32 T
+ * 1. Text (p4_plan_draws). All of it is tokenized if it is small beside what is wanted. Else blocks of 32 T
  * bytes, at least 16 KiB, are drawn: one for each window wanted, up to 4,096, or as many as hold 8 bytes a
  * token of the windows, whichever is more. They are divided among the files by size, at least one for each
  * file if there are enough, and spread over each file (p4_draw in dataset.h). So 128 windows of 512 tokens

@@ -208,28 +208,16 @@ p4_rc p4_token_cache_make(const char *path, const char *key, const p4_texts *tex
                           p4_text_counts *counts)
 {
     p4_rc rc = P4_OK;
-    char host[64] = "";
     writer w = {.file = {.fd = -1},
                 .head = {.id_bytes = how->vocab <= 65536 ? 2 : 4, .text_count = texts->count}};
-    (void)gethostname(host, sizeof host - 1);
-    char *own = p4_format("%s.%s-%ld", path, host, (long)getpid()); /* others may be making it too */
-    TRY(own != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(begin(&w, own, key));
-    TRY(p4_tokenise(texts, how, put_ids, &w, counts));
+    TRY(begin(&w, path, key));
+    TRY(p4_tokenize(texts, how, put_ids, &w, counts));
     TRY(end(&w));
-done:
-    if (own != NULL) {
-        p4_rc closed = p4_atomic_close(&w.file, rc == P4_OK);
-        rc = rc != P4_OK ? rc : closed;
-        if (rc == P4_OK && rename(own, path) != 0) {
-            rc = p4_fail_errno(path, "put the finished file in place");
-            unlink(own);
-        }
-    }
-    free(own);
+done:;
+    p4_rc closed = p4_atomic_close(&w.file, rc == P4_OK);
     free(w.counts);
     free(w.buffer);
-    return rc;
+    return rc != P4_OK ? rc : closed;
 }
 
 /* ---- reading ---- */
@@ -298,7 +286,7 @@ p4_rc p4_token_cache_open(p4_token_cache *cache, const char *path, const char *k
     }
     fault = find_fault(cache, key);
     if (fault != NULL) {
-        WARN("warning: %s is not used: %s; the text is tokenised again", path, fault);
+        WARN("warning: %s is not used: %s; the text is tokenized again", path, fault);
         *found = false;
         goto done;
     }

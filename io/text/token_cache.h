@@ -1,4 +1,4 @@
-/* token_cache.h - text that was tokenised, in a file that later runs use again.
+/* token_cache.h - text that was tokenized, in a file that later runs use again.
  *
  * A file holds a header, the key, the ids (2 bytes each where the vocabulary allows it), and how many tokens
  * each text has. The key says in words what the ids are of: tokenizer, end of text, and for each text its
@@ -8,7 +8,7 @@
 #ifndef P4_TOKEN_CACHE_H
 #define P4_TOKEN_CACHE_H
 
-#include "io/text/tokenise.h"
+#include "io/text/tokenize.h"
 
 typedef struct p4_token_cache {
     const void *ids; /* [count] of id_bytes, 2 or 4; the mapping's, like `counts` */
@@ -20,7 +20,7 @@ typedef struct p4_token_cache {
     size_t mapping_bytes;
 } p4_token_cache;
 
-/* *key: a heap string for what tokenising `texts` gives, which reads parts of all of them. The caller frees.
+/* *key: a heap string for what tokenizing `texts` gives, which reads parts of all of them. The caller frees.
  * Local.
  */
 p4_rc p4_token_cache_key(char **key, const p4_texts *texts, const p4_windowing *how);
@@ -29,8 +29,7 @@ char *p4_token_cache_path(const char *folder, const char *key);
 /* Maps the file if it is there and holds what `key` says. *found is false if there is none, and also, after a
  * warning that says why, if it is damaged or another one's. The caller closes. Local. */
 p4_rc p4_token_cache_open(p4_token_cache *cache, const char *path, const char *key, bool *found);
-/* Tokenises `texts` into the file, which replaces one that is there. *counts is added to. Several processes
- * may make it at the same time. Local. */
+/* Tokenizes `texts` into the file, which replaces one that is there. *counts is added to. Local. */
 p4_rc p4_token_cache_make(const char *path, const char *key, const p4_texts *texts, const p4_windowing *how,
                           p4_text_counts *counts);
 void p4_token_cache_close(p4_token_cache *cache);

@@ -47,14 +47,14 @@ static p4_rc open_cache(work *w)
               w->cache_path);
     }
     INFO("      %lld tokens of %s text %s %s", (long long)w->cache.count,
-         w->draws != NULL ? "a sample of the" : "the", w->counts.documents > 0 ? "tokenised into" : "from",
+         w->draws != NULL ? "a sample of the" : "the", w->counts.documents > 0 ? "tokenized into" : "from",
          w->cache_path);
 done:
     free(key);
     return rc;
 }
 
-/* Tokenises enough for the windows that are needed. Beside token files all is: they have all windows too. */
+/* Tokenizes enough for the windows that are needed. Beside token files all is: they have all windows too. */
 static p4_rc open_text(work *w)
 {
     p4_rc rc = P4_OK;
@@ -169,7 +169,7 @@ done:
 }
 
 p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_source *source, char **temporary,
-                              int64_t *tokenised)
+                              int64_t *tokenized)
 {
     p4_rc rc = P4_OK;
     work w = {
@@ -202,7 +202,7 @@ done:
         *temporary = w.cache_path;
         w.cache_path = NULL;
     }
-    *tokenised = w.counts.documents;
+    *tokenized = w.counts.documents;
     p4_token_cache_close(&w.cache);
     free(w.draws);
     free(w.cache_path);

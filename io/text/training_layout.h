@@ -7,7 +7,7 @@
 #include "io/file/fingerprint.h"
 #include "io/text/training_set.h"
 
-/* A file to map: a token file, or the cache of what was tokenised. */
+/* A file to map: a token file, or the cache of what was tokenized. */
 typedef struct p4_training_file {
     char fingerprint[P4_FINGERPRINT_BYTES];
     char form[16];                   /* of a token file, for messages; "": the cache, whose ids are checked */
@@ -30,12 +30,12 @@ typedef struct p4_training_layout {
     char *names;             /* [name_bytes] paths, each with its NUL */
 } p4_training_layout;
 
-/* Finds the files' tokens, tokenises what is text, or finds it in the cache, and picks the windows that are
+/* Finds the files' tokens, tokenizes what is text, or finds it in the cache, and picks the windows that are
  * set aside. *temporary: a heap string, the file that is to be removed when the set is closed, or NULL.
- * *tokenised: documents that were tokenised for it. The caller frees with p4_training_layout_free, also after
+ * *tokenized: documents that were tokenized for it. The caller frees with p4_training_layout_free, also after
  * an error. Local. */
 p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_source *source, char **temporary,
-                              int64_t *tokenised);
+                              int64_t *tokenized);
 /* Rank 0's to everyone. Collective. */
 p4_rc p4_training_layout_share(p4_training_layout *layout, p4_group *group);
 void p4_training_layout_free(p4_training_layout *layout);

@@ -20,13 +20,13 @@ struct p4_training_set {
     p4_token_file *files; /* [layout.file_count], mapped; NULL: this rank gets its tokens from rank 0 */
     p4_token_stream stream;
     char *temporary; /* rank 0: a file that is removed at the end, or NULL */
-    int64_t tokenised;
+    int64_t tokenized;
     int64_t count;    /* windows that are trained on */
     int64_t unmapped; /* ranks that get their tokens from rank 0 */
     /* the schedule */
     uint64_t seed;
     int64_t sequences, low, high, steps_per_epoch;
-    uint64_t *order; /* [count] the permutation of order_epoch */
+    uint32_t *order; /* [count] the permutation of order_epoch */
     int64_t order_epoch, step;
     /* what rank 0 sends: the sequences of `block_steps` steps, from step `block` times that on */
     int64_t block_steps, block;
@@ -175,7 +175,7 @@ p4_rc p4_training_set_open(p4_training_set **set, p4_group *group, const p4_trai
     p4_training_set *made = *set = p4_alloc(1, sizeof *made);
     TRY_ALL(group, made != NULL ? P4_OK : P4_E_SYSTEM);
     made->group = group;
-    TRY_ROOT(group, p4_training_layout_make(&made->layout, source, &made->temporary, &made->tokenised));
+    TRY_ROOT(group, p4_training_layout_make(&made->layout, source, &made->temporary, &made->tokenized));
     TRY(p4_training_layout_share(&made->layout, group));
     made->count = made->layout.windows - made->layout.aside_count;
     TRY(map_all(made, &mapped, &place));
@@ -236,9 +236,9 @@ int64_t p4_training_set_length(const p4_training_set *set)
     return set->layout.T;
 }
 
-int64_t p4_training_set_tokenised(const p4_training_set *set)
+int64_t p4_training_set_tokenized(const p4_training_set *set)
 {
-    return set->tokenised;
+    return set->tokenized;
 }
 
 /* ---- drawing ---- */
@@ -251,6 +251,8 @@ p4_rc p4_training_set_schedule(p4_training_set *set, uint64_t seed, int64_t sequ
     CHECK(sequences >= 1 && sequences <= set->count && low >= 0 && low <= high && high <= sequences,
           "sequences %lld to %lld of %lld a step, of %lld windows: out of range", (long long)low,
           (long long)high, (long long)sequences, (long long)set->count);
+    CHECK(set->count <= UINT32_MAX, "%lld training windows, expected at most %lld", (long long)set->count,
+          (long long)UINT32_MAX);
     set->seed = seed;
     set->sequences = sequences;
     set->low = low;
@@ -294,12 +296,17 @@ static int64_t window_of(const p4_training_set *set, int64_t at)
     return at + low;
 }
 
+void p4_training_set_first(const p4_training_set *set, int32_t *ids)
+{
+    p4_token_stream_read(&set->stream, ids, window_of(set, 0) * set->layout.T, set->layout.T);
+}
+
 /* Sequence `at` of a step, out of the files. */
 static void read_sequence(p4_training_set *set, int32_t *ids, int64_t step, int64_t at)
 {
     const int64_t T = set->layout.T, epoch = step / set->steps_per_epoch;
     if (set->order_epoch != epoch) {
-        p4_rng_permutation(set->order, (uint64_t)set->count, set->seed, (uint64_t)epoch + 1);
+        p4_rng_permutation(set->order, (uint32_t)set->count, set->seed, (uint64_t)epoch + 1);
         set->order_epoch = epoch;
     }
     int64_t drawn = (int64_t)set->order[step % set->steps_per_epoch * set->sequences + at];

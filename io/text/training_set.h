@@ -1,10 +1,10 @@
 /* training_set.h - the windows of tokens that training draws from. No rank holds them: their tokens stay in
  * files, of 2 or 4 bytes a token, which a rank maps and of which it reads what its sequences need.
  *
- * Token files are read in place. Rank 0 tokenises text into a file (token_cache.h): in the folder
+ * Token files are read in place. Rank 0 tokenizes text into a file (token_cache.h): in the folder
  * token_cache, where a later run finds it, or in a temporary one. All windows of all files are trained on, in
  * the order of a permutation of (seed, epoch), which is the same for any number of ranks. Where text is far
- * more than the steps need, and there are no token files beside it, only a sample of it is tokenised
+ * more than the steps need, and there are no token files beside it, only a sample of it is tokenized
  * (sample.h), from all files and all of each file.
  *
  * A rank that cannot read the files, or finds others under their names (fingerprints are compared), as on
@@ -24,7 +24,7 @@ typedef struct p4_training_source {
     p4_windowing how;
     int64_t windows;          /* that training needs at least, if there are as many; 0: all */
     int64_t aside;            /* windows to set aside for evaluation, at most a fifth of all */
-    const char *cache_folder; /* "": tokenised text is kept in `temporary`, which goes with the set */
+    const char *cache_folder; /* "": tokenized text is kept in `temporary`, which goes with the set */
     const char *temporary;    /* the path of a file */
 } p4_training_source;
 
@@ -39,8 +39,11 @@ void p4_training_set_close(p4_training_set *set); /* Local. */
 
 int64_t p4_training_set_count(const p4_training_set *set);  /* windows */
 int64_t p4_training_set_length(const p4_training_set *set); /* tokens of a window */
-/* Documents that rank 0 tokenised for the set; 0: it found them in the cache. */
-int64_t p4_training_set_tokenised(const p4_training_set *set);
+/* Documents that rank 0 tokenized for the set; 0: it found them in the cache. */
+int64_t p4_training_set_tokenized(const p4_training_set *set);
+
+/* ids [T]: the first window, on rank 0. Local. */
+void p4_training_set_first(const p4_training_set *set, int32_t *ids);
 
 /* How windows are drawn: `sequences` a step, at most as many as there are windows, of which this rank takes
  * [low, high). An epoch has as many steps as the windows fill. The same on every rank but for low and high.

@@ -4,7 +4,7 @@
 #include "io/text/sample.h"
 #include "io/text/token_file.h"
 #include "io/text/token_stream.h"
-#include "io/text/tokenise.h"
+#include "io/text/tokenize.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@ typedef struct source {
     p4_texts texts;
     p4_token_file *files; /* [texts.count] those that are token files; NULL: there are samples */
     p4_draw *draws;       /* [texts.count] which part of the texts was read; NULL: all */
-    void *ids;            /* of what was tokenised, id_bytes each */
+    void *ids;            /* of what was tokenized, id_bytes each */
     int id_bytes;
     int64_t used, capacity;
     int64_t *counts; /* [texts.count] tokens of each text */
@@ -68,20 +68,20 @@ done:
     return rc;
 }
 
-static p4_rc tokenise(source *s, const p4_windowing *how)
+static p4_rc tokenize(source *s, const p4_windowing *how)
 {
     p4_rc rc = P4_OK;
     s->used = 0;
     s->totals = (p4_text_counts){0};
     memset(s->counts, 0, (size_t)s->texts.count * sizeof *s->counts);
     s->texts.draws = s->draws;
-    TRY(p4_tokenise(&s->texts, how, keep_ids, s, &s->totals));
+    TRY(p4_tokenize(&s->texts, how, keep_ids, s, &s->totals));
     TRY(join(s));
 done:
     return rc;
 }
 
-/* Tokenises what `limit` windows are drawn from: all, or parts of the files that hold as many at least. */
+/* Tokenizes what `limit` windows are drawn from: all, or parts of the files that hold as many at least. */
 static p4_rc fill(source *s, const p4_windowing *how, int64_t limit)
 {
     p4_rc rc = P4_OK;
@@ -91,7 +91,7 @@ static p4_rc fill(source *s, const p4_windowing *how, int64_t limit)
         if (limit > 0 && s->texts.samples == NULL) {
             TRY(p4_plan_draws(&s->draws, s->texts.paths, s->texts.count, how, limit, attempt));
         }
-        TRY(tokenise(s, how));
+        TRY(tokenize(s, how));
         if (s->draws == NULL || s->stream.count / how->T >= limit) {
             break;
         }

@@ -1,4 +1,4 @@
-#include "io/text/tokenise.h"
+#include "io/text/tokenize.h"
 
 #include "io/text/dataset_parts.h"
 
@@ -18,7 +18,7 @@ typedef struct text_piece {
     bool continues;
 } text_piece;
 
-/* Some documents that one thread tokenises. */
+/* Some documents that one thread tokenizes. */
 typedef struct token_batch {
     char *text;
     size_t used, capacity;
@@ -27,7 +27,7 @@ typedef struct token_batch {
     p4_ids ids;
     p4_rc rc;
     char *message; /* when rc is not P4_OK */
-    bool tokenised;
+    bool tokenized;
 } token_batch;
 
 /* Documents one after another: those of files, or samples in memory. */
@@ -150,7 +150,7 @@ static p4_rc batch_fill(token_batch *batch, document_source *source, bool *ended
     p4_rc rc = P4_OK;
     batch->used = 0;
     batch->count = batch->ids.count = 0;
-    batch->tokenised = false;
+    batch->tokenized = false;
     if (batch->pieces == NULL) {
         batch->pieces = p4_alloc(BATCH_DOCUMENTS, sizeof *batch->pieces);
         if (batch->pieces == NULL) {
@@ -176,9 +176,9 @@ done:
     return rc;
 }
 
-/* ---- tokenising, on the threads ---- */
+/* ---- tokenizing, on the threads ---- */
 
-static p4_rc batch_tokenise(token_batch *batch, const batch_ring *ring, p4_tokenizer_scratch *scratch)
+static p4_rc batch_tokenize(token_batch *batch, const batch_ring *ring, p4_tokenizer_scratch *scratch)
 {
     p4_rc rc = P4_OK;
     const char *text = batch->text;
@@ -196,7 +196,7 @@ done:
     return rc;
 }
 
-static void *tokenise_loop(void *user)
+static void *tokenize_loop(void *user)
 {
     batch_ring *ring = user;
     p4_tokenizer_scratch *scratch = NULL;
@@ -212,13 +212,13 @@ static void *tokenise_loop(void *user)
         }
         token_batch *batch = &ring->batches[ring->taken++ % ring->slots];
         pthread_mutex_unlock(&ring->lock);
-        batch->rc = rc == P4_OK ? batch_tokenise(batch, ring, scratch) : rc;
+        batch->rc = rc == P4_OK ? batch_tokenize(batch, ring, scratch) : rc;
         if (batch->rc != P4_OK) { /* the message is this thread's: it goes along */
             batch->message = p4_strdup(p4_last_error());
             p4_error_clear();
         }
         pthread_mutex_lock(&ring->lock);
-        batch->tokenised = true;
+        batch->tokenized = true;
         pthread_cond_signal(&ring->result);
     }
     pthread_mutex_unlock(&ring->lock);
@@ -277,7 +277,7 @@ static p4_rc collect_oldest(batch_ring *ring, collector *to)
 {
     const token_batch *oldest = &ring->batches[ring->collected % ring->slots];
     pthread_mutex_lock(&ring->lock);
-    while (!oldest->tokenised) {
+    while (!oldest->tokenized) {
         pthread_cond_wait(&ring->result, &ring->lock);
     }
     pthread_mutex_unlock(&ring->lock);
@@ -360,7 +360,7 @@ static const char *first_text(const p4_texts *texts)
     return NULL;
 }
 
-p4_rc p4_tokenise(const p4_texts *texts, const p4_windowing *how, p4_take_ids take, void *user,
+p4_rc p4_tokenize(const p4_texts *texts, const p4_windowing *how, p4_take_ids take, void *user,
                   p4_text_counts *counts)
 {
     p4_rc rc = P4_OK;
@@ -384,11 +384,11 @@ p4_rc p4_tokenise(const p4_texts *texts, const p4_windowing *how, p4_take_ids ta
     if ((rc = ring_create(&ring, texts, how, threads)) != P4_OK) {
         return rc;
     }
-    while (started < threads && pthread_create(&workers[started], NULL, tokenise_loop, &ring) == 0) {
+    while (started < threads && pthread_create(&workers[started], NULL, tokenize_loop, &ring) == 0) {
         started++;
     }
     /* Fewer threads than asked for give the same windows, only later. */
-    rc = started > 0 ? pump(&ring, &source, &to) : FAULT("no thread can be started to tokenise");
+    rc = started > 0 ? pump(&ring, &source, &to) : FAULT("no thread can be started to tokenize");
     pthread_mutex_lock(&ring.lock);
     ring.closed = true;
     pthread_cond_broadcast(&ring.work);

@@ -1,8 +1,8 @@
-/* tokenise.h - text to token ids on several threads. One thread reads, others tokenise, and the reading
+/* tokenize.h - text to token ids on several threads. One thread reads, others tokenize, and the reading
  * thread collects their ids in the order of the documents, so the ids do not depend on the number of threads.
  */
-#ifndef P4_TOKENISE_H
-#define P4_TOKENISE_H
+#ifndef P4_TOKENIZE_H
+#define P4_TOKENIZE_H
 
 #include "io/text/dataset.h"
 
@@ -23,9 +23,9 @@ typedef struct p4_text_counts {
  * or sample. Every id is in the vocabulary. */
 typedef p4_rc (*p4_take_ids)(void *user, int64_t source, const int32_t *ids, int64_t count);
 
-/* Tokenises all documents of `texts`, each alone, and appends the end-of-text id to each. Token files among
+/* Tokenizes all documents of `texts`, each alone, and appends the end-of-text id to each. Token files among
  * the paths are passed over. *counts is added to. Errors name the file and the document. Local. */
-p4_rc p4_tokenise(const p4_texts *texts, const p4_windowing *how, p4_take_ids take, void *user,
+p4_rc p4_tokenize(const p4_texts *texts, const p4_windowing *how, p4_take_ids take, void *user,
                   p4_text_counts *counts);
 
 #endif

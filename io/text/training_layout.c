@@ -25,13 +25,38 @@ typedef struct work {
 
 /* ---- text ---- */
 
+/* Makes the cache. In a folder that other runs use they may be making it at the same time: each writes a file
+ * of its own name, and puts it in place when it is complete. */
+static p4_rc make_cache(work *w, const char *key)
+{
+    p4_rc rc = P4_OK;
+    char host[64] = "", *own = NULL;
+    const bool shared = w->source->cache_folder[0] != '\0';
+    (void)gethostname(host, sizeof host - 1);
+    own = shared ? p4_format("%s.%s-%ld", w->cache_path, host, (long)getpid()) : p4_strdup(w->cache_path);
+    TRY(own != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_token_cache_make(own, key, &w->texts, &w->source->how, &w->counts));
+    if (shared && rename(own, w->cache_path) != 0) {
+        rc = p4_fail_errno(w->cache_path, "put the finished file in place");
+        unlink(own);
+    }
+done:
+    free(own);
+    return rc;
+}
+
 /* The cache of the texts: one that is there, or else it is made. */
 static p4_rc open_cache(work *w)
 {
     p4_rc rc = P4_OK;
     bool found = false, keeps = w->source->cache_folder[0] != '\0';
     char *key = NULL;
-    TRY(p4_token_cache_key(&key, &w->texts, &w->source->how));
+    if (keeps) {
+        TRY(p4_token_cache_key(&key, &w->texts, &w->source->how));
+    } else { /* nobody looks for it: the text is not read for fingerprints */
+        key = p4_strdup("temporary\n");
+        TRY(key != NULL ? P4_OK : P4_E_SYSTEM);
+    }
     free(w->cache_path);
     w->cache_path =
         keeps ? p4_token_cache_path(w->source->cache_folder, key) : p4_strdup(w->source->temporary);
@@ -41,7 +66,7 @@ static p4_rc open_cache(work *w)
         TRY(p4_token_cache_open(&w->cache, w->cache_path, key, &found));
     }
     if (!found) {
-        TRY(p4_token_cache_make(w->cache_path, key, &w->texts, &w->source->how, &w->counts));
+        TRY(make_cache(w, key));
         TRY(p4_token_cache_open(&w->cache, w->cache_path, key, &found));
         CHECK(found && w->cache.text_count == w->texts.count, "%s: was written and cannot be read again",
               w->cache_path);

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,27 +62,31 @@ static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int
     }
 }
 
-static bool is_same_file(const char *a, const char *b)
+/* One line, if text that the model is evaluated on is trained on as well, under whatever name. Local. */
+static p4_rc warn_of_leak(const split_files *eval, const split_files *train)
 {
-    struct stat first, second;
-    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
-}
-
-/* One line, if text that the model is evaluated on is trained on as well, under whatever name. */
-static void warn_of_leak(const split_files *eval, const split_files *train)
-{
+    p4_rc rc = P4_OK;
+    struct stat here, *trained = p4_alloc((size_t)train->count, sizeof *trained);
+    TRY(trained != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t j = 0; j < train->count; j++) {
+        CHECK(stat(train->paths[j], &trained[j]) == 0, "%s: cannot examine: %s", train->paths[j],
+              strerror(errno));
+    }
     for (int64_t i = 0; i < eval->count; i++) {
+        CHECK(stat(eval->paths[i], &here) == 0, "%s: cannot examine: %s", eval->paths[i], strerror(errno));
         for (int64_t j = 0; j < train->count; j++) {
-            if (is_same_file(eval->paths[i], train->paths[j])) {
+            if (here.st_dev == trained[j].st_dev && here.st_ino == trained[j].st_ino) {
                 WARN("warning: %s is among the files to evaluate on and to train on (as %s): the verdict "
                      "will be "
                      "too good",
                      eval->paths[i], train->paths[j]);
-                return;
+                goto done;
             }
         }
     }
+done:
+    free(trained);
+    return rc;
 }
 
 /* ---- windows of calibration and evaluation ---- */
@@ -173,9 +178,9 @@ static p4_rc find_all_files(const p4_config *c, text_files *files)
     }
     if (!files->eval.held_out) {
         bool calibration_trains = c->enable_fine_tuning && !trains;
-        warn_of_leak(&files->eval, calibration_trains ? &files->calibration : &files->train);
+        TRY(warn_of_leak(&files->eval, calibration_trains ? &files->calibration : &files->train));
     } else if (c->train_files.count > 0) {
-        warn_of_leak(&files->eval, &files->train);
+        TRY(warn_of_leak(&files->eval, &files->train));
     }
 done:
     return rc;

@@ -115,7 +115,7 @@ done:
 static void close_run(p4_run *run)
 {
     p4_statistics_free(&run->statistics);
-    p4_windows_free(&run->train);
+    p4_training_set_close(run->train);
     p4_windows_free(&run->calibration);
     p4_windows_free(&run->eval);
     p4_packed_release(&run->packed);

@@ -4,7 +4,7 @@
 #define P4_RUN_H
 
 #include "io/out/report.h"
-#include "io/text/dataset.h"
+#include "io/text/training_set.h"
 #include "io/tokenizer/tokenizer.h"
 #include "jobs/settings.h"
 #include "jobs/train/curve.h"
@@ -16,9 +16,9 @@ typedef struct p4_run {
     p4_config config; /* effective */
     p4_compute compute;
     p4_original original;
-    p4_tokenizer *tokenizer; /* rank 0; NULL when all data are token files */
-    p4_windows calibration, train,
-        eval; /* the same on every rank; train is empty where calibration serves it */
+    p4_tokenizer *tokenizer;      /* rank 0; NULL when all data are token files */
+    p4_windows calibration, eval; /* the same on every rank */
+    p4_training_set *train; /* NULL: nothing is trained. Without train_files it may be of `calibration` */
     p4_packed packed;
     p4_statistics statistics;   /* after calibration, the same on every rank */
     p4_results results;         /* the same on every rank where stages decide by it */
@@ -28,13 +28,6 @@ typedef struct p4_run {
     void *log_user;
     bool done[P4_MAX_STAGES]; /* the stages that are, in the order of the table in run.c */
 } p4_run;
-
-/* The windows that fine-tuning trains on: the specification's fine-tuner takes the calibration loader where
- * there are no others. */
-static inline const p4_windows *p4_run_train_windows(const p4_run *run)
-{
-    return run->train.count > 0 ? &run->train : &run->calibration;
-}
 
 /* Opens device and threads, runs every stage that is not done, and writes results.json. *results is the same
  * on every rank, filled as far as the run came; the caller frees it with p4_results_free. log_callback (rank

@@ -86,6 +86,8 @@ const p4_config_row p4_config_table[] = {
      .help = "Tokens per window in calibration, evaluation and training."},
     {FIELD(num_workers), BOTH(4), RANGE(0, 1024),
      .help = "Threads that tokenize text; 0: only the main thread."},
+    {FIELD(token_cache), .text = "",
+     .help = "Directory that keeps tokenized training text for later runs; empty: output_path, during the run."},
     {FIELD(seed), BOTH(42),
      .help = "Seed of all random numbers; the order of the data is the same for any number of ranks."},
 

@@ -198,8 +198,9 @@ P4_PUBLIC p4_rc p4_calib_set_custom_samples(p4_calib *calib, const char *const *
 /* Batches of token windows. Every document is tokenised alone, the end-of-text id is appended, all are joined
  * and cut into windows of calibration_sequence_length tokens; the last partial window is dropped. */
 typedef struct p4_loader p4_loader;
-/* Rank 0 reads calibration_samples windows (0: all), every rank gets the same. The caller frees; the calib
- * may go before. P4_E_INPUT: data that is not there, less than one window. Collective. */
+/* Rank 0 reads calibration_samples windows (0: all), every rank gets the same. If there are more, they are
+ * drawn from all of the data by the seed and keep its order. The caller frees; the calib may go before.
+ * P4_E_INPUT: data that is not there, less than one window. Collective. */
 P4_PUBLIC p4_rc p4_loader_create(p4_loader **loader, p4_session *session, const p4_calib *calib);
 P4_PUBLIC void p4_loader_free(p4_loader *loader); /* Local. */
 /* The next batch: *ids[*B * *T], the loader's own; *B is calibration_batch_size, less in the last batch, 0

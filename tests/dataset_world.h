@@ -104,14 +104,19 @@ typedef struct member {
     size_t count;
 } member;
 
-/* A tar of members (name NULL: a raw xz file of the first member), xz-compressed or not (heap). */
-static inline char *archived(const member *members, size_t member_count, bool tar, bool xz, size_t *packed)
+enum { PLAIN, XZ, BZIP2 };
+
+/* A tar of members, or the first member's bytes alone, compressed or not (heap). */
+static inline char *archived(const member *members, size_t member_count, bool tar, int packing,
+                             size_t *packed)
 {
     size_t bound = 1 << 20;
     char *to = malloc(bound);
     struct archive *writer = archive_write_new();
     (void)(tar ? archive_write_set_format_ustar(writer) : archive_write_set_format_raw(writer));
-    (void)(xz ? archive_write_add_filter_xz(writer) : archive_write_add_filter_none(writer));
+    (void)(packing == XZ      ? archive_write_add_filter_xz(writer)
+           : packing == BZIP2 ? archive_write_add_filter_bzip2(writer)
+                              : archive_write_add_filter_none(writer));
     archive_write_open_memory(writer, to, bound, packed);
     for (size_t i = 0; i < member_count; i++) {
         struct archive_entry *entry = archive_entry_new();

@@ -43,6 +43,7 @@ static const struct {
     {"calibration_batch_size", "4", NULL},
     {"calibration_sequence_length", "512", NULL},
     {"num_workers", "4", NULL},
+    {"token_cache", "\"\"", NULL},
     {"seed", "42", NULL},
     {"enable_fine_tuning", "true", NULL},
     {"fine_tune_epochs", "2", NULL},

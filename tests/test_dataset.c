@@ -1,33 +1,7 @@
 /* Windows of token ids out of text, token files and samples (io/text/dataset.h). The tokenizer here gives a
  * byte its value as id, so that what must come out can be written down. */
+#include "byte_tokenizer.h"
 #include "dataset_world.h"
-
-enum { VOCAB = 300, END = 299 };
-
-static p4_tokenizer *tokenizer;
-
-/* A tokenizer.json of byte-level BPE without merges: 256 ids, id = byte. */
-static void make_tokenizer(void)
-{
-    char *json = malloc(1 << 16);
-    int used = sprintf(
-        json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[],"
-              "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-              "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":"
-              "\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
-              "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
-              "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,"
-              "\"byte_fallback\":false,\"merges\":[],\"vocab\":{");
-    for (int byte = 0, moved = 256; byte < 256;
-         byte++) { /* GPT-2's letters for bytes: printable ones are themselves */
-        bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-        used +=
-            sprintf(json + used, "%s\"\\u%04x\":%d", byte > 0 ? "," : "", printable ? byte : moved++, byte);
-    }
-    used += sprintf(json + used, "}}}");
-    EXPECT_OK(p4_tokenizer_parse(&tokenizer, json, (size_t)used, "bytes.json"));
-    free(json);
-}
 
 /* The ids of texts with END after each: what the windows must be cut from. */
 typedef struct id_stream {
@@ -85,8 +59,7 @@ static char *make_file(const char *name, int lines, unsigned salt, id_stream *st
     return path;
 }
 
-/* More text than the reader reads ahead, over two files: the same windows on any number of threads, whole and
- * limited. */
+/* More text than the reader reads ahead, over two files: the same windows on any number of threads. */
 static void windows_do_not_depend_on_threads(void)
 {
     enum { T = 61 };
@@ -94,21 +67,12 @@ static void windows_do_not_depend_on_threads(void)
     char *paths[] = {make_file("a.jsonl.gz", 1500, 17, &stream), make_file("b.jsonl.gz", 700, 5, &stream)};
     static const int thread_counts[] = {0, 1, 2, 3, 8};
     for (size_t i = 0; i < sizeof thread_counts / sizeof thread_counts[0]; i++) {
+        p4_windowing how = windowing(T, thread_counts[i]);
         p4_windows windows;
-        EXPECT_OK(p4_windows_read(&windows, paths, 2, tokenizer, T, 0, VOCAB, END, thread_counts[i]));
+        EXPECT_OK(p4_windows_read(&windows, paths, 2, &how, 0));
         expect_windows(&windows, &stream, T, stream.count / T);
         EXPECT(windows.tokens_total == stream.count && windows.documents == stream.documents,
                "%lld tokens, %lld documents", (long long)windows.tokens_total, (long long)windows.documents);
-        p4_windows_free(&windows);
-
-        EXPECT_OK(p4_windows_read(&windows, paths, 2, tokenizer, T, 100, VOCAB, END, thread_counts[i]));
-        expect_windows(&windows, &stream, T, 100);
-        int64_t total = 0, documents = 0; /* up to the end of the document that filled the last window */
-        for (; total < 100 * T || stream.ids[total - 1] != END; total++) {
-            documents += stream.ids[total] == END;
-        }
-        EXPECT(windows.tokens_total == total && windows.documents == documents, "%lld tokens, %lld documents",
-               (long long)windows.tokens_total, (long long)windows.documents);
         p4_windows_free(&windows);
     }
     free(paths[0]);
@@ -120,13 +84,15 @@ static void windows_do_not_depend_on_threads(void)
 static void ends_are_appended_once(void)
 {
     p4_windows windows;
+    p4_windowing how = windowing(2, 2);
     char *path = p4_strdup(put_text("ends.jsonl", "{\"text\":\"abc\"}\n{\"text\":\"\"}\n{\"text\":\"de\"}"));
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 2, 0, VOCAB, END, 2));
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
     static const int32_t with_end[] = {'a', 'b', 'c', END, END, 'd', 'e', END};
     EXPECT(windows.count == 4 && memcmp(windows.ids, with_end, sizeof with_end) == 0, "%lld windows",
            (long long)windows.count);
     p4_windows_free(&windows);
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 2, 0, VOCAB, -1, 2));
+    how.end_id = -1;
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
     static const int32_t without[] = {'a', 'b', 'c', 'd'};
     EXPECT(windows.count == 2 && memcmp(windows.ids, without, sizeof without) == 0 &&
                windows.tokens_total == 5,
@@ -135,7 +101,7 @@ static void ends_are_appended_once(void)
     free(path);
 
     enum { LONG = (9 << 20) + 5, T = 1000 };
-    char *text = malloc(LONG + 1);
+    char *text = malloc(LONG + 32);
     for (size_t i = 0; i < LONG; i++) {
         text[i] = i % 80 == 79 ? '\n' : (char)('a' + i % 26);
     }
@@ -143,48 +109,42 @@ static void ends_are_appended_once(void)
     id_stream stream = {.ids = NULL};
     stream_add(&stream, text, true);
     path = p4_strdup(put("long.txt", text, LONG));
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, T, 0, VOCAB, END, 3));
+    how = windowing(T, 3);
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
     expect_windows(&windows, &stream, T, (LONG + 1) / T);
     EXPECT(windows.tokens_total == LONG + 1 && windows.documents == 1, "%lld tokens in %lld documents",
            (long long)windows.tokens_total, (long long)windows.documents);
-    p4_windows_free(&windows);
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, T, 3, VOCAB, END, 3));
-    EXPECT(windows.count == 3 && windows.tokens_total < (5 << 20), "%lld tokens were read for three windows",
-           (long long)windows.tokens_total);
     p4_windows_free(&windows);
     free(path);
     free(stream.ids);
     free(text);
 }
 
-/* An error counts when the windows before it do not fill the limit, however far was read ahead. */
-static void errors_count_in_their_place(void)
+static void errors_name_their_place(void)
 {
     p4_windows windows;
+    p4_windowing how = windowing(4, 2), other = how;
     char *path =
         p4_strdup(put_text("late.jsonl", "{\"text\":\"abcdefgh\"}\n{\"text\":\"ij\"}\n{\"text\":3}\n"));
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 4, 2, VOCAB, END, 2));
-    EXPECT(windows.count == 2 && p4_last_error()[0] == '\0', "%lld windows, message \"%s\"",
-           (long long)windows.count, p4_last_error());
-    p4_windows_free(&windows);
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 4, 3, VOCAB, END, 2));
-    p4_windows_free(&windows);
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, 4, VOCAB, END, 2),
-                   "late.jsonl line 3 column 9");
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &how, 0), "late.jsonl line 3: field \"text\"");
     EXPECT(windows.ids == NULL && windows.count == 0, "windows are left after an error");
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, 3, 'i', -1, 2),
+    other.vocab = 'i'; /* its document comes before the line that is wrong */
+    other.end_id = -1;
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &other, 0),
                    "late.jsonl: document 2: the tokenizer gives id 105");
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 4, 2, 'i', -1, 2));
-    p4_windows_free(&windows);
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, NULL, 4, 2, VOCAB, END, 2), "text needs a tokenizer");
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, 2, VOCAB, VOCAB, 2),
-                   "the end-of-text id is 300");
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 4, INT64_MAX, VOCAB, END, 2), "too many");
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 0, tokenizer, 4, 2, VOCAB, END, 2), "no files");
+    other = how;
+    other.tokenizer = NULL;
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &other, 0), "text needs a tokenizer");
+    other = how;
+    other.end_id = VOCAB;
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &other, 0), "the end-of-text id is 300");
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &how, INT64_MAX), "too many");
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 0, &how, 2), "no files");
     free(path);
     path = p4_strdup(put_text("short.txt", "abc"));
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, tokenizer, 5, 0, VOCAB, END, 2),
-                   "short.txt: 4 tokens in 1 document, less than one window of 5 tokens");
+    how.T = 5;
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &how, 0),
+                   "short.txt: 4 tokens, less than one window of 5 tokens");
     free(path);
 }
 
@@ -193,25 +153,33 @@ static void samples_are_read(void)
     static const char *const samples[] = {"abc", "", "defg"};
     static const int32_t expected[] = {'a', 'b', 'c', END, END, 'd', 'e', 'f', 'g'};
     p4_windows windows;
-    EXPECT_OK(p4_windows_from_samples(&windows, samples, 3, tokenizer, 3, 0, VOCAB, END, 2));
+    p4_windowing how = windowing(3, 2), other = how;
+    EXPECT_OK(p4_windows_from_samples(&windows, samples, 3, &how, 0));
     EXPECT(windows.count == 3 && memcmp(windows.ids, expected, sizeof expected) == 0, "%lld windows",
            (long long)windows.count);
     EXPECT(windows.documents == 3 && windows.tokens_total == 10, "%lld documents",
            (long long)windows.documents);
     p4_windows_free(&windows);
-    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 3, tokenizer, 3, 0, 'g', -1, 1),
+    /* One that begins in each of two samples. */
+    EXPECT_OK(p4_windows_from_samples(&windows, samples, 3, &how, 2));
+    EXPECT(windows.count == 2 && windows.ids[3] == 'e', "%lld windows, the last begins with %d",
+           (long long)windows.count, (int)windows.ids[3]);
+    p4_windows_free(&windows);
+    other.vocab = 'g';
+    other.end_id = -1;
+    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 3, &other, 0),
                    "samples: document 3: the tokenizer gives id 103; the model's vocabulary holds 0 to 102");
-    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 0, tokenizer, 3, 0, VOCAB, END, 1),
-                   "no samples");
-    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 1, tokenizer, 9, 0, VOCAB, END, 1),
-                   "the samples: 4 tokens");
+    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 0, &how, 0), "no samples");
+    how.T = 9;
+    EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 1, &how, 0), "the samples: 4 tokens");
 }
 
 static void lone_surrogates_are_reported(void)
 {
     p4_windows windows;
     char *path = p4_strdup(put_text("halves.jsonl", "{\"text\":\"\\ud800a\\udc00\"}"));
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, tokenizer, 3, 0, VOCAB, END, 1));
+    p4_windowing how = windowing(3, 1);
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
     EXPECT(windows.replaced_bytes == 2, "%lld", (long long)windows.replaced_bytes);
     p4_windows_free(&windows);
     free(path);
@@ -223,7 +191,7 @@ int main(void)
     make_tokenizer();
     windows_do_not_depend_on_threads();
     ends_are_appended_once();
-    errors_count_in_their_place();
+    errors_name_their_place();
     samples_are_read();
     lone_surrogates_are_reported();
     p4_tokenizer_close(tokenizer);

@@ -29,19 +29,20 @@ static void jsonl_is_read(void)
     expect_documents(put_text("no_ending", "\n {\"text\":\"seen by content\"}"), "seen by content|");
 }
 
-/* Halves of surrogate pairs: each becomes U+FFFD and is counted. */
+/* Halves of surrogate pairs, and NUL characters: each becomes U+FFFD and is counted. */
 static void lone_surrogates_are_counted(void)
 {
-    const char *path = put_text("halves.jsonl", "{\"text\":\"\\ud800x\\udc00\\ud800\\ud83d\\ude00\\ud83d\"}");
+    const char *path =
+        put_text("halves.jsonl", "{\"text\":\"\\ud800x\\udc00\\ud800\\ud83d\\ude00\\ud83d\\u0000.\"}");
     p4_documents *documents;
     p4_document document;
     EXPECT_OK(p4_documents_open(&documents, path));
     EXPECT_OK(p4_documents_next(documents, &document));
-    const char expected[] = "\xef\xbf\xbdx\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd";
+    const char expected[] = "\xef\xbf\xbdx\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd.";
     EXPECT(document.bytes == (int64_t)strlen(expected) &&
                memcmp(document.text, expected, strlen(expected)) == 0,
            "got \"%.*s\"", (int)document.bytes, document.text);
-    EXPECT(document.replaced == 4, "replaced %lld", (long long)document.replaced);
+    EXPECT(document.replaced == 5, "replaced %lld", (long long)document.replaced);
     p4_documents_close(documents);
 }
 
@@ -52,62 +53,53 @@ static void bad_jsonl_is_refused(void)
     } cases[] = {
         {"{\"text\":\"a\"}\n{\"txt\":\"b\"}", "line 2: the object has no string field \"text\""},
         {"{}", "line 1: the object has no string field"},
-        {"{\"text\":null}", "line 1 column 9: found 'n', expected a string as field \"text\""},
+        {"{\"content\":3}", "line 1: the object has no string field"},
+        {"{\"text\":null}", "line 1: field \"text\" is not a string"},
+        {"{\"text\":\"a\",\"text\":1}", "line 1: field \"text\" is not a string"},
         {"[\n{\"text\":\"a\"}\n]", "line 1 column 1: found '[', expected '{'"},
-        {"{\n \"text\": \"a\"\n}",
-         "line 1 column 3: found the end of the line, expected '\"' and the name of a field"},
+        {"{\n \"text\": \"a\"\n}", "line 1 column 2: found byte 0x0a, expected valid JSON"},
         {"{\"text\":\"a\"}{\"text\":\"b\"}", "line 1 column 13: found '{', expected the end of the line"},
-        {"{\"text\":\"a\",}", "column 13: found '}', expected '\"'"},
-        {"{\"text\":\"a\" \"b\":1}", "column 13: found '\"', expected ',' or '}'"},
-        {"{\"text\" \"a\"}", "column 9: found '\"', expected ':'"},
-        {"{\"a\":[1,2},\"text\":\"a\"}", "column 10: found '}', expected ',' or ']'"},
-        {"{\"a\":{\"b\":1],\"text\":\"a\"}", "found ']', expected ',' or '}'"},
+        {"{\"text\":\"a\",}", "line 1 column 13: found '}', expected valid JSON"},
+        {"{\"text\":\"a\" \"b\":1}", "column 13: found '\"', expected valid JSON"},
+        {"{\"text\" \"a\"}", "column 9: found '\"', expected valid JSON"},
+        {"{\"a\":[1,2},\"text\":\"a\"}", "column 10: found '}', expected valid JSON"},
+        {"{\"a\":{\"b\":1],\"text\":\"a\"}", "found ']', expected valid JSON"},
         {"{\"text\":\"unfinished", "column 20: found the end of the line, expected the rest of a string"},
         {"{\"text\":\"tab\there\"}", "found byte 0x09, expected an escape"},
-        {"{\"text\":\"\\x41\"}", "found 'x', expected one of"},
-        {"{\"text\":\"\\u12g4\"}", "found 'g', expected four hexadecimal digits"},
+        {"{\"text\":\"\\x41\"}", "expected valid JSON"},
+        {"{\"text\":\"\\u12g4\"}", "column 12: found '1', expected four hexadecimal digits"},
         {"{\"text\":\"\\u12", "expected four hexadecimal digits"},
-        {"{\"text\":\"\\", "expected one of"},
-        {"{\"a\":tru,\"text\":\"a\"}", "found 't', expected a value"},
-        {"{\"a\":-,\"text\":\"a\"}", "expected a digit"},
-        {"{\"a\":1.,\"text\":\"a\"}", "expected a digit after the decimal point"},
-        {"{\"a\":1e+,\"text\":\"a\"}", "expected a digit in the exponent"},
-        {"{\"a\":01,\"text\":\"a\"}", "found '1', expected ',' or '}'"},
+        {"{\"text\":\"\\", "expected the rest of a string"},
+        {"{\"a\":tru,\"text\":\"a\"}", "found 't', expected valid JSON"},
+        {"{\"a\":NaNa,\"text\":\"a\"}", "expected valid JSON"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         expect_refused(put_text("bad.jsonl", cases[i].lines), cases[i].part);
     }
 }
 
-/* 512 values inside one another are read, a million are refused, and neither costs stack. */
+/* Values inside one another: 500 are read, a million are refused, without a stack as deep. */
 static void nesting_is_bounded(void)
 {
-    enum { DEEP = 1000000 };
-    char *line = malloc(2 * DEEP + 64);
-    for (int depth = 512; depth <= 513; depth++) {
-        int used = sprintf(line, "{\"a\":");
-        for (int i = 0; i < depth; i++) {
-            used += sprintf(line + used, i % 2 == 1 ? "{\"k\":" : "[");
-        }
-        line[used++] = '1';
-        for (int i = depth - 1; i >= 0; i--) {
-            line[used++] = i % 2 == 1 ? '}' : ']';
-        }
-        used += sprintf(line + used, ",\"text\":\"deep\"}");
-        const char *path = put("deep.jsonl", line, (size_t)used);
-        if (depth == 512) {
-            expect_documents(path, "deep|");
-        } else {
-            expect_refused(path, "expected at most 512 objects and arrays inside one another");
-        }
+    enum { DEEP = 1000000, READ = 500 };
+    char *line = malloc(DEEP + 64);
+    int used = sprintf(line, "{\"a\":");
+    for (int i = 0; i < READ; i++) {
+        used += sprintf(line + used, i % 2 == 1 ? "{\"k\":" : "[");
     }
+    line[used++] = '1';
+    for (int i = READ - 1; i >= 0; i--) {
+        line[used++] = i % 2 == 1 ? '}' : ']';
+    }
+    used += sprintf(line + used, ",\"text\":\"deep\"}");
+    expect_documents(put("deep.jsonl", line, (size_t)used), "deep|");
     memcpy(line, "{\"a\":", 5);
     memset(line + 5, '[', DEEP);
-    expect_refused(put("deeper.jsonl", line, DEEP + 5), "expected at most 512");
+    expect_refused(put("deeper.jsonl", line, DEEP + 5), "expected valid JSON");
     free(line);
 }
 
-/* Lines of 9 MB, over many buffers. */
+/* Lines of 9 MB, over many buffers; each is handed out in three pieces. */
 static void long_lines_are_read(void)
 {
     enum { LONG = 9000001 };
@@ -124,6 +116,15 @@ static void long_lines_are_read(void)
     }
     expected[want] = '\0';
     char *got = read_all(put("long.jsonl", line, used));
+    size_t kept = 0;
+    for (size_t i = 0; got != NULL && got[i] != '\0'; i++) { /* a '+' marks a piece that is continued */
+        got[kept] = got[i];
+        kept += got[i] != '+';
+    }
+    EXPECT(got != NULL && strlen(got) == kept + 4, "%zu characters in other than 6 pieces", kept);
+    if (got != NULL) {
+        got[kept] = '\0';
+    }
     EXPECT(got != NULL && strcmp(got, expected) == 0, "long lines differ: %s", p4_last_error());
     free(got);
     free(line);

@@ -124,15 +124,20 @@ static void layers_lie_in_layers(void)
     free(inner);
 }
 
-static void xz_is_read(void)
+static void xz_and_bzip2_are_read(void)
 {
     size_t lines_bytes, packed_bytes;
     char *lines = make_lines(300, &lines_bytes);
-    char *packed = archived(&(member){"a", lines, lines_bytes}, 1, false, true, &packed_bytes);
+    char *packed = archived(&(member){"a", lines, lines_bytes}, 1, false, XZ, &packed_bytes);
     expect_same_and_cut("a.jsonl.xz", packed, packed_bytes, lines, lines_bytes,
                         "damaged or truncated archive");
     free(packed);
-    packed = archived(&(member){"a", "{text}", 6}, 1, false, true, &packed_bytes);
+    packed = archived(&(member){"a", lines, lines_bytes}, 1, false, BZIP2, &packed_bytes);
+    expect_same_and_cut("a.jsonl.bz2", packed, packed_bytes, lines, lines_bytes,
+                        "damaged or truncated archive");
+    expect_documents(put("beef.txt", "BZh91 is text", 13), "BZh91 is text|");
+    free(packed);
+    packed = archived(&(member){"a", "{text}", 6}, 1, false, XZ, &packed_bytes);
     expect_documents(put("a.txt.xz", packed, packed_bytes), "{text}|"); /* the name inside decides */
     free(packed);
     free(lines);
@@ -145,15 +150,15 @@ static void tars_are_read(void)
     const member texts[] = {
         {"0000001-abc.txt", "first", 5}, {"._0000001-abc.txt", "\0\0", 2}, {"0000002-def.txt", "", 0}};
     const member more[] = {{"folder/x.txt", "third\n", 6}};
-    char *inner = archived(texts, 3, true, true, &inner_bytes);
-    char *second = archived(more, 1, true, true, &second_bytes);
+    char *inner = archived(texts, 3, true, XZ, &inner_bytes);
+    char *second = archived(more, 1, true, XZ, &second_bytes);
     const member outside[] = {{"openwebtext/urlsf_subset00-1_data.xz", inner, inner_bytes},
                               {"openwebtext/README.txt", "read me", 7},
                               {"openwebtext/dataset_info.json", "{}", 2},
                               {"openwebtext/picture.png", "\0", 1},
                               {"openwebtext/urlsf_subset00-2_data.xz", second, second_bytes},
                               {"openwebtext/lines.jsonl", two_lines, strlen(two_lines)}};
-    char *outer = archived(outside, 6, true, false, &outer_bytes);
+    char *outer = archived(outside, 6, true, PLAIN, &outer_bytes);
     expect_documents(put("urlsf_subset00.tar", outer, outer_bytes), "first||third\n|one|two|");
     char *gz = gzipped(outer, outer_bytes, &gz_bytes);
     expect_documents(put("urlsf.tar.gz", gz, gz_bytes), "first||third\n|one|two|");
@@ -164,18 +169,18 @@ static void tars_are_read(void)
     outer[512 + 20] ^= 1; /* in the first member, whose data begin at 512 */
     expect_refused(put("bit.tar", outer, outer_bytes), "urlsf_subset00-1_data.xz");
     free(outer);
-    outer = archived(outside + 1, 3, true, false, &outer_bytes);
+    outer = archived(outside + 1, 3, true, PLAIN, &outer_bytes);
     expect_refused(put("nothing.tar", outer, outer_bytes),
                    "the archive holds no .txt, .jsonl or .xz file (3 other files)");
     free(outer);
 
     const member lines = {"bad.jsonl", "{\"text\":\"a\"}\n{", 14};
-    outer = archived(&lines, 1, true, false, &outer_bytes);
-    expect_refused(put("bad.tar", outer, outer_bytes), "bad.tar: member bad.jsonl line 2 column 2");
+    outer = archived(&lines, 1, true, PLAIN, &outer_bytes);
+    expect_refused(put("bad.tar", outer, outer_bytes), "bad.tar: member bad.jsonl line 2 column 1");
     for (int i = 0; i < 4; i++) {
         const member nested = {"inner.tar", outer, outer_bytes};
         size_t nested_bytes;
-        char *around = archived(&nested, 1, true, false, &nested_bytes);
+        char *around = archived(&nested, 1, true, PLAIN, &nested_bytes);
         free(outer);
         outer = around;
         outer_bytes = nested_bytes;
@@ -222,7 +227,7 @@ int main(void)
     zstd_frames_follow_one_another();
     zstd_window_may_be_2_gib();
     layers_lie_in_layers();
-    xz_is_read();
+    xz_and_bzip2_are_read();
     tars_are_read();
     what_is_no_text_is_refused();
     world_end();

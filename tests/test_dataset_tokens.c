@@ -21,20 +21,21 @@ static char *put_llmc(const char *name, uint32_t magic, uint32_t version, uint32
 static void expect_ids(char *path, int64_t vocab, int32_t end_id, const uint32_t *ids, int64_t count)
 {
     p4_windows windows;
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, NULL, 2, 0, vocab, end_id, 1));
+    p4_windowing how = {.T = 2, .vocab = vocab, .end_id = end_id};
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
     EXPECT(windows.count == count / 2 && windows.tokens_total == count, "%lld windows of %lld tokens",
            (long long)windows.count, (long long)windows.tokens_total);
     for (int64_t i = 0; i < 2 * windows.count; i++) {
         EXPECT(windows.ids[i] == (int32_t)ids[i], "id %lld is %d", (long long)i, (int)windows.ids[i]);
     }
-    EXPECT(windows.documents == 1, "%lld documents", (long long)windows.documents);
     p4_windows_free(&windows);
 }
 
 static void refused(char *path, int64_t vocab, const char *part)
 {
     p4_windows windows;
-    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, NULL, 1, 0, vocab, -1, 1), part);
+    p4_windowing how = {.T = 1, .vocab = vocab, .end_id = -1};
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &how, 0), part);
     free(path);
 }
 
@@ -50,11 +51,11 @@ static void token_files_are_read(void)
     expect_ids(paths[1], LLAMA3_VOCAB, 128000, wide, 5);
     expect_ids(paths[2], GPT2_VOCAB, GPT2_END, raw, 4);
 
-    p4_windows windows; /* one stream over files, up to a limit that ends inside the second */
-    EXPECT_OK(
-        p4_windows_read(&windows, (char *[]){paths[0], paths[2]}, 2, NULL, 3, 2, GPT2_VOCAB, GPT2_END, 1));
-    static const int32_t both[] = {GPT2_END, 11, 45535, 0, 13, GPT2_END};
-    EXPECT(windows.count == 2 && windows.tokens_total == 6 && memcmp(windows.ids, both, sizeof both) == 0,
+    p4_windows windows; /* one stream over files: the second window begins in one and ends in the other */
+    p4_windowing how = {.T = 3, .vocab = GPT2_VOCAB, .end_id = GPT2_END};
+    EXPECT_OK(p4_windows_read(&windows, (char *[]){paths[0], paths[2]}, 2, &how, 0));
+    static const int32_t both[] = {GPT2_END, 11, 45535, 0, 13, GPT2_END, 11, 1, 2};
+    EXPECT(windows.count == 3 && windows.tokens_total == 9 && memcmp(windows.ids, both, sizeof both) == 0,
            "%lld tokens", (long long)windows.tokens_total);
     p4_windows_free(&windows);
     for (int i = 0; i < 3; i++) {
@@ -84,36 +85,41 @@ static void bad_token_files_are_refused(void)
     refused(p4_strdup(put("raw.bin", "abcdef", 6)), 100, "token 0 (raw uint16 ids) is 25185");
     refused(p4_strdup(put("raw.bin", "abcd", 4)), LLAMA3_VOCAB,
             "uint16 token ids cannot come from this model's tokenizer");
-    refused(p4_strdup(put("empty.bin", "", 0)), GPT2_VOCAB, "0 tokens in 0 documents, less than one window");
+    refused(p4_strdup(put("empty.bin", "", 0)), GPT2_VOCAB, "empty.bin: 0 tokens, less than one window");
     refused(p4_strdup(at("missing.bin")), GPT2_VOCAB, "missing.bin: cannot open: No such file");
 }
 
-/* More ids than one read, whole and up to a limit. */
+/* A long file, whole and a part of its windows: those are spread over the file, in its order. */
 static void long_files_are_read(void)
 {
-    enum { COUNT = 700001, T = 512 };
-    unsigned char *bytes = malloc(2 * COUNT);
+    enum { COUNT = 700001, T = 512, SOME = 600 };
+    uint16_t *tokens = malloc(COUNT * sizeof *tokens);
     for (int i = 0; i < COUNT; i++) {
-        bytes[2 * i] = (unsigned char)i;
-        bytes[2 * i + 1] = (unsigned char)(i >> 8 & 0x7f);
+        tokens[i] = (uint16_t)(i / T); /* which window it is in */
     }
-    char *path = p4_strdup(put("train.bin", bytes, 2 * COUNT));
+    char *path = p4_strdup(put("train.bin", tokens, COUNT * sizeof *tokens));
     p4_windows windows;
-    for (int64_t limit = 0; limit <= 600; limit += 600) {
-        EXPECT_OK(p4_windows_read(&windows, &path, 1, NULL, T, limit, GPT2_VOCAB, 7, 4));
-        int64_t count = limit > 0 ? limit : COUNT / T, wrong = 0;
-        EXPECT(windows.count == count, "%lld windows", (long long)windows.count);
-        for (int64_t i = 0; i < windows.count * T; i++) {
-            wrong += windows.ids[i] != (int32_t)(i & 0x7fff);
-        }
-        EXPECT(wrong == 0, "%lld ids are wrong", (long long)wrong);
-        int64_t read = limit > 0 ? limit * T : COUNT;
-        EXPECT(windows.tokens_total == read && windows.documents == (read + 0x7fff - 7) / 0x8000,
-               "%lld tokens, %lld ends", (long long)windows.tokens_total, (long long)windows.documents);
-        p4_windows_free(&windows);
+    p4_windowing how = {.T = T, .vocab = GPT2_VOCAB, .end_id = -1, .threads = 4, .seed = 1};
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
+    EXPECT(windows.count == COUNT / T && windows.tokens_total == COUNT, "%lld windows of %lld tokens",
+           (long long)windows.count, (long long)windows.tokens_total);
+    for (int64_t i = 0; i < windows.count * T; i++) {
+        EXPECT(windows.ids[i] == i / T, "id %lld is %d", (long long)i, (int)windows.ids[i]);
     }
+    p4_windows_free(&windows);
+
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, SOME));
+    EXPECT(windows.count == SOME, "%lld windows", (long long)windows.count);
+    for (int64_t i = 0; i < windows.count; i++) { /* window i is one of those of its stratum */
+        int64_t low = i * (COUNT / T) / SOME, high = (i + 1) * (COUNT / T) / SOME;
+        EXPECT(windows.ids[i * T] >= low && windows.ids[i * T] < high, "window %lld is number %d",
+               (long long)i, (int)windows.ids[i * T]);
+        EXPECT(windows.ids[i * T] == windows.ids[i * T + T - 1], "window %lld is cut elsewhere",
+               (long long)i);
+    }
+    p4_windows_free(&windows);
     free(path);
-    free(bytes);
+    free(tokens);
 }
 
 int main(void)

@@ -116,6 +116,7 @@ typedef struct subject {
     p4_compute compute;
     p4_original original;
     p4_windows windows;
+    p4_training_set *set; /* of windows */
     p4_train_plan plan;
 } subject;
 
@@ -131,11 +132,13 @@ static void open_subject(subject *s, const way *w, p4_group *group)
     for (int64_t i = 0; s->windows.ids != NULL && i < WINDOWS * T; i++) {
         s->windows.ids[i] = (int32_t)p4_rng_below(&rng, VOCAB);
     }
+    EXPECT_OK(p4_training_set_of_windows(&s->set, &s->windows));
     s->plan = p4_settings_train(&s->config, T, NULL);
 }
 
 static void close_subject(subject *s)
 {
+    p4_training_set_close(s->set);
     p4_windows_free(&s->windows);
     p4_original_close(&s->original);
     p4_compute_close(&s->compute);
@@ -203,7 +206,7 @@ static void train(outcome *o, const way *w, p4_group *group, const char *graph)
     EXPECT(setenv("P4_GRAPH", graph, 1) == 0, "setenv");
     open_subject(s, w, group);
     count_ops(&s->compute);
-    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, &s->windows, &s->plan));
+    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, s->set, &s->plan));
     EXPECT(trainer.batch.count == w->rounds, "%s: %lld micro-batches", w->name,
            (long long)trainer.batch.count);
     for (int step = 0; step < STEPS; step++) {
@@ -254,8 +257,8 @@ static void continue_by_name(const way *w, p4_group *group)
     p4_trainer first = {0}, second = {0};
     outcome a = {0}, b = {0};
     open_subject(s, w, group);
-    EXPECT_OK(p4_trainer_open(&first, &s->compute, &s->original, &s->windows, &s->plan));
-    EXPECT_OK(p4_trainer_open(&second, &s->compute, &s->original, &s->windows, &s->plan));
+    EXPECT_OK(p4_trainer_open(&first, &s->compute, &s->original, s->set, &s->plan));
+    EXPECT_OK(p4_trainer_open(&second, &s->compute, &s->original, s->set, &s->plan));
     run_step(&a, &first, 0);
     run_step(&a, &first, 1);
     copy_state(&second, &first);

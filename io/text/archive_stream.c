@@ -1,4 +1,5 @@
-/* tar archives and xz files, through libarchive; gzip and zstd are layers of their own (byte_stream.c). */
+/* tar archives, xz and bzip2 files, through libarchive; gzip and zstd are layers of their own (decompress.c).
+ */
 #include "io/text/byte_stream.h"
 
 #include <archive.h>
@@ -22,15 +23,27 @@ static bool has_suffix(const char *text, const char *suffix)
     return length >= part && strcmp(text + length - part, suffix) == 0;
 }
 
+bool p4_bytes_are_xz(const char *bytes, size_t count)
+{
+    return count >= 6 && memcmp(bytes, "\xfd\x37zXZ\0", 6) == 0;
+}
+
+bool p4_bytes_are_bzip2(const char *bytes, size_t count)
+{
+    return count >= 10 && memcmp(bytes, "BZh", 3) == 0 && bytes[3] >= '1' && bytes[3] <= '9' &&
+           (memcmp(bytes + 4, "\x31\x41\x59\x26\x53\x59", 6) == 0 || /* a block, or the end */
+            memcmp(bytes + 4, "\x17\x72\x45\x38\x50\x90", 6) == 0);
+}
+
 p4_rc p4_stream_is_archive(p4_stream *stream, bool *archive)
 {
     const char *bytes;
     size_t count;
     p4_rc rc = p4_stream_peek(stream, TAR_MAGIC_OFFSET + 5, &bytes, &count);
     if (rc == P4_OK) {
-        bool xz = count >= 6 && memcmp(bytes, "\xfd\x37zXZ\0", 6) == 0;
         bool tar = count >= TAR_MAGIC_OFFSET + 5 && memcmp(bytes + TAR_MAGIC_OFFSET, "ustar", 5) == 0;
-        *archive = xz || tar || (count > 0 && has_suffix(stream->name, ".tar")); /* old tar has no magic */
+        *archive = p4_bytes_are_xz(bytes, count) || p4_bytes_are_bzip2(bytes, count) || tar ||
+                   (count > 0 && has_suffix(stream->name, ".tar")); /* old tar has no magic */
     }
     return rc;
 }
@@ -72,10 +85,11 @@ p4_rc p4_archive_open(p4_archive **archive, p4_stream *below)
     made->reader = archive_read_new();
     struct archive *reader = made->reader;
     if (reader == NULL || archive_read_support_filter_xz(reader) != ARCHIVE_OK ||
+        archive_read_support_filter_bzip2(reader) != ARCHIVE_OK ||
         archive_read_support_format_tar(reader) != ARCHIVE_OK ||
         archive_read_support_format_raw(reader) != ARCHIVE_OK ||
         archive_read_support_format_empty(reader) != ARCHIVE_OK) {
-        p4_rc rc = FAULT("%s: libarchive cannot be started, or lacks xz", below->name);
+        p4_rc rc = FAULT("%s: libarchive cannot be started, or lacks xz or bzip2", below->name);
         p4_archive_close(made);
         return rc;
     }
@@ -104,13 +118,14 @@ bool p4_archive_is_tar(const p4_archive *archive)
     return (archive_format(archive->reader) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR;
 }
 
-/* The name of a member: the file inside a tar; for the one content of an xz file, the file's name without
- * ".xz". */
+/* The name of a member: the file inside a tar; for the one content of an xz or bzip2 file, that file's name
+ * without ".xz" or ".bz2". */
 static char *member_name(const p4_archive *archive, struct archive_entry *entry)
 {
     const char *outer = archive->below->name;
     if (!p4_archive_is_tar(archive)) {
-        size_t length = strlen(outer) - (has_suffix(outer, ".xz") ? 3 : 0);
+        size_t length = strlen(outer);
+        length -= has_suffix(outer, ".xz") ? 3 : has_suffix(outer, ".bz2") ? 4 : 0;
         return p4_format("%.*s", (int)length, outer);
     }
     const char *path = archive_entry_pathname_utf8(entry);

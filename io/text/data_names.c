@@ -12,7 +12,7 @@ static bool ends_with(const char *name, size_t length, const char *suffix)
 /* The length of `name` without the endings of compression. */
 static size_t plain_length(const char *name)
 {
-    static const char *const endings[] = {".gz", ".zst", ".zstd", ".xz"};
+    static const char *const endings[] = {".gz", ".zst", ".zstd", ".xz", ".bz2"};
     size_t length = strlen(name);
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
         if (ends_with(name, length, endings[i])) {

@@ -1,13 +1,19 @@
-/* dataset.h - text and token files -> windows of token ids, in the order of the files and of the documents in
- * them.
+/* dataset.h - text and token files to windows of token ids.
  *
- * Protocol (DESIGN 2.4): each document is tokenised alone, the end-of-text id is appended, all are
- * concatenated, cut into windows of T tokens; the last partial window is dropped. */
+ * Protocol: each document is tokenized alone and the end-of-text id is appended; all documents of all files
+ * are joined, in the order of the files and of the documents in them, into one stream, which is cut into
+ * windows of T tokens. The last partial window is dropped.
+ *
+ * Sampling: where fewer windows are wanted than there are, they are drawn from all files and from all of each
+ * file. What is drawn depends on the seed, the files, T and the number of windows, never on the number of
+ * ranks or threads. io/text/sample.h says how. */
 #ifndef P4_DATASET_H
 #define P4_DATASET_H
 
 #include "io/tokenizer/tokenizer.h"
 #include "src/phase4.h"
+
+/* ---- which files: dataset_files.c ---- */
 
 typedef enum p4_split { P4_SPLIT_CALIBRATION, P4_SPLIT_TRAIN, P4_SPLIT_EVAL } p4_split;
 
@@ -21,45 +27,73 @@ p4_rc p4_dataset_files(const p4_config *config, p4_split split, char ***paths, i
                        bool *held_out);
 void p4_dataset_files_free(char **paths, int64_t count);
 
-/* Token windows in memory: ids[count * T]. tokens_total counts the stream that was read: the dropped tail,
- * and with a limit the rest of the document that filled the last window. */
+/* ---- windows in memory: windows.c ---- */
+
+/* How text and tokens become windows. */
+typedef struct p4_windowing {
+    const p4_tokenizer *tokenizer; /* NULL: only token files can be read */
+    int64_t T, vocab;              /* every id is checked against vocab */
+    int32_t end_id;                /* end of text, appended to each document; -1: nothing is */
+    int threads;                   /* that tokenize; below 1: one does */
+    uint64_t seed;                 /* of what is drawn */
+} p4_windowing;
+
+/* Windows of calibration and evaluation: ids[count * T]. */
 typedef struct p4_windows {
     int32_t *ids;
     int64_t count, T;
-    int64_t tokens_total, documents;
+    int64_t
+        tokens_total;  /* of the stream that the windows are of: what was tokenized, and token files whole */
+    int64_t documents; /* that were tokenized */
     int64_t replaced_bytes; /* invalid UTF-8, and halves of surrogate pairs in JSON, that became U+FFFD */
 } p4_windows;
 
-/* Reads files in order until `limit` windows are full (0: all). Text is tokenised on `threads` threads; .bin
- * files are token ids, taken as they are: llm.c's by their magic, else raw uint16 (nanoGPT). Every id is
- * checked against `vocab`. end_id is appended to each document (-1: nothing). tokenizer may be NULL when all
- * are token files. The windows are the same whatever `threads` is; less than one window is an error. The
- * caller frees with p4_windows_free. Local. */
-p4_rc p4_windows_read(p4_windows *windows, char *const *paths, int64_t path_count,
-                      const p4_tokenizer *tokenizer, int64_t T, int64_t limit, int64_t vocab, int32_t end_id,
-                      int threads);
-/* From samples in memory (set_custom_samples): one document each. Local. */
+/* Draws `limit` windows from the files, in the order of the stream; all of them, if there are no more or
+ * limit is 0. Text is tokenized; .bin files are token ids, taken as they are: llm.c's by their magic, else
+ * raw uint16 (nanoGPT). Less than one window is an error. The caller frees with p4_windows_free. Local. */
+p4_rc p4_windows_read(p4_windows *windows, char *const *paths, int64_t path_count, const p4_windowing *how,
+                      int64_t limit);
+/* The same from samples in memory (set_custom_samples), one document each. Local. */
 p4_rc p4_windows_from_samples(p4_windows *windows, const char *const *samples, int64_t count,
-                              const p4_tokenizer *tokenizer, int64_t T, int64_t limit, int64_t vocab,
-                              int32_t end_id, int threads);
+                              const p4_windowing *how, int64_t limit);
+/* Moves `count` windows of `from`, which are spread over all of it by the seed, to `to`. The rest keeps its
+ * order. The caller frees both. Local. */
+p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint64_t seed);
 void p4_windows_free(p4_windows *windows);
+
+/* ---- documents: documents.c ---- */
 
 /* A stream of documents from one file: .txt (a document a file), .jsonl/.json (one object a line; field text,
  * else content, raw_content, document), WikiText's .raw/.tokens (an article a document), each plain or behind
- * gzip, zstd or xz, and tar archives of those, nested too. Layers are recognised by content; parquet and
- * arrow are refused with the conversion. */
+ * gzip, zstd, xz or bzip2, and tar archives of those, nested too. Layers are recognized by content; parquet
+ * and arrow are refused with the conversion. */
 typedef struct p4_documents p4_documents;
 
-/* A document, or a piece of one: plain text beyond 4 MiB is handed out in pieces that end at line ends, to be
- * tokenised one by one (byte-level BPE gives the ids of the whole; a tokenizer that marks the start of a text
- * marks each piece). */
+/* A document, or a piece of one: what is longer than 4 MiB is handed out in pieces that end at line ends, to
+ * be tokenized one by one (byte-level BPE gives the ids of the whole; a tokenizer that marks the start of a
+ * text marks each piece). */
 typedef struct p4_document {
     const char *text; /* UTF-8 as in the file, not NUL-terminated; valid until the next call */
     int64_t bytes;    /* < 0: there are no more documents */
     bool continues;   /* the next piece belongs to the same document */
-    int64_t replaced; /* halves of surrogate pairs in JSON that became U+FFFD */
+    int64_t replaced; /* what became U+FFFD in a line of JSON (json_line.h) */
 } p4_document;
+
+/* A sample of a file. The bytes of its texts, one text after another and without their compression, fall into
+ * blocks of block_bytes; of every `stride` blocks, at least 1, one is drawn by (seed, stream). What begins in
+ * a drawn block belongs to the sample: a line of JSONL, an article, or a piece of a plain text, which falls
+ * into pieces of block_bytes that are cut at line ends and are then documents of their own. So the sample is
+ * the same however the file is compressed. Lines that are not drawn are not parsed, and the blocks of a plain
+ * file that are not drawn are not read, except those of articles. */
+typedef struct p4_draw {
+    int64_t block_bytes;
+    double stride;
+    uint64_t seed, stream;
+} p4_draw;
+
 p4_rc p4_documents_open(p4_documents **documents, const char *path);
+/* Reads a sample instead of the whole file. To be called before the first document is read. Local. */
+void p4_documents_sample(p4_documents *documents, const p4_draw *draw);
 p4_rc p4_documents_next(p4_documents *documents, p4_document *document);
 void p4_documents_close(p4_documents *documents);
 

@@ -1,203 +1,143 @@
-/* A stream of documents out of one file: which bytes (layers, archive members) and how they fall into
- * documents. */
-#include "io/text/byte_stream.h"
-#include "io/text/dataset_parts.h"
+/* A stream of documents from one file: how the bytes of its texts fall into documents. Which texts a file
+ * holds is the matter of members.c. */
 #include "io/text/json_line.h"
+#include "io/text/members.h"
+#include "src/leaf/rng.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEEPEST_ARCHIVE = 4, MOST_LAYERS = 8, FIRST_BYTES = 4096 };
+enum { FIRST_BYTES = 4096 };
 static const size_t longest_line_bytes = (size_t)1 << 30;
 
 struct p4_documents {
-    p4_stream
-        *stream; /* what is being read: the file, or a member of the innermost archive; NULL between two */
-    p4_archive *archives[DEEPEST_ARCHIVE];
-    int archive_count, layers_left;
+    p4_members *members;
+    p4_stream *stream;   /* the text that is being read; NULL: the next one is still to be fetched */
     p4_data_kind format; /* of the stream: text, JSONL or articles */
-    char *path;
-    int64_t line_number, members_read, members_passed;
-    bool begun;       /* the stream has given a document */
-    bool continuing;  /* the next piece belongs to the document before */
-    bool blank_above; /* the line before was blank, or there was none */
+    int64_t position;    /* bytes of this file's texts before what the stream gives next */
+    int64_t line_number; /* lines of the stream so far; -1: not known after a seek */
+    bool begun;          /* the stream has given a document */
+    bool continuing;     /* the next piece belongs to the document before */
+    bool ended;          /* the stream has given its last piece */
+    bool blank_above;    /* the line before was blank, or there was none */
     /* The document at hand: [0, used) of `text`, of which the caller has been given the first `given`. */
     char *text;
     size_t used, given, capacity;
+    char *rest; /* of a long line of JSONL: what is still to be given, in `text` */
+    size_t rest_bytes;
+    /* A sample of the file. */
+    bool sampled;
+    p4_draw draw;
+    int64_t drawn_block; /* the drawn block that is at hand or comes next; -1: none yet */
+    uint64_t draws;      /* how many were drawn so far */
 };
 
-/* ---- which bytes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the sample ---- */
 
-/* What is plainly something else, by its first bytes or its name. */
-static p4_rc refuse_foreign(const char *name, const char *bytes, size_t count)
+/* Does what begins at byte `at` of the file's texts belong to the sample? To be asked in rising order.
+ * Stratum i is [i, i + 1) times the stride, in blocks, and one block of it is drawn. */
+static bool is_drawn(p4_documents *d, int64_t at)
 {
-    static const struct {
-        const char *magic;
-        size_t bytes;
-        const char *what;
-    } known[] = {
-        {"PK\x03\x04", 4, "a zip archive"},
-        {"BZh", 3, "bzip2 data"},
-        {"7z\xbc\xaf\x27\x1c", 6, "a 7z archive"},
-        {"\xff\xfe", 2, "UTF-16 text, or no text at all"},
-        {"\xfe\xff", 2, "UTF-16 text"},
-        {"\x89HDF", 4, "an HDF5 file"},
-        {"\x88\xd8\x34\x01", 4, "an llm.c token file, whose name must end in .bin"},
-        {"\xa1\xd9\x34\x01", 4, "an llm.c token file, whose name must end in .bin"},
-    };
-    bool table = count >= 6 && (memcmp(bytes, "PAR1", 4) == 0 || memcmp(bytes, "ARROW1", 6) == 0);
-    if (table || p4_data_kind_of(name) == P4_DATA_TABLE) {
-        return p4_data_refuse_table(name);
+    int64_t block = at / d->draw.block_bytes;
+    while (d->drawn_block < block) {
+        p4_rng rng = {.seed = d->draw.seed, .stream = d->draw.stream, .counter = d->draws};
+        d->drawn_block = (int64_t)floor(((double)d->draws + p4_rng_uniform(&rng)) * d->draw.stride);
+        d->draws++;
     }
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (count >= known[i].bytes && memcmp(bytes, known[i].magic, known[i].bytes) == 0) {
-            return FAIL("%s: is %s; expected UTF-8 text or JSONL, plain or in gzip, zstd, xz or tar", name,
-                        known[i].what);
-        }
-    }
-    if (memchr(bytes, '\0', count) != NULL) {
-        return FAIL(
-            "%s: holds zero bytes, so it is no text; expected UTF-8 text or JSONL, plain or in gzip, zstd, "
-            "xz or tar (token files are named .bin)",
-            name);
-    }
-    return P4_OK;
+    return d->drawn_block == block;
 }
 
-/* By name; a name that says nothing is JSONL when the content begins with '{'. */
-static p4_data_kind find_format(const char *name, const char *bytes, size_t count)
+/* Where the drawn block at hand or to come begins. */
+static int64_t drawn_at(const p4_documents *d)
 {
-    p4_data_kind kind = p4_data_kind_of(name);
-    if (kind == P4_DATA_JSONL || kind == P4_DATA_ARTICLES || kind == P4_DATA_TEXT) {
-        return kind;
-    }
-    size_t at = 0;
-    while (at < count && strchr(" \t\r\n", bytes[at]) != NULL) {
-        at++;
-    }
-    return at < count && bytes[at] == '{' ? P4_DATA_JSONL : P4_DATA_TEXT;
+    return d->drawn_block * d->draw.block_bytes;
 }
 
-/* The stream has text behind its layers: finds its format and passes a byte order mark. */
-static p4_rc begin_text(p4_documents *documents)
+static p4_rc seek(p4_documents *d, int64_t position)
 {
-    const char *bytes;
-    size_t count;
-    p4_rc rc = P4_OK;
-    TRY(p4_stream_peek(documents->stream, 4096, &bytes, &count));
-    TRY(refuse_foreign(documents->stream->name, bytes, count));
-    size_t mark = count >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
-    documents->format = find_format(documents->stream->name, bytes + mark, count - mark);
-    p4_stream_skip(documents->stream, mark);
-    documents->line_number = 0;
-    documents->begun = documents->continuing = false;
-    documents->blank_above = true;
-    documents->members_read++;
-done:
-    return rc;
+    d->position = position;
+    d->line_number = -1;
+    return p4_stream_seek(d->stream, position);
 }
 
-/* `stream` is taken over: its layers are opened; an archive goes onto the stack, text becomes the current
- * stream. */
-static p4_rc enter(p4_documents *documents, p4_stream *stream)
-{
-    p4_rc rc = P4_OK;
-    bool archive = false;
-    documents->layers_left = MOST_LAYERS;
-    TRY(p4_stream_decompress(&stream, &documents->layers_left));
-    TRY(p4_stream_is_archive(stream, &archive));
-    if (!archive) {
-        documents->stream = stream;
-        return begin_text(documents);
-    }
-    CHECK(documents->archive_count < DEEPEST_ARCHIVE, "%s: more than %d archives inside one another",
-          stream->name, DEEPEST_ARCHIVE);
-    p4_archive *made;
-    p4_stream *below = stream;
-    stream = NULL;
-    TRY(p4_archive_open(&made, below));
-    documents->archives[documents->archive_count++] = made;
-done:
-    p4_stream_close(stream);
-    return rc;
-}
+/* ---- the text at hand ---- */
 
-/* Goes to the next text among the members of the archives; *ended when there is none. */
-static p4_rc next_stream(p4_documents *documents, bool *ended)
+static p4_rc append(p4_documents *d, const char *bytes, size_t count)
 {
-    p4_rc rc = P4_OK;
-    while (documents->stream == NULL && documents->archive_count > 0) {
-        p4_archive *archive = documents->archives[documents->archive_count - 1];
-        p4_stream *member;
-        TRY(p4_archive_next(archive, &member));
-        if (member == NULL) {
-            p4_archive_close(archive);
-            documents->archive_count--;
-        } else if (!p4_archive_is_tar(archive) || p4_data_is_wanted(member->name)) {
-            TRY(enter(documents, member));
-        } else {
-            documents->members_passed++;
-            p4_stream_close(member);
-        }
-    }
-    *ended = documents->stream == NULL;
-    CHECK(!*ended || documents->members_read > 0,
-          "%s: the archive holds no .txt, .jsonl or .xz file (%lld other files)", documents->path,
-          (long long)documents->members_passed);
-done:
-    return rc;
-}
-
-/* ---- the text at hand
- * -------------------------------------------------------------------------------------------- */
-
-static p4_rc append(p4_documents *documents, const char *bytes, size_t count)
-{
-    if (count > documents->capacity - documents->used) {
-        size_t capacity = documents->capacity + documents->capacity / 2;
-        capacity = capacity > documents->used + count ? capacity : documents->used + count;
-        char *text = p4_resize(documents->text, capacity, 1);
+    if (count > d->capacity - d->used) {
+        size_t capacity = d->capacity + d->capacity / 2;
+        capacity = capacity > d->used + count ? capacity : d->used + count;
+        char *text = p4_resize(d->text, capacity, 1);
         if (text == NULL) {
             return P4_E_SYSTEM;
         }
-        documents->text = text;
-        documents->capacity = capacity;
+        d->text = text;
+        d->capacity = capacity;
     }
-    memcpy(documents->text + documents->used, bytes, count);
-    documents->used += count;
+    memcpy(d->text + d->used, bytes, count);
+    d->used += count;
     return P4_OK;
 }
 
 /* Forgets what the caller was given. */
-static void drop_given(p4_documents *documents)
+static void drop_given(p4_documents *d)
 {
-    if (documents->given > 0) {
-        memmove(documents->text, documents->text + documents->given, documents->used - documents->given);
-        documents->used -= documents->given;
-        documents->given = 0;
+    if (d->given > 0) {
+        memmove(d->text, d->text + d->given, d->used - d->given);
+        d->used -= d->given;
+        d->given = 0;
     }
 }
 
-/* Appends the next line with its line end, if it has one; *count: its bytes, 0 at the end of the stream. */
-static p4_rc append_line(p4_documents *documents, size_t *count)
+/* Consumes the next line with its line end, if it has one, and appends it to the text if `keep` is set.
+ * *count: its bytes, 0 at the end of the stream. */
+static p4_rc take_line(p4_documents *d, bool keep, size_t *count)
 {
     p4_rc rc = P4_OK;
-    size_t from = documents->used;
+    *count = 0;
     for (bool complete = false; !complete;) {
         const char *bytes;
         size_t available;
-        TRY(p4_stream_peek(documents->stream, 1, &bytes, &available));
+        TRY(p4_stream_peek(d->stream, 1, &bytes, &available));
         const char *newline = memchr(bytes, '\n', available);
         size_t part = newline != NULL ? (size_t)(newline - bytes) + 1 : available;
         complete = newline != NULL || available == 0;
-        TRY(append(documents, bytes, part));
-        p4_stream_skip(documents->stream, part);
-        CHECK(documents->used - from <= longest_line_bytes, "%s line %lld: is longer than 1 GiB",
-              documents->stream->name, (long long)documents->line_number + 1);
+        if (keep) {
+            TRY(append(d, bytes, part));
+        }
+        p4_stream_skip(d->stream, part);
+        *count += part;
+        d->position += (int64_t)part;
+        CHECK(!keep || *count <= longest_line_bytes, "%s: the line at byte %lld is longer than 1 GiB",
+              d->stream->name, (long long)(d->position - (int64_t)*count));
     }
-    *count = documents->used - from;
-    documents->line_number += *count > 0;
+    d->line_number += d->line_number >= 0 && *count > 0;
+done:
+    return rc;
+}
+
+/* Consumes up to `bytes` bytes, fewer only at the end of the stream, and appends them if `keep` is set.
+ * *last: nothing follows them. */
+static p4_rc take_bytes(p4_documents *d, int64_t bytes, bool keep, bool *last)
+{
+    p4_rc rc = P4_OK;
+    const char *from;
+    size_t available;
+    for (;;) {
+        TRY(p4_stream_peek(d->stream, 1, &from, &available));
+        *last = available == 0;
+        if (*last || bytes == 0) {
+            break;
+        }
+        size_t part = available < (size_t)bytes ? available : (size_t)bytes;
+        if (keep) {
+            TRY(append(d, from, part));
+        }
+        p4_stream_skip(d->stream, part);
+        d->position += (int64_t)part;
+        bytes -= (int64_t)part;
+    }
 done:
     return rc;
 }
@@ -212,9 +152,9 @@ static bool is_blank(const char *line, size_t count)
     return true;
 }
 
-/* Where a piece of at most `used` bytes may end: after a line end between two lines with text, the place
- * where tokenising the parts gives what tokenising the whole gives in byte-level BPE; else after any line
- * end, else between two characters. */
+/* Where a piece of at most `used` bytes may end: after a line end between two lines with text, which is where
+ * byte-level BPE gives the parts the ids that it gives the whole; else after any line end, else between two
+ * characters. */
 static size_t piece_end(const char *text, size_t used)
 {
     size_t any_line = 0;
@@ -236,54 +176,144 @@ static size_t piece_end(const char *text, size_t used)
     return at;
 }
 
-/* ---- the three formats: each gives one document or piece, or *found false at the end of the stream
- * --------------- */
-
-/* Hands out [0, bytes) of the text. */
-static void give(p4_documents *documents, size_t bytes, bool continues, p4_document *document)
+/* Cuts the piece [*from, *to) of a longer text at line ends; at spaces, or between two characters, where half
+ * of it has no line end. */
+static void trim_piece(const char *text, bool first, bool last, size_t *from, size_t *to)
 {
-    *document = (p4_document){.text = documents->text, .bytes = (int64_t)bytes, .continues = continues};
-    documents->given = bytes;
-    documents->begun = true;
-    documents->continuing = continues;
+    size_t half = (*to - *from) / 2;
+    const char *found;
+    if (!first) {
+        if ((found = memchr(text + *from, '\n', half)) != NULL) {
+            *from = (size_t)(found - text) + 1;
+        } else if ((found = memchr(text + *from, ' ', half)) != NULL) {
+            *from = (size_t)(found - text);
+        } else {
+            while (*from < *to && ((unsigned char)text[*from] & 0xc0) == 0x80) {
+                ++*from;
+            }
+        }
+    }
+    if (!last) {
+        size_t line = *to, space = *to, middle = *to - half;
+        while (line > middle && text[line - 1] != '\n') {
+            line--;
+        }
+        while (space > middle && text[space - 1] != ' ') {
+            space--;
+        }
+        if (line > middle) {
+            *to = line;
+        } else if (space > middle) {
+            *to = space - 1;
+        } else {
+            while (*to > *from && ((unsigned char)text[*to - 1] & 0xc0) == 0x80) {
+                --*to;
+            }
+            *to -=
+                *to > *from && (unsigned char)text[*to - 1] >= 0xc0; /* whether it is complete is not known */
+        }
+    }
 }
 
-static p4_rc next_text(p4_documents *documents, p4_document *document, bool *found)
+/* ---- the formats: each gives one document or piece, or *found false at the end of the stream ---- */
+
+/* Hands out [0, bytes) of the text. */
+static void give(p4_documents *d, size_t bytes, bool continues, p4_document *document)
+{
+    *document = (p4_document){.text = d->text, .bytes = (int64_t)bytes, .continues = continues};
+    d->given = bytes;
+    d->begun = true;
+    d->continuing = continues;
+}
+
+static p4_rc next_text(p4_documents *d, p4_document *document, bool *found)
 {
     p4_rc rc = P4_OK;
-    size_t available = 1;
-    *found = !documents->begun || documents->continuing;
-    while (*found && available > 0 && documents->used <= P4_PIECE_BYTES) {
-        const char *bytes;
-        TRY(p4_stream_peek(documents->stream, 1, &bytes, &available));
-        TRY(append(documents, bytes, available));
-        p4_stream_skip(documents->stream, available);
-    }
+    bool last = false;
+    *found = !d->begun || d->continuing;
     if (*found) {
-        bool whole = available == 0;
-        give(documents, whole ? documents->used : piece_end(documents->text, P4_PIECE_BYTES), !whole,
-             document);
+        if (d->used <= P4_PIECE_BYTES) {
+            TRY(take_bytes(d, P4_PIECE_BYTES + 1 - (int64_t)d->used, true, &last));
+        }
+        bool whole = d->used <= P4_PIECE_BYTES;
+        give(d, whole ? d->used : piece_end(d->text, P4_PIECE_BYTES), !whole, document);
     }
 done:
     return rc;
 }
 
-static p4_rc next_jsonl(p4_documents *documents, p4_document *document, bool *found)
+/* Every text falls into pieces of block_bytes, from its beginning. */
+static p4_rc next_text_drawn(p4_documents *d, p4_document *document, bool *found)
+{
+    p4_rc rc = P4_OK;
+    const int64_t block_bytes = d->draw.block_bytes;
+    *found = false;
+    while (!*found && !d->ended) {
+        bool first = !d->begun, drawn = is_drawn(d, d->position);
+        d->begun = true;
+        d->used = d->given = 0;
+        if (!drawn && p4_stream_is_file(d->stream)) {
+            int64_t pieces = p4_ceil_div(drawn_at(d) - d->position, block_bytes);
+            TRY(seek(d, d->position + pieces * block_bytes));
+            continue;
+        }
+        TRY(take_bytes(d, block_bytes, drawn, &d->ended));
+        size_t from = 0, to = d->used;
+        trim_piece(d->text, first, d->ended, &from, &to);
+        *found = drawn && (to > from || (first && d->ended));
+        *document = (p4_document){.text = d->text + from, .bytes = (int64_t)(to - from)};
+    }
+done:
+    return rc;
+}
+
+/* The next piece of a long line. */
+static void give_rest(p4_documents *d, p4_document *document)
+{
+    bool whole = d->rest_bytes <= P4_PIECE_BYTES;
+    size_t bytes = whole ? d->rest_bytes : piece_end(d->rest, P4_PIECE_BYTES);
+    *document = (p4_document){.text = d->rest, .bytes = (int64_t)bytes, .continues = !whole};
+    d->rest += bytes;
+    d->rest_bytes -= bytes;
+}
+
+/* Goes to the next line that is drawn. */
+static p4_rc find_drawn_line(p4_documents *d)
+{
+    p4_rc rc = P4_OK;
+    for (size_t count = 1; count > 0 && !is_drawn(d, d->position);) {
+        if (p4_stream_is_file(d->stream) && drawn_at(d) - d->position > P4_STREAM_BUFFER_BYTES) {
+            TRY(seek(d, drawn_at(d) - 1)); /* a line that begins with the block follows a line end */
+        }
+        TRY(take_line(d, false, &count));
+    }
+done:
+    return rc;
+}
+
+static p4_rc next_jsonl(p4_documents *d, p4_document *document, bool *found)
 {
     p4_rc rc = P4_OK;
     size_t count;
+    *found = true;
+    if (d->rest_bytes > 0) {
+        give_rest(d, document);
+        return P4_OK;
+    }
     do {
-        documents->used = 0;
-        TRY(append_line(documents, &count));
-    } while (count > 0 && is_blank(documents->text, count));
+        d->used = 0;
+        if (d->sampled) {
+            TRY(find_drawn_line(d));
+        }
+        TRY(take_line(d, true, &count));
+    } while (count > 0 && is_blank(d->text, count));
     *found = count > 0;
     if (*found) {
-        char *text;
-        size_t bytes;
+        p4_line_place place = {d->stream->name, p4_max_i64(0, d->line_number), d->position - (int64_t)count};
         int64_t replaced = 0;
-        TRY(p4_json_line_text(documents->text, count, documents->stream->name, documents->line_number, &text,
-                              &bytes, &replaced));
-        *document = (p4_document){.text = text, .bytes = (int64_t)bytes, .replaced = replaced};
+        TRY(p4_json_line_text(d->text, count, &place, &d->rest, &d->rest_bytes, &replaced));
+        give_rest(d, document);
+        document->replaced = replaced;
     }
 done:
     return rc;
@@ -301,38 +331,52 @@ static bool is_title(const char *line, size_t count)
 
 /* WikiText: an article begins at a title line between blank lines (or the ends of the file). The blank line
  * above it stays with the article before. */
-static p4_rc next_article(p4_documents *documents, p4_document *document, bool *found)
+static p4_rc next_article(p4_documents *d, p4_document *document, bool *found)
 {
     p4_rc rc = P4_OK;
     size_t count = 1, title = 0;
     bool title_above = false, new_article = false;
-    while (count > 0 && !new_article && documents->used <= P4_PIECE_BYTES) {
-        size_t from = documents->used;
-        TRY(append_line(documents, &count));
-        const char *line = documents->text + from;
+    while (count > 0 && !new_article && d->used <= P4_PIECE_BYTES) {
+        size_t from = d->used;
+        TRY(take_line(d, true, &count));
+        const char *line = d->text + from;
         bool blank = is_blank(line, count);
-        new_article = title_above && blank && !is_blank(documents->text, title);
-        title_above = documents->blank_above && count > 0 && is_title(line, count);
+        new_article = title_above && blank && !is_blank(d->text, title);
+        title_above = d->blank_above && count > 0 && is_title(line, count);
         title = title_above ? from : title;
-        documents->blank_above = blank;
+        d->blank_above = blank;
     }
-    *found = documents->used > 0;
+    *found = d->used > 0;
     if (!*found) {
         goto done;
     }
     if (new_article) {
-        give(documents, title, false, document);
+        give(d, title, false, document);
     } else if (count == 0) {
-        give(documents, documents->used, false, document);
+        give(d, d->used, false, document);
     } else {
-        give(documents, piece_end(documents->text, documents->used), true, document);
+        give(d, piece_end(d->text, d->used), true, document);
     }
 done:
     return rc;
 }
 
-/* ---- the interface
- * ----------------------------------------------------------------------------------------------- */
+/* Reads all lines: where an article begins is not seen from the middle of one. */
+static p4_rc next_article_drawn(p4_documents *d, p4_document *document, bool *found)
+{
+    p4_rc rc = P4_OK;
+    for (bool drawn = false; !drawn;) {
+        drop_given(d);
+        int64_t at = d->position - (int64_t)d->used;
+        TRY(next_article(d, document, found));
+        document->continues = false;
+        drawn = !*found || is_drawn(d, at);
+    }
+done:
+    return rc;
+}
+
+/* ---- the interface ---- */
 
 p4_rc p4_documents_open(p4_documents **documents, const char *path)
 {
@@ -341,16 +385,10 @@ p4_rc p4_documents_open(p4_documents **documents, const char *path)
     if (made == NULL) {
         return P4_E_SYSTEM;
     }
-    p4_stream *file;
-    made->path = p4_strdup(path);
     made->capacity = FIRST_BYTES;
-    made->text = p4_alloc(made->capacity, 1); /* never NULL: an empty document has a place too */
-    if (made->path == NULL || made->text == NULL) {
-        rc = P4_E_SYSTEM;
-        goto done;
-    }
-    TRY(p4_stream_open(&file, path));
-    TRY(enter(made, file));
+    made->text = p4_alloc(made->capacity, 1); /* never NULL: an empty document has an address too */
+    TRY(made->text != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_members_open(&made->members, path));
 done:
     if (rc == P4_OK) {
         *documents = made;
@@ -360,26 +398,58 @@ done:
     return rc;
 }
 
+void p4_documents_sample(p4_documents *documents, const p4_draw *draw)
+{
+    documents->sampled = true;
+    documents->draw = *draw;
+    documents->drawn_block = -1;
+}
+
+/* The next text of the file, behind its byte order mark; stream NULL at the end. */
+static p4_rc begin_text(p4_documents *d)
+{
+    p4_rc rc = P4_OK;
+    const char *bytes;
+    size_t count;
+    TRY(p4_members_next(d->members, &d->stream, &d->format));
+    d->begun = d->continuing = d->ended = false;
+    d->used = d->given = d->rest_bytes = 0;
+    d->line_number = 0;
+    d->blank_above = true;
+    if (d->stream != NULL) {
+        TRY(p4_stream_peek(d->stream, 3, &bytes, &count));
+        size_t mark = count >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+        p4_stream_skip(d->stream, mark);
+        d->position += (int64_t)mark;
+    }
+done:
+    return rc;
+}
+
 p4_rc p4_documents_next(p4_documents *documents, p4_document *document)
 {
-    static p4_rc (*const next[])(p4_documents *, p4_document *, bool *) = {
+    typedef p4_rc (*next_of)(p4_documents *, p4_document *, bool *);
+    static const next_of whole[] = {
         [P4_DATA_TEXT] = next_text, [P4_DATA_JSONL] = next_jsonl, [P4_DATA_ARTICLES] = next_article};
+    static const next_of drawn[] = {[P4_DATA_TEXT] = next_text_drawn,
+                                    [P4_DATA_JSONL] = next_jsonl,
+                                    [P4_DATA_ARTICLES] = next_article_drawn};
     p4_rc rc = P4_OK;
+    bool found = false;
     drop_given(documents);
-    for (;;) {
-        bool ended, found = false;
-        TRY(next_stream(documents, &ended));
-        if (ended) {
+    while (!found) {
+        if (documents->stream == NULL) {
+            TRY(begin_text(documents));
+        }
+        if (documents->stream == NULL) {
             *document = (p4_document){.bytes = -1};
             return P4_OK;
         }
+        const next_of *next = documents->sampled ? drawn : whole;
         TRY(next[documents->format](documents, document, &found));
-        if (found) {
-            return P4_OK;
+        if (!found) {
+            documents->stream = NULL;
         }
-        p4_stream_close(documents->stream);
-        documents->stream = NULL;
-        documents->used = documents->given = 0;
     }
 done:
     return rc;
@@ -387,14 +457,9 @@ done:
 
 void p4_documents_close(p4_documents *documents)
 {
-    if (documents == NULL) {
-        return;
+    if (documents != NULL) {
+        p4_members_close(documents->members);
+        free(documents->text);
+        free(documents);
     }
-    p4_stream_close(documents->stream);
-    while (documents->archive_count > 0) {
-        p4_archive_close(documents->archives[--documents->archive_count]);
-    }
-    free(documents->text);
-    free(documents->path);
-    free(documents);
 }

@@ -1,15 +1,23 @@
-/* json_line.h - the text field of one line of JSONL: a strict scanner (RFC 8259), far faster than building a
- * tree. */
+/* json_line.h - the text of one line of JSONL. */
 #ifndef P4_JSON_LINE_H
 #define P4_JSON_LINE_H
 
 #include "src/leaf/base.h"
 
-/* *text: the unescaped string field "text" of the object in `line`, else "content", "raw_content" or
- * "document" (the later of two fields of one name), unescaped in place: it points into `line`, whose bytes
- * are changed. Other fields are checked and ignored. Half a surrogate pair becomes U+FFFD and is counted in
- * *replaced. Errors name `source`, the line and the column (both from 1). Local. */
-p4_rc p4_json_line_text(char *line, size_t bytes, const char *source, int64_t line_number, char **text,
-                        size_t *text_bytes, int64_t *replaced);
+/* Where a line stands, for messages. */
+typedef struct p4_line_place {
+    const char *source;
+    int64_t number;   /* from 1; 0: not known, because the lines before it were not read */
+    int64_t at_bytes; /* offset of its first byte */
+} p4_line_place;
+
+/* *text: the string field "text" of the JSON object in `line`, else "content", "raw_content" or "document".
+ * Of two fields with the same name the later one counts. The text is unescaped into `line` itself, whose
+ * bytes are overwritten. NaN, Infinity and -Infinity are accepted as values of other fields, because Python's
+ * json module writes them. Half a surrogate pair and the escape \u0000 become U+FFFD and are counted in
+ * *replaced, in whichever field they stand. Errors name the source, the line and the column (from 1). Local.
+ */
+p4_rc p4_json_line_text(char *line, size_t bytes, const p4_line_place *place, char **text, size_t *text_bytes,
+                        int64_t *replaced);
 
 #endif

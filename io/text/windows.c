@@ -1,123 +1,286 @@
-/* Windows of token ids out of files or samples. One thread reads, `threads` tokenise, and the reading thread
- * collects what they made in the order of the documents: what comes out does not depend on who was faster. */
-#include "io/text/dataset_parts.h"
+#include "io/text/dataset.h"
 
-#include <pthread.h>
+#include "io/text/dataset_parts.h"
+#include "io/text/sample.h"
+#include "io/text/token_file.h"
+#include "io/text/token_stream.h"
+#include "io/text/tokenize.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-enum { BATCH_BYTES = 256 << 10, BATCH_DOCUMENTS = 4096, MOST_THREADS = 256 };
+/* The files, or samples in memory, and their tokens. */
+typedef struct source {
+    const char *what; /* for messages */
+    p4_texts texts;
+    p4_token_file *files; /* [texts.count] those that are token files; NULL: there are samples */
+    p4_draw *draws;       /* [texts.count] which part of the texts was read; NULL: all */
+    void *ids;            /* of what was tokenized, id_bytes each */
+    int id_bytes;
+    int64_t used, capacity;
+    int64_t *counts; /* [texts.count] tokens of each text */
+    p4_text_counts totals;
+    p4_token_stream stream; /* a part a file or sample */
+} source;
 
-/* One document, or a piece of one, in a batch. */
-typedef struct text_piece {
-    size_t bytes;    /* of the batch's text */
-    int64_t ids_end; /* its ids end here in the batch's ids */
-    int64_t replaced;
-    int64_t number;   /* of the document, from 1, in its file or among the samples */
-    const char *path; /* NULL: a sample */
-    bool continues;
-} text_piece;
+/* ---- the stream ---- */
 
-/* Some documents that one thread tokenises. */
-typedef struct token_batch {
-    char *text;
-    size_t used, capacity;
-    text_piece *pieces;
-    int64_t count;
-    p4_ids ids;
-    p4_rc rc;
-    char *message; /* when rc is not P4_OK */
-    bool tokenised;
-} token_batch;
-
-/* Documents one after another: those of files, or samples in memory. */
-typedef struct document_source {
-    char *const *paths;
-    int64_t path_count, path;
-    const char *const *samples;
-    int64_t sample_count, sample;
-    p4_documents *documents;
-    int64_t number;
-    bool continuing;
-    p4_document held; /* read, and belonging to the next batch */
-} document_source;
-
-/* The ring: batch i lies in slot i % slots; collected <= taken <= filled <= collected + slots. */
-typedef struct batch_ring {
-    const p4_tokenizer *tokenizer;
-    int32_t end_id;
-    token_batch *batches;
-    int64_t slots, filled, taken, collected;
-    bool closed;
-    pthread_mutex_t lock;
-    pthread_cond_t work, result;
-} batch_ring;
-
-/* ---- filling windows
- * --------------------------------------------------------------------------------------------- */
-
-p4_rc p4_filling_add(p4_filling *filling, const int32_t *ids, int64_t count, int64_t *bad)
+static p4_rc keep_ids(void *user, int64_t from, const int32_t *ids, int64_t count)
 {
-    *bad = -1;
-    for (int64_t i = 0; i < count; i++) {
-        if (ids[i] < 0 || ids[i] >= filling->vocab) {
-            *bad = i;
-            return P4_OK;
-        }
-    }
-    int64_t kept = p4_min_i64(count, filling->limit_ids - filling->used);
-    if (filling->used + kept > filling->capacity) {
-        int64_t capacity = p4_max_i64(filling->used + kept, filling->capacity + filling->capacity / 2);
-        capacity = p4_min_i64(p4_max_i64(capacity, 1 << 16), filling->limit_ids);
-        int32_t *grown = p4_resize(filling->windows->ids, (size_t)capacity, sizeof *grown);
+    source *s = user;
+    if (s->used + count > s->capacity) {
+        int64_t capacity = p4_max_i64(p4_max_i64(s->used + count, s->capacity + s->capacity / 2), 1 << 16);
+        void *grown = p4_resize(s->ids, (size_t)capacity, (size_t)s->id_bytes);
         if (grown == NULL) {
             return P4_E_SYSTEM;
         }
-        filling->windows->ids = grown;
-        filling->capacity = capacity;
+        s->ids = grown;
+        s->capacity = capacity;
     }
-    if (kept > 0) {
-        memcpy(filling->windows->ids + filling->used, ids, (size_t)kept * sizeof *ids);
+    if (s->id_bytes == 2) {
+        for (int64_t i = 0; i < count; i++) {
+            ((uint16_t *)s->ids)[s->used + i] = (uint16_t)ids[i];
+        }
+    } else if (count > 0) {
+        memcpy((int32_t *)s->ids + s->used, ids, (size_t)count * sizeof *ids);
     }
-    filling->used += kept;
-    filling->windows->tokens_total += count;
+    s->used += count;
+    s->counts[from] += count;
     return P4_OK;
 }
 
-static p4_rc filling_begin(p4_filling *filling, p4_windows *windows, int64_t T, int64_t limit, int64_t vocab,
-                           int32_t end_id)
+static p4_rc join(source *s)
 {
     p4_rc rc = P4_OK;
-    *windows = (p4_windows){.T = T};
-    *filling = (p4_filling){.windows = windows, .limit_ids = INT64_MAX, .vocab = vocab, .end_id = end_id};
-    CHECK(T >= 1 && limit >= 0 && vocab >= 1,
-          "windows of %lld tokens, at most %lld, vocabulary %lld: out of range", (long long)T,
-          (long long)limit, (long long)vocab);
-    CHECK(end_id < vocab, "the end-of-text id is %d; the model's vocabulary holds 0 to %lld", (int)end_id,
-          (long long)vocab - 1);
-    if (limit > 0) {
-        CHECK(!__builtin_mul_overflow(limit, T, &filling->limit_ids), "%lld windows of %lld tokens: too many",
-              (long long)limit, (long long)T);
+    int64_t at = 0;
+    p4_token_stream_free(&s->stream);
+    for (int64_t i = 0; i < s->texts.count; i++) {
+        const p4_token_file *file = s->files != NULL && s->files[i].path != NULL ? &s->files[i] : NULL;
+        if (file != NULL) {
+            TRY(p4_token_stream_add(&s->stream, file->ids, file->id_bytes, file->count));
+        } else {
+            TRY(p4_token_stream_add(&s->stream, (const char *)s->ids + at * s->id_bytes, s->id_bytes,
+                                    s->counts[i]));
+            at += s->counts[i];
+        }
     }
 done:
     return rc;
 }
 
-static p4_rc filling_end(p4_filling *filling, const char *what)
+static p4_rc tokenize(source *s, const p4_windowing *how)
 {
     p4_rc rc = P4_OK;
-    p4_windows *windows = filling->windows;
-    windows->count = filling->used / windows->T;
-    CHECK(windows->count > 0, "%s: %lld token%s in %lld document%s, less than one window of %lld tokens",
-          what, (long long)windows->tokens_total, p4_plural(windows->tokens_total),
-          (long long)windows->documents, p4_plural(windows->documents), (long long)windows->T);
-    int32_t *fitting = p4_resize(windows->ids, (size_t)(windows->count * windows->T), sizeof *fitting);
-    if (fitting == NULL) {
-        rc = P4_E_SYSTEM;
+    s->used = 0;
+    s->totals = (p4_text_counts){0};
+    memset(s->counts, 0, (size_t)s->texts.count * sizeof *s->counts);
+    s->texts.draws = s->draws;
+    TRY(p4_tokenize(&s->texts, how, keep_ids, s, &s->totals));
+    TRY(join(s));
+done:
+    return rc;
+}
+
+/* Tokenizes what `limit` windows are drawn from: all, or parts of the files that hold as many at least. */
+static p4_rc fill(source *s, const p4_windowing *how, int64_t limit)
+{
+    p4_rc rc = P4_OK;
+    for (int attempt = 0;; attempt++) {
+        free(s->draws);
+        s->draws = NULL;
+        if (limit > 0 && s->texts.samples == NULL) {
+            TRY(p4_plan_draws(&s->draws, s->texts.paths, s->texts.count, how, limit, attempt));
+        }
+        TRY(tokenize(s, how));
+        if (s->draws == NULL || s->stream.count / how->T >= limit) {
+            break;
+        }
+    }
+done:
+    return rc;
+}
+
+static p4_rc open_files(source *s, int64_t vocab)
+{
+    p4_rc rc = P4_OK;
+    s->files = p4_alloc((size_t)s->texts.count, sizeof *s->files);
+    TRY(s->files != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < s->texts.count; i++) {
+        if (p4_data_kind_of(s->texts.paths[i]) == P4_DATA_TOKENS) {
+            TRY(p4_token_file_open(&s->files[i], s->texts.paths[i], vocab));
+        }
+    }
+done:
+    return rc;
+}
+
+static void close_source(source *s)
+{
+    for (int64_t i = 0; s->files != NULL && i < s->texts.count; i++) {
+        p4_token_file_close(&s->files[i]);
+    }
+    free(s->files);
+    free(s->draws);
+    free(s->ids);
+    free(s->counts);
+    p4_token_stream_free(&s->stream);
+}
+
+/* ---- windows of it ---- */
+
+/* *picks [count], which the caller frees: which windows of the stream are taken, of `total`. */
+static p4_rc pick(int64_t **picks, int64_t count, int64_t total, const source *s, const p4_windowing *how)
+{
+    p4_rc rc = P4_OK;
+    int64_t at = 0;
+    *picks = p4_alloc((size_t)count, sizeof **picks);
+    p4_window_range *ranges = p4_alloc((size_t)s->texts.count, sizeof *ranges);
+    TRY(*picks != NULL && ranges != NULL ? P4_OK : P4_E_SYSTEM);
+    if (count == total) {
+        for (int64_t i = 0; i < count; i++) {
+            (*picks)[i] = i;
+        }
         goto done;
     }
-    windows->ids = fitting;
+    for (int64_t i = 0; i < s->texts.count; i++) {
+        const p4_token_part *part = &s->stream.parts[i];
+        int64_t end = p4_min_i64(total, p4_ceil_div(part->first + part->count, how->T));
+        bool drawn = s->draws != NULL && s->draws[i].stride > 0;
+        ranges[i] = (p4_window_range){.count = end - at, .weight = drawn ? s->draws[i].stride : 1};
+        at = end;
+    }
+    TRY(p4_pick_windows(*picks, count, ranges, s->texts.count, how->seed));
 done:
+    free(ranges);
+    return rc;
+}
+
+/* Tokens of token files were not looked at before. `at`: where in the stream the window begins. Adds to what
+ * was seen of each file: seen [files][2], its tokens, and those that end a text. */
+static p4_rc check_window(const source *s, const int32_t *ids, int64_t at, const p4_windowing *how,
+                          int64_t (*seen)[2])
+{
+    int64_t p = p4_token_stream_find(&s->stream, at);
+    for (int64_t i = 0; i < how->T; i++) {
+        while (at + i >= s->stream.parts[p].first + s->stream.parts[p].count) {
+            p++;
+        }
+        if (ids[i] < 0 || ids[i] >= how->vocab) {
+            return p4_token_file_refuse_id(&s->files[p], at + i - s->stream.parts[p].first, how->vocab);
+        }
+        seen[p][0]++;
+        seen[p][1] += ids[i] == how->end_id;
+    }
+    return P4_OK;
+}
+
+static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowing *how, int64_t limit)
+{
+    p4_rc rc = P4_OK;
+    const int64_t T = how->T, total = s->stream.count / T;
+    int64_t *picks = NULL, (*seen)[2] = NULL;
+    CHECK(total > 0, "%s: %lld token%s, less than one window of %lld tokens", s->what,
+          (long long)s->stream.count, p4_plural(s->stream.count), (long long)T);
+    windows->count = limit > 0 ? p4_min_i64(limit, total) : total;
+    TRY(pick(&picks, windows->count, total, s, how));
+    windows->ids = p4_alloc((size_t)(windows->count * T), sizeof *windows->ids);
+    seen = p4_alloc((size_t)s->texts.count, sizeof *seen);
+    TRY(windows->ids != NULL && seen != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < windows->count; i++) {
+        int32_t *ids = windows->ids + i * T;
+        p4_token_stream_read(&s->stream, ids, picks[i] * T, T);
+        TRY(check_window(s, ids, picks[i] * T, how, seen));
+    }
+    for (int64_t i = 0; i < s->texts.count && s->files != NULL; i++) {
+        if (s->files[i].path != NULL) {
+            p4_token_file_warn_of_ends(&s->files[i], how->end_id, seen[i][1], seen[i][0]);
+        }
+    }
+    windows->tokens_total = s->stream.count;
+    windows->documents = s->totals.documents;
+    windows->replaced_bytes = s->totals.replaced;
+done:
+    free(picks);
+    free(seen);
+    return rc;
+}
+
+/* ---- the interface ---- */
+
+static p4_rc read_source(p4_windows *windows, source *s, const p4_windowing *how, int64_t limit)
+{
+    p4_rc rc = P4_OK;
+    int64_t ids;
+    *windows = (p4_windows){.T = how->T};
+    CHECK(how->T >= 1 && limit >= 0 && how->vocab >= 1,
+          "windows of %lld tokens, at most %lld, vocabulary %lld: out of range", (long long)how->T,
+          (long long)limit, (long long)how->vocab);
+    CHECK(how->end_id < how->vocab, "the end-of-text id is %d; the model's vocabulary holds 0 to %lld",
+          (int)how->end_id, (long long)how->vocab - 1);
+    CHECK(!__builtin_mul_overflow(limit, how->T, &ids), "%lld windows of %lld tokens: too many",
+          (long long)limit, (long long)how->T);
+    s->id_bytes = how->vocab <= 65536 ? 2 : 4;
+    s->counts = p4_alloc((size_t)s->texts.count, sizeof *s->counts);
+    TRY(s->counts != NULL ? P4_OK : P4_E_SYSTEM);
+    if (s->texts.samples == NULL) {
+        TRY(open_files(s, how->vocab));
+    }
+    TRY(fill(s, how, limit));
+    TRY(read_windows(windows, s, how, limit));
+done:
+    close_source(s);
+    if (rc != P4_OK) {
+        p4_windows_free(windows);
+    }
+    return rc;
+}
+
+p4_rc p4_windows_read(p4_windows *windows, char *const *paths, int64_t path_count, const p4_windowing *how,
+                      int64_t limit)
+{
+    source s = {.texts = {.paths = paths, .count = path_count},
+                .what = path_count == 1 ? paths[0] : "the files of text and tokens"};
+    *windows = (p4_windows){.ids = NULL};
+    return path_count > 0 ? read_source(windows, &s, how, limit)
+                          : FAIL("no files of text or tokens are named");
+}
+
+p4_rc p4_windows_from_samples(p4_windows *windows, const char *const *samples, int64_t count,
+                              const p4_windowing *how, int64_t limit)
+{
+    source s = {.texts = {.samples = samples, .count = count}, .what = "the samples"};
+    *windows = (p4_windows){.ids = NULL};
+    if (samples == NULL || count < 1) {
+        return FAIL("no samples are given");
+    }
+    return how->tokenizer != NULL ? read_source(windows, &s, how, limit)
+                                  : FAIL("samples need a tokenizer, and there is none");
+}
+
+p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint64_t seed)
+{
+    p4_rc rc = P4_OK;
+    const int64_t T = from->T;
+    const size_t window_bytes = (size_t)T * sizeof *from->ids;
+    p4_window_range all = {.count = from->count, .weight = 1};
+    int64_t *picks = p4_alloc((size_t)count, sizeof *picks), kept = 0, moved = 0;
+    *to = (p4_windows){.count = count, .T = T, .tokens_total = count * T};
+    to->ids = p4_alloc((size_t)(count * T), sizeof *to->ids);
+    TRY(picks != NULL && to->ids != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_pick_windows(picks, count, &all, 1, seed));
+    for (int64_t i = 0; i < from->count; i++) {
+        if (moved < count && picks[moved] == i) {
+            memcpy(to->ids + moved++ * T, from->ids + i * T, window_bytes);
+        } else {
+            memmove(from->ids + kept++ * T, from->ids + i * T, window_bytes);
+        }
+    }
+    from->count = kept;
+done:
+    free(picks);
+    if (rc != P4_OK) {
+        p4_windows_free(to);
+    }
     return rc;
 }
 
@@ -125,348 +288,4 @@ void p4_windows_free(p4_windows *windows)
 {
     free(windows->ids);
     *windows = (p4_windows){.ids = NULL};
-}
-
-/* ---- reading
- * ----------------------------------------------------------------------------------------------------- */
-
-/* The next document of the files; goes on to the next file at the end of one. */
-static p4_rc next_of_files(document_source *source, p4_document *document)
-{
-    p4_rc rc = P4_OK;
-    *document = (p4_document){.bytes = -1};
-    while (source->path < source->path_count) {
-        if (source->documents == NULL) {
-            source->number = 0;
-            TRY(p4_documents_open(&source->documents, source->paths[source->path]));
-        }
-        TRY(p4_documents_next(source->documents, document));
-        if (document->bytes >= 0) {
-            break;
-        }
-        p4_documents_close(source->documents);
-        source->documents = NULL;
-        source->path++;
-    }
-done:
-    return rc;
-}
-
-static p4_rc source_next(document_source *source, p4_document *document)
-{
-    p4_rc rc = P4_OK;
-    if (source->held.bytes >= 0) {
-        *document = source->held;
-        source->held.bytes = -1;
-        return P4_OK;
-    }
-    if (source->samples == NULL) {
-        rc = next_of_files(source, document);
-    } else if (source->sample < source->sample_count) {
-        const char *text = source->samples[source->sample++];
-        *document = (p4_document){.text = text, .bytes = (int64_t)strlen(text)};
-    } else {
-        *document = (p4_document){.bytes = -1};
-    }
-    return rc;
-}
-
-static p4_rc batch_add(token_batch *batch, document_source *source, const p4_document *document)
-{
-    size_t bytes = (size_t)document->bytes;
-    if (batch->used + bytes > batch->capacity) {
-        size_t capacity = batch->used + bytes > BATCH_BYTES ? batch->used + bytes : BATCH_BYTES;
-        char *grown = p4_resize(batch->text, capacity, 1);
-        if (grown == NULL) {
-            return P4_E_SYSTEM;
-        }
-        batch->text = grown;
-        batch->capacity = capacity;
-    }
-    if (bytes > 0) {
-        memcpy(batch->text + batch->used, document->text, bytes);
-    }
-    batch->used += bytes;
-    source->number += !source->continuing;
-    source->continuing = document->continues;
-    batch->pieces[batch->count++] =
-        (text_piece){.bytes = bytes,
-                     .replaced = document->replaced,
-                     .number = source->number,
-                     .path = source->samples == NULL ? source->paths[source->path] : NULL,
-                     .continues = document->continues};
-    return P4_OK;
-}
-
-/* Reads documents until the batch is full or *ended. What was read before an error stays in the batch. */
-static p4_rc batch_fill(token_batch *batch, document_source *source, bool *ended)
-{
-    p4_rc rc = P4_OK;
-    batch->used = 0;
-    batch->count = batch->ids.count = 0;
-    batch->tokenised = false;
-    if (batch->pieces == NULL) {
-        batch->pieces = p4_alloc(BATCH_DOCUMENTS, sizeof *batch->pieces);
-        if (batch->pieces == NULL) {
-            return P4_E_SYSTEM;
-        }
-    }
-    while (batch->count < BATCH_DOCUMENTS && !*ended) {
-        p4_document document;
-        TRY(source_next(source, &document));
-        *ended = document.bytes < 0;
-        if (*ended) {
-            break;
-        }
-        if (batch->count > 0 && batch->used + (size_t)document.bytes > BATCH_BYTES) {
-            source->held = document;
-            break;
-        }
-        TRY(batch_add(batch, source, &document));
-    }
-done:
-    return rc;
-}
-
-/* ---- tokenising, on the threads
- * ---------------------------------------------------------------------------------- */
-
-static p4_rc batch_tokenise(token_batch *batch, const batch_ring *ring, p4_tokenizer_scratch *scratch)
-{
-    p4_rc rc = P4_OK;
-    const char *text = batch->text;
-    for (int64_t i = 0; i < batch->count; i++) {
-        text_piece *piece = &batch->pieces[i];
-        TRY(p4_tokenizer_encode(ring->tokenizer, scratch, text, piece->bytes, false, &batch->ids,
-                                &piece->replaced));
-        if (!piece->continues && ring->end_id >= 0) {
-            TRY(p4_ids_append(&batch->ids, &ring->end_id, 1));
-        }
-        piece->ids_end = batch->ids.count;
-        text += piece->bytes;
-    }
-done:
-    return rc;
-}
-
-static void *tokenise_loop(void *user)
-{
-    batch_ring *ring = user;
-    p4_tokenizer_scratch *scratch = NULL;
-    p4_error_clear();
-    p4_rc rc = p4_tokenizer_scratch_create(&scratch, ring->tokenizer);
-    pthread_mutex_lock(&ring->lock);
-    for (;;) {
-        while (ring->taken == ring->filled && !ring->closed) {
-            pthread_cond_wait(&ring->work, &ring->lock);
-        }
-        if (ring->closed) {
-            break;
-        }
-        token_batch *batch = &ring->batches[ring->taken++ % ring->slots];
-        pthread_mutex_unlock(&ring->lock);
-        batch->rc = rc == P4_OK ? batch_tokenise(batch, ring, scratch) : rc;
-        if (batch->rc != P4_OK) { /* the message is this thread's: it goes along */
-            batch->message = p4_strdup(p4_last_error());
-            p4_error_clear();
-        }
-        pthread_mutex_lock(&ring->lock);
-        batch->tokenised = true;
-        pthread_cond_signal(&ring->result);
-    }
-    pthread_mutex_unlock(&ring->lock);
-    p4_tokenizer_scratch_free(scratch);
-    return NULL;
-}
-
-/* ---- collecting
- * -------------------------------------------------------------------------------------------------- */
-
-static p4_rc batch_collect(p4_filling *filling, const token_batch *batch, bool *continuing)
-{
-    p4_rc rc = P4_OK;
-    int64_t from = 0, bad;
-    if (batch->rc != P4_OK) {
-        return p4_fail(batch->rc, "%s", batch->message != NULL ? batch->message : "out of memory");
-    }
-    for (int64_t i = 0; i < batch->count && !p4_filling_full(filling); i++) {
-        const text_piece *piece = &batch->pieces[i];
-        filling->windows->documents += !*continuing;
-        filling->windows->replaced_bytes += piece->replaced;
-        *continuing = piece->continues;
-        TRY(p4_filling_add(filling, batch->ids.ids + from, piece->ids_end - from, &bad));
-        CHECK(bad < 0, "%s: document %lld: the tokenizer gives id %d; the model's vocabulary holds 0 to %lld",
-              piece->path != NULL ? piece->path : "samples", (long long)piece->number,
-              (int)batch->ids.ids[from + bad], (long long)filling->vocab - 1);
-        from = piece->ids_end;
-    }
-done:
-    return rc;
-}
-
-/* Waits for the oldest batch and takes its ids. */
-static p4_rc collect_oldest(batch_ring *ring, p4_filling *filling, bool *continuing)
-{
-    const token_batch *oldest = &ring->batches[ring->collected % ring->slots];
-    pthread_mutex_lock(&ring->lock);
-    while (!oldest->tokenised) {
-        pthread_cond_wait(&ring->result, &ring->lock);
-    }
-    pthread_mutex_unlock(&ring->lock);
-    p4_rc rc = batch_collect(filling, oldest, continuing);
-    ring->collected++;
-    return rc;
-}
-
-/* Reads ahead as far as the ring has room, and collects. An error in reading counts only when the windows
- * before it do not fill the limit: how far was read ahead must not matter. */
-static p4_rc pump(batch_ring *ring, document_source *source, p4_filling *filling)
-{
-    p4_rc rc = P4_OK, read_rc = P4_OK;
-    char *read_message = NULL;
-    bool ended = false, continuing = false;
-    while (!p4_filling_full(filling)) {
-        if (!ended && ring->filled - ring->collected < ring->slots) {
-            token_batch *batch = &ring->batches[ring->filled % ring->slots];
-            read_rc = batch_fill(batch, source, &ended);
-            if (read_rc != P4_OK) {
-                ended = true;
-                read_message = p4_strdup(p4_last_error());
-                p4_error_clear();
-            }
-            if (batch->count > 0) {
-                pthread_mutex_lock(&ring->lock);
-                ring->filled++;
-                pthread_cond_signal(&ring->work);
-                pthread_mutex_unlock(&ring->lock);
-            }
-        } else if (ring->collected < ring->filled) {
-            TRY(collect_oldest(ring, filling, &continuing));
-        } else {
-            break;
-        }
-    }
-    if (!p4_filling_full(filling) && read_rc != P4_OK) {
-        rc = p4_fail(read_rc, "%s", read_message != NULL ? read_message : "out of memory");
-    }
-done:
-    free(read_message);
-    return rc;
-}
-
-static p4_rc ring_create(batch_ring *ring, const p4_tokenizer *tokenizer, int32_t end_id, int threads)
-{
-    *ring = (batch_ring){.tokenizer = tokenizer, .end_id = end_id, .slots = 2 * threads + 2};
-    ring->batches = p4_alloc((size_t)ring->slots, sizeof *ring->batches);
-    if (ring->batches == NULL) {
-        return P4_E_SYSTEM;
-    }
-    pthread_mutex_init(&ring->lock, NULL);
-    pthread_cond_init(&ring->work, NULL);
-    pthread_cond_init(&ring->result, NULL);
-    return P4_OK;
-}
-
-static void ring_free(batch_ring *ring)
-{
-    for (int64_t i = 0; i < ring->slots; i++) {
-        free(ring->batches[i].text);
-        free(ring->batches[i].pieces);
-        free(ring->batches[i].message);
-        p4_ids_free(&ring->batches[i].ids);
-    }
-    pthread_cond_destroy(&ring->result);
-    pthread_cond_destroy(&ring->work);
-    pthread_mutex_destroy(&ring->lock);
-    free(ring->batches);
-}
-
-/* Tokenises the documents of `source` into `filling` until either ends. */
-static p4_rc tokenise(p4_filling *filling, document_source *source, const p4_tokenizer *tokenizer,
-                      int threads)
-{
-    p4_rc rc = P4_OK;
-    batch_ring ring;
-    pthread_t workers[MOST_THREADS];
-    int started = 0;
-    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
-    if ((rc = ring_create(&ring, tokenizer, filling->end_id, threads)) != P4_OK) {
-        return rc;
-    }
-    while (started < threads && pthread_create(&workers[started], NULL, tokenise_loop, &ring) == 0) {
-        started++;
-    }
-    /* Fewer threads than asked for give the same windows, only later. */
-    rc = started > 0 ? pump(&ring, source, filling) : FAULT("no thread can be started to tokenise");
-    pthread_mutex_lock(&ring.lock);
-    ring.closed = true;
-    pthread_cond_broadcast(&ring.work);
-    pthread_mutex_unlock(&ring.lock);
-    for (int i = 0; i < started; i++) {
-        pthread_join(workers[i], NULL);
-    }
-    ring_free(&ring);
-    p4_documents_close(source->documents);
-    return rc;
-}
-
-/* ---- the interface
- * ----------------------------------------------------------------------------------------------- */
-
-/* paths[0..count): files of text. */
-static p4_rc read_texts(p4_filling *filling, char *const *paths, int64_t count, const p4_tokenizer *tokenizer,
-                        int threads)
-{
-    document_source source = {.paths = paths, .path_count = count, .held = {.bytes = -1}};
-    return tokenizer != NULL ? tokenise(filling, &source, tokenizer, threads)
-                             : FAIL("%s: text needs a tokenizer, and the model directory has no "
-                                    "tokenizer.json (token files are named .bin)",
-                                    paths[0]);
-}
-
-p4_rc p4_windows_read(p4_windows *windows, char *const *paths, int64_t path_count,
-                      const p4_tokenizer *tokenizer, int64_t T, int64_t limit, int64_t vocab, int32_t end_id,
-                      int threads)
-{
-    p4_rc rc = P4_OK;
-    p4_filling filling;
-    TRY(filling_begin(&filling, windows, T, limit, vocab, end_id));
-    CHECK(path_count > 0, "no files of text or tokens are named");
-    for (int64_t i = 0; i < path_count && !p4_filling_full(&filling);) {
-        if (p4_data_kind_of(paths[i]) == P4_DATA_TOKENS) {
-            TRY(p4_token_file_read(&filling, paths[i++]));
-            continue;
-        }
-        int64_t texts = 1;
-        while (i + texts < path_count && p4_data_kind_of(paths[i + texts]) != P4_DATA_TOKENS) {
-            texts++;
-        }
-        TRY(read_texts(&filling, paths + i, texts, tokenizer, threads));
-        i += texts;
-    }
-    TRY(filling_end(&filling, path_count == 1 ? paths[0] : "the files of text and tokens"));
-done:
-    if (rc != P4_OK) {
-        p4_windows_free(windows);
-    }
-    return rc;
-}
-
-p4_rc p4_windows_from_samples(p4_windows *windows, const char *const *samples, int64_t count,
-                              const p4_tokenizer *tokenizer, int64_t T, int64_t limit, int64_t vocab,
-                              int32_t end_id, int threads)
-{
-    p4_rc rc = P4_OK;
-    p4_filling filling;
-    TRY(filling_begin(&filling, windows, T, limit, vocab, end_id));
-    CHECK(samples != NULL && count > 0, "no samples are given");
-    CHECK(tokenizer != NULL, "samples need a tokenizer, and there is none");
-    document_source source = {.samples = samples, .sample_count = count, .held = {.bytes = -1}};
-    TRY(tokenise(&filling, &source, tokenizer, threads));
-    TRY(filling_end(&filling, "the samples"));
-done:
-    if (rc != P4_OK) {
-        p4_windows_free(windows);
-    }
-    return rc;
 }

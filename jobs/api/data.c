@@ -118,14 +118,18 @@ static p4_rc read_windows(p4_windows *windows, const p4_calib *calib)
     bool held_out = false;
     CHECK(T <= calib->positions, "calibration_sequence_length is %lld, but %s has %lld positions",
           (long long)T, calib->model_path, (long long)calib->positions);
+    p4_windowing how = {.tokenizer = calib->tokenizer,
+                        .T = T,
+                        .vocab = calib->vocab,
+                        .end_id = calib->end_id,
+                        .threads = c->num_workers,
+                        .seed = c->seed};
     if (calib->samples != NULL) {
-        TRY(p4_windows_from_samples(windows, (const char *const *)calib->samples, calib->sample_count,
-                                    calib->tokenizer, T, c->calibration_samples, calib->vocab, calib->end_id,
-                                    c->num_workers));
+        TRY(p4_windows_from_samples(windows, (const char *const *)calib->samples, calib->sample_count, &how,
+                                    c->calibration_samples));
     } else {
         TRY(p4_dataset_files(c, P4_SPLIT_CALIBRATION, &paths, &path_count, &held_out));
-        TRY(p4_windows_read(windows, paths, path_count, calib->tokenizer, T, c->calibration_samples,
-                            calib->vocab, calib->end_id, c->num_workers));
+        TRY(p4_windows_read(windows, paths, path_count, &how, c->calibration_samples));
     }
 done:
     p4_dataset_files_free(paths, path_count);

@@ -106,6 +106,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
 {
     p4_rc rc = P4_OK;
     const p4_windows none = {0};
+    p4_training_set *set = NULL;
     listener kept = {.curve = &c->curve, .callback = callback, .user = user};
     p4_error_clear();
     p4_results_free(&c->results);
@@ -113,6 +114,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     p4_training_curve_free(&c->curve);
     *result = c->results.fine_tuning;
     TRY(prepare_training(c, train, eval, config));
+    TRY_ALL(c->compute.group, p4_training_set_of_windows(&set, &train->windows));
     if (eval != NULL) {
         TRY(evaluate(c, eval, &c->results.post));
     }
@@ -120,7 +122,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     p4_train_plan plan = p4_settings_train(&c->config, train->windows.T, &c->statistics);
     p4_tuner tuner = {.compute = &c->compute,
                       .original = &c->original,
-                      .train = &train->windows,
+                      .train = set,
                       .eval = eval != NULL ? &eval->windows : &none,
                       .plan = &plan,
                       .evaluation = p4_settings_pipeline(&c->config, train->windows.T),
@@ -133,6 +135,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     c->results.fine_tuning.history = NULL; /* the caller's now */
     c->results.fine_tuning.history_count = c->results.fine_tuning.history_capacity = 0;
 done:
+    p4_training_set_close(set);
     return rc;
 }
 

@@ -20,14 +20,14 @@ done:
 
 static p4_rc tune(p4_run *run)
 {
-    const p4_windows *train = p4_run_train_windows(run);
-    p4_train_plan plan = p4_settings_train(&run->config, train->T, &run->statistics);
+    const int64_t T = p4_training_set_length(run->train);
+    p4_train_plan plan = p4_settings_train(&run->config, T, &run->statistics);
     p4_tuner tuner = {.compute = &run->compute,
                       .original = &run->original,
-                      .train = train,
+                      .train = run->train,
                       .eval = &run->eval,
                       .plan = &plan,
-                      .evaluation = p4_settings_pipeline(&run->config, train->T),
+                      .evaluation = p4_settings_pipeline(&run->config, T),
                       .log_every = run->config.log_every,
                       .start_perplexity = run->results.post.perplexity,
                       .on_point = keep_point,

@@ -1,27 +1,49 @@
 #include "jobs/train/gradient_flow.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "jobs/stages/stages.h"
+
+/* A window to test on: [T], heap. Local. */
+static int32_t *take_window(const p4_run *run, int64_t T)
+{
+    const p4_windows *windows = run->eval.count > 0 ? &run->eval : &run->calibration;
+    int32_t *ids = p4_alloc((size_t)T, sizeof *ids);
+    if (ids != NULL && windows->count > 0) {
+        memcpy(ids, windows->ids, (size_t)T * sizeof *ids);
+    } else if (ids != NULL && run->compute.group->rank == 0) { /* the test runs there */
+        p4_training_set_first(run->train, ids);
+    }
+    return ids;
+}
 
 p4_rc p4_stage_gradient_flow(p4_run *run)
 {
+    p4_rc rc = P4_OK;
+    const int64_t T = run->config.calibration_sequence_length;
+    int32_t *ids = NULL;
     p4_gradient_flow *record = &run->results.gradient_flow;
-    const p4_windows *windows = run->eval.count > 0 ? &run->eval : p4_run_train_windows(run);
-    if (windows->count == 0) {
+    if (run->eval.count + run->calibration.count == 0 && run->train == NULL) {
         INFO("      not run: there are no tokens (no evaluation, no calibration, no training)");
         return P4_OK;
     }
+    ids = take_window(run, T);
+    TRY_ALL(run->compute.group, ids != NULL ? P4_OK : P4_E_SYSTEM);
     p4_flow_test test = {.compute = &run->compute,
                          .model = &run->original.hf.model,
                          .weights = run->packed.weights,
                          .activation_bits = run->config.activation_bits,
-                         .ids = windows->ids,
-                         .T = windows->T};
-    p4_rc rc = p4_gradient_flow_run(&test, record);
-    if (rc == P4_OK && record->passed) {
+                         .ids = ids,
+                         .T = T};
+    TRY(p4_gradient_flow_run(&test, record));
+    if (record->passed) {
         INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient",
              (long long)record->tensors_checked, p4_plural(record->tensors_checked));
-    } else if (rc == P4_OK) {
+    } else {
         WARN("      FAILED: %s", record->error);
     }
+done:
+    free(ids);
     return rc;
 }

@@ -1,152 +1,249 @@
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "io/file/files.h"
 #include "jobs/stages/stages.h"
 #include "jobs/train/windows.h"
+#include "src/config.h"
 
-/* Windows kept for the shuffle even when fewer are trained on: a training order should not be the file's
- * order. */
-enum { SHUFFLE_WINDOWS = 65536 };
+/* The files of one split, on rank 0. */
+typedef struct split_files {
+    char **paths;
+    int64_t count;
+    bool held_out; /* eval: they are the calibration data, of which windows are set aside */
+} split_files;
 
-static p4_rc read_split(p4_run *run, p4_windows *windows, p4_split split, int64_t limit, bool *held_out)
+/* What the splits are read from; each is empty where nothing is. */
+typedef struct text_files {
+    split_files calibration, eval, train;
+} text_files;
+
+static void files_free(split_files *files)
+{
+    p4_dataset_files_free(files->paths, files->count);
+    *files = (split_files){.paths = NULL};
+}
+
+static p4_windowing windowing(const p4_run *run)
+{
+    const p4_arch *arch = &run->original.hf.model.arch;
+    return (p4_windowing){.tokenizer = run->tokenizer,
+                          .T = run->config.calibration_sequence_length,
+                          .vocab = arch->V,
+                          .end_id = arch->eos_id,
+                          .threads = run->config.num_workers,
+                          .seed = run->config.seed};
+}
+
+/* ---- what trains on what ---- */
+
+/* Does fine-tuning have windows of its own, and not those of calibration? The same on every rank. */
+static bool trains_on_files(const p4_config *c)
+{
+    return c->enable_fine_tuning && (c->train_files.count > 0 || c->calibration_samples == 0);
+}
+
+/* Windows that the steps of fine-tuning take; 0: all there are. */
+static int64_t windows_needed(const p4_config *c)
+{
+    int64_t needed, sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
+    return __builtin_mul_overflow(c->fine_tune_max_steps, sequences, &needed) ? 0 : needed;
+}
+
+/* ---- warnings ---- */
+
+static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t found)
+{
+    if (found < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
+        WARN("warning: key \"%s\": asked for %lld windows of %d tokens, but there are only %lld", key,
+             (long long)wanted, c->calibration_sequence_length, (long long)found);
+    }
+}
+
+/* One line, if text that the model is evaluated on is trained on as well, under whatever name. Local. */
+static p4_rc warn_of_leak(const split_files *eval, const split_files *train)
 {
     p4_rc rc = P4_OK;
-    const p4_config *c = &run->config;
-    const p4_arch *arch = &run->original.hf.model.arch;
-    char **paths = NULL;
-    int64_t count = 0;
-    TRY(p4_dataset_files(c, split, &paths, &count, held_out));
-    if (*held_out) {
-        goto done;
+    struct stat here, *trained = p4_alloc((size_t)train->count, sizeof *trained);
+    TRY(trained != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t j = 0; j < train->count; j++) {
+        CHECK(stat(train->paths[j], &trained[j]) == 0, "%s: cannot examine: %s", train->paths[j],
+              strerror(errno));
     }
-    TRY(p4_windows_read(windows, paths, count, run->tokenizer, c->calibration_sequence_length, limit, arch->V,
-                        arch->eos_id, c->num_workers));
+    for (int64_t i = 0; i < eval->count; i++) {
+        CHECK(stat(eval->paths[i], &here) == 0, "%s: cannot examine: %s", eval->paths[i], strerror(errno));
+        for (int64_t j = 0; j < train->count; j++) {
+            if (here.st_dev == trained[j].st_dev && here.st_ino == trained[j].st_ino) {
+                WARN("warning: %s is among the files to evaluate on and to train on (as %s): the verdict "
+                     "will be "
+                     "too good",
+                     eval->paths[i], train->paths[j]);
+                goto done;
+            }
+        }
+    }
 done:
-    p4_dataset_files_free(paths, count);
+    free(trained);
     return rc;
 }
 
-/* Moves the last `count` windows of one set into another. Local. */
-static p4_rc split_off(p4_windows *from, p4_windows *to, int64_t count)
-{
-    *to = (p4_windows){.count = count, .T = from->T, .tokens_total = count * from->T};
-    to->ids = p4_alloc((size_t)(count * from->T), sizeof *to->ids);
-    if (to->ids == NULL) {
-        return P4_E_SYSTEM;
-    }
-    from->count -= count;
-    memcpy(to->ids, from->ids + from->count * from->T, (size_t)(count * from->T) * sizeof *to->ids);
-    return P4_OK;
-}
+/* ---- windows of calibration and evaluation ---- */
 
-/* Sequences that fine-tuning may draw: what its steps need, and no fewer than a good shuffle. 0: all there
- * are. */
-static int64_t train_limit(const p4_config *c)
+static p4_rc read_windows(const p4_run *run, p4_windows *windows, const split_files *files, int64_t limit)
 {
-    if (c->fine_tune_max_steps == 0) {
-        return 0;
-    }
-    int64_t sequences = c->global_batch_tokens > 0 ? c->global_batch_tokens / c->calibration_sequence_length
-                                                   : c->calibration_batch_size;
-    int64_t needed;
-    bool all = __builtin_mul_overflow(c->fine_tune_max_steps, sequences, &needed);
-    return all ? 0 : p4_max_i64(SHUFFLE_WINDOWS, needed);
-}
-
-static p4_rc check_count(const p4_windows *windows, const char *what)
-{
-    return windows->count > 0 ? P4_OK
-                              : FAIL("%s data: found %lld token%s, not enough for one window of %lld", what,
-                                     (long long)windows->tokens_total, p4_plural(windows->tokens_total),
-                                     (long long)windows->T);
+    p4_windowing how = windowing(run);
+    return p4_windows_read(windows, files->paths, files->count, &how, limit);
 }
 
 /* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else.
- * They are what calibration_samples leaves; where data are short, a fifth. `others_use`: something else needs
- * windows too. Local. */
-static p4_rc hold_out(p4_run *run, bool others_use)
+ * They are what calibration_samples leaves; where data are short, a fifth. Local. */
+static p4_rc hold_out(p4_run *run)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
-    int64_t count = run->calibration.count,
-            free_count = c->calibration_samples > 0 ? count - c->calibration_samples : 0;
-    int64_t most = others_use ? p4_max_i64(1, p4_max_i64(count / 5, free_count)) : count;
+    int64_t count = run->calibration.count, wanted = c->calibration_samples;
+    int64_t most = wanted > 0 ? p4_max_i64(1, p4_max_i64(count / 5, count - wanted)) : count;
     int64_t aside = p4_min_i64(c->eval_samples, most);
-    CHECK(count > aside || !others_use,
+    CHECK(count > aside || wanted == 0,
           "calibration data: one window of %lld tokens is all there is, none is left to evaluate on; "
           "give eval_files, or set eval_samples to 0",
           (long long)run->calibration.T);
-    TRY(split_off(&run->calibration, &run->eval, aside));
+    TRY(p4_windows_set_aside(&run->calibration, &run->eval, aside, c->seed));
 done:
     return rc;
 }
 
-/* Rank 0 reads and tokenises. Local. */
-static p4_rc read_data(p4_run *run)
+/* What is calibrated and evaluated on, except windows that are set aside from training data. Local. */
+static p4_rc read_samples(p4_run *run, const text_files *files)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
-    bool held_out = false, shared = false;
-    bool train = c->enable_fine_tuning, own_train = c->train_files.count > 0;
-    int64_t calibration = c->calibration_samples;
-    if (c->eval_samples > 0) {
-        TRY(read_split(run, &run->eval, P4_SPLIT_EVAL, c->eval_samples, &held_out));
+    bool held_out = files->eval.held_out;
+    bool from_training =
+        held_out && c->calibration_samples == 0 && trains_on_files(c) && c->train_files.count == 0;
+    if (c->eval_samples > 0 && !held_out) {
+        TRY(read_windows(run, &run->eval, &files->eval, c->eval_samples));
     }
-    if (calibration > 0 || held_out || (train && !own_train)) {
-        bool trains_on_all = calibration == 0 && train && !own_train;
-        int64_t limit = trains_on_all ? 0 : calibration + (held_out ? c->eval_samples : 0);
-        TRY(read_split(run, &run->calibration, P4_SPLIT_CALIBRATION, limit, &shared));
-        TRY(check_count(&run->calibration, "calibration"));
+    if (c->calibration_samples > 0 || (held_out && !from_training)) {
+        TRY(read_windows(run, &run->calibration, &files->calibration,
+                         c->calibration_samples + (held_out ? c->eval_samples : 0)));
     }
-    if (held_out) {
-        TRY(hold_out(run, calibration > 0 || (train && !own_train)));
-    }
-    if (c->eval_samples > 0) {
-        TRY(check_count(&run->eval, "evaluation"));
-    }
-    if (train && own_train) {
-        TRY(read_split(run, &run->train, P4_SPLIT_TRAIN, train_limit(c), &shared));
-        TRY(check_count(&run->train, "training"));
+    if (held_out && !from_training) {
+        TRY(hold_out(run));
     }
 done:
     return rc;
 }
 
-static p4_rc read_tokens(p4_run *run)
+/* ---- the stage's part ---- */
+
+static p4_rc open_tokenizer(p4_run *run)
 {
     p4_rc rc = P4_OK;
-    const p4_arch *arch = &run->original.hf.model.arch;
     char *path = p4_format("%s/tokenizer.json", run->original.hf.path);
-    if (path == NULL) {
-        return P4_E_SYSTEM;
-    }
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
     if (p4_file_exists(path)) { /* without one, token files are read and text is refused by name */
         TRY(p4_tokenizer_open(&run->tokenizer, run->original.hf.path));
     }
-    if (arch->eos_id < 0) {
+    if (run->original.hf.model.arch.eos_id < 0) {
         WARN("warning: %s: config.json names no eos_token_id: documents are joined without a mark between "
              "them",
              run->original.hf.path);
     }
-    TRY(read_data(run));
 done:
     free(path);
+    return rc;
+}
+
+static p4_rc find_files(split_files *files, const p4_config *c, p4_split split)
+{
+    return p4_dataset_files(c, split, &files->paths, &files->count, &files->held_out);
+}
+
+/* Which files each split is read from. Local. */
+static p4_rc find_all_files(const p4_config *c, text_files *files)
+{
+    p4_rc rc = P4_OK;
+    bool trains = trains_on_files(c);
+    if (c->eval_samples > 0) {
+        TRY(find_files(&files->eval, c, P4_SPLIT_EVAL));
+    }
+    if (c->calibration_samples > 0 || files->eval.held_out) {
+        TRY(find_files(&files->calibration, c, P4_SPLIT_CALIBRATION));
+    }
+    if (trains) {
+        TRY(find_files(&files->train, c, P4_SPLIT_TRAIN));
+    }
+    if (!files->eval.held_out) {
+        bool calibration_trains = c->enable_fine_tuning && !trains;
+        TRY(warn_of_leak(&files->eval, calibration_trains ? &files->calibration : &files->train));
+    } else if (c->train_files.count > 0) {
+        TRY(warn_of_leak(&files->eval, &files->train));
+    }
+done:
+    return rc;
+}
+
+/* Rank 0 reads and tokenizes. Local. */
+static p4_rc read_text(p4_run *run, text_files *files)
+{
+    p4_rc rc = P4_OK;
+    TRY(open_tokenizer(run));
+    TRY(find_all_files(&run->config, files));
+    TRY(read_samples(run, files));
+done:
+    return rc;
+}
+
+/* The windows of fine-tuning: those of files, or those of calibration where it has some and no train_files
+ * are given, as the specification's fine-tuner takes the calibration loader. Collective. */
+static p4_rc open_training(p4_run *run, const text_files *files)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
+    p4_group *group = run->compute.group;
+    char *temporary = NULL;
+    if (!trains_on_files(c)) {
+        TRY_ALL(group,
+                c->enable_fine_tuning ? p4_training_set_of_windows(&run->train, &run->calibration) : P4_OK);
+        goto done;
+    }
+    temporary = p4_format("%s/training_tokens.tmp", c->output_path);
+    TRY_ALL(group, temporary != NULL ? P4_OK : P4_E_SYSTEM);
+    bool aside = files->eval.held_out && c->train_files.count == 0;
+    p4_training_source source = {.paths = files->train.paths,
+                                 .path_count = files->train.count,
+                                 .how = windowing(run),
+                                 .windows = windows_needed(c),
+                                 .aside = aside ? c->eval_samples : 0,
+                                 .cache_folder = c->token_cache,
+                                 .temporary = temporary};
+    TRY(p4_training_set_open(&run->train, group, &source, aside ? &run->eval : NULL));
+done:
+    free(temporary);
     return rc;
 }
 
 p4_rc p4_load_text(p4_run *run)
 {
     p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
     p4_group *group = run->compute.group;
-    TRY_ROOT(group, read_tokens(run));
+    text_files files = {.eval = {.paths = NULL}};
+    TRY_ROOT(group, read_text(run, &files));
     TRY(p4_windows_publish(group, &run->calibration));
+    TRY(open_training(run, &files));
     TRY(p4_windows_publish(group, &run->eval));
-    TRY(p4_windows_publish(group, &run->train));
+    warn_of_few(c, "calibration_samples", c->calibration_samples, run->calibration.count);
+    warn_of_few(c, "eval_samples", c->eval_samples, run->eval.count);
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
-         run->config.calibration_sequence_length,
-         (long long)(run->config.calibration_samples > 0 ? run->calibration.count : 0),
-         (long long)run->eval.count, (long long)p4_run_train_windows(run)->count);
+         c->calibration_sequence_length, (long long)(c->calibration_samples > 0 ? run->calibration.count : 0),
+         (long long)run->eval.count, (long long)(run->train != NULL ? p4_training_set_count(run->train) : 0));
 done:
+    files_free(&files.calibration);
+    files_free(&files.eval);
+    files_free(&files.train);
     return rc;
 }

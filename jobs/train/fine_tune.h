@@ -10,7 +10,7 @@
 typedef struct p4_tuner {
     p4_compute *compute;
     p4_original *original; /* unloaded from a GPU first: training takes its memory */
-    const p4_windows *train;
+    p4_training_set *train;
     const p4_windows *eval; /* judge the epochs; none: the last epoch's state is kept */
     const p4_train_plan *plan;
     p4_pipeline_plan evaluation;

@@ -27,7 +27,8 @@ static void view_masters(p4_trainer *t)
 static p4_rc size_steps(p4_trainer *t)
 {
     const p4_train_plan *plan = &t->plan;
-    int64_t rank = t->compute->group->rank, ranks = t->compute->group->ranks, windows = t->windows->count;
+    int64_t rank = t->compute->group->rank, ranks = t->compute->group->ranks,
+            windows = p4_training_set_count(t->windows);
     p4_rc rc = P4_OK;
     CHECK(windows >= plan->sequences,
           "fine-tuning: found %lld window%s of %lld tokens in the training data, expected at least %lld, one "
@@ -42,7 +43,7 @@ static p4_rc size_steps(p4_trainer *t)
     if (plan->max_steps > 0) {
         t->order.steps = p4_min_i64(t->order.steps, plan->max_steps);
     }
-    t->order.epoch = -1;
+    TRY(p4_training_set_schedule(t->windows, plan->seed, plan->sequences, t->batch.low, t->batch.high));
 done:
     return rc;
 }
@@ -92,11 +93,10 @@ static p4_rc take_host_memory(p4_trainer *t)
     t->sharded = p4_alloc(params, sizeof *t->sharded);
     t->form.weights = p4_alloc(params, sizeof *t->form.weights);
     t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
-    t->order.windows = p4_alloc((size_t)t->windows->count, sizeof *t->order.windows);
     t->records.pieces =
         p4_alloc((size_t)(P4_RECORDED_MICRO_BATCHES * p4_trainer_pieces(t)), sizeof *t->records.pieces);
-    bool all = t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL &&
-               t->order.windows != NULL && t->records.pieces != NULL;
+    bool all =
+        t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->records.pieces != NULL;
     for (int64_t i = 0; all && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         t->sharded[i] = t->plan.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
@@ -156,7 +156,7 @@ done:
 }
 
 p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *original,
-                      const p4_windows *windows, const p4_train_plan *plan)
+                      p4_training_set *windows, const p4_train_plan *plan)
 {
     p4_rc rc = P4_OK;
     bool *held = p4_alloc((size_t)original->hf.model.params_count, sizeof *held);
@@ -222,7 +222,6 @@ void p4_trainer_close(p4_trainer *t)
     free(t->form.weights);
     free(t->form.vectors);
     free(t->batch.h_ids);
-    free(t->order.windows);
     free(t->records.pieces);
     *t = (p4_trainer){0};
 }

@@ -20,7 +20,7 @@
 #ifndef P4_TRAINER_H
 #define P4_TRAINER_H
 
-#include "io/text/dataset.h"
+#include "io/text/training_set.h"
 #include "jobs/train/original.h"
 #include "jobs/train/quantize.h"
 #include "src/net.h"
@@ -100,10 +100,8 @@ typedef struct p4_trainer_norms {
     int64_t count;
 } p4_trainer_norms;
 
-/* The order of the data. */
+/* How long training goes on. */
 typedef struct p4_trainer_order {
-    uint64_t *windows; /* [windows]: the permutation of `epoch` */
-    int64_t epoch;     /* -1: none yet */
     int64_t steps_per_epoch, steps;
 } p4_trainer_order;
 
@@ -128,7 +126,7 @@ typedef struct p4_trainer {
     p4_compute *compute;
     const p4_original *original;
     const p4_model *model; /* of original */
-    const p4_windows *windows;
+    p4_training_set *windows;
     p4_train_plan plan;
     p4_net net;
     p4_optim optim;
@@ -151,11 +149,11 @@ typedef struct p4_step_result {
     bool applied; /* false: the gradient was not finite and the step was skipped */
 } p4_step_result;
 
-/* Masters from the original's weights, codes from the masters. compute, original and windows (the same on
- * every rank) must outlive the trainer, whose optim is readable and settable by tensor name (optim_state.h).
- * The caller closes. P4_E_INPUT: fewer windows than one step takes. Collective. */
+/* Masters from the original's weights, codes from the masters. compute, original and windows, which are given
+ * their schedule, must outlive the trainer, whose optim is readable and settable by tensor name
+ * (optim_state.h). The caller closes. P4_E_INPUT: fewer windows than one step takes. Collective. */
 p4_rc p4_trainer_open(p4_trainer *trainer, p4_compute *compute, const p4_original *original,
-                      const p4_windows *windows, const p4_train_plan *plan);
+                      p4_training_set *windows, const p4_train_plan *plan);
 void p4_trainer_close(p4_trainer *trainer); /* Collective. */
 /* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it
  * need not be zeroed: what GEMMs write there. Everything else is added to. */

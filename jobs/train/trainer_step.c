@@ -1,27 +1,8 @@
 #include <math.h>
-#include <string.h>
 
 #include "jobs/train/trainer.h"
-#include "src/leaf/rng.h"
 
 enum { BAD_STEPS_MAX = 5 };
-
-/* Copies sequences [from, from + B) of this step to h_ids; the order of windows depends on seed and epoch
- * only. */
-static void gather_sequences(p4_trainer *t, int64_t step, int64_t from, int64_t B)
-{
-    const p4_windows *train = t->windows;
-    int64_t epoch = step / t->order.steps_per_epoch, within = step % t->order.steps_per_epoch;
-    if (t->order.epoch != epoch) {
-        p4_rng_permutation(t->order.windows, (uint64_t)train->count, t->plan.seed, (uint64_t)epoch + 1);
-        t->order.epoch = epoch;
-    }
-    for (int64_t b = 0; b < B; b++) {
-        uint64_t window = t->order.windows[within * t->plan.sequences + from + b];
-        memcpy(t->batch.h_ids + b * t->plan.T, train->ids + (int64_t)window * t->plan.T,
-               (size_t)t->plan.T * sizeof *t->batch.h_ids);
-    }
-}
 
 /* Zeroes the gradients that the backward pass adds to; of a rank that has no sequences, all that are summed.
  * Neighbours go together, with the padding between them, which is zero. */
@@ -133,12 +114,12 @@ static void update_work(void *user)
     }
 }
 
-/* The round at work, of which this rank has sequences [from, from + t->batch.B). */
-static void run_micro_batch(p4_trainer *t, int64_t step, int64_t from)
+/* The micro-batch at work, of which this rank has sequences [from, from + t->batch.B). */
+static void run_micro_batch(p4_trainer *t, int64_t from)
 {
     int64_t kind = t->batch.index == 0 ? 0 : t->batch.index < t->batch.count - 1 ? 1 : 2;
     p4_recording **records = t->records.pieces + kind * p4_trainer_pieces(t);
-    gather_sequences(t, step, from, t->batch.B);
+    p4_training_set_sequences(t->windows, t->batch.h_ids, from, t->batch.B);
     p4_net_set_tokens(&t->net, t->batch.h_ids, t->batch.B, t->plan.T);
     if (t->compute->group->ranks == 1) {
         repeat(t, &records[0], micro_batch_work);
@@ -165,7 +146,7 @@ static void forward_backward(p4_trainer *t, int64_t step)
             p4_abort(t->compute->group, "training step %lld: %s", (long long)step + 1, p4_last_error());
         }
         if (t->batch.B > 0) {
-            run_micro_batch(t, step, from);
+            run_micro_batch(t, from);
             continue;
         }
         if (t->batch.index == 0) {
@@ -220,6 +201,7 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     const p4_train_plan *plan = &t->plan;
     double started_s = p4_now_s();
     p4_coll *coll = &t->compute->coll;
+    p4_training_set_step(t->windows, step);
     forward_backward(t, step);
     coll->synchronize(coll, "training step %lld: gradient sums", (long long)step + 1);
     double loss = 0, squares = total_sq_norm(t, step, &loss);

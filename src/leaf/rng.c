@@ -54,15 +54,15 @@ uint64_t p4_rng_below(p4_rng *rng, uint64_t bound)
     return value % bound;
 }
 
-void p4_rng_permutation(uint64_t *order, uint64_t count, uint64_t seed, uint64_t stream)
+void p4_rng_permutation(uint32_t *order, uint32_t count, uint64_t seed, uint64_t stream)
 {
     p4_rng rng = {seed, stream, 0};
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         order[i] = i;
     }
-    for (uint64_t i = count; i > 1; i--) {
-        uint64_t j = p4_rng_below(&rng, i);
-        uint64_t held = order[i - 1];
+    for (uint32_t i = count; i > 1; i--) {
+        uint32_t j = (uint32_t)p4_rng_below(&rng, i);
+        uint32_t held = order[i - 1];
         order[i - 1] = order[j];
         order[j] = held;
     }

@@ -15,6 +15,6 @@ double p4_rng_uniform(p4_rng *rng);                 /* [0, 1) */
 double p4_rng_normal(p4_rng *rng);                  /* mean 0, deviation 1 (Box-Muller) */
 uint64_t p4_rng_below(p4_rng *rng, uint64_t bound); /* [0, bound), unbiased */
 /* A permutation of 0..count-1 (Fisher-Yates), the same for every caller with this seed and stream. */
-void p4_rng_permutation(uint64_t *order, uint64_t count, uint64_t seed, uint64_t stream);
+void p4_rng_permutation(uint32_t *order, uint32_t count, uint64_t seed, uint64_t stream);
 
 #endif

@@ -41,6 +41,7 @@ typedef struct p4_config {
     int64_t calibration_samples, eval_samples;          /* windows; eval_samples 0: no evaluation */
     int32_t calibration_batch_size, calibration_sequence_length;
     int32_t num_workers;
+    char token_cache[P4_PATH_BYTES]; /* directory; "": none */
     uint64_t seed;
     /* fine-tuning */
     bool enable_fine_tuning;

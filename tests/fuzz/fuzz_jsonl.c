@@ -1,5 +1,6 @@
-/* Documents out of foreign bytes. The first byte picks the file's name, hence its format; the rest is the
- * file: JSONL, text, articles, and through their magic gzip, zstd, xz and tar. */
+/* Documents out of foreign bytes. The first byte picks the file's name, hence its format, and whether all of
+ * the file or a sample is read; the rest is the file: JSONL, text, articles, and through their magic gzip,
+ * zstd, xz, bzip2 and tar. */
 #include "fuzz_file.h"
 #include "io/text/dataset.h"
 
@@ -22,6 +23,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     p4_error_clear();
     p4_rc rc = p4_documents_open(&documents, fuzz_paths[data[0] % 5]);
+    if (rc == P4_OK && data[0] >= 128) {
+        p4_documents_sample(documents,
+                            &(p4_draw){.block_bytes = 1 + data[0] % 29, .stride = 1.0 + data[0] % 3});
+    }
     uint64_t sum = 0, total = 0;
     while (rc == P4_OK && total < (16u << 20) && (rc = p4_documents_next(documents, &document)) == P4_OK &&
            document.bytes >= 0) {

@@ -14,8 +14,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     int64_t vocab = vocabs[data[0] % 4], limit = data[0] / 4 % 3;
     p4_windows windows;
+    p4_windowing how = {.T = 3, .vocab = vocab, .end_id = 1, .seed = data[0]};
     p4_error_clear();
-    p4_rc rc = p4_windows_read(&windows, (char *[]){fuzz_paths[0]}, 1, NULL, 3, limit, vocab, 1, 1);
+    p4_rc rc = p4_windows_read(&windows, (char *[]){fuzz_paths[0]}, 1, &how, limit);
     for (int64_t i = 0; rc == P4_OK && i < 3 * windows.count; i++) {
         if (windows.ids[i] < 0 || windows.ids[i] >= vocab) {
             abort();

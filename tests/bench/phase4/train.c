@@ -109,13 +109,15 @@ static p4_rc time_steps(figures *f, p4_compute *compute, const p4_original *orig
     p4_rc rc = P4_OK;
     p4_trainer trainer = {0};
     p4_windows windows = {0};
+    p4_training_set *set = NULL;
     p4_step_result result;
     int64_t steps = timed + WARM_UP, T = config->calibration_sequence_length;
     p4_train_plan plan = p4_settings_train(config, T, NULL);
     double *seconds = p4_alloc((size_t)timed, sizeof *seconds);
     TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(random_windows(&windows, plan.sequences * steps, T, original->hf.model.arch.V));
-    TRY(p4_trainer_open(&trainer, compute, original, &windows, &plan));
+    TRY(p4_training_set_of_windows(&set, &windows));
+    TRY(p4_trainer_open(&trainer, compute, original, set, &plan));
     for (int64_t step = 0; step < steps; step++) {
         TRY(p4_trainer_step(&trainer, step, &result));
         CHECK(result.applied, "step %lld: the gradient was not finite", (long long)step);
@@ -128,6 +130,7 @@ static p4_rc time_steps(figures *f, p4_compute *compute, const p4_original *orig
     f->grad_norm = result.grad_norm;
 done:
     p4_trainer_close(&trainer);
+    p4_training_set_close(set);
     p4_windows_free(&windows);
     free(seconds);
     return rc;

@@ -98,8 +98,8 @@ P4_OP(void, add, p4_device *device, void *out, const void *a, const void *b, int
 P4_OP(void, rope, p4_device *device, const p4_rope_args *args)
 P4_OP(void, attention_forward, p4_device *device, const p4_attention_forward_args *args)
 P4_OP(void, attention_backward, p4_device *device, const p4_attention_backward_args *args)
-/* Elements of fp32 workspace; -1: no kernel here takes the shape (heads that are too large). The count for
- * backward also suffices for forward, and the count of a batch for smaller batches of its shape. */
+/* Elements of fp32 workspace; -1: no kernel of this backend supports the shape (its heads are too large). The
+ * count for backward also suffices for forward, and the count of a batch for smaller batches of its shape. */
 P4_OP(int64_t, attention_work_count, p4_device *device, const p4_attention_shape *shape, bool backward)
 /* gate_up [N, 2F] = gate | up; act y[N, F] = silu(gate) * up. */
 P4_OP(void, swiglu_forward, p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,

@@ -1,7 +1,7 @@
-/* arch.h - what an architecture is: its numbers, its features, and the roles that its parameters have.
+/* arch.h - an architecture: its numbers, its features, and the roles of its parameters.
  *
- * One generic pre-norm block serves every family. A feature is what the block of some families has and that
- * of others does not; a family (families.c) is a set of features and a naming scheme. */
+ * One generic pre-norm block serves every family. Features are the ways in which the blocks of families
+ * differ. A family (families.c) is a set of features and a naming scheme for tensors. */
 #ifndef P4_ARCH_H
 #define P4_ARCH_H
 
@@ -14,12 +14,12 @@ typedef enum p4_rope_scaling {
     P4_ROPE_COUNT
 } p4_rope_scaling;
 
-/* Every feature of an architecture: X(FEATURE, type, member of p4_arch, name in messages).
+/* All features: X(FEATURE, type, member of p4_arch, name in messages).
  *
- * The value 0 is the plain block: RMSNorm, unscaled rotary positions, attention to all earlier tokens, an MLP
- * with GELU, no biases, a separate head. A row declares the member and the feature. It is refused when a
- * model is loaded until net_takes.c says that the network computes it, so features belong here and not among
- * the numbers. */
+ * A member that is 0 means that the architecture does not have the feature. With every feature 0 the block
+ * has RMSNorm, unscaled rotary positions, attention to all earlier tokens, an MLP with GELU, no biases, and a
+ * head of its own. A row here declares both the member and the feature, and a model that has the feature is
+ * refused until net_takes.c lists it. A member that is declared by hand escapes that check. */
 #define P4_ARCH_FEATURES(X)                                                                            \
     /* norms */                                                                                        \
     X(LAYER_NORM, bool, layer_norm, "LayerNorm")                                                       \
@@ -75,23 +75,24 @@ typedef enum p4_dim {
 } p4_dim;
 int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim);
 
-/* What kind of parameter a role is. Decides how random init draws it (random_model.c) and what may be
- * quantized (p4_model_select_ternary). */
+/* The kind of parameter that a role is. It decides how random init fills the parameter (random_model.c) and
+ * whether it may be quantized (p4_model_select_ternary). */
 typedef enum p4_kind {
     P4_KIND_TABLE,      /* embeddings and head */
     P4_KIND_PROJECTION, /* a matrix of a block */
-    P4_KIND_RESIDUAL,   /* the same; its output is added to the residual stream */
-    P4_KIND_GAIN,       /* a vector that multiplies a normalised activation */
+    P4_KIND_RESIDUAL,   /* a matrix of a block whose output is added to the residual stream */
+    P4_KIND_GAIN,       /* of a norm */
     P4_KIND_NORM_BIAS,
-    P4_KIND_SLOT_BIAS, /* of a projection, in the same parts as its matrix */
+    P4_KIND_SLOT_BIAS, /* of a projection, split into the same parts as its matrix */
 } p4_kind;
 
-/* Every role: X(ROLE, part of the model, kind, rows, columns, condition on the architecture `a`).
+/* All roles: X(ROLE, outside the blocks or in each, kind, rows, columns, whether architecture `a` has it).
  *
- * In a block the projections that read the same input form one slot and run as one matrix, whatever number of
- * tensors a file splits it into: q | k | v, gate | up. The shape is that of the slot. A new role is refused
- * when a model is loaded until net_takes.c says that the network computes with it. A projection and its bias
- * are as far apart as QKV and QKV_BIAS, and a norm's bias follows its gain: net_takes.c checks both. */
+ * Projections that read the same input form a slot, which runs as one matrix: q | k | v, gate | up. A
+ * checkpoint may hold a slot in one tensor or in several. The shape given here is that of the whole slot. A
+ * model with a tensor of a role is refused until net_takes.c lists the role. The order matters: the
+ * distance from each projection to its bias is the same, and a norm's bias follows its gain (net_takes.c
+ * asserts both). */
 #define P4_ROLES(X)                                               \
     X(EMBED, MODEL, TABLE, V, C, true)                            \
     X(POSITION, MODEL, TABLE, POSITIONS, C, a->learned_positions) \

@@ -53,27 +53,27 @@ p4_rc p4_arch_check(const p4_arch *arch, const char *source)
           (double)arch->norm_eps);
     CHECK(isfinite(arch->attention_scale) && arch->attention_scale > 0,
           "%s: attention scale is %g, expected above 0", source, (double)arch->attention_scale);
-    TRY(p4_net_takes_arch(&p4_net_computes, arch, source));
+    TRY(p4_net_check_arch(&p4_net_computes, arch, source));
 done:
     return rc;
 }
 
-/* Refuses a family with a tensor that the network does not compute with. */
+/* Refuses a family that has a tensor that the network does not use. */
 static p4_rc check_rows(const p4_family *family, const p4_arch *arch)
 {
     p4_rc rc = P4_OK;
     for (int64_t r = 0; r < family->row_count; r++) {
         p4_role role = family->row[r].role;
         if (role >= P4_ROLE_COUNT || p4_arch_has_role(arch, role)) {
-            TRY(p4_net_takes_tensor(&p4_net_computes, arch->family, role, family->row[r].name));
+            TRY(p4_net_check_tensor(&p4_net_computes, arch->family, role, family->row[r].name));
         }
     }
 done:
     return rc;
 }
 
-/* The slot of this role in this layer, or outside the blocks: there, and of the shape that the network
- * computes with. Adds the number of its tensors to *found. */
+/* Checks that the slot of this role in this layer (-1: outside the blocks) is present and has the shape that
+ * the network uses. Adds the number of its tensors to *found. */
 static p4_rc check_slot(const p4_model *model, p4_role role, int64_t layer, int64_t *found)
 {
     p4_rc rc = P4_OK;
@@ -94,7 +94,7 @@ done:
     return rc;
 }
 
-/* Refuses a family whose tensors are not exactly those that the network computes with. */
+/* Refuses a family whose tensors are not exactly those that the network uses. */
 static p4_rc check_slots(const p4_model *model)
 {
     p4_rc rc = P4_OK;
@@ -107,13 +107,13 @@ static p4_rc check_slots(const p4_model *model)
         }
     }
     CHECK(found == model->params_count,
-          "model family \"%s\": %lld of its tensors are apart from the others of their slot, expected none",
+          "model family \"%s\": %lld of its tensors are not beside the others of their slot, expected none",
           model->arch.family, (long long)(model->params_count - found));
 done:
     return rc;
 }
 
-/* Tensors that this architecture has, inside (or outside) a block. */
+/* The number of tensors that this architecture has inside (or outside) a block. */
 static int64_t count_rows(const p4_family *family, const p4_arch *arch, bool in_block)
 {
     int64_t count = 0;

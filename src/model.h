@@ -28,18 +28,18 @@ typedef struct p4_model {
     int64_t *layer_first; /* [L + 1]: entries [layer_first[l], layer_first[l + 1]) belong to layer l */
 } p4_model;
 
-/* The features of a family, every number 0. A name that is not supported is refused with the list of those
- * that are. Local. */
+/* Sets the features of the family and every number to 0. Fails with the list of supported families when the
+ * family is none of them. Local. */
 p4_rc p4_arch_init(p4_arch *arch, const char *family);
-/* Checks the numbers (positive, far from any overflow, heads divisible, even D for rotary positions) and that
- * the network computes every feature. `source` begins messages. Local. */
+/* Checks the numbers (positive, far from overflow, heads divisible, D even for rotary positions) and that the
+ * network computes every feature. Messages begin with `source`. Local. */
 p4_rc p4_arch_check(const p4_arch *arch, const char *source);
 
-/* Builds the parameter table of an architecture that p4_arch_check accepts; prefix is put before names other
- * than the head's ("transformer." or ""). Refuses a family whose tensors are not those that the network
- * computes with. On an error *model is empty. The caller frees with p4_model_close. Local. */
+/* Builds the parameter table of an architecture that p4_arch_check accepts. All names except the head's get
+ * the prefix ("transformer." or ""). Fails for a family whose tensors are not those that the network uses. On
+ * an error *model is empty. The caller frees with p4_model_close. Local. */
 p4_rc p4_model_init(p4_model *model, const p4_arch *arch, const char *prefix);
-/* The same for a family that need not be in the table. */
+/* The same for a family that need not be in the table of families. Local. */
 p4_rc p4_model_init_family(p4_model *model, const p4_arch *arch, const p4_family *family, const char *prefix);
 void p4_model_close(p4_model *model);
 
@@ -48,7 +48,7 @@ void p4_model_close(p4_model *model);
 int64_t p4_model_find(const p4_model *model, p4_role role, int64_t layer);
 /* Number of consecutive entries of that slot (1 to 3). Local. */
 int64_t p4_model_parts(const p4_model *model, int64_t first);
-/* Does this tensor hold q, k and v in one (GPT-2's c_attn)? Local. */
+/* Does this one tensor hold q, k and v (GPT-2's c_attn)? Local. */
 bool p4_model_is_fused_qkv(const p4_model *model, int64_t param);
 
 /* Marks which tensors are quantized: block matrices; token embedding and head as told (a tied head is the

@@ -35,8 +35,8 @@ p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T)
                                 .scale = a->attention_scale};
 }
 
-/* One token: what an attention op takes does not depend on B and T. */
-p4_rc p4_net_check(const p4_ops *ops, p4_device *device, const p4_model *model)
+/* With one token, as support does not depend on B and T. */
+p4_rc p4_net_check_device(const p4_ops *ops, p4_device *device, const p4_model *model)
 {
     const p4_arch *a = &model->arch;
     const p4_net net = {.model = model};
@@ -247,7 +247,7 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
     CHECK(plan->T <= model->arch.positions,
           "calibration_sequence_length: found %lld, expected at most the model's %lld positions",
           (long long)plan->T, (long long)model->arch.positions);
-    TRY(p4_net_check(ops, device, model));
+    TRY(p4_net_check_device(ops, device, model));
     net->saved = p4_alloc((size_t)model->arch.L, sizeof *net->saved);
     net->h_tokens = p4_alloc((size_t)(plan->B * plan->T), 2 * sizeof *net->h_tokens);
     if (net->saved == NULL || net->h_tokens == NULL) {

@@ -100,9 +100,9 @@ typedef struct p4_score {
     double nll, hits, kl, count;
 } p4_score;
 
-/* Refuses a model whose attention the device does not compute. p4_net_open asks too; a program asks before it
- * spends time on the model. Local. */
-p4_rc p4_net_check(const p4_ops *ops, p4_device *device, const p4_model *model);
+/* Fails when the device does not compute the model's attention. p4_net_open checks this too; call it first to
+ * find out before a long load. Local. */
+p4_rc p4_net_check_device(const p4_ops *ops, p4_device *device, const p4_model *model);
 /* The bytes of device memory that p4_net_open takes for the plan; -1: out of host memory. Local. */
 int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 /* Allocates all memory that the plan needs as one block of the device. The caller closes. Local. */

@@ -1,12 +1,12 @@
 #include "src/net_takes.h"
 
-/* Set a feature or a role here together with the code that computes it. tests/test_net.c requires a fixture
- * model for each one: the reference library's logits and gradients show that the code is right. */
+/* Set a feature or a role here when the network computes it. For each of them tests/test_net.c requires a
+ * fixture model, whose logits and gradients it compares with the reference library's. */
 const p4_net_takes p4_net_computes = {
     .feature = {[P4_FEATURE_LAYER_NORM] = true,
                 [P4_FEATURE_LEARNED_POSITIONS] = true,
-                [P4_FEATURE_ROPE_SCALING] = true, /* the kinds: rope.c */
-                [P4_FEATURE_WINDOW] = true,
+                [P4_FEATURE_ROPE_SCALING] = true, /* rope.c computes each kind */
+                [P4_FEATURE_WINDOW] = true,       /* tested against shorter sequences */
                 [P4_FEATURE_QKV_BIAS] = true,
                 [P4_FEATURE_O_BIAS] = true,
                 [P4_FEATURE_GATED_MLP] = true,
@@ -31,8 +31,7 @@ const p4_net_takes p4_net_computes = {
              [P4_ROLE_HEAD] = true},
 };
 
-/* net.h finds a projection's bias by its distance from the projection, net*.c a norm's bias behind its gain.
- */
+/* p4_bias_of (net.h) and net*.c rely on this order of the roles. */
 #define BIAS_DISTANCE (P4_ROLE_QKV_BIAS - P4_ROLE_QKV)
 _Static_assert(P4_ROLE_O_BIAS - P4_ROLE_O == BIAS_DISTANCE && P4_ROLE_UP_BIAS - P4_ROLE_UP == BIAS_DISTANCE &&
                    P4_ROLE_DOWN_BIAS - P4_ROLE_DOWN == BIAS_DISTANCE,
@@ -41,7 +40,7 @@ _Static_assert(P4_ROLE_NORM1_BIAS == P4_ROLE_NORM1_GAIN + 1 && P4_ROLE_NORM2_BIA
                    P4_ROLE_FINAL_BIAS == P4_ROLE_FINAL_GAIN + 1,
                "the bias of a norm must follow its gain");
 
-p4_rc p4_net_takes_arch(const p4_net_takes *takes, const p4_arch *arch, const char *source)
+p4_rc p4_net_check_arch(const p4_net_takes *takes, const p4_arch *arch, const char *source)
 {
     p4_rc rc = P4_OK;
     for (p4_feature f = 0; f < P4_FEATURE_COUNT; f++) {
@@ -53,7 +52,7 @@ done:
     return rc;
 }
 
-p4_rc p4_net_takes_tensor(const p4_net_takes *takes, const char *family, p4_role role, const char *tensor)
+p4_rc p4_net_check_tensor(const p4_net_takes *takes, const char *family, p4_role role, const char *tensor)
 {
     bool taken = (int)role >= 0 && role < P4_ROLE_COUNT && takes->role[role];
     return taken ? P4_OK

@@ -1,5 +1,5 @@
-/* Every family of the table: it has fixture models, its names round-trip with and without its prefix, and a
- * random init of it can be written, opened and trained. */
+/* For every family of the table: there are fixture models, names round-trip with and without the prefix, and
+ * a randomly initialized model can be written, opened and trained. */
 #include <unistd.h>
 
 #include "io/file/atomic_file.h"
@@ -9,10 +9,10 @@
 enum { SEED = 7, B = 2, T = 9, STEPS = 3 };
 
 static char world[] = "/tmp/phase4-families.XXXXXX";
-static const char *family; /* the one whose fixtures are looked for */
-static int fixtures;
+static const char *family;        /* whose fixtures are tested */
+static int fixtures, with_prefix; /* of the family; of these, how many use its prefix */
 
-/* Each name stands for one tensor, which its role, layer and place in the slot find again. */
+/* Names are unique, and role and layer find each tensor's slot. */
 static void check_names(const char *dir, const p4_model *model)
 {
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -26,7 +26,7 @@ static void check_names(const char *dir, const p4_model *model)
     }
 }
 
-/* The checkpoint's names are all with the family's prefix or all without it; the head's has none. */
+/* All names of the checkpoint have the family's prefix or none has it; the head's never has it. */
 static void check_prefix(const char *dir, const p4_model *model)
 {
     p4_model with, without;
@@ -45,6 +45,7 @@ static void check_prefix(const char *dir, const p4_model *model)
     EXPECT(same_with == model->params_count || same_without == model->params_count,
            "%s: %lld names with the prefix, %lld without it, of %lld", dir, (long long)same_with,
            (long long)same_without, (long long)model->params_count);
+    with_prefix += same_with == model->params_count;
     p4_model_close(&with);
     p4_model_close(&without);
 }
@@ -60,7 +61,7 @@ static p4_rc rows_of(void *user, uint16_t *halves, int64_t param, int64_t first_
     return P4_OK;
 }
 
-/* Written as a checkpoint and opened again, a model has the same names and numbers. */
+/* A model that is written and opened again has the same names and, rounded to fp16, the same weights. */
 static void check_written(const char *dir, p4_hf_model *hf)
 {
     p4_hf_model again;
@@ -88,7 +89,7 @@ static void check_written(const char *dir, p4_hf_model *hf)
     free(path);
 }
 
-/* Loss of the weights and their gradients. */
+/* Returns the loss; *g gets the gradients, which the caller frees. */
 static double train(const p4_hf_model *hf, const int32_t *ids, grads *g)
 {
     p4_net net;
@@ -108,7 +109,7 @@ static double train(const p4_hf_model *hf, const int32_t *ids, grads *g)
     return score.nll / score.count;
 }
 
-/* Plain gradient descent from random weights: the loss starts at that of a guess and falls. */
+/* Plain gradient descent on random weights: the loss starts near log V and falls with every step. */
 static void check_training(const char *dir, const p4_hf_model *hf, float *weights)
 {
     int32_t ids[B * T];
@@ -169,9 +170,12 @@ int main(void)
     EXPECT(open_backend("cpu", false), "cpu");
     for (int64_t i = 0; p4_family_name(i) != NULL; i++) {
         family = p4_family_name(i);
-        fixtures = 0;
+        fixtures = with_prefix = 0;
         for_each_model(check_fixture);
         EXPECT(fixtures > 0, "%s: no model in %s/models, expected one", family, P4_FIXTURES);
+        EXPECT(p4_family_prefix(family)[0] == '\0' || (with_prefix > 0 && with_prefix < fixtures),
+               "%s: %d of %d fixture models use its prefix, expected some but not all", family, with_prefix,
+               fixtures);
     }
     ops->close(device);
     EXPECT_OK(p4_remove_tree(world));

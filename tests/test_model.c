@@ -208,7 +208,7 @@ static void test_refusals(void)
     EXPECT_REFUSED(p4_model_init(&model, &good, prefix), "too long");
 }
 
-/* Every way to name the supported families comes from one table. */
+/* All lists of the supported families agree. */
 static void test_families(void)
 {
     char list[1024] = "", printed[8192] = "";
@@ -230,7 +230,7 @@ static void test_families(void)
         EXPECT(strcmp(p4_family_prefix(name), family->prefix) == 0, "%s: prefix", name);
         EXPECT_OK(p4_arch_init(&arch, name));
         EXPECT(strcmp(arch.family, name) == 0 && arch.bos_id == -1 && arch.eos_id == -1, "%s", name);
-        EXPECT_OK(p4_net_takes_arch(&p4_net_computes, &arch, name));
+        EXPECT_OK(p4_net_check_arch(&p4_net_computes, &arch, name));
     }
     EXPECT(strcmp(list, p4_supported_families()) == 0, "%s, expected %s", p4_supported_families(), list);
     EXPECT(p4_family_find("mamba") == NULL && p4_family_prefix("mamba")[0] == '\0', "unknown");
@@ -259,13 +259,13 @@ static void test_features(void)
         snprintf(expected, sizeof expected,
                  "config.json: model family \"some\" needs %s, which this version does not compute",
                  p4_feature_text(f));
-        EXPECT_REFUSED(p4_net_takes_arch(&takes, &arch, "config.json"), expected);
+        EXPECT_REFUSED(p4_net_check_arch(&takes, &arch, "config.json"), expected);
         arch = (p4_arch){.family = "plain"};
-        EXPECT_OK(p4_net_takes_arch(&takes, &arch, "config.json"));
+        EXPECT_OK(p4_net_check_arch(&takes, &arch, "config.json"));
     }
 }
 
-/* A family with one row of Llama's changed, put behind row `at` or removed. */
+/* Llama's family without row `at`, or with one more row behind it, is refused; part NULL: it is accepted. */
 static void expect_rows_refused(int64_t at, bool removes, const p4_tensor_row *added, const char *part)
 {
     enum { MOST_ROWS = 40 };
@@ -295,7 +295,7 @@ static void expect_rows_refused(int64_t at, bool removes, const p4_tensor_row *a
     }
 }
 
-/* Rows of a family that the network does not compute with, or that are not enough. */
+/* A family with a tensor that the network does not use, or without one that it needs, is refused. */
 static void test_rows(void)
 {
     const p4_family *llama = p4_family_find("llama");
@@ -323,7 +323,7 @@ static void test_rows(void)
                 r, true, &wide,
                 "for O, from model.layers.0.self_attn.o_proj.weight on, have 27 rows, expected 20");
             expect_rows_refused(r, false, &wide, "on, have 47 rows, expected 20");
-            expect_rows_refused(r, false, &twice, "3 of its tensors are apart");
+            expect_rows_refused(r, false, &twice, "3 of its tensors are not beside");
             expect_rows_refused(r, false, &absent, "row self_attn.o_proj.bias is out of order");
         }
     }
@@ -332,8 +332,8 @@ static void test_rows(void)
     p4_net_takes takes = p4_net_computes;
     for (p4_role role = 0; role < P4_ROLE_COUNT; role++) {
         takes.role[role] = false;
-        EXPECT_REFUSED(p4_net_takes_tensor(&takes, "other", role, "x.weight"), "needs the tensor x.weight");
-        EXPECT_OK(p4_net_takes_tensor(&p4_net_computes, "other", role, "x.weight"));
+        EXPECT_REFUSED(p4_net_check_tensor(&takes, "other", role, "x.weight"), "needs the tensor x.weight");
+        EXPECT_OK(p4_net_check_tensor(&p4_net_computes, "other", role, "x.weight"));
     }
 }
 

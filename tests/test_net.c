@@ -18,7 +18,7 @@ typedef struct way {
 static const way ways[] = {
     {"cpu", false, 1e-4, 1e-5, 1e-3}, {"cuda", false, 1e-4, 1e-5, 1e-3}, {"cuda", true, 8e-2, 1e-2, 1e-1}};
 static const way *now;
-static p4_net_takes seen; /* in a fixture that was compared */
+static p4_net_takes seen; /* in fixtures that were compared */
 static bool scaling_seen[P4_ROPE_COUNT];
 static double worst_logits, worst_loss, worst_gradient; /* seen of the way at hand */
 
@@ -114,7 +114,7 @@ static void note_seen(const p4_model *model)
     scaling_seen[model->arch.rope_scaling] = true;
 }
 
-/* What p4_net_computes claims beyond what was compared with the reference library would be a guess. */
+/* Everything that the network says it computes was compared with the reference library. */
 static void expect_all_seen(void)
 {
     for (p4_feature f = 0; f < P4_FEATURE_COUNT; f++) {
@@ -151,8 +151,8 @@ static float *first_block(const p4_hf_model *hf, const p4_form *form, const int3
     return h_x;
 }
 
-/* A window of w tokens: as rotary positions are relative, one block gives a token what it gives the last of
- * the w tokens up to it when these stand alone. */
+/* A window of w tokens. Rotary positions are relative, so the output of one block for a token must equal its
+ * output for the last of w tokens, when the network gets only that token and the w - 1 before it. */
 static void check_window(const char *dir, p4_hf_model *hf, const p4_form *form, const int32_t *ids, int64_t T)
 {
     const int64_t window = 4, C = hf->model.arch.C;
@@ -189,7 +189,7 @@ static int64_t takes_nothing(p4_device *unused, const p4_attention_shape *shape,
     return -1;
 }
 
-/* A model whose attention a backend does not take is refused before anything is computed. */
+/* A model whose attention a backend does not support is refused before anything is computed. */
 static void check_attention_refused(const p4_model *model)
 {
     p4_net net;
@@ -199,13 +199,13 @@ static void check_attention_refused(const p4_model *model)
     other.attention_work_count = takes_nothing;
     snprintf(expected, sizeof expected, "needs attention with heads of %lld elements",
              (long long)model->arch.D);
-    EXPECT_REFUSED(p4_net_check(&other, device, model), expected);
+    EXPECT_REFUSED(p4_net_check_device(&other, device, model), expected);
     EXPECT_REFUSED(p4_net_open(&net, &other, device, model, &plan), expected);
     EXPECT(net.memory == NULL && net.saved == NULL, "the network is not empty");
-    EXPECT_OK(p4_net_check(ops, device, model));
+    EXPECT_OK(p4_net_check_device(ops, device, model));
 }
 
-/* CUDA's kernels hold a head in registers, the CPU's take any. */
+/* CUDA kernels support heads of up to 256 elements, the CPU any. */
 static void check_large_heads(void)
 {
     p4_attention_shape shape = {.B = 1, .T = 4, .H = 1, .Hkv = 1, .D = 256, .scale = 1};

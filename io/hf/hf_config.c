@@ -1,5 +1,5 @@
-/* hf_config.c - config.json -> architecture: what all families have in common. The family's own keys are
- * read by its reader (hf_readers.c). */
+/* hf_config.c - config.json -> architecture: the keys that all families have. The reader of the family
+ * (hf_readers.c) reads the others. */
 #include <math.h>
 #include <string.h>
 
@@ -7,8 +7,8 @@
 #include "io/hf/hf_readers.h"
 #include "io/json/read.h"
 
-/* Beginning and end of text: a number, a list (its first counts) or null. An id outside the vocabulary can
- * never be an input of the network, so it counts as none. */
+/* The id that begins or ends a text: a number, a list (its first entry counts) or null. An id outside the
+ * vocabulary can never be an input of the network, so it counts as none. */
 static p4_rc read_token_id(const p4_hf_keys *keys, const char *key, int64_t V, int32_t *id)
 {
     p4_rc rc = P4_OK;
@@ -44,7 +44,7 @@ static bool is_class(const p4_hf_reader *reader, const char *name)
     return false;
 }
 
-/* "architectures" may be absent. A class that computes something else (a classifier, custom code) is refused.
+/* "architectures" may be absent. Classes that compute something else (a classifier, custom code) are refused.
  */
 static p4_rc check_class(const p4_hf_keys *keys, const p4_hf_reader *reader)
 {

@@ -4,7 +4,7 @@
 
 #include "src/family_list.h"
 
-/* Sizes under the names that most families use. */
+/* The sizes, under the key names that most families use. */
 static p4_rc read_sizes(const p4_hf_keys *keys, p4_arch *arch)
 {
     p4_rc rc = P4_OK;

@@ -1,11 +1,12 @@
-/* hf_readers.h - one reader of config.json for each family. Inside io/hf only. */
+/* hf_readers.h - the readers of config.json, one for each model family. For io/hf. */
 #ifndef P4_HF_READERS_H
 #define P4_HF_READERS_H
 
 #include "io/hf/hf_keys.h"
 #include "src/arch.h"
 
-/* Numbers beyond these belong to no model. The limits keep sizes computed from them far from overflow. */
+/* Limits far above any real model. They keep every size that is computed from these numbers from overflowing.
+ */
 enum {
     P4_HF_WIDTH_MAX = 1 << 22,
     P4_HF_LAYERS_MAX = 4096,
@@ -15,16 +16,17 @@ enum {
 };
 
 typedef struct p4_hf_reader {
-    const char *architectures[2]; /* classes that compute what the network computes; NULL: no second one */
-    /* Fills the numbers of an architecture that holds the family's features, and adds the features that the
-     * file asks for. Refuses keys that ask for anything else. */
+    const char
+        *architectures[2]; /* the accepted classes of config.json's "architectures"; the second or NULL */
+    /* Gets an architecture with the family's features. Fills in the numbers, sets the features that the file
+     * asks for, and fails on keys that ask for anything that the network does not compute. */
     p4_rc (*read)(const p4_hf_keys *keys, p4_arch *arch);
 } p4_hf_reader;
 
-/* The reader of a supported family (family_list.h); NULL: the family is not supported. */
+/* NULL when the family is not supported (family_list.h). */
 const p4_hf_reader *p4_hf_reader_find(const char *family);
 
-/* Rotary positions, in both styles of config.json (hf_rope.c). Local. */
+/* Reads rotary positions in both styles of config.json (hf_rope.c). Local. */
 p4_rc p4_hf_read_rope(const p4_hf_keys *keys, p4_arch *arch);
 
 #endif

@@ -31,7 +31,7 @@ done:
     return rc;
 }
 
-/* The kinds of scaling by their names in config.json. rope.c computes them. */
+/* Kinds of rotary scaling by their names in config.json. rope.c computes them. */
 static const struct {
     const char *name;
     p4_rope_scaling scaling;
@@ -43,7 +43,7 @@ static const struct {
 };
 enum { SCALING_COUNT = sizeof scalings / sizeof scalings[0] };
 
-/* "linear" -> kind and factors; the keys are those of the object that names the scaling. */
+/* Reads the kind that `name` names, with its factors, from the object that names it. */
 static p4_rc read_scaling(const p4_hf_keys *keys, const char *name, p4_arch *arch)
 {
     char supported[128] = "";
@@ -59,8 +59,8 @@ static p4_rc read_scaling(const p4_hf_keys *keys, const char *name, p4_arch *arc
                 supported);
 }
 
-/* *inside = the object that describes rotary positions, with inside->object NULL when there is none: newer
- * files call it "rope_parameters", older ones "rope_scaling". When both are there the newer one counts. */
+/* *inside = the object that describes rotary positions; inside->object is NULL when there is none. Newer
+ * files call it "rope_parameters", older ones "rope_scaling". If a file has both, the newer one counts. */
 static p4_rc find_object(const p4_hf_keys *keys, p4_hf_keys *inside)
 {
     static const char *const names[] = {"rope_parameters", "rope_scaling"};
@@ -98,8 +98,7 @@ p4_rc p4_hf_read_rope(const p4_hf_keys *keys, p4_arch *arch)
     }
     TRY(p4_hf_read_word(&inside, "type", &type));
     TRY(p4_hf_read_word(&inside, "rope_type", &type));
-    TRY(p4_hf_read_number(&inside, "rope_theta", &arch->rope_theta, 1,
-                          1e12)); /* counts over the one beside */
+    TRY(p4_hf_read_number(&inside, "rope_theta", &arch->rope_theta, 1, 1e12)); /* overrides the outer one */
     TRY(p4_hf_only_number(&inside, "partial_rotary_factor", 1, 0, 1));
     TRY(read_scaling(&inside, type, arch));
 done:

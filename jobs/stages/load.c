@@ -15,7 +15,7 @@ p4_rc p4_stage_load(p4_run *run)
     p4_group *group = run->compute.group;
     p4_original *original = &run->original;
     TRY_ALL(group, p4_settings_open_original(original, &run->config, group->ranks));
-    TRY_ALL(group, p4_net_check(run->compute.ops, run->compute.device, &original->hf.model));
+    TRY_ALL(group, p4_net_check_device(run->compute.ops, run->compute.device, &original->hf.model));
     TRY_ALL(group, p4_original_check_finite(original, &run->compute));
     /* Only what evaluates or calibrates runs the original; quantizing alone takes one matrix at a time. */
     bool runs = run->config.eval_samples > 0 || run->config.calibration_samples > 0;

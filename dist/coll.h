@@ -53,7 +53,7 @@ typedef struct p4_coll {
 } p4_coll;
 
 /* Opens the collectives named "mpi" (host memory; stream and ordinal are not used) or "nccl": a communicator
- * of all ranks on GPU `ordinal`, whose queue is `stream` (ops->stream), one GPU a rank. The dist and the
+ * of all ranks on GPU `ordinal`, whose queue is `stream` (ops->stream), one GPU a rank. The group and the
  * device must outlive it. A job of one rank on a GPU needs none: "mpi" moves nothing there. On an error, the
  * same on every rank, *coll is closed. The caller closes with p4_coll_close, before the device. Collective.
  */

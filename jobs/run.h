@@ -26,7 +26,7 @@ typedef struct p4_run {
     p4_metrics_log metrics_log; /* rank 0 */
     p4_log_callback log_callback;
     void *log_user;
-    bool done[P4_MAX_STAGES]; /* the stages that are, in the order of the table in run.c */
+    bool done[P4_MAX_STAGES]; /* which stages are done, in the order of the table in run.c */
 } p4_run;
 
 /* Opens device and threads, runs every stage that is not done, and writes results.json. *results is the same

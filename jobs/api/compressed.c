@@ -64,6 +64,7 @@ p4_rc p4_compressed_calibrate(p4_compressed *c, const p4_loader *loader)
     p4_rc rc = P4_OK;
     p4_group *group = c->compute.group;
     p4_pipeline_plan plan = p4_settings_pipeline(&c->config, loader->windows.T);
+    p4_statistics seen = {0};
     p4_error_clear();
     if (c->was_loaded) {
         return p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to calibrate",
@@ -71,8 +72,9 @@ p4_rc p4_compressed_calibrate(p4_compressed *c, const p4_loader *loader)
     }
     TRY_ALL(group, p4_original_accepts(&c->original, loader));
     TRY_ALL(group, p4_original_load(&c->original, &c->compute));
+    TRY(p4_statistics_collect(&seen, &c->compute, &c->original, &plan, &loader->windows));
     p4_statistics_free(&c->statistics);
-    TRY(p4_statistics_collect(&c->statistics, &c->compute, &c->original, &plan, &loader->windows));
+    c->statistics = seen;
 done:
     return rc;
 }

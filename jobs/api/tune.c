@@ -63,16 +63,25 @@ static p4_rc keep_point(void *user, const p4_training_point *point)
     return p4_training_curve_add(l->curve, point);
 }
 
-/* Trains by the caller's configuration, except the keys that are fixed for an open model. Collective. */
-static p4_rc take_config(p4_compressed *c, const p4_config *config)
+/* Trains on windows of T tokens, by the caller's configuration (NULL: as before) except the keys that are
+ * fixed for an open model; what comes of it must be valid. Collective. */
+static p4_rc take_config(p4_compressed *c, const p4_config *config, int64_t T)
 {
     p4_rc rc = P4_OK;
-    p4_config *shared = p4_alloc(1, sizeof *shared);
-    TRY_ALL(c->compute.group, shared != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_session_share_config(c->session, shared, config));
-    p4_config_take(&c->config, shared);
+    p4_group *group = c->compute.group;
+    p4_config *shared = p4_alloc(1, sizeof *shared), *merged = p4_alloc(1, sizeof *merged);
+    TRY_ALL(group, shared != NULL && merged != NULL ? P4_OK : P4_E_SYSTEM);
+    *merged = c->config;
+    if (config != NULL) {
+        TRY(p4_session_share_config(c->session, shared, config));
+        p4_config_take(merged, shared);
+    }
+    merged->calibration_sequence_length = (int32_t)T;
+    TRY_ALL(group, p4_config_validate(merged));
+    c->config = *merged;
 done:
     free(shared);
+    free(merged);
     return rc;
 }
 
@@ -87,7 +96,6 @@ static p4_rc prepare_training(p4_compressed *c, const p4_loader *train, const p4
         rc = p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to train", c->original.hf.path);
         goto done;
     }
-    TRY(config != NULL ? take_config(c, config) : P4_OK);
     TRY_ALL(group, p4_original_accepts(&c->original, train));
     TRY_ALL(
         group,
@@ -96,7 +104,7 @@ static p4_rc prepare_training(p4_compressed *c, const p4_loader *train, const p4
             : FAIL("the evaluation windows have %lld tokens and the training windows %lld, expected the same",
                    (long long)eval->windows.T, (long long)train->windows.T));
     TRY_ALL(group, eval == NULL ? P4_OK : p4_original_accepts(&c->original, eval));
-    c->config.calibration_sequence_length = (int32_t)train->windows.T;
+    TRY(take_config(c, config, train->windows.T));
 done:
     return rc;
 }
@@ -107,13 +115,15 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     p4_rc rc = P4_OK;
     const p4_windows none = {0};
     p4_training_set *set = NULL;
+    p4_results fresh;
     listener kept = {.curve = &c->curve, .callback = callback, .user = user};
     p4_error_clear();
-    p4_results_free(&c->results);
-    p4_results_init(&c->results);
-    p4_training_curve_free(&c->curve);
-    *result = c->results.fine_tuning;
+    p4_results_init(&fresh);
+    *result = fresh.fine_tuning;
     TRY(prepare_training(c, train, eval, config));
+    p4_results_free(&c->results);
+    c->results = fresh;
+    p4_training_curve_free(&c->curve);
     TRY_ALL(c->compute.group, p4_training_set_of_windows(&set, &train->windows));
     if (eval != NULL) {
         TRY(evaluate(c, eval, &c->results.post));

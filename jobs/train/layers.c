@@ -163,9 +163,9 @@ p4_rc p4_layers_run(p4_layers *l, p4_block_visitor visit, void *user)
     p4_progress_start(&progress, "layers", "blocks", (double)L);
     for (int64_t layer = 0; layer < L; layer++) {
         p4_device_form form = {0};
-        TRY_ALL(l->compute->group, open_part(&form, l, layer));
-        rc = visit(user, l, layer, &form.form);
-        close_part(&form, l, layer);
+        rc = p4_agree(l->compute->group, open_part(&form, l, layer));
+        rc = rc == P4_OK ? visit(user, l, layer, &form.form) : rc;
+        close_part(&form, l, layer); /* also of one that could not be opened here */
         TRY(rc);
         p4_progress_update(&progress, (double)(layer + 1), NULL);
     }

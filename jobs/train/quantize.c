@@ -31,9 +31,24 @@ static bool is_mine(const work *w, int64_t i)
     return w->original->hf.model.params[i].ternary && w->original->shard.owner[i] == w->compute->group->rank;
 }
 
+p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan)
+{
+    switch (plan->quantizer->needs) {
+    case P4_NEEDS_NO_STATISTICS:
+        return P4_OK;
+    case P4_NEEDS_DIAGONAL:
+        if (plan->statistics != NULL && plan->statistics->entries != NULL) {
+            return P4_OK;
+        }
+        break;
+    }
+    return p4_fail(P4_E_STATE, "quantizer \"%s\" needs the statistics of a calibration",
+                   plan->quantizer->name);
+}
+
 bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance)
 {
-    if (plan->statistics == NULL || !p4_statistics_has(plan->statistics, i)) {
+    if (plan->quantizer->needs != P4_NEEDS_DIAGONAL || !p4_statistics_has(plan->statistics, i)) {
         return false;
     }
     for (int64_t c = 0; c < cols; c++) {
@@ -175,12 +190,7 @@ p4_rc p4_quantize_original(p4_packed *packed, const p4_compute *compute, const p
 {
     p4_rc rc = P4_OK;
     work w = {.packed = packed, .compute = compute, .original = original, .plan = plan};
-    bool lacks = plan->quantizer->needs != P4_NEEDS_NO_STATISTICS &&
-                 (plan->statistics == NULL || plan->statistics->entries == NULL);
-    TRY_ALL(compute->group,
-            lacks ? p4_fail(P4_E_STATE, "quantizer \"%s\" needs the statistics of a calibration",
-                            plan->quantizer->name)
-                  : P4_OK);
+    TRY_ALL(compute->group, p4_quantize_plan_check(plan));
     TRY_ALL(compute->group, p4_packed_alloc(packed, &original->hf.model));
     TRY_ALL(compute->group, quantize_owned(&w));
     publish(&w);

@@ -14,6 +14,8 @@ typedef struct p4_quantize_plan {
     const p4_statistics *statistics; /* where the quantizer needs some; else NULL */
 } p4_quantize_plan;
 
+/* P4_E_STATE: the quantizer needs statistics that the plan does not have. Local. */
+p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan);
 /* What the quantizer weighs the input channels of parameter i by, [cols], copied to `importance` (host
  * memory, at least as many elements); false: all alike, as the quantizer needs no statistics or calibration
  * does not see this tensor (embedding, head). Local. */

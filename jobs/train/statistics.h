@@ -1,5 +1,5 @@
 /* statistics.h - what calibration sees of every projection of a block: the moments of its output and the mean
- * square of each input channel, which is the diagonal of H = X X' / N that quantizers weigh errors with. */
+ * square of each input channel, which is the diagonal of H = X'X / N that quantizers weigh errors with. */
 #ifndef P4_STATISTICS_H
 #define P4_STATISTICS_H
 

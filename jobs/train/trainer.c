@@ -110,6 +110,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
     TRY(held != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_quantize_plan_check(&t->plan.quantize));
     TRY(size_steps(t));
     TRY(take_host_memory(t));
     for (int64_t i = 0; i < model->params_count; i++) {

@@ -24,7 +24,7 @@ static const struct {
     {"export", "Write the outputs", p4_stage_export},
 };
 enum { STAGES = sizeof stages / sizeof stages[0] };
-_Static_assert(STAGES <= P4_MAX_STAGES, "p4_results and p4_run keep so many stages");
+_Static_assert((int)STAGES <= (int)P4_MAX_STAGES, "p4_results and p4_run keep so many stages");
 
 /* The largest rank's peak resident memory so far, bytes. Collective. */
 static double peak_memory(p4_group *group)

@@ -79,11 +79,11 @@ typedef struct p4_document {
     int64_t replaced; /* what became U+FFFD in a line of JSON (json_line.h) */
 } p4_document;
 
-/* A sample of a file. The bytes of its texts, one text after another and without their compression, fall into
- * blocks of block_bytes; of every `stride` blocks, at least 1, one is drawn by (seed, stream). What begins in
- * a drawn block belongs to the sample: a line of JSONL, an article, or a piece of a plain text, which falls
- * into pieces of block_bytes that are cut at line ends and are then documents of their own. So the sample is
- * the same however the file is compressed. Lines that are not drawn are not parsed, and the blocks of a plain
+/* A sample of a file. The decompressed bytes of its texts, one text after another, are divided into blocks of
+ * block_bytes; of every `stride` blocks (at least 1) one is drawn, by (seed, stream). What begins in a drawn
+ * block belongs to the sample: a line of JSONL, an article, or a piece of a plain text, which is divided into
+ * pieces of block_bytes; these are cut at line ends and become documents of their own. So the sample does not
+ * depend on the compression of the file. Lines that are not drawn are not parsed, and the blocks of a plain
  * file that are not drawn are not read, except those of articles. */
 typedef struct p4_draw {
     int64_t block_bytes;

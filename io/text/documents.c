@@ -1,5 +1,5 @@
-/* A stream of documents from one file: how the bytes of its texts fall into documents. Which texts a file
- * holds is the matter of members.c. */
+/* A stream of documents from one file: how the bytes of its texts are divided into documents. members.c finds
+ * the texts. */
 #include "io/text/json_line.h"
 #include "io/text/members.h"
 #include "src/leaf/rng.h"
@@ -29,14 +29,14 @@ struct p4_documents {
     /* A sample of the file. */
     bool sampled;
     p4_draw draw;
-    int64_t drawn_block; /* the drawn block that is at hand or comes next; -1: none yet */
+    int64_t drawn_block; /* the current or next drawn block; -1: none yet */
     uint64_t draws;      /* how many were drawn so far */
 };
 
 /* ---- the sample ---- */
 
-/* Does what begins at byte `at` of the file's texts belong to the sample? To be asked in rising order.
- * Stratum i is [i, i + 1) times the stride, in blocks, and one block of it is drawn. */
+/* Whether what begins at byte `at` of the file's texts belongs to the sample. Called with rising `at`.
+ * Stratum i covers blocks [i, i + 1) times the stride, and one of them is drawn. */
 static bool is_drawn(p4_documents *d, int64_t at)
 {
     int64_t block = at / d->draw.block_bytes;
@@ -48,7 +48,7 @@ static bool is_drawn(p4_documents *d, int64_t at)
     return d->drawn_block == block;
 }
 
-/* Where the drawn block at hand or to come begins. */
+/* The first byte of the current or next drawn block. */
 static int64_t drawn_at(const p4_documents *d)
 {
     return d->drawn_block * d->draw.block_bytes;
@@ -242,7 +242,7 @@ done:
     return rc;
 }
 
-/* Every text falls into pieces of block_bytes, from its beginning. */
+/* A text is divided into pieces of block_bytes, from its beginning. */
 static p4_rc next_text_drawn(p4_documents *d, p4_document *document, bool *found)
 {
     p4_rc rc = P4_OK;
@@ -361,7 +361,7 @@ done:
     return rc;
 }
 
-/* Reads all lines: where an article begins is not seen from the middle of one. */
+/* Reads all lines: the beginning of an article cannot be recognized from the middle of one. */
 static p4_rc next_article_drawn(p4_documents *d, p4_document *document, bool *found)
 {
     p4_rc rc = P4_OK;

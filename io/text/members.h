@@ -9,7 +9,7 @@
 
 typedef struct p4_members p4_members;
 
-/* What is no text is refused by its content or name. The caller closes. Local. */
+/* A file that is not text is refused, by its content or its name. The caller closes. Local. */
 p4_rc p4_members_open(p4_members **members, const char *path);
 /* *stream: the bytes of the next text, which belong to `members` and stay valid until the next call; NULL at
  * the end. *format: P4_DATA_TEXT, P4_DATA_JSONL or P4_DATA_ARTICLES. An archive without any text is an error.

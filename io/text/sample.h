@@ -1,16 +1,19 @@
 /* sample.h - which part of the data is drawn where fewer windows are wanted than there are. Everything here
  * is a function of the seed, the files, the window length and the number of windows wanted.
  *
- * 1. Text (p4_plan_draws). All of it is tokenized if it is small beside what is wanted. Else blocks of 32 T
- * bytes, at least 16 KiB, are drawn: one for each window wanted, up to 4,096, or as many as hold 8 bytes a
- * token of the windows, whichever is more. They are divided among the files by size, at least one for each
- * file if there are enough, and spread over each file (p4_draw in dataset.h). So 128 windows of 512 tokens
- * take 2 MiB of text, be it 5 MB or 50 GB. A plain file is read only where it is drawn; one that is
- * compressed has to be decompressed as a whole. A file of which no block is drawn is not opened. The size of
- * a compressed file is taken as twice its bytes. That is less than usual, so more is drawn than is needed;
- * where it is too few the caller draws again, twice as much, until all is read.
+ * 1. Text (p4_plan_draws). If it is small compared with what is wanted, all of it is tokenized. Otherwise
+ * blocks of 32 T bytes, at least 16 KiB, are drawn: one for each window wanted, up to 4,096, or as many as
+ * hold 8 bytes a token of the windows, whichever is more. They are divided among the files by size, at least
+ * one for each file if there are enough, and spread over each file (p4_draw in dataset.h). So 128 windows of
+ * 512 tokens take 2 MiB of text, whether there are 5 MB or 50 GB. A plain file is read only where it is
+ * drawn; one that is compressed has to be decompressed as a whole. A file of which no block is drawn is not
+ * opened. The size of a compressed file is taken as twice its bytes. That is less than usual, so more is
+ * drawn than needed. If too little was drawn, the caller draws again, twice as much, until everything is
+ * read.
+ *
  * 2. What was drawn is a stream of tokens like any other: documents in the order of the files, each with its
- * end of text. Token files are part of it whole: they cost nothing.
+ * end of text. Token files belong to it as a whole: they cost nothing.
+ *
  * 3. Windows (p4_pick_windows). Of the windows of that stream as many are picked as are wanted, in the same
  * way: divided among the files by the number of windows that each has (of text, for what each block stands
  * for), at least one for each, and spread over each file. They stay in the order of the stream. */

@@ -2,9 +2,9 @@
  *
  * A file holds a header, the key, the ids (2 bytes each where the vocabulary allows it), and how many tokens
  * each text has. The key says in words what the ids are of: tokenizer, end of text, and for each text its
- * fingerprint, its kind and which part of it was read. The window length is none of it, unless a sample was
- * drawn for that length. The file's name is a hash of the key. It appears when it is complete; a checksum
- * over all of it is compared when it is opened. */
+ * fingerprint, its kind and which part of it was read. The window length is not part of it, unless a sample
+ * was drawn for that length. The file's name is a hash of the key. It appears under that name when it is
+ * complete; opening it compares a checksum over all of it. */
 #ifndef P4_TOKEN_CACHE_H
 #define P4_TOKEN_CACHE_H
 

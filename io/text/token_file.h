@@ -28,7 +28,7 @@ p4_rc p4_token_file_check(const p4_token_file *file, int64_t first, int64_t coun
                           int32_t end_id, int64_t *ends);
 /* Always fails: token `at` is not in the vocabulary. */
 p4_rc p4_token_file_refuse_id(const p4_token_file *file, int64_t at, int64_t vocab);
-/* Warns, if `ends` end-of-text ids among `count` tokens of the file are suspiciously few. */
+/* Warns if there is no end-of-text id (`ends` 0) among many tokens. */
 void p4_token_file_warn_of_ends(const p4_token_file *file, int32_t end_id, int64_t ends, int64_t count);
 void p4_token_file_close(p4_token_file *file);
 

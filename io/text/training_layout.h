@@ -1,5 +1,5 @@
-/* training_layout.h - in which files the training tokens lie, and how they make one stream: what rank 0 finds
- * out and every rank gets. */
+/* training_layout.h - the files that hold the training tokens, and how they make one stream. Rank 0 finds it
+ * out and sends it to every rank. */
 #ifndef P4_TRAINING_LAYOUT_H
 #define P4_TRAINING_LAYOUT_H
 

@@ -216,6 +216,7 @@ static void test_table(void)
                                   "Fine-tuning     not run"};
     expect_in_table(&results, failed, sizeof failed / sizeof failed[0]);
 
+    p4_results_free(&results);
     results.fine_tuning = (p4_fine_tuning){.ran = true, .epochs_completed = 1, .steps = 1, .tokens = 1};
     results.gradient_flow.tensors_checked = results.pre.tokens = 1;
     const char *const single[] = {"1 epoch, 1 step, 1 token;", "passed: 1 tensor gets a",

@@ -102,12 +102,12 @@ static void test_tensors(void)
 
     all[1].shape[0] = 5;
     put_weights("m/model.safetensors", all, count);
-    expect_refused("m", "input_layernorm.weight\" has the shape [5], config.json asks for [4]");
+    expect_refused("m", "input_layernorm.weight\" has the shape [5], config.json describes [4]");
     all[1].shape[0] = 4;
     all[2].rank = 3;
     all[2].shape[2] = 1;
     put_weights("m/model.safetensors", all, count);
-    expect_refused("m", "has the shape [4, 4, 1], config.json asks for [4, 4]");
+    expect_refused("m", "has the shape [4, 4, 1], config.json describes [4, 4]");
 }
 
 /* Replaces text of the same length in a file. */

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WRITEBACK_BYTES = 8 << 20 }; /* the disk is asked for no less at a time */
+enum { WRITEBACK_BYTES = 8 << 20 }; /* the least for which writeback is started */
 
 p4_rc p4_fail_errno(const char *path, const char *action)
 {
@@ -48,8 +48,8 @@ static p4_rc sync_parent(const char *path)
         return P4_E_SYSTEM;
     }
     fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* Some network file systems cannot sync a directory (EINVAL, ENOTSUP); there the rename is all one can
-     * have. A directory that may be written but not listed (EACCES) holds a good file too. */
+    /* Some network file systems cannot sync a directory (EINVAL, ENOTSUP); there the rename must do. A
+     * directory that may be written but not listed (EACCES) is no error either. */
     if (fd < 0 && errno != EACCES) {
         rc = p4_fail_errno(parent, "open the directory");
     } else if (fd >= 0 && fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) {
@@ -80,7 +80,7 @@ p4_rc p4_atomic_open(p4_atomic_file *file, const char *path)
         rc = P4_E_SYSTEM;
         goto done;
     }
-    /* What a killed run left goes first, and O_EXCL follows no link that somebody put there. */
+    /* A killed run's file is removed first; O_EXCL follows no link that somebody else put there. */
     if (unlink(file->temp_path) != 0 && errno != ENOENT) {
         rc = p4_fail_errno(file->temp_path, "replace an older temporary file");
         goto done;
@@ -126,7 +126,7 @@ int64_t p4_begin_writeback(int fd, int64_t from, int64_t to)
 void p4_atomic_begin_sync(p4_atomic_file *file)
 {
     int64_t from = file->begun_bytes, to = file->written_bytes;
-    /* Of several threads one takes the range. */
+    /* One of several threads gets the range. */
     if (to - from >= WRITEBACK_BYTES && atomic_compare_exchange_strong(&file->begun_bytes, &from, to)) {
         (void)p4_begin_writeback(file->fd, from, to);
     }

@@ -5,11 +5,10 @@
 
 #include "src/leaf/base.h"
 
-/* Reads a whole text file of at most limit_bytes into a heap string (NUL-terminated; a NUL inside is
- * refused). The caller frees *text. */
+/* Reads a whole text file of at most limit_bytes into a NUL-terminated heap string; a NUL inside is refused.
+ * The caller frees *text. */
 p4_rc p4_file_read(char **text, size_t *bytes, const char *path, size_t limit_bytes);
-/* Opens a regular file for reading; anything else (a directory, a pipe: opening one would wait) is refused.
- */
+/* Opens a regular file for reading. Anything else is refused: a directory, or a pipe, which would block. */
 p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path);
 /* The copy appears only when complete (atomic_file.h). */
 p4_rc p4_file_copy(const char *to, const char *from);

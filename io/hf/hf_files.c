@@ -32,7 +32,7 @@ const char *p4_name_sample_text(p4_name_sample *sample)
 
 /* ---- the directory ---- */
 
-/* A name that stays inside the directory it is looked up in. */
+/* Whether a name cannot lead out of the directory in which it is looked up. */
 static bool is_plain_name(const char *name)
 {
     return name[0] != '\0' && name[0] != '.' && strchr(name, '/') == NULL;
@@ -106,8 +106,7 @@ static void close_index(shard_index *index)
     *index = (shard_index){0};
 }
 
-/* Shards lie beside the index (they may be symbolic links into a cache's blobs): a name with a path in it is
- * refused. */
+/* Shards lie beside the index (they may be symbolic links into a cache): a name with a path is refused. */
 static p4_rc add_mapped(shard_index *index, const cJSON *item)
 {
     p4_rc rc = P4_OK;
@@ -243,7 +242,7 @@ done:
     return rc;
 }
 
-/* No safetensors: say what there is instead. */
+/* Refuses a directory without safetensors and says what it holds instead. */
 static p4_rc refuse_directory(const char *directory)
 {
     p4_rc rc = P4_OK;

@@ -1,5 +1,5 @@
-/* hf_files.h - where a Hugging Face model's files are: directories, hub caches, shards and their index.
- * Inside io only. */
+/* hf_files.h - finding the files of a Hugging Face model: directories, hub caches, shards and their index.
+ * Inside io/hf only. */
 #ifndef P4_HF_FILES_H
 #define P4_HF_FILES_H
 
@@ -10,12 +10,12 @@ enum {
     P4_HF_INDEX_LIMIT = 16 << 20
 }; /* bytes; the JSON tree takes up to 50 times that */
 
-/* The directory that holds config.json: `path`, or the snapshot that refs/main names when it is a hub cache's
- * outer folder. The caller frees. Local. */
+/* The directory that holds config.json: `path`, or the snapshot that refs/main names if `path` is the outer
+ * folder of a hub cache. The caller frees. Local. */
 p4_rc p4_hf_find_directory(char **directory, const char *path);
 
-/* Opens the weight files of hf->path into hf->shards: all that the index names, else model.safetensors. With
- * an index, the shards hold exactly the tensors it lists, each where it says. Local. */
+/* Opens the weight files of hf->path into hf->shards: those that the index names, or else model.safetensors.
+ * With an index, the shards must hold exactly the tensors that it lists, each where it says. Local. */
 p4_rc p4_hf_open_shards(p4_hf_model *hf);
 
 /* Names for a message: the first few, then how many more. */

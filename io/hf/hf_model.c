@@ -35,7 +35,7 @@ static located *find(const directory *all, const char *name)
                            : bsearch(&key, all->tensors, (size_t)all->count, sizeof key, compare_located);
 }
 
-/* All tensors of all shards, by name; p4_hf_open_shards saw to it that no name is in two of them. */
+/* All tensors of all shards, by name; p4_hf_open_shards checked that no name is in two of them. */
 static p4_rc list_tensors(directory *all, const p4_hf_model *hf)
 {
     int64_t count = 0;
@@ -68,8 +68,7 @@ static char *shape_text(char buffer[200], const int64_t *shape, int rank)
     return buffer;
 }
 
-/* The entry's weight points at its elements in the file, if type and shape are what the architecture asks
- * for. */
+/* Points the weight at its elements in the file, if type and shape are those of the architecture. */
 static p4_rc attach(p4_weight *weight, const p4_param *param, located *found)
 {
     p4_rc rc = P4_OK;
@@ -85,7 +84,7 @@ static p4_rc attach(p4_weight *weight, const p4_param *param, located *found)
         expected[1] = param->rows;
     }
     CHECK(tensor->rank == rank && memcmp(tensor->shape, expected, (size_t)rank * sizeof *expected) == 0,
-          "%s: tensor \"%s\" has the shape %s, config.json asks for %s", found->shard->path, param->name,
+          "%s: tensor \"%s\" has the shape %s, config.json describes %s", found->shard->path, param->name,
           shape_text(have, tensor->shape, tensor->rank), shape_text(want, expected, rank));
     CHECK(tensor->is_float, "%s: tensor \"%s\" holds %s, expected F32, F16 or BF16", found->shard->path,
           param->name, tensor->dtype_name);
@@ -96,7 +95,7 @@ done:
     return rc;
 }
 
-/* Tensors that are no parameters: causal masks (rank 4, not to be confused with c_attn.bias), rotary tables,
+/* Tensors that are not parameters: causal masks (rank 4, not to be confused with c_attn.bias), rotary tables,
  * and the copy of a tied head. */
 static bool is_ignored(const p4_safetensor *tensor, const p4_arch *arch)
 {
@@ -146,7 +145,7 @@ static void sum_up(p4_hf_model *hf)
     snprintf(hf->stored_dtype, sizeof hf->stored_dtype, "%s", p4_dtype_name(most));
 }
 
-/* Some checkpoints of a family put a prefix before their names: take it when the embedding has it. */
+/* Some checkpoints of a family have a prefix before all names: it is used if the embedding has it. */
 static p4_rc make_table(p4_hf_model *hf, const p4_arch *arch, const directory *all)
 {
     p4_rc rc = P4_OK;
@@ -169,7 +168,7 @@ p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch)
         return P4_E_SYSTEM;
     }
     rc = p4_file_read(&hf->config_json, &bytes, path, P4_HF_CONFIG_LIMIT);
-    if (rc != P4_OK) {
+    if (rc != P4_OK) { /* the reason, with what was expected */
         char why[512];
         snprintf(why, sizeof why, "%s", p4_last_error());
         p4_error_clear();
@@ -215,7 +214,7 @@ void p4_hf_model_close(p4_hf_model *hf)
     *hf = (p4_hf_model){0};
 }
 
-/* Advice on memory that is no file would empty it. */
+/* MADV_DONTNEED would empty memory that is not a file's. */
 static bool is_mapped(const p4_hf_model *hf, const void *data)
 {
     for (int64_t s = 0; s < hf->shard_count; s++) {
@@ -237,8 +236,8 @@ static void advise(const p4_hf_model *hf, const p4_weight *weight, int advice)
     }
 }
 
-/* Pages shared with a neighbour go too: they come back from the file when they are touched. Only advice: a
- * failure costs memory, nothing else. */
+/* Pages shared with a neighbouring tensor are dropped too; they are read from the file again on access. This
+ * is advice: its failure costs memory only. */
 void p4_hf_model_drop_pages(const p4_hf_model *hf, int64_t param)
 {
     advise(hf, &hf->model.weights[param], MADV_DONTNEED);

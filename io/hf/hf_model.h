@@ -1,5 +1,4 @@
-/* hf_model.h - Hugging Face model directories: config.json -> p4_arch, shards -> weights, and writing one
- * back. */
+/* hf_model.h - Hugging Face model directories: reading config.json and weights, and writing a directory. */
 #ifndef P4_HF_MODEL_H
 #define P4_HF_MODEL_H
 
@@ -8,7 +7,7 @@
 
 typedef struct p4_hf_model {
     char *path;        /* the directory that holds config.json (hub caches are followed) */
-    char *config_json; /* the text as found */
+    char *config_json; /* its text */
     int64_t shard_count;
     p4_safetensors *shards;
     p4_model model;        /* weights point into the mappings */
@@ -16,31 +15,31 @@ typedef struct p4_hf_model {
     char stored_dtype[16]; /* of most elements: "BF16" */
 } p4_hf_model;
 
-/* Reads config.json of the directory hf->path into hf->config_json, and what it describes. Local. */
+/* Reads config.json of the directory hf->path into hf->config_json and *arch. Local. */
 p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch);
-/* Opens a directory (config.json with model.safetensors or an index and its shards; or a hub cache's outer
- * folder, followed through refs/main). Checks that every parameter is there once with the right shape; drops
- * mask buffers and rotary buffers; names anything unexpected. Maps files, reads no tensor data. The caller
- * closes. Local. */
+/* Opens a directory: config.json with model.safetensors or an index and its shards, or the outer folder of a
+ * hub cache, which is followed through refs/main. Checks that every parameter is there once with its shape.
+ * Mask and rotary buffers are ignored; other unexpected tensors are an error that names them. Maps the files
+ * and reads no tensor data. The caller closes. Local. */
 p4_rc p4_hf_model_open(p4_hf_model *hf, const char *path);
 void p4_hf_model_close(p4_hf_model *hf);
 
 /* config.json text -> architecture; `source` names it in messages. For init "random" too. Local. */
 p4_rc p4_hf_config_parse(p4_arch *arch, const char *json, size_t json_bytes, const char *source);
 
-/* Tells the kernel that this entry's file pages are no longer needed (streaming through models larger than
- * memory). A weight that does not lie in a mapped file is left alone. */
+/* Tells the operating system that the file pages of this weight are no longer needed, so that models larger
+ * than memory can be streamed. A weight outside the mapped files is left alone. */
 void p4_hf_model_drop_pages(const p4_hf_model *hf, int64_t param);
-/* Asks for the file pages under these weights, which lie in memory in their order, all at once: reads from a
- * disk then go on side by side. Advice, as above. Local. */
+/* Requests the file pages of this weight all at once, so that the disk reads them in parallel. Advice, as
+ * above. Local. */
 void p4_hf_model_fetch_pages(const p4_hf_model *hf, const p4_weight *weight);
 
-/* Where the numbers of a directory to be written come from. */
+/* The source of the weights that p4_hf_model_write writes. */
 typedef struct p4_hf_source {
     /* Fills `rows` rows from first_row of entry `param` as fp16 bits in logical [out, in] order; called by
      * `threads` threads at once. NaN and infinity are refused by the writer. */
     p4_rc (*rows)(void *user, uint16_t *halves_out, int64_t param, int64_t first_row, int64_t rows);
-    /* NULL, or asked once when everything is on the disk: an error keeps the directory from appearing. */
+    /* May be NULL. Called once when everything is written; an error keeps the directory from appearing. */
     p4_rc (*ready)(void *user);
     void *user;
     int threads;

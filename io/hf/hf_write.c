@@ -11,11 +11,11 @@
 #include "src/leaf/parallel.h"
 
 enum {
-    PIECE_COUNT = 1 << 19, /* elements made and written at a time: what a core's cache holds */
-    TILE = 32,             /* rows and columns turned together */
+    PIECE_COUNT = 1 << 19, /* elements converted and written at a time: they fit a core's cache */
+    TILE = 32,             /* rows and columns of a block of the transposition */
 };
 
-/* What goes along with the weights, unchanged. */
+/* Files that are copied unchanged. */
 static const char *const copied[] = {"tokenizer.json",
                                      "tokenizer_config.json",
                                      "special_tokens_map.json",
@@ -30,7 +30,7 @@ static const char *const copied[] = {"tokenizer.json",
                                      "USE_POLICY*",
                                      "NOTICE*",
                                      "README.md"};
-/* What a model directory may hold besides: only directories of such files are replaced. */
+/* Other files of a model directory. A directory that holds anything else is not replaced. */
 static const char *const written[] = {"config.json", "model.safetensors", "model-*.safetensors",
                                       "model.safetensors.index.json"};
 
@@ -72,13 +72,13 @@ char *p4_hf_config_as_fp16(const char *origin_json)
 
 typedef struct output {
     const p4_hf_model *origin;
-    const char *directory; /* the unfinished one */
+    const char *directory; /* under its temporary name */
     const p4_hf_source *source;
     int64_t *shard_of; /* per parameter */
     int64_t shard_count;
 } output;
 
-/* Which shard each parameter goes to: in order, a new one where the last would grow beyond the limit. */
+/* Assigns parameters to shards in order; a shard that would exceed the limit ends. */
 static p4_rc plan_shards(output *out, uint64_t shard_bytes)
 {
     const p4_model *model = &out->origin->model;
@@ -111,25 +111,26 @@ static const char *shard_name(char buffer[64], const output *out, int64_t index)
     return buffer;
 }
 
-/* Rows of one tensor that are made and written together; of a Conv1D tensor, all of them. */
+/* Rows of one tensor that are converted and written together; of a Conv1D tensor, all of them. */
 typedef struct piece {
     int64_t param, first, rows;
 } piece;
 
-/* A shard on its way to the disk. */
+/* A shard being written. */
 typedef struct shard {
     const output *out;
     p4_safetensors_writer *writer;
     piece *pieces;
     int64_t count;
-    uint16_t **halves; /* a buffer an item, made at its first use */
-    int64_t *room;     /* elements each has */
+    uint16_t **halves; /* [buffers] allocated at first use */
+    int64_t *capacity; /* [buffers] elements */
     int buffers;
 } shard;
 
-/* Files hold Conv1D matrices as [in, out]: rows [first, first + rows) of `from` become columns of `to` [cols,
- * ld]. */
-static void turn(uint16_t *to, int64_t ld, int64_t first, const uint16_t *from, int64_t rows, int64_t cols)
+/* Files store Conv1D matrices as [in, out]: rows [first, first + rows) of `from` become columns of `to`
+ * [cols, ld]. */
+static void transpose(uint16_t *to, int64_t ld, int64_t first, const uint16_t *from, int64_t rows,
+                      int64_t cols)
 {
     for (int64_t r0 = 0; r0 < rows; r0 += TILE) {
         int64_t r_end = p4_min_i64(r0 + TILE, rows);
@@ -144,19 +145,19 @@ static void turn(uint16_t *to, int64_t ld, int64_t first, const uint16_t *from, 
     }
 }
 
-/* So many elements in the buffer, whose content is lost. */
-static p4_rc make_room(const shard *s, int buffer, int64_t count)
+/* Grows a buffer to `count` elements; its content is lost. */
+static p4_rc reserve(const shard *s, int buffer, int64_t count)
 {
-    if (s->room[buffer] >= count) {
+    if (s->capacity[buffer] >= count) {
         return P4_OK;
     }
     free(s->halves[buffer]);
-    s->room[buffer] = 0;
+    s->capacity[buffer] = 0;
     s->halves[buffer] = p4_alloc((size_t)count, sizeof **s->halves);
     if (s->halves[buffer] == NULL) {
         return P4_E_SYSTEM;
     }
-    s->room[buffer] = count;
+    s->capacity[buffer] = count;
     return P4_OK;
 }
 
@@ -172,9 +173,9 @@ static p4_rc make_piece(void *user, int64_t item, int buffer)
     const piece *at = &s->pieces[item];
     const p4_param *p = &s->out->origin->model.params[at->param];
     const p4_hf_source *source = s->out->source;
-    p4_safetensors_writer_begin_sync(s->writer); /* here, where the writing thread does not wait for it */
+    p4_safetensors_writer_begin_sync(s->writer); /* not on the writing thread, which it would delay */
     int64_t step = rows_at_once(p), turned = p->transposed ? p->rows * p->cols : 0;
-    TRY(make_room(s, buffer, p4_max_i64(PIECE_COUNT, turned + step * p->cols)));
+    TRY(reserve(s, buffer, p4_max_i64(PIECE_COUNT, turned + step * p->cols)));
     uint16_t *halves = s->halves[buffer];
     for (int64_t first = at->first; first < at->first + at->rows; first += step) {
         int64_t rows = p4_min_i64(step, at->first + at->rows - first);
@@ -184,7 +185,7 @@ static p4_rc make_piece(void *user, int64_t item, int buffer)
               (long long)(first + bad / p->cols), (long long)(bad % p->cols),
               (double)p4_f16_to_f32(halves[turned + bad]));
         if (p->transposed) {
-            turn(halves, p->rows, first, halves + turned, rows, p->cols);
+            transpose(halves, p->rows, first, halves + turned, rows, p->cols);
         }
     }
 done:
@@ -199,7 +200,8 @@ static p4_rc write_piece(void *user, int64_t item, int buffer)
     return p4_safetensors_writer_append(s->writer, s->halves[buffer], (uint64_t)count * sizeof **s->halves);
 }
 
-/* The pieces of the tensors of this shard, in the order of the file; only counted where pieces is NULL. */
+/* Lists the pieces of this shard's tensors in the order of the file and returns their count; `pieces` may be
+ * NULL. */
 static int64_t cut(const output *out, int64_t index, piece *pieces)
 {
     int64_t count = 0;
@@ -222,8 +224,8 @@ static p4_rc write_pieces(const output *out, p4_safetensors_writer *writer, int6
     s.buffers = p4_parallel_buffers(out->source->threads, s.count, true);
     s.pieces = p4_alloc((size_t)s.count, sizeof *s.pieces);
     s.halves = p4_alloc((size_t)s.buffers, sizeof *s.halves);
-    s.room = p4_alloc((size_t)s.buffers, sizeof *s.room);
-    if (s.pieces == NULL || s.halves == NULL || s.room == NULL) {
+    s.capacity = p4_alloc((size_t)s.buffers, sizeof *s.capacity);
+    if (s.pieces == NULL || s.halves == NULL || s.capacity == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
@@ -234,7 +236,7 @@ done:
         free(s.halves[i]);
     }
     free(s.halves);
-    free(s.room);
+    free(s.capacity);
     free(s.pieces);
     return rc;
 }
@@ -301,7 +303,7 @@ static p4_rc write_text(const output *out, const char *name, char *text)
     return rc;
 }
 
-/* Tokenizer, licence and the like, where the origin is a directory. */
+/* Copies tokenizer, licence and the like, if the origin is a directory. */
 static p4_rc copy_along(const output *out)
 {
     p4_rc rc = P4_OK;
@@ -344,7 +346,7 @@ done:
     return rc;
 }
 
-/* An older directory is replaced only when it is a model directory, or empty, and not the origin. */
+/* An older directory is replaced only if it is a model directory or empty, and not the origin. */
 static p4_rc check_target(const char *directory, const char *origin)
 {
     p4_rc rc = P4_OK;
@@ -394,7 +396,7 @@ p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64
         rc = p4_publish_directory(unfinished, target);
     }
     if (rc != P4_OK) {
-        (void)p4_remove_tree(unfinished); /* the first message stays */
+        (void)p4_remove_tree(unfinished); /* the first failure is the one reported */
     }
 done:
     free(unfinished);

@@ -24,8 +24,9 @@ static const struct {
     {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4},
 };
 
-/* The header is one object of a fixed shape, so it is read in one pass without a tree: exact 64-bit integers,
- * no recursion, and no memory beyond the names and one struct a tensor. */
+/* The header is scanned here and not parsed by cJSON: it may have 100 MB, for which a tree would take
+ * gigabytes, and its integers have 64 bits. One pass, no recursion, no memory beyond the names and one struct
+ * a tensor. */
 typedef struct scanner {
     const char *path;
     const uint8_t *first, *at, *end;
@@ -86,7 +87,7 @@ static int hex4(const scanner *scan, const uint8_t *at)
     return value;
 }
 
-/* After a backslash. NUL would end the C string, a lone surrogate is no character: both refused. */
+/* What follows a backslash. NUL, which would end the C string, and lone surrogates are refused. */
 static p4_rc escape(scanner *scan)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -260,7 +261,7 @@ done:
     return rc;
 }
 
-/* {"text": "text", ...}: checked, not kept. */
+/* {"text": "text", ...}: checked and discarded. */
 static p4_rc metadata(scanner *scan)
 {
     p4_rc rc = P4_OK;

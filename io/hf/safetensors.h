@@ -27,9 +27,10 @@ typedef struct p4_safetensors {
 
 enum { P4_SAFETENSORS_HEADER_LIMIT = 100000000 }; /* bytes; the format's own limit */
 
-/* Maps a file and checks its header by the reference reader's rules (no hole, no overlap, no trailing byte,
- * products checked), and stricter: duplicate names and unknown keys of an entry are refused. Memory is a
- * small multiple of the header's length whatever it says. Reads no tensor data. The caller closes. Local. */
+/* Maps a file and checks its header by the rules of the reference reader (no hole, no overlap, no trailing
+ * byte, products checked); duplicate names and unknown keys of an entry are refused as well. Memory use is a
+ * small multiple of the header's length, whatever it holds. Reads no tensor data. The caller closes. Local.
+ */
 p4_rc p4_safetensors_open(p4_safetensors *file, const char *path);
 /* The same on bytes in memory that the caller keeps alive (fuzzing, tests). Local. */
 p4_rc p4_safetensors_parse(p4_safetensors *file, const char *path, const void *bytes, uint64_t byte_count);

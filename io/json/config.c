@@ -119,7 +119,7 @@ static bool read_list(p4_list *list, const p4_config_row *row, const p4_json_val
     return true;
 }
 
-/* Reads one row's value and checks its range. Complains and leaves the user_set bit alone when it is refused.
+/* Reads one row's value and checks its range. A refused value is reported and its user_set bit left as it is.
  */
 static void read_row(p4_config *config, int row_index, const p4_json_value *value, p4_config_report *report)
 {
@@ -211,7 +211,7 @@ static void read_members(p4_config *config, const char *json, const cJSON *tree,
     p4_config_rebase(config); /* the recipe may have changed, wherever it stood */
 }
 
-/* Reads JSON text that need not be NUL-terminated into *config. The report has all complaints. */
+/* Reads JSON text that need not be NUL-terminated into *config. Problems go to the report. */
 static p4_rc read_text(p4_config *config, const char *json, size_t json_bytes, p4_config_report *report)
 {
     char *text = p4_alloc(json_bytes + 1, 1);
@@ -259,8 +259,8 @@ p4_rc p4_config_from_json(p4_config *config, const char *json, size_t json_bytes
 
 /* ---- one key from text ---- */
 
-/* The JSON that a key=value argument means: itself, or a string where its quotes were left out, or the list
- * of that one string. The caller frees; NULL: out of memory. */
+/* The JSON that a key=value argument stands for: the text itself, or as a string if its quotes were left out,
+ * or as a list of that one string. The caller frees; NULL: out of memory. */
 static char *argument_json(const p4_config_row *row, const char *text)
 {
     char first = text[strspn(text, " \t\r\n")];
@@ -284,7 +284,7 @@ static p4_rc set_row(p4_config *config, int row_index, const char *text, p4_conf
 {
     const p4_config_row *row = &p4_config_table[row_index];
     char excerpt[80], found[160];
-    p4_config_report syntax = {0}; /* its columns mean nothing in an argument */
+    p4_config_report syntax = {0}; /* discarded: its columns mean nothing in an argument */
     char *json = argument_json(row, text);
     if (json == NULL) {
         return FAULT("out of memory for the value of key \"%s\"", row->name);
@@ -294,8 +294,7 @@ static p4_rc set_row(p4_config *config, int row_index, const char *text, p4_conf
         snprintf(found, sizeof found, "\"%s\"", p4_config_format_excerpt(excerpt, text, strlen(text)));
         p4_config_complain_value(report, 0, row, found);
     } else {
-        p4_json_cursor cursor = {.at = json,
-                                 .line = INT32_MIN}; /* an argument has no lines: below 1 whatever it holds */
+        p4_json_cursor cursor = {.at = json, .line = INT32_MIN}; /* an argument has no lines: stays below 1 */
         p4_json_value value = p4_json_next_value(&cursor, tree);
         read_row(config, row_index, &value, report);
     }
@@ -410,7 +409,7 @@ p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe,
     TRY(read_whole_file(path, &text, &bytes));
     TRY(read_text(fresh, text, bytes, &report));
     TRY(apply_overrides(fresh, overrides, count, &report));
-    if (count > 0) { /* what follows judges values of either */
+    if (count > 0) { /* what follows checks values of both */
         snprintf(both, sizeof both, "%s with the command line", path);
         report.unplaced = both;
     }

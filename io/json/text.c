@@ -136,8 +136,8 @@ bool p4_json_whole(const p4_json_value *value, bool *negative, uint64_t *magnitu
     return true;
 }
 
-/* What cJSON lets through or does not explain: control characters, \u0000 (it would cut a string short), and
- * depth. */
+/* Checks what cJSON accepts or does not explain: control characters, \u0000 (which would cut a string short)
+ * and depth. */
 static bool scan_text(const char *json, size_t bytes, p4_config_report *report)
 {
     int line = 1, depth = 0;
@@ -198,7 +198,7 @@ static const char *skip_space_back(const char *json, const char *at)
     return at;
 }
 
-/* Where the error is, from where cJSON stopped: it stops one behind a character that starts no key. */
+/* The place of the error, from where cJSON stopped: one late if the character cannot start a key. */
 static const char *syntax_place(const char *json, const char *stop)
 {
     if (stop == json || stop[-1] == '"' || (unsigned char)stop[-1] <= ' ') {

@@ -19,7 +19,8 @@ static bool is_there(const char *path)
     return lstat(path, &status) == 0;
 }
 
-/* A results.json that says its run failed protects nothing; any other does. */
+/* Whether a results.json says that its run failed: such a file does not guard the directory, any other does.
+ */
 static bool is_failed_run(const char *path)
 {
     char *text = NULL;
@@ -61,7 +62,7 @@ static p4_rc find_results(char found[256], const char *output_path)
     return P4_OK;
 }
 
-/* Whether the run that took the directory before is this one. */
+/* Whether the run that used the directory last is this one. */
 static bool is_same_run(const char *mark_path, const char *run_fingerprint)
 {
     char *text = NULL;
@@ -92,7 +93,7 @@ p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run
     CHECK(found[0] == '\0' || overwrite || is_same_run(mark_path, run_fingerprint),
           "%s: holds the results of another run (%s); set overwrite to true or choose another output_path",
           output_path, found);
-    /* Writing the mark is also the test that the directory can be written. */
+    /* This also tests that the directory is writable. */
     const char *mark = run_fingerprint != NULL ? run_fingerprint : "";
     rc = p4_atomic_write_all(mark_path, mark, strlen(mark));
 done:

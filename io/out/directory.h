@@ -1,6 +1,6 @@
-/* output.h - the output directory: which run owns it, and that no run overwrites another run's results. */
-#ifndef P4_OUTPUT_H
-#define P4_OUTPUT_H
+/* directory.h - the output directory: which run owns it, and that no run overwrites another run's results. */
+#ifndef P4_OUT_DIRECTORY_H
+#define P4_OUT_DIRECTORY_H
 
 #include "io/out/report.h"
 #include "src/phase4/results.h"

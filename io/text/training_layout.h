@@ -10,8 +10,9 @@
 /* A file to map: a token file, or the cache of what was tokenized. */
 typedef struct p4_training_file {
     char fingerprint[P4_FINGERPRINT_BYTES];
-    char form[16];                   /* of a token file, for messages; "": the cache, whose ids are checked */
-    int64_t path_at;                 /* in names */
+    char form[16];   /* format of a token file, whose ids are checked against vocab; "": the cache, written by
+                        this program */
+    int64_t path_at; /* in names */
     int64_t ids_at, id_bytes, count; /* `count` ids from byte ids_at of the file on */
 } p4_training_file;
 

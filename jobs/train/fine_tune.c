@@ -20,15 +20,15 @@ typedef struct tuning {
 static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
 {
     const p4_tuner *tuner = t->tuner;
-    const p4_trainer_order *order = &t->trainer.order;
-    bool due = step == 0 || (step + 1) % tuner->log_every == 0 || step + 1 == order->steps;
+    const p4_trainer_steps *steps = &t->trainer.steps;
+    bool due = step == 0 || (step + 1) % tuner->log_every == 0 || step + 1 == steps->total;
     if (!due) {
         return P4_OK;
     }
     p4_rc rc = P4_OK;
     if (tuner->compute->group->rank == 0 && tuner->on_point != NULL) {
         p4_training_point point = {.step = step + 1,
-                                   .epoch = step / order->steps_per_epoch + 1,
+                                   .epoch = step / steps->per_epoch + 1,
                                    .tokens = t->tokens,
                                    .loss = result->loss,
                                    .lr = result->lr,
@@ -56,7 +56,7 @@ static p4_rc end_epoch(tuning *t, int64_t step)
 {
     p4_rc rc = P4_OK;
     const p4_tuner *tuner = t->tuner;
-    int64_t steps_per_epoch = t->trainer.order.steps_per_epoch;
+    int64_t steps_per_epoch = t->trainer.steps.per_epoch;
     bool measures = tuner->eval->count > 0;
     p4_evaluator evaluator = {.compute = tuner->compute,
                               .original = tuner->original,
@@ -93,13 +93,13 @@ done:
 static p4_rc run_steps(tuning *t)
 {
     p4_rc rc = P4_OK;
-    const p4_trainer_order *order = &t->trainer.order;
+    const p4_trainer_steps *steps = &t->trainer.steps;
     const p4_train_plan *plan = t->tuner->plan;
     p4_progress progress;
     p4_step_result result;
     char note[64];
-    p4_progress_start(&progress, "fine-tune", "tokens", (double)(order->steps * plan->sequences * plan->T));
-    for (int64_t step = 0; step < order->steps; step++) {
+    p4_progress_start(&progress, "fine-tune", "tokens", (double)(steps->total * plan->sequences * plan->T));
+    for (int64_t step = 0; step < steps->total; step++) {
         TRY(p4_trainer_step(&t->trainer, step, &result));
         t->tokens += result.tokens;
         if (result.applied) { /* a skipped step's loss may be no number */
@@ -107,10 +107,10 @@ static p4_rc run_steps(tuning *t)
             t->epoch_steps++;
         }
         TRY(log_step(t, step, &result));
-        snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1, (long long)order->steps,
+        snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1, (long long)steps->total,
                  result.loss);
         p4_progress_update(&progress, (double)t->tokens, note);
-        if ((step + 1) % order->steps_per_epoch == 0 || step + 1 == order->steps) {
+        if ((step + 1) % steps->per_epoch == 0 || step + 1 == steps->total) {
             p4_progress_end(&progress);
             TRY(end_epoch(t, step + 1));
         }
@@ -127,7 +127,7 @@ static void say_plan(const tuning *t)
     char masters[32], codes[32], activations[32];
     INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
          "activations %s",
-         (long long)t->trainer.order.steps, p4_plural(t->trainer.order.steps), (long long)plan->sequences,
+         (long long)t->trainer.steps.total, p4_plural(t->trainer.steps.total), (long long)plan->sequences,
          (long long)plan->T, p4_format_bytes(masters, (double)bytes.masters_bytes),
          p4_format_bytes(codes, (double)bytes.codes_bytes),
          p4_format_bytes(activations, (double)bytes.activations_bytes));

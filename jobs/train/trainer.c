@@ -28,22 +28,21 @@ static p4_rc size_steps(p4_trainer *t)
 {
     const p4_train_plan *plan = &t->plan;
     int64_t rank = t->compute->group->rank, ranks = t->compute->group->ranks,
-            windows = p4_training_set_count(t->windows);
+            windows = p4_training_set_count(t->training_set);
     p4_rc rc = P4_OK;
     CHECK(windows >= plan->sequences,
-          "fine-tuning: found %lld window%s of %lld tokens in the training data, expected at least %lld, one "
-          "step's "
-          "worth",
+          "fine-tuning: found %lld window%s of %lld tokens in the training data, expected at least %lld: one "
+          "step",
           (long long)windows, p4_plural(windows), (long long)plan->T, (long long)plan->sequences);
     t->batch.most = p4_ceil_div(plan->sequences, ranks);
     t->batch.low = plan->sequences * rank / ranks;
     t->batch.high = plan->sequences * (rank + 1) / ranks;
-    t->order.steps_per_epoch = windows / plan->sequences;
-    t->order.steps = t->order.steps_per_epoch * plan->epochs;
+    t->steps.per_epoch = windows / plan->sequences;
+    t->steps.total = t->steps.per_epoch * plan->epochs;
     if (plan->max_steps > 0) {
-        t->order.steps = p4_min_i64(t->order.steps, plan->max_steps);
+        t->steps.total = p4_min_i64(t->steps.total, plan->max_steps);
     }
-    TRY(p4_training_set_schedule(t->windows, plan->seed, plan->sequences, t->batch.low, t->batch.high));
+    TRY(p4_training_set_schedule(t->training_set, plan->seed, plan->sequences, t->batch.low, t->batch.high));
 done:
     return rc;
 }
@@ -157,14 +156,14 @@ done:
 }
 
 p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *original,
-                      p4_training_set *windows, const p4_train_plan *plan)
+                      p4_training_set *training_set, const p4_train_plan *plan)
 {
     p4_rc rc = P4_OK;
     bool *held = p4_alloc((size_t)original->hf.model.params_count, sizeof *held);
     *t = (p4_trainer){.compute = compute,
                       .original = original,
                       .model = &original->hf.model,
-                      .windows = windows,
+                      .training_set = training_set,
                       .plan = *plan};
     TRY_ALL(t->compute->group, open_holdings(t, held));
     double fewest = -(double)t->batch.size; /* ranks may hold more or less: as many micro-batches for all */

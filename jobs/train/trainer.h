@@ -100,10 +100,10 @@ typedef struct p4_trainer_norms {
     int64_t count;
 } p4_trainer_norms;
 
-/* How long training goes on. */
-typedef struct p4_trainer_order {
-    int64_t steps_per_epoch, steps;
-} p4_trainer_order;
+/* Optimizer steps. */
+typedef struct p4_trainer_steps {
+    int64_t per_epoch, total;
+} p4_trainer_steps;
 
 /* This rank's part of a step, and how it is cut into micro-batches. */
 typedef struct p4_trainer_batch {
@@ -126,7 +126,7 @@ typedef struct p4_trainer {
     p4_compute *compute;
     const p4_original *original;
     const p4_model *model; /* of original */
-    p4_training_set *windows;
+    p4_training_set *training_set;
     p4_train_plan plan;
     p4_net net;
     p4_optim optim;
@@ -136,7 +136,7 @@ typedef struct p4_trainer {
     p4_trainer_codes codes;
     p4_trainer_sums sums;
     p4_trainer_norms norms;
-    p4_trainer_order order;
+    p4_trainer_steps steps;
     p4_trainer_batch batch;
     p4_trainer_records records;
     int bad_steps;   /* non-finite steps in a row */
@@ -149,11 +149,12 @@ typedef struct p4_step_result {
     bool applied; /* false: the gradient was not finite and the step was skipped */
 } p4_step_result;
 
-/* Masters from the original's weights, codes from the masters. compute, original and windows, which are given
- * their schedule, must outlive the trainer, whose optim is readable and settable by tensor name
- * (optim_state.h). The caller closes. P4_E_INPUT: fewer windows than one step takes. Collective. */
+/* Masters from the original's weights, codes from the masters. compute, original and training_set, which
+ * is given its schedule, must outlive the trainer. State by tensor name is read and set through
+ * trainer->optim (optim_state.h). The caller closes. P4_E_INPUT: the set holds fewer windows than one step
+ * needs. Collective. */
 p4_rc p4_trainer_open(p4_trainer *trainer, p4_compute *compute, const p4_original *original,
-                      p4_training_set *windows, const p4_train_plan *plan);
+                      p4_training_set *training_set, const p4_train_plan *plan);
 void p4_trainer_close(p4_trainer *trainer); /* Collective. */
 /* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it
  * need not be zeroed: what GEMMs write there. Everything else is added to. */
@@ -178,11 +179,11 @@ typedef struct p4_trainer_memory {
 } p4_trainer_memory;
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
 
-/* trainer_sums.c: where gradients go and when they are summed. Takes its memory. Local. */
-/* Which gradients are staged, and where in their layer's buffer; then the bytes of staging where a rank has
- * so many micro-batches; then the rest, of trainer->batch.count. Local. */
+/* trainer_sums.c. Decides which gradients are staged, and where in their layer's buffer. Local. */
 p4_rc p4_trainer_sums_layout(p4_trainer *trainer);
+/* Bytes of staging memory for steps of that many micro-batches a rank. Local. */
 int64_t p4_trainer_sums_bytes(const p4_trainer *trainer, int64_t micro_batches);
+/* Allocates staging and bookkeeping for trainer->batch.count micro-batches. Local. */
 p4_rc p4_trainer_sums_open(p4_trainer *trainer);
 /* Tells the collectives where sums will be (p4_coll.share). Collective. */
 p4_rc p4_trainer_sums_share(p4_trainer *trainer);

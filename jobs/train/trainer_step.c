@@ -119,7 +119,7 @@ static void run_micro_batch(p4_trainer *t, int64_t from)
 {
     int64_t kind = t->batch.index == 0 ? 0 : t->batch.index < t->batch.count - 1 ? 1 : 2;
     p4_recording **records = t->records.pieces + kind * p4_trainer_pieces(t);
-    p4_training_set_sequences(t->windows, t->batch.h_ids, from, t->batch.B);
+    p4_training_set_sequences(t->training_set, t->batch.h_ids, from, t->batch.B);
     p4_net_set_tokens(&t->net, t->batch.h_ids, t->batch.B, t->plan.T);
     if (t->compute->group->ranks == 1) {
         repeat(t, &records[0], micro_batch_work);
@@ -201,14 +201,14 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     const p4_train_plan *plan = &t->plan;
     double started_s = p4_now_s();
     p4_coll *coll = &t->compute->coll;
-    p4_training_set_step(t->windows, step);
+    p4_training_set_step(t->training_set, step);
     forward_backward(t, step);
     coll->synchronize(coll, "training step %lld: gradient sums", (long long)step + 1);
     double loss = 0, squares = total_sq_norm(t, step, &loss);
     *result = (p4_step_result){
         .loss = loss / (double)(t->plan.sequences * (t->plan.T - 1)),
         .grad_norm = sqrt(squares),
-        .lr = p4_schedule_lr(plan->lr, plan->lr_final_fraction, plan->warmup, step, t->order.steps),
+        .lr = p4_schedule_lr(plan->lr, plan->lr_final_fraction, plan->warmup, step, t->steps.total),
         .tokens = t->plan.sequences * t->plan.T,
         .applied = isfinite(squares) && isfinite(loss)};
     if (result->applied) {

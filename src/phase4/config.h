@@ -52,7 +52,7 @@ typedef struct p4_config {
     p4_optimizer optimizer;
     p4_optimizer_state optimizer_state;
     double weight_decay, gradient_clip;
-    int32_t micro_batch_size;    /* sequences; 0: what the rank's share of a step holds, at most 8 */
+    int32_t micro_batch_size;    /* sequences; 0: automatic: a CPU at most 8, a GPU up to 32,768 tokens */
     int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
     bool enable_grokfast;
     double grokfast_ema_alpha, grokfast_lambda;

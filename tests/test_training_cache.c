@@ -6,6 +6,8 @@
 #include "io/text/token_cache.h"
 #include "io/text/training_set.h"
 
+#include <fcntl.h>
+
 enum { T = 8 };
 
 static p4_group group;
@@ -268,6 +270,61 @@ static void samples_are_cached_apart(void)
     free(text);
 }
 
+/* Writes one byte of a file in place. */
+static void edit(const char *path, long offset, char byte)
+{
+    FILE *file = fopen(path, "r+b");
+    EXPECT(file != NULL && fseek(file, offset, SEEK_SET) == 0 && fputc(byte, file) == byte &&
+               fclose(file) == 0,
+           "%s cannot be edited", path);
+}
+
+/* A file over 16 MiB is fingerprinted by samples; an edit between them is noticed all the same, in place by
+ * the time of the write, and by the inode where a new file has the time of the old one. */
+static void edits_between_samples_are_noticed(void)
+{
+    enum { MIB = 1 << 20, BYTES = 40 * MIB, BETWEEN = MIB + 10 };
+    static const struct timespec written[] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000, .tv_nsec = 123}};
+    char *text = malloc(BYTES), *keys[4], file[512], folder[512];
+    memset(text, 'a', BYTES);
+    for (int i = 63; i < BYTES; i += 64) {
+        text[i] = '\n';
+    }
+    char *path = p4_strdup(put("large.txt", text, BYTES));
+    const p4_texts texts = {.paths = &path, .count = 1};
+    const p4_windowing how = windowing(64, 2);
+    p4_training_set *set = NULL;
+    snprintf(folder, sizeof folder, "%s", at("edited"));
+    p4_training_source source = {
+        .paths = &path, .path_count = 1, .how = how, .windows = 50, .cache_folder = folder, .temporary = ""};
+    for (int run = 0; run < 4; run++) { /* as written, again, edited in place, and exchanged */
+        if (run == 2) {
+            edit(path, BETWEEN, 'b');
+        }
+        if (run == 3) {
+            text[BETWEEN] = 'c';
+            put("new.txt", text, BYTES);
+            EXPECT(rename(at("new.txt"), path) == 0, "%s", path);
+        }
+        if (run != 2) { /* the clock of a file system may be too coarse to tell two writes apart */
+            EXPECT(utimensat(AT_FDCWD, path, written, 0) == 0, "%s", path);
+        }
+        EXPECT_OK(p4_token_cache_key(&keys[run], &texts, &how));
+        EXPECT_OK(p4_training_set_open(&set, &group, &source, NULL));
+        p4_training_set_close(set);
+        EXPECT(count_files("edited", 0, file) == (run < 2 ? 1 : run), "run %d: %d files in the cache", run,
+               count_files("edited", 0, file));
+    }
+    EXPECT(strcmp(keys[0], keys[1]) == 0, "a file that nobody changed has two keys");
+    EXPECT(strcmp(keys[0], keys[2]) != 0, "an edit in place is not noticed");
+    EXPECT(strcmp(keys[0], keys[3]) != 0 && strcmp(keys[2], keys[3]) != 0, "another file is not noticed");
+    for (int run = 0; run < 4; run++) {
+        free(keys[run]);
+    }
+    free(path);
+    free(text);
+}
+
 int main(void)
 {
     p4_machine machine;
@@ -280,6 +337,7 @@ int main(void)
     caches_are_used_again();
     temporary_files_go();
     samples_are_cached_apart();
+    edits_between_samples_are_noticed();
     p4_tokenizer_close(tokenizer);
     world_end();
     p4_group_close(&group);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -34,21 +35,19 @@ static p4_rc add_block(uLong *crc, int fd, const char *path, off_t offset, size_
     return P4_OK;
 }
 
-p4_rc p4_fingerprint_file(char fingerprint[P4_FINGERPRINT_BYTES], const char *path)
+static bool is_sampled(int64_t bytes)
+{
+    return bytes > (int64_t)BLOCKS * BLOCK_BYTES;
+}
+
+/* Of an open file of `end` bytes. */
+static p4_rc read_fingerprint(char fingerprint[P4_FINGERPRINT_BYTES], int fd, int64_t end, const char *path)
 {
     p4_rc rc = P4_OK;
-    int fd = -1;
-    uint64_t bytes = 0;
     uLong crc = crc32(0, Z_NULL, 0);
-    Bytef *buffer = NULL;
-    TRY(p4_file_open(&fd, &bytes, path));
-    buffer = p4_alloc(BLOCK_BYTES, 1);
-    if (buffer == NULL) {
-        rc = P4_E_SYSTEM;
-        goto done;
-    }
-    int64_t end = (int64_t)bytes;
-    bool whole = end <= (int64_t)BLOCKS * BLOCK_BYTES;
+    Bytef *buffer = p4_alloc(BLOCK_BYTES, 1);
+    TRY(buffer != NULL ? P4_OK : P4_E_SYSTEM);
+    bool whole = !is_sampled(end);
     int64_t stride = whole ? BLOCK_BYTES : (end - BLOCK_BYTES) / (BLOCKS - 1);
     for (int64_t i = 0; i < BLOCKS; i++) {
         int64_t offset = !whole && i == BLOCKS - 1 ? end - BLOCK_BYTES : i * stride;
@@ -60,6 +59,40 @@ p4_rc p4_fingerprint_file(char fingerprint[P4_FINGERPRINT_BYTES], const char *pa
     snprintf(fingerprint, P4_FINGERPRINT_BYTES, "%s:%08lx:%" PRId64, whole ? "crc32" : "crc32x16", crc, end);
 done:
     free(buffer);
+    return rc;
+}
+
+p4_rc p4_fingerprint_file(char fingerprint[P4_FINGERPRINT_BYTES], const char *path)
+{
+    int fd = -1;
+    uint64_t bytes = 0;
+    p4_rc rc = p4_file_open(&fd, &bytes, path);
+    if (rc == P4_OK) {
+        rc = read_fingerprint(fingerprint, fd, (int64_t)bytes, path);
+        close(fd);
+    }
+    return rc;
+}
+
+p4_rc p4_fingerprint_version(char version[P4_FILE_VERSION_BYTES], const char *path)
+{
+    p4_rc rc = P4_OK;
+    int fd = -1;
+    uint64_t bytes = 0;
+    struct stat status;
+    char fingerprint[P4_FINGERPRINT_BYTES];
+    TRY(p4_file_open(&fd, &bytes, path));
+    if (fstat(fd, &status) != 0) { /* before the content is read: a later write has a later time */
+        rc = p4_fail_errno(path, "read its time of change");
+        goto done;
+    }
+    TRY(read_fingerprint(fingerprint, fd, (int64_t)bytes, path));
+    snprintf(version, P4_FILE_VERSION_BYTES, "%s", fingerprint);
+    if (is_sampled((int64_t)bytes)) {
+        snprintf(version, P4_FILE_VERSION_BYTES, "%s:%" PRIdMAX ".%09ld:%" PRIuMAX, fingerprint,
+                 (intmax_t)status.st_mtim.tv_sec, status.st_mtim.tv_nsec, (uintmax_t)status.st_ino);
+    }
+done:
     if (fd >= 0) {
         close(fd);
     }

@@ -54,19 +54,22 @@ static p4_rc say_text(FILE *to, const char *path, const p4_draw *draw)
         [P4_DATA_OTHER] = "other",       [P4_DATA_TEXT] = "text",       [P4_DATA_JSONL] = "jsonl",
         [P4_DATA_ARTICLES] = "articles", [P4_DATA_ARCHIVE] = "archive", [P4_DATA_TABLE] = "table"};
     p4_data_kind kind = p4_data_kind_of(path);
-    char fingerprint[P4_FINGERPRINT_BYTES];
+    char version[P4_FILE_VERSION_BYTES];
     if (kind == P4_DATA_TOKENS) {
         fprintf(to, "a token file\n");
         return P4_OK;
     }
-    p4_rc rc = p4_fingerprint_file(fingerprint, path);
-    fprintf(to, "%s %s", kinds[kind], fingerprint);
+    p4_rc rc = p4_fingerprint_version(version, path);
+    if (rc != P4_OK) {
+        return rc;
+    }
+    fprintf(to, "%s %s", kinds[kind], version);
     if (draw != NULL) {
         fprintf(to, ", a block of %lld bytes of each %.17g by %" PRIu64 " and %" PRIx64,
                 (long long)draw->block_bytes, draw->stride, draw->seed, draw->stream);
     }
     fprintf(to, "\n");
-    return rc;
+    return P4_OK;
 }
 
 p4_rc p4_token_cache_key(char **key, const p4_texts *texts, const p4_windowing *how)

@@ -2,9 +2,11 @@
  *
  * A file holds a header, the key, the ids (2 bytes each where the vocabulary allows it), and how many tokens
  * each text has. The key says in words what the ids are of: tokenizer, end of text, and for each text its
- * fingerprint, its kind and which part of it was read. The window length is not part of it, unless a sample
- * was drawn for that length. The file's name is a hash of the key. It appears under that name when it is
- * complete; opening it compares a checksum over all of it. */
+ * kind, its version and which part of it was read. The version (p4_fingerprint_version) is the checksum of a
+ * file up to 16 MiB, under any path; of a larger file it is a sampled checksum, the size, the time of the
+ * last write and the inode. The window length is not part of the key, unless a sample was drawn for that
+ * length. The file's name is a hash of the key. It appears under that name when it is complete; opening it
+ * compares a checksum over all of it. */
 #ifndef P4_TOKEN_CACHE_H
 #define P4_TOKEN_CACHE_H
 

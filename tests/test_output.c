@@ -144,7 +144,13 @@ static void test_prepare(void)
     put(in_directory(file, "run/one/model.h5"), "");
     EXPECT_OK(p4_make_directories(in_directory(file, "run/one/dequantized_fp16")));
     EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:2:2"), "(model.h5, dequantized_fp16, results.json)");
+    put(in_directory(file, "run/one/training_tokens.tmp"), "");
+    EXPECT_REFUSED(p4_output_prepare(path, false, NULL), "another run");
+    EXPECT(is_there(file), "a run that was refused removed a file");
+    put(in_directory(file, "run/one/training_tokens.tmp.tmp"), "");
     EXPECT_OK(p4_output_prepare(path, true, "crc32:2:2"));
+    EXPECT(!is_there(file) && !is_there(in_directory(file, "run/one/training_tokens.tmp")),
+           "the tokens of a killed run are still there");
     EXPECT(is_there(in_directory(file, "run/one/model.h5")),
            "overwrite removed a result before its successor is there");
     EXPECT_OK(p4_output_prepare(path, false, "crc32:2:2"));

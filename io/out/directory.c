@@ -79,6 +79,21 @@ static bool is_same_run(const char *mark_path, const char *run_fingerprint)
     return same;
 }
 
+/* Removes what a run that was killed left for its own use: the training tokens, complete or not. */
+static p4_rc remove_leftovers(const char *output_path)
+{
+    p4_rc rc = P4_OK;
+    char *tokens = p4_format("%s/" P4_TRAINING_TOKENS_FILE, output_path);
+    char *unfinished = tokens != NULL ? p4_temp_path(tokens) : NULL;
+    TRY(unfinished != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_remove_tree(tokens));
+    TRY(p4_remove_tree(unfinished));
+done:
+    free(unfinished);
+    free(tokens);
+    return rc;
+}
+
 p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run_fingerprint)
 {
     p4_rc rc = P4_OK;
@@ -95,7 +110,8 @@ p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run
           output_path, found);
     /* This also tests that the directory is writable. */
     const char *mark = run_fingerprint != NULL ? run_fingerprint : "";
-    rc = p4_atomic_write_all(mark_path, mark, strlen(mark));
+    TRY(p4_atomic_write_all(mark_path, mark, strlen(mark)));
+    TRY(remove_leftovers(output_path));
 done:
     free(mark_path);
     return rc;

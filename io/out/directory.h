@@ -9,7 +9,8 @@
  * holds another run's results (an output that guards, by the table in outputs.h, or the results.json of a run
  * that succeeded) is refused unless `overwrite` is set or run_fingerprint is that of the run which used the
  * directory last. run_fingerprint identifies a run (fingerprint.h: p4_fingerprint_text of the effective
- * configuration); NULL: never the same run. Old results stay until new files replace them. Local. */
+ * configuration); NULL: never the same run. Old results stay until new files replace them; a file of
+ * training tokens that a killed run left is removed. Local. */
 p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run_fingerprint);
 
 /* Removes the outputs of an older run that this run did not write again (their paths in `written` are empty),

@@ -28,6 +28,8 @@ enum {
 #define P4_METADATA_FILE "compression_metadata.json"
 /* Lists the others and says how the run ended. It is not a row: it is always written, as the last file. */
 #define P4_RESULTS_FILE "results.json"
+/* Of a run, not of its results: gone when it ends. */
+#define P4_TRAINING_TOKENS_FILE "training_tokens.tmp"
 
 /* The rows, in the order in which they are written: the models first, then the small files that describe
  * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with

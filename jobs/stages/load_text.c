@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "io/file/files.h"
+#include "io/out/outputs.h"
 #include "jobs/stages/stages.h"
 #include "jobs/train/windows.h"
 #include "src/config.h"
@@ -210,7 +211,7 @@ static p4_rc open_training(p4_run *run, const text_files *files)
                 c->enable_fine_tuning ? p4_training_set_of_windows(&run->train, &run->calibration) : P4_OK);
         goto done;
     }
-    temporary = p4_format("%s/training_tokens.tmp", c->output_path);
+    temporary = p4_format("%s/" P4_TRAINING_TOKENS_FILE, c->output_path);
     TRY_ALL(group, temporary != NULL ? P4_OK : P4_E_SYSTEM);
     bool aside = files->eval.held_out && c->train_files.count == 0;
     p4_training_source source = {.paths = files->train.paths,

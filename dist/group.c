@@ -153,7 +153,7 @@ static p4_rc agree_within(p4_group *group, p4_rc rc, double timeout_s, bool name
 
 p4_rc p4_consult(p4_group *group, p4_rc rc)
 {
-    return agree_within(group, rc, 0, false);
+    return agree_within(group, rc, 0, true);
 }
 
 /* This rank's result at its next agreement: `rc`, or the failure that P4_INJECT_FAILURE asks for. */

@@ -106,6 +106,9 @@ static void check_node(p4_group *group)
     }
     p4_rc rc = p4_consult(group, fail_on(group, group->ranks - 1, group->ranks - 1));
     EXPECT(rc == P4_E_INPUT && strstr(p4_last_error(), "says no") != NULL, "\"%s\"", p4_last_error());
+    char who[32];
+    snprintf(who, sizeof who, "(rank %d on ", group->ranks - 1);
+    EXPECT((strstr(p4_last_error(), who) != NULL) == (group->ranks > 1), "\"%s\"", p4_last_error());
     p4_error_clear();
 }
 

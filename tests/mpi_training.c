@@ -126,7 +126,25 @@ static void sequences_are_those_of_the_permutation(void)
     }
 }
 
-/* Ranks that find no files, or others under their names, get the same from rank 0. */
+/* Opens the set and returns what was logged meanwhile (static). */
+static const char *open_and_listen(p4_training_set **set, const p4_training_source *source)
+{
+    static char said[4096];
+    FILE *log = tmpfile();
+    int screen = dup(STDERR_FILENO);
+    fflush(stderr);
+    dup2(fileno(log), STDERR_FILENO);
+    EXPECT_OK(p4_training_set_open(set, &group, source, NULL));
+    fflush(stderr);
+    dup2(screen, STDERR_FILENO);
+    close(screen);
+    rewind(log);
+    said[fread(said, 1, sizeof said - 1, log)] = '\0';
+    fclose(log);
+    return said;
+}
+
+/* Ranks that find no files, or others under their names, get the same from rank 0, which says why. */
 static void ranks_without_files_are_served(void)
 {
     char *paths[3], *names[] = {"a.jsonl", "b.bin", "c.jsonl"}, before[4096];
@@ -144,7 +162,12 @@ static void ranks_without_files_are_served(void)
                                       : ".")) == 0,
            "rank %d has no folder", group.rank);
     p4_training_source source = source_of(names, group.rank == 0 ? 3 : 0);
-    EXPECT_OK(p4_training_set_open(&set, &group, &source, NULL));
+    p4_group_set_log(&group, P4_LOG_WARN);
+    const char *said = open_and_listen(&set, &source);
+    bool warned =
+        strstr(said, "cannot read the files of training tokens, and get them from rank 0: b.bin: ") != NULL &&
+        strstr(said, "(rank 1 on ") != NULL;
+    EXPECT(warned == (group.rank == 0 && group.ranks > 1), "rank %d said \"%s\"", group.rank, said);
     expect_all_windows(set);
     p4_training_set_close(set);
 

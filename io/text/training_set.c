@@ -84,8 +84,8 @@ done:
     return rc;
 }
 
-/* Every rank maps the files if it can. *mapped: how many do, *place: how many before this one do. Collective.
- */
+/* Every rank maps the files if it can; the log says why the first that cannot does not. *mapped: how many do,
+ * *place: how many before this one do. Collective. */
 static p4_rc map_all(p4_training_set *set, int64_t *mapped, int64_t *place)
 {
     p4_rc rc = P4_OK;
@@ -95,7 +95,7 @@ static p4_rc map_all(p4_training_set *set, int64_t *mapped, int64_t *place)
     p4_rc here = map(set);
     maps[group->rank] = here == P4_OK;
     TRY_ROOT(group, here);
-    p4_error_clear(); /* of a rank that gets its tokens from rank 0 */
+    bool all = p4_consult(group, here) == P4_OK;
     p4_group_sum_f64(group, maps, group->ranks);
     *mapped = *place = 0;
     for (int rank = 0; rank < group->ranks; rank++) {
@@ -103,6 +103,12 @@ static p4_rc map_all(p4_training_set *set, int64_t *mapped, int64_t *place)
         *place += maps[rank] > 0 && rank < group->rank;
     }
     set->unmapped = group->ranks - *mapped;
+    if (!all) {
+        WARN("warning: %lld of %d ranks cannot read the files of training tokens, and get them from rank 0: "
+             "%s",
+             (long long)set->unmapped, group->ranks, p4_last_error());
+        p4_error_clear();
+    }
 done:
     free(maps);
     return rc;
@@ -179,10 +185,6 @@ p4_rc p4_training_set_open(p4_training_set **set, p4_group *group, const p4_trai
     TRY(p4_training_layout_share(&made->layout, group));
     made->count = made->layout.windows - made->layout.aside_count;
     TRY(map_all(made, &mapped, &place));
-    if (made->unmapped > 0) {
-        INFO("      %lld of %d ranks cannot read the files of training tokens, and get them from rank 0",
-             (long long)made->unmapped, group->ranks);
-    }
     TRY(check_ids(made, mapped, place));
     TRY_ROOT(group, read_aside(made, aside));
 done:

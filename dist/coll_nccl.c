@@ -31,6 +31,7 @@ struct p4_coll_state {
     cudaEvent_t done[MARKS];  /* done[m % MARKS]: operation m, or a later one that took its place */
     int64_t called, finished; /* operations (launches) so far; of them known to be done */
     bool grouped;             /* between begin and end */
+    p4_abort_hook abort_hook; /* of the group */
     p4_peers *peers;          /* NULL: sums are NCCL's */
     int64_t queued[MARKS];    /* with done[]: what the sums up to there have queued in all */
     p4_peer_sum *sums;        /* [sums_capacity]: of the group, so far [sums_count] */
@@ -375,10 +376,7 @@ static void release(p4_coll *coll)
     if (state->queue != NULL) {
         cudaStreamDestroy(state->queue);
     }
-    if (coll->group->on_abort_user == state) { /* not that of another communicator, opened since */
-        coll->group->on_abort = NULL;
-        coll->group->on_abort_user = NULL;
-    }
+    p4_group_remove_abort_hook(coll->group, &state->abort_hook);
     free(state);
     *coll = (p4_coll){0};
 }
@@ -481,8 +479,8 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_group *group, void *stream, int ordina
     coll->state = p4_alloc(1, sizeof *coll->state);
     TRY_ALL(group, coll->state != NULL ? P4_OK : P4_E_SYSTEM);
     coll->state->compute = stream;
-    group->on_abort = stop_operations;
-    group->on_abort_user = coll->state;
+    coll->state->abort_hook = (p4_abort_hook){.call = stop_operations, .user = coll->state};
+    p4_group_add_abort_hook(group, &coll->state->abort_hook);
     TRY_ALL(group, prepare(coll, ordinal, &id));
     p4_group_bcast(group, &id, sizeof id, 0);
     TRY_ALL(group, join_communicator(coll, &id, ordinal));

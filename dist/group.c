@@ -93,11 +93,27 @@ _Noreturn void p4_abort(p4_group *group, const char *format, ...)
     fflush(NULL);
     signal(SIGALRM, SIG_DFL);
     alarm(ABORT_S);
-    if (group->on_abort != NULL) {
-        group->on_abort(group->on_abort_user);
+    for (const p4_abort_hook *hook = group->abort_hooks; hook != NULL; hook = hook->next) {
+        hook->call(hook->user);
     }
     MPI_Abort(group->state->comm, P4_E_SYSTEM);
     _Exit(P4_E_SYSTEM);
+}
+
+void p4_group_add_abort_hook(p4_group *group, p4_abort_hook *hook)
+{
+    hook->next = group->abort_hooks;
+    group->abort_hooks = hook;
+}
+
+void p4_group_remove_abort_hook(p4_group *group, p4_abort_hook *hook)
+{
+    for (p4_abort_hook **at = &group->abort_hooks; *at != NULL; at = &(*at)->next) {
+        if (*at == hook) {
+            *at = hook->next;
+            return;
+        }
+    }
 }
 
 /* Waits without keeping a core busy: ranks may share cores with the threads that compute. timeout_s 0: for

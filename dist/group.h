@@ -6,20 +6,26 @@
 
 #include "dist/machine.h"
 
+/* What p4_abort calls between its message and the end: it stops work on the device, so that the process can
+ * end. The caller's, until it is removed. */
+typedef struct p4_abort_hook {
+    void (*call)(void *user);
+    void *user;
+    struct p4_abort_hook *next;
+} p4_abort_hook;
+
 typedef struct p4_group {
     p4_machine *machine;
     int rank, ranks;             /* of the group */
     int local_rank, local_ranks; /* of the group on this node */
     double timeout_s;            /* bound of every wait inside a training step */
-    void (*on_abort)(
-        void *user); /* NULL, or what p4_abort calls between its message and the end: frees the device */
-    void *on_abort_user;
+    p4_abort_hook *abort_hooks;  /* the newest first */
     struct p4_group_state *state;
 } p4_group;
 
-/* Makes a group of the ranks of a communicator: `communicator` points to an MPI_Comm, which is duplicated;
- * NULL stands for the whole machine. The machine must outlive the group; the caller closes. Collective over
- * these ranks. */
+/* Makes a group of the ranks of a communicator: `communicator` points to an MPI_Comm, which is duplicated and
+ * contains the caller; NULL stands for the whole machine. The machine must outlive the group; the caller
+ * closes. Collective over these ranks. */
 p4_rc p4_group_open(p4_group *group, p4_machine *machine, const void *communicator, double timeout_s);
 /* Divides the machine: the ranks that give the same color become one group, ordered as in the machine. The
  * caller closes. Collective over the machine. */
@@ -58,9 +64,13 @@ p4_rc p4_agree_soon(p4_group *group, p4_rc rc);
  * error. */
 p4_rc p4_consult(p4_group *group, p4_rc rc);
 
-/* Prints the message with this rank and its host, and ends the job. For places where peers may already wait.
- * Does not return. Local. */
+/* Prints the message with this rank and its host, calls the group's abort hooks, and ends the job. For places
+ * where peers may already wait. Does not return. Local. */
 _Noreturn void p4_abort(p4_group *group, const char *format, ...) P4_PRINTF(2, 3);
+
+/* In any order; removing one that was not added does nothing. Local. */
+void p4_group_add_abort_hook(p4_group *group, p4_abort_hook *hook);
+void p4_group_remove_abort_hook(p4_group *group, p4_abort_hook *hook);
 
 /* ---- collectives on host memory. Counts may exceed 2^31 (sent in pieces). Every wait is bounded by
  * timeout_s, after which the job is aborted with a message that says what was waited for. All Collective

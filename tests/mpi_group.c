@@ -112,6 +112,26 @@ static void check_node(p4_group *group)
     p4_error_clear();
 }
 
+static void do_nothing(void *user)
+{
+    (void)user;
+}
+
+/* Hooks of an abort go in any order, and leave the others. */
+static void check_hooks(p4_group *group)
+{
+    p4_abort_hook first = {.call = do_nothing}, second = first, third = first;
+    p4_group_add_abort_hook(group, &first);
+    p4_group_add_abort_hook(group, &second);
+    p4_group_add_abort_hook(group, &third);
+    p4_group_remove_abort_hook(group, &second);
+    p4_group_remove_abort_hook(group, &second);
+    EXPECT(group->abort_hooks == &third && third.next == &first && first.next == NULL, "hooks are lost");
+    p4_group_remove_abort_hook(group, &third);
+    p4_group_remove_abort_hook(group, &first);
+    EXPECT(group->abort_hooks == NULL, "hooks are left");
+}
+
 /* Every layer has a stage, stages never go back, every item an owner of its layer's group; no rank is idle
  * without need. */
 static void check_plan(int ranks, int64_t layers)
@@ -163,6 +183,7 @@ int main(void)
     check_sums(&group);
     check_agreement(&group);
     check_node(&group);
+    check_hooks(&group);
     check_split(&machine);
     check_gpus(&machine);
     for (int ranks = 1; ranks <= 9; ranks++) {

@@ -310,6 +310,43 @@ static void compare(const way *w, p4_group *group)
     free(repeated.state);
 }
 
+/* What the quantizer weighs channels by is in the memory report, once a slot; what calibration does not see
+ * takes none. */
+static void importance_is_counted(p4_group *group)
+{
+    static const way w = {"importance", "llama-gqa", {{"preserve_embedding_precision", "false"}}, 1};
+    subject *s = p4_alloc(1, sizeof *s);
+    p4_trainer plain = {0}, weighing = {0};
+    open_subject(s, &w, group);
+    const p4_model *model = &s->original.hf.model;
+    p4_statistics statistics = {.count = model->params_count};
+    statistics.entries = p4_alloc((size_t)model->params_count, sizeof *statistics.entries);
+    double *ones = p4_alloc(4096, sizeof *ones);
+    int64_t slots = 0, others = 0;
+    for (int64_t i = 0; i < 4096; i++) {
+        ones[i] = 1;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        bool matrix = p4_role_is_matrix(p->role);
+        statistics.entries[i].input_mean_square = p->ternary && matrix ? ones : NULL;
+        slots += p->ternary && matrix && p->row_offset == 0 ? p->cols : 0;
+        others += p->ternary && !matrix ? p->cols : 0;
+    }
+    EXPECT(slots > 0 && others > 0, "nothing is tested");
+    EXPECT_OK(p4_trainer_open(&plain, &s->compute, &s->original, s->set, &s->plan));
+    s->plan.quantize.quantizer = &p4_quantizers[P4_QUANTIZER_EXACT_DIAGONAL];
+    s->plan.quantize.statistics = &statistics;
+    EXPECT_OK(p4_trainer_open(&weighing, &s->compute, &s->original, s->set, &s->plan));
+    int64_t bytes = p4_trainer_bytes(&weighing).codes_bytes - p4_trainer_bytes(&plain).codes_bytes;
+    EXPECT(bytes == slots * 4, "%lld bytes, expected %lld", (long long)bytes, (long long)slots * 4);
+    p4_trainer_close(&weighing);
+    p4_trainer_close(&plain);
+    free(ones);
+    free(statistics.entries);
+    close_subject(s);
+}
+
 /* test_trainer [WAY]: one of them, counted from 0. */
 int main(int argc, char **argv)
 {
@@ -327,6 +364,7 @@ int main(int argc, char **argv)
             continue_by_name(&ways[i], &group);
         }
     }
+    importance_is_counted(&group);
     p4_group_close(&group);
     p4_machine_close(&machine);
     world_end();

@@ -46,9 +46,14 @@ p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan)
                    plan->quantizer->name);
 }
 
+bool p4_quantize_has_importance(const p4_quantize_plan *plan, int64_t i)
+{
+    return plan->quantizer->needs == P4_NEEDS_DIAGONAL && p4_statistics_has(plan->statistics, i);
+}
+
 bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance)
 {
-    if (plan->quantizer->needs != P4_NEEDS_DIAGONAL || !p4_statistics_has(plan->statistics, i)) {
+    if (!p4_quantize_has_importance(plan, i)) {
         return false;
     }
     for (int64_t c = 0; c < cols; c++) {

@@ -16,9 +16,11 @@ typedef struct p4_quantize_plan {
 
 /* P4_E_STATE: the quantizer needs statistics that the plan does not have. Local. */
 p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan);
-/* What the quantizer weighs the input channels of parameter i by, [cols], copied to `importance` (host
- * memory, at least as many elements); false: all alike, as the quantizer needs no statistics or calibration
- * does not see this tensor (embedding, head). Local. */
+/* Whether the quantizer weighs the input channels of parameter i; false: all alike, as it needs no statistics
+ * or calibration does not see this tensor (embedding, head). Local. */
+bool p4_quantize_has_importance(const p4_quantize_plan *plan, int64_t i);
+/* What it weighs them by, [cols], copied to `importance` (host memory, at least as many elements); false: all
+ * alike. Local. */
 bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance);
 
 /* Fills `packed`, for which it takes memory; the caller releases it, after an error too. P4_E_INPUT names a

@@ -69,7 +69,7 @@ typedef struct p4_trainer_codes {
     const float **importance_of; /* [params_count]: in there; NULL: none */
     int64_t
         *owner_first; /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of memory belong to rank r */
-    int64_t bytes;    /* with dense */
+    int64_t bytes;    /* with dense and importance */
 } p4_trainer_codes;
 
 /* Gradients on their way to their sums over ranks (trainer_sums.c). */

@@ -115,8 +115,15 @@ static bool continues_slot(const p4_param *p)
     return p4_role_is_matrix(p->role) && p->row_offset > 0 && p[-1].ternary;
 }
 
-/* What the quantizer weighs input channels by, on the device; the parts of a slot read one input and share
- * it. Local. */
+/* The parameter holds what the quantizer weighs its slot's input channels by: the parts of a slot read one
+ * input and share it. */
+static bool has_importance(const p4_trainer *t, int64_t i)
+{
+    const p4_param *p = &t->model->params[i];
+    return p->ternary && !continues_slot(p) && p4_quantize_has_importance(&t->plan.quantize, i);
+}
+
+/* What the quantizer weighs input channels by, on the device. Local. */
 static p4_rc open_importance(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
@@ -124,20 +131,21 @@ static p4_rc open_importance(p4_trainer *t)
     const p4_quantize_plan *plan = &t->plan.quantize;
     int64_t count = 0, at = 0;
     float *h_all = NULL;
-    for (int64_t i = 0; i < model->params_count && plan->statistics != NULL; i++) {
-        count += model->params[i].ternary && !continues_slot(&model->params[i]) ? model->params[i].cols : 0;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        count += has_importance(t, i) ? model->params[i].cols : 0;
     }
     if (count == 0) {
         return P4_OK;
     }
-    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.importance, count * 4));
+    t->codes.bytes = count * 4;
+    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.importance, t->codes.bytes));
     h_all = p4_alloc((size_t)count, sizeof *h_all);
     TRY(h_all != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         if (p->ternary && continues_slot(p)) {
             t->codes.importance_of[i] = t->codes.importance_of[i - 1];
-        } else if (p->ternary && p4_quantize_importance(plan, i, p->cols, h_all + at)) {
+        } else if (has_importance(t, i) && p4_quantize_importance(plan, i, p->cols, h_all + at)) {
             t->codes.importance_of[i] = t->codes.importance + at;
             at += p->cols;
         }
@@ -163,7 +171,7 @@ p4_rc p4_trainer_codes_open(p4_trainer *t)
     TRY(open_importance(t));
     place end = lay_out(t);
     int64_t dense_bytes = end.elements * t->compute->ops->act_bytes(t->compute->device);
-    t->codes.bytes = end.bytes;
+    t->codes.bytes += end.bytes;
     if (t->plan.activation_bits == 0 && dense_bytes <= DENSE_MOST) { /* integer products take codes */
         TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.dense, dense_bytes));
         t->codes.bytes += dense_bytes;

@@ -52,6 +52,13 @@ static p4_rc open_group(p4_group *group, p4_machine *machine, MPI_Comm comm, dou
     return P4_OK;
 }
 
+p4_rc p4_group_check_communicator(const void *communicator)
+{
+    return *(const MPI_Comm *)communicator != MPI_COMM_NULL
+               ? P4_OK
+               : FAIL("a session's communicator is MPI_COMM_NULL, expected one that contains this rank");
+}
+
 p4_rc p4_group_open(p4_group *group, p4_machine *machine, const void *communicator, double timeout_s)
 {
     MPI_Comm comm;

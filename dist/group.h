@@ -27,6 +27,8 @@ typedef struct p4_group {
  * contains the caller; NULL stands for the whole machine. The machine must outlive the group; the caller
  * closes. Collective over these ranks. */
 p4_rc p4_group_open(p4_group *group, p4_machine *machine, const void *communicator, double timeout_s);
+/* P4_E_INPUT: `communicator` points to MPI_COMM_NULL. Local: callers agree before they open a group on it. */
+p4_rc p4_group_check_communicator(const void *communicator);
 /* Divides the machine: the ranks that give the same color become one group, ordered as in the machine. The
  * caller closes. Collective over the machine. */
 p4_rc p4_group_split(p4_group *group, p4_machine *machine, int color, double timeout_s);

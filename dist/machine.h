@@ -38,8 +38,8 @@ void p4_machine_close(p4_machine *machine);
 /* Gives each rank of a node a GPU of its own, whatever group it belongs to: the node_rank-th where all ranks
  * see the same GPUs, else a matching of ranks and the GPUs that they see (Slurm's binding,
  * CUDA_VISIBLE_DEVICES). gpus [count]: what this rank sees, at most P4_GPUS_MAX; without any, `why` says why.
- * The outcome is machine->gpu or machine->no_gpu. P4_E_SYSTEM: out of memory. Collective over the node's
- * ranks. */
+ * The outcome is machine->gpu or machine->no_gpu. P4_E_SYSTEM: out of memory, on all ranks of a node alike;
+ * other nodes do not know of it. Collective over the node's ranks. */
 p4_rc p4_machine_assign_gpus(p4_machine *machine, const p4_gpu *gpus, int count, const char *why);
 
 #endif

@@ -35,8 +35,8 @@ P4_PUBLIC p4_rc p4_session_open(p4_session **session);
 /* The ranks of `communicator`, which points to an MPI_Comm and is duplicated, as a session of their own: the
  * ranks of a job can be divided to work on several models side by side. Ranks of one node take different
  * GPUs, whatever their session, so all ranks of MPI_COMM_WORLD open (and close) a session at the same time,
- * each with its own communicator. NULL: all ranks. The caller closes *session. Collective over
- * MPI_COMM_WORLD. */
+ * each with its own communicator, which contains it. NULL, on every rank: all ranks. P4_E_INPUT, on every
+ * rank: one of them gave MPI_COMM_NULL. The caller closes *session. Collective over MPI_COMM_WORLD. */
 P4_PUBLIC p4_rc p4_session_open_on(p4_session **session, const void *communicator);
 /* Ends MPI if p4_session_open started it: once a process. NULL does nothing. Collective. */
 P4_PUBLIC void p4_session_close(p4_session *session);

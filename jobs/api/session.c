@@ -8,12 +8,26 @@
 
 static const double START_TIMEOUT_S = 600; /* until a configuration says otherwise */
 
-/* communicator: NULL: of all ranks. Who divides the ranks needs to know their GPUs first. */
+/* Before the ranks are divided: every one has a communicator, and the ranks of a node know their GPUs. All
+ * ranks of MPI_COMM_WORLD go on, or none. Collective over MPI_COMM_WORLD. */
+static p4_rc prepare_division(p4_session *session, const void *communicator)
+{
+    p4_rc rc = P4_OK;
+    p4_group all = {0};
+    TRY(p4_group_open(&all, &session->machine, NULL, START_TIMEOUT_S));
+    TRY_ALL(&all, p4_group_check_communicator(communicator));
+    TRY_ALL(&all, p4_compute_find_gpus(&session->machine));
+done:
+    p4_group_close(&all);
+    return rc;
+}
+
+/* communicator: NULL: of all ranks. */
 static p4_rc open_ranks(p4_session *session, const void *communicator)
 {
     p4_rc rc = P4_OK;
     TRY(p4_machine_open(&session->machine));
-    TRY(communicator != NULL ? p4_compute_find_gpus(&session->machine) : P4_OK);
+    TRY(communicator != NULL ? prepare_division(session, communicator) : P4_OK);
     TRY(p4_group_open(&session->group, &session->machine, communicator, START_TIMEOUT_S));
     p4_session_set_log(session, P4_LOG_WARN);
 done:

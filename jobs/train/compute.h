@@ -22,8 +22,8 @@ typedef struct p4_compute_settings {
 } p4_compute_settings;
 
 /* Lists this rank's GPUs and lets the machine give each rank of the node one of its own; nothing happens the
- * second time. Who divides the machine into groups calls it first, with all ranks. Collective over the node's
- * ranks. */
+ * second time. A caller that divides the machine into groups calls it first, on all ranks, and agrees with
+ * the other nodes on the result. Collective over the node's ranks. */
 p4_rc p4_compute_find_gpus(p4_machine *machine);
 
 /* P4_E_INPUT: CUDA is asked for and a rank has no GPU; P4_E_SYSTEM: a GPU was found and cannot be used. The

@@ -193,8 +193,7 @@ done:
     return rc;
 }
 
-p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_source *source, char **temporary,
-                              int64_t *tokenized)
+p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_source *source, char **temporary)
 {
     p4_rc rc = P4_OK;
     work w = {
@@ -227,7 +226,6 @@ done:
         *temporary = w.cache_path;
         w.cache_path = NULL;
     }
-    *tokenized = w.counts.documents;
     p4_token_cache_close(&w.cache);
     free(w.draws);
     free(w.cache_path);

@@ -33,10 +33,9 @@ typedef struct p4_training_layout {
 
 /* Finds the files' tokens, tokenizes what is text, or finds it in the cache, and picks the windows that are
  * set aside. *temporary: a heap string, the file that is to be removed when the set is closed, or NULL.
- * *tokenized: documents that were tokenized for it. The caller frees with p4_training_layout_free, also after
+ * The caller frees with p4_training_layout_free, also after
  * an error. Local. */
-p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_source *source, char **temporary,
-                              int64_t *tokenized);
+p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_source *source, char **temporary);
 /* Rank 0's to everyone. Collective. */
 p4_rc p4_training_layout_share(p4_training_layout *layout, p4_group *group);
 void p4_training_layout_free(p4_training_layout *layout);

@@ -19,8 +19,7 @@ struct p4_training_set {
     p4_training_layout layout;
     p4_token_file *files; /* [layout.file_count], mapped; NULL: this rank gets its tokens from rank 0 */
     p4_token_stream stream;
-    char *temporary; /* rank 0: a file that is removed at the end, or NULL */
-    int64_t tokenized;
+    char *temporary;  /* rank 0: a file that is removed at the end, or NULL */
     int64_t count;    /* windows that are trained on */
     int64_t unmapped; /* ranks that get their tokens from rank 0 */
     /* the schedule */
@@ -181,7 +180,7 @@ p4_rc p4_training_set_open(p4_training_set **set, p4_group *group, const p4_trai
     p4_training_set *made = *set = p4_alloc(1, sizeof *made);
     TRY_ALL(group, made != NULL ? P4_OK : P4_E_SYSTEM);
     made->group = group;
-    TRY_ROOT(group, p4_training_layout_make(&made->layout, source, &made->temporary, &made->tokenized));
+    TRY_ROOT(group, p4_training_layout_make(&made->layout, source, &made->temporary));
     TRY(p4_training_layout_share(&made->layout, group));
     made->count = made->layout.windows - made->layout.aside_count;
     TRY(map_all(made, &mapped, &place));
@@ -236,11 +235,6 @@ int64_t p4_training_set_count(const p4_training_set *set)
 int64_t p4_training_set_length(const p4_training_set *set)
 {
     return set->layout.T;
-}
-
-int64_t p4_training_set_tokenized(const p4_training_set *set)
-{
-    return set->tokenized;
 }
 
 /* ---- drawing ---- */

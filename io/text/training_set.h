@@ -39,8 +39,6 @@ void p4_training_set_close(p4_training_set *set); /* Local. */
 
 int64_t p4_training_set_count(const p4_training_set *set);  /* windows */
 int64_t p4_training_set_length(const p4_training_set *set); /* tokens of a window */
-/* Documents that rank 0 tokenized for the set; 0: it found them in the cache. */
-int64_t p4_training_set_tokenized(const p4_training_set *set);
 
 /* ids [T]: the first window, on rank 0. Local. */
 void p4_training_set_first(const p4_training_set *set, int32_t *ids);

@@ -38,7 +38,7 @@ typedef struct p4_coll {
     void (*wait)(struct p4_coll *coll, p4_request *request);
     /* The number of operations called so far; 0: none. */
     int64_t (*mark)(struct p4_coll *coll);
-    /* Everything that the device's queue gets from here on waits for the operations up to `mark`. */
+    /* Work that is queued on the device from here on waits for the operations up to `mark`. */
     void (*order_after)(struct p4_coll *coll, int64_t mark);
     /* The host waits for the device's queue and for every operation. `what` (printf) names the work in the
      * message of a wait that failed. Call it before any other wait of the host whose length other ranks
@@ -65,7 +65,7 @@ bool p4_coll_known(const char *name);
 /* P4_OK where the library behind the backend can be loaded; else the error says what is missing. Local. */
 p4_rc p4_coll_usable(const char *name);
 
-/* What the device's queue gets from here waits for every operation called so far. Local. */
+/* Work that is queued on the device from here on waits for every operation called so far. Local. */
 static inline void p4_coll_join(p4_coll *coll)
 {
     coll->order_after(coll, coll->mark(coll));

@@ -1,5 +1,5 @@
-/* coll_mpi.c - collectives on host memory: each is done when the call returns. In a job of one rank none
- * touches the memory it is given, but for a reduction to another place. */
+/* coll_mpi.c - collectives on host memory: each is complete when the call returns. In a job of one rank they
+ * leave the memory as it is, except for a reduction to another array, which copies. */
 #include <string.h>
 
 #include "dist/coll.h"

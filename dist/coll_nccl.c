@@ -1,9 +1,10 @@
 /* coll_nccl.c - collectives between GPUs: a communicator of all ranks, and a CUDA stream beside the device's,
- * ordered by events. Sums in shared memory use copy engines where GPUs reach each other (peer_sums.h).
+ * ordered by events. Sums in shared memory use copy engines where GPUs can access each other's memory
+ * (peer_sums.h).
  *
- * The communicator does not block: where a call has to talk to other ranks (opening, the first use of a
- * connection) NCCL does it in a thread, and the host polls with a deadline. So nothing here waits for ever on
- * a rank that is gone. */
+ * The communicator does not block: where a call communicates with other ranks (opening, the first use of
+ * a connection), NCCL does so in a thread, and the host polls with a deadline. So nothing here waits forever
+ * for a rank that has died. */
 #include <cuda_runtime.h>
 #include <nccl.h>
 #include <sched.h>
@@ -15,12 +16,12 @@
 #include "dist/peer_sums.h"
 
 enum {
-    MARKS = 64,   /* events that tell which operation is done, in turn */
-    QUEUED = 512, /* operations of sums that the host queues ahead: a stream is taken to hold 1,000 */
+    MARKS = 64,   /* events that mark operations, used cyclically */
+    QUEUED = 512, /* operations of sums that the host queues ahead; a stream is assumed to hold 1,000 */
     YIELDS = 200, /* polls before the host sleeps between them */
     SLEEP_NS = 20000
 };
-static const double CLOSE_S = 30; /* at most so long for the others to close their side */
+static const double CLOSE_S = 30; /* how long closing waits for the other ranks */
 
 struct p4_coll_state {
     ncclComm_t comm;
@@ -28,13 +29,13 @@ struct p4_coll_state {
     cudaStream_t queue;       /* of the operations */
     cudaEvent_t ready;        /* what `compute` held when an operation was called */
     cudaEvent_t synchronized; /* what `compute` held at synchronize */
-    cudaEvent_t done[MARKS];  /* done[m % MARKS]: operation m, or a later one that took its place */
-    int64_t called, finished; /* operations (launches) so far; of them known to be done */
+    cudaEvent_t done[MARKS];  /* done[m % MARKS]: operation m, or a later one that reuses the event */
+    int64_t called, finished; /* operations (launches) so far; of them known to be complete */
     bool grouped;             /* between begin and end */
     p4_abort_hook abort_hook; /* of the group */
     p4_peers *peers;          /* NULL: sums are NCCL's */
-    int64_t queued[MARKS];    /* with done[]: what the sums up to there have queued in all */
-    p4_peer_sum *sums;        /* [sums_capacity]: of the group, so far [sums_count] */
+    int64_t queued[MARKS];    /* [m % MARKS]: what sums had queued in all when launch m was called */
+    p4_peer_sum *sums;        /* [sums_capacity]: those since begin, of which sums_count are set */
     int64_t sums_count, sums_capacity;
 };
 
@@ -141,12 +142,12 @@ static cudaError_t query(cudaEvent_t event)
     return error;
 }
 
-/* Steps over the operations that are done: true when there were any. */
+/* Counts operations that have completed since the last call; true if there were any. */
 static bool advanced(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
     int64_t known = state->finished;
-    /* Events older than MARKS stand for newer operations by now. */
+    /* An event is reused after MARKS operations. */
     state->finished = p4_max_i64(known, state->called - MARKS);
     while (state->finished < state->called &&
            query(state->done[(state->finished + 1) % MARKS]) == cudaSuccess) {
@@ -155,8 +156,8 @@ static bool advanced(p4_coll *coll)
     return state->finished > known;
 }
 
-/* Waits for the event. The deadline starts anew with every operation that gets done: the device may have long
- * work between two. */
+/* Waits for the event. The deadline restarts whenever an operation completes: the device may have long work
+ * between two. */
 static void watch(p4_coll *coll, cudaEvent_t event, const char *what)
 {
     struct p4_coll_state *state = coll->state;
@@ -204,7 +205,7 @@ static void wait_for(p4_coll *coll, int64_t up_to, const char *what)
     }
 }
 
-/* The host queues no more than the queue holds: waiting for room would be a wait without a deadline. */
+/* The host queues no more than the stream holds: a launch into a full stream blocks without a deadline. */
 static void queue_sums(p4_coll *coll, const p4_peer_sum *sums, int64_t count, const char *what)
 {
     struct p4_coll_state *state = coll->state;
@@ -270,7 +271,7 @@ static void keep_for_end(p4_coll *coll, const p4_peer_sum *sum)
     state->sums[state->sums_count++] = *sum;
 }
 
-/* By copy engines, if the array is shared; false: it is not. */
+/* Sums with copy engines if the array is shared; returns false if it is not. */
 static bool sum_by_copies(p4_coll *coll, const p4_peer_sum *sum, const char *what)
 {
     struct p4_coll_state *state = coll->state;
@@ -381,7 +382,7 @@ static void release(p4_coll *coll)
     *coll = (p4_coll){0};
 }
 
-/* Every rank closes: finalising waits for all operations of all ranks. A rank that does not come is left. */
+/* Finalizing waits for all operations of all ranks, until a deadline; then the communicator is aborted. */
 static void close_coll(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
@@ -395,7 +396,7 @@ static void close_coll(p4_coll *coll)
     release(coll);
 }
 
-/* Streams, events and, on rank 0, the id that the ranks meet under. Local. */
+/* Streams, events and, on rank 0, the id with which the ranks join the communicator. Local. */
 static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
 {
     struct p4_coll_state *state = coll->state;
@@ -404,7 +405,7 @@ static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
     if (error == cudaSuccess) {
         error = cudaDeviceGetStreamPriorityRange(&lowest, &highest);
     }
-    if (error == cudaSuccess) { /* a sum that is ready goes before the products of the next layer */
+    if (error == cudaSuccess) { /* a sum that is ready runs before the products of the next layer */
         error = cudaStreamCreateWithPriority(&state->queue, cudaStreamNonBlocking, highest);
     }
     if (error == cudaSuccess) {

@@ -1,5 +1,5 @@
-/* coll_nccl_peers.c - see peer_sums.h; the second half of coll_nccl.c. The others' memory is reached through
- * CUDA's interprocess handles. */
+/* coll_nccl_peers.c - see peer_sums.h; the second half of coll_nccl.c. The memory of other ranks is opened
+ * through CUDA's interprocess handles. */
 #include <cuda.h>
 #include <cudaTypedefs.h>
 #include <cuda_runtime.h>
@@ -15,14 +15,14 @@
 #endif
 
 enum {
-    SHARED_MAX = 8 + 1, /* the numbers of the meetings are the first */
+    SHARED_MAX = 8 + 1, /* the first holds the barrier numbers */
     LINE = 32           /* elements: pieces start on 128-byte lines of the array */
 };
 
 typedef struct shared_memory {
     char *own;
     int64_t bytes;
-    char *of[P4_PEERS_MAX];     /* where the others' lies here; NULL: this rank */
+    char *of[P4_PEERS_MAX];     /* the other ranks' memory in this process; NULL: this rank */
     void *opened[P4_PEERS_MAX]; /* to be closed */
 } shared_memory;
 
@@ -32,8 +32,8 @@ struct p4_peers {
     cudaStream_t queue;
     shared_memory shared[SHARED_MAX];
     int shared_count;
-    uint32_t *met;    /* device [ranks]: shared[0]; the meeting that each of the others has come to */
-    uint32_t meeting; /* this rank's last */
+    uint32_t *met;    /* device [ranks], shared[0]: the last barrier that each other rank has entered */
+    uint32_t meeting; /* the last barrier of this rank */
     float *landing;   /* device, P4_LANDING_BYTES */
     int64_t queued;   /* operations since the start */
     PFN_cuMemGetAddressRange_v3020 range_of;
@@ -41,7 +41,7 @@ struct p4_peers {
     PFN_cuStreamWaitValue32_v11070 wait_value;
 };
 
-/* What a rank tells the others about memory of its own. */
+/* What a rank sends to the others about its own memory. */
 typedef struct ticket {
     cudaIpcMemHandle_t handle; /* of the allocation that it lies in, */
     int64_t offset;            /* here */
@@ -88,13 +88,13 @@ static void close_opened(shared_memory *shared, int ranks)
 {
     for (int r = 0; r < ranks; r++) {
         if (shared->opened[r] != NULL && cudaIpcCloseMemHandle(shared->opened[r]) != cudaSuccess) {
-            (void)cudaGetLastError(); /* at the end: there is nobody to tell */
+            (void)cudaGetLastError(); /* at the end: no caller can handle it */
         }
         shared->opened[r] = NULL;
     }
 }
 
-/* Returns when every rank has come here: the others have closed what was opened. */
+/* Returns when every rank has called it: the others have closed the memory that they opened. */
 static void wait_for_all(const p4_peers *peers)
 {
     char here = 0, all[P4_PEERS_MAX];
@@ -118,7 +118,8 @@ done:
     return rc;
 }
 
-/* This rank's part; the ranks agree on it afterwards. The exchange takes place in any case. Collective. */
+/* This rank's part; the ranks agree on the result afterwards. Handles are exchanged even if this rank has an
+ * error. Collective. */
 static p4_rc share(p4_peers *peers, void *memory, int64_t bytes)
 {
     ticket mine = {.valid = false}, tickets[P4_PEERS_MAX];
@@ -205,7 +206,7 @@ static p4_rc are_together(const p4_group *group)
                             P4_PEERS_MAX, group->ranks, group->local_ranks);
 }
 
-/* An error, the same on every rank, where they cannot reach each other. Collective. */
+/* An error, the same on every rank, where the GPUs cannot access each other's memory. Collective. */
 static p4_rc connect(p4_peers **to, p4_group *group, int ordinal, void *queue)
 {
     p4_rc rc = P4_OK;
@@ -237,7 +238,7 @@ static p4_rc connect(p4_peers **to, p4_group *group, int ordinal, void *queue)
 p4_rc p4_peers_open(p4_peers **peers, p4_group *group, int ordinal, void *queue)
 {
     p4_rc rc = P4_OK;
-    const char *asked = getenv("P4_GPU_SUMS"); /* each rank's own: what one asks for counts for all */
+    const char *asked = getenv("P4_GPU_SUMS"); /* ranks may differ: what one asks for applies to all */
     bool any = asked == NULL || asked[0] == '\0', nccl = !any && strcmp(asked, "nccl") == 0;
     bool copies = !any && strcmp(asked, "copies") == 0;
     *peers = NULL;
@@ -250,7 +251,7 @@ p4_rc p4_peers_open(p4_peers **peers, p4_group *group, int ordinal, void *queue)
             WARN("sums over GPUs go by NCCL: %s", p4_last_error());
         }
     }
-    if (rc != P4_OK && !copies) { /* NCCL knows a way, unless another rank will not have it */
+    if (rc != P4_OK && !copies) { /* NCCL sums instead */
         p4_error_clear();
         rc = P4_OK;
     }
@@ -279,13 +280,13 @@ void p4_peers_close(p4_peers *peers)
 
 /* --- sums ------------------------------------------------------------------------------------- */
 
-/* The runtime's errors that the driver knows have the driver's numbers. */
+/* The runtime gives the driver's errors the same numbers. */
 static cudaError_t driver(CUresult result)
 {
     return (cudaError_t)result;
 }
 
-/* What the queue gets from here runs when every rank's queue has come here. */
+/* Queues a barrier: what is queued after it runs when the queue of every rank has reached it. */
 static cudaError_t meet(p4_peers *peers)
 {
     cudaError_t error = cudaSuccess;
@@ -298,7 +299,7 @@ static cudaError_t meet(p4_peers *peers)
         }
     }
     for (int r = 0; r < peers->ranks && error == cudaSuccess; r++) {
-        if (r != peers->rank) { /* numbers may run over: the comparison is of their difference */
+        if (r != peers->rank) { /* the numbers may wrap around: their difference is compared */
             error = driver(peers->wait_value(peers->queue, (CUdeviceptr)(uintptr_t)(peers->met + r), meeting,
                                              CU_STREAM_WAIT_VALUE_GEQ));
         }
@@ -313,14 +314,14 @@ static cudaError_t copy(p4_peers *peers, void *to, const void *from, int64_t cou
     return cudaMemcpyAsync(to, from, (size_t)count * sizeof(float), cudaMemcpyDeviceToDevice, peers->queue);
 }
 
-/* Where rank r has what this rank has at `data`. */
+/* The array of rank r that corresponds to `data` of this rank. */
 static float *at_rank(const p4_peers *peers, const float *data, int r)
 {
     const shared_memory *shared = shared_with(peers, data, sizeof *data);
     return (float *)(shared->of[r] + ((const char *)data - shared->own));
 }
 
-/* to = the sum of everybody's `from`, `count` elements that fit the landing area. */
+/* to = the sum over all ranks of `from`, `count` elements that fit the landing area. */
 static cudaError_t gather_part(p4_peers *peers, float *to, const float *from, int64_t count, int64_t stride)
 {
     cudaError_t error = cudaSuccess;

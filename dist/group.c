@@ -146,7 +146,7 @@ static void wait_for(p4_group *group, MPI_Request *request, const char *what, do
     }
 }
 
-/* names_rank: where only some ranks failed, the message says which one this is. */
+/* names_rank: where only some ranks failed, the message names the rank and its host. */
 static p4_rc agree_within(p4_group *group, p4_rc rc, double timeout_s, bool names_rank)
 {
     struct p4_group_state *state = group->state;

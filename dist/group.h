@@ -1,5 +1,5 @@
 /* group.h - the ranks that work on one model: collectives on host memory, agreement on errors, ending
- * together. A program of one model has one group, the whole machine. dist/ is the only room that knows MPI.
+ * together. A program of one model has one group, the whole machine. dist/ is the only folder that uses MPI.
  */
 #ifndef P4_GROUP_H
 #define P4_GROUP_H
@@ -33,7 +33,7 @@ p4_rc p4_group_check_communicator(const void *communicator);
  * caller closes. Collective over the machine. */
 p4_rc p4_group_split(p4_group *group, p4_machine *machine, int color, double timeout_s);
 void p4_group_close(p4_group *group); /* Collective. */
-/* Rank 0 of the group speaks for it from here on, at this level. Local. */
+/* From here on rank 0 of the group writes its log, at this level. Local. */
 void p4_group_set_log(const p4_group *group, p4_log_level level);
 
 /* Every rank gives its result; all ranks get the code and message of the lowest rank that failed, P4_OK when
@@ -57,7 +57,7 @@ p4_rc p4_agree_root(p4_group *group, p4_rc rc);
         }                                                                                  \
     } while (0)
 
-/* p4_agree inside a training step, where no rank has been at work alone for long: the wait is bounded by
+/* p4_agree inside a training step, where all ranks arrive at nearly the same time: the wait is bounded by
  * timeout_s, after which the job is aborted. Other agreements wait as long as one rank works, which may be
  * hours. */
 p4_rc p4_agree_soon(p4_group *group, p4_rc rc);

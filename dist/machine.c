@@ -94,7 +94,7 @@ typedef struct node_gpus {
     seen_gpus *seen;   /* [ranks] */
     uint8_t (*id)[16]; /* [count] */
     int *which;        /* [ranks * P4_GPUS_MAX]: the GPU behind each rank's k-th */
-    int *owner;        /* [count]: node rank, -1 while nobody has it */
+    int *owner;        /* [count]: node rank, -1 while it is free */
     bool *asked;       /* [count]: give_gpu has been here */
 } node_gpus;
 

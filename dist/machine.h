@@ -25,8 +25,8 @@ typedef struct p4_machine {
     struct p4_machine_state *state;
 } p4_machine;
 
-/* This process's rank as its launcher states it in the environment, -1 without a known launcher. For what
- * needs no MPI. Local. */
+/* This process's rank as its launcher states it in the environment, -1 without a known launcher. For code
+ * that runs without MPI. Local. */
 int64_t p4_launched_rank(void);
 
 /* Starts MPI unless the caller has. A process started without mpirun or srun is a job of one rank. The caller

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* What the ranks have: rank `rank` own [count], the others, in their order, landing [ranks - 1, stride]. */
+/* The terms: `own` [count] of rank `rank`, landing [ranks - 1, stride] of the others in the order of ranks.
+ */
 typedef struct p4_landed {
     const float *own, *landing;
     int64_t stride, count;

@@ -6,7 +6,8 @@
 #include "src/leaf/base.h"
 
 /* Layers are contiguous per rank, balanced by cost. With more ranks than layers a layer's items are spread
- * over the ranks of its group; its stage (who runs it in the pipeline) is the group's first rank. */
+ * over the ranks of its group; its stage (the rank that runs it in the pipeline) is the group's first rank.
+ */
 typedef struct p4_shard {
     int ranks;
     int64_t layers;

@@ -226,8 +226,7 @@ static void check_data(const p4_config *config, p4_config_report *report)
     if (!custom && config->calibration_files.count > 0) {
         p4_config_complain(report, line_of(report, "calibration_files"),
                            "key \"calibration_files\": found %d, expected none with calibration_dataset %s: "
-                           "\"custom\" reads "
-                           "them",
+                           "\"custom\" reads them",
                            (int)config->calibration_files.count, name);
     } else if (!custom && config->dataset_root[0] == '\0' && !was_refused(report, "dataset_root")) {
         p4_config_complain(report, line_of(report, "dataset_root"),

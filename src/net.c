@@ -44,8 +44,7 @@ p4_rc p4_net_check_device(const p4_ops *ops, p4_device *device, const p4_model *
     return ops->attention_work_count(device, &shape, true) >= 0
                ? P4_OK
                : FAIL("model family \"%s\" needs attention with heads of %lld elements, which this version "
-                      "does "
-                      "not compute on device \"%s\"",
+                      "does not compute on device \"%s\"",
                       a->family, (long long)a->D, ops->name);
 }
 

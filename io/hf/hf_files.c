@@ -252,8 +252,7 @@ static p4_rc refuse_directory(const char *directory)
     for (int64_t i = 0; i < count; i++) {
         CHECK(fnmatch("pytorch_model*.bin", names[i], 0) != 0,
               "%s: the weights are only there as %s, whose format can run code when it is read; convert them "
-              "to safetensors "
-              "first (transformers: from_pretrained, then save_pretrained)",
+              "to safetensors first (transformers: from_pretrained, then save_pretrained)",
               directory, names[i]);
     }
     rc = FAIL("%s: no model.safetensors and no model.safetensors.index.json", directory);

@@ -100,7 +100,6 @@ p4_rc p4_data_refuse_table(const char *path)
             path, name, stem, path, reader, path);
     }
     return FAIL("%s: %s files are not read; convert it once to JSONL (pip install datasets):  python3 -c "
-                "\"import datasets; "
-                "datasets.Dataset.from_%s('%s').to_json('%.*s.jsonl')\"",
+                "\"import datasets; datasets.Dataset.from_%s('%s').to_json('%.*s.jsonl')\"",
                 path, name, reader, path, stem, path);
 }

@@ -52,8 +52,7 @@ static const named_set named_sets[] = {
          .one_only = true},
 };
 
-/* ---- a named data set
- * -------------------------------------------------------------------------------------------- */
+/* ---- a named data set ---- */
 
 /* What one folder holds of a data set. */
 typedef struct set_holding {
@@ -286,10 +285,9 @@ done:
     return rc;
 }
 
-/* ---- files that the configuration names
- * -------------------------------------------------------------------------- */
+/* ---- files that the configuration names ---- */
 
-/* A folder that was named stands for the text files in it. */
+/* Adds the text files in a folder that the configuration names. */
 static p4_rc add_folder(p4_paths *paths, const char *folder, const char *key)
 {
     int64_t before = paths->count;

@@ -48,7 +48,7 @@ void p4_training_set_first(const p4_training_set *set, int32_t *ids);
  * To be called before p4_training_set_step. Local. */
 p4_rc p4_training_set_schedule(p4_training_set *set, uint64_t seed, int64_t sequences, int64_t low,
                                int64_t high);
-/* Goes to a step, from 0. Collective; ranks that read the files themselves wait for nobody. */
+/* Goes to a step, from 0. Collective; if every rank reads the files itself, none waits for another. */
 void p4_training_set_step(p4_training_set *set, int64_t step);
 /* ids [count * T]: sequences [from, from + count) of the step, which are this rank's. Local. */
 void p4_training_set_sequences(p4_training_set *set, int32_t *ids, int64_t from, int64_t count);

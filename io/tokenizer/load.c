@@ -76,9 +76,8 @@ static p4_rc load_vocab(p4_tokenizer *t, const cJSON *model)
         int64_t id;
         TRY(p4_tok_keep(&t->strings, &token, child->string, strlen(child->string)));
         CHECK(p4_json_is_whole(child, IDS_MAX, &id),
-              "%s: model.vocab: the id of \"%.*s\" must be a whole number from 0 "
-              "to %d",
-              t->source, shown(token), token.data, IDS_MAX - 1);
+              "%s: model.vocab: the id of \"%.*s\" must be a whole number from 0 to %d", t->source,
+              shown(token), token.data, IDS_MAX - 1);
         CHECK(p4_tok_map_put(&t->bpe.vocab, token, (int32_t)id), "%s: model.vocab has \"%.*s\" twice",
               t->source, shown(token), token.data);
         t->vocab_count = p4_max_i64(t->vocab_count, id + 1);

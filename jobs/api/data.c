@@ -227,7 +227,7 @@ done:
     return rc;
 }
 
-/* The original on the loader's device, for as long as it is looked at. Collective. */
+/* Loads the original to the loader's device for this pass alone. Collective. */
 static p4_rc collect(p4_compute *compute, const p4_checkpoint *checkpoint, const p4_loader *loader,
                      p4_activation_summary **stats, int64_t *count)
 {

@@ -10,14 +10,13 @@ static p4_evaluator evaluator_of(p4_run *run)
                           .windows = &run->eval};
 }
 
-/* Whoever knows nothing of a text gives each of V tokens the same probability, and has perplexity V. */
+/* A model that has learned nothing gives each of V tokens the same probability: its perplexity is V. */
 static void warn_of_guessing(const p4_run *run)
 {
     const int64_t V = run->original.hf.model.arch.V;
     if (run->config.init == P4_INIT_CHECKPOINT && run->results.pre.perplexity > (double)V) {
         WARN("warning: the original's perplexity is %.0f, above that of guessing among its %lld tokens: do "
-             "model, "
-             "tokenizer and text belong together? The verdict compares with this",
+             "model, tokenizer and text belong together? The verdict compares with this",
              run->results.pre.perplexity, (long long)V);
     }
 }

@@ -78,8 +78,7 @@ static p4_rc warn_of_leak(const split_files *eval, const split_files *train)
         for (int64_t j = 0; j < train->count; j++) {
             if (here.st_dev == trained[j].st_dev && here.st_ino == trained[j].st_ino) {
                 WARN("warning: %s is among the files to evaluate on and to train on (as %s): the verdict "
-                     "will be "
-                     "too good",
+                     "will be too good",
                      eval->paths[i], train->paths[j]);
                 goto done;
             }

@@ -25,8 +25,8 @@ p4_rc p4_compute_find_gpus(p4_machine *machine)
     return p4_machine_assign_gpus(machine, gpus, count, why);
 }
 
-/* Opens this rank's own GPU. One that cannot be used ends the run: who has GPUs for all ranks does not want
- * to find out later that the CPUs did the work. Local. */
+/* Opens this rank's own GPU. One that cannot be used ends the run: where all ranks have GPUs, a silent run on
+ * CPUs is not what was wanted. Local. */
 static p4_rc open_gpu(p4_compute *compute, const p4_compute_settings *settings)
 {
     p4_rc rc = P4_OK;

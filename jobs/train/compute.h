@@ -1,5 +1,5 @@
 /* compute.h - what a rank of a group computes with: a backend's operations on a device, collectives on the
- * device's arrays, threads of the host. Every engine takes one. */
+ * device's arrays, threads of the host. Every engine is given one. */
 #ifndef P4_COMPUTE_H
 #define P4_COMPUTE_H
 
@@ -21,9 +21,9 @@ typedef struct p4_compute_settings {
     bool half;             /* bf16 activations on GPUs */
 } p4_compute_settings;
 
-/* Lists this rank's GPUs and lets the machine give each rank of the node one of its own; nothing happens the
- * second time. A caller that divides the machine into groups calls it first, on all ranks, and agrees with
- * the other nodes on the result. Collective over the node's ranks. */
+/* Lists this rank's GPUs and lets the machine give each rank of the node one of its own; the second call does
+ * nothing. A caller that divides the machine into groups calls it first, on all ranks, and agrees with the
+ * other nodes on the result. Collective over the node's ranks. */
 p4_rc p4_compute_find_gpus(p4_machine *machine);
 
 /* P4_E_INPUT: CUDA is asked for and a rank has no GPU; P4_E_SYSTEM: a GPU was found and cannot be used. The

@@ -9,14 +9,14 @@
 
 typedef struct p4_tuner {
     p4_compute *compute;
-    p4_original *original; /* unloaded from a GPU first: training takes its memory */
+    p4_original *original; /* unloaded from a GPU first: training needs the memory */
     p4_training_set *train;
     const p4_windows *eval; /* judge the epochs; none: the last epoch's state is kept */
     const p4_train_plan *plan;
     p4_pipeline_plan evaluation;
     int64_t log_every;       /* steps */
     double start_perplexity; /* of the packed model on eval: what an epoch has to beat */
-    /* Sees each logged step, on rank 0. NULL: nobody does. */
+    /* Sees each logged step, on rank 0. NULL: not called. */
     p4_rc (*on_point)(void *user, const p4_training_point *point);
     void *user;
 } p4_tuner;

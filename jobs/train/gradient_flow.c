@@ -7,7 +7,7 @@
 #include "src/form.h"
 
 /* A whole forward and backward pass of the dequantised model on one window of real tokens. Gradients of
- * matrices are looked at slot by slot and forgotten; those of everything else are kept until the end. */
+ * matrices are checked slot by slot and dropped; all others are kept until the end. */
 typedef struct flow {
     const p4_compute *compute;
     const p4_model *model;

@@ -22,9 +22,9 @@ void p4_original_close(p4_original *original); /* Also of zeros. */
 /* Decides which rank owns which tensor and runs which layer, from the model that original->hf describes.
  * Local. */
 p4_rc p4_original_shard(p4_original *original, int ranks);
-/* This rank's layers on the device; nothing happens when they are there. Local. */
+/* Loads this rank's layers to the device, unless they are there. Local. */
 p4_rc p4_original_load(p4_original *original, const p4_compute *compute);
-/* Gives the device's memory back; they can be loaded again. Local. */
+/* Releases the device's memory; the layers can be loaded again. Local. */
 void p4_original_unload(p4_original *original);
 bool p4_original_is_loaded(const p4_original *original);
 /* P4_E_INPUT names a tensor, of those that this rank owns, with a value that is NaN or infinite. Reading the

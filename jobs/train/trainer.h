@@ -1,4 +1,4 @@
-/* trainer.h - one data-parallel training step of the ternary model (DESIGN 1): every rank runs the whole
+/* trainer.h - one data-parallel training step of the ternary model: every rank runs the whole
  * model on its own sequences with ternary weights; owners hold FP32 masters and optimizer state.
  *
  * zero_stage 2: the gradient of a block matrix is summed to its owner, which updates the master, requantizes
@@ -72,7 +72,7 @@ typedef struct p4_trainer_codes {
     int64_t bytes;    /* with dense and importance */
 } p4_trainer_codes;
 
-/* Gradients on their way to their sums over ranks (trainer_sums.c). */
+/* Gradients that are summed over ranks (trainer_sums.c). */
 typedef struct p4_trainer_sums {
     float
         *staging; /* device: gradients on their way to owners, [buffers][layer_count]; layer l: l % buffers */
@@ -94,7 +94,7 @@ typedef struct p4_norm_run {
     bool early; /* summed over ranks before those of the first layer */
 } p4_norm_run;
 
-/* Whose squares are added when (trainer_norms.c). */
+/* Which squares are added at which time (trainer_norms.c). */
 typedef struct p4_trainer_norms {
     p4_norm_run *runs; /* [count]: everything held here, by place */
     int64_t count;
@@ -189,7 +189,7 @@ p4_rc p4_trainer_sums_open(p4_trainer *trainer);
 p4_rc p4_trainer_sums_share(p4_trainer *trainer);
 /* Collective. */
 void p4_trainer_sums_close(p4_trainer *trainer);
-/* Of a step: no gradient is summed yet. */
+/* Starts a step: no gradient is summed yet. */
 void p4_trainer_sums_start(p4_trainer *trainer);
 /* The sink of a micro-batch's backward pass (net.h); t->batch.index says which. */
 p4_grad_sink p4_trainer_sink(p4_trainer *trainer);

@@ -23,7 +23,8 @@ static int64_t lines(int64_t bytes)
     return p4_ceil_div(bytes, LINE) * LINE;
 }
 
-/* Codes lie by owner, replicated ones behind all others: block `ranks`. -1: has none. */
+/* The block of codes of a parameter: codes are grouped by owner, and the replicated ones form the last block,
+ * `ranks`. -1: it has none. */
 static int64_t block_of(const p4_trainer *t, int64_t i)
 {
     return !t->model->params[i].ternary ? -1
@@ -36,8 +37,8 @@ static bool in_class(const p4_trainer *t, int64_t i, int64_t block, int64_t cols
     return block_of(t, i) == block && t->model->params[i].cols == cols;
 }
 
-/* The rows of parameter i come behind the last run, or begin one where their masters do not follow its own.
- */
+/* Appends the rows of parameter i to the last run, or begins a new one where their masters do not follow
+ * those of the last. */
 static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
 {
     const p4_weight *codes = &t->codes.of[i];
@@ -109,7 +110,7 @@ static place lay_out(p4_trainer *t)
     return at;
 }
 
-/* Does a ternary part of the same slot stand before it? */
+/* Is it preceded by a ternary part of the same slot? */
 static bool continues_slot(const p4_param *p)
 {
     return p4_role_is_matrix(p->role) && p->row_offset > 0 && p[-1].ternary;

@@ -1,5 +1,5 @@
-/* trainer_norms.c - the squares of the gradients of several ranks. The sums that come last, of the first
- * layer and of the embedding, have no backward pass left to go beside: the squares of everything else do. */
+/* trainer_norms.c - the squares of the gradients of several ranks. The last sums, of the first layer and of
+ * the embedding, do not overlap with a backward pass. They overlap with the squares of everything else. */
 #include <stdlib.h>
 
 #include "jobs/train/trainer.h"

@@ -226,8 +226,8 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     }
     result->seconds = p4_now_s() - started_s;
     CHECK(t->bad_steps < BAD_STEPS_MAX,
-          "fine-tuning: the gradient was not finite for %d steps in a row; a smaller fine_tune_lr (now %g) "
-          "may help",
+          "fine-tuning: the gradient was not finite for %d steps in a row; a smaller fine_tune_lr "
+          "(now %g) may help",
           BAD_STEPS_MAX, plan->lr);
 done:
     return rc;

@@ -1,9 +1,9 @@
-/* trainer_sums.c - the gradients of a step on their way: where the backward pass puts them, and when they are
- * summed over the ranks (trainer.h says what zero_stage changes).
+/* trainer_sums.c - the gradients of a step: where the backward pass writes them, and when they are summed
+ * over the ranks (trainer.h says what zero_stage changes).
  *
- * A replicated gradient accumulates in the flat array of optim.h and is summed there. One that goes to an
- * owner is computed in its layer's buffer of `staging`, which the layer `buffers` earlier in the backward
- * pass has left: the device waits for that layer's sums before it writes there again. */
+ * A replicated gradient accumulates in the flat array of optim.h and is summed there. A gradient that is
+ * summed to its owner is computed in its layer's buffer of `staging`. The layer `buffers` earlier in the
+ * backward pass used the same buffer: the device waits for that layer's sums before it writes there again. */
 #include <stdlib.h>
 
 #include "jobs/train/trainer.h"
@@ -178,8 +178,8 @@ static bool in_last_micro_batch(const p4_trainer *t)
     return t->batch.index == t->batch.count - 1;
 }
 
-/* A slot's parts to their owners: straight to the flat array while nothing is there, else in place, to be
- * added. */
+/* Sums a slot's parts to their owners: directly to the flat array while it is empty, else in place, to be
+ * added later. */
 static void reduce_slot(p4_trainer *t, int64_t first, bool to_flat)
 {
     const p4_model *model = t->model;

@@ -22,9 +22,9 @@ typedef struct p4_export {
 } p4_export;
 
 /* results->metrics but for the peak memory. Local. */
-void p4_export_measure(const p4_export *e);
+void p4_export_measure(const p4_export *x);
 /* Measures, then rank 0 writes every file that the configuration asks for, each complete or not at all.
  * P4_E_INPUT: a file cannot be written. Collective. */
-p4_rc p4_export_write(const p4_export *e);
+p4_rc p4_export_write(const p4_export *x);
 
 #endif

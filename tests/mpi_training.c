@@ -3,6 +3,7 @@
 #include "byte_tokenizer.h"
 #include "dataset_world.h"
 #include "io/text/training_set.h"
+#include "listen.h"
 #include "src/leaf/rng.h"
 
 enum { T = 8, TEXT_LINES = 40, TOKENS = 1000, SEQUENCES = 7, SEED = 11 };
@@ -126,24 +127,6 @@ static void sequences_are_those_of_the_permutation(void)
     }
 }
 
-/* Opens the set and returns what was logged meanwhile (static). */
-static const char *open_and_listen(p4_training_set **set, const p4_training_source *source)
-{
-    static char said[4096];
-    FILE *log = tmpfile();
-    int screen = dup(STDERR_FILENO);
-    fflush(stderr);
-    dup2(fileno(log), STDERR_FILENO);
-    EXPECT_OK(p4_training_set_open(set, &group, source, NULL));
-    fflush(stderr);
-    dup2(screen, STDERR_FILENO);
-    close(screen);
-    rewind(log);
-    said[fread(said, 1, sizeof said - 1, log)] = '\0';
-    fclose(log);
-    return said;
-}
-
 /* Ranks that find no files, or others under their names, get the same from rank 0, which says why. */
 static void ranks_without_files_are_served(void)
 {
@@ -163,7 +146,9 @@ static void ranks_without_files_are_served(void)
            "rank %d has no folder", group.rank);
     p4_training_source source = source_of(names, group.rank == 0 ? 3 : 0);
     p4_group_set_log(&group, P4_LOG_WARN);
-    const char *said = open_and_listen(&set, &source);
+    listen_begin();
+    EXPECT_OK(p4_training_set_open(&set, &group, &source, NULL));
+    const char *said = listen_end();
     bool warned =
         strstr(said, "cannot read the files of training tokens, and get them from rank 0: b.bin: ") != NULL &&
         strstr(said, "(rank 1 on ") != NULL;

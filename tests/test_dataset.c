@@ -2,6 +2,7 @@
  * byte its value as id, so that what must come out can be written down. */
 #include "byte_tokenizer.h"
 #include "dataset_world.h"
+#include "listen.h"
 
 /* The ids of texts with END after each: what the windows must be cut from. */
 typedef struct id_stream {
@@ -174,15 +175,31 @@ static void samples_are_read(void)
     EXPECT_REFUSED(p4_windows_from_samples(&windows, samples, 1, &how, 0), "the samples: 4 tokens");
 }
 
-static void lone_surrogates_are_reported(void)
+/* Reads the files and expects the warning, or none (""). */
+static void expect_warning(char *const *paths, int64_t count, const char *want)
 {
     p4_windows windows;
-    char *path = p4_strdup(put_text("halves.jsonl", "{\"text\":\"\\ud800a\\udc00\"}"));
     p4_windowing how = windowing(3, 1);
-    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
-    EXPECT(windows.replaced_bytes == 2, "%lld", (long long)windows.replaced_bytes);
+    listen_begin();
+    EXPECT_OK(p4_windows_read(&windows, paths, count, &how, 0));
+    const char *said = listen_end();
+    EXPECT(want[0] != '\0' ? strstr(said, want) != NULL : said[0] == '\0', "\"%s\" lacks \"%s\"", said, want);
     p4_windows_free(&windows);
-    free(path);
+}
+
+/* Halves of surrogate pairs count like bytes that are no UTF-8. */
+static void replaced_bytes_are_reported(void)
+{
+    char *paths[] = {p4_strdup(put_text("good.txt", "a good text")),
+                     p4_strdup(put_text("halves.jsonl", "{\"text\":\"\\ud800a\\udc00\"}")),
+                     p4_strdup(put_text("latin.txt", "caf\xe9 is not UTF-8"))};
+    expect_warning(paths, 1, "");
+    expect_warning(paths, 2, "/halves.jsonl: 2 bytes not in UTF-8, replaced by U+FFFD\n");
+    expect_warning(paths + 2, 1, "/latin.txt: 1 byte not in UTF-8, replaced by U+FFFD\n");
+    expect_warning(paths, 3, "/halves.jsonl and 1 other file: 3 bytes not in UTF-8, replaced by U+FFFD\n");
+    for (int i = 0; i < 3; i++) {
+        free(paths[i]);
+    }
 }
 
 int main(void)
@@ -193,7 +210,7 @@ int main(void)
     ends_are_appended_once();
     errors_name_their_place();
     samples_are_read();
-    lone_surrogates_are_reported();
+    replaced_bytes_are_reported();
     p4_tokenizer_close(tokenizer);
     world_end();
     return TEST_END();

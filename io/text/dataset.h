@@ -45,7 +45,6 @@ typedef struct p4_windows {
     int64_t
         tokens_total;  /* of the stream that the windows are of: what was tokenized, and token files whole */
     int64_t documents; /* that were tokenized */
-    int64_t replaced_bytes; /* invalid UTF-8, and halves of surrogate pairs in JSON, that became U+FFFD */
 } p4_windows;
 
 /* Draws `limit` windows from the files, in the order of the stream; all of them, if there are no more or

@@ -3,6 +3,7 @@
 #include "io/text/dataset_parts.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -234,7 +235,37 @@ typedef struct collector {
     void *user;
     p4_text_counts *counts;
     bool continuing; /* the next piece belongs to the document before */
+    /* what was no UTF-8: bytes, the files or samples that had such, the first of them and the last */
+    int64_t replaced, replaced_sources, first_replaced, last_replaced;
 } collector;
+
+/* Pieces come in the order of their files. */
+static void count_replaced(collector *to, const text_piece *piece)
+{
+    if (piece->replaced > 0) {
+        if (to->replaced == 0) {
+            to->first_replaced = piece->source;
+        }
+        to->replaced_sources += to->replaced == 0 || piece->source != to->last_replaced;
+        to->last_replaced = piece->source;
+        to->replaced += piece->replaced;
+    }
+}
+
+static void warn_of_replaced(const p4_texts *texts, const collector *from)
+{
+    char others[48] = "";
+    int64_t more = from->replaced_sources - 1;
+    if (from->replaced == 0) {
+        return;
+    }
+    if (texts->samples == NULL && more > 0) {
+        snprintf(others, sizeof others, " and %lld other file%s", (long long)more, p4_plural(more));
+    }
+    WARN("warning: %s%s: %lld byte%s not in UTF-8, replaced by U+FFFD",
+         texts->samples == NULL ? texts->paths[from->first_replaced] : "the samples", others,
+         (long long)from->replaced, p4_plural(from->replaced));
+}
 
 static p4_rc check_ids(const batch_ring *ring, const text_piece *piece, const int32_t *ids, int64_t count)
 {
@@ -261,7 +292,7 @@ static p4_rc batch_collect(const batch_ring *ring, collector *to, const token_ba
         const int32_t *ids = batch->ids.ids + from;
         int64_t count = piece->ids_end - from;
         to->counts->documents += !to->continuing;
-        to->counts->replaced += piece->replaced;
+        count_replaced(to, piece);
         to->counts->tokens += count;
         to->continuing = piece->continues;
         TRY(check_ids(ring, piece, ids, count));
@@ -398,5 +429,8 @@ p4_rc p4_tokenize(const p4_texts *texts, const p4_windowing *how, p4_take_ids ta
     }
     ring_free(&ring);
     p4_documents_close(source.documents);
+    if (rc == P4_OK) {
+        warn_of_replaced(texts, &to);
+    }
     return rc;
 }

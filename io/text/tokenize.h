@@ -16,7 +16,6 @@ typedef struct p4_texts {
 
 typedef struct p4_text_counts {
     int64_t documents, tokens;
-    int64_t replaced; /* bytes that were no UTF-8, and what p4_json_line_text replaces */
 } p4_text_counts;
 
 /* Takes the ids of one document, or of a piece of one, in the order of the texts. source: index of the file
@@ -24,7 +23,8 @@ typedef struct p4_text_counts {
 typedef p4_rc (*p4_take_ids)(void *user, int64_t source, const int32_t *ids, int64_t count);
 
 /* Tokenizes all documents of `texts`, each alone, and appends the end-of-text id to each. Token files among
- * the paths are passed over. *counts is added to. Errors name the file and the document. Local. */
+ * the paths are passed over. *counts is added to. A warning names the first file with bytes that are not
+ * UTF-8, which become U+FFFD; errors name the file and the document. Local. */
 p4_rc p4_tokenize(const p4_texts *texts, const p4_windowing *how, p4_take_ids take, void *user,
                   p4_text_counts *counts);
 

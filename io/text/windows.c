@@ -198,7 +198,6 @@ static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowi
     }
     windows->tokens_total = s->stream.count;
     windows->documents = s->totals.documents;
-    windows->replaced_bytes = s->totals.replaced;
 done:
     free(picks);
     free(seen);

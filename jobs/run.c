@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "io/out/directory.h"
+#include "io/out/outputs.h"
 #include "jobs/stages/stages.h"
 
 static const struct {
@@ -45,7 +46,7 @@ static void say_setup(const p4_run *run)
          nccl ? ", sums by " : "", nccl ? c->coll.name : "");
     INFO("model %s -> %s", run->config.model_path, run->config.output_path);
     if (run->config.wandb_enabled) {
-        INFO("metrics go to metrics.jsonl; a W&B run is not written by this version");
+        INFO("metrics go to " P4_METRICS_FILE "; a W&B run is not written by this version");
     }
 }
 
@@ -83,7 +84,7 @@ done:
  */
 static p4_rc write_results(p4_run *run, p4_rc outcome)
 {
-    char *path = p4_format("%s/results.json", run->config.output_path);
+    char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
     if (path == NULL) {
         return P4_E_SYSTEM;
     }
@@ -102,7 +103,7 @@ static p4_rc take_output(const p4_run *run)
 {
     p4_rc rc = P4_OK;
     p4_results unfinished = run->results;
-    char *path = p4_format("%s/results.json", run->config.output_path);
+    char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_output_prepare(run->config.output_path, run->config.overwrite, NULL));
     snprintf(unfinished.error, sizeof unfinished.error,

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "io/file/files.h"
+#include "io/json/config.h"
 #include "jobs/api/api.h"
 #include "jobs/train/statistics.h"
 #include "jobs/train/windows.h"
@@ -68,12 +69,12 @@ p4_rc p4_calib_create(p4_calib **calib, const p4_checkpoint *checkpoint, const p
         goto done;
     }
     if (dataset != NULL) {
-        TRY(p4_config_set(&c->config, "calibration_dataset", dataset));
+        TRY(p4_config_set_key(&c->config, "calibration_dataset", dataset));
         if (c->config.calibration_dataset != P4_DATASET_CUSTOM) {
             c->config.calibration_files = (p4_list){0}; /* they are custom data */
         }
     }
-    TRY(p4_config_validate(&c->config));
+    TRY(p4_config_check(&c->config));
     TRY(open_tokenizer(c));
 done:
     if (rc != P4_OK) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "io/h5/artifact.h"
+#include "io/json/config.h"
 #include "jobs/api/api.h"
 
 enum { BLOCK_BYTES = 4 << 20 }; /* packed at a time */
@@ -15,7 +16,7 @@ static p4_rc read_config(p4_config *config, p4_artifact_reader *reader, const ch
     char *json = NULL;
     TRY(p4_artifact_read_text(reader, "config/phase4_json", &json));
     CHECK(json != NULL, "%s: has no config/phase4_json", path);
-    TRY(p4_config_from_json(config, json, strlen(json), path, P4_RECIPE_SEED));
+    TRY(p4_config_parse(config, json, strlen(json), path, P4_RECIPE_SEED));
     config->device = P4_DEVICE_AUTO;
     config->threads_per_rank = 0;
 done:

@@ -97,7 +97,7 @@ p4_rc p4_session_share_config(p4_session *session, p4_config *to, const p4_confi
     } else {
         p4_config_default(to);
     }
-    TRY_ROOT(&session->group, p4_config_validate(to));
+    TRY_ROOT(&session->group, p4_config_check(to));
     p4_group_bcast(&session->group, to, sizeof *to, 0);
     session->group.timeout_s = to->collective_timeout_s;
 done:

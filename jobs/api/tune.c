@@ -77,7 +77,7 @@ static p4_rc take_config(p4_compressed *c, const p4_config *config, int64_t T)
         p4_config_take(merged, shared);
     }
     merged->calibration_sequence_length = (int32_t)T;
-    TRY_ALL(group, p4_config_validate(merged));
+    TRY_ALL(group, p4_config_check(merged));
     c->config = *merged;
 done:
     free(shared);

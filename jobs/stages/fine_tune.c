@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "io/out/outputs.h"
 #include "jobs/stages/stages.h"
 
 /* Rank 0: the curve, the caller's callback, metrics.jsonl. */
@@ -40,7 +41,7 @@ static p4_rc tune_logged(p4_run *run)
 {
     p4_rc rc = P4_OK;
     p4_group *group = run->compute.group;
-    char *path = p4_format("%s/metrics.jsonl", run->config.output_path);
+    char *path = p4_format("%s/" P4_METRICS_FILE, run->config.output_path);
     TRY_ALL(group, path != NULL ? P4_OK : P4_E_SYSTEM);
     TRY_ROOT(group, p4_metrics_log_open(&run->metrics_log, path));
     rc = tune(run);

@@ -31,7 +31,7 @@ static const p4_tensor_row llama_rows[] = {
 /* clang-format on */
 
 static const p4_family llama = {
-    .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear)",
+    .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear, biases)",
     .features = {.gated_mlp = true},
     .prefix = "",
     .layers = "model.layers",

@@ -87,7 +87,8 @@ copy nan; size=$(stat -c %s nan/model.safetensors)
 printf '\377\377\377\377' | dd of=nan/model.safetensors bs=1 seek=$((size - 40)) conv=notrunc 2>/dev/null
 cfg t4 'model_path="nan"' && refused t4 'NaN'
 copy family; sed -i 's/"model_type": "llama"/"model_type": "mamba"/' family/config.json
-cfg t5 'model_path="family"' && refused t5 'llama, gpt2'
+families=$("$PHASE4_MPI" --help | awk '/^Supported families/ {on = 1; next} on && /^$/ {exit} on {printf "%s%s", sep, $1; sep = ", "}')
+cfg t5 'model_path="family"' && refused t5 "supported: $families"
 copy noconfig; rm noconfig/config.json
 cfg t6 'model_path="noconfig"' && refused t6 'config.json'
 copy shape; sed -i 's/"intermediate_size": [0-9]*/"intermediate_size": 1000/' shape/config.json

@@ -1,12 +1,14 @@
 /* The configuration in memory: defaults of both recipes, from arguments and from files: p4_config_validate,
  * p4_config_set, size classes, lists, names, p4_config_read_file and the example configurations.
- * `test_config_api --markdown` prints the tables of docs/configuration.md. */
+ * `test_config_api --markdown` prints the tables of docs/configuration.md, `--families` the list in README.md
+ * (update_docs.sh). */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "io/json/config.h"
+#include "src/families.h"
 
 static p4_config config, other;
 
@@ -472,6 +474,10 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--markdown") == 0) {
         p4_config_print_markdown(stdout);
+        return 0;
+    }
+    if (argc == 2 && strcmp(argv[1], "--families") == 0) {
+        p4_families_print(stdout, true);
         return 0;
     }
     test_defaults();

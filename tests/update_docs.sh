@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
-# update_docs.sh PROGRAM [--check]: writes the configuration table that PROGRAM (the built test_config_api) prints between
-# the markers of docs/configuration.md. With --check it changes nothing and fails when the page is out of date.
+# update_docs.sh PROGRAM [--check]: writes what PROGRAM (the built test_config_api) prints between the markers of the pages: the
+# configuration table in docs/configuration.md, the families of models in README.md. With --check it changes nothing and fails
+# when a page is out of date.
 set -euo pipefail
-page=$(dirname "$(readlink -f "$0")")/../docs/configuration.md
-table=$("$1" --markdown)
-for marker in begin end; do
-    [ "$(grep -c "^<!-- table: $marker -->$" "$page")" = 1 ] ||
-        { echo "docs/configuration.md: expected one line \"<!-- table: $marker -->\""; exit 1; }
-done
-new=$(awk -v table="$table" '
-    /^<!-- table: end -->$/ {inside = 0}
-    !inside {print}
-    /^<!-- table: begin -->$/ {inside = 1; print table}' "$page")
-if [ "${2:-}" = --check ]; then
-    [ "$new" = "$(cat "$page")" ] || { echo "docs/configuration.md: its table differs from the code; run $0 $1"; exit 1; }
-else
-    printf '%s\n' "$new" >"$page"
-fi
+root=$(dirname "$(readlink -f "$0")")/..
+update() { # update PAGE NAME TEXT [--check]: TEXT between <!-- NAME: begin --> and <!-- NAME: end -->
+    local page=$root/$1 new
+    for marker in begin end; do
+        [ "$(grep -c "^<!-- $2: $marker -->$" "$page")" = 1 ] ||
+            { echo "$1: expected one line \"<!-- $2: $marker -->\""; exit 1; }
+    done
+    new=$(awk -v name="$2" -v text="$3" '
+        $0 == "<!-- " name ": end -->" {inside = 0}
+        !inside {print}
+        $0 == "<!-- " name ": begin -->" {inside = 1; print text}' "$page")
+    if [ "${4:-}" = --check ]; then
+        [ "$new" = "$(cat "$page")" ] || { echo "$1: its $2 differ from the code; run $0 PROGRAM"; exit 1; }
+    else
+        printf '%s\n' "$new" >"$page"
+    fi
+}
+update docs/configuration.md table "$("$1" --markdown)" "${2:-}"
+update README.md families "$("$1" --families)" "${2:-}"

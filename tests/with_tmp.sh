@@ -2,11 +2,12 @@
 # with_tmp.sh COMMAND...: runs a test with TMP naming an empty directory, which is removed afterwards. Open MPI keeps its files
 # there as well: in a directory that several mpirun share, one that ends removes what another is about to use.
 #
-# The environment of the scripts job_NAME.sh:
+# The environment of the scripts job_NAME.sh (job.sh holds what they share):
 #   PHASE4_MPI   the program                 MPIRUN        mpirun ("$MPIRUN" -n 2 "$PHASE4_MPI" cfg.json)
 #   FIXTURES     tests/fixtures              TMP           an empty directory
 #   PHASE4_DEMO  the generator of the demo   TOOL_COMPARE  tests/tool_compare.c
 #   MPI_COLL     tests/mpi_coll.c            TOOL_GROUPS   tests/tool_groups.c
+#   TOOL_CASES   tests/tool_cases.c
 # Exit status 0: passed; 77: cannot run here (it prints why); anything else: failed.
 set -u
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/phase4-test.XXXXXX") || exit 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# format.sh [--check]: formats every C, C++ and CUDA file of the tree by .clang-format, or says which files that would change.
+# format.sh [--check]: formats every C, C++ and CUDA file of the tree by .clang-format, or names the files that would change.
 # The version is fixed: others break lines in other places.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -10,6 +10,8 @@ if [ "${1:-}" != --check ]; then
     exec clang-format-14 -i $files
 fi
 # shellcheck disable=SC2086
-clang-format-14 --dry-run -Werror $files 2>&1 | sed -n 's/: error: code should be clang-formatted.*//p' | sort -t: -k1,1 -u || true
-# shellcheck disable=SC2086
-clang-format-14 --dry-run -Werror $files 2>/dev/null || { echo "run tests/format.sh"; exit 1; }
+if ! complaints=$(clang-format-14 --dry-run -Werror $files 2>&1); then
+    { grep -o '^[^: ]*:[0-9]*:[0-9]*: error: code should be clang-formatted' <<<"$complaints" || echo "$complaints"; } | sort -t: -k1,1 -u
+    echo "run tests/format.sh"
+    exit 1
+fi

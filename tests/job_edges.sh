@@ -1,98 +1,157 @@
 #!/usr/bin/env bash
 # Corners of a run, on the small fixtures: what is written is what was measured, whatever is ternary and however tensors lie in
-# their files; windows held out; ranks without layers; settings that cannot work are refused.
+# their files; held-out windows; ranks without layers; warnings; runs that are killed; settings that cannot work are refused.
 set -eu
+. "$(dirname "$0")/job.sh"
 cd "$TMP"
-awk 'BEGIN {srand(3); for (i = 0; i < 4800; i++) printf "\\%o\\000", (i * 7 + int(rand() * 9)) % 40}' >octal
-printf "$(cat octal)" >ids.bin # 400 windows of 12 token ids
-for copy in 1 2 3 4 5 6 7; do cat ids.bin ids.bin >twice.bin && mv twice.bin ids.bin; done # 51,200 windows
-head -c 1200 ids.bin >few.bin # 50 windows
+printf "$(awk 'BEGIN {srand(3); for (i = 0; i < 4800; i++) printf "\\%o\\000", (i * 7 + int(rand() * 9)) % 40}')" >ids.bin
+head -c 1200 ids.bin >few.bin # 50 windows of 12 token ids
+for _ in 1 2 3 4 5 6 7 8 9; do cat ids.bin ids.bin >twice.bin && mv twice.bin ids.bin; done # 400 windows, 512 times
 cat >cfg.json <<JSON
 {
-  "model_path": "unset", "output_path": "unset", "wandb_enabled": false,
-  "calibration_dataset": "custom", "calibration_files": ["few.bin"], "eval_files": ["few.bin"], "train_files": ["few.bin"],
+  "model_path": "unset", "output_path": "unset", "wandb_enabled": false, "calibration_dataset": "custom",
+  "calibration_files": ["$TMP/few.bin"], "eval_files": ["$TMP/few.bin"], "train_files": ["$TMP/few.bin"],
   "eval_samples": 7, "calibration_samples": 9, "calibration_batch_size": 2, "calibration_sequence_length": 12,
   "quantizer": "absmean", "sparsity_threshold": 1.6, "global_batch_tokens": 60, "fine_tune_max_steps": 4,
   "fine_tune_epochs": 1, "fine_tune_threshold": 0, "fine_tune_lr": 5e-3, "warmup_steps": 1, "threads_per_rank": 1
 }
 JSON
-fail() {
-    echo "$1"
-    cat log
-    exit 1
-}
-run() { # run NAME MODEL RANKS [key=value ...]
-    local name=$1 model=$2 ranks=$3
+llama=$FIXTURES/models/llama-gqa # 2 layers
+
+run() { # run OUTPUT MODEL RANKS [key=value ...]
+    local output=$1 model=$2 ranks=$3
     shift 3
-    "$MPIRUN" -n "$ranks" "$PHASE4_MPI" cfg.json model_path="$model" output_path="$name" "$@" >log 2>&1 || fail "$name: failed"
+    "$MPIRUN" -n "$ranks" "$PHASE4_MPI" "$TMP/cfg.json" model_path="$model" output_path="$output" "$@" >log 2>&1 ||
+        complain "$output: failed"
 }
-refused() { # refused WORDS MODEL [key=value ...]
-    local words=$1 model=$2 status=0
-    shift 2
-    rm -rf refused
-    "$PHASE4_MPI" --quiet cfg.json model_path="$model" output_path=refused "$@" >log 2>&1 || status=$?
-    [ $status = 2 ] && grep -qF -- "$words" log || fail "status $status, expected 2 and \"$words\""
-    [ ! -e refused/model.h5 ] || fail "a refused run left a model.h5"
-}
-said() { grep -qF -- "$1" log || fail "expected the line \"$1\""; }
-
-# The dequantised directory, read again, has the loss that the run ended with.
-round_trip() { # round_trip MODEL [key=value ...]
-    local model=$FIXTURES/models/$1
+refused() { # refused WORDS [key=value ...]
+    local words=$1 status=0
     shift
-    rm -rf first again
-    run first "$model" 3 "$@"
-    run again first/dequantized_fp16 1 quantizer=none enable_fine_tuning=false
-    "$TOOL_COMPARE" again first final 2e-6
+    "$PHASE4_MPI" --quiet "$TMP/cfg.json" model_path="$llama" output_path=refused "$@" >log 2>&1 || status=$?
+    [ $status = 2 ] && grep -qF -- "$words" log || complain "$*: status $status, expected 2 and \"$words\""
+    [ ! -e refused/model.h5 ] || complain "$*: a refused run left a model.h5"
 }
-for model in gpt2-plain gpt2-untied llama-gqa llama-bias llama-bf16; do
-    round_trip $model
-    round_trip $model preserve_embedding_precision=false preserve_output_precision=false
-    round_trip $model 'preserve_layers=["*k_proj*","*.up_proj*","*attn.c_proj*"]' zero_stage=0
-done
+says() { grep -qF -- "$1" log || complain "expected the line \"$1\""; }
 
-# An original that knows its text less than a guess does is worth a warning, one of random weights is not.
-run guess "$FIXTURES/models/llama-gqa" 2 enable_fine_tuning=false
-said 'above that of guessing among its'
-run chance "$FIXTURES/models/llama-gqa" 1 enable_fine_tuning=false init=random
-! grep -q 'guessing' log || fail 'random weights are warned of'
+# The dequantised directory, read again, has the loss that the run ended with. The round trips share three starts: the runs
+# that train models, the runs on three ranks, and those that read again what they wrote.
+trips=0
+trained() { # trained NAME: the fixture NAME, trained on its text, in trained/NAME/a/dequantized_fp16
+    plan training "$TMP/trained/$1/run" - --quiet "$TMP/cfg.json" model_path="$FIXTURES/models/$1" output_path="$TMP/trained/$1/a" \
+        quantizer=none optimizer=adamw fine_tune_max_steps=60 fine_tune_epochs=100
+}
+round_trip() { # round_trip MODEL [key=value ...]
+    local model=$1 trip
+    shift
+    trips=$((trips + 1))
+    trip=$TMP/trips/$trips
+    plan first "$trip/first" - --quiet "$TMP/cfg.json" model_path="$model" output_path="$trip/a" "$@"
+    plan again "$trip/again" - --quiet "$TMP/cfg.json" model_path="$trip/a/dequantized_fp16" output_path="$trip/b" \
+        quantizer=none enable_fine_tuning=false
+}
+succeeded() { # succeeded RANKS DIRECTORY: a run of a plan
+    (cd "$2" && { outcome "$1" || complain "$2: failed"; })
+}
+round_trips() {
+    local i name
+    run_planned 1 "$TMP/training"
+    run_planned 3 "$TMP/first"
+    run_planned 1 "$TMP/again"
+    for name in "${models[@]}"; do
+        succeeded 1 "$TMP/trained/$name/run"
+    done
+    for ((i = 1; i <= trips; i++)); do
+        succeeded 3 "$TMP/trips/$i/first"
+        succeeded 1 "$TMP/trips/$i/again"
+        "$TOOL_COMPARE" "$TMP/trips/$i/b" "$TMP/trips/$i/a" final 2e-6
+        if sed -n "${i}p" "$TMP/first" | grep -q "$TMP/trained/"; then
+            grep -q '"steps":[[:space:]]*4,' "$TMP/trips/$i/a/results.json" || complain "trip $i: a trained model was not fine-tuned"
+        fi
+    done
+}
+
+# An original that predicts its text worse than guessing does is worth a warning; one of random weights is not.
+guessing() {
+    run guess "$llama" 2 enable_fine_tuning=false
+    says 'above that of guessing among its'
+    run chance "$llama" 1 enable_fine_tuning=false init=random
+    if grep -q 'guessing' log; then
+        complain 'random weights are warned of'
+    fi
+}
 
 # Evaluation without files takes what calibration leaves, and neither gets more than was asked for.
-run held "$FIXTURES/models/llama-gqa" 2 eval_files=[] enable_fine_tuning=false
-said '9 to calibrate, 7 to evaluate'
-run short "$FIXTURES/models/llama-gqa" 2 eval_files=[] enable_fine_tuning=false calibration_samples=1000
-said '43 to calibrate, 7 to evaluate'
-run alone "$FIXTURES/models/llama-gqa" 1 eval_files=[] enable_fine_tuning=false calibration_samples=0 eval_samples=50
-said '0 to calibrate, 50 to evaluate'
+held_out() {
+    run held "$llama" 2 eval_files=[] enable_fine_tuning=false
+    says '9 to calibrate, 7 to evaluate'
+    run short "$llama" 2 eval_files=[] enable_fine_tuning=false calibration_samples=1000
+    says '43 to calibrate, 7 to evaluate'
+    run alone "$llama" 1 eval_files=[] enable_fine_tuning=false calibration_samples=0 eval_samples=50
+    says '0 to calibrate, 50 to evaluate'
+}
 
-# Two layers on four ranks: two ranks wait for the others' whole pass, which is longer than the bound of a single wait.
-run idle "$FIXTURES/models/llama-gqa" 4 'eval_files=["ids.bin"]' eval_samples=50000 collective_timeout_s=1 \
-    calibration_samples=0 enable_fine_tuning=false
+# Two layers on four ranks: two ranks wait while the others pass all windows through their layers, which takes longer than
+# collective_timeout_s. That bounds the wait for one message, here some milliseconds; a slow disk is not part of the test, so
+# nothing is exported. The number of windows is doubled until the pass does take longer.
+idle_ranks() {
+    local windows=25600
+    while :; do
+        run idle "$llama" 4 overwrite=true eval_files="[\"$TMP/ids.bin\"]" eval_samples=$windows collective_timeout_s=2 \
+            calibration_samples=0 quantizer=none enable_fine_tuning=false save_quantized=false save_dequantized_fp16=false
+        ! python3 -c 'import json, sys; sys.exit(json.load(open("idle/results.json"))["timing"]["evaluate_pre"] < 2.4)' || break
+        windows=$((2 * windows))
+        [ $windows -le 204800 ] || complain 'no evaluation took 2.4 s'
+    done
+    echo "$windows windows took longer than collective_timeout_s"
+}
 
-# Settings that change nothing are spoken of, once and by their key; others are not.
-run vain "$FIXTURES/models/llama-gqa" 2 enable_fine_tuning=false quantizer=exact 'preserve_layers=["*k_proj*","*no_such*"]'
-said 'key "preserve_layers": "*no_such*" matches none'
-said 'key "sparsity_threshold": 1.6 has no effect'
-[ "$(grep -c 'warning: key' log)" = 2 ] || fail 'two warnings were expected'
+# Settings that have no effect are named in a warning, once each; others are not.
+without_effect() {
+    run vain "$llama" 2 enable_fine_tuning=false quantizer=exact 'preserve_layers=["*k_proj*","*no_such*"]'
+    says 'key "preserve_layers": "*no_such*" matches none'
+    says 'key "sparsity_threshold": 1.6 has no effect'
+    [ "$(grep -c 'warning: key' log)" = 2 ] || complain 'expected two warnings'
+}
 
-# A run that is killed leaves no results.json that speaks of another run's success; the other's model stays where it was.
-run killed "$FIXTURES/models/llama-gqa" 1 enable_fine_tuning=false
-grep -q '"success":[[:space:]]*true' killed/results.json || fail 'a run that ended says otherwise'
-"$PHASE4_MPI" cfg.json model_path="$FIXTURES/models/llama-gqa" output_path=killed overwrite=true eval_samples=0 fine_tune_epochs=100000 \
-    fine_tune_max_steps=1000000 >log 2>&1 &
-for try in $(seq 1 300); do
-    [ ! -s killed/metrics.jsonl ] || break
-    sleep 0.1
+# A run that is killed leaves no results.json that speaks of an earlier run's success; the earlier run's model stays, and later
+# runs do not overwrite it.
+killed() {
+    local status=0 started=$SECONDS
+    run killed "$llama" 1 enable_fine_tuning=false
+    grep -q '"success":[[:space:]]*true' killed/results.json || complain 'a run that ended says otherwise'
+    "$PHASE4_MPI" "$TMP/cfg.json" model_path="$llama" output_path=killed overwrite=true eval_samples=0 fine_tune_epochs=100000 \
+        fine_tune_max_steps=1000000 >log 2>&1 &
+    until [ -s killed/metrics.jsonl ]; do
+        [ $((SECONDS - started)) -lt "$HANG_S" ] || { kill -9 $!; complain "does not train within $HANG_S s"; }
+        sleep 0.1
+    done
+    kill -9 $!
+    wait $! 2>/dev/null || true
+    grep -q '"success":[[:space:]]*false' killed/results.json && grep -q 'has not ended' killed/results.json ||
+        complain "results.json of a run that was killed: $(cat killed/results.json)"
+    [ -e killed/model.h5 ] || complain "the earlier run's model is gone"
+    "$PHASE4_MPI" "$TMP/cfg.json" model_path="$llama" output_path=killed >log 2>&1 || status=$?
+    [ $status = 2 ] && grep -qF 'holds the results of another run (model.h5' log ||
+        complain "status $status: an earlier model was not protected"
+}
+
+models=(gpt2-plain gpt2-untied llama-gqa llama-bias llama-bf16)
+for name in "${models[@]}"; do
+    round_trip "$FIXTURES/models/$name"
+    round_trip "$FIXTURES/models/$name" preserve_embedding_precision=false preserve_output_precision=false
+    round_trip "$FIXTURES/models/$name" 'preserve_layers=["*k_proj*","*.up_proj*","*attn.c_proj*"]' zero_stage=0
+    # Quantizing random weights may lower the perplexity, and then nothing is fine-tuned. It raises that of a trained model.
+    trained "$name"
+    round_trip "$TMP/trained/$name/a/dequantized_fp16" preserve_embedding_precision=false preserve_output_precision=false
 done
-kill -9 $! && wait $! 2>/dev/null || true
-grep -q '"success":[[:space:]]*false' killed/results.json && grep -q 'has not ended' killed/results.json || fail 'what was killed'
-[ -e killed/model.h5 ] || fail "the earlier run's model is gone"
-status=0
-"$PHASE4_MPI" cfg.json model_path="$FIXTURES/models/llama-gqa" output_path=killed >log 2>&1 || status=$?
-[ $status = 2 ] && grep -qF 'holds the results of another run (model.h5' log || fail "status $status: an earlier model was not protected"
-
-refused 'k_proj' "$FIXTURES/models/llama-gqa" activation_bits=8 'preserve_layers=["*k_proj*"]'
-refused 'whose scale fp16 cannot hold' "$FIXTURES/models/llama-gqa" eval_samples=0 optimizer=adamw fine_tune_lr=10 weight_decay=10 \
+spawn round_trips
+spawn idle_ranks
+spawn killed
+spawn guessing
+spawn held_out
+spawn without_effect
+spawn refused 'k_proj' activation_bits=8 'preserve_layers=["*k_proj*"]'
+spawn refused 'whose scale fp16 cannot hold' eval_samples=0 optimizer=adamw fine_tune_lr=10 weight_decay=10 \
     warmup_steps=0 lr_final_fraction=1 preserve_embedding_precision=false preserve_output_precision=false
-refused 'expected at least 10000000000' "$FIXTURES/models/llama-gqa" eval_samples=0 \
-    fine_tune_max_steps=1000000000000 global_batch_tokens=120000000000
+spawn refused 'expected at least 10000000000' eval_samples=0 fine_tune_max_steps=1000000000000 global_batch_tokens=120000000000
+join

@@ -344,8 +344,8 @@ static int lose_a_rank(world *w, const char *name, const char *what)
     }
     check_sum(w, 1001); /* the connections are there */
     w->group.timeout_s = LOST_S;
-    if (w->group.rank == w->group.ranks - 1) {
-        sleep(OPEN_S);
+    while (w->group.rank == w->group.ranks - 1) {
+        pause();
     }
     if (strcmp(what, "agreement") == 0) {
         (void)p4_agree_soon(&w->group, P4_OK);

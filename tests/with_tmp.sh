@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# with_tmp.sh COMMAND...: runs a test with TMP naming a fresh folder that is gone afterwards.
+# with_tmp.sh COMMAND...: runs a test with TMP naming an empty directory, which is removed afterwards. Open MPI keeps its files
+# there as well: in a directory that several mpirun share, one that ends removes what another is about to use.
 #
-# Scripts job_NAME.sh are run by it and find in the environment:
-#   PHASE4_MPI   the program          MPIRUN     mpirun ("$MPIRUN" -n 2 "$PHASE4_MPI" cfg.json)
-#   FIXTURES     tests/fixtures       TMP        an empty folder
-#   PHASE4_DEMO  the demo's generator TOOL_COMPARE  tests/tool_compare.c
-#   MPI_COLL     tests/mpi_coll.c     TOOL_GROUPS tests/tool_groups.c
-# Exit status 0: passed; 77: cannot run here (print why); anything else: failed.
+# The environment of the scripts job_NAME.sh (job.sh holds what they share):
+#   PHASE4_MPI   the program                 MPIRUN        mpirun ("$MPIRUN" -n 2 "$PHASE4_MPI" cfg.json)
+#   FIXTURES     tests/fixtures              TMP           an empty directory
+#   PHASE4_DEMO  the generator of the demo   TOOL_COMPARE  tests/tool_compare.c
+#   MPI_COLL     tests/mpi_coll.c            TOOL_GROUPS   tests/tool_groups.c
+#   TOOL_CASES   tests/tool_cases.c
+# Exit status 0: passed; 77: cannot run here (it prints why); anything else: failed.
 set -u
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/phase4-test.XXXXXX") || exit 1
-export TMP
+export TMP OMPI_MCA_orte_tmpdir_base=$TMP/mpi
 trap 'rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 "$@"

@@ -375,7 +375,7 @@ do_start() {
         munged --foreground --num-threads=4 --key-file="$DIR/munge/key" --socket="$SOCK" \
         --pid-file="$DIR/munge/munged.pid" --log-file="$DIR/munge/munged.log" \
         --seed-file="$DIR/munge/munged.seed"
-    wait_for 10 munged munge_ok
+    wait_for 60 munged munge_ok
 
     if ! alive slurmctld; then
         if [ "$MODE" = net ]; then
@@ -385,7 +385,7 @@ do_start() {
             launch slurmctld "$SELF" _head
         fi
     fi
-    wait_for 20 slurmctld ctld_ok
+    wait_for 120 slurmctld ctld_ok
 
     for k in $(seq "$n"); do
         alive "slurmd.n$k" && continue
@@ -396,7 +396,7 @@ do_start() {
                    unshare --uts --mount --ipc --propagation private -- "$SELF" _node "$k" ;;
         esac
     done
-    wait_for 30 "slurmd" nodes_ok "$n"
+    wait_for 120 "slurmd" nodes_ok "$n"
     say "$n nodes up (mode $MODE), state in $DIR"
     if [ "$MODE" = net ]; then say "clients: $0 run srun -N$n ..."
     else say "clients: export SLURM_CONF=$CONF"; fi

@@ -8,7 +8,7 @@
 #   5 kill -9 of one rank                         the step ends at once, no rank left
 #
 # Environment: PHASE4_MPI the program, FIXTURES tests/fixtures, TMP an empty folder. Exit status 77 (skipped): not root,
-# or no namespaces here. Everything waits with a limit; whatever happens, the cluster is stopped.
+# or no namespaces here. Every wait has a limit, which only a hang reaches; whatever happens, the cluster is stopped.
 set -u
 export LC_ALL=C
 here=$(dirname "$(readlink -f "$0")")
@@ -33,7 +33,7 @@ unshare --uts --mount --ipc true 2>/dev/null || skip "this container may not mak
 export MINI_SLURM_DIR=${TMPDIR:-/tmp}/phase4-slurm-test
 mkdir -p "$MINI_SLURM_DIR"
 exec 9>"$MINI_SLURM_DIR.lock"
-flock -w 240 9 || skip "another run of this test holds $MINI_SLURM_DIR.lock"
+flock -w 600 9 || skip "another run of this test holds $MINI_SLURM_DIR.lock"
 slurm() { timeout -s INT -k 10 "$1" "$here/mini_slurm.sh" "${@:2}" 9>&-; }
 client() { slurm "$1" run "${@:2}"; }
 
@@ -43,7 +43,7 @@ ip -4 -o addr show 2>/dev/null | grep -qv ' inet 127\.' || MINI_SLURM_MODE=net
 export MINI_SLURM_MODE MINI_SLURM_CPUS=2
 
 stop_cluster() {
-    slurm 60 stop >/dev/null || slurm 60 status
+    slurm 120 stop >/dev/null || slurm 120 status
     rm -rf "$MINI_SLURM_DIR"
 }
 slurm 300 install || fail "the packages of Slurm could not be installed"
@@ -51,7 +51,7 @@ stop_cluster
 mkdir -p "$MINI_SLURM_DIR"
 trap stop_cluster EXIT
 trap 'exit 130' INT TERM
-slurm 90 start 4 || fail "the cluster did not start: $(tail -n 5 "$MINI_SLURM_DIR"/log/*.log 2>/dev/null)"
+slurm 300 start 4 || fail "the cluster did not start: $(tail -n 5 "$MINI_SLURM_DIR"/log/*.log 2>/dev/null)"
 
 # Processes of the program that belong to this cluster: "pid rank" a line.
 ranks() {
@@ -64,14 +64,6 @@ ranks() {
                 END {if (ours) print pid, rank}'
     done
 }
-no_rank_left() {
-    for _ in $(seq 50); do
-        [ -n "$(ranks)" ] || return 0
-        sleep 0.1
-    done
-    ranks
-    return 1
-}
 # until_true SECONDS COMMAND...
 until_true() {
     local end=$((SECONDS + $1))
@@ -80,6 +72,11 @@ until_true() {
         [ "$SECONDS" -lt "$end" ] || return 1
         sleep 0.2
     done
+}
+
+no_ranks() { [ -z "$(ranks)" ]; }
+no_rank_left() {
+    until_true 120 no_ranks || { ranks; return 1; }
 }
 
 # ---- the text: token t follows 3 t + 7 (now and then a little more) two places before it; raw uint16, as nanoGPT has it
@@ -130,7 +127,7 @@ END
     [ -s "$TMP/$1/model.h5" ] || fail "$1: no model.h5"
 }
 # As phase4.sbatch starts the program.
-guarded_srun() { client 120 srun -N4 --time=3 --kill-on-bad-exit=1 --wait=30 "$PHASE4_MPI" "$@"; }
+guarded_srun() { client 300 srun -N4 --time=3 --kill-on-bad-exit=1 --wait=30 "$PHASE4_MPI" "$@"; }
 
 # ---- 1 plain srun: a small model is trained
 note "srun -N4 phase4_mpi train.json"
@@ -184,13 +181,14 @@ write_cfg killed "$model" '"init": "random", "quantizer": "none", "fine_tune_epo
 guarded_srun killed.json >killed.log 2>&1 &
 step=$!
 training() { [ -s killed/metrics.jsonl ] && [ "$(ranks | wc -l)" = 4 ]; }
-until_true 60 training || fail "the run to be killed does not train: $(ranks; tail -n 20 killed.log)"
+until_true 120 training || fail "the run to be killed does not train: $(ranks; tail -n 20 killed.log)"
 kill -9 "$(ranks | awk '$2 == 2 {print $1}')" || fail "rank 2 could not be killed"
 started=$SECONDS
 wait "$step"
 status=$?
 [ "$status" != 0 ] || fail "a run whose rank was killed ended with status 0"
-[ "$((SECONDS - started))" -le 45 ] || fail "the step took $((SECONDS - started)) s to end after its rank was killed"
+# Two seconds are usual; a step that nothing ends runs into its --time.
+[ "$((SECONDS - started))" -lt 100 ] || fail "the step took $((SECONDS - started)) s to end after its rank was killed"
 grep -q 'task 2: Killed' killed.log || fail "srun does not say that task 2 was killed: $(tail killed.log)"
 no_rank_left || fail "a rank was killed, others are left"
 [ ! -e killed/model.h5 ] || fail "the killed run left a model.h5"

@@ -24,13 +24,14 @@ typedef enum p4_config_type {
 typedef struct p4_config_row {
     const char *name; /* the key of cfg.json and the field of p4_config */
     p4_config_type type;
-    size_t offset, bytes;     /* of the field in p4_config */
-    const char *group;        /* title; only the first row of a group has one */
-    double seed, quality;     /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
-    const char *text;         /* default of a PATH or NAME, in both recipes; a LIST starts empty */
-    double min, max;          /* bounds of INT32, INT64 and REAL; every UINT64 is allowed */
-    bool min_open, max_open;  /* the bound itself is not allowed */
-    double step;              /* > 0: only min, min + step, ..., max */
+    size_t offset, bytes;    /* of the field in p4_config */
+    const char *group;       /* title; only the first row of a group has one */
+    double seed, quality;    /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
+    const char *text;        /* default of a PATH or NAME, in both recipes; a LIST starts empty */
+    double min, max;         /* bounds of INT32, INT64 and REAL; every UINT64 is allowed */
+    bool min_open, max_open; /* the bound itself is not allowed */
+    double step;             /* > 0: only min, min + step, ..., max */
+    const char *zero_name; /* of INT32, INT64 and REAL: the word for 0, which is allowed besides the range */
     const char *const *names; /* of an ENUM, NULL-terminated, in the order of the C constants */
     bool is_switch;           /* of an ENUM: JSON false is its first name, true its last */
     bool fixed;               /* of an open model: its weights, their form, the device that holds them */
@@ -75,6 +76,8 @@ p4_rc p4_config_check(const p4_config *config);
  * line. Beside p4_config_validate, not instead of it. Local. */
 p4_rc p4_config_validate_job(const p4_config *config);
 
+/* The value of an INT32, INT64 or REAL row; of other types 0. Local. */
+double p4_config_number(const p4_config *config, const p4_config_row *row);
 /* Row of a key, -1 when there is none. Local. */
 int p4_config_find(const char *key);
 /* The known key nearest to `key`, NULL when none is near enough to be meant. Local. */
@@ -96,6 +99,9 @@ void p4_config_mark_user_set(p4_config *config, int row);
 bool p4_list_append(p4_list *list, const char *string);
 /* The string after `previous` (NULL: the first); NULL at the end. Local. */
 const char *p4_list_next(const p4_list *list, const char *previous);
+
+/* Is the value of the row, as text, the word that stands for 0? Local. */
+bool p4_config_is_zero_name(const p4_config_row *row, const char *text);
 
 /* Text of values, for messages, help and JSON. `buffer` is returned. Local. */
 char *p4_config_format_real(char buffer[32],

@@ -125,6 +125,9 @@ static void check_list(const p4_config_row *row, const p4_list *list, int line, 
 
 static bool in_range(const p4_config_row *row, double value)
 {
+    if (value == 0 && row->zero_name != NULL) {
+        return true;
+    }
     bool above = row->min_open ? value > row->min : value >= row->min;
     bool below = row->max_open ? value < row->max : value <= row->max;
     return above && below && (row->step <= 0 || fmod(value - row->min, row->step) == 0); /* NaN is neither */
@@ -151,13 +154,9 @@ void p4_config_check_row(const p4_config *config, int row_index, p4_config_repor
     case P4_CONFIG_UINT64:
         break;
     case P4_CONFIG_INT32:
-        ok = in_range(row, *(const int32_t *)field);
-        break;
     case P4_CONFIG_INT64:
-        ok = in_range(row, (double)*(const int64_t *)field);
-        break;
     case P4_CONFIG_REAL:
-        ok = in_range(row, *(const double *)field);
+        ok = in_range(row, p4_config_number(config, row));
         break;
     case P4_CONFIG_ENUM:
         memcpy(&value, field, sizeof value);

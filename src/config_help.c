@@ -24,6 +24,21 @@ char *p4_config_format_real(char buffer[32], double value)
     return buffer;
 }
 
+double p4_config_number(const p4_config *config, const p4_config_row *row)
+{
+    const char *field = (const char *)config + row->offset;
+    switch (row->type) {
+    case P4_CONFIG_INT32:
+        return *(const int32_t *)field;
+    case P4_CONFIG_INT64:
+        return (double)*(const int64_t *)field;
+    case P4_CONFIG_REAL:
+        return *(const double *)field;
+    default:
+        return 0;
+    }
+}
+
 static void format_enum(char buffer[64], const p4_config_row *row, int value)
 {
     int count = 0;
@@ -37,11 +52,20 @@ static void format_enum(char buffer[64], const p4_config_row *row, int value)
     }
 }
 
+bool p4_config_is_zero_name(const p4_config_row *row, const char *text)
+{
+    return row->zero_name != NULL && strcmp(row->zero_name, text) == 0;
+}
+
 char *p4_config_format_scalar(char buffer[64], const p4_config *config, const p4_config_row *row)
 {
     const char *field = (const char *)config + row->offset;
     int value;
     buffer[0] = '\0';
+    if (row->zero_name != NULL && p4_config_number(config, row) == 0) {
+        snprintf(buffer, 64, "\"%s\"", row->zero_name);
+        return buffer;
+    }
     switch (row->type) {
     case P4_CONFIG_BOOL:
         snprintf(buffer, 64, "%s", *(const bool *)field ? "true" : "false");
@@ -80,8 +104,10 @@ static void format_range(char buffer[256], const p4_config_row *row)
     } else if (row->step > 0 && row->max - row->min == row->step) {
         snprintf(buffer, 256, "%s or %s", low, high);
     } else {
-        snprintf(buffer, 256, "%s in %c%s, %s%c", row->type == P4_CONFIG_REAL ? "a number" : "a whole number",
-                 row->min_open ? '(' : '[', low, high, row->max_open ? ')' : ']');
+        int used = row->zero_name == NULL ? 0 : snprintf(buffer, 256, "\"%s\" or ", row->zero_name);
+        snprintf(buffer + used, (size_t)(256 - used), "%s in %c%s, %s%c",
+                 row->type == P4_CONFIG_REAL ? "a number" : "a whole number", row->min_open ? '(' : '[', low,
+                 high, row->max_open ? ')' : ']');
     }
 }
 

@@ -68,12 +68,15 @@ static const struct {
     {"fine_tune_max_steps", "9223372036854775807", REFUSED, "found 9223372036854775807"},
     {"fine_tune_max_steps", "-9223372036854775807", REFUSED, "found -9223372036854775807"},
     {"fine_tune_lr", "\"fast\"", REFUSED,
-     "key \"fine_tune_lr\": found \"fast\", expected a number in (0, 10]"},
-    {"fine_tune_lr", "0", REFUSED, "found 0, expected a number in (0, 10]"},
+     "key \"fine_tune_lr\": found \"fast\", expected \"auto\" or a number in (0, 10]"},
+    {"fine_tune_lr", "0", REFUSED, "found 0, expected \"auto\" or a number in (0, 10]"},
+    {"fine_tune_lr", "\"auto\"", ACCEPTED, "\"auto\""},
+    {"fine_tune_lr", "\"Auto\"", REFUSED, "found \"Auto\", expected \"auto\" or a number in (0, 10]"},
+    {"weight_decay", "\"auto\"", REFUSED, "found \"auto\", expected a number in [0, 10]"},
     {"fine_tune_lr", "1e-320", ACCEPTED, "1e-320"},
     {"fine_tune_lr", "10", ACCEPTED, "10"},
-    {"fine_tune_lr", "10.000001", REFUSED, "found 10.000001, expected a number in (0, 10]"},
-    {"fine_tune_lr", "1e999", REFUSED, "found inf, expected a number in (0, 10]"},
+    {"fine_tune_lr", "10.000001", REFUSED, "found 10.000001, expected \"auto\" or a number in (0, 10]"},
+    {"fine_tune_lr", "1e999", REFUSED, "found inf, expected \"auto\" or a number in (0, 10]"},
     {"fine_tune_lr", "-1e-3", REFUSED, "found -0.001"},
     {"fine_tune_lr", "NaN", REFUSED, "NaN and infinity are no JSON numbers"},
     {"fine_tune_lr", "-Infinity", REFUSED, "NaN and infinity are no JSON numbers"},
@@ -276,7 +279,7 @@ static void test_deep_and_large_texts(void)
 static void test_all_at_once(void)
 {
     static const char *const lines[] = {
-        "cfg.json:2: key \"fine_tune_lr\": found \"fast\", expected a number in (0, 10]",
+        "cfg.json:2: key \"fine_tune_lr\": found \"fast\", expected \"auto\" or a number in (0, 10]",
         "cfg.json:3: unknown key \"sedd\", the nearest known key is \"seed\"",
         "cfg.json:6: key \"eval_files\": found 1 as element 3, expected a list of strings, together below "
         "16384 bytes",

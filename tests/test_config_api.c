@@ -152,7 +152,8 @@ static void test_validate(void)
          "BitNet 1.58-bit quantization only"},
         {"max_accuracy_drop", offsetof(p4_config, max_accuracy_drop), 1.5, "must be between 0.0 and 0.5"},
         {"max_accuracy_drop", offsetof(p4_config, max_accuracy_drop), NAN, "found nan"},
-        {"fine_tune_lr", offsetof(p4_config, fine_tune_lr), NAN, "found nan, expected a number in (0, 10]"},
+        {"fine_tune_lr", offsetof(p4_config, fine_tune_lr), NAN,
+         "found nan, expected \"auto\" or a number in (0, 10]"},
         {"fine_tune_lr", offsetof(p4_config, fine_tune_lr), INFINITY, "found inf"},
         {"gradient_clip", offsetof(p4_config, gradient_clip), -INFINITY, "found -inf"},
     };
@@ -325,9 +326,10 @@ static void test_set(void)
         {"sede", "7", "unknown key \"sede\", the nearest known key is \"seed\""},
         {"", "7", "unknown key \"\""},
         {"fine_tune_lr", "3e-4", NULL},
-        {"fine_tune_lr", "fast", "key \"fine_tune_lr\": found \"fast\", expected a number in (0, 10]"},
+        {"fine_tune_lr", "fast",
+         "key \"fine_tune_lr\": found \"fast\", expected \"auto\" or a number in (0, 10]"},
         {"fine_tune_lr", "nan", "found \"nan\""},
-        {"fine_tune_lr", "11", "found 11, expected a number in (0, 10]"},
+        {"fine_tune_lr", "11", "found 11, expected \"auto\" or a number in (0, 10]"},
         {"device", "cpu", NULL},
         {"device", "\"cpu\"", NULL},
         {"device", "tpu", "found \"tpu\", expected \"auto\", \"cuda\" or \"cpu\""},
@@ -463,8 +465,10 @@ static void test_help(void)
             EXPECT(strstr(text, pattern) != NULL, "%s is not in the help", p4_config_table[i].name);
             EXPECT(strstr(text, p4_config_table[i].help) != NULL, "the help of %s", p4_config_table[i].name);
         }
-        EXPECT(strstr(text, markdown ? "| `fine_tune_lr` | `0.001` | `1e-05` | a number in (0, 10] |"
-                                     : "a number in (0, 10], default 0.001 (recipe seed: 1e-05)\n") != NULL,
+        EXPECT(strstr(text, markdown
+                                ? "| `fine_tune_lr` | `0.001` | `1e-05` | \"auto\" or a number in (0, 10] |"
+                                : "\"auto\" or a number in (0, 10], default 0.001 (recipe seed: 1e-05)\n") !=
+                   NULL,
                "%s", text);
         free(text);
     }

@@ -119,6 +119,21 @@ static bool read_list(p4_list *list, const p4_config_row *row, const p4_json_val
     return true;
 }
 
+/* The word for 0 sets a number to 0; the number 0 is then for the range to allow. */
+static bool read_number(void *field, const p4_config_row *row, const p4_json_value *value)
+{
+    if (cJSON_IsString(value->item) && p4_config_is_zero_name(row, value->item->valuestring)) {
+        memset(field, 0, row->bytes);
+        return true;
+    }
+    if (row->type != P4_CONFIG_REAL) {
+        return read_integer(field, row, value);
+    }
+    *(double *)field = value->item->valuedouble;
+    bool zero = value->item->valuedouble == 0 && row->min_open && row->min == 0;
+    return p4_json_is_number(value) && !(zero && row->zero_name != NULL);
+}
+
 /* Reads one row's value and checks its range. A refused value is reported and its user_set bit left as it is.
  */
 static void read_row(p4_config *config, int row_index, const p4_json_value *value, p4_config_report *report)
@@ -135,11 +150,8 @@ static void read_row(p4_config *config, int row_index, const p4_json_value *valu
     case P4_CONFIG_INT32:
     case P4_CONFIG_INT64:
     case P4_CONFIG_UINT64:
-        ok = read_integer(field, row, value);
-        break;
     case P4_CONFIG_REAL:
-        ok = p4_json_is_number(value);
-        *(double *)field = value->item->valuedouble;
+        ok = read_number(field, row, value);
         break;
     case P4_CONFIG_ENUM:
         ok = read_enum(field, row, value);
@@ -267,7 +279,7 @@ static char *argument_json(const p4_config_row *row, const char *text)
     bool list = row->type == P4_CONFIG_LIST && first != '[';
     bool truth = row->is_switch && (strcmp(text, "true") == 0 || strcmp(text, "false") == 0);
     bool string = list || (row->type == P4_CONFIG_ENUM && !truth) || row->type == P4_CONFIG_PATH ||
-                  row->type == P4_CONFIG_NAME;
+                  row->type == P4_CONFIG_NAME || p4_config_is_zero_name(row, text);
     cJSON *bare = string && first != '"' ? cJSON_CreateString(text) : NULL;
     char *quoted = bare != NULL ? cJSON_PrintUnformatted(bare) : NULL;
     char *json = NULL;

@@ -46,8 +46,8 @@ typedef struct p4_config {
     /* fine-tuning */
     bool enable_fine_tuning;
     int32_t fine_tune_epochs;
-    int64_t fine_tune_max_steps; /* 0: as many as the epochs hold */
-    double fine_tune_lr, lr_final_fraction;
+    int64_t fine_tune_max_steps;            /* 0: as many as the epochs hold */
+    double fine_tune_lr, lr_final_fraction; /* fine_tune_lr 0: by the model's width */
     int32_t warmup_steps;
     p4_optimizer optimizer;
     p4_optimizer_state optimizer_state;

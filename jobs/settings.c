@@ -60,7 +60,12 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                            .zero_stage = c->zero_stage,
                            .recompute = c->recompute,
                            .activation_bits = c->activation_bits,
-                           .quantize = p4_settings_quantize(c, statistics)};
+                           .quantize = p4_settings_quantize(c, statistics),
+                           .teacher = {.weight = c->distill,
+                                       .temperature = c->distill_temperature,
+                                       .kind = c->distill_teacher,
+                                       .top_k = c->distill_top_k,
+                                       .T = T}};
 }
 
 /* --- the model -------------------------------------------------------------------------------- */
@@ -78,6 +83,27 @@ static p4_rc check_whole_slots(const p4_model *model)
     }
 done:
     return rc;
+}
+
+/* Keys of distillation that are given where nothing is distilled. */
+static void warn_of_distillation(const p4_config *c)
+{
+    static const char *const keys[] = {"distill_temperature", "distill_teacher", "distill_top_k"};
+    if (c->distill > 0 && !c->enable_fine_tuning) {
+        WARN("warning: key \"distill\": %g has no effect: enable_fine_tuning is false", c->distill);
+    }
+    if (c->distill > 0 && !p4_settings_quantizes(c)) {
+        WARN("warning: key \"distill\": %g with quantizer \"none\" keeps the model at the original, which it "
+             "still equals",
+             c->distill);
+    }
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        bool is_read = c->distill > 0 && (i < 2 || c->distill_teacher == P4_TEACHER_CACHED);
+        if (!is_read && p4_config_is_user_set(c, p4_config_find(keys[i]))) {
+            WARN("warning: key \"%s\" has no effect %s", keys[i],
+                 c->distill > 0 ? "unless distill_teacher is \"cached\"" : "while distill is 0");
+        }
+    }
 }
 
 /* Settings that are given and change nothing. */
@@ -111,6 +137,10 @@ p4_rc p4_settings_open_original(p4_original *original, const p4_config *c, int r
                                 c->preserve_output_precision);
         warn_without_effect(c, model);
     }
+    warn_of_distillation(c);
+    CHECK(c->distill == 0 || c->distill_teacher != P4_TEACHER_CACHED || c->distill_top_k <= model->arch.V,
+          "key \"distill_top_k\": found %d, expected at most the %lld tokens of the vocabulary of %s",
+          c->distill_top_k, (long long)model->arch.V, original->hf.path);
     TRY(c->activation_bits == 8 ? check_whole_slots(model) : P4_OK);
     TRY(p4_original_shard(original, ranks));
 done:

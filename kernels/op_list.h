@@ -115,6 +115,15 @@ P4_OP(void, cross_entropy, p4_device *device, const p4_cross_entropy_args *args)
  */
 P4_OP(void, kl_divergence, p4_device *device, float *kl, const void *reference, const void *logits,
       const int32_t *targets, int64_t N, int64_t V, int64_t ld)
+/* logits becomes the gradient of scale * ((1 - weight) nll + weight temperature^2 KL(teacher || student)),
+ * with the softmax of logits / temperature on both sides of KL; nll is the cross-entropy at temperature 1.
+ * Zero in rows that do not count and in the columns from V on. Where the teacher is cut to its top_k, what it
+ * leaves out is one class: KL of k + 1 classes, at most that of all V. */
+P4_OP(void, distill_loss, p4_device *device, const p4_distill_loss_args *args)
+/* The `top->k` largest logits of each row and, at the temperature, the logarithms of their probabilities and
+ * of what the others hold together. Of equal logits the first are taken; ids rise. */
+P4_OP(void, top_k, p4_device *device, const p4_top_rows *top, const void *logits, float temperature,
+      int64_t N, int64_t V, int64_t ld)
 
 /* --- calibration ------------------------------------------------------------------------------ */
 

@@ -233,6 +233,23 @@ typedef struct p4_cross_entropy_args {
                              * from V on, and in rows that do not count */
 } p4_cross_entropy_args;
 
+/* Rows of a distribution over V classes that are cut to k of them, 1 <= k <= V. */
+typedef struct p4_top_rows {
+    int64_t k;
+    int32_t *ids; /* [N, k], different from each other in a row */
+    float *logp;  /* [N, k + 1]: log-probabilities of ids; the last is that of all others, -inf if none */
+} p4_top_rows;
+
+typedef struct p4_distill_loss_args {
+    int64_t N, V, ld;
+    void *logits;           /* act [N, ld], of which the first V columns count: the student's; the gradient */
+    void *opt_teacher;      /* act [N, ld]: the teacher's logits; content undefined after. NULL: top */
+    p4_top_rows top;        /* of the teacher's softmax at `temperature` */
+    const int32_t *targets; /* [N]; negative: the row does not count */
+    float scale, weight, temperature;
+    float *nll, *hit, *kl; /* [N]: 0 where the row does not count; hit as in cross_entropy */
+} p4_distill_loss_args;
+
 typedef struct p4_grokfast_args {
     int64_t count;
     float alpha, lambda;

@@ -8,6 +8,7 @@
 typedef struct p4_device_form {
     p4_form form;
     void *memory; /* device */
+    int64_t memory_bytes;
     p4_device *device;
     const p4_ops *ops;
 } p4_device_form;
@@ -17,6 +18,13 @@ typedef struct p4_device_form {
  * they are copied. The caller closes. Local. */
 p4_rc p4_device_form_open(p4_device_form *form, const p4_ops *ops, p4_device *device, const p4_model *model,
                           const p4_weight *source);
+/* The same with the matrices of blocks in the activations' type, the parts of a slot one after another, so
+ * that products use them as they are. Local. */
+p4_rc p4_device_form_open_dense(p4_device_form *form, const p4_ops *ops, p4_device *device,
+                                const p4_model *model, const p4_weight *source);
+/* The device memory that it takes, bytes; -1: out of host memory. Local. */
+int64_t p4_dense_form_bytes(const p4_ops *ops, p4_device *device, const p4_model *model,
+                            const p4_weight *source);
 void p4_device_form_close(p4_device_form *form);
 
 #endif

@@ -167,10 +167,15 @@ static int64_t logits_rows(const p4_net *net, int64_t N)
     return most >= tile ? p4_min_i64(N, p4_min_i64(most / tile, p4_ceil_div(rows, tile)) * tile) : rows;
 }
 
+int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V)
+{
+    return ops->host_memory ? V : p4_ceil_div(V, 64) * 64;
+}
+
 static void lay_out(p4_net *net, p4_arena *arena)
 {
     const p4_arch *a = &net->model->arch;
-    net->logits_ld = net->ops->host_memory ? a->V : p4_ceil_div(a->V, 64) * 64;
+    net->logits_ld = p4_net_logits_ld(net->ops, a->V);
     widths w = measure(net);
     int64_t each = net->ops->act_bytes(net->device), N = w.N;
     p4_attention_shape shape = p4_net_attention(net, net->plan.B, net->plan.T);
@@ -197,7 +202,8 @@ static void lay_out(p4_net *net, p4_arena *arena)
         net->logits = p4_arena_take(arena, net->chunk * net->logits_ld * each);
     }
     if (net->plan.head && net->plan.reference) {
-        net->final_reference = p4_arena_take(arena, N * w.C * each);
+        net->final_reference =
+            train ? NULL : p4_arena_take(arena, N * w.C * each); /* a teacher keeps its own */
         net->logits_reference = p4_arena_take(arena, net->chunk * net->logits_ld * each);
     }
     net->nll = p4_arena_take(arena, N * 4);

@@ -45,6 +45,15 @@ typedef struct p4_net_pass {
     const p4_grad_sink *sink; /* backward */
 } p4_net_pass;
 
+/* What training compares the model with (docs/methods.md 3): a teacher's distribution at every prediction. */
+typedef struct p4_net_teacher {
+    float weight, temperature; /* the loss is (1 - weight) cross-entropy + weight temperature^2 KL */
+    /* Device memory that holds the same micro-batch as the network when its loss is computed. */
+    const void *states; /* act [N, C]: the normed final states; NULL: top */
+    const void *head;   /* act [p4_net_logits_ld, C]; rows from V on are zero */
+    p4_top_rows top;    /* of all N tokens */
+} p4_net_teacher;
+
 typedef struct p4_net_plan {
     int64_t B, T; /* largest micro-batch */
     bool train;   /* memory for a backward pass */
@@ -53,7 +62,7 @@ typedef struct p4_net_plan {
     int activation_bits; /* 8: inputs of ternary projections rounded per token. In training without
                           * recomputation a form must be ternary where the model is marked so */
     bool head;      /* memory for the head's weight and logits: the last stage of a pipeline, and training */
-    bool reference; /* memory to compare with a second form */
+    bool reference; /* memory to compare with a second form, or in training with a teacher's states */
 } p4_net_plan;
 
 /* The input of a projection: as activations, or rounded where the projection multiplies codes. */
@@ -79,7 +88,7 @@ typedef struct p4_net {
     void *memory;
     int64_t memory_bytes;
     int64_t chunk;     /* rows of logits at a time */
-    int64_t logits_ld; /* elements of a row of logits: V, on a GPU rounded up to whole 128-byte lines */
+    int64_t logits_ld; /* elements of a row of logits (p4_net_logits_ld) */
     float *cos_table, *sin_table;
     int32_t *ids, *targets; /* targets lie behind the ids of the current micro-batch */
     p4_saved *saved;        /* [L] in training, else [1] */
@@ -91,8 +100,9 @@ typedef struct p4_net {
     void *dx, *dwide, *dwide2, *dnorm; /* backward; other buffers may lie in them: lay_out_backward */
     double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; a trainer may place them
                      elsewhere */
-    double predictions; /* that these sums are over; replayed work (op `repeat`) is not counted */
-    int32_t *h_tokens;  /* host [2 * N] */
+    double predictions;            /* that these sums are over; replayed work (op `repeat`) is not counted */
+    int32_t *h_tokens;             /* host [2 * N] */
+    const p4_net_teacher *teacher; /* of training; NULL: none. Set by its owner, who keeps it */
 } p4_net;
 
 /* Sums over predictions, in double. */
@@ -129,9 +139,10 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score);
 /* h_logits [N, V] of the normed states of p4_net_final_norm. */
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 
-/* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink. Loss and hits
- * are summed on the device (p4_net_take_score): nothing waits between micro-batches. Requires `train` in the
- * plan. */
+/* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink, with a teacher
+ * those of loss_scale * the sum of the loss that p4_net_teacher states. Nll, hits and, with a teacher, KL are
+ * summed on the device (p4_net_take_score): nothing waits between micro-batches. Requires `train` in the
+ * plan, and `reference` for a teacher's states. */
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
                   const p4_grad_sink *sink);
 /* The same in pieces: forward to the loss and back to the last block's output; then the backward pass of each
@@ -144,6 +155,8 @@ void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t
 void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sink *sink);
 
 /* Shared by forward and backward. */
+/* Elements of a row of logits: V, on a GPU rounded up to whole 128-byte lines. */
+int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V);
 /* The head's matrix [logits_ld, C]; rows from V on are zero. */
 const void *p4_net_head(p4_net *net, const p4_form *form);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);

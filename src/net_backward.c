@@ -186,6 +186,47 @@ static void block_backward(p4_net *net, const p4_net_pass *pass, int64_t layer)
             .opt_dx_sums = layer > 0 ? vector_grad(net, pass->sink, P4_ROLE_DOWN_BIAS, layer - 1) : NULL});
 }
 
+/* The losses of rows [row, row + rows), whose logits become their gradient. */
+static void chunk_loss(p4_net *net, int64_t row, int64_t rows, float loss_scale)
+{
+    const p4_ops *ops = net->ops;
+    const p4_net_teacher *teacher = net->teacher;
+    int64_t C = net->model->arch.C, V = net->model->arch.V, ld = net->logits_ld;
+    if (teacher == NULL) {
+        ops->cross_entropy(net->device, &(p4_cross_entropy_args){.N = rows,
+                                                                 .V = V,
+                                                                 .ld = ld,
+                                                                 .logits = net->logits,
+                                                                 .targets = net->targets + row,
+                                                                 .scale = loss_scale,
+                                                                 .nll = net->nll + row,
+                                                                 .opt_hit = net->hit + row,
+                                                                 .opt_dlogits = net->logits});
+        return;
+    }
+    p4_distill_loss_args args = {.N = rows,
+                                 .V = V,
+                                 .ld = ld,
+                                 .logits = net->logits,
+                                 .targets = net->targets + row,
+                                 .scale = loss_scale,
+                                 .weight = teacher->weight,
+                                 .temperature = teacher->temperature,
+                                 .nll = net->nll + row,
+                                 .hit = net->hit + row,
+                                 .kl = net->kl + row};
+    if (teacher->states != NULL) {
+        const char *states = (const char *)teacher->states + row * C * ops->act_bytes(net->device);
+        ops->linear_forward(net->device, net->logits_reference, states, teacher->head, NULL, rows, C, ld);
+        args.opt_teacher = net->logits_reference;
+    } else {
+        args.top = (p4_top_rows){.k = teacher->top.k,
+                                 .ids = teacher->top.ids + row * teacher->top.k,
+                                 .logp = teacher->top.logp + row * (teacher->top.k + 1)};
+    }
+    ops->distill_loss(net->device, &args);
+}
+
 /* Head, loss and their gradients, a chunk of rows at a time: the logits of the whole micro-batch never exist.
  * Leaves the gradient at the final norm's output in net->dnorm. */
 static void head_forward_backward(p4_net *net, const p4_net_pass *pass, float loss_scale)
@@ -200,15 +241,7 @@ static void head_forward_backward(p4_net *net, const p4_net_pass *pass, float lo
         int64_t rows = p4_min_i64(net->chunk, N - row);
         const char *normed = (const char *)net->final_n + row * C * each;
         ops->linear_forward(net->device, net->logits, normed, w, NULL, rows, C, ld);
-        ops->cross_entropy(net->device, &(p4_cross_entropy_args){.N = rows,
-                                                                 .V = V,
-                                                                 .ld = ld,
-                                                                 .logits = net->logits,
-                                                                 .targets = net->targets + row,
-                                                                 .scale = loss_scale,
-                                                                 .nll = net->nll + row,
-                                                                 .opt_hit = net->hit + row,
-                                                                 .opt_dlogits = net->logits});
+        chunk_loss(net, row, rows, loss_scale);
         ops->linear_backward_input(net->device, (char *)net->dnorm + row * C * each, net->logits, w, rows, C,
                                    ld, false);
         if (dhead != NULL) {
@@ -286,7 +319,7 @@ void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sin
                                       .dtoken = dtoken,
                                       .opt_dposition = vector_grad(net, sink, P4_ROLE_POSITION, -1)});
     }
-    p4_net_add_scores(net, B, T, false);
+    p4_net_add_scores(net, B, T, net->teacher != NULL);
 }
 
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,

@@ -150,6 +150,237 @@ static void check_kl(rig *r)
     }
 }
 
+/* --- distillation ------------------------------------------------------------------------------ */
+
+/* A row of the student and the classes of its teacher, in double: the reference. of[v]: the class that column
+ * v belongs to, of `classes`, with probabilities p. */
+typedef struct distilled {
+    int64_t V, classes;
+    int32_t target;
+    double weight, temperature, *x, *p;
+    int32_t *of;
+} distilled;
+
+/* nll, and *kl over the classes at the temperature. */
+static double row_losses(const distilled *d, double *kl)
+{
+    double largest = -INFINITY, sum = 0.0, soft = 0.0;
+    double *q = calloc((size_t)d->classes, sizeof *q);
+    for (int64_t v = 0; v < d->V; v++) {
+        largest = fmax(largest, d->x[v]);
+    }
+    for (int64_t v = 0; v < d->V; v++) {
+        double e = exp((d->x[v] - largest) / d->temperature);
+        sum += exp(d->x[v] - largest);
+        soft += e;
+        q[d->of[v]] += e;
+    }
+    *kl = 0.0;
+    for (int64_t c = 0; c < d->classes; c++) {
+        *kl += d->p[c] > 0.0 ? d->p[c] * (log(d->p[c]) - log(q[c] / soft)) : 0.0;
+    }
+    free(q);
+    return log(sum) + largest - d->x[d->target];
+}
+
+static double distilled_loss(void *context)
+{
+    const distilled *d = context;
+    double kl, nll = row_losses(d, &kl);
+    return (1.0 - d->weight) * nll + d->weight * d->temperature * d->temperature * kl;
+}
+
+/* The gradient, from the definition of both losses. */
+static void row_gradient(const distilled *d, double *to, double scale)
+{
+    double lse = -INFINITY, soft_lse = -INFINITY, *q = calloc((size_t)d->classes, sizeof *q);
+    for (int64_t v = 0; v < d->V; v++) {
+        lse = fmax(lse, d->x[v]);
+    }
+    double sum = 0.0, soft = 0.0, largest = lse;
+    for (int64_t v = 0; v < d->V; v++) {
+        sum += exp(d->x[v] - largest);
+        soft += exp((d->x[v] - largest) / d->temperature);
+    }
+    lse = largest + log(sum);
+    soft_lse = largest / d->temperature + log(soft);
+    for (int64_t v = 0; v < d->V; v++) {
+        q[d->of[v]] += exp(d->x[v] / d->temperature - soft_lse);
+    }
+    for (int64_t v = 0; v < d->V; v++) {
+        double share = exp(d->x[v] / d->temperature - soft_lse); /* of the class: p share / q */
+        double kl = share - (q[d->of[v]] > 0.0 ? d->p[d->of[v]] * share / q[d->of[v]] : 0.0);
+        to[v] = scale * ((1.0 - d->weight) * (exp(d->x[v] - lse) - (v == d->target)) +
+                         d->weight * d->temperature * kl);
+    }
+    free(q);
+}
+
+typedef struct distill_way {
+    double weight, temperature, student_size, teacher_size;
+    int64_t k; /* 0: the whole teacher */
+} distill_way;
+
+static const distill_way distill_ways[] = {
+    {0.9, 1.0, 1.0, 2.0, 0},  {0.5, 2.0, 3.0, 8.0, 0}, {1.0, 0.5, 1.0, 1.0, 0},  {0.0, 1.0, 2.0, 1.0, 0},
+    {0.9, 1.0, 1.0, 2.0, 16}, {0.5, 2.0, 3.0, 8.0, 1}, {1.0, 0.7, 1.0, 1.0, 600}};
+enum { DISTILL_WAYS = sizeof distill_ways / sizeof distill_ways[0] };
+
+/* The teacher's row t as classes: every column its own, or its top k (by rank in `ids`) and all others. */
+static void make_classes(distilled *d, const float *t, const int32_t *ids, int64_t k)
+{
+    double *scaled = malloc((size_t)d->V * sizeof *scaled), largest = -INFINITY, sum = 0.0;
+    for (int64_t v = 0; v < d->V; v++) {
+        scaled[v] = (double)t[v] / d->temperature;
+        largest = fmax(largest, scaled[v]);
+    }
+    for (int64_t v = 0; v < d->V; v++) {
+        sum += exp(scaled[v] - largest);
+    }
+    d->classes = k > 0 ? k + 1 : d->V;
+    memset(d->p, 0, (size_t)d->classes * sizeof *d->p);
+    for (int64_t v = 0; v < d->V; v++) {
+        d->of[v] = (int32_t)(k > 0 ? k : v);
+    }
+    for (int64_t i = 0; i < k; i++) {
+        d->of[ids[i]] = (int32_t)i;
+    }
+    for (int64_t v = 0; v < d->V; v++) {
+        d->p[d->of[v]] += exp(scaled[v] - largest) / sum;
+    }
+    free(scaled);
+}
+
+/* One shape one way: losses, gradient, slopes, the columns beyond V, rows without a target. */
+static void check_distilled(rig *r, const distill_way *way, int64_t N, int64_t V, int64_t ld)
+{
+    const int64_t k = p4_min_i64(way->k, V);
+    const float scale = 1.0f / (float)N;
+    int32_t *targets = rig_ids(r, N, 0, V - 1), *same = rig_ids(r, N, 0, V - 1);
+    float *x = random_logits(r, targets, N, V, way->student_size),
+          *t = random_logits(r, same, N, V, way->teacher_size);
+    void *logits = put_rows(r, x, N, V, ld), *teacher = put_rows(r, t, N, V, ld);
+    float *nll = rig_put_f32(r, NULL, N), *hit = rig_put_f32(r, NULL, N), *kl = rig_put_f32(r, NULL, N);
+    p4_top_rows top = {.k = k};
+    int32_t *h_ids = NULL;
+    if (k > 0) {
+        top.ids = rig_put(r, NULL, N * k * 4);
+        top.logp = rig_put_f32(r, NULL, N * (k + 1));
+        r->ops->top_k(r->device, &top, teacher, (float)way->temperature, N, V, ld);
+        h_ids = rig_get(r, top.ids, N * k * 4);
+    }
+    r->ops->distill_loss(r->device, &(p4_distill_loss_args){.N = N,
+                                                            .V = V,
+                                                            .ld = ld,
+                                                            .logits = logits,
+                                                            .opt_teacher = k > 0 ? NULL : teacher,
+                                                            .top = top,
+                                                            .targets = rig_put(r, targets, N * 4),
+                                                            .scale = scale,
+                                                            .weight = (float)way->weight,
+                                                            .temperature = (float)way->temperature,
+                                                            .nll = nll,
+                                                            .hit = hit,
+                                                            .kl = kl});
+    float *got = rig_get_act(r, logits, N * ld);
+    double *want = rig_host(r, N * ld * 8), *want_nll = rig_host(r, N * 8), *want_kl = rig_host(r, N * 8),
+           *want_hit = rig_host(r, N * 8);
+    distilled d = {.V = V,
+                   .weight = way->weight,
+                   .temperature = (double)(float)way->temperature,
+                   .p = rig_host(r, (V + 1) * 8),
+                   .of = rig_host(r, V * 4)};
+    for (int64_t n = 0; n < N; n++) {
+        if (targets[n] < 0) {
+            continue;
+        }
+        d.x = rig_doubles(r, x + n * V, V);
+        d.target = targets[n];
+        make_classes(&d, t + n * V, h_ids + n * k, k);
+        want_nll[n] = row_losses(&d, &want_kl[n]);
+        want_hit[n] = first_largest(x + n * V, V, targets[n]);
+        row_gradient(&d, want + n * ld, (double)scale);
+        if (n == 0) { /* the reference's own gradient is that of its loss */
+            float *slopes = rig_host(r, V * 4);
+            for (int64_t v = 0; v < V; v++) {
+                slopes[v] = (float)(want[n * ld + v] / (double)scale);
+            }
+            expect_slopes(r, "distilled reference", slopes, d.x, V, 8, distilled_loss, &d, 1e-4);
+        }
+    }
+    expect_array("distill_loss: nll", rig_get_f32(r, nll, N), want_nll, N, 2e-6, 1e-6);
+    expect_array("distill_loss: hit", rig_get_f32(r, hit, N), want_hit, N, 0.0, 0.0);
+    expect_array("distill_loss: kl", rig_get_f32(r, kl, N), want_kl, N, 4e-6, 4e-6);
+    expect_array("distill_loss: gradient", got, want, N * ld, 4.0 * r->eps + 4e-6, 4e-7 * (double)scale);
+}
+
+static void check_distill(rig *r)
+{
+    for (int s = 0; s < shapes_to_run(SIZES, SIZES_FEW); s++) {
+        for (int w = 0; w < DISTILL_WAYS; w++) {
+            int64_t V = sizes[s][1];
+            check_distilled(r, &distill_ways[w], p4_min_i64(sizes[s][0], 10), V, row_length(V, (s + w) % 3));
+            rig_clear(r);
+        }
+    }
+}
+
+/* The op against a sort: which classes, in which order, and their probabilities. */
+static const float *sorted_row;
+static int by_logit(const void *a, const void *b)
+{
+    int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
+    return sorted_row[i] != sorted_row[j] ? (sorted_row[i] > sorted_row[j] ? -1 : 1) : i - j;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return *(const int32_t *)a - *(const int32_t *)b;
+}
+
+static void check_top_k(rig *r)
+{
+    static const int64_t ks[] = {1, 7, 64, 600};
+    for (int s = 0; s < 4 * shapes_to_run(SIZES, SIZES_FEW); s++) {
+        int64_t N = p4_min_i64(sizes[s / 4][0], 10), V = sizes[s / 4][1], ld = row_length(V, s % 3),
+                k = p4_min_i64(ks[s % 4], V);
+        const float temperature = s % 2 ? 2.0f : 1.0f;
+        int32_t *targets = rig_ids(r, N, 0, V - 1), *order = rig_host(r, V * 4);
+        float *x = random_logits(r, targets, N, V, 4.0);
+        p4_top_rows top = {
+            .k = k, .ids = rig_put(r, NULL, N * k * 4), .logp = rig_put_f32(r, NULL, N * (k + 1))};
+        r->ops->top_k(r->device, &top, put_rows(r, x, N, V, ld), temperature, N, V, ld);
+        const int32_t *ids = rig_get(r, top.ids, N * k * 4);
+        const float *logp = rig_get_f32(r, top.logp, N * (k + 1));
+        double *want = rig_host(r, (k + 1) * 8);
+        for (int64_t n = 0; n < N; n++) {
+            double *scaled = rig_doubles(r, x + n * V, V), others = 0.0, sum = 0.0;
+            sorted_row = x + n * V;
+            for (int64_t v = 0; v < V; v++) {
+                order[v] = (int32_t)v;
+            }
+            qsort(order, (size_t)V, sizeof *order, by_logit);
+            double largest = scaled[order[0]];
+            for (int64_t v = 0; v < V; v++) {
+                double e = exp((scaled[order[v]] - largest) / (double)temperature);
+                sum += e;
+                others += v >= k ? e : 0.0;
+            }
+            qsort(order, (size_t)k, sizeof *order, by_id);
+            EXPECT(memcmp(order, ids + n * k, (size_t)k * sizeof *ids) == 0,
+                   "row %lld of %lld, k %lld: other classes", (long long)n, (long long)V, (long long)k);
+            for (int64_t i = 0; i < k; i++) {
+                want[i] = (scaled[order[i]] - largest) / (double)temperature - log(sum);
+            }
+            expect_array("top_k", logp + n * (k + 1), want, k, 2e-6, 1e-6);
+            EXPECT(k < V ? fabs((double)logp[n * (k + 1) + k] - log(others / sum)) < 1e-4
+                         : isinf(logp[n * (k + 1) + k]),
+                   "the others: got %g, want %g", (double)logp[n * (k + 1) + k], log(others / sum));
+        }
+        rig_clear(r);
+    }
+}
+
 static void check_channels(rig *r)
 {
     for (int s = 0; s < shapes_to_run(SIZES, SIZES_FEW); s++) {
@@ -205,6 +436,8 @@ int main(void)
         {"cross_entropy", check_cross_entropy},
         {"cross_entropy of NaN", check_nan},
         {"kl_divergence", check_kl},
+        {"distill_loss", check_distill},
+        {"top_k", check_top_k},
         {"channel_sum_sq", check_channels},
         {"moments", check_moments},
     };

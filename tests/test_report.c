@@ -373,6 +373,7 @@ static void test_metrics_log(void)
                                .epoch = 0,
                                .tokens = 2048,
                                .loss = 3.25,
+                               .kl = 0.5,
                                .lr = 1e-3,
                                .grad_norm = NAN,
                                .tokens_per_s = 1234.5,
@@ -388,7 +389,7 @@ static void test_metrics_log(void)
     size_t bytes = 0;
     EXPECT_OK(p4_file_read(&text, &bytes, path, 1 << 20));
     const char *want =
-        "{\"step\":1,\"epoch\":0,\"loss\":3.25,\"lr\":0.001,\"grad_norm\":null,\"tokens\":2048,"
+        "{\"step\":1,\"epoch\":0,\"loss\":3.25,\"kl\":0.5,\"lr\":0.001,\"grad_norm\":null,\"tokens\":2048,"
         "\"tokens_per_s\":1234.5,\"elapsed_s\":0.5}\n";
     EXPECT(text != NULL && strncmp(text, want, strlen(want)) == 0, "got %s", text);
     free(text);

@@ -44,6 +44,24 @@ static const way ways[] = {
       {"micro_batch_size", "1"},
       {"gradient_clip", "0"}},
      2},
+    {"AdamW and distillation in bf16, the last micro-batch smaller",
+     "llama-gqa",
+     {{"optimizer", "adamw"},
+      {"mixed_precision", "true"},
+      {"distill", "0.9"},
+      {"distill_teacher", "resident"},
+      {"calibration_batch_size", "3"},
+      {"micro_batch_size", "2"}},
+     2},
+    {"Muon and distillation at a temperature, by the pipeline",
+     "llama-bf16",
+     {{"distill", "0.5"},
+      {"distill_temperature", "2"},
+      {"distill_teacher", "sharded"},
+      {"recompute", "blocks"},
+      {"calibration_batch_size", "4"},
+      {"micro_batch_size", "2"}},
+     2},
     {"a slot of which one part is preserved",
      "llama-bias",
      {{"preserve_layers", "[\"model.layers.0.self_attn.k_proj.weight\"]"},
@@ -64,7 +82,7 @@ static const way ways[] = {
 
 /* What a run leaves. */
 typedef struct outcome {
-    double loss[STEPS], grad_norm[STEPS];
+    double loss[STEPS], kl[STEPS], grad_norm[STEPS];
     bool applied[STEPS];
     char *state; /* masters, moments, averages, codes */
     int64_t bytes;
@@ -81,6 +99,12 @@ static void count_loss(p4_device *device, const p4_cross_entropy_args *args)
     counted->cross_entropy(device, args);
 }
 
+static void count_distillation(p4_device *device, const p4_distill_loss_args *args)
+{
+    losses++;
+    counted->distill_loss(device, args);
+}
+
 static void count_update(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1,
                          float beta2, float eps, bool half, const p4_step_numbers *numbers)
 {
@@ -93,6 +117,7 @@ static void count_ops(p4_compute *compute)
     counted = compute->ops;
     counting = *counted;
     counting.cross_entropy = count_loss;
+    counting.distill_loss = count_distillation;
     counting.adamw = count_update;
     compute->ops = &counting;
     losses = updates = 0;
@@ -192,10 +217,22 @@ static void run_step(outcome *o, p4_trainer *t, int step)
         t->compute->ops->to_device(t->compute->device, gain, &kept, sizeof kept);
     }
     o->loss[step] = result.loss;
+    o->kl[step] = t->plan.teacher.weight > 0 ? result.kl : 0.0;
     o->grad_norm[step] = result.grad_norm;
+    EXPECT(t->plan.teacher.weight > 0 || isnan(result.kl), "step %d: KL %g without a teacher", step,
+           result.kl);
     o->applied[step] = result.applied;
     EXPECT(result.applied == (step != BAD_STEP), "step %d: loss %g, norm %g", step, result.loss,
            result.grad_norm);
+}
+
+static bool plan_distills(const way *w)
+{
+    bool found = false;
+    for (int i = 0; i < PAIRS && w->keys[i][0] != NULL; i++) {
+        found = found || strcmp(w->keys[i][0], "distill") == 0;
+    }
+    return found;
 }
 
 static void train(outcome *o, const way *w, p4_group *group, const char *graph)
@@ -212,6 +249,8 @@ static void train(outcome *o, const way *w, p4_group *group, const char *graph)
     for (int step = 0; step < STEPS; step++) {
         run_step(o, &trainer, step);
     }
+    EXPECT(plan_distills(w) == p4_teacher_is_open(&trainer.teacher) && (!plan_distills(w) || o->kl[0] > 1e-6),
+           "%s: KL %g in the first step", w->name, o->kl[0]);
     EXPECT(trainer.optim.step == STEPS - 1, "%s: %lld updates", w->name, (long long)trainer.optim.step);
     o->rounds_done = losses;
     o->updates_done = updates;
@@ -298,6 +337,8 @@ static void compare(const way *w, p4_group *group)
         bool bad = step == BAD_STEP;
         EXPECT(bad || anew.loss[step] == repeated.loss[step], "step %d: loss %.9g, repeated %.9g", step,
                anew.loss[step], repeated.loss[step]);
+        EXPECT(bad || anew.kl[step] == repeated.kl[step], "step %d: KL %.9g, repeated %.9g", step,
+               anew.kl[step], repeated.kl[step]);
         EXPECT(bad || anew.grad_norm[step] == repeated.grad_norm[step], "step %d: norm %.9g, repeated %.9g",
                step, anew.grad_norm[step], repeated.grad_norm[step]);
     }

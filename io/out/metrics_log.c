@@ -25,6 +25,7 @@ p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point)
     const p4_json_real numbers[] = {{"step", (double)point->step},
                                     {"epoch", (double)point->epoch},
                                     {"loss", point->loss},
+                                    {"kl", point->kl},
                                     {"lr", point->lr},
                                     {"grad_norm", point->grad_norm},
                                     {"tokens", (double)point->tokens},

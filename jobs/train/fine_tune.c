@@ -31,6 +31,7 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
                                    .epoch = step / steps->per_epoch + 1,
                                    .tokens = t->tokens,
                                    .loss = result->loss,
+                                   .kl = result->kl,
                                    .lr = result->lr,
                                    .grad_norm = result->grad_norm,
                                    .tokens_per_s = (double)result->tokens / result->seconds,
@@ -124,13 +125,15 @@ static void say_plan(const tuning *t)
 {
     const p4_train_plan *plan = t->tuner->plan;
     p4_trainer_memory bytes = p4_trainer_bytes(&t->trainer);
-    char masters[32], codes[32], activations[32];
+    char masters[32], codes[32], activations[32], teacher[32];
+    bool distills = p4_teacher_is_open(&t->trainer.teacher);
     INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
-         "activations %s",
+         "activations %s%s%s",
          (long long)t->trainer.steps.total, p4_plural(t->trainer.steps.total), (long long)plan->sequences,
          (long long)plan->T, p4_format_bytes(masters, (double)bytes.masters_bytes),
          p4_format_bytes(codes, (double)bytes.codes_bytes),
-         p4_format_bytes(activations, (double)bytes.activations_bytes));
+         p4_format_bytes(activations, (double)bytes.activations_bytes), distills ? ", teacher " : "",
+         distills ? p4_format_bytes(teacher, (double)bytes.teacher_bytes) : "");
 }
 
 p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)

@@ -54,8 +54,7 @@ done:
 
 /* --- the layers that this rank runs ----------------------------------------------------------- */
 
-/* Does this rank's stage of the pipeline read this tensor? */
-static bool is_run_by(const p4_original *original, int rank, int64_t i)
+bool p4_original_is_run_by(const p4_original *original, int rank, int64_t i)
 {
     const p4_param *p = &original->hf.model.params[i];
     const p4_shard *shard = &original->shard;
@@ -90,7 +89,7 @@ p4_rc p4_original_load(p4_original *original, const p4_compute *compute)
     }
     for (int64_t i = 0; i < model->params_count; i++) {
         source[i] = model->weights[i];
-        source[i].data = is_run_by(original, compute->group->rank, i) ? source[i].data : NULL;
+        source[i].data = p4_original_is_run_by(original, compute->group->rank, i) ? source[i].data : NULL;
     }
     p4_rc rc = p4_device_form_open(&original->form, compute->ops, compute->device, model, source);
     free(source);

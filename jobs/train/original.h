@@ -26,6 +26,8 @@ p4_rc p4_original_shard(p4_original *original, int ranks);
 p4_rc p4_original_load(p4_original *original, const p4_compute *compute);
 /* Releases the device's memory; the layers can be loaded again. Local. */
 void p4_original_unload(p4_original *original);
+/* Does this rank's stage of the pipeline read this tensor? Local. */
+bool p4_original_is_run_by(const p4_original *original, int rank, int64_t param);
 bool p4_original_is_loaded(const p4_original *original);
 /* P4_E_INPUT names a tensor, of those that this rank owns, with a value that is NaN or infinite. Reading the
  * weights also brings them into the page cache. Local. */

@@ -23,7 +23,7 @@ p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *mod
     p4_net_plan net = {.B = plan->B,
                        .T = plan->T,
                        .activation_bits = plan->activation_bits,
-                       .head = runs_head(pl),
+                       .head = runs_head(pl) && !plan->states_only,
                        .reference = plan->reference};
     TRY(p4_net_open(&pl->net, ops, compute->device, model, &net));
     int64_t bytes = (plan->B * plan->T * model->arch.C * ops->act_bytes(compute->device) + 63) / 64 * 64;
@@ -70,7 +70,7 @@ static void run_stage(p4_pipeline *pl, const p4_pass *pass, int which, int64_t m
         p4_coll_join(coll);
         if (m == 0 ||
             B != pl->plan.B) { /* products of a new shape are timed: the host then waits for the device */
-            coll->synchronize(coll, "evaluation: states of micro-batch %lld", (long long)m + 1);
+            coll->synchronize(coll, "%s: states of micro-batch %lld", pass->label, (long long)m + 1);
         }
     }
     p4_net_layers(&pl->net,
@@ -83,7 +83,8 @@ static void run_stage(p4_pipeline *pl, const p4_pass *pass, int which, int64_t m
     }
 }
 
-static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress *progress, p4_score *score)
+/* progress NULL: not shown. */
+static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress *progress)
 {
     p4_coll *coll = &pl->compute->coll;
     const p4_windows *windows = pass->windows;
@@ -91,23 +92,31 @@ static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress 
     for (int64_t m = 0; m * pl->plan.B < windows->count; m++) {
         int64_t at = m * pl->plan.B, B = p4_min_i64(pl->plan.B, windows->count - at);
         /* What a copy to the device waits for must not wait for other ranks without a deadline. */
-        coll->synchronize(coll, "evaluation: micro-batch %lld", (long long)m);
+        coll->synchronize(coll, "%s: micro-batch %lld", pass->label, (long long)m);
         p4_net_set_tokens(&pl->net, windows->ids + at * T, B, T);
         run_stage(pl, pass, 0, m, B);
         if (pass->reference != NULL) {
             run_stage(pl, pass, 1, m, B);
         }
-        if (runs_head(pl)) {
+        if (runs_head(pl) && pl->plan.states_only) {
+            pass->on_states(pass->user, pl->net.final_n, at, B);
+        } else if (runs_head(pl)) {
             p4_net_score(&pl->net, pass->form, pass->reference, B, T);
         }
-        p4_progress_update(progress, (double)((at + B) * T), NULL);
+        if (progress != NULL) {
+            p4_progress_update(progress, (double)((at + B) * T), NULL);
+        }
     }
     for (int i = 0; i < 4; i++) {
         coll->wait(coll, &pl->sending[i / 2][i % 2]);
     }
-    coll->synchronize(coll, "evaluation: the last micro-batches");
-    if (p4_net_take_score(&pl->net, score) != P4_OK) {
-        p4_abort(pl->compute->group, "evaluation: %s", p4_last_error());
+    coll->synchronize(coll, "%s: the last micro-batches", pass->label);
+}
+
+void p4_pipeline_flow(p4_pipeline *pl, const p4_pass *pass)
+{
+    if (takes_part(pl)) {
+        run_micro_batches(pl, pass, NULL);
     }
 }
 
@@ -117,7 +126,10 @@ void p4_pipeline_run(p4_pipeline *pl, const p4_pass *pass, p4_score *score)
     p4_progress progress;
     p4_progress_start(&progress, pass->label, "tokens", (double)(pass->windows->count * pass->windows->T));
     if (takes_part(pl)) {
-        run_micro_batches(pl, pass, &progress, &mine);
+        run_micro_batches(pl, pass, &progress);
+        if (p4_net_take_score(&pl->net, &mine) != P4_OK) {
+            p4_abort(pl->compute->group, "%s: %s", pass->label, p4_last_error());
+        }
     }
     p4_group_barrier(
         pl->compute->group); /* a rank without layers waits here for the whole pass, however long it is */

@@ -12,7 +12,8 @@
 typedef struct p4_pipeline_plan {
     int64_t B, T; /* windows in a micro-batch, tokens in a window */
     int activation_bits;
-    bool reference; /* two forms run side by side */
+    bool reference;   /* two forms run side by side */
+    bool states_only; /* nothing is scored: p4_pass.on_states gets the last stage's states; no head */
 } p4_pipeline_plan;
 
 typedef struct p4_pipeline {
@@ -33,7 +34,11 @@ typedef struct p4_pass {
     const p4_form *reference; /* NULL: none */
     const p4_windows *windows;
     const p4_probe *probe; /* NULL: none */
-    const char *label;     /* of the progress line */
+    const char *label;     /* of the progress line and of messages */
+    /* Sees the normed final states, act [B, T, C], of windows [first, first + B) on the head's rank, where
+     * the plan asks for states. They are the callee's until it returns; it may queue ops that read them. */
+    void (*on_states)(void *user, const void *states, int64_t first, int64_t B);
+    void *user;
 } p4_pass;
 
 /* Takes device memory; compute, model and shard must outlive the pipeline. The caller closes. Local. */
@@ -41,6 +46,9 @@ p4_rc p4_pipeline_open(p4_pipeline *pipeline, p4_compute *compute, const p4_mode
                        const p4_shard *shard, const p4_pipeline_plan *plan);
 void p4_pipeline_close(p4_pipeline *pipeline);
 
+/* All windows through the model, without a score and without a wait of the ranks for each other at the end:
+ * for plans with states_only. Collective over the ranks that run layers; the others return at once. */
+void p4_pipeline_flow(p4_pipeline *pipeline, const p4_pass *pass);
 /* All windows through the model; *score is the same on every rank. Collective. */
 void p4_pipeline_run(p4_pipeline *pipeline, const p4_pass *pass, p4_score *score);
 

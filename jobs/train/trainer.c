@@ -54,7 +54,8 @@ static p4_net_plan net_plan(const p4_trainer *t, int64_t micro_batch)
                          .train = true,
                          .recompute = t->plan.recompute,
                          .activation_bits = t->plan.activation_bits,
-                         .head = true};
+                         .head = true,
+                         .reference = p4_teacher_has_states(&t->teacher)};
 }
 
 /* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it
@@ -75,10 +76,11 @@ static p4_rc choose_micro_batch(p4_trainer *t)
         t->batch.size = micro_batch;
         p4_net_plan plan = net_plan(t, micro_batch);
         int64_t bytes = p4_net_bytes(t->compute->ops, t->compute->device, t->model, &plan);
-        if (bytes < 0) {
+        int64_t teacher_bytes = p4_teacher_work_bytes(&t->teacher, micro_batch);
+        if (bytes < 0 || teacher_bytes < 0) {
             return P4_E_SYSTEM;
         }
-        bytes += p4_trainer_sums_bytes(t, p4_ceil_div(sequences, micro_batch));
+        bytes += teacher_bytes + p4_trainer_sums_bytes(t, p4_ceil_div(sequences, micro_batch));
         if (t->compute->ops->host_memory || micro_batch == 1 || (double)bytes <= MEMORY_PART * (double)left) {
             return P4_OK;
         }
@@ -103,15 +105,53 @@ static p4_rc take_host_memory(p4_trainer *t)
     return all ? P4_OK : P4_E_SYSTEM;
 }
 
-/* Sizes, and what this rank holds: codes, masters and optimizer state. Local. */
+/* Sizes and the order of windows. Local. */
+static p4_rc open_plan(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_quantize_plan_check(&t->plan.quantize));
+    TRY(size_steps(t));
+    TRY(take_host_memory(t));
+done:
+    return rc;
+}
+
+/* What training takes of the device at least, beside a teacher: an estimate. -1: out of host memory. Local.
+ */
+static int64_t least_bytes(const p4_trainer *t)
+{
+    int64_t element_bytes = 2 * 4 + (t->plan.optim.half_state ? 2 : 4) * (t->plan.optim.grokfast ? 3 : 2);
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        const p4_param *p = &t->model->params[i];
+        bytes += holds(t, i) ? p->rows * p->cols * element_bytes : 0;
+        bytes += p->ternary ? p->rows * p4_code_row_bytes(p->cols) : 0;
+    }
+    p4_net_plan plan = net_plan(t, 1);
+    int64_t net = p4_net_bytes(t->compute->ops, t->compute->device, t->model, &plan);
+    return net < 0 ? -1 : bytes + net;
+}
+
+/* Collective. */
+static p4_rc open_teacher(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    if (t->plan.teacher.weight <= 0) {
+        return P4_OK;
+    }
+    int64_t bytes = least_bytes(t);
+    TRY_ALL(t->compute->group, bytes >= 0 ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_teacher_open(&t->teacher, t->compute, t->original, &t->plan.teacher, bytes));
+done:
+    return rc;
+}
+
+/* What this rank holds: codes, masters and optimizer state. Local. */
 static p4_rc open_holdings(p4_trainer *t, bool *held)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
     TRY(held != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_quantize_plan_check(&t->plan.quantize));
-    TRY(size_steps(t));
-    TRY(take_host_memory(t));
     for (int64_t i = 0; i < model->params_count; i++) {
         held[i] = holds(t, i);
     }
@@ -140,6 +180,8 @@ static p4_rc open_work(p4_trainer *t, const bool *held)
     t->batch.h_ids = p4_alloc((size_t)(t->batch.size * t->plan.T), sizeof *t->batch.h_ids);
     TRY(t->batch.h_ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_net_open(&t->net, t->compute->ops, t->compute->device, model, &plan));
+    TRY(p4_teacher_reserve(&t->teacher, t->batch.size));
+    t->net.teacher = p4_teacher_is_open(&t->teacher) ? &t->teacher.view : NULL;
     TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->figures,
                                P4_FIGURES * (int64_t)sizeof *t->figures));
     t->net.sums = t->figures;
@@ -165,6 +207,8 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *ori
                       .model = &original->hf.model,
                       .training_set = training_set,
                       .plan = *plan};
+    TRY_ALL(t->compute->group, open_plan(t));
+    TRY(open_teacher(t));
     TRY_ALL(t->compute->group, open_holdings(t, held));
     double fewest = -(double)t->batch.size; /* ranks may hold more or less: as many micro-batches for all */
     p4_group_max_f64(t->compute->group, &fewest, 1);
@@ -218,6 +262,7 @@ void p4_trainer_close(p4_trainer *t)
     if (t->net.ops != NULL) {
         p4_net_close(&t->net);
     }
+    p4_teacher_close(&t->teacher);
     free(t->sharded);
     free(t->form.weights);
     free(t->form.vectors);
@@ -293,5 +338,6 @@ p4_trainer_memory p4_trainer_bytes(const p4_trainer *t)
     return (p4_trainer_memory){.masters_bytes = t->optim.memory_bytes,
                                .codes_bytes = t->codes.bytes,
                                .activations_bytes =
-                                   t->net.memory_bytes + t->sums.buffers * t->sums.layer_count * 4};
+                                   t->net.memory_bytes + t->sums.buffers * t->sums.layer_count * 4,
+                               .teacher_bytes = p4_teacher_bytes(&t->teacher)};
 }

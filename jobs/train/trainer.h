@@ -23,6 +23,7 @@
 #include "io/text/training_set.h"
 #include "jobs/train/original.h"
 #include "jobs/train/quantize.h"
+#include "jobs/train/teacher.h"
 #include "src/net.h"
 #include "src/optim.h"
 
@@ -47,6 +48,7 @@ typedef struct p4_train_plan {
     p4_recompute recompute;
     int activation_bits;
     p4_quantize_plan quantize;
+    p4_teacher_plan teacher; /* distillation; weight 0: none */
 } p4_train_plan;
 
 /* Rows of one length whose codes and, if this rank holds them, masters follow each other. */
@@ -133,6 +135,7 @@ typedef struct p4_trainer {
     p4_form
         form; /* what the forward pass uses: codes, or what they unpack to; masters of what is not ternary */
     bool *sharded; /* [params_count]: only the owner holds the master */
+    p4_teacher teacher;
     p4_trainer_codes codes;
     p4_trainer_sums sums;
     p4_trainer_norms norms;
@@ -144,7 +147,9 @@ typedef struct p4_trainer {
 } p4_trainer;
 
 typedef struct p4_step_result {
-    double loss, grad_norm, lr, seconds;
+    double loss; /* cross-entropy */
+    double kl;   /* of the teacher to the model at its temperature; NaN: no teacher */
+    double grad_norm, lr, seconds;
     int64_t tokens;
     bool applied; /* false: the gradient was not finite and the step was skipped */
 } p4_step_result;
@@ -175,7 +180,7 @@ static inline int64_t p4_trainer_pieces(const p4_trainer *trainer)
 
 /* Bytes of device memory by purpose, for the memory report. */
 typedef struct p4_trainer_memory {
-    int64_t masters_bytes, codes_bytes, activations_bytes;
+    int64_t masters_bytes, codes_bytes, activations_bytes, teacher_bytes;
 } p4_trainer_memory;
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
 

@@ -42,6 +42,7 @@ static void forward_work(void *user)
     if (t->batch.index == 0) {
         start_sums(t);
     }
+    p4_teacher_forward(&t->teacher, t->batch.B);
     p4_net_train_forward(&t->net, &t->form, t->batch.B, t->plan.T, loss_scale, &sink);
 }
 
@@ -114,12 +115,11 @@ static void update_work(void *user)
     }
 }
 
-/* The micro-batch at work, of which this rank has sequences [from, from + t->batch.B). */
-static void run_micro_batch(p4_trainer *t, int64_t from)
+/* The micro-batch at work, of which this rank has t->batch.B sequences. */
+static void run_micro_batch(p4_trainer *t)
 {
     int64_t kind = t->batch.index == 0 ? 0 : t->batch.index < t->batch.count - 1 ? 1 : 2;
     p4_recording **records = t->records.pieces + kind * p4_trainer_pieces(t);
-    p4_training_set_sequences(t->training_set, t->batch.h_ids, from, t->batch.B);
     p4_net_set_tokens(&t->net, t->batch.h_ids, t->batch.B, t->plan.T);
     if (t->compute->group->ranks == 1) {
         repeat(t, &records[0], micro_batch_work);
@@ -135,7 +135,7 @@ static void forward_backward(p4_trainer *t, int64_t step)
     p4_trainer_sums_start(t);
     for (t->batch.index = 0; t->batch.index < t->batch.count; t->batch.index++) {
         int64_t from = t->batch.low + t->batch.index * t->batch.size;
-        t->batch.B = p4_min_i64(t->batch.size, t->batch.high - from);
+        t->batch.B = p4_max_i64(0, p4_min_i64(t->batch.size, t->batch.high - from));
         if (t->batch.index > 0 && !t->sums.once) {
             t->compute->coll.synchronize(&t->compute->coll, "training step %lld", (long long)step + 1);
         }
@@ -146,7 +146,11 @@ static void forward_backward(p4_trainer *t, int64_t step)
             p4_abort(t->compute->group, "training step %lld: %s", (long long)step + 1, p4_last_error());
         }
         if (t->batch.B > 0) {
-            run_micro_batch(t, from);
+            p4_training_set_sequences(t->training_set, t->batch.h_ids, from, t->batch.B);
+        }
+        p4_teacher_prepare(&t->teacher, t->batch.h_ids, t->batch.B);
+        if (t->batch.B > 0) {
+            run_micro_batch(t);
             continue;
         }
         if (t->batch.index == 0) {
@@ -157,20 +161,21 @@ static void forward_backward(p4_trainer *t, int64_t step)
     p4_trainer_sums_finish(t);
 }
 
-/* Waits for what is queued. Global sum of squares of the gradients; the loss rides along (NULL: does not).
- * Same result on every rank: of the replicated gradients rank 0's figure counts. Collective. */
-static double total_sq_norm(p4_trainer *t, int64_t step, double *loss)
+/* Waits for what is queued. Global sum of squares of the gradients; the sums of both losses, cross-entropy
+ * and KL, ride along (NULL: they do not). Same result on every rank: of the replicated gradients rank 0's
+ * figure counts. Collective. */
+static double total_sq_norm(p4_trainer *t, int64_t step, double losses[2])
 {
     double figures[P4_FIGURES] = {0}, *squares = figures + P4_NET_SUMS;
     t->compute->ops->to_host(t->compute->device, figures, t->figures, sizeof figures);
     if (t->compute->ops->sync(t->compute->device) != P4_OK) {
         p4_abort(t->compute->group, "training step %lld: %s", (long long)step + 1, p4_last_error());
     }
-    double sums[3] = {t->compute->group->rank == 0 ? squares[0] : 0, squares[1],
-                      loss != NULL ? figures[0] : 0};
-    p4_group_sum_f64(t->compute->group, sums, 3);
-    if (loss != NULL) {
-        *loss = sums[2];
+    double sums[4] = {t->compute->group->rank == 0 ? squares[0] : 0, squares[1], figures[0], figures[2]};
+    p4_group_sum_f64(t->compute->group, sums, 4);
+    if (losses != NULL) {
+        losses[0] = sums[2];
+        losses[1] = sums[3];
     }
     return sums[0] + sums[1];
 }
@@ -204,13 +209,15 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     p4_training_set_step(t->training_set, step);
     forward_backward(t, step);
     coll->synchronize(coll, "training step %lld: gradient sums", (long long)step + 1);
-    double loss = 0, squares = total_sq_norm(t, step, &loss);
+    double losses[2], squares = total_sq_norm(t, step, losses);
+    double predictions = (double)(t->plan.sequences * (t->plan.T - 1));
     *result = (p4_step_result){
-        .loss = loss / (double)(t->plan.sequences * (t->plan.T - 1)),
+        .loss = losses[0] / predictions,
+        .kl = p4_teacher_is_open(&t->teacher) ? losses[1] / predictions : (double)NAN,
         .grad_norm = sqrt(squares),
         .lr = p4_schedule_lr(plan->lr, plan->lr_final_fraction, plan->warmup, step, t->steps.total),
         .tokens = t->plan.sequences * t->plan.T,
-        .applied = isfinite(squares) && isfinite(loss)};
+        .applied = isfinite(squares) && isfinite(losses[0]) && isfinite(losses[1])};
     if (result->applied) {
         t->bad_steps = 0;
         result->grad_norm = apply_gradient(t, step, squares, result->lr);

@@ -1,4 +1,4 @@
-/* loss.c - cross-entropy and Kullback-Leibler divergence over rows of logits. */
+/* loss.c - cross-entropy, Kullback-Leibler divergence and distillation over rows of logits. */
 #include <math.h>
 
 #include "kernels/cpu/vmath.h"
@@ -142,5 +142,154 @@ void p4_cpu_kl_divergence(p4_device *device, float *kl, const void *reference, c
         row_kl_sums(a, b, row_max(a, V), row_max(b, V), V, sums);
         double value = sums[0] / sums[1] - log(sums[1]) + log(sums[2]);
         kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */
+    }
+}
+
+/* --- distillation ------------------------------------------------------------------------------ */
+
+/* Of one row: x - x_max and, with b = (x - x_max) / temperature, the sums over the classes that count. */
+typedef struct student_row {
+    float x_max;
+    double sum;      /* e^(x - x_max) */
+    double soft_sum; /* e^b */
+} student_row;
+
+/* The gradient of a row is hard e^(x - x_max) + soft e^b - teacher p - at the target onehot. */
+typedef struct distill_factors {
+    float hard, soft, teacher, onehot;
+} distill_factors;
+
+static distill_factors factors_of(const p4_distill_loss_args *a, const student_row *s)
+{
+    double hard = (1.0 - (double)a->weight) * (double)a->scale,
+           soft = (double)a->weight * (double)a->temperature * (double)a->scale;
+    return (distill_factors){.hard = (float)(hard / s->sum),
+                             .soft = (float)(soft / s->soft_sum),
+                             .teacher = (float)soft,
+                             .onehot = (float)hard};
+}
+
+P4_MULTIVERSION static void student_sums(student_row *s, const float *x, float inverse, int64_t V)
+{
+    s->sum = s->soft_sum = 0.0;
+    for (int64_t piece = 0; piece < V; piece += SUM_PIECE) {
+        int64_t end = p4_min_i64(piece + SUM_PIECE, V);
+        float hard = 0.0f, soft = 0.0f;
+#pragma omp simd reduction(+ : hard, soft)
+        for (int64_t i = piece; i < end; i++) {
+            hard += p4_exp_f32(x[i] - s->x_max);
+            soft += p4_exp_f32((x[i] - s->x_max) * inverse);
+        }
+        s->sum += (double)hard;
+        s->soft_sum += (double)soft;
+    }
+}
+
+/* The exponentials of the teacher's logits replace them. Returns the sum of them; *weighted: of them times
+ * the difference of the exponents. */
+P4_MULTIVERSION static double teacher_sums(float *t, const float *x, float t_max, float x_max, float inverse,
+                                           int64_t V, double *weighted)
+{
+    double sum = 0.0;
+    *weighted = 0.0;
+    for (int64_t piece = 0; piece < V; piece += SUM_PIECE) {
+        int64_t end = p4_min_i64(piece + SUM_PIECE, V);
+        float e_sum = 0.0f, w_sum = 0.0f;
+#pragma omp simd reduction(+ : e_sum, w_sum)
+        for (int64_t i = piece; i < end; i++) {
+            float a = (t[i] - t_max) * inverse, b = (x[i] - x_max) * inverse, e = p4_exp_f32(a);
+            w_sum += e == 0.0f ? 0.0f : e * (a - b); /* a may be -inf */
+            e_sum += e;
+            t[i] = e;
+        }
+        sum += (double)e_sum;
+        *weighted += (double)w_sum;
+    }
+    return sum;
+}
+
+/* x = hard e^(x - x_max) + soft e^b - teacher t; t NULL: without it. */
+P4_MULTIVERSION static void distill_gradient(float *x, const float *t, float x_max, float inverse,
+                                             distill_factors f, int64_t V)
+{
+    for (int64_t i = 0; i < V; i++) {
+        float d = x[i] - x_max;
+        x[i] = f.hard * p4_exp_f32(d) + f.soft * p4_exp_f32(d * inverse);
+    }
+    for (int64_t i = 0; t != NULL && i < V; i++) {
+        x[i] -= f.teacher * t[i];
+    }
+}
+
+/* The teacher's whole row t. Returns KL. */
+static double distill_dense(const p4_distill_loss_args *a, float *x, float *t, student_row *s)
+{
+    float inverse = 1.0f / a->temperature;
+    double weighted;
+    student_sums(s, x, inverse, a->V);
+    double sum = teacher_sums(t, x, row_max(t, a->V), s->x_max, inverse, a->V, &weighted);
+    distill_factors f = factors_of(a, s);
+    f.teacher = (float)((double)f.teacher / sum);
+    distill_gradient(x, t, s->x_max, inverse, f, a->V);
+    return weighted / sum - log(sum) + log(s->soft_sum);
+}
+
+/* The teacher's top classes of row n, and all others as one. kept [k]: working memory. Returns KL. The sum of
+ * the others is taken without the top ones, not as a difference. */
+static double distill_top(const p4_distill_loss_args *a, float *x, int64_t n, student_row *s, float *kept)
+{
+    const float inverse = 1.0f / a->temperature, *logp = a->top.logp + n * (a->top.k + 1);
+    const int32_t *ids = a->top.ids + n * a->top.k;
+    const int64_t k = a->top.k;
+    for (int64_t i = 0; i < k; i++) {
+        kept[i] = x[ids[i]];
+        x[ids[i]] = -INFINITY;
+    }
+    student_sums(s, x, inverse, a->V);
+    double others = s->soft_sum, p_others = exp((double)logp[k]), kl = 0.0;
+    for (int64_t i = 0; i < k; i++) {
+        s->sum += exp((double)kept[i] - (double)s->x_max);
+        s->soft_sum += exp(((double)kept[i] - (double)s->x_max) * (double)inverse);
+    }
+    others = fmax(others, 1e-30 * s->soft_sum); /* where it underflows: no division by 0 */
+    distill_factors f = factors_of(a, s), rest = f;
+    rest.soft = (float)((double)f.teacher * (1.0 / s->soft_sum - p_others / others));
+    distill_gradient(x, NULL, s->x_max, inverse, rest, a->V);
+    kl = p_others > 0.0 ? p_others * ((double)logp[k] - log(others / s->soft_sum)) : 0.0;
+    for (int64_t i = 0; i < k; i++) {
+        double d = (double)kept[i] - (double)s->x_max, b = d * (double)inverse, p = exp((double)logp[i]);
+        kl += p > 0.0 ? p * ((double)logp[i] - b + log(s->soft_sum)) : 0.0;
+        x[ids[i]] = (float)((double)f.hard * exp(d) +
+                            (double)f.teacher * (exp(b) / s->soft_sum - p)); /* p is rounded once */
+    }
+    return kl;
+}
+
+void p4_cpu_distill_loss(p4_device *device, const p4_distill_loss_args *a)
+{
+    int64_t V = a->V, ld = a->ld, kept_count = a->opt_teacher != NULL ? 0 : (a->top.k + 15) / 16 * 16;
+    float *kept = kept_count > 0 ? p4_cpu_scratch(device, kept_count * 4) : NULL;
+    if (kept_count > 0 && kept == NULL) {
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (int64_t n = 0; n < a->N; n++) {
+        float *x = (float *)a->logits + n * ld;
+        float *t = a->opt_teacher != NULL ? (float *)a->opt_teacher + n * ld : NULL;
+        int32_t target = a->targets[n];
+        if (target < 0) {
+            a->nll[n] = a->hit[n] = a->kl[n] = 0.0f;
+            memset(x, 0, (size_t)ld * sizeof *x);
+            continue;
+        }
+        student_row s = {.x_max = row_max(x, V)};
+        double target_logit = (double)x[target], kl;
+        a->hit[n] = is_first_largest(x, s.x_max, target) ? 1.0f : 0.0f;
+        kl = t != NULL ? distill_dense(a, x, t, &s)
+                       : distill_top(a, x, n, &s, kept + omp_get_thread_num() * kept_count);
+        a->nll[n] = (float)(log(s.sum) + (double)s.x_max - target_logit);
+        a->kl[n] = (float)(kl < 0.0 ? 0.0 : kl); /* it cannot be negative: that is rounding */
+        x[target] -= factors_of(a, &s).onehot;
+        memset(x + V, 0, (size_t)(ld - V) * sizeof *x);
     }
 }

@@ -56,6 +56,9 @@ typedef struct p4_config {
     int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
     bool enable_grokfast;
     double grokfast_ema_alpha, grokfast_lambda;
+    double distill, distill_temperature; /* weight of the KL to the original; 0: none */
+    p4_teacher_kind distill_teacher;
+    int32_t distill_top_k; /* classes per prediction that a cached teacher keeps */
     int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients
                            too */
     p4_recompute recompute;

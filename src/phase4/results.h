@@ -96,7 +96,9 @@ typedef struct p4_activation_summary {
 
 typedef struct p4_training_point { /* one logged step; NaN: not measured */
     int64_t step, epoch, tokens;   /* tokens: trained on since the start */
-    double loss, lr, grad_norm, tokens_per_s, elapsed_s;
+    double loss;                   /* cross-entropy */
+    double kl;                     /* of the teacher to the model at distill_temperature; NaN: no teacher */
+    double lr, grad_norm, tokens_per_s, elapsed_s;
 } p4_training_point;
 
 /* Sees each logged training step, on rank 0. The point is the caller's only during the call. The other ranks

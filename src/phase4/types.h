@@ -24,6 +24,14 @@ typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
 typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;
 typedef enum p4_optimizer_state { P4_OPTIMIZER_STATE_FP32, P4_OPTIMIZER_STATE_BF16 } p4_optimizer_state;
 typedef enum p4_recompute { P4_RECOMPUTE_NONE, P4_RECOMPUTE_LIGHT, P4_RECOMPUTE_BLOCKS } p4_recompute;
+/* Where the original lives that distillation compares the model with: chosen by memory; whole on every rank;
+ * its layers divided over the ranks; its largest probabilities in a file. */
+typedef enum p4_teacher_kind {
+    P4_TEACHER_AUTO,
+    P4_TEACHER_RESIDENT,
+    P4_TEACHER_SHARDED,
+    P4_TEACHER_CACHED
+} p4_teacher_kind;
 typedef enum p4_quantizer {
     P4_QUANTIZER_ABSMEAN,
     P4_QUANTIZER_EXACT,

@@ -99,6 +99,21 @@ OP(cross_entropy_nll, ops->cross_entropy(device, &(p4_cross_entropy_args){.N = x
                                                                           .nll = F32(F1, x->NV)}))
 OP(kl_divergence, ops->kl_divergence(device, F32(F1, x->NV), LOGITS(X0), LOGITS(X1), x->ids, x->NV, x->arch.V,
                                      ops_logits_ld(x)))
+OP(distill_loss, ops->distill_loss(device, &(p4_distill_loss_args){.N = x->NV,
+                                                                   .V = x->arch.V,
+                                                                   .ld = ops_logits_ld(x),
+                                                                   .logits = LOGITS(Y0),
+                                                                   .opt_teacher = LOGITS(Y1),
+                                                                   .targets = x->ids,
+                                                                   .scale = 1e-3f,
+                                                                   .weight = 0.9f,
+                                                                   .temperature = 1.0f,
+                                                                   .nll = F32(F1, x->NV),
+                                                                   .hit = F32(F2, x->NV),
+                                                                   .kl = F32(F3, x->NV)}))
+OP(top_k, int64_t k = p4_min_i64(64, x->arch.V);
+   p4_top_rows top = {.k = k, .ids = ops_at(x, Y0, x->NV *k * 4), .logp = F32(F1, x->NV *(k + 1))};
+   ops->top_k(device, &top, LOGITS(X0), 1.0f, x->NV, x->arch.V, ops_logits_ld(x)))
 OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(moments,
    ops->moments(device, (p4_moments *)(void *)x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F, x->arch.F))
@@ -127,6 +142,8 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_cross_entropy, 0.0, 2.0 * logits, "cross_entropy");
     ops_case(x, run_cross_entropy_nll, 0.0, logits, "cross_entropy_nll");
     ops_case(x, run_kl_divergence, 0.0, 2.0 * logits, "kl_divergence");
+    ops_case(x, run_distill_loss, 0.0, 3.0 * logits, "distill_loss");
+    ops_case(x, run_top_k, 0.0, logits, "top_k");
     ops_case(x, run_channel_sum_sq, 0.0, F, "channel_sum_sq");
     ops_case(x, run_moments, 0.0, F, "moments");
     ops_case(x, run_act_to_f32, 0.0, (A + 4.0) * V * (double)x->arch.C, "act_to_f32");

@@ -1,0 +1,241 @@
+#include "jobs/train/teacher.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *const kind_names[] = {"auto", "resident", "sharded", "cached"};
+
+bool p4_teacher_has_states(const p4_teacher *t)
+{
+    return p4_teacher_is_open(t) && t->plan.kind != P4_TEACHER_CACHED;
+}
+
+static int64_t state_bytes(const p4_teacher *t, int64_t B)
+{
+    return B * t->plan.T * t->original->hf.model.arch.C * t->compute->ops->act_bytes(t->compute->device);
+}
+
+static p4_net_plan net_plan(const p4_teacher *t, int64_t B)
+{
+    return (p4_net_plan){.B = B, .T = t->plan.T};
+}
+
+/* --- which kind ------------------------------------------------------------------------------- */
+
+/* The weights of the original that this rank's kind of teacher needs; the caller frees. NULL: out of memory.
+ */
+static p4_weight *sources(const p4_teacher *t)
+{
+    const p4_model *model = &t->original->hf.model;
+    p4_weight *source = p4_alloc((size_t)model->params_count, sizeof *source);
+    for (int64_t i = 0; source != NULL && i < model->params_count; i++) {
+        bool needed = t->plan.kind == P4_TEACHER_RESIDENT
+                          ? model->params[i].role != P4_ROLE_HEAD
+                          : p4_original_is_run_by(t->original, t->compute->group->rank, i);
+        source[i] = model->weights[i];
+        source[i].data = needed ? source[i].data : NULL;
+    }
+    return source;
+}
+
+/* Memory for this rank: the device's, or its part of the node's. */
+static double room_bytes(const p4_compute *compute)
+{
+    if (!compute->ops->host_memory) {
+        return (double)compute->ops->room_bytes(compute->device);
+    }
+    return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) /
+           (double)compute->group->local_ranks;
+}
+
+/* *fits: is there room for the whole original beside the student? Local. */
+static p4_rc estimate(p4_teacher *t, int64_t student_bytes, bool *fits)
+{
+    const double USABLE = 0.85; /* the rest is for evaluation and what the estimate leaves out */
+    p4_rc rc = P4_OK;
+    const p4_model *model = &t->original->hf.model;
+    const p4_ops *ops = t->compute->ops;
+    p4_weight *source = sources(t);
+    TRY(source != NULL ? P4_OK : P4_E_SYSTEM);
+    int64_t weights = p4_dense_form_bytes(ops, t->compute->device, model, source),
+            work = p4_teacher_work_bytes(t, 1);
+    TRY(weights >= 0 && work >= 0 ? P4_OK : P4_E_SYSTEM);
+    *fits = (double)(student_bytes + weights + t->head_bytes + work) <= USABLE * room_bytes(t->compute);
+done:
+    free(source);
+    return rc;
+}
+
+/* Collective. */
+static p4_rc choose_kind(p4_teacher *t, int64_t student_bytes)
+{
+    p4_rc rc = P4_OK;
+    bool fits = true;
+    if (t->plan.kind != P4_TEACHER_AUTO) {
+        return P4_OK;
+    }
+    t->plan.kind = P4_TEACHER_RESIDENT;
+    TRY_ALL(t->compute->group, estimate(t, student_bytes, &fits));
+    double missing = fits ? 0.0 : 1.0;
+    p4_group_max_f64(t->compute->group, &missing, 1);
+    if (missing > 0.0 && t->compute->group->ranks > 1) { /* one rank would hold all layers all the same */
+        t->plan.kind = P4_TEACHER_SHARDED;
+    }
+done:
+    return rc;
+}
+
+/* --- weights ---------------------------------------------------------------------------------- */
+
+/* The head's matrix in the form that products take. Local. */
+static p4_rc open_head(p4_teacher *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = t->compute->ops;
+    p4_device *device = t->compute->device;
+    const p4_model *model = &t->original->hf.model;
+    int64_t i = p4_model_find(model, model->arch.tied ? P4_ROLE_EMBED : P4_ROLE_HEAD, -1);
+    p4_weight from = model->weights[i];
+    int64_t bytes = from.rows * from.cols * p4_dtype_bytes(from.dtype),
+            used = from.rows * from.cols * ops->act_bytes(device);
+    void *room = NULL;
+    TRY(ops->alloc(device, &t->head, t->head_bytes));
+    if (!ops->host_memory) {
+        TRY(ops->alloc(device, &room, bytes));
+        ops->to_device(device, room, from.data, bytes);
+        from.data = room;
+    }
+    ops->weight_unpack(device, t->head, &from);
+    ops->zero(device, (char *)t->head + used, t->head_bytes - used);
+    TRY(ops->sync(device));
+    t->view.head = t->head;
+done:
+    if (room != NULL) {
+        ops->release(device, room);
+    }
+    return rc;
+}
+
+static p4_rc open_weights(p4_teacher *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_hf_model *hf = &t->original->hf;
+    p4_weight *source = sources(t);
+    TRY(source != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_device_form_open_dense(&t->form, t->compute->ops, t->compute->device, &hf->model, source));
+    TRY(open_head(t));
+    for (int64_t i = 0; !t->compute->ops->host_memory && i < hf->model.params_count; i++) {
+        p4_hf_model_drop_pages(hf, i);
+    }
+done:
+    free(source);
+    return rc;
+}
+
+p4_rc p4_teacher_open(p4_teacher *t, p4_compute *compute, const p4_original *original,
+                      const p4_teacher_plan *plan, int64_t student_bytes)
+{
+    p4_rc rc = P4_OK;
+    const p4_arch *arch = &original->hf.model.arch;
+    *t = (p4_teacher){.compute = compute, .original = original, .plan = *plan};
+    t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
+    t->head_bytes =
+        p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
+    TRY(choose_kind(t, student_bytes));
+    TRY_ALL(compute->group, open_weights(t));
+    INFO("      distillation: the loss is %g cross-entropy + %g KL to the original at temperature %g; the "
+         "original is %s",
+         1.0 - plan->weight, plan->weight * plan->temperature * plan->temperature, plan->temperature,
+         kind_names[t->plan.kind]);
+done:
+    if (rc != P4_OK) {
+        p4_teacher_close(t);
+    }
+    return rc;
+}
+
+void p4_teacher_close(p4_teacher *t)
+{
+    if (!p4_teacher_is_open(t)) {
+        return;
+    }
+    p4_teacher_shards_close(t);
+    p4_device_form_close(&t->form);
+    if (t->net.ops != NULL) {
+        p4_net_close(&t->net);
+    }
+    if (t->head != NULL) {
+        t->compute->ops->release(t->compute->device, t->head);
+    }
+    if (t->states != NULL) {
+        t->compute->ops->release(t->compute->device, t->states);
+    }
+    *t = (p4_teacher){0};
+}
+
+/* --- micro-batches ---------------------------------------------------------------------------- */
+
+int64_t p4_teacher_work_bytes(const p4_teacher *t, int64_t B)
+{
+    if (!p4_teacher_is_open(t)) {
+        return 0;
+    }
+    if (t->plan.kind == P4_TEACHER_SHARDED) {
+        return p4_teacher_shards_bytes(t, B);
+    }
+    p4_net_plan plan = net_plan(t, B);
+    int64_t bytes = p4_net_bytes(t->compute->ops, t->compute->device, &t->original->hf.model, &plan);
+    return bytes < 0 ? -1 : bytes + state_bytes(t, B);
+}
+
+p4_rc p4_teacher_reserve(p4_teacher *t, int64_t B)
+{
+    p4_rc rc = P4_OK;
+    if (!p4_teacher_is_open(t)) {
+        return P4_OK;
+    }
+    t->B = B;
+    TRY(t->compute->ops->alloc(t->compute->device, &t->states, state_bytes(t, B)));
+    if (t->plan.kind == P4_TEACHER_SHARDED) {
+        TRY(p4_teacher_shards_reserve(t));
+        t->view.states = t->states;
+    } else {
+        p4_net_plan plan = net_plan(t, B);
+        TRY(p4_net_open(&t->net, t->compute->ops, t->compute->device, &t->original->hf.model, &plan));
+        t->view.states = t->net.final_n;
+    }
+done:
+    return rc;
+}
+
+int64_t p4_teacher_bytes(const p4_teacher *t)
+{
+    if (!p4_teacher_is_open(t)) {
+        return 0;
+    }
+    return t->form.memory_bytes + t->head_bytes + (t->B > 0 ? p4_teacher_work_bytes(t, t->B) : 0);
+}
+
+void p4_teacher_prepare(p4_teacher *t, const int32_t *h_ids, int64_t B)
+{
+    if (!p4_teacher_is_open(t)) {
+        return;
+    }
+    if (t->plan.kind == P4_TEACHER_SHARDED) {
+        p4_teacher_shards_prepare(t, h_ids, B);
+    } else if (B > 0) {
+        p4_net_set_tokens(&t->net, h_ids, B, t->plan.T);
+    }
+}
+
+void p4_teacher_forward(p4_teacher *t, int64_t B)
+{
+    const int64_t T = t->plan.T;
+    if (!p4_teacher_is_open(t) || t->plan.kind != P4_TEACHER_RESIDENT) {
+        return;
+    }
+    const p4_net_pass pass = {.form = &t->form.form, .B = B, .T = T};
+    p4_net_embed(&t->net, &t->form.form, t->states, B, T);
+    p4_net_layers(&t->net, &pass, 0, t->original->hf.model.arch.L, t->states);
+    p4_net_final_norm(&t->net, &t->form.form, t->states, false, B * T);
+}

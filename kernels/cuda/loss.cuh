@@ -1,0 +1,55 @@
+/* loss.cuh - what the losses over rows of logits share (loss.cu, distill.cu). */
+#ifndef P4_LOSS_CUH
+#define P4_LOSS_CUH
+
+#include "kernels/cuda/cuda.cuh"
+
+/* The state of a row: its largest element so far, where that first occurs, and sum e^(x - largest). */
+typedef struct row_state {
+    float largest, sum;
+    int64_t where;
+} row_state;
+
+/* The largest element as the offset of exponents, so that e^(-inf) is 0 even while only -inf has been seen.
+ */
+static __device__ __forceinline__ float offset_of(float largest)
+{
+    return largest == -INFINITY ? 0.0f : largest;
+}
+
+/* The W logits from column v on; those beyond the last do not count. */
+template <int W, typename T>
+static __device__ __forceinline__ void load_end(float (&e)[W], const T *x, int64_t v, int64_t V)
+{
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        e[i] = v + i < V ? p4_value(x[v + i]) : -INFINITY;
+    }
+}
+
+/* The block's largest element, where it stands first, and the sum in double, in every thread. */
+static __device__ __forceinline__ row_state join_rows(row_state mine, double *total)
+{
+    __shared__ int first[P4_WARP];
+    const int lane = threadIdx.x % P4_WARP, warp = threadIdx.x / P4_WARP;
+    row_state all;
+    all.largest = p4_block_max(mine.largest);
+    *total = p4_block_sum((double)(mine.sum * __expf(mine.largest - offset_of(all.largest))));
+    int where = mine.largest == all.largest && mine.where < INT_MAX ? (int)mine.where : INT_MAX;
+    for (int step = P4_WARP / 2; step > 0; step /= 2) {
+        where = min(where, __shfl_xor_sync(0xffffffffu, where, step));
+    }
+    if (lane == 0) {
+        first[warp] = where;
+    }
+    __syncthreads();
+    where = first[0];
+    for (int i = 1; i < (int)blockDim.x / P4_WARP; i++) {
+        where = min(where, first[i]);
+    }
+    all.where = where;
+    all.sum = (float)*total;
+    return all;
+}
+
+#endif

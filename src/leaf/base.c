@@ -1,6 +1,7 @@
 #include "src/leaf/base.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,17 @@ double p4_now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+char *p4_format_number(char buffer[P4_NUMBER_BYTES], double value, int decimals)
+{
+    if (isfinite(value)) {
+        snprintf(buffer, P4_NUMBER_BYTES, fabs(value) < 1e15 ? "%.*f" : "%.*g",
+                 fabs(value) < 1e15 ? decimals : 6, value);
+    } else {
+        snprintf(buffer, P4_NUMBER_BYTES, isnan(value) ? "not a number" : "infinite");
+    }
+    return buffer;
 }
 
 char *p4_format_bytes(char buffer[32], double bytes)

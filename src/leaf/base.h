@@ -78,6 +78,10 @@ void p4_progress_end(p4_progress *progress);
 /* "1.5 GB", "12 kB": into a caller's buffer of 32 bytes, which is returned. */
 char *p4_format_bytes(char buffer[32], double bytes);
 
+/* A value with its decimals, "infinite" or "not a number": into a caller's buffer, which is returned. */
+enum { P4_NUMBER_BYTES = 48 };
+char *p4_format_number(char buffer[P4_NUMBER_BYTES], double value, int decimals);
+
 static inline int64_t p4_min_i64(int64_t a, int64_t b)
 {
     return a < b ? a : b;

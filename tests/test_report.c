@@ -192,7 +192,6 @@ static void expect_in_table(const p4_results *results, const char *const *parts,
 static void test_table(void)
 {
     p4_results results;
-    cJSON *root;
     fill(&results);
     const char *const passed[] = {"70,553,706,496 parameters",
                                   "ternary by \"exact\", packed as base3x5\n",
@@ -239,7 +238,13 @@ static void test_table(void)
     strcpy(results.error, "the disk is full");
     const char *const broken[] = {"THE RUN FAILED: the disk is full"};
     expect_in_table(&results, broken, 1);
+}
 
+/* Verdicts by something other than a rise in perplexity. */
+static void test_verdicts(void)
+{
+    p4_results results;
+    cJSON *root;
     fill(&results);
     results.gradient_flow = (p4_gradient_flow){.ran = true, .error = "the gradient of x is zero"};
     results.quality.passed = false;
@@ -439,6 +444,7 @@ int main(void)
     test_full_results();
     test_results_of_little();
     test_table();
+    test_verdicts();
     test_metadata();
     test_hostile_metadata();
     test_fingerprints();

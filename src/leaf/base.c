@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/leaf/escape.h"
+
 enum { MESSAGE_BYTES = 16384 };
 
 static _Thread_local char error_text[MESSAGE_BYTES];
@@ -19,10 +21,20 @@ const char *p4_last_error(void)
 p4_rc p4_fail(p4_rc rc, const char *format, ...)
 {
     if (error_text[0] == '\0') {
+        char text[MESSAGE_BYTES];
         va_list args;
         va_start(args, format);
-        vsnprintf(error_text, sizeof error_text, format, args);
+        vsnprintf(text, sizeof text, format, args);
         va_end(args);
+        (void)p4_escape(error_text, sizeof error_text, text, sizeof text);
+    }
+    return rc;
+}
+
+p4_rc p4_fail_lines(p4_rc rc, const char *lines)
+{
+    if (error_text[0] == '\0') {
+        p4_error_set(lines);
     }
     return rc;
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "dist/mpi_state.h"
+#include "src/leaf/escape.h"
 
 enum {
     MESSAGE_BYTES = 16384,
@@ -91,11 +92,12 @@ void p4_group_set_log(const p4_group *group, p4_log_level level)
 
 _Noreturn void p4_abort(p4_group *group, const char *format, ...)
 {
-    char message[1024];
+    char text[1024], message[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    (void)p4_escape(message, sizeof message, text, sizeof text);
     fprintf(stderr, "phase4: rank %d on %s: %s\n", group->machine->rank, group->machine->host, message);
     fflush(NULL);
     signal(SIGALRM, SIG_DFL);

@@ -60,6 +60,9 @@ static void judge(p4_run *run)
             p4_validate_compression_quality(r->pre.perplexity, r->final.perplexity,
                                             run->config.max_accuracy_drop, &r->quality.degradation_ratio);
     }
+    if (r->gradient_flow.ran && !r->gradient_flow.passed) { /* whatever the perplexity is */
+        r->quality.passed = false;
+    }
 }
 
 static p4_rc run_stages(p4_run *run)

@@ -30,6 +30,8 @@ typedef enum p4_rope_scaling {
     X(WINDOW, int64_t, window, "sliding-window attention") /* tokens seen, the query's own included */ \
     X(QKV_BIAS, bool, qkv_bias, "biases of the query, key and value projections")                      \
     X(O_BIAS, bool, o_bias, "a bias of the attention output projection")                               \
+    X(INVERSE_LAYER_SCALE, bool, inverse_layer_scale,                                                  \
+      "attention scores divided by the layer's number") /* from 1 */                                   \
     /* MLP */                                                                                          \
     X(GATED_MLP, bool, gated_mlp, "a gated MLP (SwiGLU)")                                              \
     X(MLP_BIAS, bool, mlp_bias, "biases of the MLP")                                                   \
@@ -41,7 +43,7 @@ typedef struct p4_arch {
     int64_t V, C, L, H, Hkv, D, F;
     int64_t positions; /* longest sequence */
     float norm_eps;
-    float attention_scale; /* usually 1/sqrt(D) */
+    float attention_scale; /* usually 1/sqrt(D); p4_net_attention applies inverse_layer_scale to it */
     double rope_theta;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor,
         rope_original_positions; /* of a scaling */

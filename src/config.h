@@ -109,7 +109,7 @@ char *p4_config_format_real(char buffer[32],
 char *p4_config_format_scalar(char buffer[64], const p4_config *config,
                               const p4_config_row *row);                     /* up to ENUM */
 char *p4_config_format_expected(char buffer[256], const p4_config_row *row); /* "a number in (0, 10]" */
-/* `text` made fit for a message: cut at about 60 bytes, control characters as '?'. Local. */
+/* `text` made fit for a message: cut at about 60 bytes, escaped (p4_escape). Local. */
 char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes);
 
 /* The keys with defaults, ranges and help: for --help, and as the tables of docs/configuration.md. Local. */

@@ -5,9 +5,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "src/leaf/escape.h"
+
 void p4_config_complain(p4_config_report *report, int line, const char *format, ...)
 {
-    char text[1024], where[512] = "";
+    char text[1024], where[512] = "", line_text[2048], escaped[2048];
     va_list args;
     if (report->source != NULL && line > 0) {
         snprintf(where, sizeof where, "%.480s:%d: ", report->source, line);
@@ -19,13 +21,15 @@ void p4_config_complain(p4_config_report *report, int line, const char *format, 
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     report->count++;
-    size_t bytes = strlen(where) + strlen(text) + 1;
+    snprintf(line_text, sizeof line_text, "%s%s", where, text);
+    (void)p4_escape(escaped, sizeof escaped, line_text, sizeof line_text);
+    size_t bytes = strlen(escaped) + 1;
     if (report->left_out > 0 || bytes >= sizeof report->text - report->used) {
         report->left_out++;
         return;
     }
-    int added = snprintf(report->text + report->used, sizeof report->text - report->used, "%s%s%s",
-                         report->used > 0 ? "\n" : "", where, text);
+    int added = snprintf(report->text + report->used, sizeof report->text - report->used, "%s%s",
+                         report->used > 0 ? "\n" : "", escaped);
     report->used += (size_t)added;
 }
 
@@ -40,43 +44,26 @@ void p4_config_complain_value(p4_config_report *report, int line, const p4_confi
 
 p4_rc p4_config_report_end(const p4_config_report *report)
 {
-    if (report->left_out > 0) {
-        return FAIL("%s\n... and %d more", report->text, report->left_out);
+    char text[sizeof report->text + 64];
+    if (report->count == 0) {
+        return P4_OK;
     }
-    return report->count > 0 ? FAIL("%s", report->text) : P4_OK;
-}
-
-/* The bytes of the UTF-8 character at `text`, 0 when it is none (RFC 3629). */
-static int utf8_length(const unsigned char *text)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    int length = text[0] < 0x80             ? 1
-                 : (text[0] & 0xE0) == 0xC0 ? 2
-                 : (text[0] & 0xF0) == 0xE0 ? 3
-                 : (text[0] & 0xF8) == 0xF0 ? 4
-                                            : 0;
-    uint32_t point = length > 1 ? text[0] & (0x7Fu >> length) : text[0];
-    for (int i = 1; i < length; i++) {
-        if ((text[i] & 0xC0) != 0x80) { /* stops at the NUL too */
-            return 0;
-        }
-        point = point << 6 | (text[i] & 0x3Fu);
-    }
-    bool fits = point >= least[length] && point <= 0x10FFFF && (point < 0xD800 || point > 0xDFFF);
-    return fits ? length : 0;
+    snprintf(text, sizeof text, report->left_out > 0 ? "%s\n... and %d more" : "%s", report->text,
+             report->left_out);
+    return p4_fail_lines(P4_E_INPUT, text);
 }
 
 /* What is wrong with a string, NULL when nothing is. Control characters would break messages and logs; bytes
  * that are not UTF-8 cannot be written as JSON. */
 static const char *string_fault(const char *string)
 {
-    const unsigned char *at = (const unsigned char *)string;
+    const char *at = string;
     while (*at != '\0') {
-        int length = utf8_length(at);
+        int length = p4_utf8_char(at, NULL);
         if (length == 0) {
             return "which is not UTF-8";
         }
-        if (*at < 0x20 || *at == 0x7F) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7F) {
             return "which holds a control character";
         }
         at += length;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/leaf/escape.h"
+
 char *p4_config_format_real(char buffer[32], double value)
 {
     if (value == floor(value) && fabs(value) < 1e15) {
@@ -153,11 +155,9 @@ char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes)
     while (kept < bytes && kept > 0 && ((unsigned char)text[kept] & 0xC0) == 0x80) {
         kept--; /* do not cut inside a UTF-8 character */
     }
-    for (size_t i = 0; i < kept; i++) {
-        unsigned char c = (unsigned char)text[i];
-        buffer[i] = (char)(c < 0x20 || c == 0x7F ? '?' : c);
-    }
-    snprintf(buffer + kept, 80 - kept, "%s", kept < bytes ? "..." : "");
+    bool whole = p4_escape(buffer, 77, text, kept) && kept == bytes;
+    size_t used = strlen(buffer);
+    snprintf(buffer + used, 80 - used, "%s", whole ? "" : "...");
     return buffer;
 }
 

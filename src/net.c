@@ -23,7 +23,7 @@ int64_t p4_net_head_param(const p4_net *net)
     return p4_model_find(net->model, net->model->arch.tied ? P4_ROLE_EMBED : P4_ROLE_HEAD, -1);
 }
 
-p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T)
+p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B, int64_t T)
 {
     const p4_arch *a = &net->model->arch;
     return (p4_attention_shape){.B = B,
@@ -32,7 +32,8 @@ p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T)
                                 .Hkv = a->Hkv,
                                 .D = a->D,
                                 .window = a->window,
-                                .scale = a->attention_scale};
+                                .scale = a->inverse_layer_scale ? a->attention_scale / (float)(layer + 1)
+                                                                : a->attention_scale};
 }
 
 /* With one token, as support does not depend on B and T. */
@@ -40,7 +41,7 @@ p4_rc p4_net_check_device(const p4_ops *ops, p4_device *device, const p4_model *
 {
     const p4_arch *a = &model->arch;
     const p4_net net = {.model = model};
-    p4_attention_shape shape = p4_net_attention(&net, 1, 1);
+    p4_attention_shape shape = p4_net_attention(&net, 0, 1, 1);
     return ops->attention_work_count(device, &shape, true) >= 0
                ? P4_OK
                : FAIL("model family \"%s\" needs attention with heads of %lld elements, which this version "
@@ -178,7 +179,7 @@ static void lay_out(p4_net *net, p4_arena *arena)
     net->logits_ld = p4_net_logits_ld(net->ops, a->V);
     widths w = measure(net);
     int64_t each = net->ops->act_bytes(net->device), N = w.N;
-    p4_attention_shape shape = p4_net_attention(net, net->plan.B, net->plan.T);
+    p4_attention_shape shape = p4_net_attention(net, 0, net->plan.B, net->plan.T);
     bool train = net->plan.train;
 
     net->chunk = logits_rows(net, N);

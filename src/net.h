@@ -180,7 +180,8 @@ void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role gain,
  * where positions are learned. */
 void p4_net_rope(const p4_net *net, void *qkv, int64_t B, int64_t T, bool backward);
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
-p4_attention_shape p4_net_attention(const p4_net *net, int64_t B, int64_t T);
+/* Workspaces do not depend on the layer. */
+p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B, int64_t T);
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */
 /* Output channels of the slot that starts at `first`, all parts together: rows of matrices, elements of a
  * bias. */

@@ -165,7 +165,7 @@ static void block_backward(p4_net *net, const p4_net_pass *pass, int64_t layer)
     weight_backward(net, pass, layer, P4_ROLE_O, net->dx);
     input_backward(net, pass, layer, P4_ROLE_O, net->dwide2, net->dx);
     net->ops->attention_backward(
-        net->device, &(p4_attention_backward_args){.shape = p4_net_attention(net, pass->B, pass->T),
+        net->device, &(p4_attention_backward_args){.shape = p4_net_attention(net, layer, pass->B, pass->T),
                                                    .qkv = s->qkv,
                                                    .out = s->att.act,
                                                    .lse = s->lse,

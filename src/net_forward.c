@@ -180,12 +180,12 @@ static void attend(p4_net *net, const p4_net_pass *pass, int64_t layer, const p4
     const p4_arch *a = &net->model->arch;
     project(net, pass, layer, P4_ROLE_QKV, s->qkv, &s->n1);
     p4_net_rope(net, s->qkv, pass->B, pass->T, false);
-    net->ops->attention_forward(net->device,
-                                &(p4_attention_forward_args){.shape = p4_net_attention(net, pass->B, pass->T),
-                                                             .qkv = s->qkv,
-                                                             .out = s->att.act,
-                                                             .opt_lse = s->lse,
-                                                             .work = net->attention_work});
+    net->ops->attention_forward(
+        net->device, &(p4_attention_forward_args){.shape = p4_net_attention(net, layer, pass->B, pass->T),
+                                                  .qkv = s->qkv,
+                                                  .out = s->att.act,
+                                                  .opt_lse = s->lse,
+                                                  .work = net->attention_work});
     if (p4_net_rounds(net, pass->form, layer, P4_ROLE_O)) {
         net->ops->quantize_int8(net->device, NULL, &s->att.rounded, s->att.act, pass->B * pass->T,
                                 a->H * a->D);

@@ -9,6 +9,7 @@ const p4_net_takes p4_net_computes = {
                 [P4_FEATURE_WINDOW] = true,       /* tested against shorter sequences */
                 [P4_FEATURE_QKV_BIAS] = true,
                 [P4_FEATURE_O_BIAS] = true,
+                [P4_FEATURE_INVERSE_LAYER_SCALE] = true,
                 [P4_FEATURE_GATED_MLP] = true,
                 [P4_FEATURE_MLP_BIAS] = true,
                 [P4_FEATURE_TIED] = true},

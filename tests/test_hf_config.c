@@ -1,4 +1,5 @@
 /* config.json -> architecture: every key, both styles of rotary keys, and what is refused. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "check.h"
@@ -91,8 +92,6 @@ static const struct {
     {llama, {{"num_hidden_layers", NULL}}, "\"num_hidden_layers\" is missing"},
     {llama, {{"num_attention_heads", NULL}}, "\"num_attention_heads\" is missing"},
     {llama, {{"intermediate_size", NULL}}, "\"intermediate_size\" is missing"},
-    {llama, {{"max_position_embeddings", NULL}}, "\"max_position_embeddings\" is missing"},
-    {llama, {{"rms_norm_eps", NULL}}, "\"rms_norm_eps\" is missing"},
     {gpt2, {{"vocab_size", NULL}}, "\"vocab_size\" is missing"},
     {gpt2, {{"n_embd", NULL}}, "\"n_embd\" is missing"},
     {gpt2, {{"n_layer", NULL}}, "\"n_layer\" is missing"},
@@ -123,19 +122,28 @@ static const struct {
     {llama, {{"num_attention_heads", "5"}, {"num_key_value_heads", "1"}, {"head_dim", "8"}}, NULL},
     {llama, {{"head_dim", "7"}}, "even"},
     {llama, {{"head_dim", "0"}}, "\"head_dim\" is 0"},
+    {llama, {{"head_dim", "4.5"}}, "\"head_dim\" is 4.5, expected a whole number"},
     {gpt2, {{"n_head", "5"}}, "not a multiple"},
     /* what the network here does not compute */
-    {llama, {{"hidden_act", "\"gelu\""}}, "\"hidden_act\" is \"gelu\", supported: silu"},
+    {llama, {{"hidden_act", "\"gelu\""}}, "\"hidden_act\" is \"gelu\", supported: silu, swish"},
+    {llama, {{"hidden_act", "\"swish\""}}, NULL},
     {llama, {{"hidden_act", NULL}}, NULL},
     {llama, {{"pretraining_tp", "1"}}, NULL},
-    {llama, {{"pretraining_tp", "2"}}, "\"pretraining_tp\" is 2"},
+    {llama, {{"pretraining_tp", "2"}}, NULL},
     {gpt2, {{"activation_function", "\"gelu_pytorch_tanh\""}}, NULL},
+    {gpt2, {{"activation_function", "\"gelu_fast\""}}, NULL},
+    {gpt2, {{"activation_function", "\"gelu_python_tanh\""}}, NULL},
+    {gpt2, {{"activation_function", "\"gelu_accurate\""}}, NULL},
+    {gpt2, {{"activation_function", "\"quick_gelu\""}}, "\"quick_gelu\", supported: gelu_new"},
     {gpt2, {{"activation_function", "\"relu\""}}, "supported: gelu_new, gelu_pytorch_tanh"},
     {gpt2, {{"activation_function", "\"gelu\""}}, "supported: gelu_new"},
-    {gpt2, {{"scale_attn_weights", "false"}}, "\"scale_attn_weights\" is false"},
-    {gpt2, {{"scale_attn_weights", "true"}, {"reorder_and_upcast_attn", "false"}}, NULL},
-    {gpt2, {{"scale_attn_by_inverse_layer_idx", "true"}}, "\"scale_attn_by_inverse_layer_idx\" is true"},
-    {gpt2, {{"reorder_and_upcast_attn", "true"}}, "\"reorder_and_upcast_attn\" is true"},
+    {gpt2, {{"scale_attn_weights", "1"}}, "\"scale_attn_weights\" is a number"},
+    {gpt2, {{"scale_attn_weights", "true"}, {"reorder_and_upcast_attn", "true"}}, NULL},
+    {gpt2, {{"n_embd", NULL}, {"hidden_size", "24"}}, NULL},
+    {gpt2, {{"n_layer", NULL}, {"num_hidden_layers", "2"}}, NULL},
+    {gpt2, {{"hidden_size", "24"}}, NULL},
+    {gpt2, {{"hidden_size", "48"}}, "\"n_embd\" is 24 and \"hidden_size\", another name of it, is 48"},
+    {gpt2, {{"n_head", NULL}, {"num_attention_heads", "0"}}, "\"num_attention_heads\" is 0"},
     {gpt2, {{"add_cross_attention", "true"}}, "\"add_cross_attention\" is true"},
     /* token ids */
     {llama, {{"eos_token_id", "1.5"}}, "\"eos_token_id\" is 1.5"},
@@ -145,6 +153,14 @@ static const struct {
     /* rotary positions */
     {llama, {{"rope_theta", "\"1e4\""}}, "\"rope_theta\" is a string"},
     {llama, {{"rope_theta", "0"}}, "\"rope_theta\" is 0"},
+    {llama, {{"rope_theta", "null"}}, "\"rope_theta\" is null, expected a number"},
+    {llama, {{"rope_theta", "null"}, {"rope_parameters", "{\"rope_theta\": 5000}"}}, NULL},
+    {llama, {{"rope_parameters", "{\"rope_theta\": null}"}}, "\"rope_parameters.rope_theta\" is null"},
+    {llama, {{"partial_rotary_factor", "0.5"}}, "\"partial_rotary_factor\" is 0.5, supported is only 1"},
+    {llama,
+     {{"rope_scaling", "{\"rope_type\": \"yarn\"}"}, {"rope_parameters", "{\"rope_type\": \"default\"}"}},
+     "\"yarn\" is not supported"},
+    {llama, {{"rope_scaling", "{}"}, {"rope_parameters", "{\"rope_type\": \"yarn\"}"}}, "\"yarn\" is not"},
     {llama, {{"rope_scaling", "[]"}}, "\"rope_scaling\" is a list, expected an object"},
     {llama,
      {{"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2}"}},
@@ -162,10 +178,6 @@ static const struct {
        "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4, "
        "\"original_max_position_embeddings\": 8192}"}},
      "expected above low_freq_factor"},
-    {llama,
-     {{"rope_scaling",
-       "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4}"}},
-     "\"rope_scaling.original_max_position_embeddings\" is missing"},
     {llama, {{"rope_parameters", "{\"full_attention\": {\"rope_type\": \"default\"}}"}}, "differ by layer"},
     {llama, {{"rope_parameters", "{\"partial_rotary_factor\": 0.5}"}}, "partial_rotary_factor"},
     {llama, {{"rope_parameters", "{\"partial_rotary_factor\": 1.0}"}}, NULL},
@@ -259,6 +271,9 @@ static void test_llama_values(void)
     EXPECT(a.eos_id == 7 && a.bos_id == 99 && a.mlp_bias && !a.qkv_bias, "ids");
     EXPECT_OK(parse(&a, llama, outside));
     EXPECT(a.eos_id == -1 && a.bos_id == -1 && a.tied, "an id outside the vocabulary is none");
+    static const pair defaults[MOST_CHANGES] = {{"rms_norm_eps", NULL}, {"max_position_embeddings", NULL}};
+    EXPECT_OK(parse(&a, llama, defaults));
+    EXPECT(a.norm_eps == 1e-6f && a.positions == 2048, "the reference library's defaults");
 }
 
 static void test_rope_values(void)
@@ -282,7 +297,8 @@ static void test_rope_values(void)
     EXPECT_OK(parse(&a, llama, linear));
     EXPECT(a.rope_theta == 2000 && a.rope_scaling == P4_ROPE_LINEAR && a.rope_factor == 4, "linear");
     EXPECT_OK(parse(&a, llama, both));
-    EXPECT(a.rope_theta == 3000 && a.rope_scaling == P4_ROPE_DEFAULT, "the newer form counts");
+    EXPECT(a.rope_theta == 2000 && a.rope_scaling == P4_ROPE_LINEAR && a.rope_factor == 4,
+           "rope_scaling counts, as in the reference library");
     EXPECT_OK(parse(&a, llama, named_twice));
     EXPECT(a.rope_scaling == P4_ROPE_LINEAR && a.rope_factor == 3, "rope_type counts over type");
     EXPECT_OK(parse(&a, llama, llama3));
@@ -290,6 +306,11 @@ static void test_rope_values(void)
                a.rope_low_freq_factor == 1 && a.rope_high_freq_factor == 4 &&
                a.rope_original_positions == 8192,
            "llama3");
+    static const pair short_llama3[MOST_CHANGES] = {
+        {"rope_scaling",
+         "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4}"}};
+    EXPECT_OK(parse(&a, llama, short_llama3));
+    EXPECT(a.rope_original_positions == 64, "the reference library's default: max_position_embeddings");
 }
 
 static void test_gpt2_values(void)
@@ -309,6 +330,11 @@ static void test_gpt2_values(void)
     EXPECT(a.F == 27 && !a.tied && a.norm_eps == 1e-6f, "changed");
     EXPECT_OK(parse(&a, gpt2, null_inner));
     EXPECT(a.F == 96, "n_inner null");
+    EXPECT(fabsf(a.attention_scale - 0.353553f) < 1e-6f && !a.inverse_layer_scale, "usual attention scale");
+    static const pair scales[MOST_CHANGES] = {{"scale_attn_weights", "false"},
+                                              {"scale_attn_by_inverse_layer_idx", "true"}};
+    EXPECT_OK(parse(&a, gpt2, scales));
+    EXPECT(a.attention_scale == 1.0f && a.inverse_layer_scale, "attention scale by flags");
 }
 
 int main(void)

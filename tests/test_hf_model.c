@@ -144,17 +144,46 @@ static void test_damaged_file(void)
     expect_refused("d", "too short");
 }
 
+static void expect_tied(const char *name, bool tied)
+{
+    p4_hf_model hf;
+    EXPECT_OK(p4_hf_model_open(&hf, at(name)));
+    EXPECT(hf.model.arch.tied == tied, "tied %d, expected %d", hf.model.arch.tied, tied);
+    p4_hf_model_close(&hf);
+}
+
+static void copy_embedding_to_head(const char *name)
+{
+    p4_safetensors file;
+    EXPECT_OK(p4_safetensors_open(&file, at(name)));
+    const p4_safetensor *embed = p4_safetensors_find(&file, "model.embed_tokens.weight"),
+                        *head = p4_safetensors_find(&file, "lm_head.weight");
+    FILE *stream = fopen(at(name), "r+");
+    EXPECT(embed != NULL && head != NULL && stream != NULL && embed->bytes == head->bytes, "%s", name);
+    fseek(stream, (long)((const char *)head->data - (const char *)file.mapping), SEEK_SET);
+    EXPECT(fwrite(embed->data, 1, embed->bytes, stream) == embed->bytes, "write");
+    fclose(stream);
+    p4_safetensors_close(&file);
+}
+
 static void test_tied(void)
 {
+    p4_hf_model hf;
     p4_safetensors_entry all[MOST_ENTRIES];
     int count = small_entries(all);
     char config[1024];
     make_small("tied");
     snprintf(config, sizeof config, "{\"tie_word_embeddings\": true, %s", strchr(small_config, '{') + 1);
     put("tied/config.json", config);
-    expect_open("tied"); /* with a head as well: the embedding counts */
+    EXPECT(strcmp(all[count - 1].name, "lm_head.weight") == 0, "%s", all[count - 1].name);
+    expect_tied("tied", false); /* a head with values of its own counts */
+    EXPECT_OK(p4_hf_model_open(&hf, at("tied")));
+    EXPECT(strstr(hf.config_json, "\"tie_word_embeddings\":\tfalse") != NULL, "%s", hf.config_json);
+    p4_hf_model_close(&hf);
+    copy_embedding_to_head("tied/model.safetensors");
+    expect_tied("tied", true);
     put_weights("tied/model.safetensors", all, count - 1);
-    expect_open("tied");
+    expect_tied("tied", true);
     put("tied/config.json", small_config);
     expect_refused("tied", "1 missing (lm_head.weight)");
 }
@@ -244,6 +273,29 @@ static void test_index(void)
     free(deep);
 }
 
+/* A single file counts whatever an index beside it says. */
+static void test_both(void)
+{
+    p4_hf_model hf;
+    make_sharded(index_text(NULL, NULL, ""));
+    make_small("small");
+    EXPECT(rename(at("small/model.safetensors"), at("s/model.safetensors")) == 0, "rename");
+    EXPECT_OK(p4_hf_model_open(&hf, at("s")));
+    EXPECT(hf.shard_count == 1 && strcmp(hf.shards[0].path, at("s/model.safetensors")) == 0, "%s",
+           hf.shards[0].path);
+    EXPECT(strcmp(p4_hf_model_file_of(&hf, &hf.model.weights[1]), hf.shards[0].path) == 0,
+           "file of a weight");
+    p4_hf_model_close(&hf);
+}
+
+static void test_lfs_pointer(void)
+{
+    make_small("small");
+    put("small/model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n");
+    expect_refused("small",
+                   "small/model.safetensors: a git-lfs pointer, not the file itself; run \"git lfs pull\"");
+}
+
 /* The same tensor in both shards. */
 static void test_duplicate(void)
 {
@@ -258,6 +310,8 @@ static void test_no_weights(void)
 {
     p4_hf_model hf;
     expect_refused("nowhere", "nowhere/config.json: cannot open: No such file");
+    EXPECT_REFUSED(p4_hf_model_open(&hf, "org-x/No.such-model"),
+                   "hf download org-x/No.such-model --local-dir");
     EXPECT_OK(p4_make_directories(at("empty")));
     expect_refused("empty", "empty/config.json: cannot open");
     put("empty/config.json", small_config);
@@ -311,6 +365,8 @@ int main(void)
     test_damaged_file();
     test_tied();
     test_index();
+    test_both();
+    test_lfs_pointer();
     test_duplicate();
     test_no_weights();
     test_hub_cache();

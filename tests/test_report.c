@@ -240,6 +240,35 @@ static void test_table(void)
     expect_in_table(&results, broken, 1);
 }
 
+/* Verdicts by something other than a rise in perplexity. */
+static void test_verdicts(void)
+{
+    p4_results results;
+    cJSON *root;
+    fill(&results);
+    results.gradient_flow = (p4_gradient_flow){.ran = true, .error = "the gradient of x is zero"};
+    results.quality.passed = false;
+    const char *const no_flow[] = {"FAILED: the gradient of x is zero",
+                                   "FAILED: perplexity rose by 2.8 %, a rise of 10.0 % is allowed; the "
+                                   "gradient-flow test failed"};
+    expect_in_table(&results, no_flow, sizeof no_flow / sizeof no_flow[0]);
+    results.quality.degradation_ratio = NAN; /* passed is false, not null */
+    root = json_of(&results);
+    EXPECT(cJSON_IsFalse(member(root, "quality.passed")), "quality.passed");
+    cJSON_Delete(root);
+
+    results.gradient_flow.passed = true;
+    results.quality.degradation_ratio = results.final.perplexity = INFINITY;
+    const char *const infinite[] = {"17.675     1139.000     infinite", "FAILED: perplexity became infinite"};
+    expect_in_table(&results, infinite, sizeof infinite / sizeof infinite[0]);
+    results.quality.degradation_ratio = NAN;
+    results.pre.perplexity = INFINITY;
+    const char *const hopeless[] = {"infinite     1139.000     infinite",
+                                    "NONE: the original's perplexity is infinite"};
+    expect_in_table(&results, hopeless, sizeof hopeless / sizeof hopeless[0]);
+    p4_results_free(&results);
+}
+
 static void test_metadata(void)
 {
     p4_results results;
@@ -416,6 +445,7 @@ int main(void)
     test_full_results();
     test_results_of_little();
     test_table();
+    test_verdicts();
     test_metadata();
     test_hostile_metadata();
     test_fingerprints();

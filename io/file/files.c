@@ -12,6 +12,20 @@
 
 enum { COPY_BYTES = 1 << 18 };
 
+/* Git stores a large file as a few lines that name it, until "git lfs pull" fetches it. */
+static p4_rc refuse_lfs_pointer(int fd, const char *path, off_t bytes)
+{
+    static const char first_line[] = "version https://git-lfs.github.com/spec/";
+    enum { POINTER_BYTES_MAX = 1024, FIRST_BYTES = sizeof first_line - 1 };
+    char found[FIRST_BYTES];
+    bool pointer = bytes < POINTER_BYTES_MAX && pread(fd, found, FIRST_BYTES, 0) == FIRST_BYTES &&
+                   memcmp(found, first_line, FIRST_BYTES) == 0;
+    return pointer
+               ? FAIL("%s: a git-lfs pointer, not the file itself; run \"git lfs pull\" in its repository",
+                      path)
+               : P4_OK;
+}
+
 p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path)
 {
     p4_rc rc = P4_OK;
@@ -20,6 +34,7 @@ p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path)
     CHECK(*fd >= 0, "%s: cannot open: %s", path, strerror(errno));
     CHECK(fstat(*fd, &status) == 0, "%s: cannot examine: %s", path, strerror(errno));
     CHECK(S_ISREG(status.st_mode), "%s: not a regular file", path);
+    TRY(refuse_lfs_pointer(*fd, path, status.st_size));
     *bytes = (uint64_t)status.st_size;
 done:
     if (rc != P4_OK && *fd >= 0) {
@@ -107,6 +122,12 @@ bool p4_file_exists(const char *path)
 {
     struct stat status;
     return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+bool p4_directory_exists(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
 static int compare_names(const void *a, const void *b)

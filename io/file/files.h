@@ -8,11 +8,13 @@
 /* Reads a whole text file of at most limit_bytes into a NUL-terminated heap string; a NUL inside is refused.
  * The caller frees *text. */
 p4_rc p4_file_read(char **text, size_t *bytes, const char *path, size_t limit_bytes);
-/* Opens a regular file for reading. Anything else is refused: a directory, or a pipe, which would block. */
+/* Opens a regular file for reading. Anything else is refused: a directory, or a pipe, which would block; and
+ * so is a pointer that git-lfs left in place of a file. */
 p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path);
 /* The copy appears only when complete (atomic_file.h). */
 p4_rc p4_file_copy(const char *to, const char *from);
 bool p4_file_exists(const char *path); /* a regular file, symbolic links followed */
+bool p4_directory_exists(const char *path);
 
 /* Names in a directory, sorted, without . and ..; an array of heap strings, freed by p4_names_free. */
 p4_rc p4_dir_list(char ***names, int64_t *count, const char *path);

@@ -81,7 +81,9 @@ static p4_rc parse_object(p4_arch *arch, const p4_hf_keys *keys)
     TRY(p4_hf_only_bool(keys, "add_cross_attention", false));
     TRY(p4_arch_init(arch, family));
     TRY(reader->read(keys, arch));
-    arch->attention_scale = (float)(1 / sqrt((double)arch->D));
+    if (arch->attention_scale == 0.0f) {
+        arch->attention_scale = (float)(1 / sqrt((double)arch->D));
+    }
     TRY(read_token_id(keys, "bos_token_id", arch->V, &arch->bos_id));
     TRY(read_token_id(keys, "eos_token_id", arch->V, &arch->eos_id));
 done:

@@ -7,28 +7,7 @@
 
 #include "io/file/files.h"
 #include "io/json/read.h"
-
-enum { NAMES_SHOWN = 4 };
-
-void p4_name_sample_add(p4_name_sample *sample, const char *name)
-{
-    size_t used = strlen(sample->text);
-    if (sample->count < NAMES_SHOWN) {
-        snprintf(sample->text + used, sizeof sample->text - used, "%s%.160s", sample->count > 0 ? ", " : "",
-                 name);
-    }
-    sample->count++;
-}
-
-const char *p4_name_sample_text(p4_name_sample *sample)
-{
-    size_t used = strlen(sample->text);
-    if (sample->count > NAMES_SHOWN) {
-        snprintf(sample->text + used, sizeof sample->text - used, " and %lld more",
-                 (long long)(sample->count - NAMES_SHOWN));
-    }
-    return sample->text;
-}
+#include "src/leaf/names.h"
 
 /* ---- the directory ---- */
 
@@ -271,13 +250,20 @@ p4_rc p4_hf_open_shards(p4_hf_model *hf)
         rc = P4_E_SYSTEM;
         goto done;
     }
-    if (p4_file_exists(index_path)) {
+    bool indexed = p4_file_exists(index_path);
+    if (p4_file_exists(single)) { /* as the reference library decides */
+        if (indexed) {
+            WARN("warning: %s: holds both model.safetensors and model.safetensors.index.json: "
+                 "model.safetensors "
+                 "is read, the index and its shards are not",
+                 hf->path);
+        }
+        hf->shards = p4_alloc(1, sizeof *hf->shards);
+        rc = hf->shards == NULL ? P4_E_SYSTEM : open_shard(hf, "model.safetensors");
+    } else if (indexed) {
         TRY(open_index(&index, index_path));
         TRY(open_indexed(hf, &index));
         TRY(compare_with_index(hf, &index));
-    } else if (p4_file_exists(single)) {
-        hf->shards = p4_alloc(1, sizeof *hf->shards);
-        rc = hf->shards == NULL ? P4_E_SYSTEM : open_shard(hf, "model.safetensors");
     } else {
         rc = refuse_directory(hf->path);
     }

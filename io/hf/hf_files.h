@@ -14,16 +14,8 @@ enum {
  * folder of a hub cache. The caller frees. Local. */
 p4_rc p4_hf_find_directory(char **directory, const char *path);
 
-/* Opens the weight files of hf->path into hf->shards: those that the index names, or else model.safetensors.
- * With an index, the shards must hold exactly the tensors that it lists, each where it says. Local. */
+/* Opens the weight files of hf->path into hf->shards: model.safetensors, or else those that the index names.
+ * The shards of an index must hold exactly the tensors that it lists, each where it says. Local. */
 p4_rc p4_hf_open_shards(p4_hf_model *hf);
-
-/* Names for a message: the first few, then how many more. */
-typedef struct p4_name_sample {
-    char text[1024];
-    int64_t count;
-} p4_name_sample;
-void p4_name_sample_add(p4_name_sample *sample, const char *name);
-const char *p4_name_sample_text(p4_name_sample *sample); /* "a, b and 7 more" */
 
 #endif

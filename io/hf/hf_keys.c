@@ -31,6 +31,11 @@ p4_rc p4_hf_find_key(const p4_hf_keys *keys, const char *key, const cJSON **item
                              key, found);
 }
 
+bool p4_hf_is_null(const p4_hf_keys *keys, const char *key)
+{
+    return cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(keys->object, key));
+}
+
 static p4_rc missing(const p4_hf_keys *keys, const char *key)
 {
     return FAIL("%s: required key \"%s%s\" is missing", keys->source, keys->inside, key);

@@ -17,6 +17,8 @@ typedef struct p4_hf_keys {
 
 /* *item = the key's value, NULL when it is absent. Local. */
 p4_rc p4_hf_find_key(const p4_hf_keys *keys, const char *key, const cJSON **item);
+/* Whether the key is there and null, which p4_hf_find_key takes for absent. Local. */
+bool p4_hf_is_null(const p4_hf_keys *keys, const char *key);
 /* The type of a value, for messages: "a string", "an object". */
 const char *p4_hf_json_kind(const cJSON *item);
 

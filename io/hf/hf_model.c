@@ -9,6 +9,7 @@
 
 #include "io/file/files.h"
 #include "io/hf/hf_files.h"
+#include "src/leaf/names.h"
 
 /* One tensor of any shard. */
 typedef struct located {
@@ -95,6 +96,67 @@ done:
     return rc;
 }
 
+/* ---- a head in the file of a tied model ---- */
+
+static bool same_row(const located *a, const located *b, int64_t row, int64_t cols, float *room)
+{
+    const located *both[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        const p4_safetensor *tensor = both[i]->tensor;
+        p4_to_f32(room + i * cols, (const uint8_t *)tensor->data + row * cols * p4_dtype_bytes(tensor->dtype),
+                  tensor->dtype, cols);
+    }
+    return memcmp(room, room + cols, (size_t)cols * sizeof *room) == 0;
+}
+
+/* *differs = whether the two matrices hold other values. Their types and shapes are checked when they are
+ * attached; here others count as different. */
+static p4_rc compare_values(bool *differs, const located *a, const located *b)
+{
+    const p4_safetensor *x = a->tensor, *y = b->tensor;
+    int64_t rows = x->shape[0], cols = x->shape[1];
+    *differs = !x->is_float || !y->is_float || x->rank != 2 || y->rank != 2 || y->shape[0] != rows ||
+               y->shape[1] != cols;
+    if (*differs) {
+        return P4_OK;
+    }
+    if (x->dtype == y->dtype) {
+        *differs = memcmp(x->data, y->data, x->bytes) != 0;
+        return P4_OK;
+    }
+    float *room = p4_alloc(2 * (size_t)cols, sizeof *room);
+    for (int64_t row = 0; room != NULL && row < rows && !*differs; row++) {
+        *differs = !same_row(a, b, row, cols, room);
+    }
+    free(room);
+    return room != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+/* config.json ties the head to the embedding, but the file may hold a head with other values. Then the head
+ * counts, as in the reference library, and config.json as it is written says so. */
+static p4_rc untie(p4_hf_model *hf, const p4_arch *arch, const directory *all, bool *untied)
+{
+    p4_rc rc = P4_OK;
+    const located *head = find(all, "lm_head.weight"), *embed = find(all, hf->model.params[0].name);
+    *untied = false;
+    if (!arch->tied || head == NULL || embed == NULL) {
+        return P4_OK;
+    }
+    TRY(compare_values(untied, embed, head));
+    if (*untied) {
+        WARN(
+            "warning: %s: config.json ties the head to the embedding, but lm_head.weight holds other values: "
+            "lm_head.weight is the head, and tie_word_embeddings is taken as false",
+            hf->path);
+        char *json = p4_hf_config_untied(hf->config_json);
+        TRY(json != NULL ? P4_OK : P4_E_SYSTEM);
+        free(hf->config_json);
+        hf->config_json = json;
+    }
+done:
+    return rc;
+}
+
 /* Tensors that are not parameters: causal masks (rank 4, not to be confused with c_attn.bias), rotary tables,
  * and the copy of a tied head. */
 static bool is_ignored(const p4_safetensor *tensor, const p4_arch *arch)
@@ -159,6 +221,32 @@ done:
     return rc;
 }
 
+/* Can the path be the name of a model on the hub ("gpt2", "org/name")? */
+static bool is_hub_name(const char *path)
+{
+    const char *slash = strchr(path, '/');
+    size_t plain = strspn(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./");
+    return path[0] != '\0' && path[0] != '.' && path[0] != '/' && path[plain] == '\0' &&
+           (slash == NULL || (slash[1] != '\0' && slash[1] != '.' && strchr(slash + 1, '/') == NULL));
+}
+
+/* Adds to the recorded message what was expected. */
+static p4_rc refuse_path(p4_rc rc, const char *path)
+{
+    char why[512];
+    snprintf(why, sizeof why, "%s", p4_last_error());
+    p4_error_clear();
+    if (!p4_directory_exists(path) && is_hub_name(path)) {
+        return p4_fail(
+            rc,
+            "%s; expected a Hugging Face model directory (model_path). Nothing is downloaded: if this "
+            "is the name of a model on the hub, run \"hf download %s --local-dir DIR\" and set "
+            "model_path to DIR",
+            why, path);
+    }
+    return p4_fail(rc, "%s; expected a Hugging Face model directory (model_path)", why);
+}
+
 p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch)
 {
     p4_rc rc = P4_OK;
@@ -168,11 +256,8 @@ p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch)
         return P4_E_SYSTEM;
     }
     rc = p4_file_read(&hf->config_json, &bytes, path, P4_HF_CONFIG_LIMIT);
-    if (rc != P4_OK) { /* the reason, with what was expected */
-        char why[512];
-        snprintf(why, sizeof why, "%s", p4_last_error());
-        p4_error_clear();
-        rc = p4_fail(rc, "%s; expected a Hugging Face model directory (model_path)", why);
+    if (rc != P4_OK) {
+        rc = refuse_path(rc, hf->path);
         goto done;
     }
     TRY(p4_hf_config_parse(arch, hf->config_json, bytes, path));
@@ -186,12 +271,19 @@ p4_rc p4_hf_model_open(p4_hf_model *hf, const char *path)
     p4_rc rc = P4_OK;
     p4_arch arch;
     directory all = {0};
+    bool untied;
     *hf = (p4_hf_model){0};
     TRY(p4_hf_find_directory(&hf->path, path));
     TRY(p4_hf_read_config(hf, &arch));
     TRY(p4_hf_open_shards(hf));
     TRY(list_tensors(&all, hf));
     TRY(make_table(hf, &arch, &all));
+    TRY(untie(hf, &arch, &all, &untied));
+    if (untied) {
+        p4_model_close(&hf->model);
+        arch.tied = false;
+        TRY(make_table(hf, &arch, &all));
+    }
     TRY(attach_all(hf, &all));
     sum_up(hf);
 done:
@@ -214,16 +306,22 @@ void p4_hf_model_close(p4_hf_model *hf)
     *hf = (p4_hf_model){0};
 }
 
-/* MADV_DONTNEED would empty memory that is not a file's. */
-static bool is_mapped(const p4_hf_model *hf, const void *data)
+/* The file whose mapping holds `data`; NULL: none does. */
+static const p4_safetensors *file_under(const p4_hf_model *hf, const void *data)
 {
     for (int64_t s = 0; s < hf->shard_count; s++) {
         uintptr_t first = (uintptr_t)hf->shards[s].mapping;
         if ((uintptr_t)data >= first && (uintptr_t)data < first + hf->shards[s].mapping_bytes) {
-            return true;
+            return &hf->shards[s];
         }
     }
-    return false;
+    return NULL;
+}
+
+const char *p4_hf_model_file_of(const p4_hf_model *hf, const p4_weight *weight)
+{
+    const p4_safetensors *file = file_under(hf, weight->data);
+    return file != NULL ? file->path : hf->path;
 }
 
 static void advise(const p4_hf_model *hf, const p4_weight *weight, int advice)
@@ -231,7 +329,7 @@ static void advise(const p4_hf_model *hf, const p4_weight *weight, int advice)
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t first = (uintptr_t)weight->data / page * page;
     int64_t bytes = weight->rows * weight->cols * p4_dtype_bytes(weight->dtype);
-    if (is_mapped(hf, weight->data)) {
+    if (file_under(hf, weight->data) != NULL) { /* advice on memory that is no file would empty it */
         (void)madvise((void *)first, (uintptr_t)weight->data + (uintptr_t)bytes - first, advice);
     }
 }

@@ -7,7 +7,7 @@
 
 typedef struct p4_hf_model {
     char *path;        /* the directory that holds config.json (hub caches are followed) */
-    char *config_json; /* its text */
+    char *config_json; /* its text; tie_word_embeddings is false when the file holds a head of its own */
     int64_t shard_count;
     p4_safetensors *shards;
     p4_model model;        /* weights point into the mappings */
@@ -26,6 +26,9 @@ void p4_hf_model_close(p4_hf_model *hf);
 
 /* config.json text -> architecture; `source` names it in messages. For init "random" too. Local. */
 p4_rc p4_hf_config_parse(p4_arch *arch, const char *json, size_t json_bytes, const char *source);
+
+/* For messages: the weight file that holds this weight, or the model's directory when none does. */
+const char *p4_hf_model_file_of(const p4_hf_model *hf, const p4_weight *weight);
 
 /* Tells the operating system that the file pages of this weight are no longer needed, so that models larger
  * than memory can be streamed. A weight outside the mapped files is left alone. */
@@ -50,6 +53,9 @@ typedef struct p4_hf_source {
  * added. All else stays, numbers as they are spelled. The caller frees; NULL, with the message recorded, when
  * memory runs out. Local. */
 char *p4_hf_config_as_fp16(const char *origin_json);
+
+/* The text of a config.json with tie_word_embeddings false; all else stays. As above. Local. */
+char *p4_hf_config_untied(const char *origin_json);
 
 /* Writes a directory: config.json as p4_hf_config_as_fp16 makes it; tokenizer, generation and licence files
  * copied; weights as model.safetensors or, above shard_bytes (0: never), in shards with an index; Conv1D

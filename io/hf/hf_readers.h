@@ -19,7 +19,8 @@ typedef struct p4_hf_reader {
     const char
         *architectures[2]; /* the accepted classes of config.json's "architectures"; the second or NULL */
     /* Gets an architecture with the family's features. Fills in the numbers, sets the features that the file
-     * asks for, and fails on keys that ask for anything that the network does not compute. */
+     * asks for, and fails on keys that ask for anything that the network does not compute. An attention scale
+     * of 0 becomes 1/sqrt(D). */
     p4_rc (*read)(const p4_hf_keys *keys, p4_arch *arch);
 } p4_hf_reader;
 

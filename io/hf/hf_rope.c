@@ -18,11 +18,11 @@ static p4_rc read_linear(const p4_hf_keys *keys, p4_arch *arch)
 static p4_rc read_llama3(const p4_hf_keys *keys, p4_arch *arch)
 {
     p4_rc rc = P4_OK;
-    int64_t original;
+    int64_t original = arch->positions;
     TRY(p4_hf_need_number(keys, "factor", &arch->rope_factor, 1, 1e6));
     TRY(p4_hf_need_number(keys, "low_freq_factor", &arch->rope_low_freq_factor, 1e-6, 1e6));
     TRY(p4_hf_need_number(keys, "high_freq_factor", &arch->rope_high_freq_factor, 1e-6, 1e6));
-    TRY(p4_hf_need_int(keys, "original_max_position_embeddings", &original, P4_HF_POSITIONS_MAX));
+    TRY(p4_hf_read_int(keys, "original_max_position_embeddings", &original, 1, P4_HF_POSITIONS_MAX));
     CHECK(arch->rope_high_freq_factor > arch->rope_low_freq_factor,
           "%s: \"%shigh_freq_factor\" is %g, expected above low_freq_factor, %g", keys->source, keys->inside,
           arch->rope_high_freq_factor, arch->rope_low_freq_factor);
@@ -59,16 +59,17 @@ static p4_rc read_scaling(const p4_hf_keys *keys, const char *name, p4_arch *arc
                 supported);
 }
 
-/* *inside = the object that describes rotary positions; inside->object is NULL when there is none. Newer
- * files call it "rope_parameters", older ones "rope_scaling". If a file has both, the newer one counts. */
+/* *inside = the object that describes rotary positions; inside->object is NULL when there is none. Older
+ * files call it "rope_scaling", newer ones "rope_parameters". If a file has both, the reference library takes
+ * the older one unless it is empty. */
 static p4_rc find_object(const p4_hf_keys *keys, p4_hf_keys *inside)
 {
-    static const char *const names[] = {"rope_parameters", "rope_scaling"};
-    static const char *const prefixes[] = {"rope_parameters.", "rope_scaling."};
+    static const char *const names[] = {"rope_scaling", "rope_parameters"};
+    static const char *const prefixes[] = {"rope_scaling.", "rope_parameters."};
     p4_rc rc = P4_OK;
     const cJSON *child;
     *inside = (p4_hf_keys){.source = keys->source};
-    for (int i = 0; i < 2 && inside->object == NULL; i++) {
+    for (int i = 0; i < 2 && (inside->object == NULL || inside->object->child == NULL); i++) {
         TRY(p4_hf_find_key(keys, names[i], &inside->object));
         inside->inside = prefixes[i];
         CHECK(inside->object == NULL || cJSON_IsObject(inside->object),
@@ -85,20 +86,39 @@ done:
     return rc;
 }
 
+/* What the inner object does not give is taken from config.json itself. */
+static p4_rc read_theta(const p4_hf_keys *keys, p4_arch *arch, bool *found)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *item;
+    if (*found || keys->object == NULL) {
+        return P4_OK;
+    }
+    CHECK(!p4_hf_is_null(keys, "rope_theta"), "%s: \"%srope_theta\" is null, expected a number", keys->source,
+          keys->inside);
+    TRY(p4_hf_find_key(keys, "rope_theta", &item));
+    *found = item != NULL;
+    TRY(p4_hf_read_number(keys, "rope_theta", &arch->rope_theta, 1, 1e12));
+done:
+    return rc;
+}
+
 p4_rc p4_hf_read_rope(const p4_hf_keys *keys, p4_arch *arch)
 {
     p4_rc rc = P4_OK;
     p4_hf_keys inside;
+    bool found = false;
     const char *type = "default";
     arch->rope_theta = 1e4;
-    TRY(p4_hf_read_number(keys, "rope_theta", &arch->rope_theta, 1, 1e12));
     TRY(find_object(keys, &inside));
+    TRY(read_theta(&inside, arch, &found));
+    TRY(read_theta(keys, arch, &found));
+    TRY(p4_hf_only_number(keys, "partial_rotary_factor", 1, 0, 1));
     if (inside.object == NULL) {
         return P4_OK;
     }
     TRY(p4_hf_read_word(&inside, "type", &type));
     TRY(p4_hf_read_word(&inside, "rope_type", &type));
-    TRY(p4_hf_read_number(&inside, "rope_theta", &arch->rope_theta, 1, 1e12)); /* overrides the outer one */
     TRY(p4_hf_only_number(&inside, "partial_rotary_factor", 1, 0, 1));
     TRY(read_scaling(&inside, type, arch));
 done:

@@ -68,6 +68,19 @@ char *p4_hf_config_as_fp16(const char *origin_json)
     return p4_json_print(root, ok, true);
 }
 
+char *p4_hf_config_untied(const char *origin_json)
+{
+    static const char key[] = "tie_word_embeddings", no[] = "false";
+    cJSON *root = cJSON_Parse(origin_json);
+    bool ok = root != NULL && p4_json_keep_numbers(root, origin_json);
+    cJSON *item = ok ? cJSON_GetObjectItemCaseSensitive(root, key) : NULL;
+    if (ok) {
+        ok = item != NULL ? p4_json_set_raw(item, no, sizeof no - 1)
+                          : cJSON_AddRawToObject(root, key, no) != NULL;
+    }
+    return p4_json_print(root, ok, true);
+}
+
 /* ---- the directory ---- */
 
 typedef struct output {

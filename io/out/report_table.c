@@ -14,7 +14,9 @@ static const char *cell(char text[CELL_BYTES], double value, int decimals, const
     if (isnan(value)) {
         snprintf(text, CELL_BYTES, "-");
     } else {
-        snprintf(text, CELL_BYTES, "%.*f%s", fabs(value) < 1e15 ? decimals : 0, value, unit);
+        char number[P4_NUMBER_BYTES];
+        snprintf(text, CELL_BYTES, "%.30s%s", p4_format_number(number, value, decimals),
+                 isinf(value) ? "" : unit);
     }
     return text;
 }
@@ -229,15 +231,29 @@ static void outputs(FILE *to, const p4_output_paths *paths)
 static void verdict(FILE *to, const p4_results *r)
 {
     const p4_quality *q = &r->quality;
+    bool flow_failed = r->gradient_flow.ran && !r->gradient_flow.passed;
+    fprintf(to, "  Verdict         ");
     if (!r->success) {
-        fprintf(to, "  Verdict         THE RUN FAILED: %s\n", r->error);
-    } else if (isnan(q->degradation_ratio)) {
-        fprintf(to, "  Verdict         NONE: perplexity was not measured\n");
-    } else {
-        fprintf(to, "  Verdict         %s: perplexity %s by %.1f %%, a rise of %.1f %% is allowed\n",
-                q->passed ? "PASSED" : "FAILED", q->degradation_ratio < 0.0 ? "fell" : "rose",
-                100.0 * fabs(q->degradation_ratio), 100.0 * q->max_accuracy_drop);
+        fprintf(to, "THE RUN FAILED: %s\n", r->error);
+        return;
     }
+    fprintf(to, "%s: ",
+            flow_failed                   ? "FAILED"
+            : isnan(q->degradation_ratio) ? "NONE"
+            : q->passed                   ? "PASSED"
+                                          : "FAILED");
+    if (isinf(r->pre.perplexity)) {
+        fprintf(to, "the original's perplexity is infinite");
+    } else if (isnan(q->degradation_ratio)) {
+        fprintf(to, "perplexity was not measured");
+    } else if (isinf(q->degradation_ratio)) {
+        fprintf(to, "perplexity became infinite, a rise of %.1f %% is allowed", 100.0 * q->max_accuracy_drop);
+    } else {
+        fprintf(to, "perplexity %s by %.1f %%, a rise of %.1f %% is allowed",
+                q->degradation_ratio < 0.0 ? "fell" : "rose", 100.0 * fabs(q->degradation_ratio),
+                100.0 * q->max_accuracy_drop);
+    }
+    fprintf(to, "%s\n", flow_failed ? "; the gradient-flow test failed" : "");
 }
 
 void p4_report_table(FILE *to, const p4_results *results)

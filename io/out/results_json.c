@@ -88,11 +88,13 @@ static bool put_gradient_flow(cJSON *object, const p4_gradient_flow *flow)
            p4_json_put_text(object, "error", flow->error) && p4_json_put_reals(object, &checked, 1);
 }
 
-static bool put_quality(cJSON *object, const p4_quality *quality)
+/* A gradient-flow test that failed gives a verdict by itself. */
+static bool put_quality(cJSON *object, const p4_quality *quality, const p4_gradient_flow *flow)
 {
+    bool judged = !isnan(quality->degradation_ratio) || (flow->ran && !flow->passed);
     const p4_json_real numbers[] = {{"degradation_ratio", quality->degradation_ratio},
                                     {"max_accuracy_drop", quality->max_accuracy_drop}};
-    return put_bool(object, "passed", quality->passed, !isnan(quality->degradation_ratio)) &&
+    return put_bool(object, "passed", quality->passed, judged) &&
            p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]);
 }
 
@@ -122,7 +124,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
         put_fine_tuning(root, &results->fine_tuning) &&
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&
-        put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality) &&
+        put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality, &results->gradient_flow) &&
         p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &results->metrics) &&
         put_timing(cJSON_AddObjectToObject(root, "timing"), results);
     *json = p4_json_print(root, ok, true);

@@ -1,5 +1,8 @@
 #include "jobs/train/evaluate.h"
 
+#include <math.h>
+#include <stdio.h>
+
 #include "jobs/stages/stages.h"
 
 static p4_evaluator evaluator_of(p4_run *run)
@@ -15,9 +18,10 @@ static void warn_of_guessing(const p4_run *run)
 {
     const int64_t V = run->original.hf.model.arch.V;
     if (run->config.init == P4_INIT_CHECKPOINT && run->results.pre.perplexity > (double)V) {
-        WARN("warning: the original's perplexity is %.0f, above that of guessing among its %lld tokens: do "
+        char perplexity[P4_NUMBER_BYTES];
+        WARN("warning: the original's perplexity is %s, above that of guessing among its %lld tokens: do "
              "model, tokenizer and text belong together? The verdict compares with this",
-             run->results.pre.perplexity, (long long)V);
+             p4_format_number(perplexity, run->results.pre.perplexity, 0), (long long)V);
     }
 }
 
@@ -38,8 +42,10 @@ p4_rc p4_stage_evaluate_pre(p4_run *run)
         return P4_OK;
     }
     TRY(p4_evaluate_original(&evaluator, pre));
-    INFO("      loss %.4f, perplexity %.3f, accuracy %.2f %% over %lld prediction%s", pre->loss,
-         pre->perplexity, 100.0 * pre->accuracy, (long long)pre->tokens, p4_plural(pre->tokens));
+    char perplexity[P4_NUMBER_BYTES];
+    INFO("      loss %.4f, perplexity %s, accuracy %.2f %% over %lld prediction%s", pre->loss,
+         p4_format_number(perplexity, pre->perplexity, 3), 100.0 * pre->accuracy, (long long)pre->tokens,
+         p4_plural(pre->tokens));
     warn_of_guessing(run);
 done:
     return rc;
@@ -54,9 +60,13 @@ static p4_rc evaluate_packed(p4_run *run, p4_evaluation *quality)
         return P4_OK;
     }
     TRY(p4_evaluate_packed(&evaluator, &run->packed, true, quality));
-    INFO("      loss %.4f, perplexity %.3f (%+.1f %%), accuracy %.2f %%, KL to the original %.4f",
-         quality->loss, quality->perplexity,
-         100.0 * (quality->perplexity - pre->perplexity) / pre->perplexity, 100.0 * quality->accuracy,
+    char perplexity[P4_NUMBER_BYTES], change[P4_NUMBER_BYTES] = "";
+    if (isfinite(pre->perplexity) && isfinite(quality->perplexity)) {
+        snprintf(change, sizeof change, " (%+.1f %%)",
+                 100.0 * (quality->perplexity - pre->perplexity) / pre->perplexity);
+    }
+    INFO("      loss %.4f, perplexity %s%s, accuracy %.2f %%, KL to the original %.4f", quality->loss,
+         p4_format_number(perplexity, quality->perplexity, 3), change, 100.0 * quality->accuracy,
          quality->kl);
 done:
     return rc;

@@ -1,4 +1,7 @@
+#include <stdlib.h>
+
 #include "jobs/stages/stages.h"
+#include "src/leaf/names.h"
 
 static void say_model(const p4_hf_model *hf, int64_t params)
 {
@@ -9,6 +12,31 @@ static void say_model(const p4_hf_model *hf, int64_t params)
          p4_format_bytes(stored, hf->stored_bytes), hf->stored_dtype);
 }
 
+/* Every weight is finite; a matrix of zeros is read as it is, but hardly anyone means it. Collective. */
+static p4_rc check_values(const p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    const p4_original *original = &run->original;
+    const p4_model *model = &original->hf.model;
+    p4_name_sample zero = {.count = 0};
+    double *nonzero = p4_alloc((size_t)model->params_count, sizeof *nonzero);
+    TRY_ALL(run->compute.group, nonzero != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(run->compute.group, p4_original_check_values(original, &run->compute, nonzero));
+    p4_group_max_f64(run->compute.group, nonzero, model->params_count);
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (nonzero[i] == 0.0 && !model->params[i].vector) {
+            p4_name_sample_add(&zero, model->params[i].name);
+        }
+    }
+    if (zero.count > 0) {
+        WARN("warning: %s: every value is zero in %lld %s: %s", original->hf.path, (long long)zero.count,
+             zero.count == 1 ? "matrix" : "matrices", p4_name_sample_text(&zero));
+    }
+done:
+    free(nonzero);
+    return rc;
+}
+
 p4_rc p4_stage_load(p4_run *run)
 {
     p4_rc rc = P4_OK;
@@ -16,7 +44,7 @@ p4_rc p4_stage_load(p4_run *run)
     p4_original *original = &run->original;
     TRY_ALL(group, p4_settings_open_original(original, &run->config, group->ranks));
     TRY_ALL(group, p4_net_check_device(run->compute.ops, run->compute.device, &original->hf.model));
-    TRY_ALL(group, p4_original_check_finite(original, &run->compute));
+    TRY(check_values(run));
     /* Only what evaluates or calibrates runs the original; quantizing alone takes one matrix at a time. */
     bool runs = run->config.eval_samples > 0 || run->config.calibration_samples > 0;
     TRY_ALL(group, runs ? p4_original_load(original, &run->compute) : P4_OK);

@@ -47,8 +47,10 @@ static void say_epoch(const tuning *t, const p4_history_entry *entry)
         INFO("      epoch %lld: training loss %.4f", (long long)entry->epoch, entry->train_loss);
         return;
     }
-    INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %.3f%s",
-         (long long)entry->epoch, entry->train_loss, entry->eval_loss, entry->eval_perplexity,
+    char perplexity[P4_NUMBER_BYTES];
+    INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %s%s",
+         (long long)entry->epoch, entry->train_loss, entry->eval_loss,
+         p4_format_number(perplexity, entry->eval_perplexity, 3),
          entry->eval_perplexity < t->best_perplexity ? "" : " (not better: the earlier state is kept)");
 }
 

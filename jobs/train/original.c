@@ -1,5 +1,6 @@
 #include "jobs/train/original.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "jobs/train/random_model.h"
@@ -103,7 +104,7 @@ void p4_original_unload(p4_original *original)
     }
 }
 
-/* --- finite weights --------------------------------------------------------------------------- */
+/* --- values of weights ------------------------------------------------------------------------- */
 
 /* The tensors that this rank owns, in pieces that threads look at. */
 typedef struct check {
@@ -111,6 +112,7 @@ typedef struct check {
     int rank;
     int64_t *param, *first; /* [count] of a piece: its tensor, its first element */
     int64_t count;
+    atomic_bool *nonzero; /* of each parameter: a piece holds a value other than 0 */
     p4_progress progress;
 } check;
 
@@ -127,8 +129,11 @@ static p4_rc check_piece(void *user, int64_t item, int buffer)
                       .data = (const uint8_t *)w->data + first * p4_dtype_bytes(w->dtype)};
     p4_hf_model_fetch_pages(hf, &part);
     int64_t bad = p4_weight_find_nonfinite(&part);
-    CHECK(bad < 0, "%s: tensor %s: element %lld is NaN or infinite, expected finite weights", hf->path,
-          hf->model.params[i].name, (long long)(first + bad));
+    CHECK(bad < 0, "%s: tensor %s: element %lld is NaN or infinite, expected finite weights",
+          p4_hf_model_file_of(hf, w), hf->model.params[i].name, (long long)(first + bad));
+    if (!p4_all_zero(part.data, part.dtype, part.cols)) {
+        atomic_store_explicit(&c->nonzero[i], true, memory_order_relaxed);
+    }
     if (buffer == 0) { /* the caller's thread: pieces begin in order, so those before are done or nearly so */
         p4_progress_update(&c->progress, (double)item / (double)c->count * c->progress.total, NULL);
     }
@@ -156,24 +161,30 @@ static int64_t cut_pieces(check *c)
     return count;
 }
 
-p4_rc p4_original_check_finite(const p4_original *original, const p4_compute *compute)
+p4_rc p4_original_check_values(const p4_original *original, const p4_compute *compute, double *nonzero)
 {
     p4_rc rc = P4_OK;
+    int64_t params = original->hf.model.params_count;
     check c = {.original = original, .rank = compute->group->rank};
     c.count = cut_pieces(&c);
     p4_progress_start(&c.progress, "load", "weights", c.progress.total);
     c.param = p4_alloc((size_t)c.count, sizeof *c.param);
     c.first = p4_alloc((size_t)c.count, sizeof *c.first);
-    if (c.param == NULL || c.first == NULL) {
+    c.nonzero = p4_alloc((size_t)params, sizeof *c.nonzero);
+    if (c.param == NULL || c.first == NULL || c.nonzero == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
     cut_pieces(&c);
     TRY(p4_parallel(compute->threads, c.count, check_piece, NULL, &c));
+    for (int64_t i = 0; i < params; i++) {
+        nonzero[i] = atomic_load(&c.nonzero[i]) ? 1.0 : 0.0;
+    }
     p4_progress_update(&c.progress, c.progress.total, NULL);
 done:
     p4_progress_end(&c.progress);
     free(c.param);
     free(c.first);
+    free((void *)c.nonzero);
     return rc;
 }

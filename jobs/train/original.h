@@ -29,8 +29,9 @@ void p4_original_unload(p4_original *original);
 /* Does this rank's stage of the pipeline read this tensor? Local. */
 bool p4_original_is_run_by(const p4_original *original, int rank, int64_t param);
 bool p4_original_is_loaded(const p4_original *original);
-/* P4_E_INPUT names a tensor, of those that this rank owns, with a value that is NaN or infinite. Reading the
- * weights also brings them into the page cache. Local. */
-p4_rc p4_original_check_finite(const p4_original *original, const p4_compute *compute);
+/* P4_E_INPUT names a tensor, of those that this rank owns, and its file, with a value that is NaN or
+ * infinite. nonzero[i] (one for each parameter, zeros before the call) becomes 1 for those of this rank's
+ * tensors that hold a value other than 0. Reading the weights also brings them into the page cache. Local. */
+p4_rc p4_original_check_values(const p4_original *original, const p4_compute *compute, double *nonzero);
 
 #endif

@@ -1,10 +1,13 @@
 #include "src/leaf/base.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "src/leaf/escape.h"
 
 enum { MESSAGE_BYTES = 16384 };
 
@@ -18,10 +21,20 @@ const char *p4_last_error(void)
 p4_rc p4_fail(p4_rc rc, const char *format, ...)
 {
     if (error_text[0] == '\0') {
+        char text[MESSAGE_BYTES];
         va_list args;
         va_start(args, format);
-        vsnprintf(error_text, sizeof error_text, format, args);
+        vsnprintf(text, sizeof text, format, args);
         va_end(args);
+        (void)p4_escape(error_text, sizeof error_text, text, sizeof text);
+    }
+    return rc;
+}
+
+p4_rc p4_fail_lines(p4_rc rc, const char *lines)
+{
+    if (error_text[0] == '\0') {
+        p4_error_set(lines);
     }
     return rc;
 }
@@ -99,6 +112,17 @@ double p4_now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+char *p4_format_number(char buffer[P4_NUMBER_BYTES], double value, int decimals)
+{
+    if (isfinite(value)) {
+        snprintf(buffer, P4_NUMBER_BYTES, fabs(value) < 1e15 ? "%.*f" : "%.*g",
+                 fabs(value) < 1e15 ? decimals : 6, value);
+    } else {
+        snprintf(buffer, P4_NUMBER_BYTES, isnan(value) ? "not a number" : "infinite");
+    }
+    return buffer;
 }
 
 char *p4_format_bytes(char buffer[32], double bytes)

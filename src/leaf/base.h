@@ -18,8 +18,11 @@
 #define P4_PRINTF(fmt, first)
 #endif
 
-/* Records the message unless one is already recorded on this thread, and returns `rc`. Local. */
+/* Records the message, one line, unless one is already recorded on this thread, and returns `rc`. Whatever
+ * the text came from, it is escaped (p4_escape). Local. */
 p4_rc p4_fail(p4_rc rc, const char *format, ...) P4_PRINTF(2, 3);
+/* The same with several lines, which the caller escaped one by one. Local. */
+p4_rc p4_fail_lines(p4_rc rc, const char *lines);
 
 /* Forgets this thread's recorded message (a caller that handled the error). Local. */
 void p4_error_clear(void);
@@ -57,7 +60,8 @@ char *p4_format(const char *format, ...) P4_PRINTF(1, 2);
 
 double p4_now_s(void); /* monotonic clock, seconds */
 
-/* Log lines go to stderr, only from the rank that speaks. P4_LOG_WARN also appears under --quiet. */
+/* Log lines go to stderr, escaped (p4_escape), only from the rank that speaks. P4_LOG_WARN also appears under
+ * --quiet. */
 void p4_log_setup(p4_log_level level, bool speaker);
 void p4_log(p4_log_level level, const char *format, ...) P4_PRINTF(2, 3);
 #define INFO(...) p4_log(P4_LOG_INFO, __VA_ARGS__)
@@ -77,6 +81,10 @@ void p4_progress_end(p4_progress *progress);
 
 /* "1.5 GB", "12 kB": into a caller's buffer of 32 bytes, which is returned. */
 char *p4_format_bytes(char buffer[32], double bytes);
+
+/* A value with its decimals, "infinite" or "not a number": into a caller's buffer, which is returned. */
+enum { P4_NUMBER_BYTES = 48 };
+char *p4_format_number(char buffer[P4_NUMBER_BYTES], double value, int decimals);
 
 static inline int64_t p4_min_i64(int64_t a, int64_t b)
 {

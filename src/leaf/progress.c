@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include "src/leaf/base.h"
+#include "src/leaf/escape.h"
+
+enum { LINE_BYTES = 16384 };
 
 static p4_log_level log_level = P4_LOG_INFO;
 static bool log_speaker = true;
@@ -23,10 +26,13 @@ void p4_log(p4_log_level level, const char *format, ...)
         fputs("\r\033[K", stderr);
         line_open = false;
     }
+    char text[LINE_BYTES], line[LINE_BYTES];
     va_list args;
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    (void)p4_escape(line, sizeof line, text, sizeof text);
+    fputs(line, stderr);
     fputc('\n', stderr);
     fflush(stderr);
 }

@@ -100,6 +100,22 @@ int64_t p4_f16_find_nonfinite(const uint16_t *halves, int64_t count)
     return -1;
 }
 
+bool p4_all_zero(const void *values, p4_dtype dtype, int64_t count)
+{
+    int64_t bytes = p4_dtype_bytes(dtype);
+    const uint8_t *at = values; /* little-endian: the sign is the top bit of an element's last byte */
+    for (int64_t i = 0; i < count; i++, at += bytes) {
+        uint8_t any = at[bytes - 1] & 0x7f;
+        for (int64_t b = 0; b < bytes - 1; b++) {
+            any |= at[b];
+        }
+        if (any != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 float p4_bf16_to_f32(uint16_t bits)
 {
     return float_of((uint32_t)bits << 16);

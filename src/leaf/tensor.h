@@ -42,6 +42,8 @@ void p4_to_f32(float *to, const void *from, p4_dtype dtype, int64_t count);
 void p4_f32s_to_f16(uint16_t *to, const float *from, int64_t count);
 /* The first of fp16 bits that are NaN or infinite, or -1. Local. */
 int64_t p4_f16_find_nonfinite(const uint16_t *halves, int64_t count);
+/* Whether each of `count` values is zero, of either sign. Local. */
+bool p4_all_zero(const void *values, p4_dtype dtype, int64_t count);
 /* row `row` of a ternary weight -> the fp16 bits of its cols values, which are exact: -scale, 0 or scale.
  * Local. */
 void p4_ternary_row_f16(uint16_t *to, const p4_weight *weight, int64_t row);

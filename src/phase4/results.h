@@ -43,9 +43,10 @@ typedef struct p4_gradient_flow {
 } p4_gradient_flow;
 
 typedef struct p4_quality {
-    bool passed;
-    double
-        degradation_ratio; /* (final - pre) / pre perplexity; NaN: not measured, and passed is null in JSON */
+    bool passed; /* the ratio is within what is allowed, and the gradient-flow test did not fail */
+    /* (final - pre) / pre perplexity; NaN: not measured, or the original's is infinite. Then passed is null
+     * in JSON, unless the gradient-flow test failed. */
+    double degradation_ratio;
     double max_accuracy_drop; /* what the verdict allows */
 } p4_quality;
 

@@ -98,7 +98,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(fine_tune_max_steps), BOTH(0), RANGE(0, 1e12),
      .help = "Stop after this many optimizer steps; 0: no limit other than the epochs."},
     {FIELD(fine_tune_lr), .seed = 1e-5, .quality = 1e-3, RANGE(0, 10), .min_open = true, .zero_name = "auto",
-     .help = "Peak learning rate; auto: by the optimizer and the model's width (docs/quality.md)."},
+     .help = "Peak learning rate; auto: by the model's width."},
     {FIELD(lr_final_fraction), .seed = 1.0, .quality = 0.1, RANGE(0, 1),
      .help = "Fraction of the peak that the learning rate falls to, linearly; 1: constant rate."},
     {FIELD(warmup_steps), BOTH(50), RANGE(0, 1e9),

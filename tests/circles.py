@@ -24,14 +24,17 @@ OWNED = set("TDBRGSCAi")
 def find_objects(build):
     """{source file: object} of the room libraries."""
     objects = {}
+    with open(os.path.join(build, "build.ninja"), encoding="utf-8") as file:
+        built = file.read()
     for folder, _, files in os.walk(os.path.join(build, "CMakeFiles")):
         parts = os.path.relpath(folder, os.path.join(build, "CMakeFiles")).split(os.sep)
         if not parts[0].startswith("p4_") or parts[0].startswith(STANDALONE):
             continue
         for name in files:
             source = "/".join(parts[1:] + [name[:-2]])
-            if name.endswith(".o") and os.path.exists(os.path.join(ROOT, source)): # not left over from a deleted file
-                objects[source] = os.path.join(folder, name)
+            path = os.path.join(folder, name)
+            if name.endswith(".o") and f"build {os.path.relpath(path, build)}:" in built: # not left over from before
+                objects[source] = path
     return objects
 
 

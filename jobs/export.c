@@ -12,6 +12,7 @@
 #include "io/json/config.h"
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
+#include "src/phase4.h"
 #include "src/quantizer.h"
 
 enum {

@@ -7,8 +7,8 @@
 #include "jobs/train/original.h"
 #include "jobs/train/statistics.h"
 #include "src/packed.h"
-#include "src/phase4/config.h"
 #include "src/phase4/results.h"
+#include "src/phase4/types.h"
 
 typedef struct p4_export {
     const p4_config *config; /* effective: what is written, where and how; it goes along */

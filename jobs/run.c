@@ -9,6 +9,7 @@
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "jobs/stages/stages.h"
+#include "src/phase4.h"
 
 static const struct {
     const char *key, *title;

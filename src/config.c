@@ -1,6 +1,7 @@
 /* Defaults of the recipes, size classes, lists, and finding keys: everything about a p4_config but its
  * validation. */
 #include "src/config.h"
+#include "src/phase4/config.h"
 
 #include <string.h>
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #include "src/leaf/base.h"
-#include "src/phase4/config.h"
+#include "src/phase4/types.h"
 
 typedef enum p4_config_type {
     P4_CONFIG_BOOL,

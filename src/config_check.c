@@ -1,5 +1,6 @@
 /* Validation of a configuration: the report of problems, each row's range, and the rules between keys. */
 #include "src/config.h"
+#include "src/phase4/config.h"
 #include "src/quantizer.h"
 
 #include <math.h>

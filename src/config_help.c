@@ -1,5 +1,6 @@
 /* Text of configuration values, and the two renderings of the table: --help and docs/configuration.md. */
 #include "src/config.h"
+#include "src/phase4/config.h"
 
 #include <math.h>
 #include <stdlib.h>

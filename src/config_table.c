@@ -1,5 +1,6 @@
 /* The configuration table. Rows stand in the order of p4_config; user_set counts them in this order. */
 #include "src/config.h"
+#include "src/phase4/config.h"
 #include "src/quantizer.h"
 
 #define NAMES(...)                 \

@@ -237,8 +237,6 @@ P4_PUBLIC p4_rc p4_fine_tune(p4_compressed *compressed, const p4_loader *train, 
                              const p4_config *config, p4_log_callback callback, void *user,
                              p4_fine_tuning *result);
 P4_PUBLIC void p4_fine_tuning_free(p4_fine_tuning *result); /* may be called twice. Local. */
-/* The result as JSON, as under "fine_tuning" in results.json. The caller frees *json with free(). Local. */
-P4_PUBLIC p4_rc p4_training_summary(const p4_fine_tuning *result, char **json);
 
 /* Forward and backward pass of the dequantised model (before compressing: the original) on one window of
  * made-up tokens: *passed when every tensor gets a gradient that is finite and not zero, else `error` (at
@@ -261,31 +259,6 @@ P4_PUBLIC double p4_compression_ratio(double original_mb, double compressed_mb);
  * et al., "The Era of 1-bit LLMs", 2024: 3.55 and 7.16 times smaller than fp16, 2.71 and 4.1 times faster).
  * original_mb counts the precision that is compared with. NaN unless both are above 0. Local. */
 P4_PUBLIC double p4_estimate_inference_speedup(double original_mb, double compressed_mb);
-
-/* ---- compression_metadata.json: what a packed model was made from, and how ---- */
-
-typedef struct p4_input_file {
-    char *path, *fingerprint; /* heap; fingerprint: checksum and length */
-} p4_input_file;
-
-typedef struct p4_metadata {
-    char producer[128], created[32], model_type[32]; /* created: UTC, "2025-01-31T12:00:00Z" */
-    char method[64], packing[16], run_fingerprint[64];
-    double bits;
-    p4_size_metrics metrics;
-    double pre_perplexity, post_perplexity, final_perplexity;
-    char *config_json; /* heap (malloc): the effective configuration, a JSON object; NULL: none */
-    int64_t input_count;
-    p4_input_file *inputs;
-} p4_metadata;
-
-/* Empty, created now. The caller frees with p4_metadata_free, which may be called twice. Local. */
-P4_PUBLIC void p4_metadata_init(p4_metadata *metadata);
-P4_PUBLIC void p4_metadata_free(p4_metadata *metadata);
-/* <directory>/compression_metadata.json, complete or not at all. P4_E_INPUT: cannot be written. Local. */
-P4_PUBLIC p4_rc p4_metadata_save(const char *directory, const p4_metadata *metadata);
-/* And back, into a metadata that need not be initialised; the caller frees. P4_E_INPUT: the file. Local. */
-P4_PUBLIC p4_rc p4_metadata_load(p4_metadata *metadata, const char *directory);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,7 @@
  * (io/text/dataset.h). */
 #include "dataset_world.h"
 #include "src/config.h"
+#include "src/phase4/config.h"
 
 static p4_config config;
 

@@ -11,6 +11,7 @@
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "src/config.h"
+#include "src/phase4/config.h"
 
 enum { PATH_BYTES = 2 * P4_PATH_BYTES };
 static const unsigned everything = P4_NEEDS_TOKENIZER | P4_NEEDS_TRAINING;

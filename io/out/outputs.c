@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "src/config.h"
+#include "src/phase4/config.h"
 
 #define ROW(id, name, key, needs, traits, what) \
     {#id, name, key, needs, traits, what, offsetof(p4_output_paths, id)},

@@ -8,8 +8,8 @@
 #define P4_OUTPUTS_H
 
 #include "src/leaf/base.h"
-#include "src/phase4/config.h"
 #include "src/phase4/results.h"
+#include "src/phase4/types.h"
 
 /* Traits of an output. */
 enum {

@@ -12,7 +12,7 @@
 #include <stdio.h>
 
 #include "src/leaf/base.h"
-#include "src/phase4.h"
+#include "src/phase4/results.h"
 
 /* ---- the results ---- */
 

@@ -11,7 +11,8 @@
 #define P4_DATASET_H
 
 #include "io/tokenizer/tokenizer.h"
-#include "src/phase4.h"
+#include "src/leaf/base.h"
+#include "src/phase4/types.h"
 
 /* ---- which files: dataset_files.c ---- */
 

@@ -3,6 +3,7 @@
 #include "io/text/dataset_parts.h"
 #include "io/text/path_list.h"
 #include "src/config.h"
+#include "src/phase4/config.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,6 +4,7 @@
 
 #include "io/out/outputs.h"
 #include "jobs/stages/stages.h"
+#include "src/phase4.h"
 
 /* Rank 0: the curve, the caller's callback, metrics.jsonl. */
 static p4_rc keep_point(void *user, const p4_training_point *point)

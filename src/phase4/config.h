@@ -16,7 +16,7 @@ extern "C" {
 
 /* Plain data: may be copied, compared field by field, and sent as bytes between ranks of one job. Field names
  * are the keys of cfg.json; `phase4_mpi --help` and docs/configuration.md say what each does. */
-typedef struct p4_config {
+struct p4_config {
     /* paths */
     char model_path[P4_PATH_BYTES], output_path[P4_PATH_BYTES];
     p4_recipe recipe;
@@ -73,7 +73,7 @@ typedef struct p4_config {
     /* which keys the user set himself (p4_config_from_json, p4_config_set): bit i is row i of the
      * configuration table. p4_config_adapt_to_model_size leaves those alone. */
     uint64_t user_set[2];
-} p4_config;
+};
 
 /* The seed recipe: exactly the defaults of the specification. Local. */
 P4_PUBLIC void p4_config_default(p4_config *config);

@@ -1,4 +1,4 @@
-/* results.h - what a run measured and wrote (results.json). Part of phase4.h. */
+/* results.h - what a run measured and wrote: results.json and compression_metadata.json. Part of phase4.h. */
 #ifndef PHASE4_RESULTS_H
 #define PHASE4_RESULTS_H
 
@@ -113,6 +113,34 @@ P4_PUBLIC void p4_results_free(p4_results *results);
 P4_PUBLIC p4_rc p4_results_write(const p4_results *results, const char *path);
 /* The same as text. The caller frees *json with free(). Local. */
 P4_PUBLIC p4_rc p4_results_to_json(const p4_results *results, char **json);
+/* A fine-tuning as JSON, as under "fine_tuning" in results.json. The caller frees *json with free(). Local.
+ */
+P4_PUBLIC p4_rc p4_training_summary(const p4_fine_tuning *result, char **json);
+
+/* ---- compression_metadata.json: what a packed model was made from, and how ---- */
+
+typedef struct p4_input_file {
+    char *path, *fingerprint; /* heap; fingerprint: checksum and length */
+} p4_input_file;
+
+typedef struct p4_metadata {
+    char producer[128], created[32], model_type[32]; /* created: UTC, "2025-01-31T12:00:00Z" */
+    char method[64], packing[16], run_fingerprint[64];
+    double bits;
+    p4_size_metrics metrics;
+    double pre_perplexity, post_perplexity, final_perplexity;
+    char *config_json; /* heap (malloc): the effective configuration, a JSON object; NULL: none */
+    int64_t input_count;
+    p4_input_file *inputs;
+} p4_metadata;
+
+/* Empty, created now. The caller frees with p4_metadata_free, which may be called twice. Local. */
+P4_PUBLIC void p4_metadata_init(p4_metadata *metadata);
+P4_PUBLIC void p4_metadata_free(p4_metadata *metadata);
+/* <directory>/compression_metadata.json, complete or not at all. P4_E_INPUT: cannot be written. Local. */
+P4_PUBLIC p4_rc p4_metadata_save(const char *directory, const p4_metadata *metadata);
+/* And back, into a metadata that need not be initialised; the caller frees. P4_E_INPUT: the file. Local. */
+P4_PUBLIC p4_rc p4_metadata_load(p4_metadata *metadata, const char *directory);
 
 #ifdef __cplusplus
 }

@@ -19,6 +19,9 @@ typedef struct p4_list {
     char bytes[P4_LIST_BYTES];
 } p4_list;
 
+/* The configuration (config.h). */
+typedef struct p4_config p4_config;
+
 typedef enum p4_device_kind { P4_DEVICE_AUTO, P4_DEVICE_CUDA, P4_DEVICE_CPU } p4_device_kind;
 typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
 typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;

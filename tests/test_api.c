@@ -1,5 +1,6 @@
 /* phase4.h on one rank: the quantizer, checkpoints, compressed models, their states and files. */
 #include "api_world.h"
+#include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/h5/artifact.h"
 #include "io/hf/safetensors.h"
@@ -315,6 +316,31 @@ static void same_state(const p4_compressed *a, const p4_compressed *b)
     p4_state_free(&y);
 }
 
+/* The model's tokenizer.json is in model.h5 and beside the fp16 model. */
+static void tokenizer_is_saved(void)
+{
+    static const char tokenizer[] = "{\"version\": \"1.0\"}";
+    static p4_output_paths paths;
+    char command[2048], *text = NULL;
+    p4_checkpoint *checkpoint;
+    p4_compressed *c;
+    p4_artifact_reader *reader;
+    snprintf(command, sizeof command, "cp -r '%s' '%s'", fixture("llama-gqa"), at("spoken"));
+    EXPECT(system(command) == 0, "%s", command);
+    EXPECT_OK(p4_atomic_write_all(at("spoken/tokenizer.json"), tokenizer, strlen(tokenizer)));
+    EXPECT_OK(p4_checkpoint_open(&checkpoint, at("spoken")));
+    EXPECT_OK(p4_quantize_model(&c, session, checkpoint, &config));
+    EXPECT_OK(p4_compressed_save(c, at("spoken_out"), &paths));
+    EXPECT(access(paths.tokenizer, F_OK) == 0, "no file \"%s\"", paths.tokenizer);
+    EXPECT_OK(p4_artifact_reader_open(&reader, paths.quantized));
+    EXPECT_OK(p4_artifact_read_text(reader, "tokenizer/tokenizer_json", &text));
+    EXPECT(text != NULL && strcmp(text, tokenizer) == 0, "\"%s\"", text != NULL ? text : "nothing");
+    p4_artifact_reader_close(reader);
+    p4_compressed_close(c);
+    p4_checkpoint_close(checkpoint);
+    free(text);
+}
+
 static void saved_model_comes_back(const p4_checkpoint *checkpoint, const char *directory,
                                    const char *packing)
 {
@@ -438,6 +464,7 @@ int main(void)
     compressed_models_agree();
     creation_refuses();
     saved_model_comes_back(llama, "llama", "base3x5");
+    tokenizer_is_saved();
     saved_model_comes_back(gpt2, "gpt2", "2bit");
     loading_refuses();
     metadata_comes_back();

@@ -124,7 +124,6 @@ static p4_rc print(const p4_metadata *metadata, char **json)
               p4_json_put_text(root, "model_type", metadata->model_type) &&
               p4_json_put_text(root, "method", metadata->method) && p4_json_put_reals(root, &bits, 1) &&
               p4_json_put_text(root, "packing", metadata->packing) &&
-              p4_json_put_text(root, "run_fingerprint", metadata->run_fingerprint) &&
               p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &metadata->metrics) &&
               p4_json_put_reals(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
               put_inputs(cJSON_AddArrayToObject(root, "inputs"), metadata);
@@ -232,8 +231,6 @@ static p4_rc take_all(p4_metadata *metadata, const cJSON *root, const char *sour
     TRY(take_text(metadata->model_type, sizeof metadata->model_type, root, "model_type", source));
     TRY(take_text(metadata->method, sizeof metadata->method, root, "method", source));
     TRY(take_text(metadata->packing, sizeof metadata->packing, root, "packing", source));
-    TRY(take_text(metadata->run_fingerprint, sizeof metadata->run_fingerprint, root, "run_fingerprint",
-                  source));
     TRY(take_number(&metadata->bits, root, "bits", source));
     const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(root, "metrics");
     const cJSON *perplexity = cJSON_GetObjectItemCaseSensitive(root, "perplexity");

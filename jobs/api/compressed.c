@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file/files.h"
 #include "io/out/directory.h"
 #include "jobs/api/api.h"
 #include "jobs/export.h"
@@ -256,17 +257,35 @@ done:
     return rc;
 }
 
+/* The text of the model's tokenizer.json, which model.h5 holds; NULL: there is none. The caller frees. Rank
+ * 0.
+ */
+static p4_rc read_tokenizer(char **json, const p4_compressed *c)
+{
+    enum { MAX_TOKENIZER_BYTES = 1 << 28 };
+    p4_rc rc = P4_OK;
+    size_t bytes = 0;
+    char *path = p4_format("%s/tokenizer.json", c->original.hf.path);
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_file_exists(path) ? p4_file_read(json, &bytes, path, MAX_TOKENIZER_BYTES) : P4_OK);
+done:
+    free(path);
+    return rc;
+}
+
 p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_paths *paths)
 {
     p4_rc rc = P4_OK;
     p4_group *group = c->compute.group;
     p4_output_paths *written = &c->results.output_paths;
+    char *tokenizer_json = NULL;
     p4_error_clear();
     TRY(p4_compressed_expect(c));
     if (c->was_loaded) {
         return p4_fail(P4_E_STATE, "%s: a loaded model has no checkpoint whose files go beside it",
                        c->original.hf.path);
     }
+    TRY_ROOT(group, read_tokenizer(&tokenizer_json, c));
     TRY_ROOT(group, prepare_output(&c->config, directory));
     *written = (p4_output_paths){0};
     p4_export e = {.config = &c->config,
@@ -275,6 +294,7 @@ p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_path
                    .packed = &c->packed,
                    .statistics = &c->statistics,
                    .curve = &c->curve,
+                   .tokenizer_json = tokenizer_json,
                    .results = &c->results};
     TRY(p4_export_write(&e));
     p4_group_bcast(group, written, sizeof *written, 0);
@@ -282,5 +302,6 @@ p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_path
         *paths = *written;
     }
 done:
+    free(tokenizer_json);
     return rc;
 }

@@ -125,7 +125,7 @@ typedef struct p4_input_file {
 
 typedef struct p4_metadata {
     char producer[128], created[32], model_type[32]; /* created: UTC, "2025-01-31T12:00:00Z" */
-    char method[64], packing[16], run_fingerprint[64];
+    char method[64], packing[16];
     double bits;
     p4_size_metrics metrics;
     double pre_perplexity, post_perplexity, final_perplexity;

@@ -151,7 +151,7 @@ void p4_cli_print_help(FILE *out)
           "\n"
           "Exit status:\n"
           "  0  the run completed (a failed quality verdict is recorded in results.json)\n"
-          "  1  system failure: memory, MPI, a device\n"
+          "  1  system failure: memory, MPI, a device, or standard output that cannot be written\n"
           "  2  bad input: the command line, cfg.json, the model, the data, or the output directory\n"
           "  3  the quality verdict failed and --strict was given\n"
           "\n"

@@ -298,6 +298,23 @@ void p4_export_measure(const p4_export *x)
     m->sparsity_ratio = p4_packed_sparsity(x->packed);
 }
 
+/* The fingerprints of what was read, taken then if the run kept them. */
+static p4_rc put_inputs(p4_metadata *metadata, const p4_export *x)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; x->inputs == NULL && i < x->original->hf.shard_count; i++) {
+        TRY(p4_metadata_add_input(metadata, x->original->hf.shards[i].path));
+    }
+    for (int64_t i = 0; x->inputs != NULL && i < x->inputs->count; i++) {
+        const p4_read_file *input = &x->inputs->files[i];
+        if (input->fingerprint[0] != '\0') {
+            TRY(p4_metadata_add_fingerprint(metadata, input->path, input->fingerprint));
+        }
+    }
+done:
+    return rc;
+}
+
 static p4_rc write_metadata(exporter *e)
 {
     p4_rc rc = P4_OK;
@@ -311,9 +328,7 @@ static p4_rc write_metadata(exporter *e)
         rc = P4_E_SYSTEM;
         goto done;
     }
-    for (int64_t i = 0; i < x->original->hf.shard_count; i++) {
-        TRY(p4_metadata_add_input(&metadata, x->original->hf.shards[i].path));
-    }
+    TRY(put_inputs(&metadata, x));
     TRY(p4_metadata_store(x->config->output_path, &metadata));
 done:
     p4_metadata_free(&metadata);

@@ -3,6 +3,7 @@
 #ifndef P4_EXPORT_H
 #define P4_EXPORT_H
 
+#include "io/file/inputs.h"
 #include "jobs/train/curve.h"
 #include "jobs/train/original.h"
 #include "jobs/train/statistics.h"
@@ -18,7 +19,8 @@ typedef struct p4_export {
     const p4_statistics *statistics; /* empty: none were collected */
     const p4_training_curve *curve;  /* rank 0 */
     const char *tokenizer_json;      /* rank 0; NULL: the model has no tokenizer */
-    p4_results *results;             /* evaluations go along; sizes, paths and names are filled in */
+    const p4_inputs *inputs; /* whose fingerprints go along; NULL: those of the weight files are taken */
+    p4_results *results;     /* evaluations go along; sizes, paths and names are filled in */
 } p4_export;
 
 /* results->metrics but for the peak memory. Local. */

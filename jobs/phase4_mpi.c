@@ -7,6 +7,7 @@
 #include "io/json/config.h"
 #include "io/out/report.h"
 #include "jobs/cli.h"
+#include "jobs/process.h"
 #include "src/phase4.h"
 
 enum { VERDICT_FAILED = 3 }; /* exit status under --strict */
@@ -105,21 +106,25 @@ static int refuse_arguments(void)
     return p4_launched_rank() <= 0 ? fail(P4_E_INPUT) : P4_E_INPUT;
 }
 
-int main(int argc, char **argv)
+static int act(const p4_cli *cli)
 {
-    static p4_cli cli;
-    if (p4_cli_parse(&cli, argc, argv) != P4_OK) {
-        return refuse_arguments();
-    }
-    switch (cli.action) {
+    switch (cli->action) {
     case P4_CLI_HELP:
         return show_help();
     case P4_CLI_VERSION:
         return show_version();
     case P4_CLI_VALIDATE:
-        return validate(&cli);
+        return validate(cli);
     case P4_CLI_RUN:
         break;
     }
-    return run(&cli);
+    return run(cli);
+}
+
+int main(int argc, char **argv)
+{
+    static p4_cli cli;
+    p4_process_start();
+    int status = p4_cli_parse(&cli, argc, argv) == P4_OK ? act(&cli) : refuse_arguments();
+    return p4_process_end(status);
 }

@@ -78,6 +78,7 @@ static p4_rc run_stages(p4_run *run)
         p4_rc outcome = stages[i].run(run);
         TRY(p4_results_add_time(&run->results, stages[i].key, p4_now_s() - started_s));
         TRY(outcome);
+        TRY_ALL(run->compute.group, p4_inputs_check(&run->inputs));
         run->done[i] = true;
     }
 done:
@@ -92,13 +93,15 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
     if (path == NULL) {
         return P4_E_SYSTEM;
     }
-    run->results.success = outcome == P4_OK;
-    if (outcome != P4_OK) {
+    p4_rc gone = outcome == P4_OK ? p4_output_check(&run->results.output_paths) : P4_OK;
+    run->results.success = outcome == P4_OK && gone == P4_OK;
+    if (!run->results.success) { /* it hands nothing on */
         snprintf(run->results.error, sizeof run->results.error, "%s", p4_last_error());
+        run->results.output_paths = (p4_output_paths){.primary_output = ""};
     }
     p4_rc rc = p4_results_store(&run->results, path); /* the first error counts: what ended the run */
     free(path);
-    return rc;
+    return gone != P4_OK ? gone : rc;
 }
 
 /* The output directory, with a results.json that counts when the run is killed: nothing else there is this
@@ -126,6 +129,7 @@ static void close_run(p4_run *run)
     p4_windows_free(&run->eval);
     p4_packed_release(&run->packed);
     p4_original_close(&run->original);
+    p4_inputs_free(&run->inputs);
     p4_tokenizer_close(run->tokenizer);
     p4_training_curve_free(&run->curve);
     p4_compute_close(&run->compute);

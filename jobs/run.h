@@ -3,6 +3,7 @@
 #ifndef P4_RUN_H
 #define P4_RUN_H
 
+#include "io/file/inputs.h"
 #include "io/out/report.h"
 #include "io/text/training_set.h"
 #include "io/tokenizer/tokenizer.h"
@@ -16,6 +17,7 @@ typedef struct p4_run {
     p4_config config; /* effective */
     p4_compute compute;
     p4_original original;
+    p4_inputs inputs;             /* the files read: of the model on every rank, of the text on rank 0 */
     p4_tokenizer *tokenizer;      /* rank 0; NULL when all data are token files */
     p4_windows calibration, eval; /* the same on every rank */
     p4_training_set *train; /* NULL: nothing is trained. Without train_files it may be of `calibration` */

@@ -57,7 +57,7 @@ void p4_packed_release(p4_packed *c)
 
 /* A tensor that is rounded to fp16 in blocks of rows. */
 typedef struct rounding {
-    const char *name;
+    const char *name, *source;
     const p4_weight *weight;
     uint16_t *to;
     int64_t block; /* rows */
@@ -74,15 +74,17 @@ static p4_rc round_block(void *user, int64_t item, int worker)
     p4_weight_rows_f32(values, r->weight, row, rows);
     p4_f32s_to_f16(to, values, rows * cols);
     int64_t bad = p4_f16_find_nonfinite(to, rows * cols);
-    CHECK(bad < 0, "tensor %s: element [%lld, %lld] is %g, which fp16 cannot hold (up to 65504)", r->name,
-          (long long)(row + bad / cols), (long long)(bad % cols), (double)values[bad]);
+    CHECK(bad < 0, "%s: tensor %s: element [%lld, %lld] is %g, which fp16 cannot hold (up to 65504)",
+          r->source, r->name, (long long)(row + bad / cols), (long long)(bad % cols), (double)values[bad]);
 done:
     return rc;
 }
 
-p4_rc p4_packed_preserve(p4_packed *c, int64_t param, const p4_weight *weight, int threads)
+p4_rc p4_packed_preserve(p4_packed *c, int64_t param, const p4_weight *weight, const char *source,
+                         int threads)
 {
     rounding r = {.name = c->model->params[param].name,
+                  .source = source,
                   .weight = weight,
                   .to = p4_packed_half(c, param),
                   .block = p4_weight_block_rows(weight)};

@@ -35,8 +35,9 @@ static inline uint16_t *p4_packed_half(const p4_packed *c, int64_t i)
 }
 
 /* Rounds a preserved tensor to fp16, on so many threads. P4_E_INPUT when a value does not fit, with the
- * tensor's name. Local. */
-p4_rc p4_packed_preserve(p4_packed *compressed, int64_t param, const p4_weight *weight, int threads);
+ * tensor's name behind `source`, a file or what made it. Local. */
+p4_rc p4_packed_preserve(p4_packed *compressed, int64_t param, const p4_weight *weight, const char *source,
+                         int threads);
 
 /* Bytes of what is stored: ternary codes packed with `bits_per_byte` trits a byte (5: base-3, 4: 2-bit),
  * scales, halves. */

@@ -10,5 +10,6 @@ foreach(source ${P4_FUZZERS})
   add_dependencies(fuzzers ${name})
   add_test(NAME ${name} COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/run_fuzzer.sh $<TARGET_FILE:${name}>
            ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/${subject} ${P4_FUZZ_SECONDS})
-  set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${P4_HANG_S} SKIP_RETURN_CODE ${P4_SKIPPED})
+  math(EXPR timeout "${P4_HANG_S} + ${P4_FUZZ_SECONDS}")
+  set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${timeout} SKIP_RETURN_CODE ${P4_SKIPPED})
 endforeach()

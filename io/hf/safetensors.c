@@ -1,14 +1,13 @@
 #include "io/hf/safetensors.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <utf8proc.h>
 
 #include "io/file/files.h"
+#include "src/leaf/mapped.h"
 
 enum { PREFIX_BYTES = 8, MAX_RANK = sizeof((p4_safetensor *)0)->shape / sizeof(int64_t) };
 
@@ -427,12 +426,9 @@ p4_rc p4_safetensors_open(p4_safetensors *file, const char *path)
     TRY(p4_file_open(&fd, &bytes, path));
     CHECK(bytes >= PREFIX_BYTES, "%s: %llu bytes, too short for a safetensors file", path,
           (unsigned long long)bytes);
-    void *mapping = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    CHECK(mapping != MAP_FAILED, "%s: cannot map %llu bytes: %s", path, (unsigned long long)bytes,
-          strerror(errno));
-    file->mapping = mapping;
+    TRY(p4_map_file(&file->mapping, fd, bytes, path));
     file->mapping_bytes = bytes;
-    TRY(parse(file, mapping, bytes));
+    TRY(parse(file, file->mapping, bytes));
 done:
     if (fd >= 0) {
         close(fd);
@@ -445,9 +441,7 @@ done:
 
 void p4_safetensors_close(p4_safetensors *file)
 {
-    if (file->mapping != NULL) {
-        munmap(file->mapping, (size_t)file->mapping_bytes);
-    }
+    p4_unmap_file(file->mapping, file->mapping_bytes);
     free(file->path);
     free(file->tensors);
     free(file->names);

@@ -131,7 +131,7 @@ static bool read_number(void *field, const p4_config_row *row, const p4_json_val
     }
     *(double *)field = value->item->valuedouble;
     bool zero = value->item->valuedouble == 0 && row->min_open && row->min == 0;
-    return p4_json_is_number(value) && !(zero && row->zero_name != NULL);
+    return p4_json_is_number(value) && !p4_json_underflows(value) && !(zero && row->zero_name != NULL);
 }
 
 /* Reads one row's value and checks its range. A refused value is reported and its user_set bit left as it is.

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "io/json/text.h"
 #include "io/utf8/utf8.h"
 
 /* The place of an escaped NUL. A backslash occurs inside strings only. */
@@ -15,6 +16,27 @@ static bool find_nul_escape(const char *json, size_t bytes, size_t *at)
         if (end - p >= 6 && memcmp(p + 1, "u0000", 5) == 0) {
             *at = (size_t)(p - json);
             return true;
+        }
+    }
+    return false;
+}
+
+/* The place of something that stands where a number may and is none by JSON's grammar: cJSON accepts "01". */
+static bool find_bad_number(const char *json, size_t bytes, size_t *at)
+{
+    bool in_string = false;
+    for (size_t i = 0; i < bytes; i++) {
+        if (json[i] == '"') {
+            in_string = !in_string;
+        } else if (in_string) {
+            i += json[i] == '\\';
+        } else if (json[i] == '-' || (json[i] >= '0' && json[i] <= '9')) {
+            size_t length = p4_json_number_bytes(json + i, bytes - i);
+            *at = i;
+            if (length == 0 || (i + length < bytes && strchr("+-.0123456789Ee", json[i + length]) != NULL)) {
+                return true;
+            }
+            i += length - 1;
         }
     }
     return false;
@@ -38,6 +60,7 @@ p4_rc p4_json_read(cJSON **root, const char *json, size_t bytes, const char *sou
         at++;
     }
     CHECK(at == bytes, "%s: byte %zu: something follows the JSON value", source, at);
+    CHECK(!find_bad_number(json, bytes, &at), "%s: byte %zu: not a JSON number", source, at);
     CHECK(cJSON_IsObject(*root), "%s: the JSON value is not an object", source);
 done:
     if (rc != P4_OK) {

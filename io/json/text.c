@@ -91,12 +91,12 @@ static const char *skip_digits(const char *at, const char *end)
     return at;
 }
 
-bool p4_json_is_number(const p4_json_value *value)
+size_t p4_json_number_bytes(const char *raw, size_t bytes)
 {
-    const char *end = value->raw + value->raw_bytes, *at = value->raw + (*value->raw == '-');
+    const char *end = raw + bytes, *at = raw + (bytes > 0 && *raw == '-');
     const char *digits = at;
     at = skip_digits(at, end);
-    bool ok = cJSON_IsNumber(value->item) && at > digits && (*digits != '0' || at == digits + 1);
+    bool ok = at > digits && (*digits != '0' || at == digits + 1);
     if (ok && at < end && *at == '.') {
         digits = at + 1;
         at = skip_digits(digits, end);
@@ -107,7 +107,23 @@ bool p4_json_is_number(const p4_json_value *value)
         at = skip_digits(digits, end);
         ok = at > digits;
     }
-    return ok && at == end;
+    return ok ? (size_t)(at - raw) : 0;
+}
+
+bool p4_json_is_number(const p4_json_value *value)
+{
+    return cJSON_IsNumber(value->item) &&
+           p4_json_number_bytes(value->raw, value->raw_bytes) == value->raw_bytes;
+}
+
+bool p4_json_underflows(const p4_json_value *value)
+{
+    size_t mantissa = 0;
+    while (mantissa < value->raw_bytes && strchr("-.0", value->raw[mantissa]) != NULL) {
+        mantissa++;
+    }
+    return cJSON_IsNumber(value->item) && value->item->valuedouble == 0 && mantissa < value->raw_bytes &&
+           value->raw[mantissa] >= '1' && value->raw[mantissa] <= '9';
 }
 
 bool p4_json_whole(const p4_json_value *value, bool *negative, uint64_t *magnitude)

@@ -36,8 +36,13 @@ void p4_json_leave(p4_json_cursor *cursor);
 /* Reads the next key of an object and returns its line. Local. */
 int p4_json_next_key(p4_json_cursor *cursor);
 
-/* Is the value a number by JSON's grammar? cJSON also accepts "01" and "1.". Local. */
+/* The length of the number at `raw` by JSON's grammar, which knows no "01" and no "1."; 0: there is none.
+ * Local. */
+size_t p4_json_number_bytes(const char *raw, size_t bytes);
+/* Is the value a number by JSON's grammar? cJSON is laxer. Local. */
 bool p4_json_is_number(const p4_json_value *value);
+/* Is it a number other than 0 that a double cannot tell from 0, as 1e-400? Local. */
+bool p4_json_underflows(const p4_json_value *value);
 /* A whole number as sign and magnitude, exact to 64 bits when written in digits only; 4.0 and 1e6 are
  * accepted up to 2^53. False: not a whole number, or too large. Local. */
 bool p4_json_whole(const p4_json_value *value, bool *negative, uint64_t *magnitude);

@@ -130,3 +130,14 @@ p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *writt
     }
     return rc;
 }
+
+p4_rc p4_output_check(const p4_output_paths *written)
+{
+    p4_rc rc = P4_OK;
+    for (int i = 0; i < P4_OUTPUTS; i++) {
+        const char *path = p4_output_path(written, &p4_outputs[i]);
+        CHECK(path[0] == '\0' || is_there(path), "%s: was removed while the run was under way", path);
+    }
+done:
+    return rc;
+}

@@ -18,4 +18,7 @@ p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run
  */
 p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *written);
 
+/* P4_E_INPUT names a written output that is not there any more. Local. */
+p4_rc p4_output_check(const p4_output_paths *written);
+
 #endif

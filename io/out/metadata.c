@@ -43,7 +43,7 @@ void p4_metadata_free(p4_metadata *metadata)
     metadata->input_count = 0;
 }
 
-static p4_rc add_input(p4_metadata *metadata, const char *path, const char *fingerprint)
+p4_rc p4_metadata_add_fingerprint(p4_metadata *metadata, const char *path, const char *fingerprint)
 {
     if (metadata->input_count == P4_METADATA_MAX_INPUTS) {
         return FAIL("more than %d input files to keep fingerprints of", P4_METADATA_MAX_INPUTS);
@@ -63,7 +63,7 @@ p4_rc p4_metadata_add_input(p4_metadata *metadata, const char *path)
 {
     char fingerprint[P4_FINGERPRINT_BYTES];
     p4_rc rc = p4_fingerprint_file(fingerprint, path);
-    return rc != P4_OK ? rc : add_input(metadata, path, fingerprint);
+    return rc != P4_OK ? rc : p4_metadata_add_fingerprint(metadata, path, fingerprint);
 }
 
 void p4_metadata_take_results(p4_metadata *metadata, const p4_results *results)
@@ -195,7 +195,7 @@ static p4_rc take_inputs(p4_metadata *metadata, const cJSON *list, const char *s
         const char *fingerprint = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "fingerprint"));
         CHECK(path != NULL && fingerprint != NULL, "%s: entry %lld of inputs lacks a path or a fingerprint",
               source, (long long)metadata->input_count);
-        TRY(add_input(metadata, path, fingerprint));
+        TRY(p4_metadata_add_fingerprint(metadata, path, fingerprint));
     }
 done:
     return rc;

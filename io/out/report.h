@@ -31,6 +31,7 @@ enum { P4_METADATA_MAX_INPUTS = 4096 };
 
 /* Adds an input file with its fingerprint. */
 p4_rc p4_metadata_add_input(p4_metadata *metadata, const char *path);
+p4_rc p4_metadata_add_fingerprint(p4_metadata *metadata, const char *path, const char *fingerprint);
 /* Copies method, sizes and perplexities from the results. */
 void p4_metadata_take_results(p4_metadata *metadata, const p4_results *results);
 p4_rc p4_metadata_store(const char *directory, const p4_metadata *metadata);

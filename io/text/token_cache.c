@@ -4,6 +4,7 @@
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
 #include "io/text/dataset_parts.h"
+#include "src/leaf/mapped.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -282,9 +283,7 @@ p4_rc p4_token_cache_open(p4_token_cache *cache, const char *path, const char *k
     }
     TRY(p4_file_open(&fd, &bytes, path));
     if (bytes > 0) {
-        void *mapping = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-        CHECK(mapping != MAP_FAILED, "%s: cannot be mapped: %s", path, strerror(errno));
-        cache->mapping = mapping;
+        TRY(p4_map_file(&cache->mapping, fd, bytes, path));
         cache->mapping_bytes = (size_t)bytes;
     }
     fault = find_fault(cache, key);
@@ -312,8 +311,6 @@ done:
 
 void p4_token_cache_close(p4_token_cache *cache)
 {
-    if (cache->mapping != NULL) {
-        munmap(cache->mapping, cache->mapping_bytes);
-    }
+    p4_unmap_file(cache->mapping, cache->mapping_bytes);
     *cache = (p4_token_cache){.ids = NULL};
 }

@@ -1,8 +1,8 @@
 #include "io/text/token_file.h"
 
 #include "io/file/files.h"
+#include "src/leaf/mapped.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -91,9 +91,7 @@ static p4_rc map(p4_token_file *file, const char *path)
     TRY(file->path != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_file_open(&fd, &bytes, path));
     if (bytes > 0) { /* an empty file cannot be mapped */
-        void *mapping = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-        CHECK(mapping != MAP_FAILED, "%s: cannot be mapped: %s", path, strerror(errno));
-        file->mapping = mapping;
+        TRY(p4_map_file(&file->mapping, fd, bytes, path));
         file->mapping_bytes = (size_t)bytes;
     }
 done:
@@ -176,9 +174,7 @@ p4_rc p4_token_file_check(const p4_token_file *file, int64_t first, int64_t coun
 
 void p4_token_file_close(p4_token_file *file)
 {
-    if (file->mapping != NULL) {
-        munmap(file->mapping, file->mapping_bytes);
-    }
+    p4_unmap_file(file->mapping, file->mapping_bytes);
     free(file->path);
     *file = (p4_token_file){.path = NULL};
 }

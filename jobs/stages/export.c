@@ -11,6 +11,7 @@ p4_rc p4_stage_export(p4_run *run)
                    .statistics = &run->statistics,
                    .curve = &run->curve,
                    .tokenizer_json = run->tokenizer != NULL ? p4_tokenizer_json(run->tokenizer) : NULL,
+                   .inputs = &run->inputs,
                    .results = &run->results};
     return p4_export_write(&e);
 }

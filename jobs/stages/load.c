@@ -37,12 +37,29 @@ done:
     return rc;
 }
 
+/* Local. */
+static p4_rc remember_model(p4_inputs *inputs, const p4_hf_model *hf)
+{
+    p4_rc rc = P4_OK;
+    char *config = p4_format("%s/config.json", hf->path);
+    TRY(config != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_inputs_add(inputs, config, true));
+    for (int64_t i = 0; i < hf->shard_count; i++) {
+        TRY(p4_inputs_add(inputs, hf->shards[i].path, true));
+    }
+done:
+    free(config);
+    return rc;
+}
+
 p4_rc p4_stage_load(p4_run *run)
 {
     p4_rc rc = P4_OK;
     p4_group *group = run->compute.group;
     p4_original *original = &run->original;
     TRY_ALL(group, p4_settings_open_original(original, &run->config, group->ranks));
+    TRY_ALL(group, remember_model(&run->inputs, &original->hf));
+    TRY(p4_inputs_compare(group, &run->inputs));
     TRY_ALL(group, p4_net_check_device(run->compute.ops, run->compute.device, &original->hf.model));
     TRY(check_values(run));
     /* Only what evaluates or calibrates runs the original; quantizing alone takes one matrix at a time. */

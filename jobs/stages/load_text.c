@@ -145,6 +145,7 @@ static p4_rc open_tokenizer(p4_run *run)
     char *path = p4_format("%s/tokenizer.json", run->original.hf.path);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
     if (p4_file_exists(path)) { /* without one, token files are read and text is refused by name */
+        TRY(p4_inputs_add(&run->inputs, path, true));
         TRY(p4_tokenizer_open(&run->tokenizer, run->original.hf.path));
     }
     if (run->original.hf.model.arch.eos_id < 0) {
@@ -186,12 +187,24 @@ done:
     return rc;
 }
 
+static p4_rc remember_files(p4_inputs *inputs, const split_files *files)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; rc == P4_OK && i < files->count; i++) {
+        rc = p4_inputs_add(inputs, files->paths[i], false);
+    }
+    return rc;
+}
+
 /* Rank 0 reads and tokenizes. Local. */
 static p4_rc read_text(p4_run *run, text_files *files)
 {
     p4_rc rc = P4_OK;
     TRY(open_tokenizer(run));
     TRY(find_all_files(&run->config, files));
+    TRY(remember_files(&run->inputs, &files->calibration));
+    TRY(remember_files(&run->inputs, &files->eval));
+    TRY(remember_files(&run->inputs, &files->train));
     TRY(read_samples(run, files));
 done:
     return rc;

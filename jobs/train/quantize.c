@@ -130,10 +130,11 @@ static p4_rc quantize_matrix(work *w, int64_t i)
     }
     TRY(ops->sync(w->compute->device));
     CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them",
-          hf->path, hf->model.params[i].name, (long long)c->errors[i].nonfinite);
+          p4_hf_model_file_of(hf, &hf->model.weights[i]), hf->model.params[i].name,
+          (long long)c->errors[i].nonfinite);
     CHECK(isfinite(c->errors[i].scale_max),
-          "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)", hf->path,
-          hf->model.params[i].name);
+          "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)",
+          p4_hf_model_file_of(hf, &hf->model.weights[i]), hf->model.params[i].name);
 done:
     return rc;
 }
@@ -160,7 +161,8 @@ static p4_rc quantize_owned(work *w)
             TRY(quantize_matrix(w, i));
             p4_hf_model_drop_pages(&w->original->hf, i);
         } else {
-            TRY(p4_packed_preserve(w->packed, i, &model->weights[i], w->compute->threads));
+            const char *file = p4_hf_model_file_of(&w->original->hf, &model->weights[i]);
+            TRY(p4_packed_preserve(w->packed, i, &model->weights[i], file, w->compute->threads));
         }
         done_elements += (double)(p->rows * p->cols);
         p4_progress_update(&progress, done_elements, NULL);

@@ -283,7 +283,7 @@ static p4_rc store_half(p4_trainer *t, p4_packed *c, int64_t i)
     }
     t->compute->ops->to_host(t->compute->device, h_master, t->optim.master + t->optim.at[i], count * 4);
     master.data = h_master;
-    p4_rc rc = p4_packed_preserve(c, i, &master, t->compute->threads);
+    p4_rc rc = p4_packed_preserve(c, i, &master, "fine-tuning", t->compute->threads);
     free(h_master);
     return rc;
 }

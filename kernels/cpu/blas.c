@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "src/leaf/import.h"
 
@@ -105,10 +107,65 @@ done:
     return rc;
 }
 
-p4_rc p4_cpu_blas_open(const p4_cpu_blas **blas)
+/* ---- under a limit on the address space ---- */
+
+enum { LIBRARY_BYTES = 48 << 20, BUFFER_BYTES = 128 << 20, THREADS_MOST = 64 };
+static int reserved; /* threads whose buffers OpenBLAS has */
+
+/* OpenBLAS tries again for ever when it cannot map its buffer of a thread (ulimit -v). So look first whether
+ * there is room for all of them. */
+static p4_rc look_for_room(int threads)
+{
+    struct rlimit limit;
+    char needed[32], most[32];
+    size_t bytes = (size_t)LIBRARY_BYTES + (size_t)(threads - reserved) * BUFFER_BYTES;
+    if (threads <= reserved || getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return P4_OK;
+    }
+    void *room = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) {
+        return FAULT(
+            "OpenBLAS requires %s of address space for %d thread%s, and the limit of this process, %s "
+            "(ulimit -v), does not leave it; raise the limit or lower threads_per_rank",
+            p4_format_bytes(needed, (double)bytes), threads, p4_plural(threads),
+            p4_format_bytes(most, (double)limit.rlim_cur));
+    }
+    munmap(room, bytes);
+    return P4_OK;
+}
+
+/* Makes OpenBLAS map the buffers now, before other memory takes the room. */
+static void take_buffers(int threads)
+{
+    void *(*take)(int where) = NULL;
+    void (*give)(void *buffer) = NULL;
+    const p4_import_function wanted[] = {{"blas_memory_alloc", &take}, {"blas_memory_free", &give}};
+    struct rlimit limit;
+    bool limited = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    void *buffers[THREADS_MOST];
+    int count = threads < THREADS_MOST ? threads : THREADS_MOST;
+    if (threads <= reserved || !limited || !p4_import_functions(&library, wanted, 2)) {
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        buffers[i] = take(0);
+    }
+    for (int i = 0; i < count; i++) {
+        give(buffers[i]);
+    }
+    reserved = threads;
+}
+
+p4_rc p4_cpu_blas_open(const p4_cpu_blas **blas, int threads)
 {
     pthread_mutex_lock(&lock);
-    p4_rc rc = loaded.sgemm ? P4_OK : load_for_this_cpu();
+    p4_rc rc = look_for_room(threads);
+    if (rc == P4_OK && !loaded.sgemm) {
+        rc = load_for_this_cpu();
+    }
+    if (rc == P4_OK) {
+        take_buffers(threads);
+    }
     pthread_mutex_unlock(&lock);
     *blas = rc == P4_OK ? &loaded : NULL;
     return rc;

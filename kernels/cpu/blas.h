@@ -14,7 +14,8 @@ typedef struct p4_cpu_blas {
 } p4_cpu_blas;
 
 /* Loads OpenBLAS the first time; it stays loaded. *blas lives as long as the process. Any thread may call.
+ * P4_E_SYSTEM: it is not there, or a limit leaves no address space for its buffers of `threads` threads.
  * Local. */
-p4_rc p4_cpu_blas_open(const p4_cpu_blas **blas);
+p4_rc p4_cpu_blas_open(const p4_cpu_blas **blas, int threads);
 
 #endif

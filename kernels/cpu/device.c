@@ -32,13 +32,14 @@ p4_rc p4_cpu_open(p4_device **device, int ordinal, int threads, bool half_comput
     *device = NULL;
     CHECK(ordinal == 0, "CPU device %d does not exist; there is one, 0", ordinal);
     CHECK(threads >= 0, "%d threads for the CPU device, expected 0 or more", threads);
-    TRY(p4_cpu_blas_open(&blas));
+    threads = threads ? threads : omp_get_num_procs();
+    TRY(p4_cpu_blas_open(&blas, threads));
     opened = p4_alloc(1, sizeof *opened);
     if (!opened) {
         rc = P4_E_SYSTEM;
         goto done;
     }
-    opened->threads = threads ? threads : omp_get_num_procs();
+    opened->threads = threads;
     opened->sgemm = blas->sgemm;
     snprintf(opened->description, sizeof opened->description, "CPU, %d thread%s, OpenBLAS %s",
              opened->threads, p4_plural(opened->threads), blas->core);

@@ -1,0 +1,13 @@
+/* process.h - a program's standard streams and the signals that would end it without a message. */
+#ifndef P4_PROCESS_H
+#define P4_PROCESS_H
+
+/* Call first. Standard streams that are closed are opened on something that refuses what is written, so that
+ * no file gets their numbers. A reader of the log that ends, or a limit on the size of files, makes a write
+ * fail in place of ending the process. Local. */
+void p4_process_start(void);
+/* Call last, with the exit status: that status, or 1 with a line on standard error if standard output did not
+ * take all that was written to it. Local. */
+int p4_process_end(int status);
+
+#endif

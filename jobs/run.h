@@ -3,6 +3,7 @@
 #ifndef P4_RUN_H
 #define P4_RUN_H
 
+#include "io/out/hold.h"
 #include "io/out/report.h"
 #include "io/text/training_set.h"
 #include "io/tokenizer/tokenizer.h"
@@ -14,6 +15,7 @@
 
 typedef struct p4_run {
     p4_config config; /* effective */
+    p4_hold *hold;    /* rank 0: on output_path */
     p4_compute compute;
     p4_original original;
     p4_tokenizer *tokenizer;      /* rank 0; NULL when all data are token files */

@@ -399,7 +399,11 @@ p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64
     }
     output out = {.origin = origin, .directory = unfinished, .source = source};
     TRY(check_target(target, origin->path));
-    TRY(p4_remove_tree(unfinished));
+    struct stat taken;
+    CHECK(
+        lstat(unfinished, &taken) != 0,
+        "%s: is in the way: the model is written under this name before it gets its own; remove or rename it",
+        unfinished);
     TRY(p4_make_directories(unfinished));
     rc = fill(&out, shard_bytes);
     if (rc == P4_OK && source->ready != NULL) {

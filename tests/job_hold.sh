@@ -82,4 +82,10 @@ rmdir mine/dequantized_fp16.tmp
 "$PHASE4_MPI" --quiet cfg.json output_path=mine overwrite=true >log 2>&1 || fail 'a folder .old is in the way'
 [ -e mine/dequantized_fp16.old/notes.md ] || fail 'a folder .old is gone'
 [ -e mine/dequantized_fp16/model.safetensors ] || fail 'no model'
+
+# A directory of its own for each task of a job array.
+SLURM_JOB_ID=17 SLURM_ARRAY_TASK_ID=4 "$PHASE4_MPI" --quiet cfg.json enable_fine_tuning=false 'output_path=runs/{model}/{jobid}_{taskid}' \
+    >log 2>&1 || fail 'names in output_path'
+grep -q '"output_path":[[:space:]]*"runs/llama-gqa/17_4"' runs/llama-gqa/17_4/phase4_config.json || fail "runs: $(ls -R runs)"
+refused 'found "{job}", expected {model}, {date}, {jobid} or {taskid}' 'output_path=runs/{job}'
 echo 'one run at a time'

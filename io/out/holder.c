@@ -58,15 +58,9 @@ static int64_t birth_of(int64_t process)
 /* "42", or "42, task 3" of a job array; "" outside of a job. */
 static void find_job(char job[64])
 {
-    static const char *const jobs[] = {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID"};
-    const char *task = getenv("SLURM_ARRAY_TASK_ID");
-    job[0] = '\0';
-    for (size_t i = 0; job[0] == '\0' && i < sizeof jobs / sizeof jobs[0]; i++) {
-        const char *id = getenv(jobs[i]);
-        if (id != NULL) {
-            snprintf(job, 64, "%.40s%s%.12s", id, task != NULL ? ", task " : "", task != NULL ? task : "");
-        }
-    }
+    const char *id = p4_job_id(), *task = p4_job_task();
+    snprintf(job, 64, "%.40s%s%.12s", id != NULL ? id : "", task != NULL ? ", task " : "",
+             task != NULL ? task : "");
 }
 
 char *p4_holder_self_text(void)

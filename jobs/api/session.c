@@ -125,6 +125,9 @@ p4_rc p4_execute(p4_session *session, const p4_config *config, p4_log_callback c
     TRY_ALL(group, shared != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_session_share_config(session, shared, config));
     TRY_ROOT(group, p4_config_validate_job(shared));
+    /* Once, for all: hosts may differ in their dates. */
+    TRY_ROOT(group, p4_config_expand_output_path(shared));
+    p4_group_bcast(group, shared, sizeof *shared, 0);
     rc = p4_run_execute(group, shared, group->rank == 0 ? callback : NULL, user, results);
     share_results(group, results);
 done:

@@ -7,19 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dist/launcher.h"
 #include "dist/mpi_state.h"
-
-int64_t p4_launched_rank(void)
-{
-    static const char *const names[] = {"PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const char *rank = getenv(names[i]);
-        if (rank != NULL) {
-            return strtoll(rank, NULL, 10);
-        }
-    }
-    return -1;
-}
 
 /* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them. */
 static int count_cores(const p4_machine *machine)
@@ -39,20 +28,38 @@ static int count_cores(const p4_machine *machine)
     return cores > 0 ? cores : 1;
 }
 
+static p4_rc start_mpi(p4_machine *machine)
+{
+    p4_rc rc = P4_OK;
+    int provided = 0, failed;
+    p4_launch_environment environment;
+#ifdef OPEN_MPI /* other MPIs may have process managers of their own */
+    TRY(p4_launch_check());
+#endif
+    TRY(p4_launch_begin(&environment));
+    failed = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS;
+    p4_launch_end(&environment);
+    if (failed) {
+        return FAULT("MPI could not be started");
+    }
+    machine->owns_mpi = true;
+    MPI_Comm_size(MPI_COMM_WORLD, &machine->ranks);
+    rc = p4_launch_check_ranks(machine->ranks);
+done:
+    return rc;
+}
+
 p4_rc p4_machine_open(p4_machine *machine)
 {
-    int started = 0, provided = 0;
+    p4_rc rc = P4_OK;
+    int started = 0;
     *machine = (p4_machine){.gpu = -1};
     MPI_Initialized(&started);
-    if (!started) {
-        if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
-            return FAULT("MPI could not be started");
-        }
-        machine->owns_mpi = true;
-    }
+    TRY(started ? P4_OK : start_mpi(machine));
     struct p4_machine_state *state = machine->state = p4_alloc(1, sizeof *state);
     if (state == NULL) {
-        return P4_E_SYSTEM;
+        rc = P4_E_SYSTEM;
+        goto done;
     }
     MPI_Comm_dup(MPI_COMM_WORLD, &state->world);
     MPI_Comm_rank(state->world, &machine->rank);
@@ -64,7 +71,8 @@ p4_rc p4_machine_open(p4_machine *machine)
         snprintf(machine->host, sizeof machine->host, "unknown");
     }
     machine->cores = count_cores(machine);
-    return P4_OK;
+done:
+    return rc;
 }
 
 void p4_machine_close(p4_machine *machine)

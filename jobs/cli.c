@@ -131,9 +131,9 @@ void p4_cli_print_help(FILE *out)
           "report.\n"
           "It is an MPI program:\n"
           "\n"
-          "  srun -N4 phase4_mpi cfg.json        on a cluster\n"
-          "  mpirun -n 2 phase4_mpi cfg.json     on one machine\n"
-          "  phase4_mpi cfg.json                 as a single rank\n"
+          "  srun --mpi=pmix -N4 phase4_mpi cfg.json    on a cluster\n"
+          "  mpirun -n 2 phase4_mpi cfg.json            on one machine\n"
+          "  phase4_mpi cfg.json                        as a single rank\n"
           "\n"
           "Options:\n",
           out);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "dist/group.h"
+#include "dist/launcher.h"
 #include "io/json/config.h"
 #include "io/out/report.h"
 #include "jobs/cli.h"
@@ -15,6 +15,12 @@ static int fail(p4_rc rc)
 {
     fprintf(stderr, "phase4: error: %s\n", p4_last_error());
     return (int)rc;
+}
+
+/* Does this process speak? Without a session by what its launcher says, so that one of many does. */
+static bool speaks(const p4_session *session)
+{
+    return session != NULL ? p4_session_rank(session) == 0 : p4_launched_rank() <= 0;
 }
 
 /* The answers that take no MPI: once, whoever started how many of us. */
@@ -61,7 +67,7 @@ static int validate(const p4_cli *cli)
     }
     TRY(read_config(&config, cli, session));
 done:
-    if (session == NULL || p4_session_rank(session) == 0) {
+    if (speaks(session)) {
         if (rc == P4_OK) {
             printf("%s: valid\n", cli->cfg_path);
         } else {
@@ -89,7 +95,7 @@ static int run(const p4_cli *cli)
     }
 done:;
     int status = rc == P4_OK && cli->strict && !results.quality.passed ? VERDICT_FAILED : (int)rc;
-    if (rc != P4_OK && (session == NULL || p4_session_rank(session) == 0)) {
+    if (rc != P4_OK && speaks(session)) {
         (void)fail(rc);
     }
     p4_results_free(&results);

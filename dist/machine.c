@@ -9,8 +9,11 @@
 
 #include "dist/launcher.h"
 #include "dist/mpi_state.h"
+#include "src/leaf/limits.h"
 
-/* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them. */
+/* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them, and
+ * a container's quota of processor time: more threads than it feeds are stopped in turn while others wait for
+ * them. */
 static int count_cores(const p4_machine *machine)
 {
     cpu_set_t mine;
@@ -24,6 +27,9 @@ static int count_cores(const p4_machine *machine)
     int cores = own < node ? own : share;
     if (own < node && own > share && share > 0) {
         cores = share;
+    }
+    if (machine->cpu_quota > 0 && machine->cpu_quota < (double)cores * machine->node_ranks) {
+        cores = (int)(machine->cpu_quota / machine->node_ranks);
     }
     return cores > 0 ? cores : 1;
 }
@@ -70,6 +76,7 @@ p4_rc p4_machine_open(p4_machine *machine)
     if (gethostname(machine->host, sizeof machine->host - 1) != 0) {
         snprintf(machine->host, sizeof machine->host, "unknown");
     }
+    machine->cpu_quota = p4_limits_read("").cpus;
     machine->cores = count_cores(machine);
 done:
     return rc;

@@ -16,7 +16,9 @@ typedef struct p4_gpu {
 typedef struct p4_machine {
     int rank, ranks;           /* in MPI_COMM_WORLD */
     int node_rank, node_ranks; /* of this node */
-    int cores; /* that this rank may use: its affinity mask, divided by the ranks that share it */
+    double cpu_quota; /* processors' worth of time that control groups allow this rank; 0: no limit */
+    int cores; /* that this rank may use: its affinity mask and its quota, divided by the ranks that share
+                  them */
     char host[64];
     bool owns_mpi;    /* p4_machine_open called MPI_Init */
     bool knows_gpus;  /* p4_machine_assign_gpus was called */

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "dist/launcher.h"
 #include "io/json/config.h"
@@ -111,9 +112,26 @@ static int refuse_arguments(void)
     return p4_launched_rank() <= 0 ? fail(P4_E_INPUT) : P4_E_INPUT;
 }
 
+/* OpenMP's threads wait by spinning, for milliseconds: that costs little on idle cores, and most of the time
+ * of a job whose cores other work shares. Unless the user has chosen, they spin for some 50 microseconds and
+ * then sleep; on a machine that is busy already they sleep at once. The OpenMP library reads its environment
+ * before main, so the program starts itself once more; where it cannot, it goes on and is only slower. */
+static void let_threads_sleep(char **argv)
+{
+    double load = 0;
+    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) {
+        return;
+    }
+    bool busy = getloadavg(&load, 1) == 1 && load > 0.5 * (double)sysconf(_SC_NPROCESSORS_ONLN);
+    if (setenv("GOMP_SPINCOUNT", busy ? "0" : "1000", 1) == 0) {
+        (void)execv("/proc/self/exe", argv);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static p4_cli cli;
+    let_threads_sleep(argv);
     if (p4_cli_parse(&cli, argc, argv) != P4_OK) {
         return refuse_arguments();
     }

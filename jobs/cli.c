@@ -11,12 +11,22 @@ typedef struct option {
     const char *name, *short_name, *help;
 } option;
 
-enum { OPTION_HELP, OPTION_VERSION, OPTION_VALIDATE, OPTION_QUIET, OPTION_STRICT, OPTION_COUNT };
+enum {
+    OPTION_HELP,
+    OPTION_VERSION,
+    OPTION_VALIDATE,
+    OPTION_CHECK,
+    OPTION_QUIET,
+    OPTION_STRICT,
+    OPTION_COUNT
+};
 
 static const option options[OPTION_COUNT] = {
     [OPTION_HELP] = {"--help", "-h", "Print this help and exit."},
     [OPTION_VERSION] = {"--version", NULL, "Print the version and the compiled-in features, and exit."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all errors in it, and exit."},
+    [OPTION_CHECK] = {"--check", NULL,
+                      "Check files, output directory, memory, disk and settings before a run, and exit."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
                        "Exit with status 3 if the quality verdict fails; requires eval_samples above 0."},
@@ -63,6 +73,9 @@ static void apply_option(p4_cli *cli, int which)
         break;
     case OPTION_VALIDATE:
         cli->action = P4_CLI_VALIDATE;
+        break;
+    case OPTION_CHECK:
+        cli->action = P4_CLI_CHECK;
         break;
     case OPTION_QUIET:
         cli->quiet = true;

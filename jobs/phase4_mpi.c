@@ -80,6 +80,29 @@ done:
     return (int)rc;
 }
 
+/* What a run would find out before its work. */
+static int check(const p4_cli *cli)
+{
+    static p4_config config;
+    p4_rc rc = P4_OK;
+    p4_session *session = NULL;
+    TRY(p4_session_open(&session));
+    p4_session_set_log(session, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
+    TRY(read_config(&config, cli, session));
+    TRY(p4_check(session, &config));
+done:
+    if (speaks(session)) {
+        if (rc == P4_OK) {
+            printf("%s: no error found\n", cli->cfg_path);
+        } else {
+            (void)fail(rc);
+        }
+    }
+    signal(SIGTERM, SIG_IGN); /* as in run */
+    p4_session_close(session);
+    return (int)rc;
+}
+
 static int run(const p4_cli *cli)
 {
     static p4_config config;
@@ -142,6 +165,8 @@ int main(int argc, char **argv)
         return show_version();
     case P4_CLI_VALIDATE:
         return validate(&cli);
+    case P4_CLI_CHECK:
+        return check(&cli);
     case P4_CLI_RUN:
         break;
     }

@@ -8,6 +8,7 @@
 
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
+#include "jobs/check.h"
 #include "jobs/stages/stages.h"
 
 static const struct {
@@ -138,12 +139,31 @@ static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
     p4_compute_settings settings = p4_settings_compute(&run->config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
+    TRY(p4_check_run(run, false));
     TRY_ROOT(group, take_output(run));
     *output_taken = true;
     TRY(run_stages(run));
     judge(run);
     run->results.metrics.peak_memory_mb = peak_memory(group) / 1048576.0;
 done:
+    return rc;
+}
+
+p4_rc p4_run_check(p4_group *group, const p4_config *config)
+{
+    p4_rc rc = P4_OK;
+    p4_run *run = p4_alloc(1, sizeof *run);
+    TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
+    run->config = *config;
+    p4_compute_settings settings = p4_settings_compute(config);
+    TRY(p4_compute_open(&run->compute, group, &settings));
+    say_setup(run);
+    TRY(p4_check_run(run, true));
+done:
+    if (run != NULL) {
+        close_run(run);
+    }
+    free(run);
     return rc;
 }
 

@@ -31,6 +31,10 @@ typedef struct p4_run {
     bool done[P4_MAX_STAGES]; /* which stages are done, in the order of the table in run.c */
 } p4_run;
 
+/* Opens the device and makes the checks that come before the work (check.h): every error at once, one a line.
+ * Nothing on the disk changes. Collective. */
+p4_rc p4_run_check(p4_group *group, const p4_config *config);
+
 /* Opens device and threads, runs every stage that is not done, and writes results.json. *results is the same
  * on every rank, filled as far as the run came; the caller frees it with p4_results_free. log_callback (rank
  * 0, NULL: none) sees each logged training step. Collective. */

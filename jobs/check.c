@@ -1,0 +1,59 @@
+#include "jobs/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void p4_findings_add(p4_findings *f, p4_rc rc)
+{
+    const char *message = p4_last_error();
+    size_t used = strlen(f->text);
+    if (rc != P4_OK && strstr(f->text, message) == NULL) {
+        snprintf(f->text + used, sizeof f->text - used, "%s%s", used > 0 ? "\n" : "", message);
+        f->errors++;
+        /* Bad input is what the user can change: it is the status where both kinds occur. */
+        f->worst = f->worst == P4_OK || rc == P4_E_INPUT ? rc : f->worst;
+    }
+    p4_error_clear();
+}
+
+static void say_threads(const p4_run *run)
+{
+    const p4_machine *machine = run->compute.group->machine;
+    const char *ignored = getenv("OMP_NUM_THREADS");
+    char quota[64] = "";
+    if (machine->cpu_quota > 0) {
+        snprintf(quota, sizeof quota, ", a quota of %.3g CPUs", machine->cpu_quota);
+    }
+    INFO("      %d thread%s per rank; %d core%s for it%s%s", run->compute.threads,
+         p4_plural(run->compute.threads), machine->cores, p4_plural(machine->cores), quota,
+         ignored != NULL ? "; OMP_NUM_THREADS has no effect, threads_per_rank has" : "");
+}
+
+p4_rc p4_check_run(p4_run *run, bool alone)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = run->compute.group;
+    p4_findings f = {.worst = P4_OK};
+    INFO("plan and checks");
+    rc = p4_consult(group, p4_settings_open_original(&run->original, &run->config, group->ranks));
+    bool has_model = rc == P4_OK;
+    p4_findings_add(&f, rc);
+    if (has_model) {
+        p4_findings_add(&f, p4_consult(group, p4_net_check_device(run->compute.ops, run->compute.device,
+                                                                  &run->original.hf.model)));
+        p4_findings_add(&f, p4_check_memory(run));
+    }
+    if (group->rank == 0) {
+        say_threads(run);
+        p4_check_output(run, has_model, &f);
+        p4_check_text(run, has_model, alone, &f);
+    }
+    if (f.errors > 0) {
+        rc = p4_fail(f.worst, "%s", f.text);
+    } else {
+        rc = P4_OK;
+    }
+    rc = p4_agree_root(group, group->rank == 0 ? rc : P4_OK);
+    return rc;
+}

@@ -112,14 +112,18 @@ static void check_files(const p4_run *run, const p4_split_files *files, bool has
 
 /* Less text than one step of training or one window needs is an error now and not in the middle of the run.
  */
-static p4_rc expect_windows(const p4_run *run, const char *what, int64_t windows, int64_t needed)
+static p4_rc expect_windows(const p4_run *run, const char *what, const p4_split_files *files, int64_t windows,
+                            int64_t needed)
 {
     p4_rc rc = P4_OK;
+    char more[40] = "";
+    if (files->count > 1) {
+        snprintf(more, sizeof more, " and %lld more", (long long)files->count - 1);
+    }
     CHECK(windows >= needed,
-          "%s: found at most %lld window%s of %d tokens, judging by the sizes of the files, expected at "
-          "least %lld",
-          what, (long long)windows, p4_plural(windows), run->config.calibration_sequence_length,
-          (long long)needed);
+          "%s: %s%s: found at most %lld window%s of %d tokens, judging by the sizes, expected at least %lld",
+          what, files->paths[0], more, (long long)windows, p4_plural(windows),
+          run->config.calibration_sequence_length, (long long)needed);
 done:
     return rc;
 }
@@ -145,38 +149,48 @@ static void warn_of_bounds(const p4_config *c, int64_t calibration, int64_t eval
     }
 }
 
-void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
+/* Is there enough, as far as sizes tell, and does more than there is count for something? */
+static void check_amounts(const p4_run *run, const p4_text_files *files, const int64_t windows[3], bool alone,
+                          p4_findings *f)
 {
     const p4_config *c = &run->config;
+    int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
+    bool held_out = files->eval.held_out, own = p4_trains_on_files(c);
+    int64_t calibration = windows[P4_SPLIT_CALIBRATION],
+            eval = held_out ? calibration : windows[P4_SPLIT_EVAL];
+    int64_t train = own ? windows[P4_SPLIT_TRAIN] : calibration;
+    int before = f->errors;
+    if (files->calibration.count > 0) {
+        p4_findings_add(f, expect_windows(run, "calibration", &files->calibration, calibration, 1));
+    }
+    if (c->eval_samples > 0) {
+        p4_findings_add(
+            f, expect_windows(run, "evaluation", held_out ? &files->calibration : &files->eval, eval, 1));
+    }
+    if (c->enable_fine_tuning) {
+        p4_findings_add(f, expect_windows(run, "fine-tuning", own ? &files->train : &files->calibration,
+                                          train, sequences));
+    }
+    if (alone && f->errors == before) {
+        warn_of_bounds(c, calibration, eval, own ? train : p4_min_i64(train, c->calibration_samples),
+                       sequences);
+    }
+}
+
+void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
+{
     p4_text_files files;
-    int64_t calibration, eval, train;
+    int64_t windows[3];
     int before = f->errors;
     p4_findings_add(f, has_model ? open_tokenizer(run) : P4_OK);
-    p4_rc found = p4_text_files_find(&files, c);
+    p4_rc found = p4_text_files_find(&files, &run->config);
     p4_findings_add(f, found);
-    check_files(run, &files.calibration, has_model, &calibration, f);
-    check_files(run, &files.eval, has_model, &eval, f);
-    check_files(run, &files.train, has_model, &train, f);
+    check_files(run, &files.calibration, has_model, &windows[P4_SPLIT_CALIBRATION], f);
+    check_files(run, &files.eval, has_model, &windows[P4_SPLIT_EVAL], f);
+    check_files(run, &files.train, has_model, &windows[P4_SPLIT_TRAIN], f);
     if (found == P4_OK && f->errors == before) {
-        const p4_split_files *trained = p4_trains_on_files(c) ? &files.train : &files.calibration;
-        int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
-        p4_findings_add(f, p4_text_files_warn_of_leak(&files, c));
-        if (files.calibration.count > 0) {
-            p4_findings_add(f, expect_windows(run, "calibration data", calibration, 1));
-        }
-        if (c->eval_samples > 0) {
-            p4_findings_add(
-                f, expect_windows(run, "evaluation data", files.eval.held_out ? calibration : eval, 1));
-        }
-        if (c->enable_fine_tuning) {
-            p4_findings_add(f, expect_windows(run, "fine-tuning",
-                                              trained == &files.train ? train : calibration, sequences));
-        }
-        if (alone && f->errors == before) {
-            int64_t trains =
-                trained == &files.train ? train : p4_min_i64(calibration, c->calibration_samples);
-            warn_of_bounds(c, calibration, files.eval.held_out ? calibration : eval, trains, sequences);
-        }
+        p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));
+        check_amounts(run, &files, windows, alone, f);
     }
     p4_text_files_free(&files);
 }

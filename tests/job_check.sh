@@ -89,7 +89,7 @@ for how in --check --quiet; do
         'ok.bin is among the files to evaluate on and to train on' 'warning: key "eval_samples"' 'warning: key "calibration_samples"' -- \
         $how cfg.json output_path=tuned $tune fine_tune_max_steps=99 eval_samples=51 calibration_samples=60
     # shellcheck disable=SC2086
-    ended 2 'fine-tuning: found at most 50 windows' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
+    ended 2 'fine-tuning: ok.bin: found at most 50 windows' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
     # shellcheck disable=SC2086
     ended 0 -- $how cfg.json output_path=tuned overwrite=true $tune warmup_steps=1 fine_tune_max_steps=2 'eval_files=["beyond.bin"]' eval_samples=0
     ! grep -q warning log || fail "$how warns of nothing"

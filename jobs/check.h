@@ -4,6 +4,7 @@
 #ifndef P4_CHECK_H
 #define P4_CHECK_H
 
+#include "jobs/findings.h"
 #include "jobs/run.h"
 #include "jobs/text_files.h"
 
@@ -13,15 +14,6 @@
 p4_rc p4_check_run(p4_run *run, bool alone);
 
 /* --- its parts ---------------------------------------------------------------------------------- */
-
-/* Errors so far. */
-typedef struct p4_findings {
-    char text[8192];
-    int errors;
-    p4_rc worst;
-} p4_findings;
-/* Adds the recorded error and clears it, unless rc is P4_OK or the same was said. Local. */
-void p4_findings_add(p4_findings *findings, p4_rc rc);
 
 /* check_output.c: the output directory, and files that go along. has_model: the model is open. Rank 0. */
 void p4_check_output(const p4_run *run, bool has_model, p4_findings *findings);

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -49,20 +50,33 @@ static p4_rc check_replaced(const p4_run *run, bool has_model)
                        : rc;
 }
 
+/* Bytes of a file; 0: there is none. */
+static double file_bytes(const char *directory, const char *name)
+{
+    struct stat file;
+    char *path = p4_format("%s/%s", directory, name);
+    bool found = path != NULL && stat(path, &file) == 0;
+    free(path);
+    return found ? (double)file.st_size : 0;
+}
+
 /* Bytes that the outputs take. They are written beside those of an older run. */
 static double output_bytes(const p4_run *run, int64_t copied_bytes)
 {
+    enum { HDF5_BYTES = 3 << 10, SMALL_BYTES = 16 << 10 }; /* what HDF5 adds to a tensor; JSON files */
     const p4_config *c = &run->config;
     const p4_model *model = &run->original.hf.model;
-    double packed = 0, halves = (double)copied_bytes;
+    double packed = file_bytes(run->original.hf.path, "tokenizer.json"), halves = (double)copied_bytes;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         int64_t trits = c->packing == P4_PACKING_2BIT ? 4 : 5;
-        packed += p->ternary ? (double)p->rows * (double)(p4_ceil_div(p->cols, trits) + 2)
-                             : 2.0 * (double)p->rows * (double)p->cols;
-        halves += 2.0 * (double)p->rows * (double)p->cols;
+        double count = (double)p->rows * (double)p->cols, statistics = 4.0 * (double)p->cols;
+        packed += HDF5_BYTES + (p->ternary
+                                    ? (double)p->rows * (double)(p4_ceil_div(p->cols, trits) + 2) + statistics
+                                    : 2 * count);
+        halves += 2 * count;
     }
-    return (c->save_quantized ? packed : 0) + (c->save_dequantized_fp16 ? halves : 0);
+    return SMALL_BYTES + (c->save_quantized ? packed : 0) + (c->save_dequantized_fp16 ? halves : 0);
 }
 
 static p4_rc check_disk(const char *parent, double needed)

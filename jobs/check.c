@@ -21,7 +21,7 @@ p4_rc p4_check_run(p4_run *run, bool alone)
     p4_rc rc = P4_OK;
     p4_group *group = run->compute.group;
     p4_findings f = {.worst = P4_OK};
-    INFO("plan and checks");
+    INFO("Plan and checks");
     rc = p4_consult(group, p4_settings_open_original(&run->original, &run->config, group->ranks));
     bool has_model = rc == P4_OK;
     p4_findings_add(&f, rc);

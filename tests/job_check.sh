@@ -37,7 +37,7 @@ RUN=("$PHASE4_MPI")
 tree() { find out -type f -exec sha256sum {} + | sort; }
 
 # Nothing is wrong, and nothing is changed.
-ended 0 'cfg.json: no error found' 'memory of this node' 'outputs:' -- --check cfg.json
+ended 0 'cfg.json: no error found' 'Plan and checks' 'memory of this node' 'outputs:' -- --check cfg.json
 [ ! -e out ] || fail '--check made the output directory'
 RUN=("$MPIRUN" -n 2 "$PHASE4_MPI")
 ended 0 'cfg.json: no error found' -- --check cfg.json

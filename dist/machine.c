@@ -7,21 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dist/launcher.h"
 #include "dist/mpi_state.h"
+#include "src/leaf/limits.h"
 
-int64_t p4_launched_rank(void)
-{
-    static const char *const names[] = {"PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const char *rank = getenv(names[i]);
-        if (rank != NULL) {
-            return strtoll(rank, NULL, 10);
-        }
-    }
-    return -1;
-}
-
-/* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them. */
+/* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them, and
+ * a container's quota of processor time: more threads than it feeds are stopped in turn while others wait for
+ * them. */
 static int count_cores(const p4_machine *machine)
 {
     cpu_set_t mine;
@@ -36,23 +28,44 @@ static int count_cores(const p4_machine *machine)
     if (own < node && own > share && share > 0) {
         cores = share;
     }
+    if (machine->cpu_quota > 0 && machine->cpu_quota < (double)cores * machine->node_ranks) {
+        cores = (int)(machine->cpu_quota / machine->node_ranks);
+    }
     return cores > 0 ? cores : 1;
+}
+
+static p4_rc start_mpi(p4_machine *machine)
+{
+    p4_rc rc = P4_OK;
+    int provided = 0, failed;
+    p4_launch_environment environment;
+#ifdef OPEN_MPI /* other MPIs may have process managers of their own */
+    TRY(p4_launch_check());
+#endif
+    TRY(p4_launch_begin(&environment));
+    failed = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS;
+    p4_launch_end(&environment);
+    if (failed) {
+        return FAULT("MPI could not be started");
+    }
+    machine->owns_mpi = true;
+    MPI_Comm_size(MPI_COMM_WORLD, &machine->ranks);
+    rc = p4_launch_check_ranks(machine->ranks);
+done:
+    return rc;
 }
 
 p4_rc p4_machine_open(p4_machine *machine)
 {
-    int started = 0, provided = 0;
+    p4_rc rc = P4_OK;
+    int started = 0;
     *machine = (p4_machine){.gpu = -1};
     MPI_Initialized(&started);
-    if (!started) {
-        if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
-            return FAULT("MPI could not be started");
-        }
-        machine->owns_mpi = true;
-    }
+    TRY(started ? P4_OK : start_mpi(machine));
     struct p4_machine_state *state = machine->state = p4_alloc(1, sizeof *state);
     if (state == NULL) {
-        return P4_E_SYSTEM;
+        rc = P4_E_SYSTEM;
+        goto done;
     }
     MPI_Comm_dup(MPI_COMM_WORLD, &state->world);
     MPI_Comm_rank(state->world, &machine->rank);
@@ -63,8 +76,10 @@ p4_rc p4_machine_open(p4_machine *machine)
     if (gethostname(machine->host, sizeof machine->host - 1) != 0) {
         snprintf(machine->host, sizeof machine->host, "unknown");
     }
+    machine->cpu_quota = p4_limits_read("").cpus;
     machine->cores = count_cores(machine);
-    return P4_OK;
+done:
+    return rc;
 }
 
 void p4_machine_close(p4_machine *machine)

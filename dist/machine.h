@@ -16,7 +16,9 @@ typedef struct p4_gpu {
 typedef struct p4_machine {
     int rank, ranks;           /* in MPI_COMM_WORLD */
     int node_rank, node_ranks; /* of this node */
-    int cores; /* that this rank may use: its affinity mask, divided by the ranks that share it */
+    double cpu_quota; /* processors' worth of time that control groups allow this rank; 0: no limit */
+    int cores; /* that this rank may use: its affinity mask and its quota, divided by the ranks that share
+                  them */
     char host[64];
     bool owns_mpi;    /* p4_machine_open called MPI_Init */
     bool knows_gpus;  /* p4_machine_assign_gpus was called */
@@ -25,12 +27,8 @@ typedef struct p4_machine {
     struct p4_machine_state *state;
 } p4_machine;
 
-/* This process's rank as its launcher states it in the environment, -1 without a known launcher. For code
- * that runs without MPI. Local. */
-int64_t p4_launched_rank(void);
-
-/* Starts MPI unless the caller has. A process started without mpirun or srun is a job of one rank. The caller
- * closes. Collective over MPI_COMM_WORLD. */
+/* Starts MPI unless the caller has. A process started without mpirun or srun is a job of one rank; one of
+ * several that MPI sees alone is refused (launcher.h). The caller closes. Collective over MPI_COMM_WORLD. */
 p4_rc p4_machine_open(p4_machine *machine);
 /* Ends MPI if p4_machine_open started it. Collective over MPI_COMM_WORLD. */
 void p4_machine_close(p4_machine *machine);

@@ -11,12 +11,22 @@ typedef struct option {
     const char *name, *short_name, *help;
 } option;
 
-enum { OPTION_HELP, OPTION_VERSION, OPTION_VALIDATE, OPTION_QUIET, OPTION_STRICT, OPTION_COUNT };
+enum {
+    OPTION_HELP,
+    OPTION_VERSION,
+    OPTION_VALIDATE,
+    OPTION_CHECK,
+    OPTION_QUIET,
+    OPTION_STRICT,
+    OPTION_COUNT
+};
 
 static const option options[OPTION_COUNT] = {
     [OPTION_HELP] = {"--help", "-h", "Print this help and exit."},
     [OPTION_VERSION] = {"--version", NULL, "Print the version and the compiled-in features, and exit."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all errors in it, and exit."},
+    [OPTION_CHECK] = {"--check", NULL,
+                      "Check files, output directory, memory, disk and settings before a run, and exit."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
                        "Exit with status 3 if the quality verdict fails; requires eval_samples above 0."},
@@ -63,6 +73,9 @@ static void apply_option(p4_cli *cli, int which)
         break;
     case OPTION_VALIDATE:
         cli->action = P4_CLI_VALIDATE;
+        break;
+    case OPTION_CHECK:
+        cli->action = P4_CLI_CHECK;
         break;
     case OPTION_QUIET:
         cli->quiet = true;
@@ -131,9 +144,9 @@ void p4_cli_print_help(FILE *out)
           "report.\n"
           "It is an MPI program:\n"
           "\n"
-          "  srun -N4 phase4_mpi cfg.json        on a cluster\n"
-          "  mpirun -n 2 phase4_mpi cfg.json     on one machine\n"
-          "  phase4_mpi cfg.json                 as a single rank\n"
+          "  srun --mpi=pmix -N4 phase4_mpi cfg.json    on a cluster\n"
+          "  mpirun -n 2 phase4_mpi cfg.json            on one machine\n"
+          "  phase4_mpi cfg.json                        as a single rank\n"
           "\n"
           "Options:\n",
           out);

@@ -6,7 +6,13 @@
 
 #include "src/leaf/base.h"
 
-typedef enum p4_cli_action { P4_CLI_RUN, P4_CLI_VALIDATE, P4_CLI_HELP, P4_CLI_VERSION } p4_cli_action;
+typedef enum p4_cli_action {
+    P4_CLI_RUN,
+    P4_CLI_VALIDATE,
+    P4_CLI_CHECK,
+    P4_CLI_HELP,
+    P4_CLI_VERSION
+} p4_cli_action;
 
 enum { P4_CLI_OVERRIDES_MAX = 256 };
 

@@ -8,6 +8,7 @@
 
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
+#include "jobs/check.h"
 #include "jobs/stages/stages.h"
 #include "src/phase4.h"
 
@@ -85,13 +86,14 @@ done:
     return rc;
 }
 
-/* results.json: the last file of a run, also of one that failed after its output directory was taken. Rank 0.
- */
+/* results.json: the last file of a run, also of one that failed after its output directory was taken. A
+ * directory that is no longer this run's is left alone. Rank 0. */
 static p4_rc write_results(p4_run *run, p4_rc outcome)
 {
     char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
-    if (path == NULL) {
-        return P4_E_SYSTEM;
+    if (path == NULL || p4_hold_check(run->hold) != P4_OK) {
+        free(path);
+        return path == NULL ? P4_E_SYSTEM : P4_E_INPUT;
     }
     p4_rc gone = outcome == P4_OK ? p4_output_check(&run->results.output_paths) : P4_OK;
     run->results.success = outcome == P4_OK && gone == P4_OK;
@@ -106,13 +108,13 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
 
 /* The output directory, with a results.json that counts when the run is killed: nothing else there is this
  * run's. Rank 0. */
-static p4_rc take_output(const p4_run *run)
+static p4_rc take_output(p4_run *run)
 {
     p4_rc rc = P4_OK;
     p4_results unfinished = run->results;
     char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_output_prepare(run->config.output_path, run->config.overwrite, NULL));
+    TRY(p4_output_take(&run->hold, run->config.output_path, run->config.overwrite));
     snprintf(unfinished.error, sizeof unfinished.error,
              "the run has not ended: it is under way, or was stopped");
     TRY(p4_results_store(&unfinished, path));
@@ -142,12 +144,31 @@ static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
     p4_compute_settings settings = p4_settings_compute(&run->config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
+    TRY(p4_check_run(run, false));
     TRY_ROOT(group, take_output(run));
     *output_taken = true;
     TRY(run_stages(run));
     judge(run);
     run->results.metrics.peak_memory_mb = peak_memory(group) / 1048576.0;
 done:
+    return rc;
+}
+
+p4_rc p4_run_check(p4_group *group, const p4_config *config)
+{
+    p4_rc rc = P4_OK;
+    p4_run *run = p4_alloc(1, sizeof *run);
+    TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
+    run->config = *config;
+    p4_compute_settings settings = p4_settings_compute(config);
+    TRY(p4_compute_open(&run->compute, group, &settings));
+    say_setup(run);
+    TRY(p4_check_run(run, true));
+done:
+    if (run != NULL) {
+        close_run(run);
+    }
+    free(run);
     return rc;
 }
 
@@ -173,6 +194,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback l
         }
         rc = rc != P4_OK ? rc : written;
     }
+    p4_output_leave(run->hold, run->config.output_path, rc == P4_OK);
     *results = run->results;
     close_run(run);
 done:

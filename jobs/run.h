@@ -4,6 +4,7 @@
 #define P4_RUN_H
 
 #include "io/file/inputs.h"
+#include "io/out/hold.h"
 #include "io/out/report.h"
 #include "io/text/training_set.h"
 #include "io/tokenizer/tokenizer.h"
@@ -15,6 +16,7 @@
 
 typedef struct p4_run {
     p4_config config; /* effective */
+    p4_hold *hold;    /* rank 0: on output_path */
     p4_compute compute;
     p4_original original;
     p4_inputs inputs;             /* the files read: of the model on every rank, of the text on rank 0 */
@@ -30,6 +32,10 @@ typedef struct p4_run {
     void *log_user;
     bool done[P4_MAX_STAGES]; /* which stages are done, in the order of the table in run.c */
 } p4_run;
+
+/* Opens the device and makes the checks that come before the work (check.h): every error at once, one a line.
+ * Nothing on the disk changes. Collective. */
+p4_rc p4_run_check(p4_group *group, const p4_config *config);
 
 /* Opens device and threads, runs every stage that is not done, and writes results.json. *results is the same
  * on every rank, filled as far as the run came; the caller frees it with p4_results_free. log_callback (rank

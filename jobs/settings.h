@@ -17,6 +17,10 @@ p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_sta
 /* Does the configuration quantize at all (quantizer other than "none")? */
 bool p4_settings_quantizes(const p4_config *config);
 
+/* One line for each key of the length of training that has no effect, when an epoch holds so many steps.
+ * Local. */
+void p4_warn_of_steps(const p4_config *config, int64_t steps_per_epoch);
+
 /* Opens the configuration's model, marks the tensors that become ternary, and decides who owns which.
  * P4_E_INPUT: the directory, or a rule between it and a key. The caller closes, after an error too. Local. */
 p4_rc p4_settings_open_original(p4_original *original, const p4_config *config, int ranks);

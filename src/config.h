@@ -112,6 +112,18 @@ char *p4_config_format_expected(char buffer[256], const p4_config_row *row); /* 
 /* `text` made fit for a message: cut at about 60 bytes, escaped (p4_escape). Local. */
 char *p4_config_format_excerpt(char buffer[80], const char *text, size_t bytes);
 
+/* The batch job and the task of its array that this process belongs to, by the environment; NULL: none.
+ * Local. */
+const char *p4_job_id(void);
+const char *p4_job_task(void);
+
+/* The first brace of an output_path that belongs to none of {model}, {date}, {jobid} and {taskid}; NULL: all
+ * do. Local. */
+const char *p4_config_find_unknown_brace(const char *text);
+/* Puts what they stand for in their place: the last name of model_path, the local date as 2026-01-31, the
+ * numbers of the batch job and of its task. P4_E_INPUT: there is no such number. Local. */
+p4_rc p4_config_expand_output_path(p4_config *config);
+
 /* The keys with defaults, ranges and help: for --help, and as the tables of docs/configuration.md. Local. */
 void p4_config_print_help(FILE *out);
 void p4_config_print_markdown(FILE *out);

@@ -236,6 +236,22 @@ static void check_quantizer(const p4_config *config, p4_config_report *report)
     }
 }
 
+/* Unknown names in braces: they would become part of a directory's name. */
+static void check_output_path(const p4_config *config, p4_config_report *report)
+{
+    char excerpt[80];
+    const char *unknown = p4_config_find_unknown_brace(config->output_path);
+    if (unknown != NULL) {
+        const char *end = strchr(unknown, '}');
+        size_t bytes = end != NULL ? (size_t)(end + 1 - unknown) : strlen(unknown);
+        p4_config_complain(
+            report, line_of(report, "output_path"),
+            "key \"output_path\": found \"%s\", expected {model}, {date}, {jobid} or {taskid} where "
+            "there are braces",
+            p4_config_format_excerpt(excerpt, unknown, bytes));
+    }
+}
+
 void p4_config_check_job(const p4_config *config, p4_config_report *report)
 {
     if (config->model_path[0] == '\0' && !was_refused(report, "model_path")) {
@@ -245,6 +261,9 @@ void p4_config_check_job(const p4_config *config, p4_config_report *report)
     if (config->output_path[0] == '\0' && !was_refused(report, "output_path")) {
         p4_config_complain(report, line_of(report, "output_path"),
                            "key \"output_path\": found \"\", expected a directory for the results");
+    }
+    if (!was_refused(report, "output_path")) {
+        check_output_path(config, report);
     }
     check_data(config, report);
     if (!was_refused(report, "quantizer") && !was_refused(report, "calibration_samples")) {

@@ -32,7 +32,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(model_path), .fixed = true, .group = "Paths", .text = "",
      .help = "Hugging Face directory of the model to compress (config.json, *.safetensors, tokenizer.json)."},
     {FIELD(output_path), .text = "phase4_bitnet_output",
-     .help = "Directory for the results; created if it does not exist."},
+     .help = "Directory for the results, created if missing; may hold {model}, {date}, {jobid}, {taskid}."},
     {FIELD(recipe), .seed = P4_RECIPE_SEED, .quality = P4_RECIPE_QUALITY, NAMES("quality", "seed"),
      .help = "Set of defaults for the keys that are not given."},
     {FIELD(init), .fixed = true, BOTH(P4_INIT_CHECKPOINT), NAMES("checkpoint", "random"),

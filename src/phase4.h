@@ -51,6 +51,12 @@ P4_PUBLIC void p4_session_set_log(p4_session *session, p4_log_level level); /* L
 P4_PUBLIC p4_rc p4_session_read_config(p4_session *session, p4_config *config, const char *path,
                                        p4_recipe recipe, char *const *overrides, int count);
 
+/* What p4_execute looks at before its work, alone: are the files readable, can the outputs be written, do
+ * memory and disk hold what the run needs, do all settings take effect? From headers and the configuration;
+ * changes nothing on the disk. P4_E_INPUT: every error, one a line, in p4_last_error(); warnings go to the
+ * log. Rank 0's configuration counts. Collective. */
+P4_PUBLIC p4_rc p4_check(p4_session *session, const p4_config *config);
+
 /* The whole run: load, evaluate, calibrate, quantize, fine-tune where the drop asks for it, test the gradient
  * flow, write config->output_path (docs/formats.md). Rank 0's configuration counts. *results is the same on
  * every rank and is filled as far as the run came, with `error` when it failed; the caller frees it with

@@ -127,57 +127,110 @@ static void test_directories(void)
     EXPECT_OK(p4_remove_tree(other));
 }
 
-static void test_prepare(void)
+/* A run that takes the directory and ends so. */
+static void run_once(const char *path, bool overwrite, bool finished)
 {
-    char path[PATH_BYTES], file[PATH_BYTES];
+    p4_hold *hold;
+    EXPECT_OK(p4_output_take(&hold, path, overwrite));
+    p4_output_leave(hold, path, finished);
+}
+
+static void test_protection(void)
+{
+    char path[PATH_BYTES], file[PATH_BYTES], victim[PATH_BYTES];
+    p4_hold *hold;
     in_directory(path, "run/one");
-    EXPECT_OK(p4_output_prepare(path, false, "crc32:1:1"));
-    EXPECT_OK(p4_output_prepare(path, false, NULL)); /* empty: anybody's */
+    run_once(path, false, true);
+    EXPECT(!is_there(in_directory(file, "run/one/.phase4_run")) &&
+               !is_there(in_directory(file, "run/one/" P4_HOLD_FILE)),
+           "a finished run left something");
+
+    /* A run that failed: what it wrote is the next one's to replace, what was there before is not. */
+    EXPECT_OK(p4_output_take(&hold, path, false));
+    EXPECT_REFUSED(p4_output_take(&(p4_hold *){NULL}, path, true),
+                   "another run is using this output directory");
     put(in_directory(file, "run/one/results.json"), "{\"success\": false, \"error\": \"x\"}");
     put(in_directory(file, "run/one/metrics.jsonl"), "{}\n");
-    EXPECT_OK(p4_output_prepare(path, false, "crc32:1:1")); /* a failed run protects nothing */
+    put(in_directory(file, "run/one/model.h5"), "whole");
+    put(in_directory(file, "run/one/compression_metadata.json.tmp"), "half");
+    EXPECT_OK(p4_make_directories(in_directory(file, "run/one/dequantized_fp16.tmp/x")));
+    p4_output_leave(hold, path, false);
+    EXPECT_OK(p4_output_examine(path, false));
+    EXPECT_OK(p4_output_take(&hold, path, false));
+    EXPECT(is_there(in_directory(file, "run/one/model.h5")) &&
+               !is_there(in_directory(file, "run/one/compression_metadata.json.tmp")) &&
+               !is_there(in_directory(file, "run/one/dequantized_fp16.tmp")),
+           "leftovers");
     put(in_directory(file, "run/one/results.json"), "{\"success\": true}");
-    EXPECT_OK(p4_output_prepare(path, false, "crc32:1:1")); /* the same run again */
-    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:2:2"),
-                   "run/one: holds the results of another run (results.json)");
-    EXPECT_REFUSED(p4_output_prepare(path, false, NULL), "set overwrite to true");
-    put(in_directory(file, "run/one/model.h5"), "");
-    EXPECT_OK(p4_make_directories(in_directory(file, "run/one/dequantized_fp16")));
-    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:2:2"), "(model.h5, dequantized_fp16, results.json)");
-    put(in_directory(file, "run/one/training_tokens.tmp"), "");
-    EXPECT_REFUSED(p4_output_prepare(path, false, NULL), "another run");
-    EXPECT(is_there(file), "a run that was refused removed a file");
-    put(in_directory(file, "run/one/training_tokens.tmp.tmp"), "");
-    EXPECT_OK(p4_output_prepare(path, true, "crc32:2:2"));
-    EXPECT(!is_there(file) && !is_there(in_directory(file, "run/one/training_tokens.tmp")),
-           "the tokens of a killed run are still there");
-    EXPECT(is_there(in_directory(file, "run/one/model.h5")),
-           "overwrite removed a result before its successor is there");
-    EXPECT_OK(p4_output_prepare(path, false, "crc32:2:2"));
-    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:1:1"), "another run");
+    p4_output_leave(hold, path, true);
+    EXPECT_REFUSED(p4_output_take(&hold, path, false),
+                   "run/one: holds the results of another run (model.h5, metrics.jsonl, results.json)");
+    EXPECT_REFUSED(p4_output_take(&hold, path, false), "set overwrite to true");
+    EXPECT(!is_there(in_directory(file, "run/one/" P4_HOLD_FILE)), "a refused run keeps the hold");
+    run_once(path, true, false);
+    EXPECT_REFUSED(p4_output_take(&hold, path, false), "(model.h5, metrics.jsonl,"); /* were there before */
     put(in_directory(file, "run/one/results.json"), "{\"succ");
-    EXPECT_REFUSED(p4_output_prepare(path, false, "crc32:3:3"), "results.json");
-
+    EXPECT_OK(p4_remove_tree(in_directory(file, "run/one/.phase4_run")));
+    EXPECT_REFUSED(p4_output_take(&hold, path, false), "results.json");
     const p4_output_paths written = {.quantized = "run/one/model.h5"};
     EXPECT_OK(p4_output_drop_stale(path, &written));
     EXPECT(is_there(in_directory(file, "run/one/model.h5")) &&
-               !is_there(in_directory(file, "run/one/dequantized_fp16")) &&
                !is_there(in_directory(file, "run/one/metrics.jsonl")),
            "stale results");
+
+    /* Links are protected like files, and never written through. */
+    in_directory(path, "run/two");
+    EXPECT_OK(p4_make_directories(path));
+    put(in_directory(victim, "log of somebody"), "keep");
+    EXPECT(symlink(victim, in_directory(file, "run/two/metrics.jsonl")) == 0, "symlink");
+    EXPECT_REFUSED(p4_output_take(&hold, path, false), "(metrics.jsonl)");
+    p4_metrics_log log;
+    EXPECT_OK(p4_metrics_log_open(&log, file));
+    EXPECT_OK(p4_metrics_log_write(&log, &(p4_training_point){.step = 1}));
+    EXPECT_OK(p4_metrics_log_close(&log));
+    EXPECT(holds(victim, "keep"), "metrics went through a link");
+}
+
+/* Names that a run writes under for a while may be somebody's. */
+static void test_temporary_names(void)
+{
+    char path[PATH_BYTES], file[PATH_BYTES];
+    p4_hold *hold;
+    in_directory(path, "run/three");
+    EXPECT_OK(p4_make_directories(in_directory(file, "run/three/dequantized_fp16.old")));
+    put(in_directory(file, "run/three/dequantized_fp16.old/notes"), "keep");
+    run_once(path, false, false);
+    run_once(path, false, true);
+    EXPECT(holds(file, "keep"), "a folder of somebody is gone");
+    EXPECT_OK(p4_make_directories(in_directory(file, "run/three/dequantized_fp16.tmp")));
+    EXPECT_REFUSED(p4_output_take(&hold, path, true), "run/three/dequantized_fp16.tmp: is in the way");
+    EXPECT_REFUSED(p4_output_examine(path, true), "remove or rename it");
+    EXPECT(is_there(file), "a folder of somebody is gone");
+    EXPECT_OK(p4_remove_tree(file));
+    put(in_directory(file, "run/three/training_tokens.tmp"), "keep");
+    EXPECT_REFUSED(p4_output_take(&hold, path, true), "training_tokens.tmp: is in the way");
+
+    /* Also while a directory is put in place. */
+    EXPECT_OK(p4_make_directories(in_directory(path, "run/three/dequantized_fp16")));
+    EXPECT_OK(p4_make_directories(in_directory(file, "run/three/next")));
+    EXPECT_OK(p4_publish_directory(file, path));
+    EXPECT(holds(in_directory(file, "run/three/dequantized_fp16.old/notes"), "keep"),
+           "publishing removed it");
 }
 
 static void test_unusable(void)
 {
     char path[PATH_BYTES], file[PATH_BYTES];
-    EXPECT_REFUSED(p4_output_prepare("", false, NULL), "output_path is empty");
+    p4_hold *hold;
+    EXPECT_REFUSED(p4_output_take(&hold, "", false), "output_path is empty");
     put(in_directory(file, "plain"), "x");
-    EXPECT_REFUSED(p4_output_prepare(file, true, NULL), "plain: is a file where a directory is needed");
-    EXPECT_REFUSED(p4_output_prepare(in_directory(path, "plain/out"), true, NULL), "plain: is a file");
-    EXPECT_REFUSED(p4_output_prepare("/proc/phase4_cannot_be", true, NULL),
+    EXPECT_REFUSED(p4_output_take(&hold, file, true), "plain: is a file where a directory is needed");
+    EXPECT_REFUSED(p4_output_take(&hold, in_directory(path, "plain/out"), true), "plain: is a file");
+    EXPECT_REFUSED(p4_output_take(&hold, "/proc/phase4_cannot_be", true),
                    "/proc/phase4_cannot_be: cannot create the directory");
     if (geteuid() != 0) { /* root may write anywhere */
         EXPECT(mkdir(in_directory(path, "locked"), 0555) == 0, "mkdir");
-        EXPECT_REFUSED(p4_output_prepare(path, true, NULL), "Permission denied");
+        EXPECT_REFUSED(p4_output_take(&hold, path, true), "Permission denied");
     }
 }
 
@@ -189,7 +242,8 @@ int main(void)
     test_atomic_file();
     test_full_disk();
     test_directories();
-    test_prepare();
+    test_protection();
+    test_temporary_names();
     test_unusable();
     EXPECT_OK(p4_remove_tree(directory));
     return TEST_END();

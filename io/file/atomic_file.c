@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* sync_file_range */
+#define _GNU_SOURCE /* sync_file_range, renameat2 */
 #include "io/file/atomic_file.h"
 
 #include <dirent.h>
@@ -11,7 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WRITEBACK_BYTES = 8 << 20 }; /* the least for which writeback is started */
+enum {
+    WRITEBACK_BYTES = 8 << 20, /* the least for which writeback is started */
+    FREE_NAMES = 100,
+};
 
 p4_rc p4_fail_errno(const char *path, const char *action)
 {
@@ -169,16 +172,32 @@ p4_rc p4_atomic_write_all(const char *path, const void *bytes, size_t byte_count
     return rc;
 }
 
-p4_rc p4_publish_directory(const char *temp_path, const char *path)
+/* A name beside `path` that nobody has, heap. */
+static p4_rc free_name(char **name, const char *path)
+{
+    struct stat status;
+    for (int i = 0; i < FREE_NAMES; i++) {
+        *name = i == 0 ? p4_format("%s.old", path) : p4_format("%s.old%d", path, i);
+        if (*name == NULL) {
+            return P4_E_SYSTEM;
+        }
+        if (lstat(*name, &status) != 0) {
+            return P4_OK;
+        }
+        free(*name);
+    }
+    *name = NULL;
+    return FAIL("%s.old: exists, and so do %d more such names: remove them", path, FREE_NAMES - 1);
+}
+
+/* Two renames, where the file system cannot exchange: a directory cannot be renamed over one that holds
+ * files. */
+static p4_rc replace_directory(const char *temp_path, const char *path)
 {
     p4_rc rc = P4_OK;
-    bool moved = false;
-    char *old_path = p4_format("%s.old", path);
-    if (old_path == NULL) {
-        return P4_E_SYSTEM;
-    }
-    TRY(p4_remove_tree(old_path));
-    moved = rename(path, old_path) == 0; /* a directory cannot be renamed over one that holds files */
+    char *old_path = NULL;
+    TRY(free_name(&old_path, path));
+    bool moved = rename(path, old_path) == 0;
     if (!moved && errno != ENOENT) {
         rc = p4_fail_errno(path, "move the older directory aside");
         goto done;
@@ -191,9 +210,21 @@ p4_rc p4_publish_directory(const char *temp_path, const char *path)
         goto done;
     }
     TRY(sync_parent(path));
-    rc = p4_remove_tree(old_path);
+    rc = moved ? p4_remove_tree(old_path) : P4_OK;
 done:
     free(old_path);
+    return rc;
+}
+
+p4_rc p4_publish_directory(const char *temp_path, const char *path)
+{
+    p4_rc rc = P4_OK;
+    if (renameat2(AT_FDCWD, temp_path, AT_FDCWD, path, RENAME_EXCHANGE) != 0) {
+        return replace_directory(temp_path, path);
+    }
+    TRY(sync_parent(path));
+    rc = p4_remove_tree(temp_path);
+done:
     return rc;
 }
 

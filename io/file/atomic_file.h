@@ -1,7 +1,8 @@
 /* atomic_file.h - files and directories that appear under their name only when they are complete.
  *
  * The bytes are written to "<path>.tmp" beside the target; closing syncs them, renames the file and syncs the
- * directory. A run that is killed leaves at most a .tmp, which the next run replaces. */
+ * directory. A run that is killed leaves at most a .tmp, which the next run replaces; io/out/directory.h
+ * makes sure that no file of somebody else has that name. */
 #ifndef P4_ATOMIC_FILE_H
 #define P4_ATOMIC_FILE_H
 
@@ -38,7 +39,8 @@ p4_rc p4_atomic_write_all(const char *path, const void *bytes, size_t byte_count
 /* "<path>.tmp", heap: where a directory is filled before p4_publish_directory. NULL when memory is out. */
 char *p4_temp_path(const char *path);
 /* Renames the finished directory temp_path to path; an older directory there is removed with its content once
- * the new one is in place. The files must have been synced by their writers. Local. */
+ * the new one is in place. The files must have been synced by their writers. Where the file system cannot
+ * exchange two names, the older one is "<path>.old" for a moment, or another name that is free. Local. */
 p4_rc p4_publish_directory(const char *temp_path, const char *path);
 
 /* mkdir -p; the message names a component that is not a directory. Local. */

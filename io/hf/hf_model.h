@@ -57,6 +57,12 @@ char *p4_hf_config_as_fp16(const char *origin_json);
 /* The text of a config.json with tie_word_embeddings false; all else stays. As above. Local. */
 char *p4_hf_config_untied(const char *origin_json);
 
+/* Can a directory be replaced by a model's? Not one that holds anything but files of a model, nor `origin` (a
+ * path; NULL: none), which the model is read from; an absent one can. Local. */
+p4_rc p4_hf_check_replaced(const char *directory, const char *origin);
+/* Can the files be read that are copied from the origin's directory? *bytes: of all of them. Local. */
+p4_rc p4_hf_check_copied(const p4_hf_model *origin, int64_t *bytes);
+
 /* Writes a directory: config.json as p4_hf_config_as_fp16 makes it; tokenizer, generation and licence files
  * copied; weights as model.safetensors or, above shard_bytes (0: never), in shards with an index; Conv1D
  * matrices transposed back. Memory: 2 MB a thread and, for Conv1D, two matrices more. The directory appears

@@ -1,8 +1,10 @@
+#include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
@@ -359,8 +361,32 @@ done:
     return rc;
 }
 
-/* An older directory is replaced only if it is a model directory or empty, and not the origin. */
-static p4_rc check_target(const char *directory, const char *origin)
+p4_rc p4_hf_check_copied(const p4_hf_model *origin, int64_t *bytes)
+{
+    p4_rc rc = P4_OK;
+    char **names = NULL, *path = NULL;
+    int64_t count = 0;
+    struct stat file;
+    *bytes = 0;
+    TRY(p4_dir_list(&names, &count, origin->path));
+    for (int64_t i = 0; i < count; i++) {
+        free(path);
+        path = p4_format("%s/%s", origin->path, names[i]);
+        TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+        if (is_copied(names[i]) && p4_file_exists(path)) {
+            CHECK(access(path, R_OK) == 0 && stat(path, &file) == 0,
+                  "%s: goes along with the model (save_dequantized_fp16), but cannot be read: %s", path,
+                  strerror(errno));
+            *bytes += (int64_t)file.st_size;
+        }
+    }
+done:
+    free(path);
+    p4_names_free(names, count);
+    return rc;
+}
+
+p4_rc p4_hf_check_replaced(const char *directory, const char *origin)
 {
     p4_rc rc = P4_OK;
     struct stat there, from;
@@ -398,8 +424,12 @@ p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64
         return P4_E_SYSTEM;
     }
     output out = {.origin = origin, .directory = unfinished, .source = source};
-    TRY(check_target(target, origin->path));
-    TRY(p4_remove_tree(unfinished));
+    TRY(p4_hf_check_replaced(target, origin->path));
+    struct stat taken;
+    CHECK(
+        lstat(unfinished, &taken) != 0,
+        "%s: is in the way: the model is written under this name before it gets its own; remove or rename it",
+        unfinished);
     TRY(p4_make_directories(unfinished));
     rc = fill(&out, shard_bytes);
     if (rc == P4_OK && source->ready != NULL) {

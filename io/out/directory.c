@@ -5,13 +5,43 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
+#include "io/json/write.h"
 #include "io/out/outputs.h"
 
-enum { MAX_RESULTS_BYTES = 64 << 20, MAX_MARK_BYTES = 4096 };
-static const char mark_name[] = ".phase4_run"; /* holds the run_fingerprint */
+enum { MAX_RESULTS_BYTES = 64 << 20, MAX_LIST_BYTES = 1 << 16 };
+static const char list_name[] = ".phase4_run";
+
+/* The names that a run may write under: forms of each output, and what only an unfinished run has. */
+typedef enum form { FINAL, TEMPORARY, OLDER, SCRATCH } form;
+static const char *const suffixes[] = {[FINAL] = "", [TEMPORARY] = ".tmp", [OLDER] = ".old", [SCRATCH] = ""};
+static const char *const scratch[] = {P4_TRAINING_TOKENS_FILE, P4_TRAINING_TOKENS_FILE ".tmp"};
+enum {
+    FORMS = SCRATCH,
+    SCRATCHES = sizeof scratch / sizeof scratch[0],
+    NAMES = FORMS * (P4_OUTPUTS + 1) + SCRATCHES,
+};
+
+typedef struct name {
+    form form;
+    char text[64]; /* "": none */
+} name;
+
+static name name_at(int index)
+{
+    name n = {.form = index < FORMS * (P4_OUTPUTS + 1) ? (form)(index % FORMS) : SCRATCH};
+    int output = index / FORMS;
+    const char *base = n.form == SCRATCH      ? scratch[index - FORMS * (P4_OUTPUTS + 1)]
+                       : output == P4_OUTPUTS ? P4_RESULTS_FILE
+                                              : p4_outputs[output].name;
+    if (n.form == SCRATCH || output == P4_OUTPUTS || (p4_outputs[output].traits & P4_OUTPUT_INSIDE) == 0) {
+        snprintf(n.text, sizeof n.text, "%s%s", base, suffixes[n.form]);
+    }
+    return n;
+}
 
 static bool is_there(const char *path)
 {
@@ -37,84 +67,158 @@ static bool is_failed_run(const char *path)
 }
 
 /* Adds the name to the comma-separated list in found. */
-static void add_found(char found[256], const char *name)
+static void add_found(char found[256], const char *text)
 {
     size_t used = strlen(found);
-    snprintf(found + used, 256 - used, "%s%s", used > 0 ? ", " : "", name);
+    snprintf(found + used, 256 - used, "%s%s", used > 0 ? ", " : "", text);
 }
 
-/* The names of the results that the directory holds, comma separated, into found ("": none). */
-static p4_rc find_results(char found[256], const char *output_path)
+/* The list that an unfinished run left, NULL: there is none. */
+static cJSON *read_list(const char *output_path)
 {
-    found[0] = '\0';
-    for (int i = 0; i <= P4_OUTPUTS; i++) {
-        const char *name = i < P4_OUTPUTS ? p4_outputs[i].name : P4_RESULTS_FILE;
-        bool guards = i == P4_OUTPUTS || (p4_outputs[i].traits & P4_OUTPUT_GUARDS) != 0;
-        char *path = p4_format("%s/%s", output_path, name);
+    char *text = NULL, *path = p4_format("%s/%s", output_path, list_name);
+    size_t bytes = 0;
+    cJSON *list = NULL;
+    if (path != NULL && is_there(path) && p4_file_read(&text, &bytes, path, MAX_LIST_BYTES) == P4_OK) {
+        list = cJSON_ParseWithLength(text, bytes);
+    }
+    p4_error_clear(); /* without a list nothing is an unfinished run's: all is protected */
+    free(text);
+    free(path);
+    return list;
+}
+
+static bool is_listed(const cJSON *list, const char *text)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (cJSON_IsString(item) && strcmp(item->valuestring, text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What is there under the names of a run. */
+typedef struct found {
+    char results[256]; /* of another run, comma separated */
+    char in_the_way[64];
+    bool there[NAMES], own[NAMES]; /* own: an unfinished run's, or not there */
+} found;
+
+static p4_rc look_around(found *f, const char *output_path)
+{
+    cJSON *list = read_list(output_path);
+    *f = (found){.results = ""};
+    for (int i = 0; i < NAMES; i++) {
+        name n = name_at(i);
+        char *path = p4_format("%s/%s", output_path, n.text);
         if (path == NULL) {
+            cJSON_Delete(list);
             return P4_E_SYSTEM;
         }
-        if (guards && is_there(path) && !(i == P4_OUTPUTS && is_failed_run(path))) {
-            add_found(found, name);
+        f->there[i] = n.text[0] != '\0' && is_there(path);
+        bool failed = strcmp(n.text, P4_RESULTS_FILE) == 0 && f->there[i] && is_failed_run(path);
+        f->own[i] = n.text[0] != '\0' && (!f->there[i] || failed || is_listed(list, n.text));
+        if (f->there[i] && !f->own[i] && n.form == FINAL) {
+            add_found(f->results, n.text);
+        } else if (f->there[i] && !f->own[i] && n.form != OLDER) {
+            snprintf(f->in_the_way, sizeof f->in_the_way, "%s", n.text);
         }
         free(path);
     }
+    cJSON_Delete(list);
     return P4_OK;
 }
 
-/* Whether the run that used the directory last is this one. */
-static bool is_same_run(const char *mark_path, const char *run_fingerprint)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    if (run_fingerprint == NULL || !is_there(mark_path)) {
-        return false;
-    }
-    if (p4_file_read(&text, &bytes, mark_path, MAX_MARK_BYTES) != P4_OK) {
-        p4_error_clear();
-        return false;
-    }
-    bool same = strcmp(text, run_fingerprint) == 0;
-    free(text);
-    return same;
-}
-
-/* Removes what a run that was killed left for its own use: the training tokens, complete or not. */
-static p4_rc remove_leftovers(const char *output_path)
+static p4_rc judge(const found *f, const char *output_path, bool overwrite)
 {
     p4_rc rc = P4_OK;
-    char *tokens = p4_format("%s/" P4_TRAINING_TOKENS_FILE, output_path);
-    char *unfinished = tokens != NULL ? p4_temp_path(tokens) : NULL;
-    TRY(unfinished != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_remove_tree(tokens));
-    TRY(p4_remove_tree(unfinished));
+    CHECK(f->results[0] == '\0' || overwrite,
+          "%s: holds the results of another run (%s); set overwrite to true or choose another output_path",
+          output_path, f->results);
+    CHECK(f->in_the_way[0] == '\0',
+          "%s/%s: is in the way: the run writes under this name, and what is there is not its own; remove or "
+          "rename it",
+          output_path, f->in_the_way);
 done:
-    free(unfinished);
-    free(tokens);
     return rc;
 }
 
-p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run_fingerprint)
+p4_rc p4_output_examine(const char *output_path, bool overwrite)
 {
     p4_rc rc = P4_OK;
-    char found[256];
-    char *mark_path = p4_format("%s/%s", output_path, mark_name);
-    if (mark_path == NULL) {
-        return P4_E_SYSTEM;
+    found f;
+    CHECK(output_path[0] != '\0', "output_path is empty: it must name a directory");
+    TRY(look_around(&f, output_path));
+    rc = judge(&f, output_path, overwrite);
+done:
+    return rc;
+}
+
+/* Temporary files of an unfinished run. */
+static p4_rc remove_leftovers(const found *f, const char *output_path)
+{
+    p4_rc rc = P4_OK;
+    for (int i = 0; rc == P4_OK && i < NAMES; i++) {
+        name n = name_at(i);
+        if (f->there[i] && f->own[i] && n.form != FINAL) {
+            char *path = p4_format("%s/%s", output_path, n.text);
+            rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
+            free(path);
+        }
     }
+    return rc;
+}
+
+/* This also tests that the directory is writable. */
+static p4_rc write_list(const found *f, const char *output_path)
+{
+    cJSON *list = cJSON_CreateArray();
+    bool ok = list != NULL;
+    for (int i = 0; ok && i < NAMES; i++) {
+        cJSON *item = f->own[i] ? cJSON_CreateString(name_at(i).text) : NULL;
+        ok = !f->own[i] || cJSON_AddItemToArray(list, item);
+    }
+    char *path = p4_format("%s/%s", output_path, list_name), *text = p4_json_print(list, ok, false);
+    p4_rc rc = path == NULL || text == NULL ? P4_E_SYSTEM : p4_atomic_write_all(path, text, strlen(text));
+    free(text);
+    free(path);
+    return rc;
+}
+
+p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite)
+{
+    p4_rc rc = P4_OK;
+    found f;
+    *hold = NULL;
     CHECK(output_path[0] != '\0', "output_path is empty: it must name a directory");
     TRY(p4_make_directories(output_path));
-    TRY(find_results(found, output_path));
-    CHECK(found[0] == '\0' || overwrite || is_same_run(mark_path, run_fingerprint),
-          "%s: holds the results of another run (%s); set overwrite to true or choose another output_path",
-          output_path, found);
-    /* This also tests that the directory is writable. */
-    const char *mark = run_fingerprint != NULL ? run_fingerprint : "";
-    TRY(p4_atomic_write_all(mark_path, mark, strlen(mark)));
-    TRY(remove_leftovers(output_path));
+    TRY(p4_hold_take(hold, output_path, P4_HOLD_BEAT_S));
+    TRY(look_around(&f, output_path));
+    TRY(judge(&f, output_path, overwrite));
+    TRY(remove_leftovers(&f, output_path));
+    rc = write_list(&f, output_path);
 done:
-    free(mark_path);
+    if (rc != P4_OK) {
+        p4_hold_release(*hold);
+        *hold = NULL;
+    }
     return rc;
+}
+
+void p4_output_leave(p4_hold *hold, const char *output_path, bool finished)
+{
+    char *path = hold != NULL && finished ? p4_format("%s/%s", output_path, list_name) : NULL;
+    if (path != NULL && unlink(path) != 0 && errno != ENOENT) {
+        WARN("warning: %s: cannot be removed: the next run will take these results for those of a run that "
+             "did "
+             "not end",
+             path);
+    }
+    free(path);
+    p4_hold_release(hold);
 }
 
 p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *written)

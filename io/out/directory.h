@@ -1,17 +1,29 @@
-/* directory.h - the output directory: which run owns it, and that no run overwrites another run's results. */
+/* directory.h - the output directory: which run owns it, and that no run overwrites what is not its own. */
 #ifndef P4_OUT_DIRECTORY_H
 #define P4_OUT_DIRECTORY_H
 
+#include "io/out/hold.h"
 #include "io/out/report.h"
 #include "src/phase4/results.h"
 
-/* Creates output_path (with its parents) and checks, by writing to it, that it is writable. A directory that
- * holds another run's results (an output that guards, by the table in outputs.h, or the results.json of a run
- * that succeeded) is refused unless `overwrite` is set or run_fingerprint is that of the run which used the
- * directory last. run_fingerprint identifies a run (fingerprint.h: p4_fingerprint_text of the effective
- * configuration); NULL: never the same run. Old results stay until new files replace them; a file of
- * training tokens that a killed run left is removed. Local. */
-p4_rc p4_output_prepare(const char *output_path, bool overwrite, const char *run_fingerprint);
+/* What a run writes there has fixed names: the rows of the table in outputs.h, results.json, and for each of
+ * them a temporary name. While a run is unfinished, the file .phase4_run lists those that were not there when
+ * it took the directory: only they can be its own. A successful run removes the list; a run that failed or
+ * was killed leaves it, and the next one may replace what it lists. */
+
+/* P4_E_INPUT: a run may not write here. Without `overwrite` everything that has the name of an output,
+ * whatever it is (also a link), is protected unless an unfinished run made it; a results.json that says that
+ * its run failed is not. With or without it, a foreign file under the temporary name of an output is refused.
+ * A directory that does not exist is fine. Changes nothing. Local. */
+p4_rc p4_output_examine(const char *output_path, bool overwrite);
+
+/* Creates output_path (with its parents), takes the hold (hold.h), examines the directory, removes what an
+ * unfinished run left under temporary names, and writes the list. Older results stay until new files replace
+ * them. p4_output_leave must follow. Local. */
+p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite);
+/* Gives the directory back. finished: what is there are results, and no longer the files of an unfinished
+ * run. NULL is fine. Local. */
+void p4_output_leave(p4_hold *hold, const char *output_path, bool finished);
 
 /* Removes the outputs of an older run that this run did not write again (their paths in `written` are empty),
  * so that nothing lies beside results to which it does not belong. Call after the outputs are written. Local.

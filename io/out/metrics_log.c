@@ -1,5 +1,7 @@
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io/file/atomic_file.h"
 #include "io/json/write.h"
@@ -12,7 +14,9 @@ p4_rc p4_metrics_log_open(p4_metrics_log *log, const char *path)
     if (log->path == NULL) {
         return P4_E_SYSTEM;
     }
-    log->stream = fopen(path, "w");
+    /* A file of its own in place of an older one, so that nothing is written through a link. */
+    bool cleared = unlink(path) == 0 || errno == ENOENT;
+    log->stream = cleared ? fopen(path, "wx") : NULL;
     if (log->stream == NULL) {
         rc = p4_fail_errno(path, "create the file");
         p4_metrics_log_close(log);

@@ -15,8 +15,7 @@
 enum {
     P4_OUTPUT_MODEL = 1,   /* a model in some format: what the run is for */
     P4_OUTPUT_PRIMARY = 2, /* primary_output where it is written; otherwise the first model written is */
-    P4_OUTPUT_GUARDS = 4,  /* its presence says that the directory holds results, which need `overwrite` */
-    P4_OUTPUT_INSIDE = 8,  /* a file inside another output: it comes and goes with that one */
+    P4_OUTPUT_INSIDE = 4,  /* a file inside another output: it comes and goes with that one */
 };
 /* What a run must have for an output, beside the key. */
 enum {
@@ -39,14 +38,14 @@ enum {
 /* clang-format off */
 #define P4_OUTPUT_TABLE(EXPORTED, OTHER)                                                                     \
     EXPORTED(quantized, "model.h5", "save_quantized", 0,                                                     \
-             P4_OUTPUT_MODEL | P4_OUTPUT_GUARDS, "packed model")                                             \
+             P4_OUTPUT_MODEL, "packed model")                                             \
     EXPORTED(dequantized_fp16, "dequantized_fp16", "save_dequantized_fp16", 0,                               \
-             P4_OUTPUT_MODEL | P4_OUTPUT_PRIMARY | P4_OUTPUT_GUARDS, "fp16 model")                           \
+             P4_OUTPUT_MODEL | P4_OUTPUT_PRIMARY, "fp16 model")                           \
     OTHER(tokenizer, "dequantized_fp16/tokenizer.json", "save_dequantized_fp16", P4_NEEDS_TOKENIZER,         \
           P4_OUTPUT_INSIDE, "tokenizer")                                                                     \
     EXPORTED(config, "phase4_config.json", NULL, 0, 0, "configuration")                                      \
     OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_TRAINING, 0, "training metrics")                          \
-    EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, P4_OUTPUT_GUARDS, "metadata")
+    EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, 0, "metadata")
 /* clang-format on */
 
 typedef struct p4_output {

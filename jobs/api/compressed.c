@@ -246,13 +246,13 @@ void p4_compression_stats(const p4_compressed *compressed, p4_compression_summar
 
 /* ---- outputs ---- */
 
-static p4_rc prepare_output(p4_config *config, const char *directory)
+static p4_rc take_output(p4_hold **hold, p4_config *config, const char *directory)
 {
     p4_rc rc = P4_OK;
     int length = snprintf(config->output_path, sizeof config->output_path, "%s", directory);
     CHECK(length > 0 && length < P4_PATH_BYTES,
           "the output directory \"%.60s\": expected a path of 1 to %d bytes", directory, P4_PATH_BYTES - 1);
-    TRY(p4_output_prepare(directory, config->overwrite, NULL));
+    TRY(p4_output_take(hold, directory, config->overwrite));
 done:
     return rc;
 }
@@ -279,6 +279,7 @@ p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_path
     p4_group *group = c->compute.group;
     p4_output_paths *written = &c->results.output_paths;
     char *tokenizer_json = NULL;
+    p4_hold *hold = NULL; /* rank 0 */
     p4_error_clear();
     TRY(p4_compressed_expect(c));
     if (c->was_loaded) {
@@ -286,7 +287,7 @@ p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_path
                        c->original.hf.path);
     }
     TRY_ROOT(group, read_tokenizer(&tokenizer_json, c));
-    TRY_ROOT(group, prepare_output(&c->config, directory));
+    TRY_ROOT(group, take_output(&hold, &c->config, directory));
     *written = (p4_output_paths){0};
     p4_export e = {.config = &c->config,
                    .compute = &c->compute,
@@ -303,5 +304,6 @@ p4_rc p4_compressed_save(p4_compressed *c, const char *directory, p4_output_path
     }
 done:
     free(tokenizer_json);
+    p4_output_leave(hold, c->config.output_path, rc == P4_OK);
     return rc;
 }

@@ -114,6 +114,33 @@ static void share_results(p4_group *group, p4_results *results)
     results->fine_tuning.history_capacity = mine.history_capacity;
 }
 
+/* The configuration of a run, as all ranks use it: output_path with its names replaced once, since hosts may
+ * differ in their dates. Collective. */
+static p4_rc share_job(p4_session *session, p4_config *shared, const p4_config *config)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = &session->group;
+    TRY(p4_session_share_config(session, shared, config));
+    TRY_ROOT(group, p4_config_validate_job(shared));
+    TRY_ROOT(group, p4_config_expand_output_path(shared));
+    p4_group_bcast(group, shared, sizeof *shared, 0);
+done:
+    return rc;
+}
+
+p4_rc p4_check(p4_session *session, const p4_config *config)
+{
+    p4_rc rc = P4_OK;
+    p4_error_clear();
+    p4_config *shared = p4_alloc(1, sizeof *shared);
+    TRY_ALL(&session->group, shared != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(share_job(session, shared, config));
+    TRY(p4_run_check(&session->group, shared));
+done:
+    free(shared);
+    return rc;
+}
+
 p4_rc p4_execute(p4_session *session, const p4_config *config, p4_log_callback callback, void *user,
                  p4_results *results)
 {
@@ -123,8 +150,7 @@ p4_rc p4_execute(p4_session *session, const p4_config *config, p4_log_callback c
     p4_results_init(results);
     p4_config *shared = p4_alloc(1, sizeof *shared);
     TRY_ALL(group, shared != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_session_share_config(session, shared, config));
-    TRY_ROOT(group, p4_config_validate_job(shared));
+    TRY(share_job(session, shared, config));
     rc = p4_run_execute(group, shared, group->rank == 0 ? callback : NULL, user, results);
     share_results(group, results);
 done:

@@ -13,5 +13,9 @@ p4_rc p4_stage_export(p4_run *run)
                    .tokenizer_json = run->tokenizer != NULL ? p4_tokenizer_json(run->tokenizer) : NULL,
                    .inputs = &run->inputs,
                    .results = &run->results};
-    return p4_export_write(&e);
+    p4_rc rc = P4_OK;
+    TRY_ROOT(run->compute.group, p4_hold_check(run->hold));
+    rc = p4_export_write(&e);
+done:
+    return rc;
 }

@@ -57,10 +57,8 @@ p4_rc p4_stage_load(p4_run *run)
     p4_rc rc = P4_OK;
     p4_group *group = run->compute.group;
     p4_original *original = &run->original;
-    TRY_ALL(group, p4_settings_open_original(original, &run->config, group->ranks));
     TRY_ALL(group, remember_model(&run->inputs, &original->hf));
     TRY(p4_inputs_compare(group, &run->inputs));
-    TRY_ALL(group, p4_net_check_device(run->compute.ops, run->compute.device, &original->hf.model));
     TRY(check_values(run));
     /* Only what evaluates or calibrates runs the original; quantizing alone takes one matrix at a time. */
     bool runs = run->config.eval_samples > 0 || run->config.calibration_samples > 0;

@@ -1,31 +1,10 @@
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
-#include "io/file/files.h"
 #include "io/out/outputs.h"
 #include "jobs/stages/stages.h"
+#include "jobs/text_files.h"
 #include "jobs/train/windows.h"
 #include "src/config.h"
-
-/* The files of one split, on rank 0. */
-typedef struct split_files {
-    char **paths;
-    int64_t count;
-    bool held_out; /* eval: they are the calibration data, of which windows are set aside */
-} split_files;
-
-/* What the splits are read from; each is empty where nothing is. */
-typedef struct text_files {
-    split_files calibration, eval, train;
-} text_files;
-
-static void files_free(split_files *files)
-{
-    p4_dataset_files_free(files->paths, files->count);
-    *files = (split_files){.paths = NULL};
-}
 
 static p4_windowing windowing(const p4_run *run)
 {
@@ -39,12 +18,6 @@ static p4_windowing windowing(const p4_run *run)
 }
 
 /* ---- what trains on what ---- */
-
-/* Does fine-tuning have windows of its own, and not those of calibration? The same on every rank. */
-static bool trains_on_files(const p4_config *c)
-{
-    return c->enable_fine_tuning && (c->train_files.count > 0 || c->calibration_samples == 0);
-}
 
 /* Windows that the steps of fine-tuning take; 0: all there are. */
 static int64_t windows_needed(const p4_config *c)
@@ -63,35 +36,9 @@ static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int
     }
 }
 
-/* One line, if text that the model is evaluated on is trained on as well, under whatever name. Local. */
-static p4_rc warn_of_leak(const split_files *eval, const split_files *train)
-{
-    p4_rc rc = P4_OK;
-    struct stat here, *trained = p4_alloc((size_t)train->count, sizeof *trained);
-    TRY(trained != NULL ? P4_OK : P4_E_SYSTEM);
-    for (int64_t j = 0; j < train->count; j++) {
-        CHECK(stat(train->paths[j], &trained[j]) == 0, "%s: cannot examine: %s", train->paths[j],
-              strerror(errno));
-    }
-    for (int64_t i = 0; i < eval->count; i++) {
-        CHECK(stat(eval->paths[i], &here) == 0, "%s: cannot examine: %s", eval->paths[i], strerror(errno));
-        for (int64_t j = 0; j < train->count; j++) {
-            if (here.st_dev == trained[j].st_dev && here.st_ino == trained[j].st_ino) {
-                WARN("warning: %s is among the files to evaluate on and to train on (as %s): the verdict "
-                     "will be too good",
-                     eval->paths[i], train->paths[j]);
-                goto done;
-            }
-        }
-    }
-done:
-    free(trained);
-    return rc;
-}
-
 /* ---- windows of calibration and evaluation ---- */
 
-static p4_rc read_windows(const p4_run *run, p4_windows *windows, const split_files *files, int64_t limit)
+static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split_files *files, int64_t limit)
 {
     p4_windowing how = windowing(run);
     return p4_windows_read(windows, files->paths, files->count, &how, limit);
@@ -116,13 +63,13 @@ done:
 }
 
 /* What is calibrated and evaluated on, except windows that are set aside from training data. Local. */
-static p4_rc read_samples(p4_run *run, const text_files *files)
+static p4_rc read_samples(p4_run *run, const p4_text_files *files)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
     bool held_out = files->eval.held_out;
     bool from_training =
-        held_out && c->calibration_samples == 0 && trains_on_files(c) && c->train_files.count == 0;
+        held_out && c->calibration_samples == 0 && p4_trains_on_files(c) && c->train_files.count == 0;
     if (c->eval_samples > 0 && !held_out) {
         TRY(read_windows(run, &run->eval, &files->eval, c->eval_samples));
     }
@@ -139,55 +86,7 @@ done:
 
 /* ---- the stage's part ---- */
 
-static p4_rc open_tokenizer(p4_run *run)
-{
-    p4_rc rc = P4_OK;
-    char *path = p4_format("%s/tokenizer.json", run->original.hf.path);
-    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    if (p4_file_exists(path)) { /* without one, token files are read and text is refused by name */
-        TRY(p4_inputs_add(&run->inputs, path, true));
-        TRY(p4_tokenizer_open(&run->tokenizer, run->original.hf.path));
-    }
-    if (run->original.hf.model.arch.eos_id < 0) {
-        WARN("warning: %s: config.json names no eos_token_id: documents are joined without a mark between "
-             "them",
-             run->original.hf.path);
-    }
-done:
-    free(path);
-    return rc;
-}
-
-static p4_rc find_files(split_files *files, const p4_config *c, p4_split split)
-{
-    return p4_dataset_files(c, split, &files->paths, &files->count, &files->held_out);
-}
-
-/* Which files each split is read from. Local. */
-static p4_rc find_all_files(const p4_config *c, text_files *files)
-{
-    p4_rc rc = P4_OK;
-    bool trains = trains_on_files(c);
-    if (c->eval_samples > 0) {
-        TRY(find_files(&files->eval, c, P4_SPLIT_EVAL));
-    }
-    if (c->calibration_samples > 0 || files->eval.held_out) {
-        TRY(find_files(&files->calibration, c, P4_SPLIT_CALIBRATION));
-    }
-    if (trains) {
-        TRY(find_files(&files->train, c, P4_SPLIT_TRAIN));
-    }
-    if (!files->eval.held_out) {
-        bool calibration_trains = c->enable_fine_tuning && !trains;
-        TRY(warn_of_leak(&files->eval, calibration_trains ? &files->calibration : &files->train));
-    } else if (c->train_files.count > 0) {
-        TRY(warn_of_leak(&files->eval, &files->train));
-    }
-done:
-    return rc;
-}
-
-static p4_rc remember_files(p4_inputs *inputs, const split_files *files)
+static p4_rc remember_files(p4_inputs *inputs, const p4_split_files *files)
 {
     p4_rc rc = P4_OK;
     for (int64_t i = 0; rc == P4_OK && i < files->count; i++) {
@@ -196,15 +95,27 @@ static p4_rc remember_files(p4_inputs *inputs, const split_files *files)
     return rc;
 }
 
-/* Rank 0 reads and tokenizes. Local. */
-static p4_rc read_text(p4_run *run, text_files *files)
+/* What is read from now on: if it changes later, the run ends. Local. */
+static p4_rc remember_text(p4_run *run, const p4_text_files *files)
 {
     p4_rc rc = P4_OK;
-    TRY(open_tokenizer(run));
-    TRY(find_all_files(&run->config, files));
+    char *tokenizer = p4_format("%s/tokenizer.json", run->original.hf.path);
+    TRY(tokenizer != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(run->tokenizer != NULL ? p4_inputs_add(&run->inputs, tokenizer, true) : P4_OK);
     TRY(remember_files(&run->inputs, &files->calibration));
     TRY(remember_files(&run->inputs, &files->eval));
     TRY(remember_files(&run->inputs, &files->train));
+done:
+    free(tokenizer);
+    return rc;
+}
+
+/* Rank 0 reads and tokenizes. Local. */
+static p4_rc read_text(p4_run *run, p4_text_files *files)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_text_files_find(files, &run->config));
+    TRY(remember_text(run, files));
     TRY(read_samples(run, files));
 done:
     return rc;
@@ -212,13 +123,13 @@ done:
 
 /* The windows of fine-tuning: those of files, or those of calibration where it has some and no train_files
  * are given, as the specification's fine-tuner takes the calibration loader. Collective. */
-static p4_rc open_training(p4_run *run, const text_files *files)
+static p4_rc open_training(p4_run *run, const p4_text_files *files)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
     p4_group *group = run->compute.group;
     char *temporary = NULL;
-    if (!trains_on_files(c)) {
+    if (!p4_trains_on_files(c)) {
         TRY_ALL(group,
                 c->enable_fine_tuning ? p4_training_set_of_windows(&run->train, &run->calibration) : P4_OK);
         goto done;
@@ -239,24 +150,42 @@ done:
     return rc;
 }
 
+/* Training data that hold less than a step are an error now, not when it begins; all ranks know the count. */
+static p4_rc check_training(const p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
+    if (run->train == NULL) {
+        return P4_OK;
+    }
+    int64_t windows = p4_training_set_count(run->train);
+    int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
+    CHECK(windows >= sequences,
+          "fine-tuning: found %lld window%s of %d tokens in the training data, expected at least %lld: one "
+          "step",
+          (long long)windows, p4_plural(windows), c->calibration_sequence_length, (long long)sequences);
+    p4_warn_of_steps(c, windows / sequences);
+done:
+    return rc;
+}
+
 p4_rc p4_load_text(p4_run *run)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
     p4_group *group = run->compute.group;
-    text_files files = {.eval = {.paths = NULL}};
+    p4_text_files files = {.eval = {.paths = NULL}};
     TRY_ROOT(group, read_text(run, &files));
     TRY(p4_windows_publish(group, &run->calibration));
     TRY(open_training(run, &files));
     TRY(p4_windows_publish(group, &run->eval));
+    TRY(check_training(run));
     warn_of_few(c, "calibration_samples", c->calibration_samples, run->calibration.count);
     warn_of_few(c, "eval_samples", c->eval_samples, run->eval.count);
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
          c->calibration_sequence_length, (long long)(c->calibration_samples > 0 ? run->calibration.count : 0),
          (long long)run->eval.count, (long long)(run->train != NULL ? p4_training_set_count(run->train) : 0));
 done:
-    files_free(&files.calibration);
-    files_free(&files.eval);
-    files_free(&files.train);
+    p4_text_files_free(&files);
     return rc;
 }

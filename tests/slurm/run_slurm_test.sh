@@ -163,6 +163,13 @@ for run in batch plain; do
 done
 cmp -s batch.tensors plain.tensors || fail "sbatch and srun made different tensors"
 
+# Ranks that cannot find each other (a cluster whose MpiDefault is none, or PMI-2 alone) are told how.
+for mpi in none pmi2; do
+    note "srun --mpi=$mpi"
+    client 60 srun -N2 --mpi=$mpi --time=1 "$PHASE4_MPI" plain.json overwrite=true >alone.log 2>&1 && fail "--mpi=$mpi: two runs of one rank"
+    [ "$(grep -c 'phase4: error: srun started 2 processes.*srun --mpi=pmix' alone.log)" = 1 ] || fail "--mpi=$mpi: $(cat alone.log)"
+done
+
 # ---- 4 bad input
 note "a misspelt key"
 write_cfg bad "$model" '"calibration_sampels": 8'

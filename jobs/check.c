@@ -1,0 +1,45 @@
+#include "jobs/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void say_threads(const p4_run *run)
+{
+    const p4_machine *machine = run->compute.group->machine;
+    const char *ignored = getenv("OMP_NUM_THREADS");
+    char quota[64] = "";
+    if (machine->cpu_quota > 0) {
+        snprintf(quota, sizeof quota, ", a quota of %.3g CPUs", machine->cpu_quota);
+    }
+    INFO("      %d thread%s per rank; %d core%s for it%s%s", run->compute.threads,
+         p4_plural(run->compute.threads), machine->cores, p4_plural(machine->cores), quota,
+         ignored != NULL ? "; OMP_NUM_THREADS has no effect, threads_per_rank has" : "");
+}
+
+p4_rc p4_check_run(p4_run *run, bool alone)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = run->compute.group;
+    p4_findings f = {.worst = P4_OK};
+    INFO("Plan and checks");
+    rc = p4_consult(group, p4_settings_open_original(&run->original, &run->config, group->ranks));
+    bool has_model = rc == P4_OK;
+    p4_findings_add(&f, rc);
+    if (has_model) {
+        p4_findings_add(&f, p4_consult(group, p4_net_check_device(run->compute.ops, run->compute.device,
+                                                                  &run->original.hf.model)));
+        p4_findings_add(&f, p4_check_memory(run));
+    }
+    if (group->rank == 0) {
+        say_threads(run);
+        p4_check_output(run, has_model, &f);
+        p4_check_text(run, has_model, alone, &f);
+    }
+    if (f.errors > 0) {
+        rc = p4_fail_lines(f.worst, f.text);
+    } else {
+        rc = P4_OK;
+    }
+    rc = p4_agree_root(group, group->rank == 0 ? rc : P4_OK);
+    return rc;
+}

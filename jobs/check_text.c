@@ -1,0 +1,196 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/file/files.h"
+#include "io/text/dataset_parts.h"
+#include "io/text/token_file.h"
+#include "jobs/check.h"
+#include "src/config.h"
+
+enum { IDS_LOOKED_AT = 1 << 16 }; /* at each end of a token file */
+static const int64_t UNKNOWN = INT64_MAX;
+
+static p4_rc open_tokenizer(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    const p4_arch *arch = &run->original.hf.model.arch;
+    char *path = p4_format("%s/tokenizer.json", run->original.hf.path);
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    if (p4_file_exists(path)) { /* without one, token files are read and text is refused by name */
+        TRY(p4_tokenizer_open(&run->tokenizer, run->original.hf.path));
+        int64_t count = p4_tokenizer_vocab_count(run->tokenizer);
+        if (count > arch->V) {
+            WARN("warning: %s has token ids up to %lld, and the model's vocabulary has %lld: text that "
+                 "contains the "
+                 "tokens beyond it will be refused",
+                 path, (long long)count - 1, (long long)arch->V);
+        }
+    }
+    if (arch->eos_id < 0) {
+        WARN("warning: %s: config.json names no eos_token_id: documents are joined without a mark between "
+             "them",
+             run->original.hf.path);
+    }
+done:
+    free(path);
+    return rc;
+}
+
+/* Ids at both ends of a token file; the rest is checked when it is read. */
+static p4_rc check_tokens(const char *path, int64_t V)
+{
+    p4_rc rc = P4_OK;
+    p4_token_file file = {.path = NULL};
+    int64_t ends = 0;
+    TRY(p4_token_file_open(&file, path, V));
+    int64_t count = p4_min_i64(file.count, IDS_LOOKED_AT);
+    TRY(p4_token_file_check(&file, 0, count, V, -1, &ends));
+    TRY(p4_token_file_check(&file, file.count - count, count, V, -1, &ends));
+done:
+    p4_token_file_close(&file);
+    return rc;
+}
+
+static bool is_compressed(const char *path)
+{
+    static const char *const endings[] = {".gz", ".zst", ".zstd", ".xz", ".bz2", ".tgz"};
+    size_t length = strlen(path);
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        size_t part = strlen(endings[i]);
+        if (length >= part && strcasecmp(path + length - part, endings[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Tokens that a file can hold at most: a token of text is a byte or more, and so is what ends a document. */
+static int64_t most_tokens(const char *path, int64_t bytes)
+{
+    if (is_compressed(path)) {
+        return UNKNOWN;
+    }
+    switch (p4_data_kind_of(path)) {
+    case P4_DATA_TOKENS:
+        return bytes / 2;
+    case P4_DATA_TEXT:
+    case P4_DATA_JSONL:
+    case P4_DATA_ARTICLES:
+        return bytes + 1;
+    default:
+        return UNKNOWN;
+    }
+}
+
+/* Can the files be read, and what can they hold at most? *windows: UNKNOWN where it cannot be told. */
+static void check_files(const p4_run *run, const p4_split_files *files, bool has_model, int64_t *windows,
+                        p4_findings *f)
+{
+    int64_t tokens = 0, V = run->original.hf.model.arch.V;
+    for (int64_t i = 0; i < files->count; i++) {
+        const char *path = files->paths[i];
+        struct stat status;
+        p4_rc rc = P4_OK;
+        if (stat(path, &status) != 0 || access(path, R_OK) != 0) {
+            rc = FAIL("%s: cannot open: %s", path, strerror(errno));
+        } else if (has_model && S_ISREG(status.st_mode) && p4_data_kind_of(path) == P4_DATA_TOKENS &&
+                   !is_compressed(path)) {
+            rc = check_tokens(path, V);
+        }
+        p4_findings_add(f, rc);
+        int64_t most =
+            rc == P4_OK && S_ISREG(status.st_mode) ? most_tokens(path, (int64_t)status.st_size) : UNKNOWN;
+        tokens = tokens == UNKNOWN || most == UNKNOWN ? UNKNOWN : tokens + most;
+    }
+    *windows = tokens == UNKNOWN ? UNKNOWN : tokens / run->config.calibration_sequence_length;
+}
+
+/* Less text than one step of training or one window needs is an error now and not in the middle of the run.
+ */
+static p4_rc expect_windows(const p4_run *run, const char *what, const p4_split_files *files, int64_t windows,
+                            int64_t needed)
+{
+    p4_rc rc = P4_OK;
+    char more[40] = "";
+    if (files->count > 1) {
+        snprintf(more, sizeof more, " and %lld more", (long long)files->count - 1);
+    }
+    CHECK(windows >= needed,
+          "%s: %s%s: found at most %lld window%s of %d tokens, judging by the sizes, expected at least %lld",
+          what, files->paths[0], more, (long long)windows, p4_plural(windows),
+          run->config.calibration_sequence_length, (long long)needed);
+done:
+    return rc;
+}
+
+static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t most)
+{
+    if (most < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
+        WARN("warning: key \"%s\": asks for %lld windows of %d tokens, and the files hold at most %lld, "
+             "judging by their "
+             "sizes",
+             key, (long long)wanted, c->calibration_sequence_length, (long long)most);
+    }
+}
+
+/* Settings that ask for more than there can be. */
+static void warn_of_bounds(const p4_config *c, int64_t calibration, int64_t eval, int64_t train,
+                           int64_t sequences)
+{
+    warn_of_few(c, "calibration_samples", c->calibration_samples, calibration);
+    warn_of_few(c, "eval_samples", c->eval_samples, eval);
+    if (c->enable_fine_tuning && train != UNKNOWN) {
+        p4_warn_of_steps(c, train / sequences);
+    }
+}
+
+/* Is there enough, as far as sizes tell, and does more than there is count for something? */
+static void check_amounts(const p4_run *run, const p4_text_files *files, const int64_t windows[3], bool alone,
+                          p4_findings *f)
+{
+    const p4_config *c = &run->config;
+    int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
+    bool held_out = files->eval.held_out, own = p4_trains_on_files(c);
+    int64_t calibration = windows[P4_SPLIT_CALIBRATION],
+            eval = held_out ? calibration : windows[P4_SPLIT_EVAL];
+    int64_t train = own ? windows[P4_SPLIT_TRAIN] : calibration;
+    int before = f->errors;
+    if (files->calibration.count > 0) {
+        p4_findings_add(f, expect_windows(run, "calibration", &files->calibration, calibration, 1));
+    }
+    if (c->eval_samples > 0) {
+        p4_findings_add(
+            f, expect_windows(run, "evaluation", held_out ? &files->calibration : &files->eval, eval, 1));
+    }
+    if (c->enable_fine_tuning) {
+        p4_findings_add(f, expect_windows(run, "fine-tuning", own ? &files->train : &files->calibration,
+                                          train, sequences));
+    }
+    if (alone && f->errors == before) {
+        warn_of_bounds(c, calibration, eval, own ? train : p4_min_i64(train, c->calibration_samples),
+                       sequences);
+    }
+}
+
+void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
+{
+    p4_text_files files;
+    int64_t windows[3];
+    int before = f->errors;
+    p4_findings_add(f, has_model ? open_tokenizer(run) : P4_OK);
+    p4_rc found = p4_text_files_find(&files, &run->config);
+    p4_findings_add(f, found);
+    check_files(run, &files.calibration, has_model, &windows[P4_SPLIT_CALIBRATION], f);
+    check_files(run, &files.eval, has_model, &windows[P4_SPLIT_EVAL], f);
+    check_files(run, &files.train, has_model, &windows[P4_SPLIT_TRAIN], f);
+    if (found == P4_OK && f->errors == before) {
+        p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));
+        check_amounts(run, &files, windows, alone, f);
+    }
+    p4_text_files_free(&files);
+}

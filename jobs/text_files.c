@@ -1,0 +1,82 @@
+#include "jobs/text_files.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static void free_split(p4_split_files *files)
+{
+    p4_dataset_files_free(files->paths, files->count);
+    *files = (p4_split_files){.paths = NULL};
+}
+
+void p4_text_files_free(p4_text_files *files)
+{
+    free_split(&files->calibration);
+    free_split(&files->eval);
+    free_split(&files->train);
+}
+
+bool p4_trains_on_files(const p4_config *c)
+{
+    return c->enable_fine_tuning && (c->train_files.count > 0 || c->calibration_samples == 0);
+}
+
+static p4_rc find_split(p4_split_files *files, const p4_config *c, p4_split split)
+{
+    return p4_dataset_files(c, split, &files->paths, &files->count, &files->held_out);
+}
+
+p4_rc p4_text_files_find(p4_text_files *files, const p4_config *c)
+{
+    p4_rc rc = P4_OK;
+    *files = (p4_text_files){.eval = {.paths = NULL}};
+    if (c->eval_samples > 0) {
+        TRY(find_split(&files->eval, c, P4_SPLIT_EVAL));
+    }
+    if (c->calibration_samples > 0 || files->eval.held_out) {
+        TRY(find_split(&files->calibration, c, P4_SPLIT_CALIBRATION));
+    }
+    if (p4_trains_on_files(c)) {
+        TRY(find_split(&files->train, c, P4_SPLIT_TRAIN));
+    }
+done:
+    return rc;
+}
+
+static p4_rc warn_of_leak(const p4_split_files *eval, const p4_split_files *train)
+{
+    p4_rc rc = P4_OK;
+    struct stat here, *trained = p4_alloc((size_t)train->count, sizeof *trained);
+    TRY(trained != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t j = 0; j < train->count; j++) {
+        CHECK(stat(train->paths[j], &trained[j]) == 0, "%s: cannot examine: %s", train->paths[j],
+              strerror(errno));
+    }
+    for (int64_t i = 0; i < eval->count; i++) {
+        CHECK(stat(eval->paths[i], &here) == 0, "%s: cannot examine: %s", eval->paths[i], strerror(errno));
+        for (int64_t j = 0; j < train->count; j++) {
+            if (here.st_dev == trained[j].st_dev && here.st_ino == trained[j].st_ino) {
+                WARN("warning: %s is among the files to evaluate on and to train on (as %s): the verdict "
+                     "will be "
+                     "too good",
+                     eval->paths[i], train->paths[j]);
+                goto done;
+            }
+        }
+    }
+done:
+    free(trained);
+    return rc;
+}
+
+p4_rc p4_text_files_warn_of_leak(const p4_text_files *files, const p4_config *c)
+{
+    bool calibration_trains = c->enable_fine_tuning && !p4_trains_on_files(c);
+    if (files->eval.held_out && c->train_files.count == 0) {
+        return P4_OK;
+    }
+    return warn_of_leak(&files->eval,
+                        calibration_trains && !files->eval.held_out ? &files->calibration : &files->train);
+}

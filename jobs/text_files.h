@@ -1,0 +1,28 @@
+/* text_files.h - the files that a run reads its text from. */
+#ifndef P4_TEXT_FILES_H
+#define P4_TEXT_FILES_H
+
+#include "io/text/dataset.h"
+#include "src/phase4/config.h"
+
+/* The files of one split, on rank 0. */
+typedef struct p4_split_files {
+    char **paths;
+    int64_t count;
+    bool held_out; /* eval: they are the calibration data, of which windows are set aside */
+} p4_split_files;
+
+/* What the splits are read from; each is empty where nothing is. */
+typedef struct p4_text_files {
+    p4_split_files calibration, eval, train;
+} p4_text_files;
+
+/* Does fine-tuning have windows of its own, and not those of calibration? The same on every rank. */
+bool p4_trains_on_files(const p4_config *config);
+/* Which files each split is read from. The caller frees, after an error too. Local. */
+p4_rc p4_text_files_find(p4_text_files *files, const p4_config *config);
+void p4_text_files_free(p4_text_files *files);
+/* One line, if text that the model is evaluated on is trained on as well, under whatever name. Local. */
+p4_rc p4_text_files_warn_of_leak(const p4_text_files *files, const p4_config *config);
+
+#endif

@@ -1,0 +1,22 @@
+/* limits.h - what the control groups (cgroup v1 and v2) of this process allow it: containers and batch
+ * systems limit processors and memory with them. */
+#ifndef P4_LIMITS_H
+#define P4_LIMITS_H
+
+#include "src/leaf/base.h"
+
+typedef struct p4_limits {
+    double cpus;               /* processors' worth of time; 0: no quota */
+    int64_t memory_bytes;      /* 0: no limit */
+    int64_t memory_used_bytes; /* of it, without file pages that can be dropped */
+} p4_limits;
+
+/* The tightest limits of the process's groups and those around them. root: "" for this machine's /proc and
+ * /sys. Local.
+ */
+p4_limits p4_limits_read(const char *root);
+
+/* The machine's memory: all of it, and what can be had without swapping. 0: unknown. Local. */
+void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_bytes);
+
+#endif

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# What can be known before the work is said before it, all at once: by `--check` alone and by a run, which then has changed nothing.
+set -eu
+cd "$TMP"
+head -c 1200 /dev/zero >ok.bin # 50 windows of 12 token ids
+printf '\377\377%.0s' $(seq 600) >beyond.bin
+cat >cfg.json <<JSON
+{
+  "model_path": "$FIXTURES/models/llama-gqa", "output_path": "out", "wandb_enabled": false, "device": "cpu",
+  "calibration_dataset": "custom", "calibration_files": ["ok.bin"], "eval_files": ["ok.bin"],
+  "eval_samples": 7, "calibration_samples": 9, "calibration_batch_size": 2, "calibration_sequence_length": 12,
+  "enable_fine_tuning": false, "threads_per_rank": 1
+}
+JSON
+fail() {
+    echo "$1"
+    cat log
+    exit 1
+}
+# ended STATUS WORDS... -- ARGUMENT...: the program ends so and says each of WORDS in one line.
+ended() {
+    local status=$1 got=0 words=()
+    shift
+    while [ "$1" != -- ]; do
+        words+=("$1")
+        shift
+    done
+    shift
+    "${RUN[@]}" "$@" >log 2>&1 || got=$?
+    [ $got = "$status" ] || fail "$*: status $got, expected $status"
+    local each
+    for each in "${words[@]}"; do
+        [ "$(grep -cF -- "$each" log)" = 1 ] || fail "$*: expected one line with \"$each\""
+    done
+}
+RUN=("$PHASE4_MPI")
+tree() { find out -type f -exec sha256sum {} + | sort; }
+
+# Nothing is wrong, and nothing is changed.
+ended 0 'cfg.json: no error found' 'Plan and checks' 'memory of this node' 'outputs:' -- --check cfg.json
+[ ! -e out ] || fail '--check made the output directory'
+RUN=("$MPIRUN" -n 2 "$PHASE4_MPI")
+ended 0 'cfg.json: no error found' -- --check cfg.json
+RUN=("$PHASE4_MPI")
+
+# Several things at once, with a successful run's results in the directory: they stay as they are.
+ended 0 -- --quiet cfg.json
+cp -r out/dequantized_fp16 kept
+touch out/dequantized_fp16/model-F16.gguf
+tree >before
+for how in --check --quiet; do
+    ended 2 'holds "model-F16.gguf", which is no file of a model' 'no-such.bin' -- $how cfg.json overwrite=true 'calibration_files=["no-such.bin"]'
+    ended 2 'holds the results of another run' 'model-F16.gguf' 'beyond.bin: token 0 (raw uint16 ids) is 65535' -- $how cfg.json 'eval_files=["beyond.bin"]'
+    tree | cmp - before || fail "$how changed the output directory"
+done
+rm out/dequantized_fp16/model-F16.gguf
+mkdir out/dequantized_fp16/.cache
+for how in --check --quiet; do
+    ended 2 'holds ".cache"' -- $how cfg.json overwrite=true
+    rmdir out/dequantized_fp16/.cache
+    ended 2 'dequantized_fp16: cannot be written, the model is read from it' -- $how cfg.json overwrite=true model_path=out/dequantized_fp16
+    # Nor removed as stale.
+    ended 2 'the model is read from it' -- $how cfg.json overwrite=true save_dequantized_fp16=false model_path=out/dequantized_fp16
+    mkdir out/dequantized_fp16/.cache
+done
+rmdir out/dequantized_fp16/.cache
+ended 2 'nowhere/config.json' 'holds the results of another run' -- --check cfg.json model_path=nowhere
+ended 0 -- --check cfg.json overwrite=true model_path=kept output_path=next
+[ ! -e next ] || fail '--check made a directory'
+
+# What the user may not read or write.
+cp -rL "$FIXTURES/models/llama-gqa" licensed
+echo text >licensed/USE_POLICY.md
+chmod 000 licensed/USE_POLICY.md
+mkdir -m 555 closed
+if [ "$(id -u)" = 0 ]; then # root may read and write everything
+    mkdir -m 777 open
+    chmod 777 .
+    RUN=(setpriv --reuid 54321 --regid 54321 --clear-groups env OMPI_MCA_orte_tmpdir_base="$PWD/open" "$PHASE4_MPI")
+fi
+ended 2 'licensed/USE_POLICY.md: goes along with the model' 'closed/out: cannot create the directory' -- \
+    --check cfg.json model_path=licensed output_path=closed/out
+ended 2 'closed: cannot write into this directory' -- --check cfg.json output_path=closed
+ended 0 -- --check cfg.json model_path=licensed output_path=new save_dequantized_fp16=false
+RUN=("$PHASE4_MPI")
+
+# Settings that do not take effect: a line each, by --check and by a run.
+tune='enable_fine_tuning=true fine_tune_epochs=1 global_batch_tokens=60 train_files=["ok.bin"]'
+for how in --check --quiet; do
+    rm -rf tuned
+    # shellcheck disable=SC2086
+    ended 0 'key "warmup_steps": 50 steps of warm-up, and there are 10 steps in all' 'key "fine_tune_max_steps": asks for 99 steps' \
+        'ok.bin is among the files to evaluate on and to train on' 'warning: key "eval_samples"' 'warning: key "calibration_samples"' -- \
+        $how cfg.json output_path=tuned $tune fine_tune_max_steps=99 eval_samples=51 calibration_samples=60
+    # shellcheck disable=SC2086
+    ended 2 'fine-tuning: ok.bin: found at most 50 windows' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
+    # shellcheck disable=SC2086
+    ended 0 -- $how cfg.json output_path=tuned overwrite=true $tune warmup_steps=1 fine_tune_max_steps=2 'eval_files=["beyond.bin"]' eval_samples=0
+    ! grep -q warning log || fail "$how warns of nothing"
+done
+
+# A disk that cannot hold the outputs.
+mkdir small
+if unshare -m true 2>/dev/null && unshare -m mount -t tmpfs -o size=16k t small 2>/dev/null; then
+    RUN=(unshare -m bash -c 'mount -t tmpfs -o size=16k t small && exec "$0" "$@"' "$PHASE4_MPI")
+    ended 2 'output_path: the outputs take' -- --check cfg.json output_path=small/out
+    ended 2 'output_path: the outputs take' -- --quiet cfg.json output_path=small/out
+    RUN=("$PHASE4_MPI")
+fi
+
+# A model of 70 billion parameters, from its headers: files of holes.
+python3 - <<'END'
+import json, os
+V, C, F, L, kv = 128256, 8192, 28672, 80, 1024
+os.mkdir("huge")
+json.dump({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": C, "intermediate_size": F, "num_hidden_layers": L,
+           "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": V, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
+           "rope_theta": 500000.0, "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+           "torch_dtype": "bfloat16"}, open("huge/config.json", "w"))
+shards = [{"model.embed_tokens.weight": [V, C]}]
+for i in range(L):
+    p = f"model.layers.{i}."
+    shards.append({p + "self_attn.q_proj.weight": [C, C], p + "self_attn.k_proj.weight": [kv, C], p + "self_attn.v_proj.weight": [kv, C],
+                   p + "self_attn.o_proj.weight": [C, C], p + "mlp.gate_proj.weight": [F, C], p + "mlp.up_proj.weight": [F, C],
+                   p + "mlp.down_proj.weight": [C, F], p + "input_layernorm.weight": [C], p + "post_attention_layernorm.weight": [C]})
+shards.append({"model.norm.weight": [C], "lm_head.weight": [V, C]})
+where = {}
+for s, shard in enumerate(shards):
+    name, header, at = f"model-{s + 1:05d}-of-{len(shards):05d}.safetensors", {}, 0
+    for tensor, shape in shard.items():
+        count = 2
+        for n in shape:
+            count *= n
+        header[tensor], where[tensor] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + count]}, name
+        at += count
+    text = json.dumps(header).encode()
+    with open("huge/" + name, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        f.truncate(8 + len(text) + at)
+json.dump({"metadata": {}, "weight_map": where}, open("huge/model.safetensors.index.json", "w"))
+END
+status=0
+TIMEFORMAT='%U %S'
+used=$({ time "$PHASE4_MPI" --check cfg.json model_path=huge enable_fine_tuning=true fine_tune_max_steps=2 >log 2>&1 || status=$?; } 2>&1)
+grep -qE 'memory of this node|the memory that 1 rank will need' log || fail 'no word of memory for 70B parameters'
+grep -qE 'outputs: 14[0-9]|outputs take 14[0-9]' log || fail 'no word of 147 GiB of outputs'
+awk -v used="$used" 'BEGIN {split(used, t, " "); exit !(t[1] + t[2] < 2)}' || fail "the check of a 70B directory took $used s of processor time"
+echo "70B directory checked with $used s of processor time"

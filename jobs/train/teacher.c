@@ -5,11 +5,6 @@
 
 static const char *const kind_names[] = {"auto", "resident", "sharded", "cached"};
 
-bool p4_teacher_has_states(const p4_teacher *t)
-{
-    return p4_teacher_is_open(t) && t->plan.kind != P4_TEACHER_CACHED;
-}
-
 static int64_t state_bytes(const p4_teacher *t, int64_t B)
 {
     return B * t->plan.T * t->original->hf.model.arch.C * t->compute->ops->act_bytes(t->compute->device);
@@ -87,8 +82,8 @@ done:
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
-/* The head's matrix in the form that products take. Local. */
-static p4_rc open_head(p4_teacher *t)
+/* In the form that products take. */
+p4_rc p4_teacher_open_head(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
     const p4_ops *ops = t->compute->ops;
@@ -116,14 +111,13 @@ done:
     return rc;
 }
 
-static p4_rc open_weights(p4_teacher *t)
+p4_rc p4_teacher_open_weights(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
     const p4_hf_model *hf = &t->original->hf;
     p4_weight *source = sources(t);
     TRY(source != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_device_form_open_dense(&t->form, t->compute->ops, t->compute->device, &hf->model, source));
-    TRY(open_head(t));
     for (int64_t i = 0; !t->compute->ops->host_memory && i < hf->model.params_count; i++) {
         p4_hf_model_drop_pages(hf, i);
     }
@@ -132,21 +126,47 @@ done:
     return rc;
 }
 
+void p4_teacher_close_head(p4_teacher *t)
+{
+    if (t->head != NULL) {
+        t->compute->ops->release(t->compute->device, t->head);
+    }
+    if (t->states != NULL) {
+        t->compute->ops->release(t->compute->device, t->states);
+    }
+    t->head = t->states = NULL;
+    t->head_bytes = 0;
+}
+
+/* Local. */
+static p4_rc open_resident_or_sharded(p4_teacher *t)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_teacher_open_weights(t));
+    TRY(p4_teacher_open_head(t));
+done:
+    return rc;
+}
+
 p4_rc p4_teacher_open(p4_teacher *t, p4_compute *compute, const p4_original *original,
-                      const p4_teacher_plan *plan, int64_t student_bytes)
+                      p4_training_set *training_set, const p4_teacher_plan *plan, int64_t student_bytes)
 {
     p4_rc rc = P4_OK;
     const p4_arch *arch = &original->hf.model.arch;
-    *t = (p4_teacher){.compute = compute, .original = original, .plan = *plan};
+    *t = (p4_teacher){.compute = compute, .original = original, .training_set = training_set, .plan = *plan};
     t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
     t->head_bytes =
         p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
     TRY(choose_kind(t, student_bytes));
-    TRY_ALL(compute->group, open_weights(t));
     INFO("      distillation: the loss is %g cross-entropy + %g KL to the original at temperature %g; the "
          "original is %s",
          1.0 - plan->weight, plan->weight * plan->temperature * plan->temperature, plan->temperature,
          kind_names[t->plan.kind]);
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        TRY(p4_teacher_cache_open(t));
+    } else {
+        TRY_ALL(compute->group, open_resident_or_sharded(t));
+    }
 done:
     if (rc != P4_OK) {
         p4_teacher_close(t);
@@ -160,16 +180,12 @@ void p4_teacher_close(p4_teacher *t)
         return;
     }
     p4_teacher_shards_close(t);
+    p4_teacher_cache_close(t);
     p4_device_form_close(&t->form);
     if (t->net.ops != NULL) {
         p4_net_close(&t->net);
     }
-    if (t->head != NULL) {
-        t->compute->ops->release(t->compute->device, t->head);
-    }
-    if (t->states != NULL) {
-        t->compute->ops->release(t->compute->device, t->states);
-    }
+    p4_teacher_close_head(t);
     *t = (p4_teacher){0};
 }
 
@@ -179,6 +195,9 @@ int64_t p4_teacher_work_bytes(const p4_teacher *t, int64_t B)
 {
     if (!p4_teacher_is_open(t)) {
         return 0;
+    }
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        return p4_teacher_cache_bytes(t, B);
     }
     if (t->plan.kind == P4_TEACHER_SHARDED) {
         return p4_teacher_shards_bytes(t, B);
@@ -195,6 +214,9 @@ p4_rc p4_teacher_reserve(p4_teacher *t, int64_t B)
         return P4_OK;
     }
     t->B = B;
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        return p4_teacher_cache_reserve(t);
+    }
     TRY(t->compute->ops->alloc(t->compute->device, &t->states, state_bytes(t, B)));
     if (t->plan.kind == P4_TEACHER_SHARDED) {
         TRY(p4_teacher_shards_reserve(t));
@@ -216,12 +238,14 @@ int64_t p4_teacher_bytes(const p4_teacher *t)
     return t->form.memory_bytes + t->head_bytes + (t->B > 0 ? p4_teacher_work_bytes(t, t->B) : 0);
 }
 
-void p4_teacher_prepare(p4_teacher *t, const int32_t *h_ids, int64_t B)
+void p4_teacher_prepare(p4_teacher *t, const int32_t *h_ids, int64_t step, int64_t from, int64_t B)
 {
     if (!p4_teacher_is_open(t)) {
         return;
     }
-    if (t->plan.kind == P4_TEACHER_SHARDED) {
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        p4_teacher_cache_prepare(t, step, from, B);
+    } else if (t->plan.kind == P4_TEACHER_SHARDED) {
         p4_teacher_shards_prepare(t, h_ids, B);
     } else if (B > 0) {
         p4_net_set_tokens(&t->net, h_ids, B, t->plan.T);

@@ -157,6 +157,9 @@ p4_rc p4_teacher_open(p4_teacher *t, p4_compute *compute, const p4_original *ori
     t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
     t->head_bytes =
         p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
+    CHECK(plan->kind != P4_TEACHER_CACHED || plan->top_k <= arch->V,
+          "key \"distill_top_k\": found %lld, expected at most the %lld tokens of the vocabulary of %s",
+          (long long)plan->top_k, (long long)arch->V, original->hf.path);
     TRY(choose_kind(t, student_bytes));
     INFO("      distillation: the loss is %g cross-entropy + %g KL to the original at temperature %g; the "
          "original is %s",

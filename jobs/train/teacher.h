@@ -97,10 +97,13 @@ void p4_teacher_prepare(p4_teacher *teacher, const int32_t *h_ids, int64_t step,
 /* Queues what depends on the tokens alone and may be recorded. Local. */
 void p4_teacher_forward(p4_teacher *teacher, int64_t B);
 
-/* For teacher_cache.c. Local. */
-p4_rc p4_teacher_open_weights(p4_teacher *teacher); /* of the layers that this rank's kind of teacher needs */
-p4_rc p4_teacher_open_head(p4_teacher *teacher);
-void p4_teacher_close_head(p4_teacher *teacher); /* And the states. */
+/* teacher_weights.c, all Local. */
+/* The weights that this rank's kind of teacher needs, data NULL where it does not; the caller frees. NULL:
+ * out of memory. */
+p4_weight *p4_teacher_sources(const p4_teacher *teacher);
+p4_rc p4_teacher_open_weights(p4_teacher *teacher); /* teacher->form */
+p4_rc p4_teacher_open_head(p4_teacher *teacher);    /* In the form that products take. */
+void p4_teacher_close_head(p4_teacher *teacher);    /* And the states. */
 
 /* teacher_cache.c */
 p4_rc p4_teacher_cache_open(p4_teacher *teacher); /* Collective. */

@@ -65,6 +65,7 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                                        .temperature = c->distill_temperature,
                                        .kind = c->distill_teacher,
                                        .top_k = c->distill_top_k,
+                                       .folder = c->output_path,
                                        .T = T}};
 }
 

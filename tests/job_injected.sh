@@ -13,14 +13,15 @@ cat >cfg.json <<JSON
   "calibration_dataset": "custom", "calibration_files": ["$TMP/demo/stories-train.jsonl"],
   "eval_files": ["$TMP/demo/stories-valid.jsonl"], "eval_samples": 2, "calibration_samples": 4,
   "calibration_batch_size": 2, "calibration_sequence_length": 32, "fine_tune_threshold": 0,
-  "fine_tune_max_steps": 1, "warmup_steps": 0, "log_every": 1, "threads_per_rank": 1, "num_workers": 1
+  "fine_tune_max_steps": 1, "warmup_steps": 0, "log_every": 1, "threads_per_rank": 1, "num_workers": 1,
+  "distill": 0.5, "distill_teacher": "cached", "distill_top_k": 8
 }
 JSON
 ranks=3
 
-# left_over: what a run that failed must not leave: temporary names, or results that do not say that it failed.
+# left_over: what a run that failed must not leave: temporary names, a teacher's cache, or results that do not say that it failed.
 left_over() {
-    [ ! -e out ] || find out -name '*.tmp'
+    [ ! -e out ] || find out -name '*.tmp' -o -name teacher_top_k
     [ ! -e out/results.json ] || grep -L '"success":[[:space:]]*false' out/results.json || true
 }
 # check AGREEMENT STATUS: the run in the current directory, which the failure at AGREEMENT ended with STATUS.

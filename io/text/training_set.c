@@ -255,11 +255,9 @@ p4_rc p4_training_set_schedule(p4_training_set *set, uint64_t seed, int64_t sequ
     set->high = high;
     set->steps_per_epoch = set->count / sequences;
     set->order_epoch = set->block = set->step = -1;
-    if (set->group == NULL || set->files != NULL) {
-        free(set->order);
-        set->order = p4_alloc((size_t)set->count, sizeof *set->order);
-        TRY(set->order != NULL ? P4_OK : P4_E_SYSTEM);
-    }
+    free(set->order);
+    set->order = p4_alloc((size_t)set->count, sizeof *set->order);
+    TRY(set->order != NULL ? P4_OK : P4_E_SYSTEM);
     if (set->unmapped > 0) {
         set->block_steps = p4_max_i64(1, BLOCK_BYTES / (sequences * window_bytes));
         set->chunk_windows = p4_max_i64(1, CHUNK_BYTES / window_bytes);
@@ -292,21 +290,25 @@ static int64_t window_of(const p4_training_set *set, int64_t at)
     return at + low;
 }
 
-void p4_training_set_first(const p4_training_set *set, int32_t *ids)
+void p4_training_set_window(const p4_training_set *set, int32_t *ids, int64_t at)
 {
-    p4_token_stream_read(&set->stream, ids, window_of(set, 0) * set->layout.T, set->layout.T);
+    p4_token_stream_read(&set->stream, ids, window_of(set, at) * set->layout.T, set->layout.T);
+}
+
+int64_t p4_training_set_drawn(p4_training_set *set, int64_t step, int64_t at)
+{
+    const int64_t epoch = step / set->steps_per_epoch;
+    if (set->order_epoch != epoch) {
+        p4_rng_permutation(set->order, (uint32_t)set->count, set->seed, (uint64_t)epoch + 1);
+        set->order_epoch = epoch;
+    }
+    return (int64_t)set->order[step % set->steps_per_epoch * set->sequences + at];
 }
 
 /* Sequence `at` of a step, out of the files. */
 static void read_sequence(p4_training_set *set, int32_t *ids, int64_t step, int64_t at)
 {
-    const int64_t T = set->layout.T, epoch = step / set->steps_per_epoch;
-    if (set->order_epoch != epoch) {
-        p4_rng_permutation(set->order, (uint32_t)set->count, set->seed, (uint64_t)epoch + 1);
-        set->order_epoch = epoch;
-    }
-    int64_t drawn = (int64_t)set->order[step % set->steps_per_epoch * set->sequences + at];
-    p4_token_stream_read(&set->stream, ids, window_of(set, drawn) * T, T);
+    p4_training_set_window(set, ids, p4_training_set_drawn(set, step, at));
 }
 
 /* Takes what of a chunk, windows [first, first + count) of a step, is this rank's. */

@@ -40,8 +40,8 @@ void p4_training_set_close(p4_training_set *set); /* Local. */
 int64_t p4_training_set_count(const p4_training_set *set);  /* windows */
 int64_t p4_training_set_length(const p4_training_set *set); /* tokens of a window */
 
-/* ids [T]: the first window, on rank 0. Local. */
-void p4_training_set_first(const p4_training_set *set, int32_t *ids);
+/* ids [T]: window `at` of those that are trained on, on rank 0. Local. */
+void p4_training_set_window(const p4_training_set *set, int32_t *ids, int64_t at);
 
 /* How windows are drawn: `sequences` a step, at most as many as there are windows, of which this rank takes
  * [low, high). An epoch has as many steps as the windows fill. The same on every rank but for low and high.
@@ -52,5 +52,8 @@ p4_rc p4_training_set_schedule(p4_training_set *set, uint64_t seed, int64_t sequ
 void p4_training_set_step(p4_training_set *set, int64_t step);
 /* ids [count * T]: sequences [from, from + count) of the step, which are this rank's. Local. */
 void p4_training_set_sequences(p4_training_set *set, int32_t *ids, int64_t from, int64_t count);
+/* Which window, of those that are trained on, sequence `at` of a step is; after p4_training_set_schedule, the
+ * same on every rank. Local. */
+int64_t p4_training_set_drawn(p4_training_set *set, int64_t step, int64_t at);
 
 #endif

@@ -13,7 +13,7 @@ static int32_t *take_window(const p4_run *run, int64_t T)
     if (ids != NULL && windows->count > 0) {
         memcpy(ids, windows->ids, (size_t)T * sizeof *ids);
     } else if (ids != NULL && run->compute.group->rank == 0) { /* the test runs there */
-        p4_training_set_first(run->train, ids);
+        p4_training_set_window(run->train, ids, 0);
     }
     return ids;
 }

@@ -100,7 +100,7 @@ static p4_rc run_steps(tuning *t)
     const p4_train_plan *plan = t->tuner->plan;
     p4_progress progress;
     p4_step_result result;
-    char note[64];
+    char note[96];
     p4_progress_start(&progress, "fine-tune", "tokens", (double)(steps->total * plan->sequences * plan->T));
     for (int64_t step = 0; step < steps->total; step++) {
         TRY(p4_trainer_step(&t->trainer, step, &result));
@@ -110,8 +110,11 @@ static p4_rc run_steps(tuning *t)
             t->epoch_steps++;
         }
         TRY(log_step(t, step, &result));
-        snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1, (long long)steps->total,
-                 result.loss);
+        int used = snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1,
+                            (long long)steps->total, result.loss);
+        if (!isnan(result.kl)) {
+            snprintf(note + used, sizeof note - (size_t)used, ", KL %.4f", result.kl);
+        }
         p4_progress_update(&progress, (double)t->tokens, note);
         if ((step + 1) % steps->per_epoch == 0 || step + 1 == steps->total) {
             p4_progress_end(&progress);

@@ -5,11 +5,6 @@
 
 static const char *const kind_names[] = {"auto", "resident", "sharded", "cached"};
 
-bool p4_teacher_has_states(const p4_teacher *t)
-{
-    return p4_teacher_is_open(t) && t->plan.kind != P4_TEACHER_CACHED;
-}
-
 static int64_t state_bytes(const p4_teacher *t, int64_t B)
 {
     return B * t->plan.T * t->original->hf.model.arch.C * t->compute->ops->act_bytes(t->compute->device);
@@ -21,22 +16,6 @@ static p4_net_plan net_plan(const p4_teacher *t, int64_t B)
 }
 
 /* --- which kind ------------------------------------------------------------------------------- */
-
-/* The weights of the original that this rank's kind of teacher needs; the caller frees. NULL: out of memory.
- */
-static p4_weight *sources(const p4_teacher *t)
-{
-    const p4_model *model = &t->original->hf.model;
-    p4_weight *source = p4_alloc((size_t)model->params_count, sizeof *source);
-    for (int64_t i = 0; source != NULL && i < model->params_count; i++) {
-        bool needed = t->plan.kind == P4_TEACHER_RESIDENT
-                          ? model->params[i].role != P4_ROLE_HEAD
-                          : p4_original_is_run_by(t->original, t->compute->group->rank, i);
-        source[i] = model->weights[i];
-        source[i].data = needed ? source[i].data : NULL;
-    }
-    return source;
-}
 
 /* Memory for this rank: the device's, or its part of the node's. */
 static double room_bytes(const p4_compute *compute)
@@ -55,7 +34,7 @@ static p4_rc estimate(p4_teacher *t, int64_t student_bytes, bool *fits)
     p4_rc rc = P4_OK;
     const p4_model *model = &t->original->hf.model;
     const p4_ops *ops = t->compute->ops;
-    p4_weight *source = sources(t);
+    p4_weight *source = p4_teacher_sources(t);
     TRY(source != NULL ? P4_OK : P4_E_SYSTEM);
     int64_t weights = p4_dense_form_bytes(ops, t->compute->device, model, source),
             work = p4_teacher_work_bytes(t, 1);
@@ -85,68 +64,40 @@ done:
     return rc;
 }
 
-/* --- weights ---------------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
-/* The head's matrix in the form that products take. Local. */
-static p4_rc open_head(p4_teacher *t)
+/* Local. */
+static p4_rc open_resident_or_sharded(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
-    const p4_ops *ops = t->compute->ops;
-    p4_device *device = t->compute->device;
-    const p4_model *model = &t->original->hf.model;
-    int64_t i = p4_model_find(model, model->arch.tied ? P4_ROLE_EMBED : P4_ROLE_HEAD, -1);
-    p4_weight from = model->weights[i];
-    int64_t bytes = from.rows * from.cols * p4_dtype_bytes(from.dtype),
-            used = from.rows * from.cols * ops->act_bytes(device);
-    void *room = NULL;
-    TRY(ops->alloc(device, &t->head, t->head_bytes));
-    if (!ops->host_memory) {
-        TRY(ops->alloc(device, &room, bytes));
-        ops->to_device(device, room, from.data, bytes);
-        from.data = room;
-    }
-    ops->weight_unpack(device, t->head, &from);
-    ops->zero(device, (char *)t->head + used, t->head_bytes - used);
-    TRY(ops->sync(device));
-    t->view.head = t->head;
+    TRY(p4_teacher_open_weights(t));
+    TRY(p4_teacher_open_head(t));
 done:
-    if (room != NULL) {
-        ops->release(device, room);
-    }
-    return rc;
-}
-
-static p4_rc open_weights(p4_teacher *t)
-{
-    p4_rc rc = P4_OK;
-    const p4_hf_model *hf = &t->original->hf;
-    p4_weight *source = sources(t);
-    TRY(source != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_device_form_open_dense(&t->form, t->compute->ops, t->compute->device, &hf->model, source));
-    TRY(open_head(t));
-    for (int64_t i = 0; !t->compute->ops->host_memory && i < hf->model.params_count; i++) {
-        p4_hf_model_drop_pages(hf, i);
-    }
-done:
-    free(source);
     return rc;
 }
 
 p4_rc p4_teacher_open(p4_teacher *t, p4_compute *compute, const p4_original *original,
-                      const p4_teacher_plan *plan, int64_t student_bytes)
+                      p4_training_set *training_set, const p4_teacher_plan *plan, int64_t student_bytes)
 {
     p4_rc rc = P4_OK;
     const p4_arch *arch = &original->hf.model.arch;
-    *t = (p4_teacher){.compute = compute, .original = original, .plan = *plan};
+    *t = (p4_teacher){.compute = compute, .original = original, .training_set = training_set, .plan = *plan};
     t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
     t->head_bytes =
         p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
+    CHECK(plan->kind != P4_TEACHER_CACHED || plan->top_k <= arch->V,
+          "key \"distill_top_k\": found %lld, expected at most the %lld tokens of the vocabulary of %s",
+          (long long)plan->top_k, (long long)arch->V, original->hf.path);
     TRY(choose_kind(t, student_bytes));
-    TRY_ALL(compute->group, open_weights(t));
     INFO("      distillation: the loss is %g cross-entropy + %g KL to the original at temperature %g; the "
          "original is %s",
          1.0 - plan->weight, plan->weight * plan->temperature * plan->temperature, plan->temperature,
          kind_names[t->plan.kind]);
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        TRY(p4_teacher_cache_open(t));
+    } else {
+        TRY_ALL(compute->group, open_resident_or_sharded(t));
+    }
 done:
     if (rc != P4_OK) {
         p4_teacher_close(t);
@@ -160,16 +111,12 @@ void p4_teacher_close(p4_teacher *t)
         return;
     }
     p4_teacher_shards_close(t);
+    p4_teacher_cache_close(t);
     p4_device_form_close(&t->form);
     if (t->net.ops != NULL) {
         p4_net_close(&t->net);
     }
-    if (t->head != NULL) {
-        t->compute->ops->release(t->compute->device, t->head);
-    }
-    if (t->states != NULL) {
-        t->compute->ops->release(t->compute->device, t->states);
-    }
+    p4_teacher_close_head(t);
     *t = (p4_teacher){0};
 }
 
@@ -179,6 +126,9 @@ int64_t p4_teacher_work_bytes(const p4_teacher *t, int64_t B)
 {
     if (!p4_teacher_is_open(t)) {
         return 0;
+    }
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        return p4_teacher_cache_bytes(t, B);
     }
     if (t->plan.kind == P4_TEACHER_SHARDED) {
         return p4_teacher_shards_bytes(t, B);
@@ -195,6 +145,9 @@ p4_rc p4_teacher_reserve(p4_teacher *t, int64_t B)
         return P4_OK;
     }
     t->B = B;
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        return p4_teacher_cache_reserve(t);
+    }
     TRY(t->compute->ops->alloc(t->compute->device, &t->states, state_bytes(t, B)));
     if (t->plan.kind == P4_TEACHER_SHARDED) {
         TRY(p4_teacher_shards_reserve(t));
@@ -216,12 +169,14 @@ int64_t p4_teacher_bytes(const p4_teacher *t)
     return t->form.memory_bytes + t->head_bytes + (t->B > 0 ? p4_teacher_work_bytes(t, t->B) : 0);
 }
 
-void p4_teacher_prepare(p4_teacher *t, const int32_t *h_ids, int64_t B)
+void p4_teacher_prepare(p4_teacher *t, const int32_t *h_ids, int64_t step, int64_t from, int64_t B)
 {
     if (!p4_teacher_is_open(t)) {
         return;
     }
-    if (t->plan.kind == P4_TEACHER_SHARDED) {
+    if (t->plan.kind == P4_TEACHER_CACHED) {
+        p4_teacher_cache_prepare(t, step, from, B);
+    } else if (t->plan.kind == P4_TEACHER_SHARDED) {
         p4_teacher_shards_prepare(t, h_ids, B);
     } else if (B > 0) {
         p4_net_set_tokens(&t->net, h_ids, B, t->plan.T);

@@ -1,27 +1,34 @@
 /* teacher.h - the original model as the teacher of a training: for every micro-batch its distribution at each
  * prediction, wherever the original lives.
  *
- * Resident: every rank holds the whole original in the activations' type. Its forward pass is queued like any
- * other work of the micro-batch and can be recorded.
- * Sharded: the ranks hold the layers that they run in the pipeline. The micro-batches of all ranks pass
- * through it together, and each rank gets the final states of its own. Every rank has the head. Cached:
- * before training the windows that it will draw pass through the pipeline once, and the largest probabilities
- * of each prediction go to a file, which every rank maps. The rest of the distribution is one class. Nothing
- * of the original stays in memory.
+ * - Resident: every rank holds the whole original in the activations' type. Its forward pass is queued like
+ *   any other work of the micro-batch and can be recorded.
+ * - Sharded: the ranks hold the layers that they run in the pipeline. The micro-batches of all ranks pass
+ *   through it together, and each rank gets the final states of its own. Every rank has the head.
+ * - Cached: before training, the windows that it will draw pass through the pipeline once, and the largest
+ *   probabilities of each prediction go to a file, which every rank maps. The rest of the distribution is one
+ *   class. Nothing of the original stays in memory.
  *
  * The trainer knows only p4_net_teacher: states and a head, or the largest probabilities. */
 #ifndef P4_TEACHER_H
 #define P4_TEACHER_H
 
+#include "io/file/record_file.h"
 #include "io/text/training_set.h"
 #include "jobs/train/original.h"
 #include "jobs/train/pipeline.h"
 
+/* In the plan's folder, while training needs it. */
+#define P4_TEACHER_CACHE_FILE "teacher_top_k"
+
 typedef struct p4_teacher_plan {
     double weight, temperature; /* weight 0: no teacher */
     p4_teacher_kind kind;
-    int64_t top_k; /* of a cached one */
-    int64_t T;     /* tokens of a window */
+    int64_t T; /* tokens of a window */
+    /* Of a cached one. */
+    int64_t top_k;
+    const char *folder;       /* for its file; on a file system that all ranks read */
+    int64_t steps, sequences; /* that training takes; the trainer sets them */
 } p4_teacher_plan;
 
 /* The micro-batches of all ranks in the pipeline (teacher_sharded.c). */
@@ -32,32 +39,46 @@ typedef struct p4_teacher_shards {
     void *collected; /* head's rank: act [ranks * B, T, C] */
 } p4_teacher_shards;
 
+/* The largest probabilities in a file (teacher_cache.c). */
+typedef struct p4_teacher_cache {
+    uint32_t *record_of; /* [windows of the training set]: 1 + the record of a window; 0: it is not drawn */
+    p4_record_layout layout;
+    p4_record_file file;
+    char *path;  /* NULL: the file is removed */
+    double kept; /* head's rank: mean probability of what is kept */
+    int64_t compared;
+    int32_t *h_ids; /* head's rank: [compared, T], of the first records */
+} p4_teacher_cache;
+
 typedef struct p4_teacher {
     p4_compute *compute; /* NULL: there is no teacher */
     const p4_original *original;
+    p4_training_set *training_set;
     p4_teacher_plan plan; /* its kind is the chosen one */
     p4_net_teacher view;  /* what the network takes */
     p4_device_form form;  /* of all layers, or of this rank's */
     void *head;           /* device: act [logits_ld, C] */
     int64_t head_bytes;
-    int64_t B;    /* windows of a micro-batch, at most */
-    p4_net net;   /* resident */
-    void *states; /* device: act [B, T, C]; resident: the hidden states at work */
+    int64_t B;  /* windows of a micro-batch, at most */
+    p4_net net; /* resident */
+    void
+        *states; /* device: act [B, T, C]; resident: the hidden states at work; cached: of compared windows */
     p4_teacher_shards shards;
+    p4_teacher_cache cache;
 } p4_teacher;
 
 /* Chooses the kind, where the plan leaves it open: resident where it fits beside `student_bytes` of the
  * device's memory (of the node's, over its ranks, on CPUs) on every rank, else sharded. Then puts the
- * original's weights on the device. compute and original must outlive it. The caller closes. Collective. */
+ * original's weights on the device or, cached, makes the file. compute, original and training_set, which has
+ * its schedule, must outlive it. The caller closes. Collective. */
 p4_rc p4_teacher_open(p4_teacher *teacher, p4_compute *compute, const p4_original *original,
-                      const p4_teacher_plan *plan, int64_t student_bytes);
-void p4_teacher_close(p4_teacher *teacher); /* Also of zeros. Local. */
+                      p4_training_set *training_set, const p4_teacher_plan *plan, int64_t student_bytes);
+/* Also of zeros. Local. */
+void p4_teacher_close(p4_teacher *teacher);
 static inline bool p4_teacher_is_open(const p4_teacher *teacher)
 {
     return teacher->compute != NULL;
 }
-/* Does it give states, which the network compares through its head? */
-bool p4_teacher_has_states(const p4_teacher *teacher);
 
 /* Memory for micro-batches of up to B windows: its bytes on the device (-1: out of host memory), and taking
  * it. Local. */
@@ -66,11 +87,30 @@ p4_rc p4_teacher_reserve(p4_teacher *teacher, int64_t B);
 /* Device memory that it holds. Local. */
 int64_t p4_teacher_bytes(const p4_teacher *teacher);
 
+/* Says what a cached teacher loses: KL to the model at hand, whole and cut. net: of training, with memory for
+ * the micro-batches that were reserved; it takes the teacher's view. Nothing for other kinds. Collective. */
+p4_rc p4_teacher_measure(p4_teacher *teacher, p4_net *net, const p4_form *form);
+
 /* Before each micro-batch, outside of recorded work: h_ids [B, T], the windows of this rank, which may be
- * none. Collective. */
-void p4_teacher_prepare(p4_teacher *teacher, const int32_t *h_ids, int64_t B);
+ * none; they are sequences [from, from + B) of the step. Collective. */
+void p4_teacher_prepare(p4_teacher *teacher, const int32_t *h_ids, int64_t step, int64_t from, int64_t B);
 /* Queues what depends on the tokens alone and may be recorded. Local. */
 void p4_teacher_forward(p4_teacher *teacher, int64_t B);
+
+/* teacher_weights.c, all Local. */
+/* The weights that this rank's kind of teacher needs, data NULL where it does not; the caller frees. NULL:
+ * out of memory. */
+p4_weight *p4_teacher_sources(const p4_teacher *teacher);
+p4_rc p4_teacher_open_weights(p4_teacher *teacher); /* teacher->form */
+p4_rc p4_teacher_open_head(p4_teacher *teacher);    /* In the form that products take. */
+void p4_teacher_close_head(p4_teacher *teacher);    /* And the states. */
+
+/* teacher_cache.c */
+p4_rc p4_teacher_cache_open(p4_teacher *teacher); /* Collective. */
+int64_t p4_teacher_cache_bytes(const p4_teacher *teacher, int64_t B);
+p4_rc p4_teacher_cache_reserve(p4_teacher *teacher);
+void p4_teacher_cache_prepare(p4_teacher *teacher, int64_t step, int64_t from, int64_t B);
+void p4_teacher_cache_close(p4_teacher *teacher);
 
 /* teacher_sharded.c */
 int64_t p4_teacher_shards_bytes(const p4_teacher *teacher, int64_t B);

@@ -55,7 +55,7 @@ static p4_net_plan net_plan(const p4_trainer *t, int64_t micro_batch)
                          .recompute = t->plan.recompute,
                          .activation_bits = t->plan.activation_bits,
                          .head = true,
-                         .reference = p4_teacher_has_states(&t->teacher)};
+                         .reference = p4_teacher_is_open(&t->teacher)};
 }
 
 /* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it
@@ -141,7 +141,10 @@ static p4_rc open_teacher(p4_trainer *t)
     }
     int64_t bytes = least_bytes(t);
     TRY_ALL(t->compute->group, bytes >= 0 ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_teacher_open(&t->teacher, t->compute, t->original, &t->plan.teacher, bytes));
+    p4_teacher_plan plan = t->plan.teacher;
+    plan.steps = t->steps.total;
+    plan.sequences = t->plan.sequences;
+    TRY(p4_teacher_open(&t->teacher, t->compute, t->original, t->training_set, &plan, bytes));
 done:
     return rc;
 }
@@ -184,6 +187,7 @@ static p4_rc open_work(p4_trainer *t, const bool *held)
     t->net.teacher = p4_teacher_is_open(&t->teacher) ? &t->teacher.view : NULL;
     TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->figures,
                                P4_FIGURES * (int64_t)sizeof *t->figures));
+    t->compute->ops->zero(t->compute->device, t->figures, P4_FIGURES * (int64_t)sizeof *t->figures);
     t->net.sums = t->figures;
     t->optim.sums = t->figures + P4_NET_SUMS;
     TRY(p4_trainer_sums_open(t));
@@ -216,6 +220,7 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *ori
     TRY_ALL(t->compute->group, open_work(t, held));
     TRY(p4_trainer_sums_share(t));
     TRY(p4_trainer_requantize(t));
+    TRY(p4_teacher_measure(&t->teacher, &t->net, &t->form));
 done:
     free(held);
     if (rc != P4_OK) {

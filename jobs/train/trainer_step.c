@@ -148,7 +148,7 @@ static void forward_backward(p4_trainer *t, int64_t step)
         if (t->batch.B > 0) {
             p4_training_set_sequences(t->training_set, t->batch.h_ids, from, t->batch.B);
         }
-        p4_teacher_prepare(&t->teacher, t->batch.h_ids, t->batch.B);
+        p4_teacher_prepare(&t->teacher, t->batch.h_ids, step, from, t->batch.B);
         if (t->batch.B > 0) {
             run_micro_batch(t);
             continue;

@@ -7,7 +7,7 @@
  *   phase4_bench train      --model NAME|DIR [--batch B] [--micro M] [--length T] [--steps N]
  *                           [--optimizer adamw|mugrokfast] [--grokfast] [--quantizer none|absmean|exact]
  *                           [--activation-bits 0|8] [--zero-stage 0|2] [--recompute none|light|blocks]
- *                           [--optimizer-state fp32|bf16]
+ *                           [--optimizer-state fp32|bf16] [--teacher none|resident|sharded]
  *   phase4_bench load       --model DIR
  *   all: [--device auto|cuda|cpu] [--threads N] [--fp32]
  *
@@ -42,7 +42,8 @@ static int usage(void)
         "B]\n"
         "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
         "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2]\n"
-        "       [--recompute none|light|blocks] [--optimizer-state fp32|bf16]\n");
+        "       [--recompute none|light|blocks] [--optimizer-state fp32|bf16]\n"
+        "       [--teacher none|resident|sharded]\n");
     return P4_E_INPUT;
 }
 
@@ -63,7 +64,8 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
     static const char *const devices[] = {"auto", "cuda", "cpu", NULL},
                              *const optimizers[] = {"mugrokfast", "adamw", NULL},
                              *const states[] = {"fp32", "bf16", NULL},
-                             *const recomputes[] = {"none", "light", "blocks", NULL};
+                             *const recomputes[] = {"none", "light", "blocks", NULL},
+                             *const teachers[] = {"none", "resident", "sharded", NULL};
     int at = -1;
     if (strcmp(key, "--device") == 0) {
         at = find_word(devices, value);
@@ -77,6 +79,9 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
     } else if (strcmp(key, "--recompute") == 0) {
         at = find_word(recomputes, value);
         o->recompute = (p4_recompute)at;
+    } else if (strcmp(key, "--teacher") == 0) {
+        at = find_word(teachers, value);
+        o->teacher = (p4_teacher_kind)at;
     } else if (strcmp(key, "--quantizer") == 0) {
         at = find_word(p4_quantizer_names, value);
         o->quantizer = (p4_quantizer)at;

@@ -14,7 +14,7 @@
 #              P4_BENCH_SMALL=1  tiny sizes on the CPU, to see that everything works
 #              PYTHON            an interpreter that has torch and transformers (python3)
 set -u
-parts='ternarise train_llama train_llama_int8 train_gpt2 muon peer_ternarise peer_train_llama peer_train_gpt2
+parts='ternarise train_llama train_llama_int8 train_llama_distill train_gpt2 muon peer_ternarise peer_train_llama peer_train_gpt2
 peer_muon scaling job ops_llama train_llama_exact train_llama_muon ops_gpt2 peer_more'
 if [ "${1:-}" = --list ]; then
     echo $parts
@@ -81,6 +81,8 @@ part ternarise 60 "$bench" ternarise --device $device $matrix
 part train_llama 90 "$bench" train $llama_run --batch $llama_batch --quantizer absmean
 part train_llama_int8 90 "$bench" train $llama_run --batch $llama_batch --quantizer absmean \
     --activation-bits 8
+part train_llama_distill 90 "$bench" train $llama_run --batch $llama_batch --quantizer absmean \
+    --teacher resident
 part train_gpt2 60 "$bench" train $gpt2_run --quantizer none
 part muon 60 "$bench" muon --device $device --model $llama
 peer peer_ternarise 60 copy gemm ternarise
@@ -119,6 +121,8 @@ train $llama absmean adamw memory|18|train llama1b ternary int8 memory
 train $llama absmean adamw model flop||
 train $llama absmean adamw int8|95000|train llama1b ternary int8
 train $llama absmean adamw int8 memory|18|train llama1b ternary int8 memory
+train $llama absmean adamw distill|59500|
+train $llama absmean adamw distill memory||
 train $llama exact adamw||train llama1b ternary int8
 train $llama exact mugrokfast||train llama1b ternary int8
 train $gpt2 none adamw|560000|train gpt2 plain

@@ -20,6 +20,7 @@ typedef struct bench_options {
     p4_optimizer optimizer;
     p4_optimizer_state optimizer_state;
     p4_recompute recompute;
+    p4_teacher_kind teacher; /* of distillation; AUTO: there is none */
     bool grokfast, fp32;
 } bench_options;
 

@@ -38,6 +38,8 @@ static void configure(p4_config *config, const bench_options *o)
     config->enable_grokfast = o->grokfast;
     config->zero_stage = o->zero_stage;
     config->recompute = o->recompute;
+    config->distill = o->teacher != P4_TEACHER_AUTO ? 0.9 : 0.0;
+    config->distill_teacher = o->teacher;
     config->threads_per_rank = o->threads;
     config->fine_tune_epochs = 1;
     config->micro_batch_size = (int32_t)o->micro;
@@ -70,13 +72,16 @@ done:
 /* "train llama1b exact adamw int8": what decides the work; batch and length stand in the note. */
 static void name_run(char *name, size_t bytes, const bench_options *o, int ranks)
 {
-    static const char *const recomputes[] = {"", " light", " recompute"};
+    static const char *const recomputes[] = {"", " light", " recompute"}, *const teachers[] = {
+                                                                              "", " distill",
+                                                                              " distill sharded",
+                                                                              " distill cached"};
     const char *model = strrchr(o->model, '/') != NULL ? strrchr(o->model, '/') + 1 : o->model;
-    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s%s", model, p4_quantizer_names[o->quantizer],
+    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s%s%s", model, p4_quantizer_names[o->quantizer],
                         o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast",
                         o->grokfast ? " grokfast" : "", o->activation_bits == 8 ? " int8" : "",
                         o->optimizer_state == P4_OPTIMIZER_STATE_BF16 ? " bf16-state" : "",
-                        recomputes[o->recompute], o->fp32 ? " fp32" : "");
+                        teachers[o->teacher], recomputes[o->recompute], o->fp32 ? " fp32" : "");
     if (ranks > 1 && used > 0 && (size_t)used < bytes) {
         snprintf(name + used, bytes - (size_t)used, " x%d zero%d", ranks, o->zero_stage);
     }
@@ -145,9 +150,9 @@ static void report(const figures *f, const char *name, double gemm_tflops)
                (long long)f->micro_batch, (long long)f->T, 1e3 * f->median_s, 1e3 * f->best_s);
     snprintf(line, sizeof line, "%s memory", name);
     bench_line(line, (double)f->peak_bytes / GiB, "GiB", NULL, 0.0,
-               "masters and optimizer %.2f, codes %.2f, activations %.2f",
+               "masters and optimizer %.2f, codes %.2f, activations %.2f, teacher %.2f",
                (double)f->bytes.masters_bytes / GiB, (double)f->bytes.codes_bytes / GiB,
-               (double)f->bytes.activations_bytes / GiB);
+               (double)f->bytes.activations_bytes / GiB, (double)f->bytes.teacher_bytes / GiB);
     snprintf(line, sizeof line, "%s model flop", name);
     bench_line(line, f->model_flop / f->median_s * 1e-12, "TFLOP/s", "gemm", gemm_tflops,
                "a device, without recomputation; last loss %.3f, gradient norm %.3g", f->loss, f->grad_norm);

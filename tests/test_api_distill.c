@@ -1,0 +1,114 @@
+/* Distillation through phase4.h: p4_fine_tune with each kind of teacher brings the model closer to the
+ * original. */
+#include "api_world.h"
+#include "io/file/files.h"
+#include "jobs/train/teacher.h"
+
+static p4_session *session;
+static p4_checkpoint *llama;
+static p4_config config;
+
+typedef struct seen {
+    int64_t count;
+    double first_kl, last_kl;
+} seen;
+
+static void see(const p4_training_point *point, void *user)
+{
+    seen *s = user;
+    s->first_kl = s->count == 0 ? point->kl : s->first_kl;
+    s->last_kl = point->kl;
+    s->count++;
+}
+
+/* Trains a fresh model. *after: what becomes of it. */
+static seen train(const p4_config *own, p4_evaluation *before, p4_evaluation *after)
+{
+    p4_compressed *c;
+    p4_fine_tuning result;
+    p4_calib *calib;
+    p4_loader *loader;
+    seen s = {0};
+    EXPECT_OK(p4_calib_create(&calib, llama, &config, NULL));
+    EXPECT_OK(p4_loader_create(&loader, session, calib));
+    EXPECT_OK(p4_quantize_model(&c, session, llama, &config));
+    EXPECT_OK(p4_compressed_evaluate(c, loader, before));
+    EXPECT_OK(p4_fine_tune(c, loader, NULL, own, see, &s, &result));
+    EXPECT_OK(p4_compressed_evaluate(c, loader, after));
+    p4_fine_tuning_free(&result);
+    p4_compressed_close(c);
+    p4_loader_free(loader);
+    p4_calib_free(calib);
+    return s;
+}
+
+static void teachers_agree(void)
+{
+    static const p4_teacher_kind kinds[] = {P4_TEACHER_AUTO, P4_TEACHER_RESIDENT, P4_TEACHER_SHARDED,
+                                            P4_TEACHER_CACHED};
+    double first_kl = 0, kl = 0;
+    for (int i = 0; i < 4; i++) {
+        p4_evaluation before, after;
+        p4_config own = config;
+        own.distill = 1.0;
+        own.distill_teacher = kinds[i];
+        own.distill_top_k = VOCAB; /* a cut that leaves nothing out */
+        own.fine_tune_epochs = 4;
+        seen s = train(&own, &before, &after);
+        EXPECT(s.count == 20 && s.last_kl < s.first_kl && after.kl < before.kl,
+               "KL %g to %g, evaluated %g to %g", s.first_kl, s.last_kl, before.kl, after.kl);
+        first_kl = i == 0 ? s.first_kl : first_kl;
+        kl = i == 0 ? after.kl : kl;
+        EXPECT_NEAR(s.first_kl, first_kl, 1e-5 * first_kl);
+        EXPECT_NEAR(after.kl, kl, 1e-2 * kl);
+    }
+    EXPECT(!p4_file_exists(at("out/" P4_TEACHER_CACHE_FILE)), "the cache is left behind");
+}
+
+static void nothing_is_distilled_by_default(void)
+{
+    p4_evaluation before, after;
+    seen s = train(NULL, &before, &after);
+    EXPECT(s.count == 10 && isnan(s.first_kl) && isnan(s.last_kl), "%lld points, KL %g", (long long)s.count,
+           s.first_kl);
+}
+
+static void more_classes_than_tokens_are_refused(void)
+{
+    p4_compressed *c;
+    p4_fine_tuning result;
+    p4_calib *calib;
+    p4_loader *loader;
+    p4_config own = config;
+    own.distill = 0.5;
+    own.distill_teacher = P4_TEACHER_CACHED;
+    own.distill_top_k = VOCAB + 1;
+    EXPECT_CODE(p4_compressed_create(&c, session, llama, &own), P4_E_INPUT, "at most the 53 tokens");
+    EXPECT_OK(p4_calib_create(&calib, llama, &config, NULL));
+    EXPECT_OK(p4_loader_create(&loader, session, calib));
+    EXPECT_OK(p4_quantize_model(&c, session, llama, &config));
+    EXPECT_CODE(p4_fine_tune(c, loader, NULL, &own, NULL, NULL, &result), P4_E_INPUT,
+                "at most the 53 tokens");
+    p4_compressed_close(c);
+    p4_loader_free(loader);
+    p4_calib_free(calib);
+}
+
+int main(void)
+{
+    if (!device_is_here()) {
+        return check_failed > 0 ? TEST_END() : P4_SKIPPED;
+    }
+    world_fill();
+    EXPECT_OK(p4_session_open(&session));
+    small_config(&config);
+    snprintf(config.output_path, sizeof config.output_path, "%s", at("out"));
+    EXPECT_OK(p4_checkpoint_open(&llama, fixture("llama-gqa")));
+    teachers_agree();
+    nothing_is_distilled_by_default();
+    more_classes_than_tokens_are_refused();
+    p4_checkpoint_close(llama);
+    p4_session_close(session);
+    world_end();
+    return TEST_END();
+}

@@ -152,9 +152,7 @@ P4_OP(void, quantize, p4_device *device, uint8_t *codes, uint16_t *scale, p4_qua
 /* --- quantizing under H: types in kernels/ops.h, formulas in docs/methods.md 1 -------------------- */
 
 P4_OP(void, hessian_add, p4_device *device, const p4_hessian_add_args *args)
-/* fp32 to[C, C] = h * scale, importance[C] = its diagonal. */
-P4_OP(void, hessian_finish, p4_device *device, float *to, float *importance, const double *h, int64_t C,
-      double scale)
+P4_OP(void, hessian_finish, p4_device *device, const p4_hessian_finish_args *args)
 /* With d = damping * mean of the diagonal entries that are not 0, D diagonal and F unit upper triangular:
  * h + d I = F D F', where inputs that are always 0 (diagonal 0) count as independent of all others. Computed
  * in double; feedback = F above the diagonal, the rest of it is undefined. Not definite: a pivot is not

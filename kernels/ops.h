@@ -280,6 +280,16 @@ typedef struct p4_hessian_add_args {
     double quantum;
 } p4_hessian_add_args;
 
+/* From sums to H: the mean, damped. An input that is always 0 has a diagonal entry of 0 before and after. */
+typedef struct p4_hessian_finish_args {
+    int64_t C;
+    const double *sums; /* [C, C] */
+    double scale;       /* of the sums: 1 / tokens */
+    double damping; /* of the mean of the diagonal entries that are not 0, which is added to each of these */
+    float *importance; /* [C]: the diagonal without damping */
+    float *h;          /* [C, C] */
+} p4_hessian_finish_args;
+
 /* The damped Cholesky factor of H (op hessian_factor). */
 typedef struct p4_hessian_factor_args {
     int64_t C;

@@ -10,7 +10,10 @@ enum {
     SWEEPS_MAX = 32,    /* of coordinate descent, which ends by itself when no trit changes */
     SUM_PIECE = 1 << 22 /* elements of h that pass through host memory at a time */
 };
-static const double DAMPING = 0.01, DAMPING_WARNED = 1.0, DAMPING_MAX = 1e6;
+/* H is damped by at least DAMPING of the mean of its diagonal, and more where few tokens are behind each
+ * input channel: without that, trits are fitted to the noise of H (docs/methods.md 1). The factor gets more
+ * where it does not exist. */
+static const double DAMPING = 0.01, DAMPING_BY_TOKENS = 4.0, DAMPING_WARNED = 1.0, DAMPING_MAX = 1e6;
 
 /* The arrays of one matrix at work, and of H, in device memory for the largest of them. */
 typedef struct arrays {
@@ -206,7 +209,14 @@ static p4_rc finish(work *w, const p4_param *p)
     p4_rc rc = P4_OK;
     const p4_ops *ops = w->compute->ops;
     double tokens = (double)(w->plan->windows->count * w->plan->windows->T);
-    ops->hessian_finish(w->compute->device, w->a.h_mean, w->a.importance, w->a.h, p->cols, 1.0 / tokens);
+    ops->hessian_finish(
+        w->compute->device,
+        &(p4_hessian_finish_args){.C = p->cols,
+                                  .sums = w->a.h,
+                                  .scale = 1.0 / tokens,
+                                  .damping = fmax(DAMPING, DAMPING_BY_TOKENS * (double)p->cols / tokens),
+                                  .importance = w->a.importance,
+                                  .h = w->a.h_mean});
     ops->to_host(w->compute->device, w->h_importance, w->a.importance, p->cols * 4);
     TRY(ops->sync(w->compute->device));
     for (int64_t c = 0; c < p->cols; c++) {
@@ -236,13 +246,12 @@ done:
 
 /* --- the matrices of a slot ------------------------------------------------------------------- */
 
-/* With more and more damping, until H is definite. Local. */
+/* With more and more damping beyond that of H, until there is one. Local. */
 static p4_rc factor(work *w, const p4_param *p)
 {
     bool definite = false;
-    double damping = DAMPING / 10.0;
+    double damping = 0.0;
     while (!definite && damping < DAMPING_MAX) {
-        damping *= 10.0;
         w->compute->ops->hessian_factor(w->compute->device,
                                         &(p4_hessian_factor_args){.C = p->cols,
                                                                   .h = w->a.h_mean,
@@ -250,6 +259,7 @@ static p4_rc factor(work *w, const p4_param *p)
                                                                   .work = w->a.h,
                                                                   .damping = damping,
                                                                   .h_definite = &definite});
+        damping = definite ? damping : fmax(DAMPING, damping * 10.0);
     }
     if (!definite) {
         return FAULT("%s: the second moments of its inputs have no Cholesky factor", p->name);

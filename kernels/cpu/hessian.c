@@ -35,31 +35,42 @@ void p4_cpu_hessian_add(p4_device *device, const p4_hessian_add_args *a)
     }
 }
 
-void p4_cpu_hessian_finish(p4_device *device, float *to, float *importance, const double *h, int64_t C,
-                           double scale)
+/* The mean of the elements that are not 0, `stride` elements apart; 0 if all are. */
+static double mean_of_live(const float *diagonal, int64_t count, int64_t stride)
 {
+    double sum = 0.0;
+    int64_t live = 0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += (double)diagonal[i * stride];
+        live += diagonal[i * stride] != 0.0f;
+    }
+    return live > 0 ? sum / (double)live : 0.0;
+}
+
+void p4_cpu_hessian_finish(p4_device *device, const p4_hessian_finish_args *a)
+{
+    int64_t C = a->C;
+    for (int64_t i = 0; i < C; i++) {
+        a->importance[i] = (float)(a->sums[i * C + i] * a->scale);
+    }
+    double damping = a->damping * mean_of_live(a->importance, C, 1);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t row = 0; row < C; row++) {
+        float *h = a->h + row * C;
         for (int64_t c = 0; c < C; c++) {
-            to[row * C + c] = (float)(h[row * C + c] * scale);
+            h[c] = (float)(a->sums[row * C + c] * a->scale);
         }
-        importance[row] = to[row * C + row];
+        h[row] = h[row] != 0.0f ? (float)((double)h[row] + damping) : 0.0f;
     }
 }
 
 /* --- the factor ------------------------------------------------------------------------------- */
 
-/* work = h + damping, in double; returns the mean of the diagonal entries that are not 0. */
+/* work = h + damping, in double. */
 static void load_damped(const p4_device *device, const p4_hessian_factor_args *a)
 {
-    int64_t C = a->C, live = 0;
-    double sum = 0.0;
-    for (int64_t i = 0; i < C; i++) {
-        double diagonal = (double)a->h[i * C + i];
-        sum += diagonal;
-        live += diagonal != 0.0;
-    }
-    double damping = live > 0 ? a->damping * sum / (double)live : 0.0;
+    int64_t C = a->C;
+    double damping = a->damping * mean_of_live(a->h, C, C + 1);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t row = 0; row < C; row++) {
         for (int64_t c = row; c < C; c++) {

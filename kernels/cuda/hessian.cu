@@ -43,22 +43,54 @@ void p4_cuda_hessian_add(p4_device *device, const p4_hessian_add_args *a)
     }
 }
 
-static __global__ void finish(float *to, float *importance, const double *h, int64_t C, double scale)
+static __global__ void store_diagonal(float *to, const double *sums, int64_t C, double scale)
 {
     const int64_t i = p4_flat_index<1>();
-    if (i < C * C) {
-        to[i] = (float)(h[i] * scale);
-        if (i / C == i % C) {
-            importance[i / C] = to[i];
-        }
+    if (i < C) {
+        to[i] = (float)(sums[i * (C + 1)] * scale);
     }
 }
 
-void p4_cuda_hessian_finish(p4_device *device, float *to, float *importance, const double *h, int64_t C,
-                            double scale)
+/* One block: *to = factor * the mean of the elements that are not 0, `stride` elements apart; 0 if all are.
+ */
+static __global__ void mean_of_live(double *to, const float *diagonal, int64_t count, int64_t stride,
+                                    double factor)
 {
-    finish<<<p4_cuda_flat(C * C, 1), P4_FLAT_THREADS, 0, device->stream>>>(to, importance, h, C, scale);
-    p4_cuda_launched(device, "hessian_finish");
+    double sum = 0.0, live = 0.0;
+    for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
+        const float value = diagonal[i * stride];
+        sum += (double)value;
+        live += value != 0.0f ? 1.0 : 0.0;
+    }
+    sum = p4_block_sum(sum);
+    live = p4_block_sum(live);
+    if (threadIdx.x == 0) {
+        *to = live > 0.0 ? factor * sum / live : 0.0;
+    }
+}
+
+static __global__ void store_damped(float *h, const double *sums, const double *damping, int64_t C,
+                                    double scale)
+{
+    const int64_t i = p4_flat_index<1>();
+    if (i < C * C) {
+        const float value = (float)(sums[i] * scale);
+        h[i] = i / C == i % C && value != 0.0f ? (float)((double)value + *damping) : value;
+    }
+}
+
+void p4_cuda_hessian_finish(p4_device *device, const p4_hessian_finish_args *a)
+{
+    const int64_t C = a->C;
+    double *damping = (double *)p4_cuda_scratch(device, (int64_t)sizeof *damping);
+    if (damping && C > 0) {
+        store_diagonal<<<p4_cuda_flat(C, 1), P4_FLAT_THREADS, 0, device->stream>>>(a->importance, a->sums, C,
+                                                                                   a->scale);
+        mean_of_live<<<1, MEAN_THREADS, 0, device->stream>>>(damping, a->importance, C, 1, a->damping);
+        store_damped<<<p4_cuda_flat(C * C, 1), P4_FLAT_THREADS, 0, device->stream>>>(a->h, a->sums, damping,
+                                                                                     C, a->scale);
+        p4_cuda_launched(device, "hessian_finish");
+    }
 }
 
 /* --- the factor ------------------------------------------------------------------------------- */
@@ -69,26 +101,12 @@ typedef struct factor_state {
     int definite;
 } factor_state;
 
-/* One block: *state = the damping, of the mean of the diagonal entries that are not 0. */
-static __global__ void start_factor(factor_state *state, const float *h, int64_t C, double damping)
-{
-    double sum = 0.0, live = 0.0;
-    for (int64_t i = threadIdx.x; i < C; i += blockDim.x) {
-        const float diagonal = h[i * C + i];
-        sum += (double)diagonal;
-        live += diagonal != 0.0f ? 1.0 : 0.0;
-    }
-    sum = p4_block_sum(sum);
-    live = p4_block_sum(live);
-    if (threadIdx.x == 0) {
-        state->damping = live > 0.0 ? damping * sum / live : 0.0;
-        state->definite = 1;
-    }
-}
-
-static __global__ void load_damped(double *A, const float *h, const factor_state *state, int64_t C)
+static __global__ void load_damped(double *A, const float *h, factor_state *state, int64_t C)
 {
     const int64_t i = p4_flat_index<1>();
+    if (i == 0) {
+        state->definite = 1;
+    }
     if (i < C * C) {
         const double value = (double)h[i];
         A[i] = i / C != i % C ? value : value != 0.0 ? value + state->damping : 1.0;
@@ -244,7 +262,7 @@ void p4_cuda_hessian_factor(p4_device *device, const p4_hessian_factor_args *a)
     if (!state) {
         return;
     }
-    start_factor<<<1, MEAN_THREADS, 0, device->stream>>>(state, a->h, C, a->damping);
+    mean_of_live<<<1, MEAN_THREADS, 0, device->stream>>>(&state->damping, a->h, C, C + 1, a->damping);
     load_damped<<<all, P4_FLAT_THREADS, 0, device->stream>>>(a->work, a->h, state, C);
     factor(device, state, a->work, C);
     collect_diagonal<<<p4_cuda_flat(C, 1), P4_FLAT_THREADS, 0, device->stream>>>(a->work, C);

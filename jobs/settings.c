@@ -15,9 +15,22 @@ bool p4_settings_quantizes(const p4_config *c)
     return p4_quantizers[c->quantizer].quantizes;
 }
 
-p4_quantize_plan p4_settings_quantize(const p4_config *c, const p4_statistics *statistics)
+p4_quantize_plan p4_settings_quantize(const p4_config *c, const p4_statistics *statistics,
+                                      const p4_windows *windows)
 {
     const p4_quantizer_row *quantizer = &p4_quantizers[c->quantizer];
+    return (p4_quantize_plan){.quantizer = quantizer,
+                              .threshold = (float)c->sparsity_threshold,
+                              .statistics = quantizer->needs != P4_NEEDS_NO_STATISTICS ? statistics : NULL,
+                              .windows = quantizer->needs == P4_NEEDS_HESSIAN ? windows : NULL,
+                              .B = c->calibration_batch_size,
+                              .activation_bits = c->activation_bits};
+}
+
+/* The rule that masters are quantized by in every step of a training. */
+static p4_quantize_plan quantize_in_training(const p4_config *c, const p4_statistics *statistics)
+{
+    const p4_quantizer_row *quantizer = &p4_quantizers[p4_quantizers[c->quantizer].trains_as];
     return (p4_quantize_plan){.quantizer = quantizer,
                               .threshold = (float)c->sparsity_threshold,
                               .statistics = quantizer->needs != P4_NEEDS_NO_STATISTICS ? statistics : NULL};
@@ -60,7 +73,7 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                            .zero_stage = c->zero_stage,
                            .recompute = c->recompute,
                            .activation_bits = c->activation_bits,
-                           .quantize = p4_settings_quantize(c, statistics),
+                           .quantize = quantize_in_training(c, statistics),
                            .teacher = {.weight = c->distill,
                                        .temperature = c->distill_temperature,
                                        .kind = c->distill_teacher,

@@ -9,8 +9,9 @@
 #include "src/phase4/config.h"
 
 p4_compute_settings p4_settings_compute(const p4_config *config);
-/* statistics: of a calibration, or NULL; must outlive the plan. */
-p4_quantize_plan p4_settings_quantize(const p4_config *config, const p4_statistics *statistics);
+/* statistics: of a calibration, or NULL; windows: those that it saw, or NULL. Both must outlive the plan. */
+p4_quantize_plan p4_settings_quantize(const p4_config *config, const p4_statistics *statistics,
+                                      const p4_windows *windows);
 /* Of windows of T tokens. */
 p4_pipeline_plan p4_settings_pipeline(const p4_config *config, int64_t T);
 p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_statistics *statistics);

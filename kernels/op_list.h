@@ -149,6 +149,32 @@ P4_OP(void, moments, p4_device *device, p4_moments *moments, const void *x, int6
  * the device that grows with cols; when it runs out of memory, sync reports it. */
 P4_OP(void, quantize, p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
       const p4_weight *weight, p4_quant_method method, float threshold, const float *importance)
+/* --- quantizing under H: types in kernels/ops.h, formulas in docs/methods.md 1 -------------------- */
+
+P4_OP(void, hessian_add, p4_device *device, const p4_hessian_add_args *args)
+P4_OP(void, hessian_finish, p4_device *device, const p4_hessian_finish_args *args)
+/* With d = damping * mean of the diagonal entries that are not 0, D diagonal and F unit upper triangular:
+ * h + d I = F D F', where inputs that are always 0 (diagonal 0) count as independent of all others. Computed
+ * in double; feedback = F above the diagonal, the rest of it is undefined. Not definite: a pivot is not
+ * positive; raise the damping. */
+P4_OP(void, hessian_factor, p4_device *device, const p4_hessian_factor_args *args)
+/* fp32 w[rows, cols] = the weight in any float form, 0 in columns where importance[cols] is 0. */
+P4_OP(void, hessian_weights, p4_device *device, float *w, const p4_weight *weight, const float *importance)
+/* From left to right t_j = the trit nearest to (w_j + sum over i < j of (w_i - scale t_i) F_ij) / scale, with
+ * F = rows->feedback. Reads w and scale, writes t. A row of scale 0 gets t = 0. */
+P4_OP(void, gptq, p4_device *device, const p4_hessian_rows *rows)
+/* From w and t: wh, fit, and the scale that is the best for t, w h t' / t h t'. A row for which that is not
+ * positive keeps its scale. */
+P4_OP(void, descend_start, p4_device *device, const p4_hessian_rows *rows)
+/* Coordinate descent after descend_start: from left to right each t_j becomes the one of -1, 0, 1 with the
+ * smallest error (w - scale t) h (w - scale t)', unless that improves it by less than 1e-5 scale^2 h_jj; then
+ * the best scale for the new t. *h_changed: the number of trits that changed. Rows of scale 0 are left alone.
+ */
+P4_OP(void, descend, p4_device *device, const p4_hessian_rows *rows, int64_t *h_changed)
+/* The codes of t, as `quantize` writes them, and its figures for the weight that they stand for. */
+P4_OP(void, pack_trits, p4_device *device, uint8_t *codes, p4_quant_error *h_error, const float *t,
+      const uint16_t *scale, const p4_weight *weight)
+
 /* 2-bit codes [rows, (cols + 3) / 4] -> base 3, five trits u = t + 1 a byte, [rows, (cols + 4) / 5]: byte =
  * sum of u_k 3^(4-k), k = 0 first; the missing trits of a row's last byte are u = 1 (t = 0). */
 P4_OP(void, pack_base3, p4_device *device, uint8_t *packed, const uint8_t *codes, int64_t rows, int64_t cols)

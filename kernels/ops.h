@@ -269,6 +269,52 @@ typedef struct p4_muon_args {
     const p4_step_numbers *numbers; /* lr, g_scale, key */
 } p4_muon_args;
 
+/* h += x' x of one micro-batch. */
+typedef struct p4_hessian_add_args {
+    int64_t N, C;
+    const void *x; /* act [N, C] */
+    float *work;   /* [C, C], content undefined before and after */
+    double *h;     /* [C, C] */
+    /* What is added is rounded to a multiple of this power of two first (0: not at all). As long as the sums
+     * stay below 2^52 quanta they are exact, and do not depend on the order in which they are added. */
+    double quantum;
+} p4_hessian_add_args;
+
+/* From sums to H: the mean, damped. An input that is always 0 has a diagonal entry of 0 before and after. */
+typedef struct p4_hessian_finish_args {
+    int64_t C;
+    const double *sums; /* [C, C] */
+    double scale;       /* of the sums: 1 / tokens */
+    double damping; /* of the mean of the diagonal entries that are not 0, which is added to each of these */
+    float *importance; /* [C]: the diagonal without damping */
+    float *h;          /* [C, C] */
+} p4_hessian_finish_args;
+
+/* The damped Cholesky factor of H (op hessian_factor). */
+typedef struct p4_hessian_factor_args {
+    int64_t C;
+    const float *h;   /* [C, C] */
+    float *feedback;  /* [C, C] */
+    double *work;     /* [C, C], content undefined before and after */
+    double damping;   /* of the mean of the diagonal */
+    bool *h_definite; /* host: whether the factor exists */
+} p4_hessian_factor_args;
+
+/* A matrix whose rows are quantized under H = X'X / N of its inputs (docs/methods.md 1). All arrays of
+ * [rows, cols] are fp32, also the trits t. */
+typedef struct p4_hessian_rows {
+    int64_t rows, cols;
+    const float *w;        /* 0 where the input is always 0 */
+    const float *h;        /* [cols, cols] */
+    const float *feedback; /* [cols, cols]: gptq */
+    float *wh;             /* w h; for gptq, content undefined before and after */
+    float *t;              /* -1, 0 or 1 */
+    double *fit;           /* [rows, 2]: w h t', t h t' */
+    uint16_t *scale;       /* fp16 [rows] */
+    float *work;           /* [rows, P4_HESSIAN_BLOCK], content undefined before and after */
+} p4_hessian_rows;
+enum { P4_HESSIAN_BLOCK = 128 }; /* columns that are quantized between two products with the rest */
+
 typedef struct p4_ops {
     const char *name;
     bool host_memory; /* device memory is host memory: views of mapped files may be used as weights */

@@ -54,7 +54,7 @@ const p4_config_row p4_config_table[] = {
      .help = "Bits per ternary weight."},
     {FIELD(quantizer), .fixed = true, .seed = P4_QUANTIZER_ABSMEAN, .quality = P4_QUANTIZER_EXACT,
      .names = p4_quantizer_names,
-     .help = "Rule for rows: absmean with a threshold; least squares, plain or weighted by input channel; none."},
+     .help = "Rule for rows: absmean with a threshold; exact least squares, plain or by input channel; GPTQ; none."},
     {FIELD(sparsity_threshold), .fixed = true, BOTH(0.1), RANGE(0, 10),
      .help = "absmean: weights below this multiple of the row's scale become 0; unset: by model size class."},
     {FIELD(activation_bits), .fixed = true, BOTH(0), RANGE(0, 8), .step = 8,

@@ -222,8 +222,8 @@ P4_PUBLIC p4_rc p4_calib_collect_statistics(p4_session *session, const p4_checkp
                                             int64_t *count);
 P4_PUBLIC void p4_activation_summary_free(p4_activation_summary *stats, int64_t count); /* Local. */
 /* Runs the original over all windows of a loader and keeps the activation statistics: for model.h5 and,
- * before compressing, for a quantizer that needs them ("exact-diagonal"). P4_E_STATE: a model that was
- * loaded. Collective. */
+ * before compressing, for a quantizer that needs them ("exact-diagonal", "gptq", "gptq-cd"). P4_E_STATE: a
+ * model that was loaded. Collective. */
 P4_PUBLIC p4_rc p4_compressed_calibrate(p4_compressed *compressed, const p4_loader *loader);
 
 /* ---- Quality and fine-tuning ---- */

@@ -11,14 +11,18 @@
 typedef enum p4_quantizer_needs {
     P4_NEEDS_NO_STATISTICS,
     P4_NEEDS_DIAGONAL, /* the mean square of each input channel: the diagonal of H = X'X / N */
+    P4_NEEDS_HESSIAN,  /* the windows of the calibration: H is collected block by block while quantizing */
 } p4_quantizer_needs;
 
 typedef struct p4_quantizer_row {
     const char *name;       /* in cfg.json, in model.h5 (attribute method) and in results.json */
     bool quantizes;         /* false: every tensor stays in fp16, and what follows has no meaning */
-    p4_quant_method method; /* the op's rule */
+    p4_quant_method method; /* the op's rule; one that needs H: for tensors that calibration does not see */
     bool has_threshold;     /* sparsity_threshold has an effect */
     p4_quantizer_needs needs;
+    bool descends; /* of one that needs H: coordinate descent follows */
+    /* The row whose rule training quantizes masters by in every step: itself, or a rule without H. */
+    p4_quantizer trains_as;
 } p4_quantizer_row;
 
 extern const p4_quantizer_row p4_quantizers[P4_QUANTIZER_COUNT];

@@ -76,6 +76,10 @@ int main(void)
         EXPECT((int)config.quantizer == q, "\"%s\" is value %d", p4_quantizer_names[q],
                (int)config.quantizer);
         EXPECT(p4_quantizers[q].quantizes == (q != P4_QUANTIZER_NONE), "%s", p4_quantizer_names[q]);
+        const p4_quantizer_row *training = &p4_quantizers[p4_quantizers[q].trains_as];
+        EXPECT(training->trains_as == p4_quantizers[q].trains_as && training->needs != P4_NEEDS_HESSIAN &&
+                   training->quantizes == p4_quantizers[q].quantizes,
+               "%s trains by \"%s\"", p4_quantizer_names[q], training->name);
         for (int other = 0; other < q; other++) {
             EXPECT(strcmp(p4_quantizer_names[q], p4_quantizer_names[other]) != 0, "two rows named %s",
                    p4_quantizer_names[q]);

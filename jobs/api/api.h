@@ -36,6 +36,7 @@ struct p4_compressed {
     p4_original original;
     p4_packed packed;
     p4_statistics statistics; /* of p4_compressed_calibrate */
+    p4_windows windows;       /* what that saw, where the quantizer needs it again; the same on every rank */
     p4_results results;       /* of the last training; what p4_compressed_save writes */
     p4_training_curve curve;  /* the same; rank 0 */
     bool was_loaded;          /* from model.h5: there are no original weights */

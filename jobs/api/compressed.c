@@ -54,10 +54,26 @@ void p4_compressed_close(p4_compressed *compressed)
         p4_training_curve_free(&compressed->curve);
         p4_packed_release(&compressed->packed);
         p4_statistics_free(&compressed->statistics);
+        p4_windows_free(&compressed->windows);
         p4_original_close(&compressed->original);
         p4_compute_close(&compressed->compute);
         free(compressed);
     }
+}
+
+/* The loader may be gone when the model is compressed. Local. */
+static p4_rc keep_windows(p4_compressed *c, const p4_windows *windows)
+{
+    size_t elements = (size_t)(windows->count * windows->T);
+    int32_t *ids = p4_alloc(elements, sizeof *ids);
+    if (ids == NULL) {
+        return P4_E_SYSTEM;
+    }
+    memcpy(ids, windows->ids, elements * sizeof *ids);
+    p4_windows_free(&c->windows);
+    c->windows = *windows;
+    c->windows.ids = ids;
+    return P4_OK;
 }
 
 p4_rc p4_compressed_calibrate(p4_compressed *c, const p4_loader *loader)
@@ -76,13 +92,16 @@ p4_rc p4_compressed_calibrate(p4_compressed *c, const p4_loader *loader)
     TRY(p4_statistics_collect(&seen, &c->compute, &c->original, &plan, &loader->windows));
     p4_statistics_free(&c->statistics);
     c->statistics = seen;
+    if (p4_quantizers[c->config.quantizer].needs == P4_NEEDS_HESSIAN) {
+        TRY_ALL(group, keep_windows(c, &loader->windows));
+    }
 done:
     return rc;
 }
 
 p4_rc p4_compressed_compress(p4_compressed *c)
 {
-    p4_quantize_plan plan = p4_settings_quantize(&c->config, &c->statistics);
+    p4_quantize_plan plan = p4_settings_quantize(&c->config, &c->statistics, &c->windows);
     p4_error_clear();
     if (c->was_loaded) {
         return p4_fail(P4_E_STATE, "%s: a loaded model has no original weights to compress",

@@ -22,7 +22,7 @@ static void say_errors(const p4_packed *packed)
 
 p4_rc p4_stage_quantize(p4_run *run)
 {
-    p4_quantize_plan plan = p4_settings_quantize(&run->config, &run->statistics);
+    p4_quantize_plan plan = p4_settings_quantize(&run->config, &run->statistics, &run->calibration);
     p4_rc rc = p4_quantize_original(&run->packed, &run->compute, &run->original, &plan);
     if (rc == P4_OK) {
         say_errors(&run->packed);

@@ -117,8 +117,9 @@ p4_rc p4_layers_open(p4_layers *l, p4_compute *compute, const p4_original *origi
 {
     int64_t rank = compute->group->rank, ranks = compute->group->ranks;
     *l = (p4_layers){.compute = compute, .original = original, .windows = windows, .plan = *plan};
-    l->low = windows->count * rank / ranks;
-    l->high = windows->count * (rank + 1) / ranks;
+    int64_t micro_batches = p4_ceil_div(windows->count, plan->B); /* of all ranks */
+    l->low = p4_min_i64(windows->count, micro_batches * rank / ranks * plan->B);
+    l->high = p4_min_i64(windows->count, micro_batches * (rank + 1) / ranks * plan->B);
     l->micro_batches = p4_ceil_div(l->high - l->low, plan->B);
     p4_rc rc = p4_agree(compute->group, take_memory(l));
     if (rc != P4_OK) {
@@ -143,16 +144,29 @@ void p4_layers_close(p4_layers *l)
     *l = (p4_layers){0};
 }
 
-p4_rc p4_layers_advance(p4_layers *l, int64_t layer, const p4_form *form, const p4_probe *probe)
+/* One block over all states; keep: they become its outputs. Local. */
+static p4_rc run_block(p4_layers *l, int64_t layer, const p4_form *form, const p4_probe *probe, bool keep)
 {
     for (int64_t m = 0; m < l->micro_batches; m++) {
         int64_t B = p4_layers_batch(l, m);
         p4_layers_read(l, m, l->x);
         p4_net_pass pass = {.form = form, .B = B, .T = l->plan.T, .probe = probe};
         p4_net_layers(&l->net, &pass, layer, layer + 1, l->x);
-        p4_layers_write(l, m, l->x);
+        if (keep) {
+            p4_layers_write(l, m, l->x);
+        }
     }
     return l->compute->ops->sync(l->compute->device);
+}
+
+p4_rc p4_layers_advance(p4_layers *l, int64_t layer, const p4_form *form, const p4_probe *probe)
+{
+    return run_block(l, layer, form, probe, true);
+}
+
+p4_rc p4_layers_observe(p4_layers *l, int64_t layer, const p4_form *form, const p4_probe *probe)
+{
+    return run_block(l, layer, form, probe, false);
 }
 
 p4_rc p4_layers_run(p4_layers *l, p4_block_visitor visit, void *user)

@@ -22,7 +22,7 @@ typedef struct p4_layers {
     const p4_original *original;
     const p4_windows *windows;
     p4_layers_plan plan;
-    int64_t low, high;     /* this rank's windows */
+    int64_t low, high;     /* this rank's windows: whole micro-batches, the same for any number of ranks */
     int64_t micro_batches; /* of them; ranks may have different numbers, or none */
     p4_net net;            /* room for one block on one micro-batch */
     void *x;               /* device: [B, T, C], the micro-batch at work */
@@ -45,6 +45,8 @@ p4_rc p4_layers_run(p4_layers *layers, p4_block_visitor visit, void *user);
 /* For visitors. Runs the block with a form's weights over all of this rank's states, which become its
  * outputs; probe (NULL: none) sees every slot. Local. */
 p4_rc p4_layers_advance(p4_layers *layers, int64_t layer, const p4_form *form, const p4_probe *probe);
+/* Shows the slots to the probe and leaves the states as they are. Local. */
+p4_rc p4_layers_observe(p4_layers *layers, int64_t layer, const p4_form *form, const p4_probe *probe);
 /* Windows of micro-batch m. Local. */
 int64_t p4_layers_batch(const p4_layers *layers, int64_t m);
 /* x [p4_layers_batch(m), T, C] = the states of micro-batch m, in device memory; and back. Local. */

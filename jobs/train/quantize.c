@@ -3,10 +3,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "jobs/train/hessian.h"
+
 /* A quantization at work. */
 typedef struct work {
     p4_packed *packed;
-    const p4_compute *compute;
+    p4_compute *compute;
     const p4_original *original;
     const p4_quantize_plan *plan;
     float *h_importance; /* host, of the widest matrix; NULL: the quantizer weighs nothing */
@@ -26,18 +28,36 @@ static const p4_weight *resident(const work *w, int64_t i)
     return weight != NULL && weight->data != NULL ? weight : NULL;
 }
 
+/* Is the matrix quantized under H, block by block (jobs/train/hessian.h)? */
+static bool waits_for_hessian(const work *w, int64_t i)
+{
+    return w->plan->quantizer->needs == P4_NEEDS_HESSIAN &&
+           p4_role_is_matrix(w->original->hf.model.params[i].role);
+}
+
+static bool is_quantized_alone(const work *w, int64_t i)
+{
+    return w->original->hf.model.params[i].ternary && !waits_for_hessian(w, i);
+}
+
 static bool is_mine(const work *w, int64_t i)
 {
-    return w->original->hf.model.params[i].ternary && w->original->shard.owner[i] == w->compute->group->rank;
+    return is_quantized_alone(w, i) && w->original->shard.owner[i] == w->compute->group->rank;
 }
 
 p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan)
 {
+    bool seen = plan->statistics != NULL && plan->statistics->entries != NULL;
     switch (plan->quantizer->needs) {
     case P4_NEEDS_NO_STATISTICS:
         return P4_OK;
     case P4_NEEDS_DIAGONAL:
-        if (plan->statistics != NULL && plan->statistics->entries != NULL) {
+        if (seen) {
+            return P4_OK;
+        }
+        break;
+    case P4_NEEDS_HESSIAN:
+        if (seen && plan->windows != NULL && plan->windows->count > 0) {
             return P4_OK;
         }
         break;
@@ -75,7 +95,7 @@ static p4_rc open_workspace(work *w)
             widest = p4_max_i64(widest, weight->cols);
         }
     }
-    if (w->plan->statistics != NULL) {
+    if (w->plan->quantizer->needs == P4_NEEDS_DIAGONAL) {
         w->h_importance = p4_alloc((size_t)widest, sizeof *w->h_importance);
         if (w->h_importance == NULL) {
             return P4_E_SYSTEM;
@@ -182,7 +202,7 @@ static void publish(const work *w)
     p4_packed *c = w->packed;
     for (int64_t i = 0; i < c->model->params_count && w->compute->group->ranks > 1; i++) {
         const p4_param *p = &c->model->params[i];
-        if (!p->ternary) {
+        if (!is_quantized_alone(w, i)) {
             continue;
         }
         int owner = w->original->shard.owner[i];
@@ -192,7 +212,7 @@ static void publish(const work *w)
     }
 }
 
-p4_rc p4_quantize_original(p4_packed *packed, const p4_compute *compute, const p4_original *original,
+p4_rc p4_quantize_original(p4_packed *packed, p4_compute *compute, const p4_original *original,
                            const p4_quantize_plan *plan)
 {
     p4_rc rc = P4_OK;
@@ -201,6 +221,9 @@ p4_rc p4_quantize_original(p4_packed *packed, const p4_compute *compute, const p
     TRY_ALL(compute->group, p4_packed_alloc(packed, &original->hf.model));
     TRY_ALL(compute->group, quantize_owned(&w));
     publish(&w);
+    if (plan->quantizer->needs == P4_NEEDS_HESSIAN) {
+        TRY(p4_hessian_quantize_blocks(packed, compute, original, plan));
+    }
     packed->is_compressed = true;
 done:
     return rc;

@@ -3,6 +3,7 @@
 #ifndef P4_QUANTIZE_H
 #define P4_QUANTIZE_H
 
+#include "io/text/dataset.h"
 #include "jobs/train/original.h"
 #include "jobs/train/statistics.h"
 #include "src/packed.h"
@@ -12,6 +13,11 @@ typedef struct p4_quantize_plan {
     const p4_quantizer_row *quantizer;
     float threshold;                 /* where the quantizer has one */
     const p4_statistics *statistics; /* where the quantizer needs some; else NULL */
+    /* Where the quantizer needs H: the windows of the calibration, how many of them pass through a block at a
+     * time, and how its activations are rounded. */
+    const p4_windows *windows;
+    int64_t B;
+    int activation_bits;
 } p4_quantize_plan;
 
 /* P4_E_STATE: the quantizer needs statistics that the plan does not have. Local. */
@@ -26,7 +32,7 @@ bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t col
 /* Fills `packed`, for which it takes memory; the caller releases it, after an error too. P4_E_INPUT names a
  * tensor that is not finite or that fp16 cannot hold. P4_E_STATE: the quantizer needs statistics and there
  * are none. Collective. */
-p4_rc p4_quantize_original(p4_packed *packed, const p4_compute *compute, const p4_original *original,
+p4_rc p4_quantize_original(p4_packed *packed, p4_compute *compute, const p4_original *original,
                            const p4_quantize_plan *plan);
 
 #endif

@@ -33,6 +33,8 @@ static void restore(const char *name, char *saved)
 
 typedef struct blas_functions {
     p4_sgemm_fn sgemm;
+    p4_dgemm_fn dgemm;
+    p4_dtrsm_fn dtrsm;
     void (*set_threads)(int count);
     char *(*core_name)(void);
 } blas_functions;
@@ -42,6 +44,8 @@ typedef struct blas_functions {
 static p4_rc load(blas_functions *found, const char *core)
 {
     const p4_import_function wanted[] = {{"cblas_sgemm", &found->sgemm},
+                                         {"cblas_dgemm", &found->dgemm},
+                                         {"cblas_dtrsm", &found->dtrsm},
                                          {"openblas_set_num_threads", &found->set_threads},
                                          {"openblas_get_corename", &found->core_name}};
     char *threads = save("OPENBLAS_NUM_THREADS"), *chosen = save("OPENBLAS_CORETYPE");
@@ -102,6 +106,8 @@ static p4_rc load_for_this_cpu(void)
     found.set_threads(1);
     snprintf(loaded.core, sizeof loaded.core, "%s", found.core_name());
     loaded.sgemm = found.sgemm;
+    loaded.dgemm = found.dgemm;
+    loaded.dtrsm = found.dtrsm;
     warn_of_old_core();
 done:
     return rc;

@@ -8,8 +8,17 @@
 typedef void (*p4_sgemm_fn)(int order, int trans_a, int trans_b, int M, int N, int K, float alpha,
                             const float *A, int lda, const float *B, int ldb, float beta, float *C, int ldc);
 
+typedef void (*p4_dgemm_fn)(int order, int trans_a, int trans_b, int M, int N, int K, double alpha,
+                            const double *A, int lda, const double *B, int ldb, double beta, double *C,
+                            int ldc);
+/* cblas_dtrsm: side 142 is right; uplo 121 is upper; diag 131 is not unit. */
+typedef void (*p4_dtrsm_fn)(int order, int side, int uplo, int trans_a, int diag, int M, int N, double alpha,
+                            const double *A, int lda, double *B, int ldb);
+
 typedef struct p4_cpu_blas {
     p4_sgemm_fn sgemm;
+    p4_dgemm_fn dgemm;
+    p4_dtrsm_fn dtrsm;
     char core[32]; /* the CPU whose code it runs: "SkylakeX" */
 } p4_cpu_blas;
 

@@ -35,6 +35,8 @@ typedef uint16_t p4_loose_u16 __attribute__((aligned(1), may_alias));
 struct p4_device {
     int threads;
     p4_sgemm_fn sgemm;
+    p4_dgemm_fn dgemm;
+    p4_dtrsm_fn dtrsm;
     char description[128];
     void *scratch; /* threads slices, owned: p4_cpu_scratch */
     int64_t scratch_bytes;

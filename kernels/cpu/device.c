@@ -41,6 +41,8 @@ p4_rc p4_cpu_open(p4_device **device, int ordinal, int threads, bool half_comput
     }
     opened->threads = threads;
     opened->sgemm = blas->sgemm;
+    opened->dgemm = blas->dgemm;
+    opened->dtrsm = blas->dtrsm;
     snprintf(opened->description, sizeof opened->description, "CPU, %d thread%s, OpenBLAS %s",
              opened->threads, p4_plural(opened->threads), blas->core);
     *device = opened;

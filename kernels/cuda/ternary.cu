@@ -219,6 +219,31 @@ static void launch_rows(p4_device *device, const quant_task *k, unsigned blocks)
     p4_cuda_launched(device, "quantize");
 }
 
+static quant_task task_of(uint8_t *codes, uint16_t *scale, const p4_weight *weight)
+{
+    quant_task k = {};
+    k.codes = codes;
+    k.scale = scale;
+    k.data = weight->data;
+    k.rows = weight->rows;
+    k.cols = weight->cols;
+    k.row_step = weight->transposed ? 1 : weight->cols;
+    k.col_step = weight->transposed ? weight->rows : 1;
+    k.row_bytes = p4_code_row_bytes(weight->cols);
+    k.dtype = weight->dtype;
+    return k;
+}
+
+/* *h_error = the sum of the parts behind *sum. Waits. */
+static void report_error(p4_device *device, p4_quant_error *h_error, p4_quant_error *sum, unsigned blocks)
+{
+    sum_parts<<<1, 256, 0, device->stream>>>(sum, sum + 1, (int)blocks);
+    p4_cuda_launched(device, "quantize: error");
+    p4_cuda_ok(device, cudaMemcpyAsync(h_error, sum, sizeof *sum, cudaMemcpyDeviceToHost, device->stream),
+               "quantize: error");
+    p4_cuda_ok(device, cudaStreamSynchronize(device->stream), "quantize");
+}
+
 void p4_cuda_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
                       const p4_weight *weight, p4_quant_method method, float threshold,
                       const float *importance)
@@ -237,27 +262,68 @@ void p4_cuda_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_qua
     if (rows <= 0 || cols <= 0 || (h_error && !sum)) {
         return;
     }
-    quant_task k = {};
-    k.codes = codes;
-    k.scale = scale;
-    k.data = weight->data;
+    quant_task k = task_of(codes, scale, weight);
     k.importance = importance;
     k.parts = sum ? sum + 1 : NULL;
-    k.rows = rows;
-    k.cols = cols;
-    k.row_step = weight->transposed ? 1 : cols;
-    k.col_step = weight->transposed ? rows : 1;
-    k.row_bytes = p4_code_row_bytes(cols);
-    k.dtype = weight->dtype;
     k.method = method;
     k.threshold = threshold;
     const unsigned blocks = (unsigned)p4_min_i64(rows, sum ? P4_SUM_BLOCKS : INT32_MAX);
     launch_rows(device, &k, blocks);
     if (sum) {
-        sum_parts<<<1, 256, 0, device->stream>>>(sum, k.parts, (int)blocks);
-        p4_cuda_launched(device, "quantize: error");
-        p4_cuda_ok(device, cudaMemcpyAsync(h_error, sum, sizeof *sum, cudaMemcpyDeviceToHost, device->stream),
-                   "quantize: error");
-        p4_cuda_ok(device, cudaStreamSynchronize(device->stream), "quantize");
+        report_error(device, h_error, sum, blocks);
     }
+}
+
+/* A thread a byte of codes; a block walks over rows. */
+template <typename S> static __global__ void pack_rows(quant_task k, const float *t)
+{
+    quant_sums sums = quant_sums_start();
+    for (int64_t row = blockIdx.x; row < k.rows; row += gridDim.x) {
+        const float scale = __half2float(__ushort_as_half(k.scale[row]));
+        for (int64_t b = threadIdx.x; b < k.row_bytes; b += blockDim.x) {
+            unsigned byte = 0;
+            for (int i = 0; i < 4; i++) {
+                const int64_t col = 4 * b + i;
+                const float trit = col < k.cols ? t[row * k.cols + col] : 0.0f;
+                byte |= (unsigned)(trit + 1.0f) << 2 * i;
+                if (col < k.cols) {
+                    const double w =
+                        (double)p4_value(((const S *)k.data)[row * k.row_step + col * k.col_step]);
+                    const double difference = w - (trit != 0.0f ? (double)(scale * trit) : 0.0);
+                    sums.sq_error += difference * difference;
+                    sums.sq_norm += w * w;
+                    sums.zeros += trit == 0.0f ? 1 : 0;
+                }
+            }
+            k.codes[row * k.row_bytes + b] = (uint8_t)byte;
+        }
+        sums.scale_min = fminf(sums.scale_min, scale);
+        sums.scale_max = fmaxf(sums.scale_max, scale);
+    }
+    quant_store_sums(&k, sums);
+}
+
+void p4_cuda_pack_trits(p4_device *device, uint8_t *codes, p4_quant_error *h_error, const float *t,
+                        const uint16_t *scale, const p4_weight *weight)
+{
+    const p4_quant_error none = {0.0, 0.0, 0, INFINITY, -INFINITY, 0};
+    const unsigned blocks = (unsigned)p4_min_i64(weight->rows, P4_SUM_BLOCKS);
+    p4_quant_error *sum =
+        (p4_quant_error *)p4_cuda_scratch(device, (1 + P4_SUM_BLOCKS) * (int64_t)sizeof *sum);
+    *h_error = none;
+    if (!sum || weight->rows <= 0 || weight->cols <= 0 || !p4_cuda_weight_ok(device, weight, "pack_trits")) {
+        return;
+    }
+    quant_task k = task_of(codes, (uint16_t *)scale, weight);
+    k.parts = sum + 1;
+    const unsigned threads = p4_cuda_threads(k.row_bytes, P4_FLAT_THREADS);
+    if (weight->dtype == P4_F32) {
+        pack_rows<float><<<blocks, threads, 0, device->stream>>>(k, t);
+    } else if (weight->dtype == P4_F16) {
+        pack_rows<__half><<<blocks, threads, 0, device->stream>>>(k, t);
+    } else {
+        pack_rows<__nv_bfloat16><<<blocks, threads, 0, device->stream>>>(k, t);
+    }
+    p4_cuda_launched(device, "pack_trits");
+    report_error(device, h_error, sum, blocks);
 }

@@ -40,6 +40,8 @@ typedef enum p4_quantizer {
     P4_QUANTIZER_EXACT,
     P4_QUANTIZER_NONE,
     P4_QUANTIZER_EXACT_DIAGONAL,
+    P4_QUANTIZER_GPTQ,
+    P4_QUANTIZER_GPTQ_CD,
     P4_QUANTIZER_COUNT
 } p4_quantizer;
 typedef enum p4_packing { P4_PACKING_BASE3X5, P4_PACKING_2BIT } p4_packing;

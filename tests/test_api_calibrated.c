@@ -1,5 +1,5 @@
-/* The quantizer "exact-diagonal" through phase4.h: it needs a calibration, and what calibration sees changes
- * the codes. */
+/* The quantizers that need a calibration, through phase4.h: without one they are refused, and what
+ * calibration sees changes the codes. */
 #include "api_world.h"
 
 /* The codes of all ternary tensors, one after another; the caller frees. */
@@ -20,40 +20,37 @@ static int8_t *codes_of(const p4_compressed *c, int64_t *count)
     return codes;
 }
 
-int main(void)
+static p4_session *session;
+static p4_checkpoint *llama;
+static p4_config config;
+
+static void check(const char *quantizer)
 {
-    static p4_config config;
-    p4_session *session;
-    p4_checkpoint *llama;
     p4_calib *calib;
     p4_loader *loader;
     p4_compressed *plain, *weighted;
     p4_fine_tuning tuned;
     p4_evaluation before, after;
     int64_t count, same_count;
-    if (!device_is_here()) {
-        return check_failed == 0 ? P4_SKIPPED : 1;
-    }
-    world_fill();
-    small_config(&config);
-    EXPECT_OK(p4_session_open(&session));
-    EXPECT_OK(p4_checkpoint_open(&llama, fixture("llama-gqa")));
     EXPECT_OK(p4_calib_create(&calib, llama, &config, NULL));
     EXPECT_OK(p4_loader_create(&loader, session, calib));
-    config.quantizer = P4_QUANTIZER_EXACT;
+    expect_set(&config, "quantizer", "exact");
     EXPECT_OK(p4_quantize_model(&plain, session, llama, &config));
-    config.quantizer = P4_QUANTIZER_EXACT_DIAGONAL;
+    expect_set(&config, "quantizer", quantizer);
     EXPECT_OK(p4_compressed_create(&weighted, session, llama, &config));
-    EXPECT_CODE(p4_compressed_compress(weighted), P4_E_STATE, "\"exact-diagonal\" needs the statistics");
+    EXPECT_CODE(p4_compressed_compress(weighted), P4_E_STATE, "needs the statistics of a calibration");
+    EXPECT(strstr(p4_last_error(), quantizer) != NULL, "\"%s\" lacks %s", p4_last_error(), quantizer);
     EXPECT_OK(p4_compressed_calibrate(weighted, loader));
+    p4_loader_free(loader);
     EXPECT_OK(p4_compressed_compress(weighted));
+    EXPECT_OK(p4_loader_create(&loader, session, calib));
     int8_t *a = codes_of(plain, &count), *b = codes_of(weighted, &same_count);
     EXPECT(count == same_count && count > 0, "%lld and %lld codes", (long long)count, (long long)same_count);
-    EXPECT(memcmp(a, b, (size_t)count) != 0, "the statistics change no code");
+    EXPECT(memcmp(a, b, (size_t)count) != 0, "%s: the statistics change no code", quantizer);
     EXPECT_OK(p4_compressed_evaluate(weighted, loader, &before));
     EXPECT_OK(p4_fine_tune(weighted, loader, loader, NULL, NULL, NULL, &tuned));
     EXPECT_OK(p4_compressed_evaluate(weighted, loader, &after));
-    EXPECT(after.loss < before.loss, "loss %g to %g", before.loss, after.loss);
+    EXPECT(after.loss < before.loss, "%s: loss %g to %g", quantizer, before.loss, after.loss);
     p4_fine_tuning_free(&tuned);
     free(a);
     free(b);
@@ -61,6 +58,20 @@ int main(void)
     p4_compressed_close(weighted);
     p4_loader_free(loader);
     p4_calib_free(calib);
+}
+
+int main(void)
+{
+    if (!device_is_here()) {
+        return check_failed == 0 ? P4_SKIPPED : 1;
+    }
+    world_fill();
+    small_config(&config);
+    EXPECT_OK(p4_session_open(&session));
+    EXPECT_OK(p4_checkpoint_open(&llama, fixture("llama-gqa")));
+    check("exact-diagonal");
+    check("gptq");
+    check("gptq-cd");
     p4_checkpoint_close(llama);
     p4_session_close(session);
     world_end();

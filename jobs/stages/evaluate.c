@@ -84,7 +84,7 @@ p4_rc p4_stage_evaluate_post(p4_run *run)
 p4_rc p4_stage_evaluate_final(p4_run *run)
 {
     if (!run->results.fine_tuning.ran) {
-        INFO("      as after quantizing: nothing was trained");
+        INFO("      as before: nothing was fine-tuned");
         return P4_OK;
     }
     return evaluate_packed(run, &run->results.final);

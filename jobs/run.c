@@ -20,6 +20,7 @@ static const struct {
     {"evaluate_pre", "Evaluate the original", p4_stage_evaluate_pre},
     {"calibrate", "Calibrate", p4_stage_calibrate},
     {"quantize", "Quantize", p4_stage_quantize},
+    {"reconstruct", "Reconstruct blocks", p4_stage_reconstruct},
     {"evaluate_post", "Evaluate the quantized model", p4_stage_evaluate_post},
     {"fine_tune", "Fine-tune", p4_stage_fine_tune},
     {"evaluate_final", "Evaluate what will be written", p4_stage_evaluate_final},
@@ -129,6 +130,8 @@ static void close_run(p4_run *run)
     p4_training_set_close(run->train);
     p4_windows_free(&run->calibration);
     p4_windows_free(&run->eval);
+    p4_windows_free(&run->reconstruction);
+    p4_masters_close(&run->masters);
     p4_packed_release(&run->packed);
     p4_original_close(&run->original);
     p4_inputs_free(&run->inputs);

@@ -10,6 +10,7 @@
 #include "io/tokenizer/tokenizer.h"
 #include "jobs/settings.h"
 #include "jobs/train/curve.h"
+#include "jobs/train/masters.h"
 #include "jobs/train/statistics.h"
 #include "src/packed.h"
 #include "src/phase4/config.h"
@@ -22,8 +23,10 @@ typedef struct p4_run {
     p4_inputs inputs;             /* the files read: of the model on every rank, of the text on rank 0 */
     p4_tokenizer *tokenizer;      /* rank 0; NULL when all data are token files */
     p4_windows calibration, eval; /* the same on every rank */
+    p4_windows reconstruction;    /* the same; none: blocks are not reconstructed */
     p4_training_set *train; /* NULL: nothing is trained. Without train_files it may be of `calibration` */
     p4_packed packed;
+    p4_masters masters;         /* what training starts from where that is not the original; else zeros */
     p4_statistics statistics;   /* after calibration, the same on every rank */
     p4_results results;         /* the same on every rank where stages decide by it */
     p4_training_curve curve;    /* rank 0 */

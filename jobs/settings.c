@@ -82,6 +82,36 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                                        .T = T}};
 }
 
+/* --- reconstruction --------------------------------------------------------------------------- */
+
+int64_t p4_settings_reconstruct_windows(const p4_config *c, int64_t T)
+{
+    if (!c->reconstruct || !p4_settings_quantizes(c) || c->calibration_samples == 0) {
+        return 0;
+    }
+    return c->reconstruct_tokens > 0 ? p4_ceil_div(c->reconstruct_tokens, T) : c->calibration_samples;
+}
+
+p4_reconstruct_plan p4_settings_reconstruct(const p4_config *c, int64_t windows, int64_t T,
+                                            const p4_statistics *statistics)
+{
+    enum { SEQUENCES = 16, WARMUP = 20 };
+    const p4_optim_settings adamw = {
+        .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .clip = 1.0f, .seed = c->seed};
+    return (p4_reconstruct_plan){.blocks = c->reconstruct_window,
+                                 .sequences = SEQUENCES,
+                                 .steps = c->reconstruct_steps > 0
+                                              ? c->reconstruct_steps
+                                              : p4_reconstruct_steps(windows, T, SEQUENCES),
+                                 .lr = c->reconstruct_lr,
+                                 .warmup = WARMUP,
+                                 .seed = c->seed,
+                                 .recompute = c->recompute,
+                                 .activation_bits = c->activation_bits,
+                                 .optim = adamw,
+                                 .quantize = quantize_in_training(c, statistics)};
+}
+
 /* --- the model -------------------------------------------------------------------------------- */
 
 /* q, k and v (gate and up) read one input: it is rounded for all of them or for none. Local. */

@@ -5,6 +5,7 @@
 
 #include "jobs/train/original.h"
 #include "jobs/train/pipeline.h"
+#include "jobs/train/reconstruct.h"
 #include "jobs/train/trainer.h"
 #include "src/phase4/config.h"
 
@@ -14,6 +15,11 @@ p4_quantize_plan p4_settings_quantize(const p4_config *config, const p4_statisti
                                       const p4_windows *windows);
 /* Of windows of T tokens. */
 p4_pipeline_plan p4_settings_pipeline(const p4_config *config, int64_t T);
+/* Windows of T tokens that blocks are reconstructed on; 0: none. */
+int64_t p4_settings_reconstruct_windows(const p4_config *config, int64_t T);
+/* On so many windows of T tokens. */
+p4_reconstruct_plan p4_settings_reconstruct(const p4_config *config, int64_t windows, int64_t T,
+                                            const p4_statistics *statistics);
 p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_statistics *statistics);
 /* Does the configuration quantize at all (quantizer other than "none")? */
 bool p4_settings_quantizes(const p4_config *config);

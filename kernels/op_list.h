@@ -124,6 +124,8 @@ P4_OP(void, distill_loss, p4_device *device, const p4_distill_loss_args *args)
  * of what the others hold together. Of equal logits the first are taken; ids rise. */
 P4_OP(void, top_k, p4_device *device, const p4_top_rows *top, const void *logits, float temperature,
       int64_t N, int64_t V, int64_t ld)
+/* With e = x + delta - target in fp32: *sum += the sum of e^2, in double, and dx = scale e. */
+P4_OP(void, squared_error, p4_device *device, const p4_squared_error_args *args)
 
 /* --- calibration ------------------------------------------------------------------------------ */
 

@@ -249,6 +249,15 @@ typedef struct p4_distill_loss_args {
     float scale, weight, temperature;
     float *nll, *hit, *kl; /* [N]: 0 where the row does not count; hit as in cross_entropy */
 } p4_distill_loss_args;
+typedef struct p4_squared_error_args {
+    int64_t count;
+    const void *x;          /* act [count] */
+    const void *opt_delta;  /* act [count]; NULL: zeros */
+    const void *opt_target; /* act [count]; NULL: zeros */
+    float scale;            /* of opt_dx */
+    double *sum;
+    void *opt_dx; /* act [count]; may be x or opt_delta */
+} p4_squared_error_args;
 
 typedef struct p4_grokfast_args {
     int64_t count;

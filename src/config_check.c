@@ -252,6 +252,20 @@ static void check_output_path(const p4_config *config, p4_config_report *report)
     }
 }
 
+/* The user asks for a reconstruction that another key makes impossible. */
+static void check_reconstruct(const p4_config *config, p4_config_report *report)
+{
+    const char *reason =
+        !p4_quantizers[config->quantizer].quantizes ? "with quantizer \"none\" nothing is ternary"
+        : config->calibration_samples == 0          ? "with calibration_samples 0 there are no windows"
+                                                    : NULL;
+    if (config->reconstruct && reason != NULL &&
+        p4_config_is_user_set(config, p4_config_find("reconstruct"))) {
+        p4_config_complain(report, line_of(report, "reconstruct"),
+                           "key \"reconstruct\": found true, expected false: %s", reason);
+    }
+}
+
 void p4_config_check_job(const p4_config *config, p4_config_report *report)
 {
     if (config->model_path[0] == '\0' && !was_refused(report, "model_path")) {
@@ -268,6 +282,7 @@ void p4_config_check_job(const p4_config *config, p4_config_report *report)
     check_data(config, report);
     if (!was_refused(report, "quantizer") && !was_refused(report, "calibration_samples")) {
         check_quantizer(config, report);
+        check_reconstruct(config, report);
     }
 }
 

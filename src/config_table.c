@@ -137,6 +137,17 @@ const p4_config_row p4_config_table[] = {
     {FIELD(log_every), BOTH(10), RANGE(1, 1e9),
      .help = "Steps between two lines of metrics.jsonl."},
 
+    {FIELD(reconstruct), .group = "Reconstruction", BOTH(0),
+     .help = "Train each ternary block to the original block's output before the evaluation and fine-tuning."},
+    {FIELD(reconstruct_tokens), BOTH(0), RANGE(0, 1e12),
+     .help = "Tokens of calibration text that blocks are trained on; 0: calibration_samples windows."},
+    {FIELD(reconstruct_steps), BOTH(0), RANGE(0, 1e9),
+     .help = "Optimizer steps per block, of 16 windows; 0: 50 passes, at most 2^24 tokens."},
+    {FIELD(reconstruct_lr), BOTH(1e-3), RANGE(0, 10), .min_open = true,
+     .help = "Peak learning rate of the reconstruction (AdamW); it falls linearly to 0."},
+    {FIELD(reconstruct_window), BOTH(1), RANGE(1, 4),
+     .help = "Blocks that are trained together."},
+
     {FIELD(target_compression_ratio), .group = "Targets", BOTH(8.0), RANGE(1, 100),
      .help = "Ratio of fp32 size to packed size to reach; unset: by model size class."},
     {FIELD(max_accuracy_drop), BOTH(0.10), RANGE(0, 0.5),

@@ -225,6 +225,23 @@ void p4_model_close(p4_model *model)
     *model = (p4_model){0};
 }
 
+p4_rc p4_model_part_init(p4_model *part, const p4_model *whole, int64_t blocks)
+{
+    p4_arch arch = whole->arch;
+    arch.L = blocks;
+    return p4_model_init(part, &arch, "");
+}
+
+void p4_model_part_take(p4_model *part, const p4_model *whole, int64_t layer)
+{
+    for (int64_t i = part->layer_first[0]; i < part->layer_first[part->arch.L]; i++) {
+        int64_t from = p4_model_part_entry(part, whole, layer, i);
+        part->params[i] = whole->params[from];
+        part->params[i].layer -= layer;
+        part->weights[i] = whole->weights[from];
+    }
+}
+
 static int64_t find_between(const p4_model *model, p4_role role, int64_t first, int64_t end)
 {
     for (int64_t i = first; i < end; i++) {

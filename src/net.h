@@ -154,6 +154,22 @@ void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t
                         const p4_grad_sink *sink);
 void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sink *sink);
 
+/* Blocks alone, where a model's part is trained to outputs that are given (jobs/train/block_trainer.h). All
+ * require `train` in the plan, not `head`. The input of the first block, [B * T, C], to be filled in. */
+static inline void *p4_net_blocks_input(p4_net *net)
+{
+    return net->saved[0].x1;
+}
+/* All blocks of the model on that input. */
+void p4_net_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T);
+/* After it: x [B * T, C] = the output of the last block. */
+void p4_net_blocks_output(p4_net *net, void *x, int64_t B, int64_t T);
+/* After it: *sum (device) += the squared error of the output against target [B * T, C]. Unless sink is NULL,
+ * the gradient of scale / 2 times that sum is ready for p4_net_train_block of the last block, and the
+ * gradient of its last bias has gone to the sink. */
+void p4_net_blocks_error(p4_net *net, int64_t B, int64_t T, const void *target, float scale, double *sum,
+                         const p4_grad_sink *sink);
+
 /* Shared by forward and backward. */
 /* Elements of a row of logits: V, on a GPU rounded up to whole 128-byte lines. */
 int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V);

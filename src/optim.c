@@ -257,6 +257,12 @@ void p4_optim_close(p4_optim *o)
     *o = (p4_optim){0};
 }
 
+void p4_optim_restart(p4_optim *o)
+{
+    o->ops->zero(o->device, o->memory, o->memory_bytes);
+    o->step = 0;
+}
+
 p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
 {
     int64_t block = p4_weight_block_rows(weight), cols = weight->cols;

@@ -56,6 +56,9 @@ p4_rc p4_optim_open(p4_optim *optim, const p4_ops *ops, p4_device *device, const
                     const p4_optim_settings *settings, const bool *held, const bool *sharded);
 void p4_optim_close(p4_optim *optim);
 
+/* As after p4_optim_open: for other parameters of the same shapes. Local. */
+void p4_optim_restart(p4_optim *optim);
+
 /* master of a held parameter = weight (host memory, any form). Local. */
 p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
 

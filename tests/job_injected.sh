@@ -13,6 +13,7 @@ cat >cfg.json <<JSON
   "calibration_dataset": "custom", "calibration_files": ["$TMP/demo/stories-train.jsonl"],
   "eval_files": ["$TMP/demo/stories-valid.jsonl"], "eval_samples": 2, "calibration_samples": 4,
   "calibration_batch_size": 2, "calibration_sequence_length": 32, "fine_tune_threshold": 0,
+  "reconstruct": true, "reconstruct_steps": 1, "reconstruct_window": 3,
   "fine_tune_max_steps": 1, "warmup_steps": 0, "log_every": 1, "threads_per_rank": 1, "num_workers": 1,
   "distill": 0.5, "distill_teacher": "cached", "distill_top_k": 8
 }

@@ -166,8 +166,16 @@ static void results_are_shared(void)
     snprintf(own.model_path, sizeof own.model_path, "%s", fixture("llama-gqa"));
     snprintf(own.output_path, sizeof own.output_path, "%s", at("out"));
     own.eval_samples = 8;
+    own.reconstruct = true;
+    own.reconstruct_steps = 2;
     EXPECT_OK(p4_execute(session, &own, NULL, NULL, &results));
     EXPECT(results.success && results.gradient_flow.passed, "%s", results.error);
+    EXPECT(results.reconstruction.ran && results.reconstruction.losses_count == 2, "%lld losses",
+           (long long)results.reconstruction.losses_count);
+    if (results.reconstruction.losses_count == 2) {
+        expect_same(results.reconstruction.losses, 2 * sizeof *results.reconstruction.losses,
+                    "set of losses");
+    }
     expect_same(&results.output_paths, sizeof results.output_paths, "set of paths");
     expect_same(&results.metrics, sizeof results.metrics, "set of sizes");
     expect_same_number(results.total_s, "time");

@@ -69,6 +69,11 @@ static const struct {
     {"zero_stage", "2", NULL},
     {"recompute", "\"none\"", NULL},
     {"log_every", "10", NULL},
+    {"reconstruct", "false", NULL},
+    {"reconstruct_tokens", "0", NULL},
+    {"reconstruct_steps", "0", NULL},
+    {"reconstruct_lr", "0.001", NULL},
+    {"reconstruct_window", "1", NULL},
     {"target_compression_ratio", "8", NULL},
     {"max_accuracy_drop", "0.1", NULL},
     {"fine_tune_threshold", "0.05", NULL},
@@ -224,6 +229,16 @@ static void test_validate_job(void)
     EXPECT_REFUSED(p4_config_validate_job(&config), "needed by [calibration_samples]");
     EXPECT_OK(p4_config_set(&config, "calibration_files", "b.txt"));
     EXPECT_OK(p4_config_validate_job(&config));
+    EXPECT_OK(p4_config_set(&config, "reconstruct", "true"));
+    EXPECT_OK(p4_config_validate_job(&config));
+    EXPECT_OK(p4_config_set(&config, "calibration_samples", "0"));
+    EXPECT_REFUSED(p4_config_validate_job(&config),
+                   "key \"reconstruct\": found true, expected false: with calibration_samples 0");
+    EXPECT_OK(p4_config_set(&config, "calibration_samples", "1"));
+    EXPECT_OK(p4_config_set(&config, "quantizer", "none"));
+    EXPECT_REFUSED(p4_config_validate_job(&config),
+                   "key \"reconstruct\": found true, expected false: with quantizer \"none\"");
+    EXPECT_OK(p4_config_set(&config, "quantizer", "absmean"));
     EXPECT_OK(p4_config_set(&config, "calibration_dataset", "c4"));
     EXPECT_REFUSED(p4_config_validate_job(&config),
                    "key \"calibration_files\": found 1, expected none with calibration_dataset \"c4\"");

@@ -306,6 +306,16 @@ static void windows_are_set_aside(void)
         EXPECT(i < ASIDE ? ids[0] / 2 / (COUNT / ASIDE) == i : i == ASIDE || ids[0] > ids[-2],
                "window %d is number %d", (int)ids[0] / 2, i);
     }
+    p4_windows_free(&to);
+    EXPECT_OK(p4_windows_copy_some(&from, &to, 9, 3));
+    EXPECT(from.count == COUNT - ASIDE && to.count == 9 && to.T == 2, "%lld windows copied",
+           (long long)to.count);
+    for (int i = 0; i < 9; i++) {
+        const int32_t *ids = to.ids + 2 * i;
+        EXPECT(ids[1] == ids[0] + 1 && ids[0] / 2 / 10 >= i - 1 && ids[0] / 2 / 10 <= i + 1 &&
+                   (i == 0 || ids[0] > ids[-2]),
+               "copy %d is window %d", i, (int)ids[0] / 2);
+    }
     p4_windows_free(&from);
     p4_windows_free(&to);
 }

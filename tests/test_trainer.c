@@ -243,7 +243,7 @@ static void train(outcome *o, const way *w, p4_group *group, const char *graph)
     EXPECT(setenv("P4_GRAPH", graph, 1) == 0, "setenv");
     open_subject(s, w, group);
     count_ops(&s->compute);
-    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, s->set, &s->plan));
+    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, s->set, &s->plan, NULL));
     EXPECT(trainer.batch.count == w->rounds, "%s: %lld micro-batches", w->name,
            (long long)trainer.batch.count);
     for (int step = 0; step < STEPS; step++) {
@@ -296,8 +296,8 @@ static void continue_by_name(const way *w, p4_group *group)
     p4_trainer first = {0}, second = {0};
     outcome a = {0}, b = {0};
     open_subject(s, w, group);
-    EXPECT_OK(p4_trainer_open(&first, &s->compute, &s->original, s->set, &s->plan));
-    EXPECT_OK(p4_trainer_open(&second, &s->compute, &s->original, s->set, &s->plan));
+    EXPECT_OK(p4_trainer_open(&first, &s->compute, &s->original, s->set, &s->plan, NULL));
+    EXPECT_OK(p4_trainer_open(&second, &s->compute, &s->original, s->set, &s->plan, NULL));
     run_step(&a, &first, 0);
     run_step(&a, &first, 1);
     copy_state(&second, &first);
@@ -375,10 +375,10 @@ static void importance_is_counted(p4_group *group)
         others += p->ternary && !matrix ? p->cols : 0;
     }
     EXPECT(slots > 0 && others > 0, "nothing is tested");
-    EXPECT_OK(p4_trainer_open(&plain, &s->compute, &s->original, s->set, &s->plan));
+    EXPECT_OK(p4_trainer_open(&plain, &s->compute, &s->original, s->set, &s->plan, NULL));
     s->plan.quantize.quantizer = &p4_quantizers[P4_QUANTIZER_EXACT_DIAGONAL];
     s->plan.quantize.statistics = &statistics;
-    EXPECT_OK(p4_trainer_open(&weighing, &s->compute, &s->original, s->set, &s->plan));
+    EXPECT_OK(p4_trainer_open(&weighing, &s->compute, &s->original, s->set, &s->plan, NULL));
     int64_t bytes = p4_trainer_bytes(&weighing).codes_bytes - p4_trainer_bytes(&plain).codes_bytes;
     EXPECT(bytes == slots * 4, "%lld bytes, expected %lld", (long long)bytes, (long long)slots * 4);
     p4_trainer_close(&weighing);

@@ -172,6 +172,19 @@ static void quality(FILE *to, const p4_results *r)
     fprintf(to, "\n");
 }
 
+static void reconstruction(FILE *to, const p4_reconstruction *r)
+{
+    char steps[CELL_BYTES], tokens[CELL_BYTES], seconds[CELL_BYTES];
+    if (r->ran && r->losses_count > 0) {
+        fprintf(
+            to,
+            "  Reconstruction  %s step%s a block on %s token%s, %s; error of the last block %.4g -> %.4g\n",
+            grouped(steps, r->steps), p4_plural(r->steps), grouped(tokens, r->tokens), p4_plural(r->tokens),
+            duration(seconds, r->seconds), r->losses[r->losses_count - 1].before,
+            r->losses[r->losses_count - 1].after);
+    }
+}
+
 static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
 {
     char epochs[CELL_BYTES], steps[CELL_BYTES], tokens[CELL_BYTES], best[CELL_BYTES];
@@ -262,6 +275,7 @@ void p4_report_table(FILE *to, const p4_results *results)
         heading(to, results);
         sizes(to, results);
         quality(to, results);
+        reconstruction(to, &results->reconstruction);
         fine_tuning(to, &results->fine_tuning);
         gradient_flow(to, &results->gradient_flow);
         times(to, results);

@@ -16,7 +16,7 @@ void p4_results_init(p4_results *results)
     m->original_size_mb = m->stored_size_mb = m->compressed_size_mb = m->compression_ratio = NAN;
     m->target_compression_ratio = m->sparsity_ratio = m->peak_memory_mb = NAN;
     m->ternary_mb = m->scales_mb = m->embedding_mb = m->head_mb = m->other_mb = NAN;
-    results->total_s = NAN;
+    results->reconstruction.seconds = results->total_s = NAN;
 }
 
 void p4_results_free(p4_results *results)
@@ -25,6 +25,9 @@ void p4_results_free(p4_results *results)
     free(tuning->history);
     tuning->history = NULL;
     tuning->history_count = tuning->history_capacity = 0;
+    free(results->reconstruction.losses);
+    results->reconstruction.losses = NULL;
+    results->reconstruction.losses_count = 0;
 }
 
 p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry *entry)

@@ -74,6 +74,43 @@ p4_rc p4_training_summary(const p4_fine_tuning *result, char **json)
     return *json != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
+static bool put_losses(cJSON *list, const p4_reconstruction *reconstruction)
+{
+    bool ok = list != NULL;
+    for (int64_t i = 0; ok && i < reconstruction->losses_count; i++) {
+        const p4_block_loss *loss = &reconstruction->losses[i];
+        const p4_json_real numbers[] = {{"first_block", (double)loss->first_block},
+                                        {"blocks", (double)loss->blocks},
+                                        {"loss_before", loss->before},
+                                        {"loss_after", loss->after}};
+        cJSON *object = cJSON_CreateObject();
+        ok = p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]) &&
+             cJSON_AddItemToArray(list, object);
+        if (!ok) {
+            cJSON_Delete(object);
+        }
+    }
+    return ok;
+}
+
+static bool put_reconstruction(cJSON *root, const p4_reconstruction *reconstruction)
+{
+    int64_t blocks = 0;
+    for (int64_t i = 0; i < reconstruction->losses_count; i++) {
+        blocks += reconstruction->losses[i].blocks;
+    }
+    const p4_json_real numbers[] = {{"blocks", (double)blocks},
+                                    {"tokens", (double)reconstruction->tokens},
+                                    {"steps", (double)reconstruction->steps},
+                                    {"seconds", reconstruction->seconds}};
+    if (!reconstruction->ran) {
+        return cJSON_AddNullToObject(root, "reconstruction") != NULL;
+    }
+    cJSON *object = cJSON_AddObjectToObject(root, "reconstruction");
+    return p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]) &&
+           put_losses(cJSON_AddArrayToObject(object, "losses"), reconstruction);
+}
+
 /* measured false: null, for neither answer would be true. */
 static bool put_bool(cJSON *object, const char *key, bool value, bool measured)
 {
@@ -122,7 +159,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &results->pre) &&
         put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&
         put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
-        put_fine_tuning(root, &results->fine_tuning) &&
+        put_reconstruction(root, &results->reconstruction) && put_fine_tuning(root, &results->fine_tuning) &&
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&
         put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality, &results->gradient_flow) &&
         p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &results->metrics) &&

@@ -59,6 +59,9 @@ p4_rc p4_windows_from_samples(p4_windows *windows, const char *const *samples, i
 /* Moves `count` windows of `from`, which are spread over all of it by the seed, to `to`. The rest keeps its
  * order. The caller frees both. Local. */
 p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint64_t seed);
+/* *to: a copy of `count` windows of `from`, spread over all of it by the seed, in its order. The caller
+ * frees. Local. */
+p4_rc p4_windows_copy_some(const p4_windows *from, p4_windows *to, int64_t count, uint64_t seed);
 void p4_windows_free(p4_windows *windows);
 
 /* ---- documents: documents.c ---- */

@@ -283,6 +283,27 @@ done:
     return rc;
 }
 
+p4_rc p4_windows_copy_some(const p4_windows *from, p4_windows *to, int64_t count, uint64_t seed)
+{
+    p4_rc rc = P4_OK;
+    const int64_t T = from->T;
+    p4_window_range all = {.count = from->count, .weight = 1};
+    int64_t *picks = p4_alloc((size_t)count, sizeof *picks);
+    *to = (p4_windows){.count = count, .T = T, .tokens_total = from->tokens_total};
+    to->ids = p4_alloc((size_t)(count * T), sizeof *to->ids);
+    TRY(picks != NULL && to->ids != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_pick_windows(picks, count, &all, 1, seed));
+    for (int64_t i = 0; i < count; i++) {
+        memcpy(to->ids + i * T, from->ids + picks[i] * T, (size_t)T * sizeof *to->ids);
+    }
+done:
+    free(picks);
+    if (rc != P4_OK) {
+        p4_windows_free(to);
+    }
+    return rc;
+}
+
 void p4_windows_free(p4_windows *windows)
 {
     free(windows->ids);

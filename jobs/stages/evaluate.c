@@ -51,6 +51,7 @@ done:
     return rc;
 }
 
+/* Training may have unloaded the original. */
 static p4_rc evaluate_packed(p4_run *run, p4_evaluation *quality)
 {
     p4_rc rc = P4_OK;
@@ -59,6 +60,7 @@ static p4_rc evaluate_packed(p4_run *run, p4_evaluation *quality)
     if (is_off(run)) {
         return P4_OK;
     }
+    TRY_ALL(run->compute.group, p4_original_load(&run->original, &run->compute));
     TRY(p4_evaluate_packed(&evaluator, &run->packed, true, quality));
     char perplexity[P4_NUMBER_BYTES], change[P4_NUMBER_BYTES] = "";
     if (isfinite(pre->perplexity) && isfinite(quality->perplexity)) {
@@ -81,15 +83,9 @@ p4_rc p4_stage_evaluate_post(p4_run *run)
 
 p4_rc p4_stage_evaluate_final(p4_run *run)
 {
-    p4_rc rc = P4_OK;
     if (!run->results.fine_tuning.ran) {
-        INFO("      as after quantizing: nothing was trained");
+        INFO("      as before: nothing was fine-tuned");
         return P4_OK;
     }
-    /* Training may have unloaded it. */
-    TRY_ALL(run->compute.group,
-            run->eval.count > 0 ? p4_original_load(&run->original, &run->compute) : P4_OK);
-    TRY(evaluate_packed(run, &run->results.final));
-done:
-    return rc;
+    return evaluate_packed(run, &run->results.final);
 }

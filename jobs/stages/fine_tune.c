@@ -29,6 +29,7 @@ static p4_rc tune(p4_run *run)
                       .train = run->train,
                       .eval = &run->eval,
                       .plan = &plan,
+                      .masters = run->masters.of != NULL ? &run->masters : NULL,
                       .evaluation = p4_settings_pipeline(&run->config, T),
                       .log_every = run->config.log_every,
                       .start_perplexity = run->results.post.perplexity,

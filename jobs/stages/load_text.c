@@ -26,6 +26,13 @@ static int64_t windows_needed(const p4_config *c)
     return __builtin_mul_overflow(c->fine_tune_max_steps, sequences, &needed) ? 0 : needed;
 }
 
+/* Windows of the calibration data that are read: for calibration, and for reconstruction if it takes more. */
+static int64_t windows_calibrating(const p4_config *c)
+{
+    return p4_max_i64(c->calibration_samples,
+                      p4_settings_reconstruct_windows(c, c->calibration_sequence_length));
+}
+
 /* ---- warnings ---- */
 
 static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t found)
@@ -45,12 +52,12 @@ static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split
 }
 
 /* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else.
- * They are what calibration_samples leaves; where data are short, a fifth. Local. */
+ * They are what calibration and reconstruction leave; where data are short, a fifth. Local. */
 static p4_rc hold_out(p4_run *run)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
-    int64_t count = run->calibration.count, wanted = c->calibration_samples;
+    int64_t count = run->calibration.count, wanted = windows_calibrating(c);
     int64_t most = wanted > 0 ? p4_max_i64(1, p4_max_i64(count / 5, count - wanted)) : count;
     int64_t aside = p4_min_i64(c->eval_samples, most);
     CHECK(count > aside || wanted == 0,
@@ -62,7 +69,30 @@ done:
     return rc;
 }
 
-/* What is calibrated and evaluated on, except windows that are set aside from training data. Local. */
+/* The windows of reconstruction, and of those read for both the ones that are calibrated on: the larger
+ * number is all of them, the smaller is spread over them. Local. */
+static p4_rc divide_calibration(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
+    p4_windows read = run->calibration;
+    int64_t wanted = p4_settings_reconstruct_windows(c, read.T),
+            calibrating = p4_min_i64(read.count, c->calibration_samples);
+    if (wanted == 0) {
+        return P4_OK;
+    }
+    TRY(p4_windows_copy_some(&read, &run->reconstruction, p4_min_i64(read.count, wanted), c->seed));
+    if (calibrating < read.count) {
+        run->calibration = (p4_windows){.ids = NULL};
+        rc = p4_windows_copy_some(&read, &run->calibration, calibrating, c->seed);
+        p4_windows_free(&read);
+    }
+done:
+    return rc;
+}
+
+/* What is calibrated, reconstructed and evaluated on, except windows that are set aside from training data.
+ * Local. */
 static p4_rc read_samples(p4_run *run, const p4_text_files *files)
 {
     p4_rc rc = P4_OK;
@@ -75,11 +105,12 @@ static p4_rc read_samples(p4_run *run, const p4_text_files *files)
     }
     if (c->calibration_samples > 0 || (held_out && !from_training)) {
         TRY(read_windows(run, &run->calibration, &files->calibration,
-                         c->calibration_samples + (held_out ? c->eval_samples : 0)));
+                         windows_calibrating(c) + (held_out ? c->eval_samples : 0)));
     }
     if (held_out && !from_training) {
         TRY(hold_out(run));
     }
+    TRY(divide_calibration(run));
 done:
     return rc;
 }
@@ -177,10 +208,15 @@ p4_rc p4_load_text(p4_run *run)
     p4_text_files files = {.eval = {.paths = NULL}};
     TRY_ROOT(group, read_text(run, &files));
     TRY(p4_windows_publish(group, &run->calibration));
+    TRY(p4_windows_publish(group, &run->reconstruction));
     TRY(open_training(run, &files));
     TRY(p4_windows_publish(group, &run->eval));
     TRY(check_training(run));
     warn_of_few(c, "calibration_samples", c->calibration_samples, run->calibration.count);
+    if (run->reconstruction.count > 0) {
+        warn_of_few(c, "reconstruct_tokens", p4_settings_reconstruct_windows(c, run->reconstruction.T),
+                    run->reconstruction.count);
+    }
     warn_of_few(c, "eval_samples", c->eval_samples, run->eval.count);
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
          c->calibration_sequence_length, (long long)(c->calibration_samples > 0 ? run->calibration.count : 0),

@@ -23,9 +23,16 @@ static void say_errors(const p4_packed *packed)
 p4_rc p4_stage_quantize(p4_run *run)
 {
     p4_quantize_plan plan = p4_settings_quantize(&run->config, &run->statistics, &run->calibration);
-    p4_rc rc = p4_quantize_original(&run->packed, &run->compute, &run->original, &plan);
-    if (rc == P4_OK) {
-        say_errors(&run->packed);
+    p4_group *group = run->compute.group;
+    p4_rc rc = P4_OK;
+    TRY(p4_quantize_original(&run->packed, &run->compute, &run->original, &plan));
+    say_errors(&run->packed);
+    if (plan.quantizer->needs == P4_NEEDS_HESSIAN &&
+        (run->config.reconstruct || run->config.enable_fine_tuning)) { /* training starts from these codes */
+        TRY_ALL(group, p4_masters_open(&run->masters, &run->original.hf.model));
+        TRY(p4_masters_of_codes(&run->masters, &run->packed, group, &run->original.shard,
+                                run->compute.threads));
     }
+done:
     return rc;
 }

@@ -8,7 +8,8 @@ p4_rc p4_stage_load(p4_run *run);           /* model, ownership plan, tokenizer,
 p4_rc p4_stage_evaluate_pre(p4_run *run);   /* the original's perplexity */
 p4_rc p4_stage_calibrate(p4_run *run);      /* activation statistics */
 p4_rc p4_stage_quantize(p4_run *run);       /* owners quantize, everyone gets the codes */
-p4_rc p4_stage_evaluate_post(p4_run *run);  /* perplexity, accuracy, KL after quantizing */
+p4_rc p4_stage_reconstruct(p4_run *run);    /* ternary blocks trained to the original's */
+p4_rc p4_stage_evaluate_post(p4_run *run);  /* perplexity, accuracy, KL after that */
 p4_rc p4_stage_fine_tune(p4_run *run);      /* when the drop asks for it */
 p4_rc p4_stage_evaluate_final(p4_run *run); /* what will be written */
 p4_rc p4_stage_gradient_flow(p4_run *run);  /* forward and backward pass of the dequantised model */

@@ -154,7 +154,7 @@ p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)
         p4_original_unload(tuner->original);
     }
     TRY_ALL(compute->group, p4_packed_alloc(&t.candidate, &tuner->original->hf.model));
-    TRY(p4_trainer_open(&t.trainer, compute, tuner->original, tuner->train, tuner->plan));
+    TRY(p4_trainer_open(&t.trainer, compute, tuner->original, tuner->train, tuner->plan, tuner->masters));
     say_plan(&t);
     record->ran = true;
     TRY(run_steps(&t));

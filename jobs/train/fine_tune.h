@@ -13,6 +13,7 @@ typedef struct p4_tuner {
     p4_training_set *train;
     const p4_windows *eval; /* judge the epochs; none: the last epoch's state is kept */
     const p4_train_plan *plan;
+    const p4_masters *masters; /* to start from; NULL, and where none is known: the original's weights */
     p4_pipeline_plan evaluation;
     int64_t log_every;       /* steps */
     double start_perplexity; /* of the packed model on eval: what an epoch has to beat */

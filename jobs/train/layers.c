@@ -8,11 +8,6 @@ static int64_t window_bytes(const p4_layers *l)
     return l->plan.T * l->original->hf.model.arch.C * compute->ops->act_bytes(compute->device);
 }
 
-static bool on_host(const p4_layers *l)
-{
-    return l->plan.states_on_host && !l->compute->ops->host_memory;
-}
-
 int64_t p4_layers_batch(const p4_layers *l, int64_t m)
 {
     return p4_min_i64(l->plan.B, l->high - l->low - m * l->plan.B);
@@ -20,32 +15,19 @@ int64_t p4_layers_batch(const p4_layers *l, int64_t m)
 
 void p4_layers_read(p4_layers *l, int64_t m, void *x)
 {
-    const p4_ops *ops = l->compute->ops;
-    const char *from = l->states + m * l->plan.B * window_bytes(l);
-    int64_t bytes = p4_layers_batch(l, m) * window_bytes(l);
-    if (on_host(l)) {
-        ops->to_device(l->compute->device, x, from, bytes);
-    } else {
-        ops->copy(l->compute->device, x, from, bytes);
-    }
+    p4_states_read(&l->states, m * l->plan.B, p4_layers_batch(l, m), x);
 }
 
 void p4_layers_write(p4_layers *l, int64_t m, const void *x)
 {
-    const p4_ops *ops = l->compute->ops;
-    char *to = l->states + m * l->plan.B * window_bytes(l);
-    int64_t bytes = p4_layers_batch(l, m) * window_bytes(l);
-    if (on_host(l)) {
-        ops->to_host(l->compute->device, to, x, bytes);
-    } else {
-        ops->copy(l->compute->device, to, x, bytes);
-    }
+    p4_states_write(&l->states, m * l->plan.B, p4_layers_batch(l, m), x);
 }
 
 /* --- forms of a part of the model ------------------------------------------------------------- */
 
-/* The tensors of one layer, or with layer -1 the embeddings, as a form on the device. Local. */
-static p4_rc open_part(p4_device_form *form, const p4_layers *l, int64_t layer)
+/* Of these weights the tensors of one layer, or with layer -1 the embeddings, as a form on the device. Local.
+ */
+static p4_rc open_part(p4_device_form *form, const p4_layers *l, const p4_weight *weights, int64_t layer)
 {
     const p4_model *model = &l->original->hf.model;
     p4_weight *source = p4_alloc((size_t)model->params_count, sizeof *source);
@@ -56,7 +38,7 @@ static p4_rc open_part(p4_device_form *form, const p4_layers *l, int64_t layer)
         const p4_param *p = &model->params[i];
         bool embedding = p->role == P4_ROLE_EMBED || p->role == P4_ROLE_POSITION;
         bool wanted = layer >= 0 ? p->layer == layer : embedding;
-        source[i] = model->weights[i];
+        source[i] = weights[i];
         source[i].data = wanted ? source[i].data : NULL;
     }
     p4_rc rc = p4_device_form_open(form, l->compute->ops, l->compute->device, model, source);
@@ -76,16 +58,16 @@ static void close_part(p4_device_form *form, const p4_layers *l, int64_t layer)
 
 /* --- open and run ----------------------------------------------------------------------------- */
 
-static p4_rc embed_windows(p4_layers *l)
+p4_rc p4_layers_embed(p4_layers *l, const p4_weight *weights, p4_states *states)
 {
     p4_rc rc = P4_OK;
     p4_device_form form = {0};
-    TRY(open_part(&form, l, -1));
+    TRY(open_part(&form, l, weights, -1));
     for (int64_t m = 0; m < l->micro_batches; m++) {
-        int64_t B = p4_layers_batch(l, m), at = l->low + m * l->plan.B;
-        p4_net_set_tokens(&l->net, l->windows->ids + at * l->plan.T, B, l->plan.T);
+        int64_t B = p4_layers_batch(l, m), first = m * l->plan.B;
+        p4_net_set_tokens(&l->net, l->windows->ids + (l->low + first) * l->plan.T, B, l->plan.T);
         p4_net_embed(&l->net, &form.form, l->x, B, l->plan.T);
-        p4_layers_write(l, m, l->x);
+        p4_states_write(states, first, B, l->x);
     }
     TRY(l->compute->ops->sync(l->compute->device));
 done:
@@ -97,17 +79,11 @@ static p4_rc take_memory(p4_layers *l)
 {
     p4_rc rc = P4_OK;
     const p4_compute *compute = l->compute;
-    int64_t bytes = p4_max_i64(1, (l->high - l->low) * window_bytes(l));
     p4_net_plan net = {.B = l->plan.B, .T = l->plan.T, .activation_bits = l->plan.activation_bits};
     TRY(p4_net_open(&l->net, compute->ops, compute->device, &l->original->hf.model, &net));
     TRY(compute->ops->alloc(compute->device, &l->x, l->plan.B * window_bytes(l)));
-    if (on_host(l)) {
-        l->states = p4_alloc((size_t)bytes, 1);
-        TRY(l->states != NULL ? P4_OK : P4_E_SYSTEM);
-    } else {
-        TRY(compute->ops->alloc(compute->device, (void **)&l->states, bytes));
-    }
-    TRY(embed_windows(l));
+    TRY(p4_states_open(&l->states, compute, l->high - l->low, window_bytes(l), l->plan.states_on_host));
+    TRY(p4_layers_embed(l, l->original->hf.model.weights, &l->states));
 done:
     return rc;
 }
@@ -130,11 +106,7 @@ p4_rc p4_layers_open(p4_layers *l, p4_compute *compute, const p4_original *origi
 
 void p4_layers_close(p4_layers *l)
 {
-    if (l->states != NULL && on_host(l)) {
-        free(l->states);
-    } else if (l->states != NULL) {
-        l->compute->ops->release(l->compute->device, l->states);
-    }
+    p4_states_close(&l->states);
     if (l->x != NULL) {
         l->compute->ops->release(l->compute->device, l->x);
     }
@@ -177,13 +149,17 @@ p4_rc p4_layers_run(p4_layers *l, p4_block_visitor visit, void *user)
     p4_progress_start(&progress, "layers", "blocks", (double)L);
     for (int64_t layer = 0; layer < L; layer++) {
         p4_device_form form = {0};
-        rc = p4_agree(l->compute->group, open_part(&form, l, layer));
+        rc = p4_agree(l->compute->group, open_part(&form, l, l->original->hf.model.weights, layer));
         rc = rc == P4_OK ? visit(user, l, layer, &form.form) : rc;
         close_part(&form, l, layer); /* also of one that could not be opened here */
         TRY(rc);
-        p4_progress_update(&progress, (double)(layer + 1), NULL);
+        if (!l->plan.quiet) {
+            p4_progress_update(&progress, (double)(layer + 1), NULL);
+        }
     }
 done:
-    p4_progress_end(&progress);
+    if (!l->plan.quiet) {
+        p4_progress_end(&progress);
+    }
     return rc;
 }

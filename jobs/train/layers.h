@@ -9,12 +9,14 @@
 
 #include "io/text/dataset.h"
 #include "jobs/train/original.h"
+#include "jobs/train/states.h"
 #include "src/net.h"
 
 typedef struct p4_layers_plan {
     int64_t B, T; /* windows in a micro-batch, tokens in a window */
     int activation_bits;
     bool states_on_host; /* keep the inputs in host memory; else in the device's (on CPUs that is the same) */
+    bool quiet;          /* without a progress line of its own */
 } p4_layers_plan;
 
 typedef struct p4_layers {
@@ -26,7 +28,7 @@ typedef struct p4_layers {
     int64_t micro_batches; /* of them; ranks may have different numbers, or none */
     p4_net net;            /* room for one block on one micro-batch */
     void *x;               /* device: [B, T, C], the micro-batch at work */
-    char *states;          /* [high - low, T, C] in activation type: the inputs of the block at work */
+    p4_states states;      /* [high - low] windows: the inputs of the block at work */
 } p4_layers;
 
 /* Sees one block, after those before it: layers->states are its inputs, `block` is a form that holds the
@@ -41,6 +43,10 @@ p4_rc p4_layers_open(p4_layers *layers, p4_compute *compute, const p4_original *
 void p4_layers_close(p4_layers *layers); /* Also of zeros. Local. */
 /* Every block in order. Collective. */
 p4_rc p4_layers_run(p4_layers *layers, p4_block_visitor visit, void *user);
+
+/* states = this rank's windows embedded with these weights (host views [params_count], of which the
+ * embeddings are read): those of another form of the model. Local. */
+p4_rc p4_layers_embed(p4_layers *layers, const p4_weight *weights, p4_states *states);
 
 /* For visitors. Runs the block with a form's weights over all of this rank's states, which become its
  * outputs; probe (NULL: none) sees every slot. Local. */

@@ -173,8 +173,8 @@ done:
     return rc;
 }
 
-/* What a step computes in, and the masters' values. Local. */
-static p4_rc open_work(p4_trainer *t, const bool *held)
+/* What a step computes in. Local. */
+static p4_rc open_work(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
@@ -191,18 +191,59 @@ static p4_rc open_work(p4_trainer *t, const bool *held)
     t->net.sums = t->figures;
     t->optim.sums = t->figures + P4_NET_SUMS;
     TRY(p4_trainer_sums_open(t));
-    for (int64_t i = 0; i < model->params_count; i++) {
-        if (held[i]) {
-            TRY(p4_optim_set_master(&t->optim, i, &model->weights[i]));
-            p4_hf_model_drop_pages(&t->original->hf, i);
+done:
+    return rc;
+}
+
+static bool is_known(const p4_masters *masters, int64_t i)
+{
+    return masters != NULL && masters->known[i];
+}
+
+/* Masters that this rank has the value of. Local. */
+static p4_rc set_own_masters(p4_trainer *t, const bool *held, const p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        const p4_param *p = &t->model->params[i];
+        p4_weight known = {.dtype = P4_F32, .rows = p->rows, .cols = p->cols};
+        if (!held[i]) {
+            continue;
         }
+        known.data = is_known(masters, i) ? masters->of[i] : NULL;
+        if (known.data != NULL || !is_known(masters, i)) {
+            TRY(p4_optim_set_master(&t->optim, i, known.data != NULL ? &known : &t->model->weights[i]));
+        }
+        p4_hf_model_drop_pages(&t->original->hf, i);
     }
 done:
     return rc;
 }
 
+/* The values of the masters. A ternary matrix that is replicated is known to its owner alone. Collective. */
+static p4_rc set_masters(p4_trainer *t, const bool *held, const p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    float *h_value = NULL;
+    TRY_ALL(t->compute->group, set_own_masters(t, held, masters));
+    for (int64_t i = 0; t->compute->group->ranks > 1 && i < t->model->params_count; i++) {
+        const p4_param *p = &t->model->params[i];
+        if (!is_known(masters, i) || !p->ternary || t->sharded[i]) {
+            continue;
+        }
+        TRY(p4_masters_fetch(masters, t->compute->group, &t->original->shard, i, &h_value));
+        p4_weight known = {.dtype = P4_F32, .rows = p->rows, .cols = p->cols, .data = h_value};
+        TRY_ALL(t->compute->group, p4_optim_set_master(&t->optim, i, &known));
+        free(h_value);
+        h_value = NULL;
+    }
+done:
+    free(h_value);
+    return rc;
+}
+
 p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *original,
-                      p4_training_set *training_set, const p4_train_plan *plan)
+                      p4_training_set *training_set, const p4_train_plan *plan, const p4_masters *masters)
 {
     p4_rc rc = P4_OK;
     bool *held = p4_alloc((size_t)original->hf.model.params_count, sizeof *held);
@@ -217,7 +258,8 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *ori
     double fewest = -(double)t->batch.size; /* ranks may hold more or less: as many micro-batches for all */
     p4_group_max_f64(t->compute->group, &fewest, 1);
     t->batch.size = (int64_t)-fewest;
-    TRY_ALL(t->compute->group, open_work(t, held));
+    TRY_ALL(t->compute->group, open_work(t));
+    TRY(set_masters(t, held, masters));
     TRY(p4_trainer_sums_share(t));
     TRY(p4_trainer_requantize(t));
     TRY(p4_teacher_measure(&t->teacher, &t->net, &t->form));

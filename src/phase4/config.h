@@ -63,6 +63,12 @@ struct p4_config {
                            too */
     p4_recompute recompute;
     int32_t log_every;
+    /* reconstruction */
+    bool reconstruct;
+    int64_t reconstruct_tokens; /* 0: the windows of calibration */
+    int64_t reconstruct_steps;  /* of each block; 0: from the tokens */
+    double reconstruct_lr;
+    int32_t reconstruct_window; /* blocks trained together */
     /* targets */
     double target_compression_ratio, max_accuracy_drop, fine_tune_threshold;
     /* output */

@@ -13,8 +13,8 @@
 extern "C" {
 #endif
 
-/* Plain data but for fine_tuning.history. A number that was not measured is NaN in memory and null in JSON;
- * MB = 2^20 bytes. */
+/* Plain data but for fine_tuning.history and reconstruction.losses. A number that was not measured is NaN in
+ * memory and null in JSON; MB = 2^20 bytes. */
 
 typedef struct p4_evaluation {
     double loss, perplexity; /* mean cross-entropy, nats; exp of it */
@@ -35,6 +35,19 @@ typedef struct p4_fine_tuning {
     int64_t history_count, history_capacity;
     p4_history_entry *history; /* heap: p4_results_free or p4_fine_tuning_free */
 } p4_fine_tuning;
+
+typedef struct p4_block_loss { /* blocks that were reconstructed together */
+    int64_t first_block, blocks;
+    double before, after; /* squared error of their output, over the squares of the original's */
+} p4_block_loss;
+
+typedef struct p4_reconstruction {
+    bool ran;              /* false: null in JSON */
+    int64_t tokens, steps; /* of the windows; of each set of blocks */
+    double seconds;
+    int64_t losses_count;
+    p4_block_loss *losses; /* heap: p4_results_free */
+} p4_reconstruction;
 
 typedef struct p4_gradient_flow {
     bool ran, passed;
@@ -78,6 +91,7 @@ typedef struct p4_results {
     char model_type[32], method[64], packing[16];
     p4_output_paths output_paths;
     p4_evaluation pre, post, final; /* final: after fine-tuning, or post again */
+    p4_reconstruction reconstruction;
     p4_fine_tuning fine_tuning;
     p4_gradient_flow gradient_flow;
     p4_quality quality;

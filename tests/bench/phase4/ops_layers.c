@@ -114,6 +114,13 @@ OP(distill_loss, ops->distill_loss(device, &(p4_distill_loss_args){.N = x->NV,
 OP(top_k, int64_t k = p4_min_i64(64, x->arch.V);
    p4_top_rows top = {.k = k, .ids = ops_at(x, Y0, x->NV *k * 4), .logp = F32(F1, x->NV *(k + 1))};
    ops->top_k(device, &top, LOGITS(X0), 1.0f, x->NV, x->arch.V, ops_logits_ld(x)))
+OP(squared_error, ops->squared_error(device, &(p4_squared_error_args){.count = x->N * x->arch.C,
+                                                                      .x = ACT(X0, x->N * x->arch.C),
+                                                                      .opt_delta = ACT(X1, x->N * x->arch.C),
+                                                                      .opt_target = ACT(Y0, x->N * x->arch.C),
+                                                                      .scale = 1e-3f,
+                                                                      .sum = x->sums,
+                                                                      .opt_dx = ACT(Y1, x->N * x->arch.C)}))
 OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(moments,
    ops->moments(device, (p4_moments *)(void *)x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F, x->arch.F))
@@ -144,6 +151,7 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_kl_divergence, 0.0, 2.0 * logits, "kl_divergence");
     ops_case(x, run_distill_loss, 0.0, 3.0 * logits, "distill_loss");
     ops_case(x, run_top_k, 0.0, logits, "top_k");
+    ops_case(x, run_squared_error, 0.0, 4.0 * C, "squared_error");
     ops_case(x, run_channel_sum_sq, 0.0, F, "channel_sum_sq");
     ops_case(x, run_moments, 0.0, F, "moments");
     ops_case(x, run_act_to_f32, 0.0, (A + 4.0) * V * (double)x->arch.C, "act_to_f32");

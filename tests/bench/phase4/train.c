@@ -122,7 +122,7 @@ static p4_rc time_steps(figures *f, p4_compute *compute, const p4_original *orig
     TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(random_windows(&windows, plan.sequences * steps, T, original->hf.model.arch.V));
     TRY(p4_training_set_of_windows(&set, &windows));
-    TRY(p4_trainer_open(&trainer, compute, original, set, &plan));
+    TRY(p4_trainer_open(&trainer, compute, original, set, &plan, NULL));
     for (int64_t step = 0; step < steps; step++) {
         TRY(p4_trainer_step(&trainer, step, &result));
         CHECK(result.applied, "step %lld: the gradient was not finite", (long long)step);

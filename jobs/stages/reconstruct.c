@@ -1,0 +1,31 @@
+#include "jobs/train/reconstruct.h"
+
+#include "jobs/stages/stages.h"
+
+p4_rc p4_stage_reconstruct(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
+    const p4_windows *windows = &run->reconstruction;
+    p4_group *group = run->compute.group;
+    if (windows->count == 0) {
+        INFO("      off (%s)", !c->reconstruct             ? "reconstruct is false"
+                               : !p4_settings_quantizes(c) ? "quantizer is \"none\""
+                                                           : "calibration_samples is 0");
+        return P4_OK;
+    }
+    p4_reconstruct_plan plan = p4_settings_reconstruct(c, windows->count, windows->T, &run->statistics);
+    if (!run->compute.ops->host_memory) {
+        p4_original_unload(&run->original); /* its memory is for training; blocks are read from the files */
+    }
+    INFO("      %lld step%s per block of %lld x %lld tokens, out of %lld window%s", (long long)plan.steps,
+         p4_plural(plan.steps), (long long)p4_min_i64(plan.sequences, windows->count), (long long)windows->T,
+         (long long)windows->count, p4_plural(windows->count));
+    if (c->enable_fine_tuning && run->masters.of == NULL) {
+        TRY_ALL(group, p4_masters_open(&run->masters, &run->original.hf.model));
+    }
+    TRY(p4_reconstruct(&run->compute, &run->original, windows, &plan, &run->packed,
+                       run->masters.of != NULL ? &run->masters : NULL, &run->results.reconstruction));
+done:
+    return rc;
+}

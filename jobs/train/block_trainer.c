@@ -1,0 +1,430 @@
+#include "jobs/train/block_trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* The entries of the part that lie in blocks. */
+static int64_t first_entry(const p4_block_trainer *t)
+{
+    return t->part.layer_first[0];
+}
+
+static int64_t end_entry(const p4_block_trainer *t)
+{
+    return t->part.layer_first[t->part.arch.L];
+}
+
+static int64_t entry_of(const p4_block_trainer *t, int64_t i)
+{
+    return p4_model_part_entry(&t->part, &t->original->hf.model, t->layer, i);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* The unpacked parts of a slot lie one after another, so that a product takes them as one matrix. */
+static void lay_out_entry(p4_block_trainer *t, p4_arena *arena, int64_t i, char **slot_end)
+{
+    const p4_param *p = &t->part.params[i];
+    int64_t each = t->compute->ops->act_bytes(t->compute->device);
+    t->codes[i] = (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols};
+    t->codes[i].data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
+    t->codes[i].scale = p4_arena_take(arena, p->rows * 2);
+    if (t->plan.activation_bits == 0) {
+        if (p->row_offset == 0) {
+            *slot_end = p4_arena_take(arena, p4_slot_rows(&t->part, i) * p->cols * each);
+        }
+        t->dense[i] = *slot_end;
+        *slot_end = *slot_end == NULL ? NULL : *slot_end + p->rows * p->cols * each;
+    }
+    if (t->plan.quantize.statistics != NULL) {
+        t->importance[i] = p4_arena_take(arena, p->cols * 4);
+    }
+}
+
+static void lay_out(p4_block_trainer *t, p4_arena *arena)
+{
+    const p4_block_plan *plan = &t->plan;
+    char *slot_end = NULL;
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        if (t->part.params[i].ternary) {
+            lay_out_entry(t, arena, i, &slot_end);
+        }
+    }
+    t->target = p4_arena_take(arena, plan->B * plan->T * t->part.arch.C *
+                                         t->compute->ops->act_bytes(t->compute->device));
+    t->figures = p4_arena_take(arena, P4_BLOCK_FIGURES * (int64_t)sizeof *t->figures);
+}
+
+static p4_net_plan net_plan(const p4_block_plan *plan)
+{
+    return (p4_net_plan){.B = plan->B,
+                         .T = plan->T,
+                         .train = true,
+                         .recompute = plan->recompute,
+                         .activation_bits = plan->activation_bits};
+}
+
+/* The part and host tables. Local. */
+static p4_rc open_host(p4_block_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_model_part_init(&t->part, &t->original->hf.model, t->plan.blocks));
+    p4_model_part_take(&t->part, &t->original->hf.model, t->layer);
+    size_t count = (size_t)t->part.params_count;
+    t->form.weights = p4_alloc(count, sizeof *t->form.weights);
+    t->form.vectors = p4_alloc(count, sizeof *t->form.vectors);
+    t->codes = p4_alloc(count, sizeof *t->codes);
+    t->dense = p4_alloc(count, sizeof *t->dense);
+    t->importance = p4_alloc(count, sizeof *t->importance);
+    t->steps = p4_alloc((size_t)t->plan.B + 1, sizeof *t->steps);
+    bool all = t->form.weights != NULL && t->form.vectors != NULL && t->codes != NULL && t->dense != NULL &&
+               t->importance != NULL && t->steps != NULL;
+    rc = all ? P4_OK : P4_E_SYSTEM;
+done:
+    return rc;
+}
+
+static void close_host(p4_block_trainer *t)
+{
+    free(t->form.weights);
+    free(t->form.vectors);
+    free(t->codes);
+    free(t->dense);
+    free(t->importance);
+    free(t->steps);
+    p4_model_close(&t->part);
+}
+
+/* Masters, gradients and moments of every entry in the blocks. Local. */
+static p4_rc open_optim(p4_block_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    bool *held = p4_alloc((size_t)t->part.params_count, sizeof *held),
+         *sharded = p4_alloc((size_t)t->part.params_count, sizeof *sharded);
+    TRY(held != NULL && sharded != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        held[i] = true;
+    }
+    TRY(p4_optim_open(&t->optim, t->compute->ops, t->compute->device, &t->part, &t->plan.optim, held,
+                      sharded));
+done:
+    free(held);
+    free(sharded);
+    return rc;
+}
+
+int64_t p4_block_trainer_bytes(const p4_compute *compute, const p4_original *original, int64_t layer,
+                               const p4_block_plan *plan)
+{
+    p4_block_trainer t = {
+        .compute = (p4_compute *)(uintptr_t)compute, .original = original, .plan = *plan, .layer = layer};
+    const p4_net_plan net = net_plan(plan);
+    p4_arena count = {0};
+    int64_t bytes = -1, masters = 0;
+    if (open_host(&t) == P4_OK) {
+        lay_out(&t, &count);
+        for (int64_t i = first_entry(&t); i < end_entry(&t); i++) {
+            masters += 16 * t.part.params[i].rows * t.part.params[i].cols; /* with gradient and moments */
+        }
+        bytes = p4_net_bytes(compute->ops, compute->device, &t.part, &net);
+        bytes += bytes >= 0 ? count.used_bytes + masters : 0;
+    }
+    close_host(&t);
+    return bytes;
+}
+
+/* Points the form to codes or what they unpack to, and to the masters of what is not ternary. */
+static void view_weights(p4_block_trainer *t)
+{
+    int64_t each = t->compute->ops->act_bytes(t->compute->device);
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        const p4_param *p = &t->part.params[i];
+        p4_weight *w = &t->form.weights[i];
+        *w = (p4_weight){.dtype = P4_F32, .rows = p->rows, .cols = p->cols};
+        w->data = t->optim.master + t->optim.at[i];
+        t->form.vectors[i] = p->vector ? t->optim.master + t->optim.at[i] : NULL;
+        if (p->ternary && t->dense[i] != NULL) {
+            w->dtype = each == 4 ? P4_F32 : P4_BF16;
+            w->data = t->dense[i];
+        } else if (p->ternary) {
+            *w = t->codes[i];
+        }
+    }
+}
+
+static p4_rc open_memory(p4_block_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = t->compute->ops;
+    const p4_net_plan net = net_plan(&t->plan);
+    p4_arena count = {0};
+    TRY(p4_quantize_plan_check(&t->plan.quantize));
+    TRY(open_host(t));
+    TRY(open_optim(t));
+    TRY(p4_net_open(&t->net, ops, t->compute->device, &t->part, &net));
+    lay_out(t, &count);
+    t->memory_bytes = count.used_bytes;
+    TRY(ops->alloc(t->compute->device, &t->memory, t->memory_bytes));
+    p4_arena arena = {.base = t->memory, .capacity_bytes = t->memory_bytes};
+    lay_out(t, &arena);
+    t->optim.sums = t->figures + 1;
+    view_weights(t);
+done:
+    return rc;
+}
+
+p4_rc p4_block_trainer_open(p4_block_trainer *t, p4_compute *compute, const p4_original *original,
+                            int64_t layer, const p4_block_plan *plan)
+{
+    p4_rc rc = P4_OK;
+    *t = (p4_block_trainer){.compute = compute, .original = original, .plan = *plan, .layer = layer};
+    TRY_ALL(compute->group, open_memory(t));
+    TRY(compute->coll.share(&compute->coll, t->optim.grad, t->optim.count * 4));
+done:
+    if (rc != P4_OK) {
+        p4_block_trainer_close(t);
+    }
+    return rc;
+}
+
+static void forget_all(p4_block_trainer *t)
+{
+    for (int64_t b = 0; t->steps != NULL && b <= t->plan.B; b++) {
+        t->compute->ops->forget(t->compute->device, &t->steps[b]);
+    }
+    t->compute->ops->forget(t->compute->device, &t->update);
+}
+
+void p4_block_trainer_close(p4_block_trainer *t)
+{
+    if (t->compute == NULL) {
+        return;
+    }
+    forget_all(t); /* before the memory goes */
+    t->compute->coll.withdraw(&t->compute->coll, t->optim.grad);
+    if (t->memory != NULL) {
+        t->compute->ops->release(t->compute->device, t->memory);
+    }
+    if (t->net.ops != NULL) {
+        p4_net_close(&t->net);
+    }
+    if (t->optim.ops != NULL) {
+        p4_optim_close(&t->optim);
+    }
+    close_host(t);
+    *t = (p4_block_trainer){0};
+}
+
+bool p4_block_trainer_suits(const p4_block_trainer *t, int64_t layer, int64_t blocks)
+{
+    if (t->compute == NULL || blocks != t->plan.blocks) {
+        return false;
+    }
+    const p4_model *whole = &t->original->hf.model;
+    bool same = true;
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        same = same && t->part.params[i].ternary ==
+                           whole->params[p4_model_part_entry(&t->part, whole, layer, i)].ternary;
+    }
+    return same;
+}
+
+/* --- masters and codes ------------------------------------------------------------------------ */
+
+/* Of the part's entry i the master, from `known` (NULL: the original's). Local. */
+static p4_rc set_master(p4_block_trainer *t, int64_t i, const float *known)
+{
+    p4_weight weight = {
+        .dtype = P4_F32, .rows = t->part.params[i].rows, .cols = t->part.params[i].cols, .data = known};
+    return p4_optim_set_master(&t->optim, i, known != NULL ? &weight : &t->part.weights[i]);
+}
+
+static bool is_known(const p4_block_trainer *t, const p4_masters *masters, int64_t i)
+{
+    return masters != NULL && masters->known[entry_of(t, i)];
+}
+
+/* Masters that an engine before this one has trained, of which a ternary one is with its owner. Collective.
+ */
+static p4_rc load_known(p4_block_trainer *t, const p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    float *h_value = NULL;
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        if (is_known(t, masters, i)) {
+            TRY(p4_masters_fetch(masters, t->compute->group, &t->original->shard, entry_of(t, i), &h_value));
+            TRY_ALL(t->compute->group, set_master(t, i, h_value));
+            free(h_value);
+            h_value = NULL;
+        }
+    }
+done:
+    free(h_value);
+    return rc;
+}
+
+/* What the quantizer weighs the input channels of these blocks by. Local. */
+static p4_rc load_importance(p4_block_trainer *t)
+{
+    for (int64_t i = first_entry(t); t->plan.quantize.statistics != NULL && i < end_entry(t); i++) {
+        int64_t cols = t->part.params[i].cols;
+        float *h_importance = t->part.params[i].ternary ? p4_alloc((size_t)cols, sizeof *h_importance) : NULL;
+        if (!t->part.params[i].ternary) {
+            continue;
+        }
+        if (h_importance == NULL) {
+            return P4_E_SYSTEM;
+        }
+        if (p4_quantize_importance(&t->plan.quantize, entry_of(t, i), cols, h_importance)) {
+            t->compute->ops->to_device(t->compute->device, t->importance[i], h_importance, cols * 4);
+        }
+        free(h_importance);
+    }
+    return P4_OK;
+}
+
+void p4_block_trainer_quantize(p4_block_trainer *t, p4_quant_error *h_errors)
+{
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        const p4_weight *codes = &t->codes[i];
+        if (!t->part.params[i].ternary) {
+            continue;
+        }
+        const p4_weight master = {.dtype = P4_F32,
+                                  .rows = codes->rows,
+                                  .cols = codes->cols,
+                                  .data = t->optim.master + t->optim.at[i]};
+        t->compute->ops->quantize(t->compute->device, (uint8_t *)(uintptr_t)codes->data,
+                                  (uint16_t *)(uintptr_t)codes->scale, h_errors != NULL ? &h_errors[i] : NULL,
+                                  &master, t->plan.quantize.quantizer->method, t->plan.quantize.threshold,
+                                  t->importance[i]);
+        if (t->dense[i] != NULL) {
+            t->compute->ops->weight_unpack(t->compute->device, t->dense[i], codes);
+        }
+    }
+}
+
+/* The original's masters of what is not known, codes of all, and nothing summed. Local. */
+static p4_rc load_original(p4_block_trainer *t, const p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        if (!is_known(t, masters, i)) {
+            TRY(set_master(t, i, NULL));
+        }
+    }
+    TRY(load_importance(t));
+    p4_block_trainer_quantize(t, NULL);
+    t->compute->ops->zero(t->compute->device, t->figures, P4_BLOCK_FIGURES * (int64_t)sizeof *t->figures);
+    TRY(t->compute->ops->sync(t->compute->device));
+done:
+    return rc;
+}
+
+p4_rc p4_block_trainer_start(p4_block_trainer *t, int64_t layer, const p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    t->layer = layer;
+    t->bad_steps = 0;
+    p4_model_part_take(&t->part, &t->original->hf.model, layer);
+    p4_optim_restart(&t->optim);
+    TRY(load_known(t, masters));
+    TRY_ALL(t->compute->group, load_original(t, masters));
+done:
+    return rc;
+}
+
+/* --- what it leaves --------------------------------------------------------------------------- */
+
+/* Codes, scales and figures of a ternary entry; the halves of another. Its master, where this rank is to hold
+ * it. Local. */
+static p4_rc store_entry(p4_block_trainer *t, int64_t i, const p4_quant_error *errors, p4_packed *packed,
+                         p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = t->compute->ops;
+    const p4_param *p = &t->part.params[i];
+    int64_t entry = entry_of(t, i), count = p->rows * p->cols;
+    bool holds =
+        masters != NULL && (!p->ternary || t->original->shard.owner[entry] == t->compute->group->rank);
+    float *h_master = NULL, *h_own = NULL;
+    if (holds) {
+        h_master = p4_masters_take(masters, entry);
+        TRY(h_master != NULL ? P4_OK : P4_E_SYSTEM);
+    } else if (!p->ternary) {
+        h_master = h_own = p4_alloc((size_t)count, sizeof *h_own);
+        TRY(h_own != NULL ? P4_OK : P4_E_SYSTEM);
+    }
+    if (h_master != NULL) {
+        ops->to_host(t->compute->device, h_master, t->optim.master + t->optim.at[i], count * 4);
+    }
+    if (p->ternary) {
+        ops->to_host(t->compute->device, p4_packed_codes(packed, entry), t->codes[i].data,
+                     p->rows * p4_code_row_bytes(p->cols));
+        ops->to_host(t->compute->device, p4_packed_scale(packed, entry), t->codes[i].scale, p->rows * 2);
+        packed->errors[entry] = errors[i];
+        CHECK(isfinite(errors[i].scale_max),
+              "reconstruction: tensor %s has a row whose scale fp16 cannot hold (up to 65504); a smaller "
+              "reconstruct_lr may help",
+              p->name);
+    } else {
+        p4_weight master = {.dtype = P4_F32, .rows = p->rows, .cols = p->cols, .data = h_master};
+        TRY(p4_packed_preserve(packed, entry, &master, "reconstruction", t->compute->threads));
+    }
+done:
+    free(h_own);
+    return rc;
+}
+
+static p4_rc store_all(p4_block_trainer *t, p4_quant_error *errors, p4_packed *packed, p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    TRY(errors != NULL ? P4_OK : P4_E_SYSTEM);
+    p4_block_trainer_quantize(t, errors);
+    TRY(t->compute->ops->sync(t->compute->device)); /* the figures are on the host from here */
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        TRY(store_entry(t, i, errors, packed, masters));
+    }
+done:
+    return rc;
+}
+
+/* The codes of owners and rank 0's halves to every rank: the same bits, whatever the ranks compute with.
+ * Collective. */
+static void publish(const p4_block_trainer *t, p4_packed *packed, p4_masters *masters)
+{
+    p4_group *group = t->compute->group;
+    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+        const p4_param *p = &t->part.params[i];
+        int64_t entry = entry_of(t, i), count = p->rows * p->cols;
+        int owner = t->original->shard.owner[entry];
+        if (masters != NULL) {
+            masters->known[entry] = true;
+        }
+        if (group->ranks == 1) {
+            continue;
+        }
+        if (p->ternary) {
+            p4_group_bcast(group, p4_packed_codes(packed, entry), p->rows * p4_code_row_bytes(p->cols),
+                           owner);
+            p4_group_bcast(group, p4_packed_scale(packed, entry), p->rows * 2, owner);
+            p4_group_bcast(group, &packed->errors[entry], sizeof packed->errors[entry], owner);
+        } else {
+            p4_group_bcast(group, p4_packed_half(packed, entry), count * 2, 0);
+        }
+        if (masters != NULL && !p->ternary) {
+            p4_group_bcast(group, masters->of[entry], count * 4, 0);
+        }
+    }
+}
+
+p4_rc p4_block_trainer_commit(p4_block_trainer *t, p4_packed *packed, p4_masters *masters)
+{
+    p4_rc rc = P4_OK;
+    p4_quant_error *errors = p4_alloc((size_t)t->part.params_count, sizeof *errors);
+    TRY_ALL(t->compute->group, store_all(t, errors, packed, masters));
+    publish(t, packed, masters);
+done:
+    free(errors);
+    return rc;
+}

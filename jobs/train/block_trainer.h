@@ -1,0 +1,88 @@
+/* block_trainer.h - a few blocks of the model, ternary, trained to given outputs by straight-through
+ * estimation: masters in fp32, AdamW, codes by the rule of the quantizer after every step. Every rank of a
+ * group holds the same blocks and computes its own windows; gradients are summed over ranks, so that all make
+ * the same update. The memory is taken for one set of blocks and reused for others of the same form. */
+#ifndef P4_BLOCK_TRAINER_H
+#define P4_BLOCK_TRAINER_H
+
+#include "jobs/train/masters.h"
+#include "jobs/train/original.h"
+#include "jobs/train/quantize.h"
+#include "src/net.h"
+#include "src/optim.h"
+
+/* The squared error, then the sums of the optimizer. */
+enum { P4_BLOCK_FIGURES = 3 };
+
+typedef struct p4_block_plan {
+    int64_t blocks;    /* trained together */
+    int64_t B, T;      /* most windows at once, tokens of a window */
+    int64_t sequences; /* windows of a step, over all ranks */
+    p4_recompute recompute;
+    int activation_bits;
+    p4_optim_settings optim;
+    p4_quantize_plan quantize;
+} p4_block_plan;
+
+typedef struct p4_block_trainer {
+    p4_compute *compute;
+    const p4_original *original;
+    p4_block_plan plan;
+    int64_t layer; /* the first of the blocks at work */
+    p4_model part; /* these blocks */
+    p4_net net;
+    p4_optim optim;
+    p4_form
+        form; /* what the forward pass uses: codes or what they unpack to; masters of what is not ternary */
+    void *memory;     /* device: what follows */
+    p4_weight *codes; /* [params_count] of the part: where ternary codes lie */
+    char **dense; /* [params_count]: unpacked, in the activations' type; NULL: integer products take codes */
+    float **importance; /* [params_count]: what the quantizer weighs input channels by; NULL: all alike */
+    void *target;       /* [B, T, C]: to be filled in */
+    double *figures;    /* [P4_BLOCK_FIGURES] */
+    int64_t memory_bytes;
+    p4_recording **steps; /* [B + 1]: forward and backward of so many windows */
+    p4_recording *update;
+    int64_t windows; /* of the micro-batch at work */
+    int bad_steps;   /* non-finite ones in a row */
+} p4_block_trainer;
+
+/* Bytes of device memory that p4_block_trainer_open takes for blocks from `layer` on; -1: out of host memory.
+ * Local. */
+int64_t p4_block_trainer_bytes(const p4_compute *compute, const p4_original *original, int64_t layer,
+                               const p4_block_plan *plan);
+/* For blocks [layer, layer + plan->blocks) and others of their form. compute and original must outlive it.
+ * The caller closes. Collective. */
+p4_rc p4_block_trainer_open(p4_block_trainer *trainer, p4_compute *compute, const p4_original *original,
+                            int64_t layer, const p4_block_plan *plan);
+void p4_block_trainer_close(p4_block_trainer *trainer); /* Also of zeros. Collective. */
+/* Have the blocks from `layer` on the form that it was opened for (which of their tensors are ternary)?
+ * Local.
+ */
+bool p4_block_trainer_suits(const p4_block_trainer *trainer, int64_t layer, int64_t blocks);
+
+/* Starts with the blocks from `layer` on, their masters the known ones or the original's. Collective. */
+p4_rc p4_block_trainer_start(p4_block_trainer *trainer, int64_t layer, const p4_masters *masters);
+
+/* A step: begin; for each of the rank's micro-batches fill p4_net_blocks_input(&trainer->net) and
+ * trainer->target with `windows` windows and call add; end. */
+void p4_block_trainer_begin(p4_block_trainer *trainer);
+void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
+/* The update, of gradients divided by mean_square, the mean of the squared targets. *error: the mean squared
+ * error of the step's windows, divided by mean_square. P4_E_INPUT: the gradient was not finite for several
+ * steps in a row. Collective. */
+p4_rc p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_square, double *error);
+
+/* Forward pass of `windows` windows in the input, which adds to figures[0]. Local. */
+void p4_block_trainer_measure(p4_block_trainer *trainer, int64_t windows);
+/* *sum = figures[0] of this rank since the call before, which waits for the device. Local. */
+p4_rc p4_block_trainer_take_error(p4_block_trainer *trainer, double *sum);
+/* What was trained, to `packed` on every rank, and, unless it is NULL, to masters. P4_E_INPUT: a scale that
+ * fp16 does not hold. Collective. */
+p4_rc p4_block_trainer_commit(p4_block_trainer *trainer, p4_packed *packed, p4_masters *masters);
+
+/* Codes, and what they unpack to, from the masters; h_errors [params_count] of the part: the figures, or
+ * NULL. Local. */
+void p4_block_trainer_quantize(p4_block_trainer *trainer, p4_quant_error *h_errors);
+
+#endif

@@ -1,0 +1,107 @@
+/* block_trainer_step.c - a training step of a few blocks, and what they differ from their targets by. */
+#include <math.h>
+
+#include "jobs/train/block_trainer.h"
+
+enum { BAD_STEPS_MAX = 5 };
+
+/* Gradients lie where the optimizer has them, and all are added to. */
+static float *grad_buffer(void *user, int64_t param, bool *accumulate)
+{
+    p4_block_trainer *t = user;
+    *accumulate = true;
+    return t->optim.grad + t->optim.at[param];
+}
+
+void p4_block_trainer_begin(p4_block_trainer *t)
+{
+    t->compute->ops->zero(t->compute->device, t->optim.grad, t->optim.count * 4);
+}
+
+/* The gradient of half the mean squared error over the step's windows, times 2. */
+static void forward_backward(void *user)
+{
+    p4_block_trainer *t = user;
+    const p4_block_plan *plan = &t->plan;
+    const p4_grad_sink sink = {.grad = grad_buffer, .user = t};
+    float scale = 2.0f / (float)(plan->sequences * plan->T * t->part.arch.C);
+    p4_net_blocks_forward(&t->net, &t->form, t->windows, plan->T);
+    p4_net_blocks_error(&t->net, t->windows, plan->T, t->target, scale, t->figures, &sink);
+    for (int64_t l = plan->blocks - 1; l >= 0; l--) {
+        p4_net_train_block(&t->net, &t->form, l, t->windows, plan->T, &sink);
+    }
+}
+
+void p4_block_trainer_add(p4_block_trainer *t, int64_t windows)
+{
+    t->windows = windows;
+    t->compute->ops->repeat(t->compute->device, &t->steps[windows], forward_backward, t);
+}
+
+static void update(void *user)
+{
+    p4_block_trainer *t = user;
+    p4_optim_update(&t->optim);
+    p4_block_trainer_quantize(t, NULL);
+}
+
+/* Sums the gradients over the ranks. figures: the squared error, the squares of the gradient; the same on
+ * every rank. Collective. */
+static void sum_over_ranks(p4_block_trainer *t, double figures[2])
+{
+    p4_compute *c = t->compute;
+    double h_figures[P4_BLOCK_FIGURES] = {0};
+    if (c->group->ranks > 1) {
+        c->coll.sum_f32(&c->coll, t->optim.grad, t->optim.count);
+        p4_coll_join(&c->coll);
+    }
+    p4_optim_sq_norms(&t->optim);
+    c->coll.synchronize(&c->coll, "reconstruction of layer %lld: gradient sums", (long long)t->layer);
+    c->ops->to_host(c->device, h_figures, t->figures, sizeof h_figures);
+    c->ops->zero(c->device, t->figures, sizeof h_figures);
+    if (c->ops->sync(c->device) != P4_OK) {
+        p4_abort(c->group, "reconstruction of layer %lld: %s", (long long)t->layer, p4_last_error());
+    }
+    figures[0] = h_figures[0];
+    figures[1] = c->group->rank == 0 ? h_figures[1] + h_figures[2] : 0.0;
+    p4_group_sum_f64(c->group, figures, 2);
+}
+
+p4_rc p4_block_trainer_end(p4_block_trainer *t, float lr, double mean_square, double *error)
+{
+    p4_rc rc = P4_OK;
+    const p4_block_plan *plan = &t->plan;
+    double figures[2];
+    sum_over_ranks(t, figures);
+    double norm = sqrt(figures[1]) / mean_square, clip = plan->optim.clip;
+    *error = figures[0] / ((double)(plan->sequences * plan->T * t->part.arch.C) * mean_square);
+    if (isfinite(norm) && isfinite(*error)) {
+        double g_scale = (clip > 0 && norm > clip ? clip / norm : 1.0) / mean_square;
+        t->bad_steps = 0;
+        p4_optim_put_update(&t->optim, lr, (float)g_scale);
+        t->compute->ops->repeat(t->compute->device, &t->update, update, t);
+    } else {
+        t->bad_steps++;
+        WARN("warning: reconstruction of layer %lld: a step is skipped: its gradient is not finite",
+             (long long)t->layer);
+    }
+    CHECK(t->bad_steps < BAD_STEPS_MAX,
+          "reconstruction of layer %lld: the gradient was not finite for %d steps in a row; a smaller "
+          "reconstruct_lr may help",
+          (long long)t->layer, BAD_STEPS_MAX);
+done:
+    return rc;
+}
+
+void p4_block_trainer_measure(p4_block_trainer *t, int64_t windows)
+{
+    p4_net_blocks_forward(&t->net, &t->form, windows, t->plan.T);
+    p4_net_blocks_error(&t->net, windows, t->plan.T, t->target, 1.0f, t->figures, NULL);
+}
+
+p4_rc p4_block_trainer_take_error(p4_block_trainer *t, double *sum)
+{
+    t->compute->ops->to_host(t->compute->device, sum, t->figures, sizeof *sum);
+    t->compute->ops->zero(t->compute->device, t->figures, sizeof *sum);
+    return t->compute->ops->sync(t->compute->device);
+}

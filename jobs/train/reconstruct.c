@@ -1,0 +1,369 @@
+#include "jobs/train/reconstruct.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "jobs/train/layers.h"
+#include "src/leaf/rng.h"
+
+/* Of random numbers under the run's seed: apart from those of the trainer (src/optim.c). */
+static const uint64_t order_stream = (uint64_t)1 << 62;
+
+/* A reconstruction at work. */
+typedef struct work {
+    p4_compute *compute;
+    const p4_original *original;
+    const p4_reconstruct_plan *plan;
+    p4_packed *packed;
+    p4_masters *masters;
+    p4_reconstruction *record;
+    p4_layers layers;  /* its states: the original's, which after a block are what to reconstruct */
+    p4_states student; /* inputs of the blocks at work, from the ternary blocks before them */
+    p4_block_trainer trainer;
+    int64_t B;          /* windows of a micro-batch */
+    int64_t sequences;  /* windows of a step */
+    int64_t per_epoch;  /* steps */
+    uint32_t **order;   /* [sequences]: the order of the windows of each part, in this epoch */
+    int64_t *picked;    /* [sequences]: this rank's windows of the step */
+    double mean_square; /* of the target */
+    p4_progress progress;
+} work;
+
+/* --- which windows a step takes ---------------------------------------------------------------- */
+
+/* A step takes one window of each of `sequences` parts of all windows, which follow each other. So ranks,
+ * which hold windows that follow each other, have nearly the same number in each step, and what a step takes
+ * does not depend on the number of ranks. */
+static int64_t part_first(const work *w, int64_t part)
+{
+    return w->layers.windows->count * part / w->sequences;
+}
+
+static int64_t part_count(const work *w, int64_t part)
+{
+    return part_first(w, part + 1) - part_first(w, part);
+}
+
+static void order_windows(work *w, int64_t layer, int64_t epoch)
+{
+    for (int64_t s = 0; s < w->sequences; s++) {
+        uint64_t stream = order_stream | (uint64_t)layer << 44 | (uint64_t)epoch << 12 | (uint64_t)s;
+        p4_rng_permutation(w->order[s], (uint32_t)part_count(w, s), w->plan->seed, stream);
+    }
+}
+
+/* This rank's windows of the step, to w->picked. */
+static int64_t pick_windows(work *w, int64_t step)
+{
+    int64_t count = 0;
+    for (int64_t s = 0; s < w->sequences; s++) {
+        int64_t window = part_first(w, s) + w->order[s][step % w->per_epoch];
+        if (window >= w->layers.low && window < w->layers.high) {
+            w->picked[count++] = window - w->layers.low;
+        }
+    }
+    return count;
+}
+
+int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences)
+{
+    const int64_t passes = 50, tokens_most = (int64_t)1 << 24;
+    int64_t per_pass = p4_max_i64(1, windows / p4_max_i64(1, p4_min_i64(sequences, windows)));
+    int64_t fits = tokens_most / (windows * T);
+    return per_pass * p4_max_i64(1, p4_min_i64(passes, fits));
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static int64_t window_bytes(const work *w)
+{
+    return w->layers.plan.T * w->original->hf.model.arch.C * w->compute->ops->act_bytes(w->compute->device);
+}
+
+static p4_block_plan block_plan(const work *w, int64_t blocks)
+{
+    const p4_reconstruct_plan *plan = w->plan;
+    return (p4_block_plan){.blocks = blocks,
+                           .B = w->B,
+                           .T = w->layers.windows->T,
+                           .sequences = w->sequences,
+                           .recompute = plan->recompute,
+                           .activation_bits = plan->activation_bits,
+                           .optim = plan->optim,
+                           .quantize = plan->quantize};
+}
+
+/* How much at once, and where the states lie. CPU: at most 8 windows. GPU: what fills it, as long as a set of
+ * blocks takes at most MEMORY_PART of its memory; the states lie there too if they fit beside it. Local. */
+static p4_rc choose_sizes(work *w, p4_layers_plan *layers, int64_t states_bytes, int64_t T)
+{
+    enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768, PASS_TOKENS = 8192 };
+    const double MEMORY_PART = 0.8;
+    p4_compute *c = w->compute;
+    double room = MEMORY_PART * (double)c->ops->room_bytes(c->device);
+    int64_t most = c->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / T), bytes = 0;
+    int64_t share = p4_ceil_div(w->sequences, c->group->ranks);
+    for (w->B = p4_min_i64(most, share + (w->sequences % c->group->ranks != 0));; w->B = (w->B + 1) / 2) {
+        p4_block_plan plan = block_plan(w, p4_min_i64(w->plan->blocks, w->original->hf.model.arch.L));
+        bytes = p4_block_trainer_bytes(c, w->original, 0, &plan);
+        if (bytes < 0) {
+            return P4_E_SYSTEM;
+        }
+        if (c->ops->host_memory || w->B == 1 || (double)bytes <= room) {
+            break;
+        }
+    }
+    layers->B = c->ops->host_memory ? w->B : p4_max_i64(1, p4_min_i64(w->B, PASS_TOKENS / T));
+    p4_net_plan pass = {.B = layers->B, .T = T, .activation_bits = w->plan->activation_bits};
+    int64_t pass_bytes = p4_net_bytes(c->ops, c->device, &w->original->hf.model, &pass);
+    layers->states_on_host = !c->ops->host_memory && (double)(bytes + pass_bytes + states_bytes) > room;
+    return pass_bytes >= 0 ? P4_OK : P4_E_SYSTEM;
+}
+
+static p4_rc take_host_memory(work *w)
+{
+    p4_rc rc = P4_OK;
+    w->order = p4_alloc((size_t)w->sequences, sizeof *w->order);
+    w->picked = p4_alloc((size_t)w->sequences, sizeof *w->picked);
+    TRY(w->order != NULL && w->picked != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t s = 0; s < w->sequences; s++) {
+        w->order[s] = p4_alloc((size_t)part_count(w, s), sizeof **w->order);
+        TRY(w->order[s] != NULL ? P4_OK : P4_E_SYSTEM);
+    }
+done:
+    return rc;
+}
+
+/* The student begins with what the packed model embeds. Local. */
+static p4_rc open_student(work *w)
+{
+    p4_rc rc = P4_OK;
+    p4_layers *l = &w->layers;
+    TRY(take_host_memory(w));
+    TRY(p4_states_open(&w->student, w->compute, l->high - l->low, window_bytes(w), l->plan.states_on_host));
+    TRY(p4_layers_embed(l, w->packed->weights, &w->student));
+done:
+    return rc;
+}
+
+static p4_rc open_work(work *w, const p4_windows *windows)
+{
+    p4_rc rc = P4_OK;
+    int64_t ranks = w->compute->group->ranks, T = windows->T;
+    p4_layers_plan plan = {.T = T, .activation_bits = w->plan->activation_bits, .quiet = true};
+    w->sequences = p4_min_i64(w->plan->sequences, windows->count);
+    w->per_epoch = windows->count / w->sequences;
+    w->layers.windows = windows; /* for the sizes; p4_layers_open fills in the rest */
+    w->layers.plan = plan;
+    int64_t states_bytes = 2 * p4_ceil_div(windows->count, ranks) * window_bytes(w);
+    TRY_ALL(w->compute->group, choose_sizes(w, &plan, states_bytes, T));
+    TRY(p4_layers_open(&w->layers, w->compute, w->original, windows, &plan));
+    TRY_ALL(w->compute->group, open_student(w));
+done:
+    return rc;
+}
+
+static void close_work(work *w)
+{
+    for (int64_t s = 0; w->order != NULL && s < w->sequences; s++) {
+        free(w->order[s]);
+    }
+    free(w->order);
+    free(w->picked);
+    p4_block_trainer_close(&w->trainer);
+    p4_states_close(&w->student);
+    if (w->layers.compute != NULL) {
+        p4_layers_close(&w->layers);
+    }
+}
+
+/* --- one set of blocks ------------------------------------------------------------------------- */
+
+/* Windows `count` from `first` of this rank's to the trainer: its input and its target. */
+static void put_windows(work *w, int64_t first, int64_t count, int64_t slot)
+{
+    char *x = p4_net_blocks_input(&w->trainer.net), *target = w->trainer.target;
+    int64_t at = slot * window_bytes(w);
+    p4_states_read(&w->student, first, count, x + at);
+    p4_states_read(&w->layers.states, first, count, target + at);
+}
+
+/* w->mean_square of the target over all windows. Collective. */
+static p4_rc measure_target(work *w)
+{
+    p4_rc rc = P4_OK;
+    p4_block_trainer *t = &w->trainer;
+    const int64_t count = w->layers.high - w->layers.low, T = w->layers.plan.T,
+                  C = w->original->hf.model.arch.C;
+    double squares = 0;
+    for (int64_t first = 0; first < count; first += w->B) {
+        int64_t B = p4_min_i64(w->B, count - first);
+        p4_states_read(&w->layers.states, first, B, t->target);
+        w->compute->ops->squared_error(
+            w->compute->device,
+            &(p4_squared_error_args){.count = B * T * C, .x = t->target, .scale = 1.0f, .sum = t->figures});
+    }
+    TRY_ALL(w->compute->group, p4_block_trainer_take_error(t, &squares));
+    p4_group_sum_f64(w->compute->group, &squares, 1);
+    w->mean_square = squares / (double)(w->layers.windows->count * T * C);
+    CHECK(isfinite(squares) && squares > 0,
+          "reconstruction of layer %lld: the squares of the original's outputs sum to %g, expected a finite "
+          "number above 0",
+          (long long)t->layer, squares);
+done:
+    return rc;
+}
+
+/* *relative: the mean squared error of all windows, over that of the target. With `advance` the student's
+ * states become the outputs. Collective. */
+static p4_rc measure(work *w, bool advance, double *relative)
+{
+    p4_rc rc = P4_OK;
+    p4_block_trainer *t = &w->trainer;
+    const int64_t count = w->layers.high - w->layers.low, T = w->layers.plan.T,
+                  C = w->original->hf.model.arch.C;
+    double error = 0;
+    for (int64_t first = 0; first < count; first += w->B) {
+        int64_t B = p4_min_i64(w->B, count - first);
+        put_windows(w, first, B, 0);
+        p4_block_trainer_measure(t, B);
+        if (advance) {
+            p4_net_blocks_output(&t->net, p4_net_blocks_input(&t->net), B, T);
+            p4_states_write(&w->student, first, B, p4_net_blocks_input(&t->net));
+        }
+    }
+    TRY_ALL(w->compute->group, p4_block_trainer_take_error(t, &error));
+    p4_group_sum_f64(w->compute->group, &error, 1);
+    *relative = error / ((double)(w->layers.windows->count * T * C) * w->mean_square);
+done:
+    return rc;
+}
+
+static p4_rc run_step(work *w, int64_t layer, int64_t step, double *error)
+{
+    const p4_reconstruct_plan *plan = w->plan;
+    if (step % w->per_epoch == 0) {
+        order_windows(w, layer, step / w->per_epoch);
+    }
+    int64_t mine = pick_windows(w, step);
+    p4_block_trainer_begin(&w->trainer);
+    for (int64_t first = 0; first < mine; first += w->B) {
+        int64_t B = p4_min_i64(w->B, mine - first);
+        for (int64_t b = 0; b < B; b++) {
+            put_windows(w, w->picked[first + b], 1, b);
+        }
+        p4_block_trainer_add(&w->trainer, B);
+    }
+    float lr = (float)p4_schedule_lr(plan->lr, 0.0, plan->warmup, step, plan->steps);
+    return p4_block_trainer_end(&w->trainer, lr, w->mean_square, error);
+}
+
+static p4_rc open_trainer(work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    if (!p4_block_trainer_suits(&w->trainer, layer, blocks)) {
+        p4_block_plan plan = block_plan(w, blocks);
+        p4_block_trainer_close(&w->trainer);
+        TRY(p4_block_trainer_open(&w->trainer, w->compute, w->original, layer, &plan));
+    }
+    TRY(p4_block_trainer_start(&w->trainer, layer, w->masters));
+done:
+    return rc;
+}
+
+static void say_blocks(const work *w, const p4_block_loss *loss)
+{
+    char which[48];
+    long long first = (long long)loss->first_block + 1, last = first + (long long)loss->blocks - 1;
+    snprintf(which, sizeof which, loss->blocks > 1 ? "blocks %lld to %lld" : "block %lld", first, last);
+    INFO("      %s of %lld: relative error of the output %.4g -> %.4g", which,
+         (long long)w->original->hf.model.arch.L, loss->before, loss->after);
+}
+
+/* Training that did not help is undone: what it started from is still there. Collective. */
+static p4_rc keep_better(work *w, p4_block_loss *loss)
+{
+    p4_rc rc = P4_OK;
+    if (loss->after < loss->before) {
+        return P4_OK;
+    }
+    WARN(
+        "warning: reconstruction from block %lld on did not reduce the error (%.4g -> %.4g) and is undone; a "
+        "smaller reconstruct_lr (now %g) may help",
+        (long long)loss->first_block + 1, loss->before, loss->after, w->plan->lr);
+    TRY(p4_block_trainer_start(&w->trainer, loss->first_block, w->masters));
+done:
+    return rc;
+}
+
+static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    char note[96];
+    p4_block_loss *loss = &w->record->losses[w->record->losses_count];
+    double error = NAN;
+    TRY(open_trainer(w, layer, blocks));
+    *loss = (p4_block_loss){.first_block = layer, .blocks = blocks};
+    TRY(measure_target(w));
+    TRY(measure(w, false, &loss->before));
+    for (int64_t step = 0; step < w->plan->steps; step++) {
+        TRY(run_step(w, layer, step, &error));
+        snprintf(note, sizeof note, "block %lld/%lld, step %lld/%lld, error %.4g", (long long)layer + 1,
+                 (long long)w->original->hf.model.arch.L, (long long)step + 1, (long long)w->plan->steps,
+                 error);
+        p4_progress_update(&w->progress, (double)(layer * w->plan->steps + (step + 1) * blocks), note);
+    }
+    TRY(measure(w, false, &loss->after));
+    TRY(keep_better(w, loss));
+    TRY(measure(w, true, &loss->after));
+    TRY(p4_block_trainer_commit(&w->trainer, w->packed, w->masters));
+    w->record->losses_count++;
+    say_blocks(w, loss);
+done:
+    return rc;
+}
+
+/* The original's states move on; at the end of a set of blocks they are what its ternary form is trained to.
+ */
+static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_form *block)
+{
+    p4_rc rc = P4_OK;
+    work *w = user;
+    int64_t L = w->original->hf.model.arch.L, blocks = w->plan->blocks;
+    TRY_ALL(w->compute->group, p4_layers_advance(layers, layer, block, NULL));
+    if ((layer + 1) % blocks == 0 || layer + 1 == L) {
+        int64_t first = layer / blocks * blocks;
+        TRY(train_blocks(w, first, layer + 1 - first));
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_windows *windows,
+                     const p4_reconstruct_plan *plan, p4_packed *packed, p4_masters *masters,
+                     p4_reconstruction *record)
+{
+    p4_rc rc = P4_OK;
+    int64_t L = original->hf.model.arch.L;
+    double started_s = p4_now_s();
+    work w = {.compute = compute,
+              .original = original,
+              .plan = plan,
+              .packed = packed,
+              .masters = masters,
+              .record = record};
+    record->losses = p4_alloc((size_t)p4_ceil_div(L, plan->blocks), sizeof *record->losses);
+    TRY_ALL(compute->group, record->losses != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(open_work(&w, windows));
+    record->ran = true;
+    record->steps = plan->steps;
+    record->tokens = windows->count * windows->T;
+    p4_progress_start(&w.progress, "reconstruct", "steps", (double)(L * plan->steps));
+    TRY(p4_layers_run(&w.layers, visit_block, &w));
+done:
+    p4_progress_end(&w.progress);
+    close_work(&w);
+    record->seconds = p4_now_s() - started_s;
+    return rc;
+}

@@ -1,0 +1,37 @@
+/* reconstruct.h - block reconstruction (docs/methods.md): block after block, the masters of the ternary model
+ * are trained until the block's output is that of the original's block, on the outputs of the ternary blocks
+ * before it. One block, or a few, and the hidden states of the windows are all that is in memory. */
+#ifndef P4_RECONSTRUCT_H
+#define P4_RECONSTRUCT_H
+
+#include "io/text/dataset.h"
+#include "jobs/train/block_trainer.h"
+#include "src/phase4/results.h"
+
+typedef struct p4_reconstruct_plan {
+    int64_t blocks;    /* trained together: 1 to 4 */
+    int64_t sequences; /* windows of a step, over all ranks; fewer where there are not so many */
+    int64_t steps;     /* of each set of blocks */
+    double lr;
+    int64_t warmup; /* steps; from there the rate falls linearly to 0 */
+    uint64_t seed;  /* of the order of windows */
+    p4_recompute recompute;
+    int activation_bits;
+    p4_optim_settings optim;
+    p4_quantize_plan quantize;
+} p4_reconstruct_plan;
+
+/* Steps that train well on so many windows of T tokens: 50 passes, but no more than 2^24 tokens, and at least
+ * one pass. Local. */
+int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences);
+
+/* Trains every block on the windows, which are the same on every rank, and replaces its codes, norms and
+ * biases in `packed`. masters: what to start from where it is known, and what was trained on return; NULL:
+ * from the original's weights, and nothing is kept. *record, the same on every rank, gets a line for each set
+ * of blocks; the caller frees it with the results. P4_E_INPUT: a gradient that does not become finite, a
+ * scale that fp16 does not hold. Collective. */
+p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_windows *windows,
+                     const p4_reconstruct_plan *plan, p4_packed *packed, p4_masters *masters,
+                     p4_reconstruction *record);
+
+#endif

@@ -1,0 +1,323 @@
+/* Block reconstruction: gradients of norms, biases and preserved matrices against differences of the error;
+ * the error falls; every rank has the same bits, and what one rank alone would have within a bound; a run
+ * that starts from masters goes on where they were left, and so does a trainer. */
+#include "api_world.h"
+#include "jobs/settings.h"
+#include "jobs/train/reconstruct.h"
+#include "jobs/train/trainer.h"
+#include "src/leaf/rng.h"
+
+enum { COUNT = 21, LENGTH = 8, STEPS = 60 };
+
+/* Model, and configuration keys behind those that all share. */
+typedef struct way {
+    const char *model, *keys[4][2];
+} way;
+
+static const way ways[] = {
+    {"llama-gqa", {{"reconstruct_window", "1"}}},
+    {"gpt2-plain", {{"reconstruct_window", "2"}, {"recompute", "blocks"}}},
+    {"llama-bias",
+     {{"reconstruct_window", "2"},
+      {"recompute", "light"},
+      {"preserve_layers", "[\"model.layers.0.self_attn.k_proj.weight\",\"*.1.mlp.down_proj.weight\"]"}}},
+    {"llama-mlp-bias", {{"activation_bits", "8"}, {"quantizer", "exact"}}},
+    {"gpt2-untied", {{"preserve_embedding_precision", "false"}, {"preserve_output_precision", "false"}}},
+};
+
+/* A model in a group. */
+typedef struct subject {
+    p4_config config;
+    p4_compute compute;
+    p4_original original;
+    p4_windows windows;
+    p4_packed packed;
+    p4_masters masters;
+    p4_reconstruct_plan plan;
+    p4_reconstruction record;
+} subject;
+
+static subject *open_subject(p4_group *group, const way *w)
+{
+    subject *s = p4_alloc(1, sizeof *s);
+    p4_rng rng = {.seed = 3, .stream = 9};
+    p4_config *c = &s->config;
+    small_config(c);
+    expect_set(c, "quantizer", "absmean");
+    expect_set(c, "sparsity_threshold", "0.5");
+    expect_set(c, "reconstruct", "true");
+    expect_set(c, "reconstruct_steps", "60");
+    expect_set(c, "reconstruct_lr", "3e-3");
+    for (int i = 0; i < 4 && w->keys[i][0] != NULL; i++) {
+        expect_set(c, w->keys[i][0], w->keys[i][1]);
+    }
+    snprintf(c->model_path, sizeof c->model_path, "%s", fixture(w->model));
+    p4_compute_settings settings = p4_settings_compute(c);
+    EXPECT_OK(p4_compute_open(&s->compute, group, &settings));
+    EXPECT_OK(p4_settings_open_original(&s->original, c, group->ranks));
+    s->windows = (p4_windows){.count = COUNT, .T = LENGTH};
+    s->windows.ids = p4_alloc(COUNT * LENGTH, sizeof *s->windows.ids);
+    for (int64_t i = 0; i < COUNT * LENGTH; i++) {
+        s->windows.ids[i] = (int32_t)p4_rng_below(&rng, (uint64_t)s->original.hf.model.arch.V);
+    }
+    s->plan = p4_settings_reconstruct(c, COUNT, LENGTH, NULL);
+    EXPECT(s->plan.steps == STEPS, "%lld steps", (long long)s->plan.steps);
+    p4_quantize_plan quantize = p4_settings_quantize(c, NULL, NULL);
+    EXPECT_OK(p4_quantize_original(&s->packed, &s->compute, &s->original, &quantize));
+    EXPECT_OK(p4_masters_open(&s->masters, &s->original.hf.model));
+    return s;
+}
+
+static void forget_record(subject *s)
+{
+    free(s->record.losses);
+    s->record = (p4_reconstruction){.ran = false};
+}
+
+static void close_subject(subject *s)
+{
+    forget_record(s);
+    p4_masters_close(&s->masters);
+    p4_packed_release(&s->packed);
+    p4_windows_free(&s->windows);
+    p4_original_close(&s->original);
+    p4_compute_close(&s->compute);
+    free(s);
+}
+
+/* ---- gradients ---- */
+
+static double error_of(p4_block_trainer *t)
+{
+    double sum = 0;
+    p4_block_trainer_measure(t, t->plan.B);
+    EXPECT_OK(p4_block_trainer_take_error(t, &sum));
+    return sum / (double)(t->plan.sequences * t->plan.T * t->part.arch.C);
+}
+
+static float read_float(const p4_block_trainer *t, const float *from)
+{
+    float value = 0;
+    t->compute->ops->to_host(t->compute->device, &value, from, sizeof value);
+    return value;
+}
+
+static double slope_of(p4_block_trainer *t, float *at, double step)
+{
+    float kept = read_float(t, at), up = kept + (float)step, down = kept - (float)step;
+    t->compute->ops->to_device(t->compute->device, at, &up, sizeof up);
+    double above = error_of(t);
+    t->compute->ops->to_device(t->compute->device, at, &down, sizeof down);
+    double below = error_of(t);
+    t->compute->ops->to_device(t->compute->device, at, &kept, sizeof kept);
+    return (above - below) / ((double)up - (double)down);
+}
+
+static void fill(p4_block_trainer *t, void *to, double size, p4_rng *rng)
+{
+    int64_t count = t->plan.B * t->plan.T * t->part.arch.C;
+    float *h_values = p4_alloc((size_t)count, sizeof *h_values);
+    for (int64_t i = 0; i < count; i++) {
+        h_values[i] = (float)(size * p4_rng_normal(rng));
+    }
+    t->compute->ops->to_device(t->compute->device, to, h_values, count * 4);
+    free(h_values);
+}
+
+/* Of what the form uses as it is. Rounded activations make the error a staircase. */
+static void check_gradients(p4_group *group, const way *w)
+{
+    subject *s = open_subject(group, w);
+    p4_block_trainer t;
+    p4_rng rng = {.seed = 8, .stream = 1};
+    int64_t checked = 0;
+    p4_block_plan plan = {.blocks = s->plan.blocks,
+                          .B = 3,
+                          .T = LENGTH,
+                          .sequences = 5,
+                          .recompute = s->plan.recompute,
+                          .optim = s->plan.optim,
+                          .quantize = s->plan.quantize};
+    EXPECT_OK(p4_block_trainer_open(&t, &s->compute, &s->original, 0, &plan));
+    EXPECT(p4_block_trainer_suits(&t, 0, plan.blocks) && !p4_block_trainer_suits(&t, 0, plan.blocks + 1),
+           "%s: suits", w->model);
+    EXPECT_OK(p4_block_trainer_start(&t, 0, NULL));
+    fill(&t, p4_net_blocks_input(&t.net), 1.0, &rng);
+    fill(&t, t.target, 1.0, &rng);
+    p4_block_trainer_begin(&t);
+    p4_block_trainer_add(&t, plan.B);
+    (void)error_of(&t); /* with the error that the step has summed */
+    for (int64_t i = t.part.layer_first[0]; i < t.part.layer_first[plan.blocks]; i++) {
+        const p4_param *p = &t.part.params[i];
+        double most = 0;
+        for (int64_t k = 0; !p->ternary && k < p->rows * p->cols; k++) {
+            most = fmax(most, fabs((double)read_float(&t, t.optim.grad + t.optim.at[i] + k)));
+        }
+        for (int tries = 0; !p->ternary && tries < 4; tries++, checked++) {
+            int64_t k = (int64_t)p4_rng_below(&rng, (uint64_t)(p->rows * p->cols));
+            double got = (double)read_float(&t, t.optim.grad + t.optim.at[i] + k);
+            double want = slope_of(&t, t.optim.master + t.optim.at[i] + k, 3e-3);
+            EXPECT(fabs(got - want) <= 0.01 * most + 1e-5, "%s, layer %lld: gradient %lld is %g, slope %g",
+                   p->name, (long long)p->layer, (long long)k, got, want);
+        }
+    }
+    EXPECT(checked > 0, "%s: nothing to check", w->model);
+    p4_block_trainer_close(&t);
+    close_subject(s);
+}
+
+/* ---- results ---- */
+
+static p4_rc reconstruct(subject *s)
+{
+    return p4_reconstruct(&s->compute, &s->original, &s->windows, &s->plan, &s->packed, &s->masters,
+                          &s->record);
+}
+
+static void expect_progress(const subject *s, const way *w)
+{
+    int64_t blocks = 0;
+    for (int64_t i = 0; i < s->record.losses_count; i++) {
+        const p4_block_loss *loss = &s->record.losses[i];
+        EXPECT(loss->first_block == blocks, "%s: block %lld", w->model, (long long)loss->first_block);
+        EXPECT(loss->after < 0.9 * loss->before && loss->after > 0, "%s, block %lld: error %g -> %g",
+               w->model, (long long)blocks, loss->before, loss->after);
+        blocks += loss->blocks;
+    }
+    EXPECT(s->record.ran && blocks == s->original.hf.model.arch.L, "%s: %lld blocks", w->model,
+           (long long)blocks);
+    for (int64_t i = 0; i < s->masters.model->params_count; i++) {
+        const p4_param *p = &s->masters.model->params[i];
+        bool in_block = p->layer >= 0, mine = s->original.shard.owner[i] == s->compute.group->rank;
+        EXPECT(s->masters.known[i] == in_block, "%s: known", p->name);
+        EXPECT((s->masters.of[i] != NULL) == (in_block && (!p->ternary || mine)), "%s: held", p->name);
+    }
+}
+
+static int64_t code_bytes(const p4_packed *packed, int64_t i)
+{
+    const p4_weight *w = &packed->weights[i];
+    return w->dtype == P4_TERNARY ? w->rows * p4_code_row_bytes(w->cols) : w->rows * w->cols * 2;
+}
+
+/* Tensors that differ in a bit. */
+static int64_t differing(const p4_packed *a, const p4_packed *b)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < a->model->params_count; i++) {
+        const p4_weight *x = &a->weights[i], *y = &b->weights[i];
+        bool same = memcmp(x->data, y->data, (size_t)code_bytes(a, i)) == 0 &&
+                    (x->scale == NULL || memcmp(x->scale, y->scale, (size_t)x->rows * 2) == 0);
+        count += !same;
+    }
+    return count;
+}
+
+static void expect_same_bits(const subject *s, const way *w)
+{
+    p4_packed first;
+    EXPECT_OK(p4_packed_alloc(&first, s->packed.model));
+    for (int64_t i = 0; i < first.model->params_count; i++) {
+        const p4_weight *x = &s->packed.weights[i];
+        memcpy((void *)(uintptr_t)first.weights[i].data, x->data, (size_t)code_bytes(&first, i));
+        p4_group_bcast(s->compute.group, (void *)(uintptr_t)first.weights[i].data, code_bytes(&first, i), 0);
+        if (x->scale != NULL) {
+            memcpy(p4_packed_scale(&first, i), x->scale, (size_t)x->rows * 2);
+            p4_group_bcast(s->compute.group, p4_packed_scale(&first, i), x->rows * 2, 0);
+        }
+    }
+    EXPECT(differing(&first, &s->packed) == 0, "%s: other bits than on rank 0", w->model);
+    p4_packed_release(&first);
+}
+
+/* A trainer that starts from the masters has the codes and halves that reconstruction left. */
+static void expect_trainer_starts_there(subject *s, const way *w, const char *zero_stage)
+{
+    p4_trainer trainer;
+    p4_training_set *set = NULL;
+    p4_packed packed;
+    expect_set(&s->config, "zero_stage", zero_stage);
+    EXPECT_OK(p4_training_set_of_windows(&set, &s->windows));
+    EXPECT_OK(p4_packed_alloc(&packed, &s->original.hf.model));
+    p4_train_plan plan = p4_settings_train(&s->config, LENGTH, NULL);
+    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, set, &plan, &s->masters));
+    EXPECT_OK(p4_trainer_commit(&trainer, &packed));
+    int64_t apart = differing(&packed, &s->packed);
+    EXPECT(apart == 0, "%s, zero_stage %s: %lld tensors differ", w->model, zero_stage, (long long)apart);
+    p4_trainer_close(&trainer);
+    p4_packed_release(&packed);
+    p4_training_set_close(set);
+}
+
+/* What was trained is what a second run begins with: the error of the first blocks, whose inputs are the
+ * same. */
+static void expect_continues(subject *s, const way *w)
+{
+    double after = s->record.losses[0].after;
+    forget_record(s);
+    s->plan.steps = 1;
+    EXPECT_OK(reconstruct(s));
+    EXPECT_NEAR(s->record.losses[0].before, after, 1e-5 * after);
+    for (int64_t i = 0; i < s->record.losses_count; i++) { /* a step that does harm is undone */
+        EXPECT(s->record.losses[i].after <= s->record.losses[i].before, "%s: error %g -> %g", w->model,
+               s->record.losses[i].before, s->record.losses[i].after);
+    }
+}
+
+static void check_way(p4_group *all, p4_group *alone, const way *w)
+{
+    subject *s = open_subject(all, w), *one = open_subject(alone, w);
+    EXPECT_OK(reconstruct(s));
+    EXPECT_OK(reconstruct(one));
+    expect_progress(s, w);
+    expect_same_bits(s, w);
+    /* Sums in another order, and codes that they tip over, in few steps on a tiny model. */
+    for (int64_t i = 0; i < s->record.losses_count && i < one->record.losses_count; i++) {
+        EXPECT_NEAR(s->record.losses[i].before, one->record.losses[i].before,
+                    0.02 * one->record.losses[i].before);
+        EXPECT_NEAR(s->record.losses[i].after, one->record.losses[i].after,
+                    0.05 * one->record.losses[i].after);
+    }
+    expect_trainer_starts_there(s, w, "2");
+    expect_trainer_starts_there(s, w, "0");
+    expect_continues(s, w);
+    close_subject(s);
+    close_subject(one);
+}
+
+/* Steps that follow from the windows: whole passes, 50 at most, no more than 2^24 tokens but for the first.
+ */
+static void check_steps(void)
+{
+    EXPECT(p4_reconstruct_steps(128, 512, 16) == 400, "%lld", (long long)p4_reconstruct_steps(128, 512, 16));
+    EXPECT(p4_reconstruct_steps(512, 512, 16) == 1600, "%lld", (long long)p4_reconstruct_steps(512, 512, 16));
+    EXPECT(p4_reconstruct_steps(512, 2048, 16) == 512, "%lld",
+           (long long)p4_reconstruct_steps(512, 2048, 16));
+    EXPECT(p4_reconstruct_steps(5, 8, 16) == 50, "%lld", (long long)p4_reconstruct_steps(5, 8, 16));
+    EXPECT(p4_reconstruct_steps(65536, 2048, 16) == 4096, "%lld",
+           (long long)p4_reconstruct_steps(65536, 2048, 16));
+}
+
+int main(void)
+{
+    p4_machine machine;
+    p4_group all, alone;
+    if (!device_is_here()) {
+        return check_failed == 0 ? P4_SKIPPED : 1;
+    }
+    EXPECT_OK(p4_machine_open(&machine));
+    EXPECT_OK(p4_compute_find_gpus(&machine));
+    EXPECT_OK(p4_group_open(&all, &machine, NULL, 60));
+    EXPECT_OK(p4_group_split(&alone, &machine, all.rank, 60));
+    check_steps();
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        if (strcmp(ways[i].model, "llama-mlp-bias") != 0) {
+            check_gradients(&all, &ways[i]);
+        }
+        check_way(&all, &alone, &ways[i]);
+    }
+    p4_group_close(&alone);
+    p4_group_close(&all);
+    p4_machine_close(&machine);
+    return TEST_END();
+}

@@ -1,6 +1,6 @@
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/file/atomic_file.h"
@@ -14,9 +14,12 @@ p4_rc p4_metrics_log_open(p4_metrics_log *log, const char *path)
     if (log->path == NULL) {
         return P4_E_SYSTEM;
     }
-    /* A file of its own in place of an older one, so that nothing is written through a link. */
-    bool cleared = unlink(path) == 0 || errno == ENOENT;
-    log->stream = cleared ? fopen(path, "wx") : NULL;
+    /* A file of its own in place of an older one, so that nothing is written through a link. What is neither
+     * a file nor a link, such as a device or a pipe, is written to as it is. */
+    struct stat status;
+    bool there = lstat(path, &status) == 0,
+         replace = there && (S_ISREG(status.st_mode) || S_ISLNK(status.st_mode));
+    log->stream = !replace || unlink(path) == 0 ? fopen(path, there && !replace ? "w" : "wx") : NULL;
     if (log->stream == NULL) {
         rc = p4_fail_errno(path, "create the file");
         p4_metrics_log_close(log);

@@ -136,7 +136,7 @@ cfg full 'output_path="/dev/full/out"' && refused full '/dev/full'
 refused taken 'overwrite'
 if mkdir tiny && mount -t tmpfs -o size=64k tmpfs tiny 2>/dev/null; then
     trap 'umount "$TMP/tiny"' EXIT
-    cfg disk "output_path=\"$TMP/tiny/out\"" && refused disk 'No space left on device'
+    cfg disk "output_path=\"$TMP/tiny/out\"" && refused disk 'KiB left'
 else
     echo "a full disk was not tried: that needs root"
 fi

@@ -13,13 +13,14 @@ copy() { # copy NAME: a writable copy of the model directory
     chmod -R u+w "$1"
 }
 
-# refused WORDS [key=value ...]: status 2; one error, of one line, that holds WORDS; nothing but printable text
+# refused WORDS [key=value ...]: status 2; one error, of one line, that holds WORDS, after what is warned of; nothing but
+# printable text
 refused() {
     local words=$1 status
     shift
     timeout 60 "$PHASE4_MPI" --quiet cfg.json "$@" >log 2>&1
     status=$?
-    if [ $status -ne 2 ] || [ "$(wc -l <log)" != 1 ] || ! grep -qF -- "$words" log || ! grep -qF 'forged\x1b]0;title\x07\x1b[2J' log ||
+    if [ $status -ne 2 ] || [ "$(grep -vc "^warning: " log)" != 1 ] || ! grep -qF -- "$words" log || ! grep -qF 'forged\x1b]0;title\x07\x1b[2J' log ||
         LC_ALL=C grep -q $'[\x01-\x09\x0b-\x1f\x7f]' log; then
         echo "$*: status $status, expected 2 and one printable line with \"$words\"; got:"
         cat -v log

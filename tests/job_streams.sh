@@ -37,7 +37,7 @@ ends closed 1 "$unwritten" '"$PHASE4_MPI" cfg.json 2>log >&-'
 succeeded closed
 ends 'closed input' 0 'Verdict' '"$PHASE4_MPI" -q cfg.json >log 2>&1 <&-'
 ends help 1 "$unwritten" '"$PHASE4_MPI" --help >/dev/full 2>log'
-ends reader 1 '[1/' '"$PHASE4_MPI" cfg.json 2>&1 | head -6 >log; exit ${PIPESTATUS[0]}'
+ends reader 1 '[1/' '"$PHASE4_MPI" cfg.json 2>&1 | head -12 >log; exit ${PIPESTATUS[0]}'
 succeeded reader
 ends 'file size' 2 'File too large' 'ulimit -f 4; "$PHASE4_MPI" -q cfg.json 2>&1 | cat >log; exit ${PIPESTATUS[0]}'
 [ $failures = 0 ]

@@ -35,10 +35,10 @@ awk -v exact="$(kl exact)" -v gptq="$(kl gptq)" -v cd="$(kl gptq-cd)" 'BEGIN {
         exit 1
     }
 }'
-grep -q '"gptq-cd"' gptq-cd/compression_metadata.json
+grep -q '"method":.*"gptq-cd"' gptq-cd/compression_metadata.json
 
 run tuned 2 quantizer=gptq enable_fine_tuning=true
-grep -q '"fine_tuning": {' tuned/results.json
+grep -q '"steps":.*3,' tuned/results.json
 
 status=0
 "$PHASE4_MPI" --quiet cfg.json output_path=refused quantizer=gptq calibration_samples=0 >log 2>&1 || status=$?

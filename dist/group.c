@@ -20,6 +20,8 @@ static const int64_t PIECE_BYTES = (int64_t)1
 
 struct p4_group_state {
     MPI_Comm comm, node;
+    MPI_Request question;
+    int yes, any_yes;           /* of the question: this rank's answer, the group's */
     int64_t agreements;         /* p4_agree calls so far */
     int64_t fail_at, fail_rank; /* P4_INJECT_FAILURE=agreement,rank (from 1, from 0); 0: none */
 };
@@ -206,6 +208,19 @@ p4_rc p4_agree_root(p4_group *group, p4_rc rc)
 p4_rc p4_agree_soon(p4_group *group, p4_rc rc)
 {
     return agree_within(group, count_agreement(group, rc), group->timeout_s, true);
+}
+
+void p4_group_ask(p4_group *group, bool yes)
+{
+    struct p4_group_state *state = group->state;
+    state->yes = yes;
+    MPI_Iallreduce(&state->yes, &state->any_yes, 1, MPI_INT, MPI_MAX, state->comm, &state->question);
+}
+
+bool p4_group_answer(p4_group *group)
+{
+    wait_for(group, &group->state->question, "question", 0);
+    return group->state->any_yes != 0;
 }
 
 void p4_group_barrier(p4_group *group)

@@ -66,6 +66,12 @@ p4_rc p4_agree_soon(p4_group *group, p4_rc rc);
  * error. */
 p4_rc p4_consult(p4_group *group, p4_rc rc);
 
+/* A question that the ranks answer while they work: p4_group_ask starts it and waits for nobody,
+ * p4_group_answer waits, however long a rank works, until every rank has asked, and says whether one of them
+ * gave true. One at a time. Both Collective. */
+void p4_group_ask(p4_group *group, bool yes);
+bool p4_group_answer(p4_group *group);
+
 /* Prints the message with this rank and its host, calls the group's abort hooks, and ends the job. For places
  * where peers may already wait. Does not return. Local. */
 _Noreturn void p4_abort(p4_group *group, const char *format, ...) P4_PRINTF(2, 3);

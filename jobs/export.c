@@ -58,6 +58,7 @@ static p4_rc put_ternary(const p4_export *x, p4_artifact *artifact, const p4_art
     }
     for (int64_t row = 0; row < w->rows; row += block) {
         int64_t rows = p4_min_i64(block, w->rows - row);
+        TRY(p4_stop_check(x->compute->stop));
         pack_rows(x, packed, memory, (const uint8_t *)w->data + row * code_bytes, rows, w->cols);
         TRY(x->compute->ops->sync(x->compute->device));
         TRY(p4_artifact_append(artifact, packed, w->scale + row, rows));
@@ -238,6 +239,9 @@ static p4_rc fp16_rows(void *user, uint16_t *halves_out, int64_t param, int64_t 
     const p4_weight *w = &e->x->packed->weights[param];
     if (atomic_load(&e->ended)) {
         return P4_E_INPUT; /* artifact_result has the message */
+    }
+    if (p4_stop_is_asked(e->x->compute->stop)) {
+        return p4_stop_end(e->x->compute->stop);
     }
     if (w->dtype == P4_F16) {
         memcpy(halves_out, (const uint16_t *)w->data + first_row * w->cols,

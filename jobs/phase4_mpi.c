@@ -9,13 +9,14 @@
 #include "io/out/report.h"
 #include "jobs/cli.h"
 #include "jobs/process.h"
+#include "src/leaf/stop.h"
 #include "src/phase4.h"
 
 enum { VERDICT_FAILED = 3 }; /* exit status under --strict */
 
-static int fail(p4_rc rc)
+static int report(p4_rc rc)
 {
-    fprintf(stderr, "phase4: error: %s\n", p4_last_error());
+    fprintf(stderr, "phase4: %s%s\n", rc == P4_STOPPED ? "" : "error: ", p4_last_error());
     return (int)rc;
 }
 
@@ -73,7 +74,7 @@ done:
         if (rc == P4_OK) {
             printf("%s: valid\n", cli->cfg_path);
         } else {
-            (void)fail(rc);
+            (void)report(rc);
         }
     }
     signal(SIGTERM, SIG_IGN); /* as in run */
@@ -96,7 +97,7 @@ done:
         if (rc == P4_OK) {
             printf("%s: no error found\n", cli->cfg_path);
         } else {
-            (void)fail(rc);
+            (void)report(rc);
         }
     }
     signal(SIGTERM, SIG_IGN); /* as in run */
@@ -112,6 +113,7 @@ static int run(const p4_cli *cli)
     p4_results results;
     p4_results_init(&results);
     TRY(p4_session_open(&session));
+    p4_stop_catch_signals();
     p4_session_set_log(session, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
     TRY(read_config(&config, cli, session));
     TRY(p4_execute(session, &config, NULL, NULL, &results));
@@ -121,7 +123,7 @@ static int run(const p4_cli *cli)
 done:;
     int status = rc == P4_OK && cli->strict && !results.quality.passed ? VERDICT_FAILED : (int)rc;
     if (rc != P4_OK && speaks(session)) {
-        (void)fail(rc);
+        (void)report(rc);
     }
     p4_results_free(&results);
     signal(SIGTERM,
@@ -133,7 +135,7 @@ done:;
 /* A mistyped command is said once, not once a rank. */
 static int refuse_arguments(void)
 {
-    return p4_launched_rank() <= 0 ? fail(P4_E_INPUT) : P4_E_INPUT;
+    return p4_launched_rank() <= 0 ? report(P4_E_INPUT) : P4_E_INPUT;
 }
 
 /* OpenMP's threads wait by spinning, for milliseconds: that costs little on idle cores, and most of the time

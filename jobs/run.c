@@ -6,26 +6,37 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "io/file/files.h"
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "jobs/check.h"
+#include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "src/phase4.h"
+
+/* What a process that continues the run does with a stage that is finished. */
+typedef enum keeping {
+    REPEATED, /* it runs again: what it makes is in no checkpoint */
+    RESTORED, /* a checkpoint has it: the process comes to this from a border between stages */
+    CHANGING, /* the same, and it changes what stages before it made: the border before it is saved */
+    SAVING,   /* RESTORED, and it saves its own state when it is stopped */
+} keeping;
 
 static const struct {
     const char *key, *title;
     p4_rc (*run)(p4_run *run);
+    keeping keeping;
 } stages[] = {
-    {"load", "Load the model and the text", p4_stage_load},
-    {"evaluate_pre", "Evaluate the original", p4_stage_evaluate_pre},
-    {"calibrate", "Calibrate", p4_stage_calibrate},
-    {"quantize", "Quantize", p4_stage_quantize},
-    {"reconstruct", "Reconstruct blocks", p4_stage_reconstruct},
-    {"evaluate_post", "Evaluate the quantized model", p4_stage_evaluate_post},
-    {"fine_tune", "Fine-tune", p4_stage_fine_tune},
-    {"evaluate_final", "Evaluate what will be written", p4_stage_evaluate_final},
-    {"gradient_flow", "Test the gradient flow", p4_stage_gradient_flow},
-    {"export", "Write the outputs", p4_stage_export},
+    {"load", "Load the model and the text", p4_stage_load, REPEATED},
+    {"evaluate_pre", "Evaluate the original", p4_stage_evaluate_pre, RESTORED},
+    {"calibrate", "Calibrate", p4_stage_calibrate, RESTORED},
+    {"quantize", "Quantize", p4_stage_quantize, RESTORED},
+    {"reconstruct", "Reconstruct blocks", p4_stage_reconstruct, CHANGING},
+    {"evaluate_post", "Evaluate the quantized model", p4_stage_evaluate_post, RESTORED},
+    {"fine_tune", "Fine-tune", p4_stage_fine_tune, SAVING},
+    {"evaluate_final", "Evaluate what will be written", p4_stage_evaluate_final, RESTORED},
+    {"gradient_flow", "Test the gradient flow", p4_stage_gradient_flow, REPEATED},
+    {"export", "Write the outputs", p4_stage_export, REPEATED},
 };
 enum { STAGES = sizeof stages / sizeof stages[0] };
 _Static_assert((int)STAGES <= (int)P4_MAX_STAGES, "p4_results and p4_run keep so many stages");
@@ -68,6 +79,70 @@ static void judge(p4_run *run)
     }
 }
 
+/* Saves what a run that is asked to stop has finished, unless its last checkpoint has it or the model and the
+ * text were not yet there. The message then says how to go on. Collective. */
+static p4_rc stop(p4_run *run, bool saved)
+{
+    p4_rc rc = P4_OK;
+    char *message = NULL;
+    if (!saved && run->done[0] && !p4_resume_has_training(run)) {
+        p4_error_clear(); /* a failure to save says what ended the run */
+        TRY(p4_resume_save(run, NULL, NULL));
+        (void)p4_stop_end(&run->stop);
+    }
+    const char *last = p4_resume_last(run);
+    message = last[0] != '\0'
+                  ? p4_format("%s; the state of the run is in %s: the same command continues it",
+                              p4_last_error(), last)
+                  : p4_format("%s; no stage was finished: the same command starts anew", p4_last_error());
+    TRY_ALL(run->compute.group, message != NULL ? P4_OK : P4_E_SYSTEM);
+    p4_error_set(message);
+    rc = P4_STOPPED;
+done:
+    free(message);
+    return rc;
+}
+
+/* Is a checkpoint due before stage `next`? Rank 0's answer counts. */
+static bool is_save_due(const p4_run *run, int next)
+{
+    const p4_config *c = &run->config;
+    bool changes = stages[next].keeping == CHANGING && !run->done[next] && run->reconstruction.count > 0;
+    bool saves = c->checkpoint_minutes > 0 || c->checkpoint_every > 0;
+    return !p4_resume_has_training(run) && (p4_resume_is_due(run, 0) || (changes && saves));
+}
+
+/* Before stage `next`: is the run asked to stop, is it time to save? Collective. */
+static p4_rc pass_border(p4_run *run, int next)
+{
+    p4_rc rc = p4_stop_agree(&run->stop, run->compute.group);
+    if (rc == P4_STOPPED) {
+        return stop(run, false);
+    }
+    double due = run->compute.group->rank == 0 && is_save_due(run, next);
+    p4_group_max_f64(run->compute.group, &due, 1);
+    if (due > 0 && p4_resume_save(run, NULL, NULL) != P4_OK) {
+        WARN("warning: no checkpoint was saved: %s", p4_last_error());
+        p4_error_clear();
+    }
+    return rc;
+}
+
+static p4_rc run_stage(p4_run *run, int i)
+{
+    p4_rc rc = P4_OK;
+    double started_s = p4_now_s();
+    INFO("[%d/%d] %s", i + 1, STAGES, stages[i].title);
+    p4_rc outcome = stages[i].run(run);
+    TRY(p4_results_add_time(&run->results, stages[i].key, p4_now_s() - started_s));
+    TRY(outcome);
+    TRY_ALL(run->compute.group, p4_inputs_check(&run->inputs));
+    run->done[i] = true;
+done:
+    return rc == P4_STOPPED ? stop(run, stages[i].keeping >= CHANGING) : rc;
+}
+
+/* load comes first: a checkpoint can be compared and taken when the model and the text are there. */
 static p4_rc run_stages(p4_run *run)
 {
     p4_rc rc = P4_OK;
@@ -75,16 +150,21 @@ static p4_rc run_stages(p4_run *run)
         if (run->done[i]) {
             continue;
         }
-        double started_s = p4_now_s();
-        INFO("[%d/%d] %s", i + 1, STAGES, stages[i].title);
-        p4_rc outcome = stages[i].run(run);
-        TRY(p4_results_add_time(&run->results, stages[i].key, p4_now_s() - started_s));
-        TRY(outcome);
-        TRY_ALL(run->compute.group, p4_inputs_check(&run->inputs));
-        run->done[i] = true;
+        TRY(run_stage(run, i));
+        TRY(i == 0 ? p4_resume_restore(run) : P4_OK);
+        TRY(i + 1 < STAGES ? pass_border(run, i + 1) : P4_OK);
     }
 done:
     return rc;
+}
+
+static p4_rc open_resume(p4_run *run)
+{
+    const char *keys[P4_MAX_STAGES] = {NULL};
+    for (int i = 0; i < STAGES; i++) {
+        keys[i] = stages[i].keeping != REPEATED ? stages[i].key : NULL;
+    }
+    return p4_resume_open(run, keys);
 }
 
 /* results.json: the last file of a run, also of one that failed after its output directory was taken. A
@@ -107,15 +187,24 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
     return gone != P4_OK ? gone : rc;
 }
 
-/* The output directory, with a results.json that counts when the run is killed: nothing else there is this
- * run's. Rank 0. */
+/* The output directory. Rank 0. */
 static p4_rc take_output(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    CHECK(!p4_file_exists(run->stop.file), "%s: asks runs in this directory to stop; remove it to start one",
+          run->stop.file);
+    TRY(p4_output_take(&run->hold, run->config.output_path, run->config.overwrite));
+done:
+    return rc;
+}
+
+/* A results.json that counts when the run is killed: nothing else there is this run's. Rank 0. */
+static p4_rc mark_unfinished(const p4_run *run)
 {
     p4_rc rc = P4_OK;
     p4_results unfinished = run->results;
     char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_output_take(&run->hold, run->config.output_path, run->config.overwrite));
     snprintf(unfinished.error, sizeof unfinished.error,
              "the run has not ended: it is under way, or was stopped");
     TRY(p4_results_store(&unfinished, path));
@@ -126,6 +215,7 @@ done:
 
 static void close_run(p4_run *run)
 {
+    p4_resume_close(run);
     p4_statistics_free(&run->statistics);
     p4_training_set_close(run->train);
     p4_windows_free(&run->calibration);
@@ -147,8 +237,11 @@ static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
     p4_compute_settings settings = p4_settings_compute(&run->config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
+    TRY(open_resume(run));
     TRY(p4_check_run(run, false));
     TRY_ROOT(group, take_output(run));
+    TRY(p4_resume_choose(run));
+    TRY_ROOT(group, mark_unfinished(run));
     *output_taken = true;
     TRY(run_stages(run));
     judge(run);
@@ -189,13 +282,17 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback l
     run->log_user = log_user;
     p4_results_init(&run->results);
     rc = execute(run, group, &output_taken);
-    run->results.total_s = p4_now_s() - started_s;
+    run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
     if (output_taken) {
         p4_rc written = p4_agree_root(group, group->rank == 0 ? write_results(run, rc) : P4_OK);
         if (rc == P4_OK && written != P4_OK && group->rank == 0) { /* the file must not speak of success */
             (void)write_results(run, written);
         }
         rc = rc != P4_OK ? rc : written;
+    }
+    if (rc == P4_OK && group->rank == 0 && p4_resume_remove(run) != P4_OK) {
+        WARN("warning: the run is complete, its checkpoints are left: %s", p4_last_error());
+        p4_error_clear();
     }
     p4_output_leave(run->hold, run->config.output_path, rc == P4_OK);
     *results = run->results;

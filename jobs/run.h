@@ -33,6 +33,8 @@ typedef struct p4_run {
     p4_metrics_log metrics_log; /* rank 0 */
     p4_log_callback log_callback;
     void *log_user;
+    p4_stop stop;             /* compute's */
+    struct p4_resume *resume; /* jobs/resume.h */
     bool done[P4_MAX_STAGES]; /* which stages are done, in the order of the table in run.c */
 } p4_run;
 

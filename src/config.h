@@ -35,6 +35,7 @@ typedef struct p4_config_row {
     const char *const *names; /* of an ENUM, NULL-terminated, in the order of the C constants */
     bool is_switch;           /* of an ENUM: JSON false is its first name, true its last */
     bool fixed;               /* of an open model: its weights, their form, the device that holds them */
+    bool may_change;          /* a run may continue from a checkpoint with another value */
     const char *refusal;      /* a fixed text that ends the message of a refused value, or NULL */
     const char *help;         /* one line */
 } p4_config_row;
@@ -80,6 +81,9 @@ p4_rc p4_config_validate_job(const p4_config *config);
 double p4_config_number(const p4_config *config, const p4_config_row *row);
 /* Row of a key, -1 when there is none. Local. */
 int p4_config_find(const char *key);
+/* The keys in which a run that continues differs from its checkpoint, except those that may change: one line
+ * `key "NAME": found VALUE, the checkpoint has VALUE` each, heap. "": none; NULL: memory is out. Local. */
+char *p4_config_conflicts(const p4_config *config, const p4_config *checkpoint);
 /* The known key nearest to `key`, NULL when none is near enough to be meant. Local. */
 const char *p4_config_nearest(const char *key);
 /* Edits (insert, delete, replace, swap of neighbours) from one word to another, ignoring case and taking '-'

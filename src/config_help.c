@@ -221,6 +221,20 @@ void p4_config_print_help(FILE *out)
     }
 }
 
+/* A paragraph, in lines of up to 120 characters. */
+static void print_may_change(FILE *out)
+{
+    size_t used = (size_t)fprintf(out, "\nA run may continue from a checkpoint with other values of");
+    for (int i = 0; i < p4_config_rows; i++) {
+        const char *name = p4_config_table[i].name;
+        if (p4_config_table[i].may_change) {
+            bool fits = used + strlen(name) + 4 <= 120;
+            used = (fits ? used : 0) + (size_t)fprintf(out, "%s`%s`,", fits ? " " : "\n", name);
+        }
+    }
+    fputs("\nand of no other key.\n", out);
+}
+
 void p4_config_print_markdown(FILE *out)
 {
     char quality[256], seed[256], allowed[256];
@@ -238,4 +252,5 @@ void p4_config_print_markdown(FILE *out)
         fprintf(out, "| `%s` | `%s` | %s%s%s | %s | %s |\n", row->name, quality, same ? "" : "`",
                 same ? "" : seed, same ? "" : "`", allowed_text(allowed, row), row->help);
     }
+    print_may_change(out);
 }

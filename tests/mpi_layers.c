@@ -120,7 +120,7 @@ static void check_model(p4_group *group, const char *model, bool states_on_host)
     p4_probe probe = {.slot = see_slot, .user = &minor};
     p4_pass pass = {.form = &original.form.form, .windows = &windows, .probe = &probe, .label = "test"};
     EXPECT_OK(p4_pipeline_open(&pipeline, &compute, &original.hf.model, &original.shard, &plan));
-    p4_pipeline_run(&pipeline, &pass, &score);
+    EXPECT_OK(p4_pipeline_run(&pipeline, &pass, &score));
     EXPECT_OK(p4_layers_open(&layers, &compute, &original, &windows, &layers_plan));
     EXPECT_OK(p4_layers_run(&layers, visit_block, &major));
     sum_over_ranks(&minor);

@@ -99,9 +99,13 @@ done:
     return rc;
 }
 
+void p4_fingerprint_bytes(char fingerprint[P4_FINGERPRINT_BYTES], const void *bytes, size_t count)
+{
+    uLong crc = crc32_z(crc32(0, Z_NULL, 0), bytes, count);
+    snprintf(fingerprint, P4_FINGERPRINT_BYTES, "crc32:%08lx:%zu", crc, count);
+}
+
 void p4_fingerprint_text(char fingerprint[P4_FINGERPRINT_BYTES], const char *text)
 {
-    size_t bytes = strlen(text);
-    uLong crc = crc32_z(crc32(0, Z_NULL, 0), (const Bytef *)text, bytes);
-    snprintf(fingerprint, P4_FINGERPRINT_BYTES, "crc32:%08lx:%zu", crc, bytes);
+    p4_fingerprint_bytes(fingerprint, text, strlen(text));
 }

@@ -16,8 +16,8 @@ p4_rc p4_fingerprint_file(char fingerprint[P4_FINGERPRINT_BYTES], const char *pa
  * sampled blocks shows in the time of the last write or in the inode. A copy of a large file is therefore
  * another version. Local. */
 p4_rc p4_fingerprint_version(char version[P4_FILE_VERSION_BYTES], const char *path);
-/* "crc32:<8 hex digits>:<bytes>" of a text, as of a file that holds it: the identity of a configuration.
- * Local. */
+/* "crc32:<8 hex digits>:<bytes>" of bytes in memory, or of a text, as of a file that holds them. Local. */
+void p4_fingerprint_bytes(char fingerprint[P4_FINGERPRINT_BYTES], const void *bytes, size_t count);
 void p4_fingerprint_text(char fingerprint[P4_FINGERPRINT_BYTES], const char *text);
 
 #endif

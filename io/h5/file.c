@@ -50,7 +50,7 @@ void p4_h5_release(int64_t id)
 
 int64_t p4_h5_type_bytes(p4_h5_type type)
 {
-    static const int64_t bytes[] = {1, 2, 4, 8, 8, 0};
+    static const int64_t bytes[] = {1, 2, 2, 4, 8, 8, 0};
     return bytes[type];
 }
 
@@ -83,6 +83,8 @@ int64_t p4_h5_type_create(p4_h5_type type)
     switch (type) {
     case P4_H5_U8:
         return H5Tcopy(H5T_STD_U8LE);
+    case P4_H5_U16:
+        return H5Tcopy(H5T_STD_U16LE);
     case P4_H5_F16:
         return create_f16();
     case P4_H5_F32:

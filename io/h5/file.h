@@ -12,7 +12,15 @@
 
 enum { P4_H5_MAX_RANK = 4 };
 
-typedef enum p4_h5_type { P4_H5_U8, P4_H5_F16, P4_H5_F32, P4_H5_F64, P4_H5_I64, P4_H5_OTHER } p4_h5_type;
+typedef enum p4_h5_type {
+    P4_H5_U8,
+    P4_H5_U16,
+    P4_H5_F16,
+    P4_H5_F32,
+    P4_H5_F64,
+    P4_H5_I64,
+    P4_H5_OTHER
+} p4_h5_type;
 int64_t p4_h5_type_bytes(p4_h5_type type); /* 0 for P4_H5_OTHER */
 
 typedef struct p4_h5_file {

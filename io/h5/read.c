@@ -224,6 +224,13 @@ done:
     return rc;
 }
 
+bool p4_h5_is_group(const p4_h5_file *file, const char *name)
+{
+    hid_t id = p4_h5_exists(file, name) ? H5Gopen2(file->id, name, H5P_DEFAULT) : -1;
+    p4_h5_release(id);
+    return id >= 0;
+}
+
 /* H5Literate's callback: a positive return ends the walk. */
 static herr_t take_name(hid_t group, const char *name, const H5L_info_t *info, void *user)
 {
@@ -253,7 +260,7 @@ p4_rc p4_h5_list(const p4_h5_file *file, const char *group, p4_h5_names *names)
     p4_rc rc = P4_OK;
     hid_t id = -1;
     *names = (p4_h5_names){0};
-    CHECK(p4_h5_exists(file, group), "%s: has no group %s", file->path, group);
+    CHECK(strcmp(group, "/") == 0 || p4_h5_exists(file, group), "%s: has no group %s", file->path, group);
     H5_TRY((id = H5Gopen2(file->id, group, H5P_DEFAULT)) >= 0, file, "open group", group);
     herr_t ended = H5Literate(id, H5_INDEX_NAME, H5_ITER_INC, NULL, take_name, names);
     H5_TRY(ended >= 0, file, "list", group);

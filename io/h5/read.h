@@ -8,6 +8,8 @@
 
 p4_rc p4_h5_open(p4_h5_file *file, const char *path);
 
+bool p4_h5_is_group(const p4_h5_file *file, const char *name); /* reached through hard links only */
+
 typedef struct p4_h5_shape {
     p4_h5_type type;
     int rank;

@@ -1,6 +1,7 @@
 #include "io/text/tokenize.h"
 
 #include "io/text/dataset_parts.h"
+#include "src/leaf/stop.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -340,6 +341,8 @@ static p4_rc pump(batch_ring *ring, document_source *source, collector *to)
                 pthread_mutex_unlock(&ring->lock);
             }
         } else if (ring->collected < ring->filled) {
+            const char *signal = p4_stop_signal(); /* text can take minutes */
+            TRY(signal == NULL ? P4_OK : p4_fail(P4_STOPPED, "stopped by %s", signal));
             TRY(collect_oldest(ring, to));
         } else {
             break;

@@ -5,13 +5,16 @@
 #include "io/text/training_layout.h"
 #include "src/leaf/rng.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 enum {
     BLOCK_BYTES = 4 << 20, /* of steps that rank 0 sends at a time, unless one step is more */
     CHUNK_BYTES = 1 << 20, /* of one message, unless one window is more */
+    FINGERPRINT_TOKENS = 1 << 26,
 };
 
 struct p4_training_set {
@@ -309,6 +312,26 @@ int64_t p4_training_set_drawn(p4_training_set *set, int64_t step, int64_t at)
 static void read_sequence(p4_training_set *set, int32_t *ids, int64_t step, int64_t at)
 {
     p4_training_set_window(set, ids, p4_training_set_drawn(set, step, at));
+}
+
+p4_rc p4_training_set_fingerprint(const p4_training_set *set, char fingerprint[P4_FINGERPRINT_BYTES])
+{
+    const int64_t T = set->layout.T;
+    int64_t looked_at = p4_max_i64(1, p4_min_i64(set->count, FINGERPRINT_TOKENS / T));
+    int32_t *ids = p4_alloc((size_t)T, sizeof *ids);
+    uLong crc = crc32(0, Z_NULL, 0);
+    if (ids == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < looked_at; i++) {
+        int64_t window = (int64_t)((double)i / (double)looked_at * (double)set->count);
+        p4_token_stream_read(&set->stream, ids, window_of(set, window) * T, T);
+        crc = crc32_z(crc, (const Bytef *)ids, (size_t)T * sizeof *ids);
+    }
+    free(ids);
+    snprintf(fingerprint, P4_FINGERPRINT_BYTES, "crc32:%08lx:%lldx%lld", crc, (long long)set->count,
+             (long long)T);
+    return P4_OK;
 }
 
 /* Takes what of a chunk, windows [first, first + count) of a step, is this rank's. */

@@ -13,6 +13,7 @@
 #define P4_TRAINING_SET_H
 
 #include "dist/group.h"
+#include "io/file/fingerprint.h"
 #include "io/text/dataset.h"
 
 typedef struct p4_training_set p4_training_set;
@@ -42,6 +43,10 @@ int64_t p4_training_set_length(const p4_training_set *set); /* tokens of a windo
 
 /* ids [T]: window `at` of those that are trained on, on rank 0. Local. */
 void p4_training_set_window(const p4_training_set *set, int32_t *ids, int64_t at);
+
+/* "crc32:<8 hex digits>:<windows>x<tokens>" of the windows that are trained on, on rank 0; of more than 2^26
+ * tokens, of windows evenly spread over all: the same for the same text, wherever its files lie. Local. */
+p4_rc p4_training_set_fingerprint(const p4_training_set *set, char fingerprint[P4_FINGERPRINT_BYTES]);
 
 /* How windows are drawn: `sequences` a step, at most as many as there are windows, of which this rank takes
  * [low, high). An epoch has as many steps as the windows fill. The same on every rank but for low and high.

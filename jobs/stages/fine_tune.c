@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "io/out/outputs.h"
+#include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "src/phase4.h"
 
@@ -20,6 +21,21 @@ done:
     return rc;
 }
 
+static bool is_save_due(void *user, int64_t step)
+{
+    return p4_resume_is_due(user, step);
+}
+
+static p4_rc save(void *user, const p4_trainer *trainer, const p4_tuning_state *state)
+{
+    return p4_resume_save(user, trainer, state);
+}
+
+static p4_rc restore(void *user, p4_trainer *trainer, p4_tuning_state *state)
+{
+    return p4_resume_take_training(user, trainer, state);
+}
+
 static p4_rc tune(p4_run *run)
 {
     const int64_t T = p4_training_set_length(run->train);
@@ -34,8 +50,24 @@ static p4_rc tune(p4_run *run)
                       .log_every = run->config.log_every,
                       .start_perplexity = run->results.post.perplexity,
                       .on_point = keep_point,
+                      .is_save_due = is_save_due,
+                      .save = save,
+                      .restore = p4_resume_has_training(run) ? restore : NULL,
                       .user = run};
     return p4_tune(&tuner, &run->packed, &run->results.fine_tuning);
+}
+
+/* metrics.jsonl with what an earlier process logged up to its checkpoint, so that it has no gap and no line
+ * twice. Rank 0. */
+static p4_rc open_metrics(p4_run *run, const char *path)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_metrics_log_open(&run->metrics_log, path));
+    for (int64_t i = 0; i < run->curve.count; i++) {
+        TRY(p4_metrics_log_write(&run->metrics_log, &run->curve.points[i]));
+    }
+done:
+    return rc;
 }
 
 /* With metrics.jsonl in the output directory. Collective. */
@@ -45,8 +77,8 @@ static p4_rc tune_logged(p4_run *run)
     p4_group *group = run->compute.group;
     char *path = p4_format("%s/" P4_METRICS_FILE, run->config.output_path);
     TRY_ALL(group, path != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY_ROOT(group, p4_metrics_log_open(&run->metrics_log, path));
-    rc = tune(run);
+    rc = p4_agree_root(group, group->rank == 0 ? open_metrics(run, path) : P4_OK);
+    rc = rc == P4_OK ? tune(run) : rc;
     p4_rc closed = p4_agree_root(group, p4_metrics_log_close(&run->metrics_log));
     rc = rc != P4_OK ? rc : closed;
 done:

@@ -4,6 +4,7 @@
 #define P4_COMPUTE_H
 
 #include "dist/coll.h"
+#include "jobs/train/stop.h"
 #include "kernels/ops.h"
 #include "src/phase4/types.h"
 
@@ -12,7 +13,8 @@ typedef struct p4_compute {
     p4_coll coll; /* of the group, on the device */
     const p4_ops *ops;
     p4_device *device;
-    int threads; /* of the host, for this rank */
+    int threads;   /* of the host, for this rank */
+    p4_stop *stop; /* the owner's; NULL: nobody stops the engines early */
 } p4_compute;
 
 typedef struct p4_compute_settings {

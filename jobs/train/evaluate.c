@@ -13,7 +13,7 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     plan.reference = reference != NULL;
     TRY_ALL(e->compute->group,
             p4_pipeline_open(&pipeline, e->compute, &e->original->hf.model, &e->original->shard, &plan));
-    p4_pipeline_run(&pipeline, &pass, &score);
+    TRY(p4_pipeline_run(&pipeline, &pass, &score));
     quality->loss = score.nll / score.count;
     quality->perplexity = exp(quality->loss);
     quality->accuracy = score.hits / score.count;

@@ -12,8 +12,8 @@ typedef struct tuning {
     p4_trainer trainer;
     p4_packed *best, candidate;
     p4_fine_tuning *record;
-    double best_perplexity, epoch_loss, started_s;
-    int64_t epoch_steps, tokens;
+    p4_tuning_state state;
+    double started_s; /* by p4_now_s; before this process began if it continues another's */
 } tuning;
 
 /* Every log_every-th step, the first and the last. Rank 0 writes; all agree on a full disk. Collective. */
@@ -29,7 +29,7 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
     if (tuner->compute->group->rank == 0 && tuner->on_point != NULL) {
         p4_training_point point = {.step = step + 1,
                                    .epoch = step / steps->per_epoch + 1,
-                                   .tokens = t->tokens,
+                                   .tokens = t->state.tokens,
                                    .loss = result->loss,
                                    .kl = result->kl,
                                    .lr = result->lr,
@@ -51,11 +51,11 @@ static void say_epoch(const tuning *t, const p4_history_entry *entry)
     INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %s%s",
          (long long)entry->epoch, entry->train_loss, entry->eval_loss,
          p4_format_number(perplexity, entry->eval_perplexity, 3),
-         entry->eval_perplexity < t->best_perplexity ? "" : " (not better: the earlier state is kept)");
+         entry->eval_perplexity < t->state.best_perplexity ? "" : " (not better: the earlier state is kept)");
 }
 
 /* Keeps the trainer's state when it evaluates better than the best one. Collective. */
-static p4_rc end_epoch(tuning *t, int64_t step)
+static p4_rc judge_epoch(tuning *t, int64_t step)
 {
     p4_rc rc = P4_OK;
     const p4_tuner *tuner = t->tuner;
@@ -70,25 +70,84 @@ static p4_rc end_epoch(tuning *t, int64_t step)
     TRY(measures ? p4_evaluate_packed(&evaluator, &t->candidate, false, &evaluation) : P4_OK);
     t->record->epochs_completed = step / steps_per_epoch;
     t->record->steps = step;
-    t->record->tokens = t->tokens;
+    t->record->tokens = t->state.tokens;
     t->record->final_loss = evaluation.loss;
     t->record->final_perplexity = evaluation.perplexity;
     p4_history_entry entry = {.epoch = p4_ceil_div(step, steps_per_epoch),
                               .step = step,
-                              .train_loss = t->epoch_loss / (double)t->epoch_steps,
+                              .train_loss = t->state.epoch_loss / (double)t->state.epoch_steps,
                               .eval_loss = evaluation.loss,
                               .eval_perplexity = evaluation.perplexity};
     TRY_ALL(tuner->compute->group, p4_fine_tuning_add_history(t->record, &entry));
     say_epoch(t, &entry);
-    if (!measures || evaluation.perplexity < t->best_perplexity) {
+    if (!measures || evaluation.perplexity < t->state.best_perplexity) {
         p4_packed better = t->candidate;
         t->candidate = *t->best;
         *t->best = better;
-        t->best_perplexity = evaluation.perplexity;
+        t->state.best_perplexity = evaluation.perplexity;
     }
-    t->record->best_perplexity = t->best_perplexity;
-    t->epoch_loss = 0;
-    t->epoch_steps = 0;
+    t->record->best_perplexity = t->state.best_perplexity;
+    t->state.epoch_loss = 0;
+    t->state.epoch_steps = 0;
+done:
+    return rc;
+}
+
+static p4_rc save(tuning *t)
+{
+    const p4_tuner *tuner = t->tuner;
+    if (tuner->save == NULL) {
+        return P4_OK;
+    }
+    t->state.elapsed_s = p4_now_s() - t->started_s;
+    return tuner->save(tuner->user, &t->trainer, &t->state);
+}
+
+/* Does an epoch, or the training, end with the steps done so far, and is that evaluation still to be made? */
+static bool epoch_ends(const tuning *t)
+{
+    const p4_trainer_steps *steps = &t->trainer.steps;
+    const p4_fine_tuning *record = t->record;
+    int64_t step = t->state.step;
+    bool made = record->history_count > 0 && record->history[record->history_count - 1].step == step;
+    return step > 0 && !made && (step % steps->per_epoch == 0 || step >= steps->total);
+}
+
+/* A stop in the evaluation leaves the epoch's end to the process that continues. */
+static p4_rc end_epoch(tuning *t)
+{
+    p4_rc rc = judge_epoch(t, t->state.step);
+    if (rc == P4_STOPPED) {
+        p4_error_clear(); /* a failure to save says what ended the run */
+        p4_rc saved = save(t);
+        rc = saved != P4_OK ? saved : p4_stop_end(t->tuner->compute->stop);
+    }
+    return rc;
+}
+
+/* One step and what follows it, but for the end of an epoch. Collective. */
+static p4_rc run_step(tuning *t, p4_step_result *result)
+{
+    p4_rc rc = P4_OK;
+    const p4_tuner *tuner = t->tuner;
+    int64_t step = t->state.step;
+    t->trainer.wants_save = tuner->compute->group->rank == 0 && tuner->is_save_due != NULL &&
+                            tuner->is_save_due(tuner->user, step + 1);
+    TRY(p4_trainer_step(&t->trainer, step, result));
+    t->state.step++;
+    t->state.tokens += result->tokens;
+    if (result->applied) { /* a skipped step's loss may be no number */
+        t->state.epoch_loss += result->loss;
+        t->state.epoch_steps++;
+    }
+    TRY(log_step(t, step, result));
+    if (result->stop) {
+        TRY(save(t));
+        rc = p4_stop_end(tuner->compute->stop);
+    } else if (result->save && save(t) != P4_OK) {
+        WARN("warning: no checkpoint was saved: %s", p4_last_error());
+        p4_error_clear();
+    }
 done:
     return rc;
 }
@@ -102,27 +161,37 @@ static p4_rc run_steps(tuning *t)
     p4_step_result result;
     char note[96];
     p4_progress_start(&progress, "fine-tune", "tokens", (double)(steps->total * plan->sequences * plan->T));
-    for (int64_t step = 0; step < steps->total; step++) {
-        TRY(p4_trainer_step(&t->trainer, step, &result));
-        t->tokens += result.tokens;
-        if (result.applied) { /* a skipped step's loss may be no number */
-            t->epoch_loss += result.loss;
-            t->epoch_steps++;
-        }
-        TRY(log_step(t, step, &result));
-        int used = snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)step + 1,
+    TRY(epoch_ends(t) ? end_epoch(t) : P4_OK); /* the process before was stopped in it */
+    while (t->state.step < steps->total) {
+        TRY(run_step(t, &result));
+        int used = snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)t->state.step,
                             (long long)steps->total, result.loss);
         if (!isnan(result.kl)) {
             snprintf(note + used, sizeof note - (size_t)used, ", KL %.4f", result.kl);
         }
-        p4_progress_update(&progress, (double)t->tokens, note);
-        if ((step + 1) % steps->per_epoch == 0 || step + 1 == steps->total) {
+        p4_progress_update(&progress, (double)t->state.tokens, note);
+        if (epoch_ends(t)) {
             p4_progress_end(&progress);
-            TRY(end_epoch(t, step + 1));
+            TRY(end_epoch(t));
         }
     }
 done:
     p4_progress_end(&progress);
+    return rc;
+}
+
+/* The state of the process before. Collective. */
+static p4_rc restore(tuning *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_tuner *tuner = t->tuner;
+    if (tuner->restore != NULL) {
+        TRY(tuner->restore(tuner->user, &t->trainer, &t->state));
+        TRY(p4_trainer_requantize(&t->trainer));
+        t->started_s -= t->state.elapsed_s;
+        INFO("      continues after step %lld", (long long)t->state.step);
+    }
+done:
     return rc;
 }
 
@@ -148,7 +217,7 @@ p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)
     tuning t = {.tuner = tuner,
                 .best = packed,
                 .record = record,
-                .best_perplexity = tuner->start_perplexity,
+                .state.best_perplexity = tuner->start_perplexity,
                 .started_s = p4_now_s()};
     if (!compute->ops->host_memory) {
         p4_original_unload(tuner->original);
@@ -157,6 +226,7 @@ p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)
     TRY(p4_trainer_open(&t.trainer, compute, tuner->original, tuner->train, tuner->plan, tuner->masters));
     say_plan(&t);
     record->ran = true;
+    TRY(restore(&t));
     TRY(run_steps(&t));
 done:
     p4_trainer_close(&t.trainer);

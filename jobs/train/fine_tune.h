@@ -7,6 +7,15 @@
 #include "jobs/train/trainer.h"
 #include "src/phase4/results.h"
 
+/* How far a training is, beside what its trainer, its packed model and its record hold. */
+typedef struct p4_tuning_state {
+    int64_t step, tokens;   /* done */
+    int64_t epoch_steps;    /* of this epoch that were not skipped */
+    double epoch_loss;      /* their sum */
+    double best_perplexity; /* of the packed model */
+    double elapsed_s;
+} p4_tuning_state;
+
 typedef struct p4_tuner {
     p4_compute *compute;
     p4_original *original; /* unloaded from a GPU first: training needs the memory */
@@ -19,12 +28,21 @@ typedef struct p4_tuner {
     double start_perplexity; /* of the packed model on eval: what an epoch has to beat */
     /* Sees each logged step, on rank 0. NULL: not called. */
     p4_rc (*on_point)(void *user, const p4_training_point *point);
+    /* Saves the state after a step, from which `restore` of another process continues; the first is also
+     * called for a P4_STOPPED training. Rank 0 is asked with is_save_due before each step. NULL, all three:
+     * nothing is saved. `save` and `restore` are Collective. */
+    bool (*is_save_due)(void *user, int64_t step);
+    p4_rc (*save)(void *user, const p4_trainer *trainer, const p4_tuning_state *state);
+    /* Fills the trainer, which then is requantized, and *state; the packed model and the record are there.
+     * NULL: the training starts anew. */
+    p4_rc (*restore)(void *user, p4_trainer *trainer, p4_tuning_state *state);
     void *user;
 } p4_tuner;
 
 /* *packed is replaced by a better state of the model. *record, with its history, is the same on every rank;
  * the caller frees it with p4_fine_tuning_free. P4_E_INPUT: fewer windows than one step takes, a gradient
- * that does not become finite. Collective. */
+ * that does not become finite. P4_STOPPED: a rank was asked to stop (compute->stop), and the state is saved.
+ * Collective. */
 p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record);
 
 #endif

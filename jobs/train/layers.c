@@ -149,6 +149,7 @@ p4_rc p4_layers_run(p4_layers *l, p4_block_visitor visit, void *user)
     p4_progress_start(&progress, "layers", "blocks", (double)L);
     for (int64_t layer = 0; layer < L; layer++) {
         p4_device_form form = {0};
+        TRY(p4_stop_agree(l->compute->stop, l->compute->group));
         rc = p4_agree(l->compute->group, open_part(&form, l, l->original->hf.model.weights, layer));
         rc = rc == P4_OK ? visit(user, l, layer, &form.form) : rc;
         close_part(&form, l, layer); /* also of one that could not be opened here */

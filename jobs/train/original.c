@@ -109,6 +109,7 @@ void p4_original_unload(p4_original *original)
 /* The tensors that this rank owns, in pieces that threads look at. */
 typedef struct check {
     const p4_original *original;
+    p4_stop *stop;
     int rank;
     int64_t *param, *first; /* [count] of a piece: its tensor, its first element */
     int64_t count;
@@ -127,6 +128,7 @@ static p4_rc check_piece(void *user, int64_t item, int buffer)
                       .rows = 1,
                       .cols = p4_min_i64(CHECKED_ELEMENTS, w->rows * w->cols - first),
                       .data = (const uint8_t *)w->data + first * p4_dtype_bytes(w->dtype)};
+    TRY(p4_stop_check(c->stop));
     p4_hf_model_fetch_pages(hf, &part);
     int64_t bad = p4_weight_find_nonfinite(&part);
     CHECK(bad < 0, "%s: tensor %s: element %lld is NaN or infinite, expected finite weights",
@@ -165,7 +167,7 @@ p4_rc p4_original_check_values(const p4_original *original, const p4_compute *co
 {
     p4_rc rc = P4_OK;
     int64_t params = original->hf.model.params_count;
-    check c = {.original = original, .rank = compute->group->rank};
+    check c = {.original = original, .stop = compute->stop, .rank = compute->group->rank};
     c.count = cut_pieces(&c);
     p4_progress_start(&c.progress, "load", "weights", c.progress.total);
     c.param = p4_alloc((size_t)c.count, sizeof *c.param);

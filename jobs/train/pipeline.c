@@ -83,13 +83,52 @@ static void run_stage(p4_pipeline *pl, const p4_pass *pass, int which, int64_t m
     }
 }
 
-/* progress NULL: not shown. */
-static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress *progress)
+/* Do the ranks stop before micro-batch m? They are asked every `ranks` micro-batches, and the answer counts
+ * as many later: by then the last rank of the pipeline has come to where it was asked, so that the first need
+ * not wait for it. Collective. */
+static bool stops_before(p4_pipeline *pl, int64_t m)
+{
+    p4_group *group = pl->compute->group;
+    if (pl->compute->stop == NULL || m % group->ranks != 0) {
+        return false;
+    }
+    bool stops = m > 0 && p4_group_answer(group);
+    if (!stops) {
+        p4_group_ask(group, p4_stop_is_asked(pl->compute->stop));
+    }
+    return stops;
+}
+
+/* Takes the last answer, for which it is too late when all windows are done. Collective. */
+static void end_questions(p4_pipeline *pl, int64_t micro_batches, bool stopped)
+{
+    if (pl->compute->stop != NULL && !stopped && micro_batches > 0) {
+        (void)p4_group_answer(pl->compute->group);
+    }
+}
+
+/* A rank without layers. */
+static bool wait_for_stop(p4_pipeline *pl, int64_t micro_batches)
+{
+    bool stopped = false;
+    for (int64_t m = 0; m < micro_batches && !stopped; m++) {
+        stopped = stops_before(pl, m);
+    }
+    end_questions(pl, micro_batches, stopped);
+    return stopped;
+}
+
+/* progress NULL: not shown. *stopped: the ranks were asked to stop before all windows were done; NULL: they
+ * are not asked. */
+static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress *progress, bool *stopped)
 {
     p4_coll *coll = &pl->compute->coll;
     const p4_windows *windows = pass->windows;
     int64_t T = pl->plan.T;
     for (int64_t m = 0; m * pl->plan.B < windows->count; m++) {
+        if (stopped != NULL && (*stopped = stops_before(pl, m))) {
+            break;
+        }
         int64_t at = m * pl->plan.B, B = p4_min_i64(pl->plan.B, windows->count - at);
         /* What a copy to the device waits for must not wait for other ranks without a deadline. */
         coll->synchronize(coll, "%s: micro-batch %lld", pass->label, (long long)m);
@@ -110,26 +149,32 @@ static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress 
     for (int i = 0; i < 4; i++) {
         coll->wait(coll, &pl->sending[i / 2][i % 2]);
     }
+    if (stopped != NULL) {
+        end_questions(pl, windows->count, *stopped);
+    }
     coll->synchronize(coll, "%s: the last micro-batches", pass->label);
 }
 
 void p4_pipeline_flow(p4_pipeline *pl, const p4_pass *pass)
 {
     if (takes_part(pl)) {
-        run_micro_batches(pl, pass, NULL);
+        run_micro_batches(pl, pass, NULL, NULL);
     }
 }
 
-void p4_pipeline_run(p4_pipeline *pl, const p4_pass *pass, p4_score *score)
+p4_rc p4_pipeline_run(p4_pipeline *pl, const p4_pass *pass, p4_score *score)
 {
     p4_score mine = {0};
+    bool stopped = false;
     p4_progress progress;
     p4_progress_start(&progress, pass->label, "tokens", (double)(pass->windows->count * pass->windows->T));
     if (takes_part(pl)) {
-        run_micro_batches(pl, pass, &progress);
+        run_micro_batches(pl, pass, &progress, &stopped);
         if (p4_net_take_score(&pl->net, &mine) != P4_OK) {
             p4_abort(pl->compute->group, "%s: %s", pass->label, p4_last_error());
         }
+    } else {
+        stopped = wait_for_stop(pl, p4_ceil_div(pass->windows->count, pl->plan.B));
     }
     p4_group_barrier(
         pl->compute->group); /* a rank without layers waits here for the whole pass, however long it is */
@@ -137,4 +182,5 @@ void p4_pipeline_run(p4_pipeline *pl, const p4_pass *pass, p4_score *score)
     p4_group_sum_f64(pl->compute->group, sums, 4);
     p4_progress_end(&progress);
     *score = (p4_score){.nll = sums[0], .hits = sums[1], .kl = sums[2], .count = sums[3]};
+    return stopped ? p4_stop_end(pl->compute->stop) : P4_OK;
 }

@@ -177,6 +177,7 @@ static p4_rc quantize_owned(work *w)
         if (p->ternary && !is_mine(w, i)) {
             continue;
         }
+        TRY(p4_stop_check(w->compute->stop));
         if (p->ternary) {
             TRY(quantize_matrix(w, i));
             p4_hf_model_drop_pages(&w->original->hf, i);

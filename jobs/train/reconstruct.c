@@ -297,6 +297,8 @@ done:
     return rc;
 }
 
+enum { STOP_STEPS = 16 }; /* between two questions whether to stop */
+
 static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
@@ -308,6 +310,7 @@ static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
     TRY(measure_target(w));
     TRY(measure(w, false, &loss->before));
     for (int64_t step = 0; step < w->plan->steps; step++) {
+        TRY(step % STOP_STEPS == 0 ? p4_stop_agree(w->compute->stop, w->compute->group) : P4_OK);
         TRY(run_step(w, layer, step, &error));
         snprintf(note, sizeof note, "block %lld/%lld, step %lld/%lld, error %.4g", (long long)layer + 1,
                  (long long)w->original->hf.model.arch.L, (long long)step + 1, (long long)w->plan->steps,

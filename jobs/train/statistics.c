@@ -153,7 +153,7 @@ p4_rc p4_statistics_collect(p4_statistics *statistics, p4_compute *compute, cons
     statistics->entries = p4_alloc((size_t)model->params_count, sizeof *statistics->entries);
     TRY_ALL(compute->group, statistics->entries != NULL ? open_probe(&state) : P4_E_SYSTEM);
     TRY_ALL(compute->group, p4_pipeline_open(&pipeline, compute, model, &original->shard, plan));
-    p4_pipeline_run(&pipeline, &pass, &score);
+    TRY(p4_pipeline_run(&pipeline, &pass, &score));
     statistics->loss = score.nll / score.count;
     TRY(gather(statistics, &state));
 done:

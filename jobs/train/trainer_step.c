@@ -162,20 +162,25 @@ static void forward_backward(p4_trainer *t, int64_t step)
 }
 
 /* Waits for what is queued. Global sum of squares of the gradients; the sums of both losses, cross-entropy
- * and KL, ride along (NULL: they do not). Same result on every rank: of the replicated gradients rank 0's
- * figure counts. Collective. */
-static double total_sq_norm(p4_trainer *t, int64_t step, double losses[2])
+ * and KL, and the requests to stop and to save ride along (result NULL: they do not). Same result on every
+ * rank: of the replicated gradients rank 0's figure counts. Collective. */
+static double total_sq_norm(p4_trainer *t, int64_t step, p4_step_result *result)
 {
     double figures[P4_FIGURES] = {0}, *squares = figures + P4_NET_SUMS;
     t->compute->ops->to_host(t->compute->device, figures, t->figures, sizeof figures);
     if (t->compute->ops->sync(t->compute->device) != P4_OK) {
         p4_abort(t->compute->group, "training step %lld: %s", (long long)step + 1, p4_last_error());
     }
-    double sums[4] = {t->compute->group->rank == 0 ? squares[0] : 0, squares[1], figures[0], figures[2]};
-    p4_group_sum_f64(t->compute->group, sums, 4);
-    if (losses != NULL) {
-        losses[0] = sums[2];
-        losses[1] = sums[3];
+    bool speaks = t->compute->group->rank == 0;
+    double sums[6] = {
+        speaks ? squares[0] : 0, squares[1], figures[0], figures[2], p4_stop_is_asked(t->compute->stop),
+        speaks && t->wants_save};
+    p4_group_sum_f64(t->compute->group, sums, 6);
+    if (result != NULL) {
+        result->loss = sums[2];
+        result->kl = sums[3];
+        result->stop = sums[4] > 0;
+        result->save = sums[5] > 0;
     }
     return sums[0] + sums[1];
 }
@@ -209,15 +214,15 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     p4_training_set_step(t->training_set, step);
     forward_backward(t, step);
     coll->synchronize(coll, "training step %lld: gradient sums", (long long)step + 1);
-    double losses[2], squares = total_sq_norm(t, step, losses);
-    double predictions = (double)(t->plan.sequences * (t->plan.T - 1));
     *result = (p4_step_result){
-        .loss = losses[0] / predictions,
-        .kl = p4_teacher_is_open(&t->teacher) ? losses[1] / predictions : (double)NAN,
-        .grad_norm = sqrt(squares),
         .lr = p4_schedule_lr(plan->lr, plan->lr_final_fraction, plan->warmup, step, t->steps.total),
-        .tokens = t->plan.sequences * t->plan.T,
-        .applied = isfinite(squares) && isfinite(losses[0]) && isfinite(losses[1])};
+        .tokens = t->plan.sequences * t->plan.T};
+    double squares = total_sq_norm(t, step, result),
+           predictions = (double)(t->plan.sequences * (t->plan.T - 1));
+    result->grad_norm = sqrt(squares);
+    result->applied = isfinite(squares) && isfinite(result->loss) && isfinite(result->kl);
+    result->loss /= predictions;
+    result->kl = p4_teacher_is_open(&t->teacher) ? result->kl / predictions : (double)NAN;
     if (result->applied) {
         t->bad_steps = 0;
         result->grad_norm = apply_gradient(t, step, squares, result->lr);

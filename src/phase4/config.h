@@ -69,6 +69,11 @@ struct p4_config {
     int64_t reconstruct_steps;  /* of each block; 0: from the tokens */
     double reconstruct_lr;
     int32_t reconstruct_window; /* blocks trained together */
+    /* checkpoints */
+    double checkpoint_minutes;  /* 0: none by time */
+    int64_t checkpoint_every;   /* steps; 0: none by steps */
+    char resume[P4_PATH_BYTES]; /* "auto", "never", or the path of a checkpoint */
+    double max_minutes;         /* 0: no limit */
     /* targets */
     double target_compression_ratio, max_accuracy_drop, fine_tune_threshold;
     /* output */

@@ -6,6 +6,7 @@
 #   3 srun -N4 phase4_mpi cfg.json                the same once more: the same tensors, bit for bit
 #   4 a configuration with a misspelt key         exit status 2, its message once, no rank left
 #   5 kill -9 of one rank                         the step ends at once, no rank left
+#   6 scancel --signal=USR1 of a batch job         status 75; the script requeues it, and it ends as the run of 2 did
 #
 # Environment: PHASE4_MPI the program, FIXTURES tests/fixtures, TMP an empty folder. Exit status 77 (skipped): not root,
 # or no namespaces here. Every wait has a limit, which only a hang reaches; whatever happens, the cluster is stopped.
@@ -141,7 +142,7 @@ check_run train train.log 'pre > 40 and tuned < 5'
 note "sbatch -N4 phase4.sbatch cfg.json"
 ternary='"fine_tune_max_steps": 8'
 write_cfg batch "$TMP/train/dequantized_fp16" "$ternary"
-job=$(PHASE4_MPI=$PHASE4_MPI client 30 sbatch --parsable -N4 --time=3 "$batch_script" batch.json) ||
+job=$(PHASE4_MPI=$PHASE4_MPI client 30 sbatch --parsable -N4 --time=3 --signal=USR1@10 "$batch_script" batch.json) ||
     fail "sbatch refused the job"
 job_state() { client 20 scontrol show job "$job" -o | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p'; }
 job_ended() { case $(job_state) in PENDING | RUNNING | CONFIGURING | COMPLETING) return 1 ;; esac; }
@@ -200,4 +201,28 @@ grep -q 'task 2: Killed' killed.log || fail "srun does not say that task 2 was k
 no_rank_left || fail "a rank was killed, others are left"
 [ ! -e killed/model.h5 ] || fail "the killed run left a model.h5"
 
-note "5 checks passed"
+# ---- 6 stopped, requeued, continued. Slurm holds a requeued job back for about two minutes.
+note "sbatch, scancel --signal=USR1"
+write_cfg stopped "$TMP/train/dequantized_fp16" '"fine_tune_epochs": 20, "fine_tune_max_steps": 400, "log_every": 1'
+write_cfg whole "$TMP/train/dequantized_fp16" '"fine_tune_epochs": 20, "fine_tune_max_steps": 400, "log_every": 1'
+client 300 srun -N4 --time=3 "$PHASE4_MPI" whole.json >whole.log 2>&1 ||
+    fail "srun -N4 ended with status $?: $(tail -n 20 whole.log)"
+job=$(PHASE4_MPI=$PHASE4_MPI PHASE4_WARNING_S=600 client 30 sbatch --parsable -N4 --time=5 --signal=USR1@10 "$batch_script" stopped.json) ||
+    fail "sbatch refused the job"
+logs() { [ -s stopped/metrics.jsonl ]; }
+until_true 120 logs || fail "the job to be stopped does not train: $(cat "phase4-$job.log")"
+client 20 scancel --signal=USR1 "$job"
+requeued() { grep -q 'requeued, turn 2 follows' "phase4-$job.log"; }
+until_true 120 requeued || fail "the job was not requeued: $(cat "phase4-$job.log")"
+grep -q 'stopped by SIGUSR1; the state of the run is in' "phase4-$job.log" || fail "nobody says that it stopped: $(cat "phase4-$job.log")"
+continued() { grep -q 'continues after step' "phase4-$job.log"; }
+until_true 400 continued || fail "the job does not go on: $(client 20 squeue; cat "phase4-$job.log")"
+until_true 120 job_ended || fail "the job did not end: $(client 20 squeue; cat "phase4-$job.log")"
+[ "$(job_state)" = COMPLETED ] || fail "the job ended as $(job_state): $(cat "phase4-$job.log")"
+for run in stopped whole; do
+    h5dump -y -g /tensors "$run/model.h5" | tail -n +2 >"$run.tensors"
+done
+cmp -s stopped.tensors whole.tensors || fail "a job that was stopped and requeued made different tensors"
+[ "$(wc -l <stopped/metrics.jsonl)" = 400 ] || fail "metrics.jsonl has $(wc -l <stopped/metrics.jsonl) lines, expected 400"
+
+note "6 checks passed"

@@ -1,0 +1,205 @@
+#include "io/out/checkpoints.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/file/atomic_file.h"
+#include "io/file/files.h"
+
+enum { KEPT = 2 };
+
+/* What the name of an entry says. */
+typedef struct entry {
+    int64_t step;
+    enum { COMPLETE, REPLACED, UNFINISHED } state;
+    const char *name;
+} entry;
+
+/* False: the name is none of ours. */
+static bool read_name(entry *e, const char *name)
+{
+    static const char *const endings[] = {[COMPLETE] = "", [REPLACED] = ".old", [UNFINISHED] = ".tmp"};
+    static const char prefix[] = "step-";
+    char *end = NULL;
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0) {
+        return false;
+    }
+    const char *digits = name + sizeof prefix - 1;
+    size_t count = strspn(digits, "0123456789");
+    if (count == 0 || count > 18) {
+        return false;
+    }
+    *e = (entry){.step = strtoll(digits, &end, 10), .name = name};
+    for (int state = COMPLETE; state <= UNFINISHED; state++) {
+        if (strcmp(end, endings[state]) == 0) {
+            e->state = state;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Later steps first; of one step, the one that replaces the other. */
+static int by_age(const void *a, const void *b)
+{
+    const entry *x = a, *y = b;
+    if (x->step != y->step) {
+        return x->step < y->step ? 1 : -1;
+    }
+    return (int)x->state - (int)y->state;
+}
+
+/* Our entries of the folder. entries point into names; the caller frees both. */
+static p4_rc read_folder(entry **entries, int64_t *count, char ***names, int64_t *name_count,
+                         const char *folder)
+{
+    p4_rc rc = P4_OK;
+    struct stat status;
+    *entries = NULL;
+    *names = NULL;
+    *count = *name_count = 0;
+    if (stat(folder, &status) != 0 && errno == ENOENT) {
+        return P4_OK;
+    }
+    TRY(p4_dir_list(names, name_count, folder));
+    *entries = p4_alloc((size_t)*name_count, sizeof **entries);
+    TRY(*entries != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < *name_count; i++) {
+        *count += read_name(&(*entries)[*count], (*names)[i]);
+    }
+    qsort(*entries, (size_t)*count, sizeof **entries, by_age);
+done:
+    return rc;
+}
+
+p4_rc p4_checkpoints_list(char ***paths, int64_t *count, const char *folder)
+{
+    p4_rc rc = P4_OK;
+    entry *entries;
+    char **names;
+    int64_t found, name_count;
+    *paths = NULL;
+    *count = 0;
+    TRY(read_folder(&entries, &found, &names, &name_count, folder));
+    *paths = p4_alloc((size_t)found, sizeof **paths);
+    TRY(*paths != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < found; i++) {
+        if (entries[i].state != UNFINISHED) {
+            (*paths)[*count] = p4_format("%s/%s", folder, entries[i].name);
+            TRY((*paths)[*count] != NULL ? P4_OK : P4_E_SYSTEM);
+            (*count)++;
+        }
+    }
+done:
+    free(entries);
+    p4_names_free(names, name_count);
+    return rc;
+}
+
+static char *path_of(const char *folder, int64_t step, const char *ending)
+{
+    return p4_format("%s/step-%lld%s", folder, (long long)step, ending);
+}
+
+char *p4_checkpoint_temporary(const char *folder, int64_t step)
+{
+    return path_of(folder, step, ".tmp");
+}
+
+p4_rc p4_checkpoint_begin(const char *directory)
+{
+    p4_rc rc = p4_remove_tree(directory);
+    return rc == P4_OK ? p4_make_directories(directory) : rc;
+}
+
+char *p4_checkpoint_part_path(const char *directory, int64_t rank)
+{
+    return p4_format("%s/part-%lld.h5", directory, (long long)rank);
+}
+
+/* Keeps the checkpoint of `step` and the last ones before it. Later ones are of a course that the run left
+ * when it continued from an earlier one. */
+static p4_rc prune(const char *folder, int64_t step)
+{
+    p4_rc rc = P4_OK;
+    entry *entries;
+    char **names;
+    int64_t count, name_count, kept = 0;
+    TRY(read_folder(&entries, &count, &names, &name_count, folder));
+    for (int64_t i = 0; i < count; i++) {
+        if (entries[i].step <= step && entries[i].state == COMPLETE && kept < KEPT) {
+            kept++;
+            continue;
+        }
+        char *path = p4_format("%s/%s", folder, entries[i].name);
+        rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
+        free(path);
+        TRY(rc);
+    }
+done:
+    free(entries);
+    p4_names_free(names, name_count);
+    return rc;
+}
+
+p4_rc p4_checkpoint_publish(const char *directory, const char *folder, const p4_manifest *manifest)
+{
+    p4_rc rc = P4_OK;
+    char *path = path_of(folder, manifest->step, "");
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_manifest_write(manifest, directory));
+    TRY(p4_publish_directory(directory, path));
+    TRY(prune(folder, manifest->step));
+done:
+    free(path);
+    return rc;
+}
+
+static p4_rc check_part(const p4_manifest_part *part, const char *path)
+{
+    p4_rc rc = P4_OK;
+    struct stat status;
+    if (stat(path, &status) != 0) {
+        return p4_fail_errno(path, "find this part of the checkpoint");
+    }
+    CHECK((int64_t)status.st_size == part->bytes, "%s: has %lld bytes, expected %lld", path,
+          (long long)status.st_size, (long long)part->bytes);
+done:
+    return rc;
+}
+
+p4_rc p4_checkpoint_check_parts(const p4_manifest *manifest, const char *directory)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; rc == P4_OK && i < manifest->part_count; i++) {
+        char *path = p4_checkpoint_part_path(directory, manifest->parts[i].rank);
+        rc = path != NULL ? check_part(&manifest->parts[i], path) : P4_E_SYSTEM;
+        free(path);
+    }
+    return rc;
+}
+
+p4_rc p4_checkpoints_remove(const char *folder)
+{
+    p4_rc rc = P4_OK;
+    entry *entries;
+    char **names;
+    int64_t count, name_count;
+    TRY(read_folder(&entries, &count, &names, &name_count, folder));
+    for (int64_t i = 0; i < count; i++) {
+        char *path = p4_format("%s/%s", folder, entries[i].name);
+        rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
+        free(path);
+        TRY(rc);
+    }
+    if (rmdir(folder) != 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST) {
+        rc = p4_fail_errno(folder, "remove");
+    }
+done:
+    free(entries);
+    p4_names_free(names, name_count);
+    return rc;
+}

@@ -1,0 +1,32 @@
+/* checkpoints.h - the folder output_path/checkpoints. A checkpoint is the directory step-N in it:
+ * part-RANK.h5 of each rank that had something to write, and manifest.json. It is filled under the name
+ * step-N.tmp and gets its own when it is complete; while it replaces another of the same step, that one is
+ * step-N.old. Two are kept. Entries with these names belong to the program; others are left alone. All Local;
+ * what changes the folder is rank 0's. */
+#ifndef P4_CHECKPOINTS_H
+#define P4_CHECKPOINTS_H
+
+#include "io/out/manifest.h"
+
+/* The paths of all complete checkpoints in `folder`, the best to continue from first; an absent folder has
+ * none. The caller frees with p4_names_free (io/file/files.h). */
+p4_rc p4_checkpoints_list(char ***paths, int64_t *count, const char *folder);
+
+/* The directory that the parts of a checkpoint go to, heap; NULL: memory is out. */
+char *p4_checkpoint_temporary(const char *folder, int64_t step);
+/* Makes it, empty. */
+p4_rc p4_checkpoint_begin(const char *directory);
+/* "DIRECTORY/part-RANK.h5", heap; NULL: memory is out. */
+char *p4_checkpoint_part_path(const char *directory, int64_t rank);
+/* Writes the manifest into that directory, gives it its name, and removes all but the last two checkpoints.
+ */
+p4_rc p4_checkpoint_publish(const char *directory, const char *folder, const p4_manifest *manifest);
+
+/* Are the parts there, each of the length that the manifest states? P4_E_INPUT names the first that is not.
+ */
+p4_rc p4_checkpoint_check_parts(const p4_manifest *manifest, const char *directory);
+
+/* Removes every checkpoint, what a killed run left of one, and the folder if nothing else is in it. */
+p4_rc p4_checkpoints_remove(const char *folder);
+
+#endif

@@ -1,0 +1,41 @@
+/* resume.h - a run's checkpoints: saving them, and continuing from one (docs/running.md, docs/formats.md 6).
+ */
+#ifndef P4_RESUME_H
+#define P4_RESUME_H
+
+#include "jobs/run.h"
+#include "jobs/train/fine_tune.h"
+
+/* Prepares run->resume and run->stop, before the model's size class changes the configuration. stages
+ * [P4_MAX_STAGES]: the key of each stage whose outcome a checkpoint holds, in the order of run->done, NULL
+ * for the others. Collective. */
+p4_rc p4_resume_open(p4_run *run, const char *const *stages);
+void p4_resume_close(p4_run *run); /* Also of a run without. Local. */
+
+/* Finds the checkpoint to continue from, as the key `resume` says, if there is one. A damaged one is named in
+ * a warning, and the one before it is taken. P4_E_INPUT: none can be used; or the configuration differs in a
+ * key that may not change. Collective. */
+p4_rc p4_resume_choose(p4_run *run);
+/* When the model and the text are there: compares them with the checkpoint's, takes its state, and marks in
+ * run->done what need not be repeated. Collective. */
+p4_rc p4_resume_restore(p4_run *run);
+
+/* Does the checkpoint hold a training that is under way and that p4_resume_take_training has not taken? */
+bool p4_resume_has_training(const p4_run *run);
+/* The state of that training, into an open trainer. Collective. */
+p4_rc p4_resume_take_training(p4_run *run, p4_trainer *trainer, p4_tuning_state *state);
+
+/* Is it time to save, at a border between stages (step 0) or after training step `step`? Rank 0's answer
+ * counts. Local. */
+bool p4_resume_is_due(const p4_run *run, int64_t step);
+/* Saves a checkpoint: of a training after a step, or (both NULL) of the finished stages. The earlier ones
+ * stay if it fails. Collective. */
+p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state);
+/* Seconds that the processes before this one worked on the run. */
+double p4_resume_earlier_s(const p4_run *run);
+/* The directory of the checkpoint that was saved or taken last, "" if there was none. */
+const char *p4_resume_last(const p4_run *run);
+/* Removes the checkpoints of a run that has succeeded. Rank 0. */
+p4_rc p4_resume_remove(const p4_run *run);
+
+#endif

@@ -1,0 +1,49 @@
+/* What differs between two configurations. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/config.h"
+
+/* A row's value for a message: scalars whole, text cut. */
+static void format_value(char buffer[80], const p4_config *config, const p4_config_row *row)
+{
+    const char *field = (const char *)config + row->offset;
+    char excerpt[80];
+    if (row->type == P4_CONFIG_LIST) {
+        const p4_list *list = (const p4_list *)(const void *)field;
+        const char *first = list->count > 0 ? list->bytes : "";
+        p4_config_format_excerpt(excerpt, first, strlen(first));
+        snprintf(buffer, 80,
+                 list->count == 0   ? "[]"
+                 : list->count == 1 ? "[\"%.60s\"]"
+                                    : "[\"%.50s\", ...]",
+                 excerpt);
+    } else if (row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME) {
+        snprintf(buffer, 80, "\"%.70s\"", p4_config_format_excerpt(excerpt, field, strlen(field)));
+    } else {
+        char scalar[64];
+        snprintf(buffer, 80, "%s", p4_config_format_scalar(scalar, config, row));
+    }
+}
+
+char *p4_config_conflicts(const p4_config *config, const p4_config *checkpoint)
+{
+    char *all = p4_strdup("");
+    for (int i = 0; all != NULL && i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        const char *here = (const char *)config + row->offset,
+                   *there = (const char *)checkpoint + row->offset;
+        char found[80], kept[80];
+        if (row->may_change || memcmp(here, there, row->bytes) == 0) {
+            continue;
+        }
+        format_value(found, config, row);
+        format_value(kept, checkpoint, row);
+        char *longer = p4_format("%s%skey \"%s\": found %s, the checkpoint has %s", all,
+                                 all[0] != '\0' ? "\n" : "", row->name, found, kept);
+        free(all);
+        all = longer;
+    }
+    return all;
+}

@@ -1,0 +1,12 @@
+/* stop.h - signals that ask this process to save its work and end. The only state of the process beside the
+ * error text and the log level: a signal handler has nothing else to write to. */
+#ifndef P4_STOP_SIGNAL_H
+#define P4_STOP_SIGNAL_H
+
+/* From here on SIGTERM, SIGUSR1 and SIGINT are remembered instead of ending the process. A second SIGINT ends
+ * it at once. For programs: a library leaves the signals of its host alone. Local. */
+void p4_stop_catch_signals(void);
+/* The name of the first signal that arrived, "SIGTERM"; NULL: none has. Local. */
+const char *p4_stop_signal(void);
+
+#endif

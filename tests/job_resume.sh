@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# A run that is stopped at any moment, in every way, is continued by the same command and ends with the same bytes as one that
+# nobody disturbed; on another number of ranks or with another zero_stage with the same loss within 1e-5 (relative; fp32
+# gradient sums in another order). Damaged, foreign and edited checkpoints and other configurations are refused by name.
+set -eu
+cd "$TMP"
+fail() {
+    echo "job_resume: $*"
+    tail -n 30 log
+    exit 1
+}
+awk 'BEGIN {srand(3); for (i = 0; i < 4800; i++) printf "\\%o\\000", (i * 7 + int(rand() * 9)) % 40}' >octal
+printf "$(cat octal)" >ids.bin # 400 windows of 12 token ids
+cp ids.bin many.bin
+for _ in 1 2 3 4 5 6; do cat many.bin many.bin >twice.bin && mv twice.bin many.bin; done # 25,600 windows
+cp -r "$FIXTURES/models/llama-gqa" model
+cat >cfg.json <<JSON
+{
+  "model_path": "model", "output_path": "unset", "wandb_enabled": false, "device": "cpu",
+  "calibration_dataset": "custom", "calibration_files": ["ids.bin"], "eval_files": ["ids.bin"], "train_files": ["ids.bin"],
+  "eval_samples": 20, "calibration_samples": 20, "calibration_batch_size": 2, "calibration_sequence_length": 12,
+  "quantizer": "absmean", "sparsity_threshold": 1.6, "global_batch_tokens": 240, "fine_tune_max_steps": 200,
+  "fine_tune_epochs": 100, "fine_tune_threshold": 0, "fine_tune_lr": 5e-3, "warmup_steps": 1, "enable_grokfast": true,
+  "threads_per_rank": 1, "log_every": 1
+}
+JSON
+phase4() { # phase4 RANKS NAME [key=value ...]; the log is in the file log
+    local ranks=$1 name=$2
+    shift 2
+    if [ "$ranks" = 1 ]; then
+        exec "$PHASE4_MPI" cfg.json output_path="$name" "$@" >"log" 2>&1
+    fi
+    exec "$MPIRUN" -n "$ranks" "$PHASE4_MPI" cfg.json output_path="$name" "$@" >"log" 2>&1
+}
+start() { # start RANKS NAME [key=value ...]: in the background, as $job
+    rm -rf log
+    phase4 "$@" &
+    job=$!
+}
+ended() { # ended STATUS WHAT: the run that was started ends like this
+    local status=0
+    wait "$job" || status=$?
+    [ "$status" = "$1" ] || fail "$2: status $status, expected $1"
+}
+run() { start "$@" && ended 0 "$2"; }
+said() { grep -qF -- "$1" log || fail "expected the line \"$1\""; }
+logged() { # logged NAME COUNT: waits until so many steps are logged
+    for _ in $(seq 3000); do
+        [ "$( (wc -l <"$1/metrics.jsonl") 2>/dev/null || echo 0)" -lt "$2" ] || return 0
+        kill -0 "$job" 2>/dev/null || fail "$1: the run ended before step $2"
+        sleep 0.01
+    done
+    fail "$1: step $2 does not come"
+}
+in_stage() { # in_stage NUMBER: waits until the log speaks of this stage
+    for _ in $(seq 3000); do
+        ! grep -q "^\[$1/" log 2>/dev/null || return 0
+        kill -0 "$job" 2>/dev/null || fail "the run ended before stage $1"
+        sleep 0.01
+    done
+    fail "stage $1 does not come"
+}
+some_step() { echo $((5 + RANDOM % 60)); }
+# same NAME AS: the same tensors, the same curve and the same measurements, and no checkpoint is left
+same() {
+    local name
+    "$TOOL_COMPARE" "$1" "$2" bits 1e-15 >compared || fail "$1: $(cat compared)"
+    for name in "$1" "$2"; do
+        sed 's/"tokens_per_s".*//' "$name/metrics.jsonl" >"$name.curve"
+        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
+    done
+    cmp "$1.curve" "$2.curve" || fail "$1: metrics.jsonl differs"
+    cmp "$1.figures" "$2.figures" || fail "$1: $(diff "$1.figures" "$2.figures")"
+    [ ! -e "$1/checkpoints" ] || fail "$1: a run that succeeded left checkpoints"
+}
+
+run 1 whole1
+run 2 whole2
+[ "$(wc -l <whole1/metrics.jsonl)" = 200 ] || fail "a run of 200 steps logs $(wc -l <whole1/metrics.jsonl)"
+
+# ---- every way to stop, at some step; what is said, and the status
+stopped() { # stopped NAME REASON: the run that was started stops for this reason and says how to go on
+    ended 75 "$1"
+    said "stopped $2; the state of the run is in $1/checkpoints/step-"
+    [ "$(grep -c '^phase4: ' log)" = 1 ] || fail "$1: more than one line says that it stopped"
+    grep -q '"success":[[:space:]]*false' "$1/results.json" || fail "$1: a stopped run speaks of success"
+}
+for signal in TERM USR1 INT; do
+    start 1 one
+    logged one "$(some_step)"
+    kill -"$signal" "$job"
+    stopped one "by SIG$signal"
+    run 1 one
+    said 'continues after step'
+    ! grep -qE '^\[[2-5]/' log || fail "$signal: a stage that was finished ran again"
+    same one whole1
+    rm -rf one
+done
+start 2 two
+logged two "$(some_step)"
+kill -USR1 "$job" # mpirun hands it on
+stopped two 'by SIGUSR1'
+run 2 two
+same two whole2
+rm -rf two
+start 2 two
+logged two "$(some_step)"
+kill -TERM "$(pgrep -P "$job" | tail -n 1)" # one rank alone
+stopped two 'by a signal to another rank'
+cp -r two other
+start 2 two
+in_stage 6
+touch two/stop
+stopped two 'by the file two/stop'
+start 2 two
+ended 2 'a stop file'
+said 'two/stop: asks runs in this directory to stop'
+rm two/stop
+run 2 two
+same two whole2
+# A budget of time, longer every time; the first is over before anything is done.
+starts=0
+while [ $starts -lt 40 ]; do
+    start 1 short max_minutes="$(awk -v n=$starts 'BEGIN {print 1e-6 + 0.004 * n}')"
+    starts=$((starts + 1))
+    status=0
+    wait "$job" || status=$?
+    [ "$status" != 0 ] || break
+    [ "$status" = 75 ] || fail "max_minutes: status $status"
+    said 'stopped because max_minutes have passed'
+done
+[ $starts -gt 2 ] || fail "max_minutes did not stop the run"
+same short whole1
+# A second interrupt does not wait for the step, which takes seconds.
+start 1 slow 'train_files=["many.bin"]' global_batch_tokens=240000 eval_samples=0 micro_batch_size=1
+in_stage 6
+sleep 0.2
+kill -INT "$job"
+sleep 0.3
+kill -INT "$job"
+ended 130 'a second SIGINT'
+# Killed with -9, by checkpoints on the way.
+for every in 7 1; do
+    start 2 killed checkpoint_every=$every
+    logged killed $((20 + RANDOM % 50))
+    ranks=$(pgrep -P "$job")
+    kill -9 "$job" $ranks
+    wait "$job" || true
+    [ "$(ls killed/checkpoints | grep -c '^step-[0-9]*$')" = 2 ] || fail "not two checkpoints: $(ls killed/checkpoints)"
+    run 2 killed checkpoint_every=$every
+    said 'continues after step'
+    same killed whole2
+    rm -rf killed
+done
+
+# ---- stages other than training
+start 2 early eval_samples=8000 'eval_files=["many.bin"]'
+in_stage 2
+began=$SECONDS
+kill -USR1 "$job"
+stopped early 'by SIGUSR1'
+[ $((SECONDS - began)) -le 30 ] || fail "it took $((SECONDS - began)) s to stop an evaluation"
+start 1 early eval_samples=8000 'eval_files=["many.bin"]' checkpoint_minutes=1e-6
+in_stage 5
+kill -TERM "$job"
+stopped early 'by SIGTERM'
+run 1 early eval_samples=8000 'eval_files=["many.bin"]' max_minutes=0 fine_tune_max_steps=1
+! grep -qE '^\[[2-4]/' log || fail "stages that were finished ran again"
+grep -qE '^\[5/' log || fail "the evaluation that was stopped did not run again"
+
+# ---- other ranks, another zero_stage: `other` was stopped on two ranks
+for change in '1 recompute=blocks' '3 zero_stage=1' '2 zero_stage=0'; do
+    rm -rf moved
+    cp -r other moved
+    run "${change%% *}" moved "${change#* }"
+    said 'written by 2 ranks'
+    "$TOOL_COMPARE" whole2 moved losses 1e-5 >compared || fail "$change: $(cat compared)"
+done
+
+# ---- damage. `torn` was killed and has two checkpoints.
+start 1 torn checkpoint_every=10
+logged torn 35
+kill -9 "$job"
+wait "$job" 2>/dev/null || true
+complete=$(ls torn/checkpoints | grep -x 'step-[0-9]*' | sort -t- -k2n)
+newest=torn/checkpoints/$(tail -n 1 <<<"$complete")
+older=torn/checkpoints/$(head -n 1 <<<"$complete")
+[ "$newest" != "$older" ] || fail "torn: one checkpoint only"
+step=${newest##*/}
+flip() { # flip FILE: other bytes in its middle
+    local bytes
+    bytes=$(stat -c %s "$1")
+    printf '\125\252\125\252\125' | dd of="$1" bs=1 seek=$((bytes / 2)) conv=notrunc status=none
+}
+damage() { # damage WHAT WORDS COMMAND...: the newest of a copy is refused with these words, the one before it used
+    local what=$1 words=$2
+    shift 2
+    rm -rf bad
+    cp -r torn bad
+    (cd "bad/checkpoints/$step" && "$@")
+    run 1 bad checkpoint_every=10 fine_tune_max_steps=40
+    said 'a checkpoint cannot be used, the one before it is tried'
+    said "bad/checkpoints/$step/"
+    said "$words"
+    said "continues from bad/checkpoints/${older##*/}"
+}
+damage 'a changed byte' 'part-0.h5: cannot read' flip part-0.h5
+cp -r torn bad2
+flip "bad2/checkpoints/$step/part-0.h5"
+run 1 bad2
+same bad2 whole1
+damage 'a part cut short' 'expected' truncate -s -100 part-0.h5
+damage 'a part that is gone' 'part-0.h5' rm part-0.h5
+damage 'a manifest that is gone' 'manifest.json' rm manifest.json
+damage 'a manifest cut short' 'manifest.json' truncate -s 300 manifest.json
+damage 'a foreign manifest' 'its format is "another-checkpoint"' sed -i 's/phase4-checkpoint/another-checkpoint/' manifest.json
+damage 'a later version' 'format version 2' sed -i 's/"format_version":[[:space:]]*1/"format_version": 2/' manifest.json
+refused() { # refused WORDS NAME [key=value ...]: status 2 and these words; the checkpoints stay as they were
+    local words=$1 name=$2
+    shift 2
+    (cd "$name" && find checkpoints -type f -exec cksum {} + | sort) >before
+    start 1 "$name" "$@"
+    ended 2 "$words"
+    said "$words"
+    (cd "$name" && find checkpoints -type f -exec cksum {} + | sort) >after
+    cmp before after || fail "a run that was refused changed the checkpoints"
+}
+rm -rf bad
+cp -r torn bad
+flip "bad/checkpoints/$step/part-0.h5"
+flip "bad/checkpoints/${older##*/}/part-0.h5"
+refused 'no checkpoint can be used' bad
+
+# ---- another configuration, model, text
+refused 'key "fine_tune_lr": found 0.001, the checkpoint has 0.005' torn fine_tune_lr=1e-3
+refused 'key "seed": found 7, the checkpoint has 42' torn seed=7 optimizer=adamw
+said 'key "optimizer": found "adamw", the checkpoint has "mugrokfast"'
+refused 'key "preserve_layers": found ["*.0.*"], the checkpoint has []' torn 'preserve_layers=["*.0.*"]'
+cp many.bin text.bin
+refused 'the training text: found crc32:' torn 'train_files=["text.bin"]'
+cp -r model model2
+flip model2/model.safetensors
+refused 'model.safetensors: found crc32:' torn model_path=model2
+# What may change: another place, other outputs, fewer steps.
+rm -rf bad
+cp -r torn bad
+cp ids.bin moved.bin
+run 1 bad 'train_files=["moved.bin"]' save_quantized=false log_every=5 fine_tune_max_steps=150 num_workers=1 packing=2bit
+said 'continues after step'
+grep -q '"steps":[[:space:]]*150' bad/results.json || fail "fine_tune_max_steps did not change"
+
+# ---- resume: a path, and never
+run 1 elsewhere resume="$older"
+said "continues from $older"
+same elsewhere whole1
+rm -rf elsewhere
+run 1 elsewhere resume=torn
+said "continues from $newest"
+rm -rf elsewhere
+start 1 elsewhere resume=no_such_place
+ended 2 'resume=no_such_place'
+said 'key "resume": no_such_place: is no checkpoint, and holds none'
+run 1 torn resume=never
+! grep -q 'continues' log || fail "resume never continues"
+same torn whole1

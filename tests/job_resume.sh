@@ -52,9 +52,9 @@ logged() { # logged NAME COUNT: waits until so many steps are logged
     done
     fail "$1: step $2 does not come"
 }
-in_stage() { # in_stage NUMBER: waits until the log speaks of this stage
+in_stage() { # in_stage TITLE: waits until the log speaks of this stage
     for _ in $(seq 3000); do
-        ! grep -q "^\[$1/" log 2>/dev/null || return 0
+        ! grep -q "^\[.*\] $1" log 2>/dev/null || return 0
         kill -0 "$job" 2>/dev/null || fail "the run ended before stage $1"
         sleep 0.01
     done
@@ -92,7 +92,7 @@ for signal in TERM USR1 INT; do
     stopped one "by SIG$signal"
     run 1 one
     said 'continues after step'
-    ! grep -qE '^\[[2-5]/' log || fail "$signal: a stage that was finished ran again"
+    ! grep -qE '^\[.*\] (Evaluate the|Calibrate|Quantize|Reconstruct)' log || fail "$signal: a stage that was finished ran again"
     same one whole1
     rm -rf one
 done
@@ -107,9 +107,9 @@ start 2 two
 logged two "$(some_step)"
 kill -TERM "$(pgrep -P "$job" | tail -n 1)" # one rank alone
 stopped two 'by a signal to another rank'
-cp -r two other
+mv two other
 start 2 two
-in_stage 6
+in_stage Fine-tune
 touch two/stop
 stopped two 'by the file two/stop'
 start 2 two
@@ -133,7 +133,7 @@ done
 same short whole1
 # A second interrupt does not wait for the step, which takes seconds.
 start 1 slow 'train_files=["many.bin"]' global_batch_tokens=240000 eval_samples=0 micro_batch_size=1
-in_stage 6
+in_stage Fine-tune
 sleep 0.2
 kill -INT "$job"
 sleep 0.3
@@ -155,18 +155,30 @@ done
 
 # ---- stages other than training
 start 2 early eval_samples=8000 'eval_files=["many.bin"]'
-in_stage 2
+in_stage 'Evaluate the original'
 began=$SECONDS
 kill -USR1 "$job"
 stopped early 'by SIGUSR1'
 [ $((SECONDS - began)) -le 30 ] || fail "it took $((SECONDS - began)) s to stop an evaluation"
 start 1 early eval_samples=8000 'eval_files=["many.bin"]' checkpoint_minutes=1e-6
-in_stage 5
+in_stage 'Evaluate the quantized model'
 kill -TERM "$job"
 stopped early 'by SIGTERM'
 run 1 early eval_samples=8000 'eval_files=["many.bin"]' max_minutes=0 fine_tune_max_steps=1
-! grep -qE '^\[[2-4]/' log || fail "stages that were finished ran again"
-grep -qE '^\[5/' log || fail "the evaluation that was stopped did not run again"
+! grep -qE '^\[.*\] (Evaluate the original|Calibrate|Quantize)' log || fail "stages that were finished ran again"
+grep -q '^\[.*\] Evaluate the quantized model' log || fail "the evaluation that was stopped did not run again"
+
+# Reconstruction is stopped as well: it starts anew from the checkpoint that is saved before it, and what it trained is handed on.
+reconstructs='reconstruct=true reconstruct_steps=60 quantizer=gptq fine_tune_max_steps=20'
+run 2 rebuilt $reconstructs
+start 2 broken $reconstructs
+in_stage 'Reconstruct'
+sleep 0.1
+kill -USR1 "$job"
+ended 75 'a reconstruction'
+run 2 broken $reconstructs checkpoint_every=1
+! grep -q '^\[.*\] Quantize' log || fail "a finished stage ran again"
+same broken rebuilt
 
 # ---- other ranks, another zero_stage: `other` was stopped on two ranks
 for change in '1 recompute=blocks' '3 zero_stage=1' '2 zero_stage=0'; do

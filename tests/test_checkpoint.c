@@ -284,7 +284,7 @@ static void test_stop(void)
     p4_error_clear();
     EXPECT(!p4_stop_is_asked(&by_file), "no file");
     EXPECT_OK(p4_atomic_write_all(by_file.file, "", 0));
-    EXPECT(!p4_stop_is_asked(&by_file), "the file is looked for once a second");
+    EXPECT(!p4_stop_is_asked(&by_file), "the file is looked for again at once");
     by_file.next_look_ms = 0;
     EXPECT(p4_stop_is_asked(&by_file), "the file is there");
     unlink(by_file.file);

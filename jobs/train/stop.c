@@ -4,7 +4,7 @@
 
 #include "src/leaf/stop.h"
 
-enum { LOOK_MS = 1000 };
+enum { LOOK_MS = 200 };
 
 static bool file_is_there(p4_stop *stop)
 {

@@ -11,7 +11,7 @@ typedef enum p4_stop_reason { P4_STOP_NONE, P4_STOP_SIGNAL, P4_STOP_TIME, P4_STO
 typedef struct p4_stop {
     char *file;                   /* whose presence asks to stop; NULL: none is looked for */
     double deadline_s;            /* by p4_now_s; 0: none */
-    _Atomic int64_t next_look_ms; /* the file is looked for once a second at most */
+    _Atomic int64_t next_look_ms; /* the file is looked for five times a second at most */
     _Atomic int reason;           /* why this rank is asked: a p4_stop_reason */
 } p4_stop;
 

@@ -1,5 +1,6 @@
 #include "jobs/settings.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "src/config.h"
@@ -57,6 +58,14 @@ static p4_optim_settings optim_settings(const p4_config *c)
                                .seed = c->seed};
 }
 
+/* A recipe's default keeps the ternary model close to the original where that has learned something; a key
+ * that the user set counts always. */
+static bool follows_original(const p4_config *c, const char *key)
+{
+    bool has_learned = c->init == P4_INIT_CHECKPOINT && p4_settings_quantizes(c);
+    return has_learned || p4_config_is_user_set(c, p4_config_find(key));
+}
+
 p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statistics *statistics)
 {
     return (p4_train_plan){.T = T,
@@ -74,7 +83,7 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                            .recompute = c->recompute,
                            .activation_bits = c->activation_bits,
                            .quantize = quantize_in_training(c, statistics),
-                           .teacher = {.weight = c->distill,
+                           .teacher = {.weight = follows_original(c, "distill") ? c->distill : 0,
                                        .temperature = c->distill_temperature,
                                        .kind = c->distill_teacher,
                                        .top_k = c->distill_top_k,
@@ -82,11 +91,35 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                                        .T = T}};
 }
 
+/* The rate that measured best (docs/quality.md 2) grows with the square root of the tokens and falls with the
+ * width: as its inverse as far as was measured, as its inverse square beyond, where others report less. */
+static double measured_lr(double tokens, double width)
+{
+    const double lr = 2e-3, enough_tokens = 16e6, least_tokens = 0.25e6, base_width = 256, widest = 768;
+    double length = sqrt(fmin(fmax(tokens, least_tokens), enough_tokens) / enough_tokens);
+    double beyond = fmax(1.0, width / widest);
+    return lr * length * base_width / (fmin(fmax(width, base_width), widest) * beyond * beyond);
+}
+
+void p4_settings_choose_lr(p4_train_plan *plan, const p4_model *model, int64_t windows)
+{
+    if (plan->lr > 0) {
+        return;
+    }
+    double steps = (double)(plan->epochs * (windows / p4_max_i64(1, plan->sequences)));
+    steps = plan->max_steps > 0 ? fmin(steps, (double)plan->max_steps) : steps;
+    double tokens = steps * (double)(plan->sequences * plan->T);
+    plan->lr = measured_lr(tokens, (double)model->arch.C);
+    INFO("      fine_tune_lr is %.2g, for %.3g M tokens and width %lld", plan->lr, tokens / 1e6,
+         (long long)model->arch.C);
+}
+
 /* --- reconstruction --------------------------------------------------------------------------- */
 
 int64_t p4_settings_reconstruct_windows(const p4_config *c, int64_t T)
 {
-    if (!c->reconstruct || !p4_settings_quantizes(c) || c->calibration_samples == 0) {
+    if (!c->reconstruct || !p4_settings_quantizes(c) || c->calibration_samples == 0 ||
+        !follows_original(c, "reconstruct")) {
         return 0;
     }
     return c->reconstruct_tokens > 0 ? p4_ceil_div(c->reconstruct_tokens, T) : c->calibration_samples;
@@ -133,10 +166,11 @@ done:
 static void warn_of_distillation(const p4_config *c)
 {
     static const char *const keys[] = {"distill_temperature", "distill_teacher", "distill_top_k"};
-    if (c->distill > 0 && !c->enable_fine_tuning) {
+    bool given = p4_config_is_user_set(c, p4_config_find("distill")) && c->distill > 0;
+    if (given && !c->enable_fine_tuning) {
         WARN("warning: key \"distill\": %g has no effect: enable_fine_tuning is false", c->distill);
     }
-    if (c->distill > 0 && !p4_settings_quantizes(c)) {
+    if (given && !p4_settings_quantizes(c)) {
         WARN("warning: key \"distill\": %g with quantizer \"none\" keeps the model at the original, which it "
              "still equals",
              c->distill);

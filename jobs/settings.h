@@ -20,7 +20,11 @@ int64_t p4_settings_reconstruct_windows(const p4_config *config, int64_t T);
 /* On so many windows of T tokens. */
 p4_reconstruct_plan p4_settings_reconstruct(const p4_config *config, int64_t windows, int64_t T,
                                             const p4_statistics *statistics);
+/* Its learning rate is the key's; where that is "auto" it is 0 until p4_settings_choose_lr. */
 p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_statistics *statistics);
+/* The rate of fine_tune_lr "auto" (docs/quality.md 2), when an epoch has so many windows, and a line that
+ * says it. */
+void p4_settings_choose_lr(p4_train_plan *plan, const p4_model *model, int64_t windows);
 /* Does the configuration quantize at all (quantizer other than "none")? */
 bool p4_settings_quantizes(const p4_config *config);
 

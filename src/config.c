@@ -105,7 +105,8 @@ void p4_config_adapt_to_model_size(p4_config *config, int64_t params)
     if (!p4_config_is_user_set(config, p4_config_find("target_compression_ratio"))) {
         config->target_compression_ratio = targets[category];
     }
-    if (!p4_config_is_user_set(config, p4_config_find("sparsity_threshold"))) {
+    if (config->recipe == P4_RECIPE_SEED &&
+        !p4_config_is_user_set(config, p4_config_find("sparsity_threshold"))) {
         config->sparsity_threshold = thresholds[category];
     }
 }

@@ -18,7 +18,7 @@ cat >cfg.json <<JSON
   "train_files": ["demo/stories-train.jsonl"], "fine_tune_epochs": 100,
   "eval_files": ["demo/stories-valid.jsonl"], "eval_samples": 12, "calibration_samples": 12,
   "calibration_batch_size": 3, "calibration_sequence_length": 64, "global_batch_tokens": 448, "micro_batch_size": 2,
-  "fine_tune_max_steps": 12, "fine_tune_threshold": 0, "fine_tune_lr": 3e-3, "warmup_steps": 2, "log_every": 1,
+  "fine_tune_max_steps": 12, "fine_tune_threshold": 0, "fine_tune_lr": 3e-3, "warmup_steps": 2, "log_every": 1, "optimizer": "mugrokfast", "quantizer": "exact",
   "threads_per_rank": 1, "num_workers": 2, "seed": 5
 }
 JSON

@@ -13,7 +13,7 @@ cfg() { # cfg FILE MODEL OUTPUT [key=value, as JSON members]
   "model_path": "$TMP/$2", "output_path": "$TMP/$3", ${4:-} "init": "random", "wandb_enabled": false,
   "calibration_dataset": "custom", "calibration_files": ["$TMP/demo/stories-train.jsonl"],
   "eval_files": ["$TMP/demo/stories-valid.jsonl"], "eval_samples": 4, "calibration_samples": 8, "calibration_batch_size": 2,
-  "calibration_sequence_length": 32, "global_batch_tokens": 128, "fine_tune_threshold": 0, "fine_tune_max_steps": 4,
+  "calibration_sequence_length": 32, "global_batch_tokens": 128, "fine_tune_threshold": 0, "quantizer": "exact", "fine_tune_max_steps": 4,
   "fine_tune_lr": 3e-3, "warmup_steps": 1, "log_every": 1, "threads_per_rank": 1, "num_workers": 1
 }
 JSON

@@ -10,7 +10,7 @@ cat >cfg.json <<JSON
   "calibration_dataset": "custom", "calibration_files": ["demo/stories-train.jsonl"],
   "eval_files": ["demo/stories-valid.jsonl"], "eval_samples": 12, "calibration_samples": 30,
   "calibration_batch_size": 4, "calibration_sequence_length": 64, "threads_per_rank": 1, "fine_tune_threshold": 0,
-  "fine_tune_max_steps": 3, "warmup_steps": 1, "enable_fine_tuning": false
+  "fine_tune_max_steps": 3, "warmup_steps": 1, "enable_fine_tuning": false, "reconstruct": false
 }
 JSON
 run() { # run NAME RANKS [key=value ...]

@@ -321,7 +321,7 @@ static void test_recipes(void)
     p4_config_default(&other);
     EXPECT(memcmp(&config, &other, sizeof config) == 0, "{} is the recipe that was asked for");
     EXPECT_OK(p4_config_from_json(&config, "{\"recipe\": \"quality\"}", 21, SOURCE, P4_RECIPE_SEED));
-    EXPECT(config.quantizer == P4_QUANTIZER_EXACT && !config.enable_grokfast, "the file's recipe wins");
+    EXPECT(config.optimizer == P4_OPTIMIZER_ADAMW && !config.enable_grokfast, "the file's recipe wins");
     EXPECT_OK(p4_config_set(&config, "recompute", "true"));
     EXPECT(config.recompute == P4_RECOMPUTE_BLOCKS, "true is %d", (int)config.recompute);
     EXPECT_OK(p4_config_set(&config, "recompute", "light"));

@@ -29,8 +29,8 @@ static const struct {
     {"mixed_precision", "true", NULL},
     {"collective_timeout_s", "600", NULL},
     {"quantization_bits", "1.58", NULL},
-    {"quantizer", "\"absmean\"", "\"exact\""},
-    {"sparsity_threshold", "0.1", NULL},
+    {"quantizer", "\"absmean\"", NULL},
+    {"sparsity_threshold", "0.1", "0.5"},
     {"activation_bits", "0", NULL},
     {"preserve_embedding_precision", "true", NULL},
     {"preserve_output_precision", "true", NULL},
@@ -50,30 +50,30 @@ static const struct {
     {"enable_fine_tuning", "true", NULL},
     {"fine_tune_epochs", "2", NULL},
     {"fine_tune_max_steps", "0", NULL},
-    {"fine_tune_lr", "1e-05", "0.001"},
-    {"lr_final_fraction", "1", "0.1"},
+    {"fine_tune_lr", "1e-05", "\"auto\""},
+    {"lr_final_fraction", "1", "0"},
     {"warmup_steps", "50", NULL},
-    {"optimizer", "\"mugrokfast\"", NULL},
+    {"optimizer", "\"mugrokfast\"", "\"adamw\""},
     {"optimizer_state", "\"fp32\"", NULL},
-    {"weight_decay", "0", NULL},
+    {"weight_decay", "0", "0.1"},
     {"gradient_clip", "1", NULL},
     {"micro_batch_size", "0", NULL},
     {"global_batch_tokens", "0", NULL},
     {"enable_grokfast", "true", "false"},
     {"grokfast_ema_alpha", "0.98", NULL},
     {"grokfast_lambda", "2", NULL},
-    {"distill", "0", NULL},
+    {"distill", "0", "0.9"},
     {"distill_temperature", "1", NULL},
     {"distill_teacher", "\"auto\"", NULL},
     {"distill_top_k", "64", NULL},
     {"zero_stage", "2", NULL},
     {"recompute", "\"none\"", NULL},
     {"log_every", "10", NULL},
-    {"reconstruct", "false", NULL},
+    {"reconstruct", "false", "true"},
     {"reconstruct_tokens", "0", NULL},
     {"reconstruct_steps", "0", NULL},
     {"reconstruct_lr", "0.001", NULL},
-    {"reconstruct_window", "1", NULL},
+    {"reconstruct_window", "1", "2"},
     {"checkpoint_minutes", "15", NULL},
     {"checkpoint_every", "0", NULL},
     {"resume", "\"auto\"", NULL},
@@ -124,9 +124,10 @@ static void test_defaults(void)
         got = written_value(&quality, key);
         EXPECT(strcmp(got, want) == 0, "%s of recipe quality is %s", key, got);
     }
-    EXPECT(seed.fine_tune_lr == 1e-5 && quality.fine_tune_lr == 1e-3, "%g %g", seed.fine_tune_lr,
+    EXPECT(seed.fine_tune_lr == 1e-5 && quality.fine_tune_lr == 0, "%g %g", seed.fine_tune_lr,
            quality.fine_tune_lr);
-    EXPECT(quality.quantizer == P4_QUANTIZER_EXACT && seed.quantizer == P4_QUANTIZER_ABSMEAN, "quantizers");
+    EXPECT(quality.optimizer == P4_OPTIMIZER_ADAMW && seed.optimizer == P4_OPTIMIZER_MUGROKFAST,
+           "optimizers");
     EXPECT(seed.seed == 42 && seed.calibration_dataset == P4_DATASET_OPENWEBTEXT, "seed fields");
     EXPECT(strcmp(seed.wandb_project, "agent-forge-v2") == 0, "%s", seed.wandb_project);
     EXPECT_OK(p4_config_validate(&seed));
@@ -409,11 +410,12 @@ static void test_help(void)
             EXPECT(strstr(text, pattern) != NULL, "%s is not in the help", p4_config_table[i].name);
             EXPECT(strstr(text, p4_config_table[i].help) != NULL, "the help of %s", p4_config_table[i].name);
         }
-        EXPECT(strstr(text, markdown
-                                ? "| `fine_tune_lr` | `0.001` | `1e-05` | \"auto\" or a number in (0, 10] |"
-                                : "\"auto\" or a number in (0, 10], default 0.001 (recipe seed: 1e-05)\n") !=
-                   NULL,
-               "%s", text);
+        EXPECT(
+            strstr(text, markdown
+                             ? "| `fine_tune_lr` | `\"auto\"` | `1e-05` | \"auto\" or a number in (0, 10] |"
+                             : "\"auto\" or a number in (0, 10], default \"auto\" (recipe seed: 1e-05)\n") !=
+                NULL,
+            "%s", text);
         free(text);
     }
 }

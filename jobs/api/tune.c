@@ -130,6 +130,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     }
     p4_forward_view_close(c);
     p4_train_plan plan = p4_settings_train(&c->config, train->windows.T, &c->statistics);
+    p4_settings_choose_lr(&plan, &c->original.hf.model, train->windows.count);
     p4_tuner tuner = {.compute = &c->compute,
                       .original = &c->original,
                       .train = set,

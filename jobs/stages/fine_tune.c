@@ -40,6 +40,7 @@ static p4_rc tune(p4_run *run)
 {
     const int64_t T = p4_training_set_length(run->train);
     p4_train_plan plan = p4_settings_train(&run->config, T, &run->statistics);
+    p4_settings_choose_lr(&plan, &run->original.hf.model, p4_training_set_count(run->train));
     p4_tuner tuner = {.compute = &run->compute,
                       .original = &run->original,
                       .train = run->train,

@@ -11,6 +11,7 @@ p4_rc p4_stage_reconstruct(p4_run *run)
     if (windows->count == 0) {
         INFO("      off (%s)", !c->reconstruct             ? "reconstruct is false"
                                : !p4_settings_quantizes(c) ? "quantizer is \"none\""
+                               : c->init == P4_INIT_RANDOM ? "init is \"random\""
                                                            : "calibration_samples is 0");
         return P4_OK;
     }

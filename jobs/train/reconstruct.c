@@ -68,7 +68,7 @@ static int64_t pick_windows(work *w, int64_t step)
 
 int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences)
 {
-    const int64_t passes = 50, tokens_most = (int64_t)1 << 24;
+    const int64_t passes = 20, tokens_most = (int64_t)1 << 24;
     int64_t per_pass = p4_max_i64(1, windows / p4_max_i64(1, p4_min_i64(sequences, windows)));
     int64_t fits = tokens_most / (windows * T);
     return per_pass * p4_max_i64(1, p4_min_i64(passes, fits));

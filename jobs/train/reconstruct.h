@@ -21,7 +21,7 @@ typedef struct p4_reconstruct_plan {
     p4_quantize_plan quantize;
 } p4_reconstruct_plan;
 
-/* Steps that train well on so many windows of T tokens: 50 passes, but no more than 2^24 tokens, and at least
+/* Steps that train well on so many windows of T tokens: 20 passes, but no more than 2^24 tokens, and at least
  * one pass. Local. */
 int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences);
 

@@ -101,7 +101,7 @@ P4_PUBLIC p4_rc p4_config_from_json(p4_config *config, const char *json, size_t 
                                     const char *source, p4_recipe recipe);
 /* Sets one key from text as on the command line: value is JSON, or a bare word for strings. Local. */
 P4_PUBLIC p4_rc p4_config_set(p4_config *config, const char *key, const char *value);
-/* Target ratio and threshold of the model's size class, where the user set none. Local. */
+/* Target ratio and, in recipe seed, threshold of the model's size class, where the user set none. Local. */
 P4_PUBLIC void p4_config_adapt_to_model_size(p4_config *config, int64_t params);
 P4_PUBLIC p4_size_category p4_config_size_category(int64_t params);
 P4_PUBLIC const char *p4_size_category_name(p4_size_category category);

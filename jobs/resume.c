@@ -124,6 +124,22 @@ static void close_checkpoint(struct p4_resume *r)
     p4_manifest_free(&r->manifest);
 }
 
+/* P4_E_INPUT with what differs, one a line; "": nothing does. */
+static p4_rc refuse_conflicts(const char *directory, const char *of, const char *expected,
+                              const char *conflicts)
+{
+    if (conflicts[0] == '\0') {
+        return P4_OK;
+    }
+    char *lines =
+        p4_format("%s: is a checkpoint of %s:\n%s\nexpected %s to continue; set resume to \"never\" to "
+                  "start anew, or choose another output_path",
+                  directory, of, conflicts, expected);
+    p4_rc rc = lines != NULL ? p4_fail_lines(P4_E_INPUT, lines) : P4_E_SYSTEM;
+    free(lines);
+    return rc;
+}
+
 /* Rank 0. */
 static p4_rc compare_config(const p4_run *run, const char *directory)
 {
@@ -136,11 +152,7 @@ static p4_rc compare_config(const p4_run *run, const char *directory)
     TRY(p4_config_parse(kept, json, strlen(json), source, P4_RECIPE_QUALITY));
     conflicts = p4_config_conflicts(&r->given, kept);
     TRY(conflicts != NULL ? P4_OK : P4_E_SYSTEM);
-    CHECK(conflicts[0] == '\0',
-          "%s: is a checkpoint of another configuration:\n%s\nexpected the same values to continue; set "
-          "resume to "
-          "\"never\" to start anew, or choose another output_path",
-          directory, conflicts);
+    TRY(refuse_conflicts(directory, "another configuration", "the same values", conflicts));
 done:
     free(source);
     free(conflicts);
@@ -266,11 +278,7 @@ static p4_rc compare_inputs(const struct p4_resume *r)
     p4_rc rc = P4_OK;
     char *conflicts = p4_manifest_conflicts(&r->inputs, &r->manifest);
     TRY(conflicts != NULL ? P4_OK : P4_E_SYSTEM);
-    CHECK(
-        conflicts[0] == '\0',
-        "%s: is a checkpoint of other input:\n%s\nexpected the same to continue; set resume to \"never\" to "
-        "start anew, or choose another output_path",
-        r->last, conflicts);
+    TRY(refuse_conflicts(r->last, "other input", "the same", conflicts));
 done:
     free(conflicts);
     return rc;

@@ -52,12 +52,12 @@ SLURM_JOB_ID=1 refused "another run is using this output directory" overwrite=tr
 "$MPIRUN" -n 2 "$PHASE4_MPI" --quiet cfg.json >log 2>&1 && fail 'two ranks were let in'
 grep -qF "$holder" log || fail 'two ranks'
 
-# Killed: the next run takes the directory at once, without `overwrite`, and clears away what the dead one had begun.
+# Killed: the next run takes the directory at once, without `overwrite`, even one of another configuration, and clears away what the dead one had begun.
 kill -9 "${holder#process }"
 wait
 mkdir out/dequantized_fp16.tmp
 echo half >out/model.h5.tmp
-"$PHASE4_MPI" --quiet cfg.json >log 2>&1 || fail 'a killed run blocks the next one'
+"$PHASE4_MPI" --quiet cfg.json resume=never >log 2>&1 || fail 'a killed run blocks the next one'
 [ ! -e out/dequantized_fp16.tmp ] && [ ! -e out/.phase4_hold ] && [ ! -e out/.phase4_run ] || fail "left: $(ls -A out)"
 refused 'out: holds the results of another run (model.h5, dequantized_fp16, phase4_config.json, metrics.jsonl,'
 

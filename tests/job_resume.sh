@@ -19,7 +19,7 @@ cat >cfg.json <<JSON
   "model_path": "model", "output_path": "unset", "wandb_enabled": false, "device": "cpu",
   "calibration_dataset": "custom", "calibration_files": ["ids.bin"], "eval_files": ["ids.bin"], "train_files": ["ids.bin"],
   "eval_samples": 20, "calibration_samples": 20, "calibration_batch_size": 2, "calibration_sequence_length": 12,
-  "quantizer": "absmean", "sparsity_threshold": 1.6, "global_batch_tokens": 240, "fine_tune_max_steps": 200,
+  "quantizer": "absmean", "sparsity_threshold": 1.6, "optimizer": "mugrokfast", "weight_decay": 0, "global_batch_tokens": 240, "fine_tune_max_steps": 200,
   "fine_tune_epochs": 100, "fine_tune_threshold": 0, "fine_tune_lr": 5e-3, "warmup_steps": 1, "enable_grokfast": true,
   "threads_per_rank": 1, "log_every": 1
 }

@@ -106,10 +106,8 @@ done:
 /* Is a checkpoint due before stage `next`? Rank 0's answer counts. */
 static bool is_save_due(const p4_run *run, int next)
 {
-    const p4_config *c = &run->config;
     bool changes = stages[next].keeping == CHANGING && !run->done[next] && run->reconstruction.count > 0;
-    bool saves = c->checkpoint_minutes > 0 || c->checkpoint_every > 0;
-    return !p4_resume_has_training(run) && (p4_resume_is_due(run, 0) || (changes && saves));
+    return !p4_resume_has_training(run) && (p4_resume_is_due(run, 0) || changes);
 }
 
 /* Before stage `next`: is the run asked to stop, is it time to save? Collective. */

@@ -120,6 +120,27 @@ char *p4_checkpoint_part_path(const char *directory, int64_t rank)
     return p4_format("%s/part-%lld.h5", directory, (long long)rank);
 }
 
+/* Removes an entry of the folder, unless it is no checkpoint: other programs name their directories step-N
+ * too. A checkpoint has a manifest from the moment that it has its name. */
+static p4_rc remove_entry(const char *folder, const entry *e)
+{
+    p4_rc rc = P4_OK;
+    char *path = p4_format("%s/%s", folder, e->name);
+    char *manifest = p4_format("%s/%s/" P4_MANIFEST_FILE, folder, e->name);
+    TRY(path != NULL && manifest != NULL ? P4_OK : P4_E_SYSTEM);
+    if (e->state != UNFINISHED && !p4_file_exists(manifest)) {
+        WARN("warning: %s: is no checkpoint of this program (it has no " P4_MANIFEST_FILE
+             ") and is left alone",
+             path);
+    } else {
+        rc = p4_remove_tree(path);
+    }
+done:
+    free(path);
+    free(manifest);
+    return rc;
+}
+
 /* Keeps the checkpoint of `step` and the last ones before it. Later ones are of a course that the run left
  * when it continued from an earlier one. */
 static p4_rc prune(const char *folder, int64_t step)
@@ -134,10 +155,7 @@ static p4_rc prune(const char *folder, int64_t step)
             kept++;
             continue;
         }
-        char *path = p4_format("%s/%s", folder, entries[i].name);
-        rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
-        free(path);
-        TRY(rc);
+        TRY(remove_entry(folder, &entries[i]));
     }
 done:
     free(entries);
@@ -190,10 +208,7 @@ p4_rc p4_checkpoints_remove(const char *folder)
     int64_t count, name_count;
     TRY(read_folder(&entries, &count, &names, &name_count, folder));
     for (int64_t i = 0; i < count; i++) {
-        char *path = p4_format("%s/%s", folder, entries[i].name);
-        rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
-        free(path);
-        TRY(rc);
+        TRY(remove_entry(folder, &entries[i]));
     }
     if (rmdir(folder) != 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST) {
         rc = p4_fail_errno(folder, "remove");

@@ -18,7 +18,8 @@ static const char list_name[] = ".phase4_run";
 /* The names that a run may write under: forms of each output, and what only an unfinished run has. */
 typedef enum form { FINAL, TEMPORARY, OLDER, SCRATCH } form;
 static const char *const suffixes[] = {[FINAL] = "", [TEMPORARY] = ".tmp", [OLDER] = ".old", [SCRATCH] = ""};
-static const char *const scratch[] = {P4_TRAINING_TOKENS_FILE, P4_TRAINING_TOKENS_FILE ".tmp"};
+static const char *const scratch[] = {P4_TRAINING_TOKENS_FILE, P4_TRAINING_TOKENS_FILE ".tmp",
+                                      P4_TEACHER_CACHE_FILE, P4_TEACHER_CACHE_FILE ".tmp"};
 enum {
     FORMS = SCRATCH,
     SCRATCHES = sizeof scratch / sizeof scratch[0],

@@ -115,6 +115,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     p4_rc rc = P4_OK;
     const p4_windows none = {0};
     p4_training_set *set = NULL;
+    p4_masters masters = {0};
     p4_results fresh;
     listener kept = {.curve = &c->curve, .callback = callback, .user = user};
     p4_error_clear();
@@ -131,7 +132,13 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     p4_forward_view_close(c);
     p4_train_plan plan = p4_settings_train(&c->config, train->windows.T, &c->statistics);
     p4_settings_choose_lr(&plan, &c->original.hf.model, train->windows.count);
+    if (p4_quantizers[c->config.quantizer].needs == P4_NEEDS_HESSIAN) { /* training starts from these codes */
+        TRY_ALL(c->compute.group, p4_masters_open(&masters, &c->original.hf.model));
+        TRY(p4_masters_of_codes(&masters, &c->packed, c->compute.group, &c->original.shard,
+                                c->compute.threads));
+    }
     p4_tuner tuner = {.compute = &c->compute,
+                      .masters = masters.of != NULL ? &masters : NULL,
                       .original = &c->original,
                       .train = set,
                       .eval = eval != NULL ? &eval->windows : &none,
@@ -146,6 +153,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     c->results.fine_tuning.history = NULL; /* the caller's now */
     c->results.fine_tuning.history_count = c->results.fine_tuning.history_capacity = 0;
 done:
+    p4_masters_close(&masters);
     p4_training_set_close(set);
     return rc;
 }

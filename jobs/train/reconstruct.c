@@ -158,6 +158,10 @@ static p4_rc open_work(work *w, const p4_windows *windows)
     w->layers.plan = plan;
     int64_t states_bytes = 2 * p4_ceil_div(windows->count, ranks) * window_bytes(w);
     TRY_ALL(w->compute->group, choose_sizes(w, &plan, states_bytes, T));
+    double sizes[] = {-(double)w->B, -(double)plan.B}; /* the smallest: all ranks divide the windows alike */
+    p4_group_max_f64(w->compute->group, sizes, 2);
+    w->B = -(int64_t)sizes[0];
+    plan.B = -(int64_t)sizes[1];
     TRY(p4_layers_open(&w->layers, w->compute, w->original, windows, &plan));
     TRY_ALL(w->compute->group, open_student(w));
 done:

@@ -1,7 +1,10 @@
 #include "jobs/train/teacher.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#include "src/leaf/limits.h"
 
 static const char *const kind_names[] = {"auto", "resident", "sharded", "cached"};
 
@@ -23,8 +26,12 @@ static double room_bytes(const p4_compute *compute)
     if (!compute->ops->host_memory) {
         return (double)compute->ops->room_bytes(compute->device);
     }
-    return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) /
-           (double)compute->group->local_ranks;
+    double node = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    p4_limits limits = p4_limits_read("");
+    if (limits.memory_bytes > 0) {
+        node = fmin(node, (double)limits.memory_bytes);
+    }
+    return node / (double)compute->group->local_ranks;
 }
 
 /* *fits: is there room for the whole original beside the student? Local. */

@@ -14,12 +14,10 @@
 #define P4_TEACHER_H
 
 #include "io/file/record_file.h"
+#include "io/out/outputs.h"
 #include "io/text/training_set.h"
 #include "jobs/train/original.h"
 #include "jobs/train/pipeline.h"
-
-/* In the plan's folder, while training needs it. */
-#define P4_TEACHER_CACHE_FILE "teacher_top_k"
 
 typedef struct p4_teacher_plan {
     double weight, temperature; /* weight 0: no teacher */

@@ -26,6 +26,7 @@ static p4_rc random_windows(p4_windows *windows, int64_t count, int64_t T, int64
 static void configure(p4_config *config, const bench_options *o)
 {
     p4_config_recipe(config, P4_RECIPE_QUALITY);
+    config->fine_tune_lr = 1e-3;
     snprintf(config->model_path, sizeof config->model_path, "%s", o->model);
     config->device = strcmp(o->device, "cpu") == 0    ? P4_DEVICE_CPU
                      : strcmp(o->device, "cuda") == 0 ? P4_DEVICE_CUDA

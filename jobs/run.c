@@ -254,6 +254,7 @@ p4_rc p4_run_check(p4_group *group, const p4_config *config)
     p4_run *run = p4_alloc(1, sizeof *run);
     TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
     run->config = *config;
+    p4_settings_resolve(&run->config);
     p4_compute_settings settings = p4_settings_compute(config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);

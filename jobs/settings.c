@@ -66,6 +66,12 @@ static bool follows_original(const p4_config *c, const char *key)
     return has_learned || p4_config_is_user_set(c, p4_config_find(key));
 }
 
+void p4_settings_resolve(p4_config *c)
+{
+    c->distill = follows_original(c, "distill") ? c->distill : 0;
+    c->reconstruct = c->reconstruct && follows_original(c, "reconstruct");
+}
+
 p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statistics *statistics)
 {
     return (p4_train_plan){.T = T,

@@ -25,6 +25,9 @@ p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_sta
 /* The rate of fine_tune_lr "auto" (docs/quality.md 2), when an epoch has so many windows, and a line that
  * says it. */
 void p4_settings_choose_lr(p4_train_plan *plan, const p4_model *model, int64_t windows);
+/* Distillation and reconstruction that a recipe asks for and the run does not do, as there is no original
+ * worth following, become off: the effective configuration says what runs. Local. */
+void p4_settings_resolve(p4_config *config);
 /* Does the configuration quantize at all (quantizer other than "none")? */
 bool p4_settings_quantizes(const p4_config *config);
 

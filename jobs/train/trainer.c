@@ -109,6 +109,7 @@ static p4_rc take_host_memory(p4_trainer *t)
 static p4_rc open_plan(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
+    CHECK(t->plan.lr > 0, "fine-tuning: found learning rate %g, expected more than 0", t->plan.lr);
     TRY(p4_quantize_plan_check(&t->plan.quantize));
     TRY(size_steps(t));
     TRY(take_host_memory(t));

@@ -34,7 +34,8 @@ bool p4_stop_is_asked(p4_stop *stop)
 p4_rc p4_stop_end(p4_stop *stop)
 {
     (void)p4_stop_is_asked(stop); /* a signal to all ranks may come here a little later than to others */
-    switch (stop->reason) {
+    int reason = stop->reason;    /* clang before 15 takes no atomic in a switch */
+    switch (reason) {
     case P4_STOP_SIGNAL:
         return p4_fail(P4_STOPPED, "stopped by %s", p4_stop_signal());
     case P4_STOP_TIME:

@@ -23,6 +23,7 @@ static p4_rc open_tokenizer(p4_run *run)
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
     if (p4_file_exists(path)) { /* without one, token files are read and text is refused by name */
         TRY(p4_tokenizer_open(&run->tokenizer, run->original.hf.path));
+        TRY(p4_chat_open(&run->chat, run->original.hf.path, run->config.chat_template));
         int64_t count = p4_tokenizer_vocab_count(run->tokenizer);
         if (count > arch->V) {
             WARN("warning: %s has token ids up to %lld, and the model's vocabulary has %lld: text that "

@@ -223,6 +223,7 @@ static void close_run(p4_run *run)
     p4_packed_release(&run->packed);
     p4_original_close(&run->original);
     p4_inputs_free(&run->inputs);
+    p4_chat_close(run->chat);
     p4_tokenizer_close(run->tokenizer);
     p4_training_curve_free(&run->curve);
     p4_compute_close(&run->compute);

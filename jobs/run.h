@@ -6,6 +6,7 @@
 #include "io/file/inputs.h"
 #include "io/out/hold.h"
 #include "io/out/report.h"
+#include "io/text/chat.h"
 #include "io/text/training_set.h"
 #include "io/tokenizer/tokenizer.h"
 #include "jobs/settings.h"
@@ -22,6 +23,7 @@ typedef struct p4_run {
     p4_original original;
     p4_inputs inputs;             /* the files read: of the model on every rank, of the text on rank 0 */
     p4_tokenizer *tokenizer;      /* rank 0; NULL when all data are token files */
+    p4_chat *chat;                /* rank 0, beside the tokenizer: how it renders conversations */
     p4_windows calibration, eval; /* the same on every rank */
     p4_windows reconstruction;    /* the same; none: blocks are not reconstructed */
     p4_training_set *train; /* NULL: nothing is trained. Without train_files it may be of `calibration` */

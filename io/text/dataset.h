@@ -10,6 +10,7 @@
 #ifndef P4_DATASET_H
 #define P4_DATASET_H
 
+#include "io/text/json_line.h"
 #include "io/tokenizer/tokenizer.h"
 #include "src/leaf/base.h"
 #include "src/phase4/types.h"
@@ -37,6 +38,7 @@ typedef struct p4_windowing {
     int32_t end_id;                /* end of text, appended to each document; -1: nothing is */
     int threads;                   /* that tokenize; below 1: one does */
     uint64_t seed;                 /* of what is drawn */
+    p4_json_reading json;          /* of lines of JSONL */
 } p4_windowing;
 
 /* Windows of calibration and evaluation: ids[count * T]. */
@@ -66,8 +68,8 @@ void p4_windows_free(p4_windows *windows);
 
 /* ---- documents: documents.c ---- */
 
-/* A stream of documents from one file: .txt (a document a file), .jsonl/.json (one object a line; field text,
- * else content, raw_content, document), WikiText's .raw/.tokens (an article a document), each plain or behind
+/* A stream of documents from one file: .txt (a document a file), .jsonl/.json (one object a line: a text or a
+ * conversation, json_line.h), WikiText's .raw/.tokens (an article a document), each plain or behind
  * gzip, zstd, xz or bzip2, and tar archives of those, nested too. Layers are recognized by content; parquet
  * and arrow are refused with the conversion. */
 typedef struct p4_documents p4_documents;
@@ -97,6 +99,9 @@ typedef struct p4_draw {
 p4_rc p4_documents_open(p4_documents **documents, const char *path);
 /* Reads a sample instead of the whole file. To be called before the first document is read. Local. */
 void p4_documents_sample(p4_documents *documents, const p4_draw *draw);
+/* Lines of JSONL are read in this way, not by the usual fields; what it points to outlives the documents. To
+ * be called before the first document is read. Local. */
+void p4_documents_read_json(p4_documents *documents, const p4_json_reading *reading);
 p4_rc p4_documents_next(p4_documents *documents, p4_document *document);
 void p4_documents_close(p4_documents *documents);
 

@@ -24,8 +24,10 @@ struct p4_documents {
     /* The document at hand: [0, used) of `text`, of which the caller has been given the first `given`. */
     char *text;
     size_t used, given, capacity;
-    char *rest; /* of a long line of JSONL: what is still to be given, in `text` */
+    char *rest; /* of a line of JSONL: what is still to be given, in `text` or `rendered` */
     size_t rest_bytes;
+    char *rendered; /* a conversation, if `rest` is one; NULL otherwise */
+    p4_json_reading reading;
     /* A sample of the file. */
     bool sampled;
     p4_draw draw;
@@ -311,7 +313,9 @@ static p4_rc next_jsonl(p4_documents *d, p4_document *document, bool *found)
     if (*found) {
         p4_line_place place = {d->stream->name, p4_max_i64(0, d->line_number), d->position - (int64_t)count};
         int64_t replaced = 0;
-        TRY(p4_json_line_text(d->text, count, &place, &d->rest, &d->rest_bytes, &replaced));
+        free(d->rendered);
+        TRY(p4_json_line_text(d->text, count, &place, &d->reading, &d->rest, &d->rest_bytes, &d->rendered,
+                              &replaced));
         give_rest(d, document);
         document->replaced = replaced;
     }
@@ -405,6 +409,11 @@ void p4_documents_sample(p4_documents *documents, const p4_draw *draw)
     documents->drawn_block = -1;
 }
 
+void p4_documents_read_json(p4_documents *documents, const p4_json_reading *reading)
+{
+    documents->reading = *reading;
+}
+
 /* The next text of the file, behind its byte order mark; stream NULL at the end. */
 static p4_rc begin_text(p4_documents *d)
 {
@@ -460,6 +469,7 @@ void p4_documents_close(p4_documents *documents)
     if (documents != NULL) {
         p4_members_close(documents->members);
         free(documents->text);
+        free(documents->rendered);
         free(documents);
     }
 }

@@ -7,7 +7,10 @@
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "io/text/conversation.h"
 
 typedef struct scan {
     char *begin, *at, *end;
@@ -175,31 +178,79 @@ static const cJSON *find_field(const cJSON *object, const char *name)
     return found;
 }
 
-p4_rc p4_json_line_text(char *line, size_t bytes, const p4_line_place *place, char **text, size_t *text_bytes,
-                        int64_t *replaced)
+/* *value: the string that is the text, or *conversation: the item under *key that is to be rendered. */
+typedef struct found_text {
+    const char *string;
+    const cJSON *conversation;
+    const char *key;
+} found_text;
+
+/* The field that is named: a string or a conversation. */
+static p4_rc find_named(found_text *found, const cJSON *object, const char *name, const char *where)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *field = find_field(object, name);
+    CHECK(field != NULL, "%s: the object has no field \"%s\" (key \"text_field\")", where, name);
+    CHECK(cJSON_IsString(field) || cJSON_IsArray(field),
+          "%s: field \"%s\" (key \"text_field\") is neither a string nor a list of messages", where, name);
+    found->string = cJSON_GetStringValue(field);
+    found->conversation = cJSON_IsArray(field) ? field : NULL;
+    found->key = name;
+done:
+    return rc;
+}
+
+/* One of the usual fields, else a conversation. */
+static p4_rc find_usual(found_text *found, const cJSON *object, const char *where)
 {
     static const char *const names[] = {"text", "content", "raw_content", "document"};
     p4_rc rc = P4_OK;
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && found->string == NULL; i++) {
+        const cJSON *field = find_field(object, names[i]);
+        found->string =
+            cJSON_GetStringValue(field); /* only "text" must be a string: the others are fallbacks */
+        CHECK(field == NULL || found->string != NULL || i > 0, "%s: field \"text\" is not a string", where);
+    }
+    if (found->string == NULL) {
+        p4_conversation_find(object, &found->conversation, &found->key);
+    }
+    CHECK(found->string != NULL || found->conversation != NULL,
+          "%s: the object has no string field \"text\" (nor content, raw_content, document), and is no "
+          "conversation (messages, conversations, or instruction and output); key \"text_field\" can name "
+          "another field",
+          where);
+done:
+    return rc;
+}
+
+p4_rc p4_json_line_text(char *line, size_t bytes, const p4_line_place *place, const p4_json_reading *how,
+                        char **text, size_t *text_bytes, char **rendered, int64_t *replaced)
+{
+    p4_rc rc = P4_OK;
     cJSON *object = NULL;
-    const char *value = NULL;
-    char where[64];
+    found_text found = {.string = NULL};
+    char at[64], *where = NULL;
     scan s = {.begin = line, .at = line, .end = line + bytes, .place = place};
+    *rendered = NULL;
     TRY(prepare(&s));
     TRY(parse(&s, &object));
-    for (size_t i = 0; i < sizeof names / sizeof names[0] && value == NULL; i++) {
-        const cJSON *field = find_field(object, names[i]);
-        value = cJSON_GetStringValue(field); /* only "text" must be a string: the others are fallbacks */
-        CHECK(field == NULL || value != NULL || i > 0, "%s %s: field \"text\" is not a string", place->source,
-              format_place(where, place));
+    where = p4_format("%s %s", place->source, format_place(at, place));
+    TRY(where != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(how->opt_field != NULL && how->opt_field[0] != '\0'
+            ? find_named(&found, object, how->opt_field, where)
+            : find_usual(&found, object, where));
+    if (found.string != NULL) {
+        *text = line;
+        *text_bytes = strlen(found.string);
+        memcpy(line, found.string, *text_bytes); /* an escape is never shorter than what it stands for */
+    } else {
+        TRY(p4_conversation_render(rendered, found.conversation, found.key, how->chat, where));
+        *text = *rendered;
+        *text_bytes = strlen(*rendered);
     }
-    CHECK(value != NULL,
-          "%s %s: the object has no string field \"text\" (nor content, raw_content, document)",
-          place->source, format_place(where, place));
-    *text = line;
-    *text_bytes = strlen(value);
-    memcpy(line, value, *text_bytes); /* an escape is never shorter than what it stands for */
     *replaced += s.replaced;
 done:
+    free(where);
     cJSON_Delete(object);
     return rc;
 }

@@ -88,6 +88,12 @@ p4_rc p4_token_cache_key(char **key, const p4_texts *texts, const p4_windowing *
     }
     fprintf(to, "phase4 %s tokens\ntokenizer %s\nvocabulary %lld, end of text %d\n", P4_VERSION, fingerprint,
             (long long)how->vocab, (int)how->end_id);
+    if (how->json.opt_field != NULL && how->json.opt_field[0] != '\0') {
+        fprintf(to, "field %s\n", how->json.opt_field);
+    }
+    if (how->json.chat != NULL) {
+        fprintf(to, "conversations %s\n", p4_chat_description(how->json.chat));
+    }
     for (int64_t i = 0; i < texts->count; i++) {
         TRY(say_text(to, texts->paths[i], texts->draws != NULL ? &texts->draws[i] : NULL));
     }

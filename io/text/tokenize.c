@@ -35,6 +35,7 @@ typedef struct token_batch {
 /* Documents one after another: those of files, or samples in memory. */
 typedef struct document_source {
     const p4_texts *texts;
+    const p4_json_reading *json;
     int64_t at; /* index of the file at hand, or of the next sample */
     p4_documents *documents;
     int64_t number;
@@ -68,6 +69,9 @@ static p4_rc open_documents(document_source *source, bool *open)
     }
     source->number = 0;
     p4_rc rc = p4_documents_open(&source->documents, path);
+    if (rc == P4_OK) {
+        p4_documents_read_json(source->documents, source->json);
+    }
     if (rc == P4_OK && draw != NULL) {
         p4_documents_sample(source->documents, draw);
     }
@@ -400,7 +404,7 @@ p4_rc p4_tokenize(const p4_texts *texts, const p4_windowing *how, p4_take_ids ta
     p4_rc rc = P4_OK;
     batch_ring ring;
     pthread_t workers[MOST_THREADS];
-    document_source source = {.texts = texts, .held = {.bytes = -1}};
+    document_source source = {.texts = texts, .json = &how->json, .held = {.bytes = -1}};
     collector to = {.take = take, .user = user, .counts = counts};
     int started = 0, threads = how->threads < 1              ? 1
                                : how->threads > MOST_THREADS ? MOST_THREADS

@@ -4,6 +4,7 @@
 
 #include "io/file/files.h"
 #include "io/json/config.h"
+#include "io/text/chat.h"
 #include "jobs/api/api.h"
 #include "jobs/train/statistics.h"
 #include "jobs/train/windows.h"
@@ -14,6 +15,7 @@ struct p4_calib {
     int64_t vocab, positions;
     int32_t end_id;
     p4_tokenizer *tokenizer; /* NULL: the checkpoint has none */
+    p4_chat *chat;           /* beside the tokenizer */
     char **samples;          /* [sample_count], NULL: the files that the configuration names */
     int64_t sample_count;
 };
@@ -32,6 +34,7 @@ void p4_calib_free(p4_calib *calib)
 {
     if (calib != NULL) {
         free_samples(calib);
+        p4_chat_close(calib->chat);
         p4_tokenizer_close(calib->tokenizer);
         free(calib->model_path);
         free(calib);
@@ -40,11 +43,14 @@ void p4_calib_free(p4_calib *calib)
 
 static p4_rc open_tokenizer(p4_calib *calib)
 {
+    p4_rc rc = P4_OK;
     char *path = p4_format("%s/tokenizer.json", calib->model_path);
-    if (path == NULL) {
-        return P4_E_SYSTEM;
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    if (p4_file_exists(path)) {
+        TRY(p4_tokenizer_open(&calib->tokenizer, calib->model_path));
+        TRY(p4_chat_open(&calib->chat, calib->model_path, calib->config.chat_template));
     }
-    p4_rc rc = p4_file_exists(path) ? p4_tokenizer_open(&calib->tokenizer, calib->model_path) : P4_OK;
+done:
     free(path);
     return rc;
 }
@@ -124,7 +130,8 @@ static p4_rc read_windows(p4_windows *windows, const p4_calib *calib)
                         .vocab = calib->vocab,
                         .end_id = calib->end_id,
                         .threads = c->num_workers,
-                        .seed = c->seed};
+                        .seed = c->seed,
+                        .json = {.opt_field = c->text_field, .chat = calib->chat}};
     if (calib->samples != NULL) {
         TRY(p4_windows_from_samples(windows, (const char *const *)calib->samples, calib->sample_count, &how,
                                     c->calibration_samples));

@@ -14,7 +14,8 @@ static p4_windowing windowing(const p4_run *run)
                           .vocab = arch->V,
                           .end_id = arch->eos_id,
                           .threads = run->config.num_workers,
-                          .seed = run->config.seed};
+                          .seed = run->config.seed,
+                          .json = {.opt_field = run->config.text_field, .chat = run->chat}};
 }
 
 /* ---- what trains on what ---- */

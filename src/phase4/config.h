@@ -38,7 +38,9 @@ struct p4_config {
     p4_dataset calibration_dataset;
     char dataset_root[P4_PATH_BYTES];
     p4_list calibration_files, eval_files, train_files; /* paths or globs */
-    int64_t calibration_samples, eval_samples;          /* windows; eval_samples 0: no evaluation */
+    char text_field[P4_NAME_BYTES];                     /* of JSONL; "": the usual names */
+    p4_chat_kind chat_template;
+    int64_t calibration_samples, eval_samples; /* windows; eval_samples 0: no evaluation */
     int32_t calibration_batch_size, calibration_sequence_length;
     int32_t num_workers;
     char token_cache[P4_PATH_BYTES]; /* directory; "": none */

@@ -52,6 +52,8 @@ typedef enum p4_dataset {
     P4_DATASET_WIKITEXT,
     P4_DATASET_CUSTOM
 } p4_dataset;
+/* How conversations are rendered as text: as the tokenizer's chat template says, or by a named one. */
+typedef enum p4_chat_kind { P4_CHAT_AUTO, P4_CHAT_CHATML, P4_CHAT_LLAMA2, P4_CHAT_LLAMA3 } p4_chat_kind;
 typedef enum p4_size_category { P4_SIZE_TINY, P4_SIZE_SMALL, P4_SIZE_MEDIUM, P4_SIZE_LARGE } p4_size_category;
 
 #ifdef __cplusplus

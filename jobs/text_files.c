@@ -5,17 +5,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static void free_split(p4_split_files *files)
-{
-    p4_dataset_files_free(files->paths, files->count);
-    *files = (p4_split_files){.paths = NULL};
-}
-
 void p4_text_files_free(p4_text_files *files)
 {
-    free_split(&files->calibration);
-    free_split(&files->eval);
-    free_split(&files->train);
+    p4_split_files_free(&files->calibration);
+    p4_split_files_free(&files->eval);
+    p4_split_files_free(&files->train);
 }
 
 bool p4_trains_on_files(const p4_config *c)
@@ -23,23 +17,18 @@ bool p4_trains_on_files(const p4_config *c)
     return c->enable_fine_tuning && (c->train_files.count > 0 || c->calibration_samples == 0);
 }
 
-static p4_rc find_split(p4_split_files *files, const p4_config *c, p4_split split)
-{
-    return p4_dataset_files(c, split, &files->paths, &files->count, &files->held_out);
-}
-
 p4_rc p4_text_files_find(p4_text_files *files, const p4_config *c)
 {
     p4_rc rc = P4_OK;
     *files = (p4_text_files){.eval = {.paths = NULL}};
     if (c->eval_samples > 0) {
-        TRY(find_split(&files->eval, c, P4_SPLIT_EVAL));
+        TRY(p4_dataset_files(&files->eval, c, P4_SPLIT_EVAL));
     }
     if (c->calibration_samples > 0 || files->eval.held_out) {
-        TRY(find_split(&files->calibration, c, P4_SPLIT_CALIBRATION));
+        TRY(p4_dataset_files(&files->calibration, c, P4_SPLIT_CALIBRATION));
     }
     if (p4_trains_on_files(c)) {
-        TRY(find_split(&files->train, c, P4_SPLIT_TRAIN));
+        TRY(p4_dataset_files(&files->train, c, P4_SPLIT_TRAIN));
     }
 done:
     return rc;

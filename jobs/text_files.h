@@ -5,14 +5,7 @@
 #include "io/text/dataset.h"
 #include "src/phase4/config.h"
 
-/* The files of one split, on rank 0. */
-typedef struct p4_split_files {
-    char **paths;
-    int64_t count;
-    bool held_out; /* eval: they are the calibration data, of which windows are set aside */
-} p4_split_files;
-
-/* What the splits are read from; each is empty where nothing is. */
+/* What the splits are read from, on rank 0; each is empty where nothing is. */
 typedef struct p4_text_files {
     p4_split_files calibration, eval, train;
 } p4_text_files;

@@ -36,6 +36,7 @@ static void set_default(p4_config *config, const p4_config_row *row)
         memcpy(field, row->text, strlen(row->text)); /* the rest is 0 */
         break;
     case P4_CONFIG_LIST:
+    case P4_CONFIG_NUMBERS:
         break; /* empty */
     }
 }

@@ -16,9 +16,10 @@ typedef enum p4_config_type {
     P4_CONFIG_UINT64,
     P4_CONFIG_REAL,
     P4_CONFIG_ENUM,
-    P4_CONFIG_PATH, /* char[P4_PATH_BYTES] */
-    P4_CONFIG_NAME, /* char[P4_NAME_BYTES] */
-    P4_CONFIG_LIST, /* p4_list */
+    P4_CONFIG_PATH,    /* char[P4_PATH_BYTES] */
+    P4_CONFIG_NAME,    /* char[P4_NAME_BYTES] */
+    P4_CONFIG_LIST,    /* p4_list */
+    P4_CONFIG_NUMBERS, /* p4_numbers */
 } p4_config_type;
 
 typedef struct p4_config_row {
@@ -27,8 +28,8 @@ typedef struct p4_config_row {
     size_t offset, bytes;    /* of the field in p4_config */
     const char *group;       /* title; only the first row of a group has one */
     double seed, quality;    /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
-    const char *text;        /* default of a PATH or NAME, in both recipes; a LIST starts empty */
-    double min, max;         /* bounds of INT32, INT64 and REAL; every UINT64 is allowed */
+    const char *text;        /* default of a PATH or NAME, in both recipes; LIST and NUMBERS start empty */
+    double min, max;         /* bounds of INT32, INT64, REAL and each of NUMBERS; every UINT64 is allowed */
     bool min_open, max_open; /* the bound itself is not allowed */
     double step;             /* > 0: only min, min + step, ..., max */
     const char *zero_name; /* of INT32, INT64 and REAL: the word for 0, which is allowed besides the range */

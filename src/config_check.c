@@ -121,6 +121,24 @@ static bool in_range(const p4_config_row *row, double value)
     return above && below && (row->step <= 0 || fmod(value - row->min, row->step) == 0); /* NaN is neither */
 }
 
+static void check_numbers(const p4_config_row *row, const p4_numbers *numbers, int line,
+                          p4_config_report *report)
+{
+    char number[32], found[64];
+    if (numbers->count < 0 || numbers->count > P4_NUMBERS_MAX) {
+        snprintf(found, sizeof found, "%d numbers", (int)numbers->count);
+        p4_config_complain_value(report, line, row, found);
+        return;
+    }
+    for (int32_t i = 0; i < numbers->count; i++) {
+        if (!in_range(row, numbers->values[i])) {
+            p4_config_format_real(number, numbers->values[i]);
+            snprintf(found, sizeof found, "%s as element %d", number, (int)i + 1);
+            p4_config_complain_value(report, line, row, found);
+        }
+    }
+}
+
 static int name_count(const p4_config_row *row)
 {
     int count = 0;
@@ -156,6 +174,9 @@ void p4_config_check_row(const p4_config *config, int row_index, p4_config_repor
         break;
     case P4_CONFIG_LIST:
         check_list(row, (const p4_list *)field, line, report);
+        break;
+    case P4_CONFIG_NUMBERS:
+        check_numbers(row, (const p4_numbers *)(const void *)field, line, report);
         break;
     }
     if (!ok) {
@@ -223,6 +244,18 @@ static void check_data(const p4_config *config, p4_config_report *report)
     }
 }
 
+/* Each entry of a list of files has its weight, or none has. */
+static void check_weights(const char *key, const p4_numbers *weights, const char *files_key,
+                          const p4_list *files, p4_config_report *report)
+{
+    if (weights->count > 0 && weights->count != files->count && !was_refused(report, key) &&
+        !was_refused(report, files_key)) {
+        p4_config_complain(report, line_of(report, key),
+                           "key \"%s\": found %d weight%s, expected %d: one for each entry of %s", key,
+                           (int)weights->count, p4_plural(weights->count), (int)files->count, files_key);
+    }
+}
+
 /* A quantizer that weighs errors by what calibration sees needs calibration. */
 static void check_quantizer(const p4_config *config, p4_config_report *report)
 {
@@ -280,6 +313,9 @@ void p4_config_check_job(const p4_config *config, p4_config_report *report)
         check_output_path(config, report);
     }
     check_data(config, report);
+    check_weights("calibration_weights", &config->calibration_weights, "calibration_files",
+                  &config->calibration_files, report);
+    check_weights("train_weights", &config->train_weights, "train_files", &config->train_files, report);
     if (!was_refused(report, "quantizer") && !was_refused(report, "calibration_samples")) {
         check_quantizer(config, report);
         check_reconstruct(config, report);

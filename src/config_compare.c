@@ -10,7 +10,16 @@ static void format_value(char buffer[80], const p4_config *config, const p4_conf
 {
     const char *field = (const char *)config + row->offset;
     char excerpt[80];
-    if (row->type == P4_CONFIG_LIST) {
+    if (row->type == P4_CONFIG_NUMBERS) {
+        const p4_numbers *numbers = (const p4_numbers *)(const void *)field;
+        int used = snprintf(buffer, 80, "[");
+        for (int32_t i = 0; i < numbers->count && used < 60; i++) {
+            char number[32];
+            p4_config_format_real(number, numbers->values[i]);
+            used += snprintf(buffer + used, 80 - (size_t)used, "%s%.14s", i > 0 ? ", " : "", number);
+        }
+        snprintf(buffer + used, 80 - (size_t)used, "]");
+    } else if (row->type == P4_CONFIG_LIST) {
         const p4_list *list = (const p4_list *)(const void *)field;
         const char *first = list->count > 0 ? list->bytes : "";
         p4_config_format_excerpt(excerpt, first, strlen(first));

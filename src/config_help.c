@@ -92,25 +92,27 @@ char *p4_config_format_scalar(char buffer[64], const p4_config *config, const p4
     case P4_CONFIG_PATH:
     case P4_CONFIG_NAME:
     case P4_CONFIG_LIST:
+    case P4_CONFIG_NUMBERS:
         break;
     }
     return buffer;
 }
 
-static void format_range(char buffer[256], const p4_config_row *row)
+static void format_range(char *buffer, size_t room, const p4_config_row *row)
 {
     char low[32], high[32];
     p4_config_format_real(low, row->min);
     p4_config_format_real(high, row->max);
     if (row->min == row->max) {
-        snprintf(buffer, 256, "%s", low);
+        snprintf(buffer, room, "%s", low);
     } else if (row->step > 0 && row->max - row->min == row->step) {
-        snprintf(buffer, 256, "%s or %s", low, high);
+        snprintf(buffer, room, "%s or %s", low, high);
     } else {
-        int used = row->zero_name == NULL ? 0 : snprintf(buffer, 256, "\"%s\" or ", row->zero_name);
-        snprintf(buffer + used, (size_t)(256 - used), "%s in %c%s, %s%c",
-                 row->type == P4_CONFIG_REAL ? "a number" : "a whole number", row->min_open ? '(' : '[', low,
-                 high, row->max_open ? ')' : ']');
+        int used = row->zero_name == NULL ? 0 : snprintf(buffer, room, "\"%s\" or ", row->zero_name);
+        snprintf(buffer + used, room - (size_t)used, "%s in %c%s, %s%c",
+                 row->type == P4_CONFIG_REAL || row->type == P4_CONFIG_NUMBERS ? "a number"
+                                                                               : "a whole number",
+                 row->min_open ? '(' : '[', low, high, row->max_open ? ')' : ']');
     }
 }
 
@@ -124,7 +126,7 @@ char *p4_config_format_expected(char buffer[256], const p4_config_row *row)
     case P4_CONFIG_INT32:
     case P4_CONFIG_INT64:
     case P4_CONFIG_REAL:
-        format_range(buffer, row);
+        format_range(buffer, 256, row);
         break;
     case P4_CONFIG_UINT64:
         snprintf(buffer, 256, "a whole number in [0, %llu]", (unsigned long long)UINT64_MAX);
@@ -145,6 +147,10 @@ char *p4_config_format_expected(char buffer[256], const p4_config_row *row)
         break;
     case P4_CONFIG_LIST:
         snprintf(buffer, 256, "a list of strings, together below %d bytes", (int)P4_LIST_BYTES);
+        break;
+    case P4_CONFIG_NUMBERS:
+        used = (size_t)snprintf(buffer, 256, "a list of up to %d of: ", P4_NUMBERS_MAX);
+        format_range(buffer + used, 256 - used, row);
         break;
     }
     return buffer;
@@ -167,7 +173,7 @@ static const char *default_text(char buffer[256], const p4_config_row *row, p4_r
 {
     p4_config config;
     p4_config_recipe(&config, recipe);
-    if (row->type == P4_CONFIG_LIST) {
+    if (row->type == P4_CONFIG_LIST || row->type == P4_CONFIG_NUMBERS) {
         snprintf(buffer, 256, "[]");
     } else if (row->text != NULL) {
         snprintf(buffer, 256, "\"%s\"", row->text);
@@ -187,6 +193,8 @@ static const char *allowed_text(char buffer[256], const p4_config_row *row)
         return "a string";
     case P4_CONFIG_LIST:
         return "a list of strings";
+    case P4_CONFIG_NUMBERS:
+        return "a list of numbers";
     case P4_CONFIG_UINT64:
         return "a whole number of at most 64 bits";
     default:

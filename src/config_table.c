@@ -21,7 +21,8 @@
              : P4_CONFIG_UINT64, double                                                                      \
              : P4_CONFIG_REAL, char *                                                                        \
              : sizeof MEMBER(field) == P4_PATH_BYTES ? P4_CONFIG_PATH : P4_CONFIG_NAME, p4_list              \
-             : P4_CONFIG_LIST, default                                                                       \
+             : P4_CONFIG_LIST, p4_numbers                                                                    \
+             : P4_CONFIG_NUMBERS, default                                                                       \
              : P4_CONFIG_ENUM)
 #define FIELD(field)                                                              \
     .name = #field, .type = TYPE_OF(field), .offset = offsetof(p4_config, field), \
@@ -78,6 +79,10 @@ const p4_config_row p4_config_table[] = {
      .help = "Files to measure perplexity on; none: the data set's validation files, or held-out windows."},
     {FIELD(train_files), .may_change = true,
      .help = "Files to fine-tune on; none: the calibration data."},
+    {FIELD(calibration_weights), RANGE(0, 1e6), .min_open = true,
+     .help = "Shares of the entries of calibration_files in what is drawn; none: by their sizes."},
+    {FIELD(train_weights), RANGE(0, 1e6), .min_open = true,
+     .help = "Shares of the entries of train_files in every epoch, smaller ones repeated; none: by their sizes."},
     {FIELD(text_field), .text = "",
      .help = "Field of a JSONL line that holds the text; empty: text, content, raw_content, document, or a chat."},
     {FIELD(chat_template), BOTH(P4_CHAT_AUTO), NAMES("auto", "chatml", "llama-2", "llama-3"),

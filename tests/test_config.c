@@ -378,6 +378,9 @@ static void change(p4_config *of, const p4_config_row *row)
         EXPECT(p4_list_append((p4_list *)field, "*.jsonl[.]gz"), "first string");
         EXPECT(p4_list_append((p4_list *)field, "\"\\"), "second string");
         break;
+    case P4_CONFIG_NUMBERS:
+        *(p4_numbers *)(void *)field = (p4_numbers){.count = 2, .values = {row->max / 3.0, row->max}};
+        break;
     }
 }
 

@@ -40,6 +40,8 @@ static const struct {
     {"calibration_files", "[]", NULL},
     {"eval_files", "[]", NULL},
     {"train_files", "[]", NULL},
+    {"calibration_weights", "[]", NULL},
+    {"train_weights", "[]", NULL},
     {"text_field", "\"\"", NULL},
     {"chat_template", "\"auto\"", NULL},
     {"calibration_samples", "1000", NULL},

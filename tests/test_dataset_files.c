@@ -27,29 +27,27 @@ static void begin(p4_dataset dataset, const char *root)
 /* The split reads exactly the files `names` (under `root`, separated by spaces), in this order. */
 static void expect_files(p4_split split, const char *root, const char *names, bool expected_held_out)
 {
-    char **paths = NULL, got[4096] = "";
-    int64_t count = 0;
-    bool held_out = !expected_held_out;
+    p4_split_files files;
+    char got[4096] = "";
     const char *prefix = at(root);
-    EXPECT_OK(p4_dataset_files(&config, split, &paths, &count, &held_out));
-    for (int64_t i = 0; i < count; i++) {
+    EXPECT_OK(p4_dataset_files(&files, &config, split));
+    for (int64_t i = 0; i < files.count; i++) {
         size_t used = strlen(got), length = strlen(prefix);
-        bool below = strncmp(paths[i], prefix, length) == 0;
-        EXPECT(below, "%s is not in %s", paths[i], prefix);
+        bool below = strncmp(files.paths[i], prefix, length) == 0;
+        EXPECT(below, "%s is not in %s", files.paths[i], prefix);
         snprintf(got + used, sizeof got - used, "%s%s", i > 0 ? " " : "",
-                 paths[i] + (below ? length + 1 : 0));
+                 files.paths[i] + (below ? length + 1 : 0));
     }
     EXPECT(strcmp(got, names) == 0, "split %d reads \"%s\", expected \"%s\"", (int)split, got, names);
-    EXPECT(held_out == expected_held_out, "split %d: held out %d", (int)split, held_out);
-    p4_dataset_files_free(paths, count);
+    EXPECT(files.held_out == expected_held_out, "split %d: held out %d", (int)split, files.held_out);
+    p4_split_files_free(&files);
 }
 
 static void expect_none(p4_split split, const char *part)
 {
-    char **paths;
-    int64_t count;
-    bool held_out;
-    EXPECT_REFUSED(p4_dataset_files(&config, split, &paths, &count, &held_out), part);
+    p4_split_files files;
+    EXPECT_REFUSED(p4_dataset_files(&files, &config, split), part);
+    p4_split_files_free(&files);
 }
 
 static void c4_is_found(void)

@@ -331,7 +331,7 @@ static void picks_are_distinct(void)
     }
     for (int64_t wanted = 1; wanted <= ALL; wanted += wanted < 40 ? 1 : 97) {
         int64_t picks[ALL], of_large = 0;
-        EXPECT_OK(p4_pick_windows(picks, wanted, ranges, RANGES, 9));
+        EXPECT_OK(p4_pick_windows(picks, wanted, ranges, RANGES, NULL, 9));
         for (int64_t i = 0; i < wanted; i++) {
             EXPECT(picks[i] >= 0 && picks[i] < ALL && (i == 0 || picks[i] > picks[i - 1]),
                    "pick %lld is %lld", (long long)i, (long long)picks[i]);

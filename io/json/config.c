@@ -1,4 +1,4 @@
-/* JSON text <-> p4_config, by the configuration table. */
+/* JSON text -> p4_config, by the configuration table. */
 #include "io/json/config.h"
 
 #include <errno.h>
@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 
 #include "io/json/text.h"
-#include "io/json/write.h"
 
 enum { MAX_FILE_BYTES = 16 << 20 };
 
@@ -119,6 +118,32 @@ static bool read_list(p4_list *list, const p4_config_row *row, const p4_json_val
     return true;
 }
 
+static bool read_numbers(p4_numbers *numbers, const p4_config_row *row, const p4_json_value *value,
+                         p4_config_report *report)
+{
+    const cJSON *item;
+    char more[64];
+    int count = cJSON_GetArraySize(value->item);
+    snprintf(more, sizeof more, " of %d", count);
+    if (!cJSON_IsArray(value->item) || count > P4_NUMBERS_MAX) {
+        complain_found(row, value, cJSON_IsArray(value->item) ? more : "", report);
+        return false;
+    }
+    memset(numbers, 0, sizeof *numbers);
+    p4_json_cursor inside = {.at = value->raw + 1, .line = value->line};
+    cJSON_ArrayForEach(item, value->item)
+    {
+        p4_json_value element = p4_json_next_value(&inside, item);
+        if (!p4_json_is_number(&element) || p4_json_underflows(&element)) {
+            snprintf(more, sizeof more, " as element %d", (int)numbers->count + 1);
+            complain_found(row, &element, more, report);
+            return false;
+        }
+        numbers->values[numbers->count++] = item->valuedouble;
+    }
+    return true;
+}
+
 /* The word for 0 sets a number to 0; the number 0 is then for the range to allow. */
 static bool read_number(void *field, const p4_config_row *row, const p4_json_value *value)
 {
@@ -162,6 +187,9 @@ static void read_row(p4_config *config, int row_index, const p4_json_value *valu
         break;
     case P4_CONFIG_LIST:
         ok = read_list((p4_list *)field, row, value, report);
+        break;
+    case P4_CONFIG_NUMBERS:
+        ok = read_numbers((p4_numbers *)(void *)field, row, value, report);
         break;
     }
     if (ok) {
@@ -433,54 +461,4 @@ done:
     free(text);
     free(fresh);
     return rc;
-}
-
-/* ---- writer ---- */
-
-/* The value of a row, as the tree that p4_config_parse reads back the same; NULL: out of memory. */
-static cJSON *row_value(const p4_config *config, const p4_config_row *row)
-{
-    const char *field = (const char *)config + row->offset, *string = NULL;
-    char scalar[64];
-    if (row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME) {
-        return cJSON_CreateString(field);
-    }
-    if (row->type != P4_CONFIG_LIST) {
-        return cJSON_CreateRaw(p4_config_format_scalar(scalar, config, row));
-    }
-    cJSON *list = cJSON_CreateArray();
-    bool ok = list != NULL;
-    while (ok && (string = p4_list_next((const p4_list *)field, string)) != NULL) {
-        ok = cJSON_AddItemToArray(list, cJSON_CreateString(string));
-    }
-    if (!ok) {
-        cJSON_Delete(list);
-        list = NULL;
-    }
-    return list;
-}
-
-p4_rc p4_config_print(const p4_config *config, char **json)
-{
-    p4_rc rc = P4_OK;
-    TRY(p4_config_check(config)); /* what is written can be read again */
-    cJSON *root = cJSON_CreateObject();
-    bool ok = root != NULL;
-    for (int i = 0; ok && i < p4_config_rows; i++) {
-        cJSON *value = row_value(config, &p4_config_table[i]);
-        ok = cJSON_AddItemToObject(root, p4_config_table[i].name, value);
-        if (!ok) {
-            cJSON_Delete(value);
-        }
-    }
-    *json = p4_json_print(root, ok, true);
-    rc = *json != NULL ? P4_OK : P4_E_SYSTEM;
-done:
-    return rc;
-}
-
-p4_rc p4_config_to_json(const p4_config *config, char **json)
-{
-    p4_error_clear();
-    return p4_config_print(config, json);
 }

@@ -11,6 +11,7 @@
 #define P4_DATASET_H
 
 #include "io/text/json_line.h"
+#include "io/text/mixture.h"
 #include "io/tokenizer/tokenizer.h"
 #include "src/leaf/base.h"
 #include "src/phase4/types.h"
@@ -19,15 +20,22 @@
 
 typedef enum p4_split { P4_SPLIT_CALIBRATION, P4_SPLIT_TRAIN, P4_SPLIT_EVAL } p4_split;
 
+/* The files of one split. */
+typedef struct p4_split_files {
+    char **paths;
+    int64_t count;
+    bool held_out; /* of P4_SPLIT_EVAL: they are the calibration data, of which the caller sets windows aside
+                    */
+    p4_mixture mixture; /* of train_weights or calibration_weights */
+} p4_split_files;
+
 /* Which files a split reads, as the configuration says: eval_files / train_files when given, else the named
  * data set under dataset_root, or calibration_files for "custom". Patterns are expanded, sorted by bytes,
  * each file once; a folder stands for the text files in it. A pattern without a match and a data set that is
- * not there are errors that say what was looked for. *held_out: the eval split has no files of its own,
- * *paths are the calibration data, of which the caller sets windows aside. The caller frees with
- * p4_dataset_files_free. Local. */
-p4_rc p4_dataset_files(const p4_config *config, p4_split split, char ***paths, int64_t *count,
-                       bool *held_out);
-void p4_dataset_files_free(char **paths, int64_t count);
+ * not there are errors that say what was looked for. The caller frees with p4_split_files_free, after an
+ * error too. Local. */
+p4_rc p4_dataset_files(p4_split_files *files, const p4_config *config, p4_split split);
+void p4_split_files_free(p4_split_files *files);
 
 /* ---- windows in memory: windows.c ---- */
 
@@ -39,6 +47,7 @@ typedef struct p4_windowing {
     int threads;                   /* that tokenize; below 1: one does */
     uint64_t seed;                 /* of what is drawn */
     p4_json_reading json;          /* of lines of JSONL */
+    const p4_mixture *opt_mixture; /* of the files; NULL: each counts by its size */
 } p4_windowing;
 
 /* Windows of calibration and evaluation: ids[count * T]. */

@@ -305,54 +305,101 @@ static p4_rc add_folder(p4_paths *paths, const char *folder, const char *key)
     return rc;
 }
 
-static p4_rc find_listed(p4_paths *paths, const p4_list *list, const char *key)
+/* The files of one entry of a list. */
+static p4_rc add_entry(p4_paths *paths, const char *entry, const char *key)
 {
     p4_rc rc = P4_OK;
     p4_paths matches = {.items = NULL};
-    for (const char *item = NULL; (item = p4_list_next(list, item)) != NULL;) {
-        p4_paths_free(&matches);
-        TRY(p4_paths_add_glob(&matches, item));
-        CHECK(matches.count > 0, "%s: \"%s\": no such file, and no file that matches", key, item);
-        for (int64_t i = 0; i < matches.count; i++) {
-            if (p4_path_kind_of(matches.items[i]) == P4_PATH_FOLDER) {
-                TRY(add_folder(paths, matches.items[i], key));
-            } else {
-                TRY(p4_paths_add(paths, matches.items[i]));
-            }
+    TRY(p4_paths_add_glob(&matches, entry));
+    CHECK(matches.count > 0, "%s: \"%s\": no such file, and no file that matches", key, entry);
+    for (int64_t i = 0; i < matches.count; i++) {
+        if (p4_path_kind_of(matches.items[i]) == P4_PATH_FOLDER) {
+            TRY(add_folder(paths, matches.items[i], key));
+        } else {
+            TRY(p4_paths_add(paths, matches.items[i]));
         }
     }
-    TRY(p4_paths_drop_repeats(paths));
 done:
     p4_paths_free(&matches);
     return rc;
 }
 
-p4_rc p4_dataset_files(const p4_config *config, p4_split split, char ***paths, int64_t *count, bool *held_out)
+static p4_rc find_listed(p4_paths *paths, const p4_list *list, const char *key)
+{
+    p4_rc rc = P4_OK;
+    for (const char *entry = NULL; (entry = p4_list_next(list, entry)) != NULL;) {
+        TRY(add_entry(paths, entry, key));
+    }
+    TRY(p4_paths_drop_repeats(paths));
+done:
+    return rc;
+}
+
+/* The same, with weights: a file that two entries name belongs to the first of them. */
+static p4_rc find_weighted(p4_paths *paths, p4_mixture *mixture, const p4_list *list,
+                           const p4_numbers *weights, const char *key)
+{
+    p4_rc rc = P4_OK;
+    double total = 0;
+    CHECK(weights->count == list->count, "%s: found %d weights, expected %d: one for each entry", key,
+          (int)weights->count, (int)list->count);
+    for (const char *entry = NULL; (entry = p4_list_next(list, entry)) != NULL;) {
+        int64_t before = paths->count, s = mixture->source_count++;
+        TRY(add_entry(paths, entry, key));
+        TRY(p4_paths_drop_repeats(paths));
+        CHECK(paths->count > before, "%s: \"%s\": names no file that an entry before it does not name", key,
+              entry);
+        int32_t *source = p4_resize(mixture->source, (size_t)paths->count, sizeof *source);
+        TRY(source != NULL ? P4_OK : P4_E_SYSTEM);
+        mixture->source = source;
+        for (int64_t i = before; i < paths->count; i++) {
+            source[i] = (int32_t)s;
+        }
+        total += weights->values[s];
+    }
+    for (int64_t s = 0; s < mixture->source_count; s++) {
+        mixture->share[s] = weights->values[s] / total;
+    }
+done:
+    return rc;
+}
+
+static p4_rc find_entries(p4_split_files *files, p4_paths *paths, const p4_list *list,
+                          const p4_numbers *weights, const char *key)
+{
+    return weights->count > 0 ? find_weighted(paths, &files->mixture, list, weights, key)
+                              : find_listed(paths, list, key);
+}
+
+p4_rc p4_dataset_files(p4_split_files *files, const p4_config *config, p4_split split)
 {
     p4_rc rc = P4_OK;
     p4_paths found = {.items = NULL};
-    *held_out = false;
+    *files = (p4_split_files){.paths = NULL};
     if (split == P4_SPLIT_EVAL && config->eval_files.count > 0) {
         TRY(find_listed(&found, &config->eval_files, "eval_files"));
     } else if (split == P4_SPLIT_TRAIN && config->train_files.count > 0) {
-        TRY(find_listed(&found, &config->train_files, "train_files"));
+        TRY(find_entries(files, &found, &config->train_files, &config->train_weights, "train_files"));
     } else if (config->calibration_dataset == P4_DATASET_CUSTOM) {
         CHECK(config->calibration_files.count > 0,
               "calibration_dataset \"custom\" needs calibration_files: at least one path or pattern");
-        TRY(find_listed(&found, &config->calibration_files, "calibration_files"));
-        *held_out = split == P4_SPLIT_EVAL;
+        TRY(find_entries(files, &found, &config->calibration_files, &config->calibration_weights,
+                         "calibration_files"));
+        files->held_out = split == P4_SPLIT_EVAL;
     } else {
-        TRY(find_named(&found, held_out, config, split));
+        TRY(find_named(&found, &files->held_out, config, split));
     }
-    *paths = found.items;
-    *count = found.count;
+    files->paths = found.items;
+    files->count = found.count;
     found = (p4_paths){.items = NULL};
 done:
     p4_paths_free(&found);
     return rc;
 }
 
-void p4_dataset_files_free(char **paths, int64_t count)
+void p4_split_files_free(p4_split_files *files)
 {
-    p4_paths_free(&(p4_paths){.items = paths, .count = count});
+    p4_paths_free(&(p4_paths){.items = files->paths, .count = files->count});
+    p4_mixture_free(&files->mixture);
+    *files = (p4_split_files){.paths = NULL};
 }

@@ -119,9 +119,11 @@ p4_rc p4_plan_draws(p4_draw **draws, char *const *paths, int64_t path_count, con
     int64_t *caps = p4_alloc((size_t)path_count, sizeof *caps);
     int64_t *shares = p4_alloc((size_t)path_count, sizeof *shares);
     double *blocks = p4_alloc((size_t)path_count, sizeof *blocks);
+    double *weights = p4_alloc((size_t)path_count, sizeof *weights);
     p4_draw *made = p4_alloc((size_t)path_count, sizeof *made);
     *draws = NULL;
-    TRY(caps != NULL && shares != NULL && blocks != NULL && made != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(caps != NULL && shares != NULL && blocks != NULL && weights != NULL && made != NULL ? P4_OK
+                                                                                            : P4_E_SYSTEM);
     for (int i = 0; i < attempt; i++) {
         wanted = product(wanted, 2);
     }
@@ -134,7 +136,9 @@ p4_rc p4_plan_draws(p4_draw **draws, char *const *paths, int64_t path_count, con
     if (wanted >= total / 2) { /* to pass over less than half is not worth it */
         goto done;
     }
-    TRY(apportion(shares, blocks, caps, path_count, wanted, how->seed));
+    memcpy(weights, blocks, (size_t)path_count * sizeof *weights);
+    p4_mixture_apply(how->opt_mixture, weights, path_count);
+    TRY(apportion(shares, weights, caps, path_count, wanted, how->seed));
     for (int64_t i = 0; i < path_count; i++) {
         made[i] = (p4_draw){.block_bytes = block_bytes,
                             .stride = shares[i] > 0 ? fmax(1, blocks[i] / (double)shares[i]) : 0,
@@ -145,6 +149,7 @@ p4_rc p4_plan_draws(p4_draw **draws, char *const *paths, int64_t path_count, con
     made = NULL;
 done:
     free(made);
+    free(weights);
     free(blocks);
     free(shares);
     free(caps);
@@ -160,7 +165,7 @@ static int64_t scaled(int64_t i, int64_t whole, int64_t parts)
 }
 
 p4_rc p4_pick_windows(int64_t *picks, int64_t wanted, const p4_window_range *ranges, int64_t range_count,
-                      uint64_t seed)
+                      const p4_mixture *opt_mixture, uint64_t seed)
 {
     p4_rc rc = P4_OK;
     int64_t first = 0;
@@ -172,6 +177,7 @@ p4_rc p4_pick_windows(int64_t *picks, int64_t wanted, const p4_window_range *ran
         caps[i] = ranges[i].count;
         weights[i] = (double)ranges[i].count * ranges[i].weight;
     }
+    p4_mixture_apply(opt_mixture, weights, range_count);
     TRY(apportion(shares, weights, caps, range_count, wanted, seed));
     for (int64_t i = 0; i < range_count; i++) {
         p4_rng rng = {.seed = seed, .stream = pick_stream | (uint64_t)i};

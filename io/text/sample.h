@@ -34,8 +34,9 @@ typedef struct p4_window_range {
 } p4_window_range;
 
 /* picks [wanted], rising: of the windows of ranges[0], then those of ranges[1], ..., `wanted` of them; they
- * have at least as many. Local. */
+ * have at least as many. A mixture counts where not all are wanted: a source gives its share as far as it has
+ * windows. Local. */
 p4_rc p4_pick_windows(int64_t *picks, int64_t wanted, const p4_window_range *ranges, int64_t range_count,
-                      uint64_t seed);
+                      const p4_mixture *opt_mixture, uint64_t seed);
 
 #endif

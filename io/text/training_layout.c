@@ -187,9 +187,37 @@ static p4_rc set_aside(work *w)
         ranges[i] = (p4_window_range){.count = end - at, .weight = 1};
         at = end;
     }
-    TRY(p4_pick_windows(layout->aside, layout->aside_count, ranges, layout->part_count, w->source->how.seed));
+    TRY(p4_pick_windows(layout->aside, layout->aside_count, ranges, layout->part_count, NULL,
+                        w->source->how.seed));
 done:
     free(ranges);
+    return rc;
+}
+
+/* Which windows belong to which source of a mixture: each to that in which it begins. */
+static p4_rc mix(work *w)
+{
+    p4_rc rc = P4_OK;
+    p4_training_layout *layout = w->layout;
+    const p4_mixture *mixture = w->source->how.opt_mixture;
+    int64_t tokens = 0, before = 0;
+    if (mixture == NULL || mixture->source_count == 0) {
+        return P4_OK;
+    }
+    layout->mixed.source_count = mixture->source_count;
+    for (int64_t i = 0; i < layout->part_count; i++) {
+        tokens += layout->parts[i].count;
+        layout->mixed.end[mixture->source[i]] = p4_min_i64(layout->windows, p4_ceil_div(tokens, layout->T));
+    }
+    for (int64_t s = 0; s < mixture->source_count; s++) {
+        layout->mixed.share[s] = mixture->share[s];
+        CHECK(layout->mixed.end[s] > before,
+              "training data: entry %lld of the files has a weight and holds less than one window of %lld "
+              "tokens",
+              (long long)s + 1, (long long)layout->T);
+        before = layout->mixed.end[s];
+    }
+done:
     return rc;
 }
 
@@ -218,6 +246,7 @@ p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_sour
     layout->windows = tokens / layout->T;
     CHECK(layout->windows > 0, "training data: %lld token%s, less than one window of %lld tokens",
           (long long)tokens, p4_plural(tokens), (long long)layout->T);
+    TRY(mix(&w));
     if (source->aside > 0) {
         TRY(set_aside(&w));
     }

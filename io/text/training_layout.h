@@ -27,6 +27,7 @@ typedef struct p4_training_layout {
     int64_t file_count, part_count, aside_count, name_bytes;
     p4_training_file *files; /* [file_count] */
     p4_training_part *parts; /* [part_count] */
+    p4_mixed_windows mixed;  /* of the stream, those that are set aside included */
     int64_t *aside;          /* [aside_count] windows that are not trained on, rising */
     char *names;             /* [name_bytes] paths, each with its NUL */
 } p4_training_layout;

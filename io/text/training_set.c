@@ -28,7 +28,9 @@ struct p4_training_set {
     /* the schedule */
     uint64_t seed;
     int64_t sequences, low, high, steps_per_epoch;
-    uint32_t *order; /* [count] the permutation of order_epoch */
+    uint32_t *order;        /* [count] the windows of order_epoch, in their order */
+    p4_mixed_windows mixed; /* of those that are trained on */
+    uint32_t *work;         /* [2 * count], if they are mixed */
     int64_t order_epoch, step;
     /* what rank 0 sends: the sequences of `block_steps` steps, from step `block` times that on */
     int64_t block_steps, block;
@@ -175,6 +177,29 @@ static p4_rc read_aside(const p4_training_set *set, p4_windows *aside)
 
 /* ---- opening ---- */
 
+/* What of each source of a mixture is trained on: a source that is all set aside is an error. The same on
+ * every rank. Local. */
+static p4_rc mix_trained(p4_training_set *set)
+{
+    p4_rc rc = P4_OK;
+    const p4_training_layout *layout = &set->layout;
+    int64_t before = 0, aside = 0;
+    set->mixed = layout->mixed;
+    for (int64_t s = 0; s < set->mixed.source_count; s++) {
+        while (aside < layout->aside_count && layout->aside[aside] < layout->mixed.end[s]) {
+            aside++;
+        }
+        set->mixed.end[s] -= aside;
+        CHECK(set->mixed.end[s] > before,
+              "training data: all windows of entry %lld of the files, which has a weight, are set aside for "
+              "evaluation; give eval_files",
+              (long long)s + 1);
+        before = set->mixed.end[s];
+    }
+done:
+    return rc;
+}
+
 p4_rc p4_training_set_open(p4_training_set **set, p4_group *group, const p4_training_source *source,
                            p4_windows *aside)
 {
@@ -186,6 +211,7 @@ p4_rc p4_training_set_open(p4_training_set **set, p4_group *group, const p4_trai
     TRY_ROOT(group, p4_training_layout_make(&made->layout, source, &made->temporary));
     TRY(p4_training_layout_share(&made->layout, group));
     made->count = made->layout.windows - made->layout.aside_count;
+    TRY_ALL(group, mix_trained(made));
     TRY(map_all(made, &mapped, &place));
     TRY(check_ids(made, mapped, place));
     TRY_ROOT(group, read_aside(made, aside));
@@ -224,6 +250,7 @@ void p4_training_set_close(p4_training_set *set)
         p4_training_layout_free(&set->layout);
         free(set->temporary);
         free(set->order);
+        free(set->work);
         free(set->held);
         free(set->chunk);
         free(set);
@@ -261,6 +288,11 @@ p4_rc p4_training_set_schedule(p4_training_set *set, uint64_t seed, int64_t sequ
     free(set->order);
     set->order = p4_alloc((size_t)set->count, sizeof *set->order);
     TRY(set->order != NULL ? P4_OK : P4_E_SYSTEM);
+    if (set->mixed.source_count > 0) {
+        free(set->work);
+        set->work = p4_alloc(2 * (size_t)set->count, sizeof *set->work);
+        TRY(set->work != NULL ? P4_OK : P4_E_SYSTEM);
+    }
     if (set->unmapped > 0) {
         set->block_steps = p4_max_i64(1, BLOCK_BYTES / (sequences * window_bytes));
         set->chunk_windows = p4_max_i64(1, CHUNK_BYTES / window_bytes);
@@ -301,10 +333,12 @@ void p4_training_set_window(const p4_training_set *set, int32_t *ids, int64_t at
 int64_t p4_training_set_drawn(p4_training_set *set, int64_t step, int64_t at)
 {
     const int64_t epoch = step / set->steps_per_epoch;
-    if (set->order_epoch != epoch) {
+    if (set->order_epoch != epoch && set->mixed.source_count > 0) {
+        p4_mixed_order(set->order, set->work, &set->mixed, set->seed, epoch);
+    } else if (set->order_epoch != epoch) {
         p4_rng_permutation(set->order, (uint32_t)set->count, set->seed, (uint64_t)epoch + 1);
-        set->order_epoch = epoch;
     }
+    set->order_epoch = epoch;
     return (int64_t)set->order[step % set->steps_per_epoch * set->sequences + at];
 }
 

@@ -149,7 +149,7 @@ static p4_rc pick(int64_t **picks, int64_t count, int64_t total, const source *s
         ranges[i] = (p4_window_range){.count = end - at, .weight = drawn ? s->draws[i].stride : 1};
         at = end;
     }
-    TRY(p4_pick_windows(*picks, count, ranges, s->texts.count, how->seed));
+    TRY(p4_pick_windows(*picks, count, ranges, s->texts.count, how->opt_mixture, how->seed));
 done:
     free(ranges);
     return rc;
@@ -266,7 +266,7 @@ p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint
     *to = (p4_windows){.count = count, .T = T, .tokens_total = count * T};
     to->ids = p4_alloc((size_t)(count * T), sizeof *to->ids);
     TRY(picks != NULL && to->ids != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_pick_windows(picks, count, &all, 1, seed));
+    TRY(p4_pick_windows(picks, count, &all, 1, NULL, seed));
     for (int64_t i = 0; i < from->count; i++) {
         if (moved < count && picks[moved] == i) {
             memcpy(to->ids + moved++ * T, from->ids + i * T, window_bytes);
@@ -292,7 +292,7 @@ p4_rc p4_windows_copy_some(const p4_windows *from, p4_windows *to, int64_t count
     *to = (p4_windows){.count = count, .T = T, .tokens_total = from->tokens_total};
     to->ids = p4_alloc((size_t)(count * T), sizeof *to->ids);
     TRY(picks != NULL && to->ids != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_pick_windows(picks, count, &all, 1, seed));
+    TRY(p4_pick_windows(picks, count, &all, 1, NULL, seed));
     for (int64_t i = 0; i < count; i++) {
         memcpy(to->ids + i * T, from->ids + picks[i] * T, (size_t)T * sizeof *to->ids);
     }

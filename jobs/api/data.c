@@ -120,9 +120,8 @@ static p4_rc read_windows(p4_windows *windows, const p4_calib *calib)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &calib->config;
-    int64_t T = c->calibration_sequence_length, path_count = 0;
-    char **paths = NULL;
-    bool held_out = false;
+    int64_t T = c->calibration_sequence_length;
+    p4_split_files files = {.paths = NULL};
     CHECK(T <= calib->positions, "calibration_sequence_length is %lld, but %s has %lld positions",
           (long long)T, calib->model_path, (long long)calib->positions);
     p4_windowing how = {.tokenizer = calib->tokenizer,
@@ -136,11 +135,12 @@ static p4_rc read_windows(p4_windows *windows, const p4_calib *calib)
         TRY(p4_windows_from_samples(windows, (const char *const *)calib->samples, calib->sample_count, &how,
                                     c->calibration_samples));
     } else {
-        TRY(p4_dataset_files(c, P4_SPLIT_CALIBRATION, &paths, &path_count, &held_out));
-        TRY(p4_windows_read(windows, paths, path_count, &how, c->calibration_samples));
+        TRY(p4_dataset_files(&files, c, P4_SPLIT_CALIBRATION));
+        how.opt_mixture = &files.mixture;
+        TRY(p4_windows_read(windows, files.paths, files.count, &how, c->calibration_samples));
     }
 done:
-    p4_dataset_files_free(paths, path_count);
+    p4_split_files_free(&files);
     return rc;
 }
 

@@ -49,6 +49,7 @@ static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int
 static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split_files *files, int64_t limit)
 {
     p4_windowing how = windowing(run);
+    how.opt_mixture = &files->mixture;
     return p4_windows_read(windows, files->paths, files->count, &how, limit);
 }
 
@@ -176,6 +177,7 @@ static p4_rc open_training(p4_run *run, const p4_text_files *files)
                                  .aside = aside ? c->eval_samples : 0,
                                  .cache_folder = c->token_cache,
                                  .temporary = temporary};
+    source.how.opt_mixture = &files->train.mixture;
     TRY(p4_training_set_open(&run->train, group, &source, aside ? &run->eval : NULL));
 done:
     free(temporary);

@@ -11,13 +11,19 @@
 extern "C" {
 #endif
 
-enum { P4_PATH_BYTES = 4096, P4_NAME_BYTES = 128, P4_LIST_BYTES = 16384 };
+enum { P4_PATH_BYTES = 4096, P4_NAME_BYTES = 128, P4_LIST_BYTES = 16384, P4_NUMBERS_MAX = 32 };
 
 /* A list of strings: `count` NUL-terminated strings one after another in `bytes`. */
 typedef struct p4_list {
     int32_t count;
     char bytes[P4_LIST_BYTES];
 } p4_list;
+
+/* A list of numbers. */
+typedef struct p4_numbers {
+    int32_t count;
+    double values[P4_NUMBERS_MAX];
+} p4_numbers;
 
 /* The configuration (config.h). */
 typedef struct p4_config p4_config;

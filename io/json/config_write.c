@@ -1,0 +1,70 @@
+/* p4_config -> JSON text, by the configuration table. */
+#include "io/json/config.h"
+#include "io/json/write.h"
+
+static cJSON *numbers_value(const p4_numbers *numbers)
+{
+    cJSON *list = cJSON_CreateArray();
+    bool ok = list != NULL;
+    for (int32_t i = 0; ok && i < numbers->count; i++) {
+        char number[32];
+        p4_config_format_real(number, numbers->values[i]);
+        ok = cJSON_AddItemToArray(list, cJSON_CreateRaw(number));
+    }
+    if (!ok) {
+        cJSON_Delete(list);
+        list = NULL;
+    }
+    return list;
+}
+
+/* The value of a row, as the tree that p4_config_parse reads back the same; NULL: out of memory. */
+static cJSON *row_value(const p4_config *config, const p4_config_row *row)
+{
+    const char *field = (const char *)config + row->offset, *string = NULL;
+    char scalar[64];
+    if (row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME) {
+        return cJSON_CreateString(field);
+    }
+    if (row->type == P4_CONFIG_NUMBERS) {
+        return numbers_value((const p4_numbers *)(const void *)field);
+    }
+    if (row->type != P4_CONFIG_LIST) {
+        return cJSON_CreateRaw(p4_config_format_scalar(scalar, config, row));
+    }
+    cJSON *list = cJSON_CreateArray();
+    bool ok = list != NULL;
+    while (ok && (string = p4_list_next((const p4_list *)field, string)) != NULL) {
+        ok = cJSON_AddItemToArray(list, cJSON_CreateString(string));
+    }
+    if (!ok) {
+        cJSON_Delete(list);
+        list = NULL;
+    }
+    return list;
+}
+
+p4_rc p4_config_print(const p4_config *config, char **json)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_config_check(config)); /* what is written can be read again */
+    cJSON *root = cJSON_CreateObject();
+    bool ok = root != NULL;
+    for (int i = 0; ok && i < p4_config_rows; i++) {
+        cJSON *value = row_value(config, &p4_config_table[i]);
+        ok = cJSON_AddItemToObject(root, p4_config_table[i].name, value);
+        if (!ok) {
+            cJSON_Delete(value);
+        }
+    }
+    *json = p4_json_print(root, ok, true);
+    rc = *json != NULL ? P4_OK : P4_E_SYSTEM;
+done:
+    return rc;
+}
+
+p4_rc p4_config_to_json(const p4_config *config, char **json)
+{
+    p4_error_clear();
+    return p4_config_print(config, json);
+}

@@ -12,10 +12,7 @@ p4_rc p4_stage_export(p4_run *run)
                    .curve = &run->curve,
                    .tokenizer_json = run->tokenizer != NULL ? p4_tokenizer_json(run->tokenizer) : NULL,
                    .inputs = &run->inputs,
+                   .hold = run->hold,
                    .results = &run->results};
-    p4_rc rc = P4_OK;
-    TRY_ROOT(run->compute.group, p4_hold_check(run->hold));
-    rc = p4_export_write(&e);
-done:
-    return rc;
+    return p4_export_write(&e);
 }

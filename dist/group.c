@@ -1,5 +1,6 @@
 #include "dist/group.h"
 
+#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ static const int64_t PIECE_BYTES = (int64_t)1
 
 struct p4_group_state {
     MPI_Comm comm, node;
+    int *world; /* [ranks]: the rank of each in the machine */
     MPI_Request question;
     int yes, any_yes;           /* of the question: this rank's answer, the group's */
     int64_t agreements;         /* p4_agree calls so far */
@@ -36,18 +38,34 @@ static void read_injection(struct p4_group_state *state)
     }
 }
 
-/* Takes the communicator over. */
+static void free_state(p4_group *group)
+{
+    if (group->state != NULL) {
+        free(group->state->world);
+        free(group->state);
+        group->state = NULL;
+    }
+}
+
+/* Takes the communicator over. All its ranks open the group, or none. */
 static p4_rc open_group(p4_group *group, p4_machine *machine, MPI_Comm comm, double timeout_s)
 {
     *group = (p4_group){.machine = machine, .timeout_s = timeout_s};
     struct p4_group_state *state = group->state = p4_alloc(1, sizeof *state);
-    if (state == NULL) {
-        MPI_Comm_free(&comm);
-        return P4_E_SYSTEM;
-    }
-    state->comm = comm;
     MPI_Comm_rank(comm, &group->rank);
     MPI_Comm_size(comm, &group->ranks);
+    int *world = p4_alloc((size_t)group->ranks, sizeof *world), failed = state == NULL || world == NULL;
+    MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, comm);
+    if (failed) {
+        MPI_Comm_free(&comm);
+        free(world);
+        free(state);
+        group->state = NULL;
+        return FAULT("another rank could not begin");
+    }
+    state->comm = comm;
+    state->world = world;
+    MPI_Allgather(&machine->rank, 1, MPI_INT, world, 1, MPI_INT, comm);
     MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, group->rank, MPI_INFO_NULL, &state->node);
     MPI_Comm_rank(state->node, &group->local_rank);
     MPI_Comm_size(state->node, &group->local_ranks);
@@ -82,8 +100,7 @@ void p4_group_close(p4_group *group)
         p4_group_barrier(group); /* nobody leaves before all are here */
         MPI_Comm_free(&group->state->node);
         MPI_Comm_free(&group->state->comm);
-        free(group->state);
-        group->state = NULL;
+        free_state(group);
     }
 }
 
@@ -127,11 +144,80 @@ void p4_group_remove_abort_hook(p4_group *group, p4_abort_hook *hook)
     }
 }
 
-/* Waits without keeping a core busy: ranks may share cores with the threads that compute. timeout_s 0: for
- * ever. */
-static void wait_for(p4_group *group, MPI_Request *request, const char *what, double timeout_s)
+/* ---- waiting ---- */
+
+/* How long a wait has lasted by this process's own clock ticks: while the whole job is suspended and
+ * continued, no time passes in it. */
+typedef struct waiting {
+    double seconds, now_s, asked_s; /* so far; when that was counted; `seconds` when the others were asked */
+} waiting;
+
+static const double LONGEST_TICK_S = 1.0, ASK_EVERY_S = 0.5, RANKS_ASKED_PER_S = 128;
+
+/* The ranks that have been silent for so long, as text: "rank 1 on n2, rank 3 on n4"; false: there is none.
+ * *before: how many lower ranks of the group are not silent. */
+static bool find_silent(const p4_group *group, double silent_s, char text[512], int *before)
 {
-    double started_s = p4_now_s();
+    const p4_pulse *pulse = group->machine->state->pulse;
+    size_t used = 0;
+    text[0] = '\0';
+    *before = 0;
+    for (int r = 0; pulse != NULL && r < group->ranks; r++) {
+        int rank = group->state->world[r];
+        bool silent = p4_pulse_silent_s(pulse, rank) >= silent_s;
+        *before += !silent && r < group->rank;
+        if (silent && used < 400) {
+            used += (size_t)snprintf(text + used, 512 - used, "%srank %d on %s", used > 0 ? ", " : "", rank,
+                                     p4_pulse_host(pulse, rank));
+        }
+    }
+    return used > 0;
+}
+
+/* One message for the job: the lowest rank that lives speaks, and its end ends the others. */
+static void let_lower_speak(int before)
+{
+    const double EACH_S = 0.3, MOST_S = 3.0;
+    double seconds = before * EACH_S < MOST_S ? before * EACH_S : MOST_S;
+    nanosleep(&(struct timespec){.tv_sec = (time_t)seconds,
+                                 .tv_nsec = (long)(1e9 * (seconds - (double)(time_t)seconds))},
+              NULL);
+}
+
+/* Ends the job if the wait has become hopeless: a rank does not live, or (`bounded`) it takes too long. */
+static void judge_wait(p4_group *group, waiting *w, const char *what, bool bounded)
+{
+    char silent[512];
+    int before = 0;
+    double now_s = p4_now_s(), every_s = fmax(ASK_EVERY_S, group->ranks / RANKS_ASKED_PER_S);
+    p4_pulse *pulse = group->machine->state->pulse;
+    w->seconds += fmin(now_s - w->now_s, LONGEST_TICK_S);
+    w->now_s = now_s;
+    if (pulse != NULL && w->seconds - w->asked_s >= every_s) {
+        if (w->asked_s == 0) {
+            p4_pulse_begin(pulse);
+        }
+        p4_pulse_ask(pulse, group->state->world, group->ranks, w->seconds - w->asked_s);
+        w->asked_s = w->seconds;
+    }
+    if (bounded && w->seconds > group->timeout_s) {
+        bool known = find_silent(group, fmin(10.0, 0.5 * group->timeout_s), silent, &before);
+        let_lower_speak(before);
+        p4_abort(group, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)%s%s", what,
+                 group->timeout_s, known ? "; not running: " : "", silent);
+    }
+    if (w->asked_s > group->timeout_s && find_silent(group, group->timeout_s, silent, &before)) {
+        let_lower_speak(before);
+        p4_abort(group, "%s: %s: has not run for %.0f s (collective_timeout_s): stopped, or its node is lost",
+                 what, silent, group->timeout_s);
+    }
+}
+
+/* Waits without keeping a core busy: ranks may share cores with the threads that compute. bounded: for at
+ * most timeout_s; else as long as the other ranks live, since a rank may work alone for hours. */
+static void wait_for(p4_group *group, MPI_Request *request, const char *what, bool bounded)
+{
+    waiting w = {.now_s = p4_now_s()};
     for (int64_t tries = 0;; tries++) {
         int done = 0;
         MPI_Test(request, &done, MPI_STATUS_IGNORE);
@@ -143,15 +229,12 @@ static void wait_for(p4_group *group, MPI_Request *request, const char *what, do
             continue;
         }
         nanosleep(&(struct timespec){.tv_nsec = tries < 2000 ? 20000 : 200000}, NULL);
-        if (timeout_s > 0 && p4_now_s() - started_s > timeout_s) {
-            p4_abort(group, "%s: no answer from the other ranks within %.0f s (collective_timeout_s)", what,
-                     timeout_s);
-        }
+        judge_wait(group, &w, what, bounded);
     }
 }
 
 /* names_rank: where only some ranks failed, the message names the rank and its host. */
-static p4_rc agree_within(p4_group *group, p4_rc rc, double timeout_s, bool names_rank)
+static p4_rc agree_on(p4_group *group, p4_rc rc, bool bounded, bool names_rank)
 {
     struct p4_group_state *state = group->state;
     struct {
@@ -159,7 +242,7 @@ static p4_rc agree_within(p4_group *group, p4_rc rc, double timeout_s, bool name
     } mine = {rc == P4_OK ? group->ranks : group->rank, rc != P4_OK}, least = mine;
     MPI_Request request;
     MPI_Iallreduce(&mine, &least, 2, MPI_INT, MPI_MIN, state->comm, &request);
-    wait_for(group, &request, "agreement", timeout_s);
+    wait_for(group, &request, "agreement", bounded);
     if (least.lowest == group->ranks) {
         return P4_OK;
     }
@@ -180,7 +263,7 @@ static p4_rc agree_within(p4_group *group, p4_rc rc, double timeout_s, bool name
 
 p4_rc p4_consult(p4_group *group, p4_rc rc)
 {
-    return agree_within(group, rc, 0, true);
+    return agree_on(group, rc, false, true);
 }
 
 /* This rank's result at its next agreement: `rc`, or the failure that P4_INJECT_FAILURE asks for. */
@@ -197,17 +280,17 @@ static p4_rc count_agreement(p4_group *group, p4_rc rc)
 
 p4_rc p4_agree(p4_group *group, p4_rc rc)
 {
-    return agree_within(group, count_agreement(group, rc), 0, true);
+    return agree_on(group, count_agreement(group, rc), false, true);
 }
 
 p4_rc p4_agree_root(p4_group *group, p4_rc rc)
 {
-    return agree_within(group, count_agreement(group, rc), 0, false);
+    return agree_on(group, count_agreement(group, rc), false, false);
 }
 
 p4_rc p4_agree_soon(p4_group *group, p4_rc rc)
 {
-    return agree_within(group, count_agreement(group, rc), group->timeout_s, true);
+    return agree_on(group, count_agreement(group, rc), true, true);
 }
 
 void p4_group_ask(p4_group *group, bool yes)
@@ -219,7 +302,7 @@ void p4_group_ask(p4_group *group, bool yes)
 
 bool p4_group_answer(p4_group *group)
 {
-    wait_for(group, &group->state->question, "question", 0);
+    wait_for(group, &group->state->question, "question", false);
     return group->state->any_yes != 0;
 }
 
@@ -227,14 +310,14 @@ void p4_group_barrier(p4_group *group)
 {
     MPI_Request request;
     MPI_Ibarrier(group->state->comm, &request);
-    wait_for(group, &request, "barrier", 0);
+    wait_for(group, &request, "barrier", false);
 }
 
 void p4_group_node_gather(p4_group *group, void *all, const void *mine, int64_t bytes)
 {
     MPI_Request request;
     MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, group->state->node, &request);
-    wait_for(group, &request, "exchange inside the node", group->timeout_s);
+    wait_for(group, &request, "exchange inside the node", true);
 }
 
 void p4_group_bcast(p4_group *group, void *data, int64_t bytes, int root)
@@ -243,7 +326,7 @@ void p4_group_bcast(p4_group *group, void *data, int64_t bytes, int root)
         MPI_Request request;
         MPI_Ibcast((char *)data + at, (int)p4_min_i64(PIECE_BYTES, bytes - at), MPI_BYTE, root,
                    group->state->comm, &request);
-        wait_for(group, &request, "broadcast", group->timeout_s);
+        wait_for(group, &request, "broadcast", true);
     }
 }
 
@@ -254,7 +337,7 @@ static void sum_all(p4_group *group, void *data, int64_t count, int64_t each, MP
         MPI_Request request;
         MPI_Iallreduce(MPI_IN_PLACE, (char *)data + at * each, (int)p4_min_i64(piece, count - at), type, op,
                        group->state->comm, &request);
-        wait_for(group, &request, "sum over ranks", group->timeout_s);
+        wait_for(group, &request, "sum over ranks", true);
     }
 }
 
@@ -282,7 +365,7 @@ void p4_group_reduce_f32(p4_group *group, float *data, int64_t count, int root)
         MPI_Ireduce(here ? MPI_IN_PLACE : data + at, here ? data + at : NULL,
                     (int)p4_min_i64(piece, count - at), MPI_FLOAT, MPI_SUM, root, group->state->comm,
                     &request);
-        wait_for(group, &request, "gradient sum to its owner", group->timeout_s);
+        wait_for(group, &request, "gradient sum to its owner", true);
     }
 }
 
@@ -292,7 +375,7 @@ void p4_group_recv(p4_group *group, void *data, int64_t bytes, int from, int tag
         MPI_Request request;
         MPI_Irecv((char *)data + at, (int)p4_min_i64(PIECE_BYTES, bytes - at), MPI_BYTE, from, tag,
                   group->state->comm, &request);
-        wait_for(group, &request, "receive", group->timeout_s);
+        wait_for(group, &request, "receive", true);
     }
 }
 
@@ -321,7 +404,7 @@ void p4_group_wait(p4_group *group, p4_request *request)
 {
     struct pending *pending = request->handle;
     for (int i = 0; pending != NULL && i < pending->count; i++) {
-        wait_for(group, &pending->requests[i], request->what, group->timeout_s);
+        wait_for(group, &pending->requests[i], request->what, true);
     }
     free(pending);
     request->handle = NULL;

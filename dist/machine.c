@@ -65,18 +65,48 @@ done:
     return rc;
 }
 
-p4_rc p4_machine_open(p4_machine *machine)
+/* All ranks go on, or none. Collective. */
+static p4_rc agree_on(MPI_Comm comm, p4_rc rc)
+{
+    int failed = rc != P4_OK;
+    MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, comm);
+    return failed && rc == P4_OK ? FAULT("another rank could not begin") : rc;
+}
+
+p4_rc p4_machine_agree(p4_machine *machine, p4_rc rc)
+{
+    return agree_on(machine->state->world, rc);
+}
+
+/* The threads by which a rank knows that the others live. Collective. */
+static p4_rc open_pulse(p4_machine *machine)
 {
     p4_rc rc = P4_OK;
-    int started = 0;
-    *machine = (p4_machine){.gpu = -1};
-    MPI_Initialized(&started);
-    TRY(started ? P4_OK : start_mpi(machine));
-    struct p4_machine_state *state = machine->state = p4_alloc(1, sizeof *state);
-    if (state == NULL) {
-        rc = P4_E_SYSTEM;
-        goto done;
+    struct p4_machine_state *state = machine->state;
+    p4_pulse_address mine, *all = p4_alloc((size_t)machine->ranks, sizeof *all);
+    rc = p4_pulse_open(&state->pulse, &mine, machine->host, machine->rank, machine->ranks);
+    TRY(p4_machine_agree(machine, all == NULL ? P4_E_SYSTEM : rc));
+    MPI_Allgather(&mine, (int)sizeof mine, MPI_BYTE, all, (int)sizeof mine, MPI_BYTE, state->world);
+    p4_pulse_connect(state->pulse, all);
+    MPI_Barrier(state->world);
+    int missing = p4_pulse_try(state->pulse);
+    MPI_Allreduce(MPI_IN_PLACE, &missing, 1, MPI_INT, MPI_MAX, state->world);
+    if (missing >= 0 && machine->rank == 0) {
+        WARN("warning: rank %d on %s does not answer UDP packets of other ranks (is there a firewall between "
+             "the nodes?): if it is stopped outside of a training step, the others wait without end",
+             missing, all[missing].host);
     }
+done:
+    free(all);
+    return rc;
+}
+
+/* Communicators, and this rank's place in them. Collective. */
+static p4_rc open_state(p4_machine *machine)
+{
+    p4_rc rc = P4_OK;
+    struct p4_machine_state *state = machine->state = p4_alloc(1, sizeof *state);
+    TRY(agree_on(MPI_COMM_WORLD, state != NULL ? P4_OK : P4_E_SYSTEM));
     MPI_Comm_dup(MPI_COMM_WORLD, &state->world);
     MPI_Comm_rank(state->world, &machine->rank);
     MPI_Comm_size(state->world, &machine->ranks);
@@ -87,6 +117,24 @@ p4_rc p4_machine_open(p4_machine *machine)
         snprintf(machine->host, sizeof machine->host, "unknown");
     }
     name_mpi(machine->mpi, sizeof machine->mpi);
+    TRY(machine->ranks > 1 ? open_pulse(machine) : P4_OK);
+    return P4_OK;
+done:
+    if (state != NULL && rc != P4_OK && machine->node_ranks == 0) { /* it has no communicators */
+        free(state);
+        machine->state = NULL;
+    }
+    return rc;
+}
+
+p4_rc p4_machine_open(p4_machine *machine)
+{
+    p4_rc rc = P4_OK;
+    int started = 0;
+    *machine = (p4_machine){.gpu = -1};
+    MPI_Initialized(&started);
+    TRY(started ? P4_OK : start_mpi(machine));
+    TRY(open_state(machine));
     machine->cpu_quota = p4_limits_read("").cpus;
     machine->cores = count_cores(machine);
 done:
@@ -96,6 +144,7 @@ done:
 void p4_machine_close(p4_machine *machine)
 {
     if (machine->state != NULL) {
+        p4_pulse_close(machine->state->pulse);
         MPI_Comm_free(&machine->state->node);
         MPI_Comm_free(&machine->state->world);
         free(machine->state);

@@ -33,6 +33,9 @@ typedef struct p4_machine {
 p4_rc p4_machine_open(p4_machine *machine);
 /* Ends MPI if p4_machine_open started it. Collective over MPI_COMM_WORLD. */
 void p4_machine_close(p4_machine *machine);
+/* Before there is a group: P4_E_SYSTEM on all ranks if one of them gives an error, and the message says so
+ * where the rank has none of its own. Collective over MPI_COMM_WORLD. */
+p4_rc p4_machine_agree(p4_machine *machine, p4_rc rc);
 
 /* Gives each rank of a node a GPU of its own, whatever group it belongs to: the node_rank-th where all ranks
  * see the same GPUs, else a matching of ranks and the GPUs that they see (Slurm's binding,

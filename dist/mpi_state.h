@@ -4,9 +4,12 @@
 
 #include <mpi.h>
 
+#include "dist/pulse.h"
+
 struct p4_machine_state {
-    MPI_Comm world; /* a duplicate */
-    MPI_Comm node;  /* its ranks on this node */
+    MPI_Comm world;  /* a duplicate */
+    MPI_Comm node;   /* its ranks on this node */
+    p4_pulse *pulse; /* NULL: there is one rank */
 };
 
 #endif

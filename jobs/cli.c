@@ -167,6 +167,7 @@ void p4_cli_print_help(FILE *out)
           "  1  system failure: memory, MPI, a device, or standard output that cannot be written\n"
           "  2  bad input: the command line, cfg.json, the model, the data, or the output directory\n"
           "  3  the quality verdict failed and --strict was given\n"
+          "  4  the run lost its output directory: another run took it over, or it was removed\n"
           "  75 stopped by SIGTERM, SIGUSR1, SIGINT, a file named stop in output_path or max_minutes; the "
           "same\n"
           "     command continues the run\n"

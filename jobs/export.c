@@ -367,6 +367,7 @@ static p4_rc write_all(const p4_export *x)
     snprintf(x->results->packing, sizeof x->results->packing, "%s", p4_packing_name(x->config->packing));
     for (int i = 0; i < P4_OUTPUTS; i++) {
         if (writers[i] != NULL && p4_output_path(paths, &p4_outputs[i])[0] != '\0') {
+            TRY(x->hold != NULL ? p4_hold_check(x->hold) : P4_OK);
             TRY(writers[i](&e));
         }
     }

@@ -4,6 +4,7 @@
 #define P4_EXPORT_H
 
 #include "io/file/inputs.h"
+#include "io/out/hold.h"
 #include "jobs/train/curve.h"
 #include "jobs/train/original.h"
 #include "jobs/train/statistics.h"
@@ -21,6 +22,7 @@ typedef struct p4_export {
     const char *tokenizer_json;      /* rank 0; NULL: the model has no tokenizer */
     const p4_inputs *inputs; /* whose fingerprints go along; NULL: those of the weight files are taken */
     bool has_metrics;        /* rank 0: metrics.jsonl is written */
+    p4_hold *hold;           /* rank 0: looked at before each file; NULL: the caller has the directory */
     p4_results *results;     /* evaluations go along; sizes, paths and names are filled in */
 } p4_export;
 

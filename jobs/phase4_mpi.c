@@ -17,7 +17,7 @@ enum { VERDICT_FAILED = 3 }; /* exit status under --strict */
 static int report(p4_rc rc)
 {
     fprintf(stderr, "phase4: %s%s\n", rc == P4_STOPPED ? "" : "error: ", p4_last_error());
-    return (int)rc;
+    return p4_process_status(rc);
 }
 
 /* Does this process speak? Without a session by what its launcher says, so that one of many does. */
@@ -79,7 +79,7 @@ done:
     }
     signal(SIGTERM, SIG_IGN); /* as in run */
     p4_session_close(session);
-    return (int)rc;
+    return p4_process_status(rc);
 }
 
 /* What a run would find out before its work. */
@@ -102,7 +102,7 @@ done:
     }
     signal(SIGTERM, SIG_IGN); /* as in run */
     p4_session_close(session);
-    return (int)rc;
+    return p4_process_status(rc);
 }
 
 static int run(const p4_cli *cli)
@@ -121,7 +121,8 @@ static int run(const p4_cli *cli)
         p4_report_table(stdout, &results);
     }
 done:;
-    int status = rc == P4_OK && cli->strict && !results.quality.passed ? VERDICT_FAILED : (int)rc;
+    int status =
+        rc == P4_OK && cli->strict && !results.quality.passed ? VERDICT_FAILED : p4_process_status(rc);
     if (rc != P4_OK && speaks(session)) {
         (void)report(rc);
     }

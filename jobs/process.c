@@ -20,6 +20,11 @@ void p4_process_start(void)
     signal(SIGXFSZ, SIG_IGN);
 }
 
+int p4_process_status(p4_rc rc)
+{
+    return rc == P4_E_STATE ? (int)P4_E_SYSTEM : (int)rc;
+}
+
 int p4_process_end(int status)
 {
     bool written = fflush(stdout) == 0 && ferror(stdout) == 0; /* an earlier flush may have failed */

@@ -2,10 +2,15 @@
 #ifndef P4_PROCESS_H
 #define P4_PROCESS_H
 
+#include "src/phase4/rc.h"
+
 /* Call first. Standard streams that are closed are opened on something that refuses what is written, so that
  * no file gets their numbers. A reader of the log that ends, or a limit on the size of files, makes a write
  * fail in place of ending the process. Local. */
 void p4_process_start(void);
+/* The exit status of a program that ends with this code: docs/running.md has the table. A call in the wrong
+ * order is a fault of the program, and 3 is the status of a verdict. Local. */
+int p4_process_status(p4_rc rc);
 /* Call last, with the exit status: that status, or 1 with a line on standard error if standard output did not
  * take all that was written to it. Local. */
 int p4_process_end(int status);

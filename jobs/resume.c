@@ -362,6 +362,20 @@ bool p4_resume_has_training(const p4_run *run)
     return run->resume->training;
 }
 
+double p4_resume_lr(const p4_run *run)
+{
+    return run->resume->manifest.lr;
+}
+
+bool p4_resume_text_windows(const p4_run *run, int64_t *windows)
+{
+    const struct p4_resume *r = run->resume;
+    if (r->arrays != NULL) {
+        *windows = r->manifest.text_windows;
+    }
+    return r->arrays != NULL;
+}
+
 static p4_rc take_training(struct p4_resume *r, p4_trainer *trainer, p4_tuning_state *state)
 {
     p4_rc rc = P4_OK;

@@ -22,6 +22,11 @@ p4_rc p4_resume_restore(p4_run *run);
 
 /* Does the checkpoint hold a training that is under way and that p4_resume_take_training has not taken? */
 bool p4_resume_has_training(const p4_run *run);
+/* Its learning rate. */
+double p4_resume_lr(const p4_run *run);
+/* Is the run continued? Then *windows is the limit of training text that it began with: the state counts its
+ * place in it. */
+bool p4_resume_text_windows(const p4_run *run, int64_t *windows);
 /* The state of that training, into an open trainer. Collective. */
 p4_rc p4_resume_take_training(p4_run *run, p4_trainer *trainer, p4_tuning_state *state);
 
@@ -29,7 +34,8 @@ p4_rc p4_resume_take_training(p4_run *run, p4_trainer *trainer, p4_tuning_state 
  * counts. Local. */
 bool p4_resume_is_due(const p4_run *run, int64_t step);
 /* Saves a checkpoint: of a training after a step, or (both NULL) of the finished stages. The earlier ones
- * stay if it fails. Collective. */
+ * stay if it fails. P4_E_HOLD: the output directory is no longer this run's; nothing was
+ * written, and the run must end. Collective. */
 p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state);
 /* Seconds that the processes before this one worked on the run. */
 double p4_resume_earlier_s(const p4_run *run);

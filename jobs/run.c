@@ -121,10 +121,14 @@ static p4_rc pass_border(p4_run *run, int next)
     }
     double due = run->compute.group->rank == 0 && is_save_due(run, next);
     p4_group_max_f64(run->compute.group, &due, 1);
-    if (due > 0 && p4_resume_save(run, NULL, NULL) != P4_OK) {
+    TRY_ROOT(run->compute.group, p4_hold_check(run->hold));
+    rc = due > 0 ? p4_resume_save(run, NULL, NULL) : P4_OK;
+    if (rc != P4_OK && rc != P4_E_HOLD) { /* the run works without */
         WARN("warning: no checkpoint was saved: %s", p4_last_error());
         p4_error_clear();
+        rc = P4_OK;
     }
+done:
     return rc;
 }
 
@@ -191,9 +195,10 @@ static p4_rc open_resume(p4_run *run)
 static p4_rc write_results(p4_run *run, p4_rc outcome)
 {
     char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
-    if (path == NULL || p4_hold_check(run->hold) != P4_OK) {
+    p4_rc held = path != NULL ? p4_hold_check(run->hold) : P4_E_SYSTEM;
+    if (held != P4_OK) {
         free(path);
-        return path == NULL ? P4_E_SYSTEM : P4_E_INPUT;
+        return held;
     }
     p4_rc gone = outcome == P4_OK ? p4_output_check(&run->results.output_paths) : P4_OK;
     run->results.success = outcome == P4_OK && gone == P4_OK;

@@ -113,6 +113,8 @@ static p4_rc publish(const saving *s)
                      .step = s->step,
                      .updates = s->trainer != NULL ? s->trainer->optim.step : 0,
                      .training = s->trainer != NULL,
+                     .lr = s->trainer != NULL ? s->run->lr : 0,
+                     .text_windows = s->run->text_windows,
                      .elapsed_s = r->earlier_s + p4_now_s() - r->started_s};
     snprintf(m.producer, sizeof m.producer, "%s", p4_version());
     (void)p4_utc_now(m.created);
@@ -170,11 +172,15 @@ p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_sta
 {
     struct p4_resume *r = run->resume;
     double started_s = p4_now_s();
+    p4_rc rc = p4_agree_root(run->compute.group, run->hold != NULL ? p4_hold_check(run->hold) : P4_OK);
+    if (rc != P4_OK) { /* what is there under the name of a checkpoint is another run's */
+        return rc;
+    }
     saving s = {.run = run,
                 .trainer = trainer,
                 .state = state,
                 .step = state != NULL ? state->step : run->results.fine_tuning.steps};
-    p4_rc rc = write_checkpoint(&s);
+    rc = write_checkpoint(&s);
     if (rc == P4_OK) {
         free(r->last);
         r->last = p4_format("%s/step-%lld", r->folder, (long long)s.step);

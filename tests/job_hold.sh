@@ -68,6 +68,35 @@ refused 'notes.md' output_path=late overwrite=true
 rm -r late/dequantized_fp16
 "$PHASE4_MPI" --quiet cfg.json output_path=late >log 2>&1 || fail "the retry of a failed run is refused"
 
+# Lost while it did not respond: the run writes nothing more and ends, and says who holds the directory now.
+lost() { # lost WORDS COMMAND...: the command takes the hold from a run that trains
+    local words=$1 job status=0 before
+    shift
+    rm -rf lost
+    # shellcheck disable=SC2086
+    "$PHASE4_MPI" --quiet cfg.json $endless output_path=lost log_every=1 checkpoint_every=50 >log 2>&1 &
+    job=$!
+    for _ in $(seq 1 300); do
+        [ ! -e lost/checkpoints/step-50/manifest.json ] || break
+        sleep 0.1
+    done
+    kill -STOP $job
+    "$@"
+    before=$(ls -R lost 2>/dev/null || true)
+    kill -CONT $job
+    wait $job || status=$?
+    [ $status = 4 ] && [ "$(grep -c 'phase4: error' log)" = 1 ] && grep -qF -- "lost: this run no longer holds its output directory: $words" log ||
+        fail "status $status, expected 4 and \"$words\""
+    [ "$before" = "$(ls -R lost 2>/dev/null || true)" ] || fail "it went on writing: $(ls -R lost)"
+}
+hand_over() {
+    echo '{"host": "n7", "process": 17, "job": "4711", "since": "2026-01-31 12:00:00 +0100"}' >hold
+    mv hold lost/.phase4_hold
+}
+lost 'while it did not respond, another run took it over: host n7, process 17, job 4711' hand_over
+lost '.phase4_hold in it was removed' rm lost/.phase4_hold
+lost '.phase4_hold in it was removed' rm -r lost
+
 # What is not a run's own.
 mkdir mine
 echo mine >log.of.mine

@@ -40,6 +40,11 @@ run few1 1 reconstruct_steps=8
 run few3 3 reconstruct_steps=8
 run pair 1 reconstruct_window=2 recompute=blocks reconstruct_tokens=2100
 run tuned 2 enable_fine_tuning=true fine_tune_threshold=0 fine_tune_max_steps=4 warmup_steps=0 global_batch_tokens=512 calibration_samples=65 reconstruct_tokens=2048
+# Blocks in which nothing is ternary are left alone.
+run kept 2 reconstruct_steps=4 'preserve_layers=*.layers.1.*'
+run all 1 reconstruct_steps=4 'preserve_layers=*.layers.*'
+[ "$(grep -c 'block [1-6] of 6: relative error' kept.out)" = 5 ] && grep -q '1 block from 2 on: nothing is ternary' kept.out
+[ "$(grep -c 'nothing is ternary' all.out)" = 6 ] && ! grep -q 'did not reduce the error' kept.out all.out
 grep -q '"reconstruction":[[:space:]]*null' plain/results.json
 grep -q 'off (reconstruct is false)' plain.out
 plain=$(number plain post_compression loss)

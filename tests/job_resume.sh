@@ -241,7 +241,7 @@ damage 'a part that is gone' 'part-0.h5' rm part-0.h5
 damage 'a manifest that is gone' 'manifest.json' rm manifest.json
 damage 'a manifest cut short' 'manifest.json' truncate -s 300 manifest.json
 damage 'a foreign manifest' 'its format is "another-checkpoint"' sed -i 's/phase4-checkpoint/another-checkpoint/' manifest.json
-damage 'a later version' 'format version 2' sed -i 's/"format_version":[[:space:]]*1/"format_version": 2/' manifest.json
+damage 'a later version' 'format version 9' sed -i 's/"format_version":[[:space:]]*[0-9]/"format_version": 9/' manifest.json
 refused() { # refused WORDS NAME [key=value ...]: status 2 and these words; the checkpoints stay as they were
     local words=$1 name=$2
     shift 2
@@ -275,6 +275,18 @@ cp ids.bin moved.bin
 run 1 bad 'train_files=["moved.bin"]' save_quantized=false log_every=5 fine_tune_max_steps=150 num_workers=1 packing=2bit
 said 'continues after step'
 grep -q '"steps":[[:space:]]*150' bad/results.json || fail "fine_tune_max_steps did not change"
+
+# Another length of the training on a text of which a sample is tokenized, with the rate chosen by the length.
+start 1 length 'train_files=["many.bin"]' fine_tune_max_steps=300 fine_tune_lr=auto checkpoint_every=5
+logged length 12
+kill -9 "$job"
+wait "$job" || true
+rate=$(grep -o 'fine_tune_lr is [0-9.e-]*' log)
+run 1 length 'train_files=["many.bin"]' fine_tune_max_steps=30 fine_tune_lr=auto
+said 'its training text stays what it was: of 6000 windows at most'
+said "$rate, as the training began"
+grep -q '"steps":[[:space:]]*30,' length/results.json || fail 'a training that was made shorter'
+rm -rf length
 
 # ---- resume: a path, and never
 run 1 elsewhere resume="$older"

@@ -115,8 +115,14 @@ static void test_arrays(void)
 
 static void fill_manifest(p4_manifest *m)
 {
-    *m = (p4_manifest){
-        .ranks = 2, .step = 12, .updates = 11, .training = true, .elapsed_s = 2.5, .stage_count = 2};
+    *m = (p4_manifest){.ranks = 2,
+                       .lr = 0.1 / 3,
+                       .text_windows = 77,
+                       .step = 12,
+                       .updates = 11,
+                       .training = true,
+                       .elapsed_s = 2.5,
+                       .stage_count = 2};
     strcpy(m->producer, "phase4 test");
     strcpy(m->created, "2026-01-01T00:00:00Z");
     strcpy(m->stages[0], "evaluate_pre");
@@ -139,6 +145,8 @@ static void test_manifest(void)
     EXPECT_OK(p4_manifest_read(&read, world));
     EXPECT(read.step == 12 && read.updates == 11 && read.ranks == 2 && read.training, "%lld",
            (long long)read.step);
+    EXPECT(read.lr == 0.1 / 3 && read.text_windows == 77, "rate %.17g, text %lld", read.lr,
+           (long long)read.text_windows);
     EXPECT(read.stage_count == 2 && p4_manifest_has_stage(&read, "calibrate") &&
                !p4_manifest_has_stage(&read, "export"),
            "stages");

@@ -398,16 +398,33 @@ done:
     return rc;
 }
 
+/* Who has the directory in place of this run. */
+static p4_rc name_successor(const p4_hold *hold)
+{
+    p4_holder holder;
+    char who[P4_HOLDER_TEXT_BYTES];
+    int length = (int)(strlen(hold->path) - strlen("/" P4_HOLD_FILE));
+    int fd = open(hold->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return p4_fail(P4_E_HOLD,
+                       "%.*s: this run no longer holds its output directory: " P4_HOLD_FILE
+                       " in it was removed while the run was under way",
+                       length, hold->path);
+    }
+    p4_holder_read(&holder, fd);
+    close(fd);
+    return p4_fail(P4_E_HOLD,
+                   "%.*s: this run no longer holds its output directory: while it did not respond, another "
+                   "run took it over: %s",
+                   length, hold->path, p4_holder_describe(who, &holder));
+}
+
 p4_rc p4_hold_check(p4_hold *hold)
 {
     pthread_mutex_lock(&hold->lock);
     bool lost = hold->lost;
     pthread_mutex_unlock(&hold->lock);
-    return !lost && is_ours(hold) ? P4_OK
-                                  : FAIL("%s: this run no longer holds its output directory: the file was "
-                                         "removed, or another run "
-                                         "took it over while this one did not respond",
-                                         hold->path);
+    return !lost && is_ours(hold) ? P4_OK : name_successor(hold);
 }
 
 void p4_hold_release(p4_hold *hold)

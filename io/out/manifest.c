@@ -9,7 +9,7 @@
 #include "io/json/read.h"
 #include "io/json/write.h"
 
-enum { MAX_FILE_BYTES = 64 << 20, VERSION = 1 };
+enum { MAX_FILE_BYTES = 64 << 20, VERSION = 2 };
 static const char format_name[] = "phase4-checkpoint";
 static const int64_t STEPS_LIMIT = (int64_t)1 << 50;
 
@@ -130,7 +130,7 @@ static bool put_times(cJSON *object, const p4_manifest *m)
 
 static char *print(const p4_manifest *m)
 {
-    const p4_json_real elapsed = {"elapsed_s", m->elapsed_s};
+    const p4_json_real reals[] = {{"fine_tune_lr", m->lr}, {"elapsed_s", m->elapsed_s}};
     cJSON *root = cJSON_CreateObject();
     bool ok =
         p4_json_put_text(root, "format", format_name) && p4_json_put_whole(root, "format_version", VERSION) &&
@@ -139,7 +139,8 @@ static char *print(const p4_manifest *m)
         p4_json_put_whole(root, "ranks", m->ranks) && p4_json_put_whole(root, "step", m->step) &&
         p4_json_put_whole(root, "updates", m->updates) &&
         cJSON_AddBoolToObject(root, "training", m->training) != NULL &&
-        p4_json_put_reals(root, &elapsed, 1) && put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
+        p4_json_put_whole(root, "text_windows", m->text_windows) &&
+        p4_json_put_reals(root, reals, 2) && put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
         put_times(cJSON_AddObjectToObject(root, "timing"), m) &&
         put_inputs(cJSON_AddArrayToObject(root, "inputs"), m) &&
         put_parts(cJSON_AddArrayToObject(root, "parts"), m) &&
@@ -263,11 +264,16 @@ done:
 static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
-    const cJSON *elapsed;
+    const cJSON *elapsed, *lr;
     TRY(p4_json_integer(&m->ranks, source, "", root, "ranks", P4_MANIFEST_MAX_PARTS));
     TRY(p4_json_integer(&m->step, source, "", root, "step", STEPS_LIMIT));
     TRY(p4_json_integer(&m->updates, source, "", root, "updates", STEPS_LIMIT));
     TRY(p4_json_bool(&m->training, source, "", root, "training", true));
+    TRY(p4_json_integer(&m->text_windows, source, "", root, "text_windows", STEPS_LIMIT));
+    TRY(p4_json_member(&lr, source, "", root, "fine_tune_lr", true));
+    CHECK(cJSON_IsNumber(lr) && lr->valuedouble >= 0, "%s: fine_tune_lr must be a number of at least 0",
+          source);
+    m->lr = lr->valuedouble;
     TRY(p4_json_member(&elapsed, source, "", root, "elapsed_s", true));
     CHECK(cJSON_IsNumber(elapsed), "%s: elapsed_s must be a number", source);
     m->elapsed_s = elapsed->valuedouble;

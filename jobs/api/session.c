@@ -22,26 +22,31 @@ done:
     return rc;
 }
 
-/* communicator: NULL: of all ranks. */
-static p4_rc open_ranks(p4_session *session, const void *communicator)
+/* The machine comes first: a rank that is out of memory can tell the others only with MPI. communicator:
+ * NULL: of all ranks. */
+static p4_rc open_ranks(p4_session **opened, const void *communicator)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_machine_open(&session->machine));
+    p4_machine machine;
+    p4_session *session = NULL;
+    TRY(p4_machine_open(&machine));
+    session = *opened = p4_alloc(1, sizeof *session);
+    TRY(p4_machine_agree(&machine, session != NULL ? P4_OK : P4_E_SYSTEM));
+    session->machine = machine;
+    machine = (p4_machine){.state = NULL}; /* it is the session's */
     TRY(communicator != NULL ? prepare_division(session, communicator) : P4_OK);
     TRY(p4_group_open(&session->group, &session->machine, communicator, START_TIMEOUT_S));
     p4_session_set_log(session, P4_LOG_WARN);
 done:
+    p4_machine_close(&machine);
     return rc;
 }
 
 p4_rc p4_session_open_on(p4_session **session, const void *communicator)
 {
     p4_error_clear();
-    *session = p4_alloc(1, sizeof **session);
-    if (*session == NULL) {
-        return P4_E_SYSTEM;
-    }
-    p4_rc rc = open_ranks(*session, communicator);
+    *session = NULL;
+    p4_rc rc = open_ranks(session, communicator);
     if (rc != P4_OK) {
         p4_session_close(*session);
         *session = NULL;

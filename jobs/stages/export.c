@@ -13,10 +13,7 @@ p4_rc p4_stage_export(p4_run *run)
                    .tokenizer_json = run->tokenizer != NULL ? p4_tokenizer_json(run->tokenizer) : NULL,
                    .inputs = &run->inputs,
                    .has_metrics = run->metrics_log.stream != NULL,
+                   .hold = run->hold,
                    .results = &run->results};
-    p4_rc rc = P4_OK;
-    TRY_ROOT(run->compute.group, p4_hold_check(run->hold));
-    rc = p4_export_write(&e);
-done:
-    return rc;
+    return p4_export_write(&e);
 }

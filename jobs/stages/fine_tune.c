@@ -10,6 +10,7 @@ static p4_rc keep_point(void *user, const p4_training_point *point)
 {
     p4_rc rc = P4_OK;
     p4_run *run = user;
+    TRY(p4_hold_check(run->hold));
     TRY(p4_training_curve_add(&run->curve, point));
     if (run->log_callback != NULL) {
         run->log_callback(point, run->log_user);
@@ -39,11 +40,24 @@ static p4_rc restore(void *user, p4_trainer *trainer, p4_tuning_state *state)
     return p4_resume_take_training(user, trainer, state);
 }
 
+/* A training that is continued keeps its rate, also where its length, and so the rate of "auto", is another
+ * now. */
+static void choose_lr(p4_run *run, p4_train_plan *plan)
+{
+    if (plan->lr == 0 && p4_resume_has_training(run)) {
+        plan->lr = p4_resume_lr(run);
+        INFO("      fine_tune_lr is %.2g, as the training began", plan->lr);
+    } else {
+        p4_settings_choose_lr(plan, &run->original.hf.model, p4_training_set_count(run->train));
+    }
+    run->lr = plan->lr;
+}
+
 static p4_rc tune(p4_run *run)
 {
     const int64_t T = p4_training_set_length(run->train);
     p4_train_plan plan = p4_settings_train(&run->config, T, &run->statistics);
-    p4_settings_choose_lr(&plan, &run->original.hf.model, p4_training_set_count(run->train));
+    choose_lr(run, &plan);
     p4_tuner tuner = {.compute = &run->compute,
                       .original = &run->original,
                       .train = run->train,

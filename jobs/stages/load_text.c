@@ -1,6 +1,8 @@
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "io/out/outputs.h"
+#include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "jobs/text_files.h"
 #include "jobs/train/windows.h"
@@ -25,6 +27,22 @@ static int64_t windows_needed(const p4_config *c)
 {
     int64_t needed, sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
     return __builtin_mul_overflow(c->fine_tune_max_steps, sequences, &needed) ? 0 : needed;
+}
+
+/* The same of a run that may be continued: its state counts its place in the text that it began with. */
+static void choose_text(p4_run *run)
+{
+    int64_t needed = windows_needed(&run->config), kept = needed;
+    if (p4_resume_text_windows(run, &kept) && kept != needed && p4_trains_on_files(&run->config)) {
+        char part[48] = "all of it";
+        if (kept > 0) {
+            snprintf(part, sizeof part, "of %lld windows at most", (long long)kept);
+        }
+        INFO("      fine_tune_max_steps is another than when the run began; its training text stays what it "
+             "was: %s",
+             part);
+    }
+    run->text_windows = kept;
 }
 
 /* Windows of the calibration data that are read: for calibration, and for reconstruction if it takes more. */
@@ -173,7 +191,7 @@ static p4_rc open_training(p4_run *run, const p4_text_files *files)
     p4_training_source source = {.paths = files->train.paths,
                                  .path_count = files->train.count,
                                  .how = windowing(run),
-                                 .windows = windows_needed(c),
+                                 .windows = run->text_windows,
                                  .aside = aside ? c->eval_samples : 0,
                                  .cache_folder = c->token_cache,
                                  .temporary = temporary};
@@ -209,6 +227,7 @@ p4_rc p4_load_text(p4_run *run)
     const p4_config *c = &run->config;
     p4_group *group = run->compute.group;
     p4_text_files files = {.eval = {.paths = NULL}};
+    choose_text(run);
     TRY_ROOT(group, read_text(run, &files));
     TRY(p4_windows_publish(group, &run->calibration));
     TRY(p4_windows_publish(group, &run->reconstruction));

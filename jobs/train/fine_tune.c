@@ -168,9 +168,13 @@ static p4_rc run_step(tuning *t, p4_step_result *result)
     if (result->stop) {
         TRY(save(t));
         rc = p4_stop_end(tuner->compute->stop);
-    } else if (result->save && save(t) != P4_OK) {
-        WARN("warning: no checkpoint was saved: %s", p4_last_error());
-        p4_error_clear();
+    } else if (result->save) {
+        rc = save(t);
+        if (rc != P4_OK && rc != P4_E_HOLD) { /* the run works without */
+            WARN("warning: no checkpoint was saved: %s", p4_last_error());
+            p4_error_clear();
+            rc = P4_OK;
+        }
     }
 done:
     return rc;

@@ -33,7 +33,8 @@ typedef struct p4_tuner {
     /* Sees each evaluation, on rank 0. NULL: not called. */
     p4_rc (*on_evaluation)(void *user, const p4_history_entry *entry);
     /* Saves the state after a step, from which `restore` of another process continues; the first is also
-     * called for a P4_STOPPED training. Rank 0 is asked with is_save_due before each step. NULL, all three:
+     * called for a P4_STOPPED training. P4_E_HOLD from it ends the training; after another error it goes on
+     * with a warning. Rank 0 is asked with is_save_due before each step. NULL, all three:
      * nothing is saved. `save` and `restore` are Collective. */
     bool (*is_save_due)(void *user, int64_t step);
     p4_rc (*save)(void *user, const p4_trainer *trainer, const p4_tuning_state *state);

@@ -301,6 +301,33 @@ done:
     return rc;
 }
 
+/* Is a tensor of these blocks ternary? Others are what they were, and have no error to make up for. */
+static bool has_ternary(const p4_model *model, int64_t layer, int64_t blocks)
+{
+    bool any = false;
+    for (int64_t i = model->layer_first[layer]; i < model->layer_first[layer + blocks]; i++) {
+        any = any || model->params[i].ternary;
+    }
+    return any;
+}
+
+/* Blocks without ternary tensors: the student's states pass through them, and nothing is trained. Collective.
+ */
+static p4_rc pass_blocks(work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    double relative = NAN;
+    TRY(open_trainer(w, layer, blocks));
+    TRY(measure_target(w));
+    TRY(measure(w, true, &relative));
+    INFO("      %lld block%s from %lld on: nothing is ternary, nothing is trained; relative error of the "
+         "output "
+         "%.4g",
+         (long long)blocks, p4_plural(blocks), (long long)layer + 1, relative);
+done:
+    return rc;
+}
+
 enum { STOP_STEPS = 16 }; /* between two questions whether to stop */
 
 static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
@@ -342,7 +369,9 @@ static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_
     TRY_ALL(w->compute->group, p4_layers_advance(layers, layer, block, NULL));
     if ((layer + 1) % blocks == 0 || layer + 1 == L) {
         int64_t first = layer / blocks * blocks;
-        TRY(train_blocks(w, first, layer + 1 - first));
+        int64_t count = layer + 1 - first;
+        TRY(has_ternary(&w->original->hf.model, first, count) ? train_blocks(w, first, count)
+                                                              : pass_blocks(w, first, count));
     }
 done:
     return rc;

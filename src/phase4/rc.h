@@ -17,6 +17,7 @@ typedef enum p4_rc {
     P4_E_SYSTEM = 1, /* memory, MPI, CUDA, an internal fault */
     P4_E_INPUT = 2,  /* the configuration, a file or a directory: also the exit status of phase4_mpi */
     P4_E_STATE = 3,  /* called in the wrong order ("Model not compressed yet") */
+    P4_E_HOLD = 4,   /* a run lost its output directory to another run, or it was removed: also the status */
     P4_STOPPED = 75, /* a run was asked to stop and saved its state: also the exit status of phase4_mpi */
 } p4_rc;
 

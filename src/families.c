@@ -32,7 +32,7 @@ static const p4_tensor_row llama_rows[] = {
 
 static const p4_family llama = {
     .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear, biases)",
-    .features = {.gated_mlp = true},
+    .features = {.gated_mlp = true, .activation = P4_SILU},
     .prefix = "",
     .layers = "model.layers",
     ROWS(llama_rows),

@@ -31,9 +31,8 @@ p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B,
                                 .H = a->H,
                                 .Hkv = a->Hkv,
                                 .D = a->D,
-                                .window = a->window,
-                                .scale = a->inverse_layer_scale ? a->attention_scale / (float)(layer + 1)
-                                                                : a->attention_scale};
+                                .window = p4_arch_window(a, layer),
+                                .scale = p4_arch_attention_scale(a, layer)};
 }
 
 /* With one token, as support does not depend on B and T. */

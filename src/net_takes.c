@@ -10,6 +10,7 @@ const p4_net_takes p4_net_computes = {
                 [P4_FEATURE_QKV_BIAS] = true,
                 [P4_FEATURE_O_BIAS] = true,
                 [P4_FEATURE_INVERSE_LAYER_SCALE] = true,
+                [P4_FEATURE_ACTIVATION] = true, /* of these, see p4_net_check_arch */
                 [P4_FEATURE_GATED_MLP] = true,
                 [P4_FEATURE_MLP_BIAS] = true,
                 [P4_FEATURE_TIED] = true},
@@ -49,6 +50,10 @@ p4_rc p4_net_check_arch(const p4_net_takes *takes, const p4_arch *arch, const ch
               "%s: model family \"%s\" needs %s, which this version does not compute", source, arch->family,
               p4_feature_text(f));
     }
+    CHECK(arch->activation == (arch->gated_mlp ? P4_SILU : P4_GELU_TANH),
+          "%s: model family \"%s\" needs %s MLP with the activation %s, which this version does not compute",
+          source, arch->family, arch->gated_mlp ? "a gated" : "an ungated",
+          p4_activation_text(arch->activation));
 done:
     return rc;
 }

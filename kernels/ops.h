@@ -26,7 +26,6 @@
 typedef struct p4_device p4_device;
 
 typedef enum p4_norm_kind { P4_RMSNORM, P4_LAYERNORM } p4_norm_kind;
-typedef enum p4_activation { P4_GELU_TANH, P4_GELU_ERF, P4_SILU, P4_RELU, P4_RELU_SQUARED } p4_activation;
 typedef enum p4_quant_method { P4_QUANT_ABSMEAN, P4_QUANT_EXACT } p4_quant_method;
 
 /* Self-attention on one fused buffer. qkv is [N, (H + 2*Hkv) * D]: query heads, key heads, value heads. */

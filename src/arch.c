@@ -30,7 +30,7 @@ const char *p4_activation_text(p4_activation activation)
                                         [P4_GELU_ERF] = "GELU (erf)",
                                         [P4_SILU] = "SiLU",
                                         [P4_RELU] = "ReLU",
-                                        [P4_RELU_SQUARED] = "ReLU squared"};
+                                        [P4_RELU_SQ] = "ReLU squared"};
     return texts[activation];
 }
 

@@ -5,7 +5,8 @@
 #ifndef P4_ARCH_H
 #define P4_ARCH_H
 
-#include "kernels/ops.h"
+#include "src/leaf/activation.h"
+#include "src/leaf/base.h"
 
 typedef enum p4_rope_scaling {
     P4_ROPE_DEFAULT,

@@ -101,26 +101,27 @@ static void down_backward(p4_net *net, const p4_net_pass *pass, int64_t layer)
     weight_backward(net, pass, layer, P4_ROLE_DOWN, net->dx);
     const void *w = p4_net_dense(net, pass->form, p4_model_find(net->model, P4_ROLE_DOWN, layer));
     if (a->gated_mlp) {
-        net->ops->linear_swiglu_backward(net->device,
-                                         &(p4_linear_swiglu_backward_args){.N = N,
-                                                                           .F = a->F,
-                                                                           .out = a->C,
-                                                                           .dy = net->dx,
-                                                                           .w = w,
-                                                                           .gate_up = s->up,
-                                                                           .dgate_up = net->dwide,
-                                                                           .dh_work = net->dwide2});
+        net->ops->linear_gated_backward(net->device,
+                                        &(p4_linear_gated_backward_args){.function = P4_SILU,
+                                                                         .N = N,
+                                                                         .F = a->F,
+                                                                         .out = a->C,
+                                                                         .dy = net->dx,
+                                                                         .w = w,
+                                                                         .gate_up = s->up,
+                                                                         .dgate_up = net->dwide,
+                                                                         .dh_work = net->dwide2});
     } else {
-        net->ops->linear_gelu_backward(
-            net->device,
-            &(p4_linear_gelu_backward_args){.N = N,
-                                            .F = a->F,
-                                            .out = a->C,
-                                            .dy = net->dx,
-                                            .w = w,
-                                            .up = s->up,
-                                            .dup = net->dwide,
-                                            .opt_db = vector_grad(net, pass->sink, P4_ROLE_UP_BIAS, layer)});
+        net->ops->linear_activate_backward(
+            net->device, &(p4_linear_activate_backward_args){
+                             .N = N,
+                             .F = a->F,
+                             .out = a->C,
+                             .dy = net->dx,
+                             .w = w,
+                             .up = s->up,
+                             .dup = net->dwide,
+                             .opt_db = vector_grad(net, pass->sink, P4_ROLE_UP_BIAS, layer)});
     }
 }
 

@@ -17,7 +17,8 @@ void p4_net_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int64_t 
 
 void p4_net_blocks_output(p4_net *net, void *x, int64_t B, int64_t T)
 {
-    net->ops->add(net->device, x, net->saved[last_layer(net)].x2, net->delta, B * T * net->model->arch.C);
+    net->ops->add(net->device, x, net->saved[last_layer(net)].x2, net->delta, 1.0f,
+                  B * T * net->model->arch.C);
 }
 
 void p4_net_blocks_error(p4_net *net, int64_t B, int64_t T, const void *target, float scale, double *sum,

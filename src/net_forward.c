@@ -101,11 +101,8 @@ static const float *vector(const p4_net *net, const p4_form *form, p4_role role,
 void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const void *up, int64_t N)
 {
     int64_t F = net->model->arch.F;
-    if (net->model->arch.gated_mlp) {
-        net->ops->swiglu_forward(net->device, h, rounded, up, N, F);
-    } else {
-        net->ops->gelu_forward(net->device, h, rounded, up, N, F);
-    }
+    bool gated = net->model->arch.gated_mlp;
+    net->ops->activate(net->device, h, rounded, up, gated ? P4_SILU : P4_GELU_TANH, gated, N, F);
 }
 
 void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role gain, p4_add_norm_forward_args args)
@@ -143,15 +140,15 @@ static void up_and_activate(p4_net *net, const p4_net_pass *pass, int64_t layer,
         p4_net_activate(net, plain_of(&s->h, rounds), codes_of(&s->h, rounds), s->up, N);
         return;
     }
-    net->ops->linear_gelu_forward(
-        net->device, &(p4_linear_gelu_forward_args){.N = N,
-                                                    .in = a->C,
-                                                    .out = a->F,
-                                                    .x = s->n2.act,
-                                                    .w = p4_net_dense(net, form, first),
-                                                    .opt_bias = slot_bias(net, form, layer, P4_ROLE_UP),
-                                                    .up = s->up,
-                                                    .h = s->h.act});
+    net->ops->linear_activate_forward(
+        net->device, &(p4_linear_activate_forward_args){.N = N,
+                                                        .in = a->C,
+                                                        .out = a->F,
+                                                        .x = s->n2.act,
+                                                        .w = p4_net_dense(net, form, first),
+                                                        .opt_bias = slot_bias(net, form, layer, P4_ROLE_UP),
+                                                        .up = s->up,
+                                                        .h = s->h.act});
     if (pass->probe != NULL) {
         pass->probe->slot(pass->probe->user, first, s->n2.act, a->C, s->up, a->F, N);
     }
@@ -230,9 +227,15 @@ void p4_net_block(p4_net *net, const p4_net_pass *pass, int64_t layer, const voi
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)
 {
     int64_t position = p4_model_find(net->model, P4_ROLE_POSITION, -1);
-    net->ops->embed_forward(net->device, x, net->ids,
-                            &form->weights[p4_model_find(net->model, P4_ROLE_EMBED, -1)],
-                            position >= 0 ? &form->weights[position] : NULL, B, T, net->model->arch.C);
+    net->ops->embed_forward(
+        net->device,
+        &(p4_embed_forward_args){.B = B,
+                                 .T = T,
+                                 .C = net->model->arch.C,
+                                 .ids = net->ids,
+                                 .token = &form->weights[p4_model_find(net->model, P4_ROLE_EMBED, -1)],
+                                 .opt_position = position >= 0 ? &form->weights[position] : NULL,
+                                 .x = x});
 }
 
 void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x)
@@ -244,7 +247,7 @@ void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t 
         input = s->x2;
     }
     if (end > first) {
-        net->ops->add(net->device, x, s->x2, net->delta, pass->B * pass->T * net->model->arch.C);
+        net->ops->add(net->device, x, s->x2, net->delta, 1.0f, pass->B * pass->T * net->model->arch.C);
     }
 }
 
@@ -302,8 +305,13 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
         if (reference != NULL) {
             head_chunk(net, p4_net_head(net, reference), net->logits_reference,
                        rows_of(net, net->final_reference, row), rows);
-            ops->kl_divergence(net->device, net->kl + row, net->logits_reference, net->logits,
-                               net->targets + row, rows, V, ld);
+            ops->kl_divergence(net->device, &(p4_kl_divergence_args){.N = rows,
+                                                                     .V = V,
+                                                                     .ld = ld,
+                                                                     .reference = net->logits_reference,
+                                                                     .logits = net->logits,
+                                                                     .targets = net->targets + row,
+                                                                     .kl = net->kl + row});
         }
         ops->cross_entropy(net->device, &(p4_cross_entropy_args){.N = rows,
                                                                  .V = V,

@@ -63,6 +63,11 @@ int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim)
     return 0;
 }
 
+int64_t p4_arch_rope_dim(const p4_arch *arch)
+{
+    return arch->rope_dim > 0 ? arch->rope_dim : arch->D;
+}
+
 void p4_layer_set_add(p4_layer_set *set, int64_t layer)
 {
     set->bits[layer / 64] |= (uint64_t)1 << layer % 64;

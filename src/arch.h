@@ -8,12 +8,30 @@
 #include "src/leaf/activation.h"
 #include "src/leaf/base.h"
 
+/* Rotary positions, by their kind of scaling (src/rope.c). */
 typedef enum p4_rope_scaling {
     P4_ROPE_DEFAULT,
     P4_ROPE_LINEAR,
     P4_ROPE_LLAMA3,
+    P4_ROPE_DYNAMIC, /* NTK: from original_positions on, theta grows with the length */
+    P4_ROPE_YARN,
+    P4_ROPE_LONGROPE, /* a factor for each pair, others beyond original_positions */
     P4_ROPE_COUNT
 } p4_rope_scaling;
+
+enum { P4_ROPE_PAIRS_MAX = 256 }; /* of LONGROPE */
+
+typedef struct p4_rope {
+    p4_rope_scaling scaling;
+    double theta;
+    double factor;             /* LINEAR, LLAMA3, DYNAMIC, YARN */
+    double original_positions; /* that the model was trained with first: all but DEFAULT and LINEAR */
+    double low_freq_factor, high_freq_factor; /* LLAMA3 */
+    double beta_fast, beta_slow;              /* YARN: turns over original_positions */
+    bool no_truncation;                       /* YARN: the range between them is not made whole */
+    double attention_factor;                  /* of cosines and sines; 0: 1 */
+    float short_factors[P4_ROPE_PAIRS_MAX], long_factors[P4_ROPE_PAIRS_MAX]; /* LONGROPE */
+} p4_rope;
 
 /* A norm of queries and keys, before their rotation. */
 typedef enum p4_qk_norm {
@@ -33,7 +51,7 @@ typedef struct p4_layer_set {
  *
  * A member that is 0 means that the architecture does not have the feature. With every feature 0 a block is
  *     x = x + attention(norm(x));  x = x + mlp(norm(x))
- * with RMSNorm, unscaled rotary positions, attention to all earlier tokens, an MLP with one input projection
+ * with RMSNorm, rotary positions, attention to all earlier tokens, an MLP with one input projection
  * and GELU (tanh), no biases, and the model has a head of its own. A row here declares both the member and
  * the feature, and a model that has the feature is refused until net_takes.c lists it. A member that is
  * declared by hand escapes that check. */
@@ -50,7 +68,6 @@ typedef struct p4_layer_set {
     X(RESIDUAL_SCALE, float, residual_scale, "scaled outputs of attention and MLP") /* 0: 1 */               \
     /* positions */                                                                                          \
     X(LEARNED_POSITIONS, bool, learned_positions, "learned positions")                                       \
-    X(ROPE_SCALING, p4_rope_scaling, rope_scaling, "scaled rotary positions")                                \
     X(PARTIAL_ROPE, int64_t, rope_dim, "rotary positions of a part of each head") /* elements; 0: D */       \
     X(ROPE_PAIRS, bool, rope_pairs, "rotary positions of neighboring elements")   /* (2i, 2i + 1) */         \
     X(SOME_UNROTATED, bool, some_unrotated, "layers without rotary positions")    /* `unrotated` */          \
@@ -80,10 +97,8 @@ typedef struct p4_arch {
     int64_t first_layer; /* 0; of a part of a model (p4_model_part_init): its first block's number there */
     int64_t positions;   /* longest sequence */
     float norm_eps;
-    float attention_scale; /* of all layers, usually 1/sqrt(D): p4_arch_attention_scale */
-    double rope_theta, local_rope_theta;
-    double rope_factor, rope_low_freq_factor, rope_high_freq_factor,
-        rope_original_positions; /* of a scaling */
+    float attention_scale;       /* of all layers, usually 1/sqrt(D): p4_arch_attention_scale */
+    p4_rope rope, windowed_rope; /* the second with local_rope: of layers with a window */
     int32_t bos_id, eos_id;      /* -1: none */
     p4_layer_set global;         /* with some_global: layers that attend to all earlier tokens */
     p4_layer_set unrotated;      /* with some_unrotated: layers that do not rotate queries and keys */
@@ -200,10 +215,13 @@ static inline bool p4_role_is_slot_bias(p4_role role)
     return p4_roles[role].kind == P4_KIND_SLOT_BIAS;
 }
 
-/* Rotary frequency of pair i of D/2, radians a position, with the architecture's scaling; computed in fp32
- * with the reference library's rounding steps, which at long positions decide the angle. Local. */
-float p4_rope_inv_freq(const p4_arch *arch, int64_t i);
-/* Rotary tables [T, D/2]: cos and sin of the fp32 product position * inv_freq. Local. */
-void p4_rope_tables(const p4_arch *arch, int64_t T, float *cos_table, float *sin_table);
+/* Elements of each head that are rotated, R: rope_dim or D. Local. */
+int64_t p4_arch_rope_dim(const p4_arch *arch);
+/* Rotary frequency of pair i of R/2, radians a position, in a sequence of T positions; computed in fp32 with
+ * the reference library's rounding steps, which at long positions decide the angle. Local. */
+float p4_rope_inv_freq(const p4_rope *rope, int64_t R, int64_t T, int64_t i);
+/* Rotary tables [T, R/2] of a sequence of T positions: cos and sin of the fp32 product position * inv_freq,
+ * times the attention factor. Local. */
+void p4_rope_tables(const p4_rope *rope, int64_t R, int64_t T, float *cos_table, float *sin_table);
 
 #endif

@@ -224,7 +224,7 @@ static p4_rc upload_rope(p4_net *net)
     if (h_tables == NULL) {
         return P4_E_SYSTEM;
     }
-    p4_rope_tables(a, net->plan.T, h_tables, h_tables + count);
+    p4_rope_tables(&a->rope, a->D, net->plan.T, h_tables, h_tables + count);
     net->ops->to_device(net->device, net->cos_table, h_tables, count * 4);
     net->ops->to_device(net->device, net->sin_table, h_tables + count, count * 4);
     free(h_tables);

@@ -5,8 +5,7 @@
 const p4_net_takes p4_net_computes = {
     .feature = {[P4_FEATURE_LAYER_NORM] = true,
                 [P4_FEATURE_LEARNED_POSITIONS] = true,
-                [P4_FEATURE_ROPE_SCALING] = true, /* rope.c computes each kind */
-                [P4_FEATURE_WINDOW] = true,       /* tested against shorter sequences */
+                [P4_FEATURE_WINDOW] = true, /* tested against shorter sequences */
                 [P4_FEATURE_QKV_BIAS] = true,
                 [P4_FEATURE_O_BIAS] = true,
                 [P4_FEATURE_INVERSE_LAYER_SCALE] = true,

@@ -17,7 +17,7 @@ static p4_arch llama_arch(void)
     arch.F = 27;
     arch.positions = 64;
     arch.norm_eps = 1e-5f;
-    arch.rope_theta = 1e4;
+    arch.rope.theta = 1e4;
     arch.attention_scale = 0.5f;
     return arch;
 }

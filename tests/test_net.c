@@ -18,8 +18,7 @@ typedef struct way {
 static const way ways[] = {
     {"cpu", false, 1e-4, 1e-5, 1e-3}, {"cuda", false, 1e-4, 1e-5, 1e-3}, {"cuda", true, 8e-2, 1e-2, 1e-1}};
 static const way *now;
-static p4_net_takes seen; /* in fixtures that were compared */
-static bool scaling_seen[P4_ROPE_COUNT];
+static p4_net_takes seen;                               /* in fixtures that were compared */
 static double worst_logits, worst_loss, worst_gradient; /* seen of the way at hand */
 
 static void compare_gradients(const char *dir, const p4_safetensors *file, const grads *g)
@@ -111,7 +110,6 @@ static void note_seen(const p4_model *model)
     for (int64_t i = 0; i < model->params_count; i++) {
         seen.role[model->params[i].role] = true;
     }
-    scaling_seen[model->arch.rope_scaling] = true;
 }
 
 /* Everything that the network says it computes was compared with the reference library. */
@@ -123,9 +121,6 @@ static void expect_all_seen(void)
     for (p4_role role = 0; role < P4_ROLE_COUNT; role++) {
         EXPECT(seen.role[role] || !p4_net_computes.role[role], "no fixture model has a tensor for %s",
                p4_roles[role].name);
-    }
-    for (int s = 0; s < P4_ROPE_COUNT; s++) {
-        EXPECT(scaling_seen[s], "no fixture model has rotary scaling %d", s);
     }
 }
 

@@ -42,7 +42,7 @@ static p4_rc read_llama(const p4_hf_keys *keys, p4_arch *arch)
     arch->o_bias = arch->qkv_bias;
     TRY(p4_hf_read_bool(keys, "mlp_bias", &arch->mlp_bias));
     TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
-    TRY(p4_hf_read_rope(keys, arch));
+    TRY(p4_hf_read_rope(keys, &(p4_hf_rope_facts){0}, arch));
     TRY(p4_hf_only_words(keys, "hidden_act", activations));
 done:
     return rc;

@@ -196,7 +196,7 @@ static void check_attention_refused(const p4_model *model)
              (long long)model->arch.D);
     EXPECT_REFUSED(p4_net_check_device(&other, device, model), expected);
     EXPECT_REFUSED(p4_net_open(&net, &other, device, model, &plan), expected);
-    EXPECT(net.memory == NULL && net.saved == NULL, "the network is not empty");
+    EXPECT(net.memory == NULL && net.buffers == NULL, "the network is not empty");
     EXPECT_OK(p4_net_check_device(ops, device, model));
 }
 

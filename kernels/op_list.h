@@ -96,6 +96,7 @@ P4_OP(void, add, p4_device *device, void *out, const void *a, const void *b, flo
 /* y = x * rstd * (gain + gain_offset), rstd = 1 / sqrt(mean x^2 + eps), group by group. */
 P4_OP(void, head_norm_forward, p4_device *device, const p4_head_norm_forward_args *args)
 P4_OP(void, head_norm_backward, p4_device *device, const p4_head_norm_backward_args *args)
+P4_OP(void, copy_groups, p4_device *device, const p4_copy_groups_args *args)
 P4_OP(void, rope, p4_device *device, const p4_rope_args *args)
 P4_OP(void, attention_forward, p4_device *device, const p4_attention_forward_args *args)
 P4_OP(void, attention_backward, p4_device *device, const p4_attention_backward_args *args)

@@ -247,6 +247,16 @@ typedef struct p4_head_norm_backward_args {
     float *opt_dgain; /* [D], += */
 } p4_head_norm_backward_args;
 
+/* Copies parts of rows, in two dimensions and from any order to any other: in each row n, for i < I and j <
+ * J, the D elements of x from i x_i + j x_j on to y from i y_i + j y_j on. The rest of y stays. */
+typedef struct p4_copy_groups_args {
+    int64_t N, I, J, D;
+    const void *x; /* act [N, ..], rows ld_x elements apart */
+    int64_t ld_x, x_i, x_j;
+    void *y; /* act [N, ..], rows ld_y elements apart; does not overlap x */
+    int64_t ld_y, y_i, y_j;
+} p4_copy_groups_args;
+
 /* Rotates the first R elements of each of the first `heads` heads of every row in place, rotate-half pairs
  * (i, i + R/2) by the angle of the tables; the other D - R elements stay. Backward: by the negative angle.
  * Where the tables carry a factor (p4_rope_tables), the pairs are multiplied by it in both directions. */

@@ -49,6 +49,10 @@ static p4_rc check_features(const p4_arch *arch, const char *source)
     CHECK(!arch->parallel || !arch->post_norm, "%s: parallel blocks with norms of their outputs", source);
     CHECK(!arch->layer_norm || (!arch->post_norm && !arch->gain_offset),
           "%s: LayerNorm of outputs or with gains stored as their difference from 1", source);
+    CHECK(!arch->post_norm || arch->residual_scale == 0,
+          "%s: outputs of attention and MLP with both norms and a factor", source);
+    CHECK(!arch->qkv_by_head || arch->qk_norm == P4_QK_NORM_NONE,
+          "%s: query, key and value rows by head and norms of queries and keys", source);
     CHECK(!arch->qkv_by_head || arch->H == arch->Hkv,
           "%s: query, key and value rows by head with %lld heads and %lld key/value heads", source,
           (long long)arch->H, (long long)arch->Hkv);

@@ -26,7 +26,8 @@ p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B,
                                 .Hkv = a->Hkv,
                                 .D = a->D,
                                 .window = p4_arch_window(a, layer),
-                                .scale = p4_arch_attention_scale(a, layer)};
+                                .scale = p4_arch_attention_scale(a, layer),
+                                .cap = a->attention_cap};
 }
 
 /* With one token, as support does not depend on B and T. */

@@ -69,6 +69,11 @@ enum { P4_NET_SUMS = 3 };
 
 typedef struct p4_net_trace p4_net_trace;
 
+/* Of a sequence of plan.T positions: [T, R/2]. */
+typedef struct p4_rope_table {
+    float *cos, *sin;
+} p4_rope_table;
+
 typedef struct p4_net {
     const p4_ops *ops;
     p4_device *device;
@@ -80,9 +85,9 @@ typedef struct p4_net {
     p4_net_trace *trace; /* while the memory is planned: steps are noted, ops not called */
     int64_t chunk;       /* rows of logits at a time */
     int64_t logits_ld;   /* elements of a row of logits (p4_net_logits_ld) */
-    float *cos_table, *sin_table;
-    int32_t *ids, *targets; /* targets lie behind the ids of the current micro-batch */
-    const void *final_n;    /* act [N, C]: what p4_net_final_norm leaves for the model under test */
+    p4_rope_table rope, windowed_rope; /* the second with local_rope */
+    int32_t *ids, *targets;            /* targets lie behind the ids of the current micro-batch */
+    const void *final_n; /* act [N, C]: what p4_net_final_norm leaves for the model under test */
     double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; a trainer may place them
                      elsewhere */
     double predictions;            /* that these sums are over; replayed work (op `repeat`) is not counted */

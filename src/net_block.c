@@ -154,6 +154,8 @@ static void project(const p4_block *b, p4_role role, p4_net_buffer to)
 void p4_net_rope(const p4_block *b, void *qkv, bool backward)
 {
     const p4_arch *a = b->arch;
+    const p4_rope_table *table =
+        p4_arch_uses_local_rope(a, b->layer) ? &b->net->windowed_rope : &b->net->rope;
     if (!p4_arch_rotates(a, b->layer)) {
         return;
     }
@@ -161,19 +163,95 @@ void p4_net_rope(const p4_block *b, void *qkv, bool backward)
                                                       .T = b->pass->T,
                                                       .heads = a->H + a->Hkv,
                                                       .D = a->D,
-                                                      .R = a->rope_dim,
+                                                      .R = p4_arch_rope_dim(a),
                                                       .qkv = qkv,
                                                       .row_width = p4_arch_dim(a, P4_DIM_QKV),
-                                                      .cos_table = b->net->cos_table,
-                                                      .sin_table = b->net->sin_table,
+                                                      .neighbors = a->rope_pairs,
+                                                      .cos_table = table->cos,
+                                                      .sin_table = table->sin,
                                                       .backward = backward});
+}
+
+/* QKV from RAW: queries and keys through their norms, values as they are. */
+static void norm_queries_and_keys(const p4_block *b)
+{
+    p4_net *net = b->net;
+    const p4_arch *a = b->arch;
+    int64_t each = net->ops->act_bytes(net->device);
+    const char *x = p4_net_read(net, b->at, P4_BUFFER_RAW);
+    char *y = p4_net_write(net, b->at, P4_BUFFER_QKV);
+    float *q_rstd = statistic(b, P4_BUFFER_Q_RSTD), *k_rstd = statistic(b, P4_BUFFER_K_RSTD);
+    if (!p4_net_step(net)) {
+        return;
+    }
+    int64_t q = p4_arch_dim(a, P4_DIM_Q), kv = p4_arch_dim(a, P4_DIM_KV), width = p4_arch_dim(a, P4_DIM_QKV),
+            values = (q + kv) * each;
+    p4_head_norm_forward_args args = {.N = b->N,
+                                      .heads = q / p4_arch_dim(a, P4_DIM_QN),
+                                      .D = p4_arch_dim(a, P4_DIM_QN),
+                                      .eps = a->norm_eps,
+                                      .x = x,
+                                      .ld_x = width,
+                                      .gain = p4_net_vector(net, b->pass->form, P4_ROLE_Q_GAIN, b->layer),
+                                      .gain_offset = a->gain_offset ? 1.0f : 0.0f,
+                                      .y = y,
+                                      .ld_y = width,
+                                      .opt_rstd = q_rstd};
+    net->ops->head_norm_forward(net->device, &args);
+    args.heads = kv / p4_arch_dim(a, P4_DIM_KN);
+    args.D = p4_arch_dim(a, P4_DIM_KN);
+    args.x = x + q * each;
+    args.gain = p4_net_vector(net, b->pass->form, P4_ROLE_K_GAIN, b->layer);
+    args.y = y + q * each;
+    args.opt_rstd = k_rstd;
+    net->ops->head_norm_forward(net->device, &args);
+    net->ops->copy_groups(net->device, &(p4_copy_groups_args){.N = b->N,
+                                                              .I = 1,
+                                                              .J = 1,
+                                                              .D = kv,
+                                                              .x = x + values,
+                                                              .ld_x = width,
+                                                              .y = y + values,
+                                                              .ld_y = width});
+}
+
+void p4_net_regroup(const p4_block *b, void *y, const void *x, bool backward)
+{
+    const p4_arch *a = b->arch;
+    const int64_t width = p4_arch_dim(a, P4_DIM_QKV), head = 3 * a->D, part = a->H * a->D;
+    p4_copy_groups_args args = {
+        .N = b->N, .I = a->H, .J = 3, .D = a->D, .x = x, .ld_x = width, .y = y, .ld_y = width};
+    args.x_i = backward ? a->D : head;
+    args.x_j = backward ? part : a->D;
+    args.y_i = backward ? head : a->D;
+    args.y_j = backward ? a->D : part;
+    b->net->ops->copy_groups(b->net->device, &args);
+}
+
+/* QKV, before its rotation. */
+static void project_qkv(const p4_block *b)
+{
+    p4_net *net = b->net;
+    if (b->arch->qk_norm != P4_QK_NORM_NONE) {
+        project(b, P4_ROLE_QKV, P4_BUFFER_RAW);
+        norm_queries_and_keys(b);
+    } else if (b->arch->qkv_by_head) {
+        project(b, P4_ROLE_QKV, P4_BUFFER_RAW);
+        const void *raw = p4_net_read(net, b->at, P4_BUFFER_RAW);
+        void *qkv = p4_net_write(net, b->at, P4_BUFFER_QKV);
+        if (p4_net_step(net)) {
+            p4_net_regroup(b, qkv, raw, false);
+        }
+    } else {
+        project(b, P4_ROLE_QKV, P4_BUFFER_QKV);
+    }
 }
 
 /* ATT from QKV's input. */
 static void attend(const p4_block *b)
 {
     p4_net *net = b->net;
-    project(b, P4_ROLE_QKV, P4_BUFFER_QKV);
+    project_qkv(b);
     void *qkv = p4_net_read(net, b->at, P4_BUFFER_QKV);
     if (p4_net_step(net)) {
         p4_net_rope(b, qkv, false);
@@ -232,11 +310,10 @@ static void up_and_activate(const p4_block *b)
 
 /* --- the block --------------------------------------------------------------------------------- */
 
-/* X1 and N1. */
-static void first_norm(const p4_block *b, bool add_delta)
+/* X1: with add_delta the sum that the block before left, and its addend. */
+static p4_add_norm_forward_args first_sum(const p4_block *b, bool add_delta)
 {
     p4_net *net = b->net;
-    target n1;
     p4_add_norm_forward_args args = {.N = b->N};
     if (add_delta) {
         args.x = p4_net_read(net, b->at - 1, p4_net_stream(b->arch));
@@ -245,39 +322,100 @@ static void first_norm(const p4_block *b, bool add_delta)
     } else {
         args.x = p4_net_read(net, b->at, P4_BUFFER_X1);
     }
-    aim(b, P4_ROLE_QKV, &n1);
-    args.opt_y = n1.act;
-    args.opt_rounded = n1.rounded;
-    args.opt_mean = mean(b, P4_BUFFER_MEAN1);
-    args.opt_rstd = statistic(b, P4_BUFFER_RSTD1);
-    p4_net_norm(net, b->pass->form, b->layer, P4_ROLE_NORM1_GAIN, args);
+    return args;
 }
 
-/* X2 = X1 + DELTA, and N2. */
-static void second_norm(const p4_block *b)
+/* X2 = X1 + DELTA. */
+static p4_add_norm_forward_args second_sum(const p4_block *b)
 {
     p4_net *net = b->net;
-    target n2;
-    p4_add_norm_forward_args args = {.N = b->N,
-                                     .x = p4_net_read(net, b->at, P4_BUFFER_X1),
-                                     .opt_delta = p4_net_read(net, b->at, P4_BUFFER_DELTA),
-                                     .opt_sum = p4_net_write(net, b->at, P4_BUFFER_X2)};
-    aim(b, P4_ROLE_UP, &n2);
-    args.opt_y = n2.act;
-    args.opt_rounded = n2.rounded;
-    args.opt_mean = mean(b, P4_BUFFER_MEAN2);
-    args.opt_rstd = statistic(b, P4_BUFFER_RSTD2);
-    p4_net_norm(net, b->pass->form, b->layer, P4_ROLE_NORM2_GAIN, args);
+    return (p4_add_norm_forward_args){.N = b->N,
+                                      .x = p4_net_read(net, b->at, P4_BUFFER_X1),
+                                      .opt_delta = p4_net_read(net, b->at, P4_BUFFER_DELTA),
+                                      .opt_sum = p4_net_write(net, b->at, P4_BUFFER_X2)};
+}
+
+/* The sum, and its norm to the input of a projection: QKV or UP. */
+static void sum_and_norm(const p4_block *b, p4_role to, p4_add_norm_forward_args sum)
+{
+    p4_net *net = b->net;
+    bool first = to == P4_ROLE_QKV;
+    target y;
+    aim(b, to, &y);
+    sum.opt_y = y.act;
+    sum.opt_rounded = y.rounded;
+    sum.opt_mean = mean(b, first ? P4_BUFFER_MEAN1 : P4_BUFFER_MEAN2);
+    sum.opt_rstd = statistic(b, first ? P4_BUFFER_RSTD1 : P4_BUFFER_RSTD2);
+    p4_net_norm(net, b->pass->form, b->layer, first ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN, sum);
+}
+
+/* The sum, which is the input of a projection as it is. */
+static void sum_alone(const p4_block *b, p4_role to, p4_add_norm_forward_args sum)
+{
+    p4_net *net = b->net;
+    if (sum.opt_delta != NULL || net->trace != NULL) {
+        if (p4_net_step(net)) {
+            net->ops->add(net->device, sum.opt_sum, sum.x, sum.opt_delta, p4_net_delta_scale(b->arch),
+                          b->N * b->arch->C);
+        }
+    }
+    round_input(b, to);
+}
+
+/* DELTA from the input of O or DOWN. */
+static void add_later(const p4_block *b, p4_role role)
+{
+    p4_net *net = b->net;
+    bool first = role == P4_ROLE_O;
+    p4_net_buffer out = first ? P4_BUFFER_OUT1 : P4_BUFFER_OUT2;
+    if (!b->arch->post_norm) {
+        project(b, role, P4_BUFFER_DELTA);
+        return;
+    }
+    project(b, role, out);
+    p4_net_norm(net, b->pass->form, b->layer, first ? P4_ROLE_POST1_GAIN : P4_ROLE_POST2_GAIN,
+                (p4_add_norm_forward_args){
+                    .N = b->N,
+                    .x = p4_net_read(net, b->at, out),
+                    .opt_y = p4_net_write(net, b->at, P4_BUFFER_DELTA),
+                    .opt_rstd = statistic(b, first ? P4_BUFFER_POST1_RSTD : P4_BUFFER_POST2_RSTD)});
+}
+
+/* x + attention(norm1(x)) + mlp(norm2(x)). */
+static void parallel_forward(const p4_block *b, bool add_delta, bool again)
+{
+    p4_net *net = b->net;
+    sum_and_norm(b, P4_ROLE_QKV, first_sum(b, add_delta));
+    sum_and_norm(b, P4_ROLE_UP, first_sum(b, false));
+    attend(b);
+    up_and_activate(b);
+    if (again) {
+        return;
+    }
+    project(b, P4_ROLE_O, P4_BUFFER_OUT1);
+    project(b, P4_ROLE_DOWN, P4_BUFFER_OUT2);
+    const void *out1 = p4_net_read(net, b->at, P4_BUFFER_OUT1),
+               *out2 = p4_net_read(net, b->at, P4_BUFFER_OUT2);
+    void *delta = p4_net_write(net, b->at, P4_BUFFER_DELTA);
+    if (p4_net_step(net)) {
+        net->ops->add(net->device, delta, out1, out2, 1.0f, b->N * b->arch->C);
+    }
 }
 
 void p4_net_block_forward(const p4_block *b, bool add_delta, bool again)
 {
-    first_norm(b, add_delta);
+    if (b->arch->parallel) {
+        parallel_forward(b, add_delta, again);
+        return;
+    }
+    void (*enter)(const p4_block *, p4_role, p4_add_norm_forward_args) =
+        b->arch->no_pre_norm ? sum_alone : sum_and_norm;
+    enter(b, P4_ROLE_QKV, first_sum(b, add_delta));
     attend(b);
-    project(b, P4_ROLE_O, P4_BUFFER_DELTA);
-    second_norm(b);
+    add_later(b, P4_ROLE_O);
+    enter(b, P4_ROLE_UP, second_sum(b));
     up_and_activate(b);
-    if (!again) {
-        project(b, P4_ROLE_DOWN, P4_BUFFER_DELTA);
+    if (!again || b->arch->post_norm) { /* the backward pass of a norm needs its input */
+        add_later(b, P4_ROLE_DOWN);
     }
 }

@@ -77,6 +77,9 @@ void p4_net_activate(const p4_block *b, void *h, const p4_int8_rows *rounded, co
 /* Rotary positions of the query and key heads of qkv [N, (H + 2*Hkv) * D], or of its gradient, in a layer
  * that has them. */
 void p4_net_rope(const p4_block *b, void *qkv, bool backward);
+/* y = x with query, key and value rows side by side by head, [H, 3, D], in the order that attention takes,
+ * [3, H, D]; backward: the other way. */
+void p4_net_regroup(const p4_block *b, void *y, const void *x, bool backward);
 
 /* The gradient's buffer in the sink; NULL: not wanted, or there is no such parameter. */
 float *p4_net_grad(const p4_grad_sink *sink, int64_t param, bool *accumulate);

@@ -223,6 +223,61 @@ static void mlp_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffer dx, 
     weight_backward(b, P4_ROLE_UP, P4_BUFFER_DUP);
 }
 
+/* In place: the gradients at rotated queries and keys become those at QKV's product. */
+static void query_and_key_norms_backward(const p4_block *b)
+{
+    p4_net *net = b->net;
+    const p4_arch *a = b->arch;
+    int64_t each = net->ops->act_bytes(net->device);
+    const char *x = p4_net_read(net, b->at, P4_BUFFER_RAW);
+    char *dqkv = p4_net_read(net, b->at, P4_BUFFER_DQKV);
+    const float *q_rstd = p4_net_read(net, b->at, P4_BUFFER_Q_RSTD),
+                *k_rstd = p4_net_read(net, b->at, P4_BUFFER_K_RSTD);
+    if (!p4_net_step(net)) {
+        return;
+    }
+    int64_t q = p4_arch_dim(a, P4_DIM_Q), kv = p4_arch_dim(a, P4_DIM_KV), width = p4_arch_dim(a, P4_DIM_QKV);
+    p4_head_norm_backward_args args = {.N = b->N,
+                                       .heads = q / p4_arch_dim(a, P4_DIM_QN),
+                                       .D = p4_arch_dim(a, P4_DIM_QN),
+                                       .dy = dqkv,
+                                       .ld_dy = width,
+                                       .x = x,
+                                       .ld_x = width,
+                                       .rstd = q_rstd,
+                                       .gain = p4_net_vector(net, b->pass->form, P4_ROLE_Q_GAIN, b->layer),
+                                       .gain_offset = a->gain_offset ? 1.0f : 0.0f,
+                                       .dx = dqkv,
+                                       .ld_dx = width,
+                                       .opt_dgain = vector_grad(b, P4_ROLE_Q_GAIN)};
+    net->ops->head_norm_backward(net->device, &args);
+    args.heads = kv / p4_arch_dim(a, P4_DIM_KN);
+    args.D = p4_arch_dim(a, P4_DIM_KN);
+    args.dy = args.dx = dqkv + q * each;
+    args.x = x + q * each;
+    args.rstd = k_rstd;
+    args.gain = p4_net_vector(net, b->pass->form, P4_ROLE_K_GAIN, b->layer);
+    args.opt_dgain = vector_grad(b, P4_ROLE_K_GAIN);
+    net->ops->head_norm_backward(net->device, &args);
+}
+
+/* The buffer with the gradient at QKV's product, from that before the rotation, in DQKV. */
+static p4_net_buffer qkv_backward(const p4_block *b)
+{
+    p4_net *net = b->net;
+    if (b->arch->qk_norm != P4_QK_NORM_NONE) {
+        query_and_key_norms_backward(b);
+    } else if (b->arch->qkv_by_head) {
+        const void *dqkv = p4_net_read(net, b->at, P4_BUFFER_DQKV);
+        void *draw = p4_net_write(net, b->at, P4_BUFFER_DRAW);
+        if (p4_net_step(net)) {
+            p4_net_regroup(b, draw, dqkv, true);
+        }
+        return P4_BUFFER_DRAW;
+    }
+    return P4_BUFFER_DQKV;
+}
+
 /* From dy, the gradient at the output of O, to dx (= or +=), that at the input of QKV. */
 static void attention_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffer dx, bool accumulate)
 {
@@ -243,31 +298,85 @@ static void attention_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffe
     if (p4_net_step(net)) {
         p4_net_rope(b, dqkv, true);
     }
-    input_backward(b, P4_ROLE_QKV, dx, P4_BUFFER_DQKV, accumulate);
-    bias_backward(b, P4_ROLE_QKV, P4_BUFFER_DQKV);
-    weight_backward(b, P4_ROLE_QKV, P4_BUFFER_DQKV);
+    p4_net_buffer dproduct = qkv_backward(b);
+    input_backward(b, P4_ROLE_QKV, dx, dproduct, accumulate);
+    bias_backward(b, P4_ROLE_QKV, dproduct);
+    weight_backward(b, P4_ROLE_QKV, dproduct);
 }
 
-/* DX += the gradient dn at the norm's output, through the norm. dx_sums: as in the op. */
-static void norm_backward(const p4_block *b, p4_role gain, p4_net_buffer dn, float *dx_sums)
+/* DX += the gradient dn at the output of the norm before QKV or UP, through the norm. dx_sums: as in the op.
+ */
+static void norm_backward(const p4_block *b, p4_role role, p4_net_buffer dn, float *dx_sums)
 {
     p4_net *net = b->net;
-    bool first = gain == P4_ROLE_NORM1_GAIN;
+    bool first = role == P4_ROLE_QKV;
     p4_norm_backward_args args = {.accumulate = true, .opt_dx_sums = dx_sums};
-    args.x = p4_net_read(net, b->at, first ? P4_BUFFER_X1 : P4_BUFFER_X2);
+    args.x = p4_net_read(net, b->at, first || b->arch->parallel ? P4_BUFFER_X1 : P4_BUFFER_X2);
     args.rstd = p4_net_read(net, b->at, first ? P4_BUFFER_RSTD1 : P4_BUFFER_RSTD2);
     if (b->arch->layer_norm) {
         args.opt_mean = p4_net_read(net, b->at, first ? P4_BUFFER_MEAN1 : P4_BUFFER_MEAN2);
     }
     args.dy = p4_net_read(net, b->at, dn);
     args.dx = p4_net_read(net, b->at, P4_BUFFER_DX);
-    p4_net_norm_backward(net, b->pass, b->layer, gain, args);
+    p4_net_norm_backward(net, b->pass, b->layer, first ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN, args);
+}
+
+/* The buffer with the gradient at the output of O or DOWN, whose product goes through a norm or a factor to
+ * the residual stream, or as it is. */
+static p4_net_buffer add_backward(const p4_block *b, p4_role role)
+{
+    p4_net *net = b->net;
+    bool first = role == P4_ROLE_O;
+    if (p4_net_adds_as_is(b->arch)) {
+        return P4_BUFFER_DX;
+    }
+    const void *dx = p4_net_read(net, b->at, P4_BUFFER_DX);
+    void *dy = p4_net_write(net, b->at, P4_BUFFER_DY);
+    if (b->arch->post_norm) {
+        p4_net_norm_backward(
+            net, b->pass, b->layer, first ? P4_ROLE_POST1_GAIN : P4_ROLE_POST2_GAIN,
+            (p4_norm_backward_args){
+                .dy = dx,
+                .x = p4_net_read(net, b->at, first ? P4_BUFFER_OUT1 : P4_BUFFER_OUT2),
+                .rstd = p4_net_read(net, b->at, first ? P4_BUFFER_POST1_RSTD : P4_BUFFER_POST2_RSTD),
+                .dx = dy});
+    } else if (p4_net_step(net)) {
+        net->ops->add(net->device, dy, NULL, dx, b->arch->residual_scale, b->N * b->arch->C);
+    }
+    bias_backward(b, role, P4_BUFFER_DY);
+    return P4_BUFFER_DY;
+}
+
+static void parallel_backward(const p4_block *b)
+{
+    p4_net_buffer dy = add_backward(b, P4_ROLE_DOWN);
+    bias_backward(b, P4_ROLE_O, dy);
+    mlp_backward(b, dy, P4_BUFFER_DN2, false);
+    attention_backward(b, dy, P4_BUFFER_DN, false);
+    norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN2, NULL);
+    norm_backward(b, P4_ROLE_QKV, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
+}
+
+/* Projections without a norm before them add to DX themselves. */
+static void post_norm_backward(const p4_block *b)
+{
+    mlp_backward(b, add_backward(b, P4_ROLE_DOWN), P4_BUFFER_DX, true);
+    attention_backward(b, add_backward(b, P4_ROLE_O), P4_BUFFER_DX, true);
 }
 
 void p4_net_block_backward(const p4_block *b)
 {
-    mlp_backward(b, P4_BUFFER_DX, P4_BUFFER_DN, false);
-    norm_backward(b, P4_ROLE_NORM2_GAIN, P4_BUFFER_DN, vector_grad(b, P4_ROLE_O_BIAS));
-    attention_backward(b, P4_BUFFER_DX, P4_BUFFER_DN, false);
-    norm_backward(b, P4_ROLE_NORM1_GAIN, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
+    if (b->arch->parallel) {
+        parallel_backward(b);
+        return;
+    }
+    if (b->arch->no_pre_norm) {
+        post_norm_backward(b);
+        return;
+    }
+    float *db = p4_net_adds_as_is(b->arch) ? vector_grad(b, P4_ROLE_O_BIAS) : NULL;
+    mlp_backward(b, add_backward(b, P4_ROLE_DOWN), P4_BUFFER_DN, false);
+    norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN, db);
+    attention_backward(b, add_backward(b, P4_ROLE_O), P4_BUFFER_DN, false);
+    norm_backward(b, P4_ROLE_QKV, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
 }

@@ -286,11 +286,13 @@ int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V)
 static void lay_out(p4_net *net, p4_arena *arena, const p4_net_trace *trace)
 {
     const p4_arch *a = &net->model->arch;
-    int64_t table_bytes = a->learned_positions ? 0 : net->plan.T * a->D / 2 * 4;
+    int64_t table_bytes = a->learned_positions ? 0 : net->plan.T * p4_arch_rope_dim(a) / 2 * 4;
     net->ids = p4_arena_take(arena, 2 * tokens(net) * 4);
     net->sums = p4_arena_take(arena, P4_NET_SUMS * (int64_t)sizeof *net->sums);
-    net->cos_table = p4_arena_take(arena, table_bytes);
-    net->sin_table = p4_arena_take(arena, table_bytes);
+    net->rope.cos = p4_arena_take(arena, table_bytes);
+    net->rope.sin = p4_arena_take(arena, table_bytes);
+    net->windowed_rope.cos = p4_arena_take(arena, a->local_rope ? table_bytes : 0);
+    net->windowed_rope.sin = p4_arena_take(arena, a->local_rope ? table_bytes : 0);
     lay_out_kept(net, arena, trace);
     lay_out_shared(net, arena, trace);
 }
@@ -315,22 +317,33 @@ int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model
 
 /* --- open, close ------------------------------------------------------------------------------- */
 
-static p4_rc upload_rope(p4_net *net)
+/* The tables of one kind of layer. */
+static p4_rc upload_rope(p4_net *net, const p4_rope *rope, p4_rope_table *table)
 {
-    const p4_arch *a = &net->model->arch;
-    if (a->learned_positions) {
-        return P4_OK;
-    }
-    int64_t count = net->plan.T * a->D / 2;
+    int64_t R = p4_arch_rope_dim(&net->model->arch), count = net->plan.T * R / 2;
     float *h_tables = p4_alloc((size_t)count, 2 * sizeof *h_tables);
     if (h_tables == NULL) {
         return P4_E_SYSTEM;
     }
-    p4_rope_tables(&a->rope, a->D, net->plan.T, h_tables, h_tables + count);
-    net->ops->to_device(net->device, net->cos_table, h_tables, count * 4);
-    net->ops->to_device(net->device, net->sin_table, h_tables + count, count * 4);
+    p4_rope_tables(rope, R, net->plan.T, h_tables, h_tables + count);
+    net->ops->to_device(net->device, table->cos, h_tables, count * 4);
+    net->ops->to_device(net->device, table->sin, h_tables + count, count * 4);
     free(h_tables);
     return net->ops->sync(net->device);
+}
+
+static p4_rc upload_ropes(p4_net *net)
+{
+    p4_rc rc = P4_OK;
+    const p4_arch *a = &net->model->arch;
+    if (!a->learned_positions) {
+        TRY(upload_rope(net, &a->rope, &net->rope));
+    }
+    if (a->local_rope) {
+        TRY(upload_rope(net, &a->windowed_rope, &net->windowed_rope));
+    }
+done:
+    return rc;
 }
 
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model,
@@ -358,7 +371,7 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
     lay_out(net, &arena, &trace);
     net->final_n = net->buffers[P4_BUFFER_FINAL_N];
     ops->zero(device, net->sums, P4_NET_SUMS * (int64_t)sizeof *net->sums);
-    TRY(upload_rope(net));
+    TRY(upload_ropes(net));
 done:
     if (rc != P4_OK) {
         p4_net_close(net);

@@ -4,32 +4,37 @@
  * fixture model, whose logits and gradients it compares with the reference library's. */
 const p4_net_takes p4_net_computes = {
     .feature = {[P4_FEATURE_LAYER_NORM] = true,
+                [P4_FEATURE_GAIN_OFFSET] = true,
+                [P4_FEATURE_NO_PRE_NORM] = true,
+                [P4_FEATURE_POST_NORM] = true,
+                [P4_FEATURE_QK_NORM] = true,
+                [P4_FEATURE_PARALLEL] = true,
+                [P4_FEATURE_RESIDUAL_SCALE] = true,
                 [P4_FEATURE_LEARNED_POSITIONS] = true,
+                [P4_FEATURE_PARTIAL_ROPE] = true,
+                [P4_FEATURE_SOME_UNROTATED] = true,
+                [P4_FEATURE_LOCAL_ROPE] = true,
                 [P4_FEATURE_WINDOW] = true, /* tested against shorter sequences */
+                [P4_FEATURE_SOME_GLOBAL] = true,
+                [P4_FEATURE_ATTENTION_CAP] = true,
+                [P4_FEATURE_QKV_BY_HEAD] = true,
                 [P4_FEATURE_QKV_BIAS] = true,
                 [P4_FEATURE_O_BIAS] = true,
                 [P4_FEATURE_INVERSE_LAYER_SCALE] = true,
-                [P4_FEATURE_ACTIVATION] = true, /* of these, see p4_net_check_arch */
+                [P4_FEATURE_ACTIVATION] = true,
                 [P4_FEATURE_GATED_MLP] = true,
                 [P4_FEATURE_MLP_BIAS] = true,
+                [P4_FEATURE_EMBEDDING_SCALE] = true,
+                [P4_FEATURE_LOGIT_SCALE] = true,
+                [P4_FEATURE_LOGIT_CAP] = true,
                 [P4_FEATURE_TIED] = true},
-    .role = {[P4_ROLE_EMBED] = true,
-             [P4_ROLE_POSITION] = true,
-             [P4_ROLE_NORM1_GAIN] = true,
-             [P4_ROLE_NORM1_BIAS] = true,
-             [P4_ROLE_NORM2_GAIN] = true,
-             [P4_ROLE_NORM2_BIAS] = true,
-             [P4_ROLE_QKV] = true,
-             [P4_ROLE_O] = true,
-             [P4_ROLE_UP] = true,
-             [P4_ROLE_DOWN] = true,
-             [P4_ROLE_QKV_BIAS] = true,
-             [P4_ROLE_O_BIAS] = true,
-             [P4_ROLE_UP_BIAS] = true,
-             [P4_ROLE_DOWN_BIAS] = true,
-             [P4_ROLE_FINAL_GAIN] = true,
-             [P4_ROLE_FINAL_BIAS] = true,
-             [P4_ROLE_HEAD] = true},
+    .role = {[P4_ROLE_EMBED] = true,      [P4_ROLE_POSITION] = true,   [P4_ROLE_NORM1_GAIN] = true,
+             [P4_ROLE_NORM1_BIAS] = true, [P4_ROLE_NORM2_GAIN] = true, [P4_ROLE_NORM2_BIAS] = true,
+             [P4_ROLE_Q_GAIN] = true,     [P4_ROLE_K_GAIN] = true,     [P4_ROLE_POST1_GAIN] = true,
+             [P4_ROLE_POST2_GAIN] = true, [P4_ROLE_QKV] = true,        [P4_ROLE_O] = true,
+             [P4_ROLE_UP] = true,         [P4_ROLE_DOWN] = true,       [P4_ROLE_QKV_BIAS] = true,
+             [P4_ROLE_O_BIAS] = true,     [P4_ROLE_UP_BIAS] = true,    [P4_ROLE_DOWN_BIAS] = true,
+             [P4_ROLE_FINAL_GAIN] = true, [P4_ROLE_FINAL_BIAS] = true, [P4_ROLE_HEAD] = true},
 };
 
 /* p4_bias_of (net.h) and net*.c rely on this order of the roles. */
@@ -49,10 +54,6 @@ p4_rc p4_net_check_arch(const p4_net_takes *takes, const p4_arch *arch, const ch
               "%s: model family \"%s\" needs %s, which this version does not compute", source, arch->family,
               p4_feature_text(f));
     }
-    CHECK(arch->activation == (arch->gated_mlp ? P4_SILU : P4_GELU_TANH),
-          "%s: model family \"%s\" needs %s MLP with the activation %s, which this version does not compute",
-          source, arch->family, arch->gated_mlp ? "a gated" : "an ungated",
-          p4_activation_text(arch->activation));
 done:
     return rc;
 }

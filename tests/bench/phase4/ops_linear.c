@@ -91,6 +91,16 @@ OP(attention_backward, ops->attention_backward(device, &(p4_attention_backward_a
                                                            .dout = ACT(X1, x->N * x->arch.H * x->arch.D),
                                                            .dqkv = ACT(Y1, x->N * x->width),
                                                            .work = x->work}))
+OP(copy_groups, ops->copy_groups(device, &(p4_copy_groups_args){.N = x->N,
+                                                                .I = x->arch.H,
+                                                                .J = 1,
+                                                                .D = x->arch.D,
+                                                                .x = ACT(X0, x->N * x->width),
+                                                                .ld_x = x->width,
+                                                                .x_i = x->arch.D,
+                                                                .y = ACT(Y0, x->N * x->width),
+                                                                .ld_y = x->width,
+                                                                .y_i = x->arch.D}))
 OP(rope, ops->rope(device, &(p4_rope_args){.N = x->N,
                                            .T = x->T,
                                            .heads = x->arch.H + x->arch.Hkv,
@@ -165,6 +175,7 @@ static void attention_cases(ops_bench *x)
     double lse = 4.0 * N * (double)a->H;
     ops_case(x, run_attention_forward, 2.0 * scores, qkv + heads + lse, "attention_forward");
     ops_case(x, run_attention_backward, 5.0 * scores, 2.0 * qkv + 2.0 * heads + lse, "attention_backward");
+    ops_case(x, run_copy_groups, 0.0, 2.0 * A * N * (double)(a->H * a->D), "copy_groups");
     ops_case(x, run_rope, 0.0, 2.0 * A * N * (double)((a->H + a->Hkv) * a->D), "rope");
 }
 

@@ -7,6 +7,7 @@
 #define ROWS(rows) .row_count = sizeof(rows) / sizeof(rows)[0], .row = (rows)
 
 /* clang-format off */
+/* Of most families. Those without biases, or without norms of queries and keys, lack their roles. */
 static const p4_tensor_row llama_rows[] = {
     {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
     {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
@@ -16,6 +17,8 @@ static const p4_tensor_row llama_rows[] = {
     {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},
     {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},
     {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},
+    {P4_ROLE_Q_GAIN, "self_attn.q_norm.weight", P4_DIM_QN},
+    {P4_ROLE_K_GAIN, "self_attn.k_norm.weight", P4_DIM_KN},
     {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
     {P4_ROLE_O_BIAS, "self_attn.o_proj.bias", P4_DIM_C},
     {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
@@ -32,6 +35,22 @@ static const p4_tensor_row llama_rows[] = {
 
 static const p4_family llama = {
     .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear, biases)",
+    .features = {.gated_mlp = true, .activation = P4_SILU},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+static const p4_family qwen2 = {
+    .title = "Qwen2 and Qwen2.5",
+    .features = {.gated_mlp = true, .activation = P4_SILU, .qkv_bias = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+static const p4_family mistral = {
+    .title = "Mistral",
     .features = {.gated_mlp = true, .activation = P4_SILU},
     .prefix = "",
     .layers = "model.layers",

@@ -4,6 +4,7 @@
 
 #include "io/hf/hf_keys.h"
 #include "src/arch.h"
+#include "src/family_list.h"
 
 /* Limits far above any real model. They keep every size that is computed from these numbers from overflowing.
  */
@@ -23,6 +24,11 @@ typedef struct p4_hf_reader {
      * of 0 becomes 1/sqrt(D). */
     p4_rc (*read)(const p4_hf_keys *keys, p4_arch *arch);
 } p4_hf_reader;
+
+/* Each family's, in a file readers_*.c. */
+#define P4_HF_READER(name) extern const p4_hf_reader p4_hf_reader_##name;
+P4_FAMILIES(P4_HF_READER)
+#undef P4_HF_READER
 
 /* NULL when the family is not supported (family_list.h). */
 const p4_hf_reader *p4_hf_reader_find(const char *family);

@@ -114,6 +114,16 @@ const char *p4_family_name(int64_t i)
     return i >= 0 && i < FAMILY_COUNT ? table[i].name : NULL;
 }
 
+const char *p4_family_tensor(const p4_family *family, p4_role role)
+{
+    for (int64_t r = 0; r < family->row_count; r++) {
+        if (family->row[r].role == role) {
+            return family->row[r].name;
+        }
+    }
+    return NULL;
+}
+
 const char *p4_supported_families(void)
 {
 #define NAME(name) ", " #name

@@ -89,6 +89,61 @@ static const p4_family gpt2 = {
     ROWS(gpt2_rows),
 };
 
+/* clang-format off */
+static const p4_tensor_row phi3_rows[] = {
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_QKV, "self_attn.qkv_proj.weight", P4_DIM_QKV},
+    {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.gate_up_proj.weight", P4_DIM_UP},
+    {P4_ROLE_DOWN, "mlp.down_proj.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family phi3 = {
+    .title = "Phi-3, Phi-3.5 and Phi-4 (dense)",
+    .features = {.gated_mlp = true, .activation = P4_SILU},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(phi3_rows),
+};
+
+/* clang-format off */
+static const p4_tensor_row starcoder2_rows[] = {
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM1_BIAS, "input_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_QKV, "self_attn.q_proj.weight", P4_DIM_Q},
+    {P4_ROLE_QKV, "self_attn.k_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV, "self_attn.v_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},
+    {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},
+    {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
+    {P4_ROLE_O_BIAS, "self_attn.o_proj.bias", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM2_BIAS, "post_attention_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.c_fc.weight", P4_DIM_UP},
+    {P4_ROLE_UP_BIAS, "mlp.c_fc.bias", P4_DIM_UP},
+    {P4_ROLE_DOWN, "mlp.c_proj.weight", P4_DIM_C},
+    {P4_ROLE_DOWN_BIAS, "mlp.c_proj.bias", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_BIAS, "model.norm.bias", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family starcoder2 = {
+    .title = "StarCoder2",
+    .features = {.layer_norm = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(starcoder2_rows),
+};
+
 static const struct {
     const char *name;
     const p4_family *family;

@@ -10,6 +10,8 @@
     X(llama)           \
     X(gpt2)            \
     X(qwen2)           \
-    X(mistral)
+    X(mistral)         \
+    X(phi3)            \
+    X(starcoder2)
 
 #endif

@@ -57,3 +57,23 @@ done:
 }
 
 const p4_hf_reader p4_hf_reader_gpt2 = {{"GPT2LMHeadModel", "GPT2Model"}, read_gpt2};
+
+static p4_rc read_starcoder2(const p4_hf_keys *keys, p4_arch *arch)
+{
+    static const p4_hf_sizes absent = {
+        .positions = 4096, .kv_heads = 2, .eps = 1e-5, .eps_key = "norm_epsilon"};
+    p4_rc rc = P4_OK;
+    TRY(p4_hf_read_sizes(keys, arch, &absent));
+    TRY(p4_hf_read_window(keys, 0, &arch->window));
+    arch->qkv_bias = true;
+    TRY(p4_hf_read_bool(keys, "use_bias", &arch->qkv_bias));
+    arch->o_bias = arch->mlp_bias = arch->qkv_bias;
+    arch->tied = true;
+    TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
+    TRY(p4_hf_read_activation(keys, "hidden_act", arch));
+    TRY(p4_hf_read_rope(keys, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_starcoder2 = {{"Starcoder2ForCausalLM"}, read_starcoder2};

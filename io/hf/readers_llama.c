@@ -74,3 +74,16 @@ done:
 }
 
 const p4_hf_reader p4_hf_reader_mistral = {{"MistralForCausalLM"}, read_mistral};
+
+static p4_rc read_phi3(const p4_hf_keys *keys, p4_arch *arch)
+{
+    static const p4_hf_sizes absent = {.positions = 4096, .eps = 1e-5, .eps_key = "rms_norm_eps"};
+    p4_rc rc = P4_OK;
+    TRY(p4_hf_read_sizes(keys, arch, &absent));
+    TRY(p4_hf_read_window(keys, 0, &arch->window));
+    TRY(read_common(keys, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_phi3 = {{"Phi3ForCausalLM"}, read_phi3};

@@ -21,7 +21,7 @@ typedef struct p4_tensor_alias {
     const char *from, *to;
 } p4_tensor_alias;
 
-enum { P4_FAMILY_ALIASES = 3, P4_FAMILY_IGNORED = 2 };
+enum { P4_FAMILY_ALIASES = 2, P4_FAMILY_FOREIGN = 4 };
 
 typedef struct p4_family {
     const char *title;                        /* names the models, for lists of what is supported */
@@ -31,7 +31,7 @@ typedef struct p4_family {
     bool transposed;                          /* projections are stored as [in, out] (Conv1D) */
     p4_tensor_alias alias[P4_FAMILY_ALIASES]; /* up to the first whose `from` is NULL */
     /* Beginnings of the names of tensors that are no part of the language model; up to the first NULL. */
-    const char *ignored[P4_FAMILY_IGNORED];
+    const char *foreign[P4_FAMILY_FOREIGN];
     int64_t row_count;
     /* In the order embeddings, one block, final norm, head. The parts of a slot are adjacent, as they become
      * one matrix in memory. Rows whose role an architecture does not have (p4_arch_has_role) are skipped. */

@@ -10,8 +10,15 @@
     X(llama)           \
     X(gpt2)            \
     X(qwen2)           \
+    X(qwen3)           \
     X(mistral)         \
     X(phi3)            \
-    X(starcoder2)
+    X(gemma2)          \
+    X(gemma3_text)     \
+    X(gpt_neox)        \
+    X(olmo2)           \
+    X(smollm3)         \
+    X(starcoder2)      \
+    X(granite)
 
 #endif

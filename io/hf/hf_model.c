@@ -77,20 +77,27 @@ done:
 }
 
 /* Tensors that are not parameters: causal masks (rank 4, not to be confused with c_attn.bias), rotary tables,
- * the copy of a tied head, and what the family ignores. */
+ * and the copy of a tied head. */
 static bool is_ignored(const p4_hf_tensor *item, const p4_arch *arch, const p4_family *family)
 {
     const char *name = item->tensor->name;
     bool mask = item->tensor->rank == 4 &&
                 (fnmatch("*.attn.bias", name, 0) == 0 || fnmatch("*.attention.bias", name, 0) == 0);
-    bool foreign = false;
-    for (int i = 0; i < P4_FAMILY_IGNORED && family->ignored[i] != NULL; i++) {
-        foreign = foreign || strncmp(name, family->ignored[i], strlen(family->ignored[i])) == 0;
-    }
-    return mask || foreign || fnmatch("*.attn.masked_bias", name, 0) == 0 ||
+    return mask || fnmatch("*.attn.masked_bias", name, 0) == 0 ||
            fnmatch("*.attention.masked_bias", name, 0) == 0 ||
            fnmatch("*.rotary_emb.inv_freq", name, 0) == 0 ||
            (arch->tied && strcmp(item->name, p4_family_tensor(family, P4_ROLE_HEAD)) == 0);
+}
+
+/* Does the tensor belong to another part of the model than its language model? */
+static bool is_foreign(const p4_hf_tensor *item, const p4_family *family)
+{
+    for (int i = 0; i < P4_FAMILY_FOREIGN && family->foreign[i] != NULL; i++) {
+        if (strncmp(item->tensor->name, family->foreign[i], strlen(family->foreign[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The tensor of parameter i. A tied matrix may be there under the head's name alone. */
@@ -106,7 +113,7 @@ static p4_hf_tensor *find_param(const p4_hf_model *hf, const p4_hf_tensors *all,
 static p4_rc attach_all(p4_hf_model *hf, const p4_hf_tensors *all)
 {
     p4_rc rc = P4_OK;
-    p4_name_sample missing = {0}, extra = {0};
+    p4_name_sample missing = {0}, extra = {0}, foreign = {0};
     const p4_family *family = p4_family_find(hf->model.arch.family);
     for (int64_t i = 0; i < hf->model.params_count; i++) {
         p4_hf_tensor *found = find_param(hf, all, family, i);
@@ -117,14 +124,19 @@ static p4_rc attach_all(p4_hf_model *hf, const p4_hf_tensors *all)
         }
     }
     for (int64_t i = 0; i < all->count; i++) {
-        if (!all->tensors[i].used && !is_ignored(&all->tensors[i], &hf->model.arch, family)) {
-            p4_name_sample_add(&extra, all->tensors[i].tensor->name);
+        const p4_hf_tensor *item = &all->tensors[i];
+        if (!item->used && !is_ignored(item, &hf->model.arch, family)) {
+            p4_name_sample_add(is_foreign(item, family) ? &foreign : &extra, item->tensor->name);
         }
     }
     CHECK(missing.count == 0 && extra.count == 0,
           "%s: the tensors are not those that config.json describes: %lld missing (%s), %lld unexpected (%s)",
           hf->path, (long long)missing.count, p4_name_sample_text(&missing), (long long)extra.count,
           p4_name_sample_text(&extra));
+    if (foreign.count > 0) {
+        WARN("warning: %s: %lld tensors are no part of the language model and are left out (%s)", hf->path,
+             (long long)foreign.count, p4_name_sample_text(&foreign));
+    }
 done:
     return rc;
 }
@@ -199,6 +211,10 @@ p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch)
         goto done;
     }
     TRY(p4_hf_config_parse(arch, hf->config_json, bytes, path));
+    char *json = p4_hf_config_language_model(hf->config_json);
+    TRY(json != NULL ? P4_OK : P4_E_SYSTEM);
+    free(hf->config_json);
+    hf->config_json = json;
 done:
     free(path);
     return rc;

@@ -3,14 +3,22 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A key that a file must have unless its class has a default. */
+static p4_rc read_or_need(const p4_hf_keys *keys, const char *key, int64_t absent, int64_t *value,
+                          int64_t max)
+{
+    *value = absent;
+    return absent > 0 ? p4_hf_read_int(keys, key, value, 1, max) : p4_hf_need_int(keys, key, value, max);
+}
+
 p4_rc p4_hf_read_sizes(const p4_hf_keys *keys, p4_arch *arch, const p4_hf_sizes *absent)
 {
     p4_rc rc = P4_OK;
     double eps = absent->eps;
-    TRY(p4_hf_need_int(keys, "vocab_size", &arch->V, P4_HF_VOCAB_MAX));
+    TRY(read_or_need(keys, "vocab_size", absent->vocab, &arch->V, P4_HF_VOCAB_MAX));
     TRY(p4_hf_need_int(keys, "hidden_size", &arch->C, P4_HF_WIDTH_MAX));
     TRY(p4_hf_need_int(keys, "num_hidden_layers", &arch->L, P4_HF_LAYERS_MAX));
-    TRY(p4_hf_need_int(keys, "num_attention_heads", &arch->H, P4_HF_HEADS_MAX));
+    TRY(read_or_need(keys, "num_attention_heads", absent->heads, &arch->H, P4_HF_HEADS_MAX));
     TRY(p4_hf_need_int(keys, "intermediate_size", &arch->F, P4_HF_WIDTH_MAX));
     arch->positions = absent->positions;
     TRY(p4_hf_read_int(keys, "max_position_embeddings", &arch->positions, 1, P4_HF_POSITIONS_MAX));

@@ -9,14 +9,15 @@
 
 /* Values of keys that a file may leave out. */
 typedef struct p4_hf_sizes {
-    int64_t positions; /* max_position_embeddings */
-    int64_t kv_heads;  /* num_key_value_heads; 0: as many as heads */
-    int64_t head_dim;  /* 0: hidden_size / num_attention_heads */
+    int64_t vocab, heads; /* vocab_size, num_attention_heads; 0: a file must have the key */
+    int64_t positions;    /* max_position_embeddings */
+    int64_t kv_heads;     /* num_key_value_heads; 0: as many as heads */
+    int64_t head_dim;     /* 0: hidden_size / num_attention_heads */
     double eps;
     const char *eps_key;
 } p4_hf_sizes;
 
-/* V, C, L, H, F, which a file must have; positions, Hkv, D and norm_eps. */
+/* V, C, L, H, F, positions, Hkv, D and norm_eps. */
 p4_rc p4_hf_read_sizes(const p4_hf_keys *keys, p4_arch *arch, const p4_hf_sizes *absent);
 /* The function that `key` names; arch->activation stays when the key is absent. */
 p4_rc p4_hf_read_activation(const p4_hf_keys *keys, const char *key, p4_arch *arch);

@@ -58,6 +58,31 @@ done:
 
 const p4_hf_reader p4_hf_reader_gpt2 = {{"GPT2LMHeadModel", "GPT2Model"}, read_gpt2};
 
+/* The rotated part of a head and theta have names of their own. */
+static p4_rc read_gpt_neox(const p4_hf_keys *keys, p4_arch *arch)
+{
+    static const p4_hf_sizes absent = {.positions = 2048, .eps = 1e-5, .eps_key = "layer_norm_eps"};
+    static const p4_hf_rope_facts rope = {
+        .theta_key = "rotary_emb_base", .partial_key = "rotary_pct", .partial = 0.25};
+    p4_rc rc = P4_OK;
+    TRY(p4_hf_read_sizes(keys, arch, &absent));
+    CHECK(arch->Hkv == arch->H && arch->D * arch->H == arch->C,
+          "%s: %lld heads, %lld key/value heads, head dimension %lld: expected %lld heads of hidden_size / "
+          "num_attention_heads",
+          keys->source, (long long)arch->H, (long long)arch->Hkv, (long long)arch->D, (long long)arch->H);
+    arch->qkv_bias = true;
+    TRY(p4_hf_read_attention_bias(keys, arch));
+    TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
+    arch->parallel = true;
+    TRY(p4_hf_read_bool(keys, "use_parallel_residual", &arch->parallel));
+    TRY(p4_hf_read_activation(keys, "hidden_act", arch));
+    TRY(p4_hf_read_rope(keys, &rope, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_gpt_neox = {{"GPTNeoXForCausalLM"}, read_gpt_neox};
+
 static p4_rc read_starcoder2(const p4_hf_keys *keys, p4_arch *arch)
 {
     static const p4_hf_sizes absent = {
@@ -71,7 +96,7 @@ static p4_rc read_starcoder2(const p4_hf_keys *keys, p4_arch *arch)
     arch->tied = true;
     TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
     TRY(p4_hf_read_activation(keys, "hidden_act", arch));
-    TRY(p4_hf_read_rope(keys, arch));
+    TRY(p4_hf_read_rope(keys, &(p4_hf_rope_facts){0}, arch));
 done:
     return rc;
 }

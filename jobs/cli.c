@@ -14,6 +14,7 @@ typedef struct option {
 enum {
     OPTION_HELP,
     OPTION_VERSION,
+    OPTION_FAMILIES,
     OPTION_VALIDATE,
     OPTION_CHECK,
     OPTION_QUIET,
@@ -24,6 +25,7 @@ enum {
 static const option options[OPTION_COUNT] = {
     [OPTION_HELP] = {"--help", "-h", "Print this help and exit."},
     [OPTION_VERSION] = {"--version", NULL, "Print the version and the compiled-in features, and exit."},
+    [OPTION_FAMILIES] = {"--families", NULL, "Print the supported families of models and exit."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all errors in it, and exit."},
     [OPTION_CHECK] = {"--check", NULL,
                       "Check files, output directory, memory, disk and settings before a run, and exit."},
@@ -70,6 +72,9 @@ static void apply_option(p4_cli *cli, int which)
         break;
     case OPTION_VERSION:
         cli->action = P4_CLI_VERSION;
+        break;
+    case OPTION_FAMILIES:
+        cli->action = P4_CLI_FAMILIES;
         break;
     case OPTION_VALIDATE:
         cli->action = P4_CLI_VALIDATE;
@@ -124,7 +129,7 @@ p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
             }
             apply_option(cli, which);
         }
-        if (cli->action == P4_CLI_HELP || cli->action == P4_CLI_VERSION) {
+        if (cli->action == P4_CLI_HELP || cli->action == P4_CLI_VERSION || cli->action == P4_CLI_FAMILIES) {
             cli->cfg_path = NULL;
             return P4_OK;
         }

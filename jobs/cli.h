@@ -11,7 +11,8 @@ typedef enum p4_cli_action {
     P4_CLI_VALIDATE,
     P4_CLI_CHECK,
     P4_CLI_HELP,
-    P4_CLI_VERSION
+    P4_CLI_VERSION,
+    P4_CLI_FAMILIES
 } p4_cli_action;
 
 enum { P4_CLI_OVERRIDES_MAX = 256 };
@@ -19,14 +20,14 @@ enum { P4_CLI_OVERRIDES_MAX = 256 };
 typedef struct p4_cli {
     p4_cli_action action;
     bool quiet, strict;
-    const char *cfg_path;                  /* NULL for HELP and VERSION */
+    const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
     char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */
     int override_count;
 } p4_cli;
 
-/* Reads `phase4_mpi [options] cfg.json [key=value ...]`; options may stand anywhere, "--" ends them. --help
- * and --version end the reading. P4_E_INPUT: one line with the nearest known option, if one is near. Keys and
- * values are p4_config_read_file's matter. Local. */
+/* Reads `phase4_mpi [options] cfg.json [key=value ...]`; options may stand anywhere, "--" ends them. --help,
+ * --version and --families end the reading. P4_E_INPUT: one line with the nearest known option, if one is
+ * near. Keys and values are p4_config_read_file's matter. Local. */
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);
 
 /* Usage, options, exit statuses and the keys of cfg.json. Local. */

@@ -9,6 +9,7 @@
 #include "io/out/report.h"
 #include "jobs/cli.h"
 #include "jobs/process.h"
+#include "src/families.h"
 #include "src/leaf/stop.h"
 #include "src/phase4.h"
 
@@ -39,6 +40,14 @@ static int show_version(void)
 {
     if (p4_launched_rank() <= 0) {
         printf("phase4_mpi %s\n", p4_version());
+    }
+    return EXIT_SUCCESS;
+}
+
+static int show_families(void)
+{
+    if (p4_launched_rank() <= 0) {
+        p4_families_print(stdout, false);
     }
     return EXIT_SUCCESS;
 }
@@ -162,6 +171,8 @@ static int act(const p4_cli *cli)
         return show_help();
     case P4_CLI_VERSION:
         return show_version();
+    case P4_CLI_FAMILIES:
+        return show_families();
     case P4_CLI_VALIDATE:
         return validate(cli);
     case P4_CLI_CHECK:

@@ -64,14 +64,13 @@ P4_OP(void, linear_backward_input, p4_device *device, void *dx, const void *dy, 
 P4_OP(void, linear_backward_weight, p4_device *device, const p4_linear_backward_weight_args *args)
 /* fp32 db[out] += sum over N of dy[N, out]. */
 P4_OP(void, linear_backward_bias, p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
-/* linear_forward into up, gelu_forward of it into h. A device may apply GELU before it rounds up. */
-P4_OP(void, linear_gelu_forward, p4_device *device, const p4_linear_gelu_forward_args *args)
-/* dup = (dy w) * slope of gelu at up. db sums dup before or after it is rounded. */
-P4_OP(void, linear_gelu_backward, p4_device *device, const p4_linear_gelu_backward_args *args)
-/* linear_backward_input into dh_work, and the gradient of SwiGLU from there into dgate_up: with s =
- * sigmoid(gate), dgate = dh up s (1 + gate (1 - s)), dup = dh gate s. A device may do both in one step and
- * leave dh_work alone. */
-P4_OP(void, linear_swiglu_backward, p4_device *device, const p4_linear_swiglu_backward_args *args)
+/* linear_forward into up, activate of it into h. A device may apply the function before it rounds up. */
+P4_OP(void, linear_activate_forward, p4_device *device, const p4_linear_activate_forward_args *args)
+/* dup = (dy w) * slope of the function at up. db sums dup before or after it is rounded. */
+P4_OP(void, linear_activate_backward, p4_device *device, const p4_linear_activate_backward_args *args)
+/* linear_backward_input into dh_work, and the gradient of the gated activation from there into dgate_up:
+ * dgate = dh up f'(gate), dup = dh f(gate). A device may do both in one step and leave dh_work alone. */
+P4_OP(void, linear_gated_backward, p4_device *device, const p4_linear_gated_backward_args *args)
 /* x[N, C] rounded (not NULL): to codes, to y (act, or NULL), or to both. */
 P4_OP(void, quantize_int8, p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
       int64_t C)
@@ -84,38 +83,36 @@ P4_OP(void, linear_forward_int8, p4_device *device, const p4_linear_forward_int8
 
 /* --- layers ----------------------------------------------------------------------------------- */
 
-/* act x[N, C] = token[id] (+ position[n mod T]); token [V, C] and position [positions, C] (or NULL) in any
- * float form. */
-P4_OP(void, embed_forward, p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
-      const p4_weight *position, int64_t B, int64_t T, int64_t C)
-/* The same bits on every run. */
+/* act x[N, C] = scale token[id] (+ position[n mod T]). */
+P4_OP(void, embed_forward, p4_device *device, const p4_embed_forward_args *args)
+/* dtoken[id] += scale dx, dposition[n mod T] += dx. The same bits on every run. */
 P4_OP(void, embed_backward, p4_device *device, const p4_embed_backward_args *args)
-/* sum = x + delta; y = norm(sum) * gain (+ bias). Without delta the norm reads x. */
+/* sum = x + delta_scale delta; y = norm(sum) * (gain + gain_offset) (+ bias). Without delta the norm reads x.
+ */
 P4_OP(void, add_norm_forward, p4_device *device, const p4_add_norm_forward_args *args)
 /* dx (= or +=) the gradient of the norm at its input. */
 P4_OP(void, norm_backward, p4_device *device, const p4_norm_backward_args *args)
-/* act out = a + b. */
-P4_OP(void, add, p4_device *device, void *out, const void *a, const void *b, int64_t count)
+/* act out = a + scale b; a NULL: scale b. out may be a or b. */
+P4_OP(void, add, p4_device *device, void *out, const void *a, const void *b, float scale, int64_t count)
+/* y = x * rstd * (gain + gain_offset), rstd = 1 / sqrt(mean x^2 + eps), group by group. */
+P4_OP(void, head_norm_forward, p4_device *device, const p4_head_norm_forward_args *args)
+P4_OP(void, head_norm_backward, p4_device *device, const p4_head_norm_backward_args *args)
+P4_OP(void, copy_groups, p4_device *device, const p4_copy_groups_args *args)
 P4_OP(void, rope, p4_device *device, const p4_rope_args *args)
 P4_OP(void, attention_forward, p4_device *device, const p4_attention_forward_args *args)
 P4_OP(void, attention_backward, p4_device *device, const p4_attention_backward_args *args)
 /* Elements of fp32 workspace; -1: no kernel of this backend supports the shape (its heads are too large). The
  * count for backward also suffices for forward, and the count of a batch for smaller batches of its shape. */
 P4_OP(int64_t, attention_work_count, p4_device *device, const p4_attention_shape *shape, bool backward)
-/* gate_up [N, 2F] = gate | up; act y[N, F] = silu(gate) * up. */
-P4_OP(void, swiglu_forward, p4_device *device, void *y, const p4_int8_rows *rounded, const void *gate_up,
-      int64_t N, int64_t F)
-/* act y[N, F] by the tanh approximation (gelu_new). */
-P4_OP(void, gelu_forward, p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
-      int64_t F)
+/* act y[N, F] = f(x) of x [N, F]; gated: f(gate) * up of x = gate | up [N, 2F]. */
+P4_OP(void, activate, p4_device *device, void *y, const p4_int8_rows *rounded, const void *x,
+      p4_activation function, bool gated, int64_t N, int64_t F)
 
 /* --- losses ----------------------------------------------------------------------------------- */
 
 P4_OP(void, cross_entropy, p4_device *device, const p4_cross_entropy_args *args)
-/* kl fp32 [N] = KL(softmax(reference) || softmax(logits)) over the first V of ld columns; 0 where target < 0.
- */
-P4_OP(void, kl_divergence, p4_device *device, float *kl, const void *reference, const void *logits,
-      const int32_t *targets, int64_t N, int64_t V, int64_t ld)
+/* kl = KL(softmax(reference) || softmax(logits)). */
+P4_OP(void, kl_divergence, p4_device *device, const p4_kl_divergence_args *args)
 /* logits becomes the gradient of scale * ((1 - weight) nll + weight temperature^2 KL(teacher || student)),
  * with the softmax of logits / temperature on both sides of KL; nll is the cross-entropy at temperature 1.
  * Zero in rows that do not count and in the columns from V on. Where the teacher is cut to its top_k, what it
@@ -123,9 +120,8 @@ P4_OP(void, kl_divergence, p4_device *device, float *kl, const void *reference, 
 P4_OP(void, distill_loss, p4_device *device, const p4_distill_loss_args *args)
 /* The `top->k` largest logits of each row and, at the temperature, the logarithms of their probabilities and
  * of what the others hold together. Of equal logits the first are taken; ids rise. */
-P4_OP(void, top_k, p4_device *device, const p4_top_rows *top, const void *logits, float temperature,
-      int64_t N, int64_t V, int64_t ld)
-/* With e = x + delta - target in fp32: *sum += the sum of e^2, in double, and dx = scale e. */
+P4_OP(void, top_k, p4_device *device, const p4_top_k_args *args)
+/* With e = x + delta_scale delta - target in fp32: *sum += the sum of e^2, in double, and dx = scale e. */
 P4_OP(void, squared_error, p4_device *device, const p4_squared_error_args *args)
 
 /* --- calibration ------------------------------------------------------------------------------ */

@@ -21,6 +21,7 @@
 #ifndef P4_OPS_H
 #define P4_OPS_H
 
+#include "src/leaf/activation.h"
 #include "src/leaf/tensor.h"
 
 typedef struct p4_device p4_device;
@@ -33,7 +34,14 @@ typedef struct p4_attention_shape {
     int64_t B, T, H, Hkv, D;
     int64_t window; /* query i sees keys j with i - window < j <= i; 0: all j <= i */
     float scale;    /* usually 1/sqrt(D) */
+    float cap;      /* soft cap: a scaled score s becomes cap tanh(s / cap); 0: it stays */
 } p4_attention_shape;
+
+/* What the losses do to each logit x of a product with the head: x scale, and then the soft cap, z = cap
+ * tanh(x scale / cap). Losses are those of z, gradients those at x. scale: 0 or above; 0: 1. cap: 0: none. */
+typedef struct p4_logit_map {
+    float scale, cap;
+} p4_logit_map;
 
 /* Running sums of an activation tensor's elements (calibration), one per projection. */
 typedef struct p4_moments {
@@ -126,33 +134,36 @@ typedef struct p4_linear_backward_weight_args {
     bool accumulate;
 } p4_linear_backward_weight_args;
 
-typedef struct p4_linear_gelu_forward_args {
+typedef struct p4_linear_activate_forward_args {
+    p4_activation function;
     int64_t N, in, out;
     const void *x;         /* act [N, in] */
     const void *w;         /* act [out, in] */
     const float *opt_bias; /* [out] */
-    void *up, *h;          /* act [N, out]: before and after GELU */
-} p4_linear_gelu_forward_args;
+    void *up, *h;          /* act [N, out]: before and after the function */
+} p4_linear_activate_forward_args;
 
-/* Backward through the linear layer behind a GELU, and through the GELU. */
-typedef struct p4_linear_gelu_backward_args {
+/* Backward through the linear layer behind an activation function, and through the function. */
+typedef struct p4_linear_activate_backward_args {
+    p4_activation function;
     int64_t N, F, out;
     const void *dy; /* act [N, out] */
     const void *w;  /* act [out, F] */
-    const void *up; /* act [N, F]: input of the GELU */
+    const void *up; /* act [N, F]: input of the function */
     void *dup;      /* act [N, F] */
     float *opt_db;  /* [F]: column sums of dup are added */
-} p4_linear_gelu_backward_args;
+} p4_linear_activate_backward_args;
 
-/* Backward through the linear layer behind a SwiGLU, and through the SwiGLU. */
-typedef struct p4_linear_swiglu_backward_args {
+/* Backward through the linear layer behind a gated activation, and through the activation. */
+typedef struct p4_linear_gated_backward_args {
+    p4_activation function;
     int64_t N, F, out;
     const void *dy;      /* act [N, out] */
     const void *w;       /* act [out, F] */
     const void *gate_up; /* act [N, 2F]: gate | up */
     void *dgate_up;      /* act [N, 2F] */
     void *dh_work;       /* act [N, F]: workspace, content undefined before and after */
-} p4_linear_swiglu_backward_args;
+} p4_linear_gated_backward_args;
 
 typedef struct p4_linear_forward_int8_args {
     int64_t N, in, out;
@@ -166,10 +177,20 @@ typedef struct p4_linear_forward_int8_args {
     void *w_work; /* act [out, p4_int8_width(in)] */
 } p4_linear_forward_int8_args;
 
+typedef struct p4_embed_forward_args {
+    int64_t B, T, C;
+    const int32_t *ids;            /* [B * T] */
+    const p4_weight *token;        /* [V, C], any float form or ternary */
+    const p4_weight *opt_position; /* [positions, C] */
+    float scale;                   /* of token, rounded to the activation type first; 0: 1 */
+    void *x;                       /* act [B * T, C] */
+} p4_embed_forward_args;
+
 typedef struct p4_embed_backward_args {
     int64_t B, T, C, V;
     const int32_t *ids;   /* [B * T] */
     const void *dx;       /* act [B * T, C] */
+    float scale;          /* as in the forward pass */
     float *dtoken;        /* [V, C], += */
     float *opt_dposition; /* [positions, C], += */
 } p4_embed_backward_args;
@@ -180,9 +201,11 @@ typedef struct p4_add_norm_forward_args {
     float eps;
     const void *x;         /* act [N, C] */
     const void *opt_delta; /* act [N, C], added to x before the norm */
+    float delta_scale;     /* of delta; 0: 1 */
     const float *gain;     /* [C] */
+    float gain_offset;     /* the norm multiplies by gain + gain_offset */
     const float *opt_bias; /* [C] */
-    void *opt_sum;         /* act [N, C] = x + delta; may be x. Required with opt_delta */
+    void *opt_sum;         /* act [N, C] = x + delta_scale delta; may be x. Required with opt_delta */
     void *opt_y;           /* act [N, C]; NULL only with opt_rounded */
     const p4_int8_rows *opt_rounded;
     float *opt_mean, *opt_rstd; /* [N], for a backward pass; mean: of a layer norm only */
@@ -196,19 +219,61 @@ typedef struct p4_norm_backward_args {
     const float *opt_mean; /* [N]; required by a layer norm */
     const float *rstd;     /* [N] */
     const float *gain;     /* [C] */
+    float gain_offset;     /* as in the forward pass */
     void *dx;              /* act [N, C], = or += */
     bool accumulate;
     float *opt_dx_sums;           /* [C] += column sums of the final dx, taken before or after rounding it */
     float *opt_dgain, *opt_dbias; /* [C], += */
 } p4_norm_backward_args;
 
-/* Rotates the first `heads` heads of every row in place, rotate-half pairs (i, i + D/2) by the angle
- * (n mod T) * inv_freq[i]; backward: by the negative angle. */
+/* RMSNorm of parts of a row: of each of `heads` groups of D neighboring elements alone, all with the same
+ * gain. One group of all query heads' elements is a norm of the whole projection. */
+typedef struct p4_head_norm_forward_args {
+    int64_t N, heads, D;
+    float eps;
+    const void *x; /* act [N, heads * D], rows ld_x elements apart */
+    int64_t ld_x;
+    const float *gain; /* [D] */
+    float gain_offset; /* the norm multiplies by gain + gain_offset */
+    void *y;           /* act [N, heads * D], rows ld_y elements apart; may be x, with the same ld */
+    int64_t ld_y;
+    float *opt_rstd; /* [N, heads], for a backward pass */
+} p4_head_norm_forward_args;
+
+typedef struct p4_head_norm_backward_args {
+    int64_t N, heads, D;
+    const void *dy; /* act [N, heads * D], rows ld_dy elements apart */
+    int64_t ld_dy;
+    const void *x; /* act, rows ld_x elements apart: the norm's input */
+    int64_t ld_x;
+    const float *rstd; /* [N, heads] */
+    const float *gain; /* [D] */
+    float gain_offset;
+    void *dx; /* act, rows ld_dx elements apart; may be dy, with the same ld */
+    int64_t ld_dx;
+    float *opt_dgain; /* [D], += */
+} p4_head_norm_backward_args;
+
+/* Copies parts of rows, in two dimensions and from any order to any other: in each row n, for i < I and j <
+ * J, the D elements of x from i x_i + j x_j on to y from i y_i + j y_j on. The rest of y stays. */
+typedef struct p4_copy_groups_args {
+    int64_t N, I, J, D;
+    const void *x; /* act [N, ..], rows ld_x elements apart */
+    int64_t ld_x, x_i, x_j;
+    void *y; /* act [N, ..], rows ld_y elements apart; does not overlap x */
+    int64_t ld_y, y_i, y_j;
+} p4_copy_groups_args;
+
+/* Rotates the first R elements of each of the first `heads` heads of every row in place, rotate-half pairs
+ * (i, i + R/2) by the angle of the tables; the other D - R elements stay. Backward: by the negative angle.
+ * Where the tables carry a factor (p4_rope_tables), the pairs are multiplied by it in both directions. */
 typedef struct p4_rope_args {
     int64_t N, T, heads, D;
+    int64_t R;                          /* even, at most D; 0: D */
+    bool neighbors;                     /* pairs are (2i, 2i + 1) instead */
     void *qkv;                          /* act [N, row_width] */
     int64_t row_width;                  /* elements */
-    const float *cos_table, *sin_table; /* [T, D/2] */
+    const float *cos_table, *sin_table; /* [T, R/2] */
     bool backward;
 } p4_rope_args;
 
@@ -231,14 +296,23 @@ typedef struct p4_attention_backward_args {
 
 typedef struct p4_cross_entropy_args {
     int64_t N, V, ld;
-    const void *logits;     /* act [N, ld], of which the first V columns count */
+    const void *logits; /* act [N, ld], of which the first V columns count */
+    p4_logit_map map;
     const int32_t *targets; /* [N]; negative: the row does not count */
     float scale;            /* of opt_dlogits */
     float *nll;             /* [N]: 0 where the row does not count */
     float *opt_hit;         /* [N]: 1 where the largest logit (the first of equal ones) is the target's */
-    void *opt_dlogits;      /* act [N, ld] = (softmax - onehot) * scale; may be logits. Zero in the columns
-                             * from V on, and in rows that do not count */
+    void *opt_dlogits; /* act [N, ld] = (softmax - onehot) * scale * slope of the map; may be logits. Zero
+                        * in the columns from V on, and in rows that do not count */
 } p4_cross_entropy_args;
+
+typedef struct p4_kl_divergence_args {
+    int64_t N, V, ld;
+    const void *reference, *logits; /* act [N, ld], of which the first V columns count */
+    p4_logit_map map;               /* of both */
+    const int32_t *targets;         /* [N]; negative: the row does not count */
+    float *kl;                      /* [N]: 0 where the row does not count */
+} p4_kl_divergence_args;
 
 /* Rows of a distribution over V classes that are cut to k of them, 1 <= k <= V. */
 typedef struct p4_top_rows {
@@ -247,11 +321,20 @@ typedef struct p4_top_rows {
     float *logp;  /* [N, k + 1]: log-probabilities of ids; the last is that of all others, -inf if none */
 } p4_top_rows;
 
+typedef struct p4_top_k_args {
+    int64_t N, V, ld;
+    const void *logits; /* act [N, ld], of which the first V columns count */
+    p4_logit_map map;
+    float temperature;
+    p4_top_rows top;
+} p4_top_k_args;
+
 typedef struct p4_distill_loss_args {
     int64_t N, V, ld;
     void *logits;           /* act [N, ld], of which the first V columns count: the student's; the gradient */
     void *opt_teacher;      /* act [N, ld]: the teacher's logits; content undefined after. NULL: top */
-    p4_top_rows top;        /* of the teacher's softmax at `temperature` */
+    p4_top_rows top;        /* of the teacher's softmax at `temperature`, of mapped logits */
+    p4_logit_map map;       /* of both models' logits */
     const int32_t *targets; /* [N]; negative: the row does not count */
     float scale, weight, temperature;
     float *nll, *hit, *kl; /* [N]: 0 where the row does not count; hit as in cross_entropy */
@@ -260,6 +343,7 @@ typedef struct p4_squared_error_args {
     int64_t count;
     const void *x;          /* act [count] */
     const void *opt_delta;  /* act [count]; NULL: zeros */
+    float delta_scale;      /* 0: 1 */
     const void *opt_target; /* act [count]; NULL: zeros */
     float scale;            /* of opt_dx */
     double *sum;

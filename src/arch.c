@@ -24,6 +24,16 @@ const char *p4_feature_text(p4_feature feature)
     return texts[feature];
 }
 
+const char *p4_activation_text(p4_activation activation)
+{
+    static const char *const texts[] = {[P4_GELU_TANH] = "GELU (tanh)",
+                                        [P4_GELU_ERF] = "GELU (erf)",
+                                        [P4_SILU] = "SiLU",
+                                        [P4_RELU] = "ReLU",
+                                        [P4_RELU_SQ] = "ReLU squared"};
+    return texts[activation];
+}
+
 int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim)
 {
     switch (dim) {
@@ -45,8 +55,58 @@ int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim)
         return arch->Hkv * arch->D;
     case P4_DIM_QKV:
         return (arch->H + 2 * arch->Hkv) * arch->D;
+    case P4_DIM_QN:
+        return arch->qk_norm == P4_QK_NORM_WHOLE ? arch->H * arch->D : arch->D;
+    case P4_DIM_KN:
+        return arch->qk_norm == P4_QK_NORM_WHOLE ? arch->Hkv * arch->D : arch->D;
     }
     return 0;
+}
+
+int64_t p4_arch_rope_dim(const p4_arch *arch)
+{
+    return arch->rope_dim > 0 ? arch->rope_dim : arch->D;
+}
+
+void p4_layer_set_add(p4_layer_set *set, int64_t layer)
+{
+    set->bits[layer / 64] |= (uint64_t)1 << layer % 64;
+}
+
+bool p4_layer_set_has(const p4_layer_set *set, int64_t layer)
+{
+    return set->bits[layer / 64] >> layer % 64 & 1;
+}
+
+int64_t p4_arch_window(const p4_arch *arch, int64_t layer)
+{
+    bool all = arch->some_global && p4_layer_set_has(&arch->global, arch->first_layer + layer);
+    return all ? 0 : arch->window;
+}
+
+float p4_arch_attention_scale(const p4_arch *arch, int64_t layer)
+{
+    return arch->inverse_layer_scale ? arch->attention_scale / (float)(arch->first_layer + layer + 1)
+                                     : arch->attention_scale;
+}
+
+bool p4_arch_rotates(const p4_arch *arch, int64_t layer)
+{
+    bool unrotated = arch->some_unrotated && p4_layer_set_has(&arch->unrotated, arch->first_layer + layer);
+    return !arch->learned_positions && !unrotated;
+}
+
+bool p4_arch_uses_local_rope(const p4_arch *arch, int64_t layer)
+{
+    return arch->local_rope && p4_arch_window(arch, layer) > 0;
+}
+
+bool p4_arch_same_layers(const p4_arch *arch, int64_t a, int64_t b)
+{
+    return p4_arch_window(arch, a) == p4_arch_window(arch, b) &&
+           p4_arch_attention_scale(arch, a) == p4_arch_attention_scale(arch, b) &&
+           p4_arch_rotates(arch, a) == p4_arch_rotates(arch, b) &&
+           p4_arch_uses_local_rope(arch, a) == p4_arch_uses_local_rope(arch, b);
 }
 
 enum { MODEL = false, BLOCK = true };

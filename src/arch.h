@@ -1,53 +1,107 @@
 /* arch.h - an architecture: its numbers, its features, and the roles of its parameters.
  *
- * One generic pre-norm block serves every family. Features are the ways in which the blocks of families
- * differ. A family (families.c) is a set of features and a naming scheme for tensors. */
+ * One generic block serves every family. Features are the ways in which the blocks of families differ. A
+ * family (families.c) is a set of features and a naming scheme for tensors. */
 #ifndef P4_ARCH_H
 #define P4_ARCH_H
 
+#include "src/leaf/activation.h"
 #include "src/leaf/base.h"
 
+/* Rotary positions, by their kind of scaling (src/rope.c). */
 typedef enum p4_rope_scaling {
     P4_ROPE_DEFAULT,
     P4_ROPE_LINEAR,
     P4_ROPE_LLAMA3,
+    P4_ROPE_DYNAMIC, /* NTK: from original_positions on, theta grows with the length */
+    P4_ROPE_YARN,
+    P4_ROPE_LONGROPE, /* a factor for each pair, others beyond original_positions */
     P4_ROPE_COUNT
 } p4_rope_scaling;
 
+enum { P4_ROPE_PAIRS_MAX = 256 }; /* of LONGROPE */
+
+typedef struct p4_rope {
+    p4_rope_scaling scaling;
+    double theta;
+    double factor;             /* LINEAR, LLAMA3, DYNAMIC, YARN */
+    double original_positions; /* that the model was trained with first: all but DEFAULT and LINEAR */
+    double low_freq_factor, high_freq_factor; /* LLAMA3 */
+    double beta_fast, beta_slow;              /* YARN: turns over original_positions */
+    bool no_truncation;                       /* YARN: the range between them is not made whole */
+    double attention_factor;                  /* of cosines and sines; 0: 1 */
+    float short_factors[P4_ROPE_PAIRS_MAX], long_factors[P4_ROPE_PAIRS_MAX]; /* LONGROPE */
+} p4_rope;
+
+/* A norm of queries and keys, before their rotation. */
+typedef enum p4_qk_norm {
+    P4_QK_NORM_NONE,
+    P4_QK_NORM_HEAD,  /* RMSNorm of each head, gain [D] */
+    P4_QK_NORM_WHOLE, /* RMSNorm over all heads of a token, gain [H D] or [Hkv D] */
+} p4_qk_norm;
+
+enum { P4_ARCH_LAYERS_MAX = 4096 };
+
+/* A set of layers of a whole model. */
+typedef struct p4_layer_set {
+    uint64_t bits[P4_ARCH_LAYERS_MAX / 64];
+} p4_layer_set;
+
 /* All features: X(FEATURE, type, member of p4_arch, name in messages).
  *
- * A member that is 0 means that the architecture does not have the feature. With every feature 0 the block
- * has RMSNorm, unscaled rotary positions, attention to all earlier tokens, an MLP with GELU, no biases, and a
- * head of its own. A row here declares both the member and the feature, and a model that has the feature is
- * refused until net_takes.c lists it. A member that is declared by hand escapes that check. */
-#define P4_ARCH_FEATURES(X)                                                                            \
-    /* norms */                                                                                        \
-    X(LAYER_NORM, bool, layer_norm, "LayerNorm")                                                       \
-    /* positions */                                                                                    \
-    X(LEARNED_POSITIONS, bool, learned_positions, "learned positions")                                 \
-    X(ROPE_SCALING, p4_rope_scaling, rope_scaling, "scaled rotary positions")                          \
-    /* attention */                                                                                    \
-    X(WINDOW, int64_t, window, "sliding-window attention") /* tokens seen, the query's own included */ \
-    X(QKV_BIAS, bool, qkv_bias, "biases of the query, key and value projections")                      \
-    X(O_BIAS, bool, o_bias, "a bias of the attention output projection")                               \
-    X(INVERSE_LAYER_SCALE, bool, inverse_layer_scale,                                                  \
-      "attention scores divided by the layer's number") /* from 1 */                                   \
-    /* MLP */                                                                                          \
-    X(GATED_MLP, bool, gated_mlp, "a gated MLP (SwiGLU)")                                              \
-    X(MLP_BIAS, bool, mlp_bias, "biases of the MLP")                                                   \
-    /* embedding and head */                                                                           \
+ * A member that is 0 means that the architecture does not have the feature. With every feature 0 a block is
+ *     x = x + attention(norm(x));  x = x + mlp(norm(x))
+ * with RMSNorm, rotary positions, attention to all earlier tokens, an MLP with one input projection
+ * and GELU (tanh), no biases, and the model has a head of its own. A row here declares both the member and
+ * the feature, and a model that has the feature is refused until net_takes.c lists it. A member that is
+ * declared by hand escapes that check. */
+#define P4_ARCH_FEATURES(X)                                                                                  \
+    /* norms */                                                                                              \
+    X(LAYER_NORM, bool, layer_norm, "LayerNorm")                                                             \
+    X(GAIN_OFFSET, bool, gain_offset, "RMSNorm gains stored as their difference from 1")                     \
+    X(NO_PRE_NORM, bool, no_pre_norm, "attention and MLP without a norm of their inputs")                    \
+    X(POST_NORM, bool, post_norm, "norms of the outputs of attention and MLP")                               \
+    X(QK_NORM, p4_qk_norm, qk_norm, "norms of queries and keys")                                             \
+    /* residual stream */                                                                                    \
+    X(PARALLEL, bool, parallel, "attention and MLP in parallel")        /* x + attention(..) + mlp(..) */    \
+    X(SHARED_NORM, bool, shared_norm, "one norm for attention and MLP") /* of a parallel block */            \
+    X(RESIDUAL_SCALE, float, residual_scale, "scaled outputs of attention and MLP") /* 0: 1 */               \
+    /* positions */                                                                                          \
+    X(LEARNED_POSITIONS, bool, learned_positions, "learned positions")                                       \
+    X(PARTIAL_ROPE, int64_t, rope_dim, "rotary positions of a part of each head") /* elements; 0: D */       \
+    X(ROPE_PAIRS, bool, rope_pairs, "rotary positions of neighboring elements")   /* (2i, 2i + 1) */         \
+    X(SOME_UNROTATED, bool, some_unrotated, "layers without rotary positions")    /* `unrotated` */          \
+    X(LOCAL_ROPE, bool, local_rope, "rotary positions of their own in layers with a window")                 \
+    /* attention */                                                                                          \
+    X(WINDOW, int64_t, window, "sliding-window attention") /* tokens seen, the query's own included */       \
+    X(SOME_GLOBAL, bool, some_global, "layers without the sliding window of others") /* `global` */          \
+    X(ATTENTION_CAP, float, attention_cap, "soft-capped attention scores")           /* cap tanh(s / cap) */ \
+    X(QKV_BY_HEAD, bool, qkv_by_head, "query, key and value rows side by side for each head")                \
+    X(QKV_BIAS, bool, qkv_bias, "biases of the query, key and value projections")                            \
+    X(O_BIAS, bool, o_bias, "a bias of the attention output projection")                                     \
+    X(INVERSE_LAYER_SCALE, bool, inverse_layer_scale,                                                        \
+      "attention scores divided by the layer's number") /* from 1 */                                         \
+    /* MLP */                                                                                                \
+    X(ACTIVATION, p4_activation, activation, "an MLP activation other than GELU (tanh)")                     \
+    X(GATED_MLP, bool, gated_mlp, "a gated MLP")                                                             \
+    X(MLP_BIAS, bool, mlp_bias, "biases of the MLP")                                                         \
+    /* embedding and head */                                                                                 \
+    X(EMBEDDING_SCALE, float, embedding_scale, "scaled embeddings") /* 0: 1 */                               \
+    X(LOGIT_SCALE, float, logit_scale, "scaled logits")             /* 0: 1 */                               \
+    X(LOGIT_CAP, float, logit_cap, "soft-capped logits")            /* cap tanh(logit / cap) */              \
     X(TIED, bool, tied, "a head tied to the embedding")
 
 typedef struct p4_arch {
     char family[32]; /* config.json's model_type */
     int64_t V, C, L, H, Hkv, D, F;
-    int64_t positions; /* longest sequence */
+    int64_t first_layer; /* 0; of a part of a model (p4_model_part_init): its first block's number there */
+    int64_t positions;   /* longest sequence */
     float norm_eps;
-    float attention_scale; /* usually 1/sqrt(D); p4_net_attention applies inverse_layer_scale to it */
-    double rope_theta;
-    double rope_factor, rope_low_freq_factor, rope_high_freq_factor,
-        rope_original_positions; /* of a scaling */
+    float attention_scale;       /* of all layers, usually 1/sqrt(D): p4_arch_attention_scale */
+    p4_rope rope, windowed_rope; /* the second with local_rope: of layers with a window */
     int32_t bos_id, eos_id;      /* -1: none */
+    p4_layer_set global;         /* with some_global: layers that attend to all earlier tokens */
+    p4_layer_set unrotated;      /* with some_unrotated: layers that do not rotate queries and keys */
 #define P4_MEMBER(feature, type, member, text) type member;
     P4_ARCH_FEATURES(P4_MEMBER)
 #undef P4_MEMBER
@@ -61,6 +115,7 @@ typedef enum p4_feature {
 } p4_feature;
 
 bool p4_arch_has(const p4_arch *arch, p4_feature feature);
+const char *p4_activation_text(p4_activation activation);
 const char *p4_feature_text(p4_feature feature); /* for messages: "model family X needs <text>" */
 
 /* A dimension of a tensor in terms of the architecture. */
@@ -74,8 +129,23 @@ typedef enum p4_dim {
     P4_DIM_Q,   /* H D */
     P4_DIM_KV,  /* Hkv D */
     P4_DIM_QKV, /* (H + 2 Hkv) D */
+    P4_DIM_QN,  /* of the norm of queries: D or H D */
+    P4_DIM_KN,  /* of the norm of keys: D or Hkv D */
 } p4_dim;
 int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim);
+
+/* layer: 0 to P4_ARCH_LAYERS_MAX - 1. Local. */
+void p4_layer_set_add(p4_layer_set *set, int64_t layer);
+bool p4_layer_set_has(const p4_layer_set *set, int64_t layer);
+
+/* Properties of layer `layer` of a model or of a part of one. Local. */
+int64_t p4_arch_window(const p4_arch *arch,
+                       int64_t layer); /* tokens that a query sees; 0: all earlier ones */
+float p4_arch_attention_scale(const p4_arch *arch, int64_t layer);
+bool p4_arch_rotates(const p4_arch *arch, int64_t layer);         /* has rotary positions */
+bool p4_arch_uses_local_rope(const p4_arch *arch, int64_t layer); /* and those of layers with a window */
+/* Do both layers compute the same function of their weights and inputs? Local. */
+bool p4_arch_same_layers(const p4_arch *arch, int64_t a, int64_t b);
 
 /* The kind of parameter that a role is. It decides how random init fills the parameter (random_model.c) and
  * whether it may be quantized (p4_model_select_ternary). */
@@ -93,25 +163,29 @@ typedef enum p4_kind {
  * Projections that read the same input form a slot, which runs as one matrix: q | k | v, gate | up. A
  * checkpoint may hold a slot in one tensor or in several. The shape given here is that of the whole slot. A
  * model with a tensor of a role is refused until net_takes.c lists the role. The order matters: the
- * distance from each projection to its bias is the same, and a norm's bias follows its gain (net_takes.c
- * asserts both). */
-#define P4_ROLES(X)                                               \
-    X(EMBED, MODEL, TABLE, V, C, true)                            \
-    X(POSITION, MODEL, TABLE, POSITIONS, C, a->learned_positions) \
-    X(NORM1_GAIN, BLOCK, GAIN, ONE, C, true)                      \
-    X(NORM1_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm)        \
-    X(NORM2_GAIN, BLOCK, GAIN, ONE, C, true)                      \
-    X(NORM2_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm)        \
-    X(QKV, BLOCK, PROJECTION, QKV, C, true)                       \
-    X(O, BLOCK, RESIDUAL, C, Q, true)                             \
-    X(UP, BLOCK, PROJECTION, UP, C, true)                         \
-    X(DOWN, BLOCK, RESIDUAL, C, F, true)                          \
-    X(QKV_BIAS, BLOCK, SLOT_BIAS, ONE, QKV, a->qkv_bias)          \
-    X(O_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->o_bias)                \
-    X(UP_BIAS, BLOCK, SLOT_BIAS, ONE, UP, a->mlp_bias)            \
-    X(DOWN_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->mlp_bias)           \
-    X(FINAL_GAIN, MODEL, GAIN, ONE, C, true)                      \
-    X(FINAL_BIAS, MODEL, NORM_BIAS, ONE, C, a->layer_norm)        \
+ * distance from each projection to its bias is the same, and a norm's bias, if it can have one, follows its
+ * gain (net_takes.c asserts both). */
+#define P4_ROLES(X)                                                                              \
+    X(EMBED, MODEL, TABLE, V, C, true)                                                           \
+    X(POSITION, MODEL, TABLE, POSITIONS, C, a->learned_positions)                                \
+    X(NORM1_GAIN, BLOCK, GAIN, ONE, C, !a->no_pre_norm)                                          \
+    X(NORM1_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm && !a->no_pre_norm)                    \
+    X(NORM2_GAIN, BLOCK, GAIN, ONE, C, !a->no_pre_norm && !a->shared_norm)                       \
+    X(NORM2_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm && !a->no_pre_norm && !a->shared_norm) \
+    X(Q_GAIN, BLOCK, GAIN, ONE, QN, a->qk_norm != P4_QK_NORM_NONE)                               \
+    X(K_GAIN, BLOCK, GAIN, ONE, KN, a->qk_norm != P4_QK_NORM_NONE)                               \
+    X(POST1_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the attention's output */             \
+    X(POST2_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the MLP's output */                   \
+    X(QKV, BLOCK, PROJECTION, QKV, C, true)                                                      \
+    X(O, BLOCK, RESIDUAL, C, Q, true)                                                            \
+    X(UP, BLOCK, PROJECTION, UP, C, true)                                                        \
+    X(DOWN, BLOCK, RESIDUAL, C, F, true)                                                         \
+    X(QKV_BIAS, BLOCK, SLOT_BIAS, ONE, QKV, a->qkv_bias)                                         \
+    X(O_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->o_bias)                                               \
+    X(UP_BIAS, BLOCK, SLOT_BIAS, ONE, UP, a->mlp_bias)                                           \
+    X(DOWN_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->mlp_bias)                                          \
+    X(FINAL_GAIN, MODEL, GAIN, ONE, C, true)                                                     \
+    X(FINAL_BIAS, MODEL, NORM_BIAS, ONE, C, a->layer_norm)                                       \
     X(HEAD, MODEL, TABLE, V, C, !a->tied)
 
 /* What a parameter is in the network. */
@@ -141,10 +215,13 @@ static inline bool p4_role_is_slot_bias(p4_role role)
     return p4_roles[role].kind == P4_KIND_SLOT_BIAS;
 }
 
-/* Rotary frequency of pair i of D/2, radians a position, with the architecture's scaling; computed in fp32
- * with the reference library's rounding steps, which at long positions decide the angle. Local. */
-float p4_rope_inv_freq(const p4_arch *arch, int64_t i);
-/* Rotary tables [T, D/2]: cos and sin of the fp32 product position * inv_freq. Local. */
-void p4_rope_tables(const p4_arch *arch, int64_t T, float *cos_table, float *sin_table);
+/* Elements of each head that are rotated, R: rope_dim or D. Local. */
+int64_t p4_arch_rope_dim(const p4_arch *arch);
+/* Rotary frequency of pair i of R/2, radians a position, in a sequence of T positions; computed in fp32 with
+ * the reference library's rounding steps, which at long positions decide the angle. Local. */
+float p4_rope_inv_freq(const p4_rope *rope, int64_t R, int64_t T, int64_t i);
+/* Rotary tables [T, R/2] of a sequence of T positions: cos and sin of the fp32 product position * inv_freq,
+ * times the attention factor. Local. */
+void p4_rope_tables(const p4_rope *rope, int64_t R, int64_t T, float *cos_table, float *sin_table);
 
 #endif

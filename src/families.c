@@ -7,6 +7,7 @@
 #define ROWS(rows) .row_count = sizeof(rows) / sizeof(rows)[0], .row = (rows)
 
 /* clang-format off */
+/* Of most families. Those without biases, or without norms of queries and keys, lack their roles. */
 static const p4_tensor_row llama_rows[] = {
     {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
     {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
@@ -16,6 +17,8 @@ static const p4_tensor_row llama_rows[] = {
     {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},
     {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},
     {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},
+    {P4_ROLE_Q_GAIN, "self_attn.q_norm.weight", P4_DIM_QN},
+    {P4_ROLE_K_GAIN, "self_attn.k_norm.weight", P4_DIM_KN},
     {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
     {P4_ROLE_O_BIAS, "self_attn.o_proj.bias", P4_DIM_C},
     {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
@@ -32,7 +35,23 @@ static const p4_tensor_row llama_rows[] = {
 
 static const p4_family llama = {
     .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear, biases)",
-    .features = {.gated_mlp = true},
+    .features = {.gated_mlp = true, .activation = P4_SILU},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+static const p4_family qwen2 = {
+    .title = "Qwen2 and Qwen2.5",
+    .features = {.gated_mlp = true, .activation = P4_SILU, .qkv_bias = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+static const p4_family mistral = {
+    .title = "Mistral",
+    .features = {.gated_mlp = true, .activation = P4_SILU},
     .prefix = "",
     .layers = "model.layers",
     ROWS(llama_rows),
@@ -70,6 +89,176 @@ static const p4_family gpt2 = {
     ROWS(gpt2_rows),
 };
 
+static const p4_family qwen3 = {
+    .title = "Qwen3",
+    .features = {.gated_mlp = true, .activation = P4_SILU, .qk_norm = P4_QK_NORM_HEAD},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+static const p4_family smollm3 = {
+    .title = "SmolLM3",
+    .features = {.gated_mlp = true, .activation = P4_SILU},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+static const p4_family granite = {
+    .title = "Granite 3 (dense)",
+    .features = {.gated_mlp = true, .activation = P4_SILU},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
+/* clang-format off */
+static const p4_tensor_row phi3_rows[] = {
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_QKV, "self_attn.qkv_proj.weight", P4_DIM_QKV},
+    {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.gate_up_proj.weight", P4_DIM_UP},
+    {P4_ROLE_DOWN, "mlp.down_proj.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family phi3 = {
+    .title = "Phi-3, Phi-3.5 and Phi-4 (dense)",
+    .features = {.gated_mlp = true, .activation = P4_SILU},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(phi3_rows),
+};
+
+/* With norms of the outputs of attention and MLP: after and before them, or only after them. */
+/* clang-format off */
+static const p4_tensor_row post_norm_rows[] = {
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_QKV, "self_attn.q_proj.weight", P4_DIM_Q},
+    {P4_ROLE_QKV, "self_attn.k_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV, "self_attn.v_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},
+    {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},
+    {P4_ROLE_Q_GAIN, "self_attn.q_norm.weight", P4_DIM_QN},
+    {P4_ROLE_K_GAIN, "self_attn.k_norm.weight", P4_DIM_KN},
+    {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
+    {P4_ROLE_O_BIAS, "self_attn.o_proj.bias", P4_DIM_C},
+    {P4_ROLE_POST1_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "pre_feedforward_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.gate_proj.weight", P4_DIM_F},
+    {P4_ROLE_UP, "mlp.up_proj.weight", P4_DIM_F},
+    {P4_ROLE_DOWN, "mlp.down_proj.weight", P4_DIM_C},
+    {P4_ROLE_POST2_GAIN, "post_feedforward_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family gemma2 = {
+    .title = "Gemma 2",
+    .features = {.gated_mlp = true, .gain_offset = true, .post_norm = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(post_norm_rows),
+};
+
+static const p4_family gemma3_text = {
+    .title = "Gemma 3 (of gemma3, the language model)",
+    .features = {.gated_mlp = true,
+                 .gain_offset = true,
+                 .post_norm = true,
+                 .qk_norm = P4_QK_NORM_HEAD,
+                 .local_rope = true},
+    .prefix = "",
+    .layers = "model.layers",
+    .alias = {{"language_model.", ""}, {"model.language_model.", "model."}},
+    .foreign = {"vision_tower.", "multi_modal_projector.", "model.vision_tower.",
+                "model.multi_modal_projector."},
+    ROWS(post_norm_rows),
+};
+
+static const p4_family olmo2 = {
+    .title = "OLMo 2",
+    .features = {.gated_mlp = true,
+                 .activation = P4_SILU,
+                 .no_pre_norm = true,
+                 .post_norm = true,
+                 .qk_norm = P4_QK_NORM_WHOLE},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(post_norm_rows),
+};
+
+/* clang-format off */
+static const p4_tensor_row gpt_neox_rows[] = {
+    {P4_ROLE_EMBED, "gpt_neox.embed_in.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM1_BIAS, "input_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_QKV, "attention.query_key_value.weight", P4_DIM_QKV},
+    {P4_ROLE_QKV_BIAS, "attention.query_key_value.bias", P4_DIM_QKV},
+    {P4_ROLE_O, "attention.dense.weight", P4_DIM_C},
+    {P4_ROLE_O_BIAS, "attention.dense.bias", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM2_BIAS, "post_attention_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.dense_h_to_4h.weight", P4_DIM_UP},
+    {P4_ROLE_UP_BIAS, "mlp.dense_h_to_4h.bias", P4_DIM_UP},
+    {P4_ROLE_DOWN, "mlp.dense_4h_to_h.weight", P4_DIM_C},
+    {P4_ROLE_DOWN_BIAS, "mlp.dense_4h_to_h.bias", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "gpt_neox.final_layer_norm.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_BIAS, "gpt_neox.final_layer_norm.bias", P4_DIM_C},
+    {P4_ROLE_HEAD, "embed_out.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family gpt_neox = {
+    .title = "GPT-NeoX and Pythia",
+    .features = {.layer_norm = true, .qkv_by_head = true, .mlp_bias = true, .activation = P4_GELU_ERF},
+    .prefix = "",
+    .layers = "gpt_neox.layers",
+    .alias = {{"lm_head.", "embed_out."}},
+    ROWS(gpt_neox_rows),
+};
+
+/* clang-format off */
+static const p4_tensor_row starcoder2_rows[] = {
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM1_BIAS, "input_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_QKV, "self_attn.q_proj.weight", P4_DIM_Q},
+    {P4_ROLE_QKV, "self_attn.k_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV, "self_attn.v_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},
+    {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},
+    {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},
+    {P4_ROLE_O_BIAS, "self_attn.o_proj.bias", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM2_BIAS, "post_attention_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.c_fc.weight", P4_DIM_UP},
+    {P4_ROLE_UP_BIAS, "mlp.c_fc.bias", P4_DIM_UP},
+    {P4_ROLE_DOWN, "mlp.c_proj.weight", P4_DIM_C},
+    {P4_ROLE_DOWN_BIAS, "mlp.c_proj.bias", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_BIAS, "model.norm.bias", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family starcoder2 = {
+    .title = "StarCoder2",
+    .features = {.layer_norm = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(starcoder2_rows),
+};
+
 static const struct {
     const char *name;
     const p4_family *family;
@@ -93,6 +282,16 @@ const p4_family *p4_family_find(const char *name)
 const char *p4_family_name(int64_t i)
 {
     return i >= 0 && i < FAMILY_COUNT ? table[i].name : NULL;
+}
+
+const char *p4_family_tensor(const p4_family *family, p4_role role)
+{
+    for (int64_t r = 0; r < family->row_count; r++) {
+        if (family->row[r].role == role) {
+            return family->row[r].name;
+        }
+    }
+    return NULL;
 }
 
 const char *p4_supported_families(void)

@@ -16,12 +16,22 @@ typedef struct p4_tensor_row {
         out; /* rows of a matrix or elements of a vector: of the whole slot, or of its part in this tensor */
 } p4_tensor_row;
 
+/* Tensors whose names begin with `from` in some checkpoints, and with `to` in the table. */
+typedef struct p4_tensor_alias {
+    const char *from, *to;
+} p4_tensor_alias;
+
+enum { P4_FAMILY_ALIASES = 2, P4_FAMILY_FOREIGN = 4 };
+
 typedef struct p4_family {
-    const char *title;  /* names the models, for lists of what is supported */
-    p4_arch features;   /* of all models; numbers are 0. A reader may add more */
-    const char *prefix; /* p4_family_prefix */
-    const char *layers; /* "model.layers" */
-    bool transposed;    /* projections are stored as [in, out] (Conv1D) */
+    const char *title;                        /* names the models, for lists of what is supported */
+    p4_arch features;                         /* of all models; numbers are 0. A reader may add more */
+    const char *prefix;                       /* p4_family_prefix */
+    const char *layers;                       /* "model.layers" */
+    bool transposed;                          /* projections are stored as [in, out] (Conv1D) */
+    p4_tensor_alias alias[P4_FAMILY_ALIASES]; /* up to the first whose `from` is NULL */
+    /* Beginnings of the names of tensors that are no part of the language model; up to the first NULL. */
+    const char *foreign[P4_FAMILY_FOREIGN];
     int64_t row_count;
     /* In the order embeddings, one block, final norm, head. The parts of a slot are adjacent, as they become
      * one matrix in memory. Rows whose role an architecture does not have (p4_arch_has_role) are skipped. */
@@ -32,6 +42,8 @@ typedef struct p4_family {
 const p4_family *p4_family_find(const char *name);
 /* The name of family i, counted from 0; NULL after the last. */
 const char *p4_family_name(int64_t i);
+/* The name of the tensor of a role outside the blocks, without the prefix; NULL: the family has none. */
+const char *p4_family_tensor(const p4_family *family, p4_role role);
 /* The names, for messages: "llama, gpt2". */
 const char *p4_supported_families(void);
 /* The prefix that some checkpoints of the family put before all tensor names except the head's:

@@ -21,6 +21,45 @@ p4_rc p4_arch_init(p4_arch *arch, const char *family)
     return P4_OK;
 }
 
+/* Values of features, and which of them exclude each other. */
+static p4_rc check_features(const p4_arch *arch, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const struct {
+        const char *what;
+        double value;
+    } factors[] = {
+        {"residual scale", arch->residual_scale},   {"embedding scale", arch->embedding_scale},
+        {"logit scale", arch->logit_scale},         {"cap of the logits", arch->logit_cap},
+        {"cap of the scores", arch->attention_cap},
+    };
+    for (size_t i = 0; i < sizeof factors / sizeof factors[0]; i++) {
+        CHECK(isfinite(factors[i].value) && factors[i].value >= 0, "%s: %s is %g, expected 0 or above",
+              source, factors[i].what, factors[i].value);
+    }
+    CHECK(arch->window >= 0, "%s: window of %lld tokens, expected 0 or above", source,
+          (long long)arch->window);
+    CHECK(arch->rope_dim >= 0 && arch->rope_dim <= arch->D && arch->rope_dim % 2 == 0,
+          "%s: %lld elements of a head are rotated, expected an even number up to %lld", source,
+          (long long)arch->rope_dim, (long long)arch->D);
+    CHECK(!arch->no_pre_norm || arch->post_norm, "%s: blocks without any norm, expected one before or after",
+          source);
+    CHECK(!arch->shared_norm || arch->parallel, "%s: one norm for attention and MLP, which are not parallel",
+          source);
+    CHECK(!arch->parallel || !arch->post_norm, "%s: parallel blocks with norms of their outputs", source);
+    CHECK(!arch->layer_norm || (!arch->post_norm && !arch->gain_offset),
+          "%s: LayerNorm of outputs or with gains stored as their difference from 1", source);
+    CHECK(!arch->post_norm || arch->residual_scale == 0,
+          "%s: outputs of attention and MLP with both norms and a factor", source);
+    CHECK(!arch->qkv_by_head || arch->qk_norm == P4_QK_NORM_NONE,
+          "%s: query, key and value rows by head and norms of queries and keys", source);
+    CHECK(!arch->qkv_by_head || arch->H == arch->Hkv,
+          "%s: query, key and value rows by head with %lld heads and %lld key/value heads", source,
+          (long long)arch->H, (long long)arch->Hkv);
+done:
+    return rc;
+}
+
 /* Bounds are far above any real model and keep every product of two below 2^53. */
 p4_rc p4_arch_check(const p4_arch *arch, const char *source)
 {
@@ -29,14 +68,10 @@ p4_rc p4_arch_check(const p4_arch *arch, const char *source)
         const char *what;
         int64_t value, max;
     } numbers[] = {
-        {"vocabulary", arch->V, 1 << 28},
-        {"hidden size", arch->C, 1 << 20},
-        {"layers", arch->L, 4096},
-        {"heads", arch->H, 1 << 16},
-        {"key/value heads", arch->Hkv, 1 << 16},
-        {"head dimension", arch->D, 1 << 16},
-        {"MLP width", arch->F, 1 << 22},
-        {"positions", arch->positions, 1 << 30},
+        {"vocabulary", arch->V, 1 << 28},        {"hidden size", arch->C, 1 << 20},
+        {"layers", arch->L, P4_ARCH_LAYERS_MAX}, {"heads", arch->H, 1 << 16},
+        {"key/value heads", arch->Hkv, 1 << 16}, {"head dimension", arch->D, 1 << 16},
+        {"MLP width", arch->F, 1 << 22},         {"positions", arch->positions, 1 << 30},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         CHECK(numbers[i].value >= 1 && numbers[i].value <= numbers[i].max,
@@ -53,6 +88,7 @@ p4_rc p4_arch_check(const p4_arch *arch, const char *source)
           (double)arch->norm_eps);
     CHECK(isfinite(arch->attention_scale) && arch->attention_scale > 0,
           "%s: attention scale is %g, expected above 0", source, (double)arch->attention_scale);
+    TRY(check_features(arch, source));
     TRY(p4_net_check_arch(&p4_net_computes, arch, source));
 done:
     return rc;
@@ -234,6 +270,7 @@ p4_rc p4_model_part_init(p4_model *part, const p4_model *whole, int64_t blocks)
 
 void p4_model_part_take(p4_model *part, const p4_model *whole, int64_t layer)
 {
+    part->arch.first_layer = whole->arch.first_layer + layer;
     for (int64_t i = part->layer_first[0]; i < part->layer_first[part->arch.L]; i++) {
         int64_t from = p4_model_part_entry(part, whole, layer, i);
         part->params[i] = whole->params[from];

@@ -1,4 +1,4 @@
-/* net.h - the transformer: forward and backward of one generic pre-norm block, embedding, head and loss,
+/* net.h - the transformer: forward and backward of one generic block, embedding, head and loss,
  * through ops only.
  *
  * Weights come as a p4_form, so the same code runs the original, the ternary replica and the dequantised
@@ -65,20 +65,14 @@ typedef struct p4_net_plan {
     bool reference; /* memory to compare with a second form, or in training with a teacher's states */
 } p4_net_plan;
 
-/* The input of a projection: as activations, or rounded where the projection multiplies codes. */
-typedef struct p4_input {
-    void *act;
-    p4_int8_rows rounded;
-} p4_input;
-
 enum { P4_NET_SUMS = 3 };
 
-/* What one block keeps for its backward pass; what is recomputed lies in memory that all blocks share. */
-typedef struct p4_saved {
-    p4_input n1, att, n2, h; /* of QKV, O, UP, DOWN; att.act is kept, att.rounded is not */
-    void *x1, *qkv, *x2, *up;
-    float *mean1, *rstd1, *mean2, *rstd2, *lse;
-} p4_saved;
+typedef struct p4_net_trace p4_net_trace;
+
+/* Of a sequence of plan.T positions: [T, R/2]. */
+typedef struct p4_rope_table {
+    float *cos, *sin;
+} p4_rope_table;
 
 typedef struct p4_net {
     const p4_ops *ops;
@@ -87,17 +81,13 @@ typedef struct p4_net {
     p4_net_plan plan;
     void *memory;
     int64_t memory_bytes;
-    int64_t chunk;     /* rows of logits at a time */
-    int64_t logits_ld; /* elements of a row of logits (p4_net_logits_ld) */
-    float *cos_table, *sin_table;
-    int32_t *ids, *targets; /* targets lie behind the ids of the current micro-batch */
-    p4_saved *saved;        /* [L] in training, else [1] */
-    void *w;                /* one unpacked slot or head */
-    p4_int8_rows rounded;   /* of an input that is not kept */
-    void *xq;               /* an input converted back to activation type */
-    void *delta, *final_x, *final_n, *final_reference, *logits, *logits_reference;
-    float *final_mean, *final_rstd, *nll, *hit, *kl, *attention_work;
-    void *dx, *dwide, *dwide2, *dnorm; /* backward; other buffers may lie in them: lay_out_backward */
+    void **buffers;      /* net_buffers.h: those of each block in training, else of one that serves all */
+    p4_net_trace *trace; /* while the memory is planned: steps are noted, ops not called */
+    int64_t chunk;       /* rows of logits at a time */
+    int64_t logits_ld;   /* elements of a row of logits (p4_net_logits_ld) */
+    p4_rope_table rope, windowed_rope; /* the second with local_rope */
+    int32_t *ids, *targets;            /* targets lie behind the ids of the current micro-batch */
+    const void *final_n; /* act [N, C]: what p4_net_final_norm leaves for the model under test */
     double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; a trainer may place them
                      elsewhere */
     double predictions;            /* that these sums are over; replayed work (op `repeat`) is not counted */
@@ -113,7 +103,7 @@ typedef struct p4_score {
 /* Fails when the device does not compute the model's attention. p4_net_open checks this too; call it first to
  * find out before a long load. Local. */
 p4_rc p4_net_check_device(const p4_ops *ops, p4_device *device, const p4_model *model);
-/* The bytes of device memory that p4_net_open takes for the plan; -1: out of host memory. Local. */
+/* The bytes of device memory that p4_net_open takes for the plan. Local. */
 int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan);
 /* Allocates all memory that the plan needs as one block of the device. The caller closes. Local. */
 p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model,
@@ -126,7 +116,7 @@ void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
-/* Runs blocks [first, end) on x [N, C] in place. */
+/* Runs blocks [first, end) on x [N, C] in place. Requires a plan without `train`. */
 void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x);
 /* Final norm of x, into the buffer of the model under test or of the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
@@ -156,10 +146,7 @@ void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sin
 
 /* Blocks alone, where a model's part is trained to outputs that are given (jobs/train/block_trainer.h). All
  * require `train` in the plan, not `head`. The input of the first block, [B * T, C], to be filled in. */
-static inline void *p4_net_blocks_input(p4_net *net)
-{
-    return net->saved[0].x1;
-}
+void *p4_net_blocks_input(p4_net *net);
 /* All blocks of the model on that input. */
 void p4_net_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T);
 /* After it: x [B * T, C] = the output of the last block. */
@@ -170,33 +157,10 @@ void p4_net_blocks_output(p4_net *net, void *x, int64_t B, int64_t T);
 void p4_net_blocks_error(p4_net *net, int64_t B, int64_t T, const void *target, float scale, double *sum,
                          const p4_grad_sink *sink);
 
-/* Shared by forward and backward. */
 /* Elements of a row of logits: V, on a GPU rounded up to whole 128-byte lines. */
 int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V);
-/* The head's matrix [logits_ld, C]; rows from V on are zero. */
-const void *p4_net_head(p4_net *net, const p4_form *form);
-const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
-void p4_net_block(p4_net *net, const p4_net_pass *pass, int64_t layer, const void *x, bool add_delta,
-                  p4_saved *saved);
-/* The bias of a projection's slot. */
-static inline p4_role p4_bias_of(p4_role slot)
-{
-    return (p4_role)(slot - P4_ROLE_QKV + P4_ROLE_QKV_BIAS);
-}
-/* Does the projection of this role multiply its input rounded to int8? */
-bool p4_net_rounds(const p4_net *net, const p4_form *form, int64_t layer, p4_role role);
-/* The MLP's activation function of `up`; h and rounded as in the ops. */
-void p4_net_activate(p4_net *net, void *h, const p4_int8_rows *rounded, const void *up, int64_t N);
-/* The norm with this gain (NORM1_GAIN, NORM2_GAIN, FINAL_GAIN). The caller fills in N, x and what else it
- * wants of the op's arguments; kind, C, eps, gain and bias are set here. Repeated from the sum that a block
- * kept, it gives the same bits. */
-void p4_net_norm(p4_net *net, const p4_form *form, int64_t layer, p4_role gain,
-                 p4_add_norm_forward_args args);
-/* Rotary positions of the query and key heads of qkv [B * T, (H + 2*Hkv) * D], or of its gradient; nothing
- * where positions are learned. */
-void p4_net_rope(const p4_net *net, void *qkv, int64_t B, int64_t T, bool backward);
+/* Adds the scores of the micro-batch at hand to the sums. */
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
-/* Workspaces do not depend on the layer. */
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B, int64_t T);
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */
 /* Output channels of the slot that starts at `first`, all parts together: rows of matrices, elements of a

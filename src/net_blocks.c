@@ -1,40 +1,50 @@
 /* net_blocks.c - the blocks of a model without embedding and head, trained to given outputs. */
-#include "src/net.h"
+#include "src/net_block.h"
 
-static int64_t last_layer(const p4_net *net)
+void *p4_net_blocks_input(p4_net *net)
 {
-    return net->model->arch.L - 1;
+    return p4_net_write(net, 0, P4_BUFFER_X1);
 }
 
 void p4_net_blocks_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T)
 {
     const p4_net_pass pass = {.form = form, .B = B, .T = T};
-    for (int64_t l = 0; l <= last_layer(net); l++) {
-        const void *input = l == 0 ? net->saved[0].x1 : net->saved[l - 1].x2;
-        p4_net_block(net, &pass, l, input, l > 0, &net->saved[l]);
-    }
+    p4_net_all_blocks(net, &pass);
+}
+
+/* The last block's sum, to which DELTA is still to be added. */
+static const void *last_sum(p4_net *net)
+{
+    return p4_net_read(net, p4_net_blocks(net) - 1, p4_net_stream(&net->model->arch));
 }
 
 void p4_net_blocks_output(p4_net *net, void *x, int64_t B, int64_t T)
 {
-    net->ops->add(net->device, x, net->saved[last_layer(net)].x2, net->delta, B * T * net->model->arch.C);
+    const p4_arch *a = &net->model->arch;
+    const void *sum = last_sum(net), *delta = p4_net_read(net, 0, P4_BUFFER_DELTA);
+    if (p4_net_step(net)) {
+        net->ops->add(net->device, x, sum, delta, p4_net_delta_scale(a), B * T * a->C);
+    }
 }
 
 void p4_net_blocks_error(p4_net *net, int64_t B, int64_t T, const void *target, float scale, double *sum,
                          const p4_grad_sink *sink)
 {
-    const int64_t L = last_layer(net), C = net->model->arch.C,
-                  bias = p4_model_find(net->model, P4_ROLE_DOWN_BIAS, L);
-    bool accumulate = true;
-    net->ops->squared_error(net->device, &(p4_squared_error_args){.count = B * T * C,
-                                                                  .x = net->saved[L].x2,
-                                                                  .opt_delta = net->delta,
-                                                                  .opt_target = target,
-                                                                  .scale = scale,
-                                                                  .sum = sum,
-                                                                  .opt_dx = sink != NULL ? net->dx : NULL});
-    float *db = sink != NULL && bias >= 0 ? sink->grad(sink->user, bias, &accumulate) : NULL;
-    if (db != NULL) {
-        net->ops->linear_backward_bias(net->device, db, net->dx, B * T, C);
+    const p4_arch *a = &net->model->arch;
+    const p4_net_pass pass = {.B = B, .T = T, .sink = sink};
+    p4_squared_error_args args = {.count = B * T * a->C,
+                                  .x = last_sum(net),
+                                  .opt_delta = p4_net_read(net, 0, P4_BUFFER_DELTA),
+                                  .delta_scale = p4_net_delta_scale(a),
+                                  .opt_target = target,
+                                  .scale = scale,
+                                  .sum = sum,
+                                  .opt_dx = sink != NULL ? p4_net_write(net, 0, P4_BUFFER_DX) : NULL};
+    if (p4_net_step(net)) {
+        net->ops->squared_error(net->device, &args);
+    }
+    float *db = sink != NULL ? p4_net_bias_before(net, &pass, p4_net_blocks(net)) : NULL;
+    if (db != NULL && p4_net_step(net)) {
+        net->ops->linear_backward_bias(net->device, db, args.opt_dx, B * T, a->C);
     }
 }

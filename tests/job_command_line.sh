@@ -22,6 +22,7 @@ for ranks in 1 2; do
     asked=("$ranks" "$PHASE4_MPI")
     spawn answered 0 'Usage: phase4_mpi' "${asked[@]}" --help
     spawn answered 0 'phase4_mpi ' "${asked[@]}" --version
+    spawn answered 0 '  llama ' "${asked[@]}" --families
     spawn answered 0 'cfg.json: valid' "${asked[@]}" --validate cfg.json
     spawn answered 2 'phase4: error: command line: key "seed": found "many"' "${asked[@]}" --validate cfg.json seed=many
     spawn answered 2 'phase4: error' "${asked[@]}" --validate cfg.json seed=many

@@ -40,6 +40,7 @@ static void test_accepted(void)
         {"--help", P4_CLI_HELP, false, false, NULL, 0, NULL},
         {"-h", P4_CLI_HELP, false, false, NULL, 0, NULL},
         {"cfg.json --help --nonsense", P4_CLI_HELP, false, false, NULL, 0, NULL},
+        {"--families", P4_CLI_FAMILIES, false, false, NULL, 0, NULL},
         {"--version cfg.json", P4_CLI_VERSION, false, false, NULL, 0, NULL},
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
@@ -113,6 +114,7 @@ static void test_help(void)
     static const char *const parts[] = {"Usage: phase4_mpi [options] cfg.json [key=value ...]\n",
                                         "\n  -h, --help ",
                                         "\n      --version ",
+                                        "\n      --families ",
                                         "\n      --validate ",
                                         "\n  -q, --quiet ",
                                         "\n      --strict ",

@@ -50,13 +50,13 @@ static void digest_shape(rig *r, uint64_t digests[KINDS], int64_t N, int64_t in,
     weight.accumulate = true;
     ops->linear_backward_weight(r->device, &weight);
     digest_more(r, digests, BACKWARD_WEIGHT, dw, out * in * 4);
-    ops->linear_gelu_forward(
-        r->device, &(p4_linear_gelu_forward_args){
+    ops->linear_activate_forward(
+        r->device, &(p4_linear_activate_forward_args){
                        .N = N, .in = in, .out = out, .x = x, .w = w, .opt_bias = bias, .up = up, .h = y});
     digest_more(r, digests, GELU_FORWARD, y, N * out * 2);
     digest_more(r, digests, GELU_FORWARD, up, N * out * 2);
-    ops->linear_gelu_backward(
-        r->device, &(p4_linear_gelu_backward_args){
+    ops->linear_activate_backward(
+        r->device, &(p4_linear_activate_backward_args){
                        .N = N, .F = in, .out = out, .dy = dy, .w = w, .up = x, .dup = dx, .opt_db = bias});
     digest_more(r, digests, GELU_BACKWARD, dx, N * in * 2);
     digest_more(r, digests, GELU_BACKWARD, bias, in * 4);

@@ -125,7 +125,8 @@ static const struct {
     {llama, {{"head_dim", "4.5"}}, "\"head_dim\" is 4.5, expected a whole number"},
     {gpt2, {{"n_head", "5"}}, "not a multiple"},
     /* what the network here does not compute */
-    {llama, {{"hidden_act", "\"gelu\""}}, "\"hidden_act\" is \"gelu\", supported: silu, swish"},
+    {llama, {{"hidden_act", "\"gelu\""}}, NULL},
+    {llama, {{"hidden_act", "\"mish\""}}, "\"hidden_act\" is \"mish\", supported: silu, swish, gelu"},
     {llama, {{"hidden_act", "\"swish\""}}, NULL},
     {llama, {{"hidden_act", NULL}}, NULL},
     {llama, {{"pretraining_tp", "1"}}, NULL},
@@ -134,9 +135,9 @@ static const struct {
     {gpt2, {{"activation_function", "\"gelu_fast\""}}, NULL},
     {gpt2, {{"activation_function", "\"gelu_python_tanh\""}}, NULL},
     {gpt2, {{"activation_function", "\"gelu_accurate\""}}, NULL},
-    {gpt2, {{"activation_function", "\"quick_gelu\""}}, "\"quick_gelu\", supported: gelu_new"},
-    {gpt2, {{"activation_function", "\"relu\""}}, "supported: gelu_new, gelu_pytorch_tanh"},
-    {gpt2, {{"activation_function", "\"gelu\""}}, "supported: gelu_new"},
+    {gpt2, {{"activation_function", "\"quick_gelu\""}}, "\"quick_gelu\", supported: silu, swish, gelu"},
+    {gpt2, {{"activation_function", "\"relu\""}}, NULL},
+    {gpt2, {{"activation_function", "\"gelu\""}}, NULL},
     {gpt2, {{"scale_attn_weights", "1"}}, "\"scale_attn_weights\" is a number"},
     {gpt2, {{"scale_attn_weights", "true"}, {"reorder_and_upcast_attn", "true"}}, NULL},
     {gpt2, {{"n_embd", NULL}, {"hidden_size", "24"}}, NULL},
@@ -158,14 +159,41 @@ static const struct {
     {llama, {{"rope_parameters", "{\"rope_theta\": null}"}}, "\"rope_parameters.rope_theta\" is null"},
     {llama, {{"partial_rotary_factor", "0.5"}}, "\"partial_rotary_factor\" is 0.5, supported is only 1"},
     {llama,
-     {{"rope_scaling", "{\"rope_type\": \"yarn\"}"}, {"rope_parameters", "{\"rope_type\": \"default\"}"}},
-     "\"yarn\" is not supported"},
-    {llama, {{"rope_scaling", "{}"}, {"rope_parameters", "{\"rope_type\": \"yarn\"}"}}, "\"yarn\" is not"},
+     {{"rope_scaling", "{\"rope_type\": \"m\"}"}, {"rope_parameters", "{\"rope_type\": \"default\"}"}},
+     "\"m\" is not supported"},
+    {llama, {{"rope_scaling", "{}"}, {"rope_parameters", "{\"rope_type\": \"m\"}"}}, "\"m\" is not"},
     {llama, {{"rope_scaling", "[]"}}, "\"rope_scaling\" is a list, expected an object"},
     {llama,
-     {{"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2}"}},
-     "\"dynamic\" is not supported; supported: default"},
-    {llama, {{"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 2}"}}, "\"yarn\" is not supported"},
+     {{"rope_scaling", "{\"type\": \"proportional\", \"factor\": 2}"}},
+     "\"proportional\" is not supported; supported: default, linear, llama3, dynamic, yarn, longrope"},
+    {llama, {{"rope_scaling", "{\"type\": \"su\"}"}}, "\"su\" is not supported"},
+    {llama, {{"rope_scaling", "{\"type\": \"dynamic\"}"}}, "\"rope_scaling.factor\" is missing"},
+    {llama, {{"rope_scaling", "{\"type\": \"yarn\"}"}}, "\"rope_scaling.factor\" is missing"},
+    {llama, {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": null}"}}, NULL},
+    {llama,
+     {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 2, \"truncate\": 1}"}},
+     "\"rope_scaling.truncate\" is a number"},
+    {llama,
+     {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 2, \"attention_factor\": 0}"}},
+     "\"rope_scaling.attention_factor\" is 0"},
+    {llama,
+     {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 2}"}, {"rope_theta", "1"}},
+     "needs a theta above 1"},
+    {llama,
+     {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 2}"}, {"original_max_position_embeddings", "0"}},
+     "\"original_max_position_embeddings\" is 0"},
+    {llama, /* heads of 4 elements: two factors */
+     {{"rope_scaling", "{\"type\": \"longrope\", \"short_factor\": [1, 2], \"long_factor\": [1, 3.5]}"}},
+     NULL},
+    {llama,
+     {{"rope_scaling", "{\"type\": \"longrope\", \"short_factor\": [1, 2], \"long_factor\": [1]}"}},
+     "\"rope_scaling.long_factor\" is not a list of 2 numbers"},
+    {llama,
+     {{"rope_scaling", "{\"type\": \"longrope\", \"long_factor\": [1, 2]}"}},
+     "\"rope_scaling.short_factor\" is not a list of 2 numbers"},
+    {llama,
+     {{"rope_scaling", "{\"type\": \"longrope\", \"short_factor\": [1, 0], \"long_factor\": [1, 2]}"}},
+     "\"rope_scaling.short_factor\" holds something other than a number"},
     {llama, {{"rope_scaling", "{\"rope_type\": 1}"}}, "\"rope_scaling.rope_type\" is a number"},
     {llama, {{"rope_scaling", "{\"type\": \"linear\"}"}}, "\"rope_scaling.factor\" is missing"},
     {llama, {{"rope_scaling", "{\"type\": \"linear\", \"factor\": 0}"}}, "\"rope_scaling.factor\" is 0"},
@@ -263,7 +291,7 @@ static void test_llama_values(void)
            "numbers");
     EXPECT(a.gated_mlp && !a.layer_norm && !a.learned_positions && !a.qkv_bias && !a.o_bias && !a.mlp_bias &&
                !a.tied && a.window == 0 && a.attention_scale == 0.5f && a.bos_id == -1 && a.eos_id == -1 &&
-               a.rope_theta == 1e4 && a.rope_scaling == P4_ROPE_DEFAULT,
+               a.rope.theta == 1e4 && a.rope.scaling == P4_ROPE_DEFAULT,
            "flags");
     EXPECT_OK(parse(&a, llama, nulls));
     EXPECT(a.Hkv == 6 && a.D == 4, "null key/value heads and head_dim");
@@ -296,24 +324,24 @@ static void test_rope_values(void)
         {"rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 32.0, \"low_freq_factor\": 1.0, "
                             "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8192}"}};
     EXPECT_OK(parse(&a, llama, theta));
-    EXPECT(a.rope_theta == 5e5, "theta %g", a.rope_theta);
+    EXPECT(a.rope.theta == 5e5, "theta %g", a.rope.theta);
     EXPECT_OK(parse(&a, llama, linear));
-    EXPECT(a.rope_theta == 2000 && a.rope_scaling == P4_ROPE_LINEAR && a.rope_factor == 4, "linear");
+    EXPECT(a.rope.theta == 2000 && a.rope.scaling == P4_ROPE_LINEAR && a.rope.factor == 4, "linear");
     EXPECT_OK(parse(&a, llama, both));
-    EXPECT(a.rope_theta == 2000 && a.rope_scaling == P4_ROPE_LINEAR && a.rope_factor == 4,
+    EXPECT(a.rope.theta == 2000 && a.rope.scaling == P4_ROPE_LINEAR && a.rope.factor == 4,
            "rope_scaling counts, as in the reference library");
     EXPECT_OK(parse(&a, llama, named_twice));
-    EXPECT(a.rope_scaling == P4_ROPE_LINEAR && a.rope_factor == 3, "rope_type counts over type");
+    EXPECT(a.rope.scaling == P4_ROPE_LINEAR && a.rope.factor == 3, "rope_type counts over type");
     EXPECT_OK(parse(&a, llama, llama3));
-    EXPECT(a.rope_theta == 5e5 && a.rope_scaling == P4_ROPE_LLAMA3 && a.rope_factor == 32 &&
-               a.rope_low_freq_factor == 1 && a.rope_high_freq_factor == 4 &&
-               a.rope_original_positions == 8192,
+    EXPECT(a.rope.theta == 5e5 && a.rope.scaling == P4_ROPE_LLAMA3 && a.rope.factor == 32 &&
+               a.rope.low_freq_factor == 1 && a.rope.high_freq_factor == 4 &&
+               a.rope.original_positions == 8192,
            "llama3");
     static const pair short_llama3[MOST_CHANGES] = {
         {"rope_scaling",
          "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4}"}};
     EXPECT_OK(parse(&a, llama, short_llama3));
-    EXPECT(a.rope_original_positions == 64, "the reference library's default: max_position_embeddings");
+    EXPECT(a.rope.original_positions == 64, "the reference library's default: max_position_embeddings");
 }
 
 static void test_gpt2_values(void)

@@ -184,6 +184,12 @@ static void test_tied(void)
     expect_tied("tied", true);
     put_weights("tied/model.safetensors", all, count - 1);
     expect_tied("tied", true);
+    put_weights("tied/model.safetensors", all + 1, count - 1); /* the matrix under the head's name alone */
+    EXPECT(strcmp(all[0].name, "model.embed_tokens.weight") == 0, "%s", all[0].name);
+    expect_tied("tied", true);
+    put_weights("tied/model.safetensors", all + 1, count - 2);
+    expect_refused("tied", "1 missing (model.embed_tokens.weight)");
+    put_weights("tied/model.safetensors", all, count - 1);
     put("tied/config.json", small_config);
     expect_refused("tied", "1 missing (lm_head.weight)");
 }

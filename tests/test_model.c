@@ -17,7 +17,7 @@ static p4_arch llama_arch(void)
     arch.F = 27;
     arch.positions = 64;
     arch.norm_eps = 1e-5f;
-    arch.rope_theta = 1e4;
+    arch.rope.theta = 1e4;
     arch.attention_scale = 0.5f;
     return arch;
 }
@@ -308,7 +308,7 @@ static void test_rows(void)
     for (int64_t r = 0; r < llama->row_count; r++) {
         p4_role role = llama->row[r].role;
         p4_arch arch = llama_arch();
-        EXPECT(p4_net_computes.role[role], "row %lld", (long long)r);
+        EXPECT(p4_net_computes.role[role] || !p4_arch_has_role(&arch, role), "row %lld", (long long)r);
         expect_rows_refused(r, true, NULL,
                             !p4_arch_has_role(&arch, role) ? NULL
                             : role == P4_ROLE_QKV || role == P4_ROLE_UP
@@ -333,12 +333,53 @@ static void test_rows(void)
     for (p4_role role = 0; role < P4_ROLE_COUNT; role++) {
         takes.role[role] = false;
         EXPECT_REFUSED(p4_net_check_tensor(&takes, "other", role, "x.weight"), "needs the tensor x.weight");
-        EXPECT_OK(p4_net_check_tensor(&p4_net_computes, "other", role, "x.weight"));
+        takes.role[role] = true;
+        EXPECT_OK(p4_net_check_tensor(&takes, "other", role, "x.weight"));
     }
+}
+
+/* Properties that differ by layer, in a model and in a part of it. */
+static void test_layers(void)
+{
+    p4_arch arch = llama_arch(), part;
+    p4_model whole, some;
+    arch.L = 4;
+    EXPECT(p4_arch_window(&arch, 0) == 0 && p4_arch_rotates(&arch, 3) && p4_arch_same_layers(&arch, 0, 3) &&
+               p4_arch_attention_scale(&arch, 3) == 0.5f,
+           "layers alike");
+    EXPECT_OK(p4_model_init(&whole, &arch, ""));
+    EXPECT_OK(p4_model_part_init(&some, &whole, 2));
+    whole.arch.window = 7;
+    whole.arch.some_global = whole.arch.some_unrotated = whole.arch.local_rope = true;
+    p4_layer_set_add(&whole.arch.global, 2);
+    p4_layer_set_add(&whole.arch.unrotated, 3);
+    part = whole.arch;
+    part.first_layer = 1;
+    for (int64_t l = 0; l < 4; l++) {
+        EXPECT(p4_arch_window(&whole.arch, l) == (l == 2 ? 0 : 7), "window of layer %lld", (long long)l);
+        EXPECT(p4_arch_uses_local_rope(&whole.arch, l) == (l != 2), "local positions in %lld", (long long)l);
+        EXPECT(p4_arch_rotates(&whole.arch, l) == (l != 3), "positions in layer %lld", (long long)l);
+        EXPECT(p4_arch_same_layers(&whole.arch, 0, l) == (l < 2), "layers 0 and %lld", (long long)l);
+        EXPECT(l == 0 || p4_arch_window(&part, l - 1) == p4_arch_window(&whole.arch, l), "of a part");
+        EXPECT(l == 0 || p4_arch_rotates(&part, l - 1) == p4_arch_rotates(&whole.arch, l), "of a part");
+    }
+    part.inverse_layer_scale = true;
+    EXPECT(p4_arch_attention_scale(&part, 2) == 0.125f && !p4_arch_same_layers(&part, 0, 1), "scales");
+    p4_model_part_take(&some, &whole, 2);
+    EXPECT(some.arch.first_layer == 2, "a part begins at %lld", (long long)some.arch.first_layer);
+    part = llama_arch();
+    part.learned_positions = true;
+    EXPECT(!p4_arch_rotates(&part, 0), "learned positions");
+    p4_layer_set_add(&part.global, P4_ARCH_LAYERS_MAX - 1);
+    EXPECT(p4_layer_set_has(&part.global, P4_ARCH_LAYERS_MAX - 1) && !p4_layer_set_has(&part.global, 63),
+           "the last layer");
+    p4_model_close(&some);
+    p4_model_close(&whole);
 }
 
 int main(void)
 {
+    test_layers();
     test_llama_plain();
     test_llama_biases();
     test_gpt2();

@@ -5,6 +5,10 @@
 #include "net_world.h"
 #include "src/net_takes.h"
 
+/* A norm of a gradient that is 0 but for rounding: of the bias of keys that are not rotated, which moves all
+ * scores of a query alike. */
+#define ZERO 1e-7
+
 /* One way to compute, and how far from the reference it may be. */
 typedef struct way {
     const char *backend;
@@ -18,8 +22,7 @@ typedef struct way {
 static const way ways[] = {
     {"cpu", false, 1e-4, 1e-5, 1e-3}, {"cuda", false, 1e-4, 1e-5, 1e-3}, {"cuda", true, 8e-2, 1e-2, 1e-1}};
 static const way *now;
-static p4_net_takes seen; /* in fixtures that were compared */
-static bool scaling_seen[P4_ROPE_COUNT];
+static p4_net_takes seen;                               /* in fixtures that were compared */
 static double worst_logits, worst_loss, worst_gradient; /* seen of the way at hand */
 
 static void compare_gradients(const char *dir, const p4_safetensors *file, const grads *g)
@@ -43,9 +46,9 @@ static void compare_gradients(const char *dir, const p4_safetensors *file, const
                 norm += w * w;
             }
         }
-        EXPECT(sqrt(error) <= now->gradient * sqrt(norm) + 1e-9, "%s: %s: relative gradient error %.3g", dir,
+        EXPECT(sqrt(error) <= now->gradient * sqrt(norm) + ZERO, "%s: %s: relative gradient error %.3g", dir,
                p->name, sqrt(error / norm));
-        worst_gradient = norm > 1e-18 ? fmax(worst_gradient, sqrt(error / norm)) : worst_gradient;
+        worst_gradient = norm > ZERO * ZERO ? fmax(worst_gradient, sqrt(error / norm)) : worst_gradient;
         free(want);
     }
 }
@@ -111,7 +114,6 @@ static void note_seen(const p4_model *model)
     for (int64_t i = 0; i < model->params_count; i++) {
         seen.role[model->params[i].role] = true;
     }
-    scaling_seen[model->arch.rope_scaling] = true;
 }
 
 /* Everything that the network says it computes was compared with the reference library. */
@@ -124,61 +126,6 @@ static void expect_all_seen(void)
         EXPECT(seen.role[role] || !p4_net_computes.role[role], "no fixture model has a tensor for %s",
                p4_roles[role].name);
     }
-    for (int s = 0; s < P4_ROPE_COUNT; s++) {
-        EXPECT(scaling_seen[s], "no fixture model has rotary scaling %d", s);
-    }
-}
-
-/* The first block's output [B T, C]. */
-static float *first_block(const p4_hf_model *hf, const p4_form *form, const int32_t *ids, int64_t B,
-                          int64_t T)
-{
-    p4_net net;
-    int64_t count = B * T * hf->model.arch.C;
-    void *x = take(count * ops->act_bytes(device));
-    float *f32 = take(count * 4), *h_x = p4_alloc((size_t)count, sizeof *h_x);
-    p4_net_plan plan = {.B = B, .T = T};
-    EXPECT_OK(p4_net_open(&net, ops, device, &hf->model, &plan));
-    p4_net_set_tokens(&net, ids, B, T);
-    p4_net_embed(&net, form, x, B, T);
-    p4_net_layers(&net, &(p4_net_pass){.form = form, .B = B, .T = T}, 0, 1, x);
-    ops->act_to_f32(device, f32, x, count);
-    ops->to_host(device, h_x, f32, count * 4);
-    EXPECT_OK(ops->sync(device));
-    p4_net_close(&net);
-    ops->release(device, f32);
-    ops->release(device, x);
-    return h_x;
-}
-
-/* A window of w tokens. Rotary positions are relative, so the output of one block for a token must equal its
- * output for the last of w tokens, when the network gets only that token and the w - 1 before it. */
-static void check_window(const char *dir, p4_hf_model *hf, const p4_form *form, const int32_t *ids, int64_t T)
-{
-    const int64_t window = 4, C = hf->model.arch.C;
-    double worst = 0, largest = 0, moved = 0;
-    if (hf->model.arch.learned_positions) {
-        return;
-    }
-    float *whole = first_block(hf, form, ids, 1, T);
-    hf->model.arch.window = window;
-    note_seen(&hf->model);
-    float *windowed = first_block(hf, form, ids, 1, T);
-    hf->model.arch.window = 0;
-    for (int64_t t = window - 1; t < T; t++) {
-        float *alone = first_block(hf, form, ids + t - window + 1, 1, window);
-        for (int64_t c = 0; c < C; c++) {
-            double got = windowed[t * C + c];
-            worst = fmax(worst, fabs(got - (double)alone[(window - 1) * C + c]));
-            moved = fmax(moved, fabs(got - (double)whole[t * C + c]));
-            largest = fmax(largest, fabs(got));
-        }
-        free(alone);
-    }
-    EXPECT(worst <= now->logits * largest, "%s: window: outputs differ by %.3g of %.3g", dir, worst, largest);
-    EXPECT(now->half || moved > now->logits * largest, "%s: window: outputs are those without one", dir);
-    free(windowed);
-    free(whole);
 }
 
 static int64_t takes_nothing(p4_device *unused, const p4_attention_shape *shape, bool backward)
@@ -201,7 +148,7 @@ static void check_attention_refused(const p4_model *model)
              (long long)model->arch.D);
     EXPECT_REFUSED(p4_net_check_device(&other, device, model), expected);
     EXPECT_REFUSED(p4_net_open(&net, &other, device, model, &plan), expected);
-    EXPECT(net.memory == NULL && net.saved == NULL, "the network is not empty");
+    EXPECT(net.memory == NULL && net.buffers == NULL, "the network is not empty");
     EXPECT_OK(p4_net_check_device(ops, device, model));
 }
 
@@ -241,7 +188,6 @@ static void check_model(const char *dir)
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_BLOCKS, true);
     check_attention_refused(&hf.model);
     note_seen(&hf.model);
-    check_window(dir, &hf, &form.form, ids, T);
     free(logits);
     free(ids);
     free(path);

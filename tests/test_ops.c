@@ -168,7 +168,13 @@ static void check_embed(rig *r)
         p4_weight w = {.dtype = P4_F32, .rows = V, .cols = C, .data = rig_put_f32(r, token, V * C)};
         p4_weight p = {.dtype = P4_F32, .rows = T, .cols = C, .data = rig_put_f32(r, position, T * C)};
         void *x = rig_put_act(r, NULL, N * C);
-        r->ops->embed_forward(r->device, x, d_ids, &w, positions ? &p : NULL, B, T, C);
+        r->ops->embed_forward(r->device, &(p4_embed_forward_args){.B = B,
+                                                                  .T = T,
+                                                                  .C = C,
+                                                                  .ids = d_ids,
+                                                                  .token = &w,
+                                                                  .opt_position = positions ? &p : NULL,
+                                                                  .x = x});
         double *want = rig_host(r, N * C * 8), *want_token = rig_doubles(r, old, V * C);
         double *want_position = rig_host(r, T * C * 8);
         for (int64_t i = 0; i < N * C; i++) {
@@ -230,7 +236,9 @@ static void check_embed_forms(rig *r)
                                                    : rig_put(r, halves, V * C * 2),
                        .scale = rig_put(r, scale, V * 2)};
         void *x = rig_put_act(r, NULL, N * C);
-        r->ops->embed_forward(r->device, x, rig_put(r, ids, N * 4), &w, NULL, 1, N, C);
+        r->ops->embed_forward(
+            r->device, &(p4_embed_forward_args){
+                           .B = 1, .T = N, .C = C, .ids = rig_put(r, ids, N * 4), .token = &w, .x = x});
         expect_array("embed_forward", rig_get_act(r, x, N * C), want, N * C, 2.0 * r->eps, 0.0);
     }
     rig_clear(r);
@@ -302,7 +310,7 @@ static void check_swiglu(rig *r)
         x[0] = -120.0f; /* exp overflows: silu is -0 */
         x[N * 2 * F - 2 * F] = s % 2 ? 100.0f : x[N * 2 * F - 2 * F];
         void *h = rig_put_act(r, NULL, N * F);
-        r->ops->swiglu_forward(r->device, h, NULL, rig_put_act(r, x, N * 2 * F), N, F);
+        r->ops->activate(r->device, h, NULL, rig_put_act(r, x, N * 2 * F), P4_SILU, true, N, F);
         double *want = rig_host(r, N * F * 8);
         for (int64_t i = 0; i < N * F; i++) {
             int64_t at = i / F * 2 * F + i % F;
@@ -322,8 +330,8 @@ static void check_gelu(rig *r)
         x[0] = s % 2 ? 60.0f : -60.0f;
         void *d_x = rig_put_act(r, x, count), *h = rig_put_act(r, NULL, count),
              *sum = rig_put_act(r, NULL, count);
-        r->ops->gelu_forward(r->device, h, NULL, d_x, 1, count);
-        r->ops->add(r->device, sum, d_x, rig_put_act(r, more, count), count);
+        r->ops->activate(r->device, h, NULL, d_x, P4_GELU_TANH, false, 1, count);
+        r->ops->add(r->device, sum, d_x, rig_put_act(r, more, count), 1.0f, count);
         double *want = rig_host(r, count * 8), *want_sum = rig_host(r, count * 8);
         for (int64_t i = 0; i < count; i++) {
             want[i] = gelu((double)x[i]);

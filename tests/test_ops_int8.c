@@ -140,9 +140,9 @@ static sides run(rig *r, const rounding *k, void *y, const p4_int8_rows *rounded
     bool centered = k->kind == LAYERNORM;
     sides s = {0};
     if (k->kind == SWIGLU) {
-        r->ops->swiglu_forward(r->device, y, rounded, k->x, k->N, k->C);
+        r->ops->activate(r->device, y, rounded, k->x, P4_SILU, true, k->N, k->C);
     } else if (k->kind == GELU) {
-        r->ops->gelu_forward(r->device, y, rounded, k->x, k->N, k->C);
+        r->ops->activate(r->device, y, rounded, k->x, P4_GELU_TANH, false, k->N, k->C);
     } else {
         s.sum = k->with_delta ? rig_put_act(r, NULL, k->N * k->C) : NULL;
         s.mean = centered ? rig_put_f32(r, NULL, k->N) : NULL;

@@ -118,23 +118,23 @@ static void check_gelu_forward(rig *r)
         }
         for (int with_bias = 0; with_bias < 2; with_bias++) {
             void *h = rig_put_act(r, NULL, count), *up = rig_put_act(r, NULL, count);
-            r->ops->linear_gelu_forward(
+            r->ops->linear_activate_forward(
                 r->device,
-                &(p4_linear_gelu_forward_args){.N = m.N,
-                                               .in = m.in,
-                                               .out = m.out,
-                                               .x = rig_put_act(r, x, m.N * m.in),
-                                               .w = rig_put_act(r, w, m.out * m.in),
-                                               .opt_bias = with_bias ? rig_put_f32(r, bias, m.out) : NULL,
-                                               .up = up,
-                                               .h = h});
+                &(p4_linear_activate_forward_args){.N = m.N,
+                                                   .in = m.in,
+                                                   .out = m.out,
+                                                   .x = rig_put_act(r, x, m.N * m.in),
+                                                   .w = rig_put_act(r, w, m.out * m.in),
+                                                   .opt_bias = with_bias ? rig_put_f32(r, bias, m.out) : NULL,
+                                                   .up = up,
+                                                   .h = h});
             double *want = product(r, x, m.in, 1, w, m.in, 1, with_bias ? row_bias : NULL, m.N, m.out, m.in);
-            expect_array("linear_gelu_forward's up", rig_get_act(r, up, count), want, count,
+            expect_array("linear_activate_forward's up", rig_get_act(r, up, count), want, count,
                          sum_bound(r, m.in), 4.0 * r->eps);
             for (int64_t i = 0; i < count; i++) {
                 want[i] = gelu(want[i]);
             }
-            expect_array("linear_gelu_forward", rig_get_act(r, h, count), want, count, sum_bound(r, m.in),
+            expect_array("linear_activate_forward", rig_get_act(r, h, count), want, count, sum_bound(r, m.in),
                          6.0 * r->eps);
         }
         rig_clear(r);
@@ -153,27 +153,27 @@ static void check_gelu_backward(rig *r)
         for (int with_bias = 0; with_bias < 2; with_bias++) {
             void *dup = rig_put_act(r, NULL, count);
             float *db = with_bias ? rig_put_f32(r, old, F) : NULL;
-            r->ops->linear_gelu_backward(
-                r->device, &(p4_linear_gelu_backward_args){.N = m.N,
-                                                           .F = F,
-                                                           .out = m.out,
-                                                           .dy = rig_put_act(r, dy, m.N * m.out),
-                                                           .w = rig_put_act(r, w, m.out * F),
-                                                           .up = rig_put_act(r, up, count),
-                                                           .dup = dup,
-                                                           .opt_db = db});
+            r->ops->linear_activate_backward(
+                r->device, &(p4_linear_activate_backward_args){.N = m.N,
+                                                               .F = F,
+                                                               .out = m.out,
+                                                               .dy = rig_put_act(r, dy, m.N * m.out),
+                                                               .w = rig_put_act(r, w, m.out * F),
+                                                               .up = rig_put_act(r, up, count),
+                                                               .dup = dup,
+                                                               .opt_db = db});
             double *want = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out),
                    *want_bias = rig_doubles(r, old, F);
             for (int64_t i = 0; i < count; i++) {
                 want[i] *= (gelu((double)up[i] + 1e-5) - gelu((double)up[i] - 1e-5)) / 2e-5;
             }
             float *got = rig_get_act(r, dup, count);
-            expect_array("linear_gelu_backward", got, want, count, sum_bound(r, m.out), 4.0 * r->eps);
+            expect_array("linear_activate_backward", got, want, count, sum_bound(r, m.out), 4.0 * r->eps);
             for (int64_t i = 0; i < count; i++) {
                 want_bias[i % F] += (double)got[i];
             }
             if (db) { /* of what was stored, or of what was not yet rounded */
-                expect_array("linear_gelu_backward's bias", rig_get_f32(r, db, F), want_bias, F,
+                expect_array("linear_activate_backward's bias", rig_get_f32(r, db, F), want_bias, F,
                              2.0 * r->eps + 2e-6, 2.0 * r->eps);
             }
         }
@@ -196,15 +196,16 @@ static void check_swiglu_backward(rig *r)
         float *x = rig_random_act(r, 2 * count, 2.0);
         x[0] = s % 2 ? 100.0f : -120.0f; /* exp overflows: silu is -0 */
         void *d = rig_put_act(r, NULL, 2 * count);
-        r->ops->linear_swiglu_backward(
-            r->device, &(p4_linear_swiglu_backward_args){.N = m.N,
-                                                         .F = F,
-                                                         .out = m.out,
-                                                         .dy = rig_put_act(r, dy, m.N * m.out),
-                                                         .w = rig_put_act(r, w, m.out * F),
-                                                         .gate_up = rig_put_act(r, x, 2 * count),
-                                                         .dgate_up = d,
-                                                         .dh_work = rig_put_act(r, NULL, count)});
+        r->ops->linear_gated_backward(
+            r->device, &(p4_linear_gated_backward_args){.function = P4_SILU,
+                                                        .N = m.N,
+                                                        .F = F,
+                                                        .out = m.out,
+                                                        .dy = rig_put_act(r, dy, m.N * m.out),
+                                                        .w = rig_put_act(r, w, m.out * F),
+                                                        .gate_up = rig_put_act(r, x, 2 * count),
+                                                        .dgate_up = d,
+                                                        .dh_work = rig_put_act(r, NULL, count)});
         double *dh = product(r, dy, m.out, 1, w, 1, F, NULL, m.N, F, m.out),
                *want = rig_host(r, 2 * count * 8);
         for (int64_t i = 0; i < count; i++) {
@@ -213,7 +214,7 @@ static void check_swiglu_backward(rig *r)
             want[at] = dh[i] * up * (silu(gate + 1e-5) - silu(gate - 1e-5)) / 2e-5;
             want[at + F] = dh[i] * silu(gate);
         }
-        expect_array("linear_swiglu_backward", rig_get_act(r, d, 2 * count), want, 2 * count,
+        expect_array("linear_gated_backward", rig_get_act(r, d, 2 * count), want, 2 * count,
                      sum_bound(r, m.out), 4.0 * r->eps);
         rig_clear(r);
     }
@@ -445,9 +446,9 @@ static void check_int8_large(rig *r)
 /* The cases that a GPU may compute as the epilogue of a product: in two steps. */
 static int run_in_two_steps(void)
 {
-    static const ops_case cases[] = {{"linear_gelu_backward", check_gelu_backward},
-                                     {"linear_swiglu_backward", check_swiglu_backward},
-                                     {"linear_gelu_forward", check_gelu_forward}};
+    static const ops_case cases[] = {{"linear_activate_backward", check_gelu_backward},
+                                     {"linear_gated_backward", check_swiglu_backward},
+                                     {"linear_activate_forward", check_gelu_forward}};
     if (p4_ops_find("cuda") == NULL) {
         return 0;
     }
@@ -466,9 +467,9 @@ int main(void)
         {"linear_backward_input", check_backward_input},
         {"linear_backward_weight", check_backward_weight},
         {"linear_backward_bias", check_backward_bias},
-        {"linear_gelu_forward", check_gelu_forward},
-        {"linear_gelu_backward", check_gelu_backward},
-        {"linear_swiglu_backward", check_swiglu_backward},
+        {"linear_activate_forward", check_gelu_forward},
+        {"linear_activate_backward", check_gelu_backward},
+        {"linear_gated_backward", check_swiglu_backward},
         {"weight_unpack", check_unpack},
         {"linear_forward_int8", check_forward_int8},
         {"linear_forward_int8 of values that are not finite", check_int8_not_finite},

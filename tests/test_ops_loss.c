@@ -141,8 +141,12 @@ static void check_kl(rig *r)
         float *kl = rig_put_f32(r, NULL, N), *zero = rig_put_f32(r, NULL, N);
         void *d_a = put_rows(r, a, N, V, ld), *d_b = put_rows(r, b, N, V, ld);
         int32_t *d_targets = rig_put(r, targets, N * 4);
-        r->ops->kl_divergence(r->device, kl, d_a, d_b, d_targets, N, V, ld);
-        r->ops->kl_divergence(r->device, zero, d_a, d_a, d_targets, N, V, ld);
+        p4_kl_divergence_args args = {
+            .N = N, .V = V, .ld = ld, .reference = d_a, .logits = d_b, .targets = d_targets, .kl = kl};
+        r->ops->kl_divergence(r->device, &args);
+        args.logits = d_a;
+        args.kl = zero;
+        r->ops->kl_divergence(r->device, &args);
         expect_array("kl_divergence", rig_get_f32(r, kl, N), want, N, 4e-6, 2e-6);
         double *nothing = rig_host(r, N * 8);
         expect_array("kl_divergence of equals", rig_get_f32(r, zero, N), nothing, N, 0.0, 1e-6);
@@ -266,7 +270,12 @@ static void check_distilled(rig *r, const distill_way *way, int64_t N, int64_t V
     if (k > 0) {
         top.ids = rig_put(r, NULL, N * k * 4);
         top.logp = rig_put_f32(r, NULL, N * (k + 1));
-        r->ops->top_k(r->device, &top, teacher, (float)way->temperature, N, V, ld);
+        r->ops->top_k(r->device, &(p4_top_k_args){.N = N,
+                                                  .V = V,
+                                                  .ld = ld,
+                                                  .logits = teacher,
+                                                  .temperature = (float)way->temperature,
+                                                  .top = top});
         h_ids = rig_get(r, top.ids, N * k * 4);
     }
     r->ops->distill_loss(r->device, &(p4_distill_loss_args){.N = N,
@@ -349,7 +358,12 @@ static void check_top_k(rig *r)
         float *x = random_logits(r, targets, N, V, 4.0);
         p4_top_rows top = {
             .k = k, .ids = rig_put(r, NULL, N * k * 4), .logp = rig_put_f32(r, NULL, N * (k + 1))};
-        r->ops->top_k(r->device, &top, put_rows(r, x, N, V, ld), temperature, N, V, ld);
+        r->ops->top_k(r->device, &(p4_top_k_args){.N = N,
+                                                  .V = V,
+                                                  .ld = ld,
+                                                  .logits = put_rows(r, x, N, V, ld),
+                                                  .temperature = temperature,
+                                                  .top = top});
         const int32_t *ids = rig_get(r, top.ids, N * k * 4);
         const float *logp = rig_get_f32(r, top.logp, N * (k + 1));
         double *want = rig_host(r, (k + 1) * 8);

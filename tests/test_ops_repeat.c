@@ -53,7 +53,7 @@ static void step_work(void *user)
     b->calls++;
     rig_f32_to_act(b->r, weight, b->w, matrix);
     ops->linear_forward(device, b->y, b->x, weight, b->bias, N, IN, OUT);
-    ops->add(device, b->dy, b->dy, b->y, N * OUT);
+    ops->add(device, b->dy, b->dy, b->y, 1.0f, N * OUT);
     ops->zero(device, b->grad, all * 4);
     for (int i = 0; i < MATRICES; i++) {
         ops->linear_backward_weight(device, &(p4_linear_backward_weight_args){.N = N,

@@ -27,10 +27,15 @@ static float *swiglu_gradient(rig *r, p4_device *device, const void *dy, const v
 {
     void *d = rig_put_act(r, NULL, 2 * N * F), *dh = rig_put_act(r, NULL, N * F);
     EXPECT_OK(r->ops->sync(r->device)); /* another queue reads what was written */
-    r->ops->linear_swiglu_backward(
-        device,
-        &(p4_linear_swiglu_backward_args){
-            .N = N, .F = F, .out = OUT, .dy = dy, .w = w, .gate_up = x, .dgate_up = d, .dh_work = dh});
+    r->ops->linear_gated_backward(device, &(p4_linear_gated_backward_args){.function = P4_SILU,
+                                                                           .N = N,
+                                                                           .F = F,
+                                                                           .out = OUT,
+                                                                           .dy = dy,
+                                                                           .w = w,
+                                                                           .gate_up = x,
+                                                                           .dgate_up = d,
+                                                                           .dh_work = dh});
     EXPECT_OK(r->ops->sync(device));
     const uint16_t *left = rig_get(r, dh, N * F * 2);
     *in_one = true;

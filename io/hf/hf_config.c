@@ -6,6 +6,7 @@
 #include "io/hf/hf_model.h"
 #include "io/hf/hf_readers.h"
 #include "io/json/read.h"
+#include "io/json/write.h"
 
 /* The id that begins or ends a text: a number, a list (its first entry counts) or null. An id outside the
  * vocabulary can never be an input of the network, so it counts as none. */
@@ -63,21 +64,51 @@ done:
     return rc;
 }
 
-static p4_rc parse_object(p4_arch *arch, const p4_hf_keys *keys)
+/* The language model described by an object of its own inside config.json, as the reference library writes a
+ * model that also takes images. */
+typedef struct container {
+    const char *model_type, *key;
+    const char *inner_type; /* the language model's family */
+    p4_hf_reader outer;     /* its classes alone count */
+} container;
+
+static const container containers[] = {
+    {"gemma3", "text_config", "gemma3_text", {.architectures = {"Gemma3ForConditionalGeneration"}}},
+};
+
+static const container *find_container(const char *model_type)
+{
+    for (size_t i = 0; model_type != NULL && i < sizeof containers / sizeof containers[0]; i++) {
+        if (strcmp(containers[i].model_type, model_type) == 0) {
+            return &containers[i];
+        }
+    }
+    return NULL;
+}
+
+/* The original must be a model that its config.json alone describes: of a supported class, not quantized. */
+static p4_rc check_original(const p4_hf_keys *keys, const p4_hf_reader *reader)
 {
     p4_rc rc = P4_OK;
-    const char *family = NULL;
     const cJSON *quantization;
-    TRY(p4_hf_read_word(keys, "model_type", &family));
-    CHECK(family != NULL, "%s: required key \"model_type\" is missing; supported: %s", keys->source,
-          p4_supported_families());
-    const p4_hf_reader *reader = p4_hf_reader_find(family);
-    CHECK(reader != NULL, "%s: model_type \"%.64s\" is not supported; supported: %s", keys->source, family,
-          p4_supported_families());
     TRY(check_class(keys, reader));
     TRY(p4_hf_find_key(keys, "quantization_config", &quantization));
     CHECK(quantization == NULL,
           "%s: the model is already quantized (quantization_config); give the original model", keys->source);
+done:
+    return rc;
+}
+
+/* Reads the object that describes the language model. */
+static p4_rc parse_family(p4_arch *arch, const p4_hf_keys *keys, const char *family)
+{
+    p4_rc rc = P4_OK;
+    CHECK(family != NULL, "%s: required key \"%smodel_type\" is missing; supported: %s", keys->source,
+          keys->inside, p4_supported_families());
+    const p4_hf_reader *reader = p4_hf_reader_find(family);
+    CHECK(reader != NULL, "%s: %smodel_type \"%.64s\" is not supported; supported: %s", keys->source,
+          keys->inside, family, p4_supported_families());
+    TRY(check_original(keys, reader));
     TRY(p4_hf_only_bool(keys, "add_cross_attention", false));
     TRY(p4_arch_init(arch, family));
     TRY(reader->read(keys, arch));
@@ -88,6 +119,83 @@ static p4_rc parse_object(p4_arch *arch, const p4_hf_keys *keys)
     TRY(read_token_id(keys, "eos_token_id", arch->V, &arch->eos_id));
 done:
     return rc;
+}
+
+/* Whether the head is tied, and the ids, are those of the outer object. */
+static p4_rc parse_container(p4_arch *arch, const p4_hf_keys *keys, const container *c)
+{
+    p4_rc rc = P4_OK;
+    const char *family = c->inner_type;
+    p4_hf_keys inner = {.source = keys->source, .inside = "text_config."};
+    TRY(check_original(keys, &c->outer));
+    TRY(p4_hf_find_key(keys, c->key, &inner.object));
+    CHECK(cJSON_IsObject(inner.object), "%s: \"%s\" is %s, expected an object", keys->source, c->key,
+          inner.object != NULL ? p4_hf_json_kind(inner.object) : "missing");
+    TRY(p4_hf_read_word(&inner, "model_type", &family));
+    CHECK(strcmp(family, c->inner_type) == 0, "%s: \"%smodel_type\" is \"%.64s\", expected \"%s\"",
+          keys->source, inner.inside, family, c->inner_type);
+    TRY(parse_family(arch, &inner, family));
+    arch->tied = true;
+    TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
+    TRY(read_token_id(keys, "bos_token_id", arch->V, &arch->bos_id));
+    TRY(read_token_id(keys, "eos_token_id", arch->V, &arch->eos_id));
+done:
+    return rc;
+}
+
+static p4_rc parse_object(p4_arch *arch, const p4_hf_keys *keys)
+{
+    p4_rc rc = P4_OK;
+    const char *family = NULL;
+    TRY(p4_hf_read_word(keys, "model_type", &family));
+    const container *c = find_container(family);
+    TRY(c != NULL ? parse_container(arch, keys, c) : parse_family(arch, keys, family));
+done:
+    return rc;
+}
+
+/* Adds a copy of the outer object's key to the inner one, if it lacks the key. */
+static bool inherit(cJSON *inner, const cJSON *outer, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(outer, key);
+    if (item == NULL || cJSON_GetObjectItemCaseSensitive(inner, key) != NULL) {
+        return true;
+    }
+    cJSON *copy = cJSON_Duplicate(item, true);
+    return copy != NULL && cJSON_AddItemToObject(inner, key, copy);
+}
+
+/* Sets a key to a value that the caller made; NULL: no memory. */
+static bool set(cJSON *object, const char *key, cJSON *value)
+{
+    cJSON_DeleteItemFromObjectCaseSensitive(object, key);
+    return value != NULL && cJSON_AddItemToObject(object, key, value);
+}
+
+char *p4_hf_config_language_model(const char *json)
+{
+    static const char *const inherited[] = {"bos_token_id", "eos_token_id", "pad_token_id",
+                                            "dtype",        "torch_dtype",  "transformers_version"};
+    cJSON *root = cJSON_Parse(json);
+    bool ok = root != NULL && p4_json_keep_numbers(root, json);
+    const container *c =
+        ok ? find_container(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "model_type")))
+           : NULL;
+    if (c == NULL) {
+        cJSON_Delete(root);
+        return ok ? p4_strdup(json) : p4_json_print(NULL, false, true);
+    }
+    cJSON *inner = cJSON_DetachItemFromObjectCaseSensitive(root, c->key);
+    const cJSON *tied = cJSON_GetObjectItemCaseSensitive(root, "tie_word_embeddings");
+    for (size_t i = 0; ok && i < sizeof inherited / sizeof inherited[0]; i++) {
+        ok = inherit(inner, root, inherited[i]);
+    }
+    ok = ok && set(inner, "tie_word_embeddings", cJSON_CreateBool(!cJSON_IsFalse(tied))) &&
+         set(inner, "model_type", cJSON_CreateString(c->inner_type)) &&
+         set(inner, "architectures",
+             cJSON_CreateStringArray(p4_hf_reader_find(c->inner_type)->architectures, 1));
+    cJSON_Delete(root);
+    return p4_json_print(inner, ok, true);
 }
 
 p4_rc p4_hf_config_parse(p4_arch *arch, const char *json, size_t json_bytes, const char *source)

@@ -9,54 +9,8 @@
 
 #include "io/file/files.h"
 #include "io/hf/hf_files.h"
+#include "io/hf/hf_tensors.h"
 #include "src/leaf/names.h"
-
-/* One tensor of any shard. */
-typedef struct located {
-    const p4_safetensor *tensor;
-    const p4_safetensors *shard;
-    bool used;
-} located;
-
-typedef struct directory {
-    located *tensors; /* sorted by name */
-    int64_t count;
-} directory;
-
-static int compare_located(const void *a, const void *b)
-{
-    return strcmp(((const located *)a)->tensor->name, ((const located *)b)->tensor->name);
-}
-
-static located *find(const directory *all, const char *name)
-{
-    const p4_safetensor tensor = {.name = name};
-    const located key = {.tensor = &tensor};
-    return all->count == 0 ? NULL
-                           : bsearch(&key, all->tensors, (size_t)all->count, sizeof key, compare_located);
-}
-
-/* All tensors of all shards, by name; p4_hf_open_shards checked that no name is in two of them. */
-static p4_rc list_tensors(directory *all, const p4_hf_model *hf)
-{
-    int64_t count = 0;
-    for (int64_t s = 0; s < hf->shard_count; s++) {
-        count += hf->shards[s].count;
-    }
-    all->tensors = p4_alloc((size_t)count, sizeof *all->tensors);
-    if (all->tensors == NULL) {
-        return P4_E_SYSTEM;
-    }
-    for (int64_t s = 0; s < hf->shard_count; s++) {
-        for (int64_t t = 0; t < hf->shards[s].count; t++) {
-            all->tensors[all->count++] = (located){&hf->shards[s].tensors[t], &hf->shards[s], false};
-        }
-    }
-    if (count > 0) {
-        qsort(all->tensors, (size_t)count, sizeof *all->tensors, compare_located);
-    }
-    return P4_OK;
-}
 
 /* "[3, 4]" into a caller's buffer, which is returned. */
 static char *shape_text(char buffer[200], const int64_t *shape, int rank)
@@ -70,7 +24,7 @@ static char *shape_text(char buffer[200], const int64_t *shape, int rank)
 }
 
 /* Points the weight at its elements in the file, if type and shape are those of the architecture. */
-static p4_rc attach(p4_weight *weight, const p4_param *param, located *found)
+static p4_rc attach(p4_weight *weight, const p4_param *param, p4_hf_tensor *found)
 {
     p4_rc rc = P4_OK;
     char have[200], want[200];
@@ -96,58 +50,23 @@ done:
     return rc;
 }
 
-/* ---- a head in the file of a tied model ---- */
-
-static bool same_row(const located *a, const located *b, int64_t row, int64_t cols, float *room)
-{
-    const located *both[2] = {a, b};
-    for (int i = 0; i < 2; i++) {
-        const p4_safetensor *tensor = both[i]->tensor;
-        p4_to_f32(room + i * cols, (const uint8_t *)tensor->data + row * cols * p4_dtype_bytes(tensor->dtype),
-                  tensor->dtype, cols);
-    }
-    return memcmp(room, room + cols, (size_t)cols * sizeof *room) == 0;
-}
-
-/* *differs = whether the two matrices hold other values. Their types and shapes are checked when they are
- * attached; here others count as different. */
-static p4_rc compare_values(bool *differs, const located *a, const located *b)
-{
-    const p4_safetensor *x = a->tensor, *y = b->tensor;
-    int64_t rows = x->shape[0], cols = x->shape[1];
-    *differs = !x->is_float || !y->is_float || x->rank != 2 || y->rank != 2 || y->shape[0] != rows ||
-               y->shape[1] != cols;
-    if (*differs) {
-        return P4_OK;
-    }
-    if (x->dtype == y->dtype) {
-        *differs = memcmp(x->data, y->data, x->bytes) != 0;
-        return P4_OK;
-    }
-    float *room = p4_alloc(2 * (size_t)cols, sizeof *room);
-    for (int64_t row = 0; room != NULL && row < rows && !*differs; row++) {
-        *differs = !same_row(a, b, row, cols, room);
-    }
-    free(room);
-    return room != NULL ? P4_OK : P4_E_SYSTEM;
-}
-
 /* config.json ties the head to the embedding, but the file may hold a head with other values. Then the head
  * counts, as in the reference library, and config.json as it is written says so. */
-static p4_rc untie(p4_hf_model *hf, const p4_arch *arch, const directory *all, bool *untied)
+static p4_rc untie(p4_hf_model *hf, const p4_arch *arch, const p4_hf_tensors *all, bool *untied)
 {
     p4_rc rc = P4_OK;
-    const located *head = find(all, "lm_head.weight"), *embed = find(all, hf->model.params[0].name);
+    const char *name = p4_family_tensor(p4_family_find(arch->family), P4_ROLE_HEAD);
+    const p4_hf_tensor *head = p4_hf_tensors_find(all, name),
+                       *embed = p4_hf_tensors_find(all, hf->model.params[0].name);
     *untied = false;
     if (!arch->tied || head == NULL || embed == NULL) {
         return P4_OK;
     }
-    TRY(compare_values(untied, embed, head));
+    TRY(p4_hf_tensors_compare(untied, embed, head));
     if (*untied) {
-        WARN(
-            "warning: %s: config.json ties the head to the embedding, but lm_head.weight holds other values: "
-            "lm_head.weight is the head, and tie_word_embeddings is taken as false",
-            hf->path);
+        WARN("warning: %s: config.json ties the head to the embedding, but %s holds other values: "
+             "%s is the head, and tie_word_embeddings is taken as false",
+             hf->path, name, name);
         char *json = p4_hf_config_untied(hf->config_json);
         TRY(json != NULL ? P4_OK : P4_E_SYSTEM);
         free(hf->config_json);
@@ -159,20 +78,45 @@ done:
 
 /* Tensors that are not parameters: causal masks (rank 4, not to be confused with c_attn.bias), rotary tables,
  * and the copy of a tied head. */
-static bool is_ignored(const p4_safetensor *tensor, const p4_arch *arch)
+static bool is_ignored(const p4_hf_tensor *item, const p4_arch *arch, const p4_family *family)
 {
-    return (fnmatch("*.attn.bias", tensor->name, 0) == 0 && tensor->rank == 4) ||
-           fnmatch("*.attn.masked_bias", tensor->name, 0) == 0 ||
-           fnmatch("*.rotary_emb.inv_freq", tensor->name, 0) == 0 ||
-           (arch->tied && strcmp(tensor->name, "lm_head.weight") == 0);
+    const char *name = item->tensor->name;
+    bool mask = item->tensor->rank == 4 &&
+                (fnmatch("*.attn.bias", name, 0) == 0 || fnmatch("*.attention.bias", name, 0) == 0);
+    return mask || fnmatch("*.attn.masked_bias", name, 0) == 0 ||
+           fnmatch("*.attention.masked_bias", name, 0) == 0 ||
+           fnmatch("*.rotary_emb.inv_freq", name, 0) == 0 ||
+           (arch->tied && strcmp(item->name, p4_family_tensor(family, P4_ROLE_HEAD)) == 0);
 }
 
-static p4_rc attach_all(p4_hf_model *hf, const directory *all)
+/* Does the tensor belong to another part of the model than its language model? */
+static bool is_foreign(const p4_hf_tensor *item, const p4_family *family)
+{
+    for (int i = 0; i < P4_FAMILY_FOREIGN && family->foreign[i] != NULL; i++) {
+        if (strncmp(item->tensor->name, family->foreign[i], strlen(family->foreign[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The tensor of parameter i. A tied matrix may be there under the head's name alone. */
+static p4_hf_tensor *find_param(const p4_hf_model *hf, const p4_hf_tensors *all, const p4_family *family,
+                                int64_t i)
+{
+    const p4_param *param = &hf->model.params[i];
+    p4_hf_tensor *found = p4_hf_tensors_find(all, param->name);
+    bool tied = found == NULL && param->role == P4_ROLE_EMBED && hf->model.arch.tied;
+    return tied ? p4_hf_tensors_find(all, p4_family_tensor(family, P4_ROLE_HEAD)) : found;
+}
+
+static p4_rc attach_all(p4_hf_model *hf, const p4_hf_tensors *all)
 {
     p4_rc rc = P4_OK;
-    p4_name_sample missing = {0}, extra = {0};
+    p4_name_sample missing = {0}, extra = {0}, foreign = {0};
+    const p4_family *family = p4_family_find(hf->model.arch.family);
     for (int64_t i = 0; i < hf->model.params_count; i++) {
-        located *found = find(all, hf->model.params[i].name);
+        p4_hf_tensor *found = find_param(hf, all, family, i);
         if (found == NULL) {
             p4_name_sample_add(&missing, hf->model.params[i].name);
         } else {
@@ -180,14 +124,19 @@ static p4_rc attach_all(p4_hf_model *hf, const directory *all)
         }
     }
     for (int64_t i = 0; i < all->count; i++) {
-        if (!all->tensors[i].used && !is_ignored(all->tensors[i].tensor, &hf->model.arch)) {
-            p4_name_sample_add(&extra, all->tensors[i].tensor->name);
+        const p4_hf_tensor *item = &all->tensors[i];
+        if (!item->used && !is_ignored(item, &hf->model.arch, family)) {
+            p4_name_sample_add(is_foreign(item, family) ? &foreign : &extra, item->tensor->name);
         }
     }
     CHECK(missing.count == 0 && extra.count == 0,
           "%s: the tensors are not those that config.json describes: %lld missing (%s), %lld unexpected (%s)",
           hf->path, (long long)missing.count, p4_name_sample_text(&missing), (long long)extra.count,
           p4_name_sample_text(&extra));
+    if (foreign.count > 0) {
+        WARN("warning: %s: %lld tensors are no part of the language model and are left out (%s)", hf->path,
+             (long long)foreign.count, p4_name_sample_text(&foreign));
+    }
 done:
     return rc;
 }
@@ -207,13 +156,14 @@ static void sum_up(p4_hf_model *hf)
     snprintf(hf->stored_dtype, sizeof hf->stored_dtype, "%s", p4_dtype_name(most));
 }
 
-/* Some checkpoints of a family have a prefix before all names: it is used if the embedding has it. */
-static p4_rc make_table(p4_hf_model *hf, const p4_arch *arch, const directory *all)
+/* Some checkpoints of a family have a prefix before all names: it is used if the first block has it. */
+static p4_rc make_table(p4_hf_model *hf, const p4_arch *arch, const p4_hf_tensors *all)
 {
     p4_rc rc = P4_OK;
     const char *prefix = p4_family_prefix(arch->family);
     TRY(p4_model_init(&hf->model, arch, prefix));
-    if (prefix[0] != '\0' && find(all, hf->model.params[0].name) == NULL) {
+    const char *in_block = hf->model.params[hf->model.layer_first[0]].name;
+    if (prefix[0] != '\0' && p4_hf_tensors_find(all, in_block) == NULL) {
         p4_model_close(&hf->model);
         TRY(p4_model_init(&hf->model, arch, ""));
     }
@@ -261,6 +211,10 @@ p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch)
         goto done;
     }
     TRY(p4_hf_config_parse(arch, hf->config_json, bytes, path));
+    char *json = p4_hf_config_language_model(hf->config_json);
+    TRY(json != NULL ? P4_OK : P4_E_SYSTEM);
+    free(hf->config_json);
+    hf->config_json = json;
 done:
     free(path);
     return rc;
@@ -270,13 +224,13 @@ p4_rc p4_hf_model_open(p4_hf_model *hf, const char *path)
 {
     p4_rc rc = P4_OK;
     p4_arch arch;
-    directory all = {0};
+    p4_hf_tensors all = {0};
     bool untied;
     *hf = (p4_hf_model){0};
     TRY(p4_hf_find_directory(&hf->path, path));
     TRY(p4_hf_read_config(hf, &arch));
     TRY(p4_hf_open_shards(hf));
-    TRY(list_tensors(&all, hf));
+    TRY(p4_hf_tensors_open(&all, hf, p4_family_find(arch.family)));
     TRY(make_table(hf, &arch, &all));
     TRY(untie(hf, &arch, &all, &untied));
     if (untied) {
@@ -287,7 +241,7 @@ p4_rc p4_hf_model_open(p4_hf_model *hf, const char *path)
     TRY(attach_all(hf, &all));
     sum_up(hf);
 done:
-    free(all.tensors);
+    p4_hf_tensors_close(&all);
     if (rc != P4_OK) {
         p4_hf_model_close(hf);
     }

@@ -54,6 +54,10 @@ typedef struct p4_hf_source {
  * memory runs out. Local. */
 char *p4_hf_config_as_fp16(const char *origin_json);
 
+/* The config.json (one that p4_hf_config_parse accepts) of the language model in a model that also takes
+ * images; a copy of any other. As above. Local. */
+char *p4_hf_config_language_model(const char *json);
+
 /* The text of a config.json with tie_word_embeddings false; all else stays. As above. Local. */
 char *p4_hf_config_untied(const char *origin_json);
 

@@ -226,6 +226,9 @@ bool p4_block_trainer_suits(const p4_block_trainer *t, int64_t layer, int64_t bl
         same = same && t->part.params[i].ternary ==
                            whole->params[p4_model_part_entry(&t->part, whole, layer, i)].ternary;
     }
+    for (int64_t l = 0; l < blocks; l++) {
+        same = same && p4_arch_same_layers(&whole->arch, t->layer + l, layer + l);
+    }
     return same;
 }
 

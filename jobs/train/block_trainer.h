@@ -56,9 +56,8 @@ int64_t p4_block_trainer_bytes(const p4_compute *compute, const p4_original *ori
 p4_rc p4_block_trainer_open(p4_block_trainer *trainer, p4_compute *compute, const p4_original *original,
                             int64_t layer, const p4_block_plan *plan);
 void p4_block_trainer_close(p4_block_trainer *trainer); /* Also of zeros. Collective. */
-/* Have the blocks from `layer` on the form that it was opened for (which of their tensors are ternary)?
- * Local.
- */
+/* Have the blocks from `layer` on the form that it was opened for: which of their tensors are ternary, what
+ * their attention computes? Local. */
 bool p4_block_trainer_suits(const p4_block_trainer *trainer, int64_t layer, int64_t blocks);
 
 /* Starts with the blocks from `layer` on, their masters the known ones or the original's. Collective. */

@@ -36,7 +36,7 @@ static void init_param(float *to, const p4_arch *arch, const p4_param *p, uint64
         draw(to, count, 0.02 / sqrt(2.0 * (double)arch->L), seed, stream);
         break;
     case P4_KIND_GAIN:
-        fill(to, count, 1.0f);
+        fill(to, count, arch->gain_offset ? 0.0f : 1.0f);
         break;
     case P4_KIND_NORM_BIAS:
     case P4_KIND_SLOT_BIAS:

@@ -212,7 +212,12 @@ static void keep_states(void *user, const void *states, int64_t first, int64_t B
         p4_top_rows top = {
             .k = m->top.k, .ids = m->top.ids + row * m->top.k, .logp = m->top.logp + row * (m->top.k + 1)};
         ops->linear_forward(device, m->logits, from, t->head, NULL, rows, C, m->ld);
-        ops->top_k(device, &top, m->logits, (float)t->plan.temperature, rows, V, m->ld);
+        ops->top_k(device, &(p4_top_k_args){.N = rows,
+                                            .V = V,
+                                            .ld = m->ld,
+                                            .logits = m->logits,
+                                            .temperature = (float)t->plan.temperature,
+                                            .top = top});
     }
     if (compared > 0) {
         ops->copy(device, (char *)t->states + record * window_bytes(t), states, compared * window_bytes(t));

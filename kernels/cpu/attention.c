@@ -62,6 +62,14 @@ P4_MULTIVERSION static float row_exp(float *x, float shift, int64_t count)
     return sum;
 }
 
+/* The soft cap of scaled scores. */
+P4_MULTIVERSION static void row_cap(float *x, float cap, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        x[i] = cap * p4_tanh_f32(x[i] / cap);
+    }
+}
+
 P4_MULTIVERSION static void row_scale(float *x, float factor, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
@@ -75,6 +83,17 @@ P4_MULTIVERSION static void row_score_gradient(float *dp, const float *p, float 
 {
     for (int64_t i = 0; i < count; i++) {
         dp[i] = p[i] * (dp[i] - delta) * scale;
+    }
+}
+
+/* Scaled scores p, and dp, become probabilities and the gradient of the raw scores, through the cap. */
+P4_MULTIVERSION static void row_capped_gradient(float *dp, float *p, float lse, float delta, float scale,
+                                                float cap, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        float t = p4_tanh_f32(p[i] / cap);
+        p[i] = p4_exp_f32(cap * t - lse);
+        dp[i] = p[i] * (dp[i] - delta) * scale * (1.0f - t * t);
     }
 }
 
@@ -112,6 +131,9 @@ static void forward_block(const p4_device *device, const block *b, float *out, f
         int64_t from, to;
         float *row = scores + r * b->keys;
         visible(b, r, &from, &to);
+        if (b->shape->cap > 0.0f) {
+            row_cap(row + from, b->shape->cap, to - from);
+        }
         float largest = row_max(row + from, to - from);
         float sum = row_exp(row + from, largest, to - from);
         clear_hidden(row, from, to, b->keys);
@@ -170,9 +192,14 @@ static void score_gradients(const p4_device *device, const block *b, const head_
         int64_t from, to;
         float *p_row = p + r * b->keys, *ds_row = ds + r * b->keys;
         visible(b, r, &from, &to);
-        row_exp(p_row + from, a->lse[b->first + r], to - from);
+        float lse = a->lse[b->first + r], scale = b->shape->scale, cap = b->shape->cap;
         float delta = row_dot(dout + r * out_width, out + r * out_width, D); /* = sum of p dp over the row */
-        row_score_gradient(ds_row + from, p_row + from, delta, b->shape->scale, to - from);
+        if (cap > 0.0f) {
+            row_capped_gradient(ds_row + from, p_row + from, lse, delta, scale, cap, to - from);
+        } else {
+            row_exp(p_row + from, lse, to - from);
+            row_score_gradient(ds_row + from, p_row + from, delta, scale, to - from);
+        }
         clear_hidden(p_row, from, to, b->keys);
         clear_hidden(ds_row, from, to, b->keys);
     }

@@ -92,6 +92,15 @@ void p4_cpu_round_row(const p4_int8_rows *rounded, int64_t n, float *y, const fl
  * out of memory, which is recorded. */
 float *p4_cpu_round_rows(p4_device *device, int64_t C, int64_t *stride);
 
+/* Logits through a map (kernels/cpu/logit_map.c). is_mapped: whether the map changes anything. z may be x. */
+bool p4_cpu_is_mapped(p4_logit_map map);
+void p4_cpu_map_row(float *z, const float *x, p4_logit_map map, int64_t V);
+/* d, gradients at mapped logits z, become gradients at the logits. */
+void p4_cpu_map_gradient(float *d, const float *z, p4_logit_map map, int64_t V);
+/* `rows` mapped rows of V a thread, the first at offset thread * *stride. NULL: out of memory, which is
+ * recorded. */
+float *p4_cpu_map_rows(p4_device *device, int64_t rows, int64_t V, int64_t *stride);
+
 /* bf16 state <-> fp32 (kernels/cpu/optim.c). index: the position in the model of element 0; shift: of the 16
  * bits of a draw that round it. */
 enum { P4_STATE_PIECE = 4096 }; /* elements of state that are widened at a time, on the stack */

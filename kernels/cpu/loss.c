@@ -71,8 +71,13 @@ static bool is_first_largest(const float *x, float largest, int32_t target)
 
 void p4_cpu_cross_entropy(p4_device *device, const p4_cross_entropy_args *a)
 {
-    int64_t V = a->V, ld = a->ld;
+    int64_t V = a->V, ld = a->ld, stride = 0;
     float *nll = a->nll, *hit = a->opt_hit, scale = a->scale;
+    const bool mapped = p4_cpu_is_mapped(a->map);
+    float *rows = mapped ? p4_cpu_map_rows(device, 1, V, &stride) : NULL;
+    if (mapped && !rows) {
+        return;
+    }
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t n = 0; n < a->N; n++) {
         const float *x = (const float *)a->logits + n * ld;
@@ -88,16 +93,24 @@ void p4_cpu_cross_entropy(p4_device *device, const p4_cross_entropy_args *a)
             }
             continue;
         }
+        if (hit) {
+            hit[n] = is_first_largest(x, row_max(x, V), target) ? 1.0f : 0.0f;
+        }
+        float *z = mapped ? rows + omp_get_thread_num() * stride : NULL;
+        if (mapped) {
+            p4_cpu_map_row(z, x, a->map, V);
+            x = z;
+        }
         float largest = row_max(x, V);
         float target_logit = x[target]; /* before d, which may be x, is written */
-        if (hit) {
-            hit[n] = is_first_largest(x, largest, target) ? 1.0f : 0.0f;
-        }
         double sum = d ? row_exp(d, x, largest, V) : row_sum_exp(x, largest, V);
         nll[n] = (float)(log(sum) + (double)largest - (double)target_logit);
         if (d) {
             row_scale(d, (float)((double)scale / sum), V);
             d[target] -= scale;
+            if (mapped) {
+                p4_cpu_map_gradient(d, z, a->map, V);
+            }
             memset(d + V, 0, (size_t)(ld - V) * sizeof *d);
         }
     }
@@ -128,20 +141,32 @@ P4_MULTIVERSION static void row_kl_sums(const float *reference, const float *log
     sums[2] = logits_sum;
 }
 
-void p4_cpu_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                          const int32_t *targets, int64_t N, int64_t V, int64_t ld)
+void p4_cpu_kl_divergence(p4_device *device, const p4_kl_divergence_args *args)
 {
+    int64_t V = args->V, ld = args->ld, stride = 0;
+    const bool mapped = p4_cpu_is_mapped(args->map);
+    float *rows = mapped ? p4_cpu_map_rows(device, 2, V, &stride) : NULL;
+    if (mapped && !rows) {
+        return;
+    }
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t n = 0; n < N; n++) {
-        const float *a = (const float *)reference + n * ld, *b = (const float *)logits + n * ld;
-        if (targets[n] < 0) {
-            kl[n] = 0.0f;
+    for (int64_t n = 0; n < args->N; n++) {
+        const float *a = (const float *)args->reference + n * ld, *b = (const float *)args->logits + n * ld;
+        if (args->targets[n] < 0) {
+            args->kl[n] = 0.0f;
             continue;
+        }
+        if (mapped) {
+            float *to = rows + omp_get_thread_num() * stride;
+            p4_cpu_map_row(to, a, args->map, V);
+            p4_cpu_map_row(to + stride / 2, b, args->map, V);
+            a = to;
+            b = to + stride / 2;
         }
         double sums[3];
         row_kl_sums(a, b, row_max(a, V), row_max(b, V), V, sums);
         double value = sums[0] / sums[1] - log(sums[1]) + log(sums[2]);
-        kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */
+        args->kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */
     }
 }
 
@@ -265,31 +290,49 @@ static double distill_top(const p4_distill_loss_args *a, float *x, int64_t n, st
     return kl;
 }
 
+/* Row n, which counts. kept: working memory of distill_top; z: of a mapped row, else NULL. */
+static void distill_row(const p4_distill_loss_args *a, int64_t n, float *kept, float *z)
+{
+    int64_t V = a->V, ld = a->ld;
+    float *x = (float *)a->logits + n * ld;
+    float *t = a->opt_teacher != NULL ? (float *)a->opt_teacher + n * ld : NULL;
+    int32_t target = a->targets[n];
+    a->hit[n] = is_first_largest(x, row_max(x, V), target) ? 1.0f : 0.0f;
+    if (z != NULL) {
+        p4_cpu_map_row(z, x, a->map, V);
+        memcpy(x, z, (size_t)V * sizeof *x);
+    }
+    if (z != NULL && t != NULL) {
+        p4_cpu_map_row(t, t, a->map, V);
+    }
+    student_row s = {.x_max = row_max(x, V)};
+    double target_logit = (double)x[target];
+    double kl = t != NULL ? distill_dense(a, x, t, &s) : distill_top(a, x, n, &s, kept);
+    a->nll[n] = (float)(log(s.sum) + (double)s.x_max - target_logit);
+    a->kl[n] = (float)(kl < 0.0 ? 0.0 : kl); /* it cannot be negative: that is rounding */
+    x[target] -= factors_of(a, &s).onehot;
+    if (z != NULL) {
+        p4_cpu_map_gradient(x, z, a->map, V);
+    }
+    memset(x + V, 0, (size_t)(ld - V) * sizeof *x);
+}
+
 void p4_cpu_distill_loss(p4_device *device, const p4_distill_loss_args *a)
 {
-    int64_t V = a->V, ld = a->ld, kept_count = a->opt_teacher != NULL ? 0 : (a->top.k + 15) / 16 * 16;
-    float *kept = kept_count > 0 ? p4_cpu_scratch(device, kept_count * 4) : NULL;
-    if (kept_count > 0 && kept == NULL) {
+    int64_t kept_count = a->opt_teacher != NULL ? 0 : p4_ceil_div(a->top.k, 16) * 16,
+            z_count = p4_cpu_is_mapped(a->map) ? p4_ceil_div(a->V, 16) * 16 : 0, each = kept_count + z_count;
+    float *work = each > 0 ? p4_cpu_scratch(device, each * (int64_t)sizeof(float)) : NULL;
+    if (each > 0 && work == NULL) {
         return;
     }
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t n = 0; n < a->N; n++) {
-        float *x = (float *)a->logits + n * ld;
-        float *t = a->opt_teacher != NULL ? (float *)a->opt_teacher + n * ld : NULL;
-        int32_t target = a->targets[n];
-        if (target < 0) {
+        float *kept = work != NULL ? work + omp_get_thread_num() * each : NULL;
+        if (a->targets[n] < 0) {
             a->nll[n] = a->hit[n] = a->kl[n] = 0.0f;
-            memset(x, 0, (size_t)ld * sizeof *x);
+            memset((float *)a->logits + n * a->ld, 0, (size_t)a->ld * sizeof(float));
             continue;
         }
-        student_row s = {.x_max = row_max(x, V)};
-        double target_logit = (double)x[target], kl;
-        a->hit[n] = is_first_largest(x, s.x_max, target) ? 1.0f : 0.0f;
-        kl = t != NULL ? distill_dense(a, x, t, &s)
-                       : distill_top(a, x, n, &s, kept + omp_get_thread_num() * kept_count);
-        a->nll[n] = (float)(log(s.sum) + (double)s.x_max - target_logit);
-        a->kl[n] = (float)(kl < 0.0 ? 0.0 : kl); /* it cannot be negative: that is rounding */
-        x[target] -= factors_of(a, &s).onehot;
-        memset(x + V, 0, (size_t)(ld - V) * sizeof *x);
+        distill_row(a, n, kept, z_count > 0 ? kept + kept_count : NULL);
     }
 }

@@ -27,23 +27,23 @@ P4_MULTIVERSION static float row_sum_sq(const float *x, float center, int64_t C)
     return sum;
 }
 
-P4_MULTIVERSION static void row_add(float *sum, const float *x, const float *delta, int64_t C)
+P4_MULTIVERSION static void row_add(float *sum, const float *x, const float *delta, float scale, int64_t C)
 {
     for (int64_t c = 0; c < C; c++) {
-        sum[c] = x[c] + delta[c];
+        sum[c] = x[c] + scale * delta[c];
     }
 }
 
-P4_MULTIVERSION static void row_normalize(float *y, const float *x, const float *gain, const float *bias,
-                                          float center, float rstd, int64_t C)
+P4_MULTIVERSION static void row_normalize(float *y, const float *x, const float *gain, float offset,
+                                          const float *bias, float center, float rstd, int64_t C)
 {
     if (bias) {
         for (int64_t c = 0; c < C; c++) {
-            y[c] = (x[c] - center) * rstd * gain[c] + bias[c];
+            y[c] = (x[c] - center) * rstd * (gain[c] + offset) + bias[c];
         }
     } else {
         for (int64_t c = 0; c < C; c++) {
-            y[c] = (x[c] - center) * rstd * gain[c];
+            y[c] = (x[c] - center) * rstd * (gain[c] + offset);
         }
     }
 }
@@ -62,7 +62,7 @@ void p4_cpu_add_norm_forward(p4_device *device, const p4_add_norm_forward_args *
         const float *row = x + n * C;
         if (delta) {
             float *total = sum + n * C;
-            row_add(total, row, delta + n * C, C);
+            row_add(total, row, delta + n * C, a->delta_scale > 0.0f ? a->delta_scale : 1.0f, C);
             row = total;
         } else if (sum && sum != x) {
             memcpy(sum + n * C, row, (size_t)C * sizeof *row);
@@ -70,7 +70,7 @@ void p4_cpu_add_norm_forward(p4_device *device, const p4_add_norm_forward_args *
         float center = a->kind == P4_LAYERNORM ? row_sum(row, C) / (float)C : 0.0f;
         float scale = 1.0f / sqrtf(row_sum_sq(row, center, C) / (float)C + a->eps);
         float *to = y ? y + n * C : rows + omp_get_thread_num() * stride;
-        row_normalize(to, row, a->gain, a->opt_bias, center, scale, C);
+        row_normalize(to, row, a->gain, a->gain_offset, a->opt_bias, center, scale, C);
         if (a->opt_rounded) {
             p4_cpu_round_row(a->opt_rounded, n, y ? to : NULL, to, C);
         }
@@ -83,22 +83,22 @@ void p4_cpu_add_norm_forward(p4_device *device, const p4_add_norm_forward_args *
     }
 }
 
-/* With xhat = (x - center) rstd and g = dy gain: dx += rstd (g - xhat mean(g xhat) - mean(g)), the last for
- * LayerNorm. */
+/* With xhat = (x - center) rstd and g = dy (gain + offset): dx += rstd (g - xhat mean(g xhat) - mean(g)), the
+ * last for LayerNorm. */
 P4_MULTIVERSION static void row_backward(float *dx, const float *dy, const float *x, const float *gain,
-                                         float center, float rstd, bool centered, int64_t C)
+                                         float offset, float center, float rstd, bool centered, int64_t C)
 {
     float dot = 0.0f, sum = 0.0f;
 #pragma omp simd reduction(+ : dot, sum)
     for (int64_t c = 0; c < C; c++) {
-        float g = dy[c] * gain[c];
+        float g = dy[c] * (gain[c] + offset);
         dot += g * ((x[c] - center) * rstd);
         sum += g;
     }
     dot /= (float)C;
     sum = centered ? sum / (float)C : 0.0f;
     for (int64_t c = 0; c < C; c++) {
-        dx[c] += rstd * (dy[c] * gain[c] - (x[c] - center) * rstd * dot - sum);
+        dx[c] += rstd * (dy[c] * (gain[c] + offset) - (x[c] - center) * rstd * dot - sum);
     }
 }
 
@@ -145,8 +145,8 @@ void p4_cpu_norm_backward(p4_device *device, const p4_norm_backward_args *a)
             if (!a->accumulate) {
                 memset(dx + n * C, 0, (size_t)C * sizeof(float));
             }
-            row_backward(dx + n * C, dy + n * C, x + n * C, a->gain, centered ? a->opt_mean[n] : 0.0f,
-                         a->rstd[n], centered, C);
+            row_backward(dx + n * C, dy + n * C, x + n * C, a->gain, a->gain_offset,
+                         centered ? a->opt_mean[n] : 0.0f, a->rstd[n], centered, C);
         }
     }
     if (a->opt_dx_sums) {

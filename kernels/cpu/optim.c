@@ -40,7 +40,7 @@ void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t coun
 
 void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count)
 {
-    p4_cpu_add(device, sum, sum, addend, count); /* activations are fp32 here */
+    p4_cpu_add(device, sum, sum, addend, 1.0f, count); /* activations are fp32 here */
 }
 
 P4_MULTIVERSION static void load_state(float *restrict to, const uint16_t *restrict from, int64_t count)

@@ -5,12 +5,12 @@ enum { PIECES = 256, PIECE_LEAST = 8192, BLOCK = 512 };
 
 /* Where there is no delta or target, zeros stand in for them; the sums are double throughout. */
 P4_MULTIVERSION static double block_error(float *error, const float *x, const float *delta,
-                                          const float *target, int64_t count)
+                                          const float *target, float scale, int64_t count)
 {
     double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < count; i++) {
-        float e = x[i] + delta[i] - target[i];
+        float e = x[i] + scale * delta[i] - target[i];
         sum += (double)e * (double)e;
         error[i] = e;
     }
@@ -33,7 +33,8 @@ static double piece_error(const p4_squared_error_args *a, int64_t first, int64_t
         int64_t count = p4_min_i64(BLOCK, end - i);
         sum += block_error(error, (const float *)a->x + i,
                            a->opt_delta != NULL ? (const float *)a->opt_delta + i : zeros,
-                           a->opt_target != NULL ? (const float *)a->opt_target + i : zeros, count);
+                           a->opt_target != NULL ? (const float *)a->opt_target + i : zeros,
+                           a->delta_scale > 0.0f ? a->delta_scale : 1.0f, count);
         if (a->opt_dx != NULL) {
             scale_block((float *)a->opt_dx + i, error, a->scale, count);
         }

@@ -34,17 +34,19 @@ static uint32_t find_kth(const float *x, int64_t V, int64_t k, int64_t *equal)
     return prefix;
 }
 
-static void top_row(int32_t *ids, float *logp, const float *x, double inverse, int64_t V, int64_t k)
+/* The largest of x, which decide, and the logarithms from z, its mapped values. */
+static void top_row(int32_t *ids, float *logp, const float *x, const float *z, double inverse, int64_t V,
+                    int64_t k)
 {
     int64_t equal = 0, count = 0;
     uint32_t kth = find_kth(x, V, k, &equal);
     double largest = -INFINITY, others = 0.0, sum = 0.0;
     for (int64_t i = 0; i < V; i++) {
-        largest = fmax(largest, (double)x[i]);
+        largest = fmax(largest, (double)z[i]);
     }
     for (int64_t i = 0; i < V; i++) {
         uint32_t key = key_of(x[i]);
-        double a = ((double)x[i] - largest) * inverse;
+        double a = ((double)z[i] - largest) * inverse;
         if (key > kth || (key == kth && equal-- > 0)) {
             ids[count] = (int32_t)i;
             logp[count++] = (float)a;
@@ -60,12 +62,23 @@ static void top_row(int32_t *ids, float *logp, const float *x, double inverse, i
     logp[k] = (float)(log(others) - log_sum);
 }
 
-void p4_cpu_top_k(p4_device *device, const p4_top_rows *top, const void *logits, float temperature, int64_t N,
-                  int64_t V, int64_t ld)
+void p4_cpu_top_k(p4_device *device, const p4_top_k_args *a)
 {
+    const int64_t k = a->top.k;
+    int64_t stride = 0;
+    const bool mapped = p4_cpu_is_mapped(a->map);
+    float *rows = mapped ? p4_cpu_map_rows(device, 1, a->V, &stride) : NULL;
+    if (mapped && !rows) {
+        return;
+    }
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (int64_t n = 0; n < N; n++) {
-        top_row(top->ids + n * top->k, top->logp + n * (top->k + 1), (const float *)logits + n * ld,
-                1.0 / (double)temperature, V, top->k);
+    for (int64_t n = 0; n < a->N; n++) {
+        const float *x = (const float *)a->logits + n * a->ld;
+        float *z = mapped ? rows + omp_get_thread_num() * stride : NULL;
+        if (mapped) {
+            p4_cpu_map_row(z, x, a->map, a->V);
+        }
+        top_row(a->top.ids + n * k, a->top.logp + n * (k + 1), x, mapped ? z : x,
+                1.0 / (double)a->temperature, a->V, k);
     }
 }

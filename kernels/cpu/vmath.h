@@ -58,6 +58,40 @@ P4_INLINE float p4_sigmoid_slope_f32(float x, float *slope)
     return x < 0.0f ? e * large : large;
 }
 
+/* tanh(x) within 4 ulp: near 0, where 1 - e cancels, an odd polynomial. */
+P4_INLINE float p4_tanh_f32(float x)
+{
+    float e = p4_exp_f32(-2.0f * (x < 0.0f ? -x : x)), far = (1.0f - e) / (1.0f + e), square = x * x;
+    float near = -5.70498872745e-3f;
+    near = near * square + 2.06390887954e-2f;
+    near = near * square - 5.37397155531e-2f;
+    near = near * square + 1.33314422036e-1f;
+    near = near * square - 3.33332819422e-1f;
+    near = near * square * x + x;
+    far = x < 0.0f ? -far : far;
+    return square < 0.390625f ? near : far;
+}
+
+/* The normal distribution's integral up to x, (1 + erf(x / sqrt(2))) / 2, by a Chebyshev fit of log(erfc)
+ * within 2e-7 of the smaller tail. *density: exp(-x^2 / 2). */
+P4_INLINE float p4_normal_f32(float x, float *density)
+{
+    float z = (x < 0.0f ? -x : x) * 0.70710678f, t = 1.0f / (1.0f + 0.5f * z);
+    float fit = 0.17087277f;
+    fit = fit * t - 0.82215223f;
+    fit = fit * t + 1.48851587f;
+    fit = fit * t - 1.13520398f;
+    fit = fit * t + 0.27886807f;
+    fit = fit * t - 0.18628806f;
+    fit = fit * t + 0.09678418f;
+    fit = fit * t + 0.37409196f;
+    fit = fit * t + 1.00002368f;
+    fit = fit * t - 1.26551223f;
+    *density = p4_exp_f32(-0.5f * x * x);
+    float tail = 0.5f * t * *density * p4_exp_f32(fit);
+    return x < 0.0f ? tail : 1.0f - tail;
+}
+
 /* IEEE half -> float: the exponent is rebiased by an exact product with 2^112, which also makes subnormals
  * right. */
 P4_INLINE float p4_half_value(uint16_t half)

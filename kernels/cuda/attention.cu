@@ -300,7 +300,7 @@ int64_t p4_cuda_attention_work_count(p4_device *device, const p4_attention_shape
  * cuDNN was to be used. */
 static void describe(const p4_device *device, bool tried, char *said, size_t said_bytes)
 {
-    const p4_attention_shape ordinary = {1, 1024, 1, 1, 64, 0, 0.125f};
+    const p4_attention_shape ordinary = {1, 1024, 1, 1, 64, 0, 0.125f, 0.0f};
     char cudnn[64], why[512];
     const char *forward = p4_attention_choice(&device->attention, &ordinary, false, why, sizeof why);
     const char *backward = p4_attention_choice(&device->attention, &ordinary, true, why, sizeof why);

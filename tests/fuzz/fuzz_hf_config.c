@@ -38,8 +38,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
         p4_model_count_elements(&model) <= 0) {
         abort();
     }
-    for (int64_t i = 0; i < arch.D / 2 && !arch.learned_positions; i++) {
-        float frequency = p4_rope_inv_freq(&arch, i);
+    int64_t R = p4_arch_rope_dim(&arch);
+    for (int64_t i = 0; i < R / 2 && !arch.learned_positions; i++) {
+        float frequency = p4_rope_inv_freq(&arch.rope, R, arch.positions, i);
         if (!(frequency >= 0 && frequency <= 1)) {
             abort();
         }

@@ -60,18 +60,23 @@ OP(layernorm_backward,
                                                        .opt_dgain = F32(F2, x->arch.C),
                                                        .opt_dbias = F32(F1, 2 * x->arch.C) + x->arch.C}))
 OP(add, ops->add(device, ACT(Y0, x->N * x->arch.C), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
-                 x->N * x->arch.C))
-OP(swiglu_forward, ops->swiglu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, 2 * x->N * x->arch.F),
-                                       x->N, x->arch.F))
+                 1.0f, x->N * x->arch.C))
+OP(swiglu_forward, ops->activate(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, 2 * x->N * x->arch.F),
+                                 P4_SILU, true, x->N, x->arch.F))
 OP(swiglu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
-   ops->swiglu_forward(device, NULL, &to, ACT(X0, 2 * x->N * x->arch.F), x->N, x->arch.F))
-OP(gelu_forward,
-   ops->gelu_forward(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
+   ops->activate(device, NULL, &to, ACT(X0, 2 * x->N * x->arch.F), P4_SILU, true, x->N, x->arch.F))
+OP(gelu_forward, ops->activate(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, x->N * x->arch.F),
+                               P4_GELU_TANH, false, x->N, x->arch.F))
 OP(gelu_int8, p4_int8_rows to = ROWS(Y0, x->arch.F);
-   ops->gelu_forward(device, NULL, &to, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
+   ops->activate(device, NULL, &to, ACT(X0, x->N * x->arch.F), P4_GELU_TANH, false, x->N, x->arch.F))
 OP(embed_forward, p4_weight token = {.dtype = P4_F32, .rows = x->arch.V, .cols = x->arch.C};
    token.data = F32(F0, x->arch.V * x->arch.C);
-   ops->embed_forward(device, ACT(Y0, x->N * x->arch.C), x->ids, &token, NULL, x->B, x->T, x->arch.C))
+   ops->embed_forward(device, &(p4_embed_forward_args){.B = x->B,
+                                                       .T = x->T,
+                                                       .C = x->arch.C,
+                                                       .ids = x->ids,
+                                                       .token = &token,
+                                                       .x = ACT(Y0, x->N * x->arch.C)}))
 OP(embed_backward,
    ops->embed_backward(device, &(p4_embed_backward_args){.B = x->B,
                                                          .T = x->T,
@@ -97,8 +102,13 @@ OP(cross_entropy_nll, ops->cross_entropy(device, &(p4_cross_entropy_args){.N = x
                                                                           .targets = x->ids,
                                                                           .scale = 1e-3f,
                                                                           .nll = F32(F1, x->NV)}))
-OP(kl_divergence, ops->kl_divergence(device, F32(F1, x->NV), LOGITS(X0), LOGITS(X1), x->ids, x->NV, x->arch.V,
-                                     ops_logits_ld(x)))
+OP(kl_divergence, ops->kl_divergence(device, &(p4_kl_divergence_args){.N = x->NV,
+                                                                      .V = x->arch.V,
+                                                                      .ld = ops_logits_ld(x),
+                                                                      .reference = LOGITS(X0),
+                                                                      .logits = LOGITS(X1),
+                                                                      .targets = x->ids,
+                                                                      .kl = F32(F1, x->NV)}))
 OP(distill_loss, ops->distill_loss(device, &(p4_distill_loss_args){.N = x->NV,
                                                                    .V = x->arch.V,
                                                                    .ld = ops_logits_ld(x),
@@ -113,7 +123,12 @@ OP(distill_loss, ops->distill_loss(device, &(p4_distill_loss_args){.N = x->NV,
                                                                    .kl = F32(F3, x->NV)}))
 OP(top_k, int64_t k = p4_min_i64(64, x->arch.V);
    p4_top_rows top = {.k = k, .ids = ops_at(x, Y0, x->NV *k * 4), .logp = F32(F1, x->NV *(k + 1))};
-   ops->top_k(device, &top, LOGITS(X0), 1.0f, x->NV, x->arch.V, ops_logits_ld(x)))
+   ops->top_k(device, &(p4_top_k_args){.N = x->NV,
+                                       .V = x->arch.V,
+                                       .ld = ops_logits_ld(x),
+                                       .logits = LOGITS(X0),
+                                       .temperature = 1.0f,
+                                       .top = top}))
 OP(squared_error, ops->squared_error(device, &(p4_squared_error_args){.count = x->N * x->arch.C,
                                                                       .x = ACT(X0, x->N * x->arch.C),
                                                                       .opt_delta = ACT(X1, x->N * x->arch.C),

@@ -15,32 +15,33 @@ OP(backward_weight,
                                                                          .dw = F32(F1, x->in * x->out),
                                                                          .accumulate = true}))
 OP(gelu_forward_up,
-   ops->linear_gelu_forward(device, &(p4_linear_gelu_forward_args){.N = x->N,
-                                                                   .in = x->in,
-                                                                   .out = x->out,
-                                                                   .x = ACT(X0, x->N * x->in),
-                                                                   .w = ACT(X1, x->in * x->out),
-                                                                   .opt_bias = F32(F0, x->out),
-                                                                   .up = ACT(Y1, x->N * x->out),
-                                                                   .h = ACT(Y0, x->N * x->out)}))
+   ops->linear_activate_forward(device, &(p4_linear_activate_forward_args){.N = x->N,
+                                                                           .in = x->in,
+                                                                           .out = x->out,
+                                                                           .x = ACT(X0, x->N * x->in),
+                                                                           .w = ACT(X1, x->in * x->out),
+                                                                           .opt_bias = F32(F0, x->out),
+                                                                           .up = ACT(Y1, x->N * x->out),
+                                                                           .h = ACT(Y0, x->N * x->out)}))
 OP(gelu_backward_down,
-   ops->linear_gelu_backward(device, &(p4_linear_gelu_backward_args){.N = x->N,
-                                                                     .F = x->in,
-                                                                     .out = x->out,
-                                                                     .dy = ACT(X0, x->N * x->out),
-                                                                     .w = ACT(X1, x->in * x->out),
-                                                                     .up = ACT(Y1, x->N * x->in),
-                                                                     .dup = ACT(Y0, x->N * x->in),
-                                                                     .opt_db = F32(F1, x->in)}))
-OP(swiglu_backward_down, ops->linear_swiglu_backward(device, &(p4_linear_swiglu_backward_args){
-                                                                 .N = x->N,
-                                                                 .F = x->in,
-                                                                 .out = x->out,
-                                                                 .dy = ACT(X1, x->N * x->out),
-                                                                 .w = ACT(X0, x->in * x->out),
-                                                                 .gate_up = ACT(X0, 2 * x->N * x->in),
-                                                                 .dgate_up = ACT(Y0, 2 * x->N * x->in),
-                                                                 .dh_work = ACT(Y1, x->N * x->in)}))
+   ops->linear_activate_backward(device, &(p4_linear_activate_backward_args){.N = x->N,
+                                                                             .F = x->in,
+                                                                             .out = x->out,
+                                                                             .dy = ACT(X0, x->N * x->out),
+                                                                             .w = ACT(X1, x->in * x->out),
+                                                                             .up = ACT(Y1, x->N * x->in),
+                                                                             .dup = ACT(Y0, x->N * x->in),
+                                                                             .opt_db = F32(F1, x->in)}))
+OP(swiglu_backward_down,
+   ops->linear_gated_backward(device, &(p4_linear_gated_backward_args){.function = P4_SILU,
+                                                                       .N = x->N,
+                                                                       .F = x->in,
+                                                                       .out = x->out,
+                                                                       .dy = ACT(X1, x->N * x->out),
+                                                                       .w = ACT(X0, x->in * x->out),
+                                                                       .gate_up = ACT(X0, 2 * x->N * x->in),
+                                                                       .dgate_up = ACT(Y0, 2 * x->N * x->in),
+                                                                       .dh_work = ACT(Y1, x->N * x->in)}))
 OP(forward_head, ops->linear_forward(device, ACT(Y0, x->NV * x->out), ACT(X0, x->NV * x->in),
                                      ACT(X1, x->in * x->out), NULL, x->NV, x->in, x->out))
 OP(backward_input_head, ops->linear_backward_input(device, ACT(Y0, x->NV * x->in), ACT(X0, x->NV * x->out),
@@ -90,6 +91,16 @@ OP(attention_backward, ops->attention_backward(device, &(p4_attention_backward_a
                                                            .dout = ACT(X1, x->N * x->arch.H * x->arch.D),
                                                            .dqkv = ACT(Y1, x->N * x->width),
                                                            .work = x->work}))
+OP(copy_groups, ops->copy_groups(device, &(p4_copy_groups_args){.N = x->N,
+                                                                .I = x->arch.H,
+                                                                .J = 1,
+                                                                .D = x->arch.D,
+                                                                .x = ACT(X0, x->N * x->width),
+                                                                .ld_x = x->width,
+                                                                .x_i = x->arch.D,
+                                                                .y = ACT(Y0, x->N * x->width),
+                                                                .ld_y = x->width,
+                                                                .y_i = x->arch.D}))
 OP(rope, ops->rope(device, &(p4_rope_args){.N = x->N,
                                            .T = x->T,
                                            .heads = x->arch.H + x->arch.Hkv,
@@ -164,6 +175,7 @@ static void attention_cases(ops_bench *x)
     double lse = 4.0 * N * (double)a->H;
     ops_case(x, run_attention_forward, 2.0 * scores, qkv + heads + lse, "attention_forward");
     ops_case(x, run_attention_backward, 5.0 * scores, 2.0 * qkv + 2.0 * heads + lse, "attention_backward");
+    ops_case(x, run_copy_groups, 0.0, 2.0 * A * N * (double)(a->H * a->D), "copy_groups");
     ops_case(x, run_rope, 0.0, 2.0 * A * N * (double)((a->H + a->Hkv) * a->D), "rope");
 }
 

@@ -1,0 +1,390 @@
+/* net_memory.c - the memory of a network: traced, placed, taken (net_buffers.h). */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "src/net_block.h"
+
+typedef enum unit { ACT, F32, CODES, NOTED } unit;
+enum { PASS = false, BLOCK = true };
+
+static const bool is_of_block[P4_BUFFER_COUNT] = {
+#define P4_SCOPE(name, scope, unit, width) scope,
+    P4_NET_BUFFERS(P4_SCOPE)
+#undef P4_SCOPE
+};
+
+static int64_t tokens(const p4_net *net)
+{
+    return net->plan.B * net->plan.T;
+}
+
+/* --- buffers of a pass ------------------------------------------------------------------------- */
+
+int64_t p4_net_blocks(const p4_net *net)
+{
+    return net->trace != NULL ? P4_TRACED_BLOCKS : net->model->arch.L;
+}
+
+int64_t p4_net_layer(const p4_net *net, int64_t block)
+{
+    return net->trace != NULL ? 0 : block;
+}
+
+static void *place_of(const p4_net *net, int64_t block, p4_net_buffer buffer)
+{
+    int64_t l = net->plan.train && is_of_block[buffer] ? block : 0;
+    return net->buffers[l * P4_BUFFER_COUNT + buffer];
+}
+
+/* In the trace: the step at hand needs what the buffer holds, or overwrites it. */
+static void note(p4_net_trace *trace, int64_t block, p4_net_buffer buffer, bool overwrites)
+{
+    int64_t of = is_of_block[buffer] ? block : 0, *since = &trace->since[of][buffer];
+    assert(overwrites || *since >= 0);
+    p4_lifetime_extend(&trace->lifetime[of][buffer], overwrites ? trace->step : *since, trace->step + 1);
+    *since = trace->step;
+}
+
+void *p4_net_read(p4_net *net, int64_t block, p4_net_buffer buffer)
+{
+    if (net->trace != NULL) {
+        note(net->trace, block, buffer, false);
+        return NULL;
+    }
+    return place_of(net, block, buffer);
+}
+
+void *p4_net_write(p4_net *net, int64_t block, p4_net_buffer buffer)
+{
+    if (net->trace != NULL) {
+        note(net->trace, block, buffer, true);
+        return NULL;
+    }
+    return place_of(net, block, buffer);
+}
+
+void *p4_net_write_bytes(p4_net *net, p4_net_buffer buffer, int64_t bytes)
+{
+    if (net->trace != NULL) {
+        int64_t *noted = &net->trace->noted_bytes[buffer];
+        *noted = p4_max_i64(*noted, bytes);
+    }
+    return p4_net_write(net, 0, buffer);
+}
+
+bool p4_net_step(p4_net *net)
+{
+    if (net->trace != NULL) {
+        net->trace->step++;
+    }
+    return net->trace == NULL;
+}
+
+static int64_t width_of(const p4_net *net, p4_net_buffer buffer)
+{
+    const p4_arch *a = &net->model->arch;
+    int64_t qkv = p4_arch_dim(a, P4_DIM_QKV), q = p4_arch_dim(a, P4_DIM_Q), up = p4_arch_dim(a, P4_DIM_UP),
+            q_groups = q / p4_arch_dim(a, P4_DIM_QN),
+            k_groups = p4_arch_dim(a, P4_DIM_KV) / p4_arch_dim(a, P4_DIM_KN);
+    const int64_t widths[] = {
+#define P4_WIDTH(name, scope, unit, width) width,
+        P4_NET_BUFFERS(P4_WIDTH)
+#undef P4_WIDTH
+    };
+    return widths[buffer];
+}
+
+/* Codes and behind them the tokens' scales. */
+static int64_t scales_at(const p4_net *net, p4_net_buffer buffer)
+{
+    return p4_ceil_div(tokens(net) * p4_int8_width(width_of(net, buffer)), 64) * 64;
+}
+
+static int64_t bytes_of(const p4_net *net, const p4_net_trace *trace, p4_net_buffer buffer)
+{
+    static const unit units[] = {
+#define P4_UNIT(name, scope, unit, width) unit,
+        P4_NET_BUFFERS(P4_UNIT)
+#undef P4_UNIT
+    };
+    int64_t N = tokens(net), width = width_of(net, buffer);
+    switch (units[buffer]) {
+    case ACT:
+        return N * width * net->ops->act_bytes(net->device);
+    case F32:
+        return N * width * 4;
+    case CODES:
+        return scales_at(net, buffer) + N * 4;
+    case NOTED:
+        break;
+    }
+    return trace->noted_bytes[buffer];
+}
+
+static p4_int8_rows codes_at(const p4_net *net, p4_net_buffer buffer, char *at)
+{
+    p4_int8_rows none = {0};
+    return at == NULL
+               ? none
+               : (p4_int8_rows){.codes = (int8_t *)at, .s = (float *)(void *)(at + scales_at(net, buffer))};
+}
+
+p4_int8_rows p4_net_read_codes(p4_net *net, int64_t block, p4_net_buffer buffer)
+{
+    return codes_at(net, buffer, p4_net_read(net, block, buffer));
+}
+
+p4_int8_rows p4_net_write_codes(p4_net *net, int64_t block, p4_net_buffer buffer)
+{
+    return codes_at(net, buffer, p4_net_write(net, block, buffer));
+}
+
+/* --- trace ------------------------------------------------------------------------------------- */
+
+static float *any_gradient(void *user, int64_t param, bool *accumulate)
+{
+    (void)param;
+    *accumulate = true;
+    return user;
+}
+
+/* With gradients of all parameters. */
+static void trace_training(p4_net *net)
+{
+    float wanted;
+    int64_t B = net->plan.B, T = net->plan.T;
+    const p4_form none = {0};
+    const p4_grad_sink sink = {.grad = any_gradient, .user = &wanted};
+    if (net->plan.head) {
+        p4_net_train(net, &none, B, T, 1.0f, &sink);
+        return;
+    }
+    p4_net_write(net, 0, P4_BUFFER_X1);
+    p4_net_blocks_forward(net, &none, B, T);
+    p4_net_blocks_error(net, B, T, NULL, 1.0f, NULL, &sink);
+    p4_net_blocks_output(net, NULL, B, T);
+    p4_net_write(net, 0, P4_BUFFER_X1); /* the output may be the next input */
+    for (int64_t l = p4_net_blocks(net) - 1; l >= 0; l--) {
+        p4_net_train_block(net, &none, l, B, T, &sink);
+    }
+}
+
+/* Two forms, one after the other. */
+static void trace_evaluation(p4_net *net)
+{
+    int64_t B = net->plan.B, T = net->plan.T, N = tokens(net);
+    const p4_form none = {0};
+    const p4_probe probe = {0};
+    const p4_net_pass pass = {.form = &none, .B = B, .T = T, .probe = &probe};
+    bool reference = net->plan.reference && net->plan.head;
+    for (int which = 0; which <= reference; which++) {
+        p4_net_layers(net, &pass, 0, p4_net_blocks(net), NULL);
+        p4_net_final_norm(net, &none, NULL, which == 1, N);
+    }
+    if (net->plan.head) {
+        p4_net_score(net, &none, reference ? &none : NULL, B, T);
+    }
+    p4_net_read(net, 0, P4_BUFFER_FINAL_N); /* its user may come later */
+}
+
+static void trace_passes(p4_net *net, p4_net_trace *trace)
+{
+    *trace = (p4_net_trace){0};
+    for (int block = 0; block < P4_TRACED_BLOCKS; block++) {
+        for (int buffer = 0; buffer < P4_BUFFER_COUNT; buffer++) {
+            trace->since[block][buffer] = -1;
+        }
+    }
+    net->trace = trace;
+    if (net->plan.train) {
+        trace_training(net);
+    } else {
+        trace_evaluation(net);
+    }
+    net->trace = NULL;
+    net->predictions = 0;
+}
+
+/* --- placement --------------------------------------------------------------------------------- */
+
+/* A projection's input is kept either as activations or as codes, where all forms agree in what they round.
+ */
+static bool is_skipped(const p4_net *net, int64_t layer, p4_net_buffer buffer)
+{
+    static const struct {
+        p4_role role;
+        p4_net_buffer act, codes;
+    } inputs[] = {{P4_ROLE_QKV, P4_BUFFER_N1, P4_BUFFER_N1_CODES},
+                  {P4_ROLE_UP, P4_BUFFER_N2, P4_BUFFER_N2_CODES},
+                  {P4_ROLE_DOWN, P4_BUFFER_H, P4_BUFFER_H_CODES}};
+    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        bool ternary = net->model->params[p4_model_find(net->model, inputs[i].role, layer)].ternary;
+        if (buffer == (ternary ? inputs[i].act : inputs[i].codes)) {
+            return net->plan.activation_bits == 8;
+        }
+    }
+    return false;
+}
+
+/* Do two blocks need their own at the same time? */
+static bool is_kept(const p4_net_trace *trace, p4_net_buffer buffer)
+{
+    return p4_lifetimes_meet(&trace->lifetime[0][buffer], &trace->lifetime[1][buffer]);
+}
+
+/* Buffers that every block keeps. Their contents live from a block's forward to its backward pass. */
+static void lay_out_kept(p4_net *net, p4_arena *arena, const p4_net_trace *trace)
+{
+    bool known = net->plan.train && net->plan.recompute == P4_RECOMPUTE_NONE;
+    for (int64_t l = 0; net->plan.train && l < net->model->arch.L; l++) {
+        for (p4_net_buffer b = 0; b < P4_BUFFER_COUNT; b++) {
+            if (is_kept(trace, b) && !(known && is_skipped(net, l, b))) {
+                void *at = p4_arena_take(arena, bytes_of(net, trace, b));
+                if (net->buffers != NULL) {
+                    net->buffers[l * P4_BUFFER_COUNT + b] = at;
+                }
+            }
+        }
+    }
+}
+
+/* All other buffers, one of each. */
+static void lay_out_shared(p4_net *net, p4_arena *arena, const p4_net_trace *trace)
+{
+    p4_lifetime shared[P4_BUFFER_COUNT] = {0};
+    for (p4_net_buffer b = 0; b < P4_BUFFER_COUNT; b++) {
+        bool used = trace->since[0][b] >= 0 && !is_kept(trace, b) &&
+                    (net->plan.train || b != P4_BUFFER_X1); /* that is p4_net_layers' x */
+        shared[b] = trace->lifetime[0][b];
+        for (int w = 0; w < P4_LIFETIME_WORDS; w++) {
+            shared[b].live[w] |= trace->lifetime[1][b].live[w];
+        }
+        shared[b].bytes = used ? bytes_of(net, trace, b) : 0;
+    }
+    char *memory = p4_arena_take(arena, p4_lifetimes_place(shared, P4_BUFFER_COUNT));
+    int64_t places = net->plan.train ? net->model->arch.L : 1;
+    for (int64_t at = 0; net->buffers != NULL && memory != NULL && at < places * P4_BUFFER_COUNT; at++) {
+        const p4_lifetime *one = &shared[at % P4_BUFFER_COUNT];
+        net->buffers[at] = one->bytes > 0 ? memory + one->at : net->buffers[at];
+    }
+}
+
+/* Rows of logits at a time: equal shares of N, in whole tiles of a GPU's products where there are that many.
+ */
+static int64_t logits_rows(const p4_net *net, int64_t N)
+{
+    const int64_t tile = 256, most = p4_max_i64(64, net->ops->logits_chunk / net->logits_ld);
+    int64_t rows = p4_ceil_div(N, p4_ceil_div(N, most));
+    return most >= tile ? p4_min_i64(N, p4_min_i64(most / tile, p4_ceil_div(rows, tile)) * tile) : rows;
+}
+
+int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V)
+{
+    return ops->host_memory ? V : p4_ceil_div(V, 64) * 64;
+}
+
+static void lay_out(p4_net *net, p4_arena *arena, const p4_net_trace *trace)
+{
+    const p4_arch *a = &net->model->arch;
+    int64_t table_bytes = a->learned_positions ? 0 : net->plan.T * p4_arch_rope_dim(a) / 2 * 4;
+    net->ids = p4_arena_take(arena, 2 * tokens(net) * 4);
+    net->sums = p4_arena_take(arena, P4_NET_SUMS * (int64_t)sizeof *net->sums);
+    net->rope.cos = p4_arena_take(arena, table_bytes);
+    net->rope.sin = p4_arena_take(arena, table_bytes);
+    net->windowed_rope.cos = p4_arena_take(arena, a->local_rope ? table_bytes : 0);
+    net->windowed_rope.sin = p4_arena_take(arena, a->local_rope ? table_bytes : 0);
+    lay_out_kept(net, arena, trace);
+    lay_out_shared(net, arena, trace);
+}
+
+/* What does not lie in device memory, and the trace. */
+static void prepare(p4_net *net, p4_net_trace *trace)
+{
+    net->logits_ld = p4_net_logits_ld(net->ops, net->model->arch.V);
+    net->chunk = logits_rows(net, tokens(net));
+    trace_passes(net, trace);
+}
+
+int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model, const p4_net_plan *plan)
+{
+    p4_net_trace trace;
+    p4_arena count = {0};
+    p4_net net = {.ops = ops, .device = device, .model = model, .plan = *plan};
+    prepare(&net, &trace);
+    lay_out(&net, &count, &trace);
+    return count.used_bytes;
+}
+
+/* --- open, close ------------------------------------------------------------------------------- */
+
+/* The tables of one kind of layer. */
+static p4_rc upload_rope(p4_net *net, const p4_rope *rope, p4_rope_table *table)
+{
+    int64_t R = p4_arch_rope_dim(&net->model->arch), count = net->plan.T * R / 2;
+    float *h_tables = p4_alloc((size_t)count, 2 * sizeof *h_tables);
+    if (h_tables == NULL) {
+        return P4_E_SYSTEM;
+    }
+    p4_rope_tables(rope, R, net->plan.T, h_tables, h_tables + count);
+    net->ops->to_device(net->device, table->cos, h_tables, count * 4);
+    net->ops->to_device(net->device, table->sin, h_tables + count, count * 4);
+    free(h_tables);
+    return net->ops->sync(net->device);
+}
+
+static p4_rc upload_ropes(p4_net *net)
+{
+    p4_rc rc = P4_OK;
+    const p4_arch *a = &net->model->arch;
+    if (!a->learned_positions) {
+        TRY(upload_rope(net, &a->rope, &net->rope));
+    }
+    if (a->local_rope) {
+        TRY(upload_rope(net, &a->windowed_rope, &net->windowed_rope));
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_model *model,
+                  const p4_net_plan *plan)
+{
+    p4_rc rc = P4_OK;
+    p4_net_trace trace;
+    p4_arena count = {0};
+    *net = (p4_net){.ops = ops, .device = device, .model = model, .plan = *plan};
+    CHECK(plan->T <= model->arch.positions,
+          "calibration_sequence_length: found %lld, expected at most the model's %lld positions",
+          (long long)plan->T, (long long)model->arch.positions);
+    TRY(p4_net_check_device(ops, device, model));
+    net->buffers = p4_alloc((size_t)(model->arch.L * P4_BUFFER_COUNT), sizeof *net->buffers);
+    net->h_tokens = p4_alloc((size_t)tokens(net), 2 * sizeof *net->h_tokens);
+    if (net->buffers == NULL || net->h_tokens == NULL) {
+        rc = P4_E_SYSTEM;
+        goto done;
+    }
+    prepare(net, &trace);
+    lay_out(net, &count, &trace);
+    net->memory_bytes = count.used_bytes;
+    TRY(ops->alloc(device, &net->memory, net->memory_bytes));
+    p4_arena arena = {.base = net->memory, .capacity_bytes = net->memory_bytes};
+    lay_out(net, &arena, &trace);
+    net->final_n = net->buffers[P4_BUFFER_FINAL_N];
+    ops->zero(device, net->sums, P4_NET_SUMS * (int64_t)sizeof *net->sums);
+    TRY(upload_ropes(net));
+done:
+    if (rc != P4_OK) {
+        p4_net_close(net);
+    }
+    return rc;
+}
+
+void p4_net_close(p4_net *net)
+{
+    if (net->memory != NULL) {
+        net->ops->release(net->device, net->memory);
+    }
+    free(net->buffers);
+    free(net->h_tokens);
+    *net = (p4_net){0};
+}

@@ -6,13 +6,14 @@
 typedef struct backend {
     const char *name;
     p4_rc (*open)(p4_coll *coll, p4_group *group, void *stream, int ordinal);
-    p4_rc (*usable)(void); /* NULL: always */
+    p4_rc (*usable)(void);        /* NULL: always */
+    const char *(*version)(void); /* of its library; NULL: that of the machine's MPI */
 } backend;
 
 static const backend backends[] = {
-    {"mpi", p4_coll_mpi_open, NULL},
+    {"mpi", p4_coll_mpi_open, NULL, NULL},
 #ifdef P4_CUDA
-    {"nccl", p4_coll_nccl_open, p4_coll_nccl_usable},
+    {"nccl", p4_coll_nccl_open, p4_coll_nccl_usable, p4_coll_nccl_version},
 #endif
 };
 
@@ -53,7 +54,11 @@ p4_rc p4_coll_open(p4_coll *coll, p4_group *group, const char *name, void *strea
     if (found == NULL) {
         return unknown(name);
     }
-    return found->open(coll, group, stream, ordinal);
+    p4_rc rc = found->open(coll, group, stream, ordinal);
+    if (rc == P4_OK) {
+        coll->library = found->version != NULL ? found->version() : "";
+    }
+    return rc;
 }
 
 void p4_coll_close(p4_coll *coll)

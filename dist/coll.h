@@ -14,7 +14,8 @@
 #include "dist/group.h"
 
 typedef struct p4_coll {
-    const char *name; /* "MPI", "NCCL", "NCCL and copy engines" */
+    const char *name;    /* "MPI", "NCCL", "NCCL and copy engines" */
+    const char *library; /* "2.28.3": the version of its library; "" for MPI (machine.h has that) */
     p4_group *group;
     int64_t copied; /* sums made by copy engines so far */
     /* Registers device memory, so that sums over arrays in it may use the copy engines of GPUs that can
@@ -75,5 +76,6 @@ static inline void p4_coll_join(p4_coll *coll)
 p4_rc p4_coll_mpi_open(p4_coll *coll, p4_group *group, void *stream, int ordinal);
 p4_rc p4_coll_nccl_open(p4_coll *coll, p4_group *group, void *stream, int ordinal);
 p4_rc p4_coll_nccl_usable(void);
+const char *p4_coll_nccl_version(void);
 
 #endif

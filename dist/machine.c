@@ -34,6 +34,16 @@ static int count_cores(const p4_machine *machine)
     return cores > 0 ? cores : 1;
 }
 
+/* The first words of a text that may have several lines: "Open MPI v4.1.4, package: ...". */
+static void name_mpi(char *name, size_t bytes)
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    text[length < (int)sizeof text ? length : (int)sizeof text - 1] = '\0';
+    snprintf(name, bytes, "%.*s", (int)strcspn(text, ",\n"), text);
+}
+
 static p4_rc start_mpi(p4_machine *machine)
 {
     p4_rc rc = P4_OK;
@@ -76,6 +86,7 @@ p4_rc p4_machine_open(p4_machine *machine)
     if (gethostname(machine->host, sizeof machine->host - 1) != 0) {
         snprintf(machine->host, sizeof machine->host, "unknown");
     }
+    name_mpi(machine->mpi, sizeof machine->mpi);
     machine->cpu_quota = p4_limits_read("").cpus;
     machine->cores = count_cores(machine);
 done:

@@ -20,6 +20,7 @@ typedef struct p4_machine {
     int cores; /* that this rank may use: its affinity mask and its quota, divided by the ranks that share
                   them */
     char host[64];
+    char mpi[128];    /* the library: "Open MPI v4.1.4" */
     bool owns_mpi;    /* p4_machine_open called MPI_Init */
     bool knows_gpus;  /* p4_machine_assign_gpus was called */
     int gpu;          /* ordinal of this rank's own GPU; -1: it has none */

@@ -1,6 +1,9 @@
 /* nccl_import.c - the functions of NCCL that coll_nccl.c calls (import.h). */
 #include <nccl.h>
 
+#include <stdio.h>
+
+#include "dist/coll.h"
 #include "src/leaf/import.h"
 
 #define TEXT_OF(x) TEXT(x)
@@ -46,3 +49,14 @@ P4_IMPORT(library, p4_import_error(&library), const char *, ncclGetErrorString, 
           (result))
 P4_IMPORT(library, p4_import_error(&library), const char *, ncclGetLastError, (ncclComm_t comm), (comm))
 /* clang-format on */
+
+/* The number is that of a library that may be newer than the header. */
+const char *p4_coll_nccl_version(void)
+{
+    static char text[32];
+    int version = 0;
+    if (ncclGetVersion(&version) == ncclSuccess) {
+        snprintf(text, sizeof text, "%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+    }
+    return text;
+}

@@ -332,6 +332,9 @@ static p4_rc write_metadata(exporter *e)
         rc = P4_E_SYSTEM;
         goto done;
     }
+    p4_provenance now = x->results->provenance; /* a run of the library alone has none */
+    (void)p4_utc_now(now.ended);
+    TRY(now.ranks > 0 ? p4_provenance_print(&now, &metadata.provenance_json) : P4_OK);
     TRY(put_inputs(&metadata, x));
     TRY(p4_metadata_store(x->config->output_path, &metadata));
 done:
@@ -353,8 +356,8 @@ static p4_rc write_all(const p4_export *x)
     p4_output_paths *paths = &x->results->output_paths;
     exporter e = {.x = x};
     char *phase4_json = NULL;
-    unsigned has = (x->tokenizer_json != NULL ? P4_NEEDS_TOKENIZER : 0u) |
-                   (x->curve->count > 0 ? P4_NEEDS_TRAINING : 0u);
+    unsigned has =
+        (x->tokenizer_json != NULL ? P4_NEEDS_TOKENIZER : 0u) | (x->has_metrics ? P4_NEEDS_METRICS : 0u);
     atomic_init(&e.ended, false);
     TRY(p4_outputs_name(paths, x->config, has));
     TRY(p4_config_print(x->config, &phase4_json));

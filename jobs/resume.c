@@ -7,6 +7,7 @@
 #include "io/file/files.h"
 #include "io/json/config.h"
 #include "io/out/checkpoints.h"
+#include "jobs/provenance.h"
 #include "jobs/resume_state.h"
 #include "jobs/run_state.h"
 #include "jobs/train/checkpoint.h"
@@ -272,6 +273,19 @@ done:
     return rc;
 }
 
+/* They are known on rank 0. Local. */
+static p4_rc record_inputs(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    const p4_manifest *known = &run->resume->inputs;
+    for (int64_t i = 0; i < known->input_count; i++) {
+        TRY(p4_provenance_add_input(&run->results.provenance, known->inputs[i].name,
+                                    known->inputs[i].fingerprint));
+    }
+done:
+    return rc;
+}
+
 /* Rank 0. */
 static p4_rc compare_inputs(const struct p4_resume *r)
 {
@@ -318,6 +332,7 @@ static p4_rc take_state(p4_run *run)
         TRY(p4_results_add_time(&run->results, r->manifest.times[i].stage, r->manifest.times[i].seconds));
     }
     r->earlier_s = r->manifest.elapsed_s;
+    p4_provenance_continue(run, r->last, r->manifest.step, r->manifest.started, r->manifest.continued);
 done:
     return rc;
 }
@@ -328,6 +343,7 @@ p4_rc p4_resume_restore(p4_run *run)
     struct p4_resume *r = run->resume;
     p4_group *group = run->compute.group;
     TRY_ROOT(group, describe_inputs(run, &r->inputs));
+    TRY_ALL(group, record_inputs(run));
     if (r->arrays == NULL) {
         return P4_OK;
     }

@@ -10,6 +10,8 @@
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "jobs/check.h"
+#include "jobs/metrics.h"
+#include "jobs/provenance.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "src/phase4.h"
@@ -140,6 +142,25 @@ done:
     return rc == P4_STOPPED ? stop(run, stages[i].keeping >= CHANGING) : rc;
 }
 
+static bool is_done(const p4_run *run, p4_rc (*stage)(p4_run *run))
+{
+    int i = 0;
+    while (i < STAGES && stages[i].run != stage) {
+        i++;
+    }
+    return i < STAGES && run->done[i];
+}
+
+/* Takes the state of the processes before this one. Collective. */
+static p4_rc take_up(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_resume_restore(run));
+    TRY_ROOT(run->compute.group, p4_metrics_restore(run, is_done(run, p4_stage_evaluate_final)));
+done:
+    return rc;
+}
+
 /* load comes first: a checkpoint can be compared and taken when the model and the text are there. */
 static p4_rc run_stages(p4_run *run)
 {
@@ -149,7 +170,7 @@ static p4_rc run_stages(p4_run *run)
             continue;
         }
         TRY(run_stage(run, i));
-        TRY(i == 0 ? p4_resume_restore(run) : P4_OK);
+        TRY(i == 0 ? take_up(run) : P4_OK);
         TRY(i + 1 < STAGES ? pass_border(run, i + 1) : P4_OK);
     }
 done:
@@ -226,6 +247,7 @@ static void close_run(p4_run *run)
     p4_chat_close(run->chat);
     p4_tokenizer_close(run->tokenizer);
     p4_training_curve_free(&run->curve);
+    (void)p4_metrics_log_close(&run->metrics_log); /* of a run that failed: its error counts */
     p4_compute_close(&run->compute);
 }
 
@@ -236,6 +258,7 @@ static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
     p4_compute_settings settings = p4_settings_compute(&run->config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
+    TRY(p4_provenance_begin(run));
     TRY(open_resume(run));
     TRY(p4_check_run(run, false));
     TRY_ROOT(group, take_output(run));
@@ -243,6 +266,7 @@ static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
     TRY_ROOT(group, mark_unfinished(run));
     *output_taken = true;
     TRY(run_stages(run));
+    TRY_ROOT(group, p4_metrics_log_close(&run->metrics_log));
     judge(run);
     run->results.metrics.peak_memory_mb = peak_memory(group) / 1048576.0;
 done:
@@ -283,6 +307,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback l
     p4_results_init(&run->results);
     rc = execute(run, group, &output_taken);
     run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
+    (void)p4_utc_now(run->results.provenance.ended);
     if (output_taken) {
         p4_rc written = p4_agree_root(group, group->rank == 0 ? write_results(run, rc) : P4_OK);
         if (rc == P4_OK && written != P4_OK && group->rank == 0) { /* the file must not speak of success */

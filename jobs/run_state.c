@@ -86,9 +86,8 @@ static p4_evaluation evaluation_of(const double numbers[EVALUATION])
 static p4_rc put_tuning(p4_arrays_writer *w, const p4_fine_tuning *f)
 {
     p4_rc rc = P4_OK;
-    const double numbers[TUNING] = {
-        (double)f->ran, (double)f->epochs_completed, (double)f->steps,  (double)f->tokens,
-        f->final_loss,  f->final_perplexity,         f->best_perplexity};
+    const double numbers[TUNING] = {(double)f->ran, f->epochs_completed, (double)f->steps,  (double)f->tokens,
+                                    f->final_loss,  f->final_perplexity, f->best_perplexity};
     double *rows = p4_alloc((size_t)f->history_count, HISTORY * sizeof *rows);
     TRY(rows != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < f->history_count; i++) {
@@ -111,7 +110,7 @@ static p4_rc take_tuning(const p4_arrays *arrays, p4_fine_tuning *f)
     int64_t count = 0;
     TRY(take(arrays, tuning_name, 1, TUNING, numbers));
     f->ran = numbers[0] != 0;
-    f->epochs_completed = (int64_t)numbers[1];
+    f->epochs_completed = numbers[1];
     f->steps = (int64_t)numbers[2];
     f->tokens = (int64_t)numbers[3];
     f->final_loss = numbers[4];

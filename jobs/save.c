@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "io/file/atomic_file.h"
 #include "io/json/config.h"
@@ -109,17 +108,15 @@ static p4_rc publish(const saving *s)
 {
     p4_rc rc = P4_OK;
     const struct p4_resume *r = s->run->resume;
-    time_t now = time(NULL);
-    struct tm utc;
     p4_manifest m = {.ranks = s->run->compute.group->ranks,
+                     .continued = s->run->results.provenance.continued,
                      .step = s->step,
                      .updates = s->trainer != NULL ? s->trainer->optim.step : 0,
                      .training = s->trainer != NULL,
                      .elapsed_s = r->earlier_s + p4_now_s() - r->started_s};
     snprintf(m.producer, sizeof m.producer, "%s", p4_version());
-    if (gmtime_r(&now, &utc) != NULL) {
-        strftime(m.created, sizeof m.created, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    }
+    (void)p4_utc_now(m.created);
+    snprintf(m.started, sizeof m.started, "%s", s->run->results.provenance.started);
     take_stages(&m, s->run);
     for (int64_t i = 0; i < r->inputs.input_count; i++) {
         TRY(p4_manifest_add_input(&m, r->inputs.inputs[i].name, r->inputs.inputs[i].fingerprint));

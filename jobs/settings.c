@@ -168,6 +168,15 @@ done:
     return rc;
 }
 
+/* Evaluations that nobody makes. */
+static void warn_of_evaluations(const p4_config *c)
+{
+    if (c->eval_every > 0 && (!c->enable_fine_tuning || c->eval_samples == 0)) {
+        WARN("warning: key \"eval_every\": %d has no effect: %s", (int)c->eval_every,
+             c->enable_fine_tuning ? "eval_samples is 0" : "enable_fine_tuning is false");
+    }
+}
+
 /* Keys of distillation that are given where nothing is distilled. */
 static void warn_of_distillation(const p4_config *c)
 {
@@ -243,6 +252,7 @@ p4_rc p4_settings_open_original(p4_original *original, const p4_config *c, int r
         warn_without_effect(c, model);
     }
     warn_of_distillation(c);
+    warn_of_evaluations(c);
     CHECK(c->distill == 0 || c->distill_teacher != P4_TEACHER_CACHED || c->distill_top_k <= model->arch.V,
           "key \"distill_top_k\": found %d, expected at most the %lld tokens of the vocabulary of %s",
           c->distill_top_k, (long long)model->arch.V, original->hf.path);

@@ -18,6 +18,7 @@ P4_OP(p4_rc, open, p4_device **device, int ordinal, int threads, bool half_compu
 P4_OP(void, close, p4_device *device)
 /* "CPU, 2 threads, OpenBLAS SkylakeX": owned by the device. */
 P4_OP(const char *, describe, p4_device *device)
+P4_OP(void, identify, p4_device *device, p4_device_identity *identity)
 /* Bytes of one activation element: 4 or 2. */
 P4_OP(int64_t, act_bytes, p4_device *device)
 /* 64-byte aligned, content undefined. For the start of a run: steps do not allocate. */

@@ -76,6 +76,13 @@ typedef struct p4_device_info {
     int32_t ordinal;
 } p4_device_info;
 
+/* What a device is and what it computes with, for the record of a run; "": it has none. */
+typedef struct p4_device_identity {
+    char name[128]; /* "NVIDIA H200", or the CPU's as the system knows it */
+    char blas[128]; /* "OpenBLAS 0.3.21, SkylakeX", "cuBLASLt 13.1.0" */
+    char cuda[64];  /* "runtime 13.0, driver 13.1" */
+} p4_device_identity;
+
 /* The numbers of an optimizer step that differ from step to step. They lie in device memory, so that the
  * arguments of the ops stay the same and a recorded step can be replayed. Each op's comment names the
  * fields that it reads. */

@@ -147,6 +147,8 @@ const p4_config_row p4_config_table[] = {
      .help = "What backward recomputes to save memory: light: norms and MLP activation; blocks: everything."},
     {FIELD(log_every), .may_change = true, BOTH(10), RANGE(1, 1e9),
      .help = "Steps between two lines of metrics.jsonl."},
+    {FIELD(eval_every), BOTH(0), RANGE(0, 1e9),
+     .help = "Steps between two evaluations during fine-tuning, of which the best state is kept; 0: each epoch."},
 
     {FIELD(reconstruct), .group = "Reconstruction", .seed = 0, .quality = 1,
      .help = "Train each ternary block to the original block's output before the evaluation and fine-tuning."},

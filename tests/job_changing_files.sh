@@ -23,7 +23,7 @@ ended() {
     cp -rL "$model" model && chmod -R u+w model && cp kept.bin train.bin
     timeout 120 "$PHASE4_MPI" --quiet cfg.json "$@" >log 2>&1 &
     for ((try = 0; try < 1200; try++)); do
-        [ ! -s out/metrics.jsonl ] && kill -0 $! 2>/dev/null || break
+        ! grep -qs '"kind":"train"' out/metrics.jsonl && kill -0 $! 2>/dev/null || break
         sleep 0.05
     done
     eval "$command"

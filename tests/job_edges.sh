@@ -121,7 +121,7 @@ killed() {
     grep -q '"success":[[:space:]]*true' killed/results.json || complain 'a run that ended says otherwise'
     "$PHASE4_MPI" "$TMP/cfg.json" model_path="$llama" output_path=killed overwrite=true eval_samples=0 fine_tune_epochs=100000 \
         fine_tune_max_steps=1000000 >log 2>&1 &
-    until [ -s killed/metrics.jsonl ]; do
+    until grep -qs '"kind":"train"' killed/metrics.jsonl; do
         [ $((SECONDS - started)) -lt "$HANG_S" ] || { kill -9 $!; complain "does not train within $HANG_S s"; }
         sleep 0.1
     done

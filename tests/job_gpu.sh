@@ -45,7 +45,7 @@ curves() {
     awk -v worst="$worst" -v bound="$3" 'BEGIN {exit !(worst <= bound)}' || fail "$1 and $2: $3 is allowed"
 }
 losses() {
-    sed -n 's/.*"loss":\([^,]*\),.*/\1/p' "$1/metrics.jsonl"
+    sed -n '/"kind":"train"/s/.*"loss":\([^,]*\),.*/\1/p' "$1/metrics.jsonl"
 }
 
 if ! start probe 1 device=cuda enable_fine_tuning=false; then

@@ -21,7 +21,7 @@ fail() {
 }
 trains() { # trains DIRECTORY: waits until the run there has logged a step
     for _ in $(seq 1 300); do
-        [ ! -s "$1/metrics.jsonl" ] || return 0
+        ! grep -qs '"kind":"train"' "$1/metrics.jsonl" || return 0
         sleep 0.1
     done
     fail "no step was logged in $1"

@@ -38,7 +38,7 @@ lose() {
     job=$!
     end_job() { pkill -9 -P "$job" || true; kill -9 "$job" || true; }
     ranks() { pgrep -P "$job" -f "$PHASE4_MPI" || true; }
-    until [ -s out/metrics.jsonl ] && [ "$(ranks | wc -l)" = 2 ]; do
+    until grep -qs '"kind":"train"' out/metrics.jsonl && [ "$(ranks | wc -l)" = 2 ]; do
         kill -0 "$job" 2>/dev/null || complain "the run that was to get $1 has ended"
         [ $((SECONDS - started)) -lt "$HANG_S" ] || { end_job; complain "no training within $HANG_S s"; }
         sleep 0.1

@@ -77,7 +77,7 @@ done <all
 
 failures=0
 field() { # field NAME RUN: its values, one a step
-    grep -o "\"$1\":[[:space:]]*[0-9.e+-]*" "$2/metrics.jsonl" | sed 's/.*:[[:space:]]*//'
+    grep '"kind":"train"' "$2/metrics.jsonl" | grep -o "\"$1\":[[:space:]]*[0-9.e+-]*" | sed 's/.*:[[:space:]]*//'
 }
 # same_steps STEPS RUN_A RUN_B...: loss and gradient norm of every step are A's within the bounds above.
 same_steps() {

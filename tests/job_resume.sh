@@ -21,7 +21,7 @@ cat >cfg.json <<JSON
   "eval_samples": 20, "calibration_samples": 20, "calibration_batch_size": 2, "calibration_sequence_length": 12,
   "quantizer": "absmean", "sparsity_threshold": 1.6, "optimizer": "mugrokfast", "weight_decay": 0, "global_batch_tokens": 240, "fine_tune_max_steps": 200,
   "fine_tune_epochs": 100, "fine_tune_threshold": 0, "fine_tune_lr": 5e-3, "warmup_steps": 1, "enable_grokfast": true,
-  "threads_per_rank": 1, "log_every": 1
+  "threads_per_rank": 1, "log_every": 1, "eval_every": 7
 }
 JSON
 phase4() { # phase4 RANKS NAME [key=value ...]; the log is in the file log
@@ -44,9 +44,12 @@ ended() { # ended STATUS WHAT: the run that was started ends like this
 }
 run() { start "$@" && ended 0 "$2"; }
 said() { grep -qF -- "$1" log || fail "expected the line \"$1\""; }
+steps() { # steps NAME: how many are logged
+    grep -hs '"kind":"train"' "$1/metrics.jsonl" | wc -l
+}
 logged() { # logged NAME COUNT: waits until so many steps are logged
     for _ in $(seq 3000); do
-        [ "$( (wc -l <"$1/metrics.jsonl") 2>/dev/null || echo 0)" -lt "$2" ] || return 0
+        [ "$(steps "$1")" -lt "$2" ] || return 0
         kill -0 "$job" 2>/dev/null || fail "$1: the run ended before step $2"
         sleep 0.01
     done
@@ -60,6 +63,9 @@ in_stage() { # in_stage TITLE: waits until the log speaks of this stage
     done
     fail "stage $1 does not come"
 }
+provenance() { # provenance NAME MEMBERS: of results.json
+    python3 -c "import json, sys; print(json.load(open(sys.argv[1]))['provenance']$2)" "$1/results.json"
+}
 some_step() { echo $((5 + RANDOM % 60)); }
 # same NAME AS: the same tensors, the same curve and the same measurements, and no checkpoint is left
 same() {
@@ -67,7 +73,7 @@ same() {
     "$TOOL_COMPARE" "$1" "$2" bits 1e-15 >compared || fail "$1: $(cat compared)"
     for name in "$1" "$2"; do
         sed 's/"tokens_per_s".*//' "$name/metrics.jsonl" >"$name.curve"
-        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/"seconds"/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
+        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/"provenance":/,/^\t},$/d' -e '/"seconds"/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
     done
     cmp "$1.curve" "$2.curve" || fail "$1: metrics.jsonl differs"
     cmp "$1.figures" "$2.figures" || fail "$1: $(diff "$1.figures" "$2.figures")"
@@ -76,7 +82,14 @@ same() {
 
 run 1 whole1
 run 2 whole2
-[ "$(wc -l <whole1/metrics.jsonl)" = 200 ] || fail "a run of 200 steps logs $(wc -l <whole1/metrics.jsonl)"
+[ "$(provenance whole2 '["continued"]')" = None ] || fail 'an undisturbed run speaks of a continued one'
+[ "$(provenance whole2 '["hosts"][0]["ranks"]')" = 2 ] || fail 'a run of two ranks speaks of another number'
+# 20 steps an epoch: an evaluation every 7 steps, at the end of each epoch, and before and after the training.
+[ "$(grep -c '"kind":"evaluation","stage":"fine_tune"' whole1/metrics.jsonl)" = 37 ] || fail 'another number of evaluations than 28 + 10 - 1'
+[ "$(sed -e '/"train"/d' -e '/"fine_tune"/d' -e 's/"kind":"\([a-z]*\)",/\1 /' -e 's/"stage":"\([a-z]*\)".*/\1/' -e 's/"first_block.*//' whole1/metrics.jsonl |
+    tr -d '\n')" = '{evaluation pre{reconstruct {evaluation post{evaluation final' ] ||
+    fail "the other lines are $(grep -v train whole1/metrics.jsonl)"
+[ "$(steps whole1)" = 200 ] || fail "a run of 200 steps logs $(steps whole1)"
 
 # ---- every way to stop, at some step; what is said, and the status
 stopped() { # stopped NAME REASON: the run that was started stops for this reason and says how to go on
@@ -92,6 +105,7 @@ for signal in TERM USR1 INT; do
     stopped one "by SIG$signal"
     run 1 one
     said 'continues after step'
+    [ "$(provenance one '["continued"]["times"]')" = 1 ] || fail "$signal: results.json does not say that the run was continued"
     ! grep -qE '^\[.*\] (Evaluate the|Calibrate|Quantize|Reconstruct)' log || fail "$signal: a stage that was finished ran again"
     same one whole1
     rm -rf one

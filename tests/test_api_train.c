@@ -321,7 +321,7 @@ static void fine_tuning_learns(void)
     EXPECT_OK(p4_fine_tune(c, train, eval, &own, see, &s, &result));
     EXPECT_OK(p4_compressed_evaluate(c, eval, &after));
     EXPECT(result.ran && result.epochs_completed == 4 && result.steps == 20 && result.history_count == 4,
-           "%lld epochs, %lld steps", (long long)result.epochs_completed, (long long)result.steps);
+           "%g epochs, %lld steps", result.epochs_completed, (long long)result.steps);
     EXPECT(s.count == 20 && s.last < s.first, "%lld points, loss %g to %g", (long long)s.count, s.first,
            s.last);
     EXPECT(after.loss < before.loss - 0.05, "loss %g to %g", before.loss, after.loss);

@@ -73,6 +73,7 @@ static const struct {
     {"zero_stage", "2", NULL},
     {"recompute", "\"none\"", NULL},
     {"log_every", "10", NULL},
+    {"eval_every", "0", NULL},
     {"reconstruct", "false", "true"},
     {"reconstruct_tokens", "0", NULL},
     {"reconstruct_steps", "0", NULL},

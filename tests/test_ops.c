@@ -337,7 +337,14 @@ static void check_gelu(rig *r)
 
 static void check_device(rig *r)
 {
+    p4_device_identity identity;
     EXPECT(strlen(r->ops->describe(r->device)) > 3, "an empty description");
+    r->ops->identify(r->device, &identity);
+    EXPECT(identity.name[0] != '\0' && strchr(identity.name, '\n') == NULL, "the device's name is \"%s\"",
+           identity.name);
+    EXPECT(strstr(identity.blas, "BLAS") != NULL && strpbrk(identity.blas, "123456789") != NULL,
+           "the BLAS library is \"%s\"", identity.blas);
+    EXPECT((identity.cuda[0] == '\0') == r->ops->host_memory, "CUDA is \"%s\"", identity.cuda);
     float *x = rig_random(r, 1000, 1.0), *from = rig_put_f32(r, x, 1000), *to = rig_put_f32(r, NULL, 1000);
     EXPECT(((uintptr_t)from & 63) == 0, "memory is not aligned to 64 bytes");
     r->ops->copy(r->device, to, from, 4000);

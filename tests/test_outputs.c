@@ -14,7 +14,7 @@
 #include "src/phase4/config.h"
 
 enum { PATH_BYTES = 2 * P4_PATH_BYTES };
-static const unsigned everything = P4_NEEDS_TOKENIZER | P4_NEEDS_TRAINING;
+static const unsigned everything = P4_NEEDS_TOKENIZER | P4_NEEDS_METRICS;
 static char directory[P4_PATH_BYTES];
 static p4_config config; /* everything on */
 

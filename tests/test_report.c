@@ -1,5 +1,4 @@
-/* What a run hands on in text: results.json, compression_metadata.json, metrics.jsonl, fingerprints, the
- * final table. */
+/* What a run hands on in text: results.json, compression_metadata.json, fingerprints, the final table. */
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
@@ -86,6 +85,20 @@ static void fill(p4_results *r)
         (p4_block_loss){.first_block = 0, .blocks = 2, .before = 0.25, .after = 0.03};
     r->reconstruction.losses[1] =
         (p4_block_loss){.first_block = 2, .blocks = 1, .before = 0.375, .after = 0.0625};
+    p4_provenance *p = &r->provenance;
+    *p = (p4_provenance){.started = "2026-01-31T12:00:00Z",
+                         .device = "cuda",
+                         .ranks = 3,
+                         .threads = 8,
+                         .mpi = "Open MPI v4.1.4",
+                         .continued = 2,
+                         .checkpoint = "out/checkpoints/step-40",
+                         .checkpoint_step = 40,
+                         .place_count = 2};
+    p->places = p4_alloc(2, sizeof *p->places);
+    p->places[0] = (p4_place){.host = "n1", .device = "NVIDIA H200", .ranks = 2};
+    p->places[1] = (p4_place){.host = "n2", .device = "NVIDIA H200", .first_rank = 2, .ranks = 1};
+    EXPECT_OK(p4_provenance_add_input(p, "the training text", "crc32:1:2"));
     r->gradient_flow = (p4_gradient_flow){.ran = true, .passed = true, .tensors_checked = 75};
     r->quality = (p4_quality){.passed = true, .degradation_ratio = 0.0282377, .max_accuracy_drop = 0.1};
     r->metrics = (p4_size_metrics){.total_params = 70553706496,
@@ -126,6 +139,23 @@ static void test_full_results(void)
     EXPECT(cJSON_IsTrue(member(root, "success")), "success");
     expect_text(root, "phase", "phase4_bitnet");
     expect_null(root, "error");
+    expect_text(root, "provenance.started", "2026-01-31T12:00:00Z");
+    expect_null(root, "provenance.ended");
+    expect_text(root, "provenance.device", "cuda");
+    expect_number(root, "provenance.ranks", 3);
+    expect_number(root, "provenance.threads_per_rank", 8);
+    expect_text(root, "provenance.versions.mpi", "Open MPI v4.1.4");
+    expect_null(root, "provenance.versions.nccl");
+    expect_number(root, "provenance.continued.times", 2);
+    expect_number(root, "provenance.continued.step", 40);
+    expect_text(root, "provenance.continued.checkpoint", "out/checkpoints/step-40");
+    const cJSON *hosts = member(root, "provenance.hosts");
+    EXPECT(cJSON_GetArraySize(hosts) == 2, "%d hosts", cJSON_GetArraySize(hosts));
+    expect_text(cJSON_GetArrayItem(hosts, 1), "host", "n2");
+    expect_number(cJSON_GetArrayItem(hosts, 1), "first_rank", 2);
+    expect_number(cJSON_GetArrayItem(hosts, 0), "ranks", 2);
+    expect_text(cJSON_GetArrayItem(hosts, 0), "device", "NVIDIA H200");
+    expect_text(cJSON_GetArrayItem(member(root, "provenance.inputs"), 0), "name", "the training text");
     expect_text(root, "output_paths.quantized", "out/model.h5");
     expect_text(root, "output_paths.primary_output", "out/dequantized_fp16");
     expect_null(root, "output_paths.dequantized_fp16");
@@ -174,6 +204,7 @@ static void test_results_of_little(void)
     expect_text(root, "error", "cfg \"x\"\n?? stops");
     expect_null(root, "pre_compression.loss");
     expect_null(root, "post_compression.perplexity");
+    expect_null(root, "provenance");
     expect_null(root, "reconstruction");
     expect_null(root, "fine_tuning");
     expect_null(root, "quality.passed");
@@ -301,6 +332,7 @@ static void test_metadata(void)
     strcpy(saved.producer, "phase4 1.0.0");
     saved.bits = 1.58;
     saved.config_json = p4_strdup("{\"seed\": 18446744073709551615, \"recipe\": \"quality\"}");
+    EXPECT_OK(p4_provenance_print(&results.provenance, &saved.provenance_json));
     EXPECT_OK(p4_metadata_add_input(&saved, in_directory("input.bin")));
     EXPECT_REFUSED(p4_metadata_add_input(&saved, in_directory("absent.bin")), "absent.bin");
     EXPECT_OK(p4_metadata_save(directory, &saved));
@@ -314,6 +346,8 @@ static void test_metadata(void)
     EXPECT(loaded.config_json != NULL && strstr(loaded.config_json, "\"quality\"") != NULL &&
                strstr(loaded.config_json, "18446744073709551615") != NULL,
            "the configuration became %s", loaded.config_json);
+    EXPECT(loaded.provenance_json != NULL && strstr(loaded.provenance_json, "the training text") != NULL,
+           "the provenance became %s", loaded.provenance_json);
     p4_fingerprint_text(fingerprint, "hello");
     EXPECT(loaded.input_count == 1 && strcmp(loaded.inputs[0].fingerprint, fingerprint) == 0,
            "fingerprint differs");
@@ -344,6 +378,8 @@ static void test_hostile_metadata(void)
         {HEAD "\"metrics\": {\"head_mb\": \"1\"}, \"perplexity\": {}}", "head_mb is not a number"},
         {HEAD "\"metrics\": {}, \"perplexity\": {\"pre\": []}}", "pre is not a number"},
         {HEAD "\"metrics\": {}, \"perplexity\": {}, \"config\": []}", "config is not an object"},
+        {HEAD "\"metrics\": {}, \"perplexity\": {}, \"config\": {}, \"provenance\": 1}",
+         "provenance is not an object"},
         {HEAD "\"metrics\": {}, \"perplexity\": {}, \"config\": {}, \"inputs\": {}}", "inputs is not a list"},
         {HEAD "\"metrics\": {}, \"perplexity\": {}, \"inputs\": [{\"path\": 1}]}", "entry 0 of inputs"},
     };
@@ -351,7 +387,8 @@ static void test_hostile_metadata(void)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         EXPECT_REFUSED(p4_metadata_parse(&metadata, cases[i].json, strlen(cases[i].json), "m.json"),
                        cases[i].expected);
-        EXPECT(metadata.config_json == NULL && metadata.inputs == NULL, "memory is left of a refused text");
+        EXPECT(metadata.config_json == NULL && metadata.provenance_json == NULL && metadata.inputs == NULL,
+               "memory is left of a refused text");
     }
     static const char good[] = HEAD "\"metrics\": {}, \"perplexity\": {\"pre\": null}}";
     EXPECT_OK(p4_metadata_parse(&metadata, good, sizeof good - 1, "m.json"));
@@ -398,65 +435,6 @@ static void test_fingerprints(void)
     unlink(path);
 }
 
-static void expect_lines(const char *path, int want)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    int lines = 0;
-    EXPECT_OK(p4_file_read(&text, &bytes, path, 1 << 20));
-    char *rest = text;
-    for (char *line; text != NULL && (line = strtok_r(rest, "\n", &rest)) != NULL; lines++) {
-        cJSON *root = cJSON_Parse(line);
-        expect_number(root, "step", lines + 1);
-        cJSON_Delete(root);
-    }
-    EXPECT(lines == want, "%d lines, want %d", lines, want);
-    free(text);
-}
-
-static void test_metrics_log(void)
-{
-    char path[2 * P4_PATH_BYTES];
-    p4_metrics_log log;
-    p4_training_point point = {.step = 1,
-                               .epoch = 0,
-                               .tokens = 2048,
-                               .loss = 3.25,
-                               .kl = 0.5,
-                               .lr = 1e-3,
-                               .grad_norm = NAN,
-                               .tokens_per_s = 1234.5,
-                               .elapsed_s = 0.5};
-    snprintf(path, sizeof path, "%s", in_directory("metrics.jsonl"));
-    EXPECT_OK(p4_metrics_log_open(&log, path));
-    EXPECT_OK(p4_metrics_log_write(&log, &point));
-    expect_lines(path, 1); /* flushed: readable during the run */
-    point.step = 2;
-    EXPECT_OK(p4_metrics_log_write(&log, &point));
-    EXPECT_OK(p4_metrics_log_close(&log));
-    char *text = NULL;
-    size_t bytes = 0;
-    EXPECT_OK(p4_file_read(&text, &bytes, path, 1 << 20));
-    const char *want =
-        "{\"step\":1,\"epoch\":0,\"loss\":3.25,\"kl\":0.5,\"lr\":0.001,\"grad_norm\":null,\"tokens\":2048,"
-        "\"tokens_per_s\":1234.5,\"elapsed_s\":0.5}\n";
-    EXPECT(text != NULL && strncmp(text, want, strlen(want)) == 0, "got %s", text);
-    free(text);
-    point.step = 1;
-    EXPECT_OK(p4_metrics_log_open(&log, path));
-    EXPECT_OK(p4_metrics_log_write(&log, &point));
-    EXPECT_OK(p4_metrics_log_close(&log));
-    expect_lines(path, 1);
-    EXPECT_OK(p4_metrics_log_open(&log, "/dev/full"));
-    EXPECT_REFUSED(p4_metrics_log_write(&log, &point),
-                   "/dev/full: cannot write: No space left on device (the disk is full)");
-    p4_metrics_log_close(&log);
-    p4_error_clear();
-    EXPECT_REFUSED(p4_metrics_log_open(&log, in_directory("absent/metrics.jsonl")),
-                   "No such file or directory");
-    EXPECT_OK(p4_metrics_log_close(&log));
-}
-
 int main(void)
 {
     snprintf(directory, sizeof directory, "%s/phase4_report_XXXXXX",
@@ -469,7 +447,6 @@ int main(void)
     test_metadata();
     test_hostile_metadata();
     test_fingerprints();
-    test_metrics_log();
     EXPECT_OK(p4_remove_tree(directory));
     return TEST_END();
 }

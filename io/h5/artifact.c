@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "io/h5/write.h"
 
@@ -48,16 +47,11 @@ static p4_rc object_name(char to[OBJECT_NAME_BYTES], const char *group, const ch
 static p4_rc put_header(p4_h5_file *file, const p4_artifact_info *info)
 {
     p4_rc rc = P4_OK;
-    char created[32] = "";
-    time_t now = time(NULL);
-    struct tm utc;
-    if (gmtime_r(&now, &utc) != NULL) {
-        strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    }
+    char created[P4_TIME_BYTES];
     TRY(p4_h5_put_text_attr(file, "/", "format", "phase4-ternary"));
     TRY(p4_h5_put_i64_attr(file, "/", "format_version", 1));
     TRY(p4_h5_put_text_attr(file, "/", "producer", info->producer));
-    TRY(p4_h5_put_text_attr(file, "/", "created", created));
+    TRY(p4_h5_put_text_attr(file, "/", "created", p4_utc_now(created)));
     TRY(p4_h5_put_text_attr(file, "/", "model_type", info->model_type));
     TRY(p4_h5_put_text(file, "config/model_json", info->model_json));
     TRY(p4_h5_put_text(file, "config/phase4_json", info->phase4_json));

@@ -36,6 +36,14 @@ p4_rc p4_h5_fail(const p4_h5_file *file, const char *action, const char *object)
     return FAIL("%s: cannot %s%s%s: %s", file->path, action, space, object, found.text);
 }
 
+char *p4_h5_version(char text[P4_H5_VERSION_BYTES])
+{
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    snprintf(text, P4_H5_VERSION_BYTES, "%u.%u.%u", major, minor, release);
+    return text;
+}
+
 void p4_h5_silence(void)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);

@@ -32,6 +32,10 @@ typedef struct p4_h5_file {
     int64_t begun_bytes;  /* writing: the first so many are on their way to the disk */
 } p4_h5_file;
 
+/* "1.10.8": of the library that runs. */
+enum { P4_H5_VERSION_BYTES = 32 };
+char *p4_h5_version(char text[P4_H5_VERSION_BYTES]);
+
 bool p4_h5_exists(const p4_h5_file *file, const char *name); /* reached through hard links only */
 /* ok: everything must be written and no object still open, or this fails; otherwise the file is left as it
  * is. It is closed in either case. */

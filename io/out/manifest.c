@@ -132,17 +132,18 @@ static char *print(const p4_manifest *m)
 {
     const p4_json_real elapsed = {"elapsed_s", m->elapsed_s};
     cJSON *root = cJSON_CreateObject();
-    bool ok = p4_json_put_text(root, "format", format_name) &&
-              p4_json_put_whole(root, "format_version", VERSION) &&
-              p4_json_put_text(root, "producer", m->producer) &&
-              p4_json_put_text(root, "created", m->created) && p4_json_put_whole(root, "ranks", m->ranks) &&
-              p4_json_put_whole(root, "step", m->step) && p4_json_put_whole(root, "updates", m->updates) &&
-              cJSON_AddBoolToObject(root, "training", m->training) != NULL &&
-              p4_json_put_reals(root, &elapsed, 1) && put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
-              put_times(cJSON_AddObjectToObject(root, "timing"), m) &&
-              put_inputs(cJSON_AddArrayToObject(root, "inputs"), m) &&
-              put_parts(cJSON_AddArrayToObject(root, "parts"), m) &&
-              cJSON_AddRawToObject(root, "config", m->config_json) != NULL;
+    bool ok =
+        p4_json_put_text(root, "format", format_name) && p4_json_put_whole(root, "format_version", VERSION) &&
+        p4_json_put_text(root, "producer", m->producer) && p4_json_put_text(root, "created", m->created) &&
+        p4_json_put_text(root, "started", m->started) && p4_json_put_whole(root, "continued", m->continued) &&
+        p4_json_put_whole(root, "ranks", m->ranks) && p4_json_put_whole(root, "step", m->step) &&
+        p4_json_put_whole(root, "updates", m->updates) &&
+        cJSON_AddBoolToObject(root, "training", m->training) != NULL &&
+        p4_json_put_reals(root, &elapsed, 1) && put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
+        put_times(cJSON_AddObjectToObject(root, "timing"), m) &&
+        put_inputs(cJSON_AddArrayToObject(root, "inputs"), m) &&
+        put_parts(cJSON_AddArrayToObject(root, "parts"), m) &&
+        cJSON_AddRawToObject(root, "config", m->config_json) != NULL;
     return p4_json_print(root, ok, true);
 }
 
@@ -242,6 +243,23 @@ done:
     return rc;
 }
 
+/* Checkpoints of earlier versions do not say when their run started. */
+static p4_rc take_start(p4_manifest *m, const cJSON *root, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const char *started;
+    const cJSON *continued;
+    TRY(p4_json_string(&started, source, "", root, "started", false));
+    CHECK(started == NULL || strlen(started) < sizeof m->started, "%s: started is longer than %zu bytes",
+          source, sizeof m->started - 1);
+    strcpy(m->started, started != NULL ? started : "");
+    TRY(p4_json_member(&continued, source, "", root, "continued", false));
+    TRY(continued == NULL ? P4_OK
+                          : p4_json_integer(&m->continued, source, "", root, "continued", STEPS_LIMIT));
+done:
+    return rc;
+}
+
 static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
@@ -271,6 +289,7 @@ static p4_rc take_all(p4_manifest *m, cJSON *root, const char *json, const char 
           (long long)version, (int)VERSION);
     TRY(take_text(m->producer, sizeof m->producer, root, "", "producer", source));
     TRY(take_text(m->created, sizeof m->created, root, "", "created", source));
+    TRY(take_start(m, root, source));
     TRY(take_numbers(m, root, source));
     TRY(take_stages(m, root, source));
     TRY(take_inputs(m, root, source));

@@ -2,7 +2,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
@@ -19,15 +18,11 @@ static const char format_name[] = "phase4-compression-metadata";
 void p4_metadata_init(p4_metadata *metadata)
 {
     p4_results nothing;
-    time_t now = time(NULL);
-    struct tm utc;
     p4_results_init(&nothing);
     memset(metadata, 0, sizeof *metadata);
     metadata->bits = metadata->pre_perplexity = metadata->post_perplexity = metadata->final_perplexity = NAN;
     metadata->metrics = nothing.metrics;
-    if (gmtime_r(&now, &utc) != NULL) {
-        strftime(metadata->created, sizeof metadata->created, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    }
+    (void)p4_utc_now(metadata->created);
 }
 
 void p4_metadata_free(p4_metadata *metadata)
@@ -38,8 +33,9 @@ void p4_metadata_free(p4_metadata *metadata)
     }
     free(metadata->inputs);
     free(metadata->config_json);
+    free(metadata->provenance_json);
     metadata->inputs = NULL;
-    metadata->config_json = NULL;
+    metadata->config_json = metadata->provenance_json = NULL;
     metadata->input_count = 0;
 }
 
@@ -92,19 +88,19 @@ static bool put_inputs(cJSON *list, const p4_metadata *metadata)
     return ok;
 }
 
-/* The tree of the effective configuration, NULL with the message recorded. Its numbers print as they were
- * spelled: a seed has 64 bits. */
-static cJSON *config_tree(const p4_metadata *metadata)
+/* Adds the tree of a JSON text, NULL: null. Its numbers print as they were spelled: a seed has 64 bits. */
+static p4_rc put_tree(cJSON *root, const char *key, const char *json)
 {
-    cJSON *config = metadata->config_json != NULL ? cJSON_Parse(metadata->config_json) : cJSON_CreateNull();
-    if (config == NULL) {
-        (void)FAULT("%s: the effective configuration is not JSON", P4_METADATA_FILE);
-    } else if (metadata->config_json != NULL && !p4_json_keep_numbers(config, metadata->config_json)) {
-        (void)FAULT("out of memory while JSON was written");
-        cJSON_Delete(config);
-        config = NULL;
+    p4_rc rc = P4_OK;
+    cJSON *tree = json != NULL ? cJSON_Parse(json) : cJSON_CreateNull();
+    if (tree == NULL) {
+        return FAULT("%s: its %s is not JSON", P4_METADATA_FILE, key);
     }
-    return config;
+    if ((json != NULL && !p4_json_keep_numbers(tree, json)) || !cJSON_AddItemToObject(root, key, tree)) {
+        cJSON_Delete(tree);
+        rc = FAULT("out of memory while JSON was written");
+    }
+    return rc;
 }
 
 static p4_rc print(const p4_metadata *metadata, char **json)
@@ -113,10 +109,6 @@ static p4_rc print(const p4_metadata *metadata, char **json)
     const p4_json_real perplexities[] = {{"pre", metadata->pre_perplexity},
                                          {"post", metadata->post_perplexity},
                                          {"final", metadata->final_perplexity}};
-    cJSON *config = config_tree(metadata);
-    if (config == NULL) {
-        return P4_E_SYSTEM;
-    }
     cJSON *root = cJSON_CreateObject();
     bool ok = p4_json_put_text(root, "format", format_name) && p4_json_put_whole(root, "format_version", 1) &&
               p4_json_put_text(root, "producer", metadata->producer) &&
@@ -127,11 +119,8 @@ static p4_rc print(const p4_metadata *metadata, char **json)
               p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &metadata->metrics) &&
               p4_json_put_reals(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
               put_inputs(cJSON_AddArrayToObject(root, "inputs"), metadata);
-    if (ok) {
-        ok = cJSON_AddItemToObject(root, "config", config);
-    } else {
-        cJSON_Delete(config);
-    }
+    ok = ok && put_tree(root, "provenance", metadata->provenance_json) == P4_OK &&
+         put_tree(root, "config", metadata->config_json) == P4_OK;
     *json = p4_json_print(root, ok, true);
     return *json != NULL ? P4_OK : P4_E_SYSTEM;
 }
@@ -201,19 +190,20 @@ done:
     return rc;
 }
 
-/* The object "config" as text, NULL when there is none. */
-static p4_rc take_config(p4_metadata *metadata, const cJSON *config, const char *source)
+/* An object of the root as text, NULL when there is none. */
+static p4_rc take_tree(char **json, const cJSON *root, const char *key, const char *source)
 {
-    if (config == NULL || cJSON_IsNull(config)) {
+    const cJSON *object = cJSON_GetObjectItemCaseSensitive(root, key);
+    if (object == NULL || cJSON_IsNull(object)) {
         return P4_OK;
     }
-    if (!cJSON_IsObject(config)) {
-        return FAIL("%s: config is not an object", source);
+    if (!cJSON_IsObject(object)) {
+        return FAIL("%s: %s is not an object", source, key);
     }
-    char *printed = cJSON_Print(config);
-    metadata->config_json = printed != NULL ? p4_strdup(printed) : NULL;
+    char *printed = cJSON_Print(object);
+    *json = printed != NULL ? p4_strdup(printed) : NULL;
     cJSON_free(printed);
-    return metadata->config_json != NULL ? P4_OK : FAULT("out of memory while %s was read", source);
+    return *json != NULL ? P4_OK : FAULT("out of memory while %s was read", source);
 }
 
 static p4_rc take_all(p4_metadata *metadata, const cJSON *root, const char *source)
@@ -257,7 +247,8 @@ p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_byt
         rc = FAULT("out of memory while %s was read", source);
         goto done;
     }
-    rc = take_config(metadata, cJSON_GetObjectItemCaseSensitive(root, "config"), source);
+    TRY(take_tree(&metadata->config_json, root, "config", source));
+    rc = take_tree(&metadata->provenance_json, root, "provenance", source);
 done:
     cJSON_Delete(root);
     if (rc != P4_OK) {

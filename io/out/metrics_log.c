@@ -27,6 +27,23 @@ p4_rc p4_metrics_log_open(p4_metrics_log *log, const char *path)
     return rc;
 }
 
+/* One line: the kind, a stage unless that is NULL, and the numbers. */
+static p4_rc write_line(p4_metrics_log *log, const char *kind, const char *stage, const p4_json_real *numbers,
+                        size_t count)
+{
+    cJSON *root = cJSON_CreateObject();
+    bool ok = p4_json_put_text(root, "kind", kind) &&
+              (stage == NULL || p4_json_put_text(root, "stage", stage)) &&
+              p4_json_put_reals(root, numbers, count);
+    char *line = p4_json_print(root, ok, false);
+    if (line == NULL) {
+        return P4_E_SYSTEM;
+    }
+    ok = fputs(line, log->stream) >= 0 && fflush(log->stream) == 0;
+    free(line);
+    return ok ? P4_OK : p4_fail_errno(log->path, "write");
+}
+
 p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point)
 {
     const p4_json_real numbers[] = {{"step", (double)point->step},
@@ -38,15 +55,28 @@ p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point)
                                     {"tokens", (double)point->tokens},
                                     {"tokens_per_s", point->tokens_per_s},
                                     {"elapsed_s", point->elapsed_s}};
-    cJSON *root = cJSON_CreateObject();
-    bool ok = p4_json_put_reals(root, numbers, sizeof numbers / sizeof numbers[0]);
-    char *line = p4_json_print(root, ok, false);
-    if (line == NULL) {
-        return P4_E_SYSTEM;
-    }
-    ok = fputs(line, log->stream) >= 0 && fflush(log->stream) == 0;
-    free(line);
-    return ok ? P4_OK : p4_fail_errno(log->path, "write");
+    return write_line(log, "train", NULL, numbers, sizeof numbers / sizeof numbers[0]);
+}
+
+p4_rc p4_metrics_log_evaluation(p4_metrics_log *log, const char *stage, int64_t step,
+                                const p4_evaluation *evaluation)
+{
+    const p4_json_real numbers[] = {{"step", (double)step},
+                                    {"loss", evaluation->loss},
+                                    {"perplexity", evaluation->perplexity},
+                                    {"accuracy", evaluation->accuracy},
+                                    {"kl", evaluation->kl},
+                                    {"tokens", (double)evaluation->tokens}};
+    return write_line(log, "evaluation", stage, numbers, sizeof numbers / sizeof numbers[0]);
+}
+
+p4_rc p4_metrics_log_blocks(p4_metrics_log *log, const p4_block_loss *loss)
+{
+    const p4_json_real numbers[] = {{"first_block", (double)loss->first_block},
+                                    {"blocks", (double)loss->blocks},
+                                    {"loss_before", loss->before},
+                                    {"loss_after", loss->after}};
+    return write_line(log, "reconstruct", NULL, numbers, sizeof numbers / sizeof numbers[0]);
 }
 
 p4_rc p4_metrics_log_close(p4_metrics_log *log)

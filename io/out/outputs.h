@@ -20,7 +20,7 @@ enum {
 /* What a run must have for an output, beside the key. */
 enum {
     P4_NEEDS_TOKENIZER = 1,
-    P4_NEEDS_TRAINING = 2, /* at least one logged training step */
+    P4_NEEDS_METRICS = 2, /* at least one line of metrics.jsonl */
 };
 
 #define P4_METRICS_FILE "metrics.jsonl"
@@ -33,8 +33,8 @@ enum {
 
 /* The rows, in the order in which they are written: the models first, then the small files that describe
  * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with
- * dequantized_fp16, metrics.jsonl during training. Columns: ID (the field of p4_output_paths and the key in
- * results.json), name inside output_path, configuration key that turns it on (NULL: always on), needs,
+ * dequantized_fp16, metrics.jsonl as the run measures. Columns: ID (the field of p4_output_paths and the key
+ * in results.json), name inside output_path, configuration key that turns it on (NULL: always on), needs,
  * traits, what it is. */
 /* clang-format off */
 #define P4_OUTPUT_TABLE(EXPORTED, OTHER)                                                                     \
@@ -45,7 +45,7 @@ enum {
     OTHER(tokenizer, "dequantized_fp16/tokenizer.json", "save_dequantized_fp16", P4_NEEDS_TOKENIZER,         \
           P4_OUTPUT_INSIDE, "tokenizer")                                                                     \
     EXPORTED(config, "phase4_config.json", NULL, 0, 0, "configuration")                                      \
-    OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_TRAINING, 0, "training metrics")                          \
+    OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_METRICS, 0, "metrics")                          \
     EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, 0, "metadata")
 /* clang-format on */
 

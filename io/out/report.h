@@ -22,6 +22,12 @@ p4_rc p4_results_add_time(p4_results *results, const char *stage, double seconds
 p4_rc p4_results_print(const p4_results *results, char **json);
 p4_rc p4_results_store(const p4_results *results, const char *path);
 
+/* A file or text that the run reads. */
+p4_rc p4_provenance_add_input(p4_provenance *provenance, const char *name, const char *fingerprint);
+/* As under "provenance" in results.json. The caller frees *json. */
+p4_rc p4_provenance_print(const p4_provenance *provenance, char **json);
+void p4_provenance_free(p4_provenance *provenance); /* Its lists. */
+
 /* The final table, for a person. */
 void p4_report_table(FILE *to, const p4_results *results);
 
@@ -41,14 +47,20 @@ p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_byt
 
 /* ---- metrics.jsonl ---- */
 
-/* The one output that grows in place, so that it can be followed during a run: one line a logged step,
+/* The one output that grows in place, so that it can be followed during a run: one line a measurement,
  * flushed. */
 typedef struct p4_metrics_log {
     FILE *stream; /* NULL: not open */
     char *path;
 } p4_metrics_log;
 p4_rc p4_metrics_log_open(p4_metrics_log *log, const char *path);
+/* A logged step of training. */
 p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point);
+/* An evaluation after `step` steps of training; stage: "pre", "post", "fine_tune" or "final". */
+p4_rc p4_metrics_log_evaluation(p4_metrics_log *log, const char *stage, int64_t step,
+                                const p4_evaluation *evaluation);
+/* Blocks that were reconstructed together. */
+p4_rc p4_metrics_log_blocks(p4_metrics_log *log, const p4_block_loss *loss);
 p4_rc p4_metrics_log_close(p4_metrics_log *log);
 
 #endif

@@ -192,12 +192,12 @@ static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
         fprintf(to, "  Fine-tuning     not run\n");
         return;
     }
-    snprintf(epochs, sizeof epochs, "%" PRId64 " epoch%s", tuning->epochs_completed,
-             p4_plural(tuning->epochs_completed));
-    fprintf(to, "  Fine-tuning     %s, %s step%s, %s token%s; best perplexity %s\n",
-            tuning->epochs_completed > 0 ? epochs : "a part of an epoch", grouped(steps, tuning->steps),
-            p4_plural(tuning->steps), grouped(tokens, tuning->tokens), p4_plural(tuning->tokens),
-            cell(best, tuning->best_perplexity, 3, ""));
+    bool whole = tuning->epochs_completed == floor(tuning->epochs_completed);
+    snprintf(epochs, sizeof epochs, "%.*f epoch%s", whole ? 0 : 2, tuning->epochs_completed,
+             tuning->epochs_completed == 1.0 ? "" : "s");
+    fprintf(to, "  Fine-tuning     %s, %s step%s, %s token%s; best perplexity %s\n", epochs,
+            grouped(steps, tuning->steps), p4_plural(tuning->steps), grouped(tokens, tuning->tokens),
+            p4_plural(tuning->tokens), cell(best, tuning->best_perplexity, 3, ""));
 }
 
 static void gradient_flow(FILE *to, const p4_gradient_flow *flow)

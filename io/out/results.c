@@ -28,6 +28,7 @@ void p4_results_free(p4_results *results)
     free(results->reconstruction.losses);
     results->reconstruction.losses = NULL;
     results->reconstruction.losses_count = 0;
+    p4_provenance_free(&results->provenance);
 }
 
 p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry *entry)

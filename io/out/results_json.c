@@ -6,6 +6,7 @@
 #include "io/file/atomic_file.h"
 #include "io/json/write.h"
 #include "io/out/outputs.h"
+#include "io/out/provenance.h"
 #include "io/out/report.h"
 #include "io/out/sizes_json.h"
 
@@ -50,7 +51,7 @@ static bool put_history(cJSON *list, const p4_fine_tuning *tuning)
 
 static bool put_tuning(cJSON *object, const p4_fine_tuning *tuning)
 {
-    const p4_json_real numbers[] = {{"epochs_completed", (double)tuning->epochs_completed},
+    const p4_json_real numbers[] = {{"epochs_completed", tuning->epochs_completed},
                                     {"steps", (double)tuning->steps},
                                     {"tokens", (double)tuning->tokens},
                                     {"final_loss", tuning->final_loss},
@@ -155,6 +156,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         p4_json_put_text(root, "model_type", results->model_type) &&
         p4_json_put_text(root, "method", results->method) &&
         p4_json_put_text(root, "packing", results->packing) &&
+        p4_json_put_provenance(root, "provenance", &results->provenance) &&
         put_output_paths(cJSON_AddObjectToObject(root, "output_paths"), &results->output_paths) &&
         put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &results->pre) &&
         put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&

@@ -104,17 +104,22 @@ done:
     return rc;
 }
 
-/* Rank 0 knows the paths it wrote; the history and the losses are everyone's own. Collective. */
+/* Rank 0 knows the paths it wrote; the lists are everyone's own. Collective. */
 static void share_results(p4_group *group, p4_results *results)
 {
     p4_fine_tuning mine = results->fine_tuning;
     p4_reconstruction reconstruction = results->reconstruction;
+    p4_provenance provenance = results->provenance;
     p4_group_bcast(group, results, sizeof *results, 0);
     results->fine_tuning.history = mine.history;
     results->fine_tuning.history_count = mine.history_count;
     results->fine_tuning.history_capacity = mine.history_capacity;
     results->reconstruction.losses_count = reconstruction.losses_count;
     results->reconstruction.losses = reconstruction.losses;
+    results->provenance.places = provenance.places;
+    results->provenance.place_count = provenance.place_count;
+    results->provenance.inputs = provenance.inputs;
+    results->provenance.input_count = provenance.input_count;
 }
 
 /* The configuration of a run, as all ranks use it: output_path with its names replaced once, since hosts may

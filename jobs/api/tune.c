@@ -145,6 +145,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
                       .plan = &plan,
                       .evaluation = p4_settings_pipeline(&c->config, train->windows.T),
                       .log_every = c->config.log_every,
+                      .eval_every = c->config.eval_every,
                       .start_perplexity = c->results.post.perplexity,
                       .on_point = keep_point,
                       .user = &kept};

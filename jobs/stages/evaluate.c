@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "jobs/metrics.h"
 #include "jobs/stages/stages.h"
 
 static p4_evaluator evaluator_of(p4_run *run)
@@ -47,12 +48,13 @@ p4_rc p4_stage_evaluate_pre(p4_run *run)
          p4_format_number(perplexity, pre->perplexity, 3), 100.0 * pre->accuracy, (long long)pre->tokens,
          p4_plural(pre->tokens));
     warn_of_guessing(run);
+    TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, "pre", pre));
 done:
     return rc;
 }
 
 /* Training may have unloaded the original. */
-static p4_rc evaluate_packed(p4_run *run, p4_evaluation *quality)
+static p4_rc evaluate_packed(p4_run *run, const char *stage, p4_evaluation *quality)
 {
     p4_rc rc = P4_OK;
     p4_evaluator evaluator = evaluator_of(run);
@@ -70,13 +72,14 @@ static p4_rc evaluate_packed(p4_run *run, p4_evaluation *quality)
     INFO("      loss %.4f, perplexity %s%s, accuracy %.2f %%, KL to the original %.4f", quality->loss,
          p4_format_number(perplexity, quality->perplexity, 3), change, 100.0 * quality->accuracy,
          quality->kl);
+    TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, stage, quality));
 done:
     return rc;
 }
 
 p4_rc p4_stage_evaluate_post(p4_run *run)
 {
-    p4_rc rc = evaluate_packed(run, &run->results.post);
+    p4_rc rc = evaluate_packed(run, "post", &run->results.post);
     run->results.final = run->results.post;
     return rc;
 }
@@ -87,5 +90,5 @@ p4_rc p4_stage_evaluate_final(p4_run *run)
         INFO("      as before: nothing was fine-tuned");
         return P4_OK;
     }
-    return evaluate_packed(run, &run->results.final);
+    return evaluate_packed(run, "final", &run->results.final);
 }

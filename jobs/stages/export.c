@@ -12,6 +12,7 @@ p4_rc p4_stage_export(p4_run *run)
                    .curve = &run->curve,
                    .tokenizer_json = run->tokenizer != NULL ? p4_tokenizer_json(run->tokenizer) : NULL,
                    .inputs = &run->inputs,
+                   .has_metrics = run->metrics_log.stream != NULL,
                    .results = &run->results};
     p4_rc rc = P4_OK;
     TRY_ROOT(run->compute.group, p4_hold_check(run->hold));

@@ -1,13 +1,11 @@
 #include "jobs/train/fine_tune.h"
 
-#include <stdlib.h>
-
-#include "io/out/outputs.h"
+#include "jobs/metrics.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "src/phase4.h"
 
-/* Rank 0: the curve, the caller's callback, metrics.jsonl. */
+/* The curve, the caller's callback, metrics.jsonl. Rank 0. */
 static p4_rc keep_point(void *user, const p4_training_point *point)
 {
     p4_rc rc = P4_OK;
@@ -16,9 +14,14 @@ static p4_rc keep_point(void *user, const p4_training_point *point)
     if (run->log_callback != NULL) {
         run->log_callback(point, run->log_user);
     }
-    TRY(p4_metrics_log_write(&run->metrics_log, point));
+    TRY(p4_metrics_add_point(run, point));
 done:
     return rc;
+}
+
+static p4_rc keep_evaluation(void *user, const p4_history_entry *entry)
+{
+    return p4_metrics_add_entry(user, entry);
 }
 
 static bool is_save_due(void *user, int64_t step)
@@ -50,41 +53,14 @@ static p4_rc tune(p4_run *run)
                       .evaluation = p4_settings_pipeline(&run->config, T),
                       .log_every = run->config.log_every,
                       .start_perplexity = run->results.post.perplexity,
+                      .eval_every = run->config.eval_every,
                       .on_point = keep_point,
+                      .on_evaluation = keep_evaluation,
                       .is_save_due = is_save_due,
                       .save = save,
                       .restore = p4_resume_has_training(run) ? restore : NULL,
                       .user = run};
     return p4_tune(&tuner, &run->packed, &run->results.fine_tuning);
-}
-
-/* metrics.jsonl with what an earlier process logged up to its checkpoint, so that it has no gap and no line
- * twice. Rank 0. */
-static p4_rc open_metrics(p4_run *run, const char *path)
-{
-    p4_rc rc = P4_OK;
-    TRY(p4_metrics_log_open(&run->metrics_log, path));
-    for (int64_t i = 0; i < run->curve.count; i++) {
-        TRY(p4_metrics_log_write(&run->metrics_log, &run->curve.points[i]));
-    }
-done:
-    return rc;
-}
-
-/* With metrics.jsonl in the output directory. Collective. */
-static p4_rc tune_logged(p4_run *run)
-{
-    p4_rc rc = P4_OK;
-    p4_group *group = run->compute.group;
-    char *path = p4_format("%s/" P4_METRICS_FILE, run->config.output_path);
-    TRY_ALL(group, path != NULL ? P4_OK : P4_E_SYSTEM);
-    rc = p4_agree_root(group, group->rank == 0 ? open_metrics(run, path) : P4_OK);
-    rc = rc == P4_OK ? tune(run) : rc;
-    p4_rc closed = p4_agree_root(group, p4_metrics_log_close(&run->metrics_log));
-    rc = rc != P4_OK ? rc : closed;
-done:
-    free(path);
-    return rc;
 }
 
 p4_rc p4_stage_fine_tune(p4_run *run)
@@ -101,5 +77,5 @@ p4_rc p4_stage_fine_tune(p4_run *run)
              100.0 * (post->perplexity - pre->perplexity) / pre->perplexity, 100.0 * c->fine_tune_threshold);
         return P4_OK;
     }
-    return tune_logged(run);
+    return tune(run);
 }

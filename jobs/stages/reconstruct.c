@@ -1,6 +1,12 @@
 #include "jobs/train/reconstruct.h"
 
+#include "jobs/metrics.h"
 #include "jobs/stages/stages.h"
+
+static p4_rc keep_blocks(void *user, const p4_block_loss *loss)
+{
+    return p4_metrics_add_blocks(user, loss);
+}
 
 p4_rc p4_stage_reconstruct(p4_run *run)
 {
@@ -16,6 +22,8 @@ p4_rc p4_stage_reconstruct(p4_run *run)
         return P4_OK;
     }
     p4_reconstruct_plan plan = p4_settings_reconstruct(c, windows->count, windows->T, &run->statistics);
+    plan.on_blocks = keep_blocks;
+    plan.user = run;
     if (!run->compute.ops->host_memory) {
         p4_original_unload(&run->original); /* its memory is for training; blocks are read from the files */
     }

@@ -6,14 +6,15 @@
 #include "io/out/report.h"
 #include "jobs/train/evaluate.h"
 
-/* What the epochs share. */
+/* What the steps share. */
 typedef struct tuning {
     const p4_tuner *tuner;
     p4_trainer trainer;
     p4_packed *best, candidate;
     p4_fine_tuning *record;
     p4_tuning_state state;
-    double started_s; /* by p4_now_s; before this process began if it continues another's */
+    double started_s;                   /* by p4_now_s; before this process began if it continues another's */
+    double interval_s, interval_tokens; /* of the steps since the last logged one */
 } tuning;
 
 /* Every log_every-th step, the first and the last. Rank 0 writes; all agree on a full disk. Collective. */
@@ -21,6 +22,8 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
 {
     const p4_tuner *tuner = t->tuner;
     const p4_trainer_steps *steps = &t->trainer.steps;
+    t->interval_s += result->seconds;
+    t->interval_tokens += (double)result->tokens;
     bool due = step == 0 || (step + 1) % tuner->log_every == 0 || step + 1 == steps->total;
     if (!due) {
         return P4_OK;
@@ -34,32 +37,54 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
                                    .kl = result->kl,
                                    .lr = result->lr,
                                    .grad_norm = result->grad_norm,
-                                   .tokens_per_s = (double)result->tokens / result->seconds,
+                                   .tokens_per_s = t->interval_tokens / t->interval_s,
                                    .elapsed_s = p4_now_s() - t->started_s};
         rc = tuner->on_point(tuner->user, &point);
     }
+    t->interval_s = t->interval_tokens = 0;
     return p4_agree_soon(tuner->compute->group, rc);
 }
 
-static void say_epoch(const tuning *t, const p4_history_entry *entry)
+static bool ends_epoch(const tuning *t)
 {
+    const p4_trainer_steps *steps = &t->trainer.steps;
+    return t->state.step % steps->per_epoch == 0 || t->state.step >= steps->total;
+}
+
+static void say_evaluation(const tuning *t, const p4_history_entry *entry)
+{
+    char when[64], perplexity[P4_NUMBER_BYTES];
+    snprintf(when, sizeof when, ends_epoch(t) ? "epoch %lld" : "epoch %lld, step %lld",
+             (long long)entry->epoch, (long long)entry->step);
     if (t->tuner->eval->count == 0) {
-        INFO("      epoch %lld: training loss %.4f", (long long)entry->epoch, entry->train_loss);
+        INFO("      %s: training loss %.4f", when, entry->train_loss);
         return;
     }
-    char perplexity[P4_NUMBER_BYTES];
-    INFO("      epoch %lld: training loss %.4f, evaluation loss %.4f, perplexity %s%s",
-         (long long)entry->epoch, entry->train_loss, entry->eval_loss,
-         p4_format_number(perplexity, entry->eval_perplexity, 3),
+    INFO("      %s: training loss %.4f, evaluation loss %.4f, perplexity %s%s", when, entry->train_loss,
+         entry->eval_loss, p4_format_number(perplexity, entry->eval_perplexity, 3),
          entry->eval_perplexity < t->state.best_perplexity ? "" : " (not better: the earlier state is kept)");
 }
 
-/* Keeps the trainer's state when it evaluates better than the best one. Collective. */
-static p4_rc judge_epoch(tuning *t, int64_t step)
+/* An entry of the history, for all. Collective. */
+static p4_rc record_evaluation(tuning *t, const p4_history_entry *entry)
 {
     p4_rc rc = P4_OK;
     const p4_tuner *tuner = t->tuner;
-    int64_t steps_per_epoch = t->trainer.steps.per_epoch;
+    p4_group *group = tuner->compute->group;
+    bool tells = tuner->on_evaluation != NULL && tuner->eval->count > 0;
+    TRY_ALL(group, p4_fine_tuning_add_history(t->record, entry));
+    TRY_ROOT(group, tells ? tuner->on_evaluation(tuner->user, entry) : P4_OK);
+    say_evaluation(t, entry);
+done:
+    return rc;
+}
+
+/* Keeps the trainer's state when it evaluates better than the best one. Collective. */
+static p4_rc judge(tuning *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_tuner *tuner = t->tuner;
+    int64_t step = t->state.step, steps_per_epoch = t->trainer.steps.per_epoch;
     bool measures = tuner->eval->count > 0;
     p4_evaluator evaluator = {.compute = tuner->compute,
                               .original = tuner->original,
@@ -68,7 +93,7 @@ static p4_rc judge_epoch(tuning *t, int64_t step)
     p4_evaluation evaluation = {.loss = NAN, .perplexity = NAN};
     TRY(p4_trainer_commit(&t->trainer, &t->candidate));
     TRY(measures ? p4_evaluate_packed(&evaluator, &t->candidate, false, &evaluation) : P4_OK);
-    t->record->epochs_completed = step / steps_per_epoch;
+    t->record->epochs_completed = (double)step / (double)steps_per_epoch;
     t->record->steps = step;
     t->record->tokens = t->state.tokens;
     t->record->final_loss = evaluation.loss;
@@ -78,8 +103,7 @@ static p4_rc judge_epoch(tuning *t, int64_t step)
                               .train_loss = t->state.epoch_loss / (double)t->state.epoch_steps,
                               .eval_loss = evaluation.loss,
                               .eval_perplexity = evaluation.perplexity};
-    TRY_ALL(tuner->compute->group, p4_fine_tuning_add_history(t->record, &entry));
-    say_epoch(t, &entry);
+    TRY(record_evaluation(t, &entry));
     if (!measures || evaluation.perplexity < t->state.best_perplexity) {
         p4_packed better = t->candidate;
         t->candidate = *t->best;
@@ -103,20 +127,20 @@ static p4_rc save(tuning *t)
     return tuner->save(tuner->user, &t->trainer, &t->state);
 }
 
-/* Does an epoch, or the training, end with the steps done so far, and is that evaluation still to be made? */
-static bool epoch_ends(const tuning *t)
+/* Is the state to be judged after the steps done so far, and has it not been? Always where an epoch or the
+ * training ends. */
+static bool is_due(const tuning *t)
 {
-    const p4_trainer_steps *steps = &t->trainer.steps;
     const p4_fine_tuning *record = t->record;
-    int64_t step = t->state.step;
+    const int64_t step = t->state.step, every = t->tuner->eval->count > 0 ? t->tuner->eval_every : 0;
     bool made = record->history_count > 0 && record->history[record->history_count - 1].step == step;
-    return step > 0 && !made && (step % steps->per_epoch == 0 || step >= steps->total);
+    return step > 0 && !made && (ends_epoch(t) || (every > 0 && step % every == 0));
 }
 
-/* A stop in the evaluation leaves the epoch's end to the process that continues. */
-static p4_rc end_epoch(tuning *t)
+/* A stop in the evaluation leaves it to the process that continues. */
+static p4_rc judge_or_stop(tuning *t)
 {
-    p4_rc rc = judge_epoch(t, t->state.step);
+    p4_rc rc = judge(t);
     if (rc == P4_STOPPED) {
         p4_error_clear(); /* a failure to save says what ended the run */
         p4_rc saved = save(t);
@@ -125,7 +149,7 @@ static p4_rc end_epoch(tuning *t)
     return rc;
 }
 
-/* One step and what follows it, but for the end of an epoch. Collective. */
+/* One step and what follows it, but for the evaluation. Collective. */
 static p4_rc run_step(tuning *t, p4_step_result *result)
 {
     p4_rc rc = P4_OK;
@@ -161,7 +185,7 @@ static p4_rc run_steps(tuning *t)
     p4_step_result result;
     char note[96];
     p4_progress_start(&progress, "fine-tune", "tokens", (double)(steps->total * plan->sequences * plan->T));
-    TRY(epoch_ends(t) ? end_epoch(t) : P4_OK); /* the process before was stopped in it */
+    TRY(is_due(t) ? judge_or_stop(t) : P4_OK); /* the process before was stopped in it */
     while (t->state.step < steps->total) {
         TRY(run_step(t, &result));
         int used = snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)t->state.step,
@@ -170,9 +194,9 @@ static p4_rc run_steps(tuning *t)
             snprintf(note + used, sizeof note - (size_t)used, ", KL %.4f", result.kl);
         }
         p4_progress_update(&progress, (double)t->state.tokens, note);
-        if (epoch_ends(t)) {
+        if (is_due(t)) {
             p4_progress_end(&progress);
-            TRY(end_epoch(t));
+            TRY(judge_or_stop(t));
         }
     }
 done:

@@ -1,4 +1,5 @@
-/* fine_tune.h - trains the masters of a compressed model epoch by epoch and keeps the best state. */
+/* fine_tune.h - trains the masters of a compressed model and keeps the best of the states that were
+ * evaluated. */
 #ifndef P4_FINE_TUNE_H
 #define P4_FINE_TUNE_H
 
@@ -9,9 +10,9 @@
 
 /* How far a training is, beside what its trainer, its packed model and its record hold. */
 typedef struct p4_tuning_state {
-    int64_t step, tokens;   /* done */
-    int64_t epoch_steps;    /* of this epoch that were not skipped */
-    double epoch_loss;      /* their sum */
+    int64_t step, tokens; /* done */
+    int64_t epoch_steps;  /* since the last evaluation, or the end of the last epoch; without skipped ones */
+    double epoch_loss;    /* the sum of their losses */
     double best_perplexity; /* of the packed model */
     double elapsed_s;
 } p4_tuning_state;
@@ -20,14 +21,17 @@ typedef struct p4_tuner {
     p4_compute *compute;
     p4_original *original; /* unloaded from a GPU first: training needs the memory */
     p4_training_set *train;
-    const p4_windows *eval; /* judge the epochs; none: the last epoch's state is kept */
+    const p4_windows *eval; /* judge the states; none: the last epoch's is kept */
     const p4_train_plan *plan;
     const p4_masters *masters; /* to start from; NULL, and where none is known: the original's weights */
     p4_pipeline_plan evaluation;
     int64_t log_every;       /* steps */
-    double start_perplexity; /* of the packed model on eval: what an epoch has to beat */
+    int64_t eval_every;      /* steps; 0: only at the end of each epoch */
+    double start_perplexity; /* of the packed model on eval: what a state has to beat */
     /* Sees each logged step, on rank 0. NULL: not called. */
     p4_rc (*on_point)(void *user, const p4_training_point *point);
+    /* Sees each evaluation, on rank 0. NULL: not called. */
+    p4_rc (*on_evaluation)(void *user, const p4_history_entry *entry);
     /* Saves the state after a step, from which `restore` of another process continues; the first is also
      * called for a P4_STOPPED training. Rank 0 is asked with is_save_due before each step. NULL, all three:
      * nothing is saved. `save` and `restore` are Collective. */

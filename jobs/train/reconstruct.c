@@ -327,6 +327,7 @@ static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
     TRY(p4_block_trainer_commit(&w->trainer, w->packed, w->masters));
     w->record->losses_count++;
     say_blocks(w, loss);
+    TRY_ROOT(w->compute->group, w->plan->on_blocks != NULL ? w->plan->on_blocks(w->plan->user, loss) : P4_OK);
 done:
     return rc;
 }

@@ -19,6 +19,9 @@ typedef struct p4_reconstruct_plan {
     int activation_bits;
     p4_optim_settings optim;
     p4_quantize_plan quantize;
+    /* Sees each set of blocks when it is done, on rank 0. NULL: not called. */
+    p4_rc (*on_blocks)(void *user, const p4_block_loss *loss);
+    void *user;
 } p4_reconstruct_plan;
 
 /* Steps that train well on so many windows of T tokens: 20 passes, but no more than 2^24 tokens, and at least

@@ -36,7 +36,7 @@ typedef struct blas_functions {
     p4_dgemm_fn dgemm;
     p4_dtrsm_fn dtrsm;
     void (*set_threads)(int count);
-    char *(*core_name)(void);
+    char *(*core_name)(void), *(*config)(void);
 } blas_functions;
 
 /* Loads the library without its thread pool, whose size it reads from the environment: the column calls it
@@ -47,7 +47,8 @@ static p4_rc load(blas_functions *found, const char *core)
                                          {"cblas_dgemm", &found->dgemm},
                                          {"cblas_dtrsm", &found->dtrsm},
                                          {"openblas_set_num_threads", &found->set_threads},
-                                         {"openblas_get_corename", &found->core_name}};
+                                         {"openblas_get_corename", &found->core_name},
+                                         {"openblas_get_config", &found->config}};
     char *threads = save("OPENBLAS_NUM_THREADS"), *chosen = save("OPENBLAS_CORETYPE");
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
     if (core) {
@@ -91,6 +92,13 @@ static void warn_of_old_core(void)
 #endif
 }
 
+/* The first two words of "OpenBLAS 0.3.21 DYNAMIC_ARCH NO_AFFINITY SkylakeX MAX_THREADS=64". */
+static void name_version(char *version, size_t bytes, const char *config)
+{
+    size_t name = strcspn(config, " "), number = name + strspn(config + name, " ");
+    snprintf(version, bytes, "%.*s", (int)(number + strcspn(config + number, " ")), config);
+}
+
 /* Loads the library, and loads it again where it misjudged this CPU. If something else in this process holds
  * the library too, it stays as it was: slower, and its core is named in the device's description. */
 static p4_rc load_for_this_cpu(void)
@@ -105,6 +113,7 @@ static p4_rc load_for_this_cpu(void)
     }
     found.set_threads(1);
     snprintf(loaded.core, sizeof loaded.core, "%s", found.core_name());
+    name_version(loaded.version, sizeof loaded.version, found.config());
     loaded.sgemm = found.sgemm;
     loaded.dgemm = found.dgemm;
     loaded.dtrsm = found.dtrsm;

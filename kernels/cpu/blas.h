@@ -19,7 +19,8 @@ typedef struct p4_cpu_blas {
     p4_sgemm_fn sgemm;
     p4_dgemm_fn dgemm;
     p4_dtrsm_fn dtrsm;
-    char core[32]; /* the CPU whose code it runs: "SkylakeX" */
+    char core[32];    /* the CPU whose code it runs: "SkylakeX" */
+    char version[64]; /* "OpenBLAS 0.3.21" */
 } p4_cpu_blas;
 
 /* Loads OpenBLAS the first time; it stays loaded. *blas lives as long as the process. Any thread may call.

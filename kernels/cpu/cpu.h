@@ -38,7 +38,8 @@ struct p4_device {
     p4_dgemm_fn dgemm;
     p4_dtrsm_fn dtrsm;
     char description[128];
-    void *scratch; /* threads slices, owned: p4_cpu_scratch */
+    const char *blas_version, *blas_core; /* the process's */
+    void *scratch;                        /* threads slices, owned: p4_cpu_scratch */
     int64_t scratch_bytes;
     p4_ledger ledger;  /* of what alloc gave */
     char failure[128]; /* the first run-time failure, returned by sync; "" when there is none */

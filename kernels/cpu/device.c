@@ -2,6 +2,7 @@
  * the ops: kernels/cpu/column.c. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/cpu/cpu.h"
 
@@ -43,6 +44,8 @@ p4_rc p4_cpu_open(p4_device **device, int ordinal, int threads, bool half_comput
     opened->sgemm = blas->sgemm;
     opened->dgemm = blas->dgemm;
     opened->dtrsm = blas->dtrsm;
+    opened->blas_version = blas->version;
+    opened->blas_core = blas->core;
     snprintf(opened->description, sizeof opened->description, "CPU, %d thread%s, OpenBLAS %s",
              opened->threads, p4_plural(opened->threads), blas->core);
     *device = opened;
@@ -53,6 +56,32 @@ done:
 const char *p4_cpu_describe(p4_device *device)
 {
     return device->description;
+}
+
+/* "model name	: AMD EPYC ..." of /proc/cpuinfo; other systems and architectures may have no such line. */
+static void name_processor(char *name, size_t bytes)
+{
+    char line[256];
+    FILE *info = fopen("/proc/cpuinfo", "re");
+    snprintf(name, bytes, "CPU");
+    while (info != NULL && fgets(line, sizeof line, info) != NULL) {
+        const char *value = strncmp(line, "model name", 10) == 0 ? strchr(line, ':') : NULL;
+        if (value != NULL) {
+            value += 1 + strspn(value + 1, " \t");
+            snprintf(name, bytes, "%.*s", (int)strcspn(value, "\n"), value);
+            break;
+        }
+    }
+    if (info != NULL) {
+        fclose(info);
+    }
+}
+
+void p4_cpu_identify(p4_device *device, p4_device_identity *identity)
+{
+    *identity = (p4_device_identity){.cuda = ""};
+    name_processor(identity->name, sizeof identity->name);
+    snprintf(identity->blas, sizeof identity->blas, "%s, %s", device->blas_version, device->blas_core);
 }
 
 int64_t p4_cpu_act_bytes(p4_device *device)

@@ -51,6 +51,7 @@ FORWARD(cublasLtMatmul,
          void *workspace, size_t workspace_bytes, cudaStream_t stream),
         (handle, product, alpha, A, a, B, b, beta, C, c, D, d, algorithm, workspace, workspace_bytes, stream))
 
+P4_IMPORT(library, 0, size_t, cublasLtGetVersion, (void), ())
 P4_IMPORT(library, p4_import_error(&library), const char *, cublasLtGetStatusString, (cublasStatus_t status),
           (status))
 /* clang-format on */

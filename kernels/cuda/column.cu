@@ -174,6 +174,7 @@ p4_rc p4_cuda_open(p4_device **device, int ordinal, int threads, bool half_compu
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
     TRY(p4_cuda_attention_open(opened, properties.major, attention, sizeof attention));
+    snprintf(opened->product, sizeof opened->product, "%s", properties.name);
     snprintf(opened->description, sizeof opened->description,
              "%s, %.0f GiB, %d processors, %s activations, %s", properties.name,
              (double)properties.totalGlobalMem / (1 << 30), opened->processors,

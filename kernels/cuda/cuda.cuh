@@ -60,6 +60,7 @@ struct p4_device {
     bool swiglu_own; /* SwiGLU's gradient by an own kernel where it can (kernels/cuda/swiglu_backward.cuh) */
     bool repeats;    /* op `repeat` records and replays (kernels/cuda/record.cu) */
     bool recording;  /* what is queued now is recorded, not run: nothing may wait for the device */
+    char product[128]; /* "NVIDIA H200" */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

@@ -61,6 +61,22 @@ const char *p4_cuda_describe(p4_device *device)
     return device->description;
 }
 
+void p4_cuda_identify(p4_device *device, p4_device_identity *identity)
+{
+    int runtime = 0, driver = 0;
+    const size_t blas = cublasLtGetVersion();
+    memset(identity, 0, sizeof *identity);
+    cudaRuntimeGetVersion(&runtime);
+    cudaDriverGetVersion(&driver);
+    snprintf(identity->name, sizeof identity->name, "%s", device->product);
+    snprintf(identity->cuda, sizeof identity->cuda, "runtime %d.%d, driver %d.%d", runtime / 1000,
+             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    if (blas > 0) {
+        snprintf(identity->blas, sizeof identity->blas, "cuBLASLt %zu.%zu.%zu", blas / 10000,
+                 blas / 100 % 100, blas % 100);
+    }
+}
+
 int64_t p4_cuda_act_bytes(p4_device *device)
 {
     return p4_act_bytes(device);

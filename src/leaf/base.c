@@ -114,6 +114,17 @@ double p4_now_s(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+char *p4_utc_now(char buffer[P4_TIME_BYTES])
+{
+    time_t now = time(NULL);
+    struct tm utc;
+    buffer[0] = '\0';
+    if (gmtime_r(&now, &utc) != NULL) {
+        strftime(buffer, P4_TIME_BYTES, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    }
+    return buffer;
+}
+
 char *p4_format_number(char buffer[P4_NUMBER_BYTES], double value, int decimals)
 {
     if (isfinite(value)) {

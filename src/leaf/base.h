@@ -60,6 +60,11 @@ char *p4_format(const char *format, ...) P4_PRINTF(1, 2);
 
 double p4_now_s(void); /* monotonic clock, seconds */
 
+/* The time as "2026-01-31T12:00:00Z", into a caller's buffer, which is returned; "" where the clock has none.
+ */
+enum { P4_TIME_BYTES = 32 };
+char *p4_utc_now(char buffer[P4_TIME_BYTES]);
+
 /* Log lines go to stderr, escaped (p4_escape), only from the rank that speaks. P4_LOG_WARN also appears under
  * --quiet. */
 void p4_log_setup(p4_log_level level, bool speaker);

@@ -66,6 +66,7 @@ struct p4_config {
                            too */
     p4_recompute recompute;
     int32_t log_every;
+    int32_t eval_every; /* steps; 0: at the end of each epoch only */
     /* reconstruction */
     bool reconstruct;
     int64_t reconstruct_tokens; /* 0: the windows of calibration */

@@ -13,8 +13,8 @@
 extern "C" {
 #endif
 
-/* Plain data but for fine_tuning.history and reconstruction.losses. A number that was not measured is NaN in
- * memory and null in JSON; MB = 2^20 bytes. */
+/* Plain data but for fine_tuning.history, reconstruction.losses and two lists of the provenance. A number
+ * that was not measured is NaN in memory and null in JSON; MB = 2^20 bytes. */
 
 typedef struct p4_evaluation {
     double loss, perplexity; /* mean cross-entropy, nats; exp of it */
@@ -29,8 +29,9 @@ typedef struct p4_history_entry { /* one evaluation during fine-tuning */
 } p4_history_entry;
 
 typedef struct p4_fine_tuning {
-    bool ran; /* false: null in JSON */
-    int64_t epochs_completed, steps, tokens;
+    bool ran;                /* false: null in JSON */
+    double epochs_completed; /* 1.5: one and a half */
+    int64_t steps, tokens;
     double final_loss, final_perplexity, best_perplexity;
     int64_t history_count, history_capacity;
     p4_history_entry *history; /* heap: p4_results_free or p4_fine_tuning_free */
@@ -85,10 +86,34 @@ typedef struct p4_stage_time {
     double seconds;
 } p4_stage_time;
 
+typedef struct p4_input_file {
+    char *path, *fingerprint; /* heap. path: or the name of a text; fingerprint: checksum and length */
+} p4_input_file;
+
+typedef struct p4_place { /* consecutive ranks of one host with devices of one name */
+    char host[64], device[P4_NAME_BYTES];
+    int64_t first_rank, ranks;
+} p4_place;
+
+/* Where, when and by which software a run was made; "": not known, or not used. */
+typedef struct p4_provenance {
+    char started[32], ended[32]; /* UTC, "2026-01-31T12:00:00Z"; started: by the first process of the run */
+    char device[16];             /* the backend that computed: "cpu" or "cuda" */
+    int64_t ranks, threads;      /* 0 ranks: nothing is known, null in JSON; threads of each rank's host */
+    char program[P4_NAME_BYTES], mpi[P4_NAME_BYTES], hdf5[32], blas[P4_NAME_BYTES], cuda[64], nccl[32];
+    int64_t continued; /* how often a checkpoint was continued: the last one, and its step */
+    char checkpoint[P4_PATH_BYTES];
+    int64_t checkpoint_step;
+    int64_t place_count, input_count;
+    p4_place *places;      /* heap: p4_results_free */
+    p4_input_file *inputs; /* model files, tokenizer, texts; on rank 0 alone. Heap: p4_results_free */
+} p4_provenance;
+
 typedef struct p4_results {
     bool success;
     char error[2048]; /* "": none */
     char model_type[32], method[64], packing[16];
+    p4_provenance provenance;
     p4_output_paths output_paths;
     p4_evaluation pre, post, final; /* final: after fine-tuning, or post again */
     p4_reconstruction reconstruction;
@@ -133,17 +158,14 @@ P4_PUBLIC p4_rc p4_training_summary(const p4_fine_tuning *result, char **json);
 
 /* ---- compression_metadata.json: what a packed model was made from, and how ---- */
 
-typedef struct p4_input_file {
-    char *path, *fingerprint; /* heap; fingerprint: checksum and length */
-} p4_input_file;
-
 typedef struct p4_metadata {
     char producer[128], created[32], model_type[32]; /* created: UTC, "2025-01-31T12:00:00Z" */
     char method[64], packing[16];
     double bits;
     p4_size_metrics metrics;
     double pre_perplexity, post_perplexity, final_perplexity;
-    char *config_json; /* heap (malloc): the effective configuration, a JSON object; NULL: none */
+    char *config_json;     /* heap (malloc): the effective configuration, a JSON object; NULL: none */
+    char *provenance_json; /* the same of p4_provenance, as in results.json */
     int64_t input_count;
     p4_input_file *inputs;
 } p4_metadata;

@@ -572,6 +572,11 @@ cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t s)
     emu_queue(s, [=]() { set_bytes(to, v, n); });
     return cudaSuccess;
 }
+cudaError_t cudaRuntimeGetVersion(int *v)
+{
+    *v = 13000;
+    return cudaSuccess;
+}
 cudaError_t cudaDriverGetVersion(int *v)
 {
     *v = 13000;
@@ -665,6 +670,10 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *h)
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
 {
     return CUBLAS_STATUS_SUCCESS;
+}
+size_t cublasLtGetVersion(void)
+{
+    return CUBLAS_VERSION;
 }
 const char *cublasLtGetStatusString(cublasStatus_t)
 {

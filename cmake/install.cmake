@@ -1,4 +1,5 @@
-# What `cmake --install` lays down: header, both libraries, program, pkg-config file, CMake package, examples.
+# What `cmake --install` lays down: header, both libraries, program, pkg-config file, CMake package, examples, the demo, the
+# guides and the manual page.
 include(CMakePackageConfigHelpers)
 set(P4_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/phase4)
 set(P4_SHARE_DIR ${CMAKE_INSTALL_DATADIR}/phase4)
@@ -38,7 +39,13 @@ endif()
 configure_file(cmake/phase4.pc.in ${CMAKE_BINARY_DIR}/phase4.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/phase4.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-install(TARGETS phase4_mpi)
+install(TARGETS phase4_mpi phase4_demo)
 install(DIRECTORY slurm DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.sbatch")
 install(DIRECTORY jobs/cfg DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.json")
+install(DIRECTORY jobs/demo/model DESTINATION ${P4_SHARE_DIR}/demo)
+install(FILES jobs/demo/quickstart.json DESTINATION ${P4_SHARE_DIR}/demo)
+install(PROGRAMS jobs/demo/demo.sh DESTINATION ${P4_SHARE_DIR}/demo)
+install(FILES README.md DESTINATION ${P4_SHARE_DIR})
+install(DIRECTORY docs DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.md")
+install(FILES docs/phase4_mpi.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/phase4)

@@ -19,6 +19,7 @@ enum {
     OPTION_CHECK,
     OPTION_QUIET,
     OPTION_STRICT,
+    OPTION_LOG_TIME,
     OPTION_COUNT
 };
 
@@ -32,7 +33,21 @@ static const option options[OPTION_COUNT] = {
     [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
                        "Exit with status 3 if the quality verdict fails; requires eval_samples above 0."},
+    [OPTION_LOG_TIME] = {"--log-time", NULL, "Start each line of the log with the time (UTC)."},
 };
+
+static const struct {
+    const char *status, *meaning;
+} statuses[] = {
+    {"0", "the run completed (a failed quality verdict is recorded in results.json)"},
+    {"1", "system failure: memory, MPI, a device, or standard output that cannot be written"},
+    {"2", "bad input: the command line, cfg.json, the model, the data, or the output directory"},
+    {"3", "the quality verdict failed and --strict was given"},
+    {"4", "the run lost its output directory: another run took it over, or it was removed"},
+    {"75",
+     "stopped by SIGTERM, SIGUSR1, SIGINT, a file stop in output_path or max_minutes; run it again to go on"},
+};
+enum { STATUSES = sizeof statuses / sizeof statuses[0] };
 
 static int find_option(const char *argument)
 {
@@ -84,6 +99,9 @@ static void apply_option(p4_cli *cli, int which)
         break;
     case OPTION_QUIET:
         cli->quiet = true;
+        break;
+    case OPTION_LOG_TIME:
+        cli->log_time = true;
         break;
     default:
         cli->strict = true;
@@ -150,7 +168,9 @@ void p4_cli_print_help(FILE *out)
           "It is an MPI program:\n"
           "\n"
           "  srun --mpi=pmix -N4 phase4_mpi cfg.json    on a cluster\n"
-          "  mpirun -n 2 phase4_mpi cfg.json            on one machine\n"
+          "  mpirun -n 2 --bind-to none phase4_mpi cfg.json\n"
+          "                                             on one machine; as root, mpirun also requires\n"
+          "                                             --allow-run-as-root\n"
           "  phase4_mpi cfg.json                        as a single rank\n"
           "\n"
           "Options:\n",
@@ -167,16 +187,12 @@ void p4_cli_print_help(FILE *out)
           "\"b.jsonl.gz\"]'\n"
           "Relative paths start at the working directory.\n"
           "\n"
-          "Exit status:\n"
-          "  0  the run completed (a failed quality verdict is recorded in results.json)\n"
-          "  1  system failure: memory, MPI, a device, or standard output that cannot be written\n"
-          "  2  bad input: the command line, cfg.json, the model, the data, or the output directory\n"
-          "  3  the quality verdict failed and --strict was given\n"
-          "  4  the run lost its output directory: another run took it over, or it was removed\n"
-          "  75 stopped by SIGTERM, SIGUSR1, SIGINT, a file named stop in output_path or max_minutes; the "
-          "same\n"
-          "     command continues the run\n"
-          "\n"
+          "Exit status:\n",
+          out);
+    for (size_t i = 0; i < STATUSES; i++) {
+        fprintf(out, "  %-2s %s\n", statuses[i].status, statuses[i].meaning);
+    }
+    fputs("\n"
           "Supported families of models, by model_type in their config.json:\n",
           out);
     p4_families_print(out, false);
@@ -185,4 +201,60 @@ void p4_cli_print_help(FILE *out)
           "\n",
           out);
     p4_config_print_help(out);
+}
+
+static void print_man_options(FILE *out)
+{
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const option *known = &options[i];
+        fputs(".TP\n.B ", out);
+        if (known->short_name != NULL) {
+            p4_man_print(out, known->short_name);
+            fputs(", ", out);
+        }
+        p4_man_print(out, known->name);
+        fputc('\n', out);
+        p4_man_print(out, known->help);
+        fputc('\n', out);
+    }
+}
+
+void p4_cli_print_man(FILE *out)
+{
+    fputs(
+        ".\\\" Made from the tables of the program by tests/update_docs.sh.\n"
+        ".TH PHASE4_MPI 1 \"\" \"phase4 " P4_VERSION "\" \"User Commands\"\n"
+        ".SH NAME\n"
+        "phase4_mpi \\- compress a transformer language model to ternary weights\n"
+        ".SH SYNOPSIS\n"
+        ".B phase4_mpi\n"
+        "[options] cfg.json [key=value ...]\n"
+        ".br\n"
+        ".B srun \\-\\-mpi=pmix \\-N4 phase4_mpi\n"
+        "cfg.json\n"
+        ".br\n"
+        ".B mpirun \\-n 2 \\-\\-bind\\-to none phase4_mpi\n"
+        "cfg.json\n"
+        ".SH DESCRIPTION\n"
+        "Compresses the language model named in cfg.json to ternary (1.58-bit) weights, fine-tunes it if\n"
+        "quantization cost too much quality, and writes the packed model, a dequantized FP16 model and a "
+        "report\n"
+        "to output_path. Arguments key=value override the file; the last one given for a key counts. Their\n"
+        "values are JSON, but strings need no quotes. Relative paths start at the working directory.\n"
+        ".PP\n"
+        "As root, Open MPI's mpirun requires \\-\\-allow\\-run\\-as\\-root.\n"
+        ".SH OPTIONS\n",
+        out);
+    print_man_options(out);
+    fputs(".SH EXIT STATUS\n", out);
+    for (size_t i = 0; i < STATUSES; i++) {
+        fprintf(out, ".TP\n.B %s\n", statuses[i].status);
+        p4_man_print(out, statuses[i].meaning);
+        fputs(".\n", out);
+    }
+    fputs(".SH CONFIGURATION\nThe keys of cfg.json, a JSON object.\n", out);
+    p4_config_print_man(out);
+    fputs(".SH FILES\n"
+          "The guides, examples and the demo are in share/phase4 beside the folder of this page.\n",
+          out);
 }

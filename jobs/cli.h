@@ -19,7 +19,7 @@ enum { P4_CLI_OVERRIDES_MAX = 256 };
 
 typedef struct p4_cli {
     p4_cli_action action;
-    bool quiet, strict;
+    bool quiet, strict, log_time;
     const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
     char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */
     int override_count;
@@ -29,6 +29,9 @@ typedef struct p4_cli {
  * --version and --families end the reading. P4_E_INPUT: one line with the nearest known option, if one is
  * near. Keys and values are p4_config_read_file's matter. Local. */
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);
+
+/* The manual page phase4_mpi(1). Local. */
+void p4_cli_print_man(FILE *out);
 
 /* Usage, options, exit statuses and the keys of cfg.json. Local. */
 void p4_cli_print_help(FILE *out);

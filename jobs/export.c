@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "io/file/atomic_file.h"
 #include "io/h5/artifact.h"
@@ -319,11 +320,22 @@ done:
     return rc;
 }
 
+/* model.h5 is complete when the files behind the models are written. */
+static void measure_file(const p4_export *x)
+{
+    struct stat status;
+    const char *path = x->results->output_paths.quantized;
+    if (path[0] != '\0' && stat(path, &status) == 0) {
+        x->results->metrics.packed_file_mb = (double)status.st_size / 1048576.0;
+    }
+}
+
 static p4_rc write_metadata(exporter *e)
 {
     p4_rc rc = P4_OK;
     const p4_export *x = e->x;
     p4_metadata metadata;
+    measure_file(x);
     p4_metadata_init(&metadata);
     snprintf(metadata.producer, sizeof metadata.producer, "%s", p4_version());
     metadata.bits = x->config->quantization_bits;

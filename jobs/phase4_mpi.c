@@ -188,6 +188,8 @@ int main(int argc, char **argv)
     static p4_cli cli;
     let_threads_sleep(argv);
     p4_process_start();
-    int status = p4_cli_parse(&cli, argc, argv) == P4_OK ? act(&cli) : refuse_arguments();
+    p4_rc parsed = p4_cli_parse(&cli, argc, argv);
+    p4_log_set_times(cli.log_time);
+    int status = parsed == P4_OK ? act(&cli) : refuse_arguments();
     return p4_process_end(status);
 }

@@ -3,7 +3,8 @@
 # shipped model to ternary weights, fine-tunes it and prints the verdict. The last line is the path of
 # results.json. The exit status is 3 if the perplexity rose by more than the demo allows (10 %).
 #
-#   jobs/quickstart.sh [key=value ...]     keys that override those of jobs/demo/quickstart.json
+#   jobs/quickstart.sh [key=value ...]     keys that override those of jobs/demo/quickstart.json; a relative
+#                                          output_path starts at the project's folder
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -16,9 +17,13 @@ if ! cmp -s build/demo/model/tokenizer.json jobs/demo/model/tokenizer.json; then
     exit 1
 fi
 status=0
-run_ranks 2 build/release/phase4_mpi --strict jobs/demo/quickstart.json "$@" \
-    output_path=build/demo/quickstart || status=$?
+output=build/demo/quickstart
+for argument; do
+    case $argument in output_path=*) output=${argument#output_path=} ;; esac
+done
+case $output in /*) ;; *) output=$PWD/$output ;; esac
+run_ranks 2 build/release/phase4_mpi --strict jobs/demo/quickstart.json "$@" || status=$?
 if [ "$status" = 0 ] || [ "$status" = 3 ]; then
-    echo "$PWD/build/demo/quickstart/results.json"
+    echo "$output/results.json"
 fi
 exit "$status"

@@ -10,6 +10,7 @@
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "jobs/check.h"
+#include "jobs/forecast.h"
 #include "jobs/metrics.h"
 #include "jobs/provenance.h"
 #include "jobs/resume.h"
@@ -28,17 +29,20 @@ static const struct {
     const char *key, *title;
     p4_rc (*run)(p4_run *run);
     keeping keeping;
+    double (*work)(const p4_run *run); /* forecast.h; NULL: not counted, it takes little time */
 } stages[] = {
-    {"load", "Load the model and the text", p4_stage_load, REPEATED},
-    {"evaluate_pre", "Evaluate the original", p4_stage_evaluate_pre, RESTORED},
-    {"calibrate", "Calibrate", p4_stage_calibrate, RESTORED},
-    {"quantize", "Quantize", p4_stage_quantize, RESTORED},
-    {"reconstruct", "Reconstruct blocks", p4_stage_reconstruct, CHANGING},
-    {"evaluate_post", "Evaluate the quantized model", p4_stage_evaluate_post, RESTORED},
-    {"fine_tune", "Fine-tune", p4_stage_fine_tune, SAVING},
-    {"evaluate_final", "Evaluate what will be written", p4_stage_evaluate_final, RESTORED},
-    {"gradient_flow", "Test the gradient flow", p4_stage_gradient_flow, REPEATED},
-    {"export", "Write the outputs", p4_stage_export, REPEATED},
+    {"load", "Load the model and the text", p4_stage_load, REPEATED, NULL},
+    {"evaluate_pre", "Evaluate the original", p4_stage_evaluate_pre, RESTORED, p4_work_evaluate_original},
+    {"calibrate", "Calibrate", p4_stage_calibrate, RESTORED, p4_work_calibrate},
+    {"quantize", "Quantize", p4_stage_quantize, RESTORED, NULL},
+    {"reconstruct", "Reconstruct blocks", p4_stage_reconstruct, CHANGING, p4_work_reconstruct},
+    {"evaluate_post", "Evaluate the quantized model", p4_stage_evaluate_post, RESTORED,
+     p4_work_evaluate_packed},
+    {"fine_tune", "Fine-tune", p4_stage_fine_tune, SAVING, p4_work_fine_tune},
+    {"evaluate_final", "Evaluate what will be written", p4_stage_evaluate_final, RESTORED,
+     p4_work_evaluate_trained},
+    {"gradient_flow", "Test the gradient flow", p4_stage_gradient_flow, REPEATED, NULL},
+    {"export", "Write the outputs", p4_stage_export, REPEATED, NULL},
 };
 enum { STAGES = sizeof stages / sizeof stages[0] };
 _Static_assert((int)STAGES <= (int)P4_MAX_STAGES, "p4_results and p4_run keep so many stages");
@@ -132,11 +136,38 @@ done:
     return rc;
 }
 
+static double seconds_of(const p4_results *results, const char *stage)
+{
+    for (int64_t i = 0; i < results->stage_count; i++) {
+        if (strcmp(results->stages[i].stage, stage) == 0) {
+            return results->stages[i].seconds;
+        }
+    }
+    return 0;
+}
+
+/* Seconds that the stages behind this one will take at the speed of those before it; NAN: there are none to
+ * judge by. */
+static double forecast_after(const p4_run *run, int stage)
+{
+    double done = 0, seconds = 0, after = 0;
+    for (int i = 0; i < STAGES && run->done[0]; i++) {
+        double work = stages[i].work != NULL ? stages[i].work(run) : 0;
+        if (run->done[i] && work > 0) {
+            done += work;
+            seconds += seconds_of(&run->results, stages[i].key);
+        }
+        after += i > stage ? work : 0;
+    }
+    return done > 0 ? after * seconds / done : NAN;
+}
+
 static p4_rc run_stage(p4_run *run, int i)
 {
     p4_rc rc = P4_OK;
     double started_s = p4_now_s();
     INFO("[%d/%d] %s", i + 1, STAGES, stages[i].title);
+    p4_progress_set_after(forecast_after(run, i));
     p4_rc outcome = stages[i].run(run);
     TRY(p4_results_add_time(&run->results, stages[i].key, p4_now_s() - started_s));
     TRY(outcome);

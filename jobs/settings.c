@@ -244,8 +244,8 @@ p4_rc p4_settings_open_original(p4_original *original, const p4_config *c, int r
     p4_model *model = &original->hf.model;
     TRY(p4_original_open(original, c->model_path, c->init == P4_INIT_RANDOM, c->seed));
     CHECK(c->calibration_sequence_length <= model->arch.positions,
-          "calibration_sequence_length is %d, but %s has %lld positions", c->calibration_sequence_length,
-          original->hf.path, (long long)model->arch.positions);
+          "key \"calibration_sequence_length\": found %d, expected at most the %lld positions of %s",
+          c->calibration_sequence_length, (long long)model->arch.positions, original->hf.path);
     if (p4_settings_quantizes(c)) {
         p4_model_select_ternary(model, &c->preserve_layers, c->preserve_embedding_precision,
                                 c->preserve_output_precision);

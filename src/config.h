@@ -132,5 +132,8 @@ p4_rc p4_config_expand_output_path(p4_config *config);
 /* The keys with defaults, ranges and help: for --help, and as the tables of docs/configuration.md. Local. */
 void p4_config_print_help(FILE *out);
 void p4_config_print_markdown(FILE *out);
+void p4_config_print_man(FILE *out);
+/* Text of a manual page, in which some characters would be commands. Local. */
+void p4_man_print(FILE *out, const char *text);
 
 #endif

@@ -146,7 +146,7 @@ char *p4_config_format_expected(char buffer[256], const p4_config_row *row)
         snprintf(buffer, 256, "a string of at most %zu bytes", row->bytes - 1);
         break;
     case P4_CONFIG_LIST:
-        snprintf(buffer, 256, "a list of strings, together below %d bytes", (int)P4_LIST_BYTES);
+        snprintf(buffer, 256, "a string or a list of strings, together below %d bytes", (int)P4_LIST_BYTES);
         break;
     case P4_CONFIG_NUMBERS:
         used = (size_t)snprintf(buffer, 256, "a list of up to %d of: ", P4_NUMBERS_MAX);
@@ -192,7 +192,7 @@ static const char *allowed_text(char buffer[256], const p4_config_row *row)
     case P4_CONFIG_NAME:
         return "a string";
     case P4_CONFIG_LIST:
-        return "a list of strings";
+        return "a string or a list of strings";
     case P4_CONFIG_NUMBERS:
         return "a list of numbers";
     case P4_CONFIG_UINT64:
@@ -261,4 +261,45 @@ void p4_config_print_markdown(FILE *out)
                 same ? "" : seed, same ? "" : "`", allowed_text(allowed, row), row->help);
     }
     print_may_change(out);
+}
+
+void p4_man_print(FILE *out, const char *text)
+{
+    bool line_start = true;
+    for (; *text != '\0'; text++) {
+        if (line_start && (*text == '.' || *text == '\'')) {
+            fputs("\\&", out);
+        }
+        if (*text == '-' || *text == '\\') {
+            fputs(*text == '-' ? "\\-" : "\\e", out);
+        } else {
+            fputc(*text, out);
+        }
+        line_start = *text == '\n';
+    }
+}
+
+void p4_config_print_man(FILE *out)
+{
+    char quality[256], seed[256], allowed[256];
+    for (int i = 0; i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        if (row->group != NULL) {
+            fprintf(out, ".SS %s\n", row->group);
+        }
+        default_text(quality, row, P4_RECIPE_QUALITY);
+        default_text(seed, row, P4_RECIPE_SEED);
+        fprintf(out, ".TP\n.B %s\n", row->name);
+        p4_man_print(out, row->help);
+        fputc('\n', out);
+        p4_man_print(out, allowed_text(allowed, row));
+        fputs("; default ", out);
+        p4_man_print(out, quality);
+        if (strcmp(quality, seed) != 0) {
+            fputs(" (recipe seed: ", out);
+            p4_man_print(out, seed);
+            fputc(')', out);
+        }
+        fputs(".\n", out);
+    }
 }

@@ -99,6 +99,9 @@ static void test_refused(void)
 static void test_many_overrides(void)
 {
     static p4_cli cli;
+    char *timed[] = {"phase4_mpi", "--log-time", "cfg.json"};
+    EXPECT_OK(p4_cli_parse(&cli, 3, timed));
+    EXPECT(cli.log_time && !cli.strict && !cli.quiet, "--log-time: flags");
     static char *argv[P4_CLI_OVERRIDES_MAX + 3] = {"phase4_mpi", "cfg.json"};
     for (int i = 0; i <= P4_CLI_OVERRIDES_MAX; i++) {
         argv[2 + i] = "seed=1";
@@ -118,6 +121,8 @@ static void test_help(void)
                                         "\n      --validate ",
                                         "\n  -q, --quiet ",
                                         "\n      --strict ",
+                                        "\n      --log-time ",
+                                        "mpirun -n 2 --bind-to none phase4_mpi cfg.json\n",
                                         "\nExit status:\n  0 ",
                                         "\n  1  ",
                                         "\n  2  ",

@@ -1,13 +1,15 @@
 /* The configuration in memory: defaults of both recipes, p4_config_validate, p4_config_set, size classes,
  * lists, names and help. Files: test_config_files.c.
- * `test_config_api --markdown` prints the tables of docs/configuration.md, `--families` the list in README.md
- * (update_docs.sh). */
+ * `test_config_api --markdown` prints the tables of docs/configuration.md, `--families` the list in
+ * README.md,
+ * `--man` the manual page (update_docs.sh). */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "io/json/config.h"
+#include "jobs/cli.h"
 #include "src/families.h"
 
 static p4_config config, other;
@@ -374,10 +376,11 @@ static void test_set(void)
         {"eval_files", "[\"a\", \"b\"]", NULL},
         {"eval_files", "[]", NULL},
         {"eval_files", "", "found \"\" as string 1, which is empty"},
-        {"eval_files", "[\n\n1]", "key \"eval_files\": found 1 as element 1, expected a list of strings"},
-        {"eval_files", "[\"a\"", "found \"[\"a\"\", expected a list of strings"},
+        {"eval_files", "[\n\n1]",
+         "key \"eval_files\": found 1 as element 1, expected a string or a list of strings"},
+        {"eval_files", "[\"a\"", "found \"[\"a\"\", expected a string or a list of strings"},
         {"eval_files", "a\"], [\"b", NULL},
-        {"eval_files", "[a]", "found \"[a]\", expected a list of strings"},
+        {"eval_files", "[a]", "found \"[a]\", expected a string or a list of strings"},
         {"quantization_bits", "4", "Phase 4 uses BitNet 1.58-bit quantization only"},
     };
     p4_config_default(&config);
@@ -429,6 +432,10 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--markdown") == 0) {
         p4_config_print_markdown(stdout);
+        return 0;
+    }
+    if (argc == 2 && strcmp(argv[1], "--man") == 0) {
+        p4_cli_print_man(stdout);
         return 0;
     }
     if (argc == 2 && strcmp(argv[1], "--families") == 0) {

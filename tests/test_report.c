@@ -107,6 +107,7 @@ static void fill(p4_results *r)
                                    .original_size_mb = 32.0,
                                    .stored_size_mb = 16.0,
                                    .compressed_size_mb = 8.0,
+                                   .packed_file_mb = 8.5,
                                    .compression_ratio = 4.0,
                                    .target_compression_ratio = 8.0,
                                    .sparsity_ratio = 0.46,
@@ -186,6 +187,7 @@ static void test_full_results(void)
     expect_number(root, "quality.max_accuracy_drop", 0.1);
     expect_number(root, "metrics.total_params", 70553706496);
     expect_number(root, "metrics.embedding_mb", 5.0);
+    expect_number(root, "metrics.packed_file_mb", 8.5);
     expect_number(root, "metrics.peak_memory_mb", 812.5);
     expect_number(root, "timing.load", 2.0);
     expect_number(root, "timing.total", 3725.0);
@@ -245,7 +247,7 @@ static void test_table(void)
     const char *const passed[] = {
         "70,553,706,496 parameters",
         "ternary by \"exact\", packed as base3x5\n",
-        "packed model                    8.00 MB",
+        "packed model                    8.00 MB   the file: 8.50 MB\n",
         "4.00x   target 8.0x: not reached, the embedding fills 62 %",
         "17.675     1139.000       18.174",
         "6344.1 %",

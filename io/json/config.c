@@ -88,11 +88,21 @@ static bool read_string(char *field, const p4_config_row *row, const p4_json_val
     return true;
 }
 
+/* A string alone is a list of one. */
 static bool read_list(p4_list *list, const p4_config_row *row, const p4_json_value *value,
                       p4_config_report *report)
 {
     const cJSON *item;
     char more[64];
+    if (cJSON_IsString(value->item)) {
+        memset(list, 0, sizeof *list);
+        bool fits = p4_list_append(list, value->item->valuestring);
+        if (!fits) {
+            snprintf(more, sizeof more, " of %zu bytes", strlen(value->item->valuestring));
+            complain_found(row, value, more, report);
+        }
+        return fits;
+    }
     if (!cJSON_IsArray(value->item)) {
         complain_found(row, value, "", report);
         return false;
@@ -237,6 +247,9 @@ static void read_members(p4_config *config, const char *json, const cJSON *tree,
         int key_line = p4_json_next_key(&text);
         p4_json_value value = p4_json_next_value(&text, item);
         int row = p4_config_find(item->string);
+        if (strncmp(item->string, "//", 2) == 0) { /* a comment */
+            continue;
+        }
         if (row < 0) {
             complain_unknown(item->string, key_line, report);
         } else if (first_line[row] > 0) {

@@ -112,7 +112,12 @@ static void packed_size(FILE *to, const p4_size_metrics *m)
     char text[CELL_BYTES];
     part parts[PARTS];
     list_parts(parts, m);
-    fprintf(to, "    %-26s %12s\n", "packed model", cell(text, m->compressed_size_mb, 2, " MB"));
+    fprintf(to, "    %-26s %12s", "packed model", cell(text, m->compressed_size_mb, 2, " MB"));
+    if (isnan(m->packed_file_mb)) {
+        fprintf(to, "\n");
+    } else {
+        fprintf(to, "   the file: %s\n", cell(text, m->packed_file_mb, 2, " MB"));
+    }
     for (int i = 0; i < PARTS; i++) {
         if (parts[i].mb > 0.0) {
             fprintf(to, "      %-24s %12s %7.1f %%\n", parts[i].label, cell(text, parts[i].mb, 2, " MB"),

@@ -13,7 +13,8 @@ void p4_results_init(p4_results *results)
     results->pre = results->post = results->final = unmeasured;
     results->quality.degradation_ratio = results->quality.max_accuracy_drop = NAN;
     tuning->final_loss = tuning->final_perplexity = tuning->best_perplexity = NAN;
-    m->original_size_mb = m->stored_size_mb = m->compressed_size_mb = m->compression_ratio = NAN;
+    m->original_size_mb = m->stored_size_mb = m->compressed_size_mb = m->packed_file_mb = NAN;
+    m->compression_ratio = NAN;
     m->target_compression_ratio = m->sparsity_ratio = m->peak_memory_mb = NAN;
     m->ternary_mb = m->scales_mb = m->embedding_mb = m->head_mb = m->other_mb = NAN;
     results->reconstruction.seconds = results->total_s = NAN;

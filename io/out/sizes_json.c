@@ -16,6 +16,7 @@ static const struct {
     {"original_size_mb", offsetof(p4_size_metrics, original_size_mb), false},
     {"stored_size_mb", offsetof(p4_size_metrics, stored_size_mb), false},
     {"compressed_size_mb", offsetof(p4_size_metrics, compressed_size_mb), false},
+    {"packed_file_mb", offsetof(p4_size_metrics, packed_file_mb), false},
     {"compression_ratio", offsetof(p4_size_metrics, compression_ratio), false},
     {"target_compression_ratio", offsetof(p4_size_metrics, target_compression_ratio), false},
     {"sparsity_ratio", offsetof(p4_size_metrics, sparsity_ratio), false},

@@ -122,8 +122,9 @@ static p4_rc read_windows(p4_windows *windows, const p4_calib *calib)
     const p4_config *c = &calib->config;
     int64_t T = c->calibration_sequence_length;
     p4_split_files files = {.paths = NULL};
-    CHECK(T <= calib->positions, "calibration_sequence_length is %lld, but %s has %lld positions",
-          (long long)T, calib->model_path, (long long)calib->positions);
+    CHECK(T <= calib->positions,
+          "key \"calibration_sequence_length\": found %lld, expected at most the %lld positions of %s",
+          (long long)T, (long long)calib->positions, calib->model_path);
     p4_windowing how = {.tokenizer = calib->tokenizer,
                         .T = T,
                         .vocab = calib->vocab,

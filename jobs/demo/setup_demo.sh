@@ -13,6 +13,31 @@ quietly() {
     fi
 }
 
+# build LOG TARGET...: builds in build/release and shows how far ninja is: on a terminal in one line, else every 15 s. The rest
+# of its output goes to LOG.
+build() {
+    local log=$1 shown=-15 started=$SECONDS line
+    shift
+    while IFS= read -r line; do
+        printf '%s\n' "$line" >>"$log"
+        if [[ $line == \[*/*\]* ]]; then
+            if [ -t 2 ]; then
+                printf '\r\033[K  %s' "${line%%\]*}], $((SECONDS - started)) s" >&2
+            elif [ $((SECONDS - shown)) -ge 15 ]; then
+                shown=$SECONDS
+                echo "  ${line%%\]*}], $((SECONDS - started)) s" >&2
+            fi
+        fi
+    done < <(NINJA_STATUS='[%f/%t] ' cmake --build --preset release --target "$@" 2>&1 && echo 'built')
+    [ ! -t 2 ] || printf '\r\033[K' >&2
+    if [ "$(tail -n 1 "$log")" != built ]; then
+        tail -n 40 "$log" >&2
+        echo "failed: the build (all of its output is in $PWD/$log)" >&2
+        return 1
+    fi
+    echo "  built in $((SECONDS - started)) s"
+}
+
 # run_ranks COUNT PROGRAM...: mpirun on this machine, also as root, also in a container, also on fewer cores.
 run_ranks() {
     local count=$1
@@ -27,9 +52,10 @@ run_ranks() {
 tests/setup.sh build
 mkdir -p build/demo
 : >build/demo/build.log
-echo "building phase4 (build/release)"
 quietly build/demo/build.log cmake --preset release
-quietly build/demo/build.log cmake --build --preset release --target phase4_mpi phase4_demo
+cuda=$(grep -q '^CMAKE_CUDA_COMPILER:' build/release/CMakeCache.txt && echo ' with the CUDA kernels: 10 minutes or more on 2 cores' || echo ': 2 minutes on 2 cores')
+echo "building phase4 in build/release$cuda"
+build build/demo/build.log phase4_mpi phase4_demo
 if ! [ build/demo/model/config.json -nt build/release/phase4_demo ]; then # the last file that it writes
     echo "making the demo's stories and tokenizer (build/demo)"
     build/release/phase4_demo build/demo

@@ -72,14 +72,22 @@ void p4_log(p4_log_level level, const char *format, ...) P4_PRINTF(2, 3);
 #define INFO(...) p4_log(P4_LOG_INFO, __VA_ARGS__)
 #define WARN(...) p4_log(P4_LOG_WARN, __VA_ARGS__)
 
+/* From here on each line starts with the time (UTC). */
+void p4_log_set_times(bool times);
+
 /* One live progress line: done/total, rate, time left. On a terminal it is redrawn ten times a second at
- * most; in a file it is one line every five seconds at most. Silent on ranks that do not speak and under
+ * most, in a form that fits its width; in a file it is one line every five seconds at most. Silent on ranks
+ * that do not speak and under
  * --quiet. */
 typedef struct p4_progress {
     const char *label, *unit;
     double started_s, shown_s, total, done;
+    double after_s; /* p4_progress_set_after's */
     bool drawn;
 } p4_progress;
+/* For the lines that start from here on: the seconds that the run will take after the work that they show,
+ * NAN: not known. */
+void p4_progress_set_after(double seconds);
 void p4_progress_start(p4_progress *progress, const char *label, const char *unit, double total);
 void p4_progress_update(p4_progress *progress, double done, const char *note);
 void p4_progress_end(p4_progress *progress);

@@ -1,20 +1,37 @@
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "src/leaf/base.h"
 #include "src/leaf/escape.h"
 
-enum { LINE_BYTES = 16384 };
+enum { LINE_BYTES = 16384, COLUMNS = 80 /* of a terminal that does not know its width */ };
 
 static p4_log_level log_level = P4_LOG_INFO;
-static bool log_speaker = true;
-static bool line_open; /* a progress line without its newline stands on the terminal */
+static bool log_speaker = true, log_times;
+static double after_s = NAN; /* expected of the run behind the stage that works now */
+static bool line_open;       /* a progress line without its newline stands on the terminal */
 
 void p4_log_setup(p4_log_level level, bool speaker)
 {
     log_level = level;
     log_speaker = speaker;
+}
+
+void p4_log_set_times(bool times)
+{
+    log_times = times;
+}
+
+/* "2026-01-31T12:00:00Z " before each line that is to have it. */
+static void put_time(void)
+{
+    char now[P4_TIME_BYTES];
+    if (log_times) {
+        fprintf(stderr, "%s ", p4_utc_now(now));
+    }
 }
 
 void p4_log(p4_log_level level, const char *format, ...)
@@ -32,30 +49,78 @@ void p4_log(p4_log_level level, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     (void)p4_escape(line, sizeof line, text, sizeof text);
+    put_time();
     fputs(line, stderr);
     fputc('\n', stderr);
     fflush(stderr);
 }
 
+void p4_progress_set_after(double seconds)
+{
+    after_s = seconds;
+}
+
 void p4_progress_start(p4_progress *progress, const char *label, const char *unit, double total)
 {
     double now = p4_now_s();
-    *progress = (p4_progress){.label = label, .unit = unit, .started_s = now, .shown_s = now, .total = total};
+    *progress = (p4_progress){
+        .label = label, .unit = unit, .started_s = now, .shown_s = now, .total = total, .after_s = after_s};
 }
 
+/* The width of the terminal now, which the user may change at any time. */
+static int terminal_columns(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : COLUMNS;
+}
+
+/* "40 s", "12 min", "3.5 h". */
+static const char *format_left(char text[32], double seconds)
+{
+    if (seconds < 100.0) {
+        snprintf(text, 32, "%.0f s", seconds);
+    } else if (seconds < 6000.0) {
+        snprintf(text, 32, "%.0f min", seconds / 60.0);
+    } else {
+        snprintf(text, 32, "%.1f h", seconds / 3600.0);
+    }
+    return text;
+}
+
+/* The line in its long form, or in one of two shorter ones, the first of which fits into `columns`. */
+static void describe(char line[LINE_BYTES], const p4_progress *p, const char *note, int columns)
+{
+    double elapsed = p4_now_s() - p->started_s;
+    double rate = elapsed > 0 ? p->done / elapsed : 0;
+    double left = rate > 0 ? (p->total - p->done) / rate : 0;
+    double percent = p->total > 0 ? 100.0 * p->done / p->total : 100.0;
+    char amount[96], speed[96], times[80], left_text[32], run_text[32];
+    snprintf(amount, sizeof amount, "%.0f/%.0f %s (%.0f %%)", p->done, p->total, p->unit, percent);
+    snprintf(speed, sizeof speed, ", %.*f %s/s", rate < 100 ? 2 : 0, rate, p->unit);
+    snprintf(times, sizeof times, isnan(p->after_s) ? ", %s left" : ", %s left (run %s)",
+             format_left(left_text, left), format_left(run_text, left + p->after_s));
+    for (int form = 0; form < 3; form++) {
+        int length = snprintf(line, LINE_BYTES, "  %s %s%s%s%s%s", p->label, amount, form < 2 ? speed : "",
+                              times, note[0] != '\0' ? ", " : "", note);
+        if (length < columns) {
+            break;
+        }
+        snprintf(amount, sizeof amount, "%.0f %%", percent);
+    }
+}
+
+/* On a terminal a line stays below its width: one that wraps cannot be drawn over. */
 static void draw(p4_progress *progress, const char *note, bool terminal)
 {
-    double elapsed = p4_now_s() - progress->started_s;
-    double rate = elapsed > 0 ? progress->done / elapsed : 0;
-    double left = rate > 0 ? (progress->total - progress->done) / rate : 0;
-    char tail[96] = "";
-    if (note != NULL && note[0] != '\0') {
-        snprintf(tail, sizeof tail, ", %s", note);
+    char line[LINE_BYTES];
+    int columns = terminal ? terminal_columns() : LINE_BYTES;
+    describe(line, progress, note != NULL ? note : "", columns);
+    if (terminal) {
+        fprintf(stderr, "\r\033[K%.*s", columns - 1, line);
+    } else {
+        put_time();
+        fprintf(stderr, "%s\n", line);
     }
-    fprintf(stderr, "%s  %s %.0f/%.0f %s (%.0f %%), %.*f %s/s, %.0f s left%s%s", terminal ? "\r\033[K" : "",
-            progress->label, progress->done, progress->total, progress->unit,
-            progress->total > 0 ? 100.0 * progress->done / progress->total : 100.0, rate < 100 ? 2 : 0, rate,
-            progress->unit, left, tail, terminal ? "" : "\n");
     fflush(stderr);
     line_open = terminal;
     progress->drawn = true;

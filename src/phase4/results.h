@@ -69,6 +69,7 @@ typedef struct p4_size_metrics {
     double original_size_mb;   /* parameters as fp32 */
     double stored_size_mb;     /* as the original's files have them */
     double compressed_size_mb; /* bytes of the packed model: codes, scales, preserved tensors */
+    double packed_file_mb; /* bytes of model.h5, which also holds the tokenizer, statistics, measurements */
     double compression_ratio, target_compression_ratio;
     double sparsity_ratio;                                         /* zeros among the ternary weights */
     double ternary_mb, scales_mb, embedding_mb, head_mb, other_mb; /* what fills compressed_size_mb */

@@ -1,0 +1,115 @@
+/* The live progress line, which fits the terminal that it is drawn on, whose width may change; and log lines
+ * with the time. A pseudo-terminal stands for the terminal. */
+#define _GNU_SOURCE /* posix_openpt, ptsname */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "src/leaf/base.h"
+
+static int terminal = -1, side = -1, error_output = -1;
+
+static void open_terminal(void)
+{
+    terminal = posix_openpt(O_RDWR | O_NOCTTY);
+    EXPECT(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0, "no terminal: %s",
+           strerror(errno));
+    side = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+    error_output = dup(STDERR_FILENO);
+    EXPECT(side >= 0 && error_output >= 0, "no terminal: %s", strerror(errno));
+}
+
+/* Standard error is the terminal, or again what it was. */
+static void use_terminal(bool use)
+{
+    fflush(stderr);
+    (void)dup2(use ? side : error_output, STDERR_FILENO);
+}
+
+static void set_columns(unsigned short columns)
+{
+    struct winsize size = {.ws_row = 24, .ws_col = columns};
+    EXPECT(ioctl(terminal, TIOCSWINSZ, &size) == 0, "the terminal cannot be resized: %s", strerror(errno));
+}
+
+/* What was drawn since the last call. */
+static void take(char *text, size_t bytes)
+{
+    ssize_t count = read(terminal, text, bytes - 1);
+    text[count > 0 ? count : 0] = '\0';
+}
+
+static void draw(char *text, size_t bytes, double after)
+{
+    p4_progress progress;
+    use_terminal(true);
+    p4_progress_set_after(after);
+    p4_progress_start(&progress, "fine-tune", "tokens", 7372800);
+    progress.started_s -= 240;
+    progress.shown_s -= 1;
+    p4_progress_update(&progress, 1228800, "step 600/3600, loss 3.4512, KL 0.1201");
+    take(text, bytes);
+    p4_progress_end(&progress);
+    use_terminal(false);
+    char end[64];
+    take(end, sizeof end);
+}
+
+static void test_widths(void)
+{
+    static const struct {
+        unsigned short columns;
+        const char *want;
+    } cases[] = {
+        {200, "  fine-tune 1228800/7372800 tokens (17 %), 5120 tokens/s, 20 min left, step 600/3600, loss "
+              "3.4512, KL "
+              "0.1201"},
+        {90, "  fine-tune 17 %, 5120 tokens/s, 20 min left, step 600/3600, loss 3.4512, KL 0.1201"},
+        {80, "  fine-tune 17 %, 20 min left, step 600/3600, loss 3.4512, KL 0.1201"},
+        {40, "  fine-tune 17 %, 20 min left, step 600"},
+        {0, "  fine-tune 17 %, 20 min left, step 600/3600, loss 3.4512, KL 0.1201"}, /* unknown: 80 */
+    };
+    char text[1024], want[1024];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        set_columns(cases[i].columns);
+        draw(text, sizeof text, NAN);
+        snprintf(want, sizeof want, "\r\033[K%s", cases[i].want);
+        EXPECT(strcmp(text, want) == 0, "%d columns: got \"%s\"", cases[i].columns, text + 1);
+    }
+    set_columns(200);
+    draw(text, sizeof text, 6000.0);
+    EXPECT(strstr(text, ", 20 min left (run 2.0 h), step") != NULL, "got \"%s\"", text + 1);
+}
+
+static void test_times(void)
+{
+    char text[1024];
+    int year = 0, seconds = -1, length = 0;
+    use_terminal(true);
+    p4_log_set_times(true);
+    INFO("a line");
+    use_terminal(false);
+    take(text, sizeof text);
+    EXPECT(sscanf(text, "%4d-%*2d-%*2dT%*2d:%*2d:%2dZ a line%n", &year, &seconds, &length) == 2 &&
+               year > 2000 && length > 0,
+           "got \"%s\"", text);
+    p4_log_set_times(false);
+    use_terminal(true);
+    INFO("a line");
+    use_terminal(false);
+    take(text, sizeof text);
+    EXPECT(strcmp(text, "a line\r\n") == 0, "got \"%s\"", text);
+}
+
+int main(void)
+{
+    open_terminal();
+    test_widths();
+    test_times();
+    return TEST_END();
+}

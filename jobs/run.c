@@ -143,7 +143,11 @@ static p4_rc run_stage(p4_run *run, int i)
     TRY_ALL(run->compute.group, p4_inputs_check(&run->inputs));
     run->done[i] = true;
 done:
-    return rc == P4_STOPPED ? stop(run, stages[i].keeping >= CHANGING) : rc;
+    if (rc == P4_STOPPED) { /* of a training, once it has begun */
+        bool saves = stages[i].keeping == SAVING && run->results.fine_tuning.ran;
+        rc = stop(run, stages[i].keeping == CHANGING || saves);
+    }
+    return rc;
 }
 
 static bool is_done(const p4_run *run, p4_rc (*stage)(p4_run *run))

@@ -139,8 +139,8 @@ static char *print(const p4_manifest *m)
         p4_json_put_whole(root, "ranks", m->ranks) && p4_json_put_whole(root, "step", m->step) &&
         p4_json_put_whole(root, "updates", m->updates) &&
         cJSON_AddBoolToObject(root, "training", m->training) != NULL &&
-        p4_json_put_whole(root, "text_windows", m->text_windows) &&
-        p4_json_put_reals(root, reals, 2) && put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
+        p4_json_put_whole(root, "text_windows", m->text_windows) && p4_json_put_reals(root, reals, 2) &&
+        put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
         put_times(cJSON_AddObjectToObject(root, "timing"), m) &&
         put_inputs(cJSON_AddArrayToObject(root, "inputs"), m) &&
         put_parts(cJSON_AddArrayToObject(root, "parts"), m) &&

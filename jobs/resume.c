@@ -362,6 +362,18 @@ bool p4_resume_has_training(const p4_run *run)
     return run->resume->training;
 }
 
+uint64_t p4_resume_inputs_key(const p4_run *run)
+{
+    const p4_manifest *m = &run->resume->inputs;
+    uint64_t key = 14695981039346656037u; /* FNV-1a */
+    for (int64_t i = 0; i < m->input_count; i++) {
+        for (const char *c = m->inputs[i].fingerprint; *c != '\0'; c++) {
+            key = (key ^ (unsigned char)*c) * 1099511628211u;
+        }
+    }
+    return key | 1;
+}
+
 double p4_resume_lr(const p4_run *run)
 {
     return run->resume->manifest.lr;

@@ -22,6 +22,8 @@ p4_rc p4_resume_restore(p4_run *run);
 
 /* Does the checkpoint hold a training that is under way and that p4_resume_take_training has not taken? */
 bool p4_resume_has_training(const p4_run *run);
+/* A number that stands for the model and the text of the run, not 0. Rank 0. */
+uint64_t p4_resume_inputs_key(const p4_run *run);
 /* Its learning rate. */
 double p4_resume_lr(const p4_run *run);
 /* Is the run continued? Then *windows is the limit of training text that it began with: the state counts its

@@ -1,10 +1,12 @@
 #include "jobs/run.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "io/file/files.h"
 #include "io/out/directory.h"
@@ -174,7 +176,11 @@ static p4_rc run_stage(p4_run *run, int i)
     TRY_ALL(run->compute.group, p4_inputs_check(&run->inputs));
     run->done[i] = true;
 done:
-    return rc == P4_STOPPED ? stop(run, stages[i].keeping >= CHANGING) : rc;
+    if (rc == P4_STOPPED) { /* of a training, once it has begun */
+        bool saves = stages[i].keeping == SAVING && run->results.fine_tuning.ran;
+        rc = stop(run, stages[i].keeping == CHANGING || saves);
+    }
+    return rc;
 }
 
 static bool is_done(const p4_run *run, p4_rc (*stage)(p4_run *run))
@@ -240,6 +246,17 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
     p4_rc rc = p4_results_store(&run->results, path); /* the first error counts: what ended the run */
     free(path);
     return gone != P4_OK ? gone : rc;
+}
+
+/* A results.json that cannot be written must speak neither of success nor of a run that is under way. Rank 0.
+ */
+static void drop_results(const p4_run *run)
+{
+    char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
+    if (path != NULL && p4_hold_check(run->hold) == P4_OK && unlink(path) != 0 && errno != ENOENT) {
+        WARN("warning: %s: does not say how the run ended: it can be neither written nor removed", path);
+    }
+    free(path);
 }
 
 /* The output directory. Rank 0. */
@@ -346,8 +363,8 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback l
     (void)p4_utc_now(run->results.provenance.ended);
     if (output_taken) {
         p4_rc written = p4_agree_root(group, group->rank == 0 ? write_results(run, rc) : P4_OK);
-        if (rc == P4_OK && written != P4_OK && group->rank == 0) { /* the file must not speak of success */
-            (void)write_results(run, written);
+        if (written != P4_OK && group->rank == 0 && (rc != P4_OK || write_results(run, written) != P4_OK)) {
+            drop_results(run);
         }
         rc = rc != P4_OK ? rc : written;
     }

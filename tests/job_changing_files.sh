@@ -49,7 +49,9 @@ printf "$(cat octal)" >eval.bin
 ended gone 2 'model/model.safetensors: cannot examine: No such file' 'rm model/model.safetensors'
 ended shortened 2 'train.bin: a part of the file is gone while the run reads it' ': >train.bin' fine_tune_max_steps=1000000
 ended metrics 2 'out/metrics.jsonl: was removed while the run was under way' 'rm out/metrics.jsonl'
-ended directory 2 'out' 'rm -rf out'
+ended results 2 'out/results.json.tmp: cannot replace an older temporary file' 'mkdir out/results.json.tmp'
+[ ! -e out/results.json ] || { echo 'results: results.json is there, and cannot say how the run ended'; failures=$((failures + 1)); }
+ended directory 4 'out: this run no longer holds its output directory' 'rm -rf out'
 
 # Two nodes that see different copies of the model, as two ranks with their own working directories.
 mkdir one two && cp -rL "$model" one/model && cp -rL "$model" two/model && chmod -R u+w two

@@ -1,7 +1,11 @@
 /* Distillation through phase4.h: p4_fine_tune with each kind of teacher brings the model closer to the
  * original. */
+#include <unistd.h>
+
 #include "api_world.h"
+#include "io/file/atomic_file.h"
 #include "io/file/files.h"
+#include "io/out/hold.h"
 #include "jobs/train/teacher.h"
 
 static p4_session *session;
@@ -65,6 +69,39 @@ static void teachers_agree(void)
     EXPECT(!p4_file_exists(at("out/" P4_TEACHER_CACHE_FILE)), "the cache is left behind");
 }
 
+/* The file of a cached teacher lies in output_path, which a run may be using. */
+static void a_cache_needs_the_directory(void)
+{
+    p4_hold *hold;
+    p4_compressed *c;
+    p4_fine_tuning result;
+    p4_calib *calib;
+    p4_loader *loader;
+    p4_config own = config;
+    own.distill = 0.5;
+    own.distill_teacher = P4_TEACHER_CACHED;
+    own.distill_top_k = 8;
+    EXPECT_OK(p4_calib_create(&calib, llama, &config, NULL));
+    EXPECT_OK(p4_loader_create(&loader, session, calib));
+    EXPECT_OK(p4_quantize_model(&c, session, llama, &config));
+    EXPECT_OK(p4_hold_take(&hold, at("out"), 1.0));
+    EXPECT_CODE(p4_fine_tune(c, loader, NULL, &own, NULL, NULL, &result), P4_E_INPUT,
+                "another run is using this output directory");
+    p4_hold_release(hold);
+    EXPECT_OK(p4_atomic_write_all(at("out/" P4_TEACHER_CACHE_FILE), "mine", 4));
+    EXPECT_CODE(p4_fine_tune(c, loader, NULL, &own, NULL, NULL, &result), P4_E_INPUT, "is in the way");
+    EXPECT(unlink(at("out/" P4_TEACHER_CACHE_FILE)) == 0, "unlink");
+    EXPECT_OK(p4_atomic_write_all(at("out/.phase4_run"), "[]", 2));
+    EXPECT_CODE(p4_fine_tune(c, loader, NULL, &own, NULL, NULL, &result), P4_E_INPUT,
+                "holds a run that has not ended");
+    EXPECT(unlink(at("out/.phase4_run")) == 0, "unlink");
+    EXPECT_OK(p4_fine_tune(c, loader, NULL, &own, NULL, NULL, &result));
+    p4_fine_tuning_free(&result);
+    p4_compressed_close(c);
+    p4_loader_free(loader);
+    p4_calib_free(calib);
+}
+
 static void nothing_is_distilled_by_default(void)
 {
     p4_evaluation before, after;
@@ -105,6 +142,7 @@ int main(void)
     snprintf(config.output_path, sizeof config.output_path, "%s", at("out"));
     EXPECT_OK(p4_checkpoint_open(&llama, fixture("llama-gqa")));
     teachers_agree();
+    a_cache_needs_the_directory();
     nothing_is_distilled_by_default();
     more_classes_than_tokens_are_refused();
     p4_checkpoint_close(llama);

@@ -235,6 +235,28 @@ static bool plan_distills(const way *w)
     return found;
 }
 
+/* A gradient that stays infinite ends the training, and the message names a tensor. */
+static void expect_end(p4_trainer *t)
+{
+    enum { IN_A_ROW = 5 };
+    p4_step_result result;
+    float infinite = INFINITY;
+    int64_t gain = p4_model_find(t->model, P4_ROLE_FINAL_GAIN, -1);
+    t->compute->ops->to_device(t->compute->device, t->optim.master + t->optim.at[gain], &infinite,
+                               sizeof infinite);
+    for (int i = 1; i < IN_A_ROW; i++) {
+        EXPECT_OK(p4_trainer_step(t, STEPS - 1, &result));
+    }
+    EXPECT(p4_trainer_step(t, STEPS - 1, &result) == P4_E_INPUT, "it goes on");
+    const char *words = "fine-tuning: the gradient was not finite for 5 steps in a row: that of ";
+    bool named = false;
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        named = named || strstr(p4_last_error(), t->model->params[i].name) != NULL;
+    }
+    EXPECT(named && strncmp(p4_last_error(), words, strlen(words)) == 0, "message: %s", p4_last_error());
+    p4_error_clear();
+}
+
 static void train(outcome *o, const way *w, p4_group *group, const char *graph)
 {
     subject *s = p4_alloc(1, sizeof *s);
@@ -255,6 +277,7 @@ static void train(outcome *o, const way *w, p4_group *group, const char *graph)
     o->rounds_done = losses;
     o->updates_done = updates;
     keep_state(o, &trainer);
+    expect_end(&trainer);
     p4_trainer_close(&trainer);
     s->compute.ops = counted;
     close_subject(s);

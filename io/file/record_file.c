@@ -9,7 +9,7 @@
 static const char magic[16] = "phase4 records\n";
 
 /* What the file begins with; the records follow. In the byte order of the machine: the file lives no longer
- * than the processes that share it. */
+ * than its run. */
 typedef struct header {
     char magic[16];
     p4_record_layout layout;
@@ -40,6 +40,34 @@ p4_rc p4_record_file_begin(p4_atomic_file *file, const char *path, const p4_reco
     TRY(p4_atomic_write(file, &head, sizeof head));
 done:
     return rc;
+}
+
+p4_rc p4_record_file_shorten(p4_atomic_file *file, const p4_record_layout *layout, int64_t count)
+{
+    header head = {.layout = *layout};
+    memcpy(head.magic, magic, sizeof magic);
+    head.layout.count = count;
+    return pwrite(file->fd, &head, sizeof head, 0) == (ssize_t)sizeof head
+               ? P4_OK
+               : p4_fail_errno(file->path, "write");
+}
+
+int64_t p4_record_file_count(const char *path, const p4_record_layout *layout)
+{
+    header head;
+    uint64_t found = 0, bytes = 0;
+    int fd = -1;
+    bool ok = p4_file_exists(path) && p4_file_open(&fd, &found, path) == P4_OK &&
+              pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head &&
+              memcmp(head.magic, magic, sizeof magic) == 0 && head.layout.key == layout->key &&
+              head.layout.record_bytes == layout->record_bytes && head.layout.count > 0 &&
+              head.layout.count <= layout->count && total_bytes(&bytes, path, &head.layout) == P4_OK &&
+              found == bytes;
+    if (fd >= 0) {
+        close(fd);
+    }
+    p4_error_clear(); /* what cannot be read is as good as not there */
+    return ok ? head.layout.count : 0;
 }
 
 p4_rc p4_record_file_map(p4_record_file *file, const char *path, const p4_record_layout *layout)

@@ -20,6 +20,12 @@ typedef struct p4_record_file {
 /* Starts a file: layout.count records follow by p4_atomic_write. p4_atomic_close must follow, also after an
  * error. Local. */
 p4_rc p4_record_file_begin(p4_atomic_file *file, const char *path, const p4_record_layout *layout);
+/* Fewer records than announced were written: the file becomes one of `count` records. p4_atomic_close follows
+ * as ever. Local. */
+p4_rc p4_record_file_shorten(p4_atomic_file *file, const p4_record_layout *layout, int64_t count);
+/* How many records of this layout, with its key, a file has: up to layout->count. 0: there is none, or it is
+ * another file. Local. */
+int64_t p4_record_file_count(const char *path, const p4_record_layout *layout);
 /* Maps a file of this layout. P4_E_INPUT names the path and what was found. The caller closes. Local. */
 p4_rc p4_record_file_map(p4_record_file *file, const char *path, const p4_record_layout *layout);
 void p4_record_file_close(p4_record_file *file); /* Also of zeros. Local. */

@@ -158,13 +158,14 @@ done:
     return rc;
 }
 
-/* Temporary files of an unfinished run. */
+/* Temporary files of an unfinished run; but the probabilities of a cached teacher are for the run that
+ * continues it, which knows them by their key. */
 static p4_rc remove_leftovers(const found *f, const char *output_path)
 {
     p4_rc rc = P4_OK;
     for (int i = 0; rc == P4_OK && i < NAMES; i++) {
         name n = name_at(i);
-        if (f->there[i] && f->own[i] && n.form != FINAL) {
+        if (f->there[i] && f->own[i] && n.form != FINAL && strcmp(n.text, P4_TEACHER_CACHE_FILE) != 0) {
             char *path = p4_format("%s/%s", output_path, n.text);
             rc = path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM;
             free(path);
@@ -209,9 +210,29 @@ done:
     return rc;
 }
 
+p4_rc p4_output_borrow(p4_hold **hold, const char *output_path)
+{
+    p4_rc rc = P4_OK;
+    struct stat status;
+    char *list = p4_format("%s/%s", output_path, list_name);
+    *hold = NULL;
+    TRY(list != NULL ? P4_OK : P4_E_SYSTEM);
+    CHECK(lstat(list, &status) != 0,
+          "%s: holds a run that has not ended; continue it, or choose another output_path", output_path);
+    rc = p4_output_take(hold, output_path, true);
+done:
+    free(list);
+    return rc;
+}
+
 void p4_output_leave(p4_hold *hold, const char *output_path, bool finished)
 {
     char *path = hold != NULL && finished ? p4_format("%s/%s", output_path, list_name) : NULL;
+    char *cache = hold != NULL && finished ? p4_format("%s/%s", output_path, P4_TEACHER_CACHE_FILE) : NULL;
+    if (cache != NULL && unlink(cache) != 0 && errno != ENOENT) {
+        WARN("warning: %s: cannot be removed", cache);
+    }
+    free(cache);
     if (path != NULL && unlink(path) != 0 && errno != ENOENT) {
         WARN("warning: %s: cannot be removed: the next run will take these results for those of a run that "
              "did "

@@ -21,6 +21,9 @@ p4_rc p4_output_examine(const char *output_path, bool overwrite);
  * unfinished run left under temporary names, and writes the list. Older results stay until new files replace
  * them. p4_output_leave must follow. Local. */
 p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite);
+/* The same for temporary files only: results that are there stay, whosever they are. P4_E_INPUT also: an
+ * unfinished run is there. p4_output_leave, finished, must follow. Local. */
+p4_rc p4_output_borrow(p4_hold **hold, const char *output_path);
 /* Gives the directory back. finished: what is there are results, and no longer the files of an unfinished
  * run. NULL is fine. Local. */
 void p4_output_leave(p4_hold *hold, const char *output_path, bool finished);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/out/directory.h"
 #include "io/out/report.h"
 #include "jobs/api/api.h"
 #include "jobs/train/evaluate.h"
@@ -116,6 +117,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     const p4_windows none = {0};
     p4_training_set *set = NULL;
     p4_masters masters = {0};
+    p4_hold *hold = NULL; /* rank 0: a cached teacher writes a file into output_path */
     p4_results fresh;
     listener kept = {.curve = &c->curve, .callback = callback, .user = user};
     p4_error_clear();
@@ -149,11 +151,15 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
                       .start_perplexity = c->results.post.perplexity,
                       .on_point = keep_point,
                       .user = &kept};
+    TRY_ROOT(c->compute.group, plan.teacher.weight > 0 && plan.teacher.kind == P4_TEACHER_CACHED
+                                   ? p4_output_borrow(&hold, c->config.output_path)
+                                   : P4_OK);
     TRY(p4_tune(&tuner, &c->packed, &c->results.fine_tuning));
     *result = c->results.fine_tuning;
     c->results.fine_tuning.history = NULL; /* the caller's now */
     c->results.fine_tuning.history_count = c->results.fine_tuning.history_capacity = 0;
 done:
+    p4_output_leave(hold, c->config.output_path, true);
     p4_masters_close(&masters);
     p4_training_set_close(set);
     return rc;

@@ -58,6 +58,7 @@ static p4_rc tune(p4_run *run)
     const int64_t T = p4_training_set_length(run->train);
     p4_train_plan plan = p4_settings_train(&run->config, T, &run->statistics);
     choose_lr(run, &plan);
+    plan.teacher.key = run->compute.group->rank == 0 ? p4_resume_inputs_key(run) : 0;
     p4_tuner tuner = {.compute = &run->compute,
                       .original = &run->original,
                       .train = run->train,

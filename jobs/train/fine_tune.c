@@ -256,6 +256,7 @@ p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)
     record->ran = true;
     TRY(restore(&t));
     TRY(run_steps(&t));
+    p4_teacher_finish(&t.trainer.teacher);
 done:
     p4_trainer_close(&t.trainer);
     p4_packed_release(&t.candidate);

@@ -162,6 +162,17 @@ void p4_pipeline_flow(p4_pipeline *pl, const p4_pass *pass)
     }
 }
 
+bool p4_pipeline_flow_or_stop(p4_pipeline *pl, const p4_pass *pass)
+{
+    bool stopped = false;
+    if (takes_part(pl)) {
+        run_micro_batches(pl, pass, NULL, &stopped);
+    } else {
+        stopped = wait_for_stop(pl, p4_ceil_div(pass->windows->count, pl->plan.B));
+    }
+    return stopped;
+}
+
 p4_rc p4_pipeline_run(p4_pipeline *pl, const p4_pass *pass, p4_score *score)
 {
     p4_score mine = {0};

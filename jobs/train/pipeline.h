@@ -49,6 +49,9 @@ void p4_pipeline_close(p4_pipeline *pipeline);
 /* All windows through the model, without a score and without a wait of the ranks for each other at the end:
  * for plans with states_only. Collective over the ranks that run layers; the others return at once. */
 void p4_pipeline_flow(p4_pipeline *pipeline, const p4_pass *pass);
+/* The same, but true if the ranks were asked to stop (compute->stop) before all windows were done; those seen
+ * by on_states are whole. Collective over all ranks. */
+bool p4_pipeline_flow_or_stop(p4_pipeline *pipeline, const p4_pass *pass);
 /* All windows through the model; *score is the same on every rank. P4_STOPPED: the ranks were asked to stop
  * (compute->stop), and *score is of some windows only. Collective. */
 p4_rc p4_pipeline_run(p4_pipeline *pipeline, const p4_pass *pass, p4_score *score);

@@ -25,7 +25,9 @@ typedef struct p4_teacher_plan {
     int64_t T; /* tokens of a window */
     /* Of a cached one. */
     int64_t top_k;
-    const char *folder;       /* for its file; on a file system that all ranks read */
+    const char *folder; /* for its file; on a file system that all ranks read */
+    uint64_t key; /* rank 0: of the model and the text; the file of an interrupted training stays for the one
+                     that continues it. 0: it goes with this process */
     int64_t steps, sequences; /* that training takes; the trainer sets them */
 } p4_teacher_plan;
 
@@ -43,6 +45,8 @@ typedef struct p4_teacher_cache {
     p4_record_layout layout;
     p4_record_file file;
     char *path;  /* NULL: the file is removed */
+    bool stays;  /* for a process that continues the training */
+    bool reused; /* records of a process before this one are there */
     double kept; /* head's rank: mean probability of what is kept */
     int64_t compared;
     int32_t *h_ids; /* head's rank: [compared, T], of the first records */
@@ -68,11 +72,17 @@ typedef struct p4_teacher {
 /* Chooses the kind, where the plan leaves it open: resident where it fits beside `student_bytes` of the
  * device's memory (of the node's, over its ranks, on CPUs) on every rank, else sharded. Then puts the
  * original's weights on the device or, cached, makes the file. compute, original and training_set, which has
- * its schedule, must outlive it. The caller closes. Collective. */
+ * its schedule, must outlive it. P4_STOPPED: the ranks were asked to stop while the file was made, and what
+ * there is of it stays. The caller closes. Collective. */
 p4_rc p4_teacher_open(p4_teacher *teacher, p4_compute *compute, const p4_original *original,
                       p4_training_set *training_set, const p4_teacher_plan *plan, int64_t student_bytes);
 /* Also of zeros. Local. */
 void p4_teacher_close(p4_teacher *teacher);
+/* Nobody continues this training: the file of a cached teacher goes when it is closed. Local. */
+static inline void p4_teacher_finish(p4_teacher *teacher)
+{
+    teacher->cache.stays = false;
+}
 static inline bool p4_teacher_is_open(const p4_teacher *teacher)
 {
     return teacher->compute != NULL;

@@ -2,14 +2,17 @@
  * training will draw, in a file.
  *
  * One record a window: its ids [T, k], then its log-probabilities [T, k + 1] (p4_top_rows). The head's rank
- * writes them as micro-batches leave the pipeline; every rank maps the file, which is removed as soon as all
+ * writes them as micro-batches leave the pipeline; every rank maps the file. It is removed as soon as all
  * have it, or at the end where ranks of other nodes read it: a file that another node removes may be lost to
- * them. */
+ * them. Of a run that can be continued it stays until the training is over; a pass that is stopped leaves a
+ * file of the records that it has made, and the process that continues makes the others. The file's key is of
+ * all that the records depend on. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "jobs/train/stop.h"
 #include "jobs/train/teacher.h"
 
 enum {
@@ -33,6 +36,7 @@ typedef struct making {
     int64_t rows, ld;
     p4_top_rows top; /* device: of B windows */
     int64_t at;      /* of the slab's first window */
+    int64_t written; /* records */
     double others;   /* sum of what is left out, over all predictions */
     p4_rc rc;
 } making;
@@ -109,6 +113,36 @@ done:
     return rc;
 }
 
+/* The record goes to the file. Local. */
+static p4_rc write_record(making *m, const char *record)
+{
+    const p4_teacher *t = m->teacher;
+    const int64_t T = t->plan.T, k = t->plan.top_k;
+    const float *logp = (const float *)(const void *)(record + ids_bytes(t));
+    for (int64_t i = 0; i < T - 1; i++) {
+        m->others += exp((double)logp[i * (k + 1) + k]);
+    }
+    m->written++;
+    return p4_atomic_write(&m->file, record, (size_t)record_bytes(t));
+}
+
+/* The first m->at records from the file of the process before. Local. */
+static p4_rc take_over(making *m)
+{
+    p4_rc rc = P4_OK;
+    const p4_teacher_cache *c = &m->teacher->cache;
+    p4_record_file before = {0};
+    p4_record_layout layout = c->layout;
+    layout.count = m->at;
+    TRY(p4_record_file_map(&before, c->path, &layout));
+    for (int64_t i = 0; i < m->at; i++) {
+        TRY(write_record(m, p4_record_at(&before, i)));
+    }
+done:
+    p4_record_file_close(&before);
+    return rc;
+}
+
 /* What the head's rank needs to write records. Local. */
 static p4_rc open_writer(making *m)
 {
@@ -129,6 +163,7 @@ static p4_rc open_writer(making *m)
     TRY(ops->alloc(device, (void **)&m->top.logp, m->B * (record_bytes(t) - ids_bytes(t))));
     TRY(p4_make_directories(t->plan.folder));
     TRY(p4_record_file_begin(&m->file, t->cache.path, &t->cache.layout));
+    TRY(m->at > 0 ? take_over(m) : P4_OK);
 done:
     return rc;
 }
@@ -138,15 +173,11 @@ static p4_rc open_making(making *m)
 {
     p4_rc rc = P4_OK;
     p4_teacher *t = m->teacher;
-    p4_teacher_cache *c = &t->cache;
     const int64_t T = t->plan.T;
     m->B = p4_max_i64(1, (t->compute->ops->host_memory ? HOST_TOKENS : DEVICE_TOKENS) / T);
     m->slab = SLAB * m->B;
-    c->layout.record_bytes = record_bytes(t);
-    c->path = p4_format("%s/%s", t->plan.folder, P4_TEACHER_CACHE_FILE);
     m->h_ids = p4_alloc((size_t)(m->slab * T), sizeof *m->h_ids);
-    TRY(c->path != NULL && m->h_ids != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(number_windows(m));
+    TRY(m->h_ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_teacher_open_weights(t));
     const p4_pipeline_plan plan = {.B = m->B, .T = T, .states_only = true};
     TRY(p4_pipeline_open(&m->pipeline, t->compute, &t->original->hf.model, &t->original->shard, &plan));
@@ -179,16 +210,12 @@ static p4_rc write_records(making *m, int64_t B)
     p4_teacher *t = m->teacher;
     const p4_ops *ops = t->compute->ops;
     const int64_t T = t->plan.T, k = t->plan.top_k;
-    const float *logp = (const float *)(const void *)(m->h_record + ids_bytes(t));
     for (int64_t b = 0; b < B; b++) {
         ops->to_host(t->compute->device, m->h_record, m->top.ids + b * T * k, ids_bytes(t));
         ops->to_host(t->compute->device, m->h_record + ids_bytes(t), m->top.logp + b * T * (k + 1),
                      record_bytes(t) - ids_bytes(t));
         TRY(ops->sync(t->compute->device));
-        for (int64_t i = 0; i < T - 1; i++) {
-            m->others += exp((double)logp[i * (k + 1) + k]);
-        }
-        TRY(p4_atomic_write(&m->file, m->h_record, (size_t)record_bytes(t)));
+        TRY(write_record(m, m->h_record));
     }
 done:
     return rc;
@@ -227,9 +254,10 @@ static void keep_states(void *user, const void *states, int64_t first, int64_t B
     m->rc = write_records(m, B);
 }
 
-/* Windows [m->at, m->at + count) of the records. Collective. */
+/* Windows [m->at, m->at + count) of the records. P4_STOPPED: the first of them are written. Collective. */
 static p4_rc run_slab(making *m, int64_t count)
 {
+    p4_rc rc = P4_OK;
     p4_teacher *t = m->teacher;
     p4_group *group = t->compute->group;
     const int64_t T = t->plan.T;
@@ -240,8 +268,23 @@ static p4_rc run_slab(making *m, int64_t count)
         p4_training_set_window(t->training_set, m->h_ids + i * T, (int64_t)m->drawn[m->at + i]);
     }
     p4_group_bcast(group, m->h_ids, count * T * (int64_t)sizeof *m->h_ids, 0);
-    p4_pipeline_flow(&m->pipeline, &pass);
-    return p4_agree(group, m->rc);
+    bool stopped = p4_pipeline_flow_or_stop(&m->pipeline, &pass);
+    TRY_ALL(group, m->rc);
+    rc = stopped ? p4_stop_end(t->compute->stop) : P4_OK;
+done:
+    return rc;
+}
+
+/* The records so far become a file, which the process that continues completes. Local. */
+static p4_rc keep_part(making *m)
+{
+    p4_rc rc = P4_OK;
+    if (m->written > 0) {
+        TRY(p4_record_file_shorten(&m->file, &m->teacher->cache.layout, m->written));
+        TRY(p4_atomic_close(&m->file, true));
+    }
+done:
+    return rc;
 }
 
 /* Collective. */
@@ -254,7 +297,13 @@ static p4_rc run_pass(making *m)
     p4_progress_start(&progress, "teacher", "tokens", (double)(c->layout.count * t->plan.T));
     for (; m->at < c->layout.count; m->at += m->slab) {
         int64_t count = p4_min_i64(m->slab, c->layout.count - m->at);
-        TRY(run_slab(m, count));
+        rc = run_slab(m, count);
+        if (rc == P4_STOPPED) {
+            p4_error_clear(); /* a failure to keep it says what ended the run */
+            TRY_ALL(t->compute->group, has_head(t) ? keep_part(m) : P4_OK);
+            rc = p4_stop_end(t->compute->stop);
+        }
+        TRY(rc);
         p4_progress_update(&progress, (double)((m->at + count) * t->plan.T), NULL);
     }
     TRY_ALL(t->compute->group, has_head(t) ? p4_atomic_close(&m->file, true) : P4_OK);
@@ -267,28 +316,80 @@ done:
 /* Local. */
 static void remove_file(p4_teacher *t)
 {
-    if (t->cache.path != NULL && has_head(t)) {
+    if (t->cache.path != NULL && has_head(t) && !t->cache.stays) {
         unlink(t->cache.path);
     }
     free(t->cache.path);
     t->cache.path = NULL;
 }
 
+static uint64_t mix(uint64_t key, const void *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        key = (key ^ ((const unsigned char *)bytes)[i]) * 1099511628211u; /* FNV-1a */
+    }
+    return key;
+}
+
+/* Which records, under which name and key. Local. */
+static p4_rc name_file(making *m, uint64_t key)
+{
+    p4_rc rc = P4_OK;
+    p4_teacher *t = m->teacher;
+    p4_teacher_cache *c = &t->cache;
+    const int64_t numbers[] = {t->plan.T, t->plan.top_k, t->original->hf.model.arch.V,
+                               t->compute->ops->act_bytes(t->compute->device)};
+    c->layout.record_bytes = record_bytes(t);
+    c->path = p4_format("%s/%s", t->plan.folder, P4_TEACHER_CACHE_FILE);
+    TRY(c->path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(number_windows(m));
+    key = mix(key, numbers, sizeof numbers);
+    key = mix(key, &t->plan.temperature, sizeof t->plan.temperature);
+    c->layout.key = mix(key, m->drawn, (size_t)c->layout.count * sizeof *m->drawn);
+done:
+    return rc;
+}
+
+/* How many records of a process before this one are there. Collective. */
+static int64_t find_records(const p4_teacher *t)
+{
+    const p4_teacher_cache *c = &t->cache;
+    int64_t found = has_head(t) && c->stays ? p4_record_file_count(c->path, &c->layout) : 0;
+    p4_group_bcast(t->compute->group, &found, sizeof found, t->original->shard.head_stage);
+    if (found > 0) {
+        INFO(
+            "      continues with the probabilities of %lld of %lld windows that the process before wrote to "
+            "%s",
+            (long long)found, (long long)c->layout.count, c->path);
+    }
+    return found;
+}
+
 p4_rc p4_teacher_cache_open(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
     p4_group *group = t->compute->group;
+    p4_teacher_cache *c = &t->cache;
     making m = {.teacher = t, .file = {.fd = -1}};
-    t->cache.layout.key = (uint64_t)getpid() << 40 ^ (uint64_t)(1e9 * p4_now_s());
-    p4_group_bcast(group, &t->cache.layout.key, sizeof t->cache.layout.key, 0);
-    TRY_ALL(group, open_making(&m));
-    TRY(run_pass(&m));
-    TRY_ALL(group, p4_record_file_map(&t->cache.file, t->cache.path, &t->cache.layout));
-    if (group->local_ranks == group->ranks) {
+    uint64_t keys[] = {t->plan.key, (uint64_t)getpid() << 40 ^ (uint64_t)(1e9 * p4_now_s())};
+    p4_group_bcast(group, keys, sizeof keys, 0);
+    c->stays = keys[0] != 0;
+    TRY_ALL(group, name_file(&m, c->stays ? keys[0] : keys[1]));
+    m.at = find_records(t);
+    c->reused = m.at > 0;
+    if (m.at < c->layout.count) {
+        TRY_ALL(group, open_making(&m));
+        TRY(run_pass(&m));
+    }
+    TRY_ALL(group, p4_record_file_map(&c->file, c->path, &c->layout));
+    if (group->local_ranks == group->ranks && !c->stays) {
         remove_file(t);
     }
 done:
     close_making(&m);
+    if (c->reused) {
+        p4_teacher_close_head(t);
+    }
     return rc;
 }
 
@@ -375,8 +476,8 @@ p4_rc p4_teacher_measure(p4_teacher *t, p4_net *net, const p4_form *form)
 {
     p4_rc rc = P4_OK;
     double figures[3] = {0, 0, t->cache.kept}; /* of the head's rank */
-    if (!p4_teacher_is_open(t) || t->plan.kind != P4_TEACHER_CACHED) {
-        return P4_OK;
+    if (!p4_teacher_is_open(t) || t->plan.kind != P4_TEACHER_CACHED || t->cache.reused) {
+        return P4_OK; /* the process before has said it */
     }
     int head = t->original->shard.head_stage;
     TRY_ALL(t->compute->group, has_head(t) ? compare(t, net, form, figures) : P4_OK);

@@ -205,9 +205,47 @@ static double apply_gradient(p4_trainer *t, int64_t step, double squares, double
     return norm;
 }
 
+/* Is the gradient of this parameter, which is held here, finite? Local. */
+static bool is_finite(p4_trainer *t, int64_t i)
+{
+    enum { PIECE = 4096 };
+    float piece[PIECE];
+    const p4_param *p = &t->model->params[i];
+    for (int64_t first = 0; first < p->rows * p->cols; first += PIECE) {
+        int64_t count = p4_min_i64(PIECE, p->rows * p->cols - first);
+        t->compute->ops->to_host(t->compute->device, piece, t->optim.grad + t->optim.at[i] + first,
+                                 count * (int64_t)sizeof *piece);
+        (void)t->compute->ops->sync(t->compute->device); /* a fault of the device reads as not finite */
+        for (int64_t k = 0; k < count; k++) {
+            if (!isfinite(piece[k])) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* Too many steps in a row were skipped: says which tensor's gradient, the first of the model, is to blame.
+ * Collective. */
+static p4_rc refuse_gradient(p4_trainer *t, const p4_step_result *result)
+{
+    char loss[P4_NUMBER_BYTES];
+    int64_t bad = 0, count = t->model->params_count;
+    while (bad < count && (t->optim.at[bad] < 0 || is_finite(t, bad))) {
+        bad++;
+    }
+    double first = -(double)bad;
+    p4_group_max_f64(t->compute->group, &first, 1);
+    bad = -(int64_t)first;
+    return FAIL(
+        "fine-tuning: the gradient was not finite for %d steps in a row: that of %s (loss %s); a smaller "
+        "fine_tune_lr (now %g) may help",
+        BAD_STEPS_MAX, bad < count ? t->model->params[bad].name : "no single tensor, but their norm",
+        p4_format_number(loss, result->loss, 4), t->plan.lr);
+}
+
 p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
 {
-    p4_rc rc = P4_OK;
     const p4_train_plan *plan = &t->plan;
     double started_s = p4_now_s();
     p4_coll *coll = &t->compute->coll;
@@ -237,10 +275,5 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
         }
     }
     result->seconds = p4_now_s() - started_s;
-    CHECK(t->bad_steps < BAD_STEPS_MAX,
-          "fine-tuning: the gradient was not finite for %d steps in a row; a smaller fine_tune_lr "
-          "(now %g) may help",
-          BAD_STEPS_MAX, plan->lr);
-done:
-    return rc;
+    return t->bad_steps < BAD_STEPS_MAX ? P4_OK : refuse_gradient(t, result);
 }

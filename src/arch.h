@@ -220,6 +220,11 @@ int64_t p4_arch_rope_dim(const p4_arch *arch);
 /* Rotary frequency of pair i of R/2, radians a position, in a sequence of T positions; computed in fp32 with
  * the reference library's rounding steps, which at long positions decide the angle. Local. */
 float p4_rope_inv_freq(const p4_rope *rope, int64_t R, int64_t T, int64_t i);
+/* Do the frequencies depend on T? Local. */
+static inline bool p4_rope_needs_length(const p4_rope *rope)
+{
+    return rope->scaling == P4_ROPE_DYNAMIC || rope->scaling == P4_ROPE_LONGROPE;
+}
 /* Rotary tables [T, R/2] of a sequence of T positions: cos and sin of the fp32 product position * inv_freq,
  * times the attention factor. Local. */
 void p4_rope_tables(const p4_rope *rope, int64_t R, int64_t T, float *cos_table, float *sin_table);

@@ -311,10 +311,20 @@ int64_t p4_model_parts(const p4_model *model, int64_t first)
     return parts;
 }
 
-bool p4_model_is_fused_qkv(const p4_model *model, int64_t param)
+int64_t p4_model_matrix_rows(const p4_model *model, int64_t param, int64_t m)
 {
     const p4_param *p = &model->params[param];
-    return p->role == P4_ROLE_QKV && p->rows == p4_arch_dim(&model->arch, P4_DIM_QKV);
+    const p4_arch *a = &model->arch;
+    if (p->role == P4_ROLE_QKV && p->rows == p4_arch_dim(a, P4_DIM_QKV) && a->qkv_by_head) {
+        return m < 3 * a->H ? a->D : 0;
+    }
+    if (p->role == P4_ROLE_QKV && p->rows == p4_arch_dim(a, P4_DIM_QKV)) {
+        return m == 0 ? p4_arch_dim(a, P4_DIM_Q) : m < 3 ? p4_arch_dim(a, P4_DIM_KV) : 0;
+    }
+    if (p->role == P4_ROLE_UP && p->rows == 2 * a->F && a->gated_mlp) {
+        return m < 2 ? a->F : 0;
+    }
+    return m == 0 ? p->rows : 0;
 }
 
 static bool matches(const p4_list *globs, const char *name)

@@ -61,8 +61,10 @@ static inline int64_t p4_model_part_entry(const p4_model *part, const p4_model *
 int64_t p4_model_find(const p4_model *model, p4_role role, int64_t layer);
 /* Number of consecutive entries of that slot (1 to 3). Local. */
 int64_t p4_model_parts(const p4_model *model, int64_t first);
-/* Does this one tensor hold q, k and v (GPT-2's c_attn)? Local. */
-bool p4_model_is_fused_qkv(const p4_model *model, int64_t param);
+/* A tensor may hold several matrices one below the other: q, k and v (GPT-2's c_attn; with rows by head,
+ * those of every head), gate and up (Phi-3's gate_up_proj). The rows of matrix `m`; 0 after the last. Local.
+ */
+int64_t p4_model_matrix_rows(const p4_model *model, int64_t param, int64_t m);
 
 /* Marks which tensors are quantized: block matrices; token embedding and head as told (a tied head is the
  * embedding); none whose name matches a glob of preserve. Norms, biases and learned positions never. Local.

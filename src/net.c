@@ -30,17 +30,31 @@ p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B,
                                 .cap = a->attention_cap};
 }
 
+/* Has a layer before this one the same window? What a device supports and needs depends on nothing else. */
+static bool is_alike_before(const p4_arch *a, int64_t layer)
+{
+    bool alike = false;
+    for (int64_t l = 0; l < layer; l++) {
+        alike = alike || p4_arch_window(a, l) == p4_arch_window(a, layer);
+    }
+    return alike;
+}
+
 /* With one token, as support does not depend on B and T. */
 p4_rc p4_net_check_device(const p4_ops *ops, p4_device *device, const p4_model *model)
 {
     const p4_arch *a = &model->arch;
     const p4_net net = {.model = model};
-    p4_attention_shape shape = p4_net_attention(&net, 0, 1, 1);
-    return ops->attention_work_count(device, &shape, true) >= 0
-               ? P4_OK
-               : FAIL("model family \"%s\" needs attention with heads of %lld elements, which this version "
-                      "does not compute on device \"%s\"",
-                      a->family, (long long)a->D, ops->name);
+    for (int64_t l = 0; l < a->L; l++) {
+        p4_attention_shape shape = p4_net_attention(&net, l, 1, 1);
+        if (!is_alike_before(a, l) && ops->attention_work_count(device, &shape, true) < 0) {
+            return FAIL(
+                "model family \"%s\" needs attention with heads of %lld elements%s, which this version "
+                "does not compute on device \"%s\"",
+                a->family, (long long)a->D, a->attention_cap > 0 ? " and soft-capped scores" : "", ops->name);
+        }
+    }
+    return P4_OK;
 }
 
 float *p4_net_attention_work(p4_net *net)
@@ -48,7 +62,9 @@ float *p4_net_attention_work(p4_net *net)
     int64_t count = 0;
     for (int64_t l = 0; net->trace != NULL && l < net->model->arch.L; l++) {
         p4_attention_shape shape = p4_net_attention(net, l, net->plan.B, net->plan.T);
-        count = p4_max_i64(count, net->ops->attention_work_count(net->device, &shape, net->plan.train));
+        if (!is_alike_before(&net->model->arch, l)) {
+            count = p4_max_i64(count, net->ops->attention_work_count(net->device, &shape, net->plan.train));
+        }
     }
     return p4_net_write_bytes(net, P4_BUFFER_ATTENTION_WORK, count * 4);
 }

@@ -57,7 +57,7 @@ typedef struct p4_net_teacher {
 typedef struct p4_net_plan {
     int64_t B, T; /* largest micro-batch */
     bool train;   /* memory for a backward pass */
-    /* LIGHT: the norms' outputs and h are not kept; BLOCKS: only each block's input is. */
+    /* LIGHT: the outputs of norms and h are not kept; BLOCKS: only each block's input is. */
     p4_recompute recompute;
     int activation_bits; /* 8: inputs of ternary projections rounded per token. In training without
                           * recomputation a form must be ternary where the model is marked so */
@@ -159,6 +159,11 @@ void p4_net_blocks_error(p4_net *net, int64_t B, int64_t T, const void *target, 
 
 /* Elements of a row of logits: V, on a GPU rounded up to whole 128-byte lines. */
 int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V);
+/* What losses do to the logits of a product with the head. */
+static inline p4_logit_map p4_logit_map_of(const p4_arch *arch)
+{
+    return (p4_logit_map){.scale = arch->logit_scale, .cap = arch->logit_cap};
+}
 /* Adds the scores of the micro-batch at hand to the sums. */
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B, int64_t T);

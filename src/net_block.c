@@ -228,22 +228,21 @@ void p4_net_regroup(const p4_block *b, void *y, const void *x, bool backward)
     b->net->ops->copy_groups(b->net->device, &args);
 }
 
-/* QKV, before its rotation. */
-static void project_qkv(const p4_block *b)
+void p4_net_finish_qkv(const p4_block *b)
 {
     p4_net *net = b->net;
     if (b->arch->qk_norm != P4_QK_NORM_NONE) {
-        project(b, P4_ROLE_QKV, P4_BUFFER_RAW);
         norm_queries_and_keys(b);
     } else if (b->arch->qkv_by_head) {
-        project(b, P4_ROLE_QKV, P4_BUFFER_RAW);
         const void *raw = p4_net_read(net, b->at, P4_BUFFER_RAW);
         void *qkv = p4_net_write(net, b->at, P4_BUFFER_QKV);
         if (p4_net_step(net)) {
             p4_net_regroup(b, qkv, raw, false);
         }
-    } else {
-        project(b, P4_ROLE_QKV, P4_BUFFER_QKV);
+    }
+    void *qkv = p4_net_read(net, b->at, P4_BUFFER_QKV);
+    if (p4_net_step(net)) {
+        p4_net_rope(b, qkv, false);
     }
 }
 
@@ -251,11 +250,9 @@ static void project_qkv(const p4_block *b)
 static void attend(const p4_block *b)
 {
     p4_net *net = b->net;
-    project_qkv(b);
-    void *qkv = p4_net_read(net, b->at, P4_BUFFER_QKV);
-    if (p4_net_step(net)) {
-        p4_net_rope(b, qkv, false);
-    }
+    bool more = b->arch->qk_norm != P4_QK_NORM_NONE || b->arch->qkv_by_head;
+    project(b, P4_ROLE_QKV, more ? P4_BUFFER_RAW : P4_BUFFER_QKV);
+    p4_net_finish_qkv(b);
     p4_attention_forward_args args = {.shape = p4_net_attention(net, b->layer, b->pass->B, b->pass->T),
                                       .qkv = p4_net_read(net, b->at, P4_BUFFER_QKV),
                                       .out = p4_net_write(net, b->at, P4_BUFFER_ATT),

@@ -62,7 +62,6 @@ p4_input p4_net_input(const p4_arch *arch, p4_role role);
 
 /* Memory for the logits of a chunk of rows. */
 void *p4_net_logits_buffer(p4_net *net, p4_net_buffer buffer);
-p4_logit_map p4_net_logit_map(const p4_net *net);
 /* Workspace of attention. */
 float *p4_net_attention_work(p4_net *net);
 
@@ -77,6 +76,9 @@ void p4_net_activate(const p4_block *b, void *h, const p4_int8_rows *rounded, co
 /* Rotary positions of the query and key heads of qkv [N, (H + 2*Hkv) * D], or of its gradient, in a layer
  * that has them. */
 void p4_net_rope(const p4_block *b, void *qkv, bool backward);
+/* QKV as attention takes it: from RAW, where norms of queries and keys or another order of the rows follow
+ * the product, and rotated. */
+void p4_net_finish_qkv(const p4_block *b);
 /* y = x with query, key and value rows side by side by head, [H, 3, D], in the order that attention takes,
  * [3, H, D]; backward: the other way. */
 void p4_net_regroup(const p4_block *b, void *y, const void *x, bool backward);

@@ -284,6 +284,9 @@ static void attention_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffe
     p4_net *net = b->net;
     weight_backward(b, P4_ROLE_O, dy);
     input_backward(b, P4_ROLE_O, P4_BUFFER_DATT, dy, false);
+    if (net->plan.recompute == P4_RECOMPUTE_LIGHT && b->arch->qk_norm != P4_QK_NORM_NONE) {
+        p4_net_finish_qkv(b);
+    }
     p4_attention_backward_args args = {.shape = p4_net_attention(net, b->layer, b->pass->B, b->pass->T),
                                        .qkv = p4_net_read(net, b->at, P4_BUFFER_QKV),
                                        .out = p4_net_read(net, b->at, P4_BUFFER_ATT),

@@ -137,11 +137,6 @@ void *p4_net_logits_buffer(p4_net *net, p4_net_buffer buffer)
     return p4_net_write_bytes(net, buffer, net->chunk * net->logits_ld * net->ops->act_bytes(net->device));
 }
 
-p4_logit_map p4_net_logit_map(const p4_net *net)
-{
-    return (p4_logit_map){.scale = net->model->arch.logit_scale, .cap = net->model->arch.logit_cap};
-}
-
 /* logits [rows, logits_ld] of rows [row, row + rows) of the normed states, with the head's dense weight w. */
 static void head_chunk(p4_net *net, const void *w, void *logits, const char *normed, int64_t row,
                        int64_t rows)
@@ -194,7 +189,7 @@ static void score_chunk(p4_net *net, const void *logits, const void *reference, 
                                                                  .ld = ld,
                                                                  .reference = reference,
                                                                  .logits = logits,
-                                                                 .map = p4_net_logit_map(net),
+                                                                 .map = p4_logit_map_of(&net->model->arch),
                                                                  .targets = net->targets + row,
                                                                  .kl = kl + row});
     }
@@ -202,7 +197,7 @@ static void score_chunk(p4_net *net, const void *logits, const void *reference, 
                                                              .V = V,
                                                              .ld = ld,
                                                              .logits = logits,
-                                                             .map = p4_net_logit_map(net),
+                                                             .map = p4_logit_map_of(&net->model->arch),
                                                              .targets = net->targets + row,
                                                              .scale = 1.0f,
                                                              .nll = nll + row,
@@ -274,7 +269,7 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
         }
     }
     TRY(ops->sync(net->device));
-    map_logits(p4_net_logit_map(net), h_logits, N * V);
+    map_logits(p4_logit_map_of(&net->model->arch), h_logits, N * V);
 done:
     if (f32 != NULL) {
         ops->release(net->device, f32);

@@ -14,19 +14,6 @@ static bool uses_muon(const p4_optim *o, int64_t i)
     return o->settings.muon && p4_role_is_matrix(o->model->params[i].role);
 }
 
-/* A fused q|k|v tensor is three matrices to Muon: Newton-Schulz of their union would mix them. */
-static int64_t muon_blocks(const p4_optim *o, int64_t i, int64_t rows[3])
-{
-    const p4_arch *a = &o->model->arch;
-    if (p4_model_is_fused_qkv(o->model, i)) {
-        rows[0] = a->H * a->D;
-        rows[1] = rows[2] = a->Hkv * a->D;
-        return 3;
-    }
-    rows[0] = o->model->params[i].rows;
-    return 1;
-}
-
 static int64_t elements(const p4_param *p)
 {
     return p->rows * p->cols;
@@ -139,13 +126,14 @@ static p4_muon_group *group_of(p4_optim *o, int64_t rows, int64_t cols)
 /* Counts what is held by shape, so that a step is few calls. */
 static void group_items(p4_optim *o)
 {
-    int64_t rows[3], first = 0;
+    int64_t first = 0, rows;
     for (int64_t i = 0; i < o->model->params_count; i++) {
         if (o->at[i] >= 0 && !uses_muon(o, i)) {
             o->adamw_items_count++;
         }
-        for (int64_t b = 0; o->at[i] >= 0 && uses_muon(o, i) && b < muon_blocks(o, i, rows); b++) {
-            group_of(o, rows[b], o->model->params[i].cols)->count++;
+        bool muon = o->at[i] >= 0 && uses_muon(o, i);
+        for (int64_t m = 0; muon && (rows = p4_model_matrix_rows(o->model, i, m)) > 0; m++) {
+            group_of(o, rows, o->model->params[i].cols)->count++;
             o->muon_items_count++;
         }
     }
@@ -155,10 +143,22 @@ static void group_items(p4_optim *o)
     }
 }
 
+/* Muon takes the matrices of a tensor one by one: Newton-Schulz of their union would mix them. */
+static int64_t count_matrices(const p4_model *model)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        for (int64_t m = 0; p4_model_matrix_rows(model, i, m) > 0; m++) {
+            count++;
+        }
+    }
+    return count;
+}
+
 /* Where every item lies, when the arrays do. */
 static void fill_items(p4_optim *o)
 {
-    int64_t rows[3], adamw = 0;
+    int64_t adamw = 0, rows;
     for (int64_t g = 0; g < o->groups_count; g++) {
         o->groups[g].count = 0;
     }
@@ -174,14 +174,15 @@ static void fill_items(p4_optim *o)
                                                       .index = o->index[i],
                                                       .decay = p->vector ? 0.0f : o->settings.weight_decay};
         }
-        for (int64_t b = 0; at >= 0 && uses_muon(o, i) && b < muon_blocks(o, i, rows); b++) {
-            p4_muon_group *group = group_of(o, rows[b], p->cols);
+        bool muon = at >= 0 && uses_muon(o, i);
+        for (int64_t m = 0; muon && (rows = p4_model_matrix_rows(o->model, i, m)) > 0; m++) {
+            p4_muon_group *group = group_of(o, rows, p->cols);
             o->muon_items[group->first + group->count++] =
                 (p4_muon_item){.w = o->master + at,
                                .buf = state_at(o, o->m, at),
                                .g = o->grad + at,
                                .index = o->index[i] + (uint64_t)(at - o->at[i])};
-            at += rows[b] * p->cols;
+            at += rows * p->cols;
         }
     }
 }
@@ -217,8 +218,9 @@ p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_
     o->at = p4_alloc((size_t)model->params_count, sizeof *o->at);
     o->v_at = p4_alloc((size_t)model->params_count, sizeof *o->v_at);
     o->index = p4_alloc((size_t)model->params_count, sizeof *o->index);
-    o->groups = p4_alloc((size_t)model->params_count * 3, sizeof *o->groups); /* at most three blocks each */
-    o->muon_items = p4_alloc((size_t)model->params_count * 3, sizeof *o->muon_items);
+    const size_t matrices = (size_t)count_matrices(model);
+    o->groups = p4_alloc(matrices, sizeof *o->groups);
+    o->muon_items = p4_alloc(matrices, sizeof *o->muon_items);
     o->adamw_items = p4_alloc((size_t)model->params_count, sizeof *o->adamw_items);
     if (o->at == NULL || o->v_at == NULL || o->index == NULL || o->groups == NULL || o->muon_items == NULL ||
         o->adamw_items == NULL) {

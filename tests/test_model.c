@@ -377,8 +377,74 @@ static void test_layers(void)
     p4_model_close(&whole);
 }
 
+static void expect_matrices(const p4_arch *arch, p4_role role, p4_dim out, const int64_t *want, int64_t count)
+{
+    p4_param param = {.role = role, .rows = p4_arch_dim(arch, out)};
+    const p4_model model = {.arch = *arch, .params_count = 1, .params = &param};
+    for (int64_t m = 0; m <= count; m++) {
+        int64_t rows = p4_model_matrix_rows(&model, 0, m), expected = m < count ? want[m] : 0;
+        EXPECT(rows == expected, "matrix %lld has %lld rows, expected %lld", (long long)m, (long long)rows,
+               (long long)expected);
+    }
+}
+
+/* The matrices that one tensor holds. */
+static void test_matrices(void)
+{
+    p4_arch arch = llama_arch();
+    expect_matrices(&arch, P4_ROLE_QKV, P4_DIM_QKV, (const int64_t[]){24, 8, 8}, 3);
+    expect_matrices(&arch, P4_ROLE_QKV, P4_DIM_Q, (const int64_t[]){24}, 1);
+    expect_matrices(&arch, P4_ROLE_UP, P4_DIM_UP, (const int64_t[]){27, 27}, 2);
+    expect_matrices(&arch, P4_ROLE_UP, P4_DIM_F, (const int64_t[]){27}, 1);
+    expect_matrices(&arch, P4_ROLE_DOWN, P4_DIM_C, (const int64_t[]){20}, 1);
+    arch = gpt2_arch();
+    expect_matrices(&arch, P4_ROLE_UP, P4_DIM_UP, (const int64_t[]){84}, 1);
+    arch.qkv_by_head = true;
+    expect_matrices(&arch, P4_ROLE_QKV, P4_DIM_QKV, (const int64_t[]){7, 7, 7, 7, 7, 7, 7, 7, 7}, 9);
+}
+
+/* Features that exclude each other, and values that none has. */
+static void test_combinations(void)
+{
+    const struct {
+        p4_arch arch;
+        const char *part;
+    } cases[] = {
+        {{.residual_scale = -1}, "residual scale is -1"},
+        {{.logit_cap = INFINITY}, "cap of the logits is inf"},
+        {{.rope_dim = 3}, "3 elements of a head are rotated"},
+        {{.rope_dim = 8}, "8 elements of a head are rotated"},
+        {{.no_pre_norm = true}, "without any norm"},
+        {{.shared_norm = true}, "which are not parallel"},
+        {{.parallel = true, .post_norm = true}, "parallel blocks with norms of their outputs"},
+        {{.layer_norm = true, .gain_offset = true}, "LayerNorm"},
+        {{.post_norm = true, .residual_scale = 2}, "both norms and a factor"},
+        {{.qkv_by_head = true}, "6 heads and 2 key/value heads"},
+        {{.qkv_by_head = true, .qk_norm = P4_QK_NORM_HEAD}, "by head and norms"},
+        {{.window = -1}, "window of -1"},
+        {{.parallel = true, .shared_norm = true}, "needs one norm for attention and MLP, which this version"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        p4_arch arch = llama_arch(), features = cases[i].arch;
+        snprintf(features.family, sizeof features.family, "%s", arch.family);
+        features.V = arch.V;
+        features.C = arch.C;
+        features.L = arch.L;
+        features.H = arch.H;
+        features.Hkv = arch.Hkv;
+        features.D = arch.D;
+        features.F = arch.F;
+        features.positions = arch.positions;
+        features.norm_eps = arch.norm_eps;
+        features.attention_scale = arch.attention_scale;
+        EXPECT_REFUSED(p4_arch_check(&features, "file"), cases[i].part);
+    }
+}
+
 int main(void)
 {
+    test_matrices();
+    test_combinations();
     test_layers();
     test_llama_plain();
     test_llama_biases();

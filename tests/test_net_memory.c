@@ -157,6 +157,8 @@ static void check_model(const p4_arch *arch, const int64_t fp32[PLANS][2], const
                    arch->family, i, half ? "bf16" : "fp32", (long long)bytes, (long long)known[0]);
         }
     }
+    EXPECT(fp32[1][1] < fp32[0][1] && bf16[1][1] < bf16[0][1], "%s: rounded activations take no less",
+           arch->family);
     p4_model_close(&model);
 }
 

@@ -203,7 +203,9 @@ p4_rc p4_compressed_forward(p4_compressed *compressed, const int32_t *tokens, in
     const p4_arch *arch = &compressed->original.hf.model.arch;
     p4_error_clear();
     TRY(check_tokens(arch, tokens, B, T));
-    if (!view->is_open || view->net.plan.B < B || view->net.plan.T < T) {
+    bool length_counts = p4_rope_needs_length(&arch->rope) || p4_rope_needs_length(&arch->windowed_rope);
+    bool fits = view->is_open && B <= view->net.plan.B && T <= view->net.plan.T;
+    if (!fits || (length_counts && T != view->net.plan.T)) {
         TRY(open_view(compressed, B, T));
     }
     p4_net_set_tokens(&view->net, tokens, B, T);

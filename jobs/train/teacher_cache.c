@@ -243,6 +243,7 @@ static void keep_states(void *user, const void *states, int64_t first, int64_t B
                                             .V = V,
                                             .ld = m->ld,
                                             .logits = m->logits,
+                                            .map = p4_logit_map_of(&t->original->hf.model.arch),
                                             .temperature = (float)t->plan.temperature,
                                             .top = top});
     }

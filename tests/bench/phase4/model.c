@@ -152,18 +152,14 @@ static double newton_schulz_flop(double rows, double cols)
 
 double bench_muon_flop(const p4_model *model, const bool *held)
 {
-    const p4_arch *a = &model->arch;
-    double flop = 0.0, C = (double)a->C;
+    double flop = 0.0;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         if (!held[i] || !p4_role_is_matrix(p->role)) {
             continue;
         }
-        if (p4_model_is_fused_qkv(model, i)) { /* q, k and v apart */
-            flop += newton_schulz_flop((double)(a->H * a->D), C) +
-                    2.0 * newton_schulz_flop((double)(a->Hkv * a->D), C);
-        } else {
-            flop += newton_schulz_flop((double)p->rows, (double)p->cols);
+        for (int64_t m = 0, rows; (rows = p4_model_matrix_rows(model, i, m)) > 0; m++) {
+            flop += newton_schulz_flop((double)rows, (double)p->cols);
         }
     }
     return flop;

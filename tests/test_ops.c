@@ -316,7 +316,7 @@ static void check_swiglu(rig *r)
             int64_t at = i / F * 2 * F + i % F;
             want[i] = silu((double)x[at]) * (double)x[at + F];
         }
-        expect_array("swiglu_forward", rig_get_act(r, h, N * F), want, N * F, 2.0 * r->eps + 5e-7, 1e-30);
+        expect_array("SwiGLU", rig_get_act(r, h, N * F), want, N * F, 2.0 * r->eps + 5e-7, 1e-30);
         rig_clear(r);
     }
 }
@@ -337,7 +337,7 @@ static void check_gelu(rig *r)
             want[i] = gelu((double)x[i]);
             want_sum[i] = (double)x[i] + (double)more[i];
         }
-        expect_array("gelu_forward", rig_get_act(r, h, count), want, count, 2.0 * r->eps + 5e-7, 1e-30);
+        expect_array("GELU", rig_get_act(r, h, count), want, count, 2.0 * r->eps + 5e-7, 1e-30);
         expect_array("add", rig_get_act(r, sum, count), want_sum, count, 2.0 * r->eps, 0.0);
         rig_clear(r);
     }

@@ -75,14 +75,16 @@ static __device__ __forceinline__ void add_teacher(teacher_state *t, const float
     }
 }
 
-template <int W, typename T>
-static __device__ __forceinline__ void load_row(float (&e)[W], const T *x, int64_t v, int64_t V)
+template <bool MAPPED, int W, typename T>
+static __device__ __forceinline__ void load_row(float (&e)[W], const T *x, int64_t v, int64_t V,
+                                                const p4_logit_map &map)
 {
     if (v + W <= V) {
         p4_load(e, x + v);
     } else {
         load_end(e, x, v, V);
     }
+    map_all<T, MAPPED>(e, map);
 }
 
 /* hard and soft are those of a row whose sums are these. */
@@ -130,7 +132,7 @@ static __device__ __forceinline__ void store_losses(const p4_distill_loss_args &
     }
 }
 
-template <typename T, int W, bool SOFT>
+template <typename T, int W, bool SOFT, bool MAPPED>
 static __global__ void __launch_bounds__(DISTILL_THREADS)
     distill_rows(const __grid_constant__ p4_distill_loss_args a)
 {
@@ -144,13 +146,13 @@ static __global__ void __launch_bounds__(DISTILL_THREADS)
         clear_row<W>(a.nll + n, a.hit + n, a.kl + n, x, a.ld);
         return;
     }
-    const float target_logit = p4_value(x[target]);
+    const float target_logit = mapped<T, MAPPED>(p4_value(x[target]), a.map);
     student_state s = {{-INFINITY, 0.0f, V}, 0.0f};
     teacher_state t = {-INFINITY, 0.0f, 0.0f};
     for (int64_t v = first; v < V; v += step) {
         const float before = s.row.largest;
-        load_row(e, x, v, V);
-        load_row(g, y, v, V);
+        load_row<MAPPED>(e, x, v, V, a.map);
+        load_row<MAPPED>(g, y, v, V, a.map);
         add_student<SOFT>(&s, e, v, inverse);
         add_teacher(&t, g, e, before, s.row.largest, inverse);
     }
@@ -165,24 +167,27 @@ static __global__ void __launch_bounds__(DISTILL_THREADS)
     distill_factors f = factors_of(sum, soft_sum, a.scale, a.weight, a.temperature);
     f.teacher = (float)((double)f.teacher / teacher_sum);
     for (int64_t v = first; v < a.ld; v += step) {
-        load_row(e, x, v, V);
-        load_row(g, y, v, V);
+        load_row<MAPPED>(e, x, v, V, a.map);
+        load_row<MAPPED>(g, y, v, V, a.map);
 #pragma unroll
         for (int i = 0; i < W; i++) {
+            const float slope = map_slope<MAPPED>(e[i], a.map);
             e[i] = student_term<SOFT>(e[i], x_offset, inverse, f) -
                    __expf((g[i] - t_offset) * inverse) * f.teacher - (v + i == target ? f.onehot : 0.0f);
+            e[i] = MAPPED ? e[i] * slope : e[i];
         }
         p4_store(x + v, e);
     }
 }
 
 /* Sets the row's top classes to -inf, so that sums over the row are those of the others; kept: what they
- * were. All threads of the block call. */
-template <typename T>
-static __device__ __forceinline__ void take_top(float *kept, T *x, const int32_t *ids, int k)
+ * were, mapped. All threads of the block call. */
+template <bool MAPPED, typename T>
+static __device__ __forceinline__ void take_top(float *kept, T *x, const int32_t *ids, int k,
+                                                const p4_logit_map &map)
 {
     for (int i = (int)threadIdx.x; i < k; i += (int)blockDim.x) {
-        kept[i] = p4_value(x[ids[i]]);
+        kept[i] = mapped<T, MAPPED>(p4_value(x[ids[i]]), map);
     }
     __syncthreads(); /* every thread has read the target's logit, too */
     for (int i = (int)threadIdx.x; i < k; i += (int)blockDim.x) {
@@ -222,7 +227,7 @@ static __device__ __forceinline__ top_sums join_top(const student_state *s, cons
 }
 
 /* The teacher's top classes, and all others as one. */
-template <typename T, int W, bool SOFT>
+template <typename T, int W, bool SOFT, bool MAPPED>
 static __global__ void __launch_bounds__(DISTILL_THREADS)
     distill_top_rows(const __grid_constant__ p4_distill_loss_args a)
 {
@@ -238,11 +243,11 @@ static __global__ void __launch_bounds__(DISTILL_THREADS)
         clear_row<W>(a.nll + n, a.hit + n, a.kl + n, x, a.ld);
         return;
     }
-    const float target_logit = p4_value(x[target]);
-    take_top(kept, x, ids, k);
+    const float target_logit = mapped<T, MAPPED>(p4_value(x[target]), a.map);
+    take_top<MAPPED>(kept, x, ids, k, a.map);
     student_state s = {{-INFINITY, 0.0f, V}, 0.0f};
     for (int64_t v = first; v < V; v += step) {
-        load_row(e, x, v, V);
+        load_row<MAPPED>(e, x, v, V, a.map);
         add_student<SOFT>(&s, e, v, inverse);
     }
     row_state row = s.row;
@@ -261,47 +266,55 @@ static __global__ void __launch_bounds__(DISTILL_THREADS)
     distill_factors rest = f;
     rest.soft = (float)((double)f.teacher * (1.0 / all.soft_sum - exp((double)logp[k]) / all.others));
     for (int64_t v = first; v < a.ld; v += step) {
-        load_row(e, x, v, V);
+        load_row<MAPPED>(e, x, v, V, a.map);
 #pragma unroll
         for (int i = 0; i < W; i++) {
+            const float slope = map_slope<MAPPED>(e[i], a.map);
             e[i] = student_term<SOFT>(e[i], offset, inverse, rest) - (v + i == target ? f.onehot : 0.0f);
+            e[i] = MAPPED ? e[i] * slope : e[i];
         }
         p4_store(x + v, e);
     }
     __syncthreads(); /* before the places of the top classes are written again */
     for (int i = (int)threadIdx.x; i < k; i += (int)blockDim.x) {
-        p4_set(x + ids[i], student_term<SOFT>(kept[i], offset, inverse, f) - __expf(logp[i]) * f.teacher -
-                               (ids[i] == target ? f.onehot : 0.0f));
+        const float d = student_term<SOFT>(kept[i], offset, inverse, f) - __expf(logp[i]) * f.teacher -
+                        (ids[i] == target ? f.onehot : 0.0f);
+        p4_set(x + ids[i], MAPPED ? d * map_slope<MAPPED>(kept[i], a.map) : d);
     }
+}
+
+template <typename T, int W, bool SOFT, bool MAPPED>
+static void launch_distill(p4_device *device, const p4_distill_loss_args &a, unsigned threads)
+{
+    const unsigned rows = (unsigned)a.N;
+    if (a.opt_teacher != NULL) {
+        distill_rows<T, W, SOFT, MAPPED><<<rows, threads, 0, device->stream>>>(a);
+    } else {
+        const size_t bytes = (size_t)a.top.k * sizeof(float);
+        distill_top_rows<T, W, SOFT, MAPPED><<<rows, threads, bytes, device->stream>>>(a);
+    }
+    p4_cuda_launched(device, "distill_loss");
 }
 
 void p4_cuda_distill_loss(p4_device *device, const p4_distill_loss_args *args)
 {
-    const p4_distill_loss_args a = *args;
+    p4_distill_loss_args a = *args;
     const bool wide =
         p4_cuda_wide(P4_ADDRESS(a.logits) | P4_ADDRESS(a.opt_teacher), a.ld * p4_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(a.V, p4_cuda_width(device, wide)), DISTILL_THREADS);
-    const bool soft = a.temperature != 1.0f;
+    const bool soft = a.temperature != 1.0f, with_map = is_mapped(a.map);
+    a.map = whole_map(a.map);
     if (a.N <= 0 || a.V <= 0) {
         return;
     }
-    if (a.opt_teacher != NULL) {
-        P4_BY_ACT(
-            device, wide,
-            if (soft) {
-                distill_rows<elem, W, true><<<(unsigned)a.N, threads, 0, device->stream>>>(a);
-            } else { distill_rows<elem, W, false><<<(unsigned)a.N, threads, 0, device->stream>>>(a); });
-    } else if (a.top.k > TOP_MAX) {
+    if (a.opt_teacher == NULL && a.top.k > TOP_MAX) {
         p4_cuda_fail(device, "distill_loss: %lld classes a row, at most %d", (long long)a.top.k, TOP_MAX);
-    } else {
-        const size_t bytes = (size_t)a.top.k * sizeof(float);
-        P4_BY_ACT(
-            device, wide,
-            if (soft) {
-                distill_top_rows<elem, W, true><<<(unsigned)a.N, threads, bytes, device->stream>>>(a);
-            } else {
-                distill_top_rows<elem, W, false><<<(unsigned)a.N, threads, bytes, device->stream>>>(a);
-            });
+        return;
     }
-    p4_cuda_launched(device, "distill_loss");
+    P4_BY_ACT(device, wide, {
+        const auto launch =
+            soft ? (with_map ? launch_distill<elem, W, true, true> : launch_distill<elem, W, true, false>)
+                 : (with_map ? launch_distill<elem, W, false, true> : launch_distill<elem, W, false, false>);
+        launch(device, a, threads);
+    });
 }

@@ -35,15 +35,19 @@ static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weig
     }
 }
 
-/* One block a token; position.data NULL: none. */
+/* One block a token; position.data NULL: none. Without a scale it is 1. */
 template <typename E, int W>
-static __global__ void embed_rows(E *x, const int32_t *ids, p4_weight token, p4_weight position, int64_t T,
-                                  int64_t C)
+static __global__ void embed_rows(E *x, const int32_t *ids, p4_weight token, p4_weight position, float scale,
+                                  int64_t T, int64_t C)
 {
     const int64_t n = blockIdx.x, id = ids[n];
     for (int64_t c = (int64_t)threadIdx.x * W; c < C; c += (int64_t)blockDim.x * W) {
         float v[W], p[W];
         load_weight(v, token, id, c);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            v[i] *= scale;
+        }
         if (position.data) {
             load_weight(p, position, n % T, c);
 #pragma unroll
@@ -55,22 +59,27 @@ static __global__ void embed_rows(E *x, const int32_t *ids, p4_weight token, p4_
     }
 }
 
-void p4_cuda_embed_forward(p4_device *device, void *x, const int32_t *ids, const p4_weight *token,
-                           const p4_weight *position, int64_t B, int64_t T, int64_t C)
+/* The embeddings' scale, rounded to the activation type. */
+static float scale_of(const p4_device *device, float scale)
 {
-    const p4_weight none = {};
-    const int64_t N = B * T;
-    const bool wide =
-        p4_cuda_wide(P4_ADDRESS(x) | P4_ADDRESS(token->data) | P4_ADDRESS(position ? position->data : NULL),
-                     C * p4_act_bytes(device));
+    return scale <= 0.0f ? 1.0f : device->half ? __bfloat162float(__float2bfloat16_rn(scale)) : scale;
+}
+
+void p4_cuda_embed_forward(p4_device *device, const p4_embed_forward_args *a)
+{
+    const p4_weight none = {}, position = a->opt_position ? *a->opt_position : none;
+    const int64_t N = a->B * a->T, C = a->C;
+    const float scale = scale_of(device, a->scale);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->x) | P4_ADDRESS(a->token->data) | P4_ADDRESS(position.data),
+                                   C * p4_act_bytes(device));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(C, p4_cuda_width(device, wide)), EMBED_THREADS);
-    if (N <= 0 || C <= 0 || !p4_cuda_weight_ok(device, token, "embed_forward") ||
-        (position && !p4_cuda_weight_ok(device, position, "embed_forward"))) {
+    if (N <= 0 || C <= 0 || !p4_cuda_weight_ok(device, a->token, "embed_forward") ||
+        (position.data && !p4_cuda_weight_ok(device, &position, "embed_forward"))) {
         return;
     }
     P4_BY_ACT(device, wide,
               embed_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  (elem *)x, ids, *token, position ? *position : none, T, C));
+                  (elem *)a->x, a->ids, *a->token, position, scale, a->T, C));
     p4_cuda_launched(device, "embed_forward");
 }
 
@@ -84,6 +93,7 @@ typedef struct sorted_tokens {
     const int32_t *id, *place; /* [N]: in order of ids; where dx has it */
     float *head, *tail;        /* [runs, width] */
     int64_t N, width;          /* width: columns of this pass */
+    float scale;               /* of dx */
 } sorted_tokens;
 
 static __global__ void number_places(int32_t *place, int64_t N)
@@ -107,6 +117,7 @@ template <typename E> static __global__ void add_runs(float *dtoken, const E *dx
                 sum += p4_value(dx[s.place[at] * C + c]);
             }
             const bool ends = at < end || at == s.N || s.id[at] != id;
+            sum *= s.scale;
             if (begins && ends) {
                 dtoken[id * C + c] += sum;
             } else {
@@ -211,6 +222,7 @@ void p4_cuda_embed_backward(p4_device *device, const p4_embed_backward_args *a)
     const int64_t C = a->C;
     sorted_tokens s = {};
     s.N = a->B * a->T;
+    s.scale = scale_of(device, a->scale);
     if (s.N <= 0 || C <= 0 || !sort_tokens(device, &s, a->ids, C, a->V)) {
         return;
     }
@@ -231,20 +243,22 @@ void p4_cuda_embed_backward(p4_device *device, const p4_embed_backward_args *a)
 
 /* --- rotary positions ------------------------------------------------------------------------- */
 
-/* One block a token; a thread turns W pairs of one head. */
-template <typename E, int W>
+/* One block a token; a thread turns W pairs of one head, (i, i + half) or neighbors. */
+template <typename E, int W, bool NEIGHBORS>
 static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *sin_table, int64_t T,
-                                   unsigned heads, unsigned half, int64_t row_width, float direction)
+                                   unsigned heads, unsigned D, unsigned half, int64_t row_width,
+                                   float direction)
 {
     const int64_t n = blockIdx.x;
     const float *cosine = cos_table + n % T * half, *sine = sin_table + n % T * half;
     const unsigned packs = half / W;
     for (unsigned at = threadIdx.x; at < heads * packs; at += blockDim.x) {
         const unsigned head = at / packs, i = at % packs * W;
-        E *first = qkv + n * row_width + head * 2 * half + i;
+        E *first = qkv + n * row_width + head * D + (NEIGHBORS ? 2 * i : i);
+        E *second = first + (NEIGHBORS ? 1 : half);
         float a[W], b[W], c[W], s[W];
         p4_load(a, first);
-        p4_load(b, first + half);
+        p4_load(b, second);
         p4_load(c, cosine + i);
         p4_load(s, sine + i);
 #pragma unroll
@@ -254,23 +268,35 @@ static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *
             b[k] = y * c[k] + x * turn;
         }
         p4_store(first, a);
-        p4_store(first + half, b);
+        p4_store(second, b);
     }
+}
+
+template <typename E, int W, bool NEIGHBORS>
+static void launch_rope(p4_device *device, const p4_rope_args *a, int64_t half, int64_t packs)
+{
+    rotate_rows<E, W, NEIGHBORS>
+        <<<(unsigned)a->N, p4_cuda_threads(packs, EMBED_THREADS), 0, device->stream>>>(
+            (E *)a->qkv, a->cos_table, a->sin_table, a->T, (unsigned)a->heads, (unsigned)a->D, (unsigned)half,
+            a->row_width, a->backward ? -1.0f : 1.0f);
 }
 
 void p4_cuda_rope(p4_device *device, const p4_rope_args *a)
 {
-    const int64_t each = p4_act_bytes(device), half = a->D / 2;
-    const bool wide = p4_cuda_wide(P4_ADDRESS(a->qkv) | P4_ADDRESS(a->cos_table) | P4_ADDRESS(a->sin_table),
-                                   (half * each) | (a->row_width * each));
+    const int64_t each = p4_act_bytes(device), half = (a->R > 0 ? a->R : a->D) / 2;
+    const bool wide = !a->neighbors &&
+                      p4_cuda_wide(P4_ADDRESS(a->qkv) | P4_ADDRESS(a->cos_table) | P4_ADDRESS(a->sin_table),
+                                   (half | a->D | a->row_width) * each);
     const int64_t packs = a->heads * half / p4_cuda_width(device, wide);
-    const unsigned blocks = (unsigned)a->N, threads = p4_cuda_threads(packs, EMBED_THREADS);
     if (a->N <= 0 || packs <= 0) {
         return;
     }
-    P4_BY_ACT(device, wide,
-              rotate_rows<elem, W><<<blocks, threads, 0, device->stream>>>(
-                  (elem *)a->qkv, a->cos_table, a->sin_table, a->T, (unsigned)a->heads, (unsigned)half,
-                  a->row_width, a->backward ? -1.0f : 1.0f));
+    if (!a->neighbors) {
+        P4_BY_ACT(device, wide, (launch_rope<elem, W, false>(device, a, half, packs)));
+    } else if (device->half) {
+        launch_rope<__nv_bfloat16, 1, true>(device, a, half, packs);
+    } else {
+        launch_rope<float, 1, true>(device, a, half, packs);
+    }
     p4_cuda_launched(device, "rope");
 }

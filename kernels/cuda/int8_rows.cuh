@@ -105,9 +105,8 @@ template <typename T> static __device__ __forceinline__ void p4_int8_end(const p
     }
 }
 
-/* The rows of an elementwise op, rounded (kernels/cuda/int8_rows.cu). */
-typedef enum p4_rows_of { P4_ROWS_PLAIN, P4_ROWS_SWIGLU, P4_ROWS_GELU } p4_rows_of;
-void p4_cuda_round_rows(p4_device *device, p4_rows_of op, void *y, const p4_int8_rows *rounded, const void *x,
-                        int64_t N, int64_t C);
+/* The op `activate` with `rounded` (kernels/cuda/int8_rows.cu). N and C are above 0. */
+void p4_cuda_round_activated(p4_device *device, p4_activation function, bool gated, void *y,
+                             const p4_int8_rows *rounded, const void *x, int64_t N, int64_t C);
 
 #endif

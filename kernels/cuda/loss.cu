@@ -29,33 +29,39 @@ static __device__ __forceinline__ void add_logits(row_state *s, const float (&e)
     s->sum = s->sum * __expf(before - offset) + part;
 }
 
-template <typename T, int W> static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V)
+template <typename T, int W, bool MAPPED>
+static __device__ __forceinline__ row_state scan_row(const T *x, int64_t V, const p4_logit_map &map)
 {
     row_state s = {-INFINITY, 0.0f, V};
     float e[W];
     int64_t v = (int64_t)threadIdx.x * W;
     for (; v + W <= V; v += (int64_t)blockDim.x * W) {
         p4_load(e, x + v);
+        map_all<T, MAPPED>(e, map);
         add_logits(&s, e, v);
     }
     if (v < V) {
         load_end(e, x, v, V);
+        map_all<T, MAPPED>(e, map);
         add_logits(&s, e, v);
     }
     return s;
 }
 
-/* d = softmax(x) scale - onehot scale, with factor = scale / sum. */
-template <typename T, int W>
-static __device__ __forceinline__ void store_gradient(T *d, const float (&e)[W], int64_t v, int64_t target,
-                                                      float largest, float factor, float scale)
+/* d = (softmax(z) scale - onehot scale) times the map's slope, z the mapped e, factor = scale / sum. */
+template <bool MAPPED, typename T, int W>
+static __device__ __forceinline__ void store_gradient(T *d, float (&e)[W], int64_t v, int64_t target,
+                                                      float largest, float factor, float scale,
+                                                      const p4_logit_map &map)
 {
-    float g[W];
+    map_all<T, MAPPED>(e, map);
 #pragma unroll
     for (int i = 0; i < W; i++) {
-        g[i] = __expf(e[i] - largest) * factor - (v + i == target ? scale : 0.0f);
+        const float slope = map_slope<MAPPED>(e[i], map);
+        e[i] = __expf(e[i] - largest) * factor - (v + i == target ? scale : 0.0f);
+        e[i] = MAPPED ? e[i] * slope : e[i];
     }
-    p4_store(d + v, g);
+    p4_store(d + v, e);
 }
 
 /* Of a row without a target. */
@@ -74,9 +80,10 @@ static __device__ __forceinline__ void skip_row(float *nll, float *hit, T *d, in
     }
 }
 
-template <typename T, int W>
+template <typename T, int W, bool MAPPED>
 static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, const T *logits,
-                                          const int32_t *targets, int64_t V, int64_t ld, float scale)
+                                          const int32_t *targets, int64_t V, int64_t ld, float scale,
+                                          p4_logit_map map)
 {
     const int64_t n = blockIdx.x, target = targets[n], step = (int64_t)blockDim.x * W;
     const T *x = logits + n * ld;
@@ -86,8 +93,9 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
         return;
     }
     double sum;
-    const float target_logit = p4_value(x[target]); /* before d, which may be x, is written */
-    const row_state row = join_rows(scan_row<T, W>(x, V), &sum);
+    /* Before d, which may be x, is written. */
+    const float target_logit = mapped<T, MAPPED>(p4_value(x[target]), map);
+    const row_state row = join_rows(scan_row<T, W, MAPPED>(x, V, map), &sum);
     if (threadIdx.x == 0) {
         nll[n] = (float)(log(sum) + (double)row.largest - (double)target_logit);
         if (hit) {
@@ -104,11 +112,11 @@ static __global__ void cross_entropy_rows(float *nll, float *hit, T *dlogits, co
     float e[W];
     for (; v >= 0 && v + W > V; v -= step) {
         load_end(e, x, v, V);
-        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
+        store_gradient<MAPPED>(d, e, v, target, row.largest, factor, scale, map);
     }
     for (; v >= 0; v -= step) {
         p4_load(e, x + v);
-        store_gradient<T, W>(d, e, v, target, row.largest, factor, scale);
+        store_gradient<MAPPED>(d, e, v, target, row.largest, factor, scale, map);
     }
 }
 
@@ -172,10 +180,10 @@ static __device__ __forceinline__ bool is_first(const T *row, int target, float 
 
 /* As cross_entropy_rows. Exponents are base 2: e^(x - largest) = 2^(x log2_e - offset), rounded once; the
  * rounding of the offset cancels between the sum and the loss. */
-template <typename T, int W>
+template <typename T, int W, bool MAPPED>
 static __global__ void __launch_bounds__(LOSS_THREADS)
     cross_entropy_held(float *nll, float *hit, T *dlogits, const T *logits, const int32_t *targets, int V,
-                       int ld, float scale)
+                       int ld, float scale, p4_logit_map map)
 {
     extern __shared__ __align__(16) unsigned char shared[];
     const int64_t n = blockIdx.x;
@@ -187,10 +195,12 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
         return;
     }
     const float target_logit = p4_value(x[target]); /* before d, which may be x, is written */
-    const float largest = p4_block_max(hold_row<T, W>(row, x, V, ld)), offset = offset_of(largest) * log2_e;
+    const float largest = p4_block_max(hold_row<T, W>(row, x, V, ld));
+    const float offset = offset_of(mapped<T, MAPPED>(largest, map)) * log2_e;
     float e[W], part = 0.0f;
     for (int v = first; v < ld; v += step) {
         p4_load(e, row + v);
+        map_all<T, MAPPED>(e, map);
 #pragma unroll
         for (int i = 0; i < W; i++) {
             part += p4_exp2(__fmaf_rn(e[i], log2_e, -offset));
@@ -199,16 +209,20 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
     const double sum = p4_block_sum((double)part);
     const bool found = hit && target_logit == largest && is_first<T, W>(row, target, largest);
     if (threadIdx.x == 0) {
-        nll[n] = (float)(log(sum) + (double)offset / (double)log2_e - (double)target_logit);
+        nll[n] = (float)(log(sum) + (double)offset / (double)log2_e -
+                         (double)mapped<T, MAPPED>(target_logit, map));
         if (hit) {
             hit[n] = found ? 1.0f : 0.0f;
         }
     }
     const float factor = (float)((double)scale / sum);
     for (int v = first; d && v < ld; v += step) {
+        float slope[W];
         p4_load(e, row + v);
+        map_all<T, MAPPED>(e, map);
 #pragma unroll
         for (int i = 0; i < W; i++) {
+            slope[i] = map_slope<MAPPED>(e[i], map);
             e[i] = p4_exp2(__fmaf_rn(e[i], log2_e, -offset)) * factor;
         }
         if (v <= target && target < v + W) {
@@ -216,6 +230,10 @@ static __global__ void __launch_bounds__(LOSS_THREADS)
             for (int i = 0; i < W; i++) {
                 e[i] -= v + i == target ? scale : 0.0f;
             }
+        }
+#pragma unroll
+        for (int i = 0; MAPPED && i < W; i++) {
+            e[i] *= slope[i];
         }
         p4_store(d + v, e);
     }
@@ -231,19 +249,19 @@ static bool fits_shared(p4_device *device, int64_t row_bytes)
     return row_bytes <= p4_min_i64(HELD_ROW_BYTES, most - 1024); /* 1024: the kernel's other shared memory */
 }
 
-template <typename T> static void launch_held(p4_device *device, const p4_cross_entropy_args *a)
+template <typename T, bool MAPPED> static void launch_held(p4_device *device, const p4_cross_entropy_args *a)
 {
     const int W = P4_VECTOR_BYTES / sizeof(T);
     const int row_bytes = (int)(a->ld * (int64_t)sizeof(T));
     if (p4_cuda_ok(device,
-                   cudaFuncSetAttribute(cross_entropy_held<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        row_bytes),
+                   cudaFuncSetAttribute(cross_entropy_held<T, W, MAPPED>,
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, row_bytes),
                    "cross_entropy: shared memory")) {
         const unsigned blocks = (unsigned)a->N,
                        threads = p4_cuda_threads(p4_ceil_div(a->ld, W), LOSS_THREADS);
-        cross_entropy_held<T, W><<<blocks, threads, row_bytes, device->stream>>>(
+        cross_entropy_held<T, W, MAPPED><<<blocks, threads, row_bytes, device->stream>>>(
             a->nll, a->opt_hit, (T *)a->opt_dlogits, (const T *)a->logits, a->targets, (int)a->V, (int)a->ld,
-            a->scale);
+            a->scale, whole_map(a->map));
     }
 }
 
@@ -259,14 +277,21 @@ void p4_cuda_cross_entropy(p4_device *device, const p4_cross_entropy_args *a)
         return;
     }
     if (wide && fits_shared(device, row_bytes)) {
-        (device->half ? launch_held<__nv_bfloat16> : launch_held<float>)(device, a);
+        if (is_mapped(a->map)) {
+            (device->half ? launch_held<__nv_bfloat16, true> : launch_held<float, true>)(device, a);
+        } else {
+            (device->half ? launch_held<__nv_bfloat16, false> : launch_held<float, false>)(device, a);
+        }
         p4_cuda_launched(device, "cross_entropy");
         return;
     }
-    P4_BY_ACT(device, wide,
-              cross_entropy_rows<elem, W><<<(unsigned)a->N, threads, 0, device->stream>>>(
-                  a->nll, a->opt_hit, (elem *)a->opt_dlogits, (const elem *)a->logits, a->targets, a->V,
-                  a->ld, a->scale));
+    P4_BY_ACT(device, wide, {
+        const auto kernel =
+            is_mapped(a->map) ? cross_entropy_rows<elem, W, true> : cross_entropy_rows<elem, W, false>;
+        kernel<<<(unsigned)a->N, threads, 0, device->stream>>>(a->nll, a->opt_hit, (elem *)a->opt_dlogits,
+                                                               (const elem *)a->logits, a->targets, a->V,
+                                                               a->ld, a->scale, whole_map(a->map));
+    });
     p4_cuda_launched(device, "cross_entropy");
 }
 
@@ -301,10 +326,11 @@ static __device__ __forceinline__ void add_kl(kl_sums *sums, float a, float b)
     sums->b += __expf(b);
 }
 
-/* With a = reference - max, b = logits - max: KL = sum e^a (a - b) / sum e^a - log sum e^a + log sum e^b. */
-template <typename T, int W>
+/* With a = reference - max, b = logits - max, both mapped: KL = sum e^a (a - b) / sum e^a - log sum e^a + log
+ * sum e^b. */
+template <typename T, int W, bool MAPPED>
 static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets,
-                               int64_t V, int64_t ld)
+                               int64_t V, int64_t ld, p4_logit_map map)
 {
     const int64_t n = blockIdx.x;
     if (targets[n] < 0) {
@@ -315,20 +341,24 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
     }
     reference += n * ld;
     logits += n * ld;
-    const float a_max = row_max<T, W>(reference, V), b_max = row_max<T, W>(logits, V);
+    const float a_max = mapped<T, MAPPED>(row_max<T, W>(reference, V), map);
+    const float b_max = mapped<T, MAPPED>(row_max<T, W>(logits, V), map);
     kl_sums sums = {0.0f, 0.0f, 0.0f};
     int64_t v = (int64_t)threadIdx.x * W;
     for (; v + W <= V; v += (int64_t)blockDim.x * W) {
         float a[W], b[W];
         p4_load(a, reference + v);
         p4_load(b, logits + v);
+        map_all<T, MAPPED>(a, map);
+        map_all<T, MAPPED>(b, map);
 #pragma unroll
         for (int i = 0; i < W; i++) {
             add_kl(&sums, a[i] - a_max, b[i] - b_max);
         }
     }
     for (int i = 0; i < W && v + i < V; i++) {
-        add_kl(&sums, p4_value(reference[v + i]) - a_max, p4_value(logits[v + i]) - b_max);
+        add_kl(&sums, mapped<T, MAPPED>(p4_value(reference[v + i]), map) - a_max,
+               mapped<T, MAPPED>(p4_value(logits[v + i]), map) - b_max);
     }
     const double w = p4_block_sum((double)sums.weighted), a = p4_block_sum((double)sums.a);
     const double b = p4_block_sum((double)sums.b);
@@ -338,16 +368,19 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
     }
 }
 
-void p4_cuda_kl_divergence(p4_device *device, float *kl, const void *reference, const void *logits,
-                           const int32_t *targets, int64_t N, int64_t V, int64_t ld)
+void p4_cuda_kl_divergence(p4_device *device, const p4_kl_divergence_args *a)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(reference) | P4_ADDRESS(logits), ld * p4_act_bytes(device));
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(V, p4_cuda_width(device, wide)), LOSS_THREADS);
-    if (N <= 0 || V <= 0) {
+    const bool wide =
+        p4_cuda_wide(P4_ADDRESS(a->reference) | P4_ADDRESS(a->logits), a->ld * p4_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(a->V, p4_cuda_width(device, wide)), LOSS_THREADS);
+    if (a->N <= 0 || a->V <= 0) {
         return;
     }
-    P4_BY_ACT(device, wide,
-              kl_rows<elem, W><<<(unsigned)N, threads, 0, device->stream>>>(
-                  kl, (const elem *)reference, (const elem *)logits, targets, V, ld));
+    P4_BY_ACT(device, wide, {
+        const auto kernel = is_mapped(a->map) ? kl_rows<elem, W, true> : kl_rows<elem, W, false>;
+        kernel<<<(unsigned)a->N, threads, 0, device->stream>>>(a->kl, (const elem *)a->reference,
+                                                               (const elem *)a->logits, a->targets, a->V,
+                                                               a->ld, whole_map(a->map));
+    });
     p4_cuda_launched(device, "kl_divergence");
 }

@@ -3,6 +3,46 @@
 #define P4_LOSS_CUH
 
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/soft_cap.cuh"
+
+/* The map of logits, with a scale that is not 0; and whether it changes anything. */
+static inline p4_logit_map whole_map(p4_logit_map map)
+{
+    map.scale = map.scale > 0.0f ? map.scale : 1.0f;
+    return map;
+}
+static inline bool is_mapped(p4_logit_map map)
+{
+    return map.cap > 0.0f || (map.scale > 0.0f && map.scale != 1.0f);
+}
+
+/* A logit, mapped. -infinity, which stands for columns that do not count, stays. */
+template <typename T, bool MAPPED>
+static __device__ __forceinline__ float mapped(float x, const p4_logit_map &map)
+{
+    if (!MAPPED || x == -INFINITY) {
+        return x;
+    }
+    return map.cap > 0.0f ? map.cap * p4_tanh<T>(x * map.scale / map.cap) : x * map.scale;
+}
+template <typename T, bool MAPPED, int W>
+static __device__ __forceinline__ void map_all(float (&e)[W], const p4_logit_map &map)
+{
+#pragma unroll
+    for (int i = 0; MAPPED && i < W; i++) {
+        e[i] = mapped<T, MAPPED>(e[i], map);
+    }
+}
+
+/* The slope of the map where it gives z; 0 in columns that do not count. */
+template <bool MAPPED> static __device__ __forceinline__ float map_slope(float z, const p4_logit_map &map)
+{
+    if (!MAPPED) {
+        return 1.0f;
+    }
+    const float t = map.cap > 0.0f ? z / map.cap : 0.0f;
+    return z == -INFINITY ? 0.0f : map.scale * (1.0f - t * t);
+}
 
 /* The state of a row: its largest element so far, where that first occurs, and sum e^(x - largest). */
 typedef struct row_state {

@@ -13,7 +13,7 @@ template <typename T> struct norm_rows {
     const T *x, *delta;
     const float *gain, *bias;
     int C;
-    float eps;
+    float eps, delta_scale, gain_offset;
     bool keep; /* the row in shared memory, else it is read again */
 };
 
@@ -28,7 +28,7 @@ static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> 
     p4_load(other, p.gain + c);
 #pragma unroll
     for (int i = 0; i < W; i++) {
-        v[i] = __fmul_rn(__fmul_rn(__fsub_rn(v[i], center), scale), other[i]);
+        v[i] = __fmul_rn(__fmul_rn(__fsub_rn(v[i], center), scale), __fadd_rn(other[i], p.gain_offset));
     }
     if (p.bias) {
         p4_load(other, p.bias + c);
@@ -51,7 +51,7 @@ static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
             p4_load(other, p.delta + start + c);
 #pragma unroll
             for (int i = 0; i < W; i++) {
-                v[i] += other[i];
+                v[i] += p.delta_scale * other[i];
             }
         }
         if (p.sum && (p.delta || p.sum != p.x)) {
@@ -176,6 +176,8 @@ void p4_cuda_add_norm_forward(p4_device *device, const p4_add_norm_forward_args 
                                       a->opt_bias,
                                       (int)a->C,
                                       a->eps,
+                                      a->delta_scale > 0.0f ? a->delta_scale : 1.0f,
+                                      a->gain_offset,
                                       row_bytes <= SHARED_BYTES};
         if (a->kind == P4_LAYERNORM) {
             launch_norm<elem, W, true>(device, rows, round, a->N);

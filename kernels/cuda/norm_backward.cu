@@ -21,6 +21,7 @@ typedef struct norm_task {
     const void *dy, *x;
     float *partial; /* [blocks, kinds, C]: kinds are the sums for gain, bias and dx that are wanted */
     const float *mean, *rstd, *gain;
+    float gain_offset;
     int64_t N, C;
     bool accumulate, with_gain, with_bias, with_dx;
 } norm_task;
@@ -56,8 +57,19 @@ template <int W> static __device__ __forceinline__ void add_to(float *sums, cons
     }
 }
 
-/* Row n. With xhat = (x - center) rstd and g = dy gain: dx += rstd (g - xhat mean(g xhat) - mean(g)), the
- * last for LayerNorm. */
+/* What the norm multiplies columns from c by. */
+template <int W>
+static __device__ __forceinline__ void load_gain(float (&g)[W], const norm_task &k, int64_t c)
+{
+    p4_load(g, k.gain + c);
+#pragma unroll
+    for (int i = 0; i < W; i++) {
+        g[i] += k.gain_offset;
+    }
+}
+
+/* Row n. With xhat = (x - center) rstd and g = dy (gain + offset): dx += rstd (g - xhat mean(g xhat) -
+ * mean(g)), the last for LayerNorm. */
 template <typename T, int W, bool CENTERED>
 static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t n, column_sums sums)
 {
@@ -69,7 +81,7 @@ static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t 
     for (int64_t c = first; c < k.C; c += step) {
         p4_load(a, dy + c);
         p4_load(b, x + c);
-        p4_load(g, k.gain + c);
+        load_gain(g, k, c);
 #pragma unroll
         for (int i = 0; i < W; i++) {
             dot += a[i] * g[i] * ((b[i] - center) * rstd);
@@ -82,7 +94,7 @@ static __device__ __forceinline__ void row_backward(const norm_task &k, int64_t 
         float d[W] = {};
         p4_load(a, dy + c);
         p4_load(b, x + c);
-        p4_load(g, k.gain + c);
+        load_gain(g, k, c);
         if (k.accumulate) {
             p4_load(d, dx + c);
         }
@@ -239,7 +251,7 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_t
     for (int p = 0; p < PIECES; p++) {
         const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W;
         if (c < k.C) {
-            p4_load(gain[p], k.gain + c);
+            load_gain(gain[p], k, c);
         }
     }
     int turn = 0;
@@ -328,6 +340,7 @@ static norm_task task_of(const p4_norm_backward_args *a)
     k.mean = a->opt_mean;
     k.rstd = a->rstd;
     k.gain = a->gain;
+    k.gain_offset = a->gain_offset;
     k.N = a->N;
     k.C = a->C;
     k.accumulate = a->accumulate;

@@ -4,7 +4,7 @@
 typedef struct error_arrays {
     const void *x, *delta, *target;
     void *dx;
-    float scale;
+    float scale, delta_scale;
 } error_arrays;
 
 /* W elements from i on of an array that may be missing; then they are 0. */
@@ -34,7 +34,7 @@ static __global__ void error_partials(double *partial, error_arrays a, int64_t c
         load_or_zero(target, (const T *)a.target, i, end);
 #pragma unroll
         for (int k = 0; k < W; k++) {
-            x[k] += delta[k] - target[k];
+            x[k] += a.delta_scale * delta[k] - target[k];
             sum += (double)x[k] * (double)x[k];
             x[k] *= a.scale;
         }
@@ -61,7 +61,8 @@ void p4_cuda_squared_error(p4_device *device, const p4_squared_error_args *a)
 {
     const bool wide = p4_cuda_wide(
         P4_ADDRESS(a->x) | P4_ADDRESS(a->opt_delta) | P4_ADDRESS(a->opt_target) | P4_ADDRESS(a->opt_dx), 0);
-    const error_arrays arrays = {a->x, a->opt_delta, a->opt_target, a->opt_dx, a->scale};
+    const error_arrays arrays = {a->x,      a->opt_delta, a->opt_target,
+                                 a->opt_dx, a->scale,     a->delta_scale > 0.0f ? a->delta_scale : 1.0f};
     const int64_t step = P4_FLAT_THREADS * p4_cuda_width(device, true),
                   each = p4_ceil_div(p4_ceil_div(a->count, P4_SUM_BLOCKS), step) * step;
     double *partial = (double *)p4_cuda_scratch(device, P4_SUM_BLOCKS * (int64_t)sizeof *partial);

@@ -13,6 +13,6 @@
 /* Prepares the kernel of `own` on the current device; false records a failure. */
 bool p4_cuda_swiglu_own_open(p4_device *device);
 /* Queues `own`. False: nothing was queued, and the call is left to `cublas`. */
-bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_swiglu_backward_args *call);
+bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_gated_backward_args *call);
 
 #endif

@@ -1,5 +1,5 @@
 /* top_k.cu - the k largest of a row of logits, and their log-probabilities, one block a row. */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/loss.cuh"
 
 enum { TOP_THREADS = 512, DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS };
 
@@ -53,9 +53,11 @@ static __device__ __forceinline__ uint32_t find_kth(const T *x, int V, int k, in
     return prefix;
 }
 
-template <typename T>
+/* The logits decide; the logarithms are those of mapped ones. */
+template <typename T, bool MAPPED>
 static __global__ void __launch_bounds__(TOP_THREADS)
-    top_rows(int32_t *ids, float *logp, const T *logits, float inverse, int V, int64_t ld, int k)
+    top_rows(int32_t *ids, float *logp, const T *logits, float inverse, int V, int64_t ld, int k,
+             p4_logit_map map)
 {
     __shared__ int above[P4_WARP], same[P4_WARP]; /* of each warp, in the tile at work */
     const int64_t n = blockIdx.x;
@@ -67,18 +69,18 @@ static __global__ void __launch_bounds__(TOP_THREADS)
     for (int v = (int)threadIdx.x; v < V; v += (int)blockDim.x) {
         mine = fmaxf(mine, p4_value(x[v]));
     }
-    const float largest = p4_block_max(mine);
+    const float largest = mapped<T, MAPPED>(p4_block_max(mine), map);
     double inside = 0.0, below = 0.0;
     int ties = 0;
     for (int v = (int)threadIdx.x; v < V; v += (int)blockDim.x) {
         const float value = p4_value(x[v]);
         const uint32_t key = key_of(value);
-        const double e = (double)expf((value - largest) * inverse);
+        const double e = (double)expf((mapped<T, MAPPED>(value, map) - largest) * inverse);
         inside += key > kth ? e : 0.0;
         below += key < kth ? e : 0.0;
         ties += key == kth;
     }
-    const double tied = (double)expf((value_of(kth) - largest) * inverse);
+    const double tied = (double)expf((mapped<T, MAPPED>(value_of(kth), map) - largest) * inverse);
     const int all_ties = p4_block_sum(ties);
     const double others = p4_block_sum(below) + (double)(all_ties - equal) * tied;
     const double log_sum = log(p4_block_sum(inside) + (double)equal * tied + others);
@@ -106,7 +108,8 @@ static __global__ void __launch_bounds__(TOP_THREADS)
         if (v < V && (key > kth || (key == kth && same_here < equal))) {
             const int64_t at = above_here + min(same_here, equal);
             ids[n * k + at] = v;
-            logp[n * (k + 1) + at] = (float)((double)((value - largest) * inverse) - log_sum);
+            logp[n * (k + 1) + at] =
+                (float)((double)((mapped<T, MAPPED>(value, map) - largest) * inverse) - log_sum);
         }
     }
     if (threadIdx.x == 0) {
@@ -114,19 +117,22 @@ static __global__ void __launch_bounds__(TOP_THREADS)
     }
 }
 
-void p4_cuda_top_k(p4_device *device, const p4_top_rows *top, const void *logits, float temperature,
-                   int64_t N, int64_t V, int64_t ld)
+template <typename T, bool MAPPED> static void launch_top(p4_device *device, const p4_top_k_args *a)
 {
-    const unsigned threads = p4_cuda_threads(V, TOP_THREADS);
-    if (N <= 0 || V <= 0) {
+    top_rows<T, MAPPED><<<(unsigned)a->N, p4_cuda_threads(a->V, TOP_THREADS), 0, device->stream>>>(
+        a->top.ids, a->top.logp, (const T *)a->logits, 1.0f / a->temperature, (int)a->V, a->ld, (int)a->top.k,
+        whole_map(a->map));
+}
+
+void p4_cuda_top_k(p4_device *device, const p4_top_k_args *a)
+{
+    if (a->N <= 0 || a->V <= 0) {
         return;
     }
-    if (device->half) {
-        top_rows<<<(unsigned)N, threads, 0, device->stream>>>(
-            top->ids, top->logp, (const __nv_bfloat16 *)logits, 1.0f / temperature, (int)V, ld, (int)top->k);
+    if (is_mapped(a->map)) {
+        (device->half ? launch_top<__nv_bfloat16, true> : launch_top<float, true>)(device, a);
     } else {
-        top_rows<<<(unsigned)N, threads, 0, device->stream>>>(top->ids, top->logp, (const float *)logits,
-                                                              1.0f / temperature, (int)V, ld, (int)top->k);
+        (device->half ? launch_top<__nv_bfloat16, false> : launch_top<float, false>)(device, a);
     }
     p4_cuda_launched(device, "top_k");
 }

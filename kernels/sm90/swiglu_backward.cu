@@ -5,7 +5,7 @@
  * gradients takes half as long as multiplying, so both must overlap: the warpgroups that multiply leave a
  * tile in shared memory, rounded to bf16 as the implementation `cublas` rounds it, and start the next one;
  * meanwhile two more warpgroups finish it. Each of their warps takes the 16 rows that one multiplying warp
- * wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/gelu.cu): with its shorter
+ * wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/activation.cu): with its shorter
  * products this took longer. */
 #include "kernels/cuda/mlp.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
@@ -136,7 +136,7 @@ static __device__ __forceinline__ void finish_row(const work &p, const part &her
     unpack(up, x[1]);
 #pragma unroll
     for (int i = 0; i < WIDTH; i++) {
-        p4_swiglu_backward<__nv_bfloat16>(d[i], &gate[i], &up[i]);
+        p4_gated_backward<__nv_bfloat16, P4_SILU>(d[i], &gate[i], &up[i]);
     }
     put(to, gate);
     put(to + p.cols, up);
@@ -217,13 +217,14 @@ bool p4_cuda_swiglu_own_open(p4_device *device)
         name);
 }
 
-bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_swiglu_backward_args *call)
+bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_gated_backward_args *call)
 {
     const uintptr_t addresses =
         P4_ADDRESS(call->dy) | P4_ADDRESS(call->w) | P4_ADDRESS(call->gate_up) | P4_ADDRESS(call->dgate_up);
     const p4_tiles tiles = {(int)p4_ceil_div(call->N, TILE), (int)p4_ceil_div(call->F, TILE)};
     CUtensorMap dy, w;
-    if (!device->swiglu_own || !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0) {
+    if (!device->swiglu_own || call->function != P4_SILU ||
+        !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0) {
         return false;
     }
     work p = {};

@@ -59,6 +59,30 @@ OP(layernorm_backward,
                                                        .opt_dx_sums = F32(F1, x->arch.C),
                                                        .opt_dgain = F32(F2, x->arch.C),
                                                        .opt_dbias = F32(F1, 2 * x->arch.C) + x->arch.C}))
+OP(head_norm,
+   ops->head_norm_forward(device, &(p4_head_norm_forward_args){.N = x->N,
+                                                               .heads = x->arch.H,
+                                                               .D = x->arch.D,
+                                                               .eps = 1e-6f,
+                                                               .x = ACT(X0, x->N * x->arch.H * x->arch.D),
+                                                               .ld_x = x->arch.H * x->arch.D,
+                                                               .gain = F32(F0, x->arch.D),
+                                                               .y = ACT(Y0, x->N * x->arch.H * x->arch.D),
+                                                               .ld_y = x->arch.H * x->arch.D,
+                                                               .opt_rstd = F32(F1, x->N * x->arch.H)}))
+OP(head_norm_backward,
+   ops->head_norm_backward(device, &(p4_head_norm_backward_args){.N = x->N,
+                                                                 .heads = x->arch.H,
+                                                                 .D = x->arch.D,
+                                                                 .dy = ACT(X0, x->N * x->arch.H * x->arch.D),
+                                                                 .ld_dy = x->arch.H * x->arch.D,
+                                                                 .x = ACT(X1, x->N * x->arch.H * x->arch.D),
+                                                                 .ld_x = x->arch.H * x->arch.D,
+                                                                 .rstd = F32(F3, x->N * x->arch.H),
+                                                                 .gain = F32(F0, x->arch.D),
+                                                                 .dx = ACT(Y0, x->N * x->arch.H * x->arch.D),
+                                                                 .ld_dx = x->arch.H * x->arch.D,
+                                                                 .opt_dgain = F32(F1, x->arch.D)}))
 OP(add, ops->add(device, ACT(Y0, x->N * x->arch.C), ACT(X0, x->N * x->arch.C), ACT(X1, x->N * x->arch.C),
                  1.0f, x->N * x->arch.C))
 OP(swiglu_forward, ops->activate(device, ACT(Y0, x->N * x->arch.F), NULL, ACT(X0, 2 * x->N * x->arch.F),
@@ -95,6 +119,16 @@ OP(cross_entropy, ops->cross_entropy(device, &(p4_cross_entropy_args){.N = x->NV
                                                                       .nll = F32(F1, x->NV),
                                                                       .opt_hit = F32(F2, x->NV),
                                                                       .opt_dlogits = LOGITS(Y0)}))
+OP(cross_entropy_capped, ops->cross_entropy(device, &(p4_cross_entropy_args){.N = x->NV,
+                                                                             .V = x->arch.V,
+                                                                             .ld = ops_logits_ld(x),
+                                                                             .logits = LOGITS(X0),
+                                                                             .map = {.cap = 30.0f},
+                                                                             .targets = x->ids,
+                                                                             .scale = 1e-3f,
+                                                                             .nll = F32(F1, x->NV),
+                                                                             .opt_hit = F32(F2, x->NV),
+                                                                             .opt_dlogits = LOGITS(Y0)}))
 OP(cross_entropy_nll, ops->cross_entropy(device, &(p4_cross_entropy_args){.N = x->NV,
                                                                           .V = x->arch.V,
                                                                           .ld = ops_logits_ld(x),
@@ -148,6 +182,7 @@ void ops_layer_cases(ops_bench *x)
 {
     double A = (double)ops_acts(x, 1), N = (double)x->N, V = (double)x->arch.V;
     double C = A * N * (double)x->arch.C, F = A * N * (double)x->arch.F, logits = A * (double)x->NV * V;
+    double heads = A * N * (double)(x->arch.H * x->arch.D);
     double touched = 4.0 * (double)x->arch.C * (N < V ? N : V); /* rows of the embedding, fp32 */
     ops_case(x, run_rmsnorm, 0.0, 4.0 * C, "add_rmsnorm");
     ops_case(x, run_rmsnorm_int8, 0.0, 3.0 * C + C / A, "add_rmsnorm_int8");
@@ -155,6 +190,8 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_rmsnorm_backward, 0.0, 4.0 * C, "rmsnorm_backward");
     ops_case(x, run_layernorm_backward, 0.0, 4.0 * C, "layernorm_backward");
     ops_case(x, run_add, 0.0, 3.0 * C, "add");
+    ops_case(x, run_head_norm, 0.0, 2.0 * heads, "head_norm");
+    ops_case(x, run_head_norm_backward, 0.0, 3.0 * heads, "head_norm_backward");
     ops_case(x, run_swiglu_forward, 0.0, 3.0 * F, "swiglu_forward");
     ops_case(x, run_swiglu_int8, 0.0, 2.0 * F + F / A, "swiglu_int8");
     ops_case(x, run_gelu_forward, 0.0, 2.0 * F, "gelu_forward");
@@ -162,6 +199,7 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_embed_forward, 0.0, C + touched, "embed_forward");
     ops_case(x, run_embed_backward, 0.0, C + 2.0 * touched, "embed_backward");
     ops_case(x, run_cross_entropy, 0.0, 2.0 * logits, "cross_entropy");
+    ops_case(x, run_cross_entropy_capped, 0.0, 2.0 * logits, "cross_entropy_capped");
     ops_case(x, run_cross_entropy_nll, 0.0, logits, "cross_entropy_nll");
     ops_case(x, run_kl_divergence, 0.0, 2.0 * logits, "kl_divergence");
     ops_case(x, run_distill_loss, 0.0, 3.0 * logits, "distill_loss");

@@ -45,7 +45,7 @@ until_true() { # until_true COMMAND...: while the run lives
     complain "in vain: $*"
 }
 makes_the_file() { grep -q 'the original is cached' log; }
-has_logged() { [ -s "$1/metrics.jsonl" ]; }
+has_logged() { grep -q '"lr"' "$1/metrics.jsonl" 2>/dev/null; }
 
 run 1 taught
 [ ! -e taught/teacher_top_k ] || complain "the teacher's file is left"

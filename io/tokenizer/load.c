@@ -334,7 +334,8 @@ p4_rc p4_tok_load(p4_tokenizer *t)
     /* A string takes no more bytes than its source; it is kept once, and a token once more as bytes. */
     TRY(p4_tok_strings_create(&t->strings, 2 * t->json_bytes + 64));
     TRY(p4_json_member(&model, t->source, "", root, "model", true));
-    TRY(p4_tok_load_parts(t, root));
+    TRY(p4_tok_load_normalizer(t, root));
+    TRY(p4_tok_load_splitter(t, root));
     TRY(load_options(t, model));
     TRY(load_vocab(t, model));
     TRY(load_merges(t, model));

@@ -99,6 +99,7 @@ void p4_tokenizer_close(p4_tokenizer *tokenizer)
     if (tokenizer == NULL) {
         return;
     }
+    p4_tok_normalizer_free(&tokenizer->normalizer);
     p4_tok_splitter_free(&tokenizer->splitter);
     p4_tok_bpe_free(&tokenizer->bpe);
     p4_tok_map_free(&tokenizer->added_ids);
@@ -134,7 +135,6 @@ p4_rc p4_tokenizer_scratch_create(p4_tokenizer_scratch **scratch, const p4_token
         return P4_E_SYSTEM;
     }
     s->tokenizer = tokenizer;
-    TRY(p4_tok_split_scratch_create(&s->split));
     TRY(p4_tok_bpe_scratch_create(&s->bpe));
     *scratch = s;
 done:

@@ -82,7 +82,16 @@ static void test_model(void)
 {
     refused("{}", "model is missing");
     refused("{\"model\":[]}", "model is not an object");
-    refused(MODEL_OF("\"type\":\"Unigram\"," SMALL), "model.type is \"Unigram\"; only BPE");
+    refused(MODEL_OF("\"type\":\"WordPiece\"," SMALL),
+            "model.type is \"WordPiece\"; supported: BPE, Unigram");
+    refused(MODEL_OF("\"type\":\"Unigram\"," SMALL), "model.vocab of a Unigram model must be an array");
+    refused(MODEL_OF("\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"a\",-1]]"), "model.vocab has \"a\" twice");
+    refused(MODEL_OF("\"type\":\"Unigram\",\"vocab\":[[\"a\"]]"), "model.vocab[0] must be");
+    refused(MODEL_OF("\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",0]]"),
+            "model.unk_id must be the id");
+    accepted(
+        MODEL_OF("\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],[\"a\",-1],[\"b\",-1],[\"ab\",-3]]"),
+        "abxyb?x", "1 2 0 2 0");
     refused(MODEL_OF("\"type\":7," SMALL), "model.type must be a string");
     refused(MODEL_OF("\"type\":\"BPE\",\"merges\":[]"), "model.vocab is missing");
     refused(MODEL_OF("\"vocab\":{\"a\":0}"), "model.merges is missing");
@@ -331,8 +340,12 @@ static void test_decoders(void)
 
 static void test_post_processors(void)
 {
-    refused(WITH("\"post_processor\":{\"type\":\"RobertaProcessing\"}"),
-            "post_processor.type is \"RobertaProcessing\"");
+    refused(WITH("\"post_processor\":{\"type\":\"Other\"}"), "post_processor.type is \"Other\"");
+    refused(WITH("\"post_processor\":{\"type\":\"RobertaProcessing\"}"), "post_processor.cls is missing");
+    refused(WITH("\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"x\",9]}"),
+            "post_processor.cls must be");
+    accepted(WITH("\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"_\",3],\"sep\":[\"a\",0]}"),
+             "ab", "3 2 0");
     refused(TEMPLATE("", ""), "must hold the Sequence A once");
     refused(TEMPLATE(TEXT "," TEXT, ""), "must hold the Sequence A once");
     refused(TEMPLATE("{\"Sequence\":{\"id\":\"B\"}}", ""), "must hold the Sequence A once");

@@ -11,7 +11,6 @@
 #include "io/tokenizer/state.h"
 
 enum {
-    IDS_MAX = 1 << 22,      /* the largest vocabulary accepted: four times the largest published */
     ADDED_BYTES_MAX = 1024, /* of an added token: a text is searched for the longest at every place */
     SHOWN_BYTES = 60,       /* of a token in a message */
 };
@@ -30,9 +29,6 @@ static p4_rc load_options(p4_tokenizer *t, const cJSON *model)
     const cJSON *item;
     const char *text;
     p4_tok_bpe *bpe = &t->bpe;
-    TRY(p4_json_string(&text, t->source, "model", model, "type", false));
-    CHECK(text == NULL || strcmp(text, "BPE") == 0, "%s: model.type is \"%.60s\"; only BPE is supported",
-          t->source, text);
     TRY(p4_json_member(&item, t->source, "model", model, "dropout", false));
     CHECK(item == NULL || cJSON_IsNull(item) || (cJSON_IsNumber(item) && item->valuedouble == 0.0),
           "%s: model.dropout must be null: random merges are not supported", t->source);
@@ -46,7 +42,6 @@ static p4_rc load_options(p4_tokenizer *t, const cJSON *model)
     TRY(p4_json_bool(&bpe->fuse_unk, t->source, "model", model, "fuse_unk", false));
     TRY(p4_json_bool(&bpe->ignore_merges, t->source, "model", model, "ignore_merges", false));
     TRY(p4_json_string(&text, t->source, "model", model, "unk_token", false));
-    bpe->unk_id = -1;
     if (text != NULL) {
         TRY(p4_tok_keep(&t->strings, &bpe->unk_token, text, strlen(text)));
     }
@@ -75,9 +70,9 @@ static p4_rc load_vocab(p4_tokenizer *t, const cJSON *model)
         p4_tok_text token;
         int64_t id;
         TRY(p4_tok_keep(&t->strings, &token, child->string, strlen(child->string)));
-        CHECK(p4_json_is_whole(child, IDS_MAX, &id),
+        CHECK(p4_json_is_whole(child, P4_TOK_IDS_MAX, &id),
               "%s: model.vocab: the id of \"%.*s\" must be a whole number from 0 to %d", t->source,
-              shown(token), token.data, IDS_MAX - 1);
+              shown(token), token.data, P4_TOK_IDS_MAX - 1);
         CHECK(p4_tok_map_put(&t->bpe.vocab, token, (int32_t)id), "%s: model.vocab has \"%.*s\" twice",
               t->source, shown(token), token.data);
         t->vocab_count = p4_max_i64(t->vocab_count, id + 1);
@@ -180,7 +175,7 @@ static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
     const char *content;
     int64_t id;
     snprintf(where, sizeof where, "added_tokens[%d]", index);
-    TRY(p4_json_integer(&id, t->source, where, item, "id", IDS_MAX));
+    TRY(p4_json_integer(&id, t->source, where, item, "id", P4_TOK_IDS_MAX));
     TRY(p4_json_string(&content, t->source, where, item, "content", true));
     size_t bytes = strlen(content);
     CHECK(bytes > 0 && bytes <= ADDED_BYTES_MAX, "%s: %s.content has %zu bytes; 1 to %d are supported",
@@ -212,8 +207,8 @@ static p4_rc load_added(p4_tokenizer *t, const cJSON *root)
     }
     CHECK(cJSON_IsArray(list), "%s: added_tokens must be an array", t->source);
     size_t count = count_children(list);
-    CHECK(count < IDS_MAX, "%s: added_tokens has %zu entries; at most %d are supported", t->source, count,
-          IDS_MAX - 1);
+    CHECK(count < P4_TOK_IDS_MAX, "%s: added_tokens has %zu entries; at most %d are supported", t->source,
+          count, P4_TOK_IDS_MAX - 1);
     t->added = p4_alloc(count, sizeof *t->added);
     if (t->added == NULL) {
         return P4_E_SYSTEM;
@@ -324,6 +319,34 @@ static void index_symbols(p4_tokenizer *t)
     }
 }
 
+/* The splitter and the model both depend on it. */
+static p4_rc find_type(p4_tokenizer *t, const cJSON *model)
+{
+    p4_rc rc = P4_OK;
+    const char *type;
+    TRY(p4_json_string(&type, t->source, "model", model, "type", false));
+    bool unigram = type != NULL && strcmp(type, "Unigram") == 0;
+    CHECK(unigram || type == NULL || strcmp(type, "BPE") == 0,
+          "%s: model.type is \"%.60s\"; supported: BPE, Unigram", t->source, type);
+    t->bpe.unigram = unigram ? &t->unigram : NULL;
+    t->bpe.unk_id = -1;
+done:
+    return rc;
+}
+
+static p4_rc load_model(p4_tokenizer *t, const cJSON *model)
+{
+    p4_rc rc = P4_OK;
+    if (t->bpe.unigram != NULL) {
+        return p4_tok_load_unigram(t, model);
+    }
+    TRY(load_options(t, model));
+    TRY(load_vocab(t, model));
+    TRY(load_merges(t, model));
+done:
+    return rc;
+}
+
 p4_rc p4_tok_load(p4_tokenizer *t)
 {
     p4_rc rc = P4_OK;
@@ -335,10 +358,9 @@ p4_rc p4_tok_load(p4_tokenizer *t)
     TRY(p4_tok_strings_create(&t->strings, 2 * t->json_bytes + 64));
     TRY(p4_json_member(&model, t->source, "", root, "model", true));
     TRY(p4_tok_load_normalizer(t, root));
+    TRY(find_type(t, model));
     TRY(p4_tok_load_splitter(t, root));
-    TRY(load_options(t, model));
-    TRY(load_vocab(t, model));
-    TRY(load_merges(t, model));
+    TRY(load_model(t, model));
     TRY(load_added(t, root));
     TRY(index_tokens(t));
     if (t->bpe.byte_level && t->bpe.ignore_merges) {

@@ -233,5 +233,11 @@ static p4_rc read_pre_tokenizer(p4_tokenizer *t, const char *where, const cJSON 
 
 p4_rc p4_tok_load_splitter(p4_tokenizer *t, const cJSON *root)
 {
-    return p4_tok_walk(t, root, "pre_tokenizer", "pretokenizers", read_pre_tokenizer);
+    p4_rc rc = P4_OK;
+    TRY(p4_tok_walk(t, root, "pre_tokenizer", "pretokenizers", read_pre_tokenizer));
+    if (t->bpe.unigram != NULL) { /* BPE alone takes bytes for the characters that stand for them */
+        TRY(map_bytes_first(t, "pre_tokenizer"));
+    }
+done:
+    return rc;
 }

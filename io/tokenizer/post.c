@@ -51,14 +51,27 @@ done:
     return rc;
 }
 
+/* Puts the ids of one processor around those of the processors before it. */
+static p4_rc surround(p4_tokenizer *t, const p4_tok_special *before, const p4_tok_special *after)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; i < before->count; i++) {
+        TRY(special_insert(&t->before, i, before->ids[i]));
+    }
+    for (int64_t i = 0; i < after->count; i++) {
+        TRY(special_insert(&t->after, t->after.count, after->ids[i]));
+    }
+done:
+    return rc;
+}
+
 static p4_rc read_template(p4_tokenizer *t, const char *where, const cJSON *part)
 {
     p4_rc rc = P4_OK;
     const cJSON *pieces, *names;
     bool text_seen = false;
+    p4_tok_special before = {0}, after = {0};
     int count = 0;
-    CHECK(t->before.ids == NULL && t->after.ids == NULL,
-          "%s: %s: a second TemplateProcessing is not supported", t->source, where);
     TRY(p4_json_member(&pieces, t->source, where, part, "single", true));
     TRY(p4_json_member(&names, t->source, where, part, "special_tokens", true));
     CHECK(cJSON_IsArray(pieces), "%s: %s.single must be an array", t->source, where);
@@ -77,11 +90,45 @@ static p4_rc read_template(p4_tokenizer *t, const char *where, const cJSON *part
                   t->source, where);
             text_seen = true;
         } else {
-            TRY(template_token(t, text_seen ? &t->after : &t->before, where, kind, names));
+            TRY(template_token(t, text_seen ? &after : &before, where, kind, names));
         }
     }
     CHECK(text_seen, "%s: %s.single must hold the Sequence A once", t->source, where);
+    TRY(surround(t, &before, &after));
 done:
+    free(before.ids);
+    free(after.ids);
+    return rc;
+}
+
+/* ["</s>", 2] */
+static p4_rc read_pair(p4_tokenizer *t, p4_tok_special *special, const char *where, const cJSON *part,
+                       const char *key)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *pair;
+    int64_t id;
+    TRY(p4_json_member(&pair, t->source, where, part, key, true));
+    const cJSON *name = cJSON_IsArray(pair) ? pair->child : NULL;
+    CHECK(name != NULL && cJSON_IsString(name) && name->next != NULL && name->next->next == NULL &&
+              p4_json_is_whole(name->next, t->vocab_count, &id) && t->token_text[id].data != NULL,
+          "%s: %s.%s must be [\"token\", id of a token]", t->source, where, key);
+    TRY(special_insert(special, 0, (int32_t)id));
+done:
+    return rc;
+}
+
+/* RobertaProcessing and BertProcessing: cls before the text, sep behind it. */
+static p4_rc read_cls_sep(p4_tokenizer *t, const char *where, const cJSON *part)
+{
+    p4_rc rc = P4_OK;
+    p4_tok_special before = {0}, after = {0};
+    TRY(read_pair(t, &before, where, part, "cls"));
+    TRY(read_pair(t, &after, where, part, "sep"));
+    TRY(surround(t, &before, &after));
+done:
+    free(before.ids);
+    free(after.ids);
     return rc;
 }
 
@@ -93,7 +140,11 @@ static p4_rc read_post(p4_tokenizer *t, const char *where, const cJSON *part, co
     if (strcmp(type, "TemplateProcessing") == 0) {
         return read_template(t, where, part);
     }
-    return p4_tok_unsupported(t, where, type, "ByteLevel, TemplateProcessing, Sequence");
+    if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
+        return read_cls_sep(t, where, part);
+    }
+    return p4_tok_unsupported(t, where, type,
+                              "ByteLevel, TemplateProcessing, RobertaProcessing, BertProcessing, Sequence");
 }
 
 p4_rc p4_tok_load_post(p4_tokenizer *t, const cJSON *root)

@@ -9,6 +9,7 @@
 #include "io/tokenizer/normalize.h"
 #include "io/tokenizer/split.h"
 #include "io/tokenizer/tokenizer.h"
+#include "io/tokenizer/unigram.h"
 
 typedef struct p4_tok_special { /* ids that add_special puts around a text */
     int32_t *ids;
@@ -32,6 +33,7 @@ struct p4_tokenizer {
     p4_tok_normalizer normalizer;
     p4_tok_splitter splitter;
     p4_tok_bpe bpe;
+    p4_tok_unigram unigram; /* count 0: the model is BPE */
     p4_tok_special before, after;
     p4_tok_decoder decoder;
 };

@@ -102,6 +102,7 @@ void p4_tokenizer_close(p4_tokenizer *tokenizer)
     p4_tok_normalizer_free(&tokenizer->normalizer);
     p4_tok_splitter_free(&tokenizer->splitter);
     p4_tok_bpe_free(&tokenizer->bpe);
+    p4_tok_unigram_free(&tokenizer->unigram);
     p4_tok_map_free(&tokenizer->added_ids);
     p4_tok_trie_free(&tokenizer->raw_trie);
     p4_tok_trie_free(&tokenizer->normal_trie);

@@ -65,7 +65,11 @@ static p4_rc load_vocab(p4_tokenizer *t, const cJSON *model)
     TRY(p4_json_member(&vocab, t->source, "model", model, "vocab", true));
     CHECK(cJSON_IsObject(vocab) && vocab->child != NULL,
           "%s: model.vocab must be an object with at least one token", t->source);
-    TRY(p4_tok_map_create(&t->bpe.vocab, count_children(vocab)));
+    size_t count = count_children(vocab);
+    CHECK(count <= P4_TOK_IDS_MAX, "%s: model.vocab has %zu tokens; at most %d are supported", t->source,
+          count, P4_TOK_IDS_MAX);
+    t->model_tokens = (int32_t)count;
+    TRY(p4_tok_map_create(&t->bpe.vocab, count));
     for (const cJSON *child = vocab->child; child != NULL; child = child->next) {
         p4_tok_text token;
         int64_t id;
@@ -167,6 +171,18 @@ done:
 
 /* --- added tokens --- */
 
+/* The id that the reference gives an added token, whatever the file says: that of the model's vocabulary, or
+ * the next one behind the number of tokens of the model and behind the added tokens before it. */
+static int32_t added_id(p4_tokenizer *t, p4_tok_text content)
+{
+    int32_t id = p4_tok_map_find(&t->bpe.vocab, content.data, content.bytes);
+    if (id < 0) {
+        id = t->last_added >= t->model_tokens ? t->last_added + 1 : t->model_tokens;
+    }
+    t->last_added = id > t->last_added ? id : t->last_added;
+    return id;
+}
+
 static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
 {
     p4_rc rc = P4_OK;
@@ -185,14 +201,15 @@ static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
     TRY(p4_json_bool(&added->rstrip, t->source, where, item, "rstrip", true));
     TRY(p4_json_bool(&added->normalized, t->source, where, item, "normalized", true));
     TRY(p4_json_bool(&added->special, t->source, where, item, "special", true));
-    added->id = (int32_t)id;
     TRY(p4_tok_keep(&t->strings, &added->content, content, bytes));
-    int32_t in_vocab = p4_tok_map_find(&t->bpe.vocab, content, bytes);
-    CHECK(in_vocab < 0 || in_vocab == added->id, "%s: %s: \"%.*s\" has id %d here and %d in model.vocab",
-          t->source, where, shown(added->content), content, added->id, in_vocab);
+    added->id = added_id(t, added->content);
+    if (added->id != id) {
+        WARN("%s: %s: \"%.*s\" has id %lld here; the reference library gives it %d, and so does this program",
+             t->source, where, shown(added->content), content, (long long)id, added->id);
+    }
     CHECK(p4_tok_map_put(&t->added_ids, added->content, added->id), "%s: %s: \"%.*s\" is added twice",
           t->source, where, shown(added->content), content);
-    t->vocab_count = p4_max_i64(t->vocab_count, id + 1);
+    t->vocab_count = p4_max_i64(t->vocab_count, (int64_t)added->id + 1);
 done:
     return rc;
 }
@@ -264,19 +281,9 @@ static p4_rc index_tokens(p4_tokenizer *t)
             *place = token;
         }
     }
-    bool *taken = p4_alloc((size_t)t->vocab_count, sizeof *taken);
-    if (taken == NULL) {
-        return P4_E_SYSTEM;
+    for (int32_t i = 0; i < t->added_count; i++) {
+        t->token_text[t->added[i].id] = t->added[i].content;
     }
-    for (int32_t i = 0; i < t->added_count && rc == P4_OK; i++) {
-        int32_t id = t->added[i].id;
-        if (taken[id]) {
-            rc = FAIL("%s: added_tokens[%d]: another added token has id %d too", t->source, i, id);
-        }
-        taken[id] = true;
-        t->token_text[id] = t->added[i].content;
-    }
-    free(taken);
 done:
     return rc;
 }
@@ -329,7 +336,7 @@ static p4_rc find_type(p4_tokenizer *t, const cJSON *model)
     CHECK(unigram || type == NULL || strcmp(type, "BPE") == 0,
           "%s: model.type is \"%.60s\"; supported: BPE, Unigram", t->source, type);
     t->bpe.unigram = unigram ? &t->unigram : NULL;
-    t->bpe.unk_id = -1;
+    t->bpe.unk_id = t->last_added = -1;
 done:
     return rc;
 }

@@ -58,7 +58,7 @@ p4_rc p4_tok_load_unigram(p4_tokenizer *t, const cJSON *model)
         snprintf(text, sizeof text, "<0x%02X>", (unsigned)byte);
         unigram->fallback[byte] = p4_tok_map_find(&t->bpe.vocab, text, 6);
     }
-    t->vocab_count = count;
+    t->vocab_count = t->model_tokens = count;
 done:
     return rc;
 }

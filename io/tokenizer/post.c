@@ -22,12 +22,6 @@ static p4_rc special_insert(p4_tok_special *special, int64_t at, int32_t id)
     return P4_OK;
 }
 
-static void special_remove(p4_tok_special *special, int64_t at)
-{
-    special->count--;
-    memmove(special->ids + at, special->ids + at + 1, (size_t)(special->count - at) * sizeof *special->ids);
-}
-
 /* The ids of {"SpecialToken": {"id": NAME}}, which special_tokens[NAME] lists. */
 static p4_rc template_token(p4_tokenizer *t, p4_tok_special *special, const char *where, const cJSON *token,
                             const cJSON *names)
@@ -150,68 +144,4 @@ static p4_rc read_post(p4_tokenizer *t, const char *where, const cJSON *part, co
 p4_rc p4_tok_load_post(p4_tokenizer *t, const cJSON *root)
 {
     return p4_tok_walk(t, root, "post_processor", "processors", read_post);
-}
-
-/* --- tokenizer_config.json --- */
-
-/* "bos_token": "<s>" or {"content": "<s>"}; *id -1 when there is none, or it is no token. */
-static p4_rc config_token(const p4_tokenizer *t, int32_t *id, const cJSON *root, const char *key,
-                          const char *source)
-{
-    p4_rc rc = P4_OK;
-    const cJSON *item;
-    const char *content = NULL;
-    TRY(p4_json_member(&item, source, "", root, key, false));
-    if (cJSON_IsObject(item)) {
-        TRY(p4_json_string(&content, source, key, item, "content", true));
-    } else {
-        TRY(p4_json_string(&content, source, "", root, key, false));
-    }
-    *id = content != NULL ? p4_tok_id(t, content, strlen(content)) : -1;
-done:
-    return rc;
-}
-
-/* Applies one of the two flags: whether its token is at the outer end of `special` (the front of what
- * precedes a text, the back of what follows it). */
-static p4_rc config_flag(p4_tokenizer *t, p4_tok_special *special, bool at_front, const cJSON *root,
-                         const char *flag, const char *token, const char *source)
-{
-    p4_rc rc = P4_OK;
-    const cJSON *item;
-    int32_t id;
-    TRY(p4_json_member(&item, source, "", root, flag, false));
-    if (item == NULL || cJSON_IsNull(item)) {
-        return P4_OK;
-    }
-    CHECK(cJSON_IsBool(item), "%s: %s must be true or false", source, flag);
-    TRY(config_token(t, &id, root, token, source));
-    bool wanted = cJSON_IsTrue(item);
-    CHECK(!wanted || id >= 0, "%s: %s is true, and %s names no token", source, flag, token);
-    int64_t outer = at_front ? 0 : special->count - 1;
-    bool there = special->count > 0 && special->ids[outer] == id;
-    if (wanted == there) {
-        return P4_OK;
-    }
-    if (wanted) {
-        TRY(special_insert(special, at_front ? 0 : special->count, id));
-    } else {
-        special_remove(special, outer);
-    }
-    WARN("%s: %s is %s and wins over the post_processor of tokenizer.json", source, flag,
-         wanted ? "true" : "false");
-done:
-    return rc;
-}
-
-p4_rc p4_tok_apply_config(p4_tokenizer *t, const char *json, size_t bytes, const char *source)
-{
-    p4_rc rc = P4_OK;
-    cJSON *root = NULL;
-    TRY(p4_json_read(&root, json, bytes, source));
-    TRY(config_flag(t, &t->before, true, root, "add_bos_token", "bos_token", source));
-    TRY(config_flag(t, &t->after, false, root, "add_eos_token", "eos_token", source));
-done:
-    cJSON_Delete(root);
-    return rc;
 }

@@ -24,6 +24,8 @@ struct p4_tokenizer {
 
     p4_tok_text *token_text; /* [vocab_count], data NULL: no token has this id */
     int64_t vocab_count;
+    int32_t model_tokens; /* the tokens of model.vocab */
+    int32_t last_added;   /* the largest id of an added token so far; -1: none */
 
     p4_tok_added *added; /* added tokens */
     int32_t added_count;

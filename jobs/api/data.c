@@ -40,13 +40,8 @@ void p4_calib_free(p4_calib *calib)
 
 static p4_rc open_tokenizer(p4_calib *calib)
 {
-    char *path = p4_format("%s/tokenizer.json", calib->model_path);
-    if (path == NULL) {
-        return P4_E_SYSTEM;
-    }
-    p4_rc rc = p4_file_exists(path) ? p4_tokenizer_open(&calib->tokenizer, calib->model_path) : P4_OK;
-    free(path);
-    return rc;
+    return p4_tokenizer_present(calib->model_path) ? p4_tokenizer_open(&calib->tokenizer, calib->model_path)
+                                                   : P4_OK;
 }
 
 p4_rc p4_calib_create(p4_calib **calib, const p4_checkpoint *checkpoint, const p4_config *config,

@@ -51,9 +51,19 @@ p4_room(p4_group SOURCES ${P4_DIST_SOURCES} ROOMS p4_leaf
 if(P4_HAVE_CUDA)
   target_include_directories(p4_group SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 endif()
-p4_room(p4_io SOURCES ${P4_IO_SOURCES} ROOMS p4_leaf p4_core p4_group
-        EXTERNAL PkgConfig::CJSON PkgConfig::PCRE2 PkgConfig::ZSTD PkgConfig::ARCHIVE PkgConfig::UTF8PROC
+# The reader of SentencePiece models, generated from its message definitions.
+set(P4_PROTO_FOLDER ${CMAKE_BINARY_DIR}/generated)
+file(MAKE_DIRECTORY ${P4_PROTO_FOLDER})
+add_custom_command(OUTPUT ${P4_PROTO_FOLDER}/sentencepiece.pb-c.c ${P4_PROTO_FOLDER}/sentencepiece.pb-c.h
+                   COMMAND ${P4_PROTOC_C} --proto_path=${CMAKE_SOURCE_DIR}/io/tokenizer --c_out=${P4_PROTO_FOLDER}
+                           sentencepiece.proto
+                   DEPENDS ${CMAKE_SOURCE_DIR}/io/tokenizer/sentencepiece.proto VERBATIM)
+set_source_files_properties(${P4_PROTO_FOLDER}/sentencepiece.pb-c.c PROPERTIES COMPILE_OPTIONS "-w")
+
+p4_room(p4_io SOURCES ${P4_IO_SOURCES} ${P4_PROTO_FOLDER}/sentencepiece.pb-c.c ROOMS p4_leaf p4_core p4_group
+        EXTERNAL PkgConfig::CJSON PkgConfig::PROTOBUF_C PkgConfig::PCRE2 PkgConfig::ZSTD PkgConfig::ARCHIVE PkgConfig::UTF8PROC
         ZLIB::ZLIB hdf5::hdf5 Threads::Threads)
+target_include_directories(p4_io SYSTEM PRIVATE ${P4_PROTO_FOLDER})
 p4_room(p4_jobs SOURCES ${P4_JOB_SOURCES} ROOMS p4_core p4_kernels p4_group p4_io EXTERNAL m)
 # Speed where the arithmetic is, and no fast-math: no errno from sqrtf and friends; comparisons may be vectorised because no
 # floating-point trap is ever looked at (5x for the quantizers, 1.4 to 1.8x for the losses and GELU); a*b+c may be one operation.

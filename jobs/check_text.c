@@ -9,6 +9,7 @@
 #include "io/file/files.h"
 #include "io/text/dataset_parts.h"
 #include "io/text/token_file.h"
+#include "io/tokenizer/tokenizer.h"
 #include "jobs/check.h"
 #include "src/config.h"
 
@@ -19,17 +20,17 @@ static p4_rc open_tokenizer(p4_run *run)
 {
     p4_rc rc = P4_OK;
     const p4_arch *arch = &run->original.hf.model.arch;
-    char *path = p4_format("%s/tokenizer.json", run->original.hf.path);
-    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    if (p4_file_exists(path)) { /* without one, token files are read and text is refused by name */
+    if (p4_tokenizer_present(
+            run->original.hf.path)) { /* without one, token files are read and text is refused by name */
         TRY(p4_tokenizer_open(&run->tokenizer, run->original.hf.path));
         TRY(p4_chat_open(&run->chat, run->original.hf.path, run->config.chat_template));
         int64_t count = p4_tokenizer_vocab_count(run->tokenizer);
         if (count > arch->V) {
-            WARN("warning: %s has token ids up to %lld, and the model's vocabulary has %lld: text that "
+            WARN("warning: the tokenizer of %s has token ids up to %lld, and the model's vocabulary has "
+                 "%lld: text that "
                  "contains the "
                  "tokens beyond it will be refused",
-                 path, (long long)count - 1, (long long)arch->V);
+                 run->original.hf.path, (long long)count - 1, (long long)arch->V);
         }
     }
     if (arch->eos_id < 0) {
@@ -38,7 +39,6 @@ static p4_rc open_tokenizer(p4_run *run)
              run->original.hf.path);
     }
 done:
-    free(path);
     return rc;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "io/file/atomic_file.h"
+#include "io/file/files.h"
 #include "io/h5/artifact.h"
 #include "io/json/config.h"
 #include "io/out/directory.h"
@@ -368,8 +369,9 @@ static p4_rc write_all(const p4_export *x)
     p4_output_paths *paths = &x->results->output_paths;
     exporter e = {.x = x};
     char *phase4_json = NULL;
-    unsigned has =
-        (x->tokenizer_json != NULL ? P4_NEEDS_TOKENIZER : 0u) | (x->has_metrics ? P4_NEEDS_METRICS : 0u);
+    char *tokenizer = p4_format("%s/tokenizer.json", x->original->hf.path); /* copied where it is */
+    unsigned has = (tokenizer != NULL && p4_file_exists(tokenizer) ? P4_NEEDS_TOKENIZER : 0u) |
+                   (x->has_metrics ? P4_NEEDS_METRICS : 0u);
     atomic_init(&e.ended, false);
     TRY(p4_outputs_name(paths, x->config, has));
     TRY(p4_config_print(x->config, &phase4_json));
@@ -389,6 +391,7 @@ done:
     if (artifact_result(&e) != P4_OK) {
         rc = e.rc;
     }
+    free(tokenizer);
     free(e.message);
     free(phase4_json);
     return rc;

@@ -11,7 +11,8 @@ export LC_ALL=C
 
 build_packages=(cmake ninja-build gcc libc6-dev pkg-config
                 openmpi-bin libopenmpi-dev libhdf5-dev libcjson-dev libopenblas0-pthread
-                libpcre2-dev zlib1g-dev libzstd-dev libarchive-dev libutf8proc-dev)
+                libpcre2-dev zlib1g-dev libzstd-dev libarchive-dev libutf8proc-dev
+                libprotobuf-c-dev protobuf-c-compiler)
 test_packages=(g++ clang clang-format-14 libclang-rt-14-dev libomp-14-dev hdf5-tools binutils python3 zstd)
 
 check_only=no

@@ -13,12 +13,17 @@ enum { THREADS = 3 };
 static p4_tokenizer *tokenizer;
 static p4_tokenizer_scratch *scratch;
 
-static void open_fixture(const char *name)
+static void open_in(const char *root, const char *name)
 {
     char path[1024];
-    snprintf(path, sizeof path, "%s/tokenizers/%s", P4_FIXTURES, name);
+    snprintf(path, sizeof path, "%s/%s", root, name);
     EXPECT_OK(p4_tokenizer_open(&tokenizer, path));
     EXPECT_OK(p4_tokenizer_scratch_create(&scratch, tokenizer));
+}
+
+static void open_fixture(const char *name)
+{
+    open_in(P4_FIXTURES "/tokenizers", name);
 }
 
 static void parse(const char *json)
@@ -128,27 +133,28 @@ static void expect_golden(const char *name, int number, const golden *g)
     p4_ids_free(&special);
 }
 
-static char *golden_text(const char *name)
+static char *golden_text(const char *root, const char *name)
 {
     char path[1024];
     char *text = NULL;
     size_t bytes;
-    snprintf(path, sizeof path, "%s/tokenizers/%s/golden.txt", P4_FIXTURES, name);
+    snprintf(path, sizeof path, "%s/%s/golden.txt", root, name);
     EXPECT_OK(p4_file_read(&text, &bytes, path, 1 << 24));
     return text;
 }
 
-static void test_goldens(void)
+static void test_goldens(const char *root, int64_t expected)
 {
     char **names;
     int64_t count;
-    EXPECT_OK(p4_dir_list(&names, &count, P4_FIXTURES "/tokenizers"));
-    EXPECT(count == 23, "%lld fixture tokenizers, 23 expected", (long long)count);
+    EXPECT_OK(p4_dir_list(&names, &count, root));
+    EXPECT(count == expected, "%s: %lld tokenizers, %lld expected", root, (long long)count,
+           (long long)expected);
     for (int64_t i = 0; i < count; i++) {
         golden g;
         int number = 0;
-        char *text = golden_text(names[i]), *line = text;
-        open_fixture(names[i]);
+        char *text = golden_text(root, names[i]), *line = text;
+        open_in(root, names[i]);
         while (text != NULL && read_golden(&g, &line)) {
             expect_golden(names[i], ++number, &g);
             free_golden(&g);
@@ -396,7 +402,8 @@ static void test_lookups(void)
 int main(void)
 {
     p4_log_setup(P4_LOG_QUIET, true);
-    test_goldens();
+    test_goldens(P4_FIXTURES "/tokenizers", 31);
+    test_goldens(P4_FIXTURES "/tokenizer_directories", 6);
     test_pieces();
     test_broken_text();
     test_long_texts();

@@ -414,10 +414,9 @@ p4_rc p4_tokenize(const p4_texts *texts, const p4_windowing *how, p4_take_ids ta
         return P4_OK;
     }
     if (how->tokenizer == NULL) {
-        return FAIL(
-            "%s: text needs a tokenizer, and the model directory has no tokenizer.json (token files are "
-            "named .bin)",
-            first);
+        return FAIL("%s: text needs a tokenizer, and the model directory has no tokenizer.json, "
+                    "tokenizer.model or vocab.json (token files are named .bin)",
+                    first);
     }
     if ((rc = ring_create(&ring, texts, how, threads)) != P4_OK) {
         return rc;

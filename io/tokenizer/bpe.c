@@ -56,6 +56,7 @@ void p4_tok_bpe_scratch_free(p4_tok_bpe_scratch *scratch)
 {
     free(scratch->symbols);
     free(scratch->heap);
+    p4_tok_unigram_scratch_free(&scratch->unigram);
     free(scratch->cache);
     *scratch = (p4_tok_bpe_scratch){0};
 }
@@ -250,6 +251,9 @@ static void merge_all(const p4_tok_bpe *bpe, p4_tok_bpe_scratch *scratch)
 static p4_rc merge_piece(const p4_tok_bpe *bpe, p4_tok_bpe_scratch *scratch, p4_tok_text piece, p4_ids *ids)
 {
     p4_rc rc = P4_OK;
+    if (bpe->unigram != NULL) {
+        return p4_tok_unigram_encode(bpe->unigram, &scratch->unigram, piece, ids);
+    }
     if (bpe->ignore_merges) {
         const p4_tok_map *whole = bpe->byte_level ? &bpe->bytes : &bpe->vocab;
         int32_t id = p4_tok_map_find(whole, piece.data, piece.bytes);

@@ -6,6 +6,7 @@
 
 #include "io/tokenizer/ids.h"
 #include "io/tokenizer/map.h"
+#include "io/tokenizer/unigram.h"
 
 #define P4_TOK_MARK "\xe2\x96\x81" /* U+2581, which SentencePiece vocabularies write for a space */
 
@@ -16,9 +17,10 @@ typedef struct p4_tok_merge { /* a slot of the merge table */
 } p4_tok_merge;
 
 typedef struct p4_tok_bpe {
-    const char *source; /* names the file in messages */
-    p4_tok_map vocab;   /* tokens */
-    p4_tok_map bytes;   /* byte-level with ignore_merges: the tokens as the bytes they stand for */
+    const p4_tok_unigram *unigram; /* not NULL: this model encodes the pieces; vocab has its tokens */
+    const char *source;            /* names the file in messages */
+    p4_tok_map vocab;              /* tokens */
+    p4_tok_map bytes;              /* byte-level with ignore_merges: the tokens as the bytes they stand for */
     p4_tok_merge *merges;
     size_t merge_slots;
     bool byte_level, byte_fallback, fuse_unk, ignore_merges;
@@ -55,6 +57,7 @@ typedef struct p4_tok_bpe_scratch {
     p4_tok_symbol *symbols;
     uint64_t *heap; /* twice as many as symbols */
     size_t symbol_count, symbol_capacity;
+    p4_tok_unigram_scratch unigram;
     p4_tok_cached *cache; /* [P4_TOK_CACHE_SLOTS] */
 } p4_tok_bpe_scratch;
 p4_rc p4_tok_bpe_scratch_create(p4_tok_bpe_scratch *scratch);

@@ -11,7 +11,6 @@
 #include "io/tokenizer/state.h"
 
 enum {
-    IDS_MAX = 1 << 22,      /* the largest vocabulary accepted: four times the largest published */
     ADDED_BYTES_MAX = 1024, /* of an added token: a text is searched for the longest at every place */
     SHOWN_BYTES = 60,       /* of a token in a message */
 };
@@ -30,9 +29,6 @@ static p4_rc load_options(p4_tokenizer *t, const cJSON *model)
     const cJSON *item;
     const char *text;
     p4_tok_bpe *bpe = &t->bpe;
-    TRY(p4_json_string(&text, t->source, "model", model, "type", false));
-    CHECK(text == NULL || strcmp(text, "BPE") == 0, "%s: model.type is \"%.60s\"; only BPE is supported",
-          t->source, text);
     TRY(p4_json_member(&item, t->source, "model", model, "dropout", false));
     CHECK(item == NULL || cJSON_IsNull(item) || (cJSON_IsNumber(item) && item->valuedouble == 0.0),
           "%s: model.dropout must be null: random merges are not supported", t->source);
@@ -46,7 +42,6 @@ static p4_rc load_options(p4_tokenizer *t, const cJSON *model)
     TRY(p4_json_bool(&bpe->fuse_unk, t->source, "model", model, "fuse_unk", false));
     TRY(p4_json_bool(&bpe->ignore_merges, t->source, "model", model, "ignore_merges", false));
     TRY(p4_json_string(&text, t->source, "model", model, "unk_token", false));
-    bpe->unk_id = -1;
     if (text != NULL) {
         TRY(p4_tok_keep(&t->strings, &bpe->unk_token, text, strlen(text)));
     }
@@ -70,14 +65,18 @@ static p4_rc load_vocab(p4_tokenizer *t, const cJSON *model)
     TRY(p4_json_member(&vocab, t->source, "model", model, "vocab", true));
     CHECK(cJSON_IsObject(vocab) && vocab->child != NULL,
           "%s: model.vocab must be an object with at least one token", t->source);
-    TRY(p4_tok_map_create(&t->bpe.vocab, count_children(vocab)));
+    size_t count = count_children(vocab);
+    CHECK(count <= P4_TOK_IDS_MAX, "%s: model.vocab has %zu tokens; at most %d are supported", t->source,
+          count, P4_TOK_IDS_MAX);
+    t->model_tokens = (int32_t)count;
+    TRY(p4_tok_map_create(&t->bpe.vocab, count));
     for (const cJSON *child = vocab->child; child != NULL; child = child->next) {
         p4_tok_text token;
         int64_t id;
         TRY(p4_tok_keep(&t->strings, &token, child->string, strlen(child->string)));
-        CHECK(p4_json_is_whole(child, IDS_MAX, &id),
+        CHECK(p4_json_is_whole(child, P4_TOK_IDS_MAX, &id),
               "%s: model.vocab: the id of \"%.*s\" must be a whole number from 0 to %d", t->source,
-              shown(token), token.data, IDS_MAX - 1);
+              shown(token), token.data, P4_TOK_IDS_MAX - 1);
         CHECK(p4_tok_map_put(&t->bpe.vocab, token, (int32_t)id), "%s: model.vocab has \"%.*s\" twice",
               t->source, shown(token), token.data);
         t->vocab_count = p4_max_i64(t->vocab_count, id + 1);
@@ -172,6 +171,18 @@ done:
 
 /* --- added tokens --- */
 
+/* The id that the reference gives an added token, whatever the file says: that of the model's vocabulary, or
+ * the next one behind the number of tokens of the model and behind the added tokens before it. */
+static int32_t added_id(p4_tokenizer *t, p4_tok_text content)
+{
+    int32_t id = p4_tok_map_find(&t->bpe.vocab, content.data, content.bytes);
+    if (id < 0) {
+        id = t->last_added >= t->model_tokens ? t->last_added + 1 : t->model_tokens;
+    }
+    t->last_added = id > t->last_added ? id : t->last_added;
+    return id;
+}
+
 static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
 {
     p4_rc rc = P4_OK;
@@ -180,7 +191,7 @@ static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
     const char *content;
     int64_t id;
     snprintf(where, sizeof where, "added_tokens[%d]", index);
-    TRY(p4_json_integer(&id, t->source, where, item, "id", IDS_MAX));
+    TRY(p4_json_integer(&id, t->source, where, item, "id", P4_TOK_IDS_MAX));
     TRY(p4_json_string(&content, t->source, where, item, "content", true));
     size_t bytes = strlen(content);
     CHECK(bytes > 0 && bytes <= ADDED_BYTES_MAX, "%s: %s.content has %zu bytes; 1 to %d are supported",
@@ -190,14 +201,15 @@ static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
     TRY(p4_json_bool(&added->rstrip, t->source, where, item, "rstrip", true));
     TRY(p4_json_bool(&added->normalized, t->source, where, item, "normalized", true));
     TRY(p4_json_bool(&added->special, t->source, where, item, "special", true));
-    added->id = (int32_t)id;
     TRY(p4_tok_keep(&t->strings, &added->content, content, bytes));
-    int32_t in_vocab = p4_tok_map_find(&t->bpe.vocab, content, bytes);
-    CHECK(in_vocab < 0 || in_vocab == added->id, "%s: %s: \"%.*s\" has id %d here and %d in model.vocab",
-          t->source, where, shown(added->content), content, added->id, in_vocab);
+    added->id = added_id(t, added->content);
+    if (added->id != id) {
+        WARN("%s: %s: \"%.*s\" has id %lld here; the reference library gives it %d, and so does this program",
+             t->source, where, shown(added->content), content, (long long)id, added->id);
+    }
     CHECK(p4_tok_map_put(&t->added_ids, added->content, added->id), "%s: %s: \"%.*s\" is added twice",
           t->source, where, shown(added->content), content);
-    t->vocab_count = p4_max_i64(t->vocab_count, id + 1);
+    t->vocab_count = p4_max_i64(t->vocab_count, (int64_t)added->id + 1);
 done:
     return rc;
 }
@@ -212,8 +224,8 @@ static p4_rc load_added(p4_tokenizer *t, const cJSON *root)
     }
     CHECK(cJSON_IsArray(list), "%s: added_tokens must be an array", t->source);
     size_t count = count_children(list);
-    CHECK(count < IDS_MAX, "%s: added_tokens has %zu entries; at most %d are supported", t->source, count,
-          IDS_MAX - 1);
+    CHECK(count < P4_TOK_IDS_MAX, "%s: added_tokens has %zu entries; at most %d are supported", t->source,
+          count, P4_TOK_IDS_MAX - 1);
     t->added = p4_alloc(count, sizeof *t->added);
     if (t->added == NULL) {
         return P4_E_SYSTEM;
@@ -269,19 +281,9 @@ static p4_rc index_tokens(p4_tokenizer *t)
             *place = token;
         }
     }
-    bool *taken = p4_alloc((size_t)t->vocab_count, sizeof *taken);
-    if (taken == NULL) {
-        return P4_E_SYSTEM;
+    for (int32_t i = 0; i < t->added_count; i++) {
+        t->token_text[t->added[i].id] = t->added[i].content;
     }
-    for (int32_t i = 0; i < t->added_count && rc == P4_OK; i++) {
-        int32_t id = t->added[i].id;
-        if (taken[id]) {
-            rc = FAIL("%s: added_tokens[%d]: another added token has id %d too", t->source, i, id);
-        }
-        taken[id] = true;
-        t->token_text[id] = t->added[i].content;
-    }
-    free(taken);
 done:
     return rc;
 }
@@ -324,6 +326,34 @@ static void index_symbols(p4_tokenizer *t)
     }
 }
 
+/* The splitter and the model both depend on it. */
+static p4_rc find_type(p4_tokenizer *t, const cJSON *model)
+{
+    p4_rc rc = P4_OK;
+    const char *type;
+    TRY(p4_json_string(&type, t->source, "model", model, "type", false));
+    bool unigram = type != NULL && strcmp(type, "Unigram") == 0;
+    CHECK(unigram || type == NULL || strcmp(type, "BPE") == 0,
+          "%s: model.type is \"%.60s\"; supported: BPE, Unigram", t->source, type);
+    t->bpe.unigram = unigram ? &t->unigram : NULL;
+    t->bpe.unk_id = t->last_added = -1;
+done:
+    return rc;
+}
+
+static p4_rc load_model(p4_tokenizer *t, const cJSON *model)
+{
+    p4_rc rc = P4_OK;
+    if (t->bpe.unigram != NULL) {
+        return p4_tok_load_unigram(t, model);
+    }
+    TRY(load_options(t, model));
+    TRY(load_vocab(t, model));
+    TRY(load_merges(t, model));
+done:
+    return rc;
+}
+
 p4_rc p4_tok_load(p4_tokenizer *t)
 {
     p4_rc rc = P4_OK;
@@ -334,10 +364,10 @@ p4_rc p4_tok_load(p4_tokenizer *t)
     /* A string takes no more bytes than its source; it is kept once, and a token once more as bytes. */
     TRY(p4_tok_strings_create(&t->strings, 2 * t->json_bytes + 64));
     TRY(p4_json_member(&model, t->source, "", root, "model", true));
-    TRY(p4_tok_load_parts(t, root));
-    TRY(load_options(t, model));
-    TRY(load_vocab(t, model));
-    TRY(load_merges(t, model));
+    TRY(p4_tok_load_normalizer(t, root));
+    TRY(find_type(t, model));
+    TRY(p4_tok_load_splitter(t, root));
+    TRY(load_model(t, model));
     TRY(load_added(t, root));
     TRY(index_tokens(t));
     if (t->bpe.byte_level && t->bpe.ignore_merges) {

@@ -1,7 +1,4 @@
-/* pattern.h - the split patterns of tokenizer.json, which are written for Oniguruma, compiled by PCRE2.
- *
- * What both engines read alike is passed on; \s and \S become the exact list of white space (PCRE2 includes
- * U+180E, Oniguruma does not); everything whose meaning differs is refused by name. */
+/* pattern.h - the split patterns of tokenizer.json, which are written for Oniguruma, compiled by PCRE2. */
 #ifndef P4_TOK_PATTERN_H
 #define P4_TOK_PATTERN_H
 
@@ -10,9 +7,15 @@
 
 #include "io/tokenizer/buffer.h"
 
-/* Compiles a pattern, or with `literal` a plain string. `source` and `where` name the file and the place in
- * messages. The caller frees *code with pcre2_code_free. Local. */
-p4_rc p4_tok_pattern_compile(pcre2_code **code, p4_tok_text pattern, bool literal, const char *source,
+typedef enum p4_tok_syntax {
+    P4_TOK_ONIGURUMA, /* of a tokenizer.json */
+    P4_TOK_PCRE2,     /* of this program's own */
+    P4_TOK_LITERAL    /* a plain string */
+} p4_tok_syntax;
+
+/* Compiles a pattern. `source` and `where` name the file and the place in messages. The caller frees *code
+ * with pcre2_code_free. Local. */
+p4_rc p4_tok_pattern_compile(pcre2_code **code, p4_tok_text pattern, p4_tok_syntax syntax, const char *source,
                              const char *where);
 extern const char *const p4_tok_pattern_gpt2;
 

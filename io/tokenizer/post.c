@@ -22,12 +22,6 @@ static p4_rc special_insert(p4_tok_special *special, int64_t at, int32_t id)
     return P4_OK;
 }
 
-static void special_remove(p4_tok_special *special, int64_t at)
-{
-    special->count--;
-    memmove(special->ids + at, special->ids + at + 1, (size_t)(special->count - at) * sizeof *special->ids);
-}
-
 /* The ids of {"SpecialToken": {"id": NAME}}, which special_tokens[NAME] lists. */
 static p4_rc template_token(p4_tokenizer *t, p4_tok_special *special, const char *where, const cJSON *token,
                             const cJSON *names)
@@ -51,14 +45,27 @@ done:
     return rc;
 }
 
+/* Puts the ids of one processor around those of the processors before it. */
+static p4_rc surround(p4_tokenizer *t, const p4_tok_special *before, const p4_tok_special *after)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; i < before->count; i++) {
+        TRY(special_insert(&t->before, i, before->ids[i]));
+    }
+    for (int64_t i = 0; i < after->count; i++) {
+        TRY(special_insert(&t->after, t->after.count, after->ids[i]));
+    }
+done:
+    return rc;
+}
+
 static p4_rc read_template(p4_tokenizer *t, const char *where, const cJSON *part)
 {
     p4_rc rc = P4_OK;
     const cJSON *pieces, *names;
     bool text_seen = false;
+    p4_tok_special before = {0}, after = {0};
     int count = 0;
-    CHECK(t->before.ids == NULL && t->after.ids == NULL,
-          "%s: %s: a second TemplateProcessing is not supported", t->source, where);
     TRY(p4_json_member(&pieces, t->source, where, part, "single", true));
     TRY(p4_json_member(&names, t->source, where, part, "special_tokens", true));
     CHECK(cJSON_IsArray(pieces), "%s: %s.single must be an array", t->source, where);
@@ -77,11 +84,45 @@ static p4_rc read_template(p4_tokenizer *t, const char *where, const cJSON *part
                   t->source, where);
             text_seen = true;
         } else {
-            TRY(template_token(t, text_seen ? &t->after : &t->before, where, kind, names));
+            TRY(template_token(t, text_seen ? &after : &before, where, kind, names));
         }
     }
     CHECK(text_seen, "%s: %s.single must hold the Sequence A once", t->source, where);
+    TRY(surround(t, &before, &after));
 done:
+    free(before.ids);
+    free(after.ids);
+    return rc;
+}
+
+/* ["</s>", 2] */
+static p4_rc read_pair(p4_tokenizer *t, p4_tok_special *special, const char *where, const cJSON *part,
+                       const char *key)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *pair;
+    int64_t id;
+    TRY(p4_json_member(&pair, t->source, where, part, key, true));
+    const cJSON *name = cJSON_IsArray(pair) ? pair->child : NULL;
+    CHECK(name != NULL && cJSON_IsString(name) && name->next != NULL && name->next->next == NULL &&
+              p4_json_is_whole(name->next, t->vocab_count, &id) && t->token_text[id].data != NULL,
+          "%s: %s.%s must be [\"token\", id of a token]", t->source, where, key);
+    TRY(special_insert(special, 0, (int32_t)id));
+done:
+    return rc;
+}
+
+/* RobertaProcessing and BertProcessing: cls before the text, sep behind it. */
+static p4_rc read_cls_sep(p4_tokenizer *t, const char *where, const cJSON *part)
+{
+    p4_rc rc = P4_OK;
+    p4_tok_special before = {0}, after = {0};
+    TRY(read_pair(t, &before, where, part, "cls"));
+    TRY(read_pair(t, &after, where, part, "sep"));
+    TRY(surround(t, &before, &after));
+done:
+    free(before.ids);
+    free(after.ids);
     return rc;
 }
 
@@ -93,74 +134,14 @@ static p4_rc read_post(p4_tokenizer *t, const char *where, const cJSON *part, co
     if (strcmp(type, "TemplateProcessing") == 0) {
         return read_template(t, where, part);
     }
-    return p4_tok_unsupported(t, where, type, "ByteLevel, TemplateProcessing, Sequence");
+    if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
+        return read_cls_sep(t, where, part);
+    }
+    return p4_tok_unsupported(t, where, type,
+                              "ByteLevel, TemplateProcessing, RobertaProcessing, BertProcessing, Sequence");
 }
 
 p4_rc p4_tok_load_post(p4_tokenizer *t, const cJSON *root)
 {
     return p4_tok_walk(t, root, "post_processor", "processors", read_post);
-}
-
-/* --- tokenizer_config.json --- */
-
-/* "bos_token": "<s>" or {"content": "<s>"}; *id -1 when there is none, or it is no token. */
-static p4_rc config_token(const p4_tokenizer *t, int32_t *id, const cJSON *root, const char *key,
-                          const char *source)
-{
-    p4_rc rc = P4_OK;
-    const cJSON *item;
-    const char *content = NULL;
-    TRY(p4_json_member(&item, source, "", root, key, false));
-    if (cJSON_IsObject(item)) {
-        TRY(p4_json_string(&content, source, key, item, "content", true));
-    } else {
-        TRY(p4_json_string(&content, source, "", root, key, false));
-    }
-    *id = content != NULL ? p4_tok_id(t, content, strlen(content)) : -1;
-done:
-    return rc;
-}
-
-/* Applies one of the two flags: whether its token is at the outer end of `special` (the front of what
- * precedes a text, the back of what follows it). */
-static p4_rc config_flag(p4_tokenizer *t, p4_tok_special *special, bool at_front, const cJSON *root,
-                         const char *flag, const char *token, const char *source)
-{
-    p4_rc rc = P4_OK;
-    const cJSON *item;
-    int32_t id;
-    TRY(p4_json_member(&item, source, "", root, flag, false));
-    if (item == NULL || cJSON_IsNull(item)) {
-        return P4_OK;
-    }
-    CHECK(cJSON_IsBool(item), "%s: %s must be true or false", source, flag);
-    TRY(config_token(t, &id, root, token, source));
-    bool wanted = cJSON_IsTrue(item);
-    CHECK(!wanted || id >= 0, "%s: %s is true, and %s names no token", source, flag, token);
-    int64_t outer = at_front ? 0 : special->count - 1;
-    bool there = special->count > 0 && special->ids[outer] == id;
-    if (wanted == there) {
-        return P4_OK;
-    }
-    if (wanted) {
-        TRY(special_insert(special, at_front ? 0 : special->count, id));
-    } else {
-        special_remove(special, outer);
-    }
-    WARN("%s: %s is %s and wins over the post_processor of tokenizer.json", source, flag,
-         wanted ? "true" : "false");
-done:
-    return rc;
-}
-
-p4_rc p4_tok_apply_config(p4_tokenizer *t, const char *json, size_t bytes, const char *source)
-{
-    p4_rc rc = P4_OK;
-    cJSON *root = NULL;
-    TRY(p4_json_read(&root, json, bytes, source));
-    TRY(config_flag(t, &t->before, true, root, "add_bos_token", "bos_token", source));
-    TRY(config_flag(t, &t->after, false, root, "add_eos_token", "eos_token", source));
-done:
-    cJSON_Delete(root);
-    return rc;
 }

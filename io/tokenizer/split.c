@@ -1,6 +1,6 @@
 #include "io/tokenizer/split.h"
 
-enum { MATCH_STEPS = 1000000, JIT_STACK_BYTES = 1 << 15, JIT_STACK_BYTES_MAX = 1 << 22 };
+#include "io/tokenizer/byte_alphabet.h"
 
 typedef struct run {
     const p4_tok_splitter *splitter;
@@ -9,29 +9,6 @@ typedef struct run {
 } run;
 
 static p4_rc run_step(const run *s, int index, p4_tok_text text, bool at_start);
-
-/* The next match at or after `from`; *start = *stop = bytes when there is none. */
-static p4_rc match(const run *s, const p4_tok_split_step *step, p4_tok_text text, size_t from, size_t *start,
-                   size_t *stop)
-{
-    int found = pcre2_match(step->pattern, (PCRE2_SPTR)text.data, text.bytes, from, PCRE2_NO_UTF_CHECK,
-                            s->scratch->match, s->scratch->context);
-    *start = *stop = text.bytes;
-    if (found > 0) {
-        const size_t *ends = pcre2_get_ovector_pointer(s->scratch->match);
-        *start = ends[0];
-        *stop = ends[1];
-    }
-    if (found > 0 ? *start < from || *stop <= *start : found != PCRE2_ERROR_NOMATCH) {
-        PCRE2_UCHAR message[256] = "it matched nothing";
-        if (found <= 0) {
-            pcre2_get_error_message(found, message, sizeof message);
-        }
-        return FAIL("%s: a split pattern failed at byte %zu of a text of %zu bytes: %s", s->sink->bpe->source,
-                    from, text.bytes, (const char *)message);
-    }
-    return P4_OK;
-}
 
 /* Whether an element (a match, or the text between two) joins the piece that the element before it ended. */
 static bool joins(p4_tok_behavior behavior, bool previous_is_match, bool is_match)
@@ -87,7 +64,7 @@ static p4_rc split(const run *s, int index, p4_tok_text text, bool at_start)
     const p4_tok_split_step *step = &s->splitter->step[index];
     pending piece = {0};
     for (size_t at = 0, start, stop; at < text.bytes; at = stop) {
-        TRY(match(s, step, text, at, &start, &stop));
+        TRY(p4_tok_match(&s->scratch->matcher, step->pattern, text, at, &start, &stop, s->sink->bpe->source));
         if (start > at) {
             TRY(take(s, index, text, at_start, &piece, start, false));
         }
@@ -115,6 +92,13 @@ static p4_rc run_step(const run *s, int index, p4_tok_text text, bool at_start)
     if (step->action == P4_TOK_SUBSTITUTE) {
         TRY(p4_tok_buffer_replace(buffer, text, step->from, step->to));
         text = (p4_tok_text){buffer->data, buffer->bytes};
+    } else if (step->action == P4_TOK_MAP_BYTES) {
+        TRY(p4_tok_buffer_reserve(buffer,
+                                  2 * text.bytes + 4)); /* the alphabet's longest characters have two */
+        for (size_t i = 0; i < text.bytes; i++) {
+            buffer->bytes += p4_tok_byte_char((unsigned char)text.data[i], buffer->data + buffer->bytes);
+        }
+        text = (p4_tok_text){buffer->data, buffer->bytes};
     } else if ((at_start || !step->first_only) &&
                (text.bytes < step->to.bytes || memcmp(text.data, step->to.data, step->to.bytes) != 0)) {
         TRY(p4_tok_buffer_append(buffer, step->to.data, step->to.bytes));
@@ -130,32 +114,13 @@ p4_rc p4_tok_split(const p4_tok_splitter *splitter, p4_tok_split_scratch *scratc
                    bool at_start, const p4_tok_sink *sink)
 {
     const run s = {splitter, scratch, sink};
-    /* Published patterns take a step or two a byte; one that needs far more is stopped with an error. */
-    uint64_t steps = MATCH_STEPS + 8 * (uint64_t)text.bytes;
-    pcre2_set_match_limit(scratch->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
-    return run_step(&s, 0, text, at_start);
-}
-
-p4_rc p4_tok_split_scratch_create(p4_tok_split_scratch *scratch)
-{
-    *scratch = (p4_tok_split_scratch){
-        .match = pcre2_match_data_create(1, NULL), /* only the whole match is asked for */
-        .context = pcre2_match_context_create(NULL),
-        .stack = pcre2_jit_stack_create(JIT_STACK_BYTES, JIT_STACK_BYTES_MAX, NULL)};
-    if (scratch->match == NULL || scratch->context == NULL) {
-        return FAULT("out of memory: no match data for split patterns");
-    }
-    if (scratch->stack != NULL) {
-        pcre2_jit_stack_assign(scratch->context, NULL, scratch->stack);
-    }
-    return P4_OK;
+    p4_rc rc = p4_tok_matcher_start(&scratch->matcher, text.bytes);
+    return rc == P4_OK ? run_step(&s, 0, text, at_start) : rc;
 }
 
 void p4_tok_split_scratch_free(p4_tok_split_scratch *scratch)
 {
-    pcre2_match_data_free(scratch->match);
-    pcre2_match_context_free(scratch->context);
-    pcre2_jit_stack_free(scratch->stack);
+    p4_tok_matcher_free(&scratch->matcher);
     for (int i = 0; i < P4_TOK_STEPS_MAX; i++) {
         p4_tok_buffer_free(&scratch->step[i]);
     }

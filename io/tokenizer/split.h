@@ -4,12 +4,13 @@
 #define P4_TOK_SPLIT_H
 
 #include "io/tokenizer/bpe.h"
+#include "io/tokenizer/match.h"
 #include "io/tokenizer/normalize.h"
-#include "io/tokenizer/pattern.h"
 
 typedef enum p4_tok_action {
     P4_TOK_PREFIX,     /* `to` before a piece unless it begins with it */
     P4_TOK_SUBSTITUTE, /* every `from` by `to` */
+    P4_TOK_MAP_BYTES,  /* every byte by its character of the byte alphabet */
     P4_TOK_SPLIT       /* pieces at the matches of `pattern` */
 } p4_tok_action;
 
@@ -37,12 +38,9 @@ typedef struct p4_tok_splitter {
 void p4_tok_splitter_free(p4_tok_splitter *splitter);
 
 typedef struct p4_tok_split_scratch {
-    pcre2_match_data *match;
-    pcre2_match_context *context;
-    pcre2_jit_stack *stack; /* NULL: this PCRE2 has no just-in-time compiler */
+    p4_tok_matcher matcher;
     p4_tok_buffer step[P4_TOK_STEPS_MAX];
-} p4_tok_split_scratch;
-p4_rc p4_tok_split_scratch_create(p4_tok_split_scratch *scratch);
+} p4_tok_split_scratch; /* zeroed at first */
 void p4_tok_split_scratch_free(p4_tok_split_scratch *scratch);
 
 /* Where the pieces go: `bpe` encodes them and appends to `ids`. */

@@ -9,6 +9,7 @@
 #include "io/tokenizer/normalize.h"
 #include "io/tokenizer/split.h"
 #include "io/tokenizer/tokenizer.h"
+#include "io/tokenizer/unigram.h"
 
 typedef struct p4_tok_special { /* ids that add_special puts around a text */
     int32_t *ids;
@@ -23,6 +24,8 @@ struct p4_tokenizer {
 
     p4_tok_text *token_text; /* [vocab_count], data NULL: no token has this id */
     int64_t vocab_count;
+    int32_t model_tokens; /* the tokens of model.vocab */
+    int32_t last_added;   /* the largest id of an added token so far; -1: none */
 
     p4_tok_added *added; /* added tokens */
     int32_t added_count;
@@ -32,6 +35,7 @@ struct p4_tokenizer {
     p4_tok_normalizer normalizer;
     p4_tok_splitter splitter;
     p4_tok_bpe bpe;
+    p4_tok_unigram unigram; /* count 0: the model is BPE */
     p4_tok_special before, after;
     p4_tok_decoder decoder;
 };

@@ -6,12 +6,10 @@
 #include <string.h>
 
 #include "io/file/files.h"
+#include "io/tokenizer/directory.h"
 #include "io/tokenizer/load.h"
-#include "io/tokenizer/post.h"
 #include "io/tokenizer/state.h"
 #include "io/tokenizer/unicode.h"
-
-enum { FILE_BYTES_MAX = 1 << 28 };
 
 /* --- opening --- */
 
@@ -39,9 +37,9 @@ static p4_rc parse_owned(p4_tokenizer **tokenizer, char *json, size_t json_bytes
 p4_rc p4_tokenizer_parse(p4_tokenizer **tokenizer, const char *json, size_t json_bytes, const char *source)
 {
     *tokenizer = NULL;
-    if (json_bytes > FILE_BYTES_MAX) {
+    if (json_bytes > P4_TOK_FILE_BYTES_MAX) {
         return FAIL("%s: %zu bytes; a tokenizer.json may have at most %d", source, json_bytes,
-                    FILE_BYTES_MAX);
+                    P4_TOK_FILE_BYTES_MAX);
     }
     char *copy = p4_alloc(json_bytes + 1, 1);
     if (copy == NULL) {
@@ -53,45 +51,32 @@ p4_rc p4_tokenizer_parse(p4_tokenizer **tokenizer, const char *json, size_t json
     return parse_owned(tokenizer, copy, json_bytes, source);
 }
 
-static p4_rc apply_config(p4_tokenizer *tokenizer, const char *directory)
-{
-    p4_rc rc = P4_OK;
-    char *json = NULL;
-    size_t bytes = 0;
-    char *path = p4_format("%s/tokenizer_config.json", directory);
-    if (path == NULL) {
-        return P4_E_SYSTEM;
-    }
-    if (p4_file_exists(path)) {
-        TRY(p4_file_read(&json, &bytes, path, FILE_BYTES_MAX));
-        TRY(p4_tok_apply_config(tokenizer, json, bytes, path));
-    }
-done:
-    free(json);
-    free(path);
-    return rc;
-}
-
 p4_rc p4_tokenizer_open(p4_tokenizer **tokenizer, const char *directory)
 {
     p4_rc rc = P4_OK;
-    char *json = NULL;
+    char *json = NULL, *source = NULL;
     size_t bytes = 0;
     *tokenizer = NULL;
-    char *path = p4_format("%s/tokenizer.json", directory);
-    if (path == NULL) {
-        return P4_E_SYSTEM;
-    }
-    TRY(p4_file_read(&json, &bytes, path, FILE_BYTES_MAX));
-    TRY(parse_owned(tokenizer, json, bytes, path));
-    TRY(apply_config(*tokenizer, directory));
+    TRY(p4_tok_directory_read(&json, &bytes, &source, directory));
+    rc = parse_owned(tokenizer, json, bytes, source);
 done:
-    free(path);
-    if (rc != P4_OK) {
-        p4_tokenizer_close(*tokenizer);
-        *tokenizer = NULL;
-    }
+    free(source);
     return rc;
+}
+
+const char *const p4_tokenizer_files[P4_TOKENIZER_FILES] = {
+    "tokenizer.json",    "tokenizer.model",        "vocab.json", "merges.txt", "tokenizer_config.json",
+    "added_tokens.json", "special_tokens_map.json"};
+
+bool p4_tokenizer_present(const char *directory)
+{
+    bool present = false;
+    for (int i = 0; i < 3 && !present; i++) { /* those that have a vocabulary */
+        char *path = p4_format("%s/%s", directory, p4_tokenizer_files[i]);
+        present = path != NULL && p4_file_exists(path);
+        free(path);
+    }
+    return present;
 }
 
 void p4_tokenizer_close(p4_tokenizer *tokenizer)
@@ -99,8 +84,10 @@ void p4_tokenizer_close(p4_tokenizer *tokenizer)
     if (tokenizer == NULL) {
         return;
     }
+    p4_tok_normalizer_free(&tokenizer->normalizer);
     p4_tok_splitter_free(&tokenizer->splitter);
     p4_tok_bpe_free(&tokenizer->bpe);
+    p4_tok_unigram_free(&tokenizer->unigram);
     p4_tok_map_free(&tokenizer->added_ids);
     p4_tok_trie_free(&tokenizer->raw_trie);
     p4_tok_trie_free(&tokenizer->normal_trie);
@@ -134,7 +121,6 @@ p4_rc p4_tokenizer_scratch_create(p4_tokenizer_scratch **scratch, const p4_token
         return P4_E_SYSTEM;
     }
     s->tokenizer = tokenizer;
-    TRY(p4_tok_split_scratch_create(&s->split));
     TRY(p4_tok_bpe_scratch_create(&s->bpe));
     *scratch = s;
 done:

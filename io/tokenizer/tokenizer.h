@@ -2,11 +2,13 @@
  * back.
  *
  *   tokenizer.c         opening, encoding, decoding, look-ups
- *   load.c              tokenizer.json -> state.h: vocabulary, merges, added tokens
- *   parts.c, post.c     the same: normalizer, pre-tokenizer, decoder; post-processor (sequence.c walks them)
- *   unicode.c, added.c, normalize.c (nfc.c), split.c (pattern.c), bpe.c      the way of a text, in this order
- *   decode.c            ids -> text
- *   buffer.c, map.c, ids.c, byte_alphabet.c      the leaves */
+ *   directory.c         a model directory -> the text of one tokenizer.json: classes.c (the pipelines that
+ *                       transformers builds itself), adopt.c (added tokens), sentencepiece.c
+ * (tokenizer.model) load.c              tokenizer.json -> state.h: vocabulary, merges (load_unigram.c:
+ * scores), added tokens load_normalizer.c, load_splitter.c, load_decoder.c, post.c      the same: the
+ * components (sequence.c walks them, members.c reads what several have) unicode.c, added.c, normalize.c
+ * (forms.c, charsmap.c), split.c, bpe.c or unigram.c      the way of a text pattern.c (translate.c), match.c
+ * patterns decode.c            ids -> text buffer.c, map.c, ids.c, byte_alphabet.c      the leaves */
 #ifndef P4_TOKENIZER_H
 #define P4_TOKENIZER_H
 
@@ -14,10 +16,16 @@
 
 typedef struct p4_tokenizer p4_tokenizer;
 
-/* Reads <directory>/tokenizer.json (and add_bos_token and add_eos_token of tokenizer_config.json, if that is
- * there). What is not supported is refused by name; a decoder that is not, only by p4_tokenizer_decode. The
- * caller closes. Local. */
+/* Reads the tokenizer of a model directory as AutoTokenizer of transformers 5 does: tokenizer.json, else
+ * tokenizer.model, else vocab.json and merges.txt, with tokenizer_config.json, added_tokens.json,
+ * special_tokens_map.json and the model_type of config.json. What is not supported is refused by name; a
+ * decoder that is not, only by p4_tokenizer_decode. The caller closes. Local. */
 p4_rc p4_tokenizer_open(p4_tokenizer **tokenizer, const char *directory);
+/* Whether a directory has a tokenizer: the first of its files that p4_tokenizer_open looks for. Local. */
+bool p4_tokenizer_present(const char *directory);
+/* The names of the files that p4_tokenizer_open reads where they are there. */
+enum { P4_TOKENIZER_FILES = 7 };
+extern const char *const p4_tokenizer_files[P4_TOKENIZER_FILES];
 /* From text in memory; `source` names it in messages. Local. */
 p4_rc p4_tokenizer_parse(p4_tokenizer **tokenizer, const char *json, size_t json_bytes, const char *source);
 void p4_tokenizer_close(p4_tokenizer *tokenizer);
@@ -44,7 +52,7 @@ p4_rc p4_tokenizer_decode(const p4_tokenizer *tokenizer, const int32_t *ids, int
 int64_t p4_tokenizer_vocab_count(const p4_tokenizer *tokenizer); /* largest id + 1 */
 /* The id of a token, added tokens first; -1: unknown. */
 int32_t p4_tokenizer_id(const p4_tokenizer *tokenizer, const char *token);
-/* The whole text of tokenizer.json. */
+/* The text of tokenizer.json, or of the one that stands for the files of the directory. */
 const char *p4_tokenizer_json(const p4_tokenizer *tokenizer);
 
 #endif

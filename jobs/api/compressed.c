@@ -6,6 +6,7 @@
 
 #include "io/file/files.h"
 #include "io/out/directory.h"
+#include "io/tokenizer/tokenizer.h"
 #include "jobs/api/api.h"
 #include "jobs/export.h"
 
@@ -278,18 +279,26 @@ done:
     return rc;
 }
 
-/* The text of the model's tokenizer.json, which model.h5 holds; NULL: there is none. The caller frees. Rank
- * 0.
+/* The text of the model's tokenizer.json, or of the one that stands for its tokenizer files, which model.h5
+ * holds; NULL: there is none. The caller frees. Rank 0.
  */
 static p4_rc read_tokenizer(char **json, const p4_compressed *c)
 {
     enum { MAX_TOKENIZER_BYTES = 1 << 28 };
     p4_rc rc = P4_OK;
     size_t bytes = 0;
+    p4_tokenizer *tokenizer = NULL;
     char *path = p4_format("%s/tokenizer.json", c->original.hf.path);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_file_exists(path) ? p4_file_read(json, &bytes, path, MAX_TOKENIZER_BYTES) : P4_OK);
+    if (p4_file_exists(path)) {
+        TRY(p4_file_read(json, &bytes, path, MAX_TOKENIZER_BYTES));
+    } else if (p4_tokenizer_present(c->original.hf.path)) {
+        TRY(p4_tokenizer_open(&tokenizer, c->original.hf.path));
+        *json = p4_strdup(p4_tokenizer_json(tokenizer));
+        TRY(*json != NULL ? P4_OK : P4_E_SYSTEM);
+    }
 done:
+    p4_tokenizer_close(tokenizer);
     free(path);
     return rc;
 }

@@ -44,14 +44,11 @@ void p4_calib_free(p4_calib *calib)
 static p4_rc open_tokenizer(p4_calib *calib)
 {
     p4_rc rc = P4_OK;
-    char *path = p4_format("%s/tokenizer.json", calib->model_path);
-    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    if (p4_file_exists(path)) {
+    if (p4_tokenizer_present(calib->model_path)) {
         TRY(p4_tokenizer_open(&calib->tokenizer, calib->model_path));
         TRY(p4_chat_open(&calib->chat, calib->model_path, calib->config.chat_template));
     }
 done:
-    free(path);
     return rc;
 }
 

@@ -1,7 +1,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "io/file/files.h"
 #include "io/out/outputs.h"
+#include "io/tokenizer/tokenizer.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "jobs/text_files.h"
@@ -146,18 +148,28 @@ static p4_rc remember_files(p4_inputs *inputs, const p4_split_files *files)
     return rc;
 }
 
+static p4_rc remember_tokenizer(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    for (int i = 0; rc == P4_OK && i < P4_TOKENIZER_FILES; i++) {
+        char *path = p4_format("%s/%s", run->original.hf.path, p4_tokenizer_files[i]);
+        rc = path == NULL           ? P4_E_SYSTEM
+             : p4_file_exists(path) ? p4_inputs_add(&run->inputs, path, true)
+                                    : P4_OK;
+        free(path);
+    }
+    return rc;
+}
+
 /* What is read from now on: if it changes later, the run ends. Local. */
 static p4_rc remember_text(p4_run *run, const p4_text_files *files)
 {
     p4_rc rc = P4_OK;
-    char *tokenizer = p4_format("%s/tokenizer.json", run->original.hf.path);
-    TRY(tokenizer != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(run->tokenizer != NULL ? p4_inputs_add(&run->inputs, tokenizer, true) : P4_OK);
+    TRY(run->tokenizer != NULL ? remember_tokenizer(run) : P4_OK);
     TRY(remember_files(&run->inputs, &files->calibration));
     TRY(remember_files(&run->inputs, &files->eval));
     TRY(remember_files(&run->inputs, &files->train));
 done:
-    free(tokenizer);
     return rc;
 }
 

@@ -5,8 +5,8 @@
  * gradients takes half as long as multiplying, so both must overlap: the warpgroups that multiply leave a
  * tile in shared memory, rounded to bf16 as the implementation `cublas` rounds it, and start the next one;
  * meanwhile two more warpgroups finish it. Each of their warps takes the 16 rows that one multiplying warp
- * wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/activation.cu): with its shorter
- * products this took longer. */
+ * wrote, a row of 256 columns at a time. GELU stays with cuBLASLt (kernels/cuda/activation.cu): with its
+ * shorter products this took longer. */
 #include "kernels/cuda/mlp.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
 #include "kernels/sm90/product.cuh"

@@ -94,6 +94,9 @@ p4_int8_rows p4_net_write_codes(p4_net *net, int64_t block, p4_net_buffer buffer
 /* Ends a step: is its op to be called? */
 bool p4_net_step(p4_net *net);
 
+/* trace: that noted the bytes of buffers which are NOTED. */
+int64_t p4_net_buffer_bytes(const p4_net *net, const p4_net_trace *trace, p4_net_buffer buffer);
+
 /* The blocks of a pass over the whole model; in a trace, two. */
 int64_t p4_net_blocks(const p4_net *net);
 /* The layer that block `block` is; in a trace the first stands for all. */

@@ -1,142 +1,11 @@
 /* net_memory.c - the memory of a network: traced, placed, taken (net_buffers.h). */
-#include <assert.h>
 #include <stdlib.h>
 
 #include "src/net_block.h"
 
-typedef enum unit { ACT, F32, CODES, NOTED } unit;
-enum { PASS = false, BLOCK = true };
-
-static const bool is_of_block[P4_BUFFER_COUNT] = {
-#define P4_SCOPE(name, scope, unit, width) scope,
-    P4_NET_BUFFERS(P4_SCOPE)
-#undef P4_SCOPE
-};
-
 static int64_t tokens(const p4_net *net)
 {
     return net->plan.B * net->plan.T;
-}
-
-/* --- buffers of a pass ------------------------------------------------------------------------- */
-
-int64_t p4_net_blocks(const p4_net *net)
-{
-    return net->trace != NULL ? P4_TRACED_BLOCKS : net->model->arch.L;
-}
-
-int64_t p4_net_layer(const p4_net *net, int64_t block)
-{
-    return net->trace != NULL ? 0 : block;
-}
-
-static void *place_of(const p4_net *net, int64_t block, p4_net_buffer buffer)
-{
-    int64_t l = net->plan.train && is_of_block[buffer] ? block : 0;
-    return net->buffers[l * P4_BUFFER_COUNT + buffer];
-}
-
-/* In the trace: the step at hand needs what the buffer holds, or overwrites it. */
-static void note(p4_net_trace *trace, int64_t block, p4_net_buffer buffer, bool overwrites)
-{
-    int64_t of = is_of_block[buffer] ? block : 0, *since = &trace->since[of][buffer];
-    assert(overwrites || *since >= 0);
-    p4_lifetime_extend(&trace->lifetime[of][buffer], overwrites ? trace->step : *since, trace->step + 1);
-    *since = trace->step;
-}
-
-void *p4_net_read(p4_net *net, int64_t block, p4_net_buffer buffer)
-{
-    if (net->trace != NULL) {
-        note(net->trace, block, buffer, false);
-        return NULL;
-    }
-    return place_of(net, block, buffer);
-}
-
-void *p4_net_write(p4_net *net, int64_t block, p4_net_buffer buffer)
-{
-    if (net->trace != NULL) {
-        note(net->trace, block, buffer, true);
-        return NULL;
-    }
-    return place_of(net, block, buffer);
-}
-
-void *p4_net_write_bytes(p4_net *net, p4_net_buffer buffer, int64_t bytes)
-{
-    if (net->trace != NULL) {
-        int64_t *noted = &net->trace->noted_bytes[buffer];
-        *noted = p4_max_i64(*noted, bytes);
-    }
-    return p4_net_write(net, 0, buffer);
-}
-
-bool p4_net_step(p4_net *net)
-{
-    if (net->trace != NULL) {
-        net->trace->step++;
-    }
-    return net->trace == NULL;
-}
-
-static int64_t width_of(const p4_net *net, p4_net_buffer buffer)
-{
-    const p4_arch *a = &net->model->arch;
-    int64_t qkv = p4_arch_dim(a, P4_DIM_QKV), q = p4_arch_dim(a, P4_DIM_Q), up = p4_arch_dim(a, P4_DIM_UP),
-            q_groups = q / p4_arch_dim(a, P4_DIM_QN),
-            k_groups = p4_arch_dim(a, P4_DIM_KV) / p4_arch_dim(a, P4_DIM_KN);
-    const int64_t widths[] = {
-#define P4_WIDTH(name, scope, unit, width) width,
-        P4_NET_BUFFERS(P4_WIDTH)
-#undef P4_WIDTH
-    };
-    return widths[buffer];
-}
-
-/* Codes and behind them the tokens' scales. */
-static int64_t scales_at(const p4_net *net, p4_net_buffer buffer)
-{
-    return p4_ceil_div(tokens(net) * p4_int8_width(width_of(net, buffer)), 64) * 64;
-}
-
-static int64_t bytes_of(const p4_net *net, const p4_net_trace *trace, p4_net_buffer buffer)
-{
-    static const unit units[] = {
-#define P4_UNIT(name, scope, unit, width) unit,
-        P4_NET_BUFFERS(P4_UNIT)
-#undef P4_UNIT
-    };
-    int64_t N = tokens(net), width = width_of(net, buffer);
-    switch (units[buffer]) {
-    case ACT:
-        return N * width * net->ops->act_bytes(net->device);
-    case F32:
-        return N * width * 4;
-    case CODES:
-        return scales_at(net, buffer) + N * 4;
-    case NOTED:
-        break;
-    }
-    return trace->noted_bytes[buffer];
-}
-
-static p4_int8_rows codes_at(const p4_net *net, p4_net_buffer buffer, char *at)
-{
-    p4_int8_rows none = {0};
-    return at == NULL
-               ? none
-               : (p4_int8_rows){.codes = (int8_t *)at, .s = (float *)(void *)(at + scales_at(net, buffer))};
-}
-
-p4_int8_rows p4_net_read_codes(p4_net *net, int64_t block, p4_net_buffer buffer)
-{
-    return codes_at(net, buffer, p4_net_read(net, block, buffer));
-}
-
-p4_int8_rows p4_net_write_codes(p4_net *net, int64_t block, p4_net_buffer buffer)
-{
-    return codes_at(net, buffer, p4_net_write(net, block, buffer));
 }
 
 /* --- trace ------------------------------------------------------------------------------------- */
@@ -239,7 +108,7 @@ static void lay_out_kept(p4_net *net, p4_arena *arena, const p4_net_trace *trace
     for (int64_t l = 0; net->plan.train && l < net->model->arch.L; l++) {
         for (p4_net_buffer b = 0; b < P4_BUFFER_COUNT; b++) {
             if (is_kept(trace, b) && !(known && is_skipped(net, l, b))) {
-                void *at = p4_arena_take(arena, bytes_of(net, trace, b));
+                void *at = p4_arena_take(arena, p4_net_buffer_bytes(net, trace, b));
                 if (net->buffers != NULL) {
                     net->buffers[l * P4_BUFFER_COUNT + b] = at;
                 }
@@ -259,7 +128,7 @@ static void lay_out_shared(p4_net *net, p4_arena *arena, const p4_net_trace *tra
         for (int w = 0; w < P4_LIFETIME_WORDS; w++) {
             shared[b].live[w] |= trace->lifetime[1][b].live[w];
         }
-        shared[b].bytes = used ? bytes_of(net, trace, b) : 0;
+        shared[b].bytes = used ? p4_net_buffer_bytes(net, trace, b) : 0;
     }
     char *memory = p4_arena_take(arena, p4_lifetimes_place(shared, P4_BUFFER_COUNT));
     int64_t places = net->plan.train ? net->model->arch.L : 1;

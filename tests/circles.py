@@ -17,6 +17,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STANDALONE = "p4_demo"  # programs' own data, not a room
 BACKEND_LISTS = ("kernels/ops.c", "dist/coll.c")
+GENERATED = "generated"  # by protoc-c, of a file's own; direction.sh says whose headers they are
 # Symbol types that own a definition. Weak ones (templates, inline functions) exist in every file that uses them.
 OWNED = set("TDBRGSCAi")
 
@@ -99,7 +100,8 @@ def forbidden(edges):
             name = os.path.relpath(folder, ROOT)
             headers[name] = [f"{name}/{f}" for f in files if f.endswith((".h", ".cuh"))]
     asked = {(a, os.path.dirname(b)) for a in edges for b in edges[a]
-             if os.path.dirname(a) != os.path.dirname(b) and a not in BACKEND_LISTS}
+             if os.path.dirname(a) != os.path.dirname(b) and a not in BACKEND_LISTS
+             and os.path.dirname(b) != GENERATED}
     questions = [f"{a} {folder} {header}" for a, folder in sorted(asked) for header in headers[folder]]
     script = r"""
         eval "$(sed -n '/^allowed() {/,/^}/p; /^fits() {/,/^}/p' "$1")"

@@ -34,7 +34,7 @@ static const p4_tensor_row llama_rows[] = {
 /* clang-format on */
 
 static const p4_family llama = {
-    .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear, biases)",
+    .title = "Llama 1, 2 and 3",
     .features = {.gated_mlp = true, .activation = P4_SILU},
     .prefix = "",
     .layers = "model.layers",

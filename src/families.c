@@ -161,6 +161,14 @@ static const p4_tensor_row post_norm_rows[] = {
 };
 /* clang-format on */
 
+static const p4_family gemma = {
+    .title = "Gemma 1",
+    .features = {.gated_mlp = true, .gain_offset = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
+
 static const p4_family gemma2 = {
     .title = "Gemma 2",
     .features = {.gated_mlp = true, .gain_offset = true, .post_norm = true},

@@ -39,6 +39,7 @@ static void test_absent(void)
         {"qwen3", MANY_HEADS, 32, 128, 32768, 1e-6, 1e4, P4_SILU, false, false},
         {"mistral", MANY_HEADS, 8, 8, 131072, 1e-6, 1e4, P4_SILU, false, false},
         {"phi3", SIZES, 4, 8, 4096, 1e-5, 1e4, P4_SILU, false, false},
+        {"gemma", SIZES ", \"num_key_value_heads\": 1", 1, 256, 8192, 1e-6, 1e4, P4_GELU_TANH, true, false},
         {"gemma2", SIZES, 4, 256, 8192, 1e-6, 1e4, P4_GELU_TANH, true, false},
         {"gemma3_text", SIZES, 4, 256, 131072, 1e-6, 1e6, P4_GELU_TANH, true, false},
         {"gpt_neox", SIZES, 4, 8, 2048, 1e-5, 1e4, P4_GELU_ERF, false, true},
@@ -150,6 +151,11 @@ static void test_factors(void)
     EXPECT(a.attention_cap == 0 && a.logit_cap == 0 && a.attention_scale == 0.125f &&
                a.qk_norm == P4_QK_NORM_HEAD,
            "Gemma 3");
+    EXPECT_OK(parse(&a, "gemma", SIZES ", \"num_key_value_heads\": 4, \"hidden_act\": \"gelu\""));
+    EXPECT(a.activation == P4_GELU_TANH && a.embedding_scale == sqrtf(32) && a.gain_offset && !a.post_norm,
+           "Gemma 1");
+    EXPECT_OK(parse(&a, "gemma", SIZES ", \"num_key_value_heads\": 4, \"hidden_act\": \"silu\""));
+    EXPECT(a.activation == P4_SILU, "another activation");
     EXPECT_OK(parse(&a, "granite", SIZES));
     EXPECT(a.embedding_scale == 0 && a.residual_scale == 0 && a.logit_scale == 0 && a.attention_scale == 1,
            "Granite's factors of 1");

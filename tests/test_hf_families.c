@@ -173,7 +173,8 @@ static void test_container(void)
     static const char keys[] =
         "\"architectures\": [\"Gemma3ForConditionalGeneration\"], \"eos_token_id\": [1, 106], "
         "\"torch_dtype\": \"bfloat16\", \"vision_config\": {\"model_type\": \"siglip_vision_model\"}, "
-        "\"text_config\": {\"hidden_size\": 2560, \"intermediate_size\": 10240, \"model_type\": "
+        "\"text_config\": {\"bos_token_id\": 2, \"eos_token_id\": 7, \"hidden_size\": 2560, "
+        "\"intermediate_size\": 10240, \"model_type\": "
         "\"gemma3_text\", "
         "\"num_hidden_layers\": 34, \"rope_scaling\": {\"factor\": 8.0, \"rope_type\": \"linear\"}, "
         "\"sliding_window\": 1024}";
@@ -186,7 +187,7 @@ static void test_container(void)
     EXPECT_OK(parse(&outer, "gemma3", keys));
     EXPECT(strcmp(outer.family, "gemma3_text") == 0 && outer.V == 262208 && outer.C == 2560 && outer.H == 8 &&
                outer.Hkv == 4 && outer.D == 256 && outer.L == 34 && outer.window == 1024 && outer.tied &&
-               outer.eos_id == 1 && outer.rope.factor == 8,
+               outer.eos_id == 1 && outer.bos_id == 2 && outer.rope.factor == 8,
            "sizes");
     char *text = p4_hf_config_language_model(json);
     EXPECT(text != NULL && strstr(text, "vision_config") == NULL, "%s", text);

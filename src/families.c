@@ -34,7 +34,7 @@ static const p4_tensor_row llama_rows[] = {
 /* clang-format on */
 
 static const p4_family llama = {
-    .title = "Llama 1, 2 and 3 (grouped-query attention, rotary scaling llama3 and linear, biases)",
+    .title = "Llama 1, 2 and 3",
     .features = {.gated_mlp = true, .activation = P4_SILU},
     .prefix = "",
     .layers = "model.layers",
@@ -160,6 +160,14 @@ static const p4_tensor_row post_norm_rows[] = {
     {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
 };
 /* clang-format on */
+
+static const p4_family gemma = {
+    .title = "Gemma 1",
+    .features = {.gated_mlp = true, .gain_offset = true},
+    .prefix = "",
+    .layers = "model.layers",
+    ROWS(llama_rows),
+};
 
 static const p4_family gemma2 = {
     .title = "Gemma 2",

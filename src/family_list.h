@@ -13,6 +13,7 @@
     X(qwen3)           \
     X(mistral)         \
     X(phi3)            \
+    X(gemma)           \
     X(gemma2)          \
     X(gemma3_text)     \
     X(gpt_neox)        \

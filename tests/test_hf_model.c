@@ -194,6 +194,43 @@ static void test_tied(void)
     expect_refused("tied", "1 missing (lm_head.weight)");
 }
 
+/* The entries of a table, as small_entries has them for small_model. */
+static int entries_of(p4_safetensors_entry entries[MOST_ENTRIES], const p4_model *model)
+{
+    p4_model usual = small_model;
+    small_model = *model;
+    int count = small_entries(entries);
+    small_model = usual;
+    return count;
+}
+
+/* A head that has another name in some files of its family. */
+static void test_alias(void)
+{
+    static const char config[] =
+        "{\"model_type\": \"gpt_neox\", \"vocab_size\": 10, \"hidden_size\": 8, \"num_hidden_layers\": 1, "
+        "\"num_attention_heads\": 1, \"intermediate_size\": 6}";
+    p4_arch arch;
+    p4_model model;
+    p4_safetensors_entry all[MOST_ENTRIES];
+    EXPECT_OK(p4_hf_config_parse(&arch, config, strlen(config), "alias"));
+    EXPECT_OK(p4_model_init(&model, &arch, ""));
+    int count = entries_of(all, &model);
+    make_small("alias");
+    put("alias/config.json", config);
+    put_weights("alias/model.safetensors", all, count);
+    expect_open("alias");
+    EXPECT(strcmp(all[count - 1].name, "embed_out.weight") == 0, "%s", all[count - 1].name);
+    all[count] = all[count - 1];
+    all[count].name = "lm_head.weight";
+    put_weights("alias/model.safetensors", all, count + 1);
+    expect_refused("alias", "\"embed_out.weight\" and \"lm_head.weight\" are two names of one tensor");
+    all[count - 1] = all[count];
+    put_weights("alias/model.safetensors", all, count);
+    expect_open("alias");
+    p4_model_close(&model);
+}
+
 /* Two shards: embedding and block in the first, the rest in the second; `index` names them. */
 static void make_sharded(const char *index)
 {
@@ -370,6 +407,7 @@ int main(void)
     test_tensors();
     test_damaged_file();
     test_tied();
+    test_alias();
     test_index();
     test_both();
     test_lfs_pointer();

@@ -99,8 +99,8 @@ done:
     return rc;
 }
 
-/* Reads the object that describes the language model. */
-static p4_rc parse_family(p4_arch *arch, const p4_hf_keys *keys, const char *family)
+/* Reads the object that describes the language model; outermost: its class counts. */
+static p4_rc parse_family(p4_arch *arch, const p4_hf_keys *keys, const char *family, bool outermost)
 {
     p4_rc rc = P4_OK;
     CHECK(family != NULL, "%s: required key \"%smodel_type\" is missing; supported: %s", keys->source,
@@ -108,7 +108,7 @@ static p4_rc parse_family(p4_arch *arch, const p4_hf_keys *keys, const char *fam
     const p4_hf_reader *reader = p4_hf_reader_find(family);
     CHECK(reader != NULL, "%s: %smodel_type \"%.64s\" is not supported; supported: %s", keys->source,
           keys->inside, family, p4_supported_families());
-    TRY(check_original(keys, reader));
+    TRY(outermost ? check_original(keys, reader) : P4_OK);
     TRY(p4_hf_only_bool(keys, "add_cross_attention", false));
     TRY(p4_arch_init(arch, family));
     TRY(reader->read(keys, arch));
@@ -121,7 +121,15 @@ done:
     return rc;
 }
 
-/* Whether the head is tied, and the ids, are those of the outer object. */
+/* An id of the outer object counts before the inner one's. */
+static p4_rc read_outer_id(const p4_hf_keys *keys, const char *key, int64_t V, int32_t *id)
+{
+    const cJSON *item;
+    p4_rc rc = p4_hf_find_key(keys, key, &item);
+    return rc == P4_OK && item != NULL ? read_token_id(keys, key, V, id) : rc;
+}
+
+/* Whether the head is tied is said by the outer object. */
 static p4_rc parse_container(p4_arch *arch, const p4_hf_keys *keys, const container *c)
 {
     p4_rc rc = P4_OK;
@@ -134,11 +142,11 @@ static p4_rc parse_container(p4_arch *arch, const p4_hf_keys *keys, const contai
     TRY(p4_hf_read_word(&inner, "model_type", &family));
     CHECK(strcmp(family, c->inner_type) == 0, "%s: \"%smodel_type\" is \"%.64s\", expected \"%s\"",
           keys->source, inner.inside, family, c->inner_type);
-    TRY(parse_family(arch, &inner, family));
+    TRY(parse_family(arch, &inner, family, false));
     arch->tied = true;
     TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
-    TRY(read_token_id(keys, "bos_token_id", arch->V, &arch->bos_id));
-    TRY(read_token_id(keys, "eos_token_id", arch->V, &arch->eos_id));
+    TRY(read_outer_id(keys, "bos_token_id", arch->V, &arch->bos_id));
+    TRY(read_outer_id(keys, "eos_token_id", arch->V, &arch->eos_id));
 done:
     return rc;
 }
@@ -149,20 +157,9 @@ static p4_rc parse_object(p4_arch *arch, const p4_hf_keys *keys)
     const char *family = NULL;
     TRY(p4_hf_read_word(keys, "model_type", &family));
     const container *c = find_container(family);
-    TRY(c != NULL ? parse_container(arch, keys, c) : parse_family(arch, keys, family));
+    TRY(c != NULL ? parse_container(arch, keys, c) : parse_family(arch, keys, family, true));
 done:
     return rc;
-}
-
-/* Adds a copy of the outer object's key to the inner one, if it lacks the key. */
-static bool inherit(cJSON *inner, const cJSON *outer, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(outer, key);
-    if (item == NULL || cJSON_GetObjectItemCaseSensitive(inner, key) != NULL) {
-        return true;
-    }
-    cJSON *copy = cJSON_Duplicate(item, true);
-    return copy != NULL && cJSON_AddItemToObject(inner, key, copy);
 }
 
 /* Sets a key to a value that the caller made; NULL: no memory. */
@@ -170,6 +167,13 @@ static bool set(cJSON *object, const char *key, cJSON *value)
 {
     cJSON_DeleteItemFromObjectCaseSensitive(object, key);
     return value != NULL && cJSON_AddItemToObject(object, key, value);
+}
+
+/* Gives the inner object the outer one's value of a key, unless that is absent or null. */
+static bool inherit(cJSON *inner, const cJSON *outer, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(outer, key);
+    return item == NULL || cJSON_IsNull(item) || set(inner, key, cJSON_Duplicate(item, true));
 }
 
 char *p4_hf_config_language_model(const char *json)

@@ -3,9 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Tensors of one name by their names in the files, which a key of a search lacks. */
 static int compare_names(const void *a, const void *b)
 {
-    return strcmp(((const p4_hf_tensor *)a)->name, ((const p4_hf_tensor *)b)->name);
+    const p4_hf_tensor *one = a, *other = b;
+    int order = strcmp(one->name, other->name);
+    return order != 0 || one->tensor == NULL || other->tensor == NULL
+               ? order
+               : strcmp(one->tensor->name, other->tensor->name);
 }
 
 p4_hf_tensor *p4_hf_tensors_find(const p4_hf_tensors *all, const char *name)

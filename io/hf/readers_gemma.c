@@ -1,10 +1,40 @@
-/* readers_gemma.c - config.json of Gemma 2 and 3. */
+/* readers_gemma.c - config.json of Gemma 1, 2 and 3. */
 #include <math.h>
+#include <string.h>
 
 #include "io/hf/readers.h"
 
-/* What both have. `period`: every period-th layer attends to all earlier tokens, the others have the window;
- * layer_types counts where it is given. */
+/* hidden_act "gelu" is how the first files wrote the tanh form, which the models were trained with. */
+static p4_rc read_gemma(const p4_hf_keys *keys, p4_arch *arch)
+{
+    static const p4_hf_sizes absent = {.vocab = 256000,
+                                       .heads = 16,
+                                       .positions = 8192,
+                                       .kv_heads = 16,
+                                       .head_dim = 256,
+                                       .eps = 1e-6,
+                                       .eps_key = "rms_norm_eps"};
+    p4_rc rc = P4_OK;
+    const char *activation = "gelu_pytorch_tanh";
+    TRY(p4_hf_read_sizes(keys, arch, &absent));
+    TRY(p4_hf_read_attention_bias(keys, arch));
+    TRY(p4_hf_read_word(keys, "hidden_act", &activation));
+    if (strcmp(activation, "gelu") != 0) {
+        TRY(p4_hf_read_activation(keys, "hidden_act", arch));
+    }
+    arch->embedding_scale = (float)sqrt((double)arch->C);
+    TRY(p4_hf_only_bool(keys, "use_bidirectional_attention", false));
+    arch->tied = true;
+    TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
+    TRY(p4_hf_read_rope(keys, &(p4_hf_rope_facts){0}, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_gemma = {{"GemmaForCausalLM"}, read_gemma};
+
+/* What Gemma 2 and 3 have. `period`: every period-th layer attends to all earlier tokens, the others have the
+ * window; layer_types counts where it is given. */
 static p4_rc read_common(const p4_hf_keys *keys, p4_arch *arch, int64_t vocab, int64_t positions,
                          int64_t period)
 {

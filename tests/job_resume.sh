@@ -67,13 +67,14 @@ provenance() { # provenance NAME MEMBERS: of results.json
     python3 -c "import json, sys; print(json.load(open(sys.argv[1]))['provenance']$2)" "$1/results.json"
 }
 some_step() { echo $((5 + RANDOM % 60)); }
-# same NAME AS: the same tensors, the same curve and the same measurements, and no checkpoint is left
+# same NAME AS: the same tensors, the same curve and the same measurements, and no checkpoint is left. The file model.h5 also holds
+# output_path, so that its size is another.
 same() {
     local name
     "$TOOL_COMPARE" "$1" "$2" bits 1e-15 >compared || fail "$1: $(cat compared)"
     for name in "$1" "$2"; do
         sed 's/"tokens_per_s".*//' "$name/metrics.jsonl" >"$name.curve"
-        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/"provenance":/,/^\t},$/d' -e '/"seconds"/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
+        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/packed_file_mb/d' -e '/"provenance":/,/^\t},$/d' -e '/"seconds"/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
     done
     cmp "$1.curve" "$2.curve" || fail "$1: metrics.jsonl differs"
     cmp "$1.figures" "$2.figures" || fail "$1: $(diff "$1.figures" "$2.figures")"

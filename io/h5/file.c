@@ -49,6 +49,11 @@ void p4_h5_silence(void)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
+void p4_h5_leave_exit_alone(void)
+{
+    (void)H5dont_atexit();
+}
+
 void p4_h5_release(int64_t id)
 {
     if (id >= 0) {

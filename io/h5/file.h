@@ -36,6 +36,11 @@ typedef struct p4_h5_file {
 enum { P4_H5_VERSION_BYTES = 32 };
 char *p4_h5_version(char text[P4_H5_VERSION_BYTES]);
 
+/* For programs, before anything else of io/h5: HDF5 closes nothing when the process exits. Its exit handler
+ * crashes on a file whose close failed because the disk took no more; here every file is closed by its user.
+ */
+void p4_h5_leave_exit_alone(void);
+
 bool p4_h5_exists(const p4_h5_file *file, const char *name); /* reached through hard links only */
 /* ok: everything must be written and no object still open, or this fails; otherwise the file is left as it
  * is. It is closed in either case. */

@@ -285,7 +285,7 @@ while [ "$done_rounds" -lt "$rounds" ]; do
     fi
     compare
     rm -f ./*.failed
-    if [ $((completed % 100)) = 0 ]; then
+    if [ $((completed % 25)) = 0 ]; then
         echo "soak: $done_rounds of $rounds rounds, lost $lost, different $different, hangs $hangs, unclear $unclear"
     fi
 done

@@ -26,7 +26,7 @@ int64_t p4_h5_type_bytes(p4_h5_type type); /* 0 for P4_H5_OTHER */
 typedef struct p4_h5_file {
     int64_t id;             /* -1: not open */
     const char *path;       /* names the file in messages; the caller keeps it alive */
-    int fd;                 /* writing: the atomic file's, which owns it */
+    int fd;                 /* writing: the atomic file's, which owns it; -1: the file is in memory */
     int64_t reserved_bytes; /* writing: disk space that is reserved for the file */
     int64_t cached_bytes; /* writing: at most this much was passed to HDF5 without a place in the file yet */
     int64_t begun_bytes;  /* writing: the first so many are on their way to the disk */

@@ -228,9 +228,14 @@ disturb() { # disturb KIND; 1: the fault came too late
         ;;
     esac
 }
+# A run that dies while it clears up after its outputs is complete to a reader, and to the program not.
+is_complete() {
+    grep -q '"success":[[:space:]]*true' "run.$name/results.json" 2>/dev/null && { [ "$status" = 0 ] || [ ! -e "run.$name/.phase4_run" ]; }
+}
 compare() {
-    # A directory that takes no more changes keeps its checkpoints, which is said.
+    # A directory that takes no more changes keeps its checkpoints, which is said, and the file of the hold, which holds nothing.
     ! grep -qa 'the run is complete, its checkpoints are left' log || rm -rf "run.$name/checkpoints"
+    [[ $what != *readonly ]] || rm -f "run.$name/.phase4_hold"
     digest "run.$name"
     if ! cmp -s "run.$name.digest" "$name.digest"; then
         different=$((different + 1))
@@ -243,6 +248,9 @@ compare() {
     rm -rf "run.$name" "run.$name.digest"
 }
 
+# bash reports each run that a signal ended.
+exec 3>&2 2>shell.log
+trap "grep -v -e 'Killed  ' -e 'Terminated  ' shell.log >&3" EXIT
 kinds=(kill kill kill_call kill_call kill_call TERM USR1 INT full full error error readonly suspend stdout)
 while [ "$done_rounds" -lt "$rounds" ]; do
     row=${runs[RANDOM % ${#runs[@]}]}
@@ -268,9 +276,9 @@ while [ "$done_rounds" -lt "$rounds" ]; do
             unclear=$((unclear + 1))
             keep "$trouble"
         fi
-        grep -q '"success":[[:space:]]*true' "run.$name/results.json" 2>/dev/null && break
+        ! is_complete || break
     done
-    if ! grep -q '"success":[[:space:]]*true' "run.$name/results.json" 2>/dev/null; then
+    if ! is_complete; then
         start
         finish
         if [ "$status" = hang ]; then

@@ -233,9 +233,9 @@ is_complete() {
     grep -q '"success":[[:space:]]*true' "run.$name/results.json" 2>/dev/null && { [ "$status" = 0 ] || [ ! -e "run.$name/.phase4_run" ]; }
 }
 compare() {
-    # A directory that takes no more changes keeps its checkpoints, which is said, and the file of the hold, which holds nothing.
+    # A directory that takes no more changes keeps its checkpoints, which is said, and the program's own two files.
     ! grep -qa 'the run is complete, its checkpoints are left' log || rm -rf "run.$name/checkpoints"
-    [[ $what != *readonly ]] || rm -f "run.$name/.phase4_hold"
+    [[ $what != *readonly ]] || rm -f "run.$name/.phase4_hold" "run.$name/.phase4_run"
     digest "run.$name"
     if ! cmp -s "run.$name.digest" "$name.digest"; then
         different=$((different + 1))

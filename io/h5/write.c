@@ -248,6 +248,9 @@ static p4_rc put_dataset(p4_h5_file *file, const char *name, hid_t type, hid_t s
     dataset = H5Dcreate2(file->id, name, type, space, links, create, H5P_DEFAULT);
     H5_TRY(dataset >= 0, file, "create", name);
     H5_TRY(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0, file, "write", name);
+    herr_t closed = H5Dclose(dataset); /* the values leave HDF5's buffer here */
+    dataset = -1;
+    H5_TRY(closed >= 0, file, "write", name);
 done:
     p4_h5_release(dataset);
     p4_h5_release(create);

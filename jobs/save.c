@@ -261,12 +261,17 @@ static void give_up(p4_saving *s, p4_rc why)
 static void say_saved(const p4_saving *s)
 {
     char size[32];
-    double bytes = 0;
+    double bytes = 0, waited_s = s->taken_s - s->started_s, whole_s = p4_now_s() - s->started_s;
     for (int rank = 0; rank < s->run->compute.group->ranks; rank++) {
         bytes += s->bytes[rank];
     }
-    INFO("      checkpoint %s: %s in %.1f s%s", s->run->resume->last, p4_format_bytes(size, bytes),
-         p4_now_s() - s->started_s, s->image != NULL ? ", beside the training" : "");
+    p4_format_bytes(size, bytes);
+    if (s->image != NULL) {
+        INFO("      checkpoint %s: %s in %.1f s, for which the training waited %.2f s", s->run->resume->last,
+             size, whole_s, waited_s);
+    } else {
+        INFO("      checkpoint %s: %s in %.1f s", s->run->resume->last, size, whole_s);
+    }
 }
 
 /* Parts to publication to the end. Collective. */

@@ -10,16 +10,17 @@
 #   TERM USR1 INT  to a random rank; status 75                   suspend   SIGSTOP of a random rank for longer than the others wait
 #   stdout    standard output is closed
 #
-# `tests/soak.sh 1000` by hand needs a build in $BUILD (build/ci). CTest runs the short form. A run that goes wrong is kept, and the
-# first line names its directory.
+# `tests/soak.sh 1000` by hand needs a build in $BUILD (build/ci); SOAK_RANKS=2 takes the runs on two ranks only, and PHASE4_MPI may
+# name another program, as one with NCCL emulated (nccl_emulator/check.sh). CTest runs the short form. A run that goes wrong is
+# kept in $SOAK_KEEP, and a line says so.
 set -u
 export LC_ALL=C
 here=$(dirname "$(readlink -f "$0")")
 rounds=${1:-30}
 seed=${2:-$RANDOM}
-if [ -z "${TMP:-}" ] || [ -z "${PHASE4_MPI:-}" ]; then
+if [ -z "${P4_FAULTS:-}" ]; then
     BUILD=$(readlink -f "${BUILD:-$here/../build/ci}")
-    export PHASE4_MPI=$BUILD/phase4_mpi P4_FAULTS=$BUILD/tests/libp4_faults.so FIXTURES=$here/fixtures MPIRUN=${MPIRUN:-mpirun}
+    export PHASE4_MPI=${PHASE4_MPI:-$BUILD/phase4_mpi} P4_FAULTS=$BUILD/tests/libp4_faults.so FIXTURES=$here/fixtures MPIRUN=${MPIRUN:-mpirun}
     export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
     export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_pml=ob1 CUDA_VISIBLE_DEVICES=
@@ -41,6 +42,9 @@ runs=(
     'diagonal 1 quantizer=exact-diagonal reconstruct=true reconstruct_window=1 distill=0.9 distill_teacher=cached checkpoint_every=6'
     'gptq 3 quantizer=gptq reconstruct=true distill=0.9 distill_teacher=resident optimizer=adamw checkpoint_minutes=3e-3'
 )
+if [ -n "${SOAK_RANKS:-}" ]; then # only the runs on so many ranks
+    mapfile -t runs < <(printf '%s\n' "${runs[@]}" | grep -E "^[a-z]+ $SOAK_RANKS ")
+fi
 awk 'BEGIN {srand(3); a = 1; b = 2
     for (i = 0; i < 9600; i++) {c = (3 * a + 7 + (rand() < 0.3 ? int(3 * rand()) : 0)) % 53; a = b; b = c; printf "\\%o\\000", c}}' >octal
 # shellcheck disable=SC2059

@@ -143,10 +143,10 @@ typedef struct p4_trainer {
     p4_trainer_steps steps;
     p4_trainer_batch batch;
     p4_trainer_records records;
-    int bad_steps;   /* non-finite steps in a row */
-    bool wants_save; /* set by the caller before a step, on rank 0; is_saving on each rank: what comes back in
-                      */
-    bool is_saving;  /* the result, on every rank */
+    int bad_steps; /* non-finite steps in a row */
+    /* Set by the caller before a step, and returned in its result on every rank: rank 0 wants to save; this
+     * rank is still writing what was saved before. */
+    bool wants_save, is_saving;
     double *figures; /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
 } p4_trainer;
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "io/h5/file.h"
 #include "src/phase4/rc.h"
 
 void p4_process_start(void)
@@ -18,6 +19,7 @@ void p4_process_start(void)
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
+    p4_h5_leave_exit_alone();
 }
 
 int p4_process_status(p4_rc rc)

@@ -6,7 +6,7 @@
 
 /* Call first. Standard streams that are closed are opened on something that refuses what is written, so that
  * no file gets their numbers. A reader of the log that ends, or a limit on the size of files, makes a write
- * fail in place of ending the process. Local. */
+ * fail in place of ending the process, and a failed write of an HDF5 file does not crash its end. Local. */
 void p4_process_start(void);
 /* The exit status of a program that ends with this code: docs/running.md has the table. A call in the wrong
  * order is a fault of the program, and 3 is the status of a verdict. Local. */

@@ -36,9 +36,16 @@ p4_rc p4_resume_take_training(p4_run *run, p4_trainer *trainer, p4_tuning_state 
  * counts. Local. */
 bool p4_resume_is_due(const p4_run *run, int64_t step);
 /* Saves a checkpoint: of a training after a step, or (both NULL) of the finished stages. The earlier ones
- * stay if it fails. P4_E_HOLD: the output directory is no longer this run's; nothing was
- * written, and the run must end. Collective. */
-p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state);
+ * stay if it fails. It waits for the checkpoint before it, if that is still being written. beside: on return
+ * the state is copied, where memory suffices, and a thread writes it; p4_resume_finish_save must follow.
+ * P4_E_HOLD: the output directory is no longer this run's; nothing was written, and the run must end.
+ * Collective. */
+p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state, bool beside);
+/* Is this rank writing a checkpoint beside other work? Local. */
+bool p4_resume_is_saving(const p4_run *run);
+/* To be called when no rank is; wait: goes on until the checkpoint is complete. Without one on its way it
+ * does nothing. The result is that of the whole checkpoint, P4_E_HOLD among them. Collective. */
+p4_rc p4_resume_finish_save(p4_run *run, bool wait);
 /* Seconds that the processes before this one worked on the run. */
 double p4_resume_earlier_s(const p4_run *run);
 /* The directory of the checkpoint that was saved or taken last, "" if there was none. */

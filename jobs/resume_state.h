@@ -18,6 +18,7 @@ struct p4_resume {
     p4_manifest manifest;              /* of the checkpoint that the run continues from */
     p4_arrays *arrays;                 /* its parts; NULL: there is none, or all is taken */
     bool training;                     /* they hold a training that is not taken yet */
+    struct p4_saving *saving;          /* jobs/save.c: a checkpoint on its way; NULL: there is none */
 };
 
 #endif

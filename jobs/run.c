@@ -95,7 +95,7 @@ static p4_rc stop(p4_run *run, bool saved)
     char *message = NULL;
     if (!saved && run->done[0] && !p4_resume_has_training(run)) {
         p4_error_clear(); /* a failure to save says what ended the run */
-        TRY(p4_resume_save(run, NULL, NULL));
+        TRY(p4_resume_save(run, NULL, NULL, false));
         (void)p4_stop_end(&run->stop);
     }
     const char *last = p4_resume_last(run);
@@ -128,7 +128,7 @@ static p4_rc pass_border(p4_run *run, int next)
     double due = run->compute.group->rank == 0 && is_save_due(run, next);
     p4_group_max_f64(run->compute.group, &due, 1);
     TRY_ROOT(run->compute.group, p4_hold_check(run->hold));
-    rc = due > 0 ? p4_resume_save(run, NULL, NULL) : P4_OK;
+    rc = due > 0 ? p4_resume_save(run, NULL, NULL, false) : P4_OK;
     if (rc != P4_OK && rc != P4_E_HOLD) { /* the run works without */
         WARN("warning: no checkpoint was saved: %s", p4_last_error());
         p4_error_clear();

@@ -11,6 +11,8 @@
 #include "jobs/resume_state.h"
 #include "jobs/run_state.h"
 #include "jobs/train/checkpoint.h"
+#include "src/leaf/background.h"
+#include "src/leaf/limits.h"
 #include "src/phase4.h"
 
 bool p4_resume_is_due(const p4_run *run, int64_t step)
@@ -36,48 +38,108 @@ p4_rc p4_resume_remove(const p4_run *run)
     return p4_checkpoints_remove(run->resume->folder);
 }
 
-/* A checkpoint on its way. */
-typedef struct saving {
+/* A checkpoint on its way. First every rank writes its part, then rank 0 writes the manifest and publishes
+ * the directory; each of the two may be beside other work. */
+typedef struct p4_saving {
     p4_run *run;
-    const p4_trainer *trainer;
-    const p4_tuning_state *state;
     int64_t step;
-    char *directory; /* where it is filled */
-    double *bytes;   /* [ranks] of each rank's part; 0: it has none */
-} saving;
+    char *directory;         /* where it is filled */
+    char *part;              /* the path of this rank's part */
+    p4_arrays_writer *image; /* its content, until it is written; NULL: the part is written */
+    const void *image_bytes; /* the image's */
+    int64_t image_count;
+    double *bytes;        /* [ranks] of each rank's part; 0: it has none. The others' once all are written */
+    p4_manifest manifest; /* rank 0: what it will be, without the parts */
+    p4_background *work;  /* writes the image, or publishes */
+    bool publishing;
+    double started_s, taken_s; /* by p4_now_s: it was begun, the state was taken */
+} p4_saving;
+
+static void free_saving(p4_saving *s)
+{
+    (void)p4_arrays_finish(s->image, false); /* it is in memory: nothing can fail */
+    p4_manifest_free(&s->manifest);
+    free(s->directory);
+    free(s->part);
+    free(s->bytes);
+    free(s);
+}
+
+/* ---- the state ---- */
 
 /* Local. */
-static p4_rc fill_part(const saving *s, p4_arrays_writer *w)
+static p4_rc fill_part(const p4_saving *s, p4_arrays_writer *w, const p4_trainer *trainer,
+                       const p4_tuning_state *state)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_run_state_put(w, s->run, s->state, s->trainer != NULL ? s->trainer->bad_steps : 0));
-    TRY(s->trainer != NULL ? p4_checkpoint_put_trainer(w, s->trainer) : P4_OK);
+    TRY(p4_run_state_put(w, s->run, state, trainer != NULL ? trainer->bad_steps : 0));
+    TRY(trainer != NULL ? p4_checkpoint_put_trainer(w, trainer) : P4_OK);
 done:
     return rc;
 }
 
-/* This rank's part and its size. Local. */
-static p4_rc write_part(saving *s)
+/* The part as a file. Local. */
+static p4_rc write_part(p4_saving *s, const p4_trainer *trainer, const p4_tuning_state *state)
 {
     p4_rc rc = P4_OK;
     struct stat status;
     p4_arrays_writer *w = NULL;
-    int rank = s->run->compute.group->rank;
-    char *path = p4_checkpoint_part_path(s->directory, rank);
-    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_arrays_create(&w, path));
-    rc = fill_part(s, w);
+    TRY(p4_arrays_create(&w, s->part));
+    rc = fill_part(s, w, trainer, state);
     bool empty = rc == P4_OK && p4_arrays_written(w) == 0;
     p4_rc finished = p4_arrays_finish(w, rc == P4_OK && !empty);
     TRY(rc != P4_OK ? rc : finished);
     if (!empty) {
-        CHECK(stat(path, &status) == 0, "%s: vanished after it was written", path);
-        s->bytes[rank] = (double)status.st_size;
+        CHECK(stat(s->part, &status) == 0, "%s: vanished after it was written", s->part);
+        s->bytes[s->run->compute.group->rank] = (double)status.st_size;
     }
 done:
-    free(path);
     return rc;
 }
+
+/* The image as a file. On its own thread: neither HDF5 nor MPI. */
+static p4_rc write_image(void *user)
+{
+    enum { PIECE_BYTES = 16 << 20 }; /* writeback is begun that often */
+    p4_rc rc = P4_OK;
+    const p4_saving *s = user;
+    p4_atomic_file file;
+    TRY(p4_atomic_open(&file, s->part));
+    for (int64_t at = 0; rc == P4_OK && at < s->image_count; at += PIECE_BYTES) {
+        rc = p4_atomic_write(&file, (const char *)s->image_bytes + at,
+                             (size_t)p4_min_i64(PIECE_BYTES, s->image_count - at));
+        p4_atomic_begin_sync(&file);
+    }
+    p4_rc closed = p4_atomic_close(&file, rc == P4_OK);
+    rc = rc != P4_OK ? rc : closed;
+done:
+    return rc;
+}
+
+/* The part as it will be in the file, and a thread that writes it. Local. */
+static p4_rc copy_part(p4_saving *s, const p4_trainer *trainer, const p4_tuning_state *state)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_arrays_create_image(&s->image, s->part));
+    TRY(fill_part(s, s->image, trainer, state));
+    if (p4_arrays_written(s->image) > 0) {
+        TRY(p4_arrays_image(s->image, &s->image_bytes, &s->image_count));
+        s->bytes[s->run->compute.group->rank] = (double)s->image_count;
+        TRY(p4_background_start(&s->work, write_image, s));
+    }
+done:
+    return rc;
+}
+
+/* Is there memory for the copies of this node's ranks? A quarter is left to what the run allocates meanwhile.
+ */
+static bool has_room(const p4_saving *s, const p4_trainer *trainer)
+{
+    double bytes = (double)p4_checkpoint_trainer_bytes(trainer);
+    return bytes * s->run->compute.group->local_ranks <= 0.75 * (double)p4_memory_free("");
+}
+
+/* ---- the manifest ---- */
 
 static void take_stages(p4_manifest *m, const p4_run *run)
 {
@@ -91,7 +153,33 @@ static void take_stages(p4_manifest *m, const p4_run *run)
     memcpy(m->times, r->stages, sizeof m->times);
 }
 
-static p4_rc take_parts(p4_manifest *m, const saving *s)
+/* Everything but the parts. Rank 0. */
+static p4_rc describe(p4_saving *s, const p4_trainer *trainer)
+{
+    p4_rc rc = P4_OK;
+    const struct p4_resume *r = s->run->resume;
+    p4_manifest *m = &s->manifest;
+    *m = (p4_manifest){.ranks = s->run->compute.group->ranks,
+                       .continued = s->run->results.provenance.continued,
+                       .step = s->step,
+                       .updates = trainer != NULL ? trainer->optim.step : 0,
+                       .training = trainer != NULL,
+                       .lr = trainer != NULL ? s->run->lr : 0,
+                       .text_windows = s->run->text_windows,
+                       .elapsed_s = r->earlier_s + p4_now_s() - r->started_s};
+    snprintf(m->producer, sizeof m->producer, "%s", p4_version());
+    (void)p4_utc_now(m->created);
+    snprintf(m->started, sizeof m->started, "%s", s->run->results.provenance.started);
+    take_stages(m, s->run);
+    for (int64_t i = 0; i < r->inputs.input_count; i++) {
+        TRY(p4_manifest_add_input(m, r->inputs.inputs[i].name, r->inputs.inputs[i].fingerprint));
+    }
+    TRY(p4_config_print(&r->given, &m->config_json));
+done:
+    return rc;
+}
+
+static p4_rc take_parts(p4_manifest *m, const p4_saving *s)
 {
     int ranks = s->run->compute.group->ranks;
     m->parts = p4_alloc((size_t)ranks, sizeof *m->parts);
@@ -103,93 +191,164 @@ static p4_rc take_parts(p4_manifest *m, const saving *s)
     return m->parts != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
-/* The manifest, and the name that makes it a checkpoint. Rank 0. */
-static p4_rc publish(const saving *s)
+/* The manifest, and the name that makes it a checkpoint. On its own thread of rank 0. */
+static p4_rc publish(void *user)
+{
+    const p4_saving *s = user;
+    return p4_checkpoint_publish(s->directory, s->run->resume->folder, &s->manifest);
+}
+
+/* Local. */
+static p4_rc check_hold(const p4_run *run)
+{
+    return run->hold != NULL ? p4_hold_check(run->hold) : P4_OK;
+}
+
+/* Rank 0. */
+static p4_rc start_publishing(p4_saving *s)
 {
     p4_rc rc = P4_OK;
-    const struct p4_resume *r = s->run->resume;
-    p4_manifest m = {.ranks = s->run->compute.group->ranks,
-                     .continued = s->run->results.provenance.continued,
-                     .step = s->step,
-                     .updates = s->trainer != NULL ? s->trainer->optim.step : 0,
-                     .training = s->trainer != NULL,
-                     .lr = s->trainer != NULL ? s->run->lr : 0,
-                     .text_windows = s->run->text_windows,
-                     .elapsed_s = r->earlier_s + p4_now_s() - r->started_s};
-    snprintf(m.producer, sizeof m.producer, "%s", p4_version());
-    (void)p4_utc_now(m.created);
-    snprintf(m.started, sizeof m.started, "%s", s->run->results.provenance.started);
-    take_stages(&m, s->run);
-    for (int64_t i = 0; i < r->inputs.input_count; i++) {
-        TRY(p4_manifest_add_input(&m, r->inputs.inputs[i].name, r->inputs.inputs[i].fingerprint));
-    }
-    TRY(take_parts(&m, s));
-    TRY(p4_config_print(&r->given, &m.config_json));
-    TRY(p4_checkpoint_publish(s->directory, r->folder, &m));
+    TRY(check_hold(s->run));
+    TRY(take_parts(&s->manifest, s));
+    TRY(p4_background_start(&s->work, publish, s));
 done:
-    p4_manifest_free(&m);
     return rc;
 }
 
+/* ---- the course of a save. A failure is no reason to end a run that works: the ranks consult. ---- */
+
 /* Where it is filled: rank 0 makes the directory, every rank knows its name. Local. */
-static p4_rc begin(saving *s)
+static p4_rc begin(p4_saving *s)
 {
     p4_rc rc = P4_OK;
     const p4_group *group = s->run->compute.group;
-    const char *folder = s->run->resume->folder;
     s->bytes = p4_alloc((size_t)group->ranks, sizeof *s->bytes);
-    s->directory = p4_checkpoint_temporary(folder, s->step);
+    s->directory = p4_checkpoint_temporary(s->run->resume->folder, s->step);
     TRY(s->bytes != NULL && s->directory != NULL ? P4_OK : P4_E_SYSTEM);
+    s->part = p4_checkpoint_part_path(s->directory, group->rank);
+    TRY(s->part != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(group->rank == 0 ? p4_checkpoint_begin(s->directory) : P4_OK);
 done:
     return rc;
 }
 
-/* A failure here is no reason to end a run that works: no agreement but a question. Collective. */
-static p4_rc write_checkpoint(saving *s)
+/* Local. */
+static p4_rc take_state(p4_saving *s, const p4_trainer *trainer, const p4_tuning_state *state, bool beside)
 {
     p4_rc rc = P4_OK;
-    p4_group *group = s->run->compute.group;
-    TRY(p4_consult(group, begin(s)));
-    TRY(p4_consult(group, write_part(s)));
-    p4_group_sum_f64(group, s->bytes, group->ranks);
-    TRY(p4_consult(group, group->rank == 0 ? publish(s) : P4_OK));
+    TRY(s->run->compute.group->rank == 0 ? describe(s, trainer) : P4_OK);
+    if (beside && trainer != NULL && has_room(s, trainer)) {
+        rc = copy_part(s, trainer, state);
+    } else {
+        rc = write_part(s, trainer, state);
+    }
+    s->taken_s = p4_now_s();
 done:
     return rc;
 }
 
-static void say_saved(const saving *s, double seconds)
+/* A save that failed on some rank. What is there of it may fill the disk, unless it is another run's. Local.
+ */
+static void give_up(p4_saving *s, p4_rc why)
+{
+    (void)p4_background_end(s->work); /* the first error counts */
+    if (why != P4_E_HOLD && s->run->compute.group->rank == 0 && s->directory != NULL) {
+        (void)p4_remove_tree(s->directory);
+    }
+    free_saving(s);
+}
+
+static void say_saved(const p4_saving *s)
 {
     char size[32];
-    double bytes = 0;
+    double bytes = 0, waited_s = s->taken_s - s->started_s, whole_s = p4_now_s() - s->started_s;
     for (int rank = 0; rank < s->run->compute.group->ranks; rank++) {
         bytes += s->bytes[rank];
     }
-    INFO("      checkpoint %s: %s in %.1f s", s->run->resume->last, p4_format_bytes(size, bytes), seconds);
+    p4_format_bytes(size, bytes);
+    if (s->image != NULL) {
+        INFO("      checkpoint %s: %s in %.1f s, for which the training waited %.2f s", s->run->resume->last,
+             size, whole_s, waited_s);
+    } else {
+        INFO("      checkpoint %s: %s in %.1f s", s->run->resume->last, size, whole_s);
+    }
 }
 
-p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state)
+/* Parts to publication to the end. Collective. */
+static p4_rc advance(p4_saving *s, bool *complete)
 {
-    struct p4_resume *r = run->resume;
-    double started_s = p4_now_s();
-    p4_rc rc = p4_agree_root(run->compute.group, run->hold != NULL ? p4_hold_check(run->hold) : P4_OK);
-    if (rc != P4_OK) { /* what is there under the name of a checkpoint is another run's */
-        return rc;
+    p4_rc rc = P4_OK;
+    p4_group *group = s->run->compute.group;
+    p4_background *work = s->work;
+    s->work = NULL;
+    TRY(p4_consult(group, p4_background_end(work)));
+    *complete = s->publishing;
+    if (!s->publishing) {
+        s->publishing = true;
+        p4_group_sum_f64(group, s->bytes, group->ranks);
+        TRY(p4_consult(group, group->rank == 0 ? start_publishing(s) : P4_OK));
     }
-    saving s = {.run = run,
-                .trainer = trainer,
-                .state = state,
-                .step = state != NULL ? state->step : run->results.fine_tuning.steps};
-    rc = write_checkpoint(&s);
-    if (rc == P4_OK) {
-        free(r->last);
-        r->last = p4_format("%s/step-%lld", r->folder, (long long)s.step);
-        r->saved_s = p4_now_s();
-        say_saved(&s, r->saved_s - started_s);
-    } else if (run->compute.group->rank == 0 && s.directory != NULL) {
-        (void)p4_remove_tree(s.directory); /* it may fill the disk; the first error counts */
-    }
-    free(s.directory);
-    free(s.bytes);
+done:
     return rc;
+}
+
+static void keep_name(p4_saving *s)
+{
+    struct p4_resume *r = s->run->resume;
+    free(r->last);
+    r->last = p4_format("%s/step-%lld", r->folder, (long long)s->step);
+    say_saved(s);
+}
+
+bool p4_resume_is_saving(const p4_run *run)
+{
+    return run->resume->saving != NULL && p4_background_works(run->resume->saving->work);
+}
+
+p4_rc p4_resume_finish_save(p4_run *run, bool wait)
+{
+    p4_rc rc = P4_OK;
+    struct p4_resume *r = run->resume;
+    bool complete = false;
+    for (int turn = 0; rc == P4_OK && r->saving != NULL && !complete && (wait || turn == 0); turn++) {
+        rc = advance(r->saving, &complete);
+    }
+    if (rc != P4_OK) {
+        give_up(r->saving, rc);
+        r->saving = NULL;
+    } else if (complete) {
+        keep_name(r->saving);
+        free_saving(r->saving);
+        r->saving = NULL;
+    }
+    return rc;
+}
+
+p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state, bool beside)
+{
+    p4_rc rc = P4_OK;
+    struct p4_resume *r = run->resume;
+    p4_group *group = run->compute.group;
+    rc = p4_resume_finish_save(run, true);
+    if (rc != P4_OK && rc != P4_E_HOLD) {
+        WARN("warning: the checkpoint before was not saved: %s", p4_last_error());
+        p4_error_clear();
+        rc = P4_OK;
+    }
+    TRY(rc);
+    TRY(p4_agree_root(group, check_hold(run))); /* what is there under a checkpoint's name is another run's */
+    p4_saving *s = r->saving = p4_alloc(1, sizeof *s);
+    TRY(p4_consult(group, s != NULL ? P4_OK : P4_E_SYSTEM));
+    *s = (p4_saving){.run = run,
+                     .step = state != NULL ? state->step : run->results.fine_tuning.steps,
+                     .started_s = p4_now_s()};
+    r->saved_s = s->started_s; /* also of one that fails: the next is due as long after it */
+    TRY(p4_consult(group, begin(s)));
+    TRY(p4_consult(group, take_state(s, trainer, state, beside)));
+done:
+    if (rc != P4_OK && r->saving != NULL) {
+        give_up(r->saving, rc);
+        r->saving = NULL;
+    }
+    return rc != P4_OK || beside ? rc : p4_resume_finish_save(run, true);
 }

@@ -111,6 +111,38 @@ static void test_arrays(void)
     EXPECT(!is_there("part-4.h5") && !is_there("part-4.h5.tmp"), "a part that failed is left");
 }
 
+/* A part that is made in memory holds what the file would. */
+static void test_image(void)
+{
+    static float values[ROWS * COLS], got[ROWS * COLS];
+    char file[512];
+    p4_arrays_writer *writer = NULL;
+    p4_arrays *arrays = NULL;
+    const void *bytes = NULL;
+    int64_t byte_count = 0;
+    for (int i = 0; i < ROWS * COLS; i++) {
+        values[i] = (float)(i % 9973);
+    }
+    snprintf(file, sizeof file, "%s", at("image.h5"));
+    char *paths[] = {file};
+    EXPECT_OK(p4_arrays_create_image(&writer, file));
+    for (int i = 0; i < 3; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "tensors/%d/master", i);
+        EXPECT_OK(p4_arrays_put(writer, name, P4_H5_F32, ROWS - i, COLS, values + i));
+    }
+    EXPECT_OK(p4_arrays_image(writer, &bytes, &byte_count));
+    EXPECT(byte_count > (int64_t)sizeof values * 2 && byte_count < (int64_t)sizeof values * 3 + 100000,
+           "%lld", (long long)byte_count);
+    EXPECT_OK(p4_atomic_write_all(file, bytes, (size_t)byte_count));
+    EXPECT_OK(p4_arrays_finish(writer, true));
+    EXPECT_OK(p4_arrays_open(&arrays, paths, 1));
+    EXPECT_OK(p4_arrays_verify(arrays, 0));
+    EXPECT_OK(p4_arrays_read(arrays, "tensors/2/master", P4_H5_F32, ROWS - 2, COLS, got));
+    EXPECT(memcmp(got, values + 2, sizeof(float) * (ROWS - 2) * COLS) == 0, "the third array");
+    p4_arrays_close(arrays);
+}
+
 /* ---- the manifest ---- */
 
 static void fill_manifest(p4_manifest *m)
@@ -328,6 +360,7 @@ int main(void)
 {
     EXPECT(mkdtemp(world) != NULL, "%s", world);
     test_arrays();
+    test_image();
     test_manifest();
     test_folder();
     test_conflicts();

@@ -38,6 +38,26 @@ done:
     return rc;
 }
 
+p4_rc p4_arrays_create_image(p4_arrays_writer **writer, const char *path)
+{
+    p4_arrays_writer *made = *writer = p4_alloc(1, sizeof *made);
+    if (made == NULL) {
+        return P4_E_SYSTEM;
+    }
+    made->atomic.fd = -1; /* none is open */
+    p4_rc rc = p4_h5_create_image(&made->file, path);
+    if (rc != P4_OK) {
+        free(made);
+        *writer = NULL;
+    }
+    return rc;
+}
+
+p4_rc p4_arrays_image(p4_arrays_writer *writer, const void **bytes, int64_t *byte_count)
+{
+    return p4_h5_image(&writer->file, bytes, byte_count);
+}
+
 p4_rc p4_arrays_put(p4_arrays_writer *writer, const char *name, p4_h5_type type, int64_t rows, int64_t cols,
                     const void *values)
 {

@@ -12,13 +12,18 @@
 typedef struct p4_arrays_writer p4_arrays_writer;
 /* Starts the file under a temporary name. p4_arrays_finish must follow. */
 p4_rc p4_arrays_create(p4_arrays_writer **writer, const char *path);
+/* The same in memory: nothing is written, and path only names the file in messages; the caller keeps it
+ * alive. */
+p4_rc p4_arrays_create_image(p4_arrays_writer **writer, const char *path);
+/* What the file would hold, valid until p4_arrays_finish. No array follows. */
+p4_rc p4_arrays_image(p4_arrays_writer *writer, const void **bytes, int64_t *byte_count);
 /* values [rows, cols], each at least 1. A name occurs once. */
 p4_rc p4_arrays_put(p4_arrays_writer *writer, const char *name, p4_h5_type type, int64_t rows, int64_t cols,
                     const void *values);
 /* Arrays written so far. */
 int64_t p4_arrays_written(const p4_arrays_writer *writer);
-/* ok: the file appears under its name, complete and synced; otherwise, or if that fails, nothing is left.
- * Frees the writer in either case; NULL does nothing. */
+/* ok: the file, unless it is in memory, appears under its name, complete and synced; otherwise, or if that
+ * fails, nothing is left. Frees the writer in either case; NULL does nothing. */
 p4_rc p4_arrays_finish(p4_arrays_writer *writer, bool ok);
 
 /* ---- reading several files as one ---- */

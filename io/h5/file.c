@@ -49,6 +49,11 @@ void p4_h5_silence(void)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
+void p4_h5_leave_exit_alone(void)
+{
+    (void)H5dont_atexit();
+}
+
 void p4_h5_release(int64_t id)
 {
     if (id >= 0) {
@@ -141,7 +146,7 @@ static p4_rc finish(const p4_h5_file *file)
     if (H5Fflush(file->id, H5F_SCOPE_GLOBAL) < 0 || H5Fget_filesize(file->id, &used) < 0) {
         return p4_h5_fail(file, "write", "");
     }
-    return ftruncate(file->fd, (off_t)used) == 0 ? P4_OK : p4_fail_errno(file->path, "write");
+    return file->fd < 0 || ftruncate(file->fd, (off_t)used) == 0 ? P4_OK : p4_fail_errno(file->path, "write");
 }
 
 p4_rc p4_h5_close(p4_h5_file *file, bool ok)

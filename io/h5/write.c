@@ -12,13 +12,18 @@ enum {
     RESERVE_BYTES = 1 << 18,     /* reserved at a time */
     BOOKKEEPING_BYTES = 1 << 17, /* more than HDF5's own structures grow by in one call */
     CACHED_CHUNKS = 2,
+    SUPERBLOCK_END_AT = 28,     /* the end of the file's address, 8 bytes of superblock 2 */
+    IMAGE_STEP_BYTES = 1 << 20, /* that a file in memory grows by */
 };
 
 /* Makes sure that the disk has room for `bytes` more of data, what waits in caches and HDF5's own structures.
- */
+ * A file in memory has no disk. */
 static p4_rc reserve(p4_h5_file *file, int64_t bytes)
 {
     hsize_t used = 0;
+    if (file->fd < 0) {
+        return P4_OK;
+    }
     if (H5Fget_filesize(file->id, &used) < 0) {
         return p4_h5_fail(file, "write", "");
     }
@@ -41,29 +46,77 @@ static p4_rc reserve(p4_h5_file *file, int64_t bytes)
     return P4_OK;
 }
 
-/* Writes the bytes of an empty file with our settings, which HDF5 makes in memory. */
-static p4_rc write_empty(p4_atomic_file *atomic, const p4_h5_file *file, hid_t access)
+/* A file access property list for files that are written. Negative: failed.
+ * Low bound 1.8: superblock 2, which has no "open for write" flag to be stuck after a kill, and large
+ * attributes. */
+static hid_t writing_access(void)
+{
+    hid_t access = p4_h5_file_access();
+    if (access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110) < 0) {
+        p4_h5_release(access);
+        return -1;
+    }
+    return access;
+}
+
+/* An empty file in memory with our settings, which grows by step_bytes. */
+static p4_rc create_in_memory(p4_h5_file *file, size_t step_bytes)
 {
     p4_rc rc = P4_OK;
-    hid_t create = -1, memory = -1, in_memory = -1;
-    hsize_t bytes = 0;
-    void *image = NULL;
+    hid_t create = -1, access = -1;
+    H5_TRY((access = writing_access()) >= 0, file, "create", "the file");
+    H5_TRY(H5Pset_fapl_core(access, step_bytes, 0) >= 0, file, "create", "the file");
     H5_TRY((create = H5Pcreate(H5P_FILE_CREATE)) >= 0, file, "create", "the file");
     /* Most datasets have a handful of chunks: small index nodes save about 2 KB a dataset. */
     H5_TRY(H5Pset_istore_k(create, 4) >= 0, file, "create", "the file");
-    H5_TRY((memory = H5Pcopy(access)) >= 0, file, "create", "the file");
-    H5_TRY(H5Pset_fapl_core(memory, RESERVE_BYTES, 0) >= 0, file, "create", "the file");
-    H5_TRY((in_memory = H5Fcreate(file->path, H5F_ACC_TRUNC, create, memory)) >= 0, file, "create",
+    H5_TRY((file->id = H5Fcreate(file->path, H5F_ACC_TRUNC, create, access)) >= 0, file, "create",
            "the file");
-    H5_TRY(H5Fflush(in_memory, H5F_SCOPE_GLOBAL) >= 0, file, "create", "the file");
-    H5_TRY(H5Fget_filesize(in_memory, &bytes) >= 0, file, "create", "the file");
-    /* Not H5Fget_file_image, which changes a byte under the superblock's checksum. */
-    H5_TRY(H5Fget_vfd_handle(in_memory, memory, &image) >= 0, file, "create", "the file");
-    rc = p4_atomic_write(atomic, *(void **)image, bytes);
 done:
-    p4_h5_release(in_memory);
-    p4_h5_release(memory);
+    p4_h5_release(access);
     p4_h5_release(create);
+    return rc;
+}
+
+p4_rc p4_h5_create_image(p4_h5_file *file, const char *path)
+{
+    *file = (p4_h5_file){.id = -1, .path = path, .fd = -1};
+    p4_h5_silence();
+    return create_in_memory(file, IMAGE_STEP_BYTES);
+}
+
+p4_rc p4_h5_image(p4_h5_file *file, const void **bytes, int64_t *byte_count)
+{
+    p4_rc rc = P4_OK;
+    void *handle = NULL;
+    hsize_t allocated = 0;
+    uint64_t end; /* what is behind it was allocated ahead */
+    H5_TRY(H5Fflush(file->id, H5F_SCOPE_GLOBAL) >= 0, file, "write", "");
+    H5_TRY(H5Fget_filesize(file->id, &allocated) >= 0, file, "write", "");
+    /* Not H5Fget_file_image, which changes a byte under the superblock's checksum. */
+    H5_TRY(H5Fget_vfd_handle(file->id, H5P_DEFAULT, &handle) >= 0, file, "write", "");
+    *bytes = *(void **)handle;
+    memcpy(&end, (const char *)*bytes + SUPERBLOCK_END_AT, sizeof end); /* little-endian, as we are */
+    if (end > allocated) {
+        return FAULT("%s: HDF5 says that the file ends at %llu, it has %llu bytes", file->path,
+                     (unsigned long long)end, (unsigned long long)allocated);
+    }
+    *byte_count = (int64_t)end;
+done:
+    return rc;
+}
+
+/* Writes the bytes of an empty file. */
+static p4_rc write_empty(p4_atomic_file *atomic)
+{
+    p4_rc rc = P4_OK;
+    p4_h5_file empty = {.id = -1, .path = atomic->path, .fd = -1};
+    const void *image;
+    int64_t bytes;
+    TRY(create_in_memory(&empty, RESERVE_BYTES));
+    TRY(p4_h5_image(&empty, &image, &bytes));
+    TRY(p4_atomic_write(atomic, image, (size_t)bytes));
+done:
+    (void)p4_h5_close(&empty, false);
     return rc;
 }
 
@@ -75,11 +128,8 @@ p4_rc p4_h5_create(p4_h5_file *file, p4_atomic_file *atomic)
     hid_t access = -1;
     *file = (p4_h5_file){.id = -1, .path = atomic->path, .fd = atomic->fd};
     p4_h5_silence();
-    H5_TRY((access = p4_h5_file_access()) >= 0, file, "create", "the file");
-    /* Low bound 1.8: superblock 2, which has no "open for write" flag to be stuck after a kill, and large
-     * attributes. */
-    H5_TRY(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110) >= 0, file, "create", "the file");
-    TRY(write_empty(atomic, file, access));
+    H5_TRY((access = writing_access()) >= 0, file, "create", "the file");
+    TRY(write_empty(atomic));
     H5_TRY((file->id = H5Fopen(atomic->temp_path, H5F_ACC_RDWR, access)) >= 0, file, "open", "the new file");
     TRY(reserve(file, 0));
 done:
@@ -198,6 +248,9 @@ static p4_rc put_dataset(p4_h5_file *file, const char *name, hid_t type, hid_t s
     dataset = H5Dcreate2(file->id, name, type, space, links, create, H5P_DEFAULT);
     H5_TRY(dataset >= 0, file, "create", name);
     H5_TRY(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0, file, "write", name);
+    herr_t closed = H5Dclose(dataset); /* the values leave HDF5's buffer here */
+    dataset = -1;
+    H5_TRY(closed >= 0, file, "write", name);
 done:
     p4_h5_release(dataset);
     p4_h5_release(create);

@@ -13,6 +13,11 @@
  * follow, and only then p4_atomic_close. */
 p4_rc p4_h5_create(p4_h5_file *file, p4_atomic_file *atomic);
 
+/* The same in memory, under the name that messages give it; the caller keeps path alive. */
+p4_rc p4_h5_create_image(p4_h5_file *file, const char *path);
+/* What that file holds so far, complete: valid until anything else is done with it. */
+p4_rc p4_h5_image(p4_h5_file *file, const void **bytes, int64_t *byte_count);
+
 p4_rc p4_h5_group(p4_h5_file *file, const char *name); /* with its parents; it may exist */
 /* Attributes of the group or dataset `object` ("/": the root). */
 p4_rc p4_h5_put_text_attr(p4_h5_file *file, const char *object, const char *key, const char *text);

@@ -1,6 +1,7 @@
 #include "io/out/checkpoints.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -120,6 +121,24 @@ char *p4_checkpoint_part_path(const char *directory, int64_t rank)
     return p4_format("%s/part-%lld.h5", directory, (long long)rank);
 }
 
+/* Removes a directory under the name of an unfinished one, which a run that is killed meanwhile leaves for
+ * the next to remove: without its manifest it would no longer be known as a checkpoint. */
+static p4_rc remove_complete(const char *folder, const entry *e, const char *path)
+{
+    p4_rc rc = P4_OK;
+    char *temporary = p4_checkpoint_temporary(folder, e->step);
+    TRY(temporary != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_remove_tree(temporary));
+    if (rename(path, temporary) != 0) {
+        rc = p4_fail_errno(path, "remove");
+        goto done;
+    }
+    TRY(p4_remove_tree(temporary));
+done:
+    free(temporary);
+    return rc;
+}
+
 /* Removes an entry of the folder, unless it is no checkpoint: other programs name their directories step-N
  * too. A checkpoint has a manifest from the moment that it has its name. */
 static p4_rc remove_entry(const char *folder, const entry *e)
@@ -133,7 +152,7 @@ static p4_rc remove_entry(const char *folder, const entry *e)
              ") and is left alone",
              path);
     } else {
-        rc = p4_remove_tree(path);
+        rc = e->state == UNFINISHED ? p4_remove_tree(path) : remove_complete(folder, e, path);
     }
 done:
     free(path);

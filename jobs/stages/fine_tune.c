@@ -30,9 +30,19 @@ static bool is_save_due(void *user, int64_t step)
     return p4_resume_is_due(user, step);
 }
 
-static p4_rc save(void *user, const p4_trainer *trainer, const p4_tuning_state *state)
+static p4_rc save(void *user, const p4_trainer *trainer, const p4_tuning_state *state, bool beside)
 {
-    return p4_resume_save(user, trainer, state);
+    return p4_resume_save(user, trainer, state, beside);
+}
+
+static bool is_saving(void *user)
+{
+    return p4_resume_is_saving(user);
+}
+
+static p4_rc finish_save(void *user, bool wait)
+{
+    return p4_resume_finish_save(user, wait);
 }
 
 static p4_rc restore(void *user, p4_trainer *trainer, p4_tuning_state *state)
@@ -73,6 +83,8 @@ static p4_rc tune(p4_run *run)
                       .on_evaluation = keep_evaluation,
                       .is_save_due = is_save_due,
                       .save = save,
+                      .is_saving = is_saving,
+                      .finish_save = finish_save,
                       .restore = p4_resume_has_training(run) ? restore : NULL,
                       .user = run};
     return p4_tune(&tuner, &run->packed, &run->results.fine_tuning);

@@ -82,6 +82,17 @@ done:
     return rc;
 }
 
+int64_t p4_checkpoint_trainer_bytes(const p4_trainer *t)
+{
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        for (p4_optim_part part = 0; part < P4_PART_COUNT && writes(t, i); part++) {
+            bytes += p4_optim_part_bytes(&t->optim, t->model->params[i].name, part);
+        }
+    }
+    return bytes;
+}
+
 static p4_rc take_part(const p4_arrays *arrays, p4_trainer *t, int64_t i, p4_optim_part part)
 {
     p4_rc rc = P4_OK;

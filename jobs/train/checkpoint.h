@@ -18,6 +18,8 @@
 
 /* Masters and optimizer state. Replicated tensors are written by the ranks in turn. */
 p4_rc p4_checkpoint_put_trainer(p4_arrays_writer *writer, const p4_trainer *trainer);
+/* Bytes of this rank's share. Local. */
+int64_t p4_checkpoint_trainer_bytes(const p4_trainer *trainer);
 /* Into an open trainer of the same model and optimizer, whatever its ranks, zero_stage and device. updates:
  * of the checkpoint. p4_trainer_requantize must follow. */
 p4_rc p4_checkpoint_take_trainer(const p4_arrays *arrays, p4_trainer *trainer, int64_t updates);

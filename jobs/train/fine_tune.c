@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "io/out/report.h"
 #include "jobs/train/evaluate.h"
@@ -117,14 +118,31 @@ done:
     return rc;
 }
 
-static p4_rc save(tuning *t)
+static p4_rc save(tuning *t, bool beside)
 {
     const p4_tuner *tuner = t->tuner;
     if (tuner->save == NULL) {
         return P4_OK;
     }
     t->state.elapsed_s = p4_now_s() - t->started_s;
-    return tuner->save(tuner->user, &t->trainer, &t->state);
+    return tuner->save(tuner->user, &t->trainer, &t->state, beside);
+}
+
+static p4_rc finish_save(tuning *t, bool wait)
+{
+    return t->tuner->finish_save != NULL ? t->tuner->finish_save(t->tuner->user, wait) : P4_OK;
+}
+
+/* A checkpoint that could not be saved is no reason to end a training that works, unless the directory is
+ * another run's. */
+static p4_rc survive(p4_rc saved)
+{
+    if (saved == P4_OK || saved == P4_E_HOLD) {
+        return saved;
+    }
+    WARN("warning: no checkpoint was saved: %s", p4_last_error());
+    p4_error_clear();
+    return P4_OK;
 }
 
 /* Is the state to be judged after the steps done so far, and has it not been? Always where an epoch or the
@@ -143,7 +161,7 @@ static p4_rc judge_or_stop(tuning *t)
     p4_rc rc = judge(t);
     if (rc == P4_STOPPED) {
         p4_error_clear(); /* a failure to save says what ended the run */
-        p4_rc saved = save(t);
+        p4_rc saved = save(t, false);
         rc = saved != P4_OK ? saved : p4_stop_end(t->tuner->compute->stop);
     }
     return rc;
@@ -157,6 +175,7 @@ static p4_rc run_step(tuning *t, p4_step_result *result)
     int64_t step = t->state.step;
     t->trainer.wants_save = tuner->compute->group->rank == 0 && tuner->is_save_due != NULL &&
                             tuner->is_save_due(tuner->user, step + 1);
+    t->trainer.is_saving = tuner->is_saving != NULL && tuner->is_saving(tuner->user);
     TRY(p4_trainer_step(&t->trainer, step, result));
     t->state.step++;
     t->state.tokens += result->tokens;
@@ -166,15 +185,12 @@ static p4_rc run_step(tuning *t, p4_step_result *result)
     }
     TRY(log_step(t, step, result));
     if (result->stop) {
-        TRY(save(t));
+        TRY(save(t, false));
         rc = p4_stop_end(tuner->compute->stop);
     } else if (result->save) {
-        rc = save(t);
-        if (rc != P4_OK && rc != P4_E_HOLD) { /* the run works without */
-            WARN("warning: no checkpoint was saved: %s", p4_last_error());
-            p4_error_clear();
-            rc = P4_OK;
-        }
+        rc = survive(save(t, true));
+    } else if (!result->saving) {
+        rc = survive(finish_save(t, false));
     }
 done:
     return rc;
@@ -238,6 +254,20 @@ static void say_plan(const tuning *t)
          distills ? p4_format_bytes(teacher, (double)bytes.teacher_bytes) : "");
 }
 
+/* The last checkpoint is complete, or given up, before the trainer is closed; an error of the training, which
+ * all ranks have, counts before one of the checkpoint. Collective. */
+static p4_rc end_saving(tuning *t, p4_rc rc)
+{
+    char *message = p4_strdup(p4_last_error());
+    p4_error_clear();
+    p4_rc saved = survive(finish_save(t, true));
+    if (rc != P4_OK && message != NULL) {
+        p4_error_set(message);
+    }
+    free(message);
+    return rc != P4_OK ? rc : saved;
+}
+
 p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)
 {
     p4_rc rc = P4_OK;
@@ -258,6 +288,7 @@ p4_rc p4_tune(const p4_tuner *tuner, p4_packed *packed, p4_fine_tuning *record)
     TRY(run_steps(&t));
     p4_teacher_finish(&t.trainer.teacher);
 done:
+    rc = end_saving(&t, rc);
     p4_trainer_close(&t.trainer);
     p4_packed_release(&t.candidate);
     return rc;

@@ -32,12 +32,15 @@ typedef struct p4_tuner {
     p4_rc (*on_point)(void *user, const p4_training_point *point);
     /* Sees each evaluation, on rank 0. NULL: not called. */
     p4_rc (*on_evaluation)(void *user, const p4_history_entry *entry);
-    /* Saves the state after a step, from which `restore` of another process continues; the first is also
-     * called for a P4_STOPPED training. P4_E_HOLD from it ends the training; after another error it goes on
-     * with a warning. Rank 0 is asked with is_save_due before each step. NULL, all three:
-     * nothing is saved. `save` and `restore` are Collective. */
+    /* Saves the state after a step, from which `restore` of another process continues. Rank 0 is asked with
+     * is_save_due before each step; a training that is stopped is saved as well. beside: `save` need not have
+     * written when it returns; is_saving (Local) says whether this rank still writes, and finish_save is
+     * called when no rank does, or with wait. P4_E_HOLD from either ends the training; after another error it
+     * goes on with a warning. NULL, all of them: nothing is saved. All Collective but for the questions. */
     bool (*is_save_due)(void *user, int64_t step);
-    p4_rc (*save)(void *user, const p4_trainer *trainer, const p4_tuning_state *state);
+    p4_rc (*save)(void *user, const p4_trainer *trainer, const p4_tuning_state *state, bool beside);
+    bool (*is_saving)(void *user);
+    p4_rc (*finish_save)(void *user, bool wait);
     /* Fills the trainer, which then is requantized, and *state; the packed model and the record are there.
      * NULL: the training starts anew. */
     p4_rc (*restore)(void *user, p4_trainer *trainer, p4_tuning_state *state);

@@ -143,9 +143,10 @@ typedef struct p4_trainer {
     p4_trainer_steps steps;
     p4_trainer_batch batch;
     p4_trainer_records records;
-    int bad_steps;   /* non-finite steps in a row */
-    bool wants_save; /* set by the caller on rank 0 before a step: what comes back in the result, on every
-                        rank */
+    int bad_steps; /* non-finite steps in a row */
+    /* Set by the caller before a step, and returned in its result on every rank: rank 0 wants to save; this
+     * rank is still writing what was saved before. */
+    bool wants_save, is_saving;
     double *figures; /* device [P4_FIGURES]: the sums of net and optim, so that one copy reads them */
 } p4_trainer;
 
@@ -157,6 +158,7 @@ typedef struct p4_step_result {
     bool applied; /* false: the gradient was not finite and the step was skipped */
     bool stop;    /* a rank is asked to stop (compute->stop); the same on every rank */
     bool save;    /* rank 0 wants to save; the same on every rank */
+    bool saving;  /* a rank is still writing what was saved before; the same on every rank */
 } p4_step_result;
 
 /* Masters: the known ones of `masters` (NULL: none), otherwise the original's weights; codes from the

@@ -172,15 +172,16 @@ static double total_sq_norm(p4_trainer *t, int64_t step, p4_step_result *result)
         p4_abort(t->compute->group, "training step %lld: %s", (long long)step + 1, p4_last_error());
     }
     bool speaks = t->compute->group->rank == 0;
-    double sums[6] = {
-        speaks ? squares[0] : 0, squares[1], figures[0], figures[2], p4_stop_is_asked(t->compute->stop),
-        speaks && t->wants_save};
-    p4_group_sum_f64(t->compute->group, sums, 6);
+    double sums[] = {
+        speaks ? squares[0] : 0, squares[1],  figures[0], figures[2], p4_stop_is_asked(t->compute->stop),
+        speaks && t->wants_save, t->is_saving};
+    p4_group_sum_f64(t->compute->group, sums, sizeof sums / sizeof *sums);
     if (result != NULL) {
         result->loss = sums[2];
         result->kl = sums[3];
         result->stop = sums[4] > 0;
         result->save = sums[5] > 0;
+        result->saving = sums[6] > 0;
     }
     return sums[0] + sums[1];
 }

@@ -139,3 +139,15 @@ void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_b
     *total_bytes = known ? 1024 * (find_number(text, "MemTotal") + find_number(text, "SwapFree")) : 0;
     *available_bytes = known ? 1024 * find_number(text, "MemAvailable") : 0;
 }
+
+int64_t p4_memory_free(const char *root)
+{
+    int64_t total, available;
+    p4_limits limits = p4_limits_read(root);
+    p4_memory_read(root, &total, &available);
+    int64_t free_bytes = total > 0 ? available : INT64_MAX;
+    if (limits.memory_bytes > 0) {
+        free_bytes = p4_min_i64(free_bytes, p4_max_i64(0, limits.memory_bytes - limits.memory_used_bytes));
+    }
+    return free_bytes;
+}

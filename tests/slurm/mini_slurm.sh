@@ -5,6 +5,7 @@
 #   mini_slurm.sh start [N]    start munged + slurmctld + N slurmd (default 4)
 #   mini_slurm.sh status       daemons, nodes, jobs; exit 0 = all up, 3 = not
 #   mini_slurm.sh stop         cancel all jobs, stop exactly those daemons
+#   mini_slurm.sh lose K       everything on node K dies, as when its power fails; start N brings it back
 #   mini_slurm.sh env          print the shell lines a client needs (eval them)
 #   mini_slurm.sh run CMD ...  run CMD as a client of the cluster
 #
@@ -340,7 +341,8 @@ client() { (export SLURM_CONF=$CONF; in_ns head "$@"); }
 munge_ok() { munge -n -S "$SOCK" | unmunge -S "$SOCK"; }
 ctld_ok() { client scontrol ping | grep -q 'is UP'; }
 nodes_ok() {                           # all N nodes answer and none is down
-    [ "$(client sinfo -h -N -o '%T' | grep -cE '^(idle|mixed|allocated|completing)$')" = "$1" ]
+    # A node of several partitions is listed once for each.
+    [ "$(client sinfo -h -N -o '%N %T' | sort -u | grep -cE ' (idle|mixed|allocated|completing)$')" = "$1" ]
 }
 
 do_start() {
@@ -438,6 +440,28 @@ do_stop() {
     say "stopped"
 }
 
+# ---------------------------------------------------------------- a node is lost
+
+# Everything that runs in the node's namespaces dies at once, as when the power fails. `start` brings it back.
+do_lose() {
+    need_root
+    local k=${1:-} p ns victims=''
+    load_shape
+    alive "slurmd.n$k" || die "lose: no node n$k runs"
+    [ "$MODE" != plain ] || die "lose: in mode plain nodes are not told apart"
+    ns=$(readlink "/proc/$PID/ns/uts")
+    for p in /proc/[0-9]*; do
+        [ "$(readlink "$p/ns/uts" 2>/dev/null)" != "$ns" ] || victims="$victims ${p#/proc/}"
+    done
+    # shellcheck disable=SC2086
+    kill -KILL $victims
+    # A node that starts anew has an empty /tmp. The socket of Slurm's pmix plugin would keep the same job from starting there
+    # again: bind() finds its name taken.
+    rm -rf "$PIDS/slurmd.n$k" "$DIR/tmp/n$k" "$DIR/spool/n$k"/*pmix*
+    mkdir -m 1777 "$DIR/tmp/n$k"
+    say "n$k is lost"
+}
+
 # ---------------------------------------------------------------- status, clients
 
 do_status() {
@@ -480,11 +504,12 @@ case $verb in
 install) do_install ;;
 start)   do_start "$@" ;;
 stop)    do_stop ;;
+lose)    do_lose "$@" ;;
 status)  do_status ;;
 env)     do_env ;;
 run)     do_run "$@" ;;
 _node)   do_node "$@" ;;
 _head)   do_head ;;
 help|-h|--help) sed -n '2,/^$/s/^# \{0,1\}//p' "$SELF" ;;
-*)       die "unknown verb '$verb' (install, start, stop, status, env, run)" ;;
+*)       die "unknown verb '$verb' (install, start, stop, lose, status, env, run)" ;;
 esac

@@ -6,7 +6,9 @@
 #   3 srun -N4 phase4_mpi cfg.json                the same once more: the same tensors, bit for bit
 #   4 a configuration with a misspelt key         exit status 2, its message once, no rank left
 #   5 kill -9 of one rank                         the step ends at once, no rank left
-#   6 scancel --signal=USR1 of a batch job         status 75; the script requeues it, and it ends as the run of 2 did
+#   6 a verdict that fails under --strict          status 3, and srun adds nothing to the log
+#   7 one batch job: warned by USR1, preempted by another partition's job, a node of it lost, cancelled and submitted again
+#                                                  each time it continues; at the end the tensors of an undisturbed run
 #
 # Environment: PHASE4_MPI the program, FIXTURES tests/fixtures, TMP an empty folder. Exit status 77 (skipped): not root,
 # or no namespaces here. Every wait has a limit, which only a hang reaches; whatever happens, the cluster is stopped.
@@ -42,6 +44,12 @@ client() { slurm "$1" run "${@:2}"; }
 MINI_SLURM_MODE=uts
 ip -4 -o addr show 2>/dev/null | grep -qv ' inet 127\.' || MINI_SLURM_MODE=net
 export MINI_SLURM_MODE MINI_SLURM_CPUS=2
+# A partition whose jobs preempt the others; a node that is lost is noticed soon.
+export MINI_SLURM_EXTRA='SlurmdTimeout=10
+KillWait=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=urgent Nodes=ALL PriorityTier=10 MaxTime=INFINITE OverSubscribe=NO State=UP'
 
 stop_cluster() {
     slurm 120 stop >/dev/null || slurm 120 status
@@ -201,29 +209,64 @@ grep -q 'task 2: Killed' killed.log || fail "srun does not say that task 2 was k
 no_rank_left || fail "a rank was killed, others are left"
 [ ! -e killed/model.h5 ] || fail "the killed run left a model.h5"
 
-# ---- 6 stopped, requeued, continued. Slurm holds a requeued job back for about two minutes.
-note "sbatch, scancel --signal=USR1"
-write_cfg stopped "$TMP/train/dequantized_fp16" '"fine_tune_epochs": 20, "fine_tune_max_steps": 400, "log_every": 1'
-write_cfg whole "$TMP/train/dequantized_fp16" '"fine_tune_epochs": 20, "fine_tune_max_steps": 400, "log_every": 1'
-client 300 srun -N4 --time=3 "$PHASE4_MPI" whole.json >whole.log 2>&1 ||
-    fail "srun -N4 ended with status $?: $(tail -n 20 whole.log)"
-job=$(PHASE4_MPI=$PHASE4_MPI PHASE4_WARNING_S=600 client 30 sbatch --parsable -N4 --time=5 --signal=USR1@10 "$batch_script" stopped.json) ||
-    fail "sbatch refused the job"
-logs() { grep -qs '"kind":"train"' stopped/metrics.jsonl; }
-until_true 120 logs || fail "the job to be stopped does not train: $(cat "phase4-$job.log")"
-client 20 scancel --signal=USR1 "$job"
-requeued() { grep -q 'requeued, turn 2 follows' "phase4-$job.log"; }
-until_true 120 requeued || fail "the job was not requeued: $(cat "phase4-$job.log")"
-grep -q 'stopped by SIGUSR1; the state of the run is in' "phase4-$job.log" || fail "nobody says that it stopped: $(cat "phase4-$job.log")"
-continued() { grep -q 'continues after step' "phase4-$job.log"; }
-until_true 400 continued || fail "the job does not go on: $(client 20 squeue; cat "phase4-$job.log")"
+# ---- 6 a verdict that fails: the log ends with the program's lines
+note "sbatch, a failed verdict"
+batch() { # batch ARGUMENTS OF sbatch...
+    PHASE4_MPI=$PHASE4_MPI PHASE4_WARNING_S=600 client 30 sbatch --parsable -N4 --time=5 --signal=USR1@10 "$@"
+}
+job_field() { client 20 scontrol show job "$job" -o | sed -n "s/.* $1=\([^ ]*\).*/\1/p"; }
+write_cfg failed "$TMP/train/dequantized_fp16" '"max_accuracy_drop": 0, "enable_fine_tuning": false, "reconstruct": false'
+job=$(batch "$batch_script" failed.json --strict) || fail "sbatch refused the job"
 until_true 120 job_ended || fail "the job did not end: $(client 20 squeue; cat "phase4-$job.log")"
+[ "$(job_field ExitCode)" = 3:0 ] || fail "a failed verdict: exit code $(job_field ExitCode), expected 3:0: $(cat "phase4-$job.log")"
+grep -q 'Verdict  *FAILED' "phase4-$job.log" || fail "no verdict: $(cat "phase4-$job.log")"
+! grep -q '^srun:\|^slurmstepd' "phase4-$job.log" || fail "srun speaks after a failed verdict: $(cat "phase4-$job.log")"
+
+# ---- 7 stopped in every way, continued
+note "USR1, preemption, a lost node, scancel"
+long='"fine_tune_epochs": 40, "fine_tune_max_steps": 800, "log_every": 1, "checkpoint_every": 10'
+write_cfg stopped "$TMP/train/dequantized_fp16" "$long"
+write_cfg whole "$TMP/train/dequantized_fp16" "$long"
+client 300 srun -N4 --time=5 "$PHASE4_MPI" whole.json >whole.log 2>&1 ||
+    fail "srun -N4 ended with status $?: $(tail -n 20 whole.log)"
+job=$(batch "$batch_script" stopped.json) || fail "sbatch refused the job"
+steps() { grep -sc '"kind":"train"' stopped/metrics.jsonl || true; }
+trains() { [ "$(grep -c '^\[7/10\]' "phase4-$job.log" 2>/dev/null)" = "$turn" ] && [ "$(steps)" -gt "$reached" ]; }
+# in_turn N: the job trains for the Nth time, and further than before
+reached=10
+in_turn() {
+    turn=$1
+    until_true 300 trains || fail "turn $turn does not train: $(client 20 squeue; client 20 sinfo -N; cat "phase4-$job.log")"
+    reached=$(($(steps) + 20))
+}
+restarts() { [ "$(job_field Restarts)" = "$1" ]; }
+in_turn 1
+client 20 scancel --signal=USR1 "$job"
+until_true 120 restarts 1 || fail "the job was not requeued: $(cat "phase4-$job.log")"
+grep -q 'stopped by SIGUSR1; the state of the run is in' "phase4-$job.log" || fail "nobody says that it stopped: $(cat "phase4-$job.log")"
+grep -q 'requeued, turn 2 follows' "phase4-$job.log" || fail "the script does not say that it requeues: $(cat "phase4-$job.log")"
+in_turn 2
+client 60 srun -p urgent -N4 --time=1 true || fail "the urgent job failed"
+until_true 120 restarts 2 || fail "the job was not preempted: $(cat "phase4-$job.log")"
+in_turn 3
+slurm 20 lose 3
+until_true 180 restarts 3 || fail "the job was not requeued after its node was lost: $(client 20 squeue; cat "phase4-$job.log")"
+slurm 300 start 4 || fail "the lost node did not come back"
+in_turn 4
+client 20 scancel "$job"
+until_true 120 job_ended || fail "scancel did not end the job: $(client 20 squeue)"
+[ "$(job_state)" = CANCELLED ] || fail "the job ended as $(job_state), expected CANCELLED"
+[ "$(grep -c 'stopped by SIGTERM; the state of the run is in' "phase4-$job.log")" -ge 1 ] || fail "nobody says that it stopped: $(cat "phase4-$job.log")"
+no_rank_left || fail "scancel left ranks"
+job=$(batch "$batch_script" stopped.json) || fail "sbatch refused the job"
+until_true 300 job_ended || fail "the job did not end: $(client 20 squeue; cat "phase4-$job.log")"
 [ "$(job_state)" = COMPLETED ] || fail "the job ended as $(job_state): $(cat "phase4-$job.log")"
+grep -q 'continues after step' "phase4-$job.log" || fail "the job started anew: $(cat "phase4-$job.log")"
 for run in stopped whole; do
     h5dump -y -g /tensors "$run/model.h5" | tail -n +2 >"$run.tensors"
+    sed 's/"tokens_per_s".*//' "$run/metrics.jsonl" >"$run.curve"
 done
-cmp -s stopped.tensors whole.tensors || fail "a job that was stopped and requeued made different tensors"
-steps=$(grep -c '"kind":"train"' stopped/metrics.jsonl)
-[ "$steps" = 400 ] || fail "metrics.jsonl has $steps steps, expected 400"
+cmp -s stopped.tensors whole.tensors || fail "a job that was stopped and continued made different tensors"
+cmp stopped.curve whole.curve || fail "a job that was stopped and continued has another curve"
 
-note "6 checks passed"
+note "7 checks passed"

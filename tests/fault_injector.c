@@ -1,0 +1,253 @@
+/* fault_injector - a library for LD_PRELOAD (tests/soak.sh) that makes the file system fail, or the process
+ * die, at the n-th call of one rank that changes something below a directory. HDF5's calls are seen too.
+ *
+ *   P4_FAULT=RANK,CALL,KIND   RANK of the launcher (0 without one); CALL from 1
+ *   P4_FAULT_UNDER=TEXT       calls count on paths that contain TEXT
+ *   P4_FAULT_COUNT=PATH       PATH.RANK gets the number of calls when the process exits
+ *
+ * KIND: full      the disk is full from here on: the first write is a short one
+ *       error     this call fails with EIO, the later ones work
+ *       readonly  from here on no file can be created, opened for writing, renamed or removed (EROFS)
+ *       kill      SIGKILL before the call; of a write, after half of it */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+enum kind { NO_FAULT, FULL, ERROR, READONLY, KILL };
+enum effect { NAMES, SPACE, SYNC }; /* what a call needs: a directory that can change, room, or neither */
+
+static enum kind kind;
+static long fault_at;
+static const char *under;
+static _Atomic long calls;
+
+static const char *rank_text(void)
+{
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    return rank != NULL ? rank : "0";
+}
+
+__attribute__((constructor)) static void read_environment(void)
+{
+    static const char *const kinds[] = {"", "full", "error", "readonly", "kill"};
+    const char *fault = getenv("P4_FAULT");
+    char name[16] = "";
+    int rank = 0;
+    long at = 0;
+    under = getenv("P4_FAULT_UNDER");
+    if (fault == NULL || sscanf(fault, "%d,%ld,%15s", &rank, &at, name) != 3 || rank != atoi(rank_text())) {
+        return;
+    }
+    for (int i = FULL; i <= KILL; i++) {
+        if (strcmp(name, kinds[i]) == 0) {
+            kind = (enum kind)i;
+        }
+    }
+    fault_at = at;
+}
+
+__attribute__((destructor)) static void write_count(void)
+{
+    char path[PATH_MAX];
+    const char *to = getenv("P4_FAULT_COUNT");
+    if (to == NULL || under == NULL || calls == 0) {
+        return;
+    }
+    snprintf(path, sizeof path, "%s.%s", to, rank_text());
+    FILE *file = fopen(path, "w");
+    if (file != NULL) {
+        fprintf(file, "%ld\n", (long)calls);
+        fclose(file);
+    }
+}
+
+static bool is_under(const char *path)
+{
+    return under != NULL && path != NULL && strstr(path, under) != NULL;
+}
+
+static bool fd_is_under(int fd)
+{
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t bytes = under != NULL ? readlink(link, path, sizeof path - 1) : -1;
+    path[bytes > 0 ? bytes : 0] = '\0';
+    return bytes > 0 && is_under(path);
+}
+
+static void die(void)
+{
+    kill(getpid(), SIGKILL);
+    for (;;) {
+        pause();
+    }
+}
+
+/* Counts a call; 0, or the errno that it fails with. -1: a call with `writing`, which dies by itself, is to
+ * die. */
+static int fails(enum effect effect, bool writing)
+{
+    long n = ++calls;
+    if (kind == NO_FAULT || n < fault_at) {
+        return 0;
+    }
+    if (n == fault_at) {
+        static const char notice[] = "fault_injector: here\n";
+        (void)!syscall(SYS_write, STDERR_FILENO, notice, sizeof notice - 1);
+    }
+    switch (kind) {
+    case FULL:
+        return effect == SPACE ? ENOSPC : 0;
+    case READONLY:
+        return effect == NAMES || (effect == SPACE && !writing) ? EROFS : 0;
+    case ERROR:
+        return n == fault_at ? EIO : 0;
+    default:
+        if (!writing) {
+            die();
+        }
+        return -1;
+    }
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+#define FAIL_IF(condition, effect)                            \
+    do {                                                      \
+        int reason_ = (condition) ? fails(effect, false) : 0; \
+        if (reason_ != 0) {                                   \
+            errno = reason_;                                  \
+            return -1;                                        \
+        }                                                     \
+    } while (0)
+
+/* ---- names ---- */
+
+static bool writes(int flags)
+{
+    return (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT) != 0;
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    FAIL_IF(writes(flags) && is_under(path), SPACE);
+    return REAL(open)(path, flags, mode);
+}
+
+FILE *fopen(const char *path, const char *mode)
+{
+    int reason = is_under(path) && mode[0] != 'r' ? fails(SPACE, false) : 0;
+    if (reason != 0) {
+        errno = reason;
+        return NULL;
+    }
+    return REAL(fopen)(path, mode);
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    FAIL_IF(is_under(path), SPACE);
+    return REAL(mkdir)(path, mode);
+}
+
+int rename(const char *from, const char *to)
+{
+    FAIL_IF(is_under(to), NAMES);
+    return REAL(rename)(from, to);
+}
+
+int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+{
+    FAIL_IF(is_under(to), NAMES);
+    return REAL(renameat2)(from_fd, from, to_fd, to, flags);
+}
+
+int unlink(const char *path)
+{
+    FAIL_IF(is_under(path), NAMES);
+    return REAL(unlink)(path);
+}
+
+int unlinkat(int fd, const char *path, int flags)
+{
+    FAIL_IF(fd_is_under(fd), NAMES);
+    return REAL(unlinkat)(fd, path, flags);
+}
+
+int rmdir(const char *path)
+{
+    FAIL_IF(is_under(path), NAMES);
+    return REAL(rmdir)(path);
+}
+
+/* ---- content ---- */
+
+/* How many bytes of a write go through; -1 with errno: none, and it fails. */
+static ssize_t let_through(int fd, size_t bytes)
+{
+    if (!fd_is_under(fd)) {
+        return (ssize_t)bytes;
+    }
+    int reason = fails(SPACE, true);
+    if (reason < 0 || (reason == ENOSPC && calls == fault_at && bytes > 1)) {
+        return (ssize_t)(bytes / 2);
+    }
+    errno = reason;
+    return reason == 0 ? (ssize_t)bytes : -1;
+}
+
+static ssize_t end_write(ssize_t written, size_t asked)
+{
+    if (kind == KILL && written >= 0 && (size_t)written < asked) {
+        die();
+    }
+    return written;
+}
+
+ssize_t write(int fd, const void *from, size_t bytes)
+{
+    ssize_t part = let_through(fd, bytes);
+    return part < 0 ? -1 : end_write(REAL(write)(fd, from, (size_t)part), bytes);
+}
+
+ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
+{
+    ssize_t part = let_through(fd, bytes);
+    return part < 0 ? -1 : end_write(REAL(pwrite)(fd, from, (size_t)part, offset), bytes);
+}
+
+int fflush(FILE *stream)
+{
+    FAIL_IF(stream != NULL && fd_is_under(fileno(stream)), SPACE);
+    return REAL(fflush)(stream);
+}
+
+int fsync(int fd)
+{
+    FAIL_IF(fd_is_under(fd), SYNC);
+    return REAL(fsync)(fd);
+}
+
+int posix_fallocate(int fd, off_t from, off_t bytes)
+{
+    int reason = fd_is_under(fd) ? fails(SPACE, true) : 0;
+    if (reason < 0) {
+        die();
+    }
+    return reason != 0 ? reason : REAL(posix_fallocate)(fd, from, bytes);
+}

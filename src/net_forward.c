@@ -1,5 +1,6 @@
 /* net_forward.c - evaluation: embedding, blocks, head. */
 #include <assert.h>
+#include <math.h>
 
 #include "src/net_block.h"
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool holds(const p4_trainer *t, int64_t i)
+bool p4_trainer_holds(const p4_trainer *t, int64_t i)
 {
     return !t->sharded[i] || t->original->shard.owner[i] == t->compute->group->rank;
 }
@@ -47,47 +47,7 @@ done:
     return rc;
 }
 
-static p4_net_plan net_plan(const p4_trainer *t, int64_t micro_batch)
-{
-    return (p4_net_plan){.B = micro_batch,
-                         .T = t->plan.T,
-                         .train = true,
-                         .recompute = t->plan.recompute,
-                         .activation_bits = t->plan.activation_bits,
-                         .head = true,
-                         .reference = p4_teacher_is_open(&t->teacher)};
-}
-
-/* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it
- * (MICRO_BATCH_TOKENS), in equal parts of the rank's sequences, as long as activations and gradients on their
- * way to owners take at most MEMORY_PART of what the optimizer left: the rest is for evaluation. Local. */
-static p4_rc choose_micro_batch(p4_trainer *t)
-{
-    enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768 };
-    const double MEMORY_PART = 0.75;
-    int64_t sequences = t->batch.most;
-    int64_t left = t->compute->ops->room_bytes(t->compute->device);
-    int64_t most = t->compute->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / t->plan.T);
-    for (int64_t parts = p4_ceil_div(sequences, most);; parts++) {
-        int64_t micro_batch = p4_ceil_div(sequences, parts);
-        if (micro_batch == t->batch.size) {
-            continue; /* as with fewer parts */
-        }
-        t->batch.size = micro_batch;
-        p4_net_plan plan = net_plan(t, micro_batch);
-        int64_t bytes = p4_net_bytes(t->compute->ops, t->compute->device, t->model, &plan);
-        int64_t teacher_bytes = p4_teacher_work_bytes(&t->teacher, micro_batch);
-        if (bytes < 0 || teacher_bytes < 0) {
-            return P4_E_SYSTEM;
-        }
-        bytes += teacher_bytes + p4_trainer_sums_bytes(t, p4_ceil_div(sequences, micro_batch));
-        if (t->compute->ops->host_memory || micro_batch == 1 || (double)bytes <= MEMORY_PART * (double)left) {
-            return P4_OK;
-        }
-    }
-}
-
-static p4_rc take_host_memory(p4_trainer *t)
+p4_rc p4_trainer_open_tables(p4_trainer *t)
 {
     const p4_model *model = t->model;
     size_t params = (size_t)model->params_count;
@@ -112,7 +72,7 @@ static p4_rc open_plan(p4_trainer *t)
     CHECK(t->plan.lr > 0, "fine-tuning: found learning rate %g, expected more than 0", t->plan.lr);
     TRY(p4_quantize_plan_check(&t->plan.quantize));
     TRY(size_steps(t));
-    TRY(take_host_memory(t));
+    TRY(p4_trainer_open_tables(t));
 done:
     return rc;
 }
@@ -125,10 +85,10 @@ static int64_t least_bytes(const p4_trainer *t)
     int64_t bytes = 0;
     for (int64_t i = 0; i < t->model->params_count; i++) {
         const p4_param *p = &t->model->params[i];
-        bytes += holds(t, i) ? p->rows * p->cols * element_bytes : 0;
+        bytes += p4_trainer_holds(t, i) ? p->rows * p->cols * element_bytes : 0;
         bytes += p->ternary ? p->rows * p4_code_row_bytes(p->cols) : 0;
     }
-    p4_net_plan plan = net_plan(t, 1);
+    p4_net_plan plan = p4_trainer_net_plan(t, 1);
     int64_t net = p4_net_bytes(t->compute->ops, t->compute->device, t->model, &plan);
     return net < 0 ? -1 : bytes + net;
 }
@@ -157,7 +117,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     const p4_model *model = t->model;
     TRY(held != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
-        held[i] = holds(t, i);
+        held[i] = p4_trainer_holds(t, i);
     }
     TRY(p4_optim_open(&t->optim, t->compute->ops, t->compute->device, model, &t->plan.optim, held,
                       t->sharded));
@@ -165,11 +125,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     view_masters(t);
     TRY(p4_trainer_sums_layout(t));
     TRY(p4_trainer_norms_open(t));
-    if (t->plan.micro_batch > 0) {
-        t->batch.size = p4_min_i64(t->batch.most, t->plan.micro_batch);
-    } else {
-        TRY(choose_micro_batch(t));
-    }
+    TRY(p4_trainer_choose_micro_batch(t, t->compute->ops->room_bytes(t->compute->device)));
 done:
     return rc;
 }
@@ -179,7 +135,7 @@ static p4_rc open_work(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
-    p4_net_plan plan = net_plan(t, t->batch.size);
+    p4_net_plan plan = p4_trainer_net_plan(t, t->batch.size);
     t->batch.count = p4_ceil_div(t->batch.most, t->batch.size);
     t->batch.h_ids = p4_alloc((size_t)(t->batch.size * t->plan.T), sizeof *t->batch.h_ids);
     TRY(t->batch.h_ids != NULL ? P4_OK : P4_E_SYSTEM);
@@ -311,12 +267,17 @@ void p4_trainer_close(p4_trainer *t)
         p4_net_close(&t->net);
     }
     p4_teacher_close(&t->teacher);
+    free(t->batch.h_ids);
+    p4_trainer_close_tables(t);
+    *t = (p4_trainer){0};
+}
+
+void p4_trainer_close_tables(p4_trainer *t)
+{
     free(t->sharded);
     free(t->form.weights);
     free(t->form.vectors);
-    free(t->batch.h_ids);
     free(t->records.pieces);
-    *t = (p4_trainer){0};
 }
 
 /* The fp16 values of a replicated master. Local. */
@@ -383,9 +344,9 @@ done:
 
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *t)
 {
-    return (p4_trainer_memory){.masters_bytes = t->optim.memory_bytes,
+    return (p4_trainer_memory){.optim = p4_optim_bytes(&t->optim),
                                .codes_bytes = t->codes.bytes,
-                               .activations_bytes =
-                                   t->net.memory_bytes + t->sums.buffers * t->sums.layer_count * 4,
+                               .activations_bytes = t->net.memory_bytes,
+                               .staging_bytes = t->sums.buffers * t->sums.layer_count * 4,
                                .teacher_bytes = p4_teacher_bytes(&t->teacher)};
 }

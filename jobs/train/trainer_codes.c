@@ -117,11 +117,12 @@ static bool continues_slot(const p4_param *p)
 }
 
 /* The parameter holds what the quantizer weighs its slot's input channels by: the parts of a slot read one
- * input and share it. */
+ * input and share it. Calibration sees every matrix of the blocks. */
 static bool has_importance(const p4_trainer *t, int64_t i)
 {
     const p4_param *p = &t->model->params[i];
-    return p->ternary && !continues_slot(p) && p4_quantize_has_importance(&t->plan.quantize, i);
+    return p->ternary && !continues_slot(p) && p4_role_is_matrix(p->role) &&
+           t->plan.quantize.quantizer->needs == P4_NEEDS_DIAGONAL;
 }
 
 /* What the quantizer weighs input channels by, on the device. Local. */
@@ -130,16 +131,12 @@ static p4_rc open_importance(p4_trainer *t)
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
     const p4_quantize_plan *plan = &t->plan.quantize;
-    int64_t count = 0, at = 0;
+    int64_t count = t->codes.importance_bytes / 4, at = 0;
     float *h_all = NULL;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        count += has_importance(t, i) ? model->params[i].cols : 0;
-    }
     if (count == 0) {
         return P4_OK;
     }
-    t->codes.bytes = count * 4;
-    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.importance, t->codes.bytes));
+    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.importance, t->codes.importance_bytes));
     h_all = p4_alloc((size_t)count, sizeof *h_all);
     TRY(h_all != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -157,7 +154,7 @@ done:
     return rc;
 }
 
-p4_rc p4_trainer_codes_open(p4_trainer *t)
+p4_rc p4_trainer_codes_lay_out(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
     size_t params = (size_t)t->model->params_count;
@@ -169,15 +166,29 @@ p4_rc p4_trainer_codes_open(p4_trainer *t)
                 t->codes.importance_of != NULL
             ? P4_OK
             : P4_E_SYSTEM);
-    TRY(open_importance(t));
     place end = lay_out(t);
     int64_t dense_bytes = end.elements * t->compute->ops->act_bytes(t->compute->device);
-    t->codes.bytes += end.bytes;
-    if (t->plan.activation_bits == 0 && dense_bytes <= DENSE_MOST) { /* integer products take codes */
-        TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.dense, dense_bytes));
-        t->codes.bytes += dense_bytes;
+    bool keeps_dense = t->plan.activation_bits == 0 && dense_bytes <= DENSE_MOST;
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        t->codes.importance_bytes += has_importance(t, i) ? t->model->params[i].cols * 4 : 0;
     }
-    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.memory, end.bytes + LINE));
+    t->codes.codes_bytes = end.bytes + LINE;
+    t->codes.dense_bytes = keeps_dense ? dense_bytes : 0; /* integer products take codes */
+    t->codes.bytes = t->codes.codes_bytes + t->codes.dense_bytes + t->codes.importance_bytes;
+done:
+    return rc;
+}
+
+p4_rc p4_trainer_codes_open(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = t->compute->ops;
+    TRY(p4_trainer_codes_lay_out(t));
+    TRY(open_importance(t));
+    if (t->codes.dense_bytes > 0) {
+        TRY(ops->alloc(t->compute->device, (void **)&t->codes.dense, t->codes.dense_bytes));
+    }
+    TRY(ops->alloc(t->compute->device, (void **)&t->codes.memory, t->codes.codes_bytes));
     (void)lay_out(t);
 done:
     return rc;

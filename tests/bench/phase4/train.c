@@ -152,8 +152,9 @@ static void report(const figures *f, const char *name, double gemm_tflops)
     snprintf(line, sizeof line, "%s memory", name);
     bench_line(line, (double)f->peak_bytes / GiB, "GiB", NULL, 0.0,
                "masters and optimizer %.2f, codes %.2f, activations %.2f, teacher %.2f",
-               (double)f->bytes.masters_bytes / GiB, (double)f->bytes.codes_bytes / GiB,
-               (double)f->bytes.activations_bytes / GiB, (double)f->bytes.teacher_bytes / GiB);
+               (double)p4_optim_memory_sum(&f->bytes.optim) / GiB, (double)f->bytes.codes_bytes / GiB,
+               (double)(f->bytes.activations_bytes + f->bytes.staging_bytes) / GiB,
+               (double)f->bytes.teacher_bytes / GiB);
     snprintf(line, sizeof line, "%s model flop", name);
     bench_line(line, f->model_flop / f->median_s * 1e-12, "TFLOP/s", "gemm", gemm_tflops,
                "a device, without recomputation; last loss %.3f, gradient norm %.3g", f->loss, f->grad_norm);

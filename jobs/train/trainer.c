@@ -4,11 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool p4_trainer_holds(const p4_trainer *t, int64_t i)
-{
-    return !t->sharded[i] || t->original->shard.owner[i] == t->compute->group->rank;
-}
-
 /* Tensors that are not ternary are used as their FP32 masters. */
 static void view_masters(p4_trainer *t)
 {
@@ -45,24 +40,6 @@ static p4_rc size_steps(p4_trainer *t)
     TRY(p4_training_set_schedule(t->training_set, plan->seed, plan->sequences, t->batch.low, t->batch.high));
 done:
     return rc;
-}
-
-p4_rc p4_trainer_open_tables(p4_trainer *t)
-{
-    const p4_model *model = t->model;
-    size_t params = (size_t)model->params_count;
-    t->sharded = p4_alloc(params, sizeof *t->sharded);
-    t->form.weights = p4_alloc(params, sizeof *t->form.weights);
-    t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
-    t->records.pieces =
-        p4_alloc((size_t)(P4_RECORDED_MICRO_BATCHES * p4_trainer_pieces(t)), sizeof *t->records.pieces);
-    bool all =
-        t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->records.pieces != NULL;
-    for (int64_t i = 0; all && i < model->params_count; i++) {
-        const p4_param *p = &model->params[i];
-        t->sharded[i] = t->plan.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
-    }
-    return all ? P4_OK : P4_E_SYSTEM;
 }
 
 /* Sizes and the order of windows. Local. */
@@ -270,14 +247,6 @@ void p4_trainer_close(p4_trainer *t)
     free(t->batch.h_ids);
     p4_trainer_close_tables(t);
     *t = (p4_trainer){0};
-}
-
-void p4_trainer_close_tables(p4_trainer *t)
-{
-    free(t->sharded);
-    free(t->form.weights);
-    free(t->form.vectors);
-    free(t->records.pieces);
 }
 
 /* The fp16 values of a replicated master. Local. */

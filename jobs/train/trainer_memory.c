@@ -1,8 +1,39 @@
-/* trainer_memory.c - how much memory a training takes: what p4_trainer_open decides by, and what a plan says
- * before anything is opened. */
+/* trainer_memory.c - the tables of a trainer and how much memory a training takes: what p4_trainer_open
+ * decides by, and what a plan says before anything is opened. */
 #include <stdlib.h>
 
 #include "jobs/train/trainer.h"
+
+bool p4_trainer_holds(const p4_trainer *t, int64_t i)
+{
+    return !t->sharded[i] || t->original->shard.owner[i] == t->compute->group->rank;
+}
+
+p4_rc p4_trainer_open_tables(p4_trainer *t)
+{
+    const p4_model *model = t->model;
+    size_t params = (size_t)model->params_count;
+    t->sharded = p4_alloc(params, sizeof *t->sharded);
+    t->form.weights = p4_alloc(params, sizeof *t->form.weights);
+    t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
+    t->records.pieces =
+        p4_alloc((size_t)(P4_RECORDED_MICRO_BATCHES * p4_trainer_pieces(t)), sizeof *t->records.pieces);
+    bool all =
+        t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->records.pieces != NULL;
+    for (int64_t i = 0; all && i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        t->sharded[i] = t->plan.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
+    }
+    return all ? P4_OK : P4_E_SYSTEM;
+}
+
+void p4_trainer_close_tables(p4_trainer *t)
+{
+    free(t->sharded);
+    free(t->form.weights);
+    free(t->form.vectors);
+    free(t->records.pieces);
+}
 
 p4_net_plan p4_trainer_net_plan(const p4_trainer *t, int64_t micro_batch)
 {

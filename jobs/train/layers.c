@@ -108,6 +108,18 @@ static void divide(p4_layers *l, int64_t windows)
     l->high = p4_min_i64(windows, micro_batches * (rank + 1) / ranks * l->plan.B);
 }
 
+/* Does layer l have the tensors and types of the layer before it? */
+static bool is_like_last(const p4_model *model, int64_t l)
+{
+    int64_t first = l > 0 ? model->layer_first[l] : 0, before = l > 0 ? model->layer_first[l - 1] : 0;
+    bool same = l > 0 && model->layer_first[l + 1] - first == first - before;
+    for (int64_t i = 0; same && i < first - before; i++) {
+        const p4_weight *a = &model->weights[first + i], *b = &model->weights[before + i];
+        same = a->dtype == b->dtype && a->rows == b->rows && a->cols == b->cols;
+    }
+    return same;
+}
+
 /* Bytes of the form of the largest layer or of the embeddings: one is on the device at a time. -1: out of
  * host memory. */
 static int64_t largest_part(const p4_layers *l)
@@ -115,6 +127,9 @@ static int64_t largest_part(const p4_layers *l)
     int64_t most = 0;
     const p4_model *model = &l->original->hf.model;
     for (int64_t layer = -1; layer < model->arch.L && most >= 0; layer++) {
+        if (is_like_last(model, layer)) {
+            continue;
+        }
         p4_weight *source = part_of(model, model->weights, layer);
         int64_t bytes =
             source == NULL ? -1 : p4_device_form_bytes(l->compute->ops, l->compute->device, model, source);

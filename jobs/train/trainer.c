@@ -177,7 +177,7 @@ done:
 }
 
 p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *original,
-                      p4_training_set *training_set, const p4_train_plan *plan, const p4_masters *masters)
+                      p4_training_set *training_set, const p4_train_plan *plan, p4_masters *masters)
 {
     p4_rc rc = P4_OK;
     bool *held = p4_alloc((size_t)original->hf.model.params_count, sizeof *held);
@@ -192,8 +192,11 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *ori
     double fewest = -(double)t->batch.size; /* ranks may hold more or less: as many micro-batches for all */
     p4_group_max_f64(t->compute->group, &fewest, 1);
     t->batch.size = (int64_t)-fewest;
-    TRY_ALL(t->compute->group, open_work(t));
     TRY(set_masters(t, held, masters));
+    if (masters != NULL) {
+        p4_masters_close(masters);
+    }
+    TRY_ALL(t->compute->group, open_work(t));
     TRY(p4_trainer_sums_share(t));
     TRY(p4_trainer_requantize(t));
     TRY(p4_teacher_measure(&t->teacher, &t->net, &t->form));

@@ -161,11 +161,12 @@ typedef struct p4_step_result {
 } p4_step_result;
 
 /* Masters: the known ones of `masters` (NULL: none), otherwise the original's weights; codes from the
- * masters. compute, original and training_set, which is given its schedule, must outlive the trainer. State
- * by tensor name is read and set through trainer->optim (optim_state.h). The caller closes. P4_E_INPUT: the
- * set holds fewer windows than one step needs. Collective. */
+ * masters. *masters is closed before the memory of a step is taken, as the trainer has its values then.
+ * compute, original and training_set, which is given its schedule, must outlive the trainer. State by tensor
+ * name is read and set through trainer->optim (optim_state.h). The caller closes. P4_E_INPUT: the set holds
+ * fewer windows than one step needs. Collective. */
 p4_rc p4_trainer_open(p4_trainer *trainer, p4_compute *compute, const p4_original *original,
-                      p4_training_set *training_set, const p4_train_plan *plan, const p4_masters *masters);
+                      p4_training_set *training_set, const p4_train_plan *plan, p4_masters *masters);
 void p4_trainer_close(p4_trainer *trainer); /* Collective. */
 /* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it
  * need not be zeroed: what GEMMs write there. Everything else is added to. */

@@ -139,3 +139,9 @@ void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_b
     *total_bytes = known ? 1024 * (find_number(text, "MemTotal") + find_number(text, "SwapFree")) : 0;
     *available_bytes = known ? 1024 * find_number(text, "MemAvailable") : 0;
 }
+
+double p4_memory_anonymous(void)
+{
+    char text[FILE_BYTES];
+    return read_file(text, "", "proc/self/status") ? 1024.0 * (double)find_number(text, "RssAnon") : 0;
+}

@@ -83,6 +83,7 @@ p4_rc p4_stage_fine_tune(p4_run *run)
     const p4_config *c = &run->config;
     const p4_evaluation *pre = &run->results.pre, *post = &run->results.post;
     if (!c->enable_fine_tuning) {
+        p4_masters_close(&run->masters); /* of reconstruction; nobody starts from them */
         INFO("      off (enable_fine_tuning is false)");
         return P4_OK;
     }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file/files.h"
 #include "jobs/resume.h"
 #include "src/leaf/limits.h"
 
@@ -23,8 +24,10 @@ static void say_threads(const p4_run *run)
 /* Which checkpoint the run would continue from, and whether it may. Collective. */
 static p4_rc check_resume(p4_run *run)
 {
-    if (strcmp(run->config.resume, "never") == 0) { /* its choice removes them */
-        return P4_OK;
+    const p4_config *c = &run->config;
+    bool automatic = strcmp(c->resume, "auto") == 0;
+    if (strcmp(c->resume, "never") == 0 || (automatic && !p4_directory_exists(c->output_path))) {
+        return P4_OK; /* "never" would remove them here */
     }
     return p4_consult(run->compute.group, p4_resume_choose(run));
 }

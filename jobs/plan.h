@@ -48,7 +48,8 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *input);
 /* Does every rank's peak, with process_bytes on CPUs and reserve_bytes, fit into plan->room_bytes? */
 bool p4_plan_fits(const p4_plan *plan);
-/* plan->least_ranks, up to `most`. Divides the original anew, and for plan->ranks at the end. Local. */
+/* plan->least_ranks, up to `most`, each number with the values that it chooses for the keys that
+ * input->config leaves open. Divides the original anew, and for plan->ranks at the end. Local. */
 p4_rc p4_plan_least_ranks(p4_plan *plan, p4_original *original, const p4_plan_input *input, int64_t most);
 
 /* plan_choose.c. Does a run with this configuration fit? */

@@ -89,19 +89,31 @@ bool p4_plan_fits(const p4_plan *plan)
 
 /* --- how many ranks ---------------------------------------------------------------------------- */
 
+/* A plan for another number of ranks. */
 typedef struct trial {
     p4_plan plan;
     p4_plan_input in;
 } trial;
 
+static p4_rc try_config(void *user, const p4_config *config, bool *fits)
+{
+    trial *t = user;
+    p4_plan_input in = t->in;
+    in.config = config;
+    p4_rc rc = p4_plan_ranks(&t->plan, &in);
+    *fits = rc == P4_OK && p4_plan_fits(&t->plan);
+    return rc;
+}
+
+/* With the values that a run on so many ranks chooses. */
 static p4_rc fits_on(trial *t, p4_original *original, int64_t ranks, bool *fits)
 {
     p4_rc rc = P4_OK;
+    p4_config config = *t->in.config;
     t->plan.ranks = (int)ranks;
     p4_shard_free(&original->shard);
     TRY(p4_original_shard(original, (int)ranks));
-    TRY(p4_plan_ranks(&t->plan, &t->in));
-    *fits = p4_plan_fits(&t->plan);
+    TRY(p4_plan_choose(&config, (int)ranks, try_config, t, fits));
 done:
     return rc;
 }

@@ -184,8 +184,9 @@ static p4_rc try_config(void *user, const p4_config *config, bool *fits)
     return rc;
 }
 
-/* Everything behind an open model. Local. */
-static p4_rc fill(p4_plan *plan, p4_original *original, const place *p, p4_plan_input *in)
+/* Everything behind an open model. given: with the keys that are left open. Local. */
+static p4_rc fill(p4_plan *plan, p4_original *original, const place *p, p4_plan_input *in,
+                  const p4_config *given)
 {
     p4_rc rc = P4_OK;
     int64_t copied = 0;
@@ -204,7 +205,12 @@ static p4_rc fill(p4_plan *plan, p4_original *original, const place *p, p4_plan_
         p4_plan_free(&t.plan);
         TRY(rc);
     }
-    TRY(p4_plan_least_ranks(plan, original, in, p4_max_i64(LEAST_TRIED, plan->ranks)));
+    const p4_plan_input open = {.config = given,
+                                .original = original,
+                                .compute = in->compute,
+                                .windows = in->windows,
+                                .room_bytes = in->room_bytes};
+    TRY(p4_plan_least_ranks(plan, original, &open, p4_max_i64(LEAST_TRIED, plan->ranks)));
     if (copies && p4_hf_check_copied(&original->hf, &copied) != P4_OK) {
         p4_error_clear(); /* --check names it */
     }
@@ -220,12 +226,13 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
     p4_rc rc = P4_OK;
     place p = {.outline = NULL};
     p4_original original = {.shard = {0}};
-    p4_config *c = p4_alloc(1, sizeof *c);
+    p4_config *c = p4_alloc(1, sizeof *c), *given = p4_alloc(1, sizeof *given);
     *plan = (p4_plan){.ranks = request->ranks > 0 ? request->ranks : 1};
-    TRY(c != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(c != NULL && given != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(plan->ranks <= RANKS_MOST, "--ranks: found %d, expected at most %d", plan->ranks, (int)RANKS_MOST);
     *c = *config;
     p4_settings_resolve(c);
+    *given = *c;
     TRY(open_place(&p, c, request));
     plan->on_gpu = !p.compute.ops->host_memory;
     plan->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : plan->on_gpu ? 8 : 1;
@@ -239,10 +246,11 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
     rc = p4_plan_choose(c, plan->ranks, try_config, &t, &plan->fits);
     p4_plan_free(&t.plan);
     TRY(rc);
-    TRY(fill(plan, &original, &p, &in));
+    TRY(fill(plan, &original, &p, &in, given));
 done:
     p4_original_close(&original);
     close_place(&p);
     free(c);
+    free(given);
     return rc;
 }

@@ -232,11 +232,25 @@ done:
     return rc;
 }
 
+/* Blocks of rows at work: one of packed codes, one of halves a thread (jobs/export.c, io/hf/hf_write.c). */
+static double export_bytes(const planner *p)
+{
+    enum { PACKED = 4 << 20, HALVES = 2 << 20, THREADS = 4 };
+    double largest = 0, bytes = 0;
+    for (int64_t i = 0; i < p->model->params_count; i++) {
+        double count = (double)(p->model->params[i].rows * p->model->params[i].cols);
+        largest = count > largest ? count : largest;
+    }
+    bytes += p->c->save_quantized ? (largest / 4 < PACKED ? largest / 4 : PACKED) : 0;
+    double halves = 2 * largest < HALVES ? 2 * largest : HALVES;
+    bytes += p->c->save_dequantized_fp16 ? halves * (double)p4_min_i64(p->compute->threads, THREADS) : 0;
+    return bytes;
+}
+
 /* Rank 0 alone. */
 static p4_rc plan_last(planner *p)
 {
     p4_rc rc = P4_OK;
-    enum { EXPORT_BYTES = 24 << 20 }; /* blocks of rows, of each writer and its threads */
     p4_memory_use *use;
     bool again = p->in->windows.eval > 0, first = p->compute->group->rank == 0;
     if (p->in->windows.eval + p->in->windows.calibration + p->in->windows.train > 0) {
@@ -249,7 +263,7 @@ static p4_rc plan_last(planner *p)
     }
     use = begin(p, P4_PLAN_EXPORT);
     TRY(again ? put_original(p, use) : P4_OK);
-    on_host(use, P4_MEMORY_WORKSPACE, first ? EXPORT_BYTES : 0);
+    on_host(use, P4_MEMORY_WORKSPACE, first ? export_bytes(p) : 0);
 done:
     return rc;
 }

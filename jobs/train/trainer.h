@@ -68,8 +68,10 @@ typedef struct p4_trainer_codes {
     p4_weight *of;     /* [params_count]: of what is ternary */
     p4_code_run *runs; /* [runs_count] */
     int64_t runs_count;
-    float *importance;           /* device: of all slots; NULL: the quantizer weighs nothing */
-    const float **importance_of; /* [params_count]: in there; NULL: none */
+    float *importance;            /* device: of all slots; NULL: the quantizer weighs nothing */
+    const float **importance_of;  /* [params_count]: in there; NULL: none */
+    int64_t *order, *block_first; /* ternary parameters by block of codes: those of block b are
+                                     order[block_first[b]] up to order[block_first[b + 1]] */
     int64_t
         *owner_first; /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of memory belong to rank r */
     int64_t codes_bytes, dense_bytes, importance_bytes; /* of the three blocks; 0: there is none */

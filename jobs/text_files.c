@@ -24,8 +24,9 @@ p4_rc p4_text_files_find_split(p4_text_files *files, const p4_config *c, p4_spli
     case P4_SPLIT_EVAL:
         return c->eval_samples > 0 ? p4_dataset_files(&files->eval, c, split) : P4_OK;
     case P4_SPLIT_CALIBRATION:
-        return c->calibration_samples > 0 || files->eval.held_out ? p4_dataset_files(&files->calibration, c, split)
-                                                                  : P4_OK;
+        return c->calibration_samples > 0 || files->eval.held_out
+                   ? p4_dataset_files(&files->calibration, c, split)
+                   : P4_OK;
     case P4_SPLIT_TRAIN:
         return p4_trains_on_files(c) ? p4_dataset_files(&files->train, c, split) : P4_OK;
     }

@@ -310,6 +310,9 @@ static void print_man_options(FILE *out)
             fputs(", ", out);
         }
         p4_man_print(out, known->name);
+        if (known->value != NULL) {
+            fprintf(out, " %s", known->value);
+        }
         fputc('\n', out);
         p4_man_print(out, known->help);
         fputc('\n', out);

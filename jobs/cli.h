@@ -21,13 +21,12 @@ enum { P4_CLI_OVERRIDES_MAX = 256 };
 typedef struct p4_cli {
     p4_cli_action action;
     bool quiet, strict, log_time;
-    const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
     /* Of --plan. */
     bool json;
     int ranks, ranks_per_node;             /* 0: not given */
     double memory_bytes;                   /* 0: not given */
     const char *rates_path;                /* NULL: not given */
-    const char *cfg_path;                  /* NULL for HELP and VERSION */
+    const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
     char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */
     int override_count;
 } p4_cli;

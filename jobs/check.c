@@ -2,6 +2,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "io/file/files.h"
+#include "jobs/resume.h"
+#include "src/leaf/limits.h"
 
 static void say_threads(const p4_run *run)
 {
@@ -16,11 +21,24 @@ static void say_threads(const p4_run *run)
          ignored != NULL ? "; OMP_NUM_THREADS has no effect, threads_per_rank has" : "");
 }
 
+/* Which checkpoint the run would continue from, and whether it may. Collective. */
+static p4_rc check_resume(p4_run *run)
+{
+    const p4_config *c = &run->config;
+    bool automatic = strcmp(c->resume, "auto") == 0;
+    if (strcmp(c->resume, "never") == 0 || (automatic && !p4_directory_exists(c->output_path))) {
+        return P4_OK; /* "never" would remove them here */
+    }
+    return p4_consult(run->compute.group, p4_resume_choose(run));
+}
+
 p4_rc p4_check_run(p4_run *run, bool alone)
 {
     p4_rc rc = P4_OK;
     p4_group *group = run->compute.group;
     p4_findings f = {.worst = P4_OK};
+    p4_outlook outlook = {.teacher_file_bytes = 0};
+    double process_bytes = p4_memory_anonymous();
     INFO("Plan and checks");
     rc = p4_consult(group, p4_settings_open_original(&run->original, &run->config, group->ranks));
     bool has_model = rc == P4_OK;
@@ -28,11 +46,14 @@ p4_rc p4_check_run(p4_run *run, bool alone)
     if (has_model) {
         p4_findings_add(&f, p4_consult(group, p4_net_check_device(run->compute.ops, run->compute.device,
                                                                   &run->original.hf.model)));
-        p4_findings_add(&f, p4_check_memory(run));
+        p4_findings_add(&f, p4_check_memory(run, process_bytes, &outlook));
+    }
+    if (alone) {
+        p4_findings_add(&f, check_resume(run));
     }
     if (group->rank == 0) {
         say_threads(run);
-        p4_check_output(run, has_model, &f);
+        p4_check_output(run, has_model, &outlook, &f);
         p4_check_text(run, has_model, alone, &f);
     }
     if (f.errors > 0) {

@@ -2,95 +2,161 @@
 #include <stdlib.h>
 
 #include "jobs/check.h"
-#include "jobs/plan.h"
 #include "src/leaf/limits.h"
 
-static const char how_to_save[] =
-    "more ranks on more nodes, recompute \"blocks\", optimizer_state \"bf16\", a smaller micro_batch_size, "
-    "calibration_batch_size or calibration_sequence_length need less";
+/* This rank's plan, and the room that it is compared with. */
+typedef struct memory {
+    const p4_run *run;
+    p4_plan_input in;
+    p4_rank_plan plan;
+    double process_bytes;                     /* of this process before the work */
+    double *needs;                            /* [local_ranks]: of this node's ranks */
+    double part;                              /* of the memory that counts as room */
+    double node_needs, node_total, node_free; /* total 0: the system does not say */
+    bool limited;                             /* by a control group */
+} memory;
 
-static double most_of(const p4_memory_plan *plan)
+/* Memory of the node or of its control group. */
+static void read_node(memory *m)
 {
-    return plan->model + fmax(plan->evaluation, plan->training);
-}
-
-/* What the ranks of this node need together, against what the node or its control group has. */
-static p4_rc check_host(const p4_run *run, double node_needs)
-{
-    p4_rc rc = P4_OK;
     int64_t total, available;
-    char want[32], all[32], left[32];
-    const p4_group *group = run->compute.group;
     p4_limits limits = p4_limits_read("");
     p4_memory_read("", &total, &available);
-    bool limited = limits.memory_bytes > 0 && (total == 0 || limits.memory_bytes < total);
-    double most = (double)(limited ? limits.memory_bytes : total);
-    double room = (double)available;
-    if (limited) {
-        room = fmin(room, (double)(limits.memory_bytes - limits.memory_used_bytes));
+    m->limited = limits.memory_bytes > 0 && (total == 0 || limits.memory_bytes < total);
+    m->node_total = (double)(m->limited ? limits.memory_bytes : total);
+    m->node_free = (double)available;
+    if (m->limited) {
+        m->node_free = fmin(m->node_free, (double)(limits.memory_bytes - limits.memory_used_bytes));
     }
-    if (total == 0) {
-        return P4_OK; /* the system does not say */
+}
+
+static bool fits_here(const memory *m)
+{
+    const p4_compute *c = &m->run->compute;
+    double bytes;
+    (void)p4_rank_plan_peak(&m->plan, true, &bytes);
+    bool device = c->ops->host_memory || bytes <= m->part * (double)m->in.room_bytes;
+    return device && (m->node_total == 0 || m->node_needs <= m->part * m->node_total);
+}
+
+/* The plan of every rank with this configuration; *fits: on every rank. Collective. */
+static p4_rc try_config(void *user, const p4_config *config, bool *fits)
+{
+    p4_rc rc = P4_OK;
+    memory *m = user;
+    p4_group *group = m->run->compute.group;
+    double mine;
+    m->in.config = config;
+    TRY(p4_consult(group, p4_plan_rank_memory(&m->plan, &m->in)));
+    (void)p4_rank_plan_peak(&m->plan, false, &mine);
+    mine += m->process_bytes;
+    p4_group_node_gather(group, m->needs, &mine, sizeof mine);
+    m->node_needs = 0;
+    for (int i = 0; i < group->local_ranks; i++) {
+        m->node_needs += m->needs[i];
     }
-    p4_format_bytes(want, node_needs);
-    p4_format_bytes(all, most);
-    p4_format_bytes(left, room);
-    CHECK(node_needs <= most,
-          "%s: the memory that %d rank%s will need, at least %s, is more than the %s that %s; %s",
-          group->machine->host, group->local_ranks, p4_plural(group->local_ranks), want, all,
-          limited ? "its control group allows" : "the machine has", how_to_save);
-    if (node_needs > room) {
-        WARN("warning: %s: the run will need %s of memory, and %s are free now", group->machine->host, want,
-             left);
-    }
-    INFO("      memory of this node: %s of %s, %s free", want, all, left);
+    double missing = fits_here(m) ? 0 : 1;
+    p4_group_max_f64(group, &missing, 1);
+    *fits = missing == 0;
 done:
     return rc;
 }
 
-static p4_rc check_device(const p4_run *run, double needs)
+/* Values of the keys that are left open. Collective. */
+static p4_rc choose(memory *m, p4_config *c)
 {
+    const double CAREFUL = 0.9; /* what is chosen leaves room for what is not planned */
     p4_rc rc = P4_OK;
+    bool fits;
+    m->part = CAREFUL;
+    TRY(p4_plan_choose(c, m->run->compute.group->ranks, try_config, m, &fits));
+    if (fits && c->distill_teacher == P4_TEACHER_AUTO) {
+        c->distill_teacher = P4_TEACHER_RESIDENT;
+    }
+    if (c->recompute == P4_RECOMPUTE_AUTO) {
+        c->recompute = P4_RECOMPUTE_NONE;
+    }
+    m->part = 1;
+done:
+    return rc;
+}
+
+static p4_rc refuse(const memory *m, const char *advice)
+{
     char want[32], all[32];
-    double room = (double)run->compute.ops->room_bytes(run->compute.device);
-    p4_format_bytes(want, needs);
-    p4_format_bytes(all, room);
-    CHECK(needs <= room, "the GPU has %s free, and the run will need at least %s there; %s", all, want,
-          how_to_save);
-    INFO("      memory of the GPU: at least %s of %s", want, all);
-done:
-    return rc;
-}
-
-static p4_rc check_node(const p4_run *run, const double *needs)
-{
-    double sum = 0;
-    for (int i = 0; i < run->compute.group->local_ranks; i++) {
-        sum += needs[i];
+    double bytes;
+    const p4_group *group = m->run->compute.group;
+    const char *with =
+        advice[0] != '\0' ? "; the run fits with " : "; no key makes it fit: more ranks on more nodes do";
+    p4_plan_stage_id stage = p4_rank_plan_peak(&m->plan, true, &bytes);
+    double room = (double)m->in.room_bytes;
+    if (!m->run->compute.ops->host_memory && bytes > room) {
+        p4_format_bytes(want, bytes);
+        p4_format_bytes(all, room);
+        return FAIL("the GPU has %s free, and the run will need %s there in stage \"%s\"%s%s", all, want,
+                    p4_plan_stage_names[stage], with, advice);
     }
-    return run->compute.group->local_rank == 0 ? check_host(run, sum) : P4_OK;
+    if (group->local_rank != 0 || m->node_total == 0 || m->node_needs <= m->node_total) {
+        return P4_OK;
+    }
+    p4_format_bytes(want, m->node_needs);
+    p4_format_bytes(all, m->node_total);
+    return FAIL("%s: the memory that %d rank%s will need, %s, is more than the %s that %s%s%s",
+                group->machine->host, group->local_ranks, p4_plural(group->local_ranks), want, all,
+                m->limited ? "its control group allows" : "the machine has", with, advice);
 }
 
-p4_rc p4_check_memory(const p4_run *run)
+static void say(const memory *m)
+{
+    char want[32], all[32], left[32];
+    double bytes;
+    const p4_group *group = m->run->compute.group;
+    if (m->node_total > 0) {
+        p4_format_bytes(want, m->node_needs);
+        p4_format_bytes(all, m->node_total);
+        p4_format_bytes(left, m->node_free);
+        INFO("      memory of this node: %s of %s, %s free", want, all, left);
+        if (m->node_needs > m->node_free) {
+            WARN("warning: %s: the run will need %s of memory, and %s are free now", group->machine->host,
+                 want, left);
+        }
+    }
+    if (!m->run->compute.ops->host_memory) {
+        p4_plan_stage_id stage = p4_rank_plan_peak(&m->plan, true, &bytes);
+        p4_format_bytes(want, bytes);
+        p4_format_bytes(all, (double)m->in.room_bytes);
+        INFO("      memory of the GPU: %s of %s, in stage \"%s\"", want, all, p4_plan_stage_names[stage]);
+    }
+}
+
+p4_rc p4_check_memory(p4_run *run, double process_bytes, p4_outlook *outlook)
 {
     p4_rc rc = P4_OK;
-    p4_group *group = run->compute.group;
-    p4_memory_plan plan;
-    double *needs = p4_alloc((size_t)group->local_ranks, sizeof *needs);
-    rc = needs != NULL ? p4_plan_memory(&plan, run) : P4_E_SYSTEM;
-    if ((rc = p4_consult(group, rc)) != P4_OK) {
+    p4_compute *compute = &run->compute;
+    p4_group *group = compute->group;
+    char advice[P4_PLAN_ADVICE_BYTES] = "";
+    bool fits = false;
+    memory m = {.run = run, .process_bytes = process_bytes};
+    m.in = (p4_plan_input){.config = &run->config, .original = &run->original, .compute = compute};
+    m.in.room_bytes = compute->ops->room_bytes(compute->device);
+    m.needs = p4_alloc((size_t)group->local_ranks, sizeof *m.needs);
+    TRY(p4_consult(group, m.needs != NULL ? P4_OK : P4_E_SYSTEM));
+    if (group->rank == 0) {
+        m.in.windows = p4_plan_windows_found(&run->config, &run->original);
+    }
+    p4_group_bcast(group, &m.in.windows, sizeof m.in.windows, 0);
+    read_node(&m);
+    TRY(choose(&m, &run->config));
+    TRY(try_config(&m, &run->config, &fits));
+    *outlook = (p4_outlook){.windows = m.in.windows, .teacher_file_bytes = m.plan.teacher_file_bytes};
+    if (fits) {
+        say(&m);
         goto done;
     }
-    bool host = run->compute.ops->host_memory;
-    /* Beside a GPU the host holds the compressed model, and another one while it is trained. */
-    double mine = host ? most_of(&plan) : 2 * plan.model;
-    p4_group_node_gather(group, needs, &mine, sizeof mine);
-    rc = check_node(run, needs);
-    if (rc == P4_OK && !host) {
-        rc = check_device(run, most_of(&plan));
-    }
-    rc = p4_consult(group, rc);
+    TRY(p4_plan_advise(advice, &run->config, group->ranks, try_config, &m));
+    TRY(try_config(&m, &run->config, &fits)); /* the numbers of the refusal */
+    rc = p4_consult(group, refuse(&m, advice));
 done:
-    free(needs);
+    free(m.needs);
     return rc;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "io/file/atomic_file.h"
+#include "io/file/files.h"
 #include "io/hf/hf_model.h"
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
@@ -31,11 +32,36 @@ static char *existing_parent(const char *path)
 
 static p4_rc check_writable(const char *parent, const char *output_path)
 {
+    p4_rc rc = P4_OK;
+    struct stat there, link;
+    bool named = strcmp(parent, output_path) == 0;
+    bool found = stat(parent, &there) == 0, dangles = !named && lstat(output_path, &link) == 0;
+    CHECK(!dangles,
+          "output_path: %s is a link to something that is not there, expected a directory or a new name",
+          output_path);
+    if (found && !S_ISDIR(there.st_mode)) {
+        return named
+                   ? FAIL("output_path: %s is a file, expected a directory or a new name", output_path)
+                   : FAIL("output_path: %s: cannot create the directory: %s is a file", output_path, parent);
+    }
     if (access(parent, W_OK | X_OK) == 0) {
         return P4_OK;
     }
-    return strcmp(parent, output_path) == 0 ? p4_fail_errno(output_path, "write into this directory")
-                                            : p4_fail_errno(output_path, "create the directory");
+    rc = p4_fail_errno(output_path, named ? "write into this directory" : "create the directory");
+done:
+    return rc;
+}
+
+/* A request to stop that is left over would end the run at once. */
+static p4_rc check_stop_file(const char *output_path)
+{
+    char *path = p4_format("%s/" P4_STOP_REQUEST_FILE, output_path);
+    p4_rc rc = path == NULL ? P4_E_SYSTEM
+               : p4_file_exists(path)
+                   ? FAIL("%s: asks runs in this directory to stop; remove it to start one", path)
+                   : P4_OK;
+    free(path);
+    return rc;
 }
 
 /* An older directory that will be replaced, or removed as stale, must be a model's and not the one that is
@@ -50,54 +76,43 @@ static p4_rc check_replaced(const p4_run *run, bool has_model)
                        : rc;
 }
 
-/* Bytes of a file; 0: there is none. */
-static double file_bytes(const char *directory, const char *name)
-{
-    struct stat file;
-    char *path = p4_format("%s/%s", directory, name);
-    bool found = path != NULL && stat(path, &file) == 0;
-    free(path);
-    return found ? (double)file.st_size : 0;
-}
-
-/* Bytes that the outputs take. They are written beside those of an older run. */
-static double output_bytes(const p4_run *run, int64_t copied_bytes)
-{
-    enum { HDF5_BYTES = 3 << 10, SMALL_BYTES = 16 << 10 }; /* what HDF5 adds to a tensor; JSON files */
-    const p4_config *c = &run->config;
-    const p4_model *model = &run->original.hf.model;
-    double packed = file_bytes(run->original.hf.path, "tokenizer.json"), halves = (double)copied_bytes;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        const p4_param *p = &model->params[i];
-        int64_t trits = c->packing == P4_PACKING_2BIT ? 4 : 5;
-        double count = (double)p->rows * (double)p->cols, statistics = 4.0 * (double)p->cols;
-        packed += HDF5_BYTES + (p->ternary
-                                    ? (double)p->rows * (double)(p4_ceil_div(p->cols, trits) + 2) + statistics
-                                    : 2 * count);
-        halves += 2 * count;
-    }
-    return SMALL_BYTES + (c->save_quantized ? packed : 0) + (c->save_dequantized_fp16 ? halves : 0);
-}
-
-static p4_rc check_disk(const char *parent, double needed)
+/* A checkpoint that cannot be saved does not end a run. */
+static p4_rc check_disk(const char *parent, const p4_disk_plan *plan)
 {
     p4_rc rc = P4_OK;
     struct statvfs disk;
-    char want[32], have[32];
+    char want[32], have[32], scratch[32], kept[32];
+    double needed = plan->outputs + plan->scratch, saved = plan->kept * plan->checkpoint;
     if (statvfs(parent, &disk) != 0 || disk.f_blocks == 0) { /* some file systems do not say */
         return P4_OK;
     }
     double room = (double)disk.f_bavail * (double)disk.f_frsize;
     p4_format_bytes(want, needed);
     p4_format_bytes(have, room);
-    CHECK(needed <= room, "output_path: the outputs take %s, and the disk of %s has %s left", want, parent,
-          have);
-    INFO("      outputs: %s on a disk with %s left", want, have);
+    p4_format_bytes(scratch, plan->scratch);
+    p4_format_bytes(kept, saved);
+    CHECK(needed <= room, "output_path: the outputs take %s%s%s%s, and the disk of %s has %s left", want,
+          plan->scratch > 0 ? " (" : "", plan->scratch > 0 ? scratch : "",
+          plan->scratch > 0 ? " of it while the run is under way)" : "", parent, have);
+    INFO("      outputs: %s on a disk with %s left; checkpoints: up to %s", want, have, kept);
+    if (needed + saved > room) {
+        WARN("warning: output_path: the disk of %s has %s left, the outputs take %s and checkpoints up to "
+             "%s: the "
+             "last of them may not be saved",
+             parent, have, want, kept);
+    }
 done:
     return rc;
 }
 
-void p4_check_output(const p4_run *run, bool has_model, p4_findings *f)
+static p4_disk_plan output_plan(const p4_run *run, const p4_outlook *outlook, double copied_bytes)
+{
+    const p4_plan_input in = {
+        .config = &run->config, .original = &run->original, .windows = outlook->windows};
+    return p4_plan_disk(&in, copied_bytes, outlook->teacher_file_bytes);
+}
+
+void p4_check_output(const p4_run *run, bool has_model, const p4_outlook *outlook, p4_findings *f)
 {
     const p4_config *c = &run->config;
     int64_t copied_bytes = 0;
@@ -107,13 +122,16 @@ void p4_check_output(const p4_run *run, bool has_model, p4_findings *f)
         return;
     }
     p4_findings_add(f, check_writable(parent, c->output_path));
+    p4_findings_add(f, p4_hold_examine(c->output_path));
+    p4_findings_add(f, check_stop_file(c->output_path));
     p4_findings_add(f, p4_output_examine(c->output_path, c->overwrite));
     p4_findings_add(f, check_replaced(run, has_model));
     if (has_model) {
         p4_rc copied =
             c->save_dequantized_fp16 ? p4_hf_check_copied(&run->original.hf, &copied_bytes) : P4_OK;
         p4_findings_add(f, copied);
-        p4_findings_add(f, check_disk(parent, output_bytes(run, copied_bytes)));
+        const p4_disk_plan disk = output_plan(run, outlook, (double)copied_bytes);
+        p4_findings_add(f, check_disk(parent, &disk));
     }
     free(parent);
 }

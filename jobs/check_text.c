@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,23 +56,10 @@ done:
     return rc;
 }
 
-static bool is_compressed(const char *path)
-{
-    static const char *const endings[] = {".gz", ".zst", ".zstd", ".xz", ".bz2", ".tgz"};
-    size_t length = strlen(path);
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        size_t part = strlen(endings[i]);
-        if (length >= part && strcasecmp(path + length - part, endings[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Tokens that a file can hold at most: a token of text is a byte or more, and so is what ends a document. */
 static int64_t most_tokens(const char *path, int64_t bytes)
 {
-    if (is_compressed(path)) {
+    if (p4_text_is_compressed(path)) {
         return UNKNOWN;
     }
     switch (p4_data_kind_of(path)) {
@@ -100,7 +86,7 @@ static void check_files(const p4_run *run, const p4_split_files *files, bool has
         if (stat(path, &status) != 0 || access(path, R_OK) != 0) {
             rc = FAIL("%s: cannot open: %s", path, strerror(errno));
         } else if (has_model && S_ISREG(status.st_mode) && p4_data_kind_of(path) == P4_DATA_TOKENS &&
-                   !is_compressed(path)) {
+                   !p4_text_is_compressed(path)) {
             rc = check_tokens(path, V);
         }
         p4_findings_add(f, rc);
@@ -180,16 +166,18 @@ static void check_amounts(const p4_run *run, const p4_text_files *files, const i
 
 void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
 {
-    p4_text_files files;
+    static const p4_split splits[] = {P4_SPLIT_EVAL, P4_SPLIT_CALIBRATION, P4_SPLIT_TRAIN};
+    p4_text_files files = {.eval = {.paths = NULL}};
     int64_t windows[3];
     int before = f->errors;
     p4_findings_add(f, has_model ? open_tokenizer(run) : P4_OK);
-    p4_rc found = p4_text_files_find(&files, &run->config);
-    p4_findings_add(f, found);
+    for (int i = 0; i < 3; i++) {
+        p4_findings_add(f, p4_text_files_find_split(&files, &run->config, splits[i]));
+    }
     check_files(run, &files.calibration, has_model, &windows[P4_SPLIT_CALIBRATION], f);
     check_files(run, &files.eval, has_model, &windows[P4_SPLIT_EVAL], f);
     check_files(run, &files.train, has_model, &windows[P4_SPLIT_TRAIN], f);
-    if (found == P4_OK && f->errors == before) {
+    if (f->errors == before) {
         p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));
         check_amounts(run, &files, windows, alone, f);
     }

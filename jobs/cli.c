@@ -1,5 +1,6 @@
 #include "jobs/cli.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/config.h"
@@ -9,6 +10,7 @@
 
 typedef struct option {
     const char *name, *short_name, *help;
+    const char *value; /* what the next argument is; NULL: it takes none */
 } option;
 
 enum {
@@ -17,6 +19,12 @@ enum {
     OPTION_FAMILIES,
     OPTION_VALIDATE,
     OPTION_CHECK,
+    OPTION_PLAN,
+    OPTION_RANKS,
+    OPTION_RANKS_PER_NODE,
+    OPTION_DEVICE_MEMORY,
+    OPTION_RATES,
+    OPTION_JSON,
     OPTION_QUIET,
     OPTION_STRICT,
     OPTION_LOG_TIME,
@@ -30,6 +38,18 @@ static const option options[OPTION_COUNT] = {
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all errors in it, and exit."},
     [OPTION_CHECK] = {"--check", NULL,
                       "Check files, output directory, memory, disk and settings before a run, and exit."},
+    [OPTION_PLAN] = {"--plan", NULL,
+                     "Print the memory, disk, traffic and time that a run will take, without MPI."},
+    [OPTION_RANKS] = {"--ranks", NULL,
+                      "With --plan: ranks of the run, each with its own GPU if any; default 1.", "N"},
+    [OPTION_RANKS_PER_NODE] = {"--ranks-per-node", NULL,
+                               "With --plan: ranks on a node; default 8 on GPUs, 1 on CPUs.", "N"},
+    [OPTION_DEVICE_MEMORY] = {"--device-memory", NULL,
+                              "With --plan: memory of each rank, as in 80G; default: of this machine.",
+                              "SIZE"},
+    [OPTION_RATES] = {"--rates", NULL,
+                      "With --plan: speeds that phase4_bench rates measured; default: built in.", "FILE"},
+    [OPTION_JSON] = {"--json", NULL, "With --plan: print it as JSON."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
                        "Exit with status 3 if the quality verdict fails; requires eval_samples above 0."},
@@ -97,6 +117,12 @@ static void apply_option(p4_cli *cli, int which)
     case OPTION_CHECK:
         cli->action = P4_CLI_CHECK;
         break;
+    case OPTION_PLAN:
+        cli->action = P4_CLI_PLAN;
+        break;
+    case OPTION_JSON:
+        cli->json = true;
+        break;
     case OPTION_QUIET:
         cli->quiet = true;
         break;
@@ -107,6 +133,66 @@ static void apply_option(p4_cli *cli, int which)
         cli->strict = true;
         break;
     }
+}
+
+/* "80G", "1.5T", "512M" or bytes; decimal units, as makers of memory name it, are those of p4_format_bytes.
+ */
+static bool read_size(double *bytes, const char *text)
+{
+    static const char units[] = "kMGT";
+    char *end;
+    *bytes = strtod(text, &end);
+    const char *unit = *end != '\0' ? strchr(units, *end == 'K' ? 'k' : *end) : NULL;
+    if (unit != NULL) {
+        for (const char *u = units; u <= unit; u++) {
+            *bytes *= 1000;
+        }
+        end++;
+        end += *end == 'B' ? 1 : 0;
+    }
+    return end != text && *end == '\0' && *bytes > 0 && *bytes < 1e18;
+}
+
+static bool read_count(int *count, const char *text)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+    *count = value > 0 && value <= 1 << 20 ? (int)value : 0;
+    return end != text && *end == '\0' && *count > 0;
+}
+
+/* An option and the argument behind it, NULL: there is none. */
+static p4_rc apply_value(p4_cli *cli, int which, const char *text)
+{
+    p4_rc rc = P4_OK;
+    bool ok = text != NULL;
+    char excerpt[80] = "";
+    if (text != NULL) {
+        p4_config_format_excerpt(excerpt, text, strlen(text));
+    }
+    switch (ok ? which : OPTION_COUNT) {
+    case OPTION_RANKS:
+        ok = read_count(&cli->ranks, text);
+        break;
+    case OPTION_RANKS_PER_NODE:
+        ok = read_count(&cli->ranks_per_node, text);
+        break;
+    case OPTION_DEVICE_MEMORY:
+        ok = read_size(&cli->memory_bytes, text);
+        break;
+    case OPTION_RATES:
+        cli->rates_path = text;
+        break;
+    default:
+        break;
+    }
+    CHECK(ok, "option \"%s\": found %s%s%s, expected %s", options[which].name,
+          text != NULL ? "\"" : "nothing", excerpt, text != NULL ? "\"" : "",
+          which == OPTION_DEVICE_MEMORY ? "a size, as in 80G"
+          : which == OPTION_RATES       ? "a file"
+                                        : "a whole number above 0");
+done:
+    return rc;
 }
 
 /* The configuration file comes first, so that its own name may hold '='. */
@@ -145,13 +231,21 @@ p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
             if (which < 0) {
                 return unknown_option(argv[i]);
             }
-            apply_option(cli, which);
+            if (options[which].value != NULL) {
+                TRY(apply_value(cli, which, i + 1 < argc ? argv[i + 1] : NULL));
+                i++;
+            } else {
+                apply_option(cli, which);
+            }
         }
         if (cli->action == P4_CLI_HELP || cli->action == P4_CLI_VERSION || cli->action == P4_CLI_FAMILIES) {
             cli->cfg_path = NULL;
             return P4_OK;
         }
     }
+    CHECK(cli->action == P4_CLI_PLAN || !(cli->json || cli->ranks > 0 || cli->ranks_per_node > 0 ||
+                                          cli->memory_bytes > 0 || cli->rates_path != NULL),
+          "options --ranks, --ranks-per-node, --device-memory, --rates and --json belong to --plan");
     CHECK(cli->cfg_path != NULL,
           "no configuration file is given; usage: " USAGE " (phase4_mpi --help says more)");
 done:
@@ -177,8 +271,11 @@ void p4_cli_print_help(FILE *out)
           out);
     for (int i = 0; i < OPTION_COUNT; i++) {
         const option *known = &options[i];
+        char named[40];
+        snprintf(named, sizeof named, "%s%s%s", known->name, known->value != NULL ? " " : "",
+                 known->value != NULL ? known->value : "");
         fprintf(out, "  %s%s%-*s %s\n", known->short_name != NULL ? known->short_name : "",
-                known->short_name != NULL ? ", " : "    ", 12, known->name, known->help);
+                known->short_name != NULL ? ", " : "    ", 20, named, known->help);
     }
     fputs("\n"
           "key=value arguments override the file; the last one given for a key counts. Values are JSON, but "
@@ -213,6 +310,9 @@ static void print_man_options(FILE *out)
             fputs(", ", out);
         }
         p4_man_print(out, known->name);
+        if (known->value != NULL) {
+            fprintf(out, " %s", known->value);
+        }
         fputc('\n', out);
         p4_man_print(out, known->help);
         fputc('\n', out);

@@ -10,6 +10,7 @@ typedef enum p4_cli_action {
     P4_CLI_RUN,
     P4_CLI_VALIDATE,
     P4_CLI_CHECK,
+    P4_CLI_PLAN,
     P4_CLI_HELP,
     P4_CLI_VERSION,
     P4_CLI_FAMILIES
@@ -20,6 +21,11 @@ enum { P4_CLI_OVERRIDES_MAX = 256 };
 typedef struct p4_cli {
     p4_cli_action action;
     bool quiet, strict, log_time;
+    /* Of --plan. */
+    bool json;
+    int ranks, ranks_per_node;             /* 0: not given */
+    double memory_bytes;                   /* 0: not given */
+    const char *rates_path;                /* NULL: not given */
     const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
     char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */
     int override_count;

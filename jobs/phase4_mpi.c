@@ -6,8 +6,10 @@
 
 #include "dist/launcher.h"
 #include "io/json/config.h"
+#include "io/out/plan_json.h"
 #include "io/out/report.h"
 #include "jobs/cli.h"
+#include "jobs/plan.h"
 #include "jobs/process.h"
 #include "src/families.h"
 #include "src/leaf/stop.h"
@@ -114,6 +116,39 @@ done:
     return p4_process_status(rc);
 }
 
+/* What a run would take. Alone, without MPI: a plan is made on any machine. */
+static int plan(const p4_cli *cli)
+{
+    static p4_config config;
+    p4_rc rc = P4_OK;
+    p4_plan plan = {.ranks = 0};
+    char *json = NULL;
+    const p4_plan_request request = {.ranks = cli->ranks,
+                                     .ranks_per_node = cli->ranks_per_node,
+                                     .memory_bytes = cli->memory_bytes,
+                                     .rates_path = cli->rates_path};
+    if (p4_launched_rank() > 0) {
+        return EXIT_SUCCESS;
+    }
+    p4_log_setup(cli->quiet || cli->json ? P4_LOG_WARN : P4_LOG_INFO, true);
+    TRY(read_config(&config, cli, NULL));
+    TRY(p4_plan_make(&plan, &config, &request));
+    if (cli->json) {
+        json = p4_plan_json(&plan);
+        TRY(json != NULL ? P4_OK : P4_E_SYSTEM);
+        fputs(json, stdout);
+    } else {
+        p4_plan_print(stdout, &plan);
+    }
+done:
+    if (rc != P4_OK) {
+        (void)report(rc);
+    }
+    free(json);
+    p4_plan_free(&plan);
+    return (int)rc;
+}
+
 static int run(const p4_cli *cli)
 {
     static p4_config config;
@@ -177,6 +212,8 @@ static int act(const p4_cli *cli)
         return validate(cli);
     case P4_CLI_CHECK:
         return check(cli);
+    case P4_CLI_PLAN:
+        return plan(cli);
     case P4_CLI_RUN:
         break;
     }

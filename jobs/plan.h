@@ -1,19 +1,78 @@
-/* plan.h - the memory that a run needs, before a weight is read: from the model's headers and the
- * configuration. */
+/* plan.h - what a run will take (docs/scale.md): memory of every rank and stage, disk, traffic and time, from
+ * the model's headers and the configuration alone. Bytes come from the functions by which the engines take
+ * their memory. */
 #ifndef P4_PLAN_H
 #define P4_PLAN_H
 
-#include "jobs/run.h"
+#include <stdio.h>
 
-/* Bytes of this rank. On a CPU all are of the host, where mapped files are not counted; else those of the
- * device. */
-typedef struct p4_memory_plan {
-    double model; /* what every stage needs: the compressed model, on a device also the original's layers */
-    double evaluation; /* beside it, while the model is evaluated and calibrated */
-    double training;   /* beside it, while it is fine-tuned: masters, optimizer, codes, activations */
-} p4_memory_plan;
+#include "jobs/settings.h"
+#include "src/phase4/config.h"
+#include "src/plan.h"
 
-/* run->original is open. Local. */
-p4_rc p4_plan_memory(p4_memory_plan *plan, const p4_run *run);
+/* Windows of text, as far as they are known: at most so many. */
+typedef struct p4_plan_windows {
+    int64_t calibration, eval, train;
+    bool train_known;  /* false: `train` is as many as the steps take, or an example */
+    double text_bytes; /* of the files that are tokenized */
+} p4_plan_windows;
+
+/* What a rank is planned from. */
+typedef struct p4_plan_input {
+    const p4_config *config;
+    const p4_original *original; /* open, and divided among the ranks of compute->group */
+    p4_compute *compute;         /* ops, device, threads; of the group the numbers of this rank */
+    p4_plan_windows windows;
+    int64_t room_bytes; /* of the device's memory; on CPUs it does not count */
+} p4_plan_input;
+
+/* plan_memory.c. The memory of this rank in every stage. A teacher "auto" counts as resident. Local. */
+p4_rc p4_plan_rank_memory(p4_rank_plan *plan, const p4_plan_input *input);
+
+/* plan_text.c. Windows as far as the sizes of the text's files tell: exact for token files, else by a token
+ * for three bytes; what the configuration asks for where there is more, or the files are compressed or not
+ * there (then train_known is false). Local. */
+p4_plan_windows p4_plan_windows_found(const p4_config *config, const p4_original *original);
+/* Optimizer steps of the training. */
+int64_t p4_plan_steps(const p4_config *config, const p4_plan_windows *windows);
+
+/* plan_disk.c. copied_bytes: of files that go along with the model. */
+p4_disk_plan p4_plan_disk(const p4_plan_input *input, double copied_bytes, double teacher_file_bytes);
+
+/* plan_time.c. Operations, traffic and seconds of every stage. plan->rates, ranks, disk, train_steps and
+ * rank_plans[0] are set. Local. */
+void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
+
+/* plan_fit.c. rank_plans of all ranks: those with the same numbers once. The caller frees with p4_plan_free.
+ * Local. */
+p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *input);
+/* Does every rank's peak, with process_bytes on CPUs and reserve_bytes, fit into plan->room_bytes? */
+bool p4_plan_fits(const p4_plan *plan);
+/* plan->least_ranks, up to `most`, each number with the values that it chooses for the keys that
+ * input->config leaves open. Divides the original anew, and for plan->ranks at the end. Local. */
+p4_rc p4_plan_least_ranks(p4_plan *plan, p4_original *original, const p4_plan_input *input, int64_t most);
+
+/* plan_choose.c. Does a run with this configuration fit? */
+typedef p4_rc (*p4_plan_test)(void *user, const p4_config *config, bool *fits);
+/* Gives recompute and distill_teacher "auto" and micro_batch_size 0 the values of least cost with which it
+ * fits; *config stays as it is if no values are. As collective as the test. */
+p4_rc p4_plan_choose(p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits);
+/* advice: keys that make it fit, tried in the order of what they cost; "" if none do. */
+enum { P4_PLAN_ADVICE_BYTES = 512 };
+p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config, int ranks, p4_plan_test test,
+                     void *user);
+
+/* plan_job.c */
+typedef struct p4_plan_request {
+    int ranks, ranks_per_node; /* 0: 1; 8 on GPUs and 1 on CPUs */
+    double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
+    const char *rates_path;    /* of phase4_bench rates; NULL: a built-in table */
+} p4_plan_request;
+/* The whole plan, without MPI. config: as given. The caller frees with p4_plan_free, after an error too.
+ * P4_E_INPUT: the model, the file of rates, a number of ranks. Local. */
+p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request *request);
+
+/* plan_report.c. Local. */
+void p4_plan_print(FILE *out, const p4_plan *plan);
 
 #endif

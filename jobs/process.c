@@ -1,6 +1,7 @@
 #include "jobs/process.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,8 +11,16 @@
 #include "io/h5/file.h"
 #include "src/phase4/rc.h"
 
+/* Blocks from this size on are mapped, so that their memory goes back to the system when they are freed. The
+ * C library would raise the limit with every large block that is freed, and what a stage took would stay with
+ * the process: the plan of a run (jobs/plan.h) counts on it for the next stage. */
+enum { MAPPED_BYTES = 256 << 10 };
+
 void p4_process_start(void)
 {
+#ifdef M_MMAP_THRESHOLD
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+#endif
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) {
             _exit(P4_E_SYSTEM);

@@ -7,6 +7,7 @@
 #include "io/file/files.h"
 #include "io/json/config.h"
 #include "io/out/checkpoints.h"
+#include "io/out/outputs.h"
 #include "jobs/provenance.h"
 #include "jobs/resume_state.h"
 #include "jobs/run_state.h"
@@ -23,7 +24,8 @@ static p4_rc open_state(p4_run *run, const char *const *stages)
     r->given = run->config;
     r->started_s = r->saved_s = p4_now_s();
     r->folder = p4_format("%s/checkpoints", run->config.output_path);
-    run->stop.file = run->compute.group->rank == 0 ? p4_format("%s/stop", run->config.output_path) : NULL;
+    run->stop.file =
+        run->compute.group->rank == 0 ? p4_format("%s/" P4_STOP_REQUEST_FILE, run->config.output_path) : NULL;
     TRY(r->folder != NULL && (run->stop.file != NULL || run->compute.group->rank != 0) ? P4_OK : P4_E_SYSTEM);
     run->stop.deadline_s = run->config.max_minutes > 0 ? r->started_s + 60.0 * run->config.max_minutes : 0.0;
     run->compute.stop = &run->stop;

@@ -336,6 +336,7 @@ p4_rc p4_run_check(p4_group *group, const p4_config *config)
     p4_compute_settings settings = p4_settings_compute(config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
+    TRY(open_resume(run));
     TRY(p4_check_run(run, true));
 done:
     if (run != NULL) {

@@ -72,6 +72,12 @@ void p4_settings_resolve(p4_config *c)
     c->reconstruct = c->reconstruct && follows_original(c, "reconstruct");
 }
 
+/* Where no plan has decided, nothing is computed again. */
+static p4_recompute recompute_of(const p4_config *c)
+{
+    return c->recompute == P4_RECOMPUTE_AUTO ? P4_RECOMPUTE_NONE : c->recompute;
+}
+
 p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statistics *statistics)
 {
     return (p4_train_plan){.T = T,
@@ -86,7 +92,7 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                            .seed = c->seed,
                            .optim = optim_settings(c),
                            .zero_stage = c->zero_stage,
-                           .recompute = c->recompute,
+                           .recompute = recompute_of(c),
                            .activation_bits = c->activation_bits,
                            .quantize = quantize_in_training(c, statistics),
                            .teacher = {.weight = follows_original(c, "distill") ? c->distill : 0,
@@ -145,7 +151,7 @@ p4_reconstruct_plan p4_settings_reconstruct(const p4_config *c, int64_t windows,
                                  .lr = c->reconstruct_lr,
                                  .warmup = WARMUP,
                                  .seed = c->seed,
-                                 .recompute = c->recompute,
+                                 .recompute = recompute_of(c),
                                  .activation_bits = c->activation_bits,
                                  .optim = adamw,
                                  .quantize = quantize_in_training(c, statistics)};
@@ -240,9 +246,14 @@ void p4_warn_of_steps(const p4_config *c, int64_t steps_per_epoch)
 
 p4_rc p4_settings_open_original(p4_original *original, const p4_config *c, int ranks)
 {
+    p4_rc rc = p4_original_open(original, c->model_path, c->init == P4_INIT_RANDOM, c->seed);
+    return rc == P4_OK ? p4_settings_mark_original(original, c, ranks) : rc;
+}
+
+p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int ranks)
+{
     p4_rc rc = P4_OK;
     p4_model *model = &original->hf.model;
-    TRY(p4_original_open(original, c->model_path, c->init == P4_INIT_RANDOM, c->seed));
     CHECK(c->calibration_sequence_length <= model->arch.positions,
           "key \"calibration_sequence_length\": found %d, expected at most the %lld positions of %s",
           c->calibration_sequence_length, (long long)model->arch.positions, original->hf.path);

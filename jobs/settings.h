@@ -38,5 +38,7 @@ void p4_warn_of_steps(const p4_config *config, int64_t steps_per_epoch);
 /* Opens the configuration's model, marks the tensors that become ternary, and decides who owns which.
  * P4_E_INPUT: the directory, or a rule between it and a key. The caller closes, after an error too. Local. */
 p4_rc p4_settings_open_original(p4_original *original, const p4_config *config, int ranks);
+/* The same of a model that is open. Local. */
+p4_rc p4_settings_mark_original(p4_original *original, const p4_config *config, int ranks);
 
 #endif

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 void p4_text_files_free(p4_text_files *files)
@@ -17,19 +18,28 @@ bool p4_trains_on_files(const p4_config *c)
     return c->enable_fine_tuning && (c->train_files.count > 0 || c->calibration_samples == 0);
 }
 
+p4_rc p4_text_files_find_split(p4_text_files *files, const p4_config *c, p4_split split)
+{
+    switch (split) {
+    case P4_SPLIT_EVAL:
+        return c->eval_samples > 0 ? p4_dataset_files(&files->eval, c, split) : P4_OK;
+    case P4_SPLIT_CALIBRATION:
+        return c->calibration_samples > 0 || files->eval.held_out
+                   ? p4_dataset_files(&files->calibration, c, split)
+                   : P4_OK;
+    case P4_SPLIT_TRAIN:
+        return p4_trains_on_files(c) ? p4_dataset_files(&files->train, c, split) : P4_OK;
+    }
+    return P4_OK;
+}
+
 p4_rc p4_text_files_find(p4_text_files *files, const p4_config *c)
 {
     p4_rc rc = P4_OK;
     *files = (p4_text_files){.eval = {.paths = NULL}};
-    if (c->eval_samples > 0) {
-        TRY(p4_dataset_files(&files->eval, c, P4_SPLIT_EVAL));
-    }
-    if (c->calibration_samples > 0 || files->eval.held_out) {
-        TRY(p4_dataset_files(&files->calibration, c, P4_SPLIT_CALIBRATION));
-    }
-    if (p4_trains_on_files(c)) {
-        TRY(p4_dataset_files(&files->train, c, P4_SPLIT_TRAIN));
-    }
+    TRY(p4_text_files_find_split(files, c, P4_SPLIT_EVAL));
+    TRY(p4_text_files_find_split(files, c, P4_SPLIT_CALIBRATION));
+    TRY(p4_text_files_find_split(files, c, P4_SPLIT_TRAIN));
 done:
     return rc;
 }
@@ -68,4 +78,17 @@ p4_rc p4_text_files_warn_of_leak(const p4_text_files *files, const p4_config *c)
     }
     return warn_of_leak(&files->eval,
                         calibration_trains && !files->eval.held_out ? &files->calibration : &files->train);
+}
+
+bool p4_text_is_compressed(const char *path)
+{
+    static const char *const endings[] = {".gz", ".zst", ".zstd", ".xz", ".bz2", ".tgz"};
+    size_t length = strlen(path);
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        size_t part = strlen(endings[i]);
+        if (length >= part && strcasecmp(path + length - part, endings[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
 }

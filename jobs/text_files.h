@@ -14,7 +14,11 @@ typedef struct p4_text_files {
 bool p4_trains_on_files(const p4_config *config);
 /* Which files each split is read from. The caller frees, after an error too. Local. */
 p4_rc p4_text_files_find(p4_text_files *files, const p4_config *config);
+/* The same of one split, if the configuration reads it; P4_SPLIT_EVAL comes first. Local. */
+p4_rc p4_text_files_find_split(p4_text_files *files, const p4_config *config, p4_split split);
 void p4_text_files_free(p4_text_files *files);
+/* By the end of its name. */
+bool p4_text_is_compressed(const char *path);
 /* One line, if text that the model is evaluated on is trained on as well, under whatever name. Local. */
 p4_rc p4_text_files_warn_of_leak(const p4_text_files *files, const p4_config *config);
 

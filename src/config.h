@@ -34,11 +34,12 @@ typedef struct p4_config_row {
     double step;             /* > 0: only min, min + step, ..., max */
     const char *zero_name; /* of INT32, INT64 and REAL: the word for 0, which is allowed besides the range */
     const char *const *names; /* of an ENUM, NULL-terminated, in the order of the C constants */
-    bool is_switch;           /* of an ENUM: JSON false is its first name, true its last */
-    bool fixed;               /* of an open model: its weights, their form, the device that holds them */
-    bool may_change;          /* a run may continue from a checkpoint with another value */
-    const char *refusal;      /* a fixed text that ends the message of a refused value, or NULL */
-    const char *help;         /* one line */
+    int true_name; /* of an ENUM that is a switch too: JSON true is this name, false the first; 0: it is none
+                    */
+    bool fixed;    /* of an open model: its weights, their form, the device that holds them */
+    bool may_change;     /* a run may continue from a checkpoint with another value */
+    const char *refusal; /* a fixed text that ends the message of a refused value, or NULL */
+    const char *help;    /* one line */
 } p4_config_row;
 
 enum { P4_CONFIG_ROWS_MAX = 128 }; /* the bits of p4_config.user_set */

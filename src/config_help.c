@@ -134,10 +134,10 @@ char *p4_config_format_expected(char buffer[256], const p4_config_row *row)
     case P4_CONFIG_ENUM:
         for (int i = 0; row->names[i] != NULL && used < 200; i++) {
             const char *before = i == 0 ? "" : row->names[i + 1] == NULL ? " or " : ", ";
-            const char *same = !row->is_switch             ? ""
-                               : i == 0                    ? " (false)"
-                               : row->names[i + 1] == NULL ? " (true)"
-                                                           : "";
+            const char *same = row->true_name == 0   ? ""
+                               : i == 0              ? " (false)"
+                               : i == row->true_name ? " (true)"
+                                                     : "";
             used += (size_t)snprintf(buffer + used, 256 - used, "%s\"%s\"%s", before, row->names[i], same);
         }
         break;

@@ -164,22 +164,33 @@ p4_rc p4_device_form_open_dense(p4_device_form *f, const p4_ops *ops, p4_device 
                      &(making){.model = model, .source = source, .copy = !ops->host_memory, .dense = true});
 }
 
-int64_t p4_dense_form_bytes(const p4_ops *ops, p4_device *device, const p4_model *model,
-                            const p4_weight *source)
+static int64_t form_bytes(const p4_ops *ops, p4_device *device, const making *m)
 {
     p4_arena count = {0};
     p4_device_form f = {.ops = ops, .device = device};
-    f.form.weights = p4_alloc((size_t)model->params_count, sizeof *f.form.weights);
-    f.form.vectors = p4_alloc((size_t)model->params_count, sizeof *f.form.vectors);
+    f.form.weights = p4_alloc((size_t)m->model->params_count, sizeof *f.form.weights);
+    f.form.vectors = p4_alloc((size_t)m->model->params_count, sizeof *f.form.vectors);
     if (f.form.weights != NULL && f.form.vectors != NULL) {
-        lay_out(&f, &(making){.model = model, .source = source, .copy = !ops->host_memory, .dense = true},
-                &count);
+        lay_out(&f, m, &count);
     } else {
         count.used_bytes = -1;
     }
     free(f.form.weights);
     free(f.form.vectors);
     return count.used_bytes;
+}
+
+int64_t p4_device_form_bytes(const p4_ops *ops, p4_device *device, const p4_model *model,
+                             const p4_weight *source)
+{
+    return form_bytes(ops, device, &(making){.model = model, .source = source, .copy = !ops->host_memory});
+}
+
+int64_t p4_dense_form_bytes(const p4_ops *ops, p4_device *device, const p4_model *model,
+                            const p4_weight *source)
+{
+    return form_bytes(ops, device,
+                      &(making){.model = model, .source = source, .copy = !ops->host_memory, .dense = true});
 }
 
 void p4_device_form_close(p4_device_form *f)

@@ -22,7 +22,10 @@ p4_rc p4_device_form_open(p4_device_form *form, const p4_ops *ops, p4_device *de
  * that products use them as they are. Local. */
 p4_rc p4_device_form_open_dense(p4_device_form *form, const p4_ops *ops, p4_device *device,
                                 const p4_model *model, const p4_weight *source);
-/* The device memory that it takes, bytes; -1: out of host memory. Local. */
+/* The device memory that each takes, bytes; -1: out of host memory. Of `source` only which data are there
+ * counts. Local. */
+int64_t p4_device_form_bytes(const p4_ops *ops, p4_device *device, const p4_model *model,
+                             const p4_weight *source);
 int64_t p4_dense_form_bytes(const p4_ops *ops, p4_device *device, const p4_model *model,
                             const p4_weight *source);
 void p4_device_form_close(p4_device_form *form);

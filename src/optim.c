@@ -210,8 +210,8 @@ static void lay_out(p4_optim *o, p4_arena *arena)
     o->numbers = p4_arena_take(arena, sizeof *o->numbers);
 }
 
-p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_model *model,
-                    const p4_optim_settings *settings, const bool *held, const bool *sharded)
+p4_rc p4_optim_lay_out(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_model *model,
+                       const p4_optim_settings *settings, const bool *held, const bool *sharded)
 {
     p4_rc rc = P4_OK;
     *o = (p4_optim){.ops = ops, .device = device, .model = model, .settings = *settings};
@@ -232,6 +232,28 @@ p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_
     p4_arena count = {0};
     lay_out(o, &count);
     o->memory_bytes = count.used_bytes;
+done:
+    if (rc != P4_OK) {
+        p4_optim_close(o);
+    }
+    return rc;
+}
+
+p4_optim_memory p4_optim_bytes(const p4_optim *o)
+{
+    int64_t each = o->settings.half_state ? 2 : 4, averages = o->settings.grokfast ? o->count : 0;
+    p4_optim_memory bytes = {.masters = o->count * 4,
+                             .gradients = o->count * 4,
+                             .state = (o->count + o->v_count + averages) * each};
+    bytes.work = o->memory_bytes - bytes.masters - bytes.gradients - bytes.state;
+    return bytes;
+}
+
+p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_model *model,
+                    const p4_optim_settings *settings, const bool *held, const bool *sharded)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_optim_lay_out(o, ops, device, model, settings, held, sharded));
     TRY(ops->alloc(device, &o->memory, o->memory_bytes));
     p4_arena arena = {.base = o->memory, .capacity_bytes = o->memory_bytes};
     lay_out(o, &arena);

@@ -54,7 +54,23 @@ typedef struct p4_optim {
  * undefined until p4_optim_set_master, the rest zero. The caller closes. Local. */
 p4_rc p4_optim_open(p4_optim *optim, const p4_ops *ops, p4_device *device, const p4_model *model,
                     const p4_optim_settings *settings, const bool *held, const bool *sharded);
+/* The layout alone: where everything would lie, memory_bytes, and no device memory. The caller closes. Local.
+ */
+p4_rc p4_optim_lay_out(p4_optim *optim, const p4_ops *ops, p4_device *device, const p4_model *model,
+                       const p4_optim_settings *settings, const bool *held, const bool *sharded);
 void p4_optim_close(p4_optim *optim);
+
+/* Bytes of device memory by purpose; together memory_bytes. */
+typedef struct p4_optim_memory {
+    int64_t masters, gradients;
+    int64_t state; /* moments and Grokfast's average */
+    int64_t work;  /* Muon's matrices at work; padding */
+} p4_optim_memory;
+p4_optim_memory p4_optim_bytes(const p4_optim *optim);
+static inline int64_t p4_optim_memory_sum(const p4_optim_memory *bytes)
+{
+    return bytes->masters + bytes->gradients + bytes->state + bytes->work;
+}
 
 /* As after p4_optim_open: for other parameters of the same shapes. Local. */
 void p4_optim_restart(p4_optim *optim);

@@ -7,21 +7,37 @@
 #include "src/leaf/arena.h"
 #include "src/leaf/parallel.h"
 
-enum { FINITE_BLOCK = 4096 }; /* elements looked at together */
+enum {
+    ALIGNMENT = 64,     /* bytes */
+    FINITE_BLOCK = 4096 /* elements looked at together */
+};
+
+static void lay_out_tensor(p4_weight *w, const p4_param *p, p4_arena *arena)
+{
+    *w = (p4_weight){.dtype = p->ternary ? P4_TERNARY : P4_F16, .rows = p->rows, .cols = p->cols};
+    if (p->ternary) {
+        w->data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
+        w->scale = p4_arena_take(arena, p->rows * 2);
+    } else {
+        w->data = p4_arena_take(arena, p->rows * p->cols * 2);
+    }
+}
 
 static void lay_out(p4_packed *c, p4_arena *arena)
 {
     for (int64_t i = 0; i < c->model->params_count; i++) {
-        const p4_param *p = &c->model->params[i];
-        p4_weight *w = &c->weights[i];
-        *w = (p4_weight){.dtype = p->ternary ? P4_TERNARY : P4_F16, .rows = p->rows, .cols = p->cols};
-        if (p->ternary) {
-            w->data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
-            w->scale = p4_arena_take(arena, p->rows * 2);
-        } else {
-            w->data = p4_arena_take(arena, p->rows * p->cols * 2);
-        }
+        lay_out_tensor(&c->weights[i], &c->model->params[i], arena);
     }
+}
+
+int64_t p4_packed_bytes(const p4_model *model)
+{
+    p4_arena count = {0};
+    p4_weight each;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        lay_out_tensor(&each, &model->params[i], &count);
+    }
+    return count.used_bytes + ALIGNMENT;
 }
 
 p4_rc p4_packed_alloc(p4_packed *c, const p4_model *model)
@@ -33,15 +49,14 @@ p4_rc p4_packed_alloc(p4_packed *c, const p4_model *model)
         p4_packed_release(c);
         return P4_E_SYSTEM;
     }
-    p4_arena count = {0};
-    lay_out(c, &count);
-    c->memory_bytes = count.used_bytes;
-    c->memory = p4_alloc((size_t)c->memory_bytes + 64, 1);
+    int64_t bytes = p4_packed_bytes(model);
+    c->memory_bytes = bytes - ALIGNMENT;
+    c->memory = p4_alloc((size_t)bytes, 1);
     if (c->memory == NULL) {
         p4_packed_release(c);
         return P4_E_SYSTEM;
     }
-    char *aligned = c->memory + (64 - (uintptr_t)c->memory % 64) % 64;
+    char *aligned = c->memory + (ALIGNMENT - (uintptr_t)c->memory % ALIGNMENT) % ALIGNMENT;
     p4_arena arena = {.base = aligned, .capacity_bytes = c->memory_bytes};
     lay_out(c, &arena);
     return P4_OK;

@@ -20,6 +20,8 @@ typedef struct p4_packed {
  */
 p4_rc p4_packed_alloc(p4_packed *compressed, const p4_model *model);
 void p4_packed_release(p4_packed *compressed);
+/* Bytes of host memory that it takes. Local. */
+int64_t p4_packed_bytes(const p4_model *model);
 
 static inline uint8_t *p4_packed_codes(const p4_packed *c, int64_t i)
 {

@@ -108,6 +108,32 @@ if unshare -m true 2>/dev/null && unshare -m mount -t tmpfs -o size=16k t small 
     RUN=("$PHASE4_MPI")
 fi
 
+# Output paths that cannot become a directory, one that is asked to stop, one that another run holds.
+touch a-file
+ln -s nowhere gone
+mkdir -p asked held
+touch asked/stop
+ended 2 'output_path: a-file is a file, expected a directory' -- --check cfg.json output_path=a-file
+ended 2 'output_path: a-file/out: cannot create the directory: a-file is a file' -- --check cfg.json output_path=a-file/out
+ended 2 'output_path: gone is a link to something that is not there' -- --check cfg.json output_path=gone
+ended 2 'asked/stop: asks runs in this directory to stop' -- --check cfg.json output_path=asked
+python3 -c '
+import fcntl, time
+file = open("held/.phase4_hold", "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+open("locked", "w")
+time.sleep(600)' &
+holder=$!
+while [ ! -e locked ]; do sleep 0.1; done
+ended 2 'held: another run is using this output directory' -- --check cfg.json output_path=held
+kill $holder
+wait $holder || true
+ended 0 -- --check cfg.json output_path=held
+
+# Every split whose files are missing.
+ended 2 'no-calibration.bin' 'no-evaluation.bin' 'no-training.bin' -- --check cfg.json enable_fine_tuning=true \
+    'calibration_files=["no-calibration.bin"]' 'eval_files=["no-evaluation.bin"]' 'train_files=["no-training.bin"]'
+
 # A model of 70 billion parameters, from its headers: files of holes.
 python3 - <<'END'
 import json, os

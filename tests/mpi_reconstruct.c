@@ -230,17 +230,33 @@ static void expect_same_bits(const subject *s, const way *w)
     p4_packed_release(&first);
 }
 
+/* A trainer closes what it starts from; the caller keeps its own. */
+static void copy_masters(p4_masters *to, const p4_masters *from)
+{
+    EXPECT_OK(p4_masters_open(to, from->model));
+    for (int64_t i = 0; i < from->model->params_count; i++) {
+        const p4_param *p = &from->model->params[i];
+        to->known[i] = from->known[i];
+        if (from->of[i] != NULL) {
+            memcpy(p4_masters_take(to, i), from->of[i], (size_t)(p->rows * p->cols) * sizeof **from->of);
+        }
+    }
+}
+
 /* A trainer that starts from the masters has the codes and halves that reconstruction left. */
 static void expect_trainer_starts_there(subject *s, const way *w, const char *zero_stage)
 {
     p4_trainer trainer;
     p4_training_set *set = NULL;
     p4_packed packed;
+    p4_masters masters;
+    copy_masters(&masters, &s->masters);
     expect_set(&s->config, "zero_stage", zero_stage);
     EXPECT_OK(p4_training_set_of_windows(&set, &s->windows));
     EXPECT_OK(p4_packed_alloc(&packed, &s->original.hf.model));
     p4_train_plan plan = p4_settings_train(&s->config, LENGTH, NULL);
-    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, set, &plan, &s->masters));
+    EXPECT_OK(p4_trainer_open(&trainer, &s->compute, &s->original, set, &plan, &masters));
+    EXPECT(masters.of == NULL, "%s: the masters are still there", w->model);
     EXPECT_OK(p4_trainer_commit(&trainer, &packed));
     int64_t apart = differing(&packed, &s->packed);
     EXPECT(apart == 0, "%s, zero_stage %s: %lld tensors differ", w->model, zero_stage, (long long)apart);

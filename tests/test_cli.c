@@ -112,6 +112,33 @@ static void test_many_overrides(void)
                    "found more than 256 key=value arguments");
 }
 
+/* --plan and what belongs to it. */
+static void test_plan(void)
+{
+    static p4_cli cli;
+    char line[] = "cfg.json --plan --ranks 16 --device-memory 1.5T --json", *argv[WORDS];
+    int argc = split(line, argv);
+    EXPECT_OK(p4_cli_parse(&cli, argc, argv));
+    EXPECT(cli.action == P4_CLI_PLAN && cli.json && cli.ranks == 16 && cli.memory_bytes == 1.5e12 &&
+               cli.rates_path == NULL && cli.ranks_per_node == 0,
+           "action %d, %d ranks, %g bytes", (int)cli.action, cli.ranks, cli.memory_bytes);
+    static const struct {
+        const char *line, *message;
+    } refused[] = {
+        {"--plan cfg.json --ranks 0", "option \"--ranks\": found \"0\", expected a whole number above 0"},
+        {"--plan cfg.json --ranks", "option \"--ranks\": found nothing"},
+        {"--plan cfg.json --device-memory 80X", "found \"80X\", expected a size, as in 80G"},
+        {"cfg.json --ranks 4", "belong to --plan"},
+        {"cfg.json --json", "belong to --plan"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "%s", refused[i].line);
+        argc = split(text, argv);
+        EXPECT_REFUSED(p4_cli_parse(&cli, argc, argv), refused[i].message);
+    }
+}
+
 static void test_help(void)
 {
     static const char *const parts[] = {"Usage: phase4_mpi [options] cfg.json [key=value ...]\n",
@@ -155,6 +182,7 @@ int main(void)
     test_accepted();
     test_refused();
     test_many_overrides();
+    test_plan();
     test_help();
     return TEST_END();
 }

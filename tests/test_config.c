@@ -342,7 +342,7 @@ static void test_recipes(void)
     EXPECT_OK(read_json(&config, "{\"recompute\": true}"));
     EXPECT(config.recompute == P4_RECOMPUTE_BLOCKS, "true is %d in JSON", (int)config.recompute);
     EXPECT_REFUSED(p4_config_set(&config, "recompute", "1"),
-                   "\"none\" (false), \"light\" or \"blocks\" (true)");
+                   "\"none\" (false), \"light\", \"blocks\" (true) or \"auto\"");
     EXPECT_REFUSED(p4_config_set(&config, "optimizer", "true"), "mugrokfast");
     EXPECT_OK(p4_config_from_json(&config, "{}", 2, SOURCE, P4_RECIPE_QUALITY));
     EXPECT_OK(p4_config_set(&config, "optimizer", "adamw"));

@@ -248,6 +248,40 @@ done:
     return rc;
 }
 
+static bool has_file(const p4_hf_model *hf, const char *name)
+{
+    char *path = p4_format("%s/%s", hf->path, name);
+    bool found = path != NULL && p4_file_exists(path);
+    free(path);
+    return found;
+}
+
+p4_rc p4_hf_model_outline(p4_hf_model *hf, const char *path, bool weightless)
+{
+    static const _Alignas(64) char somewhere[64];
+    p4_rc rc = P4_OK;
+    p4_arch arch;
+    *hf = (p4_hf_model){0};
+    TRY(p4_hf_find_directory(&hf->path, path));
+    if (!weightless && (has_file(hf, "model.safetensors") || has_file(hf, "model.safetensors.index.json"))) {
+        p4_hf_model_close(hf);
+        return p4_hf_model_open(hf, path);
+    }
+    TRY(p4_hf_read_config(hf, &arch));
+    TRY(p4_model_init(&hf->model, &arch, p4_family_prefix(arch.family)));
+    for (int64_t i = 0; i < hf->model.params_count; i++) {
+        const p4_param *p = &hf->model.params[i];
+        hf->model.weights[i] =
+            (p4_weight){.dtype = P4_BF16, .rows = p->rows, .cols = p->cols, .data = somewhere};
+    }
+    sum_up(hf);
+done:
+    if (rc != P4_OK) {
+        p4_hf_model_close(hf);
+    }
+    return rc;
+}
+
 void p4_hf_model_close(p4_hf_model *hf)
 {
     for (int64_t s = 0; s < hf->shard_count; s++) {

@@ -22,6 +22,10 @@ p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch);
  * Mask and rotary buffers are ignored; other unexpected tensors are an error that names them. Maps the files
  * and reads no tensor data. The caller closes. Local. */
 p4_rc p4_hf_model_open(p4_hf_model *hf, const char *path);
+/* The same for a plan: a directory that has no weight files yet, or (weightless) one whose files do not
+ * count, is opened from config.json alone. Then the weights are taken as bf16, shard_count is 0, and their
+ * data point to what must not be read. Local. */
+p4_rc p4_hf_model_outline(p4_hf_model *hf, const char *path, bool weightless);
 void p4_hf_model_close(p4_hf_model *hf);
 
 /* config.json text -> architecture; `source` names it in messages. For init "random" too. Local. */

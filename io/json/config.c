@@ -60,12 +60,9 @@ static bool read_enum(void *field, const p4_config_row *row, const p4_json_value
             return true;
         }
     }
-    if (row->is_switch && cJSON_IsBool(value->item)) {
-        int last = 0;
-        while (cJSON_IsTrue(value->item) && row->names[last + 1] != NULL) {
-            last++;
-        }
-        memcpy(field, &last, sizeof last);
+    if (row->true_name > 0 && cJSON_IsBool(value->item)) {
+        int index = cJSON_IsTrue(value->item) ? row->true_name : 0;
+        memcpy(field, &index, sizeof index);
         return true;
     }
     return false;
@@ -318,7 +315,7 @@ static char *argument_json(const p4_config_row *row, const char *text)
 {
     char first = text[strspn(text, " \t\r\n")];
     bool list = row->type == P4_CONFIG_LIST && first != '[';
-    bool truth = row->is_switch && (strcmp(text, "true") == 0 || strcmp(text, "false") == 0);
+    bool truth = row->true_name > 0 && (strcmp(text, "true") == 0 || strcmp(text, "false") == 0);
     bool string = list || (row->type == P4_CONFIG_ENUM && !truth) || row->type == P4_CONFIG_PATH ||
                   row->type == P4_CONFIG_NAME || p4_config_is_zero_name(row, text);
     cJSON *bare = string && first != '"' ? cJSON_CreateString(text) : NULL;

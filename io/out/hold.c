@@ -159,6 +159,46 @@ static p4_rc judge_named(const p4_hold *hold)
     return rc;
 }
 
+/* ---- looking ---- */
+
+/* Does somebody have the file's lock? *locks: the file system has locks. */
+static bool is_locked(int fd, bool *locks)
+{
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    *locks = fcntl(fd, F_OFD_GETLK, &all) == 0;
+    return *locks && all.l_type != F_UNLCK;
+}
+
+p4_rc p4_hold_examine(const char *directory)
+{
+    p4_rc rc = P4_OK;
+    p4_holder holder;
+    struct stat file;
+    bool locks;
+    p4_hold hold = {.path = p4_format("%s/" P4_HOLD_FILE, directory), .beat_s = P4_HOLD_BEAT_S, .fd = -1};
+    TRY(hold.path != NULL ? P4_OK : P4_E_SYSTEM);
+    hold.fd = open(hold.path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (hold.fd < 0 || fstat(hold.fd, &file) != 0) {
+        goto done; /* nobody holds it */
+    }
+    p4_holder_read(&holder, hold.fd);
+    bool locked = is_locked(hold.fd, &locks);
+    p4_life life = p4_holder_life(&holder);
+    double silent_s = fmax(0.0, (double)time(NULL) - modified_s(&file));
+    bool away = life == P4_LIFE_ELSEWHERE || (!locks && life == P4_LIFE_HERE);
+    if (locked || (!locks && life == P4_LIFE_RUNS)) {
+        rc = refuse(&hold, &holder, -1);
+    } else if (away && !holder.empty && silent_s <= P4_HOLD_STALE_BEATS * hold.beat_s) {
+        rc = refuse(&hold, &holder, silent_s);
+    }
+done:
+    if (hold.fd >= 0) {
+        close(hold.fd);
+    }
+    free(hold.path);
+    return rc;
+}
+
 /* ---- taking ---- */
 
 static void drop_file(p4_hold *hold)

@@ -19,6 +19,9 @@ typedef struct p4_hold p4_hold;
  * P4_HOLD_STALE_BEATS beats without a sign of life; a dead holder on this machine is known at once. The
  * caller releases. Local. */
 p4_rc p4_hold_take(p4_hold **hold, const char *directory, double beat_s);
+/* P4_E_INPUT: another run holds the directory now, as above. For questions before a run: changes nothing, so
+ * a holder on another machine is judged by this machine's clock. Local. */
+p4_rc p4_hold_examine(const char *directory);
 /* P4_E_HOLD: the directory is no longer this run's, because the file was removed or another run took it over,
  * which the message names. Before everything that the run writes there. Local. */
 p4_rc p4_hold_check(p4_hold *hold);

@@ -95,11 +95,13 @@ p4_rc p4_stage_fine_tune(p4_run *run)
     const p4_config *c = &run->config;
     const p4_evaluation *pre = &run->results.pre, *post = &run->results.post;
     if (!c->enable_fine_tuning) {
+        p4_masters_close(&run->masters); /* of reconstruction; nobody starts from them */
         INFO("      off (enable_fine_tuning is false)");
         return P4_OK;
     }
     bool needed = !p4_settings_quantizes(c) || p4_should_fine_tune(c, pre->perplexity, post->perplexity);
     if (run->eval.count > 0 && !needed) {
+        p4_masters_close(&run->masters);
         INFO("      not needed: the perplexity changed by %+.1f %%, fine_tune_threshold is %.1f %%",
              100.0 * (post->perplexity - pre->perplexity) / pre->perplexity, 100.0 * c->fine_tune_threshold);
         return P4_OK;

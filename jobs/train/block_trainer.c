@@ -36,7 +36,7 @@ static void lay_out_entry(p4_block_trainer *t, p4_arena *arena, int64_t i, char 
         t->dense[i] = *slot_end;
         *slot_end = *slot_end == NULL ? NULL : *slot_end + p->rows * p->cols * each;
     }
-    if (t->plan.quantize.statistics != NULL) {
+    if (t->plan.quantize.quantizer->needs == P4_NEEDS_DIAGONAL) {
         t->importance[i] = p4_arena_take(arena, p->cols * 4);
     }
 }
@@ -95,8 +95,8 @@ static void close_host(p4_block_trainer *t)
     p4_model_close(&t->part);
 }
 
-/* Masters, gradients and moments of every entry in the blocks. Local. */
-static p4_rc open_optim(p4_block_trainer *t)
+/* Masters, gradients and moments of every entry in the blocks; open: with their memory. Local. */
+static p4_rc open_optim(p4_block_trainer *t, bool open)
 {
     p4_rc rc = P4_OK;
     bool *held = p4_alloc((size_t)t->part.params_count, sizeof *held),
@@ -105,32 +105,35 @@ static p4_rc open_optim(p4_block_trainer *t)
     for (int64_t i = first_entry(t); i < end_entry(t); i++) {
         held[i] = true;
     }
-    TRY(p4_optim_open(&t->optim, t->compute->ops, t->compute->device, &t->part, &t->plan.optim, held,
-                      sharded));
+    TRY((open ? p4_optim_open : p4_optim_lay_out)(&t->optim, t->compute->ops, t->compute->device, &t->part,
+                                                  &t->plan.optim, held, sharded));
 done:
     free(held);
     free(sharded);
     return rc;
 }
 
-int64_t p4_block_trainer_bytes(const p4_compute *compute, const p4_original *original, int64_t layer,
-                               const p4_block_plan *plan)
+p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const p4_original *original,
+                             int64_t layer, const p4_block_plan *plan)
 {
-    p4_block_trainer t = {
-        .compute = (p4_compute *)(uintptr_t)compute, .original = original, .plan = *plan, .layer = layer};
+    p4_rc rc = P4_OK;
+    p4_block_trainer t = {.compute = compute, .original = original, .plan = *plan, .layer = layer};
     const p4_net_plan net = net_plan(plan);
     p4_arena count = {0};
-    int64_t bytes = -1, masters = 0;
-    if (open_host(&t) == P4_OK) {
-        lay_out(&t, &count);
-        for (int64_t i = first_entry(&t); i < end_entry(&t); i++) {
-            masters += 16 * t.part.params[i].rows * t.part.params[i].cols; /* with gradient and moments */
-        }
-        bytes = p4_net_bytes(compute->ops, compute->device, &t.part, &net);
-        bytes += bytes >= 0 ? count.used_bytes + masters : 0;
+    *memory = (p4_block_memory){0};
+    TRY(open_host(&t));
+    TRY(open_optim(&t, false));
+    lay_out(&t, &count);
+    int64_t net_bytes = p4_net_bytes(compute->ops, compute->device, &t.part, &net);
+    TRY(net_bytes >= 0 ? P4_OK : P4_E_SYSTEM);
+    *memory = (p4_block_memory){
+        .optim = p4_optim_bytes(&t.optim), .codes_bytes = count.used_bytes, .activations_bytes = net_bytes};
+done:
+    if (t.optim.ops != NULL) {
+        p4_optim_close(&t.optim);
     }
     close_host(&t);
-    return bytes;
+    return rc;
 }
 
 /* Points the form to codes or what they unpack to, and to the masters of what is not ternary. */
@@ -160,7 +163,7 @@ static p4_rc open_memory(p4_block_trainer *t)
     p4_arena count = {0};
     TRY(p4_quantize_plan_check(&t->plan.quantize));
     TRY(open_host(t));
-    TRY(open_optim(t));
+    TRY(open_optim(t, true));
     TRY(p4_net_open(&t->net, ops, t->compute->device, &t->part, &net));
     lay_out(t, &count);
     t->memory_bytes = count.used_bytes;
@@ -269,7 +272,8 @@ done:
 /* What the quantizer weighs the input channels of these blocks by. Local. */
 static p4_rc load_importance(p4_block_trainer *t)
 {
-    for (int64_t i = first_entry(t); t->plan.quantize.statistics != NULL && i < end_entry(t); i++) {
+    bool weighs = t->plan.quantize.quantizer->needs == P4_NEEDS_DIAGONAL;
+    for (int64_t i = first_entry(t); weighs && i < end_entry(t); i++) {
         int64_t cols = t->part.params[i].cols;
         float *h_importance = t->part.params[i].ternary ? p4_alloc((size_t)cols, sizeof *h_importance) : NULL;
         if (!t->part.params[i].ternary) {

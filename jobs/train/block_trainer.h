@@ -47,10 +47,17 @@ typedef struct p4_block_trainer {
     int bad_steps;   /* non-finite ones in a row */
 } p4_block_trainer;
 
-/* Bytes of device memory that p4_block_trainer_open takes for blocks from `layer` on; -1: out of host memory.
- * Local. */
-int64_t p4_block_trainer_bytes(const p4_compute *compute, const p4_original *original, int64_t layer,
-                               const p4_block_plan *plan);
+/* Device memory that p4_block_trainer_open takes for blocks from `layer` on. Local. */
+typedef struct p4_block_memory {
+    p4_optim_memory optim;
+    int64_t codes_bytes, activations_bytes; /* codes, with what they unpack to and the target */
+} p4_block_memory;
+p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const p4_original *original,
+                             int64_t layer, const p4_block_plan *plan);
+static inline int64_t p4_block_memory_sum(const p4_block_memory *m)
+{
+    return p4_optim_memory_sum(&m->optim) + m->codes_bytes + m->activations_bytes;
+}
 /* For blocks [layer, layer + plan->blocks) and others of their form. compute and original must outlive it.
  * The caller closes. Collective. */
 p4_rc p4_block_trainer_open(p4_block_trainer *trainer, p4_compute *compute, const p4_original *original,

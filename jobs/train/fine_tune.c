@@ -248,10 +248,10 @@ static void say_plan(const tuning *t)
     INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
          "activations %s%s%s",
          (long long)t->trainer.steps.total, p4_plural(t->trainer.steps.total), (long long)plan->sequences,
-         (long long)plan->T, p4_format_bytes(masters, (double)bytes.masters_bytes),
+         (long long)plan->T, p4_format_bytes(masters, (double)t->trainer.optim.memory_bytes),
          p4_format_bytes(codes, (double)bytes.codes_bytes),
-         p4_format_bytes(activations, (double)bytes.activations_bytes), distills ? ", teacher " : "",
-         distills ? p4_format_bytes(teacher, (double)bytes.teacher_bytes) : "");
+         p4_format_bytes(activations, (double)(bytes.activations_bytes + bytes.staging_bytes)),
+         distills ? ", teacher " : "", distills ? p4_format_bytes(teacher, (double)bytes.teacher_bytes) : "");
 }
 
 /* The last checkpoint is complete, or given up, before the trainer is closed; an error of the training, which

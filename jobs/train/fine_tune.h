@@ -23,7 +23,7 @@ typedef struct p4_tuner {
     p4_training_set *train;
     const p4_windows *eval; /* judge the states; none: the last epoch's is kept */
     const p4_train_plan *plan;
-    const p4_masters *masters; /* to start from; NULL, and where none is known: the original's weights */
+    p4_masters *masters; /* to start from, and then closed; NULL, and where none is known: the original's */
     p4_pipeline_plan evaluation;
     int64_t log_every;       /* steps */
     int64_t eval_every;      /* steps; 0: only at the end of each epoch */

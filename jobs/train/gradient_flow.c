@@ -52,21 +52,50 @@ static void slot_ready(void *user, int64_t first)
     }
 }
 
-static p4_rc take_memory(flow *f, void **memory)
+static p4_net_plan net_plan(int64_t T, int activation_bits)
 {
-    const p4_model *model = f->model;
-    int64_t count = 0, slot = 0;
-    f->at = p4_alloc((size_t)model->params_count, sizeof *f->at);
-    if (f->at == NULL) {
-        return P4_E_SYSTEM;
-    }
+    return (p4_net_plan){.B = 1,
+                         .T = T,
+                         .train = true,
+                         .recompute = P4_RECOMPUTE_BLOCKS,
+                         .activation_bits = activation_bits,
+                         .head = true};
+}
+
+/* Elements: of everything but matrices, whose places go to `at` unless it is NULL, and of the largest slot.
+ */
+static void measure(const p4_model *model, int64_t *at, int64_t *count, int64_t *slot)
+{
+    *count = *slot = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         bool matrix = p4_role_is_matrix(p->role);
-        f->at[i] = matrix ? -1 : count;
-        count += matrix ? 0 : p->rows * p->cols;
-        slot = matrix && p->row_offset == 0 ? p4_max_i64(slot, p4_slot_rows(model, i) * p->cols) : slot;
+        if (at != NULL) {
+            at[i] = matrix ? -1 : *count;
+        }
+        *count += matrix ? 0 : p->rows * p->cols;
+        *slot = matrix && p->row_offset == 0 ? p4_max_i64(*slot, p4_slot_rows(model, i) * p->cols) : *slot;
     }
+}
+
+int64_t p4_gradient_flow_bytes(const p4_compute *compute, const p4_model *model, int64_t T,
+                               int activation_bits)
+{
+    int64_t count, slot;
+    const p4_net_plan plan = net_plan(T, activation_bits);
+    measure(model, NULL, &count, &slot);
+    int64_t net = p4_net_bytes(compute->ops, compute->device, model, &plan);
+    return net < 0 ? -1 : net + (count + slot) * 4 + 64;
+}
+
+static p4_rc take_memory(flow *f, void **memory)
+{
+    int64_t count, slot;
+    f->at = p4_alloc((size_t)f->model->params_count, sizeof *f->at);
+    if (f->at == NULL) {
+        return P4_E_SYSTEM;
+    }
+    measure(f->model, f->at, &count, &slot);
     p4_rc rc = f->compute->ops->alloc(f->compute->device, memory, (count + slot) * 4 + 64);
     if (rc == P4_OK) {
         f->sum = *memory;
@@ -88,12 +117,7 @@ static p4_rc run_flow(flow *f, const p4_flow_test *test)
     p4_net net = {0};
     p4_device_form form = {0};
     void *memory = NULL;
-    p4_net_plan plan = {.B = 1,
-                        .T = T,
-                        .train = true,
-                        .recompute = P4_RECOMPUTE_BLOCKS,
-                        .activation_bits = test->activation_bits,
-                        .head = true};
+    const p4_net_plan plan = net_plan(T, test->activation_bits);
     p4_grad_sink sink = {.grad = grad_buffer, .ready = slot_ready, .user = f};
     TRY(take_memory(f, &memory));
     TRY(p4_net_open(&net, ops, device, model, &plan));

@@ -18,5 +18,9 @@ typedef struct p4_flow_test {
 
 /* Rank 0 runs the test; *record is the same on every rank. A model that fails it is no error. Collective. */
 p4_rc p4_gradient_flow_run(const p4_flow_test *test, p4_gradient_flow *record);
+/* The device memory that the test takes beside the form of the weights, bytes; -1: out of host memory. Local.
+ */
+int64_t p4_gradient_flow_bytes(const p4_compute *compute, const p4_model *model, int64_t T,
+                               int activation_bits);
 
 #endif

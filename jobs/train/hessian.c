@@ -114,6 +114,15 @@ static int64_t block_bytes(const work *w)
     return most;
 }
 
+int64_t p4_hessian_bytes(const p4_compute *compute, const p4_original *original)
+{
+    work w = {.compute = (p4_compute *)(uintptr_t)compute, .original = original};
+    extent e = measure(&w);
+    p4_arena count = {0};
+    lay_out(&w, &e, &count);
+    return count.used_bytes + block_bytes(&w);
+}
+
 static p4_rc open_work(work *w)
 {
     p4_rc rc = P4_OK;

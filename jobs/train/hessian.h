@@ -14,5 +14,7 @@
  * statistics. P4_E_INPUT: inputs of a slot that are not finite, a scale that fp16 cannot hold. Collective. */
 p4_rc p4_hessian_quantize_blocks(p4_packed *packed, p4_compute *compute, const p4_original *original,
                                  const p4_quantize_plan *plan);
+/* The device memory that this takes on this rank beside a layer-major pass (layers.h), bytes. Local. */
+int64_t p4_hessian_bytes(const p4_compute *compute, const p4_original *original);
 
 #endif

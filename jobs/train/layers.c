@@ -25,21 +25,27 @@ void p4_layers_write(p4_layers *l, int64_t m, const void *x)
 
 /* --- forms of a part of the model ------------------------------------------------------------- */
 
-/* Of these weights the tensors of one layer, or with layer -1 the embeddings, as a form on the device. Local.
- */
-static p4_rc open_part(p4_device_form *form, const p4_layers *l, const p4_weight *weights, int64_t layer)
+/* Of these weights the tensors of one layer, or with layer -1 the embeddings, heap. */
+static p4_weight *part_of(const p4_model *model, const p4_weight *weights, int64_t layer)
 {
-    const p4_model *model = &l->original->hf.model;
     p4_weight *source = p4_alloc((size_t)model->params_count, sizeof *source);
-    if (source == NULL) {
-        return P4_E_SYSTEM;
-    }
-    for (int64_t i = 0; i < model->params_count; i++) {
+    for (int64_t i = 0; source != NULL && i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         bool embedding = p->role == P4_ROLE_EMBED || p->role == P4_ROLE_POSITION;
         bool wanted = layer >= 0 ? p->layer == layer : embedding;
         source[i] = weights[i];
         source[i].data = wanted ? source[i].data : NULL;
+    }
+    return source;
+}
+
+/* As a form on the device. Local. */
+static p4_rc open_part(p4_device_form *form, const p4_layers *l, const p4_weight *weights, int64_t layer)
+{
+    const p4_model *model = &l->original->hf.model;
+    p4_weight *source = part_of(model, weights, layer);
+    if (source == NULL) {
+        return P4_E_SYSTEM;
     }
     p4_rc rc = p4_device_form_open(form, l->compute->ops, l->compute->device, model, source);
     free(source);
@@ -75,11 +81,16 @@ done:
     return rc;
 }
 
+static p4_net_plan net_plan(const p4_layers_plan *plan)
+{
+    return (p4_net_plan){.B = plan->B, .T = plan->T, .activation_bits = plan->activation_bits};
+}
+
 static p4_rc take_memory(p4_layers *l)
 {
     p4_rc rc = P4_OK;
     const p4_compute *compute = l->compute;
-    p4_net_plan net = {.B = l->plan.B, .T = l->plan.T, .activation_bits = l->plan.activation_bits};
+    const p4_net_plan net = net_plan(&l->plan);
     TRY(p4_net_open(&l->net, compute->ops, compute->device, &l->original->hf.model, &net));
     TRY(compute->ops->alloc(compute->device, &l->x, l->plan.B * window_bytes(l)));
     TRY(p4_states_open(&l->states, compute, l->high - l->low, window_bytes(l), l->plan.states_on_host));
@@ -88,14 +99,64 @@ done:
     return rc;
 }
 
+/* Which of all windows are this rank's. */
+static void divide(p4_layers *l, int64_t windows)
+{
+    int64_t rank = l->compute->group->rank, ranks = l->compute->group->ranks;
+    int64_t micro_batches = p4_ceil_div(windows, l->plan.B); /* of all ranks */
+    l->low = p4_min_i64(windows, micro_batches * rank / ranks * l->plan.B);
+    l->high = p4_min_i64(windows, micro_batches * (rank + 1) / ranks * l->plan.B);
+}
+
+/* Does layer l have the tensors and types of the layer before it? */
+static bool is_like_last(const p4_model *model, int64_t l)
+{
+    int64_t first = l > 0 ? model->layer_first[l] : 0, before = l > 0 ? model->layer_first[l - 1] : 0;
+    bool same = l > 0 && model->layer_first[l + 1] - first == first - before;
+    for (int64_t i = 0; same && i < first - before; i++) {
+        const p4_weight *a = &model->weights[first + i], *b = &model->weights[before + i];
+        same = a->dtype == b->dtype && a->rows == b->rows && a->cols == b->cols;
+    }
+    return same;
+}
+
+/* Bytes of the form of the largest layer or of the embeddings: one is on the device at a time. -1: out of
+ * host memory. */
+static int64_t largest_part(const p4_layers *l)
+{
+    int64_t most = 0;
+    const p4_model *model = &l->original->hf.model;
+    for (int64_t layer = -1; layer < model->arch.L && most >= 0; layer++) {
+        if (is_like_last(model, layer)) {
+            continue;
+        }
+        p4_weight *source = part_of(model, model->weights, layer);
+        int64_t bytes =
+            source == NULL ? -1 : p4_device_form_bytes(l->compute->ops, l->compute->device, model, source);
+        most = bytes < 0 ? -1 : p4_max_i64(most, bytes);
+        free(source);
+    }
+    return most;
+}
+
+p4_rc p4_layers_bytes(p4_layers_memory *memory, const p4_compute *compute, const p4_original *original,
+                      int64_t windows, const p4_layers_plan *plan)
+{
+    p4_layers l = {.compute = (p4_compute *)(uintptr_t)compute, .original = original, .plan = *plan};
+    const p4_net_plan net = net_plan(plan);
+    divide(&l, windows);
+    int64_t net_bytes = p4_net_bytes(compute->ops, compute->device, &original->hf.model, &net),
+            part = largest_part(&l);
+    *memory = (p4_layers_memory){.work = net_bytes + plan->B * window_bytes(&l) + part,
+                                 .states = (l.high - l.low) * window_bytes(&l)};
+    return net_bytes >= 0 && part >= 0 ? P4_OK : P4_E_SYSTEM;
+}
+
 p4_rc p4_layers_open(p4_layers *l, p4_compute *compute, const p4_original *original,
                      const p4_windows *windows, const p4_layers_plan *plan)
 {
-    int64_t rank = compute->group->rank, ranks = compute->group->ranks;
     *l = (p4_layers){.compute = compute, .original = original, .windows = windows, .plan = *plan};
-    int64_t micro_batches = p4_ceil_div(windows->count, plan->B); /* of all ranks */
-    l->low = p4_min_i64(windows->count, micro_batches * rank / ranks * plan->B);
-    l->high = p4_min_i64(windows->count, micro_batches * (rank + 1) / ranks * plan->B);
+    divide(l, windows->count);
     l->micro_batches = p4_ceil_div(l->high - l->low, plan->B);
     p4_rc rc = p4_agree(compute->group, take_memory(l));
     if (rc != P4_OK) {

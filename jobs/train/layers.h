@@ -40,6 +40,12 @@ typedef p4_rc (*p4_block_visitor)(void *user, p4_layers *layers, int64_t layer, 
  * caller closes. Collective. */
 p4_rc p4_layers_open(p4_layers *layers, p4_compute *compute, const p4_original *original,
                      const p4_windows *windows, const p4_layers_plan *plan);
+/* Bytes on this rank of a pass over `windows` windows: everything but the states, and the states. Local. */
+typedef struct p4_layers_memory {
+    int64_t work, states;
+} p4_layers_memory;
+p4_rc p4_layers_bytes(p4_layers_memory *memory, const p4_compute *compute, const p4_original *original,
+                      int64_t windows, const p4_layers_plan *plan);
 void p4_layers_close(p4_layers *layers); /* Also of zeros. Local. */
 /* Every block in order. Collective. */
 p4_rc p4_layers_run(p4_layers *layers, p4_block_visitor visit, void *user);

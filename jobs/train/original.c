@@ -78,19 +78,37 @@ bool p4_original_is_loaded(const p4_original *original)
     return original->form.ops != NULL;
 }
 
+/* The weights of this rank's layers, heap. */
+static p4_weight *own_layers(const p4_original *original, const p4_compute *compute)
+{
+    const p4_model *model = &original->hf.model;
+    p4_weight *source = p4_alloc((size_t)model->params_count, sizeof *source);
+    for (int64_t i = 0; source != NULL && i < model->params_count; i++) {
+        source[i] = model->weights[i];
+        source[i].data = p4_original_is_run_by(original, compute->group->rank, i) ? source[i].data : NULL;
+    }
+    return source;
+}
+
+int64_t p4_original_bytes(const p4_original *original, const p4_compute *compute)
+{
+    p4_weight *source = own_layers(original, compute);
+    int64_t bytes = source != NULL
+                        ? p4_device_form_bytes(compute->ops, compute->device, &original->hf.model, source)
+                        : -1;
+    free(source);
+    return bytes;
+}
+
 p4_rc p4_original_load(p4_original *original, const p4_compute *compute)
 {
     const p4_model *model = &original->hf.model;
     if (p4_original_is_loaded(original)) {
         return P4_OK;
     }
-    p4_weight *source = p4_alloc((size_t)model->params_count, sizeof *source);
+    p4_weight *source = own_layers(original, compute);
     if (source == NULL) {
         return P4_E_SYSTEM;
-    }
-    for (int64_t i = 0; i < model->params_count; i++) {
-        source[i] = model->weights[i];
-        source[i].data = p4_original_is_run_by(original, compute->group->rank, i) ? source[i].data : NULL;
     }
     p4_rc rc = p4_device_form_open(&original->form, compute->ops, compute->device, model, source);
     free(source);

@@ -24,6 +24,8 @@ void p4_original_close(p4_original *original); /* Also of zeros. */
 p4_rc p4_original_shard(p4_original *original, int ranks);
 /* Loads this rank's layers to the device, unless they are there. Local. */
 p4_rc p4_original_load(p4_original *original, const p4_compute *compute);
+/* Device memory that they take, bytes; -1: out of host memory. Local. */
+int64_t p4_original_bytes(const p4_original *original, const p4_compute *compute);
 /* Releases the device's memory; the layers can be loaded again. Local. */
 void p4_original_unload(p4_original *original);
 /* Does this rank's stage of the pipeline read this tensor? Local. */

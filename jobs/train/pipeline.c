@@ -11,6 +11,40 @@ static bool runs_head(const p4_pipeline *pl)
     return pl->shard->head_stage == pl->compute->group->rank;
 }
 
+static p4_net_plan net_plan(const p4_pipeline *pl)
+{
+    return (p4_net_plan){.B = pl->plan.B,
+                         .T = pl->plan.T,
+                         .activation_bits = pl->plan.activation_bits,
+                         .head = runs_head(pl) && !pl->plan.states_only,
+                         .reference = pl->plan.reference};
+}
+
+/* Of one buffer of hidden states. */
+static int64_t buffer_bytes(const p4_pipeline *pl)
+{
+    int64_t each = pl->compute->ops->act_bytes(pl->compute->device);
+    return (pl->plan.B * pl->plan.T * pl->model->arch.C * each + 63) / 64 * 64;
+}
+
+static int buffers_of(const p4_pipeline *pl)
+{
+    return pl->plan.reference ? 4 : 2;
+}
+
+int64_t p4_pipeline_bytes(const p4_compute *compute, const p4_model *model, const p4_shard *shard,
+                          const p4_pipeline_plan *plan)
+{
+    const p4_pipeline pl = {
+        .compute = (p4_compute *)(uintptr_t)compute, .model = model, .shard = shard, .plan = *plan};
+    if (!takes_part(&pl)) {
+        return 0;
+    }
+    const p4_net_plan net = net_plan(&pl);
+    int64_t bytes = p4_net_bytes(compute->ops, compute->device, model, &net);
+    return bytes < 0 ? -1 : bytes + buffers_of(&pl) * buffer_bytes(&pl);
+}
+
 p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *model, const p4_shard *shard,
                        const p4_pipeline_plan *plan)
 {
@@ -20,14 +54,10 @@ p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *mod
         return P4_OK;
     }
     const p4_ops *ops = compute->ops;
-    p4_net_plan net = {.B = plan->B,
-                       .T = plan->T,
-                       .activation_bits = plan->activation_bits,
-                       .head = runs_head(pl) && !plan->states_only,
-                       .reference = plan->reference};
+    const p4_net_plan net = net_plan(pl);
     TRY(p4_net_open(&pl->net, ops, compute->device, model, &net));
-    int64_t bytes = (plan->B * plan->T * model->arch.C * ops->act_bytes(compute->device) + 63) / 64 * 64;
-    int buffers = plan->reference ? 4 : 2;
+    int64_t bytes = buffer_bytes(pl);
+    int buffers = buffers_of(pl);
     TRY(ops->alloc(compute->device, &pl->memory, buffers * bytes));
     for (int i = 0; i < buffers; i++) {
         pl->x[i / 2][i % 2] = (char *)pl->memory + i * bytes;

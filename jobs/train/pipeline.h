@@ -44,6 +44,9 @@ typedef struct p4_pass {
 /* Takes device memory; compute, model and shard must outlive the pipeline. The caller closes. Local. */
 p4_rc p4_pipeline_open(p4_pipeline *pipeline, p4_compute *compute, const p4_model *model,
                        const p4_shard *shard, const p4_pipeline_plan *plan);
+/* The device memory that it takes on this rank, bytes; -1: out of host memory. Local. */
+int64_t p4_pipeline_bytes(const p4_compute *compute, const p4_model *model, const p4_shard *shard,
+                          const p4_pipeline_plan *plan);
 void p4_pipeline_close(p4_pipeline *pipeline);
 
 /* All windows through the model, without a score and without a wait of the ranks for each other at the end:

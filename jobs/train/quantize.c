@@ -82,7 +82,8 @@ bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t col
     return true;
 }
 
-static p4_rc open_workspace(work *w)
+/* Elements of the widest matrix's rows. */
+static int64_t measure(work *w)
 {
     int64_t widest = 0;
     const p4_model *model = &w->original->hf.model;
@@ -95,6 +96,31 @@ static p4_rc open_workspace(work *w)
             widest = p4_max_i64(widest, weight->cols);
         }
     }
+    w->in_bytes = (w->in_bytes + 63) / 64 * 64;
+    w->code_bytes = (w->code_bytes + 63) / 64 * 64;
+    w->scale_bytes = (w->scale_bytes + 63) / 64 * 64;
+    return widest;
+}
+
+/* Of the device's memory. */
+static int64_t workspace_bytes(const work *w, int64_t widest)
+{
+    bool weighs = w->plan->quantizer->needs == P4_NEEDS_DIAGONAL;
+    return w->compute->ops->host_memory
+               ? 0
+               : w->in_bytes + w->code_bytes + w->scale_bytes + (weighs ? widest * 4 : 0);
+}
+
+int64_t p4_quantize_bytes(p4_compute *compute, const p4_original *original, const p4_quantize_plan *plan)
+{
+    work w = {.compute = compute, .original = original, .plan = plan};
+    int64_t widest = measure(&w);
+    return workspace_bytes(&w, widest);
+}
+
+static p4_rc open_workspace(work *w)
+{
+    int64_t widest = measure(w);
     if (w->plan->quantizer->needs == P4_NEEDS_DIAGONAL) {
         w->h_importance = p4_alloc((size_t)widest, sizeof *w->h_importance);
         if (w->h_importance == NULL) {
@@ -104,12 +130,7 @@ static p4_rc open_workspace(work *w)
     if (w->compute->ops->host_memory) {
         return P4_OK;
     }
-    w->in_bytes = (w->in_bytes + 63) / 64 * 64;
-    w->code_bytes = (w->code_bytes + 63) / 64 * 64;
-    w->scale_bytes = (w->scale_bytes + 63) / 64 * 64;
-    int64_t importance_bytes = w->h_importance != NULL ? widest * 4 : 0;
-    return w->compute->ops->alloc(w->compute->device, &w->memory,
-                                  w->in_bytes + w->code_bytes + w->scale_bytes + importance_bytes);
+    return w->compute->ops->alloc(w->compute->device, &w->memory, workspace_bytes(w, widest));
 }
 
 /* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local.

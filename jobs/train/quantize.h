@@ -29,6 +29,10 @@ bool p4_quantize_has_importance(const p4_quantize_plan *plan, int64_t i);
  * alike. Local. */
 bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance);
 
+/* The device memory that quantizing takes on this rank, where every matrix has to be brought there, without
+ * that of the blocks' pass (p4_hessian_bytes); 0 on CPUs. Local. */
+int64_t p4_quantize_bytes(p4_compute *compute, const p4_original *original, const p4_quantize_plan *plan);
+
 /* Fills `packed`, for which it takes memory; the caller releases it, after an error too. P4_E_INPUT names a
  * tensor that is not finite or that fp16 cannot hold. P4_E_STATE: the quantizer needs statistics and there
  * are none. Collective. */

@@ -28,6 +28,20 @@ typedef struct p4_reconstruct_plan {
  * one pass. Local. */
 int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences);
 
+/* What it takes on this rank, bytes. */
+typedef struct p4_reconstruct_memory {
+    p4_block_memory block; /* device: the blocks at work */
+    int64_t pass_bytes;    /* device: the original's block and its forward pass */
+    int64_t states_bytes;  /* of both models, in the host's memory (states_on_host) or the device's */
+    bool states_on_host;
+    int64_t B; /* windows of a micro-batch */
+} p4_reconstruct_memory;
+/* Before anything is opened, on a device that has room_bytes left. windows: their number and length count,
+ * not their ids. Local. */
+p4_rc p4_reconstruct_plan_bytes(p4_reconstruct_memory *memory, p4_compute *compute,
+                                const p4_original *original, const p4_windows *windows,
+                                const p4_reconstruct_plan *plan, int64_t room_bytes);
+
 /* Trains every block on the windows, which are the same on every rank, and replaces its codes, norms and
  * biases in `packed`. masters: what to start from where it is known, and what was trained on return; NULL:
  * from the original's weights, and nothing is kept. *record, the same on every rank, gets a line for each set

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SPARE = 64 }; /* bytes: a rank without layers takes some as well */
+
 /* Running sums in device memory of the layers that this rank runs: per matrix the moments of its output, per
  * slot the sums of squares of its input channels. */
 typedef struct probe_state {
@@ -29,11 +31,33 @@ static void lay_out(probe_state *state, p4_arena *arena)
         if (!runs(state, i)) {
             continue;
         }
-        state->moments[i] = p4_arena_take(arena, sizeof(p4_moments));
-        if (model->params[i].row_offset == 0) {
-            state->sum_sq[i] = p4_arena_take(arena, model->params[i].cols * (int64_t)sizeof(double));
+        p4_moments *moments = p4_arena_take(arena, sizeof *moments);
+        double *sum_sq = model->params[i].row_offset == 0
+                             ? p4_arena_take(arena, model->params[i].cols * (int64_t)sizeof *sum_sq)
+                             : NULL;
+        if (state->moments != NULL) {
+            state->moments[i] = moments;
+            state->sum_sq[i] = sum_sq;
         }
     }
+}
+
+int64_t p4_statistics_work_bytes(const p4_compute *compute, const p4_original *original)
+{
+    probe_state state = {.compute = compute, .original = original};
+    p4_arena count = {0};
+    lay_out(&state, &count);
+    return count.used_bytes + SPARE;
+}
+
+int64_t p4_statistics_bytes(const p4_model *model)
+{
+    int64_t bytes = model->params_count * (int64_t)sizeof(p4_activation_stats);
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        bytes += p4_role_is_matrix(p->role) && p->row_offset == 0 ? p->cols * (int64_t)sizeof(double) : 0;
+    }
+    return bytes;
 }
 
 static p4_rc open_probe(probe_state *state)
@@ -47,12 +71,11 @@ static p4_rc open_probe(probe_state *state)
     if (state->moments == NULL || state->sum_sq == NULL) {
         return P4_E_SYSTEM;
     }
-    p4_arena count = {0};
-    lay_out(state, &count);
-    TRY(ops->alloc(device, &state->memory, count.used_bytes + 64));
-    p4_arena arena = {.base = state->memory, .capacity_bytes = count.used_bytes + 64};
+    int64_t bytes = p4_statistics_work_bytes(state->compute, state->original);
+    TRY(ops->alloc(device, &state->memory, bytes));
+    p4_arena arena = {.base = state->memory, .capacity_bytes = bytes};
     lay_out(state, &arena);
-    ops->zero(device, state->memory, count.used_bytes);
+    ops->zero(device, state->memory, arena.used_bytes);
     p4_moments start = {.min = FLT_MAX, .max = -FLT_MAX};
     for (int64_t i = 0; i < model->params_count; i++) {
         if (runs(state, i)) {

@@ -30,4 +30,9 @@ bool p4_statistics_has(const p4_statistics *statistics, int64_t i);
 p4_rc p4_statistics_summarize(const p4_statistics *statistics, const p4_model *model, int64_t i,
                               p4_activation_summary *summary);
 
+/* Bytes: of the device while statistics are collected on this rank, and of the host that they take then.
+ * Local. */
+int64_t p4_statistics_work_bytes(const p4_compute *compute, const p4_original *original);
+int64_t p4_statistics_bytes(const p4_model *model);
+
 #endif

@@ -38,18 +38,9 @@ static double room_bytes(const p4_compute *compute)
 static p4_rc estimate(p4_teacher *t, int64_t student_bytes, bool *fits)
 {
     const double USABLE = 0.85; /* the rest is for evaluation and what the estimate leaves out */
-    p4_rc rc = P4_OK;
-    const p4_model *model = &t->original->hf.model;
-    const p4_ops *ops = t->compute->ops;
-    p4_weight *source = p4_teacher_sources(t);
-    TRY(source != NULL ? P4_OK : P4_E_SYSTEM);
-    int64_t weights = p4_dense_form_bytes(ops, t->compute->device, model, source),
-            work = p4_teacher_work_bytes(t, 1);
-    TRY(weights >= 0 && work >= 0 ? P4_OK : P4_E_SYSTEM);
+    int64_t weights = p4_teacher_weights_bytes(t), work = p4_teacher_work_bytes(t, 1);
     *fits = (double)(student_bytes + weights + t->head_bytes + work) <= USABLE * room_bytes(t->compute);
-done:
-    free(source);
-    return rc;
+    return weights >= 0 && work >= 0 ? P4_OK : P4_E_SYSTEM;
 }
 
 /* Collective. */
@@ -83,15 +74,40 @@ done:
     return rc;
 }
 
+static void start(p4_teacher *t, p4_compute *compute, const p4_original *original,
+                  const p4_teacher_plan *plan)
+{
+    const p4_arch *arch = &original->hf.model.arch;
+    *t = (p4_teacher){.compute = compute, .original = original, .plan = *plan};
+    t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
+    t->head_bytes =
+        p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
+}
+
+p4_rc p4_teacher_plan_bytes(p4_teacher_memory *memory, p4_compute *compute, const p4_original *original,
+                            const p4_teacher_plan *plan, int64_t B, int64_t windows)
+{
+    p4_teacher t;
+    bool cached = plan->kind == P4_TEACHER_CACHED;
+    start(&t, compute, original, plan);
+    *memory = (p4_teacher_memory){.work = p4_teacher_work_bytes(&t, B)};
+    int64_t weights = cached ? 0 : p4_teacher_weights_bytes(&t);
+    if (cached) {
+        memory->making = p4_teacher_cache_making_bytes(&t);
+        memory->file = p4_teacher_cache_bytes(&t, windows);
+    } else {
+        memory->held = weights + t.head_bytes;
+    }
+    return memory->work >= 0 && weights >= 0 && memory->making >= 0 ? P4_OK : P4_E_SYSTEM;
+}
+
 p4_rc p4_teacher_open(p4_teacher *t, p4_compute *compute, const p4_original *original,
                       p4_training_set *training_set, const p4_teacher_plan *plan, int64_t student_bytes)
 {
     p4_rc rc = P4_OK;
     const p4_arch *arch = &original->hf.model.arch;
-    *t = (p4_teacher){.compute = compute, .original = original, .training_set = training_set, .plan = *plan};
-    t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
-    t->head_bytes =
-        p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
+    start(t, compute, original, plan);
+    t->training_set = training_set;
     CHECK(plan->kind != P4_TEACHER_CACHED || plan->top_k <= arch->V,
           "key \"distill_top_k\": found %lld, expected at most the %lld tokens of the vocabulary of %s",
           (long long)plan->top_k, (long long)arch->V, original->hf.path);

@@ -76,6 +76,17 @@ typedef struct p4_teacher {
  * there is of it stays. The caller closes. Collective. */
 p4_rc p4_teacher_open(p4_teacher *teacher, p4_compute *compute, const p4_original *original,
                       p4_training_set *training_set, const p4_teacher_plan *plan, int64_t student_bytes);
+/* What a teacher of a kind that is decided (not AUTO) takes on this rank for micro-batches of B windows,
+ * bytes. Local. */
+typedef struct p4_teacher_memory {
+    int64_t held;   /* device, whatever B is: weights and head */
+    int64_t work;   /* device, for micro-batches */
+    int64_t making; /* device, before training begins and then no more: of a cached one */
+    int64_t file;   /* on disk, of a cached one whose records are `windows` */
+} p4_teacher_memory;
+p4_rc p4_teacher_plan_bytes(p4_teacher_memory *memory, p4_compute *compute, const p4_original *original,
+                            const p4_teacher_plan *plan, int64_t B, int64_t windows);
+
 /* Also of zeros. Local. */
 void p4_teacher_close(p4_teacher *teacher);
 /* Nobody continues this training: the file of a cached teacher goes when it is closed. Local. */
@@ -106,6 +117,8 @@ void p4_teacher_prepare(p4_teacher *teacher, const int32_t *h_ids, int64_t step,
 void p4_teacher_forward(p4_teacher *teacher, int64_t B);
 
 /* teacher_weights.c, all Local. */
+/* Device memory of p4_teacher_open_weights, bytes; -1: out of host memory. */
+int64_t p4_teacher_weights_bytes(const p4_teacher *teacher);
 /* The weights that this rank's kind of teacher needs, data NULL where it does not; the caller frees. NULL:
  * out of memory. */
 p4_weight *p4_teacher_sources(const p4_teacher *teacher);
@@ -116,6 +129,8 @@ void p4_teacher_close_head(p4_teacher *teacher);    /* And the states. */
 /* teacher_cache.c */
 p4_rc p4_teacher_cache_open(p4_teacher *teacher); /* Collective. */
 int64_t p4_teacher_cache_bytes(const p4_teacher *teacher, int64_t B);
+/* The device memory while the file is made; -1: out of host memory. Local. */
+int64_t p4_teacher_cache_making_bytes(const p4_teacher *teacher);
 p4_rc p4_teacher_cache_reserve(p4_teacher *teacher);
 void p4_teacher_cache_prepare(p4_teacher *teacher, int64_t step, int64_t from, int64_t B);
 void p4_teacher_cache_close(p4_teacher *teacher);

@@ -66,6 +66,36 @@ int64_t p4_teacher_cache_bytes(const p4_teacher *t, int64_t B)
     return B * record_bytes(t);
 }
 
+/* The pass's micro-batches. */
+static p4_pipeline_plan pass_plan(const p4_teacher *t)
+{
+    int64_t tokens = t->compute->ops->host_memory ? HOST_TOKENS : DEVICE_TOKENS;
+    return (p4_pipeline_plan){.B = p4_max_i64(1, tokens / t->plan.T), .T = t->plan.T, .states_only = true};
+}
+
+/* Rows of logits at a time. */
+static int64_t logits_rows(const p4_teacher *t, int64_t B)
+{
+    const p4_ops *ops = t->compute->ops;
+    int64_t ld = p4_net_logits_ld(ops, t->original->hf.model.arch.V);
+    return p4_min_i64(B * t->plan.T, p4_max_i64(64, ops->logits_chunk / ld));
+}
+
+int64_t p4_teacher_cache_making_bytes(const p4_teacher *t)
+{
+    const p4_original *original = t->original;
+    const p4_ops *ops = t->compute->ops;
+    const p4_pipeline_plan plan = pass_plan(t);
+    int64_t weights = p4_teacher_weights_bytes(t), logits = 0;
+    int64_t pass = p4_pipeline_bytes(t->compute, &original->hf.model, &original->shard, &plan);
+    if (has_head(t)) {
+        logits = t->head_bytes + COMPARED * window_bytes(t) + plan.B * record_bytes(t) +
+                 logits_rows(t, plan.B) * p4_net_logits_ld(ops, original->hf.model.arch.V) *
+                     ops->act_bytes(t->compute->device);
+    }
+    return weights < 0 || pass < 0 ? -1 : weights + pass + logits;
+}
+
 p4_rc p4_teacher_cache_reserve(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
@@ -152,7 +182,7 @@ static p4_rc open_writer(making *m)
     p4_device *device = t->compute->device;
     const int64_t V = t->original->hf.model.arch.V;
     m->ld = p4_net_logits_ld(ops, V);
-    m->rows = p4_min_i64(m->B * t->plan.T, p4_max_i64(64, ops->logits_chunk / m->ld));
+    m->rows = logits_rows(t, m->B);
     m->top.k = t->plan.top_k;
     m->h_record = p4_alloc((size_t)record_bytes(t), 1);
     TRY(m->h_record != NULL ? P4_OK : P4_E_SYSTEM);
@@ -174,12 +204,12 @@ static p4_rc open_making(making *m)
     p4_rc rc = P4_OK;
     p4_teacher *t = m->teacher;
     const int64_t T = t->plan.T;
-    m->B = p4_max_i64(1, (t->compute->ops->host_memory ? HOST_TOKENS : DEVICE_TOKENS) / T);
+    const p4_pipeline_plan plan = pass_plan(t);
+    m->B = plan.B;
     m->slab = SLAB * m->B;
     m->h_ids = p4_alloc((size_t)(m->slab * T), sizeof *m->h_ids);
     TRY(m->h_ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_teacher_open_weights(t));
-    const p4_pipeline_plan plan = {.B = m->B, .T = T, .states_only = true};
     TRY(p4_pipeline_open(&m->pipeline, t->compute, &t->original->hf.model, &t->original->shard, &plan));
     TRY(has_head(t) ? open_writer(m) : P4_OK);
 done:

@@ -45,6 +45,16 @@ done:
     return rc;
 }
 
+int64_t p4_teacher_weights_bytes(const p4_teacher *t)
+{
+    const p4_model *model = &t->original->hf.model;
+    p4_weight *source = p4_teacher_sources(t);
+    int64_t bytes =
+        source != NULL ? p4_dense_form_bytes(t->compute->ops, t->compute->device, model, source) : -1;
+    free(source);
+    return bytes;
+}
+
 p4_rc p4_teacher_open_weights(p4_teacher *t)
 {
     p4_rc rc = P4_OK;

@@ -4,11 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool holds(const p4_trainer *t, int64_t i)
-{
-    return !t->sharded[i] || t->original->shard.owner[i] == t->compute->group->rank;
-}
-
 /* Tensors that are not ternary are used as their FP32 masters. */
 static void view_masters(p4_trainer *t)
 {
@@ -47,64 +42,6 @@ done:
     return rc;
 }
 
-static p4_net_plan net_plan(const p4_trainer *t, int64_t micro_batch)
-{
-    return (p4_net_plan){.B = micro_batch,
-                         .T = t->plan.T,
-                         .train = true,
-                         .recompute = t->plan.recompute,
-                         .activation_bits = t->plan.activation_bits,
-                         .head = true,
-                         .reference = p4_teacher_is_open(&t->teacher)};
-}
-
-/* Sequences at once where the configuration leaves it open. CPU: at most 8. GPU: what fills it
- * (MICRO_BATCH_TOKENS), in equal parts of the rank's sequences, as long as activations and gradients on their
- * way to owners take at most MEMORY_PART of what the optimizer left: the rest is for evaluation. Local. */
-static p4_rc choose_micro_batch(p4_trainer *t)
-{
-    enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768 };
-    const double MEMORY_PART = 0.75;
-    int64_t sequences = t->batch.most;
-    int64_t left = t->compute->ops->room_bytes(t->compute->device);
-    int64_t most = t->compute->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / t->plan.T);
-    for (int64_t parts = p4_ceil_div(sequences, most);; parts++) {
-        int64_t micro_batch = p4_ceil_div(sequences, parts);
-        if (micro_batch == t->batch.size) {
-            continue; /* as with fewer parts */
-        }
-        t->batch.size = micro_batch;
-        p4_net_plan plan = net_plan(t, micro_batch);
-        int64_t bytes = p4_net_bytes(t->compute->ops, t->compute->device, t->model, &plan);
-        int64_t teacher_bytes = p4_teacher_work_bytes(&t->teacher, micro_batch);
-        if (bytes < 0 || teacher_bytes < 0) {
-            return P4_E_SYSTEM;
-        }
-        bytes += teacher_bytes + p4_trainer_sums_bytes(t, p4_ceil_div(sequences, micro_batch));
-        if (t->compute->ops->host_memory || micro_batch == 1 || (double)bytes <= MEMORY_PART * (double)left) {
-            return P4_OK;
-        }
-    }
-}
-
-static p4_rc take_host_memory(p4_trainer *t)
-{
-    const p4_model *model = t->model;
-    size_t params = (size_t)model->params_count;
-    t->sharded = p4_alloc(params, sizeof *t->sharded);
-    t->form.weights = p4_alloc(params, sizeof *t->form.weights);
-    t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
-    t->records.pieces =
-        p4_alloc((size_t)(P4_RECORDED_MICRO_BATCHES * p4_trainer_pieces(t)), sizeof *t->records.pieces);
-    bool all =
-        t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->records.pieces != NULL;
-    for (int64_t i = 0; all && i < model->params_count; i++) {
-        const p4_param *p = &model->params[i];
-        t->sharded[i] = t->plan.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
-    }
-    return all ? P4_OK : P4_E_SYSTEM;
-}
-
 /* Sizes and the order of windows. Local. */
 static p4_rc open_plan(p4_trainer *t)
 {
@@ -112,7 +49,7 @@ static p4_rc open_plan(p4_trainer *t)
     CHECK(t->plan.lr > 0, "fine-tuning: found learning rate %g, expected more than 0", t->plan.lr);
     TRY(p4_quantize_plan_check(&t->plan.quantize));
     TRY(size_steps(t));
-    TRY(take_host_memory(t));
+    TRY(p4_trainer_open_tables(t));
 done:
     return rc;
 }
@@ -125,10 +62,10 @@ static int64_t least_bytes(const p4_trainer *t)
     int64_t bytes = 0;
     for (int64_t i = 0; i < t->model->params_count; i++) {
         const p4_param *p = &t->model->params[i];
-        bytes += holds(t, i) ? p->rows * p->cols * element_bytes : 0;
+        bytes += p4_trainer_holds(t, i) ? p->rows * p->cols * element_bytes : 0;
         bytes += p->ternary ? p->rows * p4_code_row_bytes(p->cols) : 0;
     }
-    p4_net_plan plan = net_plan(t, 1);
+    p4_net_plan plan = p4_trainer_net_plan(t, 1);
     int64_t net = p4_net_bytes(t->compute->ops, t->compute->device, t->model, &plan);
     return net < 0 ? -1 : bytes + net;
 }
@@ -157,7 +94,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     const p4_model *model = t->model;
     TRY(held != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
-        held[i] = holds(t, i);
+        held[i] = p4_trainer_holds(t, i);
     }
     TRY(p4_optim_open(&t->optim, t->compute->ops, t->compute->device, model, &t->plan.optim, held,
                       t->sharded));
@@ -165,11 +102,7 @@ static p4_rc open_holdings(p4_trainer *t, bool *held)
     view_masters(t);
     TRY(p4_trainer_sums_layout(t));
     TRY(p4_trainer_norms_open(t));
-    if (t->plan.micro_batch > 0) {
-        t->batch.size = p4_min_i64(t->batch.most, t->plan.micro_batch);
-    } else {
-        TRY(choose_micro_batch(t));
-    }
+    TRY(p4_trainer_choose_micro_batch(t, t->compute->ops->room_bytes(t->compute->device)));
 done:
     return rc;
 }
@@ -179,7 +112,7 @@ static p4_rc open_work(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
-    p4_net_plan plan = net_plan(t, t->batch.size);
+    p4_net_plan plan = p4_trainer_net_plan(t, t->batch.size);
     t->batch.count = p4_ceil_div(t->batch.most, t->batch.size);
     t->batch.h_ids = p4_alloc((size_t)(t->batch.size * t->plan.T), sizeof *t->batch.h_ids);
     TRY(t->batch.h_ids != NULL ? P4_OK : P4_E_SYSTEM);
@@ -244,7 +177,7 @@ done:
 }
 
 p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *original,
-                      p4_training_set *training_set, const p4_train_plan *plan, const p4_masters *masters)
+                      p4_training_set *training_set, const p4_train_plan *plan, p4_masters *masters)
 {
     p4_rc rc = P4_OK;
     bool *held = p4_alloc((size_t)original->hf.model.params_count, sizeof *held);
@@ -259,8 +192,11 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *ori
     double fewest = -(double)t->batch.size; /* ranks may hold more or less: as many micro-batches for all */
     p4_group_max_f64(t->compute->group, &fewest, 1);
     t->batch.size = (int64_t)-fewest;
-    TRY_ALL(t->compute->group, open_work(t));
     TRY(set_masters(t, held, masters));
+    if (masters != NULL) {
+        p4_masters_close(masters);
+    }
+    TRY_ALL(t->compute->group, open_work(t));
     TRY(p4_trainer_sums_share(t));
     TRY(p4_trainer_requantize(t));
     TRY(p4_teacher_measure(&t->teacher, &t->net, &t->form));
@@ -311,11 +247,8 @@ void p4_trainer_close(p4_trainer *t)
         p4_net_close(&t->net);
     }
     p4_teacher_close(&t->teacher);
-    free(t->sharded);
-    free(t->form.weights);
-    free(t->form.vectors);
     free(t->batch.h_ids);
-    free(t->records.pieces);
+    p4_trainer_close_tables(t);
     *t = (p4_trainer){0};
 }
 
@@ -383,9 +316,9 @@ done:
 
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *t)
 {
-    return (p4_trainer_memory){.masters_bytes = t->optim.memory_bytes,
+    return (p4_trainer_memory){.optim = p4_optim_bytes(&t->optim),
                                .codes_bytes = t->codes.bytes,
-                               .activations_bytes =
-                                   t->net.memory_bytes + t->sums.buffers * t->sums.layer_count * 4,
+                               .activations_bytes = t->net.memory_bytes,
+                               .staging_bytes = t->sums.buffers * t->sums.layer_count * 4,
                                .teacher_bytes = p4_teacher_bytes(&t->teacher)};
 }

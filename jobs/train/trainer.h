@@ -68,11 +68,14 @@ typedef struct p4_trainer_codes {
     p4_weight *of;     /* [params_count]: of what is ternary */
     p4_code_run *runs; /* [runs_count] */
     int64_t runs_count;
-    float *importance;           /* device: of all slots; NULL: the quantizer weighs nothing */
-    const float **importance_of; /* [params_count]: in there; NULL: none */
+    float *importance;            /* device: of all slots; NULL: the quantizer weighs nothing */
+    const float **importance_of;  /* [params_count]: in there; NULL: none */
+    int64_t *order, *block_first; /* ternary parameters by block of codes: those of block b are
+                                     order[block_first[b]] up to order[block_first[b + 1]] */
     int64_t
         *owner_first; /* [ranks + 1]: bytes [owner_first[r], owner_first[r+1]) of memory belong to rank r */
-    int64_t bytes;    /* with dense and importance */
+    int64_t codes_bytes, dense_bytes, importance_bytes; /* of the three blocks; 0: there is none */
+    int64_t bytes;                                      /* together */
 } p4_trainer_codes;
 
 /* Gradients that are summed over ranks (trainer_sums.c). */
@@ -162,11 +165,12 @@ typedef struct p4_step_result {
 } p4_step_result;
 
 /* Masters: the known ones of `masters` (NULL: none), otherwise the original's weights; codes from the
- * masters. compute, original and training_set, which is given its schedule, must outlive the trainer. State
- * by tensor name is read and set through trainer->optim (optim_state.h). The caller closes. P4_E_INPUT: the
- * set holds fewer windows than one step needs. Collective. */
+ * masters. *masters is closed before the memory of a step is taken, as the trainer has its values then.
+ * compute, original and training_set, which is given its schedule, must outlive the trainer. State by tensor
+ * name is read and set through trainer->optim (optim_state.h). The caller closes. P4_E_INPUT: the set holds
+ * fewer windows than one step needs. Collective. */
 p4_rc p4_trainer_open(p4_trainer *trainer, p4_compute *compute, const p4_original *original,
-                      p4_training_set *training_set, const p4_train_plan *plan, const p4_masters *masters);
+                      p4_training_set *training_set, const p4_train_plan *plan, p4_masters *masters);
 void p4_trainer_close(p4_trainer *trainer); /* Collective. */
 /* Whether the first micro-batch of a step overwrites the parameter's gradient in the flat array, so that it
  * need not be zeroed: what GEMMs write there. Everything else is added to. */
@@ -185,11 +189,32 @@ static inline int64_t p4_trainer_pieces(const p4_trainer *trainer)
     return trainer->model->arch.L + 2;
 }
 
-/* Bytes of device memory by purpose, for the memory report. */
+/* Bytes of device memory by purpose. */
 typedef struct p4_trainer_memory {
-    int64_t masters_bytes, codes_bytes, activations_bytes, teacher_bytes;
+    p4_optim_memory optim;
+    int64_t codes_bytes;       /* with what they unpack to */
+    int64_t activations_bytes; /* of the network */
+    int64_t staging_bytes;     /* gradients on their way to owners */
+    int64_t teacher_bytes;
+    /* Of a plan. */
+    int64_t micro_batch; /* sequences */
+    p4_teacher_memory teacher;
 } p4_trainer_memory;
+/* Of an open trainer. */
 p4_trainer_memory p4_trainer_bytes(const p4_trainer *trainer);
+/* trainer_memory.c. The same before anything is opened, of a device that has room_bytes left. The teacher's
+ * kind must be decided; `windows` is how many of them training will draw at most. Of compute only its table
+ * of ops, its device and the numbers of its group are used. Local. */
+p4_rc p4_trainer_plan_bytes(p4_trainer_memory *memory, p4_compute *compute, const p4_original *original,
+                            const p4_train_plan *plan, int64_t room_bytes, int64_t windows);
+p4_net_plan p4_trainer_net_plan(const p4_trainer *trainer, int64_t micro_batch);
+/* trainer->batch.size = the sequences of a micro-batch, on a device that has room_bytes left. Local. */
+p4_rc p4_trainer_choose_micro_batch(p4_trainer *trainer, int64_t room_bytes);
+/* The host's tables by parameter. Local. */
+p4_rc p4_trainer_open_tables(p4_trainer *trainer);
+void p4_trainer_close_tables(p4_trainer *trainer);
+/* Does this rank hold the master of parameter i? */
+bool p4_trainer_holds(const p4_trainer *trainer, int64_t param);
 
 /* trainer_sums.c. Decides which gradients are staged, and where in their layer's buffer. Local. */
 p4_rc p4_trainer_sums_layout(p4_trainer *trainer);
@@ -201,6 +226,8 @@ p4_rc p4_trainer_sums_open(p4_trainer *trainer);
 p4_rc p4_trainer_sums_share(p4_trainer *trainer);
 /* Collective. */
 void p4_trainer_sums_close(p4_trainer *trainer);
+/* The host's tables alone. Local. */
+void p4_trainer_sums_free(p4_trainer *trainer);
 /* Starts a step: no gradient is summed yet. */
 void p4_trainer_sums_start(p4_trainer *trainer);
 /* The sink of a micro-batch's backward pass (net.h); t->batch.index says which. */
@@ -225,6 +252,8 @@ void p4_trainer_norms_add(p4_trainer *trainer, bool early);
 /* trainer_codes.c: places codes, once sharded and the optimizer are there, and points the form to them.
  * Local. */
 p4_rc p4_trainer_codes_open(p4_trainer *trainer);
+/* The host's tables and codes.bytes alone; p4_trainer_codes_close frees. Local. */
+p4_rc p4_trainer_codes_lay_out(p4_trainer *trainer);
 void p4_trainer_codes_close(p4_trainer *trainer);
 /* Requantizes what this rank holds; h_errors [params_count]: the figures, or NULL. Local. */
 void p4_trainer_quantize(p4_trainer *trainer, p4_quant_error *h_errors);

@@ -7,6 +7,7 @@
  * their weights unpacked between steps: DENSE_MOST bytes cost little beside what unpacking them twice a
  * micro-batch costs in launches. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "jobs/train/trainer.h"
 
@@ -32,9 +33,35 @@ static int64_t block_of(const p4_trainer *t, int64_t i)
                                         : t->compute->group->ranks;
 }
 
-static bool in_class(const p4_trainer *t, int64_t i, int64_t block, int64_t cols)
+/* codes.order and block_first, by counting; the order of parameters stays within a block. */
+static p4_rc order_blocks(p4_trainer *t)
 {
-    return block_of(t, i) == block && t->model->params[i].cols == cols;
+    int64_t blocks = t->compute->group->ranks + 1, params = t->model->params_count;
+    int64_t *first = t->codes.block_first = p4_alloc((size_t)blocks + 1, sizeof *first);
+    t->codes.order = p4_alloc((size_t)params, sizeof *t->codes.order);
+    if (first == NULL || t->codes.order == NULL) {
+        return P4_E_SYSTEM;
+    }
+    int64_t all = 0;
+    for (int64_t i = 0; i < params; i++) {
+        int64_t block = block_of(t, i);
+        if (block >= 0) {
+            first[block + 1]++;
+            all++;
+        }
+    }
+    for (int64_t b = 0; b < blocks; b++) {
+        first[b + 1] += first[b];
+    }
+    for (int64_t i = params - 1, block; i >= 0; i--) {
+        block = block_of(t, i);
+        if (block >= 0) {
+            t->codes.order[--first[block + 1]] = i; /* each block from its end */
+        }
+    }
+    memmove(first, first + 1, (size_t)blocks * sizeof *first); /* now first[b + 1] is where block b begins */
+    first[blocks] = all;
+    return P4_OK;
 }
 
 /* Appends the rows of parameter i to the last run, or begins a new one where their masters do not follow
@@ -54,17 +81,18 @@ static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
     run->codes.rows += codes->rows;
 }
 
-/* Places all tensors of a block whose rows have this length; without memory it only counts. */
-static void place_class(p4_trainer *t, int64_t block, int64_t cols, place *at)
+/* Places all of these tensors whose rows have this length; without memory it only counts. */
+static void place_class(p4_trainer *t, const int64_t *items, int64_t count, int64_t cols, place *at)
 {
     const p4_model *model = t->model;
     int64_t rows = 0, row = 0, row_bytes = p4_code_row_bytes(cols),
             each = t->compute->ops->act_bytes(t->compute->device);
-    for (int64_t i = 0; i < model->params_count; i++) {
-        rows += in_class(t, i, block, cols) ? model->params[i].rows : 0;
+    for (int64_t k = 0; k < count; k++) {
+        rows += model->params[items[k]].cols == cols ? model->params[items[k]].rows : 0;
     }
-    for (int64_t i = 0; i < model->params_count && t->codes.memory != NULL; i++) {
-        if (!in_class(t, i, block, cols)) {
+    for (int64_t k = 0; k < count && t->codes.memory != NULL; k++) {
+        int64_t i = items[k];
+        if (model->params[i].cols != cols) {
             continue;
         }
         const char *codes = t->codes.memory + at->bytes;
@@ -96,14 +124,16 @@ static place lay_out(p4_trainer *t)
     const p4_model *model = t->model;
     place at = {0};
     for (int64_t block = 0; block <= t->compute->group->ranks; block++) {
+        const int64_t *items = t->codes.order + t->codes.block_first[block];
+        int64_t count = t->codes.block_first[block + 1] - t->codes.block_first[block];
         t->codes.owner_first[block] = at.bytes;
-        for (int64_t i = 0; i < model->params_count; i++) {
-            int64_t first = 0, cols = model->params[i].cols;
-            while (block_of(t, i) == block && !in_class(t, first, block, cols)) {
+        for (int64_t k = 0; k < count; k++) {
+            int64_t first = 0, cols = model->params[items[k]].cols;
+            while (model->params[items[first]].cols != cols) {
                 first++;
             }
-            if (block_of(t, i) == block && first == i) {
-                place_class(t, block, cols, &at);
+            if (first == k) {
+                place_class(t, items, count, cols, &at);
             }
         }
     }
@@ -117,11 +147,12 @@ static bool continues_slot(const p4_param *p)
 }
 
 /* The parameter holds what the quantizer weighs its slot's input channels by: the parts of a slot read one
- * input and share it. */
+ * input and share it. Calibration sees every matrix of the blocks. */
 static bool has_importance(const p4_trainer *t, int64_t i)
 {
     const p4_param *p = &t->model->params[i];
-    return p->ternary && !continues_slot(p) && p4_quantize_has_importance(&t->plan.quantize, i);
+    return p->ternary && !continues_slot(p) && p4_role_is_matrix(p->role) &&
+           t->plan.quantize.quantizer->needs == P4_NEEDS_DIAGONAL;
 }
 
 /* What the quantizer weighs input channels by, on the device. Local. */
@@ -130,16 +161,12 @@ static p4_rc open_importance(p4_trainer *t)
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
     const p4_quantize_plan *plan = &t->plan.quantize;
-    int64_t count = 0, at = 0;
+    int64_t count = t->codes.importance_bytes / 4, at = 0;
     float *h_all = NULL;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        count += has_importance(t, i) ? model->params[i].cols : 0;
-    }
     if (count == 0) {
         return P4_OK;
     }
-    t->codes.bytes = count * 4;
-    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.importance, t->codes.bytes));
+    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.importance, t->codes.importance_bytes));
     h_all = p4_alloc((size_t)count, sizeof *h_all);
     TRY(h_all != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
@@ -157,7 +184,7 @@ done:
     return rc;
 }
 
-p4_rc p4_trainer_codes_open(p4_trainer *t)
+p4_rc p4_trainer_codes_lay_out(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
     size_t params = (size_t)t->model->params_count;
@@ -169,15 +196,30 @@ p4_rc p4_trainer_codes_open(p4_trainer *t)
                 t->codes.importance_of != NULL
             ? P4_OK
             : P4_E_SYSTEM);
-    TRY(open_importance(t));
+    TRY(order_blocks(t));
     place end = lay_out(t);
     int64_t dense_bytes = end.elements * t->compute->ops->act_bytes(t->compute->device);
-    t->codes.bytes += end.bytes;
-    if (t->plan.activation_bits == 0 && dense_bytes <= DENSE_MOST) { /* integer products take codes */
-        TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.dense, dense_bytes));
-        t->codes.bytes += dense_bytes;
+    bool keeps_dense = t->plan.activation_bits == 0 && dense_bytes <= DENSE_MOST;
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        t->codes.importance_bytes += has_importance(t, i) ? t->model->params[i].cols * 4 : 0;
     }
-    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->codes.memory, end.bytes + LINE));
+    t->codes.codes_bytes = end.bytes + LINE;
+    t->codes.dense_bytes = keeps_dense ? dense_bytes : 0; /* integer products take codes */
+    t->codes.bytes = t->codes.codes_bytes + t->codes.dense_bytes + t->codes.importance_bytes;
+done:
+    return rc;
+}
+
+p4_rc p4_trainer_codes_open(p4_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = t->compute->ops;
+    TRY(p4_trainer_codes_lay_out(t));
+    TRY(open_importance(t));
+    if (t->codes.dense_bytes > 0) {
+        TRY(ops->alloc(t->compute->device, (void **)&t->codes.dense, t->codes.dense_bytes));
+    }
+    TRY(ops->alloc(t->compute->device, (void **)&t->codes.memory, t->codes.codes_bytes));
     (void)lay_out(t);
 done:
     return rc;
@@ -195,6 +237,8 @@ void p4_trainer_codes_close(p4_trainer *t)
         t->compute->ops->release(t->compute->device, t->codes.importance);
     }
     free(t->codes.importance_of);
+    free(t->codes.order);
+    free(t->codes.block_first);
     free(t->codes.of);
     free(t->codes.runs);
     free(t->codes.owner_first);

@@ -131,6 +131,11 @@ void p4_trainer_sums_close(p4_trainer *t)
     if (t->sums.staging != NULL) {
         t->compute->ops->release(t->compute->device, t->sums.staging);
     }
+    p4_trainer_sums_free(t);
+}
+
+void p4_trainer_sums_free(p4_trainer *t)
+{
     free(t->sums.staged_at);
     free(t->sums.by_layer);
     free(t->sums.summed);

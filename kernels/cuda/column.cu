@@ -7,6 +7,7 @@
 #include "kernels/cuda/muon.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
 #include "kernels/cuda/tensor_map.cuh"
+#include "kernels/gpu_sizes.h"
 
 extern "C" {
 #include "kernels/host_copy.h"
@@ -189,7 +190,7 @@ done:
 extern "C" const p4_ops p4_cuda_ops = {
     .name = "cuda",
     .host_memory = false,
-    .logits_chunk = (int64_t)1 << 27,
+    .logits_chunk = P4_GPU_LOGITS_CHUNK,
 #define P4_OP(result, name, ...) .name = p4_cuda_##name,
 #include "kernels/op_list.h"
 };

@@ -23,17 +23,18 @@
 
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/muon_tiles.cuh"
+#include "kernels/gpu_sizes.h"
 
 enum {
     STEPS = 5,
-    LANES = 2,
+    LANES = P4_GPU_MUON_LANES,
     LEVELS = 3,     /* L above */
     BLOCK_MIN = 64, /* smaller blocks on the diagonal cost more than they save */
     PARTS = 512,    /* at most so many partial sums of a matrix */
     ALIGN = 16,     /* elements: matrices start on multiples */
     REGION = 256    /* bytes: regions of the workspace start on multiples */
 };
-static const int64_t work_bytes_max = (int64_t)1 << 30;
+static const int64_t work_bytes_max = P4_GPU_MUON_WORK_BYTES;
 
 /* How the matrices of one shape are processed: decided by shape, number and implementation alone. Strides and
  * counts in elements. */

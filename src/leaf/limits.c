@@ -151,3 +151,9 @@ int64_t p4_memory_free(const char *root)
     }
     return free_bytes;
 }
+
+double p4_memory_anonymous(void)
+{
+    char text[FILE_BYTES];
+    return read_file(text, "", "proc/self/status") ? 1024.0 * (double)find_number(text, "RssAnon") : 0;
+}

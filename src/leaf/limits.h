@@ -18,6 +18,8 @@ p4_limits p4_limits_read(const char *root);
 
 /* The machine's memory: all of it, and what can be had without swapping. 0: unknown. Local. */
 void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_bytes);
+/* Anonymous memory of this process, bytes: without pages of files; 0: unknown. Local. */
+double p4_memory_anonymous(void);
 
 /* What this process can still have: of the machine's memory and of its control groups' limit. INT64_MAX:
  * unknown. Local. */

@@ -32,7 +32,12 @@ typedef enum p4_device_kind { P4_DEVICE_AUTO, P4_DEVICE_CUDA, P4_DEVICE_CPU } p4
 typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
 typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;
 typedef enum p4_optimizer_state { P4_OPTIMIZER_STATE_FP32, P4_OPTIMIZER_STATE_BF16 } p4_optimizer_state;
-typedef enum p4_recompute { P4_RECOMPUTE_NONE, P4_RECOMPUTE_LIGHT, P4_RECOMPUTE_BLOCKS } p4_recompute;
+typedef enum p4_recompute {
+    P4_RECOMPUTE_NONE,
+    P4_RECOMPUTE_LIGHT,
+    P4_RECOMPUTE_BLOCKS,
+    P4_RECOMPUTE_AUTO /* of a configuration: by the plan; engines get one of the others */
+} p4_recompute;
 /* Where the original lives that distillation compares the model with: chosen by memory; whole on every rank;
  * its layers divided over the ranks; its largest probabilities in a file. */
 typedef enum p4_teacher_kind {

@@ -1,11 +1,13 @@
 /* train.c - phase4_bench train and load: training steps through jobs/train/trainer.h on random tokens, and
  * reading a model. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
 #include "jobs/settings.h"
+#include "jobs/train/evaluate.h"
 #include "jobs/train/trainer.h"
 #include "src/config.h"
 #include "src/leaf/rng.h"
@@ -152,8 +154,9 @@ static void report(const figures *f, const char *name, double gemm_tflops)
     snprintf(line, sizeof line, "%s memory", name);
     bench_line(line, (double)f->peak_bytes / GiB, "GiB", NULL, 0.0,
                "masters and optimizer %.2f, codes %.2f, activations %.2f, teacher %.2f",
-               (double)f->bytes.masters_bytes / GiB, (double)f->bytes.codes_bytes / GiB,
-               (double)f->bytes.activations_bytes / GiB, (double)f->bytes.teacher_bytes / GiB);
+               (double)p4_optim_memory_sum(&f->bytes.optim) / GiB, (double)f->bytes.codes_bytes / GiB,
+               (double)(f->bytes.activations_bytes + f->bytes.staging_bytes) / GiB,
+               (double)f->bytes.teacher_bytes / GiB);
     snprintf(line, sizeof line, "%s model flop", name);
     bench_line(line, f->model_flop / f->median_s * 1e-12, "TFLOP/s", "gemm", gemm_tflops,
                "a device, without recomputation; last loss %.3f, gradient norm %.3g", f->loss, f->grad_norm);
@@ -185,7 +188,9 @@ done:
     return rc;
 }
 
-p4_rc bench_train(const bench_options *o)
+/* Opens the ranks and their devices for some work. Collective over MPI_COMM_WORLD. */
+static p4_rc on_ranks(const bench_options *o,
+                      p4_rc (*work)(p4_compute *compute, const p4_config *config, const bench_options *o))
 {
     p4_rc rc = P4_OK;
     static p4_config config;
@@ -197,12 +202,108 @@ p4_rc bench_train(const bench_options *o)
     TRY(p4_machine_open(&machine));
     TRY(p4_group_open(&group, &machine, NULL, 600));
     TRY(p4_compute_open(&compute, &group, &settings));
-    TRY(train(&compute, &config, o));
+    TRY(work(&compute, &config, o));
 done:
     p4_compute_close(&compute);
     p4_group_close(&group);
     p4_machine_close(&machine);
     return rc;
+}
+
+p4_rc bench_train(const bench_options *o)
+{
+    return on_ranks(o, train);
+}
+
+/* --- rates ------------------------------------------------------------------------------------ */
+
+/* Seconds of a pass of the original over some windows; the first pass warms up. */
+static p4_rc time_forward(double *seconds, p4_compute *compute, p4_original *original, const p4_config *c,
+                          int64_t windows)
+{
+    p4_rc rc = P4_OK;
+    p4_windows text = {0};
+    p4_evaluation quality;
+    p4_evaluator evaluator = {.compute = compute,
+                              .original = original,
+                              .plan = p4_settings_pipeline(c, c->calibration_sequence_length),
+                              .windows = &text};
+    TRY(random_windows(&text, windows, c->calibration_sequence_length, original->hf.model.arch.V));
+    TRY_ALL(compute->group, p4_original_load(original, compute));
+    for (int i = 0; i < 2; i++) {
+        double started_s = p4_now_s();
+        TRY(p4_evaluate_original(&evaluator, &quality));
+        *seconds = p4_now_s() - started_s;
+    }
+done:
+    p4_windows_free(&text);
+    return rc;
+}
+
+/* Bytes a second that a rank moves in a sum over all ranks. 0: there is one rank. */
+static p4_rc time_sum(double *rate, p4_compute *compute)
+{
+    enum { COUNT = 16 << 20, RUNS = 5 };
+    p4_rc rc = P4_OK;
+    p4_coll *coll = &compute->coll;
+    float *data = NULL;
+    double ranks = compute->group->ranks, best_s = 1e9;
+    *rate = 0;
+    if (ranks < 2) {
+        return P4_OK;
+    }
+    TRY_ALL(compute->group, compute->ops->alloc(compute->device, (void **)&data, (int64_t)COUNT * 4));
+    compute->ops->zero(compute->device, data, (int64_t)COUNT * 4);
+    for (int i = 0; i < RUNS; i++) {
+        p4_group_barrier(compute->group);
+        double started_s = p4_now_s();
+        coll->begin(coll);
+        coll->sum_f32(coll, data, COUNT);
+        coll->end(coll);
+        p4_coll_join(coll);
+        coll->synchronize(coll, "rates: a sum");
+        best_s = fmin(best_s, p4_now_s() - started_s);
+    }
+    *rate = 2 * (ranks - 1) / ranks * COUNT * 4 / best_s;
+done:
+    if (data != NULL) {
+        compute->ops->release(compute->device, data);
+    }
+    return rc;
+}
+
+static p4_rc measure_rates(p4_compute *compute, const p4_config *config, const bench_options *o)
+{
+    p4_rc rc = P4_OK;
+    figures f = {0};
+    p4_original original = {0};
+    p4_group *group = compute->group;
+    double forward_s = 0, link = 0, ranks = group->ranks;
+    int64_t windows = 8 * config->calibration_batch_size;
+    bench_device d = {.ops = compute->ops, .device = compute->device, .cuda = !compute->ops->host_memory};
+    TRY_ALL(group, open_model(&original, config, group->ranks));
+    TRY(time_forward(&forward_s, compute, &original, config, windows));
+    p4_original_unload(&original);
+    TRY(time_steps(&f, compute, &original, config, o->steps));
+    TRY(time_sum(&link, compute));
+    TRY_ROOT(group, bench_measure_ceilings(&d));
+    if (group->rank == 0) {
+        double tokens = (double)(windows * config->calibration_sequence_length);
+        bool nodes = group->local_ranks < group->ranks;
+        p4_rates rates = {.forward_flops =
+                              tokens * bench_train_flop(&original.hf.model, f.T) / 3 / ranks / forward_s,
+                          .train_flops = f.model_flop / f.median_s,
+                          .memory_bytes = 1e9 * d.copy_gbs};
+        TRY(bench_finish_rates(&rates, o, d.ops->describe(d.device), link, nodes, compute->threads));
+    }
+done:
+    p4_original_close(&original);
+    return rc;
+}
+
+p4_rc bench_rates(const bench_options *o)
+{
+    return on_ranks(o, measure_rates);
 }
 
 /* --- load ------------------------------------------------------------------------------------- */

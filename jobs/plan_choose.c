@@ -1,0 +1,172 @@
+/* plan_choose.c - the keys that need less memory, tried in the order of what they cost. */
+#include <string.h>
+
+#include "jobs/plan.h"
+
+/* In the order of what they cost: time first, then precision, then what is trained on. A change that does not
+ * apply leaves the configuration as it is. */
+static void smaller_micro_batch(p4_config *c, int ranks)
+{
+    (void)ranks;
+    c->micro_batch_size = 1;
+}
+
+static void sharded_teacher(p4_config *c, int ranks)
+{
+    bool whole = c->distill_teacher == P4_TEACHER_AUTO || c->distill_teacher == P4_TEACHER_RESIDENT;
+    c->distill_teacher = whole && ranks > 1 && c->distill > 0 ? P4_TEACHER_SHARDED : c->distill_teacher;
+}
+
+static void light_recompute(p4_config *c, int ranks)
+{
+    (void)ranks;
+    bool none = c->recompute == P4_RECOMPUTE_NONE || c->recompute == P4_RECOMPUTE_AUTO;
+    c->recompute = none ? P4_RECOMPUTE_LIGHT : c->recompute;
+}
+
+static void full_recompute(p4_config *c, int ranks)
+{
+    (void)ranks;
+    c->recompute = P4_RECOMPUTE_BLOCKS;
+}
+
+static void sharded_optimizer(p4_config *c, int ranks)
+{
+    c->zero_stage = ranks > 1 ? 2 : c->zero_stage;
+}
+
+static void half_state(p4_config *c, int ranks)
+{
+    (void)ranks;
+    c->optimizer_state = P4_OPTIMIZER_STATE_BF16;
+}
+
+static void cached_teacher(p4_config *c, int ranks)
+{
+    (void)ranks;
+    c->distill_teacher = c->distill > 0 ? P4_TEACHER_CACHED : c->distill_teacher;
+}
+
+static void single_blocks(p4_config *c, int ranks)
+{
+    (void)ranks;
+    c->reconstruct_window = 1;
+}
+
+static void small_passes(p4_config *c, int ranks)
+{
+    (void)ranks;
+    if (c->global_batch_tokens == 0) { /* a training step stays as it is */
+        c->global_batch_tokens = (int64_t)c->calibration_batch_size * c->calibration_sequence_length;
+    }
+    c->calibration_batch_size = 1;
+}
+
+static void (*const changes[])(p4_config *, int) = {smaller_micro_batch, sharded_teacher,   light_recompute,
+                                                    full_recompute,      sharded_optimizer, half_state,
+                                                    cached_teacher,      single_blocks,     small_passes};
+enum { CHANGES = sizeof changes / sizeof changes[0] };
+
+/* The changes of a set, in order. */
+static p4_config changed(const p4_config *from, const bool used[CHANGES], int ranks)
+{
+    p4_config to = *from;
+    for (int i = 0; i < CHANGES; i++) {
+        if (used[i]) {
+            changes[i](&to, ranks);
+        }
+    }
+    return to;
+}
+
+/* "key=value ..." for each key in which two configurations differ. */
+static void describe(char text[P4_PLAN_ADVICE_BYTES], const p4_config *from, const p4_config *to)
+{
+    static const char *const keys[] = {
+        "micro_batch_size", "recompute",          "distill_teacher",        "zero_stage",
+        "optimizer_state",  "reconstruct_window", "calibration_batch_size", "global_batch_tokens"};
+    static const char *const recomputes[] = {"none", "light", "blocks", "auto"},
+                             *const teachers[] = {"auto", "resident", "sharded", "cached"},
+                             *const states[] = {"fp32", "bf16"};
+    const int64_t before[] = {from->micro_batch_size,       from->recompute,
+                              from->distill_teacher,        from->zero_stage,
+                              from->optimizer_state,        from->reconstruct_window,
+                              from->calibration_batch_size, from->global_batch_tokens};
+    const int64_t after[] = {
+        to->micro_batch_size, to->recompute,          to->distill_teacher,        to->zero_stage,
+        to->optimizer_state,  to->reconstruct_window, to->calibration_batch_size, to->global_batch_tokens};
+    const char *const *words[] = {NULL, recomputes, teachers, NULL, states, NULL, NULL, NULL};
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        size_t used = strlen(text);
+        if (before[i] == after[i]) {
+            continue;
+        }
+        if (words[i] != NULL) {
+            snprintf(text + used, P4_PLAN_ADVICE_BYTES - used, "%s%s=%s", used > 0 ? " " : "", keys[i],
+                     words[i][after[i]]);
+        } else {
+            snprintf(text + used, P4_PLAN_ADVICE_BYTES - used, "%s%s=%lld", used > 0 ? " " : "", keys[i],
+                     (long long)after[i]);
+        }
+    }
+}
+
+/* Changes are added until it fits; then each that was not needed after all is taken back. *found: it fits. */
+static p4_rc search(bool used[CHANGES], const bool allowed[CHANGES], const p4_config *config, int ranks,
+                    p4_plan_test test, void *user, bool *found)
+{
+    p4_rc rc = P4_OK;
+    p4_config trial = *config;
+    TRY(test(user, &trial, found));
+    for (int i = 0; i < CHANGES && !*found; i++) {
+        used[i] = allowed[i];
+        trial = changed(config, used, ranks);
+        TRY(allowed[i] ? test(user, &trial, found) : P4_OK);
+    }
+    for (int i = 0; i < CHANGES && *found; i++) {
+        bool without = false;
+        if (!used[i]) {
+            continue;
+        }
+        used[i] = false;
+        trial = changed(config, used, ranks);
+        TRY(test(user, &trial, &without));
+        used[i] = !without;
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config, int ranks, p4_plan_test test,
+                     void *user)
+{
+    p4_rc rc = P4_OK;
+    bool used[CHANGES] = {false}, allowed[CHANGES], found = false;
+    for (int i = 0; i < CHANGES; i++) {
+        allowed[i] = true;
+    }
+    advice[0] = '\0';
+    TRY(search(used, allowed, config, ranks, test, user, &found));
+    if (found) {
+        const p4_config advised = changed(config, used, ranks);
+        describe(advice, config, &advised);
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_plan_choose(p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits)
+{
+    p4_rc rc = P4_OK;
+    bool used[CHANGES] = {false}, allowed[CHANGES] = {false};
+    allowed[0] = config->micro_batch_size == 0;
+    allowed[1] = config->distill_teacher == P4_TEACHER_AUTO;
+    allowed[2] = allowed[3] = config->recompute == P4_RECOMPUTE_AUTO;
+    TRY(search(used, allowed, config, ranks, test, user, fits));
+    if (*fits) {
+        *config = changed(config, used, ranks);
+    }
+done:
+    return rc;
+}

@@ -1,0 +1,150 @@
+/* plan_fit.c - what fits: all ranks of a plan, and the fewest ranks. */
+#include <stdlib.h>
+
+#include "jobs/plan.h"
+
+/* --- all ranks --------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash ^= value + 0x9e3779b97f4a7c15u + (hash << 6) + (hash >> 2);
+    return hash * 0xff51afd7ed558ccdu;
+}
+
+/* What a rank's memory depends on. Ranks with the same number have the same plan. */
+static uint64_t kind_of_rank(const p4_plan_input *in, int rank, int ranks)
+{
+    const p4_model *model = &in->original->hf.model;
+    const p4_shard *shard = &in->original->shard;
+    int64_t B = in->config->calibration_batch_size, all = p4_ceil_div(in->windows.calibration, B);
+    uint64_t hash = mix((uint64_t)(shard->end[rank] - shard->first[rank]), shard->head_stage == rank);
+    hash = mix(hash, shard->end[rank] > shard->first[rank] && shard->first[rank] == 0);
+    hash = mix(hash, rank == 0);
+    hash = mix(hash, (uint64_t)(all * (rank + 1) / ranks - all * rank / ranks));
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (shard->owner[i] == rank) {
+            const p4_param *p = &model->params[i];
+            hash = mix(hash, (uint64_t)p->role << 1 | p->ternary);
+            hash = mix(hash, (uint64_t)p->rows << 32 | (uint64_t)p->cols);
+        }
+    }
+    return hash;
+}
+
+/* The plan of one rank of so many. Local. */
+static p4_rc plan_rank(p4_rank_plan *plan, const p4_plan_input *in, int rank, int ranks, int per_node)
+{
+    p4_group group = *in->compute->group;
+    p4_compute compute = *in->compute;
+    p4_plan_input own = *in;
+    group.rank = rank;
+    group.ranks = ranks;
+    group.local_rank = rank % per_node;
+    group.local_ranks = ranks < per_node ? ranks : per_node;
+    compute.group = &group;
+    own.compute = &compute;
+    return p4_plan_rank_memory(plan, &own);
+}
+
+p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *in)
+{
+    p4_rc rc = P4_OK;
+    int ranks = plan->ranks;
+    uint64_t *kinds = p4_alloc((size_t)ranks, sizeof *kinds);
+    free(plan->rank_plans);
+    plan->rank_plans_count = 0;
+    plan->rank_plans = p4_alloc((size_t)ranks, sizeof *plan->rank_plans);
+    TRY(kinds != NULL && plan->rank_plans != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int rank = 0; rank < ranks; rank++) {
+        uint64_t kind = kind_of_rank(in, rank, ranks);
+        int64_t at = 0;
+        while (at < plan->rank_plans_count && kinds[at] != kind) {
+            at++;
+        }
+        if (at < plan->rank_plans_count) {
+            plan->rank_plans[at].alike++;
+            continue;
+        }
+        kinds[at] = kind;
+        plan->rank_plans_count++;
+        TRY(plan_rank(&plan->rank_plans[at], in, rank, ranks, plan->ranks_per_node));
+    }
+done:
+    free(kinds);
+    return rc;
+}
+
+bool p4_plan_fits(const p4_plan *plan)
+{
+    for (int64_t i = 0; i < plan->rank_plans_count; i++) {
+        double bytes;
+        (void)p4_rank_plan_peak(&plan->rank_plans[i], plan->on_gpu, &bytes);
+        bytes += plan->reserve_bytes + (plan->on_gpu ? 0 : plan->process_bytes);
+        if (bytes > plan->room_bytes) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- how many ranks ---------------------------------------------------------------------------- */
+
+/* A plan for another number of ranks. */
+typedef struct trial {
+    p4_plan plan;
+    p4_plan_input in;
+} trial;
+
+static p4_rc try_config(void *user, const p4_config *config, bool *fits)
+{
+    trial *t = user;
+    p4_plan_input in = t->in;
+    in.config = config;
+    p4_rc rc = p4_plan_ranks(&t->plan, &in);
+    *fits = rc == P4_OK && p4_plan_fits(&t->plan);
+    return rc;
+}
+
+/* With the values that a run on so many ranks chooses. */
+static p4_rc fits_on(trial *t, p4_original *original, int64_t ranks, bool *fits)
+{
+    p4_rc rc = P4_OK;
+    p4_config config = *t->in.config;
+    t->plan.ranks = (int)ranks;
+    p4_shard_free(&original->shard);
+    TRY(p4_original_shard(original, (int)ranks));
+    TRY(p4_plan_choose(&config, (int)ranks, try_config, t, fits));
+done:
+    return rc;
+}
+
+/* By doubling, then by halving the interval: more ranks need less each. */
+p4_rc p4_plan_least_ranks(p4_plan *plan, p4_original *original, const p4_plan_input *in, int64_t most)
+{
+    p4_rc rc = P4_OK;
+    trial t = {.plan = *plan, .in = *in};
+    int64_t low = 0, high = 1; /* low does not fit */
+    bool fits = false;
+    t.plan.rank_plans = NULL;
+    plan->least_ranks = 0;
+    plan->most_tried = most;
+    TRY(fits_on(&t, original, high, &fits));
+    while (!fits && high < most) {
+        low = high;
+        high = p4_min_i64(2 * high, most);
+        TRY(fits_on(&t, original, high, &fits));
+    }
+    while (fits && high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        bool enough = false;
+        TRY(fits_on(&t, original, middle, &enough));
+        low = enough ? low : middle;
+        high = enough ? middle : high;
+    }
+    plan->least_ranks = fits ? high : 0;
+    p4_shard_free(&original->shard);
+    TRY(p4_original_shard(original, plan->ranks));
+done:
+    p4_plan_free(&t.plan);
+    return rc;
+}

@@ -1,0 +1,256 @@
+/* plan_job.c - the whole plan of a run that is not there yet: any number of ranks, a device that need not be
+ * at hand, a model of which config.json alone may be there. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/out/plan_json.h"
+#include "jobs/plan.h"
+#include "jobs/text_files.h"
+#include "kernels/outline.h"
+#include "src/leaf/limits.h"
+
+enum { LEAST_TRIED = 1024, RANKS_MOST = 1 << 16 };
+/* Of a GPU, for its context, cuBLAS and NCCL, which open before the room is measured in a run. */
+static const double GPU_RESERVE = 2.0 * (1 << 30);
+
+/* Rates of machines that were measured (docs/speed.md), where a file of rates is not given. Links: NVLink as
+ * measured by copies, InfiniBand NDR of 400 Gbit/s a GPU as stated by its makers, disks as assumed. */
+static const p4_rates h200 = {.name = "built-in table, NVIDIA H200",
+                              .forward_flops = 600e12,
+                              .train_flops = 470e12,
+                              .memory_bytes = 3.0e12,
+                              .disk_read = 5e9,
+                              .disk_write = 2e9,
+                              .node_link = 360e9,
+                              .net_link = 45e9,
+                              .text_bytes = 50e6};
+static const p4_rates h100 = {.name = "built-in table, NVIDIA H100",
+                              .forward_flops = 580e12,
+                              .train_flops = 430e12,
+                              .memory_bytes = 2.2e12,
+                              .disk_read = 5e9,
+                              .disk_write = 2e9,
+                              .node_link = 360e9,
+                              .net_link = 45e9,
+                              .text_bytes = 50e6};
+/* Of one thread. */
+static const p4_rates cpu_thread = {.name = "built-in table, CPU",
+                                    .forward_flops = 90e9,
+                                    .train_flops = 60e9,
+                                    .memory_bytes = 4e9,
+                                    .disk_read = 1e9,
+                                    .disk_write = 0.5e9,
+                                    .node_link = 3e9,
+                                    .net_link = 10e9,
+                                    .text_bytes = 5e6};
+
+/* What stands for a rank's device and its group. */
+typedef struct place {
+    p4_compute compute;
+    p4_group group;
+    p4_device *outline; /* heap: of a GPU that is not at hand */
+} place;
+
+static void close_place(place *p)
+{
+    if (p->compute.device != NULL && p->outline == NULL) {
+        p->compute.ops->close(p->compute.device);
+    }
+    free(p->outline);
+}
+
+static int usable_gpus(void)
+{
+    const p4_ops *cuda = p4_ops_find("cuda");
+    p4_device_info seen[P4_GPUS_MAX];
+    int count = 0;
+    if (cuda != NULL && cuda->list(seen, P4_GPUS_MAX, &count) != P4_OK) {
+        p4_error_clear();
+        count = 0;
+    }
+    return count;
+}
+
+static p4_rc open_gpu(place *p, const p4_config *c, double memory_bytes)
+{
+    p4_rc rc = P4_OK;
+    if (memory_bytes > 0) {
+        p->outline = p4_outline_open((int64_t)memory_bytes, c->mixed_precision);
+        p->compute.ops = &p4_outline_ops;
+        p->compute.device = p->outline;
+        return p->outline != NULL ? P4_OK : P4_E_SYSTEM;
+    }
+    CHECK(usable_gpus() > 0,
+          "no GPU is at hand to read its memory from; --device-memory says how much one has, as in 80G");
+    p->compute.ops = p4_ops_find("cuda");
+    rc = p->compute.ops->open(&p->compute.device, 0, p->compute.threads, c->mixed_precision);
+done:
+    return rc;
+}
+
+/* A GPU where one is asked for or its memory is given, or is at hand. */
+static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *request)
+{
+    bool gpu = c->device == P4_DEVICE_CUDA ||
+               (c->device == P4_DEVICE_AUTO && (request->memory_bytes > 0 || usable_gpus() > 0));
+    p->group = (p4_group){.ranks = request->ranks > 0 ? request->ranks : 1};
+    p->compute.group = &p->group;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    p->compute.threads = c->threads_per_rank > 0 ? c->threads_per_rank : cores > 0 ? (int)cores : 1;
+    if (gpu) {
+        return open_gpu(p, c, request->memory_bytes);
+    }
+    p->compute.ops = p4_ops_find("cpu");
+    return p->compute.ops->open(&p->compute.device, 0, p->compute.threads, false);
+}
+
+/* Memory of a rank: as given, else the GPU's, or its part of this machine's. */
+static void find_room(p4_plan *plan, const place *p, const p4_plan_request *request)
+{
+    plan->process_bytes = p4_memory_anonymous();
+    if (plan->on_gpu) {
+        plan->room_bytes = (double)p->compute.ops->room_bytes(p->compute.device);
+        plan->reserve_bytes = p->outline != NULL ? GPU_RESERVE : 0;
+        return;
+    }
+    int64_t total, available;
+    p4_limits limits = p4_limits_read("");
+    p4_memory_read("", &total, &available);
+    double node = (double)total;
+    if (limits.memory_bytes > 0) {
+        node = node > 0 ? fmin(node, (double)limits.memory_bytes) : (double)limits.memory_bytes;
+    }
+    int here = plan->ranks < plan->ranks_per_node ? plan->ranks : plan->ranks_per_node;
+    plan->room_bytes = request->memory_bytes > 0 ? request->memory_bytes : node / here;
+}
+
+static p4_rc find_rates(p4_plan *plan, const place *p, const char *path)
+{
+    const double H100_BYTES = 100e9; /* an H200 has 141 GB */
+    if (path != NULL) {
+        return p4_rates_read(&plan->rates, path);
+    }
+    plan->rates = plan->on_gpu ? plan->room_bytes > H100_BYTES ? h200 : h100 : cpu_thread;
+    if (!plan->on_gpu) {
+        int threads = p->compute.threads;
+        snprintf(plan->rates.name, sizeof plan->rates.name, "built-in table, CPU, %d thread%s a rank",
+                 threads, p4_plural(threads));
+        plan->rates.forward_flops *= threads;
+        plan->rates.train_flops *= threads;
+        plan->rates.text_bytes *= threads;
+    }
+    return P4_OK;
+}
+
+static p4_rc open_model(p4_original *original, const p4_config *c, int ranks)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_hf_model_outline(&original->hf, c->model_path, c->init == P4_INIT_RANDOM));
+    if (original->hf.shard_count == 0 && c->init != P4_INIT_RANDOM) {
+        INFO("%s: no weights are there: they are taken as bf16", original->hf.path);
+    }
+    TRY(p4_settings_mark_original(original, c, ranks));
+done:
+    return rc;
+}
+
+static void describe(p4_plan *plan, const p4_original *original, const place *p)
+{
+    char memory[32];
+    snprintf(plan->model, sizeof plan->model, "%s", original->hf.path);
+    plan->params = (double)p4_model_count_elements(&original->hf.model);
+    if (p->outline != NULL) {
+        snprintf(plan->device, sizeof plan->device, "a GPU of %s", p4_format_bytes(memory, plan->room_bytes));
+    } else {
+        snprintf(plan->device, sizeof plan->device, "%s", p->compute.ops->describe(p->compute.device));
+    }
+}
+
+/* A plan with another configuration. */
+typedef struct trial {
+    p4_plan plan;
+    const p4_plan_input *in;
+} trial;
+
+static p4_rc try_config(void *user, const p4_config *config, bool *fits)
+{
+    trial *t = user;
+    p4_plan_input in = *t->in;
+    in.config = config;
+    p4_rc rc = p4_plan_ranks(&t->plan, &in);
+    *fits = rc == P4_OK && p4_plan_fits(&t->plan);
+    return rc;
+}
+
+/* Everything behind an open model. given: with the keys that are left open. Local. */
+static p4_rc fill(p4_plan *plan, p4_original *original, const place *p, p4_plan_input *in,
+                  const p4_config *given)
+{
+    p4_rc rc = P4_OK;
+    int64_t copied = 0;
+    bool copies = in->config->save_dequantized_fp16 && original->hf.shard_count > 0;
+    in->windows = p4_plan_windows_found(in->config, original);
+    in->room_bytes = (int64_t)(plan->room_bytes - plan->reserve_bytes);
+    plan->train_steps = p4_plan_steps(in->config, &in->windows);
+    plan->steps_assumed = in->config->enable_fine_tuning && p4_trains_on_files(in->config) &&
+                          !in->windows.train_known && in->config->fine_tune_max_steps == 0;
+    TRY(p4_plan_ranks(plan, in));
+    plan->fits = p4_plan_fits(plan);
+    trial t = {.plan = *plan, .in = in};
+    t.plan.rank_plans = NULL;
+    if (!plan->fits) {
+        rc = p4_plan_advise(plan->advice, in->config, plan->ranks, try_config, &t);
+        p4_plan_free(&t.plan);
+        TRY(rc);
+    }
+    const p4_plan_input open = {.config = given,
+                                .original = original,
+                                .compute = in->compute,
+                                .windows = in->windows,
+                                .room_bytes = in->room_bytes};
+    TRY(p4_plan_least_ranks(plan, original, &open, p4_max_i64(LEAST_TRIED, plan->ranks)));
+    if (copies && p4_hf_check_copied(&original->hf, &copied) != P4_OK) {
+        p4_error_clear(); /* --check names it */
+    }
+    plan->disk = p4_plan_disk(in, (double)copied, plan->rank_plans[0].teacher_file_bytes);
+    p4_plan_time(plan, in);
+    describe(plan, original, p);
+done:
+    return rc;
+}
+
+p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request *request)
+{
+    p4_rc rc = P4_OK;
+    place p = {.outline = NULL};
+    p4_original original = {.shard = {0}};
+    p4_config *c = p4_alloc(1, sizeof *c), *given = p4_alloc(1, sizeof *given);
+    *plan = (p4_plan){.ranks = request->ranks > 0 ? request->ranks : 1};
+    TRY(c != NULL && given != NULL ? P4_OK : P4_E_SYSTEM);
+    CHECK(plan->ranks <= RANKS_MOST, "--ranks: found %d, expected at most %d", plan->ranks, (int)RANKS_MOST);
+    *c = *config;
+    p4_settings_resolve(c);
+    *given = *c;
+    TRY(open_place(&p, c, request));
+    plan->on_gpu = !p.compute.ops->host_memory;
+    plan->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : plan->on_gpu ? 8 : 1;
+    TRY(open_model(&original, c, plan->ranks));
+    p4_plan_input in = {.config = c, .original = &original, .compute = &p.compute};
+    find_room(plan, &p, request);
+    TRY(find_rates(plan, &p, request->rates_path));
+    in.windows = p4_plan_windows_found(c, &original);
+    in.room_bytes = (int64_t)(plan->room_bytes - plan->reserve_bytes);
+    trial t = {.plan = *plan, .in = &in};
+    rc = p4_plan_choose(c, plan->ranks, try_config, &t, &plan->fits);
+    p4_plan_free(&t.plan);
+    TRY(rc);
+    TRY(fill(plan, &original, &p, &in, given));
+done:
+    p4_original_close(&original);
+    close_place(&p);
+    free(c);
+    free(given);
+    return rc;
+}

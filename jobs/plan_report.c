@@ -1,0 +1,135 @@
+/* plan_report.c - a plan as text. */
+#include <string.h>
+
+#include "jobs/plan.h"
+
+static const char *duration(char text[32], double seconds)
+{
+    if (seconds < 120) {
+        snprintf(text, 32, "%.1f s", seconds);
+    } else if (seconds < 7200) {
+        snprintf(text, 32, "%.1f min", seconds / 60);
+    } else {
+        snprintf(text, 32, "%.1f h", seconds / 3600);
+    }
+    return text;
+}
+
+/* The rank that needs most, of the device's memory where it has its own. */
+static const p4_rank_plan *largest(const p4_plan *plan)
+{
+    const p4_rank_plan *most = &plan->rank_plans[0];
+    double most_bytes, bytes;
+    (void)p4_rank_plan_peak(most, plan->on_gpu, &most_bytes);
+    for (int64_t i = 1; i < plan->rank_plans_count; i++) {
+        (void)p4_rank_plan_peak(&plan->rank_plans[i], plan->on_gpu, &bytes);
+        if (bytes > most_bytes) {
+            most = &plan->rank_plans[i];
+            most_bytes = bytes;
+        }
+    }
+    return most;
+}
+
+static void print_purposes(FILE *out, const double bytes[P4_MEMORY_PURPOSES])
+{
+    char text[32];
+    bool first = true;
+    for (int i = 0; i < P4_MEMORY_PURPOSES; i++) {
+        if (bytes[i] > 0) {
+            fprintf(out, "%s%s %s", first ? "" : ", ", p4_purpose_names[i], p4_format_bytes(text, bytes[i]));
+            first = false;
+        }
+    }
+    fprintf(out, "\n");
+}
+
+static void print_stages(FILE *out, const p4_plan *plan, const p4_rank_plan *rank)
+{
+    char host[32], device[32], sent[32], time[32];
+    fprintf(out, "\n%-15s %12s %12s %12s %12s\n", "stage", plan->on_gpu ? "GPU memory" : "", "host memory",
+            "sent", "time");
+    for (int s = 0; s < P4_PLAN_STAGES; s++) {
+        const p4_memory_use *use = &rank->stages[s];
+        const p4_stage_work *w = &plan->work[s];
+        if (rank->runs[s]) {
+            fprintf(out, "%-15s %12s %12s %12s %12s\n", p4_plan_stage_names[s],
+                    plan->on_gpu ? p4_format_bytes(device, p4_memory_sum(use->device)) : "",
+                    p4_format_bytes(host, p4_memory_sum(use->host)), p4_format_bytes(sent, w->sent_bytes),
+                    duration(time, w->seconds));
+        }
+    }
+}
+
+static void print_peak(FILE *out, const p4_plan *plan, const p4_rank_plan *rank, bool device)
+{
+    char text[32];
+    double bytes;
+    p4_plan_stage_id stage = p4_rank_plan_peak(rank, device, &bytes);
+    fprintf(out, "most memory of %s: %s, of rank %d%s in %s: ", device ? "a GPU" : "the host",
+            p4_format_bytes(text, bytes), rank->rank, plan->ranks > rank->alike ? "" : " as of every rank",
+            p4_plan_stage_names[stage]);
+    print_purposes(out, device ? rank->stages[stage].device : rank->stages[stage].host);
+}
+
+static void print_disk(FILE *out, const p4_disk_plan *disk)
+{
+    char outputs[32], checkpoint[32], scratch[32];
+    fprintf(out, "disk: outputs %s", p4_format_bytes(outputs, disk->outputs));
+    if (disk->kept > 0) {
+        fprintf(out, ", up to %.0f checkpoints of %s", disk->kept,
+                p4_format_bytes(checkpoint, disk->checkpoint));
+    }
+    if (disk->scratch > 0) {
+        fprintf(out, ", %s while it runs", p4_format_bytes(scratch, disk->scratch));
+    }
+    fprintf(out, "\n");
+}
+
+static void print_verdict(FILE *out, const p4_plan *plan)
+{
+    char room[32], process[32];
+    const char *what = plan->on_gpu ? "GPU" : "rank";
+    fprintf(out, "%s has %s", plan->on_gpu ? "a GPU" : "a rank", p4_format_bytes(room, plan->room_bytes));
+    if (plan->reserve_bytes > 0) {
+        fprintf(out, ", of which %s are kept for its context and libraries",
+                p4_format_bytes(process, plan->reserve_bytes));
+    } else if (!plan->on_gpu) {
+        fprintf(out, ", of which the process takes %s before its work",
+                p4_format_bytes(process, plan->process_bytes));
+    }
+    fprintf(out, ": the run %s\n", plan->fits ? "fits" : "does not fit");
+    if (!plan->fits) {
+        fprintf(out, "%s%s\n", plan->advice[0] != '\0' ? "it fits with " : "no key makes it fit",
+                plan->advice);
+    }
+    if (plan->least_ranks > 0) {
+        fprintf(out, "smallest number of %ss that fits: %lld\n", what, (long long)plan->least_ranks);
+    } else {
+        fprintf(out, "it fits on no number of %ss up to %lld\n", what, (long long)plan->most_tried);
+    }
+}
+
+void p4_plan_print(FILE *out, const p4_plan *plan)
+{
+    char time[32];
+    const p4_rank_plan *rank = largest(plan);
+    fprintf(out, "%s: %.4g M parameters on %d rank%s, %s\n", plan->model, plan->params / 1e6, plan->ranks,
+            p4_plural(plan->ranks), plan->device);
+    fprintf(out, "rates: %s\n", plan->rates.name);
+    print_stages(out, plan, rank);
+    fprintf(out, "\nwhole run: %s", duration(time, plan->total_s));
+    if (rank->runs[P4_PLAN_FINE_TUNE]) {
+        fprintf(out, ", with %lld training step%s%s of micro-batches of %lld", (long long)plan->train_steps,
+                p4_plural(plan->train_steps),
+                plan->steps_assumed ? " (for an example: the text is not known)" : "",
+                (long long)rank->micro_batch);
+    }
+    fprintf(out, "\n");
+    if (plan->on_gpu) {
+        print_peak(out, plan, rank, true);
+    }
+    print_peak(out, plan, rank, false);
+    print_disk(out, &plan->disk);
+    print_verdict(out, plan);
+}

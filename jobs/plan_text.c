@@ -1,0 +1,101 @@
+/* plan_text.c - how much text there is, by the sizes of its files. */
+#include <sys/stat.h>
+
+#include "io/text/dataset_parts.h"
+#include "io/text/token_file.h"
+#include "jobs/plan.h"
+#include "jobs/text_files.h"
+
+/* tokens -1: cannot be told. */
+typedef struct amount {
+    int64_t tokens;
+    double bytes;
+} amount;
+
+static int64_t tokens_of(const char *path, int64_t bytes, int64_t vocab)
+{
+    enum { BYTES_A_TOKEN = 3 };
+    p4_token_file file = {.path = NULL};
+    int64_t tokens;
+    if (p4_text_is_compressed(path)) {
+        return -1;
+    }
+    switch (p4_data_kind_of(path)) {
+    case P4_DATA_TOKENS:
+        tokens = p4_token_file_open(&file, path, vocab) == P4_OK ? file.count : -1;
+        p4_token_file_close(&file);
+        p4_error_clear(); /* the check of the text names a file that cannot be read */
+        return tokens;
+    case P4_DATA_TEXT:
+    case P4_DATA_JSONL:
+    case P4_DATA_ARTICLES:
+        return bytes / BYTES_A_TOKEN;
+    default:
+        return -1;
+    }
+}
+
+static amount measure(const p4_split_files *files, int64_t vocab)
+{
+    amount a = {.tokens = files->count > 0 ? 0 : -1};
+    for (int64_t i = 0; i < files->count; i++) {
+        struct stat status;
+        bool there = stat(files->paths[i], &status) == 0 && S_ISREG(status.st_mode);
+        int64_t tokens = there ? tokens_of(files->paths[i], (int64_t)status.st_size, vocab) : -1;
+        a.tokens = tokens < 0 || a.tokens < 0 ? -1 : a.tokens + tokens;
+        a.bytes += there && p4_data_kind_of(files->paths[i]) != P4_DATA_TOKENS ? (double)status.st_size : 0;
+    }
+    return a;
+}
+
+int64_t p4_plan_steps(const p4_config *c, const p4_plan_windows *w)
+{
+    enum { EXAMPLE = 1000 };
+    int64_t T = c->calibration_sequence_length;
+    int64_t sequences = p4_max_i64(1, p4_settings_train(c, T, NULL).sequences);
+    bool known = w->train_known || !p4_trains_on_files(c);
+    int64_t held = known ? w->train / sequences * c->fine_tune_epochs : INT64_MAX;
+    int64_t steps = c->fine_tune_max_steps > 0 ? p4_min_i64(held, c->fine_tune_max_steps) : held;
+    return steps == INT64_MAX ? EXAMPLE : steps;
+}
+
+/* What the configuration asks for. */
+static p4_plan_windows asked(const p4_config *c)
+{
+    int64_t T = c->calibration_sequence_length;
+    int64_t reconstruct = p4_settings_reconstruct_windows(c, T);
+    return (p4_plan_windows){.calibration = p4_max_i64(c->calibration_samples, reconstruct),
+                             .eval = c->eval_samples,
+                             .train = p4_trains_on_files(c) ? 0 : c->calibration_samples};
+}
+
+p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *original)
+{
+    p4_plan_windows w = asked(c);
+    p4_text_files files;
+    int64_t T = c->calibration_sequence_length, V = original->hf.model.arch.V;
+    if (p4_text_files_find(&files, c) == P4_OK) {
+        amount calibration = measure(&files.calibration, V), eval = measure(&files.eval, V),
+               train = measure(&files.train, V);
+        bool held_out = files.eval.held_out;
+        if (calibration.tokens >= 0) {
+            int64_t read = calibration.tokens / T;
+            int64_t aside = held_out ? p4_min_i64(w.eval, p4_max_i64(1, read / 5)) : 0;
+            w.eval = held_out ? aside : w.eval;
+            w.calibration = p4_min_i64(w.calibration, read - aside);
+        }
+        if (eval.tokens >= 0 && !held_out) {
+            w.eval = p4_min_i64(w.eval, eval.tokens / T);
+        }
+        w.train_known = p4_trains_on_files(c) && train.tokens >= 0;
+        w.train = w.train_known ? train.tokens / T : p4_min_i64(w.calibration, p4_max_i64(0, w.train));
+        w.text_bytes = calibration.bytes + (held_out ? 0 : eval.bytes) + train.bytes;
+    }
+    p4_error_clear();
+    p4_text_files_free(&files);
+    int64_t sequences = p4_max_i64(1, p4_settings_train(c, T, NULL).sequences);
+    if (p4_trains_on_files(c) && !w.train_known) {
+        w.train = p4_plan_steps(c, &w) * sequences;
+    }
+    return w;
+}

@@ -1,0 +1,188 @@
+/* plan_time.c - operations, traffic and seconds of the stages, from rates that were measured.
+ *
+ * The model: ranks that run a pipeline or share windows divide the operations evenly. A training step takes
+ * its operations at the rate of training steps, in which the optimizer and everything but the sums is
+ * counted; sums of gradients run beside the backward pass, two thirds of the step, and what is left of them
+ * is waited for; codes and the sums of replicated tensors are waited for whole. A ring over n ranks moves 2
+ * (n-1)/n of what is summed to all, and (n-1)/n of what is summed to its owner or published by it, over the
+ * slowest link: between nodes if there are several. */
+#include <math.h>
+
+#include "jobs/plan.h"
+
+typedef struct estimate {
+    p4_plan *plan;
+    const p4_plan_input *in;
+    const p4_config *c;
+    const p4_model *model;
+    double T, ranks;
+    double matrices, head, replicated, ternary; /* elements: of blocks, of the head, not ternary, ternary */
+    double attention;                           /* operations of a token's attention in all blocks, forward */
+    double model_bytes;
+} estimate;
+
+static double link_rate(const estimate *k)
+{
+    return k->plan->ranks > k->plan->ranks_per_node ? k->plan->rates.net_link : k->plan->rates.node_link;
+}
+
+/* What each rank moves of `bytes` that all ranks sum: to all, or each part to its owner. */
+static double ring(const estimate *k, double bytes, bool to_all)
+{
+    return (to_all ? 2 : 1) * bytes * (k->ranks - 1) / k->ranks;
+}
+
+static double forward_flops(const estimate *k, double tokens, bool head)
+{
+    return tokens * (2 * (k->matrices + (head ? k->head : 0)) + k->attention);
+}
+
+/* A pass of `windows` windows through the pipeline of the ranks, `forms` models side by side. */
+static void time_pass(estimate *k, p4_plan_stage_id stage, double windows, int forms)
+{
+    p4_stage_work *w = &k->plan->work[stage];
+    const p4_arch *a = &k->model->arch;
+    double stages = fmin(k->ranks, (double)a->L), batches = ceil(windows / k->c->calibration_batch_size);
+    double each = (double)k->in->compute->ops->act_bytes(k->in->compute->device);
+    w->flops += forms * forward_flops(k, windows * k->T, true);
+    w->sent_bytes += forms * (stages - 1) * windows * k->T * (double)a->C * each;
+    double fill = (batches + stages - 1) / batches; /* of the pipeline */
+    w->seconds += fill * w->flops / (stages * k->plan->rates.forward_flops) +
+                  w->sent_bytes / fmax(1, stages - 1) / link_rate(k);
+}
+
+static void time_quantize(estimate *k)
+{
+    p4_stage_work *w = &k->plan->work[P4_PLAN_QUANTIZE];
+    const p4_quantize_plan plan = p4_settings_quantize(k->c, NULL, NULL);
+    w->read_bytes = k->model_bytes;
+    w->seconds = k->model_bytes / (k->ranks * k->plan->rates.memory_bytes);
+    w->sent_bytes = k->ranks > 1 ? k->ranks * ring(k, k->ternary / 4, false) : 0;
+    w->seconds += w->sent_bytes / k->ranks / link_rate(k);
+    if (plan.quantizer->needs == P4_NEEDS_HESSIAN) {
+        double tokens = (double)k->in->windows.calibration * k->T, gram = 0, solve = 0;
+        for (int64_t i = 0; i < k->model->params_count; i++) {
+            const p4_param *p = &k->model->params[i];
+            bool matrix = p->ternary && p4_role_is_matrix(p->role);
+            double cols = (double)p->cols;
+            gram += matrix && p->row_offset == 0 ? 2 * tokens * cols * cols : 0;
+            solve += matrix ? 2 * (double)p->rows * cols * cols + cols * cols * cols : 0;
+        }
+        double passes = 5 * forward_flops(k, tokens, false); /* one a slot, and one to the next block */
+        w->flops = gram + solve + passes;
+        w->seconds += w->flops / (k->ranks * k->plan->rates.forward_flops);
+    }
+}
+
+static void time_reconstruct(estimate *k)
+{
+    p4_stage_work *w = &k->plan->work[P4_PLAN_RECONSTRUCT];
+    int64_t T = k->c->calibration_sequence_length,
+            windows = p4_min_i64(p4_settings_reconstruct_windows(k->c, T), k->in->windows.calibration);
+    const p4_reconstruct_plan plan = p4_settings_reconstruct(k->c, windows, T, NULL);
+    double sets = ceil((double)k->model->arch.L / (double)plan.blocks), steps = (double)plan.steps;
+    double sequences = (double)p4_min_i64(plan.sequences, windows);
+    double working = fmin(k->ranks, sequences);
+    /* Each step trains a set; per window three measures and the original's pass. */
+    double tokens = steps * sequences * k->T, passes = 4 * (double)windows * k->T;
+    w->flops = 3 * forward_flops(k, tokens, false) + forward_flops(k, passes, false);
+    double sums = k->ranks > 1 ? sets * steps * ring(k, 4 * k->matrices / sets, true) : 0;
+    w->sent_bytes = k->ranks * sums;
+    w->read_bytes = k->model_bytes;
+    double update = sets * steps * 32 * (k->matrices / sets) / k->plan->rates.memory_bytes;
+    w->seconds = w->flops / (working * k->plan->rates.train_flops) + sums / link_rate(k) + update;
+}
+
+static void time_fine_tune(estimate *k)
+{
+    p4_stage_work *w = &k->plan->work[P4_PLAN_FINE_TUNE];
+    int64_t T = k->c->calibration_sequence_length;
+    const p4_train_plan plan = p4_settings_train(k->c, T, NULL);
+    bool shards = plan.zero_stage > 0, teaches = plan.teacher.weight > 0;
+    double sequences = (double)plan.sequences, steps = (double)k->plan->train_steps;
+    double share = ceil(sequences / k->ranks), micro = fmax(1, (double)k->plan->rank_plans[0].micro_batch);
+    double batches = plan.zero_stage == 2 ? ceil(share / micro) : 1;
+    double forward = forward_flops(k, sequences * k->T, true);
+    double passes = 3 + (plan.recompute == P4_RECOMPUTE_BLOCKS ? 1 : 0) +
+                    (teaches && plan.teacher.kind != P4_TEACHER_CACHED ? 1 : 0);
+    double compute =
+        passes * forward * share * k->ranks / sequences / (k->ranks * k->plan->rates.train_flops);
+    double gradients = 0, rest = 0;
+    if (k->ranks > 1) {
+        gradients = shards ? batches * ring(k, 4 * k->ternary, false) : ring(k, 4 * k->ternary, true);
+        rest = ring(k, 4 * k->replicated, true) + (shards ? ring(k, k->ternary / 4, false) : 0);
+    }
+    double hidden = 2.0 / 3.0 * compute;
+    double step = compute + fmax(0, gradients / link_rate(k) - hidden) + rest / link_rate(k);
+    w->flops = steps * passes * forward;
+    w->sent_bytes = steps * k->ranks * (gradients + rest);
+    w->seconds = steps * step;
+    double kept = k->plan->disk.kept > 0 ? k->plan->disk.checkpoint : 0;
+    double saves = k->c->checkpoint_minutes > 0 ? floor(w->seconds / (60 * k->c->checkpoint_minutes)) : 0;
+    saves += k->c->checkpoint_every > 0 ? floor(steps / (double)k->c->checkpoint_every) : 0;
+    w->written_bytes = saves * kept + k->plan->disk.scratch;
+    w->seconds += saves * kept / (k->plan->rates.disk_write * ceil(k->ranks / k->plan->ranks_per_node));
+}
+
+static estimate start(p4_plan *plan, const p4_plan_input *in)
+{
+    estimate k = {.plan = plan,
+                  .in = in,
+                  .c = in->config,
+                  .model = &in->original->hf.model,
+                  .T = in->config->calibration_sequence_length,
+                  .ranks = plan->ranks,
+                  .model_bytes = in->original->hf.stored_bytes};
+    const p4_arch *a = &k.model->arch;
+    k.head = (double)(a->V * a->C);
+    for (int64_t i = 0; i < k.model->params_count; i++) {
+        const p4_param *p = &k.model->params[i];
+        double count = (double)(p->rows * p->cols);
+        k.matrices += p4_role_is_matrix(p->role) ? count : 0;
+        k.ternary += p->ternary ? count : 0;
+        k.replicated += p->ternary ? 0 : count;
+    }
+    double keys = a->window > 0 ? fmin(k.T / 2, (double)a->window) : k.T / 2; /* that a query sees */
+    k.attention = 4 * keys * (double)(a->H * a->D * a->L);
+    return k;
+}
+
+void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
+{
+    estimate k = start(plan, in);
+    const bool *runs = plan->rank_plans[0].runs;
+    const p4_plan_windows *w = &in->windows;
+    p4_stage_work *load = &plan->work[P4_PLAN_LOAD], *last = &plan->work[P4_PLAN_EXPORT];
+    double nodes = ceil(k.ranks / plan->ranks_per_node);
+    load->read_bytes = k.model_bytes + w->text_bytes;
+    load->seconds = k.model_bytes / (nodes * plan->rates.disk_read) + w->text_bytes / plan->rates.text_bytes;
+    if (runs[P4_PLAN_EVALUATE_PRE]) {
+        time_pass(&k, P4_PLAN_EVALUATE_PRE, (double)w->eval, 1);
+        time_pass(&k, P4_PLAN_EVALUATE_POST, (double)w->eval, 2);
+    }
+    if (runs[P4_PLAN_CALIBRATE]) {
+        time_pass(&k, P4_PLAN_CALIBRATE, (double)p4_min_i64(w->calibration, in->config->calibration_samples),
+                  1);
+    }
+    time_quantize(&k);
+    if (runs[P4_PLAN_RECONSTRUCT]) {
+        time_reconstruct(&k);
+    }
+    if (runs[P4_PLAN_FINE_TUNE]) {
+        time_fine_tune(&k);
+    }
+    if (runs[P4_PLAN_EVALUATE_FINAL]) {
+        time_pass(&k, P4_PLAN_EVALUATE_FINAL, (double)w->eval, 2);
+    }
+    if (runs[P4_PLAN_GRADIENT_FLOW]) {
+        p4_stage_work *flow = &plan->work[P4_PLAN_GRADIENT_FLOW];
+        flow->flops = 4 * forward_flops(&k, k.T, true);
+        flow->seconds = flow->flops / plan->rates.train_flops;
+    }
+    last->written_bytes = plan->disk.outputs;
+    last->seconds = plan->disk.outputs / plan->rates.disk_write;
+    plan->total_s = 0;
+    for (int s = 0; s < P4_PLAN_STAGES; s++) {
+        plan->total_s += plan->work[s].seconds;
+    }
+}

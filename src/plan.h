@@ -1,0 +1,106 @@
+/* plan.h - what a run will take, before a weight is read: plain numbers that jobs/plan.h fills in. */
+#ifndef P4_PLAN_NUMBERS_H
+#define P4_PLAN_NUMBERS_H
+
+#include "src/leaf/base.h"
+
+/* What memory is for. */
+typedef enum p4_purpose {
+    P4_MEMORY_ORIGINAL,    /* the original's weights */
+    P4_MEMORY_CODES,       /* compressed models: packed on the host, codes on the device */
+    P4_MEMORY_MASTERS,     /* full-precision weights */
+    P4_MEMORY_GRADIENTS,   /* of what this rank holds */
+    P4_MEMORY_OPTIMIZER,   /* moments, Grokfast's average */
+    P4_MEMORY_STAGING,     /* gradients on their way to owners */
+    P4_MEMORY_ACTIVATIONS, /* of forward and backward passes */
+    P4_MEMORY_WORKSPACE,   /* of Muon, GPTQ, statistics, writers */
+    P4_MEMORY_STATES,      /* hidden states of reconstruction */
+    P4_MEMORY_TEACHER,
+    P4_MEMORY_WINDOWS, /* tokens, and the order in which training draws them */
+    P4_MEMORY_PURPOSES
+} p4_purpose;
+
+/* In the order of a run. */
+typedef enum p4_plan_stage_id {
+    P4_PLAN_LOAD,
+    P4_PLAN_EVALUATE_PRE,
+    P4_PLAN_CALIBRATE,
+    P4_PLAN_QUANTIZE,
+    P4_PLAN_RECONSTRUCT,
+    P4_PLAN_EVALUATE_POST,
+    P4_PLAN_FINE_TUNE,
+    P4_PLAN_EVALUATE_FINAL,
+    P4_PLAN_GRADIENT_FLOW,
+    P4_PLAN_EXPORT,
+    P4_PLAN_STAGES
+} p4_plan_stage_id;
+
+extern const char *const p4_plan_stage_names[P4_PLAN_STAGES]; /* the keys of results.json's timing */
+extern const char *const p4_purpose_names[P4_MEMORY_PURPOSES];
+
+/* Bytes of a rank while a stage has most. On a CPU all are the host's, where mapped files are not counted. */
+typedef struct p4_memory_use {
+    double host[P4_MEMORY_PURPOSES], device[P4_MEMORY_PURPOSES];
+} p4_memory_use;
+double p4_memory_sum(const double bytes[P4_MEMORY_PURPOSES]);
+
+typedef struct p4_rank_plan {
+    int rank;                             /* the first of those alike */
+    int alike;                            /* ranks with the same numbers */
+    bool runs[P4_PLAN_STAGES];            /* does the stage do anything? */
+    p4_memory_use stages[P4_PLAN_STAGES]; /* zeros for those that do nothing */
+    int64_t micro_batch;                  /* sequences at once in fine-tuning */
+    int64_t reconstruct_batch;            /* windows at once in reconstruction */
+    double teacher_file_bytes;            /* on disk; 0: the teacher is not cached */
+} p4_rank_plan;
+/* The stage with most memory of the host or of the device, and its bytes. */
+p4_plan_stage_id p4_rank_plan_peak(const p4_rank_plan *plan, bool device, double *bytes);
+
+/* How fast a machine is; `phase4_bench rates` measures them. Bytes and operations a second, of one rank. */
+typedef struct p4_rates {
+    char name[96];        /* of the table, or the file that they come from */
+    double forward_flops; /* products of a forward pass */
+    double train_flops;   /* of a training step, all its work counted in the time */
+    double memory_bytes;  /* of the device, read and written: the optimizer, quantization */
+    double disk_read, disk_write;
+    double node_link;  /* between ranks of a node */
+    double net_link;   /* between nodes */
+    double text_bytes; /* tokenized */
+} p4_rates;
+
+/* All ranks together. */
+typedef struct p4_stage_work {
+    double flops, read_bytes, written_bytes, sent_bytes, seconds;
+} p4_stage_work;
+
+typedef struct p4_disk_plan {
+    double outputs;    /* of the finished run */
+    double checkpoint; /* the largest one */
+    double kept;       /* checkpoints at once: two, and one being written; 0: none is saved */
+    double scratch;    /* while it runs: training tokens, a cached teacher */
+} p4_disk_plan;
+
+typedef struct p4_plan {
+    int ranks, ranks_per_node;
+    char model[256], device[96];
+    double params;        /* elements */
+    double room_bytes;    /* device memory of a rank, or its part of the host's */
+    double process_bytes; /* host memory of a rank before the first stage */
+    double reserve_bytes; /* of room_bytes, for what the plan does not count */
+    bool on_gpu;
+    int64_t rank_plans_count;
+    p4_rank_plan *rank_plans; /* heap */
+    p4_stage_work work[P4_PLAN_STAGES];
+    double total_s;
+    int64_t train_steps;
+    bool steps_assumed; /* the training data are not known: so many steps for an example */
+    p4_disk_plan disk;
+    p4_rates rates;
+    bool fits;
+    int64_t least_ranks; /* smallest number that fits; 0: none up to the most that was tried */
+    int64_t most_tried;
+    char advice[512]; /* keys that make it fit with these ranks, "" if none does or none is needed */
+} p4_plan;
+void p4_plan_free(p4_plan *plan);
+
+#endif

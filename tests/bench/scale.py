@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Writes docs/scale.md: plans of three Llama models on 1 to 1,024 GPUs, each from config.json alone.
+
+usage: tests/bench/scale.py PHASE4_MPI [docs/scale.md]
+"""
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+
+MODELS = [
+    ("7B", dict(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32,
+                vocab_size=32000)),
+    ("70B", dict(hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
+                 vocab_size=128256)),
+    ("405B", dict(hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128,
+                  num_key_value_heads=8, vocab_size=128256)),
+]
+DEVICES = [("H100", "80G"), ("H200", "141G")]
+RANKS = [1, 8, 64, 256, 1024]
+CONFIG = dict(device="cuda", calibration_dataset="custom", calibration_files=["text.jsonl"], train_files=["text.jsonl"],
+              eval_files=["eval.jsonl"], calibration_samples=1024, eval_samples=256, calibration_sequence_length=2048,
+              calibration_batch_size=1, global_batch_tokens=4 << 20, fine_tune_max_steps=1000, reconstruct_window=1,
+              optimizer_state="bf16", wandb_enabled=False)
+HEAD = """# Large models and many GPUs
+
+This page is made by `tests/bench/scale.py` from `phase4_mpi --plan`; none of these runs was made. A plan takes the memory from
+the functions by which a run takes it, so the bytes of a GPU are those of a run but for attention's workspace, which is an upper
+bound. The times come from a model of the machine and say no more than an order of magnitude.
+
+Each plan: 1,024 windows of 2,048 tokens to calibrate and reconstruct on, 256 to evaluate, 1,000 training steps of 4,194,304 tokens
+with distillation, `optimizer_state` `bf16`, `reconstruct_window` 1, `calibration_batch_size` 1. `recompute`, `micro_batch_size`
+and `distill_teacher` are left to the plan.
+
+## The model of time and communication
+
+- Products run at a rate that was measured on one GPU: for H200 600 TFLOP/s in forward passes and 470 TFLOP/s in training steps,
+  for H100 580 and 430 (docs/speed.md).
+- The ranks of a pipeline, and those that share windows, divide the operations evenly. The pipeline fills and drains once a pass.
+- A ring over n ranks moves 2 (n-1)/n of what is summed to all, and (n-1)/n of what is summed to its owner or published by it.
+- Eight GPUs of a node are joined by NVLink, of which copies reached 360 GB/s each way. Beyond a node the slowest link counts:
+  InfiniBand NDR, 400 Gbit/s a GPU, taken as 45 GB/s. Neither latency nor other jobs on the network is in the model, which makes
+  many ranks look better than they are.
+- Gradient sums run beside the backward pass, two thirds of a step; what is left of them is waited for. Codes and the sums of
+  embeddings, head and norms are waited for whole.
+
+"""
+TABLE = """| GPUs | most of a GPU | where | fits | training step | whole run | CPU time of the plan |
+|---|---|---|---|---|---|---|
+"""
+
+
+def plan(program, folder, memory, ranks, extra):
+    started = resource.getrusage(resource.RUSAGE_CHILDREN)
+    text = subprocess.run([program, "--plan", "--json", os.path.join(folder, "cfg.json"), "--ranks", str(ranks),
+                           "--device-memory", memory] + extra, check=True, capture_output=True, text=True).stdout
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return json.loads(text), ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime
+
+
+def gib(bytes_):
+    return f"{bytes_ / 2**30:,.1f} GiB"
+
+
+def hours(seconds):
+    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def row(p, made_s):
+    most = max(p["ranks_planned"], key=lambda rank: rank["device_peak"]["bytes"])["device_peak"]
+    step = p["stages"]["fine_tune"]["seconds"] / p["training_steps"]
+    fits = "yes" if p["fits"] else f"no; with `{p['advice']}`" if p["advice"] else "no"
+    speeds = (hours(step), hours(p["seconds"])) if p["fits"] else ("", "")
+    return f"| {p['ranks']:,} | {gib(most['bytes'])} | {most['stage']} | {fits} | {speeds[0]} | {speeds[1]} | {made_s:.2f} s |\n"
+
+
+def main():
+    program, out = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "docs/scale.md"
+    text = HEAD
+    with tempfile.TemporaryDirectory() as folder:
+        for name, shape in MODELS:
+            model = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", max_position_embeddings=8192,
+                         rms_norm_eps=1e-5, rope_theta=500000.0, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, **shape)
+            os.makedirs(os.path.join(folder, name))
+            with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
+                json.dump(model, file)
+            with open(os.path.join(folder, "cfg.json"), "w", encoding="utf-8") as file:
+                json.dump(dict(CONFIG, model_path=os.path.join(folder, name), output_path=os.path.join(folder, "out")), file)
+            for device, memory in DEVICES:
+                plans = [plan(program, folder, memory, ranks, []) for ranks in RANKS]
+                last = plans[-1][0]
+                least = f"{last['least_ranks']:,}" if last["least_ranks"] else f"none up to {last['ranks_tried']:,}"
+                text += f"## {name} on {device} ({memory}B)\n\n{TABLE}" + "".join(row(*p) for p in plans)
+                text += f"\nSmallest number of GPUs that fits with these keys: {least}. "
+                disk = last["disk"]
+                text += f"Outputs: {gib(disk['outputs'])}; a checkpoint: {gib(disk['checkpoint'])}.\n\n"
+    with open(out, "w", encoding="utf-8") as file:
+        file.write(text.rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

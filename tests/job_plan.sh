@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# What --plan says before the work is what a run then takes: the peak of anonymous memory within 5 % in every configuration, beside
+# a constant for the process, which is measured on a run that has nothing to do. Plans from config.json alone, of any size, come at once.
+set -eu
+. "$(dirname "$0")/job.sh"
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$TMP"
+
+# A model whose weights and states are large beside the process, and tokens.
+python3 - <<'END'
+import json, os, struct
+V, C, F, L, H, kv = 256, 192, 512, 8, 4, 2
+os.mkdir("model")
+json.dump({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": C, "intermediate_size": F, "num_hidden_layers": L,
+           "num_attention_heads": H, "num_key_value_heads": kv, "vocab_size": V, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+           "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2},
+          open("model/config.json", "w"))
+D = C // H
+shapes = {"model.embed_tokens.weight": [V, C], "model.norm.weight": [C], "lm_head.weight": [V, C]}
+for l in range(L):
+    p = f"model.layers.{l}."
+    shapes |= {p + "self_attn.q_proj.weight": [C, C], p + "self_attn.k_proj.weight": [kv * D, C], p + "self_attn.v_proj.weight": [kv * D, C],
+               p + "self_attn.o_proj.weight": [C, C], p + "mlp.gate_proj.weight": [F, C], p + "mlp.up_proj.weight": [F, C],
+               p + "mlp.down_proj.weight": [C, F], p + "input_layernorm.weight": [C], p + "post_attention_layernorm.weight": [C]}
+header, at, data = {}, 0, bytearray()
+signs = bytes(0x3c | b & 0x80 for b in range(256)) # bf16 from 0.0078 to 0.031, of either sign
+for name, shape in shapes.items():
+    n = shape[0] * (shape[1] if len(shape) > 1 else 1)
+    values = bytearray(2 * n)
+    values[0::2], values[1::2] = os.urandom(n), os.urandom(n).translate(signs)
+    header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 2 * n]}
+    at += 2 * n
+    data += values
+text = json.dumps(header).encode()
+open("model/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+open("tokens.bin", "wb").write(bytes(b for _ in range(128 * 80) for b in (os.urandom(1)[0], 0)))
+END
+cat >cfg.json <<JSON
+{
+  "model_path": "$TMP/model", "output_path": "out", "wandb_enabled": false, "device": "cpu", "threads_per_rank": 1,
+  "calibration_dataset": "custom", "calibration_files": ["$TMP/tokens.bin"], "eval_files": ["$TMP/tokens.bin"],
+  "train_files": ["$TMP/tokens.bin"], "calibration_samples": 8, "eval_samples": 0, "calibration_batch_size": 4,
+  "calibration_sequence_length": 128, "global_batch_tokens": 512, "fine_tune_max_steps": 1, "warmup_steps": 0, "reconstruct_steps": 1,
+  "checkpoint_minutes": 0, "save_quantized": false
+}
+JSON
+
+# measure NAME key=value...: "planned measured stage" in the file NAME.
+measure() {
+    local name=$1
+    shift
+    "$PHASE4_MPI" --plan --json "$TMP/cfg.json" "$@" >plan.json 2>log || { cat log; return 1; }
+    python3 "$here/peak_memory.py" "$PHASE4_MPI" --quiet "$TMP/cfg.json" "$@" >peak 2>log || { cat log; return 1; }
+    python3 -c "
+import json
+peak = json.load(open('plan.json'))['ranks_planned'][0]['host_peak']
+print(peak['bytes'], open('peak').read().strip(), peak['stage'])" >"$TMP/$name.peak"
+}
+base='enable_fine_tuning=false reconstruct=false'
+tune='reconstruct=false distill=0'
+# shellcheck disable=SC2086
+measure process $base calibration_samples=0
+# shellcheck disable=SC2086
+{
+    spawn measure evaluate $base eval_samples=32
+    spawn measure diagonal $base quantizer=exact-diagonal
+    spawn measure gptq $base quantizer=gptq
+    spawn measure blocks enable_fine_tuning=false reconstruct_window=4
+    spawn measure one_block enable_fine_tuning=false reconstruct_window=1 recompute=blocks
+    spawn measure adamw $tune
+    spawn measure mugrokfast $tune optimizer=mugrokfast enable_grokfast=true
+    spawn measure half_state $tune optimizer_state=bf16
+    spawn measure int8 $tune activation_bits=8
+    spawn measure light $tune recompute=light micro_batch_size=4
+    spawn measure recompute $tune recompute=blocks
+    spawn measure resident reconstruct=false
+    spawn measure cached reconstruct=false distill_teacher=cached
+    spawn measure all reconstruct_window=2
+    spawn measure masters $tune quantizer=gptq
+    spawn measure epochs $tune quantizer=none eval_samples=32
+    spawn measure random init=random quantizer=none
+}
+join
+python3 - <<'END'
+import glob, os, sys
+read = lambda path: open(path).read().split()
+planned, measured, _ = read("process.peak")
+process, worst, count = int(measured) - int(planned), 0.0, 0
+print(f"the process: {process / 2**20:.1f} MiB")
+for path in sorted(glob.glob("*.peak")):
+    planned, measured, stage = read(path)
+    planned, measured = int(planned) + process, int(measured)
+    apart = measured / planned - 1
+    if abs(measured - planned) > 2 << 20: # HDF5 and BLAS take a little more or less
+        worst = max(worst, abs(apart))
+    count += measured >= 40 << 20
+    print(f"{path[:-5]:12} {stage:14} planned {planned / 2**20:7.1f} MiB, measured {measured / 2**20:7.1f} MiB, {100 * apart:+.1f} %")
+sys.exit(f"{100 * worst:.1f} % apart, expected at most 5 %" if worst > 0.05 or count < 12 else 0)
+END
+
+# From config.json alone, on more GPUs than there are.
+mkdir outline
+sed 's/"num_hidden_layers": 8/"num_hidden_layers": 96/; s/"hidden_size": 192/"hidden_size": 8192/; s/"intermediate_size": 512/"intermediate_size": 28672/' \
+    model/config.json >outline/config.json
+"$PHASE4_MPI" --plan cfg.json --ranks 256 --device-memory 80G device=cuda model_path=outline >log 2>&1 || { cat log; exit 1; }
+for each in 'on 256 ranks, a GPU of' 'rates: built-in table, NVIDIA H100' 'no weights are there' 'smallest number of GPUs that fits:'; do
+    grep -qF -- "$each" log || { echo "expected \"$each\""; cat log; exit 1; }
+done
+# What does not fit is said, with what would: keys for a GPU, a number of GPUs.
+small=('device=cuda' "model_path=$TMP/outline" 'reconstruct=false' 'distill=0' 'calibration_samples=0' 'global_batch_tokens=262144')
+"$PHASE4_MPI" --plan cfg.json --ranks 16 --device-memory 100G "${small[@]}" micro_batch_size=128 >log 2>&1 || { cat log; exit 1; }
+grep -q 'the run does not fit' log || { cat log; exit 1; }
+advice=$(sed -n 's/^it fits with //p' log)
+[ -n "$advice" ] || { cat log; exit 1; }
+# shellcheck disable=SC2086
+"$PHASE4_MPI" --plan cfg.json --ranks 16 --device-memory 100G "${small[@]}" micro_batch_size=128 $advice >log 2>&1 || { cat log; exit 1; }
+grep -q 'the run fits' log || { echo "with $advice:"; cat log; exit 1; }

@@ -167,10 +167,13 @@ static void check_ways(subject *s, const char *dir, int64_t count)
     top.states = top.head = NULL;
     top.top = (p4_top_rows){.k = a->V, .ids = take(N * a->V * 4), .logp = take(N * (a->V + 1) * 4)};
     ops->linear_forward(device, logits, s->states, s->head, NULL, N, a->C, ld);
-    ops->top_k(
-        device,
-        &(p4_top_k_args){
-            .N = N, .V = a->V, .ld = ld, .logits = logits, .temperature = top.temperature, .top = top.top});
+    ops->top_k(device, &(p4_top_k_args){.N = N,
+                                        .V = a->V,
+                                        .ld = ld,
+                                        .logits = logits,
+                                        .map = p4_logit_map_of(a),
+                                        .temperature = top.temperature,
+                                        .top = top.top});
     take_grads(&whole, &s->hf.model);
     take_grads(&chunks, &s->hf.model);
     take_grads(&cut, &s->hf.model);

@@ -131,6 +131,10 @@ p4_rc p4_teacher_cache_open(p4_teacher *teacher); /* Collective. */
 int64_t p4_teacher_cache_bytes(const p4_teacher *teacher, int64_t B);
 /* The device memory while the file is made; -1: out of host memory. Local. */
 int64_t p4_teacher_cache_making_bytes(const p4_teacher *teacher);
+/* The pass that makes it, and rows of logits at a time in it. Local. */
+p4_pipeline_plan p4_teacher_cache_pass(const p4_teacher *teacher);
+int64_t p4_teacher_cache_rows(const p4_teacher *teacher, int64_t B);
+enum { P4_TEACHER_COMPARED = 4 }; /* windows on which the cut distribution is compared with the whole one */
 p4_rc p4_teacher_cache_reserve(p4_teacher *teacher);
 void p4_teacher_cache_prepare(p4_teacher *teacher, int64_t step, int64_t from, int64_t B);
 void p4_teacher_cache_close(p4_teacher *teacher);

@@ -16,10 +16,7 @@
 #include "jobs/train/teacher.h"
 
 enum {
-    HOST_TOKENS = 2048, /* of a micro-batch of the pass */
-    DEVICE_TOKENS = 16384,
-    SLAB = 16,   /* micro-batches that rank 0 sends the tokens of at a time */
-    COMPARED = 4 /* windows on which the cut distribution is compared with the whole one */
+    SLAB = 16, /* micro-batches that rank 0 sends the tokens of at a time */
 };
 
 /* The pass that makes the file. */
@@ -61,41 +58,6 @@ static int64_t window_bytes(const p4_teacher *t)
     return t->plan.T * t->original->hf.model.arch.C * t->compute->ops->act_bytes(t->compute->device);
 }
 
-int64_t p4_teacher_cache_bytes(const p4_teacher *t, int64_t B)
-{
-    return B * record_bytes(t);
-}
-
-/* The pass's micro-batches. */
-static p4_pipeline_plan pass_plan(const p4_teacher *t)
-{
-    int64_t tokens = t->compute->ops->host_memory ? HOST_TOKENS : DEVICE_TOKENS;
-    return (p4_pipeline_plan){.B = p4_max_i64(1, tokens / t->plan.T), .T = t->plan.T, .states_only = true};
-}
-
-/* Rows of logits at a time. */
-static int64_t logits_rows(const p4_teacher *t, int64_t B)
-{
-    const p4_ops *ops = t->compute->ops;
-    int64_t ld = p4_net_logits_ld(ops, t->original->hf.model.arch.V);
-    return p4_min_i64(B * t->plan.T, p4_max_i64(64, ops->logits_chunk / ld));
-}
-
-int64_t p4_teacher_cache_making_bytes(const p4_teacher *t)
-{
-    const p4_original *original = t->original;
-    const p4_ops *ops = t->compute->ops;
-    const p4_pipeline_plan plan = pass_plan(t);
-    int64_t weights = p4_teacher_weights_bytes(t), logits = 0;
-    int64_t pass = p4_pipeline_bytes(t->compute, &original->hf.model, &original->shard, &plan);
-    if (has_head(t)) {
-        logits = t->head_bytes + COMPARED * window_bytes(t) + plan.B * record_bytes(t) +
-                 logits_rows(t, plan.B) * p4_net_logits_ld(ops, original->hf.model.arch.V) *
-                     ops->act_bytes(t->compute->device);
-    }
-    return weights < 0 || pass < 0 ? -1 : weights + pass + logits;
-}
-
 p4_rc p4_teacher_cache_reserve(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
@@ -135,7 +97,7 @@ static p4_rc take_compared(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
     p4_teacher_cache *c = &t->cache;
-    c->compared = p4_min_i64(COMPARED, c->layout.count);
+    c->compared = p4_min_i64(P4_TEACHER_COMPARED, c->layout.count);
     c->h_ids = p4_alloc((size_t)(c->compared * t->plan.T), sizeof *c->h_ids);
     TRY(c->h_ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(t->compute->ops->alloc(t->compute->device, &t->states, c->compared * window_bytes(t)));
@@ -182,7 +144,7 @@ static p4_rc open_writer(making *m)
     p4_device *device = t->compute->device;
     const int64_t V = t->original->hf.model.arch.V;
     m->ld = p4_net_logits_ld(ops, V);
-    m->rows = logits_rows(t, m->B);
+    m->rows = p4_teacher_cache_rows(t, m->B);
     m->top.k = t->plan.top_k;
     m->h_record = p4_alloc((size_t)record_bytes(t), 1);
     TRY(m->h_record != NULL ? P4_OK : P4_E_SYSTEM);
@@ -204,7 +166,7 @@ static p4_rc open_making(making *m)
     p4_rc rc = P4_OK;
     p4_teacher *t = m->teacher;
     const int64_t T = t->plan.T;
-    const p4_pipeline_plan plan = pass_plan(t);
+    const p4_pipeline_plan plan = p4_teacher_cache_pass(t);
     m->B = plan.B;
     m->slab = SLAB * m->B;
     m->h_ids = p4_alloc((size_t)(m->slab * T), sizeof *m->h_ids);
@@ -518,8 +480,8 @@ p4_rc p4_teacher_measure(p4_teacher *t, p4_net *net, const p4_form *form)
          "they keep %.4f (%.2f %%), measured on %lld window%s",
          (long long)t->plan.top_k, (long long)t->original->hf.model.arch.V, 100.0 * figures[2], figures[0],
          figures[1], figures[0] > 0 ? 100.0 * figures[1] / figures[0] : 100.0,
-         (long long)p4_min_i64(p4_min_i64(COMPARED, t->cache.layout.count), t->B),
-         p4_plural(p4_min_i64(p4_min_i64(COMPARED, t->cache.layout.count), t->B)));
+         (long long)p4_min_i64(p4_min_i64(P4_TEACHER_COMPARED, t->cache.layout.count), t->B),
+         p4_plural(p4_min_i64(p4_min_i64(P4_TEACHER_COMPARED, t->cache.layout.count), t->B)));
 done:
     return rc;
 }

@@ -64,6 +64,23 @@ static void check_shapes(void)
     expect_choice(&plain, shape_of(1024, 8, 3), "fp32", "fp32", "");
 }
 
+/* A soft cap, as Gemma 2 has with heads of 256: own kernels for any device alone compute it. */
+static void check_cap(void)
+{
+    p4_attention_shape capped = shape_of(1024, 8, 128);
+    capped.cap = 50.0f;
+    expect_choice(&hopper, capped, "mma", "mma",
+                  "cuDNN: scores have a soft cap; wgmma: scores have a soft cap; ");
+    expect_choice(&forced, capped, "mma", "mma", "cuDNN: scores have a soft cap; ");
+    capped.D = 256;
+    expect_choice(&other9, capped, "mma", "mma", "cuDNN: scores have a soft cap; ");
+    expect_choice(&plain, capped, "fp32", "fp32", "");
+    capped.cap = 0.0f;
+    capped.window = 512;
+    expect_choice(&hopper, capped, "cuDNN", "cuDNN", "");
+    expect_choice(&own, capped, "mma", "mma", "wgmma: the head dimension");
+}
+
 /* cuDNN keeps the gradients of a sequence's scores in backward: 2 H T^2 bytes. */
 static void check_long(void)
 {
@@ -88,6 +105,7 @@ int main(void)
 {
     check_devices();
     check_shapes();
+    check_cap();
     check_long();
     check_buffer();
     return TEST_END();

@@ -42,6 +42,14 @@ static void add_scaled(double *restrict to, double factor, const double *restric
     }
 }
 
+/* A raw score, scaled and capped, and the slope of both. */
+static double score_of(const p4_attention_shape *s, double raw, double *slope)
+{
+    double cap = (double)s->cap, t = cap > 0.0 ? tanh(raw * (double)s->scale / cap) : 0.0;
+    *slope = (double)s->scale * (1.0 - t * t);
+    return cap > 0.0 ? cap * t : raw * (double)s->scale;
+}
+
 /* One query of one head. */
 static void reference_row(attention_case *k, int64_t batch, int64_t head, int64_t i)
 {
@@ -49,9 +57,9 @@ static void reference_row(attention_case *k, int64_t batch, int64_t head, int64_
     int64_t width = row_width(s), kv = head / (s->H / s->Hkv), D = s->D;
     const double *rows = k->qkv + batch * s->T * width, *q = rows + i * width + head * D;
     int64_t first = s->window > 0 ? p4_max_i64(0, i - s->window + 1) : 0;
-    double scores[LONGEST], largest = -INFINITY, sum = 0.0;
+    double scores[LONGEST], largest = -INFINITY, sum = 0.0, unused;
     for (int64_t j = first; j <= i; j++) {
-        scores[j] = dot(q, rows + j * width + (s->H + kv) * D, D) * (double)s->scale;
+        scores[j] = score_of(s, dot(q, rows + j * width + (s->H + kv) * D, D), &unused);
         largest = fmax(largest, scores[j]);
     }
     double *out = k->out + (batch * s->T + i) * s->H * D + head * D;
@@ -107,6 +115,9 @@ static double attention_loss(void *context)
  * e_D Q)^2)) + sum_i g |Q| + u |dK| dV_j        C u sqrt(sum_i (P dO)^2) + (f + C sqrt(n) w) sum_i P |dO| + u
  * |dV|
  *
+ * With a soft cap c tanh(s / c) the score is off by 4 w c more. Then `scale` becomes scale (1 - t^2), t =
+ * tanh, which is off by e_t = 2 scale (e_s / c + 4 w), and g_ij by P |dP - D| e_t more.
+ *
  * e_D is one error for all keys of a row, but another in each row: it adds up in dQ, and by squares in dK. */
 typedef struct gradient {
     double *d, *squares, *rest; /* [N * width]: its value; sums of squares, and what is added to their root */
@@ -117,8 +128,9 @@ static const double C_ROUNDING = 8.0;
 
 /* One row at work: of the query, and of each key that it sees. */
 typedef struct gradient_row {
-    double p[LONGEST], dp[LONGEST], pv[MOST_D], pk[MOST_D]; /* sum_j P |V|, sum_j P K */
-    double delta, e_delta, f, sum_error, dot_error;
+    double p[LONGEST], dp[LONGEST], slope[LONGEST]; /* of the score: scale, and that of the cap */
+    double pv[MOST_D], pk[MOST_D];                  /* sum_j P |V|, sum_j P slope K */
+    double delta, e_delta, e_slope, f, sum_error, dot_error;
 } gradient_row;
 
 static double norm(const double *x, int64_t count)
@@ -133,22 +145,24 @@ static void open_row(gradient_row *row, const attention_case *k, const gradient 
 {
     const int64_t D = k->shape.D, width = row_width(&k->shape);
     double keys = 0.0, values = 0.0, squares = 0.0, scale = (double)k->shape.scale, spread = 0.0,
-           c = C_ROUNDING;
+           c = C_ROUNDING, cap = (double)k->shape.cap;
     memset(row->pv, 0, sizeof row->pv);
     memset(row->pk, 0, sizeof row->pk);
     row->delta = dot(dout, out, D);
     for (int64_t j = 0; j < count; j++, key += width, value += width) {
         row->dp[j] = dot(dout, value, D);
-        row->p[j] = exp(dot(q, key, D) * scale - lse);
+        row->p[j] = exp(score_of(&k->shape, dot(q, key, D), &row->slope[j]) - lse);
         squares += row->p[j] * row->dp[j] * row->p[j] * row->dp[j];
         keys = fmax(keys, norm(key, D));
         values = fmax(values, norm(value, D));
-        add_scaled(row->pk, row->p[j], key, D);
+        add_scaled(row->pk, row->p[j] * row->slope[j], key, D);
         for (int64_t d = 0; d < D; d++) {
             row->pv[d] += row->p[j] * fabs(value[d]);
         }
     }
     double e_s = g->w * (c * sqrt((double)D) * scale * norm(q, D) * keys + 4.0), own = 0.0;
+    e_s += 4.0 * g->w * cap;
+    row->e_slope = cap > 0.0 ? 2.0 * scale * (e_s / cap + 4.0 * g->w) : 0.0;
     row->f = 2.0 * e_s + g->w * (6.0 + fabs(lse));
     row->dot_error = c * sqrt((double)D) * g->w * norm(dout, D) * values;
     row->sum_error = c * sqrt((double)k->shape.T) * g->w;
@@ -163,10 +177,11 @@ static void open_row(gradient_row *row, const attention_case *k, const gradient 
 static void add_pair(const gradient_row *row, const attention_case *k, gradient *g, int64_t j,
                      const double *dout, int64_t query, int64_t key, int64_t value)
 {
-    const double *x = k->qkv, p = row->p[j], cu = C_ROUNDING * g->u, scale = (double)k->shape.scale;
-    double ds = p * (row->dp[j] - row->delta) * scale, shared = scale * p * row->e_delta;
+    const double *x = k->qkv, p = row->p[j], cu = C_ROUNDING * g->u, scale = row->slope[j];
+    double ds = p * (row->dp[j] - row->delta) * scale, off = fabs(row->dp[j] - row->delta),
+           shared = scale * p * row->e_delta;
     double part =
-        scale * p * (fabs(row->dp[j] - row->delta) * row->f + row->dot_error) + row->sum_error * fabs(ds);
+        p * (off * (scale * row->f + row->e_slope) + scale * row->dot_error) + row->sum_error * fabs(ds);
     for (int64_t d = 0; d < k->shape.D; d++) {
         double q = x[query + d], at = x[key + d];
         g->d[query + d] += ds * at;
@@ -198,7 +213,7 @@ static void reference_gradient(const attention_case *k, gradient *g)
             add_pair(&row, k, g, j, dout, query, key + j * width, key + j * width + s->Hkv * D);
         }
         for (int64_t d = 0; d < D; d++) {
-            g->rest[query + d] += row.e_delta * (double)s->scale * fabs(row.pk[d]);
+            g->rest[query + d] += row.e_delta * fabs(row.pk[d]);
         }
     }
 }
@@ -305,8 +320,9 @@ static void check_shape(rig *r, const p4_attention_shape *shape, double size, bo
 static void check_small(rig *r)
 {
     static const p4_attention_shape shapes[] = {
-        {2, 5, 2, 1, 3, 0, 0.5f, 0}, {1, 17, 6, 2, 4, 5, 0.5f, 0}, {1, 1, 1, 1, 2, 0, 0.7f, 0},
-        {3, 9, 4, 4, 5, 1, 0.4f, 0}, {1, 33, 3, 3, 8, 7, 0.3f, 0}, {2, 12, 4, 2, 16, 100, 0.25f, 0},
+        {2, 5, 2, 1, 3, 0, 0.5f, 0},    {1, 17, 6, 2, 4, 5, 0.5f, 0},  {1, 1, 1, 1, 2, 0, 0.7f, 0},
+        {3, 9, 4, 4, 5, 1, 0.4f, 0},    {1, 33, 3, 3, 8, 7, 0.3f, 0},  {2, 12, 4, 2, 16, 100, 0.25f, 0},
+        {2, 9, 4, 2, 6, 0, 0.5f, 1.5f}, {1, 37, 3, 1, 20, 6, 0.4f, 3},
     };
     for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 2); s++) {
         check_shape(r, &shapes[s], 1.0, true);
@@ -318,9 +334,11 @@ static void check_small(rig *r)
 static void check_long(rig *r)
 {
     static const p4_attention_shape shapes[] = {
-        {1, 129, 2, 2, 16, 40, 0.25f, 0}, {1, 257, 1, 1, 64, 128, 0.125f, 0}, {1, 127, 2, 1, 16, 0, 0.25f, 0},
-        {1, 300, 4, 2, 20, 0, 0.22f, 0},  {1, 300, 2, 1, 16, 150, 0.25f, 0},  {2, 128, 1, 1, 8, 0, 0.35f, 0},
-        {1, 520, 2, 1, 64, 0, 0.125f, 0},
+        {1, 129, 2, 2, 16, 40, 0.25f, 0},  {1, 257, 1, 1, 64, 128, 0.125f, 0},
+        {1, 127, 2, 1, 16, 0, 0.25f, 0},   {1, 300, 4, 2, 20, 0, 0.22f, 0},
+        {1, 300, 2, 1, 16, 150, 0.25f, 0}, {2, 128, 1, 1, 8, 0, 0.35f, 0},
+        {1, 520, 2, 1, 64, 0, 0.125f, 0},  {1, 150, 2, 1, 64, 70, 0.25f, 2},
+        {1, 131, 1, 1, 256, 0, 0.125f, 4},
     };
     for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 2); s++) {
         check_shape(r, &shapes[s], s == 3 ? 5.0 : 1.0, false);
@@ -355,7 +373,7 @@ static void check_heads(rig *r)
         {1, 129, 2, 2, 96, 40, 0.1f, 0},  {1, 131, 2, 1, 200, 64, 0.07f, 0}, {1, 127, 2, 1, 40, 0, 0.16f, 0},
         {2, 17, 6, 2, 32, 5, 0.18f, 0},   {1, 2, 2, 1, 64, 0, 0.125f, 0},    {2, 64, 4, 4, 48, 1, 0.14f, 0},
         {1, 150, 4, 2, 72, 33, 0.12f, 0}, {1, 200, 2, 1, 128, 90, 0.09f, 0}, {3, 70, 4, 1, 104, 0, 0.1f, 0},
-        {1, 140, 4, 2, 256, 0, 0.06f, 0},
+        {1, 140, 4, 2, 256, 0, 0.06f, 0}, {1, 140, 4, 2, 256, 60, 0.06f, 1}, {1, 129, 2, 1, 128, 0, 0.2f, 2},
     };
     if (strstr(r->ops->describe(r->device), "emulator")) {
         return; /* minutes there */

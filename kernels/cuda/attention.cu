@@ -49,6 +49,7 @@ static attention_task make_task(const p4_device *device, const void *qkv, const 
     k.D = (int)shape->D;
     k.window = (int)p4_min_i64(p4_max_i64(shape->window, 0), shape->T);
     k.scale = shape->scale;
+    k.cap = shape->cap;
     k.width = (shape->H + 2 * shape->Hkv) * shape->D;
     k.wide = p4_cuda_wide(P4_ADDRESS(qkv), shape->D * each);
     k.even = shape->D % 2 == 0 && P4_ADDRESS(qkv) % (2 * (uintptr_t)each) == 0;
@@ -98,6 +99,8 @@ template <typename T> __global__ void delta_rows(attention_task k, int64_t rows)
 
 /* --- wgmma: compute capability 9.0, kernels/sm90/attention_*.cu ------------------------------- */
 
+static const char no_cap[] = "scores have a soft cap";
+
 /* Forward looks for the largest score before it is scaled. Tiles are 64 or 128 elements wide; with a head of
  * 32 or fewer they would be half zeros. */
 static const char *wgmma_why_not(const p4_attention_support *support, const p4_attention_shape *shape, bool)
@@ -107,6 +110,9 @@ static const char *wgmma_why_not(const p4_attention_support *support, const p4_a
     }
     if (shape->D <= WGMMA_HEAD_OVER || shape->D > WGMMA_HEAD_MOST || shape->D % HEAD_STEP != 0) {
         return "the head dimension is not a multiple of 8 from 40 to 128";
+    }
+    if (shape->cap > 0.0f) {
+        return no_cap;
     }
     return shape->scale > 0.0f ? NULL : "the scale is not positive";
 }
@@ -210,6 +216,9 @@ static const char *cudnn_why_not(const p4_attention_support *support, const p4_a
     }
     if (shape->D < CUDNN_HEAD_LEAST || shape->D > HEAD_MOST || shape->D % HEAD_STEP != 0) {
         return "the head dimension is not a multiple of 8 from 32 to 256";
+    }
+    if (shape->cap > 0.0f) {
+        return no_cap;
     }
     if (backward && !support->cudnn_first && !wgmma_why_not(support, shape, backward)) {
         return "wgmma is faster in backward";

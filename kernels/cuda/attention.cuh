@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/soft_cap.cuh"
 
 typedef struct attention_task {
     const void *qkv, *out, *dout; /* out: of the forward, read by delta */
@@ -17,9 +18,9 @@ typedef struct attention_task {
     float *delta;                 /* [B, H, T]: sum of dout * out over a head, backward; row sums of
                                      kernels/cuda/attention_sm90.cu */
     int B, T, H, Hkv, D, window;
-    float scale;
-    int64_t width;   /* elements between rows of qkv */
-    bool wide, even; /* rows of heads may be accessed by 16 bytes; by two elements */
+    float scale, cap; /* cap 0: scores have no soft cap */
+    int64_t width;    /* elements between rows of qkv */
+    bool wide, even;  /* rows of heads may be accessed by 16 bytes; by two elements */
 } attention_task;
 
 static __device__ __forceinline__ bool attention_sees(const attention_task &k, int query, int key)
@@ -47,6 +48,18 @@ static __device__ __forceinline__ bool attention_any(const attention_task &k, in
                                                      int key, int key_end)
 {
     return key < query_end && (k.window == 0 || query - (key_end - 1) < k.window);
+}
+
+/* A raw score with the scale and the soft cap; and the slope of the cap where it gives `score`. */
+template <typename T, bool CAPPED>
+static __device__ __forceinline__ float attention_score(const attention_task &k, float raw)
+{
+    return CAPPED ? k.cap * p4_tanh<T>(raw * k.scale / k.cap) : raw * k.scale;
+}
+template <bool CAPPED>
+static __device__ __forceinline__ float attention_slope(const attention_task &k, float score)
+{
+    return CAPPED ? 1.0f - score / k.cap * (score / k.cap) : 1.0f;
 }
 
 /* Kernels for any device, for activations in bf16 (kernels/cuda/attention_bf16.cu,

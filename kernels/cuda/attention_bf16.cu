@@ -3,6 +3,8 @@
  * computed. */
 #include "kernels/cuda/attention_tiles.cuh"
 
+static const float log2e = 1.44269504088896f;
+
 /* Tile of keys, and 16-row groups of queries a warp. */
 template <int HD> struct forward_form {
     enum { GROUPS = HD <= 64 ? 2 : 1, QUERIES = TILE_ROWS * GROUPS, KEYS = HD <= 128 ? 64 : 32 };
@@ -15,8 +17,8 @@ template <int HD> struct query_state {
         sum[2]; /* scores times log2(e) scale; sums of this lane's columns alone */
 };
 
-/* Scores -> scaled, hidden ones -infinity. */
-template <int N>
+/* Scores -> times log2(e), scaled and capped, hidden ones -infinity. */
+template <int N, bool CAPPED>
 static __device__ __forceinline__ void mask_scores(float (&s)[N / 8][4], int query, int key, float scale,
                                                    const attention_task &k)
 {
@@ -27,7 +29,8 @@ static __device__ __forceinline__ void mask_scores(float (&s)[N / 8][4], int que
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             const int i = query + lane / 4 + c / 2 * 8, j = key + n * 8 + lane % 4 * 2 + c % 2;
-            s[n][c] = all || attention_sees(k, i, j) ? s[n][c] * scale : -INFINITY;
+            const float score = CAPPED ? attention_score<bf16, true>(k, s[n][c]) * log2e : s[n][c] * scale;
+            s[n][c] = all || attention_sees(k, i, j) ? score : -INFINITY;
         }
     }
 }
@@ -87,7 +90,7 @@ static __device__ __forceinline__ void store_queries(const query_state<HD> &stat
     tile_store<HD>(out, (int64_t)k.H * k.D, state.acc, inverse[0], inverse[1], first, k);
 }
 
-template <int HD> __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(attention_task k)
+template <int HD, bool CAPPED> __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(attention_task k)
 {
     enum {
         GROUPS = forward_form<HD>::GROUPS,
@@ -102,7 +105,7 @@ template <int HD> __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(a
     const int own = first + warp * 16 * GROUPS; /* this warp's first query */
     const bf16 *rows = (const bf16 *)k.qkv + (int64_t)blockIdx.z * k.T * k.width;
     const bf16 *keys = rows + (k.H + kv) * k.D, *values = rows + (k.H + k.Hkv + kv) * k.D;
-    const float scale = k.scale * 1.44269504088896f;
+    const float scale = k.scale * log2e;
     query_state<HD> state[GROUPS];
     tile_load<QUERIES, HD>(tiles, rows + head * k.D, k.width, first, k);
     p4_copy_wait();
@@ -131,7 +134,7 @@ template <int HD> __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(a
             if (attention_any(k, own + g * 16, own + g * 16 + 16, key, key + KEYS)) {
                 float s[KEYS / 8][4];
                 tile_scores<HD, KEYS>(s, state[g].q, here);
-                mask_scores<KEYS>(s, own + g * 16, key, scale, k);
+                mask_scores<KEYS, CAPPED>(s, own + g * 16, key, scale, k);
                 soften<HD, KEYS>(s, state[g]);
                 tile_accumulate<HD, KEYS>(state[g].acc, s, here + STAGE);
             }
@@ -143,17 +146,19 @@ template <int HD> __global__ void __launch_bounds__(TILE_THREADS) forward_bf16(a
     }
 }
 
-template <int HD> static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD, bool CAPPED>
+static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int queries = forward_form<HD>::QUERIES, bytes = tile_bytes(4 * forward_form<HD>::KEYS, HD);
     static_assert((int)forward_form<HD>::QUERIES <= 4 * (int)forward_form<HD>::KEYS,
                   "queries pass through the tiles of keys");
-    if (attention_shared(device, forward_bf16<HD>, bytes)) {
-        forward_bf16<HD><<<attention_grid(k, queries, k->H, B), TILE_THREADS, bytes, device->stream>>>(*k);
+    if (attention_shared(device, forward_bf16<HD, CAPPED>, bytes)) {
+        forward_bf16<HD, CAPPED>
+            <<<attention_grid(k, queries, k->H, B), TILE_THREADS, bytes, device->stream>>>(*k);
     }
 }
 
 void p4_attention_forward_bf16(p4_device *device, const attention_task *k, int64_t B)
 {
-    P4_BY_HEAD(k->D, launch_forward<HD>(device, k, B));
+    P4_BY_HEAD(k->D, (k->cap > 0.0f ? launch_forward<HD, true> : launch_forward<HD, false>)(device, k, B));
 }

@@ -5,13 +5,21 @@
 
 static const float log2e = 1.44269504088896f;
 
+/* A raw score times log2(e), scaled and capped. scale: k.scale log2(e). */
+template <bool CAPPED>
+static __device__ __forceinline__ float exponent(float raw, float scale, const attention_task &k)
+{
+    return CAPPED ? attention_score<bf16, true>(k, raw) * log2e : raw * scale;
+}
+
 /* Rows that a warp owns stay in registers up to this head dimension. */
 template <int HD> struct backward_form {
     enum { HELD_Q = HD <= 128, HELD_KV = HD <= 64, KEYS = HD <= 64 ? 64 : 32, QUERIES = HD <= 64 ? 64 : 32 };
 };
 
 /* dQ of a tile of queries. */
-template <int HD> __global__ void __launch_bounds__(TILE_THREADS) backward_q_bf16(attention_task k)
+template <int HD, bool CAPPED>
+__global__ void __launch_bounds__(TILE_THREADS) backward_q_bf16(attention_task k)
 {
     enum { KEYS = backward_form<HD>::KEYS, STAGE = KEYS * (HD + TILE_PAD) };
     extern __shared__ unsigned char shared[];
@@ -64,8 +72,9 @@ template <int HD> __global__ void __launch_bounds__(TILE_THREADS) backward_q_bf1
 #pragma unroll
             for (int c = 0; c < 4; c++) {
                 const int i = own + lane / 4 + c / 2 * 8, j = key + n * 8 + lane % 4 * 2 + c % 2;
-                const float p = p4_exp2(s[n][c] * scale - lse[c / 2]);
+                const float e = exponent<CAPPED>(s[n][c], scale, k), p = p4_exp2(e - lse[c / 2]);
                 s[n][c] = all || attention_sees(k, i, j) ? p * (dp[n][c] - delta[c / 2]) : 0.0f;
+                s[n][c] = CAPPED ? s[n][c] * attention_slope<CAPPED>(k, e / log2e) : s[n][c];
             }
         }
         tile_accumulate<HD, KEYS>(acc, s, here);
@@ -108,10 +117,12 @@ static __device__ __forceinline__ void query_load(const query_tile &tile, int he
     }
 }
 
-/* p = the probabilities, transposed: this warp's keys by the tile's queries. */
-template <int N>
-static __device__ __forceinline__ void key_probabilities(float (&p)[N / 8][4], const query_tile &tile,
-                                                         int key, int query, const attention_task &k)
+/* Raw scores p become the probabilities, transposed: this warp's keys by the tile's queries. slope: that of
+ * the soft cap, with CAPPED. */
+template <int N, bool CAPPED>
+static __device__ __forceinline__ void
+key_probabilities(float (&p)[N / 8][4], float (&slope)[CAPPED ? N / 8 : 1][4], const query_tile &tile,
+                  int key, int query, const attention_task &k)
 {
     const int lane = (int)threadIdx.x % P4_WARP;
     const bool all = query + N <= k.T && attention_all(k, query, query + N, key, key + 16);
@@ -121,14 +132,17 @@ static __device__ __forceinline__ void key_probabilities(float (&p)[N / 8][4], c
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             const int at = n * 8 + lane % 4 * 2 + c % 2, j = key + lane / 4 + c / 2 * 8;
-            const float e = p4_exp2(p[n][c] * scale - tile.lse[at]);
+            const float score = exponent<CAPPED>(p[n][c], scale, k), e = p4_exp2(score - tile.lse[at]);
             p[n][c] = all || (query + at < k.T && attention_sees(k, query + at, j)) ? e : 0.0f;
+            if constexpr (CAPPED) {
+                slope[n][c] = attention_slope<CAPPED>(k, score / log2e);
+            }
         }
     }
 }
 
 /* dK (KEY) and dV (VALUE) of a tile of keys: all query heads of the key head in turn. */
-template <int HD, bool KEY, bool VALUE>
+template <int HD, bool KEY, bool VALUE, bool CAPPED>
 __global__ void __launch_bounds__(TILE_THREADS) backward_kv_bf16(attention_task k)
 {
     enum { QUERIES = backward_form<HD>::QUERIES };
@@ -168,9 +182,9 @@ __global__ void __launch_bounds__(TILE_THREADS) backward_kv_bf16(attention_task 
         if (!attention_any(k, now, now + QUERIES, own, own + 16)) {
             continue;
         }
-        float p[QUERIES / 8][4];
+        float p[QUERIES / 8][4], slope[CAPPED ? QUERIES / 8 : 1][4];
         tile_scores<HD, QUERIES>(p, keys, here.q);
-        key_probabilities<QUERIES>(p, here, own, now, k);
+        key_probabilities<QUERIES, CAPPED>(p, slope, here, own, now, k);
         if constexpr (VALUE) {
             tile_accumulate<HD, QUERIES>(dv, p, here.dout);
         }
@@ -182,6 +196,9 @@ __global__ void __launch_bounds__(TILE_THREADS) backward_kv_bf16(attention_task 
 #pragma unroll
                 for (int c = 0; c < 4; c++) {
                     p[n][c] *= dp[n][c] - here.delta[n * 8 + lane % 4 * 2 + c % 2];
+                    if constexpr (CAPPED) {
+                        p[n][c] *= slope[n][c];
+                    }
                 }
             }
             tile_accumulate<HD, QUERIES>(dk, p, here.q);
@@ -196,34 +213,35 @@ __global__ void __launch_bounds__(TILE_THREADS) backward_kv_bf16(attention_task 
     }
 }
 
-template <int HD, bool KEY, bool VALUE>
+template <int HD, bool KEY, bool VALUE, bool CAPPED>
 static void launch_kv(p4_device *device, const attention_task *k, int64_t B)
 {
     const int queries = backward_form<HD>::QUERIES;
     const int bytes = tile_bytes(2 * TILE_ROWS + 4 * queries, HD) + 4 * queries * (int)sizeof(float);
-    if (attention_shared(device, backward_kv_bf16<HD, KEY, VALUE>, bytes)) {
+    if (attention_shared(device, backward_kv_bf16<HD, KEY, VALUE, CAPPED>, bytes)) {
         const dim3 grid = attention_grid(k, TILE_ROWS, k->Hkv, B);
-        backward_kv_bf16<HD, KEY, VALUE><<<grid, TILE_THREADS, bytes, device->stream>>>(*k);
+        backward_kv_bf16<HD, KEY, VALUE, CAPPED><<<grid, TILE_THREADS, bytes, device->stream>>>(*k);
     }
 }
 
 /* Two sums of 16 rows of 256 do not fit a warp's registers: then each gets a kernel of its own. */
-template <int HD> static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD, bool CAPPED>
+static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int bytes = tile_bytes(2 * TILE_ROWS + 4 * backward_form<HD>::KEYS, HD);
-    if (attention_shared(device, backward_q_bf16<HD>, bytes)) {
-        backward_q_bf16<HD>
+    if (attention_shared(device, backward_q_bf16<HD, CAPPED>, bytes)) {
+        backward_q_bf16<HD, CAPPED>
             <<<attention_grid(k, TILE_ROWS, k->H, B), TILE_THREADS, bytes, device->stream>>>(*k);
     }
     if constexpr (HD <= 128) {
-        launch_kv<HD, true, true>(device, k, B);
+        launch_kv<HD, true, true, CAPPED>(device, k, B);
     } else {
-        launch_kv<HD, true, false>(device, k, B);
-        launch_kv<HD, false, true>(device, k, B);
+        launch_kv<HD, true, false, CAPPED>(device, k, B);
+        launch_kv<HD, false, true, CAPPED>(device, k, B);
     }
 }
 
 void p4_attention_backward_bf16(p4_device *device, const attention_task *k, int64_t B)
 {
-    P4_BY_HEAD(k->D, launch_backward<HD>(device, k, B));
+    P4_BY_HEAD(k->D, (k->cap > 0.0f ? launch_backward<HD, true> : launch_backward<HD, false>)(device, k, B));
 }

@@ -120,7 +120,7 @@ static __device__ __forceinline__ float row_sum(float x)
     return x;
 }
 
-template <int HD> __global__ void __launch_bounds__(THREADS) forward_f32(attention_task k)
+template <int HD, bool CAPPED> __global__ void __launch_bounds__(THREADS) forward_f32(attention_task k)
 {
     enum { R = 4, QUERIES = SIDE * R, C = KEYS / SIDE };
     extern __shared__ unsigned char shared[];
@@ -149,7 +149,7 @@ template <int HD> __global__ void __launch_bounds__(THREADS) forward_f32(attenti
             float top = largest[i], part = 0.0f;
             for (int j = 0; j < C; j++) {
                 const bool seen = attention_sees(k, first + row, j0 + x + SIDE * j);
-                score[i][j] = seen ? score[i][j] * k.scale : -INFINITY;
+                score[i][j] = seen ? attention_score<float, CAPPED>(k, score[i][j]) : -INFINITY;
                 top = fmaxf(top, score[i][j]);
             }
             top = row_max(top);
@@ -181,7 +181,7 @@ template <int HD> __global__ void __launch_bounds__(THREADS) forward_f32(attenti
 }
 
 /* dQ of a tile of queries. */
-template <int HD> __global__ void __launch_bounds__(THREADS) backward_q_f32(attention_task k)
+template <int HD, bool CAPPED> __global__ void __launch_bounds__(THREADS) backward_q_f32(attention_task k)
 {
     enum { R = QUERIES_BACK / SIDE, C = KEYS / SIDE };
     extern __shared__ unsigned char shared[];
@@ -206,9 +206,10 @@ template <int HD> __global__ void __launch_bounds__(THREADS) backward_q_f32(atte
             const int row = first + y * R + i;
             for (int j = 0; j < C; j++) {
                 const bool seen = row < k.T && attention_sees(k, row, j0 + x + SIDE * j);
-                const float gradient =
-                    seen ? expf(score[i][j] * k.scale - a.lse[row]) * (dp[i][j] - a.delta[row]) : 0.0f;
-                ds[(y * R + i) * (KEYS + 1) + x + SIDE * j] = gradient;
+                const float s = attention_score<float, CAPPED>(k, score[i][j]);
+                const float gradient = seen ? expf(s - a.lse[row]) * (dp[i][j] - a.delta[row]) : 0.0f;
+                ds[(y * R + i) * (KEYS + 1) + x + SIDE * j] =
+                    CAPPED ? gradient * attention_slope<CAPPED>(k, s) : gradient;
             }
         }
         __syncthreads();
@@ -222,7 +223,7 @@ template <int HD> __global__ void __launch_bounds__(THREADS) backward_q_f32(atte
 }
 
 /* dK and dV of a tile of keys. */
-template <int HD> __global__ void __launch_bounds__(THREADS) backward_kv_f32(attention_task k)
+template <int HD, bool CAPPED> __global__ void __launch_bounds__(THREADS) backward_kv_f32(attention_task k)
 {
     enum { R = KEYS / SIDE, C = QUERIES_BACK / SIDE };
     extern __shared__ unsigned char shared[];
@@ -253,8 +254,10 @@ template <int HD> __global__ void __launch_bounds__(THREADS) backward_kv_f32(att
                 for (int j = 0; j < C; j++) {
                     const int query = i0 + x + SIDE * j, at = (y * R + i) * (QUERIES_BACK + 1) + x + SIDE * j;
                     const bool seen = query < k.T && attention_sees(k, query, first + y * R + i);
-                    p[at] = seen ? expf(score[i][j] * k.scale - a.lse[query]) : 0.0f;
+                    const float s = attention_score<float, CAPPED>(k, score[i][j]);
+                    p[at] = seen ? expf(s - a.lse[query]) : 0.0f;
                     ds[at] = seen ? p[at] * (dp[i][j] - a.delta[query]) : 0.0f;
+                    ds[at] = CAPPED ? ds[at] * attention_slope<CAPPED>(k, s) : ds[at];
                 }
             }
             __syncthreads();
@@ -273,32 +276,36 @@ template <int HD> __global__ void __launch_bounds__(THREADS) backward_kv_f32(att
     store_rows<R, HD>(rows + (k.H + k.Hkv + kv) * k.D, k.width, dv, factor, first, k);
 }
 
-template <int HD> static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD, bool CAPPED>
+static void launch_forward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int queries = 4 * SIDE, floats = (queries + 2 * KEYS) * (HD + 1) + queries * (KEYS + 1);
     const int bytes = floats * (int)sizeof(float);
-    if (attention_shared(device, forward_f32<HD>, bytes)) {
-        forward_f32<HD><<<attention_grid(k, queries, k->H, B), THREADS, bytes, device->stream>>>(*k);
+    if (attention_shared(device, forward_f32<HD, CAPPED>, bytes)) {
+        forward_f32<HD, CAPPED><<<attention_grid(k, queries, k->H, B), THREADS, bytes, device->stream>>>(*k);
     }
 }
 
-template <int HD> static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
+template <int HD, bool CAPPED>
+static void launch_backward(p4_device *device, const attention_task *k, int64_t B)
 {
     const int floats = 2 * (QUERIES_BACK + KEYS) * (HD + 1) + 2 * KEYS * (QUERIES_BACK + 1);
     const int bytes = floats * (int)sizeof(float);
-    if (attention_shared(device, backward_q_f32<HD>, bytes) &&
-        attention_shared(device, backward_kv_f32<HD>, bytes)) {
-        backward_q_f32<HD><<<attention_grid(k, QUERIES_BACK, k->H, B), THREADS, bytes, device->stream>>>(*k);
-        backward_kv_f32<HD><<<attention_grid(k, KEYS, k->Hkv, B), THREADS, bytes, device->stream>>>(*k);
+    if (attention_shared(device, backward_q_f32<HD, CAPPED>, bytes) &&
+        attention_shared(device, backward_kv_f32<HD, CAPPED>, bytes)) {
+        backward_q_f32<HD, CAPPED>
+            <<<attention_grid(k, QUERIES_BACK, k->H, B), THREADS, bytes, device->stream>>>(*k);
+        backward_kv_f32<HD, CAPPED>
+            <<<attention_grid(k, KEYS, k->Hkv, B), THREADS, bytes, device->stream>>>(*k);
     }
 }
 
 void p4_attention_forward_f32(p4_device *device, const attention_task *k, int64_t B)
 {
-    P4_BY_HEAD(k->D, launch_forward<HD>(device, k, B));
+    P4_BY_HEAD(k->D, (k->cap > 0.0f ? launch_forward<HD, true> : launch_forward<HD, false>)(device, k, B));
 }
 
 void p4_attention_backward_f32(p4_device *device, const attention_task *k, int64_t B)
 {
-    P4_BY_HEAD(k->D, launch_backward<HD>(device, k, B));
+    P4_BY_HEAD(k->D, (k->cap > 0.0f ? launch_backward<HD, true> : launch_backward<HD, false>)(device, k, B));
 }

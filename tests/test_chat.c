@@ -136,6 +136,31 @@ static void conversations_are_found_in_each_form(void)
                 render(at("plain"), P4_CHAT_CHATML, NULL, "{\"messages\":[],\"text\":\"t\"}"), "t");
 }
 
+/* In either quotes, with escapes; what a template takes from the conversation is no default. */
+static void default_system_messages_are_read(void)
+{
+    static const char line[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}";
+    static const struct {
+        const char *template, *system;
+    } cases[] = {
+        {"{{ \"<|im_start|>system\\nYou're \\\"it\\\".<|im_end|>\\n\" }}", "You're \"it\"."},
+        {"{{ '<|im_start|>system\\nIt\\'s\\nso.<|im_end|>\\n' }}", "It's\nso."},
+        {"{{ '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}"
+         "{{- \"<|im_start|>system\nYes{<|im_end|>\n\" }}",
+         "Yes{"},
+        {"{{- '<|im_start|>system\\n' }}{% if x %}{{- messages[0].content + '<|im_end|>' }}", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char expected[256];
+        put_config("system", cases[i].template, "", "<|im_end|>");
+        snprintf(expected, sizeof expected, "%s%s%s<|im_start|>user\na<|im_end|>\n",
+                 cases[i].system != NULL ? "<|im_start|>system\n" : "",
+                 cases[i].system != NULL ? cases[i].system : "",
+                 cases[i].system != NULL ? "<|im_end|>\n" : "");
+        expect_text(cases[i].template, render(at("system"), P4_CHAT_AUTO, NULL, line), expected);
+    }
+}
+
 /* chat_template.jinja wins over tokenizer_config.json, of whose list "default" counts. */
 static void templates_are_found_where_they_lie(void)
 {
@@ -171,6 +196,8 @@ static void what_cannot_be_rendered_is_refused(void)
         {"{{ '[INST]' }}", "writes \"[INST]\""},
         {"<|im_start|>user<|im_sep|>", "writes \"<|im_sep|>\""},
         {"<|im_start|>{{ '<think>' }}", "other rules than Qwen3's"},
+        {"{{ \"<|im_start|>system\\n\" + system_message + \"<|im_end|>\\n\" }}", "takes from elsewhere"},
+        {"{{ '<|im_start|>system\n' + default + '<|im_end|>\n' }}", "takes from elsewhere"},
         {"{{ messages }}", "is none of ChatML"},
     };
     for (size_t i = 0; i < sizeof templates / sizeof templates[0]; i++) {
@@ -196,6 +223,7 @@ int main(void)
     world_begin();
     templates_give_the_reference_texts();
     conversations_are_found_in_each_form();
+    default_system_messages_are_read();
     templates_are_found_where_they_lie();
     what_cannot_be_rendered_is_refused();
     world_end();

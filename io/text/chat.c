@@ -45,23 +45,60 @@ static bool holds(const char *text, const char *part)
     return strstr(text, part) != NULL;
 }
 
-/* The system message of a ChatML template that stands where a conversation has none: in one string literal,
- * between the tokens. Line ends are written as such or as \n. NULL, P4_OK: there is none. */
-static p4_rc find_default_system(char **found, const char *text)
+/* The end of the string literal of a template that `quote` opened before `at`; NULL: it has none. */
+static const char *literal_end(const char *at, char quote)
 {
-    static const char *const starts[] = {"<|im_start|>system\\n", "<|im_start|>system\n"};
+    while (*at != '\0' && *at != quote) {
+        at += at[0] == '\\' && at[1] != '\0' ? 2 : 1;
+    }
+    return *at == quote ? at : NULL;
+}
+
+/* A heap string: a literal's text, without its escapes. */
+static char *unescaped(const char *from, const char *end)
+{
+    char *text = p4_alloc((size_t)(end - from) + 1, 1), *to = text;
+    for (const char *at = from; text != NULL && at < end; at++) {
+        bool escape = at[0] == '\\' && at + 1 < end;
+        at += escape;
+        *to++ = escape && *at == 'n' ? '\n' : escape && *at == 't' ? '\t' : *at;
+    }
+    return text;
+}
+
+/* Does an expression, up to the end of its braces, take a text of the conversation, or none at all? */
+static bool takes_message(const char *at)
+{
+    const char *end = strstr(at, "}}");
+    size_t bytes = end != NULL ? (size_t)(end - at) : strlen(at);
+    const char *message = strstr(at, "message");
+    bool nothing = strspn(at, " -") >= bytes;
+    return nothing || (message != NULL && (size_t)(message - at) < bytes && strncmp(at, " + ", 3) == 0 &&
+                       strncmp(message, "message", 7) == 0 && strncmp(message - 7, "system_", 7) != 0);
+}
+
+/* The system message of a ChatML template that stands where a conversation has none: in one string literal,
+ * between the tokens. A template that takes it from elsewhere than a literal or the conversation is refused:
+ * *refused. *found NULL: there is none. */
+static p4_rc find_default_system(char **found, bool *refused, const char *text)
+{
+    static const char begin[] = "<|im_start|>system";
     *found = NULL;
-    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++) {
-        for (const char *at = text; (at = strstr(at, starts[i])) != NULL;) {
-            at += strlen(starts[i]);
-            const char *end = strstr(at, "<|im_end|>");
-            size_t bytes = end != NULL ? (size_t)(end - at) : 0;
-            if (bytes == 0 || memchr(at, '\'', bytes) != NULL || memchr(at, '{', bytes) != NULL) {
-                continue; /* an expression, not a literal */
-            }
-            *found = p4_format("%.*s", (int)bytes, at);
+    *refused = false;
+    for (const char *at = text; *found == NULL && (at = strstr(at, begin)) != NULL;) {
+        char quote = at > text ? at[-1] : '\0';
+        at += strlen(begin);
+        bool literal = quote == '\'' || quote == '"', escaped = strncmp(at, "\\n", 2) == 0;
+        const char *from = at + (escaped ? 2 : *at == '\n');
+        const char *end = literal ? literal_end(from, quote) : NULL, *mark = strstr(from, "<|im_end|>");
+        if (end == NULL || from == at) {
+            continue;
+        }
+        if (mark != NULL && mark < end) {
+            *found = unescaped(from, mark);
             return *found != NULL ? P4_OK : P4_E_SYSTEM;
         }
+        *refused = *refused || end != from || !takes_message(end + 1);
     }
     return P4_OK;
 }
@@ -71,6 +108,7 @@ static p4_rc find_default_system(char **found, const char *text)
 static p4_rc recognize_chatml(p4_chat *chat, const char *text)
 {
     p4_rc rc = P4_OK;
+    bool elsewhere = false;
     const char *message = strstr(text, "<|im_start|>"), *bos = strstr(text, "bos_token");
     chat->starts_with_bos = bos != NULL && bos < message;
     chat->trims = holds(text, "content'] | trim") || holds(text, "content | trim") ||
@@ -81,7 +119,13 @@ static p4_rc recognize_chatml(p4_chat *chat, const char *text)
         chat->refusal = p4_strdup("is ChatML with thinking blocks by other rules than Qwen3's");
         return chat->refusal != NULL ? P4_OK : P4_E_SYSTEM;
     }
-    TRY(find_default_system(&chat->default_system, text));
+    TRY(find_default_system(&chat->default_system, &elsewhere, text));
+    if (elsewhere && chat->default_system == NULL) {
+        chat->kind = P4_CHAT_AUTO;
+        chat->refusal = p4_strdup("is ChatML with a system message that it takes from elsewhere than the "
+                                  "conversation");
+        TRY(chat->refusal != NULL ? P4_OK : P4_E_SYSTEM);
+    }
 done:
     return rc;
 }

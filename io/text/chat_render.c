@@ -139,15 +139,7 @@ static void put_chatml(const p4_chat *chat, FILE *to, const p4_chat_message *mes
         put(to, all_of(chat->bos));
     }
     if (chat->default_system != NULL && (count == 0 || !is(&messages[0], "system"))) {
-        for (const char *at = chat->default_system; *at != '\0'; at++) { /* as in the template's literal */
-            bool line_end = at[0] == '\\' && at[1] == 'n';
-            if (at == chat->default_system) {
-                fputs("<|im_start|>system\n", to);
-            }
-            fputc(line_end ? '\n' : *at, to);
-            at += line_end;
-        }
-        fputs("<|im_end|>\n", to);
+        fprintf(to, "<|im_start|>system\n%s<|im_end|>\n", chat->default_system);
     }
     for (int64_t i = 0; i < count; i++) {
         span text = all_of(messages[i].text);

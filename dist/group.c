@@ -65,6 +65,7 @@ static p4_rc open_group(p4_group *group, p4_machine *machine, MPI_Comm comm, dou
     }
     state->comm = comm;
     state->world = world;
+    machine->timeout_s = fmax(machine->timeout_s, timeout_s);
     MPI_Allgather(&machine->rank, 1, MPI_INT, world, 1, MPI_INT, comm);
     MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, group->rank, MPI_INFO_NULL, &state->node);
     MPI_Comm_rank(state->node, &group->local_rank);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dist/ending.h"
 #include "dist/launcher.h"
 #include "dist/mpi_state.h"
 #include "src/leaf/limits.h"
@@ -143,8 +144,11 @@ done:
 
 void p4_machine_close(p4_machine *machine)
 {
+    p4_ending ending = {.watched = false};
+    p4_pulse *pulse = NULL;
     if (machine->state != NULL) {
-        p4_pulse_close(machine->state->pulse);
+        pulse = machine->state->pulse;
+        p4_ending_watch(&ending, pulse, machine->host, machine->rank, machine->ranks, machine->timeout_s);
         MPI_Comm_free(&machine->state->node);
         MPI_Comm_free(&machine->state->world);
         free(machine->state);
@@ -154,6 +158,8 @@ void p4_machine_close(p4_machine *machine)
         MPI_Finalize();
         machine->owns_mpi = false;
     }
+    p4_ending_over(&ending);
+    p4_pulse_close(pulse);
 }
 
 /* --- GPUs of a node --------------------------------------------------------------------------- */

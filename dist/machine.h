@@ -21,6 +21,7 @@ typedef struct p4_machine {
                   them */
     char host[64];
     char mpi[128];    /* the library: "Open MPI v4.1.4" */
+    double timeout_s; /* the longest of its groups' */
     bool owns_mpi;    /* p4_machine_open called MPI_Init */
     bool knows_gpus;  /* p4_machine_assign_gpus was called */
     int gpu;          /* ordinal of this rank's own GPU; -1: it has none */

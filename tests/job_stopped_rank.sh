@@ -32,15 +32,30 @@ start() { # start WORDS [key=value ...]: a run on two ranks, and waits for the w
     complain "\"$words\" was not logged"
 }
 
+# A rank may be stopped when it has left MPI already: then the job is over, and the attempt does not count.
 stop() { # stop RANK WORDS: the rank is stopped when the words are in the log
+    local attempt
+    for attempt in 1 2 3 4 5 6; do
+        ! stop_once "$1" "$2" || return 0
+        rm -rf out log
+    done
+    complain "\"$2\": in $attempt attempts the run ended before rank $1 was stopped"
+}
+
+stop_once() { # 1: the run was over
     local victim=none process status=0 started
     start "$2"
     for process in $(ranks); do
         ! grep -zq "^OMPI_COMM_WORLD_RANK=$1$" "/proc/$process/environ" || victim=$process
     done
-    kill -STOP "$victim" || complain "$2: the run has ended before rank $1 could be stopped"
+    kill -STOP "$victim" 2>/dev/null || { wait "$job" || true; return 1; }
     started=$SECONDS
     while kill -0 "$job" 2>/dev/null; do
+        if [ "$(ranks)" = "$victim" ] && sleep 1 && ! grep -q '^phase4: rank' log; then
+            kill -CONT "$victim"
+            wait "$job" || true
+            return 1
+        fi
         if [ $((SECONDS - started)) -gt $((TIMEOUT_S + 30)) ]; then
             kill -KILL "$victim" "$job"
             complain "rank $1 stopped at \"$2\": the job has not ended after $((SECONDS - started)) s"

@@ -71,6 +71,15 @@ stop_once() { # 1: the run was over
     echo "rank $1 stopped at \"$2\": the job ended after $((SECONDS - started)) s: $(grep '^phase4: rank' log)"
 }
 
+end_of_job() { # a rank that is stopped on its way out of MPI
+    local status=0
+    "$MPIRUN" -n 2 "$TOOL_ENDING" >log 2>&1 || status=$?
+    [ $status != 0 ] || complain 'a rank that was stopped on its way out of MPI: status 0'
+    grep -q "^phase4: rank 0 on .*: end of the job: rank 1 on $(hostname): has not run for 2 s" log ||
+        complain 'a rank that was stopped on its way out of MPI is not named'
+    echo "stopped on its way out of MPI: $(grep '^phase4: rank' log)"
+}
+
 pause() { # the whole job, in training, for longer than the timeout
     local status=0
     start '[7/10]' fine_tune_max_steps=60 fine_tune_epochs=60
@@ -91,4 +100,5 @@ done
 spawn stop 0 '[1/10]'
 spawn stop 0 '[10/10]'
 spawn pause
+spawn end_of_job
 join

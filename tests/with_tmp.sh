@@ -8,6 +8,7 @@
 #   PHASE4_DEMO  the generator of the demo   TOOL_COMPARE  tests/tool_compare.c
 #   MPI_COLL     tests/mpi_coll.c            TOOL_GROUPS   tests/tool_groups.c
 #   TOOL_CASES   tests/tool_cases.c         TOOL_WRITE    tests/tool_write.c
+#   TOOL_ENDING  tests/tool_ending.c
 #   P4_FAULTS    tests/fault_injector.c, for LD_PRELOAD
 # Exit status 0: passed; 77: cannot run here (it prints why); anything else: failed.
 set -u

@@ -134,7 +134,7 @@ static p4_rc attach_all(p4_hf_model *hf, const p4_hf_tensors *all)
           hf->path, (long long)missing.count, p4_name_sample_text(&missing), (long long)extra.count,
           p4_name_sample_text(&extra));
     if (foreign.count > 0) {
-        WARN("warning: %s: %lld tensors are no part of the language model and are left out (%s)", hf->path,
+        WARN("warning: %s: %lld tensors are not part of the language model and are left out (%s)", hf->path,
              (long long)foreign.count, p4_name_sample_text(&foreign));
     }
 done:

@@ -40,8 +40,7 @@ static void choose_text(p4_run *run)
         if (kept > 0) {
             snprintf(part, sizeof part, "of %lld windows at most", (long long)kept);
         }
-        INFO("      fine_tune_max_steps is another than when the run began; its training text stays what it "
-             "was: %s",
+        INFO("      fine_tune_max_steps changed since the run began; the training text is unchanged: %s",
              part);
     }
     run->text_windows = kept;

@@ -284,7 +284,7 @@ kill -9 "$job"
 wait "$job" || true
 rate=$(grep -o 'fine_tune_lr is [0-9.e-]*' log)
 run 1 length 'train_files=["many.bin"]' fine_tune_max_steps=30 fine_tune_lr=auto
-said 'its training text stays what it was: of 6000 windows at most'
+said 'the training text is unchanged: of 6000 windows at most'
 said "$rate, as the training began"
 grep -q '"steps":[[:space:]]*30,' length/results.json || fail 'a training that was made shorter'
 rm -rf length

@@ -157,6 +157,8 @@ static void fill_manifest(p4_manifest *m)
                        .stage_count = 2};
     strcpy(m->producer, "phase4 test");
     strcpy(m->created, "2026-01-01T00:00:00Z");
+    strcpy(m->started, "2025-12-31T00:00:00Z");
+    m->continued = 3;
     strcpy(m->stages[0], "evaluate_pre");
     strcpy(m->stages[1], "calibrate");
     m->time_count = 1;
@@ -177,6 +179,8 @@ static void test_manifest(void)
     EXPECT_OK(p4_manifest_read(&read, world));
     EXPECT(read.step == 12 && read.updates == 11 && read.ranks == 2 && read.training, "%lld",
            (long long)read.step);
+    EXPECT(strcmp(read.started, m.started) == 0 && read.continued == 3, "%s, %lld", read.started,
+           (long long)read.continued);
     EXPECT(read.lr == 0.1 / 3 && read.text_windows == 77, "rate %.17g, text %lld", read.lr,
            (long long)read.text_windows);
     EXPECT(read.stage_count == 2 && p4_manifest_has_stage(&read, "calibrate") &&
@@ -201,6 +205,28 @@ static void test_manifest(void)
     p4_manifest_free(&read);
     EXPECT_REFUSED(p4_manifest_read(&read, at("absent")), "manifest.json");
     p4_manifest_free(&read);
+}
+
+/* A manifest without one of its keys. */
+static void expect_required(const char *key)
+{
+    p4_manifest m;
+    char text[4096] = "", quoted[64];
+    fill_manifest(&m);
+    EXPECT_OK(p4_manifest_write(&m, world));
+    p4_manifest_free(&m);
+    FILE *file = fopen(at("manifest.json"), "r");
+    EXPECT(file != NULL && fread(text, 1, sizeof text - 1, file) > 0, "the manifest");
+    fclose(file);
+    snprintf(quoted, sizeof quoted, "\"%s\"", key);
+    char *found = strstr(text, quoted);
+    EXPECT(found != NULL, "%s", text);
+    if (found != NULL) {
+        found[1] = '_';
+    }
+    EXPECT_OK(p4_atomic_write_all(at("manifest.json"), text, strlen(text)));
+    EXPECT_REFUSED(p4_manifest_read(&m, world), key);
+    p4_manifest_free(&m);
 }
 
 /* ---- the folder ---- */
@@ -362,6 +388,8 @@ int main(void)
     test_arrays();
     test_image();
     test_manifest();
+    expect_required("started");
+    expect_required("continued");
     test_folder();
     test_conflicts();
     test_stop();

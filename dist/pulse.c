@@ -7,8 +7,6 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +15,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "src/leaf/thread.h"
 
 /* The thread answers from the moment that it knows the key; it is awake only when a packet comes. */
 struct p4_pulse {
@@ -110,14 +110,9 @@ static bool open_socket(p4_pulse *pulse, p4_pulse_address *mine)
     return true;
 }
 
-/* Signals are for the program's own threads. */
 static bool start_thread(p4_pulse *pulse)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pulse->running = pthread_create(&pulse->thread, NULL, answer, pulse) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pulse->running = p4_thread_start(&pulse->thread, answer, pulse) == 0;
     return pulse->running;
 }
 

@@ -75,7 +75,5 @@ void p4_provenance_continue(p4_run *run, const char *checkpoint, int64_t step, c
     p->continued = continued + 1;
     p->checkpoint_step = step;
     snprintf(p->checkpoint, sizeof p->checkpoint, "%s", checkpoint);
-    if (started[0] != '\0') {
-        snprintf(p->started, sizeof p->started, "%s", started);
-    }
+    snprintf(p->started, sizeof p->started, "%s", started);
 }

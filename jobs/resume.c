@@ -35,7 +35,13 @@ done:
 
 p4_rc p4_resume_open(p4_run *run, const char *const *stages)
 {
-    return p4_agree(run->compute.group, open_state(run, stages));
+    p4_rc rc = P4_OK;
+    p4_group *group = run->compute.group;
+    TRY_ALL(group, open_state(run, stages));
+    p4_checkpoint_owner(run->resume->owner);
+    p4_group_bcast(group, run->resume->owner, sizeof run->resume->owner, 0);
+done:
+    return rc;
 }
 
 void p4_resume_close(p4_run *run)

@@ -191,17 +191,23 @@ static p4_rc take_parts(p4_manifest *m, const p4_saving *s)
     return m->parts != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
-/* The manifest, and the name that makes it a checkpoint. On its own thread of rank 0. */
-static p4_rc publish(void *user)
-{
-    const p4_saving *s = user;
-    return p4_checkpoint_publish(s->directory, s->run->resume->folder, &s->manifest);
-}
-
 /* Local. */
 static p4_rc check_hold(const p4_run *run)
 {
     return run->hold != NULL ? p4_hold_check(run->hold) : P4_OK;
+}
+
+/* The manifest, the name that makes it a checkpoint, and the end of older ones. On its own thread of rank 0,
+ * which may be suspended at any place while another run takes the directory over. */
+static p4_rc publish(void *user)
+{
+    p4_rc rc = P4_OK;
+    const p4_saving *s = user;
+    const char *folder = s->run->resume->folder;
+    TRY(p4_checkpoint_publish(s->directory, folder, &s->manifest, s->run->hold));
+    TRY(p4_checkpoints_prune(folder, s->step, s->run->hold));
+done:
+    return rc;
 }
 
 /* Rank 0. */
@@ -217,17 +223,34 @@ done:
 
 /* ---- the course of a save. A failure is no reason to end a run that works: the ranks consult. ---- */
 
+/* Every rank has it, or none. Collective. */
+static p4_rc open_saving(p4_run *run, const p4_tuning_state *state)
+{
+    p4_saving *s = p4_alloc(1, sizeof *s);
+    p4_rc rc = p4_consult(run->compute.group, s != NULL ? P4_OK : P4_E_SYSTEM);
+    if (rc != P4_OK) {
+        free(s);
+        return rc;
+    }
+    *s = (p4_saving){.run = run,
+                     .step = state != NULL ? state->step : run->results.fine_tuning.steps,
+                     .started_s = p4_now_s()};
+    run->resume->saving = s;
+    return P4_OK;
+}
+
 /* Where it is filled: rank 0 makes the directory, every rank knows its name. Local. */
 static p4_rc begin(p4_saving *s)
 {
     p4_rc rc = P4_OK;
     const p4_group *group = s->run->compute.group;
+    const struct p4_resume *r = s->run->resume;
     s->bytes = p4_alloc((size_t)group->ranks, sizeof *s->bytes);
-    s->directory = p4_checkpoint_temporary(s->run->resume->folder, s->step);
+    s->directory = p4_checkpoint_temporary(r->folder, s->step, r->owner);
     TRY(s->bytes != NULL && s->directory != NULL ? P4_OK : P4_E_SYSTEM);
     s->part = p4_checkpoint_part_path(s->directory, group->rank);
     TRY(s->part != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(group->rank == 0 ? p4_checkpoint_begin(s->directory) : P4_OK);
+    TRY(group->rank == 0 ? p4_checkpoint_begin(r->folder, s->directory, r->owner) : P4_OK);
 done:
     return rc;
 }
@@ -247,12 +270,14 @@ done:
     return rc;
 }
 
-/* A save that failed on some rank. What is there of it may fill the disk, unless it is another run's. Local.
- */
+/* A save that failed on some rank. What is there of it may fill the disk; it is removed when no rank writes
+ * there any more. A run that lost the directory changes nothing there. Collective. */
 static void give_up(p4_saving *s, p4_rc why)
 {
+    p4_group *group = s->run->compute.group;
     (void)p4_background_end(s->work); /* the first error counts */
-    if (why != P4_E_HOLD && s->run->compute.group->rank == 0 && s->directory != NULL) {
+    p4_group_barrier(group);
+    if (why != P4_E_HOLD && group->rank == 0 && s->directory != NULL) {
         (void)p4_remove_tree(s->directory);
     }
     free_saving(s);
@@ -337,14 +362,10 @@ p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_sta
     }
     TRY(rc);
     TRY(p4_agree_root(group, check_hold(run))); /* what is there under a checkpoint's name is another run's */
-    p4_saving *s = r->saving = p4_alloc(1, sizeof *s);
-    TRY(p4_consult(group, s != NULL ? P4_OK : P4_E_SYSTEM));
-    *s = (p4_saving){.run = run,
-                     .step = state != NULL ? state->step : run->results.fine_tuning.steps,
-                     .started_s = p4_now_s()};
-    r->saved_s = s->started_s; /* also of one that fails: the next is due as long after it */
-    TRY(p4_consult(group, begin(s)));
-    TRY(p4_consult(group, take_state(s, trainer, state, beside)));
+    TRY(open_saving(run, state));
+    r->saved_s = r->saving->started_s; /* also of one that fails: the next is due as long after it */
+    TRY(p4_consult(group, begin(r->saving)));
+    TRY(p4_consult(group, take_state(r->saving, trainer, state, beside)));
 done:
     if (rc != P4_OK && r->saving != NULL) {
         give_up(r->saving, rc);

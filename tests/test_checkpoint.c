@@ -157,6 +157,8 @@ static void fill_manifest(p4_manifest *m)
                        .stage_count = 2};
     strcpy(m->producer, "phase4 test");
     strcpy(m->created, "2026-01-01T00:00:00Z");
+    strcpy(m->started, "2025-12-31T00:00:00Z");
+    m->continued = 3;
     strcpy(m->stages[0], "evaluate_pre");
     strcpy(m->stages[1], "calibrate");
     m->time_count = 1;
@@ -177,6 +179,8 @@ static void test_manifest(void)
     EXPECT_OK(p4_manifest_read(&read, world));
     EXPECT(read.step == 12 && read.updates == 11 && read.ranks == 2 && read.training, "%lld",
            (long long)read.step);
+    EXPECT(strcmp(read.started, m.started) == 0 && read.continued == 3, "%s, %lld", read.started,
+           (long long)read.continued);
     EXPECT(read.lr == 0.1 / 3 && read.text_windows == 77, "rate %.17g, text %lld", read.lr,
            (long long)read.text_windows);
     EXPECT(read.stage_count == 2 && p4_manifest_has_stage(&read, "calibrate") &&
@@ -203,6 +207,28 @@ static void test_manifest(void)
     p4_manifest_free(&read);
 }
 
+/* A manifest without one of its keys. */
+static void expect_required(const char *key)
+{
+    p4_manifest m;
+    char text[4096] = "", quoted[64];
+    fill_manifest(&m);
+    EXPECT_OK(p4_manifest_write(&m, world));
+    p4_manifest_free(&m);
+    FILE *file = fopen(at("manifest.json"), "r");
+    EXPECT(file != NULL && fread(text, 1, sizeof text - 1, file) > 0, "the manifest");
+    fclose(file);
+    snprintf(quoted, sizeof quoted, "\"%s\"", key);
+    char *found = strstr(text, quoted);
+    EXPECT(found != NULL, "%s", text);
+    if (found != NULL) {
+        found[1] = '_';
+    }
+    EXPECT_OK(p4_atomic_write_all(at("manifest.json"), text, strlen(text)));
+    EXPECT_REFUSED(p4_manifest_read(&m, world), key);
+    p4_manifest_free(&m);
+}
+
 /* ---- the folder ---- */
 
 static void publish(int64_t step)
@@ -210,12 +236,15 @@ static void publish(int64_t step)
     p4_manifest m;
     fill_manifest(&m);
     m.step = step;
-    char *directory = p4_checkpoint_temporary(at("kept"), step);
-    EXPECT_OK(p4_checkpoint_begin(directory));
+    char owner[P4_CHECKPOINT_OWNER_BYTES];
+    p4_checkpoint_owner(owner);
+    char *directory = p4_checkpoint_temporary(at("kept"), step, owner);
+    EXPECT_OK(p4_checkpoint_begin(at("kept"), directory, owner));
     char *part = p4_checkpoint_part_path(directory, 1);
     EXPECT_OK(p4_atomic_write_all(part, "abcde", 5));
     EXPECT_OK(p4_checkpoint_check_parts(&m, directory));
-    EXPECT_OK(p4_checkpoint_publish(directory, at("kept"), &m));
+    EXPECT_OK(p4_checkpoint_publish(directory, at("kept"), &m, NULL));
+    EXPECT_OK(p4_checkpoints_prune(at("kept"), step, NULL));
     free(part);
     free(directory);
     p4_manifest_free(&m);
@@ -234,6 +263,59 @@ static void expect_kept(const char *const *names)
     p4_names_free(paths, count);
 }
 
+/* A run's unfinished directories go when it begins another checkpoint; those of others stay until a holder
+ * prunes. */
+static void test_owners(void)
+{
+    char *mine = p4_checkpoint_temporary(at("kept"), 4, "n7.17"),
+         *others = p4_checkpoint_temporary(at("kept"), 5, "n7.171"),
+         *next = p4_checkpoint_temporary(at("kept"), 5, "n7.17");
+    EXPECT(strcmp(strrchr(mine, '/'), "/step-4.n7.17.tmp") == 0 && strcmp(others, next) != 0, "%s", mine);
+    EXPECT_OK(p4_checkpoint_begin(at("kept"), mine, "n7.17"));
+    EXPECT_OK(p4_checkpoint_begin(at("kept"), others, "n7.171"));
+    EXPECT(is_there("kept/step-4.n7.17.tmp"), "another owner's");
+    EXPECT_OK(p4_checkpoint_begin(at("kept"), next, "n7.17"));
+    EXPECT(!is_there("kept/step-4.n7.17.tmp") && is_there("kept/step-5.n7.171.tmp") &&
+               is_there("kept/step-5.n7.17.tmp"),
+           "the owner's");
+    expect_kept((const char *[]){NULL});
+    EXPECT_OK(p4_checkpoints_prune(at("kept"), 3, NULL));
+    EXPECT(!is_there("kept/step-5.n7.171.tmp") && !is_there("kept/step-5.n7.17.tmp"), "the holder's prune");
+    free(mine);
+    free(others);
+    free(next);
+}
+
+/* A run that lost its hold neither replaces nor removes a checkpoint of its successor. */
+static void test_lost_hold(void)
+{
+    p4_manifest m;
+    p4_hold *hold = NULL;
+    publish(12);
+    publish(20);
+    EXPECT_OK(p4_hold_take(&hold, world, P4_HOLD_BEAT_S));
+    fill_manifest(&m);
+    char *directory = p4_checkpoint_temporary(at("kept"), m.step, "n7.17");
+    EXPECT_OK(p4_checkpoint_begin(at("kept"), directory, "n7.17"));
+    EXPECT(unlink(at(P4_HOLD_FILE)) == 0, "unlink");
+    EXPECT(p4_checkpoint_publish(directory, at("kept"), &m, hold) == P4_E_HOLD, "published");
+    p4_error_clear();
+    EXPECT(is_there("kept/step-12.n7.17.tmp") && is_there("kept/step-12/part-1.h5"), "replaced");
+    EXPECT(p4_checkpoints_prune(at("kept"), m.step, hold) == P4_E_HOLD, "pruned");
+    p4_error_clear();
+    expect_kept((const char *[]){"step-20", "step-12", NULL});
+    p4_hold_release(hold);
+    EXPECT_OK(p4_hold_take(&hold, world, P4_HOLD_BEAT_S));
+    EXPECT_OK(p4_checkpoint_publish(directory, at("kept"), &m, hold));
+    EXPECT_OK(p4_checkpoints_prune(at("kept"), m.step, hold));
+    expect_kept((const char *[]){"step-12", NULL});
+    EXPECT(!is_there("kept/step-12/part-1.h5"), "not replaced");
+    p4_hold_release(hold);
+    p4_manifest_free(&m);
+    free(directory);
+    EXPECT_OK(p4_checkpoints_remove(at("kept")));
+}
+
 static void test_folder(void)
 {
     p4_manifest m;
@@ -247,12 +329,14 @@ static void test_folder(void)
     EXPECT(rename(at("kept/step-10"), at("kept/step-10.old")) == 0,
            "rename"); /* killed while it was replaced */
     EXPECT_OK(p4_make_directories(at("kept/step-11.tmp")));
+    EXPECT_OK(p4_make_directories(at("kept/step-11.other.host.17.tmp")));
     EXPECT_OK(p4_make_directories(at("kept/step-x")));
     EXPECT_OK(p4_make_directories(at("kept/steps")));
     expect_kept((const char *[]){"step-10.old", "step-9", NULL});
     publish(9); /* continued from an earlier step: the later one is of another course */
     expect_kept((const char *[]){"step-9", NULL});
-    EXPECT(!is_there("kept/step-11.tmp") && is_there("kept/step-x"), "what is whose");
+    EXPECT(!is_there("kept/step-11.tmp") && !is_there("kept/step-11.other.host.17.tmp"), "unfinished ones");
+    EXPECT(is_there("kept/step-x"), "what is whose");
     fill_manifest(&m);
     EXPECT_OK(p4_checkpoint_check_parts(&m, at("kept/step-9")));
     m.parts[0].bytes = 6;
@@ -362,6 +446,10 @@ int main(void)
     test_arrays();
     test_image();
     test_manifest();
+    expect_required("started");
+    expect_required("continued");
+    test_owners();
+    test_lost_hold();
     test_folder();
     test_conflicts();
     test_stop();

@@ -22,8 +22,7 @@ typedef struct entry {
 /* False: the name is none of ours. */
 static bool read_name(entry *e, const char *name)
 {
-    static const char *const endings[] = {[COMPLETE] = "", [REPLACED] = ".old", [UNFINISHED] = ".tmp"};
-    static const char prefix[] = "step-";
+    static const char prefix[] = "step-", unfinished[] = ".tmp";
     char *end = NULL;
     if (strncmp(name, prefix, sizeof prefix - 1) != 0) {
         return false;
@@ -34,13 +33,17 @@ static bool read_name(entry *e, const char *name)
         return false;
     }
     *e = (entry){.step = strtoll(digits, &end, 10), .name = name};
-    for (int state = COMPLETE; state <= UNFINISHED; state++) {
-        if (strcmp(end, endings[state]) == 0) {
-            e->state = state;
-            return true;
-        }
+    size_t rest = strlen(end), ending = sizeof unfinished - 1;
+    if (rest == 0) {
+        e->state = COMPLETE;
+    } else if (strcmp(end, ".old") == 0) {
+        e->state = REPLACED;
+    } else if (end[0] == '.' && rest >= ending && strcmp(end + rest - ending, unfinished) == 0) {
+        e->state = UNFINISHED; /* of whomever */
+    } else {
+        return false;
     }
-    return false;
+    return true;
 }
 
 /* Later steps first; of one step, the one that replaces the other. */
@@ -105,15 +108,50 @@ static char *path_of(const char *folder, int64_t step, const char *ending)
     return p4_format("%s/step-%lld%s", folder, (long long)step, ending);
 }
 
-char *p4_checkpoint_temporary(const char *folder, int64_t step)
+void p4_checkpoint_owner(char owner[P4_CHECKPOINT_OWNER_BYTES])
 {
-    return path_of(folder, step, ".tmp");
+    char host[65] = "unknown";
+    (void)gethostname(host, sizeof host - 1);
+    for (char *c = host; *c != '\0'; c++) {
+        *c = *c == '/' ? '_' : *c;
+    }
+    snprintf(owner, P4_CHECKPOINT_OWNER_BYTES, "%s.%ld", host, (long)getpid());
 }
 
-p4_rc p4_checkpoint_begin(const char *directory)
+char *p4_checkpoint_temporary(const char *folder, int64_t step, const char *owner)
 {
-    p4_rc rc = p4_remove_tree(directory);
-    return rc == P4_OK ? p4_make_directories(directory) : rc;
+    return p4_format("%s/step-%lld.%s.tmp", folder, (long long)step, owner);
+}
+
+/* Is "step-N.OWNER.tmp" of this owner? */
+static bool is_of(const entry *e, const char *owner)
+{
+    const char *from = e->name + strcspn(e->name, "."), *end = strrchr(e->name, '.');
+    size_t length = strlen(owner);
+    return e->state == UNFINISHED && end > from && (size_t)(end - from) == length + 1 &&
+           strncmp(from + 1, owner, length) == 0;
+}
+
+p4_rc p4_checkpoint_begin(const char *folder, const char *directory, const char *owner)
+{
+    p4_rc rc = P4_OK;
+    entry *entries;
+    char **names, *path = NULL;
+    int64_t count, name_count;
+    TRY(read_folder(&entries, &count, &names, &name_count, folder));
+    for (int64_t i = 0; i < count; i++) {
+        if (is_of(&entries[i], owner)) {
+            free(path);
+            path = p4_format("%s/%s", folder, entries[i].name);
+            TRY(path != NULL ? p4_remove_tree(path) : P4_E_SYSTEM);
+        }
+    }
+    TRY(p4_make_directories(directory));
+done:
+    free(path);
+    free(entries);
+    p4_names_free(names, name_count);
+    return rc;
 }
 
 char *p4_checkpoint_part_path(const char *directory, int64_t rank)
@@ -126,7 +164,7 @@ char *p4_checkpoint_part_path(const char *directory, int64_t rank)
 static p4_rc remove_complete(const char *folder, const entry *e, const char *path)
 {
     p4_rc rc = P4_OK;
-    char *temporary = p4_checkpoint_temporary(folder, e->step);
+    char *temporary = path_of(folder, e->step, ".tmp");
     TRY(temporary != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_remove_tree(temporary));
     if (rename(path, temporary) != 0) {
@@ -160,9 +198,12 @@ done:
     return rc;
 }
 
-/* Keeps the checkpoint of `step` and the last ones before it. Later ones are of a course that the run left
- * when it continued from an earlier one. */
-static p4_rc prune(const char *folder, int64_t step)
+static p4_rc check_hold(p4_hold *hold)
+{
+    return hold != NULL ? p4_hold_check(hold) : P4_OK;
+}
+
+p4_rc p4_checkpoints_prune(const char *folder, int64_t step, p4_hold *hold)
 {
     p4_rc rc = P4_OK;
     entry *entries;
@@ -174,6 +215,7 @@ static p4_rc prune(const char *folder, int64_t step)
             kept++;
             continue;
         }
+        TRY(check_hold(hold));
         TRY(remove_entry(folder, &entries[i]));
     }
 done:
@@ -182,14 +224,15 @@ done:
     return rc;
 }
 
-p4_rc p4_checkpoint_publish(const char *directory, const char *folder, const p4_manifest *manifest)
+p4_rc p4_checkpoint_publish(const char *directory, const char *folder, const p4_manifest *manifest,
+                            p4_hold *hold)
 {
     p4_rc rc = P4_OK;
     char *path = path_of(folder, manifest->step, "");
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_manifest_write(manifest, directory));
+    TRY(check_hold(hold));
     TRY(p4_publish_directory(directory, path));
-    TRY(prune(folder, manifest->step));
 done:
     free(path);
     return rc;

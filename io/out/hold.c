@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 
 #include "io/file/atomic_file.h"
 #include "io/out/holder.h"
+#include "src/leaf/thread.h"
 
 enum { TRIES = 100 };
 static const double POLL_S = 0.05;
@@ -397,20 +397,15 @@ static void *beat(void *user)
     return NULL;
 }
 
-/* Signals are for the program's own threads. */
 static p4_rc start_beat(p4_hold *hold)
 {
-    sigset_t all, before;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&hold->lock, NULL);
     pthread_cond_init(&hold->end, &attributes);
     pthread_condattr_destroy(&attributes);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&hold->thread, NULL, beat, hold);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = p4_thread_start(&hold->thread, beat, hold);
     hold->beating = failed == 0;
     return hold->beating
                ? P4_OK

@@ -23,7 +23,7 @@ p4_rc p4_hold_take(p4_hold **hold, const char *directory, double beat_s);
  * a holder on another machine is judged by this machine's clock. Local. */
 p4_rc p4_hold_examine(const char *directory);
 /* P4_E_HOLD: the directory is no longer this run's, because the file was removed or another run took it over,
- * which the message names. Before everything that the run writes there. Local. */
+ * which the message names. Before everything that the run writes there. From any thread. Local. */
 p4_rc p4_hold_check(p4_hold *hold);
 /* Gives the directory back and removes the file; NULL is fine. Local. */
 void p4_hold_release(p4_hold *hold);

@@ -244,23 +244,6 @@ done:
     return rc;
 }
 
-/* Checkpoints of earlier versions do not say when their run started. */
-static p4_rc take_start(p4_manifest *m, const cJSON *root, const char *source)
-{
-    p4_rc rc = P4_OK;
-    const char *started;
-    const cJSON *continued;
-    TRY(p4_json_string(&started, source, "", root, "started", false));
-    CHECK(started == NULL || strlen(started) < sizeof m->started, "%s: started is longer than %zu bytes",
-          source, sizeof m->started - 1);
-    strcpy(m->started, started != NULL ? started : "");
-    TRY(p4_json_member(&continued, source, "", root, "continued", false));
-    TRY(continued == NULL ? P4_OK
-                          : p4_json_integer(&m->continued, source, "", root, "continued", STEPS_LIMIT));
-done:
-    return rc;
-}
-
 static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
@@ -295,7 +278,8 @@ static p4_rc take_all(p4_manifest *m, cJSON *root, const char *json, const char 
           (long long)version, (int)VERSION);
     TRY(take_text(m->producer, sizeof m->producer, root, "", "producer", source));
     TRY(take_text(m->created, sizeof m->created, root, "", "created", source));
-    TRY(take_start(m, root, source));
+    TRY(take_text(m->started, sizeof m->started, root, "", "started", source));
+    TRY(p4_json_integer(&m->continued, source, "", root, "continued", STEPS_LIMIT));
     TRY(take_numbers(m, root, source));
     TRY(take_stages(m, root, source));
     TRY(take_inputs(m, root, source));

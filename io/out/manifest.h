@@ -23,7 +23,7 @@ typedef struct p4_manifest_part {
 
 typedef struct p4_manifest {
     char producer[128], created[32];
-    char started[32];      /* of the run: by its first process; "": an earlier version wrote this */
+    char started[32];      /* of the run: by its first process */
     int64_t continued;     /* how often the run had been continued from a checkpoint */
     int64_t ranks;         /* of the group that wrote it */
     int64_t step, updates; /* training steps done; those of them that were not skipped */

@@ -1,8 +1,8 @@
 #include "src/leaf/background.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
+
+#include "src/leaf/thread.h"
 
 struct p4_background {
     p4_rc (*work)(void *user);
@@ -25,17 +25,13 @@ static void *run(void *user)
 
 p4_rc p4_background_start(p4_background **background, p4_rc (*work)(void *user), void *user)
 {
-    sigset_t all, before;
     p4_background *b = *background = p4_alloc(1, sizeof *b);
     if (b == NULL) {
         return P4_E_SYSTEM;
     }
     b->work = work;
     b->user = user;
-    sigfillset(&all); /* signals are for the caller's thread */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    b->threaded = pthread_create(&b->thread, NULL, run, b) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    b->threaded = p4_thread_start(&b->thread, run, b) == 0;
     if (!b->threaded) {
         (void)run(b);
     }

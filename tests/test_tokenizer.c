@@ -7,6 +7,7 @@
 #include "check.h"
 #include "io/file/files.h"
 #include "io/tokenizer/tokenizer.h"
+#include "listen.h"
 
 enum { THREADS = 3 };
 
@@ -248,6 +249,50 @@ static void test_pieces(void)
                   "3\x1f.\x1f"
                   "1\x1f"
                   "4\x1f!!\r\n\x1f\tx");
+    /* {n}? is an optional interval in the reference's expressions, and {n,m}? a lazy one. */
+    expect_pieces("a{2}?b", "xa\x1f"
+                            "b\x1fx\x1f"
+                            "aab\x1fx");
+    expect_pieces("(?:a|b){1}?_", "_\x1f"
+                                  "a\x1f"
+                                  "b_\x1f_\x1f"
+                                  "a_");
+    expect_pieces("a{2}??b", "x\x1f"
+                             "aab\x1fxa\x1f"
+                             "b");
+    expect_pieces("a{2}?+b", "aab\x1f"
+                             "a\x1f"
+                             "b");
+    expect_pieces("ba{2}?", "baa\x1f"
+                            "b\x1f"
+                            "a");
+    expect_pieces("a{2,2}?b", "xabx\x1f"
+                              "aab");
+    expect_pieces("a{1,2}?", "a\x1f"
+                             "a\x1f"
+                             "a");
+}
+
+/* What is made of a tokenizer.model or of vocab.json gives no reason to warn, unless the files themselves
+ * differ from the reference. */
+static void test_warnings(void)
+{
+    static const char *const names[] = {"bpe_model", "bpe_model_llama", "unigram_model", "vocab_merges"},
+                             *const declared = "\"<|im_start|>\" has id 401 here; the reference library";
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        listen_begin();
+        p4_log_setup(P4_LOG_WARN, true);
+        open_in(P4_FIXTURES "/tokenizer_directories", names[i]);
+        p4_log_setup(P4_LOG_QUIET, true);
+        const char *said = listen_end();
+        if (i == 3) { /* as added_tokens.json of vocab_merges says */
+            EXPECT(strstr(said, declared) != NULL, "%s: %s", names[i], said);
+            said = strchr(said, '\n');
+            said = said != NULL ? said + 1 : "only part of a line";
+        }
+        EXPECT(said[0] == '\0', "%s: warned: %s", names[i], said);
+        release();
+    }
 }
 
 /* --- broken text --- */
@@ -405,6 +450,7 @@ int main(void)
     test_goldens(P4_FIXTURES "/tokenizers", 31);
     test_goldens(P4_FIXTURES "/tokenizer_directories", 6);
     test_pieces();
+    test_warnings();
     test_broken_text();
     test_long_texts();
     test_threads();

@@ -169,7 +169,7 @@ static void test_goldens(const char *root, int64_t expected)
 
 /* --- pieces --- */
 
-/* `pieces`, one behind the other with \x1f between, are what `pattern` must make of their concatenation: each
+/* `pieces`, one behind the other with \037 between, are what `pattern` must make of their concatenation: each
  * is a token of a vocabulary with ignore_merges, and nothing else is. */
 static void expect_pieces(const char *pattern, const char *pieces)
 {
@@ -230,47 +230,22 @@ static void expect_pieces(const char *pattern, const char *pieces)
 /* "Hello  world\n\n  don't DON'T 12345 3.14!!\r\n\tx" */
 static void test_pieces(void)
 {
-    expect_pieces(NULL,
-                  "Hello\x1f \x1f world\x1f\n\n \x1f don\x1f't\x1f DON\x1f'\x1fT\x1f 12345\x1f 3\x1f.\x1f"
-                  "14\x1f!!\x1f\r\n\x1f\t\x1fx");
+    expect_pieces(NULL, "Hello\037 \037 world\037\n\n \037 don\037't\037 DON\037'\037T\037 12345\037 "
+                        "3\037.\03714\037!!\037\r\n\037\t\037x");
     expect_pieces(LLAMA3_PATTERN("\\\\p{N}{1,3}"),
-                  "Hello\x1f \x1f world\x1f\n\n\x1f \x1f don\x1f't\x1f DON\x1f'T\x1f \x1f"
-                  "123\x1f"
-                  "45\x1f \x1f"
-                  "3\x1f.\x1f"
-                  "14\x1f!!\r\n\x1f\tx");
+                  "Hello\037 \037 world\037\n\n\037 \037 don\037't\037 DON\037'T\037 \037123\03745\037 "
+                  "\0373\037.\03714\037!!\r\n\037\tx");
     expect_pieces(LLAMA3_PATTERN("\\\\p{N}"),
-                  "Hello\x1f \x1f world\x1f\n\n\x1f \x1f don\x1f't\x1f DON\x1f'T\x1f \x1f"
-                  "1\x1f"
-                  "2\x1f"
-                  "3\x1f"
-                  "4\x1f"
-                  "5\x1f \x1f"
-                  "3\x1f.\x1f"
-                  "1\x1f"
-                  "4\x1f!!\r\n\x1f\tx");
+                  "Hello\037 \037 world\037\n\n\037 \037 don\037't\037 DON\037'T\037 "
+                  "\0371\0372\0373\0374\0375\037 \0373\037.\0371\0374\037!!\r\n\037\tx");
     /* {n}? is an optional interval in the reference's expressions, and {n,m}? a lazy one. */
-    expect_pieces("a{2}?b", "xa\x1f"
-                            "b\x1fx\x1f"
-                            "aab\x1fx");
-    expect_pieces("(?:a|b){1}?_", "_\x1f"
-                                  "a\x1f"
-                                  "b_\x1f_\x1f"
-                                  "a_");
-    expect_pieces("a{2}??b", "x\x1f"
-                             "aab\x1fxa\x1f"
-                             "b");
-    expect_pieces("a{2}?+b", "aab\x1f"
-                             "a\x1f"
-                             "b");
-    expect_pieces("ba{2}?", "baa\x1f"
-                            "b\x1f"
-                            "a");
-    expect_pieces("a{2,2}?b", "xabx\x1f"
-                              "aab");
-    expect_pieces("a{1,2}?", "a\x1f"
-                             "a\x1f"
-                             "a");
+    expect_pieces("a{2}?b", "xa\037b\037x\037aab\037x");
+    expect_pieces("(?:a|b){1}?_", "_\037a\037b_\037_\037a_");
+    expect_pieces("a{2}??b", "x\037aab\037xa\037b");
+    expect_pieces("a{2}?+b", "aab\037a\037b");
+    expect_pieces("ba{2}?", "baa\037b\037a");
+    expect_pieces("a{2,2}?b", "xabx\037aab");
+    expect_pieces("a{1,2}?", "a\037a\037a");
 }
 
 /* What is made of a tokenizer.model or of vocab.json gives no reason to warn, unless the files themselves

@@ -53,11 +53,10 @@ int64_t p4_launched_rank(void)
 
 static p4_rc refuse(void)
 {
-    return FAIL(
-        "%s started %lld processes, but MPI sees each of them alone: they cannot work as the ranks of one "
-        "job; "
-        "start them with srun --mpi=pmix (srun --mpi=list shows what the cluster has), or with mpirun",
-        is_step() ? "srun" : "the launcher", (long long)launched_ranks());
+    return FAIL("%s started %lld processes, but MPI sees each of them alone: they "
+                "cannot work as the ranks of one job; start them with srun --mpi=pmix "
+                "(srun --mpi=list shows what the cluster has), or with mpirun",
+                is_step() ? "srun" : "the launcher", (long long)launched_ranks());
 }
 
 p4_rc p4_launch_check(void)

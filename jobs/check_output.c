@@ -96,9 +96,8 @@ static p4_rc check_disk(const char *parent, const p4_disk_plan *plan)
           plan->scratch > 0 ? " of it while the run is under way)" : "", parent, have);
     INFO("      outputs: %s on a disk with %s left; checkpoints: up to %s", want, have, kept);
     if (needed + saved > room) {
-        WARN("warning: output_path: the disk of %s has %s left, the outputs take %s and checkpoints up to "
-             "%s: the "
-             "last of them may not be saved",
+        WARN("warning: output_path: the disk of %s has %s left, the outputs take "
+             "%s and checkpoints up to %s: the last of them may not be saved",
              parent, have, want, kept);
     }
 done:

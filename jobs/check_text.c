@@ -25,10 +25,8 @@ static p4_rc open_tokenizer(p4_run *run)
         TRY(p4_chat_open(&run->chat, run->original.hf.path, run->config.chat_template));
         int64_t count = p4_tokenizer_vocab_count(run->tokenizer);
         if (count > arch->V) {
-            WARN("warning: the tokenizer of %s has token ids up to %lld, and the model's vocabulary has "
-                 "%lld: text that "
-                 "contains the "
-                 "tokens beyond it will be refused",
+            WARN("warning: the tokenizer of %s has token ids up to %lld, and the model's "
+                 "vocabulary has %lld: text that contains the tokens beyond it will be refused",
                  run->original.hf.path, (long long)count - 1, (long long)arch->V);
         }
     }
@@ -118,9 +116,8 @@ done:
 static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t most)
 {
     if (most < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
-        WARN("warning: key \"%s\": asks for %lld windows of %d tokens, and the files hold at most %lld, "
-             "judging by their "
-             "sizes",
+        WARN("warning: key \"%s\": asks for %lld windows of %d tokens, "
+             "and the files hold at most %lld, judging by their sizes",
              key, (long long)wanted, c->calibration_sequence_length, (long long)most);
     }
 }

@@ -12,6 +12,7 @@
 #include "jobs/resume_state.h"
 #include "jobs/run_state.h"
 #include "jobs/train/checkpoint.h"
+#include "src/leaf/hash.h"
 
 /* ---- opening ---- */
 
@@ -373,11 +374,9 @@ bool p4_resume_has_training(const p4_run *run)
 uint64_t p4_resume_inputs_key(const p4_run *run)
 {
     const p4_manifest *m = &run->resume->inputs;
-    uint64_t key = 14695981039346656037u; /* FNV-1a */
+    uint64_t key = P4_HASH_START;
     for (int64_t i = 0; i < m->input_count; i++) {
-        for (const char *c = m->inputs[i].fingerprint; *c != '\0'; c++) {
-            key = (key ^ (unsigned char)*c) * 1099511628211u;
-        }
+        key = p4_hash(key, m->inputs[i].fingerprint, strlen(m->inputs[i].fingerprint));
     }
     return key | 1;
 }

@@ -230,16 +230,14 @@ void p4_warn_of_steps(const p4_config *c, int64_t steps_per_epoch)
         return;
     }
     if (steps > held) {
-        WARN("warning: key \"fine_tune_max_steps\": asks for %lld steps, and fine_tune_epochs %d of the "
-             "training data "
-             "are %lld",
+        WARN("warning: key \"fine_tune_max_steps\": asks for %lld steps, "
+             "and fine_tune_epochs %d of the training data are %lld",
              (long long)steps, (int)c->fine_tune_epochs, (long long)held);
     }
     steps = steps == 0 ? held : p4_min_i64(steps, held);
     if (c->warmup_steps >= steps) {
-        WARN("warning: key \"warmup_steps\": %d steps of warm-up, and there are %lld steps in all: the "
-             "learning rate does "
-             "not reach its peak before the end",
+        WARN("warning: key \"warmup_steps\": %d steps of warm-up, and there are %lld "
+             "steps in all: the learning rate does not reach its peak before the end",
              (int)c->warmup_steps, (long long)steps);
     }
 }

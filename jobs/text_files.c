@@ -57,9 +57,8 @@ static p4_rc warn_of_leak(const p4_split_files *eval, const p4_split_files *trai
         CHECK(stat(eval->paths[i], &here) == 0, "%s: cannot examine: %s", eval->paths[i], strerror(errno));
         for (int64_t j = 0; j < train->count; j++) {
             if (here.st_dev == trained[j].st_dev && here.st_ino == trained[j].st_ino) {
-                WARN("warning: %s is among the files to evaluate on and to train on (as %s): the verdict "
-                     "will be "
-                     "too good",
+                WARN("warning: %s is among the files to evaluate on and "
+                     "to train on (as %s): the verdict will be too good",
                      eval->paths[i], train->paths[j]);
                 goto done;
             }

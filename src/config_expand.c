@@ -90,9 +90,8 @@ static const placeholder placeholders[] = {
     {"{jobid}", "this is no batch job: none of SLURM_JOB_ID, PBS_JOBID, LSB_JOBID and JOB_ID is set",
      find_jobid},
     {"{taskid}",
-     "this is no task of a job array: none of SLURM_ARRAY_TASK_ID, PBS_ARRAY_INDEX, LSB_JOBINDEX and "
-     "SGE_TASK_ID is "
-     "set",
+     "this is no task of a job array: none of SLURM_ARRAY_TASK_ID, "
+     "PBS_ARRAY_INDEX, LSB_JOBINDEX and SGE_TASK_ID is set",
      find_taskid},
 };
 enum { PLACEHOLDERS = sizeof placeholders / sizeof placeholders[0] };

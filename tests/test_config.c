@@ -295,8 +295,7 @@ static void test_all_at_once(void)
         "cfg.json:2: key \"fine_tune_lr\": found \"fast\", expected \"auto\" or a number in (0, 10]",
         "cfg.json:3: unknown key \"sedd\", the nearest known key is \"seed\"",
         "cfg.json:6: key \"eval_files\": found 1 as element 3, expected a string or a list of strings, "
-        "together below "
-        "16384 bytes",
+        "together below 16384 bytes",
         "cfg.json:7: key \"log_every\": found -3, expected a whole number in [1, 1000000000]",
         "cfg.json:7: duplicate key \"log_every\", expected once; it stands on line 7 already",
         "cfg.json:8: key \"global_batch_tokens\": found 513, expected a multiple of "

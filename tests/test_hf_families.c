@@ -174,8 +174,7 @@ static void test_container(void)
         "\"architectures\": [\"Gemma3ForConditionalGeneration\"], \"eos_token_id\": [1, 106], "
         "\"torch_dtype\": \"bfloat16\", \"vision_config\": {\"model_type\": \"siglip_vision_model\"}, "
         "\"text_config\": {\"bos_token_id\": 2, \"eos_token_id\": 7, \"hidden_size\": 2560, "
-        "\"intermediate_size\": 10240, \"model_type\": "
-        "\"gemma3_text\", "
+        "\"intermediate_size\": 10240, \"model_type\": \"gemma3_text\", "
         "\"num_hidden_layers\": 34, \"rope_scaling\": {\"factor\": 8.0, \"rope_type\": \"linear\"}, "
         "\"sliding_window\": 1024}";
     static const char *const parts[] = {

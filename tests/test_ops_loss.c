@@ -301,6 +301,16 @@ static void make_classes(distilled *d, const float *t, const int32_t *ids, int64
     free(scaled);
 }
 
+/* The reference's own gradient of a row is that of its loss. */
+static void check_reference(rig *r, distilled *d, const double *gradient, double scale)
+{
+    float *slopes = rig_host(r, d->V * 4);
+    for (int64_t v = 0; v < d->V; v++) {
+        slopes[v] = (float)(gradient[v] / scale);
+    }
+    expect_slopes(r, "distilled reference", slopes, d->x, d->V, 8, distilled_loss, d, 1e-4);
+}
+
 /* One shape one way: losses, gradient, slopes, the columns beyond V, rows without a target. */
 static void check_distilled(rig *r, const distill_way *way, int64_t N, int64_t V, int64_t ld)
 {
@@ -358,12 +368,8 @@ static void check_distilled(rig *r, const distill_way *way, int64_t N, int64_t V
         want_nll[n] = row_losses(&d, &want_kl[n]);
         want_hit[n] = first_largest(x + n * V, V, targets[n]);
         row_gradient(&d, want + n * ld, (double)scale);
-        if (n == 0) { /* the reference's own gradient is that of its loss */
-            float *slopes = rig_host(r, V * 4);
-            for (int64_t v = 0; v < V; v++) {
-                slopes[v] = (float)(want[n * ld + v] / (double)scale);
-            }
-            expect_slopes(r, "distilled reference", slopes, d.x, V, 8, distilled_loss, &d, 1e-4);
+        if (n == 0) {
+            check_reference(r, &d, want, (double)scale);
         }
         map_gradient(want + n * ld, z + n * V, V, way->map);
     }

@@ -66,9 +66,8 @@ static void test_widths(void)
         unsigned short columns;
         const char *want;
     } cases[] = {
-        {200, "  fine-tune 1228800/7372800 tokens (17 %), 5120 tokens/s, 20 min left, step 600/3600, loss "
-              "3.4512, KL "
-              "0.1201"},
+        {200, "  fine-tune 1228800/7372800 tokens (17 %), 5120 tokens/s, 20 min left, step 600/3600, "
+              "loss 3.4512, KL 0.1201"},
         {90, "  fine-tune 17 %, 5120 tokens/s, 20 min left, step 600/3600, loss 3.4512, KL 0.1201"},
         {80, "  fine-tune 17 %, 20 min left, step 600/3600, loss 3.4512, KL 0.1201"},
         {40, "  fine-tune 17 %, 20 min left, step 600"},

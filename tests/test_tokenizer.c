@@ -7,6 +7,7 @@
 #include "check.h"
 #include "io/file/files.h"
 #include "io/tokenizer/tokenizer.h"
+#include "listen.h"
 
 enum { THREADS = 3 };
 
@@ -168,7 +169,7 @@ static void test_goldens(const char *root, int64_t expected)
 
 /* --- pieces --- */
 
-/* `pieces`, one behind the other with \x1f between, are what `pattern` must make of their concatenation: each
+/* `pieces`, one behind the other with \037 between, are what `pattern` must make of their concatenation: each
  * is a token of a vocabulary with ignore_merges, and nothing else is. */
 static void expect_pieces(const char *pattern, const char *pieces)
 {
@@ -229,25 +230,44 @@ static void expect_pieces(const char *pattern, const char *pieces)
 /* "Hello  world\n\n  don't DON'T 12345 3.14!!\r\n\tx" */
 static void test_pieces(void)
 {
-    expect_pieces(NULL,
-                  "Hello\x1f \x1f world\x1f\n\n \x1f don\x1f't\x1f DON\x1f'\x1fT\x1f 12345\x1f 3\x1f.\x1f"
-                  "14\x1f!!\x1f\r\n\x1f\t\x1fx");
+    expect_pieces(NULL, "Hello\037 \037 world\037\n\n \037 don\037't\037 DON\037'\037T\037 12345\037 "
+                        "3\037.\03714\037!!\037\r\n\037\t\037x");
     expect_pieces(LLAMA3_PATTERN("\\\\p{N}{1,3}"),
-                  "Hello\x1f \x1f world\x1f\n\n\x1f \x1f don\x1f't\x1f DON\x1f'T\x1f \x1f"
-                  "123\x1f"
-                  "45\x1f \x1f"
-                  "3\x1f.\x1f"
-                  "14\x1f!!\r\n\x1f\tx");
+                  "Hello\037 \037 world\037\n\n\037 \037 don\037't\037 DON\037'T\037 \037123\03745\037 "
+                  "\0373\037.\03714\037!!\r\n\037\tx");
     expect_pieces(LLAMA3_PATTERN("\\\\p{N}"),
-                  "Hello\x1f \x1f world\x1f\n\n\x1f \x1f don\x1f't\x1f DON\x1f'T\x1f \x1f"
-                  "1\x1f"
-                  "2\x1f"
-                  "3\x1f"
-                  "4\x1f"
-                  "5\x1f \x1f"
-                  "3\x1f.\x1f"
-                  "1\x1f"
-                  "4\x1f!!\r\n\x1f\tx");
+                  "Hello\037 \037 world\037\n\n\037 \037 don\037't\037 DON\037'T\037 "
+                  "\0371\0372\0373\0374\0375\037 \0373\037.\0371\0374\037!!\r\n\037\tx");
+    /* {n}? is an optional interval in the reference's expressions, and {n,m}? a lazy one. */
+    expect_pieces("a{2}?b", "xa\037b\037x\037aab\037x");
+    expect_pieces("(?:a|b){1}?_", "_\037a\037b_\037_\037a_");
+    expect_pieces("a{2}??b", "x\037aab\037xa\037b");
+    expect_pieces("a{2}?+b", "aab\037a\037b");
+    expect_pieces("ba{2}?", "baa\037b\037a");
+    expect_pieces("a{2,2}?b", "xabx\037aab");
+    expect_pieces("a{1,2}?", "a\037a\037a");
+}
+
+/* What is made of a tokenizer.model or of vocab.json gives no reason to warn, unless the files themselves
+ * differ from the reference. */
+static void test_warnings(void)
+{
+    static const char *const names[] = {"bpe_model", "bpe_model_llama", "unigram_model", "vocab_merges"},
+                             *const declared = "\"<|im_start|>\" has id 401 here; the reference library";
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        listen_begin();
+        p4_log_setup(P4_LOG_WARN, true);
+        open_in(P4_FIXTURES "/tokenizer_directories", names[i]);
+        p4_log_setup(P4_LOG_QUIET, true);
+        const char *said = listen_end();
+        if (i == 3) { /* as added_tokens.json of vocab_merges says */
+            EXPECT(strstr(said, declared) != NULL, "%s: %s", names[i], said);
+            said = strchr(said, '\n');
+            said = said != NULL ? said + 1 : "only part of a line";
+        }
+        EXPECT(said[0] == '\0', "%s: warned: %s", names[i], said);
+        release();
+    }
 }
 
 /* --- broken text --- */
@@ -405,6 +425,7 @@ int main(void)
     test_goldens(P4_FIXTURES "/tokenizers", 31);
     test_goldens(P4_FIXTURES "/tokenizer_directories", 6);
     test_pieces();
+    test_warnings();
     test_broken_text();
     test_long_texts();
     test_threads();

@@ -141,6 +141,9 @@ static void keys_tell_contents_apart(void)
             free(b);
         }
     }
+    char *named = p4_token_cache_path("f", "foobar"); /* the published value of FNV-1a */
+    EXPECT(named != NULL && strcmp(named, "f/tokens-85944171f73967e8.p4tokens") == 0, "%s", named);
+    free(named);
     for (int i = 0; i < 8; i++) {
         free(keys[i]);
     }

@@ -254,8 +254,7 @@ p4_rc p4_hf_open_shards(p4_hf_model *hf)
     if (p4_file_exists(single)) { /* as the reference library decides */
         if (indexed) {
             WARN("warning: %s: holds both model.safetensors and model.safetensors.index.json: "
-                 "model.safetensors "
-                 "is read, the index and its shards are not",
+                 "model.safetensors is read, the index and its shards are not",
                  hf->path);
         }
         hf->shards = p4_alloc(1, sizeof *hf->shards);

@@ -234,9 +234,8 @@ void p4_output_leave(p4_hold *hold, const char *output_path, bool finished)
     }
     free(cache);
     if (path != NULL && unlink(path) != 0 && errno != ENOENT) {
-        WARN("warning: %s: cannot be removed: the next run will take these results for those of a run that "
-             "did "
-             "not end",
+        WARN("warning: %s: cannot be removed: the next run will "
+             "take these results for those of a run that did not end",
              path);
     }
     free(path);

@@ -4,6 +4,7 @@
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
 #include "io/text/dataset_parts.h"
+#include "src/leaf/hash.h"
 #include "src/leaf/mapped.h"
 
 #include <errno.h>
@@ -110,11 +111,7 @@ done:
 
 char *p4_token_cache_path(const char *folder, const char *key)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
-    for (const char *at = key; *at != '\0'; at++) {
-        hash = (hash ^ (unsigned char)*at) * UINT64_C(0x100000001b3);
-    }
-    return p4_format("%s/tokens-%016" PRIx64 ".p4tokens", folder, hash);
+    return p4_format("%s/tokens-%016" PRIx64 ".p4tokens", folder, p4_hash(P4_HASH_START, key, strlen(key)));
 }
 
 /* ---- writing ---- */

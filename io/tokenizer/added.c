@@ -4,6 +4,16 @@
 
 #include "io/tokenizer/unicode.h"
 
+int32_t p4_tok_added_id(int32_t *last, p4_tok_text content, const p4_tok_map *vocab, int32_t model_tokens)
+{
+    int32_t id = p4_tok_map_find(vocab, content.data, content.bytes);
+    if (id < 0) {
+        id = *last >= model_tokens ? *last + 1 : model_tokens;
+    }
+    *last = id > *last ? id : *last;
+    return id;
+}
+
 /* The node for `byte` in the list that begins at `first`, created before it if needed; 0 when memory runs
  * out. */
 static int32_t step_or_make(p4_tok_trie *trie, int32_t first, unsigned char byte)

@@ -3,13 +3,18 @@
 #ifndef P4_TOK_ADDED_H
 #define P4_TOK_ADDED_H
 
-#include "io/tokenizer/buffer.h"
+#include "io/tokenizer/map.h"
 
 typedef struct p4_tok_added { /* an entry of added_tokens */
     p4_tok_text content;
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
 } p4_tok_added;
+
+/* The id that the reference gives the next added token, whatever a file says: that of the model's vocabulary,
+ * or the next one behind the model's tokens and behind the added tokens before it. *last: the largest id of
+ * an added token so far, -1 before the first one. */
+int32_t p4_tok_added_id(int32_t *last, p4_tok_text content, const p4_tok_map *vocab, int32_t model_tokens);
 
 typedef struct p4_tok_node { /* of a trie over bytes: first child, next sibling; 0: none */
     int32_t child, sibling;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/tokenizer/added.h"
 #include "io/tokenizer/map.h"
 
 enum { FLAGS = 5, DECLARED_MAX = 1 << 20 };
@@ -280,13 +281,42 @@ done:
     return rc;
 }
 
+/* The tokens of model.vocab with their ids: {"token": id} or, in Unigram, [["token", score]]. The keys are
+ * borrowed from the tree. What is malformed is left out: loading the tokenizer refuses it. */
+static p4_rc index_model(p4_tok_map *ids, int32_t *count, const cJSON *root)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model"),
+                *vocab = cJSON_GetObjectItemCaseSensitive(model, "vocab");
+    const bool pairs = cJSON_IsArray(vocab);
+    *count = vocab != NULL ? (int32_t)cJSON_GetArraySize(vocab) : 0;
+    TRY(p4_tok_map_create(ids, (size_t)*count));
+    int32_t place = 0;
+    for (const cJSON *item = vocab != NULL ? vocab->child : NULL; item != NULL; item = item->next, place++) {
+        const char *content = pairs ? cJSON_GetStringValue(item->child) : item->string;
+        int64_t id = place;
+        if (content != NULL && (pairs || p4_json_is_whole(item, INT32_MAX, &id))) {
+            (void)p4_tok_map_put(ids, (p4_tok_text){content, strlen(content)}, (int32_t)id);
+        }
+    }
+done:
+    return rc;
+}
+
+/* A token that no file gives an id is written with the one that loading gives it. */
 static p4_rc write_list(cJSON *root, const tokens *all)
 {
     p4_rc rc = P4_OK;
+    p4_tok_map model_ids = {0};
+    int32_t model_tokens, last = -1;
     cJSON *list = cJSON_CreateArray();
+    TRY(index_model(&model_ids, &model_tokens, root));
     for (size_t i = 0; list != NULL && i < all->count; i++) {
+        const char *content = all->list[i].content;
+        int32_t id =
+            p4_tok_added_id(&last, (p4_tok_text){content, strlen(content)}, &model_ids, model_tokens);
         cJSON *object = cJSON_CreateObject();
-        cJSON_AddNumberToObject(object, "id", all->list[i].id >= 0 ? (double)all->list[i].id : 0.0);
+        cJSON_AddNumberToObject(object, "id", (double)(all->list[i].id >= 0 ? all->list[i].id : id));
         cJSON_AddStringToObject(object, "content", all->list[i].content);
         for (int k = 0; k < FLAGS; k++) {
             cJSON_AddBoolToObject(object, flags[k], all->list[i].flag[k]);
@@ -298,6 +328,7 @@ static p4_rc write_list(cJSON *root, const tokens *all)
           "out of memory: the added tokens");
     list = NULL;
 done:
+    p4_tok_map_free(&model_ids);
     cJSON_Delete(list);
     return rc;
 }

@@ -120,9 +120,9 @@ static p4_rc use_class(reading *r)
     if (other) {
         WARN(
             "%s: transformers 5 takes the vocabulary from this file and builds the tokenizer class %s with a "
-            "normalizer, pre_tokenizer or model options of its own, which differ from the file's: the class "
-            "is "
-            "followed. A tokenizer_class of TokenizersBackend in tokenizer_config.json follows the file",
+            "normalizer, pre_tokenizer or model options of its own, which differ from the file's: "
+            "the class is followed. A tokenizer_class of TokenizersBackend in tokenizer_config.json follows "
+            "the file",
             r->path, r->chosen->name);
     }
     r->changed = other || r->chosen->resets_post;
@@ -190,10 +190,8 @@ static p4_rc from_vocabulary(reading *r)
     bool ignored;
     CHECK(r->chosen != NULL && r->chosen->reads_merges,
           "%s: vocab.json and merges.txt say no more than a vocabulary, and neither tokenizer_class nor "
-          "model_type "
-          "names a class that is built of them (GPT2Tokenizer, GPTNeoXTokenizer, Qwen2Tokenizer): a "
-          "tokenizer.json "
-          "is needed",
+          "model_type names a class that is built of them (GPT2Tokenizer, GPTNeoXTokenizer, Qwen2Tokenizer): "
+          "a tokenizer.json is needed",
           r->path);
     TRY(p4_json_read(&vocab, r->text, r->bytes, r->path));
     r->root = cJSON_CreateObject();

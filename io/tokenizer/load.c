@@ -171,18 +171,6 @@ done:
 
 /* --- added tokens --- */
 
-/* The id that the reference gives an added token, whatever the file says: that of the model's vocabulary, or
- * the next one behind the number of tokens of the model and behind the added tokens before it. */
-static int32_t added_id(p4_tokenizer *t, p4_tok_text content)
-{
-    int32_t id = p4_tok_map_find(&t->bpe.vocab, content.data, content.bytes);
-    if (id < 0) {
-        id = t->last_added >= t->model_tokens ? t->last_added + 1 : t->model_tokens;
-    }
-    t->last_added = id > t->last_added ? id : t->last_added;
-    return id;
-}
-
 static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
 {
     p4_rc rc = P4_OK;
@@ -202,7 +190,7 @@ static p4_rc load_added_token(p4_tokenizer *t, const cJSON *item, int32_t index)
     TRY(p4_json_bool(&added->normalized, t->source, where, item, "normalized", true));
     TRY(p4_json_bool(&added->special, t->source, where, item, "special", true));
     TRY(p4_tok_keep(&t->strings, &added->content, content, bytes));
-    added->id = added_id(t, added->content);
+    added->id = p4_tok_added_id(&t->last_added, added->content, &t->bpe.vocab, t->model_tokens);
     if (added->id != id) {
         WARN("%s: %s: \"%.*s\" has id %lld here; the reference library gives it %d, and so does this program",
              t->source, where, shown(added->content), content, (long long)id, added->id);

@@ -9,16 +9,13 @@
 #include "io/utf8/utf8.h"
 
 /* Punctuation as the reference knows it: that of Unicode 8, and the signs of ASCII. */
-#define PUNCTUATION_SINCE                                                                                   \
-    "\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}-\\x{1b7e}\\x{2e43}-\\x{2e4f}\\x{2e52}-\\x{2e5d}\\x{" \
-    "10ead}"                                                                                                \
-    "\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}\\x{1144b}-\\x{1144f}\\x{1145a}-\\x{1145b}\\x{1145d}\\x{"    \
-    "11660}-"                                                                                               \
-    "\\x{1166c}\\x{116b9}\\x{1183b}\\x{11944}-\\x{11946}\\x{119e2}\\x{11a3f}-\\x{11a46}\\x{11a9a}-\\x{"     \
-    "11a9c}"                                                                                                \
-    "\\x{11a9e}-\\x{11aa2}\\x{11c41}-\\x{11c45}\\x{11c70}-\\x{11c71}\\x{11ef7}-\\x{11ef8}\\x{11fff}\\x{"    \
-    "12ff1}-"                                                                                               \
-    "\\x{12ff2}\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}-\\x{1e95f}"
+#define PUNCTUATION_SINCE                                                                  \
+    "\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}-\\x{1b7e}\\x{2e43}-\\x{2e4f}"       \
+    "\\x{2e52}-\\x{2e5d}\\x{10ead}\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}"              \
+    "\\x{1144b}-\\x{1144f}\\x{1145a}-\\x{1145b}\\x{1145d}\\x{11660}-\\x{1166c}\\x{116b9}"  \
+    "\\x{1183b}\\x{11944}-\\x{11946}\\x{119e2}\\x{11a3f}-\\x{11a46}\\x{11a9a}-\\x{11a9c}"  \
+    "\\x{11a9e}-\\x{11aa2}\\x{11c41}-\\x{11c45}\\x{11c70}-\\x{11c71}\\x{11ef7}-\\x{11ef8}" \
+    "\\x{11fff}\\x{12ff1}-\\x{12ff2}\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}-\\x{1e95f}"
 #define PUNCTUATION "(?![" PUNCTUATION_SINCE "])[\\p{P}$+<=>^`|~\\x{166d}\\x{111c9}]"
 #define JOINERS "\\x{200c}\\x{200d}"
 #define WORDS_OR_SIGNS "[" P4_TOK_WORDS JOINERS "]+|[^" P4_TOK_WORDS JOINERS P4_TOK_SPACES "]+"

@@ -1,5 +1,6 @@
 #include "io/tokenizer/sentencepiece.h"
 
+#include <math.h>
 #include <sentencepiece.pb-c.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,9 @@ enum {
     MODEL_UNIGRAM = 1,
     MODEL_BPE = 2
 };
-enum { PIECES_MAX = 1 << 21, PIECE_BYTES_MAX = 1 << 12 };
+/* Long pieces of one character can be cut in a number of ways that grows with the square of the file's size:
+ * the limits of merges keep the memory for them near that of the largest file. */
+enum { PIECES_MAX = 1 << 21, PIECE_BYTES_MAX = 1 << 12, MERGES_MAX = 1 << 22, MERGE_BYTES_MAX = 1 << 28 };
 
 #define MARK "\xe2\x96\x81"
 
@@ -30,6 +33,7 @@ typedef struct candidate { /* a merge, before the merges are ordered */
 typedef struct candidates {
     candidate *list; /* heap */
     size_t count, capacity;
+    size_t bytes; /* of the texts of all */
 } candidates;
 
 static p4_rc check(const P4Spm__Model *model, const char *source)
@@ -48,6 +52,7 @@ static p4_rc check(const P4Spm__Model *model, const char *source)
         CHECK(bytes > 0 && bytes <= PIECE_BYTES_MAX && p4_utf8_valid_bytes(piece, bytes) == bytes,
               "%s: piece %zu has %zu bytes or is not UTF-8; 1 to %d are supported", source, i, bytes,
               PIECE_BYTES_MAX);
+        CHECK(isfinite(model->pieces[i]->score), "%s: the score of piece %zu is no finite number", source, i);
     }
 done:
     return rc;
@@ -56,8 +61,10 @@ done:
 /* --- merges --- */
 
 /* Adds the ways to cut a piece into two pieces of the map, the shortest left one first. */
-static p4_rc add_cuts(candidates *all, const p4_tok_map *map, const P4Spm__Piece *piece, int32_t id)
+static p4_rc add_cuts(candidates *all, const p4_tok_map *map, const P4Spm__Piece *piece, int32_t id,
+                      const char *source)
 {
+    p4_rc rc = P4_OK;
     size_t bytes = strlen(piece->piece);
     for (size_t at = 0;;) {
         bool valid;
@@ -69,6 +76,10 @@ static p4_rc add_cuts(candidates *all, const p4_tok_map *map, const P4Spm__Piece
             p4_tok_map_find(map, piece->piece + at, bytes - at) < 0) {
             continue;
         }
+        all->bytes += bytes;
+        CHECK(all->count < MERGES_MAX && all->bytes <= MERGE_BYTES_MAX,
+              "%s: more than %d merges, or of more than %d bytes, are not supported", source, MERGES_MAX,
+              MERGE_BYTES_MAX);
         if (all->count == all->capacity) {
             size_t capacity = 2 * all->capacity + 1024;
             candidate *grown = p4_resize(all->list, capacity, sizeof *grown);
@@ -81,6 +92,8 @@ static p4_rc add_cuts(candidates *all, const p4_tok_map *map, const P4Spm__Piece
         all->list[all->count++] = (candidate){
             .score = piece->score, .id = id, .left = piece->piece, .left_bytes = at, .bytes = bytes};
     }
+done:
+    return rc;
 }
 
 /* By falling score, then by id, then by the left text. */
@@ -113,7 +126,7 @@ static p4_rc add_merges(cJSON *object, const P4Spm__Model *model, bool by_id, co
     }
     for (size_t i = 0; i < model->n_pieces; i++) {
         if (by_id || model->pieces[i]->type == PIECE_NORMAL) {
-            TRY(add_cuts(&all, &map, model->pieces[i], (int32_t)i));
+            TRY(add_cuts(&all, &map, model->pieces[i], (int32_t)i, source));
         }
     }
     if (!by_id && all.count > 0) {

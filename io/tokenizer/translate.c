@@ -309,8 +309,9 @@ static p4_rc group(translation *t, p4_tok_buffer *out)
     return refuse(t, "a (?...) group other than (?: (?i: (?m: (?= (?! (?<= (?<! (?>");
 }
 
-/* {n}, {n,} or {n,m}. With a + behind it, it is possessive in PCRE2 and a repeated interval in Oniguruma: the
- * atom and its interval get a group of their own. */
+/* {n}, {n,} or {n,m}. A + behind it makes it possessive in PCRE2 and repeats it in Oniguruma; a ? behind {n}
+ * changes nothing in PCRE2 and makes it optional in Oniguruma: the atom and its interval get a group of their
+ * own then. */
 static p4_rc interval(translation *t, p4_tok_buffer *out)
 {
     p4_rc rc = P4_OK;
@@ -322,9 +323,10 @@ static p4_rc interval(translation *t, p4_tok_buffer *out)
     if (!digits || p == t->end || *p != '}') {
         return refuse(t, "a { that is no {n}, {n,} or {n,m}");
     }
-    bool repeated = p + 1 < t->end && p[1] == '+';
+    const bool fixed = memchr(t->at, ',', (size_t)(p - t->at)) == NULL;
+    const bool quantified = p + 1 < t->end && (p[1] == '+' || (p[1] == '?' && fixed));
     TRY(copy(t, out, (size_t)(p + 1 - t->at)));
-    if (repeated) {
+    if (quantified) {
         TRY(p4_tok_buffer_reserve(out, 8));
         memmove(out->data + t->atom + 3, out->data + t->atom, out->bytes - t->atom);
         memcpy(out->data + t->atom, "(?:", 3);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/leaf/hash.h"
+
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -111,12 +113,9 @@ static p4_rc reserve(void **array, size_t *capacity, size_t count, size_t each_b
     return P4_OK;
 }
 
-static uint64_t hash_bytes(const char *bytes, size_t byte_count) /* FNV-1a */
+static uint64_t hash_bytes(const char *bytes, size_t byte_count)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < byte_count; i++) {
-        hash = (hash ^ (unsigned char)bytes[i]) * 0x100000001b3u;
-    }
+    uint64_t hash = p4_hash(P4_HASH_START, bytes, byte_count);
     return hash ^ hash >> 32;
 }
 

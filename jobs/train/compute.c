@@ -78,9 +78,8 @@ p4_rc p4_compute_open(p4_compute *compute, p4_group *group, const p4_compute_set
     *compute = (p4_compute){.group = group};
     compute->threads = settings->threads > 0 ? settings->threads : group->machine->cores;
     if (compute->threads > group->machine->cores) {
-        WARN("warning: key \"threads_per_rank\": %d threads on %d core%s per rank, which makes them wait for "
-             "one "
-             "another",
+        WARN("warning: key \"threads_per_rank\": %d threads on %d "
+             "core%s per rank, which makes them wait for one another",
              compute->threads, group->machine->cores, p4_plural(group->machine->cores));
     }
     if (settings->device != P4_DEVICE_CPU) {

@@ -25,9 +25,8 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
           e->original->hf.path, form == &e->original->form.form ? "original" : "compressed",
           p4_format_number(loss, quality->loss, 4), (long long)quality->tokens);
     CHECK(reference == NULL || isfinite(quality->kl),
-          "%s: the KL divergence of the compressed model from the original is %s over %lld predictions, "
-          "expected a "
-          "finite number",
+          "%s: the KL divergence of the compressed model from the "
+          "original is %s over %lld predictions, expected a finite number",
           e->original->hf.path, p4_format_number(loss, quality->kl, 4), (long long)quality->tokens);
 done:
     p4_pipeline_close(&pipeline);

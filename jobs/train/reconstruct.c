@@ -349,9 +349,8 @@ static p4_rc pass_blocks(work *w, int64_t layer, int64_t blocks)
     TRY(open_trainer(w, layer, blocks));
     TRY(measure_target(w));
     TRY(measure(w, true, &relative));
-    INFO("      %lld block%s from %lld on: nothing is ternary, nothing is trained; relative error of the "
-         "output "
-         "%.4g",
+    INFO("      %lld block%s from %lld on: nothing is ternary, nothing is trained; "
+         "relative error of the output %.4g",
          (long long)blocks, p4_plural(blocks), (long long)layer + 1, relative);
 done:
     return rc;

@@ -14,6 +14,7 @@
 
 #include "jobs/train/stop.h"
 #include "jobs/train/teacher.h"
+#include "src/leaf/hash.h"
 
 enum {
     SLAB = 16, /* micro-batches that rank 0 sends the tokens of at a time */
@@ -316,14 +317,6 @@ static void remove_file(p4_teacher *t)
     t->cache.path = NULL;
 }
 
-static uint64_t mix(uint64_t key, const void *bytes, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        key = (key ^ ((const unsigned char *)bytes)[i]) * 1099511628211u; /* FNV-1a */
-    }
-    return key;
-}
-
 /* Which records, under which name and key. Local. */
 static p4_rc name_file(making *m, uint64_t key)
 {
@@ -336,9 +329,9 @@ static p4_rc name_file(making *m, uint64_t key)
     c->path = p4_format("%s/%s", t->plan.folder, P4_TEACHER_CACHE_FILE);
     TRY(c->path != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(number_windows(m));
-    key = mix(key, numbers, sizeof numbers);
-    key = mix(key, &t->plan.temperature, sizeof t->plan.temperature);
-    c->layout.key = mix(key, m->drawn, (size_t)c->layout.count * sizeof *m->drawn);
+    key = p4_hash(key, numbers, sizeof numbers);
+    key = p4_hash(key, &t->plan.temperature, sizeof t->plan.temperature);
+    c->layout.key = p4_hash(key, m->drawn, (size_t)c->layout.count * sizeof *m->drawn);
 done:
     return rc;
 }
@@ -475,9 +468,8 @@ p4_rc p4_teacher_measure(p4_teacher *t, p4_net *net, const p4_form *form)
     int head = t->original->shard.head_stage;
     TRY_ALL(t->compute->group, has_head(t) ? compare(t, net, form, figures) : P4_OK);
     p4_group_bcast(t->compute->group, figures, sizeof figures, head);
-    INFO("      the %lld largest of %lld probabilities hold %.2f %%; of KL to the model as it starts, %.4f "
-         "nats, "
-         "they keep %.4f (%.2f %%), measured on %lld window%s",
+    INFO("      the %lld largest of %lld probabilities hold %.2f %%; of KL to the model "
+         "as it starts, %.4f nats, they keep %.4f (%.2f %%), measured on %lld window%s",
          (long long)t->plan.top_k, (long long)t->original->hf.model.arch.V, 100.0 * figures[2], figures[0],
          figures[1], figures[0] > 0 ? 100.0 * figures[1] / figures[0] : 100.0,
          (long long)p4_min_i64(p4_min_i64(P4_TEACHER_COMPARED, t->cache.layout.count), t->B),

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.cuh"
+#include "src/leaf/hash.h"
 
 enum { PLANS = 1024, PROBES = 8, CANDIDATES = 8, TUNE_RUNS = 3, TUNE_TURNS = 3, KEY_BF16 = 1 << 4 };
 #define TUNE_FLOP 1e9 /* products of fewer operations are not timed: launching them takes longer */
@@ -121,11 +122,7 @@ static plan_key key_of(const p4_cuda_gemm *gemm)
 
 static uint64_t hash_of(const plan_key *key)
 {
-    const unsigned char *bytes = (const unsigned char *)key;
-    uint64_t hash = 14695981039346656037u;
-    for (size_t i = 0; i < sizeof *key; i++) {
-        hash = (hash ^ bytes[i]) * 1099511628211u;
-    }
+    uint64_t hash = p4_hash(P4_HASH_START, key, sizeof *key);
     return hash ^ hash >> 32;
 }
 

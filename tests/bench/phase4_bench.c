@@ -38,9 +38,8 @@ static int usage(void)
     fprintf(stderr,
             "usage: phase4_bench ops|ternarise|muon|train|load|rates [--device auto|cuda|cpu] [--threads N] "
             "[--fp32]\n"
-            "       [--out FILE] [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] [--model "
-            "NAME|DIR] [--batch "
-            "B]\n"
+            "       [--out FILE] [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] "
+            "[--model NAME|DIR] [--batch B]\n"
             "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
             "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2]\n"
             "       [--recompute none|light|blocks] [--optimizer-state fp32|bf16]\n"

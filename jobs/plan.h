@@ -10,7 +10,7 @@
 #include "src/phase4/config.h"
 #include "src/plan.h"
 
-/* Windows of text, as far as they are known: at most so many. */
+/* Windows of text: exact for token files, for other text an estimate from its size, to either side. */
 typedef struct p4_plan_windows {
     int64_t calibration, eval, train;
     bool train_known;  /* false: `train` is as many as the steps take, or an example */

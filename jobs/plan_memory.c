@@ -141,7 +141,7 @@ static p4_rc plan_reconstruct(planner *p)
     const p4_windows windows = {
         .count = p4_min_i64(p4_settings_reconstruct_windows(p->c, p->T), p->in->windows.calibration),
         .T = p->T};
-    if (windows.count == 0) {
+    if (windows.count <= 0) {
         return P4_OK;
     }
     p4_reconstruct_plan plan = p4_settings_reconstruct(p->c, windows.count, p->T, NULL);

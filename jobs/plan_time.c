@@ -42,6 +42,9 @@ static void time_pass(estimate *k, p4_plan_stage_id stage, double windows, int f
 {
     p4_stage_work *w = &k->plan->work[stage];
     const p4_arch *a = &k->model->arch;
+    if (windows <= 0) {
+        return;
+    }
     double stages = fmin(k->ranks, (double)a->L), batches = ceil(windows / k->c->calibration_batch_size);
     double each = (double)k->in->compute->ops->act_bytes(k->in->compute->device);
     w->flops += forms * forward_flops(k, windows * k->T, true);

@@ -135,8 +135,8 @@ static void apply_option(p4_cli *cli, int which)
     }
 }
 
-/* "80G", "1.5T", "512M" or bytes; decimal units, as makers of memory name it, are those of p4_format_bytes.
- */
+/* "80G", "1.5T", "512M" or bytes. The units are decimal, as makers of memory state it; what is printed
+ * (p4_format_bytes) is in KiB to TiB. */
 static bool read_size(double *bytes, const char *text)
 {
     static const char units[] = "kMGT";

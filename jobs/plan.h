@@ -10,7 +10,7 @@
 #include "src/phase4/config.h"
 #include "src/plan.h"
 
-/* Windows of text, as far as they are known: at most so many. */
+/* Windows of text: exact for token files, for other text an estimate from its size, to either side. */
 typedef struct p4_plan_windows {
     int64_t calibration, eval, train;
     bool train_known;  /* false: `train` is as many as the steps take, or an example */
@@ -48,6 +48,13 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *input);
 /* Does every rank's peak, with process_bytes on CPUs and reserve_bytes, fit into plan->room_bytes? */
 bool p4_plan_fits(const p4_plan *plan);
+/* A plan with another configuration or number of ranks: what p4_plan_choose and p4_plan_advise try. The
+ * caller frees `plan`. */
+typedef struct p4_plan_trial {
+    p4_plan plan; /* ranks and room as given; its rank_plans are replaced */
+    const p4_plan_input *in;
+} p4_plan_trial;
+p4_rc p4_plan_try(void *trial, const p4_config *config, bool *fits); /* a p4_plan_test. Local. */
 /* plan->least_ranks, up to `most`, each number with the values that it chooses for the keys that
  * input->config leaves open. Divides the original anew, and for plan->ranks at the end. Local. */
 p4_rc p4_plan_least_ranks(p4_plan *plan, p4_original *original, const p4_plan_input *input, int64_t most);

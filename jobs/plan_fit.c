@@ -89,16 +89,10 @@ bool p4_plan_fits(const p4_plan *plan)
 
 /* --- how many ranks ---------------------------------------------------------------------------- */
 
-/* A plan for another number of ranks. */
-typedef struct trial {
-    p4_plan plan;
-    p4_plan_input in;
-} trial;
-
-static p4_rc try_config(void *user, const p4_config *config, bool *fits)
+p4_rc p4_plan_try(void *user, const p4_config *config, bool *fits)
 {
-    trial *t = user;
-    p4_plan_input in = t->in;
+    p4_plan_trial *t = user;
+    p4_plan_input in = *t->in;
     in.config = config;
     p4_rc rc = p4_plan_ranks(&t->plan, &in);
     *fits = rc == P4_OK && p4_plan_fits(&t->plan);
@@ -106,14 +100,14 @@ static p4_rc try_config(void *user, const p4_config *config, bool *fits)
 }
 
 /* With the values that a run on so many ranks chooses. */
-static p4_rc fits_on(trial *t, p4_original *original, int64_t ranks, bool *fits)
+static p4_rc fits_on(p4_plan_trial *t, p4_original *original, int64_t ranks, bool *fits)
 {
     p4_rc rc = P4_OK;
-    p4_config config = *t->in.config;
+    p4_config config = *t->in->config;
     t->plan.ranks = (int)ranks;
     p4_shard_free(&original->shard);
     TRY(p4_original_shard(original, (int)ranks));
-    TRY(p4_plan_choose(&config, (int)ranks, try_config, t, fits));
+    TRY(p4_plan_choose(&config, (int)ranks, p4_plan_try, t, fits));
 done:
     return rc;
 }
@@ -122,7 +116,7 @@ done:
 p4_rc p4_plan_least_ranks(p4_plan *plan, p4_original *original, const p4_plan_input *in, int64_t most)
 {
     p4_rc rc = P4_OK;
-    trial t = {.plan = *plan, .in = *in};
+    p4_plan_trial t = {.plan = *plan, .in = in};
     int64_t low = 0, high = 1; /* low does not fit */
     bool fits = false;
     t.plan.rank_plans = NULL;

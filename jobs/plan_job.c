@@ -168,22 +168,6 @@ static void describe(p4_plan *plan, const p4_original *original, const place *p)
     }
 }
 
-/* A plan with another configuration. */
-typedef struct trial {
-    p4_plan plan;
-    const p4_plan_input *in;
-} trial;
-
-static p4_rc try_config(void *user, const p4_config *config, bool *fits)
-{
-    trial *t = user;
-    p4_plan_input in = *t->in;
-    in.config = config;
-    p4_rc rc = p4_plan_ranks(&t->plan, &in);
-    *fits = rc == P4_OK && p4_plan_fits(&t->plan);
-    return rc;
-}
-
 /* Everything behind an open model. given: with the keys that are left open. Local. */
 static p4_rc fill(p4_plan *plan, p4_original *original, const place *p, p4_plan_input *in,
                   const p4_config *given)
@@ -198,10 +182,10 @@ static p4_rc fill(p4_plan *plan, p4_original *original, const place *p, p4_plan_
                           !in->windows.train_known && in->config->fine_tune_max_steps == 0;
     TRY(p4_plan_ranks(plan, in));
     plan->fits = p4_plan_fits(plan);
-    trial t = {.plan = *plan, .in = in};
+    p4_plan_trial t = {.plan = *plan, .in = in};
     t.plan.rank_plans = NULL;
     if (!plan->fits) {
-        rc = p4_plan_advise(plan->advice, in->config, plan->ranks, try_config, &t);
+        rc = p4_plan_advise(plan->advice, in->config, plan->ranks, p4_plan_try, &t);
         p4_plan_free(&t.plan);
         TRY(rc);
     }
@@ -242,8 +226,8 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
     TRY(find_rates(plan, &p, request->rates_path));
     in.windows = p4_plan_windows_found(c, &original);
     in.room_bytes = (int64_t)(plan->room_bytes - plan->reserve_bytes);
-    trial t = {.plan = *plan, .in = &in};
-    rc = p4_plan_choose(c, plan->ranks, try_config, &t, &plan->fits);
+    p4_plan_trial t = {.plan = *plan, .in = &in};
+    rc = p4_plan_choose(c, plan->ranks, p4_plan_try, &t, &plan->fits);
     p4_plan_free(&t.plan);
     TRY(rc);
     TRY(fill(plan, &original, &p, &in, given));

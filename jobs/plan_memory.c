@@ -141,7 +141,7 @@ static p4_rc plan_reconstruct(planner *p)
     const p4_windows windows = {
         .count = p4_min_i64(p4_settings_reconstruct_windows(p->c, p->T), p->in->windows.calibration),
         .T = p->T};
-    if (windows.count == 0) {
+    if (windows.count <= 0) {
         return P4_OK;
     }
     p4_reconstruct_plan plan = p4_settings_reconstruct(p->c, windows.count, p->T, NULL);
@@ -275,9 +275,11 @@ static void add_lasting(planner *p)
     const p4_plan_windows *w = &p->in->windows;
     double ids = 4.0 * (double)p->T;
     int64_t reconstruct = p4_min_i64(p4_settings_reconstruct_windows(p->c, p->T), w->calibration);
+    double order =
+        p->c->train_weights.count > 0 ? 12 : 4; /* a window's place; what mixes sources, two more */
     double windows =
         ids * (double)(p4_min_i64(w->calibration, p->c->calibration_samples) + w->eval + reconstruct) +
-        (p->c->enable_fine_tuning ? 4.0 * (double)w->train : 0);
+        (p->c->enable_fine_tuning ? order * (double)w->train : 0);
     for (int s = 0; s < P4_PLAN_STAGES; s++) {
         p4_memory_use *use = &p->out->stages[s];
         if (!p->out->runs[s]) {

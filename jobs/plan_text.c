@@ -69,6 +69,17 @@ static p4_plan_windows asked(const p4_config *c)
                              .train = p4_trains_on_files(c) ? 0 : c->calibration_samples};
 }
 
+/* Evaluation windows that a run sets aside from the calibration data, of `read` that it finds, as
+ * jobs/stages/load_text.c does; what is left calibrates. The size of a text may stand for no window at all.
+ */
+static void hold_out(p4_plan_windows *w, int64_t read)
+{
+    int64_t wanted = w->calibration, count = p4_min_i64(read, wanted + w->eval);
+    int64_t most = wanted > 0 ? p4_max_i64(1, p4_max_i64(count / 5, count - wanted)) : count;
+    w->eval = p4_min_i64(count, p4_min_i64(w->eval, most));
+    w->calibration = p4_min_i64(wanted, count - w->eval);
+}
+
 p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *original)
 {
     p4_plan_windows w = asked(c);
@@ -80,9 +91,11 @@ p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *ori
         bool held_out = files.eval.held_out;
         if (calibration.tokens >= 0) {
             int64_t read = calibration.tokens / T;
-            int64_t aside = held_out ? p4_min_i64(w.eval, p4_max_i64(1, read / 5)) : 0;
-            w.eval = held_out ? aside : w.eval;
-            w.calibration = p4_min_i64(w.calibration, read - aside);
+            if (held_out) {
+                hold_out(&w, read);
+            } else {
+                w.calibration = p4_min_i64(w.calibration, read);
+            }
         }
         if (eval.tokens >= 0 && !held_out) {
             w.eval = p4_min_i64(w.eval, eval.tokens / T);

@@ -38,17 +38,36 @@ static double forward_flops(const estimate *k, double tokens, bool head)
 }
 
 /* A pass of `windows` windows through the pipeline of the ranks, `forms` models side by side. */
-static void time_pass(estimate *k, p4_plan_stage_id stage, double windows, int forms)
+static p4_stage_work pass_work(const estimate *k, double windows, int forms)
 {
-    p4_stage_work *w = &k->plan->work[stage];
+    p4_stage_work w = {.flops = 0};
     const p4_arch *a = &k->model->arch;
+    if (windows <= 0) {
+        return w;
+    }
     double stages = fmin(k->ranks, (double)a->L), batches = ceil(windows / k->c->calibration_batch_size);
     double each = (double)k->in->compute->ops->act_bytes(k->in->compute->device);
-    w->flops += forms * forward_flops(k, windows * k->T, true);
-    w->sent_bytes += forms * (stages - 1) * windows * k->T * (double)a->C * each;
     double fill = (batches + stages - 1) / batches; /* of the pipeline */
-    w->seconds += fill * w->flops / (stages * k->plan->rates.forward_flops) +
-                  w->sent_bytes / fmax(1, stages - 1) / link_rate(k);
+    w.flops = forms * forward_flops(k, windows * k->T, true);
+    w.sent_bytes = forms * (stages - 1) * windows * k->T * (double)a->C * each;
+    w.seconds = fill * w.flops / (stages * k->plan->rates.forward_flops) +
+                w.sent_bytes / fmax(1, stages - 1) / link_rate(k);
+    return w;
+}
+
+/* So many passes alike. */
+static void add_passes(const estimate *k, p4_plan_stage_id stage, const p4_stage_work *pass, double count)
+{
+    p4_stage_work *w = &k->plan->work[stage];
+    w->flops += count * pass->flops;
+    w->sent_bytes += count * pass->sent_bytes;
+    w->seconds += count * pass->seconds;
+}
+
+static void time_pass(const estimate *k, p4_plan_stage_id stage, int64_t windows, int forms)
+{
+    const p4_stage_work pass = pass_work(k, (double)windows, forms);
+    add_passes(k, stage, &pass, 1);
 }
 
 static void time_quantize(estimate *k)
@@ -93,6 +112,32 @@ static void time_reconstruct(estimate *k)
     w->seconds = w->flops / (working * k->plan->rates.train_flops) + sums / link_rate(k) + update;
 }
 
+/* Passes beside the steps: evaluations at the ends of epochs and by eval_every, and the one that makes a
+ * cached teacher. */
+static void time_passes_of_training(const estimate *k, const p4_train_plan *plan)
+{
+    const p4_plan_windows *windows = &k->in->windows;
+    int64_t steps = k->plan->train_steps, every = k->c->eval_every,
+            per_epoch = p4_max_i64(1, windows->train / plan->sequences), a = per_epoch, b = every;
+    int64_t evaluations = p4_ceil_div(steps, per_epoch);
+    while (b > 0) { /* until a divides both */
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    if (every > 0) { /* what falls on the end of an epoch or of the training is one evaluation */
+        bool last = steps % every == 0 && steps % per_epoch != 0;
+        evaluations += steps / every - steps / (per_epoch / a * every) - last;
+    }
+    const p4_stage_work evaluation = pass_work(k, (double)windows->eval, 1);
+    add_passes(k, P4_PLAN_FINE_TUNE, &evaluation, (double)evaluations);
+    if (plan->teacher.weight > 0 && plan->teacher.kind == P4_TEACHER_CACHED) {
+        int64_t drawn = p4_min_i64(windows->train, steps * plan->sequences);
+        const p4_stage_work making = pass_work(k, (double)drawn, 1);
+        add_passes(k, P4_PLAN_FINE_TUNE, &making, 1);
+    }
+}
+
 static void time_fine_tune(estimate *k)
 {
     p4_stage_work *w = &k->plan->work[P4_PLAN_FINE_TUNE];
@@ -117,6 +162,7 @@ static void time_fine_tune(estimate *k)
     w->flops = steps * passes * forward;
     w->sent_bytes = steps * k->ranks * (gradients + rest);
     w->seconds = steps * step;
+    time_passes_of_training(k, &plan);
     double kept = k->plan->disk.kept > 0 ? k->plan->disk.checkpoint : 0;
     double saves = k->c->checkpoint_minutes > 0 ? floor(w->seconds / (60 * k->c->checkpoint_minutes)) : 0;
     saves += k->c->checkpoint_every > 0 ? floor(steps / (double)k->c->checkpoint_every) : 0;
@@ -142,8 +188,11 @@ static estimate start(p4_plan *plan, const p4_plan_input *in)
         k.ternary += p->ternary ? count : 0;
         k.replicated += p->ternary ? 0 : count;
     }
-    double keys = a->window > 0 ? fmin(k.T / 2, (double)a->window) : k.T / 2; /* that a query sees */
-    k.attention = 4 * keys * (double)(a->H * a->D * a->L);
+    for (int64_t l = 0; l < a->L; l++) {
+        double window = (double)p4_arch_window(a, l);
+        double keys = window > 0 ? fmin(k.T / 2, window) : k.T / 2; /* that a query sees */
+        k.attention += 4 * keys * (double)(a->H * a->D);
+    }
     return k;
 }
 
@@ -157,12 +206,11 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
     load->read_bytes = k.model_bytes + w->text_bytes;
     load->seconds = k.model_bytes / (nodes * plan->rates.disk_read) + w->text_bytes / plan->rates.text_bytes;
     if (runs[P4_PLAN_EVALUATE_PRE]) {
-        time_pass(&k, P4_PLAN_EVALUATE_PRE, (double)w->eval, 1);
-        time_pass(&k, P4_PLAN_EVALUATE_POST, (double)w->eval, 2);
+        time_pass(&k, P4_PLAN_EVALUATE_PRE, w->eval, 1);
+        time_pass(&k, P4_PLAN_EVALUATE_POST, w->eval, 2);
     }
     if (runs[P4_PLAN_CALIBRATE]) {
-        time_pass(&k, P4_PLAN_CALIBRATE, (double)p4_min_i64(w->calibration, in->config->calibration_samples),
-                  1);
+        time_pass(&k, P4_PLAN_CALIBRATE, p4_min_i64(w->calibration, in->config->calibration_samples), 1);
     }
     time_quantize(&k);
     if (runs[P4_PLAN_RECONSTRUCT]) {
@@ -172,7 +220,7 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
         time_fine_tune(&k);
     }
     if (runs[P4_PLAN_EVALUATE_FINAL]) {
-        time_pass(&k, P4_PLAN_EVALUATE_FINAL, (double)w->eval, 2);
+        time_pass(&k, P4_PLAN_EVALUATE_FINAL, w->eval, 2);
     }
     if (runs[P4_PLAN_GRADIENT_FLOW]) {
         p4_stage_work *flow = &plan->work[P4_PLAN_GRADIENT_FLOW];

@@ -99,6 +99,26 @@ for how in --check --quiet; do
     ! grep -q warning log || fail "$how warns of nothing"
 done
 
+# Text whose size stands for no window, for one and for two, with windows to evaluate on set aside from it: the plan counts what is there,
+# and a run that has none left says so.
+reconstructs='eval_files=[] enable_fine_tuning=true global_batch_tokens=12 fine_tune_max_steps=1 reconstruct_steps=1 output_path=little overwrite=true'
+for bytes in 0 20 36 72; do
+    yes 'a few words' | head -c $bytes >little.txt
+    expected=0 what='cfg.json: no error found'
+    [ $bytes != 0 ] || { expected=2 what='calibration: little.txt: found at most 0 windows'; }
+    # shellcheck disable=SC2086
+    ended $expected "$what" -- --check cfg.json 'calibration_files=["little.txt"]' $reconstructs
+    # shellcheck disable=SC2086
+    "$PHASE4_MPI" --plan cfg.json 'calibration_files=["little.txt"]' $reconstructs >log 2>&1 || fail "--plan of $bytes bytes"
+    ! grep -qi 'nan\|inf ' log || fail "--plan of $bytes bytes"
+done
+head -c 24 ok.bin >one.bin # a window, as it is read
+# shellcheck disable=SC2086
+ended 2 'one window of 12 tokens is all there is' -- --quiet cfg.json 'calibration_files=["one.bin"]' $reconstructs
+head -c 48 ok.bin >two.bin
+# shellcheck disable=SC2086
+ended 0 -- --quiet cfg.json 'calibration_files=["two.bin"]' $reconstructs
+
 # A disk that cannot hold the outputs.
 mkdir small
 if unshare -m true 2>/dev/null && unshare -m mount -t tmpfs -o size=16k t small 2>/dev/null; then

@@ -115,3 +115,35 @@ advice=$(sed -n 's/^it fits with //p' log)
 # shellcheck disable=SC2086
 "$PHASE4_MPI" --plan cfg.json --ranks 16 --device-memory 100G "${small[@]}" micro_batch_size=128 $advice >log 2>&1 || { cat log; exit 1; }
 grep -q 'the run fits' log || { echo "with $advice:"; cat log; exit 1; }
+
+# Work beside the steps counts: evaluations at the ends of epochs (20 steps) and by eval_every, each once, and the pass that makes a
+# cached teacher. So do the layers that see all tokens, where others have a window, and the order of windows that are mixed.
+plan() { "$PHASE4_MPI" --plan --json "$TMP/cfg.json" reconstruct=false eval_samples=8 fine_tune_epochs=2 fine_tune_max_steps=30 "${@:2}" >"$1.json" 2>log ||
+    { cat log; exit 1; }; }
+plan steps distill=0 eval_samples=0
+plan ends distill=0
+plan between distill=0 eval_every=8
+plan both distill=0 eval_every=10
+plan resident eval_samples=0 distill_teacher=resident
+plan cached eval_samples=0 distill_teacher=cached
+plan mixed distill=0 'train_weights=[1]'
+mkdir all windowed
+cp "$FIXTURES/models/gemma2-bias/config.json" windowed
+sed 's/"sliding_attention"/"full_attention"/' windowed/config.json >all/config.json
+plan all calibration_sequence_length=12 global_batch_tokens=12 distill=0 "model_path=$TMP/all"
+plan windowed calibration_sequence_length=12 global_batch_tokens=12 distill=0 "model_path=$TMP/windowed"
+python3 - <<'END'
+import json, sys
+plans = {name: json.load(open(name + ".json")) for name in "steps ends between both resident cached mixed all windowed".split()}
+work = lambda name, stage="fine_tune": plans[name]["stages"][stage]["operations"]
+one = work("ends", "evaluate_pre")
+found = {"evaluations of epochs": (work("ends") - work("steps")) / one, "and every 8 steps": (work("between") - work("steps")) / one,
+         "and every 10 steps": (work("both") - work("steps")) / one,
+         "windows of the cached teacher": 120 * (work("cached") - work("steps")) / (work("resident") - work("steps")),
+         "bytes a mixed window": (plans["mixed"]["ranks_planned"][0]["stages"]["fine_tune"]["host"]["windows"]
+                                  - plans["ends"]["ranks_planned"][0]["stages"]["fine_tune"]["host"]["windows"]) / 80,
+         "operations of two keys": (work("all", "evaluate_pre") - work("windowed", "evaluate_pre")) / (8 * 12)}
+expected = [2, 5, 3, 80, 8, 4 * 2 * 5 * 6]
+wrong = [f"{what}: {value}, expected {want}" for (what, value), want in zip(found.items(), expected) if abs(value - want) > 1e-6 * want]
+sys.exit("\n".join(wrong) or 0)
+END

@@ -1,10 +1,11 @@
 #include "dist/ending.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "src/leaf/thread.h"
 
 static const long LOOK_NS = 50000000;
 static const double ASK_EVERY_S = 0.5, EACH_S = 0.3, MOST_S = 3.0;
@@ -63,13 +64,9 @@ static void *watch(void *user)
 void p4_ending_watch(p4_ending *ending, p4_pulse *pulse, const char *host, int rank, int ranks,
                      double timeout_s)
 {
-    sigset_t all, before;
     *ending = (p4_ending){.pulse = pulse, .host = host, .rank = rank, .ranks = ranks, .timeout_s = timeout_s};
     if (pulse != NULL && timeout_s > 0) {
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        ending->watched = pthread_create(&ending->thread, NULL, watch, ending) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        ending->watched = p4_thread_start(&ending->thread, watch, ending) == 0;
     }
 }
 

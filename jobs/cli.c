@@ -23,6 +23,7 @@ enum {
     OPTION_RANKS,
     OPTION_RANKS_PER_NODE,
     OPTION_DEVICE_MEMORY,
+    OPTION_HOST_MEMORY,
     OPTION_RATES,
     OPTION_JSON,
     OPTION_QUIET,
@@ -47,6 +48,9 @@ static const option options[OPTION_COUNT] = {
     [OPTION_DEVICE_MEMORY] = {"--device-memory", NULL,
                               "With --plan: memory of each rank, as in 80G; default: of this machine.",
                               "SIZE"},
+    [OPTION_HOST_MEMORY] = {"--host-memory", NULL,
+                            "With --plan: host memory of each node, as in 1T; default: of this machine.",
+                            "SIZE"},
     [OPTION_RATES] = {"--rates", NULL,
                       "With --plan: speeds that phase4_bench rates measured; default: built in.", "FILE"},
     [OPTION_JSON] = {"--json", NULL, "With --plan: print it as JSON."},
@@ -180,6 +184,9 @@ static p4_rc apply_value(p4_cli *cli, int which, const char *text)
     case OPTION_DEVICE_MEMORY:
         ok = read_size(&cli->memory_bytes, text);
         break;
+    case OPTION_HOST_MEMORY:
+        ok = read_size(&cli->host_bytes, text);
+        break;
     case OPTION_RATES:
         cli->rates_path = text;
         break;
@@ -188,9 +195,9 @@ static p4_rc apply_value(p4_cli *cli, int which, const char *text)
     }
     CHECK(ok, "option \"%s\": found %s%s%s, expected %s", options[which].name,
           text != NULL ? "\"" : "nothing", excerpt, text != NULL ? "\"" : "",
-          which == OPTION_DEVICE_MEMORY ? "a size, as in 80G"
-          : which == OPTION_RATES       ? "a file"
-                                        : "a whole number above 0");
+          which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY ? "a size, as in 80G"
+          : which == OPTION_RATES                                      ? "a file"
+                                                                       : "a whole number above 0");
 done:
     return rc;
 }
@@ -243,9 +250,11 @@ p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
             return P4_OK;
         }
     }
-    CHECK(cli->action == P4_CLI_PLAN || !(cli->json || cli->ranks > 0 || cli->ranks_per_node > 0 ||
-                                          cli->memory_bytes > 0 || cli->rates_path != NULL),
-          "options --ranks, --ranks-per-node, --device-memory, --rates and --json belong to --plan");
+    CHECK(cli->action == P4_CLI_PLAN ||
+              !(cli->json || cli->ranks > 0 || cli->ranks_per_node > 0 || cli->memory_bytes > 0 ||
+                cli->host_bytes > 0 || cli->rates_path != NULL),
+          "options --ranks, --ranks-per-node, --device-memory, --host-memory, --rates and --json belong to "
+          "--plan");
     CHECK(cli->cfg_path != NULL,
           "no configuration file is given; usage: " USAGE " (phase4_mpi --help says more)");
 done:

@@ -24,7 +24,7 @@ typedef struct p4_cli {
     /* Of --plan. */
     bool json;
     int ranks, ranks_per_node;             /* 0: not given */
-    double memory_bytes;                   /* 0: not given */
+    double memory_bytes, host_bytes;       /* 0: not given */
     const char *rates_path;                /* NULL: not given */
     const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
     char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */

@@ -126,6 +126,7 @@ static int plan(const p4_cli *cli)
     const p4_plan_request request = {.ranks = cli->ranks,
                                      .ranks_per_node = cli->ranks_per_node,
                                      .memory_bytes = cli->memory_bytes,
+                                     .host_bytes = cli->host_bytes,
                                      .rates_path = cli->rates_path};
     if (p4_launched_rank() > 0) {
         return EXIT_SUCCESS;

@@ -46,7 +46,15 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 /* plan_fit.c. rank_plans of all ranks: those with the same numbers once. The caller frees with p4_plan_free.
  * Local. */
 p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *input);
-/* Does every rank's peak, with process_bytes on CPUs and reserve_bytes, fit into plan->room_bytes? */
+/* Ranks on a node that has most. Local. */
+static inline int p4_plan_node_ranks(const p4_plan *plan)
+{
+    return plan->ranks < plan->ranks_per_node ? plan->ranks : plan->ranks_per_node;
+}
+/* Host memory that the ranks of a node take, if all take what the largest does. Local. */
+double p4_plan_node_needs(const p4_plan *plan);
+/* Does every rank's peak, with process_bytes on CPUs and reserve_bytes, fit into plan->room_bytes, and what a
+ * node's ranks need on the host into plan->node_bytes? Local. */
 bool p4_plan_fits(const p4_plan *plan);
 /* A plan with another configuration or number of ranks: what p4_plan_choose and p4_plan_advise try. The
  * caller frees `plan`. */
@@ -73,7 +81,8 @@ p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config,
 typedef struct p4_plan_request {
     int ranks, ranks_per_node; /* 0: 1; 8 on GPUs and 1 on CPUs */
     double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
-    const char *rates_path;    /* of phase4_bench rates; NULL: a built-in table */
+    double host_bytes;      /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
+    const char *rates_path; /* of phase4_bench rates; NULL: a built-in table */
 } p4_plan_request;
 /* The whole plan, without MPI. config: as given. The caller frees with p4_plan_free, after an error too.
  * P4_E_INPUT: the model, the file of rates, a number of ranks. Local. */

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "jobs/plan.h"
+#include "jobs/train/layers.h"
 
 /* --- all ranks --------------------------------------------------------------------------------- */
 
@@ -11,24 +12,45 @@ static uint64_t mix(uint64_t hash, uint64_t value)
     return hash * 0xff51afd7ed558ccdu;
 }
 
-/* What a rank's memory depends on. Ranks with the same number have the same plan. */
-static uint64_t kind_of_rank(const p4_plan_input *in, int rank, int ranks)
+/* The tensors that a rank owns, and those of the blocks that it runs. */
+static uint64_t mix_tensors(uint64_t hash, const p4_plan_input *in, int rank)
 {
     const p4_model *model = &in->original->hf.model;
     const p4_shard *shard = &in->original->shard;
-    int64_t B = in->config->calibration_batch_size, all = p4_ceil_div(in->windows.calibration, B);
-    uint64_t hash = mix((uint64_t)(shard->end[rank] - shard->first[rank]), shard->head_stage == rank);
-    hash = mix(hash, shard->end[rank] > shard->first[rank] && shard->first[rank] == 0);
-    hash = mix(hash, rank == 0);
-    hash = mix(hash, (uint64_t)(all * (rank + 1) / ranks - all * rank / ranks));
     for (int64_t i = 0; i < model->params_count; i++) {
-        if (shard->owner[i] == rank) {
-            const p4_param *p = &model->params[i];
-            hash = mix(hash, (uint64_t)p->role << 1 | p->ternary);
+        const p4_param *p = &model->params[i];
+        bool owns = shard->owner[i] == rank, runs = p->layer >= 0 && shard->stage[p->layer] == rank;
+        if (owns || runs) {
+            hash = mix(hash, (uint64_t)p->role << 3 | (uint64_t)p->ternary << 2 | (uint64_t)owns << 1 | runs);
             hash = mix(hash, (uint64_t)p->rows << 32 | (uint64_t)p->cols);
         }
     }
     return hash;
+}
+
+static uint64_t mix_windows(uint64_t hash, int64_t windows, int64_t B, int rank, int ranks)
+{
+    int64_t count = p4_layers_first(windows, B, rank + 1, ranks) - p4_layers_first(windows, B, rank, ranks);
+    return mix(hash, (uint64_t)count);
+}
+
+/* What a rank's memory depends on: ranks with the same number have the same plan. first: the plan of rank 0,
+ * from which come the sizes of micro-batches, the same on every rank. */
+static uint64_t kind_of_rank(const p4_plan_input *in, const p4_rank_plan *first, int rank, int ranks)
+{
+    const p4_shard *shard = &in->original->shard;
+    const p4_config *c = in->config;
+    int64_t calibration = in->windows.calibration,
+            reconstruct = p4_settings_reconstruct_windows(c, c->calibration_sequence_length);
+    uint64_t hash = mix((uint64_t)(shard->end[rank] - shard->first[rank]), shard->head_stage == rank);
+    hash = mix(hash, shard->end[rank] > shard->first[rank] && shard->first[rank] == 0);
+    hash = mix(hash, rank == 0);
+    hash = mix_windows(hash, calibration, c->calibration_batch_size, rank, ranks);
+    if (first->runs[P4_PLAN_RECONSTRUCT]) {
+        hash = mix_windows(hash, p4_min_i64(reconstruct, calibration), first->reconstruct_pass_batch, rank,
+                           ranks);
+    }
+    return mix_tensors(hash, in, rank);
 }
 
 /* The plan of one rank of so many. Local. */
@@ -55,8 +77,11 @@ p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *in)
     plan->rank_plans_count = 0;
     plan->rank_plans = p4_alloc((size_t)ranks, sizeof *plan->rank_plans);
     TRY(kinds != NULL && plan->rank_plans != NULL ? P4_OK : P4_E_SYSTEM);
-    for (int rank = 0; rank < ranks; rank++) {
-        uint64_t kind = kind_of_rank(in, rank, ranks);
+    plan->rank_plans_count = 1;
+    TRY(plan_rank(&plan->rank_plans[0], in, 0, ranks, plan->ranks_per_node));
+    kinds[0] = kind_of_rank(in, &plan->rank_plans[0], 0, ranks);
+    for (int rank = 1; rank < ranks; rank++) {
+        uint64_t kind = kind_of_rank(in, &plan->rank_plans[0], rank, ranks);
         int64_t at = 0;
         while (at < plan->rank_plans_count && kinds[at] != kind) {
             at++;
@@ -74,6 +99,16 @@ done:
     return rc;
 }
 
+double p4_plan_node_needs(const p4_plan *plan)
+{
+    double most = 0, bytes;
+    for (int64_t i = 0; i < plan->rank_plans_count; i++) {
+        (void)p4_rank_plan_peak(&plan->rank_plans[i], false, &bytes);
+        most = bytes > most ? bytes : most;
+    }
+    return (most + plan->process_bytes) * p4_plan_node_ranks(plan);
+}
+
 bool p4_plan_fits(const p4_plan *plan)
 {
     for (int64_t i = 0; i < plan->rank_plans_count; i++) {
@@ -84,7 +119,7 @@ bool p4_plan_fits(const p4_plan *plan)
             return false;
         }
     }
-    return true;
+    return plan->node_bytes == 0 || p4_plan_node_needs(plan) <= plan->node_bytes;
 }
 
 /* --- how many ranks ---------------------------------------------------------------------------- */

@@ -106,24 +106,30 @@ static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *req
     return p->compute.ops->open(&p->compute.device, 0, p->compute.threads, false);
 }
 
-/* Memory of a rank: as given, else the GPU's, or its part of this machine's. */
-static void find_room(p4_plan *plan, const place *p, const p4_plan_request *request)
+/* What this machine or its control group has; 0: the system does not say. */
+static double memory_here(void)
 {
-    plan->process_bytes = p4_memory_anonymous();
-    if (plan->on_gpu) {
-        plan->room_bytes = (double)p->compute.ops->room_bytes(p->compute.device);
-        plan->reserve_bytes = p->outline != NULL ? GPU_RESERVE : 0;
-        return;
-    }
     int64_t total, available;
     p4_limits limits = p4_limits_read("");
     p4_memory_read("", &total, &available);
-    double node = (double)total;
-    if (limits.memory_bytes > 0) {
-        node = node > 0 ? fmin(node, (double)limits.memory_bytes) : (double)limits.memory_bytes;
+    double node = (double)total, limit = (double)limits.memory_bytes;
+    return limit > 0 && (node == 0 || limit < node) ? limit : node;
+}
+
+/* Memory of a rank and of a node: as given, else the GPU's and this machine's. A GPU that is described may be
+ * in any machine. */
+static void find_room(p4_plan *plan, const place *p, const p4_plan_request *request)
+{
+    plan->process_bytes = p4_memory_anonymous();
+    double node = request->host_bytes > 0 ? request->host_bytes : memory_here();
+    if (plan->on_gpu) {
+        plan->room_bytes = (double)p->compute.ops->room_bytes(p->compute.device);
+        plan->reserve_bytes = p->outline != NULL ? GPU_RESERVE : 0;
+        plan->node_bytes = p->outline != NULL && request->host_bytes == 0 ? 0 : node;
+        return;
     }
-    int here = plan->ranks < plan->ranks_per_node ? plan->ranks : plan->ranks_per_node;
-    plan->room_bytes = request->memory_bytes > 0 ? request->memory_bytes : node / here;
+    plan->room_bytes = request->memory_bytes > 0 ? request->memory_bytes : node / p4_plan_node_ranks(plan);
+    plan->node_bytes = request->host_bytes > 0 || request->memory_bytes == 0 ? node : 0;
 }
 
 static p4_rc find_rates(p4_plan *plan, const place *p, const char *path)

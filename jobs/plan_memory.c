@@ -156,6 +156,7 @@ static p4_rc plan_reconstruct(planner *p)
         on_device(p, use, P4_MEMORY_STATES, (double)m.states_bytes);
     }
     p->out->reconstruct_batch = m.B;
+    p->out->reconstruct_pass_batch = m.pass_B;
 done:
     return rc;
 }

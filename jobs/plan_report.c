@@ -86,6 +86,19 @@ static void print_disk(FILE *out, const p4_disk_plan *disk)
     fprintf(out, "\n");
 }
 
+static void print_node(FILE *out, const p4_plan *plan)
+{
+    char room[32], needs[32];
+    int ranks = p4_plan_node_ranks(plan);
+    if (plan->node_bytes > 0) {
+        fprintf(out, "a node has %s of host memory, and %d rank%s there take%s up to %s\n",
+                p4_format_bytes(room, plan->node_bytes), ranks, p4_plural(ranks), ranks == 1 ? "s" : "",
+                p4_format_bytes(needs, p4_plan_node_needs(plan)));
+    } else if (plan->on_gpu) {
+        fprintf(out, "host memory is not judged; --host-memory says how much a node has\n");
+    }
+}
+
 static void print_verdict(FILE *out, const p4_plan *plan)
 {
     char room[32], process[32];
@@ -99,6 +112,7 @@ static void print_verdict(FILE *out, const p4_plan *plan)
                 p4_format_bytes(process, plan->process_bytes));
     }
     fprintf(out, ": the run %s\n", plan->fits ? "fits" : "does not fit");
+    print_node(out, plan);
     if (!plan->fits) {
         fprintf(out, "%s%s\n", plan->advice[0] != '\0' ? "it fits with " : "no key makes it fit",
                 plan->advice);

@@ -51,7 +51,8 @@ typedef struct p4_rank_plan {
     p4_memory_use stages[P4_PLAN_STAGES]; /* zeros for those that do nothing */
     int64_t micro_batch;                  /* sequences at once in fine-tuning */
     int64_t reconstruct_batch;            /* windows at once in reconstruction */
-    double teacher_file_bytes;            /* on disk; 0: the teacher is not cached */
+    int64_t reconstruct_pass_batch; /* and in the passes beside it, which divides them among the ranks */
+    double teacher_file_bytes;      /* on disk; 0: the teacher is not cached */
 } p4_rank_plan;
 /* The stage with most memory of the host or of the device, and its bytes. */
 p4_plan_stage_id p4_rank_plan_peak(const p4_rank_plan *plan, bool device, double *bytes);
@@ -85,6 +86,7 @@ typedef struct p4_plan {
     char model[256], device[96];
     double params;        /* elements */
     double room_bytes;    /* device memory of a rank, or its part of the host's */
+    double node_bytes;    /* host memory of a node; 0: unknown, so that it is not judged */
     double process_bytes; /* host memory of a rank before the first stage */
     double reserve_bytes; /* of room_bytes, for what the plan does not count */
     bool on_gpu;

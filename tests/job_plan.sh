@@ -106,6 +106,21 @@ sed 's/"num_hidden_layers": 8/"num_hidden_layers": 96/; s/"hidden_size": 192/"hi
 for each in 'on 256 ranks, a GPU of' 'rates: built-in table, NVIDIA H100' 'no weights are there' 'smallest number of GPUs that fits:'; do
     grep -qF -- "$each" log || { echo "expected \"$each\""; cat log; exit 1; }
 done
+# Host memory counts where it is known: of a node with 8 GPUs, and of the machine that a plan without them is for.
+fits() { "$PHASE4_MPI" --plan cfg.json --ranks 256 --device-memory 80G device=cuda model_path=outline "$@" >log 2>&1 || { cat log; exit 1; }; }
+fits
+grep -qF 'host memory is not judged' log || { cat log; exit 1; }
+fits --host-memory 100T
+grep -qE 'a node has 90.95 TiB of host memory, and 8 ranks there take up to [0-9.]+ GiB' log && grep -q 'the run fits' log || { cat log; exit 1; }
+fits --host-memory 10G
+grep -q 'the run does not fit' log || { cat log; exit 1; }
+for memory in 1G 10M; do
+    "$PHASE4_MPI" --plan --json cfg.json --ranks 4 --ranks-per-node 2 --host-memory $memory >$memory.json 2>log || { cat log; exit 1; }
+done
+python3 -c '
+import json
+enough, little = json.load(open("1G.json")), json.load(open("10M.json"))
+assert enough["fits"] and enough["memory_bytes"] == 5e8 and enough["node_memory_bytes"] == 1e9 and not little["fits"], (enough, little)'
 # What does not fit is said, with what would: keys for a GPU, a number of GPUs.
 small=('device=cuda' "model_path=$TMP/outline" 'reconstruct=false' 'distill=0' 'calibration_samples=0' 'global_batch_tokens=262144')
 "$PHASE4_MPI" --plan cfg.json --ranks 16 --device-memory 100G "${small[@]}" micro_batch_size=128 >log 2>&1 || { cat log; exit 1; }
@@ -147,3 +162,18 @@ expected = [2, 5, 3, 80, 8, 4 * 2 * 5 * 6]
 wrong = [f"{what}: {value}, expected {want}" for (what, value), want in zip(found.items(), expected) if abs(value - want) > 1e-6 * want]
 sys.exit("\n".join(wrong) or 0)
 END
+
+# Ranks that share the windows unequally are no two alike: all states of reconstruction together are those of 24 windows of both models.
+for ranks in 5 8 12 16; do
+    for batch in 1 24; do
+        "$PHASE4_MPI" --plan --json cfg.json --ranks $ranks calibration_samples=24 calibration_batch_size=$batch enable_fine_tuning=false >$ranks.json 2>log ||
+            { cat log; exit 1; }
+        python3 - $ranks $batch <<'END'
+import json, sys
+ranks = json.load(open(sys.argv[1] + ".json"))["ranks_planned"]
+states = sum(r["ranks_alike"] * r["stages"]["reconstruct"]["host"].get("states", 0) for r in ranks)
+expected = 2 * 24 * 128 * 192 * 4
+sys.exit(f"{sys.argv[1]} ranks, micro-batches of {sys.argv[2]}: states of {states} bytes, expected {expected}" if states != expected else 0)
+END
+    done
+done

@@ -6,7 +6,7 @@
 #include "src/config.h"
 #include "src/families.h"
 
-enum { WORDS = 8 };
+enum { WORDS = 16 };
 
 /* The words of a command line, split at single spaces. */
 static int split(char *text, char *argv[WORDS])
@@ -116,11 +116,11 @@ static void test_many_overrides(void)
 static void test_plan(void)
 {
     static p4_cli cli;
-    char line[] = "cfg.json --plan --ranks 16 --device-memory 1.5T --json", *argv[WORDS];
+    char line[] = "cfg.json --plan --ranks 16 --device-memory 1.5T --host-memory 2T --json", *argv[WORDS];
     int argc = split(line, argv);
     EXPECT_OK(p4_cli_parse(&cli, argc, argv));
     EXPECT(cli.action == P4_CLI_PLAN && cli.json && cli.ranks == 16 && cli.memory_bytes == 1.5e12 &&
-               cli.rates_path == NULL && cli.ranks_per_node == 0,
+               cli.host_bytes == 2e12 && cli.rates_path == NULL && cli.ranks_per_node == 0,
            "action %d, %d ranks, %g bytes", (int)cli.action, cli.ranks, cli.memory_bytes);
     static const struct {
         const char *line, *message;
@@ -128,6 +128,9 @@ static void test_plan(void)
         {"--plan cfg.json --ranks 0", "option \"--ranks\": found \"0\", expected a whole number above 0"},
         {"--plan cfg.json --ranks", "option \"--ranks\": found nothing"},
         {"--plan cfg.json --device-memory 80X", "found \"80X\", expected a size, as in 80G"},
+        {"--plan cfg.json --host-memory",
+         "option \"--host-memory\": found nothing, expected a size, as in 80G"},
+        {"cfg.json --host-memory 1T", "belong to --plan"},
         {"cfg.json --ranks 4", "belong to --plan"},
         {"cfg.json --json", "belong to --plan"},
     };

@@ -111,6 +111,7 @@ static bool put_head(cJSON *root, const p4_plan *plan)
            p4_json_put_whole(root, "ranks_per_node", plan->ranks_per_node) &&
            cJSON_AddBoolToObject(root, "fits", plan->fits) != NULL &&
            p4_json_put_whole(root, "memory_bytes", (int64_t)plan->room_bytes) &&
+           p4_json_put_whole(root, "node_memory_bytes", (int64_t)plan->node_bytes) &&
            p4_json_put_whole(root, "process_bytes", (int64_t)plan->process_bytes) &&
            p4_json_put_whole(root, "reserve_bytes", (int64_t)plan->reserve_bytes) &&
            p4_json_put_whole(root, "least_ranks", plan->least_ranks) &&

@@ -102,10 +102,9 @@ done:
 /* Which of all windows are this rank's. */
 static void divide(p4_layers *l, int64_t windows)
 {
-    int64_t rank = l->compute->group->rank, ranks = l->compute->group->ranks;
-    int64_t micro_batches = p4_ceil_div(windows, l->plan.B); /* of all ranks */
-    l->low = p4_min_i64(windows, micro_batches * rank / ranks * l->plan.B);
-    l->high = p4_min_i64(windows, micro_batches * (rank + 1) / ranks * l->plan.B);
+    const p4_group *group = l->compute->group;
+    l->low = p4_layers_first(windows, l->plan.B, group->rank, group->ranks);
+    l->high = p4_layers_first(windows, l->plan.B, group->rank + 1, group->ranks);
 }
 
 /* Does layer l have the tensors and types of the layer before it? */

@@ -40,6 +40,12 @@ typedef p4_rc (*p4_block_visitor)(void *user, p4_layers *layers, int64_t layer, 
  * caller closes. Collective. */
 p4_rc p4_layers_open(p4_layers *layers, p4_compute *compute, const p4_original *original,
                      const p4_windows *windows, const p4_layers_plan *plan);
+/* The first of a rank's windows, in whole micro-batches of B; of rank + 1: behind its last. Local. */
+static inline int64_t p4_layers_first(int64_t windows, int64_t B, int64_t rank, int64_t ranks)
+{
+    int64_t micro_batches = p4_ceil_div(windows, B); /* of all ranks */
+    return p4_min_i64(windows, micro_batches * rank / ranks * B);
+}
 /* Bytes on this rank of a pass over `windows` windows: everything but the states, and the states. Local. */
 typedef struct p4_layers_memory {
     int64_t work, states;

@@ -150,6 +150,7 @@ p4_rc p4_reconstruct_plan_bytes(p4_reconstruct_memory *memory, p4_compute *compu
     memory->states_bytes = 2 * pass.states;
     memory->states_on_host = layers.states_on_host;
     memory->B = w.B;
+    memory->pass_B = layers.B;
 done:
     return rc;
 }

@@ -34,7 +34,8 @@ typedef struct p4_reconstruct_memory {
     int64_t pass_bytes;    /* device: the original's block and its forward pass */
     int64_t states_bytes;  /* of both models, in the host's memory (states_on_host) or the device's */
     bool states_on_host;
-    int64_t B; /* windows of a micro-batch */
+    int64_t B;      /* windows of a micro-batch in training */
+    int64_t pass_B; /* and in the passes that make the states: it divides the windows among the ranks */
 } p4_reconstruct_memory;
 /* Before anything is opened, on a device that has room_bytes left. windows: their number and length count,
  * not their ids. Local. */

@@ -23,9 +23,10 @@ struct p4_group_state {
     MPI_Comm comm, node;
     int *world; /* [ranks]: the rank of each in the machine */
     MPI_Request question;
-    int yes, any_yes;           /* of the question: this rank's answer, the group's */
-    int64_t agreements;         /* p4_agree calls so far */
-    int64_t fail_at, fail_rank; /* P4_INJECT_FAILURE=agreement,rank (from 1, from 0); 0: none */
+    int yes, any_yes;                  /* of the question: this rank's answer, the group's */
+    int64_t agreements, consultations; /* calls so far of p4_agree and its kind, and of p4_consult */
+    /* P4_INJECT_FAILURE=agreement,rank or consultation:number,rank (from 1, from 0); 0: none */
+    int64_t fail_at, fail_consultation, fail_rank;
 };
 
 static void read_injection(struct p4_group_state *state)
@@ -34,6 +35,9 @@ static void read_injection(struct p4_group_state *state)
     long long at = 0, rank = 0;
     if (text != NULL && sscanf(text, "%lld,%lld", &at, &rank) == 2) {
         state->fail_at = at;
+        state->fail_rank = rank;
+    } else if (text != NULL && sscanf(text, "consultation:%lld,%lld", &at, &rank) == 2) {
+        state->fail_consultation = at;
         state->fail_rank = rank;
     }
 }
@@ -264,6 +268,12 @@ static p4_rc agree_on(p4_group *group, p4_rc rc, bool bounded, bool names_rank)
 
 p4_rc p4_consult(p4_group *group, p4_rc rc)
 {
+    struct p4_group_state *state = group->state;
+    state->consultations++;
+    if (state->fail_consultation == state->consultations && state->fail_rank == group->rank && rc == P4_OK) {
+        rc = FAULT("injected failure at consultation %lld on rank %d", (long long)state->consultations,
+                   group->rank);
+    }
     return agree_on(group, rc, false, true);
 }
 

@@ -62,8 +62,8 @@ p4_rc p4_agree_root(p4_group *group, p4_rc rc);
  * hours. */
 p4_rc p4_agree_soon(p4_group *group, p4_rc rc);
 
-/* p4_agree for a question that the run survives: no failure is injected here, and the caller clears the
- * error. */
+/* p4_agree for a question that the run survives: failures that are injected here have a count of their own,
+ * and the caller clears the error. */
 p4_rc p4_consult(p4_group *group, p4_rc rc);
 
 /* A question that the ranks answer while they work: p4_group_ask starts it and waits for nobody,

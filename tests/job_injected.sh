@@ -54,6 +54,34 @@ grep -q '"steps":[[:space:]]*1,' out/results.json || { complain "the run did not
 echo "$agreements agreements, each failed once"
 [ $agreements -gt 20 ] || { echo "too few agreements to be the whole run"; exit 1; }
 
+# At every consultation of a run that saves checkpoints. Some end the run, as an agreement does; it survives a save that fails, with
+# one warning.
+consultations=20
+saving=(fine_tune_max_steps=2 checkpoint_every=1 reconstruct=false distill=0 distill_teacher=auto device=cpu)
+cd "$TMP"
+for ((number = 1; number <= consultations; number++)); do
+    plan saves "$TMP/save$number" "consultation:$number,$((number % ranks))" --quiet "$TMP/cfg.json" "${saving[@]}"
+done
+run_planned $ranks saves || exit 1
+survived=0
+for ((number = 1; number <= consultations; number++)); do
+    cd "$TMP/save$number"
+    message="injected failure at consultation $number on rank $((number % ranks))"
+    status=0
+    outcome $ranks || status=$?
+    grep -q 'injected failure' log || [ $status != 0 ] || break
+    if [ $status = 0 ] && [ "$(grep -c "warning: .*$message" log)" = 1 ] && ! grep -q 'phase4: error' log; then
+        survived=$((survived + 1))
+    elif [ $status != 1 ] || [ "$(grep -c "phase4: error: $message" log)" != 1 ] || [ "$(grep -c 'phase4: error' log)" != 1 ]; then
+        complain "consultation $number: status $status, expected one warning, or status 1 and one message"
+        exit 1
+    fi
+    left=$([ ! -e out ] || find out -name '*.tmp')
+    [ -z "$left" ] || { complain "$message: this is left: $left"; exit 1; }
+done
+echo "$((number - 1)) consultations, each failed once; $survived survived"
+[ $survived -ge 10 ] && [ $number -le $consultations ] || { echo "that is not two saves of a whole run"; exit 1; }
+
 # In a process of its own, whose end is part of the run; and as users start it, where mpirun ends the other ranks.
 alone() { # alone AGREEMENT
     local status=0

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the seeds of fuzz_tokenizer: python3 tests/fuzz/make_tokenizer_corpus.py
-Tokenizers of a few tokens with every part that is supported, each with a text behind a NUL. Needs Python
-only."""
+"""Makes the seeds of fuzz_tokenizer and fuzz_tokenizer_model: python3 tests/fuzz/make_tokenizer_corpus.py
+Tokenizers of a few tokens with every part that is supported, each with a text behind a NUL; SentencePiece
+models of a few pieces, each behind the byte that picks the class. Needs Python only."""
 import json
 import pathlib
+import struct
 
 corpus = pathlib.Path(__file__).parent / "corpus"
 
@@ -121,3 +122,33 @@ lines += [
                              r"\xe2\x96\x81", "true", "false", "null")
 ]
 (corpus / "tokenizer.dict").write_text("\n".join(lines) + "\n")
+
+
+def message(*fields):
+    """A protocol buffer of (number, value): an int, a float, text or another message; all shorter than 128."""
+    out = b""
+    for number, value in fields:
+        kind = 0 if isinstance(value, int) else 5 if isinstance(value, float) else 2
+        key = number << 3 | kind
+        out += bytes([key] if key < 128 else [key & 127 | 128, key >> 7])
+        value = value.encode() if isinstance(value, str) else value
+        out += bytes([value]) if kind == 0 else struct.pack("<f", value) if kind == 5 else bytes([len(value)]) + value
+    return out
+
+
+def put_model(name, first, kind, pieces, normalizer, **trainer):
+    parts = [(1, message((1, text), (2, score), (3, sort))) for text, score, sort in pieces]
+    settings = message((3, kind), *((int(number[1:]), value) for number, value in trainer.items()))
+    data = bytes([first]) + message(*parts, (2, settings), (3, message(*normalizer)))
+    (corpus / "tokenizer_model").mkdir(parents=True, exist_ok=True)
+    (corpus / "tokenizer_model" / name).write_bytes(data)
+
+
+control = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
+pieces = [("\u2581", -1.0, 1), ("a", -2.0, 1), ("b", -3.0, 1), ("ab", -4.0, 1), ("\u2581ab", -5.0, 1)]
+own = ((3, 1), (4, 1), (5, 1))
+put_model("bpe", 0, 2, control + pieces + [("lamp", 0.0, 4)], own)
+put_model("bpe_class", 1, 2, control + [("<0x0A>", 0.0, 6)] + pieces, own, f35=1)
+put_model("unigram", 0, 1, control + pieces, own, f40=0)
+table = struct.pack("<I", 8) + struct.pack("<II", 1 << 10, 1 << 31) + b"x\0"
+put_model("charsmap", 0, 1, control + pieces, ((2, table), (3, 0), (4, 0), (5, 0)))

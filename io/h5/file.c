@@ -1,6 +1,7 @@
 #include "io/h5/file.h"
 
 #include <hdf5.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,16 @@ static p4_rc finish(const p4_h5_file *file)
     return file->fd < 0 || ftruncate(file->fd, (off_t)used) == 0 ? P4_OK : p4_fail_errno(file->path, "write");
 }
 
+/* HDF5 keeps what it freed, and the C library what HDF5 gives back. A stage that follows needs the memory:
+ * the plan of a run counts on it (jobs/plan.h). */
+static void give_memory_back(void)
+{
+    (void)H5garbage_collect();
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}
+
 p4_rc p4_h5_close(p4_h5_file *file, bool ok)
 {
     p4_rc rc = P4_OK;
@@ -161,6 +172,7 @@ p4_rc p4_h5_close(p4_h5_file *file, bool ok)
     if (H5Fclose(file->id) < 0 && ok && rc == P4_OK) {
         rc = p4_h5_fail(file, "write", "");
     }
+    give_memory_back();
     file->id = -1;
     return rc;
 }

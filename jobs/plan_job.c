@@ -15,8 +15,8 @@ enum { LEAST_TRIED = 1024, RANKS_MOST = 1 << 16 };
 /* Of a GPU, for its context, cuBLAS and NCCL, which open before the room is measured in a run. */
 static const double GPU_RESERVE = 2.0 * (1 << 30);
 
-/* Rates of machines that were measured (docs/speed.md), where a file of rates is not given. Links: NVLink as
- * measured by copies, InfiniBand NDR of 400 Gbit/s a GPU as stated by its makers, disks as assumed. */
+/* Estimates, where a file of rates is not given. The training rate of an H200 is near what was measured
+ * (docs/gpus.md: 78,080 tokens/s of the Llama 1.1B step are 484 TFLOP/s); the others were not. */
 static const p4_rates h200 = {.name = "built-in table, NVIDIA H200",
                               .forward_flops = 600e12,
                               .train_flops = 470e12,

@@ -66,15 +66,11 @@ static char *unescaped(const char *from, const char *end)
     return text;
 }
 
-/* Does an expression, up to the end of its braces, take a text of the conversation, or none at all? */
+/* Behind a literal: is it followed by a text of the conversation ("+ messages[0].content"), or by nothing? */
 static bool takes_message(const char *at)
 {
-    const char *end = strstr(at, "}}");
-    size_t bytes = end != NULL ? (size_t)(end - at) : strlen(at);
-    const char *message = strstr(at, "message");
-    bool nothing = strspn(at, " -") >= bytes;
-    return nothing || (message != NULL && (size_t)(message - at) < bytes && strncmp(at, " + ", 3) == 0 &&
-                       strncmp(message, "message", 7) == 0 && strncmp(message - 7, "system_", 7) != 0);
+    at += strspn(at, " +");
+    return strncmp(at, "message", 7) == 0 || strncmp(at, "}}", 2) == 0 || strncmp(at, "-}}", 3) == 0;
 }
 
 /* The system message of a ChatML template that stands where a conversation has none: in one string literal,

@@ -3,8 +3,8 @@
  * A template is a program (Jinja), which is not run. The three common kinds are recognized by the tokens that
  * they write, and chat_render.c renders them by rule: ChatML (Qwen, SmolLM2, ...; with the thinking blocks of
  * Qwen3), Llama-3 (3.1 and later write a system message with dates, always "26 Jul 2024" here, so that a run
- * does not depend on the day), and Llama-2. tests/compare_chat.py compares them with the reference library.
- */
+ * does not depend on the day), and Llama-2. tests/test_chat.c compares them with what the
+ * reference library's template engine rendered (tests/fixtures/make_chats.py). */
 #ifndef P4_CHAT_H
 #define P4_CHAT_H
 

@@ -36,11 +36,11 @@ and `distill_teacher` are left to the plan.
 
 ## The model of time and communication
 
-- Products run at a rate that was measured on one GPU: for H200 600 TFLOP/s in forward passes and 470 TFLOP/s in training steps,
-  for H100 580 and 430 (docs/speed.md).
+- Products run at an assumed rate: for H200 600 TFLOP/s in forward passes and 470 TFLOP/s in training steps, for H100 580 and 430.
+  The training rate of the H200 is near the 484 TFLOP/s that the Llama step of docs/gpus.md reached; the others are estimates.
 - The ranks of a pipeline, and those that share windows, divide the operations evenly. The pipeline fills and drains once a pass.
 - A ring over n ranks moves 2 (n-1)/n of what is summed to all, and (n-1)/n of what is summed to its owner or published by it.
-- Eight GPUs of a node are joined by NVLink, of which copies reached 360 GB/s each way. Beyond a node the slowest link counts:
+- Eight GPUs of a node are joined by NVLink, taken as 360 GB/s each way. Beyond a node the slowest link counts:
   InfiniBand NDR, 400 Gbit/s a GPU, taken as 45 GB/s. Neither latency nor other jobs on the network is in the model, which makes
   many ranks look better than they are.
 - Gradient sums run beside the backward pass, two thirds of a step; what is left of them is waited for. Codes and the sums of

@@ -5,6 +5,8 @@
 #include "src/family_list.h"
 
 #define ROWS(rows) .row_count = sizeof(rows) / sizeof(rows)[0], .row = (rows)
+/* Of the many families whose blocks are "model.layers.N". */
+#define MODEL_LAYERS(rows) .prefix = "", .layers = "model.layers", ROWS(rows)
 
 /* clang-format off */
 /* Of most families. Those without biases, or without norms of queries and keys, lack their roles. */
@@ -36,25 +38,19 @@ static const p4_tensor_row llama_rows[] = {
 static const p4_family llama = {
     .title = "Llama 1, 2 and 3",
     .features = {.gated_mlp = true, .activation = P4_SILU},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(llama_rows),
+    MODEL_LAYERS(llama_rows),
 };
 
 static const p4_family qwen2 = {
     .title = "Qwen2 and Qwen2.5",
     .features = {.gated_mlp = true, .activation = P4_SILU, .qkv_bias = true},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(llama_rows),
+    MODEL_LAYERS(llama_rows),
 };
 
 static const p4_family mistral = {
     .title = "Mistral",
     .features = {.gated_mlp = true, .activation = P4_SILU},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(llama_rows),
+    MODEL_LAYERS(llama_rows),
 };
 
 /* clang-format off */
@@ -92,25 +88,19 @@ static const p4_family gpt2 = {
 static const p4_family qwen3 = {
     .title = "Qwen3",
     .features = {.gated_mlp = true, .activation = P4_SILU, .qk_norm = P4_QK_NORM_HEAD},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(llama_rows),
+    MODEL_LAYERS(llama_rows),
 };
 
 static const p4_family smollm3 = {
     .title = "SmolLM3",
     .features = {.gated_mlp = true, .activation = P4_SILU},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(llama_rows),
+    MODEL_LAYERS(llama_rows),
 };
 
 static const p4_family granite = {
     .title = "Granite 3 (dense)",
     .features = {.gated_mlp = true, .activation = P4_SILU},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(llama_rows),
+    MODEL_LAYERS(llama_rows),
 };
 
 /* clang-format off */
@@ -130,9 +120,7 @@ static const p4_tensor_row phi3_rows[] = {
 static const p4_family phi3 = {
     .title = "Phi-3, Phi-3.5 and Phi-4 (dense)",
     .features = {.gated_mlp = true, .activation = P4_SILU},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(phi3_rows),
+    MODEL_LAYERS(phi3_rows),
 };
 
 /* With norms of the outputs of attention and MLP: after and before them, or only after them. */
@@ -164,17 +152,13 @@ static const p4_tensor_row post_norm_rows[] = {
 static const p4_family gemma = {
     .title = "Gemma 1",
     .features = {.gated_mlp = true, .gain_offset = true},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(llama_rows),
+    MODEL_LAYERS(llama_rows),
 };
 
 static const p4_family gemma2 = {
     .title = "Gemma 2",
     .features = {.gated_mlp = true, .gain_offset = true, .post_norm = true},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(post_norm_rows),
+    MODEL_LAYERS(post_norm_rows),
 };
 
 static const p4_family gemma3_text = {
@@ -199,9 +183,7 @@ static const p4_family olmo2 = {
                  .no_pre_norm = true,
                  .post_norm = true,
                  .qk_norm = P4_QK_NORM_WHOLE},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(post_norm_rows),
+    MODEL_LAYERS(post_norm_rows),
 };
 
 /* clang-format off */
@@ -262,9 +244,7 @@ static const p4_tensor_row starcoder2_rows[] = {
 static const p4_family starcoder2 = {
     .title = "StarCoder2",
     .features = {.layer_norm = true},
-    .prefix = "",
-    .layers = "model.layers",
-    ROWS(starcoder2_rows),
+    MODEL_LAYERS(starcoder2_rows),
 };
 
 static const struct {

@@ -94,7 +94,7 @@ static p4_rc refuse(const memory *m, const char *advice)
         p4_format_bytes(want, bytes);
         p4_format_bytes(all, room);
         return FAIL("the GPU has %s free, and the run will need %s there in stage \"%s\"%s%s", all, want,
-                    p4_plan_stage_names[stage], with, advice);
+                    p4_plan_stage_titles[stage], with, advice);
     }
     if (group->local_rank != 0 || m->node_total == 0 || m->node_needs <= m->node_total) {
         return P4_OK;
@@ -125,7 +125,7 @@ static void say(const memory *m)
         p4_plan_stage_id stage = p4_rank_plan_peak(&m->plan, true, &bytes);
         p4_format_bytes(want, bytes);
         p4_format_bytes(all, (double)m->in.room_bytes);
-        INFO("      memory of the GPU: %s of %s, in stage \"%s\"", want, all, p4_plan_stage_names[stage]);
+        INFO("      memory of the GPU: %s of %s, in stage \"%s\"", want, all, p4_plan_stage_titles[stage]);
     }
 }
 

@@ -12,7 +12,10 @@
 #include "jobs/check.h"
 #include "src/config.h"
 
-enum { IDS_LOOKED_AT = 1 << 16 }; /* at each end of a token file */
+enum {
+    IDS_LOOKED_AT = 1 << 16, /* at each end of a token file */
+    TEXTS_LOOKED_AT = 16     /* files of a split whose first document is read */
+};
 static const int64_t UNKNOWN = INT64_MAX;
 
 static p4_rc open_tokenizer(p4_run *run)
@@ -54,6 +57,22 @@ done:
     return rc;
 }
 
+/* Can the first document of a file be read, as in a line of JSON without the field of its text? The others
+ * are looked at when they are tokenized. */
+static p4_rc check_first_document(const p4_run *run, const char *path)
+{
+    p4_rc rc = P4_OK;
+    p4_documents *documents = NULL;
+    p4_document document;
+    p4_json_reading json = {.opt_field = run->config.text_field, .chat = run->chat};
+    TRY(p4_documents_open(&documents, path));
+    p4_documents_read_json(documents, &json);
+    TRY(p4_documents_next(documents, &document));
+done:
+    p4_documents_close(documents);
+    return rc;
+}
+
 /* Tokens that a file can hold at most: a token of text is a byte or more, and so is what ends a document. */
 static int64_t most_tokens(const char *path, int64_t bytes)
 {
@@ -76,7 +95,7 @@ static int64_t most_tokens(const char *path, int64_t bytes)
 static void check_files(const p4_run *run, const p4_split_files *files, bool has_model, int64_t *windows,
                         p4_findings *f)
 {
-    int64_t tokens = 0, V = run->original.hf.model.arch.V;
+    int64_t tokens = 0, texts = 0, V = run->original.hf.model.arch.V;
     for (int64_t i = 0; i < files->count; i++) {
         const char *path = files->paths[i];
         struct stat status;
@@ -86,6 +105,9 @@ static void check_files(const p4_run *run, const p4_split_files *files, bool has
         } else if (has_model && S_ISREG(status.st_mode) && p4_data_kind_of(path) == P4_DATA_TOKENS &&
                    !p4_text_is_compressed(path)) {
             rc = check_tokens(path, V);
+        } else if (run->tokenizer != NULL && S_ISREG(status.st_mode) && texts++ < TEXTS_LOOKED_AT &&
+                   p4_data_kind_of(path) != P4_DATA_TOKENS) {
+            rc = check_first_document(run, path);
         }
         p4_findings_add(f, rc);
         int64_t most =

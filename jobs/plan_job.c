@@ -150,13 +150,14 @@ static p4_rc find_rates(p4_plan *plan, const place *p, const char *path)
     return P4_OK;
 }
 
-static p4_rc open_model(p4_original *original, const p4_config *c, int ranks)
+static p4_rc open_model(p4_original *original, p4_config *c, int ranks)
 {
     p4_rc rc = P4_OK;
     TRY(p4_hf_model_outline(&original->hf, c->model_path, c->init == P4_INIT_RANDOM));
     if (original->hf.shard_count == 0 && c->init != P4_INIT_RANDOM) {
         INFO("%s: no weights are there: they are taken as bf16", original->hf.path);
     }
+    TRY(p4_settings_fit_window(c, original->hf.path, original->hf.model.arch.positions));
     TRY(p4_settings_mark_original(original, c, ranks));
 done:
     return rc;

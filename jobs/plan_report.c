@@ -47,13 +47,13 @@ static void print_purposes(FILE *out, const double bytes[P4_MEMORY_PURPOSES])
 static void print_stages(FILE *out, const p4_plan *plan, const p4_rank_plan *rank)
 {
     char host[32], device[32], sent[32], time[32];
-    fprintf(out, "\n%-15s %12s %12s %12s %12s\n", "stage", plan->on_gpu ? "GPU memory" : "", "host memory",
+    fprintf(out, "\n%-30s %12s %12s %12s %12s\n", "stage", plan->on_gpu ? "GPU memory" : "", "host memory",
             "sent", "time");
     for (int s = 0; s < P4_PLAN_STAGES; s++) {
         const p4_memory_use *use = &rank->stages[s];
         const p4_stage_work *w = &plan->work[s];
         if (rank->runs[s]) {
-            fprintf(out, "%-15s %12s %12s %12s %12s\n", p4_plan_stage_names[s],
+            fprintf(out, "%-30s %12s %12s %12s %12s\n", p4_plan_stage_titles[s],
                     plan->on_gpu ? p4_format_bytes(device, p4_memory_sum(use->device)) : "",
                     p4_format_bytes(host, p4_memory_sum(use->host)), p4_format_bytes(sent, w->sent_bytes),
                     duration(time, w->seconds));
@@ -66,9 +66,9 @@ static void print_peak(FILE *out, const p4_plan *plan, const p4_rank_plan *rank,
     char text[32];
     double bytes;
     p4_plan_stage_id stage = p4_rank_plan_peak(rank, device, &bytes);
-    fprintf(out, "most memory of %s: %s, of rank %d%s in %s: ", device ? "a GPU" : "the host",
+    fprintf(out, "most memory of %s: %s, of rank %d%s in \"%s\": ", device ? "a GPU" : "the host",
             p4_format_bytes(text, bytes), rank->rank, plan->ranks > rank->alike ? "" : " as of every rank",
-            p4_plan_stage_names[stage]);
+            p4_plan_stage_titles[stage]);
     print_purposes(out, device ? rank->stages[stage].device : rank->stages[stage].host);
 }
 

@@ -84,7 +84,11 @@ static p4_rc list_given(char ***paths, int64_t *count, const char *given)
         p4_names_free(*paths, *count);
         TRY(p4_checkpoints_list(paths, count, given));
     }
-    CHECK(*count > 0, "key \"resume\": %s: is no checkpoint, and holds none", given);
+    CHECK(*count > 0,
+          "key \"resume\": %s: is no checkpoint, and holds none; expected \"auto\", \"never\" or the "
+          "directory of a "
+          "checkpoint",
+          given);
 done:
     free(manifest);
     free(inside);

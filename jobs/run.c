@@ -18,6 +18,7 @@
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "src/phase4.h"
+#include "src/plan.h"
 
 /* What a process that continues the run does with a stage that is finished. */
 typedef enum keeping {
@@ -28,25 +29,22 @@ typedef enum keeping {
 } keeping;
 
 static const struct {
-    const char *key, *title;
     p4_rc (*run)(p4_run *run);
     keeping keeping;
     double (*work)(const p4_run *run); /* forecast.h; NULL: not counted, it takes little time */
-} stages[] = {
-    {"load", "Load the model and the text", p4_stage_load, REPEATED, NULL},
-    {"evaluate_pre", "Evaluate the original", p4_stage_evaluate_pre, RESTORED, p4_work_evaluate_original},
-    {"calibrate", "Calibrate", p4_stage_calibrate, RESTORED, p4_work_calibrate},
-    {"quantize", "Quantize", p4_stage_quantize, RESTORED, NULL},
-    {"reconstruct", "Reconstruct blocks", p4_stage_reconstruct, CHANGING, p4_work_reconstruct},
-    {"evaluate_post", "Evaluate the quantized model", p4_stage_evaluate_post, RESTORED,
-     p4_work_evaluate_packed},
-    {"fine_tune", "Fine-tune", p4_stage_fine_tune, SAVING, p4_work_fine_tune},
-    {"evaluate_final", "Evaluate what will be written", p4_stage_evaluate_final, RESTORED,
-     p4_work_evaluate_trained},
-    {"gradient_flow", "Test the gradient flow", p4_stage_gradient_flow, REPEATED, NULL},
-    {"export", "Write the outputs", p4_stage_export, REPEATED, NULL},
+} stages[P4_PLAN_STAGES] = {
+    [P4_PLAN_LOAD] = {p4_stage_load, REPEATED, NULL},
+    [P4_PLAN_EVALUATE_PRE] = {p4_stage_evaluate_pre, RESTORED, p4_work_evaluate_original},
+    [P4_PLAN_CALIBRATE] = {p4_stage_calibrate, RESTORED, p4_work_calibrate},
+    [P4_PLAN_QUANTIZE] = {p4_stage_quantize, RESTORED, NULL},
+    [P4_PLAN_RECONSTRUCT] = {p4_stage_reconstruct, CHANGING, p4_work_reconstruct},
+    [P4_PLAN_EVALUATE_POST] = {p4_stage_evaluate_post, RESTORED, p4_work_evaluate_packed},
+    [P4_PLAN_FINE_TUNE] = {p4_stage_fine_tune, SAVING, p4_work_fine_tune},
+    [P4_PLAN_EVALUATE_FINAL] = {p4_stage_evaluate_final, RESTORED, p4_work_evaluate_trained},
+    [P4_PLAN_GRADIENT_FLOW] = {p4_stage_gradient_flow, REPEATED, NULL},
+    [P4_PLAN_EXPORT] = {p4_stage_export, REPEATED, NULL},
 };
-enum { STAGES = sizeof stages / sizeof stages[0] };
+enum { STAGES = P4_PLAN_STAGES };
 _Static_assert((int)STAGES <= (int)P4_MAX_STAGES, "p4_results and p4_run keep so many stages");
 
 /* The largest rank's peak resident memory so far, bytes. Collective. */
@@ -157,7 +155,7 @@ static double forecast_after(const p4_run *run, int stage)
         double work = stages[i].work != NULL ? stages[i].work(run) : 0;
         if (run->done[i] && work > 0) {
             done += work;
-            seconds += seconds_of(&run->results, stages[i].key);
+            seconds += seconds_of(&run->results, p4_plan_stage_names[i]);
         }
         after += i > stage ? work : 0;
     }
@@ -168,10 +166,10 @@ static p4_rc run_stage(p4_run *run, int i)
 {
     p4_rc rc = P4_OK;
     double started_s = p4_now_s();
-    INFO("[%d/%d] %s", i + 1, STAGES, stages[i].title);
+    INFO("[%d/%d] %s", i + 1, STAGES, p4_plan_stage_titles[i]);
     p4_progress_set_after(forecast_after(run, i));
     p4_rc outcome = stages[i].run(run);
-    TRY(p4_results_add_time(&run->results, stages[i].key, p4_now_s() - started_s));
+    TRY(p4_results_add_time(&run->results, p4_plan_stage_names[i], p4_now_s() - started_s));
     TRY(outcome);
     TRY_ALL(run->compute.group, p4_inputs_check(&run->inputs));
     run->done[i] = true;
@@ -222,7 +220,7 @@ static p4_rc open_resume(p4_run *run)
 {
     const char *keys[P4_MAX_STAGES] = {NULL};
     for (int i = 0; i < STAGES; i++) {
-        keys[i] = stages[i].keeping != REPEATED ? stages[i].key : NULL;
+        keys[i] = stages[i].keeping != REPEATED ? p4_plan_stage_names[i] : NULL;
     }
     return p4_resume_open(run, keys);
 }

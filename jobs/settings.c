@@ -242,19 +242,40 @@ void p4_warn_of_steps(const p4_config *c, int64_t steps_per_epoch)
     }
 }
 
-p4_rc p4_settings_open_original(p4_original *original, const p4_config *c, int ranks)
+p4_rc p4_settings_open_original(p4_original *original, p4_config *c, int ranks)
 {
-    p4_rc rc = p4_original_open(original, c->model_path, c->init == P4_INIT_RANDOM, c->seed);
-    return rc == P4_OK ? p4_settings_mark_original(original, c, ranks) : rc;
+    p4_rc rc = P4_OK;
+    TRY(p4_original_open(original, c->model_path, c->init == P4_INIT_RANDOM, c->seed));
+    TRY(p4_settings_fit_window(c, original->hf.path, original->hf.model.arch.positions));
+    TRY(p4_settings_mark_original(original, c, ranks));
+done:
+    return rc;
+}
+
+p4_rc p4_settings_fit_window(p4_config *c, const char *path, int64_t positions)
+{
+    p4_rc rc = P4_OK;
+    int row = p4_config_find("calibration_sequence_length");
+    bool is_default =
+        !p4_config_is_user_set(c, row) && c->calibration_sequence_length == p4_config_table[row].quality;
+    if (is_default && positions > 1 && positions < c->calibration_sequence_length) {
+        CHECK(c->global_batch_tokens % positions == 0,
+              "key \"global_batch_tokens\": found %lld, expected a multiple of the %lld positions of %s",
+              (long long)c->global_batch_tokens, (long long)positions, path);
+        INFO("      windows are %lld tokens, all positions that %s has", (long long)positions, path);
+        c->calibration_sequence_length = (int32_t)positions;
+    }
+    CHECK(c->calibration_sequence_length <= positions,
+          "key \"calibration_sequence_length\": found %d, expected at most the %lld positions of %s",
+          c->calibration_sequence_length, (long long)positions, path);
+done:
+    return rc;
 }
 
 p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int ranks)
 {
     p4_rc rc = P4_OK;
     p4_model *model = &original->hf.model;
-    CHECK(c->calibration_sequence_length <= model->arch.positions,
-          "key \"calibration_sequence_length\": found %d, expected at most the %lld positions of %s",
-          c->calibration_sequence_length, (long long)model->arch.positions, original->hf.path);
     if (p4_settings_quantizes(c)) {
         p4_model_select_ternary(model, &c->preserve_layers, c->preserve_embedding_precision,
                                 c->preserve_output_precision);

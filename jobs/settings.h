@@ -35,10 +35,14 @@ bool p4_settings_quantizes(const p4_config *config);
  * Local. */
 void p4_warn_of_steps(const p4_config *config, int64_t steps_per_epoch);
 
-/* Opens the configuration's model, marks the tensors that become ternary, and decides who owns which.
- * P4_E_INPUT: the directory, or a rule between it and a key. The caller closes, after an error too. Local. */
-p4_rc p4_settings_open_original(p4_original *original, const p4_config *config, int ranks);
-/* The same of a model that is open. Local. */
+/* Windows fit the model's positions: a default that is longer becomes as long as they are, with a line that
+ * says so; a length that the user set is refused. path: the model's, for messages. Local. */
+p4_rc p4_settings_fit_window(p4_config *config, const char *path, int64_t positions);
+/* Opens the configuration's model, fits the windows to it, marks the tensors that become ternary, and decides
+ * who owns which. P4_E_INPUT: the directory, or a rule between it and a key. The caller closes, after an
+ * error too. Local. */
+p4_rc p4_settings_open_original(p4_original *original, p4_config *config, int ranks);
+/* Marks and owners alone, of a model that is open and whose windows fit. Local. */
 p4_rc p4_settings_mark_original(p4_original *original, const p4_config *config, int ranks);
 
 #endif

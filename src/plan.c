@@ -1,10 +1,32 @@
 #include "src/plan.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 const char *const p4_plan_stage_names[P4_PLAN_STAGES] = {
     "load",          "evaluate_pre", "calibrate",      "quantize",      "reconstruct",
     "evaluate_post", "fine_tune",    "evaluate_final", "gradient_flow", "export"};
+
+const char *const p4_plan_stage_titles[P4_PLAN_STAGES] = {"Load the model and the text",
+                                                          "Evaluate the original",
+                                                          "Calibrate",
+                                                          "Quantize",
+                                                          "Reconstruct blocks",
+                                                          "Evaluate the quantized model",
+                                                          "Fine-tune",
+                                                          "Evaluate what will be written",
+                                                          "Test the gradient flow",
+                                                          "Write the outputs"};
+
+const char *p4_plan_stage_title(const char *key)
+{
+    for (int i = 0; i < P4_PLAN_STAGES; i++) {
+        if (strcmp(p4_plan_stage_names[i], key) == 0) {
+            return p4_plan_stage_titles[i];
+        }
+    }
+    return key;
+}
 
 const char *const p4_purpose_names[P4_MEMORY_PURPOSES] = {"original",  "codes",   "masters",     "gradients",
                                                           "optimizer", "staging", "activations", "workspace",

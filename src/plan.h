@@ -36,6 +36,10 @@ typedef enum p4_plan_stage_id {
 } p4_plan_stage_id;
 
 extern const char *const p4_plan_stage_names[P4_PLAN_STAGES]; /* the keys of results.json's timing */
+/* What people read: in the log, the plan and the final table. */
+extern const char *const p4_plan_stage_titles[P4_PLAN_STAGES];
+/* The title of a stage by its key; the key itself if there is none. */
+const char *p4_plan_stage_title(const char *key);
 extern const char *const p4_purpose_names[P4_MEMORY_PURPOSES];
 
 /* Bytes of a rank while a stage has most. On a CPU all are the host's, where mapped files are not counted. */

@@ -119,6 +119,20 @@ head -c 48 ok.bin >two.bin
 # shellcheck disable=SC2086
 ended 0 -- --quiet cfg.json 'calibration_files=["two.bin"]' $reconstructs
 
+# A window is as long as the model's positions where the default is longer, and is refused where the user set it.
+sed 's/ "calibration_sequence_length": 12,//' cfg.json >default.json
+for how in --check --plan ''; do
+    # shellcheck disable=SC2086
+    ended 0 'windows are 40 tokens, all positions that' -- $how default.json output_path=fitted
+    # shellcheck disable=SC2086
+    ended 2 'key "calibration_sequence_length": found 512, expected at most the 40 positions' -- \
+        $how default.json output_path=fitted calibration_sequence_length=512
+    # shellcheck disable=SC2086
+    ended 2 'key "global_batch_tokens": found 512, expected a multiple of the 40 positions' -- \
+        $how default.json output_path=fitted global_batch_tokens=512
+done
+grep -q '"calibration_sequence_length":[[:space:]]*40' fitted/phase4_config.json || fail 'the effective configuration'
+
 # A disk that cannot hold the outputs.
 mkdir small
 if unshare -m true 2>/dev/null && unshare -m mount -t tmpfs -o size=16k t small 2>/dev/null; then

@@ -111,7 +111,23 @@ leaks() {
     unsaid 'to evaluate on and to train on'
 }
 
+# The first document of each text is read by --check; the shares of a mixture are said.
+looked_at() {
+    here
+    echo '{"body": "a few words"}' >body.jsonl
+    for how in --check --quiet; do
+        ! "$PHASE4_MPI" $how cfg.json output_path=body 'train_files=["few.jsonl", "body.jsonl"]' >log 2>&1 || complain "$how: no error"
+        once 'body.jsonl line 1'
+    done
+    "$PHASE4_MPI" --check cfg.json output_path=body 'train_files=["few.jsonl", "body.jsonl"]' text_field=body >log 2>&1 && complain 'another field'
+    once 'few.jsonl line 1'
+    run shares 2 'train_files=["demo/stories-train.jsonl", "ids.bin"]' 'train_weights=[3, 1]' eval_samples=0
+    once 'training text: 75 % demo/stories-train.jsonl, 25 % ids.bin'
+    unsaid 'calibration text:'
+}
+
 spawn token_cache
+spawn looked_at
 spawn leaks
 spawn mixed
 spawn set_aside

@@ -5,8 +5,10 @@
 
 #include "io/out/outputs.h"
 #include "io/out/report.h"
+#include "src/plan.h"
 
 enum { CELL_BYTES = 48 };
+static const double WORTH_A_LINE = 0.01; /* of the whole time, what a stage takes to be listed */
 
 /* A number with its decimals and unit, "-" when it was not measured. */
 static const char *cell(char text[CELL_BYTES], double value, int decimals, const char *unit)
@@ -112,15 +114,15 @@ static void packed_size(FILE *to, const p4_size_metrics *m)
     char text[CELL_BYTES];
     part parts[PARTS];
     list_parts(parts, m);
-    fprintf(to, "    %-26s %12s", "packed model", cell(text, m->compressed_size_mb, 2, " MB"));
+    fprintf(to, "    %-26s %12s", "packed model", cell(text, m->compressed_size_mb, 2, " MiB"));
     if (isnan(m->packed_file_mb)) {
         fprintf(to, "\n");
     } else {
-        fprintf(to, "   the file: %s\n", cell(text, m->packed_file_mb, 2, " MB"));
+        fprintf(to, "   the file: %s\n", cell(text, m->packed_file_mb, 2, " MiB"));
     }
     for (int i = 0; i < PARTS; i++) {
         if (parts[i].mb > 0.0) {
-            fprintf(to, "      %-24s %12s %7.1f %%\n", parts[i].label, cell(text, parts[i].mb, 2, " MB"),
+            fprintf(to, "      %-24s %12s %7.1f %%\n", parts[i].label, cell(text, parts[i].mb, 2, " MiB"),
                     100.0 * parts[i].mb / m->compressed_size_mb);
         }
     }
@@ -132,8 +134,8 @@ static void sizes(FILE *to, const p4_results *r)
     const p4_size_metrics *m = &r->metrics;
     char text[CELL_BYTES];
     fprintf(to, "  Size\n");
-    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MB"));
-    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MB"));
+    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MiB"));
+    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MiB"));
     if (packed_is_written(r)) {
         packed_size(to, m);
     } else {
@@ -220,13 +222,16 @@ static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
 static void times(FILE *to, const p4_results *r)
 {
     char text[CELL_BYTES];
-    fprintf(to, "  Peak memory     %s (the largest rank)\n", cell(text, r->metrics.peak_memory_mb, 0, " MB"));
-    fprintf(to, "  Time            %s", duration(text, r->total_s));
+    fprintf(to, "  Peak memory     %s (the largest rank)\n",
+            cell(text, r->metrics.peak_memory_mb, 0, " MiB"));
+    fprintf(to, "  Time            %s\n", duration(text, r->total_s));
     for (int64_t i = 0; i < r->stage_count; i++) {
-        fprintf(to, "%s%s %s", i == 0 ? ": " : ", ", r->stages[i].stage,
-                duration(text, r->stages[i].seconds));
+        if (r->stages[i].seconds >= WORTH_A_LINE * r->total_s) {
+            fprintf(to, "    %-29s %9s\n", p4_plan_stage_title(r->stages[i].stage),
+                    duration(text, r->stages[i].seconds));
+        }
     }
-    fprintf(to, "\n\n");
+    fprintf(to, "\n");
 }
 
 static void output_line(FILE *to, const char *what, const char *path)

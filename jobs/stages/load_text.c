@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/file/files.h"
 #include "io/out/outputs.h"
@@ -232,6 +233,22 @@ done:
     return rc;
 }
 
+/* The shares of a mixture, one line. Where the training files have no weights of their own, nothing. Rank 0.
+ */
+static void say_mixture(const char *what, const p4_mixture *mixture, const p4_list *files)
+{
+    char line[1024] = "";
+    const char *path = NULL;
+    for (int64_t i = 0; i < mixture->source_count && (path = p4_list_next(files, path)) != NULL; i++) {
+        size_t used = strlen(line);
+        snprintf(line + used, sizeof line - used, "%s%.3g %% %s", i > 0 ? ", " : "", 100 * mixture->share[i],
+                 path);
+    }
+    if (mixture->source_count > 0) {
+        INFO("      %s: %s", what, line);
+    }
+}
+
 p4_rc p4_load_text(p4_run *run)
 {
     p4_rc rc = P4_OK;
@@ -254,6 +271,11 @@ p4_rc p4_load_text(p4_run *run)
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
          c->calibration_sequence_length, (long long)(c->calibration_samples > 0 ? run->calibration.count : 0),
          (long long)run->eval.count, (long long)(run->train != NULL ? p4_training_set_count(run->train) : 0));
+    if (group->rank == 0) {
+        say_mixture("calibration text", &files.calibration.mixture, &c->calibration_files);
+        say_mixture("training text", &files.train.mixture,
+                    c->train_files.count > 0 ? &c->train_files : &c->calibration_files);
+    }
 done:
     p4_text_files_free(&files);
     return rc;

@@ -55,17 +55,12 @@ static p4_rc open_model(p4_original *original, const p4_config *c, int ranks)
 {
     p4_rc rc = P4_OK;
     p4_model *model = &original->hf.model;
-    if (bench_model_has_weights(c->model_path)) {
-        return p4_settings_open_original(original, c, ranks);
-    }
-    TRY(bench_model_open(&original->hf, &original->random_weights, c->model_path));
+    bool has_weights = bench_model_has_weights(c->model_path);
+    TRY(has_weights ? p4_original_open(original, c->model_path, false, c->seed)
+                    : bench_model_open(&original->hf, &original->random_weights, c->model_path));
     CHECK(c->calibration_sequence_length <= model->arch.positions, "--length %d, but %s has %lld positions",
           c->calibration_sequence_length, c->model_path, (long long)model->arch.positions);
-    if (p4_settings_quantizes(c)) {
-        p4_model_select_ternary(model, &c->preserve_layers, c->preserve_embedding_precision,
-                                c->preserve_output_precision);
-    }
-    TRY(p4_original_shard(original, ranks));
+    TRY(p4_settings_mark_original(original, c, ranks));
 done:
     return rc;
 }

@@ -34,6 +34,22 @@ version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$build/CMakeCache.txt")
 [ "$(readelf -d "$lib/libphase4.so" | sed -n 's/.*soname: \[\(.*\)\]/\1/p')" = "libphase4.so.${version%%.*}" ] ||
     fail "libphase4.so lacks its soname libphase4.so.${version%%.*}"
 
+# The recipes of packaging/ are of this version, and their languages can read them.
+python3 - "$source/packaging" "$version" <<'END' || fail 'packaging/'
+import ast, pathlib, sys
+folder, version = pathlib.Path(sys.argv[1]), sys.argv[2]
+spack = (folder / "spack/phase4/package.py").read_text()
+ast.parse(spack)
+assert f'version("{version}")' in spack, "spack"
+for path in folder.glob("easybuild/*.eb"):
+    values = {"SOURCELOWER_TAR_GZ": "", "SYSTEM": ""}
+    exec(path.read_text(), values)
+    assert values["version"] == version and path.name.startswith(f"phase4-{version}-"), path
+assert len(list(folder.glob("easybuild/*.eb"))) == 2
+assert f"phase4-{version}" in (folder / "apptainer/phase4.def").read_text(), "apptainer"
+assert (folder / "modulefiles/phase4" / version).is_file(), "modulefile"
+END
+
 # The exported names, and what the header marks as public.
 nm -D --defined-only "$lib/libphase4.so" | awk '{print $3}' | sort >"$TMP/exported"
 cat "$prefix/include/phase4.h" "$prefix"/include/phase4/*.h | tr '\n' ' ' | grep -oE 'P4_PUBLIC [^;(]*\(' |

@@ -149,6 +149,7 @@ static p4_rc plan_reconstruct(planner *p)
     p4_memory_use *use = begin(p, P4_PLAN_RECONSTRUCT);
     put_optim(p, use, &m.block.optim);
     on_device(p, use, P4_MEMORY_CODES, (double)m.block.codes_bytes);
+    on_device(p, use, P4_MEMORY_STAGING, (double)m.block.staging_bytes);
     on_device(p, use, P4_MEMORY_ACTIVATIONS, (double)(m.block.activations_bytes + m.pass_bytes));
     if (m.states_on_host) {
         on_host(use, P4_MEMORY_STATES, (double)m.states_bytes);

@@ -113,6 +113,11 @@ done:
     return rc;
 }
 
+static int64_t exact_bytes(const p4_block_trainer *t)
+{
+    return t->plan.exact_sums ? t->optim.count * 4 + p4_exact_sums_bytes(t->compute) : 0;
+}
+
 p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const p4_original *original,
                              int64_t layer, const p4_block_plan *plan)
 {
@@ -126,14 +131,40 @@ p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const
     lay_out(&t, &count);
     int64_t net_bytes = p4_net_bytes(compute->ops, compute->device, &t.part, &net);
     TRY(net_bytes >= 0 ? P4_OK : P4_E_SYSTEM);
-    *memory = (p4_block_memory){
-        .optim = p4_optim_bytes(&t.optim), .codes_bytes = count.used_bytes, .activations_bytes = net_bytes};
+    *memory = (p4_block_memory){.optim = p4_optim_bytes(&t.optim),
+                                .codes_bytes = count.used_bytes,
+                                .activations_bytes = net_bytes,
+                                .staging_bytes = exact_bytes(&t)};
 done:
     if (t.optim.ops != NULL) {
         p4_optim_close(&t.optim);
     }
     close_host(&t);
     return rc;
+}
+
+/* Local. */
+static p4_rc open_exact(p4_block_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    if (!t->plan.exact_sums) {
+        return P4_OK;
+    }
+    t->errors = p4_alloc((size_t)p4_ceil_div(t->plan.sequences, t->plan.B), sizeof *t->errors);
+    TRY(t->errors != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->leaf, t->optim.count * 4));
+    TRY(p4_exact_sums_open(&t->sums, t->compute));
+done:
+    return rc;
+}
+
+static void close_exact(p4_block_trainer *t)
+{
+    if (t->leaf != NULL) {
+        t->compute->ops->release(t->compute->device, t->leaf);
+    }
+    p4_exact_sums_close(&t->sums);
+    free(t->errors);
 }
 
 /* Points the form to codes or what they unpack to, and to the masters of what is not ternary. */
@@ -171,6 +202,7 @@ static p4_rc open_memory(p4_block_trainer *t)
     p4_arena arena = {.base = t->memory, .capacity_bytes = t->memory_bytes};
     lay_out(t, &arena);
     t->optim.sums = t->figures + 1;
+    TRY(open_exact(t));
     view_weights(t);
 done:
     return rc;
@@ -208,6 +240,7 @@ void p4_block_trainer_close(p4_block_trainer *t)
     if (t->memory != NULL) {
         t->compute->ops->release(t->compute->device, t->memory);
     }
+    close_exact(t);
     if (t->net.ops != NULL) {
         p4_net_close(&t->net);
     }

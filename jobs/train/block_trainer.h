@@ -5,6 +5,7 @@
 #ifndef P4_BLOCK_TRAINER_H
 #define P4_BLOCK_TRAINER_H
 
+#include "jobs/train/exact_sums.h"
 #include "jobs/train/masters.h"
 #include "jobs/train/original.h"
 #include "jobs/train/quantize.h"
@@ -18,6 +19,7 @@ typedef struct p4_block_plan {
     int64_t blocks;    /* trained together */
     int64_t B, T;      /* most windows at once, tokens of a window */
     int64_t sequences; /* windows of a step, over all ranks */
+    bool exact_sums;   /* micro-batches of B windows, which the ranks take in turn (exact_sums.h) */
     p4_recompute recompute;
     int activation_bits;
     p4_optim_settings optim;
@@ -45,18 +47,24 @@ typedef struct p4_block_trainer {
     p4_recording *update;
     int64_t windows; /* of the micro-batch at work */
     int bad_steps;   /* non-finite ones in a row */
+    /* Of exact_sums. */
+    p4_exact_sums sums;
+    float *leaf;    /* device: the micro-batch's gradients, as the optimizer has them */
+    double *errors; /* [micro-batches of a step]: this rank's; 0 where they are others' */
+    int64_t round;  /* of the step, at work */
 } p4_block_trainer;
 
 /* Device memory that p4_block_trainer_open takes for blocks from `layer` on. Local. */
 typedef struct p4_block_memory {
     p4_optim_memory optim;
     int64_t codes_bytes, activations_bytes; /* codes, with what they unpack to and the target */
+    int64_t staging_bytes;                  /* of exact_sums */
 } p4_block_memory;
 p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const p4_original *original,
                              int64_t layer, const p4_block_plan *plan);
 static inline int64_t p4_block_memory_sum(const p4_block_memory *m)
 {
-    return p4_optim_memory_sum(&m->optim) + m->codes_bytes + m->activations_bytes;
+    return p4_optim_memory_sum(&m->optim) + m->codes_bytes + m->activations_bytes + m->staging_bytes;
 }
 /* For blocks [layer, layer + plan->blocks) and others of their form. compute and original must outlive it.
  * The caller closes. Collective. */
@@ -71,7 +79,8 @@ bool p4_block_trainer_suits(const p4_block_trainer *trainer, int64_t layer, int6
 p4_rc p4_block_trainer_start(p4_block_trainer *trainer, int64_t layer, const p4_masters *masters);
 
 /* A step: begin; for each of the rank's micro-batches fill p4_net_blocks_input(&trainer->net) and
- * trainer->target with `windows` windows and call add; end. */
+ * trainer->target with `windows` windows and call add; end. With exact_sums every rank calls add for every
+ * round of the step's micro-batches, with 0 windows where it has none, and add is Collective. */
 void p4_block_trainer_begin(p4_block_trainer *trainer);
 void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
 /* The update, of gradients divided by mean_square, the mean of the squared targets. *error: the mean squared

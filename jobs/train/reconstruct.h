@@ -13,8 +13,9 @@ typedef struct p4_reconstruct_plan {
     int64_t sequences; /* windows of a step, over all ranks; fewer where there are not so many */
     int64_t steps;     /* of each set of blocks */
     double lr;
-    int64_t warmup; /* steps; from there the rate falls linearly to 0 */
-    uint64_t seed;  /* of the order of windows */
+    int64_t warmup;  /* steps; from there the rate falls linearly to 0 */
+    uint64_t seed;   /* of the order of windows */
+    bool exact_sums; /* the same bits on any number of ranks (exact_sums.h); on CPUs */
     p4_recompute recompute;
     int activation_bits;
     p4_optim_settings optim;

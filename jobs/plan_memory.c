@@ -168,9 +168,9 @@ static double masters_bytes(const planner *p, p4_plan_stage_id stage)
     const p4_quantize_plan plan = p4_settings_quantize(p->c, NULL, NULL);
     bool reconstructs = p4_settings_reconstruct_windows(p->c, p->T) > 0, tunes = p->c->enable_fine_tuning;
     bool of_codes = plan.quantizer->needs == P4_NEEDS_HESSIAN && (reconstructs || tunes);
-    bool all = reconstructs && (of_codes || tunes) && stage >= P4_PLAN_RECONSTRUCT;
-    return all || of_codes ? (double)p4_masters_bytes(p->model, p->compute->group, &p->original->shard, !all)
-                           : 0;
+    bool trained = reconstructs && stage >= P4_PLAN_RECONSTRUCT; /* of ternary tensors where any are kept */
+    return (double)p4_masters_bytes(p->model, p->compute->group, &p->original->shard,
+                                    of_codes || (trained && tunes), trained);
 }
 
 /* The largest tensor that stays in high precision: its values pass through the host when a state is kept. */

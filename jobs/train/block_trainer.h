@@ -54,6 +54,20 @@ typedef struct p4_block_trainer {
     int64_t round;  /* of the step, at work */
 } p4_block_trainer;
 
+/* The entries of the part that lie in blocks, and the parameter of the whole model that one is. Local. */
+static inline int64_t p4_block_first_entry(const p4_block_trainer *t)
+{
+    return t->part.layer_first[0];
+}
+static inline int64_t p4_block_end_entry(const p4_block_trainer *t)
+{
+    return t->part.layer_first[t->part.arch.L];
+}
+static inline int64_t p4_block_entry_of(const p4_block_trainer *t, int64_t i)
+{
+    return p4_model_part_entry(&t->part, &t->original->hf.model, t->layer, i);
+}
+
 /* Device memory that p4_block_trainer_open takes for blocks from `layer` on. Local. */
 typedef struct p4_block_memory {
     p4_optim_memory optim;
@@ -78,6 +92,12 @@ bool p4_block_trainer_suits(const p4_block_trainer *trainer, int64_t layer, int6
 /* Starts with the blocks from `layer` on, their masters the known ones or the original's. Collective. */
 p4_rc p4_block_trainer_start(p4_block_trainer *trainer, int64_t layer, const p4_masters *masters);
 
+/* The blocks from `layer` on as p4_block_trainer_commit has left them: codes from `packed`, everything else
+ * from masters. For forward passes; training requires p4_block_trainer_start. P4_E_INPUT: a value is not
+ * there. Collective. */
+p4_rc p4_block_trainer_take(p4_block_trainer *trainer, int64_t layer, const p4_packed *packed,
+                            const p4_masters *masters);
+
 /* A step: begin; for each of the rank's micro-batches fill p4_net_blocks_input(&trainer->net) and
  * trainer->target with `windows` windows and call add; end. With exact_sums every rank calls add for every
  * round of the step's micro-batches, with 0 windows where it has none, and add is Collective. */
@@ -92,9 +112,10 @@ p4_rc p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_squa
 void p4_block_trainer_measure(p4_block_trainer *trainer, int64_t windows);
 /* *sum = figures[0] of this rank since the call before, which waits for the device. Local. */
 p4_rc p4_block_trainer_take_error(p4_block_trainer *trainer, double *sum);
-/* What was trained, to `packed` on every rank, and, unless it is NULL, to masters. P4_E_INPUT: a scale that
- * fp16 does not hold. Collective. */
-p4_rc p4_block_trainer_commit(p4_block_trainer *trainer, p4_packed *packed, p4_masters *masters);
+/* What was trained, to `packed` on every rank, and, unless it is NULL, to masters; codes_only: not what is
+ * ternary. P4_E_INPUT: a scale that fp16 does not hold. Collective. */
+p4_rc p4_block_trainer_commit(p4_block_trainer *trainer, p4_packed *packed, p4_masters *masters,
+                              bool codes_only);
 
 /* Codes, and what they unpack to, from the masters; h_errors [params_count] of the part: the figures, or
  * NULL. Local. */

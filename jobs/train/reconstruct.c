@@ -241,7 +241,8 @@ done:
     return rc;
 }
 
-static p4_rc open_trainer(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
+/* A trainer that has the form of these blocks. Collective. */
+static p4_rc open_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
     if (!p4_block_trainer_suits(&w->trainer, layer, blocks)) {
@@ -249,6 +250,15 @@ static p4_rc open_trainer(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
         p4_block_trainer_close(&w->trainer);
         TRY(p4_block_trainer_open(&w->trainer, w->compute, w->original, layer, &plan));
     }
+done:
+    return rc;
+}
+
+/* And their masters, from which they are trained. Collective. */
+static p4_rc open_trainer(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    TRY(open_blocks(w, layer, blocks));
     TRY(p4_block_trainer_start(&w->trainer, layer, w->masters));
 done:
     return rc;
@@ -328,10 +338,74 @@ static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
     TRY(measure(w, false, &loss->after));
     TRY(keep_better(w, loss));
     TRY(measure(w, true, &loss->after));
-    TRY(p4_block_trainer_commit(&w->trainer, w->packed, w->masters));
+    TRY(p4_block_trainer_commit(&w->trainer, w->packed, w->masters, w->plan->codes_only));
     w->record->losses_count++;
     say_blocks(w, loss);
     TRY_ROOT(w->compute->group, w->plan->on_blocks != NULL ? w->plan->on_blocks(w->plan->user, loss) : P4_OK);
+done:
+    return rc;
+}
+
+/* Blocks that a process before has trained: the student's states pass through them. Collective. */
+static p4_rc follow_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    double relative = NAN;
+    TRY(open_blocks(w, layer, blocks));
+    TRY(p4_block_trainer_take(&w->trainer, layer, w->packed, w->masters));
+    TRY(measure(w, true, &relative));
+    if (layer + blocks == w->done) {
+        INFO("      continues after block %lld of %lld", (long long)w->done,
+             (long long)w->original->hf.model.arch.L);
+    }
+done:
+    return rc;
+}
+
+/* The lines of the record so far are in a checkpoint from here on. Collective. */
+static p4_rc save(p4_reconstruct_work *w, bool stops)
+{
+    w->record->seconds = p4_now_s() - w->started_s;
+    w->saved = w->record->losses_count;
+    return w->plan->save(w->plan->user, stops);
+}
+
+/* Collective. */
+static p4_rc save_if_due(p4_reconstruct_work *w)
+{
+    p4_group *group = w->compute->group;
+    if (w->plan->save == NULL) {
+        return P4_OK;
+    }
+    double due = group->rank == 0 && w->plan->is_save_due(w->plan->user);
+    p4_group_max_f64(group, &due, 1);
+    return due > 0 ? save(w, false) : P4_OK;
+}
+
+/* The ranks were asked to stop: what is done is saved. Collective. */
+static p4_rc stop(p4_reconstruct_work *w)
+{
+    p4_rc rc = P4_STOPPED;
+    if (w->plan->save != NULL && w->record->losses_count > w->saved) {
+        p4_error_clear(); /* a failure to save says what ended the run */
+        rc = save(w, true);
+        rc = rc != P4_OK ? rc : p4_stop_end(w->compute->stop);
+    }
+    return rc;
+}
+
+/* A set of blocks, up to which the original's states have come. Collective. */
+static p4_rc visit_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    if (!has_ternary(&w->original->hf.model, layer, blocks)) {
+        TRY(pass_blocks(w, layer, blocks));
+    } else if (layer < w->done) {
+        TRY(follow_blocks(w, layer, blocks));
+    } else {
+        TRY(train_blocks(w, layer, blocks));
+        TRY(save_if_due(w));
+    }
 done:
     return rc;
 }
@@ -346,12 +420,28 @@ static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_
     TRY_ALL(w->compute->group, p4_layers_advance(layers, layer, block, NULL));
     if ((layer + 1) % blocks == 0 || layer + 1 == L) {
         int64_t first = layer / blocks * blocks;
-        int64_t count = layer + 1 - first;
-        TRY(has_ternary(&w->original->hf.model, first, count) ? train_blocks(w, first, count)
-                                                              : pass_blocks(w, first, count));
+        TRY(visit_blocks(w, first, layer + 1 - first));
     }
 done:
     return rc;
+}
+
+/* Room for a line of each set of blocks, behind those of the process before. Local. */
+static p4_rc take_record(p4_reconstruct_work *w)
+{
+    p4_reconstruction *r = w->record;
+    int64_t sets = p4_ceil_div(w->original->hf.model.arch.L, w->plan->blocks);
+    p4_block_loss *losses = p4_alloc((size_t)p4_max_i64(sets, r->losses_count), sizeof *losses);
+    if (losses == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < r->losses_count; i++) {
+        losses[i] = r->losses[i];
+        w->done = losses[i].first_block + losses[i].blocks;
+    }
+    free(r->losses);
+    r->losses = losses;
+    return P4_OK;
 }
 
 p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_windows *windows,
@@ -360,16 +450,16 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
 {
     p4_rc rc = P4_OK;
     int64_t L = original->hf.model.arch.L;
-    double started_s = p4_now_s();
     p4_reconstruct_work w = {.compute = compute,
                              .original = original,
                              .plan = plan,
                              .packed = packed,
                              .masters = masters,
-                             .record = record};
+                             .record = record,
+                             .saved = record->losses_count,
+                             .started_s = p4_now_s() - record->seconds};
     TRY_ALL(compute->group, plan->exact_sums ? p4_compute_check_exact(compute) : P4_OK);
-    record->losses = p4_alloc((size_t)p4_ceil_div(L, plan->blocks), sizeof *record->losses);
-    TRY_ALL(compute->group, record->losses != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(compute->group, take_record(&w));
     TRY(open_work(&w, windows));
     record->ran = true;
     record->steps = plan->steps;
@@ -378,7 +468,8 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
     TRY(p4_layers_run(&w.layers, visit_block, &w));
 done:
     p4_progress_end(&w.progress);
+    rc = rc == P4_STOPPED ? stop(&w) : rc;
     close_work(&w);
-    record->seconds = p4_now_s() - started_s;
+    record->seconds = p4_now_s() - w.started_s;
     return rc;
 }

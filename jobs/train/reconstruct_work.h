@@ -24,7 +24,10 @@ typedef struct p4_reconstruct_work {
     int64_t *picked;    /* [sequences]: this rank's windows of the step */
     double mean_square; /* of the target */
     double
-        *errors; /* with exact_sums, [micro-batches of all windows]: this rank's, 0 for others'; else NULL */
+        *errors;  /* with exact_sums, [micro-batches of all windows]: this rank's, 0 for others'; else NULL */
+    int64_t done; /* blocks before this one were trained by a process before */
+    int64_t saved;    /* lines of the record that are in a checkpoint */
+    double started_s; /* by p4_now_s; before this process began if it continues another's */
     p4_progress progress;
 } p4_reconstruct_work;
 

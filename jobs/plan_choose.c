@@ -144,7 +144,7 @@ p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config,
     p4_rc rc = P4_OK;
     bool used[CHANGES] = {false}, allowed[CHANGES], found = false;
     for (int i = 0; i < CHANGES; i++) {
-        allowed[i] = true;
+        allowed[i] = !(changes[i] == sharded_teacher && config->exact_sums);
     }
     advice[0] = '\0';
     TRY(search(used, allowed, config, ranks, test, user, &found));
@@ -160,8 +160,9 @@ p4_rc p4_plan_choose(p4_config *config, int ranks, p4_plan_test test, void *user
 {
     p4_rc rc = P4_OK;
     bool used[CHANGES] = {false}, allowed[CHANGES] = {false};
-    allowed[0] = config->micro_batch_size == 0;
-    allowed[1] = config->distill_teacher == P4_TEACHER_AUTO;
+    /* With exact_sums these two do not depend on the memory, and so not on the ranks. */
+    allowed[0] = config->micro_batch_size == 0 && !config->exact_sums;
+    allowed[1] = config->distill_teacher == P4_TEACHER_AUTO && !config->exact_sums;
     allowed[2] = allowed[3] = config->recompute == P4_RECOMPUTE_AUTO;
     TRY(search(used, allowed, config, ranks, test, user, fits));
     if (*fits) {

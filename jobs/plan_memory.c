@@ -149,6 +149,7 @@ static p4_rc plan_reconstruct(planner *p)
     p4_memory_use *use = begin(p, P4_PLAN_RECONSTRUCT);
     put_optim(p, use, &m.block.optim);
     on_device(p, use, P4_MEMORY_CODES, (double)m.block.codes_bytes);
+    on_device(p, use, P4_MEMORY_STAGING, (double)m.block.staging_bytes);
     on_device(p, use, P4_MEMORY_ACTIVATIONS, (double)(m.block.activations_bytes + m.pass_bytes));
     if (m.states_on_host) {
         on_host(use, P4_MEMORY_STATES, (double)m.states_bytes);
@@ -167,9 +168,9 @@ static double masters_bytes(const planner *p, p4_plan_stage_id stage)
     const p4_quantize_plan plan = p4_settings_quantize(p->c, NULL, NULL);
     bool reconstructs = p4_settings_reconstruct_windows(p->c, p->T) > 0, tunes = p->c->enable_fine_tuning;
     bool of_codes = plan.quantizer->needs == P4_NEEDS_HESSIAN && (reconstructs || tunes);
-    bool all = reconstructs && (of_codes || tunes) && stage >= P4_PLAN_RECONSTRUCT;
-    return all || of_codes ? (double)p4_masters_bytes(p->model, p->compute->group, &p->original->shard, !all)
-                           : 0;
+    bool trained = reconstructs && stage >= P4_PLAN_RECONSTRUCT; /* of ternary tensors where any are kept */
+    return (double)p4_masters_bytes(p->model, p->compute->group, &p->original->shard,
+                                    of_codes || (trained && tunes), trained);
 }
 
 /* The largest tensor that stays in high precision: its values pass through the host when a state is kept. */

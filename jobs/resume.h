@@ -41,6 +41,9 @@ bool p4_resume_is_due(const p4_run *run, int64_t step);
  * P4_E_HOLD: the output directory is no longer this run's; nothing was written, and the run must end.
  * Collective. */
 p4_rc p4_resume_save(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state, bool beside);
+/* The same of the finished stages, for a run that works without: any failure but P4_E_HOLD is a warning.
+ * Collective. */
+p4_rc p4_resume_save_or_warn(p4_run *run);
 /* Is this rank writing a checkpoint beside other work? Local. */
 bool p4_resume_is_saving(const p4_run *run);
 /* To be called when no rank is; wait: goes on until the checkpoint is complete. Without one on its way it

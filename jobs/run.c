@@ -24,7 +24,8 @@
 typedef enum keeping {
     REPEATED, /* it runs again: what it makes is in no checkpoint */
     RESTORED, /* a checkpoint has it: the process comes to this from a border between stages */
-    CHANGING, /* the same, and it changes what stages before it made: the border before it is saved */
+    CHANGING, /* the same, and it changes what stages before it made: the border before it is saved, and it
+                 saves its own state when it is stopped */
     SAVING,   /* RESTORED, and it saves its own state when it is stopped */
 } keeping;
 
@@ -126,12 +127,7 @@ static p4_rc pass_border(p4_run *run, int next)
     double due = run->compute.group->rank == 0 && is_save_due(run, next);
     p4_group_max_f64(run->compute.group, &due, 1);
     TRY_ROOT(run->compute.group, p4_hold_check(run->hold));
-    rc = due > 0 ? p4_resume_save(run, NULL, NULL, false) : P4_OK;
-    if (rc != P4_OK && rc != P4_E_HOLD) { /* the run works without */
-        WARN("warning: no checkpoint was saved: %s", p4_last_error());
-        p4_error_clear();
-        rc = P4_OK;
-    }
+    rc = due > 0 ? p4_resume_save_or_warn(run) : P4_OK;
 done:
     return rc;
 }

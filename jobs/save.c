@@ -373,3 +373,14 @@ done:
     }
     return rc != P4_OK || beside ? rc : p4_resume_finish_save(run, true);
 }
+
+p4_rc p4_resume_save_or_warn(p4_run *run)
+{
+    p4_rc rc = p4_resume_save(run, NULL, NULL, false);
+    if (rc != P4_OK && rc != P4_E_HOLD) {
+        WARN("warning: no checkpoint was saved: %s", p4_last_error());
+        p4_error_clear();
+        rc = P4_OK;
+    }
+    return rc;
+}

@@ -7,8 +7,10 @@
 
 p4_compute_settings p4_settings_compute(const p4_config *c)
 {
-    return (p4_compute_settings){
-        .device = c->device, .threads = c->threads_per_rank, .half = c->mixed_precision};
+    return (p4_compute_settings){.device = c->device,
+                                 .threads = c->threads_per_rank,
+                                 .half = c->mixed_precision,
+                                 .exact_sums = c->exact_sums};
 }
 
 bool p4_settings_quantizes(const p4_config *c)
@@ -92,6 +94,7 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                            .seed = c->seed,
                            .optim = optim_settings(c),
                            .zero_stage = c->zero_stage,
+                           .exact_sums = c->exact_sums,
                            .recompute = recompute_of(c),
                            .activation_bits = c->activation_bits,
                            .quantize = quantize_in_training(c, statistics),
@@ -151,6 +154,7 @@ p4_reconstruct_plan p4_settings_reconstruct(const p4_config *c, int64_t windows,
                                  .lr = c->reconstruct_lr,
                                  .warmup = WARMUP,
                                  .seed = c->seed,
+                                 .exact_sums = c->exact_sums,
                                  .recompute = recompute_of(c),
                                  .activation_bits = c->activation_bits,
                                  .optim = adamw,

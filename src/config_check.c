@@ -194,8 +194,26 @@ static int line_of(const p4_config_report *report, const char *key)
     return report->lines[p4_config_find(key)];
 }
 
+/* Sums in a fixed order are made in host memory, and of micro-batches whose windows do not depend on the
+ * ranks.
+ */
+static void check_exact_sums(const p4_config *config, p4_config_report *report)
+{
+    bool sharded = config->distill > 0 && config->distill_teacher == P4_TEACHER_SHARDED;
+    if (config->exact_sums && config->device == P4_DEVICE_CUDA && !was_refused(report, "device")) {
+        p4_config_complain(report, line_of(report, "device"),
+                           "key \"device\": found \"cuda\", expected \"cpu\" with exact_sums");
+    }
+    if (config->exact_sums && sharded && !was_refused(report, "distill_teacher")) {
+        p4_config_complain(report, line_of(report, "distill_teacher"),
+                           "key \"distill_teacher\": found \"sharded\", expected \"resident\" or \"cached\" "
+                           "with exact_sums");
+    }
+}
+
 void p4_config_check_rules(const p4_config *config, p4_config_report *report)
 {
+    check_exact_sums(config, report);
     int64_t T = config->calibration_sequence_length, tokens = config->global_batch_tokens;
     if (was_refused(report, "calibration_sequence_length") || was_refused(report, "global_batch_tokens")) {
         return;

@@ -143,6 +143,8 @@ const p4_config_row p4_config_table[] = {
      .help = "Tokens per prediction whose probabilities a cached teacher keeps."},
     {FIELD(zero_stage), .may_change = true, BOTH(2), RANGE(0, 2),
      .help = "0: replicate the optimizer; 1: shard masters and optimizer state; 2: shard gradients too."},
+    {FIELD(exact_sums), BOTH(0),
+     .help = "Sum gradients in one order for any number of ranks, so that all give the same bits; CPUs only."},
     {FIELD(recompute), .may_change = true, BOTH(P4_RECOMPUTE_AUTO), NAMES("none", "light", "blocks", "auto"),
      .true_name = P4_RECOMPUTE_BLOCKS,
      .help = "What backward recomputes: light: norms and MLP activation; blocks: all; auto: as little as fits."},

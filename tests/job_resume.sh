@@ -184,7 +184,8 @@ run 1 early eval_samples=8000 'eval_files=["many.bin"]' max_minutes=0 fine_tune_
 ! grep -qE '^\[.*\] (Evaluate the original|Calibrate|Quantize)' log || fail "stages that were finished ran again"
 grep -q '^\[.*\] Evaluate the quantized model' log || fail "the evaluation that was stopped did not run again"
 
-# Reconstruction is stopped as well: it starts anew from the checkpoint that is saved before it, and what it trained is handed on.
+# Reconstruction is stopped as well: before its first set of blocks is done it starts anew from the checkpoint that is saved
+# before it, and what it trained is handed on.
 reconstructs='reconstruct=true reconstruct_steps=60 quantizer=gptq fine_tune_max_steps=20'
 run 2 rebuilt $reconstructs
 start 2 broken $reconstructs
@@ -195,6 +196,48 @@ ended 75 'a reconstruction'
 run 2 broken $reconstructs checkpoint_every=1
 ! grep -q '^\[.*\] Quantize' log || fail "a finished stage ran again"
 same broken rebuilt
+
+# A set of blocks that is done is not trained again, whether the run is stopped or killed behind it; nor on other ranks.
+blocks_done() { # blocks_done NAME COUNT: waits until so many sets of blocks are trained
+    for _ in $(seq 3000); do
+        [ "$(grep -hs '"kind":"reconstruct"' "$1/metrics.jsonl" | wc -l)" -lt "$2" ] || return 0
+        kill -0 "$job" 2>/dev/null || fail "$1: the run ended before set $2"
+        sleep 0.01
+    done
+    fail "$1: set $2 does not come"
+}
+saved() { # saved COUNT: waits until so many checkpoints are reported
+    for _ in $(seq 3000); do
+        [ "$(grep -cs '^      checkpoint ' log)" -lt "$1" ] || return 0
+        kill -0 "$job" 2>/dev/null || fail "the run ended before checkpoint $1"
+        sleep 0.01
+    done
+    fail "checkpoint $1 does not come"
+}
+for keys in 'quantizer=gptq fine_tune_max_steps=20' 'enable_fine_tuning=false'; do
+    keys="$keys reconstruct=true reconstruct_window=1 reconstruct_steps=500 reconstruct_lr=1e-4 exact_sums=true"
+    rm -rf rebuilt broken
+    run 1 rebuilt $keys
+    start 2 broken $keys
+    blocks_done broken 1
+    kill -USR1 "$job"
+    ended 75 'a reconstruction of which a set of blocks is done'
+    run 3 broken $keys
+    said 'continues after block 1 of 2'
+    [ "$(grep -c '^      block' log)" = 1 ] || fail 'another number of sets of blocks than 1 was trained again'
+    same broken rebuilt
+    rm -rf broken
+    start 2 broken $keys checkpoint_minutes=1e-6
+    in_stage 'Reconstruct'
+    blocks_done broken 1
+    saved $(($(sed '/^\[.*\] Reconstruct/q' log | grep -c '^      checkpoint ') + 1))
+    ranks=$(pgrep -P "$job")
+    kill -9 "$job" $ranks
+    wait "$job" || true
+    run 1 broken $keys
+    said 'continues after block 1 of 2'
+    same broken rebuilt
+done
 
 # ---- other ranks, another zero_stage: `other` was stopped on two ranks
 for change in '1 recompute=blocks' '3 zero_stage=1' '2 zero_stage=0'; do

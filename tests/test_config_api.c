@@ -73,6 +73,7 @@ static const struct {
     {"distill_teacher", "\"auto\"", NULL},
     {"distill_top_k", "64", NULL},
     {"zero_stage", "2", NULL},
+    {"exact_sums", "false", NULL},
     {"recompute", "\"auto\"", NULL},
     {"log_every", "10", NULL},
     {"eval_every", "0", NULL},

@@ -1,11 +1,28 @@
 #include "jobs/train/reconstruct.h"
 
 #include "jobs/metrics.h"
+#include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 
 static p4_rc keep_blocks(void *user, const p4_block_loss *loss)
 {
     return p4_metrics_add_blocks(user, loss);
+}
+
+static bool is_save_due(void *user)
+{
+    return p4_resume_is_due(user, 0);
+}
+
+static p4_rc save(void *user, bool stops)
+{
+    return stops ? p4_resume_save(user, NULL, NULL, false) : p4_resume_save_or_warn(user);
+}
+
+/* Is what is ternary trained further, from masters? */
+static bool keeps_masters(const p4_config *c)
+{
+    return c->enable_fine_tuning || p4_quantizers[c->quantizer].needs == P4_NEEDS_HESSIAN;
 }
 
 p4_rc p4_stage_reconstruct(p4_run *run)
@@ -22,7 +39,10 @@ p4_rc p4_stage_reconstruct(p4_run *run)
         return P4_OK;
     }
     p4_reconstruct_plan plan = p4_settings_reconstruct(c, windows->count, windows->T, &run->statistics);
+    plan.codes_only = !keeps_masters(c);
     plan.on_blocks = keep_blocks;
+    plan.is_save_due = is_save_due;
+    plan.save = save;
     plan.user = run;
     if (!run->compute.ops->host_memory) {
         p4_original_unload(&run->original); /* its memory is for training; blocks are read from the files */
@@ -30,11 +50,11 @@ p4_rc p4_stage_reconstruct(p4_run *run)
     INFO("      %lld step%s per block of %lld x %lld tokens, out of %lld window%s", (long long)plan.steps,
          p4_plural(plan.steps), (long long)p4_min_i64(plan.sequences, windows->count), (long long)windows->T,
          (long long)windows->count, p4_plural(windows->count));
-    if (c->enable_fine_tuning && run->masters.of == NULL) {
+    if (run->masters.of == NULL) {
         TRY_ALL(group, p4_masters_open(&run->masters, &run->original.hf.model));
     }
-    TRY(p4_reconstruct(&run->compute, &run->original, windows, &plan, &run->packed,
-                       run->masters.of != NULL ? &run->masters : NULL, &run->results.reconstruction));
+    TRY(p4_reconstruct(&run->compute, &run->original, windows, &plan, &run->packed, &run->masters,
+                       &run->results.reconstruction));
 done:
     return rc;
 }

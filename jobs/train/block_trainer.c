@@ -3,22 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* The entries of the part that lie in blocks. */
-static int64_t first_entry(const p4_block_trainer *t)
-{
-    return t->part.layer_first[0];
-}
-
-static int64_t end_entry(const p4_block_trainer *t)
-{
-    return t->part.layer_first[t->part.arch.L];
-}
-
-static int64_t entry_of(const p4_block_trainer *t, int64_t i)
-{
-    return p4_model_part_entry(&t->part, &t->original->hf.model, t->layer, i);
-}
-
 /* --- memory ----------------------------------------------------------------------------------- */
 
 /* The unpacked parts of a slot lie one after another, so that a product takes them as one matrix. */
@@ -45,7 +29,7 @@ static void lay_out(p4_block_trainer *t, p4_arena *arena)
 {
     const p4_block_plan *plan = &t->plan;
     char *slot_end = NULL;
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         if (t->part.params[i].ternary) {
             lay_out_entry(t, arena, i, &slot_end);
         }
@@ -102,7 +86,7 @@ static p4_rc open_optim(p4_block_trainer *t, bool open)
     bool *held = p4_alloc((size_t)t->part.params_count, sizeof *held),
          *sharded = p4_alloc((size_t)t->part.params_count, sizeof *sharded);
     TRY(held != NULL && sharded != NULL ? P4_OK : P4_E_SYSTEM);
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         held[i] = true;
     }
     TRY((open ? p4_optim_open : p4_optim_lay_out)(&t->optim, t->compute->ops, t->compute->device, &t->part,
@@ -111,6 +95,11 @@ done:
     free(held);
     free(sharded);
     return rc;
+}
+
+static int64_t exact_bytes(const p4_block_trainer *t)
+{
+    return t->plan.exact_sums ? t->optim.count * 4 + p4_exact_sums_bytes(t->compute) : 0;
 }
 
 p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const p4_original *original,
@@ -126,8 +115,10 @@ p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const
     lay_out(&t, &count);
     int64_t net_bytes = p4_net_bytes(compute->ops, compute->device, &t.part, &net);
     TRY(net_bytes >= 0 ? P4_OK : P4_E_SYSTEM);
-    *memory = (p4_block_memory){
-        .optim = p4_optim_bytes(&t.optim), .codes_bytes = count.used_bytes, .activations_bytes = net_bytes};
+    *memory = (p4_block_memory){.optim = p4_optim_bytes(&t.optim),
+                                .codes_bytes = count.used_bytes,
+                                .activations_bytes = net_bytes,
+                                .staging_bytes = exact_bytes(&t)};
 done:
     if (t.optim.ops != NULL) {
         p4_optim_close(&t.optim);
@@ -136,11 +127,35 @@ done:
     return rc;
 }
 
+/* Local. */
+static p4_rc open_exact(p4_block_trainer *t)
+{
+    p4_rc rc = P4_OK;
+    if (!t->plan.exact_sums) {
+        return P4_OK;
+    }
+    t->errors = p4_alloc((size_t)p4_ceil_div(t->plan.sequences, t->plan.B), sizeof *t->errors);
+    TRY(t->errors != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(t->compute->ops->alloc(t->compute->device, (void **)&t->leaf, t->optim.count * 4));
+    TRY(p4_exact_sums_open(&t->sums, t->compute));
+done:
+    return rc;
+}
+
+static void close_exact(p4_block_trainer *t)
+{
+    if (t->leaf != NULL) {
+        t->compute->ops->release(t->compute->device, t->leaf);
+    }
+    p4_exact_sums_close(&t->sums);
+    free(t->errors);
+}
+
 /* Points the form to codes or what they unpack to, and to the masters of what is not ternary. */
 static void view_weights(p4_block_trainer *t)
 {
     int64_t each = t->compute->ops->act_bytes(t->compute->device);
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         const p4_param *p = &t->part.params[i];
         p4_weight *w = &t->form.weights[i];
         *w = (p4_weight){.dtype = P4_F32, .rows = p->rows, .cols = p->cols};
@@ -171,6 +186,7 @@ static p4_rc open_memory(p4_block_trainer *t)
     p4_arena arena = {.base = t->memory, .capacity_bytes = t->memory_bytes};
     lay_out(t, &arena);
     t->optim.sums = t->figures + 1;
+    TRY(open_exact(t));
     view_weights(t);
 done:
     return rc;
@@ -208,6 +224,7 @@ void p4_block_trainer_close(p4_block_trainer *t)
     if (t->memory != NULL) {
         t->compute->ops->release(t->compute->device, t->memory);
     }
+    close_exact(t);
     if (t->net.ops != NULL) {
         p4_net_close(&t->net);
     }
@@ -225,7 +242,7 @@ bool p4_block_trainer_suits(const p4_block_trainer *t, int64_t layer, int64_t bl
     }
     const p4_model *whole = &t->original->hf.model;
     bool same = true;
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         same = same && t->part.params[i].ternary ==
                            whole->params[p4_model_part_entry(&t->part, whole, layer, i)].ternary;
     }
@@ -247,7 +264,7 @@ static p4_rc set_master(p4_block_trainer *t, int64_t i, const float *known)
 
 static bool is_known(const p4_block_trainer *t, const p4_masters *masters, int64_t i)
 {
-    return masters != NULL && masters->known[entry_of(t, i)];
+    return masters != NULL && masters->known[p4_block_entry_of(t, i)];
 }
 
 /* Masters that an engine before this one has trained, of which a ternary one is with its owner. Collective.
@@ -256,9 +273,10 @@ static p4_rc load_known(p4_block_trainer *t, const p4_masters *masters)
 {
     p4_rc rc = P4_OK;
     float *h_value = NULL;
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         if (is_known(t, masters, i)) {
-            TRY(p4_masters_fetch(masters, t->compute->group, &t->original->shard, entry_of(t, i), &h_value));
+            TRY(p4_masters_fetch(masters, t->compute->group, &t->original->shard, p4_block_entry_of(t, i),
+                                 &h_value));
             TRY_ALL(t->compute->group, set_master(t, i, h_value));
             free(h_value);
             h_value = NULL;
@@ -273,7 +291,7 @@ done:
 static p4_rc load_importance(p4_block_trainer *t)
 {
     bool weighs = t->plan.quantize.quantizer->needs == P4_NEEDS_DIAGONAL;
-    for (int64_t i = first_entry(t); weighs && i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); weighs && i < p4_block_end_entry(t); i++) {
         int64_t cols = t->part.params[i].cols;
         float *h_importance = t->part.params[i].ternary ? p4_alloc((size_t)cols, sizeof *h_importance) : NULL;
         if (!t->part.params[i].ternary) {
@@ -282,7 +300,7 @@ static p4_rc load_importance(p4_block_trainer *t)
         if (h_importance == NULL) {
             return P4_E_SYSTEM;
         }
-        if (p4_quantize_importance(&t->plan.quantize, entry_of(t, i), cols, h_importance)) {
+        if (p4_quantize_importance(&t->plan.quantize, p4_block_entry_of(t, i), cols, h_importance)) {
             t->compute->ops->to_device(t->compute->device, t->importance[i], h_importance, cols * 4);
         }
         free(h_importance);
@@ -292,7 +310,7 @@ static p4_rc load_importance(p4_block_trainer *t)
 
 void p4_block_trainer_quantize(p4_block_trainer *t, p4_quant_error *h_errors)
 {
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         const p4_weight *codes = &t->codes[i];
         if (!t->part.params[i].ternary) {
             continue;
@@ -315,7 +333,7 @@ void p4_block_trainer_quantize(p4_block_trainer *t, p4_quant_error *h_errors)
 static p4_rc load_original(p4_block_trainer *t, const p4_masters *masters)
 {
     p4_rc rc = P4_OK;
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         if (!is_known(t, masters, i)) {
             TRY(set_master(t, i, NULL));
         }
@@ -338,100 +356,5 @@ p4_rc p4_block_trainer_start(p4_block_trainer *t, int64_t layer, const p4_master
     TRY(load_known(t, masters));
     TRY_ALL(t->compute->group, load_original(t, masters));
 done:
-    return rc;
-}
-
-/* --- what it leaves --------------------------------------------------------------------------- */
-
-/* Codes, scales and figures of a ternary entry; the halves of another. Its master, where this rank is to hold
- * it. Local. */
-static p4_rc store_entry(p4_block_trainer *t, int64_t i, const p4_quant_error *errors, p4_packed *packed,
-                         p4_masters *masters)
-{
-    p4_rc rc = P4_OK;
-    const p4_ops *ops = t->compute->ops;
-    const p4_param *p = &t->part.params[i];
-    int64_t entry = entry_of(t, i), count = p->rows * p->cols;
-    bool holds =
-        masters != NULL && (!p->ternary || t->original->shard.owner[entry] == t->compute->group->rank);
-    float *h_master = NULL, *h_own = NULL;
-    if (holds) {
-        h_master = p4_masters_take(masters, entry);
-        TRY(h_master != NULL ? P4_OK : P4_E_SYSTEM);
-    } else if (!p->ternary) {
-        h_master = h_own = p4_alloc((size_t)count, sizeof *h_own);
-        TRY(h_own != NULL ? P4_OK : P4_E_SYSTEM);
-    }
-    if (h_master != NULL) {
-        ops->to_host(t->compute->device, h_master, t->optim.master + t->optim.at[i], count * 4);
-    }
-    if (p->ternary) {
-        ops->to_host(t->compute->device, p4_packed_codes(packed, entry), t->codes[i].data,
-                     p->rows * p4_code_row_bytes(p->cols));
-        ops->to_host(t->compute->device, p4_packed_scale(packed, entry), t->codes[i].scale, p->rows * 2);
-        packed->errors[entry] = errors[i];
-        CHECK(isfinite(errors[i].scale_max),
-              "reconstruction: tensor %s has a row whose scale fp16 cannot hold (up to 65504); a smaller "
-              "reconstruct_lr may help",
-              p->name);
-    } else {
-        p4_weight master = {.dtype = P4_F32, .rows = p->rows, .cols = p->cols, .data = h_master};
-        TRY(p4_packed_preserve(packed, entry, &master, "reconstruction", t->compute->threads));
-    }
-done:
-    free(h_own);
-    return rc;
-}
-
-static p4_rc store_all(p4_block_trainer *t, p4_quant_error *errors, p4_packed *packed, p4_masters *masters)
-{
-    p4_rc rc = P4_OK;
-    TRY(errors != NULL ? P4_OK : P4_E_SYSTEM);
-    p4_block_trainer_quantize(t, errors);
-    TRY(t->compute->ops->sync(t->compute->device)); /* the figures are on the host from here */
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
-        TRY(store_entry(t, i, errors, packed, masters));
-    }
-done:
-    return rc;
-}
-
-/* The codes of owners and rank 0's halves to every rank: the same bits, whatever the ranks compute with.
- * Collective. */
-static void publish(const p4_block_trainer *t, p4_packed *packed, p4_masters *masters)
-{
-    p4_group *group = t->compute->group;
-    for (int64_t i = first_entry(t); i < end_entry(t); i++) {
-        const p4_param *p = &t->part.params[i];
-        int64_t entry = entry_of(t, i), count = p->rows * p->cols;
-        int owner = t->original->shard.owner[entry];
-        if (masters != NULL) {
-            masters->known[entry] = true;
-        }
-        if (group->ranks == 1) {
-            continue;
-        }
-        if (p->ternary) {
-            p4_group_bcast(group, p4_packed_codes(packed, entry), p->rows * p4_code_row_bytes(p->cols),
-                           owner);
-            p4_group_bcast(group, p4_packed_scale(packed, entry), p->rows * 2, owner);
-            p4_group_bcast(group, &packed->errors[entry], sizeof packed->errors[entry], owner);
-        } else {
-            p4_group_bcast(group, p4_packed_half(packed, entry), count * 2, 0);
-        }
-        if (masters != NULL && !p->ternary) {
-            p4_group_bcast(group, masters->of[entry], count * 4, 0);
-        }
-    }
-}
-
-p4_rc p4_block_trainer_commit(p4_block_trainer *t, p4_packed *packed, p4_masters *masters)
-{
-    p4_rc rc = P4_OK;
-    p4_quant_error *errors = p4_alloc((size_t)t->part.params_count, sizeof *errors);
-    TRY_ALL(t->compute->group, store_all(t, errors, packed, masters));
-    publish(t, packed, masters);
-done:
-    free(errors);
     return rc;
 }

@@ -5,6 +5,7 @@
 #ifndef P4_BLOCK_TRAINER_H
 #define P4_BLOCK_TRAINER_H
 
+#include "jobs/train/exact_sums.h"
 #include "jobs/train/masters.h"
 #include "jobs/train/original.h"
 #include "jobs/train/quantize.h"
@@ -18,6 +19,7 @@ typedef struct p4_block_plan {
     int64_t blocks;    /* trained together */
     int64_t B, T;      /* most windows at once, tokens of a window */
     int64_t sequences; /* windows of a step, over all ranks */
+    bool exact_sums;   /* micro-batches of B windows, which the ranks take in turn (exact_sums.h) */
     p4_recompute recompute;
     int activation_bits;
     p4_optim_settings optim;
@@ -45,18 +47,38 @@ typedef struct p4_block_trainer {
     p4_recording *update;
     int64_t windows; /* of the micro-batch at work */
     int bad_steps;   /* non-finite ones in a row */
+    /* Of exact_sums. */
+    p4_exact_sums sums;
+    float *leaf;    /* device: the micro-batch's gradients, as the optimizer has them */
+    double *errors; /* [micro-batches of a step]: this rank's; 0 where they are others' */
+    int64_t round;  /* of the step, at work */
 } p4_block_trainer;
+
+/* The entries of the part that lie in blocks, and the parameter of the whole model that one is. Local. */
+static inline int64_t p4_block_first_entry(const p4_block_trainer *t)
+{
+    return t->part.layer_first[0];
+}
+static inline int64_t p4_block_end_entry(const p4_block_trainer *t)
+{
+    return t->part.layer_first[t->part.arch.L];
+}
+static inline int64_t p4_block_entry_of(const p4_block_trainer *t, int64_t i)
+{
+    return p4_model_part_entry(&t->part, &t->original->hf.model, t->layer, i);
+}
 
 /* Device memory that p4_block_trainer_open takes for blocks from `layer` on. Local. */
 typedef struct p4_block_memory {
     p4_optim_memory optim;
     int64_t codes_bytes, activations_bytes; /* codes, with what they unpack to and the target */
+    int64_t staging_bytes;                  /* of exact_sums */
 } p4_block_memory;
 p4_rc p4_block_trainer_bytes(p4_block_memory *memory, p4_compute *compute, const p4_original *original,
                              int64_t layer, const p4_block_plan *plan);
 static inline int64_t p4_block_memory_sum(const p4_block_memory *m)
 {
-    return p4_optim_memory_sum(&m->optim) + m->codes_bytes + m->activations_bytes;
+    return p4_optim_memory_sum(&m->optim) + m->codes_bytes + m->activations_bytes + m->staging_bytes;
 }
 /* For blocks [layer, layer + plan->blocks) and others of their form. compute and original must outlive it.
  * The caller closes. Collective. */
@@ -70,8 +92,15 @@ bool p4_block_trainer_suits(const p4_block_trainer *trainer, int64_t layer, int6
 /* Starts with the blocks from `layer` on, their masters the known ones or the original's. Collective. */
 p4_rc p4_block_trainer_start(p4_block_trainer *trainer, int64_t layer, const p4_masters *masters);
 
+/* The blocks from `layer` on as p4_block_trainer_commit has left them: codes from `packed`, everything else
+ * from masters. For forward passes; training requires p4_block_trainer_start. P4_E_INPUT: a value is not
+ * there. Collective. */
+p4_rc p4_block_trainer_take(p4_block_trainer *trainer, int64_t layer, const p4_packed *packed,
+                            const p4_masters *masters);
+
 /* A step: begin; for each of the rank's micro-batches fill p4_net_blocks_input(&trainer->net) and
- * trainer->target with `windows` windows and call add; end. */
+ * trainer->target with `windows` windows and call add; end. With exact_sums every rank calls add for every
+ * round of the step's micro-batches, with 0 windows where it has none, and add is Collective. */
 void p4_block_trainer_begin(p4_block_trainer *trainer);
 void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
 /* The update, of gradients divided by mean_square, the mean of the squared targets. *error: the mean squared
@@ -83,9 +112,10 @@ p4_rc p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_squa
 void p4_block_trainer_measure(p4_block_trainer *trainer, int64_t windows);
 /* *sum = figures[0] of this rank since the call before, which waits for the device. Local. */
 p4_rc p4_block_trainer_take_error(p4_block_trainer *trainer, double *sum);
-/* What was trained, to `packed` on every rank, and, unless it is NULL, to masters. P4_E_INPUT: a scale that
- * fp16 does not hold. Collective. */
-p4_rc p4_block_trainer_commit(p4_block_trainer *trainer, p4_packed *packed, p4_masters *masters);
+/* What was trained, to `packed` on every rank, and, unless it is NULL, to masters; codes_only: not what is
+ * ternary. P4_E_INPUT: a scale that fp16 does not hold. Collective. */
+p4_rc p4_block_trainer_commit(p4_block_trainer *trainer, p4_packed *packed, p4_masters *masters,
+                              bool codes_only);
 
 /* Codes, and what they unpack to, from the masters; h_errors [params_count] of the part: the figures, or
  * NULL. Local. */

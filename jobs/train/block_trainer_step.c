@@ -1,21 +1,33 @@
 /* block_trainer_step.c - a training step of a few blocks, and what they differ from their targets by. */
 #include <math.h>
+#include <string.h>
 
 #include "jobs/train/block_trainer.h"
 
 enum { BAD_STEPS_MAX = 5 };
 
-/* Gradients lie where the optimizer has them, and all are added to. */
+/* Gradients lie where the optimizer has them, those of a micro-batch by itself in `leaf`, and all are added
+ * to.
+ */
 static float *grad_buffer(void *user, int64_t param, bool *accumulate)
 {
     p4_block_trainer *t = user;
     *accumulate = true;
-    return t->optim.grad + t->optim.at[param];
+    return (t->plan.exact_sums ? t->leaf : t->optim.grad) + t->optim.at[param];
+}
+
+static int64_t micro_batches(const p4_block_trainer *t)
+{
+    return p4_ceil_div(t->plan.sequences, t->plan.B);
 }
 
 void p4_block_trainer_begin(p4_block_trainer *t)
 {
     t->compute->ops->zero(t->compute->device, t->optim.grad, t->optim.count * 4);
+    t->round = 0;
+    if (t->plan.exact_sums) {
+        memset(t->errors, 0, (size_t)micro_batches(t) * sizeof *t->errors);
+    }
 }
 
 /* The gradient of half the mean squared error over the step's windows, times 2. */
@@ -32,8 +44,30 @@ static void forward_backward(void *user)
     }
 }
 
+/* Collective. */
+static void add_exact(p4_block_trainer *t, int64_t windows)
+{
+    const p4_ops *ops = t->compute->ops;
+    const p4_group *group = t->compute->group;
+    t->windows = windows;
+    if (windows > 0) {
+        ops->zero(t->compute->device, t->leaf, t->optim.count * 4);
+        forward_backward(t);
+        ops->to_host(t->compute->device, &t->errors[t->round * group->ranks + group->rank], t->figures,
+                     sizeof *t->errors);
+        ops->zero(t->compute->device, t->figures, sizeof *t->figures);
+    }
+    p4_exact_sums_add_shares(&t->sums, t->optim.grad, t->leaf, t->optim.count,
+                             p4_exact_givers(group, micro_batches(t), t->round));
+    t->round++;
+}
+
 void p4_block_trainer_add(p4_block_trainer *t, int64_t windows)
 {
+    if (t->plan.exact_sums) {
+        add_exact(t, windows);
+        return;
+    }
     t->windows = windows;
     t->compute->ops->repeat(t->compute->device, &t->steps[windows], forward_backward, t);
 }
@@ -51,7 +85,9 @@ static void sum_over_ranks(p4_block_trainer *t, double figures[2])
 {
     p4_compute *c = t->compute;
     double h_figures[P4_BLOCK_FIGURES] = {0};
-    if (c->group->ranks > 1) {
+    if (t->plan.exact_sums) {
+        p4_exact_sums_share(&t->sums, t->optim.grad, t->optim.count);
+    } else if (c->group->ranks > 1) {
         c->coll.sum_f32(&c->coll, t->optim.grad, t->optim.count);
         p4_coll_join(&c->coll);
     }
@@ -65,6 +101,10 @@ static void sum_over_ranks(p4_block_trainer *t, double figures[2])
     figures[0] = h_figures[0];
     figures[1] = c->group->rank == 0 ? h_figures[1] + h_figures[2] : 0.0;
     p4_group_sum_f64(c->group, figures, 2);
+    if (t->plan.exact_sums) {
+        p4_exact_gather(c->group, t->errors, micro_batches(t));
+        figures[0] = p4_exact_total(t->errors, micro_batches(t));
+    }
 }
 
 p4_rc p4_block_trainer_end(p4_block_trainer *t, float lr, double mean_square, double *error)

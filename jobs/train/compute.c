@@ -75,6 +75,13 @@ done:
     return rc;
 }
 
+p4_rc p4_compute_check_exact(const p4_compute *compute)
+{
+    return compute->ops->host_memory ? P4_OK
+                                     : FAIL("key \"exact_sums\": found true, expected false on GPUs (device "
+                                            "\"cpu\" makes such sums)");
+}
+
 p4_rc p4_compute_open(p4_compute *compute, p4_group *group, const p4_compute_settings *settings)
 {
     p4_rc rc = P4_OK;
@@ -91,6 +98,7 @@ p4_rc p4_compute_open(p4_compute *compute, p4_group *group, const p4_compute_set
     if (compute->device == NULL) {
         TRY_ALL(group, open_cpu(compute));
     }
+    TRY(settings->exact_sums ? p4_compute_check_exact(compute) : P4_OK);
     bool nccl = !compute->ops->host_memory && group->ranks > 1;
     int ordinal = compute->ops->host_memory ? 0 : group->machine->gpu;
     TRY(p4_coll_open(&compute->coll, group, nccl ? "nccl" : "mpi", compute->ops->stream(compute->device),

@@ -21,6 +21,7 @@ typedef struct p4_compute_settings {
     p4_device_kind device; /* AUTO: a GPU for every rank where there is one, else the CPU for all */
     int threads;           /* 0: the cores that this rank may use */
     bool half;             /* bf16 activations on GPUs */
+    bool exact_sums;       /* will be asked for: GPUs are an error (exact_sums.h) */
 } p4_compute_settings;
 
 /* Lists this rank's GPUs and lets the machine give each rank of the node one of its own; the second call does
@@ -31,6 +32,8 @@ p4_rc p4_compute_find_gpus(p4_machine *machine);
 /* P4_E_INPUT: CUDA is asked for and a rank has no GPU; P4_E_SYSTEM: a GPU was found and cannot be used. The
  * caller closes. Collective. */
 p4_rc p4_compute_open(p4_compute *compute, p4_group *group, const p4_compute_settings *settings);
+/* P4_E_INPUT: exact_sums is asked for, and the ranks compute on GPUs. Local. */
+p4_rc p4_compute_check_exact(const p4_compute *compute);
 /* Also of one that was never opened (zeros). Collective. */
 void p4_compute_close(p4_compute *compute);
 

@@ -32,14 +32,14 @@ void p4_masters_close(p4_masters *m)
     *m = (p4_masters){0};
 }
 
-int64_t p4_masters_bytes(const p4_model *model, const p4_group *group, const p4_shard *shard,
-                         bool ternary_only)
+int64_t p4_masters_bytes(const p4_model *model, const p4_group *group, const p4_shard *shard, bool ternary,
+                         bool others)
 {
     const p4_masters m = {.model = model};
     int64_t bytes = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        bool here = p->ternary ? shard->owner[i] == group->rank : !ternary_only;
+        bool here = p->ternary ? ternary && shard->owner[i] == group->rank : others;
         bytes += here && p->layer >= 0 ? elements(&m, i) * (int64_t)sizeof **m.of : 0;
     }
     return bytes;

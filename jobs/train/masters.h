@@ -17,10 +17,10 @@ typedef struct p4_masters {
 
 /* Knows nothing yet. The model must outlive it; the caller closes. Local. */
 p4_rc p4_masters_open(p4_masters *masters, const p4_model *model);
-/* Bytes of host memory on a rank that every tensor of the blocks takes once it is known. ternary_only: of
- * those that p4_masters_of_codes makes known. Local. */
-int64_t p4_masters_bytes(const p4_model *model, const p4_group *group, const p4_shard *shard,
-                         bool ternary_only);
+/* Bytes of host memory on a rank that tensors of the blocks take once they are known: of what is ternary, of
+ * the others. Local. */
+int64_t p4_masters_bytes(const p4_model *model, const p4_group *group, const p4_shard *shard, bool ternary,
+                         bool others);
 void p4_masters_close(p4_masters *masters); /* Also of zeros. Local. */
 /* Room for the value of parameter i [rows * cols], which this rank holds from now on; NULL: out of memory.
  * Who calls it sets known[i] on every rank. Local. */

@@ -3,68 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "jobs/train/layers.h"
-#include "src/leaf/rng.h"
-
-/* Of random numbers under the run's seed: apart from those of the trainer (src/optim.c). */
-static const uint64_t order_stream = (uint64_t)1 << 62;
-
-/* A reconstruction at work. */
-typedef struct work {
-    p4_compute *compute;
-    const p4_original *original;
-    const p4_reconstruct_plan *plan;
-    p4_packed *packed;
-    p4_masters *masters;
-    p4_reconstruction *record;
-    p4_layers layers;  /* its states: the original's, which after a block are what to reconstruct */
-    p4_states student; /* inputs of the blocks at work, from the ternary blocks before them */
-    p4_block_trainer trainer;
-    int64_t B;          /* windows of a micro-batch */
-    int64_t sequences;  /* windows of a step */
-    int64_t per_epoch;  /* steps */
-    uint32_t **order;   /* [sequences]: the order of the windows of each part, in this epoch */
-    int64_t *picked;    /* [sequences]: this rank's windows of the step */
-    double mean_square; /* of the target */
-    p4_progress progress;
-} work;
-
-/* --- which windows a step takes ---------------------------------------------------------------- */
-
-/* A step takes one window of each of `sequences` parts of all windows, which follow each other. So ranks,
- * which hold windows that follow each other, have nearly the same number in each step, and what a step takes
- * does not depend on the number of ranks. */
-static int64_t part_first(const work *w, int64_t part)
-{
-    return w->layers.windows->count * part / w->sequences;
-}
-
-static int64_t part_count(const work *w, int64_t part)
-{
-    return part_first(w, part + 1) - part_first(w, part);
-}
-
-static void order_windows(work *w, int64_t layer, int64_t epoch)
-{
-    for (int64_t s = 0; s < w->sequences; s++) {
-        uint64_t stream = order_stream | (uint64_t)layer << 44 | (uint64_t)epoch << 12 | (uint64_t)s;
-        p4_rng_permutation(w->order[s], (uint32_t)part_count(w, s), w->plan->seed, stream);
-    }
-}
-
-/* This rank's windows of the step, to w->picked. */
-static int64_t pick_windows(work *w, int64_t step)
-{
-    int64_t count = 0;
-    for (int64_t s = 0; s < w->sequences; s++) {
-        int64_t window = part_first(w, s) + w->order[s][step % w->per_epoch];
-        if (window >= w->layers.low && window < w->layers.high) {
-            w->picked[count++] = window - w->layers.low;
-        }
-    }
-    return count;
-}
+#include "jobs/train/reconstruct_work.h"
 
 int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences)
 {
@@ -76,18 +17,14 @@ int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-static int64_t window_bytes(const work *w)
-{
-    return w->layers.plan.T * w->original->hf.model.arch.C * w->compute->ops->act_bytes(w->compute->device);
-}
-
-static p4_block_plan block_plan(const work *w, int64_t blocks)
+static p4_block_plan block_plan(const p4_reconstruct_work *w, int64_t blocks)
 {
     const p4_reconstruct_plan *plan = w->plan;
     return (p4_block_plan){.blocks = blocks,
                            .B = w->B,
                            .T = w->layers.windows->T,
                            .sequences = w->sequences,
+                           .exact_sums = plan->exact_sums,
                            .recompute = plan->recompute,
                            .activation_bits = plan->activation_bits,
                            .optim = plan->optim,
@@ -95,8 +32,10 @@ static p4_block_plan block_plan(const work *w, int64_t blocks)
 }
 
 /* How much at once, and where the states lie. CPU: at most 8 windows. GPU: what fills it, as long as a set of
- * blocks takes at most MEMORY_PART of its memory; the states lie there too if they fit beside it. Local. */
-static p4_rc choose_sizes(work *w, p4_layers_plan *layers, int64_t room_bytes, p4_block_memory *block)
+ * blocks takes at most MEMORY_PART of its memory; the states lie there too if they fit beside it. With
+ * exact_sums it depends on the step alone. Local. */
+static p4_rc choose_sizes(p4_reconstruct_work *w, p4_layers_plan *layers, int64_t room_bytes,
+                          p4_block_memory *block)
 {
     enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768, PASS_TOKENS = 8192 };
     const double MEMORY_PART = 0.8;
@@ -104,10 +43,13 @@ static p4_rc choose_sizes(work *w, p4_layers_plan *layers, int64_t room_bytes, p
     p4_compute *c = w->compute;
     double room = MEMORY_PART * (double)room_bytes;
     int64_t T = layers->T;
-    int64_t states_bytes = 2 * p4_ceil_div(w->layers.windows->count, c->group->ranks) * window_bytes(w);
+    int64_t states_bytes =
+        2 * p4_ceil_div(w->layers.windows->count, c->group->ranks) * p4_reconstruct_window_bytes(w);
     int64_t most = c->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / T), bytes = 0;
     int64_t share = p4_ceil_div(w->sequences, c->group->ranks);
-    for (w->B = p4_min_i64(most, share + (w->sequences % c->group->ranks != 0));; w->B = (w->B + 1) / 2) {
+    w->B = w->plan->exact_sums ? p4_exact_micro_batch(w->sequences)
+                               : p4_min_i64(most, share + (w->sequences % c->group->ranks != 0));
+    for (;; w->B = (w->B + 1) / 2) {
         p4_block_plan plan = block_plan(w, p4_min_i64(w->plan->blocks, w->original->hf.model.arch.L));
         TRY(p4_block_trainer_bytes(block, c, w->original, 0, &plan));
         bytes = p4_block_memory_sum(block);
@@ -125,7 +67,7 @@ done:
 }
 
 /* What is known of the windows before they are embedded. */
-static p4_layers_plan start(work *w, const p4_windows *windows)
+static p4_layers_plan start(p4_reconstruct_work *w, const p4_windows *windows)
 {
     p4_layers_plan plan = {.T = windows->T, .activation_bits = w->plan->activation_bits, .quiet = true};
     w->sequences = p4_min_i64(w->plan->sequences, windows->count);
@@ -140,7 +82,7 @@ p4_rc p4_reconstruct_plan_bytes(p4_reconstruct_memory *memory, p4_compute *compu
                                 const p4_reconstruct_plan *plan, int64_t room_bytes)
 {
     p4_rc rc = P4_OK;
-    work w = {.compute = compute, .original = original, .plan = plan};
+    p4_reconstruct_work w = {.compute = compute, .original = original, .plan = plan};
     p4_layers_plan layers = start(&w, windows);
     p4_layers_memory pass;
     *memory = (p4_reconstruct_memory){0};
@@ -155,14 +97,18 @@ done:
     return rc;
 }
 
-static p4_rc take_host_memory(work *w)
+static p4_rc take_host_memory(p4_reconstruct_work *w)
 {
     p4_rc rc = P4_OK;
     w->order = p4_alloc((size_t)w->sequences, sizeof *w->order);
     w->picked = p4_alloc((size_t)w->sequences, sizeof *w->picked);
     TRY(w->order != NULL && w->picked != NULL ? P4_OK : P4_E_SYSTEM);
+    if (w->plan->exact_sums) {
+        w->errors = p4_alloc((size_t)p4_ceil_div(w->layers.windows->count, w->B), sizeof *w->errors);
+        TRY(w->errors != NULL ? P4_OK : P4_E_SYSTEM);
+    }
     for (int64_t s = 0; s < w->sequences; s++) {
-        w->order[s] = p4_alloc((size_t)part_count(w, s), sizeof **w->order);
+        w->order[s] = p4_alloc((size_t)p4_reconstruct_part_count(w, s), sizeof **w->order);
         TRY(w->order[s] != NULL ? P4_OK : P4_E_SYSTEM);
     }
 done:
@@ -170,18 +116,19 @@ done:
 }
 
 /* The student begins with what the packed model embeds. Local. */
-static p4_rc open_student(work *w)
+static p4_rc open_student(p4_reconstruct_work *w)
 {
     p4_rc rc = P4_OK;
     p4_layers *l = &w->layers;
     TRY(take_host_memory(w));
-    TRY(p4_states_open(&w->student, w->compute, l->high - l->low, window_bytes(w), l->plan.states_on_host));
+    TRY(p4_states_open(&w->student, w->compute, l->high - l->low, p4_reconstruct_window_bytes(w),
+                       l->plan.states_on_host));
     TRY(p4_layers_embed(l, w->packed->weights, &w->student));
 done:
     return rc;
 }
 
-static p4_rc open_work(work *w, const p4_windows *windows)
+static p4_rc open_work(p4_reconstruct_work *w, const p4_windows *windows)
 {
     p4_rc rc = P4_OK;
     p4_block_memory block;
@@ -198,13 +145,14 @@ done:
     return rc;
 }
 
-static void close_work(work *w)
+static void close_work(p4_reconstruct_work *w)
 {
     for (int64_t s = 0; w->order != NULL && s < w->sequences; s++) {
         free(w->order[s]);
     }
     free(w->order);
     free(w->picked);
+    free(w->errors);
     p4_block_trainer_close(&w->trainer);
     p4_states_close(&w->student);
     if (w->layers.compute != NULL) {
@@ -214,17 +162,36 @@ static void close_work(work *w)
 
 /* --- one set of blocks ------------------------------------------------------------------------- */
 
-/* Windows `count` from `first` of this rank's to the trainer: its input and its target. */
-static void put_windows(work *w, int64_t first, int64_t count, int64_t slot)
+/* With exact_sums: the error of the micro-batch of this rank's windows from `first` on by itself. What a
+ * device reports is returned by sum_errors too. Local. */
+static void keep_error(p4_reconstruct_work *w, int64_t first)
 {
-    char *x = p4_net_blocks_input(&w->trainer.net), *target = w->trainer.target;
-    int64_t at = slot * window_bytes(w);
-    p4_states_read(&w->student, first, count, x + at);
-    p4_states_read(&w->layers.states, first, count, target + at);
+    if (w->errors != NULL) {
+        (void)p4_block_trainer_take_error(&w->trainer, &w->errors[(w->layers.low + first) / w->B]);
+    }
+}
+
+/* *sum: of the errors of all windows, of all ranks, since the call before. Collective. */
+static p4_rc sum_errors(p4_reconstruct_work *w, double *sum)
+{
+    p4_rc rc = P4_OK;
+    p4_group *group = w->compute->group;
+    int64_t count = p4_ceil_div(w->layers.windows->count, w->B);
+    *sum = 0;
+    TRY_ALL(group, p4_block_trainer_take_error(&w->trainer, sum));
+    if (w->errors != NULL) {
+        p4_exact_gather(group, w->errors, count);
+        *sum = p4_exact_total(w->errors, count);
+        memset(w->errors, 0, (size_t)count * sizeof *w->errors);
+    } else {
+        p4_group_sum_f64(group, sum, 1);
+    }
+done:
+    return rc;
 }
 
 /* w->mean_square of the target over all windows. Collective. */
-static p4_rc measure_target(work *w)
+static p4_rc measure_target(p4_reconstruct_work *w)
 {
     p4_rc rc = P4_OK;
     p4_block_trainer *t = &w->trainer;
@@ -237,9 +204,9 @@ static p4_rc measure_target(work *w)
         w->compute->ops->squared_error(
             w->compute->device,
             &(p4_squared_error_args){.count = B * T * C, .x = t->target, .scale = 1.0f, .sum = t->figures});
+        keep_error(w, first);
     }
-    TRY_ALL(w->compute->group, p4_block_trainer_take_error(t, &squares));
-    p4_group_sum_f64(w->compute->group, &squares, 1);
+    TRY(sum_errors(w, &squares));
     w->mean_square = squares / (double)(w->layers.windows->count * T * C);
     CHECK(isfinite(squares) && squares > 0,
           "reconstruction of layer %lld: the squares of the original's outputs sum to %g, expected a finite "
@@ -251,7 +218,7 @@ done:
 
 /* *relative: the mean squared error of all windows, over that of the target. With `advance` the student's
  * states become the outputs. Collective. */
-static p4_rc measure(work *w, bool advance, double *relative)
+static p4_rc measure(p4_reconstruct_work *w, bool advance, double *relative)
 {
     p4_rc rc = P4_OK;
     p4_block_trainer *t = &w->trainer;
@@ -260,40 +227,22 @@ static p4_rc measure(work *w, bool advance, double *relative)
     double error = 0;
     for (int64_t first = 0; first < count; first += w->B) {
         int64_t B = p4_min_i64(w->B, count - first);
-        put_windows(w, first, B, 0);
+        p4_reconstruct_put_windows(w, first, B, 0);
         p4_block_trainer_measure(t, B);
+        keep_error(w, first);
         if (advance) {
             p4_net_blocks_output(&t->net, p4_net_blocks_input(&t->net), B, T);
             p4_states_write(&w->student, first, B, p4_net_blocks_input(&t->net));
         }
     }
-    TRY_ALL(w->compute->group, p4_block_trainer_take_error(t, &error));
-    p4_group_sum_f64(w->compute->group, &error, 1);
+    TRY(sum_errors(w, &error));
     *relative = error / ((double)(w->layers.windows->count * T * C) * w->mean_square);
 done:
     return rc;
 }
 
-static p4_rc run_step(work *w, int64_t layer, int64_t step, double *error)
-{
-    const p4_reconstruct_plan *plan = w->plan;
-    if (step % w->per_epoch == 0) {
-        order_windows(w, layer, step / w->per_epoch);
-    }
-    int64_t mine = pick_windows(w, step);
-    p4_block_trainer_begin(&w->trainer);
-    for (int64_t first = 0; first < mine; first += w->B) {
-        int64_t B = p4_min_i64(w->B, mine - first);
-        for (int64_t b = 0; b < B; b++) {
-            put_windows(w, w->picked[first + b], 1, b);
-        }
-        p4_block_trainer_add(&w->trainer, B);
-    }
-    float lr = (float)p4_schedule_lr(plan->lr, 0.0, plan->warmup, step, plan->steps);
-    return p4_block_trainer_end(&w->trainer, lr, w->mean_square, error);
-}
-
-static p4_rc open_trainer(work *w, int64_t layer, int64_t blocks)
+/* A trainer that has the form of these blocks. Collective. */
+static p4_rc open_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
     if (!p4_block_trainer_suits(&w->trainer, layer, blocks)) {
@@ -301,12 +250,21 @@ static p4_rc open_trainer(work *w, int64_t layer, int64_t blocks)
         p4_block_trainer_close(&w->trainer);
         TRY(p4_block_trainer_open(&w->trainer, w->compute, w->original, layer, &plan));
     }
+done:
+    return rc;
+}
+
+/* And their masters, from which they are trained. Collective. */
+static p4_rc open_trainer(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    TRY(open_blocks(w, layer, blocks));
     TRY(p4_block_trainer_start(&w->trainer, layer, w->masters));
 done:
     return rc;
 }
 
-static void say_blocks(const work *w, const p4_block_loss *loss)
+static void say_blocks(const p4_reconstruct_work *w, const p4_block_loss *loss)
 {
     char which[48];
     long long first = (long long)loss->first_block + 1, last = first + (long long)loss->blocks - 1;
@@ -316,7 +274,7 @@ static void say_blocks(const work *w, const p4_block_loss *loss)
 }
 
 /* Training that did not help is undone: what it started from is still there. Collective. */
-static p4_rc keep_better(work *w, p4_block_loss *loss)
+static p4_rc keep_better(p4_reconstruct_work *w, p4_block_loss *loss)
 {
     p4_rc rc = P4_OK;
     if (loss->after < loss->before) {
@@ -343,7 +301,7 @@ static bool has_ternary(const p4_model *model, int64_t layer, int64_t blocks)
 
 /* Blocks without ternary tensors: the student's states pass through them, and nothing is trained. Collective.
  */
-static p4_rc pass_blocks(work *w, int64_t layer, int64_t blocks)
+static p4_rc pass_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
     double relative = NAN;
@@ -359,7 +317,7 @@ done:
 
 enum { STOP_STEPS = 16 }; /* between two questions whether to stop */
 
-static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
+static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
     char note[96];
@@ -371,7 +329,7 @@ static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
     TRY(measure(w, false, &loss->before));
     for (int64_t step = 0; step < w->plan->steps; step++) {
         TRY(step % STOP_STEPS == 0 ? p4_stop_agree(w->compute->stop, w->compute->group) : P4_OK);
-        TRY(run_step(w, layer, step, &error));
+        TRY(p4_reconstruct_step(w, layer, step, &error));
         snprintf(note, sizeof note, "block %lld/%lld, step %lld/%lld, error %.4g", (long long)layer + 1,
                  (long long)w->original->hf.model.arch.L, (long long)step + 1, (long long)w->plan->steps,
                  error);
@@ -380,10 +338,74 @@ static p4_rc train_blocks(work *w, int64_t layer, int64_t blocks)
     TRY(measure(w, false, &loss->after));
     TRY(keep_better(w, loss));
     TRY(measure(w, true, &loss->after));
-    TRY(p4_block_trainer_commit(&w->trainer, w->packed, w->masters));
+    TRY(p4_block_trainer_commit(&w->trainer, w->packed, w->masters, w->plan->codes_only));
     w->record->losses_count++;
     say_blocks(w, loss);
     TRY_ROOT(w->compute->group, w->plan->on_blocks != NULL ? w->plan->on_blocks(w->plan->user, loss) : P4_OK);
+done:
+    return rc;
+}
+
+/* Blocks that a process before has trained: the student's states pass through them. Collective. */
+static p4_rc follow_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    double relative = NAN;
+    TRY(open_blocks(w, layer, blocks));
+    TRY(p4_block_trainer_take(&w->trainer, layer, w->packed, w->masters));
+    TRY(measure(w, true, &relative));
+    if (layer + blocks == w->done) {
+        INFO("      continues after block %lld of %lld", (long long)w->done,
+             (long long)w->original->hf.model.arch.L);
+    }
+done:
+    return rc;
+}
+
+/* The lines of the record so far are in a checkpoint from here on. Collective. */
+static p4_rc save(p4_reconstruct_work *w, bool stops)
+{
+    w->record->seconds = p4_now_s() - w->started_s;
+    w->saved = w->record->losses_count;
+    return w->plan->save(w->plan->user, stops);
+}
+
+/* Collective. */
+static p4_rc save_if_due(p4_reconstruct_work *w)
+{
+    p4_group *group = w->compute->group;
+    if (w->plan->save == NULL) {
+        return P4_OK;
+    }
+    double due = group->rank == 0 && w->plan->is_save_due(w->plan->user);
+    p4_group_max_f64(group, &due, 1);
+    return due > 0 ? save(w, false) : P4_OK;
+}
+
+/* The ranks were asked to stop: what is done is saved. Collective. */
+static p4_rc stop(p4_reconstruct_work *w)
+{
+    p4_rc rc = P4_STOPPED;
+    if (w->plan->save != NULL && w->record->losses_count > w->saved) {
+        p4_error_clear(); /* a failure to save says what ended the run */
+        rc = save(w, true);
+        rc = rc != P4_OK ? rc : p4_stop_end(w->compute->stop);
+    }
+    return rc;
+}
+
+/* A set of blocks, up to which the original's states have come. Collective. */
+static p4_rc visit_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
+{
+    p4_rc rc = P4_OK;
+    if (!has_ternary(&w->original->hf.model, layer, blocks)) {
+        TRY(pass_blocks(w, layer, blocks));
+    } else if (layer < w->done) {
+        TRY(follow_blocks(w, layer, blocks));
+    } else {
+        TRY(train_blocks(w, layer, blocks));
+        TRY(save_if_due(w));
+    }
 done:
     return rc;
 }
@@ -393,17 +415,33 @@ done:
 static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_form *block)
 {
     p4_rc rc = P4_OK;
-    work *w = user;
+    p4_reconstruct_work *w = user;
     int64_t L = w->original->hf.model.arch.L, blocks = w->plan->blocks;
     TRY_ALL(w->compute->group, p4_layers_advance(layers, layer, block, NULL));
     if ((layer + 1) % blocks == 0 || layer + 1 == L) {
         int64_t first = layer / blocks * blocks;
-        int64_t count = layer + 1 - first;
-        TRY(has_ternary(&w->original->hf.model, first, count) ? train_blocks(w, first, count)
-                                                              : pass_blocks(w, first, count));
+        TRY(visit_blocks(w, first, layer + 1 - first));
     }
 done:
     return rc;
+}
+
+/* Room for a line of each set of blocks, behind those of the process before. Local. */
+static p4_rc take_record(p4_reconstruct_work *w)
+{
+    p4_reconstruction *r = w->record;
+    int64_t sets = p4_ceil_div(w->original->hf.model.arch.L, w->plan->blocks);
+    p4_block_loss *losses = p4_alloc((size_t)p4_max_i64(sets, r->losses_count), sizeof *losses);
+    if (losses == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < r->losses_count; i++) {
+        losses[i] = r->losses[i];
+        w->done = losses[i].first_block + losses[i].blocks;
+    }
+    free(r->losses);
+    r->losses = losses;
+    return P4_OK;
 }
 
 p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_windows *windows,
@@ -412,15 +450,16 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
 {
     p4_rc rc = P4_OK;
     int64_t L = original->hf.model.arch.L;
-    double started_s = p4_now_s();
-    work w = {.compute = compute,
-              .original = original,
-              .plan = plan,
-              .packed = packed,
-              .masters = masters,
-              .record = record};
-    record->losses = p4_alloc((size_t)p4_ceil_div(L, plan->blocks), sizeof *record->losses);
-    TRY_ALL(compute->group, record->losses != NULL ? P4_OK : P4_E_SYSTEM);
+    p4_reconstruct_work w = {.compute = compute,
+                             .original = original,
+                             .plan = plan,
+                             .packed = packed,
+                             .masters = masters,
+                             .record = record,
+                             .saved = record->losses_count,
+                             .started_s = p4_now_s() - record->seconds};
+    TRY_ALL(compute->group, plan->exact_sums ? p4_compute_check_exact(compute) : P4_OK);
+    TRY_ALL(compute->group, take_record(&w));
     TRY(open_work(&w, windows));
     record->ran = true;
     record->steps = plan->steps;
@@ -429,7 +468,8 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
     TRY(p4_layers_run(&w.layers, visit_block, &w));
 done:
     p4_progress_end(&w.progress);
+    rc = rc == P4_STOPPED ? stop(&w) : rc;
     close_work(&w);
-    record->seconds = p4_now_s() - started_s;
+    record->seconds = p4_now_s() - w.started_s;
     return rc;
 }

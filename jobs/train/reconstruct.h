@@ -13,14 +13,21 @@ typedef struct p4_reconstruct_plan {
     int64_t sequences; /* windows of a step, over all ranks; fewer where there are not so many */
     int64_t steps;     /* of each set of blocks */
     double lr;
-    int64_t warmup; /* steps; from there the rate falls linearly to 0 */
-    uint64_t seed;  /* of the order of windows */
+    int64_t warmup;  /* steps; from there the rate falls linearly to 0 */
+    uint64_t seed;   /* of the order of windows */
+    bool exact_sums; /* the same bits on any number of ranks (exact_sums.h); on CPUs */
     p4_recompute recompute;
     int activation_bits;
     p4_optim_settings optim;
     p4_quantize_plan quantize;
+    bool codes_only; /* of ternary tensors the codes in `packed` are all that is kept, no masters */
     /* Sees each set of blocks when it is done, on rank 0. NULL: not called. */
     p4_rc (*on_blocks)(void *user, const p4_block_loss *loss);
+    /* Saves the record, `packed` and the masters, from which another process continues. Rank 0 is asked with
+     * is_save_due after each set of blocks; one that is stopped saves the sets that are done. NULL, both:
+     * nothing is saved. `save` is Collective. stops: the run ends after it. */
+    bool (*is_save_due)(void *user);
+    p4_rc (*save)(void *user, bool stops);
     void *user;
 } p4_reconstruct_plan;
 
@@ -46,8 +53,10 @@ p4_rc p4_reconstruct_plan_bytes(p4_reconstruct_memory *memory, p4_compute *compu
 /* Trains every block on the windows, which are the same on every rank, and replaces its codes, norms and
  * biases in `packed`. masters: what to start from where it is known, and what was trained on return; NULL:
  * from the original's weights, and nothing is kept. *record, the same on every rank, gets a line for each set
- * of blocks; the caller frees it with the results. P4_E_INPUT: a gradient that does not become finite, a
- * scale that fp16 does not hold. Collective. */
+ * of blocks; the caller frees it with the results. One that has lines already is of a process before: those
+ * sets are done, in `packed` and masters, and are not trained again. P4_E_INPUT: a gradient that does not
+ * become finite, a scale that fp16 does not hold. P4_STOPPED: a rank was asked to stop (compute->stop), and
+ * what is done is saved. Collective. */
 p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_windows *windows,
                      const p4_reconstruct_plan *plan, p4_packed *packed, p4_masters *masters,
                      p4_reconstruction *record);

@@ -30,8 +30,8 @@ static p4_rc size_steps(p4_trainer *t)
           "step",
           (long long)windows, p4_plural(windows), (long long)plan->T, (long long)plan->sequences);
     t->batch.most = p4_ceil_div(plan->sequences, ranks);
-    t->batch.low = plan->sequences * rank / ranks;
-    t->batch.high = plan->sequences * (rank + 1) / ranks;
+    t->batch.low = plan->exact_sums ? 0 : plan->sequences * rank / ranks;
+    t->batch.high = plan->exact_sums ? plan->sequences : plan->sequences * (rank + 1) / ranks;
     t->steps.per_epoch = windows / plan->sequences;
     t->steps.total = t->steps.per_epoch * plan->epochs;
     if (plan->max_steps > 0) {
@@ -48,6 +48,7 @@ static p4_rc open_plan(p4_trainer *t)
     p4_rc rc = P4_OK;
     CHECK(t->plan.lr > 0, "fine-tuning: found learning rate %g, expected more than 0", t->plan.lr);
     TRY(p4_quantize_plan_check(&t->plan.quantize));
+    TRY(t->plan.exact_sums ? p4_compute_check_exact(t->compute) : P4_OK);
     TRY(size_steps(t));
     TRY(p4_trainer_open_tables(t));
 done:
@@ -82,6 +83,9 @@ static p4_rc open_teacher(p4_trainer *t)
     p4_teacher_plan plan = t->plan.teacher;
     plan.steps = t->steps.total;
     plan.sequences = t->plan.sequences;
+    if (t->plan.exact_sums && plan.kind == P4_TEACHER_AUTO) { /* not by memory, which depends on the ranks */
+        plan.kind = P4_TEACHER_RESIDENT;
+    }
     TRY(p4_teacher_open(&t->teacher, t->compute, t->original, t->training_set, &plan, bytes));
 done:
     return rc;
@@ -113,7 +117,9 @@ static p4_rc open_work(p4_trainer *t)
     p4_rc rc = P4_OK;
     const p4_model *model = t->model;
     p4_net_plan plan = p4_trainer_net_plan(t, t->batch.size);
-    t->batch.count = p4_ceil_div(t->batch.most, t->batch.size);
+    t->batch.count = t->plan.exact_sums
+                         ? p4_ceil_div(p4_trainer_exact_micro_batches(t), t->compute->group->ranks)
+                         : p4_ceil_div(t->batch.most, t->batch.size);
     t->batch.h_ids = p4_alloc((size_t)(t->batch.size * t->plan.T), sizeof *t->batch.h_ids);
     TRY(t->batch.h_ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_net_open(&t->net, t->compute->ops, t->compute->device, model, &plan));
@@ -319,6 +325,6 @@ p4_trainer_memory p4_trainer_bytes(const p4_trainer *t)
     return (p4_trainer_memory){.optim = p4_optim_bytes(&t->optim),
                                .codes_bytes = t->codes.bytes,
                                .activations_bytes = t->net.memory_bytes,
-                               .staging_bytes = t->sums.buffers * t->sums.layer_count * 4,
+                               .staging_bytes = p4_trainer_sums_bytes(t, t->batch.count),
                                .teacher_bytes = p4_teacher_bytes(&t->teacher)};
 }

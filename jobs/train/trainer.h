@@ -21,6 +21,7 @@
 #define P4_TRAINER_H
 
 #include "io/text/training_set.h"
+#include "jobs/train/exact_sums.h"
 #include "jobs/train/masters.h"
 #include "jobs/train/original.h"
 #include "jobs/train/quantize.h"
@@ -46,6 +47,7 @@ typedef struct p4_train_plan {
     uint64_t seed;  /* of the order of windows */
     p4_optim_settings optim;
     int zero_stage;
+    bool exact_sums; /* the same bits on any number of ranks (trainer_exact.c); on CPUs */
     p4_recompute recompute;
     int activation_bits;
     p4_quantize_plan quantize;
@@ -93,6 +95,16 @@ typedef struct p4_trainer_sums {
     bool once;        /* micro-batches are added up on the rank before they are summed over ranks */
 } p4_trainer_sums;
 
+/* What plan.exact_sums takes (trainer_exact.c). */
+typedef struct p4_trainer_exact {
+    p4_exact_sums sums;
+    float *leaf; /* device [leaf_count]: the micro-batch's gradients of all but the blocks' matrices, placed
+                    as in the flat array */
+    int64_t leaf_count;
+    double *losses;  /* of this rank's micro-batches; 0 where they are others' */
+    double *figures; /* of a step, on their way to all ranks */
+} p4_trainer_exact;
+
 /* Gradients that follow each other in the flat array: [first, end), replicated or held by their owner alone.
  */
 typedef struct p4_norm_run {
@@ -113,7 +125,8 @@ typedef struct p4_trainer_steps {
 
 /* This rank's part of a step, and how it is cut into micro-batches. */
 typedef struct p4_trainer_batch {
-    int64_t low, high;    /* its sequences of the step are [low, high) */
+    int64_t low, high;    /* its sequences of the step are [low, high); with exact_sums all of them, and every
+                             ranks-th micro-batch is this rank's */
     int64_t most;         /* sequences of the rank that has most */
     int64_t size;         /* sequences of a micro-batch, but for the last */
     int64_t count, index; /* micro-batches of a step, the same on every rank; the one at work */
@@ -143,6 +156,7 @@ typedef struct p4_trainer {
     p4_trainer_codes codes;
     p4_trainer_sums sums;
     p4_trainer_norms norms;
+    p4_trainer_exact exact;
     p4_trainer_steps steps;
     p4_trainer_batch batch;
     p4_trainer_records records;
@@ -218,7 +232,8 @@ bool p4_trainer_holds(const p4_trainer *trainer, int64_t param);
 
 /* trainer_sums.c. Decides which gradients are staged, and where in their layer's buffer. Local. */
 p4_rc p4_trainer_sums_layout(p4_trainer *trainer);
-/* Bytes of staging memory for steps of that many micro-batches a rank. Local. */
+/* Bytes of staging memory, and of what exact_sums takes, for steps of that many micro-batches a rank. Local.
+ */
 int64_t p4_trainer_sums_bytes(const p4_trainer *trainer, int64_t micro_batches);
 /* Allocates staging and bookkeeping for trainer->batch.count micro-batches. Local. */
 p4_rc p4_trainer_sums_open(p4_trainer *trainer);
@@ -248,6 +263,25 @@ p4_rc p4_trainer_norms_open(p4_trainer *trainer);
 void p4_trainer_norms_close(p4_trainer *trainer);
 /* Adds the squares of the gradients that are summed early, or of the others, to p4_optim.sums. */
 void p4_trainer_norms_add(p4_trainer *trainer, bool early);
+
+/* trainer_exact.c, for plan.exact_sums; bytes, open and close do nothing without it. Micro-batches of a step,
+ * over all ranks. Local. */
+int64_t p4_trainer_exact_micro_batches(const p4_trainer *trainer);
+int64_t p4_trainer_exact_bytes(const p4_trainer *trainer); /* Of device memory. Local. */
+p4_rc p4_trainer_exact_open(p4_trainer *trainer);          /* Local. */
+void p4_trainer_exact_close(p4_trainer *trainer);          /* Local. */
+/* Zeroes the sums of a step; the leaves of a micro-batch. Local. */
+void p4_trainer_exact_start(p4_trainer *trainer);
+void p4_trainer_exact_start_micro_batch(p4_trainer *trainer);
+/* Adds the leaves of a parameter of a block, which are complete; ranks without a micro-batch take part.
+ * Collective. */
+void p4_trainer_exact_add(p4_trainer *trainer, int64_t param, const float *leaf);
+/* Adds all other leaves and keeps the losses. Collective. */
+void p4_trainer_exact_end_micro_batch(p4_trainer *trainer);
+void p4_trainer_exact_finish(p4_trainer *trainer); /* After the last micro-batch. Collective. */
+/* The squares of all gradients, the losses of the step's micro-batches, and how many ranks gave each flag.
+ * Collective. */
+void p4_trainer_exact_figures(p4_trainer *trainer, double *squares, double losses[2], double flags[3]);
 
 /* trainer_codes.c: places codes, once sharded and the optimizer are there, and points the form to them.
  * Local. */

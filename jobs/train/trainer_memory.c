@@ -58,7 +58,8 @@ static int64_t work_bytes(const p4_trainer *t, int64_t micro_batch)
 
 /* Where the configuration leaves it open. CPU: at most 8. GPU: what fills it (MICRO_BATCH_TOKENS), in equal
  * parts of the rank's sequences, as long as activations and gradients on their way to owners take at most
- * MEMORY_PART of what the optimizer left: the rest is for evaluation. */
+ * MEMORY_PART of what the optimizer left: the rest is for evaluation. With exact_sums it depends on the step
+ * alone. */
 p4_rc p4_trainer_choose_micro_batch(p4_trainer *t, int64_t room_bytes)
 {
     enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768 };
@@ -66,6 +67,11 @@ p4_rc p4_trainer_choose_micro_batch(p4_trainer *t, int64_t room_bytes)
     int64_t sequences = t->batch.most;
     bool host = t->compute->ops->host_memory;
     int64_t most = host ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / t->plan.T);
+    if (t->plan.exact_sums) {
+        t->batch.size = t->plan.micro_batch > 0 ? p4_min_i64(t->plan.sequences, t->plan.micro_batch)
+                                                : p4_exact_micro_batch(t->plan.sequences);
+        return P4_OK;
+    }
     if (t->plan.micro_batch > 0) {
         t->batch.size = p4_min_i64(sequences, t->plan.micro_batch);
         return P4_OK;

@@ -1,4 +1,5 @@
 #include <math.h>
+#include <string.h>
 
 #include "jobs/train/trainer.h"
 
@@ -29,7 +30,11 @@ static void zero_grad(p4_trainer *t)
 static void start_sums(p4_trainer *t)
 {
     t->compute->ops->zero(t->compute->device, t->figures, P4_FIGURES * (int64_t)sizeof *t->figures);
-    zero_grad(t);
+    if (t->plan.exact_sums) {
+        p4_trainer_exact_start(t);
+    } else {
+        zero_grad(t);
+    }
 }
 
 /* --- work to be repeated ---------------------------------------------------------------------- */
@@ -41,6 +46,9 @@ static void forward_work(void *user)
     p4_grad_sink sink = p4_trainer_sink(t);
     if (t->batch.index == 0) {
         start_sums(t);
+    }
+    if (t->plan.exact_sums) {
+        p4_trainer_exact_start_micro_batch(t);
     }
     p4_teacher_forward(&t->teacher, t->batch.B);
     p4_net_train_forward(&t->net, &t->form, t->batch.B, t->plan.T, loss_scale, &sink);
@@ -93,7 +101,7 @@ static void micro_batch_work(void *user)
 {
     p4_trainer *t = user;
     run_pieces(t, NULL);
-    if (t->batch.index == t->batch.count - 1) {
+    if (t->batch.index == t->batch.count - 1 && !t->plan.exact_sums) {
         p4_optim_sq_norms(&t->optim);
     }
 }
@@ -102,7 +110,9 @@ static void filter_work(void *user)
 {
     p4_trainer *t = user;
     p4_optim_grokfast(&t->optim);
-    p4_optim_sq_norms(&t->optim);
+    if (!t->plan.exact_sums) {
+        p4_optim_sq_norms(&t->optim);
+    }
 }
 
 static void update_work(void *user)
@@ -128,13 +138,30 @@ static void run_micro_batch(p4_trainer *t)
     }
 }
 
+/* The first of this rank's sequences in the micro-batch at work. */
+static int64_t first_sequence(const p4_trainer *t)
+{
+    const p4_group *group = t->compute->group;
+    int64_t index = t->plan.exact_sums ? t->batch.index * group->ranks + group->rank : t->batch.index;
+    return t->batch.low + index * t->batch.size;
+}
+
+/* For a rank without sequences in this micro-batch. */
+static void run_idle(p4_trainer *t)
+{
+    if (t->batch.index == 0) {
+        start_sums(t);
+    }
+    p4_trainer_sums_idle(t);
+}
+
 /* The host waits for no micro-batch, but where sums of an earlier one are under way: what it waits for next
  * would then wait for other ranks without a deadline. */
 static void forward_backward(p4_trainer *t, int64_t step)
 {
     p4_trainer_sums_start(t);
     for (t->batch.index = 0; t->batch.index < t->batch.count; t->batch.index++) {
-        int64_t from = t->batch.low + t->batch.index * t->batch.size;
+        int64_t from = first_sequence(t);
         t->batch.B = p4_max_i64(0, p4_min_i64(t->batch.size, t->batch.high - from));
         if (t->batch.index > 0 && !t->sums.once) {
             t->compute->coll.synchronize(&t->compute->coll, "training step %lld", (long long)step + 1);
@@ -151,12 +178,12 @@ static void forward_backward(p4_trainer *t, int64_t step)
         p4_teacher_prepare(&t->teacher, t->batch.h_ids, step, from, t->batch.B);
         if (t->batch.B > 0) {
             run_micro_batch(t);
-            continue;
+        } else {
+            run_idle(t);
         }
-        if (t->batch.index == 0) {
-            start_sums(t);
+        if (t->plan.exact_sums) {
+            p4_trainer_exact_end_micro_batch(t);
         }
-        p4_trainer_sums_idle(t);
     }
     p4_trainer_sums_finish(t);
 }
@@ -172,10 +199,16 @@ static double total_sq_norm(p4_trainer *t, int64_t step, p4_step_result *result)
         p4_abort(t->compute->group, "training step %lld: %s", (long long)step + 1, p4_last_error());
     }
     bool speaks = t->compute->group->rank == 0;
+    double flags[] = {p4_stop_is_asked(t->compute->stop), speaks && t->wants_save, t->is_saving};
     double sums[] = {
-        speaks ? squares[0] : 0, squares[1],  figures[0], figures[2], p4_stop_is_asked(t->compute->stop),
-        speaks && t->wants_save, t->is_saving};
-    p4_group_sum_f64(t->compute->group, sums, sizeof sums / sizeof *sums);
+        speaks ? squares[0] : 0, squares[1], figures[0], figures[2], flags[0], flags[1], flags[2]};
+    if (t->plan.exact_sums) {
+        sums[1] = 0;
+        p4_trainer_exact_figures(t, &sums[0], &sums[2], flags);
+        memcpy(&sums[4], flags, sizeof flags);
+    } else {
+        p4_group_sum_f64(t->compute->group, sums, sizeof sums / sizeof *sums);
+    }
     if (result != NULL) {
         result->loss = sums[2];
         result->kl = sums[3];

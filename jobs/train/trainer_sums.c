@@ -26,6 +26,9 @@ static bool goes_to_owner(const p4_trainer *t, int64_t i)
 static bool in_one_piece(const p4_trainer *t, int64_t first)
 {
     const p4_model *model = t->model;
+    if (t->plan.exact_sums) { /* a micro-batch's gradient is not added to others before it is whole */
+        return false;
+    }
     for (int64_t i = first; i < first + p4_model_parts(model, first); i++) {
         const p4_param *p = &model->params[i];
         bool here = t->optim.at[i] == t->optim.at[first] + p->row_offset * p->cols && t->optim.at[i] >= 0;
@@ -51,7 +54,7 @@ p4_rc p4_trainer_sums_layout(p4_trainer *t)
 {
     const p4_model *model = t->model;
     int64_t L = model->arch.L;
-    t->sums.once = t->plan.zero_stage < 2;
+    t->sums.once = t->plan.zero_stage < 2 && !t->plan.exact_sums;
     t->sums.staged_at = p4_alloc((size_t)model->params_count, sizeof *t->sums.staged_at);
     t->sums.by_layer = p4_alloc((size_t)model->params_count, sizeof *t->sums.by_layer);
     if (t->sums.staged_at == NULL || t->sums.by_layer == NULL) {
@@ -80,16 +83,25 @@ p4_rc p4_trainer_sums_layout(p4_trainer *t)
     return P4_OK;
 }
 
-/* Sums once a step keep the gradients of every layer from micro-batch to micro-batch. */
+/* Sums once a step keep the gradients of every layer from micro-batch to micro-batch. Exact ones are done
+ * when the call returns. */
 static int64_t buffers_of(const p4_trainer *t, int64_t micro_batches)
 {
     int64_t L = t->model->arch.L;
+    if (t->plan.exact_sums) {
+        return 1;
+    }
     return t->sums.once && micro_batches > 1 ? L : p4_min_i64(2, L);
+}
+
+static int64_t staging_bytes(const p4_trainer *t, int64_t micro_batches)
+{
+    return buffers_of(t, micro_batches) * t->sums.layer_count * 4;
 }
 
 int64_t p4_trainer_sums_bytes(const p4_trainer *t, int64_t micro_batches)
 {
-    return buffers_of(t, micro_batches) * t->sums.layer_count * 4;
+    return staging_bytes(t, micro_batches) + p4_trainer_exact_bytes(t);
 }
 
 p4_rc p4_trainer_sums_open(p4_trainer *t)
@@ -107,8 +119,10 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
     for (int64_t b = 0; b < t->sums.buffers; b++) {
         t->sums.pending[b] = -1;
     }
-    return t->compute->ops->alloc(t->compute->device, (void **)&t->sums.staging,
-                                  p4_trainer_sums_bytes(t, t->batch.count));
+    p4_rc rc = p4_trainer_exact_open(t);
+    return rc != P4_OK ? rc
+                       : t->compute->ops->alloc(t->compute->device, (void **)&t->sums.staging,
+                                                staging_bytes(t, t->batch.count));
 }
 
 /* The gradients that are summed lie at the same offset on every rank: replicated ones come first in the flat
@@ -118,7 +132,7 @@ p4_rc p4_trainer_sums_share(p4_trainer *t)
     p4_rc rc = P4_OK;
     p4_coll *coll = &t->compute->coll;
     TRY(coll->share(coll, t->optim.grad, t->optim.replicated_count * 4));
-    TRY(t->sums.layer_count > 0 ? coll->share(coll, t->sums.staging, p4_trainer_sums_bytes(t, t->batch.count))
+    TRY(t->sums.layer_count > 0 ? coll->share(coll, t->sums.staging, staging_bytes(t, t->batch.count))
                                 : P4_OK);
 done:
     return rc;
@@ -131,6 +145,7 @@ void p4_trainer_sums_close(p4_trainer *t)
     if (t->sums.staging != NULL) {
         t->compute->ops->release(t->compute->device, t->sums.staging);
     }
+    p4_trainer_exact_close(t);
     p4_trainer_sums_free(t);
 }
 
@@ -208,10 +223,27 @@ static void sum_replicated(p4_trainer *t, int64_t first, int64_t parts, int64_t 
     }
 }
 
+/* Every slot of the layer, part by part. */
+static void send_exact(p4_trainer *t, int64_t layer)
+{
+    const p4_model *model = t->model;
+    for (int s = 0; s < SLOTS; s++) {
+        int64_t first = p4_model_find(model, slots[s], layer);
+        for (int64_t i = first; i < first + p4_model_parts(model, first); i++) {
+            const p4_param *p = &model->params[i];
+            p4_trainer_exact_add(t, i, staged(t, first) + p->row_offset * p->cols);
+        }
+    }
+}
+
 /* The head's gradients are complete since before the last layer's. */
 void p4_trainer_sums_send(p4_trainer *t, int64_t layer)
 {
     const p4_model *model = t->model;
+    if (t->plan.exact_sums) {
+        send_exact(t, layer);
+        return;
+    }
     int64_t buffer = layer % t->sums.buffers, head = p4_model_find(model, P4_ROLE_HEAD, -1);
     bool to_flat = t->sums.once || t->batch.index == 0;
     if (t->sums.once && !in_last_micro_batch(t)) {
@@ -253,6 +285,10 @@ bool p4_trainer_overwrites(const p4_trainer *t, int64_t param)
 static float *grad_buffer(void *user, int64_t param, bool *accumulate)
 {
     p4_trainer *t = user;
+    if (!p4_role_is_matrix(t->model->params[param].role) && t->plan.exact_sums) {
+        *accumulate = !p4_trainer_overwrites(t, param);
+        return t->exact.leaf + t->optim.at[param];
+    }
     if (!p4_role_is_matrix(t->model->params[param].role) || t->sums.staged_at[param] < 0) {
         *accumulate = t->batch.index > 0 || !p4_trainer_overwrites(t, param);
         return t->optim.grad + t->optim.at[param];
@@ -280,7 +316,7 @@ void p4_trainer_sums_idle(p4_trainer *t)
     for (int64_t l = t->model->arch.L - 1; l >= 0; l--) {
         int64_t buffer = l % t->sums.buffers;
         clear_buffer(t, buffer);
-        if (!holds_earlier) {
+        if (!holds_earlier && !t->plan.exact_sums) {
             t->compute->ops->zero(t->compute->device, t->sums.staging + buffer * t->sums.layer_count,
                                   t->sums.layer_count * 4);
         }
@@ -330,6 +366,10 @@ static void finish_sums(p4_trainer *t)
 
 void p4_trainer_sums_finish(p4_trainer *t)
 {
+    if (t->plan.exact_sums) {
+        p4_trainer_exact_finish(t);
+        return;
+    }
     if (t->compute->group->ranks > 1) {
         finish_sums(t);
         return;

@@ -64,6 +64,7 @@ struct p4_config {
     int32_t distill_top_k; /* classes per prediction that a cached teacher keeps */
     int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients
                            too */
+    bool exact_sums;    /* the same bits on any number of ranks */
     p4_recompute recompute;
     int32_t log_every;
     int32_t eval_every; /* steps; 0: at the end of each epoch only */

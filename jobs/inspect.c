@@ -48,21 +48,6 @@ const p4_program p4_inspect_program = {
     .statuses = statuses,
 };
 
-p4_rc p4_inspect_find(char file[P4_PATH_BYTES], const char *path)
-{
-    p4_rc rc = P4_OK;
-    bool directory = p4_directory_exists(path);
-    int length = snprintf(file, P4_PATH_BYTES, "%s%s", path, directory ? "/model.h5" : "");
-    CHECK(length < P4_PATH_BYTES, "the path \"%.60s...\" has more than %d bytes", path, P4_PATH_BYTES - 1);
-    CHECK(p4_file_exists(file),
-          directory ? "%s: is not there: %s is not the output directory of a run that "
-                      "wrote a packed model"
-                    : "%s: is not there, or is not a file",
-          file, path);
-done:
-    return rc;
-}
-
 static int count_threads(int threads)
 {
     cpu_set_t mine;
@@ -150,20 +135,6 @@ done:
 
 /* ---- the file ---- */
 
-static p4_rc read_evaluation(p4_evaluation *e, p4_artifact_reader *reader, const char *group)
-{
-    p4_rc rc = P4_OK;
-    double tokens;
-    TRY(p4_artifact_read_number(reader, group, "loss", &e->loss));
-    TRY(p4_artifact_read_number(reader, group, "perplexity", &e->perplexity));
-    TRY(p4_artifact_read_number(reader, group, "accuracy", &e->accuracy));
-    TRY(p4_artifact_read_number(reader, group, "kl", &e->kl));
-    TRY(p4_artifact_read_number(reader, group, "tokens", &tokens));
-    e->tokens = tokens > 0 && tokens < 9e15 ? (int64_t)tokens : 0;
-done:
-    return rc;
-}
-
 static p4_rc read_head(opened *o)
 {
     p4_rc rc = P4_OK;
@@ -179,9 +150,9 @@ static p4_rc read_head(opened *o)
     snprintf(x->model_type, sizeof x->model_type, "%s", o->table.model.arch.family);
     x->quantizer = p4_quantizers[config->quantizer].name;
     x->packing = p4_packing_name(config->packing);
-    TRY(read_evaluation(&x->pre, o->reader, "metrics/pre"));
-    TRY(read_evaluation(&x->post, o->reader, "metrics/post"));
-    TRY(read_evaluation(&x->final, o->reader, "metrics/final"));
+    TRY(p4_model_file_evaluation(&x->pre, o->reader, "pre"));
+    TRY(p4_model_file_evaluation(&x->post, o->reader, "post"));
+    TRY(p4_model_file_evaluation(&x->final, o->reader, "final"));
 done:
     free(config);
     return rc;
@@ -381,7 +352,7 @@ p4_rc p4_inspect(p4_inspection *x, const char *path, int threads)
     p4_rc rc = P4_OK;
     opened o = {.x = x, .threads = count_threads(threads)};
     *x = (p4_inspection){.count = 0};
-    TRY(p4_inspect_find(x->path, path));
+    TRY(p4_model_file_find(x->path, path));
     TRY(read_head(&o));
     TRY(read_metadata(x));
     TRY(open_fp16(&o));

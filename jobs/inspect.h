@@ -17,10 +17,4 @@ p4_rc p4_inspect(p4_inspection *inspection, const char *path, int threads);
 /* What two results differ in. P4_E_INPUT as above. The caller frees, after an error too. */
 p4_rc p4_inspect_compare(p4_result_difference *difference, const char *a, const char *b, int threads);
 
-/* ---- between the files of inspect ---- */
-
-/* *file = the path of the model.h5 that `path` names: itself, or that in a directory. P4_E_INPUT: there is
- * none. */
-p4_rc p4_inspect_find(char file[P4_PATH_BYTES], const char *path);
-
 #endif

@@ -15,7 +15,7 @@ typedef struct side {
 static p4_rc open_side(side *s, const char *path)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_inspect_find(s->path, path));
+    TRY(p4_model_file_find(s->path, path));
     TRY(p4_artifact_reader_open(&s->reader, s->path));
 done:
     return rc;

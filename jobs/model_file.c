@@ -1,12 +1,29 @@
 #include "jobs/model_file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file/files.h"
 #include "io/json/config.h"
 #include "src/families.h"
 
 enum { BLOCK_BYTES = 4 << 20 }; /* packed at a time */
+
+p4_rc p4_model_file_find(char file[P4_PATH_BYTES], const char *path)
+{
+    p4_rc rc = P4_OK;
+    bool directory = p4_directory_exists(path);
+    int length = snprintf(file, P4_PATH_BYTES, "%s%s", path, directory ? "/model.h5" : "");
+    CHECK(length < P4_PATH_BYTES, "the path \"%.60s...\" has more than %d bytes", path, P4_PATH_BYTES - 1);
+    CHECK(p4_file_exists(file),
+          directory ? "%s: is not there: %s is not the output directory of a run that "
+                      "wrote a packed model"
+                    : "%s: is not there, or is not a file",
+          file, path);
+done:
+    return rc;
+}
 
 p4_rc p4_model_file_config(p4_config *config, p4_artifact_reader *reader, const char *path)
 {
@@ -17,6 +34,22 @@ p4_rc p4_model_file_config(p4_config *config, p4_artifact_reader *reader, const 
     TRY(p4_config_parse(config, json, strlen(json), path, P4_RECIPE_SEED));
 done:
     free(json);
+    return rc;
+}
+
+p4_rc p4_model_file_evaluation(p4_evaluation *e, p4_artifact_reader *reader, const char *name)
+{
+    p4_rc rc = P4_OK;
+    char group[64];
+    double tokens;
+    snprintf(group, sizeof group, "metrics/%s", name);
+    TRY(p4_artifact_read_number(reader, group, "loss", &e->loss));
+    TRY(p4_artifact_read_number(reader, group, "perplexity", &e->perplexity));
+    TRY(p4_artifact_read_number(reader, group, "accuracy", &e->accuracy));
+    TRY(p4_artifact_read_number(reader, group, "kl", &e->kl));
+    TRY(p4_artifact_read_number(reader, group, "tokens", &tokens));
+    e->tokens = tokens > 0 && tokens < 9e15 ? (int64_t)tokens : 0;
+done:
     return rc;
 }
 

@@ -12,6 +12,7 @@
 #include "io/json/config.h"
 #include "jobs/cli.h"
 #include "jobs/inspect.h"
+#include "jobs/measure.h"
 #include "src/families.h"
 
 static p4_config config, other;
@@ -431,7 +432,7 @@ static void test_help(void)
 }
 
 /* The programs whose command line is a table of options.h. */
-static const p4_program *const programs[] = {&p4_inspect_program};
+static const p4_program *const programs[] = {&p4_inspect_program, &p4_evaluate_program};
 enum { PROGRAMS = sizeof programs / sizeof programs[0] };
 
 /* The parts of the pages that the tables make; false: something else is asked. */

@@ -19,7 +19,7 @@ typedef struct p4_exit_status {
 
 /* Every program has these, before its own options. */
 enum { P4_OPTION_HELP, P4_OPTION_VERSION, P4_OPTION_OWN };
-enum { P4_OPTIONS_MAX = 16, P4_WORDS_MAX = 256 };
+enum { P4_OPTIONS_MAX = 24, P4_WORDS_MAX = 256 };
 
 typedef struct p4_program {
     const char *name;               /* "phase4_inspect" */

@@ -18,7 +18,8 @@ fail() {
 cmake --install "$build" --prefix "$prefix" >"$TMP/install.log" || fail "cmake --install failed: $(tail -5 "$TMP/install.log")"
 for file in include/phase4.h bin/phase4_mpi share/phase4/slurm/phase4.sbatch share/doc/phase4/LICENSE share/phase4/README.md \
     share/phase4/docs/running.md share/man/man1/phase4_mpi.1 \
-    bin/phase4_inspect share/man/man1/phase4_inspect.1 bin/phase4_evaluate share/man/man1/phase4_evaluate.1; do
+    bin/phase4_inspect share/man/man1/phase4_inspect.1 bin/phase4_evaluate share/man/man1/phase4_evaluate.1 \
+    bin/phase4_generate share/man/man1/phase4_generate.1; do
     [ -s "$prefix/$file" ] || fail "$file was not installed"
 done
 # The demo runs where it is installed; this is a short form of it.

@@ -5,7 +5,10 @@
 #include "kernels/cpu/dots.h"
 #include "kernels/cpu/vmath.h"
 
-enum { KEYS = 64 }; /* of a piece */
+enum {
+    KEYS = 64,              /* of a piece */
+    TEAM_ELEMENTS = 1 << 16 /* of keys that a thread should read: to wake it takes as long as that */
+};
 
 P4_MULTIVERSION static float row_max(const float *x, float largest, int64_t count)
 {
@@ -109,6 +112,7 @@ void p4_cpu_attention_cached(p4_device *device, const p4_attention_cached_args *
     const p4_attention_shape *s = &a->shape;
     int64_t T = s->T, H = s->H, Hkv = s->Hkv, D = s->D, width = (H + 2 * Hkv) * D;
     const float *qkv = a->qkv;
+    int64_t worth = T * H * (a->past + T) * D / TEAM_ELEMENTS;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(p4_cpu_team(device, T))
     for (int64_t t = 0; t < T; t++) {
         for (int64_t kv = 0; kv < Hkv; kv++) {
@@ -117,7 +121,7 @@ void p4_cpu_attention_cached(p4_device *device, const p4_attention_cached_args *
             store(a->values, a->type, at, qkv + t * width + (H + Hkv + kv) * D, D);
         }
     }
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(device->threads)
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p4_cpu_team(device, worth))
     for (int64_t t = 0; t < T; t++) {
         for (int64_t head = 0; head < H; head++) {
             int64_t end = a->past + t + 1, from = s->window > 0 ? p4_max_i64(0, end - s->window) : 0;

@@ -6,10 +6,23 @@
 #include "kernels/cpu/dots.h"
 
 enum {
-    DIRECT_TOKENS = 4, /* up to so many, unpacking a weight takes longer than to read it once a token */
-    DIRECT_COLS = 64,  /* from here on the workspace for activations has room for planes */
-    DIRECT_ROWS = 64,  /* of weights at a time: their codes stay in the second cache while tokens pass */
+    DIRECT_TOKENS = 4,   /* up to so many, unpacking a weight takes longer than to read it once a token */
+    DIRECT_COLS = 64,    /* from here on the workspace for activations has room for planes */
+    DIRECT_ROWS = 64,    /* of weights at a time: their codes stay in the second cache while tokens pass */
+    TEAM_BYTES = 1 << 17 /* of weights that a thread should read: to wake it takes as long as that */
 };
+
+static int64_t row_bytes_of(const p4_weight *w)
+{
+    return w->dtype == P4_TERNARY ? p4_code_row_bytes(w->cols) : w->cols * p4_dtype_bytes(w->dtype);
+}
+
+/* Threads for one part and N tokens. */
+static int team(const p4_device *device, const p4_weight *w, int64_t N)
+{
+    int64_t pieces = p4_ceil_div(w->rows, DIRECT_ROWS), worth = row_bytes_of(w) * w->rows * N / TEAM_BYTES;
+    return p4_cpu_team(device, p4_min_i64(pieces, worth));
+}
 
 /* --- int8 activations and codes ---------------------------------------------------------------- */
 
@@ -94,7 +107,7 @@ bool p4_cpu_linear_int8_direct(p4_device *device, const p4_linear_forward_int8_a
                        .stride = stride,
                        .first = first};
         int64_t rows = a->weights[i].rows;
-#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, p4_ceil_div(rows, DIRECT_ROWS)))
+#pragma omp parallel for schedule(static) num_threads(team(device, &a->weights[i], a->N))
         for (int64_t row = 0; row < rows; row += DIRECT_ROWS) {
             rows_of_tokens(&p, row, p4_min_i64(row + DIRECT_ROWS, rows));
         }
@@ -109,7 +122,7 @@ static void direct_rows(const p4_linear_forward_weights_args *a, const p4_weight
                         int64_t row, int64_t end)
 {
     const p4_dots *dots = p4_cpu_dots();
-    int64_t bytes = w->dtype == P4_TERNARY ? p4_code_row_bytes(w->cols) : w->cols * p4_dtype_bytes(w->dtype);
+    int64_t bytes = row_bytes_of(w);
     float (*dot)(const void *, const float *, int64_t) = w->dtype == P4_TERNARY ? dots->codes
                                                          : w->dtype == P4_F32   ? dots->f32
                                                          : w->dtype == P4_F16   ? dots->f16
@@ -147,7 +160,7 @@ void p4_cpu_linear_forward_weights(p4_device *device, const p4_linear_forward_we
     }
     for (int64_t i = 0; i < a->parts; i++) {
         const p4_weight *w = &a->weights[i];
-#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, p4_ceil_div(w->rows, DIRECT_ROWS)))
+#pragma omp parallel for schedule(static) num_threads(team(device, w, a->N))
         for (int64_t row = 0; row < w->rows; row += DIRECT_ROWS) {
             direct_rows(a, w, first, row, p4_min_i64(row + DIRECT_ROWS, w->rows));
         }

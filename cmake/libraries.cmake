@@ -1,12 +1,13 @@
 # One static library a room, mirroring the direction rule of CONTRIBUTING.md: a room links only what it may use. A file
 # belongs to a room by lying in its folder. Includes name files by their path from the root; tests/direction.sh checks them.
 file(GLOB P4_LEAF_SOURCES CONFIGURE_DEPENDS src/leaf/*.c)
-file(GLOB P4_CORE_SOURCES CONFIGURE_DEPENDS src/*.c)
+file(GLOB P4_CORE_SOURCES CONFIGURE_DEPENDS src/*.c src/decode/*.c)
 file(GLOB P4_KERNEL_SOURCES CONFIGURE_DEPENDS kernels/*.c kernels/cpu/*.c)
 file(GLOB P4_DIST_SOURCES CONFIGURE_DEPENDS dist/*.c)
 file(GLOB P4_IO_SOURCES CONFIGURE_DEPENDS io/*/*.c)
 file(GLOB P4_JOB_SOURCES CONFIGURE_DEPENDS jobs/*.c jobs/train/*.c jobs/stages/*.c jobs/api/*.c)
-list(REMOVE_ITEM P4_JOB_SOURCES ${CMAKE_SOURCE_DIR}/jobs/phase4_mpi.c)
+file(GLOB P4_PROGRAM_SOURCES CONFIGURE_DEPENDS jobs/phase4_*.c)
+list(REMOVE_ITEM P4_JOB_SOURCES ${P4_PROGRAM_SOURCES})
 if(P4_HAVE_CUDA)
   list(APPEND P4_KERNEL_SOURCES ${P4_CUDA_SOURCES})
   list(APPEND P4_DIST_SOURCES dist/peer_add.cu)
@@ -70,6 +71,9 @@ p4_room(p4_jobs SOURCES ${P4_JOB_SOURCES} ROOMS p4_core p4_kernels p4_group p4_i
 target_compile_options(p4_kernels PRIVATE
                        $<$<COMPILE_LANGUAGE:C>:-fno-math-errno -fno-trapping-math -ffp-contract=fast>)
 
+# Where a comment promises that each step is rounded.
+set_source_files_properties(kernels/cpu/linear_direct.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+
 # libphase4: the same objects once more, as the library that is installed. The shared one exports what phase4.h marks
 # P4_PUBLIC and nothing else.
 add_library(phase4 SHARED ${P4_ROOM_OBJECTS})
@@ -94,6 +98,12 @@ target_link_libraries(p4_demo PRIVATE p4_flags PkgConfig::PCRE2 PUBLIC p4_leaf)
 add_executable(phase4_demo jobs/demo/make_demo.c)
 target_link_libraries(phase4_demo PRIVATE p4_flags p4_demo)
 
-add_executable(phase4_mpi jobs/phase4_mpi.c $<$<BOOL:${P4_SANITIZE}>:tests/keep_modules.c>)
-target_link_libraries(phase4_mpi PRIVATE p4_flags p4_jobs)
-set_target_properties(phase4_mpi PROPERTIES LINKER_LANGUAGE C) # else CMake takes nvcc's
+# Each jobs/phase4_NAME.c is a program.
+set(P4_PROGRAM_NAMES "")
+foreach(source ${P4_PROGRAM_SOURCES})
+  get_filename_component(program ${source} NAME_WE)
+  list(APPEND P4_PROGRAM_NAMES ${program})
+  add_executable(${program} ${source} $<$<BOOL:${P4_SANITIZE}>:tests/keep_modules.c>)
+  target_link_libraries(${program} PRIVATE p4_flags p4_jobs)
+  set_target_properties(${program} PROPERTIES LINKER_LANGUAGE C) # else CMake takes nvcc's
+endforeach()

@@ -4,6 +4,12 @@
 
 #include "src/phase4/rc.h"
 
+/* OpenMP's threads wait by spinning, for milliseconds: that costs little on idle cores, and most of the time
+ * of a job whose cores other work shares. Unless the user has chosen, they spin for some 50 microseconds and
+ * then sleep; on a machine that is busy already they sleep at once. The OpenMP library reads its environment
+ * before main, so the program starts itself once more; where it cannot, it goes on and is only slower. Call
+ * before p4_process_start. Local. */
+void p4_process_let_threads_sleep(char **argv);
 /* Call first. Standard streams that are closed are opened on something that refuses what is written, so that
  * no file gets their numbers. A reader of the log that ends, or a limit on the size of files, makes a write
  * fail in place of ending the process, and a failed write of an HDF5 file does not crash its end. Local. */

@@ -393,10 +393,11 @@ double p4_resume_lr(const p4_run *run)
 bool p4_resume_text_windows(const p4_run *run, int64_t *windows)
 {
     const struct p4_resume *r = run->resume;
-    if (r->arrays != NULL) {
+    bool continues = r != NULL && r->arrays != NULL;
+    if (continues) {
         *windows = r->manifest.text_windows;
     }
-    return r->arrays != NULL;
+    return continues;
 }
 
 static p4_rc take_training(struct p4_resume *r, p4_trainer *trainer, p4_tuning_state *state)

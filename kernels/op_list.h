@@ -81,6 +81,9 @@ P4_OP(void, dequantize_int8, p4_device *device, void *y, const p4_int8_rows *x, 
  * and in this order, each step rounded. */
 P4_OP(void, linear_forward_int8, p4_device *device, const p4_linear_forward_int8_args *args)
 
+/* act y[N, out] = x[N, in] w^T (+ bias) of weights in any form, read as they are stored where N is small. */
+P4_OP(void, linear_forward_weights, p4_device *device, const p4_linear_forward_weights_args *args)
+
 /* --- layers ----------------------------------------------------------------------------------- */
 
 /* act x[N, C] = scale token[id] (+ position[n mod T]). */
@@ -101,6 +104,8 @@ P4_OP(void, copy_groups, p4_device *device, const p4_copy_groups_args *args)
 P4_OP(void, rope, p4_device *device, const p4_rope_args *args)
 P4_OP(void, attention_forward, p4_device *device, const p4_attention_forward_args *args)
 P4_OP(void, attention_backward, p4_device *device, const p4_attention_backward_args *args)
+/* Appends the keys and values of T new tokens to a cache, then attends to all of it. */
+P4_OP(void, attention_cached, p4_device *device, const p4_attention_cached_args *args)
 /* Elements of fp32 workspace; -1: no kernel of this backend supports the shape (its heads are too large). The
  * count for backward also suffices for forward, and the count of a batch for smaller batches of its shape. */
 P4_OP(int64_t, attention_work_count, p4_device *device, const p4_attention_shape *shape, bool backward)

@@ -177,6 +177,16 @@ typedef struct p4_linear_forward_int8_args {
     void *w_work; /* act [out, p4_int8_width(in)] */
 } p4_linear_forward_int8_args;
 
+typedef struct p4_linear_forward_weights_args {
+    int64_t N, in, out;
+    const void *x;            /* act [N, in] */
+    const p4_weight *weights; /* host array [parts]: one below the other they are [out, in] */
+    int64_t parts;            /* 1 to P4_INT8_PARTS */
+    const float *opt_bias;    /* [out] */
+    void *y;                  /* act [N, out] */
+    void *w_work;             /* act [out, in], 16-byte aligned, content undefined before and after */
+} p4_linear_forward_weights_args;
+
 typedef struct p4_embed_forward_args {
     int64_t B, T, C;
     const int32_t *ids;            /* [B * T] */
@@ -284,6 +294,17 @@ typedef struct p4_attention_forward_args {
     float *opt_lse;  /* [B, H, T]: log-sum-exp of the scaled scores, for a backward pass */
     float *work;     /* attention_work_count elements, content undefined before and after */
 } p4_attention_forward_args;
+
+/* Attention of the T tokens of one sequence that follow `past` others, whose keys and values are in a cache:
+ * as attention_forward of all past + T tokens gives for these. */
+typedef struct p4_attention_cached_args {
+    p4_attention_shape shape; /* B is 1 */
+    int64_t past, capacity;   /* tokens: past + T <= capacity */
+    const void *qkv;          /* act [T, (H + 2 * Hkv) * D] */
+    p4_dtype type;            /* of the cache: P4_F16 or P4_F32 */
+    void *keys, *values;      /* [Hkv, capacity, D] */
+    void *out;                /* act [T, H * D] */
+} p4_attention_cached_args;
 
 typedef struct p4_attention_backward_args {
     p4_attention_shape shape;

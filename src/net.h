@@ -37,11 +37,20 @@ typedef struct p4_probe {
     void *user;
 } p4_probe;
 
+/* Keys and values of the tokens before those of a pass, of every layer (src/decode/cache.h). */
+typedef struct p4_net_cache {
+    p4_dtype type;          /* P4_F16 or P4_F32 */
+    int64_t past, capacity; /* tokens that it holds, and can hold; the passes' caller counts */
+    void **keys, **values;  /* [L]: [Hkv, capacity, D] each, on the device */
+} p4_net_cache;
+
 /* What all blocks of a pass over one micro-batch share. */
 typedef struct p4_net_pass {
     const p4_form *form;
     int64_t B, T;
-    const p4_probe *probe;    /* forward: NULL for none */
+    const p4_probe *probe; /* forward: NULL for none */
+    const p4_net_cache
+        *cache;               /* forward of B 1 under a plan with `cached`: the T tokens follow those in it */
     const p4_grad_sink *sink; /* backward */
 } p4_net_pass;
 
@@ -63,13 +72,17 @@ typedef struct p4_net_plan {
                           * recomputation a form must be ternary where the model is marked so */
     bool head;      /* memory for the head's weight and logits: the last stage of a pipeline, and training */
     bool reference; /* memory to compare with a second form, or in training with a teacher's states */
+    /* Passes have a cache, and weights are multiplied as they are stored where there are few tokens. Not with
+     * `train`. */
+    bool cached;
+    int64_t positions; /* of the longest sequence, with `cached`; 0: T */
 } p4_net_plan;
 
 enum { P4_NET_SUMS = 3 };
 
 typedef struct p4_net_trace p4_net_trace;
 
-/* Of a sequence of plan.T positions: [T, R/2]. */
+/* Of a sequence of plan.T positions, or plan.positions: [T, R/2]. */
 typedef struct p4_rope_table {
     float *cos, *sin;
 } p4_rope_table;
@@ -116,6 +129,8 @@ void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
+/* The same of one sequence's tokens at positions [past, past + T). */
+void p4_net_embed_after(p4_net *net, const p4_form *form, void *x, int64_t past, int64_t T);
 /* Runs blocks [first, end) on x [N, C] in place. Requires a plan without `train`. */
 void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x);
 /* Final norm of x, into the buffer of the model under test or of the reference. */
@@ -167,6 +182,11 @@ static inline p4_logit_map p4_logit_map_of(const p4_arch *arch)
 /* Adds the scores of the micro-batch at hand to the sums. */
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B, int64_t T);
+/* Positions of the rotary tables. */
+static inline int64_t p4_net_positions(const p4_net *net)
+{
+    return net->plan.positions > 0 ? net->plan.positions : net->plan.T;
+}
 int64_t p4_net_head_param(const p4_net *net); /* head, or the embedding when tied */
 /* Output channels of the slot that starts at `first`, all parts together: rows of matrices, elements of a
  * bias. */

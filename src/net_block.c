@@ -124,6 +124,23 @@ static void project_codes(const p4_block *b, p4_role role, p4_net_buffer to)
     }
 }
 
+/* The slot as it is stored: in a pass with a cache. */
+static void project_stored(const p4_block *b, p4_role role, p4_net_buffer to)
+{
+    p4_net *net = b->net;
+    int64_t first = p4_model_find(net->model, role, b->layer), in = net->model->params[first].cols,
+            out = p4_slot_rows(net->model, first), each = net->ops->act_bytes(net->device);
+    p4_linear_forward_weights_args args = {.N = b->N, .in = in, .out = out, .opt_bias = slot_bias(b, role)};
+    args.x = p4_net_read(net, b->at, p4_net_input(b->arch, role).act);
+    args.y = p4_net_write(net, b->at, to);
+    args.w_work = p4_net_write_bytes(net, P4_BUFFER_WEIGHT, out * in * each);
+    if (p4_net_step(net)) {
+        args.weights = &b->pass->form->weights[first];
+        args.parts = p4_model_parts(net->model, first);
+        net->ops->linear_forward_weights(net->device, &args);
+    }
+}
+
 static void project_act(const p4_block *b, p4_role role, p4_net_buffer to)
 {
     p4_net *net = b->net;
@@ -145,7 +162,7 @@ static void project(const p4_block *b, p4_role role, p4_net_buffer to)
         project_codes(b, role, to);
     }
     if (!rounds || b->net->trace != NULL) {
-        project_act(b, role, to);
+        (b->net->plan.cached ? project_stored : project_act)(b, role, to);
     }
 }
 
@@ -159,6 +176,7 @@ void p4_net_rope(const p4_block *b, void *qkv, bool backward)
     if (!p4_arch_rotates(a, b->layer)) {
         return;
     }
+    int64_t first = b->pass->cache != NULL ? b->pass->cache->past * p4_arch_rope_dim(a) / 2 : 0;
     b->net->ops->rope(b->net->device, &(p4_rope_args){.N = b->N,
                                                       .T = b->pass->T,
                                                       .heads = a->H + a->Hkv,
@@ -167,8 +185,8 @@ void p4_net_rope(const p4_block *b, void *qkv, bool backward)
                                                       .qkv = qkv,
                                                       .row_width = p4_arch_dim(a, P4_DIM_QKV),
                                                       .neighbors = a->rope_pairs,
-                                                      .cos_table = table->cos,
-                                                      .sin_table = table->sin,
+                                                      .cos_table = table->cos + first,
+                                                      .sin_table = table->sin + first,
                                                       .backward = backward});
 }
 
@@ -246,6 +264,24 @@ void p4_net_finish_qkv(const p4_block *b)
     }
 }
 
+/* ATT from QKV, and its keys and values into the cache. */
+static void attend_to_cache(const p4_block *b)
+{
+    p4_net *net = b->net;
+    const p4_net_cache *cache = b->pass->cache;
+    p4_attention_cached_args args = {.shape = p4_net_attention(net, b->layer, 1, b->pass->T),
+                                     .qkv = p4_net_read(net, b->at, P4_BUFFER_QKV),
+                                     .out = p4_net_write(net, b->at, P4_BUFFER_ATT)};
+    if (p4_net_step(net)) {
+        args.past = cache->past;
+        args.capacity = cache->capacity;
+        args.type = cache->type;
+        args.keys = cache->keys[b->layer];
+        args.values = cache->values[b->layer];
+        net->ops->attention_cached(net->device, &args);
+    }
+}
+
 /* ATT from QKV's input. */
 static void attend(const p4_block *b)
 {
@@ -253,6 +289,11 @@ static void attend(const p4_block *b)
     bool more = b->arch->qk_norm != P4_QK_NORM_NONE || b->arch->qkv_by_head;
     project(b, P4_ROLE_QKV, more ? P4_BUFFER_RAW : P4_BUFFER_QKV);
     p4_net_finish_qkv(b);
+    if (net->plan.cached) {
+        attend_to_cache(b);
+        round_input(b, P4_ROLE_O);
+        return;
+    }
     p4_attention_forward_args args = {.shape = p4_net_attention(net, b->layer, b->pass->B, b->pass->T),
                                       .qkv = p4_net_read(net, b->at, P4_BUFFER_QKV),
                                       .out = p4_net_write(net, b->at, P4_BUFFER_ATT),
@@ -273,13 +314,13 @@ void p4_net_activate(const p4_block *b, void *h, const p4_int8_rows *rounded, co
 }
 
 /* H from UP's input. An activation that is not gated is computed together with the product before it, unless
- * that product or the next one works on codes. */
+ * that product or the next one works on codes or on weights as they are stored. */
 static void up_and_activate(const p4_block *b)
 {
     p4_net *net = b->net;
     const p4_arch *a = b->arch;
     target h;
-    if (a->gated_mlp || p4_net_rounds(b, P4_ROLE_DOWN) || p4_net_rounds(b, P4_ROLE_UP)) {
+    if (a->gated_mlp || net->plan.cached || p4_net_rounds(b, P4_ROLE_DOWN) || p4_net_rounds(b, P4_ROLE_UP)) {
         project(b, P4_ROLE_UP, P4_BUFFER_UP);
         const void *up = p4_net_read(net, b->at, P4_BUFFER_UP);
         aim(b, P4_ROLE_DOWN, &h);

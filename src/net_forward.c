@@ -6,11 +6,18 @@
 
 /* --- embedding and blocks ---------------------------------------------------------------------- */
 
-void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)
+/* Tokens at positions [past, past + T). */
+static void embed(p4_net *net, const p4_form *form, void *x, int64_t past, int64_t B, int64_t T)
 {
+    p4_weight rows = {0};
     int64_t position = p4_model_find(net->model, P4_ROLE_POSITION, -1);
     if (!p4_net_step(net)) {
         return;
+    }
+    if (position >= 0) { /* the table from row `past` on: it is never transposed nor ternary */
+        rows = form->weights[position];
+        rows.data = (const char *)rows.data + past * rows.cols * p4_dtype_bytes(rows.dtype);
+        rows.rows -= past;
     }
     net->ops->embed_forward(
         net->device,
@@ -19,9 +26,19 @@ void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t 
                                  .C = net->model->arch.C,
                                  .ids = net->ids,
                                  .token = &form->weights[p4_model_find(net->model, P4_ROLE_EMBED, -1)],
-                                 .opt_position = position >= 0 ? &form->weights[position] : NULL,
+                                 .opt_position = position >= 0 ? &rows : NULL,
                                  .scale = net->model->arch.embedding_scale,
                                  .x = x});
+}
+
+void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T)
+{
+    embed(net, form, x, 0, B, T);
+}
+
+void p4_net_embed_after(p4_net *net, const p4_form *form, void *x, int64_t past, int64_t T)
+{
+    embed(net, form, x, past, 1, T);
 }
 
 void p4_net_all_blocks(p4_net *net, const p4_net_pass *pass)
@@ -73,6 +90,21 @@ static void head_chunk(p4_net *net, const void *w, void *logits, const char *nor
 {
     int64_t C = net->model->arch.C, each = net->ops->act_bytes(net->device);
     net->ops->linear_forward(net->device, logits, normed + row * C * each, w, NULL, rows, C, net->logits_ld);
+}
+
+/* logits [V] of one state, with the head as it is stored. */
+static void stored_head_chunk(p4_net *net, const p4_weight *head, void *logits, const void *normed)
+{
+    const p4_arch *a = &net->model->arch;
+    void *work = p4_net_write_bytes(net, P4_BUFFER_WEIGHT, a->V * a->C * net->ops->act_bytes(net->device));
+    net->ops->linear_forward_weights(net->device, &(p4_linear_forward_weights_args){.N = 1,
+                                                                                    .in = a->C,
+                                                                                    .out = a->V,
+                                                                                    .x = normed,
+                                                                                    .weights = head,
+                                                                                    .parts = 1,
+                                                                                    .y = logits,
+                                                                                    .w_work = work});
 }
 
 /* Sums nll, hits and, when measured, kl of the micro-batch at hand, on the device. */
@@ -183,11 +215,16 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
     if (half) {
         TRY(ops->alloc(net->device, (void **)&f32, net->chunk * ld * 4));
     }
-    const void *w = p4_net_head(net, form);
+    bool as_stored = net->plan.cached && N == 1 && ld == V;
+    const void *w = as_stored ? NULL : p4_net_head(net, form);
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
         const float *found = half ? f32 : logits;
-        head_chunk(net, w, logits, normed, row, rows);
+        if (as_stored) {
+            stored_head_chunk(net, &form->weights[p4_net_head_param(net)], logits, normed);
+        } else {
+            head_chunk(net, w, logits, normed, row, rows);
+        }
         if (half) {
             ops->act_to_f32(net->device, f32, logits, rows * ld);
         }

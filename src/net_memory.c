@@ -155,7 +155,7 @@ int64_t p4_net_logits_ld(const p4_ops *ops, int64_t V)
 static void lay_out(p4_net *net, p4_arena *arena, const p4_net_trace *trace)
 {
     const p4_arch *a = &net->model->arch;
-    int64_t table_bytes = a->learned_positions ? 0 : net->plan.T * p4_arch_rope_dim(a) / 2 * 4;
+    int64_t table_bytes = a->learned_positions ? 0 : p4_net_positions(net) * p4_arch_rope_dim(a) / 2 * 4;
     net->ids = p4_arena_take(arena, 2 * tokens(net) * 4);
     net->sums = p4_arena_take(arena, P4_NET_SUMS * (int64_t)sizeof *net->sums);
     net->rope.cos = p4_arena_take(arena, table_bytes);
@@ -189,12 +189,12 @@ int64_t p4_net_bytes(const p4_ops *ops, p4_device *device, const p4_model *model
 /* The tables of one kind of layer. */
 static p4_rc upload_rope(p4_net *net, const p4_rope *rope, p4_rope_table *table)
 {
-    int64_t R = p4_arch_rope_dim(&net->model->arch), count = net->plan.T * R / 2;
+    int64_t R = p4_arch_rope_dim(&net->model->arch), T = p4_net_positions(net), count = T * R / 2;
     float *h_tables = p4_alloc((size_t)count, 2 * sizeof *h_tables);
     if (h_tables == NULL) {
         return P4_E_SYSTEM;
     }
-    p4_rope_tables(rope, R, net->plan.T, h_tables, h_tables + count);
+    p4_rope_tables(rope, R, T, h_tables, h_tables + count);
     net->ops->to_device(net->device, table->cos, h_tables, count * 4);
     net->ops->to_device(net->device, table->sin, h_tables + count, count * 4);
     free(h_tables);
@@ -222,7 +222,7 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
     p4_net_trace trace;
     p4_arena count = {0};
     *net = (p4_net){.ops = ops, .device = device, .model = model, .plan = *plan};
-    CHECK(plan->T <= model->arch.positions,
+    CHECK(plan->cached || plan->T <= model->arch.positions,
           "calibration_sequence_length: found %lld, expected at most the model's %lld positions",
           (long long)plan->T, (long long)model->arch.positions);
     TRY(p4_net_check_device(ops, device, model));

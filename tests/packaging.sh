@@ -17,17 +17,22 @@ fail() {
 
 cmake --install "$build" --prefix "$prefix" >"$TMP/install.log" || fail "cmake --install failed: $(tail -5 "$TMP/install.log")"
 for file in include/phase4.h bin/phase4_mpi share/phase4/slurm/phase4.sbatch share/doc/phase4/LICENSE share/phase4/README.md \
-    share/phase4/docs/running.md share/man/man1/phase4_mpi.1; do
+    share/phase4/docs/running.md share/man/man1/phase4_mpi.1 \
+    bin/phase4_inspect share/man/man1/phase4_inspect.1 bin/phase4_evaluate share/man/man1/phase4_evaluate.1 \
+    bin/phase4_generate share/man/man1/phase4_generate.1; do
     [ -s "$prefix/$file" ] || fail "$file was not installed"
 done
 # The demo runs where it is installed; this is a short form of it.
 OMPI_MCA_ess_singleton_isolated=1 "$prefix/share/phase4/demo/demo.sh" "$TMP/demo" calibration_samples=8 eval_samples=4 fine_tune_max_steps=2 \
     calibration_sequence_length=64 reconstruct=false warmup_steps=1 >"$TMP/demo.log" 2>&1 || fail "the demo: $(tail -5 "$TMP/demo.log")"
 [ -s "$TMP/demo/out/results.json" ] || fail 'the demo left no results.json'
-# The manual page: as a reader of such pages takes it, where there is one.
+"$prefix/bin/phase4_inspect" --quiet "$TMP/demo/out" || fail 'phase4_inspect does not verify what the demo left'
+# The manual pages: as a reader of such pages takes them, where there is one.
 if command -v groff >/dev/null; then
-    said=$(groff -man -Tutf8 -ww "$prefix/share/man/man1/phase4_mpi.1" 2>&1 >"$TMP/page")
-    [ -z "$said" ] && grep -q calibration_files "$TMP/page" || fail "the manual page: $said"
+    for page in "$prefix"/share/man/man1/*.1; do
+        said=$(groff -man -Tutf8 -ww "$page" 2>&1 >"$TMP/page")
+        [ -z "$said" ] && grep -q 'SEE ALSO\|calibration_files' "$TMP/page" || fail "the manual page $page: $said"
+    done
 fi
 lib=$(dirname "$(find "$prefix" -name libphase4.a)")
 version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$build/CMakeCache.txt")

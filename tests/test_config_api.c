@@ -2,7 +2,8 @@
  * lists, names and help. Files: test_config_files.c.
  * `test_config_api --markdown` prints the tables of docs/configuration.md, `--families` the list in
  * README.md,
- * `--man` the manual page (update_docs.sh). */
+ * `--man` the manual page of phase4_mpi, `--man=NAME` that of a program that `--programs` lists
+ * (update_docs.sh). */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,9 @@
 #include "check.h"
 #include "io/json/config.h"
 #include "jobs/cli.h"
+#include "jobs/generate.h"
+#include "jobs/inspect.h"
+#include "jobs/measure.h"
 #include "src/families.h"
 
 static p4_config config, other;
@@ -429,18 +433,38 @@ static void test_help(void)
     }
 }
 
+/* The programs whose command line is a table of options.h. */
+static const p4_program *const programs[] = {&p4_inspect_program, &p4_evaluate_program, &p4_generate_program};
+enum { PROGRAMS = sizeof programs / sizeof programs[0] };
+
+/* The parts of the pages that the tables make; false: something else is asked. */
+static bool print_docs(const char *what)
+{
+    if (strcmp(what, "--markdown") == 0) {
+        p4_config_print_markdown(stdout);
+    } else if (strcmp(what, "--man") == 0) {
+        p4_cli_print_man(stdout);
+    } else if (strcmp(what, "--families") == 0) {
+        p4_families_print(stdout, true);
+    } else if (strcmp(what, "--programs") == 0) {
+        for (int i = 0; i < PROGRAMS; i++) {
+            printf("%s\n", programs[i]->name);
+        }
+    } else {
+        for (int i = 0; i < PROGRAMS; i++) {
+            if (strncmp(what, "--man=", 6) == 0 && strcmp(what + 6, programs[i]->name) == 0) {
+                p4_program_print_man(stdout, programs[i]);
+                return true;
+            }
+        }
+        return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "--markdown") == 0) {
-        p4_config_print_markdown(stdout);
-        return 0;
-    }
-    if (argc == 2 && strcmp(argv[1], "--man") == 0) {
-        p4_cli_print_man(stdout);
-        return 0;
-    }
-    if (argc == 2 && strcmp(argv[1], "--families") == 0) {
-        p4_families_print(stdout, true);
+    if (argc == 2 && print_docs(argv[1])) {
         return 0;
     }
     test_defaults();

@@ -34,5 +34,10 @@ const char *p4_chat_description(const p4_chat *chat);
  * caller frees. Local. */
 p4_rc p4_chat_render(const p4_chat *chat, char **text, const p4_chat_message *messages, int64_t count,
                      const char *where);
+/* The same with the beginning of the assistant's next message behind it. */
+p4_rc p4_chat_render_prompt(const p4_chat *chat, char **text, const p4_chat_message *messages, int64_t count,
+                            const char *where);
+/* The token that ends an assistant's message in this kind of template; NULL: the end of the text does. */
+const char *p4_chat_message_end(const p4_chat *chat);
 
 #endif

@@ -258,3 +258,25 @@ done:
     }
     return rc;
 }
+
+p4_rc p4_chat_render_prompt(const p4_chat *chat, char **text, const p4_chat_message *messages, int64_t count,
+                            const char *where)
+{
+    const char *begin = chat->kind == P4_CHAT_CHATML   ? "<|im_start|>assistant\n"
+                        : chat->kind == P4_CHAT_LLAMA3 ? "<|start_header_id|>assistant<|end_header_id|>\n\n"
+                                                       : "";
+    p4_rc rc = P4_OK;
+    char *conversation = NULL;
+    *text = NULL;
+    TRY(p4_chat_render(chat, &conversation, messages, count, where));
+    *text = p4_format("%s%s", conversation, begin);
+    rc = *text != NULL ? P4_OK : P4_E_SYSTEM;
+done:
+    free(conversation);
+    return rc;
+}
+
+const char *p4_chat_message_end(const p4_chat *chat)
+{
+    return chat->kind == P4_CHAT_CHATML ? "<|im_end|>" : chat->kind == P4_CHAT_LLAMA3 ? "<|eot_id|>" : NULL;
+}

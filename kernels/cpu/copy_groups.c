@@ -4,7 +4,7 @@
 
 void p4_cpu_copy_groups(p4_device *device, const p4_copy_groups_args *a)
 {
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, a->N))
     for (int64_t n = 0; n < a->N; n++) {
         const float *x = (const float *)a->x + n * a->ld_x;
         float *y = (float *)a->y + n * a->ld_y;

@@ -50,6 +50,12 @@ struct p4_device {
  * kernels/cpu/device.c. */
 void *p4_cpu_scratch(p4_device *device, int64_t bytes);
 
+/* Threads for so many pieces of work: a team of more would wait for nothing. */
+static inline int p4_cpu_team(const p4_device *device, int64_t pieces)
+{
+    return (int)p4_max_i64(1, p4_min_i64(device->threads, pieces));
+}
+
 /* One product on the calling thread, row-major: C[M, N] = alpha op(A) op(B) + beta C. */
 static inline void p4_cpu_sgemm(const p4_device *device, bool trans_a, bool trans_b, int64_t M, int64_t N,
                                 int64_t K, float alpha, const float *A, int64_t lda, const float *B,
@@ -91,6 +97,10 @@ void p4_cpu_round_row(const p4_int8_rows *rounded, int64_t n, float *y, const fl
 /* Memory for a row a thread, for outputs that are only rounded: *stride floats from thread to thread. NULL:
  * out of memory, which is recorded. */
 float *p4_cpu_round_rows(p4_device *device, int64_t C, int64_t *stride);
+
+/* linear_forward_int8 on integers (kernels/cpu/linear_direct.c). False: nothing was done, for the shape or
+ * the machine is none for which that is faster. */
+bool p4_cpu_linear_int8_direct(p4_device *device, const p4_linear_forward_int8_args *args);
 
 /* Logits through a map (kernels/cpu/logit_map.c). is_mapped: whether the map changes anything. z may be x. */
 bool p4_cpu_is_mapped(p4_logit_map map);

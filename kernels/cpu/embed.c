@@ -32,7 +32,7 @@ static void add_position(float *x, const p4_weight *position, int64_t row, int64
 void p4_cpu_embed_forward(p4_device *device, const p4_embed_forward_args *a)
 {
     int64_t C = a->C;
-#pragma omp parallel for schedule(static, EMBED_ROWS) num_threads(device->threads)
+#pragma omp parallel for schedule(static, EMBED_ROWS) num_threads(p4_cpu_team(device, a->B * a->T))
     for (int64_t n = 0; n < a->B * a->T; n++) {
         float *to = (float *)a->x + n * C;
         p4_cpu_weight_row(to, a->token, a->ids[n], 0, C);
@@ -96,7 +96,7 @@ void p4_cpu_rope(p4_device *device, const p4_rope_args *a)
 {
     float direction = a->backward ? -1.0f : 1.0f;
     int64_t R = a->R > 0 ? a->R : a->D;
-#pragma omp parallel for schedule(static, ROPE_ROWS) num_threads(device->threads)
+#pragma omp parallel for schedule(static, ROPE_ROWS) num_threads(p4_cpu_team(device, a->N))
     for (int64_t n = 0; n < a->N; n++) {
         int64_t at = n % a->T * (R / 2);
         float *row = (float *)a->qkv + n * a->row_width;

@@ -25,7 +25,7 @@ P4_MULTIVERSION static void normalize(float *y, const float *x, const float *gai
 
 void p4_cpu_head_norm_forward(p4_device *device, const p4_head_norm_forward_args *a)
 {
-#pragma omp parallel for schedule(static, HEAD_ROWS) num_threads(device->threads)
+#pragma omp parallel for schedule(static, HEAD_ROWS) num_threads(p4_cpu_team(device, a->N))
     for (int64_t n = 0; n < a->N; n++) {
         for (int64_t h = 0; h < a->heads; h++) {
             const float *x = (const float *)a->x + n * a->ld_x + h * a->D;

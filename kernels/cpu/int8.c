@@ -58,7 +58,7 @@ float *p4_cpu_round_rows(p4_device *device, int64_t C, int64_t *stride)
 void p4_cpu_quantize_int8(p4_device *device, void *y, const p4_int8_rows *rounded, const void *x, int64_t N,
                           int64_t C)
 {
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, N))
     for (int64_t n = 0; n < N; n++) {
         p4_cpu_round_row(rounded, n, y ? (float *)y + n * C : NULL, (const float *)x + n * C, C);
     }
@@ -79,10 +79,14 @@ void p4_cpu_dequantize_int8(p4_device *device, void *y, const p4_int8_rows *x, i
     }
 }
 
-/* The specification: both factors as activations, and their product. */
+/* The sums of integers where kernels for them are at hand; else both factors as activations, and their
+ * product. */
 void p4_cpu_linear_forward_int8(p4_device *device, const p4_linear_forward_int8_args *a)
 {
     float *w = a->w_work;
+    if (p4_cpu_linear_int8_direct(device, a)) {
+        return;
+    }
     p4_cpu_dequantize_int8(device, a->x_work, &a->x, a->N, a->in);
     for (int64_t i = 0; i < a->parts; i++) {
         p4_cpu_weight_unpack(device, w, &a->weights[i]);

@@ -18,7 +18,7 @@ P4_MULTIVERSION static void add_piece(float *out, const float *a, const float *b
 
 void p4_cpu_add(p4_device *device, void *out, const void *a, const void *b, float scale, int64_t count)
 {
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, p4_ceil_div(count, PIECE)))
     for (int64_t i = 0; i < count; i += PIECE) {
         add_piece((float *)out + i, a ? (const float *)a + i : NULL, (const float *)b + i, scale,
                   p4_min_i64(PIECE, count - i));
@@ -177,7 +177,7 @@ static void round_rows(p4_device *device, float *y, const p4_int8_rows *rounded,
     if (!y && !rows) {
         return;
     }
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, N))
     for (int64_t n = 0; n < N; n++) {
         float *to = y ? y + n * F : rows + omp_get_thread_num() * stride;
         if (gated) {
@@ -198,14 +198,14 @@ void p4_cpu_activate(p4_device *device, void *y, const p4_int8_rows *rounded, co
         return;
     }
     if (gated) {
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, p4_ceil_div(N, MLP_ROWS)))
         for (int64_t n = 0; n < N; n += MLP_ROWS) {
             gated_rows(function, (float *)y + n * F, (const float *)x + n * 2 * F,
                        p4_min_i64(MLP_ROWS, N - n), F);
         }
         return;
     }
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+#pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, p4_ceil_div(count, PIECE)))
     for (int64_t i = 0; i < count; i += PIECE) {
         plain_piece(function, (float *)y + i, (const float *)x + i, p4_min_i64(PIECE, count - i));
     }

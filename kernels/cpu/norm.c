@@ -57,7 +57,7 @@ void p4_cpu_add_norm_forward(p4_device *device, const p4_add_norm_forward_args *
     if (!y && !rows) {
         return;
     }
-#pragma omp parallel for schedule(static, NORM_ROWS) num_threads(device->threads)
+#pragma omp parallel for schedule(static, NORM_ROWS) num_threads(p4_cpu_team(device, a->N))
     for (int64_t n = 0; n < a->N; n++) {
         const float *row = x + n * C;
         if (delta) {

@@ -54,6 +54,16 @@ void p4_cuda_linear_forward(p4_device *device, void *y, const void *x, const voi
     }
 }
 
+void p4_cuda_linear_forward_weights(p4_device *device, const p4_linear_forward_weights_args *a)
+{
+    char *to = (char *)a->w_work;
+    for (int64_t i = 0; i < a->parts; i++) {
+        p4_cuda_weight_unpack(device, to, &a->weights[i]);
+        to += a->weights[i].rows * a->weights[i].cols * p4_cuda_act_bytes(device);
+    }
+    p4_cuda_linear_forward(device, a->y, a->x, a->w_work, a->opt_bias, a->N, a->in, a->out);
+}
+
 p4_cuda_gemm p4_cuda_backward_input_product(const p4_device *device, void *dx, const void *dy, const void *w,
                                             int64_t N, int64_t in, int64_t out)
 {

@@ -74,6 +74,27 @@ OP(forward_int8, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->
                                                                    .y = ACT(Y0, x->N * x->out),
                                                                    .x_work = ACT(Y1, x->N * x->in),
                                                                    .w_work = F32(F1, x->in * x->out)}))
+OP(forward_token, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
+   w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in));
+   ops->linear_forward_weights(device, &(p4_linear_forward_weights_args){.N = 1,
+                                                                         .in = x->in,
+                                                                         .out = x->out,
+                                                                         .x = ACT(X0, x->in),
+                                                                         .weights = &w,
+                                                                         .parts = 1,
+                                                                         .y = ACT(Y0, x->out),
+                                                                         .w_work = F32(F1, x->in * x->out)}))
+OP(forward_token_int8, p4_weight w = {.dtype = P4_TERNARY, .rows = x->out, .cols = x->in, .scale = x->scale};
+   w.data = ops_at(x, CODES, x->out *p4_code_row_bytes(x->in)); p4_int8_rows from = ROWS(ROUNDED, x->in);
+   ops->linear_forward_int8(device, &(p4_linear_forward_int8_args){.N = 1,
+                                                                   .in = x->in,
+                                                                   .out = x->out,
+                                                                   .x = from,
+                                                                   .weights = &w,
+                                                                   .parts = 1,
+                                                                   .y = ACT(Y0, x->out),
+                                                                   .x_work = ACT(Y1, x->N * x->in),
+                                                                   .w_work = F32(F1, x->in * x->out)}))
 OP(unpack_f32,
    p4_weight w = {.dtype = P4_F32, .rows = x->out, .cols = x->in, .data = F32(F0, x->in * x->out)};
    ops->weight_unpack(device, ACT(Y0, x->in * x->out), &w))
@@ -83,6 +104,20 @@ OP(attention_forward,
                                                                .out = ACT(Y0, x->N * x->arch.H * x->arch.D),
                                                                .opt_lse = x->lse,
                                                                .work = x->work}))
+OP(attention_cached, ops->attention_cached(device, &(p4_attention_cached_args){
+                                                       .shape = {.B = 1,
+                                                                 .T = 1,
+                                                                 .H = x->arch.H,
+                                                                 .Hkv = x->arch.Hkv,
+                                                                 .D = x->arch.D,
+                                                                 .scale = x->attention.scale},
+                                                       .past = x->T - 1,
+                                                       .capacity = x->T,
+                                                       .qkv = ACT(X0, x->width),
+                                                       .type = P4_F32,
+                                                       .keys = F32(F0, x->T * x->arch.Hkv * x->arch.D),
+                                                       .values = F32(F1, x->T * x->arch.Hkv * x->arch.D),
+                                                       .out = ACT(Y0, x->arch.H * x->arch.D)}))
 OP(attention_backward, ops->attention_backward(device, &(p4_attention_backward_args){
                                                            .shape = x->attention,
                                                            .qkv = ACT(X0, x->N * x->width),
@@ -122,7 +157,11 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     ops_case(x, run_backward_input, flop, tokens + A * weights, "backward_input_%s", slot);
     ops_case(x, run_backward_weight, flop, tokens + 8.0 * weights, "backward_weight_%s", slot);
     ops_case(x, run_unpack, 0.0, (A + 0.25) * weights, "unpack_ternary_%s", slot);
+    ops_case(x, run_forward_token, 2.0 * weights, A * (double)(in + out) + 0.25 * weights, "forward_token_%s",
+             slot);
     if (in % 16 == 0) { /* the pools hold rows of this length only */
+        ops_case(x, run_forward_token_int8, 2.0 * weights, (double)in + A * (double)out + 0.25 * weights,
+                 "forward_token_int8_%s", slot);
         ops_case(x, run_forward_int8, flop, (double)(x->N * in) + A * (double)(x->N * out) + 0.25 * weights,
                  "forward_int8_%s", slot);
     }
@@ -175,6 +214,8 @@ static void attention_cases(ops_bench *x)
     double lse = 4.0 * N * (double)a->H;
     ops_case(x, run_attention_forward, 2.0 * scores, qkv + heads + lse, "attention_forward");
     ops_case(x, run_attention_backward, 5.0 * scores, 2.0 * qkv + 2.0 * heads + lse, "attention_backward");
+    ops_case(x, run_attention_cached, 4.0 * T * (double)(a->H * a->D), 8.0 * T * (double)(a->Hkv * a->D),
+             "attention_cached");
     ops_case(x, run_copy_groups, 0.0, 2.0 * A * N * (double)(a->H * a->D), "copy_groups");
     ops_case(x, run_rope, 0.0, 2.0 * A * N * (double)((a->H + a->Hkv) * a->D), "rope");
 }

@@ -1,0 +1,106 @@
+#include "io/out/measurement.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "io/json/write.h"
+
+/* ---- the table ---- */
+
+static void row(FILE *to, const char *label, const double values[4], int decimals, double factor)
+{
+    fprintf(to, "  %-26s", label);
+    for (int i = 0; i < 4; i++) {
+        char number[P4_NUMBER_BYTES];
+        fprintf(to, " %13s", isnan(values[i]) ? "-" : p4_format_number(number, factor * values[i], decimals));
+    }
+    fputc('\n', to);
+}
+
+static void verdict(FILE *to, const p4_measurement *m)
+{
+    const p4_quality *q = &m->quality;
+    if (isnan(q->degradation_ratio)) {
+        fprintf(to, "\n  Verdict         NONE: the original%s\n",
+                m->original.tokens > 0 ? "'s perplexity is infinite" : " was not measured");
+        return;
+    }
+    if (isinf(q->degradation_ratio)) {
+        fprintf(to, "\n  Verdict         FAILED: perplexity became infinite\n");
+        return;
+    }
+    fprintf(to, "\n  Verdict         %s: perplexity %s by %.1f %%, a rise of %.1f %% is allowed\n",
+            q->passed ? "PASSED" : "FAILED", q->degradation_ratio < 0 ? "fell" : "rose",
+            100.0 * fabs(q->degradation_ratio), 100.0 * q->max_accuracy_drop);
+}
+
+void p4_measurement_table(FILE *to, const p4_measurement *m)
+{
+    enum { COLUMNS = 4 };
+    const p4_evaluation *columns[COLUMNS] = {&m->original, &m->compressed, &m->recorded_original,
+                                             &m->recorded};
+    double perplexity[COLUMNS], loss[COLUMNS], accuracy[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
+    for (int i = 0; i < COLUMNS; i++) {
+        bool there = columns[i]->tokens > 0;
+        perplexity[i] = there ? columns[i]->perplexity : NAN;
+        loss[i] = there ? columns[i]->loss : NAN;
+        accuracy[i] = there ? columns[i]->accuracy : NAN;
+        kl[i] = there ? columns[i]->kl : NAN;
+        tokens[i] = there ? (double)columns[i]->tokens : NAN;
+    }
+    fprintf(to, "%s: %s, on %lld windows of %lld tokens\n", m->path, m->model_type, (long long)m->windows,
+            (long long)m->window_tokens);
+    fprintf(to, m->original_path[0] != '\0' ? "original: %s\n\n" : "original: not at hand: %s\n\n",
+            m->original_path[0] != '\0' ? m->original_path : m->why_not);
+    fprintf(to, "  %-26s %27s %27s\n", "", "measured now    ", "recorded by the run    ");
+    fprintf(to, "  %-26s %13s %13s %13s %13s\n", "", "original", "compressed", "original", "compressed");
+    row(to, "perplexity", perplexity, 3, 1);
+    row(to, "loss (nats a token)", loss, 4, 1);
+    row(to, "next token right (%)", accuracy, 2, 100);
+    row(to, "KL to the original (nats)", kl, 4, 1);
+    row(to, "predictions", tokens, 0, 1);
+    verdict(to, m);
+}
+
+/* ---- JSON ---- */
+
+static bool put_evaluation(cJSON *to, const char *key, const p4_evaluation *e)
+{
+    const p4_json_real reals[] = {
+        {"loss", e->loss}, {"perplexity", e->perplexity}, {"accuracy", e->accuracy}, {"kl", e->kl}};
+    if (e->tokens == 0) {
+        return cJSON_AddNullToObject(to, key) != NULL;
+    }
+    cJSON *object = cJSON_AddObjectToObject(to, key);
+    return object != NULL && p4_json_put_reals(object, reals, sizeof reals / sizeof reals[0]) &&
+           p4_json_put_whole(object, "tokens", e->tokens);
+}
+
+static bool put_quality(cJSON *to, const p4_quality *q)
+{
+    const p4_json_real reals[] = {{"degradation_ratio", q->degradation_ratio},
+                                  {"max_accuracy_drop", q->max_accuracy_drop}};
+    bool judged = !isnan(q->degradation_ratio);
+    return to != NULL &&
+           (judged ? cJSON_AddBoolToObject(to, "passed", q->passed) : cJSON_AddNullToObject(to, "passed")) !=
+               NULL &&
+           p4_json_put_reals(to, reals, 2);
+}
+
+char *p4_measurement_json(const p4_measurement *m)
+{
+    cJSON *root = cJSON_CreateObject(), *recorded = NULL;
+    bool ok = p4_json_put_text(root, "file", m->path) &&
+              p4_json_put_text(root, "model_type", m->model_type) &&
+              p4_json_put_text(root, "original_path", m->original_path) &&
+              p4_json_put_text(root, "why_no_original", m->why_not) &&
+              p4_json_put_whole(root, "windows", m->windows) &&
+              p4_json_put_whole(root, "window_tokens", m->window_tokens) &&
+              put_evaluation(root, "original", &m->original) &&
+              put_evaluation(root, "compressed", &m->compressed) &&
+              (recorded = cJSON_AddObjectToObject(root, "recorded")) != NULL &&
+              put_evaluation(recorded, "original", &m->recorded_original) &&
+              put_evaluation(recorded, "compressed", &m->recorded) &&
+              put_quality(cJSON_AddObjectToObject(root, "quality"), &m->quality);
+    return p4_json_print(root, ok, true);
+}

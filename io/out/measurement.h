@@ -1,0 +1,25 @@
+/* measurement.h - a result that was measured again: phase4_evaluate's table and JSON. A number that was not
+ * measured is NaN, an evaluation that was not made has 0 tokens. All Local. */
+#ifndef P4_MEASUREMENT_H
+#define P4_MEASUREMENT_H
+
+#include <stdio.h>
+
+#include "src/phase4/results.h"
+
+typedef struct p4_measurement {
+    char path[P4_PATH_BYTES];          /* model.h5 */
+    char original_path[P4_PATH_BYTES]; /* ""; not at hand */
+    char why_not[512];                 /* why it is not */
+    char model_type[32];
+    int64_t windows, window_tokens;
+    p4_evaluation original, compressed;
+    p4_evaluation recorded_original, recorded; /* by the run, on its own text */
+    p4_quality quality;
+} p4_measurement;
+
+void p4_measurement_table(FILE *to, const p4_measurement *measurement);
+/* The caller frees; NULL: out of memory. */
+char *p4_measurement_json(const p4_measurement *measurement);
+
+#endif

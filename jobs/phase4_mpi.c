@@ -2,7 +2,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "dist/launcher.h"
 #include "io/json/config.h"
@@ -184,22 +183,6 @@ static int refuse_arguments(void)
     return p4_launched_rank() <= 0 ? report(P4_E_INPUT) : P4_E_INPUT;
 }
 
-/* OpenMP's threads wait by spinning, for milliseconds: that costs little on idle cores, and most of the time
- * of a job whose cores other work shares. Unless the user has chosen, they spin for some 50 microseconds and
- * then sleep; on a machine that is busy already they sleep at once. The OpenMP library reads its environment
- * before main, so the program starts itself once more; where it cannot, it goes on and is only slower. */
-static void let_threads_sleep(char **argv)
-{
-    double load = 0;
-    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) {
-        return;
-    }
-    bool busy = getloadavg(&load, 1) == 1 && load > 0.5 * (double)sysconf(_SC_NPROCESSORS_ONLN);
-    if (setenv("GOMP_SPINCOUNT", busy ? "0" : "1000", 1) == 0) {
-        (void)execv("/proc/self/exe", argv);
-    }
-}
-
 static int act(const p4_cli *cli)
 {
     switch (cli->action) {
@@ -224,7 +207,7 @@ static int act(const p4_cli *cli)
 int main(int argc, char **argv)
 {
     static p4_cli cli;
-    let_threads_sleep(argv);
+    p4_process_let_threads_sleep(argv);
     p4_process_start();
     p4_rc parsed = p4_cli_parse(&cli, argc, argv);
     p4_log_set_times(cli.log_time);

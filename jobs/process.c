@@ -31,6 +31,18 @@ void p4_process_start(void)
     p4_h5_leave_exit_alone();
 }
 
+void p4_process_let_threads_sleep(char **argv)
+{
+    double load = 0;
+    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) {
+        return;
+    }
+    bool busy = getloadavg(&load, 1) == 1 && load > 0.5 * (double)sysconf(_SC_NPROCESSORS_ONLN);
+    if (setenv("GOMP_SPINCOUNT", busy ? "0" : "1000", 1) == 0) {
+        (void)execv("/proc/self/exe", argv);
+    }
+}
+
 int p4_process_status(p4_rc rc)
 {
     return rc == P4_E_STATE ? (int)P4_E_SYSTEM : (int)rc;

@@ -1,5 +1,5 @@
-# What `cmake --install` lays down: header, both libraries, program, pkg-config file, CMake package, examples, the demo, the
-# guides and the manual page.
+# What `cmake --install` lays down: header, both libraries, programs, pkg-config file, CMake package, examples, the demo, the
+# guides and the manual pages.
 include(CMakePackageConfigHelpers)
 set(P4_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/phase4)
 set(P4_SHARE_DIR ${CMAKE_INSTALL_DATADIR}/phase4)
@@ -39,7 +39,7 @@ endif()
 configure_file(cmake/phase4.pc.in ${CMAKE_BINARY_DIR}/phase4.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/phase4.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-install(TARGETS phase4_mpi phase4_demo)
+install(TARGETS phase4_mpi phase4_batch phase4_demo)
 install(DIRECTORY slurm DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.sbatch")
 install(DIRECTORY jobs/cfg DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.json")
 install(DIRECTORY jobs/demo/model DESTINATION ${P4_SHARE_DIR}/demo)
@@ -47,5 +47,5 @@ install(FILES jobs/demo/quickstart.json DESTINATION ${P4_SHARE_DIR}/demo)
 install(PROGRAMS jobs/demo/demo.sh DESTINATION ${P4_SHARE_DIR}/demo)
 install(FILES README.md DESTINATION ${P4_SHARE_DIR})
 install(DIRECTORY docs DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.md")
-install(FILES docs/phase4_mpi.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES docs/phase4_mpi.1 docs/phase4_batch.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/phase4)

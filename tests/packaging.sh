@@ -16,8 +16,8 @@ fail() {
 }
 
 cmake --install "$build" --prefix "$prefix" >"$TMP/install.log" || fail "cmake --install failed: $(tail -5 "$TMP/install.log")"
-for file in include/phase4.h bin/phase4_mpi share/phase4/slurm/phase4.sbatch share/doc/phase4/LICENSE share/phase4/README.md \
-    share/phase4/docs/running.md share/man/man1/phase4_mpi.1; do
+for file in include/phase4.h bin/phase4_mpi bin/phase4_batch share/phase4/slurm/phase4.sbatch share/phase4/slurm/array.sbatch share/phase4/slurm/nightly.sbatch share/doc/phase4/LICENSE share/phase4/README.md \
+    share/phase4/docs/running.md share/man/man1/phase4_mpi.1 share/man/man1/phase4_batch.1; do
     [ -s "$prefix/$file" ] || fail "$file was not installed"
 done
 # The demo runs where it is installed; this is a short form of it.
@@ -28,6 +28,8 @@ OMPI_MCA_ess_singleton_isolated=1 "$prefix/share/phase4/demo/demo.sh" "$TMP/demo
 if command -v groff >/dev/null; then
     said=$(groff -man -Tutf8 -ww "$prefix/share/man/man1/phase4_mpi.1" 2>&1 >"$TMP/page")
     [ -z "$said" ] && grep -q calibration_files "$TMP/page" || fail "the manual page: $said"
+    said=$(groff -man -Tutf8 -ww "$prefix/share/man/man1/phase4_batch.1" 2>&1 >"$TMP/page")
+    [ -z "$said" ] && grep -q max-fails "$TMP/page" || fail "the manual page of phase4_batch: $said"
 fi
 lib=$(dirname "$(find "$prefix" -name libphase4.a)")
 version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$build/CMakeCache.txt")

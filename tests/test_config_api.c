@@ -2,13 +2,14 @@
  * lists, names and help. Files: test_config_files.c.
  * `test_config_api --markdown` prints the tables of docs/configuration.md, `--families` the list in
  * README.md,
- * `--man` the manual page (update_docs.sh). */
+ * `--man` and `--man-batch` the manual pages (update_docs.sh). */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "io/json/config.h"
+#include "jobs/batch/cli.h"
 #include "jobs/cli.h"
 #include "src/families.h"
 
@@ -432,6 +433,10 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--markdown") == 0) {
         p4_config_print_markdown(stdout);
+        return 0;
+    }
+    if (argc == 2 && strcmp(argv[1], "--man-batch") == 0) {
+        p4_batch_cli_print_man(stdout);
         return 0;
     }
     if (argc == 2 && strcmp(argv[1], "--man") == 0) {

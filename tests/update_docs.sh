@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # update_docs.sh PROGRAM [--check]: writes what PROGRAM (the built test_config_api) prints between the markers of the pages: the
-# configuration table in docs/configuration.md, the families of models in README.md; and the manual page docs/phase4_mpi.1. With --check it changes nothing and fails
+# configuration table in docs/configuration.md, the families of models in README.md; and the manual pages docs/phase4_mpi.1 and docs/phase4_batch.1. With --check it changes nothing and fails
 # when a page is out of date.
 set -euo pipefail
 root=$(dirname "$(readlink -f "$0")")/..
@@ -20,10 +20,12 @@ update() { # update PAGE NAME TEXT [--check]: TEXT between <!-- NAME: begin --> 
         printf '%s\n' "$new" >"$page"
     fi
 }
-if [ "${2:-}" = --check ]; then
-    cmp -s "$root/docs/phase4_mpi.1" <("$1" --man) || { echo "docs/phase4_mpi.1 differs from the code; run $0 PROGRAM"; exit 1; }
-else
-    "$1" --man >"$root/docs/phase4_mpi.1"
-fi
+for page in "phase4_mpi --man" "phase4_batch --man-batch"; do
+    if [ "${2:-}" = --check ]; then
+        cmp -s "$root/docs/${page% *}.1" <("$1" "${page#* }") || { echo "docs/${page% *}.1 differs from the code; run $0 PROGRAM"; exit 1; }
+    else
+        "$1" "${page#* }" >"$root/docs/${page% *}.1"
+    fi
+done
 update docs/configuration.md table "$("$1" --markdown)" "${2:-}"
 update README.md families "$("$1" --families)" "${2:-}"

@@ -287,6 +287,19 @@ done:
     return rc;
 }
 
+/* The hold speaks of runs; always an error. */
+static p4_rc explain_hold(void)
+{
+    p4_rc rc = P4_E_SYSTEM;
+    char *text = p4_strdup(p4_last_error());
+    if (text != NULL) {
+        p4_error_clear();
+        rc = FAIL("%s (it is the state of a batch: one works on it at a time, --state names another)", text);
+    }
+    free(text);
+    return rc;
+}
+
 p4_rc p4_journal_open(p4_journal **made, const char *directory)
 {
     p4_rc rc = P4_OK;
@@ -296,7 +309,11 @@ p4_rc p4_journal_open(p4_journal **made, const char *directory)
     journal->path = p4_format("%s/" P4_JOURNAL_FILE, directory);
     TRY(journal->path != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_make_directories(directory));
-    TRY(p4_hold_take(&journal->hold, directory, P4_HOLD_BEAT_S));
+    rc = p4_hold_take(&journal->hold, directory, P4_HOLD_BEAT_S);
+    if (rc == P4_E_INPUT) {
+        TRY(explain_hold());
+    }
+    TRY(rc);
     journal->fd = open(journal->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     CHECK(journal->fd >= 0, "%s: cannot be opened for writing: %s", journal->path, strerror(errno));
     TRY(trim(journal));

@@ -37,7 +37,8 @@ typedef struct p4_batch_plan {
 typedef struct p4_batch_model {
     const p4_queue_entry *given;
     p4_batch_state state;
-    bool earlier; /* the state comes from the journal: this call did not touch it */
+    bool floating; /* output_path depends on the day or the job: what was begun goes on where it is */
+    bool earlier;  /* the state comes from the journal: this call did not touch it */
     p4_batch_plan plan;
     p4_batch_record record; /* of the newest attempt; its output_path is the expanded one */
     /* while it runs */

@@ -93,6 +93,7 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
         !o->strict || p->config->eval_samples > 0,
         "%s: --strict asks for a verdict, but eval_samples is 0: no quality would be measured to give it by",
         given->source);
+    model->floating = strchr(p->config->output_path, '{') != NULL;
     TRY(p4_config_expand_output_path(p->config));
     TRY(copy(&model->record.output_path, p->config->output_path));
     TRY(find_fingerprint(p, model->record.config));
@@ -127,8 +128,8 @@ static bool has_results(const p4_batch_record *known)
 static bool ended_unseen(const preparing *p, const p4_batch_model *model, const p4_batch_record *known,
                          p4_batch_record *ended)
 {
-    return known->event == P4_BATCH_STARTED && p->batch->options->contents &&
-           strcmp(known->output_path, model->record.output_path) == 0 &&
+    bool there = model->floating || strcmp(known->output_path, model->record.output_path) == 0;
+    return known->event == P4_BATCH_STARTED && p->batch->options->contents && there &&
            p4_outcome_read(ended, known->output_path, known->time);
 }
 
@@ -147,10 +148,12 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     now.name = mine->name;
     now.error = NULL;
     mine->attempt = known->attempt;
+    same = same && !(known->event == P4_BATCH_FAILED && known->ranks == 0); /* what was missing then is there */
     TRY(same ? is_same_model(p, known, &same) : P4_OK);
     bool unseen = same && ended_unseen(p, model, known, &now);
-    if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) {
-        return P4_OK; /* to do */
+    if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) { /* to do */
+        bool continues = same && model->floating && p4_directory_exists(known->output_path);
+        return continues ? copy(&mine->output_path, known->output_path) : P4_OK;
     }
     bool failed = now.event == P4_BATCH_FAILED;
     if (!failed && !has_results(known)) {
@@ -172,6 +175,24 @@ done:
     return rc;
 }
 
+/* This model fails before a rank has worked on it, the others go on. Said once. */
+static p4_rc fail_model(preparing *p, p4_batch_model *model, const p4_batch_record *known)
+{
+    p4_rc rc = P4_OK;
+    p4_batch_record *mine = &model->record;
+    TRY(copy(&mine->error, p4_last_error()));
+    p4_error_clear();
+    bool said = known != NULL && known->event == P4_BATCH_FAILED && strcmp(known->error, mine->error) == 0;
+    mine->event = P4_BATCH_FAILED;
+    mine->status = P4_E_INPUT;
+    mine->attempt = known == NULL ? 1 : known->attempt + !said;
+    (void)p4_utc_now(mine->time);
+    p4_batch_set_state(p->batch, model, P4_STATE_FAILED);
+    TRY(!said && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
+done:
+    return rc;
+}
+
 static p4_rc prepare_model(preparing *p, p4_batch_model *model)
 {
     p4_rc rc = P4_OK;
@@ -180,19 +201,14 @@ static p4_rc prepare_model(preparing *p, p4_batch_model *model)
     p4_batch_record_init(&model->record);
     TRY(copy(&model->record.name, model->given->name));
     rc = read_config(p, model);
-    if (rc == P4_E_INPUT) { /* this model fails, the others go on */
-        TRY(copy(&model->record.error, p4_last_error()));
-        p4_error_clear();
-        model->record.event = P4_BATCH_FAILED;
-        model->record.status = P4_E_INPUT;
-        model->record.attempt = known != NULL ? known->attempt : 0;
-        p4_batch_set_state(p->batch, model, P4_STATE_FAILED);
-        return P4_OK;
+    if (rc == P4_E_INPUT) {
+        rc = fail_model(p, model, known);
+        goto done;
     }
     TRY(rc);
     TRY(take_known(p, model, known));
     if (o->failed_only) {
-        bool again = model->state == P4_STATE_FAILED;
+        bool again = known != NULL && known->event == P4_BATCH_FAILED; /* whatever has changed since */
         bool open = model->state == P4_STATE_WAITING;
         p4_batch_set_state(p->batch, model,
                            again  ? P4_STATE_WAITING

@@ -148,7 +148,8 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     now.name = mine->name;
     now.error = NULL;
     mine->attempt = known->attempt;
-    same = same && !(known->event == P4_BATCH_FAILED && known->ranks == 0); /* what was missing then is there */
+    same =
+        same && !(known->event == P4_BATCH_FAILED && known->ranks == 0); /* what was missing then is there */
     TRY(same ? is_same_model(p, known, &same) : P4_OK);
     bool unseen = same && ended_unseen(p, model, known, &now);
     if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) { /* to do */

@@ -1,5 +1,5 @@
-# What `cmake --install` lays down: header, both libraries, program, pkg-config file, CMake package, examples, the demo, the
-# guides and the manual page.
+# What `cmake --install` lays down: header, both libraries, programs, pkg-config file, CMake package, examples, the demo, the
+# guides and the manual pages.
 include(CMakePackageConfigHelpers)
 set(P4_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/phase4)
 set(P4_SHARE_DIR ${CMAKE_INSTALL_DATADIR}/phase4)

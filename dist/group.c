@@ -99,6 +99,19 @@ p4_rc p4_group_split(p4_group *group, p4_machine *machine, int color, double tim
     return open_group(group, machine, comm, timeout_s);
 }
 
+p4_rc p4_group_open_ranks(p4_group *group, p4_machine *machine, const int *ranks, int count, int tag,
+                          double timeout_s)
+{
+    MPI_Group all, some;
+    MPI_Comm comm;
+    MPI_Comm_group(machine->state->world, &all);
+    MPI_Group_incl(all, count, ranks, &some);
+    MPI_Comm_create_group(machine->state->world, some, tag, &comm);
+    MPI_Group_free(&some);
+    MPI_Group_free(&all);
+    return open_group(group, machine, comm, timeout_s);
+}
+
 void p4_group_close(p4_group *group)
 {
     if (group->state != NULL) {

@@ -32,6 +32,11 @@ p4_rc p4_group_check_communicator(const void *communicator);
 /* Divides the machine: the ranks that give the same color become one group, ordered as in the machine. The
  * caller closes. Collective over the machine. */
 p4_rc p4_group_split(p4_group *group, p4_machine *machine, int color, double timeout_s);
+/* Makes a group of these ranks of the machine, in this order, while the others do something else: only they
+ * call it, all with the same ranks [count] and tag; groups that are opened at the same time have different
+ * tags, from 0 to 32767. The caller closes. Collective over these ranks. */
+p4_rc p4_group_open_ranks(p4_group *group, p4_machine *machine, const int *ranks, int count, int tag,
+                          double timeout_s);
 void p4_group_close(p4_group *group); /* Collective. */
 /* From here on rank 0 of the group writes its log, at this level. Local. */
 void p4_group_set_log(const p4_group *group, p4_log_level level);

@@ -3,8 +3,6 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -16,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dist/address.h"
 #include "src/leaf/thread.h"
 
 /* The thread answers from the moment that it knows the key; it is awake only when a packet comes. */
@@ -78,23 +77,6 @@ static void *answer(void *user)
 
 /* ---- open and close ---- */
 
-/* The addresses of this host's interfaces that are up. */
-static void list_addresses(p4_pulse_address *mine)
-{
-    struct ifaddrs *all = NULL;
-    if (getifaddrs(&all) != 0) {
-        return;
-    }
-    for (const struct ifaddrs *i = all; i != NULL && mine->ip_count < P4_PULSE_ADDRESSES; i = i->ifa_next) {
-        bool usable = (i->ifa_flags & IFF_UP) != 0 && (i->ifa_flags & IFF_LOOPBACK) == 0;
-        if (usable && i->ifa_addr != NULL && i->ifa_addr->sa_family == AF_INET) {
-            const struct sockaddr_in *address = (const void *)i->ifa_addr;
-            mine->ip[mine->ip_count++] = address->sin_addr.s_addr;
-        }
-    }
-    freeifaddrs(all);
-}
-
 /* False: there is none here. */
 static bool open_socket(p4_pulse *pulse, p4_pulse_address *mine)
 {
@@ -134,7 +116,7 @@ p4_rc p4_pulse_open(p4_pulse **opened, p4_pulse_address *mine, const char *host,
     if (getrandom(&mine->key, sizeof mine->key, 0) != (ssize_t)sizeof mine->key || mine->key == 0) {
         mine->key = (uint64_t)getpid() << 32 ^ (uint64_t)(1e9 * p4_now_s()) ^ 1;
     }
-    list_addresses(mine);
+    mine->ip_count = p4_address_list(mine->ip, P4_PULSE_ADDRESSES);
     if (!open_socket(pulse, mine) || !start_thread(pulse)) {
         mine->port = 0;
     }

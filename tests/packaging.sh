@@ -16,11 +16,16 @@ fail() {
 }
 
 cmake --install "$build" --prefix "$prefix" >"$TMP/install.log" || fail "cmake --install failed: $(tail -5 "$TMP/install.log")"
-for file in include/phase4.h bin/phase4_mpi share/phase4/slurm/phase4.sbatch share/doc/phase4/LICENSE share/phase4/README.md \
-    share/phase4/docs/running.md share/man/man1/phase4_mpi.1 \
-    bin/phase4_inspect share/man/man1/phase4_inspect.1 bin/phase4_evaluate share/man/man1/phase4_evaluate.1 \
-    bin/phase4_generate share/man/man1/phase4_generate.1; do
+for file in include/phase4.h share/phase4/slurm/phase4.sbatch share/phase4/slurm/array.sbatch share/phase4/slurm/nightly.sbatch \
+    share/doc/phase4/LICENSE share/phase4/README.md share/phase4/docs/running.md; do
     [ -s "$prefix/$file" ] || fail "$file was not installed"
+done
+for program in "$source"/jobs/phase4_*.c; do # each has its manual page
+    name=$(basename "$program" .c)
+    set -- "bin/$name" "share/man/man1/$name.1"
+    for file; do
+        [ -s "$prefix/$file" ] || fail "$file was not installed"
+    done
 done
 # The demo runs where it is installed; this is a short form of it.
 OMPI_MCA_ess_singleton_isolated=1 "$prefix/share/phase4/demo/demo.sh" "$TMP/demo" calibration_samples=8 eval_samples=4 fine_tune_max_steps=2 \

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "io/json/config.h"
+#include "jobs/batch/cli.h"
 #include "jobs/cli.h"
 #include "jobs/generate.h"
 #include "jobs/inspect.h"
@@ -447,9 +448,12 @@ static bool print_docs(const char *what)
     } else if (strcmp(what, "--families") == 0) {
         p4_families_print(stdout, true);
     } else if (strcmp(what, "--programs") == 0) {
+        printf("phase4_batch\n");
         for (int i = 0; i < PROGRAMS; i++) {
             printf("%s\n", programs[i]->name);
         }
+    } else if (strcmp(what, "--man=phase4_batch") == 0) {
+        p4_batch_cli_print_man(stdout);
     } else {
         for (int i = 0; i < PROGRAMS; i++) {
             if (strncmp(what, "--man=", 6) == 0 && strcmp(what + 6, programs[i]->name) == 0) {

@@ -5,6 +5,7 @@
 # The environment of the scripts job_NAME.sh (job.sh holds what they share):
 #   PHASE4_INSPECT, PHASE4_EVALUATE, PHASE4_GENERATE  the programs of these names
 #   PHASE4_MPI   the program                 MPIRUN        mpirun ("$MPIRUN" -n 2 "$PHASE4_MPI" cfg.json)
+#   PHASE4_BATCH the program for many models
 #   FIXTURES     tests/fixtures              TMP           an empty directory
 #   PHASE4_DEMO  the generator of the demo   TOOL_COMPARE  tests/tool_compare.c
 #   MPI_COLL     tests/mpi_coll.c            TOOL_GROUPS   tests/tool_groups.c

@@ -10,10 +10,6 @@ enum {
     P4_HF_INDEX_LIMIT = 16 << 20
 }; /* bytes; the JSON tree takes up to 50 times that */
 
-/* The directory that holds config.json: `path`, or the snapshot that refs/main names if `path` is the outer
- * folder of a hub cache. The caller frees. Local. */
-p4_rc p4_hf_find_directory(char **directory, const char *path);
-
 /* Opens the weight files of hf->path into hf->shards: model.safetensors, or else those that the index names.
  * The shards of an index must hold exactly the tensors that it lists, each where it says. Local. */
 p4_rc p4_hf_open_shards(p4_hf_model *hf);

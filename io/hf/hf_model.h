@@ -15,6 +15,10 @@ typedef struct p4_hf_model {
     char stored_dtype[16]; /* of most elements: "BF16" */
 } p4_hf_model;
 
+/* The directory that holds config.json: `path`, or the snapshot that refs/main names if `path` is the outer
+ * folder of a hub cache. The caller frees. Local. */
+p4_rc p4_hf_find_directory(char **directory, const char *path);
+
 /* Reads config.json of the directory hf->path into hf->config_json and *arch. Local. */
 p4_rc p4_hf_read_config(p4_hf_model *hf, p4_arch *arch);
 /* Opens a directory: config.json with model.safetensors or an index and its shards, or the outer folder of a

@@ -443,24 +443,21 @@ static p4_rc apply_overrides(p4_config *config, char *const *overrides, int coun
     return rc;
 }
 
-p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe, char *const *overrides,
-                          int count)
+p4_rc p4_config_read_text(p4_config *config, const char *text, size_t bytes, const char *source,
+                          p4_recipe recipe, char *const *overrides, int count)
 {
     p4_rc rc = P4_OK;
-    char *text = NULL;
-    size_t bytes = 0;
     char both[600];
-    p4_config_report report = {.source = path};
+    p4_config_report report = {.source = source};
     p4_config *fresh = p4_alloc(1, sizeof *fresh);
     if (fresh == NULL) {
         return P4_E_SYSTEM;
     }
     p4_config_recipe(fresh, recipe);
-    TRY(read_whole_file(path, &text, &bytes));
     TRY(read_text(fresh, text, bytes, &report));
     TRY(apply_overrides(fresh, overrides, count, &report));
     if (count > 0) { /* what follows checks values of both */
-        snprintf(both, sizeof both, "%s with the command line", path);
+        snprintf(both, sizeof both, "%s with the command line", source);
         report.unplaced = both;
     }
     p4_config_check_rules(fresh, &report);
@@ -468,7 +465,19 @@ p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe,
     TRY(p4_config_report_end(&report));
     *config = *fresh;
 done:
-    free(text);
     free(fresh);
+    return rc;
+}
+
+p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe, char *const *overrides,
+                          int count)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    p4_rc rc = read_whole_file(path, &text, &bytes);
+    if (rc == P4_OK) {
+        rc = p4_config_read_text(config, text, bytes, path, recipe, overrides, count);
+    }
+    free(text);
     return rc;
 }

@@ -6,6 +6,7 @@
 
 #include "src/leaf/base.h"
 #include "src/leaf/escape.h"
+#include "src/leaf/log_sink.h"
 
 enum { LINE_BYTES = 16384, COLUMNS = 80 /* of a terminal that does not know its width */ };
 
@@ -13,6 +14,25 @@ static p4_log_level log_level = P4_LOG_INFO;
 static bool log_speaker = true, log_times;
 static double after_s = NAN; /* expected of the run behind the stage that works now */
 static bool line_open;       /* a progress line without its newline stands on the terminal */
+static FILE *log_stream;     /* NULL: stderr */
+static p4_progress_observer observer;
+static void *observer_user;
+
+static FILE *stream(void)
+{
+    return log_stream != NULL ? log_stream : stderr;
+}
+
+void p4_log_set_stream(FILE *to)
+{
+    log_stream = to;
+}
+
+void p4_progress_observe(p4_progress_observer sees, void *user)
+{
+    observer = sees;
+    observer_user = user;
+}
 
 void p4_log_setup(p4_log_level level, bool speaker)
 {
@@ -30,7 +50,7 @@ static void put_time(void)
 {
     char now[P4_TIME_BYTES];
     if (log_times) {
-        fprintf(stderr, "%s ", p4_utc_now(now));
+        fprintf(stream(), "%s ", p4_utc_now(now));
     }
 }
 
@@ -40,7 +60,7 @@ void p4_log(p4_log_level level, const char *format, ...)
         return;
     }
     if (line_open) {
-        fputs("\r\033[K", stderr);
+        fputs("\r\033[K", stream());
         line_open = false;
     }
     char text[LINE_BYTES], line[LINE_BYTES];
@@ -50,9 +70,9 @@ void p4_log(p4_log_level level, const char *format, ...)
     va_end(args);
     (void)p4_escape(line, sizeof line, text, sizeof text);
     put_time();
-    fputs(line, stderr);
-    fputc('\n', stderr);
-    fflush(stderr);
+    fputs(line, stream());
+    fputc('\n', stream());
+    fflush(stream());
 }
 
 void p4_progress_set_after(double seconds)
@@ -116,12 +136,12 @@ static void draw(p4_progress *progress, const char *note, bool terminal)
     int columns = terminal ? terminal_columns() : LINE_BYTES;
     describe(line, progress, note != NULL ? note : "", columns);
     if (terminal) {
-        fprintf(stderr, "\r\033[K%.*s", columns - 1, line);
+        fprintf(stream(), "\r\033[K%.*s", columns - 1, line);
     } else {
         put_time();
-        fprintf(stderr, "%s\n", line);
+        fprintf(stream(), "%s\n", line);
     }
-    fflush(stderr);
+    fflush(stream());
     line_open = terminal;
     progress->drawn = true;
 }
@@ -129,10 +149,15 @@ static void draw(p4_progress *progress, const char *note, bool terminal)
 void p4_progress_update(p4_progress *progress, double done, const char *note)
 {
     progress->done = done;
+    if (log_speaker && observer != NULL) {
+        double elapsed_s = p4_now_s() - progress->started_s;
+        double left_s = done > 0 ? elapsed_s * (progress->total - done) / done : NAN;
+        observer(progress, left_s + (isnan(progress->after_s) ? 0 : progress->after_s), observer_user);
+    }
     if (!log_speaker || log_level < P4_LOG_INFO) {
         return;
     }
-    bool terminal = isatty(STDERR_FILENO) == 1;
+    bool terminal = log_stream == NULL && isatty(STDERR_FILENO) == 1;
     double now = p4_now_s();
     if (now - progress->shown_s < (terminal ? 0.1 : 5.0)) {
         return;
@@ -145,8 +170,8 @@ void p4_progress_end(p4_progress *progress)
 {
     (void)progress;
     if (line_open) {
-        fputs("\r\033[K", stderr);
-        fflush(stderr);
+        fputs("\r\033[K", stream());
+        fflush(stream());
         line_open = false;
     }
 }

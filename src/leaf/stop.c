@@ -1,9 +1,11 @@
 #include "src/leaf/stop.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 static volatile sig_atomic_t arrived, interrupts;
+static const char *_Atomic requested; /* by p4_stop_request; NULL: not */
 
 static void remember(int number)
 {
@@ -25,11 +27,16 @@ void p4_stop_catch_signals(void)
     sigaction(SIGINT, &action, NULL);
 }
 
+void p4_stop_request(const char *reason)
+{
+    atomic_store(&requested, reason);
+}
+
 const char *p4_stop_signal(void)
 {
     switch (arrived) {
     case 0:
-        return NULL;
+        return atomic_load(&requested);
     case SIGTERM:
         return "SIGTERM";
     case SIGUSR1:

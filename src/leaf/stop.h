@@ -6,7 +6,11 @@
 /* From here on SIGTERM, SIGUSR1 and SIGINT are remembered instead of ending the process. A second SIGINT ends
  * it at once. For programs: a library leaves the signals of its host alone. Local. */
 void p4_stop_catch_signals(void);
-/* The name of the first signal that arrived, "SIGTERM"; NULL: none has. Local. */
+/* As if a signal had arrived, for a process that another one tells to stop; reason: a constant such as
+ * "SIGTERM". From any thread. Local. */
+void p4_stop_request(const char *reason);
+/* The name of the first signal that arrived, "SIGTERM", or else the reason that was given; NULL: neither has.
+ * Local. */
 const char *p4_stop_signal(void);
 
 #endif

@@ -1,0 +1,53 @@
+#include "io/batch/outcome.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file/files.h"
+#include "io/out/outputs.h"
+
+enum { RESULTS_BYTES = 64 << 20 };
+
+static double number_at(const cJSON *root, const char *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(root, object), key);
+    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
+}
+
+static bool take(p4_batch_record *record, const cJSON *root, const char *since)
+{
+    const cJSON *provenance = cJSON_GetObjectItemCaseSensitive(root, "provenance"),
+                *quality = cJSON_GetObjectItemCaseSensitive(root, "quality");
+    const char *ended = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(provenance, "ended"));
+    if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "success")) || ended == NULL ||
+        strcmp(ended, since) < 0) { /* times of one form compare as texts */
+        return false;
+    }
+    bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(quality, "passed"));
+    record->event = failed ? P4_BATCH_VERDICT : P4_BATCH_DONE;
+    record->pre_perplexity = number_at(root, "pre_compression", "perplexity");
+    record->perplexity = number_at(root, "final", "perplexity");
+    record->compression_ratio = number_at(root, "metrics", "compression_ratio");
+    record->compressed_mb = number_at(root, "metrics", "compressed_size_mb");
+    record->peak_memory_mb = number_at(root, "metrics", "peak_memory_mb");
+    record->seconds = number_at(root, "timing", "total");
+    return true;
+}
+
+bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since)
+{
+    char *text = NULL, *path = p4_format("%s/" P4_RESULTS_FILE, output_path);
+    size_t bytes = 0;
+    bool ended = false;
+    if (path != NULL && p4_file_exists(path) && p4_file_read(&text, &bytes, path, RESULTS_BYTES) == P4_OK) {
+        cJSON *root = cJSON_ParseWithLength(text, bytes);
+        ended = root != NULL && take(record, root, since);
+        cJSON_Delete(root);
+    }
+    p4_error_clear();
+    free(text);
+    free(path);
+    return ended;
+}

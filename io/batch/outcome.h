@@ -1,0 +1,12 @@
+/* outcome.h - what a finished run left in its output directory, as an event of a batch. */
+#ifndef P4_BATCH_OUTCOME_H
+#define P4_BATCH_OUTCOME_H
+
+#include "io/batch/journal.h"
+
+/* Does results.json of output_path tell of a run that succeeded, at `since` (UTC as p4_utc_now, "": ever) or
+ * later? Then the record's event and measurements are taken from it. A file that is not there or cannot be
+ * read tells of none. Local. */
+bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since);
+
+#endif

@@ -1,0 +1,332 @@
+/* prepare.c - from the queue and the journal to the models that are to be worked on. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/batch/models.h"
+#include "io/batch/outcome.h"
+#include "io/file/files.h"
+#include "io/json/config.h"
+#include "io/out/outputs.h"
+#include "jobs/batch/plans.h"
+
+const char *const p4_batch_state_names[P4_STATES] = {
+    [P4_STATE_WAITING] = "waiting",        [P4_STATE_RUNNING] = "running", [P4_STATE_DONE] = "done",
+    [P4_STATE_VERDICT] = "verdict_failed", [P4_STATE_FAILED] = "failed",   [P4_STATE_STOPPED] = "stopped",
+    [P4_STATE_LEFT_OUT] = "left_out"};
+
+void p4_batch_free(p4_batch *batch)
+{
+    for (int64_t i = 0; batch->models != NULL && i < batch->count; i++) {
+        p4_batch_record_free(&batch->models[i].record);
+        free(batch->models[i].at);
+    }
+    free(batch->models);
+    free(batch->order);
+    free(batch->directory);
+    free(batch->own_directory);
+    free(batch->rank);
+    free(batch->node);
+    p4_journal_close(batch->journal);
+    p4_queue_free(&batch->queue);
+    *batch = (p4_batch){.count = 0};
+}
+
+char *p4_batch_directory(const char *given, const char *queue_path)
+{
+    if (given != NULL) {
+        return p4_strdup(given);
+    }
+    const char *slash = strrchr(queue_path, '/'), *dot = strrchr(queue_path, '.');
+    bool ending = dot != NULL && dot > (slash != NULL ? slash + 1 : queue_path);
+    return p4_format("%.*s.batch", (int)(ending ? dot - queue_path : (long)strlen(queue_path)), queue_path);
+}
+
+char *p4_batch_log_path(const p4_batch *batch, const p4_batch_model *model)
+{
+    return p4_format("%s/logs/%s.log", batch->directory, model->given->name);
+}
+
+/* ---- one model ---- */
+
+typedef struct preparing {
+    p4_batch *batch;
+    const p4_journal_state *journal;
+    p4_batch_plans *plans;
+    p4_config *config, *plain;
+} preparing;
+
+static p4_rc copy(char **to, const char *text)
+{
+    free(*to);
+    *to = p4_strdup(text);
+    return *to != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+/* Over the keys that decide what the results are: not where they lie, nor how the run is continued. */
+static p4_rc find_fingerprint(preparing *p, char fingerprint[P4_FINGERPRINT_BYTES])
+{
+    p4_rc rc = P4_OK;
+    char *json = NULL;
+    *p->plain = *p->config;
+    memset(p->plain->output_path, 0, sizeof p->plain->output_path);
+    memset(p->plain->resume, 0, sizeof p->plain->resume);
+    p->plain->overwrite = false;
+    p->plain->max_minutes = 0;
+    TRY(p4_config_print(p->plain, &json));
+    p4_fingerprint_text(fingerprint, json);
+done:
+    free(json);
+    return rc;
+}
+
+static p4_rc read_config(preparing *p, p4_batch_model *model)
+{
+    p4_rc rc = P4_OK;
+    const p4_batch_options *o = p->batch->options;
+    const p4_queue_entry *given = model->given;
+    if (given->text == NULL) {
+        return FAIL("%s", given->error);
+    }
+    TRY(p4_config_read_text(p->config, given->text, strlen(given->text), given->source, P4_RECIPE_QUALITY,
+                            o->overrides, o->override_count));
+    CHECK(
+        !o->strict || p->config->eval_samples > 0,
+        "%s: --strict asks for a verdict, but eval_samples is 0: no quality would be measured to give it by",
+        given->source);
+    model->floating = strchr(p->config->output_path, '{') != NULL;
+    TRY(p4_config_expand_output_path(p->config));
+    TRY(copy(&model->record.output_path, p->config->output_path));
+    TRY(find_fingerprint(p, model->record.config));
+    TRY(p4_batch_plans_make(p->plans, &model->plan, p->config, given));
+done:
+    return rc;
+}
+
+/* Are the model's files those of the known attempt? Only looked at where the answer matters. */
+static p4_rc is_same_model(const preparing *p, const p4_batch_record *known, bool *same)
+{
+    p4_rc rc = P4_OK;
+    char now[P4_FINGERPRINT_BYTES];
+    *same = true;
+    if (p->batch->options->contents && known->model[0] != '\0') {
+        TRY(p4_model_fingerprint(now, p->config->model_path));
+        *same = strcmp(now, known->model) == 0;
+    }
+done:
+    return rc;
+}
+
+static bool has_results(const p4_batch_record *known)
+{
+    char *path = p4_format("%s/" P4_RESULTS_FILE, known->output_path);
+    bool has = path != NULL && p4_file_exists(path);
+    free(path);
+    return has;
+}
+
+/* A batch that was killed between the end of a run and the line that tells of it: the run is not repeated. */
+static bool ended_unseen(const preparing *p, const p4_batch_model *model, const p4_batch_record *known,
+                         p4_batch_record *ended)
+{
+    bool there = model->floating || strcmp(known->output_path, model->record.output_path) == 0;
+    return known->event == P4_BATCH_STARTED && p->batch->options->contents && there &&
+           p4_outcome_read(ended, known->output_path, known->time);
+}
+
+/* Takes the state of the journal over, as far as it still holds. */
+static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_record *known)
+{
+    p4_rc rc = P4_OK;
+    p4_batch_record *mine = &model->record;
+    const bool strict = p->batch->options->strict;
+    if (known == NULL) {
+        return P4_OK;
+    }
+    char *output = mine->output_path;
+    bool same = strcmp(known->config, mine->config) == 0;
+    p4_batch_record now = *known;
+    now.name = mine->name;
+    now.error = NULL;
+    mine->attempt = known->attempt;
+    same =
+        same && !(known->event == P4_BATCH_FAILED && known->ranks == 0); /* what was missing then is there */
+    TRY(same ? is_same_model(p, known, &same) : P4_OK);
+    bool unseen = same && ended_unseen(p, model, known, &now);
+    if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) { /* to do */
+        bool continues = same && model->floating && p4_directory_exists(known->output_path);
+        return continues ? copy(&mine->output_path, known->output_path) : P4_OK;
+    }
+    bool failed = now.event == P4_BATCH_FAILED;
+    if (!failed && !has_results(known)) {
+        return P4_OK; /* somebody has removed them */
+    }
+    now.output_path = NULL;
+    TRY(copy(&now.output_path, known->output_path));
+    rc = copy(&now.error, known->error != NULL ? known->error : "");
+    free(output);
+    *mine = now;
+    TRY(rc);
+    model->earlier = true;
+    p4_batch_set_state(p->batch, model,
+                       failed                                    ? P4_STATE_FAILED
+                       : now.event == P4_BATCH_VERDICT && strict ? P4_STATE_VERDICT
+                                                                 : P4_STATE_DONE);
+    TRY(unseen && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
+done:
+    return rc;
+}
+
+/* This model fails before a rank has worked on it, the others go on. Said once. */
+static p4_rc fail_model(preparing *p, p4_batch_model *model, const p4_batch_record *known)
+{
+    p4_rc rc = P4_OK;
+    p4_batch_record *mine = &model->record;
+    TRY(copy(&mine->error, p4_last_error()));
+    p4_error_clear();
+    bool said = known != NULL && known->event == P4_BATCH_FAILED && strcmp(known->error, mine->error) == 0;
+    mine->event = P4_BATCH_FAILED;
+    mine->status = P4_E_INPUT;
+    mine->attempt = known == NULL ? 1 : known->attempt + !said;
+    (void)p4_utc_now(mine->time);
+    p4_batch_set_state(p->batch, model, P4_STATE_FAILED);
+    TRY(!said && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
+done:
+    return rc;
+}
+
+static p4_rc prepare_model(preparing *p, p4_batch_model *model)
+{
+    p4_rc rc = P4_OK;
+    const p4_batch_options *o = p->batch->options;
+    const p4_batch_record *known = p4_journal_find(p->journal, model->given->name);
+    p4_batch_record_init(&model->record);
+    TRY(copy(&model->record.name, model->given->name));
+    rc = read_config(p, model);
+    if (rc == P4_E_INPUT) {
+        rc = fail_model(p, model, known);
+        goto done;
+    }
+    TRY(rc);
+    TRY(take_known(p, model, known));
+    if (o->failed_only) {
+        bool again = known != NULL && known->event == P4_BATCH_FAILED; /* whatever has changed since */
+        bool open = model->state == P4_STATE_WAITING;
+        p4_batch_set_state(p->batch, model,
+                           again  ? P4_STATE_WAITING
+                           : open ? P4_STATE_LEFT_OUT
+                                  : model->state);
+        model->earlier = model->earlier && !again;
+    }
+done:
+    return rc;
+}
+
+/* ---- all ---- */
+
+static int by_path(const void *a, const void *b)
+{
+    return strcmp((*(const p4_batch_model *const *)a)->record.output_path,
+                  (*(const p4_batch_model *const *)b)->record.output_path);
+}
+
+/* Two models must not write to one directory. */
+static p4_rc check_outputs(const p4_batch *batch)
+{
+    p4_rc rc = P4_OK;
+    size_t count = 0;
+    const p4_batch_model **sorted = p4_alloc((size_t)batch->count, sizeof *sorted);
+    TRY(sorted != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < batch->count; i++) {
+        if (batch->models[i].record.output_path != NULL && batch->models[i].state != P4_STATE_LEFT_OUT) {
+            sorted[count++] = &batch->models[i];
+        }
+    }
+    qsort(sorted, count, sizeof *sorted, by_path);
+    for (size_t i = 1; i < count; i++) {
+        CHECK(strcmp(sorted[i - 1]->record.output_path, sorted[i]->record.output_path) != 0,
+              "%s and %s: both have the output_path \"%s\", expected one directory a model",
+              sorted[i - 1]->given->source, sorted[i]->given->source, sorted[i]->record.output_path);
+    }
+done:
+    free(sorted);
+    return rc;
+}
+
+typedef struct ordered {
+    double seconds;
+    int64_t index;
+} ordered;
+
+static int longer_first(const void *a, const void *b)
+{
+    const ordered *x = a, *y = b;
+    return x->seconds != y->seconds ? (x->seconds < y->seconds) - (x->seconds > y->seconds)
+                                    : (x->index > y->index) - (x->index < y->index);
+}
+
+static p4_rc sort_models(p4_batch *batch)
+{
+    p4_rc rc = P4_OK;
+    ordered *list = p4_alloc((size_t)batch->count, sizeof *list);
+    batch->order = p4_alloc((size_t)batch->count, sizeof *batch->order);
+    TRY(list != NULL && batch->order != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < batch->count; i++) {
+        const p4_batch_plan *plan = &batch->models[i].plan;
+        list[i] = (ordered){.seconds = plan->known ? plan->seconds[0] * plan->least : 0, .index = i};
+    }
+    qsort(list, (size_t)batch->count, sizeof *list, longer_first);
+    for (int64_t i = 0; i < batch->count; i++) {
+        batch->order[i] = list[i].index;
+    }
+done:
+    free(list);
+    return rc;
+}
+
+static p4_rc prepare_models(p4_batch *batch, const p4_journal_state *journal, p4_batch_plans *plans)
+{
+    p4_rc rc = P4_OK;
+    preparing p = {.batch = batch, .journal = journal, .plans = plans};
+    p.config = p4_alloc(1, sizeof *p.config);
+    p.plain = p4_alloc(1, sizeof *p.plain);
+    batch->count = batch->queue.count;
+    batch->models = p4_alloc((size_t)batch->count, sizeof *batch->models);
+    TRY(p.config != NULL && p.plain != NULL && batch->models != NULL ? P4_OK : P4_E_SYSTEM);
+    batch->counts[P4_STATE_WAITING] = batch->count;
+    for (int64_t i = 0; i < batch->count; i++) {
+        batch->models[i].given = &batch->queue.entries[i];
+        if (batch->options->task == 0 || batch->options->task == i + 1) {
+            TRY(prepare_model(&p, &batch->models[i]));
+        } else {
+            p4_batch_record_init(&batch->models[i].record);
+            p4_batch_set_state(batch, &batch->models[i], P4_STATE_LEFT_OUT);
+        }
+    }
+    TRY(check_outputs(batch));
+    TRY(sort_models(batch));
+done:
+    free(p.config);
+    free(p.plain);
+    return rc;
+}
+
+p4_rc p4_batch_prepare(p4_batch *batch, const p4_batch_options *options, int ranks, int ranks_per_node,
+                       int cores)
+{
+    p4_rc rc = P4_OK;
+    p4_journal_state *journal = NULL;
+    p4_batch_plans *plans = NULL;
+    batch->options = options;
+    batch->ranks = ranks;
+    TRY(p4_queue_read(&batch->queue, options->queue_path, options->template_path));
+    CHECK(options->task <= batch->queue.count,
+          "--task: found %lld, expected 1 to %lld: the queue %s has as many models", (long long)options->task,
+          (long long)batch->queue.count, options->queue_path);
+    TRY(p4_journal_read(&journal, batch->directory));
+    TRY(p4_batch_plans_open(&plans, options, ranks, ranks_per_node, cores));
+    TRY(prepare_models(batch, journal, plans));
+done:
+    p4_batch_plans_close(plans);
+    p4_journal_state_free(journal);
+    return rc;
+}

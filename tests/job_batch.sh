@@ -1,0 +1,218 @@
+#!/usr/bin/env bash
+# phase4_batch: groups of different sizes write the bytes of single runs; a model that fails is reported and the others go on; a
+# batch that is killed or stopped continues its models and repeats none; journal, --failed-only, --task, --strict, --max-fails.
+set -eu
+. "$(dirname "$0")/job.sh"
+cd "$TMP"
+demo
+model six "${SMALL[@]}"
+# A seed with which quantizing the random weights raises the perplexity: otherwise nothing would be fine-tuned.
+cat >template.json <<JSON
+{
+  "output_path": "$TMP/out", "init": "random", "wandb_enabled": false, "device": "cpu", "seed": 2,
+  "calibration_dataset": "custom", "calibration_files": ["$TMP/demo/stories-train.jsonl"],
+  "eval_files": ["$TMP/demo/stories-valid.jsonl"], "eval_samples": 4, "calibration_samples": 8, "calibration_batch_size": 2,
+  "calibration_sequence_length": 32, "global_batch_tokens": 128, "fine_tune_threshold": 0, "quantizer": "exact", "fine_tune_max_steps": 4,
+  "fine_tune_lr": 3e-3, "warmup_steps": 1, "log_every": 1, "threads_per_rank": 1, "num_workers": 1, "max_accuracy_drop": 0.5
+}
+JSON
+batch() { # batch STATUS RANKS ARGUMENT...: runs phase4_batch on that many ranks and expects the status on each
+    local expected=$1 ranks=$2 status=0
+    shift 2
+    on_ranks "$ranks" "$PHASE4_BATCH" "$@" || status=$?
+    [ $status = "$expected" ] || complain "phase4_batch $*: status $status, expected $expected"
+}
+events() { # events JOURNAL NAME EVENT: how many there are
+    grep -c "\"name\":\"$2\",\"event\":\"$3\"" "$1" || true
+}
+expect() { # expect WHAT FOUND WANTED
+    [ "$2" = "$3" ] || complain "$1: found $2, expected $3"
+}
+derive() { # derive FILE OUTPUT KEYS: a configuration of the model six
+    python3 - "$TMP" "$@" <<'END'
+import json, sys
+tmp, file, output, keys = sys.argv[1:]
+config = json.load(open(tmp + "/template.json"))
+config.update(model_path=tmp + "/six", output_path=f"{tmp}/{output}", **json.loads("{" + keys + "}"))
+json.dump(config, open(file, "w"))
+END
+}
+same() { # same DIRECTORY DIRECTORY: the same tensors and the same losses
+    cmp "$1/dequantized_fp16/model.safetensors" "$2/dequantized_fp16/model.safetensors" &&
+        "$TOOL_COMPARE" "$1" "$2" bits 0 && "$TOOL_COMPARE" "$1" "$2" losses 0
+}
+
+# A file, an object with its own number of ranks, keys over a file, a misspelt key, a model that is not there.
+mixed() {
+    local log
+    derive a.json mixed/a ''
+    derive plain.json mixed/plain ''
+    cat >queue.json <<JSON
+["a.json",
+ {"name": "two", "ranks": 2, "cfg": "plain.json", "output_path": "$TMP/mixed/two", "seed": 8},
+ {"name": "bad", "cfg": "a.json", "calibration_sampels": 8, "output_path": "$TMP/mixed/bad"},
+ {"name": "gone", "cfg": "a.json", "model_path": "$TMP/gone", "output_path": "$TMP/mixed/gone"},
+ {"name": "one", "ranks": 1, "cfg": "plain.json", "output_path": "$TMP/mixed/one", "seed": 18446744073709551615}]
+JSON
+    batch 5 4 queue.json
+    for name in a two one; do
+        expect "$name" "$(events queue.batch/journal.jsonl $name done)" 1
+    done
+    grep -q '3 done (0 of them before), 2 failed (bad, gone)' log || complain "no summary"
+    grep -q 'bad .*calibration_sampels' log && grep -q "gone .*$TMP/gone" log || complain "the errors are not shown"
+    # The journal says on how many ranks; a single run on as many writes the same bytes.
+    local ranks
+    ranks=$(sed -n 's/.*"name":"a","event":"done".*"ranks":\([0-9]*\).*/\1/p' queue.batch/journal.jsonl)
+    "$MPIRUN" -n "$ranks" "$PHASE4_MPI" --quiet a.json output_path=alone_a >log 2>&1 || complain "a alone"
+    "$MPIRUN" -n 2 "$PHASE4_MPI" --quiet plain.json output_path=alone_two seed=8 >log 2>&1 || complain "two alone"
+    same "$TMP/mixed/a" alone_a
+    same "$TMP/mixed/two" alone_two
+    # Nothing is repeated; what failed is tried again on request, or when it has changed.
+    batch 5 2 queue.json
+    [ "$(grep -c started queue.batch/journal.jsonl)" = 3 ] || complain "a model was repeated"
+    cp -r "$TMP/six" "$TMP/gone"
+    expect 'the numbers of the open models' "$("$PHASE4_BATCH" --list open queue.json)" 4
+    sed -i 's/sampels/samples/' queue.json
+    batch 0 2 --failed-only queue.json
+    grep -q '5 done (3 of them before)' log || complain "the mended models were not compressed"
+    python3 - <<'END'
+import json
+results = json.load(open("queue.batch/batch_results.json"))
+assert results["status"] == 0 and results["counts"]["done"] == 5, results["counts"]
+assert [m["state"] for m in results["models"]] == 5 * ["done"]
+assert all(m["compression_ratio"] > 1 and m["held_memory_mb"] > 0 for m in results["models"])
+assert [m["attempt"] for m in results["models"]] == [1, 1, 2, 2, 1]
+END
+    # A model that changes is compressed again, where its results may be replaced.
+    touch "$TMP/gone/extra.json"
+    batch 0 2 queue.json overwrite=true
+    expect 'a model that changed' "$(events queue.batch/journal.jsonl gone done)" 2
+}
+
+# Killed in the middle of training, then stopped by a signal to one rank, then continued: as an undisturbed run.
+broken_off() {
+    mkdir models
+    for name in x y z; do cp -r "$TMP/six" models/$name; done
+    derive long.json "off" '"fine_tune_max_steps": 60, "fine_tune_epochs": 60, "checkpoint_every": 5'
+    echo '{"models": "models", "template": "long.json", "ranks": 1}' >queue.json
+    trains() { # trains STEPS
+        for _ in $(seq 1 $((10 * HANG_S))); do
+            [ "$(grep -c '"kind":"train"' "$TMP/off/x/metrics.jsonl" 2>/dev/null)" -ge "$1" ] 2>/dev/null && return 0
+            sleep 0.1
+        done
+        complain "x does not train"
+    }
+    "$MPIRUN" -n 2 "$PHASE4_BATCH" queue.json >log 2>&1 &
+    local job=$! status=0
+    trains 12
+    # While it runs, nobody else may take the journal.
+    "$PHASE4_BATCH" queue.json >second 2>&1 || status=$?
+    [ $status = 2 ] && grep -q 'state of a batch' second || { cp second log; complain "a second batch: status $status, expected 2"; }
+    for pid in $(pgrep -P "$job" phase4_batch) "$job"; do kill -KILL "$pid"; done
+    wait "$job" || true
+    printf '{"name":"x","event":"do' >>queue.batch/journal.jsonl # a line that was not finished
+    # A signal to the rank that has no coordinator stops all models.
+    (
+        trains 20
+        for pid in $(pgrep -x phase4_batch); do
+            [ "$(readlink "/proc/$pid/cwd")" = "$PWD" ] && grep -zq '^OMPI_COMM_WORLD_RANK=1$' "/proc/$pid/environ" || continue
+            kill -TERM "$pid"
+        done
+    ) &
+    batch 75 2 queue.json
+    grep -q 'stopping: SIGTERM' log || complain "the batch was not stopped"
+    wait
+    batch 0 2 queue.json
+    grep -q 'continues after step' queue.batch/logs/x.log || complain "x was not continued"
+    for name in x y z; do
+        expect "$name" "$(events queue.batch/journal.jsonl $name done)" 1
+    done
+    "$PHASE4_MPI" --quiet long.json model_path=models/x output_path=alone >log 2>&1 || complain "x alone"
+    same "$TMP/off/x" alone
+    # A run that ended unseen: its last line is lost, and it is not repeated.
+    sed -i '/"name":"x","event":"done"/d' queue.batch/journal.jsonl
+    batch 0 1 queue.json
+    grep -q '3 done (3 of them before)' log || complain "a run that had ended was repeated"
+    # What an older attempt tells later does not count; a line that is no event is refused by its number.
+    echo '{"name":"y","event":"failed","attempt":1,"error":"stale"}' >>queue.batch/journal.jsonl
+    local lines
+    expect 'failed models' "$("$PHASE4_BATCH" --list failed queue.json)" ''
+    lines=$(wc -l <queue.batch/journal.jsonl)
+    echo 'nonsense' >>queue.batch/journal.jsonl
+    batch 2 1 queue.json
+    grep -q "journal.jsonl:$((lines + 1))" log || complain "the bad line is not named"
+}
+
+# Verdicts, the bound on failures, tasks of an array, queues that are refused.
+verdicts() {
+    for name in p q r; do cp -r "$TMP/six" $name; printf '%s\n' "$name  "; done >list.txt
+    derive bad.json verdicts '"max_accuracy_drop": 0, "enable_fine_tuning": false, "reconstruct": false'
+    batch 3 2 --strict --template bad.json list.txt
+    grep -q '0 done (0 of them before), 3 with a failed verdict' log || complain "the verdicts are not counted"
+    batch 0 2 --template bad.json list.txt
+    rm -r list.batch "$TMP/verdicts"
+    batch 5 1 --template bad.json --max-fails 1 list.txt init=pretrained
+    grep -q '1 failed' log && grep -q '2 to do' log || batch_shows_failures
+    # Each task works on its model and leaves a journal of its own; all of them together are the batch.
+    rm -rf list.batch "$TMP/verdicts"
+    batch 0 1 --template bad.json --task 2 list.txt
+    expect 'models left' "$("$PHASE4_BATCH" --template bad.json --list open list.txt)" 1,3
+    batch 0 1 --template bad.json list.txt
+    expect 'started here' "$(grep -c started list.batch/journal.jsonl)" 2
+    "$PHASE4_BATCH" --template bad.json --results list.txt >log || complain "--results: status $?"
+    grep -q '3 done' log || complain "the results of the tasks were not merged"
+    printf 'p\n%s/p\n' "$PWD" >twice.txt
+    batch 2 1 --template bad.json twice.txt
+    grep -q 'both are named "p"' log || complain "two models of one name"
+    echo '[{"name": "a", "cfg": "bad.json"}, {"name": "b", "cfg": "bad.json"}]' >one_output.json
+    batch 2 1 one_output.json
+    grep -q 'both have the output_path' log || complain "two models with one directory"
+    echo '{"model": "p"}' >wrong.json
+    batch 2 1 wrong.json
+    batch 2 1 --tusk 1 wrong.json
+    grep -q '"--task"' log || complain "the nearest option is not named"
+}
+# All three have no weights: they fail before their first rank, and --max-fails counts runs.
+batch_shows_failures() { grep -q '3 failed' log || complain "the failures are not shown"; }
+
+# Twenty models on two ranks: what a rank holds between two models does not grow.
+growth() {
+    for i in $(seq 1 20); do cp -r "$TMP/six" "m$i"; done
+    derive short.json growth '"fine_tune_max_steps": 2, "reconstruct": false'
+    echo '{"models": "m*", "template": "short.json"}' >queue.json
+    batch 0 2 queue.json
+    python3 - <<'END'
+import json
+held = {}
+for line in open("queue.batch/journal.jsonl"):
+    event = json.loads(line)
+    if event["event"] == "done":
+        held.setdefault(event["first_rank"], []).append(event["held_memory_mb"])
+assert sum(len(h) for h in held.values()) == 20
+for rank, megabytes in held.items():
+    assert max(megabytes[2:]) < megabytes[1] + 1.5, (rank, megabytes)
+END
+}
+
+# Configurations alone: ten thousand models are planned in seconds, since those of one shape have one plan.
+plans() {
+    python3 - "$TMP" <<'END'
+import json, os, sys
+config = json.load(open(sys.argv[1] + "/six/config.json"))
+for i in range(10000):
+    os.makedirs(f"big/m{i}")
+    json.dump({**config, "num_hidden_layers": 2 + i % 20}, open(f"big/m{i}/config.json", "w"))
+END
+    echo "{\"models\": \"big\", \"template\": \"$TMP/template.json\"}" >queue.json
+    TIMEFORMAT=%U
+    { time "$PHASE4_BATCH" --plan --ranks 64 --ranks-per-node 8 queue.json >log 2>&1; } 2>seconds || complain "--plan"
+    grep -q '^10000 models to do' log || complain "not all are planned"
+    [ "$(cut -d. -f1 seconds)" -lt $((20 * ${P4_TIME_FACTOR:-1})) ] || complain "planning took $(cat seconds) s of CPU time"
+}
+
+spawn mixed
+spawn broken_off
+spawn verdicts
+spawn growth
+spawn plans
+join

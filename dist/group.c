@@ -235,11 +235,13 @@ static void judge_wait(p4_group *group, waiting *w, const char *what, bool bound
  * most timeout_s; else as long as the other ranks live, since a rank may work alone for hours. */
 static void wait_for(p4_group *group, MPI_Request *request, const char *what, bool bounded)
 {
-    waiting w = {.now_s = p4_now_s()};
+    double started_s = p4_now_s();
+    waiting w = {.now_s = started_s};
     for (int64_t tries = 0;; tries++) {
         int done = 0;
         MPI_Test(request, &done, MPI_STATUS_IGNORE);
         if (done) {
+            group->waited_s += tries > 0 ? p4_now_s() - started_s : 0;
             return;
         }
         if (tries < 200) {

@@ -20,6 +20,7 @@ typedef struct p4_group {
     int local_rank, local_ranks; /* of the group on this node */
     double timeout_s;            /* bound of every wait inside a training step */
     p4_abort_hook *abort_hooks;  /* the newest first */
+    double waited_s;             /* in waits for other ranks on host memory, since it was opened */
     struct p4_group_state *state;
 } p4_group;
 

@@ -370,8 +370,7 @@ static p4_rc write_all(const p4_export *x)
     exporter e = {.x = x};
     char *phase4_json = NULL;
     char *tokenizer = p4_format("%s/tokenizer.json", x->original->hf.path); /* copied where it is */
-    unsigned has = (tokenizer != NULL && p4_file_exists(tokenizer) ? P4_NEEDS_TOKENIZER : 0u) |
-                   (x->has_metrics ? P4_NEEDS_METRICS : 0u);
+    unsigned has = (tokenizer != NULL && p4_file_exists(tokenizer) ? P4_NEEDS_TOKENIZER : 0u) | x->has;
     atomic_init(&e.ended, false);
     TRY(p4_outputs_name(paths, x->config, has));
     TRY(p4_config_print(x->config, &phase4_json));

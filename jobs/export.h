@@ -21,7 +21,7 @@ typedef struct p4_export {
     const p4_training_curve *curve;  /* rank 0 */
     const char *tokenizer_json;      /* rank 0; NULL: the model has no tokenizer */
     const p4_inputs *inputs; /* whose fingerprints go along; NULL: those of the weight files are taken */
-    bool has_metrics;        /* rank 0: metrics.jsonl is written */
+    unsigned has;            /* rank 0: of P4_NEEDS_METRICS and P4_NEEDS_RUN, what the caller writes */
     p4_hold *hold;           /* rank 0: looked at before each file; NULL: the caller has the directory */
     p4_results *results;     /* evaluations go along; sizes, paths and names are filled in */
 } p4_export;

@@ -19,7 +19,11 @@ static double file_bytes(const char *directory, const char *name)
 /* They are written beside those of an older run. */
 static double output_bytes(const p4_plan_input *in, double copied_bytes)
 {
-    enum { HDF5_BYTES = 3 << 10, SMALL_BYTES = 16 << 10 }; /* what HDF5 adds to a tensor; JSON files */
+    enum {
+        HDF5_BYTES = 3 << 10,  /* what HDF5 adds to a tensor */
+        DETAIL_BYTES = 1 << 9, /* a tensor in details.json and report.html */
+        SMALL_BYTES = 96 << 10 /* the other JSON files, and what every report has */
+    };
     const p4_config *c = in->config;
     const p4_model *model = &in->original->hf.model;
     double packed = file_bytes(in->original->hf.path, "tokenizer.json"), halves = copied_bytes;
@@ -32,7 +36,8 @@ static double output_bytes(const p4_plan_input *in, double copied_bytes)
                                     : 2 * count);
         halves += 2 * count;
     }
-    return SMALL_BYTES + (c->save_quantized ? packed : 0) + (c->save_dequantized_fp16 ? halves : 0);
+    return SMALL_BYTES + DETAIL_BYTES * (double)model->params_count + (c->save_quantized ? packed : 0) +
+           (c->save_dequantized_fp16 ? halves : 0);
 }
 
 /* Masters with optimizer state, of all ranks. */

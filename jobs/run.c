@@ -12,8 +12,10 @@
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "jobs/check.h"
+#include "jobs/details.h"
 #include "jobs/forecast.h"
 #include "jobs/metrics.h"
+#include "jobs/pages.h"
 #include "jobs/provenance.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
@@ -161,11 +163,12 @@ static double forecast_after(const p4_run *run, int stage)
 static p4_rc run_stage(p4_run *run, int i)
 {
     p4_rc rc = P4_OK;
-    double started_s = p4_now_s();
     INFO("[%d/%d] %s", i + 1, STAGES, p4_plan_stage_titles[i]);
     p4_progress_set_after(forecast_after(run, i));
+    p4_timeline_begin(run, p4_plan_stage_names[i]);
     p4_rc outcome = stages[i].run(run);
-    TRY(p4_results_add_time(&run->results, p4_plan_stage_names[i], p4_now_s() - started_s));
+    p4_timeline_end(run);
+    TRY(p4_results_add_time(&run->results, p4_plan_stage_names[i], p4_timeline_last_s(run)));
     TRY(outcome);
     TRY_ALL(run->compute.group, p4_inputs_check(&run->inputs));
     run->done[i] = true;
@@ -350,12 +353,16 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback l
     p4_run *run = p4_alloc(1, sizeof *run);
     TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
     run->config = *config;
+    run->started_s = started_s;
     run->log_callback = log_callback;
     run->log_user = log_user;
     p4_results_init(&run->results);
     rc = execute(run, group, &output_taken);
     run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
     (void)p4_utc_now(run->results.provenance.ended);
+    if (rc == P4_OK) {
+        p4_pages_write(run);
+    }
     if (output_taken) {
         p4_rc written = p4_agree_root(group, group->rank == 0 ? write_results(run, rc) : P4_OK);
         if (written != P4_OK && group->rank == 0 && (rc != P4_OK || write_results(run, written) != P4_OK)) {

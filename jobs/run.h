@@ -4,6 +4,7 @@
 #define P4_RUN_H
 
 #include "io/file/inputs.h"
+#include "io/out/details.h"
 #include "io/out/hold.h"
 #include "io/out/report.h"
 #include "io/text/chat.h"
@@ -15,6 +16,13 @@
 #include "jobs/train/statistics.h"
 #include "src/packed.h"
 #include "src/phase4/config.h"
+
+/* The stages that ran in this process, in their order. */
+typedef struct p4_run_timeline {
+    int64_t count;
+    const char *keys[P4_MAX_STAGES]; /* static */
+    p4_stage_detail stages[P4_MAX_STAGES];
+} p4_run_timeline;
 
 typedef struct p4_run {
     p4_config config; /* effective */
@@ -40,6 +48,8 @@ typedef struct p4_run {
     p4_stop stop;             /* compute's */
     struct p4_resume *resume; /* jobs/resume.h */
     bool done[P4_MAX_STAGES]; /* which stages are done, in the order of the table in run.c */
+    double started_s;         /* p4_now_s when this process took up the run */
+    p4_run_timeline timeline; /* of this rank in this process */
 } p4_run;
 
 /* Opens the device and makes the checks that come before the work (check.h): every error at once, one a line.

@@ -41,7 +41,7 @@ cat >check.py <<'END'
 """check.py PAGE CONFIGURATION: prints each key of the files that the pages do not have in backticks in the file's section."""
 import json, re, sys
 page, configuration = (open(path).read() for path in sys.argv[1:3])
-sections = dict(re.findall(r"^## (\d) (.*?)(?=^## |\Z)", page, re.M | re.S))
+sections = dict(re.findall(r"^## (\d+) (.*?)(?=^## |\Z)", page, re.M | re.S))
 results = sections["3"]
 missing = 0
 
@@ -63,6 +63,7 @@ def read(path):
 
 for path in "out/results.json", "under_way.json":
     look(path, read(path), results, results)
+look("details.json", read("out/details.json"), sections["12"], sections["12"])
 look("compression_metadata.json", read("out/compression_metadata.json"), sections["4"], sections["4"] + results)
 for line in open("out/metrics.jsonl"):
     look("metrics.jsonl", json.loads(line), sections["5"], "")
@@ -80,7 +81,7 @@ sys.exit(missing > 0)
 END
 python3 check.py "$docs/formats.md" "$docs/configuration.md" >missing || fail "$(cat missing)"
 # A page that lacks a key is noticed.
-for key in first_rank tokens_per_s born updates ternary_mb seed; do
+for key in first_rank tokens_per_s born updates ternary_mb seed input_peak; do
     sed "s/\`$key\`//" "$docs/formats.md" >formats.md
     sed "s/\`$key\`//" "$docs/configuration.md" >configuration.md
     if python3 check.py formats.md configuration.md >missing; then fail "a page without $key passes"; fi

@@ -14,7 +14,7 @@
 #include "src/phase4/config.h"
 
 enum { PATH_BYTES = 2 * P4_PATH_BYTES };
-static const unsigned everything = P4_NEEDS_TOKENIZER | P4_NEEDS_METRICS;
+static const unsigned everything = P4_NEEDS_TOKENIZER | P4_NEEDS_METRICS | P4_NEEDS_RUN;
 static char directory[P4_PATH_BYTES];
 static p4_config config; /* everything on */
 
@@ -138,6 +138,22 @@ static void test_older_outputs(void)
     }
 }
 
+/* A run goes on without an output that is ASIDE; without another one it does not. */
+static void test_missing(void)
+{
+    p4_output_paths written;
+    strcpy(config.output_path, directory);
+    EXPECT_OK(p4_outputs_name(&written, &config, everything));
+    p4_output_forget_missing(&written);
+    strcpy(config.output_path, "out/of/this");
+    for (int i = 0; i < P4_OUTPUTS; i++) {
+        bool left = p4_output_path(&written, &p4_outputs[i])[0] != '\0';
+        EXPECT(left != has(&p4_outputs[i], P4_OUTPUT_ASIDE), "%s: %s", p4_outputs[i].id,
+               left ? "is listed, but is not there" : "was taken out of the list");
+    }
+    EXPECT_REFUSED(p4_output_check(&written), "was removed while the run was under way");
+}
+
 /* A file inside an output belongs to whoever wrote that output. */
 static void test_inside(void)
 {
@@ -202,6 +218,7 @@ int main(void)
     test_names();
     test_older_outputs();
     test_inside();
+    test_missing();
     test_reported();
     EXPECT_OK(p4_remove_tree(directory));
     return TEST_END();

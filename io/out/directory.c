@@ -256,6 +256,17 @@ p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *writt
     return rc;
 }
 
+void p4_output_forget_missing(p4_output_paths *written)
+{
+    for (int i = 0; i < P4_OUTPUTS; i++) {
+        char *path = (char *)written + p4_outputs[i].path;
+        if ((p4_outputs[i].traits & P4_OUTPUT_ASIDE) != 0 && path[0] != '\0' && !is_there(path)) {
+            WARN("warning: %s: is not there; the run goes on without it", path);
+            path[0] = '\0';
+        }
+    }
+}
+
 p4_rc p4_output_check(const p4_output_paths *written)
 {
     p4_rc rc = P4_OK;

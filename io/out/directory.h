@@ -33,6 +33,9 @@ void p4_output_leave(p4_hold *hold, const char *output_path, bool finished);
  */
 p4_rc p4_output_drop_stale(const char *output_path, const p4_output_paths *written);
 
+/* Takes the paths of outputs that are ASIDE and are not there out of the list, with a warning for each.
+ * Local. */
+void p4_output_forget_missing(p4_output_paths *written);
 /* P4_E_INPUT names a written output that is not there any more. Local. */
 p4_rc p4_output_check(const p4_output_paths *written);
 

@@ -16,15 +16,20 @@ enum {
     P4_OUTPUT_MODEL = 1,   /* a model in some format: what the run is for */
     P4_OUTPUT_PRIMARY = 2, /* primary_output where it is written; otherwise the first model written is */
     P4_OUTPUT_INSIDE = 4,  /* a file inside another output: it comes and goes with that one */
+    P4_OUTPUT_ASIDE = 8,   /* for who watches: a run that cannot write it warns, and goes on without it */
 };
 /* What a run must have for an output, beside the key. */
 enum {
     P4_NEEDS_TOKENIZER = 1,
     P4_NEEDS_METRICS = 2, /* at least one line of metrics.jsonl */
+    P4_NEEDS_RUN = 4,     /* a run from its load to its verdict, not a call of the library alone */
 };
 
 #define P4_METRICS_FILE "metrics.jsonl"
 #define P4_METADATA_FILE "compression_metadata.json"
+#define P4_CONFIG_FILE "phase4_config.json"
+#define P4_DETAILS_FILE "details.json"
+#define P4_REPORT_FILE "report.html"
 /* Lists the others and says how the run ended. It is not a row: it is always written, as the last file. */
 #define P4_RESULTS_FILE "results.json"
 /* Of a run, not of its results: gone when it ends. */
@@ -34,7 +39,8 @@ enum {
 
 /* The rows, in the order in which they are written: the models first, then the small files that describe
  * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with
- * dequantized_fp16, metrics.jsonl as the run measures. Columns: ID (the field of p4_output_paths and the key
+ * dequantized_fp16, metrics.jsonl as the run measures, details and report behind the last stage
+ * (jobs/pages.c). Columns: ID (the field of p4_output_paths and the key
  * in results.json), name inside output_path, configuration key that turns it on (NULL: always on), needs,
  * traits, what it is. */
 /* clang-format off */
@@ -45,9 +51,11 @@ enum {
              P4_OUTPUT_MODEL | P4_OUTPUT_PRIMARY, "fp16 model")                           \
     OTHER(tokenizer, "dequantized_fp16/tokenizer.json", "save_dequantized_fp16", P4_NEEDS_TOKENIZER,         \
           P4_OUTPUT_INSIDE, "tokenizer")                                                                     \
-    EXPORTED(config, "phase4_config.json", NULL, 0, 0, "configuration")                                      \
-    OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_METRICS, 0, "metrics")                          \
-    EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, 0, "metadata")
+    EXPORTED(config, P4_CONFIG_FILE, NULL, 0, 0, "configuration")                                            \
+    OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_METRICS, 0, "metrics")                                    \
+    EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, 0, "metadata")                                             \
+    OTHER(details, P4_DETAILS_FILE, NULL, P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "details")                          \
+    OTHER(report, P4_REPORT_FILE, NULL, P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "report")
 /* clang-format on */
 
 typedef struct p4_output {

@@ -1,5 +1,6 @@
 #include "jobs/export.h"
 
+#include "io/out/outputs.h"
 #include "jobs/stages/stages.h"
 
 p4_rc p4_stage_export(p4_run *run)
@@ -12,7 +13,7 @@ p4_rc p4_stage_export(p4_run *run)
                    .curve = &run->curve,
                    .tokenizer_json = run->tokenizer != NULL ? p4_tokenizer_json(run->tokenizer) : NULL,
                    .inputs = &run->inputs,
-                   .has_metrics = run->metrics_log.stream != NULL,
+                   .has = P4_NEEDS_RUN | (run->metrics_log.stream != NULL ? P4_NEEDS_METRICS : 0u),
                    .hold = run->hold,
                    .results = &run->results};
     return p4_export_write(&e);

@@ -1,0 +1,190 @@
+#include "io/page/run_files.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file/files.h"
+#include "io/json/read.h"
+#include "io/out/outputs.h"
+
+enum { JSON_BYTES = 256 << 20, METRICS_BYTES = 1 << 30 };
+
+const cJSON *p4_page_item(const cJSON *root, const char *path)
+{
+    while (root != NULL && *path != '\0') {
+        char key[64];
+        size_t length = strcspn(path, ".");
+        snprintf(key, sizeof key, "%.*s", (int)length, path);
+        root = cJSON_GetObjectItemCaseSensitive(root, key);
+        path += length + (path[length] == '.');
+    }
+    return root;
+}
+
+double p4_page_real(const cJSON *root, const char *path)
+{
+    const cJSON *item = p4_page_item(root, path);
+    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
+}
+
+const char *p4_page_string(const cJSON *root, const char *path)
+{
+    const char *text = cJSON_GetStringValue(p4_page_item(root, path));
+    return text != NULL ? text : "";
+}
+
+/* A file that holds a JSON object; absent: *root is NULL. */
+static p4_rc read_object(cJSON **root, const char *directory, const char *file, bool required)
+{
+    p4_rc rc = P4_OK;
+    char *text = NULL, *path = p4_format("%s/%s", directory, file);
+    size_t bytes = 0;
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    if (required || p4_file_exists(path)) {
+        TRY(p4_file_read(&text, &bytes, path, JSON_BYTES));
+        TRY(p4_json_read(root, text, bytes, path));
+    }
+done:
+    free(text);
+    free(path);
+    return rc;
+}
+
+/* ---- metrics.jsonl ---- */
+
+/* Room for one element more. */
+static p4_rc grow(void **list, int64_t count, int64_t *capacity, size_t each)
+{
+    if (count < *capacity) {
+        return P4_OK;
+    }
+    int64_t more = p4_max_i64(64, 2 * *capacity);
+    void *larger = p4_resize(*list, (size_t)more, each);
+    if (larger == NULL) {
+        return P4_E_SYSTEM;
+    }
+    *list = larger;
+    *capacity = more;
+    return P4_OK;
+}
+
+static p4_rc add_point(p4_page_run *run, const cJSON *line)
+{
+    void *list = run->points;
+    p4_rc rc = grow(&list, run->point_count, &run->point_capacity, sizeof *run->points);
+    run->points = list;
+    if (rc == P4_OK) {
+        run->points[run->point_count++] =
+            (p4_training_point){.step = (int64_t)p4_page_real(line, "step"),
+                                .loss = p4_page_real(line, "loss"),
+                                .kl = p4_page_real(line, "kl"),
+                                .lr = p4_page_real(line, "lr"),
+                                .grad_norm = p4_page_real(line, "grad_norm"),
+                                .tokens_per_s = p4_page_real(line, "tokens_per_s")};
+    }
+    return rc;
+}
+
+static p4_rc add_evaluation(p4_page_run *run, const cJSON *line)
+{
+    void *list = run->evaluations;
+    p4_rc rc = grow(&list, run->evaluation_count, &run->evaluation_capacity, sizeof *run->evaluations);
+    run->evaluations = list;
+    if (rc == P4_OK) {
+        p4_page_evaluation *e = &run->evaluations[run->evaluation_count++];
+        *e = (p4_page_evaluation){.step = p4_page_real(line, "step"),
+                                  .loss = p4_page_real(line, "loss"),
+                                  .perplexity = p4_page_real(line, "perplexity")};
+        snprintf(e->stage, sizeof e->stage, "%s", p4_page_string(line, "stage"));
+    }
+    return rc;
+}
+
+static p4_rc take_line(p4_page_run *run, const cJSON *line)
+{
+    const char *kind = p4_page_string(line, "kind");
+    double step = p4_page_real(line, "step");
+    bool counts = step >= 0 && step < 0x1p53;
+    return counts && strcmp(kind, "train") == 0        ? add_point(run, line)
+           : counts && strcmp(kind, "evaluation") == 0 ? add_evaluation(run, line)
+                                                       : P4_OK;
+}
+
+/* A torn last line, which a killed run may leave, is passed over. */
+static p4_rc read_metrics(p4_page_run *run)
+{
+    p4_rc rc = P4_OK;
+    char *text = NULL, *path = p4_format("%s/" P4_METRICS_FILE, run->directory);
+    size_t bytes = 0;
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    if (!p4_file_exists(path)) {
+        goto done;
+    }
+    TRY(p4_file_read(&text, &bytes, path, METRICS_BYTES));
+    int64_t number = 1;
+    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1, number++) {
+        cJSON *root = cJSON_ParseWithLength(line, (size_t)(end - line));
+        CHECK(cJSON_IsObject(root), "%s: line %lld: not a JSON object", path, (long long)number);
+        rc = take_line(run, root);
+        cJSON_Delete(root);
+        TRY(rc);
+    }
+done:
+    free(text);
+    free(path);
+    return rc;
+}
+
+/* ---- all of it ---- */
+
+static p4_rc name_model(p4_page_run *run)
+{
+    const char *path = p4_page_string(run->config, "model_path");
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') {
+        end--;
+    }
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/') {
+        start--;
+    }
+    run->name = end > start ? p4_format("%.*s", (int)(end - start), path + start) : p4_strdup(run->directory);
+    return run->name != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+p4_rc p4_page_run_read(p4_page_run *run, const char *directory, const char *results_json)
+{
+    p4_rc rc = P4_OK;
+    *run = (p4_page_run){.directory = p4_strdup(directory)};
+    TRY(run->directory != NULL ? P4_OK : P4_E_SYSTEM);
+    if (results_json != NULL) {
+        TRY(p4_json_read(&run->results, results_json, strlen(results_json), P4_RESULTS_FILE));
+    } else {
+        TRY(read_object(&run->results, directory, P4_RESULTS_FILE, true));
+        CHECK(strcmp(p4_page_string(run->results, "phase"), "phase4_bitnet") == 0,
+              "%s/" P4_RESULTS_FILE ": \"phase\" is \"%s\", expected \"phase4_bitnet\"", directory,
+              p4_page_string(run->results, "phase"));
+    }
+    TRY(read_object(&run->config, directory, P4_CONFIG_FILE, false));
+    TRY(read_object(&run->details, directory, P4_DETAILS_FILE, false));
+    TRY(read_object(&run->samples, directory, P4_SAMPLES_FILE, false));
+    TRY(read_metrics(run));
+    TRY(name_model(run));
+done:
+    return rc;
+}
+
+void p4_page_run_free(p4_page_run *run)
+{
+    cJSON_Delete(run->results);
+    cJSON_Delete(run->config);
+    cJSON_Delete(run->details);
+    cJSON_Delete(run->samples);
+    free(run->points);
+    free(run->evaluations);
+    free(run->name);
+    free(run->directory);
+    *run = (p4_page_run){0};
+}

@@ -1,0 +1,40 @@
+/* Texts of the original and of the ternary model side by side. */
+#include "io/page/html.h"
+#include "io/page/sections.h"
+
+bool p4_page_has_samples(const p4_page_run *run)
+{
+    return cJSON_GetArraySize(p4_page_item(run->samples, "samples")) > 0;
+}
+
+static void put_text(FILE *to, const char *heading, const char *prompt, const char *text)
+{
+    fprintf(to, "<div class=\"text\"><h4>%s</h4><p dir=\"auto\"><span class=\"prompt\">", heading);
+    p4_html_text(to, prompt);
+    fputs("</span>", to);
+    p4_html_text(to, text);
+    fputs("</p></div>\n", to);
+}
+
+void p4_section_samples(FILE *to, const p4_page_run *run)
+{
+    const cJSON *sample;
+    int number = 0;
+    if (!p4_page_has_samples(run)) {
+        return;
+    }
+    p4_html_section(to, "samples", "Sample texts");
+    fputs("<p>The beginning, in grey, is from the evaluation text. Both models continue it with the most "
+          "likely "
+          "token each time.</p>\n",
+          to);
+    cJSON_ArrayForEach(sample, p4_page_item(run->samples, "samples"))
+    {
+        const char *prompt = p4_page_string(sample, "prompt");
+        fprintf(to, "<h3>Sample %d</h3>\n<div class=\"pair samples\">\n", ++number);
+        put_text(to, "Original", prompt, p4_page_string(sample, "original"));
+        put_text(to, "Ternary", prompt, p4_page_string(sample, "ternary"));
+        fputs("</div>\n", to);
+    }
+    p4_html_end_section(to);
+}

@@ -1,0 +1,192 @@
+/* How the run ended, first in words, then on a scale, then its main figures; and the table of evaluations. */
+#include <math.h>
+#include <string.h>
+
+#include "io/page/html.h"
+#include "io/page/sections.h"
+
+p4_page_outcome p4_page_outcome_of(const p4_page_run *run)
+{
+    const cJSON *passed = p4_page_item(run->results, "quality.passed");
+    if (!cJSON_IsTrue(p4_page_item(run->results, "success"))) {
+        return (p4_page_outcome){"fail", "\xE2\x9C\x97", "The run did not complete"};
+    }
+    if (cJSON_IsTrue(passed)) {
+        return (p4_page_outcome){"pass", "\xE2\x9C\x93", "Passed"};
+    }
+    if (cJSON_IsFalse(passed)) {
+        return (p4_page_outcome){"fail", "\xE2\x9C\x97", "Failed"};
+    }
+    return (p4_page_outcome){"none", "?", "No verdict"};
+}
+
+void p4_page_statement(FILE *to, const p4_page_run *run)
+{
+    double ratio = p4_page_real(run->results, "quality.degradation_ratio");
+    double allowed = p4_page_real(run->results, "quality.max_accuracy_drop");
+    const char *error = p4_page_string(run->results, "error");
+    if (error[0] != '\0') {
+        p4_html_foreign(to, error);
+        return;
+    }
+    if (isnan(ratio)) {
+        fputs("The perplexity was not measured before and after the compression.", to);
+    } else {
+        fprintf(to, "Perplexity %s by <strong>%.1f&nbsp;%%</strong>, from ", ratio < 0 ? "fell" : "rose",
+                100 * fabs(ratio));
+        p4_html_number(to, p4_page_real(run->results, "pre_compression.perplexity"), 2, "");
+        fputs(" to ", to);
+        p4_html_number(to, p4_page_real(run->results, "final.perplexity"), 2, "");
+        fprintf(to, ". A rise of up to %.1f&nbsp;%% is allowed.", 100 * allowed);
+    }
+    if (cJSON_IsFalse(p4_page_item(run->results, "gradient_flow_test.passed"))) {
+        fputs(" The gradient-flow test failed: ", to);
+        p4_html_foreign(to, p4_page_string(run->results, "gradient_flow_test.error"));
+    }
+}
+
+/* A scale with the allowed part, zero, and where the run is. */
+static void put_gauge(FILE *to, double ratio, double allowed)
+{
+    enum { UNITS = 1000 };
+    double low = fmin(0, ratio), high = fmax(allowed, ratio), margin = 0.12 * fmax(high - low, 1e-6);
+    low -= margin;
+    high += margin;
+    double zero = -low / (high - low), limit = (allowed - low) / (high - low),
+           at = (ratio - low) / (high - low);
+    fprintf(to,
+            "<div class=\"gauge\">\n<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\" "
+            "aria-labelledby=\"g-t\"><title id=\"g-t\">Change of perplexity on a scale: %+.1f %%, of at most "
+            "%+.1f %% allowed</title>\n",
+            UNITS, 100 * ratio, 100 * allowed);
+    fprintf(to, "<path class=\"track\" d=\"M0 50H%d\"/><path class=\"allowed\" d=\"M0 50H%.1f\"/>", UNITS,
+            UNITS * limit);
+    fprintf(to, "<path class=\"tick\" d=\"M%.1f 20v60M%.1f 20v60\"/>", UNITS * zero, UNITS * limit);
+    fprintf(to, "<path class=\"at\" d=\"M%.1f 50h0\"/></svg>\n", UNITS * at);
+    fprintf(to, "<div aria-hidden=\"true\"><span style=\"left:%.1f%%\">0</span>", 100 * zero);
+    fprintf(to, "<span style=\"left:%.1f%%\">%+.0f&nbsp;%% allowed</span></div></div>\n", 100 * limit,
+            100 * allowed);
+}
+
+static void begin_tile(FILE *to, const char *label)
+{
+    fprintf(to, "<div class=\"tile\"><dt>%s</dt><dd>", label);
+}
+
+static void end_tile(FILE *to)
+{
+    fputs("</small></dd></div>\n", to);
+}
+
+static void put_size_tiles(FILE *to, const cJSON *metrics)
+{
+    const double MB = 1048576.0;
+    double ratio = p4_page_real(metrics, "compression_ratio"),
+           target = p4_page_real(metrics, "target_compression_ratio");
+    begin_tile(to, "Size");
+    p4_html_bytes(to, MB * p4_page_real(metrics, "compressed_size_mb"));
+    fputs("<small>from ", to);
+    p4_html_bytes(to, MB * p4_page_real(metrics, "original_size_mb"));
+    fputs(" in fp32", to);
+    end_tile(to);
+    begin_tile(to, "Compression");
+    p4_html_number(to, ratio, 2, "&times;");
+    fprintf(to, "<small>target %.1f&times;: %s", target, ratio >= target ? "reached" : "not reached");
+    end_tile(to);
+    begin_tile(to, "Zeros");
+    p4_html_number(to, 100 * p4_page_real(metrics, "sparsity_ratio"), 1, "&nbsp;%");
+    fputs("<small>of the ternary weights", to);
+    end_tile(to);
+}
+
+static void put_tiles(FILE *to, const p4_page_run *run)
+{
+    const cJSON *r = run->results, *metrics = p4_page_item(r, "metrics");
+    fputs("<dl class=\"tiles\">\n", to);
+    begin_tile(to, "Perplexity");
+    p4_html_number(to, p4_page_real(r, "final.perplexity"), 2, "");
+    fputs("<small>original ", to);
+    p4_html_number(to, p4_page_real(r, "pre_compression.perplexity"), 2, "");
+    end_tile(to);
+    begin_tile(to, "Next token correct");
+    p4_html_number(to, 100 * p4_page_real(r, "final.accuracy"), 1, "&nbsp;%");
+    fputs("<small>original ", to);
+    p4_html_number(to, 100 * p4_page_real(r, "pre_compression.accuracy"), 1, "&nbsp;%");
+    end_tile(to);
+    put_size_tiles(to, metrics);
+    begin_tile(to, "Time");
+    p4_html_duration(to, p4_page_real(r, "timing.total"));
+    double ranks = p4_page_real(r, "provenance.ranks");
+    fputs("<small>", to);
+    p4_html_count(to, ranks);
+    fprintf(to, " rank%s, ", ranks == 1 ? "" : "s");
+    p4_html_text(to, p4_page_string(r, "provenance.device"));
+    end_tile(to);
+    fputs("</dl>\n", to);
+}
+
+void p4_section_verdict(FILE *to, const p4_page_run *run)
+{
+    p4_page_outcome outcome = p4_page_outcome_of(run);
+    double ratio = p4_page_real(run->results, "quality.degradation_ratio"),
+           allowed = p4_page_real(run->results, "quality.max_accuracy_drop");
+    fprintf(to, "<section id=\"verdict\" class=\"verdict %s\" aria-labelledby=\"verdict-h\">\n",
+            outcome.kind);
+    fprintf(to, "<h2 id=\"verdict-h\"><span aria-hidden=\"true\">%s</span> %s</h2>\n<p>", outcome.sign,
+            outcome.word);
+    p4_page_statement(to, run);
+    fputs("</p>\n", to);
+    if (isfinite(ratio) && isfinite(allowed)) {
+        put_gauge(to, ratio, allowed);
+    }
+    fputs("</section>\n", to);
+    put_tiles(to, run);
+}
+
+/* ---- the table of evaluations ---- */
+
+static void put_row(FILE *to, const p4_page_run *run, const char *label, const char *key, double scale,
+                    int decimals, const char *unit)
+{
+    static const char *const stages[] = {"pre_compression", "post_compression", "final"};
+    fprintf(to, "<tr><th scope=\"row\">%s</th>", label);
+    for (int i = 0; i < 3; i++) {
+        const cJSON *evaluation = p4_page_item(run->results, stages[i]);
+        fputs("<td class=\"n\">", to);
+        p4_html_number(to, scale * p4_page_real(evaluation, key), decimals, unit);
+        fputs("</td>", to);
+    }
+    fputs("</tr>\n", to);
+}
+
+static void put_changes(FILE *to, const p4_page_run *run)
+{
+    double pre = p4_page_real(run->results, "pre_compression.perplexity");
+    fputs("<tr><th scope=\"row\">change of perplexity</th><td class=\"n\"></td><td class=\"n\">", to);
+    p4_html_change(to, p4_page_real(run->results, "post_compression.perplexity") / pre - 1);
+    fputs("</td><td class=\"n\">", to);
+    p4_html_change(to, p4_page_real(run->results, "final.perplexity") / pre - 1);
+    fputs("</td></tr>\n", to);
+}
+
+void p4_section_quality(FILE *to, const p4_page_run *run)
+{
+    double tokens = p4_page_real(run->results, "pre_compression.tokens");
+    if (!(tokens > 0)) {
+        return;
+    }
+    p4_html_section(to, "quality", "Quality");
+    fputs("<p>Measured on ", to);
+    p4_html_count(to, tokens);
+    fputs(" predictions. <em>Quantized</em> is the model after quantization and reconstruction, "
+          "<em>final</em> is the model in the files.</p>\n",
+          to);
+    p4_html_table(to, "Evaluations", "Measure|#Original|#Quantized|#Final");
+    put_row(to, run, "perplexity", "perplexity", 1, 3, "");
+    put_changes(to, run);
+    put_row(to, run, "loss, nats per token", "loss", 1, 4, "");
+    put_row(to, run, "next token correct", "accuracy", 100, 2, "&nbsp;%");
+    put_row(to, run, "KL to the original, nats", "kl", 1, 4, "");
+    p4_html_end_table(to);
+    p4_html_end_section(to);
+}

@@ -1,0 +1,209 @@
+/* report.html (io/page/): foreign text stays text, the markup is balanced, and what a run lacks is left out.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "check.h"
+#include "io/file/atomic_file.h"
+#include "io/file/files.h"
+#include "io/page/html.h"
+#include "io/page/page.h"
+
+static char directory[P4_PATH_BYTES];
+static char *report; /* the page, heap */
+
+static void put_file(const char *name, const char *text)
+{
+    char path[2 * P4_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    EXPECT_OK(p4_atomic_write_all(path, text, strlen(text)));
+}
+
+/* What the writer makes of a text. */
+static void expect_escaped(const char *text, const char *want)
+{
+    char *got = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&got, &bytes);
+    p4_html_text(to, text);
+    fclose(to);
+    EXPECT(strcmp(got, want) == 0, "got %s, want %s", got, want);
+    free(got);
+}
+
+static void test_text(void)
+{
+    expect_escaped("a<b> & \"c\" 'd'", "a&lt;b&gt; &amp; &quot;c&quot; &#39;d&#39;");
+    expect_escaped("\x01\x1b[0m\x7f\n\t", "\xEF\xBF\xBD\xEF\xBF\xBD[0m\xEF\xBF\xBD\n\t");
+    expect_escaped("\xC3\xA9\xFFz\xE2\x82", "\xC3\xA9\xEF\xBF\xBDz\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+/* Every element that is opened is closed, in order. */
+static void expect_balanced(const char *html)
+{
+    static const char *const empty[] = {"meta", "link", "!doctype"};
+    char open[64][16];
+    int depth = 0;
+    for (const char *p = strchr(html, '<'); p != NULL; p = strchr(p + 1, '<')) {
+        bool closes = p[1] == '/', alone = false;
+        char name[16];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(p + 1 + closes, " >/\n"), p + 1 + closes);
+        for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++) {
+            alone = alone || strcmp(name, empty[i]) == 0;
+        }
+        const char *end = strchr(p, '>');
+        EXPECT(end != NULL, "an element is not ended: %.40s", p);
+        alone = alone || (end != NULL && end[-1] == '/');
+        if (closes) {
+            EXPECT(depth > 0 && strcmp(open[depth - 1], name) == 0, "</%s> closes <%s>", name,
+                   depth > 0 ? open[depth - 1] : "nothing");
+            depth -= depth > 0;
+        } else if (!alone) {
+            EXPECT(depth < 64, "<%s> is too deep", name);
+            strcpy(open[depth < 64 ? depth++ : 63], name);
+        }
+    }
+    EXPECT(depth == 0, "<%s> is left open", depth > 0 ? open[depth - 1] : "");
+}
+
+static void make(void)
+{
+    char path[2 * P4_PATH_BYTES];
+    size_t bytes = 0;
+    p4_page_run run;
+    snprintf(path, sizeof path, "%s/report.html", directory);
+    EXPECT_OK(p4_page_run_read(&run, directory, NULL));
+    EXPECT_OK(p4_page_write_report(path, &run));
+    p4_page_run_free(&run);
+    free(report);
+    report = NULL;
+    EXPECT_OK(p4_file_read(&report, &bytes, path, 16 << 20));
+    expect_balanced(report);
+}
+
+static void expect_in_page(const char *text, bool there)
+{
+    EXPECT((strstr(report, text) != NULL) == there, "the page %s \"%s\"", there ? "lacks" : "has", text);
+}
+
+/* A run of a model of 32 layers, with markup in each text that may come from outside. */
+static void put_large_run(void)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    fputs("{\"tensors\": [", to);
+    for (int layer = 0; layer < 32; layer++) {
+        for (int k = 0; k < 7; k++) {
+            fprintf(
+                to,
+                "%s{\"name\": \"model.layers.%d.mlp.<img src=x>%d_proj.weight\", \"layer\": %d, \"rows\": 4, "
+                "\"cols\": 8, \"ternary\": true, \"bytes\": 100, \"relative_error\": 0.%d, \"sparsity\": "
+                "0.4, \"scale_min\": 0.1, \"scale_mean\": 0.2, \"scale_max\": 0.3}",
+                layer + k > 0 ? ", " : "", layer, k, layer, 10 + layer + k);
+        }
+    }
+    fputs("], \"activations\": [{\"name\": \"model.layers.0.mlp.up_proj\", \"mean\": 0, \"std\": 1, \"min\": "
+          "-7, "
+          "\"max\": 2, \"input_peak\": 3}], \"ranks\": [{\"rank\": 0, \"peak_memory_mb\": 9, \"stages\": "
+          "[{\"stage\": \"load\", \"started_s\": 0, \"seconds\": 2, \"cpu_s\": 1, \"waited_s\": 1}]}]}",
+          to);
+    fclose(to);
+    put_file("details.json", text);
+    free(text);
+    to = open_memstream(&text, &bytes);
+    for (int step = 1; step <= 5000; step++) {
+        fprintf(to, "{\"kind\":\"train\",\"step\":%d,\"loss\":%g,\"grad_norm\":1,\"tokens_per_s\":5}\n", step,
+                5.0 / step + (step % 7) * 0.01);
+    }
+    fputs("{\"kind\":\"evaluation\",\"stage\":\"fine_tune\",\"step\":5000,\"loss\":1.5,\"perplexity\":4.4}\n"
+          "{\"kind\":\"tra",
+          to);
+    fclose(to);
+    put_file("metrics.jsonl", text);
+    free(text);
+    put_file("phase4_config.json",
+             "{\"model_path\": \"/m/<script>alert(1)</script>\", \"recipe\": \"quality\", "
+             "\"eval_files\": [\"a&b\"], \"seed\": 42}");
+    put_file("samples.json",
+             "{\"samples\": [{\"prompt\": \"<b>\", \"original\": \"</p>\", \"ternary\": \"&amp;\"}]}");
+    put_file("results.json",
+             "{\"success\": true, \"phase\": \"phase4_bitnet\", \"error\": null, \"model_type\": \"llama\", "
+             "\"pre_compression\": {\"loss\": 1, \"perplexity\": 2.7, \"tokens\": 10}, \"final\": "
+             "{\"perplexity\": 2.8}, "
+             "\"quality\": {\"passed\": true, \"degradation_ratio\": 0.037, \"max_accuracy_drop\": 0.1}, "
+             "\"metrics\": {\"original_size_mb\": 10, \"compressed_size_mb\": 1, \"ternary_mb\": 1, "
+             "\"total_params\": 7}, "
+             "\"timing\": {\"load\": 1, \"export\": 2, \"total\": 3}, \"fine_tuning\": {\"steps\": 5000, "
+             "\"training_history\": []}}");
+}
+
+static void test_large_run(void)
+{
+    put_large_run();
+    clock_t started = clock();
+    make();
+    double seconds = (double)(clock() - started) / CLOCKS_PER_SEC;
+    printf("report of 32 layers: %zu bytes, %.3f s\n", strlen(report), seconds);
+    EXPECT(strlen(report) < 1 << 20, "the report has %zu bytes", strlen(report));
+    EXPECT(seconds < 2, "it took %.1f s", seconds);
+    expect_in_page("> Passed</h2>", true);
+    expect_in_page("rose by <strong>3.7&nbsp;%</strong>", true);
+    expect_in_page("&lt;script&gt;alert(1)", true);
+    expect_in_page("<script", false);
+    expect_in_page("<img", false);
+    expect_in_page("<span class=\"prompt\">&lt;b&gt;</span>&lt;/p&gt;</p>", true);
+    static const char *const sections[] = {"quality",     "samples", "training",      "model",
+                                           "activations", "size",    "configuration", "time"};
+    for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
+        char heading[64];
+        snprintf(heading, sizeof heading, "<section id=\"%s\"", sections[i]);
+        expect_in_page(heading, true);
+    }
+}
+
+/* A directory with the results of a failed run alone. */
+static void test_failed_run(void)
+{
+    static const char *const others[] = {"details.json", "metrics.jsonl", "phase4_config.json",
+                                         "samples.json"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char path[2 * P4_PATH_BYTES];
+        snprintf(path, sizeof path, "%s/%s", directory, others[i]);
+        EXPECT_OK(p4_remove_tree(path));
+    }
+    put_file("results.json",
+             "{\"success\": false, \"phase\": \"phase4_bitnet\", \"error\": \"disk <full>\"}");
+    make();
+    expect_in_page("The run did not complete", true);
+    expect_in_page("disk &lt;full&gt;", true);
+    expect_in_page("<section id=\"quality\"", false);
+    expect_in_page(">nan", false);
+}
+
+static void test_refused(void)
+{
+    p4_page_run run;
+    put_file("results.json", "{\"success\": true}");
+    EXPECT_REFUSED(p4_page_run_read(&run, directory, NULL), "expected \"phase4_bitnet\"");
+    p4_page_run_free(&run);
+    put_file("results.json", "{\"phase\": \"phase4_bitnet\"}");
+    put_file("metrics.jsonl", "[\n");
+    EXPECT_REFUSED(p4_page_run_read(&run, directory, NULL), "metrics.jsonl: line 1: not a JSON object");
+    p4_page_run_free(&run);
+}
+
+int main(void)
+{
+    snprintf(directory, sizeof directory, "%s/phase4_page_XXXXXX",
+             getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
+    EXPECT(mkdtemp(directory) != NULL, "mkdtemp: %s", strerror(errno));
+    test_text();
+    test_large_run();
+    test_failed_run();
+    test_refused();
+    free(report);
+    EXPECT_OK(p4_remove_tree(directory));
+    return TEST_END();
+}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "io/file/files.h"
+#include "jobs/exports.h"
 #include "jobs/resume.h"
 #include "src/leaf/limits.h"
 
@@ -55,6 +56,8 @@ p4_rc p4_check_run(p4_run *run, bool alone)
         say_threads(run);
         p4_check_output(run, has_model, &outlook, &f);
         p4_check_text(run, has_model, alone, &f);
+        p4_findings_add(&f, has_model ? p4_exports_check(&run->config, &run->original.hf, run->tokenizer)
+                                      : P4_OK);
     }
     if (f.errors > 0) {
         rc = p4_fail_lines(f.worst, f.text);

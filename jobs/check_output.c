@@ -11,6 +11,7 @@
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "jobs/check.h"
+#include "src/config.h"
 
 /* The directory itself or, where it is still to be made, the one that it is made in. Heap. */
 static char *existing_parent(const char *path)
@@ -68,12 +69,20 @@ static p4_rc check_stop_file(const char *output_path)
  * read. */
 static p4_rc check_replaced(const p4_run *run, bool has_model)
 {
+    p4_rc rc = P4_OK;
     p4_output_paths all;
     p4_config config = run->config;
     config.save_dequantized_fp16 = true;
-    p4_rc rc = p4_outputs_name(&all, &config, 0);
-    return rc == P4_OK ? p4_hf_check_replaced(all.dequantized_fp16, has_model ? run->original.hf.path : NULL)
-                       : rc;
+    config.exports = (p4_list){0};
+    (void)(p4_list_append(&config.exports, "compressed_tensors") && p4_list_append(&config.exports, "mlx") &&
+           p4_list_append(&config.exports, "bitnet"));
+    TRY(p4_outputs_name(&all, &config, 0));
+    const char *const directories[] = {all.dequantized_fp16, all.compressed_tensors, all.mlx, all.bitnet};
+    for (int i = 0; i < 4; i++) {
+        TRY(p4_hf_check_replaced(directories[i], has_model ? run->original.hf.path : NULL));
+    }
+done:
+    return rc;
 }
 
 /* A checkpoint that cannot be saved does not end a run. */
@@ -126,8 +135,9 @@ void p4_check_output(const p4_run *run, bool has_model, const p4_outlook *outloo
     p4_findings_add(f, p4_output_examine(c->output_path, c->overwrite));
     p4_findings_add(f, check_replaced(run, has_model));
     if (has_model) {
-        p4_rc copied =
-            c->save_dequantized_fp16 ? p4_hf_check_copied(&run->original.hf, &copied_bytes) : P4_OK;
+        p4_rc copied = c->save_dequantized_fp16 || c->exports.count > 0
+                           ? p4_hf_check_copied(&run->original.hf, &copied_bytes)
+                           : P4_OK;
         p4_findings_add(f, copied);
         const p4_disk_plan disk = output_plan(run, outlook, (double)copied_bytes);
         p4_findings_add(f, check_disk(parent, &disk));

@@ -14,6 +14,7 @@
 #include "io/json/config.h"
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
+#include "jobs/exports.h"
 #include "src/phase4.h"
 #include "src/quantizer.h"
 
@@ -272,6 +273,67 @@ static p4_rc write_dequantized_fp16(exporter *e)
                                  .threads = (int)p4_min_i64(x->compute->threads, FP16_THREADS)};
     return p4_hf_model_write(x->results->output_paths.dequantized_fp16, &x->original->hf, SHARD_BYTES,
                              &source);
+}
+
+static p4_rc go_on(void *user)
+{
+    const p4_export *x = user;
+    return p4_stop_is_asked(x->compute->stop) ? p4_stop_end(x->compute->stop) : P4_OK;
+}
+
+/* Rows of one matrix with one scale: what some formats need. */
+static bool has_tensor_scales(const p4_export *x)
+{
+    for (int64_t i = 0; i < x->original->hf.model.params_count; i++) {
+        const p4_weight *w = &x->packed->weights[i];
+        for (int64_t r = 1; w->dtype == P4_TERNARY && r < w->rows; r++) {
+            if (w->scale[r] != w->scale[0]) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static p4_rc write_format(exporter *e, const char *writer, const char *path)
+{
+    p4_rc rc = P4_OK;
+    const p4_export *x = e->x;
+    p4_tokenizer *tokenizer = NULL;
+    if (x->tokenizer_json != NULL) {
+        TRY(p4_tokenizer_parse(&tokenizer, x->tokenizer_json, strlen(x->tokenizer_json), "tokenizer.json"));
+    }
+    const p4_export_source source = {.hf = &x->original->hf,
+                                     .tokenizer = tokenizer,
+                                     .tensor_scale = has_tensor_scales(x),
+                                     .weights = x->packed->weights,
+                                     .threads = (int)p4_min_i64(x->compute->threads, FP16_THREADS),
+                                     .go_on = go_on,
+                                     .user = (void *)(uintptr_t)x};
+    TRY(p4_exports_write(x->config, writer, &source, path));
+done:
+    p4_tokenizer_close(tokenizer);
+    return rc;
+}
+
+static p4_rc write_gguf(exporter *e)
+{
+    return write_format(e, "gguf", e->x->results->output_paths.gguf);
+}
+
+static p4_rc write_compressed_tensors(exporter *e)
+{
+    return write_format(e, "compressed_tensors", e->x->results->output_paths.compressed_tensors);
+}
+
+static p4_rc write_mlx(exporter *e)
+{
+    return write_format(e, "mlx", e->x->results->output_paths.mlx);
+}
+
+static p4_rc write_bitnet(exporter *e)
+{
+    return write_format(e, "bitnet", e->x->results->output_paths.bitnet);
 }
 
 static p4_rc write_config(exporter *e)

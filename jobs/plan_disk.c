@@ -1,5 +1,6 @@
 /* plan_disk.c - what a run puts on the disk of output_path. */
 #include "io/file/files.h"
+#include "jobs/exports.h"
 #include "jobs/plan.h"
 #include "jobs/text_files.h"
 
@@ -37,7 +38,7 @@ static double output_bytes(const p4_plan_input *in, double copied_bytes)
         halves += 2 * count;
     }
     return SMALL_BYTES + DETAIL_BYTES * (double)model->params_count + (c->save_quantized ? packed : 0) +
-           (c->save_dequantized_fp16 ? halves : 0);
+           (c->save_dequantized_fp16 ? halves : 0) + p4_exports_bytes(c, &in->original->hf, copied_bytes);
 }
 
 /* Masters with optimizer state, of all ranks. */

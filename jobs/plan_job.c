@@ -181,7 +181,8 @@ static p4_rc fill(p4_plan *plan, p4_original *original, const place *p, p4_plan_
 {
     p4_rc rc = P4_OK;
     int64_t copied = 0;
-    bool copies = in->config->save_dequantized_fp16 && original->hf.shard_count > 0;
+    bool copies =
+        (in->config->save_dequantized_fp16 || in->config->exports.count > 0) && original->hf.shard_count > 0;
     in->windows = p4_plan_windows_found(in->config, original);
     in->room_bytes = (int64_t)(plan->room_bytes - plan->reserve_bytes);
     plan->train_steps = p4_plan_steps(in->config, &in->windows);

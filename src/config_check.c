@@ -1,5 +1,6 @@
 /* Validation of a configuration: the report of problems, each row's range, and the rules between keys. */
 #include "src/config.h"
+#include "src/exports.h"
 #include "src/phase4/config.h"
 #include "src/quantizer.h"
 
@@ -287,6 +288,27 @@ static void check_quantizer(const p4_config *config, p4_config_report *report)
     }
 }
 
+/* Known formats, each once. */
+static void check_exports(const p4_config *config, p4_config_report *report)
+{
+    char known[256], excerpt[80];
+    for (const char *entry = p4_list_next(&config->exports, NULL); entry != NULL;
+         entry = p4_list_next(&config->exports, entry)) {
+        char name[64];
+        snprintf(name, sizeof name, "%.*s", (int)p4_exports_name_bytes(entry), entry);
+        p4_config_format_excerpt(excerpt, entry, strlen(entry));
+        if (!p4_exports_is_known(entry)) {
+            p4_config_complain(report, line_of(report, "exports"),
+                               "key \"exports\": found \"%s\", expected some of %s", excerpt,
+                               p4_exports_known(known));
+        } else if (p4_exports_find(&config->exports, name) != entry) {
+            p4_config_complain(report, line_of(report, "exports"),
+                               "key \"exports\": found \"%s\" after another entry of %s, expected one",
+                               excerpt, name);
+        }
+    }
+}
+
 /* Unknown names in braces: they would become part of a directory's name. */
 static void check_output_path(const p4_config *config, p4_config_report *report)
 {
@@ -331,6 +353,9 @@ void p4_config_check_job(const p4_config *config, p4_config_report *report)
         check_output_path(config, report);
     }
     check_data(config, report);
+    if (!was_refused(report, "exports")) {
+        check_exports(config, report);
+    }
     check_weights("calibration_weights", &config->calibration_weights, "calibration_files",
                   &config->calibration_files, report);
     check_weights("train_weights", &config->train_weights, "train_files", &config->train_files, report);

@@ -187,6 +187,8 @@ const p4_config_row p4_config_table[] = {
      .help = "Write dequantized_fp16/, a Hugging Face directory that other tools can load."},
     {FIELD(packing), .may_change = true, .fixed = true, BOTH(P4_PACKING_BASE3X5), NAMES("base3x5", "2bit"),
      .help = "Codes in model.h5: 5 per byte (smallest) or 4 per byte (simplest)."},
+    {FIELD(exports), .may_change = true,
+     .help = "Formats of other programs to write: gguf (gguf:TYPE), compressed_tensors, mlx, bitnet."},
     {FIELD(wandb_enabled), .may_change = true, BOTH(1),
      .help = "Request a Weights & Biases record; this version writes metrics.jsonl only."},
     {FIELD(wandb_project), .may_change = true, .text = "agent-forge-v2",

@@ -97,6 +97,7 @@ static const struct {
     {"save_quantized", "true", NULL},
     {"save_dequantized_fp16", "true", NULL},
     {"packing", "\"base3x5\"", NULL},
+    {"exports", "[]", NULL},
     {"wandb_enabled", "true", NULL},
     {"wandb_project", "\"agent-forge-v2\"", NULL},
 };

@@ -11,6 +11,7 @@
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "src/config.h"
+#include "src/exports.h"
 #include "src/phase4/config.h"
 
 enum { PATH_BYTES = 2 * P4_PATH_BYTES };
@@ -23,9 +24,20 @@ static bool has(const p4_output *output, unsigned trait)
     return (output->traits & trait) != 0;
 }
 
-static void set_key(p4_config *to, const char *key, bool value)
+/* Turns the output on or off: a key that is on or off, or an entry of a list. */
+static void set_key(p4_config *to, const p4_output *output, bool value)
 {
-    memcpy((char *)to + p4_config_table[p4_config_find(key)].offset, &value, sizeof value);
+    const p4_config_row *row = &p4_config_table[p4_config_find(output->key)];
+    if (row->type == P4_CONFIG_BOOL) {
+        memcpy((char *)to + row->offset, &value, sizeof value);
+        return;
+    }
+    p4_list *list = (p4_list *)(void *)((char *)to + row->offset), old = *list;
+    *list = (p4_list){0};
+    for (const char *entry = p4_list_next(&old, NULL); entry != NULL; entry = p4_list_next(&old, entry)) {
+        EXPECT(strcmp(entry, output->id) == 0 || p4_list_append(list, entry), "full");
+    }
+    EXPECT(!value || p4_list_append(list, output->id), "full");
 }
 
 /* The row that the INSIDE row's file belongs to. */
@@ -46,8 +58,9 @@ static void test_rows(void)
     for (int i = 0; i < P4_OUTPUTS; i++) {
         const p4_output *output = &p4_outputs[i];
         int row = output->key != NULL ? p4_config_find(output->key) : -1;
-        EXPECT(output->key == NULL || (row >= 0 && p4_config_table[row].type == P4_CONFIG_BOOL),
-               "%s: %s is no key that is on or off", output->id, output->key);
+        EXPECT(output->key == NULL || (row >= 0 && (p4_config_table[row].type == P4_CONFIG_BOOL ||
+                                                    p4_exports_is_known(output->id))),
+               "%s: %s is no key that is on or off, nor a list of formats", output->id, output->key);
         EXPECT((strchr(output->name, '/') != NULL) == has(output, P4_OUTPUT_INSIDE), "%s: %s", output->id,
                output->name);
         EXPECT(!has(output, P4_OUTPUT_INSIDE) ||
@@ -77,12 +90,12 @@ static void test_names(void)
                paths.primary_output);
         if (output->key != NULL) {
             p4_output_paths fewer;
-            set_key(&config, output->key, false);
+            set_key(&config, output, false);
             EXPECT_OK(p4_outputs_name(&fewer, &config, everything));
             EXPECT(p4_output_path(&fewer, output)[0] == '\0', "%s: named although %s is off", output->id,
                    output->key);
             EXPECT(strcmp(fewer.primary_output, want) != 0, "primary is %s", fewer.primary_output);
-            set_key(&config, output->key, true);
+            set_key(&config, output, true);
         }
         if (output->needs != 0) {
             p4_output_paths fewer;
@@ -96,7 +109,12 @@ static void test_names(void)
     EXPECT(strcmp(paths.primary_output, paths.quantized) == 0, "primary is %s", paths.primary_output);
     config.save_quantized = false;
     EXPECT_OK(p4_outputs_name(&paths, &config, everything));
+    EXPECT(strcmp(paths.primary_output, paths.gguf) == 0, "primary is %s", paths.primary_output);
+    const p4_list formats = config.exports;
+    config.exports = (p4_list){0};
+    EXPECT_OK(p4_outputs_name(&paths, &config, everything));
     EXPECT(paths.primary_output[0] == '\0', "primary is %s", paths.primary_output);
+    config.exports = formats;
     config.save_quantized = config.save_dequantized_fp16 = true;
 
     static p4_config endless;
@@ -212,6 +230,11 @@ int main(void)
              getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
     EXPECT(mkdtemp(directory) != NULL, "mkdtemp: %s", strerror(errno));
     p4_config_default(&config);
+    for (int i = 0; i < P4_OUTPUTS; i++) {
+        if (p4_outputs[i].key != NULL) {
+            set_key(&config, &p4_outputs[i], true);
+        }
+    }
     strcpy(config.output_path, "out/of/this");
     config.save_quantized = config.save_dequantized_fp16 = true;
     test_rows();

@@ -75,6 +75,12 @@ p4_rc p4_hf_check_replaced(const char *directory, const char *origin);
 /* Can the files be read that are copied from the origin's directory? *bytes: of all of them. Local. */
 p4_rc p4_hf_check_copied(const p4_hf_model *origin, int64_t *bytes);
 
+/* Copies tokenizer, generation and licence files of the origin's directory, if it has one. Local. */
+p4_rc p4_hf_copy_files(const char *directory, const p4_hf_model *origin);
+/* A model's directory, complete or not at all: `fill` writes what is in it under a temporary name,
+ * <directory>.tmp. An older directory is replaced as p4_hf_check_replaced allows. Local. */
+p4_rc p4_hf_directory_write(const char *directory, const p4_hf_model *origin,
+                            p4_rc (*fill)(void *user, const char *directory), void *user);
 /* Writes a directory: config.json as p4_hf_config_as_fp16 makes it; tokenizer, generation and licence files
  * copied; weights as model.safetensors or, above shard_bytes (0: never), in shards with an index; Conv1D
  * matrices transposed back. Memory: 2 MB a thread and, for Conv1D, two matrices more. The directory appears

@@ -89,7 +89,8 @@ typedef struct output {
     const p4_hf_model *origin;
     const char *directory; /* under its temporary name */
     const p4_hf_source *source;
-    int64_t *shard_of; /* per parameter */
+    uint64_t shard_bytes; /* 0: no limit */
+    int64_t *shard_of;    /* per parameter */
     int64_t shard_count;
 } output;
 
@@ -318,19 +319,18 @@ static p4_rc write_text(const output *out, const char *name, char *text)
     return rc;
 }
 
-/* Copies tokenizer, licence and the like, if the origin is a directory. */
-static p4_rc copy_along(const output *out)
+p4_rc p4_hf_copy_files(const char *directory, const p4_hf_model *origin)
 {
     p4_rc rc = P4_OK;
     char **names = NULL;
     int64_t count = 0;
-    if (out->origin->path == NULL) {
+    if (origin->path == NULL) {
         return P4_OK;
     }
-    TRY(p4_dir_list(&names, &count, out->origin->path));
+    TRY(p4_dir_list(&names, &count, origin->path));
     for (int64_t i = 0; i < count && rc == P4_OK; i++) {
-        char *from = p4_format("%s/%s", out->origin->path, names[i]);
-        char *to = p4_format("%s/%s", out->directory, names[i]);
+        char *from = p4_format("%s/%s", origin->path, names[i]);
+        char *to = p4_format("%s/%s", directory, names[i]);
         if (from == NULL || to == NULL) {
             rc = P4_E_SYSTEM;
         } else if (is_copied(names[i]) && p4_file_exists(from)) {
@@ -344,11 +344,13 @@ done:
     return rc;
 }
 
-static p4_rc fill(output *out, uint64_t shard_bytes)
+static p4_rc fill_directory(void *user, const char *directory)
 {
     p4_rc rc = P4_OK;
-    TRY(plan_shards(out, shard_bytes));
-    TRY(copy_along(out));
+    output *out = user;
+    out->directory = directory;
+    TRY(plan_shards(out, out->shard_bytes));
+    TRY(p4_hf_copy_files(out->directory, out->origin));
     for (int64_t s = 0; s < out->shard_count; s++) {
         TRY(write_shard(out, s));
     }
@@ -356,6 +358,7 @@ static p4_rc fill(output *out, uint64_t shard_bytes)
         TRY(write_text(out, "model.safetensors.index.json", index_text(out)));
     }
     TRY(write_text(out, "config.json", p4_hf_config_as_fp16(out->origin->config_json)));
+    TRY(out->source->ready != NULL ? out->source->ready(out->source->user) : P4_OK);
 done:
     free(out->shard_of);
     return rc;
@@ -409,10 +412,11 @@ done:
     return rc;
 }
 
-p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64_t shard_bytes,
-                        const p4_hf_source *source)
+p4_rc p4_hf_directory_write(const char *directory, const p4_hf_model *origin,
+                            p4_rc (*fill)(void *user, const char *directory), void *user)
 {
     p4_rc rc = P4_OK;
+    struct stat taken;
     size_t length = strlen(directory);
     while (length > 1 && directory[length - 1] == '/') {
         length--;
@@ -423,18 +427,13 @@ p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64
         free(target);
         return P4_E_SYSTEM;
     }
-    output out = {.origin = origin, .directory = unfinished, .source = source};
     TRY(p4_hf_check_replaced(target, origin->path));
-    struct stat taken;
     CHECK(
         lstat(unfinished, &taken) != 0,
         "%s: is in the way: the model is written under this name before it gets its own; remove or rename it",
         unfinished);
     TRY(p4_make_directories(unfinished));
-    rc = fill(&out, shard_bytes);
-    if (rc == P4_OK && source->ready != NULL) {
-        rc = source->ready(source->user);
-    }
+    rc = fill(user, unfinished);
     if (rc == P4_OK) {
         rc = p4_publish_directory(unfinished, target);
     }
@@ -445,4 +444,11 @@ done:
     free(unfinished);
     free(target);
     return rc;
+}
+
+p4_rc p4_hf_model_write(const char *directory, const p4_hf_model *origin, uint64_t shard_bytes,
+                        const p4_hf_source *source)
+{
+    output out = {.origin = origin, .source = source, .shard_bytes = shard_bytes};
+    return p4_hf_directory_write(directory, origin, fill_directory, &out);
 }

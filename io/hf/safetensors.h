@@ -37,13 +37,14 @@ p4_rc p4_safetensors_parse(p4_safetensors *file, const char *path, const void *b
 void p4_safetensors_close(p4_safetensors *file);
 const p4_safetensor *p4_safetensors_find(const p4_safetensors *file, const char *name); /* NULL: not there */
 
-/* Streaming writer: declare all tensors (F32, F16 or BF16), then write their bytes in the order declared, in
- * pieces of any length. The file appears under its name only at p4_safetensors_writer_close with ok = true
- * (temporary name, fsync, rename); else nothing stays. Local. */
+/* Streaming writer: declare all tensors (F32, F16, BF16 or whole numbers), then write their bytes in the
+ * order declared, in pieces of any length. The file appears under its name only at
+ * p4_safetensors_writer_close with ok = true (temporary name, fsync, rename); else nothing stays. Local. */
 typedef struct p4_safetensors_writer p4_safetensors_writer;
 typedef struct p4_safetensors_entry {
     const char *name;
     p4_dtype dtype;
+    const char *whole; /* not NULL, instead of dtype: "U8", "I32", "U32" or "I64" */
     int rank;
     int64_t shape[4];
 } p4_safetensors_entry;

@@ -22,14 +22,21 @@ static cJSON *whole_number(int64_t value)
     return cJSON_CreateRaw(digits);
 }
 
+static uint64_t element_bytes(const p4_safetensors_entry *entry)
+{
+    return entry->whole != NULL ? strtoull(entry->whole + 1, NULL, 10) / 8
+                                : (uint64_t)p4_dtype_bytes(entry->dtype);
+}
+
 /* One entry of the header; *at moves on by the tensor's bytes. *complete: false when memory runs out. */
 static p4_rc put_entry(cJSON *header, const char *path, const p4_safetensors_entry *entry, uint64_t *at,
                        bool *complete)
 {
-    uint64_t bytes = (uint64_t)p4_dtype_bytes(entry->dtype), begin = *at;
+    uint64_t bytes = element_bytes(entry), begin = *at;
     bool fits = bytes > 0 && entry->rank >= 0 && entry->rank <= MAX_RANK;
     cJSON *object = cJSON_AddObjectToObject(header, entry->name);
-    bool ok = cJSON_AddStringToObject(object, "dtype", p4_dtype_name(entry->dtype)) != NULL;
+    const char *type = entry->whole != NULL ? entry->whole : p4_dtype_name(entry->dtype);
+    bool ok = cJSON_AddStringToObject(object, "dtype", type) != NULL;
     cJSON *shape = cJSON_AddArrayToObject(object, "shape");
     for (int i = 0; fits && i < entry->rank; i++) {
         fits = entry->shape[i] >= 0 && p4_mul3(&bytes, bytes, (uint64_t)entry->shape[i], 1);

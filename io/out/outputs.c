@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "src/config.h"
+#include "src/exports.h"
 #include "src/phase4/config.h"
 
 #define ROW(id, name, key, needs, traits, what) \
@@ -15,7 +16,11 @@ static bool is_on(const p4_output *output, const p4_config *config, unsigned has
 {
     bool on = true;
     if (output->key != NULL) {
-        on = *(const bool *)((const char *)config + p4_config_table[p4_config_find(output->key)].offset);
+        const p4_config_row *row = &p4_config_table[p4_config_find(output->key)];
+        const char *value = (const char *)config + row->offset;
+        on = row->type == P4_CONFIG_LIST
+                 ? p4_exports_find((const p4_list *)(const void *)value, output->id) != NULL
+                 : *(const bool *)value;
     }
     return on && (output->needs & ~has) == 0;
 }

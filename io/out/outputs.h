@@ -40,8 +40,8 @@ enum {
 /* The rows, in the order in which they are written: the models first, then the small files that describe
  * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with
  * dequantized_fp16, metrics.jsonl as the run measures, details and report behind the last stage
- * (jobs/pages.c). Columns: ID (the field of p4_output_paths and the key
- * in results.json), name inside output_path, configuration key that turns it on (NULL: always on), needs,
+ * (jobs/pages.c). Columns: ID (the field of p4_output_paths and the key in results.json), name inside
+ * output_path, configuration key that turns it on (NULL: always on; of a list, an entry with the ID), needs,
  * traits, what it is. */
 /* clang-format off */
 #define P4_OUTPUT_TABLE(EXPORTED, OTHER)                                                                     \
@@ -51,6 +51,11 @@ enum {
              P4_OUTPUT_MODEL | P4_OUTPUT_PRIMARY, "fp16 model")                           \
     OTHER(tokenizer, "dequantized_fp16/tokenizer.json", "save_dequantized_fp16", P4_NEEDS_TOKENIZER,         \
           P4_OUTPUT_INSIDE, "tokenizer")                                                                     \
+    EXPORTED(gguf, "model.gguf", "exports", 0, P4_OUTPUT_MODEL, "GGUF model")                                \
+    EXPORTED(compressed_tensors, "compressed_tensors", "exports", 0, P4_OUTPUT_MODEL,                        \
+             "compressed-tensors model")                                                                     \
+    EXPORTED(mlx, "mlx", "exports", 0, P4_OUTPUT_MODEL, "MLX model")                                         \
+    EXPORTED(bitnet, "bitnet", "exports", 0, P4_OUTPUT_MODEL, "bitnet model")                                \
     EXPORTED(config, P4_CONFIG_FILE, NULL, 0, 0, "configuration")                                            \
     OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_METRICS, 0, "metrics")                                    \
     EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, 0, "metadata")                                             \

@@ -84,6 +84,7 @@ struct p4_config {
     /* output */
     bool save_quantized, save_dequantized_fp16;
     p4_packing packing;
+    p4_list exports; /* formats of other programs */
     bool wandb_enabled;
     char wandb_project[P4_NAME_BYTES];
     /* which keys the user set himself (p4_config_from_json, p4_config_set): bit i is row i of the

@@ -1,0 +1,144 @@
+/* bitnet.c - a Hugging Face directory with the quantization "bitnet" of transformers: one scale a tensor. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/export/packed_directory.h"
+#include "io/export/trits.h"
+#include "io/export/writers.h"
+#include "io/json/write.h"
+
+enum { PACKED = 1, SCALE };
+static const char writer[] = "exports: bitnet";
+
+/* The reference replaces every linear layer but the head and those that the list names, and rounds the inputs
+ * of those that it replaces to int8. */
+static bool is_taken(const p4_param *p)
+{
+    return p->ternary && p4_role_is_matrix(p->role) && p->rows % 4 == 0;
+}
+
+static p4_rc check(const p4_export_source *source)
+{
+    p4_rc rc = P4_OK;
+    CHECK(source->tensor_scale,
+          "%s: transformers' bitnet has one scale a tensor, and this model has one a row", writer);
+    TRY(p4_packed_check_linear(source, writer));
+done:
+    return rc;
+}
+
+static void append_packed(p4_packed_directory *d, int64_t param)
+{
+    const p4_param *p = &d->source->hf->model.params[param];
+    p4_packed_tensor *packed = p4_packed_append(d, param, PACKED, "U8");
+    p4_packed_name(packed->name, p, ".weight");
+    packed->rank = 2;
+    packed->shape[0] = packed->rows = p->rows / 4;
+    packed->shape[1] = packed->row_bytes = p->cols;
+    p4_packed_tensor *scale = p4_packed_append(d, param, SCALE, NULL);
+    p4_packed_name(scale->name, p, ".weight_scale");
+    scale->rank = 1;
+    scale->shape[0] = scale->rows = 1;
+    scale->row_bytes = 2;
+}
+
+/* Byte [r, c] holds rows r, r + R, r + 2 R and r + 3 R of column c, with R = rows / 4. The scale is what the
+ * ternary values are divided by. */
+static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
+                 int64_t rows)
+{
+    const p4_weight *w = &source->weights[t->param];
+    if (t->kind == SCALE) {
+        uint16_t bits = p4_f32_to_f16(1.0f / p4_f16_to_f32(w->scale[0]));
+        memcpy(to, &bits, sizeof bits);
+        return;
+    }
+    int64_t R = w->rows / 4;
+    for (int64_t r = first; r < first + rows; r++) {
+        const uint8_t *codes[4];
+        for (int64_t i = 0; i < 4; i++) {
+            codes[i] = (const uint8_t *)w->data + (i * R + r) * p4_code_row_bytes(w->cols);
+        }
+        p4_trits_four_rows(to + (r - first) * t->row_bytes, codes, w->cols);
+    }
+}
+
+static char *quantization(const p4_model *model)
+{
+    cJSON *root = cJSON_CreateObject();
+    cJSON *kept = NULL;
+    bool ok = cJSON_AddStringToObject(root, "quant_method", "bitnet") != NULL &&
+              cJSON_AddStringToObject(root, "linear_class", "bitlinear") != NULL &&
+              cJSON_AddStringToObject(root, "quantization_mode", "offline") != NULL &&
+              (kept = cJSON_AddArrayToObject(root, "modules_to_not_convert")) != NULL &&
+              cJSON_AddItemToArray(kept, cJSON_CreateString("lm_head"));
+    for (int64_t i = 0; ok && i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        char name[P4_PACKED_NAME_BYTES];
+        p4_packed_name(name, p, "");
+        ok = !p4_role_is_matrix(p->role) || is_taken(p) ||
+             cJSON_AddItemToArray(kept, cJSON_CreateString(name));
+    }
+    return p4_json_print(root, ok, false);
+}
+
+static p4_rc list_tensors(p4_packed_directory *d, const p4_export_source *source)
+{
+    const p4_model *model = &source->hf->model;
+    *d = (p4_packed_directory){.source = source, .fill = fill};
+    d->tensors = p4_alloc(2 * (size_t)model->params_count, sizeof *d->tensors);
+    if (d->tensors == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (is_taken(&model->params[i])) {
+            append_packed(d, i);
+        } else {
+            p4_packed_append_plain(d, i);
+        }
+    }
+    return P4_OK;
+}
+
+static p4_rc plan(const p4_export_source *source, double *bytes)
+{
+    p4_packed_directory d;
+    p4_rc rc = list_tensors(&d, source);
+    *bytes = rc == P4_OK ? p4_packed_directory_bytes(&d) : 0;
+    p4_packed_directory_free(&d);
+    return rc;
+}
+
+static p4_rc check_scales(const p4_export_source *source)
+{
+    const p4_model *model = &source->hf->model;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_weight *w = &source->weights[i];
+        for (int64_t r = 1; is_taken(&model->params[i]) && r < w->rows; r++) {
+            if (w->scale[r] != w->scale[0]) {
+                return FAIL(
+                    "%s: \"%s\" has one scale a row (%g, %g in row %lld), transformers' bitnet takes one "
+                    "a tensor",
+                    writer, model->params[i].name, (double)p4_f16_to_f32(w->scale[0]),
+                    (double)p4_f16_to_f32(w->scale[r]), (long long)r);
+            }
+        }
+    }
+    return P4_OK;
+}
+
+static p4_rc write_directory(const p4_export_source *source, const char *path)
+{
+    p4_rc rc = P4_OK;
+    p4_packed_directory d = {0};
+    TRY(check_scales(source));
+    TRY(list_tensors(&d, source));
+    d.config_json = p4_packed_config(source, "quantization_config", quantization(&source->hf->model));
+    TRY(d.config_json != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_packed_directory_write(&d, path));
+done:
+    p4_packed_directory_free(&d);
+    return rc;
+}
+
+const p4_writer p4_writer_bitnet = {"bitnet", "bitnet", check, plan, write_directory};

@@ -1,0 +1,130 @@
+/* compressed_tensors.c - a Hugging Face directory in the format "pack-quantized" of compressed-tensors, with
+ * 2-bit integers and one scale a row: for transformers and vLLM. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/export/packed_directory.h"
+#include "io/export/trits.h"
+#include "io/export/writers.h"
+#include "io/json/write.h"
+
+enum { PACKED = 1, SCALE, SHAPE };
+
+static p4_rc check(const p4_export_source *source)
+{
+    return p4_packed_check_linear(source, "exports: compressed_tensors");
+}
+
+static void append_packed(p4_packed_directory *d, int64_t param)
+{
+    const p4_param *p = &d->source->hf->model.params[param];
+    p4_packed_tensor *packed = p4_packed_append(d, param, PACKED, "I32");
+    p4_packed_name(packed->name, p, ".weight_packed");
+    packed->rank = 2;
+    packed->shape[0] = packed->rows = p->rows;
+    packed->row_bytes = p4_trits_word_bytes(p->cols);
+    packed->shape[1] = packed->row_bytes / 4;
+    p4_packed_tensor *scale = p4_packed_append(d, param, SCALE, NULL);
+    p4_packed_name(scale->name, p, ".weight_scale");
+    scale->rank = 2;
+    scale->shape[0] = scale->rows = p->rows;
+    scale->shape[1] = 1;
+    scale->row_bytes = 2;
+    p4_packed_tensor *shape = p4_packed_append(d, param, SHAPE, "I64");
+    p4_packed_name(shape->name, p, ".weight_shape");
+    shape->rank = 1;
+    shape->shape[0] = 2;
+    shape->rows = 1;
+    shape->row_bytes = 16;
+}
+
+static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
+                 int64_t rows)
+{
+    const p4_weight *w = &source->weights[t->param];
+    if (t->kind == SCALE) {
+        memcpy(to, w->scale + first, (size_t)rows * sizeof *w->scale);
+    } else if (t->kind == SHAPE) {
+        const int64_t shape[2] = {w->rows, w->cols};
+        memcpy(to, shape, sizeof shape);
+    } else {
+        const uint8_t *codes = (const uint8_t *)w->data + first * p4_code_row_bytes(w->cols);
+        for (int64_t r = 0; r < rows; r++) {
+            p4_trits_plus_two(to + r * t->row_bytes, codes + r * p4_code_row_bytes(w->cols), w->cols);
+        }
+    }
+}
+
+/* The linear layers that stay as they are; a tied head is one. */
+static bool put_ignored(cJSON *list, const p4_model *model)
+{
+    bool ok = !model->arch.tied || cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"));
+    for (int64_t i = 0; ok && i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        char name[P4_PACKED_NAME_BYTES];
+        bool linear = p4_role_is_matrix(p->role) || p->role == P4_ROLE_HEAD;
+        p4_packed_name(name, p, "");
+        ok = !linear || p->ternary || cJSON_AddItemToArray(list, cJSON_CreateString(name));
+    }
+    return ok;
+}
+
+static char *quantization(const p4_model *model)
+{
+    static const char group[] =
+        "{\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 2, \"type\": \"int\", \"symmetric\": true, "
+        "\"strategy\": \"channel\", \"dynamic\": false, \"group_size\": null}, \"input_activations\": null, "
+        "\"output_activations\": null}";
+    cJSON *root = cJSON_CreateObject();
+    cJSON *groups = NULL, *ignored = NULL;
+    bool ok = cJSON_AddStringToObject(root, "quant_method", "compressed-tensors") != NULL &&
+              cJSON_AddStringToObject(root, "format", "pack-quantized") != NULL &&
+              cJSON_AddStringToObject(root, "quantization_status", "compressed") != NULL &&
+              (groups = cJSON_AddObjectToObject(root, "config_groups")) != NULL &&
+              cJSON_AddRawToObject(groups, "group_0", group) != NULL &&
+              (ignored = cJSON_AddArrayToObject(root, "ignore")) != NULL && put_ignored(ignored, model);
+    return p4_json_print(root, ok, false);
+}
+
+static p4_rc list_tensors(p4_packed_directory *d, const p4_export_source *source)
+{
+    const p4_model *model = &source->hf->model;
+    *d = (p4_packed_directory){.source = source, .fill = fill};
+    d->tensors = p4_alloc(3 * (size_t)model->params_count, sizeof *d->tensors);
+    if (d->tensors == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        if (p4_packed_is_linear(&model->params[i])) {
+            append_packed(d, i);
+        } else {
+            p4_packed_append_plain(d, i);
+        }
+    }
+    return P4_OK;
+}
+
+static p4_rc plan(const p4_export_source *source, double *bytes)
+{
+    p4_packed_directory d;
+    p4_rc rc = list_tensors(&d, source);
+    *bytes = rc == P4_OK ? p4_packed_directory_bytes(&d) : 0;
+    p4_packed_directory_free(&d);
+    return rc;
+}
+
+static p4_rc write_directory(const p4_export_source *source, const char *path)
+{
+    p4_rc rc = P4_OK;
+    p4_packed_directory d;
+    TRY(list_tensors(&d, source));
+    d.config_json = p4_packed_config(source, "quantization_config", quantization(&source->hf->model));
+    TRY(d.config_json != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_packed_directory_write(&d, path));
+done:
+    p4_packed_directory_free(&d);
+    return rc;
+}
+
+const p4_writer p4_writer_compressed_tensors = {"compressed_tensors", "compressed_tensors", check, plan,
+                                                write_directory};

@@ -1,0 +1,174 @@
+/* gguf.c - the model as one file for llama.cpp and what is built on it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/export/gguf_tensors.h"
+#include "io/export/gguf_tokenizer.h"
+#include "io/export/stream.h"
+#include "io/export/writers.h"
+#include "io/file/atomic_file.h"
+#include "io/tokenizer/state.h"
+
+static const char writer[] = "exports: gguf";
+
+static p4_gguf_blocks blocks_of(const p4_export_source *source)
+{
+    static const char *const names[] = {"", "tq2_0", "tq1_0", "q2_0"}; /* the configuration knows no other */
+    int i = 0;
+    while (i < 3 && strcmp(source->option, names[i]) != 0) {
+        i++;
+    }
+    return (p4_gguf_blocks)i;
+}
+
+static p4_rc check(const p4_export_source *source)
+{
+    p4_rc rc = P4_OK;
+    const p4_gguf_arch *gguf;
+    p4_gguf_encoding encoding;
+    const p4_arch *arch = &source->hf->model.arch;
+    TRY(p4_gguf_arch_find(&gguf, arch, writer));
+    TRY(p4_gguf_encoding_find(&encoding, source, writer));
+    if (p4_gguf_context(gguf, arch) < arch->positions) {
+        WARN("warning: exports: gguf: llama.cpp's %s ignores the sliding window: the file allows contexts of "
+             "%lld tokens, the window, instead of %lld",
+             gguf->name, (long long)p4_gguf_context(gguf, arch), (long long)arch->positions);
+    }
+done:
+    return rc;
+}
+
+static p4_rc plan(const p4_export_source *source, double *bytes)
+{
+    p4_rc rc = P4_OK;
+    const p4_gguf_arch *gguf;
+    p4_gguf_tensors list = {0};
+    *bytes = 0;
+    TRY(p4_gguf_arch_find(&gguf, &source->hf->model.arch, writer));
+    TRY(p4_gguf_list(&list, &source->hf->model, gguf, blocks_of(source)));
+    *bytes = (double)list.bytes + 128.0 * (double)list.count +
+             (source->tokenizer != NULL ? (double)source->tokenizer->json_bytes : 0);
+done:
+    p4_gguf_list_free(&list);
+    return rc;
+}
+
+/* The type of most ternary weights, as the runtime shows it. */
+static int64_t file_type(const p4_gguf_tensors *list)
+{
+    static const struct {
+        p4_gguf_type type;
+        int64_t file;
+    } types[] = {{P4_GGUF_F16, 1}, {P4_GGUF_Q2_0, 28}, {P4_GGUF_TQ1_0, 36}, {P4_GGUF_TQ2_0, 37}};
+    int64_t best = 0, most = -1;
+    for (size_t k = 0; k < sizeof types / sizeof types[0]; k++) {
+        int64_t count = 0;
+        for (int64_t i = 0; i < list->count; i++) {
+            bool table = strncmp(list->tensors[i].name, "blk.", 4) != 0;
+            count += list->tensors[i].type == types[k].type && !table
+                         ? list->tensors[i].rows * list->tensors[i].cols
+                         : 0;
+        }
+        best = count > most ? types[k].file : best;
+        most = p4_max_i64(most, count);
+    }
+    return best;
+}
+
+/* The last part of the model's path that says something. */
+static void put_name(p4_gguf *g, const char *path)
+{
+    char *name = p4_strdup(path);
+    if (name == NULL) {
+        g->rc = P4_E_SYSTEM;
+        return;
+    }
+    for (char *slash = strrchr(name, '/'); slash != NULL; slash = strrchr(name, '/')) {
+        if (slash[1] != '\0' && strcmp(slash, "/dequantized_fp16") != 0) {
+            memmove(name, slash + 1, strlen(slash + 1) + 1);
+            break;
+        }
+        *slash = '\0';
+    }
+    p4_gguf_put_text(g, "general.name", name[0] != '\0' ? name : "model");
+    free(name);
+}
+
+static p4_rc put_keys(p4_gguf *g, const p4_export_source *source, const p4_gguf_arch *gguf,
+                      const p4_gguf_tensors *list)
+{
+    p4_rc rc = P4_OK;
+    p4_gguf_encoding encoding;
+    TRY(p4_gguf_encoding_find(&encoding, source, writer));
+    p4_gguf_put_text(g, "general.architecture", gguf->name);
+    p4_gguf_put_text(g, "general.type", "model");
+    put_name(g, source->hf->path);
+    p4_gguf_put_u32(g, "general.file_type", file_type(list));
+    p4_gguf_put_u32(g, "general.quantization_version", 2);
+    p4_gguf_put_arch(g, gguf, &source->hf->model.arch);
+    TRY(p4_gguf_put_tokenizer(g, &encoding, source));
+    TRY(p4_gguf_finish(g, list->tensors, list->count));
+done:
+    return rc;
+}
+
+typedef struct work {
+    const p4_export_source *source;
+    const p4_gguf_tensors *list;
+    p4_atomic_file *file;
+} work;
+
+static p4_rc fill(void *user, uint8_t *to, int64_t part, int64_t first, int64_t rows)
+{
+    const work *w = user;
+    p4_atomic_begin_sync(w->file);
+    p4_gguf_fill(w->list, w->source, to, part, first, rows);
+    return P4_OK;
+}
+
+static p4_rc append(void *user, const void *bytes, size_t byte_count)
+{
+    return p4_atomic_write(((const work *)user)->file, bytes, byte_count);
+}
+
+static p4_rc write_data(const p4_export_source *source, const p4_gguf_tensors *list, p4_atomic_file *file)
+{
+    work w = {.source = source, .list = list, .file = file};
+    p4_stream stream = {.source = source, .count = list->count, .fill = fill, .append = append, .user = &w};
+    p4_stream_part *parts = p4_alloc((size_t)list->count, sizeof *parts);
+    if (parts == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < list->count; i++) {
+        parts[i] = (p4_stream_part){.rows = list->tensors[i].rows,
+                                    .row_bytes = p4_gguf_row_bytes(&list->tensors[i]),
+                                    .padding = p4_gguf_padding(list->tensors[i].bytes)};
+    }
+    stream.parts = parts;
+    p4_rc rc = p4_stream_run(&stream);
+    free(parts);
+    return rc;
+}
+
+static p4_rc write_file(const p4_export_source *source, const char *path)
+{
+    p4_rc rc = P4_OK;
+    const p4_gguf_arch *gguf;
+    p4_gguf_tensors list = {0};
+    p4_gguf g = {0};
+    p4_atomic_file file = {.fd = -1};
+    TRY(p4_gguf_arch_find(&gguf, &source->hf->model.arch, writer));
+    TRY(p4_gguf_list(&list, &source->hf->model, gguf, blocks_of(source)));
+    g.arch = gguf->name;
+    TRY(put_keys(&g, source, gguf, &list));
+    TRY(p4_atomic_open(&file, path));
+    TRY(p4_atomic_write(&file, g.head.data, g.head.bytes));
+    TRY(write_data(source, &list, &file));
+done:
+    p4_gguf_free(&g);
+    p4_gguf_list_free(&list);
+    p4_rc closed = p4_atomic_close(&file, rc == P4_OK);
+    return rc != P4_OK ? rc : closed;
+}
+
+const p4_writer p4_writer_gguf = {"gguf", "model.gguf", check, plan, write_file};

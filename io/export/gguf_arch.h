@@ -1,0 +1,36 @@
+/* gguf_arch.h - what llama.cpp calls an architecture, and how it computes it: which models it is right for,
+ * and the keys that describe one. */
+#ifndef P4_GGUF_ARCH_H
+#define P4_GGUF_ARCH_H
+
+#include "io/export/gguf_file.h"
+#include "src/arch.h"
+
+typedef struct p4_gguf_arch {
+    const char *family, *name; /* model_type of config.json, general.architecture */
+    /* It rotates neighboring elements of queries and keys: their rows are put in this order. Others rotate
+     * element i with i + D/2, as the checkpoints do. */
+    bool pairs;
+    bool qkv_bias, o_bias, mlp_bias; /* it takes these biases; where a model may lack them it does without */
+    bool whole_heads;                /* H D must be C */
+    bool writes_head;                /* it needs output.weight: a tied head is written once more */
+    bool only_tied;
+    bool multipliers;  /* it reads the four factors of Granite */
+    bool gemma;        /* it scales embeddings by sqrt(C) */
+    int window_period; /* every so many layers one attends to everything; 0: it ignores windows */
+    int unrotated_period;
+    int large_layers; /* with so many layers it scales scores by 1/sqrt(C / H) instead of 1/sqrt(D) */
+    bool factors;     /* it reads rope_freqs */
+    bool longrope;
+    p4_activation activation;
+} p4_gguf_arch;
+
+/* P4_E_INPUT, with the reason: llama.cpp does not compute this model. `writer` begins messages. Local. */
+p4_rc p4_gguf_arch_find(const p4_gguf_arch **found, const p4_arch *arch, const char *writer);
+/* The longest context in which llama.cpp computes what the model does: where it ignores a window, the window.
+ * Local. */
+int64_t p4_gguf_context(const p4_gguf_arch *gguf, const p4_arch *arch);
+/* All keys of the architecture. g->arch is gguf->name. Local. */
+void p4_gguf_put_arch(p4_gguf *g, const p4_gguf_arch *gguf, const p4_arch *arch);
+
+#endif

@@ -1,0 +1,26 @@
+/* stream.h - many tensors, one after another, into one file: pieces are made by several threads and written
+ * in order. */
+#ifndef P4_EXPORT_STREAM_H
+#define P4_EXPORT_STREAM_H
+
+#include "io/export/source.h"
+
+typedef struct p4_stream_part { /* a tensor */
+    int64_t rows, row_bytes;
+    int64_t padding; /* bytes of 0 behind the last row, less than 64 */
+} p4_stream_part;
+
+typedef struct p4_stream {
+    const p4_export_source *source;
+    const p4_stream_part *parts;
+    int64_t count;
+    /* Fills rows [first, first + rows) of part `part`; called by several threads at once. */
+    p4_rc (*fill)(void *user, uint8_t *to, int64_t part, int64_t first, int64_t rows);
+    p4_rc (*append)(void *user, const void *bytes, size_t byte_count); /* to the file */
+    void *user;
+} p4_stream;
+
+/* Local. */
+p4_rc p4_stream_run(const p4_stream *stream);
+
+#endif

@@ -1,0 +1,238 @@
+/* The formats of other programs (io/export): blocks of ternary weights against bytes that the programs
+ * themselves made, the container, the names of the key `exports`. tests/clients loads whole models in those
+ * programs. */
+#include <stdlib.h>
+
+#include "check.h"
+#include "io/export/gguf_arch.h"
+#include "io/export/trits.h"
+#include "io/export/writers.h"
+#include "io/hf/hf_model.h"
+#include "src/config.h"
+#include "src/exports.h"
+#include "src/phase4.h"
+
+enum { COUNT = P4_TQ_COUNT };
+
+static void make_codes(uint8_t *codes, int64_t count, int (*trit)(int64_t i))
+{
+    memset(codes, 0, (size_t)p4_code_row_bytes(count));
+    for (int64_t i = 0; i < count; i++) {
+        codes[i / 4] |= (uint8_t)((trit(i) + 1) << 2 * (i % 4));
+    }
+}
+
+static int by_turns(int64_t i)
+{
+    return (int)(i % 3) - 1;
+}
+
+static int mixed(int64_t i)
+{
+    return (int)((i * i + i / 7) % 3) - 1;
+}
+
+static int none(int64_t i)
+{
+    (void)i;
+    return 0;
+}
+
+static void expect_bytes(const char *what, const uint8_t *bytes, size_t count, const char *want)
+{
+    char got[2 * P4_TQ2_0_BYTES + 1] = "";
+    for (size_t i = 0; i < count; i++) {
+        snprintf(got + 2 * i, 3, "%02x", bytes[i]);
+    }
+    EXPECT(strcmp(got, want) == 0, "%s:\n%s, expected\n%s", what, got, want);
+}
+
+/* Made by the reference's quantizer from the same values times 0.5, fp16 bits 0x3800. */
+static void test_blocks(void)
+{
+    uint8_t codes[COUNT / 4], block[P4_TQ2_0_BYTES];
+    make_codes(codes, COUNT, by_turns);
+    p4_trits_tq1_0(block, codes, COUNT, 0x3800);
+    expect_bytes(
+        "TQ1_0", block, P4_TQ1_0_BYTES,
+        "456ccf456ccf456ccf456ccf456ccf456ccf456ccf456ccf456ccf456ccf456c94bb3194bb3194bb3194bb3194bb319430"
+        "92bb300038");
+    p4_trits_tq2_0(block, codes, COUNT, 0x3800);
+    expect_bytes(
+        "TQ2_0", block, P4_TQ2_0_BYTES,
+        "18618618618618618618618618618618618618618618618618618618618618618618618618618618618618618618618618"
+        "6186186186186186186186186186180038");
+    make_codes(codes, COUNT, mixed);
+    p4_trits_tq1_0(block, codes, COUNT, 0x3800);
+    expect_bytes(
+        "TQ1_0", block, P4_TQ1_0_BYTES,
+        "4782901198581cf8b76bc2d685b033c80953e723414782901198581cf8b76bc2e429ee3d35f70d501567a805705c22e38f"
+        "c1e7560038");
+    p4_trits_tq2_0(block, codes, COUNT, 0x3800);
+    expect_bytes(
+        "TQ2_0", block, P4_TQ2_0_BYTES,
+        "589509901901a02a122162562542640680a84a8488589509901901a02a12216209901901a02a122162562542640680a84a"
+        "8488589509901901a02a12216256250038");
+    make_codes(codes, COUNT, none);
+    p4_trits_tq1_0(block, codes, COUNT, 0);
+    EXPECT(block[0] == 0x80 && block[47] == 0x80 && block[48] == 0x7f && block[51] == 0x7f,
+           "zeros in TQ1_0: %02x %02x %02x %02x", block[0], block[47], block[48], block[51]);
+}
+
+/* Two blocks of Q2_0: the scale, then four weights a byte, low bits first. */
+static void test_q2_0(void)
+{
+    uint8_t codes[2 * P4_Q2_0_COUNT / 4], blocks[2 * P4_Q2_0_BYTES];
+    make_codes(codes, 2 * P4_Q2_0_COUNT, mixed);
+    p4_trits_q2_0(blocks, codes, 2 * P4_Q2_0_COUNT, 0x1234);
+    for (int64_t i = 0; i < 2 * P4_Q2_0_COUNT; i++) {
+        const uint8_t *block = blocks + i / P4_Q2_0_COUNT * P4_Q2_0_BYTES;
+        int64_t at = i % P4_Q2_0_COUNT;
+        EXPECT((block[2 + at / 4] >> 2 * (at % 4) & 3) - 1 == mixed(i), "weight %d", (int)i);
+        EXPECT(block[0] == 0x34 && block[1] == 0x12, "scale %02x%02x", block[1], block[0]);
+    }
+}
+
+static void test_words(void)
+{
+    enum { ODD = 21 };
+    uint8_t codes[(ODD + 3) / 4], words[8];
+    make_codes(codes, ODD, mixed);
+    EXPECT(p4_trits_word_bytes(ODD) == 8, "%d bytes", (int)p4_trits_word_bytes(ODD));
+    memset(words, 0xff, sizeof words);
+    p4_trits_plus_two(words, codes, ODD);
+    for (int64_t i = 0; i < 32; i++) {
+        int value = words[i / 4] >> 2 * (i % 4) & 3;
+        EXPECT(value == (i < ODD ? mixed(i) + 2 : 0), "value %d is %d", (int)i, value);
+    }
+}
+
+/* Rows r and r + 2 of two columns; the reference packs
+ * [[0,-1],[-1,1],[-1,1],[-1,1],[1,0],[0,-1],[1,-1],[1,-1]] as [[0xa1, 0x18], [0x90, 0x0a]]. */
+static void test_four_rows(void)
+{
+    static const int trits[8][2] = {{0, -1}, {-1, 1}, {-1, 1}, {-1, 1}, {1, 0}, {0, -1}, {1, -1}, {1, -1}};
+    static const uint8_t want[2][2] = {{0xa1, 0x18}, {0x90, 0x0a}};
+    uint8_t rows[8], got[2];
+    for (int r = 0; r < 8; r++) {
+        rows[r] = (uint8_t)((trits[r][0] + 1) | (trits[r][1] + 1) << 2);
+    }
+    for (int r = 0; r < 2; r++) {
+        const uint8_t *const four[4] = {&rows[r], &rows[r + 2], &rows[r + 4], &rows[r + 6]};
+        p4_trits_four_rows(got, four, 2);
+        EXPECT(memcmp(got, want[r], 2) == 0, "row %d: %02x %02x", r, got[0], got[1]);
+    }
+}
+
+static void test_container(void)
+{
+    p4_gguf g = {.arch = "llama"};
+    const p4_gguf_tensor tensors[] = {
+        {.name = "a", .type = P4_GGUF_F32, .vector = true, .rows = 1, .cols = 3, .bytes = 12},
+        {.name = "b", .type = P4_GGUF_F16, .rows = 2, .cols = 4, .bytes = 16}};
+    static const uint8_t want[] = "GGUF\3\0\0\0"
+                                  "\2\0\0\0\0\0\0\0"
+                                  "\2\0\0\0\0\0\0\0"
+                                  "\7\0\0\0\0\0\0\0"
+                                  "llama.n"
+                                  "\4\0\0\0"
+                                  "\5\0\0\0"
+                                  "\1\0\0\0\0\0\0\0"
+                                  "t"
+                                  "\11\0\0\0"
+                                  "\10\0\0\0"
+                                  "\1\0\0\0\0\0\0\0"
+                                  "\2\0\0\0\0\0\0\0"
+                                  "xy"
+                                  "\1\0\0\0\0\0\0\0"
+                                  "a"
+                                  "\1\0\0\0"
+                                  "\3\0\0\0\0\0\0\0"
+                                  "\0\0\0\0"
+                                  "\0\0\0\0\0\0\0\0"
+                                  "\1\0\0\0\0\0\0\0"
+                                  "b"
+                                  "\2\0\0\0"
+                                  "\4\0\0\0\0\0\0\0"
+                                  "\2\0\0\0\0\0\0\0"
+                                  "\1\0\0\0"
+                                  "\40\0\0\0\0\0\0\0";
+    p4_gguf_put_u32(&g, ".n", 5);
+    p4_gguf_put_list(&g, "t", P4_GGUF_VALUE_TEXT, 1);
+    p4_gguf_add_text(&g, "xy", 2);
+    EXPECT_OK(p4_gguf_finish(&g, tensors, 2));
+    EXPECT(g.head.bytes % P4_GGUF_ALIGNMENT == 0 && g.head.bytes >= sizeof want - 1 &&
+               memcmp(g.head.data, want, sizeof want - 1) == 0,
+           "%zu bytes", g.head.bytes);
+    p4_gguf_free(&g);
+}
+
+static void test_names(void)
+{
+    p4_config config;
+    EXPECT(p4_exports_is_known("gguf") && p4_exports_is_known("gguf:tq1_0") && p4_exports_is_known("mlx"),
+           "known");
+    EXPECT(!p4_exports_is_known("gguf:q4_0") && !p4_exports_is_known("gguf:") &&
+               !p4_exports_is_known("mlx:x") && !p4_exports_is_known("gguff") && !p4_exports_is_known(""),
+           "unknown");
+#define WRITER(id, ...) \
+    EXPECT(p4_writer_find(#id) != NULL && strcmp(p4_writer_find(#id)->name, #id) == 0, "%s", #id);
+    P4_EXPORTS(WRITER)
+#undef WRITER
+    p4_config_default(&config);
+    strcpy(config.model_path, "m");
+    config.calibration_samples = config.eval_samples = config.enable_fine_tuning = 0;
+    EXPECT(p4_list_append(&config.exports, "gguf:tq2_0") && p4_list_append(&config.exports, "mlx"), "full");
+    EXPECT_OK(p4_config_validate_job(&config));
+    EXPECT(p4_list_append(&config.exports, "gguf"), "full");
+    EXPECT_REFUSED(p4_config_validate_job(&config), "found \"gguf\" after another entry of gguf");
+    config.exports = (p4_list){0};
+    EXPECT(p4_list_append(&config.exports, "ggml"), "full");
+    EXPECT_REFUSED(p4_config_validate_job(&config), "found \"ggml\", expected some of gguf, gguf:q2_0");
+}
+
+/* What a runtime would compute in another way is refused by name. */
+static void test_refused(void)
+{
+    static const struct {
+        const char *model, *writer, *message; /* NULL: accepted */
+    } cases[] = {
+        {"llama-llama3", "gguf", NULL},
+        {"gemma3-old", "mlx", NULL},
+        {"gpt2-plain", "gguf", NULL},
+        {"gpt2-plain", "mlx", "keeps its matrices as [in, out]"},
+        {"gpt2-plain", "compressed_tensors", "keeps its matrices as [in, out]"},
+        {"gpt2-scores", "gguf", "does not divide attention scores by the layer's number"},
+        {"llama-bf16", "bitnet", "one scale a tensor, and this model has one a row"},
+        {"olmo2-bias", "gguf", "takes no bias of the attention output"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        p4_hf_model hf;
+        char *path = p4_format("%s/models/%s", P4_FIXTURES, cases[i].model);
+        EXPECT_OK(p4_hf_model_open(&hf, path));
+        const p4_export_source source = {.hf = &hf, .option = ""};
+        const p4_writer *writer = p4_writer_find(cases[i].writer);
+        if (cases[i].message == NULL) {
+            double bytes;
+            EXPECT_OK(writer->check(&source));
+            EXPECT_OK(writer->plan(&source, &bytes));
+            EXPECT(bytes > 1000, "%s: %g bytes", cases[i].model, bytes);
+        } else {
+            EXPECT_REFUSED(writer->check(&source), cases[i].message);
+        }
+        p4_hf_model_close(&hf);
+        free(path);
+    }
+}
+
+int main(void)
+{
+    test_blocks();
+    test_q2_0();
+    test_words();
+    test_four_rows();
+    test_container();
+    test_names();
+    test_refused();
+    return TEST_END();
+}

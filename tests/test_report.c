@@ -247,7 +247,7 @@ static void test_table(void)
     const char *const passed[] = {
         "70,553,706,496 parameters",
         "ternary by \"exact\", packed as base3x5\n",
-        "packed model                    8.00 MB   the file: 8.50 MB\n",
+        "packed model                   8.00 MiB   the file: 8.50 MiB\n",
         "4.00x   target 8.0x: not reached, the embedding fills 62 %",
         "17.675     1139.000       18.174",
         "6344.1 %",
@@ -256,8 +256,8 @@ static void test_table(void)
         "400 steps a block on 65,536 tokens, 32.5 s; error of the last block 0.375 -> 0.0625",
         "2 epochs, 500 steps, 1,024,000 tokens",
         "passed: 75 tensors",
-        "812 MB",
-        "1 h 02 min: load 2.0 s, fine_tune 1 min 01 s",
+        "812 MiB",
+        "1 h 02 min\n    Fine-tune                     1 min 01 s\n",
         "out/dequantized_fp16",
         "PASSED: perplexity rose by 2.8 %, a rise of 10.0 % is allowed"};
     expect_in_table(&results, passed, sizeof passed / sizeof passed[0]);

@@ -77,12 +77,12 @@ void p4_trainer_exact_start(p4_trainer *t)
            (size_t)(LOSSES * p4_trainer_exact_micro_batches(t)) * sizeof *t->exact.losses);
 }
 
-/* The head's are overwritten. */
+/* The head's leaves are overwritten (p4_trainer_overwrites), those of a slot too. */
 void p4_trainer_exact_start_micro_batch(p4_trainer *t)
 {
     for (int64_t i = 0; i < t->model->params_count; i++) {
         const p4_param *p = &t->model->params[i];
-        if (!p4_role_is_matrix(p->role) && !p4_trainer_overwrites(t, i)) {
+        if (!p4_role_is_matrix(p->role) && i != p4_net_head_param(&t->net)) {
             t->compute->ops->zero(t->compute->device, t->exact.leaf + t->optim.at[i],
                                   p->rows * p->cols * (int64_t)sizeof *t->exact.leaf);
         }

@@ -80,7 +80,10 @@ static p4_rc open_gpu(place *p, const p4_config *c, double memory_bytes)
         p->outline = p4_outline_open((int64_t)memory_bytes, c->mixed_precision);
         p->compute.ops = &p4_outline_ops;
         p->compute.device = p->outline;
-        return p->outline != NULL ? P4_OK : P4_E_SYSTEM;
+        if (p->outline == NULL) {
+            return P4_E_SYSTEM;
+        }
+        return c->exact_sums ? p4_compute_check_exact(&p->compute) : P4_OK;
     }
     CHECK(usable_gpus() > 0,
           "no GPU is at hand to read its memory from; --device-memory says how much one has, as in 80G");

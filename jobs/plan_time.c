@@ -138,6 +138,16 @@ static void time_passes_of_training(const estimate *k, const p4_train_plan *plan
     }
 }
 
+/* Gradients of `bytes` that are summed over ranks in a step: to all, or to their owners in each of its
+ * `batches`. exact_sums sends those of each micro-batch, and gives the sums to all at the end. */
+static double sums_of_step(const estimate *k, double bytes, bool to_all, double batches)
+{
+    if (k->c->exact_sums) {
+        return (batches + (to_all ? 1 : 0)) * ring(k, bytes, false);
+    }
+    return to_all ? ring(k, bytes, true) : batches * ring(k, bytes, false);
+}
+
 static void time_fine_tune(estimate *k)
 {
     p4_stage_work *w = &k->plan->work[P4_PLAN_FINE_TUNE];
@@ -146,7 +156,7 @@ static void time_fine_tune(estimate *k)
     bool shards = plan.zero_stage > 0, teaches = plan.teacher.weight > 0;
     double sequences = (double)plan.sequences, steps = (double)k->plan->train_steps;
     double share = ceil(sequences / k->ranks), micro = fmax(1, (double)k->plan->rank_plans[0].micro_batch);
-    double batches = plan.zero_stage == 2 ? ceil(share / micro) : 1;
+    double batches = plan.zero_stage == 2 || plan.exact_sums ? ceil(share / micro) : 1;
     double forward = forward_flops(k, sequences * k->T, true);
     double passes = 3 + (plan.recompute == P4_RECOMPUTE_BLOCKS ? 1 : 0) +
                     (teaches && plan.teacher.kind != P4_TEACHER_CACHED ? 1 : 0);
@@ -154,8 +164,9 @@ static void time_fine_tune(estimate *k)
         passes * forward * share * k->ranks / sequences / (k->ranks * k->plan->rates.train_flops);
     double gradients = 0, rest = 0;
     if (k->ranks > 1) {
-        gradients = shards ? batches * ring(k, 4 * k->ternary, false) : ring(k, 4 * k->ternary, true);
-        rest = ring(k, 4 * k->replicated, true) + (shards ? ring(k, k->ternary / 4, false) : 0);
+        gradients = sums_of_step(k, 4 * k->ternary, !shards, batches);
+        rest =
+            sums_of_step(k, 4 * k->replicated, true, batches) + (shards ? ring(k, k->ternary / 4, false) : 0);
     }
     double hidden = 2.0 / 3.0 * compute;
     double step = compute + fmax(0, gradients / link_rate(k) - hidden) + rest / link_rate(k);

@@ -286,6 +286,12 @@ damage 'a manifest that is gone' 'manifest.json' rm manifest.json
 damage 'a manifest cut short' 'manifest.json' truncate -s 300 manifest.json
 damage 'a foreign manifest' 'its format is "another-checkpoint"' sed -i 's/phase4-checkpoint/another-checkpoint/' manifest.json
 damage 'a later version' 'format version 9' sed -i 's/"format_version":[[:space:]]*[0-9]/"format_version": 9/' manifest.json
+# Checkpoints of the version before are read.
+rm -rf bad
+cp -r torn bad
+sed -i 's/"format_version":[[:space:]]*[0-9]/"format_version": 2/' bad/checkpoints/*/manifest.json
+run 1 bad checkpoint_every=10 fine_tune_max_steps=40
+said "continues from bad/checkpoints/$step"
 refused() { # refused WORDS NAME [key=value ...]: status 2 and these words; the checkpoints stay as they were
     local words=$1 name=$2
     shift 2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The file of a cached teacher: a run that is stopped while it is made keeps what there is of it, and the process that continues makes
-# the rest; one that is killed in training finds it whole. Both end with the same bytes as a run that nobody disturbed.
+# The file of a cached teacher: a run that is stopped while it is made keeps what there is of it, one that is killed what there was when
+# it was last kept (checkpoint_minutes), and the process that continues makes the rest; one that is killed in training finds it whole. Both end with the same bytes as a run that nobody disturbed.
 set -eu
 . "$(dirname "$0")/job.sh"
 cd "$TMP"
@@ -70,6 +70,28 @@ for ranks in 1 2; do
         "$TOOL_COMPARE" pupil taught bits 1e-15 >log || complain 'other bytes than those of a run that nobody disturbed'
     fi
     echo "a cached teacher on $ranks ranks: stopped and continued $made"
+    rm -rf pupil
+done
+# Killed while the file is made, twice.
+keeps() { [ -e pupil/teacher_top_k ]; }
+for ranks in 1 2; do
+    before=0
+    for _ in 1 2; do
+        start $ranks pupil checkpoint_minutes=1e-5
+        if [ $before = 0 ]; then until_true keeps; else until_true grep -q 'continues with the probabilities' log; fi
+        sleep 0.1
+        if [ $ranks = 1 ]; then kill -9 "$job"; else pkill -9 -P "$job"; fi
+        wait "$job" 2>/dev/null || true
+        ! grep -q ' steps of 1280 x 12 tokens' log || complain 'the run was to be killed before it trains'
+        [ $before = 0 ] || [ "$(grep -o 'probabilities of [0-9]*' log | tr -dc 0-9)" -ge $before ] || complain 'records were lost'
+        before=1
+    done
+    run $ranks pupil
+    made=$(grep -o 'of [0-9]* of 6400 windows that the process before wrote' log) || complain 'the file was not continued'
+    if [ $ranks = 1 ]; then
+        "$TOOL_COMPARE" pupil taught bits 1e-15 >log || complain 'other bytes than those of a run that nobody disturbed'
+    fi
+    echo "a cached teacher on $ranks ranks: killed twice and continued $made"
     rm -rf pupil
 done
 # Of another text: made anew.

@@ -283,9 +283,41 @@ static void check_records(void)
     EXPECT_OK(p4_remove_tree(folder));
 }
 
+/* A file whose writer dies has the records that were kept. */
+static void check_kept_records(void)
+{
+    char folder[] = "/tmp/phase4-records.XXXXXX", path[64];
+    p4_record_layout layout = {.count = 3, .record_bytes = 5, .key = 77}, two = layout;
+    p4_record_file file = {0};
+    p4_atomic_file out;
+    two.count = 2;
+    EXPECT(mkdtemp(folder) != NULL, "%s", folder);
+    snprintf(path, sizeof path, "%s/records", folder);
+    EXPECT_OK(p4_record_file_begin(&out, path, &layout));
+    EXPECT_OK(p4_atomic_write(&out, "abcde", 5));
+    EXPECT_OK(p4_record_file_keep(&out, &layout, 1));
+    EXPECT(p4_record_file_count(path, &layout) == 1, "one record is kept");
+    EXPECT_OK(p4_atomic_write(&out, "fghijklm", 8));
+    EXPECT(p4_record_file_count(path, &layout) == 1, "more are written");
+    EXPECT_OK(p4_record_file_keep(&out, &layout, 2));
+    EXPECT_OK(p4_atomic_close(&out, false));
+    EXPECT(p4_record_file_count(path, &layout) == 2, "two records are kept");
+    EXPECT_OK(p4_record_file_map(&file, path, &two));
+    EXPECT(memcmp(p4_record_at(&file, 1), "fghij", 5) == 0, "record 1");
+    p4_record_file_close(&file);
+    EXPECT_OK(p4_record_file_begin(&out, path, &layout));
+    EXPECT_OK(p4_atomic_write(&out, "ABCDEFGHIJKLMNO", 15));
+    EXPECT(p4_record_file_count(path, &layout) == 2, "the file before is there until it is replaced");
+    EXPECT_OK(p4_record_file_keep(&out, &layout, 1));
+    EXPECT_OK(p4_record_file_finish(&out, &layout, 3));
+    EXPECT(p4_record_file_count(path, &layout) == 3, "all records are there");
+    EXPECT_OK(p4_remove_tree(folder));
+}
+
 int main(void)
 {
     check_records();
+    check_kept_records();
     if (open_backend("cpu", false)) {
         for_each_model(check_model);
         ops->close(device);

@@ -135,6 +135,21 @@ void p4_atomic_begin_sync(p4_atomic_file *file)
     }
 }
 
+/* Under the final name, for good. */
+static p4_rc put_in_place(p4_atomic_file *file)
+{
+    if (!file->kept && rename(file->temp_path, file->path) != 0) {
+        return p4_fail_errno(file->path, "put the finished file in place");
+    }
+    file->kept = true;
+    return sync_parent(file->path);
+}
+
+p4_rc p4_atomic_keep(p4_atomic_file *file)
+{
+    return fsync(file->fd) == 0 ? put_in_place(file) : p4_fail_errno(file->path, "write");
+}
+
 p4_rc p4_atomic_close(p4_atomic_file *file, bool ok)
 {
     p4_rc rc = P4_OK;
@@ -148,12 +163,8 @@ p4_rc p4_atomic_close(p4_atomic_file *file, bool ok)
         rc = p4_fail_errno(file->path, "write");
     }
     file->fd = -1;
-    if (ok && rc == P4_OK && rename(file->temp_path, file->path) != 0) {
-        rc = p4_fail_errno(file->path, "put the finished file in place");
-    }
-    if (ok && rc == P4_OK) {
-        rc = sync_parent(file->path);
-    } else {
+    rc = ok && rc == P4_OK ? put_in_place(file) : rc;
+    if (!file->kept) {
         unlink(file->temp_path);
     }
     forget(file);

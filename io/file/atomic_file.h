@@ -12,6 +12,7 @@ typedef struct p4_atomic_file {
     int fd;                        /* -1: not open */
     char *path;                    /* the final name */
     char *temp_path;               /* where the bytes are until then */
+    bool kept;                     /* the name is the final one already (p4_atomic_keep) */
     _Atomic int64_t written_bytes; /* by p4_atomic_write */
     _Atomic int64_t begun_bytes;   /* of them, those whose writeback has been started */
 } p4_atomic_file;
@@ -30,6 +31,10 @@ p4_rc p4_atomic_write(p4_atomic_file *file, const void *bytes, size_t byte_count
 /* Starts writeback of what was written, without waiting, so that the sync at the close is short. A thread
  * other than the writing one may call it. Local. */
 void p4_atomic_begin_sync(p4_atomic_file *file);
+/* The file appears under its name with what is written so far, synced, and replaces an older one; more may be
+ * written to it. For a file whose content says how much of it counts: it stays also where the close is not
+ * ok. Local. */
+p4_rc p4_atomic_keep(p4_atomic_file *file);
 /* ok: the file appears under its name and replaces an older one; otherwise, or if that fails, nothing of it
  * is left. Does nothing if no file is open. Local. */
 p4_rc p4_atomic_close(p4_atomic_file *file, bool ok);

@@ -42,7 +42,7 @@ done:
     return rc;
 }
 
-p4_rc p4_record_file_shorten(p4_atomic_file *file, const p4_record_layout *layout, int64_t count)
+static p4_rc put_count(p4_atomic_file *file, const p4_record_layout *layout, int64_t count)
 {
     header head = {.layout = *layout};
     memcpy(head.magic, magic, sizeof magic);
@@ -50,6 +50,25 @@ p4_rc p4_record_file_shorten(p4_atomic_file *file, const p4_record_layout *layou
     return pwrite(file->fd, &head, sizeof head, 0) == (ssize_t)sizeof head
                ? P4_OK
                : p4_fail_errno(file->path, "write");
+}
+
+p4_rc p4_record_file_keep(p4_atomic_file *file, const p4_record_layout *layout, int64_t count)
+{
+    p4_rc rc = P4_OK;
+    if (fdatasync(file->fd) != 0) { /* the records are on the disk before they count */
+        return p4_fail_errno(file->path, "write");
+    }
+    TRY(put_count(file, layout, count));
+    TRY(p4_atomic_keep(file));
+done:
+    return rc;
+}
+
+p4_rc p4_record_file_finish(p4_atomic_file *file, const p4_record_layout *layout, int64_t count)
+{
+    p4_rc rc = put_count(file, layout, count);
+    p4_rc closed = p4_atomic_close(file, rc == P4_OK);
+    return rc != P4_OK ? rc : closed;
 }
 
 int64_t p4_record_file_count(const char *path, const p4_record_layout *layout)
@@ -62,7 +81,7 @@ int64_t p4_record_file_count(const char *path, const p4_record_layout *layout)
               memcmp(head.magic, magic, sizeof magic) == 0 && head.layout.key == layout->key &&
               head.layout.record_bytes == layout->record_bytes && head.layout.count > 0 &&
               head.layout.count <= layout->count && total_bytes(&bytes, path, &head.layout) == P4_OK &&
-              found == bytes;
+              found >= bytes; /* behind those that count there may be more, of a process that was killed */
     if (fd >= 0) {
         close(fd);
     }
@@ -78,7 +97,7 @@ p4_rc p4_record_file_map(p4_record_file *file, const char *path, const p4_record
     *file = (p4_record_file){.layout = *layout};
     TRY(total_bytes(&bytes, path, layout));
     TRY(p4_file_open(&fd, &found, path));
-    CHECK(found == bytes, "%s: found %llu bytes, expected %llu", path, (unsigned long long)found,
+    CHECK(found >= bytes, "%s: found %llu bytes, expected %llu", path, (unsigned long long)found,
           (unsigned long long)bytes);
     void *mapping = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (mapping == MAP_FAILED) {

@@ -1,5 +1,5 @@
 /* record_file.h - records of one length in a file that one process writes, once and in order, and that others
- * map. */
+ * map. The file says how many of its records count. */
 #ifndef P4_RECORD_FILE_H
 #define P4_RECORD_FILE_H
 
@@ -20,9 +20,11 @@ typedef struct p4_record_file {
 /* Starts a file: layout.count records follow by p4_atomic_write. p4_atomic_close must follow, also after an
  * error. Local. */
 p4_rc p4_record_file_begin(p4_atomic_file *file, const char *path, const p4_record_layout *layout);
-/* Fewer records than announced were written: the file becomes one of `count` records. p4_atomic_close follows
- * as ever. Local. */
-p4_rc p4_record_file_shorten(p4_atomic_file *file, const p4_record_layout *layout, int64_t count);
+/* The `count` records that are written are there under the file's name for a process that continues, whatever
+ * becomes of this one; more may follow. Local. */
+p4_rc p4_record_file_keep(p4_atomic_file *file, const p4_record_layout *layout, int64_t count);
+/* Closes the file, which holds `count` records, as many as announced or fewer. Local. */
+p4_rc p4_record_file_finish(p4_atomic_file *file, const p4_record_layout *layout, int64_t count);
 /* How many records of this layout, with its key, a file has: up to layout->count. 0: there is none, or it is
  * another file. Local. */
 int64_t p4_record_file_count(const char *path, const p4_record_layout *layout);

@@ -9,7 +9,8 @@
 #include "io/json/read.h"
 #include "io/json/write.h"
 
-enum { MAX_FILE_BYTES = 64 << 20, VERSION = 2 };
+/* OLDEST: the same but for those that reconstruction saves, which a program of that version would misread. */
+enum { MAX_FILE_BYTES = 64 << 20, VERSION = 3, OLDEST = 2 };
 static const char format_name[] = "phase4-checkpoint";
 static const int64_t STEPS_LIMIT = (int64_t)1 << 50;
 
@@ -274,8 +275,9 @@ static p4_rc take_all(p4_manifest *m, cJSON *root, const char *json, const char 
     CHECK(strcmp(format, format_name) == 0, "%s: its format is \"%s\", expected \"%s\"", source, format,
           format_name);
     TRY(p4_json_integer(&version, source, "", root, "format_version", STEPS_LIMIT));
-    CHECK(version == VERSION, "%s: is of format version %lld, this program reads %d", source,
-          (long long)version, (int)VERSION);
+    CHECK(version >= OLDEST && version <= VERSION,
+          "%s: is of format version %lld, this program reads %d and %d", source, (long long)version,
+          (int)OLDEST, (int)VERSION);
     TRY(take_text(m->producer, sizeof m->producer, root, "", "producer", source));
     TRY(take_text(m->created, sizeof m->created, root, "", "created", source));
     TRY(take_text(m->started, sizeof m->started, root, "", "started", source));

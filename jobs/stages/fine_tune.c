@@ -69,6 +69,7 @@ static p4_rc tune(p4_run *run)
     p4_train_plan plan = p4_settings_train(&run->config, T, &run->statistics);
     choose_lr(run, &plan);
     plan.teacher.key = run->compute.group->rank == 0 ? p4_resume_inputs_key(run) : 0;
+    plan.teacher.keep_every_s = 60.0 * run->config.checkpoint_minutes;
     p4_tuner tuner = {.compute = &run->compute,
                       .original = &run->original,
                       .train = run->train,

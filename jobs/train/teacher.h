@@ -28,6 +28,7 @@ typedef struct p4_teacher_plan {
     const char *folder; /* for its file; on a file system that all ranks read */
     uint64_t key; /* rank 0: of the model and the text; the file of an interrupted training stays for the one
                      that continues it. 0: it goes with this process */
+    double keep_every_s; /* what there is of that file is kept so often while it is made; 0: at the end */
     int64_t steps, sequences; /* that training takes; the trainer sets them */
 } p4_teacher_plan;
 

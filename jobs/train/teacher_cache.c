@@ -5,8 +5,9 @@
  * writes them as micro-batches leave the pipeline; every rank maps the file. It is removed as soon as all
  * have it, or at the end where ranks of other nodes read it: a file that another node removes may be lost to
  * them. Of a run that can be continued it stays until the training is over; a pass that is stopped leaves a
- * file of the records that it has made, and the process that continues makes the others. The file's key is of
- * all that the records depend on. */
+ * file of the records that it has made, one that is killed those that it had made when the file was last
+ * kept, and the process that continues makes the others. The file's key is of all that the records depend on.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,7 @@ typedef struct making {
     int64_t at;      /* of the slab's first window */
     int64_t written; /* records */
     double others;   /* sum of what is left out, over all predictions */
+    double kept_s;   /* by p4_now_s: what was written by then is kept, or the pass began */
     p4_rc rc;
 } making;
 
@@ -248,6 +250,20 @@ static void keep_states(void *user, const void *states, int64_t first, int64_t B
     m->rc = write_records(m, B);
 }
 
+/* Now and then a process that continues could take up the file here. Local. */
+static p4_rc keep_if_due(making *m)
+{
+    p4_rc rc = P4_OK;
+    const p4_teacher *t = m->teacher;
+    bool due = t->plan.keep_every_s > 0 && p4_now_s() - m->kept_s >= t->plan.keep_every_s;
+    if (has_head(t) && t->cache.stays && due) {
+        TRY(p4_record_file_keep(&m->file, &t->cache.layout, m->written));
+        m->kept_s = p4_now_s();
+    }
+done:
+    return rc;
+}
+
 /* Windows [m->at, m->at + count) of the records. P4_STOPPED: the first of them are written. Collective. */
 static p4_rc run_slab(making *m, int64_t count)
 {
@@ -263,7 +279,7 @@ static p4_rc run_slab(making *m, int64_t count)
     }
     p4_group_bcast(group, m->h_ids, count * T * (int64_t)sizeof *m->h_ids, 0);
     bool stopped = p4_pipeline_flow_or_stop(&m->pipeline, &pass);
-    TRY_ALL(group, m->rc);
+    TRY_ALL(group, m->rc == P4_OK ? keep_if_due(m) : m->rc);
     rc = stopped ? p4_stop_end(t->compute->stop) : P4_OK;
 done:
     return rc;
@@ -274,10 +290,8 @@ static p4_rc keep_part(making *m)
 {
     p4_rc rc = P4_OK;
     if (m->written > 0) {
-        TRY(p4_record_file_shorten(&m->file, &m->teacher->cache.layout, m->written));
-        TRY(p4_atomic_close(&m->file, true));
+        rc = p4_record_file_finish(&m->file, &m->teacher->cache.layout, m->written);
     }
-done:
     return rc;
 }
 
@@ -288,6 +302,7 @@ static p4_rc run_pass(making *m)
     p4_teacher *t = m->teacher;
     p4_teacher_cache *c = &t->cache;
     p4_progress progress;
+    m->kept_s = p4_now_s();
     p4_progress_start(&progress, "teacher", "tokens", (double)(c->layout.count * t->plan.T));
     for (; m->at < c->layout.count; m->at += m->slab) {
         int64_t count = p4_min_i64(m->slab, c->layout.count - m->at);
@@ -300,7 +315,8 @@ static p4_rc run_pass(making *m)
         TRY(rc);
         p4_progress_update(&progress, (double)((m->at + count) * t->plan.T), NULL);
     }
-    TRY_ALL(t->compute->group, has_head(t) ? p4_atomic_close(&m->file, true) : P4_OK);
+    TRY_ALL(t->compute->group,
+            has_head(t) ? p4_record_file_finish(&m->file, &c->layout, c->layout.count) : P4_OK);
     c->kept = 1.0 - m->others / (double)(c->layout.count * (t->plan.T - 1));
 done:
     p4_progress_end(&progress);

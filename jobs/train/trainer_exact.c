@@ -52,6 +52,8 @@ p4_rc p4_trainer_exact_open(p4_trainer *t)
     TRY(e->losses != NULL && e->figures != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(t->compute->ops->alloc(t->compute->device, (void **)&e->leaf,
                                e->leaf_count * (int64_t)sizeof *e->leaf));
+    t->compute->ops->zero(t->compute->device, e->leaf,
+                          e->leaf_count * (int64_t)sizeof *e->leaf); /* also between parameters */
     TRY(p4_exact_sums_open(&e->sums, t->compute));
 done:
     return rc;
@@ -75,10 +77,16 @@ void p4_trainer_exact_start(p4_trainer *t)
            (size_t)(LOSSES * p4_trainer_exact_micro_batches(t)) * sizeof *t->exact.losses);
 }
 
+/* The head's leaves are overwritten (p4_trainer_overwrites), those of a slot too. */
 void p4_trainer_exact_start_micro_batch(p4_trainer *t)
 {
-    t->compute->ops->zero(t->compute->device, t->exact.leaf,
-                          t->exact.leaf_count * (int64_t)sizeof *t->exact.leaf);
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        const p4_param *p = &t->model->params[i];
+        if (!p4_role_is_matrix(p->role) && i != p4_net_head_param(&t->net)) {
+            t->compute->ops->zero(t->compute->device, t->exact.leaf + t->optim.at[i],
+                                  p->rows * p->cols * (int64_t)sizeof *t->exact.leaf);
+        }
+    }
 }
 
 static int givers(const p4_trainer *t)

@@ -35,8 +35,12 @@ char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batc
         }
     }
     int64_t rest = batch->counts[P4_STATE_WAITING] + batch->counts[P4_STATE_STOPPED];
-    size_t used = (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld done (%lld of them before)",
-                                   (long long)batch->counts[P4_STATE_DONE], (long long)skipped);
+    size_t used =
+        (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld done", (long long)batch->counts[P4_STATE_DONE]);
+    if (batch->started_s > 0) { /* else nothing was worked on */
+        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " (%lld of them before)",
+                                 (long long)skipped);
+    }
     if (batch->counts[P4_STATE_VERDICT] > 0) {
         used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld with a failed verdict",
                                  (long long)batch->counts[P4_STATE_VERDICT]);
@@ -49,7 +53,10 @@ char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batc
     if (rest > 0) {
         used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld to do", (long long)rest);
     }
-    snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " in %s", p4_batch_format_seconds(took, seconds));
+    if (batch->started_s > 0) {
+        snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " in %s",
+                 p4_batch_format_seconds(took, seconds));
+    }
     return text;
 }
 

@@ -43,7 +43,8 @@ char *p4_batch_directory(const char *given, const char *queue_path)
 
 char *p4_batch_log_path(const p4_batch *batch, const p4_batch_model *model)
 {
-    return p4_format("%s/logs/%s.log", batch->directory, model->given->name);
+    return batch->options->check_only ? p4_strdup("/dev/null")
+                                      : p4_format("%s/logs/%s.log", batch->directory, model->given->name);
 }
 
 /* ---- one model ---- */

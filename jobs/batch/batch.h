@@ -37,8 +37,9 @@ typedef struct p4_batch_plan {
 typedef struct p4_batch_model {
     const p4_queue_entry *given;
     p4_batch_state state;
-    bool floating; /* output_path depends on the day or the job: what was begun goes on where it is */
-    bool earlier;  /* the state comes from the journal: this call did not touch it */
+    bool floating;   /* output_path depends on the day or the job: what was begun goes on where it is */
+    bool breaks_off; /* attempt after attempt ended with its job: perhaps it is the cause */
+    bool earlier;    /* the state comes from the journal: this call did not touch it */
     p4_batch_plan plan;
     p4_batch_record record; /* of the newest attempt; its output_path is the expanded one */
     /* while it runs */
@@ -81,6 +82,7 @@ typedef struct p4_batch {
     int64_t counts[P4_STATES];
     int64_t fails;       /* of this call */
     p4_journal *journal; /* NULL: a check or a plan, which leave nothing */
+    bool works;          /* the job has these ranks; false: a question, which takes any number for given */
     int ranks;
     p4_batch_rank *rank; /* [ranks] */
     int nodes;

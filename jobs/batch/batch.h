@@ -57,6 +57,7 @@ typedef struct p4_batch_rank {
 
 typedef struct p4_batch_node {
     double room_bytes, used_bytes; /* of host memory; room 0: not known */
+    bool picked;                   /* by p4_batch_pick_ranks, while it works */
 } p4_batch_node;
 
 typedef struct p4_batch_options {

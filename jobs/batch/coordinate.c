@@ -129,7 +129,11 @@ static void hand_out(course *c)
         p4_batch_model *m = &batch->models[next.model];
         int *ranks = p4_alloc((size_t)next.ranks, sizeof *ranks);
         double bytes = m->plan.known ? m->plan.rank_bytes[p4_batch_width(&m->plan, next.ranks)] : 0;
-        if (ranks == NULL || !p4_batch_pick_ranks(batch, next.ranks, bytes, ranks)) {
+        if (ranks == NULL) {
+            fail_batch(c, P4_E_SYSTEM);
+            return;
+        }
+        if (!p4_batch_pick_ranks(batch, next.ranks, bytes, ranks)) {
             free(ranks);
             return; /* memory of the nodes: a model that ends makes room */
         }

@@ -41,6 +41,7 @@ install(FILES ${CMAKE_BINARY_DIR}/phase4.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/
 
 install(TARGETS ${P4_PROGRAM_NAMES} phase4_demo)
 install(DIRECTORY slurm DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.sbatch")
+install(FILES jobs/hyperqueue.md jobs/hyperqueue_tasks.py DESTINATION ${P4_SHARE_DIR}/jobs)
 install(DIRECTORY jobs/cfg DESTINATION ${P4_SHARE_DIR} FILES_MATCHING PATTERN "*.json")
 install(DIRECTORY jobs/demo/model DESTINATION ${P4_SHARE_DIR}/demo)
 install(FILES jobs/demo/quickstart.json DESTINATION ${P4_SHARE_DIR}/demo)

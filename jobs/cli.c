@@ -141,7 +141,7 @@ static void apply_option(p4_cli *cli, int which)
 
 /* "80G", "1.5T", "512M" or bytes. The units are decimal, as makers of memory state it; what is printed
  * (p4_format_bytes) is in KiB to TiB. */
-static bool read_size(double *bytes, const char *text)
+bool p4_cli_read_size(double *bytes, const char *text)
 {
     static const char units[] = "kMGT";
     char *end;
@@ -182,10 +182,10 @@ static p4_rc apply_value(p4_cli *cli, int which, const char *text)
         ok = read_count(&cli->ranks_per_node, text);
         break;
     case OPTION_DEVICE_MEMORY:
-        ok = read_size(&cli->memory_bytes, text);
+        ok = p4_cli_read_size(&cli->memory_bytes, text);
         break;
     case OPTION_HOST_MEMORY:
-        ok = read_size(&cli->host_bytes, text);
+        ok = p4_cli_read_size(&cli->host_bytes, text);
         break;
     case OPTION_RATES:
         cli->rates_path = text;

@@ -36,6 +36,9 @@ typedef struct p4_cli {
  * near. Keys and values are p4_config_read_file's matter. Local. */
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);
 
+/* "80G", "1.5T", "512M" or bytes, in decimal units; false: it is none of them. Local. */
+bool p4_cli_read_size(double *bytes, const char *text);
+
 /* The manual page phase4_mpi(1). Local. */
 void p4_cli_print_man(FILE *out);
 

@@ -151,8 +151,13 @@ verdicts() {
     grep -q '0 done (0 of them before), 3 with a failed verdict' log || complain "the verdicts are not counted"
     batch 0 2 --template bad.json list.txt
     rm -r list.batch "$TMP/verdicts"
-    batch 5 1 --template bad.json --max-fails 1 list.txt init=pretrained
-    grep -q '1 failed' log && grep -q '2 to do' log || batch_shows_failures
+    batch 5 1 --template bad.json list.txt init=pretrained
+    grep -q '3 failed (p, q, r)' log || complain "models without weights do not fail"
+    rm -r list.batch
+    mkdir -p "$TMP/verdicts/p" "$TMP/verdicts/q" "$TMP/verdicts/r"
+    touch "$TMP"/verdicts/{p,q,r}/model.h5 # results of another run
+    batch 5 1 --template bad.json --max-fails 1 list.txt
+    grep -q '0 done (0 of them before), 1 failed (p), 2 to do' log || complain "--max-fails"
     # Each task works on its model and leaves a journal of its own; all of them together are the batch.
     rm -rf list.batch "$TMP/verdicts"
     batch 0 1 --template bad.json --task 2 list.txt
@@ -168,12 +173,13 @@ verdicts() {
     batch 2 1 one_output.json
     grep -q 'both have the output_path' log || complain "two models with one directory"
     echo '{"model": "p"}' >wrong.json
+    echo '[{"name": "p", "cfg": "bad.json", "output_path": "x"}, {"name": "gone", "cfg": "bad.json", "model_path": "gone"}]' >queue_of_two.json
     batch 2 1 wrong.json
+    batch 5 2 --check queue_of_two.json
+    grep -q '1 without an error, 1 failed (gone)' log && [ ! -e queue_of_two.batch ] || complain "--check"
     batch 2 1 --tusk 1 wrong.json
     grep -q '"--task"' log || complain "the nearest option is not named"
 }
-# All three have no weights: they fail before their first rank, and --max-fails counts runs.
-batch_shows_failures() { grep -q '3 failed' log || complain "the failures are not shown"; }
 
 # Twenty models on two ranks: what a rank holds between two models does not grow.
 growth() {

@@ -9,7 +9,7 @@
 #include "io/file/files.h"
 #include "io/json/text.h"
 #include "io/json/write.h"
-#include "src/leaf/names.h"
+#include "io/utf8/utf8.h"
 
 enum { QUEUE_BYTES = 256 << 20, CONFIG_BYTES = 16 << 20, RANKS_MOST = 1 << 20 };
 
@@ -114,13 +114,15 @@ static char *name_of(const char *path)
 static p4_rc check_name(const p4_queue_entry *entry)
 {
     p4_rc rc = P4_OK;
-    bool plain = entry->name[0] != '\0' && entry->name[0] != '.' && strlen(entry->name) < 200;
+    size_t bytes = strlen(entry->name);
+    bool plain = p4_utf8_valid_bytes(entry->name, bytes) == bytes && entry->name[0] != '\0' &&
+                 entry->name[0] != '.' && bytes < 200;
     for (const char *at = entry->name; *at != '\0'; at++) {
         plain = plain && *at != '/' && (unsigned char)*at >= ' ' && *at != 0x7f;
     }
     CHECK(plain,
-          "%s: the name \"%.200s\" cannot name a file: expected 1 to 199 bytes without \"/\" and control "
-          "characters, and no dot at the start",
+          "%s: the name \"%.200s\" cannot name a file: expected 1 to 199 bytes of UTF-8 without \"/\" "
+          "and control characters, and no dot at the start",
           entry->source, entry->name);
 done:
     return rc;

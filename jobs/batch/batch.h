@@ -37,8 +37,9 @@ typedef struct p4_batch_plan {
 typedef struct p4_batch_model {
     const p4_queue_entry *given;
     p4_batch_state state;
-    bool floating; /* output_path depends on the day or the job: what was begun goes on where it is */
-    bool earlier;  /* the state comes from the journal: this call did not touch it */
+    bool floating;   /* output_path depends on the day or the job: what was begun goes on where it is */
+    bool breaks_off; /* attempt after attempt ended with its job: perhaps it is the cause */
+    bool earlier;    /* the state comes from the journal: this call did not touch it */
     p4_batch_plan plan;
     p4_batch_record record; /* of the newest attempt; its output_path is the expanded one */
     /* while it runs */
@@ -56,6 +57,7 @@ typedef struct p4_batch_rank {
 
 typedef struct p4_batch_node {
     double room_bytes, used_bytes; /* of host memory; room 0: not known */
+    bool picked;                   /* by p4_batch_pick_ranks, while it works */
 } p4_batch_node;
 
 typedef struct p4_batch_options {
@@ -81,6 +83,7 @@ typedef struct p4_batch {
     int64_t counts[P4_STATES];
     int64_t fails;       /* of this call */
     p4_journal *journal; /* NULL: a check or a plan, which leave nothing */
+    bool works;          /* the job has these ranks; false: a question, which takes any number for given */
     int ranks;
     p4_batch_rank *rank; /* [ranks] */
     int nodes;

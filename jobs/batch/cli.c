@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "jobs/cli.h"
 #include "src/config.h"
 
 #define USAGE "phase4_batch [options] queue.json [key=value ...]"
@@ -20,6 +21,8 @@ typedef enum option_id {
     OPTION_PLAN,
     OPTION_RANKS,
     OPTION_RANKS_PER_NODE,
+    OPTION_DEVICE_MEMORY,
+    OPTION_HOST_MEMORY,
     OPTION_RATES,
     OPTION_RESULTS,
     OPTION_LIST,
@@ -53,6 +56,12 @@ static const struct option {
     [OPTION_RANKS] = {"--ranks", NULL, "With --plan: ranks of the job; default 1.", "N"},
     [OPTION_RANKS_PER_NODE] = {"--ranks-per-node", NULL,
                                "With --plan: ranks on a node; default 8 on GPUs, 1 on CPUs.", "N"},
+    [OPTION_DEVICE_MEMORY] = {"--device-memory", NULL,
+                              "With --plan: memory of each rank, as in 80G; default: of this machine.",
+                              "SIZE"},
+    [OPTION_HOST_MEMORY] = {"--host-memory", NULL,
+                            "With --plan: host memory of each node, as in 1T; default: of this machine.",
+                            "SIZE"},
     [OPTION_RATES] = {"--rates", NULL, "Speeds for the plans, from phase4_bench rates; default: built in.",
                       "FILE"},
     [OPTION_RESULTS] = {"--results", NULL,
@@ -129,7 +138,13 @@ static p4_rc apply_value(p4_batch_cli *cli, option_id which, const char *text)
           options[which].value);
     CHECK(!counts || read_count(&count, text),
           "option \"%s\": found \"%.40s\", expected a whole number above 0", options[which].name, text);
+    bool size = which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY;
+    CHECK(!size || p4_cli_read_size(which == OPTION_HOST_MEMORY ? &o->host_bytes : &o->memory_bytes, text),
+          "option \"%s\": found \"%.40s\", expected a size, as in 80G", options[which].name, text);
     switch (which) {
+    case OPTION_DEVICE_MEMORY:
+    case OPTION_HOST_MEMORY: /* read above */
+        break;
     case OPTION_TEMPLATE:
         o->template_path = text;
         break;
@@ -241,8 +256,10 @@ p4_rc p4_batch_cli_parse(p4_batch_cli *cli, int argc, char **argv)
             return P4_OK;
         }
     }
-    CHECK(cli->action == P4_BATCH_PLAN || (cli->options.ranks == 0 && cli->options.ranks_per_node == 0),
-          "options --ranks and --ranks-per-node belong to --plan");
+    const p4_batch_options *o = &cli->options;
+    CHECK(cli->action == P4_BATCH_PLAN ||
+              (o->ranks == 0 && o->ranks_per_node == 0 && o->memory_bytes == 0 && o->host_bytes == 0),
+          "options --ranks, --ranks-per-node, --device-memory and --host-memory belong to --plan");
     CHECK(cli->options.queue_path != NULL,
           "no queue is given; usage: " USAGE " (phase4_batch --help says more)");
 done:

@@ -110,8 +110,9 @@ static p4_rc start_model(course *c, p4_batch_model *m, int *ranks, int count)
     for (int i = 0; i < count; i++) {
         TRY(p4_control_post(c->control, ranks[i], order, bytes));
     }
-    p4_batch_table_say(&c->table, "start %s on %d rank%s from rank %d, attempt %lld", r->name, count,
-                       p4_plural(count), ranks[0], (long long)r->attempt);
+    p4_batch_table_say(&c->table, "%s %s on %d rank%s from rank %d, attempt %lld",
+                       batch->options->check_only ? "check" : "start", r->name, count, p4_plural(count),
+                       ranks[0], (long long)r->attempt);
 done:
     free(order);
     return rc;
@@ -128,7 +129,11 @@ static void hand_out(course *c)
         p4_batch_model *m = &batch->models[next.model];
         int *ranks = p4_alloc((size_t)next.ranks, sizeof *ranks);
         double bytes = m->plan.known ? m->plan.rank_bytes[p4_batch_width(&m->plan, next.ranks)] : 0;
-        if (ranks == NULL || !p4_batch_pick_ranks(batch, next.ranks, bytes, ranks)) {
+        if (ranks == NULL) {
+            fail_batch(c, P4_E_SYSTEM);
+            return;
+        }
+        if (!p4_batch_pick_ranks(batch, next.ranks, bytes, ranks)) {
             free(ranks);
             return; /* memory of the nodes: a model that ends makes room */
         }
@@ -177,7 +182,9 @@ static void say_ending(course *c, const p4_batch_model *m)
     p4_batch_format_seconds(took, r->seconds);
     snprintf(first, sizeof first, "%.*s", (int)strcspn(r->error != NULL ? r->error : "", "\n"),
              r->error != NULL ? r->error : "");
-    if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED) {
+    if (m->state == P4_STATE_DONE && c->batch->options->check_only) {
+        p4_batch_table_say(&c->table, "no error in %s", r->name);
+    } else if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED) {
         p4_batch_table_say(&c->table, "%s %s after %s: %s", p4_batch_state_names[m->state], r->name, took,
                            first);
     } else {

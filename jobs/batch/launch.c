@@ -49,7 +49,7 @@ typedef struct launch {
     p4_batch batch; /* rank 0 */
 } launch;
 
-/* Rank 0: nothing of the state is touched by a check. */
+/* Rank 0. A check touches nothing of the state. */
 static p4_rc take_state(launch *l)
 {
     p4_rc rc = P4_OK;
@@ -60,8 +60,10 @@ static p4_rc take_state(launch *l)
     stop = p4_format("%s/" P4_STOP_REQUEST_FILE, batch->own_directory);
     TRY(logs != NULL && stop != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(!p4_file_exists(stop), "%s: asks batches in this directory to stop; remove it to start one", stop);
-    TRY(p4_make_directories(logs));
-    TRY(l->options.check_only ? P4_OK : p4_journal_open(&batch->journal, batch->own_directory));
+    if (!l->options.check_only) {
+        TRY(p4_journal_open(&batch->journal, batch->own_directory));
+        TRY(p4_make_directories(logs));
+    }
 done:
     free(logs);
     free(stop);
@@ -73,6 +75,7 @@ static p4_rc prepare(launch *l)
     p4_rc rc = P4_OK;
     p4_batch *batch = &l->batch;
     batch->started_s = p4_now_s();
+    batch->works = true;
     TRY(take_state(l));
     batch->rank = p4_alloc((size_t)l->machine.ranks, sizeof *batch->rank);
     batch->node = p4_alloc((size_t)l->machine.ranks, sizeof *batch->node);

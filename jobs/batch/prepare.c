@@ -14,6 +14,8 @@ const char *const p4_batch_state_names[P4_STATES] = {
     [P4_STATE_VERDICT] = "verdict_failed", [P4_STATE_FAILED] = "failed",   [P4_STATE_STOPPED] = "stopped",
     [P4_STATE_LEFT_OUT] = "left_out"};
 
+enum { PATIENCE = 3 }; /* attempts without an end, after which a model starts behind all others */
+
 void p4_batch_free(p4_batch *batch)
 {
     for (int64_t i = 0; batch->models != NULL && i < batch->count; i++) {
@@ -43,7 +45,8 @@ char *p4_batch_directory(const char *given, const char *queue_path)
 
 char *p4_batch_log_path(const p4_batch *batch, const p4_batch_model *model)
 {
-    return p4_format("%s/logs/%s.log", batch->directory, model->given->name);
+    return batch->options->check_only ? p4_strdup("/dev/null")
+                                      : p4_format("%s/logs/%s.log", batch->directory, model->given->name);
 }
 
 /* ---- one model ---- */
@@ -87,6 +90,9 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
     if (given->text == NULL) {
         return FAIL("%s", given->error);
     }
+    CHECK(!p->batch->works || given->ranks <= p->batch->ranks,
+          "%s: \"ranks\" is %d, but the job has %d rank%s", given->source, given->ranks, p->batch->ranks,
+          p4_plural(p->batch->ranks));
     TRY(p4_config_read_text(p->config, given->text, strlen(given->text), given->source, P4_RECIPE_QUALITY,
                             o->overrides, o->override_count));
     CHECK(
@@ -253,6 +259,7 @@ done:
 }
 
 typedef struct ordered {
+    bool last;
     double seconds;
     int64_t index;
 } ordered;
@@ -260,6 +267,9 @@ typedef struct ordered {
 static int longer_first(const void *a, const void *b)
 {
     const ordered *x = a, *y = b;
+    if (x->last != y->last) {
+        return x->last - y->last;
+    }
     return x->seconds != y->seconds ? (x->seconds < y->seconds) - (x->seconds > y->seconds)
                                     : (x->index > y->index) - (x->index < y->index);
 }
@@ -271,8 +281,10 @@ static p4_rc sort_models(p4_batch *batch)
     batch->order = p4_alloc((size_t)batch->count, sizeof *batch->order);
     TRY(list != NULL && batch->order != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < batch->count; i++) {
-        const p4_batch_plan *plan = &batch->models[i].plan;
-        list[i] = (ordered){.seconds = plan->known ? plan->seconds[0] * plan->least : 0, .index = i};
+        const p4_batch_model *m = &batch->models[i];
+        list[i] = (ordered){.last = m->breaks_off,
+                            .seconds = m->plan.known ? m->plan.seconds[0] * m->plan.least : 0,
+                            .index = i};
     }
     qsort(list, (size_t)batch->count, sizeof *list, longer_first);
     for (int64_t i = 0; i < batch->count; i++) {

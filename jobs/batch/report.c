@@ -35,8 +35,14 @@ char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batc
         }
     }
     int64_t rest = batch->counts[P4_STATE_WAITING] + batch->counts[P4_STATE_STOPPED];
-    size_t used = (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld done (%lld of them before)",
-                                   (long long)batch->counts[P4_STATE_DONE], (long long)skipped);
+    const bool check = batch->options->check_only;
+    size_t used =
+        (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld %s", (long long)batch->counts[P4_STATE_DONE],
+                         check ? "without an error" : "done");
+    if (batch->started_s > 0 && !check) { /* else nothing was worked on */
+        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " (%lld of them before)",
+                                 (long long)skipped);
+    }
     if (batch->counts[P4_STATE_VERDICT] > 0) {
         used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld with a failed verdict",
                                  (long long)batch->counts[P4_STATE_VERDICT]);
@@ -49,7 +55,10 @@ char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batc
     if (rest > 0) {
         used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld to do", (long long)rest);
     }
-    snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " in %s", p4_batch_format_seconds(took, seconds));
+    if (batch->started_s > 0) {
+        snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " in %s",
+                 p4_batch_format_seconds(took, seconds));
+    }
     return text;
 }
 
@@ -97,13 +106,15 @@ static const char *format(char text[32], double value)
     return text;
 }
 
-static void print_row(const p4_batch_model *m)
+static void print_row(const p4_batch *batch, const p4_batch_model *m)
 {
+    const bool checked = batch->options->check_only && m->state == P4_STATE_DONE && !m->earlier;
     char took[32], before[32], after[32], ratio[32];
     const p4_batch_record *r = &m->record;
     const char *text = r->error != NULL ? r->error : "";
-    printf("%-28s %-14s %5lld %9s %10s %10s %7s", m->given->name, p4_batch_state_names[m->state],
-           (long long)r->ranks, p4_batch_format_seconds(took, r->seconds), format(before, r->pre_perplexity),
+    printf("%-28s %-14s %5lld %9s %10s %10s %7s", m->given->name,
+           checked ? "no error" : p4_batch_state_names[m->state], (long long)r->ranks,
+           p4_batch_format_seconds(took, r->seconds), format(before, r->pre_perplexity),
            format(after, r->perplexity), format(ratio, r->compression_ratio));
     if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED) {
         printf("  %.*s", (int)strcspn(text, "\n"), text);
@@ -119,7 +130,7 @@ void p4_batch_print(const p4_batch *batch, double seconds)
     for (int64_t i = 0; i < batch->count; i++) {
         const p4_batch_model *m = &batch->models[i];
         if (m->record.name != NULL) {
-            print_row(m);
+            print_row(batch, m);
         }
     }
     printf("phase4_batch: %s\n", p4_batch_summarize(text, batch, seconds));

@@ -57,33 +57,36 @@ typedef struct shadow {
     int spare;
 } shadow;
 
-static int by_end(const void *a, const void *b)
+static double end_of(const p4_batch_model *m, double now_s)
 {
-    double x = ((const double *)a)[0], y = ((const double *)b)[0];
-    return (x > y) - (x < y);
+    return fmax(now_s, m->began_s + m->planned_s);
+}
+
+/* The running model that ends next after `after` in the order of ends and places; NULL: none. */
+static const p4_batch_model *next_to_end(const p4_batch *batch, const p4_batch_model *after, double now_s)
+{
+    const p4_batch_model *next = NULL;
+    for (int64_t i = 0; i < batch->count; i++) {
+        const p4_batch_model *m = &batch->models[i];
+        double end_s = end_of(m, now_s);
+        bool later =
+            after == NULL || end_s > end_of(after, now_s) || (end_s == end_of(after, now_s) && m > after);
+        if (m->state == P4_STATE_RUNNING && later && (next == NULL || end_s < end_of(next, now_s))) {
+            next = m;
+        }
+    }
+    return next;
 }
 
 static shadow find_shadow(const p4_batch *batch, int needs, int idle, double now_s)
 {
-    shadow s = {.at_s = INFINITY, .spare = 0};
-    double(*ends)[2] = malloc((size_t)(batch->counts[P4_STATE_RUNNING] + 1) * sizeof *ends);
-    size_t count = 0;
-    for (int64_t i = 0; ends != NULL && i < batch->count; i++) {
-        const p4_batch_model *m = &batch->models[i];
-        if (m->state == P4_STATE_RUNNING) {
-            ends[count][0] = fmax(now_s, m->began_s + m->planned_s);
-            ends[count++][1] = m->ranks;
-        }
-    }
-    if (count > 1) {
-        qsort(ends, count, sizeof *ends, by_end);
-    }
-    for (size_t i = 0; i < count && idle < needs; i++) {
-        idle += (int)ends[i][1];
-        s.at_s = ends[i][0];
+    shadow s = {.at_s = now_s};
+    const p4_batch_model *m = NULL;
+    while (idle < needs && (m = next_to_end(batch, m, now_s)) != NULL) {
+        idle += m->ranks;
+        s.at_s = end_of(m, now_s);
     }
     s.spare = idle > needs ? idle - needs : 0;
-    free(ends);
     return s;
 }
 
@@ -129,11 +132,13 @@ static int usable_ranks(const p4_batch *batch, int node, double rank_bytes)
 bool p4_batch_pick_ranks(const p4_batch *batch, int count, double rank_bytes, int *at)
 {
     int taken = 0;
-    bool *used = calloc((size_t)batch->nodes, sizeof *used);
-    while (used != NULL && taken < count) {
+    for (int n = 0; n < batch->nodes; n++) {
+        batch->node[n].picked = false;
+    }
+    while (taken < count) {
         int best = -1, best_idle = 0;
         for (int n = 0; n < batch->nodes; n++) {
-            int idle = used[n] ? 0 : usable_ranks(batch, n, rank_bytes);
+            int idle = batch->node[n].picked ? 0 : usable_ranks(batch, n, rank_bytes);
             bool fits = idle >= count - taken, best_fits = best_idle >= count - taken;
             /* the tightest node that holds all that are missing, else the largest */
             bool better = fits ? !best_fits || idle < best_idle : !best_fits && idle > best_idle;
@@ -145,7 +150,7 @@ bool p4_batch_pick_ranks(const p4_batch *batch, int count, double rank_bytes, in
         if (best < 0) {
             break;
         }
-        used[best] = true;
+        batch->node[best].picked = true;
         for (int r = 0; r < batch->ranks && best_idle > 0 && taken < count; r++) {
             if (batch->rank[r].node == best && batch->rank[r].model < 0) {
                 at[taken++] = r;
@@ -153,7 +158,6 @@ bool p4_batch_pick_ranks(const p4_batch *batch, int count, double rank_bytes, in
             }
         }
     }
-    free(used);
     for (int i = 1; i < taken; i++) { /* few: sorted by insertion */
         for (int j = i; j > 0 && at[j - 1] > at[j]; j--) {
             int swap = at[j];

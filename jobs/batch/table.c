@@ -64,12 +64,15 @@ static void draw_line(p4_batch_table *table, int columns, const char *text)
 
 static void draw_model(p4_batch_table *table, int columns, const p4_batch_model *m, double now_s)
 {
-    char text[LINE_BYTES], took[32], left[32];
+    char text[LINE_BYTES], took[32], left[32], work[48] = "";
     p4_batch_format_seconds(took, now_s - m->began_s);
     p4_batch_format_seconds(left, m->left_s);
-    snprintf(text, sizeof text, "  %-24.24s %4d rank%s %8s  %-12s %6.0f/%-6.0f %8s left", m->given->name,
-             m->ranks, m->ranks == 1 ? " " : "s", took, m->label[0] != '\0' ? m->label : "starts", m->done,
-             m->total, left);
+    if (m->total > 0) {
+        snprintf(work, sizeof work, "%.0f/%.0f", m->done, m->total);
+    }
+    snprintf(text, sizeof text, "  %-20.20s %3d rank%s %7s  %-10.10s %13.13s %7s left", m->given->name,
+             m->ranks, m->ranks == 1 ? " " : "s", took, m->label[0] != '\0' ? m->label : "starts", work,
+             left);
     draw_line(table, columns, text);
 }
 

@@ -195,6 +195,7 @@ done:
 static p4_rc follow(worker *w, const p4_order *order)
 {
     p4_group group = {0};
+    p4_results unmeasured;
     p4_answer answer = {.kind = P4_ANSWER_ENDED, .model = order->model};
     const int32_t *ranks = (const void *)(order + 1);
     int *members = p4_alloc((size_t)order->count, sizeof *members);
@@ -206,6 +207,8 @@ static p4_rc follow(worker *w, const p4_order *order)
         abort();
     }
     w->model = order->model;
+    p4_results_init(&unmeasured);
+    take_results(&answer, &unmeasured);
     p4_error_clear();
     p4_rc rc = p4_group_open_ranks(&group, w->machine, members, order->count, order->tag, 600);
     answer.leads = members[0] == w->machine->rank;

@@ -48,7 +48,7 @@ for name in ("first", "second"):
 END
 
 submit() { # submit ARGUMENTS OF sbatch...: sets $job
-    job=$(client 30 sbatch --parsable --time=5 "$@") || fail "sbatch refused the job: $*"
+    job=$(client 30 sbatch --parsable --time=10 --signal=USR1@10 "$@") || fail "sbatch refused the job: $*"
 }
 field() { client 20 scontrol show job "$job" -o | sed -n "s/.* $1=\([^ ]*\).*/\1/p" | sort -u; }
 ended() {

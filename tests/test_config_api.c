@@ -37,6 +37,7 @@ static const struct {
     {"collective_timeout_s", "600", NULL},
     {"quantization_bits", "1.58", NULL},
     {"quantizer", "\"absmean\"", NULL},
+    {"scale_granularity", "\"row\"", NULL},
     {"sparsity_threshold", "0.1", "0.5"},
     {"activation_bits", "0", NULL},
     {"preserve_embedding_precision", "true", NULL},

@@ -204,6 +204,9 @@ static void test_refused(void)
         {"gpt2-plain", "compressed_tensors", "keeps its matrices as [in, out]"},
         {"gpt2-scores", "gguf", "does not divide attention scores by the layer's number"},
         {"llama-bf16", "bitnet", "one scale a tensor, and this model has one a row"},
+        {"gpt_neox-serial", "gguf", "needs biases of attention and MLP"},
+        {"starcoder2-plain", "gguf", "needs biases of attention and MLP"},
+        {"gemma3-old", "gguf", "has a window in layer 1"},
         {"olmo2-bias", "gguf", "takes no bias of the attention output"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

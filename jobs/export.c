@@ -282,20 +282,6 @@ static p4_rc go_on(void *user)
     return p4_stop_is_asked(x->compute->stop) ? p4_stop_end(x->compute->stop) : P4_OK;
 }
 
-/* Rows of one matrix with one scale: what some formats need. */
-static bool has_tensor_scales(const p4_export *x)
-{
-    for (int64_t i = 0; i < x->original->hf.model.params_count; i++) {
-        const p4_weight *w = &x->packed->weights[i];
-        for (int64_t r = 1; w->dtype == P4_TERNARY && r < w->rows; r++) {
-            if (w->scale[r] != w->scale[0]) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 static p4_rc write_format(exporter *e, const char *writer, const char *path)
 {
     p4_rc rc = P4_OK;
@@ -306,7 +292,6 @@ static p4_rc write_format(exporter *e, const char *writer, const char *path)
     }
     const p4_export_source source = {.hf = &x->original->hf,
                                      .tokenizer = tokenizer,
-                                     .tensor_scale = has_tensor_scales(x),
                                      .weights = x->packed->weights,
                                      .threads = (int)p4_min_i64(x->compute->threads, FP16_THREADS),
                                      .go_on = go_on,

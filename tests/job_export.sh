@@ -56,6 +56,7 @@ refused 'exports: compressed_tensors: model family gpt2' "$PHASE4_MPI" b.json
 [ ! -e b/model.h5 ] || complain 'the run went on'
 refused 'key "exports": found "gguf:q4_0", expected some of' "$PHASE4_MPI" --validate a.json 'exports=["gguf:q4_0"]'
 
-# An export that the next run does not write goes with the old results.
-"$PHASE4_MPI" a.json overwrite=true 'exports=["gguf"]' >log 2>&1 || complain 'a run with fewer exports'
+# One scale a tensor: bitnet as well. An export that the next run does not write goes with the old results.
+"$PHASE4_MPI" a.json overwrite=true scale_granularity=tensor 'exports=["bitnet", "gguf"]' >log 2>&1 || complain 'bitnet'
+grep -q '"bitnet"' out/model/bitnet/config.json || complain 'bitnet/config.json'
 [ ! -e out/model/mlx ] && [ ! -e out/model/compressed_tensors ] || complain 'exports of the older run are left'

@@ -52,7 +52,8 @@ static void sizes(FILE *to, const p4_inspection *x)
     fprintf(to, "  tensors    %lld ternary, %lld kept in fp16; %lld parameters, %lld of them ternary\n",
             (long long)x->layers_quantized, (long long)(x->count - x->layers_quantized),
             (long long)x->parameters, (long long)x->ternary_parameters);
-    fprintf(to, "  bytes      codes %.2f MiB, scales %.2f MiB, fp16 %.2f MiB; all else in the file %.2f MiB\n",
+    fprintf(to,
+            "  bytes      codes %.2f MiB, scales %.2f MiB, fp16 %.2f MiB; all else in the file %.2f MiB\n",
             (double)x->code_bytes / MIB, (double)x->scale_bytes / MIB, (double)x->preserved_bytes / MIB,
             ((double)x->file_bytes - tensors) / MIB);
     fprintf(to, "  ratio      %.2f to fp32\n", tensors > 0 ? 4.0 * (double)x->parameters / tensors : 0.0);

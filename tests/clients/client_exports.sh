@@ -30,6 +30,14 @@ done
 compress directories "$model" quantizer=exact 'exports=["compressed_tensors", "mlx"]' || complain 'the directories'
 "$PYTHON" "$here/directories.py" directories compressed_tensors mlx
 
+# Other scales: of groups, which GGUF, compressed-tensors and MLX have, and of tensors, which bitnet has alone.
+compress groups "$model" quantizer=exact scale_granularity=group64 'exports=["gguf", "compressed_tensors", "mlx"]' || complain 'groups'
+"$PYTHON" "$here/gguf_llama.py" groups --text text --tokens 1024
+"$PYTHON" "$here/directories.py" groups compressed_tensors mlx
+compress tensors "$model" quantizer=exact scale_granularity=tensor 'exports=["gguf", "bitnet"]' || complain 'tensors'
+"$PYTHON" "$here/gguf_llama.py" tensors --text text --tokens 1024
+"$PYTHON" "$here/directories.py" tensors bitnet
+
 # What GGUF refuses is refused before the run; all others are compared.
 "$PYTHON" "$here/models.py" "$FIXTURES" models
 written=()
@@ -41,6 +49,10 @@ for path in models/*; do
     else
         grep -o 'exports: gguf: .*' log || complain "$name"
     fi
+done
+for type in tq1_0 tq2_0; do # rows of 256 in the MLP
+    compress "out/blocks-$type" models/tokenizer-gpt2 init=random "exports=[\"gguf:$type\"]" || complain "$type"
+    written+=("out/blocks-$type")
 done
 [ ${#written[@]} -ge 28 ] || complain "only ${#written[@]} models were written"
 "$PYTHON" "$here/gguf_llama.py" "${written[@]}" --text text --tokens 512 --greedy 8

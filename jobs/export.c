@@ -64,7 +64,7 @@ static p4_rc put_ternary(const p4_export *x, p4_artifact *artifact, const p4_art
         TRY(p4_stop_check(x->compute->stop));
         pack_rows(x, packed, memory, (const uint8_t *)w->data + row * code_bytes, rows, w->cols);
         TRY(x->compute->ops->sync(x->compute->device));
-        TRY(p4_artifact_append(artifact, packed, w->scale + row, rows));
+        TRY(p4_artifact_append(artifact, packed, w->scale + p4_artifact_scale_at(tensor, row), rows));
     }
 done:
     if (memory != NULL) {
@@ -86,7 +86,8 @@ static p4_rc put_tensors(const p4_export *x, p4_artifact *artifact)
                                      .transposed = p->transposed,
                                      .rows = p->rows,
                                      .cols = p->cols,
-                                     .encoding = x->config->packing};
+                                     .encoding = x->config->packing,
+                                     .scale_group = p->scale_group};
         snprintf(tensor.name, sizeof tensor.name, "%s", p->name);
         snprintf(tensor.method, sizeof tensor.method, "%s", p4_quantizers[x->config->quantizer].name);
         TRY(p4_artifact_begin(artifact, &tensor));
@@ -281,20 +282,6 @@ static p4_rc go_on(void *user)
     return p4_stop_is_asked(x->compute->stop) ? p4_stop_end(x->compute->stop) : P4_OK;
 }
 
-/* Rows of one matrix with one scale: what some formats need. */
-static bool has_tensor_scales(const p4_export *x)
-{
-    for (int64_t i = 0; i < x->original->hf.model.params_count; i++) {
-        const p4_weight *w = &x->packed->weights[i];
-        for (int64_t r = 1; w->dtype == P4_TERNARY && r < w->rows; r++) {
-            if (w->scale[r] != w->scale[0]) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 static p4_rc write_format(exporter *e, const char *writer, const char *path)
 {
     p4_rc rc = P4_OK;
@@ -305,7 +292,6 @@ static p4_rc write_format(exporter *e, const char *writer, const char *path)
     }
     const p4_export_source source = {.hf = &x->original->hf,
                                      .tokenizer = tokenizer,
-                                     .tensor_scale = has_tensor_scales(x),
                                      .weights = x->packed->weights,
                                      .threads = (int)p4_min_i64(x->compute->threads, FP16_THREADS),
                                      .go_on = go_on,
@@ -439,6 +425,8 @@ static p4_rc write_all(const p4_export *x)
     e.phase4_json = phase4_json;
     snprintf(x->results->model_type, sizeof x->results->model_type, "%s", x->original->hf.model.arch.family);
     snprintf(x->results->method, sizeof x->results->method, "%s", p4_quantizers[x->config->quantizer].name);
+    snprintf(x->results->scale_granularity, sizeof x->results->scale_granularity, "%s",
+             p4_scale_granularity_names[x->config->scale_granularity]);
     snprintf(x->results->packing, sizeof x->results->packing, "%s", p4_packing_name(x->config->packing));
     for (int i = 0; i < P4_OUTPUTS; i++) {
         if (writers[i] != NULL && p4_output_path(paths, &p4_outputs[i])[0] != '\0') {

@@ -187,11 +187,12 @@ static p4_rc find_fp16(const p4_weight **weight, opened *o, const p4_artifact_te
 
 static void take_scales(p4_tensor_inspection *n, const p4_tensor_block *b)
 {
-    for (int64_t r = 0; r < b->rows; r++) {
+    int64_t count = p4_artifact_scales(b->tensor, b->rows);
+    for (int64_t r = 0; r < count && n->scales_seen < n->scales; r++, n->scales_seen++) {
         double scale = (double)p4_f16_to_f32(b->scale[r]);
         n->scale_min = fmin(n->scale_min, scale);
         n->scale_max = fmax(n->scale_max, scale);
-        n->scale_mean += scale / (double)b->tensor->rows;
+        n->scale_mean += scale / (double)n->scales;
     }
 }
 
@@ -251,12 +252,13 @@ static p4_rc inspect_tensor(opened *o, p4_tensor_inspection *n, const p4_artifac
                                 .rows = t->rows,
                                 .cols = t->cols,
                                 .encoding = t->ternary ? p4_packing_name(t->encoding) : "fp16",
-                                .bytes = t->rows * p4_artifact_row_bytes(t) + (t->ternary ? 2 * t->rows : 0),
                                 .scale_min = INFINITY,
                                 .scale_max = -INFINITY,
                                 .relative_error = NAN,
                                 .differing = -1};
     snprintf(n->name, sizeof n->name, "%s", t->name);
+    n->scales = t->ternary ? p4_artifact_scales(t, t->rows) : 0;
+    n->bytes = t->rows * p4_artifact_row_bytes(t) + 2 * n->scales;
     TRY(find_fp16(&fp16, o, t));
     TRY(p4_tensor_block_open(&block, t));
     for (int64_t row = 0; row < t->rows; row += block.rows) {
@@ -290,7 +292,7 @@ static p4_rc inspect_tensors(opened *o)
         if (rc != P4_OK) {
             break;
         }
-        int64_t elements = n->rows * n->cols, scales = n->ternary ? 2 * n->rows : 0;
+        int64_t elements = n->rows * n->cols, scales = 2 * n->scales;
         x->parameters += elements;
         x->ternary_parameters += n->ternary ? elements : 0;
         x->layers_quantized += n->ternary;

@@ -76,7 +76,11 @@ static void compare_blocks(p4_tensor_difference *d, const p4_tensor_block *a, co
     for (int64_t r = 0; r < a->rows; r++) {
         compare_codes(d, (const uint8_t *)a->weight.data + r * row_bytes,
                       (const uint8_t *)b->weight.data + r * row_bytes, cols);
-        compare_scale(d, a->scale[r], b->scale[r]);
+    }
+    int64_t scales = p4_artifact_scales(a->tensor, a->rows),
+            all = p4_artifact_scales(a->tensor, a->tensor->rows);
+    for (int64_t i = 0; i < scales && d->scales < all; i++) { /* one scale comes with every block */
+        compare_scale(d, a->scale[i], b->scale[i]);
     }
 }
 
@@ -87,11 +91,14 @@ static p4_rc compare_tensor(p4_tensor_difference *d, const side sides[2], const 
 {
     p4_rc rc = P4_OK;
     p4_tensor_block blocks[2] = {{.block = 0}, {.block = 0}};
-    d->kind = a->ternary != b->ternary                   ? "ternary in one, fp16 in the other"
-              : a->rows != b->rows || a->cols != b->cols ? "of another shape"
-              : a->ternary                               ? "ternary"
-                                                         : "fp16";
-    if (a->ternary != b->ternary || a->rows != b->rows || a->cols != b->cols) {
+    bool same_form = a->ternary == b->ternary, same_shape = a->rows == b->rows && a->cols == b->cols;
+    bool same_scales = a->scale_group == b->scale_group;
+    d->kind = !same_form     ? "ternary in one, fp16 in the other"
+              : !same_shape  ? "of another shape"
+              : !same_scales ? "with another scale_granularity"
+              : a->ternary   ? "ternary"
+                             : "fp16";
+    if (!same_form || !same_shape || !same_scales) {
         return P4_OK;
     }
     d->elements = a->rows * a->cols;

@@ -18,7 +18,7 @@ p4_rc p4_tensor_block_open(p4_tensor_block *b, const p4_artifact_tensor *tensor)
                            .block = p4_min_i64(tensor->rows, p4_max_i64(1, BLOCK_BYTES / row_bytes))};
     b->stored = p4_alloc((size_t)b->block, (size_t)row_bytes);
     b->codes = p4_alloc((size_t)b->block, (size_t)p4_code_row_bytes(tensor->cols));
-    b->scale = p4_alloc((size_t)b->block, sizeof *b->scale);
+    b->scale = p4_alloc((size_t)p4_artifact_scales(tensor, b->block), sizeof *b->scale);
     return b->stored != NULL && b->codes != NULL && b->scale != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
@@ -41,6 +41,7 @@ p4_rc p4_tensor_block_read(p4_tensor_block *b, p4_artifact_reader *reader, p4_de
     TRY(p4_artifact_read(reader, t, b->stored, t->ternary ? b->scale : NULL, first_row, b->rows));
     if (t->ternary) {
         b->weight.scale = b->scale;
+        b->weight.scale_group = t->scale_group;
         b->weight.data = t->encoding == P4_PACKING_BASE3X5 ? b->codes : b->stored;
         if (t->encoding == P4_PACKING_BASE3X5) {
             p4_ops_find("cpu")->unpack_base3(host, b->codes, b->stored, b->rows, t->cols);

@@ -152,6 +152,7 @@ static void match_tables(char why[512], p4_model *original, const p4_model *pack
         const p4_param *q = &packed->params[i];
         same = strcmp(p->name, q->name) == 0 && p->rows == q->rows && p->cols == q->cols;
         p->ternary = q->ternary;
+        p->scale_group = q->scale_group;
     }
     if (!same) {
         snprintf(why, 512, "its tensors are not those of the packed model");

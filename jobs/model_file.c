@@ -95,6 +95,7 @@ static p4_rc match_tensors(p4_hf_model *hf, p4_artifact_reader *reader)
         CHECK(!t->ternary || (!p->vector && p->role != P4_ROLE_POSITION),
               "%s: tensor %s is ternary, expected fp16", hf->path, p->name);
         p->ternary = t->ternary;
+        p->scale_group = t->scale_group;
     }
 done:
     return rc;
@@ -120,7 +121,8 @@ static p4_rc read_ternary(p4_packed *packed, p4_artifact_reader *reader, const p
     for (int64_t row = 0; row < t->rows; row += block) {
         int64_t rows = p4_min_i64(block, t->rows - row);
         uint8_t *codes = p4_packed_codes(packed, i) + row * code_bytes;
-        TRY(p4_artifact_read(reader, t, stored, p4_packed_scale(packed, i) + row, row, rows));
+        TRY(p4_artifact_read(reader, t, stored, p4_packed_scale(packed, i) + p4_artifact_scale_at(t, row),
+                             row, rows));
         if (t->encoding == P4_PACKING_BASE3X5) {
             p4_ops_find("cpu")->unpack_base3(host, codes, stored, rows, t->cols);
         } else {

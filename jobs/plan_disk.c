@@ -32,9 +32,9 @@ static double output_bytes(const p4_plan_input *in, double copied_bytes)
         const p4_param *p = &model->params[i];
         int64_t trits = c->packing == P4_PACKING_2BIT ? 4 : 5;
         double count = (double)p->rows * (double)p->cols, statistics = 4.0 * (double)p->cols;
-        packed += HDF5_BYTES + (p->ternary
-                                    ? (double)p->rows * (double)(p4_ceil_div(p->cols, trits) + 2) + statistics
-                                    : 2 * count);
+        packed += HDF5_BYTES + (p->ternary ? (double)p->rows * (double)p4_ceil_div(p->cols, trits) +
+                                                 2 * (double)p4_param_scale_count(p) + statistics
+                                           : 2 * count);
         halves += 2 * count;
     }
     return SMALL_BYTES + DETAIL_BYTES * (double)model->params_count + (c->save_quantized ? packed : 0) +

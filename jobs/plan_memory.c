@@ -309,6 +309,7 @@ static p4_rc mark_packed(planner *p)
             (p4_weight){.dtype = param->ternary ? P4_TERNARY : P4_F16,
                         .rows = param->rows,
                         .cols = param->cols,
+                        .scale_group = param->ternary ? param->scale_group : 0,
                         .data = somewhere,
                         .scale = param->ternary ? (const uint16_t *)(const void *)somewhere : NULL};
     }

@@ -220,6 +220,10 @@ static void warn_without_effect(const p4_config *c, const p4_model *model)
         }
     }
     const p4_quantizer_row *quantizer = &p4_quantizers[c->quantizer];
+    if (!quantizer->quantizes && c->scale_granularity != P4_SCALE_ROW) {
+        WARN("warning: key \"scale_granularity\": \"%s\" has no effect with quantizer \"%s\"",
+             p4_scale_granularity_names[c->scale_granularity], quantizer->name);
+    }
     if (!quantizer->has_threshold && p4_config_is_user_set(c, p4_config_find("sparsity_threshold"))) {
         WARN("warning: key \"sparsity_threshold\": %g has no effect with quantizer \"%s\", which has no "
              "threshold",
@@ -283,6 +287,7 @@ p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int r
     if (p4_settings_quantizes(c)) {
         p4_model_select_ternary(model, &c->preserve_layers, c->preserve_embedding_precision,
                                 c->preserve_output_precision);
+        TRY(p4_model_share_scales(model, c->scale_granularity));
         warn_without_effect(c, model);
     }
     warn_of_distillation(c);

@@ -286,6 +286,13 @@ static void check_quantizer(const p4_config *config, p4_config_report *report)
             "statistics of a calibration",
             row->name);
     }
+    if (config->scale_granularity != P4_SCALE_ROW && row->quantizes && !row->has_granularity) {
+        p4_config_complain(
+            report, line_of(report, "scale_granularity"),
+            "key \"scale_granularity\": found \"%s\", expected \"row\": quantizer \"%s\" has a "
+            "scale a row",
+            p4_scale_granularity_names[config->scale_granularity], row->name);
+    }
 }
 
 /* Known formats, each once. */
@@ -359,7 +366,8 @@ void p4_config_check_job(const p4_config *config, p4_config_report *report)
     check_weights("calibration_weights", &config->calibration_weights, "calibration_files",
                   &config->calibration_files, report);
     check_weights("train_weights", &config->train_weights, "train_files", &config->train_files, report);
-    if (!was_refused(report, "quantizer") && !was_refused(report, "calibration_samples")) {
+    if (!was_refused(report, "quantizer") && !was_refused(report, "scale_granularity") &&
+        !was_refused(report, "calibration_samples")) {
         check_quantizer(config, report);
         check_reconstruct(config, report);
     }

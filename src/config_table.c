@@ -57,6 +57,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(quantizer), .fixed = true, BOTH(P4_QUANTIZER_ABSMEAN),
      .names = p4_quantizer_names,
      .help = "Rule for rows: absmean with a threshold; exact least squares, plain or by input channel; GPTQ; none."},
+    {FIELD(scale_granularity), .fixed = true, BOTH(P4_SCALE_ROW), .names = p4_scale_granularity_names,
+     .help = "Weights that share a scale: a row, a tensor, or 64 or 128 neighbors in a row; absmean and exact only."},
     {FIELD(sparsity_threshold), .fixed = true, .seed = 0.1, .quality = 0.5, RANGE(0, 10),
      .help = "absmean: weights below this multiple of the row's scale become 0; recipe seed: by size class."},
     {FIELD(activation_bits), .fixed = true, BOTH(0), RANGE(0, 8), .step = 8,

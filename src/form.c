@@ -60,7 +60,7 @@ static void lay_out(p4_device_form *f, const making *m, p4_arena *arena)
                 .dtype = each == 4 ? P4_F32 : P4_BF16, .rows = w->rows, .cols = w->cols, .data = slot_end};
         } else if (m->copy) {
             w->data = p4_arena_take(arena, weight_bytes(w));
-            w->scale = w->dtype == P4_TERNARY ? p4_arena_take(arena, w->rows * 2) : NULL;
+            w->scale = w->dtype == P4_TERNARY ? p4_arena_take(arena, p4_weight_scale_count(w) * 2) : NULL;
         }
         if (p->vector || converted) {
             slot_end = slot_end == NULL ? NULL : slot_end + bytes;
@@ -114,7 +114,8 @@ static p4_rc fill(p4_device_form *f, const making *m)
         } else if (m->copy) {
             f->ops->to_device(f->device, (void *)(uintptr_t)w->data, s->data, weight_bytes(s));
             if (s->dtype == P4_TERNARY) {
-                f->ops->to_device(f->device, (void *)(uintptr_t)w->scale, s->scale, s->rows * 2);
+                f->ops->to_device(f->device, (void *)(uintptr_t)w->scale, s->scale,
+                                  p4_weight_scale_count(s) * 2);
             }
         }
     }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "src/net_takes.h"
+#include "src/quantizer.h"
 
 p4_rc p4_arch_init(p4_arch *arch, const char *family)
 {
@@ -358,6 +359,24 @@ void p4_model_select_ternary(p4_model *model, const p4_list *preserve, bool pres
                       (param->role == P4_ROLE_HEAD && !preserve_output);
         param->ternary = wanted && !matches(preserve, param->name);
     }
+}
+
+p4_rc p4_model_share_scales(p4_model *model, p4_scale_granularity granularity)
+{
+    p4_rc rc = P4_OK;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        p4_param *p = &model->params[i];
+        int64_t group = p->ternary ? p4_scale_group_of(granularity, p->rows, p->cols) : 0;
+        /* Scales of parts of rows, and of more than a row, begin at whole bytes of codes. */
+        CHECK(group == 0 || p->cols % (granularity == P4_SCALE_TENSOR ? 4 : group) == 0,
+              "key \"scale_granularity\": found \"%s\", but the rows of %s have %lld elements, expected a "
+              "multiple of %d",
+              p4_scale_granularity_names[granularity], p->name, (long long)p->cols,
+              granularity == P4_SCALE_TENSOR ? 4 : (int)group);
+        p->scale_group = group == p->cols ? 0 : group;
+    }
+done:
+    return rc;
 }
 
 int64_t p4_model_count_elements(const p4_model *model)

@@ -18,7 +18,14 @@ typedef struct p4_param {
     bool vector;        /* one dimension in files */
     bool transposed;    /* [in, out] in files */
     bool ternary;       /* will be (is) quantized: p4_model_select_ternary */
+    /* Of a ternary tensor: as in p4_weight (src/leaf/tensor.h); 0: a scale a row. p4_model_share_scales. */
+    int64_t scale_group;
 } p4_param;
+
+static inline int64_t p4_param_scale_count(const p4_param *p)
+{
+    return p->rows * p->cols / p4_scale_group(p->scale_group, p->cols);
+}
 
 typedef struct p4_model {
     p4_arch arch;
@@ -71,6 +78,10 @@ int64_t p4_model_matrix_rows(const p4_model *model, int64_t param, int64_t m);
  */
 void p4_model_select_ternary(p4_model *model, const p4_list *preserve, bool preserve_embedding,
                              bool preserve_output);
+
+/* How many weights of each ternary tensor share a scale. P4_E_INPUT names a tensor whose rows cannot be
+ * divided so. Local. */
+p4_rc p4_model_share_scales(p4_model *model, p4_scale_granularity granularity);
 
 /* Does any tensor's name match the glob? Local. */
 bool p4_model_has_match(const p4_model *model, const char *glob);

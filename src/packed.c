@@ -14,10 +14,13 @@ enum {
 
 static void lay_out_tensor(p4_weight *w, const p4_param *p, p4_arena *arena)
 {
-    *w = (p4_weight){.dtype = p->ternary ? P4_TERNARY : P4_F16, .rows = p->rows, .cols = p->cols};
+    *w = (p4_weight){.dtype = p->ternary ? P4_TERNARY : P4_F16,
+                     .rows = p->rows,
+                     .cols = p->cols,
+                     .scale_group = p->ternary ? p->scale_group : 0};
     if (p->ternary) {
         w->data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
-        w->scale = p4_arena_take(arena, p->rows * 2);
+        w->scale = p4_arena_take(arena, p4_param_scale_count(p) * 2);
     } else {
         w->data = p4_arena_take(arena, p->rows * p->cols * 2);
     }
@@ -121,7 +124,7 @@ p4_stored_bytes p4_packed_stored_bytes(const p4_packed *c, int trits_per_byte)
         const p4_param *p = &c->model->params[i];
         if (p->ternary) {
             sum.codes += (double)(p->rows * p4_ceil_div(p->cols, trits_per_byte));
-            sum.scales += 2.0 * (double)p->rows;
+            sum.scales += 2.0 * (double)p4_param_scale_count(p);
             continue;
         }
         double bytes = 2.0 * (double)(p->rows * p->cols);

@@ -119,8 +119,9 @@ P4_PUBLIC void p4_state_free(p4_state *state); /* leaves it empty: may be called
 /* The tensor of that name, owned by the state; NULL: none. Local. */
 P4_PUBLIC const p4_state_tensor *p4_state_find(const p4_state *state, const char *name);
 /* fp16 = quantized * scale where a tensor is int8: its scale is the fp32 tensor of the same name in `scales`,
- * [out, 1], [1, out] or [1]; other tensors become fp16. The caller frees with p4_state_free. P4_E_INPUT names
- * a tensor without a scale or with a wrong shape, or a value that fp16 cannot hold. Local. */
+ * [out, 1], [1, out], [1] or one for each weight; other tensors become fp16. The caller frees with
+ * p4_state_free. P4_E_INPUT names a tensor without a scale or with a wrong shape, or a value that fp16 cannot
+ * hold. Local. */
 P4_PUBLIC p4_rc p4_dequantize_model(const p4_state *quantized, const p4_state *scales, p4_state *dequantized);
 
 /* ---- A compressed model ---- */
@@ -169,7 +170,8 @@ P4_PUBLIC int64_t p4_compressed_vocabulary(const p4_compressed *compressed); /* 
  * [in, out] as in their files. The caller frees with p4_state_free. P4_E_STATE before compressing. Local. */
 P4_PUBLIC p4_rc p4_compressed_quantized_state(const p4_compressed *compressed, p4_state *state);
 /* Scales of the ternary tensors, fp32 (values that fp16 holds): [out, 1], or [1, out] for Conv1D, so that
- * quantized * scale broadcasts. The caller frees with p4_state_free. P4_E_STATE before compressing. Local. */
+ * quantized * scale broadcasts; where parts of rows have scales of their own, one for each weight. The caller
+ * frees with p4_state_free. P4_E_STATE before compressing. Local. */
 P4_PUBLIC p4_rc p4_compressed_scale_factors(const p4_compressed *compressed, p4_state *scales);
 /* The whole model in fp16, what is handed on to the next phase. The caller frees with p4_state_free.
  * P4_E_STATE before compressing. Local. */

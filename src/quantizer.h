@@ -19,6 +19,7 @@ typedef struct p4_quantizer_row {
     bool quantizes;         /* false: every tensor stays in fp16, and what follows has no meaning */
     p4_quant_method method; /* the op's rule; one that needs H: for tensors that calibration does not see */
     bool has_threshold;     /* sparsity_threshold has an effect */
+    bool has_granularity;   /* any scale_granularity; false: a scale a row only */
     p4_quantizer_needs needs;
     bool descends; /* of one that needs H: coordinate descent follows */
     /* The row whose rule training quantizes masters by in every step: itself, or a rule without H. */
@@ -28,5 +29,10 @@ typedef struct p4_quantizer_row {
 extern const p4_quantizer_row p4_quantizers[P4_QUANTIZER_COUNT];
 /* The names in the order of p4_quantizer, NULL-terminated. */
 extern const char *const p4_quantizer_names[P4_QUANTIZER_COUNT + 1];
+
+/* The names in the order of p4_scale_granularity, NULL-terminated. */
+extern const char *const p4_scale_granularity_names[];
+/* The scale_group (src/leaf/tensor.h) of a matrix; 0: a scale a row. Local. */
+int64_t p4_scale_group_of(p4_scale_granularity granularity, int64_t rows, int64_t cols);
 
 #endif

@@ -12,6 +12,7 @@
 #include "io/json/config.h"
 #include "jobs/batch/cli.h"
 #include "jobs/cli.h"
+#include "jobs/export_result.h"
 #include "jobs/generate.h"
 #include "jobs/inspect.h"
 #include "jobs/measure.h"
@@ -37,6 +38,7 @@ static const struct {
     {"collective_timeout_s", "600", NULL},
     {"quantization_bits", "1.58", NULL},
     {"quantizer", "\"absmean\"", NULL},
+    {"scale_granularity", "\"row\"", NULL},
     {"sparsity_threshold", "0.1", "0.5"},
     {"activation_bits", "0", NULL},
     {"preserve_embedding_precision", "true", NULL},
@@ -436,7 +438,8 @@ static void test_help(void)
 }
 
 /* The programs whose command line is a table of options.h. */
-static const p4_program *const programs[] = {&p4_inspect_program, &p4_evaluate_program, &p4_generate_program};
+static const p4_program *const programs[] = {&p4_inspect_program, &p4_evaluate_program, &p4_generate_program,
+                                             &p4_export_program};
 enum { PROGRAMS = sizeof programs / sizeof programs[0] };
 
 /* The parts of the pages that the tables make; false: something else is asked. */

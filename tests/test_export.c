@@ -203,13 +203,17 @@ static void test_refused(void)
         {"gpt2-plain", "mlx", "keeps its matrices as [in, out]"},
         {"gpt2-plain", "compressed_tensors", "keeps its matrices as [in, out]"},
         {"gpt2-scores", "gguf", "does not divide attention scores by the layer's number"},
-        {"llama-bf16", "bitnet", "one scale a tensor, and this model has one a row"},
+        {"llama-bf16", "bitnet", "takes one scale a tensor, and \"model.layers.0."},
+        {"gpt_neox-serial", "gguf", "needs biases of attention and MLP"},
+        {"starcoder2-plain", "gguf", "needs biases of attention and MLP"},
+        {"gemma3-old", "gguf", "has a window in layer 1"},
         {"olmo2-bias", "gguf", "takes no bias of the attention output"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         p4_hf_model hf;
         char *path = p4_format("%s/models/%s", P4_FIXTURES, cases[i].model);
         EXPECT_OK(p4_hf_model_open(&hf, path));
+        p4_model_select_ternary(&hf.model, &(p4_list){0}, true, true);
         const p4_export_source source = {.hf = &hf, .option = ""};
         const p4_writer *writer = p4_writer_find(cases[i].writer);
         if (cases[i].message == NULL) {

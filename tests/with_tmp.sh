@@ -3,7 +3,7 @@
 # there as well: in a directory that several mpirun share, one that ends removes what another is about to use.
 #
 # The environment of the scripts job_NAME.sh (job.sh holds what they share):
-#   PHASE4_INSPECT, PHASE4_EVALUATE, PHASE4_GENERATE  the programs of these names
+#   PHASE4_INSPECT, PHASE4_EVALUATE, PHASE4_GENERATE, PHASE4_EXPORT  the programs of these names
 #   PHASE4_MPI   the program                 MPIRUN        mpirun ("$MPIRUN" -n 2 "$PHASE4_MPI" cfg.json)
 #   PHASE4_BATCH the program for many models
 #   FIXTURES     tests/fixtures              TMP           an empty directory

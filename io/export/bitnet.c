@@ -17,14 +17,34 @@ static bool is_taken(const p4_param *p)
     return p->ternary && p4_role_is_matrix(p->role) && p->rows % 4 == 0;
 }
 
+/* By the table of parameters, or by the weights where they are there. */
+static p4_rc check_scales(const p4_export_source *source)
+{
+    const p4_model *model = &source->hf->model;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        bool equal = !is_taken(p) || p4_param_scale_count(p) == 1;
+        if (!equal && source->weights != NULL) {
+            const p4_weight *w = &source->weights[i];
+            int64_t count = p4_weight_scale_count(w), k = 1;
+            while (k < count && w->scale[k] == w->scale[0]) {
+                k++;
+            }
+            equal = k == count;
+        }
+        if (!equal) {
+            return FAIL("%s: transformers' bitnet takes one scale a tensor, and \"%s\" has several "
+                        "(scale_granularity \"tensor\" makes one)",
+                        writer, p->name);
+        }
+    }
+    return P4_OK;
+}
+
 static p4_rc check(const p4_export_source *source)
 {
-    p4_rc rc = P4_OK;
-    CHECK(source->tensor_scale,
-          "%s: transformers' bitnet has one scale a tensor, and this model has one a row", writer);
-    TRY(p4_packed_check_linear(source, writer));
-done:
-    return rc;
+    p4_rc rc = check_scales(source);
+    return rc == P4_OK ? p4_packed_check_linear(source, writer) : rc;
 }
 
 static void append_packed(p4_packed_directory *d, int64_t param)
@@ -107,24 +127,6 @@ static p4_rc plan(const p4_export_source *source, double *bytes)
     *bytes = rc == P4_OK ? p4_packed_directory_bytes(&d) : 0;
     p4_packed_directory_free(&d);
     return rc;
-}
-
-static p4_rc check_scales(const p4_export_source *source)
-{
-    const p4_model *model = &source->hf->model;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        const p4_weight *w = &source->weights[i];
-        for (int64_t r = 1; is_taken(&model->params[i]) && r < w->rows; r++) {
-            if (w->scale[r] != w->scale[0]) {
-                return FAIL(
-                    "%s: \"%s\" has one scale a row (%g, %g in row %lld), transformers' bitnet takes one "
-                    "a tensor",
-                    writer, model->params[i].name, (double)p4_f16_to_f32(w->scale[0]),
-                    (double)p4_f16_to_f32(w->scale[r]), (long long)r);
-            }
-        }
-    }
-    return P4_OK;
 }
 
 static p4_rc write_directory(const p4_export_source *source, const char *path)

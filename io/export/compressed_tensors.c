@@ -1,5 +1,6 @@
 /* compressed_tensors.c - a Hugging Face directory in the format "pack-quantized" of compressed-tensors, with
  * 2-bit integers and one scale a row: for transformers and vLLM. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,8 +29,8 @@ static void append_packed(p4_packed_directory *d, int64_t param)
     p4_packed_name(scale->name, p, ".weight_scale");
     scale->rank = 2;
     scale->shape[0] = scale->rows = p->rows;
-    scale->shape[1] = 1;
-    scale->row_bytes = 2;
+    scale->shape[1] = p->cols / p4_export_run(p->scale_group, p->cols);
+    scale->row_bytes = 2 * scale->shape[1];
     p4_packed_tensor *shape = p4_packed_append(d, param, SHAPE, "I64");
     p4_packed_name(shape->name, p, ".weight_shape");
     shape->rank = 1;
@@ -43,7 +44,11 @@ static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint
 {
     const p4_weight *w = &source->weights[t->param];
     if (t->kind == SCALE) {
-        memcpy(to, w->scale + first, (size_t)rows * sizeof *w->scale);
+        int64_t run = p4_export_run(w->scale_group, w->cols);
+        for (int64_t i = 0; i < rows * t->shape[1]; i++) {
+            uint16_t bits = p4_export_scale(w, first + i / t->shape[1], i % t->shape[1] * run);
+            memcpy(to + 2 * i, &bits, sizeof bits);
+        }
     } else if (t->kind == SHAPE) {
         const int64_t shape[2] = {w->rows, w->cols};
         memcpy(to, shape, sizeof shape);
@@ -69,20 +74,39 @@ static bool put_ignored(cJSON *list, const p4_model *model)
     return ok;
 }
 
+/* Neighbors with one scale, of all matrices alike; 0: whole rows. */
+static int64_t group_size(const p4_model *model)
+{
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (p4_packed_is_linear(p) && p4_export_run(p->scale_group, p->cols) < p->cols) {
+            return p->scale_group;
+        }
+    }
+    return 0;
+}
+
 static char *quantization(const p4_model *model)
 {
-    static const char group[] =
+    int64_t size = group_size(model);
+    char number[32] = "null";
+    if (size > 0) {
+        snprintf(number, sizeof number, "%lld", (long long)size);
+    }
+    char *group = p4_format(
         "{\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 2, \"type\": \"int\", \"symmetric\": true, "
-        "\"strategy\": \"channel\", \"dynamic\": false, \"group_size\": null}, \"input_activations\": null, "
-        "\"output_activations\": null}";
+        "\"strategy\": \"%s\", \"dynamic\": false, \"group_size\": %s}, \"input_activations\": null, "
+        "\"output_activations\": null}",
+        size > 0 ? "group" : "channel", number);
     cJSON *root = cJSON_CreateObject();
     cJSON *groups = NULL, *ignored = NULL;
-    bool ok = cJSON_AddStringToObject(root, "quant_method", "compressed-tensors") != NULL &&
+    bool ok = group != NULL && cJSON_AddStringToObject(root, "quant_method", "compressed-tensors") != NULL &&
               cJSON_AddStringToObject(root, "format", "pack-quantized") != NULL &&
               cJSON_AddStringToObject(root, "quantization_status", "compressed") != NULL &&
               (groups = cJSON_AddObjectToObject(root, "config_groups")) != NULL &&
               cJSON_AddRawToObject(groups, "group_0", group) != NULL &&
               (ignored = cJSON_AddArrayToObject(root, "ignore")) != NULL && put_ignored(ignored, model);
+    free(group);
     return p4_json_print(root, ok, false);
 }
 

@@ -18,10 +18,11 @@ static const p4_gguf_arch table[] = {
     {"gemma2", "gemma2", .gemma = true, .qkv_bias = true, .only_tied = true, .window_period = 2,
      .large_layers = 46},
     {"gemma3_text", "gemma3", .gemma = true, .qkv_bias = true, .window_period = 6, .large_layers = 62},
-    {"gpt_neox", "gptneox", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .whole_heads = true,
-     .writes_head = true},
+    {"gpt_neox", "gptneox", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .needs_biases = true,
+     .whole_heads = true, .writes_head = true},
     {"gpt2", "gpt2", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .whole_heads = true},
-    {"starcoder2", "starcoder2", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .whole_heads = true},
+    {"starcoder2", "starcoder2", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .needs_biases = true,
+     .whole_heads = true},
 };
 
 static bool is_near(double a, double b)
@@ -108,6 +109,8 @@ static p4_rc check_rest(const p4_gguf_arch *g, const p4_arch *a, const char *wri
     CHECK(!a->o_bias || g->o_bias, "%s: llama.cpp's %s takes no bias of the attention output", writer,
           g->name);
     CHECK(!a->mlp_bias || g->mlp_bias, "%s: llama.cpp's %s takes no biases of the MLP", writer, g->name);
+    CHECK(!g->needs_biases || (a->qkv_bias && a->o_bias && a->mlp_bias),
+          "%s: llama.cpp's %s needs biases of attention and MLP, this model lacks some", writer, g->name);
     CHECK(a->tied || !g->only_tied, "%s: llama.cpp's %s takes the embedding as its head, this model has one",
           writer, g->name);
     CHECK(!a->shared_norm, "%s: llama.cpp's %s has a norm for the MLP, this model one for both", writer,

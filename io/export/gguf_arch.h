@@ -11,7 +11,8 @@ typedef struct p4_gguf_arch {
     /* It rotates neighboring elements of queries and keys: their rows are put in this order. Others rotate
      * element i with i + D/2, as the checkpoints do. */
     bool pairs;
-    bool qkv_bias, o_bias, mlp_bias; /* it takes these biases; where a model may lack them it does without */
+    bool qkv_bias, o_bias, mlp_bias; /* it takes these biases */
+    bool needs_biases;               /* and needs all of them */
     bool whole_heads;                /* H D must be C */
     bool writes_head;                /* it needs output.weight: a tied head is written once more */
     bool only_tied;

@@ -62,7 +62,8 @@ static p4_gguf_order order_of(const p4_model *model, const p4_gguf_arch *gguf, i
 /* The runtime reads norms, biases and learned positions as fp32. */
 static p4_gguf_type type_of(const p4_param *p, p4_gguf_blocks blocks)
 {
-    bool by_64 = p->cols % P4_Q2_0_COUNT == 0, by_256 = p->cols % P4_TQ_COUNT == 0;
+    int64_t run = p4_export_run(p->scale_group, p->cols);
+    bool by_64 = run % P4_Q2_0_COUNT == 0, by_256 = run % P4_TQ_COUNT == 0;
     if (p->vector || p->role == P4_ROLE_POSITION) {
         return P4_GGUF_F32;
     }
@@ -227,29 +228,35 @@ static void fill_vector(uint8_t *to, const p4_export_source *source, const p4_gg
     }
 }
 
-static void fill_row(uint8_t *to, const p4_weight *w, p4_gguf_type type, int64_t row)
+static void fill_blocks(uint8_t *to, const p4_weight *w, p4_gguf_type type, int64_t row)
 {
     const uint8_t *codes = (const uint8_t *)w->data + row * p4_code_row_bytes(w->cols);
-    switch (type) {
-    case P4_GGUF_TQ1_0:
-        p4_trits_tq1_0(to, codes, w->cols, w->scale[row]);
-        break;
-    case P4_GGUF_TQ2_0:
-        p4_trits_tq2_0(to, codes, w->cols, w->scale[row]);
-        break;
-    case P4_GGUF_Q2_0:
-        p4_trits_q2_0(to, codes, w->cols, w->scale[row]);
-        break;
-    case P4_GGUF_F16:
-        if (w->dtype == P4_TERNARY) {
-            p4_ternary_row_f16((uint16_t *)(void *)to, w, row);
+    int64_t run = p4_export_run(w->scale_group, w->cols);
+    for (int64_t at = 0; at < w->cols; at += run, codes += run / 4) {
+        uint16_t scale = p4_export_scale(w, row, at);
+        if (type == P4_GGUF_TQ1_0) {
+            p4_trits_tq1_0(to, codes, run, scale);
+            to += run / P4_TQ_COUNT * P4_TQ1_0_BYTES;
+        } else if (type == P4_GGUF_TQ2_0) {
+            p4_trits_tq2_0(to, codes, run, scale);
+            to += run / P4_TQ_COUNT * P4_TQ2_0_BYTES;
         } else {
-            memcpy(to, (const uint16_t *)w->data + row * w->cols, (size_t)w->cols * sizeof(uint16_t));
+            p4_trits_q2_0(to, codes, run, scale);
+            to += run / P4_Q2_0_COUNT * P4_Q2_0_BYTES;
         }
-        break;
-    default:
+    }
+}
+
+static void fill_row(uint8_t *to, const p4_weight *w, p4_gguf_type type, int64_t row)
+{
+    if (type == P4_GGUF_F32) {
         p4_weight_row_f32((float *)(void *)to, w, row);
-        break;
+    } else if (type != P4_GGUF_F16) {
+        fill_blocks(to, w, type, row);
+    } else if (w->dtype == P4_TERNARY) {
+        p4_ternary_row_f16((uint16_t *)(void *)to, w, row);
+    } else {
+        memcpy(to, (const uint16_t *)w->data + row * w->cols, (size_t)w->cols * sizeof(uint16_t));
     }
 }
 

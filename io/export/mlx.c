@@ -10,7 +10,7 @@ enum { PACKED = 1, SCALES, BIASES, LEAST_GROUP = 32, MOST_GROUP = 128 };
 /* A tied head is the embedding, which MLX can hold in this form as well. */
 static bool is_taken(const p4_param *p, int64_t group)
 {
-    return p->ternary && !p->vector && p->cols % group == 0;
+    return p->ternary && !p->vector && p4_export_run(p->scale_group, p->cols) % group == 0;
 }
 
 /* The largest group that divides the rows of all matrices, so that the scales are repeated least often; 32
@@ -55,8 +55,9 @@ static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint
         return;
     }
     for (int64_t r = 0; r < rows; r++) {
-        uint16_t bits = w->scale[first + r] ^ (t->kind == BIASES ? 0x8000u : 0u);
         for (int64_t g = 0; g < t->shape[1]; g++) {
+            uint16_t bits = p4_export_scale(w, first + r, g * (w->cols / t->shape[1]));
+            bits = (uint16_t)(bits ^ (t->kind == BIASES ? 0x8000u : 0u));
             memcpy(to + r * t->row_bytes + 2 * g, &bits, sizeof bits);
         }
     }

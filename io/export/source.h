@@ -9,12 +9,22 @@ typedef struct p4_export_source {
     const p4_hf_model *hf; /* names, shapes, architecture, config.json; path: with the tokenizer's files */
     const p4_tokenizer *tokenizer; /* NULL: the model has none */
     const char *option;            /* behind the colon of the writer's name: "tq1_0"; "": none */
-    bool tensor_scale;             /* all rows of a matrix have one scale */
-    /* What only writing needs. */
+    /* What only writing needs; a check looks at the weights if they are there. */
     const p4_weight *weights; /* per parameter, in logical [out, in] layout: P4_TERNARY or P4_F16 */
     int threads;
     p4_rc (*go_on)(void *user); /* called by `threads` threads at once; an error ends the writing */
     void *user;
 } p4_export_source;
+
+/* Neighbors in a row with one scale: a whole row, also where rows share one, or a group. */
+static inline int64_t p4_export_run(int64_t scale_group, int64_t cols)
+{
+    return scale_group > 0 && scale_group < cols ? scale_group : cols;
+}
+/* The scale of element [row, col], fp16 bits. */
+static inline uint16_t p4_export_scale(const p4_weight *w, int64_t row, int64_t col)
+{
+    return w->scale[(row * w->cols + col) / p4_scale_group(w->scale_group, w->cols)];
+}
 
 #endif

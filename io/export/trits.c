@@ -14,10 +14,17 @@ static void put_half(uint8_t *to, uint16_t bits)
     to[1] = (uint8_t)(bits >> 8);
 }
 
-static void put_word(uint8_t *to, uint32_t word)
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are stored as they are in memory");
+
+/* A code a byte: four for each of `bytes` bytes, a multiple of 8. */
+static void spread_all(uint8_t *to, const uint8_t *codes, int bytes)
 {
-    for (int i = 0; i < 4; i++) {
-        to[i] = (uint8_t)(word >> 8 * i);
+    uint32_t words[8];
+    for (int at = 0; at < bytes; at += 8) {
+        for (int i = 0; i < 8; i++) {
+            words[i] = spread(codes[at + i]);
+        }
+        memcpy(to + 4 * at, words, sizeof words);
     }
 }
 
@@ -36,12 +43,14 @@ void p4_trits_q2_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t sc
 void p4_trits_tq2_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t scale)
 {
     enum { HALF = 32 };
+    uint32_t words[HALF / 4];
     for (int64_t at = 0; at < count; at += P4_TQ_COUNT) {
         for (int h = 0; h < 2; h++, codes += HALF, to += HALF) {
             for (int i = 0; i < HALF / 4; i++) {
-                put_word(to + 4 * i, spread(codes[i]) | spread(codes[8 + i]) << 2 |
-                                         spread(codes[16 + i]) << 4 | spread(codes[24 + i]) << 6);
+                words[i] = spread(codes[i]) | spread(codes[8 + i]) << 2 | spread(codes[16 + i]) << 4 |
+                           spread(codes[24 + i]) << 6;
             }
+            memcpy(to, words, sizeof words);
         }
         put_half(to, scale);
         to += 2;
@@ -65,9 +74,7 @@ void p4_trits_tq1_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t s
 {
     uint8_t u[P4_TQ_COUNT];
     for (int64_t at = 0; at < count; at += P4_TQ_COUNT, codes += P4_TQ_COUNT / 4) {
-        for (int i = 0; i < P4_TQ_COUNT / 4; i++) {
-            put_word(u + 4 * i, spread(codes[i]));
-        }
+        spread_all(u, codes, P4_TQ_COUNT / 4);
         pack_fifths(to, u, 32, 5);
         pack_fifths(to + 32, u + 160, 16, 5);
         pack_fifths(to + 48, u + 240, 4, 4);
@@ -97,10 +104,9 @@ void p4_trits_plus_two(uint8_t *to, const uint8_t *codes, int64_t count)
 void p4_trits_four_rows(uint8_t *to, const uint8_t *const codes[4], int64_t count)
 {
     for (int64_t at = 0; at < count; at += 4) {
-        uint8_t four[4];
         int64_t i = at / 4;
-        put_word(four, spread(codes[0][i]) | spread(codes[1][i]) << 2 | spread(codes[2][i]) << 4 |
-                           spread(codes[3][i]) << 6);
-        memcpy(to + at, four, (size_t)p4_min_i64(4, count - at));
+        uint32_t four = spread(codes[0][i]) | spread(codes[1][i]) << 2 | spread(codes[2][i]) << 4 |
+                        spread(codes[3][i]) << 6;
+        memcpy(to + at, &four, (size_t)p4_min_i64(4, count - at));
     }
 }

@@ -32,6 +32,17 @@ int64_t p4_artifact_row_bytes(const p4_artifact_tensor *tensor)
                                                   : p4_code_row_bytes(tensor->cols);
 }
 
+int64_t p4_artifact_scales(const p4_artifact_tensor *tensor, int64_t rows)
+{
+    int64_t group = p4_scale_group(tensor->scale_group, tensor->cols);
+    return group > tensor->cols ? 1 : rows * (tensor->cols / group);
+}
+
+int64_t p4_artifact_scale_at(const p4_artifact_tensor *tensor, int64_t row)
+{
+    return row * tensor->cols / p4_scale_group(tensor->scale_group, tensor->cols);
+}
+
 /* "tensors/" + name + "/packed", refusing what HDF5 would read as another path. */
 static p4_rc object_name(char to[OBJECT_NAME_BYTES], const char *group, const char *name, const char *part)
 {
@@ -60,8 +71,10 @@ static p4_rc put_header(p4_h5_file *file, const p4_artifact_info *info)
     }
     /* The file explains itself to whoever opens it without this source. */
     TRY(p4_h5_group(file, "tensors"));
-    TRY(p4_h5_put_text_attr(file, "tensors", "weight",
-                            "packed row r, trit t in {-1, 0, 1}: weight = t * scale[r]"));
+    TRY(p4_h5_put_text_attr(
+        file, "tensors", "weight",
+        "packed row r, trit t in {-1, 0, 1}: weight = t * scale[r]; with scales [rows, G], of the "
+        "G-th parts of rows; with one scale, t * scale[0]"));
     TRY(p4_h5_put_text_attr(
         file, "tensors", "base3x5",
         "5 trits a byte, u = t + 1, byte = sum of u_k * 3^(4-k), first trit most significant"));
@@ -126,7 +139,12 @@ static p4_rc begin_ternary(p4_artifact *artifact)
                             tensor->vector ? 1 : 2));
     TRY(p4_h5_put_text_attr(file, packed, "method", tensor->method));
     TRY(p4_h5_put_i64_attr(file, packed, "transposed", tensor->transposed));
-    TRY(p4_h5_rows_create(&artifact->scale, file, artifact->scale_name, P4_H5_F16, 1, shape));
+    /* [rows]; [rows, groups] where parts of rows have scales of their own; [1] */
+    int64_t scales[2] = {p4_artifact_scales(tensor, tensor->rows), 1};
+    bool grouped = scales[0] > tensor->rows;
+    scales[1] = scales[0] / tensor->rows;
+    scales[0] = grouped ? tensor->rows : scales[0];
+    TRY(p4_h5_rows_create(&artifact->scale, file, artifact->scale_name, P4_H5_F16, grouped ? 2 : 1, scales));
 done:
     return rc;
 }
@@ -178,8 +196,9 @@ p4_rc p4_artifact_append(p4_artifact *artifact, const void *bytes, const uint16_
     bool elements =
         tensor->vector && !tensor->ternary; /* a preserved vector's dataset counts elements, not rows */
     TRY(p4_h5_rows_append(&artifact->values, bytes, elements ? tensor->cols : row_count));
-    if (tensor->ternary) {
-        TRY(p4_h5_rows_append(&artifact->scale, scale, row_count));
+    bool one_scale = tensor->scale_group > tensor->cols;
+    if (tensor->ternary && !(one_scale && artifact->rows_done > 0)) {
+        TRY(p4_h5_rows_append(&artifact->scale, scale, one_scale ? 1 : row_count));
     }
     artifact->rows_done += row_count;
 done:

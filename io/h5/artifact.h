@@ -17,11 +17,16 @@ typedef struct p4_artifact_tensor {
     bool vector, transposed;
     int64_t rows, cols;  /* logical [out, in]; a vector is [1, n] */
     p4_packing encoding; /* ternary */
+    int64_t scale_group; /* ternary: as in p4_weight (src/leaf/tensor.h); 0: a scale a row */
     char method[64];     /* ternary: "absmean", "exact", ...; written; "" when read (read.h says why) */
 } p4_artifact_tensor;
 
 /* Bytes of one stored row: (cols + 4) / 5, (cols + 3) / 4 or 2 * cols. */
 int64_t p4_artifact_row_bytes(const p4_artifact_tensor *tensor);
+/* Scales of so many rows of a ternary tensor, and the place of the first of `row`: a tensor with one scale
+ * has it for any rows. */
+int64_t p4_artifact_scales(const p4_artifact_tensor *tensor, int64_t rows);
+int64_t p4_artifact_scale_at(const p4_artifact_tensor *tensor, int64_t row);
 const char *p4_packing_name(p4_packing packing); /* "base3x5", "2bit" */
 
 /* ---- writer ---- */
@@ -38,8 +43,9 @@ typedef struct p4_artifact_info {
 p4_rc p4_artifact_open(p4_artifact **artifact, const char *path, const p4_artifact_info *info);
 
 /* Writes one tensor: begin, then its rows in order, in pieces of any number of rows (a vector is one row).
- * bytes: row_count * p4_artifact_row_bytes, packed or fp16 bits; scale: fp16 bits [row_count], NULL for a
- * preserved tensor. */
+ * bytes: row_count * p4_artifact_row_bytes, packed or fp16 bits; scale: fp16 bits of these rows
+ * [p4_artifact_scales], NULL for a preserved tensor; that of a tensor with one scale counts with the first
+ * rows. */
 p4_rc p4_artifact_begin(p4_artifact *artifact, const p4_artifact_tensor *tensor);
 p4_rc p4_artifact_append(p4_artifact *artifact, const void *bytes, const uint16_t *scale, int64_t row_count);
 

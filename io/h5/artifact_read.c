@@ -52,6 +52,24 @@ done:
     return rc;
 }
 
+/* From the shape: [rows], [rows, groups] or [1]. */
+static p4_rc read_scale_group(stored_tensor *stored, const p4_h5_file *file, const char *scale)
+{
+    p4_rc rc = P4_OK;
+    p4_artifact_tensor *tensor = &stored->tensor;
+    const p4_h5_shape *s = &stored->scale;
+    bool one = s->rank == 1 && s->dims[0] == 1 && tensor->rows > 1;
+    bool by_row = s->rank == 1 && s->dims[0] == tensor->rows;
+    bool grouped = s->rank == 2 && s->dims[0] == tensor->rows && s->dims[1] > 1 &&
+                   tensor->cols % s->dims[1] == 0 && tensor->cols / s->dims[1] % 4 == 0;
+    CHECK(s->type == P4_H5_F16 && (by_row || grouped || (one && tensor->cols % 4 == 0)),
+          "%s: %s is not float16 [%lld], [1], or [%lld, G] with G parts of a row in whole bytes of codes",
+          file->path, scale, (long long)tensor->rows, (long long)tensor->rows);
+    tensor->scale_group = grouped ? tensor->cols / s->dims[1] : one ? tensor->rows * tensor->cols : 0;
+done:
+    return rc;
+}
+
 static p4_rc describe_ternary(stored_tensor *stored, const p4_h5_file *file, const char *packed)
 {
     p4_rc rc = P4_OK;
@@ -68,8 +86,7 @@ static p4_rc describe_ternary(stored_tensor *stored, const p4_h5_file *file, con
           "%s: %s is not uint8 [%lld, %lld], which its shape and encoding call for", file->path, packed,
           (long long)tensor->rows, (long long)row_bytes);
     TRY(p4_h5_describe(file, scale, &stored->scale));
-    CHECK(stored->scale.type == P4_H5_F16 && stored->scale.rank == 1 && stored->scale.dims[0] == tensor->rows,
-          "%s: %s is not float16 [%lld]", file->path, scale, (long long)tensor->rows);
+    TRY(read_scale_group(stored, file, scale));
 done:
     return rc;
 }
@@ -209,9 +226,10 @@ static p4_rc check_rows(const p4_artifact_reader *reader, const p4_artifact_tens
                         bytes[i], p4_packing_name(tensor->encoding));
         }
     }
-    for (int64_t r = 0; scale != NULL && r < row_count; r++) {
+    int64_t scales = p4_artifact_scales(tensor, row_count), first = p4_artifact_scale_at(tensor, first_row);
+    for (int64_t r = 0; scale != NULL && r < scales; r++) {
         if ((scale[r] & 0x7c00u) == 0x7c00u) {
-            return FAIL("%s: scale %lld of %s is not finite", reader->path, (long long)(first_row + r),
+            return FAIL("%s: scale %lld of %s is not finite", reader->path, (long long)(first + r),
                         tensor->name);
         }
     }
@@ -233,7 +251,9 @@ p4_rc p4_artifact_read(p4_artifact_reader *reader, const p4_artifact_tensor *ten
     TRY(p4_h5_read_rows(&reader->file, name, &stored->values, bytes, first_row, row_count));
     if (scale != NULL) {
         join(name, tensor->name, "scale");
-        TRY(p4_h5_read_rows(&reader->file, name, &stored->scale, scale, first_row, row_count));
+        bool one = tensor->scale_group > tensor->cols;
+        TRY(p4_h5_read_rows(&reader->file, name, &stored->scale, scale, one ? 0 : first_row,
+                            one ? 1 : row_count));
     }
     rc = check_rows(reader, tensor, bytes, scale, first_row, row_count);
 done:

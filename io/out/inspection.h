@@ -11,11 +11,12 @@
 typedef struct p4_tensor_inspection {
     char name[P4_TENSOR_NAME_BYTES];
     bool ternary, vector, transposed;
-    int64_t rows, cols;   /* logical [out, in] */
-    const char *encoding; /* "base3x5", "2bit", "fp16" */
-    int64_t bytes;        /* codes or halves, and scales */
-    int64_t zeros;        /* trits that are 0 */
-    int64_t positive;     /* trits that are 1 */
+    int64_t rows, cols;          /* logical [out, in] */
+    const char *encoding;        /* "base3x5", "2bit", "fp16" */
+    int64_t bytes;               /* codes or halves, and scales */
+    int64_t zeros;               /* trits that are 0 */
+    int64_t positive;            /* trits that are 1 */
+    int64_t scales, scales_seen; /* of the file; read so far */
     double scale_min, scale_max, scale_mean;
     double largest;        /* of a preserved tensor: the largest magnitude */
     double relative_error; /* as recorded when it was quantized */

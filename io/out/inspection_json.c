@@ -49,6 +49,7 @@ static bool put_tensor(cJSON *list, const p4_tensor_inspection *t)
               cJSON_AddBoolToObject(object, "transposed", t->transposed) != NULL &&
               p4_json_put_text(object, "encoding", t->encoding) &&
               p4_json_put_whole(object, "bytes", t->bytes) &&
+              (!t->ternary || p4_json_put_whole(object, "scales", t->scales)) &&
               (t->ternary ? p4_json_put_reals(object, ternary, sizeof ternary / sizeof ternary[0])
                           : p4_json_put_reals(object, preserved, 1));
     return ok && (t->differing < 0 ? cJSON_AddNullToObject(object, "differing") != NULL

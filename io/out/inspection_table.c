@@ -5,7 +5,7 @@
 #include "src/leaf/escape.h"
 
 enum { WORDS_BYTES = 512 };
-static const double MB = 1048576.0;
+static const double MIB = 1048576.0;
 
 /* Text from a file, fit for a terminal. */
 static const char *words(char to[WORDS_BYTES], const char *text)
@@ -52,9 +52,10 @@ static void sizes(FILE *to, const p4_inspection *x)
     fprintf(to, "  tensors    %lld ternary, %lld kept in fp16; %lld parameters, %lld of them ternary\n",
             (long long)x->layers_quantized, (long long)(x->count - x->layers_quantized),
             (long long)x->parameters, (long long)x->ternary_parameters);
-    fprintf(to, "  bytes      codes %.2f MB, scales %.2f MB, fp16 %.2f MB; all else in the file %.2f MB\n",
-            (double)x->code_bytes / MB, (double)x->scale_bytes / MB, (double)x->preserved_bytes / MB,
-            ((double)x->file_bytes - tensors) / MB);
+    fprintf(to,
+            "  bytes      codes %.2f MiB, scales %.2f MiB, fp16 %.2f MiB; all else in the file %.2f MiB\n",
+            (double)x->code_bytes / MIB, (double)x->scale_bytes / MIB, (double)x->preserved_bytes / MIB,
+            ((double)x->file_bytes - tensors) / MIB);
     fprintf(to, "  ratio      %.2f to fp32\n", tensors > 0 ? 4.0 * (double)x->parameters / tensors : 0.0);
     if (x->ternary_parameters > 0) {
         fprintf(to, "  sparsity   %.2f %% of the ternary weights are zero\n",
@@ -123,8 +124,8 @@ static void verdict(FILE *to, const p4_inspection *x)
 
 void p4_inspection_table(FILE *to, const p4_inspection *x)
 {
-    fprintf(to, "%s: %s, ternary by \"%s\", packed as %s, %.2f MB\n", x->path, x->model_type, x->quantizer,
-            x->packing, (double)x->file_bytes / MB);
+    fprintf(to, "%s: %s, ternary by \"%s\", packed as %s, %.2f MiB\n", x->path, x->model_type, x->quantizer,
+            x->packing, (double)x->file_bytes / MIB);
     origin(to, x);
     sizes(to, x);
     evaluation(to, "original", &x->pre);

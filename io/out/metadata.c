@@ -66,6 +66,8 @@ void p4_metadata_take_results(p4_metadata *metadata, const p4_results *results)
 {
     snprintf(metadata->model_type, sizeof metadata->model_type, "%s", results->model_type);
     snprintf(metadata->method, sizeof metadata->method, "%s", results->method);
+    snprintf(metadata->scale_granularity, sizeof metadata->scale_granularity, "%s",
+             results->scale_granularity);
     snprintf(metadata->packing, sizeof metadata->packing, "%s", results->packing);
     metadata->metrics = results->metrics;
     metadata->pre_perplexity = results->pre.perplexity;
@@ -114,8 +116,9 @@ static p4_rc print(const p4_metadata *metadata, char **json)
               p4_json_put_text(root, "producer", metadata->producer) &&
               p4_json_put_text(root, "created", metadata->created) &&
               p4_json_put_text(root, "model_type", metadata->model_type) &&
-              p4_json_put_text(root, "method", metadata->method) && p4_json_put_reals(root, &bits, 1) &&
-              p4_json_put_text(root, "packing", metadata->packing) &&
+              p4_json_put_text(root, "method", metadata->method) &&
+              p4_json_put_text(root, "scale_granularity", metadata->scale_granularity) &&
+              p4_json_put_reals(root, &bits, 1) && p4_json_put_text(root, "packing", metadata->packing) &&
               p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &metadata->metrics) &&
               p4_json_put_reals(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
               put_inputs(cJSON_AddArrayToObject(root, "inputs"), metadata);
@@ -220,6 +223,8 @@ static p4_rc take_all(p4_metadata *metadata, const cJSON *root, const char *sour
     TRY(take_text(metadata->created, sizeof metadata->created, root, "created", source));
     TRY(take_text(metadata->model_type, sizeof metadata->model_type, root, "model_type", source));
     TRY(take_text(metadata->method, sizeof metadata->method, root, "method", source));
+    TRY(take_text(metadata->scale_granularity, sizeof metadata->scale_granularity, root, "scale_granularity",
+                  source));
     TRY(take_text(metadata->packing, sizeof metadata->packing, root, "packing", source));
     TRY(take_number(&metadata->bits, root, "bits", source));
     const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(root, "metrics");

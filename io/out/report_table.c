@@ -65,6 +65,9 @@ static void heading(FILE *to, const p4_results *r)
             grouped(params, r->metrics.total_params));
     if (r->metrics.layers_quantized > 0) {
         fprintf(to, "; ternary by \"%s\"", r->method);
+        if (r->scale_granularity[0] != '\0' && strcmp(r->scale_granularity, "row") != 0) {
+            fprintf(to, ", scale_granularity \"%s\"", r->scale_granularity);
+        }
     }
     if (r->metrics.layers_quantized > 0 && packed_is_written(r)) {
         fprintf(to, ", packed as %s", r->packing);
@@ -81,7 +84,7 @@ enum { PARTS = 5 };
 static void list_parts(part parts[PARTS], const p4_size_metrics *m)
 {
     const part all[PARTS] = {{"ternary weights", "the ternary weights fill", m->ternary_mb},
-                             {"scales of their rows", "the scales fill", m->scales_mb},
+                             {"scales", "the scales fill", m->scales_mb},
                              {"embedding", "the embedding fills", m->embedding_mb},
                              {"output head", "the output head fills", m->head_mb},
                              {"norms, biases, others", "norms, biases and others fill", m->other_mb}};

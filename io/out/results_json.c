@@ -155,6 +155,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         p4_json_put_text(root, "phase", "phase4_bitnet") && p4_json_put_text(root, "error", results->error) &&
         p4_json_put_text(root, "model_type", results->model_type) &&
         p4_json_put_text(root, "method", results->method) &&
+        p4_json_put_text(root, "scale_granularity", results->scale_granularity) &&
         p4_json_put_text(root, "packing", results->packing) &&
         p4_json_put_provenance(root, "provenance", &results->provenance) &&
         put_output_paths(cJSON_AddObjectToObject(root, "output_paths"), &results->output_paths) &&

@@ -135,6 +135,18 @@ p4_rc p4_compressed_dequantized_state(const p4_compressed *compressed, p4_state 
     return make_state(compressed, state, false);
 }
 
+/* The scales of the elements of `cols` columns, [rows, cols] or transposed. */
+static void put_scales(float *to, const p4_param *p, int64_t cols, const uint16_t *scale)
+{
+    int64_t group = p4_scale_group(p->scale_group, p->cols);
+    for (int64_t r = 0; r < p->rows; r++) {
+        for (int64_t c = 0; c < cols; c++) {
+            to[p->transposed ? c * p->rows + r : r * cols + c] =
+                p4_f16_to_f32(scale[(r * p->cols + c) / group]);
+        }
+    }
+}
+
 p4_rc p4_compressed_scale_factors(const p4_compressed *compressed, p4_state *scales)
 {
     p4_rc rc = P4_OK;
@@ -148,13 +160,15 @@ p4_rc p4_compressed_scale_factors(const p4_compressed *compressed, p4_state *sca
         if (!p->ternary) {
             continue;
         }
-        p4_state_tensor *t = add_tensor(scales, p->name, P4_STATE_FP32, 2, p->transposed ? 1 : p->rows,
-                                        p->transposed ? p->rows : 1);
+        /* A number for each row, or where parts of rows have their own, for each weight. */
+        int64_t cols = p4_param_scale_count(p) > p->rows ? p->cols : 1;
+        p4_state_tensor *t = add_tensor(scales, p->name, P4_STATE_FP32, 2, p->transposed ? cols : p->rows,
+                                        p->transposed ? p->rows : cols);
         if (t == NULL) {
             rc = P4_E_SYSTEM;
             goto done;
         }
-        p4_to_f32(t->data, compressed->packed.weights[i].scale, P4_F16, p->rows);
+        put_scales(t->data, p, cols, compressed->packed.weights[i].scale);
     }
 done:
     if (rc != P4_OK) {
@@ -174,12 +188,15 @@ static p4_rc find_scale(const p4_state *scales, const p4_state_tensor *t, const 
     bool one = s->shape[0] == 1 && s->shape[1] == 1;
     bool rows = s->shape[0] == t->shape[0] && s->shape[1] == 1;
     bool cols = s->shape[0] == 1 && s->shape[1] == t->shape[1];
-    CHECK(one || rows || cols,
-          "tensor %s is [%lld, %lld] and its scale [%lld, %lld], expected [%lld, 1], [1, %lld] or [1]",
-          t->name, (long long)t->shape[0], (long long)t->shape[1], (long long)s->shape[0],
-          (long long)s->shape[1], (long long)t->shape[0], (long long)t->shape[1]);
-    step[0] = rows && !one ? 1 : 0;
-    step[1] = cols && !one ? 1 : 0;
+    bool each = s->shape[0] == t->shape[0] && s->shape[1] == t->shape[1];
+    CHECK(
+        one || rows || cols || each,
+        "tensor %s is [%lld, %lld] and its scale [%lld, %lld], expected [%lld, 1], [1, %lld], [1] or one for "
+        "each weight",
+        t->name, (long long)t->shape[0], (long long)t->shape[1], (long long)s->shape[0],
+        (long long)s->shape[1], (long long)t->shape[0], (long long)t->shape[1]);
+    step[0] = one ? 0 : each ? t->shape[1] : rows ? 1 : 0;
+    step[1] = one ? 0 : each || cols ? 1 : 0;
     *found = s;
 done:
     return rc;

@@ -10,9 +10,10 @@ static void lay_out_entry(p4_block_trainer *t, p4_arena *arena, int64_t i, char 
 {
     const p4_param *p = &t->part.params[i];
     int64_t each = t->compute->ops->act_bytes(t->compute->device);
-    t->codes[i] = (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols};
+    t->codes[i] =
+        (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols, .scale_group = p->scale_group};
     t->codes[i].data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
-    t->codes[i].scale = p4_arena_take(arena, p->rows * 2);
+    t->codes[i].scale = p4_arena_take(arena, p4_param_scale_count(p) * 2);
     if (t->plan.activation_bits == 0) {
         if (p->row_offset == 0) {
             *slot_end = p4_arena_take(arena, p4_slot_rows(&t->part, i) * p->cols * each);
@@ -318,10 +319,12 @@ void p4_block_trainer_quantize(p4_block_trainer *t, p4_quant_error *h_errors)
         const p4_weight master = {.dtype = P4_F32,
                                   .rows = codes->rows,
                                   .cols = codes->cols,
-                                  .data = t->optim.master + t->optim.at[i]};
+                                  .data = t->optim.master + t->optim.at[i],
+                                  .scale_group = codes->scale_group},
+                        weight = p4_weight_by_scale(&master);
         t->compute->ops->quantize(t->compute->device, (uint8_t *)(uintptr_t)codes->data,
                                   (uint16_t *)(uintptr_t)codes->scale, h_errors != NULL ? &h_errors[i] : NULL,
-                                  &master, t->plan.quantize.quantizer->method, t->plan.quantize.threshold,
+                                  &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold,
                                   t->importance[i]);
         if (t->dense[i] != NULL) {
             t->compute->ops->weight_unpack(t->compute->device, t->dense[i], codes);

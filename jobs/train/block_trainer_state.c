@@ -21,7 +21,8 @@ static p4_rc take_entry(p4_block_trainer *t, int64_t i, const p4_packed *packed,
     }
     ops->to_device(t->compute->device, (void *)(uintptr_t)codes->data, from->data,
                    codes->rows * p4_code_row_bytes(codes->cols));
-    ops->to_device(t->compute->device, (void *)(uintptr_t)codes->scale, from->scale, codes->rows * 2);
+    ops->to_device(t->compute->device, (void *)(uintptr_t)codes->scale, from->scale,
+                   p4_weight_scale_count(codes) * 2);
     if (t->dense[i] != NULL) {
         ops->weight_unpack(t->compute->device, t->dense[i], codes);
     }
@@ -77,7 +78,8 @@ static p4_rc store_entry(p4_block_trainer *t, int64_t i, const p4_quant_error *e
     if (p->ternary) {
         ops->to_host(t->compute->device, p4_packed_codes(packed, entry), t->codes[i].data,
                      p->rows * p4_code_row_bytes(p->cols));
-        ops->to_host(t->compute->device, p4_packed_scale(packed, entry), t->codes[i].scale, p->rows * 2);
+        ops->to_host(t->compute->device, p4_packed_scale(packed, entry), t->codes[i].scale,
+                     p4_param_scale_count(p) * 2);
         packed->errors[entry] = errors[i];
         CHECK(isfinite(errors[i].scale_max),
               "reconstruction: tensor %s has a row whose scale fp16 cannot hold (up to 65504); a smaller "
@@ -124,7 +126,7 @@ static void publish(const p4_block_trainer *t, p4_packed *packed, p4_masters *ma
         if (p->ternary) {
             p4_group_bcast(group, p4_packed_codes(packed, entry), p->rows * p4_code_row_bytes(p->cols),
                            owner);
-            p4_group_bcast(group, p4_packed_scale(packed, entry), p->rows * 2, owner);
+            p4_group_bcast(group, p4_packed_scale(packed, entry), p4_param_scale_count(p) * 2, owner);
             p4_group_bcast(group, &packed->errors[entry], sizeof packed->errors[entry], owner);
         } else {
             p4_group_bcast(group, p4_packed_half(packed, entry), count * 2, 0);

@@ -154,7 +154,7 @@ static p4_rc put_tensor(p4_arrays_writer *w, const p4_packed *c, int64_t i)
     const double error[ERROR_NUMBERS] = {e->sq_error,          e->sq_norm,           (double)e->zeros,
                                          (double)e->scale_min, (double)e->scale_max, (double)e->nonfinite};
     TRY(put_array(w, p->name, "codes", P4_H5_U8, p->rows, p4_code_row_bytes(p->cols), p4_packed_codes(c, i)));
-    TRY(put_array(w, p->name, "scale", P4_H5_F16, p->rows, 1, p4_packed_scale(c, i)));
+    TRY(put_array(w, p->name, "scale", P4_H5_F16, p4_param_scale_count(p), 1, p4_packed_scale(c, i)));
     TRY(put_numbers(w, "codes", p->name, "error", error, ERROR_NUMBERS));
 done:
     return rc;
@@ -180,7 +180,7 @@ static p4_rc take_tensor(const p4_arrays *arrays, p4_packed *c, int64_t i)
     }
     TRY(take_array(arrays, p->name, "codes", P4_H5_U8, p->rows, p4_code_row_bytes(p->cols),
                    p4_packed_codes(c, i)));
-    TRY(take_array(arrays, p->name, "scale", P4_H5_F16, p->rows, 1, p4_packed_scale(c, i)));
+    TRY(take_array(arrays, p->name, "scale", P4_H5_F16, p4_param_scale_count(p), 1, p4_packed_scale(c, i)));
     TRY(take_numbers(arrays, "codes", p->name, "error", error, ERROR_NUMBERS));
     c->errors[i] = (p4_quant_error){.sq_error = error[0],
                                     .sq_norm = error[1],

@@ -28,6 +28,13 @@ static const p4_weight *resident(const work *w, int64_t i)
     return weight != NULL && weight->data != NULL ? weight : NULL;
 }
 
+/* Its rows are brought into order first: a transposed matrix has no memory in which the weights of a scale
+ * follow one another. */
+static bool is_turned(const work *w, int64_t i)
+{
+    return w->original->hf.model.params[i].scale_group > 0 && w->original->hf.model.weights[i].transposed;
+}
+
 /* Is the matrix quantized under H, block by block (jobs/train/hessian.h)? */
 static bool waits_for_hessian(const work *w, int64_t i)
 {
@@ -90,9 +97,12 @@ static int64_t measure(work *w)
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_weight *weight = &model->weights[i];
         if (is_mine(w, i)) {
-            w->in_bytes = p4_max_i64(w->in_bytes, resident(w, i) != NULL ? 0 : weight_bytes(weight));
+            int64_t in_bytes = is_turned(w, i)          ? weight->rows * weight->cols * 4
+                               : resident(w, i) != NULL ? 0
+                                                        : weight_bytes(weight);
+            w->in_bytes = p4_max_i64(w->in_bytes, in_bytes);
             w->code_bytes = p4_max_i64(w->code_bytes, weight->rows * p4_code_row_bytes(weight->cols));
-            w->scale_bytes = p4_max_i64(w->scale_bytes, weight->rows * 2);
+            w->scale_bytes = p4_max_i64(w->scale_bytes, p4_param_scale_count(&model->params[i]) * 2);
             widest = p4_max_i64(widest, weight->cols);
         }
     }
@@ -133,6 +143,24 @@ static p4_rc open_workspace(work *w)
     return w->compute->ops->alloc(w->compute->device, &w->memory, workspace_bytes(w, widest));
 }
 
+/* The matrix, with its rows in order. *h_turned: heap, the caller frees it; NULL: the matrix as it is. Local.
+ */
+static p4_rc take_matrix(const work *w, int64_t i, p4_weight *weight, float **h_turned)
+{
+    *weight = w->original->hf.model.weights[i];
+    *h_turned = NULL;
+    if (is_turned(w, i)) {
+        *h_turned = p4_alloc((size_t)weight->rows, (size_t)weight->cols * sizeof **h_turned);
+        if (*h_turned == NULL) {
+            return P4_E_SYSTEM;
+        }
+        p4_weight_rows_f32(*h_turned, weight, 0, weight->rows);
+        *weight = (p4_weight){.dtype = P4_F32, .rows = weight->rows, .cols = weight->cols, .data = *h_turned};
+    }
+    weight->scale_group = w->original->hf.model.params[i].scale_group;
+    return P4_OK;
+}
+
 /* On devices with their own memory the matrix goes there, unless it is there, and the codes come back. Local.
  */
 static p4_rc quantize_matrix(work *w, int64_t i)
@@ -141,15 +169,17 @@ static p4_rc quantize_matrix(work *w, int64_t i)
     const p4_ops *ops = w->compute->ops;
     const p4_hf_model *hf = &w->original->hf;
     p4_packed *c = w->packed;
-    p4_weight weight = hf->model.weights[i];
+    p4_weight weight, by_scale;
+    float *h_turned = NULL;
     uint8_t *codes = p4_packed_codes(c, i);
     uint16_t *scale = p4_packed_scale(c, i);
     const float *importance = NULL;
+    TRY(take_matrix(w, i, &weight, &h_turned));
     if (w->h_importance != NULL && p4_quantize_importance(w->plan, i, weight.cols, w->h_importance)) {
         importance = w->h_importance;
     }
     if (!ops->host_memory) {
-        const p4_weight *there = resident(w, i);
+        const p4_weight *there = h_turned == NULL ? resident(w, i) : NULL;
         if (there == NULL) {
             ops->to_device(w->compute->device, w->memory, weight.data, weight_bytes(&weight));
         }
@@ -162,12 +192,13 @@ static p4_rc quantize_matrix(work *w, int64_t i)
                            weight.cols * 4);
         }
     }
-    ops->quantize(w->compute->device, codes, scale, &c->errors[i], &weight, w->plan->quantizer->method,
+    by_scale = p4_weight_by_scale(&weight);
+    ops->quantize(w->compute->device, codes, scale, &c->errors[i], &by_scale, w->plan->quantizer->method,
                   w->plan->threshold, importance);
     if (!ops->host_memory) {
         ops->to_host(w->compute->device, p4_packed_codes(c, i), codes,
                      weight.rows * p4_code_row_bytes(weight.cols));
-        ops->to_host(w->compute->device, p4_packed_scale(c, i), scale, weight.rows * 2);
+        ops->to_host(w->compute->device, p4_packed_scale(c, i), scale, p4_weight_scale_count(&weight) * 2);
     }
     TRY(ops->sync(w->compute->device));
     CHECK(c->errors[i].nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them",
@@ -177,6 +208,7 @@ static p4_rc quantize_matrix(work *w, int64_t i)
           "%s: tensor %s has a row whose scale fp16 cannot hold (up to 65504)",
           p4_hf_model_file_of(hf, &hf->model.weights[i]), hf->model.params[i].name);
 done:
+    free(h_turned);
     return rc;
 }
 
@@ -229,7 +261,7 @@ static void publish(const work *w)
         }
         int owner = w->original->shard.owner[i];
         p4_group_bcast(w->compute->group, p4_packed_codes(c, i), p->rows * p4_code_row_bytes(p->cols), owner);
-        p4_group_bcast(w->compute->group, p4_packed_scale(c, i), p->rows * 2, owner);
+        p4_group_bcast(w->compute->group, p4_packed_scale(c, i), p4_param_scale_count(p) * 2, owner);
         p4_group_bcast(w->compute->group, &c->errors[i], sizeof c->errors[i], owner);
     }
 }

@@ -285,7 +285,8 @@ static p4_rc store_all(p4_trainer *t, p4_packed *c)
             const p4_weight *live = &t->codes.of[i];
             t->compute->ops->to_host(t->compute->device, p4_packed_codes(c, i), live->data,
                                      p->rows * p4_code_row_bytes(p->cols));
-            t->compute->ops->to_host(t->compute->device, p4_packed_scale(c, i), live->scale, p->rows * 2);
+            t->compute->ops->to_host(t->compute->device, p4_packed_scale(c, i), live->scale,
+                                     p4_weight_scale_count(live) * 2);
             CHECK(isfinite(c->errors[i].scale_max),
                   "fine-tuning: tensor %s has a row whose scale fp16 cannot hold (up to "
                   "65504); a smaller fine_tune_lr (now %g) may help",

@@ -5,7 +5,10 @@
  * of one length are one run of rows, whose codes, scales, unpacked weights and, in the optimizer, masters
  * follow each other, and a step has a few calls where a model has hundreds of matrices. Small models keep
  * their weights unpacked between steps: DENSE_MOST bytes cost little beside what unpacking them twice a
- * micro-batch costs in launches. */
+ * micro-batch costs in launches.
+ *
+ * Where parts of rows have scales of their own, these follow one another as rows' scales do. Matrices with
+ * one scale each are a run each. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,14 +68,15 @@ static p4_rc order_blocks(p4_trainer *t)
 }
 
 /* Appends the rows of parameter i to the last run, or begins a new one where their masters do not follow
- * those of the last. */
+ * those of the last, or all of them have one scale. */
 static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
 {
     const p4_weight *codes = &t->codes.of[i];
     const float *master = t->optim.at[i] >= 0 ? t->optim.master + t->optim.at[i] : NULL;
     p4_code_run *run = t->codes.runs_count > 0 ? &t->codes.runs[t->codes.runs_count - 1] : NULL;
     const float *importance = t->codes.importance_of[i];
-    if (begins || run->importance != importance || (run->master == NULL) != (master == NULL) ||
+    if (begins || codes->scale_group > codes->cols || run->importance != importance ||
+        (run->master == NULL) != (master == NULL) ||
         (master != NULL && run->master + run->codes.rows * run->codes.cols != master)) {
         t->codes.runs[t->codes.runs_count++] =
             (p4_code_run){.codes = *codes, .master = master, .importance = importance, .dense = dense};
@@ -85,10 +89,12 @@ static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
 static void place_class(p4_trainer *t, const int64_t *items, int64_t count, int64_t cols, place *at)
 {
     const p4_model *model = t->model;
-    int64_t rows = 0, row = 0, row_bytes = p4_code_row_bytes(cols),
+    int64_t rows = 0, row = 0, scales = 0, scale_at = 0, row_bytes = p4_code_row_bytes(cols),
             each = t->compute->ops->act_bytes(t->compute->device);
     for (int64_t k = 0; k < count; k++) {
-        rows += model->params[items[k]].cols == cols ? model->params[items[k]].rows : 0;
+        const p4_param *p = &model->params[items[k]];
+        rows += p->cols == cols ? p->rows : 0;
+        scales += p->cols == cols ? p4_param_scale_count(p) : 0;
     }
     for (int64_t k = 0; k < count && t->codes.memory != NULL; k++) {
         int64_t i = items[k];
@@ -101,7 +107,8 @@ static void place_class(p4_trainer *t, const int64_t *items, int64_t count, int6
                                      .rows = model->params[i].rows,
                                      .cols = cols,
                                      .data = codes + row * row_bytes,
-                                     .scale = scale + row};
+                                     .scale = scale + scale_at,
+                                     .scale_group = model->params[i].scale_group};
         t->form.weights[i] = t->codes.of[i];
         void *dense = t->codes.dense != NULL ? t->codes.dense + (at->elements + row * cols) * each : NULL;
         if (dense != NULL &&
@@ -113,8 +120,9 @@ static void place_class(p4_trainer *t, const int64_t *items, int64_t count, int6
         }
         add_rows(t, i, row == 0, dense);
         row += model->params[i].rows;
+        scale_at += p4_param_scale_count(&model->params[i]);
     }
-    at->bytes += lines(rows * row_bytes) + lines(rows * 2);
+    at->bytes += lines(rows * row_bytes) + lines(scales * 2);
     at->elements += lines(rows * cols);
 }
 
@@ -247,7 +255,12 @@ void p4_trainer_codes_close(p4_trainer *t)
 static void quantize(p4_trainer *t, const p4_code_run *run, p4_quant_error *h_error)
 {
     const p4_weight *codes = &run->codes;
-    p4_weight weight = {.dtype = P4_F32, .rows = codes->rows, .cols = codes->cols, .data = run->master};
+    const p4_weight master = {.dtype = P4_F32,
+                              .rows = codes->rows,
+                              .cols = codes->cols,
+                              .data = run->master,
+                              .scale_group = codes->scale_group},
+                    weight = p4_weight_by_scale(&master);
     t->compute->ops->quantize(
         t->compute->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
         &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold, run->importance);

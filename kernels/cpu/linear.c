@@ -69,7 +69,12 @@ void p4_cpu_weight_row(float *to, const p4_weight *weight, int64_t row, int64_t 
 {
     if (weight->dtype == P4_TERNARY) {
         const uint8_t *codes = (const uint8_t *)weight->data + row * p4_code_row_bytes(weight->cols);
-        from_codes(to, codes, p4_f16_to_f32(weight->scale[row]), first, count);
+        int64_t cols = weight->cols, group = p4_scale_group(weight->scale_group, cols);
+        for (int64_t c = first, end; c < first + count; c = end) {
+            int64_t at = (row * cols + c) / group;
+            end = p4_min_i64(first + count, (at + 1) * group - row * cols);
+            from_codes(to + (c - first), codes, p4_f16_to_f32(weight->scale[at]), c, end - c);
+        }
         return;
     }
     int64_t stride = weight->transposed ? weight->rows : 1;

@@ -13,7 +13,9 @@ static __device__ __forceinline__ void load_weight(float (&to)[W], const p4_weig
     const int64_t at = row * w.cols + col;
     if (w.dtype == P4_TERNARY) {
         const uint8_t *codes = (const uint8_t *)w.data + row * ((w.cols + 3) / 4);
-        const float scale = __half2float(__ushort_as_half(w.scale[row]));
+        const int64_t group =
+            w.scale_group > 0 ? w.scale_group : w.cols; /* a multiple of W, or a whole row */
+        const float scale = __half2float(__ushort_as_half(w.scale[at / group]));
 #pragma unroll
         for (int i = 0; i < W; i++) {
             to[i] = (float)((codes[(col + i) / 4] >> 2 * ((col + i) % 4) & 3) - 1) * scale;

@@ -19,7 +19,8 @@ enum {
 typedef struct code_parts {
     const uint8_t *codes[P4_INT8_PARTS];
     const uint16_t *scale[P4_INT8_PARTS];
-    int64_t first[P4_INT8_PARTS]; /* first row of the part; of a part that does not exist: out */
+    int64_t scale_step[P4_INT8_PARTS]; /* 1, or 0 where all rows of the part have the same scale */
+    int64_t first[P4_INT8_PARTS];      /* first row of the part; of a part that does not exist: out */
 } code_parts;
 
 /* Four codes u = t + 1 of a byte, low bits first, as four bytes t. */
@@ -39,11 +40,12 @@ static __global__ void decode_rows(int8_t *t, float *row_scale, const code_parts
     const int part = (row >= parts.first[1]) + (row >= parts.first[2]);
     const uint8_t *codes = parts.codes[0];
     const uint16_t *scale = parts.scale[0];
-    int64_t first = parts.first[0];
+    int64_t first = parts.first[0], scale_step = parts.scale_step[0];
 #pragma unroll
     for (int i = 1; i < P4_INT8_PARTS; i++) { /* so that a parameter is not indexed at run time */
         codes = part == i ? parts.codes[i] : codes;
         scale = part == i ? parts.scale[i] : scale;
+        scale_step = part == i ? parts.scale_step[i] : scale_step;
         first = part == i ? parts.first[i] : first;
     }
     codes += (row - first) * row_bytes;
@@ -62,7 +64,7 @@ static __global__ void decode_rows(int8_t *t, float *row_scale, const code_parts
         }
     }
     if (threadIdx.x == 0) {
-        row_scale[row] = __half2float(__ushort_as_half(scale[row - first]));
+        row_scale[row] = __half2float(__ushort_as_half(scale[(row - first) * scale_step]));
     }
 }
 
@@ -78,6 +80,7 @@ static void put_weight(p4_device *device, int8_t *t, float *row_scale, const p4_
         if (i < count) {
             parts.codes[i] = (const uint8_t *)weights[i].data;
             parts.scale[i] = weights[i].scale;
+            parts.scale_step[i] = p4_weight_scale_count(&weights[i]) == 1 ? 0 : 1;
             rows += weights[i].rows;
             whole = whole && P4_ADDRESS(weights[i].data) % sizeof(uint32_t) == 0;
         }
@@ -211,6 +214,28 @@ p4_rc p4_cuda_int8_open(p4_device *device, bool wgmma)
     return rc;
 }
 
+/* Rows with several scales have no sum that one scale could multiply: both factors become activations. */
+static void product_by_groups(p4_device *device, const p4_linear_forward_int8_args *a)
+{
+    const int64_t each = p4_act_bytes(device);
+    char *w = (char *)a->w_work;
+    p4_cuda_dequantize_int8(device, a->x_work, &a->x, a->N, a->in);
+    for (int64_t i = 0; i < a->parts; i++) {
+        p4_cuda_weight_unpack(device, w, &a->weights[i]);
+        w += a->weights[i].rows * a->weights[i].cols * each;
+    }
+    p4_cuda_linear_forward(device, a->y, a->x_work, a->w_work, a->opt_bias, a->N, a->in, a->out);
+}
+
+static bool has_groups(const p4_linear_forward_int8_args *a)
+{
+    bool any = false;
+    for (int64_t i = 0; i < a->parts; i++) {
+        any = any || p4_weight_scale_count(&a->weights[i]) > a->weights[i].rows;
+    }
+    return any;
+}
+
 /* w_work holds the weight as int8 [out, width], and behind it the scales of its rows: elements there are
  * activations of at least two bytes. */
 void p4_cuda_linear_forward_int8(p4_device *device, const p4_linear_forward_int8_args *a)
@@ -226,6 +251,10 @@ void p4_cuda_linear_forward_int8(p4_device *device, const p4_linear_forward_int8
         (P4_ADDRESS(a->x.codes) | P4_ADDRESS(a->w_work)) % P4_VECTOR_BYTES != 0) {
         p4_cuda_fail(device, "linear_forward_int8: %lld parts, or memory that is not 16-byte aligned",
                      (long long)a->parts);
+        return;
+    }
+    if (has_groups(a)) {
+        product_by_groups(device, a);
         return;
     }
     put_weight(device, t, row, a->weights, a->parts, a->in, out);

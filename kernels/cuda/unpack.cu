@@ -30,13 +30,14 @@ template <int W> static __device__ __forceinline__ unsigned load_codes(const uin
     return row[c / 4] >> 2 * (c % 4); /* W is 4 and c a multiple of 4, or W is 1 */
 }
 
-/* One block a row. */
+/* One block a row. scale_step: 1, or 0 where all rows have the same scale. */
 template <typename T, int W>
-static __global__ void decode(T *dst, const uint8_t *codes, const uint16_t *scales, int64_t cols)
+static __global__ void decode(T *dst, const uint8_t *codes, const uint16_t *scales, int64_t scale_step,
+                              int64_t cols)
 {
     const int64_t row = blockIdx.x;
     const uint8_t *from = codes + row * ((cols + 3) / 4);
-    const float scale = __half2float(__ushort_as_half(scales[row]));
+    const float scale = __half2float(__ushort_as_half(scales[row * scale_step]));
     for (int64_t c = threadIdx.x * W; c < cols; c += blockDim.x * W) {
         const unsigned four = load_codes<W>(from, c);
         float v[W];
@@ -82,15 +83,18 @@ template <typename T> static void unpack_turned(p4_device *device, T *dst, const
     }
 }
 
+/* Where a row has several scales, each part with its own counts as a row. */
 static void unpack_codes(p4_device *device, void *dst, const p4_weight *weight)
 {
-    const int64_t cols = weight->cols;
+    const bool one_scale = p4_weight_scale_count(weight) == 1;
+    const p4_weight view = one_scale ? *weight : p4_weight_by_scale(weight);
+    const int64_t cols = view.cols;
     const bool wide = p4_cuda_wide(P4_ADDRESS(dst), cols * p4_act_bytes(device)) &&
                       P4_ADDRESS(weight->data) % sizeof(uint16_t) == 0;
     const unsigned threads = p4_cuda_threads(p4_ceil_div(cols, p4_cuda_width(device, wide)), CODE_THREADS);
     P4_BY_ACT(device, wide,
-              decode<elem, W><<<(unsigned)weight->rows, threads, 0, device->stream>>>(
-                  (elem *)dst, (const uint8_t *)weight->data, weight->scale, cols));
+              decode<elem, W><<<(unsigned)view.rows, threads, 0, device->stream>>>(
+                  (elem *)dst, (const uint8_t *)weight->data, weight->scale, one_scale ? 0 : 1, cols));
 }
 
 void p4_cuda_weight_unpack(p4_device *device, void *dst, const p4_weight *weight)

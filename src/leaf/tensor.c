@@ -158,9 +158,14 @@ void p4_weight_row_f32(float *to, const p4_weight *weight, int64_t row)
     int64_t cols = weight->cols;
     if (weight->dtype == P4_TERNARY) {
         const uint8_t *codes = bytes + row * p4_code_row_bytes(cols);
-        float scale = p4_f16_to_f32(weight->scale[row]);
-        for (int64_t c = 0; c < cols; c++) {
-            to[c] = scale * (float)((codes[c / 4] >> 2 * (c % 4) & 3) - 1);
+        int64_t group = p4_scale_group(weight->scale_group, cols);
+        for (int64_t c = 0, end; c < cols; c = end) {
+            int64_t at = (row * cols + c) / group;
+            float scale = p4_f16_to_f32(weight->scale[at]);
+            end = p4_min_i64(cols, (at + 1) * group - row * cols);
+            for (int64_t k = c; k < end; k++) {
+                to[k] = scale * (float)((codes[k / 4] >> 2 * (k % 4) & 3) - 1);
+            }
         }
         return;
     }
@@ -186,18 +191,29 @@ static inline uint64_t four_halves(uint8_t codes, uint64_t scale4)
     return (scale4 & ((kept << 16) - kept)) ^ negative << 15;
 }
 
-void p4_ternary_row_f16(uint16_t *to, const p4_weight *weight, int64_t row)
+/* `count` codes with one scale. */
+static void halves_of_codes(uint16_t *to, const uint8_t *codes, uint16_t scale, int64_t count)
 {
-    int64_t cols = weight->cols, whole = cols / 4;
-    const uint8_t *codes = (const uint8_t *)weight->data + row * p4_code_row_bytes(cols);
-    uint64_t scale4 = weight->scale[row] * (uint64_t)0x0001000100010001u;
+    int64_t whole = count / 4;
+    uint64_t scale4 = scale * (uint64_t)0x0001000100010001u;
     for (int64_t i = 0; i < whole; i++) {
         uint64_t four = four_halves(codes[i], scale4);
         memcpy(to + 4 * i, &four, sizeof four);
     }
-    if (cols % 4 != 0) {
+    if (count % 4 != 0) {
         uint64_t four = four_halves(codes[whole], scale4);
-        memcpy(to + 4 * whole, &four, (size_t)(cols % 4) * sizeof *to);
+        memcpy(to + 4 * whole, &four, (size_t)(count % 4) * sizeof *to);
+    }
+}
+
+void p4_ternary_row_f16(uint16_t *to, const p4_weight *weight, int64_t row)
+{
+    int64_t cols = weight->cols, group = p4_scale_group(weight->scale_group, cols);
+    const uint8_t *codes = (const uint8_t *)weight->data + row * p4_code_row_bytes(cols);
+    for (int64_t c = 0, end; c < cols; c = end) {
+        int64_t at = (row * cols + c) / group;
+        end = p4_min_i64(cols, (at + 1) * group - row * cols);
+        halves_of_codes(to + c, codes + c / 4, weight->scale[at], end - c);
     }
 }
 

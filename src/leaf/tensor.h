@@ -10,7 +10,7 @@ typedef enum p4_dtype {
     P4_F16,
     P4_BF16,
     P4_TERNARY, /* 2-bit codes, p4_code_row_bytes(cols) bytes a row, low bits first, code = t + 1 (0, 1, 2);
-                   fp16 scale a row */
+                   fp16 scales */
 } p4_dtype;
 
 /* A weight [rows, cols] = [out, in] in whatever form it is at hand. A view: owns nothing. `data` may be
@@ -20,8 +20,31 @@ typedef struct p4_weight {
     bool transposed;       /* data is laid out [cols, rows] (GPT-2's Conv1D); never with P4_TERNARY */
     int64_t rows, cols;    /* logical [out, in], whatever the layout */
     const void *data;      /* elements, or codes */
-    const uint16_t *scale; /* P4_TERNARY: fp16 bits [rows] */
+    const uint16_t *scale; /* P4_TERNARY: fp16 bits [p4_weight_scale_count] */
+    /* P4_TERNARY: so many elements, counted along one row after another, share a scale. 0: cols, a scale a
+     * row. Otherwise a divisor of cols or all of rows * cols, and like cols a multiple of 4. */
+    int64_t scale_group;
 } p4_weight;
+
+/* Elements that share a scale, when `group` is a scale_group. Local. */
+static inline int64_t p4_scale_group(int64_t group, int64_t cols)
+{
+    return group > 0 ? group : cols;
+}
+static inline int64_t p4_weight_scale_count(const p4_weight *w)
+{
+    return w->rows * w->cols / p4_scale_group(w->scale_group, w->cols);
+}
+/* The same memory with a row for each scale: what works row by row then works scale by scale. The weight is
+ * ternary, or not transposed. Local. */
+static inline p4_weight p4_weight_by_scale(const p4_weight *w)
+{
+    p4_weight view = *w;
+    view.cols = p4_scale_group(w->scale_group, w->cols);
+    view.rows = w->rows * w->cols / view.cols;
+    view.scale_group = 0;
+    return view;
+}
 
 static inline int64_t p4_code_row_bytes(int64_t cols)
 {

@@ -30,6 +30,7 @@ struct p4_config {
     /* quantization */
     double quantization_bits;
     p4_quantizer quantizer;
+    p4_scale_granularity scale_granularity;
     double sparsity_threshold;
     int32_t activation_bits; /* 0: activations stay, 8: int8 per token */
     bool preserve_embedding_precision, preserve_output_precision;

@@ -115,7 +115,7 @@ typedef struct p4_provenance {
 typedef struct p4_results {
     bool success;
     char error[2048]; /* "": none */
-    char model_type[32], method[64], packing[16];
+    char model_type[32], method[64], scale_granularity[16], packing[16];
     p4_provenance provenance;
     p4_output_paths output_paths;
     p4_evaluation pre, post, final; /* final: after fine-tuning, or post again */
@@ -163,7 +163,7 @@ P4_PUBLIC p4_rc p4_training_summary(const p4_fine_tuning *result, char **json);
 
 typedef struct p4_metadata {
     char producer[128], created[32], model_type[32]; /* created: UTC, "2025-01-31T12:00:00Z" */
-    char method[64], packing[16];
+    char method[64], scale_granularity[16], packing[16];
     double bits;
     p4_size_metrics metrics;
     double pre_perplexity, post_perplexity, final_perplexity;

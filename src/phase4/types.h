@@ -46,6 +46,14 @@ typedef enum p4_teacher_kind {
     P4_TEACHER_SHARDED,
     P4_TEACHER_CACHED
 } p4_teacher_kind;
+/* How many weights share a scale: scale_granularity. */
+typedef enum p4_scale_granularity {
+    P4_SCALE_ROW,
+    P4_SCALE_TENSOR,
+    P4_SCALE_GROUP64,
+    P4_SCALE_GROUP128,
+} p4_scale_granularity;
+
 typedef enum p4_quantizer {
     P4_QUANTIZER_ABSMEAN,
     P4_QUANTIZER_EXACT,

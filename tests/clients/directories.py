@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""The exported directories in the programs that read them, against dequantized_fp16.
+
+    directories.py OUTPUT_DIR [FORMAT...]
+
+compressed_tensors and bitnet are loaded by transformers, mlx by mlx-lm. Logits of compressed_tensors must equal those of
+dequantized_fp16; mlx computes in fp16 and bitnet rounds activations to int8, so weights must be equal and logits near.
+"""
+import json
+import os
+import sys
+
+import numpy as np
+
+
+def reference(output, ids):
+    import torch
+    from transformers import AutoModelForCausalLM
+    torch.set_num_threads(1)
+    directory = f"{output}/dequantized_fp16"
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].float().numpy()
+    return model, logits
+
+
+def random_ids(output):
+    with open(f"{output}/dequantized_fp16/config.json") as file:
+        vocabulary = json.load(file)["vocab_size"]
+    return np.random.default_rng(2).integers(0, vocabulary, 48).tolist()
+
+
+def report(name, got, want, bound):
+    worst, spread = float(np.abs(got - want).max()), float(want.std())
+    print(f"  {name}: logits differ by up to {worst:.3g}, their deviation is {spread:.3g}")
+    assert worst <= bound * spread, f"{name}: more than {bound:g} of the deviation"
+
+
+def check_compressed_tensors(output):
+    import torch
+    from transformers import AutoModelForCausalLM
+    ids = random_ids(output)
+    model, want = reference(output, ids)
+    loaded = AutoModelForCausalLM.from_pretrained(f"{output}/compressed_tensors", dtype=torch.float32).eval()
+    with torch.no_grad():
+        got = loaded(torch.tensor([ids])).logits[0].float().numpy()
+    report("compressed_tensors in transformers", got, want, 1e-5)
+
+
+def check_bitnet(output):
+    import torch
+    from transformers import AutoModelForCausalLM
+    ids = random_ids(output)
+    model, want = reference(output, ids)
+    loaded = AutoModelForCausalLM.from_pretrained(f"{output}/bitnet", dtype=torch.float32).eval()
+    with torch.no_grad():
+        got = loaded(torch.tensor([ids])).logits[0].float().numpy()
+    report("bitnet in transformers", got, want, 0.5)
+
+
+def check_mlx(output):
+    import mlx.core as mx
+    import mlx.nn
+    from mlx_lm.utils import load_model
+    from pathlib import Path
+    ids = random_ids(output)
+    model, want = reference(output, ids)
+    mx.set_default_device(mx.cpu)
+    loaded, _ = load_model(Path(f"{output}/mlx"))
+    quantized = 0
+    expected = model.state_dict()
+    for name, module in loaded.named_modules():
+        if not hasattr(module, "scales"):
+            continue
+        value = mx.dequantize(module.weight, module.scales, module.biases, module.group_size, module.bits)
+        got, weight = np.array(value.astype(mx.float32)), expected[f"{name}.weight"].numpy()
+        assert np.array_equal(got, weight), f"mlx: {name} differs by {np.abs(got - weight).max():.3g}"
+        quantized += 1
+    print(f"  mlx: {quantized} quantized matrices equal those of dequantized_fp16")
+    assert quantized > 0
+    got = np.array(loaded(mx.array([ids])).astype(mx.float32))[0]
+    report("mlx-lm", got, want, 0.1)
+
+
+def main():
+    output, formats = sys.argv[1], sys.argv[2:]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in formats or ["compressed_tensors", "mlx", "bitnet"]:
+        if os.path.isdir(f"{output}/{name}"):
+            globals()[f"check_{name}"](output)
+        elif formats:
+            sys.exit(f"{output}/{name} is not there")
+
+
+if __name__ == "__main__":
+    main()

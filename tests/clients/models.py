@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Small models for the tests of exports: models.py FIXTURES TARGET
+
+TARGET/NAME is a model directory for phase4_mpi: the fixtures' families, some with the numbers that their released models
+have, and random Llamas with the fixtures' tokenizers, whose vocabularies they take.
+"""
+import json
+import os
+import shutil
+import sys
+
+# Not loaded by transformers 5, which wants hidden_size to be a multiple of the heads. Of phi3-short's two sets of
+# factors llama.cpp takes one by the size of the context, transformers by the length of the text.
+LEFT_OUT = ["llama-gqa", "llama-linear", "phi3-short"]
+# With which a fixture is what llama.cpp computes.
+USUAL = {
+    "gemma2-caps": {"query_pre_attn_scalar": 8},
+    "gemma3-new": {"query_pre_attn_scalar": 6, "layer_types": ["sliding_attention"] * 3},
+    "smollm3-plain": {"no_rope_layers": [1, 1, 1], "layer_types": None},
+}
+# Vocabularies of SentencePiece that training with another library made are refused: they lack merges.
+TOKENIZERS = ["tokenizers/gpt2", "tokenizers/smollm", "tokenizers/llama3", "tokenizers/qwen", "tokenizers/llama2",
+              "tokenizers/gemma", "tokenizer_directories/bpe_model", "tokenizer_directories/bpe_model_llama"]
+
+
+def families(fixtures, target):
+    for name in sorted(os.listdir(f"{fixtures}/models")):
+        if name in LEFT_OUT:
+            continue
+        shutil.copytree(f"{fixtures}/models/{name}", f"{target}/{name}")
+        if name in USUAL:
+            path = f"{target}/{name}/config.json"
+            with open(path) as file:
+                config = json.load(file)
+            config.update(USUAL[name])
+            with open(path, "w") as file:
+                json.dump({key: value for key, value in config.items() if value is not None}, file)
+
+
+def tokenizers(fixtures, target):
+    for source in TOKENIZERS:
+        directory = f"{target}/tokenizer-{os.path.basename(source)}"
+        shutil.copytree(f"{fixtures}/{source}", directory)
+        config = {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64,
+            "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "vocab_size": 1024, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+        }
+        with open(f"{directory}/config.json", "w") as file:
+            json.dump(config, file)
+
+
+if __name__ == "__main__":
+    os.makedirs(sys.argv[2])
+    families(sys.argv[1], sys.argv[2])
+    tokenizers(sys.argv[1], sys.argv[2])

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The key exports and phase4_export: what they write, that both write the same bytes, and what is refused before the work.
+# tests/clients loads the files in the programs that they are for.
+set -eu
+. "$(dirname "$0")/job.sh"
+cd "$TMP"
+config() { # config FILE MODEL OUT EXPORTS
+    cat >"$1" <<JSON
+{"model_path": "$2", "init": "random", "output_path": "$3", "exports": $4, "wandb_enabled": false, "calibration_samples": 0,
+ "eval_samples": 0, "enable_fine_tuning": false, "reconstruct": false, "calibration_sequence_length": 8, "checkpoint_minutes": 0}
+JSON
+}
+refused() { # refused WORDS COMMAND...: status 2, one line
+    local words=$1 status=0
+    shift
+    "$@" >printed 2>log || status=$?
+    [ $status = 2 ] || complain "$*: status $status, expected 2"
+    [ "$(grep -cF -- "$words" log)" = 1 ] || complain "$*: expected \"$words\" in one line"
+}
+mkdir model
+cat >model/config.json <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 256,
+ "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 64,
+ "rms_norm_eps": 1e-5, "tie_word_embeddings": true}
+JSON
+config a.json model out/model '["gguf", "compressed_tensors", "mlx"]'
+"$PHASE4_MPI" a.json >log 2>&1 || complain 'the run with three exports'
+for name in gguf compressed_tensors mlx; do
+    grep -q "\"$name\":[[:space:]]*\"out/model/" out/model/results.json || complain "results.json does not list $name"
+done
+grep -q '"bitnet":[[:space:]]*null' out/model/results.json || complain 'results.json lists bitnet'
+[ "$(head -c 4 out/model/model.gguf)" = GGUF ] || complain 'model.gguf is none'
+grep -q '"quant_method"' out/model/compressed_tensors/config.json || complain 'no quantization_config'
+grep -q '"group_size"' out/model/mlx/config.json || complain 'no quantization'
+
+# Later, from the finished result: the same bytes. What is there is not replaced unasked.
+mkdir kept
+mv out/model/model.gguf out/model/compressed_tensors out/model/mlx kept
+"$PHASE4_EXPORT" out/model --to gguf compressed_tensors mlx >log 2>&1 || complain 'phase4_export'
+cmp kept/model.gguf out/model/model.gguf && diff -r kept/mlx out/model/mlx &&
+    diff -r kept/compressed_tensors out/model/compressed_tensors || complain 'phase4_export writes other bytes than the run'
+refused 'out/model/model.gguf: is there already; --overwrite replaces it' "$PHASE4_EXPORT" out/model --to gguf
+"$PHASE4_EXPORT" --overwrite -q out/model --to gguf:tq1_0 >log 2>&1 && [ ! -s log ] || complain '--overwrite -q'
+
+refused '--to: found "ggml", expected some of gguf, gguf:q2_0' "$PHASE4_EXPORT" out/model --to ggml
+refused '--to: found "gguf:q2_0" after another gguf' "$PHASE4_EXPORT" out/model --to gguf gguf:q2_0
+refused 'one scale a tensor' "$PHASE4_EXPORT" out/model --to bitnet
+refused 'expected a directory and a format' "$PHASE4_EXPORT" out/model
+refused 'nowhere: is not a directory' "$PHASE4_EXPORT" nowhere --to gguf
+[ "$(ls -A out/model | grep -c tmp)" = 0 ] || complain 'temporary files are left'
+
+# A model that a format cannot hold is refused by --check and by the run, before it does anything.
+config b.json "$FIXTURES/models/gpt2-plain" b '["compressed_tensors", "mlx"]'
+refused 'exports: mlx: model family gpt2' "$PHASE4_MPI" --check b.json
+refused 'exports: compressed_tensors: model family gpt2' "$PHASE4_MPI" b.json
+[ ! -e b/model.h5 ] || complain 'the run went on'
+refused 'key "exports": found "gguf:q4_0", expected some of' "$PHASE4_MPI" --validate a.json 'exports=["gguf:q4_0"]'
+
+# One scale a tensor: bitnet as well. An export that the next run does not write goes with the old results.
+"$PHASE4_MPI" a.json overwrite=true scale_granularity=tensor 'exports=["bitnet", "gguf"]' >log 2>&1 || complain 'bitnet'
+grep -q '"bitnet"' out/model/bitnet/config.json || complain 'bitnet/config.json'
+[ ! -e out/model/mlx ] && [ ! -e out/model/compressed_tensors ] || complain 'exports of the older run are left'

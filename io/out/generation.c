@@ -43,6 +43,7 @@ static bool put_generation(cJSON *to, const p4_generation *g)
     const p4_json_real reals[] = {
         {"prompt_s", g->prompt_s},
         {"text_s", g->text_s},
+        {"text_cpu_s", g->text_cpu_s},
         {"tokens_per_s", p4_generation_rate(g)},
         {"weight_bytes_per_token", g->bytes_per_token},
     };

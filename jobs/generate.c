@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     BATCH = 256, /* tokens of a prompt in one pass */
@@ -22,12 +23,20 @@ typedef struct text_stream {
     void *user;
 } text_stream;
 
+/* Refuses a tokenizer that cannot decode. */
 static p4_rc stream_begin(text_stream *s, const p4_ids *prompt)
 {
+    p4_rc rc = P4_OK;
+    char *context = NULL;
     int64_t kept = p4_min_i64(prompt->count, CONTEXT);
     s->done = kept;
     s->text = p4_strdup("");
-    return s->text != NULL ? p4_ids_append(&s->all, prompt->ids + prompt->count - kept, kept) : P4_E_SYSTEM;
+    TRY(s->text != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_ids_append(&s->all, prompt->ids + prompt->count - kept, kept));
+    TRY(p4_tokenizer_decode(s->tokenizer, s->all.ids, kept, &context));
+done:
+    free(context);
+    return rc;
 }
 
 static bool ends_broken(const char *text)
@@ -64,10 +73,20 @@ done:
     return rc;
 }
 
+/* A row of the vocabulary that pads it is no token, and adds no text. */
 static p4_rc stream_add(text_stream *s, int32_t id)
 {
-    p4_rc rc = p4_ids_append(&s->all, &id, 1);
-    return rc == P4_OK ? stream_flush(s, false) : rc;
+    p4_rc rc = P4_OK;
+    char *own = NULL;
+    if (p4_tokenizer_decode(s->tokenizer, &id, 1, &own) == P4_E_INPUT) {
+        p4_error_clear();
+        return P4_OK;
+    }
+    TRY(p4_ids_append(&s->all, &id, 1));
+    TRY(stream_flush(s, false));
+done:
+    free(own);
+    return rc;
 }
 
 /* --- the generator ----------------------------------------------------------------------------- */
@@ -109,11 +128,13 @@ static p4_rc step(p4_generator *g, p4_generation *out, p4_sampler *sampler, text
 {
     p4_rc rc = P4_OK;
     double start = p4_now_s();
+    clock_t cpu = clock();
     for (;;) {
         int32_t id = p4_sampler_next(sampler, g->logits);
         CHECK(id >= 0, "%s: the logits behind %lld tokens are not numbers", g->m->path,
               (long long)p4_decoder_length(&g->decoder));
         out->text_s = p4_now_s() - start;
+        out->text_cpu_s = (double)(clock() - cpu) / CLOCKS_PER_SEC;
         if (p4_stop_ids_has(&g->m->stop, id)) {
             out->ended = true;
             break;

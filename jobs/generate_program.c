@@ -31,11 +31,13 @@ static const p4_exit_status statuses[] = {
 
 const p4_program p4_generate_program = {
     .name = "phase4_generate",
-    .usage = "[options] DIR|model.h5 [PROMPT]",
+    .usage = "[options] DIR|model.h5|FILE.gguf [PROMPT]",
     .purpose = "continue a text with a compressed or an original model",
     .description =
         "Continues PROMPT, the text of --file, or standard input. DIR is the output directory of a run of\n"
-        "phase4_mpi or any Hugging Face model directory of a supported family. A packed model is computed\n"
+        "phase4_mpi or any Hugging Face model directory of a supported family; GGUF files are read with "
+        "ternary\n"
+        "and float tensors of the architectures llama, qwen2 and qwen3. A packed model is computed\n"
         "from its 2-bit codes. The text is printed as it is generated, and its speed and the bytes of\n"
         "weights read per token go to standard error. It ends at a token that config.json or\n"
         "generation_config.json lists as eos_token_id. The program is one process and needs no MPI.\n",

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "io/file/files.h"
+#include "io/gguf/gguf_model.h"
 #include "jobs/model_file.h"
 
 /* --- weights ----------------------------------------------------------------------------------- */
@@ -32,11 +33,11 @@ static p4_rc turn_matrices(p4_language_model *m)
 {
     p4_rc rc = P4_OK;
     p4_model *model = &m->hf.model;
-    m->turned = p4_alloc((size_t)model->params_count, sizeof *m->turned);
-    TRY(m->turned != NULL ? P4_OK : P4_E_SYSTEM);
+    m->owned = p4_alloc((size_t)model->params_count, sizeof *m->owned);
+    TRY(m->owned != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
         if (model->weights[i].transposed) {
-            TRY(turn(&m->turned[i], &model->weights[i]));
+            TRY(turn(&m->owned[i], &model->weights[i]));
         }
     }
 done:
@@ -97,6 +98,23 @@ done:
     return rc;
 }
 
+static p4_rc open_gguf(p4_language_model *m, const char *path)
+{
+    p4_rc rc = P4_OK;
+    char *json = NULL;
+    TRY(p4_gguf_view_open(&m->gguf, path));
+    TRY(p4_gguf_model_read(&m->hf, &m->owned, &m->gguf));
+    m->weights = m->hf.model.weights;
+    for (int64_t i = 0; i < m->hf.model.params_count; i++) {
+        m->is_packed = m->is_packed || m->hf.model.params[i].ternary;
+    }
+    TRY(p4_gguf_tokenizer_json(&json, &m->gguf));
+    TRY(p4_tokenizer_parse(&m->tokenizer, json, strlen(json), path));
+done:
+    free(json);
+    return rc;
+}
+
 p4_rc p4_language_model_open(p4_language_model *m, const char *path, int threads)
 {
     p4_rc rc = P4_OK;
@@ -104,7 +122,9 @@ p4_rc p4_language_model_open(p4_language_model *m, const char *path, int threads
     char *packed = p4_format("%s/model.h5", path);
     TRY(m->path != NULL && packed != NULL ? P4_OK : P4_E_SYSTEM);
     bool directory = p4_directory_exists(path) && !p4_file_exists(packed);
-    TRY(directory ? open_directory(m, path) : open_packed(m, path, threads));
+    TRY(directory               ? open_directory(m, path)
+        : p4_gguf_view_is(path) ? open_gguf(m, path)
+                                : open_packed(m, path, threads));
     TRY(p4_tokenizer_scratch_create(&m->scratch, m->tokenizer));
     TRY(p4_stop_ids_add(&m->stop, m->hf.model.arch.eos_id));
     TRY(p4_stop_ids_read(&m->stop, m->hf.config_json, m->hf.path));
@@ -120,12 +140,13 @@ void p4_language_model_close(p4_language_model *m)
 {
     p4_tokenizer_scratch_free(m->scratch);
     p4_tokenizer_close(m->tokenizer);
-    for (int64_t i = 0; m->turned != NULL && i < m->hf.model.params_count; i++) {
-        free(m->turned[i]);
+    for (int64_t i = 0; m->owned != NULL && i < m->hf.model.params_count; i++) {
+        free(m->owned[i]);
     }
-    free(m->turned);
+    free(m->owned);
     p4_packed_release(&m->packed);
     p4_hf_model_close(&m->hf);
+    p4_gguf_view_close(&m->gguf);
     free(m->directory);
     free(m->path);
     *m = (p4_language_model){0};

@@ -4,6 +4,7 @@
 #ifndef P4_LANGUAGE_MODEL_H
 #define P4_LANGUAGE_MODEL_H
 
+#include "io/gguf/gguf_view.h"
 #include "io/hf/hf_model.h"
 #include "io/hf/stop_ids.h"
 #include "io/text/chat.h"
@@ -17,7 +18,9 @@ typedef struct p4_language_model {
     p4_hf_model hf;   /* the parameter table; of a directory the weights as well */
     p4_packed packed; /* of model.h5 */
     const p4_weight *weights;
-    void **turned;  /* [params_count]: matrices that the file holds transposed, turned; NULL: none is */
+    p4_gguf_view gguf;
+    void **owned;   /* [params_count]: weights that the file holds otherwise: transposed, in other blocks or
+                     * with   its rows in another order; NULL: none is */
     bool is_packed; /* its matrices are ternary codes */
     p4_tokenizer *tokenizer;
     p4_tokenizer_scratch *scratch;

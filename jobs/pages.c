@@ -5,6 +5,7 @@
 #include "io/out/directory.h"
 #include "io/page/page.h"
 #include "jobs/details.h"
+#include "jobs/samples.h"
 
 /* From the results in memory, as results.json will say them, and the files beside it. */
 static p4_rc write_report(const p4_run *run)
@@ -37,6 +38,7 @@ void p4_pages_write(p4_run *run)
     double *numbers = NULL;
     p4_rc rc = p4_timeline_gather(run, &numbers);
     if (run->compute.group->rank == 0 && p4_hold_check(run->hold) == P4_OK) {
+        survive(p4_samples_write(run));
         survive(rc == P4_OK ? p4_details_write(run, run->results.output_paths.details, numbers) : rc);
         survive(write_report(run));
         p4_output_forget_missing(&run->results.output_paths);

@@ -191,6 +191,8 @@ const p4_config_row p4_config_table[] = {
      .help = "Codes in model.h5: 5 per byte (smallest) or 4 per byte (simplest)."},
     {FIELD(exports), .may_change = true,
      .help = "Formats of other programs to write: gguf (gguf:TYPE), compressed_tensors, mlx, bitnet."},
+    {FIELD(sample_texts), .may_change = true, BOTH(3), RANGE(0, 100),
+     .help = "Beginnings of the evaluation text that both models continue, for samples.json and the report; 0: none."},
     {FIELD(wandb_enabled), .may_change = true, BOTH(1),
      .help = "Request a Weights & Biases record; this version writes metrics.jsonl only."},
     {FIELD(wandb_project), .may_change = true, .text = "agent-forge-v2",

@@ -100,6 +100,7 @@ static const struct {
     {"save_dequantized_fp16", "true", NULL},
     {"packing", "\"base3x5\"", NULL},
     {"exports", "[]", NULL},
+    {"sample_texts", "3", NULL},
     {"wandb_enabled", "true", NULL},
     {"wandb_project", "\"agent-forge-v2\"", NULL},
 };

@@ -24,12 +24,17 @@ static bool has(const p4_output *output, unsigned trait)
     return (output->traits & trait) != 0;
 }
 
-/* Turns the output on or off: a key that is on or off, or an entry of a list. */
+/* Turns the output on or off: a key that is on or off, a number, or an entry of a list. */
 static void set_key(p4_config *to, const p4_output *output, bool value)
 {
     const p4_config_row *row = &p4_config_table[p4_config_find(output->key)];
     if (row->type == P4_CONFIG_BOOL) {
         memcpy((char *)to + row->offset, &value, sizeof value);
+        return;
+    }
+    if (row->type == P4_CONFIG_INT64) {
+        const int64_t number = value ? 3 : 0;
+        memcpy((char *)to + row->offset, &number, sizeof number);
         return;
     }
     p4_list *list = (p4_list *)(void *)((char *)to + row->offset), old = *list;
@@ -59,8 +64,10 @@ static void test_rows(void)
         const p4_output *output = &p4_outputs[i];
         int row = output->key != NULL ? p4_config_find(output->key) : -1;
         EXPECT(output->key == NULL || (row >= 0 && (p4_config_table[row].type == P4_CONFIG_BOOL ||
+                                                    p4_config_table[row].type == P4_CONFIG_INT64 ||
                                                     p4_exports_is_known(output->id))),
-               "%s: %s is no key that is on or off, nor a list of formats", output->id, output->key);
+               "%s: %s is no key that is on or off, no number, nor a list of formats", output->id,
+               output->key);
         EXPECT((strchr(output->name, '/') != NULL) == has(output, P4_OUTPUT_INSIDE), "%s: %s", output->id,
                output->name);
         EXPECT(!has(output, P4_OUTPUT_INSIDE) ||

@@ -43,6 +43,7 @@ static bool put_generation(cJSON *to, const p4_generation *g)
     const p4_json_real reals[] = {
         {"prompt_s", g->prompt_s},
         {"text_s", g->text_s},
+        {"text_cpu_s", g->text_cpu_s},
         {"tokens_per_s", p4_generation_rate(g)},
         {"weight_bytes_per_token", g->bytes_per_token},
     };
@@ -61,6 +62,19 @@ char *p4_generation_json(const char *prompt, const p4_generation *generation, co
     return p4_json_print(root, ok, true);
 }
 
+static bool put_sample(cJSON *to, const p4_sample *s)
+{
+    const p4_json_real reals[] = {
+        {"original_tokens_per_s", p4_generation_rate(&s->original)},
+        {"ternary_tokens_per_s", p4_generation_rate(&s->packed)},
+        {"original_weight_bytes_per_token", s->original.bytes_per_token},
+        {"ternary_weight_bytes_per_token", s->packed.bytes_per_token},
+    };
+    return p4_json_put_text(to, "prompt", s->prompt) && p4_json_put_text(to, "original", s->original.text) &&
+           p4_json_put_text(to, "ternary", s->packed.text) &&
+           p4_json_put_reals(to, reals, sizeof reals / sizeof reals[0]);
+}
+
 char *p4_samples_json(const p4_sample *samples, int64_t count, int activation_bits)
 {
     cJSON *root = cJSON_CreateObject();
@@ -69,10 +83,7 @@ char *p4_samples_json(const p4_sample *samples, int64_t count, int activation_bi
     ok = ok && list != NULL;
     for (int64_t i = 0; ok && i < count; i++) {
         cJSON *one = cJSON_CreateObject();
-        ok = one != NULL && cJSON_AddItemToArray(list, one) &&
-             p4_json_put_text(one, "prompt", samples[i].prompt) &&
-             put_generation(cJSON_AddObjectToObject(one, "original"), &samples[i].original) &&
-             put_generation(cJSON_AddObjectToObject(one, "packed"), &samples[i].packed);
+        ok = one != NULL && cJSON_AddItemToArray(list, one) && put_sample(one, &samples[i]);
     }
     return p4_json_print(root, ok, true);
 }

@@ -14,6 +14,7 @@ typedef struct p4_generation {
     bool ended;  /* by a token that ends texts, not by the number of tokens asked for */
     int64_t prompt_tokens;
     double prompt_s, text_s; /* the prompt's pass, and all steps after it: one for each token but the first */
+    double text_cpu_s;       /* processor time of these steps, of all threads */
     double bytes_per_token;  /* of weights that a step reads */
 } p4_generation;
 

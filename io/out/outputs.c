@@ -20,7 +20,8 @@ static bool is_on(const p4_output *output, const p4_config *config, unsigned has
         const char *value = (const char *)config + row->offset;
         on = row->type == P4_CONFIG_LIST
                  ? p4_exports_find((const p4_list *)(const void *)value, output->id) != NULL
-                 : *(const bool *)value;
+             : row->type == P4_CONFIG_INT64 ? *(const int64_t *)(const void *)value > 0
+                                            : *(const bool *)value;
     }
     return on && (output->needs & ~has) == 0;
 }

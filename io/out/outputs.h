@@ -29,6 +29,7 @@ enum {
 #define P4_METADATA_FILE "compression_metadata.json"
 #define P4_CONFIG_FILE "phase4_config.json"
 #define P4_DETAILS_FILE "details.json"
+#define P4_SAMPLES_FILE "samples.json"
 #define P4_REPORT_FILE "report.html"
 /* Lists the others and says how the run ended. It is not a row: it is always written, as the last file. */
 #define P4_RESULTS_FILE "results.json"
@@ -41,8 +42,8 @@ enum {
  * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with
  * dequantized_fp16, metrics.jsonl as the run measures, details and report behind the last stage
  * (jobs/pages.c). Columns: ID (the field of p4_output_paths and the key in results.json), name inside
- * output_path, configuration key that turns it on (NULL: always on; of a list, an entry with the ID), needs,
- * traits, what it is. */
+ * output_path, configuration key that turns it on (NULL: always on; of a list, an entry with the ID; of a
+ * number, one above 0), needs, traits, what it is. */
 /* clang-format off */
 #define P4_OUTPUT_TABLE(EXPORTED, OTHER)                                                                     \
     EXPORTED(quantized, "model.h5", "save_quantized", 0,                                                     \
@@ -59,6 +60,8 @@ enum {
     EXPORTED(config, P4_CONFIG_FILE, NULL, 0, 0, "configuration")                                            \
     OTHER(metrics, P4_METRICS_FILE, NULL, P4_NEEDS_METRICS, 0, "metrics")                                    \
     EXPORTED(metadata, P4_METADATA_FILE, NULL, 0, 0, "metadata")                                             \
+    OTHER(samples, P4_SAMPLES_FILE, "sample_texts", P4_NEEDS_TOKENIZER | P4_NEEDS_RUN, P4_OUTPUT_ASIDE,           \
+          "sample texts")                                                                                    \
     OTHER(details, P4_DETAILS_FILE, NULL, P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "details")                          \
     OTHER(report, P4_REPORT_FILE, NULL, P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "report")
 /* clang-format on */

@@ -7,8 +7,6 @@
 #include "src/leaf/base.h"
 #include "src/phase4/results.h"
 
-#define P4_SAMPLES_FILE "samples.json"
-
 typedef struct p4_page_evaluation {
     char stage[16]; /* "pre", "post", "fine_tune", "final" */
     double step, loss, perplexity;

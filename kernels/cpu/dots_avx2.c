@@ -11,25 +11,11 @@
 
 enum {
     CODE_BYTES = P4_PLANES_BLOCK / 4, /* of a block */
-    /* Blocks whose sums fit 16 bits: each adds 4 pairs of up to 2 * 2 * 128. */
-    BLOCKS_16 = 15,
+    /* Blocks whose sums fit 16 bits: each adds two pairs of up to 4 * 2 * 2 * 128 to the sums of quarters. */
+    BLOCKS_16 = 7,
+    AHEAD_BYTES = 4096, /* of codes that are requested before they are needed: four streams are more than the
+                         * machine follows by itself */
 };
-
-/* The codes of one column in four, as bytes. */
-AVX2_INLINE __m256i plane_codes(__m256i codes, int i)
-{
-    const __m256i low = _mm256_set1_epi8(3);
-    switch (i) {
-    case 0:
-        return _mm256_and_si256(codes, low);
-    case 1:
-        return _mm256_and_si256(_mm256_srli_epi16(codes, 2), low);
-    case 2:
-        return _mm256_and_si256(_mm256_srli_epi16(codes, 4), low);
-    default:
-        return _mm256_and_si256(_mm256_srli_epi16(codes, 6), low);
-    }
-}
 
 AVX2_INLINE __m256i load(const void *from)
 {
@@ -52,67 +38,84 @@ AVX2_INLINE int32_t sum_of(__m256i v)
     return _mm_cvtsi128_si32(s);
 }
 
-/* sums16 += u x of a block. */
-AVX2_INLINE __m256i add_block(__m256i sums16, const __m256i u[4], const __m256i x[4])
+/* Sums of u x, and of 4 u x, in 16 bits: the codes of every second column are multiplied where they stand in
+ * their byte, which saves shifts. */
+typedef struct sums16 {
+    __m256i ones, fours;
+} sums16;
+
+AVX2_INLINE sums16 zeros(void)
 {
-    __m256i first = _mm256_add_epi16(_mm256_maddubs_epi16(u[0], x[0]), _mm256_maddubs_epi16(u[1], x[1]));
-    __m256i last = _mm256_add_epi16(_mm256_maddubs_epi16(u[2], x[2]), _mm256_maddubs_epi16(u[3], x[3]));
-    return _mm256_add_epi16(sums16, _mm256_add_epi16(first, last));
+    return (sums16){_mm256_setzero_si256(), _mm256_setzero_si256()};
 }
 
-AVX2_INLINE __m256i widen(__m256i sums32, __m256i sums16)
+/* The codes of a block, ready to be multiplied. */
+typedef struct unpacked {
+    __m256i u[4]; /* of the columns 4b + i; times 4 where i is odd */
+} unpacked;
+
+AVX2_INLINE unpacked unpack(__m256i codes)
 {
-    return _mm256_add_epi32(sums32, _mm256_madd_epi16(sums16, _mm256_set1_epi16(1)));
+    const __m256i low = _mm256_set1_epi8(3), high = _mm256_set1_epi8(12);
+    __m256i upper = _mm256_srli_epi16(codes, 4);
+    return (unpacked){{_mm256_and_si256(codes, low), _mm256_and_si256(codes, high),
+                       _mm256_and_si256(upper, low), _mm256_and_si256(upper, high)}};
 }
 
-AVX2_INLINE void unpack(__m256i u[4], __m256i codes)
+AVX2_INLINE sums16 add_block(sums16 s, const unpacked *w, const int8_t *planes)
 {
-    for (int i = 0; i < 4; i++) {
-        u[i] = plane_codes(codes, i);
-    }
+    s.ones = _mm256_add_epi16(s.ones, _mm256_maddubs_epi16(w->u[0], load(planes)));
+    s.fours = _mm256_add_epi16(s.fours, _mm256_maddubs_epi16(w->u[1], load(planes + CODE_BYTES)));
+    s.ones = _mm256_add_epi16(s.ones, _mm256_maddubs_epi16(w->u[2], load(planes + 2 * CODE_BYTES)));
+    s.fours = _mm256_add_epi16(s.fours, _mm256_maddubs_epi16(w->u[3], load(planes + 3 * CODE_BYTES)));
+    return s;
 }
 
-AVX2_INLINE void load_planes(__m256i x[4], const int8_t *planes)
+/* total + the sums, in 32 bits. */
+AVX2_INLINE __m256i widen(__m256i total, sums16 s)
 {
-    for (int i = 0; i < 4; i++) {
-        x[i] = load(planes + i * CODE_BYTES);
-    }
+    const __m256i one = _mm256_set1_epi16(1);
+    total = _mm256_add_epi32(total, _mm256_madd_epi16(s.ones, one));
+    return _mm256_add_epi32(total, _mm256_srai_epi32(_mm256_madd_epi16(s.fours, one), 2));
 }
 
 AVX2 static void rows(int32_t *sums, const uint8_t *codes, int64_t row_bytes, const int8_t *planes,
                       int64_t cols)
 {
     int64_t whole = cols / P4_PLANES_BLOCK, rest = row_bytes - whole * CODE_BYTES;
-    __m256i total[P4_DOT_LANES], part[P4_DOT_LANES], x[4], u[4];
+    const uint8_t *row[P4_DOT_LANES] = {codes, codes + row_bytes, codes + 2 * row_bytes,
+                                        codes + 3 * row_bytes};
+    __m256i total[P4_DOT_LANES];
     for (int r = 0; r < P4_DOT_LANES; r++) {
         total[r] = _mm256_setzero_si256();
     }
     for (int64_t first = 0; first < whole; first += BLOCKS_16) {
         int64_t end = p4_min_i64(first + BLOCKS_16, whole);
-        for (int r = 0; r < P4_DOT_LANES; r++) {
-            part[r] = _mm256_setzero_si256();
-        }
+        sums16 s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
         for (int64_t b = first; b < end; b++) {
-            load_planes(x, planes + b * P4_PLANES_BLOCK);
+            const int8_t *x = planes + b * P4_PLANES_BLOCK;
             for (int r = 0; r < P4_DOT_LANES; r++) {
-                const uint8_t *at = codes + r * row_bytes + b * CODE_BYTES;
-                _mm_prefetch((const char *)at + P4_DOT_LANES * row_bytes, _MM_HINT_T0);
-                unpack(u, load(at));
-                part[r] = add_block(part[r], u, x);
+                _mm_prefetch((const char *)row[r] + b * CODE_BYTES + AHEAD_BYTES, _MM_HINT_T0);
             }
+            unpacked w = unpack(load(row[0] + b * CODE_BYTES));
+            s0 = add_block(s0, &w, x);
+            w = unpack(load(row[1] + b * CODE_BYTES));
+            s1 = add_block(s1, &w, x);
+            w = unpack(load(row[2] + b * CODE_BYTES));
+            s2 = add_block(s2, &w, x);
+            w = unpack(load(row[3] + b * CODE_BYTES));
+            s3 = add_block(s3, &w, x);
         }
-        for (int r = 0; r < P4_DOT_LANES; r++) {
-            total[r] = widen(total[r], part[r]);
-        }
-    }
-    if (rest > 0) {
-        load_planes(x, planes + whole * P4_PLANES_BLOCK);
-        for (int r = 0; r < P4_DOT_LANES; r++) {
-            unpack(u, load_last(codes + r * row_bytes + whole * CODE_BYTES, rest));
-            total[r] = widen(total[r], add_block(_mm256_setzero_si256(), u, x));
-        }
+        total[0] = widen(total[0], s0);
+        total[1] = widen(total[1], s1);
+        total[2] = widen(total[2], s2);
+        total[3] = widen(total[3], s3);
     }
     for (int r = 0; r < P4_DOT_LANES; r++) {
+        if (rest > 0) {
+            unpacked w = unpack(load_last(row[r] + whole * CODE_BYTES, rest));
+            total[r] = widen(total[r], add_block(zeros(), &w, planes + whole * P4_PLANES_BLOCK));
+        }
         sums[r] = sum_of(total[r]);
     }
 }
@@ -121,34 +124,32 @@ AVX2 static void tokens(int32_t *sums, const uint8_t *codes, const int8_t *plane
                         int64_t cols)
 {
     int64_t whole = cols / P4_PLANES_BLOCK, rest = (cols + 3) / 4 - whole * CODE_BYTES;
-    __m256i total[P4_DOT_LANES], part[P4_DOT_LANES], x[4], u[4];
+    __m256i total[P4_DOT_LANES];
     for (int n = 0; n < P4_DOT_LANES; n++) {
         total[n] = _mm256_setzero_si256();
     }
     for (int64_t first = 0; first < whole; first += BLOCKS_16) {
         int64_t end = p4_min_i64(first + BLOCKS_16, whole);
-        for (int n = 0; n < P4_DOT_LANES; n++) {
-            part[n] = _mm256_setzero_si256();
-        }
+        sums16 s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
         for (int64_t b = first; b < end; b++) {
-            unpack(u, load(codes + b * CODE_BYTES));
-            for (int n = 0; n < P4_DOT_LANES; n++) {
-                load_planes(x, planes + n * stride + b * P4_PLANES_BLOCK);
-                part[n] = add_block(part[n], u, x);
-            }
+            const int8_t *x = planes + b * P4_PLANES_BLOCK;
+            const unpacked w = unpack(load(codes + b * CODE_BYTES));
+            s0 = add_block(s0, &w, x);
+            s1 = add_block(s1, &w, x + stride);
+            s2 = add_block(s2, &w, x + 2 * stride);
+            s3 = add_block(s3, &w, x + 3 * stride);
         }
-        for (int n = 0; n < P4_DOT_LANES; n++) {
-            total[n] = widen(total[n], part[n]);
-        }
-    }
-    if (rest > 0) {
-        unpack(u, load_last(codes + whole * CODE_BYTES, rest));
-        for (int n = 0; n < P4_DOT_LANES; n++) {
-            load_planes(x, planes + n * stride + whole * P4_PLANES_BLOCK);
-            total[n] = widen(total[n], add_block(_mm256_setzero_si256(), u, x));
-        }
+        total[0] = widen(total[0], s0);
+        total[1] = widen(total[1], s1);
+        total[2] = widen(total[2], s2);
+        total[3] = widen(total[3], s3);
     }
     for (int n = 0; n < P4_DOT_LANES; n++) {
+        if (rest > 0) {
+            const unpacked w = unpack(load_last(codes + whole * CODE_BYTES, rest));
+            const int8_t *x = planes + n * stride + whole * P4_PLANES_BLOCK;
+            total[n] = widen(total[n], add_block(zeros(), &w, x));
+        }
         sums[n] = sum_of(total[n]);
     }
 }

@@ -85,7 +85,8 @@ struct p4_config {
     /* output */
     bool save_quantized, save_dequantized_fp16;
     p4_packing packing;
-    p4_list exports; /* formats of other programs */
+    p4_list exports;      /* formats of other programs */
+    int64_t sample_texts; /* texts that both models continue */
     bool wandb_enabled;
     char wandb_project[P4_NAME_BYTES];
     /* which keys the user set himself (p4_config_from_json, p4_config_set): bit i is row i of the

@@ -2,7 +2,8 @@
 # Installs what is missing, builds phase4 with its tests and runs them. The last line is "N passed, N failed" (and
 # "N skipped" where a test could not run here; it says why); the exit status is 0 when nothing failed.
 #
-#   tests/run.sh              everything
+#   tests/run.sh              everything but the clients
+#   tests/run.sh -L clients   what a run writes, in the programs that read it, which are installed with pip
 #   tests/run.sh -L unit      with options of CTest: one label (unit, mpi, job, gpu, slurm, package, source, fuzz), -R NAME, ...
 #                             (the fuzzers are built only when an option names them)
 set -euo pipefail
@@ -35,9 +36,10 @@ run_preset() {
     fi
 }
 
+[ $# -gt 0 ] || set -- -LE clients
 run_preset ci "$@"
-case "$#:$*" in
-0:* | *fuzz*) run_preset fuzz "$@" ;;
+case "$*" in
+'-LE clients' | *fuzz*) run_preset fuzz "$@" ;;
 esac
 
 # count ATTRIBUTE: its sum over the <testsuite> elements; one attribute stands on each line.

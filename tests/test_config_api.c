@@ -100,6 +100,7 @@ static const struct {
     {"exports", "[]", NULL},
     {"wandb_enabled", "true", NULL},
     {"wandb_project", "\"agent-forge-v2\"", NULL},
+    {"tensorboard_enabled", "false", NULL},
 };
 enum { DEFAULTS = sizeof defaults / sizeof defaults[0] };
 

@@ -35,3 +35,17 @@ stop_and_continue() {
     first=$(ls -d out/wandb/offline-run-*)
     "$PHASE4_MPI" cfg.json >log 2>&1 || fail 'the run is not continued'
 }
+
+# environment NAME PACKAGE...: a Python environment in the build folder, $CLIENTS/NAME, with these packages. Ends the test where pip
+# cannot install them.
+environment() {
+    local folder=$CLIENTS/$1
+    shift
+    [ -e "$folder/complete" ] && return
+    rm -rf "$folder"
+    if ! { python3 -m venv "$folder" && "$folder/bin/pip" install -q "$@"; } >pip.log 2>&1; then
+        echo "$(basename "$0" .sh): skipped: pip cannot install $*: $(tail -n 1 pip.log)"
+        exit 77
+    fi
+    touch "$folder/complete"
+}

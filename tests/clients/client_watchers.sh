@@ -7,18 +7,6 @@ cd "$TMP"
 . "$FIXTURES/../watched_run.sh"
 here=$(dirname "$(readlink -f "$0")")
 
-# environment NAME PACKAGE...: a Python environment in the build folder with these packages.
-environment() {
-    local folder=$CLIENTS/$1
-    shift
-    [ -e "$folder/complete" ] && return
-    rm -rf "$folder"
-    if ! { python3 -m venv "$folder" && "$folder/bin/pip" install -q "$@"; } >pip.log 2>&1; then
-        echo "client_watchers: skipped: pip cannot install $*: $(tail -n 1 pip.log)"
-        exit 77
-    fi
-    touch "$folder/complete"
-}
 # The last releases of wandb read records in a program of their own; this one has its reader in Python.
 environment watchers 'wandb==0.22.3' 'protobuf<7' tensorboard setuptools
 environment wandb wandb

@@ -141,6 +141,7 @@ const char *const p4_page_style[] = {
     ".samples { gap: 12px 20px; }",
     ".text { border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }",
     ".text p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }",
+    ".speed { float: right; font-weight: 400; }",
     ".prompt { color: var(--soft); }",
     "footer { color: var(--soft); font-size: 14px; padding-bottom: 40px; }",
     "",

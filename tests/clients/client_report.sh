@@ -18,10 +18,10 @@ cat >samples.json <<'JSON'
 {"samples": [{"prompt": "Once <b>upon</b>", "original": " a time", "ternary": " a mountain-without-any-space-in-a-very-long-word-indeed"}]}
 JSON
 for seed in 1 2; do
-    mkdir $seed
-    cp samples.json $seed
     "$PHASE4_MPI" cfg.json output_path=$seed seed=$seed checkpoint_every=0 wandb_enabled=false >log 2>&1 || fail "seed $seed"
 done
+cp samples.json 1
+"$PHASE4_REPORT" 1 >log || fail 'no report'
 "$PHASE4_REPORT" 1 2 >log || fail 'no comparison'
 python=$CLIENTS/report/bin/python
 "$python" "$here/report.py" "$chromium" 1/report.html comparison.html || fail 'the pages are not well'

@@ -52,16 +52,22 @@ p4_room(p4_group SOURCES ${P4_DIST_SOURCES} ROOMS p4_leaf
 if(P4_HAVE_CUDA)
   target_include_directories(p4_group SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 endif()
-# The reader of SentencePiece models, generated from its message definitions.
+# Messages of other programs, generated from their definitions: SentencePiece models are read, runs of Weights & Biases and
+# TensorBoard's events are written.
 set(P4_PROTO_FOLDER ${CMAKE_BINARY_DIR}/generated)
 file(MAKE_DIRECTORY ${P4_PROTO_FOLDER})
-add_custom_command(OUTPUT ${P4_PROTO_FOLDER}/sentencepiece.pb-c.c ${P4_PROTO_FOLDER}/sentencepiece.pb-c.h
-                   COMMAND ${P4_PROTOC_C} --proto_path=${CMAKE_SOURCE_DIR}/io/tokenizer --c_out=${P4_PROTO_FOLDER}
-                           sentencepiece.proto
-                   DEPENDS ${CMAKE_SOURCE_DIR}/io/tokenizer/sentencepiece.proto VERBATIM)
-set_source_files_properties(${P4_PROTO_FOLDER}/sentencepiece.pb-c.c PROPERTIES COMPILE_OPTIONS "-w")
+set(P4_PROTO_SOURCES "")
+foreach(proto io/tokenizer/sentencepiece io/metrics/wandb io/metrics/tensorboard)
+  get_filename_component(name ${proto} NAME)
+  get_filename_component(folder ${proto} DIRECTORY)
+  add_custom_command(OUTPUT ${P4_PROTO_FOLDER}/${name}.pb-c.c ${P4_PROTO_FOLDER}/${name}.pb-c.h
+                     COMMAND ${P4_PROTOC_C} --proto_path=${CMAKE_SOURCE_DIR}/${folder} --c_out=${P4_PROTO_FOLDER} ${name}.proto
+                     DEPENDS ${CMAKE_SOURCE_DIR}/${proto}.proto VERBATIM)
+  set_source_files_properties(${P4_PROTO_FOLDER}/${name}.pb-c.c PROPERTIES COMPILE_OPTIONS "-w")
+  list(APPEND P4_PROTO_SOURCES ${P4_PROTO_FOLDER}/${name}.pb-c.c)
+endforeach()
 
-p4_room(p4_io SOURCES ${P4_IO_SOURCES} ${P4_PROTO_FOLDER}/sentencepiece.pb-c.c ROOMS p4_leaf p4_core p4_group
+p4_room(p4_io SOURCES ${P4_IO_SOURCES} ${P4_PROTO_SOURCES} ROOMS p4_leaf p4_core p4_group
         EXTERNAL PkgConfig::CJSON PkgConfig::PROTOBUF_C PkgConfig::PCRE2 PkgConfig::ZSTD PkgConfig::ARCHIVE PkgConfig::UTF8PROC
         ZLIB::ZLIB hdf5::hdf5 Threads::Threads)
 target_include_directories(p4_io SYSTEM PRIVATE ${P4_PROTO_FOLDER})

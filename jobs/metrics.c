@@ -2,8 +2,11 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/out/outputs.h"
+#include "jobs/resume.h"
+#include "jobs/watch.h"
 
 static p4_rc open_log(p4_run *run)
 {
@@ -20,40 +23,117 @@ done:
     return rc;
 }
 
-p4_rc p4_metrics_add_point(p4_run *run, const p4_training_point *point)
+/* ---- the run's own file, and those who watch ---- */
+
+/* When a measurement that is made now is made, by the run's clock. */
+static double runtime_now(const p4_run *run)
 {
-    p4_rc rc = open_log(run);
-    return rc != P4_OK ? rc : p4_metrics_log_write(&run->metrics_log, point);
+    return p4_resume_earlier_s(run) + p4_now_s() - run->started_s;
 }
 
-static p4_rc add_evaluation(p4_run *run, const char *stage, int64_t step, const p4_evaluation *evaluation)
+static void watch(p4_run *run, const char *group, int64_t step, double runtime_s, const p4_metric *metrics,
+                  size_t count)
 {
-    p4_rc rc = evaluation->tokens > 0 ? open_log(run) : P4_OK;
-    return rc != P4_OK || evaluation->tokens == 0
-               ? rc
-               : p4_metrics_log_evaluation(&run->metrics_log, stage, step, evaluation);
+    const p4_measurement measurement = {
+        .group = group, .step = step, .runtime_s = runtime_s, .metrics = metrics, .count = count};
+    p4_watch_add(run, &measurement);
 }
 
-p4_rc p4_metrics_add_evaluation(p4_run *run, const char *stage, const p4_evaluation *evaluation)
+static p4_rc add_point(p4_run *run, const p4_training_point *point, double runtime_s)
 {
-    return add_evaluation(run, stage, run->results.fine_tuning.steps, evaluation);
+    p4_rc rc = P4_OK;
+    const p4_metric metrics[] = {{"loss", point->loss},
+                                 {"kl", point->kl},
+                                 {"lr", point->lr},
+                                 {"grad_norm", point->grad_norm},
+                                 {"epoch", (double)point->epoch},
+                                 {"tokens", (double)point->tokens},
+                                 {"tokens_per_s", point->tokens_per_s}};
+    TRY(open_log(run));
+    TRY(p4_metrics_log_write(&run->metrics_log, point));
+    watch(run, "train", point->step, runtime_s, metrics, sizeof metrics / sizeof metrics[0]);
+done:
+    return rc;
+}
+
+/* The groups keep curves apart: the original is measured once, the final model may be that of an earlier
+ * step. */
+static p4_rc add_evaluation(p4_run *run, const char *stage, int64_t step, const p4_evaluation *evaluation,
+                            double runtime_s)
+{
+    p4_rc rc = P4_OK;
+    const p4_metric metrics[] = {{"loss", evaluation->loss},
+                                 {"perplexity", evaluation->perplexity},
+                                 {"accuracy", evaluation->accuracy},
+                                 {"kl", evaluation->kl}};
+    const char *group = strcmp(stage, "pre") == 0     ? "original"
+                        : strcmp(stage, "final") == 0 ? "final"
+                                                      : "evaluation";
+    if (evaluation->tokens == 0) {
+        return P4_OK;
+    }
+    TRY(open_log(run));
+    TRY(p4_metrics_log_evaluation(&run->metrics_log, stage, step, evaluation));
+    watch(run, group, step, runtime_s, metrics, sizeof metrics / sizeof metrics[0]);
+done:
+    return rc;
 }
 
 /* The text is that of the other evaluations. */
-p4_rc p4_metrics_add_entry(p4_run *run, const p4_history_entry *entry)
+static p4_rc add_entry(p4_run *run, const p4_history_entry *entry, double runtime_s)
 {
     const p4_evaluation evaluation = {.loss = entry->eval_loss,
                                       .perplexity = entry->eval_perplexity,
                                       .accuracy = NAN,
                                       .kl = NAN,
                                       .tokens = isnan(entry->eval_loss) ? 0 : run->results.pre.tokens};
-    return add_evaluation(run, "fine_tune", entry->step, &evaluation);
+    return add_evaluation(run, "fine_tune", entry->step, &evaluation, runtime_s);
+}
+
+static p4_rc add_blocks(p4_run *run, const p4_block_loss *loss, double runtime_s)
+{
+    p4_rc rc = P4_OK;
+    const p4_metric metrics[] = {{"loss_before", loss->before}, {"loss_after", loss->after}};
+    TRY(open_log(run));
+    TRY(p4_metrics_log_blocks(&run->metrics_log, loss));
+    watch(run, "reconstruct", loss->first_block, runtime_s, metrics, sizeof metrics / sizeof metrics[0]);
+done:
+    return rc;
+}
+
+p4_rc p4_metrics_add_point(p4_run *run, const p4_training_point *point)
+{
+    return add_point(run, point, runtime_now(run));
+}
+
+p4_rc p4_metrics_add_evaluation(p4_run *run, const char *stage, const p4_evaluation *evaluation)
+{
+    return add_evaluation(run, stage, run->results.fine_tuning.steps, evaluation, runtime_now(run));
+}
+
+p4_rc p4_metrics_add_entry(p4_run *run, const p4_history_entry *entry)
+{
+    return add_entry(run, entry, runtime_now(run));
 }
 
 p4_rc p4_metrics_add_blocks(p4_run *run, const p4_block_loss *loss)
 {
-    p4_rc rc = open_log(run);
-    return rc != P4_OK ? rc : p4_metrics_log_blocks(&run->metrics_log, loss);
+    return add_blocks(run, loss, runtime_now(run));
+}
+
+/* ---- continuing ---- */
+
+/* When a stage that an earlier process finished had ended, by the run's clock. */
+static double runtime_after(const p4_run *run, const char *stage)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < run->results.stage_count; i++) {
+        sum += run->results.stages[i].seconds;
+        if (strcmp(run->results.stages[i].stage, stage) == 0) {
+            break;
+        }
+    }
+    return fmin(sum, p4_resume_earlier_s(run));
 }
 
 /* Steps and evaluations of a training; an evaluation comes after the line of its step. */
@@ -62,13 +142,15 @@ static p4_rc restore_training(p4_run *run)
     p4_rc rc = P4_OK;
     const p4_fine_tuning *tuning = &run->results.fine_tuning;
     const p4_training_curve *curve = &run->curve;
+    double begun_s = runtime_after(run, "evaluate_post"), runtime_s = begun_s;
     int64_t point = 0;
     for (int64_t i = 0; i <= tuning->history_count; i++) {
         bool rest = i == tuning->history_count;
         while (point < curve->count && (rest || curve->points[point].step <= tuning->history[i].step)) {
-            TRY(p4_metrics_add_point(run, &curve->points[point++]));
+            runtime_s = fmin(begun_s + curve->points[point].elapsed_s, p4_resume_earlier_s(run));
+            TRY(add_point(run, &curve->points[point++], runtime_s));
         }
-        TRY(rest ? P4_OK : p4_metrics_add_entry(run, &tuning->history[i]));
+        TRY(rest ? P4_OK : add_entry(run, &tuning->history[i], runtime_s));
     }
 done:
     return rc;
@@ -78,14 +160,15 @@ p4_rc p4_metrics_restore(p4_run *run, bool evaluated_final)
 {
     p4_rc rc = P4_OK;
     const p4_results *r = &run->results;
-    TRY(add_evaluation(run, "pre", 0, &r->pre));
+    TRY(add_evaluation(run, "pre", 0, &r->pre, runtime_after(run, "evaluate_pre")));
     for (int64_t i = 0; i < r->reconstruction.losses_count; i++) {
-        TRY(p4_metrics_add_blocks(run, &r->reconstruction.losses[i]));
+        TRY(add_blocks(run, &r->reconstruction.losses[i], runtime_after(run, "reconstruct")));
     }
-    TRY(add_evaluation(run, "post", 0, &r->post));
+    TRY(add_evaluation(run, "post", 0, &r->post, runtime_after(run, "evaluate_post")));
     TRY(restore_training(run));
     if (evaluated_final && r->fine_tuning.ran) {
-        TRY(p4_metrics_add_evaluation(run, "final", &r->final));
+        TRY(add_evaluation(run, "final", r->fine_tuning.steps, &r->final,
+                           runtime_after(run, "evaluate_final")));
     }
 done:
     return rc;

@@ -1,5 +1,5 @@
 /* metrics.h - metrics.jsonl of a run: its evaluations, its reconstructed blocks, its steps of training, in
- * order. The file is made with its first line. */
+ * order. The file is made with its first line. Whoever watches the run (watch.h) gets the same. */
 #ifndef P4_JOBS_METRICS_H
 #define P4_JOBS_METRICS_H
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compresses the demo model on two ranks: installs packages, builds, generates the demo's stories, quantizes the
-# shipped model to ternary weights, fine-tunes it and prints the verdict. The last line is the path of
-# results.json. The exit status is 3 if the perplexity rose by more than the demo allows (10 %).
+# shipped model to ternary weights, fine-tunes it and prints the verdict. The last three lines are text of the
+# original, text of the ternary model and the path of the report. The exit status is 3 if the perplexity rose by
+# more than the demo allows (10 %).
 #
 #   jobs/quickstart.sh [key=value ...]     keys that override those of jobs/demo/quickstart.json; a relative
 #                                          output_path starts at the project's folder
@@ -24,6 +25,12 @@ done
 case $output in /*) ;; *) output=$PWD/$output ;; esac
 run_ranks 2 build/release/phase4_mpi --strict jobs/demo/quickstart.json "$@" || status=$?
 if [ "$status" = 0 ] || [ "$status" = 3 ]; then
-    echo "$output/results.json"
+    prompt='Once upon a time' # tells LABEL MODEL: its continuation, in one line
+    tells() {
+        echo "$1 $prompt$(build/release/phase4_generate --quiet --greedy --tokens 32 "$2" "$prompt" | tr '\n' ' ')"
+    }
+    tells 'original:' jobs/demo/model
+    tells 'ternary: ' "$output"
+    echo "report:   $output/report.html"
 fi
 exit "$status"

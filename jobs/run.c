@@ -19,6 +19,7 @@
 #include "jobs/provenance.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
+#include "jobs/watch.h"
 #include "src/phase4.h"
 #include "src/plan.h"
 
@@ -68,9 +69,6 @@ static void say_setup(const p4_run *run)
     INFO("%d rank%s, %s%s%s", c->group->ranks, p4_plural(c->group->ranks), c->ops->describe(c->device),
          nccl ? ", sums by " : "", nccl ? c->coll.name : "");
     INFO("model %s -> %s", run->config.model_path, run->config.output_path);
-    if (run->config.wandb_enabled) {
-        INFO("metrics go to " P4_METRICS_FILE "; a W&B run is not written by this version");
-    }
 }
 
 static void judge(p4_run *run)
@@ -297,6 +295,7 @@ static void close_run(p4_run *run)
     p4_chat_close(run->chat);
     p4_tokenizer_close(run->tokenizer);
     p4_training_curve_free(&run->curve);
+    p4_watch_close(run);
     (void)p4_metrics_log_close(&run->metrics_log); /* of a run that failed: its error counts */
     p4_compute_close(&run->compute);
 }
@@ -360,10 +359,8 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback l
     rc = execute(run, group, &output_taken);
     run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
     (void)p4_utc_now(run->results.provenance.ended);
-    if (rc == P4_OK) {
-        p4_pages_write(run);
-    }
     if (output_taken) {
+        p4_pages_write(run, rc);
         p4_rc written = p4_agree_root(group, group->rank == 0 ? write_results(run, rc) : P4_OK);
         if (written != P4_OK && group->rank == 0 && (rc != P4_OK || write_results(run, written) != P4_OK)) {
             drop_results(run);

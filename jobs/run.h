@@ -17,6 +17,14 @@
 #include "src/packed.h"
 #include "src/phase4/config.h"
 
+/* Who watches the run (watch.h). */
+typedef struct p4_run_watch {
+    bool opened;
+    struct p4_wandb *wandb;       /* NULL: off, or lost */
+    struct p4_tensorboard *board; /* the same */
+    double runtime_s;             /* of the last measurement */
+} p4_run_watch;
+
 /* The stages that ran in this process, in their order. */
 typedef struct p4_run_timeline {
     int64_t count;
@@ -43,6 +51,7 @@ typedef struct p4_run {
     p4_results results;         /* the same on every rank where stages decide by it */
     p4_training_curve curve;    /* rank 0 */
     p4_metrics_log metrics_log; /* rank 0 */
+    p4_run_watch watch;         /* rank 0 */
     p4_log_callback log_callback;
     void *log_user;
     p4_stop stop;             /* compute's */

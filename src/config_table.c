@@ -194,9 +194,11 @@ const p4_config_row p4_config_table[] = {
     {FIELD(sample_texts), .may_change = true, BOTH(3), RANGE(0, 100),
      .help = "Beginnings of the evaluation text that both models continue, for samples.json and the report; 0: none."},
     {FIELD(wandb_enabled), .may_change = true, BOTH(1),
-     .help = "Request a Weights & Biases record; this version writes metrics.jsonl only."},
+     .help = "Record a Weights & Biases run in output_path/wandb, without a network: `wandb sync` uploads it."},
     {FIELD(wandb_project), .may_change = true, .text = "agent-forge-v2",
-     .help = "Project name of the Weights & Biases record."},
+     .help = "Project of the Weights & Biases run."},
+    {FIELD(tensorboard_enabled), .may_change = true, BOTH(0),
+     .help = "Write events for TensorBoard to output_path/tensorboard."},
 };
 /* clang-format on */
 

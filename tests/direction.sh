@@ -41,7 +41,7 @@ foreign=(
     'hdf5*.h|io/h5/*'
     'cJSON.h|io/*' 'cjson/cJSON.h|io/*'
     'pcre2.h|io/* jobs/demo/*' 'zlib.h|io/*' 'zstd.h|io/*' 'utf8proc.h|io/*' 'archive*.h|io/*'
-    'sentencepiece.pb-c.h|io/tokenizer/*'
+    'sentencepiece.pb-c.h|io/tokenizer/*' 'wandb.pb-c.h|io/metrics/*' 'tensorboard.pb-c.h|io/metrics/*'
     'omp.h|kernels/*' 'cblas.h|' '*mmintrin.h|kernels/*'
     'cuda*.h|kernels/cuda/* kernels/sm90/* dist/*nccl*.c' 'cublas*.h|kernels/cuda/* kernels/sm90/*'
 )

@@ -103,6 +103,7 @@ static const struct {
     {"sample_texts", "3", NULL},
     {"wandb_enabled", "true", NULL},
     {"wandb_project", "\"agent-forge-v2\"", NULL},
+    {"tensorboard_enabled", "false", NULL},
 };
 enum { DEFAULTS = sizeof defaults / sizeof defaults[0] };
 

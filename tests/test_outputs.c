@@ -244,6 +244,7 @@ int main(void)
     }
     strcpy(config.output_path, "out/of/this");
     config.save_quantized = config.save_dequantized_fp16 = true;
+    config.wandb_enabled = config.tensorboard_enabled = true;
     test_rows();
     test_names();
     test_older_outputs();

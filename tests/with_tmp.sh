@@ -12,6 +12,7 @@
 #   TOOL_CASES   tests/tool_cases.c         TOOL_WRITE    tests/tool_write.c
 #   TOOL_ENDING  tests/tool_ending.c
 #   P4_FAULTS    tests/fault_injector.c, for LD_PRELOAD
+#   PHASE4_REPORT  jobs/phase4_report.c
 # Exit status 0: passed; 77: cannot run here (it prints why); anything else: failed.
 set -u
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/phase4-test.XXXXXX") || exit 1

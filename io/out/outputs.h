@@ -41,9 +41,10 @@ enum {
 /* The rows, in the order in which they are written: the models first, then the small files that describe
  * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with
  * dequantized_fp16, metrics.jsonl as the run measures, details and report behind the last stage
- * (jobs/pages.c). Columns: ID (the field of p4_output_paths and the key in results.json), name inside
- * output_path, configuration key that turns it on (NULL: always on; of a list, an entry with the ID; of a
- * number, one above 0), needs, traits, what it is. */
+ * (jobs/pages.c), the records for W&B and TensorBoard as the run measures (jobs/watch.c). Columns: ID (the
+ * field of p4_output_paths and the key in results.json), name inside output_path, configuration key that
+ * turns it on (NULL: always on; of a list, an entry with the ID; of a number, one above 0), needs, traits,
+ * what it is. */
 /* clang-format off */
 #define P4_OUTPUT_TABLE(EXPORTED, OTHER)                                                                     \
     EXPORTED(quantized, "model.h5", "save_quantized", 0,                                                     \
@@ -63,7 +64,9 @@ enum {
     OTHER(samples, P4_SAMPLES_FILE, "sample_texts", P4_NEEDS_TOKENIZER | P4_NEEDS_RUN, P4_OUTPUT_ASIDE,           \
           "sample texts")                                                                                    \
     OTHER(details, P4_DETAILS_FILE, NULL, P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "details")                          \
-    OTHER(report, P4_REPORT_FILE, NULL, P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "report")
+    OTHER(report, P4_REPORT_FILE, NULL, P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "report")                             \
+    OTHER(wandb, "wandb", "wandb_enabled", P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "W&B run")                         \
+    OTHER(tensorboard, "tensorboard", "tensorboard_enabled", P4_NEEDS_RUN, P4_OUTPUT_ASIDE, "TensorBoard events")
 /* clang-format on */
 
 typedef struct p4_output {

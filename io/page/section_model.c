@@ -58,7 +58,8 @@ void p4_section_model(FILE *to, const p4_page_run *run)
         return;
     }
     p4_html_section(to, "model", "Map of the model");
-    fputs("<p>Each cell is a ternary matrix: its layer and its projection. Darker is more.</p>\n"
+    fputs("<p>Each cell is a ternary matrix: its layer and its projection. The stronger its color, the "
+          "larger the value.</p>\n"
           "<div class=\"maps\">\n",
           to);
     put_tensors(to, run, "relative_error", 100, "Relative error, %",

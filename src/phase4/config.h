@@ -89,6 +89,7 @@ struct p4_config {
     int64_t sample_texts; /* texts that both models continue */
     bool wandb_enabled;
     char wandb_project[P4_NAME_BYTES];
+    bool tensorboard_enabled;
     /* which keys the user set himself (p4_config_from_json, p4_config_set): bit i is row i of the
      * configuration table. p4_config_adapt_to_model_size leaves those alone. */
     uint64_t user_set[2];

@@ -81,6 +81,7 @@ typedef struct p4_output_paths { /* "": not written */
     char gguf[P4_PATH_BYTES], compressed_tensors[P4_PATH_BYTES], mlx[P4_PATH_BYTES], bitnet[P4_PATH_BYTES];
     char tokenizer[P4_PATH_BYTES], config[P4_PATH_BYTES], metrics[P4_PATH_BYTES], metadata[P4_PATH_BYTES];
     char samples[P4_PATH_BYTES], details[P4_PATH_BYTES], report[P4_PATH_BYTES];
+    char wandb[P4_PATH_BYTES], tensorboard[P4_PATH_BYTES];
 } p4_output_paths;
 
 enum { P4_MAX_STAGES = 16 };

@@ -1,0 +1,229 @@
+/* The comparison of several runs: verdicts, curves over one another, and the keys in which they differ. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/page/chart.h"
+#include "io/page/frame.h"
+#include "io/page/html.h"
+#include "io/page/page.h"
+#include "io/page/sections.h"
+
+enum { COLORS = 8 }; /* runs whose curves are drawn */
+
+/* ---- the table of the runs ---- */
+
+static void put_cell(FILE *to, double value, int decimals, const char *unit)
+{
+    fputs("<td class=\"n\">", to);
+    p4_html_number(to, value, decimals, unit);
+    fputs("</td>", to);
+}
+
+static void put_run(FILE *to, const p4_page_run *run)
+{
+    const cJSON *r = run->results;
+    p4_page_outcome outcome = p4_page_outcome_of(run);
+    fputs("<tr><th scope=\"row\">", to);
+    p4_html_foreign(to, run->directory);
+    fputs("</th><td>", to);
+    p4_html_foreign(to, run->name);
+    fprintf(to, "</td><td><span class=\"badge %s\">%s</span></td>", outcome.kind, outcome.word);
+    put_cell(to, p4_page_real(r, "pre_compression.perplexity"), 3, "");
+    put_cell(to, p4_page_real(r, "final.perplexity"), 3, "");
+    fputs("<td class=\"n\">", to);
+    p4_html_change(to, p4_page_real(r, "quality.degradation_ratio"));
+    fputs("</td>", to);
+    put_cell(to, 100 * p4_page_real(r, "final.accuracy"), 2, "&nbsp;%");
+    put_cell(to, p4_page_real(r, "final.kl"), 4, "");
+    fputs("<td class=\"n\">", to);
+    p4_html_bytes(to, 1048576.0 * p4_page_real(r, "metrics.compressed_size_mb"));
+    fputs("</td>", to);
+    put_cell(to, p4_page_real(r, "metrics.compression_ratio"), 2, "&times;");
+    put_cell(to, 100 * p4_page_real(r, "metrics.sparsity_ratio"), 1, "&nbsp;%");
+    fputs("<td class=\"n\">", to);
+    p4_html_duration(to, p4_page_real(r, "timing.total"));
+    fputs("</td></tr>\n", to);
+}
+
+static void put_runs(FILE *to, const p4_page_run *runs, int64_t count)
+{
+    int64_t passed = 0;
+    for (int64_t i = 0; i < count; i++) {
+        passed += strcmp(p4_page_outcome_of(&runs[i]).kind, "pass") == 0;
+    }
+    p4_html_section(to, "verdict", "Verdicts");
+    fprintf(to, "<p>%lld of %lld runs passed.</p>\n", (long long)passed, (long long)count);
+    p4_html_table(to, "Runs, with the perplexity of the original and of the final model",
+                  "Run|Model|Verdict|#Original|#Final|#Change|#Correct|#KL|#Size|#Ratio|#Zeros|#Time");
+    for (int64_t i = 0; i < count; i++) {
+        put_run(to, &runs[i]);
+    }
+    p4_html_end_table(to);
+    p4_html_end_section(to);
+}
+
+/* ---- the curves ---- */
+
+/* Evaluations of the compressed model by step: after quantization, then during fine-tuning. */
+static int64_t list_evaluations(p4_point *points, const p4_page_run *run)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < run->evaluation_count; i++) {
+        const p4_page_evaluation *e = &run->evaluations[i];
+        if (strcmp(e->stage, "post") == 0 || strcmp(e->stage, "fine_tune") == 0) {
+            points[count++] = (p4_point){e->step, e->loss};
+        }
+    }
+    return count;
+}
+
+static int64_t list_steps(p4_point *points, const p4_page_run *run)
+{
+    for (int64_t i = 0; i < run->point_count; i++) {
+        points[i] = (p4_point){(double)run->points[i].step, run->points[i].loss};
+    }
+    return run->point_count;
+}
+
+/* One chart with a line for each run that has points; nothing where none has. */
+static void put_curves(FILE *to, const p4_page_run *runs, int64_t count, const char *id, const char *title,
+                       int64_t (*list)(p4_point *points, const p4_page_run *run), bool dots)
+{
+    p4_series series[COLORS] = {{.name = NULL}};
+    p4_point *points[COLORS] = {NULL};
+    int drawn = 0;
+    for (int64_t i = 0; i < count && drawn < COLORS; i++) {
+        size_t room = (size_t)(runs[i].point_count + runs[i].evaluation_count + 1);
+        points[drawn] = p4_alloc(room, sizeof *points[drawn]);
+        int64_t found = points[drawn] != NULL ? list(points[drawn], &runs[i]) : 0;
+        if (found == 0) {
+            free(points[drawn]);
+            points[drawn] = NULL;
+            continue;
+        }
+        series[drawn] = (p4_series){runs[i].directory, points[drawn], found, drawn, dots, false};
+        drawn++;
+    }
+    const p4_chart chart = {.id = id,
+                            .title = title,
+                            .desc = "A line for each run, by training step.",
+                            .x_title = "step",
+                            .y_title = "loss, nats per token",
+                            .series = series,
+                            .series_count = drawn};
+    if (drawn > 0) {
+        fprintf(to, "<h3>%s</h3>\n", title);
+        p4_chart_write(to, &chart);
+    }
+    for (int i = 0; i < COLORS; i++) {
+        free(points[i]);
+    }
+}
+
+static void put_training(FILE *to, const p4_page_run *runs, int64_t count)
+{
+    int64_t points = 0;
+    for (int64_t i = 0; i < count; i++) {
+        points += runs[i].point_count + runs[i].evaluation_count;
+    }
+    if (points == 0) {
+        return;
+    }
+    p4_html_section(to, "training", "Training");
+    if (count > COLORS) {
+        fprintf(to, "<p>The curves are of the first %d runs that have one.</p>\n", COLORS);
+    }
+    put_curves(to, runs, count, "evaluated", "Loss on the evaluation text", list_evaluations, true);
+    put_curves(to, runs, count, "trained", "Loss of the training batches", list_steps, false);
+    p4_html_end_section(to);
+}
+
+/* ---- what differs ---- */
+
+static void put_value(FILE *to, const cJSON *value)
+{
+    char *text = value == NULL || cJSON_IsString(value) ? NULL : cJSON_PrintUnformatted(value);
+    if (value == NULL) {
+        p4_html_number(to, NAN, 0, "");
+    } else {
+        p4_html_foreign(to, text != NULL ? text : value->valuestring);
+    }
+    cJSON_free(text);
+}
+
+static bool differs(const p4_page_run *runs, int64_t count, const char *key)
+{
+    const cJSON *first = cJSON_GetObjectItemCaseSensitive(runs[0].config, key);
+    for (int64_t i = 1; i < count; i++) {
+        const cJSON *other = cJSON_GetObjectItemCaseSensitive(runs[i].config, key);
+        if ((first == NULL) != (other == NULL) || (first != NULL && !cJSON_Compare(first, other, true))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The keys of the run, but those that a run before it has. */
+static void put_keys_of(FILE *to, const p4_page_run *runs, int64_t count, int64_t of)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, runs[of].config)
+    {
+        bool listed = strcmp(item->string, "output_path") == 0; /* it heads the column */
+        for (int64_t i = 0; i < of && !listed; i++) {
+            listed = cJSON_GetObjectItemCaseSensitive(runs[i].config, item->string) != NULL;
+        }
+        if (listed || !differs(runs, count, item->string)) {
+            continue;
+        }
+        fputs("<tr><th scope=\"row\"><code>", to);
+        p4_html_text(to, item->string);
+        fputs("</code></th>", to);
+        for (int64_t i = 0; i < count; i++) {
+            fputs("<td class=\"value\">", to);
+            put_value(to, cJSON_GetObjectItemCaseSensitive(runs[i].config, item->string));
+            fputs("</td>", to);
+        }
+        fputs("</tr>\n", to);
+    }
+}
+
+static void put_differences(FILE *to, const p4_page_run *runs, int64_t count)
+{
+    p4_html_section(to, "configuration", "What differs in the configuration");
+    fputs("<p>Keys with the same value in every run are left out.</p>\n"
+          "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Keys that differ\">\n<table>\n"
+          "<caption>Keys that differ</caption>\n<thead><tr><th scope=\"col\">Key</th>",
+          to);
+    for (int64_t i = 0; i < count; i++) {
+        fputs("<th scope=\"col\">", to);
+        p4_html_foreign(to, runs[i].directory);
+        fputs("</th>", to);
+    }
+    fputs("</tr></thead>\n<tbody>\n", to);
+    for (int64_t i = 0; i < count; i++) {
+        put_keys_of(to, runs, count, i);
+    }
+    p4_html_end_table(to);
+    p4_html_end_section(to);
+}
+
+p4_rc p4_page_write_comparison(const char *path, const p4_page_run *runs, int64_t count)
+{
+    char *html = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&html, &bytes);
+    if (to == NULL) {
+        return FAULT("out of memory while a page was made");
+    }
+    p4_page_begin(to, "phase4 comparison");
+    fprintf(to,
+            "<header>\n<p class=\"eyebrow\">phase4 comparison</p>\n<h1>%lld runs</h1>\n</header>\n<main>\n",
+            (long long)count);
+    put_runs(to, runs, count);
+    put_training(to, runs, count);
+    put_differences(to, runs, count);
+    p4_page_end(to);
+    return p4_page_store(path, to, &html, &bytes);
+}

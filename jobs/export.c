@@ -123,7 +123,7 @@ static p4_rc put_calibration(const p4_export *x, p4_artifact *artifact)
     p4_rc rc = P4_OK;
     for (int64_t i = 0; rc == P4_OK && i < x->original->hf.model.params_count; i++) {
         p4_activation_summary seen;
-        if (!p4_statistics_has(x->statistics, i)) {
+        if (!p4_statistics_reached(x->statistics, i)) {
             continue;
         }
         if ((rc = p4_statistics_summarize(x->statistics, &x->original->hf.model, i, &seen)) == P4_OK) {

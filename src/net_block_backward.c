@@ -57,11 +57,8 @@ static bool always_kept(const p4_arch *a, p4_role role)
     return role == P4_ROLE_O || (a->no_pre_norm && role != P4_ROLE_DOWN);
 }
 
-/* The input of this role computed again from what the block kept. */
-static void compute_again(const p4_block *b, p4_role role, void *to)
+void p4_net_compute_again(const p4_block *b, p4_role role, void *to, const p4_int8_rows *rounded)
 {
-    static const p4_int8_rows no_codes = {0};
-    const p4_int8_rows *rounded = p4_net_rounds(b, role) ? &no_codes : NULL;
     p4_net *net = b->net;
     if (role == P4_ROLE_DOWN) {
         const void *up = p4_net_read(net, b->at, P4_BUFFER_UP);
@@ -90,7 +87,7 @@ static const void *input_of(const p4_block *b, p4_role role)
     void *again = NULL;
     if (net->plan.recompute == P4_RECOMPUTE_LIGHT && !always_kept(b->arch, role)) {
         again = p4_net_write(net, b->at, again_of(role));
-        compute_again(b, role, again);
+        p4_net_compute_again(b, role, again, rounds ? &no_codes : NULL);
         return traced ? p4_net_read(net, b->at, again_of(role)) : again;
     }
     const void *x =
@@ -214,6 +211,10 @@ static void down_backward(const p4_block *b, p4_net_buffer dy)
 /* From dy, the gradient at the output of DOWN, to dx (= or +=), that at the input of UP. */
 static void mlp_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffer dx, bool accumulate)
 {
+    if (b->arch->experts > 0) { /* after a norm: dx is not accumulated */
+        p4_net_experts_backward(b, dy, dx);
+        return;
+    }
     weight_backward(b, P4_ROLE_DOWN, dy);
     down_backward(b, dy);
     input_backward(b, P4_ROLE_UP, dx, P4_BUFFER_DUP, accumulate);

@@ -121,9 +121,11 @@ static bool put_bool(cJSON *object, const char *key, bool value, bool measured)
 
 static bool put_gradient_flow(cJSON *object, const p4_gradient_flow *flow)
 {
-    const p4_json_real checked = {"tensors_checked", (double)flow->tensors_checked};
+    const p4_json_real counts[] = {{"tensors_checked", (double)flow->tensors_checked},
+                                   {"tensors_unused", (double)flow->tensors_unused}};
     return put_bool(object, "passed", flow->passed, flow->ran) &&
-           p4_json_put_text(object, "error", flow->error) && p4_json_put_reals(object, &checked, 1);
+           p4_json_put_text(object, "error", flow->error) &&
+           p4_json_put_reals(object, counts, sizeof counts / sizeof counts[0]);
 }
 
 /* A gradient-flow test that failed gives a verdict by itself. */

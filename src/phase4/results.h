@@ -54,6 +54,7 @@ typedef struct p4_gradient_flow {
     bool ran, passed;
     char error[512]; /* "": none */
     int64_t tensors_checked;
+    int64_t tensors_unused; /* of experts that got no token, and so no gradient */
 } p4_gradient_flow;
 
 typedef struct p4_quality {

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# A small mixture of experts (Qwen3-MoE), trained here by the program from random weights: quantized with statistics of each
+# expert, reconstructed and fine-tuned with the original as teacher, on 1, 2 and 3 ranks. The dequantized model that is written
+# predicts as the run said. Some experts are so rarely chosen that few windows do not reach them.
+set -eu
+. "$(dirname "$0")/job.sh"
+cd "$TMP"
+demo 400
+
+mkdir model
+cp "$TMP"/demo/model/tokenizer* model
+cat >model/config.json <<JSON
+{"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "vocab_size": 1024, "hidden_size": 48,
+ "intermediate_size": 96, "moe_intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 3,
+ "num_key_value_heads": 1, "head_dim": 16, "num_experts": 7, "num_experts_per_tok": 2, "norm_topk_prob": true,
+ "max_position_embeddings": 64, "rope_theta": 10000.0, "bos_token_id": 0, "eos_token_id": 0, "torch_dtype": "float32"}
+JSON
+cat >common.json <<JSON
+{
+  "model_path": "unset", "output_path": "unset", "wandb_enabled": false,
+  "calibration_dataset": "custom", "calibration_files": ["$TMP/demo/stories-train.jsonl"],
+  "train_files": ["$TMP/demo/stories-train.jsonl"], "eval_files": ["$TMP/demo/stories-valid.jsonl"],
+  "eval_samples": 24, "calibration_samples": 32, "calibration_batch_size": 16, "calibration_sequence_length": 48,
+  "fine_tune_threshold": 0, "fine_tune_lr": 3e-3, "warmup_steps": 2, "global_batch_tokens": 768, "enable_grokfast": false,
+  "threads_per_rank": 1, "num_workers": 1, "seed": 5
+}
+JSON
+
+number() { # number RUN OBJECT KEY
+    sed -n "/\"$2\":/,/}/s/.*\"$3\":[[:space:]]*\([0-9.e+-]*\).*/\1/p" "$1/results.json" | head -n 1
+}
+within() { # within A B LOW HIGH WHAT: LOW * B < A < HIGH * B
+    awk -v a="$1" -v b="$2" -v l="$3" -v h="$4" 'BEGIN {exit !(a > 0 && b > 0 && a > l * b && a < h * b)}' ||
+        complain "$5: $1, expected $3 to $4 times $2"
+}
+run() { # run NAME RANKS [key=value ...]
+    local name=$1 ranks=$2
+    shift 2
+    on_ranks "$ranks" "$PHASE4_MPI" "$TMP/common.json" output_path="$name" "$@" >"$name.log" 2>&1 ||
+        complain "$name: failed: $(tail -n 3 "$name.log")"
+}
+
+run trained 1 model_path=model init=random quantizer=none fine_tune_max_steps=60 calibration_samples=0 save_quantized=false
+within "$(number trained final loss)" "$(number trained pre_compression loss)" 0.1 0.8 "loss after training, and before"
+
+compress() { # compress RANKS
+    cd "$TMP"
+    run "small$1" "$1" model_path=trained/dequantized_fp16 quantizer=exact-diagonal distill=0.9 fine_tune_lr=1e-3 fine_tune_max_steps=12 \
+        reconstruct=true reconstruct_steps=12 reconstruct_lr=5e-3 zero_stage=2
+    within "$(number "small$1" reconstruction loss_after)" "$(number "small$1" reconstruction loss_before)" 0 0.95 \
+        "$1 ranks: error of the first block after reconstruction, and before"
+    within "$(number "small$1" final loss)" "$(number "small$1" post_compression loss)" 0.1 1 "$1 ranks: loss after fine-tuning, and before"
+    within "$(number "small$1" pre_compression loss)" "$(number trained final loss)" 0.998 1.002 \
+        "$1 ranks: loss of the original as it was read, and as it was trained"
+    grep -q '"passed":[[:space:]]*true' <(sed -n '/"gradient_flow_test"/,/}/p' "small$1/results.json") ||
+        complain "$1 ranks: the gradient-flow test failed"
+}
+for ranks in 1 2 3; do
+    spawn compress $ranks
+done
+join
+within "$(number small1 final loss)" "$(number small2 final loss)" 0.99 1.01 "loss on 1 rank and on 2"
+within "$(number small1 final loss)" "$(number small3 final loss)" 0.99 1.01 "loss on 1 rank and on 3"
+run again 1 model_path=small1/dequantized_fp16 quantizer=none enable_fine_tuning=false calibration_samples=0
+within "$(number again pre_compression loss)" "$(number small1 final loss)" 0.999 1.001 "loss of what was written, and of the run"

@@ -311,13 +311,6 @@ static void attend(const p4_block *b)
 
 /* --- MLP --------------------------------------------------------------------------------------- */
 
-void p4_net_activate(const p4_block *b, void *h, const p4_int8_rows *rounded, const void *up)
-{
-    const p4_arch *a = b->arch;
-    int64_t rows = b->N * (a->experts > 0 ? a->experts_used : 1);
-    b->net->ops->activate(b->net->device, h, rounded, up, a->activation, a->gated_mlp, rows, a->F);
-}
-
 /* H from UP's input. An activation that is not gated is computed together with the product before it, unless
  * that product or the next one works on codes or on weights as they are stored. */
 static void up_and_activate(const p4_block *b)

@@ -1,12 +1,6 @@
 /* net_block_backward.c - the backward pass of a block. Buffers: net_buffers.h. */
 #include "src/net_block.h"
 
-float *p4_net_grad(const p4_grad_sink *sink, int64_t param, bool *accumulate)
-{
-    *accumulate = true;
-    return param >= 0 ? sink->grad(sink->user, param, accumulate) : NULL;
-}
-
 float *p4_net_vector_grad(const p4_net *net, const p4_grad_sink *sink, p4_role role, int64_t layer)
 {
     bool accumulate;
@@ -55,24 +49,6 @@ static p4_net_buffer again_of(p4_role role)
 static bool always_kept(const p4_arch *a, p4_role role)
 {
     return role == P4_ROLE_O || (a->no_pre_norm && role != P4_ROLE_DOWN);
-}
-
-void p4_net_compute_again(const p4_block *b, p4_role role, void *to, const p4_int8_rows *rounded)
-{
-    p4_net *net = b->net;
-    if (role == P4_ROLE_DOWN) {
-        const void *up = p4_net_read(net, b->at, P4_BUFFER_UP);
-        if (p4_net_step(net)) {
-            p4_net_activate(b, to, rounded, up);
-        }
-        return;
-    }
-    bool first = role == P4_ROLE_QKV || b->arch->parallel;
-    p4_net_norm(net, b->pass->form, b->layer, role == P4_ROLE_QKV ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN,
-                (p4_add_norm_forward_args){.N = b->N,
-                                           .x = p4_net_read(net, b->at, first ? P4_BUFFER_X1 : P4_BUFFER_X2),
-                                           .opt_y = to,
-                                           .opt_rounded = rounded});
 }
 
 /* The input that a projection multiplied, as activations: where the forward pass kept it, or in a buffer of

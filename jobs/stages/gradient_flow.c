@@ -41,7 +41,7 @@ p4_rc p4_stage_gradient_flow(p4_run *run)
     if (record->passed) {
         char unused[64] = "";
         if (record->tensors_unused > 0) {
-            snprintf(unused, sizeof unused, "; %lld of experts got no token",
+            snprintf(unused, sizeof unused, "; %lld of experts without tokens have none",
                      (long long)record->tensors_unused);
         }
         INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient%s",

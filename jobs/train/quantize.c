@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "jobs/train/hessian.h"
-#include "src/leaf/names.h"
 
 /* A quantization at work. */
 typedef struct work {
@@ -235,21 +234,20 @@ static void publish(const work *w)
     }
 }
 
-/* Experts that no token was routed to have no statistics: the quantizer's method without weights. */
+/* Experts that no token was routed to have no statistics: the quantizer's method without weights. Which they
+ * are, calibration has said. */
 static void warn_of_unreached(const work *w)
 {
     const p4_model *model = &w->original->hf.model;
-    p4_name_sample names = {.count = 0};
+    int64_t matrices = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        if (p->ternary && p->expert >= 0 && !p4_statistics_reached(w->plan->statistics, i)) {
-            p4_name_sample_add(&names, p->name);
-        }
+        matrices += p->ternary && p->expert >= 0 && !p4_statistics_reached(w->plan->statistics, i);
     }
-    if (names.count > 0) {
-        WARN("warning: quantizer \"%s\": calibration reached no token of %lld matrices of experts, which are "
-             "quantized by rule \"exact\" with all input channels alike: %s",
-             w->plan->quantizer->name, (long long)names.count, p4_name_sample_text(&names));
+    if (matrices > 0) {
+        WARN("warning: quantizer \"%s\": calibration reached no token of %lld matrices of experts; they are "
+             "quantized by rule \"exact\", with all input channels alike",
+             w->plan->quantizer->name, (long long)matrices);
     }
 }
 

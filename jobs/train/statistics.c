@@ -214,6 +214,29 @@ double p4_statistics_rows(const p4_statistics *statistics, const p4_model *model
     return statistics->entries[i].output.count / (double)model->params[i].rows;
 }
 
+p4_rc p4_statistics_loads(const p4_statistics *statistics, const p4_model *model, p4_expert_loads *loads)
+{
+    const p4_arch *a = &model->arch;
+    free(loads->tokens);
+    *loads = (p4_expert_loads){.layers = a->L, .experts = a->experts, .used = a->experts_used};
+    if (a->experts == 0 || statistics->entries == NULL) {
+        return P4_OK;
+    }
+    loads->tokens = p4_alloc((size_t)(a->L * a->experts), sizeof *loads->tokens);
+    if (loads->tokens == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (p->role == P4_ROLE_UP && p->input_offset == 0) {
+            double tokens = p4_statistics_rows(statistics, model, i);
+            loads->tokens[p->layer * a->experts + p->expert] = tokens;
+            loads->unused += tokens == 0;
+        }
+    }
+    return P4_OK;
+}
+
 p4_rc p4_statistics_summarize(const p4_statistics *statistics, const p4_model *model, int64_t i,
                               p4_activation_summary *summary)
 {

@@ -30,6 +30,9 @@ bool p4_statistics_has(const p4_statistics *statistics, int64_t i);
 bool p4_statistics_reached(const p4_statistics *statistics, int64_t i);
 /* Tokens whose inputs were seen: of an expert, those routed to it. Local. */
 double p4_statistics_rows(const p4_statistics *statistics, const p4_model *model, int64_t i);
+/* How tokens were divided among experts; of a model without them, or with nothing collected, what is known.
+ * The caller frees loads->tokens; those of before are freed. Local. */
+p4_rc p4_statistics_loads(const p4_statistics *statistics, const p4_model *model, p4_expert_loads *loads);
 /* The entry of parameter i in the public form, with copies that the caller frees. Local. */
 p4_rc p4_statistics_summarize(const p4_statistics *statistics, const p4_model *model, int64_t i,
                               p4_activation_summary *summary);

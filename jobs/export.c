@@ -124,7 +124,7 @@ static p4_rc put_calibration(const p4_export *x, p4_artifact *artifact)
     p4_rc rc = P4_OK;
     for (int64_t i = 0; rc == P4_OK && i < x->original->hf.model.params_count; i++) {
         p4_activation_summary seen;
-        if (!p4_statistics_has(x->statistics, i)) {
+        if (!p4_statistics_reached(x->statistics, i)) {
             continue;
         }
         if ((rc = p4_statistics_summarize(x->statistics, &x->original->hf.model, i, &seen)) == P4_OK) {
@@ -396,6 +396,8 @@ static p4_rc write_metadata(exporter *e)
     p4_provenance now = x->results->provenance; /* a run of the library alone has none */
     (void)p4_utc_now(now.ended);
     TRY(now.ranks > 0 ? p4_provenance_print(&now, &metadata.provenance_json) : P4_OK);
+    const p4_expert_loads *loads = &x->results->experts;
+    TRY(loads->experts > 0 ? p4_expert_loads_print(loads, &metadata.experts_json) : P4_OK);
     TRY(put_inputs(&metadata, x));
     TRY(p4_metadata_store(x->config->output_path, &metadata));
 done:
@@ -450,6 +452,8 @@ p4_rc p4_export_write(const p4_export *x)
 {
     p4_rc rc = P4_OK;
     p4_export_measure(x);
+    TRY_ALL(x->compute->group,
+            p4_statistics_loads(x->statistics, &x->original->hf.model, &x->results->experts));
     TRY_ROOT(x->compute->group, write_all(x));
 done:
     return rc;

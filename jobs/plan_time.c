@@ -17,9 +17,17 @@ typedef struct estimate {
     const p4_model *model;
     double T, ranks;
     double matrices, head, replicated, ternary; /* elements: of blocks, of the head, not ternary, ternary */
+    double active;                              /* of blocks, that a token goes through */
     double attention;                           /* operations of a token's attention in all blocks, forward */
     double model_bytes;
 } estimate;
+
+/* The share of tokens that go through a matrix: of an expert, if all get equally many. */
+static double share_of(const p4_model *model, const p4_param *p)
+{
+    const p4_arch *a = &model->arch;
+    return p->expert >= 0 ? (double)a->experts_used / (double)a->experts : 1.0;
+}
 
 static double link_rate(const estimate *k)
 {
@@ -34,7 +42,7 @@ static double ring(const estimate *k, double bytes, bool to_all)
 
 static double forward_flops(const estimate *k, double tokens, bool head)
 {
-    return tokens * (2 * (k->matrices + (head ? k->head : 0)) + k->attention);
+    return tokens * (2 * (k->active + (head ? k->head : 0)) + k->attention);
 }
 
 /* A pass of `windows` windows through the pipeline of the ranks, `forms` models side by side. */
@@ -84,10 +92,12 @@ static void time_quantize(estimate *k)
             const p4_param *p = &k->model->params[i];
             bool matrix = p->ternary && p4_role_is_matrix(p->role);
             double cols = (double)p->cols;
-            gram += matrix && p->row_offset == 0 ? 2 * tokens * cols * cols : 0;
+            gram += matrix && p->input_offset == 0 ? 2 * tokens * share_of(k->model, p) * cols * cols : 0;
             solve += matrix ? 2 * (double)p->rows * cols * cols + cols * cols * cols : 0;
         }
-        double passes = 5 * forward_flops(k, tokens, false); /* one a slot, and one to the next block */
+        /* One for each input, and one to the next block. */
+        double inputs = 2 + 2 * (double)p4_arch_copies(&k->model->arch, P4_ROLE_UP),
+               passes = (inputs + 1) * forward_flops(k, tokens, false);
         w->flops = gram + solve + passes;
         w->seconds += w->flops / (k->ranks * k->plan->rates.forward_flops);
     }
@@ -196,6 +206,7 @@ static estimate start(p4_plan *plan, const p4_plan_input *in)
         const p4_param *p = &k.model->params[i];
         double count = (double)(p->rows * p->cols);
         k.matrices += p4_role_is_matrix(p->role) ? count : 0;
+        k.active += p4_role_is_matrix(p->role) ? count * share_of(k.model, p) : 0;
         k.ternary += p->ternary ? count : 0;
         k.replicated += p->ternary ? 0 : count;
     }

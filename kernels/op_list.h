@@ -113,6 +113,31 @@ P4_OP(int64_t, attention_work_count, p4_device *device, const p4_attention_shape
 P4_OP(void, activate, p4_device *device, void *y, const p4_int8_rows *rounded, const void *x,
       p4_activation function, bool gated, int64_t N, int64_t F)
 
+/* The gradient of the gated activation: dgate = dh up f'(gate), dup = dh f(gate), of gate | up [N, 2F]. */
+P4_OP(void, gated_backward, p4_device *device, void *dgate_up, const void *dh, const void *gate_up,
+      p4_activation function, int64_t N, int64_t F)
+
+/* --- mixtures of experts: kernels/experts.h --------------------------------------------------- */
+
+/* Fills `routes` from act logits [N, experts]: the experts with the largest logits of each token, with the
+ * softmax over all experts as their shares, or (normed) over the token's own. Logits that are NaN come last.
+ */
+P4_OP(void, route, p4_device *device, const p4_routes *routes, const void *logits, bool normed)
+/* act dlogits [N, experts] = the gradient of the shares at the logits, from dshare [N, used]. */
+P4_OP(void, route_backward, p4_device *device, void *dlogits, const float *dshare, const p4_routes *routes,
+      const void *logits, bool normed)
+/* act rows [N used, C]: of each pair the token's x [N, C]. */
+P4_OP(void, experts_gather, p4_device *device, void *rows, const void *x, const p4_routes *routes, int64_t C)
+/* act y [N, C] = the sum of the token's rows, in the order of its experts; weighted: each times its share. */
+P4_OP(void, experts_combine, p4_device *device, void *y, const void *rows, const p4_routes *routes,
+      bool weighted, int64_t C)
+/* dshare = <dh, h> of each pair; then dh and dy become those with shares, each row times its own. */
+P4_OP(void, share_backward, p4_device *device, const p4_share_backward_args *args)
+/* y = x w^T, dx = dy w, dw (= or +=) dy^T x of each expert. Without rows its dw is 0, or stays. */
+P4_OP(void, experts_forward, p4_device *device, const p4_experts_args *args)
+P4_OP(void, experts_backward_input, p4_device *device, const p4_experts_args *args)
+P4_OP(void, experts_backward_weight, p4_device *device, const p4_experts_args *args)
+
 /* --- losses ----------------------------------------------------------------------------------- */
 
 P4_OP(void, cross_entropy, p4_device *device, const p4_cross_entropy_args *args)

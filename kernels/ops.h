@@ -21,6 +21,7 @@
 #ifndef P4_OPS_H
 #define P4_OPS_H
 
+#include "kernels/experts.h"
 #include "src/leaf/activation.h"
 #include "src/leaf/tensor.h"
 

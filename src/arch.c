@@ -59,8 +59,15 @@ int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim)
         return arch->qk_norm == P4_QK_NORM_WHOLE ? arch->H * arch->D : arch->D;
     case P4_DIM_KN:
         return arch->qk_norm == P4_QK_NORM_WHOLE ? arch->Hkv * arch->D : arch->D;
+    case P4_DIM_E:
+        return arch->experts;
     }
     return 0;
+}
+
+int64_t p4_arch_copies(const p4_arch *arch, p4_role role)
+{
+    return arch->experts > 0 && (role == P4_ROLE_UP || role == P4_ROLE_DOWN) ? arch->experts : 1;
 }
 
 int64_t p4_arch_rope_dim(const p4_arch *arch)

@@ -85,6 +85,10 @@ typedef struct p4_layer_set {
     X(ACTIVATION, p4_activation, activation, "an MLP activation other than GELU (tanh)")                     \
     X(GATED_MLP, bool, gated_mlp, "a gated MLP")                                                             \
     X(MLP_BIAS, bool, mlp_bias, "biases of the MLP")                                                         \
+    /* experts: several MLPs of width F, of which each token goes through `experts_used` (docs/methods.md)   \
+     */                                                                                                      \
+    X(EXPERTS, int64_t, experts, "a mixture of experts")                                                     \
+    X(NORMED_SHARES, bool, normed_shares, "expert weights that are normalized for each token")               \
     /* embedding and head */                                                                                 \
     X(EMBEDDING_SCALE, float, embedding_scale, "scaled embeddings") /* 0: 1 */                               \
     X(LOGIT_SCALE, float, logit_scale, "scaled logits")             /* 0: 1 */                               \
@@ -94,8 +98,9 @@ typedef struct p4_layer_set {
 typedef struct p4_arch {
     char family[32]; /* config.json's model_type */
     int64_t V, C, L, H, Hkv, D, F;
-    int64_t first_layer; /* 0; of a part of a model (p4_model_part_init): its first block's number there */
-    int64_t positions;   /* longest sequence */
+    int64_t first_layer;  /* 0; of a part of a model (p4_model_part_init): its first block's number there */
+    int64_t positions;    /* longest sequence */
+    int64_t experts_used; /* with experts: by each token, those with the largest router logits */
     float norm_eps;
     float attention_scale;       /* of all layers, usually 1/sqrt(D): p4_arch_attention_scale */
     p4_rope rope, windowed_rope; /* the second with local_rope: of layers with a window */
@@ -131,6 +136,7 @@ typedef enum p4_dim {
     P4_DIM_QKV, /* (H + 2 Hkv) D */
     P4_DIM_QN,  /* of the norm of queries: D or H D */
     P4_DIM_KN,  /* of the norm of keys: D or Hkv D */
+    P4_DIM_E,   /* experts */
 } p4_dim;
 int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim);
 
@@ -153,6 +159,7 @@ typedef enum p4_kind {
     P4_KIND_TABLE,      /* embeddings and head */
     P4_KIND_PROJECTION, /* a matrix of a block */
     P4_KIND_RESIDUAL,   /* a matrix of a block whose output is added to the residual stream */
+    P4_KIND_ROUTER,     /* of a mixture of experts; stays in high precision */
     P4_KIND_GAIN,       /* of a norm */
     P4_KIND_NORM_BIAS,
     P4_KIND_SLOT_BIAS, /* of a projection, split into the same parts as its matrix */
@@ -161,10 +168,11 @@ typedef enum p4_kind {
 /* All roles: X(ROLE, outside the blocks or in each, kind, rows, columns, whether architecture `a` has it).
  *
  * Projections that read the same input form a slot, which runs as one matrix: q | k | v, gate | up. A
- * checkpoint may hold a slot in one tensor or in several. The shape given here is that of the whole slot. A
- * model with a tensor of a role is refused until net_takes.c lists the role. The order matters: the
- * distance from each projection to its bias is the same, and a norm's bias, if it can have one, follows its
- * gain (net_takes.c asserts both). */
+ * checkpoint may hold a slot in one tensor or in several. The shape given here is that of the whole slot;
+ * with experts, UP and DOWN hold those of all experts one below the other, each of this shape
+ * (p4_arch_copies). A model with a tensor of a role is refused until net_takes.c lists the role. The order
+ * matters: the distance from each projection to its bias is the same, and a norm's bias, if it can have one,
+ * follows its gain (net_takes.c asserts both). */
 #define P4_ROLES(X)                                                                              \
     X(EMBED, MODEL, TABLE, V, C, true)                                                           \
     X(POSITION, MODEL, TABLE, POSITIONS, C, a->learned_positions)                                \
@@ -176,6 +184,7 @@ typedef enum p4_kind {
     X(K_GAIN, BLOCK, GAIN, ONE, KN, a->qk_norm != P4_QK_NORM_NONE)                               \
     X(POST1_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the attention's output */             \
     X(POST2_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the MLP's output */                   \
+    X(ROUTER, BLOCK, ROUTER, E, C, a->experts > 0)                                               \
     X(QKV, BLOCK, PROJECTION, QKV, C, true)                                                      \
     X(O, BLOCK, RESIDUAL, C, Q, true)                                                            \
     X(UP, BLOCK, PROJECTION, UP, C, true)                                                        \
@@ -205,6 +214,9 @@ typedef struct p4_role_facts {
 extern const p4_role_facts p4_roles[P4_ROLE_COUNT];
 
 bool p4_arch_has_role(const p4_arch *arch, p4_role role);
+/* How many matrices of the shape in p4_roles the slot holds one below the other: with experts, UP and DOWN
+ * one for each. Local. */
+int64_t p4_arch_copies(const p4_arch *arch, p4_role role);
 
 static inline bool p4_role_is_matrix(p4_role role) /* QKV, O, UP, DOWN */
 {

@@ -247,6 +247,65 @@ static const p4_family starcoder2 = {
     MODEL_LAYERS(starcoder2_rows),
 };
 
+/* Of a block whose MLP is a mixture of experts; their names differ. */
+/* clang-format off */
+#define EXPERT_ROWS(router, gate, up, down)                                                                  \
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},                                                  \
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},                                                \
+    {P4_ROLE_QKV, "self_attn.q_proj.weight", P4_DIM_Q},                                                      \
+    {P4_ROLE_QKV, "self_attn.k_proj.weight", P4_DIM_KV},                                                     \
+    {P4_ROLE_QKV, "self_attn.v_proj.weight", P4_DIM_KV},                                                     \
+    {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},                                                   \
+    {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},                                                  \
+    {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},                                                  \
+    {P4_ROLE_Q_GAIN, "self_attn.q_norm.weight", P4_DIM_QN},                                                  \
+    {P4_ROLE_K_GAIN, "self_attn.k_norm.weight", P4_DIM_KN},                                                  \
+    {P4_ROLE_O, "self_attn.o_proj.weight", P4_DIM_C},                                                        \
+    {P4_ROLE_O_BIAS, "self_attn.o_proj.bias", P4_DIM_C},                                                     \
+    {P4_ROLE_NORM2_GAIN, "post_attention_layernorm.weight", P4_DIM_C},                                       \
+    {P4_ROLE_ROUTER, router, P4_DIM_E},                                                                      \
+    {P4_ROLE_UP, gate, P4_DIM_F},                                                                            \
+    {P4_ROLE_UP, up, P4_DIM_F},                                                                              \
+    {P4_ROLE_DOWN, down, P4_DIM_C},                                                                          \
+    {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},                                                     \
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V}
+
+static const p4_tensor_row expert_rows[] = {
+    EXPERT_ROWS("mlp.gate.weight", "mlp.experts.*.gate_proj.weight", "mlp.experts.*.up_proj.weight",
+                "mlp.experts.*.down_proj.weight"),
+};
+
+static const p4_tensor_row mixtral_rows[] = {
+    EXPERT_ROWS("block_sparse_moe.gate.weight", "block_sparse_moe.experts.*.w1.weight",
+                "block_sparse_moe.experts.*.w3.weight", "block_sparse_moe.experts.*.w2.weight"),
+};
+/* clang-format on */
+
+/* As the reference library holds them in memory, and writes them on request. */
+#define FUSED_EXPERTS .fused_up = "mlp.experts.gate_up_proj", .fused_down = "mlp.experts.down_proj"
+
+static const p4_family qwen3_moe = {
+    .title = "Qwen3 (mixture of experts)",
+    .features = {.gated_mlp = true, .activation = P4_SILU, .qk_norm = P4_QK_NORM_HEAD},
+    FUSED_EXPERTS,
+    MODEL_LAYERS(expert_rows),
+};
+
+static const p4_family mixtral = {
+    .title = "Mixtral",
+    .features = {.gated_mlp = true, .activation = P4_SILU, .normed_shares = true},
+    .other_router = "mlp.gate.weight",
+    FUSED_EXPERTS,
+    MODEL_LAYERS(mixtral_rows),
+};
+
+static const p4_family olmoe = {
+    .title = "OLMoE",
+    .features = {.gated_mlp = true, .activation = P4_SILU, .qk_norm = P4_QK_NORM_WHOLE},
+    FUSED_EXPERTS,
+    MODEL_LAYERS(expert_rows),
+};
+
 static const struct {
     const char *name;
     const p4_family *family;

@@ -11,7 +11,9 @@
 /* One tensor of a checkpoint. */
 typedef struct p4_tensor_row {
     p4_role role;
-    const char *name; /* after the prefix and, inside a block, after "<layers>.<number>." */
+    /* After the prefix and, inside a block, after "<layers>.<number>.". A '*' stands for the number of an
+     * expert: the row and those next to it with the same role are repeated for each. */
+    const char *name;
     p4_dim
         out; /* rows of a matrix or elements of a vector: of the whole slot, or of its part in this tensor */
 } p4_tensor_row;
@@ -30,6 +32,10 @@ typedef struct p4_family {
     const char *layers;                       /* "model.layers" */
     bool transposed;                          /* projections are stored as [in, out] (Conv1D) */
     p4_tensor_alias alias[P4_FAMILY_ALIASES]; /* up to the first whose `from` is NULL */
+    /* Other names, after "<layers>.<number>.", that a checkpoint may use for a mixture of experts: of the
+     * router, and of tensors that hold all experts, [experts, rows of UP or DOWN of one, cols]. NULL: none.
+     */
+    const char *other_router, *fused_up, *fused_down;
     /* Beginnings of the names of tensors that are no part of the language model; up to the first NULL. */
     const char *foreign[P4_FAMILY_FOREIGN];
     int64_t row_count;

@@ -20,6 +20,9 @@
     X(olmo2)           \
     X(smollm3)         \
     X(starcoder2)      \
-    X(granite)
+    X(granite)         \
+    X(qwen3_moe)       \
+    X(mixtral)         \
+    X(olmoe)
 
 #endif

@@ -52,6 +52,16 @@ static p4_rc check_features(const p4_arch *arch, const char *source)
           "%s: LayerNorm of outputs or with gains stored as their difference from 1", source);
     CHECK(!arch->post_norm || arch->residual_scale == 0,
           "%s: outputs of attention and MLP with both norms and a factor", source);
+    CHECK(arch->experts >= 0 && arch->experts <= 1 << 15, "%s: %lld experts, expected at most %d", source,
+          (long long)arch->experts, 1 << 15);
+    CHECK(arch->experts == 0 || (arch->experts_used >= 1 && arch->experts_used <= arch->experts),
+          "%s: each token goes through %lld experts of %lld, expected 1 to %lld", source,
+          (long long)arch->experts_used, (long long)arch->experts, (long long)arch->experts);
+    CHECK(arch->experts == 0 || (arch->gated_mlp && !arch->mlp_bias && !arch->parallel && !arch->no_pre_norm),
+          "%s: a mixture of experts in a parallel block, without a norm before it, with biases or without "
+          "gates, expected gated MLPs without biases after a norm",
+          source);
+    CHECK(arch->experts > 0 || !arch->normed_shares, "%s: normalized expert weights without experts", source);
     CHECK(!arch->qkv_by_head || arch->qk_norm == P4_QK_NORM_NONE,
           "%s: query, key and value rows by head and norms of queries and keys", source);
     CHECK(!arch->qkv_by_head || arch->H == arch->Hkv,
@@ -116,7 +126,8 @@ static p4_rc check_slot(const p4_model *model, p4_role role, int64_t layer, int6
     p4_rc rc = P4_OK;
     const p4_arch *arch = &model->arch;
     const p4_role_facts *facts = &p4_roles[role];
-    int64_t expected = p4_arch_dim(arch, facts->rows == P4_DIM_ONE ? facts->cols : facts->rows);
+    int64_t expected =
+        p4_arch_copies(arch, role) * p4_arch_dim(arch, facts->rows == P4_DIM_ONE ? facts->cols : facts->rows);
     int64_t first = p4_model_find(model, role, layer), out = 0;
     CHECK(first >= 0, "model family \"%s\" has no tensor for %s, expected one", arch->family, facts->name);
     int64_t parts = p4_model_parts(model, first);
@@ -150,13 +161,20 @@ done:
     return rc;
 }
 
+/* Does the row stand for a tensor of each expert? */
+static bool is_of_experts(const p4_tensor_row *row)
+{
+    return strchr(row->name, '*') != NULL;
+}
+
 /* The number of tensors that this architecture has inside (or outside) a block. */
 static int64_t count_rows(const p4_family *family, const p4_arch *arch, bool in_block)
 {
     int64_t count = 0;
     for (int64_t r = 0; r < family->row_count; r++) {
         p4_role role = family->row[r].role;
-        count += p4_arch_has_role(arch, role) && p4_roles[role].in_block == in_block;
+        bool has = p4_arch_has_role(arch, role) && p4_roles[role].in_block == in_block;
+        count += !has ? 0 : is_of_experts(&family->row[r]) ? arch->experts : 1;
     }
     return count;
 }
@@ -164,17 +182,24 @@ static int64_t count_rows(const p4_family *family, const p4_arch *arch, bool in_
 static p4_rc name_param(p4_param *param, const p4_family *family, const p4_tensor_row *row,
                         const char *prefix)
 {
-    const char *before = row->role == P4_ROLE_HEAD ? "" : prefix;
-    int length = param->layer < 0 ? snprintf(param->name, sizeof param->name, "%s%s", before, row->name)
+    const char *before = row->role == P4_ROLE_HEAD ? "" : prefix, *rest = row->name;
+    char own[P4_TENSOR_NAME_BYTES];
+    if (is_of_experts(row)) {
+        int head = (int)(strchr(row->name, '*') - row->name);
+        snprintf(own, sizeof own, "%.*s%lld%s", head, row->name, (long long)param->expert,
+                 row->name + head + 1);
+        rest = own;
+    }
+    int length = param->layer < 0 ? snprintf(param->name, sizeof param->name, "%s%s", before, rest)
                                   : snprintf(param->name, sizeof param->name, "%s%s.%lld.%s", before,
-                                             family->layers, (long long)param->layer, row->name);
+                                             family->layers, (long long)param->layer, rest);
     return length < (int)sizeof param->name ? P4_OK
                                             : FAIL("tensor name prefix \"%.64s\" is too long", prefix);
 }
 
 /* Appends the entry of one table row; its place in the slot follows from the entry before it. */
 static p4_rc add_param(p4_model *model, const p4_family *family, const p4_tensor_row *row, int64_t layer,
-                       const char *prefix)
+                       int64_t expert, const char *prefix)
 {
     const p4_arch *arch = &model->arch;
     int64_t index = model->params_count++;
@@ -183,16 +208,42 @@ static p4_rc add_param(p4_model *model, const p4_family *family, const p4_tensor
     int64_t out = p4_arch_dim(arch, row->out);
     *param = (p4_param){.role = row->role,
                         .layer = layer,
+                        .expert = expert,
                         .rows = vector ? 1 : out,
                         .cols = vector ? out : p4_arch_dim(arch, p4_roles[row->role].cols),
                         .vector = vector,
                         .transposed = family->transposed && p4_role_is_matrix(row->role)};
     if (index > 0 && param[-1].role == param->role && param[-1].layer == layer) {
-        param->row_offset = param[-1].row_offset + (param->vector ? param[-1].cols : param[-1].rows);
+        int64_t before = param->vector ? param[-1].cols : param[-1].rows;
+        param->row_offset = param[-1].row_offset + before;
+        param->input_offset = param[-1].expert == expert ? param[-1].input_offset + before : 0;
     }
     model->weights[index] = (p4_weight){
         .dtype = P4_F32, .transposed = param->transposed, .rows = param->rows, .cols = param->cols};
     return name_param(param, family, row, prefix);
+}
+
+/* Adds row r and, where it stands for a tensor of each expert, those next to it with the same role, expert
+ * after expert. Returns the number of rows in *taken. */
+static p4_rc add_rows(p4_model *model, const p4_family *family, int64_t r, int64_t layer, const char *prefix,
+                      int64_t *taken)
+{
+    p4_rc rc = P4_OK;
+    const p4_tensor_row *row = &family->row[r];
+    *taken = 1;
+    if (!is_of_experts(row)) {
+        return add_param(model, family, row, layer, -1, prefix);
+    }
+    while (r + *taken < family->row_count && row[*taken].role == row->role && is_of_experts(&row[*taken])) {
+        ++*taken;
+    }
+    for (int64_t e = 0; e < model->arch.experts; e++) {
+        for (int64_t k = 0; k < *taken; k++) {
+            TRY(add_param(model, family, &row[k], layer, e, prefix));
+        }
+    }
+done:
+    return rc;
 }
 
 /* Adds the rows from *next on that are inside (or outside) a block and leaves *next after them. */
@@ -201,10 +252,12 @@ static p4_rc add_section(p4_model *model, const p4_family *family, int64_t *next
 {
     p4_rc rc = P4_OK;
     bool in_block = layer >= 0;
-    for (; *next < family->row_count && p4_roles[family->row[*next].role].in_block == in_block; ++*next) {
+    while (*next < family->row_count && p4_roles[family->row[*next].role].in_block == in_block) {
+        int64_t taken = 1;
         if (p4_arch_has_role(&model->arch, family->row[*next].role)) {
-            TRY(add_param(model, family, &family->row[*next], layer, prefix));
+            TRY(add_rows(model, family, *next, layer, prefix, &taken));
         }
+        *next += taken;
     }
 done:
     return rc;
@@ -310,6 +363,26 @@ int64_t p4_model_parts(const p4_model *model, int64_t first)
         parts++;
     }
     return parts;
+}
+
+int64_t p4_model_readers(const p4_model *model, int64_t first)
+{
+    int64_t parts = p4_model_parts(model, first), readers = 1;
+    while (readers < parts && model->params[first + readers].input_offset > 0) {
+        readers++;
+    }
+    return readers;
+}
+
+int64_t p4_model_next_input(const p4_model *model, int64_t first, int64_t i)
+{
+    const p4_param *p = model->params;
+    for (i++; i < model->params_count && p[i].role == p[first].role && p[i].layer == p[first].layer; i++) {
+        if (p[i].input_offset == 0) {
+            return i;
+        }
+    }
+    return -1;
 }
 
 int64_t p4_model_matrix_rows(const p4_model *model, int64_t param, int64_t m)

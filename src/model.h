@@ -13,7 +13,11 @@ typedef struct p4_param {
     char name[P4_TENSOR_NAME_BYTES]; /* with the prefix of the checkpoint it came from */
     p4_role role;
     int64_t layer;      /* -1 outside the blocks */
+    int64_t expert;     /* -1: of none */
     int64_t row_offset; /* first row inside its slot (q 0, k H*D, v (H+Hkv)*D; gate 0, up F) */
+    int64_t
+        input_offset;   /* first row among the parts of the slot that read the same input; 0: the first of
+                         * them. Those of one expert read what is routed to it; without experts: row_offset */
     int64_t rows, cols; /* logical [out, in]; a vector is [1, n] */
     bool vector;        /* one dimension in files */
     bool transposed;    /* [in, out] in files */
@@ -66,8 +70,13 @@ static inline int64_t p4_model_part_entry(const p4_model *part, const p4_model *
 /* First entry with this role in this layer (-1 outside), or -1. A slot's other parts follow it directly.
  * Local. */
 int64_t p4_model_find(const p4_model *model, p4_role role, int64_t layer);
-/* Number of consecutive entries of that slot (1 to 3). Local. */
+/* Number of consecutive entries of that slot: 1 to 3, with experts up to 2 for each. Local. */
 int64_t p4_model_parts(const p4_model *model, int64_t first);
+/* Number of consecutive entries from `first` on (input_offset 0) that read the same input (1 to 3). Local. */
+int64_t p4_model_readers(const p4_model *model, int64_t first);
+/* The next entry of the slot that begins at `first` with an input of its own, after entry i; -1: none. Local.
+ */
+int64_t p4_model_next_input(const p4_model *model, int64_t first, int64_t i);
 /* A tensor may hold several matrices one below the other: q, k and v (GPT-2's c_attn; with rows by head,
  * those of every head), gate and up (Phi-3's gate_up_proj). The rows of matrix `m`; 0 after the last. Local.
  */

@@ -4,8 +4,8 @@
 
 int64_t p4_slot_rows(const p4_model *model, int64_t first)
 {
-    int64_t rows = 0;
-    for (int64_t i = 0; i < p4_model_parts(model, first); i++) {
+    int64_t rows = 0, parts = p4_model_parts(model, first);
+    for (int64_t i = 0; i < parts; i++) {
         const p4_param *part = &model->params[first + i];
         rows += part->vector ? part->cols : part->rows;
     }

@@ -105,6 +105,7 @@ typedef struct p4_net {
                      elsewhere */
     double predictions;            /* that these sums are over; replayed work (op `repeat`) is not counted */
     int32_t *h_tokens;             /* host [2 * N] */
+    int32_t *h_first;              /* host [experts + 1]: where the rows of each expert begin */
     const p4_net_teacher *teacher; /* of training; NULL: none. Set by its owner, who keeps it */
 } p4_net;
 
@@ -158,6 +159,11 @@ void p4_net_train_forward(p4_net *net, const p4_form *form, int64_t B, int64_t T
 void p4_net_train_block(p4_net *net, const p4_form *form, int64_t layer, int64_t B, int64_t T,
                         const p4_grad_sink *sink);
 void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sink *sink);
+
+/* Where the rows of each expert begin, [experts + 1], in the pass over the block `layer` that has just been
+ * queued or is under way (from a sink or a probe). Waits for the device; owned by net, until the next call.
+ * Requires a model with experts. */
+const int32_t *p4_net_expert_rows(p4_net *net, int64_t layer);
 
 /* Blocks alone, where a model's part is trained to outputs that are given (jobs/train/block_trainer.h). All
  * require `train` in the plan, not `head`. The input of the first block, [B * T, C], to be filled in. */

@@ -29,7 +29,7 @@ bool p4_net_rounds(const p4_block *b, p4_role role)
 {
     const p4_net *net = b->net;
     int64_t first = p4_model_find(net->model, role, b->layer);
-    return net->plan.activation_bits == 8 &&
+    return net->plan.activation_bits == 8 && p4_arch_copies(b->arch, role) == 1 &&
            (net->trace != NULL || b->pass->form->weights[first].dtype == P4_TERNARY);
 }
 
@@ -158,6 +158,10 @@ static void project_act(const p4_block *b, p4_role role, p4_net_buffer to)
 static void project(const p4_block *b, p4_role role, p4_net_buffer to)
 {
     bool rounds = p4_net_rounds(b, role);
+    if (role == P4_ROLE_DOWN && b->arch->experts > 0) {
+        p4_net_experts_down(b, to);
+        return;
+    }
     if (rounds) {
         project_codes(b, role, to);
     }
@@ -307,12 +311,6 @@ static void attend(const p4_block *b)
 
 /* --- MLP --------------------------------------------------------------------------------------- */
 
-void p4_net_activate(const p4_block *b, void *h, const p4_int8_rows *rounded, const void *up)
-{
-    const p4_arch *a = b->arch;
-    b->net->ops->activate(b->net->device, h, rounded, up, a->activation, a->gated_mlp, b->N, a->F);
-}
-
 /* H from UP's input. An activation that is not gated is computed together with the product before it, unless
  * that product or the next one works on codes or on weights as they are stored. */
 static void up_and_activate(const p4_block *b)
@@ -320,6 +318,10 @@ static void up_and_activate(const p4_block *b)
     p4_net *net = b->net;
     const p4_arch *a = b->arch;
     target h;
+    if (a->experts > 0) {
+        p4_net_experts_up(b);
+        return;
+    }
     if (a->gated_mlp || net->plan.cached || p4_net_rounds(b, P4_ROLE_DOWN) || p4_net_rounds(b, P4_ROLE_UP)) {
         project(b, P4_ROLE_UP, P4_BUFFER_UP);
         const void *up = p4_net_read(net, b->at, P4_BUFFER_UP);

@@ -51,7 +51,8 @@ static inline p4_role p4_norm_bias_of(p4_role gain)
 {
     return p4_roles[gain + 1].kind == P4_KIND_NORM_BIAS ? (p4_role)(gain + 1) : P4_ROLE_COUNT;
 }
-/* Does the projection of this role multiply its input rounded to int8? In a trace: may it? */
+/* Does the projection of this role multiply its input as int8 codes? In a trace: may it? Never that of
+ * experts, whose inputs are rounded as activations. */
 bool p4_net_rounds(const p4_block *b, p4_role role);
 
 /* Where a projection's input lies: as activations and, unless codes is P4_BUFFER_COUNT, rounded. */
@@ -82,6 +83,15 @@ void p4_net_finish_qkv(const p4_block *b);
 /* y = x with query, key and value rows side by side by head, [H, 3, D], in the order that attention takes,
  * [3, H, D]; backward: the other way. */
 void p4_net_regroup(const p4_block *b, void *y, const void *x, bool backward);
+
+/* The input of this role computed again from what the block kept, rounded unless that is NULL. */
+void p4_net_compute_again(const p4_block *b, p4_role role, void *to, const p4_int8_rows *rounded);
+
+/* A mixture of experts (net_experts.c): H from N2; the block's addend from H; and back, from the gradient at
+ * that addend to the gradient at N2. */
+void p4_net_experts_up(const p4_block *b);
+void p4_net_experts_down(const p4_block *b, p4_net_buffer to);
+void p4_net_experts_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffer dx);
 
 /* The gradient's buffer in the sink; NULL: not wanted, or there is no such parameter. */
 float *p4_net_grad(const p4_grad_sink *sink, int64_t param, bool *accumulate);

@@ -1,12 +1,6 @@
 /* net_block_backward.c - the backward pass of a block. Buffers: net_buffers.h. */
 #include "src/net_block.h"
 
-float *p4_net_grad(const p4_grad_sink *sink, int64_t param, bool *accumulate)
-{
-    *accumulate = true;
-    return param >= 0 ? sink->grad(sink->user, param, accumulate) : NULL;
-}
-
 float *p4_net_vector_grad(const p4_net *net, const p4_grad_sink *sink, p4_role role, int64_t layer)
 {
     bool accumulate;
@@ -57,27 +51,6 @@ static bool always_kept(const p4_arch *a, p4_role role)
     return role == P4_ROLE_O || (a->no_pre_norm && role != P4_ROLE_DOWN);
 }
 
-/* The input of this role computed again from what the block kept. */
-static void compute_again(const p4_block *b, p4_role role, void *to)
-{
-    static const p4_int8_rows no_codes = {0};
-    const p4_int8_rows *rounded = p4_net_rounds(b, role) ? &no_codes : NULL;
-    p4_net *net = b->net;
-    if (role == P4_ROLE_DOWN) {
-        const void *up = p4_net_read(net, b->at, P4_BUFFER_UP);
-        if (p4_net_step(net)) {
-            p4_net_activate(b, to, rounded, up);
-        }
-        return;
-    }
-    bool first = role == P4_ROLE_QKV || b->arch->parallel;
-    p4_net_norm(net, b->pass->form, b->layer, role == P4_ROLE_QKV ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN,
-                (p4_add_norm_forward_args){.N = b->N,
-                                           .x = p4_net_read(net, b->at, first ? P4_BUFFER_X1 : P4_BUFFER_X2),
-                                           .opt_y = to,
-                                           .opt_rounded = rounded});
-}
-
 /* The input that a projection multiplied, as activations: where the forward pass kept it, or in a buffer of
  * its own, rounded or converted from its codes or computed again. A trace passes through what may be. */
 static const void *input_of(const p4_block *b, p4_role role)
@@ -90,7 +63,7 @@ static const void *input_of(const p4_block *b, p4_role role)
     void *again = NULL;
     if (net->plan.recompute == P4_RECOMPUTE_LIGHT && !always_kept(b->arch, role)) {
         again = p4_net_write(net, b->at, again_of(role));
-        compute_again(b, role, again);
+        p4_net_compute_again(b, role, again, rounds ? &no_codes : NULL);
         return traced ? p4_net_read(net, b->at, again_of(role)) : again;
     }
     const void *x =
@@ -214,6 +187,10 @@ static void down_backward(const p4_block *b, p4_net_buffer dy)
 /* From dy, the gradient at the output of DOWN, to dx (= or +=), that at the input of UP. */
 static void mlp_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffer dx, bool accumulate)
 {
+    if (b->arch->experts > 0) { /* after a norm: dx is not accumulated */
+        p4_net_experts_backward(b, dy, dx);
+        return;
+    }
     weight_backward(b, P4_ROLE_DOWN, dy);
     down_backward(b, dy);
     input_backward(b, P4_ROLE_UP, dx, P4_BUFFER_DUP, accumulate);

@@ -3,7 +3,9 @@
 
 #include <assert.h>
 
-typedef enum unit { ACT, F32, CODES, NOTED } unit;
+#include "src/leaf/arena.h"
+
+typedef enum unit { ACT, F32, CODES, ROUTES, NOTED } unit;
 enum { PASS = false, BLOCK = true };
 
 static const bool of_block[P4_BUFFER_COUNT] = {
@@ -82,7 +84,8 @@ static int64_t width_of(const p4_net *net, p4_net_buffer buffer)
     const p4_arch *a = &net->model->arch;
     int64_t qkv = p4_arch_dim(a, P4_DIM_QKV), q = p4_arch_dim(a, P4_DIM_Q), up = p4_arch_dim(a, P4_DIM_UP),
             q_groups = q / p4_arch_dim(a, P4_DIM_QN),
-            k_groups = p4_arch_dim(a, P4_DIM_KV) / p4_arch_dim(a, P4_DIM_KN);
+            k_groups = p4_arch_dim(a, P4_DIM_KV) / p4_arch_dim(a, P4_DIM_KN),
+            used = a->experts > 0 ? a->experts_used : 1;
     const int64_t widths[] = {
 #define P4_WIDTH(name, scope, unit, width) width,
         P4_NET_BUFFERS(P4_WIDTH)
@@ -95,6 +98,37 @@ static int64_t width_of(const p4_net *net, p4_net_buffer buffer)
 static int64_t scales_at(const p4_net *net, p4_net_buffer buffer)
 {
     return p4_ceil_div(tokens(net) * p4_int8_width(width_of(net, buffer)), 64) * 64;
+}
+
+/* The arrays one behind the other; bytes of all. The tokens of the largest micro-batch. */
+typedef struct placed_routes {
+    p4_routes routes;
+    int64_t bytes;
+} placed_routes;
+
+static placed_routes routes_at(const p4_net *net, char *at)
+{
+    const p4_arch *a = &net->model->arch;
+    int64_t pairs = tokens(net) * a->experts_used;
+    p4_arena arena = {.base = at, .capacity_bytes = INT64_MAX};
+    placed_routes p = {.routes = {.N = tokens(net), .experts = a->experts, .used = a->experts_used}};
+    p.routes.share = p4_arena_take(&arena, pairs * 4);
+    p.routes.expert = p4_arena_take(&arena, pairs * 4);
+    p.routes.row = p4_arena_take(&arena, pairs * 4);
+    p.routes.first = p4_arena_take(&arena, (a->experts + 1) * 4);
+    p.routes.work = p4_arena_take(&arena, p4_routes_work_count(tokens(net), a->experts, a->experts_used) * 4);
+    p.bytes = arena.used_bytes;
+    return p;
+}
+
+p4_routes p4_net_read_routes(p4_net *net, int64_t block)
+{
+    return routes_at(net, p4_net_read(net, block, P4_BUFFER_ROUTES)).routes;
+}
+
+p4_routes p4_net_write_routes(p4_net *net, int64_t block)
+{
+    return routes_at(net, p4_net_write(net, block, P4_BUFFER_ROUTES)).routes;
 }
 
 int64_t p4_net_buffer_bytes(const p4_net *net, const p4_net_trace *trace, p4_net_buffer buffer)
@@ -112,6 +146,8 @@ int64_t p4_net_buffer_bytes(const p4_net *net, const p4_net_trace *trace, p4_net
         return N * width * 4;
     case CODES:
         return scales_at(net, buffer) + N * 4;
+    case ROUTES:
+        return routes_at(net, NULL).bytes;
     case NOTED:
         break;
     }

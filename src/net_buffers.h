@@ -12,8 +12,9 @@
 #include "src/net.h"
 
 /* X(NAME, BLOCK: each block has its own contents, or PASS; unit; units a token). The units: ACT elements of
- * the activation type; F32 elements; CODES: int8 elements with a scale for each token; NOTED: what
- * p4_net_write_bytes asks for. `a` is the architecture. */
+ * the activation type; F32 elements; CODES: int8 elements with a scale for each token; ROUTES: p4_routes
+ * (0 units); NOTED: what p4_net_write_bytes asks for. `a` is the architecture, `used` the MLPs that a token
+ * goes through: 1, or a->experts_used. */
 #define P4_NET_BUFFERS(X)                                                                       \
     X(X1, BLOCK, ACT, a->C)         /* the block's input */                                     \
     X(N1, BLOCK, ACT, a->C)         /* its norm, the input of QKV ... */                        \
@@ -26,11 +27,15 @@
     X(X2, BLOCK, ACT, a->C)   /* X1 and the attention's addend */                               \
     X(N2, BLOCK, ACT, a->C)   /* the norm before the MLP, the input of UP */                    \
     X(N2_CODES, BLOCK, CODES, a->C)                                                             \
-    X(UP, BLOCK, ACT, up)                                                                       \
-    X(H, BLOCK, ACT, a->F) /* activated, the input of DOWN */                                   \
+    X(ROUTER, BLOCK, ACT, a->experts) /* its logits */                                          \
+    X(ROUTES, BLOCK, ROUTES, 0)                                                                 \
+    X(GATHERED, BLOCK, ACT, used * a->C) /* N2 in the order of experts, the input of UP */      \
+    X(UP, BLOCK, ACT, used *up)                                                                 \
+    X(H, BLOCK, ACT, used * a->F) /* activated, the input of DOWN */                            \
     X(H_CODES, BLOCK, CODES, a->F)                                                              \
-    X(OUT2, BLOCK, ACT, a->C) /* DOWN's product, where more follows */                          \
-    X(MEAN1, BLOCK, F32, 1)   /* statistics for the backward pass */                            \
+    X(OUT2, BLOCK, ACT, a->C)       /* DOWN's product, where more follows */                    \
+    X(OUTS, PASS, ACT, used * a->C) /* those of experts */                                      \
+    X(MEAN1, BLOCK, F32, 1)         /* statistics for the backward pass */                      \
     X(RSTD1, BLOCK, F32, 1)                                                                     \
     X(Q_RSTD, BLOCK, F32, q_groups)                                                             \
     X(K_RSTD, BLOCK, F32, k_groups)                                                             \
@@ -53,19 +58,24 @@
     X(WEIGHT, PASS, NOTED, 0) /* one unpacked slot, or the head */                              \
     X(XQ, PASS, NOTED, 0)     /* an input converted back to activations */                      \
     X(ATTENTION_WORK, PASS, NOTED, 0)                                                           \
-    X(DX, PASS, ACT, a->C)  /* gradient at X1, X2 or a block's output */                        \
-    X(DY, PASS, ACT, a->C)  /* at the output of O or DOWN, where that is not DX */              \
-    X(DN, PASS, ACT, a->C)  /* at a norm's output */                                            \
-    X(DN2, PASS, ACT, a->C) /* at that of the second norm of a parallel block */                \
-    X(DUP, PASS, ACT, up)   /* at UP */                                                         \
-    X(DH, PASS, ACT, a->F)                                                                      \
+    X(DX, PASS, ACT, a->C)      /* gradient at X1, X2 or a block's output */                    \
+    X(DY, PASS, ACT, a->C)      /* at the output of O or DOWN, where that is not DX */          \
+    X(DN, PASS, ACT, a->C)      /* at a norm's output */                                        \
+    X(DN2, PASS, ACT, a->C)     /* at that of the second norm of a parallel block */            \
+    X(DUP, PASS, ACT, used *up) /* at UP */                                                     \
+    X(DH, PASS, ACT, used * a->F)                                                               \
+    X(DOUTS, PASS, ACT, used * a->C)     /* at OUTS */                                          \
+    X(DGATHERED, PASS, ACT, used * a->C) /* at GATHERED */                                      \
+    X(DSHARE, PASS, F32, used)           /* at the routes' shares */                            \
+    X(DROUTER, PASS, ACT, a->experts)                                                           \
     X(DATT, PASS, ACT, q)                                                                       \
     X(DQKV, PASS, ACT, qkv)                                                                     \
     X(DRAW, PASS, ACT, qkv)                                                                     \
     X(AGAIN_N1, PASS, ACT, a->C) /* inputs computed again, or converted from codes */           \
     X(AGAIN_ATT, PASS, ACT, q)                                                                  \
     X(AGAIN_N2, PASS, ACT, a->C)                                                                \
-    X(AGAIN_H, PASS, ACT, a->F)
+    X(AGAIN_GATHERED, PASS, ACT, used * a->C)                                                   \
+    X(AGAIN_H, PASS, ACT, used * a->F)
 
 typedef enum p4_net_buffer {
 #define P4_ENUMERATOR(name, scope, unit, width) P4_BUFFER_##name,
@@ -91,6 +101,8 @@ void *p4_net_write(p4_net *net, int64_t block, p4_net_buffer buffer);
 void *p4_net_write_bytes(p4_net *net, p4_net_buffer buffer, int64_t bytes);
 p4_int8_rows p4_net_read_codes(p4_net *net, int64_t block, p4_net_buffer buffer);
 p4_int8_rows p4_net_write_codes(p4_net *net, int64_t block, p4_net_buffer buffer);
+p4_routes p4_net_read_routes(p4_net *net, int64_t block);
+p4_routes p4_net_write_routes(p4_net *net, int64_t block);
 /* Ends a step: is its op to be called? */
 bool p4_net_step(p4_net *net);
 

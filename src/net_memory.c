@@ -87,8 +87,9 @@ static bool is_skipped(const p4_net *net, int64_t layer, p4_net_buffer buffer)
                   {P4_ROLE_UP, P4_BUFFER_N2, P4_BUFFER_N2_CODES},
                   {P4_ROLE_DOWN, P4_BUFFER_H, P4_BUFFER_H_CODES}};
     for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
-        bool ternary = net->model->params[p4_model_find(net->model, inputs[i].role, layer)].ternary;
-        if (buffer == (ternary ? inputs[i].act : inputs[i].codes)) {
+        bool ternary = net->model->params[p4_model_find(net->model, inputs[i].role, layer)].ternary,
+             codes = p4_arch_copies(&net->model->arch, inputs[i].role) == 1;
+        if (codes && buffer == (ternary ? inputs[i].act : inputs[i].codes)) {
             return net->plan.activation_bits == 8;
         }
     }
@@ -228,7 +229,8 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
     TRY(p4_net_check_device(ops, device, model));
     net->buffers = p4_alloc((size_t)(model->arch.L * P4_BUFFER_COUNT), sizeof *net->buffers);
     net->h_tokens = p4_alloc((size_t)tokens(net), 2 * sizeof *net->h_tokens);
-    if (net->buffers == NULL || net->h_tokens == NULL) {
+    net->h_first = p4_alloc((size_t)model->arch.experts + 1, sizeof *net->h_first);
+    if (net->buffers == NULL || net->h_tokens == NULL || net->h_first == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
@@ -255,5 +257,6 @@ void p4_net_close(p4_net *net)
     }
     free(net->buffers);
     free(net->h_tokens);
+    free(net->h_first);
     *net = (p4_net){0};
 }

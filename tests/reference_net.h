@@ -13,7 +13,7 @@ enum { REFERENCE_T_MAX = 32, REFERENCE_WIDTH_MAX = 256 };
 
 typedef struct reference {
     const p4_model *model;
-    double **param; /* [params_count]: each slot in one tensor */
+    double **param; /* [params_count]: each slot in one tensor, with experts in one for each of them */
     const int32_t *ids;
     int64_t B, T;
     double *logits; /* [B T, V] */
@@ -143,17 +143,51 @@ static void reference_attention(const reference *r, double *out, reference_rows 
     }
 }
 
-static void reference_mlp(const reference *r, double *out, const double *x, int64_t layer)
+/* The MLP whose matrices are those after the first by `expert`. */
+static void reference_one_mlp(const reference *r, double *out, const double *x, int64_t layer, int64_t expert)
 {
     const p4_arch *a = &r->model->arch;
+    const double *w_up = r->param[p4_model_find(r->model, P4_ROLE_UP, layer) + expert],
+                 *w_down = r->param[p4_model_find(r->model, P4_ROLE_DOWN, layer) + expert];
     double up[REFERENCE_WIDTH_MAX], h[REFERENCE_WIDTH_MAX];
-    reference_linear(up, x, reference_param(r, P4_ROLE_UP, layer), reference_param(r, P4_ROLE_UP_BIAS, layer),
-                     a->C, a->gated_mlp ? 2 * a->F : a->F);
+    reference_linear(up, x, w_up, reference_param(r, P4_ROLE_UP_BIAS, layer), a->C,
+                     a->gated_mlp ? 2 * a->F : a->F);
     for (int64_t f = 0; f < a->F; f++) {
         h[f] = reference_activation(a->activation, up[f]) * (a->gated_mlp ? up[a->F + f] : 1.0);
     }
-    reference_linear(out, h, reference_param(r, P4_ROLE_DOWN, layer),
-                     reference_param(r, P4_ROLE_DOWN_BIAS, layer), a->F, a->C);
+    reference_linear(out, h, w_down, reference_param(r, P4_ROLE_DOWN_BIAS, layer), a->F, a->C);
+}
+
+/* Of a mixture of experts: those with the largest of the router's probabilities, by these probabilities. */
+static void reference_mlp(const reference *r, double *out, const double *x, int64_t layer)
+{
+    const p4_arch *a = &r->model->arch;
+    double p[REFERENCE_WIDTH_MAX], one[REFERENCE_WIDTH_MAX], all = 0, taken = 0;
+    if (a->experts == 0) {
+        reference_one_mlp(r, out, x, layer, 0);
+        return;
+    }
+    reference_linear(p, x, reference_param(r, P4_ROLE_ROUTER, layer), NULL, a->C, a->experts);
+    for (int64_t e = 0; e < a->experts; e++) {
+        p[e] = exp(p[e]);
+        all += p[e];
+    }
+    bool is_taken[REFERENCE_WIDTH_MAX] = {false};
+    for (int64_t e = 0; e < a->experts; e++) {
+        int64_t above = 0;
+        for (int64_t other = 0; other < a->experts; other++) {
+            above += p[other] > p[e];
+        }
+        is_taken[e] = above < a->experts_used;
+        taken += is_taken[e] ? p[e] : 0.0;
+    }
+    memset(out, 0, (size_t)a->C * sizeof *out);
+    for (int64_t e = 0; e < a->experts; e++) {
+        reference_one_mlp(r, one, x, layer, e);
+        for (int64_t c = 0; c < a->C; c++) {
+            out[c] += is_taken[e] ? p[e] / (a->normed_shares ? taken : all) * one[c] : 0.0;
+        }
+    }
 }
 
 /* x += what attention or the MLP gave, through its norm and factor. */

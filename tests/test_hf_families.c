@@ -47,6 +47,9 @@ static void test_absent(void)
         {"smollm3", SIZES, 4, 8, 32768, 1e-6, 2e6, P4_SILU, true, false},
         {"starcoder2", SIZES, 2, 8, 4096, 1e-5, 1e4, P4_GELU_TANH, true, true},
         {"granite", SIZES, 4, 8, 2048, 1e-6, 1e4, P4_SILU, false, false},
+        {"qwen3_moe", SIZES, 4, 8, 32768, 1e-6, 1e4, P4_SILU, false, false},
+        {"mixtral", MANY_HEADS, 8, 8, 131072, 1e-5, 1e6, P4_SILU, false, false},
+        {"olmoe", SIZES, 4, 8, 4096, 1e-5, 1e4, P4_SILU, false, false},
     };
     p4_arch a;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -104,6 +107,10 @@ static void test_windows(void)
                    "ww.ww.");
     expect_windows("smollm3", SIZES ", \"use_sliding_window\": true, \"sliding_window\": 5", 5, "...w..");
     expect_windows("smollm3", SIZES ", \"sliding_window\": 5", 0, "......");
+    expect_windows("qwen3_moe", SIZES ", \"sliding_window\": 5", 0, "......");
+    expect_windows("qwen3_moe", SIZES ", \"use_sliding_window\": true", 4096, "wwwwww");
+    expect_windows("mixtral", MANY_HEADS, 0, "......");
+    expect_windows("mixtral", MANY_HEADS ", \"sliding_window\": 5", 5, "wwwwww");
 }
 
 /* rotated: for each layer of 6, 'r' or '.'. */
@@ -165,6 +172,35 @@ static void test_factors(void)
     EXPECT(a.embedding_scale == 12 && a.residual_scale == 0.22f && a.logit_scale == 0.125f &&
                a.attention_scale == 0.0078125f,
            "Granite's factors");
+}
+
+static void expect_experts(const char *family, const char *keys, int64_t experts, int64_t used, int64_t width,
+                           bool normed)
+{
+    p4_arch a;
+    EXPECT_OK(parse(&a, family, keys));
+    EXPECT(a.experts == experts && a.experts_used == used && a.F == width && a.normed_shares == normed,
+           "%s, %s: %lld of %lld experts of width %lld, normalized %d", family, keys,
+           (long long)a.experts_used, (long long)a.experts, (long long)a.F, a.normed_shares);
+}
+
+/* Both names of the number of experts, of which that of the hub's files counts. */
+static void test_experts(void)
+{
+    p4_arch a;
+    expect_experts("qwen3_moe", SIZES, 128, 8, 768, false);
+    expect_experts("qwen3_moe",
+                   SIZES ", \"num_experts\": 6, \"num_experts_per_tok\": 3, \"norm_topk_prob\": true, "
+                         "\"moe_intermediate_size\": 24, \"decoder_sparse_step\": 1, \"mlp_only_layers\": []",
+                   6, 3, 24, true);
+    expect_experts("qwen3_moe", SIZES ", \"num_local_experts\": 9", 9, 8, 768, false);
+    expect_experts("mixtral", MANY_HEADS, 8, 2, 40, true);
+    expect_experts("mixtral", MANY_HEADS ", \"num_local_experts\": 5, \"num_experts\": 7", 5, 2, 40, true);
+    expect_experts("olmoe", SIZES, 64, 8, 40, false);
+    EXPECT_OK(parse(&a, "olmoe", SIZES ", \"clip_qkv\": null"));
+    EXPECT(a.qk_norm == P4_QK_NORM_WHOLE && !a.no_pre_norm, "OLMoE's norms");
+    EXPECT_OK(parse(&a, "qwen3_moe", SIZES));
+    EXPECT(a.qk_norm == P4_QK_NORM_HEAD, "Qwen3's norms");
 }
 
 /* The language model of a model that also takes images, as the hub has it: most sizes are the class's. */
@@ -236,8 +272,11 @@ static void test_refused(void)
         {"smollm3", SIZES ", \"no_rope_layers\": [1, 0, 2, 0, 0, 0]", "expected 0 or 1 for layer 2"},
         {"smollm3", SIZES ", \"no_rope_layer_interval\": 0", "\"no_rope_layer_interval\" is 0"},
         {"granite", SIZES ", \"logits_scaling\": 0", "\"logits_scaling\" is 0"},
-        {"mixtral", SIZES, "model_type \"mixtral\" is not supported; supported: llama, gpt2, qwen2"},
-        {"qwen3_moe", SIZES, "model_type \"qwen3_moe\" is not supported; supported: "},
+        {"mixtral", MANY_HEADS ", \"num_experts_per_tok\": 9", "9 experts of 8, expected 1 to 8"},
+        {"qwen3_moe", SIZES ", \"decoder_sparse_step\": 2", "\"decoder_sparse_step\" is 2"},
+        {"qwen3_moe", SIZES ", \"mlp_only_layers\": [1]", "\"mlp_only_layers\" names layers without"},
+        {"olmoe", SIZES ", \"clip_qkv\": 8.0", "\"clip_qkv\" clips queries, keys and values"},
+        {"qwen2_moe", SIZES, "model_type \"qwen2_moe\" is not supported; supported: llama, gpt2, qwen2"},
         {"deepseek_v3", SIZES, "model_type \"deepseek_v3\" is not supported; supported: "},
     };
     p4_arch a;
@@ -254,6 +293,7 @@ int main(void)
     test_windows();
     test_rotation();
     test_factors();
+    test_experts();
     test_container();
     test_refused();
     return TEST_END();

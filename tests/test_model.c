@@ -106,6 +106,42 @@ static void test_llama_biases(void)
     p4_model_close(&model);
 }
 
+/* All experts' matrices are one slot, and each expert's read one input. */
+static void test_experts(void)
+{
+    p4_model model;
+    p4_arch arch = llama_arch();
+    snprintf(arch.family, sizeof arch.family, "mixtral");
+    arch.experts = 3;
+    arch.experts_used = 2;
+    EXPECT_OK(p4_model_init(&model, &arch, ""));
+    int64_t up = p4_model_find(&model, P4_ROLE_UP, 1), down = p4_model_find(&model, P4_ROLE_DOWN, 1);
+    EXPECT(p4_model_parts(&model, up) == 6 && p4_model_parts(&model, down) == 3 && down == up + 6, "parts");
+    expect_param(&model, up + 3, "model.layers.1.block_sparse_moe.experts.1.w3.weight", P4_ROLE_UP, 1, 81, 27,
+                 20);
+    expect_param(&model, down + 2, "model.layers.1.block_sparse_moe.experts.2.w2.weight", P4_ROLE_DOWN, 1, 40,
+                 20, 27);
+    expect_param(&model, up - 1, "model.layers.1.block_sparse_moe.gate.weight", P4_ROLE_ROUTER, 1, 0, 3, 20);
+    EXPECT(model.params[up + 3].input_offset == 27 && model.params[up + 4].input_offset == 0 &&
+               model.params[up + 3].expert == 1 && model.params[down + 2].input_offset == 0 &&
+               model.params[up - 1].expert == -1,
+           "experts and their inputs");
+    EXPECT(p4_model_readers(&model, up + 2) == 2 && p4_model_readers(&model, down) == 1 &&
+               p4_model_next_input(&model, up, up) == up + 2 &&
+               p4_model_next_input(&model, up, up + 4) == -1 &&
+               p4_model_next_input(&model, down, down + 1) == down + 2,
+           "readers of an input");
+    p4_list none = {.count = 0};
+    p4_model_select_ternary(&model, &none, true, true);
+    EXPECT(!model.params[up - 1].ternary && model.params[up].ternary, "the router is not ternary");
+    p4_model_close(&model);
+    arch.experts_used = 4;
+    EXPECT_REFUSED(p4_model_init(&model, &arch, ""), "4 experts of 3, expected 1 to 3");
+    arch.experts_used = 2;
+    arch.parallel = true;
+    EXPECT_REFUSED(p4_model_init(&model, &arch, ""), "a mixture of experts in a parallel block");
+}
+
 static void test_gpt2(void)
 {
     p4_model model;
@@ -448,6 +484,7 @@ int main(void)
     test_layers();
     test_llama_plain();
     test_llama_biases();
+    test_experts();
     test_gpt2();
     test_select();
     test_refusals();

@@ -26,6 +26,22 @@ static const p4_tensor_row rows[] = {
 static const p4_family family = {
     .title = "any", .prefix = "", .layers = "blocks", .row_count = sizeof rows / sizeof rows[0], .row = rows};
 
+/* clang-format off */
+static const p4_tensor_row rows_of_experts[] = {
+    {P4_ROLE_EMBED, "embed", P4_DIM_V},           {P4_ROLE_NORM1_GAIN, "norm1", P4_DIM_C},
+    {P4_ROLE_NORM2_GAIN, "norm2", P4_DIM_C},      {P4_ROLE_POST1_GAIN, "post1", P4_DIM_C},
+    {P4_ROLE_POST2_GAIN, "post2", P4_DIM_C},      {P4_ROLE_QKV, "qkv", P4_DIM_QKV},
+    {P4_ROLE_O, "o", P4_DIM_C},                   {P4_ROLE_ROUTER, "router", P4_DIM_E},
+    {P4_ROLE_UP, "experts.*.up", P4_DIM_UP},      {P4_ROLE_DOWN, "experts.*.down", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "final", P4_DIM_C},      {P4_ROLE_HEAD, "head", P4_DIM_V},
+};
+/* clang-format on */
+static const p4_family family_of_experts = {.title = "any mixture of experts",
+                                            .prefix = "",
+                                            .layers = "blocks",
+                                            .row_count = sizeof rows_of_experts / sizeof rows_of_experts[0],
+                                            .row = rows_of_experts};
+
 static p4_net_takes seen;
 
 /* Numbers of all; features are added by those that follow. */
@@ -53,6 +69,11 @@ static const p4_arch archs[] = {
     {NUMBERS, .family = "mixed", .Hkv = 2, .parallel = true, .residual_scale = 0.5f, .gated_mlp = true,
      .activation = P4_GELU_ERF, .qk_norm = P4_QK_NORM_WHOLE, .gain_offset = true, .o_bias = true,
      .mlp_bias = true},
+    {NUMBERS, .family = "experts", .Hkv = 2, .gated_mlp = true, .activation = P4_SILU, .experts = 5,
+     .experts_used = 2, .normed_shares = true, .residual_scale = 0.5f},
+    {NUMBERS, .family = "shares", .Hkv = 2, .gated_mlp = true, .activation = P4_SILU, .experts = 3,
+     .experts_used = 2, .post_norm = true},
+    {NUMBERS, .family = "all", .Hkv = 2, .gated_mlp = true, .experts = 2, .experts_used = 2, .tied = true},
 };
 
 /* The model's parameters, in fp32 and in double. */
@@ -67,7 +88,7 @@ typedef struct world {
 static void open_world(world *w, const p4_arch *arch)
 {
     p4_rng rng = {.seed = 5, .stream = (uint64_t)(arch - archs)};
-    EXPECT_OK(p4_model_init_family(&w->model, arch, &family, ""));
+    EXPECT_OK(p4_model_init_family(&w->model, arch, arch->experts > 0 ? &family_of_experts : &family, ""));
     w->f32 = p4_alloc((size_t)w->model.params_count, sizeof *w->f32);
     w->f64 = p4_alloc((size_t)w->model.params_count, sizeof *w->f64);
     for (int64_t i = 0; i < w->model.params_count; i++) {

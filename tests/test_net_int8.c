@@ -145,6 +145,7 @@ static double distance(const float *a, const float *b, int64_t count)
 typedef struct probe_state {
     const world *w;
     int64_t seen, rounded;
+    int64_t last; /* slot; those of experts come one after another */
 } probe_state;
 
 /* Each token's elements are whole multiples of a 127th of its largest, where the slot is ternary; of those up
@@ -155,8 +156,11 @@ static void see_slot(void *user, int64_t first, const void *x, int64_t in, const
     probe_state *state = user;
     (void)y;
     (void)out;
-    state->seen++;
-    if (!state->w->hf.model.params[first].ternary) {
+    const p4_model *model = &state->w->hf.model;
+    int64_t slot = p4_model_find(model, model->params[first].role, model->params[first].layer);
+    state->seen += slot != state->last;
+    state->last = slot;
+    if (!model->params[first].ternary) {
         return;
     }
     float *on_device = take(N * in * 4), *h_x = p4_alloc((size_t)(N * in), sizeof *h_x);
@@ -206,7 +210,7 @@ static void check_evaluation(const world *w, double trained)
 {
     int64_t unused, slots = 4 * w->hf.model.arch.L;
     p4_safetensors file;
-    probe_state state = {.w = w};
+    probe_state state = {.w = w, .last = -1};
     p4_probe probe = {.slot = see_slot, .user = &state};
     char *path = p4_format("%s/golden.safetensors", w->dir);
     EXPECT_NEAR(evaluate(w, &w->form, NULL), trained, 1e-6);

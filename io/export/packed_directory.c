@@ -147,6 +147,12 @@ bool p4_packed_is_linear(const p4_param *param)
 p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer)
 {
     const p4_model *model = &source->hf->model;
+    if (model->arch.experts > 0) {
+        return FAIL(
+            "%s: model family %s keeps the matrices of its experts in modules that are no linear layers, "
+            "which the format does not take",
+            writer, model->arch.family);
+    }
     for (int64_t i = 0; i < model->params_count; i++) {
         if (model->params[i].transposed) {
             return FAIL(

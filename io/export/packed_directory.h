@@ -41,7 +41,9 @@ void p4_packed_directory_free(p4_packed_directory *directory);
 
 /* Is the parameter a ternary matrix with a module of its own kind (a linear layer, not an embedding)? */
 bool p4_packed_is_linear(const p4_param *param);
-/* P4_E_INPUT: the family keeps its matrices as [in, out], in modules that are no linear layers. */
+/* P4_E_INPUT: the family keeps its matrices as [in, out], or those of experts, in modules that are no linear
+ * layers.
+ */
 p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer);
 /* config.json for fp16 with a member `key` more, which is the JSON text `value` (freed); NULL: memory is out.
  */

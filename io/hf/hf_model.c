@@ -110,17 +110,59 @@ static p4_hf_tensor *find_param(const p4_hf_model *hf, const p4_hf_tensors *all,
     return tied ? p4_hf_tensors_find(all, p4_family_tensor(family, P4_ROLE_HEAD)) : found;
 }
 
+/* Points the weight at its rows in a tensor that holds those of all experts. */
+static p4_rc attach_fused(const p4_hf_model *hf, p4_weight *weight, const p4_param *param,
+                          p4_hf_tensor *found)
+{
+    p4_rc rc = P4_OK;
+    char have[200], want[200];
+    const p4_safetensor *tensor = found->tensor;
+    const p4_arch *arch = &hf->model.arch;
+    int64_t expected[3] = {arch->experts, p4_arch_dim(arch, p4_roles[param->role].rows), param->cols};
+    CHECK(tensor->rank == 3 && memcmp(tensor->shape, expected, sizeof expected) == 0,
+          "%s: tensor \"%s\" has the shape %s, config.json describes %s", found->shard->path, tensor->name,
+          shape_text(have, tensor->shape, tensor->rank), shape_text(want, expected, 3));
+    CHECK(tensor->is_float, "%s: tensor \"%s\" holds %s, expected F32, F16 or BF16", found->shard->path,
+          tensor->name, tensor->dtype_name);
+    weight->dtype = tensor->dtype;
+    weight->data =
+        (const char *)tensor->data + param->row_offset * param->cols * p4_dtype_bytes(tensor->dtype);
+    found->used = true;
+done:
+    return rc;
+}
+
+/* The tensor of a mixture of experts that has another name than in the table; NULL: none. */
+static p4_hf_tensor *find_other(const p4_hf_tensors *all, const p4_family *family, const p4_param *param)
+{
+    const char *rest = param->role == P4_ROLE_ROUTER ? family->other_router
+                       : param->expert < 0           ? NULL
+                       : param->role == P4_ROLE_UP   ? family->fused_up
+                                                     : family->fused_down;
+    char name[P4_TENSOR_NAME_BYTES];
+    if (rest == NULL) {
+        return NULL;
+    }
+    snprintf(name, sizeof name, "%s.%lld.%s", family->layers, (long long)param->layer, rest);
+    return p4_hf_tensors_find(all, name);
+}
+
 static p4_rc attach_all(p4_hf_model *hf, const p4_hf_tensors *all)
 {
     p4_rc rc = P4_OK;
     p4_name_sample missing = {0}, extra = {0}, foreign = {0};
     const p4_family *family = p4_family_find(hf->model.arch.family);
     for (int64_t i = 0; i < hf->model.params_count; i++) {
+        const p4_param *param = &hf->model.params[i];
         p4_hf_tensor *found = find_param(hf, all, family, i);
+        bool other = found == NULL;
+        found = other ? find_other(all, family, param) : found;
         if (found == NULL) {
-            p4_name_sample_add(&missing, hf->model.params[i].name);
+            p4_name_sample_add(&missing, param->name);
+        } else if (other && param->expert >= 0) {
+            TRY(attach_fused(hf, &hf->model.weights[i], param, found));
         } else {
-            TRY(attach(&hf->model.weights[i], &hf->model.params[i], found));
+            TRY(attach(&hf->model.weights[i], param, found));
         }
     }
     for (int64_t i = 0; i < all->count; i++) {

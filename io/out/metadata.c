@@ -34,8 +34,9 @@ void p4_metadata_free(p4_metadata *metadata)
     free(metadata->inputs);
     free(metadata->config_json);
     free(metadata->provenance_json);
+    free(metadata->experts_json);
     metadata->inputs = NULL;
-    metadata->config_json = metadata->provenance_json = NULL;
+    metadata->config_json = metadata->provenance_json = metadata->experts_json = NULL;
     metadata->input_count = 0;
 }
 
@@ -123,6 +124,7 @@ static p4_rc print(const p4_metadata *metadata, char **json)
               p4_json_put_reals(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
               put_inputs(cJSON_AddArrayToObject(root, "inputs"), metadata);
     ok = ok && put_tree(root, "provenance", metadata->provenance_json) == P4_OK &&
+         put_tree(root, "experts", metadata->experts_json) == P4_OK &&
          put_tree(root, "config", metadata->config_json) == P4_OK;
     *json = p4_json_print(root, ok, true);
     return *json != NULL ? P4_OK : P4_E_SYSTEM;
@@ -253,7 +255,8 @@ p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_byt
         goto done;
     }
     TRY(take_tree(&metadata->config_json, root, "config", source));
-    rc = take_tree(&metadata->provenance_json, root, "provenance", source);
+    TRY(take_tree(&metadata->provenance_json, root, "provenance", source));
+    rc = take_tree(&metadata->experts_json, root, "experts", source);
 done:
     cJSON_Delete(root);
     if (rc != P4_OK) {

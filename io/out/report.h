@@ -26,6 +26,8 @@ p4_rc p4_results_store(const p4_results *results, const char *path);
 p4_rc p4_provenance_add_input(p4_provenance *provenance, const char *name, const char *fingerprint);
 /* As under "provenance" in results.json. The caller frees *json. */
 p4_rc p4_provenance_print(const p4_provenance *provenance, char **json);
+/* As under "experts" in results.json, of a mixture of experts. The caller frees *json. */
+p4_rc p4_expert_loads_print(const p4_expert_loads *loads, char **json);
 void p4_provenance_free(p4_provenance *provenance); /* Its lists. */
 
 /* The final table, for a person. */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/out/experts_json.h"
 #include "io/out/outputs.h"
 #include "io/out/report.h"
 #include "src/plan.h"
@@ -210,13 +211,42 @@ static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
             p4_plural(tuning->tokens), cell(best, tuning->best_perplexity, 3, ""));
 }
 
+/* The layer whose experts got the most different numbers of tokens. */
+static void experts(FILE *to, const p4_expert_loads *loads)
+{
+    int64_t most = 0;
+    if (loads->experts == 0) {
+        return;
+    }
+    fprintf(to, "  Experts         %" PRId64 " of %" PRId64 " for each token", loads->used, loads->experts);
+    if (loads->tokens == NULL) {
+        fprintf(to, "; their loads were not measured (no calibration)\n");
+        return;
+    }
+    for (int64_t l = 1; l < loads->layers; l++) {
+        if (p4_expert_loads_extreme(loads, l, true) > p4_expert_loads_extreme(loads, most, true)) {
+            most = l;
+        }
+    }
+    fprintf(to, "; layer %" PRId64 " is the least even: %.2f to %.2f times the mean\n", most,
+            p4_expert_loads_extreme(loads, most, false), p4_expert_loads_extreme(loads, most, true));
+    if (loads->unused > 0) {
+        fprintf(to, "                  %" PRId64 " of %" PRId64 " got no token in calibration\n",
+                loads->unused, loads->layers * loads->experts);
+    }
+}
+
 static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
 {
     if (!flow->ran) {
         fprintf(to, "  Gradient flow   not tested\n");
     } else if (flow->passed) {
-        fprintf(to, "  Gradient flow   passed: %" PRId64 " tensor%s a finite, non-zero gradient\n",
+        fprintf(to, "  Gradient flow   passed: %" PRId64 " tensor%s a finite, non-zero gradient",
                 flow->tensors_checked, flow->tensors_checked == 1 ? " gets" : "s get");
+        if (flow->tensors_unused > 0) {
+            fprintf(to, "; %" PRId64 " of experts without tokens get none", flow->tensors_unused);
+        }
+        fprintf(to, "\n");
     } else {
         fprintf(to, "  Gradient flow   FAILED: %s\n", flow->error);
     }
@@ -290,6 +320,7 @@ void p4_report_table(FILE *to, const p4_results *results)
         quality(to, results);
         reconstruction(to, &results->reconstruction);
         fine_tuning(to, &results->fine_tuning);
+        experts(to, &results->experts);
         gradient_flow(to, &results->gradient_flow);
         times(to, results);
         outputs(to, &results->output_paths);

@@ -29,6 +29,8 @@ void p4_results_free(p4_results *results)
     free(results->reconstruction.losses);
     results->reconstruction.losses = NULL;
     results->reconstruction.losses_count = 0;
+    free(results->experts.tokens);
+    results->experts.tokens = NULL;
     p4_provenance_free(&results->provenance);
 }
 

@@ -5,6 +5,7 @@
 
 #include "io/file/atomic_file.h"
 #include "io/json/write.h"
+#include "io/out/experts_json.h"
 #include "io/out/outputs.h"
 #include "io/out/provenance.h"
 #include "io/out/report.h"
@@ -121,9 +122,11 @@ static bool put_bool(cJSON *object, const char *key, bool value, bool measured)
 
 static bool put_gradient_flow(cJSON *object, const p4_gradient_flow *flow)
 {
-    const p4_json_real checked = {"tensors_checked", (double)flow->tensors_checked};
+    const p4_json_real counts[] = {{"tensors_checked", (double)flow->tensors_checked},
+                                   {"tensors_unused", (double)flow->tensors_unused}};
     return put_bool(object, "passed", flow->passed, flow->ran) &&
-           p4_json_put_text(object, "error", flow->error) && p4_json_put_reals(object, &checked, 1);
+           p4_json_put_text(object, "error", flow->error) &&
+           p4_json_put_reals(object, counts, sizeof counts / sizeof counts[0]);
 }
 
 /* A gradient-flow test that failed gives a verdict by itself. */
@@ -163,6 +166,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&
         put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
         put_reconstruction(root, &results->reconstruction) && put_fine_tuning(root, &results->fine_tuning) &&
+        p4_json_put_experts(root, "experts", &results->experts) &&
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&
         put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality, &results->gradient_flow) &&
         p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &results->metrics) &&

@@ -224,7 +224,7 @@ static p4_rc take_summaries(const p4_statistics *seen, const p4_model *model, p4
         return P4_E_SYSTEM;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
-        if (p4_statistics_has(seen, i)) {
+        if (p4_statistics_reached(seen, i)) {
             TRY(p4_statistics_summarize(seen, model, i, &(*stats)[*count]));
             (*count)++;
         }

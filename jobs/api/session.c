@@ -115,12 +115,14 @@ static void share_results(p4_group *group, p4_results *results)
     p4_fine_tuning mine = results->fine_tuning;
     p4_reconstruction reconstruction = results->reconstruction;
     p4_provenance provenance = results->provenance;
+    double *expert_tokens = results->experts.tokens;
     p4_group_bcast(group, results, sizeof *results, 0);
     results->fine_tuning.history = mine.history;
     results->fine_tuning.history_count = mine.history_count;
     results->fine_tuning.history_capacity = mine.history_capacity;
     results->reconstruction.losses_count = reconstruction.losses_count;
     results->reconstruction.losses = reconstruction.losses;
+    results->experts.tokens = expert_tokens;
     results->provenance.places = provenance.places;
     results->provenance.place_count = provenance.place_count;
     results->provenance.inputs = provenance.inputs;

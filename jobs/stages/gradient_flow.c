@@ -1,5 +1,6 @@
 #include "jobs/train/gradient_flow.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,8 +39,13 @@ p4_rc p4_stage_gradient_flow(p4_run *run)
                          .T = T};
     TRY(p4_gradient_flow_run(&test, record));
     if (record->passed) {
-        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient",
-             (long long)record->tensors_checked, p4_plural(record->tensors_checked));
+        char unused[64] = "";
+        if (record->tensors_unused > 0) {
+            snprintf(unused, sizeof unused, "; %lld of experts without tokens have none",
+                     (long long)record->tensors_unused);
+        }
+        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient%s",
+             (long long)record->tensors_checked, p4_plural(record->tensors_checked), unused);
     } else {
         WARN("      FAILED: %s", record->error);
     }

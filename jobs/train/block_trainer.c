@@ -301,9 +301,12 @@ static p4_rc load_importance(p4_block_trainer *t)
         if (h_importance == NULL) {
             return P4_E_SYSTEM;
         }
-        if (p4_quantize_importance(&t->plan.quantize, p4_block_entry_of(t, i), cols, h_importance)) {
-            t->compute->ops->to_device(t->compute->device, t->importance[i], h_importance, cols * 4);
+        if (!p4_quantize_importance(&t->plan.quantize, p4_block_entry_of(t, i), cols, h_importance)) {
+            for (int64_t c = 0; c < cols; c++) { /* an expert without tokens: all channels alike */
+                h_importance[c] = 1.0f;
+            }
         }
+        t->compute->ops->to_device(t->compute->device, t->importance[i], h_importance, cols * 4);
         free(h_importance);
     }
     return P4_OK;

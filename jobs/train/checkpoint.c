@@ -248,7 +248,7 @@ static p4_rc take_entry(const p4_arrays *arrays, p4_activation_stats *s, const p
                              .count = output[2],
                              .min = (float)output[3],
                              .max = (float)output[4]};
-    if (p->row_offset > 0) {
+    if (p->input_offset > 0) {
         s->input_mean_square = slot->input_mean_square;
         return P4_OK;
     }
@@ -276,7 +276,7 @@ p4_rc p4_checkpoint_take_statistics(const p4_arrays *arrays, p4_statistics *s, c
     for (int64_t i = 0; i < s->count; i++) {
         const p4_param *p = &model->params[i];
         if (p4_role_is_matrix(p->role)) {
-            slot = p->row_offset == 0 ? &s->entries[i] : slot;
+            slot = p->input_offset == 0 ? &s->entries[i] : slot;
             TRY(take_entry(arrays, &s->entries[i], slot, p));
         }
     }

@@ -35,7 +35,8 @@ typedef struct work {
     void *memory;
     arrays a;
     p4_arena block;      /* codes of the block at work, on a device with its own memory */
-    int64_t slot;        /* at work: its first parameter */
+    int64_t slot;        /* at work: the first of the parameters that read one input */
+    double rows;         /* of inputs that h sums: tokens, or those routed to an expert */
     double quantum;      /* of the sums in h */
     float *h_importance; /* host, of the widest slot */
     double *h_sums;      /* host: a piece of h on its way through the sum over ranks; NULL: not needed */
@@ -170,6 +171,7 @@ static void see_slot(void *user, int64_t first, const void *x, int64_t in, const
     (void)y;
     (void)out;
     if (first == w->slot) {
+        w->rows += (double)N;
         w->compute->ops->hessian_add(
             w->compute->device,
             &(p4_hessian_add_args){
@@ -217,7 +219,7 @@ static p4_rc finish(work *w, const p4_param *p)
 {
     p4_rc rc = P4_OK;
     const p4_ops *ops = w->compute->ops;
-    double tokens = (double)(w->plan->windows->count * w->plan->windows->T);
+    double tokens = fmax(w->rows, 1.0);
     ops->hessian_finish(
         w->compute->device,
         &(p4_hessian_finish_args){.C = p->cols,
@@ -245,9 +247,11 @@ static p4_rc collect(work *w, p4_layers *layers, int64_t layer)
     const p4_param *p = &w->original->hf.model.params[w->slot];
     int64_t elements = p->cols * p->cols;
     w->quantum = quantum_of(w);
+    w->rows = 0;
     w->compute->ops->zero(w->compute->device, w->a.h, elements * (int64_t)sizeof(double));
     TRY_ALL(w->compute->group, p4_layers_observe(layers, layer, &w->form, &probe));
     sum_over_ranks(w, elements);
+    p4_group_sum_f64(w->compute->group, &w->rows, 1);
     TRY_ALL(w->compute->group, finish(w, p));
 done:
     return rc;
@@ -291,6 +295,13 @@ static void solve_rows(work *w, const p4_hessian_rows *rows)
     }
 }
 
+/* Does the matrix have inputs? An expert has none if no token is routed to it, by the original or with the
+ * blocks before it ternary. */
+static bool is_reached(const work *w)
+{
+    return w->rows > 0 && p4_statistics_reached(w->plan->statistics, w->slot);
+}
+
 /* One of this rank's matrices, from the original's weight on the device to the packed model. Local. */
 static p4_rc solve(work *w, const p4_weight *weight, int64_t i)
 {
@@ -310,12 +321,18 @@ static p4_rc solve(work *w, const p4_weight *weight, int64_t i)
                             .fit = a->fit,
                             .scale = a->scale,
                             .work = a->work};
-    ops->hessian_weights(device, a->w, weight, a->importance);
-    ops->quantize(device, a->codes, a->scale, &error, weight, P4_QUANT_EXACT, 0.0f, a->importance);
+    bool reached = is_reached(w);
+    ops->quantize(device, a->codes, a->scale, &error, weight, P4_QUANT_EXACT, 0.0f,
+                  reached ? a->importance : NULL);
     CHECK(error.nonfinite == 0, "%s: tensor %s holds values that are NaN or infinite, %lld of them",
           w->original->hf.path, name, (long long)error.nonfinite);
-    solve_rows(w, &rows);
-    ops->pack_trits(device, a->codes, found, a->t, a->scale, weight);
+    if (reached) {
+        ops->hessian_weights(device, a->w, weight, a->importance);
+        solve_rows(w, &rows);
+        ops->pack_trits(device, a->codes, found, a->t, a->scale, weight);
+    } else {
+        *found = error;
+    }
     ops->to_host(device, p4_packed_codes(w->packed, i), a->codes,
                  weight->rows * p4_code_row_bytes(weight->cols));
     ops->to_host(device, p4_packed_scale(w->packed, i), a->scale, weight->rows * 2);
@@ -331,9 +348,9 @@ static p4_rc solve_slot(work *w, const p4_form *block)
     p4_rc rc = P4_OK;
     const p4_model *model = &w->original->hf.model;
     bool factored = false;
-    for (int64_t i = w->slot; i < w->slot + p4_model_parts(model, w->slot); i++) {
+    for (int64_t i = w->slot; i < w->slot + p4_model_readers(model, w->slot); i++) {
         if (is_mine(w, i)) {
-            TRY(factored ? P4_OK : factor(w, &model->params[i]));
+            TRY(factored || !is_reached(w) ? P4_OK : factor(w, &model->params[i]));
             factored = true;
             TRY(solve(w, &block->weights[i], i));
         }
@@ -348,7 +365,7 @@ static void publish_slot(work *w)
     const p4_model *model = &w->original->hf.model;
     const p4_compute *compute = w->compute;
     p4_packed *packed = w->packed;
-    for (int64_t i = w->slot; i < w->slot + p4_model_parts(model, w->slot); i++) {
+    for (int64_t i = w->slot; i < w->slot + p4_model_readers(model, w->slot); i++) {
         if (!is_ternary_matrix(w, i)) {
             continue;
         }
@@ -373,13 +390,13 @@ static void publish_slot(work *w)
 static bool slot_is_ternary(const work *w)
 {
     bool any = false;
-    for (int64_t i = w->slot; i < w->slot + p4_model_parts(&w->original->hf.model, w->slot); i++) {
+    for (int64_t i = w->slot; i < w->slot + p4_model_readers(&w->original->hf.model, w->slot); i++) {
         any = any || is_ternary_matrix(w, i);
     }
     return any;
 }
 
-/* One block: slot by slot, then its outputs. Collective. */
+/* One block: input by input, then its outputs. Collective. */
 static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_form *block)
 {
     static const p4_role slots[] = {P4_ROLE_QKV, P4_ROLE_O, P4_ROLE_UP, P4_ROLE_DOWN};
@@ -391,11 +408,13 @@ static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_
     w->form.vectors = block->vectors;
     w->block.used_bytes = 0;
     for (size_t k = 0; k < sizeof slots / sizeof slots[0]; k++) {
-        w->slot = p4_model_find(model, slots[k], layer);
-        if (slot_is_ternary(w)) {
-            TRY(collect(w, layers, layer));
-            TRY_ALL(group, solve_slot(w, block));
-            publish_slot(w);
+        int64_t first = p4_model_find(model, slots[k], layer);
+        for (w->slot = first; w->slot >= 0; w->slot = p4_model_next_input(model, first, w->slot)) {
+            if (slot_is_ternary(w)) {
+                TRY(collect(w, layers, layer));
+                TRY_ALL(group, solve_slot(w, block));
+                publish_slot(w);
+            }
         }
     }
     TRY_ALL(group, p4_layers_advance(layers, layer, &w->form, NULL));

@@ -75,7 +75,7 @@ p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan)
 
 bool p4_quantize_has_importance(const p4_quantize_plan *plan, int64_t i)
 {
-    return plan->quantizer->needs == P4_NEEDS_DIAGONAL && p4_statistics_has(plan->statistics, i);
+    return plan->quantizer->needs == P4_NEEDS_DIAGONAL && p4_statistics_reached(plan->statistics, i);
 }
 
 bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance)
@@ -266,12 +266,32 @@ static void publish(const work *w)
     }
 }
 
+/* Experts that no token was routed to have no statistics: the quantizer's method without weights. Which they
+ * are, calibration has said. */
+static void warn_of_unreached(const work *w)
+{
+    const p4_model *model = &w->original->hf.model;
+    int64_t matrices = 0;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        matrices += p->ternary && p->expert >= 0 && !p4_statistics_reached(w->plan->statistics, i);
+    }
+    if (matrices > 0) {
+        WARN("warning: quantizer \"%s\": calibration reached no token of %lld matrices of experts; they are "
+             "quantized by rule \"exact\", with all input channels alike",
+             w->plan->quantizer->name, (long long)matrices);
+    }
+}
+
 p4_rc p4_quantize_original(p4_packed *packed, p4_compute *compute, const p4_original *original,
                            const p4_quantize_plan *plan)
 {
     p4_rc rc = P4_OK;
     work w = {.packed = packed, .compute = compute, .original = original, .plan = plan};
     TRY_ALL(compute->group, p4_quantize_plan_check(plan));
+    if (plan->quantizer->needs != P4_NEEDS_NO_STATISTICS) {
+        warn_of_unreached(&w);
+    }
     TRY_ALL(compute->group, p4_packed_alloc(packed, &original->hf.model));
     TRY_ALL(compute->group, quantize_owned(&w));
     publish(&w);

@@ -30,6 +30,7 @@ static void init_param(float *to, const p4_arch *arch, const p4_param *p, uint64
     switch (p4_roles[p->role].kind) {
     case P4_KIND_TABLE:
     case P4_KIND_PROJECTION:
+    case P4_KIND_ROUTER:
         draw(to, count, 0.02, seed, stream);
         break;
     case P4_KIND_RESIDUAL:

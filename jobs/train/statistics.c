@@ -8,12 +8,12 @@
 enum { SPARE = 64 }; /* bytes: a rank without layers takes some as well */
 
 /* Running sums in device memory of the layers that this rank runs: per matrix the moments of its output, per
- * slot the sums of squares of its input channels. */
+ * input (of a slot, or of an expert) the sums of squares of its channels. */
 typedef struct probe_state {
     const p4_compute *compute;
     const p4_original *original;
     p4_moments **moments; /* [params_count], NULL where this rank does not run the layer */
-    double **sum_sq;      /* [params_count], first parts of slots only */
+    double **sum_sq;      /* [params_count], of the first that reads it */
     void *memory;
 } probe_state;
 
@@ -32,7 +32,7 @@ static void lay_out(probe_state *state, p4_arena *arena)
             continue;
         }
         p4_moments *moments = p4_arena_take(arena, sizeof *moments);
-        double *sum_sq = model->params[i].row_offset == 0
+        double *sum_sq = model->params[i].input_offset == 0
                              ? p4_arena_take(arena, model->params[i].cols * (int64_t)sizeof *sum_sq)
                              : NULL;
         if (state->moments != NULL) {
@@ -55,7 +55,7 @@ int64_t p4_statistics_bytes(const p4_model *model)
     int64_t bytes = model->params_count * (int64_t)sizeof(p4_activation_stats);
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        bytes += p4_role_is_matrix(p->role) && p->row_offset == 0 ? p->cols * (int64_t)sizeof(double) : 0;
+        bytes += p4_role_is_matrix(p->role) && p->input_offset == 0 ? p->cols * (int64_t)sizeof(double) : 0;
     }
     return bytes;
 }
@@ -103,15 +103,15 @@ static void see_slot(void *user, int64_t first, const void *x, int64_t in, const
     const p4_ops *ops = state->compute->ops;
     const p4_model *model = &state->original->hf.model;
     ops->channel_sum_sq(state->compute->device, state->sum_sq[first], x, N, in);
-    for (int64_t i = first; i < first + p4_model_parts(model, first); i++) {
+    for (int64_t i = first; i < first + p4_model_readers(model, first); i++) {
         const p4_param *p = &model->params[i];
-        const char *slice = (const char *)y + p->row_offset * ops->act_bytes(state->compute->device);
+        const char *slice = (const char *)y + p->input_offset * ops->act_bytes(state->compute->device);
         ops->moments(state->compute->device, state->moments[i], slice, N, p->rows, out);
     }
 }
 
-/* Every rank gets the input sums of a slot from the rank that ran it, as means. Collective. */
-static p4_rc gather_input(p4_activation_stats *s, const probe_state *state, int64_t i, double tokens)
+/* Every rank gets the input sums of a slot from the rank that ran it, as means over `rows`. Collective. */
+static p4_rc gather_input(p4_activation_stats *s, const probe_state *state, int64_t i, double rows)
 {
     p4_rc rc = P4_OK;
     const p4_compute *compute = state->compute;
@@ -126,7 +126,7 @@ static p4_rc gather_input(p4_activation_stats *s, const probe_state *state, int6
     }
     p4_group_bcast(compute->group, s->input_mean_square, bytes, from);
     for (int64_t c = 0; c < p->cols; c++) {
-        s->input_mean_square[c] /= tokens;
+        s->input_mean_square[c] /= fmax(rows, 1.0);
     }
 done:
     return rc;
@@ -138,7 +138,7 @@ static p4_rc gather(p4_statistics *statistics, const probe_state *state)
     p4_rc rc = P4_OK;
     const p4_compute *compute = state->compute;
     const p4_model *model = &state->original->hf.model;
-    int64_t slot = -1;
+    int64_t first = -1;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         if (!p4_role_is_matrix(p->role)) {
@@ -150,11 +150,11 @@ static p4_rc gather(p4_statistics *statistics, const probe_state *state)
             compute->ops->to_host(compute->device, &s->output, state->moments[i], sizeof s->output);
         }
         p4_group_bcast(compute->group, &s->output, sizeof s->output, from);
-        if (p->row_offset == 0) {
-            slot = i;
-            TRY(gather_input(s, state, i, statistics->tokens));
+        if (p->input_offset == 0) {
+            first = i;
+            TRY(gather_input(s, state, i, p4_statistics_rows(statistics, model, i)));
         } else {
-            s->input_mean_square = statistics->entries[slot].input_mean_square;
+            s->input_mean_square = statistics->entries[first].input_mean_square;
         }
     }
 done:
@@ -202,6 +202,39 @@ void p4_statistics_free(p4_statistics *statistics)
 bool p4_statistics_has(const p4_statistics *statistics, int64_t i)
 {
     return statistics->entries != NULL && statistics->entries[i].input_mean_square != NULL;
+}
+
+bool p4_statistics_reached(const p4_statistics *statistics, int64_t i)
+{
+    return p4_statistics_has(statistics, i) && statistics->entries[i].output.count > 0;
+}
+
+double p4_statistics_rows(const p4_statistics *statistics, const p4_model *model, int64_t i)
+{
+    return statistics->entries[i].output.count / (double)model->params[i].rows;
+}
+
+p4_rc p4_statistics_loads(const p4_statistics *statistics, const p4_model *model, p4_expert_loads *loads)
+{
+    const p4_arch *a = &model->arch;
+    free(loads->tokens);
+    *loads = (p4_expert_loads){.layers = a->L, .experts = a->experts, .used = a->experts_used};
+    if (a->experts == 0 || statistics->entries == NULL) {
+        return P4_OK;
+    }
+    loads->tokens = p4_alloc((size_t)(a->L * a->experts), sizeof *loads->tokens);
+    if (loads->tokens == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        if (p->role == P4_ROLE_UP && p->input_offset == 0) {
+            double tokens = p4_statistics_rows(statistics, model, i);
+            loads->tokens[p->layer * a->experts + p->expert] = tokens;
+            loads->unused += tokens == 0;
+        }
+    }
+    return P4_OK;
 }
 
 p4_rc p4_statistics_summarize(const p4_statistics *statistics, const p4_model *model, int64_t i,

@@ -148,18 +148,18 @@ static place lay_out(p4_trainer *t)
     return at;
 }
 
-/* Is it preceded by a ternary part of the same slot? */
-static bool continues_slot(const p4_param *p)
+/* Is it preceded by a ternary tensor that reads the same input? */
+static bool shares_input(const p4_param *p)
 {
-    return p4_role_is_matrix(p->role) && p->row_offset > 0 && p[-1].ternary;
+    return p4_role_is_matrix(p->role) && p->input_offset > 0 && p[-1].ternary;
 }
 
-/* The parameter holds what the quantizer weighs its slot's input channels by: the parts of a slot read one
- * input and share it. Calibration sees every matrix of the blocks. */
+/* The parameter holds what the quantizer weighs its input channels by: those that read one input share it.
+ * Calibration sees every matrix of the blocks, except experts that no token was routed to. */
 static bool has_importance(const p4_trainer *t, int64_t i)
 {
     const p4_param *p = &t->model->params[i];
-    return p->ternary && !continues_slot(p) && p4_role_is_matrix(p->role) &&
+    return p->ternary && !shares_input(p) && p4_role_is_matrix(p->role) &&
            t->plan.quantize.quantizer->needs == P4_NEEDS_DIAGONAL;
 }
 
@@ -179,7 +179,7 @@ static p4_rc open_importance(p4_trainer *t)
     TRY(h_all != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        if (p->ternary && continues_slot(p)) {
+        if (p->ternary && shares_input(p)) {
             t->codes.importance_of[i] = t->codes.importance_of[i - 1];
         } else if (has_importance(t, i) && p4_quantize_importance(plan, i, p->cols, h_all + at)) {
             t->codes.importance_of[i] = t->codes.importance + at;

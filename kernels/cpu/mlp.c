@@ -232,15 +232,18 @@ void p4_cpu_linear_activate_backward(p4_device *device, const p4_linear_activate
     }
 }
 
-void p4_cpu_linear_gated_backward(p4_device *device, const p4_linear_gated_backward_args *a)
+void p4_cpu_gated_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up,
+                           p4_activation function, int64_t N, int64_t F)
 {
-    float *dgate_up = a->dgate_up;
-    const float *gate_up = a->gate_up, *dh = a->dh_work;
-    int64_t N = a->N, F = a->F;
-    p4_cpu_linear_backward_input(device, a->dh_work, a->dy, a->w, N, F, a->out, false);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t n = 0; n < N; n += MLP_ROWS) {
-        gated_backward(a->function, dgate_up + n * 2 * F, dh + n * F, gate_up + n * 2 * F,
-                       p4_min_i64(MLP_ROWS, N - n), F);
+        gated_backward(function, (float *)dgate_up + n * 2 * F, (const float *)dh + n * F,
+                       (const float *)gate_up + n * 2 * F, p4_min_i64(MLP_ROWS, N - n), F);
     }
+}
+
+void p4_cpu_linear_gated_backward(p4_device *device, const p4_linear_gated_backward_args *a)
+{
+    p4_cpu_linear_backward_input(device, a->dh_work, a->dy, a->w, a->N, a->F, a->out, false);
+    p4_cpu_gated_backward(device, a->dgate_up, a->dh_work, a->gate_up, a->function, a->N, a->F);
 }

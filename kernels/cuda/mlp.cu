@@ -123,24 +123,26 @@ void p4_cuda_activate(p4_device *device, void *y, const p4_int8_rows *rounded, c
     }
 }
 
-/* Of the implementation `cublas`: from dh_work. */
-static void gated_backward(p4_device *device, const p4_linear_gated_backward_args *a)
+void p4_cuda_gated_backward(p4_device *device, void *dgate_up, const void *dh, const void *gate_up,
+                            p4_activation function, int64_t N, int64_t width)
 {
-    const bool wide = p4_cuda_wide(P4_ADDRESS(a->dgate_up) | P4_ADDRESS(a->dh_work) | P4_ADDRESS(a->gate_up),
-                                   a->F * p4_act_bytes(device));
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(a->F, p4_cuda_width(device, wide)), MLP_THREADS);
-    P4_BY_FUNCTION(
-        a->function,
-        P4_BY_ACT(device, wide,
-                  gated_backward_rows<elem, W, F><<<(unsigned)a->N, threads, 0, device->stream>>>(
-                      (elem *)a->dgate_up, (const elem *)a->dh_work, (const elem *)a->gate_up, a->F)));
-    p4_cuda_launched(device, "linear_gated_backward");
+    const bool wide = p4_cuda_wide(P4_ADDRESS(dgate_up) | P4_ADDRESS(dh) | P4_ADDRESS(gate_up),
+                                   width * p4_act_bytes(device));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(width, p4_cuda_width(device, wide)), MLP_THREADS);
+    if (N <= 0 || width <= 0) {
+        return;
+    }
+    P4_BY_FUNCTION(function,
+                   P4_BY_ACT(device, wide,
+                             gated_backward_rows<elem, W, F><<<(unsigned)N, threads, 0, device->stream>>>(
+                                 (elem *)dgate_up, (const elem *)dh, (const elem *)gate_up, width)));
+    p4_cuda_launched(device, "gated_backward");
 }
 
 void p4_cuda_linear_gated_backward(p4_device *device, const p4_linear_gated_backward_args *a)
 {
     if (a->N > 0 && a->F > 0 && !p4_cuda_swiglu_own_backward(device, a)) {
         p4_cuda_linear_backward_input(device, a->dh_work, a->dy, a->w, a->N, a->F, a->out, false);
-        gated_backward(device, a);
+        p4_cuda_gated_backward(device, a->dgate_up, a->dh_work, a->gate_up, a->function, a->N, a->F);
     }
 }

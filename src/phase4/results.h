@@ -13,8 +13,8 @@
 extern "C" {
 #endif
 
-/* Plain data but for fine_tuning.history, reconstruction.losses and two lists of the provenance. A number
- * that was not measured is NaN in memory and null in JSON; MB = 2^20 bytes. */
+/* Plain data but for fine_tuning.history, reconstruction.losses, experts.tokens and two lists of the
+ * provenance. A number that was not measured is NaN in memory and null in JSON; MB = 2^20 bytes. */
 
 typedef struct p4_evaluation {
     double loss, perplexity; /* mean cross-entropy, nats; exp of it */
@@ -54,7 +54,15 @@ typedef struct p4_gradient_flow {
     bool ran, passed;
     char error[512]; /* "": none */
     int64_t tensors_checked;
+    int64_t tensors_unused; /* of experts that got no token, and so no gradient */
 } p4_gradient_flow;
+
+/* How the original's router divided the tokens of calibration among experts. */
+typedef struct p4_expert_loads {
+    int64_t layers, experts, used; /* of the model, in each layer, for each token; 0: no mixture of experts */
+    double *tokens; /* [layers, experts] routed to each; NULL: not measured. Heap: p4_results_free */
+    int64_t unused; /* experts of all layers without a token */
+} p4_expert_loads;
 
 typedef struct p4_quality {
     bool passed; /* the ratio is within what is allowed, and the gradient-flow test did not fail */
@@ -122,6 +130,7 @@ typedef struct p4_results {
     p4_evaluation pre, post, final; /* final: after fine-tuning, or post again */
     p4_reconstruction reconstruction;
     p4_fine_tuning fine_tuning;
+    p4_expert_loads experts;
     p4_gradient_flow gradient_flow;
     p4_quality quality;
     p4_size_metrics metrics;
@@ -170,6 +179,7 @@ typedef struct p4_metadata {
     double pre_perplexity, post_perplexity, final_perplexity;
     char *config_json;     /* heap (malloc): the effective configuration, a JSON object; NULL: none */
     char *provenance_json; /* the same of p4_provenance, as in results.json */
+    char *experts_json;    /* the same of p4_expert_loads */
     int64_t input_count;
     p4_input_file *inputs;
 } p4_metadata;

@@ -43,11 +43,11 @@ double p4_timeline_last_s(const p4_run *run)
 static double mean_scale(const p4_packed *packed, int64_t param)
 {
     double sum = 0;
-    int64_t rows = packed->model->params[param].rows;
-    for (int64_t r = 0; r < rows; r++) {
-        sum += (double)p4_f16_to_f32(p4_packed_scale(packed, param)[r]);
+    int64_t count = p4_param_scale_count(&packed->model->params[param]);
+    for (int64_t i = 0; i < count; i++) {
+        sum += (double)p4_f16_to_f32(p4_packed_scale(packed, param)[i]);
     }
-    return sum / (double)rows;
+    return sum / (double)count;
 }
 
 static p4_tensor_detail describe_tensor(const p4_run *run, int64_t i)
@@ -61,7 +61,7 @@ static p4_tensor_detail describe_tensor(const p4_run *run, int64_t i)
         detail.bytes = 2.0 * (double)(p->rows * p->cols);
         return detail;
     }
-    detail.bytes = (double)(p->rows * (p4_ceil_div(p->cols, trits) + 2));
+    detail.bytes = (double)(p->rows * p4_ceil_div(p->cols, trits) + 2 * p4_param_scale_count(p));
     detail.relative_error = e->sq_norm > 0 ? e->sq_error / e->sq_norm : 0.0;
     detail.sparsity = (double)e->zeros / (double)(p->rows * p->cols);
     detail.scale_min = (double)e->scale_min;

@@ -17,6 +17,17 @@ static int64_t row_bytes_of(const p4_weight *w)
     return w->dtype == P4_TERNARY ? p4_code_row_bytes(w->cols) : w->cols * p4_dtype_bytes(w->dtype);
 }
 
+/* Does each row have one scale, of its own or the whole matrix's? Other weights are unpacked. */
+static bool has_row_scale(const p4_weight *w)
+{
+    return p4_scale_group(w->scale_group, w->cols) >= w->cols;
+}
+
+static float row_scale(const p4_weight *w, int64_t row)
+{
+    return p4_f16_to_f32(w->scale[row * w->cols / p4_scale_group(w->scale_group, w->cols)]);
+}
+
 /* Threads for one part and N tokens. */
 static int team(const p4_device *device, const p4_weight *w, int64_t N)
 {
@@ -41,7 +52,7 @@ static inline void finish(const int8_part *p, int64_t n, int64_t row, int32_t do
 {
     const p4_linear_forward_int8_args *a = p->a;
     float value = (float)(dot - p->sums[n]) * (1.0f / a->x.s[n]);
-    value = value * p4_f16_to_f32(p->weight->scale[row]);
+    value = value * row_scale(p->weight, row);
     if (a->opt_bias) {
         value = value + a->opt_bias[p->first + row];
     }
@@ -88,7 +99,11 @@ static void rows_of_tokens(const int8_part *p, int64_t row, int64_t end)
 bool p4_cpu_linear_int8_direct(p4_device *device, const p4_linear_forward_int8_args *a)
 {
     const p4_dots *dots = p4_cpu_dots();
-    if (a->in < DIRECT_COLS || (dots == &p4_cpu_dots_portable && a->N > DIRECT_TOKENS)) {
+    bool direct = a->in >= DIRECT_COLS && (dots != &p4_cpu_dots_portable || a->N <= DIRECT_TOKENS);
+    for (int64_t i = 0; i < a->parts; i++) {
+        direct = direct && has_row_scale(&a->weights[i]);
+    }
+    if (!direct) {
         return false;
     }
     int32_t *sums = a->x_work;
@@ -128,7 +143,7 @@ static void direct_rows(const p4_linear_forward_weights_args *a, const p4_weight
                                                          : w->dtype == P4_F16   ? dots->f16
                                                                                 : dots->bf16;
     for (; row < end; row++) {
-        float scale = w->dtype == P4_TERNARY ? p4_f16_to_f32(w->scale[row]) : 1.0f,
+        float scale = w->dtype == P4_TERNARY ? row_scale(w, row) : 1.0f,
               bias = a->opt_bias ? a->opt_bias[first + row] : 0.0f;
         for (int64_t n = 0; n < a->N; n++) {
             float sum = dot((const char *)w->data + row * bytes, (const float *)a->x + n * a->in, a->in);
@@ -141,7 +156,7 @@ static bool is_direct(const p4_linear_forward_weights_args *a)
 {
     bool direct = a->N <= DIRECT_TOKENS;
     for (int64_t i = 0; i < a->parts; i++) {
-        direct = direct && !a->weights[i].transposed;
+        direct = direct && !a->weights[i].transposed && has_row_scale(&a->weights[i]);
     }
     return direct;
 }

@@ -31,11 +31,12 @@ compress directories "$model" quantizer=exact 'exports=["compressed_tensors", "m
 "$PYTHON" "$here/directories.py" directories compressed_tensors mlx
 
 # Other scales: of groups, which GGUF, compressed-tensors and MLX have, and of tensors, which bitnet has alone.
+# These models are only rounded: on few tokens the int8 activations of llama.cpp move their high perplexity by up to 1 %.
 compress groups "$model" quantizer=exact scale_granularity=group64 'exports=["gguf", "compressed_tensors", "mlx"]' || complain 'groups'
-"$PYTHON" "$here/gguf_llama.py" groups --text text --tokens 1024
+"$PYTHON" "$here/gguf_llama.py" groups --text text --tokens 1024 --loss-bound 0.01
 "$PYTHON" "$here/directories.py" groups compressed_tensors mlx
 compress tensors "$model" quantizer=exact scale_granularity=tensor 'exports=["gguf", "bitnet"]' || complain 'tensors'
-"$PYTHON" "$here/gguf_llama.py" tensors --text text --tokens 1024
+"$PYTHON" "$here/gguf_llama.py" tensors --text text --tokens 1024 --loss-bound 0.01
 "$PYTHON" "$here/directories.py" tensors bitnet
 
 # What GGUF refuses is refused before the run; all others are compared.

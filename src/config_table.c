@@ -96,8 +96,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(calibration_batch_size), BOTH(4), RANGE(1, 65536),
      .help = "Windows per batch of evaluation and calibration."},
     {FIELD(calibration_sequence_length), BOTH(512), RANGE(2, 1 << 20),
-     .help = "Tokens per window in calibration, evaluation and training. The default is lowered to the model's "
-             "positions if they are fewer."},
+     .help = "Tokens per window in calibration, evaluation and training. The default is at most "
+             "the model's positions."},
     {FIELD(num_workers), .may_change = true, BOTH(4), RANGE(0, 1024),
      .help = "Threads that tokenize text; 0: only the main thread."},
     {FIELD(token_cache), .may_change = true, .text = "",

@@ -85,10 +85,21 @@ static void rows_of_tokens(const int8_part *p, int64_t row, int64_t end)
     }
 }
 
+/* Sums of whole rows are multiplied by one scale each: other scales take the way through activations. */
+static bool has_row_scales(const p4_weight *weights, int64_t parts)
+{
+    bool all = true;
+    for (int64_t i = 0; i < parts; i++) {
+        all = all && weights[i].scale_group == 0;
+    }
+    return all;
+}
+
 bool p4_cpu_linear_int8_direct(p4_device *device, const p4_linear_forward_int8_args *a)
 {
     const p4_dots *dots = p4_cpu_dots();
-    if (a->in < DIRECT_COLS || (dots == &p4_cpu_dots_portable && a->N > DIRECT_TOKENS)) {
+    if (!has_row_scales(a->weights, a->parts) || a->in < DIRECT_COLS ||
+        (dots == &p4_cpu_dots_portable && a->N > DIRECT_TOKENS)) {
         return false;
     }
     int32_t *sums = a->x_work;
@@ -139,7 +150,7 @@ static void direct_rows(const p4_linear_forward_weights_args *a, const p4_weight
 
 static bool is_direct(const p4_linear_forward_weights_args *a)
 {
-    bool direct = a->N <= DIRECT_TOKENS;
+    bool direct = a->N <= DIRECT_TOKENS && has_row_scales(a->weights, a->parts);
     for (int64_t i = 0; i < a->parts; i++) {
         direct = direct && !a->weights[i].transposed;
     }

@@ -152,6 +152,40 @@ static void check_int8(rig *r)
     }
 }
 
+/* The same of activations that are not rounded, few enough to be multiplied with codes where rows have one
+ * scale. */
+static void check_weights(rig *r)
+{
+    enum { N = 2, PARTS = 2 };
+    for (int i = 0; i < SHAPES; i++) {
+        const shape *s = &shapes[i];
+        ternary parts[PARTS] = {random_ternary(r, s), random_ternary(r, s)};
+        const p4_weight weights[PARTS] = {parts[0].weight, parts[1].weight};
+        int64_t in = s->cols, out = PARTS * s->rows;
+        float *x = rig_random_act(r, N * in, 1.0);
+        void *y = rig_put_act(r, NULL, N * out);
+        r->ops->linear_forward_weights(
+            r->device, &(p4_linear_forward_weights_args){.N = N,
+                                                         .in = in,
+                                                         .out = out,
+                                                         .x = rig_put_act(r, x, N * in),
+                                                         .weights = weights,
+                                                         .parts = PARTS,
+                                                         .y = y,
+                                                         .w_work = rig_put_act(r, NULL, out * in)});
+        const float *got = rig_get_act(r, y, N * out);
+        double *want = rig_doubles(r, NULL, N * out);
+        for (int64_t k = 0; k < N * out; k++) {
+            const float *w = parts[k % out / s->rows].values + k % out % s->rows * in;
+            for (int64_t c = 0; c < in; c++) {
+                want[k] += (double)x[k / out * in + c] * (double)w[c];
+            }
+        }
+        expect_array("linear_forward_weights", got, want, N * out, 8.0 * r->eps, 0.0);
+        rig_clear(r);
+    }
+}
+
 /* absmean on a view with a row for each scale. */
 static void check_quantize(rig *r)
 {
@@ -196,9 +230,8 @@ static void check_quantize(rig *r)
 int main(void)
 {
     static const ops_case cases[] = {
-        {"weight_unpack", check_unpack},
-        {"embed_forward", check_embed},
-        {"linear_forward_int8", check_int8},
+        {"weight_unpack", check_unpack},     {"embed_forward", check_embed},
+        {"linear_forward_int8", check_int8}, {"linear_forward_weights", check_weights},
         {"quantize", check_quantize},
     };
     return run_cases(cases, sizeof cases / sizeof cases[0]);

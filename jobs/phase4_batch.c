@@ -12,7 +12,7 @@ static int act(const p4_batch_cli *cli)
     switch (cli->action) {
     case P4_BATCH_HELP:
         if (speaks) {
-            p4_batch_cli_print_help(stdout);
+            p4_program_print_help(stdout, &p4_batch_program);
         }
         return EXIT_SUCCESS;
     case P4_BATCH_VERSION:

@@ -34,7 +34,7 @@ refused() {
     [ "$(wc -l <log)" = 1 ] && grep -qF "$message" log || fail "$*: expected one line with \"$message\""
 }
 refused 'no directory is given'
-refused 'option "--html": unknown' --html out
+refused 'unknown option "--html"' --html out
 refused 'none/results.json' none
 mkdir bad
 echo '{"phase": "phase3"}' >bad/results.json

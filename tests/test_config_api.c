@@ -15,6 +15,7 @@
 #include "jobs/export_result.h"
 #include "jobs/generate.h"
 #include "jobs/inspect.h"
+#include "jobs/make_report.h"
 #include "jobs/measure.h"
 #include "src/families.h"
 
@@ -440,8 +441,8 @@ static void test_help(void)
 }
 
 /* The programs whose command line is a table of options.h. */
-static const p4_program *const programs[] = {&p4_inspect_program, &p4_evaluate_program, &p4_generate_program,
-                                             &p4_export_program};
+static const p4_program *const programs[] = {&p4_batch_program,    &p4_inspect_program, &p4_evaluate_program,
+                                             &p4_generate_program, &p4_export_program,  &p4_report_program};
 enum { PROGRAMS = sizeof programs / sizeof programs[0] };
 
 /* The parts of the pages that the tables make; false: something else is asked. */
@@ -454,12 +455,9 @@ static bool print_docs(const char *what)
     } else if (strcmp(what, "--families") == 0) {
         p4_families_print(stdout, true);
     } else if (strcmp(what, "--programs") == 0) {
-        printf("phase4_batch\n");
         for (int i = 0; i < PROGRAMS; i++) {
             printf("%s\n", programs[i]->name);
         }
-    } else if (strcmp(what, "--man=phase4_batch") == 0) {
-        p4_batch_cli_print_man(stdout);
     } else {
         for (int i = 0; i < PROGRAMS; i++) {
             if (strncmp(what, "--man=", 6) == 0 && strcmp(what + 6, programs[i]->name) == 0) {

@@ -6,77 +6,72 @@
 #include "jobs/cli.h"
 #include "src/config.h"
 
-#define USAGE "phase4_batch [options] queue.json [key=value ...]"
-
-typedef enum option_id {
-    OPTION_HELP,
-    OPTION_VERSION,
-    OPTION_TEMPLATE,
-    OPTION_STATE,
-    OPTION_FAILED_ONLY,
-    OPTION_MAX_FAILS,
-    OPTION_STRICT,
-    OPTION_TASK,
-    OPTION_CHECK,
-    OPTION_PLAN,
-    OPTION_RANKS,
-    OPTION_RANKS_PER_NODE,
-    OPTION_DEVICE_MEMORY,
-    OPTION_HOST_MEMORY,
-    OPTION_RATES,
-    OPTION_RESULTS,
-    OPTION_LIST,
-    OPTION_LIVE,
-    OPTION_QUIET,
-    OPTION_COUNT
-} option_id;
-
-static const struct option {
-    const char *name, *short_name, *help;
-    const char *value; /* what the next argument is; NULL: it takes none */
-} options[OPTION_COUNT] = {
-    [OPTION_HELP] = {"--help", "-h", "Print this help and exit.", NULL},
-    [OPTION_VERSION] = {"--version", NULL, "Print the version and exit.", NULL},
-    [OPTION_TEMPLATE] =
-        {"--template", NULL,
-         "The queue is a text file with one model directory a line; all use this configuration.", "FILE"},
-    [OPTION_STATE] = {"--state", NULL,
-                      "Directory of journal, logs and results; default: the queue's name with .batch.",
-                      "DIR"},
-    [OPTION_FAILED_ONLY] = {"--failed-only", NULL, "Work only on models whose last attempt failed.", NULL},
-    [OPTION_MAX_FAILS] = {"--max-fails", NULL, "Start no model any more after so many failures.", "N"},
-    [OPTION_STRICT] = {"--strict", NULL, "A failed quality verdict counts as a failure: exit status 3.",
-                       NULL},
-    [OPTION_TASK] = {"--task", NULL,
-                     "Work only on model N of the queue, counted from 1: for a task of a job array.", "N"},
-    [OPTION_CHECK] = {"--check", NULL, "Check every model as phase4_mpi --check does, and exit.", NULL},
-    [OPTION_PLAN] = {"--plan", NULL,
-                     "Print ranks, memory, time and disk of every model and of the whole, without MPI.",
-                     NULL},
-    [OPTION_RANKS] = {"--ranks", NULL, "With --plan: ranks of the job; default 1.", "N"},
-    [OPTION_RANKS_PER_NODE] = {"--ranks-per-node", NULL,
-                               "With --plan: ranks on a node; default 8 on GPUs, 1 on CPUs.", "N"},
-    [OPTION_DEVICE_MEMORY] = {"--device-memory", NULL,
-                              "With --plan: memory of each rank, as in 80G; default: of this machine.",
-                              "SIZE"},
-    [OPTION_HOST_MEMORY] = {"--host-memory", NULL,
-                            "With --plan: host memory of each node, as in 1T; default: of this machine.",
-                            "SIZE"},
-    [OPTION_RATES] = {"--rates", NULL, "Speeds for the plans, from phase4_bench rates; default: built in.",
-                      "FILE"},
-    [OPTION_RESULTS] = {"--results", NULL,
-                        "Write batch_results.json from the journals, print the table, and exit.", NULL},
-    [OPTION_LIST] = {"--list", NULL,
-                     "Print the numbers of these models (all, open, failed) as for sbatch --array, and exit.",
-                     "WHICH"},
-    [OPTION_LIVE] = {"--live", NULL, "Redraw one table, also where standard error is no terminal (mpirun).",
-                     NULL},
-    [OPTION_QUIET] = {"--quiet", "-q", "Print only errors and the final table.", NULL},
+enum {
+    TEMPLATE = P4_OPTION_OWN,
+    STATE,
+    FAILED_ONLY,
+    MAX_FAILS,
+    STRICT,
+    TASK,
+    CHECK_ALL,
+    PLAN,
+    RANKS,
+    RANKS_PER_NODE,
+    DEVICE_MEMORY,
+    HOST_MEMORY,
+    RATES,
+    RESULTS,
+    LIST,
+    LIVE,
+    QUIET,
+    OPTIONS
 };
 
-static const struct {
-    const char *status, *meaning;
-} statuses[] = {
+static const p4_option options[] = {
+    [TEMPLATE - P4_OPTION_OWN] = {"--template", NULL, "FILE",
+                                  "The queue is a text file with one model directory a line; all use this "
+                                  "configuration."},
+    [STATE - P4_OPTION_OWN] = {"--state", NULL, "DIR",
+                               "Directory of journal, logs and results; default: the queue's name with "
+                               ".batch."},
+    [FAILED_ONLY -
+        P4_OPTION_OWN] = {"--failed-only", NULL, NULL, "Work only on models whose last attempt failed."},
+    [MAX_FAILS -
+        P4_OPTION_OWN] = {"--max-fails", NULL, "N", "Start no model any more after so many failures."},
+    [STRICT - P4_OPTION_OWN] = {"--strict", NULL, NULL,
+                                "A failed quality verdict counts as a failure: exit status 3."},
+    [TASK -
+        P4_OPTION_OWN] = {"--task", NULL, "N",
+                          "Work only on model N of the queue, counted from 1: for a task of a job array."},
+    [CHECK_ALL -
+        P4_OPTION_OWN] = {"--check", NULL, NULL, "Check every model as phase4_mpi --check does, and exit."},
+    [PLAN - P4_OPTION_OWN] = {"--plan", NULL, NULL,
+                              "Print ranks, memory, time and disk of every model and of the whole, without "
+                              "MPI."},
+    [RANKS - P4_OPTION_OWN] = {"--ranks", NULL, "N", "With --plan: ranks of the job; default 1."},
+    [RANKS_PER_NODE - P4_OPTION_OWN] = {"--ranks-per-node", NULL, "N",
+                                        "With --plan: ranks on a node; default 8 on GPUs, 1 on CPUs."},
+    [DEVICE_MEMORY - P4_OPTION_OWN] = {"--device-memory", NULL, "SIZE",
+                                       "With --plan: memory of each rank, as in 80G; default: of this "
+                                       "machine."},
+    [HOST_MEMORY - P4_OPTION_OWN] = {"--host-memory", NULL, "SIZE",
+                                     "With --plan: host memory of each node, as in 1T; default: of this "
+                                     "machine."},
+    [RATES - P4_OPTION_OWN] = {"--rates", NULL, "FILE",
+                               "Speeds for the plans, from phase4_bench rates; default: built in."},
+    [RESULTS - P4_OPTION_OWN] = {"--results", NULL, NULL,
+                                 "Write batch_results.json from the journals, print the table, and exit."},
+    [LIST - P4_OPTION_OWN] = {"--list", NULL, "WHICH",
+                              "Print the numbers of these models (all, open, failed) as for sbatch --array, "
+                              "and exit."},
+    [LIVE - P4_OPTION_OWN] = {"--live", NULL, NULL,
+                              "Redraw one table, also where standard error is no terminal (mpirun)."},
+    [QUIET - P4_OPTION_OWN] = {"--quiet", "-q", NULL, "Print only errors and the final table."},
+    [OPTIONS - P4_OPTION_OWN] = {NULL, NULL, NULL, NULL}};
+_Static_assert((int)OPTIONS <= (int)P4_OPTIONS_MAX, "p4_arguments holds so many options");
+_Static_assert((int)P4_BATCH_OVERRIDES_MAX >= (int)P4_WORDS_MAX, "every word may be an override");
+
+static const p4_exit_status statuses[] = {
     {"0", "every model of the queue is done"},
     {"1", "system failure: memory, MPI, a device, or standard output that cannot be written"},
     {"2", "bad input: the command line, the queue, or the state directory"},
@@ -86,191 +81,13 @@ static const struct {
     {"75",
      "stopped by SIGTERM, SIGUSR1, SIGINT, a file stop in the state directory or a model's max_minutes; "
      "run it again to go on"},
-};
-enum { STATUSES = sizeof statuses / sizeof statuses[0] };
+    {NULL, NULL}};
 
-static int find_option(const char *argument)
-{
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        const char *short_name = options[i].short_name;
-        if (strcmp(argument, options[i].name) == 0 ||
-            (short_name != NULL && strcmp(argument, short_name) == 0)) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-static p4_rc unknown_option(const char *argument)
-{
-    const char *nearest = NULL;
-    char excerpt[80];
-    int least = p4_edits_likely(argument) + 1;
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        int distance = p4_edit_distance(argument, options[i].name);
-        if (distance < least) {
-            least = distance, nearest = options[i].name;
-        }
-    }
-    p4_config_format_excerpt(excerpt, argument, strlen(argument));
-    return nearest != NULL
-               ? FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: " USAGE, excerpt,
-                      nearest)
-               : FAIL("unknown option \"%s\"; usage: " USAGE " (phase4_batch --help says more)", excerpt);
-}
-
-static bool read_count(int64_t *count, const char *text)
-{
-    char *end;
-    long long value = strtoll(text, &end, 10);
-    *count = value;
-    return end != text && *end == '\0' && value > 0 && value <= 1 << 20;
-}
-
-static p4_rc apply_value(p4_batch_cli *cli, option_id which, const char *text)
-{
-    p4_rc rc = P4_OK;
-    p4_batch_options *o = &cli->options;
-    int64_t count = 0;
-    bool counts = which == OPTION_MAX_FAILS || which == OPTION_TASK || which == OPTION_RANKS ||
-                  which == OPTION_RANKS_PER_NODE;
-    CHECK(text != NULL && text[0] != '\0', "option \"%s\": found nothing, expected %s", options[which].name,
-          options[which].value);
-    CHECK(!counts || read_count(&count, text),
-          "option \"%s\": found \"%.40s\", expected a whole number above 0", options[which].name, text);
-    bool size = which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY;
-    CHECK(!size || p4_cli_read_size(which == OPTION_HOST_MEMORY ? &o->host_bytes : &o->memory_bytes, text),
-          "option \"%s\": found \"%.40s\", expected a size, as in 80G", options[which].name, text);
-    switch (which) {
-    case OPTION_DEVICE_MEMORY:
-    case OPTION_HOST_MEMORY: /* read above */
-        break;
-    case OPTION_TEMPLATE:
-        o->template_path = text;
-        break;
-    case OPTION_STATE:
-        cli->state = text;
-        break;
-    case OPTION_RATES:
-        o->rates_path = text;
-        break;
-    case OPTION_MAX_FAILS:
-        o->max_fails = count;
-        break;
-    case OPTION_TASK:
-        o->task = count;
-        break;
-    case OPTION_RANKS:
-        o->ranks = (int)count;
-        break;
-    case OPTION_RANKS_PER_NODE:
-        o->ranks_per_node = (int)count;
-        break;
-    default:
-        CHECK(strcmp(text, "all") == 0 || strcmp(text, "open") == 0 || strcmp(text, "failed") == 0,
-              "option \"--list\": found \"%.40s\", expected all, open or failed", text);
-        cli->action = P4_BATCH_LIST;
-        cli->list = text;
-        break;
-    }
-done:
-    return rc;
-}
-
-static void apply_option(p4_batch_cli *cli, option_id which)
-{
-    p4_batch_options *o = &cli->options;
-    switch (which) {
-    case OPTION_HELP:
-        cli->action = P4_BATCH_HELP;
-        break;
-    case OPTION_VERSION:
-        cli->action = P4_BATCH_VERSION;
-        break;
-    case OPTION_CHECK:
-        cli->action = P4_BATCH_CHECK;
-        o->check_only = true;
-        break;
-    case OPTION_PLAN:
-        cli->action = P4_BATCH_PLAN;
-        break;
-    case OPTION_RESULTS:
-        cli->action = P4_BATCH_RESULTS;
-        break;
-    case OPTION_FAILED_ONLY:
-        o->failed_only = true;
-        break;
-    case OPTION_STRICT:
-        o->strict = true;
-        break;
-    case OPTION_LIVE:
-        o->live = true;
-        break;
-    default:
-        o->quiet = true;
-        break;
-    }
-}
-
-static p4_rc apply_word(p4_batch_cli *cli, char *argument)
-{
-    p4_rc rc = P4_OK;
-    p4_batch_options *o = &cli->options;
-    char excerpt[80];
-    if (o->queue_path == NULL) {
-        o->queue_path = argument;
-        return argument[0] != '\0' ? P4_OK : FAIL("the name of the queue is empty; usage: " USAGE);
-    }
-    p4_config_format_excerpt(excerpt, argument, strlen(argument));
-    CHECK(strchr(argument, '=') != NULL && argument[0] != '=',
-          "found \"%s\" after the queue \"%.200s\", expected key=value; usage: " USAGE, excerpt,
-          o->queue_path);
-    CHECK(o->override_count < P4_BATCH_OVERRIDES_MAX, "found more than %d key=value arguments: \"%s\"",
-          (int)P4_BATCH_OVERRIDES_MAX, excerpt);
-    cli->overrides[o->override_count++] = argument;
-done:
-    return rc;
-}
-
-p4_rc p4_batch_cli_parse(p4_batch_cli *cli, int argc, char **argv)
-{
-    p4_rc rc = P4_OK;
-    *cli = (p4_batch_cli){.action = P4_BATCH_RUN};
-    cli->options.overrides = cli->overrides;
-    for (int i = 1; i < argc; i++) {
-        int which = argv[i][0] == '-' ? find_option(argv[i]) : -1;
-        if (argv[i][0] != '-') {
-            TRY(apply_word(cli, argv[i]));
-            continue;
-        }
-        if (which < 0) {
-            return unknown_option(argv[i]);
-        }
-        if (options[which].value != NULL) {
-            TRY(apply_value(cli, (option_id)which, i + 1 < argc ? argv[i + 1] : NULL));
-            i++;
-        } else {
-            apply_option(cli, (option_id)which);
-        }
-        if (cli->action == P4_BATCH_HELP || cli->action == P4_BATCH_VERSION) {
-            return P4_OK;
-        }
-    }
-    const p4_batch_options *o = &cli->options;
-    CHECK(cli->action == P4_BATCH_PLAN ||
-              (o->ranks == 0 && o->ranks_per_node == 0 && o->memory_bytes == 0 && o->host_bytes == 0),
-          "options --ranks, --ranks-per-node, --device-memory and --host-memory belong to --plan");
-    CHECK(cli->options.queue_path != NULL,
-          "no queue is given; usage: " USAGE " (phase4_batch --help says more)");
-done:
-    return rc;
-}
-
-void p4_batch_cli_print_help(FILE *out)
-{
-    fputs(
-        "Usage: " USAGE "\n"
-        "\n"
+const p4_program p4_batch_program = {
+    .name = "phase4_batch",
+    .usage = "[options] queue.json [key=value ...]",
+    .purpose = "compress many transformer language models in one job",
+    .description =
         "Compresses many models in one job. The ranks are divided into groups, which work on one model each\n"
         "and form anew as they become free. A queue is\n"
         "\n"
@@ -283,66 +100,115 @@ void p4_batch_cli_print_help(FILE *out)
         "  mpirun -n 2 --bind-to none phase4_batch queue.json\n"
         "\n"
         "The same command continues a batch that was stopped or killed: models that are done and have not\n"
-        "changed are skipped.\n"
-        "\n"
-        "Options:\n",
-        out);
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        const char *short_name = options[i].short_name, *value = options[i].value;
-        char named[40];
-        snprintf(named, sizeof named, "%s%s%s", options[i].name, value != NULL ? " " : "",
-                 value != NULL ? value : "");
-        fprintf(out, "  %s%s%-*s %s\n", short_name != NULL ? short_name : "",
-                short_name != NULL ? ", " : "    ", 20, named, options[i].help);
+        "changed are skipped. key=value arguments override every configuration; phase4_mpi --help lists the\n"
+        "keys.\n",
+    .options = options,
+    .statuses = statuses};
+
+/* The value of an option that is a count: above 0; 0 if it is not given. */
+static p4_rc take_count(int64_t *count, const p4_arguments *a, int option)
+{
+    p4_rc rc = P4_OK;
+    char *end;
+    const char *text = a->values[option];
+    *count = 0;
+    if (!a->given[option]) {
+        return P4_OK;
     }
-    fputs("\nkey=value arguments override every configuration; phase4_mpi --help lists the keys.\n"
-          "\nExit status:\n",
-          out);
-    for (int i = 0; i < STATUSES; i++) {
-        fprintf(out, "  %-2s %s\n", statuses[i].status, statuses[i].meaning);
-    }
+    *count = strtoll(text, &end, 10);
+    CHECK(end != text && *end == '\0' && *count > 0 && *count <= 1 << 20,
+          "option \"%s\": found \"%.40s\", expected a whole number above 0",
+          options[option - P4_OPTION_OWN].name, text);
+done:
+    return rc;
 }
 
-void p4_batch_cli_print_man(FILE *out)
+static p4_rc take_size(double *bytes, const p4_arguments *a, int option)
 {
-    fputs(
-        ".\\\" Made from the tables of the program by tests/update_docs.sh.\n"
-        ".TH PHASE4_BATCH 1 \"\" \"phase4 " P4_VERSION "\" \"User Commands\"\n"
-        ".SH NAME\n"
-        "phase4_batch \\- compress many transformer language models in one job\n"
-        ".SH SYNOPSIS\n"
-        ".B phase4_batch\n"
-        "[options] queue.json [key=value ...]\n"
-        ".br\n"
-        ".B srun \\-\\-mpi=pmix \\-N4 phase4_batch\n"
-        "queue.json\n"
-        ".SH DESCRIPTION\n"
-        "Divides the ranks of a job into groups, which compress one model each and form anew as they become\n"
-        "free. The queue is a JSON list of configurations, an object with the keys models and template, or,\n"
-        "with \\-\\-template, a text file with one model directory a line. The same command continues a "
-        "batch\n"
-        "that was stopped or killed, and skips models that are done and have not changed.\n"
-        ".SH OPTIONS\n",
-        out);
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        fputs(".TP\n.B ", out);
-        if (options[i].short_name != NULL) {
-            p4_man_print(out, options[i].short_name);
-            fputs(", ", out);
-        }
-        p4_man_print(out, options[i].name);
-        fprintf(out, "%s%s\n", options[i].value != NULL ? " " : "",
-                options[i].value != NULL ? options[i].value : "");
-        p4_man_print(out, options[i].help);
-        fputc('\n', out);
+    p4_rc rc = P4_OK;
+    CHECK(!a->given[option] || p4_cli_read_size(bytes, a->values[option]),
+          "option \"%s\": found \"%.40s\", expected a size, as in 80G", options[option - P4_OPTION_OWN].name,
+          a->values[option]);
+done:
+    return rc;
+}
+
+static p4_rc take_values(p4_batch_options *o, const p4_arguments *a)
+{
+    p4_rc rc = P4_OK;
+    int64_t ranks, ranks_per_node;
+    TRY(take_count(&o->max_fails, a, MAX_FAILS));
+    TRY(take_count(&o->task, a, TASK));
+    TRY(take_count(&ranks, a, RANKS));
+    TRY(take_count(&ranks_per_node, a, RANKS_PER_NODE));
+    TRY(take_size(&o->memory_bytes, a, DEVICE_MEMORY));
+    TRY(take_size(&o->host_bytes, a, HOST_MEMORY));
+    o->ranks = (int)ranks;
+    o->ranks_per_node = (int)ranks_per_node;
+    o->template_path = a->values[TEMPLATE];
+    o->rates_path = a->values[RATES];
+    o->failed_only = a->given[FAILED_ONLY];
+    o->strict = a->given[STRICT];
+    o->live = a->given[LIVE];
+    o->quiet = a->given[QUIET];
+    o->check_only = a->given[CHECK_ALL];
+done:
+    return rc;
+}
+
+/* The queue, and behind it the overrides. */
+static p4_rc take_words(p4_batch_cli *cli, p4_arguments *a)
+{
+    p4_rc rc = P4_OK;
+    p4_batch_options *o = &cli->options;
+    char excerpt[80];
+    CHECK(a->word_count > 0, "no queue is given; usage: %s %s (phase4_batch --help says more)",
+          p4_batch_program.name, p4_batch_program.usage);
+    o->queue_path = a->words[0];
+    o->overrides = cli->overrides;
+    for (int i = 1; i < a->word_count; i++) {
+        p4_config_format_excerpt(excerpt, a->words[i], strlen(a->words[i]));
+        CHECK(strchr(a->words[i], '=') != NULL && a->words[i][0] != '=',
+              "found \"%s\" after the queue \"%.200s\", expected key=value; usage: %s %s", excerpt,
+              o->queue_path, p4_batch_program.name, p4_batch_program.usage);
+        cli->overrides[o->override_count++] = a->words[i];
     }
-    fputs(".SH EXIT STATUS\n", out);
-    for (int i = 0; i < STATUSES; i++) {
-        fprintf(out, ".TP\n.B %s\n", statuses[i].status);
-        p4_man_print(out, statuses[i].meaning);
-        fputs(".\n", out);
+done:
+    return rc;
+}
+
+static p4_batch_action choose_action(const p4_arguments *a)
+{
+    return a->given[P4_OPTION_HELP]      ? P4_BATCH_HELP
+           : a->given[P4_OPTION_VERSION] ? P4_BATCH_VERSION
+           : a->given[LIST]              ? P4_BATCH_LIST
+           : a->given[RESULTS]           ? P4_BATCH_RESULTS
+           : a->given[PLAN]              ? P4_BATCH_PLAN
+           : a->given[CHECK_ALL]         ? P4_BATCH_CHECK
+                                         : P4_BATCH_RUN;
+}
+
+p4_rc p4_batch_cli_parse(p4_batch_cli *cli, int argc, char **argv)
+{
+    p4_rc rc = P4_OK;
+    p4_arguments a;
+    *cli = (p4_batch_cli){.action = P4_BATCH_RUN};
+    TRY(p4_program_parse(&a, &p4_batch_program, argc, argv));
+    cli->action = choose_action(&a);
+    if (cli->action == P4_BATCH_HELP || cli->action == P4_BATCH_VERSION) {
+        return P4_OK;
     }
-    fputs(
-        ".SH SEE ALSO\n.BR phase4_mpi (1),\ndocs/batch.md in share/phase4 beside the folder of this page.\n",
-        out);
+    const p4_batch_options *o = &cli->options;
+    TRY(take_values(&cli->options, &a));
+    cli->state = a.values[STATE];
+    cli->list = a.values[LIST];
+    CHECK(cli->list == NULL || strcmp(cli->list, "all") == 0 || strcmp(cli->list, "open") == 0 ||
+              strcmp(cli->list, "failed") == 0,
+          "option \"--list\": found \"%.40s\", expected all, open or failed", cli->list);
+    CHECK(cli->action == P4_BATCH_PLAN ||
+              (o->ranks == 0 && o->ranks_per_node == 0 && o->memory_bytes == 0 && o->host_bytes == 0),
+          "options --ranks, --ranks-per-node, --device-memory and --host-memory belong to --plan");
+    TRY(take_words(cli, &a));
+done:
+    return rc;
 }

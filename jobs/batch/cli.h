@@ -2,9 +2,8 @@
 #ifndef P4_BATCH_CLI_H
 #define P4_BATCH_CLI_H
 
-#include <stdio.h>
-
 #include "jobs/batch/batch.h"
+#include "jobs/options.h"
 
 typedef enum p4_batch_action {
     P4_BATCH_RUN,
@@ -32,7 +31,6 @@ enum { P4_BATCH_STATUS_VERDICT = 3, P4_BATCH_STATUS_FAILED = 5 };
 
 /* Reads `phase4_batch [options] queue.json [key=value ...]`. P4_E_INPUT: one line. Local. */
 p4_rc p4_batch_cli_parse(p4_batch_cli *cli, int argc, char **argv);
-void p4_batch_cli_print_help(FILE *out); /* Local. */
-void p4_batch_cli_print_man(FILE *out);  /* The manual page phase4_batch(1). Local. */
+extern const p4_program p4_batch_program; /* its options, --help and manual page */
 
 #endif

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 /* Reading GGUF files: blocks of trits against vectors of the reference, a model written here and read back as
  * it was, tokenizers, and files that are damaged in every place. */
 #include <stdlib.h>
@@ -342,11 +343,27 @@ static p4_rc read_all(const uint8_t *data, uint64_t bytes)
     return rc;
 }
 
+/* A NUL in a merge is an error that says where it is. */
+static void check_nul(uint8_t *data, uint64_t bytes)
+{
+    static const char merge[] = "\3\0\0\0\0\0\0\0a b"; /* behind its length */
+    uint8_t *found = memmem(data, bytes, merge, sizeof merge - 1);
+    EXPECT(found != NULL, "there is no merge \"a b\"");
+    if (found != NULL) {
+        found[8] = '\0';
+        EXPECT(read_all(data, bytes) == P4_E_INPUT &&
+                   strstr(p4_last_error(), "holds a NUL character") != NULL,
+               "a NUL in a merge: \"%s\"", p4_last_error());
+        found[8] = 'a';
+    }
+}
+
 static void check_damage(void)
 {
     uint64_t bytes, refused = 0;
     uint8_t *data = write_file(&bytes, false);
     EXPECT_OK(read_all(data, bytes));
+    check_nul(data, bytes);
     for (uint64_t cut = 0; cut < bytes; cut += cut < 3000 ? 13 : 4001) {
         uint8_t *part = malloc(cut + 1); /* of exactly this length, for the sanitizers */
         memcpy(part, data, cut);
@@ -356,7 +373,10 @@ static void check_damage(void)
     for (uint64_t at = 0; at < 2400; at += 3) { /* the header */
         uint8_t old = data[at];
         data[at] = (uint8_t)(old ^ 0x80);
-        refused += read_all(data, bytes) != P4_OK;
+        p4_rc rc = read_all(data, bytes);
+        EXPECT(rc == P4_OK || p4_last_error()[0] != '\0', "byte %llu: refused without a message",
+               (unsigned long long)at);
+        refused += rc != P4_OK;
         data[at] = old;
     }
     EXPECT(refused > 300, "of 800 flipped bits %llu were refused", (unsigned long long)refused);

@@ -278,7 +278,7 @@ static p4_rc take_trits(p4_weight *w, void **owned, const taking *t)
     TRY(codes != NULL ? P4_OK : P4_E_SYSTEM);
     uint16_t *scale = (uint16_t *)(void *)(codes + code_bytes);
     *owned = codes;
-    for (int64_t r = 0; r < w->rows; r++) {
+    for (int64_t r = 0; r < w->rows && same; r++) {
         TRY(take_row(codes + r * row_bytes, NULL, &scale[r], &same, t, r));
     }
     if (same) {

@@ -94,7 +94,7 @@ p4_rc p4_samples_write(const p4_run *run)
     }
     TRY(continue_all(samples, count, run, run->config.model_path, true));
     TRY(continue_all(samples, count, run, packed, false));
-    json = p4_samples_json(samples, count, run->config.activation_bits);
+    json = p4_samples_json(samples, count, packed == paths->quantized ? run->config.activation_bits : 0);
     TRY(json != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_atomic_write_all(paths->samples, json, strlen(json)));
 done:

@@ -87,10 +87,19 @@ static p4_rc compare_inputs(p4_inspection *x)
     for (int64_t i = 0; i < x->metadata.input_count; i++) {
         const p4_input_file *input = &x->metadata.inputs[i];
         char now[P4_FINGERPRINT_BYTES];
-        if (p4_file_exists(input->path)) {
-            TRY(p4_fingerprint_file(now, input->path));
-            x->inputs[i] = strcmp(now, input->fingerprint) == 0 ? P4_INPUT_SAME : P4_INPUT_CHANGED;
+        if (!p4_file_exists(input->path)) {
+            continue;
         }
+        p4_rc read = p4_fingerprint_file(now, input->path);
+        if (read ==
+            P4_E_INPUT) { /* such as the file of another user: the result can be looked into without */
+            x->inputs[i] = P4_INPUT_UNREADABLE;
+            WARN("warning: %s", p4_last_error());
+            p4_error_clear();
+            continue;
+        }
+        TRY(read);
+        x->inputs[i] = strcmp(now, input->fingerprint) == 0 ? P4_INPUT_SAME : P4_INPUT_CHANGED;
     }
 done:
     return rc;

@@ -10,16 +10,26 @@
 enum { PROMPT_TOKENS = 24, TEXT_TOKENS = 48 };
 static const double original_bytes_max = 8.0 * (1 << 30); /* each token reads all of them */
 
+/* Memory for the original: its mapped files, and of matrices that they hold as [in, out] a copy. */
+static double memory_of(const p4_hf_model *hf)
+{
+    bool copied = false;
+    for (int64_t i = 0; i < hf->model.params_count; i++) {
+        copied = copied || hf->model.params[i].transposed;
+    }
+    return copied ? 2 * hf->stored_bytes : hf->stored_bytes;
+}
+
 /* Why there are no samples; NULL: there can be some. */
 static const char *why_none(const p4_run *run)
 {
     const p4_output_paths *paths = &run->results.output_paths;
-    double bytes = run->original.hf.stored_bytes;
     return run->config.init != P4_INIT_CHECKPOINT ? "the original has random weights"
            : run->tokenizer == NULL               ? "there is no tokenizer"
            : run->eval.count == 0                 ? "there is no evaluation text"
            : paths->quantized[0] == '\0' && paths->dequantized_fp16[0] == '\0' ? "no model was written"
-           : bytes > original_bytes_max || bytes > (double)p4_memory_free("")
+           : run->original.hf.stored_bytes > original_bytes_max ||
+                   memory_of(&run->original.hf) > (double)p4_memory_free("")
                ? "the original is too large to continue texts on one CPU"
                : NULL;
 }
@@ -94,7 +104,7 @@ p4_rc p4_samples_write(const p4_run *run)
     }
     TRY(continue_all(samples, count, run, run->config.model_path, true));
     TRY(continue_all(samples, count, run, packed, false));
-    json = p4_samples_json(samples, count, run->config.activation_bits);
+    json = p4_samples_json(samples, count, packed == paths->quantized ? run->config.activation_bits : 0);
     TRY(json != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_atomic_write_all(paths->samples, json, strlen(json)));
 done:

@@ -137,6 +137,15 @@ cp -r a recorded
 sed -i 's/"sparsity_ratio":[^,]*/"sparsity_ratio": 0.5/' recorded/compression_metadata.json
 inspected 5 'compression_metadata.json: sparsity_ratio is recorded as 0.5, model.h5 gives' recorded
 
+# Inputs that are not as they were say nothing about the result.
+cp -r a moved
+sed -i "s|$FIXTURES/models/llama-gqa/config.json|config.json|" moved/compression_metadata.json
+inspected 0 'config.json is not there' moved
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2400\n' >config.json
+inspected 0 'config.json cannot be read' moved
+echo '{}' >config.json
+inspected 0 'config.json has another fingerprint than the run read' moved
+
 # What cannot be read: one line.
 python3 - <<'END'
 import json, struct

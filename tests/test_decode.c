@@ -227,11 +227,25 @@ static void note_family(const char *family)
     strcpy(seen[families_seen++], family);
 }
 
+/* A token goes through some of the experts, and takes one row of an embedding that is not the head. */
+static void check_weight_bytes(const p4_hf_model *hf)
+{
+    const p4_arch *a = &hf->model.arch;
+    if (a->experts > 0) {
+        double each = (double)p4_dtype_bytes(hf->model.weights[0].dtype),
+               others = 3.0 * (double)(a->L * (a->experts - a->experts_used) * a->F * a->C),
+               rows = a->tied ? 0 : (double)((a->V - 1) * a->C);
+        EXPECT_NEAR(p4_decoder_weight_bytes(&hf->model, hf->model.weights),
+                    hf->stored_bytes - each * (others + rows), 0.5);
+    }
+}
+
 static void check_model(const char *dir)
 {
     const p4_list none = {0};
     world w = {.dir = dir};
     EXPECT_OK(p4_hf_model_open(&w.hf, dir));
+    check_weight_bytes(&w.hf);
     p4_model_select_ternary(&w.hf.model, &none, true, true);
     EXPECT_OK(p4_device_form_open(&w.original, ops, device, &w.hf.model, w.hf.model.weights));
     read_ids(&w);

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 /* Reading GGUF files: blocks of trits against vectors of the reference, a model written here and read back as
  * it was, tokenizers, and files that are damaged in every place. */
 #include <stdlib.h>
@@ -161,6 +162,10 @@ static const uint8_t *ternary(int rows, int cols, bool turned, bool own_scales)
     return data;
 }
 
+/* What else the file holds. */
+static const char *more_tensor;
+static uint32_t rotated;
+
 static void write_keys(writer *w, const char *arch)
 {
     static const char *const tokens[V] = {"<|end|>", "a", "b", "\xc4\xa0", "ab", "[PAD5]"};
@@ -181,6 +186,9 @@ static void write_keys(writer *w, const char *arch)
     key_list(w, "tokenizer.ggml.token_type", P4_GGUF_VIEW_I32, kinds, V, 4);
     key_list(w, "tokenizer.ggml.merges", P4_GGUF_VIEW_TEXT, merges, 1, 0);
     key_u32(w, "tokenizer.ggml.eos_token_id", 0);
+    if (rotated > 0) {
+        key_u32(w, "llama.rope.dimension_count", rotated);
+    }
 }
 
 /* The whole file; the caller frees. down_scales: of ffn_down. */
@@ -205,6 +213,9 @@ static uint8_t *write_file(uint64_t *bytes, bool down_scales)
     tensor(&w, "blk.0.ffn_gate.weight", 35, F, C, ternary(F, C, false, false));
     tensor(&w, "blk.0.ffn_up.weight", 35, F, C, ternary(F, C, false, false));
     tensor(&w, "blk.0.ffn_down.weight", 35, C, F, ternary(C, F, false, down_scales));
+    if (more_tensor != NULL) {
+        tensor(&w, more_tensor, 0, 0, C, floats);
+    }
     memcpy(w.bytes, "GGUF", 4);
     memcpy(w.bytes + 4, &version, 4);
     memcpy(w.bytes + 8, &w.tensors, 8);
@@ -342,11 +353,52 @@ static p4_rc read_all(const uint8_t *data, uint64_t bytes)
     return rc;
 }
 
+/* A file that asks for more than is computed. */
+static void check_more(void)
+{
+    static const struct {
+        const char *tensor, *message;
+        uint32_t rotated;
+    } cases[] = {{"rope_factors_long.weight", "tensor \"rope_factors_long.weight\" is not supported", D},
+                 {NULL, "key llama.rope.dimension_count is", D / 2},
+                 {NULL, NULL, D}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint64_t bytes;
+        more_tensor = cases[i].tensor;
+        rotated = cases[i].rotated;
+        uint8_t *data = write_file(&bytes, false);
+        p4_rc rc = read_all(data, bytes);
+        EXPECT(cases[i].message == NULL
+                   ? rc == P4_OK
+                   : rc == P4_E_INPUT && strstr(p4_last_error(), cases[i].message) != NULL,
+               "case %zu: code %d, \"%s\"", i, (int)rc, p4_last_error());
+        free(data);
+    }
+    more_tensor = NULL;
+    rotated = 0;
+}
+
+/* A NUL in a merge is an error that says where it is. */
+static void check_nul(uint8_t *data, uint64_t bytes)
+{
+    static const char merge[] = "\3\0\0\0\0\0\0\0a b"; /* behind its length */
+    uint8_t *found = memmem(data, bytes, merge, sizeof merge - 1);
+    EXPECT(found != NULL, "there is no merge \"a b\"");
+    if (found != NULL) {
+        found[8] = '\0';
+        EXPECT(read_all(data, bytes) == P4_E_INPUT &&
+                   strstr(p4_last_error(), "holds a NUL character") != NULL,
+               "a NUL in a merge: \"%s\"", p4_last_error());
+        found[8] = 'a';
+    }
+}
+
 static void check_damage(void)
 {
     uint64_t bytes, refused = 0;
     uint8_t *data = write_file(&bytes, false);
     EXPECT_OK(read_all(data, bytes));
+    check_nul(data, bytes);
     for (uint64_t cut = 0; cut < bytes; cut += cut < 3000 ? 13 : 4001) {
         uint8_t *part = malloc(cut + 1); /* of exactly this length, for the sanitizers */
         memcpy(part, data, cut);
@@ -356,7 +408,10 @@ static void check_damage(void)
     for (uint64_t at = 0; at < 2400; at += 3) { /* the header */
         uint8_t old = data[at];
         data[at] = (uint8_t)(old ^ 0x80);
-        refused += read_all(data, bytes) != P4_OK;
+        p4_rc rc = read_all(data, bytes);
+        EXPECT(rc == P4_OK || p4_last_error()[0] != '\0', "byte %llu: refused without a message",
+               (unsigned long long)at);
+        refused += rc != P4_OK;
         data[at] = old;
     }
     EXPECT(refused > 300, "of 800 flipped bits %llu were refused", (unsigned long long)refused);
@@ -370,6 +425,7 @@ int main(void)
     check_model();
     check_scales();
     check_tokenizer();
+    check_more();
     check_damage();
     return TEST_END();
 }

@@ -180,6 +180,9 @@ static void test_failed_run(void)
     expect_in_page("disk &lt;full&gt;", true);
     expect_in_page("<section id=\"quality\"", false);
     expect_in_page(">nan", false);
+    put_file("results.json", "{\"phase\": \"phase4_bitnet\", \"timing\": [1, 2], \"metrics\": [1], "
+                             "\"provenance\": {\"hosts\": 1}, \"reconstruction\": {\"losses\": [1]}}");
+    make(); /* members of other types are as if they were not there */
 }
 
 static void test_refused(void)

@@ -139,6 +139,21 @@ done:
     return rc;
 }
 
+/* Rotary positions turn whole heads. */
+static p4_rc check_rotated(const p4_arch *arch, const describing *d)
+{
+    p4_rc rc = P4_OK;
+    char key[KEY_BYTES];
+    double rotated = 0;
+    bool found;
+    snprintf(key, sizeof key, "%s.rope.dimension_count", d->arch);
+    TRY(p4_gguf_view_number(d->file, key, &rotated, &found));
+    CHECK(!found || rotated == (double)p4_arch_rope_dim(arch), "%s: key %s is %g, expected %lld",
+          d->file->path, key, rotated, (long long)p4_arch_rope_dim(arch));
+done:
+    return rc;
+}
+
 /* Llama 3's scaling, which the file holds as divisors of the frequencies. */
 static p4_rc take_factors(p4_arch *arch, const p4_gguf_view *file)
 {
@@ -278,7 +293,7 @@ static p4_rc take_trits(p4_weight *w, void **owned, const taking *t)
     TRY(codes != NULL ? P4_OK : P4_E_SYSTEM);
     uint16_t *scale = (uint16_t *)(void *)(codes + code_bytes);
     *owned = codes;
-    for (int64_t r = 0; r < w->rows; r++) {
+    for (int64_t r = 0; r < w->rows && same; r++) {
         TRY(take_row(codes + r * row_bytes, NULL, &scale[r], &same, t, r));
     }
     if (same) {
@@ -333,6 +348,27 @@ done:
     return rc;
 }
 
+/* What the model would be computed without is refused, as the format's own runtime does. */
+static p4_rc check_unused(const p4_model *model, const p4_gguf_view *file)
+{
+    p4_rc rc = P4_OK;
+    char name[KEY_BYTES];
+    bool *used = p4_alloc((size_t)file->tensor_count, sizeof *used);
+    TRY(used != NULL ? P4_OK : P4_E_SYSTEM);
+    for (int64_t i = 0; i < model->params_count; i++) {
+        stored_name(name, model, i);
+        used[p4_gguf_view_tensor(file, name) - file->tensors] = true; /* it is there: it was taken */
+    }
+    for (int64_t i = 0; i < file->tensor_count; i++) {
+        const char *other = file->tensors[i].name;
+        CHECK(used[i] || strcmp(other, "rope_freqs.weight") == 0, "%s: tensor \"%s\" is not supported",
+              file->path, other);
+    }
+done:
+    free(used);
+    return rc;
+}
+
 p4_rc p4_gguf_model_read(p4_hf_model *hf, void ***owned, const p4_gguf_view *file)
 {
     p4_rc rc = P4_OK;
@@ -345,6 +381,7 @@ p4_rc p4_gguf_model_read(p4_hf_model *hf, void ***owned, const p4_gguf_view *fil
     d.root = NULL;
     TRY(hf->config_json != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_hf_config_parse(&arch, hf->config_json, strlen(hf->config_json), file->path));
+    TRY(check_rotated(&arch, &d));
     TRY(take_factors(&arch, file));
     TRY(p4_model_init(&hf->model, &arch, p4_family_prefix(arch.family)));
     *owned = p4_alloc((size_t)hf->model.params_count, sizeof **owned);
@@ -352,6 +389,7 @@ p4_rc p4_gguf_model_read(p4_hf_model *hf, void ***owned, const p4_gguf_view *fil
     for (int64_t i = 0; i < hf->model.params_count; i++) {
         TRY(take_tensor(hf, &(*owned)[i], file, i));
     }
+    TRY(check_unused(&hf->model, file));
 done:
     cJSON_Delete(d.root);
     return rc;

@@ -47,14 +47,20 @@ static bool equals(p4_gguf_text text, const char *want)
     return text.bytes == strlen(want) && memcmp(text.data, want, text.bytes) == 0;
 }
 
-/* A heap string; NULL: out of memory, or the text holds a NUL. */
-static char *string_of(p4_gguf_text text)
+/* A heap string in place of the one in *copy. */
+static p4_rc string_of(char **copy, const reading *r, p4_gguf_text text)
 {
-    char *copy = memchr(text.data, '\0', text.bytes) == NULL ? p4_alloc(text.bytes + 1, 1) : NULL;
-    if (copy != NULL) {
-        memcpy(copy, text.data, text.bytes);
-    }
-    return copy;
+    p4_rc rc = P4_OK;
+    free(*copy);
+    *copy = NULL;
+    CHECK(memchr(text.data, '\0', text.bytes) == NULL,
+          "%s: byte %lld: a text of the tokenizer holds a NUL character", r->file->path,
+          (long long)((const uint8_t *)text.data - (const uint8_t *)r->file->mapping));
+    *copy = p4_alloc(text.bytes + 1, 1);
+    TRY(*copy != NULL ? P4_OK : P4_E_SYSTEM);
+    memcpy(*copy, text.data, text.bytes);
+done:
+    return rc;
 }
 
 static int kind_of(const reading *r, uint64_t id)
@@ -115,10 +121,7 @@ static p4_rc put_vocabulary(reading *r)
         if (kind == UNUSED) {
             continue;
         }
-        free(text);
-        text = string_of(r->texts[i]);
-        CHECK(text != NULL, "%s: token %llu cannot be read: it holds a NUL character, or memory ran out",
-              r->file->path, (unsigned long long)i);
+        TRY(string_of(&text, r, r->texts[i]));
         bool added = kind == CONTROL || kind == USER_DEFINED;
         bool ok = cJSON_AddItemToObject(r->vocab, text, cJSON_CreateNumber((double)i)) &&
                   (!added || add_added(r, text, i, kind == CONTROL));
@@ -132,18 +135,19 @@ done:
 static p4_rc put_listed_merges(reading *r)
 {
     p4_rc rc = P4_OK;
+    char *text = NULL;
     const p4_gguf_key *list = p4_gguf_view_key(r->file, "tokenizer.ggml.merges");
     cJSON *merges = cJSON_AddArrayToObject(r->model, "merges");
     CHECK(list != NULL && list->is_list && list->type == P4_GGUF_VIEW_TEXT,
           "%s: tokenizer.ggml.merges is not a list of texts", r->file->path);
     const uint8_t *at = list->data;
     for (uint64_t i = 0; i < list->count; i++) {
-        char *text = string_of(p4_gguf_view_next_text(&at));
-        bool ok = text != NULL && merges != NULL && cJSON_AddItemToArray(merges, cJSON_CreateString(text));
-        free(text);
+        TRY(string_of(&text, r, p4_gguf_view_next_text(&at)));
+        bool ok = merges != NULL && cJSON_AddItemToArray(merges, cJSON_CreateString(text));
         TRY(ok ? P4_OK : P4_E_SYSTEM);
     }
 done:
+    free(text);
     return rc;
 }
 
@@ -234,21 +238,20 @@ static uint64_t find_pairs(const reading *r, const piece_order *order, pair *pai
 static p4_rc put_pairs(reading *r, const pair *pairs, uint64_t count)
 {
     p4_rc rc = P4_OK;
+    char *left = NULL, *right = NULL;
     cJSON *merges = cJSON_AddArrayToObject(r->model, "merges");
     TRY(merges != NULL ? P4_OK : P4_E_SYSTEM);
     for (uint64_t i = 0; i < count; i++) {
         p4_gguf_text whole = r->texts[pairs[i].merged];
-        char *left = string_of((p4_gguf_text){whole.data, pairs[i].left_bytes}),
-             *right = string_of(
-                 (p4_gguf_text){whole.data + pairs[i].left_bytes, whole.bytes - pairs[i].left_bytes});
+        size_t cut = pairs[i].left_bytes;
+        TRY(string_of(&left, r, (p4_gguf_text){whole.data, cut}));
+        TRY(string_of(&right, r, (p4_gguf_text){whole.data + cut, whole.bytes - cut}));
         const char *both[] = {left, right};
-        bool ok =
-            left != NULL && right != NULL && cJSON_AddItemToArray(merges, cJSON_CreateStringArray(both, 2));
-        free(left);
-        free(right);
-        TRY(ok ? P4_OK : P4_E_SYSTEM);
+        TRY(cJSON_AddItemToArray(merges, cJSON_CreateStringArray(both, 2)) ? P4_OK : P4_E_SYSTEM);
     }
 done:
+    free(left);
+    free(right);
     return rc;
 }
 
@@ -294,7 +297,7 @@ static p4_rc put_sentencepiece(reading *r)
     TRY(put_scored_merges(r));
     TRY(p4_gguf_view_number(r->file, "tokenizer.ggml.add_space_prefix", &prefix, &found));
     for (uint64_t i = 0; i < r->tokens->count && unknown == NULL; i++) {
-        unknown = kind_of(r, i) == UNKNOWN ? string_of(r->texts[i]) : NULL;
+        TRY(kind_of(r, i) == UNKNOWN ? string_of(&unknown, r, r->texts[i]) : P4_OK);
     }
     normalizer = p4_format("{\"type\":\"Sequence\",\"normalizers\":[%s%s]}",
                            prefix != 0 ? "{\"type\":\"Prepend\",\"prepend\":\"" MARK "\"}," : "", replace);
@@ -324,11 +327,11 @@ static p4_rc put_template(reading *r, bool by_default)
     }
     CHECK(id >= 0 && id < (double)r->tokens->count, "%s: tokenizer.ggml.bos_token_id is %g", r->file->path,
           id);
-    text = string_of(r->texts[(uint64_t)id]);
+    TRY(string_of(&text, r, r->texts[(uint64_t)id]));
     cJSON *post =
         cJSON_Parse("{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"type_id\":0}},"
                     "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{}}");
-    bool ok = text != NULL && post != NULL && cJSON_AddItemToObject(r->root, "post_processor", post);
+    bool ok = post != NULL && cJSON_AddItemToObject(r->root, "post_processor", post);
     if (ok) {
         cJSON *single = cJSON_GetObjectItem(post, "single"),
               *special = cJSON_GetObjectItem(post, "special_tokens");

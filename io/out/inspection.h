@@ -25,7 +25,12 @@ typedef struct p4_tensor_inspection {
 } p4_tensor_inspection;
 
 /* An input of the run, compared with the file that has its path now. */
-typedef enum p4_input_state { P4_INPUT_ABSENT, P4_INPUT_SAME, P4_INPUT_CHANGED } p4_input_state;
+typedef enum p4_input_state {
+    P4_INPUT_ABSENT,
+    P4_INPUT_SAME,
+    P4_INPUT_CHANGED,
+    P4_INPUT_UNREADABLE
+} p4_input_state;
 
 /* Lines that say what does not agree: the first are kept, all are counted. */
 enum { P4_FINDINGS_KEPT = 100 };

@@ -85,8 +85,10 @@ static bool put_sizes(cJSON *to, const p4_inspection *x)
 
 static bool put_inputs(cJSON *list, const p4_inspection *x)
 {
-    static const char *const states[] = {
-        [P4_INPUT_ABSENT] = "absent", [P4_INPUT_SAME] = "same", [P4_INPUT_CHANGED] = "changed"};
+    static const char *const states[] = {[P4_INPUT_ABSENT] = "absent",
+                                         [P4_INPUT_SAME] = "same",
+                                         [P4_INPUT_CHANGED] = "changed",
+                                         [P4_INPUT_UNREADABLE] = "unreadable"};
     bool ok = list != NULL;
     for (int64_t i = 0; ok && i < x->metadata.input_count; i++) {
         cJSON *object = add_to(list);

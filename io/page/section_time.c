@@ -20,6 +20,9 @@ static void put_stages(FILE *to, const cJSON *timing)
 {
     const cJSON *stage;
     double sum = 0, before = 0;
+    if (!cJSON_IsObject(timing)) {
+        return;
+    }
     cJSON_ArrayForEach(stage, timing)
     {
         sum += strcmp(stage->string, "total") != 0 && cJSON_IsNumber(stage) ? stage->valuedouble : 0;

@@ -13,19 +13,22 @@ bool p4_page_has_training(const p4_page_run *run)
     return run->point_count > 0 || cJSON_IsObject(p4_page_item(run->results, "reconstruction"));
 }
 
-/* Means of the curve over windows of a fortieth of it: what the eye looks for in a noisy loss. */
-static void smooth(p4_point *to, const p4_point *from, int64_t count)
+/* Means of the curve over windows of a fortieth of it: what the eye looks for in a noisy loss. At no more
+ * points than a chart shows; returns how many. */
+static int64_t smooth(p4_point *to, const p4_point *from, int64_t count)
 {
-    int64_t half = count / 80;
-    for (int64_t i = 0; i < count; i++) {
+    enum { SHOWN = 600 };
+    int64_t half = count / 80, stride = p4_max_i64(1, p4_ceil_div(count, SHOWN)), made = 0;
+    for (int64_t i = 0; i < count; i += stride) {
         int64_t first = p4_max_i64(0, i - half), last = p4_min_i64(count - 1, i + half);
         double sum = 0, used = 0;
         for (int64_t k = first; k <= last; k++) {
             sum += isfinite(from[k].y) ? from[k].y : 0;
             used += isfinite(from[k].y);
         }
-        to[i] = (p4_point){from[i].x, used > 0 ? sum / used : NAN};
+        to[made++] = (p4_point){from[i].x, used > 0 ? sum / used : NAN};
     }
+    return made;
 }
 
 static void put_loss_chart(FILE *to, const p4_page_run *run, p4_point *raw, p4_point *smoothed,
@@ -35,7 +38,7 @@ static void put_loss_chart(FILE *to, const p4_page_run *run, p4_point *raw, p4_p
     for (int64_t i = 0; i < n; i++) {
         raw[i] = (p4_point){(double)run->points[i].step, run->points[i].loss};
     }
-    smooth(smoothed, raw, n);
+    int64_t means = smooth(smoothed, raw, n);
     for (int64_t i = 0; i < run->evaluation_count; i++) {
         const p4_page_evaluation *e = &run->evaluations[i];
         if (strcmp(e->stage, "post") == 0 || strcmp(e->stage, "fine_tune") == 0) {
@@ -44,7 +47,7 @@ static void put_loss_chart(FILE *to, const p4_page_run *run, p4_point *raw, p4_p
     }
     bool noisy = n > 80;
     const p4_series series[] = {{"each logged step", raw, n, 0, false, noisy},
-                                {"mean over 1/40 of the steps", smoothed, n, 0, false, false},
+                                {"mean over 1/40 of the steps", smoothed, means, 0, false, false},
                                 {"evaluation", evaluated, evaluations, 1, true, false}};
     const p4_series plain[] = {{"training", raw, n, 0, false, false}, series[2]};
     const p4_level levels[] = {{"original", p4_page_real(run->results, "pre_compression.loss"), 2},

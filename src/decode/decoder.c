@@ -119,9 +119,14 @@ double p4_decoder_weight_bytes(const p4_model *model, const p4_weight *weights)
         const p4_param *p = &model->params[i];
         const p4_weight *w = &weights[i];
         bool table = p->role == P4_ROLE_POSITION || (p->role == P4_ROLE_EMBED && !model->arch.tied);
-        double row = w->dtype == P4_TERNARY ? (double)p4_code_row_bytes(w->cols) + 2
-                                            : (double)(w->cols * p4_dtype_bytes(w->dtype));
-        bytes += table ? row : row * (double)w->rows;
+        double rows = (double)w->rows,
+               all = w->dtype == P4_TERNARY
+                         ? rows * (double)p4_code_row_bytes(w->cols) + 2.0 * (double)p4_weight_scale_count(w)
+                         : rows * (double)(w->cols * p4_dtype_bytes(w->dtype));
+        double part = table            ? 1 / rows
+                      : p->expert >= 0 ? (double)model->arch.experts_used / (double)model->arch.experts
+                                       : 1;
+        bytes += all * part;
     }
     return bytes;
 }

@@ -48,7 +48,7 @@ static inline int64_t p4_decoder_length(const p4_decoder *decoder)
 }
 
 /* Bytes of weights that a pass over one token reads: all matrices as they are stored, of an embedding that is
- * not the head one row. Local. */
+ * not the head one row, of experts as many as a token goes through. Local. */
 double p4_decoder_weight_bytes(const p4_model *model, const p4_weight *weights);
 
 #endif

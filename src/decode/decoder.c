@@ -119,7 +119,8 @@ double p4_decoder_weight_bytes(const p4_model *model, const p4_weight *weights)
         const p4_param *p = &model->params[i];
         const p4_weight *w = &weights[i];
         bool table = p->role == P4_ROLE_POSITION || (p->role == P4_ROLE_EMBED && !model->arch.tied);
-        double row = w->dtype == P4_TERNARY ? (double)p4_code_row_bytes(w->cols) + 2
+        double scales = w->dtype == P4_TERNARY ? 2.0 * (double)p4_weight_scale_count(w) / (double)w->rows : 0;
+        double row = w->dtype == P4_TERNARY ? (double)p4_code_row_bytes(w->cols) + scales
                                             : (double)(w->cols * p4_dtype_bytes(w->dtype));
         bytes += table ? row : row * (double)w->rows;
     }

@@ -19,6 +19,9 @@
 #include "dist/mpi_state.h"
 
 enum { ADDRESSES = 8, CONNECT_MS = 5000, HELLO_MS = 10000, ACCEPT_MS = 60000 };
+/* Ranks that connect before rank 0 takes their connections: a kernel may keep no more than 128 of them
+ * waiting (net.core.somaxconn), and those beyond would find no way in. */
+enum { WAVE = 64 };
 
 /* Where rank 0 listens; broadcast as bytes. */
 typedef struct place {
@@ -113,7 +116,7 @@ static void tune(int socket)
 /* ---- opening ---- */
 
 /* -1: this host cannot listen. */
-static int start_listening(place *mine, const char *host, int ranks)
+static int start_listening(place *mine, const char *host)
 {
     struct sockaddr_in any = {.sin_family = AF_INET};
     socklen_t bytes = sizeof any;
@@ -121,7 +124,7 @@ static int start_listening(place *mine, const char *host, int ranks)
     snprintf(mine->host, sizeof mine->host, "%s", host);
     mine->ip_count = p4_address_list(mine->ip, ADDRESSES);
     if (listener < 0 || getrandom(mine->key, sizeof mine->key, 0) != (ssize_t)sizeof mine->key ||
-        bind(listener, (struct sockaddr *)(void *)&any, bytes) != 0 || listen(listener, ranks + 16) != 0 ||
+        bind(listener, (struct sockaddr *)(void *)&any, bytes) != 0 || listen(listener, WAVE) != 0 ||
         getsockname(listener, (struct sockaddr *)(void *)&any, &bytes) != 0) {
         if (listener >= 0) {
             close(listener);
@@ -192,10 +195,9 @@ static void accept_one(p4_control *control, int listener, const place *mine, int
     (*missing)--;
 }
 
-/* Every rank has connected, or has said by MPI that it cannot. Rank 0. */
-static p4_rc accept_ranks(p4_control *control, int listener, const place *mine)
+/* The ranks of a wave have connected: one that cannot has said so by MPI. Rank 0. */
+static p4_rc accept_ranks(p4_control *control, int listener, const place *mine, int missing)
 {
-    int missing = control->ranks;
     while (missing > 0 && is_readable(listener, ACCEPT_MS)) {
         accept_one(control, listener, mine, &missing);
     }
@@ -231,11 +233,16 @@ p4_rc p4_control_open(p4_control **made, p4_machine *machine)
     *made = NULL;
     TRY(p4_machine_agree(machine, make(made, machine)));
     if (machine->rank == 0) {
-        listener = start_listening(&at, machine->host, machine->ranks);
+        listener = start_listening(&at, machine->host);
     }
     MPI_Bcast(&at, (int)sizeof at, MPI_BYTE, 0, machine->state->world);
-    TRY(p4_machine_agree(machine, connect_rank(*made, machine, &at)));
-    TRY(p4_machine_agree(machine, machine->rank == 0 ? accept_ranks(*made, listener, &at) : P4_OK));
+    for (int first = 0; first < machine->ranks; first += WAVE) {
+        int end = first + WAVE < machine->ranks ? first + WAVE : machine->ranks;
+        bool mine = machine->rank >= first && machine->rank < end;
+        TRY(p4_machine_agree(machine, mine ? connect_rank(*made, machine, &at) : P4_OK));
+        TRY(p4_machine_agree(machine,
+                             machine->rank == 0 ? accept_ranks(*made, listener, &at, end - first) : P4_OK));
+    }
 done:
     if (listener >= 0) {
         close(listener);

@@ -164,6 +164,8 @@ void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sin
  * queued or is under way (from a sink or a probe). Waits for the device; owned by net, until the next call.
  * Requires a model with experts. */
 const int32_t *p4_net_expert_rows(p4_net *net, int64_t layer);
+/* Is token n of that pass routed to this expert? Waits for the device. */
+bool p4_net_is_routed(p4_net *net, int64_t layer, int64_t n, int64_t expert);
 
 /* Blocks alone, where a model's part is trained to outputs that are given (jobs/train/block_trainer.h). All
  * require `train` in the plan, not `head`. The input of the first block, [B * T, C], to be filled in. */

@@ -84,6 +84,18 @@ const int32_t *p4_net_expert_rows(p4_net *net, int64_t layer)
     return net->h_first;
 }
 
+bool p4_net_is_routed(p4_net *net, int64_t layer, int64_t n, int64_t expert)
+{
+    p4_routes routes = p4_net_read_routes(net, layer);
+    bool is = false;
+    for (int64_t k = 0; k < routes.used; k++) {
+        int32_t chosen;
+        net->ops->to_host(net->device, &chosen, routes.expert + n * routes.used + k, sizeof chosen);
+        is = is || chosen == expert;
+    }
+    return is;
+}
+
 /* The probe sees each expert with the rows that were routed to it. */
 static void show(const p4_block *b, const p4_experts_args *product, int64_t slot)
 {

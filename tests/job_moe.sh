@@ -63,6 +63,13 @@ within "$(number small1 final loss)" "$(number small3 final loss)" 0.99 1.01 "lo
 run again 1 model_path="$TMP/small1/dequantized_fp16" quantizer=none enable_fine_tuning=false calibration_samples=0
 within "$(number again pre_compression loss)" "$(number small1 final loss)" 0.999 1.001 "loss of what was written, and of the run"
 
+# Nothing is predicted from a window's last token: of many experts for few tokens, those that it alone is routed to have no gradient.
+mkdir many
+cp model/tokenizer* many
+sed 's/"num_experts": 7/"num_experts": 64/; s/"num_hidden_layers": 2/"num_hidden_layers": 3/' model/config.json >many/config.json
+run few 1 model_path=many init=random quantizer=absmean calibration_sequence_length=16 enable_fine_tuning=false reconstruct=false
+grep -q ' passed: .* of experts without tokens have none' few.log || complain "the gradient-flow test of few tokens: $(grep -A 1 'gradient flow' few.log)"
+
 # Of three experts with one router row, the first two are chosen before the third.
 python3 - trained/dequantized_fp16/model.safetensors <<'END'
 import json, struct, sys

@@ -321,11 +321,33 @@ static void check_base3(rig *r)
     }
 }
 
+/* A matrix with one scale is one row, which one thread works on: its memory does not grow with the threads.
+ */
+static void check_memory(rig *r)
+{
+    const int64_t cols = 1 << 18;
+    const p4_ops *cpu = p4_ops_find("cpu");
+    p4_device *device = NULL;
+    uint16_t scale;
+    float *w = rig_random(r, cols, 0.05);
+    uint8_t *codes = rig_host(r, p4_code_row_bytes(cols));
+    const p4_weight weight = {.dtype = P4_F32, .rows = 1, .cols = cols, .data = w};
+    EXPECT(cpu->open(&device, 0, 8, false) == P4_OK, "a CPU with 8 threads: %s", p4_last_error());
+    cpu->quantize(device, codes, &scale, NULL, &weight, P4_QUANT_EXACT, 0.0f, NULL);
+    EXPECT(cpu->sync(device) == P4_OK && cpu->peak_bytes(device) <= 20 * cols, "%lld bytes for a row of %lld",
+           (long long)cpu->peak_bytes(device), (long long)cols);
+    cpu->close(device);
+    rig_clear(r);
+}
+
 int main(void)
 {
-    static const ops_case cases[] = {
-        {"quantize, rules", check_rules},          {"quantize, lengths", check_lengths},
-        {"quantize, many rows", check_many_rows},  {"quantize, forms", check_forms},
-        {"quantize, not finite", check_nonfinite}, {"base 3", check_base3}};
+    static const ops_case cases[] = {{"quantize, rules", check_rules},
+                                     {"quantize, lengths", check_lengths},
+                                     {"quantize, many rows", check_many_rows},
+                                     {"quantize, forms", check_forms},
+                                     {"quantize, not finite", check_nonfinite},
+                                     {"quantize, memory", check_memory},
+                                     {"base 3", check_base3}};
     return run_cases(cases, sizeof cases / sizeof cases[0]);
 }

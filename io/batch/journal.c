@@ -278,8 +278,12 @@ static p4_rc trim(const p4_journal *journal)
     char last = '\n';
     CHECK(fstat(journal->fd, &status) == 0, "%s: cannot be examined: %s", journal->path, strerror(errno));
     off_t bytes = status.st_size;
-    while (bytes > 0 && (pread(journal->fd, &last, 1, bytes - 1) != 1 || last != '\n')) {
-        bytes--;
+    for (; bytes > 0; bytes--) {
+        CHECK(pread(journal->fd, &last, 1, bytes - 1) == 1, "%s: cannot be read: %s", journal->path,
+              strerror(errno));
+        if (last == '\n') {
+            break;
+        }
     }
     CHECK(bytes == status.st_size || ftruncate(journal->fd, bytes) == 0, "%s: cannot be shortened: %s",
           journal->path, strerror(errno));
@@ -346,9 +350,12 @@ p4_rc p4_journal_append(p4_journal *journal, const p4_batch_record *record)
     line = p4_json_print(object, object != NULL && p4_batch_record_put(object, record), false);
     TRY(line != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_hold_check(journal->hold));
-    size_t bytes = strlen(line);
-    ssize_t written = write(journal->fd, line, bytes);
-    if (written != (ssize_t)bytes || fsync(journal->fd) != 0) {
+    size_t bytes = strlen(line), put = 0;
+    ssize_t written = 1;
+    while (put < bytes && (written = write(journal->fd, line + put, bytes - put)) > 0) {
+        put += (size_t)written; /* a disk that is nearly full takes a part, and then says why not more */
+    }
+    if (put < bytes || fsync(journal->fd) != 0) {
         rc = p4_fail_errno(journal->path, "be written");
         (void)trim(journal);
     }

@@ -15,21 +15,24 @@ typedef struct flow {
     int64_t *at; /* [params_count] into vector_grads; -1: a matrix */
     double *sum; /* device */
     p4_net *net;
+    int64_t T; /* tokens of the window */
     int64_t checked, unused;
     p4_rc rc;
 } flow;
 
-/* Does the tensor have no gradient because its expert got no token, or because it is a router whose shares
- * are always 1? Of experts, while their slot is under way. */
+/* Does the tensor have no gradient because its expert got no token whose state the loss depends on, or
+ * because it is a router whose shares are always 1? Nothing is predicted from the window's last token. Of
+ * experts, while their slot is under way. */
 static bool is_unused(const flow *f, int64_t i)
 {
     const p4_param *p = &f->model->params[i];
     const p4_arch *a = &f->model->arch;
     if (p->expert < 0) {
-        return p->role == P4_ROLE_ROUTER && a->experts_used == 1 && a->normed_shares;
+        return p->role == P4_ROLE_ROUTER && a->experts_used == 1 && (a->normed_shares || a->experts == 1);
     }
     const int32_t *h_first = p4_net_expert_rows(f->net, p->layer);
-    return h_first[p->expert] == h_first[p->expert + 1];
+    int64_t rows = h_first[p->expert + 1] - h_first[p->expert];
+    return rows == 0 || (rows == 1 && p4_net_is_routed(f->net, p->layer, f->T - 1, p->expert));
 }
 
 static p4_rc check_tensor(flow *f, int64_t i, const float *grad)
@@ -142,6 +145,7 @@ static p4_rc run_flow(flow *f, const p4_flow_test *test)
     TRY(p4_net_open(&net, ops, device, model, &plan));
     TRY(p4_device_form_open(&form, ops, device, model, test->weights));
     f->net = &net;
+    f->T = T;
     p4_net_set_tokens(&net, test->ids, 1, T);
     p4_net_train(&net, &form.form, 1, T, 1.0f / (float)(T - 1), &sink);
     TRY(ops->sync(device));

@@ -39,7 +39,7 @@ struct p4_device {
     p4_dtrsm_fn dtrsm;
     char description[128];
     const char *blas_version, *blas_core; /* the process's */
-    void *scratch;                        /* threads slices, owned: p4_cpu_scratch */
+    void *scratch;                        /* slices of threads, owned: p4_cpu_scratch */
     int64_t scratch_bytes;
     p4_ledger ledger;  /* of what alloc gave */
     char failure[128]; /* the first run-time failure, returned by sync; "" when there is none */
@@ -47,8 +47,9 @@ struct p4_device {
 
 /* `bytes` of working memory for each thread, one slice after another (slice t starts at t * bytes; bytes is a
  * multiple of 64). It grows when a shape needs more than any before. NULL: out of memory, which is recorded.
- * kernels/cpu/device.c. */
+ * team: for a team of so many threads. kernels/cpu/device.c. */
 void *p4_cpu_scratch(p4_device *device, int64_t bytes);
+void *p4_cpu_team_scratch(p4_device *device, int64_t bytes, int threads);
 
 /* Threads for so many pieces of work: a team of more would wait for nothing. */
 static inline int p4_cpu_team(const p4_device *device, int64_t pieces)

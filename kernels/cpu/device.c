@@ -178,20 +178,24 @@ void p4_cpu_act_to_f32(p4_device *device, float *to, const void *act, int64_t co
     p4_cpu_copy(device, to, act, count * (int64_t)sizeof(float));
 }
 
-void *p4_cpu_scratch(p4_device *device, int64_t bytes)
+void *p4_cpu_team_scratch(p4_device *device, int64_t bytes, int threads)
 {
-    int64_t wanted = bytes * device->threads;
+    int64_t wanted = bytes * threads;
     if (wanted > device->scratch_bytes) {
         free(device->scratch);
         device->scratch_bytes = 0;
         if (posix_memalign(&device->scratch, 64, (size_t)wanted) != 0) {
             device->scratch = NULL;
             snprintf(device->failure, sizeof device->failure,
-                     "out of memory: %lld bytes of scratch for %d threads", (long long)wanted,
-                     device->threads);
+                     "out of memory: %lld bytes of scratch for %d threads", (long long)wanted, threads);
             return NULL;
         }
         device->scratch_bytes = wanted;
     }
     return device->scratch;
+}
+
+void *p4_cpu_scratch(p4_device *device, int64_t bytes)
+{
+    return p4_cpu_team_scratch(device, bytes, device->threads);
 }

@@ -166,12 +166,13 @@ void p4_cpu_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quan
     int64_t each = TILE_ROWS * p4_max_i64(1, p4_ceil_div(rows, TILE_ROWS * PIECES)),
             pieces = p4_ceil_div(rows, each);
     int64_t slice = tile_bytes + work_bytes;
-    char *scratch = slice ? p4_cpu_scratch(device, slice) : NULL;
+    int threads = p4_cpu_team(device, pieces); /* one row, one scratch of it */
+    char *scratch = slice ? p4_cpu_team_scratch(device, slice, threads) : NULL;
     if (slice && !scratch) {
         return;
     }
     p4_quant_error parts[PIECES];
-#pragma omp parallel for schedule(dynamic) num_threads(device->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t i = 0; i < pieces; i++) {
         char *own = scratch + (slice ? omp_get_thread_num() * slice : 0);
         row_task task = {.method = method,

@@ -54,7 +54,7 @@ typedef struct p4_gradient_flow {
     bool ran, passed;
     char error[512]; /* "": none */
     int64_t tensors_checked;
-    int64_t tensors_unused; /* of experts that got no token, and so no gradient */
+    int64_t tensors_unused; /* of experts without tokens that the loss depends on, and so without gradient */
 } p4_gradient_flow;
 
 /* How the original's router divided the tokens of calibration among experts. */

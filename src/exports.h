@@ -9,10 +9,10 @@
 #include "src/phase4/types.h"
 
 /* X(writer, options). */
-#define P4_EXPORTS(X)                 \
-    X(gguf, "q2_0", "tq1_0", "tq2_0") \
-    X(compressed_tensors, NULL)       \
-    X(mlx, NULL)                      \
+#define P4_EXPORTS(X)                         \
+    X(gguf, "q2_0", "tq1_0", "tq2_0", "i2_s") \
+    X(compressed_tensors, NULL)               \
+    X(mlx, NULL)                              \
     X(bitnet, NULL)
 
 /* For messages: "gguf, gguf:q2_0, ...". Local. */

@@ -45,6 +45,7 @@ refused 'out/model/model.gguf: is there already; --overwrite replaces it' "$PHAS
 refused '--to: found "ggml", expected some of gguf, gguf:q2_0' "$PHASE4_EXPORT" out/model --to ggml
 refused '--to: found "gguf:q2_0" after another gguf' "$PHASE4_EXPORT" out/model --to gguf gguf:q2_0
 refused 'one scale a tensor' "$PHASE4_EXPORT" out/model --to bitnet
+refused "bitnet.cpp's I2_S takes one scale a tensor" "$PHASE4_EXPORT" --overwrite out/model --to gguf:i2_s
 refused 'expected a directory and a format' "$PHASE4_EXPORT" out/model
 refused 'nowhere: is not a directory' "$PHASE4_EXPORT" nowhere --to gguf
 [ "$(ls -A out/model | grep -c tmp)" = 0 ] || complain 'temporary files are left'
@@ -60,3 +61,4 @@ refused 'key "exports": found "gguf:q4_0", expected some of' "$PHASE4_MPI" --val
 "$PHASE4_MPI" a.json overwrite=true scale_granularity=tensor 'exports=["bitnet", "gguf"]' >log 2>&1 || complain 'bitnet'
 grep -q '"bitnet"' out/model/bitnet/config.json || complain 'bitnet/config.json'
 [ ! -e out/model/mlx ] && [ ! -e out/model/compressed_tensors ] || complain 'exports of the older run are left'
+"$PHASE4_EXPORT" --overwrite -q out/model --to gguf:i2_s >log 2>&1 && [ "$(head -c 4 out/model/model.gguf)" = GGUF ] || complain 'gguf:i2_s'

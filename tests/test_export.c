@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "io/export/gguf_arch.h"
+#include "io/export/gguf_tensors.h"
 #include "io/export/trits.h"
 #include "io/export/writers.h"
 #include "io/hf/hf_model.h"
@@ -93,6 +93,74 @@ static void test_q2_0(void)
     }
 }
 
+/* Two blocks, made by bitnet.cpp's quantize_i2_s from the same values times 0.5. */
+static void test_i2_s(void)
+{
+    enum { BLOCKS = 2 };
+    uint8_t codes[BLOCKS * P4_I2_S_COUNT / 4], blocks[BLOCKS * P4_I2_S_BYTES];
+    make_codes(codes, BLOCKS * P4_I2_S_COUNT, by_turns);
+    p4_trits_i2_s(blocks, codes, BLOCKS * P4_I2_S_COUNT);
+    expect_bytes("I2_S", blocks, sizeof blocks,
+                 "2449922449922449922449922449922449922449922449922449922449922449922449922449922449922449922"
+                 "4499224499224499224499224499224499224");
+    make_codes(codes, BLOCKS * P4_I2_S_COUNT, mixed);
+    p4_trits_i2_s(blocks, codes, BLOCKS * P4_I2_S_COUNT);
+    expect_bytes("I2_S", blocks, sizeof blocks,
+                 "2556600664400aa88448899558811990022aa112222556600664400aa8844889600664400aa8844889955881199"
+                 "0022aa112222556600664400aa88448899558");
+}
+
+static void check_i2_s(const p4_model *model, const p4_gguf_arch *gguf, p4_weight *weights)
+{
+    p4_gguf_tensors list;
+    const p4_hf_model hf = {.model = *model};
+    const p4_export_source source = {.hf = &hf, .option = "i2_s", .weights = weights};
+    EXPECT_OK(p4_gguf_list(&list, model, gguf, P4_GGUF_BLOCKS_I2_S));
+    int64_t found = 0;
+    for (int64_t i = 0; i < list.count; i++) {
+        const p4_gguf_tensor *t = &list.tensors[i];
+        const p4_param *p = &model->params[list.parts[i].param];
+        bool packed = p->ternary && p4_role_is_matrix(p->role) && p->cols % P4_I2_S_COUNT == 0;
+        uint8_t tail[4];
+        float scale = 0;
+        p4_gguf_fill_tail(&list, &source, tail, i);
+        memcpy(&scale, tail, sizeof scale);
+        EXPECT((t->type == P4_GGUF_I2_S) == packed, "%s: type %d", t->name, (int)t->type);
+        EXPECT(!packed || t->bytes == t->rows * t->cols / 4 + 32, "%s: %d bytes", t->name, (int)t->bytes);
+        EXPECT(scale == (packed ? 0.5f : 0.0f), "%s: scale %g", t->name, (double)scale);
+        found += packed;
+    }
+    EXPECT(found > 0, "no matrix in I2_S");
+    p4_gguf_list_free(&list);
+}
+
+/* A model with one scale a matrix: types, bytes and the scale of each tensor. */
+static void test_i2_s_tensors(void)
+{
+    static const uint16_t scale = 0x3800;
+    p4_hf_model hf;
+    const p4_gguf_arch *gguf;
+    char *path = p4_format("%s/models/%s", P4_FIXTURES, "llama-bf16");
+    EXPECT_OK(p4_hf_model_open(&hf, path));
+    p4_model *model = &hf.model;
+    p4_model_select_ternary(model, &(p4_list){0}, true, true);
+    p4_weight *weights = calloc((size_t)model->params_count, sizeof *weights);
+    EXPECT(weights != NULL, "no memory");
+    for (int64_t i = 0; i < model->params_count; i++) {
+        p4_param *p = &model->params[i];
+        p->cols = p->role == P4_ROLE_DOWN ? 2 * P4_I2_S_COUNT : p->cols; /* the others do not fill blocks */
+        p->scale_group = p->ternary && p4_role_is_matrix(p->role) ? p->rows * p->cols : 0;
+        weights[i].scale = &scale;
+    }
+    EXPECT_OK(p4_gguf_arch_find(&gguf, &model->arch, "test"));
+    const p4_export_source source = {.hf = &hf, .option = "i2_s"};
+    EXPECT_OK(p4_writer_find("gguf")->check(&source));
+    check_i2_s(model, gguf, weights);
+    free(weights);
+    p4_hf_model_close(&hf);
+    free(path);
+}
+
 static void test_words(void)
 {
     enum { ODD = 21 };
@@ -170,7 +238,8 @@ static void test_container(void)
 static void test_names(void)
 {
     p4_config config;
-    EXPECT(p4_exports_is_known("gguf") && p4_exports_is_known("gguf:tq1_0") && p4_exports_is_known("mlx"),
+    EXPECT(p4_exports_is_known("gguf") && p4_exports_is_known("gguf:tq1_0") &&
+               p4_exports_is_known("gguf:i2_s") && p4_exports_is_known("mlx"),
            "known");
     EXPECT(!p4_exports_is_known("gguf:q4_0") && !p4_exports_is_known("gguf:") &&
                !p4_exports_is_known("mlx:x") && !p4_exports_is_known("gguff") && !p4_exports_is_known(""),
@@ -204,6 +273,7 @@ static void test_refused(void)
         {"gpt2-plain", "compressed_tensors", "keeps its matrices as [in, out]"},
         {"gpt2-scores", "gguf", "does not divide attention scores by the layer's number"},
         {"llama-bf16", "bitnet", "takes one scale a tensor, and \"model.layers.0."},
+        {"llama-bf16", "gguf:i2_s", "bitnet.cpp's I2_S takes one scale a tensor, and \"model.layers.0."},
         {"gpt_neox-serial", "gguf", "needs biases of attention and MLP"},
         {"starcoder2-plain", "gguf", "needs biases of attention and MLP"},
         {"gemma3-old", "gguf", "has a window in layer 1"},
@@ -214,8 +284,9 @@ static void test_refused(void)
         char *path = p4_format("%s/models/%s", P4_FIXTURES, cases[i].model);
         EXPECT_OK(p4_hf_model_open(&hf, path));
         p4_model_select_ternary(&hf.model, &(p4_list){0}, true, true);
-        const p4_export_source source = {.hf = &hf, .option = ""};
-        const p4_writer *writer = p4_writer_find(cases[i].writer);
+        const p4_export_source source = {.hf = &hf, .option = p4_exports_option(cases[i].writer)};
+        char *name = p4_format("%.*s", (int)p4_exports_name_bytes(cases[i].writer), cases[i].writer);
+        const p4_writer *writer = p4_writer_find(name);
         if (cases[i].message == NULL) {
             double bytes;
             EXPECT_OK(writer->check(&source));
@@ -226,6 +297,7 @@ static void test_refused(void)
         }
         p4_hf_model_close(&hf);
         free(path);
+        free(name);
     }
 }
 
@@ -233,6 +305,8 @@ int main(void)
 {
     test_blocks();
     test_q2_0();
+    test_i2_s();
+    test_i2_s_tensors();
     test_words();
     test_four_rows();
     test_container();

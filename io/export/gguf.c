@@ -13,12 +13,24 @@ static const char writer[] = "exports: gguf";
 
 static p4_gguf_blocks blocks_of(const p4_export_source *source)
 {
-    static const char *const names[] = {"", "tq2_0", "tq1_0", "q2_0"}; /* the configuration knows no other */
+    static const char *const names[] = {"", "tq2_0", "tq1_0", "q2_0", "i2_s"}; /* all of src/exports.h */
     int i = 0;
-    while (i < 3 && strcmp(source->option, names[i]) != 0) {
+    while (i < 4 && strcmp(source->option, names[i]) != 0) {
         i++;
     }
     return (p4_gguf_blocks)i;
+}
+
+static bool is_ternary_matrix(const p4_param *p)
+{
+    return p->ternary && p4_role_is_matrix(p->role);
+}
+
+static p4_rc check_scales(const p4_export_source *source)
+{
+    return blocks_of(source) == P4_GGUF_BLOCKS_I2_S
+               ? p4_export_check_scales(source, is_ternary_matrix, writer, "bitnet.cpp's I2_S")
+               : P4_OK;
 }
 
 static p4_rc check(const p4_export_source *source)
@@ -28,6 +40,7 @@ static p4_rc check(const p4_export_source *source)
     p4_gguf_encoding encoding;
     const p4_arch *arch = &source->hf->model.arch;
     TRY(p4_gguf_arch_find(&gguf, arch, writer));
+    TRY(check_scales(source));
     TRY(p4_gguf_encoding_find(&encoding, source, writer));
     if (p4_gguf_context(gguf, arch) < arch->positions) {
         WARN("warning: exports: gguf: llama.cpp's %s ignores the sliding window: the file allows contexts of "
@@ -59,7 +72,8 @@ static int64_t file_type(const p4_gguf_tensors *list)
     static const struct {
         p4_gguf_type type;
         int64_t file;
-    } types[] = {{P4_GGUF_F16, 1}, {P4_GGUF_Q2_0, 28}, {P4_GGUF_TQ1_0, 36}, {P4_GGUF_TQ2_0, 37}};
+    } types[] = {
+        {P4_GGUF_F16, 1}, {P4_GGUF_Q2_0, 28}, {P4_GGUF_TQ1_0, 36}, {P4_GGUF_TQ2_0, 37}, {P4_GGUF_I2_S, 40}};
     int64_t best = 0, most = -1;
     for (size_t k = 0; k < sizeof types / sizeof types[0]; k++) {
         int64_t count = 0;
@@ -140,9 +154,11 @@ static p4_rc write_data(const p4_export_source *source, const p4_gguf_tensors *l
         return P4_E_SYSTEM;
     }
     for (int64_t i = 0; i < list->count; i++) {
-        parts[i] = (p4_stream_part){.rows = list->tensors[i].rows,
-                                    .row_bytes = p4_gguf_row_bytes(&list->tensors[i]),
-                                    .padding = p4_gguf_padding(list->tensors[i].bytes)};
+        const p4_gguf_tensor *t = &list->tensors[i];
+        int64_t row_bytes = p4_gguf_row_bytes(t), tail_bytes = t->bytes - t->rows * row_bytes;
+        parts[i] = (p4_stream_part){
+            .rows = t->rows, .row_bytes = row_bytes, .padding = tail_bytes + p4_gguf_padding(t->bytes)};
+        p4_gguf_fill_tail(list, source, parts[i].tail, i);
     }
     stream.parts = parts;
     p4_rc rc = p4_stream_run(&stream);
@@ -157,6 +173,7 @@ static p4_rc write_file(const p4_export_source *source, const char *path)
     p4_gguf_tensors list = {0};
     p4_gguf g = {0};
     p4_atomic_file file = {.fd = -1};
+    TRY(check_scales(source));
     TRY(p4_gguf_arch_find(&gguf, &source->hf->model.arch, writer));
     TRY(p4_gguf_list(&list, &source->hf->model, gguf, blocks_of(source)));
     g.arch = gguf->name;

@@ -16,7 +16,7 @@ typedef enum p4_gguf_type {
     P4_GGUF_F16 = 1,
     P4_GGUF_TQ1_0 = 34,
     P4_GGUF_TQ2_0 = 35,
-    P4_GGUF_I2_S = 36, /* of bitnet.cpp alone */
+    P4_GGUF_I2_S = 36, /* of bitnet.cpp alone: llama.cpp gives this number to no type */
     P4_GGUF_Q2_0 = 42,
 } p4_gguf_type;
 typedef enum p4_gguf_value {

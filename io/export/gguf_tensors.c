@@ -77,6 +77,8 @@ static p4_gguf_type type_of(const p4_param *p, p4_gguf_blocks blocks)
         return by_256 ? P4_GGUF_TQ1_0 : P4_GGUF_F16;
     case P4_GGUF_BLOCKS_Q2_0:
         return by_64 ? P4_GGUF_Q2_0 : P4_GGUF_F16;
+    case P4_GGUF_BLOCKS_I2_S:
+        return p4_role_is_matrix(p->role) && p->cols % P4_I2_S_COUNT == 0 ? P4_GGUF_I2_S : P4_GGUF_F16;
     default:
         return by_256 ? P4_GGUF_TQ2_0 : by_64 ? P4_GGUF_Q2_0 : P4_GGUF_F16;
     }
@@ -91,6 +93,8 @@ int64_t p4_gguf_row_bytes(const p4_gguf_tensor *tensor)
         return tensor->cols / P4_TQ_COUNT * P4_TQ2_0_BYTES;
     case P4_GGUF_Q2_0:
         return tensor->cols / P4_Q2_0_COUNT * P4_Q2_0_BYTES;
+    case P4_GGUF_I2_S:
+        return tensor->cols / P4_I2_S_COUNT * P4_I2_S_BYTES;
     case P4_GGUF_F16:
         return 2 * tensor->cols;
     default:
@@ -184,7 +188,7 @@ p4_rc p4_gguf_list(p4_gguf_tensors *list, const p4_model *model, const p4_gguf_a
     TRY(append_factors(list, &model->arch));
     for (int64_t i = 0; i < list->count; i++) {
         p4_gguf_tensor *t = &list->tensors[i];
-        t->bytes = t->rows * p4_gguf_row_bytes(t);
+        t->bytes = t->rows * p4_gguf_row_bytes(t) + (t->type == P4_GGUF_I2_S ? P4_I2_S_TAIL_BYTES : 0);
         list->bytes += t->bytes + p4_gguf_padding(t->bytes);
     }
 done:
@@ -231,6 +235,10 @@ static void fill_vector(uint8_t *to, const p4_export_source *source, const p4_gg
 static void fill_blocks(uint8_t *to, const p4_weight *w, p4_gguf_type type, int64_t row)
 {
     const uint8_t *codes = (const uint8_t *)w->data + row * p4_code_row_bytes(w->cols);
+    if (type == P4_GGUF_I2_S) {
+        p4_trits_i2_s(to, codes, w->cols);
+        return;
+    }
     int64_t run = p4_export_run(w->scale_group, w->cols);
     for (int64_t at = 0; at < w->cols; at += run, codes += run / 4) {
         uint16_t scale = p4_export_scale(w, row, at);
@@ -258,6 +266,16 @@ static void fill_row(uint8_t *to, const p4_weight *w, p4_gguf_type type, int64_t
     } else {
         memcpy(to, (const uint16_t *)w->data + row * w->cols, (size_t)w->cols * sizeof(uint16_t));
     }
+}
+
+void p4_gguf_fill_tail(const p4_gguf_tensors *list, const p4_export_source *source, uint8_t tail[4],
+                       int64_t index)
+{
+    float scale = 0;
+    if (list->tensors[index].type == P4_GGUF_I2_S) {
+        scale = p4_f16_to_f32(source->weights[list->parts[index].param].scale[0]);
+    }
+    memcpy(tail, &scale, sizeof scale);
 }
 
 void p4_gguf_fill(const p4_gguf_tensors *list, const p4_export_source *source, uint8_t *to, int64_t index,

@@ -26,7 +26,7 @@ typedef enum p4_gguf_blocks {
     P4_GGUF_BLOCKS_TQ2_0,
     P4_GGUF_BLOCKS_TQ1_0,
     P4_GGUF_BLOCKS_Q2_0,
-    P4_GGUF_BLOCKS_I2_S, /* of bitnet.cpp */
+    P4_GGUF_BLOCKS_I2_S, /* of bitnet.cpp: matrices with one scale */
 } p4_gguf_blocks;
 
 typedef struct p4_gguf_tensors {
@@ -42,6 +42,9 @@ p4_rc p4_gguf_list(p4_gguf_tensors *list, const p4_model *model, const p4_gguf_a
 void p4_gguf_list_free(p4_gguf_tensors *list);
 
 int64_t p4_gguf_row_bytes(const p4_gguf_tensor *tensor);
+/* What lies between the last row of tensor `index` and the padding: t->bytes minus the rows. Local. */
+void p4_gguf_fill_tail(const p4_gguf_tensors *list, const p4_export_source *source, uint8_t tail[4],
+                       int64_t index);
 /* Rows [first, first + rows) of tensor `index`. Local. */
 void p4_gguf_fill(const p4_gguf_tensors *list, const p4_export_source *source, uint8_t *to, int64_t index,
                   int64_t first, int64_t rows);

@@ -27,4 +27,10 @@ static inline uint16_t p4_export_scale(const p4_weight *w, int64_t row, int64_t 
     return w->scale[(row * w->cols + col) / p4_scale_group(w->scale_group, w->cols)];
 }
 
+/* P4_E_INPUT, with its name, if a parameter of those that `is_taken` tells has more than one scale: by the
+ * table of parameters, or by the weights where they are there. `writer` begins the message, `format` is what
+ * takes one scale a tensor. Local. */
+p4_rc p4_export_check_scales(const p4_export_source *source, bool (*is_taken)(const p4_param *p),
+                             const char *writer, const char *format);
+
 #endif

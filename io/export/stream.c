@@ -60,6 +60,7 @@ static p4_rc append(void *user, int64_t item, int buffer)
     size_t bytes = (size_t)(at->rows * part->row_bytes);
     if (at->first + at->rows == part->rows) {
         memset(w->buffers[buffer] + bytes, 0, (size_t)part->padding);
+        memcpy(w->buffers[buffer] + bytes, part->tail, (size_t)p4_min_i64(sizeof part->tail, part->padding));
         bytes += (size_t)part->padding;
     }
     return w->stream->append(w->stream->user, w->buffers[buffer], bytes);

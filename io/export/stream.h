@@ -7,7 +7,8 @@
 
 typedef struct p4_stream_part { /* a tensor */
     int64_t rows, row_bytes;
-    int64_t padding; /* bytes of 0 behind the last row, less than 64 */
+    int64_t padding; /* bytes behind the last row, less than 64 */
+    uint8_t tail[4]; /* the first of them; the others are 0 */
 } p4_stream_part;
 
 typedef struct p4_stream {

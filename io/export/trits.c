@@ -57,6 +57,20 @@ void p4_trits_tq2_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t s
     }
 }
 
+/* Byte m of a block holds elements m, 32 + m, 64 + m and 96 + m, the first in the highest bits. */
+void p4_trits_i2_s(uint8_t *to, const uint8_t *codes, int64_t count)
+{
+    uint32_t words[P4_I2_S_BYTES / 4];
+    for (int64_t at = 0; at < count; at += P4_I2_S_COUNT, codes += P4_I2_S_COUNT / 4) {
+        for (int i = 0; i < P4_I2_S_BYTES / 4; i++) {
+            words[i] = spread(codes[i]) << 6 | spread(codes[8 + i]) << 4 | spread(codes[16 + i]) << 2 |
+                       spread(codes[24 + i]);
+        }
+        memcpy(to, words, sizeof words);
+        to += P4_I2_S_BYTES;
+    }
+}
+
 /* Trits of `step` elements apart, the first most significant: `width` bytes of `trits` trits each. A byte is
  * ceil(256 v / 243), of which a reader gets trit after trit by multiplying with 3. */
 static void pack_fifths(uint8_t *to, const uint8_t *u, int width, int trits)

@@ -14,12 +14,16 @@ enum {
     P4_TQ_COUNT = 256,
     P4_TQ1_0_BYTES = 54, /* 48 bytes of 5 trits, 4 bytes of 4 trits, scale */
     P4_TQ2_0_BYTES = 66, /* 64 bytes of 4 trits, scale */
+    P4_I2_S_COUNT = 128,
+    P4_I2_S_BYTES = 32,
+    P4_I2_S_TAIL_BYTES = 32, /* behind the last row: the scale of the tensor in fp32, then zeros */
 };
 
 /* `count` elements of a row, a multiple of the block's, with the scale repeated in each block. */
 void p4_trits_q2_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t scale);
 void p4_trits_tq1_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t scale);
 void p4_trits_tq2_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t scale);
+void p4_trits_i2_s(uint8_t *to, const uint8_t *codes, int64_t count); /* blocks without a scale */
 
 /* compressed-tensors: unsigned 2-bit values t + 2 in little-endian words of 32 bits, p4_trits_word_bytes a
  * row; what lies behind the last element is 0. */

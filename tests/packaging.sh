@@ -36,7 +36,8 @@ OMPI_MCA_ess_singleton_isolated=1 "$prefix/share/phase4/demo/demo.sh" "$TMP/demo
 if command -v groff >/dev/null; then
     for page in "$prefix"/share/man/man1/*.1; do
         said=$(groff -man -Tutf8 -ww "$page" 2>&1 >"$TMP/page")
-        [ -z "$said" ] && grep -q 'SEE ALSO\|calibration_files' "$TMP/page" || fail "the manual page $page: $said"
+        sed 's/.\x08//g' "$TMP/page" | grep -q 'SEE ALSO\|calibration_files' || fail "the manual page $page has no end"
+        [ -z "$said" ] || fail "the manual page $page: $said"
     done
 fi
 lib=$(dirname "$(find "$prefix" -name libphase4.a)")

@@ -457,7 +457,7 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
                              .masters = masters,
                              .record = record,
                              .saved = record->losses_count,
-                             .started_s = p4_now_s() - record->seconds};
+                             .started_s = p4_now_s() - (isnan(record->seconds) ? 0 : record->seconds)};
     TRY_ALL(compute->group, plan->exact_sums ? p4_compute_check_exact(compute) : P4_OK);
     TRY_ALL(compute->group, take_record(&w));
     TRY(open_work(&w, windows));

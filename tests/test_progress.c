@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -37,11 +38,20 @@ static void set_columns(unsigned short columns)
     EXPECT(ioctl(terminal, TIOCSWINSZ, &size) == 0, "the terminal cannot be resized: %s", strerror(errno));
 }
 
-/* What was drawn since the last call. */
+/* What was drawn since the last call. The kernel hands it on in its own time, and in pieces. */
 static void take(char *text, size_t bytes)
 {
-    ssize_t count = read(terminal, text, bytes - 1);
-    text[count > 0 ? count : 0] = '\0';
+    enum { QUIET_MS = 200 };
+    struct pollfd input = {.fd = terminal, .events = POLLIN};
+    size_t used = 0;
+    while (used < bytes - 1 && poll(&input, 1, QUIET_MS) == 1) {
+        ssize_t count = read(terminal, text + used, bytes - 1 - used);
+        if (count <= 0) {
+            break;
+        }
+        used += (size_t)count;
+    }
+    text[used] = '\0';
 }
 
 static void draw(char *text, size_t bytes, double after)

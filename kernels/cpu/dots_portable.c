@@ -3,7 +3,7 @@
 
 #include "kernels/cpu/vmath.h"
 
-P4_MULTIVERSION int32_t p4_dots_planes(int8_t *planes, const int8_t *x, int64_t cols)
+P4_MULTIVERSION static int32_t planes_of(int8_t *planes, const int8_t *x, int64_t cols)
 {
     enum { PLANE = P4_PLANES_BLOCK / 4 };
     int32_t sum = 0;
@@ -52,7 +52,7 @@ static void tokens(int32_t *sums, const uint8_t *codes, const int8_t *planes, in
     }
 }
 
-P4_MULTIVERSION float p4_dots_f32(const void *w, const float *x, int64_t cols)
+P4_MULTIVERSION static float dot_f32(const void *w, const float *x, int64_t cols)
 {
     const p4_loose_f32 *row = w;
     float sum = 0.0f;
@@ -99,6 +99,17 @@ P4_MULTIVERSION static float dot_codes(const void *w, const float *x, int64_t co
         sum += (float)((codes[c / 4] >> 2 * (c % 4) & 3) - 1) * x[c];
     }
     return sum;
+}
+
+/* Versions for several machines are static: the linker exports the others, whatever their visibility. */
+int32_t p4_dots_planes(int8_t *planes, const int8_t *x, int64_t cols)
+{
+    return planes_of(planes, x, cols);
+}
+
+float p4_dots_f32(const void *w, const float *x, int64_t cols)
+{
+    return dot_f32(w, x, cols);
 }
 
 const p4_dots p4_cpu_dots_portable = {.name = "portable",

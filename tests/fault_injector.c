@@ -1,9 +1,11 @@
 /* fault_injector - a library for LD_PRELOAD (tests/soak.sh) that makes the file system fail, or the process
  * die, at the n-th call of one rank that changes something below a directory. HDF5's calls are seen too.
+ * It can also hold a process up after each write, so that a test that reads what was written acts in time.
  *
  *   P4_FAULT=RANK,CALL,KIND   RANK of the launcher (0 without one); CALL from 1
  *   P4_FAULT_UNDER=TEXT       calls count on paths that contain TEXT
  *   P4_FAULT_COUNT=PATH       PATH.RANK gets the number of calls when the process exits
+ *   P4_PACE_MS=COUNT          each write sleeps so long when it has written
  *
  * KIND: full      the disk is full from here on: the first write is a short one
  *       error     this call fails with EIO, the later ones work
@@ -23,6 +25,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 enum kind { NO_FAULT, FULL, ERROR, READONLY, KILL };
@@ -30,6 +33,7 @@ enum effect { NAMES, SPACE, SYNC }; /* what a call needs: a directory that can c
 
 static enum kind kind;
 static long fault_at;
+static long pace_ms;
 static const char *under;
 static _Atomic long calls;
 
@@ -47,6 +51,7 @@ __attribute__((constructor)) static void read_environment(void)
     int rank = 0;
     long at = 0;
     under = getenv("P4_FAULT_UNDER");
+    pace_ms = getenv("P4_PACE_MS") != NULL ? atol(getenv("P4_PACE_MS")) : 0;
     if (fault == NULL || sscanf(fault, "%d,%ld,%15s", &rank, &at, name) != 3 || rank != atoi(rank_text())) {
         return;
     }
@@ -197,6 +202,14 @@ int rmdir(const char *path)
 
 /* ---- content ---- */
 
+static void hold_up(bool is_under)
+{
+    if (is_under && pace_ms > 0) {
+        const struct timespec pause = {pace_ms / 1000, pace_ms % 1000 * 1000000};
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
 /* How many bytes of a write go through; -1 with errno: none, and it fails. */
 static ssize_t let_through(int fd, size_t bytes)
 {
@@ -211,30 +224,34 @@ static ssize_t let_through(int fd, size_t bytes)
     return reason == 0 ? (ssize_t)bytes : -1;
 }
 
-static ssize_t end_write(ssize_t written, size_t asked)
+static ssize_t end_write(int fd, ssize_t written, size_t asked)
 {
     if (kind == KILL && written >= 0 && (size_t)written < asked) {
         die();
     }
+    hold_up(fd_is_under(fd));
     return written;
 }
 
 ssize_t write(int fd, const void *from, size_t bytes)
 {
     ssize_t part = let_through(fd, bytes);
-    return part < 0 ? -1 : end_write(REAL(write)(fd, from, (size_t)part), bytes);
+    return part < 0 ? -1 : end_write(fd, REAL(write)(fd, from, (size_t)part), bytes);
 }
 
 ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
 {
     ssize_t part = let_through(fd, bytes);
-    return part < 0 ? -1 : end_write(REAL(pwrite)(fd, from, (size_t)part, offset), bytes);
+    return part < 0 ? -1 : end_write(fd, REAL(pwrite)(fd, from, (size_t)part, offset), bytes);
 }
 
 int fflush(FILE *stream)
 {
-    FAIL_IF(stream != NULL && fd_is_under(fileno(stream)), SPACE);
-    return REAL(fflush)(stream);
+    bool is_under = stream != NULL && fd_is_under(fileno(stream));
+    FAIL_IF(is_under, SPACE);
+    int failed = REAL(fflush)(stream);
+    hold_up(is_under);
+    return failed;
 }
 
 int fsync(int fd)

@@ -25,17 +25,24 @@ cat >cfg.json <<JSON
 }
 JSON
 phase4() { # phase4 RANKS NAME [key=value ...]; the log is in the file log
-    local ranks=$1 name=$2
+    local ranks=$1 name=$2 command=("$PHASE4_MPI")
     shift 2
-    if [ "$ranks" = 1 ]; then
-        exec "$PHASE4_MPI" cfg.json output_path="$name" "$@" >"log" 2>&1
-    fi
-    exec "$MPIRUN" -n "$ranks" "$PHASE4_MPI" cfg.json output_path="$name" "$@" >"log" 2>&1
+    [ "$pace" = 0 ] || command=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" P4_FAULT_UNDER=/metrics.jsonl "P4_PACE_MS=$pace" "$PHASE4_MPI")
+    [ "$ranks" = 1 ] || command=("$MPIRUN" -n "$ranks" "${command[@]}")
+    exec "${command[@]}" cfg.json output_path="$name" "$@" >"log" 2>&1
 }
+pace=0
 start() { # start RANKS NAME [key=value ...]: in the background, as $job
     rm -rf log
     phase4 "$@" &
     job=$!
+}
+# paced MS RANKS NAME [key=value ...]: the same, but the run sleeps behind each line of metrics.jsonl. A run that is to be stopped at
+# one of them must not be over before this script, on a busy machine, has seen the line.
+paced() {
+    pace=$1
+    start "${@:2}"
+    pace=0
 }
 ended() { # ended STATUS WHAT: the run that was started ends like this
     local status=0
@@ -100,7 +107,7 @@ stopped() { # stopped NAME REASON: the run that was started stops for this reaso
     grep -q '"success":[[:space:]]*false' "$1/results.json" || fail "$1: a stopped run speaks of success"
 }
 for signal in TERM USR1 INT; do
-    start 1 one
+    paced 30 1 one
     logged one "$(some_step)"
     kill -"$signal" "$job"
     stopped one "by SIG$signal"
@@ -111,19 +118,19 @@ for signal in TERM USR1 INT; do
     same one whole1
     rm -rf one
 done
-start 2 two
+paced 30 2 two
 logged two "$(some_step)"
 kill -USR1 "$job" # mpirun hands it on
 stopped two 'by SIGUSR1'
 run 2 two
 same two whole2
 rm -rf two
-start 2 two
+paced 30 2 two
 logged two "$(some_step)"
 kill -TERM "$(pgrep -P "$job" | tail -n 1)" # one rank alone
 stopped two 'by a signal to another rank'
 mv two other
-start 2 two
+paced 30 2 two
 in_stage Fine-tune
 touch two/stop
 stopped two 'by the file two/stop'
@@ -147,16 +154,17 @@ done
 [ $starts -gt 2 ] || fail "max_minutes did not stop the run"
 same short whole1
 # A second interrupt does not wait for the step, which takes seconds.
-start 1 slow 'train_files=["many.bin"]' global_batch_tokens=240000 eval_samples=0 micro_batch_size=1
+cat many.bin many.bin many.bin many.bin many.bin many.bin >huge.bin
+start 1 slow 'train_files=["huge.bin"]' global_batch_tokens=1800000 eval_samples=0 micro_batch_size=1
 in_stage Fine-tune
 sleep 0.2
 kill -INT "$job"
-sleep 0.3
+sleep 0.1
 kill -INT "$job"
 ended 130 'a second SIGINT'
 # Killed with -9, by checkpoints on the way.
 for every in 7 1; do
-    start 2 killed checkpoint_every=$every
+    paced 30 2 killed checkpoint_every=$every
     logged killed $((20 + RANDOM % 50))
     ranks=$(pgrep -P "$job")
     kill -9 "$job" $ranks
@@ -170,17 +178,17 @@ for every in 7 1; do
 done
 
 # ---- stages other than training
-start 2 early eval_samples=8000 'eval_files=["many.bin"]'
+start 2 early eval_samples=25600 'eval_files=["many.bin"]'
 in_stage 'Evaluate the original'
 began=$SECONDS
 kill -USR1 "$job"
 stopped early 'by SIGUSR1'
 [ $((SECONDS - began)) -le 30 ] || fail "it took $((SECONDS - began)) s to stop an evaluation"
-start 1 early eval_samples=8000 'eval_files=["many.bin"]' checkpoint_minutes=1e-6
+start 1 early eval_samples=25600 'eval_files=["many.bin"]' checkpoint_minutes=1e-6
 in_stage 'Evaluate the quantized model'
 kill -TERM "$job"
 stopped early 'by SIGTERM'
-run 1 early eval_samples=8000 'eval_files=["many.bin"]' max_minutes=0 fine_tune_max_steps=1
+run 1 early eval_samples=25600 'eval_files=["many.bin"]' max_minutes=0 fine_tune_max_steps=1
 ! grep -qE '^\[.*\] (Evaluate the original|Calibrate|Quantize)' log || fail "stages that were finished ran again"
 grep -q '^\[.*\] Evaluate the quantized model' log || fail "the evaluation that was stopped did not run again"
 
@@ -188,7 +196,7 @@ grep -q '^\[.*\] Evaluate the quantized model' log || fail "the evaluation that 
 # before it, and what it trained is handed on.
 reconstructs='reconstruct=true reconstruct_steps=60 quantizer=gptq fine_tune_max_steps=20'
 run 2 rebuilt $reconstructs
-start 2 broken $reconstructs
+paced 300 2 broken $reconstructs
 in_stage 'Reconstruct'
 sleep 0.1
 kill -USR1 "$job"
@@ -218,7 +226,7 @@ for keys in 'quantizer=gptq fine_tune_max_steps=20' 'enable_fine_tuning=false'; 
     keys="$keys reconstruct=true reconstruct_window=1 reconstruct_steps=500 reconstruct_lr=1e-4 exact_sums=true"
     rm -rf rebuilt broken
     run 1 rebuilt $keys
-    start 2 broken $keys
+    paced 500 2 broken $keys
     blocks_done broken 1
     kill -USR1 "$job"
     ended 75 'a reconstruction of which a set of blocks is done'
@@ -227,7 +235,7 @@ for keys in 'quantizer=gptq fine_tune_max_steps=20' 'enable_fine_tuning=false'; 
     [ "$(grep -c '^      block' log)" = 1 ] || fail 'another number of sets of blocks than 1 was trained again'
     same broken rebuilt
     rm -rf broken
-    start 2 broken $keys checkpoint_minutes=1e-6
+    paced 500 2 broken $keys checkpoint_minutes=1e-6
     in_stage 'Reconstruct'
     blocks_done broken 1
     saved $(($(sed '/^\[.*\] Reconstruct/q' log | grep -c '^      checkpoint ') + 1))
@@ -249,7 +257,7 @@ for change in '1 recompute=blocks' '3 zero_stage=1' '2 zero_stage=0'; do
 done
 
 # ---- damage. `torn` was killed and has two checkpoints.
-start 1 torn checkpoint_every=10
+paced 30 1 torn checkpoint_every=10
 logged torn 35
 kill -9 "$job"
 wait "$job" 2>/dev/null || true
@@ -327,7 +335,7 @@ said 'continues after step'
 grep -q '"steps":[[:space:]]*150' bad/results.json || fail "fine_tune_max_steps did not change"
 
 # Another length of the training on a text of which a sample is tokenized, with the rate chosen by the length.
-start 1 length 'train_files=["many.bin"]' fine_tune_max_steps=300 fine_tune_lr=auto checkpoint_every=5
+paced 30 1 length 'train_files=["many.bin"]' fine_tune_max_steps=300 fine_tune_lr=auto checkpoint_every=5
 logged length 12
 kill -9 "$job"
 wait "$job" || true

@@ -19,15 +19,21 @@ cat >cfg.json <<JSON
 }
 JSON
 start() { # start RANKS NAME [key=value ...]: in the background, as $job
-    local ranks=$1 name=$2
+    local ranks=$1 name=$2 command=("$PHASE4_MPI")
     shift 2
+    [ -z "$pace" ] || command=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" "P4_FAULT_UNDER=${pace#* }" "P4_PACE_MS=${pace%% *}" "$PHASE4_MPI")
+    [ "$ranks" = 1 ] || command=("$MPIRUN" -n "$ranks" "${command[@]}")
     : >log
-    if [ "$ranks" = 1 ]; then
-        "$PHASE4_MPI" cfg.json output_path="$name" "$@" >log 2>&1 &
-    else
-        "$MPIRUN" -n "$ranks" "$PHASE4_MPI" cfg.json output_path="$name" "$@" >log 2>&1 &
-    fi
+    "${command[@]}" cfg.json output_path="$name" "$@" >log 2>&1 &
     job=$!
+}
+pace=
+# paced MS FILE RANKS NAME [key=value ...]: the same, but the run sleeps behind each write to that file: a run that is to be stopped
+# there must not be over before this script, on a busy machine, has seen what was written.
+paced() {
+    pace="$1 /$2"
+    start "${@:3}"
+    pace=
 }
 run() {
     local status=0
@@ -50,14 +56,14 @@ has_logged() { grep -q '"lr"' "$1/metrics.jsonl" 2>/dev/null; }
 run 1 taught
 [ ! -e taught/teacher_top_k ] || complain "the teacher's file is left"
 for ranks in 1 2; do
-    start $ranks pupil
+    paced 1 teacher_top_k $ranks pupil
     until_true makes_the_file
     touch pupil/stop
     wait "$job" || true
     said 'stopped by the file pupil/stop; the state of the run is in pupil/checkpoints/step-0'
     ! grep -q ' steps of 1280 x 12 tokens' log || complain 'the run was to be stopped before it trains'
     rm pupil/stop
-    start $ranks pupil
+    paced 300 metrics.jsonl $ranks pupil
     until_true has_logged pupil
     if [ $ranks = 1 ]; then kill -9 "$job"; else pkill -9 -P "$job"; fi
     wait "$job" 2>/dev/null || true
@@ -77,7 +83,7 @@ keeps() { [ -e pupil/teacher_top_k ]; }
 for ranks in 1 2; do
     before=0
     for _ in 1 2; do
-        start $ranks pupil checkpoint_minutes=1e-5
+        paced 1 teacher_top_k $ranks pupil checkpoint_minutes=1e-5
         if [ $before = 0 ]; then until_true keeps; else until_true grep -q 'continues with the probabilities' log; fi
         sleep 0.1
         if [ $ranks = 1 ]; then kill -9 "$job"; else pkill -9 -P "$job"; fi
@@ -95,7 +101,7 @@ for ranks in 1 2; do
     rm -rf pupil
 done
 # Of another text: made anew.
-start 1 pupil
+paced 300 metrics.jsonl 1 pupil
 until_true has_logged pupil
 kill -9 "$job"
 wait "$job" 2>/dev/null || true

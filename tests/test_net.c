@@ -9,6 +9,10 @@
  * scores of a query alike. */
 #define ZERO 1e-7
 
+/* In bf16 a token whose experts' logits are nearly equal may go to another expert than in fp32: the bounds of
+ * a mixture are so many times wider. */
+#define OTHER_EXPERT 5.0
+
 /* One way to compute, and how far from the reference it may be. */
 typedef struct way {
     const char *backend;
@@ -16,17 +20,45 @@ typedef struct way {
     double logits;   /* largest error, of the largest logit */
     double loss;     /* absolute */
     double gradient; /* norm of a tensor's error, of its norm */
+    double zero;     /* and of the largest norm of all tensors */
 } way;
 
 /* bf16: activations carry 8 bits, and every layer adds its rounding; the bounds are twice what was seen. */
-static const way ways[] = {
-    {"cpu", false, 1e-4, 1e-5, 1e-3}, {"cuda", false, 1e-4, 1e-5, 1e-3}, {"cuda", true, 8e-2, 1e-2, 1e-1}};
+static const way ways[] = {{"cpu", false, 1e-4, 1e-5, 1e-3, 0},
+                           {"cuda", false, 1e-4, 1e-5, 1e-3, 0},
+                           {"cuda", true, 8e-2, 1e-2, 2e-1, 2e-3}};
 static const way *now;
 static p4_net_takes seen;                               /* in fixtures that were compared */
 static double worst_logits, worst_loss, worst_gradient; /* seen of the way at hand */
 
+static double widened(const p4_model *model)
+{
+    return now->half && model->arch.experts > 0 ? OTHER_EXPERT : 1.0;
+}
+
+/* The largest norm of a gradient in the reference. */
+static double largest_norm(const p4_safetensors *file, const p4_model *model)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        char name[P4_TENSOR_NAME_BYTES + 8];
+        int64_t count = 0;
+        snprintf(name, sizeof name, "grad.%s", model->params[i].name);
+        float *want = golden(file, name, &count);
+        double norm = 0;
+        for (int64_t k = 0; want != NULL && k < count; k++) {
+            norm += (double)want[k] * (double)want[k];
+        }
+        largest = fmax(largest, sqrt(norm));
+        free(want);
+    }
+    return largest;
+}
+
 static void compare_gradients(const char *dir, const p4_safetensors *file, const grads *g)
 {
+    const double bound = now->gradient * widened(g->model);
+    const double floor = ZERO + now->zero * largest_norm(file, g->model);
     for (int64_t i = 0; i < g->model->params_count; i++) {
         const p4_param *p = &g->model->params[i];
         char name[P4_TENSOR_NAME_BYTES + 8];
@@ -46,9 +78,9 @@ static void compare_gradients(const char *dir, const p4_safetensors *file, const
                 norm += w * w;
             }
         }
-        EXPECT(sqrt(error) <= now->gradient * sqrt(norm) + ZERO, "%s: %s: relative gradient error %.3g", dir,
-               p->name, sqrt(error / norm));
-        worst_gradient = norm > ZERO * ZERO ? fmax(worst_gradient, sqrt(error / norm)) : worst_gradient;
+        EXPECT(sqrt(error) <= bound * sqrt(norm) + floor, "%s: %s: gradient of norm %.3g differs by %.3g",
+               dir, p->name, sqrt(norm), sqrt(error));
+        worst_gradient = norm > floor * floor ? fmax(worst_gradient, sqrt(error / norm)) : worst_gradient;
         free(want);
     }
 }
@@ -71,7 +103,8 @@ static void check_forward(const char *dir, p4_net *net, const p4_form *form, con
         worst = d > worst || d != d ? d : worst;
         largest = fmax(largest, fabs((double)logits[i]));
     }
-    EXPECT(worst <= now->logits * largest, "%s: logits differ by %.3g of %.3g", dir, worst, largest);
+    EXPECT(worst <= now->logits * widened(net->model) * largest, "%s: logits differ by %.3g of %.3g", dir,
+           worst, largest);
     worst_logits = fmax(worst_logits, worst / largest);
     ops->release(device, x);
     free(got);

@@ -81,11 +81,14 @@ int main(void)
 {
     static const struct {
         const char *name, *known, *says; /* a word that every GPU accepts; what the error names */
-    } switches[] = {
-        {"P4_GRAPH", "off", "expected on or off"}, {"P4_GEMM_EPILOGUE", "off", "expected on or off"},
-        {"P4_MUON", "cublas", "cublas"},           {"P4_INT8", "simple", "cublas or simple"},
-        {"P4_GEMM_PICK", "0", "expected a digit"}, {"P4_ATTENTION", "own", "expected own, mma, cudnn"},
-        {"P4_SWIGLU_BACKWARD", "cublas", "cublas"}};
+    } switches[] = {{"P4_GRAPH", "off", "expected on or off"},
+                    {"P4_GEMM_EPILOGUE", "off", "expected on or off"},
+                    {"P4_MUON", "cublas", "cublas"},
+                    {"P4_INT8", "simple", "cublas or simple"},
+                    {"P4_GEMM_PICK", "0", "expected a digit"},
+                    {"P4_ATTENTION", "own", "expected own, mma, cudnn"},
+                    {"P4_SWIGLU_BACKWARD", "cublas", "cublas"},
+                    {"P4_EXPERTS", "plain", "plain"}};
     const p4_ops *ops = p4_ops_find("cuda");
     if (ops == NULL) {
         printf("skipped: this build has no CUDA backend\n");

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/experts.cuh"
 #include "kernels/cuda/muon.cuh"
 #include "kernels/cuda/swiglu_backward.cuh"
 #include "kernels/cuda/tensor_map.cuh"
@@ -67,11 +68,11 @@ static bool take_resources(p4_device *device)
 }
 
 /* *own: whether own kernels are used, which `ready` then prepares: with wgmma and bf16 activations, unless
- * the variable says cublas. */
-static p4_rc open_own(p4_device *device, bool *own, const char *variable, bool wgmma,
+ * the variable names the other implementation. */
+static p4_rc open_own(p4_device *device, bool *own, const char *variable, const char *other, bool wgmma,
                       bool (*ready)(p4_device *))
 {
-    static const char *const names[] = {"own", "cublas", NULL};
+    const char *const names[] = {"own", other, NULL};
     const int first = wgmma && device->half ? 0 : 1;
     int choice;
     const p4_rc rc = p4_cuda_switch(&choice, variable, names + first);
@@ -170,8 +171,9 @@ p4_rc p4_cuda_open(p4_device **device, int ordinal, int threads, bool half_compu
         goto done;
     }
     TRY(p4_cuda_int8_open(opened, sm90));
-    TRY(open_own(opened, &opened->muon_own, "P4_MUON", sm90, p4_cuda_muon_own_open));
-    TRY(open_own(opened, &opened->swiglu_own, "P4_SWIGLU_BACKWARD", sm90, p4_cuda_swiglu_own_open));
+    TRY(open_own(opened, &opened->muon_own, "P4_MUON", "cublas", sm90, p4_cuda_muon_own_open));
+    TRY(open_own(opened, &opened->swiglu_own, "P4_SWIGLU_BACKWARD", "cublas", sm90, p4_cuda_swiglu_own_open));
+    TRY(open_own(opened, &opened->experts_own, "P4_EXPERTS", "plain", sm90, p4_cuda_experts_own_open));
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));
     TRY(p4_cuda_attention_open(opened, properties.major, attention, sizeof attention));

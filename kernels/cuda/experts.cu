@@ -247,20 +247,32 @@ void p4_cuda_experts_combine(p4_device *device, void *y, const void *rows, const
 }
 
 /* One block a pair. */
-template <typename T>
+template <typename T, int W>
 static __global__ void share_backward(float *dshare, T *dh, T *dy, const T *h, p4_routes r, int64_t F,
                                       int64_t C)
 {
     const int64_t p = blockIdx.x, row = r.row[p];
     const float share = r.share[p];
     float sum = 0.0f;
-    for (int64_t f = threadIdx.x; f < F; f += blockDim.x) {
-        const float d = p4_value(dh[row * F + f]);
-        sum += d * p4_value(h[row * F + f]);
-        p4_set(dh + row * F + f, share * d);
+    for (int64_t f = (int64_t)threadIdx.x * W; f < F; f += (int64_t)blockDim.x * W) {
+        float d[W], x[W];
+        p4_load(d, dh + row * F + f);
+        p4_load(x, h + row * F + f);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            sum += d[i] * x[i];
+            d[i] *= share;
+        }
+        p4_store(dh + row * F + f, d);
     }
-    for (int64_t c = threadIdx.x; c < C; c += blockDim.x) {
-        p4_set(dy + row * C + c, share * p4_value(dy[row * C + c]));
+    for (int64_t c = (int64_t)threadIdx.x * W; c < C; c += (int64_t)blockDim.x * W) {
+        float d[W];
+        p4_load(d, dy + row * C + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            d[i] *= share;
+        }
+        p4_store(dy + row * C + c, d);
     }
     sum = p4_block_sum(sum);
     if (threadIdx.x == 0) {
@@ -271,10 +283,13 @@ static __global__ void share_backward(float *dshare, T *dh, T *dy, const T *h, p
 void p4_cuda_share_backward(p4_device *device, const p4_share_backward_args *a)
 {
     const p4_routes *r = a->routes;
-    const unsigned threads = p4_cuda_threads(p4_max_i64(a->F, a->C), ROW_THREADS);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(a->dh) | P4_ADDRESS(a->dy) | P4_ADDRESS(a->h),
+                                   (a->F | a->C) * p4_act_bytes(device));
+    const int64_t longest = p4_max_i64(a->F, a->C);
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(longest, p4_cuda_width(device, wide)), ROW_THREADS);
     if (r->N > 0) {
-        P4_BY_ACT(device, false, (void)W;
-                  share_backward<<<(unsigned)(r->N * r->used), threads, 0, device->stream>>>(
+        P4_BY_ACT(device, wide,
+                  share_backward<elem, W><<<(unsigned)(r->N * r->used), threads, 0, device->stream>>>(
                       a->dshare, (elem *)a->dh, (elem *)a->dy, (const elem *)a->h, *r, a->F, a->C));
         p4_cuda_launched(device, "share_backward");
     }

@@ -1,7 +1,7 @@
 /* experts_products.cu - products of each expert's rows with its matrix, in one launch: how many rows an
- * expert has is read on the device, so that the launch can be recorded. Plain fp32 sums; not on tensor cores.
- */
-#include "kernels/cuda/cuda.cuh"
+ * expert has is read on the device, so that the launch can be recorded. Here is the implementation `plain`
+ * (kernels/cuda/experts.cuh), without tensor cores. */
+#include "kernels/cuda/experts.cuh"
 
 enum { TILE = 64, DEPTH = 16, THREADS = 256, EACH = 4 /* a thread computes EACH x EACH elements */ };
 
@@ -112,12 +112,16 @@ static void rows_product(p4_device *device, const p4_experts_args *a, bool backw
 
 void p4_cuda_experts_forward(p4_device *device, const p4_experts_args *a)
 {
-    rows_product(device, a, false);
+    if (!p4_cuda_experts_own_forward(device, a)) {
+        rows_product(device, a, false);
+    }
 }
 
 void p4_cuda_experts_backward_input(p4_device *device, const p4_experts_args *a)
 {
-    rows_product(device, a, true);
+    if (!p4_cuda_experts_own_backward_input(device, a)) {
+        rows_product(device, a, true);
+    }
 }
 
 /* dw = dy^T x; a block along z for each expert. */
@@ -145,6 +149,9 @@ void p4_cuda_experts_backward_weight(p4_device *device, const p4_experts_args *a
 {
     const dim3 blocks((unsigned)p4_ceil_div(a->in, TILE), (unsigned)p4_ceil_div(a->out, TILE),
                       (unsigned)a->experts);
+    if (p4_cuda_experts_own_backward_weight(device, a)) {
+        return;
+    }
     P4_BY_ACT(device, false, (void)W; multiply_weights<<<blocks, THREADS, 0, device->stream>>>(
                   a->dw, (const elem *)a->dy, (const elem *)a->x, *a));
     p4_cuda_launched(device, "experts_backward_weight");

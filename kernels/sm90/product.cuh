@@ -68,11 +68,16 @@ static __device__ __forceinline__ void *box_place(const box *b, int row, int chu
     return (char *)b + row * SIDE * 2 + (chunk ^ row % 8) * 16;
 }
 
+/* Where a stage's boxes of a factor begin. */
+typedef struct corner {
+    int k, line, matrix; /* line: a row of A, a column of B */
+} corner;
+
 /* The thread that copies: waits for the stage and queues its boxes, of the tile's rows of A and columns of B
  * at k. A factor lies along k, or, if its flag is 1, across. */
 template <int A_ACROSS, int B_ACROSS, typename R>
-static __device__ __forceinline__ void copy_stage(R *r, p4_place *here, const CUtensorMap *a_map,
-                                                  const CUtensorMap *b_map, int k, tile t, int rank)
+static __device__ __forceinline__ void copy_corners(R *r, p4_place *here, const CUtensorMap *a_map, corner a,
+                                                    const CUtensorMap *b_map, corner b, int rank)
 {
     stage *to = &r->stages[here->at];
     p4_barrier *full = &r->full[here->at];
@@ -80,15 +85,24 @@ static __device__ __forceinline__ void copy_stage(R *r, p4_place *here, const CU
     p4_barrier_expect(full, (int)sizeof(stage));
 #pragma unroll
     for (int i = 0; i < ROW_BOXES; i++) {
-        const int line = t.down * TILE + row_box(rank, i) * SIDE;
-        p4_box_load(&to->a[i], a_map, A_ACROSS ? line : k, A_ACROSS ? k : line, t.matrix, full);
+        const int line = a.line + row_box(rank, i) * SIDE;
+        p4_box_load(&to->a[i], a_map, A_ACROSS ? line : a.k, A_ACROSS ? a.k : line, a.matrix, full);
     }
 #pragma unroll
     for (int i = 0; i < COL_BOXES / PAIR; i++) { /* this block's half, for both */
-        const int b = rank * (COL_BOXES / PAIR) + i, line = t.across * TILE + b * SIDE;
-        p4_box_load_to(3, &to->b[b], b_map, B_ACROSS ? line : k, B_ACROSS ? k : line, t.matrix, full);
+        const int box = rank * (COL_BOXES / PAIR) + i, line = b.line + box * SIDE;
+        p4_box_load_to(3, &to->b[box], b_map, B_ACROSS ? line : b.k, B_ACROSS ? b.k : line, b.matrix, full);
     }
     p4_step_on<ring_of<R>::STAGES>(here);
+}
+
+/* The same where both factors are cut alike. */
+template <int A_ACROSS, int B_ACROSS, typename R>
+static __device__ __forceinline__ void copy_stage(R *r, p4_place *here, const CUtensorMap *a_map,
+                                                  const CUtensorMap *b_map, int k, tile t, int rank)
+{
+    const corner a = {k, t.down * TILE, t.matrix}, b = {k, t.across * TILE, t.matrix};
+    copy_corners<A_ACROSS, B_ACROSS>(r, here, a_map, a, b_map, b, rank);
 }
 
 /* This warp has finished with a stage: tells both blocks, as each writes into it. */

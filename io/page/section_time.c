@@ -4,16 +4,9 @@
 
 #include "io/page/html.h"
 #include "io/page/sections.h"
+#include "src/plan.h"
 
 enum { RANKS_SHOWN = 64 };
-
-static void put_stage_name(FILE *to, const char *key)
-{
-    for (; *key != '\0'; key++) {
-        char character[2] = {*key == '_' ? ' ' : *key};
-        p4_html_text(to, character);
-    }
-}
 
 /* Stages by their seconds, over all processes of the run; the bars follow one another. */
 static void put_stages(FILE *to, const cJSON *timing)
@@ -34,7 +27,7 @@ static void put_stages(FILE *to, const cJSON *timing)
             continue;
         }
         fputs("<tr><th scope=\"row\">", to);
-        put_stage_name(to, stage->string);
+        p4_html_text(to, p4_plan_stage_title(stage->string));
         fputs("</th><td class=\"n\">", to);
         p4_html_duration(to, stage->valuedouble);
         fprintf(to,
@@ -117,6 +110,9 @@ static void put_ranks(FILE *to, const p4_page_run *run)
 void p4_section_time(FILE *to, const p4_page_run *run)
 {
     const cJSON *timing = p4_page_item(run->results, "timing");
+    if (!(p4_page_real(timing, "total") > 0)) {
+        return;
+    }
     p4_html_section(to, "time", "Time line");
     fputs("<p>The run took ", to);
     p4_html_duration(to, p4_page_real(timing, "total"));

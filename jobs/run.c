@@ -272,8 +272,7 @@ static p4_rc mark_unfinished(const p4_run *run)
     p4_results unfinished = run->results;
     char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    snprintf(unfinished.error, sizeof unfinished.error,
-             "the run has not ended: it is under way, or was stopped");
+    snprintf(unfinished.error, sizeof unfinished.error, P4_UNFINISHED_ERROR);
     TRY(p4_results_store(&unfinished, path));
 done:
     free(path);

@@ -7,6 +7,7 @@
 #include "check.h"
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
+#include "io/out/outputs.h"
 #include "io/page/html.h"
 #include "io/page/page.h"
 
@@ -161,6 +162,7 @@ static void test_large_run(void)
         snprintf(heading, sizeof heading, "<section id=\"%s\"", sections[i]);
         expect_in_page(heading, true);
     }
+    expect_in_page("<th scope=\"row\">Load the model and the text</th>", true);
 }
 
 /* A directory with the results of a failed run alone. */
@@ -185,6 +187,43 @@ static void test_failed_run(void)
     make(); /* members of other types are as if they were not there */
 }
 
+/* A run that is under way is no failed one, and shows what it has measured. */
+static void test_run_under_way(void)
+{
+    put_file("results.json",
+             "{\"success\": false, \"phase\": \"phase4_bitnet\", \"error\": \"" P4_UNFINISHED_ERROR
+             "\", \"metrics\": {\"total_params\": null}, \"timing\": {\"total\": 0}}");
+    make();
+    expect_in_page("</span> Under way: Load the model and the text</h2>", true);
+    expect_in_page("<section id=\"time\"", false);
+    expect_in_page("<dl class=\"tiles\"></dl>", true);
+    put_file("metrics.jsonl",
+             "{\"kind\":\"evaluation\",\"stage\":\"pre\",\"step\":0,\"loss\":1,\"perplexity\":2.72}\n"
+             "{\"kind\":\"evaluation\",\"stage\":\"post\",\"step\":0,\"loss\":2,\"perplexity\":7.39}\n"
+             "{\"kind\":\"train\",\"step\":30,\"loss\":1.625,\"grad_norm\":1,\"tokens_per_s\":5}\n");
+    make();
+    expect_in_page("<section id=\"verdict\" class=\"verdict way\"", true);
+    expect_in_page("</span> Under way: Fine-tune</h2>", true);
+    expect_in_page("1.6250<small>at step 30</small>", true);
+    expect_in_page("7.39<small>original 2.72</small>", true);
+    expect_in_page("did not complete", false);
+    expect_in_page(">Size<", false);
+    expect_in_page(" parameters", false);
+    expect_in_page("nan", false);
+}
+
+/* Nor is one that was asked to stop. */
+static void test_stopped_run(void)
+{
+    put_file("results.json",
+             "{\"success\": false, \"phase\": \"phase4_bitnet\", \"error\": \"" P4_STOPPED_ERROR
+             "by SIGTERM; the same command continues it\"}");
+    make();
+    expect_in_page("<section id=\"verdict\" class=\"verdict way\"", true);
+    expect_in_page("</span> Stopped</h2>", true);
+    expect_in_page("by SIGTERM; the same command continues it", true);
+}
+
 static void test_refused(void)
 {
     p4_page_run run;
@@ -205,6 +244,8 @@ int main(void)
     test_text();
     test_large_run();
     test_failed_run();
+    test_run_under_way();
+    test_stopped_run();
     test_refused();
     free(report);
     EXPECT_OK(p4_remove_tree(directory));

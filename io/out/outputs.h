@@ -33,6 +33,10 @@ enum {
 #define P4_REPORT_FILE "report.html"
 /* Lists the others and says how the run ended. It is not a row: it is always written, as the last file. */
 #define P4_RESULTS_FILE "results.json"
+/* Its "error" until the run has ended, and the beginning of that of a run which was asked to stop: its cause
+ * follows (jobs/train/stop.c). */
+#define P4_UNFINISHED_ERROR "the run has not ended: it is under way, or was stopped"
+#define P4_STOPPED_ERROR "stopped "
 /* Of a run, not of its results: gone when it ends. */
 #define P4_TRAINING_TOKENS_FILE "training_tokens.tmp"
 #define P4_TEACHER_CACHE_FILE "teacher_top_k"

@@ -56,10 +56,24 @@ static void put_contents(FILE *to, const p4_page_run *run)
     put_link(to, "model", "Map", p4_page_has_layers(run));
     put_link(to, "activations", "Activations", p4_page_has_activations(run));
     put_link(to, "size", "Bytes", p4_page_real(r, "metrics.original_size_mb") > 0);
-    put_link(to, "time", "Time", true);
+    put_link(to, "time", "Time", p4_page_real(r, "timing.total") > 0);
     put_link(to, "configuration", "Configuration", run->config != NULL);
     put_link(to, "provenance", "Provenance", cJSON_IsObject(p4_page_item(r, "provenance")));
     fputs("</ul></nav>\n", to);
+}
+
+static const char between[] = " &middot; "; /* two facts */
+
+/* Writes `before`, `what` and the value; nothing if the value is not known. Returns what the next fact needs
+ * before it. */
+static const char *put_fact(FILE *to, const char *before, const char *what, const char *value)
+{
+    if (value[0] == '\0') {
+        return before;
+    }
+    fprintf(to, "%s%s", before, what);
+    p4_html_text(to, value);
+    return between;
 }
 
 static void put_header(FILE *to, const p4_page_run *run)
@@ -68,13 +82,16 @@ static void put_header(FILE *to, const p4_page_run *run)
     fputs("<header>\n<p class=\"eyebrow\">phase4 report</p>\n<h1>", to);
     p4_html_foreign(to, run->name);
     fputs("</h1>\n<p class=\"facts\">", to);
-    p4_html_text(to, p4_page_string(r, "model_type"));
-    fputs(" &middot; ", to);
-    p4_html_count(to, p4_page_real(r, "metrics.total_params"));
-    fputs(" parameters &middot; ternary by ", to);
-    p4_html_text(to, p4_page_string(r, "method"));
-    fputs(" &middot; ", to);
-    p4_html_text(to, p4_page_string(r, "provenance.ended"));
+    const char *before = put_fact(to, "", "", p4_page_string(r, "model_type"));
+    double parameters = p4_page_real(r, "metrics.total_params");
+    if (parameters > 0) {
+        fputs(before, to);
+        p4_html_count(to, parameters);
+        fputs(" parameters", to);
+        before = between;
+    }
+    before = put_fact(to, before, "ternary by ", p4_page_string(r, "method"));
+    put_fact(to, before, "", p4_page_string(r, "provenance.ended"));
     fputs("</p>\n", to);
     put_contents(to, run);
     fputs("</header>\n<main>\n", to);

@@ -106,6 +106,7 @@ static p4_rc take_line(p4_page_run *run, const cJSON *line)
 {
     const char *kind = p4_page_string(line, "kind");
     double step = p4_page_real(line, "step");
+    run->reconstructs = run->reconstructs || strcmp(kind, "reconstruct") == 0;
     bool counts = step >= 0 && step < 0x1p53;
     return counts && strcmp(kind, "train") == 0        ? add_point(run, line)
            : counts && strcmp(kind, "evaluation") == 0 ? add_evaluation(run, line)
@@ -137,7 +138,41 @@ done:
     return rc;
 }
 
+const p4_page_evaluation *p4_page_last_evaluation(const p4_page_run *run, const char *stage)
+{
+    for (int64_t i = run->evaluation_count - 1; i >= 0; i--) {
+        const char *of = run->evaluations[i].stage;
+        if (strcmp(of, stage) == 0 || (stage[0] == '\0' && strcmp(of, "pre") != 0)) {
+            return &run->evaluations[i];
+        }
+    }
+    return NULL;
+}
+
+double p4_page_original_loss(const p4_page_run *run)
+{
+    double loss = p4_page_real(run->results, "pre_compression.loss");
+    const p4_page_evaluation *logged = p4_page_last_evaluation(run, "pre");
+    return isnan(loss) && logged != NULL ? logged->loss : loss;
+}
+
+double p4_page_original_perplexity(const p4_page_run *run)
+{
+    double perplexity = p4_page_real(run->results, "pre_compression.perplexity");
+    const p4_page_evaluation *logged = p4_page_last_evaluation(run, "pre");
+    return isnan(perplexity) && logged != NULL ? logged->perplexity : perplexity;
+}
+
 /* ---- all of it ---- */
+
+p4_page_state p4_page_state_of(const p4_page_run *run)
+{
+    const char *error = p4_page_string(run->results, "error");
+    return !cJSON_IsFalse(p4_page_item(run->results, "success"))                ? P4_PAGE_ENDED
+           : strcmp(error, P4_UNFINISHED_ERROR) == 0                            ? P4_PAGE_UNDER_WAY
+           : strncmp(error, P4_STOPPED_ERROR, sizeof P4_STOPPED_ERROR - 1) == 0 ? P4_PAGE_STOPPED
+                                                                                : P4_PAGE_ENDED;
+}
 
 static p4_rc name_model(p4_page_run *run)
 {

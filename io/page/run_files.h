@@ -17,6 +17,7 @@ typedef struct p4_page_run {
     char *name; /* of the model: the last part of its path */
     cJSON *results;
     cJSON *config, *details, *samples; /* NULL: the directory has no such file */
+    bool reconstructs;                 /* metrics.jsonl has a reconstructed block */
     int64_t point_count, evaluation_count, point_capacity, evaluation_capacity;
     p4_training_point *points; /* logged steps of metrics.jsonl, in order */
     p4_page_evaluation *evaluations;
@@ -26,6 +27,17 @@ typedef struct p4_page_run {
  * frees, also after an error. P4_E_INPUT names a file that is not what it should be. Local. */
 p4_rc p4_page_run_read(p4_page_run *run, const char *directory, const char *results_json);
 void p4_page_run_free(p4_page_run *run);
+
+/* Whether a run without success is none that failed. Of a run that was killed, results.json says the same as
+ * of one that is under way. */
+typedef enum p4_page_state { P4_PAGE_ENDED, P4_PAGE_UNDER_WAY, P4_PAGE_STOPPED } p4_page_state;
+p4_page_state p4_page_state_of(const p4_page_run *run);
+/* The last evaluation of a stage in metrics.jsonl, "": of any that evaluates the compressed model; NULL:
+ * none. */
+const p4_page_evaluation *p4_page_last_evaluation(const p4_page_run *run, const char *stage);
+/* Of the original model: from metrics.jsonl where results.json has none yet; NaN: not measured. */
+double p4_page_original_loss(const p4_page_run *run);
+double p4_page_original_perplexity(const p4_page_run *run);
 
 /* Members of a tree by a dotted path ("quality.passed"); absent or of another type: NaN, "", NULL. */
 double p4_page_real(const cJSON *root, const char *path);

@@ -89,9 +89,11 @@ static void put_hosts(FILE *to, const cJSON *provenance)
     cJSON_ArrayForEach(place, p4_page_item(provenance, "hosts"))
     {
         double ranks = p4_page_real(place, "ranks");
-        fprintf(to, "<tr><th scope=\"row\">%s</th><td class=\"value\">", "host");
+        fputs("<tr><th scope=\"row\">host</th><td class=\"value\">", to);
         p4_html_foreign(to, p4_page_string(place, "host"));
-        fprintf(to, ": %.0f rank%s, ", ranks, ranks == 1 ? "" : "s");
+        fputs(": ", to);
+        p4_html_count(to, ranks);
+        fprintf(to, " rank%s, ", ranks == 1 ? "" : "s");
         p4_html_foreign(to, p4_page_string(place, "device"));
         fputs("</td></tr>\n", to);
     }

@@ -10,7 +10,8 @@
 
 bool p4_page_has_training(const p4_page_run *run)
 {
-    return run->point_count > 0 || cJSON_IsObject(p4_page_item(run->results, "reconstruction"));
+    return run->point_count > 0 ||
+           cJSON_GetArraySize(p4_page_item(run->results, "reconstruction.losses")) > 0;
 }
 
 /* Means of the curve over windows of a fortieth of it: what the eye looks for in a noisy loss. At no more
@@ -50,7 +51,7 @@ static void put_loss_chart(FILE *to, const p4_page_run *run, p4_point *raw, p4_p
                                 {"mean over 1/40 of the steps", smoothed, means, 0, false, false},
                                 {"evaluation", evaluated, evaluations, 1, true, false}};
     const p4_series plain[] = {{"training", raw, n, 0, false, false}, series[2]};
-    const p4_level levels[] = {{"original", p4_page_real(run->results, "pre_compression.loss"), 2},
+    const p4_level levels[] = {{"original", p4_page_original_loss(run), 2},
                                {"final", p4_page_real(run->results, "final.loss"), 3}};
     const p4_chart chart = {.id = "loss",
                             .title = "Loss during fine-tuning",
@@ -110,6 +111,21 @@ static void put_history(FILE *to, const cJSON *tuning)
     fputs("</details>\n", to);
 }
 
+static void put_extent(FILE *to, const p4_page_run *run, const cJSON *tuning)
+{
+    if (isnan(p4_page_real(tuning, "steps"))) {
+        fputs("<p>The last step in the log is ", to);
+        p4_html_count(to, (double)run->points[run->point_count - 1].step);
+        fputs(".</p>\n", to);
+        return;
+    }
+    fputs("<p>Fine-tuned for ", to);
+    p4_html_count(to, p4_page_real(tuning, "steps"));
+    fputs(" steps on ", to);
+    p4_html_count(to, p4_page_real(tuning, "tokens"));
+    fputs(" tokens. The state with the lowest evaluation loss was kept.</p>\n", to);
+}
+
 static void put_tuning(FILE *to, const p4_page_run *run)
 {
     const cJSON *tuning = p4_page_item(run->results, "fine_tuning");
@@ -117,11 +133,7 @@ static void put_tuning(FILE *to, const p4_page_run *run)
     p4_point *raw = p4_alloc(room, sizeof *raw), *smoothed = p4_alloc(room, sizeof *smoothed),
              *evaluated = p4_alloc(room, sizeof *evaluated);
     if (raw != NULL && smoothed != NULL && evaluated != NULL) {
-        fputs("<p>Fine-tuned for ", to);
-        p4_html_count(to, p4_page_real(tuning, "steps"));
-        fputs(" steps on ", to);
-        p4_html_count(to, p4_page_real(tuning, "tokens"));
-        fputs(" tokens. The state with the lowest evaluation loss was kept.</p>\n", to);
+        put_extent(to, run, tuning);
         put_loss_chart(to, run, raw, smoothed, evaluated);
         fputs("<div class=\"pair\">\n", to);
         put_small_chart(to, run, raw, "norm", "Gradient norm", "before clipping",
@@ -141,9 +153,11 @@ static void put_block(FILE *to, const cJSON *loss, double largest)
 {
     double first = p4_page_real(loss, "first_block"), blocks = p4_page_real(loss, "blocks"),
            before = p4_page_real(loss, "loss_before"), after = p4_page_real(loss, "loss_after");
-    fprintf(to, "<tr><th scope=\"row\" class=\"n\">%.0f", first);
+    fputs("<tr><th scope=\"row\" class=\"n\">", to);
+    p4_html_count(to, first);
     if (blocks > 1) {
-        fprintf(to, "&ndash;%.0f", first + blocks - 1);
+        fputs("&ndash;", to);
+        p4_html_count(to, first + blocks - 1);
     }
     fputs("</th><td class=\"n\">", to);
     p4_html_number(to, before, 4, "");

@@ -4,10 +4,19 @@
 
 #include "io/page/html.h"
 #include "io/page/sections.h"
+#include "src/plan.h"
 
 p4_page_outcome p4_page_outcome_of(const p4_page_run *run)
 {
     const cJSON *passed = p4_page_item(run->results, "quality.passed");
+    switch (p4_page_state_of(run)) {
+    case P4_PAGE_UNDER_WAY:
+        return (p4_page_outcome){"way", "\xE2\x80\xA6", "Under way"};
+    case P4_PAGE_STOPPED:
+        return (p4_page_outcome){"way", "\xE2\x80\xA6", "Stopped"};
+    case P4_PAGE_ENDED:
+        break;
+    }
     if (!cJSON_IsTrue(p4_page_item(run->results, "success"))) {
         return (p4_page_outcome){"fail", "\xE2\x9C\x97", "The run did not complete"};
     }
@@ -20,24 +29,55 @@ p4_page_outcome p4_page_outcome_of(const p4_page_run *run)
     return (p4_page_outcome){"none", "?", "No verdict"};
 }
 
+/* The last stage in the log of a run that is under way. The stages between have no lines of their own. */
+static p4_plan_stage_id last_stage(const p4_page_run *run)
+{
+    return p4_page_last_evaluation(run, "final") != NULL  ? P4_PLAN_EVALUATE_FINAL
+           : run->point_count > 0                         ? P4_PLAN_FINE_TUNE
+           : p4_page_last_evaluation(run, "post") != NULL ? P4_PLAN_EVALUATE_POST
+           : run->reconstructs                            ? P4_PLAN_RECONSTRUCT
+           : p4_page_last_evaluation(run, "pre") != NULL  ? P4_PLAN_EVALUATE_PRE
+                                                          : P4_PLAN_LOAD;
+}
+
+/* JSON has no infinity: such a perplexity is null beside the loss that it comes from. */
+static bool is_infinite(const cJSON *results, const char *stage)
+{
+    const cJSON *evaluation = p4_page_item(results, stage);
+    return isfinite(p4_page_real(evaluation, "loss")) && isnan(p4_page_real(evaluation, "perplexity"));
+}
+
 void p4_page_statement(FILE *to, const p4_page_run *run)
 {
     double ratio = p4_page_real(run->results, "quality.degradation_ratio");
     double allowed = p4_page_real(run->results, "quality.max_accuracy_drop");
     const char *error = p4_page_string(run->results, "error");
+    if (p4_page_state_of(run) == P4_PAGE_UNDER_WAY) {
+        fputs("The run has not ended: it is still running, or it was killed. This page shows what it has "
+              "logged so far; the heading names the last stage in its log.",
+              to);
+        return;
+    }
     if (error[0] != '\0') {
         p4_html_foreign(to, error);
         return;
     }
     if (isnan(ratio)) {
-        fputs("The perplexity was not measured before and after the compression.", to);
+        fputs(is_infinite(run->results, "pre_compression") ? "The perplexity of the original is infinite."
+              : is_infinite(run->results, "final")
+                  ? "Perplexity became infinite."
+                  : "The perplexity was not measured before and after the compression.",
+              to);
     } else {
         fprintf(to, "Perplexity %s by <strong>%.1f&nbsp;%%</strong>, from ", ratio < 0 ? "fell" : "rose",
                 100 * fabs(ratio));
         p4_html_number(to, p4_page_real(run->results, "pre_compression.perplexity"), 2, "");
         fputs(" to ", to);
         p4_html_number(to, p4_page_real(run->results, "final.perplexity"), 2, "");
-        fprintf(to, ". A rise of up to %.1f&nbsp;%% is allowed.", 100 * allowed);
+        fputs(".", to);
+    }
+    if (!isnan(ratio) && !isnan(allowed)) {
+        fprintf(to, " A rise of up to %.1f&nbsp;%% is allowed.", 100 * allowed);
     }
     if (cJSON_IsFalse(p4_page_item(run->results, "gradient_flow_test.passed"))) {
         fputs(" The gradient-flow test failed: ", to);
@@ -82,46 +122,102 @@ static void put_size_tiles(FILE *to, const cJSON *metrics)
 {
     const double MB = 1048576.0;
     double ratio = p4_page_real(metrics, "compression_ratio"),
-           target = p4_page_real(metrics, "target_compression_ratio");
-    begin_tile(to, "Size");
-    p4_html_bytes(to, MB * p4_page_real(metrics, "compressed_size_mb"));
-    fputs("<small>from ", to);
-    p4_html_bytes(to, MB * p4_page_real(metrics, "original_size_mb"));
-    fputs(" in fp32", to);
-    end_tile(to);
-    begin_tile(to, "Compression");
-    p4_html_number(to, ratio, 2, "&times;");
-    fprintf(to, "<small>target %.1f&times;: %s", target, ratio >= target ? "reached" : "not reached");
-    end_tile(to);
-    begin_tile(to, "Zeros");
-    p4_html_number(to, 100 * p4_page_real(metrics, "sparsity_ratio"), 1, "&nbsp;%");
-    fputs("<small>of the ternary weights", to);
+           target = p4_page_real(metrics, "target_compression_ratio"),
+           size = p4_page_real(metrics, "compressed_size_mb"),
+           zeros = p4_page_real(metrics, "sparsity_ratio");
+    if (!isnan(size)) {
+        begin_tile(to, "Size");
+        p4_html_bytes(to, MB * size);
+        fputs("<small>from ", to);
+        p4_html_bytes(to, MB * p4_page_real(metrics, "original_size_mb"));
+        fputs(" in fp32", to);
+        end_tile(to);
+    }
+    if (!isnan(ratio)) {
+        begin_tile(to, "Compression");
+        p4_html_number(to, ratio, 2, "&times;");
+        fputs("<small>", to);
+        if (!isnan(target)) {
+            fprintf(to, "target %.1f&times;: %s", target, ratio >= target ? "reached" : "not reached");
+        }
+        end_tile(to);
+    }
+    if (!isnan(zeros)) {
+        begin_tile(to, "Zeros");
+        p4_html_number(to, 100 * zeros, 1, "&nbsp;%");
+        fputs("<small>of the ternary weights", to);
+        end_tile(to);
+    }
+}
+
+/* "original 2.35" below a figure, if it was measured. */
+static void put_original(FILE *to, double value, int decimals, const char *unit)
+{
+    fputs("<small>", to);
+    if (!isnan(value)) {
+        fputs("original ", to);
+        p4_html_number(to, value, decimals, unit);
+    }
+}
+
+/* How good the model is: the final one, or while the run is under way what was measured last. */
+static void put_quality_tiles(FILE *to, const p4_page_run *run)
+{
+    const p4_page_evaluation *last = p4_page_last_evaluation(run, "");
+    double final = p4_page_real(run->results, "final.perplexity"),
+           original = p4_page_original_perplexity(run),
+           correct = p4_page_real(run->results, "final.accuracy");
+    if (isnan(final) && run->point_count > 0) {
+        const p4_training_point *point = &run->points[run->point_count - 1];
+        begin_tile(to, "Training loss");
+        p4_html_number(to, point->loss, 4, "");
+        fprintf(to, "<small>at step %lld", (long long)point->step);
+        end_tile(to);
+    }
+    final = isnan(final) && last != NULL ? last->perplexity : final;
+    if (!isnan(final)) {
+        begin_tile(to, "Perplexity");
+        p4_html_number(to, final, 2, "");
+        put_original(to, original, 2, "");
+        end_tile(to);
+    } else if (!isnan(original)) {
+        begin_tile(to, "Perplexity of the original");
+        p4_html_number(to, original, 2, "");
+        fputs("<small>", to);
+        end_tile(to);
+    }
+    if (!isnan(correct)) {
+        begin_tile(to, "Next token correct");
+        p4_html_number(to, 100 * correct, 1, "&nbsp;%");
+        put_original(to, 100 * p4_page_real(run->results, "pre_compression.accuracy"), 1, "&nbsp;%");
+        end_tile(to);
+    }
+}
+
+static void put_time_tile(FILE *to, const cJSON *results)
+{
+    double total = p4_page_real(results, "timing.total"), ranks = p4_page_real(results, "provenance.ranks");
+    if (!(total > 0)) {
+        return;
+    }
+    begin_tile(to, "Time");
+    p4_html_duration(to, total);
+    fputs("<small>", to);
+    if (ranks > 0) {
+        p4_html_count(to, ranks);
+        fprintf(to, " rank%s, ", ranks == 1 ? "" : "s");
+        p4_html_text(to, p4_page_string(results, "provenance.device"));
+    }
     end_tile(to);
 }
 
+/* Each leaves itself out where it has no value; a list without a tile is not shown (:empty). */
 static void put_tiles(FILE *to, const p4_page_run *run)
 {
-    const cJSON *r = run->results, *metrics = p4_page_item(r, "metrics");
-    fputs("<dl class=\"tiles\">\n", to);
-    begin_tile(to, "Perplexity");
-    p4_html_number(to, p4_page_real(r, "final.perplexity"), 2, "");
-    fputs("<small>original ", to);
-    p4_html_number(to, p4_page_real(r, "pre_compression.perplexity"), 2, "");
-    end_tile(to);
-    begin_tile(to, "Next token correct");
-    p4_html_number(to, 100 * p4_page_real(r, "final.accuracy"), 1, "&nbsp;%");
-    fputs("<small>original ", to);
-    p4_html_number(to, 100 * p4_page_real(r, "pre_compression.accuracy"), 1, "&nbsp;%");
-    end_tile(to);
-    put_size_tiles(to, metrics);
-    begin_tile(to, "Time");
-    p4_html_duration(to, p4_page_real(r, "timing.total"));
-    double ranks = p4_page_real(r, "provenance.ranks");
-    fputs("<small>", to);
-    p4_html_count(to, ranks);
-    fprintf(to, " rank%s, ", ranks == 1 ? "" : "s");
-    p4_html_text(to, p4_page_string(r, "provenance.device"));
-    end_tile(to);
+    fputs("<dl class=\"tiles\">", to);
+    put_quality_tiles(to, run);
+    put_size_tiles(to, p4_page_item(run->results, "metrics"));
+    put_time_tile(to, run->results);
     fputs("</dl>\n", to);
 }
 
@@ -132,8 +228,11 @@ void p4_section_verdict(FILE *to, const p4_page_run *run)
            allowed = p4_page_real(run->results, "quality.max_accuracy_drop");
     fprintf(to, "<section id=\"verdict\" class=\"verdict %s\" aria-labelledby=\"verdict-h\">\n",
             outcome.kind);
-    fprintf(to, "<h2 id=\"verdict-h\"><span aria-hidden=\"true\">%s</span> %s</h2>\n<p>", outcome.sign,
-            outcome.word);
+    fprintf(to, "<h2 id=\"verdict-h\"><span aria-hidden=\"true\">%s</span> %s", outcome.sign, outcome.word);
+    if (p4_page_state_of(run) == P4_PAGE_UNDER_WAY) {
+        fprintf(to, ": %s", p4_plan_stage_titles[last_stage(run)]);
+    }
+    fputs("</h2>\n<p>", to);
     p4_page_statement(to, run);
     fputs("</p>\n", to);
     if (isfinite(ratio) && isfinite(allowed)) {

@@ -24,7 +24,8 @@ bool p4_page_has_training(const p4_page_run *run);
 bool p4_page_has_layers(const p4_page_run *run);
 bool p4_page_has_activations(const p4_page_run *run);
 
-/* How a run ended: "pass", "fail" or "none", which is also the class of its color, and in words. */
+/* How a run ended: "pass", "fail", "none" or, of one that has not, "way", which is also the class of its
+ * color, and in words. */
 typedef struct p4_page_outcome {
     const char *kind, *sign, *word;
 } p4_page_outcome;

@@ -130,6 +130,7 @@ void p4_heat_write(FILE *to, const p4_heat *heat, const char *caption, const cha
     if (heat->columns == 0) {
         return;
     }
+    decimals = largest >= 100 ? 0 : decimals; /* three digits are enough to compare cells, and fit in them */
     fputs("<div class=\"map\">\n", to);
     put_head(to, heat, caption);
     for (int64_t l = 0; l < heat->layers; l++) {

@@ -85,7 +85,8 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
     }
 }
 
-/* A scale with the allowed part, zero, and where the run is. */
+/* A scale with the allowed part, zero, and where the run is. The limit has its label above the scale and zero
+ * below it, since the two are at the same place when the rise is large. */
 static void put_gauge(FILE *to, double ratio, double allowed)
 {
     enum { UNITS = 1000 };
@@ -95,7 +96,11 @@ static void put_gauge(FILE *to, double ratio, double allowed)
     double zero = -low / (high - low), limit = (allowed - low) / (high - low),
            at = (ratio - low) / (high - low);
     fprintf(to,
-            "<div class=\"gauge\">\n<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\" "
+            "<div class=\"gauge\">\n<div aria-hidden=\"true\"><span class=\"%s\" "
+            "style=\"left:%.1f%%\">%+.0f&nbsp;%% allowed</span></div>\n",
+            limit > 0.5 ? "before" : "after", 100 * limit, 100 * allowed);
+    fprintf(to,
+            "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\" "
             "aria-labelledby=\"g-t\"><title id=\"g-t\">Change of perplexity on a scale: %+.1f %%, of at most "
             "%+.1f %% allowed</title>\n",
             UNITS, 100 * ratio, 100 * allowed);
@@ -103,9 +108,7 @@ static void put_gauge(FILE *to, double ratio, double allowed)
             UNITS * limit);
     fprintf(to, "<path class=\"tick\" d=\"M%.1f 20v60M%.1f 20v60\"/>", UNITS * zero, UNITS * limit);
     fprintf(to, "<path class=\"at\" d=\"M%.1f 50h0\"/></svg>\n", UNITS * at);
-    fprintf(to, "<div aria-hidden=\"true\"><span style=\"left:%.1f%%\">0</span>", 100 * zero);
-    fprintf(to, "<span style=\"left:%.1f%%\">%+.0f&nbsp;%% allowed</span></div></div>\n", 100 * limit,
-            100 * allowed);
+    fprintf(to, "<div aria-hidden=\"true\"><span style=\"left:%.1f%%\">0</span></div></div>\n", 100 * zero);
 }
 
 static void begin_tile(FILE *to, const char *label)

@@ -275,7 +275,7 @@ static p4_rc describe_inputs(const p4_run *run, p4_manifest *m)
         TRY(p4_manifest_add_input(m, "tokenizer.json", fingerprint));
     }
     TRY(add_windows(m, "the calibration text", &run->calibration));
-    TRY(add_windows(m, "the evaluation text", &run->eval));
+    TRY(add_windows(m, P4_EVALUATION_TEXT, &run->eval));
     TRY(add_windows(m, "the text of reconstruction", &run->reconstruction));
     if (run->train != NULL) {
         TRY(p4_training_set_fingerprint(run->train, fingerprint));

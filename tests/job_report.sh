@@ -23,6 +23,29 @@ grep -q '<code>seed</code>' comparison.html || fail 'the comparison does not say
 if grep -q '<code>fine_tune_max_steps</code>' comparison.html; then fail 'a key with the same value is listed'; fi
 grep -q 'b&lt;i&gt;' comparison.html || fail 'the second run is not named'
 if grep -q '<i>' comparison.html; then fail 'a name became markup'; fi
+
+# Whether the runs were evaluated on the same windows: another seed draws others from the text.
+head -c 4800 ids.bin >other.bin
+quick=("${off[@]}" enable_fine_tuning=false reconstruct=false)
+"$PHASE4_MPI" cfg.json "${quick[@]}" output_path=same >log 2>&1 || fail 'the run on the same windows'
+"$PHASE4_MPI" cfg.json "${quick[@]}" output_path=text 'eval_files=["other.bin"]' >log 2>&1 || fail 'the run on another text'
+"$PHASE4_MPI" cfg.json "${quick[@]}" output_path=windows calibration_sequence_length=10 >log 2>&1 || fail 'the run on other windows'
+# warnings COUNT DIRECTORY: the comparison with it has so many, beside the verdicts and beside the curves.
+warnings() {
+    "$PHASE4_REPORT" out "$2" >log
+    [ "$(grep -c 'class="warning"' comparison.html)" = "$1" ] || fail "expected $1 warnings in the comparison of out and $2"
+}
+warnings 0 same
+for other in 'b<i>' text windows; do
+    warnings 2 "$other"
+    grep -q 'not evaluated on the same windows' comparison.html || fail "the warning about $other does not say why"
+done
+
+# A run that was stopped is no failed one; before it is continued its page has what it logged.
+"$PHASE4_MPI" cfg.json "${off[@]}" output_path=stopped max_minutes=0.0001 >log 2>&1 && fail 'a run of 6 ms' || [ $? = 75 ] || fail 'the run is not stopped'
+"$PHASE4_REPORT" stopped >log
+grep -q 'class="verdict way"' stopped/report.html && grep -q '</span> Stopped</h2>' stopped/report.html || fail 'the page of a stopped run'
+
 "$PHASE4_REPORT" -o both.html out 'b<i>' >log && [ -s both.html ] || fail 'option -o'
 
 # refused MESSAGE ARGUMENT...: status 2 and one line that ends with the message.

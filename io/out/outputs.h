@@ -37,6 +37,8 @@ enum {
  * follows (jobs/train/stop.c). */
 #define P4_UNFINISHED_ERROR "the run has not ended: it is under way, or was stopped"
 #define P4_STOPPED_ERROR "stopped "
+/* The evaluation text among its "provenance.inputs". */
+#define P4_EVALUATION_TEXT "the evaluation text"
 /* Of a run, not of its results: gone when it ends. */
 #define P4_TRAINING_TOKENS_FILE "training_tokens.tmp"
 #define P4_TEACHER_CACHE_FILE "teacher_top_k"

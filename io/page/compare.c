@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/out/outputs.h"
 #include "io/page/chart.h"
 #include "io/page/frame.h"
 #include "io/page/html.h"
@@ -29,7 +30,7 @@ static void put_run(FILE *to, const p4_page_run *run)
     fputs("</th><td>", to);
     p4_html_foreign(to, run->name);
     fprintf(to, "</td><td><span class=\"badge %s\">%s</span></td>", outcome.kind, outcome.word);
-    put_cell(to, p4_page_real(r, "pre_compression.perplexity"), 3, "");
+    put_cell(to, p4_page_original_perplexity(run), 3, "");
     put_cell(to, p4_page_real(r, "final.perplexity"), 3, "");
     fputs("<td class=\"n\">", to);
     p4_html_change(to, p4_page_real(r, "quality.degradation_ratio"));
@@ -46,6 +47,104 @@ static void put_run(FILE *to, const p4_page_run *run)
     fputs("</td></tr>\n", to);
 }
 
+/* ---- whether the evaluations are of the same windows ---- */
+
+/* Its fingerprint; "": not known, or not until the run has ended. */
+static const char *evaluation_text(const p4_page_run *run)
+{
+    const cJSON *input;
+    cJSON_ArrayForEach(input, p4_page_item(run->results, "provenance.inputs"))
+    {
+        if (strcmp(p4_page_string(input, "name"), P4_EVALUATION_TEXT) == 0) {
+            return p4_page_string(input, "fingerprint");
+        }
+    }
+    return "";
+}
+
+static double window_tokens(const p4_page_run *run)
+{
+    return p4_page_real(run->config, "calibration_sequence_length");
+}
+
+static double predictions(const p4_page_run *run)
+{
+    double count = p4_page_real(run->results, "pre_compression.tokens");
+    return count > 0 ? count : NAN; /* 0: not evaluated, or not yet */
+}
+
+/* NaN: not known, which does not differ. */
+static bool differ(double a, double b)
+{
+    return isfinite(a) && isfinite(b) && a != b;
+}
+
+static bool are_comparable(const p4_page_run *a, const p4_page_run *b)
+{
+    const char *x = evaluation_text(a), *y = evaluation_text(b);
+    return (x[0] == '\0' || y[0] == '\0' || strcmp(x, y) == 0) &&
+           !differ(window_tokens(a), window_tokens(b)) && !differ(predictions(a), predictions(b));
+}
+
+static bool all_comparable(const p4_page_run *runs, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t k = 0; k < i; k++) {
+            if (!are_comparable(&runs[i], &runs[k])) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void put_evaluation(FILE *to, const p4_page_run *run)
+{
+    const char *text = evaluation_text(run);
+    fputs("<tr><th scope=\"row\">", to);
+    p4_html_foreign(to, run->directory);
+    fputs("</th><td>", to);
+    if (text[0] != '\0') {
+        fputs("<code>", to);
+        p4_html_text(to, text);
+        fputs("</code>", to);
+    } else {
+        p4_html_number(to, NAN, 0, "");
+    }
+    fputs("</td>", to);
+    put_cell(to, window_tokens(run), 0, "");
+    put_cell(to, predictions(run), 0, "");
+    fputs("</tr>\n", to);
+}
+
+/* A warning with what each run was evaluated on, where that differs; a note where it is not known. */
+static void put_evaluations(FILE *to, const p4_page_run *runs, int64_t count)
+{
+    int64_t unknown = 0;
+    for (int64_t i = 0; i < count; i++) {
+        unknown += evaluation_text(&runs[i])[0] == '\0';
+    }
+    if (!all_comparable(runs, count)) {
+        fputs(
+            "<p class=\"warning\"><strong>The runs were not evaluated on the same windows of text.</strong> "
+            "Their losses, perplexities, accuracies and KLs cannot be compared with one another. The change "
+            "from the original to the final model is measured within a run, on its own windows.</p>\n",
+            to);
+        p4_html_table(to, "What the runs were evaluated on",
+                      "Run|Fingerprint of the token ids|#Tokens per window|#Predictions");
+        for (int64_t i = 0; i < count; i++) {
+            put_evaluation(to, &runs[i]);
+        }
+        p4_html_end_table(to);
+    }
+    if (unknown > 0 && count > 1) {
+        fprintf(to,
+                "<p class=\"note\">The evaluation text of %lld of the runs is not known and was not "
+                "compared.</p>\n",
+                (long long)unknown);
+    }
+}
+
 static void put_runs(FILE *to, const p4_page_run *runs, int64_t count)
 {
     int64_t passed = 0;
@@ -60,6 +159,7 @@ static void put_runs(FILE *to, const p4_page_run *runs, int64_t count)
         put_run(to, &runs[i]);
     }
     p4_html_end_table(to);
+    put_evaluations(to, runs, count);
     p4_html_end_section(to);
 }
 
@@ -102,7 +202,8 @@ static void put_curves(FILE *to, const p4_page_run *runs, int64_t count, const c
             points[drawn] = NULL;
             continue;
         }
-        series[drawn] = (p4_series){runs[i].directory, points[drawn], found, drawn, dots, false};
+        int color = count <= COLORS ? (int)i : drawn; /* the same in each chart, if there are enough */
+        series[drawn] = (p4_series){runs[i].directory, points[drawn], found, color, dots, false};
         drawn++;
     }
     const p4_chart chart = {.id = id,
@@ -134,6 +235,12 @@ static void put_training(FILE *to, const p4_page_run *runs, int64_t count)
     if (count > COLORS) {
         fprintf(to, "<p>The curves are of the first %d runs that have one.</p>\n", COLORS);
     }
+    if (!all_comparable(runs, count)) {
+        fputs("<p class=\"warning\">The evaluations are not of the same windows of text, so the heights of "
+              "their curves cannot be compared: see <a href=\"#verdict\">what each run was evaluated "
+              "on</a>.</p>\n",
+              to);
+    }
     put_curves(to, runs, count, "evaluated", "Loss on the evaluation text", list_evaluations, true);
     put_curves(to, runs, count, "trained", "Loss of the training batches", list_steps, false);
     p4_html_end_section(to);
@@ -152,14 +259,22 @@ static void put_value(FILE *to, const cJSON *value)
     cJSON_free(text);
 }
 
+/* Whether the runs whose configuration is known have the key with different values. */
 static bool differs(const p4_page_run *runs, int64_t count, const char *key)
 {
-    const cJSON *first = cJSON_GetObjectItemCaseSensitive(runs[0].config, key);
-    for (int64_t i = 1; i < count; i++) {
-        const cJSON *other = cJSON_GetObjectItemCaseSensitive(runs[i].config, key);
-        if ((first == NULL) != (other == NULL) || (first != NULL && !cJSON_Compare(first, other, true))) {
+    const cJSON *first = NULL;
+    bool begun = false;
+    for (int64_t i = 0; i < count; i++) {
+        const cJSON *value = cJSON_GetObjectItemCaseSensitive(runs[i].config, key);
+        if (runs[i].config == NULL) {
+            continue;
+        }
+        if (begun &&
+            ((first == NULL) != (value == NULL) || (first != NULL && !cJSON_Compare(first, value, true)))) {
             return true;
         }
+        first = begun ? first : value;
+        begun = true;
     }
     return false;
 }
@@ -192,7 +307,16 @@ static void put_keys_of(FILE *to, const p4_page_run *runs, int64_t count, int64_
 static void put_differences(FILE *to, const p4_page_run *runs, int64_t count)
 {
     p4_html_section(to, "configuration", "What differs in the configuration");
-    fputs("<p>Keys with the same value in every run are left out.</p>\n"
+    int64_t unknown = 0;
+    for (int64_t i = 0; i < count; i++) {
+        unknown += runs[i].config == NULL;
+    }
+    fputs("<p>Keys with the same value in every run are left out.", to);
+    if (unknown > 0) {
+        fprintf(to, " Of %lld of the runs the configuration is not known: a run writes it with its outputs.",
+                (long long)unknown);
+    }
+    fputs("</p>\n"
           "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Keys that differ\">\n<table>\n"
           "<caption>Keys that differ</caption>\n<thead><tr><th scope=\"col\">Key</th>",
           to);

@@ -44,6 +44,7 @@ const char *const p4_page_style[] = {
     "h4 { margin: 0 0 6px; font-size: 14px; color: var(--soft); font-weight: 600; }",
     "p { margin: 0 0 14px; max-width: 72ch; }",
     "section > p:first-of-type { color: var(--soft); }",
+    "section > p.warning { margin: 16px 0; padding: 10px 14px; color: var(--ink); background: var(--warnbg); border-left: 4px solid var(--warn); }",
     ".note { margin: 8px 0 0; color: var(--soft); font-size: 13.5px; }",
     "code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }",
     ".none { color: var(--soft); }",

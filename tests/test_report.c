@@ -60,6 +60,7 @@ static void fill(p4_results *r)
     strcpy(r->method, "exact");
     strcpy(r->packing, "base3x5");
     strcpy(r->output_paths.quantized, "out/model.h5");
+    strcpy(r->output_paths.dequantized_fp16, "out/dequantized_fp16");
     strcpy(r->output_paths.primary_output, "out/dequantized_fp16");
     r->pre =
         (p4_evaluation){.loss = 2.8721, .perplexity = 17.675, .accuracy = 0.431, .kl = NAN, .tokens = 100352};
@@ -159,7 +160,8 @@ static void test_full_results(void)
     expect_text(cJSON_GetArrayItem(member(root, "provenance.inputs"), 0), "name", "the training text");
     expect_text(root, "output_paths.quantized", "out/model.h5");
     expect_text(root, "output_paths.primary_output", "out/dequantized_fp16");
-    expect_null(root, "output_paths.dequantized_fp16");
+    expect_text(root, "output_paths.dequantized_fp16", "out/dequantized_fp16");
+    expect_null(root, "output_paths.tokenizer");
     expect_number(root, "pre_compression.loss", 2.8721);
     expect_number(root, "pre_compression.tokens", 100352);
     expect_null(root, "pre_compression.kl");
@@ -258,7 +260,8 @@ static void test_table(void)
         "passed: 75 tensors",
         "812 MiB",
         "1 h 02 min\n    Fine-tune                     1 min 01 s\n",
-        "out/dequantized_fp16",
+        "  Outputs\n    packed model               out/model.h5\n"
+        "    fp16 model                 out/dequantized_fp16 (primary)\n\n",
         "PASSED: perplexity rose by 2.8 %, a rise of 10.0 % is allowed"};
     expect_in_table(&results, passed, sizeof passed / sizeof passed[0]);
 

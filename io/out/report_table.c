@@ -267,19 +267,16 @@ static void times(FILE *to, const p4_results *r)
     fprintf(to, "\n");
 }
 
-static void output_line(FILE *to, const char *what, const char *path)
-{
-    if (path[0] != '\0') {
-        fprintf(to, "    %-26s %s\n", what, path);
-    }
-}
-
+/* The primary output is one of the rows. */
 static void outputs(FILE *to, const p4_output_paths *paths)
 {
     fprintf(to, "  Outputs\n");
-    output_line(to, "the model to go on with", paths->primary_output);
     for (int i = 0; i < P4_OUTPUTS; i++) {
-        output_line(to, p4_outputs[i].what, p4_output_path(paths, &p4_outputs[i]));
+        const char *path = p4_output_path(paths, &p4_outputs[i]);
+        if (path[0] != '\0') {
+            fprintf(to, "    %-26s %s%s\n", p4_outputs[i].what, path,
+                    strcmp(path, paths->primary_output) == 0 ? " (primary)" : "");
+        }
     }
     fprintf(to, "\n");
 }

@@ -51,14 +51,14 @@ static const struct {
 enum { STAGES = P4_PLAN_STAGES };
 _Static_assert((int)STAGES <= (int)P4_MAX_STAGES, "p4_results and p4_run keep so many stages");
 
-/* The largest rank's peak resident memory so far, bytes. Collective. */
-static double peak_memory(p4_group *group)
+/* The peak resident memory of the largest rank so far. Collective. */
+static void note_peak_memory(p4_run *run)
 {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    double bytes = 1024.0 * (double)usage.ru_maxrss;
-    p4_group_max_f64(group, &bytes, 1);
-    return bytes;
+    double mb = (double)usage.ru_maxrss / 1024.0; /* from KiB */
+    p4_group_max_f64(run->compute.group, &mb, 1);
+    run->results.metrics.peak_memory_mb = mb;
 }
 
 static void say_setup(const p4_run *run)
@@ -206,6 +206,7 @@ static p4_rc run_stages(p4_run *run)
             continue;
         }
         TRY(run_stage(run, i));
+        note_peak_memory(run); /* the metadata, which the last stage writes, have it up to then */
         TRY(i == 0 ? take_up(run) : P4_OK);
         TRY(i + 1 < STAGES ? pass_border(run, i + 1) : P4_OK);
     }
@@ -316,7 +317,6 @@ static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
     TRY(run_stages(run));
     TRY_ROOT(group, p4_metrics_log_close(&run->metrics_log));
     judge(run);
-    run->results.metrics.peak_memory_mb = peak_memory(group) / 1048576.0;
 done:
     return rc;
 }

@@ -8,6 +8,7 @@ watched_run
 off=(wandb_enabled=false tensorboard_enabled=false checkpoint_every=0)
 "$PHASE4_MPI" cfg.json "${off[@]}" fine_tune_max_steps=40 >log 2>&1 || fail 'the first run'
 "$PHASE4_MPI" cfg.json "${off[@]}" fine_tune_max_steps=40 output_path='b<i>' seed=7 >log 2>&1 || fail 'the second run'
+grep -q '"peak_memory_mb":[[:space:]]*[1-9]' out/compression_metadata.json || fail 'the metadata lack the peak memory'
 
 # The same page but for the line that says when it was made, and the state of results.json.
 cp out/report.html made_by_run.html

@@ -31,12 +31,12 @@ static void put_run(FILE *to, const p4_page_run *run)
     p4_html_foreign(to, run->name);
     fprintf(to, "</td><td><span class=\"badge %s\">%s</span></td>", outcome.kind, outcome.word);
     put_cell(to, p4_page_original_perplexity(run), 3, "");
-    put_cell(to, p4_page_real(r, "final.perplexity"), 3, "");
+    put_cell(to, p4_page_final(run, "perplexity"), 3, "");
     fputs("<td class=\"n\">", to);
     p4_html_change(to, p4_page_real(r, "quality.degradation_ratio"));
     fputs("</td>", to);
-    put_cell(to, 100 * p4_page_real(r, "final.accuracy"), 2, "&nbsp;%");
-    put_cell(to, p4_page_real(r, "final.kl"), 4, "");
+    put_cell(to, 100 * p4_page_final(run, "accuracy"), 2, "&nbsp;%");
+    put_cell(to, p4_page_final(run, "kl"), 4, "");
     fputs("<td class=\"n\">", to);
     p4_html_bytes(to, 1048576.0 * p4_page_real(r, "metrics.compressed_size_mb"));
     fputs("</td>", to);

@@ -149,6 +149,12 @@ const p4_page_evaluation *p4_page_last_evaluation(const p4_page_run *run, const 
     return NULL;
 }
 
+double p4_page_final(const p4_page_run *run, const char *member)
+{
+    bool success = cJSON_IsTrue(p4_page_item(run->results, "success"));
+    return success ? p4_page_real(p4_page_item(run->results, "final"), member) : NAN;
+}
+
 double p4_page_original_loss(const p4_page_run *run)
 {
     double loss = p4_page_real(run->results, "pre_compression.loss");

@@ -35,6 +35,8 @@ p4_page_state p4_page_state_of(const p4_page_run *run);
 /* The last evaluation of a stage in metrics.jsonl, "": of any that evaluates the compressed model; NULL:
  * none. */
 const p4_page_evaluation *p4_page_last_evaluation(const p4_page_run *run, const char *stage);
+/* A member of the evaluation of the model in the files; NaN for a run without success, which has none. */
+double p4_page_final(const p4_page_run *run, const char *member);
 /* Of the original model: from metrics.jsonl where results.json has none yet; NaN: not measured. */
 double p4_page_original_loss(const p4_page_run *run);
 double p4_page_original_perplexity(const p4_page_run *run);

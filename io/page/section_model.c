@@ -52,6 +52,34 @@ static void put_tensors(FILE *to, const p4_page_run *run, const char *member, do
     p4_heat_free(&heat);
 }
 
+/* Of a mixture of experts: that a cell stands for all experts of its layer, and how evenly they were used. */
+static void put_experts(FILE *to, const cJSON *experts)
+{
+    const cJSON *layer, *uneven = NULL;
+    if (!(p4_page_real(experts, "experts") > 0)) {
+        return;
+    }
+    fputs(" The experts of a layer share a cell, which has their mean. Each token takes ", to);
+    p4_html_count(to, p4_page_real(experts, "experts_per_token"));
+    fputs(" of ", to);
+    p4_html_count(to, p4_page_real(experts, "experts"));
+    fputs(" experts.", to);
+    cJSON_ArrayForEach(layer, p4_page_item(experts, "layers"))
+    {
+        bool more = uneven == NULL || p4_page_real(layer, "most") > p4_page_real(uneven, "most");
+        uneven = more ? layer : uneven;
+    }
+    if (uneven != NULL) {
+        fputs(" In calibration, layer ", to);
+        p4_html_count(to, p4_page_real(uneven, "layer"));
+        fputs(" used them least evenly: its experts got ", to);
+        p4_html_number(to, p4_page_real(uneven, "least"), 2, "");
+        fputs(" to ", to);
+        p4_html_number(to, p4_page_real(uneven, "most"), 2, "");
+        fputs(" times the mean number of tokens.", to);
+    }
+}
+
 void p4_section_model(FILE *to, const p4_page_run *run)
 {
     if (!p4_page_has_layers(run)) {
@@ -59,9 +87,10 @@ void p4_section_model(FILE *to, const p4_page_run *run)
     }
     p4_html_section(to, "model", "Map of the model");
     fputs("<p>Each cell is a ternary matrix: its layer and its projection. The stronger its color, the "
-          "larger the value.</p>\n"
-          "<div class=\"maps\">\n",
+          "larger the value.",
           to);
+    put_experts(to, p4_page_item(run->results, "experts"));
+    fputs("</p>\n<div class=\"maps\">\n", to);
     put_tensors(to, run, "relative_error", 100, "Relative error, %",
                 "Squared error of the weights over their squares.", 1);
     put_tensors(to, run, "sparsity", 100, "Zeros, %", "Part of the weights that are 0.", 1);

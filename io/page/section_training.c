@@ -52,7 +52,7 @@ static void put_loss_chart(FILE *to, const p4_page_run *run, p4_point *raw, p4_p
                                 {"evaluation", evaluated, evaluations, 1, true, false}};
     const p4_series plain[] = {{"training", raw, n, 0, false, false}, series[2]};
     const p4_level levels[] = {{"original", p4_page_original_loss(run), 2},
-                               {"final", p4_page_real(run->results, "final.loss"), 3}};
+                               {"final", p4_page_final(run, "loss"), 3}};
     const p4_chart chart = {.id = "loss",
                             .title = "Loss during fine-tuning",
                             .desc = "Loss of the training batches by step, with the loss on the evaluation "
@@ -123,7 +123,8 @@ static void put_extent(FILE *to, const p4_page_run *run, const cJSON *tuning)
     p4_html_count(to, p4_page_real(tuning, "steps"));
     fputs(" steps on ", to);
     p4_html_count(to, p4_page_real(tuning, "tokens"));
-    fputs(" tokens. The state with the lowest evaluation loss was kept.</p>\n", to);
+    fprintf(to, " tokens.%s</p>\n",
+            isnan(p4_page_final(run, "loss")) ? "" : " The state with the lowest evaluation loss was kept.");
 }
 
 static void put_tuning(FILE *to, const p4_page_run *run)

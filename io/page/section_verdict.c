@@ -167,9 +167,8 @@ static void put_original(FILE *to, double value, int decimals, const char *unit)
 static void put_quality_tiles(FILE *to, const p4_page_run *run)
 {
     const p4_page_evaluation *last = p4_page_last_evaluation(run, "");
-    double final = p4_page_real(run->results, "final.perplexity"),
-           original = p4_page_original_perplexity(run),
-           correct = p4_page_real(run->results, "final.accuracy");
+    double final = p4_page_final(run, "perplexity"), original = p4_page_original_perplexity(run),
+           correct = p4_page_final(run, "accuracy");
     if (isnan(final) && run->point_count > 0) {
         const p4_training_point *point = &run->points[run->point_count - 1];
         begin_tile(to, "Training loss");
@@ -250,12 +249,13 @@ void p4_section_verdict(FILE *to, const p4_page_run *run)
 static void put_row(FILE *to, const p4_page_run *run, const char *label, const char *key, double scale,
                     int decimals, const char *unit)
 {
-    static const char *const stages[] = {"pre_compression", "post_compression", "final"};
+    static const char *const stages[] = {"pre_compression", "post_compression"}; /* then the final one */
     fprintf(to, "<tr><th scope=\"row\">%s</th>", label);
     for (int i = 0; i < 3; i++) {
-        const cJSON *evaluation = p4_page_item(run->results, stages[i]);
+        double value =
+            i == 2 ? p4_page_final(run, key) : p4_page_real(p4_page_item(run->results, stages[i]), key);
         fputs("<td class=\"n\">", to);
-        p4_html_number(to, scale * p4_page_real(evaluation, key), decimals, unit);
+        p4_html_number(to, scale * value, decimals, unit);
         fputs("</td>", to);
     }
     fputs("</tr>\n", to);
@@ -267,7 +267,7 @@ static void put_changes(FILE *to, const p4_page_run *run)
     fputs("<tr><th scope=\"row\">change of perplexity</th><td class=\"n\"></td><td class=\"n\">", to);
     p4_html_change(to, p4_page_real(run->results, "post_compression.perplexity") / pre - 1);
     fputs("</td><td class=\"n\">", to);
-    p4_html_change(to, p4_page_real(run->results, "final.perplexity") / pre - 1);
+    p4_html_change(to, p4_page_final(run, "perplexity") / pre - 1);
     fputs("</td></tr>\n", to);
 }
 

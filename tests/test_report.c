@@ -260,7 +260,7 @@ static void test_table(void)
         "passed: 75 tensors",
         "812 MiB",
         "1 h 02 min\n    Fine-tune                     1 min 01 s\n",
-        "  Outputs\n    packed model               out/model.h5\n"
+        "  Outputs\n    packed model               out/model.h5\n    fp16 model",
         "    fp16 model                 out/dequantized_fp16 (primary)\n\n",
         "PASSED: perplexity rose by 2.8 %, a rise of 10.0 % is allowed"};
     expect_in_table(&results, passed, sizeof passed / sizeof passed[0]);

@@ -148,8 +148,20 @@ verdicts() {
     for name in p q r; do cp -r "$TMP/six" $name; printf '%s\n' "$name  "; done >list.txt
     derive bad.json verdicts '"max_accuracy_drop": 0, "enable_fine_tuning": false, "reconstruct": false'
     batch 3 2 --strict --template bad.json list.txt
-    grep -q '0 done (0 of them before), 3 with a failed verdict' log || complain "the verdicts are not counted"
+    grep -q '0 done, 3 with a failed verdict (0 of them before)' log || complain "the verdicts are not counted"
+    [ "$(grep -c 'done [pqr] in .*; verdict failed: perplexity rose by' log)" = 3 ] || complain "no verdict in the log lines"
+    # The same without --strict, which decides on the exit status alone.
     batch 0 2 --template bad.json list.txt
+    grep -q '0 done, 3 with a failed verdict (3 of them before)' log || complain "the verdicts are not counted without --strict"
+    [ "$(grep -c '^[pqr] .* verdict_failed .*  perplexity rose by' log)" = 3 ] || complain "no verdict in the table"
+    python3 - <<'END'
+import json
+results = json.load(open("list.batch/batch_results.json"))
+assert results["status"] == 0 and results["counts"]["verdict_failed"] == 3 and results["counts"]["done"] == 0, results
+assert results["summary"].startswith("0 done, 3 with a failed verdict"), results["summary"]
+for m in results["models"]:
+    assert m["state"] == m["event"] == "verdict_failed" and m["error"].startswith("perplexity rose by"), m
+END
     rm -r list.batch "$TMP/verdicts"
     batch 5 1 --template bad.json list.txt init=pretrained
     grep -q '3 failed (p, q, r)' log || complain "models without weights do not fail"
@@ -165,7 +177,7 @@ verdicts() {
     batch 0 1 --template bad.json list.txt
     expect 'started here' "$(grep -c started list.batch/journal.jsonl)" 2
     "$PHASE4_BATCH" --template bad.json --results list.txt >log || complain "--results: status $?"
-    grep -q '3 done' log || complain "the results of the tasks were not merged"
+    grep -q '0 done, 3 with a failed verdict' log || complain "the results of the tasks were not merged"
     printf 'p\n%s/p\n' "$PWD" >twice.txt
     batch 2 1 --template bad.json twice.txt
     grep -q 'both are named "p"' log || complain "two models of one name"

@@ -42,7 +42,7 @@ typedef struct p4_answer {
     bool lost_device; /* ENDED: a GPU may be in any state: this process must not go on */
     int32_t rc;       /* ENDED: p4_rc of the run */
     char reason[16];  /* STOP */
-    char error[4096]; /* ENDED */
+    char error[4096]; /* ENDED: of rc, or why the verdict failed */
     char model_print[P4_FINGERPRINT_BYTES];
     bool judged, passed; /* was there a verdict? */
     double pre_perplexity, perplexity, compression_ratio, compressed_mb, peak_memory_mb, held_memory_mb;

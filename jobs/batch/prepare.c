@@ -144,7 +144,6 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
 {
     p4_rc rc = P4_OK;
     p4_batch_record *mine = &model->record;
-    const bool strict = p->batch->options->strict;
     if (known == NULL) {
         return P4_OK;
     }
@@ -164,19 +163,20 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     }
     bool failed = now.event == P4_BATCH_FAILED;
     if (!failed && !has_results(known)) {
+        free(now.error);
         return P4_OK; /* somebody has removed them */
     }
     now.output_path = NULL;
     TRY(copy(&now.output_path, known->output_path));
-    rc = copy(&now.error, known->error != NULL ? known->error : "");
+    rc = unseen ? P4_OK : copy(&now.error, known->error != NULL ? known->error : "");
     free(output);
     *mine = now;
     TRY(rc);
     model->earlier = true;
     p4_batch_set_state(p->batch, model,
-                       failed                                    ? P4_STATE_FAILED
-                       : now.event == P4_BATCH_VERDICT && strict ? P4_STATE_VERDICT
-                                                                 : P4_STATE_DONE);
+                       failed                          ? P4_STATE_FAILED
+                       : now.event == P4_BATCH_VERDICT ? P4_STATE_VERDICT
+                                                       : P4_STATE_DONE);
     TRY(unseen && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
 done:
     return rc;

@@ -17,9 +17,9 @@ int p4_batch_status(const p4_batch *batch)
     if (asked || batch->counts[P4_STATE_STOPPED] > 0) {
         return P4_STOPPED;
     }
-    return batch->counts[P4_STATE_FAILED] > 0    ? P4_BATCH_STATUS_FAILED
-           : batch->counts[P4_STATE_VERDICT] > 0 ? P4_BATCH_STATUS_VERDICT
-                                                 : 0;
+    return batch->counts[P4_STATE_FAILED] > 0                              ? P4_BATCH_STATUS_FAILED
+           : batch->options->strict && batch->counts[P4_STATE_VERDICT] > 0 ? P4_BATCH_STATUS_VERDICT
+                                                                           : 0;
 }
 
 char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batch, double seconds)
@@ -39,13 +39,13 @@ char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batc
     size_t used =
         (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld %s", (long long)batch->counts[P4_STATE_DONE],
                          check ? "without an error" : "done");
-    if (batch->started_s > 0 && !check) { /* else nothing was worked on */
-        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " (%lld of them before)",
-                                 (long long)skipped);
-    }
     if (batch->counts[P4_STATE_VERDICT] > 0) {
         used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld with a failed verdict",
                                  (long long)batch->counts[P4_STATE_VERDICT]);
+    }
+    if (batch->started_s > 0 && !check) { /* else nothing was worked on */
+        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " (%lld of them before)",
+                                 (long long)skipped);
     }
     if (failed.count > 0) {
         int64_t count = failed.count;
@@ -116,7 +116,7 @@ static void print_row(const p4_batch *batch, const p4_batch_model *m)
            checked ? "no error" : p4_batch_state_names[m->state], (long long)r->ranks,
            p4_batch_format_seconds(took, r->seconds), format(before, r->pre_perplexity),
            format(after, r->perplexity), format(ratio, r->compression_ratio));
-    if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED) {
+    if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED || m->state == P4_STATE_VERDICT) {
         printf("  %.*s", (int)strcspn(text, "\n"), text);
     }
     putchar('\n');

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "io/batch/models.h"
+#include "io/batch/outcome.h"
 #include "io/json/config.h"
 #include "io/out/report.h"
 #include "jobs/batch/messages.h"
@@ -131,6 +132,11 @@ static void take_results(p4_answer *answer, const p4_results *r)
 {
     answer->judged = r->final.tokens > 0 || (r->gradient_flow.ran && !r->gradient_flow.passed);
     answer->passed = r->quality.passed;
+    if (answer->judged && !answer->passed) {
+        (void)p4_outcome_explain_verdict(answer->error, r->quality.degradation_ratio,
+                                         r->quality.max_accuracy_drop,
+                                         r->gradient_flow.ran && !r->gradient_flow.passed);
+    }
     answer->pre_perplexity = r->pre.perplexity;
     answer->perplexity = r->final.perplexity;
     answer->compression_ratio = r->metrics.compression_ratio;
@@ -215,7 +221,9 @@ static p4_rc follow(worker *w, const p4_order *order)
     rc = rc == P4_OK ? do_model(w, &group, order, &answer) : rc;
     answer.rc = rc;
     answer.lost_device = rc == P4_E_SYSTEM && w->machine->gpu >= 0 && w->config->device != P4_DEVICE_CPU;
-    snprintf(answer.error, sizeof answer.error, "%s", rc != P4_OK ? p4_last_error() : "");
+    if (rc != P4_OK) {
+        snprintf(answer.error, sizeof answer.error, "%s", p4_last_error());
+    }
     p4_group_close(&group);
     answer.held_memory_mb = p4_memory_anonymous() / 1048576.0;
     free(members);

@@ -16,10 +16,11 @@ cat >template.json <<JSON
   "fine_tune_lr": 3e-3, "warmup_steps": 1, "log_every": 1, "threads_per_rank": 1, "num_workers": 1, "max_accuracy_drop": 0.5
 }
 JSON
+program=("$PHASE4_BATCH")
 batch() { # batch STATUS RANKS ARGUMENT...: runs phase4_batch on that many ranks and expects the status on each
     local expected=$1 ranks=$2 status=0
     shift 2
-    on_ranks "$ranks" "$PHASE4_BATCH" "$@" || status=$?
+    on_ranks "$ranks" "${program[@]}" "$@" || status=$?
     [ $status = "$expected" ] || complain "phase4_batch $*: status $status, expected $expected"
 }
 events() { # events JOURNAL NAME EVENT: how many there are
@@ -102,24 +103,31 @@ broken_off() {
         done
         complain "x does not train"
     }
-    "$MPIRUN" -n 2 "$PHASE4_BATCH" queue.json >log 2>&1 &
-    local job=$! status=0
+    # x sleeps behind each line that it logs: it must not be over before this script, on a busy machine, has seen the line.
+    local paced=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" P4_FAULT_UNDER=/off/x/metrics.jsonl P4_PACE_MS=250 "$PHASE4_BATCH")
+    "$MPIRUN" -n 2 "${paced[@]}" queue.json >log 2>&1 &
+    local job=$! status=0 pid processes trained
     trains 12
-    # While it runs, nobody else may take the journal.
+    # While it runs, nobody else may take the journal. It is held up meanwhile, however long the second batch takes to start.
+    processes=$(pgrep -P "$job" phase4_batch)
+    for pid in $processes; do kill -STOP "$pid"; done
     "$PHASE4_BATCH" queue.json >second 2>&1 || status=$?
     [ $status = 2 ] && grep -q 'state of a batch' second || { cp second log; complain "a second batch: status $status, expected 2"; }
-    for pid in $(pgrep -P "$job" phase4_batch) "$job"; do kill -KILL "$pid"; done
+    for pid in $processes "$job"; do kill -KILL "$pid"; done
+    trained=$(grep -c '"kind":"train"' "$TMP/off/x/metrics.jsonl")
     wait "$job" || true
     printf '{"name":"x","event":"do' >>queue.batch/journal.jsonl # a line that was not finished
     # A signal to the rank that has no coordinator stops all models.
     (
-        trains 20
+        trains $((trained + 3)) # of which some are the next batch's
         for pid in $(pgrep -x phase4_batch); do
             [ "$(readlink "/proc/$pid/cwd")" = "$PWD" ] && grep -zq '^OMPI_COMM_WORLD_RANK=1$' "/proc/$pid/environ" || continue
             kill -TERM "$pid"
         done
     ) &
+    program=("${paced[@]}")
     batch 75 2 queue.json
+    program=("$PHASE4_BATCH")
     grep -q 'stopping: SIGTERM' log || complain "the batch was not stopped"
     wait
     batch 0 2 queue.json

@@ -52,6 +52,7 @@ static p4_order *make_order(course *c, const p4_batch_model *m, const int *ranks
         order->count = count;
         order->tag = c->tag;
         order->text_bytes = (int32_t)text;
+        order->composed = m->given->composed;
         snprintf(order->output_path, sizeof order->output_path, "%s", m->record.output_path);
         snprintf(order->log_path, sizeof order->log_path, "%s", log);
         for (int i = 0; i < count; i++) {

@@ -20,6 +20,7 @@ typedef struct p4_order {
     int32_t model, count;
     int32_t tag; /* of the group that is made */
     int32_t text_bytes;
+    bool composed;   /* the text has lines of its own (io/batch/queue.h) */
     char reason[16]; /* STOP: "SIGTERM" */
     char output_path[P4_PATH_BYTES], log_path[P4_PATH_BYTES];
 } p4_order;

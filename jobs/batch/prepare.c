@@ -93,8 +93,8 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
     CHECK(!p->batch->works || given->ranks <= p->batch->ranks,
           "%s: \"ranks\" is %d, but the job has %d rank%s", given->source, given->ranks, p->batch->ranks,
           p4_plural(p->batch->ranks));
-    TRY(p4_config_read_text(p->config, given->text, strlen(given->text), given->source, P4_RECIPE_QUALITY,
-                            o->overrides, o->override_count));
+    TRY(p4_config_read_text(p->config, given->text, strlen(given->text), given->source, given->composed,
+                            P4_RECIPE_QUALITY, o->overrides, o->override_count));
     CHECK(
         !o->strict || p->config->eval_samples > 0,
         "%s: --strict asks for a verdict, but eval_samples is 0: no quality would be measured to give it by",

@@ -168,8 +168,8 @@ static p4_rc do_model(worker *w, p4_group *group, const p4_order *order, p4_answ
     p4_results_init(&results);
     TRY_ROOT(group, open_log(&log, order, group));
     p4_group_set_log(group, w->options->quiet ? P4_LOG_WARN : P4_LOG_INFO);
-    TRY_ALL(group, p4_config_read_text(w->config, text, (size_t)order->text_bytes, source, P4_RECIPE_QUALITY,
-                                       w->options->overrides, w->options->override_count));
+    TRY_ALL(group, p4_config_read_text(w->config, text, (size_t)order->text_bytes, source, order->composed,
+                                       P4_RECIPE_QUALITY, w->options->overrides, w->options->override_count));
     memset(w->config->output_path, 0, sizeof w->config->output_path);
     snprintf(w->config->output_path, sizeof w->config->output_path, "%s", order->output_path);
     group->timeout_s = w->config->collective_timeout_s;

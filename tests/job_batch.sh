@@ -60,7 +60,8 @@ JSON
         expect "$name" "$(events queue.batch/journal.jsonl $name done)" 1
     done
     grep -q '3 done (0 of them before), 2 failed (bad, gone)' log || complain "no summary"
-    grep -q 'bad .*calibration_sampels' log && grep -q "gone .*$TMP/gone" log || complain "the errors are not shown"
+    grep -q '^bad .*queue.json, model 3 (cfg a.json): unknown key "calibration_sampels"' log && grep -q "gone .*$TMP/gone" log ||
+        complain "the errors are not shown"
     # The journal says on how many ranks; a single run on as many writes the same bytes.
     local ranks
     ranks=$(sed -n 's/.*"name":"a","event":"done".*"ranks":\([0-9]*\).*/\1/p' queue.batch/journal.jsonl)
@@ -197,6 +198,7 @@ END
     batch 2 1 wrong.json
     batch 5 2 --check queue_of_two.json
     grep -q '1 without an error, 1 failed (gone)' log && [ ! -e queue_of_two.batch ] || complain "--check"
+    grep -q '^model  *state  *ranks$' log && grep -q '^p  *no error  *[12]$' log || complain "the table of --check has columns of a run"
     batch 2 1 --tusk 1 wrong.json
     grep -q '"--task"' log || complain "the nearest option is not named"
 }
@@ -220,6 +222,59 @@ for rank, megabytes in held.items():
 END
 }
 
+# What is wrong with an entry that is no file is named by queue, entry and key; max_ranks is kept or the entry fails; ranks of a node
+# divide its cores. Plans need no MPI.
+entries() {
+    python3 - "$TMP" <<'END'
+import json, os, sys
+tmp = sys.argv[1]
+template = json.load(open(tmp + "/template.json"))
+del template["threads_per_rank"]
+shape = json.load(open(tmp + "/six/config.json"))
+shape |= {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 16}
+os.makedirs("large")
+json.dump(shape, open("large/config.json", "w"))
+json.dump(template | {"model_path": "large"}, open("large.json", "w"))
+def entry(name, **keys):
+    return {"name": name, "cfg": "large.json", "output_path": f"{tmp}/entries/{name}", **keys}
+inline = template | {"name": "inline", "model_path": "large", "output_path": tmp + "/entries/inline", "log_every": -1}
+json.dump([entry("narrow", max_ranks=1), entry("wide", max_ranks=64), entry("torn", ranks=3, max_ranks=2), inline], open("queue.json", "w"))
+text = json.dumps(inline | {"name": "twice", "output_path": tmp + "/entries/twice", "log_every": 1})
+open("twice.json", "w").write(f"[{text[:-1]}, \"log_every\": 2}}]")
+json.dump([entry("threads")], open("threads.json", "w"))
+json.dump({"models": ["large"], "template": "large.json"}, open("models.json", "w"))
+END
+    plan_of() { # plan_of STATUS ARGUMENT...
+        local expected=$1 status=0
+        shift
+        "$PHASE4_BATCH" --plan --ranks 64 "$@" >log 2>&1 || status=$?
+        expect "status of $*" $status "$expected"
+    }
+    said() {
+        grep -q "$1" log || complain "expected \"$1\""
+    }
+    plan_of 5 --device-memory 8G queue.json
+    said '^narrow .*queue.json, model 1 (cfg large.json): "max_ranks" is 1, but the model fits on no fewer than [0-9]* ranks$'
+    said '^wide  *waiting '
+    said '^torn .*queue.json, model 3 (cfg large.json): "ranks" is 3, but "max_ranks" is 2$'
+    said '^inline .*queue.json, model 4: key "log_every": found -1,'
+    plan_of 5 twice.json
+    said '^twice .*twice.json, model 1: duplicate key "log_every", expected once$'
+    echo large >list.txt
+    sed -i 's/log_every/log_evry/' large.json
+    plan_of 5 --template large.json list.txt
+    said '^large .*list.txt, model large (template large.json): unknown key "log_evry"'
+    plan_of 5 models.json
+    said '^large .*models.json, model large (template large.json): unknown key "log_evry"'
+    sed -i 's/log_evry/log_every/' large.json
+    local cores
+    cores=$(getconf _NPROCESSORS_ONLN)
+    plan_of 0 --ranks-per-node 64 threads.json
+    mv log auto
+    plan_of 0 --ranks-per-node 64 threads.json threads_per_rank=$((cores > 64 ? cores / 64 : 1))
+    cmp log auto || complain "64 ranks of a node do not divide its $cores cores"
+}
+
 # Configurations alone: ten thousand models are planned in seconds, since those of one shape have one plan.
 plans() {
     python3 - "$TMP" <<'END'
@@ -240,5 +295,6 @@ spawn mixed
 spawn broken_off
 spawn verdicts
 spawn growth
+spawn entries
 spawn plans
 join

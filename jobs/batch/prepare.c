@@ -93,6 +93,8 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
     CHECK(!p->batch->works || given->ranks <= p->batch->ranks,
           "%s: \"ranks\" is %d, but the job has %d rank%s", given->source, given->ranks, p->batch->ranks,
           p4_plural(p->batch->ranks));
+    CHECK(given->ranks == 0 || given->max_ranks == 0 || given->ranks <= given->max_ranks,
+          "%s: \"ranks\" is %d, but \"max_ranks\" is %d", given->source, given->ranks, given->max_ranks);
     TRY(p4_config_read_text(p->config, given->text, strlen(given->text), given->source, given->composed,
                             P4_RECIPE_QUALITY, o->overrides, o->override_count));
     CHECK(

@@ -49,6 +49,7 @@ static const p4_rates cpu_thread = {.name = "built-in table, CPU",
 /* What stands for a rank's device and its group. */
 typedef struct place {
     p4_compute compute;
+    int ranks_per_node;
     p4_group group;
     p4_device *outline; /* heap: of a GPU that is not at hand */
 } place;
@@ -93,6 +94,12 @@ done:
     return rc;
 }
 
+int p4_plan_cores(int ranks, int ranks_per_node)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN) / p4_min_i64(ranks, ranks_per_node);
+    return cores > 0 ? (int)cores : 1;
+}
+
 /* A GPU where one is asked for or its memory is given, or is at hand. */
 static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *request)
 {
@@ -100,8 +107,9 @@ static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *req
                (c->device == P4_DEVICE_AUTO && (request->memory_bytes > 0 || usable_gpus() > 0));
     p->group = (p4_group){.ranks = request->ranks > 0 ? request->ranks : 1};
     p->compute.group = &p->group;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    p->compute.threads = c->threads_per_rank > 0 ? c->threads_per_rank : cores > 0 ? (int)cores : 1;
+    p->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : gpu ? 8 : 1;
+    p->compute.threads =
+        c->threads_per_rank > 0 ? c->threads_per_rank : p4_plan_cores(p->group.ranks, p->ranks_per_node);
     if (gpu) {
         return open_gpu(p, c, request->memory_bytes);
     }
@@ -230,7 +238,7 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
     *given = *c;
     TRY(open_place(&p, c, request));
     plan->on_gpu = !p.compute.ops->host_memory;
-    plan->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : plan->on_gpu ? 8 : 1;
+    plan->ranks_per_node = p.ranks_per_node;
     TRY(open_model(&original, c, plan->ranks));
     p4_plan_input in = {.config = c, .original = &original, .compute = &p.compute};
     find_room(plan, &p, request);

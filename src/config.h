@@ -51,6 +51,7 @@ extern const int p4_config_rows;
 typedef struct p4_config_report {
     const char *source;               /* "cfg.json", or NULL for a p4_config in memory */
     const char *unplaced;             /* what is named for a value without a line; NULL: the source */
+    bool lineless;                    /* the text was composed: its lines are none that the user can find */
     int lines[P4_CONFIG_ROWS_MAX];    /* where each row's value stands in the source; below 1: not there */
     bool refused[P4_CONFIG_ROWS_MAX]; /* rows with a complaint, which the rules between keys leave alone */
     bool unreadable;                  /* no keys could be read: the rules between them say nothing */

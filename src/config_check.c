@@ -13,7 +13,7 @@ void p4_config_complain(p4_config_report *report, int line, const char *format, 
 {
     char text[1024], where[512] = "", line_text[2048], escaped[2048];
     va_list args;
-    if (report->source != NULL && line > 0) {
+    if (report->source != NULL && line > 0 && !report->lineless) {
         snprintf(where, sizeof where, "%.480s:%d: ", report->source, line);
     } else if (report->source != NULL) {
         snprintf(where, sizeof where,

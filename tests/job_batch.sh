@@ -16,10 +16,11 @@ cat >template.json <<JSON
   "fine_tune_lr": 3e-3, "warmup_steps": 1, "log_every": 1, "threads_per_rank": 1, "num_workers": 1, "max_accuracy_drop": 0.5
 }
 JSON
+program=("$PHASE4_BATCH")
 batch() { # batch STATUS RANKS ARGUMENT...: runs phase4_batch on that many ranks and expects the status on each
     local expected=$1 ranks=$2 status=0
     shift 2
-    on_ranks "$ranks" "$PHASE4_BATCH" "$@" || status=$?
+    on_ranks "$ranks" "${program[@]}" "$@" || status=$?
     [ $status = "$expected" ] || complain "phase4_batch $*: status $status, expected $expected"
 }
 events() { # events JOURNAL NAME EVENT: how many there are
@@ -59,7 +60,8 @@ JSON
         expect "$name" "$(events queue.batch/journal.jsonl $name done)" 1
     done
     grep -q '3 done (0 of them before), 2 failed (bad, gone)' log || complain "no summary"
-    grep -q 'bad .*calibration_sampels' log && grep -q "gone .*$TMP/gone" log || complain "the errors are not shown"
+    grep -q '^bad .*queue.json, model 3 (cfg a.json): unknown key "calibration_sampels"' log && grep -q "gone .*$TMP/gone" log ||
+        complain "the errors are not shown"
     # The journal says on how many ranks; a single run on as many writes the same bytes.
     local ranks
     ranks=$(sed -n 's/.*"name":"a","event":"done".*"ranks":\([0-9]*\).*/\1/p' queue.batch/journal.jsonl)
@@ -102,24 +104,31 @@ broken_off() {
         done
         complain "x does not train"
     }
-    "$MPIRUN" -n 2 "$PHASE4_BATCH" queue.json >log 2>&1 &
-    local job=$! status=0
+    # x sleeps behind each line that it logs: it must not be over before this script, on a busy machine, has seen the line.
+    local paced=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" P4_FAULT_UNDER=/off/x/metrics.jsonl P4_PACE_MS=250 "$PHASE4_BATCH")
+    "$MPIRUN" -n 2 "${paced[@]}" queue.json >log 2>&1 &
+    local job=$! status=0 pid processes trained
     trains 12
-    # While it runs, nobody else may take the journal.
+    # While it runs, nobody else may take the journal. It is held up meanwhile, however long the second batch takes to start.
+    processes=$(pgrep -P "$job" phase4_batch)
+    for pid in $processes; do kill -STOP "$pid"; done
     "$PHASE4_BATCH" queue.json >second 2>&1 || status=$?
     [ $status = 2 ] && grep -q 'state of a batch' second || { cp second log; complain "a second batch: status $status, expected 2"; }
-    for pid in $(pgrep -P "$job" phase4_batch) "$job"; do kill -KILL "$pid"; done
+    for pid in $processes "$job"; do kill -KILL "$pid"; done
+    trained=$(grep -c '"kind":"train"' "$TMP/off/x/metrics.jsonl")
     wait "$job" || true
     printf '{"name":"x","event":"do' >>queue.batch/journal.jsonl # a line that was not finished
     # A signal to the rank that has no coordinator stops all models.
     (
-        trains 20
+        trains $((trained + 3)) # of which some are the next batch's
         for pid in $(pgrep -x phase4_batch); do
             [ "$(readlink "/proc/$pid/cwd")" = "$PWD" ] && grep -zq '^OMPI_COMM_WORLD_RANK=1$' "/proc/$pid/environ" || continue
             kill -TERM "$pid"
         done
     ) &
+    program=("${paced[@]}")
     batch 75 2 queue.json
+    program=("$PHASE4_BATCH")
     grep -q 'stopping: SIGTERM' log || complain "the batch was not stopped"
     wait
     batch 0 2 queue.json
@@ -148,8 +157,20 @@ verdicts() {
     for name in p q r; do cp -r "$TMP/six" $name; printf '%s\n' "$name  "; done >list.txt
     derive bad.json verdicts '"max_accuracy_drop": 0, "enable_fine_tuning": false, "reconstruct": false'
     batch 3 2 --strict --template bad.json list.txt
-    grep -q '0 done (0 of them before), 3 with a failed verdict' log || complain "the verdicts are not counted"
+    grep -q '0 done, 3 with a failed verdict (0 of them before)' log || complain "the verdicts are not counted"
+    [ "$(grep -c 'done [pqr] in .*; verdict failed: perplexity rose by' log)" = 3 ] || complain "no verdict in the log lines"
+    # The same without --strict, which decides on the exit status alone.
     batch 0 2 --template bad.json list.txt
+    grep -q '0 done, 3 with a failed verdict (3 of them before)' log || complain "the verdicts are not counted without --strict"
+    [ "$(grep -c '^[pqr] .* verdict_failed .*  perplexity rose by' log)" = 3 ] || complain "no verdict in the table"
+    python3 - <<'END'
+import json
+results = json.load(open("list.batch/batch_results.json"))
+assert results["status"] == 0 and results["counts"]["verdict_failed"] == 3 and results["counts"]["done"] == 0, results
+assert results["summary"].startswith("0 done, 3 with a failed verdict"), results["summary"]
+for m in results["models"]:
+    assert m["state"] == m["event"] == "verdict_failed" and m["error"].startswith("perplexity rose by"), m
+END
     rm -r list.batch "$TMP/verdicts"
     batch 5 1 --template bad.json list.txt init=pretrained
     grep -q '3 failed (p, q, r)' log || complain "models without weights do not fail"
@@ -165,7 +186,7 @@ verdicts() {
     batch 0 1 --template bad.json list.txt
     expect 'started here' "$(grep -c started list.batch/journal.jsonl)" 2
     "$PHASE4_BATCH" --template bad.json --results list.txt >log || complain "--results: status $?"
-    grep -q '3 done' log || complain "the results of the tasks were not merged"
+    grep -q '0 done, 3 with a failed verdict' log || complain "the results of the tasks were not merged"
     printf 'p\n%s/p\n' "$PWD" >twice.txt
     batch 2 1 --template bad.json twice.txt
     grep -q 'both are named "p"' log || complain "two models of one name"
@@ -177,6 +198,7 @@ verdicts() {
     batch 2 1 wrong.json
     batch 5 2 --check queue_of_two.json
     grep -q '1 without an error, 1 failed (gone)' log && [ ! -e queue_of_two.batch ] || complain "--check"
+    grep -q '^model  *state  *ranks$' log && grep -q '^p  *no error  *[12]$' log || complain "the table of --check has columns of a run"
     batch 2 1 --tusk 1 wrong.json
     grep -q '"--task"' log || complain "the nearest option is not named"
 }
@@ -200,6 +222,59 @@ for rank, megabytes in held.items():
 END
 }
 
+# What is wrong with an entry that is no file is named by queue, entry and key; max_ranks is kept or the entry fails; ranks of a node
+# divide its cores. Plans need no MPI.
+entries() {
+    python3 - "$TMP" <<'END'
+import json, os, sys
+tmp = sys.argv[1]
+template = json.load(open(tmp + "/template.json"))
+del template["threads_per_rank"]
+shape = json.load(open(tmp + "/six/config.json"))
+shape |= {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 16}
+os.makedirs("large")
+json.dump(shape, open("large/config.json", "w"))
+json.dump(template | {"model_path": "large"}, open("large.json", "w"))
+def entry(name, **keys):
+    return {"name": name, "cfg": "large.json", "output_path": f"{tmp}/entries/{name}", **keys}
+inline = template | {"name": "inline", "model_path": "large", "output_path": tmp + "/entries/inline", "log_every": -1}
+json.dump([entry("narrow", max_ranks=1), entry("wide", max_ranks=64), entry("torn", ranks=3, max_ranks=2), inline], open("queue.json", "w"))
+text = json.dumps(inline | {"name": "twice", "output_path": tmp + "/entries/twice", "log_every": 1})
+open("twice.json", "w").write(f"[{text[:-1]}, \"log_every\": 2}}]")
+json.dump([entry("threads")], open("threads.json", "w"))
+json.dump({"models": ["large"], "template": "large.json"}, open("models.json", "w"))
+END
+    plan_of() { # plan_of STATUS ARGUMENT...
+        local expected=$1 status=0
+        shift
+        "$PHASE4_BATCH" --plan --ranks 64 "$@" >log 2>&1 || status=$?
+        expect "status of $*" $status "$expected"
+    }
+    said() {
+        grep -q "$1" log || complain "expected \"$1\""
+    }
+    plan_of 5 --device-memory 8G queue.json
+    said '^narrow .*queue.json, model 1 (cfg large.json): "max_ranks" is 1, but the model fits on no fewer than [0-9]* ranks$'
+    said '^wide  *waiting '
+    said '^torn .*queue.json, model 3 (cfg large.json): "ranks" is 3, but "max_ranks" is 2$'
+    said '^inline .*queue.json, model 4: key "log_every": found -1,'
+    plan_of 5 twice.json
+    said '^twice .*twice.json, model 1: duplicate key "log_every", expected once$'
+    echo large >list.txt
+    sed -i 's/log_every/log_evry/' large.json
+    plan_of 5 --template large.json list.txt
+    said '^large .*list.txt, model large (template large.json): unknown key "log_evry"'
+    plan_of 5 models.json
+    said '^large .*models.json, model large (template large.json): unknown key "log_evry"'
+    sed -i 's/log_evry/log_every/' large.json
+    local cores
+    cores=$(getconf _NPROCESSORS_ONLN)
+    plan_of 0 --ranks-per-node 64 threads.json
+    mv log auto
+    plan_of 0 --ranks-per-node 64 threads.json threads_per_rank=$((cores > 64 ? cores / 64 : 1))
+    cmp log auto || complain "64 ranks of a node do not divide its $cores cores"
+}
+
 # Configurations alone: ten thousand models are planned in seconds, since those of one shape have one plan.
 plans() {
     python3 - "$TMP" <<'END'
@@ -220,5 +295,6 @@ spawn mixed
 spawn broken_off
 spawn verdicts
 spawn growth
+spawn entries
 spawn plans
 join

@@ -1,10 +1,12 @@
 /* The schedule of a batch: longest first, no rank idle that a model could use, no model overtaken for ever,
  * nodes with room; and which events of a journal count. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "check.h"
+#include "io/batch/outcome.h"
 #include "jobs/batch/batch.h"
 
 #define HOLDS(ok) EXPECT(ok, "expected to hold")
@@ -205,8 +207,30 @@ static void newest_attempts_count(void)
     free(task);
 }
 
+/* ---- verdicts ---- */
+
+static void expect_reason(double degradation_ratio, bool flow_failed, const char *wanted)
+{
+    char text[P4_VERDICT_BYTES];
+    EXPECT(strcmp(p4_outcome_explain_verdict(text, degradation_ratio, 0.1, flow_failed), wanted) == 0,
+           "found \"%s\", expected \"%s\"", text, wanted);
+}
+
+static void verdicts_say_why(void)
+{
+    expect_reason(0.552, false, "perplexity rose by 55.2 %, a rise of 10.0 % is allowed");
+    expect_reason(1e9, false, "perplexity rose by 1e+11 %, a rise of 10.0 % is allowed");
+    expect_reason(NAN, false, "perplexity is not finite");
+    expect_reason(INFINITY, false, "perplexity is not finite");
+    expect_reason(0.05, true, "the gradient-flow test failed");
+    expect_reason(NAN, true, "the gradient-flow test failed"); /* no perplexity was measured */
+    expect_reason(0.2, true,
+                  "perplexity rose by 20.0 %, a rise of 10.0 % is allowed; the gradient-flow test failed");
+}
+
 int main(void)
 {
+    verdicts_say_why();
     longest_first_and_no_rank_idle();
     wider_only_where_it_helps();
     large_ones_are_not_starved();

@@ -15,7 +15,7 @@
 typedef enum p4_batch_event {
     P4_BATCH_STARTED,
     P4_BATCH_DONE,
-    P4_BATCH_VERDICT, /* done, and the quality verdict failed under --strict */
+    P4_BATCH_VERDICT, /* done, and the quality verdict failed; `error` says why */
     P4_BATCH_FAILED,
     P4_BATCH_STOPPED, /* asked to stop: it continues from its checkpoint */
     P4_BATCH_EVENTS

@@ -2,6 +2,7 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,27 @@ static double number_at(const cJSON *root, const char *object, const char *key)
     return cJSON_IsNumber(item) ? item->valuedouble : NAN;
 }
 
+char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation_ratio,
+                                 double max_accuracy_drop, bool flow_failed)
+{
+    const double rise = 100.0 * degradation_ratio, allowed = 100.0 * max_accuracy_drop;
+    int used = 0;
+    text[0] = '\0';
+    if (!isfinite(rise) && !(isnan(rise) && flow_failed)) { /* NAN: not measured */
+        used = snprintf(text, P4_VERDICT_BYTES, "perplexity is not finite");
+    } else if (degradation_ratio > max_accuracy_drop) {
+        used = snprintf(text, P4_VERDICT_BYTES,
+                        rise < 1e6 ? "perplexity rose by %.1f %%, a rise of %.1f %% is allowed"
+                                   : "perplexity rose by %.3g %%, a rise of %.1f %% is allowed",
+                        rise, allowed);
+    }
+    if (flow_failed) {
+        snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%sthe gradient-flow test failed",
+                 used > 0 ? "; " : "");
+    }
+    return text;
+}
+
 static bool take(p4_batch_record *record, const cJSON *root, const char *since)
 {
     const cJSON *provenance = cJSON_GetObjectItemCaseSensitive(root, "provenance"),
@@ -26,6 +48,17 @@ static bool take(p4_batch_record *record, const cJSON *root, const char *since)
         return false;
     }
     bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(quality, "passed"));
+    if (failed) {
+        char text[P4_VERDICT_BYTES];
+        const cJSON *flow = cJSON_GetObjectItemCaseSensitive(root, "gradient_flow_test");
+        record->error = p4_strdup(
+            p4_outcome_explain_verdict(text, number_at(root, "quality", "degradation_ratio"),
+                                       number_at(root, "quality", "max_accuracy_drop"),
+                                       cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(flow, "passed"))));
+        if (record->error == NULL) {
+            return false;
+        }
+    }
     record->event = failed ? P4_BATCH_VERDICT : P4_BATCH_DONE;
     record->pre_perplexity = number_at(root, "pre_compression", "perplexity");
     record->perplexity = number_at(root, "final", "perplexity");

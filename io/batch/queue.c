@@ -175,6 +175,7 @@ static p4_rc take_text(p4_queue_entry *entry, cJSON *own, cJSON *base)
         own = base;
     }
     entry->text = p4_json_print(own, ok, true);
+    entry->composed = true;
     return entry->text != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
@@ -187,6 +188,18 @@ static p4_rc keep_error(p4_queue_entry *entry, p4_rc rc)
         rc = entry->error != NULL ? P4_OK : P4_E_SYSTEM;
     }
     return rc;
+}
+
+/* "queue.json, model 3" -> "queue.json, model 3 (cfg a.json)": keys of both files may be wrong. */
+static p4_rc name_base(p4_queue_entry *entry, const char *kind, const char *path)
+{
+    char *source = p4_format("%s (%s %s)", entry->source, kind, path);
+    if (source == NULL) {
+        return P4_E_SYSTEM;
+    }
+    free(entry->source);
+    entry->source = source;
+    return P4_OK;
 }
 
 static p4_rc read_base(cJSON **base, const char *path)
@@ -217,6 +230,7 @@ static p4_rc take_object(p4_queue_entry *entry, cJSON *object)
         if (entry->error != NULL) {
             goto done;
         }
+        TRY(name_base(entry, "cfg", path));
     } else {
         base = cfg;
         cfg = NULL;
@@ -273,8 +287,9 @@ done:
 /* ---- many models, one template ---- */
 
 /* Each model's results lie in a directory of its own: the template's output_path with {model} in it, or that
- * and the model's name. */
-static p4_rc add_model(p4_queue *queue, const cJSON *template, const char *source, const char *model)
+ * and the model's name. file: of the template, NULL: it stands in the queue. */
+static p4_rc add_model(p4_queue *queue, const cJSON *template, const char *file, const char *source,
+                       const char *model)
 {
     p4_rc rc = P4_OK;
     char *path = NULL;
@@ -285,6 +300,7 @@ static p4_rc add_model(p4_queue *queue, const cJSON *template, const char *sourc
     entry->name = name_of(model);
     TRY(entry->source != NULL && entry->name != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(check_name(entry));
+    TRY(file != NULL ? name_base(entry, "template", file) : P4_OK);
     const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(base, "output_path"));
     output = output != NULL ? output : "phase4_bitnet_output";
     path = strstr(output, "{model}") != NULL ? p4_strdup(output) : p4_format("%s/%s", output, entry->name);
@@ -325,7 +341,7 @@ static p4_rc read_models(p4_queue *queue, cJSON *root, const char *path)
     }
     TRY(p4_models_find(&models, &count, patterns, path));
     for (int64_t i = 0; i < count; i++) {
-        TRY(add_model(queue, read != NULL ? read : template, path, models[i]));
+        TRY(add_model(queue, read != NULL ? read : template, file, path, models[i]));
         queue->entries[queue->count - 1].ranks = ranks;
         queue->entries[queue->count - 1].max_ranks = max_ranks;
     }
@@ -354,7 +370,7 @@ static p4_rc read_lines(p4_queue *queue, const char *path, const char *template_
         line[length] = '\0';
         line += strspn(line, " \t");
         if (line[0] != '\0' && line[0] != '#') {
-            TRY(add_model(queue, template, path, line));
+            TRY(add_model(queue, template, template_path, path, line));
         }
     }
 done:

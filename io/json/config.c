@@ -249,6 +249,8 @@ static void read_members(p4_config *config, const char *json, const cJSON *tree,
         }
         if (row < 0) {
             complain_unknown(item->string, key_line, report);
+        } else if (first_line[row] > 0 && report->lineless) {
+            p4_config_complain(report, 0, "duplicate key \"%s\", expected once", item->string);
         } else if (first_line[row] > 0) {
             p4_config_complain(report, key_line,
                                "duplicate key \"%s\", expected once; it stands on line %d already",
@@ -444,11 +446,11 @@ static p4_rc apply_overrides(p4_config *config, char *const *overrides, int coun
 }
 
 p4_rc p4_config_read_text(p4_config *config, const char *text, size_t bytes, const char *source,
-                          p4_recipe recipe, char *const *overrides, int count)
+                          bool lineless, p4_recipe recipe, char *const *overrides, int count)
 {
     p4_rc rc = P4_OK;
     char both[600];
-    p4_config_report report = {.source = source};
+    p4_config_report report = {.source = source, .lineless = lineless};
     p4_config *fresh = p4_alloc(1, sizeof *fresh);
     if (fresh == NULL) {
         return P4_E_SYSTEM;
@@ -476,7 +478,7 @@ p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe,
     size_t bytes = 0;
     p4_rc rc = read_whole_file(path, &text, &bytes);
     if (rc == P4_OK) {
-        rc = p4_config_read_text(config, text, bytes, path, recipe, overrides, count);
+        rc = p4_config_read_text(config, text, bytes, path, false, recipe, overrides, count);
     }
     free(text);
     return rc;

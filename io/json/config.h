@@ -12,9 +12,10 @@
 p4_rc p4_config_read_file(p4_config *config, const char *path, p4_recipe recipe, char *const *overrides,
                           int count);
 
-/* The same from the text of such a file; `source` names it in messages. Local. */
+/* The same from the text of such a file; `source` names it in messages, with lines unless the text is
+ * `lineless`: composed of parts, so that its lines are none that the user can find. Local. */
 p4_rc p4_config_read_text(p4_config *config, const char *text, size_t bytes, const char *source,
-                          p4_recipe recipe, char *const *overrides, int count);
+                          bool lineless, p4_recipe recipe, char *const *overrides, int count);
 
 /* What p4_config_from_json, p4_config_to_json and p4_config_set of phase4.h do, without their first step,
  * which clears the recorded error: for calls inside the library. Local. */

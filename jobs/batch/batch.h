@@ -15,7 +15,7 @@ typedef enum p4_batch_state {
     P4_STATE_WAITING,
     P4_STATE_RUNNING,
     P4_STATE_DONE,
-    P4_STATE_VERDICT, /* done, with a failed verdict under --strict */
+    P4_STATE_VERDICT, /* done, with a failed verdict: a failure only under --strict */
     P4_STATE_FAILED,
     P4_STATE_STOPPED,
     P4_STATE_LEFT_OUT, /* not part of this call: --task of another one, --failed-only and not failed */

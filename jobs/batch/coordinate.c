@@ -52,6 +52,7 @@ static p4_order *make_order(course *c, const p4_batch_model *m, const int *ranks
         order->count = count;
         order->tag = c->tag;
         order->text_bytes = (int32_t)text;
+        order->composed = m->given->composed;
         snprintf(order->output_path, sizeof order->output_path, "%s", m->record.output_path);
         snprintf(order->log_path, sizeof order->log_path, "%s", log);
         for (int i = 0; i < count; i++) {
@@ -161,13 +162,13 @@ static void take_ending(p4_batch_record *r, const p4_answer *a, double seconds)
     r->held_memory_mb = a->held_memory_mb;
 }
 
-static p4_batch_state state_of(const p4_batch_record *r, bool strict)
+static p4_batch_state state_of(const p4_batch_record *r)
 {
     switch (r->event) {
     case P4_BATCH_DONE:
         return P4_STATE_DONE;
     case P4_BATCH_VERDICT:
-        return strict ? P4_STATE_VERDICT : P4_STATE_DONE;
+        return P4_STATE_VERDICT;
     case P4_BATCH_STOPPED:
         return P4_STATE_STOPPED;
     default:
@@ -188,9 +189,10 @@ static void say_ending(course *c, const p4_batch_model *m)
         p4_batch_table_say(&c->table, "%s %s after %s: %s", p4_batch_state_names[m->state], r->name, took,
                            first);
     } else {
-        p4_batch_table_say(&c->table, "%s %s in %s: perplexity %.4g, %.2f times smaller",
-                           p4_batch_state_names[m->state], r->name, took, r->perplexity,
-                           r->compression_ratio);
+        const bool passed = m->state != P4_STATE_VERDICT;
+        p4_batch_table_say(&c->table, "done %s in %s: perplexity %.4g, %.2f times smaller%s%s", r->name, took,
+                           r->perplexity, r->compression_ratio,
+                           passed ? "" : "; verdict failed: ", passed ? "" : first);
     }
 }
 
@@ -203,12 +205,12 @@ static p4_rc end_model(course *c, p4_batch_model *m, const p4_answer *a)
     free(m->record.error);
     m->record.error = p4_strdup(a->error);
     TRY(m->record.error != NULL ? P4_OK : P4_E_SYSTEM);
-    p4_batch_set_state(batch, m, state_of(&m->record, batch->options->strict));
+    p4_batch_set_state(batch, m, state_of(&m->record));
     if (a->lost_device) { /* the attempt has no end: the model starts again in the next process */
         return FAULT("%s: %s: after an error of a GPU the job must be started again", m->record.name,
                      a->error);
     }
-    bool fails = m->state == P4_STATE_FAILED || m->state == P4_STATE_VERDICT;
+    bool fails = m->state == P4_STATE_FAILED || (m->state == P4_STATE_VERDICT && batch->options->strict);
     batch->fails += fails;
     if (batch->options->max_fails > 0 && batch->fails >= batch->options->max_fails &&
         batch->stopping == NULL) {

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "dist/launcher.h"
 #include "io/file/atomic_file.h"
@@ -12,6 +11,7 @@
 #include "io/out/outputs.h"
 #include "jobs/batch/coordinate.h"
 #include "jobs/batch/work.h"
+#include "jobs/plan.h"
 #include "jobs/process.h"
 #include "jobs/train/compute.h"
 #include "src/leaf/stop.h"
@@ -180,15 +180,14 @@ int p4_batch_answer(const p4_batch_cli *cli)
     p4_batch batch = {.count = 0};
     double seconds = 0;
     int status = 0;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int ranks = cli->options.ranks > 0 ? cli->options.ranks : 1;
+    int ranks = cli->options.ranks > 0 ? cli->options.ranks : 1, ranks_per_node = cli->options.ranks_per_node;
     if (p4_launched_rank() > 0) {
         return 0;
     }
     p4_log_setup(P4_LOG_WARN, true);
     TRY(set_directories(&batch, cli));
-    TRY(p4_batch_prepare(&batch, &cli->options, ranks, cli->options.ranks_per_node,
-                         cores > 0 ? (int)cores : 1));
+    TRY(p4_batch_prepare(&batch, &cli->options, ranks, ranks_per_node,
+                         p4_plan_cores(ranks, ranks_per_node > 0 ? ranks_per_node : 1)));
     if (cli->action == P4_BATCH_LIST) {
         print_list(&batch, cli->list);
     } else if (cli->action == P4_BATCH_PLAN) {

@@ -20,6 +20,7 @@ typedef struct p4_order {
     int32_t model, count;
     int32_t tag; /* of the group that is made */
     int32_t text_bytes;
+    bool composed;   /* the text has lines of its own (io/batch/queue.h) */
     char reason[16]; /* STOP: "SIGTERM" */
     char output_path[P4_PATH_BYTES], log_path[P4_PATH_BYTES];
 } p4_order;
@@ -42,7 +43,7 @@ typedef struct p4_answer {
     bool lost_device; /* ENDED: a GPU may be in any state: this process must not go on */
     int32_t rc;       /* ENDED: p4_rc of the run */
     char reason[16];  /* STOP */
-    char error[4096]; /* ENDED */
+    char error[4096]; /* ENDED: of rc, or why the verdict failed */
     char model_print[P4_FINGERPRINT_BYTES];
     bool judged, passed; /* was there a verdict? */
     double pre_perplexity, perplexity, compression_ratio, compressed_mb, peak_memory_mb, held_memory_mb;

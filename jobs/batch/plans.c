@@ -144,11 +144,14 @@ static p4_rc make(p4_batch_plans *plans, p4_batch_plan *plan, const p4_queue_ent
     int64_t least = 0;
     const p4_config *c = plans->scratch;
     int most = given->max_ranks > 0 && given->max_ranks < plans->ranks ? given->max_ranks : plans->ranks;
-    *plan = (p4_batch_plan){.known = true, .widths = 1};
+    *plan = (p4_batch_plan){.widths = 1};
     plan->least = given->ranks > 0 ? given->ranks : 1;
     TRY(plan_on(plans, plan, 0, plan->least, c, &least));
+    CHECK(given->ranks > 0 || given->max_ranks == 0 || least <= given->max_ranks,
+          "%s: \"max_ranks\" is %d, but the model fits on no fewer than %lld ranks", given->source,
+          given->max_ranks, (long long)least);
     if (given->ranks == 0 && least != 1) { /* where nothing fits, the run says so, with its advice */
-        plan->least = least == 0 || least > plans->ranks ? plans->ranks : (int)least;
+        plan->least = least == 0 || least > most ? most : (int)least;
         TRY(plan_on(plans, plan, 0, plan->least, c, &least));
     }
     while (given->ranks == 0 && plan->widths < P4_BATCH_WIDTHS && plan->least << plan->widths <= most) {
@@ -156,6 +159,7 @@ static p4_rc make(p4_batch_plans *plans, p4_batch_plan *plan, const p4_queue_ent
         plan->widths++;
     }
 done:
+    plan->known = rc == P4_OK;
     return rc;
 }
 

@@ -93,8 +93,10 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
     CHECK(!p->batch->works || given->ranks <= p->batch->ranks,
           "%s: \"ranks\" is %d, but the job has %d rank%s", given->source, given->ranks, p->batch->ranks,
           p4_plural(p->batch->ranks));
-    TRY(p4_config_read_text(p->config, given->text, strlen(given->text), given->source, P4_RECIPE_QUALITY,
-                            o->overrides, o->override_count));
+    CHECK(given->ranks == 0 || given->max_ranks == 0 || given->ranks <= given->max_ranks,
+          "%s: \"ranks\" is %d, but \"max_ranks\" is %d", given->source, given->ranks, given->max_ranks);
+    TRY(p4_config_read_text(p->config, given->text, strlen(given->text), given->source, given->composed,
+                            P4_RECIPE_QUALITY, o->overrides, o->override_count));
     CHECK(
         !o->strict || p->config->eval_samples > 0,
         "%s: --strict asks for a verdict, but eval_samples is 0: no quality would be measured to give it by",
@@ -144,7 +146,6 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
 {
     p4_rc rc = P4_OK;
     p4_batch_record *mine = &model->record;
-    const bool strict = p->batch->options->strict;
     if (known == NULL) {
         return P4_OK;
     }
@@ -164,19 +165,20 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     }
     bool failed = now.event == P4_BATCH_FAILED;
     if (!failed && !has_results(known)) {
+        free(now.error);
         return P4_OK; /* somebody has removed them */
     }
     now.output_path = NULL;
     TRY(copy(&now.output_path, known->output_path));
-    rc = copy(&now.error, known->error != NULL ? known->error : "");
+    rc = unseen ? P4_OK : copy(&now.error, known->error != NULL ? known->error : "");
     free(output);
     *mine = now;
     TRY(rc);
     model->earlier = true;
     p4_batch_set_state(p->batch, model,
-                       failed                                    ? P4_STATE_FAILED
-                       : now.event == P4_BATCH_VERDICT && strict ? P4_STATE_VERDICT
-                                                                 : P4_STATE_DONE);
+                       failed                          ? P4_STATE_FAILED
+                       : now.event == P4_BATCH_VERDICT ? P4_STATE_VERDICT
+                                                       : P4_STATE_DONE);
     TRY(unseen && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
 done:
     return rc;

@@ -17,9 +17,9 @@ int p4_batch_status(const p4_batch *batch)
     if (asked || batch->counts[P4_STATE_STOPPED] > 0) {
         return P4_STOPPED;
     }
-    return batch->counts[P4_STATE_FAILED] > 0    ? P4_BATCH_STATUS_FAILED
-           : batch->counts[P4_STATE_VERDICT] > 0 ? P4_BATCH_STATUS_VERDICT
-                                                 : 0;
+    return batch->counts[P4_STATE_FAILED] > 0                              ? P4_BATCH_STATUS_FAILED
+           : batch->options->strict && batch->counts[P4_STATE_VERDICT] > 0 ? P4_BATCH_STATUS_VERDICT
+                                                                           : 0;
 }
 
 char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batch, double seconds)
@@ -39,13 +39,13 @@ char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batc
     size_t used =
         (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld %s", (long long)batch->counts[P4_STATE_DONE],
                          check ? "without an error" : "done");
-    if (batch->started_s > 0 && !check) { /* else nothing was worked on */
-        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " (%lld of them before)",
-                                 (long long)skipped);
-    }
     if (batch->counts[P4_STATE_VERDICT] > 0) {
         used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld with a failed verdict",
                                  (long long)batch->counts[P4_STATE_VERDICT]);
+    }
+    if (batch->started_s > 0 && !check) { /* else nothing was worked on */
+        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " (%lld of them before)",
+                                 (long long)skipped);
     }
     if (failed.count > 0) {
         int64_t count = failed.count;
@@ -108,15 +108,19 @@ static const char *format(char text[32], double value)
 
 static void print_row(const p4_batch *batch, const p4_batch_model *m)
 {
-    const bool checked = batch->options->check_only && m->state == P4_STATE_DONE && !m->earlier;
+    const bool check = batch->options->check_only,
+               checked = check && m->state == P4_STATE_DONE && !m->earlier;
     char took[32], before[32], after[32], ratio[32];
     const p4_batch_record *r = &m->record;
     const char *text = r->error != NULL ? r->error : "";
-    printf("%-28s %-14s %5lld %9s %10s %10s %7s", m->given->name,
-           checked ? "no error" : p4_batch_state_names[m->state], (long long)r->ranks,
-           p4_batch_format_seconds(took, r->seconds), format(before, r->pre_perplexity),
-           format(after, r->perplexity), format(ratio, r->compression_ratio));
-    if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED) {
+    printf("%-28s %-14s %5lld", m->given->name, checked ? "no error" : p4_batch_state_names[m->state],
+           (long long)r->ranks);
+    if (!check) {
+        printf(" %9s %10s %10s %7s", p4_batch_format_seconds(took, r->seconds),
+               format(before, r->pre_perplexity), format(after, r->perplexity),
+               format(ratio, r->compression_ratio));
+    }
+    if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED || m->state == P4_STATE_VERDICT) {
         printf("  %.*s", (int)strcspn(text, "\n"), text);
     }
     putchar('\n');
@@ -125,8 +129,12 @@ static void print_row(const p4_batch *batch, const p4_batch_model *m)
 void p4_batch_print(const p4_batch *batch, double seconds)
 {
     char text[P4_BATCH_SUMMARY_BYTES];
-    printf("%-28s %-14s %5s %9s %10s %10s %7s\n", "model", "state", "ranks", "time", "ppl before",
-           "ppl after", "ratio");
+    printf("%-28s %-14s %5s", "model", "state", "ranks");
+    if (batch->options->check_only) { /* which measures nothing */
+        putchar('\n');
+    } else {
+        printf(" %9s %10s %10s %7s\n", "time", "ppl before", "ppl after", "ratio");
+    }
     for (int64_t i = 0; i < batch->count; i++) {
         const p4_batch_model *m = &batch->models[i];
         if (m->record.name != NULL) {

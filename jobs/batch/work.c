@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "io/batch/models.h"
+#include "io/batch/outcome.h"
 #include "io/json/config.h"
 #include "io/out/report.h"
 #include "jobs/batch/messages.h"
@@ -131,6 +132,11 @@ static void take_results(p4_answer *answer, const p4_results *r)
 {
     answer->judged = r->final.tokens > 0 || (r->gradient_flow.ran && !r->gradient_flow.passed);
     answer->passed = r->quality.passed;
+    if (answer->judged && !answer->passed) {
+        (void)p4_outcome_explain_verdict(answer->error, r->quality.degradation_ratio,
+                                         r->quality.max_accuracy_drop,
+                                         r->gradient_flow.ran && !r->gradient_flow.passed);
+    }
     answer->pre_perplexity = r->pre.perplexity;
     answer->perplexity = r->final.perplexity;
     answer->compression_ratio = r->metrics.compression_ratio;
@@ -162,8 +168,8 @@ static p4_rc do_model(worker *w, p4_group *group, const p4_order *order, p4_answ
     p4_results_init(&results);
     TRY_ROOT(group, open_log(&log, order, group));
     p4_group_set_log(group, w->options->quiet ? P4_LOG_WARN : P4_LOG_INFO);
-    TRY_ALL(group, p4_config_read_text(w->config, text, (size_t)order->text_bytes, source, P4_RECIPE_QUALITY,
-                                       w->options->overrides, w->options->override_count));
+    TRY_ALL(group, p4_config_read_text(w->config, text, (size_t)order->text_bytes, source, order->composed,
+                                       P4_RECIPE_QUALITY, w->options->overrides, w->options->override_count));
     memset(w->config->output_path, 0, sizeof w->config->output_path);
     snprintf(w->config->output_path, sizeof w->config->output_path, "%s", order->output_path);
     group->timeout_s = w->config->collective_timeout_s;
@@ -215,7 +221,9 @@ static p4_rc follow(worker *w, const p4_order *order)
     rc = rc == P4_OK ? do_model(w, &group, order, &answer) : rc;
     answer.rc = rc;
     answer.lost_device = rc == P4_E_SYSTEM && w->machine->gpu >= 0 && w->config->device != P4_DEVICE_CPU;
-    snprintf(answer.error, sizeof answer.error, "%s", rc != P4_OK ? p4_last_error() : "");
+    if (rc != P4_OK) {
+        snprintf(answer.error, sizeof answer.error, "%s", p4_last_error());
+    }
     p4_group_close(&group);
     answer.held_memory_mb = p4_memory_anonymous() / 1048576.0;
     free(members);

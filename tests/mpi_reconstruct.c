@@ -5,6 +5,7 @@
 #include "jobs/settings.h"
 #include "jobs/train/reconstruct.h"
 #include "jobs/train/trainer.h"
+#include "src/leaf/log_sink.h"
 #include "src/leaf/rng.h"
 
 enum { COUNT = 21, LENGTH = 8, STEPS = 60 };
@@ -168,10 +169,30 @@ static void check_gradients(p4_group *group, const way *w)
 
 /* ---- results ---- */
 
+/* The progress of "reconstruct" counts each step once. */
+static void watch_steps(const p4_progress *progress, double left_s, void *user)
+{
+    double *last = user;
+    (void)left_s;
+    if (strcmp(progress->label, "reconstruct") == 0) {
+        EXPECT(progress->done == *last + 1, "step %g follows %g", progress->done, *last);
+        *last = progress->done;
+        EXPECT(*last <= progress->total, "step %g of %g", *last, progress->total);
+    }
+}
+
 static p4_rc reconstruct(subject *s)
 {
-    return p4_reconstruct(&s->compute, &s->original, &s->windows, &s->plan, &s->packed, &s->masters,
-                          &s->record);
+    double steps = (double)(s->record.losses_count * s->plan.steps);
+    p4_progress_observe(watch_steps, &steps);
+    p4_rc rc =
+        p4_reconstruct(&s->compute, &s->original, &s->windows, &s->plan, &s->packed, &s->masters, &s->record);
+    p4_progress_observe(NULL, NULL);
+    if (rc == P4_OK && s->compute.group->rank == 0) {
+        double want = (double)(s->record.losses_count * s->plan.steps);
+        EXPECT(steps == want, "the progress ends at step %g of %g", steps, want);
+    }
+    return rc;
 }
 
 static void expect_progress(const subject *s, const way *w)

@@ -54,7 +54,7 @@ static void take(char *text, size_t bytes)
     text[used] = '\0';
 }
 
-static void draw(char *text, size_t bytes, double after)
+static void draw(char *text, size_t bytes, double after, double from)
 {
     p4_progress progress;
     use_terminal(true);
@@ -62,6 +62,7 @@ static void draw(char *text, size_t bytes, double after)
     p4_progress_start(&progress, "fine-tune", "tokens", 7372800);
     progress.started_s -= 240;
     progress.shown_s -= 1;
+    progress.from = from;
     p4_progress_update(&progress, 1228800, "step 600/3600, loss 3.4512, KL 0.1201");
     take(text, bytes);
     p4_progress_end(&progress);
@@ -86,13 +87,16 @@ static void test_widths(void)
     char text[1024], want[1024];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         set_columns(cases[i].columns);
-        draw(text, sizeof text, NAN);
+        draw(text, sizeof text, NAN, 0);
         snprintf(want, sizeof want, "\r\033[K%s", cases[i].want);
         EXPECT(strcmp(text, want) == 0, "%d columns: got \"%s\"", cases[i].columns, text + 1);
     }
     set_columns(200);
-    draw(text, sizeof text, 6000.0);
+    draw(text, sizeof text, 6000.0, 0);
     EXPECT(strstr(text, ", 20 min left (run 2.0 h), step") != NULL, "got \"%s\"", text + 1);
+    /* A run that continues: half of it was done by the process before. */
+    draw(text, sizeof text, NAN, 614400);
+    EXPECT(strstr(text, "2560 tokens/s, 40 min left, step") != NULL, "got \"%s\"", text + 1);
 }
 
 static void test_times(void)

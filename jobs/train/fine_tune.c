@@ -205,6 +205,7 @@ static p4_rc run_steps(tuning *t)
     p4_step_result result;
     char note[96];
     p4_progress_start(&progress, "fine-tune", "tokens", (double)(steps->total * plan->sequences * plan->T));
+    progress.from = (double)t->state.tokens;
     TRY(is_due(t) ? judge_or_stop(t) : P4_OK); /* the process before was stopped in it */
     while (t->state.step < steps->total) {
         TRY(run_step(t, &result));

@@ -264,11 +264,20 @@ done:
     return rc;
 }
 
+enum { BLOCKS_BYTES = 64 };
+
+/* "block 1", "blocks 1 to 2". */
+static const char *name_blocks(char text[BLOCKS_BYTES], int64_t layer, int64_t blocks)
+{
+    snprintf(text, BLOCKS_BYTES, blocks > 1 ? "blocks %lld to %lld" : "block %lld", (long long)layer + 1,
+             (long long)(layer + blocks));
+    return text;
+}
+
 static void say_blocks(const p4_reconstruct_work *w, const p4_block_loss *loss)
 {
-    char which[48];
-    long long first = (long long)loss->first_block + 1, last = first + (long long)loss->blocks - 1;
-    snprintf(which, sizeof which, loss->blocks > 1 ? "blocks %lld to %lld" : "block %lld", first, last);
+    char which[BLOCKS_BYTES];
+    (void)name_blocks(which, loss->first_block, loss->blocks);
     INFO("      %s of %lld: relative error of the output %.4g -> %.4g", which,
          (long long)w->original->hf.model.arch.L, loss->before, loss->after);
 }
@@ -320,9 +329,10 @@ enum { STOP_STEPS = 16 }; /* between two questions whether to stop */
 static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
-    char note[96];
+    char note[128], which[BLOCKS_BYTES];
     p4_block_loss *loss = &w->record->losses[w->record->losses_count];
     double error = NAN;
+    (void)name_blocks(which, layer, blocks);
     TRY(open_trainer(w, layer, blocks));
     *loss = (p4_block_loss){.first_block = layer, .blocks = blocks};
     TRY(measure_target(w));
@@ -330,10 +340,10 @@ static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
     for (int64_t step = 0; step < w->plan->steps; step++) {
         TRY(step % STOP_STEPS == 0 ? p4_stop_agree(w->compute->stop, w->compute->group) : P4_OK);
         TRY(p4_reconstruct_step(w, layer, step, &error));
-        snprintf(note, sizeof note, "block %lld/%lld, step %lld/%lld, error %.4g", (long long)layer + 1,
+        snprintf(note, sizeof note, "%s of %lld, step %lld/%lld, error %.4g", which,
                  (long long)w->original->hf.model.arch.L, (long long)step + 1, (long long)w->plan->steps,
                  error);
-        p4_progress_update(&w->progress, (double)(layer * w->plan->steps + (step + 1) * blocks), note);
+        p4_progress_update(&w->progress, (double)(layer / w->plan->blocks * w->plan->steps + step + 1), note);
     }
     TRY(measure(w, false, &loss->after));
     TRY(keep_better(w, loss));
@@ -449,7 +459,7 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
                      p4_reconstruction *record)
 {
     p4_rc rc = P4_OK;
-    int64_t L = original->hf.model.arch.L;
+    int64_t sets = p4_ceil_div(original->hf.model.arch.L, plan->blocks);
     p4_reconstruct_work w = {.compute = compute,
                              .original = original,
                              .plan = plan,
@@ -464,7 +474,8 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
     record->ran = true;
     record->steps = plan->steps;
     record->tokens = windows->count * windows->T;
-    p4_progress_start(&w.progress, "reconstruct", "steps", (double)(L * plan->steps));
+    p4_progress_start(&w.progress, "reconstruct", "steps", (double)(sets * plan->steps));
+    w.progress.from = (double)(p4_ceil_div(w.done, plan->blocks) * plan->steps);
     TRY(p4_layers_run(&w.layers, visit_block, &w));
 done:
     p4_progress_end(&w.progress);

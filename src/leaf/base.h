@@ -82,6 +82,7 @@ void p4_log_set_times(bool times);
 typedef struct p4_progress {
     const char *label, *unit;
     double started_s, shown_s, total, done;
+    double from;    /* done before the line started; 0 unless the caller sets it */
     double after_s; /* p4_progress_set_after's */
     bool drawn;
 } p4_progress;

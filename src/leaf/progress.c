@@ -111,7 +111,7 @@ static const char *format_left(char text[32], double seconds)
 static void describe(char line[LINE_BYTES], const p4_progress *p, const char *note, int columns)
 {
     double elapsed = p4_now_s() - p->started_s;
-    double rate = elapsed > 0 ? p->done / elapsed : 0;
+    double rate = elapsed > 0 ? (p->done - p->from) / elapsed : 0;
     double left = rate > 0 ? (p->total - p->done) / rate : 0;
     double percent = p->total > 0 ? 100.0 * p->done / p->total : 100.0;
     char amount[96], speed[96], times[80], left_text[32], run_text[32];
@@ -151,7 +151,8 @@ void p4_progress_update(p4_progress *progress, double done, const char *note)
     progress->done = done;
     if (log_speaker && observer != NULL) {
         double elapsed_s = p4_now_s() - progress->started_s;
-        double left_s = done > 0 ? elapsed_s * (progress->total - done) / done : NAN;
+        double here = done - progress->from; /* what the elapsed time was for */
+        double left_s = here > 0 ? elapsed_s * (progress->total - done) / here : NAN;
         observer(progress, left_s + (isnan(progress->after_s) ? 0 : progress->after_s), observer_user);
     }
     if (!log_speaker || log_level < P4_LOG_INFO) {

@@ -142,6 +142,10 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
 /* Adds what p4_net_score and p4_net_train have summed since the last call to *score. Waits for the device and
  * returns its failure, if any. Local. */
 p4_rc p4_net_take_score(p4_net *net, p4_score *score);
+/* h_nll [B, T]: the losses of the micro-batch that p4_net_score was last called for, 0 where a token is not
+ * predicted; its sums are not touched. To be called before anything else is computed. Waits for the device.
+ */
+void p4_net_losses(p4_net *net, float *h_nll, int64_t B, int64_t T);
 /* h_logits [N, V] of the normed states of p4_net_final_norm. */
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 

@@ -133,6 +133,14 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score)
     return net->ops->sync(net->device);
 }
 
+void p4_net_losses(p4_net *net, float *h_nll, int64_t B, int64_t T)
+{
+    const float *nll = p4_net_read(net, 0, P4_BUFFER_NLL);
+    if (p4_net_step(net)) {
+        net->ops->to_host(net->device, h_nll, nll, B * T * (int64_t)sizeof *nll);
+    }
+}
+
 /* The scores of rows [row, row + rows) of their logits. */
 static void score_chunk(p4_net *net, const void *logits, const void *reference, int64_t row, int64_t rows)
 {

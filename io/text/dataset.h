@@ -50,6 +50,12 @@ typedef struct p4_windowing {
     const p4_mixture *opt_mixture; /* of the files; NULL: each counts by its size */
 } p4_windowing;
 
+/* Tokens [from, to) of a window, all of one document, each of which is predicted from those before it. */
+typedef struct p4_window_part {
+    int64_t window, document; /* document: below p4_windows.part_documents */
+    int64_t from, to;         /* from: at least 1 */
+} p4_window_part;
+
 /* Windows of calibration and evaluation: ids[count * T]. */
 typedef struct p4_windows {
     int32_t *ids;
@@ -57,6 +63,9 @@ typedef struct p4_windows {
     int64_t
         tokens_total;  /* of the stream that the windows are of: what was tokenized, and token files whole */
     int64_t documents; /* that were tokenized */
+    /* Which document each predicted token is of, in the order of the windows (io/text/window_parts.h). */
+    p4_window_part *parts;
+    int64_t part_count, part_documents;
 } p4_windows;
 
 /* Draws `limit` windows from the files, in the order of the stream; all of them, if there are no more or

@@ -1,5 +1,21 @@
 #include "jobs/train/windows.h"
 
+static p4_rc publish_parts(p4_group *group, p4_windows *windows)
+{
+    p4_rc rc = P4_OK;
+    int64_t header[2] = {windows->part_count, windows->part_documents};
+    p4_group_bcast(group, header, sizeof header, 0);
+    if (group->rank != 0) {
+        windows->part_count = header[0];
+        windows->part_documents = header[1];
+        windows->parts = header[0] > 0 ? p4_alloc((size_t)header[0], sizeof *windows->parts) : NULL;
+    }
+    TRY_ALL(group, windows->parts != NULL || header[0] == 0 ? P4_OK : P4_E_SYSTEM);
+    p4_group_bcast(group, windows->parts, header[0] * (int64_t)sizeof *windows->parts, 0);
+done:
+    return rc;
+}
+
 p4_rc p4_windows_publish(p4_group *group, p4_windows *windows)
 {
     p4_rc rc = P4_OK;
@@ -11,6 +27,7 @@ p4_rc p4_windows_publish(p4_group *group, p4_windows *windows)
     }
     TRY_ALL(group, windows->ids != NULL || header[0] == 0 ? P4_OK : P4_E_SYSTEM);
     p4_group_bcast(group, windows->ids, header[0] * header[1] * (int64_t)sizeof *windows->ids, 0);
+    TRY(publish_parts(group, windows));
 done:
     return rc;
 }

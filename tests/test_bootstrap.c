@@ -2,6 +2,8 @@
  * (jobs/train/bootstrap.h). */
 #include "byte_tokenizer.h"
 #include "dataset_world.h"
+#include "io/text/window_parts.h"
+#include "io/text/words.h"
 #include "jobs/train/bootstrap.h"
 #include "src/leaf/rng.h"
 
@@ -32,6 +34,9 @@ static void documents_of_text_are_told_apart(void)
     p4_windows windows, aside;
     EXPECT_OK(p4_windows_from_samples(&windows, samples, 4, &how, 0));
     expect_parts(&windows, of_samples, 5);
+    p4_text_share share = p4_window_parts_text(&windows); /* of 3, 2, 1 and 8 tokens */
+    EXPECT_NEAR(share.bytes, 2 * 2 / 3.0 + 1 / 2.0 + 0 + 7 * 5 / 8.0, 1e-12);
+    EXPECT_NEAR(share.words, 2 / 3.0 + 1 / 2.0 + 1 + 5 / 8.0, 1e-12);
     /* Both keep the documents apart that they have. */
     EXPECT_OK(p4_windows_set_aside(&windows, &aside, 1, 0));
     EXPECT(aside.part_count + windows.part_count == 5 && windows.count == 2, "%lld and %lld parts",
@@ -62,6 +67,7 @@ static void documents_of_token_files_are_told_apart(void)
     p4_windows windows;
     EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
     expect_parts(&windows, of_samples, 5);
+    EXPECT(isnan(p4_window_parts_text(&windows).bytes), "%g", p4_window_parts_text(&windows).bytes);
     p4_windows_free(&windows);
     how.end_id = -1;
     static const p4_window_part whole[] = {{0, 0, 1, 4}, {1, 0, 1, 4}, {2, 0, 1, 4}};
@@ -69,6 +75,62 @@ static void documents_of_token_files_are_told_apart(void)
     expect_parts(&windows, whole, 3);
     p4_windows_free(&windows);
     free(path);
+}
+
+/* As len(re.split(r"\\s+", text)) in Python, whole and in two pieces at any place between characters. */
+static void words_are_counted(void)
+{
+    static const struct {
+        const char *text;
+        int64_t words;
+    } cases[] = {
+        {"", 1},
+        {"a", 1},
+        {" a", 2},
+        {"a ", 2},
+        {" \n ", 2},
+        {"a b\t\nc", 3},
+        {"a\u00a0b\xc2\x85"
+         "c",
+         3},
+        {"x\u2003\u2009y\u3000z\u200bw", 3},
+        {"caf\u00e9 \u00e0\u2028 b\x1c"
+         "c\x1f"
+         "d",
+         5},
+        {"= Title = \n\n one two . \n", 7},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *text = cases[i].text;
+        EXPECT(p4_white_runs_count(text, strlen(text)).count + 1 == cases[i].words, "\"%s\"", text);
+        for (size_t cut = 1; cut < strlen(text); cut++) {
+            p4_white_runs a = p4_white_runs_count(text, cut),
+                          b = p4_white_runs_count(text + cut, strlen(text) - cut);
+            bool between = ((unsigned char)text[cut] & 0xc0) != 0x80;
+            EXPECT(!between || a.count + b.count - (a.last && b.first) + 1 == cases[i].words,
+                   "\"%s\" in two pieces", text);
+        }
+    }
+}
+
+/* A document that is longer than a piece of it has the bytes and words of the whole. */
+static void long_documents_keep_their_size(void)
+{
+    enum { WORDS = 700000, EACH = 8 };
+    char *text = p4_alloc(WORDS * EACH + 1, 1);
+    for (int i = 0; i < WORDS; i++) {
+        snprintf(text + EACH * (size_t)i, EACH + 1, i % 9 == 8 ? "word   \n" : "word    ");
+    }
+    char *path = p4_strdup(put("long.txt", text, WORDS * EACH));
+    p4_windowing how = windowing(1000, 1);
+    p4_windows windows;
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
+    EXPECT(windows.part_documents == 1 && windows.texts[0].bytes == WORDS * EACH &&
+               windows.texts[0].words == WORDS + 1 && windows.texts[0].tokens == WORDS * EACH + 1,
+           "%lld words", (long long)windows.texts[0].words);
+    p4_windows_free(&windows);
+    free(path);
+    free(text);
 }
 
 /* ---- intervals ---- */
@@ -168,6 +230,8 @@ int main(void)
     make_tokenizer();
     documents_of_text_are_told_apart();
     documents_of_token_files_are_told_apart();
+    words_are_counted();
+    long_documents_keep_their_size();
     intervals_have_their_width();
     the_unit_is_the_document();
     one_window_says_nothing();

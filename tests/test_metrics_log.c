@@ -71,6 +71,8 @@ static void test_metrics_log(void)
                                                          .perplexity = INFINITY,
                                                          .perplexity_low = 30.5,
                                                          .perplexity_high = INFINITY,
+                                                         .bits_per_byte = 1.25,
+                                                         .word_perplexity = 99.5,
                                                          .accuracy = 0.5,
                                                          .kl = NAN,
                                                          .degradation_low = 0.25,
@@ -82,7 +84,8 @@ static void test_metrics_log(void)
     want =
         "{\"kind\":\"reconstruct\",\"first_block\":2,\"blocks\":1,\"loss_before\":0.5,\"loss_after\":0.25}\n"
         "{\"kind\":\"evaluation\",\"stage\":\"post\",\"step\":0,\"loss\":3.5,\"perplexity\":null,"
-        "\"perplexity_low\":30.5,\"perplexity_high\":null,\"accuracy\":0.5,\"kl\":null,"
+        "\"perplexity_low\":30.5,\"perplexity_high\":null,\"bits_per_byte\":1.25,\"word_perplexity\":99.5,"
+        "\"accuracy\":0.5,\"kl\":null,"
         "\"degradation_low\":0.25,\"degradation_high\":null,\"tokens\":7,\"documents\":3}\n";
     EXPECT(text != NULL && strcmp(text, want) == 0, "got %s", text);
     free(text);

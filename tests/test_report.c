@@ -60,6 +60,8 @@ static void fill_evaluations(p4_results *r)
     r->pre.perplexity_high = 18.4;
     r->pre.degradation_low = r->pre.degradation_high = NAN;
     r->pre.documents = 57;
+    r->pre.bits_per_byte = 0.8125;
+    r->pre.word_perplexity = 61.5;
     r->post =
         (p4_evaluation){.loss = 7.0379, .perplexity = 1139.0, .accuracy = 0.1, .kl = 4.2, .tokens = 100352};
     r->final =
@@ -278,6 +280,8 @@ static void test_table(void)
         "out/dequantized_fp16",
         "95 % interval",
         "16.90..18.40",
+        "bits a byte                      0.8125",
+        "perplexity a word                61.500",
         "2.1..3.5 %",
         "measured on 100,352 tokens of 57 documents",
         "PASSED: perplexity rose by 2.8 % (95 % interval: +2.1 to +3.5 %), a rise of 10.0 % is allowed"};

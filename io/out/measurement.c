@@ -42,13 +42,15 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     enum { COLUMNS = 4 };
     const p4_evaluation *columns[COLUMNS] = {&m->original, &m->compressed, &m->recorded_original,
                                              &m->recorded};
-    double perplexity[COLUMNS], low[COLUMNS], high[COLUMNS], loss[COLUMNS], accuracy[COLUMNS], kl[COLUMNS],
-        tokens[COLUMNS];
+    double perplexity[COLUMNS], low[COLUMNS], high[COLUMNS], bits[COLUMNS], words[COLUMNS], loss[COLUMNS],
+        accuracy[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
     for (int i = 0; i < COLUMNS; i++) {
         bool there = columns[i]->tokens > 0;
         perplexity[i] = there ? columns[i]->perplexity : NAN;
         low[i] = there ? columns[i]->perplexity_low : NAN;
         high[i] = there ? columns[i]->perplexity_high : NAN;
+        bits[i] = there ? columns[i]->bits_per_byte : NAN;
+        words[i] = there ? columns[i]->word_perplexity : NAN;
         loss[i] = there ? columns[i]->loss : NAN;
         accuracy[i] = there ? columns[i]->accuracy : NAN;
         kl[i] = there ? columns[i]->kl : NAN;
@@ -63,6 +65,8 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     row(to, "perplexity", perplexity, 3, 1);
     row(to, "  95 % interval from", low, 3, 1);
     row(to, "  to", high, 3, 1);
+    row(to, "bits a byte", bits, 4, 1);
+    row(to, "perplexity a word", words, 3, 1);
     row(to, "loss (nats a token)", loss, 4, 1);
     row(to, "next token right (%)", accuracy, 2, 100);
     row(to, "KL to the original (nats)", kl, 4, 1);

@@ -188,13 +188,15 @@ static void intervals(FILE *to, const p4_evaluation *const e[3], bool of_change)
 static void quality(FILE *to, const p4_results *r)
 {
     const p4_evaluation *e[3] = {&r->pre, &r->post, &r->final};
-    double values[5][3];
+    double values[7][3];
     for (int i = 0; i < 3; i++) {
         values[0][i] = e[i]->perplexity;
         values[1][i] = i > 0 ? 100.0 * (e[i]->perplexity - r->pre.perplexity) / r->pre.perplexity : NAN;
         values[2][i] = e[i]->loss;
         values[3][i] = 100.0 * e[i]->accuracy;
         values[4][i] = e[i]->kl;
+        values[5][i] = e[i]->bits_per_byte;
+        values[6][i] = e[i]->word_perplexity;
     }
     char text[CELL_BYTES];
     fprintf(to, "  %-28s %12s %12s %12s\n", "Quality", "original", "quantized", "final");
@@ -203,6 +205,10 @@ static void quality(FILE *to, const p4_results *r)
     quality_row(to, "  change", values[1], 1, " %");
     intervals(to, e, true);
     quality_row(to, "loss (nats a token)", values[2], 4, "");
+    if (!isnan(values[5][0])) {
+        quality_row(to, "bits a byte", values[5], 4, "");
+        quality_row(to, "perplexity a word", values[6], 3, "");
+    }
     quality_row(to, "next token guessed right", values[3], 1, " %");
     quality_row(to, "KL to the original (nats)", values[4], 4, "");
     if (r->pre.tokens > 0) {

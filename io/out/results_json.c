@@ -142,6 +142,15 @@ static bool put_timing(cJSON *object, const p4_results *results)
     return ok && p4_json_put_reals(object, &total, 1);
 }
 
+/* "": it is measured, or nothing is. */
+static const char *why_no_text(const p4_results *r)
+{
+    bool unknown = r->pre.tokens > 0 && isnan(r->pre.bits_per_byte);
+    return !unknown               ? ""
+           : r->pre.documents > 0 ? "the evaluation windows come as token ids, without the text they are of"
+                                  : "an earlier version of the program evaluated the original model";
+}
+
 p4_rc p4_results_print(const p4_results *results, char **json)
 {
     cJSON *root = cJSON_CreateObject();
@@ -157,6 +166,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         p4_json_put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &results->pre) &&
         p4_json_put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&
         p4_json_put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
+        p4_json_put_text(root, "why_no_bits_per_byte", why_no_text(results)) &&
         put_reconstruction(root, &results->reconstruction) && put_fine_tuning(root, &results->fine_tuning) &&
         p4_json_put_experts(root, "experts", &results->experts) &&
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&

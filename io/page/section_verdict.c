@@ -216,6 +216,10 @@ void p4_section_quality(FILE *to, const p4_page_run *run)
     put_changes(to, run);
     put_interval(to, run, "degradation_low", "degradation_high", 100, 1, "&nbsp;%");
     put_row(to, run, "loss, nats per token", "loss", 1, 4, "");
+    if (!isnan(p4_page_real(run->results, "pre_compression.bits_per_byte"))) {
+        put_row(to, run, "bits per byte", "bits_per_byte", 1, 4, "");
+        put_row(to, run, "perplexity per word", "word_perplexity", 1, 3, "");
+    }
     put_row(to, run, "next token correct", "accuracy", 100, 2, "&nbsp;%");
     put_row(to, run, "KL to the original, nats", "kl", 1, 4, "");
     p4_html_end_table(to);

@@ -56,6 +56,12 @@ typedef struct p4_window_part {
     int64_t from, to;         /* from: at least 1 */
 } p4_window_part;
 
+/* A document as text; -1: not known, as it came as token ids. */
+typedef struct p4_document_text {
+    int64_t tokens; /* all of it, with the end-of-text id */
+    int64_t bytes, words;
+} p4_document_text;
+
 /* Windows of calibration and evaluation: ids[count * T]. */
 typedef struct p4_windows {
     int32_t *ids;
@@ -66,6 +72,7 @@ typedef struct p4_windows {
     /* Which document each predicted token is of, in the order of the windows (io/text/window_parts.h). */
     p4_window_part *parts;
     int64_t part_count, part_documents;
+    p4_document_text *texts; /* [part_documents] */
 } p4_windows;
 
 /* Draws `limit` windows from the files, in the order of the stream; all of them, if there are no more or

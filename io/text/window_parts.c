@@ -1,5 +1,6 @@
 #include "io/text/window_parts.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { SEARCHED = 1 << 24 }; /* tokens before a window in which the beginning of its document is looked for */
@@ -60,69 +61,110 @@ static int64_t end_of(const p4_document_map *map, int64_t at, int64_t limit)
     return p4_min_i64(limit, at + 1);
 }
 
-static p4_rc add_part(p4_windows *windows, int64_t *capacity, p4_window_part part)
+/* Windows whose parts and documents grow. */
+typedef struct builder {
+    p4_windows *windows;
+    int64_t part_capacity, text_capacity;
+    int64_t last; /* what tells the document of the last part from others; -1: none */
+} builder;
+
+static p4_rc add_part(builder *b, p4_window_part part)
 {
-    if (windows->part_count == *capacity) {
-        int64_t grown_to = p4_max_i64(64, 2 * *capacity);
-        p4_window_part *grown = p4_resize(windows->parts, (size_t)grown_to, sizeof *grown);
+    p4_windows *w = b->windows;
+    if (w->part_count == b->part_capacity) {
+        int64_t capacity = p4_max_i64(64, 2 * b->part_capacity);
+        p4_window_part *grown = p4_resize(w->parts, (size_t)capacity, sizeof *grown);
         if (grown == NULL) {
             return P4_E_SYSTEM;
         }
-        windows->parts = grown;
-        *capacity = grown_to;
+        w->parts = grown;
+        b->part_capacity = capacity;
     }
-    windows->parts[windows->part_count++] = part;
+    part.document = w->part_documents - 1;
+    w->parts[w->part_count++] = part;
     return P4_OK;
+}
+
+/* `text` is the document `key`, which the parts that are added next are of. */
+static p4_rc begin_document(builder *b, int64_t key, const p4_document_text *text)
+{
+    p4_windows *w = b->windows;
+    if (key == b->last) {
+        return P4_OK;
+    }
+    if (w->part_documents == b->text_capacity) {
+        int64_t capacity = p4_max_i64(64, 2 * b->text_capacity);
+        p4_document_text *grown = p4_resize(w->texts, (size_t)capacity, sizeof *grown);
+        if (grown == NULL) {
+            return P4_E_SYSTEM;
+        }
+        w->texts = grown;
+        b->text_capacity = capacity;
+    }
+    b->last = key;
+    w->texts[w->part_documents++] = *text;
+    return P4_OK;
+}
+
+/* The document of token `at` as text. */
+static p4_document_text text_of(const p4_document_map *map, int64_t at)
+{
+    const p4_document_span *span = span_of(map, at);
+    return span != NULL
+               ? (p4_document_text){.tokens = span->tokens, .bytes = span->bytes, .words = span->words}
+               : (p4_document_text){.tokens = -1, .bytes = -1, .words = -1};
 }
 
 p4_rc p4_window_parts_find(p4_windows *windows, const p4_document_map *map, const int64_t *begins)
 {
     p4_rc rc = P4_OK;
     const int64_t T = windows->T;
-    int64_t capacity = 0, last = -1; /* where the document of the last part begins */
+    builder b = {.windows = windows, .last = -1};
     for (int64_t i = 0; i < windows->count; i++) {
         for (int64_t from = 1, to; from < T; from = to) {
-            int64_t begin = from == 1 ? begin_of(map, begins[i] + 1) : begins[i] + from;
-            to = end_of(map, begins[i] + from, begins[i] + T) - begins[i];
-            windows->part_documents += begin != last;
-            last = begin;
-            TRY(add_part(windows, &capacity,
-                         (p4_window_part){
-                             .window = i, .document = windows->part_documents - 1, .from = from, .to = to}));
+            int64_t at = begins[i] + from;
+            p4_document_text text = text_of(map, at);
+            to = end_of(map, at, begins[i] + T) - begins[i];
+            TRY(begin_document(&b, from == 1 ? begin_of(map, at) : at, &text));
+            TRY(add_part(&b, (p4_window_part){.window = i, .from = from, .to = to}));
         }
     }
 done:
     return rc;
-}
-
-/* Adds a part of the document `number` of `from`; *last: the document added last, by that number. */
-static p4_rc take_part(p4_windows *to, int64_t *capacity, int64_t *last, p4_window_part part, int64_t number)
-{
-    to->part_documents += number != *last;
-    *last = number;
-    part.document = to->part_documents - 1;
-    return add_part(to, capacity, part);
 }
 
 p4_rc p4_window_parts_divide(const p4_windows *from, const int64_t *picks, int64_t pick_count, p4_windows *to,
                              p4_windows *rest)
 {
     p4_rc rc = P4_OK;
-    int64_t capacity[2] = {0, 0}, last[2] = {-1, -1}, picked = 0;
+    builder picked = {.windows = to, .last = -1}, others = {.windows = rest, .last = -1};
+    int64_t pick = 0;
     for (int64_t i = 0; i < from->part_count; i++) {
         p4_window_part part = from->parts[i];
-        while (picked < pick_count && picks[picked] < part.window) {
-            picked++;
+        while (pick < pick_count && picks[pick] < part.window) {
+            pick++;
         }
-        bool is_picked = picked < pick_count && picks[picked] == part.window;
-        if (is_picked) {
-            part.window = picked;
-            TRY(take_part(to, &capacity[0], &last[0], part, from->parts[i].document));
-        } else if (rest != NULL) {
-            part.window -= picked;
-            TRY(take_part(rest, &capacity[1], &last[1], part, from->parts[i].document));
+        bool is_picked = pick < pick_count && picks[pick] == part.window;
+        builder *b = is_picked ? &picked : &others;
+        if (b->windows != NULL) {
+            part.window = is_picked ? pick : part.window - pick;
+            TRY(begin_document(b, part.document, &from->texts[part.document]));
+            TRY(add_part(b, part));
         }
     }
 done:
     return rc;
+}
+
+p4_text_share p4_window_parts_text(const p4_windows *windows)
+{
+    p4_text_share share = {0};
+    for (int64_t i = 0; i < windows->part_count; i++) {
+        const p4_window_part *part = &windows->parts[i];
+        const p4_document_text *text = &windows->texts[part->document];
+        double fraction = (double)(part->to - part->from) / (double)text->tokens;
+        share.bytes += text->tokens > 0 ? fraction * (double)text->bytes : (double)NAN;
+        share.words += text->tokens > 0 ? fraction * (double)text->words : (double)NAN;
+    }
+    return share;
 }

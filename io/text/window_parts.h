@@ -12,6 +12,7 @@
 /* The tokens of one document of text in a stream. */
 typedef struct p4_document_span {
     int64_t first, tokens;
+    int64_t bytes, words; /* of its text */
 } p4_document_span;
 
 /* A stream, and what is known of its documents. */
@@ -28,5 +29,12 @@ p4_rc p4_window_parts_find(p4_windows *windows, const p4_document_map *map, cons
  * 0, 1, ... of `to`; the rest that of `rest` (NULL: nobody's). Local. */
 p4_rc p4_window_parts_divide(const p4_windows *from, const int64_t *picks, int64_t pick_count, p4_windows *to,
                              p4_windows *rest);
+
+/* How much text the predicted tokens of the windows stand for: of each document the part that they are of its
+ * tokens. NaN: not known, where a document came as token ids. */
+typedef struct p4_text_share {
+    double bytes, words;
+} p4_text_share;
+p4_text_share p4_window_parts_text(const p4_windows *windows);
 
 #endif

@@ -23,8 +23,8 @@ typedef struct source {
     p4_text_counts totals;
     p4_document_span
         *spans; /* [totals.documents] of what was tokenized; `first` is among `ids` until joined */
-    int64_t span_capacity;
-    p4_token_stream stream; /* a part a file or sample */
+    int64_t span_capacity, seen_bytes, seen_words; /* seen: of those spans */
+    p4_token_stream stream;                        /* a part a file or sample */
 } source;
 
 /* ---- the stream ---- */
@@ -46,6 +46,10 @@ static p4_rc note_document(source *s, int64_t count)
     p4_document_span *span = &s->spans[number - 1];
     span->first = span->tokens == 0 ? s->used : span->first;
     span->tokens += count;
+    span->bytes += s->totals.bytes - s->seen_bytes;
+    span->words += s->totals.words - s->seen_words;
+    s->seen_bytes = s->totals.bytes;
+    s->seen_words = s->totals.words;
     return P4_OK;
 }
 
@@ -104,6 +108,7 @@ static p4_rc tokenize(source *s, const p4_windowing *how)
     p4_rc rc = P4_OK;
     s->used = 0;
     s->totals = (p4_text_counts){0};
+    s->seen_bytes = s->seen_words = 0;
     if (s->span_capacity > 0) {
         memset(s->spans, 0, (size_t)s->span_capacity * sizeof *s->spans);
     }
@@ -325,10 +330,12 @@ p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint
     }
     from->count = kept;
     free(from->parts);
+    free(from->texts);
     from->parts = rest.parts;
+    from->texts = rest.texts;
     from->part_count = rest.part_count;
     from->part_documents = rest.part_documents;
-    rest.parts = NULL;
+    rest = (p4_windows){.ids = NULL};
 done:
     free(picks);
     p4_windows_free(&rest);
@@ -364,5 +371,6 @@ void p4_windows_free(p4_windows *windows)
 {
     free(windows->ids);
     free(windows->parts);
+    free(windows->texts);
     *windows = (p4_windows){.ids = NULL};
 }

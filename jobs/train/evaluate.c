@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "io/json/evaluation.h"
+#include "io/text/window_parts.h"
 #include "jobs/train/bootstrap.h"
 
 p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *reference,
@@ -31,6 +32,9 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     quality->kl = reference != NULL ? score.kl / score.count : (double)NAN;
     quality->tokens = (int64_t)score.count;
     quality->documents = e->windows->part_documents;
+    const p4_text_share text = p4_window_parts_text(e->windows);
+    quality->bits_per_byte = score.nll / (log(2.0) * text.bytes);
+    quality->word_perplexity = exp(score.nll / text.words);
     if (opt_losses != NULL) { /* from the head's rank to all */
         p4_group_sum_f64(e->compute->group, opt_losses->nll, opt_losses->count);
     }

@@ -9,9 +9,12 @@ static p4_rc publish_parts(p4_group *group, p4_windows *windows)
         windows->part_count = header[0];
         windows->part_documents = header[1];
         windows->parts = header[0] > 0 ? p4_alloc((size_t)header[0], sizeof *windows->parts) : NULL;
+        windows->texts = header[1] > 0 ? p4_alloc((size_t)header[1], sizeof *windows->texts) : NULL;
     }
-    TRY_ALL(group, windows->parts != NULL || header[0] == 0 ? P4_OK : P4_E_SYSTEM);
+    TRY_ALL(group,
+            (windows->parts != NULL && windows->texts != NULL) || header[0] == 0 ? P4_OK : P4_E_SYSTEM);
     p4_group_bcast(group, windows->parts, header[0] * (int64_t)sizeof *windows->parts, 0);
+    p4_group_bcast(group, windows->texts, header[1] * (int64_t)sizeof *windows->texts, 0);
 done:
     return rc;
 }

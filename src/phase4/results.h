@@ -22,6 +22,9 @@ enum { P4_FEWEST_DOCUMENTS = 10 };
 typedef struct p4_evaluation {
     double loss, perplexity; /* mean cross-entropy, nats; exp of it */
     double perplexity_low, perplexity_high;
+    /* Of the text: bits of cross-entropy, and exp of the cross-entropy a word. NaN where only token ids are
+     * known. */
+    double bits_per_byte, word_perplexity;
     double accuracy;                          /* top-1, 0 to 1 */
     double kl;                                /* mean KL to the original model, nats */
     double degradation_low, degradation_high; /* of (perplexity - original's) / original's */

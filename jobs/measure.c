@@ -39,6 +39,7 @@ const p4_program p4_evaluate_program = {
         "perplexity, accuracy, KL divergence and the verdict. DIR is the output directory of a run.\n"
         "Without keys the text is that of the run, and the numbers are those of its results.json. Keys\n"
         "are those of phase4_mpi's configuration that an evaluation reads: eval_files, eval_samples,\n"
+        "eval_bos, eval_stride,\n"
         "calibration_sequence_length, calibration_batch_size, calibration_dataset, dataset_root,\n"
         "calibration_files, text_field, chat_template, seed, num_workers, device, threads_per_rank,\n"
         "mixed_precision, collective_timeout_s, max_accuracy_drop, and model_path: where the original is.\n"
@@ -51,6 +52,8 @@ const p4_program p4_evaluate_program = {
 static const char *const keys[] = {
     "eval_files",
     "eval_samples",
+    "eval_bos",
+    "eval_stride",
     "calibration_sequence_length",
     "calibration_batch_size",
     "calibration_dataset",

@@ -117,7 +117,7 @@ void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl)
             net->ops->add_sum(net->device, net->sums + i, scores, B * T);
         }
     }
-    net->predictions += (double)(B * (T - 1));
+    net->predictions += (double)(B * (T - 1) - net->unpredicted);
 }
 
 p4_rc p4_net_take_score(p4_net *net, p4_score *score)

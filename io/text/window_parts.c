@@ -121,11 +121,12 @@ p4_rc p4_window_parts_find(p4_windows *windows, const p4_document_map *map, cons
     const int64_t T = windows->T;
     builder b = {.windows = windows, .last = -1};
     for (int64_t i = 0; i < windows->count; i++) {
-        for (int64_t from = 1, to; from < T; from = to) {
+        const int64_t first = p4_window_first(windows, i);
+        for (int64_t from = first, to; from < T; from = to) {
             int64_t at = begins[i] + from;
             p4_document_text text = text_of(map, at);
             to = end_of(map, at, begins[i] + T) - begins[i];
-            TRY(begin_document(&b, from == 1 ? begin_of(map, at) : at, &text));
+            TRY(begin_document(&b, from == first ? begin_of(map, at) : at, &text));
             TRY(add_part(&b, (p4_window_part){.window = i, .from = from, .to = to}));
         }
     }

@@ -131,7 +131,7 @@ static p4_rc fill(source *s, const p4_windowing *how, int64_t limit)
             TRY(p4_plan_draws(&s->draws, s->texts.paths, s->texts.count, how, limit, attempt));
         }
         TRY(tokenize(s, how));
-        if (s->draws == NULL || s->stream.count / how->T >= limit) {
+        if (s->draws == NULL || p4_windows_in(s->stream.count, how->T, how->stride) >= limit) {
             break;
         }
     }
@@ -182,9 +182,10 @@ static p4_rc pick(int64_t **picks, int64_t count, int64_t total, const source *s
         }
         goto done;
     }
-    for (int64_t i = 0; i < s->texts.count; i++) {
+    const int64_t step = how->stride > 0 ? how->stride : how->T;
+    for (int64_t i = 0; i < s->texts.count; i++) { /* a window is that of the file in which it begins */
         const p4_token_part *part = &s->stream.parts[i];
-        int64_t end = p4_min_i64(total, p4_ceil_div(part->first + part->count, how->T));
+        int64_t end = p4_min_i64(total, p4_ceil_div(part->first + part->count, step));
         bool drawn = s->draws != NULL && s->draws[i].stride > 0;
         ranges[i] = (p4_window_range){.count = end - at, .weight = drawn ? s->draws[i].stride : 1};
         at = end;
@@ -214,21 +215,18 @@ static p4_rc check_window(const source *s, const int32_t *ids, int64_t at, const
     return P4_OK;
 }
 
-/* begins[count] are numbers of windows of the stream; they become tokens of it. */
-static p4_rc find_parts(p4_windows *windows, const source *s, const p4_windowing *how, int64_t *begins)
+/* The windows begin at tokens begins[count] of the stream. */
+static p4_rc find_parts(p4_windows *windows, const source *s, const p4_windowing *how, const int64_t *begins)
 {
     const p4_document_map map = {
         .stream = &s->stream, .end_id = how->end_id, .spans = s->spans, .span_count = s->totals.documents};
-    for (int64_t i = 0; i < windows->count; i++) {
-        begins[i] *= how->T;
-    }
     return p4_window_parts_find(windows, &map, begins);
 }
 
 static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowing *how, int64_t limit)
 {
     p4_rc rc = P4_OK;
-    const int64_t T = how->T, total = s->stream.count / T;
+    const int64_t T = how->T, total = p4_windows_in(s->stream.count, T, how->stride);
     int64_t *picks = NULL, (*seen)[2] = NULL;
     CHECK(total > 0, "%s: %lld token%s, less than one window of %lld tokens", s->what,
           (long long)s->stream.count, p4_plural(s->stream.count), (long long)T);
@@ -239,8 +237,10 @@ static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowi
     TRY(windows->ids != NULL && seen != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < windows->count; i++) {
         int32_t *ids = windows->ids + i * T;
-        p4_token_stream_read(&s->stream, ids, picks[i] * T, T);
-        TRY(check_window(s, ids, picks[i] * T, how, seen));
+        windows->begins_stream = windows->begins_stream || picks[i] == 0;
+        picks[i] *= how->stride > 0 ? how->stride : T; /* from here on: the token where it begins */
+        p4_token_stream_read(&s->stream, ids, picks[i], T);
+        TRY(check_window(s, ids, picks[i], how, seen));
     }
     for (int64_t i = 0; i < s->texts.count && s->files != NULL; i++) {
         if (s->files[i].path != NULL) {
@@ -262,8 +262,8 @@ static p4_rc read_source(p4_windows *windows, source *s, const p4_windowing *how
 {
     p4_rc rc = P4_OK;
     int64_t ids;
-    *windows = (p4_windows){.T = how->T};
-    CHECK(how->T >= 1 && limit >= 0 && how->vocab >= 1,
+    *windows = (p4_windows){.T = how->T, .stride = how->stride};
+    CHECK(how->T >= 1 && limit >= 0 && how->vocab >= 1 && how->stride >= 0 && how->stride < how->T,
           "windows of %lld tokens, at most %lld, vocabulary %lld: out of range", (long long)how->T,
           (long long)limit, (long long)how->vocab);
     CHECK(how->end_id < how->vocab, "the end-of-text id is %d; the model's vocabulary holds 0 to %lld",

@@ -57,6 +57,8 @@ p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *mod
     }
     const p4_ops *ops = compute->ops;
     const p4_net_plan net = net_plan(pl);
+    pl->h_first = p4_alloc((size_t)plan->B, sizeof *pl->h_first);
+    TRY(pl->h_first != NULL ? P4_OK : P4_E_SYSTEM);
     if (net.head) {
         pl->h_nll = p4_alloc((size_t)(plan->B * plan->T), sizeof *pl->h_nll);
         TRY(pl->h_nll != NULL ? P4_OK : P4_E_SYSTEM);
@@ -84,6 +86,7 @@ void p4_pipeline_close(p4_pipeline *pl)
         p4_net_close(&pl->net);
     }
     free(pl->h_nll);
+    free(pl->h_first);
     *pl = (p4_pipeline){0};
 }
 
@@ -190,7 +193,10 @@ static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress 
         if (tells_parts && m > 0) {
             add_to_parts(pl, pass, at - pl->plan.B, pl->plan.B, &part);
         }
-        p4_net_set_tokens(&pl->net, windows->ids + at * T, B, T);
+        for (int64_t b = 0; b < B; b++) {
+            pl->h_first[b] = p4_window_first(windows, at + b);
+        }
+        p4_net_set_windows(&pl->net, windows->ids + at * T, pl->h_first, B, T);
         run_stage(pl, pass, 0, m, B);
         if (pass->reference != NULL) {
             run_stage(pl, pass, 1, m, B);

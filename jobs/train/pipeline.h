@@ -25,7 +25,8 @@ typedef struct p4_pipeline {
     void *memory;
     void *x[2][2]; /* [form][micro-batch parity]: hidden states that come in and go out */
     p4_request sending[2][2];
-    float *h_nll; /* host [B, T], on the head's rank: losses of a micro-batch */
+    int64_t *h_first; /* host [B]: the first predicted token of each window of a micro-batch */
+    float *h_nll;     /* host [B, T], on the head's rank: losses of a micro-batch */
 } p4_pipeline;
 
 /* What passes through the pipeline. Forms need this rank's layers, the embedding on the first stage, the head

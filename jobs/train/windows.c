@@ -22,10 +22,15 @@ done:
 p4_rc p4_windows_publish(p4_group *group, p4_windows *windows)
 {
     p4_rc rc = P4_OK;
-    int64_t header[3] = {windows->count, windows->T, windows->tokens_total};
+    int64_t header[5] = {windows->count, windows->T, windows->tokens_total, windows->stride,
+                         windows->begins_stream};
     p4_group_bcast(group, header, sizeof header, 0);
     if (group->rank != 0) {
-        *windows = (p4_windows){.count = header[0], .T = header[1], .tokens_total = header[2]};
+        *windows = (p4_windows){.count = header[0],
+                                .T = header[1],
+                                .tokens_total = header[2],
+                                .stride = header[3],
+                                .begins_stream = header[4] != 0};
         windows->ids = header[0] > 0 ? p4_alloc((size_t)(header[0] * header[1]), sizeof *windows->ids) : NULL;
     }
     TRY_ALL(group, windows->ids != NULL || header[0] == 0 ? P4_OK : P4_E_SYSTEM);

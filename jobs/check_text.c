@@ -92,8 +92,8 @@ static int64_t most_tokens(const char *path, int64_t bytes)
 }
 
 /* Can the files be read, and what can they hold at most? *windows: UNKNOWN where it cannot be told. */
-static void check_files(const p4_run *run, const p4_split_files *files, bool has_model, int64_t *windows,
-                        p4_findings *f)
+static void check_files(const p4_run *run, const p4_split_files *files, bool has_model, int64_t stride,
+                        int64_t *windows, p4_findings *f)
 {
     int64_t tokens = 0, texts = 0, V = run->original.hf.model.arch.V;
     for (int64_t i = 0; i < files->count; i++) {
@@ -114,7 +114,8 @@ static void check_files(const p4_run *run, const p4_split_files *files, bool has
             rc == P4_OK && S_ISREG(status.st_mode) ? most_tokens(path, (int64_t)status.st_size) : UNKNOWN;
         tokens = tokens == UNKNOWN || most == UNKNOWN ? UNKNOWN : tokens + most;
     }
-    *windows = tokens == UNKNOWN ? UNKNOWN : tokens / run->config.calibration_sequence_length;
+    *windows =
+        tokens == UNKNOWN ? UNKNOWN : p4_windows_in(tokens, run->config.calibration_sequence_length, stride);
 }
 
 /* Less text than one step of training or one window needs is an error now and not in the middle of the run.
@@ -193,9 +194,9 @@ void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
     for (int i = 0; i < 3; i++) {
         p4_findings_add(f, p4_text_files_find_split(&files, &run->config, splits[i]));
     }
-    check_files(run, &files.calibration, has_model, &windows[P4_SPLIT_CALIBRATION], f);
-    check_files(run, &files.eval, has_model, &windows[P4_SPLIT_EVAL], f);
-    check_files(run, &files.train, has_model, &windows[P4_SPLIT_TRAIN], f);
+    check_files(run, &files.calibration, has_model, 0, &windows[P4_SPLIT_CALIBRATION], f);
+    check_files(run, &files.eval, has_model, run->config.eval_stride, &windows[P4_SPLIT_EVAL], f);
+    check_files(run, &files.train, has_model, 0, &windows[P4_SPLIT_TRAIN], f);
     if (f->errors == before) {
         p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));
         check_amounts(run, &files, windows, alone, f);

@@ -7,6 +7,7 @@
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
 #include "io/json/config.h"
+#include "io/json/evaluation.h"
 #include "io/out/outputs.h"
 #include "jobs/model_file.h"
 #include "jobs/stages/stages.h"
@@ -38,6 +39,7 @@ const p4_program p4_evaluate_program = {
         "perplexity, accuracy, KL divergence and the verdict. DIR is the output directory of a run.\n"
         "Without keys the text is that of the run, and the numbers are those of its results.json. Keys\n"
         "are those of phase4_mpi's configuration that an evaluation reads: eval_files, eval_samples,\n"
+        "eval_bos, eval_stride,\n"
         "calibration_sequence_length, calibration_batch_size, calibration_dataset, dataset_root,\n"
         "calibration_files, text_field, chat_template, seed, num_workers, device, threads_per_rank,\n"
         "mixed_precision, collective_timeout_s, max_accuracy_drop, and model_path: where the original is.\n"
@@ -50,6 +52,8 @@ const p4_program p4_evaluate_program = {
 static const char *const keys[] = {
     "eval_files",
     "eval_samples",
+    "eval_bos",
+    "eval_stride",
     "calibration_sequence_length",
     "calibration_batch_size",
     "calibration_dataset",
@@ -280,7 +284,9 @@ static p4_rc evaluate(p4_run *run, p4_measurement *m)
     p4_evaluator evaluator = {.compute = &run->compute,
                               .original = &run->original,
                               .plan = p4_settings_pipeline(&run->config, run->eval.T),
-                              .windows = &run->eval};
+                              .windows = &run->eval,
+                              .opt_losses = &run->original_losses,
+                              .seed = run->config.seed};
     if (compare) {
         TRY_ALL(group, p4_original_load(&run->original, &run->compute));
         TRY(p4_evaluate_original(&evaluator, &m->original));
@@ -291,6 +297,8 @@ static p4_rc evaluate(p4_run *run, p4_measurement *m)
         m->quality.passed =
             p4_validate_compression_quality(m->original.perplexity, m->compressed.perplexity,
                                             run->config.max_accuracy_drop, &m->quality.degradation_ratio);
+        m->quality.degradation_low = m->compressed.degradation_low;
+        m->quality.degradation_high = m->compressed.degradation_high;
     }
 done:
     return rc;
@@ -340,6 +348,7 @@ static void close_run(p4_run *run)
     p4_windows_free(&run->calibration);
     p4_windows_free(&run->eval);
     p4_windows_free(&run->reconstruction);
+    free(run->original_losses.nll);
     p4_packed_release(&run->packed);
     p4_original_close(&run->original);
     p4_inputs_free(&run->inputs);
@@ -354,12 +363,13 @@ p4_rc p4_measure(p4_measurement *m, p4_group *group, const char *path, char *con
     p4_rc rc = P4_OK;
     p4_artifact_reader *reader = NULL;
     bool asked = false;
-    const p4_evaluation nothing = {.loss = NAN, .perplexity = NAN, .accuracy = NAN, .kl = NAN};
-    *m = (p4_measurement){.original = nothing,
-                          .compressed = nothing,
-                          .recorded_original = nothing,
-                          .recorded = nothing,
-                          .quality = {.degradation_ratio = NAN}};
+    const p4_evaluation nothing = p4_evaluation_none();
+    *m = (p4_measurement){
+        .original = nothing,
+        .compressed = nothing,
+        .recorded_original = nothing,
+        .recorded = nothing,
+        .quality = {.degradation_ratio = NAN, .degradation_low = NAN, .degradation_high = NAN}};
     p4_run *run = p4_alloc(1, sizeof *run);
     TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
     for (int i = 0; i < count; i++) {

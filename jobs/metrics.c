@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/json/evaluation.h"
 #include "io/out/outputs.h"
 #include "jobs/resume.h"
 #include "jobs/watch.h"
@@ -82,11 +83,11 @@ done:
 /* The text is that of the other evaluations. */
 static p4_rc add_entry(p4_run *run, const p4_history_entry *entry, double runtime_s)
 {
-    const p4_evaluation evaluation = {.loss = entry->eval_loss,
-                                      .perplexity = entry->eval_perplexity,
-                                      .accuracy = NAN,
-                                      .kl = NAN,
-                                      .tokens = isnan(entry->eval_loss) ? 0 : run->results.pre.tokens};
+    p4_evaluation evaluation = p4_evaluation_none();
+    evaluation.loss = entry->eval_loss;
+    evaluation.perplexity = entry->eval_perplexity;
+    evaluation.tokens = isnan(entry->eval_loss) ? 0 : run->results.pre.tokens;
+    evaluation.documents = isnan(entry->eval_loss) ? 0 : run->results.pre.documents;
     return add_evaluation(run, "fine_tune", entry->step, &evaluation, runtime_s);
 }
 

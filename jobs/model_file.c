@@ -6,6 +6,7 @@
 
 #include "io/file/files.h"
 #include "io/json/config.h"
+#include "io/json/evaluation.h"
 #include "src/families.h"
 
 enum { BLOCK_BYTES = 4 << 20 }; /* packed at a time */
@@ -41,14 +42,14 @@ p4_rc p4_model_file_evaluation(p4_evaluation *e, p4_artifact_reader *reader, con
 {
     p4_rc rc = P4_OK;
     char group[64];
-    double tokens;
+    double numbers[P4_EVALUATION_MEMBERS];
     snprintf(group, sizeof group, "metrics/%s", name);
-    TRY(p4_artifact_read_number(reader, group, "loss", &e->loss));
-    TRY(p4_artifact_read_number(reader, group, "perplexity", &e->perplexity));
-    TRY(p4_artifact_read_number(reader, group, "accuracy", &e->accuracy));
-    TRY(p4_artifact_read_number(reader, group, "kl", &e->kl));
-    TRY(p4_artifact_read_number(reader, group, "tokens", &tokens));
-    e->tokens = tokens > 0 && tokens < 9e15 ? (int64_t)tokens : 0;
+    for (int i = 0; i < P4_EVALUATION_MEMBERS; i++) {
+        TRY(p4_artifact_read_number(reader, group, p4_evaluation_keys[i], &numbers[i]));
+        bool fits = numbers[i] > 0 && numbers[i] < 9e15;
+        numbers[i] = p4_evaluation_is_count(i) && !fits ? 0 : numbers[i];
+    }
+    *e = p4_evaluation_from_numbers(numbers);
 done:
     return rc;
 }

@@ -98,7 +98,7 @@ p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *ori
             }
         }
         if (eval.tokens >= 0 && !held_out) {
-            w.eval = p4_min_i64(w.eval, eval.tokens / T);
+            w.eval = p4_min_i64(w.eval, p4_windows_in(eval.tokens, T, c->eval_stride));
         }
         w.train_known = p4_trains_on_files(c) && train.tokens >= 0;
         w.train = w.train_known ? train.tokens / T : p4_min_i64(w.calibration, p4_max_i64(0, w.train));

@@ -76,6 +76,8 @@ static void judge(p4_run *run)
     p4_results *r = &run->results;
     r->quality.max_accuracy_drop = run->config.max_accuracy_drop;
     r->quality.degradation_ratio = NAN;
+    r->quality.degradation_low = r->final.degradation_low;
+    r->quality.degradation_high = r->final.degradation_high;
     if (r->pre.tokens > 0 && r->final.tokens > 0) {
         r->quality.passed =
             p4_validate_compression_quality(r->pre.perplexity, r->final.perplexity,
@@ -288,6 +290,7 @@ static void close_run(p4_run *run)
     p4_windows_free(&run->calibration);
     p4_windows_free(&run->eval);
     p4_windows_free(&run->reconstruction);
+    free(run->original_losses.nll);
     p4_masters_close(&run->masters);
     p4_packed_release(&run->packed);
     p4_original_close(&run->original);

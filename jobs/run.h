@@ -12,6 +12,7 @@
 #include "io/tokenizer/tokenizer.h"
 #include "jobs/settings.h"
 #include "jobs/train/curve.h"
+#include "jobs/train/evaluate.h"
 #include "jobs/train/masters.h"
 #include "jobs/train/statistics.h"
 #include "src/packed.h"
@@ -46,12 +47,13 @@ typedef struct p4_run {
     double lr;                    /* of fine-tuning, once it has begun */
     p4_training_set *train; /* NULL: nothing is trained. Without train_files it may be of `calibration` */
     p4_packed packed;
-    p4_masters masters;         /* what training starts from where that is not the original; else zeros */
-    p4_statistics statistics;   /* after calibration, the same on every rank */
-    p4_results results;         /* the same on every rank where stages decide by it */
-    p4_training_curve curve;    /* rank 0 */
-    p4_metrics_log metrics_log; /* rank 0 */
-    p4_run_watch watch;         /* rank 0 */
+    p4_masters masters;             /* what training starts from where that is not the original; else zeros */
+    p4_statistics statistics;       /* after calibration, the same on every rank */
+    p4_part_losses original_losses; /* of the evaluation windows, once the original is evaluated */
+    p4_results results;             /* the same on every rank where stages decide by it */
+    p4_training_curve curve;        /* rank 0 */
+    p4_metrics_log metrics_log;     /* rank 0 */
+    p4_run_watch watch;             /* rank 0 */
     p4_log_callback log_callback;
     void *log_user;
     p4_stop stop;             /* compute's */

@@ -3,11 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/json/evaluation.h"
 #include "io/out/report.h"
 #include "jobs/train/checkpoint.h"
 
 enum {
-    EVALUATION = 5,
+    EVALUATION = P4_EVALUATION_MEMBERS,
+    OLD_EVALUATION = 5, /* of checkpoints of version 3 */
     TUNING = 7,
     HISTORY = 5,
     POINT = 9,
@@ -17,7 +19,6 @@ enum {
     BLOCK_LOSS = 4
 };
 /* A field that is added to one of these must be saved as well: all are numbers of 8 bytes. */
-_Static_assert(sizeof(p4_evaluation) == EVALUATION * sizeof(double), "an evaluation is saved whole");
 _Static_assert(sizeof(p4_history_entry) == HISTORY * sizeof(double),
                "an entry of the history is saved whole");
 _Static_assert(sizeof(p4_training_point) == POINT * sizeof(double), "a point of the curve is saved whole");
@@ -34,7 +35,7 @@ static const char evaluations_name[] = "run/evaluations", tuning_name[] = "run/f
                   history_name[] = "run/history", curve_name[] = "run/curve",
                   training_name[] = "run/training", compressed_name[] = "run/compressed",
                   reconstruction_name[] = "run/reconstruction", block_losses_name[] = "run/block_losses",
-                  masters_name[] = "masters";
+                  original_losses_name[] = "run/original_losses", masters_name[] = "masters";
 
 static p4_rc put(p4_arrays_writer *w, const char *name, int64_t rows, int64_t cols, const double *values)
 {
@@ -68,19 +69,48 @@ done:
 
 /* ---- the results ---- */
 
-static void evaluation_numbers(double numbers[EVALUATION], const p4_evaluation *e)
+static p4_rc put_evaluations(p4_arrays_writer *w, const p4_run *run)
 {
-    const double values[EVALUATION] = {e->loss, e->perplexity, e->accuracy, e->kl, (double)e->tokens};
-    memcpy(numbers, values, sizeof values);
+    p4_rc rc = P4_OK;
+    const p4_results *r = &run->results;
+    double numbers[EVALUATIONS * EVALUATION];
+    p4_evaluation_to_numbers(numbers, &r->pre);
+    p4_evaluation_to_numbers(numbers + EVALUATION, &r->post);
+    p4_evaluation_to_numbers(numbers + 2 * EVALUATION, &r->final);
+    TRY(put(w, evaluations_name, EVALUATIONS, EVALUATION, numbers));
+    TRY(put(w, original_losses_name, run->original_losses.count, 1, run->original_losses.nll));
+done:
+    return rc;
 }
 
-static p4_evaluation evaluation_of(const double numbers[EVALUATION])
+static p4_evaluation old_evaluation(const double numbers[OLD_EVALUATION])
 {
-    return (p4_evaluation){.loss = numbers[0],
-                           .perplexity = numbers[1],
-                           .accuracy = numbers[2],
-                           .kl = numbers[3],
-                           .tokens = (int64_t)numbers[4]};
+    p4_evaluation e = p4_evaluation_none();
+    e.loss = numbers[0];
+    e.perplexity = numbers[1];
+    e.accuracy = numbers[2];
+    e.kl = numbers[3];
+    e.tokens = (int64_t)numbers[4];
+    return e;
+}
+
+static p4_rc take_evaluations(const p4_arrays *arrays, p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    p4_results *r = &run->results;
+    p4_evaluation *all[EVALUATIONS] = {&r->pre, &r->post, &r->final};
+    double numbers[EVALUATIONS * EVALUATION];
+    p4_array_form form;
+    TRY(p4_arrays_describe(arrays, evaluations_name, &form));
+    int64_t members = form.cols == OLD_EVALUATION ? OLD_EVALUATION : EVALUATION;
+    TRY(take(arrays, evaluations_name, EVALUATIONS, members, numbers));
+    for (int i = 0; i < EVALUATIONS; i++) {
+        *all[i] = members == OLD_EVALUATION ? old_evaluation(numbers + i * members)
+                                            : p4_evaluation_from_numbers(numbers + i * members);
+    }
+    TRY(take_rows(arrays, original_losses_name, 1, &run->original_losses.count, &run->original_losses.nll));
+done:
+    return rc;
 }
 
 static p4_rc put_tuning(p4_arrays_writer *w, const p4_fine_tuning *f)
@@ -268,11 +298,7 @@ static p4_rc put_numbers(p4_arrays_writer *w, const p4_run *run, const p4_tuning
     p4_rc rc = P4_OK;
     const p4_results *r = &run->results;
     const double compressed = run->packed.is_compressed;
-    double evaluations[EVALUATIONS * EVALUATION];
-    evaluation_numbers(evaluations, &r->pre);
-    evaluation_numbers(evaluations + EVALUATION, &r->post);
-    evaluation_numbers(evaluations + 2 * EVALUATION, &r->final);
-    TRY(put(w, evaluations_name, EVALUATIONS, EVALUATION, evaluations));
+    TRY(put_evaluations(w, run));
     TRY(put(w, compressed_name, 1, 1, &compressed));
     TRY(put_tuning(w, &r->fine_tuning));
     TRY(put_reconstruction(w, &r->reconstruction));
@@ -307,11 +333,8 @@ p4_rc p4_run_state_take(const p4_arrays *arrays, p4_run *run)
     p4_rc rc = P4_OK;
     p4_results *r = &run->results;
     const p4_model *model = &run->original.hf.model;
-    double evaluations[EVALUATIONS * EVALUATION], compressed;
-    TRY(take(arrays, evaluations_name, EVALUATIONS, EVALUATION, evaluations));
-    r->pre = evaluation_of(evaluations);
-    r->post = evaluation_of(evaluations + EVALUATION);
-    r->final = evaluation_of(evaluations + 2 * EVALUATION);
+    double compressed;
+    TRY(take_evaluations(arrays, run));
     TRY(take_tuning(arrays, &r->fine_tuning));
     TRY(take_reconstruction(arrays, &r->reconstruction));
     TRY(run->compute.group->rank == 0 ? take_curve(arrays, &run->curve) : P4_OK);

@@ -219,6 +219,12 @@ void p4_config_check_rules(const p4_config *config, p4_config_report *report)
     if (was_refused(report, "calibration_sequence_length") || was_refused(report, "global_batch_tokens")) {
         return;
     }
+    if (config->eval_stride >= T && !was_refused(report, "eval_stride")) {
+        p4_config_complain(report, line_of(report, "eval_stride"),
+                           "key \"eval_stride\": found %d, expected less than calibration_sequence_length, "
+                           "which is %lld",
+                           config->eval_stride, (long long)T);
+    }
     if (tokens > 0 && tokens % T != 0) {
         p4_config_complain(report, line_of(report, "global_batch_tokens"),
                            "key \"global_batch_tokens\": found %lld, expected a multiple of "

@@ -71,11 +71,23 @@ float *p4_net_attention_work(p4_net *net)
 
 void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T)
 {
+    p4_net_set_windows(net, h_ids, NULL, B, T);
+}
+
+void p4_net_set_windows(p4_net *net, const int32_t *h_ids, const int64_t *h_first, int64_t B, int64_t T)
+{
     int64_t N = B * T;
     int32_t *h_targets = net->h_tokens + N;
     memcpy(net->h_tokens, h_ids, (size_t)N * sizeof *h_ids);
     for (int64_t n = 0; n < N; n++) {
         h_targets[n] = n % T == T - 1 ? -1 : h_ids[n + 1];
+    }
+    net->unpredicted = 0;
+    for (int64_t b = 0; h_first != NULL && b < B; b++) {
+        for (int64_t t = 1; t < h_first[b]; t++) {
+            h_targets[b * T + t - 1] = -1;
+            net->unpredicted++;
+        }
     }
     net->targets = net->ids + N;
     net->ops->to_device(net->device, net->ids, net->h_tokens,

@@ -103,6 +103,7 @@ typedef struct p4_net {
     const void *final_n; /* act [N, C]: what p4_net_final_norm leaves for the model under test */
     double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; a trainer may place them
                      elsewhere */
+    int64_t unpredicted;           /* tokens of the micro-batch at hand, beside the first of each window */
     double predictions;            /* that these sums are over; replayed work (op `repeat`) is not counted */
     int32_t *h_tokens;             /* host [2 * N] */
     int32_t *h_first;              /* host [experts + 1]: where the rows of each expert begin */
@@ -124,8 +125,11 @@ p4_rc p4_net_open(p4_net *net, const p4_ops *ops, p4_device *device, const p4_mo
                   const p4_net_plan *plan);
 void p4_net_close(p4_net *net);
 
-/* Copies h_ids [B, T] to the device, and the targets: the next token, -1 at each window's end. Does not wait
- * for the device. Local. */
+/* Copies h_ids [B, T] to the device, and the targets: the next token, -1 at each window's end, and where the
+ * next token comes before h_first[B] of the window (NULL: all are predicted). Does not wait for the device.
+ * Local. */
+void p4_net_set_windows(p4_net *net, const int32_t *h_ids, const int64_t *h_first, int64_t B, int64_t T);
+/* The same where all tokens but the first of each window are predicted. Local. */
 void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
@@ -142,6 +146,10 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
 /* Adds what p4_net_score and p4_net_train have summed since the last call to *score. Waits for the device and
  * returns its failure, if any. Local. */
 p4_rc p4_net_take_score(p4_net *net, p4_score *score);
+/* h_nll [B, T]: the losses of the micro-batch that p4_net_score was last called for, 0 where a token is not
+ * predicted; its sums are not touched. To be called before anything else is computed. Waits for the device.
+ */
+void p4_net_losses(p4_net *net, float *h_nll, int64_t B, int64_t T);
 /* h_logits [N, V] of the normed states of p4_net_final_norm. */
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 

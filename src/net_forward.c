@@ -117,7 +117,7 @@ void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl)
             net->ops->add_sum(net->device, net->sums + i, scores, B * T);
         }
     }
-    net->predictions += (double)(B * (T - 1));
+    net->predictions += (double)(B * (T - 1) - net->unpredicted);
 }
 
 p4_rc p4_net_take_score(p4_net *net, p4_score *score)
@@ -131,6 +131,14 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score)
     score->count += net->predictions;
     net->predictions = 0;
     return net->ops->sync(net->device);
+}
+
+void p4_net_losses(p4_net *net, float *h_nll, int64_t B, int64_t T)
+{
+    const float *nll = p4_net_read(net, 0, P4_BUFFER_NLL);
+    if (p4_net_step(net)) {
+        net->ops->to_host(net->device, h_nll, nll, B * T * (int64_t)sizeof *nll);
+    }
 }
 
 /* The scores of rows [row, row + rows) of their logits. */

@@ -52,6 +52,7 @@ static void trace_evaluation(p4_net *net)
     }
     if (net->plan.head) {
         p4_net_score(net, &none, reference ? &none : NULL, B, T);
+        p4_net_losses(net, NULL, B, T);
     }
     p4_net_read(net, 0, P4_BUFFER_FINAL_N); /* its user may come later */
 }

@@ -116,6 +116,22 @@ same losses 1e-5 grok1 grok3
 same losses 1e-4 half1 half3 # a last digit moves few elements of the state by a step of bf16
 same_steps 1 eight1 eight2 eight3
 same losses 1e-4 eight1 eight2 eight3 # the step itself moves the loss by 5e-3
+# Intervals, whose documents are resampled alike on any number of ranks.
+python3 - bits1 bits2 bits3 bits4 <<'END' || failures=$((failures + 1))
+import json, math, sys
+runs = [json.load(open(run + "/results.json")) for run in sys.argv[1:]]
+first = runs[0]["final"]
+assert first["documents"] >= 10 and first["perplexity_low"] < first["perplexity"] < first["perplexity_high"], first
+quality = runs[0]["quality"]
+assert quality["degradation_low"] < quality["degradation_ratio"] < quality["degradation_high"], quality
+for run in runs[1:]:
+    for name in "pre_compression", "post_compression", "final", "quality":
+        for key, value in runs[0][name].items():
+            if value is None or isinstance(value, bool):
+                assert run[name][key] == value, (name, key)
+            else:
+                assert math.isclose(run[name][key], value, rel_tol=1e-6, abs_tol=1e-6), (name, key, run[name][key], value)
+END
 # Comparisons that cannot fail would prove nothing.
 if "$TOOL_COMPARE" bits1 tuned1 bits 1e-6 2>/dev/null; then
     echo "fine-tuning changed nothing"

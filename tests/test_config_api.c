@@ -56,6 +56,8 @@ static const struct {
     {"chat_template", "\"auto\"", NULL},
     {"calibration_samples", "1000", NULL},
     {"eval_samples", "1000", NULL},
+    {"eval_bos", "false", NULL},
+    {"eval_stride", "0", NULL},
     {"calibration_batch_size", "4", NULL},
     {"calibration_sequence_length", "512", NULL},
     {"num_workers", "4", NULL},

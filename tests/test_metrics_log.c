@@ -66,15 +66,27 @@ static void test_metrics_log(void)
     EXPECT_OK(p4_metrics_log_open(&log, path));
     EXPECT_OK(p4_metrics_log_blocks(
         &log, &(p4_block_loss){.first_block = 2, .blocks = 1, .before = 0.5, .after = 0.25}));
-    EXPECT_OK(p4_metrics_log_evaluation(
-        &log, "post", 0,
-        &(p4_evaluation){.loss = 3.5, .perplexity = INFINITY, .accuracy = 0.5, .kl = NAN, .tokens = 7}));
+    EXPECT_OK(p4_metrics_log_evaluation(&log, "post", 0,
+                                        &(p4_evaluation){.loss = 3.5,
+                                                         .perplexity = INFINITY,
+                                                         .perplexity_low = 30.5,
+                                                         .perplexity_high = INFINITY,
+                                                         .bits_per_byte = 1.25,
+                                                         .word_perplexity = 99.5,
+                                                         .accuracy = 0.5,
+                                                         .kl = NAN,
+                                                         .degradation_low = 0.25,
+                                                         .degradation_high = NAN,
+                                                         .tokens = 7,
+                                                         .documents = 3}));
     EXPECT_OK(p4_metrics_log_close(&log));
     EXPECT_OK(p4_file_read(&text, &bytes, path, 1 << 20));
     want =
         "{\"kind\":\"reconstruct\",\"first_block\":2,\"blocks\":1,\"loss_before\":0.5,\"loss_after\":0.25}\n"
         "{\"kind\":\"evaluation\",\"stage\":\"post\",\"step\":0,\"loss\":3.5,\"perplexity\":null,"
-        "\"accuracy\":0.5,\"kl\":null,\"tokens\":7}\n";
+        "\"perplexity_low\":30.5,\"perplexity_high\":null,\"bits_per_byte\":1.25,\"word_perplexity\":99.5,"
+        "\"accuracy\":0.5,\"kl\":null,"
+        "\"degradation_low\":0.25,\"degradation_high\":null,\"tokens\":7,\"documents\":3}\n";
     EXPECT(text != NULL && strcmp(text, want) == 0, "got %s", text);
     free(text);
     point.step = 1;

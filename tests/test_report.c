@@ -52,6 +52,26 @@ static void expect_text(const cJSON *root, const char *path, const char *want)
            got != NULL ? got : "(none)", want);
 }
 
+static void fill_evaluations(p4_results *r)
+{
+    r->pre =
+        (p4_evaluation){.loss = 2.8721, .perplexity = 17.675, .accuracy = 0.431, .kl = NAN, .tokens = 100352};
+    r->pre.perplexity_low = 16.9;
+    r->pre.perplexity_high = 18.4;
+    r->pre.degradation_low = r->pre.degradation_high = NAN;
+    r->pre.documents = 57;
+    r->pre.bits_per_byte = 0.8125;
+    r->pre.word_perplexity = 61.5;
+    r->post =
+        (p4_evaluation){.loss = 7.0379, .perplexity = 1139.0, .accuracy = 0.1, .kl = 4.2, .tokens = 100352};
+    r->final =
+        (p4_evaluation){.loss = 2.9, .perplexity = 18.1741, .accuracy = 0.42, .kl = 0.3, .tokens = 100352};
+    r->final.perplexity_low = 17.4;
+    r->final.perplexity_high = 18.9;
+    r->final.degradation_low = 0.021;
+    r->final.degradation_high = 0.035;
+}
+
 static void fill(p4_results *r)
 {
     p4_results_init(r);
@@ -62,12 +82,7 @@ static void fill(p4_results *r)
     strcpy(r->output_paths.quantized, "out/model.h5");
     strcpy(r->output_paths.dequantized_fp16, "out/dequantized_fp16");
     strcpy(r->output_paths.primary_output, "out/dequantized_fp16");
-    r->pre =
-        (p4_evaluation){.loss = 2.8721, .perplexity = 17.675, .accuracy = 0.431, .kl = NAN, .tokens = 100352};
-    r->post =
-        (p4_evaluation){.loss = 7.0379, .perplexity = 1139.0, .accuracy = 0.1, .kl = 4.2, .tokens = 100352};
-    r->final =
-        (p4_evaluation){.loss = 2.9, .perplexity = 18.1741, .accuracy = 0.42, .kl = 0.3, .tokens = 100352};
+    fill_evaluations(r);
     r->fine_tuning = (p4_fine_tuning){.ran = true,
                                       .epochs_completed = 2,
                                       .steps = 500,
@@ -101,7 +116,11 @@ static void fill(p4_results *r)
     p->places[1] = (p4_place){.host = "n2", .device = "NVIDIA H200", .first_rank = 2, .ranks = 1};
     EXPECT_OK(p4_provenance_add_input(p, "the training text", "crc32:1:2"));
     r->gradient_flow = (p4_gradient_flow){.ran = true, .passed = true, .tensors_checked = 75};
-    r->quality = (p4_quality){.passed = true, .degradation_ratio = 0.0282377, .max_accuracy_drop = 0.1};
+    r->quality = (p4_quality){.passed = true,
+                              .degradation_ratio = 0.0282377,
+                              .degradation_low = 0.021,
+                              .degradation_high = 0.035,
+                              .max_accuracy_drop = 0.1};
     r->metrics = (p4_size_metrics){.total_params = 70553706496,
                                    .layers_quantized = 28,
                                    .layers_preserved = 20,
@@ -260,23 +279,33 @@ static void test_table(void)
         "passed: 75 tensors",
         "812 MiB",
         "1 h 02 min\n    Fine-tune                     1 min 01 s\n",
-        "  Outputs\n    packed model               out/model.h5\n    fp16 model",
+        "  Outputs\n    packed model               out/model.h5\n"
         "    fp16 model                 out/dequantized_fp16 (primary)\n\n",
-        "PASSED: perplexity rose by 2.8 %, a rise of 10.0 % is allowed"};
+        "95 % interval",
+        "16.90..18.40",
+        "bits a byte                      0.8125",
+        "perplexity a word                61.500",
+        "2.1..3.5 %",
+        "measured on 100,352 tokens of 57 documents",
+        "PASSED: perplexity rose by 2.8 % (95 % interval: +2.1 to +3.5 %), a rise of 10.0 % is allowed"};
     expect_in_table(&results, passed, sizeof passed / sizeof passed[0]);
 
-    results.quality = (p4_quality){.passed = false, .degradation_ratio = 0.37, .max_accuracy_drop = 0.1};
+    results.quality = (p4_quality){.passed = false,
+                                   .degradation_ratio = 0.37,
+                                   .degradation_low = NAN,
+                                   .degradation_high = NAN,
+                                   .max_accuracy_drop = 0.1};
     results.metrics.target_compression_ratio = 4.0;
     results.fine_tuning.ran = false;
-    const char *const failed[] = {"FAILED: perplexity rose by 37.0 %", "target 4.0x: reached",
+    const char *const failed[] = {"FAILED: perplexity rose by 37.0 %, a rise", "target 4.0x: reached",
                                   "Fine-tuning     not run"};
     expect_in_table(&results, failed, sizeof failed / sizeof failed[0]);
 
     p4_results_free(&results);
     results.fine_tuning = (p4_fine_tuning){.ran = true, .epochs_completed = 1, .steps = 1, .tokens = 1};
-    results.gradient_flow.tensors_checked = results.pre.tokens = 1;
+    results.gradient_flow.tensors_checked = results.pre.documents = results.pre.tokens = 1;
     const char *const single[] = {"1 epoch, 1 step, 1 token;", "passed: 1 tensor gets a",
-                                  "measured on 1 token\n"};
+                                  "measured on 1 token of 1 document\n"};
     expect_in_table(&results, single, sizeof single / sizeof single[0]);
 
     results.output_paths.quantized[0] = '\0';
@@ -305,8 +334,8 @@ static void test_verdicts(void)
     results.gradient_flow = (p4_gradient_flow){.ran = true, .error = "the gradient of x is zero"};
     results.quality.passed = false;
     const char *const no_flow[] = {"FAILED: the gradient of x is zero",
-                                   "FAILED: perplexity rose by 2.8 %, a rise of 10.0 % is allowed; the "
-                                   "gradient-flow test failed"};
+                                   "FAILED: perplexity rose by 2.8 % (95 % interval: +2.1 to +3.5 %), a rise "
+                                   "of 10.0 % is allowed; the gradient-flow test failed"};
     expect_in_table(&results, no_flow, sizeof no_flow / sizeof no_flow[0]);
     results.quality.degradation_ratio = NAN; /* passed is false, not null */
     root = json_of(&results);

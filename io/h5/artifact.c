@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "io/h5/write.h"
+#include "io/json/evaluation.h"
 
 enum { OBJECT_NAME_BYTES = P4_TENSOR_NAME_BYTES + 32 };
 
@@ -226,13 +227,22 @@ p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *name, const 
 {
     p4_rc rc = P4_OK;
     char group[OBJECT_NAME_BYTES];
-    const number numbers[] = {{"loss", evaluation->loss},
-                              {"perplexity", evaluation->perplexity},
-                              {"accuracy", evaluation->accuracy},
-                              {"kl", evaluation->kl}};
+    double values[P4_EVALUATION_MEMBERS];
+    number numbers[P4_EVALUATION_MEMBERS];
+    size_t count = 0;
+    p4_evaluation_to_numbers(values, evaluation);
+    for (int i = 0; i < P4_EVALUATION_MEMBERS; i++) {
+        if (!p4_evaluation_is_count(i)) {
+            numbers[count++] = (number){p4_evaluation_keys[i], values[i]};
+        }
+    }
     TRY(object_name(group, "metrics", name, ""));
-    TRY(put_numbers(&artifact->file, group, numbers, sizeof numbers / sizeof numbers[0]));
-    rc = p4_h5_put_i64_attr(&artifact->file, group, "tokens", evaluation->tokens);
+    TRY(put_numbers(&artifact->file, group, numbers, count));
+    for (int i = 0; i < P4_EVALUATION_MEMBERS; i++) {
+        if (p4_evaluation_is_count(i)) {
+            TRY(p4_h5_put_i64_attr(&artifact->file, group, p4_evaluation_keys[i], (int64_t)values[i]));
+        }
+    }
 done:
     return rc;
 }

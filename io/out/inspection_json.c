@@ -1,6 +1,6 @@
 #include <stdlib.h>
 
-#include "io/json/write.h"
+#include "io/json/evaluation.h"
 #include "io/out/inspection.h"
 #include "src/leaf/escape.h"
 
@@ -58,14 +58,11 @@ static bool put_tensor(cJSON *list, const p4_tensor_inspection *t)
 
 static bool put_evaluation(cJSON *to, const char *key, const p4_evaluation *e)
 {
-    const p4_json_real reals[] = {
-        {"loss", e->loss}, {"perplexity", e->perplexity}, {"accuracy", e->accuracy}, {"kl", e->kl}};
     if (e->tokens == 0) {
         return cJSON_AddNullToObject(to, key) != NULL;
     }
     cJSON *object = cJSON_AddObjectToObject(to, key);
-    return object != NULL && p4_json_put_reals(object, reals, sizeof reals / sizeof reals[0]) &&
-           p4_json_put_whole(object, "tokens", e->tokens);
+    return object != NULL && p4_json_put_evaluation(object, e);
 }
 
 static bool put_sizes(cJSON *to, const p4_inspection *x)

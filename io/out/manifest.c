@@ -9,8 +9,9 @@
 #include "io/json/read.h"
 #include "io/json/write.h"
 
-/* OLDEST: the same but for those that reconstruction saves, which a program of that version would misread. */
-enum { MAX_FILE_BYTES = 64 << 20, VERSION = 3, OLDEST = 2 };
+/* Version 3 added checkpoints of reconstruction, version 4 members of the evaluations: programs of the
+ * version before would misread them, and this one reads what they wrote. */
+enum { MAX_FILE_BYTES = 64 << 20, VERSION = 4, OLDEST = 2 };
 static const char format_name[] = "phase4-checkpoint";
 static const int64_t STEPS_LIMIT = (int64_t)1 << 50;
 

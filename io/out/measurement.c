@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "io/json/write.h"
+#include "io/json/evaluation.h"
+#include "io/out/report.h"
 
 /* ---- the table ---- */
 
@@ -29,9 +30,11 @@ static void verdict(FILE *to, const p4_measurement *m)
         fprintf(to, "\n  Verdict         FAILED: perplexity became infinite\n");
         return;
     }
-    fprintf(to, "\n  Verdict         %s: perplexity %s by %.1f %%, a rise of %.1f %% is allowed\n",
+    char interval[64];
+    fprintf(to, "\n  Verdict         %s: perplexity %s by %.1f %%%s, a rise of %.1f %% is allowed\n",
             q->passed ? "PASSED" : "FAILED", q->degradation_ratio < 0 ? "fell" : "rose",
-            100.0 * fabs(q->degradation_ratio), 100.0 * q->max_accuracy_drop);
+            100.0 * fabs(q->degradation_ratio), p4_quality_interval(interval, q),
+            100.0 * q->max_accuracy_drop);
 }
 
 void p4_measurement_table(FILE *to, const p4_measurement *m)
@@ -39,10 +42,15 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     enum { COLUMNS = 4 };
     const p4_evaluation *columns[COLUMNS] = {&m->original, &m->compressed, &m->recorded_original,
                                              &m->recorded};
-    double perplexity[COLUMNS], loss[COLUMNS], accuracy[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
+    double perplexity[COLUMNS], low[COLUMNS], high[COLUMNS], bits[COLUMNS], words[COLUMNS], loss[COLUMNS],
+        accuracy[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
     for (int i = 0; i < COLUMNS; i++) {
         bool there = columns[i]->tokens > 0;
         perplexity[i] = there ? columns[i]->perplexity : NAN;
+        low[i] = there ? columns[i]->perplexity_low : NAN;
+        high[i] = there ? columns[i]->perplexity_high : NAN;
+        bits[i] = there ? columns[i]->bits_per_byte : NAN;
+        words[i] = there ? columns[i]->word_perplexity : NAN;
         loss[i] = there ? columns[i]->loss : NAN;
         accuracy[i] = there ? columns[i]->accuracy : NAN;
         kl[i] = there ? columns[i]->kl : NAN;
@@ -55,6 +63,10 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     fprintf(to, "  %-26s %27s %27s\n", "", "measured now    ", "recorded by the run    ");
     fprintf(to, "  %-26s %13s %13s %13s %13s\n", "", "original", "compressed", "original", "compressed");
     row(to, "perplexity", perplexity, 3, 1);
+    row(to, "  95 % interval from", low, 3, 1);
+    row(to, "  to", high, 3, 1);
+    row(to, "bits a byte", bits, 4, 1);
+    row(to, "perplexity a word", words, 3, 1);
     row(to, "loss (nats a token)", loss, 4, 1);
     row(to, "next token right (%)", accuracy, 2, 100);
     row(to, "KL to the original (nats)", kl, 4, 1);
@@ -66,25 +78,24 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
 
 static bool put_evaluation(cJSON *to, const char *key, const p4_evaluation *e)
 {
-    const p4_json_real reals[] = {
-        {"loss", e->loss}, {"perplexity", e->perplexity}, {"accuracy", e->accuracy}, {"kl", e->kl}};
     if (e->tokens == 0) {
         return cJSON_AddNullToObject(to, key) != NULL;
     }
     cJSON *object = cJSON_AddObjectToObject(to, key);
-    return object != NULL && p4_json_put_reals(object, reals, sizeof reals / sizeof reals[0]) &&
-           p4_json_put_whole(object, "tokens", e->tokens);
+    return object != NULL && p4_json_put_evaluation(object, e);
 }
 
 static bool put_quality(cJSON *to, const p4_quality *q)
 {
     const p4_json_real reals[] = {{"degradation_ratio", q->degradation_ratio},
+                                  {"degradation_low", q->degradation_low},
+                                  {"degradation_high", q->degradation_high},
                                   {"max_accuracy_drop", q->max_accuracy_drop}};
     bool judged = !isnan(q->degradation_ratio);
     return to != NULL &&
            (judged ? cJSON_AddBoolToObject(to, "passed", q->passed) : cJSON_AddNullToObject(to, "passed")) !=
                NULL &&
-           p4_json_put_reals(to, reals, 2);
+           p4_json_put_reals(to, reals, sizeof reals / sizeof reals[0]);
 }
 
 char *p4_measurement_json(const p4_measurement *m)

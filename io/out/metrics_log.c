@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "io/file/atomic_file.h"
-#include "io/json/write.h"
+#include "io/json/evaluation.h"
 #include "io/out/report.h"
 
 p4_rc p4_metrics_log_open(p4_metrics_log *log, const char *path)
@@ -61,12 +61,8 @@ p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point)
 p4_rc p4_metrics_log_evaluation(p4_metrics_log *log, const char *stage, int64_t step,
                                 const p4_evaluation *evaluation)
 {
-    const p4_json_real numbers[] = {{"step", (double)step},
-                                    {"loss", evaluation->loss},
-                                    {"perplexity", evaluation->perplexity},
-                                    {"accuracy", evaluation->accuracy},
-                                    {"kl", evaluation->kl},
-                                    {"tokens", (double)evaluation->tokens}};
+    p4_json_real numbers[1 + P4_EVALUATION_MEMBERS] = {{"step", (double)step}};
+    p4_evaluation_to_reals(numbers + 1, evaluation);
     return write_line(log, "evaluation", stage, numbers, sizeof numbers / sizeof numbers[0]);
 }
 

@@ -47,6 +47,9 @@ p4_rc p4_metadata_read(p4_metadata *metadata, const char *directory);
 /* From text in memory; `source` names it in messages. */
 p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_bytes, const char *source);
 
+/* " (95 % interval: +2.1 to +3.4 %)" of the verdict's ratio, or "". Returns text. */
+const char *p4_quality_interval(char text[64], const p4_quality *quality);
+
 /* ---- metrics.jsonl ---- */
 
 /* The one output that grows in place, so that it can be followed during a run: one line a measurement,

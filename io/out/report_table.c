@@ -159,26 +159,62 @@ static void quality_row(FILE *to, const char *label, const double values[3], int
             cell(text[1], values[1], decimals, unit), cell(text[2], values[2], decimals, unit));
 }
 
+/* From `low` to `high`, each with as many digits as a column has room for. */
+static void interval_row(FILE *to, const double low[3], const double high[3], const char *unit)
+{
+    char text[3][CELL_BYTES];
+    for (int i = 0; i < 3; i++) {
+        int decimals = fabs(high[i]) < 10 ? 3 : fabs(high[i]) < 100 ? 2 : fabs(high[i]) < 1000 ? 1 : 0;
+        char from[P4_NUMBER_BYTES], until[P4_NUMBER_BYTES];
+        decimals = unit[0] != '\0' && decimals > 1 ? 1 : decimals;
+        snprintf(text[i], CELL_BYTES, isnan(low[i]) ? "-" : "%.16s..%.16s%s",
+                 p4_format_number(from, low[i], decimals), p4_format_number(until, high[i], decimals), unit);
+    }
+    fprintf(to, "    %-26s %12s %12s %12s\n", "  95 % interval", text[0], text[1], text[2]);
+}
+
+static void intervals(FILE *to, const p4_evaluation *const e[3], bool of_change)
+{
+    double low[3], high[3];
+    for (int i = 0; i < 3; i++) {
+        low[i] = of_change ? 100.0 * e[i]->degradation_low : e[i]->perplexity_low;
+        high[i] = of_change ? 100.0 * e[i]->degradation_high : e[i]->perplexity_high;
+    }
+    if (!isnan(low[of_change ? 2 : 0])) {
+        interval_row(to, low, high, of_change ? " %" : "");
+    }
+}
+
 static void quality(FILE *to, const p4_results *r)
 {
     const p4_evaluation *e[3] = {&r->pre, &r->post, &r->final};
-    double values[5][3];
+    double values[7][3];
     for (int i = 0; i < 3; i++) {
         values[0][i] = e[i]->perplexity;
         values[1][i] = i > 0 ? 100.0 * (e[i]->perplexity - r->pre.perplexity) / r->pre.perplexity : NAN;
         values[2][i] = e[i]->loss;
         values[3][i] = 100.0 * e[i]->accuracy;
         values[4][i] = e[i]->kl;
+        values[5][i] = e[i]->bits_per_byte;
+        values[6][i] = e[i]->word_perplexity;
     }
     char text[CELL_BYTES];
     fprintf(to, "  %-28s %12s %12s %12s\n", "Quality", "original", "quantized", "final");
     quality_row(to, "perplexity", values[0], 3, "");
+    intervals(to, e, false);
     quality_row(to, "  change", values[1], 1, " %");
+    intervals(to, e, true);
     quality_row(to, "loss (nats a token)", values[2], 4, "");
+    if (!isnan(values[5][0])) {
+        quality_row(to, "bits a byte", values[5], 4, "");
+        quality_row(to, "perplexity a word", values[6], 3, "");
+    }
     quality_row(to, "next token guessed right", values[3], 1, " %");
     quality_row(to, "KL to the original (nats)", values[4], 4, "");
     if (r->pre.tokens > 0) {
-        fprintf(to, "    measured on %s token%s\n", grouped(text, r->pre.tokens), p4_plural(r->pre.tokens));
+        fprintf(to, "    measured on %s token%s", grouped(text, r->pre.tokens), p4_plural(r->pre.tokens));
+        fprintf(to, r->pre.documents > 0 ? " of %s document%s\n" : "\n", grouped(text, r->pre.documents),
+                p4_plural(r->pre.documents));
     }
     fprintf(to, "\n");
 }
@@ -302,9 +338,10 @@ static void verdict(FILE *to, const p4_results *r)
     } else if (isinf(q->degradation_ratio)) {
         fprintf(to, "perplexity became infinite, a rise of %.1f %% is allowed", 100.0 * q->max_accuracy_drop);
     } else {
-        fprintf(to, "perplexity %s by %.1f %%, a rise of %.1f %% is allowed",
+        char interval[64];
+        fprintf(to, "perplexity %s by %.1f %%%s, a rise of %.1f %% is allowed",
                 q->degradation_ratio < 0.0 ? "fell" : "rose", 100.0 * fabs(q->degradation_ratio),
-                100.0 * q->max_accuracy_drop);
+                p4_quality_interval(interval, q), 100.0 * q->max_accuracy_drop);
     }
     fprintf(to, "%s\n", flow_failed ? "; the gradient-flow test failed" : "");
 }

@@ -1,17 +1,20 @@
 #include "io/out/report.h"
 
+#include "io/json/evaluation.h"
+
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 void p4_results_init(p4_results *results)
 {
-    const p4_evaluation unmeasured = {.loss = NAN, .perplexity = NAN, .accuracy = NAN, .kl = NAN};
     p4_size_metrics *m = &results->metrics;
     p4_fine_tuning *tuning = &results->fine_tuning;
     memset(results, 0, sizeof *results);
-    results->pre = results->post = results->final = unmeasured;
+    results->pre = results->post = results->final = p4_evaluation_none();
     results->quality.degradation_ratio = results->quality.max_accuracy_drop = NAN;
+    results->quality.degradation_low = results->quality.degradation_high = NAN;
     tuning->final_loss = tuning->final_perplexity = tuning->best_perplexity = NAN;
     m->original_size_mb = m->stored_size_mb = m->compressed_size_mb = m->packed_file_mb = NAN;
     m->compression_ratio = NAN;
@@ -47,6 +50,16 @@ p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry 
     }
     tuning->history[tuning->history_count++] = *entry;
     return P4_OK;
+}
+
+const char *p4_quality_interval(char text[64], const p4_quality *q)
+{
+    text[0] = '\0';
+    if (isfinite(q->degradation_low) && isfinite(q->degradation_high)) {
+        snprintf(text, 64, " (95 %% interval: %+.1f to %+.1f %%)", 100.0 * q->degradation_low,
+                 100.0 * q->degradation_high);
+    }
+    return text;
 }
 
 p4_rc p4_results_add_time(p4_results *results, const char *stage, double seconds)

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "io/file/atomic_file.h"
-#include "io/json/write.h"
+#include "io/json/evaluation.h"
 #include "io/out/experts_json.h"
 #include "io/out/outputs.h"
 #include "io/out/provenance.h"
@@ -18,16 +18,6 @@ static bool put_output_paths(cJSON *object, const p4_output_paths *paths)
         ok = p4_json_put_text(object, p4_outputs[i].id, p4_output_path(paths, &p4_outputs[i]));
     }
     return ok;
-}
-
-static bool put_evaluation(cJSON *object, const p4_evaluation *evaluation)
-{
-    const p4_json_real numbers[] = {{"loss", evaluation->loss},
-                                    {"perplexity", evaluation->perplexity},
-                                    {"accuracy", evaluation->accuracy},
-                                    {"tokens", (double)evaluation->tokens},
-                                    {"kl", evaluation->kl}};
-    return p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]);
 }
 
 static bool put_history(cJSON *list, const p4_fine_tuning *tuning)
@@ -134,6 +124,8 @@ static bool put_quality(cJSON *object, const p4_quality *quality, const p4_gradi
 {
     bool judged = !isnan(quality->degradation_ratio) || (flow->ran && !flow->passed);
     const p4_json_real numbers[] = {{"degradation_ratio", quality->degradation_ratio},
+                                    {"degradation_low", quality->degradation_low},
+                                    {"degradation_high", quality->degradation_high},
                                     {"max_accuracy_drop", quality->max_accuracy_drop}};
     return put_bool(object, "passed", quality->passed, judged) &&
            p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]);
@@ -150,6 +142,15 @@ static bool put_timing(cJSON *object, const p4_results *results)
     return ok && p4_json_put_reals(object, &total, 1);
 }
 
+/* "": it is measured, or nothing is. */
+static const char *why_no_text(const p4_results *r)
+{
+    bool unknown = r->pre.tokens > 0 && isnan(r->pre.bits_per_byte);
+    return !unknown               ? ""
+           : r->pre.documents > 0 ? "the evaluation windows come as token ids, without the text they are of"
+                                  : "an earlier version of the program evaluated the original model";
+}
+
 p4_rc p4_results_print(const p4_results *results, char **json)
 {
     cJSON *root = cJSON_CreateObject();
@@ -162,9 +163,10 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         p4_json_put_text(root, "packing", results->packing) &&
         p4_json_put_provenance(root, "provenance", &results->provenance) &&
         put_output_paths(cJSON_AddObjectToObject(root, "output_paths"), &results->output_paths) &&
-        put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &results->pre) &&
-        put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&
-        put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
+        p4_json_put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &results->pre) &&
+        p4_json_put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&
+        p4_json_put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
+        p4_json_put_text(root, "why_no_bits_per_byte", why_no_text(results)) &&
         put_reconstruction(root, &results->reconstruction) && put_fine_tuning(root, &results->fine_tuning) &&
         p4_json_put_experts(root, "experts", &results->experts) &&
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&

@@ -74,6 +74,12 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
         p4_html_number(to, p4_page_real(run->results, "pre_compression.perplexity"), 2, "");
         fputs(" to ", to);
         p4_html_number(to, p4_page_real(run->results, "final.perplexity"), 2, "");
+        double low = p4_page_real(run->results, "quality.degradation_low"),
+               high = p4_page_real(run->results, "quality.degradation_high");
+        if (isfinite(low) && isfinite(high)) {
+            fprintf(to, " (95&nbsp;%% interval of the change: %+.1f to %+.1f&nbsp;%%)", 100 * low,
+                    100 * high);
+        }
         fputs(".", to);
     }
     if (!isnan(ratio) && !isnan(allowed)) {
@@ -261,6 +267,29 @@ static void put_row(FILE *to, const p4_page_run *run, const char *label, const c
     fputs("</tr>\n", to);
 }
 
+/* Nothing where no interval is known, as in results of earlier versions. */
+static void put_interval(FILE *to, const p4_page_run *run, const char *low, const char *high, double scale,
+                         int decimals, const char *unit)
+{
+    static const char *const stages[] = {"pre_compression", "post_compression", "final"};
+    if (isnan(p4_page_real(p4_page_item(run->results, "final"), low))) {
+        return;
+    }
+    fputs("<tr><th scope=\"row\">95&nbsp;% interval</th>", to);
+    for (int i = 0; i < 3; i++) {
+        const cJSON *evaluation = p4_page_item(run->results, stages[i]);
+        double from = scale * p4_page_real(evaluation, low), until = scale * p4_page_real(evaluation, high);
+        fputs("<td class=\"n\">", to);
+        if (isfinite(from)) {
+            p4_html_number(to, from, decimals, "");
+            fputs(" to ", to);
+            p4_html_number(to, until, decimals, unit);
+        }
+        fputs("</td>", to);
+    }
+    fputs("</tr>\n", to);
+}
+
 static void put_changes(FILE *to, const p4_page_run *run)
 {
     double pre = p4_page_real(run->results, "pre_compression.perplexity");
@@ -285,8 +314,14 @@ void p4_section_quality(FILE *to, const p4_page_run *run)
           to);
     p4_html_table(to, "Evaluations", "Measure|#Original|#Quantized|#Final");
     put_row(to, run, "perplexity", "perplexity", 1, 3, "");
+    put_interval(to, run, "perplexity_low", "perplexity_high", 1, 3, "");
     put_changes(to, run);
+    put_interval(to, run, "degradation_low", "degradation_high", 100, 1, "&nbsp;%");
     put_row(to, run, "loss, nats per token", "loss", 1, 4, "");
+    if (!isnan(p4_page_real(run->results, "pre_compression.bits_per_byte"))) {
+        put_row(to, run, "bits per byte", "bits_per_byte", 1, 4, "");
+        put_row(to, run, "perplexity per word", "word_perplexity", 1, 3, "");
+    }
     put_row(to, run, "next token correct", "accuracy", 100, 2, "&nbsp;%");
     put_row(to, run, "KL to the original, nats", "kl", 1, 4, "");
     p4_html_end_table(to);

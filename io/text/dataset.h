@@ -48,16 +48,49 @@ typedef struct p4_windowing {
     uint64_t seed;                 /* of what is drawn */
     p4_json_reading json;          /* of lines of JSONL */
     const p4_mixture *opt_mixture; /* of the files; NULL: each counts by its size */
+    /* Tokens from the beginning of a window to that of the next, below T: windows overlap, and of each only
+     * the last `stride` tokens are predicted; of the first of the stream all are. 0: windows side by side. */
+    int64_t stride;
 } p4_windowing;
+
+/* Tokens [from, to) of a window, all of one document, each of which is predicted from those before it. */
+typedef struct p4_window_part {
+    int64_t window, document; /* document: below p4_windows.part_documents */
+    int64_t from, to;         /* from: at least 1 */
+} p4_window_part;
+
+/* A document as text; -1: not known, as it came as token ids. */
+typedef struct p4_document_text {
+    int64_t tokens; /* all of it, with the end-of-text id */
+    int64_t bytes, words;
+} p4_document_text;
 
 /* Windows of calibration and evaluation: ids[count * T]. */
 typedef struct p4_windows {
     int32_t *ids;
     int64_t count, T;
+    int64_t stride;     /* of overlapping windows; 0: side by side */
+    bool begins_stream; /* window 0 is the first of the stream */
     int64_t
         tokens_total;  /* of the stream that the windows are of: what was tokenized, and token files whole */
     int64_t documents; /* that were tokenized */
+    /* Which document each predicted token is of, in the order of the windows (io/text/window_parts.h). */
+    p4_window_part *parts;
+    int64_t part_count, part_documents;
+    p4_document_text *texts; /* [part_documents] */
 } p4_windows;
+
+/* The first token of a window that is predicted, at least 1. */
+static inline int64_t p4_window_first(const p4_windows *windows, int64_t window)
+{
+    bool all = windows->stride == 0 || (window == 0 && windows->begins_stream);
+    return all ? 1 : windows->T - windows->stride;
+}
+/* Windows of T tokens in a stream. */
+static inline int64_t p4_windows_in(int64_t tokens, int64_t T, int64_t stride)
+{
+    return tokens < T ? 0 : stride == 0 ? tokens / T : (tokens - T) / stride + 1;
+}
 
 /* Draws `limit` windows from the files, in the order of the stream; all of them, if there are no more or
  * limit is 0. Text is tokenized; .bin files are token ids, taken as they are: llm.c's by their magic, else

@@ -1,6 +1,7 @@
 #include "io/text/tokenize.h"
 
 #include "io/text/dataset_parts.h"
+#include "io/text/words.h"
 #include "src/leaf/stop.h"
 
 #include <pthread.h>
@@ -18,6 +19,7 @@ typedef struct text_piece {
     int64_t source; /* index of the file or sample */
     int64_t number; /* of the document, from 1, among those read of its file, or of the sample */
     bool continues;
+    p4_white_runs white;
 } text_piece;
 
 /* Some documents that one thread tokenizes. */
@@ -196,6 +198,7 @@ static p4_rc batch_tokenize(token_batch *batch, const batch_ring *ring, p4_token
             TRY(p4_ids_append(&batch->ids, &ring->how->end_id, 1));
         }
         piece->ids_end = batch->ids.count;
+        piece->white = p4_white_runs_count(text, piece->bytes);
         text += piece->bytes;
     }
 done:
@@ -239,7 +242,8 @@ typedef struct collector {
     p4_take_ids take;
     void *user;
     p4_text_counts *counts;
-    bool continuing; /* the next piece belongs to the document before */
+    bool continuing; /* the next piece belongs to the document before ... */
+    bool in_white;   /* ... which ended in white space */
     /* what was no UTF-8: bytes, the files or samples that had such, the first of them and the last */
     int64_t replaced, replaced_sources, first_replaced, last_replaced;
 } collector;
@@ -272,6 +276,15 @@ static void warn_of_replaced(const p4_texts *texts, const collector *from)
          (long long)from->replaced, p4_plural(from->replaced));
 }
 
+/* A run of white space that goes on in the next piece counts once. */
+static void count_text(collector *to, const text_piece *piece)
+{
+    bool goes_on = to->continuing && to->in_white && piece->white.first;
+    to->counts->bytes += (int64_t)piece->bytes;
+    to->counts->words += piece->white.count + (to->continuing ? 0 : 1) - (goes_on ? 1 : 0);
+    to->in_white = piece->white.last;
+}
+
 static p4_rc check_ids(const batch_ring *ring, const text_piece *piece, const int32_t *ids, int64_t count)
 {
     p4_rc rc = P4_OK;
@@ -297,6 +310,7 @@ static p4_rc batch_collect(const batch_ring *ring, collector *to, const token_ba
         const int32_t *ids = batch->ids.ids + from;
         int64_t count = piece->ids_end - from;
         to->counts->documents += !to->continuing;
+        count_text(to, piece);
         count_replaced(to, piece);
         to->counts->tokens += count;
         to->continuing = piece->continues;

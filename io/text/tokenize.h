@@ -16,10 +16,11 @@ typedef struct p4_texts {
 
 typedef struct p4_text_counts {
     int64_t documents, tokens;
+    int64_t bytes, words; /* of the text (io/text/words.h) */
 } p4_text_counts;
 
 /* Takes the ids of one document, or of a piece of one, in the order of the texts. source: index of the file
- * or sample. Every id is in the vocabulary. */
+ * or sample. Every id is in the vocabulary. The counts include what is taken. */
 typedef p4_rc (*p4_take_ids)(void *user, int64_t source, const int32_t *ids, int64_t count);
 
 /* Tokenizes all documents of `texts`, each alone, and appends the end-of-text id to each. Token files among

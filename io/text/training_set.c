@@ -3,6 +3,7 @@
 #include "io/text/token_file.h"
 #include "io/text/token_stream.h"
 #include "io/text/training_layout.h"
+#include "io/text/window_parts.h"
 #include "src/leaf/rng.h"
 
 #include <stdio.h>
@@ -169,10 +170,18 @@ static p4_rc read_aside(const p4_training_set *set, p4_windows *aside)
     if (aside->ids == NULL) {
         return P4_E_SYSTEM;
     }
-    for (int64_t i = 0; i < aside->count; i++) {
-        p4_token_stream_read(&set->stream, aside->ids + i * aside->T, layout->aside[i] * aside->T, aside->T);
+    int64_t *begins = p4_alloc((size_t)aside->count, sizeof *begins);
+    if (begins == NULL) {
+        return P4_E_SYSTEM;
     }
-    return P4_OK;
+    for (int64_t i = 0; i < aside->count; i++) {
+        begins[i] = layout->aside[i] * aside->T;
+        p4_token_stream_read(&set->stream, aside->ids + i * aside->T, begins[i], aside->T);
+    }
+    const p4_document_map map = {.stream = &set->stream, .end_id = (int32_t)layout->end_id};
+    p4_rc rc = p4_window_parts_find(aside, &map, begins);
+    free(begins);
+    return rc;
 }
 
 /* ---- opening ---- */

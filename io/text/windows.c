@@ -5,6 +5,7 @@
 #include "io/text/token_file.h"
 #include "io/text/token_stream.h"
 #include "io/text/tokenize.h"
+#include "io/text/window_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,14 +21,45 @@ typedef struct source {
     int64_t used, capacity;
     int64_t *counts; /* [texts.count] tokens of each text */
     p4_text_counts totals;
-    p4_token_stream stream; /* a part a file or sample */
+    p4_document_span
+        *spans; /* [totals.documents] of what was tokenized; `first` is among `ids` until joined */
+    int64_t span_capacity, seen_bytes, seen_words; /* seen: of those spans */
+    p4_token_stream stream;                        /* a part a file or sample */
 } source;
 
 /* ---- the stream ---- */
 
+/* The document at hand is number totals.documents; `count` more of its tokens come. */
+static p4_rc note_document(source *s, int64_t count)
+{
+    int64_t number = s->totals.documents;
+    if (number > s->span_capacity) {
+        int64_t capacity = p4_max_i64(number, p4_max_i64(64, 2 * s->span_capacity));
+        p4_document_span *grown = p4_resize(s->spans, (size_t)capacity, sizeof *grown);
+        if (grown == NULL) {
+            return P4_E_SYSTEM;
+        }
+        memset(grown + s->span_capacity, 0, (size_t)(capacity - s->span_capacity) * sizeof *grown);
+        s->spans = grown;
+        s->span_capacity = capacity;
+    }
+    p4_document_span *span = &s->spans[number - 1];
+    span->first = span->tokens == 0 ? s->used : span->first;
+    span->tokens += count;
+    span->bytes += s->totals.bytes - s->seen_bytes;
+    span->words += s->totals.words - s->seen_words;
+    s->seen_bytes = s->totals.bytes;
+    s->seen_words = s->totals.words;
+    return P4_OK;
+}
+
 static p4_rc keep_ids(void *user, int64_t from, const int32_t *ids, int64_t count)
 {
     source *s = user;
+    p4_rc rc = note_document(s, count);
+    if (rc != P4_OK) {
+        return rc;
+    }
     if (s->used + count > s->capacity) {
         int64_t capacity = p4_max_i64(p4_max_i64(s->used + count, s->capacity + s->capacity / 2), 1 << 16);
         void *grown = p4_resize(s->ids, (size_t)capacity, (size_t)s->id_bytes);
@@ -52,7 +84,7 @@ static p4_rc keep_ids(void *user, int64_t from, const int32_t *ids, int64_t coun
 static p4_rc join(source *s)
 {
     p4_rc rc = P4_OK;
-    int64_t at = 0;
+    int64_t at = 0, span = 0;
     p4_token_stream_free(&s->stream);
     for (int64_t i = 0; i < s->texts.count; i++) {
         const p4_token_file *file = s->files != NULL && s->files[i].path != NULL ? &s->files[i] : NULL;
@@ -62,6 +94,9 @@ static p4_rc join(source *s)
             TRY(p4_token_stream_add(&s->stream, (const char *)s->ids + at * s->id_bytes, s->id_bytes,
                                     s->counts[i]));
             at += s->counts[i];
+            for (; span < s->totals.documents && s->spans[span].first < at; span++) {
+                s->spans[span].first += s->stream.count - at;
+            }
         }
     }
 done:
@@ -73,6 +108,10 @@ static p4_rc tokenize(source *s, const p4_windowing *how)
     p4_rc rc = P4_OK;
     s->used = 0;
     s->totals = (p4_text_counts){0};
+    s->seen_bytes = s->seen_words = 0;
+    if (s->span_capacity > 0) {
+        memset(s->spans, 0, (size_t)s->span_capacity * sizeof *s->spans);
+    }
     memset(s->counts, 0, (size_t)s->texts.count * sizeof *s->counts);
     s->texts.draws = s->draws;
     TRY(p4_tokenize(&s->texts, how, keep_ids, s, &s->totals));
@@ -92,7 +131,7 @@ static p4_rc fill(source *s, const p4_windowing *how, int64_t limit)
             TRY(p4_plan_draws(&s->draws, s->texts.paths, s->texts.count, how, limit, attempt));
         }
         TRY(tokenize(s, how));
-        if (s->draws == NULL || s->stream.count / how->T >= limit) {
+        if (s->draws == NULL || p4_windows_in(s->stream.count, how->T, how->stride) >= limit) {
             break;
         }
     }
@@ -123,6 +162,7 @@ static void close_source(source *s)
     free(s->draws);
     free(s->ids);
     free(s->counts);
+    free(s->spans);
     p4_token_stream_free(&s->stream);
 }
 
@@ -142,9 +182,10 @@ static p4_rc pick(int64_t **picks, int64_t count, int64_t total, const source *s
         }
         goto done;
     }
-    for (int64_t i = 0; i < s->texts.count; i++) {
+    const int64_t step = how->stride > 0 ? how->stride : how->T;
+    for (int64_t i = 0; i < s->texts.count; i++) { /* a window is that of the file in which it begins */
         const p4_token_part *part = &s->stream.parts[i];
-        int64_t end = p4_min_i64(total, p4_ceil_div(part->first + part->count, how->T));
+        int64_t end = p4_min_i64(total, p4_ceil_div(part->first + part->count, step));
         bool drawn = s->draws != NULL && s->draws[i].stride > 0;
         ranges[i] = (p4_window_range){.count = end - at, .weight = drawn ? s->draws[i].stride : 1};
         at = end;
@@ -174,10 +215,18 @@ static p4_rc check_window(const source *s, const int32_t *ids, int64_t at, const
     return P4_OK;
 }
 
+/* The windows begin at tokens begins[count] of the stream. */
+static p4_rc find_parts(p4_windows *windows, const source *s, const p4_windowing *how, const int64_t *begins)
+{
+    const p4_document_map map = {
+        .stream = &s->stream, .end_id = how->end_id, .spans = s->spans, .span_count = s->totals.documents};
+    return p4_window_parts_find(windows, &map, begins);
+}
+
 static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowing *how, int64_t limit)
 {
     p4_rc rc = P4_OK;
-    const int64_t T = how->T, total = s->stream.count / T;
+    const int64_t T = how->T, total = p4_windows_in(s->stream.count, T, how->stride);
     int64_t *picks = NULL, (*seen)[2] = NULL;
     CHECK(total > 0, "%s: %lld token%s, less than one window of %lld tokens", s->what,
           (long long)s->stream.count, p4_plural(s->stream.count), (long long)T);
@@ -188,8 +237,10 @@ static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowi
     TRY(windows->ids != NULL && seen != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < windows->count; i++) {
         int32_t *ids = windows->ids + i * T;
-        p4_token_stream_read(&s->stream, ids, picks[i] * T, T);
-        TRY(check_window(s, ids, picks[i] * T, how, seen));
+        windows->begins_stream = windows->begins_stream || picks[i] == 0;
+        picks[i] *= how->stride > 0 ? how->stride : T; /* from here on: the token where it begins */
+        p4_token_stream_read(&s->stream, ids, picks[i], T);
+        TRY(check_window(s, ids, picks[i], how, seen));
     }
     for (int64_t i = 0; i < s->texts.count && s->files != NULL; i++) {
         if (s->files[i].path != NULL) {
@@ -198,6 +249,7 @@ static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowi
     }
     windows->tokens_total = s->stream.count;
     windows->documents = s->totals.documents;
+    TRY(find_parts(windows, s, how, picks));
 done:
     free(picks);
     free(seen);
@@ -210,8 +262,8 @@ static p4_rc read_source(p4_windows *windows, source *s, const p4_windowing *how
 {
     p4_rc rc = P4_OK;
     int64_t ids;
-    *windows = (p4_windows){.T = how->T};
-    CHECK(how->T >= 1 && limit >= 0 && how->vocab >= 1,
+    *windows = (p4_windows){.T = how->T, .stride = how->stride};
+    CHECK(how->T >= 1 && limit >= 0 && how->vocab >= 1 && how->stride >= 0 && how->stride < how->T,
           "windows of %lld tokens, at most %lld, vocabulary %lld: out of range", (long long)how->T,
           (long long)limit, (long long)how->vocab);
     CHECK(how->end_id < how->vocab, "the end-of-text id is %d; the model's vocabulary holds 0 to %lld",
@@ -262,11 +314,13 @@ p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint
     const int64_t T = from->T;
     const size_t window_bytes = (size_t)T * sizeof *from->ids;
     p4_window_range all = {.count = from->count, .weight = 1};
+    p4_windows rest = {.ids = NULL};
     int64_t *picks = p4_alloc((size_t)count, sizeof *picks), kept = 0, moved = 0;
     *to = (p4_windows){.count = count, .T = T, .tokens_total = count * T};
     to->ids = p4_alloc((size_t)(count * T), sizeof *to->ids);
     TRY(picks != NULL && to->ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_pick_windows(picks, count, &all, 1, NULL, seed));
+    TRY(p4_window_parts_divide(from, picks, count, to, &rest));
     for (int64_t i = 0; i < from->count; i++) {
         if (moved < count && picks[moved] == i) {
             memcpy(to->ids + moved++ * T, from->ids + i * T, window_bytes);
@@ -275,8 +329,16 @@ p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint
         }
     }
     from->count = kept;
+    free(from->parts);
+    free(from->texts);
+    from->parts = rest.parts;
+    from->texts = rest.texts;
+    from->part_count = rest.part_count;
+    from->part_documents = rest.part_documents;
+    rest = (p4_windows){.ids = NULL};
 done:
     free(picks);
+    p4_windows_free(&rest);
     if (rc != P4_OK) {
         p4_windows_free(to);
     }
@@ -293,6 +355,7 @@ p4_rc p4_windows_copy_some(const p4_windows *from, p4_windows *to, int64_t count
     to->ids = p4_alloc((size_t)(count * T), sizeof *to->ids);
     TRY(picks != NULL && to->ids != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_pick_windows(picks, count, &all, 1, NULL, seed));
+    TRY(p4_window_parts_divide(from, picks, count, to, NULL));
     for (int64_t i = 0; i < count; i++) {
         memcpy(to->ids + i * T, from->ids + picks[i] * T, (size_t)T * sizeof *to->ids);
     }
@@ -307,5 +370,7 @@ done:
 void p4_windows_free(p4_windows *windows)
 {
     free(windows->ids);
+    free(windows->parts);
+    free(windows->texts);
     *windows = (p4_windows){.ids = NULL};
 }

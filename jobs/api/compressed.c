@@ -72,8 +72,11 @@ static p4_rc keep_windows(p4_compressed *c, const p4_windows *windows)
     }
     memcpy(ids, windows->ids, elements * sizeof *ids);
     p4_windows_free(&c->windows);
-    c->windows = *windows;
-    c->windows.ids = ids;
+    c->windows = (p4_windows){.ids = ids,
+                              .count = windows->count,
+                              .T = windows->T,
+                              .tokens_total = windows->tokens_total,
+                              .documents = windows->documents}; /* nothing is scored on them: no parts */
     return P4_OK;
 }
 

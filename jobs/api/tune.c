@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/json/evaluation.h"
 #include "io/out/directory.h"
 #include "io/out/report.h"
 #include "jobs/api/api.h"
@@ -19,10 +20,13 @@ enum { FLOW_TOKENS = 64 }; /* of the made-up window of the gradient-flow test, a
 static p4_rc evaluate(p4_compressed *c, const p4_loader *loader, p4_evaluation *evaluation)
 {
     p4_rc rc = P4_OK;
+    p4_part_losses losses = {.nll = NULL};
     p4_evaluator evaluator = {.compute = &c->compute,
                               .original = &c->original,
                               .plan = p4_settings_pipeline(&c->config, loader->windows.T),
-                              .windows = &loader->windows};
+                              .windows = &loader->windows,
+                              .opt_losses = &losses,
+                              .seed = c->config.seed};
     if (!c->was_loaded) {
         TRY_ALL(c->compute.group, p4_original_load(&c->original, &c->compute));
     }
@@ -32,6 +36,7 @@ static p4_rc evaluate(p4_compressed *c, const p4_loader *loader, p4_evaluation *
         TRY(p4_evaluate_original(&evaluator, evaluation));
     }
 done:
+    free(losses.nll);
     return rc;
 }
 
@@ -39,7 +44,7 @@ p4_rc p4_compressed_evaluate(p4_compressed *compressed, const p4_loader *loader,
 {
     p4_rc rc = P4_OK;
     p4_error_clear();
-    *evaluation = (p4_evaluation){.loss = NAN, .perplexity = NAN, .accuracy = NAN, .kl = NAN};
+    *evaluation = p4_evaluation_none();
     TRY_ALL(compressed->compute.group, p4_original_accepts(&compressed->original, loader));
     TRY(evaluate(compressed, loader, evaluation));
 done:

@@ -11,7 +11,9 @@ static p4_evaluator evaluator_of(p4_run *run)
     return (p4_evaluator){.compute = &run->compute,
                           .original = &run->original,
                           .plan = p4_settings_pipeline(&run->config, run->eval.T),
-                          .windows = &run->eval};
+                          .windows = &run->eval,
+                          .opt_losses = &run->original_losses,
+                          .seed = run->config.seed};
 }
 
 /* A model that has learned nothing gives each of V tokens the same probability: its perplexity is V. */
@@ -43,10 +45,16 @@ p4_rc p4_stage_evaluate_pre(p4_run *run)
         return P4_OK;
     }
     TRY(p4_evaluate_original(&evaluator, pre));
-    char perplexity[P4_NUMBER_BYTES];
-    INFO("      loss %.4f, perplexity %s, accuracy %.2f %% over %lld prediction%s", pre->loss,
-         p4_format_number(perplexity, pre->perplexity, 3), 100.0 * pre->accuracy, (long long)pre->tokens,
-         p4_plural(pre->tokens));
+    char perplexity[P4_NUMBER_BYTES], low[P4_NUMBER_BYTES], high[P4_NUMBER_BYTES], interval[96] = "";
+    if (isfinite(pre->perplexity_low)) {
+        snprintf(interval, sizeof interval, " (95 %% interval: %s to %s)",
+                 p4_format_number(low, pre->perplexity_low, 3),
+                 p4_format_number(high, pre->perplexity_high, 3));
+    }
+    INFO("      loss %.4f, perplexity %s%s, accuracy %.2f %% over %lld prediction%s of %lld document%s",
+         pre->loss, p4_format_number(perplexity, pre->perplexity, 3), interval, 100.0 * pre->accuracy,
+         (long long)pre->tokens, p4_plural(pre->tokens), (long long)pre->documents,
+         p4_plural(pre->documents));
     warn_of_guessing(run);
     TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, "pre", pre));
 done:
@@ -64,10 +72,14 @@ static p4_rc evaluate_packed(p4_run *run, const char *stage, p4_evaluation *qual
     }
     TRY_ALL(run->compute.group, p4_original_load(&run->original, &run->compute));
     TRY(p4_evaluate_packed(&evaluator, &run->packed, true, quality));
-    char perplexity[P4_NUMBER_BYTES], change[P4_NUMBER_BYTES] = "";
+    char perplexity[P4_NUMBER_BYTES], change[128] = "";
     if (isfinite(pre->perplexity) && isfinite(quality->perplexity)) {
-        snprintf(change, sizeof change, " (%+.1f %%)",
-                 100.0 * (quality->perplexity - pre->perplexity) / pre->perplexity);
+        p4_quality of = {.degradation_low = quality->degradation_low,
+                         .degradation_high = quality->degradation_high};
+        char interval[64];
+        snprintf(change, sizeof change, " (%+.1f %%)%s",
+                 100.0 * (quality->perplexity - pre->perplexity) / pre->perplexity,
+                 p4_quality_interval(interval, &of));
     }
     INFO("      loss %.4f, perplexity %s%s, accuracy %.2f %%, KL to the original %.4f", quality->loss,
          p4_format_number(perplexity, quality->perplexity, 3), change, 100.0 * quality->accuracy,

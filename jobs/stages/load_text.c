@@ -66,9 +66,11 @@ static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int
 
 /* ---- windows of calibration and evaluation ---- */
 
-static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split_files *files, int64_t limit)
+static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split_files *files, int64_t limit,
+                          int64_t stride)
 {
     p4_windowing how = windowing(run);
+    how.stride = stride;
     how.opt_mixture = &files->mixture;
     return p4_windows_read(windows, files->paths, files->count, &how, limit);
 }
@@ -113,6 +115,20 @@ done:
     return rc;
 }
 
+/* As llama.cpp does it: the tokens that are predicted stay the same. Local. */
+static p4_rc begin_with_bos(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    int32_t bos_id = run->original.hf.model.arch.bos_id;
+    CHECK(bos_id >= 0, "key \"eval_bos\": found true, but config.json of %s names no bos_token_id",
+          run->original.hf.path);
+    for (int64_t i = 0; i < run->eval.count; i++) {
+        run->eval.ids[i * run->eval.T] = bos_id;
+    }
+done:
+    return rc;
+}
+
 /* What is calibrated, reconstructed and evaluated on, except windows that are set aside from training data.
  * Local. */
 static p4_rc read_samples(p4_run *run, const p4_text_files *files)
@@ -120,14 +136,18 @@ static p4_rc read_samples(p4_run *run, const p4_text_files *files)
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
     bool held_out = files->eval.held_out;
+    CHECK(!held_out || c->eval_samples == 0 || c->eval_stride == 0,
+          "key \"eval_stride\": found %d, expected 0 where windows are set aside from the calibration data; "
+          "give eval_files",
+          c->eval_stride);
     bool from_training =
         held_out && c->calibration_samples == 0 && p4_trains_on_files(c) && c->train_files.count == 0;
     if (c->eval_samples > 0 && !held_out) {
-        TRY(read_windows(run, &run->eval, &files->eval, c->eval_samples));
+        TRY(read_windows(run, &run->eval, &files->eval, c->eval_samples, c->eval_stride));
     }
     if (c->calibration_samples > 0 || (held_out && !from_training)) {
         TRY(read_windows(run, &run->calibration, &files->calibration,
-                         windows_calibrating(c) + (held_out ? c->eval_samples : 0)));
+                         windows_calibrating(c) + (held_out ? c->eval_samples : 0), 0));
     }
     if (held_out && !from_training) {
         TRY(hold_out(run));
@@ -260,6 +280,7 @@ p4_rc p4_load_text(p4_run *run)
     TRY(p4_windows_publish(group, &run->calibration));
     TRY(p4_windows_publish(group, &run->reconstruction));
     TRY(open_training(run, &files));
+    TRY_ROOT(group, c->eval_bos ? begin_with_bos(run) : P4_OK);
     TRY(p4_windows_publish(group, &run->eval));
     TRY(check_training(run));
     warn_of_few(c, "calibration_samples", c->calibration_samples, run->calibration.count);

@@ -1,9 +1,14 @@
 #include "jobs/train/evaluate.h"
 
 #include <math.h>
+#include <stdlib.h>
+
+#include "io/json/evaluation.h"
+#include "io/text/window_parts.h"
+#include "jobs/train/bootstrap.h"
 
 p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *reference,
-                  p4_evaluation *quality)
+                  p4_evaluation *quality, p4_part_losses *opt_losses)
 {
     p4_rc rc = P4_OK;
     p4_pipeline pipeline = {0};
@@ -11,6 +16,13 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     p4_pass pass = {.form = form, .reference = reference, .windows = e->windows, .label = "evaluate"};
     p4_score score;
     plan.reference = reference != NULL;
+    *quality = p4_evaluation_none();
+    if (opt_losses != NULL) {
+        opt_losses->count = e->windows->part_count;
+        opt_losses->nll = p4_alloc((size_t)opt_losses->count, sizeof *opt_losses->nll);
+        TRY_ALL(e->compute->group, opt_losses->nll != NULL ? P4_OK : P4_E_SYSTEM);
+        pass.part_nll = opt_losses->nll;
+    }
     TRY_ALL(e->compute->group,
             p4_pipeline_open(&pipeline, e->compute, &e->original->hf.model, &e->original->shard, &plan));
     TRY(p4_pipeline_run(&pipeline, &pass, &score));
@@ -19,6 +31,13 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     quality->accuracy = score.hits / score.count;
     quality->kl = reference != NULL ? score.kl / score.count : (double)NAN;
     quality->tokens = (int64_t)score.count;
+    quality->documents = e->windows->part_documents;
+    const p4_text_share text = p4_window_parts_text(e->windows);
+    quality->bits_per_byte = score.nll / (log(2.0) * text.bytes);
+    quality->word_perplexity = exp(score.nll / text.words);
+    if (opt_losses != NULL) { /* from the head's rank to all */
+        p4_group_sum_f64(e->compute->group, opt_losses->nll, opt_losses->count);
+    }
     char loss[P4_NUMBER_BYTES];
     CHECK(isfinite(quality->loss),
           "%s: the mean loss of the %s model is %s over %lld predictions, expected a finite number",
@@ -33,20 +52,55 @@ done:
     return rc;
 }
 
+/* original_nll NULL: not known. Local. */
+static p4_rc set_intervals(const p4_evaluator *e, p4_evaluation *quality, const p4_part_losses *losses,
+                           const double *original_nll)
+{
+    p4_interval perplexity, rise = {.low = NAN, .high = NAN};
+    p4_rc rc = p4_bootstrap(&perplexity, &rise, e->windows, losses->nll, original_nll, e->seed);
+    if (rc == P4_OK) {
+        quality->perplexity_low = perplexity.low;
+        quality->perplexity_high = perplexity.high;
+        quality->degradation_low = rise.low;
+        quality->degradation_high = rise.high;
+    }
+    return rc;
+}
+
 p4_rc p4_evaluate_original(const p4_evaluator *e, p4_evaluation *quality)
 {
-    return p4_evaluate(e, &e->original->form.form, NULL, quality);
+    p4_rc rc = P4_OK;
+    p4_part_losses losses = {.nll = NULL};
+    bool tells = e->opt_losses != NULL;
+    TRY(p4_evaluate(e, &e->original->form.form, NULL, quality, tells ? &losses : NULL));
+    if (tells) {
+        TRY_ALL(e->compute->group, set_intervals(e, quality, &losses, NULL));
+        free(e->opt_losses->nll);
+        *e->opt_losses = losses;
+        losses.nll = NULL;
+    }
+done:
+    free(losses.nll);
+    return rc;
 }
 
 p4_rc p4_evaluate_packed(const p4_evaluator *e, const p4_packed *packed, bool compare, p4_evaluation *quality)
 {
     p4_rc rc = P4_OK;
     p4_device_form form = {0};
+    p4_part_losses losses = {.nll = NULL};
+    bool tells = e->opt_losses != NULL;
     compare = compare && p4_original_is_loaded(e->original);
     TRY_ALL(e->compute->group, p4_device_form_open(&form, e->compute->ops, e->compute->device,
                                                    &e->original->hf.model, packed->weights));
-    TRY(p4_evaluate(e, &form.form, compare ? &e->original->form.form : NULL, quality));
+    TRY(p4_evaluate(e, &form.form, compare ? &e->original->form.form : NULL, quality,
+                    tells ? &losses : NULL));
+    if (tells) {
+        bool known = e->opt_losses->nll != NULL && e->opt_losses->count == losses.count;
+        TRY_ALL(e->compute->group, set_intervals(e, quality, &losses, known ? e->opt_losses->nll : NULL));
+    }
 done:
+    free(losses.nll);
     p4_device_form_close(&form);
     return rc;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "io/json/evaluation.h"
 #include "io/out/report.h"
 #include "jobs/train/evaluate.h"
 
@@ -91,7 +92,7 @@ static p4_rc judge(tuning *t)
                               .original = tuner->original,
                               .plan = tuner->evaluation,
                               .windows = tuner->eval};
-    p4_evaluation evaluation = {.loss = NAN, .perplexity = NAN};
+    p4_evaluation evaluation = p4_evaluation_none();
     TRY(p4_trainer_commit(&t->trainer, &t->candidate));
     TRY(measures ? p4_evaluate_packed(&evaluator, &t->candidate, false, &evaluation) : P4_OK);
     t->record->epochs_completed = (double)step / (double)steps_per_epoch;

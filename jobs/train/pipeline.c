@@ -1,5 +1,7 @@
 #include "jobs/train/pipeline.h"
 
+#include <stdlib.h>
+
 static bool takes_part(const p4_pipeline *pl)
 {
     int rank = pl->compute->group->rank;
@@ -55,6 +57,12 @@ p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *mod
     }
     const p4_ops *ops = compute->ops;
     const p4_net_plan net = net_plan(pl);
+    pl->h_first = p4_alloc((size_t)plan->B, sizeof *pl->h_first);
+    TRY(pl->h_first != NULL ? P4_OK : P4_E_SYSTEM);
+    if (net.head) {
+        pl->h_nll = p4_alloc((size_t)(plan->B * plan->T), sizeof *pl->h_nll);
+        TRY(pl->h_nll != NULL ? P4_OK : P4_E_SYSTEM);
+    }
     TRY(p4_net_open(&pl->net, ops, compute->device, model, &net));
     int64_t bytes = buffer_bytes(pl);
     int buffers = buffers_of(pl);
@@ -77,6 +85,8 @@ void p4_pipeline_close(p4_pipeline *pl)
     if (pl->net.ops != NULL) {
         p4_net_close(&pl->net);
     }
+    free(pl->h_nll);
+    free(pl->h_first);
     *pl = (p4_pipeline){0};
 }
 
@@ -148,21 +158,45 @@ static bool wait_for_stop(p4_pipeline *pl, int64_t micro_batches)
     return stopped;
 }
 
+/* Adds the losses of windows [at, at + B), which were computed last, to those of their parts. *part: the
+ * first of these parts; then of those after them. The device has been waited for. */
+static void add_to_parts(p4_pipeline *pl, const p4_pass *pass, int64_t at, int64_t B, int64_t *part)
+{
+    const p4_windows *windows = pass->windows;
+    const int64_t T = pl->plan.T;
+    p4_net_losses(&pl->net, pl->h_nll, B, T);
+    for (; *part < windows->part_count && windows->parts[*part].window < at + B; ++*part) {
+        const p4_window_part *of = &windows->parts[*part];
+        const float *nll =
+            pl->h_nll + (of->window - at) * T - 1; /* a token's loss is that of the one before */
+        for (int64_t t = of->from; t < of->to; t++) {
+            pass->part_nll[*part] += nll[t];
+        }
+    }
+}
+
 /* progress NULL: not shown. *stopped: the ranks were asked to stop before all windows were done; NULL: they
  * are not asked. */
 static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress *progress, bool *stopped)
 {
     p4_coll *coll = &pl->compute->coll;
     const p4_windows *windows = pass->windows;
-    int64_t T = pl->plan.T;
-    for (int64_t m = 0; m * pl->plan.B < windows->count; m++) {
+    int64_t T = pl->plan.T, m = 0, part = 0;
+    bool tells_parts = pass->part_nll != NULL && runs_head(pl);
+    for (; m * pl->plan.B < windows->count; m++) {
         if (stopped != NULL && (*stopped = stops_before(pl, m))) {
             break;
         }
         int64_t at = m * pl->plan.B, B = p4_min_i64(pl->plan.B, windows->count - at);
         /* What a copy to the device waits for must not wait for other ranks without a deadline. */
         coll->synchronize(coll, "%s: micro-batch %lld", pass->label, (long long)m);
-        p4_net_set_tokens(&pl->net, windows->ids + at * T, B, T);
+        if (tells_parts && m > 0) {
+            add_to_parts(pl, pass, at - pl->plan.B, pl->plan.B, &part);
+        }
+        for (int64_t b = 0; b < B; b++) {
+            pl->h_first[b] = p4_window_first(windows, at + b);
+        }
+        p4_net_set_windows(&pl->net, windows->ids + at * T, pl->h_first, B, T);
         run_stage(pl, pass, 0, m, B);
         if (pass->reference != NULL) {
             run_stage(pl, pass, 1, m, B);
@@ -183,6 +217,10 @@ static void run_micro_batches(p4_pipeline *pl, const p4_pass *pass, p4_progress 
         end_questions(pl, windows->count, *stopped);
     }
     coll->synchronize(coll, "%s: the last micro-batches", pass->label);
+    if (tells_parts && m > 0) {
+        int64_t at = (m - 1) * pl->plan.B;
+        add_to_parts(pl, pass, at, p4_min_i64(pl->plan.B, windows->count - at), &part);
+    }
 }
 
 void p4_pipeline_flow(p4_pipeline *pl, const p4_pass *pass)

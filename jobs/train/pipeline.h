@@ -25,6 +25,8 @@ typedef struct p4_pipeline {
     void *memory;
     void *x[2][2]; /* [form][micro-batch parity]: hidden states that come in and go out */
     p4_request sending[2][2];
+    int64_t *h_first; /* host [B]: the first predicted token of each window of a micro-batch */
+    float *h_nll;     /* host [B, T], on the head's rank: losses of a micro-batch */
 } p4_pipeline;
 
 /* What passes through the pipeline. Forms need this rank's layers, the embedding on the first stage, the head
@@ -35,6 +37,9 @@ typedef struct p4_pass {
     const p4_windows *windows;
     const p4_probe *probe; /* NULL: none */
     const char *label;     /* of the progress line and of messages */
+    /* [windows->part_count] zeros: the head's rank fills in the losses, summed over each part; NULL: nobody
+     * asks. Not with states_only. */
+    double *part_nll;
     /* Sees the normed final states, act [B, T, C], of windows [first, first + B) on the head's rank, where
      * the plan asks for states. They are the callee's until it returns; it may queue ops that read them. */
     void (*on_states)(void *user, const void *states, int64_t first, int64_t B);

@@ -43,6 +43,8 @@ struct p4_config {
     char text_field[P4_NAME_BYTES];                     /* of JSONL; "": the usual names */
     p4_chat_kind chat_template;
     int64_t calibration_samples, eval_samples; /* windows; eval_samples 0: no evaluation */
+    bool eval_bos;                             /* the first token of each evaluation window becomes the BOS */
+    int32_t eval_stride; /* tokens from one evaluation window to the next; 0: side by side */
     int32_t calibration_batch_size, calibration_sequence_length;
     int32_t num_workers;
     char token_cache[P4_PATH_BYTES]; /* directory; "": none */

@@ -16,11 +16,20 @@ extern "C" {
 /* Plain data but for fine_tuning.history, reconstruction.losses, experts.tokens and two lists of the
  * provenance. A number that was not measured is NaN in memory and null in JSON; MB = 2^20 bytes. */
 
+/* Intervals hold 95 %, by the bootstrap over documents; with fewer documents, over windows. */
+enum { P4_FEWEST_DOCUMENTS = 10 };
+
 typedef struct p4_evaluation {
     double loss, perplexity; /* mean cross-entropy, nats; exp of it */
-    double accuracy;         /* top-1, 0 to 1 */
-    double kl;               /* mean KL to the original model, nats */
-    int64_t tokens;          /* predictions; 0: not evaluated */
+    double perplexity_low, perplexity_high;
+    /* Of the text: bits of cross-entropy, and exp of the cross-entropy a word. NaN where only token ids are
+     * known. */
+    double bits_per_byte, word_perplexity;
+    double accuracy;                          /* top-1, 0 to 1 */
+    double kl;                                /* mean KL to the original model, nats */
+    double degradation_low, degradation_high; /* of (perplexity - original's) / original's */
+    int64_t tokens;                           /* predictions; 0: not evaluated */
+    int64_t documents;                        /* that the predicted tokens are of */
 } p4_evaluation;
 
 typedef struct p4_history_entry { /* one evaluation during fine-tuning */
@@ -69,7 +78,8 @@ typedef struct p4_quality {
     /* (final - pre) / pre perplexity; NaN: not measured, or the original's is infinite. Then passed is null
      * in JSON, unless the gradient-flow test failed. */
     double degradation_ratio;
-    double max_accuracy_drop; /* what the verdict allows */
+    double degradation_low, degradation_high; /* its 95 % interval, as in p4_evaluation */
+    double max_accuracy_drop;                 /* what the verdict allows */
 } p4_quality;
 
 typedef struct p4_size_metrics {

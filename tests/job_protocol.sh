@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The protocol of an evaluation: windows that begin with the BOS (eval_bos) and windows that overlap (eval_stride), against losses
+# of transformers; on several ranks; what does not fit together is refused.
+set -eu
+. "$(dirname "$0")/job.sh"
+cd "$TMP"
+printf "$(awk 'BEGIN {for (i = 0; i < 240; i++) printf "\\%o\\000", (i * 7 + i * i % 11) % 40}')" >ids.bin
+cp -r "$FIXTURES/models/gpt2-plain" gpt2
+cat >cfg.json <<'JSON'
+{"model_path": "gpt2", "output_path": "o", "wandb_enabled": false, "calibration_dataset": "custom", "mixed_precision": false,
+ "calibration_files": ["ids.bin"], "eval_files": ["ids.bin"], "calibration_sequence_length": 12, "eval_samples": 1000,
+ "calibration_samples": 8, "calibration_batch_size": 4, "enable_fine_tuning": false, "reconstruct": false, "threads_per_rank": 1,
+ "overwrite": true}
+JSON
+# expect LOSS COUNT RESULTS MEMBER: the loss within fp32 sums, the predictions exactly; and an interval around it.
+cat >expect.py <<'END'
+import json, math, sys
+loss, count, evaluation = float(sys.argv[1]), int(sys.argv[2]), json.load(open(sys.argv[3]))[sys.argv[4]]
+assert evaluation["tokens"] == count, evaluation
+assert math.isclose(evaluation["loss"], loss, rel_tol=3e-7), (evaluation["loss"], loss)
+assert evaluation["perplexity_low"] < evaluation["perplexity"] < evaluation["perplexity_high"], evaluation
+assert evaluation["bits_per_byte"] is None and evaluation["documents"] == 8, evaluation # ids alone; 7 of them end a text
+END
+# tests/fixtures/make_perplexities.py tests/fixtures/models/gpt2-plain
+while read -r stride bos loss count; do
+    "$PHASE4_MPI" -q cfg.json "$stride" "$bos" >log 2>&1 || complain "$stride $bos"
+    python3 expect.py "$loss" "$count" o/results.json pre_compression || complain "$stride $bos on one rank"
+    "$MPIRUN" -n 3 "$PHASE4_MPI" -q cfg.json "$stride" "$bos" output_path=o3 >log 2>&1 </dev/null || complain "$stride $bos on three ranks"
+    python3 expect.py "$loss" "$count" o3/results.json pre_compression || complain "$stride $bos on three ranks"
+done <<'END'
+eval_stride=0 eval_bos=false 4.447437122 220
+eval_stride=0 eval_bos=true 4.454374834 220
+eval_stride=5 eval_bos=false 4.476161983 236
+eval_stride=5 eval_bos=true 4.507132820 236
+eval_stride=1 eval_bos=false 4.515002063 239
+END
+grep -q '"why_no_bits_per_byte":.*token ids' o/results.json || complain 'nothing says why there are no bits per byte'
+# phase4_evaluate measures in the same way, and in the run's where no key says otherwise.
+"$PHASE4_EVALUATE" --json o eval_stride=5 eval_bos=true >said.json 2>log || complain 'phase4_evaluate with a stride'
+python3 expect.py 4.507132820 236 said.json original || complain 'phase4_evaluate with a stride'
+"$PHASE4_EVALUATE" --json o >said.json 2>log || complain 'phase4_evaluate'
+python3 expect.py 4.515002063 239 said.json original || complain 'phase4_evaluate'
+# Fewer windows than there are: each has its last tokens predicted, and only the first of the stream more.
+"$PHASE4_MPI" -q cfg.json eval_stride=5 eval_samples=9 >log 2>&1 || complain 'nine windows'
+python3 - <<'END' || complain 'nine windows'
+import json
+assert json.load(open("o/results.json"))["pre_compression"]["tokens"] in (9 * 5, 8 * 5 + 11)
+END
+
+refused() { # refused WORDS key=value...
+    local words=$1 status=0
+    shift
+    "$PHASE4_MPI" -q cfg.json output_path=refused "$@" >log 2>&1 || status=$?
+    [ $status = 2 ] || complain "$*: status $status, expected 2"
+    [ "$(grep -cF -- "$words" log)" = 1 ] || complain "$*: expected \"$words\" in one line"
+}
+refused 'key "eval_stride": found 12, expected less than calibration_sequence_length, which is 12' eval_stride=12
+refused 'key "eval_stride": found 5, expected 0 where windows are set aside' eval_stride=5 eval_files=[] eval_samples=3
+sed -i 's/"bos_token_id": 0/"bos_token_id": null/' gpt2/config.json
+refused 'key "eval_bos": found true, but config.json of gpt2 names no bos_token_id' eval_bos=true

@@ -129,9 +129,8 @@ static p4_rc read_ternary(p4_packed *packed, p4_artifact_reader *reader, const p
         } else {
             memcpy(codes, stored, (size_t)(rows * code_bytes));
         }
-        for (int64_t k = 0; k < rows * t->cols; k++) {
-            int64_t col = k % t->cols;
-            packed->errors[i].zeros += (codes[k / t->cols * code_bytes + col / 4] >> 2 * (col % 4) & 3) == 1;
+        for (int64_t r = 0; r < rows; r++) {
+            packed->errors[i].zeros += p4_codes_count_zeros(codes + r * code_bytes, t->cols);
         }
     }
 done:

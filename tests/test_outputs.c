@@ -220,7 +220,9 @@ static void test_reported(void)
         const char *got = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(paths, p4_outputs[i].id));
         EXPECT(got != NULL && strcmp(got, want) == 0, "%s: results.json has %s", p4_outputs[i].id,
                got != NULL ? got : "nothing");
-        snprintf(line, sizeof line, "    %-26s %s\n", p4_outputs[i].what, want);
+        bool is_primary = strcmp(want, results.output_paths.primary_output) == 0;
+        snprintf(line, sizeof line, "    %-26s %s%s\n", p4_outputs[i].what, want,
+                 is_primary ? " (primary)" : "");
         EXPECT(strstr(report, line) != NULL, "the report lacks \"%s\":\n%s", line, report);
     }
     const char *primary = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(paths, "primary_output"));

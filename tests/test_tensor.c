@@ -96,8 +96,25 @@ static void test_nonfinite(void)
     }
 }
 
+/* Against one code at a time; the codes behind the last are random too. */
+static void test_count_zeros(void)
+{
+    for (int64_t cols = 0; cols < 150; cols++) {
+        uint8_t codes[40];
+        int64_t want = 0;
+        for (size_t i = 0; i < sizeof codes; i++) {
+            codes[i] = (uint8_t)(rand() % 3 | rand() % 3 << 2 | rand() % 3 << 4 | rand() % 3 << 6);
+        }
+        for (int64_t c = 0; c < cols; c++) {
+            want += (codes[c / 4] >> 2 * (c % 4) & 3) == 1;
+        }
+        EXPECT(p4_codes_count_zeros(codes, cols) == want, "%lld columns", (long long)cols);
+    }
+}
+
 int main(void)
 {
+    test_count_zeros();
     test_rounding();
     test_ternary_rows();
     test_nonfinite();

@@ -100,6 +100,21 @@ int64_t p4_f16_find_nonfinite(const uint16_t *halves, int64_t count)
     return -1;
 }
 
+int64_t p4_codes_count_zeros(const uint8_t *codes, int64_t cols)
+{
+    const uint64_t low = 0x5555555555555555u; /* the low bit of every code */
+    int64_t zeros = 0, whole = cols / 4;
+    for (int64_t i = 0; i + 8 <= whole; i += 8) {
+        uint64_t word;
+        memcpy(&word, codes + i, sizeof word);
+        zeros += __builtin_popcountll(word & ~(word >> 1) & low);
+    }
+    for (int64_t c = whole / 8 * 32; c < cols; c++) {
+        zeros += (codes[c / 4] >> 2 * (c % 4) & 3) == 1;
+    }
+    return zeros;
+}
+
 bool p4_all_zero(const void *values, p4_dtype dtype, int64_t count)
 {
     int64_t bytes = p4_dtype_bytes(dtype);

@@ -50,6 +50,8 @@ static inline int64_t p4_code_row_bytes(int64_t cols)
 {
     return (cols + 3) / 4;
 }
+/* How many of the first `cols` codes of a row stand for 0. Local. */
+int64_t p4_codes_count_zeros(const uint8_t *codes, int64_t cols);
 int64_t p4_dtype_bytes(p4_dtype dtype); /* bytes an element; 0 for P4_TERNARY */
 const char *p4_dtype_name(p4_dtype dtype);
 

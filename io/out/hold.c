@@ -161,6 +161,18 @@ static p4_rc judge_named(const p4_hold *hold)
 
 /* ---- looking ---- */
 
+/* A holder that has the lock writes its name a moment later. */
+static void read_holder(const p4_hold *hold, p4_holder *holder)
+{
+    for (int tries = 0; tries < TRIES / 5; tries++) {
+        p4_holder_read(holder, hold->fd);
+        if (!holder->empty) {
+            return;
+        }
+        sleep_s(POLL_S);
+    }
+}
+
 /* Does somebody have the file's lock? *locks: the file system has locks. */
 static bool is_locked(int fd, bool *locks)
 {
@@ -181,8 +193,12 @@ p4_rc p4_hold_examine(const char *directory)
     if (hold.fd < 0 || fstat(hold.fd, &file) != 0) {
         goto done; /* nobody holds it */
     }
-    p4_holder_read(&holder, hold.fd);
     bool locked = is_locked(hold.fd, &locks);
+    if (locked) {
+        read_holder(&hold, &holder);
+    } else {
+        p4_holder_read(&holder, hold.fd);
+    }
     p4_life life = p4_holder_life(&holder);
     double silent_s = fmax(0.0, (double)time(NULL) - modified_s(&file));
     bool away = life == P4_LIFE_ELSEWHERE || (!locks && life == P4_LIFE_HERE);
@@ -221,18 +237,6 @@ static p4_rc sign(p4_hold *hold)
               fstat(hold->fd, &hold->file) == 0;
     free(text);
     return ok ? P4_OK : p4_fail_errno(hold->path, "write");
-}
-
-/* A holder that has the lock writes its name a moment later. */
-static void read_holder(const p4_hold *hold, p4_holder *holder)
-{
-    for (int tries = 0; tries < TRIES / 5; tries++) {
-        p4_holder_read(holder, hold->fd);
-        if (!holder->empty) {
-            return;
-        }
-        sleep_s(POLL_S);
-    }
 }
 
 /* Opens the file, or makes it; hold->fd < 0 with P4_OK: it came or went in between. */

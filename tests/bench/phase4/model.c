@@ -139,7 +139,8 @@ double bench_train_flop(const p4_model *model, int64_t T)
     double weights = (double)a->V * (double)a->C; /* the head; the embedding is looked up */
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        weights += p4_role_is_matrix(p->role) ? (double)p->rows * (double)p->cols : 0.0;
+        double part = p->expert >= 0 ? (double)a->experts_used / (double)a->experts : 1.0; /* of the tokens */
+        weights += p4_role_is_matrix(p->role) ? part * (double)p->rows * (double)p->cols : 0.0;
     }
     return 6.0 * weights + 6.0 * (double)a->L * (double)T * (double)(a->H * a->D);
 }

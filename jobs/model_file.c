@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "io/file/files.h"
+#include "io/gguf/gguf_view.h"
 #include "io/json/config.h"
 #include "io/json/evaluation.h"
 #include "src/families.h"
@@ -22,6 +23,8 @@ p4_rc p4_model_file_find(char file[P4_PATH_BYTES], const char *path)
                       "wrote a packed model"
                     : "%s: is not there, or is not a file",
           file, path);
+    CHECK(directory || !p4_gguf_view_is(file),
+          "%s: is a GGUF file; expected the output directory of a run, or its model.h5", path);
 done:
     return rc;
 }

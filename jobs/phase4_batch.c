@@ -41,7 +41,7 @@ int main(int argc, char **argv)
     if (parsed == P4_OK) {
         status = act(&cli);
     } else if (p4_launched_rank() <= 0) {
-        fprintf(stderr, "phase4: error: %s\n", p4_last_error());
+        p4_error_print();
     }
     return p4_process_end(status);
 }

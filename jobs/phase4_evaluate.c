@@ -20,7 +20,7 @@ static bool speaks(const p4_group *group)
 static int report(p4_rc rc, bool speaker)
 {
     if (rc != P4_OK && speaker) {
-        fprintf(stderr, "phase4: error: %s\n", p4_last_error());
+        p4_error_print();
     }
     return p4_process_status(rc);
 }

@@ -37,7 +37,7 @@ int main(int argc, char **argv)
         rc = export_result(&arguments);
     }
     if (rc != P4_OK) {
-        fprintf(stderr, "phase4: error: %s\n", p4_last_error());
+        p4_error_print();
     }
     return p4_process_end(rc != P4_OK ? p4_process_status(rc) : EXIT_SUCCESS);
 }

@@ -113,6 +113,9 @@ static p4_rc read_prompt(char **prompt, const p4_arguments *a)
         *prompt = p4_strdup(a->words[1]);
         return *prompt != NULL ? P4_OK : P4_E_SYSTEM;
     }
+    if (!a->given[P4_GENERATE_FILE] && isatty(STDIN_FILENO)) {
+        fputs("no prompt was given: type one and end it with Ctrl-D (at the start of a line)\n", stderr);
+    }
     return a->given[P4_GENERATE_FILE]
                ? p4_file_read(prompt, &bytes, a->values[P4_GENERATE_FILE], PROMPT_BYTES_MAX)
                : read_input(prompt);
@@ -215,7 +218,7 @@ int main(int argc, char **argv)
         rc = generate(&arguments);
     }
     if (rc != P4_OK) {
-        fprintf(stderr, "phase4: error: %s\n", p4_last_error());
+        p4_error_print();
     }
     return p4_process_end(rc != P4_OK ? p4_process_status(rc) : EXIT_SUCCESS);
 }

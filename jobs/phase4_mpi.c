@@ -18,7 +18,11 @@ enum { VERDICT_FAILED = 3 }; /* exit status under --strict */
 
 static int report(p4_rc rc)
 {
-    fprintf(stderr, "phase4: %s%s\n", rc == P4_STOPPED ? "" : "error: ", p4_last_error());
+    if (rc == P4_STOPPED) {
+        fprintf(stderr, "phase4: %s\n", p4_last_error());
+    } else {
+        p4_error_print();
+    }
     return p4_process_status(rc);
 }
 

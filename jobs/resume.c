@@ -226,8 +226,6 @@ p4_rc p4_resume_choose(p4_run *run)
         r->training = r->manifest.training;
         r->last = directory;
         directory = NULL;
-        INFO("continues from %s of %s, written by %lld rank%s", r->last, r->manifest.created,
-             (long long)r->manifest.ranks, p4_plural(r->manifest.ranks));
     } else if (p4_last_error()[0] != '\0') {
         rc = refuse_all();
     }
@@ -350,6 +348,15 @@ done:
     return rc;
 }
 
+void p4_resume_say(const p4_run *run, const char *verb)
+{
+    const struct p4_resume *r = run->resume;
+    if (r->arrays != NULL) {
+        INFO("      %s from %s of %s, written by %lld rank%s", verb, r->last, r->manifest.created,
+             (long long)r->manifest.ranks, p4_plural(r->manifest.ranks));
+    }
+}
+
 p4_rc p4_resume_restore(p4_run *run)
 {
     p4_rc rc = P4_OK;
@@ -362,6 +369,7 @@ p4_rc p4_resume_restore(p4_run *run)
     }
     TRY_ROOT(group, compare_inputs(r));
     TRY_ALL(group, take_state(run));
+    p4_resume_say(run, "continues");
     if (!r->training) {
         p4_arrays_close(r->arrays);
         r->arrays = NULL;

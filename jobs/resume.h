@@ -16,6 +16,8 @@ void p4_resume_close(p4_run *run); /* Also of a run without. Local. */
  * a warning, and the one before it is taken. P4_E_INPUT: none can be used; or the configuration differs in a
  * key that may not change. Collective. */
 p4_rc p4_resume_choose(p4_run *run);
+/* Logs which checkpoint that is, if there is one; verb: "continues". Local. */
+void p4_resume_say(const p4_run *run, const char *verb);
 /* When the model and the text are there: compares them with the checkpoint's, takes its state, and marks in
  * run->done what need not be repeated. Collective. */
 p4_rc p4_resume_restore(p4_run *run);

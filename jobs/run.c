@@ -336,6 +336,7 @@ p4_rc p4_run_check(p4_group *group, const p4_config *config)
     say_setup(run);
     TRY(open_resume(run));
     TRY(p4_check_run(run, true));
+    p4_resume_say(run, "would continue");
 done:
     if (run != NULL) {
         close_run(run);

@@ -307,6 +307,9 @@ refused() { # refused WORDS NAME [key=value ...]: status 2 and these words; the 
     start 1 "$name" "$@"
     ended 2 "$words"
     said "$words"
+    if grep -q 'continues from' log; then
+        fail "a run that was refused says that it continues"
+    fi
     (cd "$name" && find checkpoints -type f -exec cksum {} + | sort) >after
     cmp before after || fail "a run that was refused changed the checkpoints"
 }

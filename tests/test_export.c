@@ -301,6 +301,51 @@ static void test_refused(void)
     }
 }
 
+/* A scale that the format cannot store: the tensor is named. */
+static void test_range(void)
+{
+    static const struct {
+        const char *writer;
+        uint16_t scale; /* fp16 bits */
+        const char *message;
+    } cases[] = {
+        {"bitnet", 0x0101, NULL}, /* 1.532e-5: 65281 */
+        {"bitnet", 0x0100, "self_attn.q_proj.weight\": scale 1 is 1.526e-05, which is stored as 6.554e+04"},
+        {"bitnet", 0x0000, "self_attn.q_proj.weight\": scale 1 is 0, which is stored as inf"},
+        {"gguf", 0x0001, NULL},
+        {"gguf", 0x7bff, NULL},
+        {"gguf", 0x7c00, "self_attn.q_proj.weight\": scale 1 is inf, which is stored as inf; fp16 holds"},
+    };
+    p4_hf_model hf;
+    char *path = p4_format("%s/models/%s", P4_FIXTURES, "llama-bf16");
+    EXPECT_OK(p4_hf_model_open(&hf, path));
+    p4_model *model = &hf.model;
+    p4_model_select_ternary(model, &(p4_list){0}, true, true);
+    p4_weight *weights = calloc((size_t)model->params_count, sizeof *weights);
+    EXPECT(weights != NULL, "no memory");
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        for (int64_t i = 0; i < model->params_count; i++) {
+            p4_param *p = &model->params[i];
+            p->scale_group = p->ternary ? p->rows * p->cols : 0;
+            weights[i] = (p4_weight){.rows = p->rows,
+                                     .cols = p->cols,
+                                     .scale = &cases[c].scale,
+                                     .scale_group = p->scale_group,
+                                     .dtype = p->ternary ? P4_TERNARY : P4_F16};
+        }
+        const p4_export_source source = {.hf = &hf, .option = "", .weights = weights};
+        const p4_writer *writer = p4_writer_find(cases[c].writer);
+        if (cases[c].message == NULL) {
+            EXPECT_OK(writer->check(&source));
+        } else {
+            EXPECT_REFUSED(writer->check(&source), cases[c].message);
+        }
+    }
+    free(weights);
+    p4_hf_model_close(&hf);
+    free(path);
+}
+
 int main(void)
 {
     test_blocks();
@@ -312,5 +357,6 @@ int main(void)
     test_container();
     test_names();
     test_refused();
+    test_range();
     return TEST_END();
 }

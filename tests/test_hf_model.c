@@ -355,6 +355,12 @@ static void test_no_weights(void)
     expect_refused("nowhere", "nowhere/config.json: cannot open: No such file");
     EXPECT_REFUSED(p4_hf_model_open(&hf, "org-x/No.such-model"),
                    "hf download org-x/No.such-model --local-dir");
+    EXPECT_OK(p4_make_directories("org-y"));
+    EXPECT_REFUSED(p4_hf_model_open(&hf, "org-y/model"),
+                   "org-y/model/config.json: cannot open: No such file or directory; expected a Hugging Face "
+                   "model directory (model_path)");
+    EXPECT(strstr(p4_last_error(), "hf download") == NULL, "a path is taken for a name: %s", p4_last_error());
+    EXPECT_OK(p4_remove_tree("org-y"));
     EXPECT_OK(p4_make_directories(at("empty")));
     expect_refused("empty", "empty/config.json: cannot open");
     put("empty/config.json", small_config);

@@ -17,9 +17,16 @@ static bool is_taken(const p4_param *p)
     return p->ternary && p4_role_is_matrix(p->role) && p->rows % 4 == 0;
 }
 
+/* The scale is what the ternary values are divided by. */
+static float divisor(float scale)
+{
+    return 1.0f / scale;
+}
+
 static p4_rc check_scales(const p4_export_source *source)
 {
-    return p4_export_check_scales(source, is_taken, writer, "transformers' bitnet");
+    p4_rc rc = p4_export_check_scales(source, is_taken, writer, "transformers' bitnet");
+    return rc == P4_OK ? p4_export_check_range(source, is_taken, divisor, writer) : rc;
 }
 
 static p4_rc check(const p4_export_source *source)
@@ -43,14 +50,13 @@ static void append_packed(p4_packed_directory *d, int64_t param)
     scale->row_bytes = 2;
 }
 
-/* Byte [r, c] holds rows r, r + R, r + 2 R and r + 3 R of column c, with R = rows / 4. The scale is what the
- * ternary values are divided by. */
+/* Byte [r, c] holds rows r, r + R, r + 2 R and r + 3 R of column c, with R = rows / 4. */
 static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
                  int64_t rows)
 {
     const p4_weight *w = &source->weights[t->param];
     if (t->kind == SCALE) {
-        uint16_t bits = p4_f32_to_f16(1.0f / p4_f16_to_f32(w->scale[0]));
+        uint16_t bits = p4_f32_to_f16(divisor(p4_f16_to_f32(w->scale[0])));
         memcpy(to, &bits, sizeof bits);
         return;
     }

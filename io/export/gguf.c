@@ -26,11 +26,17 @@ static bool is_ternary_matrix(const p4_param *p)
     return p->ternary && p4_role_is_matrix(p->role);
 }
 
+static bool is_ternary(const p4_param *p)
+{
+    return p->ternary;
+}
+
 static p4_rc check_scales(const p4_export_source *source)
 {
-    return blocks_of(source) == P4_GGUF_BLOCKS_I2_S
-               ? p4_export_check_scales(source, is_ternary_matrix, writer, "bitnet.cpp's I2_S")
-               : P4_OK;
+    p4_rc rc = blocks_of(source) == P4_GGUF_BLOCKS_I2_S
+                   ? p4_export_check_scales(source, is_ternary_matrix, writer, "bitnet.cpp's I2_S")
+                   : P4_OK;
+    return rc == P4_OK ? p4_export_check_range(source, is_ternary, NULL, writer) : rc;
 }
 
 static p4_rc check(const p4_export_source *source)

@@ -33,4 +33,10 @@ static inline uint16_t p4_export_scale(const p4_weight *w, int64_t row, int64_t 
 p4_rc p4_export_check_scales(const p4_export_source *source, bool (*is_taken)(const p4_param *p),
                              const char *writer, const char *format);
 
+/* P4_E_INPUT, with the tensor's name, if a parameter of those that `is_taken` tells has a scale that the
+ * format cannot store as a finite fp16 number. `stored` makes the number that is stored from a scale; NULL:
+ * the scale itself. Without weights nothing is looked at. Local. */
+p4_rc p4_export_check_range(const p4_export_source *source, bool (*is_taken)(const p4_param *p),
+                            float (*stored)(float scale), const char *writer);
+
 #endif

@@ -222,13 +222,23 @@ static bool is_hub_name(const char *path)
            (slash == NULL || (slash[1] != '\0' && slash[1] != '.' && strchr(slash + 1, '/') == NULL));
 }
 
+/* Is the folder of a path there? A path into it is meant as a path. */
+static bool has_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *parent = slash != NULL ? p4_format("%.*s", (int)(slash - path), path) : NULL;
+    bool there = parent != NULL && p4_directory_exists(parent);
+    free(parent);
+    return there;
+}
+
 /* Adds to the recorded message what was expected. */
 static p4_rc refuse_path(p4_rc rc, const char *path)
 {
     char why[512];
     snprintf(why, sizeof why, "%s", p4_last_error());
     p4_error_clear();
-    if (!p4_directory_exists(path) && is_hub_name(path)) {
+    if (!p4_directory_exists(path) && is_hub_name(path) && !has_parent(path)) {
         return p4_fail(
             rc,
             "%s; expected a Hugging Face model directory (model_path). Nothing is downloaded: if this "

@@ -39,6 +39,15 @@ p4_rc p4_fail_lines(p4_rc rc, const char *lines)
     return rc;
 }
 
+void p4_error_print(void)
+{
+    const char *line = error_text;
+    for (const char *end = strchr(line, '\n'); end != NULL; line = end + 1, end = strchr(line, '\n')) {
+        fprintf(stderr, "phase4: error: %.*s\n", (int)(end - line), line);
+    }
+    fprintf(stderr, "phase4: error: %s\n", line);
+}
+
 void p4_error_clear(void)
 {
     error_text[0] = '\0';

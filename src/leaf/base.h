@@ -24,6 +24,9 @@ p4_rc p4_fail(p4_rc rc, const char *format, ...) P4_PRINTF(2, 3);
 /* The same with several lines, which the caller escaped one by one. Local. */
 p4_rc p4_fail_lines(p4_rc rc, const char *lines);
 
+/* Prints the recorded message to stderr, each of its lines behind "phase4: error: ". Local. */
+void p4_error_print(void);
+
 /* Forgets this thread's recorded message (a caller that handled the error). Local. */
 void p4_error_clear(void);
 

@@ -142,14 +142,15 @@ done:
     return rc;
 }
 
-/* The same of the file that has the name now; P4_OK when there is none. */
-static p4_rc judge_named(const p4_hold *hold)
+/* The same of the file that has the name now. *there: there is one; P4_OK when there is none. */
+static p4_rc judge_named(const p4_hold *hold, bool *there)
 {
     p4_rc rc = P4_OK;
     p4_holder holder;
     struct stat file;
     int fd = open(hold->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0 && fstat(fd, &file) == 0) {
+    *there = fd >= 0 && fstat(fd, &file) == 0;
+    if (*there) {
         p4_holder_read(&holder, fd);
         rc = expect_dead(hold, &holder, &file, false);
     }
@@ -318,6 +319,7 @@ static p4_rc remove_dead(const p4_hold *hold, bool *removed)
     p4_rc rc = P4_OK;
     struct stat file;
     double silent_s = 0;
+    bool there;
     char *guard = p4_format("%s.taken_over", hold->path);
     *removed = false;
     if (guard == NULL) {
@@ -335,8 +337,9 @@ static p4_rc remove_dead(const p4_hold *hold, bool *removed)
         goto done;
     }
     close(fd);
-    rc = judge_named(hold);
-    *removed = rc == P4_OK && (unlink(hold->path) == 0 || errno == ENOENT);
+    rc = judge_named(hold, &there);
+    /* Where there was none, a file that is there now is another run's. */
+    *removed = rc == P4_OK && (!there || unlink(hold->path) == 0 || errno == ENOENT);
     unlink(guard);
 done:
     free(guard);
@@ -348,13 +351,13 @@ static p4_rc take_by_name(p4_hold *hold)
 {
     p4_rc rc = P4_OK;
     for (int tries = 0; hold->fd < 0 && tries < TRIES; tries++) {
-        bool removed;
+        bool removed, there;
         hold->fd = open(hold->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (hold->fd >= 0) {
             break;
         }
         CHECK(errno == EEXIST, "%s: cannot create the file: %s", hold->path, strerror(errno));
-        TRY(judge_named(hold));
+        TRY(judge_named(hold, &there));
         TRY(remove_dead(hold, &removed));
         if (!removed) {
             sleep_s(POLL_S);

@@ -17,12 +17,6 @@ void p4_process_start(void);
 /* The exit status of a program that ends with this code: docs/running.md has the table. A call in the wrong
  * order is a fault of the program, and 3 is the status of a verdict. Local. */
 int p4_process_status(p4_rc rc);
-/* Call before all else. OpenMP's threads wait by spinning, for milliseconds: that costs little on idle cores,
- * and most of the time of a job whose cores other work shares. Unless the user has chosen, they spin for some
- * 50 microseconds and then sleep; on a machine that is busy already they sleep at once. The OpenMP library
- * reads its environment before main, so the program starts itself once more; where it cannot, it goes on and
- * is only slower. Local. */
-void p4_process_let_threads_sleep(char **argv);
 /* Call last, with the exit status: that status, or 1 with a line on standard error if standard output did not
  * take all that was written to it. Local. */
 int p4_process_end(int status);

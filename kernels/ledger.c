@@ -4,15 +4,11 @@
 
 p4_rc p4_ledger_add(p4_ledger *ledger, const void *memory, int64_t bytes)
 {
-    if (ledger->count == ledger->capacity) {
-        int64_t capacity = p4_max_i64(64, 2 * ledger->capacity);
-        p4_ledger_entry *entries = p4_resize(ledger->entries, (size_t)capacity, sizeof *entries);
-        if (entries == NULL) {
-            return P4_E_SYSTEM;
-        }
-        ledger->entries = entries;
-        ledger->capacity = capacity;
+    p4_ledger_entry *entries = p4_grow(ledger->entries, ledger->count, &ledger->capacity, sizeof *entries);
+    if (entries == NULL) {
+        return P4_E_SYSTEM;
     }
+    ledger->entries = entries;
     ledger->entries[ledger->count++] = (p4_ledger_entry){memory, bytes};
     ledger->held_bytes += bytes;
     ledger->peak_bytes = p4_max_i64(ledger->peak_bytes, ledger->held_bytes);

@@ -8,6 +8,7 @@
 
 #include "io/file/files.h"
 #include "io/out/outputs.h"
+#include "io/out/report.h"
 
 enum { RESULTS_BYTES = 64 << 20 };
 
@@ -20,16 +21,17 @@ static double number_at(const cJSON *root, const char *object, const char *key)
 char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation_ratio,
                                  double max_accuracy_drop, bool flow_failed)
 {
-    const double rise = 100.0 * degradation_ratio, allowed = 100.0 * max_accuracy_drop;
+    const p4_quality quality = {.degradation_ratio = degradation_ratio,
+                                .degradation_low = NAN,
+                                .degradation_high = NAN,
+                                .max_accuracy_drop = max_accuracy_drop};
+    char change[P4_QUALITY_BYTES];
     int used = 0;
     text[0] = '\0';
-    if (!isfinite(rise) && !(isnan(rise) && flow_failed)) { /* NAN: not measured */
+    if (!isfinite(degradation_ratio) && !(isnan(degradation_ratio) && flow_failed)) { /* NAN: not measured */
         used = snprintf(text, P4_VERDICT_BYTES, "perplexity is not finite");
     } else if (degradation_ratio > max_accuracy_drop) {
-        used = snprintf(text, P4_VERDICT_BYTES,
-                        rise < 1e6 ? "perplexity rose by %.1f %%, a rise of %.1f %% is allowed"
-                                   : "perplexity rose by %.3g %%, a rise of %.1f %% is allowed",
-                        rise, allowed);
+        used = snprintf(text, P4_VERDICT_BYTES, "%s", p4_quality_change(change, &quality));
     }
     if (flow_failed) {
         snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%sthe gradient-flow test failed",

@@ -9,7 +9,7 @@
  * read tells of none. `error` becomes heap. Local. */
 bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since);
 
-enum { P4_VERDICT_BYTES = 160 };
+enum { P4_VERDICT_BYTES = 256 };
 /* Why the quality verdict failed: "perplexity rose by 55.2 %, a rise of 10.0 % is allowed". flow_failed: the
  * gradient-flow test did. Local. */
 char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation_ratio,

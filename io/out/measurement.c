@@ -30,11 +30,9 @@ static void verdict(FILE *to, const p4_measurement *m)
         fprintf(to, "\n  Verdict         FAILED: perplexity became infinite\n");
         return;
     }
-    char interval[64];
-    fprintf(to, "\n  Verdict         %s: perplexity %s by %.1f %%%s, a rise of %.1f %% is allowed\n",
-            q->passed ? "PASSED" : "FAILED", q->degradation_ratio < 0 ? "fell" : "rose",
-            100.0 * fabs(q->degradation_ratio), p4_quality_interval(interval, q),
-            100.0 * q->max_accuracy_drop);
+    char change[P4_QUALITY_BYTES];
+    fprintf(to, "\n  Verdict         %s: %s\n", q->passed ? "PASSED" : "FAILED",
+            p4_quality_change(change, q));
 }
 
 void p4_measurement_table(FILE *to, const p4_measurement *m)

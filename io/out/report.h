@@ -49,6 +49,10 @@ p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_byt
 
 /* " (95 % interval: +2.1 to +3.4 %)" of the verdict's ratio, or "". Returns text. */
 const char *p4_quality_interval(char text[64], const p4_quality *quality);
+enum { P4_QUALITY_BYTES = 192 };
+/* "perplexity rose by 2.8 % (95 % interval: ...), a rise of 10.0 % is allowed", of a finite ratio. Returns
+ * text. */
+const char *p4_quality_change(char text[P4_QUALITY_BYTES], const p4_quality *quality);
 
 /* ---- metrics.jsonl ---- */
 

@@ -338,10 +338,8 @@ static void verdict(FILE *to, const p4_results *r)
     } else if (isinf(q->degradation_ratio)) {
         fprintf(to, "perplexity became infinite, a rise of %.1f %% is allowed", 100.0 * q->max_accuracy_drop);
     } else {
-        char interval[64];
-        fprintf(to, "perplexity %s by %.1f %%%s, a rise of %.1f %% is allowed",
-                q->degradation_ratio < 0.0 ? "fell" : "rose", 100.0 * fabs(q->degradation_ratio),
-                p4_quality_interval(interval, q), 100.0 * q->max_accuracy_drop);
+        char change[P4_QUALITY_BYTES];
+        fputs(p4_quality_change(change, q), to);
     }
     fprintf(to, "%s\n", flow_failed ? "; the gradient-flow test failed" : "");
 }

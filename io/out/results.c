@@ -39,15 +39,12 @@ void p4_results_free(p4_results *results)
 
 p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry *entry)
 {
-    if (tuning->history_count == tuning->history_capacity) {
-        int64_t capacity = tuning->history_capacity > 0 ? 2 * tuning->history_capacity : 16;
-        p4_history_entry *grown = p4_resize(tuning->history, (size_t)capacity, sizeof *grown);
-        if (grown == NULL) {
-            return P4_E_SYSTEM;
-        }
-        tuning->history = grown;
-        tuning->history_capacity = capacity;
+    p4_history_entry *history =
+        p4_grow(tuning->history, tuning->history_count, &tuning->history_capacity, sizeof *history);
+    if (history == NULL) {
+        return P4_E_SYSTEM;
     }
+    tuning->history = history;
     tuning->history[tuning->history_count++] = *entry;
     return P4_OK;
 }
@@ -59,6 +56,18 @@ const char *p4_quality_interval(char text[64], const p4_quality *q)
         snprintf(text, 64, " (95 %% interval: %+.1f to %+.1f %%)", 100.0 * q->degradation_low,
                  100.0 * q->degradation_high);
     }
+    return text;
+}
+
+const char *p4_quality_change(char text[P4_QUALITY_BYTES], const p4_quality *q)
+{
+    char interval[64];
+    const double change = 100.0 * fabs(q->degradation_ratio);
+    snprintf(text, P4_QUALITY_BYTES,
+             change < 1e6 ? "perplexity %s by %.1f %%%s, a rise of %.1f %% is allowed"
+                          : "perplexity %s by %.3g %%%s, a rise of %.1f %% is allowed",
+             q->degradation_ratio < 0.0 ? "fell" : "rose", change, p4_quality_interval(interval, q),
+             100.0 * q->max_accuracy_drop);
     return text;
 }
 

@@ -71,15 +71,11 @@ typedef struct builder {
 static p4_rc add_part(builder *b, p4_window_part part)
 {
     p4_windows *w = b->windows;
-    if (w->part_count == b->part_capacity) {
-        int64_t capacity = p4_max_i64(64, 2 * b->part_capacity);
-        p4_window_part *grown = p4_resize(w->parts, (size_t)capacity, sizeof *grown);
-        if (grown == NULL) {
-            return P4_E_SYSTEM;
-        }
-        w->parts = grown;
-        b->part_capacity = capacity;
+    p4_window_part *parts = p4_grow(w->parts, w->part_count, &b->part_capacity, sizeof *parts);
+    if (parts == NULL) {
+        return P4_E_SYSTEM;
     }
+    w->parts = parts;
     part.document = w->part_documents - 1;
     w->parts[w->part_count++] = part;
     return P4_OK;
@@ -92,15 +88,11 @@ static p4_rc begin_document(builder *b, int64_t key, const p4_document_text *tex
     if (key == b->last) {
         return P4_OK;
     }
-    if (w->part_documents == b->text_capacity) {
-        int64_t capacity = p4_max_i64(64, 2 * b->text_capacity);
-        p4_document_text *grown = p4_resize(w->texts, (size_t)capacity, sizeof *grown);
-        if (grown == NULL) {
-            return P4_E_SYSTEM;
-        }
-        w->texts = grown;
-        b->text_capacity = capacity;
+    p4_document_text *texts = p4_grow(w->texts, w->part_documents, &b->text_capacity, sizeof *texts);
+    if (texts == NULL) {
+        return P4_E_SYSTEM;
     }
+    w->texts = texts;
     b->last = key;
     w->texts[w->part_documents++] = *text;
     return P4_OK;

@@ -21,7 +21,7 @@ static const double TIMEOUT_S = 600;
 
 static int say_error(p4_rc rc)
 {
-    fprintf(stderr, "phase4: error: %s\n", p4_last_error());
+    p4_error_print();
     return p4_process_status(rc);
 }
 
@@ -129,7 +129,8 @@ static int report(launch *l)
     }
     p4_batch_print(batch, seconds);
     if (batch->failure != P4_OK) {
-        fprintf(stderr, "phase4: error: %s\n", batch->failure_text);
+        p4_error_set(batch->failure_text);
+        p4_error_print();
     }
     return p4_batch_status(batch);
 }

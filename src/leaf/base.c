@@ -91,6 +91,18 @@ void *p4_resize(void *old, size_t count, size_t each_bytes)
     return memory;
 }
 
+void *p4_grow(void *array, int64_t count, int64_t *capacity, size_t each_bytes)
+{
+    enum { FIRST = 64 };
+    if (count < *capacity) {
+        return array;
+    }
+    int64_t wanted = *capacity > 0 ? 2 * *capacity : FIRST;
+    void *grown = p4_resize(array, (size_t)wanted, each_bytes);
+    *capacity = grown != NULL ? wanted : *capacity;
+    return grown;
+}
+
 char *p4_strdup(const char *text)
 {
     size_t bytes = strlen(text) + 1;

@@ -56,6 +56,9 @@ bool p4_mul3(uint64_t *product, uint64_t a, uint64_t b, uint64_t c);
  * byte count. Zeroed. The caller frees with free(). Local. */
 void *p4_alloc(size_t count, size_t each_bytes);
 void *p4_resize(void *old, size_t count, size_t each_bytes);
+/* An array of *capacity elements, of which `count` are used, with room for one more: itself, or grown to
+ * twice its capacity. NULL records "out of memory"; array and *capacity are as before. Not zeroed. Local. */
+void *p4_grow(void *array, int64_t count, int64_t *capacity, size_t each_bytes);
 char *p4_strdup(const char *text);
 
 /* snprintf into a heap string; NULL when memory is out. The caller frees. Local. */

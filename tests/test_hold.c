@@ -19,6 +19,8 @@
 
 enum { RUNS = 8, OFD_SETLK = 37 };
 static const double BEAT_S = 0.05;
+/* Where a refusal depends on how recent a sign of life is: no busy machine is this slow. */
+static const double SLOW_BEAT_S = 5.0;
 static char directory[P4_PATH_BYTES], file[P4_PATH_BYTES + 32];
 static int lock_error; /* what the file system answers to a request for a lock; 0: it has locks */
 
@@ -182,7 +184,7 @@ static void test_elsewhere(void)
     p4_hold_release(hold);
     put(other);
     if (lock_error != 0) {
-        EXPECT_REFUSED(p4_hold_take(&hold, directory, BEAT_S),
+        EXPECT_REFUSED(p4_hold_take(&hold, directory, SLOW_BEAT_S),
                        "host n7\\x1b, process 5, since then, last sign of life");
         EXPECT(is_there(), "the other's file is gone");
     } else { /* it had the lock if it still ran: unless machines do not share locks, and then it beats */
@@ -196,13 +198,13 @@ static void test_elsewhere(void)
                 utimensat(AT_FDCWD, file, NULL, 0);
             }
         }
-        EXPECT_REFUSED(p4_hold_take(&hold, directory, BEAT_S), "host n7\\x1b, process 5, since then;");
+        EXPECT_REFUSED(p4_hold_take(&hold, directory, SLOW_BEAT_S), "host n7\\x1b, process 5, since then;");
         end_holder(child);
     }
     unlink(file);
     put(""); /* a run that has just created it */
     if (lock_error != 0) {
-        EXPECT_REFUSED(p4_hold_take(&hold, directory, BEAT_S), "has not written its name");
+        EXPECT_REFUSED(p4_hold_take(&hold, directory, SLOW_BEAT_S), "has not written its name");
     }
     unlink(file);
 }
@@ -214,14 +216,14 @@ static void test_beat(void)
     struct stat now;
     EXPECT_OK(p4_hold_take(&hold, directory, BEAT_S));
     age(1000);
-    for (int tries = 0; tries < 400; tries++) {
+    for (int tries = 0; tries < 6000; tries++) {
         usleep(10000);
         EXPECT(stat(file, &now) == 0, "stat");
         if (now.st_mtime > time(NULL) - 500) {
             break;
         }
     }
-    EXPECT(now.st_mtime > time(NULL) - 500, "no beat in 4 s");
+    EXPECT(now.st_mtime > time(NULL) - 500, "no beat in a minute");
     EXPECT_OK(p4_hold_check(hold));
     p4_hold_release(hold);
 }

@@ -77,6 +77,48 @@ static void documents_of_token_files_are_told_apart(void)
     free(path);
 }
 
+/* Text behind a file of token ids, with an empty document at its end. */
+static void documents_of_text_behind_token_ids_are_known(void)
+{
+    static const uint16_t ids[] = {'a', 'b', 'c', 'd', 'e', 'f'};
+    static const char text[] = "{\"text\": \"ghij\"}\n{\"text\": \"\"}\n";
+    char *paths[] = {p4_strdup(put("ids.bin", ids, sizeof ids)),
+                     p4_strdup(put("text.jsonl", text, sizeof text - 1))};
+    static const p4_window_part parts[] = {{0, 0, 1, 4}, {1, 0, 1, 2}, {1, 1, 2, 4}};
+    p4_windowing how = windowing(4, 1);
+    p4_windows windows;
+    how.end_id = -1;
+    EXPECT_OK(p4_windows_read(&windows, paths, 2, &how, 0));
+    expect_parts(&windows, parts, 3);
+    EXPECT(windows.part_documents == 2 && windows.texts[0].bytes == -1 && windows.texts[1].bytes == 4,
+           "%lld bytes", (long long)windows.texts[1].bytes);
+    p4_windows_free(&windows);
+    free(paths[0]);
+    free(paths[1]);
+}
+
+/* A long document of a file of token ids is one in windows side by side, and counts as several in windows far
+ * apart. */
+static void long_documents_of_token_files(void)
+{
+    enum { TOKENS_ALL = 64 * P4_DOCUMENT_SEARCH_TOKENS, DRAWN = 4 };
+    uint16_t *ids = p4_alloc(TOKENS_ALL, sizeof *ids);
+    for (int i = 0; i < TOKENS_ALL; i++) {
+        ids[i] = 'a';
+    }
+    char *path = p4_strdup(put("long.bin", ids, TOKENS_ALL * sizeof *ids));
+    p4_windowing how = windowing(512, 1);
+    p4_windows windows;
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, 0));
+    EXPECT(windows.part_documents == 1, "%lld documents", (long long)windows.part_documents);
+    p4_windows_free(&windows);
+    EXPECT_OK(p4_windows_read(&windows, &path, 1, &how, DRAWN));
+    EXPECT(windows.part_documents == DRAWN, "%lld documents", (long long)windows.part_documents);
+    p4_windows_free(&windows);
+    free(path);
+    free(ids);
+}
+
 /* As len(re.split(r"\\s+", text)) in Python, whole and in two pieces at any place between characters. */
 static void words_are_counted(void)
 {
@@ -230,6 +272,8 @@ int main(void)
     make_tokenizer();
     documents_of_text_are_told_apart();
     documents_of_token_files_are_told_apart();
+    documents_of_text_behind_token_ids_are_known();
+    long_documents_of_token_files();
     words_are_counted();
     long_documents_keep_their_size();
     intervals_have_their_width();

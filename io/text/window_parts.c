@@ -3,7 +3,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { SEARCHED = 1 << 24 }; /* tokens before a window in which the beginning of its document is looked for */
+/* Windows of token ids that are further apart count as windows of different documents: nobody reads gigabytes
+ * of ids to find one that may not be there. */
+enum { SEARCHED = P4_DOCUMENT_SEARCH_TOKENS };
 
 static int32_t token_at(const p4_token_part *part, int64_t at)
 {
@@ -28,24 +30,6 @@ static const p4_document_span *span_of(const p4_document_map *map, int64_t at)
     return span != NULL && at < span->first + span->tokens ? span : NULL;
 }
 
-/* Where the document of token `at` begins. Where that is too far away: `at`, as if it began there. */
-static int64_t begin_of(const p4_document_map *map, int64_t at)
-{
-    const p4_document_span *span = span_of(map, at);
-    if (span != NULL) {
-        return span->first;
-    }
-    const p4_token_part *part = &map->stream->parts[p4_token_stream_find(map->stream, at)];
-    if (map->end_id < 0) {
-        return part->first;
-    }
-    int64_t lowest = p4_max_i64(part->first, at - SEARCHED), begin = at;
-    while (begin > lowest && token_at(part, begin - 1) != map->end_id) {
-        begin--;
-    }
-    return begin > lowest || lowest == part->first ? begin : at;
-}
-
 /* Where the document of token `at` ends, at most `limit`. */
 static int64_t end_of(const p4_document_map *map, int64_t at, int64_t limit)
 {
@@ -65,7 +49,8 @@ static int64_t end_of(const p4_document_map *map, int64_t at, int64_t limit)
 typedef struct builder {
     p4_windows *windows;
     int64_t part_capacity, text_capacity;
-    int64_t last; /* what tells the document of the last part from others; -1: none */
+    int64_t last;     /* what tells the document of the last part from others; -1: none */
+    int64_t last_end; /* the token of the stream behind that part */
 } builder;
 
 static p4_rc add_part(builder *b, p4_window_part part)
@@ -98,6 +83,27 @@ static p4_rc begin_document(builder *b, int64_t key, const p4_document_text *tex
     return P4_OK;
 }
 
+/* What tells the document of token `at` from that of the last part. */
+static int64_t key_of(const builder *b, const p4_document_map *map, int64_t at)
+{
+    const p4_document_span *span = span_of(map, at);
+    if (span != NULL) {
+        return span->first;
+    }
+    const p4_token_part *part = &map->stream->parts[p4_token_stream_find(map->stream, at)];
+    if (map->end_id < 0) {
+        return part->first;
+    }
+    int64_t from = b->last_end - 1; /* the last part's last token may be the one that ends the document */
+    if (b->last < 0 || from < part->first || at - from > SEARCHED) {
+        return at;
+    }
+    while (from < at && token_at(part, from) != map->end_id) {
+        from++;
+    }
+    return from < at ? at : b->last;
+}
+
 /* The document of token `at` as text. */
 static p4_document_text text_of(const p4_document_map *map, int64_t at)
 {
@@ -118,7 +124,8 @@ p4_rc p4_window_parts_find(p4_windows *windows, const p4_document_map *map, cons
             int64_t at = begins[i] + from;
             p4_document_text text = text_of(map, at);
             to = end_of(map, at, begins[i] + T) - begins[i];
-            TRY(begin_document(&b, from == first ? begin_of(map, at) : at, &text));
+            TRY(begin_document(&b, key_of(&b, map, at), &text));
+            b.last_end = begins[i] + to;
             TRY(add_part(&b, (p4_window_part){.window = i, .from = from, .to = to}));
         }
     }

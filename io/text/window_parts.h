@@ -2,12 +2,15 @@
  * (jobs/train/bootstrap.h) is summed over these parts.
  *
  * The documents of text are known from reading it. In a file of token ids a document ends with the
- * end-of-text id; without such an id the file is one document. */
+ * end-of-text id; where the tokenizer has no such id the file is one document. Windows of token ids that are
+ * more than P4_DOCUMENT_SEARCH_TOKENS apart count as windows of different documents. */
 #ifndef P4_WINDOW_PARTS_H
 #define P4_WINDOW_PARTS_H
 
 #include "io/text/dataset.h"
 #include "io/text/token_stream.h"
+
+enum { P4_DOCUMENT_SEARCH_TOKENS = 1 << 16 };
 
 /* The tokens of one document of text in a stream. */
 typedef struct p4_document_span {

@@ -81,6 +81,12 @@ static p4_rc keep_ids(void *user, int64_t from, const int32_t *ids, int64_t coun
     return P4_OK;
 }
 
+/* Whether the document is of the texts that end at token `at`; an empty one may as well be of the next. */
+static bool is_before(const p4_document_span *span, int64_t at)
+{
+    return span->first < at || (span->first == at && span->tokens == 0);
+}
+
 static p4_rc join(source *s)
 {
     p4_rc rc = P4_OK;
@@ -94,7 +100,7 @@ static p4_rc join(source *s)
             TRY(p4_token_stream_add(&s->stream, (const char *)s->ids + at * s->id_bytes, s->id_bytes,
                                     s->counts[i]));
             at += s->counts[i];
-            for (; span < s->totals.documents && s->spans[span].first < at; span++) {
+            for (; span < s->totals.documents && is_before(&s->spans[span], at); span++) {
                 s->spans[span].first += s->stream.count - at;
             }
         }

@@ -52,8 +52,9 @@ p4_rc p4_bootstrap(p4_interval *perplexity, p4_interval *rise, const p4_windows 
     int64_t count = by_window ? windows->count : windows->part_documents;
     p4_rng rng = {.seed = seed, .stream = STREAM};
     unit *units = p4_alloc((size_t)count, sizeof *units);
-    double *values = p4_alloc(2 * P4_RESAMPLES, sizeof *values), *rises = values + P4_RESAMPLES;
-    TRY(units != NULL && values != NULL ? P4_OK : P4_E_SYSTEM);
+    double *values = p4_alloc(P4_RESAMPLES, sizeof *values);
+    double *rises = p4_alloc(P4_RESAMPLES, sizeof *rises);
+    TRY(units != NULL && values != NULL && rises != NULL ? P4_OK : P4_E_SYSTEM);
     *perplexity = (p4_interval){.low = NAN, .high = NAN};
     if (original_nll != NULL) {
         *rise = *perplexity;
@@ -80,5 +81,6 @@ p4_rc p4_bootstrap(p4_interval *perplexity, p4_interval *rise, const p4_windows 
 done:
     free(units);
     free(values);
+    free(rises);
     return rc;
 }

@@ -282,6 +282,20 @@ static p4_rc go_on(void *user)
     return p4_stop_is_asked(x->compute->stop) ? p4_stop_end(x->compute->stop) : P4_OK;
 }
 
+/* Weights are known after the training only. What a format cannot hold does not cost the run its other
+ * outputs. */
+static p4_rc leave_out(exporter *e, const char *writer)
+{
+    const p4_output_paths *paths = &e->x->results->output_paths;
+    p4_outputs_leave_out(&e->x->results->output_paths, writer);
+    if (paths->primary_output[0] == '\0') {
+        return P4_E_INPUT; /* it was the only model */
+    }
+    WARN("warning: %s; this output is left out, the others are written", p4_last_error());
+    p4_error_clear();
+    return P4_OK;
+}
+
 static p4_rc write_format(exporter *e, const char *writer, const char *path)
 {
     p4_rc rc = P4_OK;
@@ -296,7 +310,9 @@ static p4_rc write_format(exporter *e, const char *writer, const char *path)
                                      .threads = (int)p4_min_i64(x->compute->threads, FP16_THREADS),
                                      .go_on = go_on,
                                      .user = (void *)(uintptr_t)x};
-    TRY(p4_exports_write(x->config, writer, &source, path));
+    rc = p4_exports_check_weights(x->config, writer, &source);
+    TRY(rc == P4_E_INPUT ? leave_out(e, writer) : rc);
+    TRY(path[0] != '\0' ? p4_exports_write(x->config, writer, &source, path) : P4_OK);
 done:
     p4_tokenizer_close(tokenizer);
     return rc;

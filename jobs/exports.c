@@ -41,10 +41,24 @@ double p4_exports_bytes(const p4_config *config, const p4_hf_model *hf, double c
     return sum;
 }
 
-p4_rc p4_exports_write(const p4_config *config, const char *writer, const p4_export_source *source,
-                       const char *path)
+static p4_export_source with_option(const p4_export_source *source, const p4_config *config,
+                                    const char *writer)
 {
     p4_export_source with = *source;
     with.option = p4_exports_option(p4_exports_find(&config->exports, writer));
+    return with;
+}
+
+p4_rc p4_exports_check_weights(const p4_config *config, const char *writer, const p4_export_source *source)
+{
+    const p4_writer *row = p4_writer_find(writer);
+    const p4_export_source with = with_option(source, config, writer);
+    return row->check_weights != NULL ? row->check_weights(&with) : P4_OK;
+}
+
+p4_rc p4_exports_write(const p4_config *config, const char *writer, const p4_export_source *source,
+                       const char *path)
+{
+    const p4_export_source with = with_option(source, config, writer);
     return p4_writer_find(writer)->write(&with, path);
 }

@@ -62,3 +62,25 @@ refused 'key "exports": found "gguf:q4_0", expected some of' "$PHASE4_MPI" --val
 grep -q '"bitnet"' out/model/bitnet/config.json || complain 'bitnet/config.json'
 [ ! -e out/model/mlx ] && [ ! -e out/model/compressed_tensors ] || complain 'exports of the older run are left'
 "$PHASE4_EXPORT" --overwrite -q out/model --to gguf:i2_s >log 2>&1 && [ "$(head -c 4 out/model/model.gguf)" = GGUF ] || complain 'gguf:i2_s'
+
+# Scales that a format cannot hold are known after the training only: the run goes on without that output, unless it is the only model.
+"$PHASE4_MPI" a.json output_path=out/plain quantizer=none 'exports=[]' >log 2>&1 || complain 'quantizer none'
+cp -r out/plain/dequantized_fp16 small
+python3 - small/model.safetensors <<'END'
+import json, sys
+with open(sys.argv[1], "r+b") as file:  # all zeros: bitnet stores 1 / scale
+    bytes_of_header = int.from_bytes(file.read(8), "little")
+    first, end = json.loads(file.read(bytes_of_header))["model.layers.1.mlp.up_proj.weight"]["data_offsets"]
+    file.seek(8 + bytes_of_header + first)
+    file.write(bytes(end - first))
+END
+config s.json small out/small '["bitnet", "gguf"]'
+"$PHASE4_MPI" s.json init=checkpoint scale_granularity=tensor >log 2>&1 || complain 'the run whose scales bitnet cannot hold'
+grep -q '^warning: exports: bitnet: tensor .* fp16 holds values up to 65504; this output is left out' log || complain 'no warning of bitnet'
+grep -q '"bitnet":[[:space:]]*null' out/small/results.json && [ ! -e out/small/bitnet ] || complain 'bitnet is listed'
+for name in model.gguf model.h5 dequantized_fp16 compression_metadata.json; do
+    [ -e "out/small/$name" ] || complain "$name is missing beside the export that was left out"
+done
+refused 'exports: bitnet: tensor' "$PHASE4_EXPORT" out/small --to bitnet
+refused 'exports: bitnet: tensor' "$PHASE4_MPI" s.json init=checkpoint output_path=out/alone scale_granularity=tensor save_quantized=false \
+    save_dequantized_fp16=false 'exports=["bitnet"]'

@@ -130,4 +130,4 @@ done:
     return rc;
 }
 
-const p4_writer p4_writer_bitnet = {"bitnet", "bitnet", check, plan, write_directory};
+const p4_writer p4_writer_bitnet = {"bitnet", "bitnet", check, check_scales, plan, write_directory};

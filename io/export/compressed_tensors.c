@@ -150,5 +150,5 @@ done:
     return rc;
 }
 
-const p4_writer p4_writer_compressed_tensors = {"compressed_tensors", "compressed_tensors", check, plan,
+const p4_writer p4_writer_compressed_tensors = {"compressed_tensors", "compressed_tensors", check, NULL, plan,
                                                 write_directory};

@@ -194,4 +194,4 @@ done:
     return rc != P4_OK ? rc : closed;
 }
 
-const p4_writer p4_writer_gguf = {"gguf", "model.gguf", check, plan, write_file};
+const p4_writer p4_writer_gguf = {"gguf", "model.gguf", check, check_scales, plan, write_file};

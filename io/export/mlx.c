@@ -104,4 +104,4 @@ done:
     return rc;
 }
 
-const p4_writer p4_writer_mlx = {"mlx", "mlx", check, plan, write_directory};
+const p4_writer p4_writer_mlx = {"mlx", "mlx", check, NULL, plan, write_directory};

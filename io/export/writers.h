@@ -11,6 +11,9 @@ typedef struct p4_writer {
     /* Can this model be written so that the runtime computes what it says? P4_E_INPUT names what it cannot
      * take. Reads no weight. */
     p4_rc (*check)(const p4_export_source *source);
+    /* Can these weights be stored? P4_E_INPUT names the tensor and the scale that the format does not hold.
+     * NULL: the format holds all. `write` checks it too. */
+    p4_rc (*check_weights)(const p4_export_source *source);
     /* About how many bytes will be written. */
     p4_rc (*plan)(const p4_export_source *source, double *bytes);
     /* Writes a file or a directory, complete or not at all. */

@@ -57,3 +57,13 @@ p4_rc p4_outputs_name(p4_output_paths *paths, const p4_config *config, unsigned 
     snprintf(paths->primary_output, P4_PATH_BYTES, "%s", primary_of(paths));
     return P4_OK;
 }
+
+void p4_outputs_leave_out(p4_output_paths *paths, const char *id)
+{
+    for (int i = 0; i < P4_OUTPUTS; i++) {
+        if (strcmp(p4_outputs[i].id, id) == 0) {
+            ((char *)paths + p4_outputs[i].path)[0] = '\0';
+        }
+    }
+    snprintf(paths->primary_output, P4_PATH_BYTES, "%s", primary_of(paths));
+}

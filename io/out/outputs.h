@@ -96,5 +96,8 @@ static inline const char *p4_output_path(const p4_output_paths *paths, const p4_
 /* Fills in the paths of the outputs that a run of this configuration writes, with primary_output; `has`: what
  * the run has of P4_NEEDS_*. P4_E_INPUT: output_path is too long. Local. */
 p4_rc p4_outputs_name(p4_output_paths *paths, const p4_config *config, unsigned has);
+/* Takes the path of the output with this ID away, which is not written after all; primary_output is another
+ * model then, or "". Local. */
+void p4_outputs_leave_out(p4_output_paths *paths, const char *id);
 
 #endif

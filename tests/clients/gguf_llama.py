@@ -15,7 +15,7 @@ import sys
 import llama_cpp
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 
 class Llama:
@@ -140,7 +140,11 @@ def compare(output, arguments):
     directory = f"{output}/dequantized_fp16"
     llama = Llama(f"{output}/model.gguf")
     window = min(256, llama.positions // 2)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    config = AutoConfig.from_pretrained(directory)
+    if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
+        config.pad_token_id = None  # the family's default, which a small vocabulary does not have; nothing is padded here
+    model = AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=torch.float32,
+                                                 attn_implementation="eager").eval()
     with open(arguments.text, encoding="utf-8") as file:
         text = file.read(40000)
     ids = compare_tokens(llama, directory, text)

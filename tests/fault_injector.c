@@ -1,11 +1,15 @@
 /* fault_injector - a library for LD_PRELOAD (tests/soak.sh) that makes the file system fail, or the process
  * die, at the n-th call of one rank that changes something below a directory. HDF5's calls are seen too.
- * It can also hold a process up after each write, so that a test that reads what was written acts in time.
+ * It can also hold a process up behind a write, so that a test that acts on what was written need not be
+ * fast.
  *
  *   P4_FAULT=RANK,CALL,KIND   RANK of the launcher (0 without one); CALL from 1
  *   P4_FAULT_UNDER=TEXT       calls count on paths that contain TEXT
  *   P4_FAULT_COUNT=PATH       PATH.RANK gets the number of calls when the process exits
  *   P4_PACE_MS=COUNT          each write sleeps so long when it has written
+ *   P4_HOLD=COUNT,TEXT        when the file that was written to holds TEXT in COUNT lines, or with no TEXT
+ * behind the COUNT-th write, the process waits, once P4_HOLD_FILE=PATH         it makes PATH.held then, and
+ * waits until PATH is there or PATH.held is gone P4_HOLD_SIGNAL=1          or until it has handled a signal
  *
  * KIND: full      the disk is full from here on: the first write is a short one
  *       error     this call fails with EIO, the later ones work
@@ -33,7 +37,11 @@ enum effect { NAMES, SPACE, SYNC }; /* what a call needs: a directory that can c
 
 static enum kind kind;
 static long fault_at;
-static long pace_ms;
+static long pace_ms, hold_at;
+static const char *hold_text, *hold_file;
+static bool hold_signal;
+static _Atomic long writes_seen;
+static _Atomic bool was_held;
 static const char *under;
 static _Atomic long calls;
 
@@ -52,6 +60,13 @@ __attribute__((constructor)) static void read_environment(void)
     long at = 0;
     under = getenv("P4_FAULT_UNDER");
     pace_ms = getenv("P4_PACE_MS") != NULL ? atol(getenv("P4_PACE_MS")) : 0;
+    const char *hold = getenv("P4_HOLD");
+    hold_file = getenv("P4_HOLD_FILE");
+    hold_signal = getenv("P4_HOLD_SIGNAL") != NULL;
+    if (hold != NULL && hold_file != NULL && strchr(hold, ',') != NULL) {
+        hold_at = atol(hold);
+        hold_text = strchr(hold, ',') + 1;
+    }
     if (fault == NULL || sscanf(fault, "%d,%ld,%15s", &rank, &at, name) != 3 || rank != atoi(rank_text())) {
         return;
     }
@@ -202,11 +217,51 @@ int rmdir(const char *path)
 
 /* ---- content ---- */
 
-static void hold_up(bool is_under)
+/* How many lines of the file that `fd` writes hold the text that is waited for. */
+static long count_lines(int fd)
 {
-    if (is_under && pace_ms > 0) {
+    char link[64], *line = NULL;
+    size_t bytes = 0;
+    long count = 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    FILE *file = REAL(fopen)(link, "r");
+    while (file != NULL && getline(&line, &bytes, file) >= 0) {
+        count += strstr(line, hold_text) != NULL;
+    }
+    free(line);
+    if (file != NULL) {
+        fclose(file);
+    }
+    return count;
+}
+
+static void wait_for_test(void)
+{
+    enum { MOST = 90000 }; /* a quarter of an hour: the test is gone */
+    const struct timespec pause = {0, 10000000};
+    char held[PATH_MAX];
+    snprintf(held, sizeof held, "%s.held", hold_file);
+    int fd = REAL(open)(held, O_WRONLY | O_CREAT, 0666);
+    if (fd >= 0) {
+        close(fd);
+    }
+    for (int i = 0; i < MOST && access(hold_file, F_OK) != 0 && access(held, F_OK) == 0; i++) {
+        if (nanosleep(&pause, NULL) != 0 && hold_signal) {
+            return;
+        }
+    }
+}
+
+/* Behind a write to `fd`. */
+static void hold_up(int fd)
+{
+    if (pace_ms > 0) {
         const struct timespec pause = {pace_ms / 1000, pace_ms % 1000 * 1000000};
         (void)nanosleep(&pause, NULL);
+    }
+    if (hold_at > 0 && !was_held && (hold_text[0] != '\0' ? count_lines(fd) : ++writes_seen) >= hold_at &&
+        !atomic_exchange(&was_held, true)) {
+        wait_for_test();
     }
 }
 
@@ -229,7 +284,9 @@ static ssize_t end_write(int fd, ssize_t written, size_t asked)
     if (kind == KILL && written >= 0 && (size_t)written < asked) {
         die();
     }
-    hold_up(fd_is_under(fd));
+    if (fd_is_under(fd)) {
+        hold_up(fd);
+    }
     return written;
 }
 
@@ -250,7 +307,9 @@ int fflush(FILE *stream)
     bool is_under = stream != NULL && fd_is_under(fileno(stream));
     FAIL_IF(is_under, SPACE);
     int failed = REAL(fflush)(stream);
-    hold_up(is_under);
+    if (is_under) {
+        hold_up(fileno(stream));
+    }
     return failed;
 }
 

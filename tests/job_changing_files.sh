@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Files that change while a run uses them: the run ends with a message that names the file, and never with success.
 set -u
+. "$(dirname "$0")/held.sh"
 cd "$TMP"
 failures=0
 model=$FIXTURES/models/llama-gqa
@@ -21,12 +22,11 @@ ended() {
     shift 4
     rm -rf model out
     cp -rL "$model" model && chmod -R u+w model && cp kept.bin train.bin
-    timeout 120 "$PHASE4_MPI" --quiet cfg.json "$@" >log 2>&1 &
-    for ((try = 0; try < 1200; try++)); do
-        ! grep -qs '"kind":"train"' out/metrics.jsonl && kill -0 $! 2>/dev/null || break
-        sleep 0.05
-    done
+    hold_at 1 '"kind":"train"' /metrics.jsonl
+    "${hold[@]}" "$PHASE4_MPI" --quiet cfg.json "$@" >log 2>&1 &
+    is_held $! || echo "$name: the run has ended before it trains"
     eval "$command"
+    let_go
     wait $!
     status=$?
     if [ $status -ne "$expected" ] || ! grep -qF -- "$words" log || grep -q 'Process received signal\|PASSED' log; then
@@ -42,7 +42,7 @@ ended() {
 }
 
 ended undisturbed 0 Verdict :
-ended rewritten 2 'model/model.safetensors: was written or replaced while' 'touch model/model.safetensors'
+ended rewritten 2 'model/model.safetensors: was written or replaced while' 'touch -d "1 hour ago" model/model.safetensors' # whatever the file system's clock can tell apart
 ended replaced 2 'model/config.json: was written or replaced while' 'cp model/config.json c && mv c model/config.json'
 ended longer 2 'eval.bin: changed while the run was using it: 8193 bytes, it had 8192' 'printf x >>eval.bin'
 printf "$(cat octal)" >eval.bin
@@ -70,7 +70,7 @@ rm -rf model && cp -rL "$model" model && chmod -R u+w model
 read -r low high < <(od -An -tu1 -N2 model/model.safetensors)
 head -c $((8 + low + 256 * high)) "$model/model.safetensors" >model/model.safetensors
 head -c $(($(stat -Lc %s "$model/model.safetensors") - 8 - low - 256 * high)) /dev/zero | tr '\0' ']' >>model/model.safetensors
-timeout 60 "$PHASE4_MPI" --quiet cfg.json eval_samples=4 >log 2>&1
+"$PHASE4_MPI" --quiet cfg.json eval_samples=4 >log 2>&1
 status=$?
 if [ $status -ne 2 ] || ! grep -q 'model: the mean loss of the original model is not a number' log || ! grep -q '"success":[[:space:]]*false' out/results.json
 then

@@ -4,6 +4,7 @@
 # along with the ranks, and a training that is stopped on 2 ranks is continued on 3. Without exact_sums they differ, or nothing would be compared.
 set -eu
 . "$(dirname "$0")/job.sh"
+. "$(dirname "$0")/held.sh"
 cd "$TMP"
 awk 'BEGIN {srand(3); for (i = 0; i < 4800; i++) printf "\\%o\\000", (i * 7 + int(rand() * 9)) % 40}' >octal
 printf "$(cat octal)" >ids.bin # 400 windows of 12 token ids
@@ -71,13 +72,12 @@ done
 # Stopped on 2 ranks, continued on 3.
 keys=(cfg.json output_path=moved quantizer=gptq optimizer=adamw eval_samples=0)
 mkdir -p moved
-"$MPIRUN" -n 2 "$PHASE4_MPI" "${keys[@]}" >log 2>&1 &
+hold_at 60 '"kind":"train"' /metrics.jsonl
+"$MPIRUN" -n 2 "${hold[@]}" "$PHASE4_MPI" "${keys[@]}" >log 2>&1 &
 job=$!
-for _ in $(seq 3000); do
-    [ "$(grep -hs '"kind":"train"' moved/metrics.jsonl | wc -l)" -lt 60 ] || break
-    sleep 0.01
-done
+is_held $job || bad "the run on 2 ranks has ended before step 60: $(tail -n 5 log)"
 touch moved/stop
+let_go
 status=0
 wait $job || status=$?
 [ $status = 75 ] || bad "stopped on 2 ranks: status $status, expected 75: $(tail -n 5 log)"

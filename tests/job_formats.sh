@@ -2,6 +2,7 @@
 # docs/formats.md describes every key of every JSON file that a run writes, and docs/configuration.md every key of the configuration in
 # them. The run trains, is stopped and continued, so that all its files are there at some time.
 set -eu
+. "$(dirname "$0")/held.sh"
 cd "$TMP"
 docs=$FIXTURES/../../docs
 fail() {
@@ -19,14 +20,10 @@ cat >cfg.json <<JSON
 JSON
 
 # Every kind of line, and a checkpoint; the files of a run that is under way are copied.
-"$PHASE4_MPI" cfg.json fine_tune_lr=1e-3 >log 2>&1 &
+hold_at 1 '"stage":"fine_tune"' /metrics.jsonl signal # at step 20, of which there is a checkpoint
+"${hold[@]}" "$PHASE4_MPI" cfg.json fine_tune_lr=1e-3 >log 2>&1 &
 job=$!
-has_all() { grep -qs '"stage":"fine_tune"' out/metrics.jsonl && ls out/checkpoints/step-*[0-9]/manifest.json >found 2>/dev/null; }
-for _ in $(seq 3000); do
-    if has_all; then break; fi
-    kill -0 "$job" 2>/dev/null || fail 'the run ended before it had a checkpoint'
-    sleep 0.02
-done
+is_held "$job" || fail 'the run ended before it was evaluated in training'
 cp out/.phase4_hold hold.json || fail 'no hold'
 cp out/results.json under_way.json
 kill -USR1 "$job"

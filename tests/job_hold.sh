@@ -2,6 +2,7 @@
 # One output directory, one run: of several that start at once one works and the others are refused by name; a killed or failed
 # run leaves nothing that its successor needs `overwrite` for; what is not a run's own is never replaced without it.
 set -eu
+. "$(dirname "$0")/held.sh"
 cd "$TMP"
 awk 'BEGIN {srand(3); for (i = 0; i < 600; i++) printf "\\%o\\000", (i * 7 + int(rand() * 9)) % 40}' >octal
 printf "$(cat octal)" >few.bin # 50 windows of 12 token ids
@@ -19,13 +20,6 @@ fail() {
     cat log
     exit 1
 }
-trains() { # trains DIRECTORY: waits until the run there has logged a step
-    for _ in $(seq 1 300); do
-        ! grep -qs '"kind":"train"' "$1/metrics.jsonl" || return 0
-        sleep 0.1
-    done
-    fail "no step was logged in $1"
-}
 refused() { # refused WORDS [key=value ...]
     local words=$1 status=0
     shift
@@ -38,9 +32,13 @@ for run in 1 2 3 4; do
     # shellcheck disable=SC2086
     (status=0; "$PHASE4_MPI" --quiet cfg.json $endless >log.$run 2>&1 || status=$?; echo $status >status.$run) &
 done
-trains out
-for _ in $(seq 1 100); do
-    [ "$(cat status.* 2>/dev/null | wc -l)" -lt 3 ] || break
+ended() { cat status.* 2>/dev/null | wc -l; }
+until grep -qs '"kind":"train"' out/metrics.jsonl; do
+    [ "$(ended)" -lt 4 ] || { cat log.* >log; fail 'no run was let in'; }
+    sleep 0.1
+done
+for _ in $(seq 1 1200); do # only if two were let in does it take so long
+    [ "$(ended)" -lt 3 ] || break
     sleep 0.1
 done
 cat log.* >log
@@ -68,23 +66,29 @@ refused 'notes.md' output_path=late overwrite=true
 rm -r late/dequantized_fp16
 "$PHASE4_MPI" --quiet cfg.json output_path=late >log 2>&1 || fail "the retry of a failed run is refused"
 
-# Lost while it did not respond: the run writes nothing more and ends, and says who holds the directory now.
-# The part of a checkpoint that a thread was writing meanwhile may still get its name, in a directory that is not yet one.
+# Lost while it did not respond: the run writes nothing more and ends, and says who holds the directory now. It is suspended at a
+# step, where nothing is being saved, or in the thread that publishes a checkpoint, of which there is one already.
+# The part of a checkpoint may still get its name, in a directory that is not yet one.
+at_step='95 "kind":"train" /metrics.jsonl' in_publication='2  /manifest.json'
+publishes() { ls lost/checkpoints/step-*.tmp/manifest.json >found 2>&1; }
 published() { find lost -not -path '*/step-*.tmp*' 2>/dev/null | sort; }
-lost() { # lost WORDS COMMAND...: the command takes the hold from a run that trains
+lost() { # lost WORDS MOMENT COMMAND...: the command takes the hold from a run that is suspended
     local words=$1 job status=0 before
-    shift
+    IFS=' ' read -r count text file <<<"$2"
+    [ -n "$file" ] || file=$text text=
+    shift 2
     rm -rf lost
+    hold_at "$count" "$text" "$file"
     # shellcheck disable=SC2086
-    "$PHASE4_MPI" --quiet cfg.json $endless output_path=lost log_every=1 checkpoint_every=50 >log 2>&1 &
+    "${hold[@]}" "$PHASE4_MPI" --quiet cfg.json $endless output_path=lost log_every=1 checkpoint_every=50 >log 2>&1 &
     job=$!
-    for _ in $(seq 1 300); do
-        [ ! -e lost/checkpoints/step-50/manifest.json ] || break
-        sleep 0.1
-    done
+    is_held $job || fail 'the run that was to be suspended has ended'
+    while [ -n "$text" ] && publishes; do sleep 0.02; done
     kill -STOP $job
+    until ! grep -hvs '^[^)]*) T' /proc/$job/task/*/stat >running; do sleep 0.01; done # a thread in the kernel stops when it comes back
     "$@"
     before=$(published)
+    let_go
     kill -CONT $job
     wait $job || status=$?
     [ $status = 4 ] && [ "$(grep -c 'phase4: error' log)" = 1 ] && grep -qF -- "lost: this run no longer holds its output directory: $words" log ||
@@ -95,9 +99,11 @@ hand_over() {
     echo '{"host": "n7", "process": 17, "job": "4711", "since": "2026-01-31 12:00:00 +0100"}' >hold
     mv hold lost/.phase4_hold
 }
-lost 'while it did not respond, another run took it over: host n7, process 17, job 4711' hand_over
-lost '.phase4_hold in it was removed' rm lost/.phase4_hold
-lost '.phase4_hold in it was removed' rm -r lost
+for moment in "$at_step" "$in_publication"; do
+    lost 'while it did not respond, another run took it over: host n7, process 17, job 4711' "$moment" hand_over
+    lost '.phase4_hold in it was removed' "$moment" rm lost/.phase4_hold
+    lost '.phase4_hold in it was removed' "$moment" rm -r lost
+done
 
 # What is not a run's own.
 mkdir mine

@@ -23,13 +23,12 @@ assert paths["wandb"] == "out/wandb" and paths["tensorboard"] == "out/tensorboar
 '
 
 # Removed while the run trains.
-"$PHASE4_MPI" cfg.json overwrite=true checkpoint_every=0 >log 2>&1 &
+hold_at 1 '"stage":"fine_tune"' /metrics.jsonl
+"${hold[@]}" "$PHASE4_MPI" cfg.json overwrite=true checkpoint_every=0 >log 2>&1 &
 job=$!
-until grep -qs '"stage":"fine_tune"' out/metrics.jsonl && [ ! -s out/report.html.old ] && grep -qs 'Fine-tune' log; do
-    kill -0 "$job" 2>/dev/null || fail 'the run ended before it trained'
-    sleep 0.02
-done
+is_held "$job" || fail 'the run ended before it was evaluated in training'
 rm -r out/wandb out/tensorboard
+let_go
 wait "$job" || fail 'a run without its records fails'
 [ "$(warnings)" = 2 ] || fail "$(warnings) warnings, expected one for each"
 python3 -c '

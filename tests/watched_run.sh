@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # watched_run.sh: a small run with records for W&B and TensorBoard, for job_watchers.sh and clients/; they source it.
+. "$FIXTURES/../held.sh"
 
 fail() {
     echo "$(basename "$0"): $*"
@@ -23,12 +24,10 @@ JSON
 # stop_and_continue: the run is stopped within its training and continued. $first: the directory of the first process's W&B run.
 stop_and_continue() {
     local job status=0
-    "$PHASE4_MPI" cfg.json >log 2>&1 &
+    hold_at 2 '"stage":"fine_tune"' /metrics.jsonl signal
+    "${hold[@]}" "$PHASE4_MPI" cfg.json >log 2>&1 &
     job=$!
-    until grep -qs '"stage":"fine_tune"' out/metrics.jsonl && ls out/checkpoints/step-*[0-9]/manifest.json >found 2>/dev/null; do
-        kill -0 "$job" 2>/dev/null || fail 'the run ended before it had a checkpoint'
-        sleep 0.02
-    done
+    is_held "$job" || fail 'the run ended before it was evaluated twice in training'
     kill -USR1 "$job"
     wait "$job" || status=$?
     [ $status = 75 ] || fail "status $status, expected 75"

@@ -66,7 +66,8 @@ static p4_rc add_evaluation(p4_run *run, const char *stage, int64_t step, const 
     const p4_metric metrics[] = {{"loss", evaluation->loss},
                                  {"perplexity", evaluation->perplexity},
                                  {"accuracy", evaluation->accuracy},
-                                 {"kl", evaluation->kl}};
+                                 {"kl", evaluation->kl},
+                                 {"agreement", evaluation->agreement}};
     const char *group = strcmp(stage, "pre") == 0     ? "original"
                         : strcmp(stage, "final") == 0 ? "final"
                                                       : "evaluation";

@@ -1,5 +1,6 @@
 #include "jobs/run_state.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +10,9 @@
 
 enum {
     EVALUATION = P4_EVALUATION_MEMBERS,
-    OLD_EVALUATION = 5, /* of checkpoints of version 3 */
+    EVALUATION_OF_3 = 5,  /* of checkpoints of version 3: no intervals */
+    EVALUATION_OF_4 = 12, /* of version 4: no agreement, which is the member AGREEMENT */
+    AGREEMENT = 8,
     TUNING = 7,
     HISTORY = 5,
     POINT = 9,
@@ -83,7 +86,7 @@ done:
     return rc;
 }
 
-static p4_evaluation old_evaluation(const double numbers[OLD_EVALUATION])
+static p4_evaluation evaluation_of_3(const double numbers[EVALUATION_OF_3])
 {
     p4_evaluation e = p4_evaluation_none();
     e.loss = numbers[0];
@@ -94,6 +97,15 @@ static p4_evaluation old_evaluation(const double numbers[OLD_EVALUATION])
     return e;
 }
 
+static p4_evaluation evaluation_of_4(const double numbers[EVALUATION_OF_4])
+{
+    double whole[EVALUATION];
+    memcpy(whole, numbers, AGREEMENT * sizeof *whole);
+    whole[AGREEMENT] = NAN;
+    memcpy(whole + AGREEMENT + 1, numbers + AGREEMENT, (EVALUATION_OF_4 - AGREEMENT) * sizeof *whole);
+    return p4_evaluation_from_numbers(whole);
+}
+
 static p4_rc take_evaluations(const p4_arrays *arrays, p4_run *run)
 {
     p4_rc rc = P4_OK;
@@ -102,11 +114,14 @@ static p4_rc take_evaluations(const p4_arrays *arrays, p4_run *run)
     double numbers[EVALUATIONS * EVALUATION];
     p4_array_form form;
     TRY(p4_arrays_describe(arrays, evaluations_name, &form));
-    int64_t members = form.cols == OLD_EVALUATION ? OLD_EVALUATION : EVALUATION;
+    bool old = form.cols == EVALUATION_OF_3 || form.cols == EVALUATION_OF_4;
+    int64_t members = old ? form.cols : EVALUATION;
     TRY(take(arrays, evaluations_name, EVALUATIONS, members, numbers));
     for (int i = 0; i < EVALUATIONS; i++) {
-        *all[i] = members == OLD_EVALUATION ? old_evaluation(numbers + i * members)
-                                            : p4_evaluation_from_numbers(numbers + i * members);
+        const double *of = numbers + i * members;
+        *all[i] = members == EVALUATION_OF_3   ? evaluation_of_3(of)
+                  : members == EVALUATION_OF_4 ? evaluation_of_4(of)
+                                               : p4_evaluation_from_numbers(of);
     }
     TRY(take_rows(arrays, original_losses_name, 1, &run->original_losses.count, &run->original_losses.nll));
 done:

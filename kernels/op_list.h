@@ -141,7 +141,7 @@ P4_OP(void, experts_backward_weight, p4_device *device, const p4_experts_args *a
 /* --- losses ----------------------------------------------------------------------------------- */
 
 P4_OP(void, cross_entropy, p4_device *device, const p4_cross_entropy_args *args)
-/* kl = KL(softmax(reference) || softmax(logits)). */
+/* kl = KL(softmax(reference) || softmax(logits)); and do both rank the same class first? */
 P4_OP(void, kl_divergence, p4_device *device, const p4_kl_divergence_args *args)
 /* logits becomes the gradient of scale * ((1 - weight) nll + weight temperature^2 KL(teacher || student)),
  * with the softmax of logits / temperature on both sides of KL; nll is the cross-entropy at temperature 1.

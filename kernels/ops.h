@@ -334,6 +334,8 @@ typedef struct p4_kl_divergence_args {
     p4_logit_map map;               /* of both */
     const int32_t *targets;         /* [N]; negative: the row does not count */
     float *kl;                      /* [N]: 0 where the row does not count */
+    float *opt_same; /* [N]: 1 where the largest logit of both (the first of equal ones) is of one class; 0
+                        where the row does not count */
 } p4_kl_divergence_args;
 
 /* Rows of a distribution over V classes that are cut to k of them, 1 <= k <= V. */

@@ -78,7 +78,8 @@ typedef struct p4_net_plan {
     int64_t positions; /* of the longest sequence, with `cached`; 0: T */
 } p4_net_plan;
 
-enum { P4_NET_SUMS = 3 };
+/* What is summed over predictions. The last needs both forms' logits, and is for evaluation alone. */
+typedef enum p4_net_sum { P4_SUM_NLL, P4_SUM_HITS, P4_SUM_KL, P4_SUM_SAME, P4_NET_SUMS } p4_net_sum;
 
 typedef struct p4_net_trace p4_net_trace;
 
@@ -101,8 +102,7 @@ typedef struct p4_net {
     p4_rope_table rope, windowed_rope; /* the second with local_rope */
     int32_t *ids, *targets;            /* targets lie behind the ids of the current micro-batch */
     const void *final_n; /* act [N, C]: what p4_net_final_norm leaves for the model under test */
-    double *sums; /* device [P4_NET_SUMS]: nll, hits, kl since p4_net_take_score; a trainer may place them
-                     elsewhere */
+    double *sums; /* device [P4_NET_SUMS], since p4_net_take_score; a trainer may place them elsewhere */
     int64_t unpredicted;           /* tokens of the micro-batch at hand, beside the first of each window */
     double predictions;            /* that these sums are over; replayed work (op `repeat`) is not counted */
     int32_t *h_tokens;             /* host [2 * N] */
@@ -112,7 +112,9 @@ typedef struct p4_net {
 
 /* Sums over predictions, in double. */
 typedef struct p4_score {
-    double nll, hits, kl, count;
+    double nll, hits, kl;
+    double same; /* predictions that both forms rank first alike */
+    double count;
 } p4_score;
 
 /* Fails when the device does not compute the model's attention. p4_net_open checks this too; call it first to
@@ -141,7 +143,8 @@ void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t 
 /* Final norm of x, into the buffer of the model under test or of the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
 /* Head (required in the plan), cross-entropy and accuracy of the normed states of B windows of T tokens; with
- * `reference` also KL(reference || form). The sums stay on the device. */
+ * `reference` also KL(reference || form), and whether both forms rank the same token first. The sums stay on
+ * the device. */
 void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t B, int64_t T);
 /* Adds what p4_net_score and p4_net_train have summed since the last call to *score. Waits for the device and
  * returns its failure, if any. Local. */
@@ -196,7 +199,7 @@ static inline p4_logit_map p4_logit_map_of(const p4_arch *arch)
     return (p4_logit_map){.scale = arch->logit_scale, .cap = arch->logit_cap};
 }
 /* Adds the scores of the micro-batch at hand to the sums. */
-void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl);
+void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, p4_net_sum last);
 p4_attention_shape p4_net_attention(const p4_net *net, int64_t layer, int64_t B, int64_t T);
 /* Positions of the rotary tables. */
 static inline int64_t p4_net_positions(const p4_net *net)

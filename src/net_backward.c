@@ -148,7 +148,7 @@ void p4_net_train_embedding(p4_net *net, int64_t B, int64_t T, const p4_grad_sin
                                       .dtoken = dtoken,
                                       .opt_dposition = p4_net_vector_grad(net, sink, P4_ROLE_POSITION, -1)});
     }
-    p4_net_add_scores(net, B, T, net->teacher != NULL || net->trace != NULL);
+    p4_net_add_scores(net, B, T, net->teacher != NULL || net->trace != NULL ? P4_SUM_KL : P4_SUM_HITS);
 }
 
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,

@@ -55,6 +55,7 @@
     X(NLL, PASS, F32, 1)                                                                        \
     X(HIT, PASS, F32, 1)                                                                        \
     X(KL, PASS, F32, 1)                                                                         \
+    X(SAME, PASS, F32, 1)                                                                       \
     X(WEIGHT, PASS, NOTED, 0) /* one unpacked slot, or the head */                              \
     X(XQ, PASS, NOTED, 0)     /* an input converted back to activations */                      \
     X(ATTENTION_WORK, PASS, NOTED, 0)                                                           \

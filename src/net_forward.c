@@ -107,11 +107,13 @@ static void stored_head_chunk(p4_net *net, const p4_weight *head, void *logits, 
                                                                                     .w_work = work});
 }
 
-/* Sums nll, hits and, when measured, kl of the micro-batch at hand, on the device. */
-void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, bool kl)
+void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, p4_net_sum last)
 {
-    static const p4_net_buffer buffers[P4_NET_SUMS] = {P4_BUFFER_NLL, P4_BUFFER_HIT, P4_BUFFER_KL};
-    for (int i = 0; i < (kl ? 3 : 2); i++) {
+    static const p4_net_buffer buffers[P4_NET_SUMS] = {[P4_SUM_NLL] = P4_BUFFER_NLL,
+                                                       [P4_SUM_HITS] = P4_BUFFER_HIT,
+                                                       [P4_SUM_KL] = P4_BUFFER_KL,
+                                                       [P4_SUM_SAME] = P4_BUFFER_SAME};
+    for (int i = 0; i <= (int)last; i++) {
         const float *scores = p4_net_read(net, 0, buffers[i]);
         if (p4_net_step(net)) {
             net->ops->add_sum(net->device, net->sums + i, scores, B * T);
@@ -125,9 +127,10 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score)
     double h_sums[P4_NET_SUMS] = {0};
     net->ops->to_host(net->device, h_sums, net->sums, sizeof h_sums);
     net->ops->zero(net->device, net->sums, sizeof h_sums);
-    score->nll += h_sums[0];
-    score->hits += h_sums[1];
-    score->kl += h_sums[2];
+    score->nll += h_sums[P4_SUM_NLL];
+    score->hits += h_sums[P4_SUM_HITS];
+    score->kl += h_sums[P4_SUM_KL];
+    score->same += h_sums[P4_SUM_SAME];
     score->count += net->predictions;
     net->predictions = 0;
     return net->ops->sync(net->device);
@@ -146,9 +149,11 @@ static void score_chunk(p4_net *net, const void *logits, const void *reference, 
 {
     const p4_ops *ops = net->ops;
     int64_t V = net->model->arch.V, ld = net->logits_ld;
-    float *nll = p4_net_read(net, 0, P4_BUFFER_NLL), *hit = p4_net_read(net, 0, P4_BUFFER_HIT), *kl = NULL;
+    float *nll = p4_net_read(net, 0, P4_BUFFER_NLL), *hit = p4_net_read(net, 0, P4_BUFFER_HIT);
+    float *kl = NULL, *same = NULL;
     if (reference != NULL || net->trace != NULL) {
         kl = p4_net_read(net, 0, P4_BUFFER_KL);
+        same = p4_net_read(net, 0, P4_BUFFER_SAME);
     }
     if (!p4_net_step(net)) {
         return;
@@ -161,7 +166,8 @@ static void score_chunk(p4_net *net, const void *logits, const void *reference, 
                                                                  .logits = logits,
                                                                  .map = p4_logit_map_of(&net->model->arch),
                                                                  .targets = net->targets + row,
-                                                                 .kl = kl + row});
+                                                                 .kl = kl + row,
+                                                                 .opt_same = same + row});
     }
     ops->cross_entropy(net->device, &(p4_cross_entropy_args){.N = rows,
                                                              .V = V,
@@ -184,6 +190,7 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
     p4_net_write(net, 0, P4_BUFFER_NLL);
     p4_net_write(net, 0, P4_BUFFER_HIT);
     p4_net_write(net, 0, P4_BUFFER_KL);
+    p4_net_write(net, 0, P4_BUFFER_SAME);
     if (net->trace != NULL) { /* all of it is needed together */
         score_chunk(net, NULL, NULL, 0, 0);
     }
@@ -198,7 +205,7 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
         }
         score_chunk(net, logits, others, row, rows);
     }
-    p4_net_add_scores(net, B, T, reference != NULL);
+    p4_net_add_scores(net, B, T, reference != NULL ? P4_SUM_SAME : P4_SUM_HITS);
 }
 
 /* h_logits [count] as the losses see them. */

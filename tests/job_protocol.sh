@@ -40,6 +40,23 @@ grep -q '"why_no_bits_per_byte":.*token ids' o/results.json || complain 'nothing
 python3 expect.py 4.507132820 236 said.json original || complain 'phase4_evaluate with a stride'
 "$PHASE4_EVALUATE" --json o >said.json 2>log || complain 'phase4_evaluate'
 python3 expect.py 4.515002063 239 said.json original || complain 'phase4_evaluate'
+# The ternary model beside the original: tests/fixtures/make_agreement.py tests/fixtures/models/gpt2-plain
+cat >agree.py <<'END'
+import json, math, sys
+result = json.load(open(sys.argv[1]))
+for member in "post_compression", "final":
+    evaluation = result[member]
+    assert evaluation["agreement"] == 33 / 220, evaluation
+    assert math.isclose(evaluation["kl"], 0.439166085, rel_tol=1e-5), evaluation
+assert result["pre_compression"]["agreement"] is None
+lines = [json.loads(line) for line in open(sys.argv[1].replace("results.json", "metrics.jsonl"))]
+assert [line["agreement"] for line in lines if line["kind"] == "evaluation"] == [None, 33 / 220], lines
+END
+for ranks in 1 2 3; do
+    "$MPIRUN" -n $ranks "$PHASE4_MPI" -q cfg.json output_path=o$ranks sparsity_threshold=0.5 >log 2>&1 </dev/null ||
+        complain "agreement on $ranks ranks"
+    python3 agree.py o$ranks/results.json || complain "agreement on $ranks ranks"
+done
 # Fewer windows than there are: each has its last tokens predicted, and only the first of the stream more.
 "$PHASE4_MPI" -q cfg.json eval_stride=5 eval_samples=9 >log 2>&1 || complain 'nine windows'
 python3 - <<'END' || complain 'nine windows'

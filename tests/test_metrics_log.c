@@ -75,6 +75,7 @@ static void test_metrics_log(void)
                                                          .word_perplexity = 99.5,
                                                          .accuracy = 0.5,
                                                          .kl = NAN,
+                                                         .agreement = 0.75,
                                                          .degradation_low = 0.25,
                                                          .degradation_high = NAN,
                                                          .tokens = 7,
@@ -85,7 +86,7 @@ static void test_metrics_log(void)
         "{\"kind\":\"reconstruct\",\"first_block\":2,\"blocks\":1,\"loss_before\":0.5,\"loss_after\":0.25}\n"
         "{\"kind\":\"evaluation\",\"stage\":\"post\",\"step\":0,\"loss\":3.5,\"perplexity\":null,"
         "\"perplexity_low\":30.5,\"perplexity_high\":null,\"bits_per_byte\":1.25,\"word_perplexity\":99.5,"
-        "\"accuracy\":0.5,\"kl\":null,"
+        "\"accuracy\":0.5,\"kl\":null,\"agreement\":0.75,"
         "\"degradation_low\":0.25,\"degradation_high\":null,\"tokens\":7,\"documents\":3}\n";
     EXPECT(text != NULL && strcmp(text, want) == 0, "got %s", text);
     free(text);

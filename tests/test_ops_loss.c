@@ -158,6 +158,44 @@ static void check_nan(rig *r)
     rig_clear(r);
 }
 
+static double same_top(const float *a, const float *b, int64_t V)
+{
+    int64_t best = 0;
+    for (int64_t v = 1; v < V; v++) {
+        best = a[v] > a[best] ? v : best;
+    }
+    return first_largest(b, V, (int32_t)best);
+}
+
+/* Rows whose largest logit stands more than once: the first column counts, wherever the threads of a block
+ * find the others. */
+static void check_same_of_equals(rig *r)
+{
+    enum { V = 3000, N = 6 };
+    static const int at[N][4] = {{7, 2900, 7, 8},          {7, 2900, 8, 2900},
+                                 {0, 2999, 0, 1},          {1500, 1501, 1500, 2999},
+                                 {1501, 1502, 1500, 2999}, {2999, 2999, 2998, 2998}};
+    float *a = rig_host(r, N * V * 4), *b = rig_host(r, N * V * 4);
+    int32_t *targets = rig_ids(r, N, 0, V - 1);
+    double *want = rig_host(r, N * 8);
+    for (int64_t n = 0; n < N; n++) {
+        a[n * V + at[n][0]] = a[n * V + at[n][1]] = 3.0f;
+        b[n * V + at[n][2]] = b[n * V + at[n][3]] = 5.0f;
+        want[n] = at[n][0] == at[n][2];
+    }
+    float *kl = rig_put_f32(r, NULL, N), *same = rig_put_f32(r, NULL, N);
+    r->ops->kl_divergence(r->device, &(p4_kl_divergence_args){.N = N,
+                                                              .V = V,
+                                                              .ld = V,
+                                                              .reference = rig_put_act(r, a, N * V),
+                                                              .logits = rig_put_act(r, b, N * V),
+                                                              .targets = rig_put(r, targets, N * 4),
+                                                              .kl = kl,
+                                                              .opt_same = same});
+    expect_array("the first of equal logits", rig_get_f32(r, same, N), want, N, 0.0, 0.0);
+    rig_clear(r);
+}
+
 static void check_kl(rig *r)
 {
     for (int s = 0; s < 6 * shapes_to_run(SIZES, SIZES_FEW); s++) {
@@ -166,15 +204,17 @@ static void check_kl(rig *r)
         p4_logit_map map = maps[(s + s / 6) % MAPS];
         float *a = random_logits(r, targets, N, V, s % 2 ? 8.0 : 1.0), *b = random_logits(r, same, N, V, 1.0);
         float *a_z = map_logits(r, a, N * V, map), *b_z = map_logits(r, b, N * V, map);
-        double *want = rig_host(r, N * 8);
+        double *want = rig_host(r, N * 8), *want_same = rig_host(r, N * 8);
         for (int64_t n = 0; n < N; n++) {
             double lse_a = log_sum_exp(a_z + n * V, V), lse_b = log_sum_exp(b_z + n * V, V);
             for (int64_t v = 0; v < V && targets[n] >= 0; v++) {
                 double la = (double)a_z[n * V + v] - lse_a, lb = (double)b_z[n * V + v] - lse_b;
                 want[n] += exp(la) * (la - lb);
             }
+            want_same[n] = targets[n] >= 0 ? same_top(a + n * V, b + n * V, V) : 0.0;
         }
-        float *kl = rig_put_f32(r, NULL, N), *zero = rig_put_f32(r, NULL, N);
+        float *kl = rig_put_f32(r, NULL, N), *zero = rig_put_f32(r, NULL, N),
+              *agrees = rig_put_f32(r, NULL, N);
         void *d_a = put_rows(r, a, N, V, ld), *d_b = put_rows(r, b, N, V, ld);
         int32_t *d_targets = rig_put(r, targets, N * 4);
         p4_kl_divergence_args args = {.N = N,
@@ -184,12 +224,15 @@ static void check_kl(rig *r)
                                       .logits = d_b,
                                       .map = map,
                                       .targets = d_targets,
-                                      .kl = kl};
+                                      .kl = kl,
+                                      .opt_same = agrees};
         r->ops->kl_divergence(r->device, &args);
+        args.opt_same = NULL;
         args.logits = d_a;
         args.kl = zero;
         r->ops->kl_divergence(r->device, &args);
         expect_array("kl_divergence", rig_get_f32(r, kl, N), want, N, 4e-6, 2e-6 + 1e-6 * (double)map.cap);
+        expect_array("the same class first", rig_get_f32(r, agrees, N), want_same, N, 0.0, 0.0);
         double *nothing = rig_host(r, N * 8);
         expect_array("kl_divergence of equals", rig_get_f32(r, zero, N), nothing, N, 0.0, 1e-6);
         rig_clear(r);
@@ -492,6 +535,7 @@ int main(void)
         {"cross_entropy", check_cross_entropy},
         {"cross_entropy of NaN", check_nan},
         {"kl_divergence", check_kl},
+        {"kl_divergence_of_equals", check_same_of_equals},
         {"262144 classes", check_large},
         {"distill_loss", check_distill},
         {"top_k", check_top_k},

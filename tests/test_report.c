@@ -66,6 +66,8 @@ static void fill_evaluations(p4_results *r)
         (p4_evaluation){.loss = 7.0379, .perplexity = 1139.0, .accuracy = 0.1, .kl = 4.2, .tokens = 100352};
     r->final =
         (p4_evaluation){.loss = 2.9, .perplexity = 18.1741, .accuracy = 0.42, .kl = 0.3, .tokens = 100352};
+    r->pre.agreement = r->post.agreement = NAN;
+    r->final.agreement = 0.875;
     r->final.perplexity_low = 17.4;
     r->final.perplexity_high = 18.9;
     r->final.degradation_low = 0.021;
@@ -184,6 +186,8 @@ static void test_full_results(void)
     expect_number(root, "pre_compression.loss", 2.8721);
     expect_number(root, "pre_compression.tokens", 100352);
     expect_null(root, "pre_compression.kl");
+    expect_null(root, "pre_compression.agreement");
+    expect_number(root, "final.agreement", 0.875);
     expect_number(root, "post_compression.kl", 4.2);
     expect_number(root, "final.accuracy", 0.42);
     expect_number(root, "reconstruction.blocks", 3);

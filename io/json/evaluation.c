@@ -4,8 +4,9 @@
 #include <string.h>
 
 const char *const p4_evaluation_keys[P4_EVALUATION_MEMBERS] = {
-    "loss",     "perplexity", "perplexity_low",  "perplexity_high",  "bits_per_byte", "word_perplexity",
-    "accuracy", "kl",         "degradation_low", "degradation_high", "tokens",        "documents"};
+    "loss",     "perplexity", "perplexity_low", "perplexity_high", "bits_per_byte",    "word_perplexity",
+    "accuracy", "kl",         "agreement",      "degradation_low", "degradation_high", "tokens",
+    "documents"};
 
 _Static_assert(sizeof(p4_evaluation) == P4_EVALUATION_MEMBERS * sizeof(double),
                "each member of an evaluation has a key");

@@ -5,7 +5,7 @@
 #include "io/json/write.h"
 #include "src/phase4/results.h"
 
-enum { P4_EVALUATION_MEMBERS = 12 };
+enum { P4_EVALUATION_MEMBERS = 13 };
 
 /* In the order of the structure. */
 extern const char *const p4_evaluation_keys[P4_EVALUATION_MEMBERS];

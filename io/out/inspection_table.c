@@ -25,6 +25,9 @@ static void evaluation(FILE *to, const char *name, const p4_evaluation *e)
     if (!isnan(e->kl)) {
         fprintf(to, ", KL to the original %.4f", e->kl);
     }
+    if (!isnan(e->agreement)) {
+        fprintf(to, ", agreement %.2f %%", 100.0 * e->agreement);
+    }
     fprintf(to, " (%lld predictions)\n", (long long)e->tokens);
 }
 

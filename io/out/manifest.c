@@ -9,9 +9,9 @@
 #include "io/json/read.h"
 #include "io/json/write.h"
 
-/* Version 3 added checkpoints of reconstruction, version 4 members of the evaluations: programs of the
+/* Version 3 added checkpoints of reconstruction, versions 4 and 5 members of the evaluations: programs of the
  * version before would misread them, and this one reads what they wrote. */
-enum { MAX_FILE_BYTES = 64 << 20, VERSION = 4, OLDEST = 2 };
+enum { MAX_FILE_BYTES = 64 << 20, VERSION = 5, OLDEST = 2 };
 static const char format_name[] = "phase4-checkpoint";
 static const int64_t STEPS_LIMIT = (int64_t)1 << 50;
 

@@ -41,7 +41,7 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     const p4_evaluation *columns[COLUMNS] = {&m->original, &m->compressed, &m->recorded_original,
                                              &m->recorded};
     double perplexity[COLUMNS], low[COLUMNS], high[COLUMNS], bits[COLUMNS], words[COLUMNS], loss[COLUMNS],
-        accuracy[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
+        accuracy[COLUMNS], agreement[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
     for (int i = 0; i < COLUMNS; i++) {
         bool there = columns[i]->tokens > 0;
         perplexity[i] = there ? columns[i]->perplexity : NAN;
@@ -51,6 +51,7 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
         words[i] = there ? columns[i]->word_perplexity : NAN;
         loss[i] = there ? columns[i]->loss : NAN;
         accuracy[i] = there ? columns[i]->accuracy : NAN;
+        agreement[i] = there ? columns[i]->agreement : NAN;
         kl[i] = there ? columns[i]->kl : NAN;
         tokens[i] = there ? (double)columns[i]->tokens : NAN;
     }
@@ -67,6 +68,7 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     row(to, "perplexity a word", words, 3, 1);
     row(to, "loss (nats a token)", loss, 4, 1);
     row(to, "next token right (%)", accuracy, 2, 100);
+    row(to, "same as the original's (%)", agreement, 2, 100);
     row(to, "KL to the original (nats)", kl, 4, 1);
     row(to, "predictions", tokens, 0, 1);
     verdict(to, m);

@@ -188,7 +188,7 @@ static void intervals(FILE *to, const p4_evaluation *const e[3], bool of_change)
 static void quality(FILE *to, const p4_results *r)
 {
     const p4_evaluation *e[3] = {&r->pre, &r->post, &r->final};
-    double values[7][3];
+    double values[8][3];
     for (int i = 0; i < 3; i++) {
         values[0][i] = e[i]->perplexity;
         values[1][i] = i > 0 ? 100.0 * (e[i]->perplexity - r->pre.perplexity) / r->pre.perplexity : NAN;
@@ -197,6 +197,7 @@ static void quality(FILE *to, const p4_results *r)
         values[4][i] = e[i]->kl;
         values[5][i] = e[i]->bits_per_byte;
         values[6][i] = e[i]->word_perplexity;
+        values[7][i] = 100.0 * e[i]->agreement;
     }
     char text[CELL_BYTES];
     fprintf(to, "  %-28s %12s %12s %12s\n", "Quality", "original", "quantized", "final");
@@ -210,6 +211,7 @@ static void quality(FILE *to, const p4_results *r)
         quality_row(to, "perplexity a word", values[6], 3, "");
     }
     quality_row(to, "next token guessed right", values[3], 1, " %");
+    quality_row(to, "same as the original's", values[7], 1, " %");
     quality_row(to, "KL to the original (nats)", values[4], 4, "");
     if (r->pre.tokens > 0) {
         fprintf(to, "    measured on %s token%s", grouped(text, r->pre.tokens), p4_plural(r->pre.tokens));

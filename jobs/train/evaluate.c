@@ -30,6 +30,7 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     quality->perplexity = exp(quality->loss);
     quality->accuracy = score.hits / score.count;
     quality->kl = reference != NULL ? score.kl / score.count : (double)NAN;
+    quality->agreement = reference != NULL ? score.same / score.count : (double)NAN;
     quality->tokens = (int64_t)score.count;
     quality->documents = e->windows->part_documents;
     const p4_text_share text = p4_window_parts_text(e->windows);

@@ -257,9 +257,9 @@ p4_rc p4_pipeline_run(p4_pipeline *pl, const p4_pass *pass, p4_score *score)
     }
     p4_group_barrier(
         pl->compute->group); /* a rank without layers waits here for the whole pass, however long it is */
-    double sums[4] = {mine.nll, mine.hits, mine.kl, mine.count};
-    p4_group_sum_f64(pl->compute->group, sums, 4);
+    double sums[] = {mine.nll, mine.hits, mine.kl, mine.same, mine.count};
+    p4_group_sum_f64(pl->compute->group, sums, sizeof sums / sizeof *sums);
     p4_progress_end(&progress);
-    *score = (p4_score){.nll = sums[0], .hits = sums[1], .kl = sums[2], .count = sums[3]};
+    *score = (p4_score){.nll = sums[0], .hits = sums[1], .kl = sums[2], .same = sums[3], .count = sums[4]};
     return stopped ? p4_stop_end(pl->compute->stop) : P4_OK;
 }

@@ -448,7 +448,7 @@ static p4_rc mean_kl(double *kl, p4_net *net, const p4_form *form, const p4_net_
     p4_score score = {0};
     net->teacher = view;
     p4_net_train_forward(net, form, B, T, 0.0f, &sink);
-    p4_net_add_scores(net, B, T, true);
+    p4_net_add_scores(net, B, T, P4_SUM_KL);
     p4_rc rc = p4_net_take_score(net, &score);
     *kl = score.kl / score.count;
     return rc;

@@ -141,6 +141,17 @@ P4_MULTIVERSION static void row_kl_sums(const float *reference, const float *log
     sums[2] = logits_sum;
 }
 
+/* The first class whose logit is the largest; V: the largest is NaN. */
+static int64_t first_largest(const float *x, int64_t V)
+{
+    const float largest = row_max(x, V);
+    int64_t i = 0;
+    while (i < V && !(x[i] == largest)) {
+        i++;
+    }
+    return i;
+}
+
 void p4_cpu_kl_divergence(p4_device *device, const p4_kl_divergence_args *args)
 {
     int64_t V = args->V, ld = args->ld, stride = 0;
@@ -154,7 +165,13 @@ void p4_cpu_kl_divergence(p4_device *device, const p4_kl_divergence_args *args)
         const float *a = (const float *)args->reference + n * ld, *b = (const float *)args->logits + n * ld;
         if (args->targets[n] < 0) {
             args->kl[n] = 0.0f;
+            if (args->opt_same) {
+                args->opt_same[n] = 0.0f;
+            }
             continue;
+        }
+        if (args->opt_same) {
+            args->opt_same[n] = first_largest(a, V) == first_largest(b, V) ? 1.0f : 0.0f;
         }
         if (mapped) {
             float *to = rows + omp_get_thread_num() * stride;

@@ -295,9 +295,18 @@ void p4_cuda_cross_entropy(p4_device *device, const p4_cross_entropy_args *a)
     p4_cuda_launched(device, "cross_entropy");
 }
 
-template <typename T, int W> static __device__ __forceinline__ float row_max(const T *x, int64_t V)
+/* A row's largest element, and the first column that holds it; INT_MAX: none does. */
+typedef struct row_top {
+    float largest;
+    int where;
+} row_top;
+
+/* In every thread. `where` is found only if it is asked for. */
+template <typename T, int W>
+static __device__ __forceinline__ row_top top_of_row(const T *x, int64_t V, bool asks_where)
 {
-    float largest = -INFINITY, e[W];
+    row_top top = {-INFINITY, INT_MAX};
+    float e[W];
     int64_t v = (int64_t)threadIdx.x * W;
     for (; v < V; v += (int64_t)blockDim.x * W) {
         if (v + W <= V) {
@@ -307,10 +316,18 @@ template <typename T, int W> static __device__ __forceinline__ float row_max(con
         }
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            largest = fmaxf(largest, e[i]);
+            if (e[i] > top.largest) {
+                top.largest = e[i];
+                top.where = (int)v + i;
+            }
         }
     }
-    return p4_block_max(largest);
+    const float largest = p4_block_max(top.largest);
+    if (asks_where) {
+        top.where = first_column(top.largest == largest ? top.where : INT_MAX);
+    }
+    top.largest = largest;
+    return top;
 }
 
 /* Of e^a (a - b), e^a and e^b. */
@@ -329,20 +346,25 @@ static __device__ __forceinline__ void add_kl(kl_sums *sums, float a, float b)
 /* With a = reference - max, b = logits - max, both mapped: KL = sum e^a (a - b) / sum e^a - log sum e^a + log
  * sum e^b. */
 template <typename T, int W, bool MAPPED>
-static __global__ void kl_rows(float *kl, const T *reference, const T *logits, const int32_t *targets,
-                               int64_t V, int64_t ld, p4_logit_map map)
+static __global__ void kl_rows(float *kl, float *same, const T *reference, const T *logits,
+                               const int32_t *targets, int64_t V, int64_t ld, p4_logit_map map)
 {
     const int64_t n = blockIdx.x;
     if (targets[n] < 0) {
         if (threadIdx.x == 0) {
             kl[n] = 0.0f;
+            if (same) {
+                same[n] = 0.0f;
+            }
         }
         return;
     }
     reference += n * ld;
     logits += n * ld;
-    const float a_max = mapped<T, MAPPED>(row_max<T, W>(reference, V), map);
-    const float b_max = mapped<T, MAPPED>(row_max<T, W>(logits, V), map);
+    const row_top a_top = top_of_row<T, W>(reference, V, same != NULL);
+    const row_top b_top = top_of_row<T, W>(logits, V, same != NULL);
+    const float a_max = mapped<T, MAPPED>(a_top.largest, map);
+    const float b_max = mapped<T, MAPPED>(b_top.largest, map);
     kl_sums sums = {0.0f, 0.0f, 0.0f};
     int64_t v = (int64_t)threadIdx.x * W;
     for (; v + W <= V; v += (int64_t)blockDim.x * W) {
@@ -365,6 +387,9 @@ static __global__ void kl_rows(float *kl, const T *reference, const T *logits, c
     if (threadIdx.x == 0) {
         const double value = w / a - log(a) + log(b);
         kl[n] = (float)(value < 0.0 ? 0.0 : value); /* it cannot be negative: that is rounding */
+        if (same) {
+            same[n] = a_top.where == b_top.where ? 1.0f : 0.0f;
+        }
     }
 }
 
@@ -378,7 +403,7 @@ void p4_cuda_kl_divergence(p4_device *device, const p4_kl_divergence_args *a)
     }
     P4_BY_ACT(device, wide, {
         const auto kernel = is_mapped(a->map) ? kl_rows<elem, W, true> : kl_rows<elem, W, false>;
-        kernel<<<(unsigned)a->N, threads, 0, device->stream>>>(a->kl, (const elem *)a->reference,
+        kernel<<<(unsigned)a->N, threads, 0, device->stream>>>(a->kl, a->opt_same, (const elem *)a->reference,
                                                                (const elem *)a->logits, a->targets, a->V,
                                                                a->ld, whole_map(a->map));
     });

@@ -67,15 +67,12 @@ static __device__ __forceinline__ void load_end(float (&e)[W], const T *x, int64
     }
 }
 
-/* The block's largest element, where it stands first, and the sum in double, in every thread. */
-static __device__ __forceinline__ row_state join_rows(row_state mine, double *total)
+/* The smallest column that any thread of the block gives, in every thread. p4_block_max or _sum comes before
+ * each call: their barriers keep a call from overwriting what the one before still reads. */
+static __device__ __forceinline__ int first_column(int where)
 {
     __shared__ int first[P4_WARP];
     const int lane = threadIdx.x % P4_WARP, warp = threadIdx.x / P4_WARP;
-    row_state all;
-    all.largest = p4_block_max(mine.largest);
-    *total = p4_block_sum((double)(mine.sum * __expf(mine.largest - offset_of(all.largest))));
-    int where = mine.largest == all.largest && mine.where < INT_MAX ? (int)mine.where : INT_MAX;
     for (int step = P4_WARP / 2; step > 0; step /= 2) {
         where = min(where, __shfl_xor_sync(0xffffffffu, where, step));
     }
@@ -87,7 +84,16 @@ static __device__ __forceinline__ row_state join_rows(row_state mine, double *to
     for (int i = 1; i < (int)blockDim.x / P4_WARP; i++) {
         where = min(where, first[i]);
     }
-    all.where = where;
+    return where;
+}
+
+/* The block's largest element, where it stands first, and the sum in double, in every thread. */
+static __device__ __forceinline__ row_state join_rows(row_state mine, double *total)
+{
+    row_state all;
+    all.largest = p4_block_max(mine.largest);
+    *total = p4_block_sum((double)(mine.sum * __expf(mine.largest - offset_of(all.largest))));
+    all.where = first_column(mine.largest == all.largest && mine.where < INT_MAX ? (int)mine.where : INT_MAX);
     all.sum = (float)*total;
     return all;
 }

@@ -25,8 +25,9 @@ typedef struct p4_evaluation {
     /* Of the text: bits of cross-entropy, and exp of the cross-entropy a word. NaN where only token ids are
      * known. */
     double bits_per_byte, word_perplexity;
-    double accuracy;                          /* top-1, 0 to 1 */
-    double kl;                                /* mean KL to the original model, nats */
+    double accuracy;  /* top-1, 0 to 1 */
+    double kl;        /* mean KL to the original model, nats */
+    double agreement; /* 0 to 1: predictions whose most likely token is the original's */
     double degradation_low, degradation_high; /* of (perplexity - original's) / original's */
     int64_t tokens;                           /* predictions; 0: not evaluated */
     int64_t documents;                        /* that the predicted tokens are of */

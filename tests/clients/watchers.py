@@ -12,7 +12,7 @@ import os
 import sys
 
 output = sys.argv[1]
-KEYS = {"train": ("loss", "kl", "lr", "grad_norm", "tokens_per_s"), "evaluation": ("loss", "perplexity", "accuracy", "kl"),
+KEYS = {"train": ("loss", "kl", "lr", "grad_norm", "tokens_per_s"), "evaluation": ("loss", "perplexity", "accuracy", "kl", "agreement"),
         "reconstruct": ("loss_before", "loss_after")}
 GROUPS = {"pre": "original", "post": "evaluation", "fine_tune": "evaluation", "final": "final"}
 

@@ -95,9 +95,9 @@ static void time_quantize(estimate *k)
             gram += matrix && p->input_offset == 0 ? 2 * tokens * share_of(k->model, p) * cols * cols : 0;
             solve += matrix ? 2 * (double)p->rows * cols * cols + cols * cols * cols : 0;
         }
-        /* One for each input, and one to the next block. */
-        double inputs = 2 + 2 * (double)p4_arch_copies(&k->model->arch, P4_ROLE_UP),
-               passes = (inputs + 1) * forward_flops(k, tokens, false);
+        /* Through each block as often as memory requires, and once to the next. */
+        double times = (double)k->plan->rank_plans[0].hessian_passes / (double)k->model->arch.L + 1,
+               passes = times * forward_flops(k, tokens, false);
         w->flops = gram + solve + passes;
         w->seconds += w->flops / (k->ranks * k->plan->rates.forward_flops);
     }

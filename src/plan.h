@@ -53,6 +53,7 @@ typedef struct p4_rank_plan {
     int alike;                            /* ranks with the same numbers */
     bool runs[P4_PLAN_STAGES];            /* does the stage do anything? */
     p4_memory_use stages[P4_PLAN_STAGES]; /* zeros for those that do nothing */
+    int64_t hessian_passes;               /* over the calibration, of all blocks; 0: none */
     int64_t micro_batch;                  /* sequences at once in fine-tuning */
     int64_t reconstruct_batch;            /* windows at once in reconstruction */
     int64_t reconstruct_pass_batch; /* and in the passes beside it, which divides them among the ranks */

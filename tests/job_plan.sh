@@ -45,6 +45,14 @@ cat >cfg.json <<JSON
 }
 JSON
 
+# Of 24 experts, whose second moments are collected 19 at a time in one projection and all at once in the other.
+mkdir mixture
+cat >mixture/config.json <<JSON
+{"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "vocab_size": 256, "hidden_size": 192, "head_dim": 48,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 3, "intermediate_size": 512, "moe_intermediate_size": 256, "num_experts": 24,
+ "num_experts_per_tok": 4, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "dtype": "bfloat16"}
+JSON
+
 # measure NAME key=value...: "planned measured stage" in the file NAME.
 measure() {
     local name=$1
@@ -79,6 +87,7 @@ measure process $base calibration_samples=0
     spawn measure masters $tune quantizer=gptq
     spawn measure epochs $tune quantizer=none eval_samples=32
     spawn measure random init=random quantizer=none
+    spawn measure experts $base init=random quantizer=gptq model_path="$TMP/mixture"
 }
 join
 python3 - <<'END'

@@ -4,12 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "jobs/train/layers.h"
+#include "jobs/train/hessian_sums.h"
 
-enum {
-    SWEEPS_MAX = 32,    /* of coordinate descent, which ends by itself when no trit changes */
-    SUM_PIECE = 1 << 22 /* elements of h that pass through host memory at a time */
-};
+enum { SWEEPS_MAX = 32 }; /* of coordinate descent, which ends by itself when no trit changes */
 /* H is damped by at least DAMPING of the mean of its diagonal, and more where few tokens are behind each
  * input channel: without that, trits are fitted to the noise of H (docs/methods.md 1). The factor gets more
  * where it does not exist. */
@@ -17,7 +14,7 @@ static const double DAMPING = 0.01, DAMPING_BY_TOKENS = 4.0, DAMPING_WARNED = 1.
 
 /* The arrays of one matrix at work, and of H, in device memory for the largest of them. */
 typedef struct arrays {
-    double *h;         /* sums of products; then the factor's workspace */
+    double *h;         /* sums of products, of all inputs of a pass */
     float *h_mean;     /* one micro-batch's products; then H */
     float *importance; /* the diagonal of H */
     float *feedback, *w, *wh, *t, *work;
@@ -34,18 +31,15 @@ typedef struct work {
     p4_form form; /* of the block at work: the original's matrices, then ternary ones slot by slot */
     void *memory;
     arrays a;
-    p4_arena block;      /* codes of the block at work, on a device with its own memory */
-    int64_t slot;        /* at work: the first of the parameters that read one input */
-    double rows;         /* of inputs that h sums: tokens, or those routed to an expert */
-    double quantum;      /* of the sums in h */
-    float *h_importance; /* host, of the widest slot */
-    double *h_sums;      /* host: a piece of h on its way through the sum over ranks; NULL: not needed */
+    p4_arena block;              /* codes of the block at work, on a device with its own memory */
+    p4_hessian_sums sums;        /* of the inputs of a pass */
+    const p4_hessian_slot *slot; /* at work, of these */
+    float *h_importance;         /* host, of the widest slot */
 } work;
 
 static bool is_ternary_matrix(const work *w, int64_t i)
 {
-    const p4_param *p = &w->original->hf.model.params[i];
-    return p->ternary && p4_role_is_matrix(p->role);
+    return p4_hessian_has(&w->original->hf.model, i);
 }
 
 static bool is_mine(const work *w, int64_t i)
@@ -78,11 +72,11 @@ static extent measure(const work *w)
     return e;
 }
 
+/* All but h. */
 static void lay_out(work *w, const extent *e, p4_arena *arena)
 {
     int64_t square = e->cols * e->cols, each = sizeof(float);
     arrays *a = &w->a;
-    a->h = p4_arena_take(arena, square * (int64_t)sizeof(double));
     a->h_mean = p4_arena_take(arena, square * each);
     a->importance = p4_arena_take(arena, e->cols * each);
     if (e->rows > 0) {
@@ -115,16 +109,38 @@ static int64_t block_bytes(const work *w)
     return most;
 }
 
-int64_t p4_hessian_bytes(const p4_compute *compute, const p4_original *original)
+p4_hessian_memory p4_hessian_plan_bytes(const p4_compute *compute, const p4_original *original,
+                                        int64_t h_bytes, int64_t room_bytes)
 {
+    const double MEMORY_PART = 0.8; /* of what is left on a GPU */
     work w = {.compute = (p4_compute *)(uintptr_t)compute, .original = original};
     extent e = measure(&w);
     p4_arena count = {0};
     lay_out(&w, &e, &count);
-    return count.used_bytes + block_bytes(&w);
+    int64_t others = count.used_bytes + block_bytes(&w);
+    int64_t sums = p4_hessian_sums_bytes(compute, original, h_bytes,
+                                         (int64_t)(MEMORY_PART * (double)(room_bytes - others)));
+    return (p4_hessian_memory){
+        .sums = sums, .others = others, .passes = p4_hessian_sums_passes(&original->hf.model, sums)};
 }
 
-static p4_rc open_work(work *w)
+/* The bytes of sums, the same on every rank: what the rank with least room has. Collective. */
+static p4_rc choose_sums(work *w, const p4_layers_plan *pass, int64_t *bytes)
+{
+    p4_rc rc = P4_OK;
+    const p4_compute *c = w->compute;
+    p4_layers_memory layers;
+    TRY_ALL(c->group, p4_layers_bytes(&layers, c, w->original, w->plan->windows->count, pass));
+    int64_t room = c->ops->room_bytes(c->device) - layers.work - layers.states;
+    double least = -(double)p4_hessian_plan_bytes(c, w->original, w->plan->h_bytes, room).sums;
+    p4_group_max_f64(c->group, &least, 1);
+    *bytes = (int64_t)-least;
+done:
+    return rc;
+}
+
+/* sums_bytes: from choose_sums. Local. */
+static p4_rc open_work(work *w, int64_t sums_bytes)
 {
     p4_rc rc = P4_OK;
     const p4_ops *ops = w->compute->ops;
@@ -135,15 +151,19 @@ static p4_rc open_work(work *w)
     w->form.weights = p4_alloc((size_t)model->params_count, sizeof *w->form.weights);
     w->h_importance = p4_alloc((size_t)e.cols, sizeof *w->h_importance);
     TRY(w->form.weights != NULL && w->h_importance != NULL ? P4_OK : P4_E_SYSTEM);
-    if (!ops->host_memory && w->compute->group->ranks > 1) {
-        w->h_sums = p4_alloc(SUM_PIECE, sizeof *w->h_sums);
-        TRY(w->h_sums != NULL ? P4_OK : P4_E_SYSTEM);
-    }
     lay_out(w, &e, &count);
     TRY(ops->alloc(w->compute->device, &w->memory, count.used_bytes));
     p4_arena arena = {.base = w->memory, .capacity_bytes = count.used_bytes};
     lay_out(w, &e, &arena);
+    TRY(ops->alloc(w->compute->device, (void **)&w->a.h, sums_bytes));
     TRY(ops->alloc(w->compute->device, (void **)&w->block.base, w->block.capacity_bytes));
+    w->sums = (p4_hessian_sums){.compute = w->compute,
+                                .original = w->original,
+                                .plan = w->plan,
+                                .capacity_bytes = sums_bytes,
+                                .h = w->a.h,
+                                .work = w->a.h_mean};
+    TRY(p4_hessian_sums_open(&w->sums));
 done:
     return rc;
 }
@@ -151,79 +171,29 @@ done:
 static void close_work(work *w)
 {
     const p4_ops *ops = w->compute->ops;
-    if (w->memory != NULL) {
-        ops->release(w->compute->device, w->memory);
+    void *const memory[] = {w->memory, w->a.h, w->block.base};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
+        if (memory[i] != NULL) {
+            ops->release(w->compute->device, memory[i]);
+        }
     }
-    if (w->block.base != NULL) {
-        ops->release(w->compute->device, w->block.base);
-    }
+    p4_hessian_sums_close(&w->sums);
     free(w->form.weights);
     free(w->h_importance);
-    free(w->h_sums);
 }
 
 /* --- H of a slot ------------------------------------------------------------------------------ */
-
-static void see_slot(void *user, int64_t first, const void *x, int64_t in, const void *y, int64_t out,
-                     int64_t N)
-{
-    work *w = user;
-    (void)y;
-    (void)out;
-    if (first == w->slot) {
-        w->rows += (double)N;
-        w->compute->ops->hessian_add(
-            w->compute->device,
-            &(p4_hessian_add_args){
-                .N = N, .C = in, .x = x, .work = w->a.h_mean, .h = w->a.h, .quantum = w->quantum});
-    }
-}
-
-/* Sums to be expected are tokens * mean square of the original's inputs. Quanta of 2^-44 of the largest of
- * them leave 2^8 for inputs of the ternary blocks that are larger: up to there any division of the windows
- * among ranks gives the same bits. */
-static double quantum_of(const work *w)
-{
-    int64_t cols = w->original->hf.model.params[w->slot].cols;
-    const double *mean_square = w->plan->statistics->entries[w->slot].input_mean_square;
-    double largest = 0.0;
-    for (int64_t c = 0; c < cols; c++) {
-        largest = fmax(largest, mean_square[c]);
-    }
-    largest *= (double)(w->plan->windows->count * w->plan->windows->T);
-    return largest > 0.0 && isfinite(largest) ? ldexp(1.0, ilogb(largest) + 1 - 44) : 0.0;
-}
-
-/* Every rank gets the sum over ranks. Collective. */
-static void sum_over_ranks(work *w, int64_t count)
-{
-    p4_group *group = w->compute->group;
-    const p4_ops *ops = w->compute->ops;
-    if (group->ranks == 1) {
-        return;
-    }
-    if (ops->host_memory) {
-        p4_group_sum_f64(group, w->a.h, count);
-        return;
-    }
-    for (int64_t at = 0; at < count; at += SUM_PIECE) {
-        int64_t piece = p4_min_i64(SUM_PIECE, count - at), bytes = piece * (int64_t)sizeof(double);
-        ops->to_host(w->compute->device, w->h_sums, w->a.h + at, bytes);
-        p4_group_sum_f64(group, w->h_sums, piece);
-        ops->to_device(w->compute->device, w->a.h + at, w->h_sums, bytes);
-    }
-}
 
 /* h becomes h_mean, with importance. Local. */
 static p4_rc finish(work *w, const p4_param *p)
 {
     p4_rc rc = P4_OK;
     const p4_ops *ops = w->compute->ops;
-    double tokens = fmax(w->rows, 1.0);
+    double tokens = fmax(w->slot->rows, 1.0);
     ops->hessian_finish(
         w->compute->device,
         &(p4_hessian_finish_args){.C = p->cols,
-                                  .sums = w->a.h,
+                                  .sums = w->slot->h,
                                   .scale = 1.0 / tokens,
                                   .damping = fmax(DAMPING, DAMPING_BY_TOKENS * (double)p->cols / tokens),
                                   .importance = w->a.importance,
@@ -235,24 +205,6 @@ static p4_rc finish(work *w, const p4_param *p)
               "%s: with the blocks before it ternary, input channel %lld of %s is NaN or infinite",
               w->original->hf.path, (long long)c, p->name);
     }
-done:
-    return rc;
-}
-
-/* H of the slot at work, on every rank. Collective. */
-static p4_rc collect(work *w, p4_layers *layers, int64_t layer)
-{
-    p4_rc rc = P4_OK;
-    p4_probe probe = {.slot = see_slot, .user = w};
-    const p4_param *p = &w->original->hf.model.params[w->slot];
-    int64_t elements = p->cols * p->cols;
-    w->quantum = quantum_of(w);
-    w->rows = 0;
-    w->compute->ops->zero(w->compute->device, w->a.h, elements * (int64_t)sizeof(double));
-    TRY_ALL(w->compute->group, p4_layers_observe(layers, layer, &w->form, &probe));
-    sum_over_ranks(w, elements);
-    p4_group_sum_f64(w->compute->group, &w->rows, 1);
-    TRY_ALL(w->compute->group, finish(w, p));
 done:
     return rc;
 }
@@ -269,7 +221,7 @@ static p4_rc factor(work *w, const p4_param *p)
                                         &(p4_hessian_factor_args){.C = p->cols,
                                                                   .h = w->a.h_mean,
                                                                   .feedback = w->a.feedback,
-                                                                  .work = w->a.h,
+                                                                  .work = w->slot->h,
                                                                   .damping = damping,
                                                                   .h_definite = &definite});
         damping = definite ? damping : fmax(DAMPING, damping * 10.0);
@@ -299,7 +251,7 @@ static void solve_rows(work *w, const p4_hessian_rows *rows)
  * blocks before it ternary. */
 static bool is_reached(const work *w)
 {
-    return w->rows > 0 && p4_statistics_reached(w->plan->statistics, w->slot);
+    return w->slot->rows > 0 && p4_statistics_reached(w->plan->statistics, w->slot->param);
 }
 
 /* One of this rank's matrices, from the original's weight on the device to the packed model. Local. */
@@ -347,8 +299,9 @@ static p4_rc solve_slot(work *w, const p4_form *block)
 {
     p4_rc rc = P4_OK;
     const p4_model *model = &w->original->hf.model;
+    int64_t first = w->slot->param;
     bool factored = false;
-    for (int64_t i = w->slot; i < w->slot + p4_model_readers(model, w->slot); i++) {
+    for (int64_t i = first; i < first + p4_model_readers(model, first); i++) {
         if (is_mine(w, i)) {
             TRY(factored || !is_reached(w) ? P4_OK : factor(w, &model->params[i]));
             factored = true;
@@ -359,23 +312,37 @@ done:
     return rc;
 }
 
-/* Every rank gets the codes of the slot's matrices, and the form of the block too. Collective. */
+/* Every rank gets the codes of the slot's matrices. Collective. */
 static void publish_slot(work *w)
 {
     const p4_model *model = &w->original->hf.model;
-    const p4_compute *compute = w->compute;
+    p4_group *group = w->compute->group;
     p4_packed *packed = w->packed;
-    for (int64_t i = w->slot; i < w->slot + p4_model_readers(model, w->slot); i++) {
+    int64_t first = w->slot->param;
+    for (int64_t i = first; i < first + p4_model_readers(model, first); i++) {
+        const p4_weight *weight = &packed->weights[i];
+        int owner = w->original->shard.owner[i];
+        if (is_ternary_matrix(w, i)) {
+            p4_group_bcast(group, p4_packed_codes(packed, i), weight->rows * p4_code_row_bytes(weight->cols),
+                           owner);
+            p4_group_bcast(group, p4_packed_scale(packed, i), weight->rows * 2, owner);
+            p4_group_bcast(group, &packed->errors[i], sizeof packed->errors[i], owner);
+        }
+    }
+}
+
+/* The form of the block gets the codes of a projection: of all its inputs at once, as activations are rounded
+ * once its matrices are ternary. Local. */
+static void adopt(work *w, int64_t first)
+{
+    const p4_compute *compute = w->compute;
+    for (int64_t i = first; i < first + p4_model_parts(&w->original->hf.model, first); i++) {
         if (!is_ternary_matrix(w, i)) {
             continue;
         }
-        p4_weight weight = packed->weights[i];
-        int owner = w->original->shard.owner[i];
-        int64_t code_bytes = weight.rows * p4_code_row_bytes(weight.cols), scale_bytes = weight.rows * 2;
-        p4_group_bcast(compute->group, p4_packed_codes(packed, i), code_bytes, owner);
-        p4_group_bcast(compute->group, p4_packed_scale(packed, i), scale_bytes, owner);
-        p4_group_bcast(compute->group, &packed->errors[i], sizeof packed->errors[i], owner);
+        p4_weight weight = w->packed->weights[i];
         if (!compute->ops->host_memory) {
+            int64_t code_bytes = weight.rows * p4_code_row_bytes(weight.cols), scale_bytes = weight.rows * 2;
             void *codes = p4_arena_take(&w->block, code_bytes),
                  *scale = p4_arena_take(&w->block, scale_bytes);
             compute->ops->to_device(compute->device, codes, weight.data, code_bytes);
@@ -387,16 +354,24 @@ static void publish_slot(work *w)
     }
 }
 
-static bool slot_is_ternary(const work *w)
+/* The inputs of one pass: their sums, then matrix by matrix. Collective. */
+static p4_rc quantize_pass(work *w, p4_layers *layers, int64_t layer, const p4_form *block)
 {
-    bool any = false;
-    for (int64_t i = w->slot; i < w->slot + p4_model_readers(&w->original->hf.model, w->slot); i++) {
-        any = any || is_ternary_matrix(w, i);
+    p4_rc rc = P4_OK;
+    p4_group *group = w->compute->group;
+    const p4_model *model = &w->original->hf.model;
+    TRY(p4_hessian_sums_collect(&w->sums, layers, layer, &w->form));
+    for (int64_t k = 0; k < w->sums.count; k++) {
+        w->slot = &w->sums.slots[k];
+        TRY_ALL(group, finish(w, &model->params[w->slot->param]));
+        TRY_ALL(group, solve_slot(w, block));
+        publish_slot(w);
     }
-    return any;
+done:
+    return rc;
 }
 
-/* One block: input by input, then its outputs. Collective. */
+/* One block: pass by pass, then its outputs. Collective. */
 static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_form *block)
 {
     static const p4_role slots[] = {P4_ROLE_QKV, P4_ROLE_O, P4_ROLE_UP, P4_ROLE_DOWN};
@@ -409,13 +384,11 @@ static p4_rc visit_block(void *user, p4_layers *layers, int64_t layer, const p4_
     w->block.used_bytes = 0;
     for (size_t k = 0; k < sizeof slots / sizeof slots[0]; k++) {
         int64_t first = p4_model_find(model, slots[k], layer);
-        for (w->slot = first; w->slot >= 0; w->slot = p4_model_next_input(model, first, w->slot)) {
-            if (slot_is_ternary(w)) {
-                TRY(collect(w, layers, layer));
-                TRY_ALL(group, solve_slot(w, block));
-                publish_slot(w);
-            }
+        for (int64_t param = first; param >= 0;) {
+            p4_hessian_sums_choose(&w->sums, first, param, &param);
+            TRY(w->sums.count > 0 ? quantize_pass(w, layers, layer, block) : P4_OK);
         }
+        adopt(w, first);
     }
     TRY_ALL(group, p4_layers_advance(layers, layer, &w->form, NULL));
 done:
@@ -429,7 +402,9 @@ p4_rc p4_hessian_quantize_blocks(p4_packed *packed, p4_compute *compute, const p
     work w = {.packed = packed, .compute = compute, .original = original, .plan = plan};
     p4_layers layers = {0};
     p4_layers_plan pass = {.B = plan->B, .T = plan->windows->T, .activation_bits = plan->activation_bits};
-    TRY_ALL(compute->group, open_work(&w));
+    int64_t sums_bytes;
+    TRY(choose_sums(&w, &pass, &sums_bytes));
+    TRY_ALL(compute->group, open_work(&w, sums_bytes));
     TRY(p4_layers_open(&layers, compute, original, plan->windows, &pass));
     TRY(p4_layers_run(&layers, visit_block, &w));
 done:

@@ -18,6 +18,7 @@ typedef struct p4_quantize_plan {
     const p4_windows *windows;
     int64_t B;
     int activation_bits;
+    int64_t h_bytes; /* that H of several experts may take at a time; 0: see p4_hessian_sums_bytes */
 } p4_quantize_plan;
 
 /* P4_E_STATE: the quantizer needs statistics that the plan does not have. Local. */
@@ -30,7 +31,7 @@ bool p4_quantize_has_importance(const p4_quantize_plan *plan, int64_t i);
 bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t cols, float *importance);
 
 /* The device memory that quantizing takes on this rank, where every matrix has to be brought there, without
- * that of the blocks' pass (p4_hessian_bytes); 0 on CPUs. Local. */
+ * that of the blocks' pass (p4_hessian_plan_bytes); 0 on CPUs. Local. */
 int64_t p4_quantize_bytes(p4_compute *compute, const p4_original *original, const p4_quantize_plan *plan);
 
 /* Fills `packed`, for which it takes memory; the caller releases it, after an error too. P4_E_INPUT names a

@@ -142,6 +142,24 @@ broken_off() {
     sed -i '/"name":"x","event":"done"/d' queue.batch/journal.jsonl
     batch 0 1 queue.json
     grep -q '3 done (3 of them before)' log || complain "a run that had ended was repeated"
+    # It counts for the model that it read, as any other: a model that changes is compressed again, also if it changes unseen.
+    touch models/x/extra.json
+    batch 0 1 queue.json overwrite=true
+    expect 'a model that changed after its end was found' "$(events queue.batch/journal.jsonl x done)" 2
+    sed -i '/"name":"y","event":"done"/d' queue.batch/journal.jsonl
+    printf ' ' >>models/y/config.json
+    local starts
+    starts=$(events queue.batch/journal.jsonl y started)
+    batch 0 1 queue.json overwrite=true
+    expect 'a model that changed before its end was found' "$(events queue.batch/journal.jsonl y started)" $((starts + 1))
+    # Older versions wrote such an end without a fingerprint: it holds as long as the files that the run has read are the same.
+    sed -i '/"name":"z","event":"done"/s/"model_fingerprint":"[^"]*"/"model_fingerprint":null/' queue.batch/journal.jsonl
+    batch 0 1 queue.json
+    grep -q '3 done (3 of them before)' log || complain "an end without a fingerprint was repeated"
+    printf ' ' >>models/z/config.json
+    starts=$(events queue.batch/journal.jsonl z started)
+    batch 0 1 queue.json overwrite=true
+    expect 'a model that changed behind an end without a fingerprint' "$(events queue.batch/journal.jsonl z started)" $((starts + 1))
     # What an older attempt tells later does not count; a line that is no event is refused by its number.
     echo '{"name":"y","event":"failed","attempt":1,"error":"stale"}' >>queue.batch/journal.jsonl
     local lines

@@ -110,15 +110,21 @@ done:
     return rc;
 }
 
-/* Are the model's files those of the known attempt? Only looked at where the answer matters. */
+/* Are the model's files those of the known attempt? Only looked at where the answer matters. An end without a
+ * fingerprint was taken from the output directory, which says what its run has read. */
 static p4_rc is_same_model(const preparing *p, const p4_batch_record *known, bool *same)
 {
     p4_rc rc = P4_OK;
     char now[P4_FINGERPRINT_BYTES];
     *same = true;
-    if (p->batch->options->contents && known->model[0] != '\0') {
+    if (!p->batch->options->contents) {
+        return P4_OK;
+    }
+    if (known->model[0] != '\0') {
         TRY(p4_model_fingerprint(now, p->config->model_path));
         *same = strcmp(now, known->model) == 0;
+    } else if (known->event == P4_BATCH_DONE || known->event == P4_BATCH_VERDICT) {
+        TRY(p4_outcome_compare_model(same, known->output_path, p->config->model_path));
     }
 done:
     return rc;
@@ -149,7 +155,6 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     if (known == NULL) {
         return P4_OK;
     }
-    char *output = mine->output_path;
     bool same = strcmp(known->config, mine->config) == 0;
     p4_batch_record now = *known;
     now.name = mine->name;
@@ -157,23 +162,23 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     mine->attempt = known->attempt;
     same =
         same && !(known->event == P4_BATCH_FAILED && known->ranks == 0); /* what was missing then is there */
-    TRY(same ? is_same_model(p, known, &same) : P4_OK);
     bool unseen = same && ended_unseen(p, model, known, &now);
+    TRY(same ? is_same_model(p, &now, &same) : P4_OK);
     if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) { /* to do */
         bool continues = same && model->floating && p4_directory_exists(known->output_path);
-        return continues ? copy(&mine->output_path, known->output_path) : P4_OK;
+        TRY(continues ? copy(&mine->output_path, known->output_path) : P4_OK);
+        goto done;
     }
     bool failed = now.event == P4_BATCH_FAILED;
     if (!failed && !has_results(known)) {
-        free(now.error);
-        return P4_OK; /* somebody has removed them */
+        goto done; /* somebody has removed them */
     }
-    now.output_path = NULL;
-    TRY(copy(&now.output_path, known->output_path));
-    rc = unseen ? P4_OK : copy(&now.error, known->error != NULL ? known->error : "");
-    free(output);
+    TRY(unseen ? p4_model_fingerprint(now.model, p->config->model_path)
+               : copy(&now.error, known->error != NULL ? known->error : ""));
+    TRY(copy(&mine->output_path, known->output_path));
+    now.output_path = mine->output_path;
     *mine = now;
-    TRY(rc);
+    now.error = NULL;
     model->earlier = true;
     p4_batch_set_state(p->batch, model,
                        failed                          ? P4_STATE_FAILED
@@ -181,6 +186,7 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
                                                        : P4_STATE_DONE);
     TRY(unseen && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
 done:
+    free(now.error);
     return rc;
 }
 

@@ -55,7 +55,7 @@ typedef struct preparing {
     p4_batch *batch;
     const p4_journal_state *journal;
     p4_batch_plans *plans;
-    p4_config *config, *plain;
+    p4_config *config;
 } preparing;
 
 static p4_rc copy(char **to, const char *text)
@@ -65,19 +65,17 @@ static p4_rc copy(char **to, const char *text)
     return *to != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
-/* Over the keys that decide what the results are: not where they lie, nor how the run is continued. */
-static p4_rc find_fingerprint(preparing *p, char fingerprint[P4_FINGERPRINT_BYTES])
+/* Over the keys that decide what the results are: not where they lie, nor how the run is continued. Those
+ * with their default do not count: a version with more keys must not take every finished model for a changed
+ * one. */
+static p4_rc find_fingerprint(char fingerprint[P4_FINGERPRINT_BYTES], const p4_config *config)
 {
-    p4_rc rc = P4_OK;
+    static const char *const except[] = {"output_path", "overwrite", "resume", "max_minutes", NULL};
     char *json = NULL;
-    *p->plain = *p->config;
-    memset(p->plain->output_path, 0, sizeof p->plain->output_path);
-    memset(p->plain->resume, 0, sizeof p->plain->resume);
-    p->plain->overwrite = false;
-    p->plain->max_minutes = 0;
-    TRY(p4_config_print(p->plain, &json));
-    p4_fingerprint_text(fingerprint, json);
-done:
+    p4_rc rc = p4_config_print_chosen(config, except, &json);
+    if (rc == P4_OK) {
+        p4_fingerprint_text(fingerprint, json);
+    }
     free(json);
     return rc;
 }
@@ -104,7 +102,7 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
     model->floating = strchr(p->config->output_path, '{') != NULL;
     TRY(p4_config_expand_output_path(p->config));
     TRY(copy(&model->record.output_path, p->config->output_path));
-    TRY(find_fingerprint(p, model->record.config));
+    TRY(find_fingerprint(model->record.config, p->config));
     TRY(p4_batch_plans_make(p->plans, &model->plan, p->config, given));
 done:
     return rc;
@@ -308,10 +306,9 @@ static p4_rc prepare_models(p4_batch *batch, const p4_journal_state *journal, p4
     p4_rc rc = P4_OK;
     preparing p = {.batch = batch, .journal = journal, .plans = plans};
     p.config = p4_alloc(1, sizeof *p.config);
-    p.plain = p4_alloc(1, sizeof *p.plain);
     batch->count = batch->queue.count;
     batch->models = p4_alloc((size_t)batch->count, sizeof *batch->models);
-    TRY(p.config != NULL && p.plain != NULL && batch->models != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p.config != NULL && batch->models != NULL ? P4_OK : P4_E_SYSTEM);
     batch->counts[P4_STATE_WAITING] = batch->count;
     for (int64_t i = 0; i < batch->count; i++) {
         batch->models[i].given = &batch->queue.entries[i];
@@ -326,7 +323,6 @@ static p4_rc prepare_models(p4_batch *batch, const p4_journal_state *journal, p4
     TRY(sort_models(batch));
 done:
     free(p.config);
-    free(p.plain);
     return rc;
 }
 

@@ -80,12 +80,11 @@ p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config,
 /* plan_job.c */
 typedef struct p4_plan_request {
     int ranks, ranks_per_node; /* 0: 1; 8 on GPUs and 1 on CPUs */
+    int job_ranks;             /* that share the nodes, where other models run beside this one; 0: `ranks` */
     double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
     double host_bytes;      /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
     const char *rates_path; /* of phase4_bench rates; NULL: a built-in table */
 } p4_plan_request;
-/* Cores of this machine, of which each rank of a node has as many. Local. */
-int p4_plan_cores(int ranks, int ranks_per_node);
 /* The whole plan, without MPI. config: as given. The caller frees with p4_plan_free, after an error too.
  * P4_E_INPUT: the model, the file of rates, a number of ranks. Local. */
 p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request *request);

@@ -94,7 +94,8 @@ done:
     return rc;
 }
 
-int p4_plan_cores(int ranks, int ranks_per_node)
+/* Of this machine, for each of the ranks that share a node. */
+static int cores_of_rank(int64_t ranks, int ranks_per_node)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN) / p4_min_i64(ranks, ranks_per_node);
     return cores > 0 ? (int)cores : 1;
@@ -109,7 +110,9 @@ static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *req
     p->compute.group = &p->group;
     p->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : gpu ? 8 : 1;
     p->compute.threads =
-        c->threads_per_rank > 0 ? c->threads_per_rank : p4_plan_cores(p->group.ranks, p->ranks_per_node);
+        c->threads_per_rank > 0
+            ? c->threads_per_rank
+            : cores_of_rank(p4_max_i64(p->group.ranks, request->job_ranks), p->ranks_per_node);
     if (gpu) {
         return open_gpu(p, c, request->memory_bytes);
     }

@@ -142,6 +142,24 @@ broken_off() {
     sed -i '/"name":"x","event":"done"/d' queue.batch/journal.jsonl
     batch 0 1 queue.json
     grep -q '3 done (3 of them before)' log || complain "a run that had ended was repeated"
+    # It counts for the model that it read, as any other: a model that changes is compressed again, also if it changes unseen.
+    touch models/x/extra.json
+    batch 0 1 queue.json overwrite=true
+    expect 'a model that changed after its end was found' "$(events queue.batch/journal.jsonl x done)" 2
+    sed -i '/"name":"y","event":"done"/d' queue.batch/journal.jsonl
+    printf ' ' >>models/y/config.json
+    local starts
+    starts=$(events queue.batch/journal.jsonl y started)
+    batch 0 1 queue.json overwrite=true
+    expect 'a model that changed before its end was found' "$(events queue.batch/journal.jsonl y started)" $((starts + 1))
+    # Older versions wrote such an end without a fingerprint: it holds as long as the files that the run has read are the same.
+    sed -i '/"name":"z","event":"done"/s/"model_fingerprint":"[^"]*"/"model_fingerprint":null/' queue.batch/journal.jsonl
+    batch 0 1 queue.json
+    grep -q '3 done (3 of them before)' log || complain "an end without a fingerprint was repeated"
+    printf ' ' >>models/z/config.json
+    starts=$(events queue.batch/journal.jsonl z started)
+    batch 0 1 queue.json overwrite=true
+    expect 'a model that changed behind an end without a fingerprint' "$(events queue.batch/journal.jsonl z started)" $((starts + 1))
     # What an older attempt tells later does not count; a line that is no event is refused by its number.
     echo '{"name":"y","event":"failed","attempt":1,"error":"stale"}' >>queue.batch/journal.jsonl
     local lines
@@ -242,6 +260,9 @@ json.dump([entry("narrow", max_ranks=1), entry("wide", max_ranks=64), entry("tor
 text = json.dumps(inline | {"name": "twice", "output_path": tmp + "/entries/twice", "log_every": 1})
 open("twice.json", "w").write(f"[{text[:-1]}, \"log_every\": 2}}]")
 json.dump([entry("threads")], open("threads.json", "w"))
+os.makedirs("medium")
+json.dump(shape | {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 2}, open("medium/config.json", "w"))
+json.dump([entry("gpus", ranks=8, model_path="medium")], open("gpus.json", "w"))
 json.dump({"models": ["large"], "template": "large.json"}, open("models.json", "w"))
 END
     plan_of() { # plan_of STATUS ARGUMENT...
@@ -273,6 +294,19 @@ END
     mv log auto
     plan_of 0 --ranks-per-node 64 threads.json threads_per_rank=$((cores > 64 ? cores / 64 : 1))
     cmp log auto || complain "64 ranks of a node do not divide its $cores cores"
+    # Without --ranks-per-node 8 GPUs share a node: the plan is the one of phase4_mpi, but for the memory of the process that plans. A
+    # thread more takes 2 MiB more for the outputs.
+    local gpus=(device=cuda enable_fine_tuning=false reconstruct=false quantizer=absmean eval_samples=0)
+    plan_of 0 --ranks 8 --device-memory 80G gpus.json "${gpus[@]}"
+    "$PHASE4_MPI" --plan --json --ranks 8 --device-memory 80G large.json model_path=medium "${gpus[@]}" >plan.json
+    python3 - <<'END' || complain "the plan of 8 GPUs is not that of phase4_mpi"
+import json, re
+plan = json.load(open("plan.json"))
+wanted = [max(rank[peak]["bytes"] for rank in plan["ranks_planned"]) / 2**20 for peak in ("host_peak", "device_peak")]
+found = [float(n) for n in re.search(r"^gpus  *waiting .* ([0-9.]+) MiB  *([0-9.]+) MiB ", open("log").read(), re.M).groups()]
+wanted[0] += plan["process_bytes"] / 2**20
+assert abs(found[0] - wanted[0]) < 1 and abs(found[1] - wanted[1]) < 0.01, (found, wanted)
+END
 }
 
 # Configurations alone: ten thousand models are planned in seconds, since those of one shape have one plan.

@@ -7,6 +7,8 @@
 
 #include "check.h"
 #include "io/batch/outcome.h"
+#include "io/file/atomic_file.h"
+#include "io/file/files.h"
 #include "jobs/batch/batch.h"
 
 #define HOLDS(ok) EXPECT(ok, "expected to hold")
@@ -207,6 +209,67 @@ static void newest_attempts_count(void)
     free(task);
 }
 
+/* ---- the configuration of the journal ---- */
+
+static void write_file(const char *folder, const char *name, const char *text)
+{
+    char *path = p4_format("%s/%s", folder, name), *end = strrchr(path, '/');
+    *end = '\0';
+    EXPECT_OK(p4_make_directories(path));
+    *end = '/';
+    EXPECT_OK(p4_atomic_write_all(path, text, strlen(text)));
+    free(path);
+}
+
+static p4_batch_state state_in(const char *folder)
+{
+    p4_batch batch = {.directory = p4_format("%s/state", folder)};
+    char *queue = p4_format("%s/queue.json", folder);
+    const p4_batch_options options = {.queue_path = queue};
+    EXPECT_OK(p4_batch_prepare(&batch, &options, 1, 1, 1));
+    p4_batch_state state = batch.models[0].state;
+    p4_batch_free(&batch);
+    free(queue);
+    return state;
+}
+
+/* A journal whose writer knew no keys but those that its queue sets. A value that is the default, or a key of
+ * where the results lie, may be given or not. */
+static void keys_that_came_later(void)
+{
+    char folder[] = "/tmp/p4_batch_XXXXXX", fingerprint[P4_FINGERPRINT_BYTES];
+    HOLDS(mkdtemp(folder) != NULL);
+    char *chosen = p4_format("{\"calibration_dataset\":\"custom\",\"calibration_files\":[\"%s/text\"],"
+                             "\"init\":\"random\",\"model_path\":\"%s/model\",\"recipe\":\"quality\","
+                             "\"seed\":7}\n",
+                             folder, folder);
+    p4_fingerprint_text(fingerprint, chosen);
+    *strrchr(chosen, '}') = '\0';
+    char *same =
+             p4_format("[%s,\"output_path\":\"%s/out\",\"name\":\"a\",\"gradient_clip\":1}]", chosen, folder),
+         *other =
+             p4_format("[%s,\"output_path\":\"%s/out\",\"name\":\"a\",\"gradient_clip\":2}]", chosen, folder),
+         *line = p4_format("{\"name\":\"a\",\"event\":\"done\",\"attempt\":1,\"ranks\":1,"
+                           "\"output_path\":\"%s/out\",\"config_fingerprint\":\"%s\"}\n",
+                           folder, fingerprint);
+    write_file(folder, "text", "a\n");
+    write_file(folder, "model/config.json",
+               "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":32,"
+               "\"intermediate_size\":64,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+               "\"vocab_size\":64,\"max_position_embeddings\":1024,\"rms_norm_eps\":1e-6}");
+    write_file(folder, "out/results.json", "{}");
+    write_file(folder, "state/journal.jsonl", line);
+    write_file(folder, "queue.json", same);
+    HOLDS(state_in(folder) == P4_STATE_DONE);
+    write_file(folder, "queue.json", other);
+    HOLDS(state_in(folder) == P4_STATE_WAITING);
+    EXPECT_OK(p4_remove_tree(folder));
+    free(chosen);
+    free(same);
+    free(other);
+    free(line);
+}
+
 /* ---- verdicts ---- */
 
 static void expect_reason(double degradation_ratio, bool flow_failed, const char *wanted)
@@ -237,5 +300,6 @@ int main(void)
     nodes_with_room();
     forecasts();
     newest_attempts_count();
+    keys_that_came_later();
     return TEST_END();
 }

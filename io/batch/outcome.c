@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "io/file/files.h"
+#include "io/file/fingerprint.h"
+#include "io/hf/hf_model.h"
 #include "io/out/outputs.h"
 #include "io/out/report.h"
 
@@ -85,4 +87,38 @@ bool p4_outcome_read(p4_batch_record *record, const char *output_path, const cha
     free(text);
     free(path);
     return ended;
+}
+
+static bool is_unchanged(const p4_input_file *input)
+{
+    char now[P4_FINGERPRINT_BYTES];
+    return p4_fingerprint_file(now, input->path) == P4_OK && strcmp(now, input->fingerprint) == 0;
+}
+
+p4_rc p4_outcome_compare_model(bool *same, const char *output_path, const char *model_path)
+{
+    p4_rc rc = P4_OK;
+    p4_metadata metadata;
+    char *directory = NULL;
+    int64_t compared = 0;
+    p4_metadata_init(&metadata);
+    rc = p4_metadata_read(&metadata, output_path);
+    *same = rc == P4_OK;
+    TRY(rc == P4_E_INPUT ? P4_OK : rc); /* not there: the run may have read anything */
+    p4_error_clear();
+    TRY(p4_hf_find_directory(&directory, model_path));
+    const size_t length = strlen(directory);
+    for (int64_t i = 0; *same && i < metadata.input_count; i++) {
+        const p4_input_file *input = &metadata.inputs[i];
+        if (strncmp(input->path, directory, length) == 0 && input->path[length] == '/') {
+            *same = is_unchanged(input);
+            compared++;
+        }
+    }
+    p4_error_clear();
+    *same = *same && compared > 0; /* none: the run read a model in another place */
+done:
+    free(directory);
+    p4_metadata_free(&metadata);
+    return rc;
 }

@@ -9,6 +9,10 @@
  * read tells of none. `error` becomes heap. Local. */
 bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since);
 
+/* Are the model's files that the run of output_path read, by its compression_metadata.json, as they were
+ * then? *same is false where that does not say. Local. */
+p4_rc p4_outcome_compare_model(bool *same, const char *output_path, const char *model_path);
+
 enum { P4_VERDICT_BYTES = 256 };
 /* Why the quality verdict failed: "perplexity rose by 55.2 %, a rise of 10.0 % is allowed". flow_failed: the
  * gradient-flow test did. Local. */

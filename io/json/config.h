@@ -22,6 +22,10 @@ p4_rc p4_config_read_text(p4_config *config, const char *text, size_t bytes, con
 p4_rc p4_config_parse(p4_config *config, const char *json, size_t json_bytes, const char *source,
                       p4_recipe recipe);
 p4_rc p4_config_print(const p4_config *config, char **json);
+/* What the user chose, on one line: the recipe and the keys whose values differ from its defaults, in the
+ * order of their names, without the keys of `except` (NULL-terminated). A key that a later version adds does
+ * not change the text. The caller frees *json. Local. */
+p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except, char **json);
 p4_rc p4_config_set_key(p4_config *config, const char *key, const char *value);
 
 #endif

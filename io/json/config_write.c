@@ -1,4 +1,7 @@
 /* p4_config -> JSON text, by the configuration table. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "io/json/config.h"
 #include "io/json/write.h"
 
@@ -44,23 +47,70 @@ static cJSON *row_value(const p4_config *config, const p4_config_row *row)
     return list;
 }
 
-p4_rc p4_config_print(const p4_config *config, char **json)
+/* NULL: out of memory. */
+static char *print_rows(const p4_config *config, const p4_config_row *const *rows, int count, bool indented)
 {
-    p4_rc rc = P4_OK;
-    TRY(p4_config_check(config)); /* what is written can be read again */
     cJSON *root = cJSON_CreateObject();
     bool ok = root != NULL;
-    for (int i = 0; ok && i < p4_config_rows; i++) {
-        cJSON *value = row_value(config, &p4_config_table[i]);
-        ok = cJSON_AddItemToObject(root, p4_config_table[i].name, value);
+    for (int i = 0; ok && i < count; i++) {
+        cJSON *value = row_value(config, rows[i]);
+        ok = cJSON_AddItemToObject(root, rows[i]->name, value);
         if (!ok) {
             cJSON_Delete(value);
         }
     }
-    *json = p4_json_print(root, ok, true);
+    return p4_json_print(root, ok, indented);
+}
+
+p4_rc p4_config_print(const p4_config *config, char **json)
+{
+    p4_rc rc = P4_OK;
+    const p4_config_row *rows[P4_CONFIG_ROWS_MAX];
+    TRY(p4_config_check(config)); /* what is written can be read again */
+    for (int i = 0; i < p4_config_rows; i++) {
+        rows[i] = &p4_config_table[i];
+    }
+    *json = print_rows(config, rows, p4_config_rows, true);
     rc = *json != NULL ? P4_OK : P4_E_SYSTEM;
 done:
     return rc;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const p4_config_row *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+static bool is_one_of(const char *name, const char *const *names)
+{
+    while (*names != NULL && strcmp(*names, name) != 0) {
+        names++;
+    }
+    return *names != NULL;
+}
+
+p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except, char **json)
+{
+    const p4_config_row *rows[P4_CONFIG_ROWS_MAX];
+    int count = 0;
+    p4_config *defaults = p4_alloc(1, sizeof *defaults);
+    if (defaults == NULL) {
+        return P4_E_SYSTEM;
+    }
+    p4_config_recipe(defaults, config->recipe);
+    for (int i = 0; i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        const char *value = (const char *)config + row->offset, *usual = (const char *)defaults + row->offset;
+        bool is_recipe = row->offset == offsetof(p4_config, recipe);
+        if ((is_recipe || memcmp(value, usual, row->bytes) != 0) && !is_one_of(row->name, except)) {
+            rows[count++] = row;
+        }
+    }
+    free(defaults);
+    qsort(rows, (size_t)count, sizeof *rows, by_name);
+    *json = print_rows(config, rows, count, false);
+    return *json != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
 p4_rc p4_config_to_json(const p4_config *config, char **json)

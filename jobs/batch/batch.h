@@ -30,7 +30,7 @@ typedef struct p4_batch_plan {
     int widths;                         /* how many of `seconds` are known */
     double seconds[P4_BATCH_WIDTHS];    /* on least << i ranks */
     double rank_bytes[P4_BATCH_WIDTHS]; /* host memory of a rank, the process itself included */
-    double device_bytes;                /* of a rank, on `least` ranks; 0: on CPUs */
+    double device_bytes;                /* of the largest rank, on `least` ranks; 0: on CPUs */
     double params, disk_bytes;
 } p4_batch_plan;
 
@@ -102,8 +102,9 @@ static inline void p4_batch_set_state(p4_batch *batch, p4_batch_model *model, p4
     batch->counts[state]++;
 }
 
-/* prepare.c. Reads queue and journal, plans every model, and decides which are to be worked on. P4_E_INPUT:
- * the queue or the journal. The caller frees, also after an error. Local. */
+/* prepare.c. Reads queue and journal, plans every model, and decides which are to be worked on.
+ * ranks_per_node and cores of a rank: 0: those that a plan takes. P4_E_INPUT: the queue or the journal. The
+ * caller frees, also after an error. Local. */
 p4_rc p4_batch_prepare(p4_batch *batch, const p4_batch_options *options, int ranks, int ranks_per_node,
                        int cores);
 void p4_batch_free(p4_batch *batch);

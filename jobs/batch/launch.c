@@ -11,7 +11,6 @@
 #include "io/out/outputs.h"
 #include "jobs/batch/coordinate.h"
 #include "jobs/batch/work.h"
-#include "jobs/plan.h"
 #include "jobs/process.h"
 #include "jobs/train/compute.h"
 #include "src/leaf/stop.h"
@@ -187,8 +186,7 @@ int p4_batch_answer(const p4_batch_cli *cli)
     }
     p4_log_setup(P4_LOG_WARN, true);
     TRY(set_directories(&batch, cli));
-    TRY(p4_batch_prepare(&batch, &cli->options, ranks, ranks_per_node,
-                         p4_plan_cores(ranks, ranks_per_node > 0 ? ranks_per_node : 1)));
+    TRY(p4_batch_prepare(&batch, &cli->options, ranks, ranks_per_node, 0));
     if (cli->action == P4_BATCH_LIST) {
         print_list(&batch, cli->list);
     } else if (cli->action == P4_BATCH_PLAN) {

@@ -1,5 +1,6 @@
 #include "jobs/batch/plans.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,6 +118,7 @@ static p4_rc plan_on(const p4_batch_plans *plans, p4_batch_plan *plan, int width
     p4_rc rc = P4_OK;
     p4_plan made = {.ranks = 0};
     const p4_plan_request request = {.ranks = ranks,
+                                     .job_ranks = plans->ranks,
                                      .ranks_per_node = plans->ranks_per_node,
                                      .memory_bytes = plans->options->memory_bytes,
                                      .host_bytes = plans->options->host_bytes,
@@ -128,8 +130,10 @@ static p4_rc plan_on(const p4_batch_plans *plans, p4_batch_plan *plan, int width
         plan->params = made.params;
         plan->disk_bytes = made.disk.outputs + made.disk.kept + made.disk.scratch;
         plan->device_bytes = 0;
-        if (made.on_gpu) {
-            (void)p4_rank_plan_peak(&made.rank_plans[0], true, &plan->device_bytes);
+        for (int64_t i = 0; made.on_gpu && i < made.rank_plans_count; i++) {
+            double bytes;
+            (void)p4_rank_plan_peak(&made.rank_plans[i], true, &bytes);
+            plan->device_bytes = fmax(plan->device_bytes, bytes);
         }
     }
     *least = made.least_ranks;

@@ -55,7 +55,7 @@ typedef struct preparing {
     p4_batch *batch;
     const p4_journal_state *journal;
     p4_batch_plans *plans;
-    p4_config *config, *plain;
+    p4_config *config;
 } preparing;
 
 static p4_rc copy(char **to, const char *text)
@@ -65,19 +65,17 @@ static p4_rc copy(char **to, const char *text)
     return *to != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
-/* Over the keys that decide what the results are: not where they lie, nor how the run is continued. */
-static p4_rc find_fingerprint(preparing *p, char fingerprint[P4_FINGERPRINT_BYTES])
+/* Over the keys that decide what the results are: not where they lie, nor how the run is continued. Those
+ * with their default do not count: a version with more keys must not take every finished model for a changed
+ * one. */
+static p4_rc find_fingerprint(char fingerprint[P4_FINGERPRINT_BYTES], const p4_config *config)
 {
-    p4_rc rc = P4_OK;
+    static const char *const except[] = {"output_path", "overwrite", "resume", "max_minutes", NULL};
     char *json = NULL;
-    *p->plain = *p->config;
-    memset(p->plain->output_path, 0, sizeof p->plain->output_path);
-    memset(p->plain->resume, 0, sizeof p->plain->resume);
-    p->plain->overwrite = false;
-    p->plain->max_minutes = 0;
-    TRY(p4_config_print(p->plain, &json));
-    p4_fingerprint_text(fingerprint, json);
-done:
+    p4_rc rc = p4_config_print_chosen(config, except, &json);
+    if (rc == P4_OK) {
+        p4_fingerprint_text(fingerprint, json);
+    }
     free(json);
     return rc;
 }
@@ -104,21 +102,27 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
     model->floating = strchr(p->config->output_path, '{') != NULL;
     TRY(p4_config_expand_output_path(p->config));
     TRY(copy(&model->record.output_path, p->config->output_path));
-    TRY(find_fingerprint(p, model->record.config));
+    TRY(find_fingerprint(model->record.config, p->config));
     TRY(p4_batch_plans_make(p->plans, &model->plan, p->config, given));
 done:
     return rc;
 }
 
-/* Are the model's files those of the known attempt? Only looked at where the answer matters. */
+/* Are the model's files those of the known attempt? Only looked at where the answer matters. An end without a
+ * fingerprint was taken from the output directory, which says what its run has read. */
 static p4_rc is_same_model(const preparing *p, const p4_batch_record *known, bool *same)
 {
     p4_rc rc = P4_OK;
     char now[P4_FINGERPRINT_BYTES];
     *same = true;
-    if (p->batch->options->contents && known->model[0] != '\0') {
+    if (!p->batch->options->contents) {
+        return P4_OK;
+    }
+    if (known->model[0] != '\0') {
         TRY(p4_model_fingerprint(now, p->config->model_path));
         *same = strcmp(now, known->model) == 0;
+    } else if (known->event == P4_BATCH_DONE || known->event == P4_BATCH_VERDICT) {
+        TRY(p4_outcome_compare_model(same, known->output_path, p->config->model_path));
     }
 done:
     return rc;
@@ -149,7 +153,6 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     if (known == NULL) {
         return P4_OK;
     }
-    char *output = mine->output_path;
     bool same = strcmp(known->config, mine->config) == 0;
     p4_batch_record now = *known;
     now.name = mine->name;
@@ -157,23 +160,23 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     mine->attempt = known->attempt;
     same =
         same && !(known->event == P4_BATCH_FAILED && known->ranks == 0); /* what was missing then is there */
-    TRY(same ? is_same_model(p, known, &same) : P4_OK);
     bool unseen = same && ended_unseen(p, model, known, &now);
+    TRY(same ? is_same_model(p, &now, &same) : P4_OK);
     if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) { /* to do */
         bool continues = same && model->floating && p4_directory_exists(known->output_path);
-        return continues ? copy(&mine->output_path, known->output_path) : P4_OK;
+        TRY(continues ? copy(&mine->output_path, known->output_path) : P4_OK);
+        goto done;
     }
     bool failed = now.event == P4_BATCH_FAILED;
     if (!failed && !has_results(known)) {
-        free(now.error);
-        return P4_OK; /* somebody has removed them */
+        goto done; /* somebody has removed them */
     }
-    now.output_path = NULL;
-    TRY(copy(&now.output_path, known->output_path));
-    rc = unseen ? P4_OK : copy(&now.error, known->error != NULL ? known->error : "");
-    free(output);
+    TRY(unseen ? p4_model_fingerprint(now.model, p->config->model_path)
+               : copy(&now.error, known->error != NULL ? known->error : ""));
+    TRY(copy(&mine->output_path, known->output_path));
+    now.output_path = mine->output_path;
     *mine = now;
-    TRY(rc);
+    now.error = NULL;
     model->earlier = true;
     p4_batch_set_state(p->batch, model,
                        failed                          ? P4_STATE_FAILED
@@ -181,6 +184,7 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
                                                        : P4_STATE_DONE);
     TRY(unseen && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
 done:
+    free(now.error);
     return rc;
 }
 
@@ -302,10 +306,9 @@ static p4_rc prepare_models(p4_batch *batch, const p4_journal_state *journal, p4
     p4_rc rc = P4_OK;
     preparing p = {.batch = batch, .journal = journal, .plans = plans};
     p.config = p4_alloc(1, sizeof *p.config);
-    p.plain = p4_alloc(1, sizeof *p.plain);
     batch->count = batch->queue.count;
     batch->models = p4_alloc((size_t)batch->count, sizeof *batch->models);
-    TRY(p.config != NULL && p.plain != NULL && batch->models != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p.config != NULL && batch->models != NULL ? P4_OK : P4_E_SYSTEM);
     batch->counts[P4_STATE_WAITING] = batch->count;
     for (int64_t i = 0; i < batch->count; i++) {
         batch->models[i].given = &batch->queue.entries[i];
@@ -320,7 +323,6 @@ static p4_rc prepare_models(p4_batch *batch, const p4_journal_state *journal, p4
     TRY(sort_models(batch));
 done:
     free(p.config);
-    free(p.plain);
     return rc;
 }
 

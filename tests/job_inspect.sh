@@ -144,7 +144,7 @@ inspected 0 'config.json is not there' moved
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2400\n' >config.json
 inspected 0 'config.json cannot be read' moved
 echo '{}' >config.json
-inspected 0 'config.json has another fingerprint than the run read' moved
+inspected 0 'config.json has changed since the run read it' moved
 
 # What cannot be read: one line.
 python3 - <<'END'

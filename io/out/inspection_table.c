@@ -35,7 +35,7 @@ static void origin(FILE *to, const p4_inspection *x)
 {
     static const char *const states[] = {[P4_INPUT_ABSENT] = "is not there",
                                          [P4_INPUT_SAME] = "is as the run read it",
-                                         [P4_INPUT_CHANGED] = "has another fingerprint than the run read",
+                                         [P4_INPUT_CHANGED] = "has changed since the run read it",
                                          [P4_INPUT_UNREADABLE] = "cannot be read"};
     if (!x->has_metadata) {
         fprintf(to, "  origin     not known: there is no compression_metadata.json beside the file\n");

@@ -19,7 +19,7 @@ void p4_paths_free(p4_paths *paths)
     *paths = (p4_paths){.items = NULL};
 }
 
-/* Takes `path` over; NULL is a string that could not be had. */
+/* Takes `path` over; NULL is a string that could not be allocated. */
 static p4_rc take(p4_paths *paths, char *path)
 {
     if (path != NULL && paths->count == paths->capacity) {

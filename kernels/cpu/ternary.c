@@ -166,7 +166,7 @@ void p4_cpu_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quan
     int64_t each = TILE_ROWS * p4_max_i64(1, p4_ceil_div(rows, TILE_ROWS * PIECES)),
             pieces = p4_ceil_div(rows, each);
     int64_t slice = tile_bytes + work_bytes;
-    int threads = p4_cpu_team(device, pieces); /* one row, one scratch of it */
+    int threads = p4_cpu_team(device, pieces); /* a matrix of one piece needs one thread's scratch */
     char *scratch = slice ? p4_cpu_team_scratch(device, slice, threads) : NULL;
     if (slice && !scratch) {
         return;

@@ -66,7 +66,7 @@ bool p4_mul3(uint64_t *product, uint64_t a, uint64_t b, uint64_t c)
 
 static void out_of_memory(size_t count, size_t each_bytes)
 {
-    (void)FAULT("out of memory: %zu x %zu bytes could not be had", count, each_bytes);
+    (void)FAULT("out of memory: %zu x %zu bytes could not be allocated", count, each_bytes);
 }
 
 void *p4_alloc(size_t count, size_t each_bytes)

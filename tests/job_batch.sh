@@ -3,6 +3,7 @@
 # batch that is killed or stopped continues its models and repeats none; journal, --failed-only, --task, --strict, --max-fails.
 set -eu
 . "$(dirname "$0")/job.sh"
+. "$(dirname "$0")/held.sh"
 cd "$TMP"
 demo
 model six "${SMALL[@]}"
@@ -97,18 +98,10 @@ broken_off() {
     for name in x y z; do cp -r "$TMP/six" models/$name; done
     derive long.json "off" '"fine_tune_max_steps": 60, "fine_tune_epochs": 60, "checkpoint_every": 5'
     echo '{"models": "models", "template": "long.json", "ranks": 1}' >queue.json
-    trains() { # trains STEPS
-        for _ in $(seq 1 $((10 * HANG_S))); do
-            [ "$(grep -c '"kind":"train"' "$TMP/off/x/metrics.jsonl" 2>/dev/null)" -ge "$1" ] 2>/dev/null && return 0
-            sleep 0.1
-        done
-        complain "x does not train"
-    }
-    # x sleeps behind each line that it logs: it must not be over before this script, on a busy machine, has seen the line.
-    local paced=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" P4_FAULT_UNDER=/off/x/metrics.jsonl P4_PACE_MS=250 "$PHASE4_BATCH")
-    "$MPIRUN" -n 2 "${paced[@]}" queue.json >log 2>&1 &
+    hold_at 12 '"kind":"train"' /off/x/metrics.jsonl
+    "$MPIRUN" -n 2 "${hold[@]}" "$PHASE4_BATCH" queue.json >log 2>&1 &
     local job=$! status=0 pid processes trained
-    trains 12
+    is_held "$job" || complain "x does not train"
     # While it runs, nobody else may take the journal. It is held up meanwhile, however long the second batch takes to start.
     processes=$(pgrep -P "$job" phase4_batch)
     for pid in $processes; do kill -STOP "$pid"; done
@@ -118,15 +111,18 @@ broken_off() {
     trained=$(grep -c '"kind":"train"' "$TMP/off/x/metrics.jsonl")
     wait "$job" || true
     printf '{"name":"x","event":"do' >>queue.batch/journal.jsonl # a line that was not finished
-    # A signal to the rank that has no coordinator stops all models.
+    # A signal to the rank that has no coordinator stops all models. x goes on when the coordinator knows, and slowly.
+    hold_at $((trained + 3)) '"kind":"train"' /off/x/metrics.jsonl # of which some are the next batch's
     (
-        trains $((trained + 3)) # of which some are the next batch's
+        is_held $$ || exit 1 # the script
         for pid in $(pgrep -x phase4_batch); do
             [ "$(readlink "/proc/$pid/cwd")" = "$PWD" ] && grep -zq '^OMPI_COMM_WORLD_RANK=1$' "/proc/$pid/environ" || continue
             kill -TERM "$pid"
         done
+        until grep -q "stopping: SIGTERM" log; do kill -0 $$ && sleep 0.1; done
+        let_go
     ) &
-    program=("${paced[@]}")
+    program=("${hold[@]}" P4_PACE_MS=250 "$PHASE4_BATCH")
     batch 75 2 queue.json
     program=("$PHASE4_BATCH")
     grep -q 'stopping: SIGTERM' log || complain "the batch was not stopped"
@@ -235,8 +231,9 @@ for line in open("queue.batch/journal.jsonl"):
     if event["event"] == "done":
         held.setdefault(event["first_rank"], []).append(event["held_memory_mb"])
 assert sum(len(h) for h in held.values()) == 20
-for rank, megabytes in held.items():
-    assert max(megabytes[2:]) < megabytes[1] + 1.5, (rank, megabytes)
+assert max(len(h) for h in held.values()) >= 10
+for rank, megabytes in held.items(): # a rank that waits for a core may have had few
+    assert max(megabytes[2:], default=0) < megabytes[min(1, len(megabytes) - 1)] + 1.5, (rank, megabytes)
 END
 }
 

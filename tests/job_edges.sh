@@ -6,7 +6,7 @@ set -eu
 cd "$TMP"
 printf "$(awk 'BEGIN {srand(3); for (i = 0; i < 4800; i++) printf "\\%o\\000", (i * 7 + int(rand() * 9)) % 40}')" >ids.bin
 head -c 1200 ids.bin >few.bin # 50 windows of 12 token ids
-for _ in 1 2 3 4 5 6 7 8 9; do cat ids.bin ids.bin >twice.bin && mv twice.bin ids.bin; done # 400 windows, 512 times
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do cat ids.bin ids.bin >twice.bin && mv twice.bin ids.bin; done # 400 windows, 4096 times
 cat >cfg.json <<JSON
 {
   "model_path": "unset", "output_path": "unset", "wandb_enabled": false, "calibration_dataset": "custom",
@@ -96,11 +96,11 @@ held_out() {
 idle_ranks() {
     local windows=25600
     while :; do
-        run idle "$llama" 4 overwrite=true eval_files="[\"$TMP/ids.bin\"]" eval_samples=$windows collective_timeout_s=2 \
+        run idle "$llama" 4 overwrite=true eval_files="[\"$TMP/ids.bin\"]" eval_samples=$windows collective_timeout_s=4 \
             calibration_samples=0 quantizer=none enable_fine_tuning=false save_quantized=false save_dequantized_fp16=false
-        ! python3 -c 'import json, sys; sys.exit(json.load(open("idle/results.json"))["timing"]["evaluate_pre"] < 2.4)' || break
+        ! python3 -c 'import json, sys; sys.exit(json.load(open("idle/results.json"))["timing"]["evaluate_pre"] < 4.8)' || break
         windows=$((2 * windows))
-        [ $windows -le 204800 ] || complain 'no evaluation took 2.4 s'
+        [ $windows -le 1638400 ] || complain 'no evaluation took 4.8 s'
     done
     echo "$windows windows took longer than collective_timeout_s"
 }

@@ -18,7 +18,7 @@ copy() { # copy NAME: a writable copy of the model directory
 refused() {
     local words=$1 status
     shift
-    timeout 60 "$PHASE4_MPI" --quiet cfg.json "$@" >log 2>&1
+    timeout 600 "$PHASE4_MPI" --quiet cfg.json "$@" >log 2>&1
     status=$?
     if [ $status -ne 2 ] || [ "$(grep -vc "^warning: " log)" != 1 ] || ! grep -qF -- "$words" log || ! grep -qF 'forged\x1b]0;title\x07\x1b[2J' log ||
         LC_ALL=C grep -q $'[\x01-\x09\x0b-\x1f\x7f]' log; then

@@ -18,8 +18,8 @@ step2='SLURM_STEP_ID=0 SLURM_STEPID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2'
 started() {
     local what=$1 status=$2 words=$3 got=0
     shift 3
-    timeout 60 "$@" >log 2>&1 || got=$?
-    for _ in 1 2 3 4 5 6 7 8 9 10; do # a line may come from a process that outlives the one that MPI ended
+    timeout 600 "$@" >log 2>&1 || got=$? # a hang
+    for _ in $(seq 300); do # a line may come from a process that outlives the one that MPI ended
         [ -n "$words" ] && ! grep -qF -- "$words" log || break
         sleep 0.2
     done

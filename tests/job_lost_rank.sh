@@ -65,7 +65,7 @@ join
 [ ! -e skipped ] || exit 77
 
 spawn lose KILL 'signal 9\|killed'
-for _ in 1 2 3; do # each at another moment of a step
-    spawn lose STOP 'no answer from the other ranks within 10 s (collective_timeout_s)'
+for _ in 1 2 3; do # each at another moment: the others wait for a sum of the step, or for an agreement behind it
+    spawn lose STOP 'no answer from the other ranks within 10 s (collective_timeout_s)\|has not run for 10 s (collective_timeout_s)'
 done
 join

@@ -20,7 +20,7 @@ JSON
 run() { # run NAME RANKS [key=value ...]
     local name=$1 ranks=$2
     shift 2
-    timeout 120 "$MPIRUN" -n "$ranks" "$PHASE4_MPI" cfg.json output_path="$name" "$@" >"$name.out" 2>&1 || {
+    timeout 600 "$MPIRUN" -n "$ranks" "$PHASE4_MPI" cfg.json output_path="$name" "$@" >"$name.out" 2>&1 || {
         cat "$name.out"
         exit 1
     }

@@ -3,6 +3,7 @@
 # host. Work that one rank does alone for longer is no reason to end (mpi_group.c), nor is a pause of the whole job.
 set -eu
 . "$(dirname "$0")/job.sh"
+. "$(dirname "$0")/held.sh"
 SLOTS=4 # these runs wait most of the time
 TIMEOUT_S=4
 cd "$TMP"
@@ -19,10 +20,13 @@ cat >cfg.json <<JSON
 }
 JSON
 ranks() { pgrep -P "$job" -f "$PHASE4_MPI" || true; }
-start() { # start WORDS [key=value ...]: a run on two ranks, and waits for the words in its log
+# start WORDS [key=value ...]: a run on two ranks, and waits for the words in its log. The run does not get to its end before let_go:
+# it waits when it has begun to write the model.
+start() {
     local words=$1
     shift
-    "$MPIRUN" -n 2 "$PHASE4_MPI" "$TMP/cfg.json" "$@" >log 2>&1 &
+    hold_at 1 '' /out/model.h5
+    "$MPIRUN" -n 2 "${hold[@]}" "$PHASE4_MPI" "$TMP/cfg.json" "$@" >log 2>&1 &
     job=$!
     for _ in $(seq 1 $((10 * HANG_S))); do
         ! grep -qF -- "$words" log || return 0
@@ -32,31 +36,17 @@ start() { # start WORDS [key=value ...]: a run on two ranks, and waits for the w
     complain "\"$words\" was not logged"
 }
 
-# A rank may be stopped when it has left MPI already: then the job is over, and the attempt does not count.
 stop() { # stop RANK WORDS: the rank is stopped when the words are in the log
-    local attempt
-    for attempt in 1 2 3 4 5 6; do
-        ! stop_once "$1" "$2" || return 0
-        rm -rf out log
-    done
-    complain "\"$2\": in $attempt attempts the run ended before rank $1 was stopped"
-}
-
-stop_once() { # 1: the run was over
     local victim=none process status=0 started
     start "$2"
     for process in $(ranks); do
         ! grep -zq "^OMPI_COMM_WORLD_RANK=$1$" "/proc/$process/environ" || victim=$process
     done
-    kill -STOP "$victim" 2>/dev/null || { wait "$job" || true; return 1; }
+    kill -STOP "$victim" || complain "rank $1 has ended"
+    let_go
     started=$SECONDS
     while kill -0 "$job" 2>/dev/null; do
-        if [ "$(ranks)" = "$victim" ] && sleep 1 && ! grep -q '^phase4: rank' log; then
-            kill -CONT "$victim"
-            wait "$job" || true
-            return 1
-        fi
-        if [ $((SECONDS - started)) -gt $((TIMEOUT_S + 30)) ]; then
+        if [ $((SECONDS - started)) -gt $((TIMEOUT_S + HANG_S)) ]; then
             kill -KILL "$victim" "$job"
             complain "rank $1 stopped at \"$2\": the job has not ended after $((SECONDS - started)) s"
         fi
@@ -89,6 +79,7 @@ pause() { # the whole job, in training, for longer than the timeout
     kill -0 "$job" || complain 'a job that was suspended as a whole has ended'
     # shellcheck disable=SC2046
     kill -CONT $(ranks)
+    let_go
     wait "$job" || status=$?
     [ $status = 0 ] || complain "a job that was suspended as a whole ended with status $status"
     echo 'a job that was suspended as a whole went on'

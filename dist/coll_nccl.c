@@ -259,16 +259,12 @@ static void withdraw(p4_coll *coll, void *memory)
 static void keep_for_end(p4_coll *coll, const p4_peer_sum *sum)
 {
     struct p4_coll_state *state = coll->state;
-    if (state->sums_count == state->sums_capacity) {
-        int64_t capacity = 2 * state->sums_capacity + 16;
-        p4_peer_sum *sums = p4_resize(state->sums, (size_t)capacity, sizeof *sums);
-        if (sums == NULL) {
-            p4_abort(coll->group, "group of sums: %s", p4_last_error());
-        }
-        state->sums = sums;
-        state->sums_capacity = capacity;
+    p4_peer_sum *sums = p4_grow(state->sums, state->sums_count, &state->sums_capacity, sizeof *sums);
+    if (sums == NULL) {
+        p4_abort(coll->group, "group of sums: %s", p4_last_error());
     }
-    state->sums[state->sums_count++] = *sum;
+    state->sums = sums;
+    sums[state->sums_count++] = *sum;
 }
 
 /* Sums with copy engines if the array is shared; returns false if it is not. */

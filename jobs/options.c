@@ -54,10 +54,9 @@ p4_rc p4_program_parse(p4_arguments *a, const p4_program *program, int argc, cha
 {
     p4_rc rc = P4_OK;
     bool options_ended = false;
-    *a = (p4_arguments){.word_count = 0};
+    *a = (p4_arguments){.words = argv + 1};
     for (int i = 1; i < argc; i++) {
         if (options_ended || argv[i][0] != '-') {
-            CHECK(a->word_count < P4_WORDS_MAX, "found more than %d arguments", (int)P4_WORDS_MAX);
             CHECK(argv[i][0] != '\0', "argument %d is empty; usage: %s %s", i, program->name, program->usage);
             a->words[a->word_count++] = argv[i];
             continue;

@@ -19,7 +19,7 @@ typedef struct p4_exit_status {
 
 /* Every program has these, before its own options. */
 enum { P4_OPTION_HELP, P4_OPTION_VERSION, P4_OPTION_OWN };
-enum { P4_OPTIONS_MAX = 24, P4_WORDS_MAX = 256 };
+enum { P4_OPTIONS_MAX = 24 };
 
 typedef struct p4_program {
     const char *name;               /* "phase4_inspect" */
@@ -33,12 +33,13 @@ typedef struct p4_program {
 typedef struct p4_arguments {
     bool given[P4_OPTIONS_MAX];         /* by the number of the option */
     const char *values[P4_OPTIONS_MAX]; /* of options that take one; NULL: not given */
-    char *words[P4_WORDS_MAX];          /* the other arguments, in order */
+    char **words; /* the other arguments, in order: the front of argv, behind its name */
     int word_count;
 } p4_arguments;
 
 /* Options may stand anywhere, "--" ends them; --help and --version end the reading. P4_E_INPUT: one line,
- * with the nearest known option if one is near. What is read points into argv. */
+ * with the nearest known option if one is near. What is read points into argv, which is permuted as getopt
+ * does. */
 p4_rc p4_program_parse(p4_arguments *arguments, const p4_program *program, int argc, char **argv);
 void p4_program_print_help(FILE *out, const p4_program *program);
 void p4_program_print_man(FILE *out, const p4_program *program);

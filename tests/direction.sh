@@ -83,6 +83,10 @@ for file in $files; do
     fits "$file" 'kernels/*' || while IFS=: read -r line _; do
         complain "$file:$line: OpenMP is for kernels/"
     done < <(grep -nE '^[[:space:]]*#[[:space:]]*pragma[[:space:]]+omp' "$file")
+    # These two grow by more than one element, or something else beside the array.
+    fits "$file" src/leaf/base.c io/text/windows.c io/tokenizer/adopt.c || while IFS=: read -r line _; do
+        complain "$file:$line: p4_grow doubles an array"
+    done < <(grep -nE '[a-z] = .*2 \* [*A-Za-z_>-]*capacity' "$file" | grep -v p4_resize)
 done
 
 # Sizes: a file up to 500 lines, a function up to 70 (from its own "{" in column 1 to "}"), tests as well.

@@ -49,6 +49,12 @@ grep -q 'class="verdict way"' stopped/report.html && grep -q '</span> Stopped</h
 
 "$PHASE4_REPORT" -o both.html out 'b<i>' >log && [ -s both.html ] || fail 'option -o'
 
+# Any number of runs, and an option behind them.
+many=()
+for i in $(seq 300); do many+=(same); done
+[ "$("$PHASE4_REPORT" "${many[@]}" -o many.html)" = many.html ] || fail 'no comparison of 300 runs'
+grep -q 'of 300 runs passed' many.html || fail 'the comparison has not all of 300 runs'
+
 # refused MESSAGE ARGUMENT...: status 2 and one line that ends with the message.
 refused() {
     local message=$1 status=0

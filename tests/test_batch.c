@@ -9,6 +9,7 @@
 #include "io/batch/outcome.h"
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
+#include "io/out/report.h"
 #include "jobs/batch/batch.h"
 
 #define HOLDS(ok) EXPECT(ok, "expected to hold")
@@ -272,28 +273,57 @@ static void keys_that_came_later(void)
 
 /* ---- verdicts ---- */
 
-static void expect_reason(double degradation_ratio, bool flow_failed, const char *wanted)
+static void expect_reason(const p4_quality *quality, bool flow_failed, const char *wanted)
 {
     char text[P4_VERDICT_BYTES];
-    EXPECT(strcmp(p4_outcome_explain_verdict(text, degradation_ratio, 0.1, flow_failed), wanted) == 0,
+    EXPECT(strcmp(p4_quality_explain_failure(text, quality, flow_failed), wanted) == 0,
            "found \"%s\", expected \"%s\"", text, wanted);
 }
 
 static void verdicts_say_why(void)
 {
-    expect_reason(0.552, false, "perplexity rose by 55.2 %, a rise of 10.0 % is allowed");
-    expect_reason(1e9, false, "perplexity rose by 1e+11 %, a rise of 10.0 % is allowed");
-    expect_reason(NAN, false, "perplexity is not finite");
-    expect_reason(INFINITY, false, "perplexity is not finite");
-    expect_reason(0.05, true, "the gradient-flow test failed");
-    expect_reason(NAN, true, "the gradient-flow test failed"); /* no perplexity was measured */
-    expect_reason(0.2, true,
-                  "perplexity rose by 20.0 %, a rise of 10.0 % is allowed; the gradient-flow test failed");
+    p4_quality q = {.degradation_low = NAN, .degradation_high = NAN, .max_accuracy_drop = 0.1};
+    q.degradation_ratio = 0.552;
+    expect_reason(&q, false, "perplexity rose by 55.2 %, a rise of 10.0 % is allowed");
+    q.degradation_ratio = 1e9;
+    expect_reason(&q, false, "perplexity rose by 1e+11 %, a rise of 10.0 % is allowed");
+    q.degradation_ratio = INFINITY;
+    expect_reason(&q, false, "perplexity is not finite");
+    q.degradation_ratio = NAN;
+    expect_reason(&q, false, "perplexity is not finite");
+    expect_reason(&q, true, "the gradient-flow test failed"); /* no perplexity was measured */
+    q.degradation_ratio = 0.05;
+    expect_reason(&q, true, "the gradient-flow test failed");
+    q = (p4_quality){
+        .degradation_ratio = 0.2, .degradation_low = 0.1, .degradation_high = 0.3, .max_accuracy_drop = 0.1};
+    expect_reason(&q, true,
+                  "perplexity rose by 20.0 % (95 % interval: +10.0 to +30.0 %), a rise of 10.0 % is allowed; "
+                  "the gradient-flow test failed");
+}
+
+/* The reason of a failed verdict is the one that the run itself would have given. */
+static void outcomes_say_why(void)
+{
+    char folder[] = "/tmp/p4_batch_XXXXXX";
+    p4_batch_record r;
+    HOLDS(mkdtemp(folder) != NULL);
+    write_file(
+        folder, "results.json",
+        "{\"success\":true,\"provenance\":{\"ended\":\"2026-01-31T12:00:00Z\"},"
+        "\"quality\":{\"passed\":false,\"degradation_ratio\":0.552,\"degradation_low\":0.5,"
+        "\"degradation_high\":0.6,\"max_accuracy_drop\":0.1},\"gradient_flow_test\":{\"passed\":true}}");
+    p4_batch_record_init(&r);
+    HOLDS(!p4_outcome_read(&r, folder, "2026-01-31T12:00:01Z") && r.event == P4_BATCH_STARTED);
+    HOLDS(p4_outcome_read(&r, folder, "2026-01-31T12:00:00Z") && r.event == P4_BATCH_VERDICT);
+    const char *wanted =
+        "perplexity rose by 55.2 % (95 % interval: +50.0 to +60.0 %), a rise of 10.0 % is allowed";
+    EXPECT(strcmp(r.error, wanted) == 0, "found \"%s\", expected \"%s\"", r.error, wanted);
+    p4_batch_record_free(&r);
+    EXPECT_OK(p4_remove_tree(folder));
 }
 
 int main(void)
 {
-    verdicts_say_why();
     longest_first_and_no_rank_idle();
     wider_only_where_it_helps();
     large_ones_are_not_starved();
@@ -301,5 +331,7 @@ int main(void)
     forecasts();
     newest_attempts_count();
     keys_that_came_later();
+    verdicts_say_why();
+    outcomes_say_why();
     return TEST_END();
 }

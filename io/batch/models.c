@@ -20,17 +20,13 @@ typedef struct models {
 
 static p4_rc add(models *m, const char *path)
 {
-    if (m->count == m->capacity) {
-        int64_t capacity = m->capacity > 0 ? 2 * m->capacity : 64;
-        char **grown = p4_resize(m->paths, (size_t)capacity, sizeof *grown);
-        if (grown == NULL) {
-            return P4_E_SYSTEM;
-        }
-        m->paths = grown;
-        m->capacity = capacity;
+    char **paths = p4_grow(m->paths, m->count, &m->capacity, sizeof *paths);
+    if (paths == NULL) {
+        return P4_E_SYSTEM;
     }
-    m->paths[m->count] = p4_strdup(path);
-    return m->paths[m->count++] != NULL ? P4_OK : P4_E_SYSTEM;
+    m->paths = paths;
+    paths[m->count] = p4_strdup(path);
+    return paths[m->count++] != NULL ? P4_OK : P4_E_SYSTEM;
 }
 
 /* A model: a directory with a config.json, or the outer folder of a hub cache. */

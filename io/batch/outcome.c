@@ -20,26 +20,13 @@ static double number_at(const cJSON *root, const char *object, const char *key)
     return cJSON_IsNumber(item) ? item->valuedouble : NAN;
 }
 
-char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation_ratio,
-                                 double max_accuracy_drop, bool flow_failed)
+/* The verdict as results.json has it. */
+static p4_quality read_quality(const cJSON *root)
 {
-    const p4_quality quality = {.degradation_ratio = degradation_ratio,
-                                .degradation_low = NAN,
-                                .degradation_high = NAN,
-                                .max_accuracy_drop = max_accuracy_drop};
-    char change[P4_QUALITY_BYTES];
-    int used = 0;
-    text[0] = '\0';
-    if (!isfinite(degradation_ratio) && !(isnan(degradation_ratio) && flow_failed)) { /* NAN: not measured */
-        used = snprintf(text, P4_VERDICT_BYTES, "perplexity is not finite");
-    } else if (degradation_ratio > max_accuracy_drop) {
-        used = snprintf(text, P4_VERDICT_BYTES, "%s", p4_quality_change(change, &quality));
-    }
-    if (flow_failed) {
-        snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%sthe gradient-flow test failed",
-                 used > 0 ? "; " : "");
-    }
-    return text;
+    return (p4_quality){.degradation_ratio = number_at(root, "quality", "degradation_ratio"),
+                        .degradation_low = number_at(root, "quality", "degradation_low"),
+                        .degradation_high = number_at(root, "quality", "degradation_high"),
+                        .max_accuracy_drop = number_at(root, "quality", "max_accuracy_drop")};
 }
 
 static bool take(p4_batch_record *record, const cJSON *root, const char *since)
@@ -55,10 +42,9 @@ static bool take(p4_batch_record *record, const cJSON *root, const char *since)
     if (failed) {
         char text[P4_VERDICT_BYTES];
         const cJSON *flow = cJSON_GetObjectItemCaseSensitive(root, "gradient_flow_test");
-        record->error = p4_strdup(
-            p4_outcome_explain_verdict(text, number_at(root, "quality", "degradation_ratio"),
-                                       number_at(root, "quality", "max_accuracy_drop"),
-                                       cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(flow, "passed"))));
+        const p4_quality verdict = read_quality(root);
+        record->error = p4_strdup(p4_quality_explain_failure(
+            text, &verdict, cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(flow, "passed"))));
         if (record->error == NULL) {
             return false;
         }

@@ -13,10 +13,4 @@ bool p4_outcome_read(p4_batch_record *record, const char *output_path, const cha
  * then? *same is false where that does not say. Local. */
 p4_rc p4_outcome_compare_model(bool *same, const char *output_path, const char *model_path);
 
-enum { P4_VERDICT_BYTES = 256 };
-/* Why the quality verdict failed: "perplexity rose by 55.2 %, a rise of 10.0 % is allowed". flow_failed: the
- * gradient-flow test did. Local. */
-char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation_ratio,
-                                 double max_accuracy_drop, bool flow_failed);
-
 #endif

@@ -31,17 +31,13 @@ void p4_queue_free(p4_queue *queue)
 
 static p4_queue_entry *add(p4_queue *queue)
 {
-    if (queue->count == queue->capacity) {
-        int64_t capacity = queue->capacity > 0 ? 2 * queue->capacity : 64;
-        p4_queue_entry *grown = p4_resize(queue->entries, (size_t)capacity, sizeof *grown);
-        if (grown == NULL) {
-            return NULL;
-        }
-        queue->entries = grown;
-        queue->capacity = capacity;
+    p4_queue_entry *entries = p4_grow(queue->entries, queue->count, &queue->capacity, sizeof *entries);
+    if (entries == NULL) {
+        return NULL;
     }
-    queue->entries[queue->count] = (p4_queue_entry){0};
-    return &queue->entries[queue->count++];
+    queue->entries = entries;
+    entries[queue->count] = (p4_queue_entry){0};
+    return &entries[queue->count++];
 }
 
 /* The JSON of a file or of a text, with its numbers as they are spelled there. The caller deletes. */

@@ -150,21 +150,14 @@ p4_rc p4_dir_list(char ***names, int64_t *count, const char *path)
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
             continue;
         }
-        if (*count == capacity) {
-            capacity = 2 * capacity + 16;
-            char **grown = p4_resize(*names, (size_t)capacity, sizeof **names);
-            if (grown == NULL) {
-                rc = P4_E_SYSTEM;
-                goto done;
-            }
-            *names = grown;
-        }
-        char *name = p4_strdup(entry->d_name);
-        if (name == NULL) {
+        char **grown = p4_grow(*names, *count, &capacity, sizeof *grown), *name = p4_strdup(entry->d_name);
+        *names = grown != NULL ? grown : *names;
+        if (grown == NULL || name == NULL) {
+            free(name);
             rc = P4_E_SYSTEM;
             goto done;
         }
-        (*names)[(*count)++] = name;
+        grown[(*count)++] = name;
     }
     if (*count > 0) {
         qsort(*names, (size_t)*count, sizeof **names, compare_names);

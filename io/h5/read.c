@@ -237,18 +237,15 @@ static herr_t take_name(hid_t group, const char *name, const H5L_info_t *info, v
     p4_h5_names *names = user;
     (void)group;
     (void)info;
-    if (names->count == names->capacity) {
-        int64_t capacity = names->capacity > 0 ? 2 * names->capacity : 64;
-        char **grown =
-            capacity <= MAX_NAMES ? p4_resize(names->names, (size_t)capacity, sizeof *grown) : NULL;
-        if (grown == NULL) {
-            return 1;
-        }
-        names->names = grown;
-        names->capacity = capacity;
+    char **grown = names->count < MAX_NAMES
+                       ? p4_grow(names->names, names->count, &names->capacity, sizeof *grown)
+                       : NULL;
+    if (grown == NULL) {
+        return 1;
     }
-    names->names[names->count] = p4_strdup(name);
-    if (names->names[names->count] == NULL) {
+    names->names = grown;
+    grown[names->count] = p4_strdup(name);
+    if (grown[names->count] == NULL) {
         return 1;
     }
     names->count++;

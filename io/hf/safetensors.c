@@ -282,15 +282,12 @@ done:
 
 static p4_rc add_tensor(p4_safetensors *file, int64_t *capacity, p4_safetensor **added)
 {
-    if (file->count == *capacity) {
-        *capacity = 2 * *capacity + 64;
-        p4_safetensor *grown = p4_resize(file->tensors, (size_t)*capacity, sizeof *grown);
-        if (grown == NULL) {
-            return P4_E_SYSTEM;
-        }
-        file->tensors = grown;
+    p4_safetensor *tensors = p4_grow(file->tensors, file->count, capacity, sizeof *tensors);
+    if (tensors == NULL) {
+        return P4_E_SYSTEM;
     }
-    *added = &file->tensors[file->count++];
+    file->tensors = tensors;
+    *added = &tensors[file->count++];
     **added = (p4_safetensor){0};
     return P4_OK;
 }

@@ -53,6 +53,11 @@ enum { P4_QUALITY_BYTES = 192 };
 /* "perplexity rose by 2.8 % (95 % interval: ...), a rise of 10.0 % is allowed", of a finite ratio. Returns
  * text. */
 const char *p4_quality_change(char text[P4_QUALITY_BYTES], const p4_quality *quality);
+enum { P4_VERDICT_BYTES = 256 };
+/* Why the verdict failed: p4_quality_change, that perplexity is not finite, that the gradient-flow test
+ * failed (flow_failed). Returns text. */
+const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_quality *quality,
+                                       bool flow_failed);
 
 /* ---- metrics.jsonl ---- */
 

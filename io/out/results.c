@@ -71,6 +71,24 @@ const char *p4_quality_change(char text[P4_QUALITY_BYTES], const p4_quality *q)
     return text;
 }
 
+const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_quality *q, bool flow_failed)
+{
+    char change[P4_QUALITY_BYTES];
+    const bool measured = !isnan(q->degradation_ratio);
+    int used = 0;
+    text[0] = '\0';
+    if (!isfinite(q->degradation_ratio) && (measured || !flow_failed)) {
+        used = snprintf(text, P4_VERDICT_BYTES, "perplexity is not finite");
+    } else if (q->degradation_ratio > q->max_accuracy_drop) {
+        used = snprintf(text, P4_VERDICT_BYTES, "%s", p4_quality_change(change, q));
+    }
+    if (flow_failed) {
+        snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%sthe gradient-flow test failed",
+                 used > 0 ? "; " : "");
+    }
+    return text;
+}
+
 p4_rc p4_results_add_time(p4_results *results, const char *stage, double seconds)
 {
     int64_t i = 0;

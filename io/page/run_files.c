@@ -54,52 +54,36 @@ done:
 
 /* ---- metrics.jsonl ---- */
 
-/* Room for one element more. */
-static p4_rc grow(void **list, int64_t count, int64_t *capacity, size_t each)
-{
-    if (count < *capacity) {
-        return P4_OK;
-    }
-    int64_t more = p4_max_i64(64, 2 * *capacity);
-    void *larger = p4_resize(*list, (size_t)more, each);
-    if (larger == NULL) {
-        return P4_E_SYSTEM;
-    }
-    *list = larger;
-    *capacity = more;
-    return P4_OK;
-}
-
 static p4_rc add_point(p4_page_run *run, const cJSON *line)
 {
-    void *list = run->points;
-    p4_rc rc = grow(&list, run->point_count, &run->point_capacity, sizeof *run->points);
-    run->points = list;
-    if (rc == P4_OK) {
-        run->points[run->point_count++] =
-            (p4_training_point){.step = (int64_t)p4_page_real(line, "step"),
-                                .loss = p4_page_real(line, "loss"),
-                                .kl = p4_page_real(line, "kl"),
-                                .lr = p4_page_real(line, "lr"),
-                                .grad_norm = p4_page_real(line, "grad_norm"),
-                                .tokens_per_s = p4_page_real(line, "tokens_per_s")};
+    p4_training_point *points = p4_grow(run->points, run->point_count, &run->point_capacity, sizeof *points);
+    if (points == NULL) {
+        return P4_E_SYSTEM;
     }
-    return rc;
+    run->points = points;
+    points[run->point_count++] = (p4_training_point){.step = (int64_t)p4_page_real(line, "step"),
+                                                     .loss = p4_page_real(line, "loss"),
+                                                     .kl = p4_page_real(line, "kl"),
+                                                     .lr = p4_page_real(line, "lr"),
+                                                     .grad_norm = p4_page_real(line, "grad_norm"),
+                                                     .tokens_per_s = p4_page_real(line, "tokens_per_s")};
+    return P4_OK;
 }
 
 static p4_rc add_evaluation(p4_page_run *run, const cJSON *line)
 {
-    void *list = run->evaluations;
-    p4_rc rc = grow(&list, run->evaluation_count, &run->evaluation_capacity, sizeof *run->evaluations);
-    run->evaluations = list;
-    if (rc == P4_OK) {
-        p4_page_evaluation *e = &run->evaluations[run->evaluation_count++];
-        *e = (p4_page_evaluation){.step = p4_page_real(line, "step"),
-                                  .loss = p4_page_real(line, "loss"),
-                                  .perplexity = p4_page_real(line, "perplexity")};
-        snprintf(e->stage, sizeof e->stage, "%s", p4_page_string(line, "stage"));
+    p4_page_evaluation *evaluations =
+        p4_grow(run->evaluations, run->evaluation_count, &run->evaluation_capacity, sizeof *evaluations);
+    if (evaluations == NULL) {
+        return P4_E_SYSTEM;
     }
-    return rc;
+    run->evaluations = evaluations;
+    p4_page_evaluation *e = &evaluations[run->evaluation_count++];
+    *e = (p4_page_evaluation){.step = p4_page_real(line, "step"),
+                              .loss = p4_page_real(line, "loss"),
+                              .perplexity = p4_page_real(line, "perplexity")};
+    snprintf(e->stage, sizeof e->stage, "%s", p4_page_string(line, "stage"));
+    return P4_OK;
 }
 
 static p4_rc take_line(p4_page_run *run, const cJSON *line)

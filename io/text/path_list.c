@@ -22,20 +22,13 @@ void p4_paths_free(p4_paths *paths)
 /* Takes `path` over; NULL is a string that could not be allocated. */
 static p4_rc take(p4_paths *paths, char *path)
 {
-    if (path != NULL && paths->count == paths->capacity) {
-        int64_t capacity = 2 * paths->capacity + 16;
-        char **items = p4_resize(paths->items, (size_t)capacity, sizeof *items);
-        if (items == NULL) {
-            free(path);
-            return P4_E_SYSTEM;
-        }
-        paths->items = items;
-        paths->capacity = capacity;
-    }
-    if (path == NULL) {
+    char **items = path != NULL ? p4_grow(paths->items, paths->count, &paths->capacity, sizeof *items) : NULL;
+    if (items == NULL) {
+        free(path);
         return P4_E_SYSTEM;
     }
-    paths->items[paths->count++] = path;
+    paths->items = items;
+    items[paths->count++] = path;
     return P4_OK;
 }
 

@@ -5,16 +5,12 @@
 
 p4_rc p4_token_stream_add(p4_token_stream *stream, const void *ids, int id_bytes, int64_t count)
 {
-    if (stream->part_count == stream->capacity) {
-        int64_t capacity = 2 * stream->capacity + 16;
-        p4_token_part *parts = p4_resize(stream->parts, (size_t)capacity, sizeof *parts);
-        if (parts == NULL) {
-            return P4_E_SYSTEM;
-        }
-        stream->parts = parts;
-        stream->capacity = capacity;
+    p4_token_part *parts = p4_grow(stream->parts, stream->part_count, &stream->capacity, sizeof *parts);
+    if (parts == NULL) {
+        return P4_E_SYSTEM;
     }
-    stream->parts[stream->part_count++] = (p4_token_part){ids, id_bytes, stream->count, count};
+    stream->parts = parts;
+    parts[stream->part_count++] = (p4_token_part){ids, id_bytes, stream->count, count};
     stream->count += count;
     return P4_OK;
 }

@@ -32,7 +32,8 @@ typedef struct candidate { /* a merge, before the merges are ordered */
 
 typedef struct candidates {
     candidate *list; /* heap */
-    size_t count, capacity;
+    size_t count;
+    int64_t capacity;
     size_t bytes; /* of the texts of all */
 } candidates;
 
@@ -80,16 +81,12 @@ static p4_rc add_cuts(candidates *all, const p4_tok_map *map, const P4Spm__Piece
         CHECK(all->count < MERGES_MAX && all->bytes <= MERGE_BYTES_MAX,
               "%s: more than %d merges, or of more than %d bytes, are not supported", source, MERGES_MAX,
               MERGE_BYTES_MAX);
-        if (all->count == all->capacity) {
-            size_t capacity = 2 * all->capacity + 1024;
-            candidate *grown = p4_resize(all->list, capacity, sizeof *grown);
-            if (grown == NULL) {
-                return P4_E_SYSTEM;
-            }
-            all->list = grown;
-            all->capacity = capacity;
+        candidate *list = p4_grow(all->list, (int64_t)all->count, &all->capacity, sizeof *list);
+        if (list == NULL) {
+            return P4_E_SYSTEM;
         }
-        all->list[all->count++] = (candidate){
+        all->list = list;
+        list[all->count++] = (candidate){
             .score = piece->score, .id = id, .left = piece->piece, .left_bytes = at, .bytes = bytes};
     }
 done:

@@ -69,7 +69,6 @@ static const p4_option options[] = {
     [QUIET - P4_OPTION_OWN] = {"--quiet", "-q", NULL, "Print only errors and the final table."},
     [OPTIONS - P4_OPTION_OWN] = {NULL, NULL, NULL, NULL}};
 _Static_assert((int)OPTIONS <= (int)P4_OPTIONS_MAX, "p4_arguments holds so many options");
-_Static_assert((int)P4_BATCH_OVERRIDES_MAX >= (int)P4_WORDS_MAX, "every word may be an override");
 
 static const p4_exit_status statuses[] = {
     {"0", "every model of the queue is done"},
@@ -165,13 +164,13 @@ static p4_rc take_words(p4_batch_cli *cli, p4_arguments *a)
     CHECK(a->word_count > 0, "no queue is given; usage: %s %s (phase4_batch --help says more)",
           p4_batch_program.name, p4_batch_program.usage);
     o->queue_path = a->words[0];
-    o->overrides = cli->overrides;
+    o->overrides = a->words + 1;
+    o->override_count = a->word_count - 1;
     for (int i = 1; i < a->word_count; i++) {
         p4_config_format_excerpt(excerpt, a->words[i], strlen(a->words[i]));
         CHECK(strchr(a->words[i], '=') != NULL && a->words[i][0] != '=',
               "found \"%s\" after the queue \"%.200s\", expected key=value; usage: %s %s", excerpt,
               o->queue_path, p4_batch_program.name, p4_batch_program.usage);
-        cli->overrides[o->override_count++] = a->words[i];
     }
 done:
     return rc;

@@ -15,15 +15,11 @@ typedef enum p4_batch_action {
     P4_BATCH_VERSION
 } p4_batch_action;
 
-enum { P4_BATCH_OVERRIDES_MAX = 256 };
-
 typedef struct p4_batch_cli {
     p4_batch_action action;
     p4_batch_options options;
     const char *state; /* --state; NULL: beside the queue */
     const char *list;  /* --list: "all", "open" or "failed" */
-    bool log_time;
-    char *overrides[P4_BATCH_OVERRIDES_MAX]; /* into argv */
 } p4_batch_cli;
 
 /* Exit status of the program: some models failed. The others are phase4_mpi's. */

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "io/batch/models.h"
-#include "io/batch/outcome.h"
 #include "io/json/config.h"
 #include "io/out/report.h"
 #include "jobs/batch/messages.h"
@@ -133,8 +132,7 @@ static void take_results(p4_answer *answer, const p4_results *r)
     answer->judged = r->final.tokens > 0 || (r->gradient_flow.ran && !r->gradient_flow.passed);
     answer->passed = r->quality.passed;
     if (answer->judged && !answer->passed) {
-        (void)p4_outcome_explain_verdict(answer->error, r->quality.degradation_ratio,
-                                         r->quality.max_accuracy_drop,
+        (void)p4_quality_explain_failure(answer->error, &r->quality,
                                          r->gradient_flow.ran && !r->gradient_flow.passed);
     }
     answer->pre_perplexity = r->pre.perplexity;

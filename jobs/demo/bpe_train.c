@@ -29,7 +29,8 @@ struct p4_bpe_trainer {
     pcre2_match_data *match;
     p4_text bytes; /* of all pieces, one after another */
     piece *pieces;
-    size_t piece_count, piece_capacity;
+    size_t piece_count;
+    int64_t piece_capacity;
     size_t *slots; /* hash table: index of a piece + 1, 0 is free; slot_count is a power of two */
     size_t slot_count;
     int32_t *symbols;    /* [bytes.bytes]: a piece's token ids, shrinking in place as pairs merge */
@@ -38,7 +39,8 @@ struct p4_bpe_trainer {
     size_t token_first[MAX_VOCAB + 1];
     int vocab_count;
     merge *merges;
-    size_t merge_count, merge_capacity;
+    size_t merge_count;
+    int64_t merge_capacity;
 };
 
 /* Code point that stands for a byte in tokenizer.json: printable Latin-1 stands for itself, the rest from
@@ -97,19 +99,14 @@ void p4_bpe_close(p4_bpe_trainer *t)
     free(t);
 }
 
-/* Room for one more element, doubling. */
-static p4_rc reserve(void **array, size_t *capacity, size_t count, size_t each_bytes)
+static p4_rc add_merge(p4_bpe_trainer *t, merge pair)
 {
-    if (count < *capacity) {
-        return P4_OK;
-    }
-    size_t wanted = *capacity > 0 ? 2 * *capacity : 256;
-    void *grown = p4_resize(*array, wanted, each_bytes);
-    if (grown == NULL) {
+    merge *merges = p4_grow(t->merges, (int64_t)t->merge_count, &t->merge_capacity, sizeof *merges);
+    if (merges == NULL) {
         return P4_E_SYSTEM;
     }
-    *array = grown;
-    *capacity = wanted;
+    t->merges = merges;
+    merges[t->merge_count++] = pair;
     return P4_OK;
 }
 
@@ -153,8 +150,10 @@ static p4_rc count_piece(p4_bpe_trainer *t, const char *bytes, size_t byte_count
     p4_rc rc = P4_OK;
     size_t slot = find_slot(t, bytes, byte_count);
     if (t->slots[slot] == 0) {
-        TRY(reserve((void **)&t->pieces, &t->piece_capacity, t->piece_count, sizeof *t->pieces));
-        t->pieces[t->piece_count] = (piece){t->bytes.bytes, byte_count, 0};
+        piece *pieces = p4_grow(t->pieces, (int64_t)t->piece_count, &t->piece_capacity, sizeof *pieces);
+        TRY(pieces != NULL ? P4_OK : P4_E_SYSTEM);
+        t->pieces = pieces;
+        pieces[t->piece_count] = (piece){t->bytes.bytes, byte_count, 0};
         TRY(p4_text_append(&t->bytes, bytes, byte_count));
         t->slots[slot] = ++t->piece_count;
     }
@@ -304,9 +303,8 @@ p4_rc p4_bpe_learn(p4_bpe_trainer *t, int vocab_count)
         CHECK(best_pair(t, vocab, &pair) > 1,
               "the text repeats too little for a vocabulary of %d entries: it ends at %d", vocab_count,
               t->vocab_count);
-        TRY(reserve((void **)&t->merges, &t->merge_capacity, t->merge_count, sizeof *t->merges));
         TRY(join_tokens(t, &made, pair.left, pair.right));
-        t->merges[t->merge_count++] = pair;
+        TRY(add_merge(t, pair));
         for (size_t i = 0; i < t->piece_count; i++) {
             merge_piece(t, &t->pieces[i], vocab, pair, made);
         }

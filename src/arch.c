@@ -65,9 +65,30 @@ int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim)
     return 0;
 }
 
-int64_t p4_arch_copies(const p4_arch *arch, p4_role role)
+bool p4_arch_has_experts(const p4_arch *arch, int64_t layer)
 {
-    return arch->experts > 0 && (role == P4_ROLE_UP || role == P4_ROLE_DOWN) ? arch->experts : 1;
+    bool dense = arch->dense_width > 0 && p4_layer_set_has(&arch->dense, arch->first_layer + layer);
+    return arch->experts > 0 && !dense;
+}
+
+int64_t p4_arch_mlp_width(const p4_arch *arch, int64_t layer)
+{
+    return arch->dense_width > 0 && !p4_arch_has_experts(arch, layer) ? arch->dense_width : arch->F;
+}
+
+int64_t p4_arch_layer_dim(const p4_arch *arch, p4_dim dim, int64_t layer)
+{
+    if (layer < 0 || (dim != P4_DIM_F && dim != P4_DIM_UP)) {
+        return p4_arch_dim(arch, dim);
+    }
+    int64_t width = p4_arch_mlp_width(arch, layer);
+    return dim == P4_DIM_UP && arch->gated_mlp ? 2 * width : width;
+}
+
+int64_t p4_arch_copies(const p4_arch *arch, p4_role role, int64_t layer)
+{
+    bool of_mlp = role == P4_ROLE_UP || role == P4_ROLE_DOWN;
+    return of_mlp && p4_arch_has_experts(arch, layer) ? arch->experts : 1;
 }
 
 int64_t p4_arch_rope_dim(const p4_arch *arch)
@@ -110,7 +131,8 @@ bool p4_arch_uses_local_rope(const p4_arch *arch, int64_t layer)
 
 bool p4_arch_same_layers(const p4_arch *arch, int64_t a, int64_t b)
 {
-    return p4_arch_window(arch, a) == p4_arch_window(arch, b) &&
+    return p4_arch_has_experts(arch, a) == p4_arch_has_experts(arch, b) &&
+           p4_arch_window(arch, a) == p4_arch_window(arch, b) &&
            p4_arch_attention_scale(arch, a) == p4_arch_attention_scale(arch, b) &&
            p4_arch_rotates(arch, a) == p4_arch_rotates(arch, b) &&
            p4_arch_uses_local_rope(arch, a) == p4_arch_uses_local_rope(arch, b);
@@ -137,4 +159,9 @@ bool p4_arch_has_role(const p4_arch *a, p4_role role)
         break;
     }
     return false;
+}
+
+bool p4_arch_layer_has_role(const p4_arch *arch, p4_role role, int64_t layer)
+{
+    return p4_arch_has_role(arch, role) && (role != P4_ROLE_ROUTER || p4_arch_has_experts(arch, layer));
 }

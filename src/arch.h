@@ -89,6 +89,7 @@ typedef struct p4_layer_set {
      */                                                                                                      \
     X(EXPERTS, int64_t, experts, "a mixture of experts")                                                     \
     X(NORMED_SHARES, bool, normed_shares, "expert weights that are normalized for each token")               \
+    X(SOME_DENSE, int64_t, dense_width, "layers without experts beside layers with experts") /* `dense` */   \
     /* embedding and head */                                                                                 \
     X(EMBEDDING_SCALE, float, embedding_scale, "scaled embeddings") /* 0: 1 */                               \
     X(LOGIT_SCALE, float, logit_scale, "scaled logits")             /* 0: 1 */                               \
@@ -107,6 +108,7 @@ typedef struct p4_arch {
     int32_t bos_id, eos_id;      /* -1: none */
     p4_layer_set global;         /* with some_global: layers that attend to all earlier tokens */
     p4_layer_set unrotated;      /* with some_unrotated: layers that do not rotate queries and keys */
+    p4_layer_set dense;          /* with dense_width: layers with one MLP of that width instead of experts */
 #define P4_MEMBER(feature, type, member, text) type member;
     P4_ARCH_FEATURES(P4_MEMBER)
 #undef P4_MEMBER
@@ -138,6 +140,7 @@ typedef enum p4_dim {
     P4_DIM_KN,  /* of the norm of keys: D or Hkv D */
     P4_DIM_E,   /* experts */
 } p4_dim;
+/* F and UP are those of an expert, where layers without experts have others. Local. */
 int64_t p4_arch_dim(const p4_arch *arch, p4_dim dim);
 
 /* layer: 0 to P4_ARCH_LAYERS_MAX - 1. Local. */
@@ -150,6 +153,9 @@ int64_t p4_arch_window(const p4_arch *arch,
 float p4_arch_attention_scale(const p4_arch *arch, int64_t layer);
 bool p4_arch_rotates(const p4_arch *arch, int64_t layer);         /* has rotary positions */
 bool p4_arch_uses_local_rope(const p4_arch *arch, int64_t layer); /* and those of layers with a window */
+bool p4_arch_has_experts(const p4_arch *arch, int64_t layer);
+int64_t p4_arch_mlp_width(const p4_arch *arch, int64_t layer);             /* of its MLP, or of each expert */
+int64_t p4_arch_layer_dim(const p4_arch *arch, p4_dim dim, int64_t layer); /* -1: outside the blocks */
 /* Do both layers compute the same function of their weights and inputs? Local. */
 bool p4_arch_same_layers(const p4_arch *arch, int64_t a, int64_t b);
 
@@ -169,7 +175,7 @@ typedef enum p4_kind {
  *
  * Projections that read the same input form a slot, which runs as one matrix: q | k | v, gate | up. A
  * checkpoint may hold a slot in one tensor or in several. The shape given here is that of the whole slot;
- * with experts, UP and DOWN hold those of all experts one below the other, each of this shape
+ * in a layer with experts, UP and DOWN hold those of all experts one below the other, each of this shape
  * (p4_arch_copies). A model with a tensor of a role is refused until net_takes.c lists the role. The order
  * matters: the distance from each projection to its bias is the same, and a norm's bias, if it can have one,
  * follows its gain (net_takes.c asserts both). */
@@ -213,10 +219,11 @@ typedef struct p4_role_facts {
 } p4_role_facts;
 extern const p4_role_facts p4_roles[P4_ROLE_COUNT];
 
-bool p4_arch_has_role(const p4_arch *arch, p4_role role);
+bool p4_arch_has_role(const p4_arch *arch, p4_role role); /* in any layer */
+bool p4_arch_layer_has_role(const p4_arch *arch, p4_role role, int64_t layer);
 /* How many matrices of the shape in p4_roles the slot holds one below the other: with experts, UP and DOWN
  * one for each. Local. */
-int64_t p4_arch_copies(const p4_arch *arch, p4_role role);
+int64_t p4_arch_copies(const p4_arch *arch, p4_role role, int64_t layer);
 
 static inline bool p4_role_is_matrix(p4_role role) /* QKV, O, UP, DOWN */
 {

@@ -266,18 +266,25 @@ static const p4_family starcoder2 = {
     {P4_ROLE_ROUTER, router, P4_DIM_E},                                                                      \
     {P4_ROLE_UP, gate, P4_DIM_F},                                                                            \
     {P4_ROLE_UP, up, P4_DIM_F},                                                                              \
-    {P4_ROLE_DOWN, down, P4_DIM_C},                                                                          \
+    {P4_ROLE_DOWN, down, P4_DIM_C}
+#define FINAL_ROWS                                                                                           \
     {P4_ROLE_FINAL_GAIN, "model.norm.weight", P4_DIM_C},                                                     \
     {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V}
 
 static const p4_tensor_row expert_rows[] = {
     EXPERT_ROWS("mlp.gate.weight", "mlp.experts.*.gate_proj.weight", "mlp.experts.*.up_proj.weight",
                 "mlp.experts.*.down_proj.weight"),
+    /* of layers without experts */
+    {P4_ROLE_UP, "mlp.gate_proj.weight", P4_DIM_F},
+    {P4_ROLE_UP, "mlp.up_proj.weight", P4_DIM_F},
+    {P4_ROLE_DOWN, "mlp.down_proj.weight", P4_DIM_C},
+    FINAL_ROWS,
 };
 
 static const p4_tensor_row mixtral_rows[] = {
     EXPERT_ROWS("block_sparse_moe.gate.weight", "block_sparse_moe.experts.*.w1.weight",
                 "block_sparse_moe.experts.*.w3.weight", "block_sparse_moe.experts.*.w2.weight"),
+    FINAL_ROWS,
 };
 /* clang-format on */
 

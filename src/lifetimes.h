@@ -5,7 +5,7 @@
 
 #include "src/leaf/base.h"
 
-enum { P4_LIFETIME_STEPS = 256, P4_LIFETIME_WORDS = P4_LIFETIME_STEPS / 64 };
+enum { P4_LIFETIME_STEPS = 512, P4_LIFETIME_WORDS = P4_LIFETIME_STEPS / 64 };
 
 typedef struct p4_lifetime {
     int64_t bytes;                    /* 0: takes no memory */

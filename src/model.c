@@ -61,6 +61,11 @@ static p4_rc check_features(const p4_arch *arch, const char *source)
           "%s: a mixture of experts in a parallel block, without a norm before it, with biases or without "
           "gates, expected gated MLPs without biases after a norm",
           source);
+    CHECK(
+        arch->dense_width >= 0 && arch->dense_width <= 1 << 22 &&
+            (arch->dense_width == 0 || arch->experts > 0),
+        "%s: MLP width of layers without experts is %lld beside %lld experts, expected 0 to %d, with experts",
+        source, (long long)arch->dense_width, (long long)arch->experts, 1 << 22);
     CHECK(arch->experts > 0 || !arch->normed_shares, "%s: normalized expert weights without experts", source);
     CHECK(!arch->qkv_by_head || arch->qk_norm == P4_QK_NORM_NONE,
           "%s: query, key and value rows by head and norms of queries and keys", source);
@@ -126,8 +131,8 @@ static p4_rc check_slot(const p4_model *model, p4_role role, int64_t layer, int6
     p4_rc rc = P4_OK;
     const p4_arch *arch = &model->arch;
     const p4_role_facts *facts = &p4_roles[role];
-    int64_t expected =
-        p4_arch_copies(arch, role) * p4_arch_dim(arch, facts->rows == P4_DIM_ONE ? facts->cols : facts->rows);
+    int64_t expected = p4_arch_copies(arch, role, layer) *
+                       p4_arch_layer_dim(arch, facts->rows == P4_DIM_ONE ? facts->cols : facts->rows, layer);
     int64_t first = p4_model_find(model, role, layer), out = 0;
     CHECK(first >= 0, "model family \"%s\" has no tensor for %s, expected one", arch->family, facts->name);
     int64_t parts = p4_model_parts(model, first);
@@ -151,7 +156,7 @@ static p4_rc check_slots(const p4_model *model)
         bool in_block = p4_roles[role].in_block;
         int64_t first = in_block ? 0 : -1, end = in_block ? model->arch.L : 0;
         for (int64_t l = first; p4_arch_has_role(&model->arch, role) && l < end; l++) {
-            TRY(check_slot(model, role, l, &found));
+            TRY(p4_arch_layer_has_role(&model->arch, role, l) ? check_slot(model, role, l, &found) : P4_OK);
         }
     }
     CHECK(found == model->params_count,
@@ -167,14 +172,22 @@ static bool is_of_experts(const p4_tensor_row *row)
     return strchr(row->name, '*') != NULL;
 }
 
-/* The number of tensors that this architecture has inside (or outside) a block. */
-static int64_t count_rows(const p4_family *family, const p4_arch *arch, bool in_block)
+/* Does the layer have the row's tensors? Of an MLP a family may name both those of experts and those of
+ * layers without them. layer -1: outside the blocks. */
+static bool has_row(const p4_arch *arch, const p4_tensor_row *row, int64_t layer)
+{
+    bool of_mlp = row->role == P4_ROLE_UP || row->role == P4_ROLE_DOWN;
+    return p4_roles[row->role].in_block == (layer >= 0) && p4_arch_layer_has_role(arch, row->role, layer) &&
+           (!of_mlp || is_of_experts(row) == p4_arch_has_experts(arch, layer));
+}
+
+/* The number of tensors that this architecture has in a layer (-1: outside the blocks). */
+static int64_t count_rows(const p4_family *family, const p4_arch *arch, int64_t layer)
 {
     int64_t count = 0;
     for (int64_t r = 0; r < family->row_count; r++) {
-        p4_role role = family->row[r].role;
-        bool has = p4_arch_has_role(arch, role) && p4_roles[role].in_block == in_block;
-        count += !has ? 0 : is_of_experts(&family->row[r]) ? arch->experts : 1;
+        const p4_tensor_row *row = &family->row[r];
+        count += !has_row(arch, row, layer) ? 0 : is_of_experts(row) ? arch->experts : 1;
     }
     return count;
 }
@@ -205,12 +218,12 @@ static p4_rc add_param(p4_model *model, const p4_family *family, const p4_tensor
     int64_t index = model->params_count++;
     p4_param *param = &model->params[index];
     bool vector = p4_roles[row->role].rows == P4_DIM_ONE;
-    int64_t out = p4_arch_dim(arch, row->out);
+    int64_t out = p4_arch_layer_dim(arch, row->out, layer);
     *param = (p4_param){.role = row->role,
                         .layer = layer,
                         .expert = expert,
                         .rows = vector ? 1 : out,
-                        .cols = vector ? out : p4_arch_dim(arch, p4_roles[row->role].cols),
+                        .cols = vector ? out : p4_arch_layer_dim(arch, p4_roles[row->role].cols, layer),
                         .vector = vector,
                         .transposed = family->transposed && p4_role_is_matrix(row->role)};
     if (index > 0 && param[-1].role == param->role && param[-1].layer == layer) {
@@ -254,7 +267,7 @@ static p4_rc add_section(p4_model *model, const p4_family *family, int64_t *next
     bool in_block = layer >= 0;
     while (*next < family->row_count && p4_roles[family->row[*next].role].in_block == in_block) {
         int64_t taken = 1;
-        if (p4_arch_has_role(&model->arch, family->row[*next].role)) {
+        if (has_row(&model->arch, &family->row[*next], layer)) {
             TRY(add_rows(model, family, *next, layer, prefix, &taken));
         }
         *next += taken;
@@ -269,7 +282,10 @@ p4_rc p4_model_init_family(p4_model *model, const p4_arch *arch, const p4_family
     *model = (p4_model){.arch = *arch};
     TRY(p4_arch_check(arch, arch->family));
     TRY(check_rows(family, arch));
-    int64_t count = count_rows(family, arch, false) + arch->L * count_rows(family, arch, true);
+    int64_t count = count_rows(family, arch, -1);
+    for (int64_t l = 0; l < arch->L; l++) {
+        count += count_rows(family, arch, l);
+    }
     model->params = p4_alloc((size_t)count, sizeof *model->params);
     model->weights = p4_alloc((size_t)count, sizeof *model->weights);
     model->layer_first = p4_alloc((size_t)arch->L + 1, sizeof *model->layer_first);
@@ -315,10 +331,11 @@ void p4_model_close(p4_model *model)
     *model = (p4_model){0};
 }
 
-p4_rc p4_model_part_init(p4_model *part, const p4_model *whole, int64_t blocks)
+p4_rc p4_model_part_init(p4_model *part, const p4_model *whole, int64_t layer, int64_t blocks)
 {
     p4_arch arch = whole->arch;
     arch.L = blocks;
+    arch.first_layer += layer;
     return p4_model_init(part, &arch, "");
 }
 
@@ -395,8 +412,8 @@ int64_t p4_model_matrix_rows(const p4_model *model, int64_t param, int64_t m)
     if (p->role == P4_ROLE_QKV && p->rows == p4_arch_dim(a, P4_DIM_QKV)) {
         return m == 0 ? p4_arch_dim(a, P4_DIM_Q) : m < 3 ? p4_arch_dim(a, P4_DIM_KV) : 0;
     }
-    if (p->role == P4_ROLE_UP && p->rows == 2 * a->F && a->gated_mlp) {
-        return m < 2 ? a->F : 0;
+    if (p->role == P4_ROLE_UP && p->rows == p4_arch_layer_dim(a, P4_DIM_UP, p->layer) && a->gated_mlp) {
+        return m < 2 ? p->rows / 2 : 0;
     }
     return m == 0 ? p->rows : 0;
 }

@@ -54,11 +54,12 @@ p4_rc p4_model_init(p4_model *model, const p4_arch *arch, const char *prefix);
 p4_rc p4_model_init_family(p4_model *model, const p4_arch *arch, const p4_family *family, const char *prefix);
 void p4_model_close(p4_model *model);
 
-/* A model of `blocks` blocks of another: its entries inside blocks are to be taken from there with
- * p4_model_part_take, those outside have no data. The caller frees with p4_model_close. Local. */
-p4_rc p4_model_part_init(p4_model *part, const p4_model *whole, int64_t blocks);
-/* The part stands for the blocks from `layer` on: their names, flags, weights and properties by layer.
- * Local. */
+/* A model of `blocks` blocks of another, of the kinds of those from `layer` on: its entries inside blocks are
+ * to be taken from there with p4_model_part_take, those outside have no data. The caller frees with
+ * p4_model_close. Local. */
+p4_rc p4_model_part_init(p4_model *part, const p4_model *whole, int64_t layer, int64_t blocks);
+/* The part stands for the blocks from `layer` on, which have the same tensors: their names, flags, weights
+ * and properties by layer. Local. */
 void p4_model_part_take(p4_model *part, const p4_model *whole, int64_t layer);
 /* The entry of `whole` that entry i of a part that begins at `layer` is; i lies inside a block. Local. */
 static inline int64_t p4_model_part_entry(const p4_model *part, const p4_model *whole, int64_t layer,

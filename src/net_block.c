@@ -29,7 +29,7 @@ bool p4_net_rounds(const p4_block *b, p4_role role)
 {
     const p4_net *net = b->net;
     int64_t first = p4_model_find(net->model, role, b->layer);
-    return net->plan.activation_bits == 8 && p4_arch_copies(b->arch, role) == 1 &&
+    return net->plan.activation_bits == 8 && p4_arch_copies(b->arch, role, b->layer) == 1 &&
            (net->trace != NULL || b->pass->form->weights[first].dtype == P4_TERNARY);
 }
 
@@ -80,7 +80,7 @@ static void round_input(const p4_block *b, p4_role role)
         if (p4_net_step(b->net)) {
             const p4_role_facts *facts = &p4_roles[role];
             b->net->ops->quantize_int8(b->net->device, NULL, &codes, x, b->N,
-                                       p4_arch_dim(b->arch, facts->cols));
+                                       p4_arch_layer_dim(b->arch, facts->cols, b->layer));
         }
     }
 }
@@ -158,7 +158,7 @@ static void project_act(const p4_block *b, p4_role role, p4_net_buffer to)
 static void project(const p4_block *b, p4_role role, p4_net_buffer to)
 {
     bool rounds = p4_net_rounds(b, role);
-    if (role == P4_ROLE_DOWN && b->arch->experts > 0) {
+    if (role == P4_ROLE_DOWN && p4_arch_has_experts(b->arch, b->layer)) {
         p4_net_experts_down(b, to);
         return;
     }
@@ -318,7 +318,7 @@ static void up_and_activate(const p4_block *b)
     p4_net *net = b->net;
     const p4_arch *a = b->arch;
     target h;
-    if (a->experts > 0) {
+    if (p4_arch_has_experts(a, b->layer)) {
         p4_net_experts_up(b);
         return;
     }
@@ -335,7 +335,7 @@ static void up_and_activate(const p4_block *b)
     p4_linear_activate_forward_args args = {.function = a->activation,
                                             .N = b->N,
                                             .in = a->C,
-                                            .out = a->F,
+                                            .out = p4_arch_mlp_width(a, b->layer),
                                             .x = p4_net_read(net, b->at, p4_net_input(a, P4_ROLE_UP).act),
                                             .w = p4_net_dense(net, b->pass->form, first),
                                             .opt_bias = slot_bias(b, P4_ROLE_UP),
@@ -344,7 +344,7 @@ static void up_and_activate(const p4_block *b)
     args.h = h.act;
     if (p4_net_step(net)) {
         net->ops->linear_activate_forward(net->device, &args);
-        show(b, first, args.x, args.up, a->C, a->F);
+        show(b, first, args.x, args.up, a->C, args.out);
     }
 }
 

@@ -58,7 +58,7 @@ static const void *input_of(const p4_block *b, p4_role role)
     static const p4_int8_rows no_codes = {0};
     p4_net *net = b->net;
     p4_input kept = p4_net_input(b->arch, role);
-    int64_t width = p4_arch_dim(b->arch, p4_roles[role].cols);
+    int64_t width = p4_arch_layer_dim(b->arch, p4_roles[role].cols, b->layer);
     bool rounds = p4_net_rounds(b, role), traced = net->trace != NULL;
     void *again = NULL;
     if (net->plan.recompute == P4_RECOMPUTE_LIGHT && !always_kept(b->arch, role)) {
@@ -163,7 +163,7 @@ static void down_backward(const p4_block *b, p4_net_buffer dy)
         net->ops->linear_gated_backward(net->device,
                                         &(p4_linear_gated_backward_args){.function = a->activation,
                                                                          .N = b->N,
-                                                                         .F = a->F,
+                                                                         .F = p4_arch_mlp_width(a, b->layer),
                                                                          .out = a->C,
                                                                          .dy = from,
                                                                          .w = w,
@@ -171,23 +171,23 @@ static void down_backward(const p4_block *b, p4_net_buffer dy)
                                                                          .dgate_up = dup,
                                                                          .dh_work = dh});
     } else {
-        net->ops->linear_activate_backward(net->device,
-                                           &(p4_linear_activate_backward_args){.function = a->activation,
-                                                                               .N = b->N,
-                                                                               .F = a->F,
-                                                                               .out = a->C,
-                                                                               .dy = from,
-                                                                               .w = w,
-                                                                               .up = up,
-                                                                               .dup = dup,
-                                                                               .opt_db = db});
+        net->ops->linear_activate_backward(
+            net->device, &(p4_linear_activate_backward_args){.function = a->activation,
+                                                             .N = b->N,
+                                                             .F = p4_arch_mlp_width(a, b->layer),
+                                                             .out = a->C,
+                                                             .dy = from,
+                                                             .w = w,
+                                                             .up = up,
+                                                             .dup = dup,
+                                                             .opt_db = db});
     }
 }
 
 /* From dy, the gradient at the output of DOWN, to dx (= or +=), that at the input of UP. */
 static void mlp_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffer dx, bool accumulate)
 {
-    if (b->arch->experts > 0) { /* after a norm: dx is not accumulated */
+    if (p4_arch_has_experts(b->arch, b->layer)) { /* after a norm: dx is not accumulated */
         p4_net_experts_backward(b, dy, dx);
         return;
     }

@@ -89,7 +89,7 @@ static bool is_skipped(const p4_net *net, int64_t layer, p4_net_buffer buffer)
                   {P4_ROLE_DOWN, P4_BUFFER_H, P4_BUFFER_H_CODES}};
     for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
         bool ternary = net->model->params[p4_model_find(net->model, inputs[i].role, layer)].ternary,
-             codes = p4_arch_copies(&net->model->arch, inputs[i].role) == 1;
+             codes = p4_arch_copies(&net->model->arch, inputs[i].role, layer) == 1;
         if (codes && buffer == (ternary ? inputs[i].act : inputs[i].codes)) {
             return net->plan.activation_bits == 8;
         }
@@ -100,7 +100,19 @@ static bool is_skipped(const p4_net *net, int64_t layer, p4_net_buffer buffer)
 /* Do two blocks need their own at the same time? */
 static bool is_kept(const p4_net_trace *trace, p4_net_buffer buffer)
 {
-    return p4_lifetimes_meet(&trace->lifetime[0][buffer], &trace->lifetime[1][buffer]);
+    bool kept = false;
+    for (int a = 0; a < P4_TRACED_BLOCKS; a++) {
+        for (int b = 0; b < a; b++) {
+            kept = kept || p4_lifetimes_meet(&trace->lifetime[a][buffer], &trace->lifetime[b][buffer]);
+        }
+    }
+    return kept;
+}
+
+/* Does a block of the kind of this layer use it? */
+static bool is_used(const p4_net *net, const p4_net_trace *trace, p4_net_buffer buffer, int64_t layer)
+{
+    return trace->used[p4_net_traced_block(net, layer)][buffer];
 }
 
 /* Buffers that every block keeps. Their contents live from a block's forward to its backward pass. */
@@ -109,8 +121,8 @@ static void lay_out_kept(p4_net *net, p4_arena *arena, const p4_net_trace *trace
     bool known = net->plan.train && net->plan.recompute == P4_RECOMPUTE_NONE;
     for (int64_t l = 0; net->plan.train && l < net->model->arch.L; l++) {
         for (p4_net_buffer b = 0; b < P4_BUFFER_COUNT; b++) {
-            if (is_kept(trace, b) && !(known && is_skipped(net, l, b))) {
-                void *at = p4_arena_take(arena, p4_net_buffer_bytes(net, trace, b));
+            if (is_kept(trace, b) && is_used(net, trace, b, l) && !(known && is_skipped(net, l, b))) {
+                void *at = p4_arena_take(arena, p4_net_buffer_bytes(net, trace, b, l));
                 if (net->buffers != NULL) {
                     net->buffers[l * P4_BUFFER_COUNT + b] = at;
                 }
@@ -119,18 +131,31 @@ static void lay_out_kept(p4_net *net, p4_arena *arena, const p4_net_trace *trace
     }
 }
 
+/* Bytes of a buffer that blocks share: of the kind that needs most. */
+static int64_t shared_bytes(const p4_net *net, const p4_net_trace *trace, p4_net_buffer buffer)
+{
+    int64_t bytes = 0;
+    for (int block = 0; block < P4_TRACED_BLOCKS; block++) {
+        if (trace->used[block][buffer]) {
+            bytes =
+                p4_max_i64(bytes, p4_net_buffer_bytes(net, trace, buffer, p4_net_traced_layer(net, block)));
+        }
+    }
+    return bytes;
+}
+
 /* All other buffers, one of each. */
 static void lay_out_shared(p4_net *net, p4_arena *arena, const p4_net_trace *trace)
 {
     p4_lifetime shared[P4_BUFFER_COUNT] = {0};
     for (p4_net_buffer b = 0; b < P4_BUFFER_COUNT; b++) {
-        bool used = trace->since[0][b] >= 0 && !is_kept(trace, b) &&
-                    (net->plan.train || b != P4_BUFFER_X1); /* that is p4_net_layers' x */
-        shared[b] = trace->lifetime[0][b];
-        for (int w = 0; w < P4_LIFETIME_WORDS; w++) {
-            shared[b].live[w] |= trace->lifetime[1][b].live[w];
+        bool shares =
+            !is_kept(trace, b) && (net->plan.train || b != P4_BUFFER_X1); /* that is p4_net_layers' x */
+        for (int i = 0; i < P4_TRACED_BLOCKS * P4_LIFETIME_WORDS; i++) {
+            int block = i / P4_LIFETIME_WORDS, word = i % P4_LIFETIME_WORDS;
+            shared[b].live[word] |= trace->lifetime[block][b].live[word];
         }
-        shared[b].bytes = used ? p4_net_buffer_bytes(net, trace, b) : 0;
+        shared[b].bytes = shares ? shared_bytes(net, trace, b) : 0;
     }
     char *memory = p4_arena_take(arena, p4_lifetimes_place(shared, P4_BUFFER_COUNT));
     int64_t places = net->plan.train ? net->model->arch.L : 1;

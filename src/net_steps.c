@@ -4,8 +4,9 @@
 void p4_net_activate(const p4_block *b, void *h, const p4_int8_rows *rounded, const void *up)
 {
     const p4_arch *a = b->arch;
-    int64_t rows = b->N * (a->experts > 0 ? a->experts_used : 1);
-    b->net->ops->activate(b->net->device, h, rounded, up, a->activation, a->gated_mlp, rows, a->F);
+    int64_t rows = b->N * (p4_arch_has_experts(a, b->layer) ? a->experts_used : 1);
+    b->net->ops->activate(b->net->device, h, rounded, up, a->activation, a->gated_mlp, rows,
+                          p4_arch_mlp_width(a, b->layer));
 }
 
 void p4_net_compute_again(const p4_block *b, p4_role role, void *to, const p4_int8_rows *rounded)

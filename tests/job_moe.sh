@@ -63,6 +63,37 @@ within "$(number small1 final loss)" "$(number small3 final loss)" 0.99 1.01 "lo
 run again 1 model_path="$TMP/small1/dequantized_fp16" quantizer=none enable_fine_tuning=false calibration_samples=0
 within "$(number again pre_compression loss)" "$(number small1 final loss)" 0.999 1.001 "loss of what was written, and of the run"
 
+# Layers without experts beside layers with them: all stages, with blocks of both kinds reconstructed together.
+mkdir mixed
+cp model/tokenizer* mixed
+sed 's/"num_hidden_layers": 2/"num_hidden_layers": 4, "mlp_only_layers": [0], "decoder_sparse_step": 2/' model/config.json >mixed/config.json
+run mixed0 1 model_path=mixed init=random quantizer=none fine_tune_max_steps=40 calibration_samples=0 save_quantized=false
+compress_mixed() { # compress_mixed RANKS
+    run "mixed$1" "$1" model_path="$TMP/mixed0/dequantized_fp16" quantizer=gptq-cd distill=0.9 fine_tune_lr=1e-3 fine_tune_max_steps=6 \
+        reconstruct=true reconstruct_window=3 reconstruct_steps=12 reconstruct_lr=2e-4 zero_stage=2
+    within "$(number "mixed$1" reconstruction loss_after)" "$(number "mixed$1" reconstruction loss_before)" 0 0.99 \
+        "$1 ranks: error of the first blocks after reconstruction, and before"
+    within "$(number "mixed$1" final loss)" "$(number "mixed$1" post_compression loss)" 0.1 1 "$1 ranks: loss after fine-tuning, and before"
+    grep -q '"passed":[[:space:]]*true' <(sed -n '/"gradient_flow_test"/,/}/p' "$TMP/mixed$1/results.json") ||
+        complain "$1 ranks: the gradient-flow test of layers with and without experts failed"
+    python3 - "$TMP/mixed$1/results.json" <<'END' || complain "$1 ranks: loads of experts"
+import json, sys
+loads = json.load(open(sys.argv[1]))["experts"]
+layers = loads["layers"]
+assert [layer["layer"] for layer in layers] == [1, 3], layers
+assert all(sum(layer["tokens"]) == 32 * 48 * 2 and len(layer["tokens"]) == 7 for layer in layers), layers
+assert loads["unused"] == sum(layer["unused"] for layer in layers), loads
+END
+}
+for ranks in 1 2 3; do
+    spawn compress_mixed $ranks
+done
+join
+within "$(number mixed1 final loss)" "$(number mixed2 final loss)" 0.99 1.01 "loss with layers without experts on 1 rank and on 2"
+within "$(number mixed1 final loss)" "$(number mixed3 final loss)" 0.99 1.01 "loss with layers without experts on 1 rank and on 3"
+run mixed_again 1 model_path="$TMP/mixed1/dequantized_fp16" quantizer=none enable_fine_tuning=false calibration_samples=0
+within "$(number mixed_again pre_compression loss)" "$(number mixed1 final loss)" 0.999 1.001 "loss of what was written, and of the run"
+
 # Nothing is predicted from a window's last token: of many experts for few tokens, those that it alone is routed to have no gradient.
 mkdir many
 cp model/tokenizer* many

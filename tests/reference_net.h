@@ -149,13 +149,13 @@ static void reference_one_mlp(const reference *r, double *out, const double *x, 
     const p4_arch *a = &r->model->arch;
     const double *w_up = r->param[p4_model_find(r->model, P4_ROLE_UP, layer) + expert],
                  *w_down = r->param[p4_model_find(r->model, P4_ROLE_DOWN, layer) + expert];
+    const int64_t F = p4_arch_mlp_width(a, layer);
     double up[REFERENCE_WIDTH_MAX], h[REFERENCE_WIDTH_MAX];
-    reference_linear(up, x, w_up, reference_param(r, P4_ROLE_UP_BIAS, layer), a->C,
-                     a->gated_mlp ? 2 * a->F : a->F);
-    for (int64_t f = 0; f < a->F; f++) {
-        h[f] = reference_activation(a->activation, up[f]) * (a->gated_mlp ? up[a->F + f] : 1.0);
+    reference_linear(up, x, w_up, reference_param(r, P4_ROLE_UP_BIAS, layer), a->C, a->gated_mlp ? 2 * F : F);
+    for (int64_t f = 0; f < F; f++) {
+        h[f] = reference_activation(a->activation, up[f]) * (a->gated_mlp ? up[F + f] : 1.0);
     }
-    reference_linear(out, h, w_down, reference_param(r, P4_ROLE_DOWN_BIAS, layer), a->F, a->C);
+    reference_linear(out, h, w_down, reference_param(r, P4_ROLE_DOWN_BIAS, layer), F, a->C);
 }
 
 /* Of a mixture of experts: those with the largest of the router's probabilities, by these probabilities. */
@@ -163,7 +163,7 @@ static void reference_mlp(const reference *r, double *out, const double *x, int6
 {
     const p4_arch *a = &r->model->arch;
     double p[REFERENCE_WIDTH_MAX], one[REFERENCE_WIDTH_MAX], all = 0, taken = 0;
-    if (a->experts == 0) {
+    if (!p4_arch_has_experts(a, layer)) {
         reference_one_mlp(r, out, x, layer, 0);
         return;
     }

@@ -203,6 +203,31 @@ static void test_experts(void)
     EXPECT(a.qk_norm == P4_QK_NORM_HEAD, "Qwen3's norms");
 }
 
+/* Layers without experts; `layers` has a letter for each of six: m with experts, d without. */
+static void expect_dense(const char *keys, const char *layers)
+{
+    p4_arch a;
+    EXPECT_OK(parse(&a, "qwen3_moe", keys));
+    EXPECT(a.L == (int64_t)strlen(layers), "%lld layers", (long long)a.L);
+    for (int64_t l = 0; l < a.L; l++) {
+        bool has = layers[l] == 'm';
+        EXPECT(p4_arch_has_experts(&a, l) == has && p4_arch_mlp_width(&a, l) == (has ? 768 : 40),
+               "%s: layer %lld", keys, (long long)l);
+    }
+}
+
+static void test_dense_layers(void)
+{
+    p4_arch a;
+    expect_dense(SIZES ", \"mlp_only_layers\": null", "mmmmmm");
+    expect_dense(SIZES ", \"mlp_only_layers\": [4, 0, 6, -1, 0]", "dmmmdm");
+    expect_dense(SIZES ", \"decoder_sparse_step\": 2", "dmdmdm");
+    expect_dense(SIZES ", \"decoder_sparse_step\": 3, \"mlp_only_layers\": [2]", "dddddm");
+    expect_dense(SIZES ", \"decoder_sparse_step\": 7, \"norm_topk_prob\": true", "dddddd");
+    EXPECT_OK(parse(&a, "qwen3_moe", SIZES ", \"decoder_sparse_step\": 7"));
+    EXPECT(a.experts == 0 && a.dense_width == 0 && a.F == 40, "no layer with experts");
+}
+
 /* The language model of a model that also takes images, as the hub has it: most sizes are the class's. */
 static void test_container(void)
 {
@@ -273,8 +298,10 @@ static void test_refused(void)
         {"smollm3", SIZES ", \"no_rope_layer_interval\": 0", "\"no_rope_layer_interval\" is 0"},
         {"granite", SIZES ", \"logits_scaling\": 0", "\"logits_scaling\" is 0"},
         {"mixtral", MANY_HEADS ", \"num_experts_per_tok\": 9", "9 experts of 8, expected 1 to 8"},
-        {"qwen3_moe", SIZES ", \"decoder_sparse_step\": 2", "\"decoder_sparse_step\" is 2"},
-        {"qwen3_moe", SIZES ", \"mlp_only_layers\": [1]", "\"mlp_only_layers\" names layers without"},
+        {"qwen3_moe", SIZES ", \"decoder_sparse_step\": 0", "\"decoder_sparse_step\" is 0"},
+        {"qwen3_moe", SIZES ", \"mlp_only_layers\": 1", "\"mlp_only_layers\" is a number, expected a list"},
+        {"qwen3_moe", SIZES ", \"mlp_only_layers\": [0, 0.5]", "\"mlp_only_layers\" holds a fraction"},
+        {"qwen3_moe", SIZES ", \"mlp_only_layers\": [\"1\"]", "\"mlp_only_layers\" holds a string"},
         {"olmoe", SIZES ", \"clip_qkv\": 8.0", "\"clip_qkv\" clips queries, keys and values"},
         {"qwen2_moe", SIZES, "model_type \"qwen2_moe\" is not supported; supported: llama, gpt2, qwen2"},
         {"deepseek_v3", SIZES, "model_type \"deepseek_v3\" is not supported; supported: "},
@@ -294,6 +321,7 @@ int main(void)
     test_rotation();
     test_factors();
     test_experts();
+    test_dense_layers();
     test_container();
     test_refused();
     return TEST_END();

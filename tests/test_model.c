@@ -1,26 +1,7 @@
 /* The parameter table: order, slots, names, what is ternary, the bounds of an architecture, and the features
  * and tensors that the network does not compute. */
-#include "check.h"
-#include "src/model.h"
+#include "model_world.h"
 #include "src/net_takes.h"
-
-static p4_arch llama_arch(void)
-{
-    p4_arch arch;
-    EXPECT_OK(p4_arch_init(&arch, "llama"));
-    arch.V = 50;
-    arch.C = 20;
-    arch.L = 3;
-    arch.H = 6;
-    arch.Hkv = 2;
-    arch.D = 4;
-    arch.F = 27;
-    arch.positions = 64;
-    arch.norm_eps = 1e-5f;
-    arch.rope.theta = 1e4;
-    arch.attention_scale = 0.5f;
-    return arch;
-}
 
 static p4_arch gpt2_arch(void)
 {
@@ -37,21 +18,6 @@ static p4_arch gpt2_arch(void)
     arch.attention_scale = 0.4f;
     arch.tied = true;
     return arch;
-}
-
-static void expect_param(const p4_model *model, int64_t index, const char *name, p4_role role, int64_t layer,
-                         int64_t row_offset, int64_t rows, int64_t cols)
-{
-    EXPECT(index >= 0 && index < model->params_count, "%s: index %lld", name, (long long)index);
-    const p4_param *p = &model->params[index];
-    EXPECT(strcmp(p->name, name) == 0 && p->role == role && p->layer == layer &&
-               p->row_offset == row_offset && p->rows == rows && p->cols == cols,
-           "entry %lld is %s, role %d, layer %lld, offset %lld, [%lld, %lld], expected %s", (long long)index,
-           p->name, (int)p->role, (long long)p->layer, (long long)p->row_offset, (long long)p->rows,
-           (long long)p->cols, name);
-    const p4_weight *w = &model->weights[index];
-    EXPECT(w->data == NULL && w->rows == rows && w->cols == cols && w->transposed == p->transposed,
-           "%s: weight", name);
 }
 
 static void test_llama_plain(void)
@@ -104,42 +70,6 @@ static void test_llama_biases(void)
     expect_param(&model, p4_model_find(&model, P4_ROLE_UP_BIAS, 1) + 1, "model.layers.1.mlp.up_proj.bias",
                  P4_ROLE_UP_BIAS, 1, 27, 1, 27);
     p4_model_close(&model);
-}
-
-/* All experts' matrices are one slot, and each expert's read one input. */
-static void test_experts(void)
-{
-    p4_model model;
-    p4_arch arch = llama_arch();
-    snprintf(arch.family, sizeof arch.family, "mixtral");
-    arch.experts = 3;
-    arch.experts_used = 2;
-    EXPECT_OK(p4_model_init(&model, &arch, ""));
-    int64_t up = p4_model_find(&model, P4_ROLE_UP, 1), down = p4_model_find(&model, P4_ROLE_DOWN, 1);
-    EXPECT(p4_model_parts(&model, up) == 6 && p4_model_parts(&model, down) == 3 && down == up + 6, "parts");
-    expect_param(&model, up + 3, "model.layers.1.block_sparse_moe.experts.1.w3.weight", P4_ROLE_UP, 1, 81, 27,
-                 20);
-    expect_param(&model, down + 2, "model.layers.1.block_sparse_moe.experts.2.w2.weight", P4_ROLE_DOWN, 1, 40,
-                 20, 27);
-    expect_param(&model, up - 1, "model.layers.1.block_sparse_moe.gate.weight", P4_ROLE_ROUTER, 1, 0, 3, 20);
-    EXPECT(model.params[up + 3].input_offset == 27 && model.params[up + 4].input_offset == 0 &&
-               model.params[up + 3].expert == 1 && model.params[down + 2].input_offset == 0 &&
-               model.params[up - 1].expert == -1,
-           "experts and their inputs");
-    EXPECT(p4_model_readers(&model, up + 2) == 2 && p4_model_readers(&model, down) == 1 &&
-               p4_model_next_input(&model, up, up) == up + 2 &&
-               p4_model_next_input(&model, up, up + 4) == -1 &&
-               p4_model_next_input(&model, down, down + 1) == down + 2,
-           "readers of an input");
-    p4_list none = {.count = 0};
-    p4_model_select_ternary(&model, &none, true, true);
-    EXPECT(!model.params[up - 1].ternary && model.params[up].ternary, "the router is not ternary");
-    p4_model_close(&model);
-    arch.experts_used = 4;
-    EXPECT_REFUSED(p4_model_init(&model, &arch, ""), "4 experts of 3, expected 1 to 3");
-    arch.experts_used = 2;
-    arch.parallel = true;
-    EXPECT_REFUSED(p4_model_init(&model, &arch, ""), "a mixture of experts in a parallel block");
 }
 
 static void test_gpt2(void)
@@ -374,45 +304,6 @@ static void test_rows(void)
     }
 }
 
-/* Properties that differ by layer, in a model and in a part of it. */
-static void test_layers(void)
-{
-    p4_arch arch = llama_arch(), part;
-    p4_model whole, some;
-    arch.L = 4;
-    EXPECT(p4_arch_window(&arch, 0) == 0 && p4_arch_rotates(&arch, 3) && p4_arch_same_layers(&arch, 0, 3) &&
-               p4_arch_attention_scale(&arch, 3) == 0.5f,
-           "layers alike");
-    EXPECT_OK(p4_model_init(&whole, &arch, ""));
-    EXPECT_OK(p4_model_part_init(&some, &whole, 2));
-    whole.arch.window = 7;
-    whole.arch.some_global = whole.arch.some_unrotated = whole.arch.local_rope = true;
-    p4_layer_set_add(&whole.arch.global, 2);
-    p4_layer_set_add(&whole.arch.unrotated, 3);
-    part = whole.arch;
-    part.first_layer = 1;
-    for (int64_t l = 0; l < 4; l++) {
-        EXPECT(p4_arch_window(&whole.arch, l) == (l == 2 ? 0 : 7), "window of layer %lld", (long long)l);
-        EXPECT(p4_arch_uses_local_rope(&whole.arch, l) == (l != 2), "local positions in %lld", (long long)l);
-        EXPECT(p4_arch_rotates(&whole.arch, l) == (l != 3), "positions in layer %lld", (long long)l);
-        EXPECT(p4_arch_same_layers(&whole.arch, 0, l) == (l < 2), "layers 0 and %lld", (long long)l);
-        EXPECT(l == 0 || p4_arch_window(&part, l - 1) == p4_arch_window(&whole.arch, l), "of a part");
-        EXPECT(l == 0 || p4_arch_rotates(&part, l - 1) == p4_arch_rotates(&whole.arch, l), "of a part");
-    }
-    part.inverse_layer_scale = true;
-    EXPECT(p4_arch_attention_scale(&part, 2) == 0.125f && !p4_arch_same_layers(&part, 0, 1), "scales");
-    p4_model_part_take(&some, &whole, 2);
-    EXPECT(some.arch.first_layer == 2, "a part begins at %lld", (long long)some.arch.first_layer);
-    part = llama_arch();
-    part.learned_positions = true;
-    EXPECT(!p4_arch_rotates(&part, 0), "learned positions");
-    p4_layer_set_add(&part.global, P4_ARCH_LAYERS_MAX - 1);
-    EXPECT(p4_layer_set_has(&part.global, P4_ARCH_LAYERS_MAX - 1) && !p4_layer_set_has(&part.global, 63),
-           "the last layer");
-    p4_model_close(&some);
-    p4_model_close(&whole);
-}
-
 static void expect_matrices(const p4_arch *arch, p4_role role, p4_dim out, const int64_t *want, int64_t count)
 {
     p4_param param = {.role = role, .rows = p4_arch_dim(arch, out)};
@@ -481,10 +372,8 @@ int main(void)
 {
     test_matrices();
     test_combinations();
-    test_layers();
     test_llama_plain();
     test_llama_biases();
-    test_experts();
     test_gpt2();
     test_select();
     test_refusals();

@@ -33,6 +33,7 @@ static const p4_tensor_row rows_of_experts[] = {
     {P4_ROLE_POST2_GAIN, "post2", P4_DIM_C},      {P4_ROLE_QKV, "qkv", P4_DIM_QKV},
     {P4_ROLE_O, "o", P4_DIM_C},                   {P4_ROLE_ROUTER, "router", P4_DIM_E},
     {P4_ROLE_UP, "experts.*.up", P4_DIM_UP},      {P4_ROLE_DOWN, "experts.*.down", P4_DIM_C},
+    {P4_ROLE_UP, "up", P4_DIM_UP},                {P4_ROLE_DOWN, "down", P4_DIM_C},
     {P4_ROLE_FINAL_GAIN, "final", P4_DIM_C},      {P4_ROLE_HEAD, "head", P4_DIM_V},
 };
 /* clang-format on */
@@ -73,6 +74,10 @@ static const p4_arch archs[] = {
      .experts_used = 2, .normed_shares = true, .residual_scale = 0.5f},
     {NUMBERS, .family = "shares", .Hkv = 2, .gated_mlp = true, .activation = P4_SILU, .experts = 3,
      .experts_used = 2, .post_norm = true},
+    {NUMBERS, .family = "dense first", .Hkv = 2, .gated_mlp = true, .experts = 4, .experts_used = 3,
+     .dense_width = 37, .dense = {{1}}},
+    {NUMBERS, .family = "dense last", .Hkv = 2, .gated_mlp = true, .activation = P4_SILU, .experts = 3,
+     .experts_used = 1, .dense_width = 11, .dense = {{6}}, .post_norm = true, .tied = true},
     {NUMBERS, .family = "all", .Hkv = 2, .gated_mlp = true, .experts = 2, .experts_used = 2, .tied = true},
 };
 

@@ -48,7 +48,9 @@ static bool put_all(cJSON *object, const p4_expert_loads *loads)
     cJSON *list = cJSON_AddArrayToObject(object, "layers");
     ok = ok && list != NULL && p4_json_put_whole(object, "unused", loads->unused);
     for (int64_t l = 0; ok && l < loads->layers; l++) {
-        ok = put_layer(list, loads, l);
+        bool has =
+            !isnan(p4_expert_loads_extreme(loads, l, true)); /* a layer without experts has no tokens */
+        ok = !has || put_layer(list, loads, l);
     }
     return ok;
 }

@@ -262,7 +262,9 @@ static void experts(FILE *to, const p4_expert_loads *loads)
         return;
     }
     for (int64_t l = 1; l < loads->layers; l++) {
-        if (p4_expert_loads_extreme(loads, l, true) > p4_expert_loads_extreme(loads, most, true)) {
+        double extreme = p4_expert_loads_extreme(loads, l, true),
+               before = p4_expert_loads_extreme(loads, most, true);
+        if (extreme > before || isnan(before)) {
             most = l;
         }
     }
@@ -270,7 +272,7 @@ static void experts(FILE *to, const p4_expert_loads *loads)
             p4_expert_loads_extreme(loads, most, false), p4_expert_loads_extreme(loads, most, true));
     if (loads->unused > 0) {
         fprintf(to, "                  %" PRId64 " of %" PRId64 " got no token in calibration\n",
-                loads->unused, loads->layers * loads->experts);
+                loads->unused, loads->mixtures * loads->experts);
     }
 }
 

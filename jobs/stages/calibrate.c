@@ -13,6 +13,9 @@ static p4_rc say_loads(const p4_run *run)
     p4_rc rc = p4_statistics_loads(&run->statistics, model, &loads);
     for (int64_t i = 0; loads.tokens != NULL && i < loads.layers * loads.experts; i++) {
         char name[64];
+        if (!p4_arch_has_experts(&model->arch, i / loads.experts)) {
+            continue;
+        }
         snprintf(name, sizeof name, "expert %lld of layer %lld", (long long)(i % loads.experts),
                  (long long)(i / loads.experts));
         if (loads.tokens[i] == 0) {
@@ -23,7 +26,8 @@ static p4_rc say_loads(const p4_run *run)
         WARN("warning: calibration: no token was routed to %lld of %lld experts: %s; more "
              "calibration_samples may "
              "reach them",
-             (long long)names.count, (long long)(loads.layers * loads.experts), p4_name_sample_text(&names));
+             (long long)names.count, (long long)(loads.mixtures * loads.experts),
+             p4_name_sample_text(&names));
     } else if (loads.tokens != NULL) {
         INFO("      every expert got tokens");
     }

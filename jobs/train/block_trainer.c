@@ -53,7 +53,7 @@ static p4_net_plan net_plan(const p4_block_plan *plan)
 static p4_rc open_host(p4_block_trainer *t)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_model_part_init(&t->part, &t->original->hf.model, t->plan.blocks));
+    TRY(p4_model_part_init(&t->part, &t->original->hf.model, t->layer, t->plan.blocks));
     p4_model_part_take(&t->part, &t->original->hf.model, t->layer);
     size_t count = (size_t)t->part.params_count;
     t->form.weights = p4_alloc(count, sizeof *t->form.weights);
@@ -243,12 +243,12 @@ bool p4_block_trainer_suits(const p4_block_trainer *t, int64_t layer, int64_t bl
     }
     const p4_model *whole = &t->original->hf.model;
     bool same = true;
-    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-        same = same && t->part.params[i].ternary ==
-                           whole->params[p4_model_part_entry(&t->part, whole, layer, i)].ternary;
-    }
     for (int64_t l = 0; l < blocks; l++) {
         same = same && p4_arch_same_layers(&whole->arch, t->layer + l, layer + l);
+    }
+    for (int64_t i = p4_block_first_entry(t); same && i < p4_block_end_entry(t); i++) {
+        same = t->part.params[i].ternary ==
+               whole->params[p4_model_part_entry(&t->part, whole, layer, i)].ternary;
     }
     return same;
 }

@@ -17,86 +17,6 @@ int64_t p4_reconstruct_steps(int64_t windows, int64_t T, int64_t sequences)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-static p4_block_plan block_plan(const p4_reconstruct_work *w, int64_t blocks)
-{
-    const p4_reconstruct_plan *plan = w->plan;
-    return (p4_block_plan){.blocks = blocks,
-                           .B = w->B,
-                           .T = w->layers.windows->T,
-                           .sequences = w->sequences,
-                           .exact_sums = plan->exact_sums,
-                           .recompute = plan->recompute,
-                           .activation_bits = plan->activation_bits,
-                           .optim = plan->optim,
-                           .quantize = plan->quantize};
-}
-
-/* How much at once, and where the states lie. CPU: at most 8 windows. GPU: what fills it, as long as a set of
- * blocks takes at most MEMORY_PART of its memory; the states lie there too if they fit beside it. With
- * exact_sums it depends on the step alone. Local. */
-static p4_rc choose_sizes(p4_reconstruct_work *w, p4_layers_plan *layers, int64_t room_bytes,
-                          p4_block_memory *block)
-{
-    enum { CPU_MOST = 8, MICRO_BATCH_TOKENS = 32768, PASS_TOKENS = 8192 };
-    const double MEMORY_PART = 0.8;
-    p4_rc rc = P4_OK;
-    p4_compute *c = w->compute;
-    double room = MEMORY_PART * (double)room_bytes;
-    int64_t T = layers->T;
-    int64_t states_bytes =
-        2 * p4_ceil_div(w->layers.windows->count, c->group->ranks) * p4_reconstruct_window_bytes(w);
-    int64_t most = c->ops->host_memory ? CPU_MOST : p4_max_i64(1, MICRO_BATCH_TOKENS / T), bytes = 0;
-    int64_t share = p4_ceil_div(w->sequences, c->group->ranks);
-    w->B = w->plan->exact_sums ? p4_exact_micro_batch(w->sequences)
-                               : p4_min_i64(most, share + (w->sequences % c->group->ranks != 0));
-    for (;; w->B = (w->B + 1) / 2) {
-        p4_block_plan plan = block_plan(w, p4_min_i64(w->plan->blocks, w->original->hf.model.arch.L));
-        TRY(p4_block_trainer_bytes(block, c, w->original, 0, &plan));
-        bytes = p4_block_memory_sum(block);
-        if (c->ops->host_memory || w->B == 1 || (double)bytes <= room) {
-            break;
-        }
-    }
-    layers->B = c->ops->host_memory ? w->B : p4_max_i64(1, p4_min_i64(w->B, PASS_TOKENS / T));
-    p4_net_plan pass = {.B = layers->B, .T = T, .activation_bits = w->plan->activation_bits};
-    int64_t pass_bytes = p4_net_bytes(c->ops, c->device, &w->original->hf.model, &pass);
-    layers->states_on_host = !c->ops->host_memory && (double)(bytes + pass_bytes + states_bytes) > room;
-    rc = pass_bytes >= 0 ? P4_OK : P4_E_SYSTEM;
-done:
-    return rc;
-}
-
-/* What is known of the windows before they are embedded. */
-static p4_layers_plan start(p4_reconstruct_work *w, const p4_windows *windows)
-{
-    p4_layers_plan plan = {.T = windows->T, .activation_bits = w->plan->activation_bits, .quiet = true};
-    w->sequences = p4_min_i64(w->plan->sequences, windows->count);
-    w->per_epoch = windows->count / w->sequences;
-    w->layers.windows = windows; /* for the sizes; p4_layers_open fills in the rest */
-    w->layers.plan = plan;
-    return plan;
-}
-
-p4_rc p4_reconstruct_plan_bytes(p4_reconstruct_memory *memory, p4_compute *compute,
-                                const p4_original *original, const p4_windows *windows,
-                                const p4_reconstruct_plan *plan, int64_t room_bytes)
-{
-    p4_rc rc = P4_OK;
-    p4_reconstruct_work w = {.compute = compute, .original = original, .plan = plan};
-    p4_layers_plan layers = start(&w, windows);
-    p4_layers_memory pass;
-    *memory = (p4_reconstruct_memory){0};
-    TRY(choose_sizes(&w, &layers, room_bytes, &memory->block));
-    TRY(p4_layers_bytes(&pass, compute, original, windows->count, &layers));
-    memory->pass_bytes = pass.work;
-    memory->states_bytes = 2 * pass.states;
-    memory->states_on_host = layers.states_on_host;
-    memory->B = w.B;
-    memory->pass_B = layers.B;
-done:
-    return rc;
-}
-
 static p4_rc take_host_memory(p4_reconstruct_work *w)
 {
     p4_rc rc = P4_OK;
@@ -132,9 +52,9 @@ static p4_rc open_work(p4_reconstruct_work *w, const p4_windows *windows)
 {
     p4_rc rc = P4_OK;
     p4_block_memory block;
-    p4_layers_plan plan = start(w, windows);
+    p4_layers_plan plan = p4_reconstruct_start(w, windows);
     const p4_compute *c = w->compute;
-    TRY_ALL(c->group, choose_sizes(w, &plan, c->ops->room_bytes(c->device), &block));
+    TRY_ALL(c->group, p4_reconstruct_choose_sizes(w, &plan, c->ops->room_bytes(c->device), &block));
     double sizes[] = {-(double)w->B, -(double)plan.B}; /* the smallest: all ranks divide the windows alike */
     p4_group_max_f64(w->compute->group, sizes, 2);
     w->B = -(int64_t)sizes[0];
@@ -246,7 +166,7 @@ static p4_rc open_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
     if (!p4_block_trainer_suits(&w->trainer, layer, blocks)) {
-        p4_block_plan plan = block_plan(w, blocks);
+        p4_block_plan plan = p4_reconstruct_block_plan(w, blocks);
         p4_block_trainer_close(&w->trainer);
         TRY(p4_block_trainer_open(&w->trainer, w->compute, w->original, layer, &plan));
     }

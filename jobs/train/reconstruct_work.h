@@ -55,4 +55,14 @@ void p4_reconstruct_put_windows(p4_reconstruct_work *work, int64_t first, int64_
 /* Step `step` of the blocks from `layer` on; *error: of its windows, relative to the target. Collective. */
 p4_rc p4_reconstruct_step(p4_reconstruct_work *work, int64_t layer, int64_t step, double *error);
 
+/* reconstruct_memory.c */
+p4_block_plan p4_reconstruct_block_plan(const p4_reconstruct_work *w, int64_t blocks);
+/* What is known of the windows before they are embedded. */
+p4_layers_plan p4_reconstruct_start(p4_reconstruct_work *w, const p4_windows *windows);
+/* How much at once, and where the states lie. CPU: at most 8 windows. GPU: what fills it, as long as a set of
+ * blocks takes at most MEMORY_PART of its memory; the states lie there too if they fit beside it. With
+ * exact_sums it depends on the step alone. Local. */
+p4_rc p4_reconstruct_choose_sizes(p4_reconstruct_work *w, p4_layers_plan *layers, int64_t room_bytes,
+                                  p4_block_memory *block);
+
 #endif

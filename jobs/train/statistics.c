@@ -226,9 +226,12 @@ p4_rc p4_statistics_loads(const p4_statistics *statistics, const p4_model *model
     if (loads->tokens == NULL) {
         return P4_E_SYSTEM;
     }
+    for (int64_t l = 0; l < a->L; l++) {
+        loads->mixtures += p4_arch_has_experts(a, l);
+    }
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        if (p->role == P4_ROLE_UP && p->input_offset == 0) {
+        if (p->role == P4_ROLE_UP && p->expert >= 0 && p->input_offset == 0) {
             double tokens = p4_statistics_rows(statistics, model, i);
             loads->tokens[p->layer * a->experts + p->expert] = tokens;
             loads->unused += tokens == 0;

@@ -70,8 +70,11 @@ typedef struct p4_gradient_flow {
 /* How the original's router divided the tokens of calibration among experts. */
 typedef struct p4_expert_loads {
     int64_t layers, experts, used; /* of the model, in each layer, for each token; 0: no mixture of experts */
-    double *tokens; /* [layers, experts] routed to each; NULL: not measured. Heap: p4_results_free */
-    int64_t unused; /* experts of all layers without a token */
+    /* [layers, experts] routed to each, zeros in layers without experts; NULL: not measured. Heap:
+     * p4_results_free */
+    double *tokens;
+    int64_t mixtures; /* layers with experts, where tokens were measured */
+    int64_t unused;   /* experts of these layers without a token */
 } p4_expert_loads;
 
 typedef struct p4_quality {

@@ -33,12 +33,12 @@ static p4_rc check_resume(p4_run *run)
     return p4_consult(run->compute.group, p4_resume_choose(run));
 }
 
-p4_rc p4_check_run(p4_run *run, bool alone)
+p4_rc p4_check_run(p4_run *run, bool alone, bool measures)
 {
     p4_rc rc = P4_OK;
     p4_group *group = run->compute.group;
     p4_findings f = {.worst = P4_OK};
-    p4_outlook outlook = {.teacher_file_bytes = 0};
+    p4_outlook outlook = {.copied_bytes = 0};
     double process_bytes = p4_memory_anonymous();
     INFO("Plan and checks");
     rc = p4_consult(group, p4_settings_open_original(&run->original, &run->config, group->ranks));
@@ -58,6 +58,9 @@ p4_rc p4_check_run(p4_run *run, bool alone)
         p4_check_text(run, has_model, alone, &f);
         p4_findings_add(&f, has_model ? p4_exports_check(&run->config, &run->original.hf, run->tokenizer)
                                       : P4_OK);
+        if (f.errors == 0) {
+            p4_findings_add(&f, p4_check_time(run, &outlook, measures));
+        }
     }
     if (f.errors > 0) {
         rc = p4_fail_lines(f.worst, f.text);

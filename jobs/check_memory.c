@@ -148,7 +148,7 @@ p4_rc p4_check_memory(p4_run *run, double process_bytes, p4_outlook *outlook)
     read_node(&m);
     TRY(choose(&m, &run->config));
     TRY(try_config(&m, &run->config, &fits));
-    *outlook = (p4_outlook){.windows = m.in.windows, .teacher_file_bytes = m.plan.teacher_file_bytes};
+    *outlook = (p4_outlook){.windows = m.in.windows, .rank = m.plan};
     if (fits) {
         say(&m);
         goto done;

@@ -113,17 +113,9 @@ done:
     return rc;
 }
 
-static p4_disk_plan output_plan(const p4_run *run, const p4_outlook *outlook, double copied_bytes)
-{
-    const p4_plan_input in = {
-        .config = &run->config, .original = &run->original, .windows = outlook->windows};
-    return p4_plan_disk(&in, copied_bytes, outlook->teacher_file_bytes);
-}
-
-void p4_check_output(const p4_run *run, bool has_model, const p4_outlook *outlook, p4_findings *f)
+void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *f)
 {
     const p4_config *c = &run->config;
-    int64_t copied_bytes = 0;
     char *parent = existing_parent(c->output_path);
     if (parent == NULL) {
         p4_findings_add(f, P4_E_SYSTEM);
@@ -136,10 +128,10 @@ void p4_check_output(const p4_run *run, bool has_model, const p4_outlook *outloo
     p4_findings_add(f, check_replaced(run, has_model));
     if (has_model) {
         p4_rc copied = c->save_dequantized_fp16 || c->exports.count > 0
-                           ? p4_hf_check_copied(&run->original.hf, &copied_bytes)
+                           ? p4_hf_check_copied(&run->original.hf, &outlook->copied_bytes)
                            : P4_OK;
         p4_findings_add(f, copied);
-        const p4_disk_plan disk = output_plan(run, outlook, (double)copied_bytes);
+        const p4_disk_plan disk = p4_check_disk_plan(run, outlook);
         p4_findings_add(f, check_disk(parent, &disk));
     }
     free(parent);

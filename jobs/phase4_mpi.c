@@ -130,7 +130,8 @@ static int plan(const p4_cli *cli)
                                      .ranks_per_node = cli->ranks_per_node,
                                      .memory_bytes = cli->memory_bytes,
                                      .host_bytes = cli->host_bytes,
-                                     .rates_path = cli->rates_path};
+                                     .rates_path = cli->rates_path,
+                                     .measures = true};
     if (p4_launched_rank() > 0) {
         return EXIT_SUCCESS;
     }

@@ -43,6 +43,12 @@ p4_disk_plan p4_plan_disk(const p4_plan_input *input, double copied_bytes, doubl
  * rank_plans[0] are set. Local. */
 void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 
+/* plan_rates.c. The built-in table of GPUs, by their memory, or of CPUs. Local. */
+void p4_plan_rates_table(p4_rates *rates, bool on_gpu, double room_bytes, int threads);
+/* The table of CPUs, scaled by how fast a training pass over one narrow block of the model's proportions is
+ * on this machine, in about 0.1 s of processor time. Local. */
+p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads);
+
 /* plan_fit.c. rank_plans of all ranks: those with the same numbers once. The caller frees with p4_plan_free.
  * Local. */
 p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *input);
@@ -82,7 +88,8 @@ typedef struct p4_plan_request {
     int ranks, ranks_per_node; /* 0: 1; 8 on GPUs and 1 on CPUs */
     double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
     double host_bytes;      /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
-    const char *rates_path; /* of phase4_bench rates; NULL: a built-in table */
+    const char *rates_path; /* of phase4_bench rates; NULL: a built-in table, or */
+    bool measures;          /* the CPUs of this machine, unless memory_bytes or host_bytes describe another */
 } p4_plan_request;
 /* Cores of this machine, of which each rank of a node has as many. Local. */
 int p4_plan_cores(int ranks, int ranks_per_node);
@@ -91,6 +98,9 @@ int p4_plan_cores(int ranks, int ranks_per_node);
 p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request *request);
 
 /* plan_report.c. Local. */
+enum { P4_PLAN_DURATION_BYTES = 32 };
+/* "40.0 s", "12.0 min", "3.5 h". */
+const char *p4_plan_format_duration(char text[P4_PLAN_DURATION_BYTES], double seconds);
 void p4_plan_print(FILE *out, const p4_plan *plan);
 
 #endif

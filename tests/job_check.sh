@@ -39,6 +39,10 @@ tree() { find out -type f -exec sha256sum {} + | sort; }
 # Nothing is wrong, and nothing is changed.
 ended 0 'cfg.json: no error found' 'Plan and checks' 'memory of this node' 'outputs:' -- --check cfg.json
 [ ! -e out ] || fail '--check made the output directory'
+# How long a run will take: where it is more than a second, by how fast this machine is, and where it is long, with the keys that decide.
+grep -qF 'time: less than a second (rates: built-in table, CPU, 1 thread a rank)' log || fail 'no time'
+ended 0 'time: about' 'rates: measured here in' 'fine_tune_max_steps, now 50000000' -- --check cfg.json enable_fine_tuning=true \
+    fine_tune_epochs=1000000 global_batch_tokens=12 'train_files=["ok.bin"]' warmup_steps=1
 RUN=("$MPIRUN" -n 2 "$PHASE4_MPI")
 ended 0 'cfg.json: no error found' -- --check cfg.json
 RUN=("$PHASE4_MPI")

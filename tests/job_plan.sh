@@ -131,6 +131,13 @@ advice=$(sed -n 's/^it fits with //p' log)
 "$PHASE4_MPI" --plan cfg.json --ranks 16 --device-memory 100G "${small[@]}" micro_batch_size=128 $advice >log 2>&1 || { cat log; exit 1; }
 grep -q 'the run fits' log || { echo "with $advice:"; cat log; exit 1; }
 
+# Times of this machine's CPUs are measured; a described machine, a batch and a file of rates are not this machine.
+"$PHASE4_MPI" --plan cfg.json >log 2>&1 && grep -qE '^rates: measured here in [0-9.]+ s, 1 thread a rank$' log || { cat log; exit 1; }
+for described in '--host-memory 64G' '--device-memory 64G'; do
+    # shellcheck disable=SC2086
+    "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
+done
+
 # Work beside the steps counts: evaluations at the ends of epochs (20 steps) and by eval_every, each once, and the pass that makes a
 # cached teacher. So do the layers that see all tokens, where others have a window, and the order of windows that are mixed.
 plan() { "$PHASE4_MPI" --plan --json "$TMP/cfg.json" reconstruct=false eval_samples=8 fine_tune_epochs=2 fine_tune_max_steps=30 "${@:2}" >"$1.json" 2>log ||

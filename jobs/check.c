@@ -11,15 +11,17 @@
 
 static void say_threads(const p4_run *run)
 {
-    const p4_machine *machine = run->compute.group->machine;
-    const char *ignored = getenv("OMP_NUM_THREADS");
+    const p4_group *group = run->compute.group;
+    const p4_machine *machine = group->machine;
     char quota[64] = "";
     if (machine->cpu_quota > 0) {
-        snprintf(quota, sizeof quota, ", a quota of %.3g CPUs", machine->cpu_quota);
+        snprintf(quota, sizeof quota, ", of which a limit on processor time leaves %.3g", machine->cpu_quota);
     }
-    INFO("      %d thread%s per rank; %d core%s for it%s%s", run->compute.threads,
-         p4_plural(run->compute.threads), machine->cores, p4_plural(machine->cores), quota,
-         ignored != NULL ? "; OMP_NUM_THREADS has no effect, threads_per_rank has" : "");
+    INFO("      threads: %d%s, on %d core%s%s", run->compute.threads,
+         group->ranks > 1 ? " for each rank" : "", machine->cores, p4_plural(machine->cores), quota);
+    if (getenv("OMP_NUM_THREADS") != NULL) {
+        INFO("      the key threads_per_rank sets the number of threads; OMP_NUM_THREADS is ignored");
+    }
 }
 
 /* Which checkpoint the run would continue from, and whether it may. Collective. */

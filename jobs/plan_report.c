@@ -82,7 +82,7 @@ static void print_disk(FILE *out, const p4_disk_plan *disk)
                 p4_format_bytes(checkpoint, disk->checkpoint));
     }
     if (disk->scratch > 0) {
-        fprintf(out, ", %s while it runs", p4_format_bytes(scratch, disk->scratch));
+        fprintf(out, ", temporary files %s while it runs", p4_format_bytes(scratch, disk->scratch));
     }
     fprintf(out, "\n");
 }

@@ -136,6 +136,7 @@ static int plan(const p4_cli *cli)
         return EXIT_SUCCESS;
     }
     p4_log_setup(cli->quiet || cli->json ? P4_LOG_WARN : P4_LOG_INFO, true);
+    p4_process_keep_memory();
     TRY(read_config(&config, cli, NULL));
     TRY(p4_plan_make(&plan, &config, &request));
     if (cli->json) {

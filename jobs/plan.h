@@ -78,6 +78,8 @@ typedef p4_rc (*p4_plan_test)(void *user, const p4_config *config, bool *fits);
 /* Gives recompute and distill_teacher "auto" and micro_batch_size 0 the values of least cost with which it
  * fits; *config stays as it is if no values are. As collective as the test. */
 p4_rc p4_plan_choose(p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits);
+/* Are there such values? Fewer tests tell. */
+p4_rc p4_plan_can_fit(const p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits);
 /* advice: keys that make it fit, tried in the order of what they cost; "" if none do. */
 enum { P4_PLAN_ADVICE_BYTES = 512 };
 p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config, int ranks, p4_plan_test test,

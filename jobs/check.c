@@ -11,15 +11,17 @@
 
 static void say_threads(const p4_run *run)
 {
-    const p4_machine *machine = run->compute.group->machine;
-    const char *ignored = getenv("OMP_NUM_THREADS");
+    const p4_group *group = run->compute.group;
+    const p4_machine *machine = group->machine;
     char quota[64] = "";
     if (machine->cpu_quota > 0) {
-        snprintf(quota, sizeof quota, ", a quota of %.3g CPUs", machine->cpu_quota);
+        snprintf(quota, sizeof quota, ", of which a limit on processor time leaves %.3g", machine->cpu_quota);
     }
-    INFO("      %d thread%s per rank; %d core%s for it%s%s", run->compute.threads,
-         p4_plural(run->compute.threads), machine->cores, p4_plural(machine->cores), quota,
-         ignored != NULL ? "; OMP_NUM_THREADS has no effect, threads_per_rank has" : "");
+    INFO("      threads: %d%s, on %d core%s%s", run->compute.threads,
+         group->ranks > 1 ? " for each rank" : "", machine->cores, p4_plural(machine->cores), quota);
+    if (getenv("OMP_NUM_THREADS") != NULL) {
+        INFO("      the key threads_per_rank sets the number of threads; OMP_NUM_THREADS is ignored");
+    }
 }
 
 /* Which checkpoint the run would continue from, and whether it may. Collective. */
@@ -33,12 +35,12 @@ static p4_rc check_resume(p4_run *run)
     return p4_consult(run->compute.group, p4_resume_choose(run));
 }
 
-p4_rc p4_check_run(p4_run *run, bool alone)
+p4_rc p4_check_run(p4_run *run, bool alone, bool measures)
 {
     p4_rc rc = P4_OK;
     p4_group *group = run->compute.group;
     p4_findings f = {.worst = P4_OK};
-    p4_outlook outlook = {.teacher_file_bytes = 0};
+    p4_outlook outlook = {.copied_bytes = 0};
     double process_bytes = p4_memory_anonymous();
     INFO("Plan and checks");
     rc = p4_consult(group, p4_settings_open_original(&run->original, &run->config, group->ranks));
@@ -58,6 +60,9 @@ p4_rc p4_check_run(p4_run *run, bool alone)
         p4_check_text(run, has_model, alone, &f);
         p4_findings_add(&f, has_model ? p4_exports_check(&run->config, &run->original.hf, run->tokenizer)
                                       : P4_OK);
+        if (f.errors == 0) {
+            p4_findings_add(&f, p4_check_time(run, &outlook, measures));
+        }
     }
     if (f.errors > 0) {
         rc = p4_fail_lines(f.worst, f.text);

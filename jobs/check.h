@@ -11,19 +11,26 @@
 
 /* Opens run->original and, on rank 0, run->tokenizer, and looks at everything before it complains: P4_E_INPUT
  * (or the worst code) with every error, one a line; warnings go to the log. alone: no run follows, which
- * would count what the sizes of files only bound. Changes nothing on the disk. Collective. */
-p4_rc p4_check_run(p4_run *run, bool alone);
+ * would count what the sizes of files only bound. measures: as of p4_run_check. Changes nothing on the disk.
+ * Collective. */
+p4_rc p4_check_run(p4_run *run, bool alone, bool measures);
 
 /* What the plan of a run says to its other checks. */
 typedef struct p4_outlook {
     p4_plan_windows windows;
-    double teacher_file_bytes; /* on disk; 0: the teacher is not cached */
+    p4_rank_plan rank;    /* of this rank */
+    int64_t copied_bytes; /* of files that go along with the model */
 } p4_outlook;
 
 /* --- its parts ---------------------------------------------------------------------------------- */
 
 /* check_output.c: the output directory, and files that go along. has_model: the model is open. Rank 0. */
-void p4_check_output(const p4_run *run, bool has_model, const p4_outlook *outlook, p4_findings *findings);
+void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *findings);
+/* check_time.c: says how long the run will take by its plan and, where it is long, which keys make it
+ * shorter. Sets run->planned_s. Rank 0. */
+/* What the run puts on the disk. */
+p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook);
+p4_rc p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures);
 /* check_text.c: text, tokens and tokenizer, and settings that depend on how much there is. Rank 0. */
 void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *findings);
 /* check_memory.c: this rank's memory on its node and its device. Keys that leave open how much is taken

@@ -108,14 +108,18 @@ static p4_rc refuse(const memory *m, const char *advice)
 
 static void say(const memory *m)
 {
-    char want[32], all[32], left[32];
+    char want[32], all[32], left[32], who[48] = "the run";
     double bytes;
     const p4_group *group = m->run->compute.group;
     if (m->node_total > 0) {
         p4_format_bytes(want, m->node_needs);
         p4_format_bytes(all, m->node_total);
         p4_format_bytes(left, m->node_free);
-        INFO("      memory of this node: %s of %s, %s free", want, all, left);
+        if (group->local_ranks > 1) {
+            snprintf(who, sizeof who, "the %d ranks on this machine", group->local_ranks);
+        }
+        INFO("      memory: %s will need up to %s; %s %s, and %s are free now", who, want,
+             m->limited ? "the control group allows" : "the machine has", all, left);
         if (m->node_needs > m->node_free) {
             WARN("warning: %s: the run will need %s of memory, and %s are free now", group->machine->host,
                  want, left);
@@ -125,7 +129,8 @@ static void say(const memory *m)
         p4_plan_stage_id stage = p4_rank_plan_peak(&m->plan, true, &bytes);
         p4_format_bytes(want, bytes);
         p4_format_bytes(all, (double)m->in.room_bytes);
-        INFO("      memory of the GPU: %s of %s, in stage \"%s\"", want, all, p4_plan_stage_titles[stage]);
+        INFO("      GPU memory: each rank will need up to %s, in stage \"%s\"; the GPU has %s", want,
+             p4_plan_stage_titles[stage], all);
     }
 }
 
@@ -148,7 +153,7 @@ p4_rc p4_check_memory(p4_run *run, double process_bytes, p4_outlook *outlook)
     read_node(&m);
     TRY(choose(&m, &run->config));
     TRY(try_config(&m, &run->config, &fits));
-    *outlook = (p4_outlook){.windows = m.in.windows, .teacher_file_bytes = m.plan.teacher_file_bytes};
+    *outlook = (p4_outlook){.windows = m.in.windows, .rank = m.plan};
     if (fits) {
         say(&m);
         goto done;

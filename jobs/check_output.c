@@ -90,7 +90,7 @@ static p4_rc check_disk(const char *parent, const p4_disk_plan *plan)
 {
     p4_rc rc = P4_OK;
     struct statvfs disk;
-    char want[32], have[32], scratch[32], kept[32];
+    char want[32], have[32], outputs[32], scratch[32], kept[32], beside[64] = "";
     double needed = plan->outputs + plan->scratch, saved = plan->kept * plan->checkpoint;
     if (statvfs(parent, &disk) != 0 || disk.f_blocks == 0) { /* some file systems do not say */
         return P4_OK;
@@ -98,14 +98,16 @@ static p4_rc check_disk(const char *parent, const p4_disk_plan *plan)
     double room = (double)disk.f_bavail * (double)disk.f_frsize;
     p4_format_bytes(want, needed);
     p4_format_bytes(have, room);
-    p4_format_bytes(scratch, plan->scratch);
+    p4_format_bytes(outputs, plan->outputs);
     p4_format_bytes(kept, saved);
-    CHECK(needed <= room, "output_path: the outputs take %s%s%s%s, and the disk of %s has %s left", want,
-          plan->scratch > 0 ? " (" : "", plan->scratch > 0 ? scratch : "",
-          plan->scratch > 0 ? " of it while the run is under way)" : "", parent, have);
-    INFO("      outputs: %s on a disk with %s left; checkpoints: up to %s", want, have, kept);
+    if (plan->scratch > 0) {
+        snprintf(beside, sizeof beside, ", temporary files %s", p4_format_bytes(scratch, plan->scratch));
+    }
+    CHECK(needed <= room, "output_path: the outputs take %s%s, and the disk of %s has %s left", outputs,
+          beside, parent, have);
+    INFO("      disk: outputs %s%s, checkpoints up to %s; %s are free", outputs, beside, kept, have);
     if (needed + saved > room) {
-        WARN("warning: output_path: the disk of %s has %s left, the outputs take "
+        WARN("warning: output_path: the disk of %s has %s left, the outputs and temporary files take "
              "%s and checkpoints up to %s: the last of them may not be saved",
              parent, have, want, kept);
     }
@@ -113,17 +115,9 @@ done:
     return rc;
 }
 
-static p4_disk_plan output_plan(const p4_run *run, const p4_outlook *outlook, double copied_bytes)
-{
-    const p4_plan_input in = {
-        .config = &run->config, .original = &run->original, .windows = outlook->windows};
-    return p4_plan_disk(&in, copied_bytes, outlook->teacher_file_bytes);
-}
-
-void p4_check_output(const p4_run *run, bool has_model, const p4_outlook *outlook, p4_findings *f)
+void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *f)
 {
     const p4_config *c = &run->config;
-    int64_t copied_bytes = 0;
     char *parent = existing_parent(c->output_path);
     if (parent == NULL) {
         p4_findings_add(f, P4_E_SYSTEM);
@@ -136,10 +130,10 @@ void p4_check_output(const p4_run *run, bool has_model, const p4_outlook *outloo
     p4_findings_add(f, check_replaced(run, has_model));
     if (has_model) {
         p4_rc copied = c->save_dequantized_fp16 || c->exports.count > 0
-                           ? p4_hf_check_copied(&run->original.hf, &copied_bytes)
+                           ? p4_hf_check_copied(&run->original.hf, &outlook->copied_bytes)
                            : P4_OK;
         p4_findings_add(f, copied);
-        const p4_disk_plan disk = output_plan(run, outlook, (double)copied_bytes);
+        const p4_disk_plan disk = p4_check_disk_plan(run, outlook);
         p4_findings_add(f, check_disk(parent, &disk));
     }
     free(parent);

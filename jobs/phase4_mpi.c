@@ -130,11 +130,13 @@ static int plan(const p4_cli *cli)
                                      .ranks_per_node = cli->ranks_per_node,
                                      .memory_bytes = cli->memory_bytes,
                                      .host_bytes = cli->host_bytes,
-                                     .rates_path = cli->rates_path};
+                                     .rates_path = cli->rates_path,
+                                     .measures = true};
     if (p4_launched_rank() > 0) {
         return EXIT_SUCCESS;
     }
     p4_log_setup(cli->quiet || cli->json ? P4_LOG_WARN : P4_LOG_INFO, true);
+    p4_process_keep_memory();
     TRY(read_config(&config, cli, NULL));
     TRY(p4_plan_make(&plan, &config, &request));
     if (cli->json) {

@@ -43,6 +43,12 @@ p4_disk_plan p4_plan_disk(const p4_plan_input *input, double copied_bytes, doubl
  * rank_plans[0] are set. Local. */
 void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 
+/* plan_rates.c. The built-in table of GPUs, by their memory, or of CPUs. Local. */
+void p4_plan_rates_table(p4_rates *rates, bool on_gpu, double room_bytes, int threads);
+/* The table of CPUs, scaled by how fast a training pass over one narrow block of the model's proportions is
+ * on this machine, in about 0.1 s of processor time. Local. */
+p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads);
+
 /* plan_fit.c. rank_plans of all ranks: those with the same numbers once. The caller frees with p4_plan_free.
  * Local. */
 p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *input);
@@ -72,6 +78,8 @@ typedef p4_rc (*p4_plan_test)(void *user, const p4_config *config, bool *fits);
 /* Gives recompute and distill_teacher "auto" and micro_batch_size 0 the values of least cost with which it
  * fits; *config stays as it is if no values are. As collective as the test. */
 p4_rc p4_plan_choose(p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits);
+/* Are there such values? Fewer tests tell. */
+p4_rc p4_plan_can_fit(const p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits);
 /* advice: keys that make it fit, tried in the order of what they cost; "" if none do. */
 enum { P4_PLAN_ADVICE_BYTES = 512 };
 p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config, int ranks, p4_plan_test test,
@@ -83,13 +91,17 @@ typedef struct p4_plan_request {
     int job_ranks;             /* that share the nodes, where other models run beside this one; 0: `ranks` */
     double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
     double host_bytes;      /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
-    const char *rates_path; /* of phase4_bench rates; NULL: a built-in table */
+    const char *rates_path; /* of phase4_bench rates; NULL: a built-in table, or */
+    bool measures;          /* the CPUs of this machine, unless memory_bytes or host_bytes describe another */
 } p4_plan_request;
 /* The whole plan, without MPI. config: as given. The caller frees with p4_plan_free, after an error too.
  * P4_E_INPUT: the model, the file of rates, a number of ranks. Local. */
 p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request *request);
 
 /* plan_report.c. Local. */
+enum { P4_PLAN_DURATION_BYTES = 32 };
+/* "40.0 s", "12.0 min", "3.5 h". */
+const char *p4_plan_format_duration(char text[P4_PLAN_DURATION_BYTES], double seconds);
 void p4_plan_print(FILE *out, const p4_plan *plan);
 
 #endif

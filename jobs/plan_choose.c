@@ -156,17 +156,51 @@ done:
     return rc;
 }
 
-p4_rc p4_plan_choose(p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits)
+/* The changes that a run may choose by itself: of keys that are left open. With exact_sums two of them do not
+ * depend on the memory, and so not on the ranks. */
+static void allow_open(bool allowed[CHANGES], const p4_config *config)
 {
-    p4_rc rc = P4_OK;
-    bool used[CHANGES] = {false}, allowed[CHANGES] = {false};
-    /* With exact_sums these two do not depend on the memory, and so not on the ranks. */
+    for (int i = 0; i < CHANGES; i++) {
+        allowed[i] = false;
+    }
     allowed[0] = config->micro_batch_size == 0 && !config->exact_sums;
     allowed[1] = config->distill_teacher == P4_TEACHER_AUTO && !config->exact_sums;
     allowed[2] = allowed[3] = config->recompute == P4_RECOMPUTE_AUTO;
+}
+
+p4_rc p4_plan_choose(p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits)
+{
+    p4_rc rc = P4_OK;
+    bool used[CHANGES] = {false}, allowed[CHANGES];
+    allow_open(allowed, config);
     TRY(search(used, allowed, config, ranks, test, user, fits));
     if (*fits) {
         *config = changed(config, used, ranks);
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_plan_can_fit(const p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits)
+{
+    p4_rc rc = P4_OK;
+    bool allowed[CHANGES];
+    int last = 0; /* behind the last change that is allowed */
+    allow_open(allowed, config);
+    for (int i = 0; i < CHANGES; i++) {
+        last = allowed[i] ? i + 1 : last;
+    }
+    *fits = false;
+    for (int count = last; count >= 0 && !*fits;
+         count--) { /* all of them first: what needs least, as a rule */
+        bool used[CHANGES];
+        for (int i = 0; i < CHANGES; i++) {
+            used[i] = allowed[i] && i < count;
+        }
+        if (count == 0 || allowed[count - 1]) {
+            p4_config trial = changed(config, used, ranks);
+            TRY(test(user, &trial, fits));
+        }
     }
 done:
     return rc;

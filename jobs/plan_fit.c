@@ -12,20 +12,24 @@ static uint64_t mix(uint64_t hash, uint64_t value)
     return hash * 0xff51afd7ed558ccdu;
 }
 
-/* The tensors that a rank owns, and those of the blocks that it runs. */
-static uint64_t mix_tensors(uint64_t hash, const p4_plan_input *in, int rank)
+/* Of every rank: the tensors that it owns, and those of the blocks that it runs. A model may have tens of
+ * thousands of tensors, and the ranks be a thousand: one pass over the tensors for all. */
+static void mix_tensors(uint64_t *hashes, const p4_plan_input *in)
 {
     const p4_model *model = &in->original->hf.model;
     const p4_shard *shard = &in->original->shard;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
-        bool owns = shard->owner[i] == rank, runs = p->layer >= 0 && shard->stage[p->layer] == rank;
-        if (owns || runs) {
-            hash = mix(hash, (uint64_t)p->role << 3 | (uint64_t)p->ternary << 2 | (uint64_t)owns << 1 | runs);
-            hash = mix(hash, (uint64_t)p->rows << 32 | (uint64_t)p->cols);
+        int owner = shard->owner[i], runner = p->layer >= 0 ? shard->stage[p->layer] : owner;
+        const int ranks[] = {owner, runner};
+        for (int k = 0; k < (runner != owner ? 2 : 1); k++) {
+            bool owns = ranks[k] == owner, runs = p->layer >= 0 && ranks[k] == runner;
+            uint64_t *hash = &hashes[ranks[k]];
+            *hash =
+                mix(*hash, (uint64_t)p->role << 3 | (uint64_t)p->ternary << 2 | (uint64_t)owns << 1 | runs);
+            *hash = mix(*hash, (uint64_t)p->rows << 32 | (uint64_t)p->cols);
         }
     }
-    return hash;
 }
 
 static uint64_t mix_windows(uint64_t hash, int64_t windows, int64_t B, int rank, int ranks)
@@ -34,9 +38,11 @@ static uint64_t mix_windows(uint64_t hash, int64_t windows, int64_t B, int rank,
     return mix(hash, (uint64_t)count);
 }
 
-/* What a rank's memory depends on: ranks with the same number have the same plan. first: the plan of rank 0,
- * from which come the sizes of micro-batches, the same on every rank. */
-static uint64_t kind_of_rank(const p4_plan_input *in, const p4_rank_plan *first, int rank, int ranks)
+/* What a rank's memory depends on: ranks with the same number have the same plan. tensors: mix_tensors of
+ * this rank; first: the plan of rank 0, from which come the sizes of micro-batches, the same on every rank.
+ */
+static uint64_t kind_of_rank(const p4_plan_input *in, uint64_t tensors, const p4_rank_plan *first, int rank,
+                             int ranks)
 {
     const p4_shard *shard = &in->original->shard;
     const p4_config *c = in->config;
@@ -50,7 +56,7 @@ static uint64_t kind_of_rank(const p4_plan_input *in, const p4_rank_plan *first,
         hash = mix_windows(hash, p4_min_i64(reconstruct, calibration), first->reconstruct_pass_batch, rank,
                            ranks);
     }
-    return mix_tensors(hash, in, rank);
+    return mix(hash, tensors);
 }
 
 /* The plan of one rank of so many. Local. */
@@ -68,20 +74,24 @@ static p4_rc plan_rank(p4_rank_plan *plan, const p4_plan_input *in, int rank, in
     return p4_plan_rank_memory(plan, &own);
 }
 
-p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *in)
+/* The same until a rank does not fit where that is all that is asked. */
+static p4_rc plan_ranks(p4_plan *plan, const p4_plan_input *in, bool only_fitting)
 {
     p4_rc rc = P4_OK;
     int ranks = plan->ranks;
-    uint64_t *kinds = p4_alloc((size_t)ranks, sizeof *kinds);
+    uint64_t *kinds = p4_alloc((size_t)ranks, sizeof *kinds),
+             *tensors = p4_alloc((size_t)ranks, sizeof *tensors);
     free(plan->rank_plans);
     plan->rank_plans_count = 0;
     plan->rank_plans = p4_alloc((size_t)ranks, sizeof *plan->rank_plans);
-    TRY(kinds != NULL && plan->rank_plans != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(kinds != NULL && tensors != NULL && plan->rank_plans != NULL ? P4_OK : P4_E_SYSTEM);
     plan->rank_plans_count = 1;
     TRY(plan_rank(&plan->rank_plans[0], in, 0, ranks, plan->ranks_per_node));
-    kinds[0] = kind_of_rank(in, &plan->rank_plans[0], 0, ranks);
-    for (int rank = 1; rank < ranks; rank++) {
-        uint64_t kind = kind_of_rank(in, &plan->rank_plans[0], rank, ranks);
+    mix_tensors(tensors, in);
+    kinds[0] = kind_of_rank(in, tensors[0], &plan->rank_plans[0], 0, ranks);
+    bool goes_on = !only_fitting || p4_plan_fits(plan);
+    for (int rank = 1; rank < ranks && goes_on; rank++) {
+        uint64_t kind = kind_of_rank(in, tensors[rank], &plan->rank_plans[0], rank, ranks);
         int64_t at = 0;
         while (at < plan->rank_plans_count && kinds[at] != kind) {
             at++;
@@ -93,10 +103,17 @@ p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *in)
         kinds[at] = kind;
         plan->rank_plans_count++;
         TRY(plan_rank(&plan->rank_plans[at], in, rank, ranks, plan->ranks_per_node));
+        goes_on = !only_fitting || p4_plan_fits(plan);
     }
 done:
     free(kinds);
+    free(tensors);
     return rc;
+}
+
+p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *in)
+{
+    return plan_ranks(plan, in, false);
 }
 
 double p4_plan_node_needs(const p4_plan *plan)
@@ -129,20 +146,19 @@ p4_rc p4_plan_try(void *user, const p4_config *config, bool *fits)
     p4_plan_trial *t = user;
     p4_plan_input in = *t->in;
     in.config = config;
-    p4_rc rc = p4_plan_ranks(&t->plan, &in);
+    p4_rc rc = plan_ranks(&t->plan, &in, true);
     *fits = rc == P4_OK && p4_plan_fits(&t->plan);
     return rc;
 }
 
-/* With the values that a run on so many ranks chooses. */
+/* With values that a run on so many ranks may choose. */
 static p4_rc fits_on(p4_plan_trial *t, p4_original *original, int64_t ranks, bool *fits)
 {
     p4_rc rc = P4_OK;
-    p4_config config = *t->in->config;
     t->plan.ranks = (int)ranks;
     p4_shard_free(&original->shard);
     TRY(p4_original_shard(original, (int)ranks));
-    TRY(p4_plan_choose(&config, (int)ranks, p4_plan_try, t, fits));
+    TRY(p4_plan_can_fit(t->in->config, (int)ranks, p4_plan_try, t, fits));
 done:
     return rc;
 }

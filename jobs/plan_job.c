@@ -1,6 +1,5 @@
 /* plan_job.c - the whole plan of a run that is not there yet: any number of ranks, a device that need not be
  * at hand, a model of which config.json alone may be there. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,37 +13,6 @@
 enum { LEAST_TRIED = 1024, RANKS_MOST = 1 << 16 };
 /* Of a GPU, for its context, cuBLAS and NCCL, which open before the room is measured in a run. */
 static const double GPU_RESERVE = 2.0 * (1 << 30);
-
-/* Estimates, where a file of rates is not given. The training rate of an H200 is near what was measured
- * (docs/gpus.md: 78,080 tokens/s of the Llama 1.1B step are 484 TFLOP/s); the others were not. */
-static const p4_rates h200 = {.name = "built-in table, NVIDIA H200",
-                              .forward_flops = 600e12,
-                              .train_flops = 470e12,
-                              .memory_bytes = 3.0e12,
-                              .disk_read = 5e9,
-                              .disk_write = 2e9,
-                              .node_link = 360e9,
-                              .net_link = 45e9,
-                              .text_bytes = 50e6};
-static const p4_rates h100 = {.name = "built-in table, NVIDIA H100",
-                              .forward_flops = 580e12,
-                              .train_flops = 430e12,
-                              .memory_bytes = 2.2e12,
-                              .disk_read = 5e9,
-                              .disk_write = 2e9,
-                              .node_link = 360e9,
-                              .net_link = 45e9,
-                              .text_bytes = 50e6};
-/* Of one thread. */
-static const p4_rates cpu_thread = {.name = "built-in table, CPU",
-                                    .forward_flops = 90e9,
-                                    .train_flops = 60e9,
-                                    .memory_bytes = 4e9,
-                                    .disk_read = 1e9,
-                                    .disk_write = 0.5e9,
-                                    .node_link = 3e9,
-                                    .net_link = 10e9,
-                                    .text_bytes = 5e6};
 
 /* What stands for a rank's device and its group. */
 typedef struct place {
@@ -146,21 +114,18 @@ static void find_room(p4_plan *plan, const place *p, const p4_plan_request *requ
     plan->node_bytes = request->host_bytes > 0 || request->memory_bytes == 0 ? node : 0;
 }
 
-static p4_rc find_rates(p4_plan *plan, const place *p, const char *path)
+static p4_rc find_rates(p4_plan *plan, const place *p, const p4_plan_input *in,
+                        const p4_plan_request *request)
 {
-    const double H100_BYTES = 100e9; /* an H200 has 141 GB */
-    if (path != NULL) {
-        return p4_rates_read(&plan->rates, path);
+    bool elsewhere = plan->on_gpu || request->memory_bytes > 0 || request->host_bytes > 0;
+    if (request->rates_path != NULL) {
+        return p4_rates_read(&plan->rates, request->rates_path);
     }
-    plan->rates = plan->on_gpu ? plan->room_bytes > H100_BYTES ? h200 : h100 : cpu_thread;
-    if (!plan->on_gpu) {
-        int threads = p->compute.threads;
-        snprintf(plan->rates.name, sizeof plan->rates.name, "built-in table, CPU, %d thread%s a rank",
-                 threads, p4_plural(threads));
-        plan->rates.forward_flops *= threads;
-        plan->rates.train_flops *= threads;
-        plan->rates.text_bytes *= threads;
+    if (request->measures && !elsewhere) {
+        return p4_plan_rates_here(&plan->rates, &in->original->hf.model.arch,
+                                  in->config->calibration_sequence_length, p->compute.threads);
     }
+    p4_plan_rates_table(&plan->rates, plan->on_gpu, plan->room_bytes, p->compute.threads);
     return P4_OK;
 }
 
@@ -245,7 +210,7 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
     TRY(open_model(&original, c, plan->ranks));
     p4_plan_input in = {.config = c, .original = &original, .compute = &p.compute};
     find_room(plan, &p, request);
-    TRY(find_rates(plan, &p, request->rates_path));
+    TRY(find_rates(plan, &p, &in, request));
     in.windows = p4_plan_windows_found(c, &original);
     in.room_bytes = (int64_t)(plan->room_bytes - plan->reserve_bytes);
     p4_plan_trial t = {.plan = *plan, .in = &in};

@@ -16,6 +16,8 @@ typedef struct planner {
     p4_weight *packed; /* [params_count] the compressed model's forms, whose data are only marked as there */
     int64_t T;
     bool host;
+    /* What several stages hold; -1: not measured yet. A model may have tens of thousands of tensors. */
+    int64_t original_bytes, packed_form_bytes, packed_bytes, statistics_bytes;
     p4_rank_plan *out;
 } planner;
 
@@ -70,19 +72,23 @@ static p4_rc put_pass(const planner *p, p4_memory_use *use, bool reference)
 }
 
 /* The original's layers, where they have been loaded. */
-static p4_rc put_original(const planner *p, p4_memory_use *use)
+static p4_rc put_original(planner *p, p4_memory_use *use)
 {
-    int64_t bytes = p4_original_bytes(p->original, p->compute);
-    on_device(p, use, P4_MEMORY_ORIGINAL, (double)bytes);
-    return bytes >= 0 ? P4_OK : P4_E_SYSTEM;
+    if (p->original_bytes < 0) {
+        p->original_bytes = p4_original_bytes(p->original, p->compute);
+    }
+    on_device(p, use, P4_MEMORY_ORIGINAL, (double)p->original_bytes);
+    return p->original_bytes >= 0 ? P4_OK : P4_E_SYSTEM;
 }
 
 /* The compressed model as a form on the device. */
-static p4_rc put_packed_form(const planner *p, p4_memory_use *use)
+static p4_rc put_packed_form(planner *p, p4_memory_use *use)
 {
-    int64_t bytes = p4_device_form_bytes(p->compute->ops, p->compute->device, p->model, p->packed);
-    on_device(p, use, P4_MEMORY_CODES, (double)bytes);
-    return bytes >= 0 ? P4_OK : P4_E_SYSTEM;
+    if (p->packed_form_bytes < 0) {
+        p->packed_form_bytes = p4_device_form_bytes(p->compute->ops, p->compute->device, p->model, p->packed);
+    }
+    on_device(p, use, P4_MEMORY_CODES, (double)p->packed_form_bytes);
+    return p->packed_form_bytes >= 0 ? P4_OK : P4_E_SYSTEM;
 }
 
 static p4_rc plan_passes(planner *p)
@@ -189,13 +195,13 @@ static double largest_preserved(const p4_model *model)
 }
 
 /* An epoch's end, beside what training holds: the state is copied, then evaluated. */
-static p4_rc plan_epoch_end(const planner *p, p4_memory_use *use, const p4_memory_use *training)
+static p4_rc plan_epoch_end(planner *p, p4_memory_use *use, const p4_memory_use *training)
 {
     p4_rc rc = P4_OK;
     p4_memory_use copying = *training, evaluating = *training;
     on_host(&copying, P4_MEMORY_WORKSPACE, 4 * largest_preserved(p->model));
-    on_host(&copying, P4_MEMORY_CODES, (double)p4_packed_bytes(p->model)); /* the candidate */
-    on_host(&evaluating, P4_MEMORY_CODES, (double)p4_packed_bytes(p->model));
+    on_host(&copying, P4_MEMORY_CODES, (double)p->packed_bytes); /* the candidate */
+    on_host(&evaluating, P4_MEMORY_CODES, (double)p->packed_bytes);
     if (p->in->windows.eval > 0) {
         TRY(put_packed_form(p, &evaluating));
         TRY(put_pass(p, &evaluating, false));
@@ -286,21 +292,23 @@ static void add_lasting(planner *p)
     double windows =
         ids * (double)(p4_min_i64(w->calibration, p->c->calibration_samples) + w->eval + reconstruct) +
         (p->c->enable_fine_tuning ? order * (double)w->train : 0);
+    const double of_codes = masters_bytes(p, P4_PLAN_QUANTIZE),
+                 trained = masters_bytes(p, P4_PLAN_RECONSTRUCT);
+    double random = p->c->init == P4_INIT_RANDOM ? 4.0 * (double)p4_model_count_elements(p->model) : 0;
     for (int s = 0; s < P4_PLAN_STAGES; s++) {
         p4_memory_use *use = &p->out->stages[s];
         if (!p->out->runs[s]) {
             continue;
         }
         on_host(use, P4_MEMORY_WINDOWS, windows);
-        on_host(use, P4_MEMORY_ORIGINAL,
-                p->c->init == P4_INIT_RANDOM ? 4.0 * (double)p4_model_count_elements(p->model) : 0);
+        on_host(use, P4_MEMORY_ORIGINAL, random);
         on_host(use, P4_MEMORY_WORKSPACE,
-                s >= P4_PLAN_CALIBRATE && p->c->calibration_samples > 0
-                    ? (double)p4_statistics_bytes(p->model)
-                    : 0);
-        on_host(use, P4_MEMORY_CODES, s >= P4_PLAN_QUANTIZE ? (double)p4_packed_bytes(p->model) : 0);
+                s >= P4_PLAN_CALIBRATE && p->c->calibration_samples > 0 ? (double)p->statistics_bytes : 0);
+        on_host(use, P4_MEMORY_CODES, s >= P4_PLAN_QUANTIZE ? (double)p->packed_bytes : 0);
         on_host(use, P4_MEMORY_MASTERS,
-                s >= P4_PLAN_QUANTIZE && s < P4_PLAN_FINE_TUNE ? masters_bytes(p, (p4_plan_stage_id)s) : 0);
+                s < P4_PLAN_QUANTIZE || s >= P4_PLAN_FINE_TUNE ? 0
+                : s < P4_PLAN_RECONSTRUCT                      ? of_codes
+                                                               : trained);
     }
 }
 
@@ -330,6 +338,10 @@ p4_rc p4_plan_rank_memory(p4_rank_plan *plan, const p4_plan_input *in)
                  .compute = in->compute,
                  .T = in->config->calibration_sequence_length,
                  .host = in->compute->ops->host_memory,
+                 .original_bytes = -1,
+                 .packed_form_bytes = -1,
+                 .packed_bytes = p4_packed_bytes(&in->original->hf.model),
+                 .statistics_bytes = p4_statistics_bytes(&in->original->hf.model),
                  .out = plan};
     *plan = (p4_rank_plan){.rank = in->compute->group->rank, .alike = 1};
     TRY(mark_packed(&p));

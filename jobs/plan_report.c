@@ -3,14 +3,15 @@
 
 #include "jobs/plan.h"
 
-static const char *duration(char text[32], double seconds)
+const char *p4_plan_format_duration(char text[P4_PLAN_DURATION_BYTES], double seconds)
 {
+    enum { BYTES = P4_PLAN_DURATION_BYTES };
     if (seconds < 120) {
-        snprintf(text, 32, "%.1f s", seconds);
+        snprintf(text, BYTES, "%.1f s", seconds);
     } else if (seconds < 7200) {
-        snprintf(text, 32, "%.1f min", seconds / 60);
+        snprintf(text, BYTES, "%.1f min", seconds / 60);
     } else {
-        snprintf(text, 32, "%.1f h", seconds / 3600);
+        snprintf(text, BYTES, "%.1f h", seconds / 3600);
     }
     return text;
 }
@@ -56,7 +57,7 @@ static void print_stages(FILE *out, const p4_plan *plan, const p4_rank_plan *ran
             fprintf(out, "%-30s %12s %12s %12s %12s\n", p4_plan_stage_titles[s],
                     plan->on_gpu ? p4_format_bytes(device, p4_memory_sum(use->device)) : "",
                     p4_format_bytes(host, p4_memory_sum(use->host)), p4_format_bytes(sent, w->sent_bytes),
-                    duration(time, w->seconds));
+                    p4_plan_format_duration(time, w->seconds));
         }
     }
 }
@@ -81,7 +82,7 @@ static void print_disk(FILE *out, const p4_disk_plan *disk)
                 p4_format_bytes(checkpoint, disk->checkpoint));
     }
     if (disk->scratch > 0) {
-        fprintf(out, ", %s while it runs", p4_format_bytes(scratch, disk->scratch));
+        fprintf(out, ", temporary files %s while it runs", p4_format_bytes(scratch, disk->scratch));
     }
     fprintf(out, "\n");
 }
@@ -132,7 +133,7 @@ void p4_plan_print(FILE *out, const p4_plan *plan)
             p4_plural(plan->ranks), plan->device);
     fprintf(out, "rates: %s\n", plan->rates.name);
     print_stages(out, plan, rank);
-    fprintf(out, "\nwhole run: %s", duration(time, plan->total_s));
+    fprintf(out, "\nwhole run: %s", p4_plan_format_duration(time, plan->total_s));
     if (rank->runs[P4_PLAN_FINE_TUNE]) {
         fprintf(out, ", with %lld training step%s%s of micro-batches of %lld", (long long)plan->train_steps,
                 p4_plural(plan->train_steps),

@@ -7,6 +7,7 @@
  * (n-1)/n of what is summed to all, and (n-1)/n of what is summed to its owner or published by it, over the
  * slowest link: between nodes if there are several. */
 #include <math.h>
+#include <string.h>
 
 #include "jobs/plan.h"
 
@@ -225,6 +226,7 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
     const p4_plan_windows *w = &in->windows;
     p4_stage_work *load = &plan->work[P4_PLAN_LOAD], *last = &plan->work[P4_PLAN_EXPORT];
     double nodes = ceil(k.ranks / plan->ranks_per_node);
+    memset(plan->work, 0, sizeof plan->work);
     load->read_bytes = k.model_bytes + w->text_bytes;
     load->seconds = k.model_bytes / (nodes * plan->rates.disk_read) + w->text_bytes / plan->rates.text_bytes;
     if (runs[P4_PLAN_EVALUATE_PRE]) {

@@ -16,6 +16,17 @@
  * the process: the plan of a run (jobs/plan.h) counts on it for the next stage. */
 enum { MAPPED_BYTES = 256 << 10 };
 
+/* The largest values that the C library takes, or more than is freed at once. */
+enum { KEPT_BYTES = 32 << 20, KEPT_IN_ALL = 256 << 20 };
+
+void p4_process_keep_memory(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    (void)mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_IN_ALL);
+#endif
+}
+
 void p4_process_start(void)
 {
 #ifdef M_MMAP_THRESHOLD

@@ -14,6 +14,9 @@ void p4_process_let_threads_sleep(char **argv);
  * no file gets their numbers. A reader of the log that ends, or a limit on the size of files, makes a write
  * fail in place of ending the process, and a failed write of an HDF5 file does not crash its end. Local. */
 void p4_process_start(void);
+/* From here on memory that is freed stays with the process, for a program that takes and frees lists of tens
+ * of thousands of entries hundreds of times and holds little. Call after p4_process_start. Local. */
+void p4_process_keep_memory(void);
 /* The exit status of a program that ends with this code: docs/running.md has the table. A call in the wrong
  * order is a fault of the program, and 3 is the status of a verdict. Local. */
 int p4_process_status(p4_rc rc);

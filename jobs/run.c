@@ -144,20 +144,21 @@ static double seconds_of(const p4_results *results, const char *stage)
     return 0;
 }
 
-/* Seconds that the stages behind this one will take at the speed of those before it; NAN: there are none to
- * judge by. */
+/* Seconds that the stages behind this one will take: at the speed of those before it or, where there are none
+ * to judge by, as planned. */
 static double forecast_after(const p4_run *run, int stage)
 {
-    double done = 0, seconds = 0, after = 0;
-    for (int i = 0; i < STAGES && run->done[0]; i++) {
-        double work = stages[i].work != NULL ? stages[i].work(run) : 0;
+    double done = 0, seconds = 0, after = 0, planned_s = 0;
+    for (int i = 0; i < STAGES; i++) {
+        double work = run->done[0] && stages[i].work != NULL ? stages[i].work(run) : 0;
         if (run->done[i] && work > 0) {
             done += work;
             seconds += seconds_of(&run->results, p4_plan_stage_names[i]);
         }
         after += i > stage ? work : 0;
+        planned_s += i > stage && !run->done[i] ? run->planned_s[i] : 0;
     }
-    return done > 0 ? after * seconds / done : NAN;
+    return done > 0 ? after * seconds / done : planned_s;
 }
 
 static p4_rc run_stage(p4_run *run, int i)
@@ -304,7 +305,7 @@ static void close_run(p4_run *run)
 }
 
 /* Device, output directory, stages, verdict. Collective. */
-static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
+static p4_rc execute(p4_run *run, p4_group *group, bool measures, bool *output_taken)
 {
     p4_rc rc = P4_OK;
     p4_compute_settings settings = p4_settings_compute(&run->config);
@@ -312,7 +313,7 @@ static p4_rc execute(p4_run *run, p4_group *group, bool *output_taken)
     say_setup(run);
     TRY(p4_provenance_begin(run));
     TRY(open_resume(run));
-    TRY(p4_check_run(run, false));
+    TRY(p4_check_run(run, false, measures));
     TRY_ROOT(group, take_output(run));
     TRY(p4_resume_choose(run));
     TRY_ROOT(group, mark_unfinished(run));
@@ -324,7 +325,7 @@ done:
     return rc;
 }
 
-p4_rc p4_run_check(p4_group *group, const p4_config *config)
+p4_rc p4_run_check(p4_group *group, const p4_config *config, bool measures)
 {
     p4_rc rc = P4_OK;
     p4_run *run = p4_alloc(1, sizeof *run);
@@ -335,7 +336,7 @@ p4_rc p4_run_check(p4_group *group, const p4_config *config)
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
     TRY(open_resume(run));
-    TRY(p4_check_run(run, true));
+    TRY(p4_check_run(run, true, measures));
     p4_resume_say(run, "would continue");
 done:
     if (run != NULL) {
@@ -345,8 +346,8 @@ done:
     return rc;
 }
 
-p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback log_callback, void *log_user,
-                     p4_results *results)
+p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4_log_callback log_callback,
+                     void *log_user, p4_results *results)
 {
     p4_rc rc = P4_OK;
     bool output_taken = false;
@@ -359,7 +360,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, p4_log_callback l
     run->log_callback = log_callback;
     run->log_user = log_user;
     p4_results_init(&run->results);
-    rc = execute(run, group, &output_taken);
+    rc = execute(run, group, measures, &output_taken);
     run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
     (void)p4_utc_now(run->results.provenance.ended);
     if (output_taken) {

@@ -37,10 +37,17 @@ RUN=("$PHASE4_MPI")
 tree() { find out -type f -exec sha256sum {} + | sort; }
 
 # Nothing is wrong, and nothing is changed.
-ended 0 'cfg.json: no error found' 'Plan and checks' 'memory of this node' 'outputs:' -- --check cfg.json
+ended 0 'cfg.json: no error found' 'Plan and checks' 'memory: the run will need up to' 'threads: 1, on' 'disk: outputs' -- --check cfg.json
 [ ! -e out ] || fail '--check made the output directory'
+# How long a run will take: where it is more than a second, by how fast this machine is, and where it is long, with the keys that decide.
+grep -qF 'time: less than a second (rates: built-in table, CPU, 1 thread a rank)' log || fail 'no time'
+ended 0 'time: about' 'rates: measured here in' 'fine_tune_max_steps, now 50000000' -- --check cfg.json enable_fine_tuning=true \
+    fine_tune_epochs=1000000 global_batch_tokens=12 'train_files=["ok.bin"]' warmup_steps=1
+# Temporary files are not among the outputs: tokens of the text to train on, 2 bytes each.
+yes 'a few words' | head -c 30000 >text.txt
+ended 0 'temporary files' -- --check cfg.json enable_fine_tuning=true global_batch_tokens=12 'train_files=["text.txt"]' warmup_steps=1
 RUN=("$MPIRUN" -n 2 "$PHASE4_MPI")
-ended 0 'cfg.json: no error found' -- --check cfg.json
+ended 0 'cfg.json: no error found' 'memory: the 2 ranks on this machine will need up to' 'threads: 1 for each rank' -- --check cfg.json
 RUN=("$PHASE4_MPI")
 
 # Several things at once, with a successful run's results in the directory: they stay as they are.
@@ -202,7 +209,7 @@ END
 status=0
 TIMEFORMAT='%U %S'
 used=$({ time "$PHASE4_MPI" --check cfg.json model_path=huge enable_fine_tuning=true fine_tune_max_steps=2 >log 2>&1 || status=$?; } 2>&1)
-grep -qE 'memory of this node|the memory that 1 rank will need' log || fail 'no word of memory for 70B parameters'
-grep -qE 'outputs: 14[0-9]|outputs take 14[0-9]' log || fail 'no word of 147 GiB of outputs'
+grep -qE 'memory: the run will need|the memory that 1 rank will need' log || fail 'no word of memory for 70B parameters'
+grep -qE 'disk: outputs 14[0-9]|outputs take 14[0-9]' log || fail 'no word of 147 GiB of outputs'
 awk -v used="$used" 'BEGIN {split(used, t, " "); exit !(t[1] + t[2] < 2)}' || fail "the check of a 70B directory took $used s of processor time"
 echo "70B directory checked with $used s of processor time"

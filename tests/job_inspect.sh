@@ -29,7 +29,7 @@ compress gpt2-plain c preserve_embedding_precision=false
 compress llama-gqa d sparsity_threshold=0.1 save_dequantized_fp16=false
 
 for run in a b c; do
-    inspected 0 'verdict    verified' $run
+    inspected 0 'result     intact' $run
     inspected 0 'bit for bit' $run/model.h5 --threads 2
 done
 inspected 0 'not compared' d
@@ -126,13 +126,13 @@ weights=dequantized_fp16/model.safetensors
 cp -r a fp16
 damage "fp16/$weights" "$(($(wc -c <"fp16/$weights") - 2))"
 inspected 5 '1 elements of' fp16
-inspected 5 'DOES NOT VERIFY' fp16
+inspected 5 'NOT INTACT' fp16
 status=0
 "$PHASE4_INSPECT" -q fp16 >log 2>&1 || status=$?
 [ $status = 5 ] && grep -q 'are not those of model.h5; the first, \[' log || complain "-q: status $status"
 cp -r a other
 cp b/$weights other/dequantized_fp16
-inspected 5 'DOES NOT VERIFY' other
+inspected 5 'NOT INTACT' other
 cp -r a recorded
 sed -i 's/"sparsity_ratio":[^,]*/"sparsity_ratio": 0.5/' recorded/compression_metadata.json
 inspected 5 'compression_metadata.json: sparsity_ratio is recorded as 0.5, model.h5 gives' recorded

@@ -140,6 +140,36 @@ advice=$(sed -n 's/^it fits with //p' log)
 "$PHASE4_MPI" --plan cfg.json --ranks 16 --device-memory 100G "${small[@]}" micro_batch_size=128 $advice >log 2>&1 || { cat log; exit 1; }
 grep -q 'the run fits' log || { echo "with $advice:"; cat log; exit 1; }
 
+# The smallest number of GPUs is that with which a plan fits, and with one less none does, also for a mixture of experts.
+mkdir experts
+python3 - <<'END'
+import json
+json.dump({"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 1024, "intermediate_size": 2048,
+           "moe_intermediate_size": 256, "num_experts": 32, "num_experts_per_tok": 4, "norm_topk_prob": True, "num_hidden_layers": 12,
+           "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 8192, "max_position_embeddings": 4096,
+           "rms_norm_eps": 1e-6, "rope_theta": 1e6, "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": 1,
+           "eos_token_id": 2, "decoder_sparse_step": 1, "mlp_only_layers": []}, open("experts/config.json", "w"))
+END
+for model in outline experts; do
+    memory=80G
+    [ $model = outline ] || memory=4G
+    of_gpus() { "$PHASE4_MPI" --plan --json cfg.json --device-memory $memory device=cuda model_path=$model --ranks "$1" 2>log | python3 -c "
+import json, sys
+plan = json.load(sys.stdin)
+print(plan['least_ranks'], 'fits' if plan['fits'] else 'does not fit')"; }
+    read -r least fits < <(of_gpus 64)
+    [ "$least" -gt 1 ] && [ "$fits" = fits ] || { echo "$model: $least, $fits on 64 GPUs"; cat log; exit 1; }
+    [ "$(of_gpus "$least")" = "$least fits" ] && [ "$(of_gpus $((least - 1)))" = "$least does not fit" ] ||
+        { echo "$model: $least is not the smallest number of GPUs"; exit 1; }
+done
+
+# Times of this machine's CPUs are measured; a described machine, a batch and a file of rates are not this machine.
+"$PHASE4_MPI" --plan cfg.json >log 2>&1 && grep -qE '^rates: measured here in [0-9.]+ s, 1 thread a rank$' log || { cat log; exit 1; }
+for described in '--host-memory 64G' '--device-memory 64G'; do
+    # shellcheck disable=SC2086
+    "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
+done
+
 # Work beside the steps counts: evaluations at the ends of epochs (20 steps) and by eval_every, each once, and the pass that makes a
 # cached teacher. So do the layers that see all tokens, where others have a window, and the order of windows that are mixed.
 plan() { "$PHASE4_MPI" --plan --json "$TMP/cfg.json" reconstruct=false eval_samples=8 fine_tune_epochs=2 fine_tune_max_steps=30 "${@:2}" >"$1.json" 2>log ||

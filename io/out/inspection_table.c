@@ -104,7 +104,7 @@ static void tensors(FILE *to, const p4_inspection *x)
     }
 }
 
-static void verdict(FILE *to, const p4_inspection *x)
+static void state(FILE *to, const p4_inspection *x)
 {
     fprintf(to, "\n  checksums  every byte of every tensor was read and agrees with its checksum\n");
     if (x->fp16_path[0] == '\0') {
@@ -123,7 +123,9 @@ static void verdict(FILE *to, const p4_inspection *x)
     if (x->findings.count > P4_FINDINGS_KEPT) {
         fprintf(to, "  FOUND      %lld more\n", (long long)(x->findings.count - P4_FINDINGS_KEPT));
     }
-    fprintf(to, "  verdict    %s\n", x->findings.count == 0 ? "verified" : "DOES NOT VERIFY");
+    fprintf(to, "  result     %s\n",
+            x->findings.count == 0 ? "intact: no damage and no disagreement between the files was found"
+                                   : "NOT INTACT: the lines above say what is wrong");
 }
 
 void p4_inspection_table(FILE *to, const p4_inspection *x)
@@ -136,7 +138,7 @@ void p4_inspection_table(FILE *to, const p4_inspection *x)
     evaluation(to, "quantized", &x->post);
     evaluation(to, "final", &x->final);
     tensors(to, x);
-    verdict(to, x);
+    state(to, x);
 }
 
 /* ---- two results ---- */

@@ -125,8 +125,8 @@ static p4_rc measure(p4_trainer *t, int64_t room_bytes, int64_t windows, p4_trai
     TRY(p4_trainer_choose_micro_batch(t, left));
     memory->micro_batch = t->batch.size;
     if (distills) {
-        TRY(p4_teacher_plan_bytes(teacher, t->compute, t->original, &t->plan.teacher, t->batch.size,
-                                  windows));
+        teacher->work = p4_teacher_work_bytes(&t->teacher, t->batch.size);
+        TRY(teacher->work >= 0 ? P4_OK : P4_E_SYSTEM);
     }
     p4_net_plan plan = p4_trainer_net_plan(t, t->batch.size);
     memory->activations_bytes = p4_net_bytes(t->compute->ops, t->compute->device, t->model, &plan);

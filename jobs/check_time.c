@@ -1,0 +1,104 @@
+#include <math.h>
+#include <string.h>
+
+#include "jobs/check.h"
+
+p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook)
+{
+    const p4_plan_input in = {
+        .config = &run->config, .original = &run->original, .windows = outlook->windows};
+    return p4_plan_disk(&in, (double)outlook->copied_bytes, outlook->rank.teacher_file_bytes);
+}
+
+/* Where a stage takes this part of the run, what shortens it is worth a word. */
+static const double WORTH = 0.2;
+
+/* "Fine-tune 12.0 min, Reconstruct blocks 8.1 min": the longest stages. */
+static void list_longest(char *text, size_t bytes, const p4_plan *plan)
+{
+    char time[P4_PLAN_DURATION_BYTES];
+    bool said[P4_PLAN_STAGES] = {false};
+    text[0] = '\0';
+    for (int count = 0; count < 2; count++) {
+        int longest = -1;
+        for (int s = 0; s < P4_PLAN_STAGES; s++) {
+            bool longer = longest < 0 || plan->work[s].seconds > plan->work[longest].seconds;
+            longest = !said[s] && longer ? s : longest;
+        }
+        if (plan->work[longest].seconds >= WORTH * plan->total_s) {
+            size_t used = strlen(text);
+            snprintf(text + used, bytes - used, "%s%s %s", used > 0 ? ", " : "",
+                     p4_plan_stage_titles[longest],
+                     p4_plan_format_duration(time, plan->work[longest].seconds));
+            said[longest] = true;
+        }
+    }
+}
+
+/* The keys that decide how long the long stages take, with their values now. */
+static void say_shorter(const p4_run *run, const p4_plan *plan)
+{
+    const p4_config *c = &run->config;
+    const int64_t T = c->calibration_sequence_length;
+    double least = WORTH * plan->total_s;
+    if (plan->work[P4_PLAN_FINE_TUNE].seconds >= least) {
+        int64_t sequences = p4_settings_train(c, T, NULL).sequences;
+        INFO(
+            "      fewer steps (fine_tune_max_steps, now %lld) or fewer tokens in each (global_batch_tokens, "
+            "now %lld) make fine-tuning shorter",
+            (long long)plan->train_steps, (long long)(sequences * T));
+    }
+    if (plan->work[P4_PLAN_RECONSTRUCT].seconds >= least) {
+        int64_t steps = p4_settings_reconstruct(c, p4_settings_reconstruct_windows(c, T), T, NULL).steps;
+        INFO("      fewer steps (reconstruct_steps, now %lld) make the reconstruction of blocks shorter; "
+             "reconstruct=false leaves it out, at a loss of quality",
+             (long long)steps);
+    }
+    if (plan->work[P4_PLAN_EVALUATE_POST].seconds + plan->work[P4_PLAN_EVALUATE_FINAL].seconds >= least) {
+        INFO("      fewer windows (eval_samples, now %lld) make evaluations shorter",
+             (long long)c->eval_samples);
+    }
+}
+
+p4_rc p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
+{
+    /* On CPUs, where a newcomer starts; and what is not worth a measurement. */
+    const double LONG_S = 300, SHORT_S = 1;
+    p4_rc rc = P4_OK;
+    p4_compute *compute = &run->compute;
+    bool cpu = compute->ops->host_memory;
+    char time[P4_PLAN_DURATION_BYTES], longest[128];
+    p4_rank_plan rank = outlook->rank;
+    const p4_plan_input in = {
+        .config = &run->config, .original = &run->original, .compute = compute, .windows = outlook->windows};
+    p4_plan plan = {.ranks = compute->group->ranks,
+                    .ranks_per_node = compute->group->local_ranks,
+                    .on_gpu = !cpu,
+                    .rank_plans_count = 1,
+                    .rank_plans = &rank,
+                    .train_steps = p4_plan_steps(&run->config, &outlook->windows),
+                    .disk = p4_check_disk_plan(run, outlook)};
+    p4_plan_rates_table(&plan.rates, !cpu, (double)compute->ops->room_bytes(compute->device),
+                        compute->threads);
+    p4_plan_time(&plan, &in);
+    if (cpu && measures && plan.total_s > SHORT_S) {
+        TRY(p4_plan_rates_here(&plan.rates, &run->original.hf.model.arch,
+                               run->config.calibration_sequence_length, compute->threads));
+        p4_plan_time(&plan, &in);
+    }
+    for (int s = 0; s < P4_PLAN_STAGES; s++) {
+        run->planned_s[s] = plan.work[s].seconds;
+    }
+    list_longest(longest, sizeof longest, &plan);
+    if (plan.total_s < SHORT_S) {
+        INFO("      time: less than a second (rates: %s)", plan.rates.name);
+    } else {
+        INFO("      time: about %s%s%s (rates: %s)", p4_plan_format_duration(time, plan.total_s),
+             longest[0] != '\0' ? ", of which " : "", longest, plan.rates.name);
+    }
+    if (cpu && plan.total_s > LONG_S) {
+        say_shorter(run, &plan);
+    }
+done:
+    return rc;
+}

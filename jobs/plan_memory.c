@@ -269,7 +269,9 @@ static p4_rc plan_last(planner *p)
         use = begin(p, P4_PLAN_GRADIENT_FLOW);
         TRY(again ? put_original(p, use) : P4_OK);
         TRY(first ? put_packed_form(p, use) : P4_OK);
-        int64_t bytes = first ? p4_gradient_flow_bytes(p->compute, p->model, p->T, p->c->activation_bits) : 0;
+        int64_t bytes = first ? p4_gradient_flow_bytes(p->compute, p->model, p->T, p->c->activation_bits,
+                                                       p->c->learn_scales && p4_settings_quantizes(p->c))
+                              : 0;
         TRY(bytes >= 0 ? P4_OK : P4_E_SYSTEM);
         on_device(p, use, P4_MEMORY_ACTIVATIONS, (double)bytes);
     }

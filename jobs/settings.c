@@ -57,7 +57,8 @@ static p4_optim_settings optim_settings(const p4_config *c)
                                .weight_decay = (float)c->weight_decay,
                                .clip = (float)c->gradient_clip,
                                .half_state = c->optimizer_state == P4_OPTIMIZER_STATE_BF16,
-                               .seed = c->seed};
+                               .seed = c->seed,
+                               .learn_scales = c->learn_scales};
 }
 
 /* A recipe's default keeps the ternary model close to the original where that has learned something; a key
@@ -209,6 +210,14 @@ static void warn_of_distillation(const p4_config *c)
     }
 }
 
+static void warn_of_scales(const p4_config *c)
+{
+    if (c->learn_scales && !(c->enable_fine_tuning && p4_settings_quantizes(c))) {
+        WARN("warning: key \"learn_scales\": true has no effect: %s",
+             c->enable_fine_tuning ? "quantizer is \"none\"" : "enable_fine_tuning is false");
+    }
+}
+
 /* Settings that are given and change nothing. */
 static void warn_without_effect(const p4_config *c, const p4_model *model)
 {
@@ -291,6 +300,7 @@ p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int r
         warn_without_effect(c, model);
     }
     warn_of_distillation(c);
+    warn_of_scales(c);
     warn_of_evaluations(c);
     CHECK(c->distill == 0 || c->distill_teacher != P4_TEACHER_CACHED || c->distill_top_k <= model->arch.V,
           "key \"distill_top_k\": found %d, expected at most the %lld tokens of the vocabulary of %s",

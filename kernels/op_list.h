@@ -178,6 +178,18 @@ P4_OP(void, moments, p4_device *device, p4_moments *moments, const void *x, int6
  * the device that grows with cols; when it runs out of memory, sync reports it. */
 P4_OP(void, quantize, p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
       const p4_weight *weight, p4_quant_method method, float threshold, const float *importance)
+/* --- scales that are trained: docs/methods.md 3.3 ------------------------------------------------ */
+
+/* fp32 gradient [scales of codes] = of each scale the sum of g t over its weights, in double, divided by the
+ * square root of their number; g, fp32 [rows, cols], is the gradient at the weights that the codes stand for.
+ */
+P4_OP(void, scale_gradient, p4_device *device, float *gradient, const float *g, const p4_weight *codes)
+/* learned [scales of codes] = max(learned, 0), fp32; scale = the same in fp16, with overflow to infinity.
+ * h_error (NULL: not wanted): the figures of `quantize`, but for nonfinite, which is 0, of w, fp32 [rows,
+ * cols], and what codes and scale stand for. Reads the codes alone of `codes`. */
+P4_OP(void, store_scales, p4_device *device, uint16_t *scale, float *learned, p4_quant_error *h_error,
+      const p4_weight *codes, const float *w)
+
 /* --- quantizing under H: types in kernels/ops.h, formulas in docs/methods.md 1 -------------------- */
 
 P4_OP(void, hessian_add, p4_device *device, const p4_hessian_add_args *args)

@@ -139,6 +139,8 @@ const p4_config_row p4_config_table[] = {
      .help = "Decay of the Grokfast average."},
     {FIELD(grokfast_lambda), BOTH(2.0), RANGE(0, 100),
      .help = "Weight of the Grokfast average in the gradient."},
+    {FIELD(learn_scales), BOTH(0),
+     .help = "Train the scales of ternary weights as parameters; false: the quantizer computes them in every step."},
     {FIELD(distill), .seed = 0, .quality = 0.9, RANGE(0, 1),
      .help = "Weight of distillation from the original model in the loss; 0: cross-entropy alone."},
     {FIELD(distill_temperature), BOTH(1.0), RANGE(0, 100), .min_open = true,

@@ -80,6 +80,10 @@ static void place_all_of(p4_optim *o, const bool *held, const int64_t *keys, int
             o->v_at[i] = o->v_count;
             o->v_count += elements(p);
         }
+        if (o->settings.learn_scales && p->ternary) {
+            o->scale_at[i] = o->scale_count;
+            o->scale_count += p4_param_scale_count(p);
+        }
         last = i;
     }
 }
@@ -95,7 +99,7 @@ static p4_rc place(p4_optim *o, const bool *held, const bool *sharded)
     for (int64_t i = 0; i < count; i++) {
         o->index[i] = index;
         index += (uint64_t)elements(&o->model->params[i]);
-        o->at[i] = o->v_at[i] = -1;
+        o->at[i] = o->v_at[i] = o->scale_at[i] = -1;
         keys[i] = place_key(o, sharded, i);
     }
     for (int64_t key = next_key(o, keys, -1, count); key <= count; key = next_key(o, keys, key, count)) {
@@ -206,6 +210,12 @@ static void lay_out(p4_optim *o, p4_arena *arena)
     o->v = p4_arena_take(arena, o->v_count * each);
     o->ema = o->settings.grokfast ? p4_arena_take(arena, o->count * each) : NULL;
     o->work = p4_arena_take(arena, largest_work(o) * 4);
+    if (o->scale_count > 0) {
+        o->scales = p4_arena_take(arena, o->scale_count * 4);
+        o->scale_grad = p4_arena_take(arena, o->scale_count * 4);
+        o->scale_m = p4_arena_take(arena, o->scale_count * 4);
+        o->scale_v = p4_arena_take(arena, o->scale_count * 4);
+    }
     o->sums = p4_arena_take(arena, 2 * sizeof *o->sums);
     o->numbers = p4_arena_take(arena, sizeof *o->numbers);
 }
@@ -217,13 +227,14 @@ p4_rc p4_optim_lay_out(p4_optim *o, const p4_ops *ops, p4_device *device, const 
     *o = (p4_optim){.ops = ops, .device = device, .model = model, .settings = *settings};
     o->at = p4_alloc((size_t)model->params_count, sizeof *o->at);
     o->v_at = p4_alloc((size_t)model->params_count, sizeof *o->v_at);
+    o->scale_at = p4_alloc((size_t)model->params_count, sizeof *o->scale_at);
     o->index = p4_alloc((size_t)model->params_count, sizeof *o->index);
     const size_t matrices = (size_t)count_matrices(model);
     o->groups = p4_alloc(matrices, sizeof *o->groups);
     o->muon_items = p4_alloc(matrices, sizeof *o->muon_items);
     o->adamw_items = p4_alloc((size_t)model->params_count, sizeof *o->adamw_items);
-    if (o->at == NULL || o->v_at == NULL || o->index == NULL || o->groups == NULL || o->muon_items == NULL ||
-        o->adamw_items == NULL) {
+    if (o->at == NULL || o->v_at == NULL || o->scale_at == NULL || o->index == NULL || o->groups == NULL ||
+        o->muon_items == NULL || o->adamw_items == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
@@ -242,9 +253,9 @@ done:
 p4_optim_memory p4_optim_bytes(const p4_optim *o)
 {
     int64_t each = o->settings.half_state ? 2 : 4, averages = o->settings.grokfast ? o->count : 0;
-    p4_optim_memory bytes = {.masters = o->count * 4,
-                             .gradients = o->count * 4,
-                             .state = (o->count + o->v_count + averages) * each};
+    p4_optim_memory bytes = {.masters = (o->count + o->scale_count) * 4,
+                             .gradients = (o->count + o->scale_count) * 4,
+                             .state = (o->count + o->v_count + averages) * each + 2 * o->scale_count * 4};
     bytes.work = o->memory_bytes - bytes.masters - bytes.gradients - bytes.state;
     return bytes;
 }
@@ -274,6 +285,7 @@ void p4_optim_close(p4_optim *o)
     }
     free(o->at);
     free(o->v_at);
+    free(o->scale_at);
     free(o->index);
     free(o->groups);
     free(o->muon_items);
@@ -377,6 +389,11 @@ void p4_optim_update(p4_optim *o)
     }
     o->ops->adamw(o->device, o->adamw_items, o->adamw_items_count, s->beta1, s->beta2, s->eps, s->half_state,
                   o->numbers);
+    if (o->scale_count > 0) { /* their state is always fp32 */
+        const p4_adamw_item scales = {
+            .w = o->scales, .m = o->scale_m, .v = o->scale_v, .g = o->scale_grad, .count = o->scale_count};
+        o->ops->adamw(o->device, &scales, 1, s->beta1, s->beta2, s->eps, false, o->numbers);
+    }
 }
 
 double p4_schedule_lr(double peak, double final_fraction, int64_t warmup, int64_t step, int64_t steps)

@@ -19,6 +19,7 @@ typedef struct p4_optim_settings {
     float clip;      /* global norm; 0: no clipping */
     bool half_state; /* m, v, momentum and Grokfast's average in bf16, rounded at random (kernels/state.h) */
     uint64_t seed;   /* of that rounding */
+    bool learn_scales; /* the scales of ternary parameters are trained too, by AdamW */
 } p4_optim_settings;
 
 /* Muon matrices of one shape, updated in one call: muon_items [first, first + count). */
@@ -38,7 +39,12 @@ typedef struct p4_optim {
     int64_t replicated_count; /* elements [0, replicated_count) are replicated on all ranks */
     int64_t count, v_count;
     float *master, *grad, *work;
-    char *ema, *m, *v;          /* state: fp32 or bf16 */
+    char *ema, *m, *v; /* state: fp32 or bf16 */
+    int64_t *scale_at; /* [params_count]: first of its scales, -1: none are held or learned here. The scales
+                          of parameters whose masters follow each other do so too */
+    int64_t scale_count;
+    float *scales, *scale_grad, *scale_m,
+        *scale_v;               /* device [scale_count]; NULL: settings.learn_scales is false */
     double *sums;               /* device [2]: squares of replicated and of owned gradients */
     p4_step_numbers *numbers;   /* device: of the next grokfast or update */
     p4_muon_group *groups;      /* [groups_count], in the order in which shapes first occur */
@@ -87,7 +93,8 @@ void p4_optim_sq_norms(p4_optim *optim);
 /* The low-pass filter on every held gradient; its average starts at the first gradient. */
 void p4_optim_put_grokfast(p4_optim *optim);
 void p4_optim_grokfast(p4_optim *optim);
-/* One update of everything held with gradients multiplied by g_scale (clipping). `put` counts the step. */
+/* One update of everything held with gradients multiplied by g_scale (clipping), learned scales by those in
+ * scale_grad. `put` counts the step. */
 void p4_optim_put_update(p4_optim *optim, float lr, float g_scale);
 void p4_optim_update(p4_optim *optim);
 

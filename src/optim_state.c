@@ -4,7 +4,8 @@
 
 const char *p4_optim_part_name(p4_optim_part part)
 {
-    static const char *const names[P4_PART_COUNT] = {"master", "momentum", "variance", "average"};
+    static const char *const names[P4_PART_COUNT] = {"master", "momentum",       "variance",      "average",
+                                                     "scale",  "scale_momentum", "scale_variance"};
     return names[part];
 }
 
@@ -18,21 +19,35 @@ static int64_t find_tensor(const p4_model *model, const char *name)
     return -1;
 }
 
+/* One for each scale, not for each weight? */
+static bool is_of_scales(p4_optim_part part)
+{
+    return part == P4_PART_SCALE || part == P4_PART_SCALE_MOMENTUM || part == P4_PART_SCALE_VARIANCE;
+}
+
+void p4_optim_part_shape(const p4_param *param, p4_optim_part part, int64_t *rows, int64_t *cols)
+{
+    *rows = is_of_scales(part) ? p4_param_scale_count(param) : param->rows;
+    *cols = is_of_scales(part) ? 1 : param->cols;
+}
+
 /* The part in device memory, NULL when it is not here. */
 static char *find_part(const p4_optim *o, const char *tensor, p4_optim_part part, int64_t *bytes)
 {
-    int64_t i = find_tensor(o->model, tensor), each = o->settings.half_state ? 2 : 4;
+    int64_t i = find_tensor(o->model, tensor), each = o->settings.half_state ? 2 : 4, rows, cols;
     *bytes = 0;
     if (i < 0 || o->at[i] < 0) {
         return NULL;
     }
-    char *arrays[P4_PART_COUNT] = {(char *)o->master, o->m, o->v, o->ema};
-    int64_t at = part == P4_PART_VARIANCE ? o->v_at[i] : o->at[i];
-    each = part == P4_PART_MASTER ? 4 : each;
+    char *arrays[P4_PART_COUNT] = {
+        (char *)o->master, o->m, o->v, o->ema, (char *)o->scales, (char *)o->scale_m, (char *)o->scale_v};
+    int64_t at = part == P4_PART_VARIANCE ? o->v_at[i] : is_of_scales(part) ? o->scale_at[i] : o->at[i];
+    each = part == P4_PART_MASTER || is_of_scales(part) ? 4 : each;
     if (arrays[part] == NULL || at < 0) {
         return NULL;
     }
-    *bytes = o->model->params[i].rows * o->model->params[i].cols * each;
+    p4_optim_part_shape(&o->model->params[i], part, &rows, &cols);
+    *bytes = rows * cols * each;
     return arrays[part] + at * each;
 }
 

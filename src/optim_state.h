@@ -10,13 +10,20 @@ typedef enum p4_optim_part {
     P4_PART_MOMENTUM, /* AdamW's first moment, Muon's momentum: fp32, or bf16 with half_state */
     P4_PART_VARIANCE, /* AdamW's second moment: the same form */
     P4_PART_AVERAGE,  /* Grokfast's average: the same form */
+    P4_PART_SCALE,    /* learned scales, in the order of src/leaf/tensor.h: fp32, as the next two */
+    P4_PART_SCALE_MOMENTUM,
+    P4_PART_SCALE_VARIANCE,
     P4_PART_COUNT
 } p4_optim_part;
 
 const char *p4_optim_part_name(p4_optim_part part); /* "master": of a record in a file */
+/* The part as an array [*rows, *cols] of elements: as the tensor, or an element for each of its scales.
+ * Local.
+ */
+void p4_optim_part_shape(const p4_param *param, p4_optim_part part, int64_t *rows, int64_t *cols);
 /* Bytes of this part of the tensor; 0: it is not held here, or has no such part. Local. */
 int64_t p4_optim_part_bytes(const p4_optim *optim, const char *tensor, p4_optim_part part);
-/* h_to [bytes] = the part, row-major as the tensor [rows, cols]. P4_E_STATE: it is not here or has another
+/* h_to [bytes] = the part, row-major. P4_E_STATE: it is not here or has another
  * size. Local. */
 p4_rc p4_optim_get(const p4_optim *optim, const char *tensor, p4_optim_part part, void *h_to, int64_t bytes);
 /* And back. Local. */

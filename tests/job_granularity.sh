@@ -118,6 +118,14 @@ for granularity in tensor group64; do
     python3 same.py 0 said.json $granularity-1/results.json || complain "evaluate $granularity"
     grep -q "\"scale_granularity\":.\"$granularity\"" $granularity-1/results.json || complain 'results.json does not say it'
 done
+# Learned scales: others than the quantizer's, on one rank and on two alike, and what is written is what was evaluated.
+for ranks in 1 2; do
+    trained learned-$ranks $ranks scale_granularity=group64 preserve_embedding_precision=false learn_scales=true zero_stage=$((2 - ranks))
+done
+python3 same.py 1e-2 learned-2/results.json learned-1/results.json || complain 'learned scales on two ranks'
+"$PHASE4_EVALUATE" --json learned-1 threads_per_rank=1 >said.json 2>log || complain 'evaluate learned scales'
+python3 same.py 0 said.json learned-1/results.json || complain 'evaluate learned scales'
+! "$PHASE4_INSPECT" --diff group64-1 learned-1 >log 2>&1 || complain 'learned scales are those of the quantizer'
 trained int8 1 scale_granularity=group128 activation_bits=8
 "$PHASE4_EVALUATE" --json int8 threads_per_rank=1 >said.json 2>log || complain 'evaluate int8'
 python3 same.py 0 said.json int8/results.json || complain 'evaluate int8'

@@ -21,7 +21,7 @@ cat >cfg.json <<JSON
   "eval_samples": 20, "calibration_samples": 20, "calibration_batch_size": 2, "calibration_sequence_length": 12,
   "quantizer": "absmean", "sparsity_threshold": 1.6, "optimizer": "mugrokfast", "weight_decay": 0, "global_batch_tokens": 240, "fine_tune_max_steps": 200,
   "fine_tune_epochs": 100, "fine_tune_threshold": 0, "fine_tune_lr": 5e-3, "warmup_steps": 1, "enable_grokfast": true,
-  "threads_per_rank": 1, "log_every": 1, "eval_every": 7
+  "threads_per_rank": 1, "log_every": 1, "eval_every": 7, "learn_scales": true
 }
 JSON
 phase4() { # phase4 RANKS NAME [key=value ...]; the log is in the file log
@@ -323,6 +323,7 @@ refused 'no checkpoint can be used' bad
 refused 'key "fine_tune_lr": found 0.001, the checkpoint has 0.005' torn fine_tune_lr=1e-3
 refused 'key "seed": found 7, the checkpoint has 42' torn seed=7 optimizer=adamw
 said 'key "optimizer": found "adamw", the checkpoint has "mugrokfast"'
+refused 'key "learn_scales": found false, the checkpoint has true' torn learn_scales=false
 refused 'key "preserve_layers": found ["*.0.*"], the checkpoint has []' torn 'preserve_layers=["*.0.*"]'
 cp many.bin text.bin
 refused 'the training text: found crc32:' torn 'train_files=["text.bin"]'

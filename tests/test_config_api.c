@@ -78,6 +78,7 @@ static const struct {
     {"enable_grokfast", "true", "false"},
     {"grokfast_ema_alpha", "0.98", NULL},
     {"grokfast_lambda", "2", NULL},
+    {"learn_scales", "false", NULL},
     {"distill", "0", "0.9"},
     {"distill_temperature", "1", NULL},
     {"distill_teacher", "\"auto\"", NULL},

@@ -70,6 +70,24 @@ static const way ways[] = {
       {"calibration_batch_size", "6"},
       {"micro_batch_size", "2"}},
      3},
+    {"Muon, Grokfast and learned scales, a scale a tensor, bf16 state",
+     "llama-gqa",
+     {{"learn_scales", "true"},
+      {"scale_granularity", "tensor"},
+      {"preserve_layers", "[\"*.down_proj.*\"]"},
+      {"enable_grokfast", "true"},
+      {"optimizer_state", "bf16"},
+      {"calibration_batch_size", "3"},
+      {"micro_batch_size", "2"}},
+     2},
+    {"AdamW in bf16 and learned scales, a ternary embedding",
+     "llama-gqa",
+     {{"learn_scales", "true"},
+      {"optimizer", "adamw"},
+      {"mixed_precision", "true"},
+      {"preserve_embedding_precision", "false"},
+      {"calibration_batch_size", "3"}},
+     1},
     {"GPT-2, AdamW, Grokfast, bf16 state, blocks computed again",
      "gpt2-plain",
      {{"enable_grokfast", "true"},
@@ -108,7 +126,7 @@ static void count_distillation(p4_device *device, const p4_distill_loss_args *ar
 static void count_update(p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1,
                          float beta2, float eps, bool half, const p4_step_numbers *numbers)
 {
-    updates++;
+    updates += items > 1; /* learned scales are one, apart */
     counted->adamw(device, h_items, items, beta1, beta2, eps, half, numbers);
 }
 
@@ -191,11 +209,16 @@ static void keep_state(outcome *o, const p4_trainer *t)
     if (t->optim.ema != NULL) {
         keep(o, t->compute, t->optim.ema, count * each);
     }
+    if (t->optim.scale_count > 0) {
+        keep(o, t->compute, t->optim.scales, t->optim.scale_count * 4);
+        keep(o, t->compute, t->optim.scale_m, t->optim.scale_count * 4);
+        keep(o, t->compute, t->optim.scale_v, t->optim.scale_count * 4);
+    }
     for (int64_t i = 0; i < t->model->params_count; i++) { /* what lies between them is undefined */
         const p4_weight *w = &t->codes.of[i];
         if (w->data != NULL) {
             keep(o, t->compute, w->data, w->rows * p4_code_row_bytes(w->cols));
-            keep(o, t->compute, w->scale, w->rows * 2);
+            keep(o, t->compute, w->scale, p4_weight_scale_count(w) * 2);
         }
     }
     EXPECT_OK(t->compute->ops->sync(t->compute->device));

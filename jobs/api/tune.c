@@ -198,6 +198,7 @@ p4_rc p4_test_gradient_flow(p4_compressed *c, bool *passed, char *error, size_t 
                          .model = model,
                          .weights = c->packed.is_compressed ? c->packed.weights : model->weights,
                          .activation_bits = c->config.activation_bits,
+                         .scales = c->config.learn_scales && c->packed.is_compressed,
                          .ids = ids,
                          .T = p4_min_i64(FLOW_TOKENS, arch->positions)};
     TRY(p4_gradient_flow_run(&test, record));

@@ -35,6 +35,7 @@ p4_rc p4_stage_gradient_flow(p4_run *run)
                          .model = &run->original.hf.model,
                          .weights = run->packed.weights,
                          .activation_bits = run->config.activation_bits,
+                         .scales = run->config.learn_scales && p4_settings_quantizes(&run->config),
                          .ids = ids,
                          .T = T};
     TRY(p4_gradient_flow_run(&test, record));

@@ -29,6 +29,7 @@ static p4_rc take_numbers(const p4_arrays *arrays, const char *group, const char
 typedef struct piece {
     char *name; /* heap */
     p4_h5_type type;
+    int64_t rows, cols;
     void *h_values; /* heap */
     int64_t bytes;
 } piece;
@@ -43,7 +44,8 @@ static p4_rc open_piece(piece *p, const p4_trainer *t, int64_t i, p4_optim_part 
 {
     const p4_param *param = &t->model->params[i];
     *p = (piece){.bytes = p4_optim_part_bytes(&t->optim, param->name, part)};
-    p->type = p->bytes == param->rows * param->cols * 4 ? P4_H5_F32 : P4_H5_U16;
+    p4_optim_part_shape(param, part, &p->rows, &p->cols);
+    p->type = p->bytes == p->rows * p->cols * 4 ? P4_H5_F32 : P4_H5_U16;
     p->name = p4_format("tensors/%s/%s", param->name, p4_optim_part_name(part));
     p->h_values = p4_alloc((size_t)p->bytes, 1);
     return p->name != NULL && p->h_values != NULL ? P4_OK : P4_E_SYSTEM;
@@ -63,7 +65,7 @@ static p4_rc put_part(p4_arrays_writer *w, const p4_trainer *t, int64_t i, p4_op
     TRY(open_piece(&p, t, i, part));
     if (p.bytes > 0) {
         TRY(p4_optim_get(&t->optim, param->name, part, p.h_values, p.bytes));
-        TRY(p4_arrays_put(w, p.name, p.type, param->rows, param->cols, p.h_values));
+        TRY(p4_arrays_put(w, p.name, p.type, p.rows, p.cols, p.h_values));
     }
 done:
     free_piece(&p);
@@ -100,7 +102,7 @@ static p4_rc take_part(const p4_arrays *arrays, p4_trainer *t, int64_t i, p4_opt
     piece p;
     TRY(open_piece(&p, t, i, part));
     if (p.bytes > 0) {
-        TRY(p4_arrays_read(arrays, p.name, p.type, param->rows, param->cols, p.h_values));
+        TRY(p4_arrays_read(arrays, p.name, p.type, p.rows, p.cols, p.h_values));
         TRY(p4_optim_set(&t->optim, param->name, part, p.h_values, p.bytes));
     }
 done:

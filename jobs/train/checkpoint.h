@@ -2,6 +2,7 @@
  * another number of ranks reads back. Each tensor's arrays lie under its name:
  *
  *   tensors/NAME/master, momentum, variance, average    of training
+ *   tensors/NAME/scale, scale_momentum, scale_variance  of training with learned scales
  *   codes/NAME/codes, scale, error   of a ternary tensor; codes/NAME/half of a preserved one
  *   statistics/NAME/output, input    of calibration
  *   arrays/KIND/NAME                 fp32 arrays that a stage hands to the next (p4_checkpoint_put_arrays)

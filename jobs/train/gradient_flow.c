@@ -12,9 +12,11 @@ typedef struct flow {
     const p4_compute *compute;
     const p4_model *model;
     float *slot_grad, *vector_grads;
-    int64_t *at; /* [params_count] into vector_grads; -1: a matrix */
-    double *sum; /* device */
+    float *scale_grad; /* of a tensor's scales; NULL: they are not trained */
+    int64_t *at;       /* [params_count] into vector_grads; -1: a matrix */
+    double *sum;       /* device */
     p4_net *net;
+    const p4_form *form;
     int64_t T; /* tokens of the window */
     int64_t checked, unused;
     p4_rc rc;
@@ -35,14 +37,32 @@ static bool is_unused(const flow *f, int64_t i)
     return rows == 0 || (rows == 1 && p4_net_is_routed(f->net, p->layer, f->T - 1, p->expert));
 }
 
+static double sum_squares(flow *f, const float *x, int64_t count)
+{
+    double squares = 0;
+    f->compute->ops->zero(f->compute->device, f->sum, sizeof *f->sum);
+    f->compute->ops->add_sq_norm(f->compute->device, f->sum, x, count);
+    f->compute->ops->to_host(f->compute->device, &squares, f->sum, sizeof squares);
+    return squares;
+}
+
+static p4_rc check_scales(flow *f, int64_t i, const float *grad)
+{
+    p4_rc rc = P4_OK;
+    const p4_param *p = &f->model->params[i];
+    f->compute->ops->scale_gradient(f->compute->device, f->scale_grad, grad, &f->form->weights[i]);
+    double squares = sum_squares(f, f->scale_grad, p4_param_scale_count(p));
+    CHECK(isfinite(squares), "the gradient of the scales of %s is not finite", p->name);
+    CHECK(squares > 0, "the gradient of the scales of %s is zero", p->name);
+done:
+    return rc;
+}
+
 static p4_rc check_tensor(flow *f, int64_t i, const float *grad)
 {
     p4_rc rc = P4_OK;
-    double squares = 0;
     const p4_param *p = &f->model->params[i];
-    f->compute->ops->zero(f->compute->device, f->sum, sizeof *f->sum);
-    f->compute->ops->add_sq_norm(f->compute->device, f->sum, grad, p->rows * p->cols);
-    f->compute->ops->to_host(f->compute->device, &squares, f->sum, sizeof squares);
+    double squares = sum_squares(f, grad, p->rows * p->cols);
     CHECK(isfinite(squares), "the gradient of %s is not finite", p->name);
     if (is_unused(f, i)) {
         CHECK(squares == 0, "the gradient of %s is not zero, expected none without tokens", p->name);
@@ -50,6 +70,7 @@ static p4_rc check_tensor(flow *f, int64_t i, const float *grad)
         return P4_OK;
     }
     CHECK(squares > 0, "the gradient of %s is zero", p->name);
+    TRY(p->ternary && f->scale_grad != NULL ? check_scales(f, i, grad) : P4_OK);
     f->checked++;
 done:
     return rc;
@@ -84,11 +105,11 @@ static p4_net_plan net_plan(int64_t T, int activation_bits)
                          .head = true};
 }
 
-/* Elements: of everything but matrices, whose places go to `at` unless it is NULL, and of the largest slot.
- */
-static void measure(const p4_model *model, int64_t *at, int64_t *count, int64_t *slot)
+/* Elements: of everything but matrices, whose places go to `at` unless it is NULL; of the largest slot; of
+ * the scales of the ternary tensor that has most. */
+static void measure(const p4_model *model, int64_t *at, int64_t *count, int64_t *slot, int64_t *scales)
 {
-    *count = *slot = 0;
+    *count = *slot = *scales = 0;
     for (int64_t i = 0; i < model->params_count; i++) {
         const p4_param *p = &model->params[i];
         bool matrix = p4_role_is_matrix(p->role);
@@ -96,34 +117,37 @@ static void measure(const p4_model *model, int64_t *at, int64_t *count, int64_t 
             at[i] = matrix ? -1 : *count;
         }
         *count += matrix ? 0 : p->rows * p->cols;
+        *scales = p->ternary ? p4_max_i64(*scales, p4_param_scale_count(p)) : *scales;
         *slot = matrix && p->row_offset == 0 ? p4_max_i64(*slot, p4_slot_rows(model, i) * p->cols) : *slot;
     }
 }
 
 int64_t p4_gradient_flow_bytes(const p4_compute *compute, const p4_model *model, int64_t T,
-                               int activation_bits)
+                               int activation_bits, bool scales)
 {
-    int64_t count, slot;
+    int64_t count, slot, most;
     const p4_net_plan plan = net_plan(T, activation_bits);
-    measure(model, NULL, &count, &slot);
+    measure(model, NULL, &count, &slot, &most);
     int64_t net = p4_net_bytes(compute->ops, compute->device, model, &plan);
-    return net < 0 ? -1 : net + (count + slot) * 4 + 64;
+    return net < 0 ? -1 : net + (count + slot + (scales ? most : 0)) * 4 + 64;
 }
 
-static p4_rc take_memory(flow *f, void **memory)
+static p4_rc take_memory(flow *f, void **memory, bool scales)
 {
-    int64_t count, slot;
+    int64_t count, slot, most;
     f->at = p4_alloc((size_t)f->model->params_count, sizeof *f->at);
     if (f->at == NULL) {
         return P4_E_SYSTEM;
     }
-    measure(f->model, f->at, &count, &slot);
-    p4_rc rc = f->compute->ops->alloc(f->compute->device, memory, (count + slot) * 4 + 64);
+    measure(f->model, f->at, &count, &slot, &most);
+    const int64_t bytes = (count + slot + (scales ? most : 0)) * 4 + 64;
+    p4_rc rc = f->compute->ops->alloc(f->compute->device, memory, bytes);
     if (rc == P4_OK) {
         f->sum = *memory;
         f->slot_grad = (float *)*memory + 16;
         f->vector_grads = f->slot_grad + slot;
-        f->compute->ops->zero(f->compute->device, *memory, (count + slot) * 4 + 64);
+        f->scale_grad = scales ? f->vector_grads + count : NULL;
+        f->compute->ops->zero(f->compute->device, *memory, bytes);
     }
     return rc;
 }
@@ -141,10 +165,11 @@ static p4_rc run_flow(flow *f, const p4_flow_test *test)
     void *memory = NULL;
     const p4_net_plan plan = net_plan(T, test->activation_bits);
     p4_grad_sink sink = {.grad = grad_buffer, .ready = slot_ready, .user = f};
-    TRY(take_memory(f, &memory));
+    TRY(take_memory(f, &memory, test->scales));
     TRY(p4_net_open(&net, ops, device, model, &plan));
     TRY(p4_device_form_open(&form, ops, device, model, test->weights));
     f->net = &net;
+    f->form = &form.form;
     f->T = T;
     p4_net_set_tokens(&net, test->ids, 1, T);
     p4_net_train(&net, &form.form, 1, T, 1.0f / (float)(T - 1), &sink);

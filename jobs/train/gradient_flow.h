@@ -12,6 +12,7 @@ typedef struct p4_flow_test {
     const p4_model *model;
     const p4_weight *weights; /* [params_count]: host views of the weights to test; rank 0's count */
     int activation_bits;
+    bool scales;        /* those of ternary tensors too are trained, and must have a gradient */
     const int32_t *ids; /* [T] */
     int64_t T;
 } p4_flow_test;
@@ -21,6 +22,6 @@ p4_rc p4_gradient_flow_run(const p4_flow_test *test, p4_gradient_flow *record);
 /* The device memory that the test takes beside the form of the weights, bytes; -1: out of host memory. Local.
  */
 int64_t p4_gradient_flow_bytes(const p4_compute *compute, const p4_model *model, int64_t T,
-                               int activation_bits);
+                               int activation_bits, bool scales);
 
 #endif

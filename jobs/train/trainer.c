@@ -204,6 +204,7 @@ p4_rc p4_trainer_open(p4_trainer *t, p4_compute *compute, const p4_original *ori
     }
     TRY_ALL(t->compute->group, open_work(t));
     TRY(p4_trainer_sums_share(t));
+    TRY_ALL(t->compute->group, p4_trainer_start_scales(t));
     TRY(p4_trainer_requantize(t));
     TRY(p4_teacher_measure(&t->teacher, &t->net, &t->form));
 done:

@@ -61,6 +61,7 @@ typedef struct p4_code_run {
     const float
         *importance; /* device [cols]: what the quantizer weighs the input channels by; NULL: all alike */
     void *dense;     /* where they are unpacked to; NULL: nowhere */
+    float *learned;  /* of the optimizer, in the order of the codes' scales; NULL: the quantizer's count */
 } p4_code_run;
 
 /* The ternary weights (trainer_codes.c). */
@@ -289,11 +290,24 @@ p4_rc p4_trainer_codes_open(p4_trainer *trainer);
 /* The host's tables and codes.bytes alone; p4_trainer_codes_close frees. Local. */
 p4_rc p4_trainer_codes_lay_out(p4_trainer *trainer);
 void p4_trainer_codes_close(p4_trainer *trainer);
-/* Requantizes what this rank holds; h_errors [params_count]: the figures, or NULL. Local. */
+/* Requantizes what this rank holds, with the learned scales where there are some; h_errors [params_count]:
+ * the figures, or NULL. Local. */
 void p4_trainer_quantize(p4_trainer *trainer, p4_quant_error *h_errors);
+/* The same of one run. Local. */
+void p4_trainer_quantize_run(p4_trainer *trainer, const p4_code_run *run, p4_quant_error *h_error);
 /* Gives every rank the owners' codes. Collective. */
 void p4_trainer_publish_codes(p4_trainer *trainer);
 /* The form's weights from all codes. Local. */
 void p4_trainer_unpack(p4_trainer *trainer);
+
+/* trainer_scales.c, for plan.optim.learn_scales; all do nothing without it. The learned scales become those
+ * that the quantizer finds for the masters. Local. */
+p4_rc p4_trainer_start_scales(p4_trainer *trainer);
+/* The optimizer's gradients of the scales, from the gradients of all masters, which are complete, and the
+ * codes that they were computed with. Local. */
+void p4_trainer_scale_gradients(p4_trainer *trainer);
+/* After the run was quantized: the learned scales take the place of the quantizer's; h_error as in quantize.
+ * Local. */
+void p4_trainer_store_scales(p4_trainer *trainer, const p4_code_run *run, p4_quant_error *h_error);
 
 #endif

@@ -75,11 +75,12 @@ static void add_rows(p4_trainer *t, int64_t i, bool begins, void *dense)
     const float *master = t->optim.at[i] >= 0 ? t->optim.master + t->optim.at[i] : NULL;
     p4_code_run *run = t->codes.runs_count > 0 ? &t->codes.runs[t->codes.runs_count - 1] : NULL;
     const float *importance = t->codes.importance_of[i];
+    float *learned = t->optim.scale_at[i] >= 0 ? t->optim.scales + t->optim.scale_at[i] : NULL;
     if (begins || codes->scale_group > codes->cols || run->importance != importance ||
         (run->master == NULL) != (master == NULL) ||
         (master != NULL && run->master + run->codes.rows * run->codes.cols != master)) {
-        t->codes.runs[t->codes.runs_count++] =
-            (p4_code_run){.codes = *codes, .master = master, .importance = importance, .dense = dense};
+        t->codes.runs[t->codes.runs_count++] = (p4_code_run){
+            .codes = *codes, .master = master, .importance = importance, .dense = dense, .learned = learned};
         return;
     }
     run->codes.rows += codes->rows;
@@ -252,7 +253,7 @@ void p4_trainer_codes_close(p4_trainer *t)
     free(t->codes.owner_first);
 }
 
-static void quantize(p4_trainer *t, const p4_code_run *run, p4_quant_error *h_error)
+void p4_trainer_quantize_run(p4_trainer *t, const p4_code_run *run, p4_quant_error *h_error)
 {
     const p4_weight *codes = &run->codes;
     const p4_weight master = {.dtype = P4_F32,
@@ -264,21 +265,24 @@ static void quantize(p4_trainer *t, const p4_code_run *run, p4_quant_error *h_er
     t->compute->ops->quantize(
         t->compute->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
         &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold, run->importance);
+    p4_trainer_store_scales(t, run, h_error);
 }
 
 void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
 {
     for (int64_t r = 0; r < t->codes.runs_count && h_errors == NULL; r++) {
         if (t->codes.runs[r].master != NULL) {
-            quantize(t, &t->codes.runs[r], NULL);
+            p4_trainer_quantize_run(t, &t->codes.runs[r], NULL);
         }
     }
     for (int64_t i = 0; i < t->model->params_count && h_errors != NULL; i++) {
         if (t->codes.of[i].data != NULL && t->optim.at[i] >= 0) {
             p4_code_run one = {.codes = t->codes.of[i],
                                .master = t->optim.master + t->optim.at[i],
-                               .importance = t->codes.importance_of[i]};
-            quantize(t, &one, &h_errors[i]);
+                               .importance = t->codes.importance_of[i],
+                               .learned =
+                                   t->optim.scale_at[i] >= 0 ? t->optim.scales + t->optim.scale_at[i] : NULL};
+            p4_trainer_quantize_run(t, &one, &h_errors[i]);
         }
     }
 }

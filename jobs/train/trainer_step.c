@@ -118,6 +118,7 @@ static void filter_work(void *user)
 static void update_work(void *user)
 {
     p4_trainer *t = user;
+    p4_trainer_scale_gradients(t);
     p4_optim_update(&t->optim);
     p4_trainer_quantize(t, NULL);
     if (t->compute->group->ranks == 1) {

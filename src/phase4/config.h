@@ -62,6 +62,7 @@ struct p4_config {
     int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
     bool enable_grokfast;
     double grokfast_ema_alpha, grokfast_lambda;
+    bool learn_scales;                   /* train the scales of ternary weights too */
     double distill, distill_temperature; /* weight of the KL to the original; 0: none */
     p4_teacher_kind distill_teacher;
     int32_t distill_top_k; /* classes per prediction that a cached teacher keeps */

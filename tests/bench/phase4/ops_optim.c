@@ -58,6 +58,16 @@ OP(adamw_bf16, p4_adamw_item item = {.w = F32(F1, COUNT),
                                      .count = COUNT};
    ops->adamw(device, &item, 1, 0.9f, 0.95f, 1e-8f, true, x->numbers))
 
+/* The scales of one layer's weight, of which F0 is the gradient and the masters. */
+static p4_weight scaled_codes(ops_bench *x)
+{
+    return (p4_weight){.dtype = P4_TERNARY, .rows = x->rows, .cols = x->cols, .data = CODE_PLACE};
+}
+OP(scale_gradient, const p4_weight codes = scaled_codes(x);
+   ops->scale_gradient(device, F32(F1, x->rows), F32(F0, x->rows * x->cols), &codes))
+OP(store_scales, const p4_weight codes = scaled_codes(x);
+   ops->store_scales(device, x->scale, F32(F1, x->rows), NULL, &codes, F32(F0, x->rows * x->cols)))
+
 /* Fills a pool with copies of its first `have` bytes: every place then holds codes that exist. */
 static void spread(ops_bench *x, ops_pool pool, int64_t have)
 {
@@ -82,6 +92,8 @@ void ops_ternary_cases(ops_bench *x)
     ops_case(x, run_exact_weighted, 0.0, quantized, "quantize_exact_weighted");
     ops_case(x, run_pack_base3, 0.0, packed, "pack_base3");
     ops_case(x, run_unpack_base3, 0.0, packed, "unpack_base3");
+    ops_case(x, run_scale_gradient, 0.0, quantized, "scale_gradient");
+    ops_case(x, run_store_scales, 0.0, 10.0 * (double)x->rows, "store_scales");
 }
 
 /* --- Muon ------------------------------------------------------------------------------------- */

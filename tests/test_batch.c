@@ -212,7 +212,7 @@ static void newest_attempts_count(void)
 static void expect_reason(double degradation_ratio, bool flow_failed, const char *wanted)
 {
     char text[P4_VERDICT_BYTES];
-    EXPECT(strcmp(p4_outcome_explain_verdict(text, degradation_ratio, 0.1, flow_failed), wanted) == 0,
+    EXPECT(strcmp(p4_outcome_explain_verdict(text, degradation_ratio, 0.1, "", flow_failed), wanted) == 0,
            "found \"%s\", expected \"%s\"", text, wanted);
 }
 

@@ -19,7 +19,7 @@ static double number_at(const cJSON *root, const char *object, const char *key)
 }
 
 char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation_ratio,
-                                 double max_accuracy_drop, bool flow_failed)
+                                 double max_accuracy_drop, const char *sets, bool flow_failed)
 {
     const p4_quality quality = {.degradation_ratio = degradation_ratio,
                                 .degradation_low = NAN,
@@ -33,9 +33,32 @@ char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation
     } else if (degradation_ratio > max_accuracy_drop) {
         used = snprintf(text, P4_VERDICT_BYTES, "%s", p4_quality_change(change, &quality));
     }
+    if (sets[0] != '\0') {
+        used += snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%s%s", used > 0 ? "; " : "", sets);
+        used = used < P4_VERDICT_BYTES ? used : P4_VERDICT_BYTES - 1;
+    }
     if (flow_failed) {
         snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%sthe gradient-flow test failed",
                  used > 0 ? "; " : "");
+    }
+    return text;
+}
+
+/* The sets that failed, as p4_sets_summary names them; "": none did. */
+static const char *explain_sets(char text[P4_VERDICT_BYTES], const cJSON *root)
+{
+    const cJSON *set;
+    size_t used = 0;
+    text[0] = '\0';
+    cJSON_ArrayForEach(set, cJSON_GetObjectItemCaseSensitive(root, "eval_sets"))
+    {
+        const cJSON *quality = cJSON_GetObjectItemCaseSensitive(set, "quality");
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(set, "name"));
+        if (name != NULL && cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(quality, "passed")) &&
+            used < P4_VERDICT_BYTES) {
+            used += (size_t)snprintf(text + used, P4_VERDICT_BYTES - used, "%s%s",
+                                     used > 0 ? ", " : "failed on the sets: ", name);
+        }
     }
     return text;
 }
@@ -51,12 +74,12 @@ static bool take(p4_batch_record *record, const cJSON *root, const char *since)
     }
     bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(quality, "passed"));
     if (failed) {
-        char text[P4_VERDICT_BYTES];
+        char text[P4_VERDICT_BYTES], sets[P4_VERDICT_BYTES];
         const cJSON *flow = cJSON_GetObjectItemCaseSensitive(root, "gradient_flow_test");
-        record->error = p4_strdup(
-            p4_outcome_explain_verdict(text, number_at(root, "quality", "degradation_ratio"),
-                                       number_at(root, "quality", "max_accuracy_drop"),
-                                       cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(flow, "passed"))));
+        record->error = p4_strdup(p4_outcome_explain_verdict(
+            text, number_at(root, "quality", "degradation_ratio"),
+            number_at(root, "quality", "max_accuracy_drop"), explain_sets(sets, root),
+            cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(flow, "passed"))));
         if (record->error == NULL) {
             return false;
         }

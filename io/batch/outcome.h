@@ -10,9 +10,9 @@
 bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since);
 
 enum { P4_VERDICT_BYTES = 256 };
-/* Why the quality verdict failed: "perplexity rose by 55.2 %, a rise of 10.0 % is allowed". flow_failed: the
- * gradient-flow test did. Local. */
+/* Why the quality verdict failed: "perplexity rose by 55.2 %, a rise of 10.0 % is allowed". sets: what
+ * p4_sets_summary says, "": nothing. flow_failed: the gradient-flow test did. Local. */
 char *p4_outcome_explain_verdict(char text[P4_VERDICT_BYTES], double degradation_ratio,
-                                 double max_accuracy_drop, bool flow_failed);
+                                 double max_accuracy_drop, const char *sets, bool flow_failed);
 
 #endif

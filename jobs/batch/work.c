@@ -133,8 +133,12 @@ static void take_results(p4_answer *answer, const p4_results *r)
     answer->judged = r->final.tokens > 0 || (r->gradient_flow.ran && !r->gradient_flow.passed);
     answer->passed = r->quality.passed;
     if (answer->judged && !answer->passed) {
+        char sets[P4_SETS_BYTES] = "";
+        if (p4_sets_verdict(&r->quality, r->sets, r->set_count) != P4_VERDICT_PASSED) {
+            p4_sets_summary(sets, r->sets, r->set_count);
+        }
         (void)p4_outcome_explain_verdict(answer->error, r->quality.degradation_ratio,
-                                         r->quality.max_accuracy_drop,
+                                         r->quality.max_accuracy_drop, sets,
                                          r->gradient_flow.ran && !r->gradient_flow.passed);
     }
     answer->pre_perplexity = r->pre.perplexity;

@@ -156,6 +156,22 @@ static void warn_of_bounds(const p4_config *c, int64_t calibration, int64_t eval
     }
 }
 
+/* A set without a window ends the run. */
+static void check_sets(p4_run *run, const p4_text_files *files, bool has_model, p4_findings *f)
+{
+    const p4_sets *sets = &run->config.eval_sets;
+    for (int i = 0; i < sets->count; i++) {
+        int64_t windows;
+        char what[sizeof "eval_sets \"\"" + P4_SET_NAME_BYTES];
+        int before = f->errors;
+        check_files(run, &files->sets[i], has_model, run->config.eval_stride, &windows, f);
+        snprintf(what, sizeof what, "eval_sets \"%s\"", sets->names[i]);
+        if (f->errors == before && files->sets[i].count > 0) {
+            p4_findings_add(f, expect_windows(run, what, &files->sets[i], windows, 1));
+        }
+    }
+}
+
 /* Is there enough, as far as sizes tell, and does more than there is count for something? */
 static void check_amounts(const p4_run *run, const p4_text_files *files, const int64_t windows[3], bool alone,
                           p4_findings *f)
@@ -197,6 +213,7 @@ void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
     check_files(run, &files.calibration, has_model, 0, &windows[P4_SPLIT_CALIBRATION], f);
     check_files(run, &files.eval, has_model, run->config.eval_stride, &windows[P4_SPLIT_EVAL], f);
     check_files(run, &files.train, has_model, 0, &windows[P4_SPLIT_TRAIN], f);
+    check_sets(run, &files, has_model, f);
     if (f->errors == before) {
         p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));
         check_amounts(run, &files, windows, alone, f);

@@ -166,8 +166,14 @@ static p4_rc put_metrics(const p4_export *x, p4_artifact *artifact)
     } evaluations[] = {{"pre", &r->pre}, {"post", &r->post}, {"final", &r->final}};
     for (size_t i = 0; i < sizeof evaluations / sizeof evaluations[0]; i++) {
         if (evaluations[i].evaluation->tokens > 0) {
-            TRY(p4_artifact_put_evaluation(artifact, evaluations[i].name, evaluations[i].evaluation));
+            TRY(p4_artifact_put_evaluation(artifact, NULL, evaluations[i].name, evaluations[i].evaluation));
         }
+    }
+    for (int64_t i = 0; i < r->set_count && r->pre.tokens > 0; i++) {
+        const p4_set_results *set = &r->sets[i];
+        TRY(p4_artifact_put_evaluation(artifact, set->name, "pre", &set->pre));
+        TRY(p4_artifact_put_evaluation(artifact, set->name, "post", &set->post));
+        TRY(p4_artifact_put_evaluation(artifact, set->name, "final", &set->final));
     }
     if (x->curve->count > 0) {
         TRY(p4_artifact_put_training(artifact, x->curve->points, x->curve->count));
@@ -404,7 +410,7 @@ static p4_rc write_metadata(exporter *e)
     p4_metadata_init(&metadata);
     snprintf(metadata.producer, sizeof metadata.producer, "%s", p4_version());
     metadata.bits = x->config->quantization_bits;
-    p4_metadata_take_results(&metadata, x->results);
+    TRY(p4_metadata_take_results(&metadata, x->results));
     if ((metadata.config_json = p4_strdup(e->phase4_json)) == NULL) {
         rc = P4_E_SYSTEM;
         goto done;

@@ -7,19 +7,29 @@ static double tokens(const p4_windows *windows)
     return (double)windows->count * (double)windows->T;
 }
 
+/* Of the evaluation text and the sets. */
+static double evaluated_tokens(const p4_run *run)
+{
+    double sum = tokens(&run->eval);
+    for (int i = 0; i < run->config.eval_sets.count; i++) {
+        sum += tokens(&run->sets[i].windows);
+    }
+    return sum;
+}
+
 double p4_work_evaluate_original(const p4_run *run)
 {
-    return tokens(&run->eval);
+    return evaluated_tokens(run);
 }
 
 double p4_work_evaluate_packed(const p4_run *run)
 {
-    return 2 * tokens(&run->eval);
+    return 2 * evaluated_tokens(run);
 }
 
 double p4_work_evaluate_trained(const p4_run *run)
 {
-    return run->config.enable_fine_tuning ? 2 * tokens(&run->eval) : 0;
+    return run->config.enable_fine_tuning ? 2 * evaluated_tokens(run) : 0;
 }
 
 double p4_work_calibrate(const p4_run *run)

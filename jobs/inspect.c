@@ -144,6 +144,23 @@ done:
 
 /* ---- the file ---- */
 
+/* What the run measured on them, and the verdict that follows. */
+static p4_rc read_sets(opened *o, const p4_config *config)
+{
+    p4_rc rc = P4_OK;
+    p4_inspection *x = o->x;
+    for (; x->set_count < config->eval_sets.count; x->set_count++) {
+        p4_set_results *set = &x->sets[x->set_count];
+        p4_set_results_init(set, config->eval_sets.names[x->set_count]);
+        TRY(p4_model_file_evaluation(&set->pre, o->reader, set->name, "pre"));
+        TRY(p4_model_file_evaluation(&set->post, o->reader, set->name, "post"));
+        TRY(p4_model_file_evaluation(&set->final, o->reader, set->name, "final"));
+        p4_quality_judge(&set->quality, &set->pre, &set->final, config->max_accuracy_drop);
+    }
+done:
+    return rc;
+}
+
 static p4_rc read_head(opened *o)
 {
     p4_rc rc = P4_OK;
@@ -159,9 +176,10 @@ static p4_rc read_head(opened *o)
     snprintf(x->model_type, sizeof x->model_type, "%s", o->table.model.arch.family);
     x->quantizer = p4_quantizers[config->quantizer].name;
     x->packing = p4_packing_name(config->packing);
-    TRY(p4_model_file_evaluation(&x->pre, o->reader, "pre"));
-    TRY(p4_model_file_evaluation(&x->post, o->reader, "post"));
-    TRY(p4_model_file_evaluation(&x->final, o->reader, "final"));
+    TRY(p4_model_file_evaluation(&x->pre, o->reader, NULL, "pre"));
+    TRY(p4_model_file_evaluation(&x->post, o->reader, NULL, "post"));
+    TRY(p4_model_file_evaluation(&x->final, o->reader, NULL, "final"));
+    TRY(read_sets(o, config));
 done:
     free(config);
     return rc;

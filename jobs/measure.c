@@ -9,6 +9,7 @@
 #include "io/json/config.h"
 #include "io/json/evaluation.h"
 #include "io/out/outputs.h"
+#include "io/out/report.h"
 #include "jobs/model_file.h"
 #include "jobs/stages/stages.h"
 #include "jobs/text_files.h"
@@ -36,10 +37,11 @@ const p4_program p4_evaluate_program = {
     .purpose = "measure the quality of a result of phase4_mpi",
     .description =
         "Evaluates a packed model, and the original beside it where that is at hand, on a text: loss,\n"
-        "perplexity, accuracy, KL divergence and the verdict. DIR is the output directory of a run.\n"
+        "perplexity, accuracy, KL divergence, agreement and the verdict. DIR is the output directory of a "
+        "run.\n"
         "Without keys the text is that of the run, and the numbers are those of its results.json. Keys\n"
-        "are those of phase4_mpi's configuration that an evaluation reads: eval_files, eval_samples,\n"
-        "eval_bos, eval_stride,\n"
+        "are those of phase4_mpi's configuration that an evaluation reads: eval_files, eval_sets,\n"
+        "eval_samples, eval_bos, eval_stride,\n"
         "calibration_sequence_length, calibration_batch_size, calibration_dataset, dataset_root,\n"
         "calibration_files, text_field, chat_template, seed, num_workers, device, threads_per_rank,\n"
         "mixed_precision, collective_timeout_s, max_accuracy_drop, and model_path: where the original is.\n"
@@ -51,6 +53,7 @@ const p4_program p4_evaluate_program = {
 /* What an evaluation reads; any other key would have no effect. */
 static const char *const keys[] = {
     "eval_files",
+    "eval_sets",
     "eval_samples",
     "eval_bos",
     "eval_stride",
@@ -276,39 +279,62 @@ done:
 
 /* ---- the whole ---- */
 
-static p4_rc evaluate(p4_run *run, p4_measurement *m)
+/* Both models on one text, and what follows from them. The original is loaded where `compare`. Collective. */
+static p4_rc evaluate_text(p4_run *run, const p4_windows *windows, bool compare, p4_part_losses *losses,
+                           p4_evaluation *original, p4_evaluation *compressed, p4_quality *quality)
 {
     p4_rc rc = P4_OK;
-    p4_group *group = run->compute.group;
-    bool compare = m->original_path[0] != '\0';
     p4_evaluator evaluator = {.compute = &run->compute,
                               .original = &run->original,
-                              .plan = p4_settings_pipeline(&run->config, run->eval.T),
-                              .windows = &run->eval,
-                              .opt_losses = &run->original_losses,
+                              .plan = p4_settings_pipeline(&run->config, windows->T),
+                              .windows = windows,
+                              .opt_losses = losses,
                               .seed = run->config.seed};
     if (compare) {
-        TRY_ALL(group, p4_original_load(&run->original, &run->compute));
-        TRY(p4_evaluate_original(&evaluator, &m->original));
+        TRY(p4_evaluate_original(&evaluator, original));
     }
-    TRY(p4_evaluate_packed(&evaluator, &run->packed, compare, &m->compressed));
-    m->quality.max_accuracy_drop = run->config.max_accuracy_drop;
-    if (compare) {
-        m->quality.passed =
-            p4_validate_compression_quality(m->original.perplexity, m->compressed.perplexity,
-                                            run->config.max_accuracy_drop, &m->quality.degradation_ratio);
-        m->quality.degradation_low = m->compressed.degradation_low;
-        m->quality.degradation_high = m->compressed.degradation_high;
-    }
+    TRY(p4_evaluate_packed(&evaluator, &run->packed, compare, compressed));
+    p4_quality_judge(quality, original, compressed, run->config.max_accuracy_drop);
 done:
     return rc;
 }
 
-static p4_rc read_recorded(p4_measurement *m, p4_artifact_reader *reader)
+static p4_rc evaluate(p4_run *run, p4_measurement *m)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_model_file_evaluation(&m->recorded_original, reader, "pre"));
-    TRY(p4_model_file_evaluation(&m->recorded, reader, "final"));
+    bool compare = m->original_path[0] != '\0';
+    if (compare) {
+        TRY_ALL(run->compute.group, p4_original_load(&run->original, &run->compute));
+    }
+    TRY(evaluate_text(run, &run->eval, compare, &run->original_losses, &m->original, &m->compressed,
+                      &m->quality));
+    m->set_count = run->results.set_count;
+    for (int64_t i = 0; i < m->set_count; i++) {
+        p4_run_set *of = &run->sets[i];
+        p4_set_results *set = &m->sets[i];
+        *set = run->results.sets[i];
+        m->set_windows[i] = of->windows.count;
+        TRY(evaluate_text(run, &of->windows, compare, &of->original_losses, &set->pre, &set->final,
+                          &set->quality));
+    }
+    m->quality.passed = p4_sets_verdict(&m->quality, m->sets, m->set_count) == P4_VERDICT_PASSED;
+done:
+    return rc;
+}
+
+/* Of the run's sets those that are measured now. */
+static p4_rc read_recorded(const p4_run *run, p4_measurement *m, p4_artifact_reader *reader)
+{
+    p4_rc rc = P4_OK;
+    const p4_sets *sets = &run->config.eval_sets;
+    TRY(p4_model_file_evaluation(&m->recorded_original, reader, NULL, "pre"));
+    TRY(p4_model_file_evaluation(&m->recorded, reader, NULL, "final"));
+    for (int i = 0; i < sets->count; i++) {
+        p4_set_results *set = &m->recorded_sets[i];
+        p4_set_results_init(set, sets->names[i]);
+        TRY(p4_model_file_evaluation(&set->pre, reader, set->name, "pre"));
+        TRY(p4_model_file_evaluation(&set->final, reader, set->name, "final"));
+    }
 done:
     return rc;
 }
@@ -322,7 +348,7 @@ static p4_rc measure(p4_run *run, p4_measurement *m, p4_group *group, p4_artifac
     group->timeout_s = run->config.collective_timeout_s;
     TRY_ALL(group, p4_model_file_table(&table, reader, m->path));
     snprintf(m->model_type, sizeof m->model_type, "%s", table.model.arch.family);
-    TRY_ALL(group, read_recorded(m, reader));
+    TRY_ALL(group, read_recorded(run, m, reader));
     TRY(p4_compute_open(&run->compute, group, &settings));
     TRY(open_original(run, &table, m, asked));
     p4_model *model = &run->original.hf.model;
@@ -349,6 +375,7 @@ static void close_run(p4_run *run)
     p4_windows_free(&run->eval);
     p4_windows_free(&run->reconstruction);
     free(run->original_losses.nll);
+    p4_free_sets(run);
     p4_packed_release(&run->packed);
     p4_original_close(&run->original);
     p4_inputs_free(&run->inputs);

@@ -59,8 +59,8 @@ done:
 
 /* The groups keep curves apart: the original is measured once, the final model may be that of an earlier
  * step. */
-static p4_rc add_evaluation(p4_run *run, const char *stage, int64_t step, const p4_evaluation *evaluation,
-                            double runtime_s)
+static p4_rc add_evaluation(p4_run *run, const char *stage, const char *opt_set, int64_t step,
+                            const p4_evaluation *evaluation, double runtime_s)
 {
     p4_rc rc = P4_OK;
     const p4_metric metrics[] = {{"loss", evaluation->loss},
@@ -71,11 +71,16 @@ static p4_rc add_evaluation(p4_run *run, const char *stage, int64_t step, const 
     const char *group = strcmp(stage, "pre") == 0     ? "original"
                         : strcmp(stage, "final") == 0 ? "final"
                                                       : "evaluation";
+    char set_group[16 + P4_SET_NAME_BYTES];
     if (evaluation->tokens == 0) {
         return P4_OK;
     }
+    if (opt_set != NULL) {
+        snprintf(set_group, sizeof set_group, "%s/%s", group, opt_set);
+        group = set_group;
+    }
     TRY(open_log(run));
-    TRY(p4_metrics_log_evaluation(&run->metrics_log, stage, step, evaluation));
+    TRY(p4_metrics_log_evaluation(&run->metrics_log, stage, opt_set, step, evaluation));
     watch(run, group, step, runtime_s, metrics, sizeof metrics / sizeof metrics[0]);
 done:
     return rc;
@@ -89,7 +94,7 @@ static p4_rc add_entry(p4_run *run, const p4_history_entry *entry, double runtim
     evaluation.perplexity = entry->eval_perplexity;
     evaluation.tokens = isnan(entry->eval_loss) ? 0 : run->results.pre.tokens;
     evaluation.documents = isnan(entry->eval_loss) ? 0 : run->results.pre.documents;
-    return add_evaluation(run, "fine_tune", entry->step, &evaluation, runtime_s);
+    return add_evaluation(run, "fine_tune", NULL, entry->step, &evaluation, runtime_s);
 }
 
 static p4_rc add_blocks(p4_run *run, const p4_block_loss *loss, double runtime_s)
@@ -108,9 +113,10 @@ p4_rc p4_metrics_add_point(p4_run *run, const p4_training_point *point)
     return add_point(run, point, runtime_now(run));
 }
 
-p4_rc p4_metrics_add_evaluation(p4_run *run, const char *stage, const p4_evaluation *evaluation)
+p4_rc p4_metrics_add_evaluation(p4_run *run, const char *stage, const char *opt_set,
+                                const p4_evaluation *evaluation)
 {
-    return add_evaluation(run, stage, run->results.fine_tuning.steps, evaluation, runtime_now(run));
+    return add_evaluation(run, stage, opt_set, run->results.fine_tuning.steps, evaluation, runtime_now(run));
 }
 
 p4_rc p4_metrics_add_entry(p4_run *run, const p4_history_entry *entry)
@@ -158,19 +164,28 @@ done:
     return rc;
 }
 
-p4_rc p4_metrics_restore(p4_run *run, bool evaluated_final)
+p4_rc p4_metrics_restore(p4_run *run, int64_t final_texts)
 {
     p4_rc rc = P4_OK;
     const p4_results *r = &run->results;
-    TRY(add_evaluation(run, "pre", 0, &r->pre, runtime_after(run, "evaluate_pre")));
+    double runtime_s = runtime_after(run, "evaluate_pre");
+    TRY(add_evaluation(run, "pre", NULL, 0, &r->pre, runtime_s));
+    for (int64_t i = 0; i < r->set_count; i++) {
+        TRY(add_evaluation(run, "pre", r->sets[i].name, 0, &r->sets[i].pre, runtime_s));
+    }
     for (int64_t i = 0; i < r->reconstruction.losses_count; i++) {
         TRY(add_blocks(run, &r->reconstruction.losses[i], runtime_after(run, "reconstruct")));
     }
-    TRY(add_evaluation(run, "post", 0, &r->post, runtime_after(run, "evaluate_post")));
+    runtime_s = runtime_after(run, "evaluate_post");
+    TRY(add_evaluation(run, "post", NULL, 0, &r->post, runtime_s));
+    for (int64_t i = 0; i < r->set_count; i++) {
+        TRY(add_evaluation(run, "post", r->sets[i].name, 0, &r->sets[i].post, runtime_s));
+    }
     TRY(restore_training(run));
-    if (evaluated_final && r->fine_tuning.ran) {
-        TRY(add_evaluation(run, "final", r->fine_tuning.steps, &r->final,
-                           runtime_after(run, "evaluate_final")));
+    runtime_s = runtime_after(run, "evaluate_final");
+    for (int64_t i = 0; i < final_texts && r->fine_tuning.ran; i++) {
+        TRY(add_evaluation(run, "final", i > 0 ? r->sets[i - 1].name : NULL, r->fine_tuning.steps,
+                           i > 0 ? &r->sets[i - 1].final : &r->final, runtime_s));
     }
 done:
     return rc;

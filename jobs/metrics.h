@@ -6,12 +6,14 @@
 #include "jobs/run.h"
 
 /* Writes what the processes before this one had measured up to their checkpoint, so that the file has no gap
- * and no line twice. evaluated_final: the last evaluation is among it. Rank 0. */
-p4_rc p4_metrics_restore(p4_run *run, bool evaluated_final);
+ * and no line twice. final_texts: so many are evaluated at last. Rank 0. */
+p4_rc p4_metrics_restore(p4_run *run, int64_t final_texts);
 /* One measurement more; an evaluation without tokens was not made and leaves no line. Rank 0. */
 p4_rc p4_metrics_add_point(p4_run *run, const p4_training_point *point);
 p4_rc p4_metrics_add_entry(p4_run *run, const p4_history_entry *entry); /* of fine-tuning's history */
 p4_rc p4_metrics_add_blocks(p4_run *run, const p4_block_loss *loss);
-p4_rc p4_metrics_add_evaluation(p4_run *run, const char *stage, const p4_evaluation *evaluation);
+/* opt_set: of eval_sets; NULL: of the evaluation text. */
+p4_rc p4_metrics_add_evaluation(p4_run *run, const char *stage, const char *opt_set,
+                                const p4_evaluation *evaluation);
 
 #endif

@@ -41,12 +41,14 @@ done:
     return rc;
 }
 
-p4_rc p4_model_file_evaluation(p4_evaluation *e, p4_artifact_reader *reader, const char *name)
+p4_rc p4_model_file_evaluation(p4_evaluation *e, p4_artifact_reader *reader, const char *opt_set,
+                               const char *name)
 {
     p4_rc rc = P4_OK;
-    char group[64];
+    char group[64 + P4_SET_NAME_BYTES];
     double numbers[P4_EVALUATION_MEMBERS];
-    snprintf(group, sizeof group, "metrics/%s", name);
+    snprintf(group, sizeof group, opt_set != NULL ? "metrics/sets/%s/%s" : "metrics/%s%s",
+             opt_set != NULL ? opt_set : "", name);
     for (int i = 0; i < P4_EVALUATION_MEMBERS; i++) {
         TRY(p4_artifact_read_number(reader, group, p4_evaluation_keys[i], &numbers[i]));
         bool fits = numbers[i] > 0 && numbers[i] < 9e15;

@@ -14,8 +14,10 @@ p4_rc p4_model_file_find(char file[P4_PATH_BYTES], const char *path);
 /* The configuration of the run that wrote the file, as it was. P4_E_INPUT: there is none, or it is not valid.
  */
 p4_rc p4_model_file_config(p4_config *config, p4_artifact_reader *reader, const char *path);
-/* What the run measured: "pre", "post" or "final"; tokens 0: it did not. */
-p4_rc p4_model_file_evaluation(p4_evaluation *evaluation, p4_artifact_reader *reader, const char *name);
+/* What the run measured: "pre", "post" or "final", of a set of eval_sets or (opt_set NULL) of the evaluation
+ * text; tokens 0: it did not. */
+p4_rc p4_model_file_evaluation(p4_evaluation *evaluation, p4_artifact_reader *reader, const char *opt_set,
+                               const char *name);
 /* The parameter table of the file's config.json, with the prefix that the names in the file have, into a
  * model of zeros: which tensors are ternary, no weights. hf->path is the file's. P4_E_INPUT names a tensor
  * that is missing or has another shape. The caller closes, after an error too. */

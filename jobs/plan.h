@@ -13,6 +13,7 @@
 /* Windows of text: exact for token files, for other text an estimate from its size, to either side. */
 typedef struct p4_plan_windows {
     int64_t calibration, eval, train;
+    int64_t sets;      /* of eval_sets together */
     bool train_known;  /* false: `train` is as many as the steps take, or an example */
     double text_bytes; /* of the files that are tokenized */
 } p4_plan_windows;

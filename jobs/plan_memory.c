@@ -291,9 +291,9 @@ static void add_lasting(planner *p)
     int64_t reconstruct = p4_min_i64(p4_settings_reconstruct_windows(p->c, p->T), w->calibration);
     double order =
         p->c->train_weights.count > 0 ? 12 : 4; /* a window's place; what mixes sources, two more */
-    double windows =
-        ids * (double)(p4_min_i64(w->calibration, p->c->calibration_samples) + w->eval + reconstruct) +
-        (p->c->enable_fine_tuning ? order * (double)w->train : 0);
+    double windows = ids * (double)(p4_min_i64(w->calibration, p->c->calibration_samples) + w->eval +
+                                    w->sets + reconstruct) +
+                     (p->c->enable_fine_tuning ? order * (double)w->train : 0);
     const double of_codes = masters_bytes(p, P4_PLAN_QUANTIZE),
                  trained = masters_bytes(p, P4_PLAN_RECONSTRUCT);
     double random = p->c->init == P4_INIT_RANDOM ? 4.0 * (double)p4_model_count_elements(p->model) : 0;

@@ -66,6 +66,7 @@ static p4_plan_windows asked(const p4_config *c)
     int64_t reconstruct = p4_settings_reconstruct_windows(c, T);
     return (p4_plan_windows){.calibration = p4_max_i64(c->calibration_samples, reconstruct),
                              .eval = c->eval_samples,
+                             .sets = c->eval_samples * c->eval_sets.count,
                              .train = p4_trains_on_files(c) ? 0 : c->calibration_samples};
 }
 
@@ -78,6 +79,17 @@ static void hold_out(p4_plan_windows *w, int64_t read)
     int64_t most = wanted > 0 ? p4_max_i64(1, p4_max_i64(count / 5, count - wanted)) : count;
     w->eval = p4_min_i64(count, p4_min_i64(w->eval, most));
     w->calibration = p4_min_i64(wanted, count - w->eval);
+}
+
+static void measure_sets(p4_plan_windows *w, const p4_config *c, const p4_text_files *files, int64_t V)
+{
+    w->sets = 0;
+    for (int i = 0; i < c->eval_sets.count; i++) {
+        amount a = measure(&files->sets[i], V);
+        int64_t most = p4_windows_in(p4_max_i64(0, a.tokens), c->calibration_sequence_length, c->eval_stride);
+        w->sets += a.tokens < 0 ? c->eval_samples : p4_min_i64(c->eval_samples, most);
+        w->text_bytes += a.bytes;
+    }
 }
 
 p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *original)
@@ -103,6 +115,7 @@ p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *ori
         w.train_known = p4_trains_on_files(c) && train.tokens >= 0;
         w.train = w.train_known ? train.tokens / T : p4_min_i64(w.calibration, p4_max_i64(0, w.train));
         w.text_bytes = calibration.bytes + (held_out ? 0 : eval.bytes) + train.bytes;
+        measure_sets(&w, c, &files, V);
     }
     p4_error_clear();
     p4_text_files_free(&files);

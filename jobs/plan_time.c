@@ -230,8 +230,8 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
     load->read_bytes = k.model_bytes + w->text_bytes;
     load->seconds = k.model_bytes / (nodes * plan->rates.disk_read) + w->text_bytes / plan->rates.text_bytes;
     if (runs[P4_PLAN_EVALUATE_PRE]) {
-        time_pass(&k, P4_PLAN_EVALUATE_PRE, w->eval, 1);
-        time_pass(&k, P4_PLAN_EVALUATE_POST, w->eval, 2);
+        time_pass(&k, P4_PLAN_EVALUATE_PRE, w->eval + w->sets, 1);
+        time_pass(&k, P4_PLAN_EVALUATE_POST, w->eval + w->sets, 2);
     }
     if (runs[P4_PLAN_CALIBRATE]) {
         time_pass(&k, P4_PLAN_CALIBRATE, p4_min_i64(w->calibration, in->config->calibration_samples), 1);
@@ -244,7 +244,7 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
         time_fine_tune(&k);
     }
     if (runs[P4_PLAN_EVALUATE_FINAL]) {
-        time_pass(&k, P4_PLAN_EVALUATE_FINAL, w->eval, 2);
+        time_pass(&k, P4_PLAN_EVALUATE_FINAL, w->eval + w->sets, 2);
     }
     if (runs[P4_PLAN_GRADIENT_FLOW]) {
         p4_stage_work *flow = &plan->work[P4_PLAN_GRADIENT_FLOW];

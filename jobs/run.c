@@ -74,18 +74,12 @@ static void say_setup(const p4_run *run)
 static void judge(p4_run *run)
 {
     p4_results *r = &run->results;
-    r->quality.max_accuracy_drop = run->config.max_accuracy_drop;
-    r->quality.degradation_ratio = NAN;
-    r->quality.degradation_low = r->final.degradation_low;
-    r->quality.degradation_high = r->final.degradation_high;
-    if (r->pre.tokens > 0 && r->final.tokens > 0) {
-        r->quality.passed =
-            p4_validate_compression_quality(r->pre.perplexity, r->final.perplexity,
-                                            run->config.max_accuracy_drop, &r->quality.degradation_ratio);
+    p4_quality_judge(&r->quality, &r->pre, &r->final, run->config.max_accuracy_drop);
+    for (int64_t i = 0; i < r->set_count; i++) {
+        p4_set_results *set = &r->sets[i];
+        p4_quality_judge(&set->quality, &set->pre, &set->final, run->config.max_accuracy_drop);
     }
-    if (r->gradient_flow.ran && !r->gradient_flow.passed) { /* whatever the perplexity is */
-        r->quality.passed = false;
-    }
+    r->quality.passed = p4_results_verdict(r) == P4_VERDICT_PASSED;
 }
 
 /* Saves what a run that is asked to stop has finished, unless its last checkpoint has it or the model and the
@@ -195,7 +189,10 @@ static p4_rc take_up(p4_run *run)
 {
     p4_rc rc = P4_OK;
     TRY(p4_resume_restore(run));
-    TRY_ROOT(run->compute.group, p4_metrics_restore(run, is_done(run, p4_stage_evaluate_final)));
+    int64_t final_texts = is_done(run, p4_stage_evaluate_final) ? 1 + run->results.set_count
+                          : is_done(run, p4_stage_fine_tune)    ? run->texts_evaluated
+                                                                : 0;
+    TRY_ROOT(run->compute.group, p4_metrics_restore(run, final_texts));
 done:
     return rc;
 }
@@ -207,6 +204,9 @@ static p4_rc run_stages(p4_run *run)
     for (int i = 0; i < STAGES; i++) {
         if (run->done[i]) {
             continue;
+        }
+        if (i == P4_PLAN_EXPORT) { /* the metadata have the verdict */
+            judge(run);
         }
         TRY(run_stage(run, i));
         note_peak_memory(run); /* the metadata, which the last stage writes, have it up to then */
@@ -292,6 +292,7 @@ static void close_run(p4_run *run)
     p4_windows_free(&run->eval);
     p4_windows_free(&run->reconstruction);
     free(run->original_losses.nll);
+    p4_free_sets(run);
     p4_masters_close(&run->masters);
     p4_packed_release(&run->packed);
     p4_original_close(&run->original);
@@ -320,7 +321,6 @@ static p4_rc execute(p4_run *run, p4_group *group, bool measures, bool *output_t
     *output_taken = true;
     TRY(run_stages(run));
     TRY_ROOT(group, p4_metrics_log_close(&run->metrics_log));
-    judge(run);
 done:
     return rc;
 }

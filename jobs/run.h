@@ -33,6 +33,12 @@ typedef struct p4_run_timeline {
     p4_stage_detail stages[P4_MAX_STAGES];
 } p4_run_timeline;
 
+/* A text of eval_sets; its measurements are in the results. */
+typedef struct p4_run_set {
+    p4_windows windows; /* the same on every rank */
+    p4_part_losses original_losses;
+} p4_run_set;
+
 typedef struct p4_run {
     p4_config config; /* effective */
     p4_hold *hold;    /* rank 0: on output_path */
@@ -50,10 +56,12 @@ typedef struct p4_run {
     p4_masters masters;             /* what training starts from where that is not the original; else zeros */
     p4_statistics statistics;       /* after calibration, the same on every rank */
     p4_part_losses original_losses; /* of the evaluation windows, once the original is evaluated */
-    p4_results results;             /* the same on every rank where stages decide by it */
-    p4_training_curve curve;        /* rank 0 */
-    p4_metrics_log metrics_log;     /* rank 0 */
-    p4_run_watch watch;             /* rank 0 */
+    p4_run_set sets[P4_SETS_MAX];   /* as many as the configuration has */
+    int64_t texts_evaluated; /* by a stage that is not finished: first the evaluation text, then the sets */
+    p4_results results;      /* the same on every rank where stages decide by it */
+    p4_training_curve curve; /* rank 0 */
+    p4_metrics_log metrics_log; /* rank 0 */
+    p4_run_watch watch;         /* rank 0 */
     p4_log_callback log_callback;
     void *log_user;
     p4_stop stop;                    /* compute's */

@@ -1,6 +1,7 @@
 #include "jobs/run_state.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,8 @@ static const char evaluations_name[] = "run/evaluations", tuning_name[] = "run/f
                   history_name[] = "run/history", curve_name[] = "run/curve",
                   training_name[] = "run/training", compressed_name[] = "run/compressed",
                   reconstruction_name[] = "run/reconstruction", block_losses_name[] = "run/block_losses",
-                  original_losses_name[] = "run/original_losses", masters_name[] = "masters";
+                  original_losses_name[] = "run/original_losses", masters_name[] = "masters",
+                  set_evaluations_name[] = "run/set_evaluations", texts_name[] = "run/texts_evaluated";
 
 static p4_rc put(p4_arrays_writer *w, const char *name, int64_t rows, int64_t cols, const double *values)
 {
@@ -124,6 +126,66 @@ static p4_rc take_evaluations(const p4_arrays *arrays, p4_run *run)
                                                : p4_evaluation_from_numbers(of);
     }
     TRY(take_rows(arrays, original_losses_name, 1, &run->original_losses.count, &run->original_losses.nll));
+done:
+    return rc;
+}
+
+/* The losses of one set, whose number the name has. */
+static p4_rc put_set_losses(p4_arrays_writer *w, const p4_part_losses *losses, int64_t set)
+{
+    char name[64];
+    snprintf(name, sizeof name, "run/set_losses_%lld", (long long)set);
+    return put(w, name, losses->count, 1, losses->nll);
+}
+
+static p4_rc take_set_losses(const p4_arrays *arrays, p4_part_losses *losses, int64_t set)
+{
+    char name[64];
+    snprintf(name, sizeof name, "run/set_losses_%lld", (long long)set);
+    return take_rows(arrays, name, 1, &losses->count, &losses->nll);
+}
+
+/* A run without sets has no such arrays. */
+static p4_rc put_sets(p4_arrays_writer *w, const p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    const p4_results *r = &run->results;
+    const double texts = (double)run->texts_evaluated;
+    double numbers[P4_SETS_MAX * EVALUATIONS * EVALUATION];
+    for (int64_t i = 0; i < r->set_count; i++) {
+        const p4_set_results *set = &r->sets[i];
+        double *rows = numbers + i * EVALUATIONS * EVALUATION;
+        p4_evaluation_to_numbers(rows, &set->pre);
+        p4_evaluation_to_numbers(rows + EVALUATION, &set->post);
+        p4_evaluation_to_numbers(rows + 2 * EVALUATION, &set->final);
+        TRY(put_set_losses(w, &run->sets[i].original_losses, i));
+    }
+    TRY(put(w, set_evaluations_name, EVALUATIONS * r->set_count, EVALUATION, numbers));
+    TRY(put(w, texts_name, r->set_count > 0, 1, &texts));
+done:
+    return rc;
+}
+
+/* The sets are those of the configuration, which the checkpoint has alike. */
+static p4_rc take_sets(const p4_arrays *arrays, p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    p4_results *r = &run->results;
+    double numbers[P4_SETS_MAX * EVALUATIONS * EVALUATION], texts;
+    if (r->set_count == 0) {
+        return P4_OK;
+    }
+    TRY(take(arrays, set_evaluations_name, EVALUATIONS * r->set_count, EVALUATION, numbers));
+    TRY(take(arrays, texts_name, 1, 1, &texts));
+    run->texts_evaluated = (int64_t)texts;
+    for (int64_t i = 0; i < r->set_count; i++) {
+        p4_set_results *set = &r->sets[i];
+        const double *rows = numbers + i * EVALUATIONS * EVALUATION;
+        set->pre = p4_evaluation_from_numbers(rows);
+        set->post = p4_evaluation_from_numbers(rows + EVALUATION);
+        set->final = p4_evaluation_from_numbers(rows + 2 * EVALUATION);
+        TRY(take_set_losses(arrays, &run->sets[i].original_losses, i));
+    }
 done:
     return rc;
 }
@@ -314,6 +376,7 @@ static p4_rc put_numbers(p4_arrays_writer *w, const p4_run *run, const p4_tuning
     const p4_results *r = &run->results;
     const double compressed = run->packed.is_compressed;
     TRY(put_evaluations(w, run));
+    TRY(put_sets(w, run));
     TRY(put(w, compressed_name, 1, 1, &compressed));
     TRY(put_tuning(w, &r->fine_tuning));
     TRY(put_reconstruction(w, &r->reconstruction));
@@ -350,6 +413,7 @@ p4_rc p4_run_state_take(const p4_arrays *arrays, p4_run *run)
     const p4_model *model = &run->original.hf.model;
     double compressed;
     TRY(take_evaluations(arrays, run));
+    TRY(take_sets(arrays, run));
     TRY(take_tuning(arrays, &r->fine_tuning));
     TRY(take_reconstruction(arrays, &r->reconstruction));
     TRY(run->compute.group->rank == 0 ? take_curve(arrays, &run->curve) : P4_OK);

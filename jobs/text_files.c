@@ -11,6 +11,9 @@ void p4_text_files_free(p4_text_files *files)
     p4_split_files_free(&files->calibration);
     p4_split_files_free(&files->eval);
     p4_split_files_free(&files->train);
+    for (int i = 0; i < P4_SETS_MAX; i++) {
+        p4_split_files_free(&files->sets[i]);
+    }
 }
 
 bool p4_trains_on_files(const p4_config *c)
@@ -18,11 +21,22 @@ bool p4_trains_on_files(const p4_config *c)
     return c->enable_fine_tuning && (c->train_files.count > 0 || c->calibration_samples == 0);
 }
 
+static p4_rc find_evaluation(p4_text_files *files, const p4_config *c)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_dataset_files(&files->eval, c, P4_SPLIT_EVAL));
+    for (int i = 0; i < c->eval_sets.count; i++) {
+        TRY(p4_dataset_set_files(&files->sets[i], c, i));
+    }
+done:
+    return rc;
+}
+
 p4_rc p4_text_files_find_split(p4_text_files *files, const p4_config *c, p4_split split)
 {
     switch (split) {
     case P4_SPLIT_EVAL:
-        return c->eval_samples > 0 ? p4_dataset_files(&files->eval, c, split) : P4_OK;
+        return c->eval_samples > 0 ? find_evaluation(files, c) : P4_OK;
     case P4_SPLIT_CALIBRATION:
         return c->calibration_samples > 0 || files->eval.held_out
                    ? p4_dataset_files(&files->calibration, c, split)
@@ -71,12 +85,17 @@ done:
 
 p4_rc p4_text_files_warn_of_leak(const p4_text_files *files, const p4_config *c)
 {
+    p4_rc rc = P4_OK;
     bool calibration_trains = c->enable_fine_tuning && !p4_trains_on_files(c);
-    if (files->eval.held_out && c->train_files.count == 0) {
-        return P4_OK;
+    const p4_split_files *trained = calibration_trains ? &files->calibration : &files->train;
+    for (int i = 0; i < c->eval_sets.count; i++) {
+        TRY(warn_of_leak(&files->sets[i], trained));
     }
-    return warn_of_leak(&files->eval,
-                        calibration_trains && !files->eval.held_out ? &files->calibration : &files->train);
+    if (!files->eval.held_out || c->train_files.count > 0) {
+        TRY(warn_of_leak(&files->eval, files->eval.held_out ? &files->train : trained));
+    }
+done:
+    return rc;
 }
 
 bool p4_text_is_compressed(const char *path)

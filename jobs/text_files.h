@@ -8,6 +8,7 @@
 /* What the splits are read from, on rank 0; each is empty where nothing is. */
 typedef struct p4_text_files {
     p4_split_files calibration, eval, train;
+    p4_split_files sets[P4_SETS_MAX]; /* of eval_sets; they are found with P4_SPLIT_EVAL */
 } p4_text_files;
 
 /* Does fine-tuning have windows of its own, and not those of calibration? The same on every rank. */

@@ -37,6 +37,7 @@ static void set_default(p4_config *config, const p4_config_row *row)
         break;
     case P4_CONFIG_LIST:
     case P4_CONFIG_NUMBERS:
+    case P4_CONFIG_SETS:
         break; /* empty */
     }
 }
@@ -134,6 +135,40 @@ bool p4_list_append(p4_list *list, const char *string)
     memcpy(list->bytes + used, string, bytes);
     list->count++;
     return true;
+}
+
+bool p4_sets_add(p4_sets *sets, const char *name)
+{
+    size_t bytes = strlen(name);
+    if (sets->count == P4_SETS_MAX || bytes >= P4_SET_NAME_BYTES) {
+        return false;
+    }
+    memcpy(sets->names[sets->count++], name, bytes);
+    return true;
+}
+
+bool p4_sets_append(p4_sets *sets, const char *string)
+{
+    bool fits = p4_list_append(&sets->strings, string);
+    sets->counts[sets->count - 1] += fits;
+    return fits;
+}
+
+const char *p4_sets_next(const p4_sets *sets, int set, const char *previous)
+{
+    int64_t from = 0, at = 0;
+    for (int i = 0; i < set; i++) {
+        from += sets->counts[i];
+    }
+    const char *string = NULL;
+    bool seen = previous == NULL;
+    while ((string = p4_list_next(&sets->strings, string)) != NULL && at < from + sets->counts[set]) {
+        if (at++ >= from && seen) {
+            return string;
+        }
+        seen = seen || string == previous;
+    }
+    return NULL;
 }
 
 int p4_config_find(const char *key)

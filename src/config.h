@@ -20,6 +20,7 @@ typedef enum p4_config_type {
     P4_CONFIG_NAME,    /* char[P4_NAME_BYTES] */
     P4_CONFIG_LIST,    /* p4_list */
     P4_CONFIG_NUMBERS, /* p4_numbers */
+    P4_CONFIG_SETS,    /* p4_sets */
 } p4_config_type;
 
 typedef struct p4_config_row {
@@ -28,7 +29,7 @@ typedef struct p4_config_row {
     size_t offset, bytes;    /* of the field in p4_config */
     const char *group;       /* title; only the first row of a group has one */
     double seed, quality;    /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
-    const char *text;        /* default of a PATH or NAME, in both recipes; LIST and NUMBERS start empty */
+    const char *text;        /* default of a PATH or NAME, in both recipes; LIST, NUMBERS, SETS start empty */
     double min, max;         /* bounds of INT32, INT64, REAL and each of NUMBERS; every UINT64 is allowed */
     bool min_open, max_open; /* the bound itself is not allowed */
     double step;             /* > 0: only min, min + step, ..., max */
@@ -106,6 +107,13 @@ void p4_config_mark_user_set(p4_config *config, int row);
 bool p4_list_append(p4_list *list, const char *string);
 /* The string after `previous` (NULL: the first); NULL at the end. Local. */
 const char *p4_list_next(const p4_list *list, const char *previous);
+
+/* Adds an empty set; false: there are P4_SETS_MAX, or the name is too long. Local. */
+bool p4_sets_add(p4_sets *sets, const char *name);
+/* Appends a string to the last set; false when it does not fit. Local. */
+bool p4_sets_append(p4_sets *sets, const char *string);
+/* The string of set `set` after `previous` (NULL: the first); NULL at the end. Local. */
+const char *p4_sets_next(const p4_sets *sets, int set, const char *previous);
 
 /* Is the value of the row, as text, the word that stands for 0? Local. */
 bool p4_config_is_zero_name(const p4_config_row *row, const char *text);

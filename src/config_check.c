@@ -140,6 +140,56 @@ static void check_numbers(const p4_config_row *row, const p4_numbers *numbers, i
     }
 }
 
+static bool is_set_name(const char *name)
+{
+    static const char alphanumeric[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    size_t bytes = strnlen(name, P4_SET_NAME_BYTES), allowed = strspn(name, alphanumeric);
+    while (allowed > 0 && allowed < bytes && strchr("._-", name[allowed]) != NULL) {
+        allowed++;
+        allowed += strspn(name + allowed, alphanumeric);
+    }
+    return bytes > 0 && bytes < P4_SET_NAME_BYTES && allowed == bytes;
+}
+
+/* The first that is wrong with the names. */
+static void check_set_names(const p4_config_row *row, const p4_sets *sets, int line, p4_config_report *report)
+{
+    char excerpt[80], found[160] = "";
+    for (int32_t i = 0; i < sets->count && found[0] == '\0'; i++) {
+        const char *name = sets->names[i];
+        p4_config_format_excerpt(excerpt, name, strnlen(name, P4_SET_NAME_BYTES));
+        if (!is_set_name(name)) {
+            snprintf(found, sizeof found, "the name \"%s\"", excerpt);
+        } else if (sets->counts[i] < 1) {
+            snprintf(found, sizeof found, "no file of \"%s\"", excerpt);
+        }
+        for (int32_t j = 0; j < i && found[0] == '\0'; j++) {
+            if (strcmp(name, sets->names[j]) == 0) {
+                snprintf(found, sizeof found, "the name \"%s\" twice", excerpt);
+            }
+        }
+    }
+    if (found[0] != '\0') {
+        p4_config_complain_value(report, line, row, found);
+    }
+}
+
+static void check_sets(const p4_config_row *row, const p4_sets *sets, int line, p4_config_report *report)
+{
+    int64_t strings = 0;
+    char found[64];
+    for (int32_t i = 0; i < sets->count && i < P4_SETS_MAX; i++) {
+        strings += sets->counts[i];
+    }
+    if (sets->count < 0 || sets->count > P4_SETS_MAX || strings != sets->strings.count) {
+        snprintf(found, sizeof found, "%d sets of %d files", (int)sets->count, (int)sets->strings.count);
+        p4_config_complain_value(report, line, row, found);
+        return;
+    }
+    check_set_names(row, sets, line, report);
+    check_list(row, &sets->strings, line, report);
+}
+
 static int name_count(const p4_config_row *row)
 {
     int count = 0;
@@ -179,6 +229,9 @@ void p4_config_check_row(const p4_config *config, int row_index, p4_config_repor
     case P4_CONFIG_NUMBERS:
         check_numbers(row, (const p4_numbers *)(const void *)field, line, report);
         break;
+    case P4_CONFIG_SETS:
+        check_sets(row, (const p4_sets *)(const void *)field, line, report);
+        break;
     }
     if (!ok) {
         p4_config_complain_value(report, line, row, p4_config_format_scalar(found, config, row));
@@ -215,6 +268,12 @@ static void check_exact_sums(const p4_config *config, p4_config_report *report)
 void p4_config_check_rules(const p4_config *config, p4_config_report *report)
 {
     check_exact_sums(config, report);
+    if (config->eval_sets.count > 0 && config->eval_samples == 0 && !was_refused(report, "eval_sets") &&
+        !was_refused(report, "eval_samples")) {
+        p4_config_complain(report, line_of(report, "eval_sets"),
+                           "key \"eval_sets\": found %d set%s, expected none with eval_samples 0",
+                           (int)config->eval_sets.count, p4_plural(config->eval_sets.count));
+    }
     int64_t T = config->calibration_sequence_length, tokens = config->global_batch_tokens;
     if (was_refused(report, "calibration_sequence_length") || was_refused(report, "global_batch_tokens")) {
         return;

@@ -28,6 +28,16 @@ static void format_value(char buffer[80], const p4_config *config, const p4_conf
                  : list->count == 1 ? "[\"%.60s\"]"
                                     : "[\"%.50s\", ...]",
                  excerpt);
+    } else if (row->type == P4_CONFIG_SETS) {
+        const p4_sets *sets = (const p4_sets *)(const void *)field;
+        int used = snprintf(buffer, 80, "{");
+        for (int32_t i = 0; i < sets->count && used < 60; i++) {
+            used += snprintf(buffer + used, 80 - (size_t)used, "%s\"%.14s\": %s", i > 0 ? ", " : "",
+                             p4_config_format_excerpt(excerpt, sets->names[i], strlen(sets->names[i])),
+                             sets->counts[i] > 0 ? "[...]" : "[]");
+        }
+        used = used < 78 ? used : 78;
+        snprintf(buffer + used, 80 - (size_t)used, "}");
     } else if (row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME) {
         snprintf(buffer, 80, "\"%.70s\"", p4_config_format_excerpt(excerpt, field, strlen(field)));
     } else {

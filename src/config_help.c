@@ -93,6 +93,7 @@ char *p4_config_format_scalar(char buffer[64], const p4_config *config, const p4
     case P4_CONFIG_NAME:
     case P4_CONFIG_LIST:
     case P4_CONFIG_NUMBERS:
+    case P4_CONFIG_SETS:
         break;
     }
     return buffer;
@@ -152,6 +153,12 @@ char *p4_config_format_expected(char buffer[256], const p4_config_row *row)
         used = (size_t)snprintf(buffer, 256, "a list of up to %d of: ", P4_NUMBERS_MAX);
         format_range(buffer + used, 256 - used, row);
         break;
+    case P4_CONFIG_SETS:
+        snprintf(buffer, 256,
+                 "an object of up to %d names, each with a file or a list of files; a name has up to %d "
+                 "letters, digits, '.', '_' and '-', and begins with one of the first two",
+                 (int)P4_SETS_MAX, P4_SET_NAME_BYTES - 1);
+        break;
     }
     return buffer;
 }
@@ -175,6 +182,8 @@ static const char *default_text(char buffer[256], const p4_config_row *row, p4_r
     p4_config_recipe(&config, recipe);
     if (row->type == P4_CONFIG_LIST || row->type == P4_CONFIG_NUMBERS) {
         snprintf(buffer, 256, "[]");
+    } else if (row->type == P4_CONFIG_SETS) {
+        snprintf(buffer, 256, "{}");
     } else if (row->text != NULL) {
         snprintf(buffer, 256, "\"%s\"", row->text);
     } else {
@@ -195,6 +204,8 @@ static const char *allowed_text(char buffer[256], const p4_config_row *row)
         return "a string or a list of strings";
     case P4_CONFIG_NUMBERS:
         return "a list of numbers";
+    case P4_CONFIG_SETS:
+        return "lists of strings by name";
     case P4_CONFIG_UINT64:
         return "a whole number of at most 64 bits";
     default:

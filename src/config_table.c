@@ -22,7 +22,8 @@
              : P4_CONFIG_REAL, char *                                                                        \
              : sizeof MEMBER(field) == P4_PATH_BYTES ? P4_CONFIG_PATH : P4_CONFIG_NAME, p4_list              \
              : P4_CONFIG_LIST, p4_numbers                                                                    \
-             : P4_CONFIG_NUMBERS, default                                                                       \
+             : P4_CONFIG_NUMBERS, p4_sets                                                                       \
+             : P4_CONFIG_SETS, default                                                                       \
              : P4_CONFIG_ENUM)
 #define FIELD(field)                                                              \
     .name = #field, .type = TYPE_OF(field), .offset = offsetof(p4_config, field), \
@@ -79,6 +80,8 @@ const p4_config_row p4_config_table[] = {
      .help = "For custom: paths or globs of text, JSONL (plain, .gz, .zst) or token files."},
     {FIELD(eval_files), .may_change = true,
      .help = "Files to measure perplexity on; none: the data set's validation files, or held-out windows."},
+    {FIELD(eval_sets),
+     .help = "Further texts to evaluate on, each with a name and a verdict: {\"code\": [\"a.txt\"]}; all must pass."},
     {FIELD(train_files), .may_change = true,
      .help = "Files to fine-tune on; none: the calibration data."},
     {FIELD(calibration_weights), RANGE(0, 1e6), .min_open = true,

@@ -14,7 +14,8 @@
  * KIND: full      the disk is full from here on: the first write is a short one
  *       error     this call fails with EIO, the later ones work
  *       readonly  from here on no file can be created, opened for writing, renamed or removed (EROFS)
- *       kill      SIGKILL before the call; of a write, after half of it */
+ *       kill      SIGKILL before the call; of a write, after half of it
+ *       stop      SIGUSR1 before the call, which works */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -32,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum kind { NO_FAULT, FULL, ERROR, READONLY, KILL };
+enum kind { NO_FAULT, FULL, ERROR, READONLY, KILL, STOP };
 enum effect { NAMES, SPACE, SYNC }; /* what a call needs: a directory that can change, room, or neither */
 
 static enum kind kind;
@@ -53,7 +54,7 @@ static const char *rank_text(void)
 
 __attribute__((constructor)) static void read_environment(void)
 {
-    static const char *const kinds[] = {"", "full", "error", "readonly", "kill"};
+    static const char *const kinds[] = {"", "full", "error", "readonly", "kill", "stop"};
     const char *fault = getenv("P4_FAULT");
     char name[16] = "";
     int rank = 0;
@@ -70,7 +71,7 @@ __attribute__((constructor)) static void read_environment(void)
     if (fault == NULL || sscanf(fault, "%d,%ld,%15s", &rank, &at, name) != 3 || rank != atoi(rank_text())) {
         return;
     }
-    for (int i = FULL; i <= KILL; i++) {
+    for (int i = FULL; i <= STOP; i++) {
         if (strcmp(name, kinds[i]) == 0) {
             kind = (enum kind)i;
         }
@@ -134,6 +135,8 @@ static int fails(enum effect effect, bool writing)
         return effect == NAMES || (effect == SPACE && !writing) ? EROFS : 0;
     case ERROR:
         return n == fault_at ? EIO : 0;
+    case STOP:
+        return n == fault_at ? raise(SIGUSR1) : 0;
     default:
         if (!writing) {
             die();

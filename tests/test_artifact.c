@@ -95,7 +95,7 @@ static void put_extras(p4_artifact *artifact)
         {.step = 20, .loss = 2.0, .lr = 5e-4, .grad_norm = NAN, .tokens_per_s = 200.0}};
     p4_artifact_module module = {"h.0.attn", 0.1, 1.2, -3.0, 4.0, squares, 3};
     p4_artifact_layer layer = {"a.weight", 0.19, 0.46, 0.01, 0.9};
-    EXPECT_OK(p4_artifact_put_evaluation(artifact, "pre", &pre));
+    EXPECT_OK(p4_artifact_put_evaluation(artifact, NULL, "pre", &pre));
     EXPECT_OK(p4_artifact_put_training(artifact, points, 2));
     EXPECT_OK(p4_artifact_put_training(artifact, points, 0));
     EXPECT_OK(p4_artifact_put_calibration(artifact, &module));

@@ -276,7 +276,7 @@ static void keys_that_came_later(void)
 static void expect_reason(const p4_quality *quality, bool flow_failed, const char *wanted)
 {
     char text[P4_VERDICT_BYTES];
-    EXPECT(strcmp(p4_quality_explain_failure(text, quality, flow_failed), wanted) == 0,
+    EXPECT(strcmp(p4_quality_explain_failure(text, quality, "", flow_failed), wanted) == 0,
            "found \"%s\", expected \"%s\"", text, wanted);
 }
 

@@ -360,6 +360,9 @@ static void change(p4_config *config, const p4_config_row *row)
     char *field = (char *)config + row->offset;
     if (row->type == P4_CONFIG_LIST) {
         EXPECT(p4_list_append((p4_list *)(void *)field, "other"), "%s", row->name);
+    } else if (row->type == P4_CONFIG_SETS) {
+        p4_sets *sets = (p4_sets *)(void *)field;
+        EXPECT(p4_sets_add(sets, "other") && p4_sets_append(sets, "other"), "%s", row->name);
     } else if (row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME) {
         strcpy(field, "other");
     } else if (row->type == P4_CONFIG_BOOL) {

@@ -128,6 +128,23 @@ static const struct {
     {"eval_files", "[[\"a\"], \"b\"]", REFUSED, "found a list as element 1"},
     {"eval_files", "[\"a\", \"\"]", REFUSED, "found \"\" as string 2, which is empty"},
     {"eval_files", "[\"a\\tb\"]", REFUSED, "which holds a control character"},
+    {"eval_sets", "{}", ACCEPTED, "{}"},
+    {"eval_sets", "{\"w\": \"a\", \"c-1.X_\": [\"b\", \"a\"]}", ACCEPTED,
+     "{\"w\":[\"a\"],\"c-1.X_\":[\"b\",\"a\"]}"},
+    {"eval_sets", "[\"a\"]", REFUSED, "found a list, expected an object of up to 16 names"},
+    {"eval_sets", "\"a\"", REFUSED, "found \"a\", expected an object"},
+    {"eval_sets", "{\"w\": 3}", REFUSED, "found 3 as \"w\", expected an object"},
+    {"eval_sets", "{\"w\": [\"a\", 3]}", REFUSED, "found a list as \"w\""},
+    {"eval_sets", "{\"w\": []}", REFUSED, "found no file of \"w\""},
+    {"eval_sets", "{\"w\": \"\"}", REFUSED, "found \"\" as string 1, which is empty"},
+    {"eval_sets", "{\"\": \"a\"}", REFUSED, "found the name \"\""},
+    {"eval_sets", "{\"a b\": \"a\"}", REFUSED, "found the name \"a b\""},
+    {"eval_sets", "{\"..\": \"a\"}", REFUSED, "found the name \"..\""},
+    {"eval_sets", "{\"a/b\": \"a\"}", REFUSED, "found the name \"a/b\""},
+    {"eval_sets", "{\"caf\xC3\xA9\": \"a\"}", REFUSED, "found the name \"caf\xC3\xA9\""},
+    {"eval_sets", "{\"w\": \"a\", \"w\": \"b\"}", REFUSED, "found the name \"w\" twice"},
+    {"eval_sets", "{\"a2345678901234567890123456789012\": \"a\"}", REFUSED,
+     "with the name \"a2345678901234567890123456789012\""},
 };
 
 static void test_values(void)
@@ -388,6 +405,13 @@ static void change(p4_config *of, const p4_config_row *row)
         EXPECT(p4_list_append((p4_list *)field, "*.jsonl[.]gz"), "first string");
         EXPECT(p4_list_append((p4_list *)field, "\"\\"), "second string");
         break;
+    case P4_CONFIG_SETS: {
+        p4_sets *sets = (p4_sets *)(void *)field;
+        EXPECT(p4_sets_add(sets, "a") && p4_sets_append(sets, "*.txt") && p4_sets_append(sets, "\"\\"),
+               "a set");
+        EXPECT(p4_sets_add(sets, "B-2.c_d") && p4_sets_append(sets, "*.txt"), "another set");
+        break;
+    }
     case P4_CONFIG_NUMBERS:
         *(p4_numbers *)(void *)field = (p4_numbers){.count = 2, .values = {row->max / 3.0, row->max}};
         break;

@@ -49,6 +49,7 @@ static const struct {
     {"dataset_root", "\"\"", NULL},
     {"calibration_files", "[]", NULL},
     {"eval_files", "[]", NULL},
+    {"eval_sets", "{}", NULL},
     {"train_files", "[]", NULL},
     {"calibration_weights", "[]", NULL},
     {"train_weights", "[]", NULL},
@@ -396,6 +397,10 @@ static void test_set(void)
         {"eval_files", "[\"a\"", "found \"[\"a\"\", expected a string or a list of strings"},
         {"eval_files", "a\"], [\"b", NULL},
         {"eval_files", "[a]", "found \"[a]\", expected a string or a list of strings"},
+        {"eval_sets", "code=a=b.txt", NULL},
+        {"eval_sets", "{\"w\": [\"a\"], \"v\": \"b\"}", NULL},
+        {"eval_sets", "a.txt", "found \"a.txt\", expected an object of up to 16 names"},
+        {"eval_sets", "=a.txt", "found the name \"\""},
         {"quantization_bits", "4", "Phase 4 uses BitNet 1.58-bit quantization only"},
     };
     p4_config_default(&config);
@@ -416,6 +421,10 @@ static void test_set(void)
     EXPECT(strcmp(config.wandb_project, "a b") == 0, "%s", config.wandb_project);
     EXPECT_OK(p4_config_set(&config, "eval_files", "a, b.txt"));
     EXPECT(config.eval_files.count == 1 && strcmp(config.eval_files.bytes, "a, b.txt") == 0, "one path");
+    EXPECT_OK(p4_config_set(&config, "eval_sets", "code=a=b.txt"));
+    EXPECT(config.eval_sets.count == 1 && strcmp(config.eval_sets.names[0], "code") == 0 &&
+               strcmp(config.eval_sets.strings.bytes, "a=b.txt") == 0,
+           "one set of one path");
 }
 
 static void test_help(void)

@@ -66,7 +66,7 @@ static void test_metrics_log(void)
     EXPECT_OK(p4_metrics_log_open(&log, path));
     EXPECT_OK(p4_metrics_log_blocks(
         &log, &(p4_block_loss){.first_block = 2, .blocks = 1, .before = 0.5, .after = 0.25}));
-    EXPECT_OK(p4_metrics_log_evaluation(&log, "post", 0,
+    EXPECT_OK(p4_metrics_log_evaluation(&log, "post", NULL, 0,
                                         &(p4_evaluation){.loss = 3.5,
                                                          .perplexity = INFINITY,
                                                          .perplexity_low = 30.5,

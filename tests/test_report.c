@@ -366,7 +366,7 @@ static void test_metadata(void)
     fill(&results);
     EXPECT_OK(p4_atomic_write_all(in_directory("input.bin"), "hello", 5));
     p4_metadata_init(&saved);
-    p4_metadata_take_results(&saved, &results);
+    EXPECT_OK(p4_metadata_take_results(&saved, &results));
     strcpy(saved.producer, "phase4 1.0.0");
     saved.bits = 1.58;
     saved.config_json = p4_strdup("{\"seed\": 18446744073709551615, \"recipe\": \"quality\"}");

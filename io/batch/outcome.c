@@ -29,6 +29,25 @@ static p4_quality read_quality(const cJSON *root)
                         .max_accuracy_drop = number_at(root, "quality", "max_accuracy_drop")};
 }
 
+/* The sets that failed, as p4_sets_summary names them; "": none did. */
+static const char *explain_sets(char text[P4_VERDICT_BYTES], const cJSON *root)
+{
+    const cJSON *set;
+    size_t used = 0;
+    text[0] = '\0';
+    cJSON_ArrayForEach(set, cJSON_GetObjectItemCaseSensitive(root, "eval_sets"))
+    {
+        const cJSON *quality = cJSON_GetObjectItemCaseSensitive(set, "quality");
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(set, "name"));
+        if (name != NULL && cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(quality, "passed")) &&
+            used < P4_VERDICT_BYTES) {
+            used += (size_t)snprintf(text + used, P4_VERDICT_BYTES - used, "%s%s",
+                                     used > 0 ? ", " : "failed on the sets: ", name);
+        }
+    }
+    return text;
+}
+
 static bool take(p4_batch_record *record, const cJSON *root, const char *since)
 {
     const cJSON *provenance = cJSON_GetObjectItemCaseSensitive(root, "provenance"),
@@ -40,11 +59,12 @@ static bool take(p4_batch_record *record, const cJSON *root, const char *since)
     }
     bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(quality, "passed"));
     if (failed) {
-        char text[P4_VERDICT_BYTES];
+        char text[P4_VERDICT_BYTES], sets[P4_VERDICT_BYTES];
         const cJSON *flow = cJSON_GetObjectItemCaseSensitive(root, "gradient_flow_test");
         const p4_quality verdict = read_quality(root);
-        record->error = p4_strdup(p4_quality_explain_failure(
-            text, &verdict, cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(flow, "passed"))));
+        record->error = p4_strdup(
+            p4_quality_explain_failure(text, &verdict, explain_sets(sets, root),
+                                       cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(flow, "passed"))));
         if (record->error == NULL) {
             return false;
         }

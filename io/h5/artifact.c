@@ -223,7 +223,8 @@ static p4_rc put_numbers(p4_h5_file *file, const char *group, const number *numb
     return rc;
 }
 
-p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *name, const p4_evaluation *evaluation)
+p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *opt_set, const char *name,
+                                 const p4_evaluation *evaluation)
 {
     p4_rc rc = P4_OK;
     char group[OBJECT_NAME_BYTES];
@@ -236,7 +237,13 @@ p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *name, const 
             numbers[count++] = (number){p4_evaluation_keys[i], values[i]};
         }
     }
-    TRY(object_name(group, "metrics", name, ""));
+    if (opt_set != NULL) {
+        char part[8];
+        snprintf(part, sizeof part, "/%.6s", name);
+        TRY(object_name(group, "metrics/sets", opt_set, part));
+    } else {
+        TRY(object_name(group, "metrics", name, ""));
+    }
     TRY(put_numbers(&artifact->file, group, numbers, count));
     for (int i = 0; i < P4_EVALUATION_MEMBERS; i++) {
         if (p4_evaluation_is_count(i)) {

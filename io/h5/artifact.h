@@ -49,8 +49,9 @@ p4_rc p4_artifact_open(p4_artifact **artifact, const char *path, const p4_artifa
 p4_rc p4_artifact_begin(p4_artifact *artifact, const p4_artifact_tensor *tensor);
 p4_rc p4_artifact_append(p4_artifact *artifact, const void *bytes, const uint16_t *scale, int64_t row_count);
 
-/* name: "pre", "post" or "final". */
-p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *name, const p4_evaluation *evaluation);
+/* name: "pre", "post" or "final"; opt_set: a set of eval_sets, whose name has no slash. */
+p4_rc p4_artifact_put_evaluation(p4_artifact *artifact, const char *opt_set, const char *name,
+                                 const p4_evaluation *evaluation);
 p4_rc p4_artifact_put_training(p4_artifact *artifact, const p4_training_point *points, int64_t count);
 
 typedef struct p4_artifact_module { /* activation statistics of one projection */

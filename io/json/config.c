@@ -6,209 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "io/json/text.h"
+#include "io/json/config_values.h"
 
 enum { MAX_FILE_BYTES = 16 << 20 };
-
-/* ---- values ---- */
-
-static void complain_found(const p4_config_row *row, const p4_json_value *value, const char *more,
-                           p4_config_report *report)
-{
-    char excerpt[80], found[160];
-    if (cJSON_IsObject(value->item) || cJSON_IsArray(value->item)) {
-        snprintf(found, sizeof found, "%s%s", cJSON_IsObject(value->item) ? "an object" : "a list", more);
-    } else if (cJSON_IsString(value->item)) {
-        const char *string = value->item->valuestring;
-        snprintf(found, sizeof found, "\"%s\"%s", p4_config_format_excerpt(excerpt, string, strlen(string)),
-                 more);
-    } else {
-        snprintf(found, sizeof found, "%s%s", p4_config_format_excerpt(excerpt, value->raw, value->raw_bytes),
-                 more);
-    }
-    p4_config_complain_value(report, value->line, row, found);
-}
-
-static bool read_integer(void *field, const p4_config_row *row, const p4_json_value *value)
-{
-    bool negative;
-    uint64_t magnitude;
-    if (!p4_json_whole(value, &negative, &magnitude)) {
-        return false;
-    }
-    if (row->type == P4_CONFIG_UINT64) {
-        *(uint64_t *)field = magnitude;
-        return !negative || magnitude == 0;
-    }
-    if (magnitude > (row->type == P4_CONFIG_INT32 ? INT32_MAX : INT64_MAX)) {
-        return false;
-    }
-    int64_t whole = negative ? -(int64_t)magnitude : (int64_t)magnitude;
-    if (row->type == P4_CONFIG_INT32) {
-        *(int32_t *)field = (int32_t)whole;
-    } else {
-        *(int64_t *)field = whole;
-    }
-    return true;
-}
-
-static bool read_enum(void *field, const p4_config_row *row, const p4_json_value *value)
-{
-    for (int i = 0; cJSON_IsString(value->item) && row->names[i] != NULL; i++) {
-        if (strcmp(row->names[i], value->item->valuestring) == 0) {
-            memcpy(field, &i, sizeof i);
-            return true;
-        }
-    }
-    if (row->true_name > 0 && cJSON_IsBool(value->item)) {
-        int index = cJSON_IsTrue(value->item) ? row->true_name : 0;
-        memcpy(field, &index, sizeof index);
-        return true;
-    }
-    return false;
-}
-
-static bool read_string(char *field, const p4_config_row *row, const p4_json_value *value,
-                        p4_config_report *report)
-{
-    size_t bytes = cJSON_IsString(value->item) ? strlen(value->item->valuestring) : row->bytes;
-    if (bytes >= row->bytes) {
-        char more[48] = "";
-        if (cJSON_IsString(value->item)) {
-            snprintf(more, sizeof more, " of %zu bytes", bytes);
-        }
-        complain_found(row, value, more, report);
-        return false;
-    }
-    memset(field, 0, row->bytes);
-    memcpy(field, value->item->valuestring, bytes);
-    return true;
-}
-
-/* A string alone is a list of one. */
-static bool read_list(p4_list *list, const p4_config_row *row, const p4_json_value *value,
-                      p4_config_report *report)
-{
-    const cJSON *item;
-    char more[64];
-    if (cJSON_IsString(value->item)) {
-        memset(list, 0, sizeof *list);
-        bool fits = p4_list_append(list, value->item->valuestring);
-        if (!fits) {
-            snprintf(more, sizeof more, " of %zu bytes", strlen(value->item->valuestring));
-            complain_found(row, value, more, report);
-        }
-        return fits;
-    }
-    if (!cJSON_IsArray(value->item)) {
-        complain_found(row, value, "", report);
-        return false;
-    }
-    memset(list, 0, sizeof *list);
-    p4_json_cursor inside = {.at = value->raw + 1, .line = value->line};
-    int index = 0;
-    cJSON_ArrayForEach(item, value->item)
-    {
-        p4_json_value element = p4_json_next_value(&inside, item);
-        index++;
-        if (!cJSON_IsString(item)) {
-            snprintf(more, sizeof more, " as element %d", index);
-            complain_found(row, &element, more, report);
-            return false;
-        }
-        if (!p4_list_append(list, item->valuestring)) {
-            snprintf(more, sizeof more, " of %d strings with more bytes", cJSON_GetArraySize(value->item));
-            complain_found(row, value, more, report);
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool read_numbers(p4_numbers *numbers, const p4_config_row *row, const p4_json_value *value,
-                         p4_config_report *report)
-{
-    const cJSON *item;
-    char more[64];
-    int count = cJSON_GetArraySize(value->item);
-    snprintf(more, sizeof more, " of %d", count);
-    if (!cJSON_IsArray(value->item) || count > P4_NUMBERS_MAX) {
-        complain_found(row, value, cJSON_IsArray(value->item) ? more : "", report);
-        return false;
-    }
-    memset(numbers, 0, sizeof *numbers);
-    p4_json_cursor inside = {.at = value->raw + 1, .line = value->line};
-    cJSON_ArrayForEach(item, value->item)
-    {
-        p4_json_value element = p4_json_next_value(&inside, item);
-        if (!p4_json_is_number(&element) || p4_json_underflows(&element)) {
-            snprintf(more, sizeof more, " as element %d", (int)numbers->count + 1);
-            complain_found(row, &element, more, report);
-            return false;
-        }
-        numbers->values[numbers->count++] = item->valuedouble;
-    }
-    return true;
-}
-
-/* The word for 0 sets a number to 0; the number 0 is then for the range to allow. */
-static bool read_number(void *field, const p4_config_row *row, const p4_json_value *value)
-{
-    if (cJSON_IsString(value->item) && p4_config_is_zero_name(row, value->item->valuestring)) {
-        memset(field, 0, row->bytes);
-        return true;
-    }
-    if (row->type != P4_CONFIG_REAL) {
-        return read_integer(field, row, value);
-    }
-    *(double *)field = value->item->valuedouble;
-    bool zero = value->item->valuedouble == 0 && row->min_open && row->min == 0;
-    return p4_json_is_number(value) && !p4_json_underflows(value) && !(zero && row->zero_name != NULL);
-}
-
-/* Reads one row's value and checks its range. A refused value is reported and its user_set bit left as it is.
- */
-static void read_row(p4_config *config, int row_index, const p4_json_value *value, p4_config_report *report)
-{
-    const p4_config_row *row = &p4_config_table[row_index];
-    char *field = (char *)config + row->offset;
-    int complaints = report->count;
-    bool ok = false;
-    switch (row->type) {
-    case P4_CONFIG_BOOL:
-        ok = cJSON_IsBool(value->item);
-        *(bool *)field = cJSON_IsTrue(value->item);
-        break;
-    case P4_CONFIG_INT32:
-    case P4_CONFIG_INT64:
-    case P4_CONFIG_UINT64:
-    case P4_CONFIG_REAL:
-        ok = read_number(field, row, value);
-        break;
-    case P4_CONFIG_ENUM:
-        ok = read_enum(field, row, value);
-        break;
-    case P4_CONFIG_PATH:
-    case P4_CONFIG_NAME:
-        ok = read_string(field, row, value, report);
-        break;
-    case P4_CONFIG_LIST:
-        ok = read_list((p4_list *)field, row, value, report);
-        break;
-    case P4_CONFIG_NUMBERS:
-        ok = read_numbers((p4_numbers *)(void *)field, row, value, report);
-        break;
-    }
-    if (ok) {
-        report->lines[row_index] = value->line;
-        p4_config_check_row(config, row_index, report);
-    } else if (report->count == complaints) {
-        complain_found(row, value, "", report);
-    }
-    if (report->count == complaints) {
-        p4_config_mark_user_set(config, row_index);
-    }
-}
 
 static void complain_unknown(const char *key, int line, p4_config_report *report)
 {
@@ -257,7 +57,7 @@ static void read_members(p4_config *config, const char *json, const cJSON *tree,
                                item->string, first_line[row]);
         } else {
             first_line[row] = key_line;
-            read_row(config, row, &value, report);
+            p4_config_read_row(config, row, &value, report);
         }
     }
     p4_config_rebase(config); /* the recipe may have changed, wherever it stood */
@@ -311,11 +111,31 @@ p4_rc p4_config_from_json(p4_config *config, const char *json, size_t json_bytes
 
 /* ---- one key from text ---- */
 
+/* NAME=FILE as an object. */
+static char *set_json(const char *text, const char *equals)
+{
+    char *name = p4_format("%.*s", (int)(equals - text), text), *json = NULL;
+    cJSON *object = cJSON_CreateObject();
+    if (name != NULL && cJSON_AddStringToObject(object, name, equals + 1) != NULL) {
+        char *printed = cJSON_PrintUnformatted(object);
+        json = printed != NULL ? p4_strdup(printed) : NULL;
+        cJSON_free(printed);
+    }
+    cJSON_Delete(object);
+    free(name);
+    return json;
+}
+
 /* The JSON that a key=value argument stands for: the text itself, or as a string if its quotes were left out,
- * or as a list of that one string. The caller frees; NULL: out of memory. */
+ * or as a list of that one string, or of sets the one that NAME=FILE names. The caller frees; NULL: out of
+ * memory. */
 static char *argument_json(const p4_config_row *row, const char *text)
 {
     char first = text[strspn(text, " \t\r\n")];
+    const char *equals = row->type == P4_CONFIG_SETS && first != '{' ? strchr(text, '=') : NULL;
+    if (equals != NULL) {
+        return set_json(text, equals);
+    }
     bool list = row->type == P4_CONFIG_LIST && first != '[';
     bool truth = row->true_name > 0 && (strcmp(text, "true") == 0 || strcmp(text, "false") == 0);
     bool string = list || (row->type == P4_CONFIG_ENUM && !truth) || row->type == P4_CONFIG_PATH ||
@@ -348,7 +168,7 @@ static p4_rc set_row(p4_config *config, int row_index, const char *text, p4_conf
     } else {
         p4_json_cursor cursor = {.at = json, .line = INT32_MIN}; /* an argument has no lines: stays below 1 */
         p4_json_value value = p4_json_next_value(&cursor, tree);
-        read_row(config, row_index, &value, report);
+        p4_config_read_row(config, row_index, &value, report);
     }
     cJSON_Delete(tree);
     free(json);

@@ -21,6 +21,26 @@ static cJSON *numbers_value(const p4_numbers *numbers)
     return list;
 }
 
+/* Each set's files as a list; in one line, as the other values are. */
+static cJSON *sets_value(const p4_sets *sets)
+{
+    cJSON *object = cJSON_CreateObject();
+    bool ok = object != NULL;
+    for (int32_t i = 0; ok && i < sets->count; i++) {
+        cJSON *list = cJSON_AddArrayToObject(object, sets->names[i]);
+        const char *string = NULL;
+        ok = list != NULL;
+        while (ok && (string = p4_sets_next(sets, i, string)) != NULL) {
+            ok = cJSON_AddItemToArray(list, cJSON_CreateString(string));
+        }
+    }
+    char *line = ok ? cJSON_PrintUnformatted(object) : NULL;
+    cJSON *value = line != NULL ? cJSON_CreateRaw(line) : NULL;
+    cJSON_free(line);
+    cJSON_Delete(object);
+    return value;
+}
+
 /* The value of a row, as the tree that p4_config_parse reads back the same; NULL: out of memory. */
 static cJSON *row_value(const p4_config *config, const p4_config_row *row)
 {
@@ -31,6 +51,9 @@ static cJSON *row_value(const p4_config *config, const p4_config_row *row)
     }
     if (row->type == P4_CONFIG_NUMBERS) {
         return numbers_value((const p4_numbers *)(const void *)field);
+    }
+    if (row->type == P4_CONFIG_SETS) {
+        return sets_value((const p4_sets *)(const void *)field);
     }
     if (row->type != P4_CONFIG_LIST) {
         return cJSON_CreateRaw(p4_config_format_scalar(scalar, config, row));

@@ -49,6 +49,8 @@ typedef struct p4_inspection {
     const char *quantizer, *packing; /* names of the tables */
     char *config_json;               /* heap: the run's configuration */
     p4_evaluation pre, post, final;  /* tokens 0: not measured */
+    int64_t set_count;
+    p4_set_results sets[P4_SETS_MAX];
     bool has_metadata;
     p4_metadata metadata;   /* beside model.h5 */
     p4_input_state *inputs; /* [metadata.input_count] */

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 
 #include "io/json/evaluation.h"
+#include "io/out/evaluations_json.h"
 #include "io/out/inspection.h"
 #include "src/leaf/escape.h"
 
@@ -65,6 +66,23 @@ static bool put_evaluation(cJSON *to, const char *key, const p4_evaluation *e)
     return object != NULL && p4_json_put_evaluation(object, e);
 }
 
+/* Nothing without sets. */
+static bool put_sets(cJSON *root, const p4_inspection *x)
+{
+    cJSON *list = x->set_count > 0 ? cJSON_AddArrayToObject(root, "eval_sets") : NULL;
+    bool ok = x->set_count == 0 || list != NULL;
+    for (int64_t i = 0; ok && i < x->set_count; i++) {
+        const p4_set_results *set = &x->sets[i];
+        cJSON *object = add_to(list);
+        ok = object != NULL && p4_json_put_text(object, "name", set->name) &&
+             put_evaluation(object, "pre", &set->pre) && put_evaluation(object, "post", &set->post) &&
+             put_evaluation(object, "final", &set->final) &&
+             p4_json_put_quality(cJSON_AddObjectToObject(object, "quality"), &set->quality,
+                                 p4_quality_verdict(&set->quality));
+    }
+    return ok;
+}
+
 static bool put_sizes(cJSON *to, const p4_inspection *x)
 {
     const p4_json_real sparsity = {
@@ -117,7 +135,7 @@ char *p4_inspection_json(const p4_inspection *x)
         p4_json_put_text(root, "dequantized_fp16", x->fp16_path) &&
         put_sizes(cJSON_AddObjectToObject(root, "sizes"), x) && put_evaluation(root, "pre", &x->pre) &&
         put_evaluation(root, "post", &x->post) && put_evaluation(root, "final", &x->final) &&
-        p4_json_put_text(root, "producer", x->metadata.producer) &&
+        put_sets(root, x) && p4_json_put_text(root, "producer", x->metadata.producer) &&
         p4_json_put_text(root, "created", x->has_metadata ? x->metadata.created : "") &&
         put_text_tree(root, "provenance", x->metadata.provenance_json) &&
         put_inputs(cJSON_AddArrayToObject(root, "inputs"), x) &&

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "io/out/inspection.h"
+#include "io/out/report.h"
 #include "src/leaf/escape.h"
 
 enum { WORDS_BYTES = 512 };
@@ -16,12 +17,17 @@ static const char *words(char to[WORDS_BYTES], const char *text)
 
 static void evaluation(FILE *to, const char *name, const p4_evaluation *e)
 {
-    char perplexity[P4_NUMBER_BYTES];
+    char perplexity[P4_NUMBER_BYTES], low[P4_NUMBER_BYTES], high[P4_NUMBER_BYTES];
     if (e->tokens == 0) {
         return;
     }
-    fprintf(to, "  %-10s loss %.4f, perplexity %s, accuracy %.2f %%", name, e->loss,
-            p4_format_number(perplexity, e->perplexity, 3), 100.0 * e->accuracy);
+    fprintf(to, "  %-10s loss %.4f, perplexity %s", name, e->loss,
+            p4_format_number(perplexity, e->perplexity, 3));
+    if (!isnan(e->perplexity_low)) {
+        fprintf(to, " (95 %% interval: %s to %s)", p4_format_number(low, e->perplexity_low, 3),
+                p4_format_number(high, e->perplexity_high, 3));
+    }
+    fprintf(to, ", accuracy %.2f %%", 100.0 * e->accuracy);
     if (!isnan(e->kl)) {
         fprintf(to, ", KL to the original %.4f", e->kl);
     }
@@ -29,6 +35,36 @@ static void evaluation(FILE *to, const char *name, const p4_evaluation *e)
         fprintf(to, ", agreement %.2f %%", 100.0 * e->agreement);
     }
     fprintf(to, " (%lld predictions)\n", (long long)e->tokens);
+}
+
+/* Of the final evaluation. */
+static void change(FILE *to, const p4_evaluation *pre, const p4_evaluation *final)
+{
+    const p4_quality of = {.degradation_low = final->degradation_low,
+                           .degradation_high = final->degradation_high};
+    char interval[64];
+    if (pre->tokens > 0 && final->tokens > 0) {
+        fprintf(to, "  %-10s %+.1f %%%s\n", "change",
+                100.0 * (final->perplexity - pre->perplexity) / pre->perplexity,
+                p4_quality_interval(interval, &of));
+    }
+}
+
+static void evaluations(FILE *to, const p4_inspection *x)
+{
+    evaluation(to, "original", &x->pre);
+    evaluation(to, "quantized", &x->post);
+    evaluation(to, "final", &x->final);
+    change(to, &x->pre, &x->final);
+    for (int64_t i = 0; i < x->set_count; i++) {
+        const p4_set_results *set = &x->sets[i];
+        static const char *const words[] = {
+            [P4_VERDICT_NONE] = "no verdict", [P4_VERDICT_PASSED] = "passed", [P4_VERDICT_FAILED] = "failed"};
+        fprintf(to, "  set \"%s\": %s\n", set->name, words[p4_quality_verdict(&set->quality)]);
+        evaluation(to, "original", &set->pre);
+        evaluation(to, "final", &set->final);
+        change(to, &set->pre, &set->final);
+    }
 }
 
 static void origin(FILE *to, const p4_inspection *x)
@@ -134,9 +170,7 @@ void p4_inspection_table(FILE *to, const p4_inspection *x)
             x->packing, (double)x->file_bytes / MIB);
     origin(to, x);
     sizes(to, x);
-    evaluation(to, "original", &x->pre);
-    evaluation(to, "quantized", &x->post);
-    evaluation(to, "final", &x->final);
+    evaluations(to, x);
     tensors(to, x);
     state(to, x);
 }

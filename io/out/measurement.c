@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "io/json/evaluation.h"
-#include "io/out/report.h"
+#include "io/out/evaluations_json.h"
 
 /* ---- the table ---- */
 
@@ -18,28 +18,44 @@ static void row(FILE *to, const char *label, const double values[4], int decimal
     fputc('\n', to);
 }
 
+/* All sets. */
+static void summary(FILE *to, const p4_measurement *m)
+{
+    char text[P4_SETS_BYTES];
+    if (p4_sets_summary(text, m->sets, m->set_count)[0] != '\0') {
+        fprintf(to, "; %s", text);
+    }
+    fputc('\n', to);
+}
+
 static void verdict(FILE *to, const p4_measurement *m)
 {
     const p4_quality *q = &m->quality;
+    p4_verdict all = p4_sets_verdict(q, m->sets, m->set_count);
+    fprintf(to, "\n  Verdict         %s: ",
+            all == P4_VERDICT_NONE     ? "NONE"
+            : all == P4_VERDICT_PASSED ? "PASSED"
+                                       : "FAILED");
     if (isnan(q->degradation_ratio)) {
-        fprintf(to, "\n  Verdict         NONE: the original%s\n",
+        fprintf(to, "the original%s",
                 m->original.tokens > 0 ? "'s perplexity is infinite" : " was not measured");
-        return;
+    } else if (isinf(q->degradation_ratio)) {
+        fputs("perplexity became infinite", to);
+    } else {
+        char change[P4_QUALITY_BYTES];
+        fputs(p4_quality_change(change, q), to);
     }
-    if (isinf(q->degradation_ratio)) {
-        fprintf(to, "\n  Verdict         FAILED: perplexity became infinite\n");
-        return;
+    if (m->original.tokens > 0) {
+        summary(to, m);
+    } else {
+        fputc('\n', to);
     }
-    char change[P4_QUALITY_BYTES];
-    fprintf(to, "\n  Verdict         %s: %s\n", q->passed ? "PASSED" : "FAILED",
-            p4_quality_change(change, q));
 }
 
-void p4_measurement_table(FILE *to, const p4_measurement *m)
+/* columns: measured now and recorded, of the original and the compressed model. */
+static void figures(FILE *to, const p4_evaluation *const columns[4])
 {
     enum { COLUMNS = 4 };
-    const p4_evaluation *columns[COLUMNS] = {&m->original, &m->compressed, &m->recorded_original,
-                                             &m->recorded};
     double perplexity[COLUMNS], low[COLUMNS], high[COLUMNS], bits[COLUMNS], words[COLUMNS], loss[COLUMNS],
         accuracy[COLUMNS], agreement[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
     for (int i = 0; i < COLUMNS; i++) {
@@ -55,12 +71,6 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
         kl[i] = there ? columns[i]->kl : NAN;
         tokens[i] = there ? (double)columns[i]->tokens : NAN;
     }
-    fprintf(to, "%s: %s, on %lld windows of %lld tokens\n", m->path, m->model_type, (long long)m->windows,
-            (long long)m->window_tokens);
-    fprintf(to, m->original_path[0] != '\0' ? "original: %s\n\n" : "original: not at hand: %s\n\n",
-            m->original_path[0] != '\0' ? m->original_path : m->why_not);
-    fprintf(to, "  %-26s %27s %27s\n", "", "measured now    ", "recorded by the run    ");
-    fprintf(to, "  %-26s %13s %13s %13s %13s\n", "", "original", "compressed", "original", "compressed");
     row(to, "perplexity", perplexity, 3, 1);
     row(to, "  95 % interval from", low, 3, 1);
     row(to, "  to", high, 3, 1);
@@ -71,6 +81,34 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     row(to, "same as the original's (%)", agreement, 2, 100);
     row(to, "KL to the original (nats)", kl, 4, 1);
     row(to, "predictions", tokens, 0, 1);
+}
+
+static void set_figures(FILE *to, const p4_measurement *m, int64_t i)
+{
+    const p4_set_results *now = &m->sets[i], *then = &m->recorded_sets[i];
+    char change[P4_QUALITY_BYTES];
+    fprintf(to, "\n  Set \"%s\", %lld windows", now->name, (long long)m->set_windows[i]);
+    if (isfinite(now->quality.degradation_ratio)) {
+        fprintf(to, ": %s: %s", now->quality.passed ? "passed" : "FAILED",
+                p4_quality_change(change, &now->quality));
+    }
+    fputc('\n', to);
+    figures(to, (const p4_evaluation *const[]){&now->pre, &now->final, &then->pre, &then->final});
+}
+
+void p4_measurement_table(FILE *to, const p4_measurement *m)
+{
+    fprintf(to, "%s: %s, on %lld windows of %lld tokens\n", m->path, m->model_type, (long long)m->windows,
+            (long long)m->window_tokens);
+    fprintf(to, m->original_path[0] != '\0' ? "original: %s\n\n" : "original: not at hand: %s\n\n",
+            m->original_path[0] != '\0' ? m->original_path : m->why_not);
+    fprintf(to, "  %-26s %27s %27s\n", "", "measured now    ", "recorded by the run    ");
+    fprintf(to, "  %-26s %13s %13s %13s %13s\n", "", "original", "compressed", "original", "compressed");
+    figures(to, (const p4_evaluation *const[]){&m->original, &m->compressed, &m->recorded_original,
+                                               &m->recorded});
+    for (int64_t i = 0; i < m->set_count; i++) {
+        set_figures(to, m, i);
+    }
     verdict(to, m);
 }
 
@@ -85,17 +123,30 @@ static bool put_evaluation(cJSON *to, const char *key, const p4_evaluation *e)
     return object != NULL && p4_json_put_evaluation(object, e);
 }
 
-static bool put_quality(cJSON *to, const p4_quality *q)
+/* Nothing without sets. */
+static bool put_sets(cJSON *root, const p4_measurement *m)
 {
-    const p4_json_real reals[] = {{"degradation_ratio", q->degradation_ratio},
-                                  {"degradation_low", q->degradation_low},
-                                  {"degradation_high", q->degradation_high},
-                                  {"max_accuracy_drop", q->max_accuracy_drop}};
-    bool judged = !isnan(q->degradation_ratio);
-    return to != NULL &&
-           (judged ? cJSON_AddBoolToObject(to, "passed", q->passed) : cJSON_AddNullToObject(to, "passed")) !=
-               NULL &&
-           p4_json_put_reals(to, reals, sizeof reals / sizeof reals[0]);
+    cJSON *list = m->set_count > 0 ? cJSON_AddArrayToObject(root, "eval_sets") : NULL, *recorded;
+    bool ok = m->set_count == 0 || list != NULL;
+    for (int64_t i = 0; ok && i < m->set_count; i++) {
+        const p4_set_results *set = &m->sets[i];
+        cJSON *object = cJSON_CreateObject();
+        ok = object != NULL && cJSON_AddItemToArray(list, object);
+        if (!ok) {
+            cJSON_Delete(object);
+            break;
+        }
+        ok = p4_json_put_text(object, "name", set->name) &&
+             p4_json_put_whole(object, "windows", m->set_windows[i]) &&
+             put_evaluation(object, "original", &set->pre) &&
+             put_evaluation(object, "compressed", &set->final) &&
+             (recorded = cJSON_AddObjectToObject(object, "recorded")) != NULL &&
+             put_evaluation(recorded, "original", &m->recorded_sets[i].pre) &&
+             put_evaluation(recorded, "compressed", &m->recorded_sets[i].final) &&
+             p4_json_put_quality(cJSON_AddObjectToObject(object, "quality"), &set->quality,
+                                 p4_quality_verdict(&set->quality));
+    }
+    return ok;
 }
 
 char *p4_measurement_json(const p4_measurement *m)
@@ -111,7 +162,8 @@ char *p4_measurement_json(const p4_measurement *m)
               put_evaluation(root, "compressed", &m->compressed) &&
               (recorded = cJSON_AddObjectToObject(root, "recorded")) != NULL &&
               put_evaluation(recorded, "original", &m->recorded_original) &&
-              put_evaluation(recorded, "compressed", &m->recorded) &&
-              put_quality(cJSON_AddObjectToObject(root, "quality"), &m->quality);
+              put_evaluation(recorded, "compressed", &m->recorded) && put_sets(root, m) &&
+              p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &m->quality,
+                                  p4_sets_verdict(&m->quality, m->sets, m->set_count));
     return p4_json_print(root, ok, true);
 }

@@ -15,7 +15,11 @@ typedef struct p4_measurement {
     int64_t windows, window_tokens;
     p4_evaluation original, compressed;
     p4_evaluation recorded_original, recorded; /* by the run, on its own text */
-    p4_quality quality;
+    p4_quality quality;                        /* passed: on each set too */
+    int64_t set_count;
+    p4_set_results sets[P4_SETS_MAX];          /* pre and final: the original, the compressed model */
+    p4_set_results recorded_sets[P4_SETS_MAX]; /* the same by the run, where it had a set of this name */
+    int64_t set_windows[P4_SETS_MAX];
 } p4_measurement;
 
 void p4_measurement_table(FILE *to, const p4_measurement *measurement);

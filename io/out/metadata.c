@@ -8,6 +8,7 @@
 #include "io/file/fingerprint.h"
 #include "io/json/read.h"
 #include "io/json/write.h"
+#include "io/out/evaluations_json.h"
 #include "io/out/outputs.h"
 #include "io/out/report.h"
 #include "io/out/sizes_json.h"
@@ -35,8 +36,10 @@ void p4_metadata_free(p4_metadata *metadata)
     free(metadata->config_json);
     free(metadata->provenance_json);
     free(metadata->experts_json);
+    free(metadata->quality_json);
     metadata->inputs = NULL;
     metadata->config_json = metadata->provenance_json = metadata->experts_json = NULL;
+    metadata->quality_json = NULL;
     metadata->input_count = 0;
 }
 
@@ -63,7 +66,18 @@ p4_rc p4_metadata_add_input(p4_metadata *metadata, const char *path)
     return rc != P4_OK ? rc : p4_metadata_add_fingerprint(metadata, path, fingerprint);
 }
 
-void p4_metadata_take_results(p4_metadata *metadata, const p4_results *results)
+/* As in results.json. */
+static p4_rc print_quality(char **json, const p4_results *results)
+{
+    cJSON *root = cJSON_CreateObject();
+    bool ok = p4_json_put_evaluations(root, results) &&
+              p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality,
+                                  p4_results_verdict(results));
+    *json = p4_json_print(root, ok, true);
+    return *json != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+p4_rc p4_metadata_take_results(p4_metadata *metadata, const p4_results *results)
 {
     snprintf(metadata->model_type, sizeof metadata->model_type, "%s", results->model_type);
     snprintf(metadata->method, sizeof metadata->method, "%s", results->method);
@@ -74,6 +88,7 @@ void p4_metadata_take_results(p4_metadata *metadata, const p4_results *results)
     metadata->pre_perplexity = results->pre.perplexity;
     metadata->post_perplexity = results->post.perplexity;
     metadata->final_perplexity = results->final.perplexity;
+    return print_quality(&metadata->quality_json, results);
 }
 
 static bool put_inputs(cJSON *list, const p4_metadata *metadata)
@@ -123,7 +138,8 @@ static p4_rc print(const p4_metadata *metadata, char **json)
               p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &metadata->metrics) &&
               p4_json_put_reals(cJSON_AddObjectToObject(root, "perplexity"), perplexities, 3) &&
               put_inputs(cJSON_AddArrayToObject(root, "inputs"), metadata);
-    ok = ok && put_tree(root, "provenance", metadata->provenance_json) == P4_OK &&
+    ok = ok && put_tree(root, "evaluations", metadata->quality_json) == P4_OK &&
+         put_tree(root, "provenance", metadata->provenance_json) == P4_OK &&
          put_tree(root, "experts", metadata->experts_json) == P4_OK &&
          put_tree(root, "config", metadata->config_json) == P4_OK;
     *json = p4_json_print(root, ok, true);
@@ -255,6 +271,7 @@ p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_byt
         goto done;
     }
     TRY(take_tree(&metadata->config_json, root, "config", source));
+    TRY(take_tree(&metadata->quality_json, root, "evaluations", source));
     TRY(take_tree(&metadata->provenance_json, root, "provenance", source));
     rc = take_tree(&metadata->experts_json, root, "experts", source);
 done:

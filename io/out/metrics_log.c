@@ -27,14 +27,14 @@ p4_rc p4_metrics_log_open(p4_metrics_log *log, const char *path)
     return rc;
 }
 
-/* One line: the kind, a stage unless that is NULL, and the numbers. */
-static p4_rc write_line(p4_metrics_log *log, const char *kind, const char *stage, const p4_json_real *numbers,
-                        size_t count)
+/* One line: the kind, a stage and a set unless they are NULL, and the numbers. */
+static p4_rc write_line(p4_metrics_log *log, const char *kind, const char *stage, const char *set,
+                        const p4_json_real *numbers, size_t count)
 {
     cJSON *root = cJSON_CreateObject();
     bool ok = p4_json_put_text(root, "kind", kind) &&
               (stage == NULL || p4_json_put_text(root, "stage", stage)) &&
-              p4_json_put_reals(root, numbers, count);
+              (set == NULL || p4_json_put_text(root, "set", set)) && p4_json_put_reals(root, numbers, count);
     char *line = p4_json_print(root, ok, false);
     if (line == NULL) {
         return P4_E_SYSTEM;
@@ -55,15 +55,15 @@ p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point)
                                     {"tokens", (double)point->tokens},
                                     {"tokens_per_s", point->tokens_per_s},
                                     {"elapsed_s", point->elapsed_s}};
-    return write_line(log, "train", NULL, numbers, sizeof numbers / sizeof numbers[0]);
+    return write_line(log, "train", NULL, NULL, numbers, sizeof numbers / sizeof numbers[0]);
 }
 
-p4_rc p4_metrics_log_evaluation(p4_metrics_log *log, const char *stage, int64_t step,
+p4_rc p4_metrics_log_evaluation(p4_metrics_log *log, const char *stage, const char *opt_set, int64_t step,
                                 const p4_evaluation *evaluation)
 {
     p4_json_real numbers[1 + P4_EVALUATION_MEMBERS] = {{"step", (double)step}};
     p4_evaluation_to_reals(numbers + 1, evaluation);
-    return write_line(log, "evaluation", stage, numbers, sizeof numbers / sizeof numbers[0]);
+    return write_line(log, "evaluation", stage, opt_set, numbers, sizeof numbers / sizeof numbers[0]);
 }
 
 p4_rc p4_metrics_log_blocks(p4_metrics_log *log, const p4_block_loss *loss)
@@ -72,7 +72,7 @@ p4_rc p4_metrics_log_blocks(p4_metrics_log *log, const p4_block_loss *loss)
                                     {"blocks", (double)loss->blocks},
                                     {"loss_before", loss->before},
                                     {"loss_after", loss->after}};
-    return write_line(log, "reconstruct", NULL, numbers, sizeof numbers / sizeof numbers[0]);
+    return write_line(log, "reconstruct", NULL, NULL, numbers, sizeof numbers / sizeof numbers[0]);
 }
 
 p4_rc p4_metrics_log_close(p4_metrics_log *log)

@@ -19,6 +19,23 @@
 p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry *entry);
 /* A stage's seconds, added to those of the same name. At most P4_MAX_STAGES names (more: P4_E_SYSTEM). */
 p4_rc p4_results_add_time(p4_results *results, const char *stage, double seconds);
+/* Nothing measured. */
+void p4_set_results_init(p4_set_results *set, const char *name);
+/* Of the final evaluation: ratio and interval, and whether so much is allowed. */
+void p4_quality_judge(p4_quality *quality, const p4_evaluation *pre, const p4_evaluation *final,
+                      double max_accuracy_drop);
+
+typedef enum p4_verdict {
+    P4_VERDICT_NONE, /* not measured, or the original's perplexity is infinite */
+    P4_VERDICT_PASSED,
+    P4_VERDICT_FAILED
+} p4_verdict;
+/* Of one text. */
+p4_verdict p4_quality_verdict(const p4_quality *quality);
+/* Of all: one that failed decides, then one without a verdict. */
+p4_verdict p4_sets_verdict(const p4_quality *quality, const p4_set_results *sets, int64_t set_count);
+/* The same of a run, whose gradient-flow test may have failed. */
+p4_verdict p4_results_verdict(const p4_results *results);
 p4_rc p4_results_print(const p4_results *results, char **json);
 p4_rc p4_results_store(const p4_results *results, const char *path);
 
@@ -40,8 +57,8 @@ enum { P4_METADATA_MAX_INPUTS = 4096 };
 /* Adds an input file with its fingerprint. */
 p4_rc p4_metadata_add_input(p4_metadata *metadata, const char *path);
 p4_rc p4_metadata_add_fingerprint(p4_metadata *metadata, const char *path, const char *fingerprint);
-/* Copies method, sizes and perplexities from the results. */
-void p4_metadata_take_results(p4_metadata *metadata, const p4_results *results);
+/* Copies method, sizes, evaluations and verdict from the results. */
+p4_rc p4_metadata_take_results(p4_metadata *metadata, const p4_results *results);
 p4_rc p4_metadata_store(const char *directory, const p4_metadata *metadata);
 p4_rc p4_metadata_read(p4_metadata *metadata, const char *directory);
 /* From text in memory; `source` names it in messages. */
@@ -49,15 +66,18 @@ p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_byt
 
 /* " (95 % interval: +2.1 to +3.4 %)" of the verdict's ratio, or "". Returns text. */
 const char *p4_quality_interval(char text[64], const p4_quality *quality);
-enum { P4_QUALITY_BYTES = 192 };
+enum { P4_QUALITY_BYTES = 192, P4_SETS_BYTES = P4_SETS_MAX * (P4_SET_NAME_BYTES + 4) + 32 };
 /* "perplexity rose by 2.8 % (95 % interval: ...), a rise of 10.0 % is allowed", of a finite ratio. Returns
  * text. */
 const char *p4_quality_change(char text[P4_QUALITY_BYTES], const p4_quality *quality);
-enum { P4_VERDICT_BYTES = 256 };
-/* Why the verdict failed: p4_quality_change, that perplexity is not finite, that the gradient-flow test
- * failed (flow_failed). Returns text. */
+enum { P4_VERDICT_BYTES = P4_QUALITY_BYTES + P4_SETS_BYTES + 64 };
+/* Why the verdict failed: p4_quality_change, that perplexity is not finite, what p4_sets_summary says ("":
+ * nothing), that the gradient-flow test failed (flow_failed). Returns text. */
 const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_quality *quality,
-                                       bool flow_failed);
+                                       const char *sets, bool flow_failed);
+
+/* "failed on the sets: code, web", "passed on the sets: code", "" without sets. Returns text. */
+const char *p4_sets_summary(char text[P4_SETS_BYTES], const p4_set_results *sets, int64_t set_count);
 
 /* ---- metrics.jsonl ---- */
 
@@ -70,8 +90,9 @@ typedef struct p4_metrics_log {
 p4_rc p4_metrics_log_open(p4_metrics_log *log, const char *path);
 /* A logged step of training. */
 p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point);
-/* An evaluation after `step` steps of training; stage: "pre", "post", "fine_tune" or "final". */
-p4_rc p4_metrics_log_evaluation(p4_metrics_log *log, const char *stage, int64_t step,
+/* An evaluation after `step` steps of training; stage: "pre", "post", "fine_tune" or "final". opt_set: the
+ * set of eval_sets; NULL: the evaluation text. */
+p4_rc p4_metrics_log_evaluation(p4_metrics_log *log, const char *stage, const char *opt_set, int64_t step,
                                 const p4_evaluation *evaluation);
 /* Blocks that were reconstructed together. */
 p4_rc p4_metrics_log_blocks(p4_metrics_log *log, const p4_block_loss *loss);

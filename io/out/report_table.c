@@ -221,6 +221,39 @@ static void quality(FILE *to, const p4_results *r)
     fprintf(to, "\n");
 }
 
+static const char *verdict_word(p4_verdict verdict)
+{
+    static const char *const words[] = {
+        [P4_VERDICT_NONE] = "none", [P4_VERDICT_PASSED] = "passed", [P4_VERDICT_FAILED] = "FAILED"};
+    return words[verdict];
+}
+
+/* A line a set; what the quality table has of the evaluation text, in short. */
+static void sets(FILE *to, const p4_results *r)
+{
+    if (r->set_count == 0) {
+        return;
+    }
+    fprintf(to, "  %-28s %10s %10s %9s %19s %9s %7s %s\n", "Sets", "original", "final", "change",
+            "95 % interval", "bits/byte", "same", "verdict");
+    for (int64_t i = 0; i < r->set_count; i++) {
+        const p4_set_results *set = &r->sets[i];
+        const p4_quality *q = &set->quality;
+        char text[6][CELL_BYTES];
+        snprintf(text[5], CELL_BYTES, "-");
+        if (isfinite(q->degradation_low) && isfinite(q->degradation_high)) {
+            snprintf(text[5], CELL_BYTES, "%+.1f..%+.1f %%", 100.0 * q->degradation_low,
+                     100.0 * q->degradation_high);
+        }
+        fprintf(to, "    %-26s %10s %10s %9s %19s %9s %7s %s\n", set->name,
+                cell(text[0], set->pre.perplexity, 3, ""), cell(text[1], set->final.perplexity, 3, ""),
+                cell(text[2], 100.0 * q->degradation_ratio, 1, " %"), text[5],
+                cell(text[3], set->final.bits_per_byte, 4, ""),
+                cell(text[4], 100.0 * set->final.agreement, 1, " %"), verdict_word(p4_quality_verdict(q)));
+    }
+    fprintf(to, "\n");
+}
+
 static void reconstruction(FILE *to, const p4_reconstruction *r)
 {
     char steps[CELL_BYTES], tokens[CELL_BYTES], seconds[CELL_BYTES];
@@ -330,11 +363,8 @@ static void verdict(FILE *to, const p4_results *r)
         fprintf(to, "THE RUN FAILED: %s\n", r->error);
         return;
     }
-    fprintf(to, "%s: ",
-            flow_failed                   ? "FAILED"
-            : isnan(q->degradation_ratio) ? "NONE"
-            : q->passed                   ? "PASSED"
-                                          : "FAILED");
+    p4_verdict all = p4_results_verdict(r);
+    fprintf(to, "%s: ", all == P4_VERDICT_NONE ? "NONE" : all == P4_VERDICT_PASSED ? "PASSED" : "FAILED");
     if (isinf(r->pre.perplexity)) {
         fprintf(to, "the original's perplexity is infinite");
     } else if (isnan(q->degradation_ratio)) {
@@ -345,7 +375,10 @@ static void verdict(FILE *to, const p4_results *r)
         char change[P4_QUALITY_BYTES];
         fputs(p4_quality_change(change, q), to);
     }
-    fprintf(to, "%s\n", flow_failed ? "; the gradient-flow test failed" : "");
+    char summary[P4_SETS_BYTES];
+    p4_sets_summary(summary, r->sets, r->set_count);
+    fprintf(to, "%s%s%s\n", summary[0] != '\0' ? "; " : "", summary,
+            flow_failed ? "; the gradient-flow test failed" : "");
 }
 
 void p4_report_table(FILE *to, const p4_results *results)
@@ -354,6 +387,7 @@ void p4_report_table(FILE *to, const p4_results *results)
         heading(to, results);
         sizes(to, results);
         quality(to, results);
+        sets(to, results);
         reconstruction(to, &results->reconstruction);
         fine_tuning(to, &results->fine_tuning);
         experts(to, &results->experts);

@@ -49,12 +49,99 @@ p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry 
     return P4_OK;
 }
 
+void p4_set_results_init(p4_set_results *set, const char *name)
+{
+    *set = (p4_set_results){.quality = {.degradation_ratio = NAN,
+                                        .degradation_low = NAN,
+                                        .degradation_high = NAN,
+                                        .max_accuracy_drop = NAN}};
+    set->pre = set->post = set->final = p4_evaluation_none();
+    snprintf(set->name, sizeof set->name, "%s", name);
+}
+
+void p4_quality_judge(p4_quality *q, const p4_evaluation *pre, const p4_evaluation *final,
+                      double max_accuracy_drop)
+{
+    *q = (p4_quality){.degradation_ratio = NAN,
+                      .degradation_low = final->degradation_low,
+                      .degradation_high = final->degradation_high,
+                      .max_accuracy_drop = max_accuracy_drop};
+    if (pre->tokens > 0 && final->tokens > 0) {
+        q->degradation_ratio = (final->perplexity - pre->perplexity) / pre->perplexity;
+        q->passed = q->degradation_ratio <= max_accuracy_drop;
+    }
+}
+
+p4_verdict p4_quality_verdict(const p4_quality *q)
+{
+    return isnan(q->degradation_ratio)                    ? P4_VERDICT_NONE
+           : q->degradation_ratio <= q->max_accuracy_drop ? P4_VERDICT_PASSED
+                                                          : P4_VERDICT_FAILED;
+}
+
+p4_verdict p4_sets_verdict(const p4_quality *quality, const p4_set_results *sets, int64_t set_count)
+{
+    p4_verdict all = p4_quality_verdict(quality);
+    for (int64_t i = 0; i < set_count; i++) {
+        p4_verdict one = p4_quality_verdict(&sets[i].quality);
+        bool decides = one == P4_VERDICT_FAILED || (one == P4_VERDICT_NONE && all == P4_VERDICT_PASSED);
+        all = decides ? one : all;
+    }
+    return all;
+}
+
+p4_verdict p4_results_verdict(const p4_results *r)
+{
+    return r->gradient_flow.ran && !r->gradient_flow.passed
+               ? P4_VERDICT_FAILED
+               : p4_sets_verdict(&r->quality, r->sets, r->set_count);
+}
+
+/* The names of the sets with that verdict, "code, web". Returns their number. */
+static int64_t list_sets(char *text, size_t capacity, const p4_set_results *sets, int64_t count,
+                         p4_verdict verdict)
+{
+    int64_t found = 0;
+    size_t used = 0;
+    text[0] = '\0';
+    for (int64_t i = 0; i < count; i++) {
+        if (p4_quality_verdict(&sets[i].quality) == verdict && used < capacity) {
+            used +=
+                (size_t)snprintf(text + used, capacity - used, "%s%s", found++ > 0 ? ", " : "", sets[i].name);
+        }
+    }
+    return found;
+}
+
+const char *p4_sets_summary(char text[P4_SETS_BYTES], const p4_set_results *sets, int64_t set_count)
+{
+    char names[P4_SETS_BYTES - 32];
+    text[0] = '\0';
+    if (list_sets(names, sizeof names, sets, set_count, P4_VERDICT_FAILED) > 0) {
+        snprintf(text, P4_SETS_BYTES, "failed on the sets: %s", names);
+    } else if (list_sets(names, sizeof names, sets, set_count, P4_VERDICT_NONE) > 0) {
+        snprintf(text, P4_SETS_BYTES, "no verdict on the sets: %s", names);
+    } else if (set_count > 0) {
+        snprintf(text, P4_SETS_BYTES, "passed on the sets: %s",
+                 list_sets(names, sizeof names, sets, set_count, P4_VERDICT_PASSED) > 0 ? names : "");
+    }
+    return text;
+}
+
+/* A change in percent: "+2.8"; models that were only rounded may have one of many digits. */
+static const char *signed_percent(char text[24], double ratio)
+{
+    snprintf(text, 24, fabs(100.0 * ratio) < 1e6 ? "%+.1f" : "%+.3g", 100.0 * ratio);
+    return text;
+}
+
 const char *p4_quality_interval(char text[64], const p4_quality *q)
 {
+    char low[24], high[24];
     text[0] = '\0';
     if (isfinite(q->degradation_low) && isfinite(q->degradation_high)) {
-        snprintf(text, 64, " (95 %% interval: %+.1f to %+.1f %%)", 100.0 * q->degradation_low,
-                 100.0 * q->degradation_high);
+        snprintf(text, 64, " (95 %% interval: %.12s to %.12s %%)", signed_percent(low, q->degradation_low),
+                 signed_percent(high, q->degradation_high));
     }
     return text;
 }
@@ -71,7 +158,8 @@ const char *p4_quality_change(char text[P4_QUALITY_BYTES], const p4_quality *q)
     return text;
 }
 
-const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_quality *q, bool flow_failed)
+const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_quality *q, const char *sets,
+                                       bool flow_failed)
 {
     char change[P4_QUALITY_BYTES];
     const bool measured = !isnan(q->degradation_ratio);
@@ -81,6 +169,10 @@ const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_qua
         used = snprintf(text, P4_VERDICT_BYTES, "perplexity is not finite");
     } else if (q->degradation_ratio > q->max_accuracy_drop) {
         used = snprintf(text, P4_VERDICT_BYTES, "%s", p4_quality_change(change, q));
+    }
+    if (sets[0] != '\0') {
+        used += snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%s%s", used > 0 ? "; " : "", sets);
+        used = used < P4_VERDICT_BYTES ? used : P4_VERDICT_BYTES - 1;
     }
     if (flow_failed) {
         snprintf(text + used, P4_VERDICT_BYTES - (size_t)used, "%sthe gradient-flow test failed",

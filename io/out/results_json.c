@@ -5,6 +5,7 @@
 
 #include "io/file/atomic_file.h"
 #include "io/json/evaluation.h"
+#include "io/out/evaluations_json.h"
 #include "io/out/experts_json.h"
 #include "io/out/outputs.h"
 #include "io/out/provenance.h"
@@ -119,16 +120,45 @@ static bool put_gradient_flow(cJSON *object, const p4_gradient_flow *flow)
            p4_json_put_reals(object, counts, sizeof counts / sizeof counts[0]);
 }
 
-/* A gradient-flow test that failed gives a verdict by itself. */
-static bool put_quality(cJSON *object, const p4_quality *quality, const p4_gradient_flow *flow)
+bool p4_json_put_quality(cJSON *object, const p4_quality *quality, p4_verdict verdict)
 {
-    bool judged = !isnan(quality->degradation_ratio) || (flow->ran && !flow->passed);
     const p4_json_real numbers[] = {{"degradation_ratio", quality->degradation_ratio},
                                     {"degradation_low", quality->degradation_low},
                                     {"degradation_high", quality->degradation_high},
                                     {"max_accuracy_drop", quality->max_accuracy_drop}};
-    return put_bool(object, "passed", quality->passed, judged) &&
+    return put_bool(object, "passed", verdict == P4_VERDICT_PASSED, verdict != P4_VERDICT_NONE) &&
            p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]);
+}
+
+/* The sets of a run; nothing without sets. */
+static bool put_sets(cJSON *root, const p4_set_results *sets, int64_t count)
+{
+    cJSON *list = count > 0 ? cJSON_AddArrayToObject(root, "eval_sets") : NULL;
+    bool ok = count == 0 || list != NULL;
+    for (int64_t i = 0; ok && i < count; i++) {
+        const p4_set_results *set = &sets[i];
+        cJSON *object = cJSON_CreateObject();
+        ok = object != NULL && cJSON_AddItemToArray(list, object);
+        if (!ok) {
+            cJSON_Delete(object);
+            break;
+        }
+        ok = p4_json_put_text(object, "name", set->name) &&
+             p4_json_put_evaluation(cJSON_AddObjectToObject(object, "pre_compression"), &set->pre) &&
+             p4_json_put_evaluation(cJSON_AddObjectToObject(object, "post_compression"), &set->post) &&
+             p4_json_put_evaluation(cJSON_AddObjectToObject(object, "final"), &set->final) &&
+             p4_json_put_quality(cJSON_AddObjectToObject(object, "quality"), &set->quality,
+                                 p4_quality_verdict(&set->quality));
+    }
+    return ok;
+}
+
+bool p4_json_put_evaluations(cJSON *root, const p4_results *r)
+{
+    return p4_json_put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &r->pre) &&
+           p4_json_put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &r->post) &&
+           p4_json_put_evaluation(cJSON_AddObjectToObject(root, "final"), &r->final) &&
+           put_sets(root, r->sets, r->set_count);
 }
 
 static bool put_timing(cJSON *object, const p4_results *results)
@@ -163,14 +193,13 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         p4_json_put_text(root, "packing", results->packing) &&
         p4_json_put_provenance(root, "provenance", &results->provenance) &&
         put_output_paths(cJSON_AddObjectToObject(root, "output_paths"), &results->output_paths) &&
-        p4_json_put_evaluation(cJSON_AddObjectToObject(root, "pre_compression"), &results->pre) &&
-        p4_json_put_evaluation(cJSON_AddObjectToObject(root, "post_compression"), &results->post) &&
-        p4_json_put_evaluation(cJSON_AddObjectToObject(root, "final"), &results->final) &&
+        p4_json_put_evaluations(root, results) &&
         p4_json_put_text(root, "why_no_bits_per_byte", why_no_text(results)) &&
         put_reconstruction(root, &results->reconstruction) && put_fine_tuning(root, &results->fine_tuning) &&
         p4_json_put_experts(root, "experts", &results->experts) &&
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&
-        put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality, &results->gradient_flow) &&
+        p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality,
+                            p4_results_verdict(results)) &&
         p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &results->metrics) &&
         put_timing(cJSON_AddObjectToObject(root, "timing"), results);
     *json = p4_json_print(root, ok, true);

@@ -92,9 +92,10 @@ static p4_rc take_line(p4_page_run *run, const cJSON *line)
     double step = p4_page_real(line, "step");
     run->reconstructs = run->reconstructs || strcmp(kind, "reconstruct") == 0;
     bool counts = step >= 0 && step < 0x1p53;
-    return counts && strcmp(kind, "train") == 0        ? add_point(run, line)
-           : counts && strcmp(kind, "evaluation") == 0 ? add_evaluation(run, line)
-                                                       : P4_OK;
+    return counts && strcmp(kind, "train") == 0 ? add_point(run, line)
+           : counts && strcmp(kind, "evaluation") == 0 && p4_page_string(line, "set")[0] == '\0'
+               ? add_evaluation(run, line)
+               : P4_OK;
 }
 
 /* A torn last line, which a killed run may leave, is passed over. */

@@ -47,6 +47,23 @@ static bool is_infinite(const cJSON *results, const char *stage)
     return isfinite(p4_page_real(evaluation, "loss")) && isnan(p4_page_real(evaluation, "perplexity"));
 }
 
+/* " Failed on the sets: code, web." */
+static void put_failed_sets(FILE *to, const p4_page_run *run)
+{
+    const cJSON *set;
+    int failed = 0;
+    cJSON_ArrayForEach(set, p4_page_item(run->results, "eval_sets"))
+    {
+        if (cJSON_IsFalse(p4_page_item(set, "quality.passed"))) {
+            fputs(failed++ > 0 ? ", " : " Failed on the sets: ", to);
+            p4_html_foreign(to, p4_page_string(set, "name"));
+        }
+    }
+    if (failed > 0) {
+        fputs(".", to);
+    }
+}
+
 void p4_page_statement(FILE *to, const p4_page_run *run)
 {
     double ratio = p4_page_real(run->results, "quality.degradation_ratio");
@@ -85,6 +102,7 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
     if (!isnan(ratio) && !isnan(allowed)) {
         fprintf(to, " A rise of up to %.1f&nbsp;%% is allowed.", 100 * allowed);
     }
+    put_failed_sets(to, run);
     if (cJSON_IsFalse(p4_page_item(run->results, "gradient_flow_test.passed"))) {
         fputs(" The gradient-flow test failed: ", to);
         p4_html_foreign(to, p4_page_string(run->results, "gradient_flow_test.error"));
@@ -300,6 +318,49 @@ static void put_changes(FILE *to, const p4_page_run *run)
     fputs("</td></tr>\n", to);
 }
 
+/* The intervals of the change. */
+static void put_set_change(FILE *to, const cJSON *quality)
+{
+    double low = p4_page_real(quality, "degradation_low"), high = p4_page_real(quality, "degradation_high");
+    p4_html_change(to, p4_page_real(quality, "degradation_ratio"));
+    if (isfinite(low) && isfinite(high)) {
+        fprintf(to, " (%+.1f to %+.1f&nbsp;%%)", 100 * low, 100 * high);
+    }
+}
+
+/* Each set with its verdict; nothing without sets. */
+static void put_sets(FILE *to, const p4_page_run *run)
+{
+    const cJSON *sets = p4_page_item(run->results, "eval_sets"), *set;
+    if (cJSON_GetArraySize(sets) == 0) {
+        return;
+    }
+    p4_html_table(
+        to, "Sets",
+        "Set|#Original|#Final|#Change (95 % interval)|#Bits per byte|#Same as the original&#39;s|Verdict");
+    cJSON_ArrayForEach(set, sets)
+    {
+        const cJSON *passed = p4_page_item(set, "quality.passed");
+        fputs("<tr><th scope=\"row\">", to);
+        p4_html_foreign(to, p4_page_string(set, "name"));
+        fputs("</th><td class=\"n\">", to);
+        p4_html_number(to, p4_page_real(set, "pre_compression.perplexity"), 3, "");
+        fputs("</td><td class=\"n\">", to);
+        p4_html_number(to, p4_page_real(set, "final.perplexity"), 3, "");
+        fputs("</td><td class=\"n\">", to);
+        put_set_change(to, p4_page_item(set, "quality"));
+        fputs("</td><td class=\"n\">", to);
+        p4_html_number(to, p4_page_real(set, "final.bits_per_byte"), 4, "");
+        fputs("</td><td class=\"n\">", to);
+        p4_html_number(to, 100 * p4_page_real(set, "final.agreement"), 2, "&nbsp;%");
+        fprintf(to, "</td><td>%s</td></tr>\n",
+                cJSON_IsTrue(passed)    ? "passed"
+                : cJSON_IsFalse(passed) ? "failed"
+                                        : "none");
+    }
+    p4_html_end_table(to);
+}
+
 void p4_section_quality(FILE *to, const p4_page_run *run)
 {
     double tokens = p4_page_real(run->results, "pre_compression.tokens");
@@ -328,5 +389,6 @@ void p4_section_quality(FILE *to, const p4_page_run *run)
     }
     put_row(to, run, "KL to the original, nats", "kl", 1, 4, "");
     p4_html_end_table(to);
+    put_sets(to, run);
     p4_html_end_section(to);
 }

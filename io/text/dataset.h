@@ -35,6 +35,8 @@ typedef struct p4_split_files {
  * not there are errors that say what was looked for. The caller frees with p4_split_files_free, after an
  * error too. Local. */
 p4_rc p4_dataset_files(p4_split_files *files, const p4_config *config, p4_split split);
+/* Of set `set` of eval_sets. */
+p4_rc p4_dataset_set_files(p4_split_files *files, const p4_config *config, int set);
 void p4_split_files_free(p4_split_files *files);
 
 /* ---- windows in memory: windows.c ---- */
@@ -48,6 +50,7 @@ typedef struct p4_windowing {
     uint64_t seed;                 /* of what is drawn */
     p4_json_reading json;          /* of lines of JSONL */
     const p4_mixture *opt_mixture; /* of the files; NULL: each counts by its size */
+    const char *opt_what; /* what the windows are for, in the message about too few; NULL: not said */
     /* Tokens from the beginning of a window to that of the next, below T: windows overlap, and of each only
      * the last `stride` tokens are predicted; of the first of the stream all are. 0: windows side by side. */
     int64_t stride;

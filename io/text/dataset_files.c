@@ -397,6 +397,26 @@ done:
     return rc;
 }
 
+p4_rc p4_dataset_set_files(p4_split_files *files, const p4_config *config, int set)
+{
+    p4_rc rc = P4_OK;
+    const p4_sets *sets = &config->eval_sets;
+    p4_paths found = {.items = NULL};
+    char key[sizeof "eval_sets \"\"" + P4_SET_NAME_BYTES];
+    *files = (p4_split_files){.paths = NULL};
+    snprintf(key, sizeof key, "eval_sets \"%s\"", sets->names[set]);
+    for (const char *entry = NULL; (entry = p4_sets_next(sets, set, entry)) != NULL;) {
+        TRY(add_entry(&found, entry, key));
+    }
+    TRY(p4_paths_drop_repeats(&found));
+    files->paths = found.items;
+    files->count = found.count;
+    found = (p4_paths){.items = NULL};
+done:
+    p4_paths_free(&found);
+    return rc;
+}
+
 void p4_split_files_free(p4_split_files *files)
 {
     p4_paths_free(&(p4_paths){.items = files->paths, .count = files->count});

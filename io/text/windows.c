@@ -234,8 +234,10 @@ static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowi
     p4_rc rc = P4_OK;
     const int64_t T = how->T, total = p4_windows_in(s->stream.count, T, how->stride);
     int64_t *picks = NULL, (*seen)[2] = NULL;
-    CHECK(total > 0, "%s: %lld token%s, less than one window of %lld tokens", s->what,
-          (long long)s->stream.count, p4_plural(s->stream.count), (long long)T);
+    const char *purpose = how->opt_what != NULL ? how->opt_what : "";
+    CHECK(total > 0, "%s%s%s: %lld token%s, less than one window of %lld tokens", purpose,
+          purpose[0] != '\0' ? ": " : "", s->what, (long long)s->stream.count, p4_plural(s->stream.count),
+          (long long)T);
     windows->count = limit > 0 ? p4_min_i64(limit, total) : total;
     TRY(pick(&picks, windows->count, total, s, how));
     windows->ids = p4_alloc((size_t)(windows->count * T), sizeof *windows->ids);

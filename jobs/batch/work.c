@@ -132,7 +132,11 @@ static void take_results(p4_answer *answer, const p4_results *r)
     answer->judged = r->final.tokens > 0 || (r->gradient_flow.ran && !r->gradient_flow.passed);
     answer->passed = r->quality.passed;
     if (answer->judged && !answer->passed) {
-        (void)p4_quality_explain_failure(answer->error, &r->quality,
+        char sets[P4_SETS_BYTES] = "";
+        if (p4_sets_verdict(&r->quality, r->sets, r->set_count) != P4_VERDICT_PASSED) {
+            p4_sets_summary(sets, r->sets, r->set_count);
+        }
+        (void)p4_quality_explain_failure(answer->error, &r->quality, sets,
                                          r->gradient_flow.ran && !r->gradient_flow.passed);
     }
     answer->pre_perplexity = r->pre.perplexity;

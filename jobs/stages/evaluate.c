@@ -6,25 +6,64 @@
 #include "jobs/metrics.h"
 #include "jobs/stages/stages.h"
 
-static p4_evaluator evaluator_of(p4_run *run)
+/* A text to evaluate on. */
+typedef struct text {
+    const char *set; /* of eval_sets; NULL: the evaluation text */
+    const p4_windows *windows;
+    p4_part_losses *original_losses;
+    p4_evaluation *pre, *post, *final;
+} text;
+
+/* Number 0 is the evaluation text, the sets follow. */
+static text text_at(p4_run *run, int64_t number)
+{
+    p4_results *r = &run->results;
+    if (number == 0) {
+        return (text){.windows = &run->eval,
+                      .original_losses = &run->original_losses,
+                      .pre = &r->pre,
+                      .post = &r->post,
+                      .final = &r->final};
+    }
+    p4_set_results *set = &r->sets[number - 1];
+    p4_run_set *of = &run->sets[number - 1];
+    return (text){.set = set->name,
+                  .windows = &of->windows,
+                  .original_losses = &of->original_losses,
+                  .pre = &set->pre,
+                  .post = &set->post,
+                  .final = &set->final};
+}
+
+static p4_evaluator evaluator_of(p4_run *run, const text *t)
 {
     return (p4_evaluator){.compute = &run->compute,
                           .original = &run->original,
-                          .plan = p4_settings_pipeline(&run->config, run->eval.T),
-                          .windows = &run->eval,
-                          .opt_losses = &run->original_losses,
+                          .plan = p4_settings_pipeline(&run->config, t->windows->T),
+                          .windows = t->windows,
+                          .opt_losses = t->original_losses,
                           .seed = run->config.seed};
 }
 
+/* `set "code": `, or "". */
+static const char *prefix_of(char words[P4_SET_NAME_BYTES + 16], const text *t)
+{
+    words[0] = '\0';
+    if (t->set != NULL) {
+        snprintf(words, P4_SET_NAME_BYTES + 16, "set \"%s\": ", t->set);
+    }
+    return words;
+}
+
 /* A model that has learned nothing gives each of V tokens the same probability: its perplexity is V. */
-static void warn_of_guessing(const p4_run *run)
+static void warn_of_guessing(const p4_run *run, const text *t)
 {
     const int64_t V = run->original.hf.model.arch.V;
-    if (run->config.init == P4_INIT_CHECKPOINT && run->results.pre.perplexity > (double)V) {
-        char perplexity[P4_NUMBER_BYTES];
-        WARN("warning: the original's perplexity is %s, above that of guessing among its %lld tokens: do "
+    if (run->config.init == P4_INIT_CHECKPOINT && t->pre->perplexity > (double)V) {
+        char perplexity[P4_NUMBER_BYTES], prefix[P4_SET_NAME_BYTES + 16];
+        WARN("warning: %sthe original's perplexity is %s, above that of guessing among its %lld tokens: do "
              "model, tokenizer and text belong together? The verdict compares with this",
-             p4_format_number(perplexity, run->results.pre.perplexity, 0), (long long)V);
+             prefix_of(prefix, t), p4_format_number(perplexity, t->pre->perplexity, 0), (long long)V);
     }
 }
 
@@ -36,43 +75,36 @@ static bool is_off(const p4_run *run)
     return run->eval.count == 0;
 }
 
-p4_rc p4_stage_evaluate_pre(p4_run *run)
+static p4_rc evaluate_original(p4_run *run, const text *t)
 {
     p4_rc rc = P4_OK;
-    p4_evaluator evaluator = evaluator_of(run);
-    p4_evaluation *pre = &run->results.pre;
-    if (is_off(run)) {
-        return P4_OK;
-    }
+    p4_evaluator evaluator = evaluator_of(run, t);
+    p4_evaluation *pre = t->pre;
     TRY(p4_evaluate_original(&evaluator, pre));
-    char perplexity[P4_NUMBER_BYTES], low[P4_NUMBER_BYTES], high[P4_NUMBER_BYTES], interval[96] = "";
+    char perplexity[P4_NUMBER_BYTES], low[P4_NUMBER_BYTES], high[P4_NUMBER_BYTES],
+        interval[96] = "", prefix[P4_SET_NAME_BYTES + 16];
     if (isfinite(pre->perplexity_low)) {
         snprintf(interval, sizeof interval, " (95 %% interval: %s to %s)",
                  p4_format_number(low, pre->perplexity_low, 3),
                  p4_format_number(high, pre->perplexity_high, 3));
     }
-    INFO("      loss %.4f, perplexity %s%s, accuracy %.2f %% over %lld prediction%s of %lld document%s",
-         pre->loss, p4_format_number(perplexity, pre->perplexity, 3), interval, 100.0 * pre->accuracy,
-         (long long)pre->tokens, p4_plural(pre->tokens), (long long)pre->documents,
+    INFO("      %sloss %.4f, perplexity %s%s, accuracy %.2f %% over %lld prediction%s of %lld document%s",
+         prefix_of(prefix, t), pre->loss, p4_format_number(perplexity, pre->perplexity, 3), interval,
+         100.0 * pre->accuracy, (long long)pre->tokens, p4_plural(pre->tokens), (long long)pre->documents,
          p4_plural(pre->documents));
-    warn_of_guessing(run);
-    TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, "pre", pre));
+    warn_of_guessing(run, t);
+    TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, "pre", t->set, pre));
 done:
     return rc;
 }
 
-/* Training may have unloaded the original. */
-static p4_rc evaluate_packed(p4_run *run, const char *stage, p4_evaluation *quality)
+static p4_rc evaluate_packed(p4_run *run, const text *t, const char *stage, p4_evaluation *quality)
 {
     p4_rc rc = P4_OK;
-    p4_evaluator evaluator = evaluator_of(run);
-    const p4_evaluation *pre = &run->results.pre;
-    if (is_off(run)) {
-        return P4_OK;
-    }
-    TRY_ALL(run->compute.group, p4_original_load(&run->original, &run->compute));
+    p4_evaluator evaluator = evaluator_of(run, t);
+    const p4_evaluation *pre = t->pre;
     TRY(p4_evaluate_packed(&evaluator, &run->packed, true, quality));
-    char perplexity[P4_NUMBER_BYTES], change[128] = "";
+    char perplexity[P4_NUMBER_BYTES], change[128] = "", prefix[P4_SET_NAME_BYTES + 16];
     if (isfinite(pre->perplexity) && isfinite(quality->perplexity)) {
         p4_quality of = {.degradation_low = quality->degradation_low,
                          .degradation_high = quality->degradation_high};
@@ -81,18 +113,53 @@ static p4_rc evaluate_packed(p4_run *run, const char *stage, p4_evaluation *qual
                  100.0 * (quality->perplexity - pre->perplexity) / pre->perplexity,
                  p4_quality_interval(interval, &of));
     }
-    INFO("      loss %.4f, perplexity %s%s, accuracy %.2f %%, KL to the original %.4f", quality->loss,
-         p4_format_number(perplexity, quality->perplexity, 3), change, 100.0 * quality->accuracy,
-         quality->kl);
-    TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, stage, quality));
+    INFO("      %sloss %.4f, perplexity %s%s, accuracy %.2f %%, KL to the original %.4f",
+         prefix_of(prefix, t), quality->loss, p4_format_number(perplexity, quality->perplexity, 3), change,
+         100.0 * quality->accuracy, quality->kl);
+    TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, stage, t->set, quality));
+done:
+    return rc;
+}
+
+p4_rc p4_stage_evaluate_pre(p4_run *run)
+{
+    p4_rc rc = P4_OK;
+    if (is_off(run)) {
+        return P4_OK;
+    }
+    for (; run->texts_evaluated <= run->results.set_count; run->texts_evaluated++) {
+        const text t = text_at(run, run->texts_evaluated);
+        TRY(evaluate_original(run, &t));
+    }
+    run->texts_evaluated = 0;
+done:
+    return rc;
+}
+
+/* All texts with the packed model. Training may have unloaded the original. */
+static p4_rc evaluate_all_packed(p4_run *run, bool final)
+{
+    p4_rc rc = P4_OK;
+    if (is_off(run)) {
+        return P4_OK;
+    }
+    TRY_ALL(run->compute.group, p4_original_load(&run->original, &run->compute));
+    for (; run->texts_evaluated <= run->results.set_count; run->texts_evaluated++) {
+        const text t = text_at(run, run->texts_evaluated);
+        TRY(evaluate_packed(run, &t, final ? "final" : "post", final ? t.final : t.post));
+    }
+    run->texts_evaluated = 0;
 done:
     return rc;
 }
 
 p4_rc p4_stage_evaluate_post(p4_run *run)
 {
-    p4_rc rc = evaluate_packed(run, "post", &run->results.post);
-    run->results.final = run->results.post;
+    p4_rc rc = evaluate_all_packed(run, false);
+    for (int64_t i = 0; i <= run->results.set_count; i++) {
+        const text t = text_at(run, i);
+        *t.final = *t.post;
+    }
     return rc;
 }
 
@@ -102,5 +169,5 @@ p4_rc p4_stage_evaluate_final(p4_run *run)
         INFO("      as before: nothing was fine-tuned");
         return P4_OK;
     }
-    return evaluate_packed(run, "final", &run->results.final);
+    return evaluate_all_packed(run, true);
 }

@@ -91,6 +91,18 @@ static p4_rc tune(p4_run *run)
     return p4_tune(&tuner, &run->packed, &run->results.fine_tuning);
 }
 
+/* By the evaluation text, or by one of the sets. */
+static bool is_needed(const p4_run *run)
+{
+    const p4_results *r = &run->results;
+    bool needed = p4_should_fine_tune(&run->config, r->pre.perplexity, r->post.perplexity);
+    for (int64_t i = 0; i < r->set_count; i++) {
+        const p4_set_results *set = &r->sets[i];
+        needed = needed || p4_should_fine_tune(&run->config, set->pre.perplexity, set->post.perplexity);
+    }
+    return needed;
+}
+
 p4_rc p4_stage_fine_tune(p4_run *run)
 {
     const p4_config *c = &run->config;
@@ -100,7 +112,7 @@ p4_rc p4_stage_fine_tune(p4_run *run)
         INFO("      off (enable_fine_tuning is false)");
         return P4_OK;
     }
-    bool needed = !p4_settings_quantizes(c) || p4_should_fine_tune(c, pre->perplexity, post->perplexity);
+    bool needed = !p4_settings_quantizes(c) || is_needed(run);
     if (run->eval.count > 0 && !needed) {
         p4_masters_close(&run->masters);
         INFO("      not needed: the perplexity changed by %+.1f %%, fine_tune_threshold is %.1f %%",

@@ -75,6 +75,35 @@ static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split
     return p4_windows_read(windows, files->paths, files->count, &how, limit);
 }
 
+/* Those of eval_sets, each as eval_files are read. Local. */
+static p4_rc read_sets(p4_run *run, const p4_text_files *files)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
+    for (int i = 0; i < c->eval_sets.count; i++) {
+        char what[sizeof "key \"eval_sets\": set \"\"" + P4_SET_NAME_BYTES];
+        p4_windowing how = windowing(run);
+        snprintf(what, sizeof what, "key \"eval_sets\": set \"%s\"", c->eval_sets.names[i]);
+        how.stride = c->eval_stride;
+        how.opt_what = what;
+        TRY(p4_windows_read(&run->sets[i].windows, files->sets[i].paths, files->sets[i].count, &how,
+                            c->eval_samples));
+    }
+done:
+    return rc;
+}
+
+/* Nothing is measured on them yet. */
+static void name_sets(p4_run *run)
+{
+    p4_results *r = &run->results;
+    const p4_sets *sets = &run->config.eval_sets;
+    r->set_count = sets->count;
+    for (int i = 0; i < sets->count; i++) {
+        p4_set_results_init(&r->sets[i], sets->names[i]);
+    }
+}
+
 /* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else.
  * They are what calibration and reconstruction leave; where data are short, a fifth. Local. */
 static p4_rc hold_out(p4_run *run)
@@ -115,6 +144,13 @@ done:
     return rc;
 }
 
+static void put_bos(p4_windows *windows, int32_t bos_id)
+{
+    for (int64_t i = 0; i < windows->count; i++) {
+        windows->ids[i * windows->T] = bos_id;
+    }
+}
+
 /* As llama.cpp does it: the tokens that are predicted stay the same. Local. */
 static p4_rc begin_with_bos(p4_run *run)
 {
@@ -122,8 +158,9 @@ static p4_rc begin_with_bos(p4_run *run)
     int32_t bos_id = run->original.hf.model.arch.bos_id;
     CHECK(bos_id >= 0, "key \"eval_bos\": found true, but config.json of %s names no bos_token_id",
           run->original.hf.path);
-    for (int64_t i = 0; i < run->eval.count; i++) {
-        run->eval.ids[i * run->eval.T] = bos_id;
+    put_bos(&run->eval, bos_id);
+    for (int i = 0; i < run->config.eval_sets.count; i++) {
+        put_bos(&run->sets[i].windows, bos_id);
     }
 done:
     return rc;
@@ -189,6 +226,9 @@ static p4_rc remember_text(p4_run *run, const p4_text_files *files)
     TRY(remember_files(&run->inputs, &files->calibration));
     TRY(remember_files(&run->inputs, &files->eval));
     TRY(remember_files(&run->inputs, &files->train));
+    for (int i = 0; i < run->config.eval_sets.count; i++) {
+        TRY(remember_files(&run->inputs, &files->sets[i]));
+    }
 done:
     return rc;
 }
@@ -200,6 +240,7 @@ static p4_rc read_text(p4_run *run, p4_text_files *files)
     TRY(p4_text_files_find(files, &run->config));
     TRY(remember_text(run, files));
     TRY(read_samples(run, files));
+    TRY(read_sets(run, files));
 done:
     return rc;
 }
@@ -269,6 +310,25 @@ static void say_mixture(const char *what, const p4_mixture *mixture, const p4_li
     }
 }
 
+static void say_sets(const p4_run *run)
+{
+    const p4_sets *sets = &run->config.eval_sets;
+    for (int i = 0; i < sets->count; i++) {
+        const p4_windows *windows = &run->sets[i].windows;
+        INFO("      set \"%s\": %lld window%s to evaluate", sets->names[i], (long long)windows->count,
+             p4_plural(windows->count));
+    }
+}
+
+void p4_free_sets(p4_run *run)
+{
+    for (int i = 0; i < P4_SETS_MAX; i++) {
+        p4_windows_free(&run->sets[i].windows);
+        free(run->sets[i].original_losses.nll);
+        run->sets[i].original_losses = (p4_part_losses){.nll = NULL};
+    }
+}
+
 p4_rc p4_load_text(p4_run *run)
 {
     p4_rc rc = P4_OK;
@@ -282,6 +342,10 @@ p4_rc p4_load_text(p4_run *run)
     TRY(open_training(run, &files));
     TRY_ROOT(group, c->eval_bos ? begin_with_bos(run) : P4_OK);
     TRY(p4_windows_publish(group, &run->eval));
+    for (int i = 0; i < c->eval_sets.count; i++) {
+        TRY(p4_windows_publish(group, &run->sets[i].windows));
+    }
+    name_sets(run);
     TRY(check_training(run));
     warn_of_few(c, "calibration_samples", c->calibration_samples, run->calibration.count);
     if (run->reconstruction.count > 0) {
@@ -292,6 +356,7 @@ p4_rc p4_load_text(p4_run *run)
     INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
          c->calibration_sequence_length, (long long)(c->calibration_samples > 0 ? run->calibration.count : 0),
          (long long)run->eval.count, (long long)(run->train != NULL ? p4_training_set_count(run->train) : 0));
+    say_sets(run);
     if (group->rank == 0) {
         say_mixture("calibration text", &files.calibration.mixture, &c->calibration_files);
         say_mixture("training text", &files.train.mixture,

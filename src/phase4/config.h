@@ -38,9 +38,11 @@ struct p4_config {
     /* data */
     p4_dataset calibration_dataset;
     char dataset_root[P4_PATH_BYTES];
-    p4_list calibration_files, eval_files, train_files; /* paths or globs */
-    p4_numbers calibration_weights, train_weights;      /* of the entries of the lists of files */
-    char text_field[P4_NAME_BYTES];                     /* of JSONL; "": the usual names */
+    p4_list calibration_files, eval_files; /* paths or globs */
+    p4_sets eval_sets;                     /* the same, by name */
+    p4_list train_files;
+    p4_numbers calibration_weights, train_weights; /* of the entries of the lists of files */
+    char text_field[P4_NAME_BYTES];                /* of JSONL; "": the usual names */
     p4_chat_kind chat_template;
     int64_t calibration_samples, eval_samples; /* windows; eval_samples 0: no evaluation */
     bool eval_bos;                             /* the first token of each evaluation window becomes the BOS */

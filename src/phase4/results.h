@@ -78,13 +78,23 @@ typedef struct p4_expert_loads {
 } p4_expert_loads;
 
 typedef struct p4_quality {
-    bool passed; /* the ratio is within what is allowed, and the gradient-flow test did not fail */
+    /* The ratio is within what is allowed. Of a run: on each set too, and the gradient-flow test did not
+     * fail.
+     */
+    bool passed;
     /* (final - pre) / pre perplexity; NaN: not measured, or the original's is infinite. Then passed is null
      * in JSON, unless the gradient-flow test failed. */
     double degradation_ratio;
     double degradation_low, degradation_high; /* its 95 % interval, as in p4_evaluation */
     double max_accuracy_drop;                 /* what the verdict allows */
 } p4_quality;
+
+/* A text of `eval_sets`, which is judged beside the evaluation text. */
+typedef struct p4_set_results {
+    char name[P4_SET_NAME_BYTES];
+    p4_evaluation pre, post, final;
+    p4_quality quality; /* of this text alone */
+} p4_set_results;
 
 typedef struct p4_size_metrics {
     int64_t total_params, layers_quantized, layers_preserved;
@@ -142,6 +152,8 @@ typedef struct p4_results {
     p4_provenance provenance;
     p4_output_paths output_paths;
     p4_evaluation pre, post, final; /* final: after fine-tuning, or post again */
+    int64_t set_count;
+    p4_set_results sets[P4_SETS_MAX];
     p4_reconstruction reconstruction;
     p4_fine_tuning fine_tuning;
     p4_expert_loads experts;
@@ -194,6 +206,7 @@ typedef struct p4_metadata {
     char *config_json;     /* heap (malloc): the effective configuration, a JSON object; NULL: none */
     char *provenance_json; /* the same of p4_provenance, as in results.json */
     char *experts_json;    /* the same of p4_expert_loads */
+    char *quality_json;    /* the same of all evaluations and the verdict */
     int64_t input_count;
     p4_input_file *inputs;
 } p4_metadata;

@@ -12,12 +12,21 @@ extern "C" {
 #endif
 
 enum { P4_PATH_BYTES = 4096, P4_NAME_BYTES = 128, P4_LIST_BYTES = 16384, P4_NUMBERS_MAX = 32 };
+enum { P4_SETS_MAX = 16, P4_SET_NAME_BYTES = 32 };
 
 /* A list of strings: `count` NUL-terminated strings one after another in `bytes`. */
 typedef struct p4_list {
     int32_t count;
     char bytes[P4_LIST_BYTES];
 } p4_list;
+
+/* Lists of strings, each with a name: `count` of them, the strings of one after those of another. */
+typedef struct p4_sets {
+    int32_t count;
+    char names[P4_SETS_MAX][P4_SET_NAME_BYTES];
+    int32_t counts[P4_SETS_MAX]; /* strings of each */
+    p4_list strings;
+} p4_sets;
 
 /* A list of numbers. */
 typedef struct p4_numbers {

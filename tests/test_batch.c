@@ -180,7 +180,7 @@ static void newest_attempts_count(void)
     task = p4_format("%s/task-3", folder);
     EXPECT_OK(p4_journal_open(&journal, folder));
     HOLDS(p4_journal_open(&second, folder) == P4_E_INPUT &&
-          strstr(p4_last_error(), "state of a batch") != NULL);
+          strstr(p4_last_error(), "a batch's state directory") != NULL);
     p4_error_clear();
     append(journal, "a", P4_BATCH_STARTED, 1);
     append(journal, "a", P4_BATCH_STARTED, 2);

@@ -256,7 +256,7 @@ static p4_rc check_outputs(const p4_batch *batch)
     qsort(sorted, count, sizeof *sorted, by_path);
     for (size_t i = 1; i < count; i++) {
         CHECK(strcmp(sorted[i - 1]->record.output_path, sorted[i]->record.output_path) != 0,
-              "%s and %s: both have the output_path \"%s\", expected one directory a model",
+              "%s and %s: both have the output_path \"%s\", expected a separate directory for each model",
               sorted[i - 1]->given->source, sorted[i]->given->source, sorted[i]->record.output_path);
     }
 done:

@@ -164,6 +164,7 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     TRY(same ? is_same_model(p, &now, &same) : P4_OK);
     if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) { /* to do */
         bool continues = same && model->floating && p4_directory_exists(known->output_path);
+        model->breaks_off = same && now.event == P4_BATCH_STARTED && now.attempt >= PATIENCE;
         TRY(continues ? copy(&mine->output_path, known->output_path) : P4_OK);
         goto done;
     }

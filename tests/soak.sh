@@ -133,7 +133,7 @@ keep() { # keep WHAT: sets the run aside
     kept=$((kept + 1))
     echo "soak: round $done_rounds, $what, $name: $1; kept in $keep_in/$kept"
     mkdir -p "$keep_in/$kept"
-    cp -r log "run.$name" "$name.digest" ./*.failed "$keep_in/$kept" 2>/dev/null
+    cp -r log "run.$name" "run.$name.digest" "$name.digest" expected.digest ./*.failed "$keep_in/$kept" 2>/dev/null
     tail -n 15 log
 }
 keep_in=${SOAK_KEEP:-/tmp/phase4-soak.$$}
@@ -257,7 +257,7 @@ compare() {
         rm different.failed
     fi
     completed=$((completed + 1))
-    rm -rf "run.$name" "run.$name.digest"
+    rm -rf "run.$name" "run.$name.digest" expected.digest
 }
 
 # bash reports each run that a signal ended.

@@ -180,7 +180,7 @@ static void newest_attempts_count(void)
     task = p4_format("%s/task-3", folder);
     EXPECT_OK(p4_journal_open(&journal, folder));
     HOLDS(p4_journal_open(&second, folder) == P4_E_INPUT &&
-          strstr(p4_last_error(), "state of a batch") != NULL);
+          strstr(p4_last_error(), "a batch's state directory") != NULL);
     p4_error_clear();
     append(journal, "a", P4_BATCH_STARTED, 1);
     append(journal, "a", P4_BATCH_STARTED, 2);
@@ -222,15 +222,28 @@ static void write_file(const char *folder, const char *name, const char *text)
     free(path);
 }
 
-static p4_batch_state state_in(const char *folder)
+static const char tiny_model[] =
+    "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":32,"
+    "\"intermediate_size\":64,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+    "\"vocab_size\":64,\"max_position_embeddings\":1024,\"rms_norm_eps\":1e-6}";
+
+/* Of queue.json and the journal in the folder `state`. */
+static void prepare(p4_batch *batch, const char *folder)
 {
-    p4_batch batch = {.directory = p4_format("%s/state", folder)};
     char *queue = p4_format("%s/queue.json", folder);
     const p4_batch_options options = {.queue_path = queue};
-    EXPECT_OK(p4_batch_prepare(&batch, &options, 1, 1, 1));
+    *batch = (p4_batch){.directory = p4_format("%s/state", folder)};
+    EXPECT_OK(p4_batch_prepare(batch, &options, 1, 1, 1));
+    batch->options = NULL;
+    free(queue);
+}
+
+static p4_batch_state state_in(const char *folder)
+{
+    p4_batch batch;
+    prepare(&batch, folder);
     p4_batch_state state = batch.models[0].state;
     p4_batch_free(&batch);
-    free(queue);
     return state;
 }
 
@@ -254,10 +267,7 @@ static void keys_that_came_later(void)
                            "\"output_path\":\"%s/out\",\"config_fingerprint\":\"%s\"}\n",
                            folder, fingerprint);
     write_file(folder, "text", "a\n");
-    write_file(folder, "model/config.json",
-               "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":32,"
-               "\"intermediate_size\":64,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
-               "\"vocab_size\":64,\"max_position_embeddings\":1024,\"rms_norm_eps\":1e-6}");
+    write_file(folder, "model/config.json", tiny_model);
     write_file(folder, "out/results.json", "{}");
     write_file(folder, "state/journal.jsonl", line);
     write_file(folder, "queue.json", same);
@@ -269,6 +279,38 @@ static void keys_that_came_later(void)
     free(same);
     free(other);
     free(line);
+}
+
+static void model_that_ends_jobs_starts_last(void)
+{
+    char folder[] = "/tmp/p4_batch_XXXXXX", *state;
+    p4_batch batch;
+    p4_journal *journal;
+    HOLDS(mkdtemp(folder) != NULL);
+    char *queue = p4_format("{\"models\":\"%s/models\",\"template\":{\"calibration_dataset\":\"custom\","
+                            "\"calibration_files\":[\"%s/text\"],\"init\":\"random\","
+                            "\"output_path\":\"%s/out\"}}",
+                            folder, folder, folder);
+    write_file(folder, "text", "a\n");
+    write_file(folder, "models/a/config.json", tiny_model);
+    write_file(folder, "models/b/config.json", tiny_model);
+    write_file(folder, "queue.json", queue);
+    state = p4_format("%s/state", folder);
+    for (int64_t attempt = 1; attempt <= 3; attempt++) {
+        prepare(&batch, folder);
+        HOLDS(batch.order[0] == 0 && batch.order[1] == 1);
+        batch.models[0].record.attempt = attempt; /* which its job does not survive */
+        EXPECT_OK(p4_journal_open(&journal, state));
+        EXPECT_OK(p4_journal_append(journal, &batch.models[0].record));
+        p4_journal_close(journal);
+        p4_batch_free(&batch);
+    }
+    prepare(&batch, folder);
+    HOLDS(batch.order[0] == 1 && batch.order[1] == 0);
+    p4_batch_free(&batch);
+    EXPECT_OK(p4_remove_tree(folder));
+    free(queue);
+    free(state);
 }
 
 /* ---- verdicts ---- */
@@ -331,6 +373,7 @@ int main(void)
     forecasts();
     newest_attempts_count();
     keys_that_came_later();
+    model_that_ends_jobs_starts_last();
     verdicts_say_why();
     outcomes_say_why();
     return TEST_END();

@@ -17,7 +17,7 @@
 #include "io/out/hold.h"
 #include "src/phase4/types.h"
 
-enum { RUNS = 8, OFD_SETLK = 37 };
+enum { RUNS = 8, OFD_GETLK = 36, OFD_SETLK = 37 };
 static const double BEAT_S = 0.05;
 /* Where a refusal depends on how recent a sign of life is: no busy machine is this slow. */
 static const double SLOW_BEAT_S = 5.0;
@@ -30,7 +30,7 @@ int fcntl(int fd, int command, ...)
     va_start(arguments, command);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
-    if (command == OFD_SETLK && lock_error != 0) {
+    if ((command == OFD_SETLK || command == OFD_GETLK) && lock_error != 0) {
         errno = lock_error;
         return -1;
     }
@@ -209,6 +209,26 @@ static void test_elsewhere(void)
     unlink(file);
 }
 
+/* What --check asks. A file without a name is that of a run that has just created it; where there are locks,
+ * such a run would have its lock. */
+static void test_examine(void)
+{
+    EXPECT_OK(p4_hold_examine(directory));
+    put("");
+    if (lock_error != 0) {
+        EXPECT_REFUSED(p4_hold_examine(directory), "has not written its name, last sign of life");
+        age(2 * P4_HOLD_STALE_BEATS * P4_HOLD_BEAT_S);
+    }
+    EXPECT_OK(p4_hold_examine(directory));
+    EXPECT(is_there(), "the file was removed by a question");
+    unlink(file);
+    pid_t child = start_holder();
+    EXPECT_REFUSED(p4_hold_examine(directory), "another run is using this output directory: host ");
+    end_holder(child);
+    EXPECT_OK(p4_hold_examine(directory));
+    unlink(file);
+}
+
 /* The beat renews the file. */
 static void test_beat(void)
 {
@@ -251,6 +271,7 @@ int main(void)
         test_race(false);
         test_race(true);
         test_elsewhere();
+        test_examine();
         test_beat();
         test_unusable();
     }

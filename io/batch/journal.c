@@ -298,7 +298,9 @@ static p4_rc explain_hold(void)
     char *text = p4_strdup(p4_last_error());
     if (text != NULL) {
         p4_error_clear();
-        rc = FAIL("%s (it is the state of a batch: one works on it at a time, --state names another)", text);
+        rc = FAIL("%s (this is a batch's state directory, and only one batch may use it at a time; choose "
+                  "another with --state)",
+                  text);
     }
     free(text);
     return rc;

@@ -51,6 +51,19 @@ static double modified_s(const struct stat *file)
 
 /* ---- is the holder alive? ---- */
 
+/* A holder writes its name a moment after it has the lock, or has created the file where there are no locks.
+ */
+static void read_holder(p4_holder *holder, int fd)
+{
+    for (int tries = 0; tries < TRIES / 5; tries++) {
+        p4_holder_read(holder, fd);
+        if (!holder->empty) {
+            return;
+        }
+        sleep_s(POLL_S);
+    }
+}
+
 static p4_rc refuse(const p4_hold *hold, const p4_holder *holder, double silent_s)
 {
     char who[P4_HOLDER_TEXT_BYTES], silence[120] = "";
@@ -151,7 +164,7 @@ static p4_rc judge_named(const p4_hold *hold, bool *there)
     int fd = open(hold->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     *there = fd >= 0 && fstat(fd, &file) == 0;
     if (*there) {
-        p4_holder_read(&holder, fd);
+        read_holder(&holder, fd);
         rc = expect_dead(hold, &holder, &file, false);
     }
     if (fd >= 0) {
@@ -161,18 +174,6 @@ static p4_rc judge_named(const p4_hold *hold, bool *there)
 }
 
 /* ---- looking ---- */
-
-/* A holder that has the lock writes its name a moment later. */
-static void read_holder(const p4_hold *hold, p4_holder *holder)
-{
-    for (int tries = 0; tries < TRIES / 5; tries++) {
-        p4_holder_read(holder, hold->fd);
-        if (!holder->empty) {
-            return;
-        }
-        sleep_s(POLL_S);
-    }
-}
 
 /* Does somebody have the file's lock? *locks: the file system has locks. */
 static bool is_locked(int fd, bool *locks)
@@ -195,8 +196,8 @@ p4_rc p4_hold_examine(const char *directory)
         goto done; /* nobody holds it */
     }
     bool locked = is_locked(hold.fd, &locks);
-    if (locked) {
-        read_holder(&hold, &holder);
+    if (locked || !locks) {
+        read_holder(&holder, hold.fd);
     } else {
         p4_holder_read(&holder, hold.fd);
     }
@@ -205,7 +206,7 @@ p4_rc p4_hold_examine(const char *directory)
     bool away = life == P4_LIFE_ELSEWHERE || (!locks && life == P4_LIFE_HERE);
     if (locked || (!locks && life == P4_LIFE_RUNS)) {
         rc = refuse(&hold, &holder, -1);
-    } else if (away && !holder.empty && silent_s <= P4_HOLD_STALE_BEATS * hold.beat_s) {
+    } else if (away && !(locks && holder.empty) && silent_s <= P4_HOLD_STALE_BEATS * hold.beat_s) {
         rc = refuse(&hold, &holder, silent_s);
     }
 done:
@@ -258,7 +259,7 @@ static p4_rc open_file(p4_hold *hold, bool *created)
 static p4_rc refuse_locked(const p4_hold *hold)
 {
     p4_holder holder;
-    read_holder(hold, &holder);
+    read_holder(&holder, hold->fd);
     return refuse(hold, &holder, -1);
 }
 

@@ -132,7 +132,7 @@ p4_rc p4_batch_forecast(const p4_batch *batch, double *seconds);
 p4_rc p4_batch_write_results(const p4_batch *batch, double seconds); /* batch_results.json */
 void p4_batch_print(const p4_batch *batch, double seconds);          /* the final table and summary: stdout */
 void p4_batch_print_plan(const p4_batch *batch, double forecast_s);  /* stdout */
-/* "18 done, 2 failed (a, b) in 12 min": one line without a newline. */
+/* "18 complete (16 of them before), 2 failed (a, b) in 12 min": one line without a newline. */
 enum { P4_BATCH_SUMMARY_BYTES = 1024 };
 char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batch, double seconds);
 int p4_batch_status(const p4_batch *batch); /* the exit status */

@@ -36,8 +36,7 @@ static const p4_option options[] = {
                                ".batch."},
     [FAILED_ONLY -
         P4_OPTION_OWN] = {"--failed-only", NULL, NULL, "Work only on models whose last attempt failed."},
-    [MAX_FAILS -
-        P4_OPTION_OWN] = {"--max-fails", NULL, "N", "Start no model any more after so many failures."},
+    [MAX_FAILS - P4_OPTION_OWN] = {"--max-fails", NULL, "N", "Start no further models after N failures."},
     [STRICT - P4_OPTION_OWN] = {"--strict", NULL, NULL,
                                 "A failed quality verdict counts as a failure: exit status 3."},
     [TASK -

@@ -164,6 +164,7 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     TRY(same ? is_same_model(p, &now, &same) : P4_OK);
     if (!same || now.event == P4_BATCH_STARTED || now.event == P4_BATCH_STOPPED) { /* to do */
         bool continues = same && model->floating && p4_directory_exists(known->output_path);
+        model->breaks_off = same && now.event == P4_BATCH_STARTED && now.attempt >= PATIENCE;
         TRY(continues ? copy(&mine->output_path, known->output_path) : P4_OK);
         goto done;
     }
@@ -256,7 +257,7 @@ static p4_rc check_outputs(const p4_batch *batch)
     qsort(sorted, count, sizeof *sorted, by_path);
     for (size_t i = 1; i < count; i++) {
         CHECK(strcmp(sorted[i - 1]->record.output_path, sorted[i]->record.output_path) != 0,
-              "%s and %s: both have the output_path \"%s\", expected one directory a model",
+              "%s and %s: both have the output_path \"%s\", expected a separate directory for each model",
               sorted[i - 1]->given->source, sorted[i]->given->source, sorted[i]->record.output_path);
     }
 done:

@@ -35,25 +35,28 @@ char *p4_batch_summarize(char text[P4_BATCH_SUMMARY_BYTES], const p4_batch *batc
         }
     }
     int64_t rest = batch->counts[P4_STATE_WAITING] + batch->counts[P4_STATE_STOPPED];
+    const long long passed = batch->counts[P4_STATE_DONE], refused = batch->counts[P4_STATE_VERDICT];
     const bool check = batch->options->check_only;
-    size_t used =
-        (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld %s", (long long)batch->counts[P4_STATE_DONE],
-                         check ? "without an error" : "done");
-    if (batch->counts[P4_STATE_VERDICT] > 0) {
-        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld with a failed verdict",
-                                 (long long)batch->counts[P4_STATE_VERDICT]);
-    }
+    const char *separator = refused > 0 ? "; " : ", ";
+    size_t used = (size_t)snprintf(text, P4_BATCH_SUMMARY_BYTES, "%lld %s", passed + refused,
+                                   check ? "without an error" : "complete");
     if (batch->started_s > 0 && !check) { /* else nothing was worked on */
         used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " (%lld of them before)",
                                  (long long)skipped);
     }
+    if (refused > 0) {
+        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used,
+                                 ": %lld passed or unjudged, %lld with a failed verdict", passed, refused);
+    }
     if (failed.count > 0) {
         int64_t count = failed.count;
-        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld failed (%.600s)",
-                                 (long long)count, p4_name_sample_text(&failed));
+        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, "%s%lld failed (%.600s)",
+                                 separator, (long long)count, p4_name_sample_text(&failed));
+        separator = ", ";
     }
     if (rest > 0) {
-        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, ", %lld to do", (long long)rest);
+        used += (size_t)snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, "%s%lld to do", separator,
+                                 (long long)rest);
     }
     if (batch->started_s > 0) {
         snprintf(text + used, P4_BATCH_SUMMARY_BYTES - used, " in %s",
@@ -166,7 +169,7 @@ void p4_batch_print_plan(const p4_batch *batch, double forecast_s)
     char time[32], sum[32];
     double rank_s = 0;
     printf("%-28s %-14s %10s %5s %9s %11s %11s %11s\n", "model", "state", "weights", "ranks", "time",
-           "host a rank", "GPU a rank", "disk");
+           "host/rank", "GPU/rank", "disk");
     for (int64_t i = 0; i < batch->count; i++) {
         const p4_batch_model *m = &batch->models[batch->order[i]];
         if (m->record.name != NULL) {
@@ -174,8 +177,8 @@ void p4_batch_print_plan(const p4_batch *batch, double forecast_s)
             rank_s += m->plan.known && m->state == P4_STATE_WAITING ? m->plan.least * m->plan.seconds[0] : 0;
         }
     }
-    printf("%lld models to do, %lld done, %lld failed; %s on %d rank%s, %s on one rank at a time\n",
-           (long long)batch->counts[P4_STATE_WAITING],
+    printf("%lld model%s to do, %lld complete, %lld failed; %s on %d rank%s, %s on one rank at a time\n",
+           (long long)batch->counts[P4_STATE_WAITING], p4_plural(batch->counts[P4_STATE_WAITING]),
            (long long)(batch->counts[P4_STATE_DONE] + batch->counts[P4_STATE_VERDICT]),
            (long long)batch->counts[P4_STATE_FAILED], p4_batch_format_seconds(time, forecast_s), batch->ranks,
            p4_plural(batch->ranks), p4_batch_format_seconds(sum, rank_s));

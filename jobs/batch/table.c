@@ -92,14 +92,15 @@ void p4_batch_table_draw(p4_batch_table *table, const p4_batch *batch, bool now)
     }
     erase(table);
     if (batch->counts[P4_STATE_VERDICT] > 0) {
-        snprintf(verdicts, sizeof verdicts, ", %lld with a failed verdict",
+        snprintf(verdicts, sizeof verdicts, " (%lld with a failed verdict)",
                  (long long)batch->counts[P4_STATE_VERDICT]);
     }
     snprintf(text, sizeof text,
-             "%lld done%s, %lld running, %lld waiting, %lld failed; %d of %d ranks idle; %s",
-             (long long)batch->counts[P4_STATE_DONE], verdicts, (long long)batch->counts[P4_STATE_RUNNING],
-             (long long)batch->counts[P4_STATE_WAITING], (long long)batch->counts[P4_STATE_FAILED], idle,
-             batch->ranks, p4_batch_format_seconds(took, now_s - batch->started_s));
+             "%lld complete%s, %lld running, %lld waiting, %lld failed; %d of %d ranks idle; %s",
+             (long long)(batch->counts[P4_STATE_DONE] + batch->counts[P4_STATE_VERDICT]), verdicts,
+             (long long)batch->counts[P4_STATE_RUNNING], (long long)batch->counts[P4_STATE_WAITING],
+             (long long)batch->counts[P4_STATE_FAILED], idle, batch->ranks,
+             p4_batch_format_seconds(took, now_s - batch->started_s));
     draw_line(table, columns, text);
     for (int64_t i = 0; i < batch->count && shown < RUNNING_SHOWN; i++) {
         const p4_batch_model *m = &batch->models[batch->order[i]];

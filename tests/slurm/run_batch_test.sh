@@ -2,7 +2,7 @@
 # run_batch_test.sh: many models on a real Slurm cluster of four nodes that this script starts and stops (mini_slurm.sh).
 #
 #   1 sbatch slurm/phase4.sbatch with phase4_batch   twenty models; a rank is killed twice at random moments, and the same
-#                                                    command continues: 18 done, 2 reported, no model done twice
+#                                                    command continues: 18 complete, 2 reported, no model done twice
 #   2 sbatch --array slurm/array.sbatch              a model a task; the failed ones once more when they are mended
 #   3 sbatch slurm/nightly.sbatch, two nights        the second does the new model alone; old nights are removed
 #
@@ -75,7 +75,7 @@ done
 submit -N4 "$scripts/phase4.sbatch" queue.json
 wait_for_job
 [ "$(field ExitCode)" = 5:0 ] || fail "exit code $(field ExitCode), expected 5:0: $(cat "phase4-$job.log")"
-grep -q 'phase4_batch: 18 done .*2 failed (misspelt, broken)' "phase4-$job.log" || fail "no summary: $(cat "phase4-$job.log")"
+grep -q 'phase4_batch: 18 complete .*2 failed (misspelt, broken)' "phase4-$job.log" || fail "no summary: $(cat "phase4-$job.log")"
 python3 - <<'END' || fail "the journal: $(cat "$journal")"
 import json
 done, started = {}, {}
@@ -93,7 +93,7 @@ begun=$(count started "$journal")
 submit -N4 "$scripts/phase4.sbatch" queue.json
 wait_for_job
 [ "$(count started "$journal")" = "$begun" ] || fail "a model was started once more: $(cat "$journal")"
-grep -q '18 done (18 of them before)' "phase4-$job.log" || fail "models were repeated: $(cat "phase4-$job.log")"
+grep -q '18 complete (18 of them before)' "phase4-$job.log" || fail "models were repeated: $(cat "phase4-$job.log")"
 
 # ---- 2 an array
 note "sbatch --array array.sbatch"
@@ -107,7 +107,7 @@ submit --array=1-3 -N1 "$scripts/array.sbatch" array.json --failed-only
 wait_for_job
 [ "$(field ExitCode)" = 0:0 ] || fail "exit codes $(field ExitCode): $(cat phase4-array-"$job"_*.log)"
 "$PHASE4_BATCH" --results array.json >results.log || fail "--results: $(cat results.log)"
-grep -q 'phase4_batch: 3 done' results.log || fail "--results: $(cat results.log)"
+grep -q 'phase4_batch: 3 complete' results.log || fail "--results: $(cat results.log)"
 [ "$(cat array.batch/task-*/journal.jsonl | grep -c started)" = 3 ] || fail "a task was repeated: $(cat array.batch/task-*/journal.jsonl)"
 
 # ---- 3 two nights
@@ -119,7 +119,7 @@ night() {
         fail "the night's exit code is $(field ExitCode): $(cat "phase4-nightly-$job.log")"
 }
 night
-grep -q 'status 0: 2 done (0 of them before)' nights/summary.txt || fail "the first night: $(cat nights/summary.txt)"
+grep -q 'status 0: 2 complete (0 of them before)' nights/summary.txt || fail "the first night: $(cat nights/summary.txt)"
 cp -r models/first models/third
 today=$(basename "$(dirname nights/20*/first/)")
 for name in first gone fourth; do # old results: with newer ones, of no model, the only ones of a model
@@ -128,7 +128,7 @@ done
 mkdir models/fourth # not yet a model
 export PHASE4_KEEP_NIGHTS=1
 night
-grep -q 'status 0: 3 done (2 of them before)' nights/summary.txt || fail "the second night: $(cat nights/summary.txt)"
+grep -q 'status 0: 3 complete (2 of them before)' nights/summary.txt || fail "the second night: $(cat nights/summary.txt)"
 [ "$(count started nights/state/journal.jsonl)" = 3 ] || fail "a model was repeated: $(cat nights/state/journal.jsonl)"
 grep -qs '"success":[[:space:]]*true' "nights/$today"/third/results.json nights/20*/third/results.json || fail "the new model has no results"
 [ "$(ls nights/2001-01-01)" = fourth ] || fail "old nights: $(ls nights/2001-01-01)"

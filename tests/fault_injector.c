@@ -1,15 +1,15 @@
 /* fault_injector - a library for LD_PRELOAD (tests/soak.sh) that makes the file system fail, or the process
  * die, at the n-th call of one rank that changes something below a directory. HDF5's calls are seen too.
- * It can also hold a process up behind a write, so that a test that acts on what was written need not be
- * fast.
+ * It can also hold a process up behind a write: what a test does there need not be quick.
  *
  *   P4_FAULT=RANK,CALL,KIND   RANK of the launcher (0 without one); CALL from 1
  *   P4_FAULT_UNDER=TEXT       calls count on paths that contain TEXT
  *   P4_FAULT_COUNT=PATH       PATH.RANK gets the number of calls when the process exits
  *   P4_PACE_MS=COUNT          each write sleeps so long when it has written
- *   P4_HOLD=COUNT,TEXT        when the file that was written to holds TEXT in COUNT lines, or with no TEXT
- * behind the COUNT-th write, the process waits, once P4_HOLD_FILE=PATH         it makes PATH.held then, and
- * waits until PATH is there or PATH.held is gone P4_HOLD_SIGNAL=1          or until it has handled a signal
+ *   P4_HOLD=COUNT,TEXT        the process waits, once, when a file that it wrote to has TEXT in COUNT lines;
+ *                             with no TEXT behind the COUNT-th write
+ *   P4_HOLD_FILE=PATH         it makes PATH.held then, and waits until PATH is there or PATH.held is gone
+ *   P4_HOLD_SIGNAL=1          or until it has handled SIGTERM, SIGUSR1 or SIGINT
  *
  * KIND: full      the disk is full from here on: the first write is a short one
  *       error     this call fails with EIO, the later ones work
@@ -43,6 +43,8 @@ static const char *hold_text, *hold_file;
 static bool hold_signal;
 static _Atomic long writes_seen;
 static _Atomic bool was_held;
+static _Atomic long signals_seen;
+static void (*handlers[NSIG])(int);
 static const char *under;
 static _Atomic long calls;
 
@@ -249,10 +251,31 @@ static void wait_for_test(void)
         close(fd);
     }
     for (int i = 0; i < MOST && access(hold_file, F_OK) != 0 && access(held, F_OK) == 0; i++) {
-        if (nanosleep(&pause, NULL) != 0 && hold_signal) {
+        if (hold_signal && signals_seen > 0) {
             return;
         }
+        (void)nanosleep(&pause, NULL);
     }
+}
+
+static void count_signal(int number)
+{
+    handlers[number](number);
+    signals_seen++;
+}
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *before)
+{
+    bool counts = hold_signal && action != NULL && (action->sa_flags & SA_SIGINFO) == 0 &&
+                  (number == SIGTERM || number == SIGUSR1 || number == SIGINT) &&
+                  action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN;
+    if (!counts) {
+        return REAL(sigaction)(number, action, before);
+    }
+    struct sigaction counted = *action;
+    handlers[number] = action->sa_handler;
+    counted.sa_handler = count_signal;
+    return REAL(sigaction)(number, &counted, before);
 }
 
 /* Behind a write to `fd`. */

@@ -3,6 +3,7 @@
 # nobody disturbed; on another number of ranks or with another zero_stage with the same loss within 1e-5 (relative; fp32
 # gradient sums in another order). Damaged, foreign and edited checkpoints and other configurations are refused by name.
 set -eu
+. "$(dirname "$0")/held.sh"
 cd "$TMP"
 fail() {
     echo "job_resume: $*"
@@ -25,24 +26,37 @@ cat >cfg.json <<JSON
 }
 JSON
 phase4() { # phase4 RANKS NAME [key=value ...]; the log is in the file log
-    local ranks=$1 name=$2 command=("$PHASE4_MPI")
+    local ranks=$1 name=$2 command=("${front[@]}" "$PHASE4_MPI")
     shift 2
-    [ "$pace" = 0 ] || command=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" P4_FAULT_UNDER=/metrics.jsonl "P4_PACE_MS=$pace" "$PHASE4_MPI")
     [ "$ranks" = 1 ] || command=("$MPIRUN" -n "$ranks" "${command[@]}")
     exec "${command[@]}" cfg.json output_path="$name" "$@" >"log" 2>&1
 }
-pace=0
+front=() # what goes in front of the program
 start() { # start RANKS NAME [key=value ...]: in the background, as $job
     rm -rf log
     phase4 "$@" &
     job=$!
 }
-# paced MS RANKS NAME [key=value ...]: the same, but the run sleeps behind each line of metrics.jsonl. A run that is to be stopped at
-# one of them must not be over before this script, on a busy machine, has seen the line.
+# paced MS RANKS NAME [key=value ...]: the same, but the run sleeps behind each line of metrics.jsonl, so that it takes so long at least.
 paced() {
-    pace=$1
+    front=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" P4_FAULT_UNDER=/metrics.jsonl "P4_PACE_MS=$1")
     start "${@:2}"
-    pace=0
+    front=()
+}
+# held COUNT KIND RANKS NAME [key=value ...]: the same; when this returns, the run waits behind the COUNT-th line of this kind, for a
+# signal to rank 0 or for let_go.
+held() {
+    hold_at "$1" "\"kind\":\"$2\"" /metrics.jsonl signal
+    front=("${hold[@]}")
+    start "${@:3}"
+    front=()
+    is_held "$job" || fail "$4: the run ended before line $1 of kind $2"
+}
+rank_process() { # rank_process RANK: of the run that was started by mpirun
+    local process
+    for process in $(pgrep -P "$job"); do
+        ! grep -zqs "^OMPI_COMM_WORLD_RANK=$1$" "/proc/$process/environ" || echo "$process"
+    done
 }
 ended() { # ended STATUS WHAT: the run that was started ends like this
     local status=0
@@ -54,21 +68,11 @@ said() { grep -qF -- "$1" log || fail "expected the line \"$1\""; }
 steps() { # steps NAME: how many are logged
     grep -hs '"kind":"train"' "$1/metrics.jsonl" | wc -l
 }
-logged() { # logged NAME COUNT: waits until so many steps are logged
-    for _ in $(seq 3000); do
-        [ "$(steps "$1")" -lt "$2" ] || return 0
-        kill -0 "$job" 2>/dev/null || fail "$1: the run ended before step $2"
-        sleep 0.01
-    done
-    fail "$1: step $2 does not come"
-}
 in_stage() { # in_stage TITLE: waits until the log speaks of this stage
-    for _ in $(seq 3000); do
-        ! grep -q "^\[.*\] $1" log 2>/dev/null || return 0
+    until grep -q "^\[.*\] $1" log 2>/dev/null; do
         kill -0 "$job" 2>/dev/null || fail "the run ended before stage $1"
         sleep 0.01
     done
-    fail "stage $1 does not come"
 }
 provenance() { # provenance NAME MEMBERS: of results.json
     python3 -c "import json, sys; print(json.load(open(sys.argv[1]))['provenance']$2)" "$1/results.json"
@@ -107,8 +111,7 @@ stopped() { # stopped NAME REASON: the run that was started stops for this reaso
     grep -q '"success":[[:space:]]*false' "$1/results.json" || fail "$1: a stopped run speaks of success"
 }
 for signal in TERM USR1 INT; do
-    paced 30 1 one
-    logged one "$(some_step)"
+    held "$(some_step)" train 1 one
     kill -"$signal" "$job"
     stopped one "by SIG$signal"
     run 1 one
@@ -118,21 +121,20 @@ for signal in TERM USR1 INT; do
     same one whole1
     rm -rf one
 done
-paced 30 2 two
-logged two "$(some_step)"
+held "$(some_step)" train 2 two
 kill -USR1 "$job" # mpirun hands it on
 stopped two 'by SIGUSR1'
 run 2 two
 same two whole2
 rm -rf two
-paced 30 2 two
-logged two "$(some_step)"
-kill -TERM "$(pgrep -P "$job" | tail -n 1)" # one rank alone
+held "$(some_step)" train 2 two
+kill -TERM "$(rank_process 1)" # one rank alone
+let_go
 stopped two 'by a signal to another rank'
 mv two other
-paced 30 2 two
-in_stage Fine-tune
+held 1 train 2 two
 touch two/stop
+let_go
 stopped two 'by the file two/stop'
 start 2 two
 ended 2 'a stop file'
@@ -140,10 +142,11 @@ said 'two/stop: asks runs in this directory to stop'
 rm two/stop
 run 2 two
 same two whole2
-# A budget of time, longer every time; the first is over before anything is done.
+# A budget of time, longer every time; the first is over before anything is done, the second long before the 7 s that the lines of
+# metrics.jsonl take, and one of the later ones is enough for a slow machine.
 starts=0
 while [ $starts -lt 40 ]; do
-    start 1 short max_minutes="$(awk -v n=$starts 'BEGIN {print 1e-6 + 0.004 * n}')"
+    paced 30 1 short max_minutes="$(awk -v n=$starts 'BEGIN {print n == 0 ? 1e-6 : 0.004 * 1.25 ^ (n - 1)}')"
     starts=$((starts + 1))
     status=0
     wait "$job" || status=$?
@@ -153,19 +156,19 @@ while [ $starts -lt 40 ]; do
 done
 [ $starts -gt 2 ] || fail "max_minutes did not stop the run"
 same short whole1
-# A second interrupt does not wait for the step, which takes seconds.
-cat many.bin many.bin many.bin many.bin many.bin many.bin >huge.bin
-start 1 slow 'train_files=["huge.bin"]' global_batch_tokens=1800000 eval_samples=0 micro_batch_size=1
-in_stage Fine-tune
-sleep 0.2
+# A second interrupt does not wait until the run comes to a place where it can stop. Two signals that nobody has taken yet are one.
+hold_at 5 '"kind":"train"' /metrics.jsonl
+front=("${hold[@]}")
+start 1 slow
+front=()
+is_held "$job" || fail 'the run that was to be interrupted has ended'
 kill -INT "$job"
-sleep 0.1
+while grep -qE '^(SigPnd|ShdPnd):.*[2367abef]$' "/proc/$job/status"; do sleep 0.01; done
 kill -INT "$job"
 ended 130 'a second SIGINT'
 # Killed with -9, by checkpoints on the way.
 for every in 7 1; do
-    paced 30 2 killed checkpoint_every=$every
-    logged killed $((20 + RANDOM % 50))
+    held $((30 + RANDOM % 50)) train 2 killed checkpoint_every=$every # two steps' checkpoints, and one that is begun at most
     ranks=$(pgrep -P "$job")
     kill -9 "$job" $ranks
     wait "$job" || true
@@ -183,9 +186,12 @@ in_stage 'Evaluate the original'
 began=$SECONDS
 kill -USR1 "$job"
 stopped early 'by SIGUSR1'
-[ $((SECONDS - began)) -le 30 ] || fail "it took $((SECONDS - began)) s to stop an evaluation"
+[ $((SECONDS - began)) -le 120 ] || fail "it took $((SECONDS - began)) s to stop an evaluation"
+hold_at 1 '] Evaluate the quantized model' "$PWD/log" signal
+front=("${hold[@]}")
 start 1 early eval_samples=25600 'eval_files=["many.bin"]' checkpoint_minutes=1e-6
-in_stage 'Evaluate the quantized model'
+front=()
+is_held "$job" || fail 'the run ended before it evaluated the quantized model'
 kill -TERM "$job"
 stopped early 'by SIGTERM'
 run 1 early eval_samples=25600 'eval_files=["many.bin"]' max_minutes=0 fine_tune_max_steps=1
@@ -196,7 +202,7 @@ grep -q '^\[.*\] Evaluate the quantized model' log || fail "the evaluation that 
 # before it, and what it trained is handed on.
 reconstructs='reconstruct=true reconstruct_steps=60 quantizer=gptq fine_tune_max_steps=20'
 run 2 rebuilt $reconstructs
-paced 300 2 broken $reconstructs
+paced 1000 2 broken $reconstructs
 in_stage 'Reconstruct'
 sleep 0.1
 kill -USR1 "$job"
@@ -206,28 +212,11 @@ run 2 broken $reconstructs checkpoint_every=1
 same broken rebuilt
 
 # A set of blocks that is done is not trained again, whether the run is stopped or killed behind it; nor on other ranks.
-blocks_done() { # blocks_done NAME COUNT: waits until so many sets of blocks are trained
-    for _ in $(seq 3000); do
-        [ "$(grep -hs '"kind":"reconstruct"' "$1/metrics.jsonl" | wc -l)" -lt "$2" ] || return 0
-        kill -0 "$job" 2>/dev/null || fail "$1: the run ended before set $2"
-        sleep 0.01
-    done
-    fail "$1: set $2 does not come"
-}
-saved() { # saved COUNT: waits until so many checkpoints are reported
-    for _ in $(seq 3000); do
-        [ "$(grep -cs '^      checkpoint ' log)" -lt "$1" ] || return 0
-        kill -0 "$job" 2>/dev/null || fail "the run ended before checkpoint $1"
-        sleep 0.01
-    done
-    fail "checkpoint $1 does not come"
-}
 for keys in 'quantizer=gptq fine_tune_max_steps=20' 'enable_fine_tuning=false'; do
     keys="$keys reconstruct=true reconstruct_window=1 reconstruct_steps=500 reconstruct_lr=1e-4 exact_sums=true"
     rm -rf rebuilt broken
     run 1 rebuilt $keys
-    paced 500 2 broken $keys
-    blocks_done broken 1
+    held 1 reconstruct 2 broken $keys
     kill -USR1 "$job"
     ended 75 'a reconstruction of which a set of blocks is done'
     run 3 broken $keys
@@ -235,10 +224,7 @@ for keys in 'quantizer=gptq fine_tune_max_steps=20' 'enable_fine_tuning=false'; 
     [ "$(grep -c '^      block' log)" = 1 ] || fail 'another number of sets of blocks than 1 was trained again'
     same broken rebuilt
     rm -rf broken
-    paced 500 2 broken $keys checkpoint_minutes=1e-6
-    in_stage 'Reconstruct'
-    blocks_done broken 1
-    saved $(($(sed '/^\[.*\] Reconstruct/q' log | grep -c '^      checkpoint ') + 1))
+    held 2 reconstruct 2 broken $keys checkpoint_minutes=1e-6 # the second set is trained, the first in a checkpoint
     ranks=$(pgrep -P "$job")
     kill -9 "$job" $ranks
     wait "$job" || true
@@ -256,14 +242,13 @@ for change in '1 recompute=blocks' '3 zero_stage=1' '2 zero_stage=0'; do
     "$TOOL_COMPARE" whole2 moved losses 1e-5 >compared || fail "$change: $(cat compared)"
 done
 
-# ---- damage. `torn` was killed and has two checkpoints.
-paced 30 1 torn checkpoint_every=10
-logged torn 35
+# ---- damage. `torn` was killed and has two checkpoints; three, when it died before it removed the oldest.
+held 35 train 1 torn checkpoint_every=10
 kill -9 "$job"
 wait "$job" 2>/dev/null || true
 complete=$(ls torn/checkpoints | grep -x 'step-[0-9]*' | sort -t- -k2n)
 newest=torn/checkpoints/$(tail -n 1 <<<"$complete")
-older=torn/checkpoints/$(head -n 1 <<<"$complete")
+older=torn/checkpoints/$(tail -n 2 <<<"$complete" | head -n 1)
 [ "$newest" != "$older" ] || fail "torn: one checkpoint only"
 step=${newest##*/}
 flip() { # flip FILE: other bytes in its middle
@@ -315,8 +300,7 @@ refused() { # refused WORDS NAME [key=value ...]: status 2 and these words; the 
 }
 rm -rf bad
 cp -r torn bad
-flip "bad/checkpoints/$step/part-0.h5"
-flip "bad/checkpoints/${older##*/}/part-0.h5"
+for each in $complete; do flip "bad/checkpoints/$each/part-0.h5"; done
 refused 'no checkpoint can be used' bad
 
 # ---- another configuration, model, text
@@ -339,8 +323,7 @@ said 'continues after step'
 grep -q '"steps":[[:space:]]*150' bad/results.json || fail "fine_tune_max_steps did not change"
 
 # Another length of the training on a text of which a sample is tokenized, with the rate chosen by the length.
-paced 30 1 length 'train_files=["many.bin"]' fine_tune_max_steps=300 fine_tune_lr=auto checkpoint_every=5
-logged length 12
+held 12 train 1 length 'train_files=["many.bin"]' fine_tune_max_steps=300 fine_tune_lr=auto checkpoint_every=5
 kill -9 "$job"
 wait "$job" || true
 rate=$(grep -o 'fine_tune_lr is [0-9.e-]*' log)

@@ -3,6 +3,7 @@
 # it was last kept (checkpoint_minutes), and the process that continues makes the rest; one that is killed in training finds it whole. Both end with the same bytes as a run that nobody disturbed.
 set -eu
 . "$(dirname "$0")/job.sh"
+. "$(dirname "$0")/held.sh"
 cd "$TMP"
 awk 'BEGIN {srand(3); for (i = 0; i < 4800; i++) printf "\\%o\\000", (i * 7 + int(rand() * 9)) % 40}' >octal
 printf "$(cat octal)" >ids.bin # 400 windows of 12 token ids
@@ -19,21 +20,20 @@ cat >cfg.json <<JSON
 }
 JSON
 start() { # start RANKS NAME [key=value ...]: in the background, as $job
-    local ranks=$1 name=$2 command=("$PHASE4_MPI")
+    local ranks=$1 name=$2 command=("${hold[@]}" "$PHASE4_MPI")
     shift 2
-    [ -z "$pace" ] || command=(env ASAN_OPTIONS=verify_asan_link_order=0 "LD_PRELOAD=$P4_FAULTS" "P4_FAULT_UNDER=${pace#* }" "P4_PACE_MS=${pace%% *}" "$PHASE4_MPI")
     [ "$ranks" = 1 ] || command=("$MPIRUN" -n "$ranks" "${command[@]}")
     : >log
     "${command[@]}" cfg.json output_path="$name" "$@" >log 2>&1 &
     job=$!
 }
-pace=
-# paced MS FILE RANKS NAME [key=value ...]: the same, but the run sleeps behind each write to that file: a run that is to be stopped
-# there must not be over before this script, on a busy machine, has seen what was written.
-paced() {
-    pace="$1 /$2"
-    start "${@:3}"
-    pace=
+hold=()
+# held COUNT TEXT FILE RANKS NAME [key=value ...]: the same; when this returns, the run waits for let_go where hold_at says.
+held() {
+    hold_at "$1" "$2" "/$3"
+    start "${@:4}"
+    hold=()
+    is_held "$job" || complain "the run has ended before write $1 of $3"
 }
 run() {
     local status=0
@@ -42,29 +42,18 @@ run() {
     [ $status = 0 ] || complain "$2: status $status"
 }
 said() { grep -qF -- "$1" log || complain "expected the line \"$1\""; }
-until_true() { # until_true COMMAND...: while the run lives
-    for _ in $(seq 12000); do
-        ! "$@" || return 0
-        kill -0 "$job" 2>/dev/null || complain "the run has ended before: $*"
-        sleep 0.01
-    done
-    complain "in vain: $*"
-}
-makes_the_file() { grep -q 'the original is cached' log; }
-has_logged() { grep -q '"lr"' "$1/metrics.jsonl" 2>/dev/null; }
 
 run 1 taught
 [ ! -e taught/teacher_top_k ] || complain "the teacher's file is left"
 for ranks in 1 2; do
-    paced 1 teacher_top_k $ranks pupil
-    until_true makes_the_file
+    held 1000 '' teacher_top_k $ranks pupil
     touch pupil/stop
+    let_go
     wait "$job" || true
     said 'stopped by the file pupil/stop; the state of the run is in pupil/checkpoints/step-0'
     ! grep -q ' steps of 1280 x 12 tokens' log || complain 'the run was to be stopped before it trains'
     rm pupil/stop
-    paced 300 metrics.jsonl $ranks pupil
-    until_true has_logged pupil
+    held 1 '"lr"' metrics.jsonl $ranks pupil
     if [ $ranks = 1 ]; then kill -9 "$job"; else pkill -9 -P "$job"; fi
     wait "$job" 2>/dev/null || true
     made=$(grep -o 'of [0-9]* of 6400 windows that the process before wrote' log) || complain 'the file was not continued'
@@ -79,13 +68,12 @@ for ranks in 1 2; do
     rm -rf pupil
 done
 # Killed while the file is made, twice.
-keeps() { [ -e pupil/teacher_top_k ]; }
 for ranks in 1 2; do
     before=0
-    for _ in 1 2; do
-        paced 1 teacher_top_k $ranks pupil checkpoint_minutes=1e-5
-        if [ $before = 0 ]; then until_true keeps; else until_true grep -q 'continues with the probabilities' log; fi
-        sleep 0.1
+    for writes in 3000 5000; do # of a record each; a process that continues begins with those of the one before
+        held $writes '' teacher_top_k $ranks pupil checkpoint_minutes=1e-5
+        [ -e pupil/teacher_top_k ] || complain "nothing was kept after $writes records"
+        [ $before = 0 ] || until grep -q 'continues with the probabilities' log; do sleep 0.01; done # mpirun hands it on
         if [ $ranks = 1 ]; then kill -9 "$job"; else pkill -9 -P "$job"; fi
         wait "$job" 2>/dev/null || true
         ! grep -q ' steps of 1280 x 12 tokens' log || complain 'the run was to be killed before it trains'
@@ -101,8 +89,7 @@ for ranks in 1 2; do
     rm -rf pupil
 done
 # Of another text: made anew.
-paced 300 metrics.jsonl 1 pupil
-until_true has_logged pupil
+held 1 '"lr"' metrics.jsonl 1 pupil
 kill -9 "$job"
 wait "$job" 2>/dev/null || true
 tail -c 200000 many.bin >other.bin

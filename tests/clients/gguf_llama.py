@@ -140,7 +140,8 @@ def compare(output, arguments):
     directory = f"{output}/dequantized_fp16"
     llama = Llama(f"{output}/model.gguf")
     window = min(256, llama.positions // 2)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager",
+                                                 experts_implementation="eager").eval()  # experts of any width
     with open(arguments.text, encoding="utf-8") as file:
         text = file.read(40000)
     ids = compare_tokens(llama, directory, text)

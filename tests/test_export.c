@@ -197,7 +197,7 @@ static void test_container(void)
     p4_gguf g = {.arch = "llama"};
     const p4_gguf_tensor tensors[] = {
         {.name = "a", .type = P4_GGUF_F32, .vector = true, .rows = 1, .cols = 3, .bytes = 12},
-        {.name = "b", .type = P4_GGUF_F16, .rows = 2, .cols = 4, .bytes = 16}};
+        {.name = "b", .type = P4_GGUF_F16, .rows = 6, .cols = 4, .stacked = 3, .bytes = 48}};
     static const uint8_t want[] = "GGUF\3\0\0\0"
                                   "\2\0\0\0\0\0\0\0"
                                   "\2\0\0\0\0\0\0\0"
@@ -220,9 +220,10 @@ static void test_container(void)
                                   "\0\0\0\0\0\0\0\0"
                                   "\1\0\0\0\0\0\0\0"
                                   "b"
-                                  "\2\0\0\0"
+                                  "\3\0\0\0"
                                   "\4\0\0\0\0\0\0\0"
                                   "\2\0\0\0\0\0\0\0"
+                                  "\3\0\0\0\0\0\0\0"
                                   "\1\0\0\0"
                                   "\40\0\0\0\0\0\0\0";
     p4_gguf_put_u32(&g, ".n", 5);
@@ -260,6 +261,56 @@ static void test_names(void)
     EXPECT_REFUSED(p4_config_validate_job(&config), "found \"ggml\", expected some of gguf, gguf:q2_0");
 }
 
+/* The matrices of all experts of a layer are one tensor, each behind that of the expert before it. */
+static void test_experts(void)
+{
+    p4_hf_model hf;
+    const p4_gguf_arch *gguf;
+    p4_gguf_tensors list;
+    char *path = p4_format("%s/models/%s", P4_FIXTURES, "mixtral-plain");
+    EXPECT_OK(p4_hf_model_open(&hf, path));
+    const p4_model *model = &hf.model; /* nothing is ternary: fp16 */
+    const p4_arch *a = &model->arch;
+    p4_weight *weights = calloc((size_t)model->params_count, sizeof *weights);
+    uint16_t *halves = calloc((size_t)(a->experts * a->F * a->C), sizeof *halves), got[64];
+    EXPECT(weights != NULL && halves != NULL && a->C <= 64 && a->experts == 3, "no memory");
+    for (int64_t i = 0, base = 0; i < model->params_count; i++, base++) {
+        const p4_param *p = &model->params[i];
+        weights[i] = (p4_weight){.dtype = P4_F16, .rows = p->rows, .cols = p->cols, .data = halves};
+        if (p->layer == 1 && p->role == P4_ROLE_UP && p->input_offset > 0) { /* up, not gate */
+            uint16_t *own = halves + p->expert * a->F * a->C;
+            for (int64_t k = 0; k < a->F * a->C; k++) {
+                own[k] = (uint16_t)(1000 * (p->expert + 1) + k);
+            }
+            weights[i].data = own;
+        }
+    }
+    EXPECT_OK(p4_gguf_arch_find(&gguf, a, "test"));
+    EXPECT_OK(p4_gguf_list(&list, model, gguf, P4_GGUF_BLOCKS_BEST));
+    const p4_export_source source = {.hf = &hf, .option = "", .weights = weights};
+    int found = 0;
+    for (int64_t i = 0; i < list.count; i++) {
+        const p4_gguf_tensor *t = &list.tensors[i];
+        EXPECT(strstr(t->name, "ffn_gate_inp") == NULL || t->type == P4_GGUF_F32, "the router's type");
+        found += strstr(t->name, "_exps.weight") != NULL;
+        if (strcmp(t->name, "blk.1.ffn_up_exps.weight") == 0) {
+            EXPECT(t->stacked == 3 && t->rows == 3 * a->F && t->cols == a->C &&
+                       t->bytes == 2 * t->rows * t->cols,
+                   "%d matrices, %d rows", (int)t->stacked, (int)t->rows);
+            for (int64_t r = 0; r < t->rows; r++) {
+                p4_gguf_fill(&list, &source, (uint8_t *)got, i, r, 1);
+                EXPECT(got[1] == 1000 * (r / a->F + 1) + r % a->F * a->C + 1, "row %d: %d", (int)r, got[1]);
+            }
+        }
+    }
+    EXPECT(found == 6 && strcmp(gguf->name, "llama") == 0, "%d tensors of experts", found);
+    p4_gguf_list_free(&list);
+    free(weights);
+    free(halves);
+    p4_hf_model_close(&hf);
+    free(path);
+}
+
 /* What a runtime would compute in another way is refused by name. */
 static void test_refused(void)
 {
@@ -278,6 +329,14 @@ static void test_refused(void)
         {"starcoder2-plain", "gguf", "needs biases of attention and MLP"},
         {"gemma3-old", "gguf", "has a window in layer 1"},
         {"olmo2-bias", "gguf", "takes no bias of the attention output"},
+        {"qwen3_moe-plain", "gguf", NULL},
+        {"mixtral-fused", "gguf", NULL},
+        {"qwen3_moe-plain", "mlx", "keeps the matrices of its experts in modules that are no linear layers"},
+        {"qwen3_moe-plain", "gguf:i2_s", "I2_S takes one scale a tensor, and GGUF keeps all experts"},
+        {"qwen3_moe-dense", "gguf", "has experts in every layer, this model has layers without them"},
+        {"qwen3_moe-fused", "gguf", "takes no bias of the attention output"},
+        {"olmoe-plain", "gguf", "has as many key/value heads as heads, this model 1 of 3"},
+        {"olmoe-normed", "gguf", "takes no bias of the attention output"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         p4_hf_model hf;
@@ -348,6 +407,7 @@ static void test_range(void)
 
 int main(void)
 {
+    test_experts();
     test_blocks();
     test_q2_0();
     test_i2_s();

@@ -33,6 +33,11 @@ static bool is_ternary(const p4_param *p)
 
 static p4_rc check_scales(const p4_export_source *source)
 {
+    if (blocks_of(source) == P4_GGUF_BLOCKS_I2_S && source->hf->model.arch.experts > 0) {
+        return FAIL(
+            "%s: bitnet.cpp's I2_S takes one scale a tensor, and GGUF keeps all experts of a layer in one",
+            writer);
+    }
     p4_rc rc = blocks_of(source) == P4_GGUF_BLOCKS_I2_S
                    ? p4_export_check_scales(source, is_ternary_matrix, writer, "bitnet.cpp's I2_S")
                    : P4_OK;

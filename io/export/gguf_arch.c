@@ -18,6 +18,10 @@ static const p4_gguf_arch table[] = {
     {"gemma2", "gemma2", .gemma = true, .qkv_bias = true, .only_tied = true, .window_period = 2,
      .large_layers = 46},
     {"gemma3_text", "gemma3", .gemma = true, .qkv_bias = true, .window_period = 6, .large_layers = 62},
+    {"qwen3_moe", "qwen3moe", .qkv_bias = true, .activation = P4_SILU, .shares = P4_GGUF_SHARES_NORMED},
+    {"mixtral", "llama", .pairs = true, .activation = P4_SILU, .shares = P4_GGUF_SHARES_NORMED},
+    {"olmoe", "olmoe", .qkv_bias = true, .whole_heads = true, .whole_kv_heads = true, .writes_head = true,
+     .activation = P4_SILU, .shares = P4_GGUF_SHARES_AS_IS},
     {"gpt_neox", "gptneox", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .needs_biases = true,
      .whole_heads = true, .writes_head = true},
     {"gpt2", "gpt2", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .whole_heads = true},
@@ -125,6 +129,23 @@ done:
     return rc;
 }
 
+static p4_rc check_experts(const p4_gguf_arch *g, const p4_arch *a, const char *writer)
+{
+    p4_rc rc = P4_OK;
+    bool normed = g->shares == P4_GGUF_SHARES_NORMED;
+    CHECK(g->shares == P4_GGUF_SHARES_NONE || (a->experts > 0 && a->dense_width == 0),
+          "%s: llama.cpp's %s has experts in every layer, this model has layers without them", writer,
+          g->name);
+    CHECK(g->shares == P4_GGUF_SHARES_NONE || a->normed_shares == normed,
+          "%s: llama.cpp's %s %s the weights of a token's experts, this model %s", writer, g->name,
+          normed ? "normalizes" : "does not normalize", normed ? "does not" : "does");
+    CHECK(!g->whole_kv_heads || a->H == a->Hkv,
+          "%s: llama.cpp's %s has as many key/value heads as heads, this model %lld of %lld", writer, g->name,
+          (long long)a->Hkv, (long long)a->H);
+done:
+    return rc;
+}
+
 p4_rc p4_gguf_arch_find(const p4_gguf_arch **found, const p4_arch *arch, const char *writer)
 {
     p4_rc rc = P4_OK;
@@ -138,6 +159,7 @@ p4_rc p4_gguf_arch_find(const p4_gguf_arch **found, const p4_arch *arch, const c
     TRY(check_positions(*found, arch, writer));
     TRY(check_attention(*found, arch, writer));
     TRY(check_rest(*found, arch, writer));
+    TRY(check_experts(*found, arch, writer));
 done:
     return rc;
 }
@@ -188,6 +210,11 @@ void p4_gguf_put_arch(p4_gguf *g, const p4_gguf_arch *gguf, const p4_arch *a)
     }
     if (strcmp(gguf->name, "gptneox") == 0) {
         p4_gguf_put_bool(g, ".use_parallel_residual", a->parallel);
+    }
+    if (gguf->shares != P4_GGUF_SHARES_NONE) {
+        p4_gguf_put_u32(g, ".expert_count", a->experts);
+        p4_gguf_put_u32(g, ".expert_used_count", a->experts_used);
+        p4_gguf_put_u32(g, ".expert_feed_forward_length", a->F);
     }
     put_positions(g, a);
     if (a->window > 0 && gguf->window_period > 0) {

@@ -6,6 +6,13 @@
 #include "io/export/gguf_file.h"
 #include "src/arch.h"
 
+/* What it does with the weights of the experts that a token goes through. */
+typedef enum p4_gguf_shares {
+    P4_GGUF_SHARES_NONE, /* it has no experts */
+    P4_GGUF_SHARES_NORMED,
+    P4_GGUF_SHARES_AS_IS,
+} p4_gguf_shares;
+
 typedef struct p4_gguf_arch {
     const char *family, *name; /* model_type of config.json, general.architecture */
     /* It rotates neighboring elements of queries and keys: their rows are put in this order. Others rotate
@@ -14,6 +21,7 @@ typedef struct p4_gguf_arch {
     bool qkv_bias, o_bias, mlp_bias; /* it takes these biases */
     bool needs_biases;               /* and needs all of them */
     bool whole_heads;                /* H D must be C */
+    bool whole_kv_heads;             /* and Hkv D too */
     bool writes_head;                /* it needs output.weight: a tied head is written once more */
     bool only_tied;
     bool multipliers;  /* it reads the four factors of Granite */
@@ -24,6 +32,7 @@ typedef struct p4_gguf_arch {
     bool factors;     /* it reads rope_freqs */
     bool longrope;
     p4_activation activation;
+    p4_gguf_shares shares;
 } p4_gguf_arch;
 
 /* P4_E_INPUT, with the reason: llama.cpp does not compute this model. `writer` begins messages. Local. */

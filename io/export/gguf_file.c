@@ -107,10 +107,13 @@ p4_rc p4_gguf_finish(p4_gguf *g, const p4_gguf_tensor *tensors, int64_t count)
     for (int64_t i = 0; i < count; i++) {
         const p4_gguf_tensor *t = &tensors[i];
         put_string(g, &g->head, t->name, strlen(t->name));
-        put_number(g, &g->head, t->vector ? 1 : 2, 4);
+        put_number(g, &g->head, t->vector ? 1 : t->stacked > 0 ? 3 : 2, 4);
         put_number(g, &g->head, (uint64_t)t->cols, 8); /* the fastest dimension comes first */
         if (!t->vector) {
-            put_number(g, &g->head, (uint64_t)t->rows, 8);
+            put_number(g, &g->head, (uint64_t)(t->rows / p4_max_i64(1, t->stacked)), 8);
+        }
+        if (t->stacked > 0) {
+            put_number(g, &g->head, (uint64_t)t->stacked, 8);
         }
         put_number(g, &g->head, (uint64_t)t->type, 4);
         put_number(g, &g->head, (uint64_t)offset, 8);

@@ -33,6 +33,7 @@ typedef struct p4_gguf_tensor {
     p4_gguf_type type;
     bool vector;
     int64_t rows, cols; /* a vector is [1, n] */
+    int64_t stacked;    /* matrices in a third dimension, which divide the rows; 0: there is none */
     int64_t bytes;      /* of its data, without padding */
 } p4_gguf_tensor;
 

@@ -24,6 +24,7 @@ static const char *stem_of(const p4_model *model, int64_t param)
         [P4_ROLE_QKV_BIAS] = "attn_qkv",
         [P4_ROLE_O] = "attn_output",
         [P4_ROLE_O_BIAS] = "attn_output",
+        [P4_ROLE_ROUTER] = "ffn_gate_inp",
         [P4_ROLE_UP] = "ffn_up",
         [P4_ROLE_UP_BIAS] = "ffn_up",
         [P4_ROLE_DOWN] = "ffn_down",
@@ -34,6 +35,11 @@ static const char *stem_of(const p4_model *model, int64_t param)
     };
     const p4_param *p = &model->params[param];
     int64_t first = p4_model_find(model, p->role, p->layer), parts = p4_model_parts(model, first);
+    if (p->expert >= 0) {
+        return p->role == P4_ROLE_DOWN ? "ffn_down_exps"
+               : p->input_offset == 0  ? "ffn_gate_exps"
+                                       : "ffn_up_exps";
+    }
     if (parts == 3) {
         static const char *const qkv[] = {"attn_q", "attn_k", "attn_v"};
         return qkv[param - first];
@@ -59,12 +65,12 @@ static p4_gguf_order order_of(const p4_model *model, const p4_gguf_arch *gguf, i
     return gguf->pairs && part < 2 ? P4_GGUF_IN_PAIRS : P4_GGUF_AS_STORED;
 }
 
-/* The runtime reads norms, biases and learned positions as fp32. */
+/* The runtime reads norms, biases, learned positions and, to choose the experts, the router as fp32. */
 static p4_gguf_type type_of(const p4_param *p, p4_gguf_blocks blocks)
 {
     int64_t run = p4_export_run(p->scale_group, p->cols);
     bool by_64 = run % P4_Q2_0_COUNT == 0, by_256 = run % P4_TQ_COUNT == 0;
-    if (p->vector || p->role == P4_ROLE_POSITION) {
+    if (p->vector || p->role == P4_ROLE_POSITION || p->role == P4_ROLE_ROUTER) {
         return P4_GGUF_F32;
     }
     if (!p->ternary) {
@@ -82,6 +88,16 @@ static p4_gguf_type type_of(const p4_param *p, p4_gguf_blocks blocks)
     default:
         return by_256 ? P4_GGUF_TQ2_0 : by_64 ? P4_GGUF_Q2_0 : P4_GGUF_F16;
     }
+}
+
+/* One type for the matrices of all experts: fp16 where not all are ternary. */
+static p4_gguf_type common_type(const p4_model *model, int64_t param, int64_t step, p4_gguf_blocks blocks)
+{
+    p4_gguf_type type = type_of(&model->params[param], blocks);
+    for (int64_t e = 1; e < model->arch.experts; e++) {
+        type = type_of(&model->params[param + e * step], blocks) == type ? type : P4_GGUF_F16;
+    }
+    return type;
 }
 
 int64_t p4_gguf_row_bytes(const p4_gguf_tensor *tensor)
@@ -113,17 +129,20 @@ static void append_param(p4_gguf_tensors *list, const p4_model *model, const p4_
 {
     const p4_param *p = &model->params[param];
     bool gain = p4_roles[p->role].kind == P4_KIND_GAIN && model->arch.gain_offset;
+    int64_t step = p->expert == 0 ? p4_model_readers(model, param - (p->input_offset > 0)) : 0;
     p4_gguf_tensor *t = append(
-        list, (p4_gguf_part){.param = param, .order = order_of(model, gguf, param), .gain_offset = gain});
+        list, (p4_gguf_part){
+                  .param = param, .step = step, .order = order_of(model, gguf, param), .gain_offset = gain});
     char block[32] = "";
     if (p->layer >= 0) {
         snprintf(block, sizeof block, "blk.%lld.", (long long)p->layer);
     }
     snprintf(t->name, sizeof t->name, "%s%s.%s", block, stem_of(model, param),
              is_bias(p->role) ? "bias" : "weight");
-    t->type = type_of(p, blocks);
+    t->type = step > 0 ? common_type(model, param, step, blocks) : type_of(p, blocks);
     t->vector = p->vector;
-    t->rows = p->rows;
+    t->stacked = step > 0 ? model->arch.experts : 0;
+    t->rows = p->rows * p4_max_i64(1, t->stacked);
     t->cols = p->cols;
 }
 
@@ -179,7 +198,9 @@ p4_rc p4_gguf_list(p4_gguf_tensors *list, const p4_model *model, const p4_gguf_a
         goto done;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
-        append_param(list, model, gguf, i, blocks);
+        if (model->params[i].expert <= 0) { /* the first expert's stands for those of all */
+            append_param(list, model, gguf, i, blocks);
+        }
     }
     if (model->arch.tied && gguf->writes_head) {
         append_param(list, model, gguf, p4_model_find(model, P4_ROLE_EMBED, -1), blocks);
@@ -289,9 +310,11 @@ void p4_gguf_fill(const p4_gguf_tensors *list, const p4_export_source *source, u
     } else if (t->vector) {
         fill_vector(to, source, part);
     } else {
+        int64_t each = t->rows / p4_max_i64(1, t->stacked);
         for (int64_t r = 0; r < rows; r++) {
-            int64_t row = stored_row(part->order, &source->hf->model.arch, first + r);
-            fill_row(to + r * row_bytes, &source->weights[part->param], t->type, row);
+            int64_t row = stored_row(part->order, &source->hf->model.arch, (first + r) % each),
+                    param = part->param + (first + r) / each * part->step;
+            fill_row(to + r * row_bytes, &source->weights[param], t->type, row);
         }
     }
 }

@@ -15,6 +15,7 @@ typedef enum p4_gguf_order {
 
 typedef struct p4_gguf_part { /* where the data of a tensor comes from */
     int64_t param;            /* -1: `values` */
+    int64_t step;             /* of a tensor with the matrices of all experts: from one's to the next one's */
     p4_gguf_order order;
     bool gain_offset; /* 1 is added: the model stores gains as their difference from 1 */
     float *values;    /* heap: computed, [cols] */

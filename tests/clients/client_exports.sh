@@ -55,5 +55,7 @@ for type in tq1_0 tq2_0; do # rows of 256 in the MLP
     compress "out/blocks-$type" models/tokenizer-gpt2 init=random "exports=[\"gguf:$type\"]" || complain "$type"
     written+=("out/blocks-$type")
 done
-[ ${#written[@]} -ge 28 ] || complain "only ${#written[@]} models were written"
+compress out/blocks-experts models/blocks-mixtral init=random 'exports=["gguf:tq1_0"]' || complain 'tq1_0 of experts'
+written+=(out/blocks-experts)
+[ ${#written[@]} -ge 35 ] || complain "only ${#written[@]} models were written"
 "$PYTHON" "$here/gguf_llama.py" "${written[@]}" --text text --tokens 512 --greedy 8

@@ -144,7 +144,8 @@ def compare(output, arguments):
     if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
         config.pad_token_id = None  # the family's default, which a small vocabulary does not have; nothing is padded here
     model = AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=torch.float32,
-                                                 attn_implementation="eager").eval()
+                                                 attn_implementation="eager",
+                                                 experts_implementation="eager").eval()  # experts of any width
     with open(arguments.text, encoding="utf-8") as file:
         text = file.read(40000)
     ids = compare_tokens(llama, directory, text)

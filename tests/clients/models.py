@@ -2,7 +2,7 @@
 """Small models for the tests of exports: models.py FIXTURES TARGET
 
 TARGET/NAME is a model directory for phase4_mpi: the fixtures' families, some with the numbers that their released models
-have, and random Llamas with the fixtures' tokenizers, whose vocabularies they take.
+have, random mixtures of experts, and random Llamas with the fixtures' tokenizers, whose vocabularies they take.
 """
 import json
 import os
@@ -50,7 +50,28 @@ def tokenizers(fixtures, target):
             json.dump(config, file)
 
 
+def mixtures(target):
+    """Mixtures of experts whose rows fill the blocks of GGUF: 256 weights, or 64 in the last projection."""
+    common = {
+        "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 300,
+        "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "dtype": "float32",
+    }
+    models = {
+        "qwen3_moe": ("Qwen3MoeForCausalLM", {"head_dim": 48, "intermediate_size": 512, "moe_intermediate_size": 64,
+                                              "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True}),
+        "mixtral": ("MixtralForCausalLM", {"intermediate_size": 256, "num_local_experts": 3, "num_experts_per_tok": 2,
+                                           "sliding_window": None}),
+        "olmoe": ("OlmoeForCausalLM", {"num_key_value_heads": 4, "intermediate_size": 128, "num_experts": 7,
+                                       "num_experts_per_tok": 3}),
+    }
+    for name, (architecture, own) in models.items():
+        os.makedirs(f"{target}/blocks-{name}")
+        with open(f"{target}/blocks-{name}/config.json", "w") as file:
+            json.dump({"architectures": [architecture], "model_type": name, **common, **own}, file)
+
+
 if __name__ == "__main__":
     os.makedirs(sys.argv[2])
+    mixtures(sys.argv[2])
     families(sys.argv[1], sys.argv[2])
     tokenizers(sys.argv[1], sys.argv[2])

@@ -20,6 +20,7 @@ enum {
     OPTION_VALIDATE,
     OPTION_CHECK,
     OPTION_PLAN,
+    OPTION_MEASURE_RATES,
     OPTION_RANKS,
     OPTION_RANKS_PER_NODE,
     OPTION_DEVICE_MEMORY,
@@ -41,6 +42,9 @@ static const option options[OPTION_COUNT] = {
                       "Check files, output directory, memory, disk and settings before a run, and exit."},
     [OPTION_PLAN] = {"--plan", NULL,
                      "Print the memory, disk, traffic and time that a run will take, without MPI."},
+    [OPTION_MEASURE_RATES] =
+        {"--measure-rates", NULL,
+         "Measure how fast these ranks train the model, write FILE for --rates, and exit.", "FILE"},
     [OPTION_RANKS] = {"--ranks", NULL,
                       "With --plan: ranks of the run, each with its own GPU if any; default 1.", "N"},
     [OPTION_RANKS_PER_NODE] = {"--ranks-per-node", NULL,
@@ -52,7 +56,8 @@ static const option options[OPTION_COUNT] = {
                             "With --plan: host memory of each node, as in 1T; default: of this machine.",
                             "SIZE"},
     [OPTION_RATES] = {"--rates", NULL,
-                      "With --plan: speeds that phase4_bench rates measured; default: built in.", "FILE"},
+                      "With --plan: speeds from --measure-rates; default: this machine's, or a table.",
+                      "FILE"},
     [OPTION_JSON] = {"--json", NULL, "With --plan: print it as JSON."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
@@ -190,13 +195,17 @@ static p4_rc apply_value(p4_cli *cli, int which, const char *text)
     case OPTION_RATES:
         cli->rates_path = text;
         break;
+    case OPTION_MEASURE_RATES:
+        cli->action = P4_CLI_MEASURE_RATES;
+        cli->measured_path = text;
+        break;
     default:
         break;
     }
     CHECK(ok, "option \"%s\": found %s%s%s, expected %s", options[which].name,
           text != NULL ? "\"" : "nothing", excerpt, text != NULL ? "\"" : "",
           which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY ? "a size, as in 80G"
-          : which == OPTION_RATES                                      ? "a file"
+          : which == OPTION_RATES || which == OPTION_MEASURE_RATES     ? "a file"
                                                                        : "a whole number above 0");
 done:
     return rc;

@@ -11,6 +11,7 @@ typedef enum p4_cli_action {
     P4_CLI_VALIDATE,
     P4_CLI_CHECK,
     P4_CLI_PLAN,
+    P4_CLI_MEASURE_RATES,
     P4_CLI_HELP,
     P4_CLI_VERSION,
     P4_CLI_FAMILIES
@@ -26,6 +27,7 @@ typedef struct p4_cli {
     int ranks, ranks_per_node;             /* 0: not given */
     double memory_bytes, host_bytes;       /* 0: not given */
     const char *rates_path;                /* NULL: not given */
+    const char *measured_path;             /* of --measure-rates */
     const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
     char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */
     int override_count;

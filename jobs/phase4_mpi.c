@@ -8,6 +8,7 @@
 #include "io/out/plan_json.h"
 #include "io/out/report.h"
 #include "jobs/cli.h"
+#include "jobs/measure_rates.h"
 #include "jobs/plan.h"
 #include "jobs/process.h"
 #include "src/families.h"
@@ -155,6 +156,33 @@ done:
     return (int)rc;
 }
 
+/* How fast the ranks are, to a file. */
+static int measure_rates(const p4_cli *cli)
+{
+    enum { START_TIMEOUT_S = 600 };
+    static p4_config config;
+    p4_rc rc = P4_OK;
+    p4_machine machine = {.state = NULL};
+    p4_group group = {.state = NULL};
+    TRY(p4_machine_open(&machine));
+    TRY(p4_group_open(&group, &machine, NULL, START_TIMEOUT_S));
+    p4_group_set_log(&group, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
+    TRY_ALL(&group, read_config(&config, cli, NULL));
+    TRY(p4_rates_measure(&group, &config, cli->measured_path));
+done:
+    if (group.state != NULL ? group.rank == 0 : p4_launched_rank() <= 0) {
+        if (rc == P4_OK) {
+            printf("%s: written\n", cli->measured_path);
+        } else {
+            (void)report(rc);
+        }
+    }
+    signal(SIGTERM, SIG_IGN); /* as in run */
+    p4_group_close(&group);
+    p4_machine_close(&machine);
+    return p4_process_status(rc);
+}
+
 static int run(const p4_cli *cli)
 {
     static p4_config config;
@@ -204,6 +232,8 @@ static int act(const p4_cli *cli)
         return check(cli);
     case P4_CLI_PLAN:
         return plan(cli);
+    case P4_CLI_MEASURE_RATES:
+        return measure_rates(cli);
     case P4_CLI_RUN:
         break;
     }

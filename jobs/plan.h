@@ -43,6 +43,8 @@ p4_disk_plan p4_plan_disk(const p4_plan_input *input, double copied_bytes, doubl
 /* plan_time.c. Operations, traffic and seconds of every stage. plan->rates, ranks, disk, train_steps and
  * rank_plans[0] are set. Local. */
 void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
+/* Operations of a forward pass for a token of a window of T. Local. */
+double p4_plan_token_flops(const p4_model *model, int64_t T);
 
 /* plan_rates.c. The built-in table of GPUs, by their memory, or of CPUs. Local. */
 void p4_plan_rates_table(p4_rates *rates, bool on_gpu, double room_bytes, int threads);
@@ -92,7 +94,7 @@ typedef struct p4_plan_request {
     int job_ranks;             /* that share the nodes, where other models run beside this one; 0: `ranks` */
     double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
     double host_bytes;      /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
-    const char *rates_path; /* of phase4_bench rates; NULL: a built-in table, or */
+    const char *rates_path; /* of phase4_mpi --measure-rates; NULL: a built-in table, or */
     bool measures;          /* the CPUs of this machine, unless memory_bytes or host_bytes describe another */
 } p4_plan_request;
 /* The whole plan, without MPI. config: as given. The caller frees with p4_plan_free, after an error too.

@@ -165,18 +165,6 @@ static void close_trial(trial *t)
     free(t->ids);
 }
 
-/* Operations of a training pass over T tokens, as plan_time.c counts them. */
-static double pass_flops(const p4_model *model, int64_t T)
-{
-    const p4_arch *a = &model->arch;
-    double matrices = (double)(a->V * a->C), attention = 2 * (double)(T * a->H * a->D);
-    for (int64_t i = 0; i < model->params_count; i++) {
-        const p4_param *p = &model->params[i];
-        matrices += p4_role_is_matrix(p->role) ? (double)(p->rows * p->cols) : 0;
-    }
-    return 3 * (double)T * (2 * matrices + attention);
-}
-
 static double cpu_s(void)
 {
     struct timespec used;
@@ -208,11 +196,11 @@ static p4_rc time_trial(trial *t, double *flops)
     int64_t first = p4_min_i64(FIRST, t->T);
     TRY(time_pass(t, first, &seconds)); /* takes pages and starts threads */
     TRY(time_pass(t, first, &seconds));
-    *flops = pass_flops(&t->model, first) / seconds;
+    *flops = 3 * p4_plan_token_flops(&t->model, first) * (double)first / seconds;
     int64_t T = p4_min_i64(t->T, p4_max_i64(first, (int64_t)(PASS_S / seconds * (double)first)));
     for (int i = 0; i < PASSES && cpu_s() - started_s < ALL_S; i++) {
         TRY(time_pass(t, T, &seconds));
-        *flops = fmax(*flops, pass_flops(&t->model, T) / seconds);
+        *flops = fmax(*flops, 3 * p4_plan_token_flops(&t->model, T) * (double)T / seconds);
     }
 done:
     return rc;

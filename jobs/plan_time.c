@@ -192,6 +192,33 @@ static void time_fine_tune(estimate *k)
     w->seconds += saves * kept / (k->plan->rates.disk_write * ceil(k->ranks / k->plan->ranks_per_node));
 }
 
+/* Elements and attention of the model, by which operations are counted. */
+static void count(estimate *k)
+{
+    const p4_arch *a = &k->model->arch;
+    k->head = (double)(a->V * a->C);
+    for (int64_t i = 0; i < k->model->params_count; i++) {
+        const p4_param *p = &k->model->params[i];
+        double elements = (double)(p->rows * p->cols);
+        k->matrices += p4_role_is_matrix(p->role) ? elements : 0;
+        k->active += p4_role_is_matrix(p->role) ? elements * share_of(k->model, p) : 0;
+        k->ternary += p->ternary ? elements : 0;
+        k->replicated += p->ternary ? 0 : elements;
+    }
+    for (int64_t l = 0; l < a->L; l++) {
+        double window = (double)p4_arch_window(a, l);
+        double keys = window > 0 ? fmin(k->T / 2, window) : k->T / 2; /* that a query sees */
+        k->attention += 4 * keys * (double)(a->H * a->D);
+    }
+}
+
+double p4_plan_token_flops(const p4_model *model, int64_t T)
+{
+    estimate k = {.model = model, .T = (double)T};
+    count(&k);
+    return forward_flops(&k, 1, true);
+}
+
 static estimate start(p4_plan *plan, const p4_plan_input *in)
 {
     estimate k = {.plan = plan,
@@ -201,21 +228,7 @@ static estimate start(p4_plan *plan, const p4_plan_input *in)
                   .T = in->config->calibration_sequence_length,
                   .ranks = plan->ranks,
                   .model_bytes = in->original->hf.stored_bytes};
-    const p4_arch *a = &k.model->arch;
-    k.head = (double)(a->V * a->C);
-    for (int64_t i = 0; i < k.model->params_count; i++) {
-        const p4_param *p = &k.model->params[i];
-        double count = (double)(p->rows * p->cols);
-        k.matrices += p4_role_is_matrix(p->role) ? count : 0;
-        k.active += p4_role_is_matrix(p->role) ? count * share_of(k.model, p) : 0;
-        k.ternary += p->ternary ? count : 0;
-        k.replicated += p->ternary ? 0 : count;
-    }
-    for (int64_t l = 0; l < a->L; l++) {
-        double window = (double)p4_arch_window(a, l);
-        double keys = window > 0 ? fmin(k.T / 2, window) : k.T / 2; /* that a query sees */
-        k.attention += 4 * keys * (double)(a->H * a->D);
-    }
+    count(&k);
     return k;
 }
 

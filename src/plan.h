@@ -62,7 +62,8 @@ typedef struct p4_rank_plan {
 /* The stage with most memory of the host or of the device, and its bytes. */
 p4_plan_stage_id p4_rank_plan_peak(const p4_rank_plan *plan, bool device, double *bytes);
 
-/* How fast a machine is; `phase4_bench rates` measures them. Bytes and operations a second, of one rank. */
+/* How fast a machine is; `phase4_mpi --measure-rates` measures them. Bytes and operations a second, of one
+ * rank. */
 typedef struct p4_rates {
     char name[96];        /* of the table, or the file that they come from */
     double forward_flops; /* products of a forward pass */

@@ -170,6 +170,14 @@ for described in '--host-memory 64G' '--device-memory 64G'; do
     "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
 done
 
+# Rates that are measured with a model, on several ranks with their links, are those of a plan.
+"$MPIRUN" -n 2 "$PHASE4_MPI" --measure-rates rates.json cfg.json calibration_batch_size=1 >log 2>&1 && grep -q '^rates.json: written$' log ||
+    { cat log; exit 1; }
+"$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
+status=0
+"$PHASE4_MPI" --measure-rates no/where/rates.json cfg.json >log 2>&1 || status=$?
+[ $status = 2 ] && grep -q '^phase4: error: no/where/rates.json: cannot create a file beside it' log || { cat log; exit 1; }
+
 # Work beside the steps counts: evaluations at the ends of epochs (20 steps) and by eval_every, each once, and the pass that makes a
 # cached teacher. So do the layers that see all tokens, where others have a window, and the order of windows that are mixed.
 plan() { "$PHASE4_MPI" --plan --json "$TMP/cfg.json" reconstruct=false eval_samples=8 fine_tune_epochs=2 fine_tune_max_steps=30 "${@:2}" >"$1.json" 2>log ||

@@ -27,6 +27,12 @@ for program in "$source"/jobs/phase4_*.c; do # each has its manual page
         [ -s "$prefix/$file" ] || fail "$file was not installed"
     done
 done
+# Programs that a manual page tells the reader to run are there.
+named=$(sed 's/\\//g' "$prefix"/share/man/man1/*.1 | grep -oE '\bphase4_[a-z]+($|[^a-z_.])' | grep -oE 'phase4_[a-z]+' | sort -u)
+for name in $named; do
+    [ -x "$prefix/bin/$name" ] || fail "a manual page names $name, which was not installed"
+done
+[ -n "$named" ] || fail 'no manual page names a program'
 # The demo runs where it is installed; this is a short form of it.
 OMPI_MCA_ess_singleton_isolated=1 "$prefix/share/phase4/demo/demo.sh" "$TMP/demo" calibration_samples=8 eval_samples=4 fine_tune_max_steps=2 \
     calibration_sequence_length=64 reconstruct=false warmup_steps=1 >"$TMP/demo.log" 2>&1 || fail "the demo: $(tail -5 "$TMP/demo.log")"

@@ -7,7 +7,7 @@
 /* The text of `phase4_mpi --plan --json` (docs/formats.md), heap; NULL: out of memory. Local. */
 char *p4_plan_json(const p4_plan *plan);
 
-/* The file that `phase4_bench rates` writes. Local. */
+/* The file that `phase4_mpi --measure-rates` writes. Local. */
 p4_rc p4_rates_write(const p4_rates *rates, const char *path);
 /* P4_E_INPUT: a number that is missing or not above 0. Local. */
 p4_rc p4_rates_read(p4_rates *rates, const char *path);

@@ -57,7 +57,7 @@ static const p4_option options[] = {
                                      "With --plan: host memory of each node, as in 1T; default: of this "
                                      "machine."},
     [RATES - P4_OPTION_OWN] = {"--rates", NULL, "FILE",
-                               "Speeds for the plans, from phase4_bench rates; default: built in."},
+                               "Speeds for the plans, from phase4_mpi --measure-rates; default: built in."},
     [RESULTS - P4_OPTION_OWN] = {"--results", NULL, NULL,
                                  "Write batch_results.json from the journals, print the table, and exit."},
     [LIST - P4_OPTION_OWN] = {"--list", NULL, "WHICH",

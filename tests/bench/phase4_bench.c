@@ -9,13 +9,11 @@
  *                           [--activation-bits 0|8] [--zero-stage 0|2] [--recompute none|light|blocks]
  *                           [--optimizer-state fp32|bf16] [--teacher none|resident|sharded]
  *   phase4_bench load       --model DIR
- *   phase4_bench rates      --model NAME|DIR [--out FILE] [the options of train]
  *   all: [--device auto|cuda|cpu] [--threads N] [--fp32]
  *
  * ops: every operation of the table. ternarise: [65536, 8192] bf16 to codes (on the CPU [4096, 4096]). muon:
  * the update of all block matrices. train: one optimizer step (forward, backward, optimizer, requantizing) on
- * random tokens; B counts over all ranks under mpirun. load: every weight read once. rates: the speeds that
- * `phase4_mpi --plan --rates FILE` counts with; links are measured on several ranks. NAME: llama1b, gpt2 or
+ * random tokens; B counts over all ranks under mpirun. load: every weight read once. NAME: llama1b, gpt2 or
  * demo (tests/bench/models), random weights. What a line says: bench/phase4/bench.h. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,17 +26,19 @@ static const struct {
     const char *name;
     p4_rc (*run)(const bench_options *o);
     bool needs_model;
-} commands[] = {{"ops", bench_ops, false},  {"ternarise", bench_ternarise, false},
-                {"muon", bench_muon, true}, {"train", bench_train, true},
-                {"load", bench_load, true}, {"rates", bench_rates, true}};
+} commands[] = {{"ops", bench_ops, false},
+                {"ternarise", bench_ternarise, false},
+                {"muon", bench_muon, true},
+                {"train", bench_train, true},
+                {"load", bench_load, true}};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int usage(void)
 {
     fprintf(stderr,
-            "usage: phase4_bench ops|ternarise|muon|train|load|rates [--device auto|cuda|cpu] [--threads N] "
+            "usage: phase4_bench ops|ternarise|muon|train|load [--device auto|cuda|cpu] [--threads N] "
             "[--fp32]\n"
-            "       [--out FILE] [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] "
+            "       [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] "
             "[--model NAME|DIR] [--batch B]\n"
             "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
             "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2]\n"
@@ -85,12 +85,8 @@ static bool parse_word(bench_options *o, const char *key, const char *value)
     } else if (strcmp(key, "--quantizer") == 0) {
         at = find_word(p4_quantizer_names, value);
         o->quantizer = (p4_quantizer)at;
-    } else if (strcmp(key, "--model") == 0 || strcmp(key, "--shape") == 0 || strcmp(key, "--filter") == 0 ||
-               strcmp(key, "--out") == 0) {
-        const char **to = key[2] == 'm'   ? &o->model
-                          : key[2] == 's' ? &o->shape
-                          : key[2] == 'o' ? &o->out
-                                          : &o->filter;
+    } else if (strcmp(key, "--model") == 0 || strcmp(key, "--shape") == 0 || strcmp(key, "--filter") == 0) {
+        const char **to = key[2] == 'm' ? &o->model : key[2] == 's' ? &o->shape : &o->filter;
         *to = value;
         at = 0;
     }

@@ -8,13 +8,11 @@
 
 #include "io/hf/hf_model.h"
 #include "kernels/ops.h"
-#include "src/plan.h"
 
 typedef struct bench_options {
     const char *device; /* "cuda", "cpu", "auto": cuda where there is one */
     const char *model;  /* a directory, or the name of a file in tests/bench/models without .json */
     const char *shape;  /* of the ops: llama, gpt2, demo */
-    const char *out;    /* of rates: the file */
     const char *filter; /* part of a case's name, "" for all */
     int64_t batch, micro, length, steps, rows, cols;
     int threads, activation_bits, zero_stage;
@@ -32,13 +30,6 @@ p4_rc bench_ternarise(const bench_options *o); /* quantizing and packing one lar
 p4_rc bench_muon(const bench_options *o);      /* the optimizer's update of all block matrices of a model */
 p4_rc bench_train(const bench_options *o);     /* whole training steps */
 p4_rc bench_load(const bench_options *o);      /* reading every weight of a model directory */
-
-p4_rc bench_rates(const bench_options *o); /* the speeds that plans count with, to a file */
-
-/* rates.c. The rest of the rates: the disk of the file's folder, links (link 0: one rank; nodes: the ranks
- * are on several), text by a constant; writes the file and a line for each. */
-p4_rc bench_finish_rates(p4_rates *rates, const bench_options *o, const char *device, double link, bool nodes,
-                         int threads);
 
 /* --- device ----------------------------------------------------------------------------------- */
 

@@ -1,13 +1,11 @@
 /* train.c - phase4_bench train and load: training steps through jobs/train/trainer.h on random tokens, and
  * reading a model. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
 #include "jobs/settings.h"
-#include "jobs/train/evaluate.h"
 #include "jobs/train/trainer.h"
 #include "src/config.h"
 #include "src/leaf/rng.h"
@@ -208,97 +206,6 @@ done:
 p4_rc bench_train(const bench_options *o)
 {
     return on_ranks(o, train);
-}
-
-/* --- rates ------------------------------------------------------------------------------------ */
-
-/* Seconds of a pass of the original over some windows; the first pass warms up. */
-static p4_rc time_forward(double *seconds, p4_compute *compute, p4_original *original, const p4_config *c,
-                          int64_t windows)
-{
-    p4_rc rc = P4_OK;
-    p4_windows text = {0};
-    p4_evaluation quality;
-    p4_evaluator evaluator = {.compute = compute,
-                              .original = original,
-                              .plan = p4_settings_pipeline(c, c->calibration_sequence_length),
-                              .windows = &text};
-    TRY(random_windows(&text, windows, c->calibration_sequence_length, original->hf.model.arch.V));
-    TRY_ALL(compute->group, p4_original_load(original, compute));
-    for (int i = 0; i < 2; i++) {
-        double started_s = p4_now_s();
-        TRY(p4_evaluate_original(&evaluator, &quality));
-        *seconds = p4_now_s() - started_s;
-    }
-done:
-    p4_windows_free(&text);
-    return rc;
-}
-
-/* Bytes a second that a rank moves in a sum over all ranks. 0: there is one rank. */
-static p4_rc time_sum(double *rate, p4_compute *compute)
-{
-    enum { COUNT = 16 << 20, RUNS = 5 };
-    p4_rc rc = P4_OK;
-    p4_coll *coll = &compute->coll;
-    float *data = NULL;
-    double ranks = compute->group->ranks, best_s = 1e9;
-    *rate = 0;
-    if (ranks < 2) {
-        return P4_OK;
-    }
-    TRY_ALL(compute->group, compute->ops->alloc(compute->device, (void **)&data, (int64_t)COUNT * 4));
-    compute->ops->zero(compute->device, data, (int64_t)COUNT * 4);
-    for (int i = 0; i < RUNS; i++) {
-        p4_group_barrier(compute->group);
-        double started_s = p4_now_s();
-        coll->begin(coll);
-        coll->sum_f32(coll, data, COUNT);
-        coll->end(coll);
-        p4_coll_join(coll);
-        coll->synchronize(coll, "rates: a sum");
-        best_s = fmin(best_s, p4_now_s() - started_s);
-    }
-    *rate = 2 * (ranks - 1) / ranks * COUNT * 4 / best_s;
-done:
-    if (data != NULL) {
-        compute->ops->release(compute->device, data);
-    }
-    return rc;
-}
-
-static p4_rc measure_rates(p4_compute *compute, const p4_config *config, const bench_options *o)
-{
-    p4_rc rc = P4_OK;
-    figures f = {0};
-    p4_original original = {0};
-    p4_group *group = compute->group;
-    double forward_s = 0, link = 0, ranks = group->ranks;
-    int64_t windows = 8 * config->calibration_batch_size;
-    bench_device d = {.ops = compute->ops, .device = compute->device, .cuda = !compute->ops->host_memory};
-    TRY_ALL(group, open_model(&original, config, group->ranks));
-    TRY(time_forward(&forward_s, compute, &original, config, windows));
-    p4_original_unload(&original);
-    TRY(time_steps(&f, compute, &original, config, o->steps));
-    TRY(time_sum(&link, compute));
-    TRY_ROOT(group, bench_measure_ceilings(&d));
-    if (group->rank == 0) {
-        double tokens = (double)(windows * config->calibration_sequence_length);
-        bool nodes = group->local_ranks < group->ranks;
-        p4_rates rates = {.forward_flops =
-                              tokens * bench_train_flop(&original.hf.model, f.T) / 3 / ranks / forward_s,
-                          .train_flops = f.model_flop / f.median_s,
-                          .memory_bytes = 1e9 * d.copy_gbs};
-        TRY(bench_finish_rates(&rates, o, d.ops->describe(d.device), link, nodes, compute->threads));
-    }
-done:
-    p4_original_close(&original);
-    return rc;
-}
-
-p4_rc bench_rates(const bench_options *o)
-{
-    return on_ranks(o, measure_rates);
 }
 
 /* --- load ------------------------------------------------------------------------------------- */

@@ -1,0 +1,222 @@
+#include "jobs/measure_rates.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/out/plan_json.h"
+#include "jobs/plan.h"
+#include "jobs/train/evaluate.h"
+#include "jobs/train/trainer.h"
+#include "src/leaf/rng.h"
+
+/* Where nothing is measured: tokenizing by a thread, and links. */
+static const double TEXT_OF_THREAD = 5e6, LINK = 10e9;
+
+static p4_rc random_windows(p4_windows *windows, int64_t count, int64_t T, int64_t V)
+{
+    p4_rng rng = {.seed = 1, .stream = 1};
+    *windows = (p4_windows){.count = count, .T = T};
+    windows->ids = p4_alloc((size_t)(count * T), sizeof *windows->ids);
+    for (int64_t i = 0; windows->ids != NULL && i < count * T; i++) {
+        windows->ids[i] = (int32_t)p4_rng_below(&rng, (uint64_t)V);
+    }
+    return windows->ids != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+/* Seconds of the fastest pass of the original over `count` windows; the first warms up. Collective. */
+static p4_rc time_forward(double *best_s, p4_compute *compute, p4_original *original, const p4_config *c,
+                          int64_t count)
+{
+    enum { PASSES = 4 };
+    p4_rc rc = P4_OK;
+    p4_windows windows = {0};
+    p4_evaluation quality;
+    const p4_evaluator evaluator = {.compute = compute,
+                                    .original = original,
+                                    .plan = p4_settings_pipeline(c, c->calibration_sequence_length),
+                                    .windows = &windows};
+    TRY_ALL(compute->group,
+            random_windows(&windows, count, c->calibration_sequence_length, original->hf.model.arch.V));
+    TRY_ALL(compute->group, p4_original_load(original, compute));
+    *best_s = INFINITY;
+    for (int i = 0; i < PASSES; i++) {
+        double started_s = p4_now_s();
+        TRY(p4_evaluate_original(&evaluator, &quality));
+        *best_s = i > 0 ? fmin(*best_s, p4_now_s() - started_s) : INFINITY;
+    }
+done:
+    p4_original_unload(original);
+    p4_windows_free(&windows);
+    return rc;
+}
+
+/* Seconds of the fastest step after those that warm up (on a GPU the second is recorded). Enough steps, or
+ * enough time, the same on all ranks. Collective. */
+static p4_rc time_steps(double *best_s, int64_t *tokens, p4_compute *compute, const p4_original *original,
+                        const p4_config *c)
+{
+    enum { WARM_UP = 3, STEPS = 13, FEWEST = 5 };
+    const double ENOUGH_S = 30;
+    p4_rc rc = P4_OK;
+    p4_trainer trainer = {0};
+    p4_windows windows = {0};
+    p4_training_set *set = NULL;
+    p4_step_result result;
+    int64_t T = c->calibration_sequence_length;
+    const p4_train_plan plan = p4_settings_train(c, T, NULL);
+    double elapsed_s = 0;
+    *tokens = plan.sequences * T;
+    *best_s = INFINITY;
+    TRY_ALL(compute->group, random_windows(&windows, STEPS * plan.sequences, T, original->hf.model.arch.V));
+    TRY_ALL(compute->group, p4_training_set_of_windows(&set, &windows));
+    TRY(p4_trainer_open(&trainer, compute, original, set, &plan, NULL));
+    for (int step = 0; step < STEPS && (step < FEWEST || elapsed_s < ENOUGH_S); step++) {
+        TRY(p4_trainer_step(&trainer, step, &result));
+        *best_s = step >= WARM_UP ? fmin(*best_s, result.seconds) : INFINITY;
+        elapsed_s += result.seconds;
+        p4_group_max_f64(compute->group, &elapsed_s, 1);
+    }
+done:
+    p4_trainer_close(&trainer);
+    p4_training_set_close(set);
+    p4_windows_free(&windows);
+    return rc;
+}
+
+/* Seconds of a sum of `count` numbers over all ranks, and of a copy of them on the device. Collective. */
+static p4_rc time_sum_and_copy(double *sum_s, double *copy_s, p4_compute *compute, int64_t count)
+{
+    enum { RUNS = 5 };
+    p4_rc rc = P4_OK;
+    p4_coll *coll = &compute->coll;
+    const p4_ops *ops = compute->ops;
+    char *data = NULL;
+    *sum_s = *copy_s = INFINITY;
+    TRY_ALL(compute->group, ops->alloc(compute->device, (void **)&data, 2 * count * 4));
+    ops->zero(compute->device, data, 2 * count * 4);
+    for (int i = 0; i < RUNS; i++) {
+        double started_s = p4_now_s();
+        ops->copy(compute->device, data + 4 * count, data, 4 * count);
+        TRY_ALL(compute->group, ops->sync(compute->device));
+        *copy_s = fmin(*copy_s, p4_now_s() - started_s);
+    }
+    for (int i = 0; i < RUNS && compute->group->ranks > 1; i++) {
+        p4_group_barrier(compute->group);
+        double started_s = p4_now_s();
+        coll->begin(coll);
+        coll->sum_f32(coll, (float *)(void *)data, count);
+        coll->end(coll);
+        p4_coll_join(coll);
+        coll->synchronize(coll, "rates: a sum");
+        *sum_s = fmin(*sum_s, p4_now_s() - started_s);
+    }
+done:
+    if (data != NULL) {
+        ops->release(compute->device, data);
+    }
+    return rc;
+}
+
+/* A file beside the one that is written. Local. */
+static p4_rc time_disk(p4_rates *rates, const char *beside)
+{
+    enum { PIECE = 4 << 20, PIECES = 64 };
+    p4_rc rc = P4_OK;
+    int fd = -1;
+    char *path = p4_format("%s.XXXXXX", beside), *piece = p4_alloc(PIECE, 1);
+    TRY(path != NULL && piece != NULL ? P4_OK : P4_E_SYSTEM);
+    memset(piece, 0x5a, PIECE);
+    fd = mkstemp(path);
+    CHECK(fd >= 0, "%s: cannot create a file beside it", beside);
+    bool ok = true;
+    double started_s = p4_now_s();
+    for (int i = 0; ok && i < PIECES; i++) {
+        ok = write(fd, piece, PIECE) == PIECE;
+    }
+    ok = ok && fsync(fd) == 0;
+    double written_s = p4_now_s();
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    for (int i = 0; ok && i < PIECES; i++) {
+        ok = pread(fd, piece, PIECE, (off_t)i * PIECE) == PIECE;
+    }
+    CHECK(ok, "%s: cannot write and read %d MiB beside it", beside, PIECES * (PIECE >> 20));
+    rates->disk_write = (double)PIECE * PIECES / (written_s - started_s);
+    rates->disk_read = (double)PIECE * PIECES / (p4_now_s() - written_s);
+done:
+    if (fd >= 0) {
+        close(fd);
+        unlink(path);
+    }
+    free(path);
+    free(piece);
+    return rc;
+}
+
+static void say(const p4_rates *r)
+{
+    INFO("      GFLOP/s of a rank: forward passes %.4g, training steps %.4g", r->forward_flops * 1e-9,
+         r->train_flops * 1e-9);
+    INFO("      GB/s: memory %.3g, disk %.3g read and %.3g written, links %.3g in a node and %.3g between "
+         "nodes",
+         r->memory_bytes * 1e-9, r->disk_read * 1e-9, r->disk_write * 1e-9, r->node_link * 1e-9,
+         r->net_link * 1e-9);
+}
+
+static p4_rc measure(p4_compute *compute, p4_original *original, const p4_config *c, const char *path)
+{
+    p4_rc rc = P4_OK;
+    const p4_group *group = compute->group;
+    const p4_model *model = &original->hf.model;
+    int64_t T = c->calibration_sequence_length, windows = 8 * (int64_t)c->calibration_batch_size, tokens,
+            count = (int64_t)(compute->ops->host_memory ? 16 : 256) << 20;
+    double forward_s, step_s, sum_s, copy_s, ranks = group->ranks, flops = p4_plan_token_flops(model, T);
+    bool nodes = group->local_ranks < group->ranks;
+    p4_rates rates = {.text_bytes = TEXT_OF_THREAD * compute->threads};
+    TRY_ROOT(compute->group,
+             time_disk(&rates, path)); /* first: a path that cannot be written costs no time */
+    TRY(time_forward(&forward_s, compute, original, c, windows));
+    TRY(time_steps(&step_s, &tokens, compute, original, c));
+    TRY(time_sum_and_copy(&sum_s, &copy_s, compute, count));
+    double link = ranks > 1 ? 2 * (ranks - 1) / ranks * 4 * (double)count / sum_s : LINK;
+    rates.forward_flops = flops * (double)(windows * T) / ranks / forward_s;
+    rates.train_flops = 3 * flops * (double)tokens / ranks / step_s;
+    rates.memory_bytes = 2 * 4 * (double)count / copy_s;
+    rates.node_link = nodes ? LINK : link;
+    rates.net_link = nodes ? link : LINK;
+    snprintf(rates.name, sizeof rates.name, "measured: %.60s%s", compute->ops->describe(compute->device),
+             ranks > 1 ? "" : ", links assumed");
+    TRY_ROOT(compute->group, p4_rates_write(&rates, path));
+    if (group->rank == 0) {
+        say(&rates);
+    }
+done:
+    return rc;
+}
+
+p4_rc p4_rates_measure(p4_group *group, const p4_config *config, const char *path)
+{
+    p4_rc rc = P4_OK;
+    p4_compute compute = {0};
+    p4_original original = {.shard = {0}};
+    p4_config *c = p4_alloc(1, sizeof *c);
+    TRY_ALL(group, c != NULL ? P4_OK : P4_E_SYSTEM);
+    *c = *config;
+    c->distill = 0;                      /* a plan counts the teacher's pass by itself */
+    c->quantizer = P4_QUANTIZER_ABSMEAN; /* of no statistics */
+    c->fine_tune_lr = 1e-5;              /* "auto" tries several */
+    p4_settings_resolve(c);
+    const p4_compute_settings settings = p4_settings_compute(c);
+    TRY(p4_compute_open(&compute, group, &settings));
+    INFO("%d rank%s, %s", group->ranks, p4_plural(group->ranks), compute.ops->describe(compute.device));
+    TRY_ALL(group, p4_settings_open_original(&original, c, group->ranks));
+    TRY(measure(&compute, &original, c, path));
+done:
+    p4_original_close(&original);
+    p4_compute_close(&compute);
+    free(c);
+    return rc;
+}

@@ -1,5 +1,4 @@
-/* H and its factor, GPTQ and coordinate descent under H, against plain definitions in double: GPTQ by the
- * inverse of H, descent by the whole error. */
+/* H and its factor, GPTQ (by the inverse of H) and coordinate descent (by the whole error), in double. */
 #include "ops_cases.h"
 
 typedef struct shape {

@@ -50,6 +50,41 @@ refused 'expected a directory and a format' "$PHASE4_EXPORT" out/model
 refused 'nowhere: is not a directory' "$PHASE4_EXPORT" nowhere --to gguf
 [ "$(ls -A out/model | grep -c tmp)" = 0 ] || complain 'temporary files are left'
 
+# A mixture of experts: MLX and GGUF have one tensor for all experts of a layer, dequantized_fp16 one for each.
+mkdir mixture
+cat >mixture/config.json <<'JSON'
+{"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 64, "intermediate_size": 128, "num_local_experts": 3,
+ "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2, "vocab_size": 99,
+ "max_position_embeddings": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 70000.0}, "sliding_window": null}
+JSON
+config c.json mixture out/mixture '["gguf", "mlx"]'
+"$PHASE4_MPI" c.json >log 2>&1 || complain 'the run with a mixture of experts'
+python3 - out/mixture <<'END' || complain 'the experts in mlx'
+import json, struct, sys
+def read(path):
+    data = open(path, "rb").read()
+    (length,) = struct.unpack("<Q", data[:8])
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    return {name: (t["dtype"], t["shape"], body[slice(*t["data_offsets"])]) for name, t in header.items() if name != "__metadata__"}
+out = sys.argv[1]
+packed, plain = read(out + "/mlx/model.safetensors"), read(out + "/dequantized_fp16/model.safetensors")
+assert json.load(open(out + "/mlx/config.json"))["rope_theta"] == 70000
+for module, old, rows, cols in (("gate_proj", "w1", 128, 64), ("up_proj", "w3", 128, 64), ("down_proj", "w2", 64, 128)):
+    name = "model.layers.0.block_sparse_moe.switch_mlp." + module
+    words, scales, biases = packed[name + ".weight"], packed[name + ".scales"], packed[name + ".biases"]
+    groups = cols // 64
+    assert words[:2] == ("U32", [3, rows, cols // 16]), words[:2]
+    assert scales[:2] == biases[:2] == ("F16", [3, rows, groups]), scales[:2]
+    scale = struct.unpack("<%de" % (3 * rows * groups), scales[2])
+    for e in range(3):
+        want = struct.unpack("<%de" % (rows * cols), plain["model.layers.0.block_sparse_moe.experts.%d.%s.weight" % (e, old)][2])
+        for i, value in enumerate(want):
+            at = e * rows * cols + i
+            code = words[2][at // 4] >> 2 * (at % 4) & 3
+            assert value == (code - 1) * scale[at // 64], (module, e, i)
+END
+grep -aq 'blk.0.ffn_gate_exps.weight' out/mixture/model.gguf || complain 'no tensor of experts in model.gguf'
+
 # A model that a format cannot hold is refused by --check and by the run, before it does anything.
 config b.json "$FIXTURES/models/gpt2-plain" b '["compressed_tensors", "mlx"]'
 refused 'exports: mlx: model family gpt2' "$PHASE4_MPI" --check b.json

@@ -32,7 +32,7 @@ static p4_rc check_scales(const p4_export_source *source)
 static p4_rc check(const p4_export_source *source)
 {
     p4_rc rc = check_scales(source);
-    return rc == P4_OK ? p4_packed_check_linear(source, writer) : rc;
+    return rc == P4_OK ? p4_packed_check_linear(source, writer, false) : rc;
 }
 
 static void append_packed(p4_packed_directory *d, int64_t param)
@@ -122,7 +122,7 @@ static p4_rc write_directory(const p4_export_source *source, const char *path)
     p4_packed_directory d = {0};
     TRY(check_scales(source));
     TRY(list_tensors(&d, source));
-    d.config_json = p4_packed_config(source, "quantization_config", quantization(&source->hf->model));
+    d.config_json = p4_packed_config(source, "quantization_config", quantization(&source->hf->model), 0);
     TRY(d.config_json != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_packed_directory_write(&d, path));
 done:

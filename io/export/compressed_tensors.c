@@ -13,7 +13,7 @@ enum { PACKED = 1, SCALE, SHAPE };
 
 static p4_rc check(const p4_export_source *source)
 {
-    return p4_packed_check_linear(source, "exports: compressed_tensors");
+    return p4_packed_check_linear(source, "exports: compressed_tensors", false);
 }
 
 static void append_packed(p4_packed_directory *d, int64_t param)
@@ -142,7 +142,7 @@ static p4_rc write_directory(const p4_export_source *source, const char *path)
     p4_rc rc = P4_OK;
     p4_packed_directory d;
     TRY(list_tensors(&d, source));
-    d.config_json = p4_packed_config(source, "quantization_config", quantization(&source->hf->model));
+    d.config_json = p4_packed_config(source, "quantization_config", quantization(&source->hf->model), 0);
     TRY(d.config_json != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_packed_directory_write(&d, path));
 done:

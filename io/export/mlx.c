@@ -1,4 +1,5 @@
 /* mlx.c - a Hugging Face directory with the affine 2-bit quantization of MLX: for mlx-lm on Apple silicon. */
+#include <stdio.h>
 #include <string.h>
 
 #include "io/export/packed_directory.h"
@@ -26,37 +27,110 @@ static int64_t group_of(const p4_model *model)
     return group;
 }
 
+/* What mlx-lm's classes of mixtures of experts compute otherwise. */
+static p4_rc check_mixture(const p4_arch *a)
+{
+    static const char writer[] = "exports: mlx";
+    p4_rc rc = P4_OK;
+    bool qwen = strcmp(a->family, "qwen3_moe") == 0, mixtral = strcmp(a->family, "mixtral") == 0,
+         olmoe = strcmp(a->family, "olmoe") == 0;
+    CHECK(qwen || mixtral || olmoe, "%s: model family %s is not written", writer, a->family);
+    CHECK(!qwen || (!a->qkv_bias && !a->o_bias), "%s: mlx-lm's %s takes no biases of the attention", writer,
+          a->family);
+    CHECK(a->rope.scaling == P4_ROPE_DEFAULT, "%s: mlx-lm's %s does not scale rotary positions", writer,
+          a->family);
+    CHECK(a->window == 0 || a->window >= a->positions,
+          "%s: mlx-lm's %s attends to all earlier tokens, this model to the last %lld", writer, a->family,
+          (long long)a->window);
+    CHECK(!mixtral || a->H * a->D == a->C,
+          "%s: mlx-lm's mixtral has heads of hidden_size / heads = %lld elements, this model of %lld", writer,
+          (long long)(a->C / a->H), (long long)a->D);
+done:
+    return rc;
+}
+
 static p4_rc check(const p4_export_source *source)
 {
-    return p4_packed_check_linear(source, "exports: mlx");
+    p4_rc rc = P4_OK;
+    const p4_arch *arch = &source->hf->model.arch;
+    TRY(p4_packed_check_linear(source, "exports: mlx", true));
+    TRY(arch->experts > 0 ? check_mixture(arch) : P4_OK);
+done:
+    return rc;
+}
+
+/* The tensor's name, and its first dimension if it holds the matrices of all experts, which mlx-lm keeps in
+ * one module. Other dimensions follow. */
+static void begin(p4_packed_tensor *t, const p4_model *model, const char *suffix)
+{
+    const p4_param *p = &model->params[t->param];
+    if (p->expert < 0) {
+        p4_packed_name(t->name, p, suffix);
+        t->rows = p->rows;
+        return;
+    }
+    const char *experts = strstr(p->name, ".experts."), *module = p->role == P4_ROLE_DOWN ? "down_proj"
+                                                                  : p->input_offset == 0  ? "gate_proj"
+                                                                                          : "up_proj";
+    snprintf(t->name, sizeof t->name, "%.*s.switch_mlp.%s%s", (int)(experts - p->name), p->name, module,
+             suffix);
+    t->stacked = model->arch.experts;
+    t->step = p4_model_readers(model, t->param - (p->input_offset > 0));
+    t->shape[t->rank++] = t->stacked;
+    t->rows = t->stacked * p->rows;
 }
 
 static void append_packed(p4_packed_directory *d, int64_t param)
 {
-    const p4_param *p = &d->source->hf->model.params[param];
+    const p4_model *model = &d->source->hf->model;
+    const p4_param *p = &model->params[param];
     static const char *const suffixes[] = {".weight", ".scales", ".biases"};
     for (int kind = PACKED; kind <= BIASES; kind++) {
         p4_packed_tensor *t = p4_packed_append(d, param, kind, kind == PACKED ? "U32" : NULL);
-        p4_packed_name(t->name, p, suffixes[kind - PACKED]);
-        t->rank = 2;
-        t->shape[0] = t->rows = p->rows;
-        t->shape[1] = kind == PACKED ? p->cols / 16 : p->cols / d->number;
-        t->row_bytes = t->shape[1] * (kind == PACKED ? 4 : 2);
+        int64_t units = kind == PACKED ? p->cols / 16 : p->cols / d->number;
+        begin(t, model, suffixes[kind - PACKED]);
+        t->shape[t->rank++] = p->rows;
+        t->shape[t->rank++] = units;
+        t->row_bytes = units * (kind == PACKED ? 4 : 2);
     }
+}
+
+/* In fp16: not all of the experts' matrices can be packed. */
+static void append_experts(p4_packed_directory *d, int64_t param)
+{
+    const p4_model *model = &d->source->hf->model;
+    p4_packed_tensor *t = p4_packed_append(d, param, 0, NULL);
+    begin(t, model, ".weight");
+    t->shape[t->rank++] = model->params[param].rows;
+    t->shape[t->rank++] = model->params[param].cols;
+    t->row_bytes = 2 * model->params[param].cols;
+}
+
+/* Are this expert's matrix and those of all others in its tensor taken? */
+static bool all_taken(const p4_model *model, int64_t param, int64_t group)
+{
+    const p4_param *p = &model->params[param];
+    int64_t step = p->expert < 0 ? 0 : p4_model_readers(model, param - (p->input_offset > 0));
+    bool taken = is_taken(p, group);
+    for (int64_t e = 1; p->expert >= 0 && e < model->arch.experts; e++) {
+        taken = taken && is_taken(&model->params[param + e * step], group);
+    }
+    return taken;
 }
 
 /* value = q * scale + bias with q = t + 1: the bias is the scale's negative. */
 static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
                  int64_t rows)
 {
-    const p4_weight *w = &source->weights[t->param];
-    if (t->kind == PACKED) { /* phase4's own codes */
-        memcpy(to, (const uint8_t *)w->data + first * t->row_bytes, (size_t)(rows * t->row_bytes));
-        return;
-    }
     for (int64_t r = 0; r < rows; r++) {
-        for (int64_t g = 0; g < t->shape[1]; g++) {
-            uint16_t bits = p4_export_scale(w, first + r, g * (w->cols / t->shape[1]));
+        int64_t row = first + r, groups = t->row_bytes / 2;
+        const p4_weight *w = p4_packed_row_of(source, t, &row);
+        if (t->kind == PACKED) { /* phase4's own codes */
+            memcpy(to + r * t->row_bytes, (const uint8_t *)w->data + row * t->row_bytes,
+                   (size_t)t->row_bytes);
+        }
+        for (int64_t g = 0; t->kind != PACKED && g < groups; g++) {
+            uint16_t bits = p4_export_scale(w, row, g * (w->cols / groups));
             bits = (uint16_t)(bits ^ (t->kind == BIASES ? 0x8000u : 0u));
             memcpy(to + r * t->row_bytes + 2 * g, &bits, sizeof bits);
         }
@@ -72,8 +146,14 @@ static p4_rc list_tensors(p4_packed_directory *d, const p4_export_source *source
         return P4_E_SYSTEM;
     }
     for (int64_t i = 0; i < model->params_count; i++) {
-        if (is_taken(&model->params[i], d->number)) {
+        int64_t expert = model->params[i].expert;
+        if (expert > 0) { /* the first one's tensor holds all */
+            continue;
+        }
+        if (all_taken(model, i, d->number)) {
             append_packed(d, i);
+        } else if (expert == 0) {
+            append_experts(d, i);
         } else {
             p4_packed_append_plain(d, i);
         }
@@ -95,8 +175,11 @@ static p4_rc write_directory(const p4_export_source *source, const char *path)
     p4_rc rc = P4_OK;
     p4_packed_directory d;
     TRY(list_tensors(&d, source));
+    const p4_arch *arch = &source->hf->model.arch;
+    double theta =
+        arch->learned_positions || arch->local_rope ? 0 : arch->rope.theta; /* it reads no other key */
     char *quantization = p4_format("{\"group_size\": %lld, \"bits\": 2}", (long long)d.number);
-    d.config_json = p4_packed_config(source, "quantization", quantization);
+    d.config_json = p4_packed_config(source, "quantization", quantization, theta);
     TRY(d.config_json != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_packed_directory_write(&d, path));
 done:

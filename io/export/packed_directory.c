@@ -34,6 +34,13 @@ void p4_packed_append_plain(p4_packed_directory *d, int64_t param)
     t->row_bytes = 2 * p->cols;
 }
 
+const p4_weight *p4_packed_row_of(const p4_export_source *source, const p4_packed_tensor *t, int64_t *row)
+{
+    int64_t each = t->rows / p4_max_i64(1, t->stacked), matrix = *row / each;
+    *row %= each;
+    return &source->weights[t->param + matrix * t->step];
+}
+
 double p4_packed_directory_bytes(const p4_packed_directory *d)
 {
     enum { ENTRY_BYTES = 200, SMALL_BYTES = 16 << 10 }; /* of the header; config.json */
@@ -47,13 +54,14 @@ double p4_packed_directory_bytes(const p4_packed_directory *d)
 static void fill_plain(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
                        int64_t rows)
 {
-    const p4_weight *w = &source->weights[t->param];
     for (int64_t r = 0; r < rows; r++) {
         uint8_t *at = to + r * t->row_bytes;
+        int64_t row = first + r;
+        const p4_weight *w = p4_packed_row_of(source, t, &row);
         if (w->dtype == P4_TERNARY) {
-            p4_ternary_row_f16((uint16_t *)(void *)at, w, first + r);
+            p4_ternary_row_f16((uint16_t *)(void *)at, w, row);
         } else {
-            memcpy(at, (const uint16_t *)w->data + (first + r) * w->cols, (size_t)t->row_bytes);
+            memcpy(at, (const uint16_t *)w->data + row * w->cols, (size_t)t->row_bytes);
         }
     }
 }
@@ -97,7 +105,7 @@ static p4_rc write_tensors(const p4_packed_directory *d, const char *path)
                                             .dtype = P4_F16,
                                             .whole = t->whole,
                                             .rank = t->rank,
-                                            .shape = {t->shape[0], t->shape[1]}};
+                                            .shape = {t->shape[0], t->shape[1], t->shape[2]}};
         parts[i] = (p4_stream_part){.rows = t->rows, .row_bytes = t->row_bytes};
     }
     TRY(p4_safetensors_writer_open(&w.file, path, entries, d->count));
@@ -144,10 +152,10 @@ bool p4_packed_is_linear(const p4_param *param)
     return param->ternary && (p4_role_is_matrix(param->role) || param->role == P4_ROLE_HEAD);
 }
 
-p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer)
+p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer, bool takes_experts)
 {
     const p4_model *model = &source->hf->model;
-    if (model->arch.experts > 0) {
+    if (model->arch.experts > 0 && !takes_experts) {
         return FAIL(
             "%s: model family %s keeps the matrices of its experts in modules that are no linear layers, "
             "which the format does not take",
@@ -164,7 +172,7 @@ p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer)
     return P4_OK;
 }
 
-char *p4_packed_config(const p4_export_source *source, const char *key, char *value)
+char *p4_packed_config(const p4_export_source *source, const char *key, char *value, double rope_theta)
 {
     char *fp16 = p4_hf_config_as_fp16(source->hf->config_json), *text = NULL;
     cJSON *root = fp16 != NULL ? cJSON_Parse(fp16) : NULL;
@@ -172,6 +180,8 @@ char *p4_packed_config(const p4_export_source *source, const char *key, char *va
     if (ok) {
         cJSON_DeleteItemFromObjectCaseSensitive(root, key);
         ok = cJSON_AddRawToObject(root, key, value) != NULL;
+        bool has = rope_theta == 0 || cJSON_GetObjectItemCaseSensitive(root, "rope_theta") != NULL;
+        ok = ok && (has || cJSON_AddNumberToObject(root, "rope_theta", rope_theta) != NULL);
     }
     text = p4_json_print(root, ok, true);
     free(fp16);

@@ -11,10 +11,11 @@ typedef struct p4_packed_tensor {
     char name[P4_PACKED_NAME_BYTES];
     const char *whole; /* safetensors' name of whole numbers; NULL: fp16 */
     int rank;
-    int64_t shape[2];
+    int64_t shape[3];
     int64_t rows, row_bytes; /* of its bytes, which are made row by row */
     int64_t param;
-    int kind; /* 0: the tensor itself in fp16; others: the writer's */
+    int64_t stacked, step; /* matrices of experts one behind the other, and entries from one to the next; 0 */
+    int kind;              /* 0: the tensor itself in fp16; others: the writer's */
 } p4_packed_tensor;
 
 typedef struct p4_packed_directory {
@@ -35,18 +36,20 @@ p4_packed_tensor *p4_packed_append(p4_packed_directory *directory, int64_t param
                                    const char *whole);
 /* Appends parameter `param` as it is, in fp16. */
 void p4_packed_append_plain(p4_packed_directory *directory, int64_t param);
+/* The weight that row `row` of a tensor is made from; *row: the row there. */
+const p4_weight *p4_packed_row_of(const p4_export_source *source, const p4_packed_tensor *tensor,
+                                  int64_t *row);
 double p4_packed_directory_bytes(const p4_packed_directory *directory);
 p4_rc p4_packed_directory_write(const p4_packed_directory *directory, const char *path);
 void p4_packed_directory_free(p4_packed_directory *directory);
 
 /* Is the parameter a ternary matrix with a module of its own kind (a linear layer, not an embedding)? */
 bool p4_packed_is_linear(const p4_param *param);
-/* P4_E_INPUT: the family keeps its matrices as [in, out], or those of experts, in modules that are no linear
- * layers.
- */
-p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer);
-/* config.json for fp16 with a member `key` more, which is the JSON text `value` (freed); NULL: memory is out.
- */
-char *p4_packed_config(const p4_export_source *source, const char *key, char *value);
+/* P4_E_INPUT: the family keeps its matrices as [in, out], or those of experts unless they are taken, in
+ * modules that are no linear layers. */
+p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer, bool takes_experts);
+/* config.json for fp16 with a member `key` more, which is the JSON text `value` (freed), and, unless it is 0
+ * or there, one `rope_theta`; NULL: memory is out. */
+char *p4_packed_config(const p4_export_source *source, const char *key, char *value, double rope_theta);
 
 #endif

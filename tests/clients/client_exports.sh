@@ -39,8 +39,14 @@ compress tensors "$model" quantizer=exact scale_granularity=tensor 'exports=["gg
 "$PYTHON" "$here/gguf_llama.py" tensors --text text --tokens 1024 --loss-bound 0.01
 "$PYTHON" "$here/directories.py" tensors bitnet
 
-# What GGUF refuses is refused before the run; all others are compared.
+# Mixtures of experts, which MLX and GGUF keep as one tensor for all experts of a layer.
 "$PYTHON" "$here/models.py" "$FIXTURES" models
+for name in qwen3_moe mixtral olmoe; do
+    compress "experts-$name" "models/blocks-$name" init=random 'exports=["mlx"]' || complain "mlx: $name"
+    "$PYTHON" "$here/directories.py" "experts-$name" mlx
+done
+
+# What GGUF refuses is refused before the run; all others are compared.
 written=()
 for path in models/*; do
     name=$(basename "$path") init=checkpoint

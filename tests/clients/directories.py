@@ -18,7 +18,8 @@ def reference(output, ids):
     from transformers import AutoModelForCausalLM
     torch.set_num_threads(1)
     directory = f"{output}/dequantized_fp16"
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32,
+                                                 experts_implementation="eager").eval()  # experts of any width
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].float().numpy()
     return model, logits
@@ -58,6 +59,18 @@ def check_bitnet(output):
     report("bitnet in transformers", got, want, 0.5)
 
 
+def weight_of(weights, name):
+    """The weight of a module of mlx-lm; experts, which both programs hold in one tensor, have other names there."""
+    before, found, kind = name.partition(".switch_mlp.")
+    if not found:
+        return weights[f"{name}.weight"].numpy()
+    experts = before.replace(".block_sparse_moe", ".mlp") + ".experts."
+    if kind == "down_proj":
+        return weights[experts + kind].numpy()
+    gate, up = np.split(weights[experts + "gate_up_proj"].numpy(), 2, axis=1)
+    return gate if kind == "gate_proj" else up
+
+
 def check_mlx(output):
     import mlx.core as mx
     import mlx.nn
@@ -73,7 +86,7 @@ def check_mlx(output):
         if not hasattr(module, "scales"):
             continue
         value = mx.dequantize(module.weight, module.scales, module.biases, module.group_size, module.bits)
-        got, weight = np.array(value.astype(mx.float32)), expected[f"{name}.weight"].numpy()
+        got, weight = np.array(value.astype(mx.float32)), weight_of(expected, name)
         assert np.array_equal(got, weight), f"mlx: {name} differs by {np.abs(got - weight).max():.3g}"
         quantized += 1
     print(f"  mlx: {quantized} quantized matrices equal those of dequantized_fp16")

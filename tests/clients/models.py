@@ -54,11 +54,13 @@ def mixtures(target):
     """Mixtures of experts whose rows fill the blocks of GGUF: 256 weights, or 64 in the last projection."""
     common = {
         "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 300,
-        "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "dtype": "float32",
+        "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "dtype": "float32", "rms_norm_eps": 1e-5,
+        "rope_theta": 50000.0, "tie_word_embeddings": False,
     }
     models = {
         "qwen3_moe": ("Qwen3MoeForCausalLM", {"head_dim": 48, "intermediate_size": 512, "moe_intermediate_size": 64,
-                                              "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True}),
+                                              "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True,
+                                              "decoder_sparse_step": 1, "mlp_only_layers": []}),
         "mixtral": ("MixtralForCausalLM", {"intermediate_size": 256, "num_local_experts": 3, "num_experts_per_tok": 2,
                                            "sliding_window": None}),
         "olmoe": ("OlmoeForCausalLM", {"num_key_value_heads": 4, "intermediate_size": 128, "num_experts": 7,

@@ -200,6 +200,22 @@ static void check_amounts(const p4_run *run, const p4_text_files *files, const i
     }
 }
 
+/* How windows are evaluated, where any are. */
+static p4_rc check_protocol(const p4_run *run, bool held_out)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
+    bool evaluates = c->eval_samples > 0 || c->eval_sets.count > 0;
+    CHECK(!evaluates || !c->eval_bos || run->original.hf.model.arch.bos_id >= 0,
+          "key \"eval_bos\": found true, but config.json of %s names no bos_token_id", run->original.hf.path);
+    CHECK(!held_out || c->eval_samples == 0 || c->eval_stride == 0,
+          "key \"eval_stride\": found %d, expected 0 where windows are set aside from the calibration data; "
+          "give eval_files",
+          c->eval_stride);
+done:
+    return rc;
+}
+
 void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
 {
     static const p4_split splits[] = {P4_SPLIT_EVAL, P4_SPLIT_CALIBRATION, P4_SPLIT_TRAIN};
@@ -214,6 +230,9 @@ void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
     check_files(run, &files.eval, has_model, run->config.eval_stride, &windows[P4_SPLIT_EVAL], f);
     check_files(run, &files.train, has_model, 0, &windows[P4_SPLIT_TRAIN], f);
     check_sets(run, &files, has_model, f);
+    if (has_model) {
+        p4_findings_add(f, check_protocol(run, files.eval.held_out));
+    }
     if (f->errors == before) {
         p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));
         check_amounts(run, &files, windows, alone, f);

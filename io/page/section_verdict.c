@@ -270,16 +270,23 @@ void p4_section_verdict(FILE *to, const p4_page_run *run)
 
 /* ---- the table of evaluations ---- */
 
+enum { COLUMNS = 3 };
+
+/* Value `key` of the evaluation of a column: the original's, the quantized model's, and that of what was
+ * written. */
+static double column(const p4_page_run *run, int i, const char *key)
+{
+    static const char *const stages[] = {"pre_compression", "post_compression"};
+    return i == 2 ? p4_page_final(run, key) : p4_page_real(p4_page_item(run->results, stages[i]), key);
+}
+
 static void put_row(FILE *to, const p4_page_run *run, const char *label, const char *key, double scale,
                     int decimals, const char *unit)
 {
-    static const char *const stages[] = {"pre_compression", "post_compression"}; /* then the final one */
     fprintf(to, "<tr><th scope=\"row\">%s</th>", label);
-    for (int i = 0; i < 3; i++) {
-        double value =
-            i == 2 ? p4_page_final(run, key) : p4_page_real(p4_page_item(run->results, stages[i]), key);
+    for (int i = 0; i < COLUMNS; i++) {
         fputs("<td class=\"n\">", to);
-        p4_html_number(to, scale * value, decimals, unit);
+        p4_html_number(to, scale * column(run, i, key), decimals, unit);
         fputs("</td>", to);
     }
     fputs("</tr>\n", to);
@@ -289,14 +296,16 @@ static void put_row(FILE *to, const p4_page_run *run, const char *label, const c
 static void put_interval(FILE *to, const p4_page_run *run, const char *low, const char *high, double scale,
                          int decimals, const char *unit)
 {
-    static const char *const stages[] = {"pre_compression", "post_compression", "final"};
-    if (isnan(p4_page_real(p4_page_item(run->results, "final"), low))) {
+    bool any = false;
+    for (int i = 0; i < COLUMNS; i++) {
+        any = any || isfinite(column(run, i, low));
+    }
+    if (!any) {
         return;
     }
     fputs("<tr><th scope=\"row\">95&nbsp;% interval</th>", to);
-    for (int i = 0; i < 3; i++) {
-        const cJSON *evaluation = p4_page_item(run->results, stages[i]);
-        double from = scale * p4_page_real(evaluation, low), until = scale * p4_page_real(evaluation, high);
+    for (int i = 0; i < COLUMNS; i++) {
+        double from = scale * column(run, i, low), until = scale * column(run, i, high);
         fputs("<td class=\"n\">", to);
         if (isfinite(from)) {
             p4_html_number(to, from, decimals, "");

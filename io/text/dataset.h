@@ -109,6 +109,8 @@ p4_rc p4_windows_set_aside(p4_windows *from, p4_windows *to, int64_t count, uint
 /* *to: a copy of `count` windows of `from`, spread over all of it by the seed, in its order. The caller
  * frees. Local. */
 p4_rc p4_windows_copy_some(const p4_windows *from, p4_windows *to, int64_t count, uint64_t seed);
+/* Frees what says of which documents the tokens are. */
+void p4_windows_forget_documents(p4_windows *windows);
 void p4_windows_free(p4_windows *windows);
 
 /* ---- documents: documents.c ---- */

@@ -375,6 +375,15 @@ done:
     return rc;
 }
 
+void p4_windows_forget_documents(p4_windows *windows)
+{
+    free(windows->parts);
+    free(windows->texts);
+    windows->parts = NULL;
+    windows->texts = NULL;
+    windows->part_count = windows->part_documents = 0;
+}
+
 void p4_windows_free(p4_windows *windows)
 {
     free(windows->ids);

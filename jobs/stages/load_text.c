@@ -152,18 +152,13 @@ static void put_bos(p4_windows *windows, int32_t bos_id)
 }
 
 /* As llama.cpp does it: the tokens that are predicted stay the same. Local. */
-static p4_rc begin_with_bos(p4_run *run)
+static void begin_with_bos(p4_run *run)
 {
-    p4_rc rc = P4_OK;
-    int32_t bos_id = run->original.hf.model.arch.bos_id;
-    CHECK(bos_id >= 0, "key \"eval_bos\": found true, but config.json of %s names no bos_token_id",
-          run->original.hf.path);
+    int32_t bos_id = run->original.hf.model.arch.bos_id; /* there is one: jobs/check_text.c */
     put_bos(&run->eval, bos_id);
     for (int i = 0; i < run->config.eval_sets.count; i++) {
         put_bos(&run->sets[i].windows, bos_id);
     }
-done:
-    return rc;
 }
 
 /* What is calibrated, reconstructed and evaluated on, except windows that are set aside from training data.
@@ -173,10 +168,6 @@ static p4_rc read_samples(p4_run *run, const p4_text_files *files)
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
     bool held_out = files->eval.held_out;
-    CHECK(!held_out || c->eval_samples == 0 || c->eval_stride == 0,
-          "key \"eval_stride\": found %d, expected 0 where windows are set aside from the calibration data; "
-          "give eval_files",
-          c->eval_stride);
     bool from_training =
         held_out && c->calibration_samples == 0 && p4_trains_on_files(c) && c->train_files.count == 0;
     if (c->eval_samples > 0 && !held_out) {
@@ -337,10 +328,14 @@ p4_rc p4_load_text(p4_run *run)
     p4_text_files files = {.eval = {.paths = NULL}};
     choose_text(run);
     TRY_ROOT(group, read_text(run, &files));
+    p4_windows_forget_documents(&run->calibration); /* only what is evaluated is told apart by documents */
+    p4_windows_forget_documents(&run->reconstruction);
     TRY(p4_windows_publish(group, &run->calibration));
     TRY(p4_windows_publish(group, &run->reconstruction));
     TRY(open_training(run, &files));
-    TRY_ROOT(group, c->eval_bos ? begin_with_bos(run) : P4_OK);
+    if (c->eval_bos && group->rank == 0) {
+        begin_with_bos(run);
+    }
     TRY(p4_windows_publish(group, &run->eval));
     for (int i = 0; i < c->eval_sets.count; i++) {
         TRY(p4_windows_publish(group, &run->sets[i].windows));

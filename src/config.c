@@ -156,17 +156,16 @@ bool p4_sets_append(p4_sets *sets, const char *string)
 
 const char *p4_sets_next(const p4_sets *sets, int set, const char *previous)
 {
-    int64_t from = 0, at = 0;
+    int64_t first = 0;
     for (int i = 0; i < set; i++) {
-        from += sets->counts[i];
+        first += sets->counts[i];
     }
-    const char *string = NULL;
-    bool seen = previous == NULL;
-    while ((string = p4_list_next(&sets->strings, string)) != NULL && at < from + sets->counts[set]) {
-        if (at++ >= from && seen) {
+    const char *string = sets->strings.bytes;
+    for (int64_t at = 0; at < first + sets->counts[set]; at++) {
+        if (at >= first && (previous == NULL || string > previous)) {
             return string;
         }
-        seen = seen || string == previous;
+        string += strlen(string) + 1;
     }
     return NULL;
 }

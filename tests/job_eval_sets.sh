@@ -47,6 +47,13 @@ all=pre_compression,post_compression,final
 same 0 plain/results.json $all a/results.json
 same 0 b/results.json pre_compression,post_compression a/results.json one
 same 0 c/results.json pre_compression,post_compression a/results.json two-b
+# Other windows; and an evaluation text that is set aside from the calibration data.
+run output_path=d eval_files=ids3.bin eval_stride=5 eval_bos=true enable_fine_tuning=false
+run "$sets" output_path=e eval_stride=5 eval_bos=true enable_fine_tuning=false
+same 0 d/results.json pre_compression,post_compression e/results.json one
+run output_path=f eval_files=[] eval_samples=9 enable_fine_tuning=false
+run "$sets" output_path=g eval_files=[] eval_samples=9 enable_fine_tuning=false
+same 0 f/results.json pre_compression,post_compression g/results.json
 python3 - <<'END' || complain 'the outputs'
 import json
 def read(path):

@@ -300,14 +300,11 @@ void p4_trainer_publish_codes(p4_trainer *trainer);
 /* The form's weights from all codes. Local. */
 void p4_trainer_unpack(p4_trainer *trainer);
 
-/* trainer_scales.c, for plan.optim.learn_scales; all do nothing without it. The learned scales become those
+/* trainer_scales.c, for plan.optim.learn_scales; both do nothing without it. The learned scales become those
  * that the quantizer finds for the masters. Local. */
 p4_rc p4_trainer_start_scales(p4_trainer *trainer);
 /* The optimizer's gradients of the scales, from the gradients of all masters, which are complete, and the
  * codes that they were computed with. Local. */
 void p4_trainer_scale_gradients(p4_trainer *trainer);
-/* After the run was quantized: the learned scales take the place of the quantizer's; h_error as in quantize.
- * Local. */
-void p4_trainer_store_scales(p4_trainer *trainer, const p4_code_run *run, p4_quant_error *h_error);
 
 #endif

@@ -265,7 +265,10 @@ void p4_trainer_quantize_run(p4_trainer *t, const p4_code_run *run, p4_quant_err
     t->compute->ops->quantize(
         t->compute->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
         &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold, run->importance);
-    p4_trainer_store_scales(t, run, h_error);
+    if (run->learned != NULL) {
+        t->compute->ops->store_scales(t->compute->device, (uint16_t *)(uintptr_t)codes->scale, run->learned,
+                                      h_error, codes, run->master);
+    }
 }
 
 void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)

@@ -53,11 +53,3 @@ void p4_trainer_scale_gradients(p4_trainer *t)
         }
     }
 }
-
-void p4_trainer_store_scales(p4_trainer *t, const p4_code_run *run, p4_quant_error *h_error)
-{
-    if (run->learned != NULL) {
-        t->compute->ops->store_scales(t->compute->device, (uint16_t *)(uintptr_t)run->codes.scale,
-                                      run->learned, h_error, &run->codes, run->master);
-    }
-}

@@ -15,7 +15,8 @@ typedef struct p4_plan_windows {
     int64_t calibration, eval, train;
     int64_t sets;      /* of eval_sets together */
     bool train_known;  /* false: `train` is as many as the steps take, or an example */
-    double text_bytes; /* of the files that are tokenized */
+    int64_t tokenized; /* of `train`: where the files are text, what the steps take */
+    double text_bytes; /* that are tokenized, as far as the sizes tell */
 } p4_plan_windows;
 
 /* What a rank is planned from. */

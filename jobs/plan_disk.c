@@ -80,7 +80,7 @@ p4_disk_plan p4_plan_disk(const p4_plan_input *in, double copied_bytes, double t
     p4_disk_plan disk = {.outputs = output_bytes(in, copied_bytes), .kept = saves ? KEPT : 0};
     disk.checkpoint = (double)p4_packed_bytes(model) + (double)p4_statistics_bytes(model) + state;
     if (p4_trains_on_files(c) && c->token_cache[0] == '\0') { /* of text; token files are read in place */
-        double tokens = (double)in->windows.train * (double)c->calibration_sequence_length;
+        double tokens = (double)in->windows.tokenized * (double)c->calibration_sequence_length;
         disk.scratch += in->windows.text_bytes > 0 ? id_bytes * tokens : 0;
     }
     disk.scratch += teacher_file_bytes;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "jobs/plan.h"
+#include "src/leaf/count.h"
 
 const char *p4_plan_format_duration(char text[P4_PLAN_DURATION_BYTES], double seconds)
 {
@@ -127,7 +128,7 @@ static void print_verdict(FILE *out, const p4_plan *plan)
 
 void p4_plan_print(FILE *out, const p4_plan *plan)
 {
-    char time[32];
+    char time[P4_PLAN_DURATION_BYTES], steps[P4_COUNT_BYTES];
     const p4_rank_plan *rank = largest(plan);
     fprintf(out, "%s: %.4g M parameters on %d rank%s, %s\n", plan->model, plan->params / 1e6, plan->ranks,
             p4_plural(plan->ranks), plan->device);
@@ -135,8 +136,8 @@ void p4_plan_print(FILE *out, const p4_plan *plan)
     print_stages(out, plan, rank);
     fprintf(out, "\nwhole run: %s", p4_plan_format_duration(time, plan->total_s));
     if (rank->runs[P4_PLAN_FINE_TUNE]) {
-        fprintf(out, ", with %lld training step%s%s of micro-batches of %lld", (long long)plan->train_steps,
-                p4_plural(plan->train_steps),
+        fprintf(out, ", with %s training step%s%s of micro-batches of %lld",
+                p4_format_count(steps, plan->train_steps), p4_plural(plan->train_steps),
                 plan->steps_assumed ? " (for an example: the text is not known)" : "",
                 (long long)rank->micro_batch);
     }

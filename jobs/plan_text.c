@@ -81,6 +81,21 @@ static void hold_out(p4_plan_windows *w, int64_t read)
     w->calibration = p4_min_i64(wanted, count - w->eval);
 }
 
+/* Bytes of text that are tokenized for so many tokens: a run draws a sample of what there is. */
+static double bytes_for(const amount *a, double tokens)
+{
+    return a->tokens > 0 && tokens < (double)a->tokens ? a->bytes * tokens / (double)a->tokens : a->bytes;
+}
+
+/* Training windows that are tokenized, as jobs/stages/load_text.c asks for them: what the steps take. */
+static int64_t tokenized(const p4_config *c, int64_t train, int64_t sequences)
+{
+    int64_t needed;
+    bool all = c->fine_tune_max_steps == 0 ||
+               __builtin_mul_overflow((int64_t)c->fine_tune_max_steps, sequences, &needed);
+    return all ? train : p4_min_i64(train, needed);
+}
+
 static void measure_sets(p4_plan_windows *w, const p4_config *c, const p4_text_files *files, int64_t V)
 {
     w->sets = 0;
@@ -96,7 +111,8 @@ p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *ori
 {
     p4_plan_windows w = asked(c);
     p4_text_files files;
-    int64_t T = c->calibration_sequence_length, V = original->hf.model.arch.V;
+    int64_t T = c->calibration_sequence_length, V = original->hf.model.arch.V,
+            sequences = p4_max_i64(1, p4_settings_train(c, T, NULL).sequences);
     if (p4_text_files_find(&files, c) == P4_OK) {
         amount calibration = measure(&files.calibration, V), eval = measure(&files.eval, V),
                train = measure(&files.train, V);
@@ -114,14 +130,18 @@ p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *ori
         }
         w.train_known = p4_trains_on_files(c) && train.tokens >= 0;
         w.train = w.train_known ? train.tokens / T : p4_min_i64(w.calibration, p4_max_i64(0, w.train));
-        w.text_bytes = calibration.bytes + (held_out ? 0 : eval.bytes) + train.bytes;
+        w.tokenized = tokenized(c, w.train, sequences);
+        int64_t read = w.calibration + (held_out ? w.eval : 0);
+        w.text_bytes = bytes_for(&calibration, (double)(read * T)) +
+                       (held_out ? 0 : bytes_for(&eval, (double)(w.eval * T))) +
+                       (p4_trains_on_files(c) ? bytes_for(&train, (double)(w.tokenized * T)) : 0);
         measure_sets(&w, c, &files, V);
     }
     p4_error_clear();
     p4_text_files_free(&files);
-    int64_t sequences = p4_max_i64(1, p4_settings_train(c, T, NULL).sequences);
     if (p4_trains_on_files(c) && !w.train_known) {
         w.train = p4_plan_steps(c, &w) * sequences;
+        w.tokenized = w.train;
     }
     return w;
 }

@@ -292,6 +292,11 @@ END
     mv log auto
     plan_of 0 --ranks-per-node 64 threads.json threads_per_rank=$((cores > 64 ? cores / 64 : 1))
     cmp log auto || complain "64 ranks of a node do not divide its $cores cores"
+    plan_of 0 --ranks-per-node 64 threads.json checkpoint_minutes=0 checkpoint_every=0
+    mv log none
+    plan_of 0 --ranks-per-node 64 threads.json checkpoint_minutes=15
+    [ "$(awk '/^threads / {print $(NF - 1), $NF}' none)" != "$(awk '/^threads / {print $(NF - 1), $NF}' log)" ] ||
+        complain 'checkpoints take no disk'
     # Without --ranks-per-node 8 GPUs share a node: the plan is the one of phase4_mpi, but for the memory of the process that plans. A
     # thread more takes 2 MiB more for the outputs.
     local gpus=(device=cuda enable_fine_tuning=false reconstruct=false quantizer=absmean eval_samples=0)

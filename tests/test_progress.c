@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "src/leaf/base.h"
+#include "src/leaf/count.h"
 
 static int terminal = -1, side = -1, error_output = -1;
 
@@ -78,7 +79,7 @@ static void test_widths(void)
         unsigned short columns;
         const char *want;
     } cases[] = {
-        {200, "  fine-tune 4809600/5050080 tokens (95 %), 200 tokens/s, 20 min left, step 600/3600, "
+        {200, "  fine-tune 4,809,600/5,050,080 tokens (95 %), 200 tokens/s, 20 min left, step 600/3600, "
               "loss 3.4512, KL 0.1201"},
         {90, "  fine-tune 95 %, 200 tokens/s, 20 min left, step 600/3600, loss 3.4512, KL 0.1201"},
         {80, "  fine-tune 95 %, 20 min left, step 600/3600, loss 3.4512, KL 0.1201"},
@@ -120,10 +121,30 @@ static void test_times(void)
     EXPECT(strcmp(text, "a line\r\n") == 0, "got \"%s\"", text);
 }
 
+static void test_counts(void)
+{
+    static const struct {
+        int64_t value;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {999, "999"},
+                 {1000, "1,000"},
+                 {-1000, "-1,000"},
+                 {-123456, "-123,456"},
+                 {1234567, "1,234,567"},
+                 {INT64_MIN, "-9,223,372,036,854,775,808"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[P4_COUNT_BYTES];
+        EXPECT(strcmp(p4_format_count(text, cases[i].value), cases[i].text) == 0, "got %s, expected %s", text,
+               cases[i].text);
+    }
+}
+
 int main(void)
 {
     open_terminal();
     test_widths();
     test_times();
+    test_counts();
     return TEST_END();
 }

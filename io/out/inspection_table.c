@@ -3,6 +3,7 @@
 
 #include "io/out/inspection.h"
 #include "io/out/report.h"
+#include "src/leaf/count.h"
 #include "src/leaf/escape.h"
 
 enum { WORDS_BYTES = 512 };
@@ -17,7 +18,7 @@ static const char *words(char to[WORDS_BYTES], const char *text)
 
 static void evaluation(FILE *to, const char *name, const p4_evaluation *e)
 {
-    char perplexity[P4_NUMBER_BYTES], low[P4_NUMBER_BYTES], high[P4_NUMBER_BYTES];
+    char perplexity[P4_NUMBER_BYTES], low[P4_NUMBER_BYTES], high[P4_NUMBER_BYTES], tokens[P4_COUNT_BYTES];
     if (e->tokens == 0) {
         return;
     }
@@ -34,7 +35,7 @@ static void evaluation(FILE *to, const char *name, const p4_evaluation *e)
     if (!isnan(e->agreement)) {
         fprintf(to, ", agreement %.2f %%", 100.0 * e->agreement);
     }
-    fprintf(to, " (%lld predictions)\n", (long long)e->tokens);
+    fprintf(to, " (%s predictions)\n", p4_format_count(tokens, e->tokens));
 }
 
 /* Of the final evaluation. */
@@ -88,10 +89,11 @@ static void origin(FILE *to, const p4_inspection *x)
 
 static void sizes(FILE *to, const p4_inspection *x)
 {
+    char parameters[P4_COUNT_BYTES], ternary[P4_COUNT_BYTES];
     double tensors = (double)(x->code_bytes + x->scale_bytes + x->preserved_bytes);
-    fprintf(to, "  tensors    %lld ternary, %lld kept in fp16; %lld parameters, %lld of them ternary\n",
+    fprintf(to, "  tensors    %lld ternary, %lld kept in fp16; %s parameters, %s of them ternary\n",
             (long long)x->layers_quantized, (long long)(x->count - x->layers_quantized),
-            (long long)x->parameters, (long long)x->ternary_parameters);
+            p4_format_count(parameters, x->parameters), p4_format_count(ternary, x->ternary_parameters));
     fprintf(to,
             "  bytes      codes %.2f MiB, scales %.2f MiB, fp16 %.2f MiB; all else in the file %.2f MiB\n",
             (double)x->code_bytes / MIB, (double)x->scale_bytes / MIB, (double)x->preserved_bytes / MIB,

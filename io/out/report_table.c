@@ -6,6 +6,7 @@
 #include "io/out/experts_json.h"
 #include "io/out/outputs.h"
 #include "io/out/report.h"
+#include "src/leaf/count.h"
 #include "src/plan.h"
 
 enum { CELL_BYTES = 48 };
@@ -21,21 +22,6 @@ static const char *cell(char text[CELL_BYTES], double value, int decimals, const
         snprintf(text, CELL_BYTES, "%.30s%s", p4_format_number(number, value, decimals),
                  isinf(value) ? "" : unit);
     }
-    return text;
-}
-
-/* 1234567 as "1,234,567". */
-static const char *grouped(char text[CELL_BYTES], int64_t value)
-{
-    char digits[24];
-    int length = snprintf(digits, sizeof digits, "%" PRId64, value), to = 0;
-    for (int i = 0; i < length; i++) {
-        if (i > 0 && (length - i) % 3 == 0 && digits[i - 1] != '-') {
-            text[to++] = ',';
-        }
-        text[to++] = digits[i];
-    }
-    text[to] = '\0';
     return text;
 }
 
@@ -63,7 +49,7 @@ static void heading(FILE *to, const p4_results *r)
 {
     char params[CELL_BYTES];
     fprintf(to, "\nphase4: %s, %s parameters", r->model_type[0] != '\0' ? r->model_type : "model",
-            grouped(params, r->metrics.total_params));
+            p4_format_count(params, r->metrics.total_params));
     if (r->metrics.layers_quantized > 0) {
         fprintf(to, "; ternary by \"%s\"", r->method);
         if (r->scale_granularity[0] != '\0' && strcmp(r->scale_granularity, "row") != 0) {
@@ -214,9 +200,10 @@ static void quality(FILE *to, const p4_results *r)
     quality_row(to, "same as the original's", values[7], 1, " %");
     quality_row(to, "KL to the original (nats)", values[4], 4, "");
     if (r->pre.tokens > 0) {
-        fprintf(to, "    measured on %s token%s", grouped(text, r->pre.tokens), p4_plural(r->pre.tokens));
-        fprintf(to, r->pre.documents > 0 ? " of %s document%s\n" : "\n", grouped(text, r->pre.documents),
-                p4_plural(r->pre.documents));
+        fprintf(to, "    measured on %s token%s", p4_format_count(text, r->pre.tokens),
+                p4_plural(r->pre.tokens));
+        fprintf(to, r->pre.documents > 0 ? " of %s document%s\n" : "\n",
+                p4_format_count(text, r->pre.documents), p4_plural(r->pre.documents));
     }
     fprintf(to, "\n");
 }
@@ -261,8 +248,8 @@ static void reconstruction(FILE *to, const p4_reconstruction *r)
         fprintf(
             to,
             "  Reconstruction  %s step%s a block on %s token%s, %s; error of the last block %.4g -> %.4g\n",
-            grouped(steps, r->steps), p4_plural(r->steps), grouped(tokens, r->tokens), p4_plural(r->tokens),
-            duration(seconds, r->seconds), r->losses[r->losses_count - 1].before,
+            p4_format_count(steps, r->steps), p4_plural(r->steps), p4_format_count(tokens, r->tokens),
+            p4_plural(r->tokens), duration(seconds, r->seconds), r->losses[r->losses_count - 1].before,
             r->losses[r->losses_count - 1].after);
     }
 }
@@ -278,8 +265,9 @@ static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
     snprintf(epochs, sizeof epochs, "%.*f epoch%s", whole ? 0 : 2, tuning->epochs_completed,
              tuning->epochs_completed == 1.0 ? "" : "s");
     fprintf(to, "  Fine-tuning     %s, %s step%s, %s token%s; best perplexity %s\n", epochs,
-            grouped(steps, tuning->steps), p4_plural(tuning->steps), grouped(tokens, tuning->tokens),
-            p4_plural(tuning->tokens), cell(best, tuning->best_perplexity, 3, ""));
+            p4_format_count(steps, tuning->steps), p4_plural(tuning->steps),
+            p4_format_count(tokens, tuning->tokens), p4_plural(tuning->tokens),
+            cell(best, tuning->best_perplexity, 3, ""));
 }
 
 /* The layer whose experts got the most different numbers of tokens. */

@@ -128,7 +128,7 @@ static p4_rc plan_on(const p4_batch_plans *plans, p4_batch_plan *plan, int width
     plan->rank_bytes[width] = p4_plan_node_needs(&made) / p4_plan_node_ranks(&made);
     if (width == 0) {
         plan->params = made.params;
-        plan->disk_bytes = made.disk.outputs + made.disk.kept + made.disk.scratch;
+        plan->disk_bytes = made.disk.outputs + made.disk.kept * made.disk.checkpoint + made.disk.scratch;
         plan->device_bytes = 0;
         for (int64_t i = 0; made.on_gpu && i < made.rank_plans_count; i++) {
             double bytes;

@@ -1,7 +1,9 @@
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "jobs/stages/stages.h"
+#include "src/leaf/count.h"
 #include "src/leaf/names.h"
 
 /* Which experts no token was routed to. Local. */
@@ -37,6 +39,7 @@ static p4_rc say_loads(const p4_run *run)
 
 p4_rc p4_stage_calibrate(p4_run *run)
 {
+    char tokens[P4_COUNT_BYTES];
     const p4_windows *windows = &run->calibration;
     if (run->config.calibration_samples == 0) {
         INFO("      off (calibration_samples is 0)");
@@ -45,8 +48,8 @@ p4_rc p4_stage_calibrate(p4_run *run)
     p4_pipeline_plan plan = p4_settings_pipeline(&run->config, windows->T);
     p4_rc rc = p4_statistics_collect(&run->statistics, &run->compute, &run->original, &plan, windows);
     if (rc == P4_OK) {
-        INFO("      statistics of every projection over %.0f tokens, loss %.4f", run->statistics.tokens,
-             run->statistics.loss);
+        INFO("      statistics of every projection over %s tokens, loss %.4f",
+             p4_format_count(tokens, llround(run->statistics.tokens)), run->statistics.loss);
         rc = p4_agree(run->compute.group, say_loads(run));
     }
     return rc;

@@ -5,6 +5,7 @@
 
 #include "jobs/metrics.h"
 #include "jobs/stages/stages.h"
+#include "src/leaf/count.h"
 
 /* A text to evaluate on. */
 typedef struct text {
@@ -82,16 +83,16 @@ static p4_rc evaluate_original(p4_run *run, const text *t)
     p4_evaluation *pre = t->pre;
     TRY(p4_evaluate_original(&evaluator, pre));
     char perplexity[P4_NUMBER_BYTES], low[P4_NUMBER_BYTES], high[P4_NUMBER_BYTES],
-        interval[96] = "", prefix[P4_SET_NAME_BYTES + 16];
+        interval[96] = "", prefix[P4_SET_NAME_BYTES + 16], tokens[P4_COUNT_BYTES], documents[P4_COUNT_BYTES];
     if (isfinite(pre->perplexity_low)) {
         snprintf(interval, sizeof interval, " (95 %% interval: %s to %s)",
                  p4_format_number(low, pre->perplexity_low, 3),
                  p4_format_number(high, pre->perplexity_high, 3));
     }
-    INFO("      %sloss %.4f, perplexity %s%s, accuracy %.2f %% over %lld prediction%s of %lld document%s",
+    INFO("      %sloss %.4f, perplexity %s%s, accuracy %.2f %% over %s prediction%s of %s document%s",
          prefix_of(prefix, t), pre->loss, p4_format_number(perplexity, pre->perplexity, 3), interval,
-         100.0 * pre->accuracy, (long long)pre->tokens, p4_plural(pre->tokens), (long long)pre->documents,
-         p4_plural(pre->documents));
+         100.0 * pre->accuracy, p4_format_count(tokens, pre->tokens), p4_plural(pre->tokens),
+         p4_format_count(documents, pre->documents), p4_plural(pre->documents));
     warn_of_guessing(run, t);
     TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, "pre", t->set, pre));
 done:

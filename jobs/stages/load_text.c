@@ -10,6 +10,7 @@
 #include "jobs/text_files.h"
 #include "jobs/train/windows.h"
 #include "src/config.h"
+#include "src/leaf/count.h"
 
 static p4_windowing windowing(const p4_run *run)
 {
@@ -326,6 +327,7 @@ p4_rc p4_load_text(p4_run *run)
     const p4_config *c = &run->config;
     p4_group *group = run->compute.group;
     p4_text_files files = {.eval = {.paths = NULL}};
+    char calibrating[P4_COUNT_BYTES], evaluating[P4_COUNT_BYTES], training[P4_COUNT_BYTES];
     choose_text(run);
     TRY_ROOT(group, read_text(run, &files));
     p4_windows_forget_documents(&run->calibration); /* only what is evaluated is told apart by documents */
@@ -348,9 +350,11 @@ p4_rc p4_load_text(p4_run *run)
                     run->reconstruction.count);
     }
     warn_of_few(c, "eval_samples", c->eval_samples, run->eval.count);
-    INFO("      windows of %d tokens: %lld to calibrate, %lld to evaluate, %lld to train on",
-         c->calibration_sequence_length, (long long)(c->calibration_samples > 0 ? run->calibration.count : 0),
-         (long long)run->eval.count, (long long)(run->train != NULL ? p4_training_set_count(run->train) : 0));
+    INFO("      windows of %d tokens: %s to calibrate, %s to evaluate, %s to train on",
+         c->calibration_sequence_length,
+         p4_format_count(calibrating, c->calibration_samples > 0 ? run->calibration.count : 0),
+         p4_format_count(evaluating, run->eval.count),
+         p4_format_count(training, run->train != NULL ? p4_training_set_count(run->train) : 0));
     say_sets(run);
     if (group->rank == 0) {
         say_mixture("calibration text", &files.calibration.mixture, &c->calibration_files);

@@ -3,6 +3,7 @@
 #include "jobs/metrics.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
+#include "src/leaf/count.h"
 
 static p4_rc keep_blocks(void *user, const p4_block_loss *loss)
 {
@@ -31,6 +32,7 @@ p4_rc p4_stage_reconstruct(p4_run *run)
     const p4_config *c = &run->config;
     const p4_windows *windows = &run->reconstruction;
     p4_group *group = run->compute.group;
+    char count[P4_COUNT_BYTES];
     if (windows->count == 0) {
         INFO("      off (%s)", !c->reconstruct             ? "reconstruct is false"
                                : !p4_settings_quantizes(c) ? "quantizer is \"none\""
@@ -47,9 +49,9 @@ p4_rc p4_stage_reconstruct(p4_run *run)
     if (!run->compute.ops->host_memory) {
         p4_original_unload(&run->original); /* its memory is for training; blocks are read from the files */
     }
-    INFO("      %lld step%s per block of %lld x %lld tokens, out of %lld window%s", (long long)plan.steps,
+    INFO("      %lld step%s per block of %lld x %lld tokens, out of %s window%s", (long long)plan.steps,
          p4_plural(plan.steps), (long long)p4_min_i64(plan.sequences, windows->count), (long long)windows->T,
-         (long long)windows->count, p4_plural(windows->count));
+         p4_format_count(count, windows->count), p4_plural(windows->count));
     if (run->masters.of == NULL) {
         TRY_ALL(group, p4_masters_open(&run->masters, &run->original.hf.model));
     }

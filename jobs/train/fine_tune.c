@@ -7,6 +7,7 @@
 #include "io/json/evaluation.h"
 #include "io/out/report.h"
 #include "jobs/train/evaluate.h"
+#include "src/leaf/count.h"
 
 /* What the steps share. */
 typedef struct tuning {
@@ -245,12 +246,13 @@ static void say_plan(const tuning *t)
 {
     const p4_train_plan *plan = t->tuner->plan;
     p4_trainer_memory bytes = p4_trainer_bytes(&t->trainer);
-    char masters[32], codes[32], activations[32], teacher[32];
+    char masters[32], codes[32], activations[32], teacher[32], steps[P4_COUNT_BYTES];
     bool distills = p4_teacher_is_open(&t->trainer.teacher);
-    INFO("      %lld step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
+    INFO("      %s step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
          "activations %s%s%s",
-         (long long)t->trainer.steps.total, p4_plural(t->trainer.steps.total), (long long)plan->sequences,
-         (long long)plan->T, p4_format_bytes(masters, (double)t->trainer.optim.memory_bytes),
+         p4_format_count(steps, t->trainer.steps.total), p4_plural(t->trainer.steps.total),
+         (long long)plan->sequences, (long long)plan->T,
+         p4_format_bytes(masters, (double)t->trainer.optim.memory_bytes),
          p4_format_bytes(codes, (double)bytes.codes_bytes),
          p4_format_bytes(activations, (double)(bytes.activations_bytes + bytes.staging_bytes)),
          distills ? ", teacher " : "", distills ? p4_format_bytes(teacher, (double)bytes.teacher_bytes) : "");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "src/leaf/base.h"
+#include "src/leaf/count.h"
 #include "src/leaf/escape.h"
 #include "src/leaf/log_sink.h"
 
@@ -114,9 +115,15 @@ static void describe(char line[LINE_BYTES], const p4_progress *p, const char *no
     double rate = elapsed > 0 ? (p->done - p->from) / elapsed : 0;
     double left = rate > 0 ? (p->total - p->done) / rate : 0;
     double percent = p->total > 0 ? 100.0 * p->done / p->total : 100.0;
-    char amount[96], speed[96], times[80], left_text[32], run_text[32];
-    snprintf(amount, sizeof amount, "%.0f/%.0f %s (%.0f %%)", p->done, p->total, p->unit, percent);
-    snprintf(speed, sizeof speed, ", %.*f %s/s", rate < 100 ? 2 : 0, rate, p->unit);
+    char amount[96], speed[96], times[80], left_text[32], run_text[32], done[P4_COUNT_BYTES],
+        total[P4_COUNT_BYTES];
+    snprintf(amount, sizeof amount, "%s/%s %s (%.0f %%)", p4_format_count(done, llround(p->done)),
+             p4_format_count(total, llround(p->total)), p->unit, percent);
+    if (rate < 100) {
+        snprintf(speed, sizeof speed, ", %.2f %s/s", rate, p->unit);
+    } else {
+        snprintf(speed, sizeof speed, ", %s %s/s", p4_format_count(done, llround(rate)), p->unit);
+    }
     snprintf(times, sizeof times, isnan(p->after_s) ? ", %s left" : ", %s left (run %s)",
              format_left(left_text, left), format_left(run_text, left + p->after_s));
     for (int form = 0; form < 3; form++) {

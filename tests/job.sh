@@ -6,9 +6,10 @@
 # How many checks run at once. A test has two cores (PROCESSORS in CMakeLists.txt), and more than half of the start-up time of
 # an MPI program is waiting.
 SLOTS=3
-# Only a hang takes this long: the slowest command under this limit takes 3 s on two idle cores, the longest plan 15 s.
-HANG_S=120
-PLAN_HANG_S=600
+# Only a hang takes this long: the slowest command under this limit takes 3 s on two idle cores, the longest plan 15 s; with twenty
+# processes for two cores thirty times as long.
+HANG_S=400
+PLAN_HANG_S=1200
 spawned=0 # since the last join
 
 # spawn FUNCTION ARGUMENT...: runs it in the background, in an empty directory of its own and under set -e, once one of the SLOTS

@@ -2,8 +2,9 @@
 # Distillation from the original: the teacher is the same wherever it lives and on any number of ranks, the model comes closer to
 # it, and what cannot work or has no effect is said.
 #
-# Bounds, relative: losses and gradient norm of the first step 1e-6; the loss after three steps 5e-3, as a weight that a last digit
-# moves over the threshold of its row changes all that follows.
+# Bounds, relative: losses and gradient norm of the first step, which begins from the same bits, 1e-6; the loss after three steps 1e-3
+# (3e-7 was seen), as a weight that a last digit moves over the threshold of its row changes all that follows. Without distillation it
+# is 5e-3 away.
 set -eu
 . "$(dirname "$0")/job.sh"
 cd "$TMP"
@@ -16,7 +17,7 @@ cat >cfg.json <<JSON
   "eval_samples": 6, "calibration_samples": 6,
   "calibration_batch_size": 3, "calibration_sequence_length": 64, "global_batch_tokens": 448, "micro_batch_size": 2,
   "fine_tune_max_steps": 3, "fine_tune_threshold": 0, "fine_tune_lr": 3e-3, "warmup_steps": 2, "log_every": 1,
-  "enable_grokfast": false, "quantizer": "absmean", "sparsity_threshold": 0.5,
+  "enable_grokfast": false, "quantizer": "absmean", "sparsity_threshold": 0.5, "reconstruct": false,
   "threads_per_rank": 1, "num_workers": 2, "seed": 5, "distill": 0.9
 }
 JSON
@@ -61,7 +62,7 @@ same() { # same RUN_A RUN_B
         awk -v a="$a" -v b="$b" 'BEGIN {exit !(a > 0 && (a - b) ^ 2 <= (1e-6 * a) ^ 2)}' ||
             fail "$1 and $2: $key of the first step: $a and $b" "$2"
     done
-    "$TOOL_COMPARE" "$1" "$2" losses 5e-3
+    "$TOOL_COMPARE" "$1" "$2" losses 1e-3
 }
 said() { # said TEXT NAME
     grep -qF -- "$1" "runs/$2/log" || fail "expected \"$1\"" "$2"
@@ -90,7 +91,7 @@ less "$(figure longer 12 kl)" "$(awk "BEGIN {print 0.8 * $(figure longer 1 kl)}"
 
 # Without distillation there is no KL, and the result is another.
 [ "$(figure plain 1 kl)" = '' ] && grep -q '"kind":"train".*"kl":null' plain/metrics.jsonl || fail 'a KL without a teacher' plain
-if "$TOOL_COMPARE" one plain losses 5e-3 2>/dev/null; then fail 'distillation changed nothing' one; fi
+if "$TOOL_COMPARE" one plain losses 1e-3 2>/dev/null; then fail 'distillation changed nothing' one; fi
 said 'key "distill_temperature" has no effect while distill is 0' plain
 said 'key "distill": 0.9 has no effect: enable_fine_tuning is false' vain
 said 'key "distill_top_k" has no effect unless distill_teacher is "cached"' vain

@@ -23,6 +23,22 @@ static void expect(const char *model_path, const char *output_path, const char *
            config.output_path, want);
 }
 
+/* Today, or the day that it has become meanwhile. */
+static void test_date(void)
+{
+    char before[32] = "", after[32] = "";
+    struct tm local;
+    time_t now = time(NULL);
+    EXPECT(localtime_r(&now, &local) != NULL && strftime(before, sizeof before, "runs-%Y-%m-%d", &local) > 0,
+           "date");
+    EXPECT_OK(expand("m", "runs-{date}"));
+    now = time(NULL);
+    EXPECT(localtime_r(&now, &local) != NULL && strftime(after, sizeof after, "runs-%Y-%m-%d", &local) > 0,
+           "date");
+    EXPECT(strcmp(config.output_path, before) == 0 || strcmp(config.output_path, after) == 0,
+           "found %s, expected %s", config.output_path, before);
+}
+
 static void clear_job(void)
 {
     static const char *const variables[] = {"SLURM_JOB_ID", "PBS_JOBID",           "LSB_JOBID",
@@ -35,18 +51,12 @@ static void clear_job(void)
 
 static void test_values(void)
 {
-    char date[32], want[64];
-    struct tm local;
-    time_t now = time(NULL);
     clear_job();
     expect("m", "plain/out", "plain/out");
     expect("models/llama-1B//", "out/{model}", "out/llama-1B");
     expect("m", "{model}{model}", "mm");
     expect("cache/models--org--name", "{model}", "org--name");
     expect("cache/models--org--name/snapshots/0123abc", "a/{model}/b", "a/org--name/b");
-    EXPECT(localtime_r(&now, &local) != NULL && strftime(date, sizeof date, "%Y-%m-%d", &local) > 0, "date");
-    snprintf(want, sizeof want, "runs-%s", date);
-    expect("m", "runs-{date}", want);
     EXPECT_REFUSED(expand("m", "{jobid}"),
                    "found \"{jobid}\", but this is no batch job: none of SLURM_JOB_ID");
     EXPECT_REFUSED(expand("m", "{taskid}"), "found \"{taskid}\", but this is no task of a job array");
@@ -87,6 +97,7 @@ static void test_names(void)
 
 int main(void)
 {
+    test_date();
     test_values();
     test_names();
     return TEST_END();

@@ -159,9 +159,8 @@ static void factor(rig *r, problem *p, double damping, bool definite)
     EXPECT(found == definite, "with a damping of %g a factor is %s", damping, found ? "found" : "not found");
 }
 
-/* F above its diagonal of ones, where F D F' is the damped H, against a factorization in double; what the op
- * gives is that rounded to fp32. (F D F' of the rounded F is as far from H as the condition of H makes it.)
- */
+/* F, where F D F' is the damped H, is a factorization in double that is rounded to fp32. (The distance of F D
+ * F' from H grows with the condition of H.) */
 static void check_factor(rig *r, problem *p, double damping)
 {
     int64_t C = p->cols;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run_fuzzer.sh PROGRAM CORPUS SECONDS: runs a libFuzzer program over its kept corpus, then SECONDS on inputs of its
 # own. What it finds new stays in a folder that is gone afterwards; an input that breaks it is printed and kept in
-# ./fuzz-findings. A dictionary beside the corpus (CORPUS.dict) is used.
+# ./fuzz-findings. A dictionary beside the corpus (CORPUS.dict) is used. P4_FUZZ_SEED=NUMBER: other inputs than those of seed 1.
 set -eu
 program=$1
 corpus=$2
@@ -10,7 +10,7 @@ seconds=$3
 found=$(mktemp -d "${TMPDIR:-/tmp}/phase4-fuzz.XXXXXX")
 trap 'rm -rf "$found"' EXIT
 mkdir -p fuzz-findings
-options=(-timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 -verbosity=0)
+options=("-seed=${P4_FUZZ_SEED:-1}" -timeout=100 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 -verbosity=0)
 options+=("-artifact_prefix=$PWD/fuzz-findings/$(basename "$program")-")
 [ ! -f "$corpus.dict" ] || options+=("-dict=$corpus.dict")
 export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1}

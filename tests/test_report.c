@@ -66,6 +66,8 @@ static void fill_evaluations(p4_results *r)
         (p4_evaluation){.loss = 7.0379, .perplexity = 1139.0, .accuracy = 0.1, .kl = 4.2, .tokens = 100352};
     r->final =
         (p4_evaluation){.loss = 2.9, .perplexity = 18.1741, .accuracy = 0.42, .kl = 0.3, .tokens = 100352};
+    r->post.degradation_low = 60.1234; /* in percent wider than a column with a decimal */
+    r->post.degradation_high = 66.5;
     r->pre.agreement = r->post.agreement = NAN;
     r->final.agreement = 0.875;
     r->final.perplexity_low = 17.4;
@@ -287,9 +289,9 @@ static void test_table(void)
         "    fp16 model                 out/dequantized_fp16 (primary)\n\n",
         "95 % interval",
         "16.90..18.40",
-        "bits a byte                      0.8125",
-        "perplexity a word                61.500",
-        "2.1..3.5 %",
+        "bits per byte                    0.8125",
+        "perplexity per word              61.500",
+        "- 6012..6650 %   2.1..3.5 %\n",
         "measured on 100,352 tokens of 57 documents",
         "PASSED: perplexity rose by 2.8 % (95 % interval: +2.1 to +3.5 %), a rise of 10.0 % is allowed"};
     expect_in_table(&results, passed, sizeof passed / sizeof passed[0]);

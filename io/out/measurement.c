@@ -74,9 +74,9 @@ static void figures(FILE *to, const p4_evaluation *const columns[4])
     row(to, "perplexity", perplexity, 3, 1);
     row(to, "  95 % interval from", low, 3, 1);
     row(to, "  to", high, 3, 1);
-    row(to, "bits a byte", bits, 4, 1);
-    row(to, "perplexity a word", words, 3, 1);
-    row(to, "loss (nats a token)", loss, 4, 1);
+    row(to, "bits per byte", bits, 4, 1);
+    row(to, "perplexity per word", words, 3, 1);
+    row(to, "loss (nats per token)", loss, 4, 1);
     row(to, "next token right (%)", accuracy, 2, 100);
     row(to, "same as the original's (%)", agreement, 2, 100);
     row(to, "KL to the original (nats)", kl, 4, 1);

@@ -9,7 +9,7 @@
 #include "src/leaf/count.h"
 #include "src/plan.h"
 
-enum { CELL_BYTES = 48 };
+enum { CELL_BYTES = 48, COLUMN = 12 };
 static const double WORTH_A_LINE = 0.01; /* of the whole time, what a stage takes to be listed */
 
 /* A number with its decimals and unit, "-" when it was not measured. */
@@ -145,16 +145,23 @@ static void quality_row(FILE *to, const char *label, const double values[3], int
             cell(text[1], values[1], decimals, unit), cell(text[2], values[2], decimals, unit));
 }
 
-/* From `low` to `high`, each with as many digits as a column has room for. */
+/* From `low` to `high`, with as many decimals, `most` at most, as a column has room for. */
+static void interval_cell(char text[CELL_BYTES], double low, double high, int most, const char *unit)
+{
+    int decimals = most + 1;
+    do {
+        char from[P4_NUMBER_BYTES], until[P4_NUMBER_BYTES];
+        decimals--;
+        snprintf(text, CELL_BYTES, isnan(low) ? "-" : "%.16s..%.16s%s", p4_format_number(from, low, decimals),
+                 p4_format_number(until, high, decimals), unit);
+    } while (strlen(text) > COLUMN && decimals > 0);
+}
+
 static void interval_row(FILE *to, const double low[3], const double high[3], const char *unit)
 {
     char text[3][CELL_BYTES];
     for (int i = 0; i < 3; i++) {
-        int decimals = fabs(high[i]) < 10 ? 3 : fabs(high[i]) < 100 ? 2 : fabs(high[i]) < 1000 ? 1 : 0;
-        char from[P4_NUMBER_BYTES], until[P4_NUMBER_BYTES];
-        decimals = unit[0] != '\0' && decimals > 1 ? 1 : decimals;
-        snprintf(text[i], CELL_BYTES, isnan(low[i]) ? "-" : "%.16s..%.16s%s",
-                 p4_format_number(from, low[i], decimals), p4_format_number(until, high[i], decimals), unit);
+        interval_cell(text[i], low[i], high[i], unit[0] != '\0' ? 1 : 3, unit);
     }
     fprintf(to, "    %-26s %12s %12s %12s\n", "  95 % interval", text[0], text[1], text[2]);
 }
@@ -166,7 +173,7 @@ static void intervals(FILE *to, const p4_evaluation *const e[3], bool of_change)
         low[i] = of_change ? 100.0 * e[i]->degradation_low : e[i]->perplexity_low;
         high[i] = of_change ? 100.0 * e[i]->degradation_high : e[i]->perplexity_high;
     }
-    if (!isnan(low[of_change ? 2 : 0])) {
+    if (!isnan(low[0]) || !isnan(low[1]) || !isnan(low[2])) {
         interval_row(to, low, high, of_change ? " %" : "");
     }
 }
@@ -191,10 +198,10 @@ static void quality(FILE *to, const p4_results *r)
     intervals(to, e, false);
     quality_row(to, "  change", values[1], 1, " %");
     intervals(to, e, true);
-    quality_row(to, "loss (nats a token)", values[2], 4, "");
+    quality_row(to, "loss (nats per token)", values[2], 4, "");
     if (!isnan(values[5][0])) {
-        quality_row(to, "bits a byte", values[5], 4, "");
-        quality_row(to, "perplexity a word", values[6], 3, "");
+        quality_row(to, "bits per byte", values[5], 4, "");
+        quality_row(to, "perplexity per word", values[6], 3, "");
     }
     quality_row(to, "next token guessed right", values[3], 1, " %");
     quality_row(to, "same as the original's", values[7], 1, " %");

@@ -16,7 +16,8 @@ extern "C" {
 /* Plain data but for fine_tuning.history, reconstruction.losses, experts.tokens and two lists of the
  * provenance. A number that was not measured is NaN in memory and null in JSON; MB = 2^20 bytes. */
 
-/* Intervals hold 95 %, by the bootstrap over documents; with fewer documents, over windows. */
+/* 95 % confidence intervals, bootstrapped over documents, or over windows where there are fewer than 10
+ * documents. */
 enum { P4_FEWEST_DOCUMENTS = 10 };
 
 typedef struct p4_evaluation {

@@ -61,7 +61,7 @@ p4_rc p4_check_run(p4_run *run, bool alone, bool measures)
         p4_findings_add(&f, has_model ? p4_exports_check(&run->config, &run->original.hf, run->tokenizer)
                                       : P4_OK);
         if (f.errors == 0) {
-            p4_findings_add(&f, p4_check_time(run, &outlook, measures));
+            p4_check_time(run, &outlook, measures);
         }
     }
     if (f.errors > 0) {

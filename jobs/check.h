@@ -26,11 +26,14 @@ typedef struct p4_outlook {
 
 /* check_output.c: the output directory, and files that go along. has_model: the model is open. Rank 0. */
 void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *findings);
-/* check_time.c: says how long the run will take by its plan and, where it is long, which keys make it
- * shorter. Sets run->planned_s. Rank 0. */
 /* What the run puts on the disk. */
 p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook);
-p4_rc p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures);
+/* check_time.c: says how long the run will take by its plan and, where it is long, which keys make it
+ * shorter. Sets run->planned_s. Rank 0. */
+void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures);
+/* check_text.c: can windows be evaluated as eval_bos and eval_stride say? held_out: they are set aside from
+ * the calibration data. The original is open. Local. */
+p4_rc p4_check_protocol(const p4_run *run, bool held_out);
 /* check_text.c: text, tokens and tokenizer, and settings that depend on how much there is. Rank 0. */
 void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *findings);
 /* check_memory.c: this rank's memory on its node and its device. Keys that leave open how much is taken

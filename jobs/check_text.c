@@ -200,8 +200,7 @@ static void check_amounts(const p4_run *run, const p4_text_files *files, const i
     }
 }
 
-/* How windows are evaluated, where any are. */
-static p4_rc check_protocol(const p4_run *run, bool held_out)
+p4_rc p4_check_protocol(const p4_run *run, bool held_out)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
@@ -231,7 +230,7 @@ void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
     check_files(run, &files.train, has_model, 0, &windows[P4_SPLIT_TRAIN], f);
     check_sets(run, &files, has_model, f);
     if (has_model) {
-        p4_findings_add(f, check_protocol(run, files.eval.held_out));
+        p4_findings_add(f, p4_check_protocol(run, files.eval.held_out));
     }
     if (f->errors == before) {
         p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));

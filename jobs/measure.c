@@ -10,6 +10,7 @@
 #include "io/json/evaluation.h"
 #include "io/out/outputs.h"
 #include "io/out/report.h"
+#include "jobs/check.h"
 #include "jobs/model_file.h"
 #include "jobs/stages/stages.h"
 #include "jobs/text_files.h"
@@ -106,6 +107,14 @@ static p4_rc read_config(p4_run *run, p4_artifact_reader *reader, const char *fi
     TRY(p4_model_file_config(c, reader, file));
     c->device = P4_DEVICE_AUTO;
     c->threads_per_rank = 0;
+    bool other_text = false, other_sets = false;
+    for (int i = 0; i < count; i++) {
+        other_text = other_text || strncmp(overrides[i], "eval_files=", 11) == 0;
+        other_sets = other_sets || strncmp(overrides[i], "eval_sets=", 10) == 0;
+    }
+    if (other_text && !other_sets) { /* the run's sets are not what was asked for, nor need they be here */
+        c->eval_sets = (p4_sets){.count = 0};
+    }
     for (int i = 0; i < count; i++) {
         TRY(set_key(c, overrides[i]));
     }
@@ -257,9 +266,10 @@ done:
 
 /* Of the text, only what is evaluated on: where that is set aside from calibration data, as the run did it.
  * Rank 0. */
-static p4_rc choose_text(p4_config *c)
+static p4_rc choose_text(p4_run *run)
 {
     p4_rc rc = P4_OK;
+    p4_config *c = &run->config;
     p4_text_files files = {.eval = {.paths = NULL}};
     TRY(p4_text_files_find_split(&files, c, P4_SPLIT_EVAL));
     bool held_out = files.eval.held_out;
@@ -267,6 +277,7 @@ static p4_rc choose_text(p4_config *c)
           "key \"eval_files\": found none, and the run evaluated on windows that it set aside from its "
           "training "
           "data; expected files to evaluate on");
+    TRY(p4_check_protocol(run, held_out));
     if (!held_out) {
         c->calibration_samples = 0;
         c->reconstruct = false;
@@ -357,7 +368,7 @@ static p4_rc measure(p4_run *run, p4_measurement *m, p4_group *group, p4_artifac
           run->config.calibration_sequence_length, (long long)model->arch.positions);
     TRY_ALL(group, p4_net_check_device(run->compute.ops, run->compute.device, model));
     TRY_ROOT(group, find_tokenizer(run, reader, m->path));
-    TRY_ROOT(group, choose_text(&run->config));
+    TRY_ROOT(group, choose_text(run));
     p4_group_bcast(group, &run->config, sizeof run->config, 0);
     TRY(p4_load_text(run));
     m->windows = run->eval.count;

@@ -52,6 +52,7 @@ static double training_bytes(const p4_plan_input *in)
         const p4_param *p = &model->params[i];
         int moments = o->muon && p4_role_is_matrix(p->role) ? 1 : 2;
         bytes += (4 + state * (moments + (o->grokfast ? 1 : 0))) * (double)(p->rows * p->cols);
+        bytes += in->config->learn_scales && p->ternary ? 12.0 * (double)p4_param_scale_count(p) : 0;
     }
     return bytes;
 }

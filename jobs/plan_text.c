@@ -102,8 +102,9 @@ static void measure_sets(p4_plan_windows *w, const p4_config *c, const p4_text_f
     for (int i = 0; i < c->eval_sets.count; i++) {
         amount a = measure(&files->sets[i], V);
         int64_t most = p4_windows_in(p4_max_i64(0, a.tokens), c->calibration_sequence_length, c->eval_stride);
-        w->sets += a.tokens < 0 ? c->eval_samples : p4_min_i64(c->eval_samples, most);
-        w->text_bytes += a.bytes;
+        int64_t windows = a.tokens < 0 ? c->eval_samples : p4_min_i64(c->eval_samples, most);
+        w->sets += windows;
+        w->text_bytes += bytes_for(&a, (double)(windows * c->calibration_sequence_length));
     }
 }
 

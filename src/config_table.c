@@ -99,8 +99,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(eval_bos), BOTH(0),
      .help = "Evaluation windows begin with the model's bos_token_id, in the place of their first token."},
     {FIELD(eval_stride), BOTH(0), RANGE(0, (1 << 20) - 1),
-     .help = "Tokens between the starts of evaluation windows, of which only the last eval_stride tokens each are "
-             "scored; 0: windows do not overlap."},
+     .help = "Tokens between the starts of windows; each scores its last eval_stride tokens; 0: no overlap."},
     {FIELD(calibration_batch_size), BOTH(4), RANGE(1, 65536),
      .help = "Windows per batch of evaluation and calibration."},
     {FIELD(calibration_sequence_length), BOTH(512), RANGE(2, 1 << 20),

@@ -37,6 +37,11 @@ awk -v exact="$(kl exact)" -v gptq="$(kl gptq)" -v cd="$(kl gptq-cd)" 'BEGIN {
 }'
 grep -q '"method":.*"gptq-cd"' gptq-cd/compression_metadata.json
 
+# Nothing wanted of the widest projection, or of any.
+run narrow 2 quantizer=gptq preserve_layers='["*down_proj*"]'
+run kept 2 quantizer=gptq preserve_layers='["*proj*"]'
+cmp narrow/dequantized_fp16/config.json gptq/dequantized_fp16/config.json
+
 run tuned 2 quantizer=gptq enable_fine_tuning=true
 grep -q '"steps":.*3,' tuned/results.json
 

@@ -37,7 +37,7 @@ until grep -qs '"kind":"train"' out/metrics.jsonl; do
     [ "$(ended)" -lt 4 ] || { cat log.* >log; fail 'no run was let in'; }
     sleep 0.1
 done
-for _ in $(seq 1 1200); do # only if two were let in does it take so long
+for _ in $(seq 1 4000); do # only if two were let in does it take so long
     [ "$(ended)" -lt 3 ] || break
     sleep 0.1
 done

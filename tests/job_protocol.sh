@@ -86,3 +86,15 @@ refused 'key "eval_stride": found 5, expected 0 where windows are set aside' eva
 sed -i 's/"bos_token_id": 0/"bos_token_id": null/' gpt2/config.json
 refused 'key "eval_bos": found true, but config.json of gpt2 names no bos_token_id' eval_bos=true
 "$PHASE4_MPI" -q cfg.json eval_bos=true eval_samples=0 eval_files=[] >log 2>&1 || complain 'eval_bos without an evaluation'
+
+# So does phase4_evaluate: a model without BOS, and windows that the run set aside.
+"$PHASE4_MPI" -q cfg.json output_path=plain >log 2>&1 || complain 'a model without BOS'
+"$PHASE4_MPI" -q cfg.json output_path=aside eval_files=[] eval_samples=3 >log 2>&1 || complain 'windows set aside'
+unfit() { # unfit WORDS OUTPUT key=value
+    local status=0
+    "$PHASE4_EVALUATE" "$2" "$3" >log 2>&1 || status=$?
+    [ $status = 2 ] || complain "phase4_evaluate $2 $3: status $status, expected 2"
+    [ "$(grep -cF -- "$1" log)" = 1 ] || complain "phase4_evaluate $2 $3: expected \"$1\" in one line"
+}
+unfit 'key "eval_bos": found true, but config.json of ' plain eval_bos=true
+unfit 'key "eval_stride": found 5, expected 0 where windows are set aside' aside eval_stride=5

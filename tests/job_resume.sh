@@ -251,10 +251,16 @@ newest=torn/checkpoints/$(tail -n 1 <<<"$complete")
 older=torn/checkpoints/$(tail -n 2 <<<"$complete" | head -n 1)
 [ "$newest" != "$older" ] || fail "torn: one checkpoint only"
 step=${newest##*/}
-flip() { # flip FILE: other bytes in its middle
-    local bytes
-    bytes=$(stat -c %s "$1")
-    printf '\125\252\125\252\125' | dd of="$1" bs=1 seek=$((bytes / 2)) conv=notrunc status=none
+flip() { # flip FILE: another bit in the middle of its numbers; between them HDF5 leaves bytes that nobody reads
+    python3 - "$1" <<'END'
+import re, sys
+with open(sys.argv[1], "r+b") as file:
+    data = file.read()
+    numbers = [match.start() for match in re.finditer(rb"[^\0]{128}", data)]
+    at = numbers[len(numbers) // 2] + 64
+    file.seek(at)
+    file.write(bytes([data[at] ^ 1]))
+END
 }
 damage() { # damage WHAT WORDS COMMAND...: the newest of a copy is refused with these words, the one before it used
     local what=$1 words=$2

@@ -17,7 +17,7 @@
 #include "src/leaf/hash.h"
 #include "src/phase4.h"
 
-enum { ID_BYTES = 8, KEY_BYTES = 96, VALUE_BYTES = 40, LAST_VALUES = 64 };
+enum { ID_BYTES = 8, KEY_BYTES = 96, VALUE_BYTES = 40, LAST_VALUES = 64 + 16 * P4_SETS_MAX };
 
 typedef struct value {
     char key[KEY_BYTES], json[VALUE_BYTES];

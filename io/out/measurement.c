@@ -78,7 +78,7 @@ static void figures(FILE *to, const p4_evaluation *const columns[4])
     row(to, "perplexity per word", words, 3, 1);
     row(to, "loss (nats per token)", loss, 4, 1);
     row(to, "next token right (%)", accuracy, 2, 100);
-    row(to, "same as the original's (%)", agreement, 2, 100);
+    row(to, "agrees with original (%)", agreement, 2, 100);
     row(to, "KL to the original (nats)", kl, 4, 1);
     row(to, "predictions", tokens, 0, 1);
 }

@@ -64,6 +64,9 @@ p4_rc p4_metadata_read(p4_metadata *metadata, const char *directory);
 /* From text in memory; `source` names it in messages. */
 p4_rc p4_metadata_parse(p4_metadata *metadata, const char *json, size_t json_bytes, const char *source);
 
+/* "+2.1 to +3.4", in percent, of an interval of (perplexity - original's) / original's, or "". Returns text.
+ */
+const char *p4_rise_interval(char text[32], double low, double high);
 /* " (95 % interval: +2.1 to +3.4 %)" of the verdict's ratio, or "". Returns text. */
 const char *p4_quality_interval(char text[64], const p4_quality *quality);
 enum { P4_QUALITY_BYTES = 192, P4_SETS_BYTES = P4_SETS_MAX * (P4_SET_NAME_BYTES + 4) + 32 };

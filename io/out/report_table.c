@@ -204,7 +204,7 @@ static void quality(FILE *to, const p4_results *r)
         quality_row(to, "perplexity per word", values[6], 3, "");
     }
     quality_row(to, "next token guessed right", values[3], 1, " %");
-    quality_row(to, "same as the original's", values[7], 1, " %");
+    quality_row(to, "agrees with the original", values[7], 1, " %");
     quality_row(to, "KL to the original (nats)", values[4], 4, "");
     if (r->pre.tokens > 0) {
         fprintf(to, "    measured on %s token%s", p4_format_count(text, r->pre.tokens),

@@ -135,14 +135,21 @@ static const char *signed_percent(char text[24], double ratio)
     return text;
 }
 
+const char *p4_rise_interval(char text[32], double low, double high)
+{
+    char from[24], until[24];
+    text[0] = '\0';
+    if (isfinite(low) && isfinite(high)) {
+        snprintf(text, 32, "%.12s to %.12s", signed_percent(from, low), signed_percent(until, high));
+    }
+    return text;
+}
+
 const char *p4_quality_interval(char text[64], const p4_quality *q)
 {
-    char low[24], high[24];
-    text[0] = '\0';
-    if (isfinite(q->degradation_low) && isfinite(q->degradation_high)) {
-        snprintf(text, 64, " (95 %% interval: %.12s to %.12s %%)", signed_percent(low, q->degradation_low),
-                 signed_percent(high, q->degradation_high));
-    }
+    char range[32];
+    p4_rise_interval(range, q->degradation_low, q->degradation_high);
+    snprintf(text, 64, range[0] != '\0' ? " (95 %% interval: %s %%)" : "", range);
     return text;
 }
 

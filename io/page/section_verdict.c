@@ -394,7 +394,7 @@ void p4_section_quality(FILE *to, const p4_page_run *run)
     }
     put_row(to, run, "next token correct", "accuracy", 100, 2, "&nbsp;%");
     if (!isnan(p4_page_final(run, "agreement"))) {
-        put_row(to, run, "same as the original&#39;s", "agreement", 100, 2, "&nbsp;%");
+        put_row(to, run, "agrees with the original", "agreement", 100, 2, "&nbsp;%");
     }
     put_row(to, run, "KL to the original, nats", "kl", 1, 4, "");
     p4_html_end_table(to);

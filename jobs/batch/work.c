@@ -129,7 +129,7 @@ static void tell_progress(const p4_progress *progress, double left_s, void *user
 
 static void take_results(p4_answer *answer, const p4_results *r)
 {
-    answer->judged = r->final.tokens > 0 || (r->gradient_flow.ran && !r->gradient_flow.passed);
+    answer->judged = p4_results_verdict(r) != P4_VERDICT_NONE;
     answer->passed = r->quality.passed;
     if (answer->judged && !answer->passed) {
         char sets[P4_SETS_BYTES] = "";

@@ -89,10 +89,12 @@ static p4_rc evaluate_original(p4_run *run, const text *t)
                  p4_format_number(low, pre->perplexity_low, 3),
                  p4_format_number(high, pre->perplexity_high, 3));
     }
-    INFO("      %sloss %.4f, perplexity %s%s, accuracy %.2f %% over %s prediction%s of %s document%s",
+    const bool by_window = interval[0] != '\0' && pre->documents < P4_FEWEST_DOCUMENTS;
+    INFO("      %sloss %.4f, perplexity %s%s, accuracy %.2f %% over %s prediction%s of %s document%s%s",
          prefix_of(prefix, t), pre->loss, p4_format_number(perplexity, pre->perplexity, 3), interval,
          100.0 * pre->accuracy, p4_format_count(tokens, pre->tokens), p4_plural(pre->tokens),
-         p4_format_count(documents, pre->documents), p4_plural(pre->documents));
+         p4_format_count(documents, pre->documents), p4_plural(pre->documents),
+         by_window ? ", the interval by windows" : "");
     warn_of_guessing(run, t);
     TRY_ROOT(run->compute.group, p4_metrics_add_evaluation(run, "pre", t->set, pre));
 done:
@@ -107,12 +109,11 @@ static p4_rc evaluate_packed(p4_run *run, const text *t, const char *stage, p4_e
     TRY(p4_evaluate_packed(&evaluator, &run->packed, true, quality));
     char perplexity[P4_NUMBER_BYTES], change[128] = "", prefix[P4_SET_NAME_BYTES + 16];
     if (isfinite(pre->perplexity) && isfinite(quality->perplexity)) {
-        p4_quality of = {.degradation_low = quality->degradation_low,
-                         .degradation_high = quality->degradation_high};
-        char interval[64];
-        snprintf(change, sizeof change, " (%+.1f %%)%s",
-                 100.0 * (quality->perplexity - pre->perplexity) / pre->perplexity,
-                 p4_quality_interval(interval, &of));
+        char range[32];
+        p4_rise_interval(range, quality->degradation_low, quality->degradation_high);
+        snprintf(change, sizeof change,
+                 range[0] != '\0' ? " (%+.1f %%, 95 %% interval %s %%)" : " (%+.1f %%)",
+                 100.0 * (quality->perplexity - pre->perplexity) / pre->perplexity, range);
     }
     INFO("      %sloss %.4f, perplexity %s%s, accuracy %.2f %%, KL to the original %.4f",
          prefix_of(prefix, t), quality->loss, p4_format_number(perplexity, quality->perplexity, 3), change,

@@ -155,7 +155,7 @@ static void put_bos(p4_windows *windows, int32_t bos_id)
 /* As llama.cpp does it: the tokens that are predicted stay the same. Local. */
 static void begin_with_bos(p4_run *run)
 {
-    int32_t bos_id = run->original.hf.model.arch.bos_id; /* there is one: jobs/check_text.c */
+    int32_t bos_id = run->original.hf.model.arch.bos_id; /* there is one: p4_check_protocol */
     put_bos(&run->eval, bos_id);
     for (int i = 0; i < run->config.eval_sets.count; i++) {
         put_bos(&run->sets[i].windows, bos_id);

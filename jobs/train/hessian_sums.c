@@ -127,7 +127,9 @@ void p4_hessian_sums_choose(p4_hessian_sums *s, int64_t first, int64_t param, in
     int64_t cols = model->params[first].cols;
     int64_t fit = p4_min_i64(s->slots_most, s->capacity_bytes / h_bytes_of(model, first));
     s->count = 0;
-    for (; param >= 0 && s->count < fit; param = p4_model_next_input(model, first, param)) {
+    /* What is not wanted takes no room, and may be wider than anything that is. */
+    for (; param >= 0 && (s->count < fit || !is_wanted(model, param));
+         param = p4_model_next_input(model, first, param)) {
         if (is_wanted(model, param)) {
             s->slots[s->count] = (p4_hessian_slot){
                 .param = param, .quantum = quantum_of(s, param), .h = s->h + s->count * cols * cols};

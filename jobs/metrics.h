@@ -6,7 +6,7 @@
 #include "jobs/run.h"
 
 /* Writes what the processes before this one had measured up to their checkpoint, so that the file has no gap
- * and no line twice. final_texts: so many are evaluated at last. Rank 0. */
+ * and no line twice. final_texts: the number of texts whose final evaluation is done. Rank 0. */
 p4_rc p4_metrics_restore(p4_run *run, int64_t final_texts);
 /* One measurement more; an evaluation without tokens was not made and leaves no line. Rank 0. */
 p4_rc p4_metrics_add_point(p4_run *run, const p4_training_point *point);

@@ -21,8 +21,8 @@ typedef struct p4_hessian_sums {
     const p4_original *original;
     const p4_quantize_plan *plan;
     int64_t capacity_bytes; /* of h */
-    double *h;              /* device, from an arena of the owner */
-    float *work;            /* device: [widest input]^2, one micro-batch's products; the same */
+    double *h;              /* device, the owner's */
+    float *work;            /* device: [widest input]^2, one micro-batch's products; the owner's */
     double *h_piece;        /* host: a piece of h on its way through the sum over ranks; NULL: not needed */
     p4_hessian_slot *slots; /* [slots_most] */
     int64_t count, slots_most; /* of those collected together; of the most experts of a block */

@@ -16,7 +16,7 @@
 /* Where nothing is measured: tokenizing by a thread, and links. */
 static const double TEXT_OF_THREAD = 5e6, LINK = 10e9;
 
-static p4_rc random_windows(p4_windows *windows, int64_t count, int64_t T, int64_t V)
+p4_rc p4_random_windows(p4_windows *windows, int64_t count, int64_t T, int64_t V)
 {
     p4_rng rng = {.seed = 1, .stream = 1};
     *windows = (p4_windows){.count = count, .T = T};
@@ -40,7 +40,7 @@ static p4_rc time_forward(double *best_s, p4_compute *compute, p4_original *orig
                                     .plan = p4_settings_pipeline(c, c->calibration_sequence_length),
                                     .windows = &windows};
     TRY_ALL(compute->group,
-            random_windows(&windows, count, c->calibration_sequence_length, original->hf.model.arch.V));
+            p4_random_windows(&windows, count, c->calibration_sequence_length, original->hf.model.arch.V));
     TRY_ALL(compute->group, p4_original_load(original, compute));
     *best_s = INFINITY;
     for (int i = 0; i < PASSES; i++) {
@@ -71,7 +71,8 @@ static p4_rc time_steps(double *best_s, int64_t *tokens, p4_compute *compute, co
     double elapsed_s = 0;
     *tokens = plan.sequences * T;
     *best_s = INFINITY;
-    TRY_ALL(compute->group, random_windows(&windows, STEPS * plan.sequences, T, original->hf.model.arch.V));
+    TRY_ALL(compute->group,
+            p4_random_windows(&windows, STEPS * plan.sequences, T, original->hf.model.arch.V));
     TRY_ALL(compute->group, p4_training_set_of_windows(&set, &windows));
     TRY(p4_trainer_open(&trainer, compute, original, set, &plan, NULL));
     for (int step = 0; step < STEPS && (step < FEWEST || elapsed_s < ENOUGH_S); step++) {

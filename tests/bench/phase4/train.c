@@ -5,23 +5,12 @@
 #include <string.h>
 
 #include "bench.h"
+#include "jobs/measure_rates.h"
 #include "jobs/settings.h"
 #include "jobs/train/trainer.h"
 #include "src/config.h"
-#include "src/leaf/rng.h"
 
 enum { WARM_UP = 3 };
-
-static p4_rc random_windows(p4_windows *windows, int64_t count, int64_t T, int64_t V)
-{
-    p4_rng rng = {.seed = 1, .stream = 1};
-    *windows = (p4_windows){.count = count, .T = T};
-    windows->ids = p4_alloc((size_t)(count * T), sizeof *windows->ids);
-    for (int64_t i = 0; windows->ids != NULL && i < count * T; i++) {
-        windows->ids[i] = (int32_t)p4_rng_below(&rng, (uint64_t)V);
-    }
-    return windows->ids != NULL ? P4_OK : P4_E_SYSTEM;
-}
 
 static void configure(p4_config *config, const bench_options *o)
 {
@@ -116,7 +105,7 @@ static p4_rc time_steps(figures *f, p4_compute *compute, const p4_original *orig
     p4_train_plan plan = p4_settings_train(config, T, NULL);
     double *seconds = p4_alloc((size_t)timed, sizeof *seconds);
     TRY(seconds != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(random_windows(&windows, plan.sequences * steps, T, original->hf.model.arch.V));
+    TRY(p4_random_windows(&windows, plan.sequences * steps, T, original->hf.model.arch.V));
     TRY(p4_training_set_of_windows(&set, &windows));
     TRY(p4_trainer_open(&trainer, compute, original, set, &plan, NULL));
     for (int64_t step = 0; step < steps; step++) {

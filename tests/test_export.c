@@ -288,6 +288,7 @@ static void test_experts(void)
     EXPECT_OK(p4_gguf_arch_find(&gguf, a, "test"));
     EXPECT_OK(p4_gguf_list(&list, model, gguf, P4_GGUF_BLOCKS_BEST));
     const p4_export_source source = {.hf = &hf, .option = "", .weights = weights};
+    p4_export_space space = {.stored = {0}};
     int found = 0;
     for (int64_t i = 0; i < list.count; i++) {
         const p4_gguf_tensor *t = &list.tensors[i];
@@ -298,12 +299,15 @@ static void test_experts(void)
                        t->bytes == 2 * t->rows * t->cols,
                    "%d matrices, %d rows", (int)t->stacked, (int)t->rows);
             for (int64_t r = 0; r < t->rows; r++) {
-                p4_gguf_fill(&list, &source, (uint8_t *)got, i, r, 1);
+                const void *made = got;
+                EXPECT_OK(p4_gguf_fill(&list, &source, &space, (uint8_t *)got, &made, i, r, 1));
+                EXPECT(made == got, "the row is somewhere else");
                 EXPECT(got[1] == 1000 * (r / a->F + 1) + r % a->F * a->C + 1, "row %d: %d", (int)r, got[1]);
             }
         }
     }
     EXPECT(found == 6 && strcmp(gguf->name, "llama") == 0, "%d tensors of experts", found);
+    p4_export_space_free(&space);
     p4_gguf_list_free(&list);
     free(weights);
     free(halves);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/export/mlx_positions.h"
 #include "io/export/packed_directory.h"
 #include "io/export/writers.h"
 
@@ -37,11 +38,6 @@ static p4_rc check_mixture(const p4_arch *a)
     CHECK(qwen || mixtral || olmoe, "%s: model family %s is not written", writer, a->family);
     CHECK(!qwen || (!a->qkv_bias && !a->o_bias), "%s: mlx-lm's %s takes no biases of the attention", writer,
           a->family);
-    CHECK(a->rope.scaling == P4_ROPE_DEFAULT, "%s: mlx-lm's %s does not scale rotary positions", writer,
-          a->family);
-    CHECK(a->window == 0 || a->window >= a->positions,
-          "%s: mlx-lm's %s attends to all earlier tokens, this model to the last %lld", writer, a->family,
-          (long long)a->window);
     CHECK(!mixtral || a->H * a->D == a->C,
           "%s: mlx-lm's mixtral has heads of hidden_size / heads = %lld elements, this model of %lld", writer,
           (long long)(a->C / a->H), (long long)a->D);
@@ -55,6 +51,7 @@ static p4_rc check(const p4_export_source *source)
     const p4_arch *arch = &source->hf->model.arch;
     TRY(p4_packed_check_linear(source, "exports: mlx", true));
     TRY(arch->experts > 0 ? check_mixture(arch) : P4_OK);
+    TRY(p4_mlx_check_positions(source, "exports: mlx"));
 done:
     return rc;
 }

@@ -188,6 +188,22 @@ p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer,
     return P4_OK;
 }
 
+/* What newer files have under rope_parameters alone, where older readers look for it. */
+static bool add_positions(cJSON *root, double rope_theta)
+{
+    const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(root, "rope_parameters");
+    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(parameters, "rope_type"));
+    bool ok = cJSON_GetObjectItemCaseSensitive(root, "rope_theta") != NULL ||
+              cJSON_AddNumberToObject(root, "rope_theta", rope_theta) != NULL;
+    if (ok && type != NULL && strcmp(type, "default") != 0 &&
+        !cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(root, "rope_scaling"))) {
+        cJSON *scaling = cJSON_Duplicate(parameters, true);
+        cJSON_DeleteItemFromObjectCaseSensitive(root, "rope_scaling");
+        ok = scaling != NULL && cJSON_AddItemToObject(root, "rope_scaling", scaling);
+    }
+    return ok;
+}
+
 char *p4_packed_config(const p4_export_source *source, const char *key, char *value, double rope_theta)
 {
     char *fp16 = p4_hf_config_as_fp16(source->hf->config_json), *text = NULL;
@@ -196,8 +212,7 @@ char *p4_packed_config(const p4_export_source *source, const char *key, char *va
     if (ok) {
         cJSON_DeleteItemFromObjectCaseSensitive(root, key);
         ok = cJSON_AddRawToObject(root, key, value) != NULL;
-        bool has = rope_theta == 0 || cJSON_GetObjectItemCaseSensitive(root, "rope_theta") != NULL;
-        ok = ok && (has || cJSON_AddNumberToObject(root, "rope_theta", rope_theta) != NULL);
+        ok = ok && (rope_theta == 0 || add_positions(root, rope_theta));
     }
     text = p4_json_print(root, ok, true);
     free(fp16);

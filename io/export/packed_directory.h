@@ -54,8 +54,9 @@ bool p4_packed_is_linear(const p4_param *param);
 /* P4_E_INPUT: the family keeps its matrices as [in, out], or those of experts unless they are taken, in
  * modules that are no linear layers. */
 p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer, bool takes_experts);
-/* config.json for fp16 with a member `key` more, which is the JSON text `value` (freed), and, unless it is 0
- * or there, one `rope_theta`; NULL: memory is out. */
+/* config.json for fp16 with a member `key` more, which is the JSON text `value` (freed), and, unless
+ * rope_theta is 0, the members `rope_theta` and, for scaled positions, `rope_scaling` where they are not
+ * there; NULL: memory is out. */
 char *p4_packed_config(const p4_export_source *source, const char *key, char *value, double rope_theta);
 
 #endif

@@ -45,11 +45,18 @@ for name in qwen3_moe mixtral olmoe; do
     compress "experts-$name" "models/blocks-$name" init=random 'exports=["mlx"]' || complain "mlx: $name"
     "$PYTHON" "$here/directories.py" "experts-$name" mlx
 done
+# Scaled rotary positions, and windows: without them the logits would differ by more than the bound.
+for path in models/positions-*; do
+    name=$(basename "$path")
+    compress "mlx-$name" "$path" init=random quantizer=exact 'exports=["mlx"]' || complain "mlx: $name"
+    "$PYTHON" "$here/directories.py" "mlx-$name" mlx --bound 0.03
+done
 
 # What GGUF refuses is refused before the run; all others are compared.
 written=()
 for path in models/*; do
     name=$(basename "$path") init=checkpoint
+    case $name in positions-*) continue ;; esac
     [ -e "$path/model.safetensors" ] || [ -e "$path/model.safetensors.index.json" ] || init=random
     if compress "out/$name" "$path" init=$init 'exports=["gguf"]'; then
         written+=("out/$name")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The exported directories in the programs that read them, against dequantized_fp16.
 
-    directories.py OUTPUT_DIR [FORMAT...]
+    directories.py OUTPUT_DIR [FORMAT...] [--bound FRACTION]
 
 compressed_tensors and bitnet are loaded by transformers, mlx by mlx-lm. Logits of compressed_tensors must equal those of
-dequantized_fp16; mlx computes in fp16 and bitnet rounds activations to int8, so weights must be equal and logits near.
+dequantized_fp16; mlx computes in fp16 and bitnet rounds activations to int8, so weights must be equal and logits near: mlx's
+within FRACTION of their deviation (0.1).
 """
 import json
 import os
@@ -37,7 +38,7 @@ def report(name, got, want, bound):
     assert worst <= bound * spread, f"{name}: more than {bound:g} of the deviation"
 
 
-def check_compressed_tensors(output):
+def check_compressed_tensors(output, _):
     import torch
     from transformers import AutoModelForCausalLM
     ids = random_ids(output)
@@ -48,7 +49,7 @@ def check_compressed_tensors(output):
     report("compressed_tensors in transformers", got, want, 1e-5)
 
 
-def check_bitnet(output):
+def check_bitnet(output, _):
     import torch
     from transformers import AutoModelForCausalLM
     ids = random_ids(output)
@@ -71,7 +72,7 @@ def weight_of(weights, name):
     return gate if kind == "gate_proj" else up
 
 
-def check_mlx(output):
+def check_mlx(output, bound):
     import mlx.core as mx
     import mlx.nn
     from mlx_lm.utils import load_model
@@ -92,15 +93,19 @@ def check_mlx(output):
     print(f"  mlx: {quantized} quantized matrices equal those of dequantized_fp16")
     assert quantized > 0
     got = np.array(loaded(mx.array([ids])).astype(mx.float32))[0]
-    report("mlx-lm", got, want, 0.1)
+    report("mlx-lm", got, want, bound)
 
 
 def main():
-    output, formats = sys.argv[1], sys.argv[2:]
+    output, formats, bound = sys.argv[1], sys.argv[2:], 0.1
+    if "--bound" in formats:
+        at = formats.index("--bound")
+        bound = float(formats[at + 1])
+        del formats[at:at + 2]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in formats or ["compressed_tensors", "mlx", "bitnet"]:
         if os.path.isdir(f"{output}/{name}"):
-            globals()[f"check_{name}"](output)
+            globals()[f"check_{name}"](output, bound)
         elif formats:
             sys.exit(f"{output}/{name} is not there")
 

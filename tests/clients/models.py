@@ -72,8 +72,39 @@ def mixtures(target):
             json.dump({"architectures": [architecture], "model_type": name, **common, **own}, file)
 
 
+def positions(target):
+    """Rotary scalings and windows that mlx-lm computes as transformers does."""
+    common = {
+        "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 4,
+        "vocab_size": 300, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "dtype": "float32",
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "head_dim": 32,
+    }
+    llama3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+              "original_max_position_embeddings": 16}
+    types = ["sliding_attention", "full_attention"] * 2
+    models = {
+        "llama-linear": ("LlamaForCausalLM", {"rope_theta": 100.0, "rope_scaling": {"rope_type": "linear", "factor": 3.0}}),
+        "llama-llama3": ("LlamaForCausalLM", {"rope_parameters": llama3}),
+        "qwen3-yarn": ("Qwen3ForCausalLM", {"attention_bias": False, "use_sliding_window": False, "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}}),
+        "smollm3-windows": ("SmolLM3ForCausalLM", {"rope_theta": 1000.0, "layer_types": types, "sliding_window": 5,
+                                                   "use_sliding_window": True, "no_rope_layers": [1, 1, 0, 1],
+                                                   "pad_token_id": None}),
+        "gemma3_text-pattern": ("Gemma3ForCausalLM", {
+            "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "sliding_window": 5, "sliding_window_pattern": 2, "query_pre_attn_scalar": 32, "tie_word_embeddings": True,
+            "hidden_activation": "gelu_pytorch_tanh"}),
+    }
+    for name, (architecture, own) in models.items():
+        os.makedirs(f"{target}/positions-{name}")
+        with open(f"{target}/positions-{name}/config.json", "w") as file:
+            json.dump({"architectures": [architecture], "model_type": name.split("-")[0], "hidden_act": "silu", **common, **own},
+                      file)
+
+
 if __name__ == "__main__":
     os.makedirs(sys.argv[2])
     mixtures(sys.argv[2])
+    positions(sys.argv[2])
     families(sys.argv[1], sys.argv[2])
     tokenizers(sys.argv[1], sys.argv[2])

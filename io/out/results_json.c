@@ -130,6 +130,22 @@ bool p4_json_put_quality(cJSON *object, const p4_quality *quality, p4_verdict ve
            p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]);
 }
 
+/* Why an evaluation has no bits per byte, or no perplexity per word; "": it has both, or there is none. */
+static const char *why_no_text(const p4_evaluation *e)
+{
+    if (e->tokens == 0 || (isfinite(e->bits_per_byte) && isfinite(e->word_perplexity))) {
+        return "";
+    }
+    if (isnan(e->bits_per_byte)) {
+        return e->documents > 0
+                   ? "some or all of the evaluation windows come as token ids, without the text they are of"
+                   : "an earlier version of the program evaluated the original model";
+    }
+    return isfinite(e->bits_per_byte) ? "the perplexity per word is beyond any number: the text has too few "
+                                        "words, between white space"
+                                      : "the documents of the evaluation windows are empty texts";
+}
+
 /* The sets of a run; nothing without sets. */
 static bool put_sets(cJSON *root, const p4_set_results *sets, int64_t count)
 {
@@ -147,6 +163,7 @@ static bool put_sets(cJSON *root, const p4_set_results *sets, int64_t count)
              p4_json_put_evaluation(cJSON_AddObjectToObject(object, "pre_compression"), &set->pre) &&
              p4_json_put_evaluation(cJSON_AddObjectToObject(object, "post_compression"), &set->post) &&
              p4_json_put_evaluation(cJSON_AddObjectToObject(object, "final"), &set->final) &&
+             p4_json_put_text(object, "why_no_bits_per_byte", why_no_text(&set->pre)) &&
              p4_json_put_quality(cJSON_AddObjectToObject(object, "quality"), &set->quality,
                                  p4_quality_verdict(&set->quality));
     }
@@ -172,15 +189,6 @@ static bool put_timing(cJSON *object, const p4_results *results)
     return ok && p4_json_put_reals(object, &total, 1);
 }
 
-/* "": it is measured, or nothing is. */
-static const char *why_no_text(const p4_results *r)
-{
-    bool unknown = r->pre.tokens > 0 && isnan(r->pre.bits_per_byte);
-    return !unknown               ? ""
-           : r->pre.documents > 0 ? "the evaluation windows come as token ids, without the text they are of"
-                                  : "an earlier version of the program evaluated the original model";
-}
-
 p4_rc p4_results_print(const p4_results *results, char **json)
 {
     cJSON *root = cJSON_CreateObject();
@@ -194,7 +202,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         p4_json_put_provenance(root, "provenance", &results->provenance) &&
         put_output_paths(cJSON_AddObjectToObject(root, "output_paths"), &results->output_paths) &&
         p4_json_put_evaluations(root, results) &&
-        p4_json_put_text(root, "why_no_bits_per_byte", why_no_text(results)) &&
+        p4_json_put_text(root, "why_no_bits_per_byte", why_no_text(&results->pre)) &&
         put_reconstruction(root, &results->reconstruction) && put_fine_tuning(root, &results->fine_tuning) &&
         p4_json_put_experts(root, "experts", &results->experts) &&
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&

@@ -26,6 +26,7 @@ typedef struct p4_machine {
     bool knows_gpus;  /* p4_machine_assign_gpus was called */
     int gpu;          /* ordinal of this rank's own GPU; -1: it has none */
     char no_gpu[512]; /* why it has none */
+    bool nccl_failed; /* NCCL gave this rank no communicator: the next one may fail in the same way */
     struct p4_machine_state *state;
 } p4_machine;
 

@@ -12,6 +12,10 @@
 /* The devices of this backend that this process sees and this build can use, in order, at most `capacity`. An
  * error that says why when there is none. */
 P4_OP(p4_rc, list, p4_device_info *devices, int capacity, int *count)
+/* Can this process go on with device `ordinal`? An error of a GPU may leave it none of its calls: then the
+ * process must end. Another failure on the way (memory is out, a shape that an op does not take) does not
+ * count. */
+P4_OP(p4_rc, usable, int ordinal)
 /* Opens device `ordinal`. `threads` of the host (0: all that this process may use) compute on the CPU and
  * copy for CUDA. half_compute: bf16 activations (CUDA). The caller closes. */
 P4_OP(p4_rc, open, p4_device **device, int ordinal, int threads, bool half_compute)

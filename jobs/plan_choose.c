@@ -14,7 +14,7 @@ static void smaller_micro_batch(p4_config *c, int ranks)
 static void sharded_teacher(p4_config *c, int ranks)
 {
     bool whole = c->distill_teacher == P4_TEACHER_AUTO || c->distill_teacher == P4_TEACHER_RESIDENT;
-    c->distill_teacher = whole && ranks > 1 && c->distill > 0 ? P4_TEACHER_SHARDED : c->distill_teacher;
+    c->distill_teacher = whole && ranks > 1 && c->distill != 0 ? P4_TEACHER_SHARDED : c->distill_teacher;
 }
 
 static void light_recompute(p4_config *c, int ranks)
@@ -44,7 +44,7 @@ static void half_state(p4_config *c, int ranks)
 static void cached_teacher(p4_config *c, int ranks)
 {
     (void)ranks;
-    c->distill_teacher = c->distill > 0 ? P4_TEACHER_CACHED : c->distill_teacher;
+    c->distill_teacher = c->distill != 0 ? P4_TEACHER_CACHED : c->distill_teacher;
 }
 
 static void single_blocks(p4_config *c, int ranks)

@@ -403,6 +403,11 @@ double p4_resume_lr(const p4_run *run)
     return run->resume->manifest.lr;
 }
 
+double p4_resume_distill(const p4_run *run)
+{
+    return run->resume->manifest.distill;
+}
+
 bool p4_resume_text_windows(const p4_run *run, int64_t *windows)
 {
     const struct p4_resume *r = run->resume;

@@ -26,8 +26,9 @@ p4_rc p4_resume_restore(p4_run *run);
 bool p4_resume_has_training(const p4_run *run);
 /* A number that stands for the model and the text of the run, not 0. Rank 0. */
 uint64_t p4_resume_inputs_key(const p4_run *run);
-/* Its learning rate. */
+/* Of that training: the peak of its learning rate, the weight of its distillation. */
 double p4_resume_lr(const p4_run *run);
+double p4_resume_distill(const p4_run *run);
 /* Is the run continued? Then *windows is the limit of training text that it began with: the state counts its
  * place in it. */
 bool p4_resume_text_windows(const p4_run *run, int64_t *windows);

@@ -50,7 +50,7 @@ typedef struct p4_run {
     p4_windows calibration, eval; /* the same on every rank */
     p4_windows reconstruction;    /* the same; none: blocks are not reconstructed */
     int64_t text_windows;         /* of training text that are tokenized at most; 0: all */
-    double lr;                    /* of fine-tuning, once it has begun */
+    double lr, distill;           /* of fine-tuning, once it has begun: peak rate, weight of the KL */
     p4_training_set *train; /* NULL: nothing is trained. Without train_files it may be of `calibration` */
     p4_packed packed;
     p4_masters masters;             /* what training starts from where that is not the original; else zeros */

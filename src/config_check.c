@@ -114,7 +114,7 @@ static void check_list(const p4_config_row *row, const p4_list *list, int line, 
 
 static bool in_range(const p4_config_row *row, double value)
 {
-    if (value == 0 && row->zero_name != NULL) {
+    if (row->word != NULL && value == row->word_value) {
         return true;
     }
     bool above = row->min_open ? value > row->min : value >= row->min;

@@ -70,7 +70,7 @@ static const struct {
     {"fine_tune_lr", "1e-05", "\"auto\""},
     {"lr_final_fraction", "1", "0"},
     {"warmup_steps", "50", NULL},
-    {"optimizer", "\"mugrokfast\"", "\"adamw\""},
+    {"optimizer", "\"mugrokfast\"", NULL},
     {"optimizer_state", "\"fp32\"", NULL},
     {"weight_decay", "0", "0.1"},
     {"gradient_clip", "1", NULL},
@@ -80,7 +80,7 @@ static const struct {
     {"grokfast_ema_alpha", "0.98", NULL},
     {"grokfast_lambda", "2", NULL},
     {"learn_scales", "false", NULL},
-    {"distill", "0", "0.9"},
+    {"distill", "0", "\"auto\""},
     {"distill_temperature", "1", NULL},
     {"distill_teacher", "\"auto\"", NULL},
     {"distill_top_k", "64", NULL},
@@ -149,12 +149,42 @@ static void test_defaults(void)
     }
     EXPECT(seed.fine_tune_lr == 1e-5 && quality.fine_tune_lr == 0, "%g %g", seed.fine_tune_lr,
            quality.fine_tune_lr);
-    EXPECT(quality.optimizer == P4_OPTIMIZER_ADAMW && seed.optimizer == P4_OPTIMIZER_MUGROKFAST,
+    EXPECT(quality.optimizer == P4_OPTIMIZER_MUGROKFAST && seed.optimizer == P4_OPTIMIZER_MUGROKFAST,
            "optimizers");
     EXPECT(seed.seed == 42 && seed.calibration_dataset == P4_DATASET_OPENWEBTEXT, "seed fields");
     EXPECT(strcmp(seed.wandb_project, "agent-forge-v2") == 0, "%s", seed.wandb_project);
     EXPECT_OK(p4_config_validate(&seed));
     EXPECT_OK(p4_config_validate(&quality));
+}
+
+/* Each line of the differences names a key and changes it, and only those differ from quality. */
+static void test_recipes(void)
+{
+    static p4_config quality, recipe;
+    p4_config_recipe(&quality, P4_RECIPE_QUALITY);
+    for (int r = P4_RECIPE_QUICK; r <= P4_RECIPE_THOROUGH; r++) {
+        int differ = 0, listed = 0;
+        p4_config_recipe(&recipe, (p4_recipe)r);
+        EXPECT_OK(p4_config_validate(&recipe));
+        for (int i = 0; i < p4_config_rows; i++) {
+            const p4_config_row *row = &p4_config_table[i];
+            differ += memcmp((char *)&quality + row->offset, (char *)&recipe + row->offset, row->bytes) != 0;
+        }
+        for (int i = 0; i < p4_config_differences_count; i++) {
+            const p4_config_difference *d = &p4_config_differences[i];
+            int row = p4_config_find(d->key);
+            listed += (int)d->recipe == r;
+            EXPECT(row >= 0, "there is no key %s", d->key);
+            EXPECT(row < 0 || (int)d->recipe != r ||
+                       p4_config_number(&recipe, &p4_config_table[row]) == d->value,
+                   "%s of recipe %s", d->key, p4_recipe_names[r]);
+        }
+        EXPECT(differ == listed + 1, "recipe %s: %d keys differ, %d are listed", p4_recipe_names[r], differ,
+               listed);
+    }
+    EXPECT(strcmp(p4_recipe_names[P4_RECIPE_SEED], "seed") == 0 &&
+               p4_recipe_names[P4_RECIPE_SEED + 1] == NULL,
+           "names of recipes");
 }
 
 static void test_table(void)
@@ -443,10 +473,10 @@ static void test_help(void)
             EXPECT(strstr(text, p4_config_table[i].help) != NULL, "the help of %s", p4_config_table[i].name);
         }
         EXPECT(
-            strstr(text, markdown
-                             ? "| `fine_tune_lr` | `\"auto\"` | `1e-05` | \"auto\" or a number in (0, 10] |"
-                             : "\"auto\" or a number in (0, 10], default \"auto\" (recipe seed: 1e-05)\n") !=
-                NULL,
+            strstr(text,
+                   markdown
+                       ? "| `fine_tune_lr` | `\"auto\"` | `seed`: `1e-05` | \"auto\" or a number in (0, 10] |"
+                       : "\"auto\" or a number in (0, 10], default \"auto\" (recipe seed: 1e-05)\n") != NULL,
             "%s", text);
         free(text);
     }
@@ -489,6 +519,7 @@ int main(int argc, char **argv)
     }
     test_defaults();
     test_table();
+    test_recipes();
     test_validate();
     test_validate_job();
     test_size_classes();

@@ -132,7 +132,8 @@ static bool put_times(cJSON *object, const p4_manifest *m)
 
 static char *print(const p4_manifest *m)
 {
-    const p4_json_real reals[] = {{"fine_tune_lr", m->lr}, {"elapsed_s", m->elapsed_s}};
+    const p4_json_real reals[] = {
+        {"fine_tune_lr", m->lr}, {"distill", m->distill}, {"elapsed_s", m->elapsed_s}};
     cJSON *root = cJSON_CreateObject();
     bool ok =
         p4_json_put_text(root, "format", format_name) && p4_json_put_whole(root, "format_version", VERSION) &&
@@ -141,7 +142,8 @@ static char *print(const p4_manifest *m)
         p4_json_put_whole(root, "ranks", m->ranks) && p4_json_put_whole(root, "step", m->step) &&
         p4_json_put_whole(root, "updates", m->updates) &&
         cJSON_AddBoolToObject(root, "training", m->training) != NULL &&
-        p4_json_put_whole(root, "text_windows", m->text_windows) && p4_json_put_reals(root, reals, 2) &&
+        p4_json_put_whole(root, "text_windows", m->text_windows) &&
+        p4_json_put_reals(root, reals, sizeof reals / sizeof reals[0]) &&
         put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
         put_times(cJSON_AddObjectToObject(root, "timing"), m) &&
         put_inputs(cJSON_AddArrayToObject(root, "inputs"), m) &&
@@ -249,7 +251,7 @@ done:
 static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
-    const cJSON *elapsed, *lr;
+    const cJSON *elapsed, *lr, *distill;
     TRY(p4_json_integer(&m->ranks, source, "", root, "ranks", P4_MANIFEST_MAX_PARTS));
     TRY(p4_json_integer(&m->step, source, "", root, "step", STEPS_LIMIT));
     TRY(p4_json_integer(&m->updates, source, "", root, "updates", STEPS_LIMIT));
@@ -259,6 +261,10 @@ static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
     CHECK(cJSON_IsNumber(lr) && lr->valuedouble >= 0, "%s: fine_tune_lr must be a number of at least 0",
           source);
     m->lr = lr->valuedouble;
+    TRY(p4_json_member(&distill, source, "", root, "distill", true));
+    CHECK(cJSON_IsNumber(distill) && distill->valuedouble >= 0 && distill->valuedouble <= 1,
+          "%s: distill must be a number from 0 to 1", source);
+    m->distill = distill->valuedouble;
     TRY(p4_json_member(&elapsed, source, "", root, "elapsed_s", true));
     CHECK(cJSON_IsNumber(elapsed), "%s: elapsed_s must be a number", source);
     m->elapsed_s = elapsed->valuedouble;

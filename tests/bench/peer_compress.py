@@ -309,6 +309,7 @@ class BlockTrainer:
                               0.0, self.machine)
 
     def loss_of(self, x, target):
+        x = x.detach().requires_grad_(self.machine.compile)  # the first block is then compiled as the others are
         output = self.student.run(self.blocks, x, self.machine.block)
         return F.mse_loss(output.float(), target.float()) * self.scale
 

@@ -219,7 +219,7 @@ def perplexity(decoder, windows):
     head = decoder.head.to(decoder.machine.dtype)
     for ids in windows.split(EVAL_BATCH):
         x = decoder.hidden(ids)[:, :-1].flatten(0, 1).to(head.dtype)
-        total += F.cross_entropy((x @ head.t()).float(), ids[:, 1:].flatten(), reduction="none").sum(dtype=torch.float64)
+        total += F.cross_entropy((x @ head.t()).float(), ids[:, 1:].flatten(), reduction="none").double().sum()
     return math.exp(total.item() / (windows.shape[0] * (windows.shape[1] - 1)))
 
 
@@ -241,8 +241,9 @@ class TrainStep:
             self.capture()
 
     def compute(self):
-        self.loss = self.loss_of(*self.buffers)
-        self.loss.backward()
+        loss = self.loss_of(*self.buffers)
+        loss.backward()
+        self.loss = loss.detach()  # the autograd graph must not outlive the step: capture makes a new one
         torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.step()
 
@@ -257,7 +258,7 @@ class TrainStep:
         torch.cuda.current_stream().wait_stream(stream)
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):
             self.compute()
         self.graph = graph
         self.reset()
@@ -382,7 +383,7 @@ def fine_tune(original, student, windows, arguments):
     for at, picked in enumerate(batches(windows, batch, arguments.steps, arguments.seed)):
         torch.index_select(windows, 0, picked, out=step.buffers[0])
         step.run(schedule(lr, WARMUP, at, arguments.steps))
-        losses[at] = step.loss.detach()
+        losses[at] = step.loss
     few = min(20, max(1, arguments.steps // 2))
     return [losses[:few].mean().item(), losses[-few:].mean().item()]
 

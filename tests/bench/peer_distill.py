@@ -8,16 +8,17 @@ that torch.compile turns into one or two kernels.
 import torch
 
 
-def rows_loss(y, z, labels, weight):
-    """Logits of student and teacher [rows, V], labels [rows] (below 0: not predicted). Returns the sum of the loss
-    over the rows, and its gradient at y."""
+def rows_loss(y, z, labels, weight, factor):
+    """Logits of student and teacher [rows, V], labels [rows] (below 0: not predicted). Returns `factor` times the sum
+    of the loss over the rows, and the gradient of that at y."""
+    dtype = y.dtype
     y, z = torch.log_softmax(y.float(), 1), torch.log_softmax(z.float(), 1)
     q = z.exp()
     predicted = (labels >= 0)[:, None]
     target = torch.arange(y.shape[1], device=y.device) == labels[:, None]
     loss = weight * (q * (z - y)) - (1 - weight) * torch.where(target, y, 0.0)
-    gradient = y.exp() - weight * q - (1 - weight) * target
-    return torch.where(predicted, loss, 0.0).sum(), torch.where(predicted, gradient, 0.0)
+    gradient = factor * (y.exp() - weight * q - (1 - weight) * target)
+    return factor * torch.where(predicted, loss, 0.0).sum(), torch.where(predicted, gradient, 0.0).to(dtype)
 
 
 class DistillLoss(torch.autograd.Function):
@@ -36,9 +37,8 @@ class DistillLoss(torch.autograd.Function):
         x_gradient, w_gradient = torch.empty_like(x), torch.zeros_like(w, dtype=torch.float32)
         for at in range(0, x.shape[0], chunk):
             part = slice(at, at + chunk)
-            loss, gradient = rows(x[part] @ w.t(), teacher_x[part] @ teacher_w.t(), labels[part], weight)
-            gradient = (gradient * factor).to(dtype)
-            total += loss * factor
+            loss, gradient = rows(x[part] @ w.t(), teacher_x[part] @ teacher_w.t(), labels[part], weight, factor)
+            total += loss
             x_gradient[part] = gradient @ w
             w_gradient += gradient.t() @ x[part]
         ctx.save_for_backward(x_gradient.view_as(hidden).to(hidden.dtype), w_gradient.to(head.dtype))

@@ -2,16 +2,18 @@
 """The small models on which the recipe's values are chosen (docs/quality.md 2), and many runs on them.
 
   quality_models.py make --build BUILD_DIR --models DIR --text NAME TRAIN VALID... [--only MODEL...]
-  quality_models.py run  --build BUILD_DIR --models DIR --text NAME TRAIN VALID... RUNS_FILE
+  quality_models.py run  --build BUILD_DIR --models DIR --text NAME TRAIN VALID... --runs FILE
 
 --text names a text, "code" or "man": its training and its validation file (.jsonl, compressed or not, field text).
 make trains a byte-level BPE tokenizer on the training texts and then, by phase4_mpi itself (init random, quantizer
-none), a GPT-2 or Llama of each row of MODELS, all at once on one device. run reads lines of
+none), a GPT-2 or Llama of each row of MODELS, all at once on one device. run reads lines of FILE:
 
   name model key=value...
 
 where model is a name of MODELS, which has its text, or a directory, whose files the keys then give; "#" begins a
-comment. It keeps --jobs runs going at once and prints one line for each as it ends. Needs: pip install tokenizers (make).
+comment. It keeps --jobs runs going at once and prints one line for each as it ends.
+
+Needs: make: pip install tokenizers.
 """
 import argparse
 import collections
@@ -47,20 +49,20 @@ MODELS = {"tiny": Model(gpt2(128, 4, 4), ["man"], 3000),
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["make", "run"])
-    parser.add_argument("runs", nargs="?", metavar="RUNS_FILE")
     parser.add_argument("--build", required=True)
     parser.add_argument("--models", required=True, help="directory of the models")
     parser.add_argument("--text", nargs=3, action="append", default=[], metavar=("NAME", "TRAIN", "VALID"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--steps", type=int, default=0, help="make: of each model; 0: those of MODELS")
+    parser.add_argument("--runs", metavar="FILE", help="run: what to run")
     parser.add_argument("--jobs", type=int, default=8, help="run: so many at once")
     parser.add_argument("--work", default="quality_runs", help="run: logs, results and tokenized text")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="run: after these nothing is started")
     arguments = parser.parse_args()
     arguments.text = {name: (train, valid) for name, train, valid in arguments.text}
     if arguments.command == "run" and arguments.runs is None:
-        parser.error("run: RUNS_FILE is missing")
+        parser.error("run needs --runs FILE")
     return arguments
 
 
@@ -201,21 +203,25 @@ def run(arguments):
     os.makedirs(arguments.work, exist_ok=True)
     began, running, failed = time.perf_counter(), {}, 0
     print(f"{'run':24s} original quantized   result  change", flush=True)
-    while todo or running:
-        late = time.perf_counter() - began >= arguments.seconds
-        if late and todo:
-            print("left out, no time:", " ".join(line[0] for line in todo), flush=True)
-            todo = []
-        while todo and len(running) < arguments.jobs:
-            name, model, *keys = todo.pop(0)
-            running[name] = (start_run(arguments, name, model, keys), time.perf_counter(), keys)
-        for name, (process, started, keys) in list(running.items()):
-            if process.poll() is not None:
-                del running[name]
-                failed += process.returncode != 0
-                print(describe(name, keys, process.returncode, os.path.join(arguments.work, name),
-                               time.perf_counter() - started), flush=True)
-        time.sleep(0.05)
+    try:
+        while todo or running:
+            late = time.perf_counter() - began >= arguments.seconds
+            if late and todo:
+                print("left out, no time:", " ".join(line[0] for line in todo), flush=True)
+                todo = []
+            while todo and len(running) < arguments.jobs:
+                name, model, *keys = todo.pop(0)
+                running[name] = (start_run(arguments, name, model, keys), time.perf_counter(), keys)
+            for name, (process, started, keys) in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    failed += process.returncode != 0
+                    print(describe(name, keys, process.returncode, os.path.join(arguments.work, name),
+                                   time.perf_counter() - started), flush=True)
+            time.sleep(0.05)
+    finally:
+        for process, _, _ in running.values():  # where this program fails or is interrupted
+            process.terminate()
     return failed
 
 

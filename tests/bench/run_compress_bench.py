@@ -5,7 +5,7 @@
 
 WHO is `phase4`, or a --mode of peer_compress.py (graph, compiled-graph, compile, eager). They take turns, ROUNDS
 times; a line states the best round's wall time of the process, from its start to its end, and its perplexity. The
-peer's compiler has an empty cache in the first round and a full one afterwards. One that fails does not stop the others.
+peer's compiler has an empty cache in the first round and a full one afterwards. If one fails, the others go on.
 Lines have the form of phase4_bench's and of peer_gpu.py's, so that run_gpu_bench.sh makes a table of them.
 
 Needs in the interpreter that runs it: torch, transformers, tokenizers (not for phase4 alone).

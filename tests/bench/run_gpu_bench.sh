@@ -17,8 +17,9 @@
 #              P4_BENCH_SMALL=1  tiny sizes on the CPU, to see that everything works
 #              PYTHON            an interpreter that has torch and transformers (python3)
 #
-# The plain and the distilled step, and the peer's, alone:
-#   run_gpu_bench.sh BUILD_DIR OUT_DIR train_llama train_llama_distill peer_train_distill
+# The plain and the distilled step and the whole run, with their peers, alone:
+#   P4_BENCH_MODEL=... run_gpu_bench.sh BUILD_DIR OUT_DIR train_llama train_llama_distill peer_train_distill \
+#       compress peer_compress
 set -u
 parts='ternarise train_llama train_llama_int8 train_llama_distill train_gpt2 muon peer_ternarise peer_train_llama peer_train_gpt2
 peer_muon peer_train_distill compress peer_compress scaling job ops_llama train_llama_exact train_llama_muon ops_gpt2 peer_more'
@@ -26,7 +27,7 @@ if [ "${1:-}" = --list ]; then
     echo $parts
     exit 0
 elif [ $# -lt 2 ]; then
-    sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 build=$1 out=$2
@@ -96,7 +97,7 @@ peer peer_ternarise 60 copy gemm ternarise
 peer peer_train_llama 150 train_llama
 peer peer_train_gpt2 90 train_gpt2
 peer peer_muon 60 muon
-peer peer_train_distill 150 train_llama_distill train_llama_ternary
+peer peer_train_distill 200 train_llama_distill train_llama_ternary
 # compress PART LIMIT OPTIONS...: run_compress_bench.py, if a model is given
 compress() {
     local name=$1 limit=$2

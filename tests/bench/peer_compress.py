@@ -7,7 +7,7 @@ are fp32, products bf16 (autocast), attention is SDPA's causal kernel, AdamW is 
 step costs is mostly launching kernels: --mode says what is done about that.
 
   eager           nothing
-  graph           the whole step (forward, backward, clipping, AdamW) is one CUDA graph
+  graph           the whole step (forward, backward, clipping, AdamW) is one CUDA graph; on a CPU as eager
   compile         the blocks and the loss are compiled
   compiled-graph  both: the fastest step, but compiling takes longer than a short training does
 

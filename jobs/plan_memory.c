@@ -132,7 +132,7 @@ static p4_rc plan_quantize(planner *p)
         TRY(p4_layers_bytes(&pass, p->compute, p->original, p->in->windows.calibration, &layers));
         on_device(p, use, P4_MEMORY_ACTIVATIONS, (double)pass.work);
         on_device(p, use, P4_MEMORY_STATES, (double)pass.states);
-        int64_t original = loaded ? p4_original_bytes(p->original, p->compute) : 0;
+        int64_t original = loaded ? p->original_bytes : 0;
         int64_t room = p->in->room_bytes - original - pass.work - pass.states;
         p4_hessian_memory h = p4_hessian_plan_bytes(p->compute, p->original, plan.h_bytes, room);
         on_device(p, use, P4_MEMORY_WORKSPACE, (double)(h.sums + h.others));

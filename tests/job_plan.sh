@@ -170,9 +170,13 @@ for described in '--host-memory 64G' '--device-memory 64G'; do
     "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
 done
 
-# Rates that are measured with a model, on several ranks with their links, are those of a plan.
-"$MPIRUN" -n 2 "$PHASE4_MPI" --measure-rates rates.json cfg.json calibration_batch_size=1 >log 2>&1 && grep -q '^rates.json: written$' log ||
-    { cat log; exit 1; }
+# Rates that are measured with a model, on several ranks with their links, are those of a plan. One rank reads cfg.json; keys that are
+# left open have the values of a run.
+mkdir elsewhere
+export rates="$TMP/rates.json"
+"$MPIRUN" -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || cd elsewhere; exec "$PHASE4_MPI" --measure-rates "$rates" cfg.json calibration_batch_size=1' \
+    >log 2>&1 && grep -q "^$rates: written\$" log || { cat log; exit 1; }
+grep -q 'training steps with recompute "none", micro_batch_size "auto"$' log || { cat log; exit 1; }
 "$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
 status=0
 "$PHASE4_MPI" --measure-rates no/where/rates.json cfg.json >log 2>&1 || status=$?

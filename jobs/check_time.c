@@ -118,13 +118,10 @@ void p4_check_time_left(const p4_run *run)
     double trained = run->planned_steps > 0 ? fmin(1, (double)step / (double)run->planned_steps) : 0;
     double left_s = p4_forecast_left(run->planned_s, done, trained);
     if (step > 0) {
-        snprintf(at, sizeof at, ", behind training step %lld of %lld", (long long)step,
+        snprintf(at, sizeof at, ", with %lld of %lld training steps done", (long long)step,
                  (long long)run->planned_steps);
     }
-    if (left_s < SHORT_S) {
-        INFO("      time left: less than a second, as the run continues from a checkpoint%s", at);
-    } else {
-        INFO("      time left: about %s, as the run continues from a checkpoint%s",
-             p4_plan_format_duration(time, left_s), at);
-    }
+    bool is_short = left_s < SHORT_S;
+    INFO("      time left from %s: %s%s%s", p4_resume_last(run), is_short ? "" : "about ",
+         is_short ? "less than a second" : p4_plan_format_duration(time, left_s), at);
 }

@@ -68,6 +68,7 @@ typedef struct p4_run {
     struct p4_resume *resume;        /* jobs/resume.h */
     bool done[P4_MAX_STAGES];        /* which stages are done, in the order of the table in run.c */
     double planned_s[P4_MAX_STAGES]; /* rank 0: what each will take by the plan, in the same order */
+    int64_t planned_steps;           /* rank 0: of the training */
     double started_s;                /* p4_now_s when this process took up the run */
     p4_run_timeline timeline;        /* of this rank in this process */
 } p4_run;

@@ -182,6 +182,9 @@ P4_OP(void, moments, p4_device *device, p4_moments *moments, const void *x, int6
  * the device that grows with cols; when it runs out of memory, sync reports it. */
 P4_OP(void, quantize, p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
       const p4_weight *weight, p4_quant_method method, float threshold, const float *importance)
+/* Host memory, in bytes, that the device keeps once it has quantized such a matrix, of which only shape,
+ * dtype and order count; 0: none. For more than one matrix, the most. */
+P4_OP(int64_t, quantize_scratch_bytes, p4_device *device, const p4_weight *weight, p4_quant_method method)
 /* --- scales that are trained: docs/methods.md 3.3 ------------------------------------------------ */
 
 /* fp32 gradient [scales of codes] = of each scale the sum of g t over its weights, in double, divided by the

@@ -268,7 +268,10 @@ static void print_may_change(FILE *out)
             used = (fits ? used : 0) + (size_t)fprintf(out, "%s`%s`,", fits ? " " : "\n", name);
         }
     }
-    fputs("\nand of no other key.\n", out);
+    fputs("\nand of no other key. The files of `eval_sets` may lie elsewhere, as those of the other texts: "
+          "what is in "
+          "them must be\nthe same.\n",
+          out);
 }
 
 void p4_config_print_markdown(FILE *out)

@@ -384,8 +384,10 @@ int64_t p4_model_parts(const p4_model *model, int64_t first)
 
 int64_t p4_model_readers(const p4_model *model, int64_t first)
 {
-    int64_t parts = p4_model_parts(model, first), readers = 1;
-    while (readers < parts && model->params[first + readers].input_offset > 0) {
+    const p4_param *param = &model->params[first];
+    int64_t readers = 1;
+    while (first + readers < model->params_count && param[readers].role == param->role &&
+           param[readers].layer == param->layer && param[readers].input_offset > 0) {
         readers++;
     }
     return readers;

@@ -88,6 +88,9 @@ static bool is_skipped(const p4_net *net, int64_t layer, p4_net_buffer buffer)
                   {P4_ROLE_UP, P4_BUFFER_N2, P4_BUFFER_N2_CODES},
                   {P4_ROLE_DOWN, P4_BUFFER_H, P4_BUFFER_H_CODES}};
     for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        if (buffer != inputs[i].act && buffer != inputs[i].codes) {
+            continue; /* a layer of experts has hundreds of tensors to find the role among */
+        }
         bool ternary = net->model->params[p4_model_find(net->model, inputs[i].role, layer)].ternary,
              codes = p4_arch_copies(&net->model->arch, inputs[i].role, layer) == 1;
         if (codes && buffer == (ternary ? inputs[i].act : inputs[i].codes)) {

@@ -10,6 +10,7 @@
 #include "io/out/directory.h"
 #include "jobs/findings.h"
 #include "jobs/model_file.h"
+#include "jobs/model_rows.h"
 #include "src/config.h"
 #include "src/exports.h"
 
@@ -46,7 +47,7 @@ enum { THREADS_MAX = 4 }; /* they make bytes several times as fast as one file t
 typedef struct result {
     p4_artifact_reader *reader;
     p4_hf_model hf;
-    p4_packed packed;
+    p4_model_rows rows;
     p4_tokenizer *tokenizer;
     int threads;
 } result;
@@ -54,7 +55,7 @@ typedef struct result {
 static void close_result(result *r)
 {
     p4_tokenizer_close(r->tokenizer);
-    p4_packed_release(&r->packed);
+    p4_model_rows_close(&r->rows);
     p4_hf_model_close(&r->hf);
     p4_artifact_reader_close(r->reader);
 }
@@ -63,7 +64,6 @@ static p4_rc open_result(result *r, const char *directory)
 {
     p4_rc rc = P4_OK;
     char file[P4_PATH_BYTES];
-    p4_packing packing;
     char *beside = p4_format("%s/dequantized_fp16", directory);
     TRY(beside != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(p4_directory_exists(directory), "%s: is not a directory, expected the output directory of a run",
@@ -73,7 +73,7 @@ static p4_rc open_result(result *r, const char *directory)
     TRY(p4_model_file_find(file, directory));
     TRY(p4_artifact_reader_open(&r->reader, file));
     TRY(p4_model_file_table(&r->hf, r->reader, file));
-    TRY(p4_model_file_read(&r->packed, &packing, r->reader, &r->hf.model, r->threads));
+    TRY(p4_model_rows_open(&r->rows, r->reader, &r->hf.model));
     free(r->hf.path);
     r->hf.path = beside;
     beside = NULL;
@@ -95,7 +95,8 @@ static p4_export_source source_of(const result *r, const char *entry)
     return (p4_export_source){.hf = &r->hf,
                               .tokenizer = r->tokenizer,
                               .option = p4_exports_option(entry),
-                              .weights = r->packed.weights,
+                              .weights = r->rows.weights,
+                              .rows = &r->rows.rows,
                               .threads = r->threads};
 }
 

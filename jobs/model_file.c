@@ -8,9 +8,14 @@
 #include "io/gguf/gguf_view.h"
 #include "io/json/config.h"
 #include "io/json/evaluation.h"
+#include "jobs/model_rows.h"
 #include "src/families.h"
+#include "src/leaf/parallel.h"
 
-enum { BLOCK_BYTES = 4 << 20 }; /* packed at a time */
+enum {
+    BLOCK_BYTES = 1 << 20, /* packed at a time */
+    THREADS_MAX = 8,       /* they read faster than memory is filled */
+};
 
 p4_rc p4_model_file_find(char file[P4_PATH_BYTES], const char *path)
 {
@@ -113,33 +118,61 @@ p4_rc p4_model_file_table(p4_hf_model *hf, p4_artifact_reader *reader, const cha
     return rc == P4_OK ? match_tensors(hf, reader) : rc;
 }
 
-/* Codes and scales of one tensor, in blocks of rows; counts what p4_packed_sparsity wants. Local. */
-static p4_rc read_ternary(p4_packed *packed, p4_artifact_reader *reader, const p4_artifact_tensor *t,
-                          int64_t i, p4_device *host)
+/* Rows of a parameter, in whole chunks of the file. */
+typedef struct piece {
+    int64_t param, first, rows;
+    int64_t zeros; /* of its codes, as p4_packed_sparsity wants to know */
+} piece;
+
+typedef struct reading {
+    p4_packed *packed;
+    p4_artifact_reader *reader;
+    const p4_model *model;
+    piece *pieces;
+    p4_export_space *spaces; /* of each worker */
+} reading;
+
+static p4_rc read_piece(void *user, int64_t item, int worker)
 {
     p4_rc rc = P4_OK;
-    int64_t row_bytes = p4_artifact_row_bytes(t), code_bytes = p4_code_row_bytes(t->cols);
-    int64_t block = p4_min_i64(t->rows, p4_max_i64(1, BLOCK_BYTES / row_bytes));
-    uint8_t *stored = p4_alloc((size_t)(block * row_bytes), 1);
-    if (stored == NULL) {
-        return P4_E_SYSTEM;
+    const reading *r = user;
+    piece *at = &r->pieces[item];
+    const p4_artifact_tensor *t = p4_artifact_reader_find(r->reader, r->model->params[at->param].name);
+    int64_t row_bytes = t->ternary ? p4_code_row_bytes(t->cols) : p4_artifact_row_bytes(t);
+    uint8_t *to = (t->ternary ? p4_packed_codes(r->packed, at->param)
+                              : (uint8_t *)p4_packed_half(r->packed, at->param)) +
+                  at->first * row_bytes;
+    const void *rows;
+    TRY(p4_model_rows_read(r->reader, t, &r->spaces[worker], to, &rows, at->first, at->rows));
+    for (int64_t i = 0; t->ternary && i < at->rows; i++) {
+        at->zeros += p4_codes_count_zeros(to + i * row_bytes, t->cols);
     }
-    for (int64_t row = 0; row < t->rows; row += block) {
-        int64_t rows = p4_min_i64(block, t->rows - row);
-        uint8_t *codes = p4_packed_codes(packed, i) + row * code_bytes;
-        TRY(p4_artifact_read(reader, t, stored, p4_packed_scale(packed, i) + p4_artifact_scale_at(t, row),
-                             row, rows));
-        if (t->encoding == P4_PACKING_BASE3X5) {
-            p4_ops_find("cpu")->unpack_base3(host, codes, stored, rows, t->cols);
-        } else {
-            memcpy(codes, stored, (size_t)(rows * code_bytes));
+done:
+    return rc;
+}
+
+/* Lists the pieces, and reads the scales; pieces NULL: counts only. */
+static p4_rc cut(const reading *r, piece *pieces, int64_t *count, p4_packing *packing)
+{
+    p4_rc rc = P4_OK;
+    *count = 0;
+    for (int64_t i = 0; i < r->model->params_count; i++) {
+        const p4_artifact_tensor *t = p4_artifact_reader_find(r->reader, r->model->params[i].name);
+        int64_t chunk;
+        TRY(p4_artifact_chunk_rows(r->reader, t, &chunk));
+        int64_t wanted = p4_max_i64(1, BLOCK_BYTES / p4_artifact_row_bytes(t));
+        int64_t step = chunk > 0 ? p4_max_i64(1, wanted / chunk) * chunk : wanted;
+        for (int64_t row = 0; row < t->rows; row += step, (*count)++) {
+            if (pieces != NULL) {
+                pieces[*count] = (piece){.param = i, .first = row, .rows = p4_min_i64(step, t->rows - row)};
+            }
         }
-        for (int64_t r = 0; r < rows; r++) {
-            packed->errors[i].zeros += p4_codes_count_zeros(codes + r * code_bytes, t->cols);
+        if (t->ternary && pieces != NULL) {
+            TRY(p4_artifact_read_scales(r->reader, t, p4_packed_scale(r->packed, i)));
+            *packing = t->encoding;
         }
     }
 done:
-    free(stored);
     return rc;
 }
 
@@ -147,23 +180,25 @@ p4_rc p4_model_file_read(p4_packed *packed, p4_packing *packing, p4_artifact_rea
                          const p4_model *model, int threads)
 {
     p4_rc rc = P4_OK;
-    const p4_ops *cpu = p4_ops_find("cpu"); /* the bytes are in host memory, whatever the device is */
-    p4_device *host = NULL;
-    TRY(cpu->open(&host, 0, threads, false));
+    int64_t count = 0;
+    reading r = {.packed = packed, .reader = reader, .model = model};
+    int workers = (int)p4_max_i64(1, p4_min_i64(threads, THREADS_MAX));
     TRY(p4_packed_alloc(packed, model));
-    for (int64_t i = 0; i < model->params_count; i++) {
-        const p4_artifact_tensor *t = p4_artifact_reader_find(reader, model->params[i].name);
-        if (t->ternary) {
-            TRY(read_ternary(packed, reader, t, i, host));
-            *packing = t->encoding;
-        } else {
-            TRY(p4_artifact_read(reader, t, p4_packed_half(packed, i), NULL, 0, t->rows));
-        }
+    TRY(cut(&r, NULL, &count, packing));
+    r.pieces = p4_alloc((size_t)count, sizeof *r.pieces);
+    r.spaces = p4_alloc((size_t)workers, sizeof *r.spaces);
+    TRY(r.pieces != NULL && r.spaces != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(cut(&r, r.pieces, &count, packing));
+    TRY(p4_parallel(workers, count, read_piece, NULL, &r));
+    for (int64_t i = 0; i < count; i++) {
+        packed->errors[r.pieces[i].param].zeros += r.pieces[i].zeros;
     }
     packed->is_compressed = true;
 done:
-    if (host != NULL) {
-        cpu->close(host);
+    for (int i = 0; r.spaces != NULL && i < workers; i++) {
+        p4_export_space_free(&r.spaces[i]);
     }
+    free(r.spaces);
+    free(r.pieces);
     return rc;
 }

@@ -286,8 +286,8 @@ static p4_rc describe_inputs(const p4_run *run, p4_manifest *m)
     TRY(add_windows(m, "the calibration text", &run->calibration));
     TRY(add_windows(m, P4_EVALUATION_TEXT, &run->eval));
     for (int i = 0; i < run->config.eval_sets.count; i++) {
-        char name[sizeof "the text of set \"\"" + P4_SET_NAME_BYTES];
-        snprintf(name, sizeof name, "the text of set \"%s\"", run->config.eval_sets.names[i]);
+        char name[sizeof P4_SET_TEXT + P4_SET_NAME_BYTES];
+        snprintf(name, sizeof name, P4_SET_TEXT, run->config.eval_sets.names[i]);
         TRY(add_windows(m, name, &run->sets[i].windows));
     }
     TRY(add_windows(m, "the text of reconstruction", &run->reconstruction));

@@ -288,6 +288,7 @@ static void test_experts(void)
     EXPECT_OK(p4_gguf_arch_find(&gguf, a, "test"));
     EXPECT_OK(p4_gguf_list(&list, model, gguf, P4_GGUF_BLOCKS_BEST));
     const p4_export_source source = {.hf = &hf, .option = "", .weights = weights};
+    p4_export_space space = {.stored = {0}};
     int found = 0;
     for (int64_t i = 0; i < list.count; i++) {
         const p4_gguf_tensor *t = &list.tensors[i];
@@ -298,12 +299,15 @@ static void test_experts(void)
                        t->bytes == 2 * t->rows * t->cols,
                    "%d matrices, %d rows", (int)t->stacked, (int)t->rows);
             for (int64_t r = 0; r < t->rows; r++) {
-                p4_gguf_fill(&list, &source, (uint8_t *)got, i, r, 1);
+                const void *made = got;
+                EXPECT_OK(p4_gguf_fill(&list, &source, &space, (uint8_t *)got, &made, i, r, 1));
+                EXPECT(made == got, "the row is somewhere else");
                 EXPECT(got[1] == 1000 * (r / a->F + 1) + r % a->F * a->C + 1, "row %d: %d", (int)r, got[1]);
             }
         }
     }
     EXPECT(found == 6 && strcmp(gguf->name, "llama") == 0, "%d tensors of experts", found);
+    p4_export_space_free(&space);
     p4_gguf_list_free(&list);
     free(weights);
     free(halves);
@@ -338,6 +342,22 @@ static void test_refused(void)
         {"qwen3_moe-fused", "mlx", "takes no biases of the attention"},
         {"mixtral-plain", "mlx", "attends to all earlier tokens, this model to the last 4"},
         {"mixtral-fused", "mlx", "has heads of hidden_size / heads = 3 elements, this model of 4"},
+        {"llama-linear", "mlx", NULL},
+        {"llama-llama3", "mlx", NULL},
+        {"llama-bf16", "mlx", NULL}, /* scaled under rope_parameters */
+        {"qwen3-yarn", "mlx", NULL},
+        {"smollm3-window", "mlx", NULL},
+        {"qwen2-plain", "mlx", NULL},
+        {"gemma3-images", "mlx",
+         "layer 1: mlx-lm's gemma3_text attends to the last 4 tokens, this model to 0"},
+        {"gemma3-new", "mlx", "takes other numbers for rotary scaling \"linear\""},
+        {"gemma2-caps", "mlx", "mlx-lm's gemma2 attends to all earlier tokens, this model to the last 5"},
+        {"mistral-window", "mlx", "layer 0: mlx-lm's mistral attends to the last 0 tokens, this model to 5"},
+        {"qwen2-window", "mlx", "mlx-lm's qwen2 attends to all earlier tokens, this model to the last 5"},
+        {"qwen3-bias", "mlx", "mlx-lm's qwen3 attends to all earlier tokens, this model to the last 4"},
+        {"starcoder2-window", "mlx", "attends to all earlier tokens, this model to the last 5"},
+        {"phi3-plain", "mlx", "attends to all earlier tokens, this model to the last 6"},
+        {"phi3-long", "mlx", "mlx-lm's phi3 does not scale rotary positions"},
         {"qwen3_moe-plain", "gguf:i2_s", "I2_S takes one scale a tensor, and GGUF keeps all experts"},
         {"qwen3_moe-dense", "gguf", "has experts in every layer, this model has layers without them"},
         {"qwen3_moe-fused", "gguf", "takes no bias of the attention output"},

@@ -321,6 +321,29 @@ static void check_base3(rig *r)
     }
 }
 
+/* Every byte that five trits can be, at every place of a vector. */
+static void check_every_byte(rig *r)
+{
+    enum { BYTES = 243, COLS = 5 * BYTES, CODE_BYTES = (COLS + 3) / 4, ROWS = 32 };
+    uint8_t *packed = rig_host(r, ROWS * BYTES);
+    for (int i = 0; i < ROWS * BYTES; i++) {
+        packed[i] = (uint8_t)((i % BYTES + i / BYTES) % BYTES);
+    }
+    uint8_t *back = rig_put(r, NULL, ROWS * CODE_BYTES);
+    r->ops->unpack_base3(r->device, back, rig_put(r, packed, ROWS * BYTES), ROWS, COLS);
+    const uint8_t *codes = rig_get(r, back, ROWS * CODE_BYTES);
+    for (int i = 0; i < ROWS; i++) {
+        for (int b = 0; b < BYTES; b++) {
+            int byte = 0;
+            for (int k = 0; k < 5; k++) {
+                byte = 3 * byte + code_at(codes, COLS, i, 5 * b + k);
+            }
+            EXPECT(byte == packed[i * BYTES + b], "byte %d of row %d", b, i);
+        }
+    }
+    rig_clear(r);
+}
+
 /* A matrix with one scale is one row, which one thread works on: its memory does not grow with the threads.
  */
 static void check_memory(rig *r)
@@ -348,6 +371,7 @@ int main(void)
                                      {"quantize, forms", check_forms},
                                      {"quantize, not finite", check_nonfinite},
                                      {"quantize, memory", check_memory},
-                                     {"base 3", check_base3}};
+                                     {"base 3", check_base3},
+                                     {"every byte", check_every_byte}};
     return run_cases(cases, sizeof cases / sizeof cases[0]);
 }

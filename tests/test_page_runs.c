@@ -76,6 +76,22 @@ static const struct kind {
      "verdict pass",
      {"mixtral", "Each token takes 2 of 3 experts.", "times the mean number of tokens."},
      {"continued</th>"}},
+    {"sets",
+     "verdict quality training " WHOLE,
+     "verdict pass",
+     {"(95&nbsp;% interval of the change: ", "<th scope=\"row\"><bdi>code</bdi></th>",
+      "agrees with the original"},
+     {"Failed on the sets"}},
+    {"other_sets",
+     "verdict quality " WHOLE,
+     "verdict fail",
+     {" Failed on the sets: <bdi>web</bdi>.", "<td>failed</td>", "<td>passed</td>"},
+     {"Loss during"}},
+    {"scales",
+     "verdict quality training " WHOLE,
+     "verdict pass",
+     {"<code>learn_scales</code>", ">95&nbsp;% interval</th>", "agrees with the original"},
+     {"Failed on the sets", "<caption>Sets</caption>"}},
     {"failed",
      "verdict quality training time provenance ",
      "verdict fail",
@@ -202,7 +218,20 @@ static void test_comparison(void)
     expect_in_page("<span class=\"badge way\">Stopped</span>", true);
     expect_in_page("<span class=\"badge fail\">The run did not complete</span>", true);
     expect_in_page("The evaluation text of 1 of the runs is not known", true);
-    expect_in_page("class=\"warning\"", false); /* all were evaluated on one text */
+    expect_in_page("not evaluated on the same windows", false); /* all were on one text */
+    /* Two runs have sets. One is of other windows in each; runs without a set have no row. */
+    expect_in_page("in these sets:</strong> <bdi>web</bdi>. Their", true);
+    expect_in_page("<th scope=\"col\" class=\"n\"><bdi>code</bdi></th><th scope=\"col\" class=\"n\">"
+                   "<bdi>code</bdi>: change</th><th scope=\"col\" class=\"n\"><bdi>web</bdi></th>",
+                   true);
+    const char *sets = strstr(report, "<section id=\"sets\""),
+               *end = sets != NULL ? strstr(sets, "</section>") : NULL;
+    int rows = 0;
+    for (const char *p = sets; end != NULL && (p = strstr(p, "<th scope=\"row\">")) != NULL && p < end; p++) {
+        rows++;
+    }
+    EXPECT(rows == 2, "%d runs have sets", rows);
+    expect_in_page("&nbsp;%) <span class=\"badge fail\">failed</span></td>", true);
 }
 
 int main(void)

@@ -3,11 +3,13 @@
 #include <string.h>
 
 #include "io/export/packed_directory.h"
+#include "io/export/stream.h"
 #include "io/export/trits.h"
 #include "io/export/writers.h"
 #include "io/json/write.h"
 
 enum { PACKED = 1, SCALE };
+_Static_assert(P4_STREAM_SPACES >= 4, "four rows are read at a time");
 static const char writer[] = "exports: bitnet";
 
 /* The reference replaces every linear layer but the head and those that the list names, and rounds the inputs
@@ -51,23 +53,29 @@ static void append_packed(p4_packed_directory *d, int64_t param)
 }
 
 /* Byte [r, c] holds rows r, r + R, r + 2 R and r + 3 R of column c, with R = rows / 4. */
-static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
-                 int64_t rows)
+static p4_rc fill(const p4_export_source *source, p4_export_space *spaces, const p4_packed_tensor *t,
+                  uint8_t *to, int64_t first, int64_t rows)
 {
+    p4_rc rc = P4_OK;
+    p4_weight quarters[4];
     const p4_weight *w = &source->weights[t->param];
     if (t->kind == SCALE) {
         uint16_t bits = p4_f32_to_f16(divisor(p4_f16_to_f32(w->scale[0])));
         memcpy(to, &bits, sizeof bits);
-        return;
+        return P4_OK;
     }
-    int64_t R = w->rows / 4;
-    for (int64_t r = first; r < first + rows; r++) {
+    for (int64_t i = 0; i < 4; i++) {
+        TRY(p4_export_view(source, &spaces[i], &quarters[i], t->param, i * (w->rows / 4) + first, rows));
+    }
+    for (int64_t r = 0; r < rows; r++) {
         const uint8_t *codes[4];
-        for (int64_t i = 0; i < 4; i++) {
-            codes[i] = (const uint8_t *)w->data + (i * R + r) * p4_code_row_bytes(w->cols);
+        for (int i = 0; i < 4; i++) {
+            codes[i] = (const uint8_t *)quarters[i].data + r * p4_code_row_bytes(w->cols);
         }
-        p4_trits_four_rows(to + (r - first) * t->row_bytes, codes, w->cols);
+        p4_trits_four_rows(to + r * t->row_bytes, codes, w->cols);
     }
+done:
+    return rc;
 }
 
 static char *quantization(const p4_model *model)

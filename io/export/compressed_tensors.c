@@ -21,6 +21,7 @@ static void append_packed(p4_packed_directory *d, int64_t param)
     const p4_param *p = &d->source->hf->model.params[param];
     p4_packed_tensor *packed = p4_packed_append(d, param, PACKED, "I32");
     p4_packed_name(packed->name, p, ".weight_packed");
+    packed->by_rows = true;
     packed->rank = 2;
     packed->shape[0] = packed->rows = p->rows;
     packed->row_bytes = p4_trits_word_bytes(p->cols);
@@ -39,10 +40,12 @@ static void append_packed(p4_packed_directory *d, int64_t param)
     shape->row_bytes = 16;
 }
 
-static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
-                 int64_t rows)
+static p4_rc fill(const p4_export_source *source, p4_export_space *spaces, const p4_packed_tensor *t,
+                  uint8_t *to, int64_t first, int64_t rows)
 {
+    p4_rc rc = P4_OK;
     const p4_weight *w = &source->weights[t->param];
+    p4_weight view;
     if (t->kind == SCALE) {
         int64_t run = p4_export_run(w->scale_group, w->cols);
         for (int64_t i = 0; i < rows * t->shape[1]; i++) {
@@ -53,11 +56,14 @@ static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint
         const int64_t shape[2] = {w->rows, w->cols};
         memcpy(to, shape, sizeof shape);
     } else {
-        const uint8_t *codes = (const uint8_t *)w->data + first * p4_code_row_bytes(w->cols);
+        TRY(p4_export_view(source, spaces, &view, t->param, first, rows));
+        const uint8_t *codes = view.data;
         for (int64_t r = 0; r < rows; r++) {
             p4_trits_plus_two(to + r * t->row_bytes, codes + r * p4_code_row_bytes(w->cols), w->cols);
         }
     }
+done:
+    return rc;
 }
 
 /* The linear layers that stay as they are; a tied head is one. */

@@ -143,12 +143,12 @@ typedef struct work {
     p4_atomic_file *file;
 } work;
 
-static p4_rc fill(void *user, uint8_t *to, int64_t part, int64_t first, int64_t rows)
+static p4_rc fill(void *user, p4_export_space *spaces, uint8_t *to, const void **made, int64_t part,
+                  int64_t first, int64_t rows)
 {
     const work *w = user;
     p4_atomic_begin_sync(w->file);
-    p4_gguf_fill(w->list, w->source, to, part, first, rows);
-    return P4_OK;
+    return p4_gguf_fill(w->list, w->source, spaces, to, made, part, first, rows);
 }
 
 static p4_rc append(void *user, const void *bytes, size_t byte_count)
@@ -158,6 +158,7 @@ static p4_rc append(void *user, const void *bytes, size_t byte_count)
 
 static p4_rc write_data(const p4_export_source *source, const p4_gguf_tensors *list, p4_atomic_file *file)
 {
+    p4_rc rc = P4_OK;
     work w = {.source = source, .list = list, .file = file};
     p4_stream stream = {.source = source, .count = list->count, .fill = fill, .append = append, .user = &w};
     p4_stream_part *parts = p4_alloc((size_t)list->count, sizeof *parts);
@@ -169,10 +170,12 @@ static p4_rc write_data(const p4_export_source *source, const p4_gguf_tensors *l
         int64_t row_bytes = p4_gguf_row_bytes(t), tail_bytes = t->bytes - t->rows * row_bytes;
         parts[i] = (p4_stream_part){
             .rows = t->rows, .row_bytes = row_bytes, .padding = tail_bytes + p4_gguf_padding(t->bytes)};
+        TRY(p4_gguf_step(list, source, &parts[i].step, i));
         p4_gguf_fill_tail(list, source, parts[i].tail, i);
     }
     stream.parts = parts;
-    p4_rc rc = p4_stream_run(&stream);
+    TRY(p4_stream_run(&stream));
+done:
     free(parts);
     return rc;
 }

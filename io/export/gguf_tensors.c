@@ -242,12 +242,11 @@ static int64_t stored_row(p4_gguf_order order, const p4_arch *a, int64_t r)
     return r;
 }
 
-static void fill_vector(uint8_t *to, const p4_export_source *source, const p4_gguf_part *part)
+static void fill_vector(uint8_t *to, const p4_weight *w, const p4_gguf_part *part, const p4_arch *arch)
 {
-    const p4_weight *w = &source->weights[part->param];
     const uint16_t *halves = w->data;
     for (int64_t i = 0; i < w->cols; i++) {
-        float value = p4_f16_to_f32(halves[stored_row(part->order, &source->hf->model.arch, i)]);
+        float value = p4_f16_to_f32(halves[stored_row(part->order, arch, i)]);
         value += part->gain_offset ? 1.0f : 0.0f;
         memcpy(to + 4 * i, &value, sizeof value);
     }
@@ -299,22 +298,74 @@ void p4_gguf_fill_tail(const p4_gguf_tensors *list, const p4_export_source *sour
     memcpy(tail, &scale, sizeof scale);
 }
 
-void p4_gguf_fill(const p4_gguf_tensors *list, const p4_export_source *source, uint8_t *to, int64_t index,
-                  int64_t first, int64_t rows)
+/* The stored rows among which `count` rows from `first` on are. */
+static void find_range(p4_gguf_order order, const p4_arch *arch, int64_t first, int64_t count, int64_t *low,
+                       int64_t *high)
 {
+    *low = *high = stored_row(order, arch, first);
+    for (int64_t r = first; r < first + count; r++) {
+        int64_t row = stored_row(order, arch, r);
+        *low = p4_min_i64(*low, row);
+        *high = p4_max_i64(*high, row);
+    }
+}
+
+/* Rows of one matrix. */
+static p4_rc fill_rows(uint8_t *to, const p4_export_source *source, p4_export_space *space,
+                       const p4_gguf_tensor *t, p4_gguf_order order, int64_t param, int64_t first,
+                       int64_t count)
+{
+    p4_rc rc = P4_OK;
+    const p4_arch *arch = &source->hf->model.arch;
+    p4_weight view;
+    int64_t low, high, row_bytes = p4_gguf_row_bytes(t);
+    find_range(order, arch, first, count, &low, &high);
+    TRY(p4_export_view(source, space, &view, param, low, high - low + 1));
+    for (int64_t r = 0; r < count; r++) {
+        fill_row(to + r * row_bytes, &view, t->type, stored_row(order, arch, first + r) - low);
+    }
+done:
+    return rc;
+}
+
+/* Are the tensor's bytes those of the weight? */
+static bool is_as_stored(const p4_gguf_tensor *t, const p4_gguf_part *part, const p4_export_source *source)
+{
+    return t->type == P4_GGUF_F16 && t->stacked == 0 && part->order == P4_GGUF_AS_STORED &&
+           source->weights[part->param].dtype == P4_F16;
+}
+
+p4_rc p4_gguf_fill(const p4_gguf_tensors *list, const p4_export_source *source, p4_export_space *space,
+                   uint8_t *to, const void **made, int64_t index, int64_t first, int64_t rows)
+{
+    p4_rc rc = P4_OK;
+    p4_weight view;
     const p4_gguf_tensor *t = &list->tensors[index];
     const p4_gguf_part *part = &list->parts[index];
-    int64_t row_bytes = p4_gguf_row_bytes(t);
+    int64_t row_bytes = p4_gguf_row_bytes(t), each = t->rows / p4_max_i64(1, t->stacked);
     if (part->param < 0) {
         memcpy(to, part->values, (size_t)row_bytes);
     } else if (t->vector) {
-        fill_vector(to, source, part);
+        TRY(p4_export_view(source, space, &view, part->param, 0, 1));
+        fill_vector(to, &view, part, &source->hf->model.arch);
+    } else if (is_as_stored(t, part, source)) {
+        TRY(p4_export_view(source, space, &view, part->param, first, rows));
+        *made = view.data;
     } else {
-        int64_t each = t->rows / p4_max_i64(1, t->stacked);
-        for (int64_t r = 0; r < rows; r++) {
-            int64_t row = stored_row(part->order, &source->hf->model.arch, (first + r) % each),
-                    param = part->param + (first + r) / each * part->step;
-            fill_row(to + r * row_bytes, &source->weights[param], t->type, row);
+        for (int64_t done = 0, count; done < rows; done += count) {
+            int64_t row = (first + done) % each, matrix = (first + done) / each;
+            count = p4_min_i64(rows - done, each - row);
+            TRY(fill_rows(to + done * row_bytes, source, space, t, part->order,
+                          part->param + matrix * part->step, row, count));
         }
     }
+done:
+    return rc;
+}
+
+p4_rc p4_gguf_step(const p4_gguf_tensors *list, const p4_export_source *source, int64_t *rows, int64_t index)
+{
+    int64_t param = list->parts[index].param;
+    *rows = 0;
+    return param >= 0 && list->tensors[index].stacked == 0 ? p4_export_step(source, rows, param) : P4_OK;
 }

@@ -46,8 +46,11 @@ int64_t p4_gguf_row_bytes(const p4_gguf_tensor *tensor);
 /* What lies between the last row of tensor `index` and the padding: t->bytes minus the rows. Local. */
 void p4_gguf_fill_tail(const p4_gguf_tensors *list, const p4_export_source *source, uint8_t tail[4],
                        int64_t index);
-/* Rows [first, first + rows) of tensor `index`. Local. */
-void p4_gguf_fill(const p4_gguf_tensors *list, const p4_export_source *source, uint8_t *to, int64_t index,
-                  int64_t first, int64_t rows);
+/* Rows [first, first + rows) of tensor `index`, made in `to`, or *made where they are, as the fill of
+ * p4_stream. Several threads at once, each with a space of its own. Local. */
+p4_rc p4_gguf_fill(const p4_gguf_tensors *list, const p4_export_source *source, p4_export_space *space,
+                   uint8_t *to, const void **made, int64_t index, int64_t first, int64_t rows);
+/* The rows that a piece of tensor `index` should begin at a multiple of, as p4_export_step. Local. */
+p4_rc p4_gguf_step(const p4_gguf_tensors *list, const p4_export_source *source, int64_t *rows, int64_t index);
 
 #endif

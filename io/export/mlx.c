@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/export/mlx_positions.h"
 #include "io/export/packed_directory.h"
 #include "io/export/writers.h"
 
@@ -37,11 +38,6 @@ static p4_rc check_mixture(const p4_arch *a)
     CHECK(qwen || mixtral || olmoe, "%s: model family %s is not written", writer, a->family);
     CHECK(!qwen || (!a->qkv_bias && !a->o_bias), "%s: mlx-lm's %s takes no biases of the attention", writer,
           a->family);
-    CHECK(a->rope.scaling == P4_ROPE_DEFAULT, "%s: mlx-lm's %s does not scale rotary positions", writer,
-          a->family);
-    CHECK(a->window == 0 || a->window >= a->positions,
-          "%s: mlx-lm's %s attends to all earlier tokens, this model to the last %lld", writer, a->family,
-          (long long)a->window);
     CHECK(!mixtral || a->H * a->D == a->C,
           "%s: mlx-lm's mixtral has heads of hidden_size / heads = %lld elements, this model of %lld", writer,
           (long long)(a->C / a->H), (long long)a->D);
@@ -55,6 +51,7 @@ static p4_rc check(const p4_export_source *source)
     const p4_arch *arch = &source->hf->model.arch;
     TRY(p4_packed_check_linear(source, "exports: mlx", true));
     TRY(arch->experts > 0 ? check_mixture(arch) : P4_OK);
+    TRY(p4_mlx_check_positions(source, "exports: mlx"));
 done:
     return rc;
 }
@@ -89,6 +86,7 @@ static void append_packed(p4_packed_directory *d, int64_t param)
         p4_packed_tensor *t = p4_packed_append(d, param, kind, kind == PACKED ? "U32" : NULL);
         int64_t units = kind == PACKED ? p->cols / 16 : p->cols / d->number;
         begin(t, model, suffixes[kind - PACKED]);
+        t->by_rows = kind == PACKED;
         t->shape[t->rank++] = p->rows;
         t->shape[t->rank++] = units;
         t->row_bytes = units * (kind == PACKED ? 4 : 2);
@@ -119,22 +117,35 @@ static bool all_taken(const p4_model *model, int64_t param, int64_t group)
 }
 
 /* value = q * scale + bias with q = t + 1: the bias is the scale's negative. */
-static void fill(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
-                 int64_t rows)
+static void fill_scales(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
+                        int64_t rows)
 {
     for (int64_t r = 0; r < rows; r++) {
         int64_t row = first + r, groups = t->row_bytes / 2;
         const p4_weight *w = p4_packed_row_of(source, t, &row);
-        if (t->kind == PACKED) { /* phase4's own codes */
-            memcpy(to + r * t->row_bytes, (const uint8_t *)w->data + row * t->row_bytes,
-                   (size_t)t->row_bytes);
-        }
-        for (int64_t g = 0; t->kind != PACKED && g < groups; g++) {
+        for (int64_t g = 0; g < groups; g++) {
             uint16_t bits = p4_export_scale(w, row, g * (w->cols / groups));
             bits = (uint16_t)(bits ^ (t->kind == BIASES ? 0x8000u : 0u));
             memcpy(to + r * t->row_bytes + 2 * g, &bits, sizeof bits);
         }
     }
+}
+
+static p4_rc fill(const p4_export_source *source, p4_export_space *spaces, const p4_packed_tensor *t,
+                  uint8_t *to, int64_t first, int64_t rows)
+{
+    p4_rc rc = P4_OK;
+    p4_weight view;
+    if (t->kind != PACKED) {
+        fill_scales(source, t, to, first, rows);
+        return P4_OK;
+    }
+    for (int64_t done = 0; done < rows; done += view.rows, to += view.rows * t->row_bytes) {
+        TRY(p4_packed_view(source, spaces, &view, t, first + done, rows - done));
+        memcpy(to, view.data, (size_t)(view.rows * t->row_bytes)); /* phase4's own codes */
+    }
+done:
+    return rc;
 }
 
 static p4_rc list_tensors(p4_packed_directory *d, const p4_export_source *source)

@@ -18,7 +18,7 @@ void p4_packed_name(char to[P4_PACKED_NAME_BYTES], const p4_param *param, const 
 p4_packed_tensor *p4_packed_append(p4_packed_directory *d, int64_t param, int kind, const char *whole)
 {
     p4_packed_tensor *t = &d->tensors[d->count++];
-    *t = (p4_packed_tensor){.param = param, .kind = kind, .whole = whole};
+    *t = (p4_packed_tensor){.param = param, .kind = kind, .whole = whole, .by_rows = kind == 0};
     return t;
 }
 
@@ -41,6 +41,14 @@ const p4_weight *p4_packed_row_of(const p4_export_source *source, const p4_packe
     return &source->weights[t->param + matrix * t->step];
 }
 
+p4_rc p4_packed_view(const p4_export_source *source, p4_export_space *space, p4_weight *view,
+                     const p4_packed_tensor *t, int64_t first, int64_t rows)
+{
+    int64_t each = t->rows / p4_max_i64(1, t->stacked), row = first % each;
+    return p4_export_view(source, space, view, t->param + first / each * t->step, row,
+                          p4_min_i64(rows, each - row));
+}
+
 double p4_packed_directory_bytes(const p4_packed_directory *d)
 {
     enum { ENTRY_BYTES = 200, SMALL_BYTES = 16 << 10 }; /* of the header; config.json */
@@ -51,19 +59,22 @@ double p4_packed_directory_bytes(const p4_packed_directory *d)
     return bytes;
 }
 
-static void fill_plain(const p4_export_source *source, const p4_packed_tensor *t, uint8_t *to, int64_t first,
-                       int64_t rows)
+static p4_rc fill_plain(const p4_export_source *source, p4_export_space *space, const p4_packed_tensor *t,
+                        uint8_t *to, int64_t first, int64_t rows)
 {
-    for (int64_t r = 0; r < rows; r++) {
-        uint8_t *at = to + r * t->row_bytes;
-        int64_t row = first + r;
-        const p4_weight *w = p4_packed_row_of(source, t, &row);
-        if (w->dtype == P4_TERNARY) {
-            p4_ternary_row_f16((uint16_t *)(void *)at, w, row);
-        } else {
-            memcpy(at, (const uint16_t *)w->data + row * w->cols, (size_t)t->row_bytes);
+    p4_rc rc = P4_OK;
+    p4_weight view;
+    for (int64_t done = 0; done < rows; done += view.rows, to += view.rows * t->row_bytes) {
+        TRY(p4_packed_view(source, space, &view, t, first + done, rows - done));
+        if (view.dtype != P4_TERNARY) {
+            memcpy(to, view.data, (size_t)(view.rows * t->row_bytes));
+        }
+        for (int64_t r = 0; view.dtype == P4_TERNARY && r < view.rows; r++) {
+            p4_ternary_row_f16((uint16_t *)(void *)(to + r * t->row_bytes), &view, r);
         }
     }
+done:
+    return rc;
 }
 
 typedef struct work {
@@ -71,17 +82,21 @@ typedef struct work {
     p4_safetensors_writer *file;
 } work;
 
-static p4_rc fill(void *user, uint8_t *to, int64_t part, int64_t first, int64_t rows)
+static p4_rc fill(void *user, p4_export_space *spaces, uint8_t *to, const void **made, int64_t part,
+                  int64_t first, int64_t rows)
 {
     const work *w = user;
-    const p4_packed_tensor *t = &w->directory->tensors[part];
+    const p4_packed_directory *d = w->directory;
+    const p4_packed_tensor *t = &d->tensors[part];
     p4_safetensors_writer_begin_sync(w->file);
-    if (t->kind == 0) {
-        fill_plain(w->directory->source, t, to, first, rows);
-    } else {
-        w->directory->fill(w->directory->source, t, to, first, rows);
+    if (t->kind == 0 && t->stacked == 0 && d->source->weights[t->param].dtype == P4_F16) {
+        p4_weight view; /* the very bytes */
+        p4_rc rc = p4_packed_view(d->source, spaces, &view, t, first, rows);
+        *made = view.data;
+        return rc;
     }
-    return P4_OK;
+    return t->kind == 0 ? fill_plain(d->source, spaces, t, to, first, rows)
+                        : d->fill(d->source, spaces, t, to, first, rows);
 }
 
 static p4_rc append(void *user, const void *bytes, size_t byte_count)
@@ -107,6 +122,7 @@ static p4_rc write_tensors(const p4_packed_directory *d, const char *path)
                                             .rank = t->rank,
                                             .shape = {t->shape[0], t->shape[1], t->shape[2]}};
         parts[i] = (p4_stream_part){.rows = t->rows, .row_bytes = t->row_bytes};
+        TRY(t->by_rows && t->stacked == 0 ? p4_export_step(d->source, &parts[i].step, t->param) : P4_OK);
     }
     TRY(p4_safetensors_writer_open(&w.file, path, entries, d->count));
     const p4_stream stream = {
@@ -172,6 +188,22 @@ p4_rc p4_packed_check_linear(const p4_export_source *source, const char *writer,
     return P4_OK;
 }
 
+/* What newer files have under rope_parameters alone, where older readers look for it. */
+static bool add_positions(cJSON *root, double rope_theta)
+{
+    const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(root, "rope_parameters");
+    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(parameters, "rope_type"));
+    bool ok = cJSON_GetObjectItemCaseSensitive(root, "rope_theta") != NULL ||
+              cJSON_AddNumberToObject(root, "rope_theta", rope_theta) != NULL;
+    if (ok && type != NULL && strcmp(type, "default") != 0 &&
+        !cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(root, "rope_scaling"))) {
+        cJSON *scaling = cJSON_Duplicate(parameters, true);
+        cJSON_DeleteItemFromObjectCaseSensitive(root, "rope_scaling");
+        ok = scaling != NULL && cJSON_AddItemToObject(root, "rope_scaling", scaling);
+    }
+    return ok;
+}
+
 char *p4_packed_config(const p4_export_source *source, const char *key, char *value, double rope_theta)
 {
     char *fp16 = p4_hf_config_as_fp16(source->hf->config_json), *text = NULL;
@@ -180,8 +212,7 @@ char *p4_packed_config(const p4_export_source *source, const char *key, char *va
     if (ok) {
         cJSON_DeleteItemFromObjectCaseSensitive(root, key);
         ok = cJSON_AddRawToObject(root, key, value) != NULL;
-        bool has = rope_theta == 0 || cJSON_GetObjectItemCaseSensitive(root, "rope_theta") != NULL;
-        ok = ok && (has || cJSON_AddNumberToObject(root, "rope_theta", rope_theta) != NULL);
+        ok = ok && (rope_theta == 0 || add_positions(root, rope_theta));
     }
     text = p4_json_print(root, ok, true);
     free(fp16);

@@ -2,6 +2,37 @@
 
 #include <math.h>
 
+p4_rc p4_export_view(const p4_export_source *source, p4_export_space *space, p4_weight *view, int64_t param,
+                     int64_t first, int64_t count)
+{
+    const p4_weight *w = &source->weights[param];
+    int64_t row_bytes =
+        w->dtype == P4_TERNARY ? p4_code_row_bytes(w->cols) : w->cols * p4_dtype_bytes(w->dtype);
+    *view = *w;
+    view->rows = count;
+    if (w->dtype == P4_TERNARY) { /* a scale of the whole tensor is one of the whole view */
+        view->scale += first * w->cols / p4_scale_group(w->scale_group, w->cols);
+        view->scale_group = p4_min_i64(w->scale_group, count * w->cols);
+    }
+    if (w->data != NULL) {
+        view->data = (const uint8_t *)w->data + first * row_bytes;
+        return P4_OK;
+    }
+    return source->rows->read(source->rows->user, space, &view->data, param, first, count);
+}
+
+p4_rc p4_export_step(const p4_export_source *source, int64_t *rows, int64_t param)
+{
+    *rows = 0;
+    return source->weights[param].data == NULL ? source->rows->step(source->rows->user, rows, param) : P4_OK;
+}
+
+void p4_export_space_free(p4_export_space *space)
+{
+    p4_space_free(&space->stored);
+    p4_space_free(&space->decoded);
+}
+
 p4_rc p4_export_check_scales(const p4_export_source *source, bool (*is_taken)(const p4_param *p),
                              const char *writer, const char *format)
 {

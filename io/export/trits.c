@@ -39,18 +39,29 @@ void p4_trits_q2_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t sc
     }
 }
 
+/* Codes as a matrix of 4 x 4 in a word, a row a byte: exchanges rows and columns. */
+static inline uint32_t transpose(uint32_t codes)
+{
+    uint32_t moved = (codes ^ codes >> 12) & 0x0000f0f0u; /* quarters of 2 x 2 */
+    codes ^= moved ^ moved << 12;
+    moved = (codes ^ codes >> 6) & 0x00cc00ccu; /* inside each quarter */
+    return codes ^ moved ^ moved << 6;
+}
+
+/* A word at any address. */
+typedef uint32_t loose_word __attribute__((aligned(1), may_alias));
+
 /* Byte m of each half holds elements m, 32 + m, 64 + m and 96 + m of its 128. */
-void p4_trits_tq2_0(uint8_t *to, const uint8_t *codes, int64_t count, uint16_t scale)
+void p4_trits_tq2_0(uint8_t *to, const uint8_t *restrict codes, int64_t count, uint16_t scale)
 {
     enum { HALF = 32 };
-    uint32_t words[HALF / 4];
     for (int64_t at = 0; at < count; at += P4_TQ_COUNT) {
         for (int h = 0; h < 2; h++, codes += HALF, to += HALF) {
+            loose_word *restrict words = (loose_word *)(void *)to;
             for (int i = 0; i < HALF / 4; i++) {
-                words[i] = spread(codes[i]) | spread(codes[8 + i]) << 2 | spread(codes[16 + i]) << 4 |
-                           spread(codes[24 + i]) << 6;
+                words[i] = transpose((uint32_t)codes[i] | (uint32_t)codes[8 + i] << 8 |
+                                     (uint32_t)codes[16 + i] << 16 | (uint32_t)codes[24 + i] << 24);
             }
-            memcpy(to, words, sizeof words);
         }
         put_half(to, scale);
         to += 2;

@@ -3,11 +3,12 @@
  *
  * The packed form of a vector is [1, row_bytes] with the shape [n]; its data is [n]. A matrix that the
  * Hugging Face file stores as [in, out] (GPT-2's Conv1D) is [out, in] here, with transposed 1. Everything is
- * Local, and one thread of a process uses it at a time. */
+ * Local, and one thread of a process uses it at a time, where it is not said otherwise. */
 #ifndef P4_ARTIFACT_H
 #define P4_ARTIFACT_H
 
 #include "io/out/report.h"
+#include "src/leaf/space.h"
 #include "src/model.h"
 #include "src/phase4/results.h"
 
@@ -92,6 +93,16 @@ const p4_artifact_tensor *p4_artifact_reader_find(const p4_artifact_reader *read
  * ask for many rows at a time. */
 p4_rc p4_artifact_read(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, void *bytes,
                        uint16_t *scale, int64_t first_row, int64_t row_count);
+/* All scales of a ternary tensor, [p4_artifact_scales(tensor, tensor->rows)], checked as there. */
+p4_rc p4_artifact_read_scales(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, uint16_t *scale);
+/* Rows as p4_artifact_read reads them, checked in the same way, at *rows in memory of `space` until its next
+ * use. Several threads at once, each with a space of its own: chunks are read from the file itself, unless
+ * another program stored them in a way that HDF5 alone reads. */
+p4_rc p4_artifact_rows(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, p4_space *space,
+                       const void **rows, int64_t first_row, int64_t row_count);
+/* A chunk's rows, which p4_artifact_rows reads together: pieces that begin at a multiple of it read no chunk
+ * twice. 0: any rows. Several threads at once. */
+p4_rc p4_artifact_chunk_rows(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, int64_t *rows);
 /* A text: "config/model_json", "config/phase4_json", "tokenizer/tokenizer_json". The caller frees *text;
  * NULL: the file has none. */
 p4_rc p4_artifact_read_text(p4_artifact_reader *reader, const char *name, char **text);

@@ -1,9 +1,11 @@
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/h5/artifact.h"
-#include "io/h5/read.h"
+#include "io/h5/chunks.h"
+#include "io/h5/fletcher32.h"
 
 enum { OBJECT_NAME_BYTES = P4_TENSOR_NAME_BYTES + 32 };
 
@@ -11,6 +13,8 @@ typedef struct stored_tensor {
     p4_artifact_tensor
         tensor; /* first: a p4_artifact_tensor handed out is found again as its stored_tensor */
     p4_h5_shape values, scale;
+    p4_h5_chunks chunks; /* of its values; found at first use */
+    bool has_chunks;
 } stored_tensor;
 
 struct p4_artifact_reader {
@@ -18,6 +22,7 @@ struct p4_artifact_reader {
     p4_h5_file file;
     int64_t count;
     stored_tensor *tensors; /* sorted by name */
+    pthread_mutex_t lock;   /* of HDF5, where several threads read */
 };
 
 static void join(char to[OBJECT_NAME_BYTES], const char *name, const char *part)
@@ -153,6 +158,7 @@ p4_rc p4_artifact_reader_open(p4_artifact_reader **reader, const char *path)
         goto done;
     }
     made->file.id = -1;
+    pthread_mutex_init(&made->lock, NULL);
     made->path = p4_strdup(path);
     if (made->path == NULL) {
         goto done;
@@ -182,6 +188,10 @@ void p4_artifact_reader_close(p4_artifact_reader *reader)
         return;
     }
     p4_h5_close(&reader->file, false);
+    for (int64_t i = 0; reader->tensors != NULL && i < reader->count; i++) {
+        p4_h5_chunks_free(&reader->tensors[i].chunks);
+    }
+    pthread_mutex_destroy(&reader->lock);
     free(reader->tensors);
     free(reader->path);
     free(reader);
@@ -210,30 +220,84 @@ const p4_artifact_tensor *p4_artifact_reader_find(const p4_artifact_reader *read
 }
 
 /* Five base-3 digits reach 242; of a 2-bit code only 0, 1 and 2 mean something. */
-static bool is_trits(p4_packing encoding, uint8_t byte)
+static inline bool is_trits(p4_packing encoding, uint8_t byte)
 {
     return encoding == P4_PACKING_BASE3X5 ? byte <= 242 : (byte & byte >> 1 & 0x55) == 0;
 }
 
+/* Without a way out of the loop, so that the compiler makes vectors of it. */
+static bool are_trits(p4_packing encoding, const uint8_t *bytes, int64_t count)
+{
+    uint8_t bad = 0;
+    for (int64_t i = 0; encoding == P4_PACKING_BASE3X5 && i < count; i++) {
+        bad |= !is_trits(P4_PACKING_BASE3X5, bytes[i]);
+    }
+    for (int64_t i = 0; encoding != P4_PACKING_BASE3X5 && i < count; i++) {
+        bad |= !is_trits(P4_PACKING_2BIT, bytes[i]);
+    }
+    return bad == 0;
+}
+
 static p4_rc check_rows(const p4_artifact_reader *reader, const p4_artifact_tensor *tensor,
-                        const uint8_t *bytes, const uint16_t *scale, int64_t first_row, int64_t row_count)
+                        const uint8_t *bytes, int64_t first_row, int64_t row_count)
 {
     int64_t row_bytes = p4_artifact_row_bytes(tensor);
-    for (int64_t i = 0; i < row_count * row_bytes; i++) {
-        if (!is_trits(tensor->encoding, bytes[i])) {
-            return FAIL("%s: byte %lld of row %lld of %s is %u, which holds no %s trits", reader->path,
-                        (long long)(i % row_bytes), (long long)(first_row + i / row_bytes), tensor->name,
-                        bytes[i], p4_packing_name(tensor->encoding));
-        }
+    if (are_trits(tensor->encoding, bytes, row_count * row_bytes)) {
+        return P4_OK;
     }
+    int64_t i = 0;
+    while (is_trits(tensor->encoding, bytes[i])) {
+        i++;
+    }
+    return FAIL("%s: byte %lld of row %lld of %s is %u, which holds no %s trits", reader->path,
+                (long long)(i % row_bytes), (long long)(first_row + i / row_bytes), tensor->name, bytes[i],
+                p4_packing_name(tensor->encoding));
+}
+
+/* The scales of these rows. */
+static p4_rc read_scales(const p4_artifact_reader *reader, const stored_tensor *stored, uint16_t *scale,
+                         int64_t first_row, int64_t row_count)
+{
+    p4_rc rc = P4_OK;
+    const p4_artifact_tensor *tensor = &stored->tensor;
+    char name[OBJECT_NAME_BYTES];
+    join(name, tensor->name, "scale");
+    bool one = tensor->scale_group > tensor->cols;
+    TRY(p4_h5_read_rows(&reader->file, name, &stored->scale, scale, one ? 0 : first_row,
+                        one ? 1 : row_count));
     int64_t scales = p4_artifact_scales(tensor, row_count), first = p4_artifact_scale_at(tensor, first_row);
-    for (int64_t r = 0; scale != NULL && r < scales; r++) {
-        if ((scale[r] & 0x7c00u) == 0x7c00u) {
-            return FAIL("%s: scale %lld of %s is not finite", reader->path, (long long)(first + r),
-                        tensor->name);
-        }
+    for (int64_t r = 0; r < scales; r++) {
+        CHECK((scale[r] & 0x7c00u) != 0x7c00u, "%s: scale %lld of %s is not finite", reader->path,
+              (long long)(first + r), tensor->name);
     }
-    return P4_OK;
+done:
+    return rc;
+}
+
+p4_rc p4_artifact_read_scales(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, uint16_t *scale)
+{
+    return read_scales(reader, (const stored_tensor *)tensor, scale, 0, tensor->rows);
+}
+
+/* What rows of a tensor are in its dataset: that of a vector counts elements. */
+static int64_t stored_rows(const p4_artifact_tensor *tensor, int64_t rows)
+{
+    return tensor->vector && !tensor->ternary ? rows * tensor->cols : rows;
+}
+
+static void name_values(char name[OBJECT_NAME_BYTES], const p4_artifact_tensor *tensor)
+{
+    join(name, tensor->name, tensor->ternary ? "packed" : "data");
+}
+
+static p4_rc read_values(const p4_artifact_reader *reader, const stored_tensor *stored, void *bytes,
+                         int64_t first_row, int64_t row_count)
+{
+    const p4_artifact_tensor *tensor = &stored->tensor;
+    char name[OBJECT_NAME_BYTES];
+    name_values(name, tensor);
+    return p4_h5_read_rows(&reader->file, name, &stored->values, bytes, stored_rows(tensor, first_row),
+                           stored_rows(tensor, row_count));
 }
 
 p4_rc p4_artifact_read(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, void *bytes,
@@ -241,21 +305,85 @@ p4_rc p4_artifact_read(p4_artifact_reader *reader, const p4_artifact_tensor *ten
 {
     p4_rc rc = P4_OK;
     const stored_tensor *stored = (const stored_tensor *)tensor;
+    TRY(read_values(reader, stored, bytes, first_row, row_count));
+    if (tensor->ternary) {
+        TRY(check_rows(reader, tensor, bytes, first_row, row_count));
+    }
+    if (tensor->ternary && scale != NULL) {
+        TRY(read_scales(reader, stored, scale, first_row, row_count));
+    }
+done:
+    return rc;
+}
+
+/* Called with the lock held. */
+static p4_rc find_chunks(const p4_artifact_reader *reader, stored_tensor *stored)
+{
+    p4_rc rc = P4_OK;
     char name[OBJECT_NAME_BYTES];
-    join(name, tensor->name, tensor->ternary ? "packed" : "data");
-    if (!tensor->ternary) {
-        int64_t each = tensor->vector ? tensor->cols : 1; /* a vector's dataset counts elements, not rows */
-        return p4_h5_read_rows(&reader->file, name, &stored->values, bytes, first_row * each,
-                               row_count * each);
+    name_values(name, &stored->tensor);
+    if (!stored->has_chunks) {
+        TRY(p4_h5_chunks_find(&stored->chunks, &reader->file, name, &stored->values));
+        stored->has_chunks = true;
     }
-    TRY(p4_h5_read_rows(&reader->file, name, &stored->values, bytes, first_row, row_count));
-    if (scale != NULL) {
-        join(name, tensor->name, "scale");
-        bool one = tensor->scale_group > tensor->cols;
-        TRY(p4_h5_read_rows(&reader->file, name, &stored->scale, scale, one ? 0 : first_row,
-                            one ? 1 : row_count));
+done:
+    return rc;
+}
+
+static stored_tensor *own(p4_artifact_reader *reader, const p4_artifact_tensor *tensor)
+{
+    return &reader->tensors[(const stored_tensor *)tensor - reader->tensors];
+}
+
+p4_rc p4_artifact_chunk_rows(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, int64_t *rows)
+{
+    stored_tensor *stored = own(reader, tensor);
+    pthread_mutex_lock(&reader->lock);
+    p4_rc rc = find_chunks(reader, stored);
+    pthread_mutex_unlock(&reader->lock);
+    *rows = rc != P4_OK || stored_rows(tensor, 1) > 1 ? 0 : stored->chunks.rows;
+    return rc;
+}
+
+/* Rows [first, first + rows) of the dataset, with the chunks that they lie in. */
+static p4_rc read_chunks(const stored_tensor *stored, p4_space *space, const uint8_t **at, int64_t first,
+                         int64_t rows)
+{
+    p4_rc rc = P4_OK;
+    const p4_h5_chunks *c = &stored->chunks;
+    int64_t from = first / c->rows, count = (first + rows - 1) / c->rows + 1 - from;
+    TRY(p4_space_need(space, (size_t)(count * c->bytes) + P4_FLETCHER32_BYTES));
+    TRY(p4_h5_chunks_read(c, space->data, from, count));
+    *at = (const uint8_t *)space->data + (first - from * c->rows) * stored->values.row_bytes;
+done:
+    return rc;
+}
+
+p4_rc p4_artifact_rows(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, p4_space *space,
+                       const void **rows, int64_t first_row, int64_t row_count)
+{
+    p4_rc rc = P4_OK;
+    stored_tensor *stored = own(reader, tensor);
+    const uint8_t *at = NULL;
+    if (first_row < 0 || row_count < 1 || first_row > tensor->rows - row_count) {
+        return FAULT("%s: rows %lld to %lld of %s were asked for, it has %lld", reader->path,
+                     (long long)first_row, (long long)(first_row + row_count - 1), tensor->name,
+                     (long long)tensor->rows);
     }
-    rc = check_rows(reader, tensor, bytes, scale, first_row, row_count);
+    pthread_mutex_lock(&reader->lock);
+    rc = find_chunks(reader, stored);
+    if (rc == P4_OK && stored->chunks.count == 0) {
+        rc = p4_space_need(space, (size_t)(row_count * p4_artifact_row_bytes(tensor)));
+        rc = rc == P4_OK ? read_values(reader, stored, space->data, first_row, row_count) : rc;
+        at = space->data;
+    }
+    pthread_mutex_unlock(&reader->lock);
+    TRY(rc);
+    if (at == NULL) {
+        TRY(read_chunks(stored, space, &at, stored_rows(tensor, first_row), stored_rows(tensor, row_count)));
+    }
+    TRY(tensor->ternary ? check_rows(reader, tensor, at, first_row, row_count) : P4_OK);
+    *rows = at;
 done:
     return rc;
 }

@@ -113,24 +113,40 @@ int64_t p4_h5_type_create(p4_h5_type type)
     return -1;
 }
 
+/* How much of a path, in whole names, was found the last time. */
+static size_t found_bytes(const p4_h5_file *file, const char *name)
+{
+    size_t known = 0;
+    for (size_t i = 0; file->found != NULL; i++) {
+        bool ends = name[i] == '\0' || name[i] == '/',
+             same_end = file->found[i] == '\0' || file->found[i] == '/';
+        known = ends && same_end ? i : known;
+        if (name[i] == '\0' || name[i] != file->found[i]) {
+            break;
+        }
+    }
+    return known;
+}
+
 bool p4_h5_exists(const p4_h5_file *file, const char *name)
 {
     bool exists = true;
+    size_t bytes = strlen(name), known = found_bytes(file, name);
     char *partial = p4_strdup(name);
     if (partial == NULL) {
         return false;
     }
-    for (char *at = partial; exists && at != NULL;) {
+    for (size_t end = known + 1; exists && known < bytes && end <= bytes; end++) {
         H5L_info_t info;
-        at = strchr(at, '/');
-        if (at != NULL) {
-            *at = '\0';
+        if (name[end] == '/' || name[end] == '\0') {
+            partial[end] = '\0';
+            exists = H5Lexists(file->id, partial, H5P_DEFAULT) > 0 &&
+                     H5Lget_info(file->id, partial, &info, H5P_DEFAULT) >= 0 && info.type == H5L_TYPE_HARD;
+            partial[end] = name[end];
         }
-        exists = H5Lexists(file->id, partial, H5P_DEFAULT) > 0 &&
-                 H5Lget_info(file->id, partial, &info, H5P_DEFAULT) >= 0 && info.type == H5L_TYPE_HARD;
-        if (at != NULL) {
-            *at++ = '/';
-        }
+    }
+    if (exists && file->found != NULL && bytes < P4_H5_FOUND_BYTES) {
+        memcpy(file->found, name, bytes + 1);
     }
     free(partial);
     return exists;
@@ -173,6 +189,8 @@ p4_rc p4_h5_close(p4_h5_file *file, bool ok)
         rc = p4_h5_fail(file, "write", "");
     }
     give_memory_back();
+    free(file->found);
+    file->found = NULL;
     file->id = -1;
     return rc;
 }

@@ -10,7 +10,7 @@
 
 #include "src/leaf/base.h"
 
-enum { P4_H5_MAX_RANK = 4 };
+enum { P4_H5_MAX_RANK = 4, P4_H5_FOUND_BYTES = 512 };
 
 typedef enum p4_h5_type {
     P4_H5_U8,
@@ -30,6 +30,7 @@ typedef struct p4_h5_file {
     int64_t reserved_bytes; /* writing: disk space that is reserved for the file */
     int64_t cached_bytes; /* writing: at most this much was passed to HDF5 without a place in the file yet */
     int64_t begun_bytes;  /* writing: the first so many are on their way to the disk */
+    char *found;          /* reading: the last path that p4_h5_exists found, heap [P4_H5_FOUND_BYTES] */
 } p4_h5_file;
 
 /* "1.10.8": of the library that runs. */

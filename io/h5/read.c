@@ -16,12 +16,17 @@ p4_rc p4_h5_open(p4_h5_file *file, const char *path)
 {
     p4_rc rc = P4_OK;
     hid_t access = -1;
-    *file = (p4_h5_file){.id = -1, .path = path};
+    *file = (p4_h5_file){.id = -1, .path = path, .found = p4_alloc(P4_H5_FOUND_BYTES, 1)};
+    TRY(file->found != NULL ? P4_OK : P4_E_SYSTEM);
     p4_h5_silence();
     H5_TRY((access = p4_h5_file_access()) >= 0, file, "open", "the file");
     H5_TRY((file->id = H5Fopen(path, H5F_ACC_RDONLY, access)) >= 0, file, "open", "as an HDF5 file");
 done:
     p4_h5_release(access);
+    if (rc != P4_OK) {
+        free(file->found);
+        file->found = NULL;
+    }
     return rc;
 }
 

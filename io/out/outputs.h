@@ -37,8 +37,9 @@ enum {
  * follows (jobs/train/stop.c). */
 #define P4_UNFINISHED_ERROR "the run has not ended: it is under way, or was stopped"
 #define P4_STOPPED_ERROR "stopped "
-/* The evaluation text among its "provenance.inputs". */
+/* The evaluation text among its "provenance.inputs", and that of a set of eval_sets, by its name. */
 #define P4_EVALUATION_TEXT "the evaluation text"
+#define P4_SET_TEXT "the text of set \"%s\""
 /* Of a run, not of its results: gone when it ends. */
 #define P4_TRAINING_TOKENS_FILE "training_tokens.tmp"
 #define P4_TEACHER_CACHE_FILE "teacher_top_k"

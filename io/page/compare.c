@@ -5,6 +5,8 @@
 
 #include "io/out/outputs.h"
 #include "io/page/chart.h"
+#include "io/page/compare_sets.h"
+#include "io/page/compare_windows.h"
 #include "io/page/frame.h"
 #include "io/page/html.h"
 #include "io/page/page.h"
@@ -49,48 +51,22 @@ static void put_run(FILE *to, const p4_page_run *run)
 
 /* ---- whether the evaluations are of the same windows ---- */
 
-/* Its fingerprint; "": not known, or not until the run has ended. */
 static const char *evaluation_text(const p4_page_run *run)
 {
-    const cJSON *input;
-    cJSON_ArrayForEach(input, p4_page_item(run->results, "provenance.inputs"))
-    {
-        if (strcmp(p4_page_string(input, "name"), P4_EVALUATION_TEXT) == 0) {
-            return p4_page_string(input, "fingerprint");
-        }
-    }
-    return "";
+    return p4_page_fingerprint(run, P4_EVALUATION_TEXT);
 }
 
-static double window_tokens(const p4_page_run *run)
+static p4_page_windows windows_of(const p4_page_run *run)
 {
-    return p4_page_real(run->config, "calibration_sequence_length");
-}
-
-static double predictions(const p4_page_run *run)
-{
-    double count = p4_page_real(run->results, "pre_compression.tokens");
-    return count > 0 ? count : NAN; /* 0: not evaluated, or not yet */
-}
-
-/* NaN: not known, which does not differ. */
-static bool differ(double a, double b)
-{
-    return isfinite(a) && isfinite(b) && a != b;
-}
-
-static bool are_comparable(const p4_page_run *a, const p4_page_run *b)
-{
-    const char *x = evaluation_text(a), *y = evaluation_text(b);
-    return (x[0] == '\0' || y[0] == '\0' || strcmp(x, y) == 0) &&
-           !differ(window_tokens(a), window_tokens(b)) && !differ(predictions(a), predictions(b));
+    return (p4_page_windows){evaluation_text(run), p4_page_window_tokens(run),
+                             p4_page_predictions(run->results)};
 }
 
 static bool all_comparable(const p4_page_run *runs, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
         for (int64_t k = 0; k < i; k++) {
-            if (!are_comparable(&runs[i], &runs[k])) {
+            if (!p4_page_same_windows(windows_of(&runs[i]), windows_of(&runs[k]))) {
                 return false;
             }
         }
@@ -112,8 +88,8 @@ static void put_evaluation(FILE *to, const p4_page_run *run)
         p4_html_number(to, NAN, 0, "");
     }
     fputs("</td>", to);
-    put_cell(to, window_tokens(run), 0, "");
-    put_cell(to, predictions(run), 0, "");
+    put_cell(to, p4_page_window_tokens(run), 0, "");
+    put_cell(to, p4_page_predictions(run->results), 0, "");
     fputs("</tr>\n", to);
 }
 
@@ -346,6 +322,7 @@ p4_rc p4_page_write_comparison(const char *path, const p4_page_run *runs, int64_
             "<header>\n<p class=\"eyebrow\">phase4 comparison</p>\n<h1>%lld runs</h1>\n</header>\n<main>\n",
             (long long)count);
     put_runs(to, runs, count);
+    p4_page_compare_sets(to, runs, count);
     put_training(to, runs, count);
     put_differences(to, runs, count);
     p4_page_end(to);

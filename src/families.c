@@ -186,6 +186,17 @@ static const p4_family olmo2 = {
     MODEL_LAYERS(post_norm_rows),
 };
 
+static const p4_family olmo3 = {
+    .title = "OLMo 3",
+    .features = {.gated_mlp = true,
+                 .activation = P4_SILU,
+                 .no_pre_norm = true,
+                 .post_norm = true,
+                 .qk_norm = P4_QK_NORM_WHOLE,
+                 .local_rope = true},
+    MODEL_LAYERS(post_norm_rows),
+};
+
 /* clang-format off */
 static const p4_tensor_row gpt_neox_rows[] = {
     {P4_ROLE_EMBED, "gpt_neox.embed_in.weight", P4_DIM_V},

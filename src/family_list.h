@@ -18,6 +18,7 @@
     X(gemma3_text)     \
     X(gpt_neox)        \
     X(olmo2)           \
+    X(olmo3)           \
     X(smollm3)         \
     X(starcoder2)      \
     X(granite)         \

@@ -14,6 +14,8 @@ static const p4_gguf_arch table[] = {
     {"qwen3", "qwen3", .qkv_bias = true, .activation = P4_SILU},
     {"phi3", "phi3", .whole_heads = true, .longrope = true, .activation = P4_SILU},
     {"olmo2", "olmo2", .qkv_bias = true, .whole_heads = true, .writes_head = true, .activation = P4_SILU},
+    {"olmo3", "olmo2", .qkv_bias = true, .whole_heads = true, .writes_head = true, .activation = P4_SILU,
+     .window_period = 4, .one_theta = true},
     {"gemma", "gemma", .gemma = true, .qkv_bias = true, .only_tied = true},
     {"gemma2", "gemma2", .gemma = true, .qkv_bias = true, .only_tied = true, .window_period = 2,
      .large_layers = 46},
@@ -62,6 +64,9 @@ static p4_rc check_positions(const p4_gguf_arch *g, const p4_arch *a, const char
           writer);
     CHECK(!a->local_rope || a->windowed_rope.scaling == P4_ROPE_DEFAULT,
           "%s: llama.cpp does not scale the rotary positions of layers with a window", writer);
+    CHECK(!g->one_theta || !a->local_rope || a->window == 0 || a->windowed_rope.theta == a->rope.theta,
+          "%s: llama.cpp's %s has one theta, this model %g and, in layers with a window, %g", writer, g->name,
+          a->rope.theta, a->windowed_rope.theta);
     for (int64_t l = 0; l < a->L && !a->learned_positions; l++) {
         bool want = g->unrotated_period == 0 || (l + 1) % g->unrotated_period != 0;
         CHECK(p4_arch_rotates(a, l) == want, "%s: llama.cpp's %s %s layer %lld, this model does not", writer,

@@ -27,6 +27,7 @@ typedef struct p4_gguf_arch {
     bool multipliers;  /* it reads the four factors of Granite */
     bool gemma;        /* it scales embeddings by sqrt(C) */
     int window_period; /* every so many layers one attends to everything; 0: it ignores windows */
+    bool one_theta;    /* of all layers; else it reads that of layers with a window */
     int unrotated_period;
     int large_layers; /* with so many layers it scales scores by 1/sqrt(C / H) instead of 1/sqrt(D) */
     bool factors;     /* it reads rope_freqs */

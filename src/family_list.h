@@ -12,6 +12,7 @@
     X(qwen2)           \
     X(qwen3)           \
     X(mistral)         \
+    X(phi)             \
     X(phi3)            \
     X(gemma)           \
     X(gemma2)          \

@@ -36,7 +36,8 @@ static void check_prefix(const char *dir, const p4_model *model)
     EXPECT_OK(p4_model_init(&without, &model->arch, ""));
     for (int64_t i = 0; i < model->params_count; i++) {
         const char *bare = without.params[i].name, *full = with.params[i].name;
-        size_t skipped = model->params[i].role == P4_ROLE_HEAD ? 0 : strlen(prefix);
+        p4_role role = model->params[i].role;
+        size_t skipped = role == P4_ROLE_HEAD || role == P4_ROLE_HEAD_BIAS ? 0 : strlen(prefix);
         EXPECT(strncmp(full, prefix, skipped) == 0 && strcmp(full + skipped, bare) == 0, "%s: %s of %s", dir,
                full, bare);
         same_with += strcmp(model->params[i].name, full) == 0;

@@ -39,6 +39,7 @@ static void test_absent(void)
         {"qwen2", MANY_HEADS, 32, 8, 32768, 1e-6, 1e4, P4_SILU, false, true},
         {"qwen3", MANY_HEADS, 32, 128, 32768, 1e-6, 1e4, P4_SILU, false, false},
         {"mistral", MANY_HEADS, 8, 8, 131072, 1e-6, 1e4, P4_SILU, false, false},
+        {"phi", SIZES, 4, 8, 2048, 1e-5, 1e4, P4_GELU_TANH, false, true},
         {"phi3", SIZES, 4, 8, 4096, 1e-5, 1e4, P4_SILU, false, false},
         {"gemma", SIZES ", \"num_key_value_heads\": 1", 1, 256, 8192, 1e-6, 1e4, P4_GELU_TANH, true, false},
         {"gemma2", SIZES, 4, 256, 8192, 1e-6, 1e4, P4_GELU_TANH, true, false},
@@ -151,6 +152,12 @@ static void test_rotation(void)
     EXPECT_OK(parse(&a, "gpt_neox", SIZES ", \"rotary_emb_base\": 500, \"rotary_pct\": 0.5"));
     EXPECT(a.rope.theta == 500 && a.rope_dim == 4 && a.parallel && a.qkv_by_head && a.layer_norm, "gpt_neox");
     EXPECT_OK(parse(&a, "gpt_neox", SIZES));
+    EXPECT(a.rope_dim == 2, "a quarter of 8 elements");
+    EXPECT_OK(parse(&a, "phi", SIZES));
+    EXPECT(a.rope_dim == 4 && a.parallel && a.shared_norm && a.layer_norm && a.head_bias && a.o_bias &&
+               a.mlp_bias,
+           "half of 8 elements, one norm for attention and MLP, and biases");
+    EXPECT_OK(parse(&a, "phi", SIZES ", \"partial_rotary_factor\": 0.25, \"qk_layernorm\": false"));
     EXPECT(a.rope_dim == 2, "a quarter of 8 elements");
     EXPECT_OK(parse(&a, "gemma3_text",
                     SIZES ", \"rope_theta\": 500, \"rope_local_base_freq\": 70, "
@@ -325,6 +332,8 @@ static void test_refused(void)
         {"olmo3", SIZES ", \"rope_theta\": 10000", "\"rope_theta\" is 10000, supported is only 500000"},
         {"olmo3", SIZES ", \"rope_parameters\": {\"rope_type\": \"default\"}",
          "\"rope_parameters.rope_type\", expected only full_attention and sliding_attention"},
+        {"phi", SIZES ", \"qk_layernorm\": true", "\"qk_layernorm\" is true, supported is only false"},
+        {"phi", SIZES ", \"architectures\": [\"MixFormerSequentialForCausalLM\"]", "expected PhiForCausalLM"},
         {"smollm3", SIZES ", \"no_rope_layers\": [1, 0]", "\"no_rope_layers\" is a shorter list"},
         {"smollm3", SIZES ", \"no_rope_layers\": [1, 0, 2, 0, 0, 0]", "expected 0 or 1 for layer 2"},
         {"smollm3", SIZES ", \"no_rope_layer_interval\": 0", "\"no_rope_layer_interval\" is 0"},

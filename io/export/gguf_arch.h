@@ -20,6 +20,8 @@ typedef struct p4_gguf_arch {
     bool pairs;
     bool qkv_bias, o_bias, mlp_bias; /* it takes these biases */
     bool needs_biases;               /* and needs all of them */
+    bool shared_norm, head_bias;     /* it has them */
+    bool part_of_heads;              /* it can rotate a part of each head */
     bool whole_heads;                /* H D must be C */
     bool whole_kv_heads;             /* and Hkv D too */
     bool writes_head;                /* it needs output.weight: a tied head is written once more */

@@ -83,6 +83,28 @@ done:
     return rc;
 }
 
+/* mlx-lm's phi reads the rotated part of a head from config.json itself, and takes 0.4 where it is not there.
+ */
+static p4_rc check_phi(const p4_export_source *source)
+{
+    static const char writer[] = "exports: mlx";
+    const p4_arch *a = &source->hf->model.arch;
+    p4_rc rc = P4_OK;
+    cJSON *root = cJSON_Parse(source->hf->config_json);
+    bool read = cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(root, "partial_rotary_factor"));
+    cJSON_Delete(root);
+    CHECK(read,
+          "%s: mlx-lm's phi reads \"partial_rotary_factor\", which config.json of this model does not have",
+          writer);
+    CHECK(a->activation == P4_GELU_TANH && a->rope.scaling == P4_ROPE_DEFAULT && !a->tied &&
+              a->H * a->D == a->C,
+          "%s: mlx-lm's phi has GELU (tanh), unscaled rotary positions, a head of its own, and heads of "
+          "hidden_size / heads elements, this model has others",
+          writer);
+done:
+    return rc;
+}
+
 static p4_rc check(const p4_export_source *source)
 {
     p4_rc rc = P4_OK;
@@ -90,6 +112,7 @@ static p4_rc check(const p4_export_source *source)
     TRY(p4_packed_check_linear(source, "exports: mlx", true));
     TRY(arch->experts > 0 ? check_mixture(arch) : P4_OK);
     TRY(strcmp(arch->family, "olmo3") == 0 ? check_olmo3(source) : P4_OK);
+    TRY(strcmp(arch->family, "phi") == 0 ? check_phi(source) : P4_OK);
 done:
     return rc;
 }

@@ -66,8 +66,9 @@ P4_OP(void, linear_backward_input, p4_device *device, void *dx, const void *dy, 
       int64_t in, int64_t out, bool accumulate)
 /* dw (= or +=) dy^T x. */
 P4_OP(void, linear_backward_weight, p4_device *device, const p4_linear_backward_weight_args *args)
-/* fp32 db[out] += sum over N of dy[N, out]. */
-P4_OP(void, linear_backward_bias, p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+/* fp32 db[out] += sum over N of the first `out` elements of the rows of dy[N, ld_dy]. */
+P4_OP(void, linear_backward_bias, p4_device *device, float *db, const void *dy, int64_t N, int64_t out,
+      int64_t ld_dy)
 /* linear_forward into up, activate of it into h. A device may apply the function before it rounds up. */
 P4_OP(void, linear_activate_forward, p4_device *device, const p4_linear_activate_forward_args *args)
 /* dup = (dy w) * slope of the function at up. db sums dup before or after it is rounded. */

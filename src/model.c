@@ -195,7 +195,8 @@ static int64_t count_rows(const p4_family *family, const p4_arch *arch, int64_t 
 static p4_rc name_param(p4_param *param, const p4_family *family, const p4_tensor_row *row,
                         const char *prefix)
 {
-    const char *before = row->role == P4_ROLE_HEAD ? "" : prefix, *rest = row->name;
+    bool of_head = row->role == P4_ROLE_HEAD || row->role == P4_ROLE_HEAD_BIAS;
+    const char *before = of_head ? "" : prefix, *rest = row->name;
     char own[P4_TENSOR_NAME_BYTES];
     if (is_of_experts(row)) {
         int head = (int)(strchr(row->name, '*') - row->name);

@@ -58,9 +58,10 @@ typedef struct p4_net_pass {
 typedef struct p4_net_teacher {
     float weight, temperature; /* the loss is (1 - weight) cross-entropy + weight temperature^2 KL */
     /* Device memory that holds the same micro-batch as the network when its loss is computed. */
-    const void *states; /* act [N, C]: the normed final states; NULL: top */
-    const void *head;   /* act [p4_net_logits_ld, C]; rows from V on are zero */
-    p4_top_rows top;    /* of all N tokens */
+    const void *states;     /* act [N, C]: the normed final states; NULL: top */
+    const void *head;       /* act [p4_net_logits_ld, C]; rows from V on are zero */
+    const float *head_bias; /* [p4_net_logits_ld], zero from V on; NULL: none */
+    p4_top_rows top;        /* of all N tokens */
 } p4_net_teacher;
 
 typedef struct p4_net_plan {

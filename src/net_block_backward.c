@@ -98,7 +98,8 @@ static void bias_backward(const p4_block *b, p4_role role, p4_net_buffer dy)
     const void *from = p4_net_read(b->net, b->at, dy);
     if (p4_net_step(b->net)) {
         int64_t first = p4_model_find(b->net->model, role, b->layer);
-        b->net->ops->linear_backward_bias(b->net->device, db, from, b->N, p4_slot_rows(b->net->model, first));
+        int64_t out = p4_slot_rows(b->net->model, first);
+        b->net->ops->linear_backward_bias(b->net->device, db, from, b->N, out, out);
     }
 }
 
@@ -330,10 +331,13 @@ static p4_net_buffer add_backward(const p4_block *b, p4_role role)
 static void parallel_backward(const p4_block *b)
 {
     p4_net_buffer dy = add_backward(b, P4_ROLE_DOWN);
+    bool shared = b->arch->shared_norm;
     bias_backward(b, P4_ROLE_O, dy);
-    mlp_backward(b, dy, P4_BUFFER_DN2, false);
-    attention_backward(b, dy, P4_BUFFER_DN, false);
-    norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN2, NULL);
+    mlp_backward(b, dy, shared ? P4_BUFFER_DN : P4_BUFFER_DN2, false);
+    attention_backward(b, dy, P4_BUFFER_DN, shared);
+    if (!shared) {
+        norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN2, NULL);
+    }
     norm_backward(b, P4_ROLE_QKV, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
 }
 

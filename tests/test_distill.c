@@ -14,6 +14,7 @@ typedef struct subject {
     p4_device_form form, teacher_form;
     int32_t ids[N], teacher_ids[N];
     void *states, *head; /* of the teacher, on the device */
+    float *head_bias;    /* [ld], zero from V on; NULL: none */
     p4_net_teacher teacher;
 } subject;
 
@@ -113,13 +114,26 @@ static void open_subject(subject *s, const char *dir)
     s->head = take(ld * a->C * each);
     ops->zero(device, s->head, ld * a->C * each);
     ops->weight_unpack(device, s->head, &s->form.form.weights[head]);
-    s->teacher = (p4_net_teacher){.weight = 0.75f, .temperature = 1.0f, .states = s->states, .head = s->head};
+    s->head_bias = a->head_bias ? take(ld * 4) : NULL;
+    if (a->head_bias) {
+        ops->zero(device, s->head_bias, ld * 4);
+        ops->copy(device, s->head_bias, s->form.form.vectors[p4_model_find(model, P4_ROLE_HEAD_BIAS, -1)],
+                  a->V * 4);
+    }
+    s->teacher = (p4_net_teacher){.weight = 0.75f,
+                                  .temperature = 1.0f,
+                                  .states = s->states,
+                                  .head = s->head,
+                                  .head_bias = s->head_bias};
 }
 
 static void close_subject(subject *s)
 {
     ops->release(device, s->states);
     ops->release(device, s->head);
+    if (s->head_bias != NULL) {
+        ops->release(device, s->head_bias);
+    }
     p4_device_form_close(&s->form);
     p4_device_form_close(&s->teacher_form);
     p4_hf_model_close(&s->hf);
@@ -166,7 +180,7 @@ static void check_ways(subject *s, const char *dir, int64_t count)
     p4_net_teacher top = s->teacher;
     top.states = top.head = NULL;
     top.top = (p4_top_rows){.k = a->V, .ids = take(N * a->V * 4), .logp = take(N * (a->V + 1) * 4)};
-    ops->linear_forward(device, logits, s->states, s->head, NULL, N, a->C, ld);
+    ops->linear_forward(device, logits, s->states, s->head, s->head_bias, N, a->C, ld);
     ops->top_k(device, &(p4_top_k_args){.N = N,
                                         .V = a->V,
                                         .ld = ld,

@@ -81,7 +81,7 @@ static void start(p4_teacher *t, p4_compute *compute, const p4_original *origina
     *t = (p4_teacher){.compute = compute, .original = original, .plan = *plan};
     t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
     t->head_bytes =
-        p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
+        p4_teacher_bias_at(t) + (arch->head_bias ? p4_net_logits_ld(compute->ops, arch->V) * 4 : 0);
 }
 
 p4_rc p4_teacher_plan_bytes(p4_teacher_memory *memory, p4_compute *compute, const p4_original *original,

@@ -60,7 +60,7 @@ typedef struct p4_teacher {
     p4_teacher_plan plan; /* its kind is the chosen one */
     p4_net_teacher view;  /* what the network takes */
     p4_device_form form;  /* of all layers, or of this rank's */
-    void *head;           /* device: act [logits_ld, C] */
+    void *head;           /* device: act [logits_ld, C] and, behind it, the bias if it has one */
     int64_t head_bytes;
     int64_t B;  /* windows of a micro-batch, at most */
     p4_net net; /* resident */
@@ -123,9 +123,10 @@ int64_t p4_teacher_weights_bytes(const p4_teacher *teacher);
 /* The weights that this rank's kind of teacher needs, data NULL where it does not; the caller frees. NULL:
  * out of memory. */
 p4_weight *p4_teacher_sources(const p4_teacher *teacher);
-p4_rc p4_teacher_open_weights(p4_teacher *teacher); /* teacher->form */
-p4_rc p4_teacher_open_head(p4_teacher *teacher);    /* In the form that products take. */
-void p4_teacher_close_head(p4_teacher *teacher);    /* And the states. */
+p4_rc p4_teacher_open_weights(p4_teacher *teacher);    /* teacher->form */
+p4_rc p4_teacher_open_head(p4_teacher *teacher);       /* In the form that products take. */
+int64_t p4_teacher_bias_at(const p4_teacher *teacher); /* Where behind the head its bias begins, bytes. */
+void p4_teacher_close_head(p4_teacher *teacher);       /* And the states. */
 
 /* teacher_cache.c */
 p4_rc p4_teacher_cache_open(p4_teacher *teacher); /* Collective. */

@@ -206,7 +206,7 @@ p4_rc p4_rates_measure(p4_group *group, const p4_config *config, const char *pat
     p4_config *c = p4_alloc(1, sizeof *c);
     TRY_ALL(group, c != NULL ? P4_OK : P4_E_SYSTEM);
     *c = *config;
-    c->distill = 0;                      /* a plan counts the teacher's pass by itself */
+    c->distill = c->distill_blocks = 0;  /* a plan counts the teacher's pass by itself */
     c->quantizer = P4_QUANTIZER_ABSMEAN; /* of no statistics */
     c->fine_tune_lr = 1e-5;              /* "auto" tries several */
     p4_settings_resolve(c);

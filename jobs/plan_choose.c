@@ -44,7 +44,8 @@ static void half_state(p4_config *c, int ranks)
 static void cached_teacher(p4_config *c, int ranks)
 {
     (void)ranks;
-    c->distill_teacher = c->distill != 0 ? P4_TEACHER_CACHED : c->distill_teacher;
+    bool suffices = c->distill != 0 && c->distill_blocks <= 0; /* it holds no outputs of blocks */
+    c->distill_teacher = suffices ? P4_TEACHER_CACHED : c->distill_teacher;
 }
 
 static void single_blocks(p4_config *c, int ranks)

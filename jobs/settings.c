@@ -111,6 +111,7 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                            .quantize = quantize_in_training(c, statistics),
                            .teacher = {.weight = distill_weight(c, 0),
                                        .temperature = c->distill_temperature,
+                                       .blocks = c->distill_blocks,
                                        .kind = c->distill_teacher,
                                        .top_k = c->distill_top_k,
                                        .folder = c->output_path,
@@ -212,6 +213,10 @@ static void warn_of_distillation(const p4_config *c)
     p4_config_format_scalar(value, c, &p4_config_table[row]);
     if (given && !c->enable_fine_tuning) {
         WARN("warning: key \"distill\": %s has no effect: enable_fine_tuning is false", value);
+    }
+    if (c->distill_blocks > 0 && !c->enable_fine_tuning) {
+        WARN("warning: key \"distill_blocks\": %g has no effect: enable_fine_tuning is false",
+             c->distill_blocks);
     }
     if (given && !p4_settings_quantizes(c)) {
         WARN("warning: key \"distill\": %s with quantizer \"none\" keeps the model at the original, which it "
@@ -322,6 +327,11 @@ p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int r
     CHECK(c->distill == 0 || c->distill_teacher != P4_TEACHER_CACHED || c->distill_top_k <= model->arch.V,
           "key \"distill_top_k\": found %d, expected at most the %lld tokens of the vocabulary of %s",
           c->distill_top_k, (long long)model->arch.V, original->hf.path);
+    CHECK(c->distill_blocks <= 0 || (c->distill != 0 && follows_original(c, "distill")),
+          "key \"distill_blocks\": found %g, expected 0 without distillation, which %s turns off where "
+          "\"distill\" "
+          "is not given",
+          c->distill_blocks, c->init == P4_INIT_RANDOM ? "init \"random\"" : "quantizer \"none\"");
     TRY(c->activation_bits == 8 ? check_whole_slots(model) : P4_OK);
     TRY(p4_original_shard(original, ranks));
 done:

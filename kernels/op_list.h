@@ -158,6 +158,10 @@ P4_OP(void, distill_loss, p4_device *device, const p4_distill_loss_args *args)
 P4_OP(void, top_k, p4_device *device, const p4_top_k_args *args)
 /* With e = x + delta_scale delta - target in fp32: *sum += the sum of e^2, in double, and dx = scale e. */
 P4_OP(void, squared_error, p4_device *device, const p4_squared_error_args *args)
+/* The cosine distances of rows, d = 1 - <x, t> / (|x| |t|): *sum += the sum of all d, in double, and dx (= or
+ * +=) the gradient of scale times that sum. A row whose squares sum to less than FLT_MIN counts as zero, and
+ * has d = 1 and no gradient, as has one whose target is zero. */
+P4_OP(void, cosine_distance, p4_device *device, const p4_cosine_distance_args *args)
 
 /* --- calibration ------------------------------------------------------------------------------ */
 

@@ -153,6 +153,8 @@ const p4_config_row p4_config_table[] = {
      .help = "Where the original is: on every rank; divided over ranks; in a file; auto: by memory, of the first two."},
     {FIELD(distill_top_k), BOTH(64), RANGE(1, 4096),
      .help = "Tokens per prediction whose probabilities a cached teacher keeps."},
+    {FIELD(distill_blocks), BOTH(0), RANGE(0, 100),
+     .help = "Weight in the loss of the mean cosine distance of every block's output to the original's; not cached."},
     {FIELD(zero_stage), .may_change = true, BOTH(2), RANGE(0, 2),
      .help = "0: replicate the optimizer; 1: shard masters and optimizer state; 2: shard gradients too."},
     {FIELD(exact_sums), BOTH(0),

@@ -105,10 +105,13 @@ static void final_norm_and_head(p4_net *net, const p4_net_pass *pass, float loss
     forward.opt_mean = layer_norm ? p4_net_write(net, 0, P4_BUFFER_FINAL_MEAN) : NULL;
     p4_net_norm(net, pass->form, -1, P4_ROLE_FINAL_GAIN, forward);
     head_forward_backward(net, pass, loss_scale);
-    p4_norm_backward_args backward = {.dy = p4_net_read(net, 0, P4_BUFFER_DN),
+    p4_net_compare_block(net, pass, last + 1);
+    p4_norm_backward_args backward = {.accumulate = net->plan.blocks,
+                                      .dy = p4_net_read(net, 0, P4_BUFFER_DN),
                                       .x = p4_net_read(net, 0, P4_BUFFER_FINAL_X),
                                       .rstd = p4_net_read(net, 0, P4_BUFFER_FINAL_RSTD),
-                                      .dx = p4_net_write(net, 0, P4_BUFFER_DX),
+                                      .dx = net->plan.blocks ? p4_net_read(net, 0, P4_BUFFER_DX)
+                                                             : p4_net_write(net, 0, P4_BUFFER_DX),
                                       .opt_dx_sums = p4_net_bias_before(net, pass, last + 1)};
     backward.opt_mean = layer_norm ? p4_net_read(net, 0, P4_BUFFER_FINAL_MEAN) : NULL;
     p4_net_norm_backward(net, pass, -1, P4_ROLE_FINAL_GAIN, backward);

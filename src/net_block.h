@@ -107,6 +107,10 @@ float *p4_net_vector_grad(const p4_net *net, const p4_grad_sink *sink, p4_role r
 /* Backward through the norm with this gain, as p4_net_norm. */
 void p4_net_norm_backward(p4_net *net, const p4_net_pass *pass, int64_t layer, p4_role gain,
                           p4_norm_backward_args args);
+/* Where training compares blocks with a teacher's (p4_net_teacher.blocks): DX gets the gradient of that at
+ * the output of the block before `at`, which is the input of block `at` or the last block's output. For the
+ * last block DX is written, for the others added to. */
+void p4_net_compare_block(p4_net *net, const p4_net_pass *pass, int64_t at);
 /* Is DX the gradient at the outputs of O and DOWN? Then its sums are the gradients of their biases. */
 static inline bool p4_net_adds_as_is(const p4_arch *arch)
 {

@@ -34,6 +34,23 @@ void p4_net_norm_backward(p4_net *net, const p4_net_pass *pass, int64_t layer, p
     }
 }
 
+void p4_net_compare_block(p4_net *net, const p4_net_pass *pass, int64_t at)
+{
+    const bool last = at == p4_net_blocks(net);
+    if (!net->plan.blocks || at == 0) {
+        return;
+    }
+    p4_cosine_distance_args args = {.N = pass->B * pass->T, .C = net->model->arch.C, .accumulate = !last};
+    args.x = last ? p4_net_read(net, 0, P4_BUFFER_FINAL_X) : p4_net_read(net, at, P4_BUFFER_X1);
+    args.dx = last ? p4_net_write(net, 0, P4_BUFFER_DX) : p4_net_read(net, 0, P4_BUFFER_DX);
+    if (p4_net_step(net)) {
+        args.target = net->teacher->blocks[at - 1];
+        args.scale = net->teacher->blocks_scale;
+        args.sum = net->sums + P4_SUM_BLOCKS;
+        net->ops->cosine_distance(net->device, &args);
+    }
+}
+
 /* --- projections ------------------------------------------------------------------------------- */
 
 static p4_net_buffer again_of(p4_role role)
@@ -338,6 +355,7 @@ static void parallel_backward(const p4_block *b)
     if (!shared) {
         norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN2, NULL);
     }
+    p4_net_compare_block(b->net, b->pass, b->at);
     norm_backward(b, P4_ROLE_QKV, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
 }
 
@@ -346,6 +364,7 @@ static void post_norm_backward(const p4_block *b)
 {
     mlp_backward(b, add_backward(b, P4_ROLE_DOWN), P4_BUFFER_DX, true);
     attention_backward(b, add_backward(b, P4_ROLE_O), P4_BUFFER_DX, true);
+    p4_net_compare_block(b->net, b->pass, b->at);
 }
 
 void p4_net_block_backward(const p4_block *b)
@@ -362,5 +381,6 @@ void p4_net_block_backward(const p4_block *b)
     mlp_backward(b, add_backward(b, P4_ROLE_DOWN), P4_BUFFER_DN, false);
     norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN, db);
     attention_backward(b, add_backward(b, P4_ROLE_O), P4_BUFFER_DN, false);
+    p4_net_compare_block(b->net, b->pass, b->at); /* before DX is summed for the bias */
     norm_backward(b, P4_ROLE_QKV, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
 }

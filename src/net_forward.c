@@ -49,13 +49,15 @@ void p4_net_all_blocks(p4_net *net, const p4_net_pass *pass)
     }
 }
 
-/* x becomes the blocks' X1, which they change in place. */
+/* x becomes the blocks' X1, which they change in place, or the first block's, where the others have their
+ * own. */
 void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x)
 {
     const p4_arch *a = &net->model->arch;
     assert(!net->plan.train);
-    if (net->trace == NULL) {
-        net->buffers[P4_BUFFER_X1] = x;
+    for (int64_t l = first; net->trace == NULL && l < end; l++) {
+        bool own = l > first && pass->outputs != NULL;
+        net->buffers[l * P4_BUFFER_COUNT + P4_BUFFER_X1] = own ? pass->outputs[l - 1] : x;
     }
     p4_net_write(net, first, P4_BUFFER_X1);
     for (int64_t l = first; l < end; l++) {
@@ -124,10 +126,10 @@ static void stored_head_chunk(p4_net *net, const p4_form *form, void *logits, co
 
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, p4_net_sum last)
 {
-    static const p4_net_buffer buffers[P4_NET_SUMS] = {[P4_SUM_NLL] = P4_BUFFER_NLL,
-                                                       [P4_SUM_HITS] = P4_BUFFER_HIT,
-                                                       [P4_SUM_KL] = P4_BUFFER_KL,
-                                                       [P4_SUM_SAME] = P4_BUFFER_SAME};
+    static const p4_net_buffer buffers[] = {[P4_SUM_NLL] = P4_BUFFER_NLL,
+                                            [P4_SUM_HITS] = P4_BUFFER_HIT,
+                                            [P4_SUM_KL] = P4_BUFFER_KL,
+                                            [P4_SUM_SAME] = P4_BUFFER_SAME};
     for (int i = 0; i <= (int)last; i++) {
         const float *scores = p4_net_read(net, 0, buffers[i]);
         if (p4_net_step(net)) {
@@ -146,6 +148,7 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score)
     score->hits += h_sums[P4_SUM_HITS];
     score->kl += h_sums[P4_SUM_KL];
     score->same += h_sums[P4_SUM_SAME];
+    score->blocks += h_sums[P4_SUM_BLOCKS];
     score->count += net->predictions;
     net->predictions = 0;
     return net->ops->sync(net->device);

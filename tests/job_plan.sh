@@ -103,6 +103,7 @@ measure process $base calibration_samples=0
     spawn measure light $tune recompute=light micro_batch_size=4
     spawn measure recompute $tune recompute=blocks
     spawn measure resident reconstruct=false
+    spawn measure outputs reconstruct=false distill_blocks=1
     spawn measure cached reconstruct=false distill_teacher=cached
     spawn measure all reconstruct_window=2
     spawn measure masters $tune quantizer=gptq

@@ -453,6 +453,7 @@ static void test_round_trip(void)
             config.global_batch_tokens > 0 ? 512 : config.calibration_sequence_length;
         config.global_batch_tokens -= config.global_batch_tokens % 512;
         config.eval_stride = config.eval_stride > 0 ? 511 : 0;
+        config.distill = config.distill_blocks > 0 ? 0.5 : config.distill; /* which it needs */
         expect_round_trip(&config, row->name);
     }
     all.calibration_sequence_length = 1 << 20;

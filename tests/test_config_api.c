@@ -1,9 +1,7 @@
 /* The configuration in memory: defaults of both recipes, p4_config_validate, p4_config_set, size classes,
- * lists, names and help. Files: test_config_files.c.
- * `test_config_api --markdown` prints the tables of docs/configuration.md, `--families` the list in
- * README.md,
- * `--man` the manual page of phase4_mpi, `--man=NAME` that of a program that `--programs` lists
- * (update_docs.sh). */
+ * lists, names and help. Files: test_config_files.c. What update_docs.sh takes from it: `test_config_api
+ * --markdown` prints the tables of docs/configuration.md, `--families` the list in README.md, `--man` the
+ * manual page of phase4_mpi, `--man=NAME` that of a program that `--programs` lists. */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -84,6 +82,7 @@ static const struct {
     {"distill_temperature", "1", NULL},
     {"distill_teacher", "\"auto\"", NULL},
     {"distill_top_k", "64", NULL},
+    {"distill_blocks", "0", NULL},
     {"zero_stage", "2", NULL},
     {"exact_sums", "false", NULL},
     {"recompute", "\"auto\"", NULL},

@@ -9,6 +9,8 @@
  *   probabilities of each prediction go to a file, which every rank maps. The rest of the distribution is one
  *   class. Nothing of the original stays in memory.
  *
+ * Where blocks are compared, the first two keep or bring the hidden states after every block too.
+ *
  * The trainer knows only p4_net_teacher: states and a head, or the largest probabilities. */
 #ifndef P4_TEACHER_H
 #define P4_TEACHER_H
@@ -21,6 +23,7 @@
 
 typedef struct p4_teacher_plan {
     double weight, temperature; /* weight 0: no teacher */
+    double blocks;              /* weight of the mean distance of the blocks' outputs; not of a cached one */
     p4_teacher_kind kind;
     int64_t T; /* tokens of a window */
     /* Of a cached one. */
@@ -37,7 +40,8 @@ typedef struct p4_teacher_shards {
     p4_pipeline pipeline;
     double *counts;  /* [ranks]: windows of each rank in the micro-batch */
     int32_t *h_ids;  /* [ranks * B, T]: of all ranks */
-    void *collected; /* head's rank: act [ranks * B, T, C] */
+    void *collected; /* act [states][ranks * B, T, C]: with blocks the output of each of this rank's layers;
+                        on the head's rank the normed final states */
 } p4_teacher_shards;
 
 /* The largest probabilities in a file (teacher_cache.c). */
@@ -66,6 +70,9 @@ typedef struct p4_teacher {
     p4_net net; /* resident */
     void
         *states; /* device: act [B, T, C]; resident: the hidden states at work; cached: of compared windows */
+    void **blocks; /* host [L]: the states after each block, device act [B, T, C]; NULL: not compared. The
+                      last is `states` of a resident one, all others lie in blocks_memory */
+    void *blocks_memory;
     p4_teacher_shards shards;
     p4_teacher_cache cache;
 } p4_teacher;

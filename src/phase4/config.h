@@ -72,6 +72,7 @@ struct p4_config {
     double distill_temperature;
     p4_teacher_kind distill_teacher;
     int32_t distill_top_k; /* classes per prediction that a cached teacher keeps */
+    double distill_blocks; /* weight of the cosine distance of block outputs to the original's; 0: none */
     int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients
                            too */
     bool exact_sums;    /* the same bits on any number of ranks */

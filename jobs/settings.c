@@ -73,10 +73,12 @@ void p4_settings_resolve(p4_config *c)
 {
     c->distill = follows_original(c, "distill") ? c->distill : 0;
     c->reconstruct = c->reconstruct && follows_original(c, "reconstruct");
+    c->learn_scales = c->learn_scales &&
+                      (p4_settings_quantizes(c) || p4_config_is_user_set(c, p4_config_find("learn_scales")));
 }
 
-/* distill "auto" (docs/quality.md 2): close to the original where the tokens are few, and half of it where
- * they are enough to learn from; the weight falls with their logarithm in between. */
+/* distill "auto" (docs/quality.md 2): 0.9 for few tokens, 0.5 once there is enough text to learn from; the
+ * weight falls with the logarithm of the tokens in between. */
 static double distill_weight(const p4_config *c, double tokens)
 {
     const double most = 0.9, least = 0.5, few = 4e6, enough = 16e6;
@@ -131,14 +133,14 @@ static double measured_lr(const p4_config *c, double tokens, double width, bool 
     return lr * length * base_width / (fmin(fmax(width, base_width), widest) * beyond * beyond);
 }
 
-void p4_settings_fit_tokens(p4_train_plan *plan, const p4_config *c, const p4_model *model, int64_t windows)
+void p4_settings_fit_tokens(p4_train_plan *plan, const p4_config *c, const p4_model *model, int64_t windows,
+                            bool reconstructed)
 {
     double steps = (double)(plan->epochs * (windows / p4_max_i64(1, plan->sequences)));
     steps = plan->max_steps > 0 ? fmin(steps, (double)plan->max_steps) : steps;
     double tokens = steps * (double)(plan->sequences * plan->T);
     plan->teacher.weight = distill_weight(c, tokens);
     if (plan->lr <= 0) {
-        bool reconstructed = p4_settings_reconstruct_windows(c, plan->T) > 0;
         plan->lr = measured_lr(c, tokens, (double)model->arch.C, reconstructed);
         INFO("      fine_tune_lr is %.2g, for %.3g M tokens and width %lld", plan->lr, tokens / 1e6,
              (long long)model->arch.C);
@@ -234,7 +236,8 @@ static void warn_of_distillation(const p4_config *c)
 
 static void warn_of_scales(const p4_config *c)
 {
-    if (c->learn_scales && !(c->enable_fine_tuning && p4_settings_quantizes(c))) {
+    bool given = p4_config_is_user_set(c, p4_config_find("learn_scales"));
+    if (given && c->learn_scales && !(c->enable_fine_tuning && p4_settings_quantizes(c))) {
         WARN("warning: key \"learn_scales\": true has no effect: %s",
              c->enable_fine_tuning ? "quantizer is \"none\"" : "enable_fine_tuning is false");
     }
@@ -262,18 +265,26 @@ static void warn_without_effect(const p4_config *c, const p4_model *model)
     }
 }
 
+enum { MANY_PASSES = 10 }; /* over the same text, which a recipe asks for */
+
 void p4_warn_of_steps(const p4_config *c, int64_t steps_per_epoch)
 {
     int64_t held, steps = c->fine_tune_max_steps;
     if (__builtin_mul_overflow(steps_per_epoch, (int64_t)c->fine_tune_epochs, &held)) {
         return;
     }
-    if (steps > held) {
+    if (steps > held && p4_config_is_user_set(c, p4_config_find("fine_tune_max_steps"))) {
         WARN("warning: key \"fine_tune_max_steps\": asks for %lld steps, "
              "and fine_tune_epochs %d of the training data are %lld",
              (long long)steps, (int)c->fine_tune_epochs, (long long)held);
     }
     steps = steps == 0 ? held : p4_min_i64(steps, held);
+    int64_t passes = steps / p4_max_i64(1, steps_per_epoch);
+    if (passes > MANY_PASSES && !p4_config_is_user_set(c, p4_config_find("fine_tune_epochs"))) {
+        WARN("warning: %lld steps pass over the training text %lld times: more of it in train_files would "
+             "help",
+             (long long)steps, (long long)passes);
+    }
     if (c->warmup_steps >= steps) {
         WARN("warning: key \"warmup_steps\": %d steps of warm-up, and there are %lld "
              "steps in all: the learning rate does not reach its peak before the end",

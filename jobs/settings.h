@@ -24,9 +24,10 @@ p4_reconstruct_plan p4_settings_reconstruct(const p4_config *config, int64_t win
  * p4_settings_fit_tokens. */
 p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_statistics *statistics);
 /* The rate and the weight of distillation of "auto" (docs/quality.md 2), when an epoch has so many windows,
- * and a line that says the rate. */
+ * and a line that says the rate. reconstructed: the masters are those of a reconstruction, not the
+ * original's. */
 void p4_settings_fit_tokens(p4_train_plan *plan, const p4_config *config, const p4_model *model,
-                            int64_t windows);
+                            int64_t windows, bool reconstructed);
 /* Distillation and reconstruction that a recipe asks for and the run does not do, as there is no original
  * worth following, become off: the effective configuration says what runs. Local. */
 void p4_settings_resolve(p4_config *config);

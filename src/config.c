@@ -7,20 +7,6 @@
 
 enum { WORD_BYTES = 64 }; /* longer words are compared up to here */
 
-const char *const p4_recipe_names[] = {"quality", "quick", "thorough", "seed", NULL};
-
-const p4_config_difference p4_config_differences[] = {
-    /* block reconstruction alone */
-    {P4_RECIPE_QUICK, "enable_fine_tuning", 0},
-    {P4_RECIPE_QUICK, "calibration_samples", 512},
-    /* 2,441 steps of 16 windows: 20M tokens in windows of 512 */
-    {P4_RECIPE_THOROUGH, "fine_tune_epochs", 1000000},
-    {P4_RECIPE_THOROUGH, "fine_tune_max_steps", 2441},
-    {P4_RECIPE_THOROUGH, "calibration_batch_size", 16},
-    {P4_RECIPE_THOROUGH, "learn_scales", 1},
-};
-const int p4_config_differences_count = sizeof p4_config_differences / sizeof p4_config_differences[0];
-
 static double default_of(const p4_config_row *row, p4_recipe recipe)
 {
     for (int i = 0; i < p4_config_differences_count; i++) {

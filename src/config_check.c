@@ -253,7 +253,7 @@ static int line_of(const p4_config_report *report, const char *key)
  */
 static void check_exact_sums(const p4_config *config, p4_config_report *report)
 {
-    bool sharded = config->distill > 0 && config->distill_teacher == P4_TEACHER_SHARDED;
+    bool sharded = config->distill != 0 && config->distill_teacher == P4_TEACHER_SHARDED;
     if (config->exact_sums && config->device == P4_DEVICE_CUDA && !was_refused(report, "device")) {
         p4_config_complain(report, line_of(report, "device"),
                            "key \"device\": found \"cuda\", expected \"cpu\" with exact_sums");

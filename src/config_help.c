@@ -202,7 +202,7 @@ static const char *others_text(char buffer[256], const p4_config_row *row, const
     default_text(quality, row, P4_RECIPE_QUALITY);
     for (int r = 0; p4_recipe_names[r] != NULL; r++) {
         default_text(other, row, (p4_recipe)r);
-        if (row->offset != offsetof(p4_config, recipe) && strcmp(quality, other) != 0) {
+        if (used < 256 && row->offset != offsetof(p4_config, recipe) && strcmp(quality, other) != 0) {
             used += (size_t)snprintf(buffer + used, 256 - used, "%s%s%s%s: %s%s%s", used > 0 ? ", " : "",
                                      tick, p4_recipe_names[r], tick, tick, other, tick);
         }

@@ -29,15 +29,29 @@
     .name = #field, .type = TYPE_OF(field), .offset = offsetof(p4_config, field), \
     .bytes = sizeof MEMBER(field)
 
+const char *const p4_recipe_names[] = {"quality", "seed", "quick", "thorough", NULL};
+
+const p4_config_difference p4_config_differences[] = {
+    /* block reconstruction alone */
+    {P4_RECIPE_QUICK, "enable_fine_tuning", 0},
+    {P4_RECIPE_QUICK, "calibration_samples", 512},
+    /* 2,441 steps of 16 windows: 20M tokens in windows of 512 */
+    {P4_RECIPE_THOROUGH, "fine_tune_epochs", 1000000},
+    {P4_RECIPE_THOROUGH, "fine_tune_max_steps", 2441},
+    {P4_RECIPE_THOROUGH, "calibration_batch_size", 16},
+    {P4_RECIPE_THOROUGH, "learn_scales", 1},
+};
+const int p4_config_differences_count = sizeof p4_config_differences / sizeof p4_config_differences[0];
+
 /* clang-format off */
 const p4_config_row p4_config_table[] = {
     {FIELD(model_path), .may_change = true, .fixed = true, .group = "Paths", .text = "",
      .help = "Hugging Face directory of the model to compress (config.json, *.safetensors, tokenizer.json)."},
     {FIELD(output_path), .may_change = true, .text = "phase4_bitnet_output",
      .help = "Directory for the results, created if missing; may hold {model}, {date}, {jobid}, {taskid}."},
-    {FIELD(recipe), .may_change = true, .seed = P4_RECIPE_SEED, .quality = P4_RECIPE_QUALITY, 
+    {FIELD(recipe), .may_change = true, .seed = P4_RECIPE_SEED, .quality = P4_RECIPE_QUALITY,
      .names = p4_recipe_names,
-     .help = "Set of defaults for the keys that are not given; quick: without fine-tuning; thorough: a longer one."},
+     .help = "Set of defaults; quick: no fine-tuning; thorough: 20M tokens of fine-tuning, learned scales."},
     {FIELD(init), .fixed = true, BOTH(P4_INIT_CHECKPOINT), NAMES("checkpoint", "random"),
      .help = "Initial weights: those of the model's files, or random ones for the same architecture."},
     {FIELD(overwrite), .may_change = true, BOTH(0),

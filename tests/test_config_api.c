@@ -156,36 +156,6 @@ static void test_defaults(void)
     EXPECT_OK(p4_config_validate(&quality));
 }
 
-/* Each line of the differences names a key and changes it, and only those differ from quality. */
-static void test_recipes(void)
-{
-    static p4_config quality, recipe;
-    p4_config_recipe(&quality, P4_RECIPE_QUALITY);
-    for (int r = P4_RECIPE_QUICK; r <= P4_RECIPE_THOROUGH; r++) {
-        int differ = 0, listed = 0;
-        p4_config_recipe(&recipe, (p4_recipe)r);
-        EXPECT_OK(p4_config_validate(&recipe));
-        for (int i = 0; i < p4_config_rows; i++) {
-            const p4_config_row *row = &p4_config_table[i];
-            differ += memcmp((char *)&quality + row->offset, (char *)&recipe + row->offset, row->bytes) != 0;
-        }
-        for (int i = 0; i < p4_config_differences_count; i++) {
-            const p4_config_difference *d = &p4_config_differences[i];
-            int row = p4_config_find(d->key);
-            listed += (int)d->recipe == r;
-            EXPECT(row >= 0, "there is no key %s", d->key);
-            EXPECT(row < 0 || (int)d->recipe != r ||
-                       p4_config_number(&recipe, &p4_config_table[row]) == d->value,
-                   "%s of recipe %s", d->key, p4_recipe_names[r]);
-        }
-        EXPECT(differ == listed + 1, "recipe %s: %d keys differ, %d are listed", p4_recipe_names[r], differ,
-               listed);
-    }
-    EXPECT(strcmp(p4_recipe_names[P4_RECIPE_SEED], "seed") == 0 &&
-               p4_recipe_names[P4_RECIPE_SEED + 1] == NULL,
-           "names of recipes");
-}
-
 static void test_table(void)
 {
     size_t end = 0;
@@ -518,7 +488,6 @@ int main(int argc, char **argv)
     }
     test_defaults();
     test_table();
-    test_recipes();
     test_validate();
     test_validate_job();
     test_size_classes();

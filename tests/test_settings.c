@@ -1,10 +1,11 @@
-/* What "auto" of fine_tune_lr and distill means for a training (docs/quality.md 2): by its tokens, the
- * model's width and the optimizer, and what a configuration sets is left alone. */
+/* The recipes, and what "auto" of fine_tune_lr and distill means for a training (docs/quality.md 2): by its
+ * tokens, the model's width and the optimizer, and what a configuration sets is left alone. */
 #include <math.h>
 #include <string.h>
 
 #include "check.h"
 #include "jobs/settings.h"
+#include "src/config.h"
 #include "src/model.h"
 
 enum { T = 512, WINDOWS = 16 }; /* of a step: 8,192 tokens */
@@ -21,7 +22,7 @@ static p4_train_plan plan_of(int64_t steps, int64_t width)
     config.fine_tune_epochs = 1000000;
     config.fine_tune_max_steps = steps;
     p4_train_plan plan = p4_settings_train(&config, T, NULL);
-    p4_settings_fit_tokens(&plan, &config, &model, 100 * WINDOWS);
+    p4_settings_fit_tokens(&plan, &config, &model, 100 * WINDOWS, config.reconstruct);
     return plan;
 }
 
@@ -73,8 +74,39 @@ static void test_distill(void)
     EXPECT(plan_of(1954, 256).teacher.weight == 0, "without a quantizer");
 }
 
+/* Each line of the differences names a key and changes it, and only those differ from quality. */
+static void test_recipes(void)
+{
+    static p4_config quality, recipe;
+    p4_config_recipe(&quality, P4_RECIPE_QUALITY);
+    for (int r = P4_RECIPE_QUICK; r <= P4_RECIPE_THOROUGH; r++) {
+        int differ = 0, listed = 0;
+        p4_config_recipe(&recipe, (p4_recipe)r);
+        EXPECT_OK(p4_config_validate(&recipe));
+        for (int i = 0; i < p4_config_rows; i++) {
+            const p4_config_row *row = &p4_config_table[i];
+            differ += memcmp((char *)&quality + row->offset, (char *)&recipe + row->offset, row->bytes) != 0;
+        }
+        for (int i = 0; i < p4_config_differences_count; i++) {
+            const p4_config_difference *d = &p4_config_differences[i];
+            int row = p4_config_find(d->key);
+            listed += (int)d->recipe == r;
+            EXPECT(row >= 0, "there is no key %s", d->key);
+            EXPECT(row < 0 || (int)d->recipe != r ||
+                       p4_config_number(&recipe, &p4_config_table[row]) == d->value,
+                   "%s of recipe %s", d->key, p4_recipe_names[r]);
+        }
+        EXPECT(differ == listed + 1, "recipe %s: %d keys differ, %d are listed", p4_recipe_names[r], differ,
+               listed);
+    }
+    EXPECT(strcmp(p4_recipe_names[P4_RECIPE_SEED], "seed") == 0 &&
+               p4_recipe_names[P4_RECIPE_THOROUGH + 1] == NULL,
+           "names of recipes");
+}
+
 int main(void)
 {
+    test_recipes();
     test_rate();
     test_distill();
     return TEST_END();

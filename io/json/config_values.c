@@ -206,7 +206,7 @@ static void set_number(void *field, p4_config_type type, double value)
     }
 }
 
-/* What a word stands for is no number of the file, unless the range allows it. */
+/* What a word stands for is refused as a real number, unless the range allows it. */
 static bool read_number(void *field, const p4_config_row *row, const p4_json_value *value)
 {
     if (cJSON_IsString(value->item) && p4_config_is_word(row, value->item->valuestring)) {

@@ -9,9 +9,10 @@
 #include "io/json/read.h"
 #include "io/json/write.h"
 
-/* Version 3 added checkpoints of reconstruction, versions 4 and 5 members of the evaluations: programs of the
- * version before would misread them, and this one reads what they wrote. */
-enum { MAX_FILE_BYTES = 64 << 20, VERSION = 5, OLDEST = 2 };
+/* Version 3 added checkpoints of reconstruction, versions 4 and 5 members of the evaluations, version 6 the
+ * weight of distillation: programs of the version before would misread them, and this one reads what they
+ * wrote. */
+enum { MAX_FILE_BYTES = 64 << 20, VERSION = 6, WITH_DISTILL = 6, OLDEST = 2 };
 static const char format_name[] = "phase4-checkpoint";
 static const int64_t STEPS_LIMIT = (int64_t)1 << 50;
 
@@ -248,10 +249,26 @@ done:
     return rc;
 }
 
+/* Checkpoints of earlier versions are of a training whose weight the configuration states. */
+static p4_rc take_distill(p4_manifest *m, const cJSON *root, int64_t version, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *distill;
+    m->distill = -1;
+    if (version >= WITH_DISTILL) {
+        TRY(p4_json_member(&distill, source, "", root, "distill", true));
+        CHECK(cJSON_IsNumber(distill) && distill->valuedouble >= 0 && distill->valuedouble <= 1,
+              "%s: distill must be a number from 0 to 1", source);
+        m->distill = distill->valuedouble;
+    }
+done:
+    return rc;
+}
+
 static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
-    const cJSON *elapsed, *lr, *distill;
+    const cJSON *elapsed, *lr;
     TRY(p4_json_integer(&m->ranks, source, "", root, "ranks", P4_MANIFEST_MAX_PARTS));
     TRY(p4_json_integer(&m->step, source, "", root, "step", STEPS_LIMIT));
     TRY(p4_json_integer(&m->updates, source, "", root, "updates", STEPS_LIMIT));
@@ -261,10 +278,6 @@ static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
     CHECK(cJSON_IsNumber(lr) && lr->valuedouble >= 0, "%s: fine_tune_lr must be a number of at least 0",
           source);
     m->lr = lr->valuedouble;
-    TRY(p4_json_member(&distill, source, "", root, "distill", true));
-    CHECK(cJSON_IsNumber(distill) && distill->valuedouble >= 0 && distill->valuedouble <= 1,
-          "%s: distill must be a number from 0 to 1", source);
-    m->distill = distill->valuedouble;
     TRY(p4_json_member(&elapsed, source, "", root, "elapsed_s", true));
     CHECK(cJSON_IsNumber(elapsed), "%s: elapsed_s must be a number", source);
     m->elapsed_s = elapsed->valuedouble;
@@ -290,6 +303,7 @@ static p4_rc take_all(p4_manifest *m, cJSON *root, const char *json, const char 
     TRY(take_text(m->started, sizeof m->started, root, "", "started", source));
     TRY(p4_json_integer(&m->continued, source, "", root, "continued", STEPS_LIMIT));
     TRY(take_numbers(m, root, source));
+    TRY(take_distill(m, root, version, source));
     TRY(take_stages(m, root, source));
     TRY(take_inputs(m, root, source));
     TRY(take_parts(m, root, source));

@@ -205,7 +205,7 @@ done:
 static bool has_lost_device(const worker *w, p4_group *group, p4_rc rc)
 {
     double lost = 0;
-    if (rc == P4_E_SYSTEM && group->state != NULL) {
+    if (rc != P4_OK && group->state != NULL) { /* the code is one rank's: another may have lost its GPU */
         lost = !p4_compute_gpu_usable(w->machine);
         p4_group_max_f64(group, &lost, 1);
         p4_error_clear();

@@ -59,10 +59,10 @@ static void fit_tokens(p4_run *run, p4_train_plan *plan)
             INFO("      fine_tune_lr is %.2g, as the training began", p4_resume_lr(run));
         }
         plan->lr = p4_resume_lr(run);
-        plan->teacher.weight = p4_resume_distill(run);
+        plan->teacher.weight = p4_resume_distill(run) >= 0 ? p4_resume_distill(run) : plan->teacher.weight;
     } else {
-        p4_settings_fit_tokens(plan, &run->config, &run->original.hf.model,
-                               p4_training_set_count(run->train));
+        p4_settings_fit_tokens(plan, &run->config, &run->original.hf.model, p4_training_set_count(run->train),
+                               p4_settings_reconstruct_windows(&run->config, plan->T) > 0);
     }
     run->lr = plan->lr;
     run->distill = plan->teacher.weight;

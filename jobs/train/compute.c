@@ -29,7 +29,7 @@ p4_rc p4_compute_find_gpus(p4_machine *machine)
 bool p4_compute_gpu_usable(const p4_machine *machine)
 {
     const p4_ops *cuda = p4_ops_find("cuda");
-    bool usable = machine->gpu < 0 || cuda == NULL || cuda->usable(machine->gpu) == P4_OK;
+    bool usable = !machine->has_used_gpu || cuda == NULL || cuda->usable(machine->gpu) == P4_OK;
     return usable && !machine->nccl_failed;
 }
 
@@ -43,6 +43,7 @@ static p4_rc open_gpu(p4_compute *compute, const p4_compute_settings *settings)
                                   : P4_OK); /* a single rank on a GPU moves nothing */
     TRY(cuda->open(&compute->device, compute->group->machine->gpu, compute->threads, settings->half));
     compute->ops = cuda;
+    compute->group->machine->has_used_gpu = true;
 done:
     if (rc != P4_OK && settings->device == P4_DEVICE_AUTO) {
         char why[512];

@@ -126,7 +126,7 @@ done:
 }
 
 /* What leaves the process without its context, as an illegal address in a kernel or a GPU that is gone, is
- * the answer to every later call. */
+ * the answer to every later call. Nothing runs there any more: the device is closed. */
 p4_rc p4_cuda_usable(int ordinal)
 {
     cudaGetLastError(); /* of a call that failed by itself, as for memory */

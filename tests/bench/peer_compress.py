@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The peer of a whole phase4 run: its default method (docs/methods.md 1, 3 and 3.1) in PyTorch on one GPU.
+"""The peer of a whole phase4 run: its method with AdamW (docs/methods.md 1, 3 and 3.1) in PyTorch on one GPU.
 
 Load, tokenize, evaluate; reconstruct the blocks two at a time from the calibration windows; evaluate; fine-tune from
 the reconstructed masters with distillation from the original; evaluate; write the FP16 model. Masters and optimizer
@@ -362,7 +362,7 @@ def reconstruct(original, student, windows, arguments):
 
 
 def automatic_lr(tokens, width):
-    length = math.sqrt(min(max(tokens, 0.25e6), 16e6) / 16e6)
+    length = min(max(tokens, 0.25e6), 16e6) / 16e6
     return 2e-3 * length * 256 / (min(max(width, 256), 768) * max(1.0, width / 768) ** 2)
 
 

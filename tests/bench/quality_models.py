@@ -43,6 +43,7 @@ def gpt2(width, layers, heads):
 MODELS = {"tiny": Model(gpt2(128, 4, 4), ["man"], 3000),
           "code": Model(llama(256, 8, 4, 2, 768), ["code"], 2500),
           "man": Model(gpt2(512, 6, 8), ["man"], 2500),
+          "man8": Model(gpt2(256, 8, 4), ["man"], 2500),
           "mix": Model(llama(768, 6, 12, 4, 2048), ["code", "man"], 2000)}
 
 
@@ -150,7 +151,7 @@ def make(arguments):
             texts[name], model_path=output + "-architecture", output_path=output, overwrite=True, init="random",
             quantizer="none", device=arguments.device, calibration_samples=0, fine_tune_epochs=1000,
             fine_tune_max_steps=arguments.steps or MODELS[name].steps, fine_tune_lr=2e-3, lr_final_fraction=0.02,
-            warmup_steps=200, weight_decay=0.1, global_batch_tokens=16384, log_every=500, save_quantized=False,
+            warmup_steps=200, optimizer="adamw", weight_decay=0.1, global_batch_tokens=16384, log_every=500, save_quantized=False,
             wandb_enabled=False))
     failed = 0
     for name, process in running.items():
@@ -188,7 +189,7 @@ def describe(name, keys, status, output, seconds):
     results = read_results(output)
     original, quantized = (results[key]["perplexity"] for key in ("pre_compression", "post_compression"))
     tuned, timing = results["fine_tuning"], results["timing"]
-    final = tuned["best_perplexity"] if tuned else quantized
+    final = tuned["final_perplexity"] if tuned else quantized  # after the last step: it may not be the best
     return (f"{name:24s} {original:8.3f} {quantized:9.3f} {final:8.3f} {100 * (final / original - 1):+7.1f} % | "
             f"{seconds:4.0f} s, reconstruct {timing.get('reconstruct', 0):.1f}, fine-tune "
             f"{timing.get('fine_tune', 0):.1f} | {' '.join(keys)}")

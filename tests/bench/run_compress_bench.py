@@ -65,7 +65,8 @@ def run_phase4(arguments):
               "calibration_samples": arguments.calibration_samples, "calibration_sequence_length": arguments.length,
               "reconstruct_steps": arguments.reconstruct_steps, "enable_fine_tuning": arguments.steps > 0,
               "fine_tune_threshold": 0, "fine_tune_epochs": 1000, "fine_tune_max_steps": arguments.steps,
-              "global_batch_tokens": arguments.batch_tokens, "wandb_enabled": False}
+              "global_batch_tokens": arguments.batch_tokens, "wandb_enabled": False,
+              "optimizer": "adamw", "distill": 0.9}  # as the peer: the recipe's own are Muon and "auto"
     with open(output + ".json", "w", encoding="utf-8") as file:
         json.dump(config, file, indent=1)
     seconds = timed([os.path.join(arguments.build, "phase4_mpi"), output + ".json"], output + ".log")

@@ -339,9 +339,8 @@ p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int r
           "key \"distill_top_k\": found %d, expected at most the %lld tokens of the vocabulary of %s",
           c->distill_top_k, (long long)model->arch.V, original->hf.path);
     CHECK(c->distill_blocks <= 0 || (c->distill != 0 && follows_original(c, "distill")),
-          "key \"distill_blocks\": found %g, expected 0 without distillation, which %s turns off where "
-          "\"distill\" "
-          "is not given",
+          "key \"distill_blocks\": found %g, expected 0 without distillation, which %s turns off unless "
+          "\"distill\" is given",
           c->distill_blocks, c->init == P4_INIT_RANDOM ? "init \"random\"" : "quantizer \"none\"");
     TRY(c->activation_bits == 8 ? check_whole_slots(model) : P4_OK);
     TRY(p4_original_shard(original, ranks));

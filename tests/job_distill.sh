@@ -125,5 +125,5 @@ refused 'key "distill_teacher": found "cached", expected "auto", "resident" or "
 refused 'key "distill_blocks": found 1, expected 0 while distill is 0: there is no teacher' distill=0 distill_blocks=1
 sed 's/, "distill": 0.9//' cfg.json >open.json
 mv open.json cfg.json
-refused 'key "distill_blocks": found 1, expected 0 without distillation, which init "random" turns off' init=random distill_blocks=1
+refused 'key "distill_blocks": found 1, expected 0 without distillation, which init "random" turns off unless "distill" is given' init=random distill_blocks=1
 refused 'key "distill_blocks": found 1, expected 0 without distillation, which quantizer "none" turns off' quantizer=none distill_blocks=1

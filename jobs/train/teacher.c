@@ -137,8 +137,7 @@ p4_rc p4_teacher_open(p4_teacher *t, p4_compute *compute, const p4_original *ori
          kind_names[t->plan.kind]);
     if (plan->blocks > 0) {
         INFO("      distillation: the loss gains %g times the mean cosine distance of the %lld blocks' "
-             "outputs "
-             "to the original's",
+             "outputs to the original's",
              plan->blocks, (long long)arch->L);
     }
     if (t->plan.kind == P4_TEACHER_CACHED) {

@@ -201,8 +201,7 @@ static double total_sq_norm(p4_trainer *t, int64_t step, p4_step_result *result)
     }
     bool speaks = t->compute->group->rank == 0;
     double flags[] = {p4_stop_is_asked(t->compute->stop), speaks && t->wants_save, t->is_saving};
-    double sums[] = {speaks ? squares[0] : 0,      squares[1], flags[0], flags[1], flags[2],
-                     [5 + P4_TRAIN_LOSSES - 1] = 0};
+    double sums[5 + P4_TRAIN_LOSSES] = {speaks ? squares[0] : 0, squares[1], flags[0], flags[1], flags[2]};
     double *losses = sums + 5;
     p4_trainer_losses(figures, losses);
     if (t->plan.exact_sums) {

@@ -156,6 +156,19 @@ static void more_classes_than_tokens_are_refused(void)
     p4_calib_free(calib);
 }
 
+/* A file of probabilities has no outputs of blocks, and without distillation there is no teacher. */
+static void blocks_need_a_teacher(void)
+{
+    p4_compressed *c;
+    p4_config own = config;
+    own.distill_blocks = 1.0;
+    EXPECT_CODE(p4_compressed_create(&c, session, llama, &own), P4_E_INPUT, "there is no teacher");
+    own.distill = 0.5;
+    own.distill_teacher = P4_TEACHER_CACHED;
+    EXPECT_CODE(p4_compressed_create(&c, session, llama, &own), P4_E_INPUT,
+                "expected \"auto\", \"resident\" or \"sharded\" with distill_blocks");
+}
+
 int main(void)
 {
     if (!device_is_here()) {
@@ -171,6 +184,7 @@ int main(void)
     a_cache_needs_the_directory();
     nothing_is_distilled_by_default();
     more_classes_than_tokens_are_refused();
+    blocks_need_a_teacher();
     p4_checkpoint_close(llama);
     p4_session_close(session);
     world_end();

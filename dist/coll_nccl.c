@@ -404,11 +404,9 @@ static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
     if (error == cudaSuccess) { /* a sum that is ready runs before the products of the next layer */
         error = cudaStreamCreateWithPriority(&state->queue, cudaStreamNonBlocking, highest);
     }
-    if (error == cudaSuccess) {
-        error = cudaEventCreateWithFlags(&state->ready, cudaEventDisableTiming);
-    }
-    if (error == cudaSuccess) {
-        error = cudaEventCreateWithFlags(&state->synchronized, cudaEventDisableTiming);
+    cudaEvent_t *const events[] = {&state->ready, &state->synchronized};
+    for (int i = 0; error == cudaSuccess && i < 2; i++) {
+        error = cudaEventCreateWithFlags(events[i], cudaEventDisableTiming);
     }
     for (int i = 0; error == cudaSuccess && i < MARKS; i++) {
         error = cudaEventCreateWithFlags(&state->done[i], cudaEventDisableTiming);
@@ -417,6 +415,7 @@ static p4_rc prepare(p4_coll *coll, int ordinal, ncclUniqueId *id)
         return FAULT("NCCL on GPU %d: %s", ordinal, cudaGetErrorString(error));
     }
     ncclResult_t result = coll->group->rank == 0 ? ncclGetUniqueId(id) : ncclSuccess;
+    coll->group->machine->nccl_failed |= result != ncclSuccess;
     return result == ncclSuccess ? P4_OK
                                  : FAULT("NCCL: no id for a communicator: %s: %s", ncclGetErrorString(result),
                                          ncclGetLastError(NULL));
@@ -439,6 +438,7 @@ static p4_rc join_communicator(p4_coll *coll, const ncclUniqueId *id, int ordina
     if (result == ncclInProgress) {
         give_up(coll, "opening the NCCL communicator", result);
     }
+    coll->group->machine->nccl_failed = true;
     p4_rc rc = FAULT("NCCL on GPU %d: no communicator of %d ranks: %s: %s", ordinal, coll->group->ranks,
                      ncclGetErrorString(result), ncclGetLastError(state->comm));
     stop_operations(state);

@@ -20,12 +20,14 @@ typedef struct p4_machine {
     int cores; /* that this rank may use: its affinity mask and its quota, divided by the ranks that share
                   them */
     char host[64];
-    char mpi[128];    /* the library: "Open MPI v4.1.4" */
-    double timeout_s; /* the longest of its groups' */
-    bool owns_mpi;    /* p4_machine_open called MPI_Init */
-    bool knows_gpus;  /* p4_machine_assign_gpus was called */
-    int gpu;          /* ordinal of this rank's own GPU; -1: it has none */
-    char no_gpu[512]; /* why it has none */
+    char mpi[128];     /* the library: "Open MPI v4.1.4" */
+    double timeout_s;  /* the longest of its groups' */
+    bool owns_mpi;     /* p4_machine_open called MPI_Init */
+    bool knows_gpus;   /* p4_machine_assign_gpus was called */
+    int gpu;           /* ordinal of this rank's own GPU; -1: it has none */
+    char no_gpu[512];  /* why it has none */
+    bool has_used_gpu; /* this process has opened it: it has a context there */
+    bool nccl_failed;  /* NCCL gave this rank no communicator: the next one may fail in the same way */
     struct p4_machine_state *state;
 } p4_machine;
 

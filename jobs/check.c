@@ -62,6 +62,7 @@ p4_rc p4_check_run(p4_run *run, bool alone, bool measures)
                                       : P4_OK);
         if (f.errors == 0) {
             p4_check_time(run, &outlook, measures);
+            p4_check_time_left(run); /* of --check: a run chooses its checkpoint later */
         }
     }
     if (f.errors > 0) {

@@ -31,6 +31,9 @@ p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook);
 /* check_time.c: says how long the run will take by its plan and, where it is long, which keys make it
  * shorter. Sets run->planned_s. Rank 0. */
 void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures);
+/* What is left of that time for a run that continues from the checkpoint that p4_resume_choose has found;
+ * without one, nothing. Rank 0. */
+void p4_check_time_left(const p4_run *run);
 /* check_text.c: can windows be evaluated as eval_bos and eval_stride say? held_out: they are set aside from
  * the calibration data. The original is open. Local. */
 p4_rc p4_check_protocol(const p4_run *run, bool held_out);

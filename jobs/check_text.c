@@ -156,8 +156,9 @@ static void warn_of_bounds(const p4_config *c, int64_t calibration, int64_t eval
     }
 }
 
-/* A set without a window ends the run. */
-static void check_sets(p4_run *run, const p4_text_files *files, bool has_model, p4_findings *f)
+/* A set without a window ends the run; of one with fewer than there could be, the run itself says how many,
+ * unless none follows. */
+static void check_sets(p4_run *run, const p4_text_files *files, bool has_model, bool alone, p4_findings *f)
 {
     const p4_sets *sets = &run->config.eval_sets;
     for (int i = 0; i < sets->count; i++) {
@@ -168,6 +169,14 @@ static void check_sets(p4_run *run, const p4_text_files *files, bool has_model, 
         snprintf(what, sizeof what, "eval_sets \"%s\"", sets->names[i]);
         if (f->errors == before && files->sets[i].count > 0) {
             p4_findings_add(f, expect_windows(run, what, &files->sets[i], windows, 1));
+        }
+        if (alone && f->errors == before && windows < run->config.eval_samples &&
+            p4_config_is_user_set(&run->config, p4_config_find("eval_samples"))) {
+            WARN("warning: key \"eval_samples\": asks for %lld windows of %d tokens, and the files of set "
+                 "\"%s\" "
+                 "hold at most %lld, judging by their sizes",
+                 (long long)run->config.eval_samples, run->config.calibration_sequence_length, sets->names[i],
+                 (long long)windows);
         }
     }
 }
@@ -228,7 +237,7 @@ void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
     check_files(run, &files.calibration, has_model, 0, &windows[P4_SPLIT_CALIBRATION], f);
     check_files(run, &files.eval, has_model, run->config.eval_stride, &windows[P4_SPLIT_EVAL], f);
     check_files(run, &files.train, has_model, 0, &windows[P4_SPLIT_TRAIN], f);
-    check_sets(run, &files, has_model, f);
+    check_sets(run, &files, has_model, alone, f);
     if (has_model) {
         p4_findings_add(f, p4_check_protocol(run, files.eval.held_out));
     }

@@ -2,6 +2,8 @@
 #include <string.h>
 
 #include "jobs/check.h"
+#include "jobs/forecast.h"
+#include "jobs/resume.h"
 
 p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook)
 {
@@ -12,6 +14,8 @@ p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook)
 
 /* Where a stage takes this part of the run, what shortens it is worth a word. */
 static const double WORTH = 0.2;
+/* What is neither worth a measurement nor a figure. */
+static const double SHORT_S = 1;
 
 /* "Fine-tune 12.0 min, Reconstruct blocks 8.1 min": the longest stages. */
 static void list_longest(char *text, size_t bytes, const p4_plan *plan)
@@ -62,8 +66,7 @@ static void say_shorter(const p4_run *run, const p4_plan *plan)
 
 void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
 {
-    /* On CPUs, where a newcomer starts; and what is not worth a measurement. */
-    const double LONG_S = 300, SHORT_S = 1;
+    const double LONG_S = 300; /* on CPUs, where a newcomer starts */
     p4_compute *compute = &run->compute;
     bool cpu = compute->ops->host_memory;
     char time[P4_PLAN_DURATION_BYTES], longest[128];
@@ -77,8 +80,8 @@ void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
                     .rank_plans = &rank,
                     .train_steps = p4_plan_steps(&run->config, &outlook->windows),
                     .disk = p4_check_disk_plan(run, outlook)};
-    p4_plan_rates_table(&plan.rates, !cpu, (double)compute->ops->room_bytes(compute->device),
-                        compute->threads);
+    p4_plan_rates_table(&plan.rates, !cpu, compute->ops->describe(compute->device),
+                        (double)compute->ops->room_bytes(compute->device), compute->threads);
     p4_plan_time(&plan, &in);
     if (cpu && measures && plan.total_s > SHORT_S) {
         if (p4_plan_rates_here(&plan.rates, &run->original.hf.model.arch,
@@ -90,6 +93,7 @@ void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
     for (int s = 0; s < P4_PLAN_STAGES; s++) {
         run->planned_s[s] = plan.work[s].seconds;
     }
+    run->planned_steps = plan.train_steps;
     list_longest(longest, sizeof longest, &plan);
     if (plan.total_s < SHORT_S) {
         INFO("      time: less than a second (rates: %s)", plan.rates.name);
@@ -101,4 +105,23 @@ void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
     if (cpu && plan.total_s > LONG_S) {
         say_shorter(run, &plan);
     }
+}
+
+void p4_check_time_left(const p4_run *run)
+{
+    bool done[P4_MAX_STAGES];
+    char time[P4_PLAN_DURATION_BYTES], at[64] = "";
+    int64_t step;
+    if (!p4_resume_has(run, done, &step)) {
+        return;
+    }
+    double trained = run->planned_steps > 0 ? fmin(1, (double)step / (double)run->planned_steps) : 0;
+    double left_s = p4_forecast_left(run->planned_s, done, trained);
+    if (step > 0) {
+        snprintf(at, sizeof at, ", with %lld of %lld training steps done", (long long)step,
+                 (long long)run->planned_steps);
+    }
+    bool is_short = left_s < SHORT_S;
+    INFO("      time left from %s: %s%s%s", p4_resume_last(run), is_short ? "" : "about ",
+         is_short ? "less than a second" : p4_plan_format_duration(time, left_s), at);
 }

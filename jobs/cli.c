@@ -225,9 +225,6 @@ static p4_rc apply_word(p4_cli *cli, char *argument)
         return FAIL("found \"%s\" after the configuration file \"%.200s\", expected key=value; usage: " USAGE,
                     excerpt, cli->cfg_path);
     }
-    if (cli->override_count == P4_CLI_OVERRIDES_MAX) {
-        return FAIL("found more than %d key=value arguments: \"%s\"", (int)P4_CLI_OVERRIDES_MAX, excerpt);
-    }
     cli->overrides[cli->override_count++] = argument;
     return P4_OK;
 }
@@ -236,7 +233,7 @@ p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
 {
     p4_rc rc = P4_OK;
     bool options_ended = false;
-    memset(cli, 0, sizeof *cli);
+    *cli = (p4_cli){.overrides = argv + 1}; /* those before have been read */
     for (int i = 1; i < argc; i++) {
         if (options_ended || argv[i][0] != '-') {
             TRY(apply_word(cli, argv[i]));

@@ -17,25 +17,24 @@ typedef enum p4_cli_action {
     P4_CLI_FAMILIES
 } p4_cli_action;
 
-enum { P4_CLI_OVERRIDES_MAX = 256 };
-
 typedef struct p4_cli {
     p4_cli_action action;
     bool quiet, strict, log_time;
     /* Of --plan. */
     bool json;
-    int ranks, ranks_per_node;             /* 0: not given */
-    double memory_bytes, host_bytes;       /* 0: not given */
-    const char *rates_path;                /* NULL: not given */
-    const char *measured_path;             /* of --measure-rates */
-    const char *cfg_path;                  /* NULL for HELP, VERSION and FAMILIES */
-    char *overrides[P4_CLI_OVERRIDES_MAX]; /* "key=value", for p4_config_read_file; point into argv */
+    int ranks, ranks_per_node;       /* 0: not given */
+    double memory_bytes, host_bytes; /* 0: not given */
+    const char *rates_path;          /* NULL: not given */
+    const char *measured_path;       /* of --measure-rates */
+    const char *cfg_path;            /* NULL for HELP, VERSION and FAMILIES */
+    char **overrides;                /* [override_count] "key=value", for p4_config_read_file; in argv */
     int override_count;
 } p4_cli;
 
 /* Reads `phase4_mpi [options] cfg.json [key=value ...]`; options may stand anywhere, "--" ends them. --help,
- * --version and --families end the reading. P4_E_INPUT: one line with the nearest known option, if one is
- * near. Keys and values are p4_config_read_file's matter. Local. */
+ * --version and --families end the reading. The overrides are gathered at the beginning of argv. P4_E_INPUT:
+ * one line with the nearest known option, if one is near. Keys and values are p4_config_read_file's matter.
+ * Local. */
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);
 
 /* "80G", "1.5T", "512M" or bytes, in decimal units; false: it is none of them. Local. */

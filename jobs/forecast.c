@@ -1,5 +1,7 @@
 #include "jobs/forecast.h"
 
+#include "src/plan.h"
+
 enum { FORWARD = 1, FORWARD_BACKWARD = 3 };
 
 static double tokens(const p4_windows *windows)
@@ -66,4 +68,13 @@ double p4_work_fine_tune(const p4_run *run)
     evaluations += c->eval_every > 0 ? steps / (double)c->eval_every : 0;
     double passes = FORWARD_BACKWARD + (plan.teacher.weight > 0 ? FORWARD : 0);
     return passes * steps * (double)(plan.sequences * T) + evaluations * tokens(&run->eval);
+}
+
+double p4_forecast_left(const double planned_s[P4_MAX_STAGES], const bool done[P4_MAX_STAGES], double trained)
+{
+    double left = 0;
+    for (int i = 0; i < P4_PLAN_STAGES; i++) {
+        left += done[i] ? 0 : planned_s[i] * (i == P4_PLAN_FINE_TUNE ? 1 - trained : 1);
+    }
+    return left;
 }

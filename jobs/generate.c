@@ -91,14 +91,39 @@ done:
 
 /* --- the generator ----------------------------------------------------------------------------- */
 
+static p4_decoder_plan decoder_plan(const p4_generate_settings *settings, int64_t capacity, bool is_packed)
+{
+    return (p4_decoder_plan){.capacity = capacity,
+                             .batch = BATCH,
+                             .activation_bits = is_packed ? settings->activation_bits : 0,
+                             .cache_type = settings->cache_type};
+}
+
+p4_rc p4_generator_plan_bytes(p4_generator_memory *bytes, const p4_generate_settings *settings,
+                              const p4_model *model, const p4_weight *weights, int64_t capacity,
+                              bool is_packed)
+{
+    p4_rc rc = P4_OK;
+    const p4_ops *ops = p4_ops_find(settings->device);
+    const p4_decoder_plan plan = decoder_plan(settings, capacity, is_packed);
+    p4_device *device = NULL;
+    TRY(ops->open(&device, 0, settings->threads, true));
+    bytes->form = p4_device_form_bytes(ops, device, model, weights);
+    bytes->decoder = p4_decoder_bytes(ops, device, model, &plan);
+    bytes->logits = model->arch.V * (int64_t)sizeof(float);
+    rc = bytes->form >= 0 && bytes->decoder >= 0 ? P4_OK : P4_E_SYSTEM;
+done:
+    if (device != NULL) {
+        ops->close(device);
+    }
+    return rc;
+}
+
 p4_rc p4_generator_open(p4_generator *g, const p4_language_model *m, const p4_generate_settings *settings,
                         int64_t capacity)
 {
     p4_rc rc = P4_OK;
-    const p4_decoder_plan plan = {.capacity = capacity,
-                                  .batch = BATCH,
-                                  .activation_bits = m->is_packed ? settings->activation_bits : 0,
-                                  .cache_type = settings->cache_type};
+    const p4_decoder_plan plan = decoder_plan(settings, capacity, m->is_packed);
     *g = (p4_generator){.m = m, .settings = settings, .ops = p4_ops_find(settings->device)};
     CHECK(g->ops != NULL, "option \"--device\": this program was built without \"%s\"", settings->device);
     TRY(g->ops->open(&g->device, 0, settings->threads, true));

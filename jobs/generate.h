@@ -57,6 +57,13 @@ typedef struct p4_generator {
 p4_rc p4_generator_open(p4_generator *g, const p4_language_model *m, const p4_generate_settings *settings,
                         int64_t capacity);
 void p4_generator_close(p4_generator *g); /* Also of zeros. */
+/* What p4_generator_open takes for such a model, by purpose; bytes. settings->device is "cpu". */
+typedef struct p4_generator_memory {
+    int64_t form, decoder, logits; /* the decoder's: its network and the cache of keys and values */
+} p4_generator_memory;
+p4_rc p4_generator_plan_bytes(p4_generator_memory *bytes, const p4_generate_settings *settings,
+                              const p4_model *model, const p4_weight *weights, int64_t capacity,
+                              bool is_packed);
 /* Continues the ids of a prompt until a token that ends texts, or by settings->tokens. show: NULL for none.
  * The caller frees *generation, after an error too. */
 p4_rc p4_generator_run(p4_generator *g, p4_generation *generation, const p4_ids *prompt,

@@ -29,6 +29,16 @@ static p4_rc turn(void **to, p4_weight *w)
     return P4_OK;
 }
 
+int64_t p4_language_model_turned_bytes(const p4_model *model, bool halves)
+{
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_weight *w = &model->weights[i];
+        bytes += w->transposed ? w->rows * w->cols * p4_dtype_bytes(halves ? P4_F16 : w->dtype) : 0;
+    }
+    return bytes;
+}
+
 static p4_rc turn_matrices(p4_language_model *m)
 {
     p4_rc rc = P4_OK;

@@ -30,6 +30,9 @@ typedef struct p4_language_model {
 /* Opens what `path` names and its tokenizer. The caller closes, after an error too. */
 p4_rc p4_language_model_open(p4_language_model *m, const char *path, int threads);
 void p4_language_model_close(p4_language_model *m); /* Also of zeros. */
+/* Host memory that p4_language_model_open takes for matrices that the files of this model hold as [in, out];
+ * halves: the files of its dequantized form. */
+int64_t p4_language_model_turned_bytes(const p4_model *model, bool halves);
 
 /* The ids of a prompt, with the tokens that the tokenizer puts before a text; a prompt without any gets the
  * one that ends texts. With a chat, the prompt is the user's message of a conversation, and the model's

@@ -8,9 +8,12 @@
 #include <unistd.h>
 
 #include "io/out/plan_json.h"
+#include "jobs/check.h"
 #include "jobs/plan.h"
 #include "jobs/train/evaluate.h"
 #include "jobs/train/trainer.h"
+#include "src/config.h"
+#include "src/leaf/limits.h"
 #include "src/leaf/rng.h"
 
 /* Where nothing is measured: tokenizing by a thread, and links. */
@@ -157,6 +160,15 @@ done:
     return rc;
 }
 
+/* What decides how long a step takes, as the run would choose it. */
+static void say_training(const p4_config *c)
+{
+    char recompute[64], micro_batch[64];
+    INFO("      training steps with recompute %s, micro_batch_size %s",
+         p4_config_format_scalar(recompute, c, &p4_config_table[p4_config_find("recompute")]),
+         p4_config_format_scalar(micro_batch, c, &p4_config_table[p4_config_find("micro_batch_size")]));
+}
+
 static void say(const p4_rates *r)
 {
     INFO("      GFLOP/s of a rank: forward passes %.4g, training steps %.4g", r->forward_flops * 1e-9,
@@ -198,26 +210,42 @@ done:
     return rc;
 }
 
+/* The original, and values of the keys that the configuration leaves open: those of a run. Collective. */
+static p4_rc open_run(p4_run *run, p4_group *group)
+{
+    p4_rc rc = P4_OK;
+    p4_config *c = &run->config;
+    p4_outlook outlook;
+    const double process_bytes = p4_memory_anonymous();
+    const p4_compute_settings settings = p4_settings_compute(c);
+    TRY(p4_compute_open(&run->compute, group, &settings));
+    INFO("%d rank%s, %s", group->ranks, p4_plural(group->ranks),
+         run->compute.ops->describe(run->compute.device));
+    TRY_ALL(group, p4_settings_open_original(&run->original, c, group->ranks));
+    TRY(p4_check_memory(run, process_bytes, &outlook));
+    say_training(c);
+done:
+    return rc;
+}
+
 p4_rc p4_rates_measure(p4_group *group, const p4_config *config, const char *path)
 {
     p4_rc rc = P4_OK;
-    p4_compute compute = {0};
-    p4_original original = {.shard = {0}};
-    p4_config *c = p4_alloc(1, sizeof *c);
-    TRY_ALL(group, c != NULL ? P4_OK : P4_E_SYSTEM);
+    p4_run *run = p4_alloc(1, sizeof *run);
+    TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
+    p4_config *c = &run->config;
     *c = *config;
-    c->distill = 0;                      /* a plan counts the teacher's pass by itself */
     c->quantizer = P4_QUANTIZER_ABSMEAN; /* of no statistics */
     c->fine_tune_lr = 1e-5;              /* "auto" tries several */
     p4_settings_resolve(c);
-    const p4_compute_settings settings = p4_settings_compute(c);
-    TRY(p4_compute_open(&compute, group, &settings));
-    INFO("%d rank%s, %s", group->ranks, p4_plural(group->ranks), compute.ops->describe(compute.device));
-    TRY_ALL(group, p4_settings_open_original(&original, c, group->ranks));
-    TRY(measure(&compute, &original, c, path));
+    TRY(open_run(run, group));
+    c->distill = c->distill_blocks = 0; /* a plan counts the teacher's pass; the run made room for the teacher */
+    TRY(measure(&run->compute, &run->original, c, path));
 done:
-    p4_original_close(&original);
-    p4_compute_close(&compute);
-    free(c);
+    if (run != NULL) {
+        p4_original_close(&run->original);
+        p4_compute_close(&run->compute);
+    }
+    free(run);
     return rc;
 }

@@ -45,6 +45,7 @@ static p4_rc add_point(p4_run *run, const p4_training_point *point, double runti
     p4_rc rc = P4_OK;
     const p4_metric metrics[] = {{"loss", point->loss},
                                  {"kl", point->kl},
+                                 {"block_distance", point->block_distance},
                                  {"lr", point->lr},
                                  {"grad_norm", point->grad_norm},
                                  {"epoch", (double)point->epoch},

@@ -167,7 +167,8 @@ static int measure_rates(const p4_cli *cli)
     TRY(p4_machine_open(&machine));
     TRY(p4_group_open(&group, &machine, NULL, START_TIMEOUT_S));
     p4_group_set_log(&group, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
-    TRY_ALL(&group, read_config(&config, cli, NULL));
+    TRY_ROOT(&group, read_config(&config, cli, NULL)); /* other ranks may not see the file */
+    p4_group_bcast(&group, &config, sizeof config, 0);
     TRY(p4_rates_measure(&group, &config, cli->measured_path));
 done:
     if (group.state != NULL ? group.rank == 0 : p4_launched_rank() <= 0) {

@@ -47,8 +47,9 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 /* Operations of a forward pass for a token of a window of T. Local. */
 double p4_plan_token_flops(const p4_model *model, int64_t T);
 
-/* plan_rates.c. The built-in table of GPUs, by their memory, or of CPUs. Local. */
-void p4_plan_rates_table(p4_rates *rates, bool on_gpu, double room_bytes, int threads);
+/* plan_rates.c. The built-in table of GPUs or of CPUs. opt_gpu: the GPU's name, by which it is found; of one
+ * that is not in the table, and without a name, memory decides. The rates' name says so. Local. */
+void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads);
 /* The table of CPUs, scaled by how fast a training pass over one narrow block of the model's proportions is
  * on this machine, in about 0.1 s of processor time. Local. */
 p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads);

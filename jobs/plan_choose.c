@@ -14,7 +14,7 @@ static void smaller_micro_batch(p4_config *c, int ranks)
 static void sharded_teacher(p4_config *c, int ranks)
 {
     bool whole = c->distill_teacher == P4_TEACHER_AUTO || c->distill_teacher == P4_TEACHER_RESIDENT;
-    c->distill_teacher = whole && ranks > 1 && c->distill > 0 ? P4_TEACHER_SHARDED : c->distill_teacher;
+    c->distill_teacher = whole && ranks > 1 && c->distill != 0 ? P4_TEACHER_SHARDED : c->distill_teacher;
 }
 
 static void light_recompute(p4_config *c, int ranks)
@@ -44,7 +44,8 @@ static void half_state(p4_config *c, int ranks)
 static void cached_teacher(p4_config *c, int ranks)
 {
     (void)ranks;
-    c->distill_teacher = c->distill > 0 ? P4_TEACHER_CACHED : c->distill_teacher;
+    bool suffices = c->distill != 0 && c->distill_blocks <= 0; /* it holds no outputs of blocks */
+    c->distill_teacher = suffices ? P4_TEACHER_CACHED : c->distill_teacher;
 }
 
 static void single_blocks(p4_config *c, int ranks)
@@ -79,25 +80,32 @@ static p4_config changed(const p4_config *from, const bool used[CHANGES], int ra
     return to;
 }
 
+/* What changes may change. */
+static const char *const keys[] = {
+    "micro_batch_size", "recompute",          "distill_teacher",        "zero_stage",
+    "optimizer_state",  "reconstruct_window", "calibration_batch_size", "global_batch_tokens"};
+enum { KEYS = sizeof keys / sizeof keys[0] };
+
+static void read_values(int64_t values[KEYS], const p4_config *c)
+{
+    const int64_t own[KEYS] = {
+        c->micro_batch_size, c->recompute,          c->distill_teacher,        c->zero_stage,
+        c->optimizer_state,  c->reconstruct_window, c->calibration_batch_size, c->global_batch_tokens};
+    memcpy(values, own, sizeof own);
+}
+
 /* "key=value ..." for each key in which two configurations differ. */
 static void describe(char text[P4_PLAN_ADVICE_BYTES], const p4_config *from, const p4_config *to)
 {
-    static const char *const keys[] = {
-        "micro_batch_size", "recompute",          "distill_teacher",        "zero_stage",
-        "optimizer_state",  "reconstruct_window", "calibration_batch_size", "global_batch_tokens"};
     static const char *const recomputes[] = {"none", "light", "blocks", "auto"},
                              *const teachers[] = {"auto", "resident", "sharded", "cached"},
                              *const states[] = {"fp32", "bf16"};
-    const int64_t before[] = {from->micro_batch_size,       from->recompute,
-                              from->distill_teacher,        from->zero_stage,
-                              from->optimizer_state,        from->reconstruct_window,
-                              from->calibration_batch_size, from->global_batch_tokens};
-    const int64_t after[] = {
-        to->micro_batch_size, to->recompute,          to->distill_teacher,        to->zero_stage,
-        to->optimizer_state,  to->reconstruct_window, to->calibration_batch_size, to->global_batch_tokens};
-    const char *const *words[] = {NULL, recomputes, teachers, NULL, states, NULL, NULL, NULL};
+    int64_t before[KEYS], after[KEYS];
+    const char *const *words[KEYS] = {NULL, recomputes, teachers, NULL, states, NULL, NULL, NULL};
     text[0] = '\0';
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+    read_values(before, from);
+    read_values(after, to);
+    for (int i = 0; i < KEYS; i++) {
         size_t used = strlen(text);
         if (before[i] == after[i]) {
             continue;
@@ -112,27 +120,46 @@ static void describe(char text[P4_PLAN_ADVICE_BYTES], const p4_config *from, con
     }
 }
 
+/* Tests the changes of a set, unless that leads to the values that were tested last, of which *fits tells:
+ * the plan of a model with tens of thousands of tensors takes its time. */
+static p4_rc test_changed(int64_t tested[KEYS], const p4_config *config, const bool used[CHANGES], int ranks,
+                          p4_plan_test test, void *user, bool *fits)
+{
+    int64_t values[KEYS];
+    const p4_config trial = changed(config, used, ranks);
+    read_values(values, &trial);
+    if (memcmp(values, tested, sizeof values) == 0) {
+        return P4_OK;
+    }
+    memcpy(tested, values, sizeof values);
+    return test(user, &trial, fits);
+}
+
 /* Changes are added until it fits; then each that was not needed after all is taken back. *found: it fits. */
 static p4_rc search(bool used[CHANGES], const bool allowed[CHANGES], const p4_config *config, int ranks,
                     p4_plan_test test, void *user, bool *found)
 {
     p4_rc rc = P4_OK;
-    p4_config trial = *config;
-    TRY(test(user, &trial, found));
+    int64_t tested[KEYS];
+    read_values(tested, config);
+    TRY(test(user, config, found));
     for (int i = 0; i < CHANGES && !*found; i++) {
         used[i] = allowed[i];
-        trial = changed(config, used, ranks);
-        TRY(allowed[i] ? test(user, &trial, found) : P4_OK);
+        TRY(test_changed(tested, config, used, ranks, test, user, found));
     }
     for (int i = 0; i < CHANGES && *found; i++) {
-        bool without = false;
+        int64_t fitting[KEYS];
+        bool without = true;
         if (!used[i]) {
             continue;
         }
         used[i] = false;
-        trial = changed(config, used, ranks);
-        TRY(test(user, &trial, &without));
-        used[i] = !without;
+        memcpy(fitting, tested, sizeof fitting);
+        TRY(test_changed(tested, config, used, ranks, test, user, &without));
+        if (!without) {
+            used[i] = true;
+            memcpy(tested, fitting, sizeof tested);
+        }
     }
 done:
     return rc;
@@ -184,23 +211,13 @@ done:
 p4_rc p4_plan_can_fit(const p4_config *config, int ranks, p4_plan_test test, void *user, bool *fits)
 {
     p4_rc rc = P4_OK;
-    bool allowed[CHANGES];
-    int last = 0; /* behind the last change that is allowed */
-    allow_open(allowed, config);
-    for (int i = 0; i < CHANGES; i++) {
-        last = allowed[i] ? i + 1 : last;
-    }
+    bool used[CHANGES + 1];
+    int64_t tested[KEYS] = {-1}; /* no values of a configuration */
+    allow_open(used, config);
     *fits = false;
-    for (int count = last; count >= 0 && !*fits;
-         count--) { /* all of them first: what needs least, as a rule */
-        bool used[CHANGES];
-        for (int i = 0; i < CHANGES; i++) {
-            used[i] = allowed[i] && i < count;
-        }
-        if (count == 0 || allowed[count - 1]) {
-            p4_config trial = changed(config, used, ranks);
-            TRY(test(user, &trial, fits));
-        }
+    for (int count = CHANGES; count >= 0 && !*fits; count--) { /* first all: what needs least, as a rule */
+        used[count] = false;
+        TRY(test_changed(tested, config, used, ranks, test, user, fits));
     }
 done:
     return rc;

@@ -125,7 +125,8 @@ static p4_rc find_rates(p4_plan *plan, const place *p, const p4_plan_input *in,
         return p4_plan_rates_here(&plan->rates, &in->original->hf.model.arch,
                                   in->config->calibration_sequence_length, p->compute.threads);
     }
-    p4_plan_rates_table(&plan->rates, plan->on_gpu, plan->room_bytes, p->compute.threads);
+    const char *gpu = p->outline == NULL ? p->compute.ops->describe(p->compute.device) : NULL;
+    p4_plan_rates_table(&plan->rates, plan->on_gpu, gpu, plan->room_bytes, p->compute.threads);
     return P4_OK;
 }
 

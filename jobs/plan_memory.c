@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "jobs/plan.h"
+#include "jobs/samples.h"
 #include "jobs/train/gradient_flow.h"
 #include "jobs/train/hessian.h"
 #include "jobs/train/layers.h"
@@ -17,7 +18,7 @@ typedef struct planner {
     int64_t T;
     bool host;
     /* What several stages hold; -1: not measured yet. A model may have tens of thousands of tensors. */
-    int64_t original_bytes, packed_form_bytes, packed_bytes, statistics_bytes;
+    int64_t original_bytes, packed_form_bytes, packed_bytes, statistics_bytes, scratch_bytes;
     p4_rank_plan *out;
 } planner;
 
@@ -125,6 +126,7 @@ static p4_rc plan_quantize(planner *p)
     p4_quantize_plan plan = p4_settings_quantize(p->c, NULL, NULL);
     bool loaded = p->in->windows.eval > 0 || p->c->calibration_samples > 0;
     TRY(loaded ? put_original(p, use) : P4_OK);
+    p->scratch_bytes = p4_quantize_scratch_bytes(p->compute, p->original, &plan);
     if (plan.quantizer->needs == P4_NEEDS_HESSIAN) {
         p4_layers_memory pass;
         const p4_layers_plan layers = {
@@ -132,7 +134,7 @@ static p4_rc plan_quantize(planner *p)
         TRY(p4_layers_bytes(&pass, p->compute, p->original, p->in->windows.calibration, &layers));
         on_device(p, use, P4_MEMORY_ACTIVATIONS, (double)pass.work);
         on_device(p, use, P4_MEMORY_STATES, (double)pass.states);
-        int64_t original = loaded ? p4_original_bytes(p->original, p->compute) : 0;
+        int64_t original = loaded ? p->original_bytes : 0;
         int64_t room = p->in->room_bytes - original - pass.work - pass.states;
         p4_hessian_memory h = p4_hessian_plan_bytes(p->compute, p->original, plan.h_bytes, room);
         on_device(p, use, P4_MEMORY_WORKSPACE, (double)(h.sums + h.others));
@@ -259,6 +261,26 @@ static double export_bytes(const planner *p)
     return bytes;
 }
 
+/* The sample texts, behind the stages: the original continues them, then the compressed model as it was
+ * written, each read anew from its files, on the CPU. Rank 0 alone. */
+static p4_rc plan_samples(planner *p, p4_memory_use *use)
+{
+    p4_rc rc = P4_OK;
+    p4_samples_memory m;
+    p4_memory_use original = {.host = {0}}, packed;
+    TRY(p4_samples_plan_bytes(&m, p->c, &p->original->hf, p->packed, p->compute->threads));
+    TRY(put_original(p, &original)); /* the run's own, still loaded */
+    packed = original;
+    on_host(&original, P4_MEMORY_ORIGINAL, (double)m.original);
+    on_host(&original, P4_MEMORY_ACTIVATIONS, (double)m.original_pass);
+    on_host(&packed, P4_MEMORY_CODES, (double)m.packed);
+    on_host(&packed, P4_MEMORY_ACTIVATIONS, (double)m.packed_pass);
+    keep_larger(use, &original);
+    keep_larger(use, &packed);
+done:
+    return rc;
+}
+
 /* Rank 0 alone. */
 static p4_rc plan_last(planner *p)
 {
@@ -278,6 +300,7 @@ static p4_rc plan_last(planner *p)
     use = begin(p, P4_PLAN_EXPORT);
     TRY(again ? put_original(p, use) : P4_OK);
     on_host(use, P4_MEMORY_WORKSPACE, first ? export_bytes(p) : 0);
+    TRY(first && again ? plan_samples(p, use) : P4_OK);
 done:
     return rc;
 }
@@ -307,6 +330,7 @@ static void add_lasting(planner *p)
         on_host(use, P4_MEMORY_WORKSPACE,
                 s >= P4_PLAN_CALIBRATE && p->c->calibration_samples > 0 ? (double)p->statistics_bytes : 0);
         on_host(use, P4_MEMORY_CODES, s >= P4_PLAN_QUANTIZE ? (double)p->packed_bytes : 0);
+        on_host(use, P4_MEMORY_WORKSPACE, s >= P4_PLAN_QUANTIZE ? (double)p->scratch_bytes : 0);
         on_host(use, P4_MEMORY_MASTERS,
                 s < P4_PLAN_QUANTIZE || s >= P4_PLAN_FINE_TUNE ? 0
                 : s < P4_PLAN_RECONSTRUCT                      ? of_codes

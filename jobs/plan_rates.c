@@ -40,17 +40,33 @@ static const p4_rates cpu_thread = {.name = "built-in table, CPU",
                                     .net_link = 10e9,
                                     .text_bytes = 5e6};
 
-void p4_plan_rates_table(p4_rates *rates, bool on_gpu, double room_bytes, int threads)
+/* A part of a GPU (MIG) is slower than the whole. */
+static void take_gpu(p4_rates *rates, const char *opt_gpu, double room_bytes)
 {
     const double H100_BYTES = 100e9; /* an H200 has 141 GB */
-    *rates = on_gpu ? room_bytes > H100_BYTES ? h200 : h100 : cpu_thread;
-    if (!on_gpu) {
-        snprintf(rates->name, sizeof rates->name, "built-in table, CPU, %d thread%s a rank", threads,
-                 p4_plural(threads));
-        rates->forward_flops *= threads;
-        rates->train_flops *= threads;
-        rates->text_bytes *= threads;
+    bool whole = opt_gpu != NULL && strstr(opt_gpu, "MIG") == NULL,
+         is_h200 = whole && strstr(opt_gpu, "NVIDIA H200") != NULL,
+         is_h100 = whole && strstr(opt_gpu, "NVIDIA H100") != NULL;
+    *rates = is_h200 || (!is_h100 && room_bytes > H100_BYTES) ? h200 : h100;
+    if (opt_gpu != NULL && !is_h100 && !is_h200) {
+        size_t used = strlen(rates->name);
+        snprintf(rates->name + used, sizeof rates->name - used,
+                 "; this GPU is not in it: phase4_mpi --measure-rates");
     }
+}
+
+void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads)
+{
+    if (on_gpu) {
+        take_gpu(rates, opt_gpu, room_bytes);
+        return;
+    }
+    *rates = cpu_thread;
+    snprintf(rates->name, sizeof rates->name, "built-in table, CPU, %d thread%s a rank", threads,
+             p4_plural(threads));
+    rates->forward_flops *= threads;
+    rates->train_flops *= threads;
+    rates->text_bytes *= threads;
 }
 
 /* --- measured here ----------------------------------------------------------------------------- */
@@ -212,7 +228,7 @@ p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int th
     p4_rc rc = P4_OK;
     double flops, started_s = p4_now_s();
     trial t = {.T = p4_min_i64(T, LONGEST), .threads = threads};
-    p4_plan_rates_table(rates, false, 0, threads);
+    p4_plan_rates_table(rates, false, NULL, 0, threads);
     TRY(open_trial(&t, arch));
     TRY(time_trial(&t, &flops));
     double part = flops / rates->train_flops;

@@ -21,7 +21,7 @@ void p4_process_keep_memory(void);
  * order is a fault of the program, and 3 is the status of a verdict. Local. */
 int p4_process_status(p4_rc rc);
 /* Call last, with the exit status: that status, or 1 with a line on standard error if standard output did not
- * take all that was written to it. Local. */
+ * take all that was written to it; a reader that has ended, as `head` does, is no error. Local. */
 int p4_process_end(int status);
 
 #endif

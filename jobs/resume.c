@@ -235,6 +235,17 @@ done:
     return rc;
 }
 
+bool p4_resume_has(const p4_run *run, bool done[P4_MAX_STAGES], int64_t *step)
+{
+    const struct p4_resume *r = run->resume;
+    for (int i = 0; i < P4_MAX_STAGES; i++) {
+        done[i] =
+            r->arrays != NULL && r->stages[i] != NULL && p4_manifest_has_stage(&r->manifest, r->stages[i]);
+    }
+    *step = r->arrays != NULL && r->manifest.training ? r->manifest.step : 0;
+    return r->arrays != NULL;
+}
+
 /* ---- what the run reads ---- */
 
 static p4_rc add_windows(p4_manifest *m, const char *name, const p4_windows *windows)
@@ -401,6 +412,11 @@ uint64_t p4_resume_inputs_key(const p4_run *run)
 double p4_resume_lr(const p4_run *run)
 {
     return run->resume->manifest.lr;
+}
+
+double p4_resume_distill(const p4_run *run)
+{
+    return run->resume->manifest.distill;
 }
 
 bool p4_resume_text_windows(const p4_run *run, int64_t *windows)

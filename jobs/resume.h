@@ -18,6 +18,9 @@ void p4_resume_close(p4_run *run); /* Also of a run without. Local. */
 p4_rc p4_resume_choose(p4_run *run);
 /* Logs which checkpoint that is, if there is one; verb: "continues". Local. */
 void p4_resume_say(const p4_run *run, const char *verb);
+/* What the chosen checkpoint has of the run: *done: the finished stages, *step: of the training under way.
+ * false: no checkpoint is continued. Local. */
+bool p4_resume_has(const p4_run *run, bool done[P4_MAX_STAGES], int64_t *step);
 /* When the model and the text are there: compares them with the checkpoint's, takes its state, and marks in
  * run->done what need not be repeated. Collective. */
 p4_rc p4_resume_restore(p4_run *run);
@@ -26,8 +29,9 @@ p4_rc p4_resume_restore(p4_run *run);
 bool p4_resume_has_training(const p4_run *run);
 /* A number that stands for the model and the text of the run, not 0. Rank 0. */
 uint64_t p4_resume_inputs_key(const p4_run *run);
-/* Its learning rate. */
+/* Of that training: the peak of its learning rate, the weight of its distillation. */
 double p4_resume_lr(const p4_run *run);
+double p4_resume_distill(const p4_run *run);
 /* Is the run continued? Then *windows is the limit of training text that it began with: the state counts its
  * place in it. */
 bool p4_resume_text_windows(const p4_run *run, int64_t *windows);

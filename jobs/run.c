@@ -317,6 +317,9 @@ static p4_rc execute(p4_run *run, p4_group *group, bool measures, bool *output_t
     TRY(p4_check_run(run, false, measures));
     TRY_ROOT(group, take_output(run));
     TRY(p4_resume_choose(run));
+    if (group->rank == 0) {
+        p4_check_time_left(run);
+    }
     TRY_ROOT(group, mark_unfinished(run));
     *output_taken = true;
     TRY(run_stages(run));

@@ -50,7 +50,7 @@ typedef struct p4_run {
     p4_windows calibration, eval; /* the same on every rank */
     p4_windows reconstruction;    /* the same; none: blocks are not reconstructed */
     int64_t text_windows;         /* of training text that are tokenized at most; 0: all */
-    double lr;                    /* of fine-tuning, once it has begun */
+    double lr, distill;           /* of fine-tuning, once it has begun: peak rate, weight of the KL */
     p4_training_set *train; /* NULL: nothing is trained. Without train_files it may be of `calibration` */
     p4_packed packed;
     p4_masters masters;             /* what training starts from where that is not the original; else zeros */
@@ -68,6 +68,7 @@ typedef struct p4_run {
     struct p4_resume *resume;        /* jobs/resume.h */
     bool done[P4_MAX_STAGES];        /* which stages are done, in the order of the table in run.c */
     double planned_s[P4_MAX_STAGES]; /* rank 0: what each will take by the plan, in the same order */
+    int64_t planned_steps;           /* rank 0: of the training */
     double started_s;                /* p4_now_s when this process took up the run */
     p4_run_timeline timeline;        /* of this rank in this process */
 } p4_run;

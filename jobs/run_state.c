@@ -16,7 +16,7 @@ enum {
     AGREEMENT = 8,
     TUNING = 7,
     HISTORY = 5,
-    POINT = 9,
+    POINT = 9, /* and block_distance, which is apart */
     TRAINING = 7,
     EVALUATIONS = 3,
     RECONSTRUCTION = 4,
@@ -25,22 +25,24 @@ enum {
 /* A field that is added to one of these must be saved as well: all are numbers of 8 bytes. */
 _Static_assert(sizeof(p4_history_entry) == HISTORY * sizeof(double),
                "an entry of the history is saved whole");
-_Static_assert(sizeof(p4_training_point) == POINT * sizeof(double), "a point of the curve is saved whole");
+_Static_assert(sizeof(p4_training_point) == (POINT + 1) * sizeof(double),
+               "a point of the curve is saved whole");
 _Static_assert(sizeof(p4_tuning_state) == (TRAINING - 1) * sizeof(double),
                "the state of a training is saved whole");
 _Static_assert(sizeof(p4_block_loss) == BLOCK_LOSS * sizeof(double), "a block's loss is saved whole");
 _Static_assert(offsetof(p4_reconstruction, losses_count) == RECONSTRUCTION * sizeof(double),
                "reconstruction is saved whole");
 /* `ran`, the numbers, and of the history its counts and its address. */
-_Static_assert(offsetof(p4_fine_tuning, history_count) == TUNING * sizeof(double),
+_Static_assert(offsetof(p4_fine_tuning, block_distance) == TUNING * sizeof(double),
                "fine-tuning is saved whole");
 
 static const char evaluations_name[] = "run/evaluations", tuning_name[] = "run/fine_tuning",
                   history_name[] = "run/history", curve_name[] = "run/curve",
-                  training_name[] = "run/training", compressed_name[] = "run/compressed",
-                  reconstruction_name[] = "run/reconstruction", block_losses_name[] = "run/block_losses",
-                  original_losses_name[] = "run/original_losses", masters_name[] = "masters",
-                  set_evaluations_name[] = "run/set_evaluations", texts_name[] = "run/texts_evaluated";
+                  block_distances_name[] = "run/block_distances", training_name[] = "run/training",
+                  compressed_name[] = "run/compressed", reconstruction_name[] = "run/reconstruction",
+                  block_losses_name[] = "run/block_losses", original_losses_name[] = "run/original_losses",
+                  masters_name[] = "masters", set_evaluations_name[] = "run/set_evaluations",
+                  texts_name[] = "run/texts_evaluated";
 
 static p4_rc put(p4_arrays_writer *w, const char *name, int64_t rows, int64_t cols, const double *values)
 {
@@ -361,7 +363,39 @@ static p4_rc take_curve(const p4_arrays *arrays, p4_training_curve *curve)
                                                               .grad_norm = row[5],
                                                               .tokens_per_s = row[6],
                                                               .elapsed_s = row[7],
-                                                              .kl = row[8]}));
+                                                              .kl = row[8],
+                                                              .block_distance = NAN}));
+    }
+done:
+    free(rows);
+    return rc;
+}
+
+/* An array of its own, absent where blocks are not compared. */
+static p4_rc put_block_distances(p4_arrays_writer *w, const p4_training_curve *curve)
+{
+    double *rows = p4_alloc((size_t)curve->count, sizeof *rows);
+    bool compared = curve->count > 0 && !isnan(curve->points[0].block_distance);
+    if (rows == NULL) {
+        return P4_E_SYSTEM;
+    }
+    for (int64_t i = 0; i < curve->count; i++) {
+        rows[i] = curve->points[i].block_distance;
+    }
+    p4_rc rc = put(w, block_distances_name, compared ? curve->count : 0, 1, rows);
+    free(rows);
+    return rc;
+}
+
+/* Of the curve's points; the last is what the results say. */
+static p4_rc take_block_distances(const p4_arrays *arrays, p4_training_curve *curve, p4_fine_tuning *f)
+{
+    p4_rc rc = P4_OK;
+    double *rows = NULL;
+    int64_t count = 0;
+    TRY(take_rows(arrays, block_distances_name, 1, &count, &rows));
+    for (int64_t i = 0; i < p4_min_i64(count, curve->count); i++) {
+        curve->points[i].block_distance = f->block_distance = rows[i];
     }
 done:
     free(rows);
@@ -381,6 +415,7 @@ static p4_rc put_numbers(p4_arrays_writer *w, const p4_run *run, const p4_tuning
     TRY(put_tuning(w, &r->fine_tuning));
     TRY(put_reconstruction(w, &r->reconstruction));
     TRY(put_curve(w, &run->curve));
+    TRY(put_block_distances(w, &run->curve));
     if (t != NULL) {
         const double training[TRAINING] = {(double)t->step,  (double)t->tokens,  (double)t->epoch_steps,
                                            t->epoch_loss,    t->best_perplexity, t->elapsed_s,
@@ -416,7 +451,10 @@ p4_rc p4_run_state_take(const p4_arrays *arrays, p4_run *run)
     TRY(take_sets(arrays, run));
     TRY(take_tuning(arrays, &r->fine_tuning));
     TRY(take_reconstruction(arrays, &r->reconstruction));
-    TRY(run->compute.group->rank == 0 ? take_curve(arrays, &run->curve) : P4_OK);
+    if (run->compute.group->rank == 0) {
+        TRY(take_curve(arrays, &run->curve));
+        TRY(take_block_distances(arrays, &run->curve, &run->results.fine_tuning));
+    }
     TRY(take(arrays, compressed_name, 1, 1, &compressed));
     TRY(compressed != 0 ? p4_checkpoint_take_packed(arrays, &run->packed, model) : P4_OK);
     TRY(p4_checkpoint_take_statistics(arrays, &run->statistics, model));

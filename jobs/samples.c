@@ -13,11 +13,7 @@ static const double original_bytes_max = 8.0 * (1 << 30); /* each token reads al
 /* Memory for the original: its mapped files, and of matrices that they hold as [in, out] a copy. */
 static double memory_of(const p4_hf_model *hf)
 {
-    bool copied = false;
-    for (int64_t i = 0; i < hf->model.params_count; i++) {
-        copied = copied || hf->model.params[i].transposed;
-    }
-    return copied ? 2 * hf->stored_bytes : hf->stored_bytes;
+    return hf->stored_bytes + (double)p4_language_model_turned_bytes(&hf->model, false);
 }
 
 /* Why there are no samples; NULL: there can be some. */
@@ -34,16 +30,54 @@ static const char *why_none(const p4_run *run)
                : NULL;
 }
 
-static int64_t prompt_tokens(const p4_run *run)
+static int64_t prompt_tokens(int64_t T)
 {
-    return p4_min_i64(PROMPT_TOKENS, p4_max_i64(1, run->eval.T / 2));
+    return p4_min_i64(PROMPT_TOKENS, p4_max_i64(1, T / 2));
+}
+
+/* *most: tokens of the longest text. */
+static p4_generate_settings generate_settings(const p4_config *c, const p4_arch *arch, int64_t T, int threads,
+                                              int64_t *most)
+{
+    *most = p4_min_i64(PROMPT_TOKENS + TEXT_TOKENS, arch->positions);
+    return (p4_generate_settings){.device = "cpu",
+                                  .threads = threads,
+                                  .tokens = *most - prompt_tokens(T),
+                                  .sampling = {.top_p = 1},
+                                  .activation_bits = c->activation_bits,
+                                  .cache_type = P4_F32};
+}
+
+p4_rc p4_samples_plan_bytes(p4_samples_memory *bytes, const p4_config *c, const p4_hf_model *hf,
+                            const p4_weight *packed, int threads)
+{
+    p4_rc rc = P4_OK;
+    int64_t most;
+    const p4_model *model = &hf->model;
+    p4_generator_memory original, own;
+    const p4_generate_settings settings =
+        generate_settings(c, &model->arch, c->calibration_sequence_length, threads, &most);
+    *bytes = (p4_samples_memory){.original = 0};
+    if (c->sample_texts == 0 || c->init != P4_INIT_CHECKPOINT || !p4_tokenizer_present(hf->path) ||
+        !(c->save_quantized || c->save_dequantized_fp16) || hf->stored_bytes > original_bytes_max) {
+        return P4_OK;
+    }
+    TRY(p4_generator_plan_bytes(&original, &settings, model, model->weights, most, false));
+    TRY(p4_generator_plan_bytes(&own, &settings, model, packed, most, c->save_quantized));
+    bytes->original = p4_language_model_turned_bytes(model, false) + original.form;
+    bytes->original_pass = original.decoder + original.logits;
+    bytes->packed =
+        own.form + (c->save_quantized ? p4_packed_bytes(model) : p4_language_model_turned_bytes(model, true));
+    bytes->packed_pass = own.decoder + own.logits;
+done:
+    return rc;
 }
 
 /* The beginning of a document inside a window, else that of the window. */
 static void choose_prompt(p4_ids *prompt, const p4_run *run, int64_t window)
 {
     const int32_t *ids = run->eval.ids + window * run->eval.T;
-    int64_t T = run->eval.T, count = prompt_tokens(run), first = 0;
+    int64_t T = run->eval.T, count = prompt_tokens(T), first = 0;
     for (int64_t i = 1; i + count <= T; i++) {
         if (ids[i - 1] == run->original.hf.model.arch.eos_id) {
             first = i;
@@ -61,13 +95,9 @@ static p4_rc continue_all(p4_sample *samples, int64_t count, const p4_run *run, 
     p4_language_model m;
     p4_generator g = {0};
     p4_ids prompt;
-    int64_t most = p4_min_i64(PROMPT_TOKENS + TEXT_TOKENS, run->original.hf.model.arch.positions);
-    const p4_generate_settings settings = {.device = "cpu",
-                                           .threads = run->compute.threads,
-                                           .tokens = most - prompt_tokens(run),
-                                           .sampling = {.top_p = 1},
-                                           .activation_bits = run->config.activation_bits,
-                                           .cache_type = P4_F32};
+    int64_t most;
+    const p4_generate_settings settings = generate_settings(&run->config, &run->original.hf.model.arch,
+                                                            run->eval.T, run->compute.threads, &most);
     TRY(p4_language_model_open(&m, path, run->compute.threads));
     TRY(p4_generator_open(&g, &m, &settings, most));
     for (int64_t i = 0; i < count; i++) {

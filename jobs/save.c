@@ -165,6 +165,7 @@ static p4_rc describe(p4_saving *s, const p4_trainer *trainer)
                        .updates = trainer != NULL ? trainer->optim.step : 0,
                        .training = trainer != NULL,
                        .lr = trainer != NULL ? s->run->lr : 0,
+                       .distill = trainer != NULL ? s->run->distill : 0,
                        .text_windows = s->run->text_windows,
                        .elapsed_s = r->earlier_s + p4_now_s() - r->started_s};
     snprintf(m->producer, sizeof m->producer, "%s", p4_version());

@@ -73,6 +73,18 @@ void p4_settings_resolve(p4_config *c)
 {
     c->distill = follows_original(c, "distill") ? c->distill : 0;
     c->reconstruct = c->reconstruct && follows_original(c, "reconstruct");
+    c->learn_scales = c->learn_scales &&
+                      (p4_settings_quantizes(c) || p4_config_is_user_set(c, p4_config_find("learn_scales")));
+}
+
+/* distill "auto" (docs/quality.md 2): 0.9 for few tokens, 0.5 once there is enough text to learn from; the
+ * weight falls with the logarithm of the tokens in between. */
+static double distill_weight(const p4_config *c, double tokens)
+{
+    const double most = 0.9, least = 0.5, few = 4e6, enough = 16e6;
+    double share = log(fmin(fmax(tokens, few), enough) / few) / log(enough / few);
+    double weight = c->distill == P4_DISTILL_AUTO ? most + share * (least - most) : c->distill;
+    return follows_original(c, "distill") ? weight : 0;
 }
 
 /* Where no plan has decided, nothing is computed again. */
@@ -99,35 +111,40 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                            .recompute = recompute_of(c),
                            .activation_bits = c->activation_bits,
                            .quantize = quantize_in_training(c, statistics),
-                           .teacher = {.weight = follows_original(c, "distill") ? c->distill : 0,
+                           .teacher = {.weight = distill_weight(c, 0),
                                        .temperature = c->distill_temperature,
+                                       .blocks = c->distill_blocks,
                                        .kind = c->distill_teacher,
                                        .top_k = c->distill_top_k,
                                        .folder = c->output_path,
                                        .T = T}};
 }
 
-/* The rate that measured best (docs/quality.md 2) grows with the square root of the tokens and falls with the
- * width: as its inverse as far as was measured, as its inverse square beyond, where others report less. */
-static double measured_lr(double tokens, double width)
+/* fine_tune_lr "auto" (docs/quality.md 2): the rate that measured best grows with the tokens, from
+ * reconstructed blocks in proportion, else with their square root, and falls with the width: as its inverse
+ * as far as was measured, as its inverse square beyond, where others report less. */
+static double measured_lr(const p4_config *c, double tokens, double width, bool reconstructed)
 {
-    const double lr = 2e-3, enough_tokens = 16e6, least_tokens = 0.25e6, base_width = 256, widest = 768;
-    double length = sqrt(fmin(fmax(tokens, least_tokens), enough_tokens) / enough_tokens);
+    const double enough_tokens = 16e6, least_tokens = 0.25e6, base_width = 256, widest = 768;
+    double lr = c->optimizer == P4_OPTIMIZER_ADAMW ? 2e-3 : 4e-3;
+    double length = fmin(fmax(tokens, least_tokens), enough_tokens) / enough_tokens;
     double beyond = fmax(1.0, width / widest);
+    length = reconstructed ? length : sqrt(length);
     return lr * length * base_width / (fmin(fmax(width, base_width), widest) * beyond * beyond);
 }
 
-void p4_settings_choose_lr(p4_train_plan *plan, const p4_model *model, int64_t windows)
+void p4_settings_fit_tokens(p4_train_plan *plan, const p4_config *c, const p4_model *model, int64_t windows,
+                            bool reconstructed)
 {
-    if (plan->lr > 0) {
-        return;
-    }
     double steps = (double)(plan->epochs * (windows / p4_max_i64(1, plan->sequences)));
     steps = plan->max_steps > 0 ? fmin(steps, (double)plan->max_steps) : steps;
     double tokens = steps * (double)(plan->sequences * plan->T);
-    plan->lr = measured_lr(tokens, (double)model->arch.C);
-    INFO("      fine_tune_lr is %.2g, for %.3g M tokens and width %lld", plan->lr, tokens / 1e6,
-         (long long)model->arch.C);
+    plan->teacher.weight = distill_weight(c, tokens);
+    if (plan->lr <= 0) {
+        plan->lr = measured_lr(c, tokens, (double)model->arch.C, reconstructed);
+        INFO("      fine_tune_lr is %.2g, for %.3g M tokens and width %lld", plan->lr, tokens / 1e6,
+             (long long)model->arch.C);
+    }
 }
 
 /* --- reconstruction --------------------------------------------------------------------------- */
@@ -192,27 +209,35 @@ static void warn_of_evaluations(const p4_config *c)
 static void warn_of_distillation(const p4_config *c)
 {
     static const char *const keys[] = {"distill_temperature", "distill_teacher", "distill_top_k"};
-    bool given = p4_config_is_user_set(c, p4_config_find("distill")) && c->distill > 0;
+    char value[64];
+    int row = p4_config_find("distill");
+    bool given = p4_config_is_user_set(c, row) && c->distill != 0;
+    p4_config_format_scalar(value, c, &p4_config_table[row]);
     if (given && !c->enable_fine_tuning) {
-        WARN("warning: key \"distill\": %g has no effect: enable_fine_tuning is false", c->distill);
+        WARN("warning: key \"distill\": %s has no effect: enable_fine_tuning is false", value);
+    }
+    if (c->distill_blocks > 0 && !c->enable_fine_tuning) {
+        WARN("warning: key \"distill_blocks\": %g has no effect: enable_fine_tuning is false",
+             c->distill_blocks);
     }
     if (given && !p4_settings_quantizes(c)) {
-        WARN("warning: key \"distill\": %g with quantizer \"none\" keeps the model at the original, which it "
+        WARN("warning: key \"distill\": %s with quantizer \"none\" keeps the model at the original, which it "
              "still equals",
-             c->distill);
+             value);
     }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        bool is_read = c->distill > 0 && (i < 2 || c->distill_teacher == P4_TEACHER_CACHED);
+        bool is_read = c->distill != 0 && (i < 2 || c->distill_teacher == P4_TEACHER_CACHED);
         if (!is_read && p4_config_is_user_set(c, p4_config_find(keys[i]))) {
             WARN("warning: key \"%s\" has no effect %s", keys[i],
-                 c->distill > 0 ? "unless distill_teacher is \"cached\"" : "while distill is 0");
+                 c->distill != 0 ? "unless distill_teacher is \"cached\"" : "while distill is 0");
         }
     }
 }
 
 static void warn_of_scales(const p4_config *c)
 {
-    if (c->learn_scales && !(c->enable_fine_tuning && p4_settings_quantizes(c))) {
+    bool given = p4_config_is_user_set(c, p4_config_find("learn_scales"));
+    if (given && c->learn_scales && !(c->enable_fine_tuning && p4_settings_quantizes(c))) {
         WARN("warning: key \"learn_scales\": true has no effect: %s",
              c->enable_fine_tuning ? "quantizer is \"none\"" : "enable_fine_tuning is false");
     }
@@ -240,18 +265,26 @@ static void warn_without_effect(const p4_config *c, const p4_model *model)
     }
 }
 
+enum { MANY_PASSES = 10 }; /* over the same text, which a recipe asks for */
+
 void p4_warn_of_steps(const p4_config *c, int64_t steps_per_epoch)
 {
     int64_t held, steps = c->fine_tune_max_steps;
     if (__builtin_mul_overflow(steps_per_epoch, (int64_t)c->fine_tune_epochs, &held)) {
         return;
     }
-    if (steps > held) {
+    if (steps > held && p4_config_is_user_set(c, p4_config_find("fine_tune_max_steps"))) {
         WARN("warning: key \"fine_tune_max_steps\": asks for %lld steps, "
              "and fine_tune_epochs %d of the training data are %lld",
              (long long)steps, (int)c->fine_tune_epochs, (long long)held);
     }
     steps = steps == 0 ? held : p4_min_i64(steps, held);
+    int64_t passes = steps / p4_max_i64(1, steps_per_epoch);
+    if (passes > MANY_PASSES && !p4_config_is_user_set(c, p4_config_find("fine_tune_epochs"))) {
+        WARN("warning: %lld steps pass over the training text %lld times: more of it in train_files would "
+             "help",
+             (long long)steps, (long long)passes);
+    }
     if (c->warmup_steps >= steps) {
         WARN("warning: key \"warmup_steps\": %d steps of warm-up, and there are %lld "
              "steps in all: the learning rate does not reach its peak before the end",
@@ -305,6 +338,10 @@ p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int r
     CHECK(c->distill == 0 || c->distill_teacher != P4_TEACHER_CACHED || c->distill_top_k <= model->arch.V,
           "key \"distill_top_k\": found %d, expected at most the %lld tokens of the vocabulary of %s",
           c->distill_top_k, (long long)model->arch.V, original->hf.path);
+    CHECK(c->distill_blocks <= 0 || (c->distill != 0 && follows_original(c, "distill")),
+          "key \"distill_blocks\": found %g, expected 0 without distillation, which %s turns off unless "
+          "\"distill\" is given",
+          c->distill_blocks, c->init == P4_INIT_RANDOM ? "init \"random\"" : "quantizer \"none\"");
     TRY(c->activation_bits == 8 ? check_whole_slots(model) : P4_OK);
     TRY(p4_original_shard(original, ranks));
 done:

@@ -20,11 +20,14 @@ int64_t p4_settings_reconstruct_windows(const p4_config *config, int64_t T);
 /* On so many windows of T tokens. */
 p4_reconstruct_plan p4_settings_reconstruct(const p4_config *config, int64_t windows, int64_t T,
                                             const p4_statistics *statistics);
-/* Its learning rate is the key's; where that is "auto" it is 0 until p4_settings_choose_lr. */
+/* Where fine_tune_lr and distill are "auto", the rate is 0 and the weight that of few tokens until
+ * p4_settings_fit_tokens. */
 p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_statistics *statistics);
-/* The rate of fine_tune_lr "auto" (docs/quality.md 2), when an epoch has so many windows, and a line that
- * says it. */
-void p4_settings_choose_lr(p4_train_plan *plan, const p4_model *model, int64_t windows);
+/* The rate and the weight of distillation of "auto" (docs/quality.md 2), when an epoch has so many windows,
+ * and a line that says the rate. reconstructed: the masters are those of a reconstruction, not the
+ * original's. */
+void p4_settings_fit_tokens(p4_train_plan *plan, const p4_config *config, const p4_model *model,
+                            int64_t windows, bool reconstructed);
 /* Distillation and reconstruction that a recipe asks for and the run does not do, as there is no original
  * worth following, become off: the effective configuration says what runs. Local. */
 void p4_settings_resolve(p4_config *config);

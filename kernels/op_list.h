@@ -12,6 +12,10 @@
 /* The devices of this backend that this process sees and this build can use, in order, at most `capacity`. An
  * error that says why when there is none. */
 P4_OP(p4_rc, list, p4_device_info *devices, int capacity, int *count)
+/* Can this process go on with device `ordinal`? An error of a GPU may leave it none of its calls: then the
+ * process must end. Another failure on the way (memory is out, a shape that an op does not take) does not
+ * count. */
+P4_OP(p4_rc, usable, int ordinal)
 /* Opens device `ordinal`. `threads` of the host (0: all that this process may use) compute on the CPU and
  * copy for CUDA. half_compute: bf16 activations (CUDA). The caller closes. */
 P4_OP(p4_rc, open, p4_device **device, int ordinal, int threads, bool half_compute)
@@ -62,8 +66,9 @@ P4_OP(void, linear_backward_input, p4_device *device, void *dx, const void *dy, 
       int64_t in, int64_t out, bool accumulate)
 /* dw (= or +=) dy^T x. */
 P4_OP(void, linear_backward_weight, p4_device *device, const p4_linear_backward_weight_args *args)
-/* fp32 db[out] += sum over N of dy[N, out]. */
-P4_OP(void, linear_backward_bias, p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+/* fp32 db[out] += sum over N of the first `out` elements of the rows of dy[N, ld_dy]. */
+P4_OP(void, linear_backward_bias, p4_device *device, float *db, const void *dy, int64_t N, int64_t out,
+      int64_t ld_dy)
 /* linear_forward into up, activate of it into h. A device may apply the function before it rounds up. */
 P4_OP(void, linear_activate_forward, p4_device *device, const p4_linear_activate_forward_args *args)
 /* dup = (dy w) * slope of the function at up. db sums dup before or after it is rounded. */
@@ -153,6 +158,10 @@ P4_OP(void, distill_loss, p4_device *device, const p4_distill_loss_args *args)
 P4_OP(void, top_k, p4_device *device, const p4_top_k_args *args)
 /* With e = x + delta_scale delta - target in fp32: *sum += the sum of e^2, in double, and dx = scale e. */
 P4_OP(void, squared_error, p4_device *device, const p4_squared_error_args *args)
+/* The cosine distances of rows, d = 1 - <x, t> / (|x| |t|): *sum += the sum of all d, in double, and dx (= or
+ * +=) the gradient of scale times that sum. A row whose squares sum to less than FLT_MIN counts as zero, and
+ * has d = 1 and no gradient, as has one whose target is zero. */
+P4_OP(void, cosine_distance, p4_device *device, const p4_cosine_distance_args *args)
 
 /* --- calibration ------------------------------------------------------------------------------ */
 
@@ -178,6 +187,9 @@ P4_OP(void, moments, p4_device *device, p4_moments *moments, const void *x, int6
  * the device that grows with cols; when it runs out of memory, sync reports it. */
 P4_OP(void, quantize, p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
       const p4_weight *weight, p4_quant_method method, float threshold, const float *importance)
+/* Host memory, in bytes, that the device keeps once it has quantized such a matrix, of which only shape,
+ * dtype and order count; 0: none. For more than one matrix, the most. */
+P4_OP(int64_t, quantize_scratch_bytes, p4_device *device, const p4_weight *weight, p4_quant_method method)
 /* --- scales that are trained: docs/methods.md 3.3 ------------------------------------------------ */
 
 /* fp32 gradient [scales of codes] = of each scale the sum of g t over its weights, in double, divided by the

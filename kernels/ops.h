@@ -374,6 +374,15 @@ typedef struct p4_squared_error_args {
     void *opt_dx; /* act [count]; may be x or opt_delta */
 } p4_squared_error_args;
 
+typedef struct p4_cosine_distance_args {
+    int64_t N, C;
+    const void *x, *target; /* act [N, C] */
+    float scale;            /* of dx */
+    double *sum;
+    void *dx; /* act [N, C], apart from x and target */
+    bool accumulate;
+} p4_cosine_distance_args;
+
 typedef struct p4_grokfast_args {
     int64_t count;
     float alpha, lambda;

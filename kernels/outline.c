@@ -50,10 +50,19 @@ static int64_t muon_work_count(p4_device *device, int64_t items, int64_t rows, i
     return p4_ceil_div(lanes * batch * one, (int64_t)sizeof(float));
 }
 
+static int64_t quantize_scratch_bytes(p4_device *device, const p4_weight *weight, p4_quant_method method)
+{
+    (void)device;
+    (void)weight;
+    (void)method;
+    return 0;
+}
+
 const p4_ops p4_outline_ops = {.name = "a GPU as planned",
                                .host_memory = false,
                                .logits_chunk = P4_GPU_LOGITS_CHUNK,
                                .act_bytes = act_bytes,
                                .room_bytes = room_bytes,
                                .attention_work_count = attention_work_count,
-                               .muon_work_count = muon_work_count};
+                               .muon_work_count = muon_work_count,
+                               .quantize_scratch_bytes = quantize_scratch_bytes};

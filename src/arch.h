@@ -94,6 +94,7 @@ typedef struct p4_layer_set {
     X(EMBEDDING_SCALE, float, embedding_scale, "scaled embeddings") /* 0: 1 */                               \
     X(LOGIT_SCALE, float, logit_scale, "scaled logits")             /* 0: 1 */                               \
     X(LOGIT_CAP, float, logit_cap, "soft-capped logits")            /* cap tanh(logit / cap) */              \
+    X(HEAD_BIAS, bool, head_bias, "a bias of the head")                                                      \
     X(TIED, bool, tied, "a head tied to the embedding")
 
 typedef struct p4_arch {
@@ -169,6 +170,7 @@ typedef enum p4_kind {
     P4_KIND_GAIN,       /* of a norm */
     P4_KIND_NORM_BIAS,
     P4_KIND_SLOT_BIAS, /* of a projection, split into the same parts as its matrix */
+    P4_KIND_HEAD_BIAS,
 } p4_kind;
 
 /* All roles: X(ROLE, outside the blocks or in each, kind, rows, columns, whether architecture `a` has it).
@@ -201,7 +203,8 @@ typedef enum p4_kind {
     X(DOWN_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->mlp_bias)                                          \
     X(FINAL_GAIN, MODEL, GAIN, ONE, C, true)                                                     \
     X(FINAL_BIAS, MODEL, NORM_BIAS, ONE, C, a->layer_norm)                                       \
-    X(HEAD, MODEL, TABLE, V, C, !a->tied)
+    X(HEAD, MODEL, TABLE, V, C, !a->tied)                                                        \
+    X(HEAD_BIAS, MODEL, HEAD_BIAS, ONE, V, a->head_bias)
 
 /* What a parameter is in the network. */
 typedef enum p4_role {

@@ -7,10 +7,21 @@
 
 enum { WORD_BYTES = 64 }; /* longer words are compared up to here */
 
+static double default_of(const p4_config_row *row, p4_recipe recipe)
+{
+    for (int i = 0; i < p4_config_differences_count; i++) {
+        const p4_config_difference *d = &p4_config_differences[i];
+        if (d->recipe == recipe && strcmp(d->key, row->name) == 0) {
+            return d->value;
+        }
+    }
+    return recipe == P4_RECIPE_SEED ? row->seed : row->quality;
+}
+
 static void set_default(p4_config *config, const p4_config_row *row)
 {
     char *field = (char *)config + row->offset;
-    double value = config->recipe == P4_RECIPE_SEED ? row->seed : row->quality;
+    double value = default_of(row, config->recipe);
     memset(field, 0, row->bytes);
     switch (row->type) {
     case P4_CONFIG_BOOL:

@@ -29,11 +29,12 @@ typedef struct p4_config_row {
     size_t offset, bytes;    /* of the field in p4_config */
     const char *group;       /* title; only the first row of a group has one */
     double seed, quality;    /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
-    const char *text;        /* default of a PATH or NAME, in both recipes; LIST, NUMBERS, SETS start empty */
+    const char *text;        /* default of a PATH or NAME, in every recipe; LIST, NUMBERS, SETS start empty */
     double min, max;         /* bounds of INT32, INT64, REAL and each of NUMBERS; every UINT64 is allowed */
     bool min_open, max_open; /* the bound itself is not allowed */
     double step;             /* > 0: only min, min + step, ..., max */
-    const char *zero_name; /* of INT32, INT64 and REAL: the word for 0, which is allowed besides the range */
+    const char *word;        /* of INT32, INT64 and REAL: a word that is allowed besides the range */
+    double word_value;       /* its value in p4_config */
     const char *const *names; /* of an ENUM, NULL-terminated, in the order of the C constants */
     int true_name; /* of an ENUM that is a switch too: JSON true is this name, false the first; 0: it is none
                     */
@@ -42,6 +43,17 @@ typedef struct p4_config_row {
     const char *refusal; /* a fixed text that ends the message of a refused value, or NULL */
     const char *help;    /* one line */
 } p4_config_row;
+
+extern const char *const p4_recipe_names[]; /* in the order of p4_recipe, then NULL */
+
+/* A default of the recipes quick and thorough that is not that of quality (docs/quality.md 1). */
+typedef struct p4_config_difference {
+    p4_recipe recipe;
+    const char *key;
+    double value;
+} p4_config_difference;
+extern const p4_config_difference p4_config_differences[];
+extern const int p4_config_differences_count;
 
 enum { P4_CONFIG_ROWS_MAX = 128 }; /* the bits of p4_config.user_set */
 extern const p4_config_row p4_config_table[];
@@ -115,8 +127,8 @@ bool p4_sets_append(p4_sets *sets, const char *string);
 /* The string of set `set` after `previous` (NULL: the first); NULL at the end. Local. */
 const char *p4_sets_next(const p4_sets *sets, int set, const char *previous);
 
-/* Is the value of the row, as text, the word that stands for 0? Local. */
-bool p4_config_is_zero_name(const p4_config_row *row, const char *text);
+/* Is the value of the row, as text, the row's word? Local. */
+bool p4_config_is_word(const p4_config_row *row, const char *text);
 
 /* Text of values, for messages, help and JSON. `buffer` is returned. Local. */
 char *p4_config_format_real(char buffer[32],

@@ -114,7 +114,7 @@ static void check_list(const p4_config_row *row, const p4_list *list, int line, 
 
 static bool in_range(const p4_config_row *row, double value)
 {
-    if (value == 0 && row->zero_name != NULL) {
+    if (row->word != NULL && value == row->word_value) {
         return true;
     }
     bool above = row->min_open ? value > row->min : value >= row->min;
@@ -253,7 +253,7 @@ static int line_of(const p4_config_report *report, const char *key)
  */
 static void check_exact_sums(const p4_config *config, p4_config_report *report)
 {
-    bool sharded = config->distill > 0 && config->distill_teacher == P4_TEACHER_SHARDED;
+    bool sharded = config->distill != 0 && config->distill_teacher == P4_TEACHER_SHARDED;
     if (config->exact_sums && config->device == P4_DEVICE_CUDA && !was_refused(report, "device")) {
         p4_config_complain(report, line_of(report, "device"),
                            "key \"device\": found \"cuda\", expected \"cpu\" with exact_sums");
@@ -265,9 +265,28 @@ static void check_exact_sums(const p4_config *config, p4_config_report *report)
     }
 }
 
+/* The outputs of blocks are compared where distillation has the whole original at hand. */
+static void check_blocks(const p4_config *config, p4_config_report *report)
+{
+    if (config->distill_blocks <= 0 || was_refused(report, "distill_blocks")) {
+        return;
+    }
+    if (config->distill == 0 && !was_refused(report, "distill")) {
+        p4_config_complain(
+            report, line_of(report, "distill_blocks"),
+            "key \"distill_blocks\": found %g, expected 0 while distill is 0: there is no teacher",
+            config->distill_blocks);
+    } else if (config->distill_teacher == P4_TEACHER_CACHED && !was_refused(report, "distill_teacher")) {
+        p4_config_complain(report, line_of(report, "distill_teacher"),
+                           "key \"distill_teacher\": found \"cached\", expected \"auto\", \"resident\" or "
+                           "\"sharded\" with distill_blocks: the file holds no outputs of blocks");
+    }
+}
+
 void p4_config_check_rules(const p4_config *config, p4_config_report *report)
 {
     check_exact_sums(config, report);
+    check_blocks(config, report);
     if (config->eval_sets.count > 0 && config->eval_samples == 0 && !was_refused(report, "eval_sets") &&
         !was_refused(report, "eval_samples")) {
         p4_config_complain(report, line_of(report, "eval_sets"),

@@ -28,22 +28,32 @@ static void format_value(char buffer[80], const p4_config *config, const p4_conf
                  : list->count == 1 ? "[\"%.60s\"]"
                                     : "[\"%.50s\", ...]",
                  excerpt);
-    } else if (row->type == P4_CONFIG_SETS) {
-        const p4_sets *sets = (const p4_sets *)(const void *)field;
-        int used = snprintf(buffer, 80, "{");
-        for (int32_t i = 0; i < sets->count && used < 60; i++) {
-            used += snprintf(buffer + used, 80 - (size_t)used, "%s\"%.14s\": %s", i > 0 ? ", " : "",
-                             p4_config_format_excerpt(excerpt, sets->names[i], strlen(sets->names[i])),
-                             sets->counts[i] > 0 ? "[...]" : "[]");
-        }
-        used = used < 78 ? used : 78;
-        snprintf(buffer + used, 80 - (size_t)used, "}");
     } else if (row->type == P4_CONFIG_PATH || row->type == P4_CONFIG_NAME) {
         snprintf(buffer, 80, "\"%.70s\"", p4_config_format_excerpt(excerpt, field, strlen(field)));
     } else {
         char scalar[64];
         snprintf(buffer, 80, "%s", p4_config_format_scalar(scalar, config, row));
     }
+}
+
+/* The first set in which two configurations differ by name, and which one it is. Their files may lie
+ * elsewhere, as those of other texts: what is in them is compared when it has been read. false: none does. */
+static bool find_other_set(char found[80], char kept[80], const p4_sets *here, const p4_sets *there)
+{
+    int32_t i = 0;
+    while (i < here->count && i < there->count && strcmp(here->names[i], there->names[i]) == 0) {
+        i++;
+    }
+    const p4_sets *both[] = {here, there};
+    char *texts[] = {found, kept};
+    for (int k = 0; k < 2; k++) {
+        if (i < both[k]->count) {
+            snprintf(texts[k], 80, "\"%s\" as set %d", both[k]->names[i], (int)i + 1);
+        } else {
+            snprintf(texts[k], 80, "%d set%s", (int)both[k]->count, p4_plural(both[k]->count));
+        }
+    }
+    return i < here->count || i < there->count;
 }
 
 char *p4_config_conflicts(const p4_config *config, const p4_config *checkpoint)
@@ -57,8 +67,15 @@ char *p4_config_conflicts(const p4_config *config, const p4_config *checkpoint)
         if (row->may_change || memcmp(here, there, row->bytes) == 0) {
             continue;
         }
-        format_value(found, config, row);
-        format_value(kept, checkpoint, row);
+        if (row->type == P4_CONFIG_SETS) {
+            if (!find_other_set(found, kept, (const p4_sets *)(const void *)here,
+                                (const p4_sets *)(const void *)there)) {
+                continue;
+            }
+        } else {
+            format_value(found, config, row);
+            format_value(kept, checkpoint, row);
+        }
         char *longer = p4_format("%s%skey \"%s\": found %s, the checkpoint has %s", all,
                                  all[0] != '\0' ? "\n" : "", row->name, found, kept);
         free(all);

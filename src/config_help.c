@@ -55,9 +55,9 @@ static void format_enum(char buffer[64], const p4_config_row *row, int value)
     }
 }
 
-bool p4_config_is_zero_name(const p4_config_row *row, const char *text)
+bool p4_config_is_word(const p4_config_row *row, const char *text)
 {
-    return row->zero_name != NULL && strcmp(row->zero_name, text) == 0;
+    return row->word != NULL && strcmp(row->word, text) == 0;
 }
 
 char *p4_config_format_scalar(char buffer[64], const p4_config *config, const p4_config_row *row)
@@ -65,8 +65,8 @@ char *p4_config_format_scalar(char buffer[64], const p4_config *config, const p4
     const char *field = (const char *)config + row->offset;
     int value;
     buffer[0] = '\0';
-    if (row->zero_name != NULL && p4_config_number(config, row) == 0) {
-        snprintf(buffer, 64, "\"%s\"", row->zero_name);
+    if (row->word != NULL && p4_config_number(config, row) == row->word_value) {
+        snprintf(buffer, 64, "\"%s\"", row->word);
         return buffer;
     }
     switch (row->type) {
@@ -109,7 +109,7 @@ static void format_range(char *buffer, size_t room, const p4_config_row *row)
     } else if (row->step > 0 && row->max - row->min == row->step) {
         snprintf(buffer, room, "%s or %s", low, high);
     } else {
-        int used = row->zero_name == NULL ? 0 : snprintf(buffer, room, "\"%s\" or ", row->zero_name);
+        int used = row->word == NULL ? 0 : snprintf(buffer, room, "\"%s\" or ", row->word);
         snprintf(buffer + used, room - (size_t)used, "%s in %c%s, %s%c",
                  row->type == P4_CONFIG_REAL || row->type == P4_CONFIG_NUMBERS ? "a number"
                                                                                : "a whole number",
@@ -192,6 +192,24 @@ static const char *default_text(char buffer[256], const p4_config_row *row, p4_r
     return buffer;
 }
 
+/* The defaults of the other recipes that are not quality's, as "quick: 512, seed: 1000"; tick: a character
+ * around each word and value, or "". */
+static const char *others_text(char buffer[256], const p4_config_row *row, const char *tick)
+{
+    char quality[256], other[256];
+    size_t used = 0;
+    buffer[0] = '\0';
+    default_text(quality, row, P4_RECIPE_QUALITY);
+    for (int r = 0; p4_recipe_names[r] != NULL; r++) {
+        default_text(other, row, (p4_recipe)r);
+        if (used < 256 && row->offset != offsetof(p4_config, recipe) && strcmp(quality, other) != 0) {
+            used += (size_t)snprintf(buffer + used, 256 - used, "%s%s%s%s: %s%s%s", used > 0 ? ", " : "",
+                                     tick, p4_recipe_names[r], tick, tick, other, tick);
+        }
+    }
+    return buffer;
+}
+
 /* The allowed values; shorter than in an error message where the type alone is enough. */
 static const char *allowed_text(char buffer[256], const p4_config_row *row)
 {
@@ -217,24 +235,23 @@ enum { HELP_COLUMNS = 110 };
 
 void p4_config_print_help(FILE *out)
 {
-    char quality[256], seed[256], allowed[256];
+    char quality[256], others[256], allowed[256];
     for (int i = 0; i < p4_config_rows; i++) {
         const p4_config_row *row = &p4_config_table[i];
         if (row->group != NULL) {
             fprintf(out, "%s%s:\n", i > 0 ? "\n" : "", row->group);
         }
         default_text(quality, row, P4_RECIPE_QUALITY);
-        default_text(seed, row, P4_RECIPE_SEED);
-        bool same = strcmp(quality, seed) == 0;
+        others_text(others, row, "");
         int width = fprintf(out, "  %-29s %s,", row->name, allowed_text(allowed, row));
         int tail = (int)(strlen(" default ") + strlen(quality) +
-                         (same ? 0 : strlen(" (recipe seed: )") + strlen(seed)));
+                         (others[0] == '\0' ? 0 : strlen(" (recipe )") + strlen(others)));
         if (width + tail > HELP_COLUMNS) { /* the default goes under the allowed values */
             fprintf(out, "\n%31s", "");
         }
         fprintf(out, " default %s", quality);
-        if (!same) {
-            fprintf(out, " (recipe seed: %s)", seed);
+        if (others[0] != '\0') {
+            fprintf(out, " (recipe %s)", others);
         }
         fprintf(out, "\n      %s\n", row->help);
     }
@@ -251,25 +268,26 @@ static void print_may_change(FILE *out)
             used = (fits ? used : 0) + (size_t)fprintf(out, "%s`%s`,", fits ? " " : "\n", name);
         }
     }
-    fputs("\nand of no other key.\n", out);
+    fputs("\nand of no other key. The files of `eval_sets` may lie elsewhere, as those of the other texts: "
+          "what is in "
+          "them must be\nthe same.\n",
+          out);
 }
 
 void p4_config_print_markdown(FILE *out)
 {
-    char quality[256], seed[256], allowed[256];
+    char quality[256], others[256], allowed[256];
     for (int i = 0; i < p4_config_rows; i++) {
         const p4_config_row *row = &p4_config_table[i];
         if (row->group != NULL) {
             fprintf(out,
-                    "%s### %s\n\n| key | default | in recipe `seed` | allowed | meaning "
+                    "%s### %s\n\n| key | default | in other recipes | allowed | meaning "
                     "|\n|---|---|---|---|---|\n",
                     i > 0 ? "\n" : "", row->group);
         }
         default_text(quality, row, P4_RECIPE_QUALITY);
-        default_text(seed, row, P4_RECIPE_SEED);
-        bool same = strcmp(quality, seed) == 0;
-        fprintf(out, "| `%s` | `%s` | %s%s%s | %s | %s |\n", row->name, quality, same ? "" : "`",
-                same ? "" : seed, same ? "" : "`", allowed_text(allowed, row), row->help);
+        fprintf(out, "| `%s` | `%s` | %s | %s | %s |\n", row->name, quality, others_text(others, row, "`"),
+                allowed_text(allowed, row), row->help);
     }
     print_may_change(out);
 }
@@ -292,23 +310,23 @@ void p4_man_print(FILE *out, const char *text)
 
 void p4_config_print_man(FILE *out)
 {
-    char quality[256], seed[256], allowed[256];
+    char quality[256], others[256], allowed[256];
     for (int i = 0; i < p4_config_rows; i++) {
         const p4_config_row *row = &p4_config_table[i];
         if (row->group != NULL) {
             fprintf(out, ".SS %s\n", row->group);
         }
         default_text(quality, row, P4_RECIPE_QUALITY);
-        default_text(seed, row, P4_RECIPE_SEED);
+        others_text(others, row, "");
         fprintf(out, ".TP\n.B %s\n", row->name);
         p4_man_print(out, row->help);
         fputc('\n', out);
         p4_man_print(out, allowed_text(allowed, row));
         fputs("; default ", out);
         p4_man_print(out, quality);
-        if (strcmp(quality, seed) != 0) {
-            fputs(" (recipe seed: ", out);
-            p4_man_print(out, seed);
+        if (others[0] != '\0') {
+            fputs(" (recipe ", out);
+            p4_man_print(out, others);
             fputc(')', out);
         }
         fputs(".\n", out);

@@ -29,14 +29,29 @@
     .name = #field, .type = TYPE_OF(field), .offset = offsetof(p4_config, field), \
     .bytes = sizeof MEMBER(field)
 
+const char *const p4_recipe_names[] = {"quality", "seed", "quick", "thorough", NULL};
+
+const p4_config_difference p4_config_differences[] = {
+    /* block reconstruction alone */
+    {P4_RECIPE_QUICK, "enable_fine_tuning", 0},
+    {P4_RECIPE_QUICK, "calibration_samples", 512},
+    /* 2,441 steps of 16 windows: 20M tokens in windows of 512 */
+    {P4_RECIPE_THOROUGH, "fine_tune_epochs", 1000000},
+    {P4_RECIPE_THOROUGH, "fine_tune_max_steps", 2441},
+    {P4_RECIPE_THOROUGH, "calibration_batch_size", 16},
+    {P4_RECIPE_THOROUGH, "learn_scales", 1},
+};
+const int p4_config_differences_count = sizeof p4_config_differences / sizeof p4_config_differences[0];
+
 /* clang-format off */
 const p4_config_row p4_config_table[] = {
     {FIELD(model_path), .may_change = true, .fixed = true, .group = "Paths", .text = "",
      .help = "Hugging Face directory of the model to compress (config.json, *.safetensors, tokenizer.json)."},
     {FIELD(output_path), .may_change = true, .text = "phase4_bitnet_output",
      .help = "Directory for the results, created if missing; may hold {model}, {date}, {jobid}, {taskid}."},
-    {FIELD(recipe), .may_change = true, .seed = P4_RECIPE_SEED, .quality = P4_RECIPE_QUALITY, NAMES("quality", "seed"),
-     .help = "Set of defaults for the keys that are not given."},
+    {FIELD(recipe), .may_change = true, .seed = P4_RECIPE_SEED, .quality = P4_RECIPE_QUALITY,
+     .names = p4_recipe_names,
+     .help = "Set of defaults; quick: no fine-tuning; thorough: 20M tokens of fine-tuning, learned scales."},
     {FIELD(init), .fixed = true, BOTH(P4_INIT_CHECKPOINT), NAMES("checkpoint", "random"),
      .help = "Initial weights: those of the model's files, or random ones for the same architecture."},
     {FIELD(overwrite), .may_change = true, BOTH(0),
@@ -118,13 +133,13 @@ const p4_config_row p4_config_table[] = {
      .help = "Passes over the training windows."},
     {FIELD(fine_tune_max_steps), .may_change = true, BOTH(0), RANGE(0, 1e12),
      .help = "Stop after this many optimizer steps; 0: no limit other than the epochs."},
-    {FIELD(fine_tune_lr), .seed = 1e-5, .quality = 0, RANGE(0, 10), .min_open = true, .zero_name = "auto",
+    {FIELD(fine_tune_lr), .seed = 1e-5, .quality = 0, RANGE(0, 10), .min_open = true, .word = "auto",
      .help = "Peak learning rate; auto: by the model's width and the tokens of the training."},
     {FIELD(lr_final_fraction), .seed = 1.0, .quality = 0, RANGE(0, 1),
      .help = "Fraction of the peak that the learning rate falls to, linearly; 1: constant rate."},
     {FIELD(warmup_steps), BOTH(50), RANGE(0, 1e9),
      .help = "Steps over which the learning rate rises linearly to its peak."},
-    {FIELD(optimizer), .seed = P4_OPTIMIZER_MUGROKFAST, .quality = P4_OPTIMIZER_ADAMW, NAMES("mugrokfast", "adamw"),
+    {FIELD(optimizer), BOTH(P4_OPTIMIZER_MUGROKFAST), NAMES("mugrokfast", "adamw"),
      .help = "Muon for matrices and AdamW for the rest, or AdamW for all; Grokfast has its own switch."},
     {FIELD(optimizer_state), BOTH(P4_OPTIMIZER_STATE_FP32), NAMES("fp32", "bf16"),
      .help = "Precision of moments, momentum and Grokfast average; bf16 is rounded stochastically."},
@@ -132,7 +147,7 @@ const p4_config_row p4_config_table[] = {
      .help = "Decoupled weight decay."},
     {FIELD(gradient_clip), BOTH(1.0), RANGE(0, 1e6),
      .help = "Maximum global norm of the gradient; 0: no clipping."},
-    {FIELD(micro_batch_size), .may_change = true, BOTH(0), RANGE(1, 65536), .zero_name = "auto",
+    {FIELD(micro_batch_size), .may_change = true, BOTH(0), RANGE(1, 65536), .word = "auto",
      .help = "Sequences per rank and micro-batch; auto: what fits (CPU: at most 8; GPU: up to 32,768 tokens)."},
     {FIELD(global_batch_tokens), BOTH(0), RANGE(0, 1e12),
      .help = "Tokens per optimizer step over all ranks, whole windows; 0: calibration_batch_size windows."},
@@ -144,14 +159,16 @@ const p4_config_row p4_config_table[] = {
      .help = "Weight of the Grokfast average in the gradient."},
     {FIELD(learn_scales), BOTH(0),
      .help = "Train the scales of ternary weights as parameters; false: the quantizer computes them in every step."},
-    {FIELD(distill), .seed = 0, .quality = 0.9, RANGE(0, 1),
-     .help = "Weight of distillation from the original model in the loss; 0: cross-entropy alone."},
+    {FIELD(distill), .seed = 0, .quality = P4_DISTILL_AUTO, RANGE(0, 1), .word = "auto", .word_value = P4_DISTILL_AUTO,
+     .help = "Weight of distillation from the original in the loss; auto: by the tokens; 0: cross-entropy alone."},
     {FIELD(distill_temperature), BOTH(1.0), RANGE(0, 100), .min_open = true,
      .help = "Temperature of both distributions in the distillation loss."},
     {FIELD(distill_teacher), BOTH(P4_TEACHER_AUTO), NAMES("auto", "resident", "sharded", "cached"),
      .help = "Where the original is: on every rank; divided over ranks; in a file; auto: by memory, of the first two."},
     {FIELD(distill_top_k), BOTH(64), RANGE(1, 4096),
      .help = "Tokens per prediction whose probabilities a cached teacher keeps."},
+    {FIELD(distill_blocks), BOTH(0), RANGE(0, 100),
+     .help = "Weight in the loss of the mean cosine distance of every block's output to the original's; not cached."},
     {FIELD(zero_stage), .may_change = true, BOTH(2), RANGE(0, 2),
      .help = "0: replicate the optimizer; 1: shard masters and optimizer state; 2: shard gradients too."},
     {FIELD(exact_sums), BOTH(0),

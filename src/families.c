@@ -104,6 +104,42 @@ static const p4_family granite = {
 };
 
 /* clang-format off */
+static const p4_tensor_row phi_rows[] = {
+    {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
+    {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_NORM1_BIAS, "input_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_QKV, "self_attn.q_proj.weight", P4_DIM_Q},
+    {P4_ROLE_QKV, "self_attn.k_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV, "self_attn.v_proj.weight", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.q_proj.bias", P4_DIM_Q},
+    {P4_ROLE_QKV_BIAS, "self_attn.k_proj.bias", P4_DIM_KV},
+    {P4_ROLE_QKV_BIAS, "self_attn.v_proj.bias", P4_DIM_KV},
+    {P4_ROLE_O, "self_attn.dense.weight", P4_DIM_C},
+    {P4_ROLE_O_BIAS, "self_attn.dense.bias", P4_DIM_C},
+    {P4_ROLE_UP, "mlp.fc1.weight", P4_DIM_UP},
+    {P4_ROLE_UP_BIAS, "mlp.fc1.bias", P4_DIM_UP},
+    {P4_ROLE_DOWN, "mlp.fc2.weight", P4_DIM_C},
+    {P4_ROLE_DOWN_BIAS, "mlp.fc2.bias", P4_DIM_C},
+    {P4_ROLE_FINAL_GAIN, "model.final_layernorm.weight", P4_DIM_C},
+    {P4_ROLE_FINAL_BIAS, "model.final_layernorm.bias", P4_DIM_C},
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V},
+    {P4_ROLE_HEAD_BIAS, "lm_head.bias", P4_DIM_V},
+};
+/* clang-format on */
+
+static const p4_family phi = {
+    .title = "Phi-1, Phi-1.5 and Phi-2",
+    .features = {.layer_norm = true,
+                 .parallel = true,
+                 .shared_norm = true,
+                 .qkv_bias = true,
+                 .o_bias = true,
+                 .mlp_bias = true,
+                 .head_bias = true},
+    MODEL_LAYERS(phi_rows),
+};
+
+/* clang-format off */
 static const p4_tensor_row phi3_rows[] = {
     {P4_ROLE_EMBED, "model.embed_tokens.weight", P4_DIM_V},
     {P4_ROLE_NORM1_GAIN, "input_layernorm.weight", P4_DIM_C},
@@ -183,6 +219,17 @@ static const p4_family olmo2 = {
                  .no_pre_norm = true,
                  .post_norm = true,
                  .qk_norm = P4_QK_NORM_WHOLE},
+    MODEL_LAYERS(post_norm_rows),
+};
+
+static const p4_family olmo3 = {
+    .title = "OLMo 3",
+    .features = {.gated_mlp = true,
+                 .activation = P4_SILU,
+                 .no_pre_norm = true,
+                 .post_norm = true,
+                 .qk_norm = P4_QK_NORM_WHOLE,
+                 .local_rope = true},
     MODEL_LAYERS(post_norm_rows),
 };
 

@@ -12,12 +12,14 @@
     X(qwen2)           \
     X(qwen3)           \
     X(mistral)         \
+    X(phi)             \
     X(phi3)            \
     X(gemma)           \
     X(gemma2)          \
     X(gemma3_text)     \
     X(gpt_neox)        \
     X(olmo2)           \
+    X(olmo3)           \
     X(smollm3)         \
     X(starcoder2)      \
     X(granite)         \

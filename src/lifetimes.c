@@ -29,8 +29,8 @@ static int64_t rounded(int64_t bytes)
 static int64_t steps_of(const p4_lifetime *a)
 {
     int64_t steps = 0;
-    for (int64_t s = 0; s < P4_LIFETIME_STEPS; s++) {
-        steps += (int64_t)(a->live[s / 64] >> s % 64 & 1);
+    for (int w = 0; w < P4_LIFETIME_WORDS; w++) {
+        steps += __builtin_popcountll(a->live[w]);
     }
     return steps;
 }
@@ -70,13 +70,16 @@ static int64_t weight_of(const p4_lifetime *a, int rule)
 
 static void sort(p4_lifetime **order, int64_t count, int rule)
 {
-    for (int64_t i = 1; i < count; i++) {
+    int64_t weights[ARRAYS_MAX]; /* of order[0, i) */
+    for (int64_t i = 0; i < count; i++) {
         p4_lifetime *moved = order[i];
-        int64_t at = i;
-        for (; at > 0 && weight_of(order[at - 1], rule) < weight_of(moved, rule); at--) {
+        int64_t at = i, weight = weight_of(moved, rule);
+        for (; at > 0 && weights[at - 1] < weight; at--) {
             order[at] = order[at - 1];
+            weights[at] = weights[at - 1];
         }
         order[at] = moved;
+        weights[at] = weight;
     }
 }
 

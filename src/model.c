@@ -195,7 +195,8 @@ static int64_t count_rows(const p4_family *family, const p4_arch *arch, int64_t 
 static p4_rc name_param(p4_param *param, const p4_family *family, const p4_tensor_row *row,
                         const char *prefix)
 {
-    const char *before = row->role == P4_ROLE_HEAD ? "" : prefix, *rest = row->name;
+    bool of_head = row->role == P4_ROLE_HEAD || row->role == P4_ROLE_HEAD_BIAS;
+    const char *before = of_head ? "" : prefix, *rest = row->name;
     char own[P4_TENSOR_NAME_BYTES];
     if (is_of_experts(row)) {
         int head = (int)(strchr(row->name, '*') - row->name);
@@ -384,8 +385,10 @@ int64_t p4_model_parts(const p4_model *model, int64_t first)
 
 int64_t p4_model_readers(const p4_model *model, int64_t first)
 {
-    int64_t parts = p4_model_parts(model, first), readers = 1;
-    while (readers < parts && model->params[first + readers].input_offset > 0) {
+    const p4_param *param = &model->params[first];
+    int64_t readers = 1;
+    while (first + readers < model->params_count && param[readers].role == param->role &&
+           param[readers].layer == param->layer && param[readers].input_offset > 0) {
         readers++;
     }
     return readers;

@@ -51,6 +51,8 @@ typedef struct p4_net_pass {
     const p4_probe *probe; /* forward: NULL for none */
     const p4_net_cache
         *cache;               /* forward of B 1 under a plan with `cached`: the T tokens follow those in it */
+    void *const *outputs;     /* [L], p4_net_layers: where the output of each block but the last goes, act
+                                 [N, C]; NULL: nowhere */
     const p4_grad_sink *sink; /* backward */
 } p4_net_pass;
 
@@ -58,9 +60,14 @@ typedef struct p4_net_pass {
 typedef struct p4_net_teacher {
     float weight, temperature; /* the loss is (1 - weight) cross-entropy + weight temperature^2 KL */
     /* Device memory that holds the same micro-batch as the network when its loss is computed. */
-    const void *states; /* act [N, C]: the normed final states; NULL: top */
-    const void *head;   /* act [p4_net_logits_ld, C]; rows from V on are zero */
-    p4_top_rows top;    /* of all N tokens */
+    const void *states;     /* act [N, C]: the normed final states; NULL: top */
+    const void *head;       /* act [p4_net_logits_ld, C]; rows from V on are zero */
+    const float *head_bias; /* [p4_net_logits_ld], zero from V on; NULL: none */
+    p4_top_rows top;        /* of all N tokens */
+    /* The loss gains blocks_scale times the sum, over blocks and tokens, of the cosine distance of the
+     * block's output to the teacher's; no other factor counts. */
+    float blocks_scale;
+    void *const *blocks; /* [L]: act [N, C] each, on the device; NULL: blocks are not compared */
 } p4_net_teacher;
 
 typedef struct p4_net_plan {
@@ -72,14 +79,23 @@ typedef struct p4_net_plan {
                           * recomputation a form must be ternary where the model is marked so */
     bool head;      /* memory for the head's weight and logits: the last stage of a pipeline, and training */
     bool reference; /* memory to compare with a second form, or in training with a teacher's states */
+    bool blocks;    /* training compares the output of every block with the teacher's */
     /* Passes have a cache, and weights are multiplied as they are stored where there are few tokens. Not with
      * `train`. */
     bool cached;
     int64_t positions; /* of the longest sequence, with `cached`; 0: T */
 } p4_net_plan;
 
-/* What is summed over predictions. The last needs both forms' logits, and is for evaluation alone. */
-typedef enum p4_net_sum { P4_SUM_NLL, P4_SUM_HITS, P4_SUM_KL, P4_SUM_SAME, P4_NET_SUMS } p4_net_sum;
+/* What is summed over predictions; SAME needs both forms' logits, and is for evaluation alone. BLOCKS: the
+ * distances of p4_net_teacher.blocks, over blocks and tokens. */
+typedef enum p4_net_sum {
+    P4_SUM_NLL,
+    P4_SUM_HITS,
+    P4_SUM_KL,
+    P4_SUM_SAME,
+    P4_SUM_BLOCKS,
+    P4_NET_SUMS
+} p4_net_sum;
 
 typedef struct p4_net_trace p4_net_trace;
 
@@ -113,8 +129,9 @@ typedef struct p4_net {
 /* Sums over predictions, in double. */
 typedef struct p4_score {
     double nll, hits, kl;
-    double same; /* predictions that both forms rank first alike */
-    double count;
+    double same;   /* predictions that both forms rank first alike */
+    double blocks; /* distances, of blocks times tokens */
+    double count;  /* of predictions */
 } p4_score;
 
 /* Fails when the device does not compute the model's attention. p4_net_open checks this too; call it first to
@@ -138,7 +155,8 @@ void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
 /* The same of one sequence's tokens at positions [past, past + T). */
 void p4_net_embed_after(p4_net *net, const p4_form *form, void *x, int64_t past, int64_t T);
-/* Runs blocks [first, end) on x [N, C] in place. Requires a plan without `train`. */
+/* Runs blocks [first, end) on x [N, C] in place, or with pass->outputs from x to x. Requires a plan without
+ * `train`. */
 void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x);
 /* Final norm of x, into the buffer of the model under test or of the reference. */
 void p4_net_final_norm(p4_net *net, const p4_form *form, const void *x, bool reference, int64_t N);
@@ -157,9 +175,10 @@ void p4_net_losses(p4_net *net, float *h_nll, int64_t B, int64_t T);
 p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N);
 
 /* Forward and backward of the tokens set; gradients of loss_scale * sum(nll) go to the sink, with a teacher
- * those of loss_scale * the sum of the loss that p4_net_teacher states. Nll, hits and, with a teacher, KL are
- * summed on the device (p4_net_take_score): nothing waits between micro-batches. Requires `train` in the
- * plan, and `reference` for a teacher's states. */
+ * those of loss_scale * the sum of the loss that p4_net_teacher states. Nll, hits and, with a teacher, KL and
+ * distances of blocks are summed on the device (p4_net_take_score): nothing waits between micro-batches.
+ * Requires `train` in the plan, `reference` for a teacher's states, and `blocks` if and only if it has those.
+ */
 void p4_net_train(p4_net *net, const p4_form *form, int64_t B, int64_t T, float loss_scale,
                   const p4_grad_sink *sink);
 /* The same in pieces: forward to the loss and back to the last block's output; then the backward pass of each

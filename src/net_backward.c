@@ -36,7 +36,7 @@ static void chunk_loss(p4_net *net, void *logits, void *others, int64_t row, int
                                  .kl = (float *)p4_net_read(net, 0, P4_BUFFER_KL) + row};
     if (teacher->states != NULL) {
         const char *states = (const char *)teacher->states + row * C * ops->act_bytes(net->device);
-        ops->linear_forward(net->device, others, states, teacher->head, NULL, rows, C, ld);
+        ops->linear_forward(net->device, others, states, teacher->head, teacher->head_bias, rows, C, ld);
         args.opt_teacher = others;
     } else {
         args.top = (p4_top_rows){.k = teacher->top.k,
@@ -55,7 +55,9 @@ static void head_forward_backward(p4_net *net, const p4_net_pass *pass, float lo
             each = ops->act_bytes(net->device);
     bool accumulate;
     float *dhead = p4_net_grad(pass->sink, p4_net_head_param(net), &accumulate);
+    float *dbias = p4_net_vector_grad(net, pass->sink, P4_ROLE_HEAD_BIAS, -1);
     const void *w = p4_net_head(net, pass->form);
+    const float *bias = p4_net_head_bias(net, pass->form);
     const char *normed = p4_net_read(net, 0, P4_BUFFER_FINAL_N);
     char *dnormed = p4_net_write(net, 0, P4_BUFFER_DN);
     void *logits = p4_net_logits_buffer(net, P4_BUFFER_LOGITS),
@@ -69,9 +71,12 @@ static void head_forward_backward(p4_net *net, const p4_net_pass *pass, float lo
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
         const char *x = normed + row * C * each;
-        ops->linear_forward(net->device, logits, x, w, NULL, rows, C, ld);
+        ops->linear_forward(net->device, logits, x, w, bias, rows, C, ld);
         chunk_loss(net, logits, others, row, rows, loss_scale);
         ops->linear_backward_input(net->device, dnormed + row * C * each, logits, w, rows, C, ld, false);
+        if (dbias != NULL) {
+            ops->linear_backward_bias(net->device, dbias, logits, rows, V, ld);
+        }
         if (dhead != NULL) {
             ops->linear_backward_weight(
                 net->device, &(p4_linear_backward_weight_args){.N = rows,
@@ -100,10 +105,13 @@ static void final_norm_and_head(p4_net *net, const p4_net_pass *pass, float loss
     forward.opt_mean = layer_norm ? p4_net_write(net, 0, P4_BUFFER_FINAL_MEAN) : NULL;
     p4_net_norm(net, pass->form, -1, P4_ROLE_FINAL_GAIN, forward);
     head_forward_backward(net, pass, loss_scale);
-    p4_norm_backward_args backward = {.dy = p4_net_read(net, 0, P4_BUFFER_DN),
+    p4_net_compare_block(net, pass, last + 1);
+    p4_norm_backward_args backward = {.accumulate = net->plan.blocks,
+                                      .dy = p4_net_read(net, 0, P4_BUFFER_DN),
                                       .x = p4_net_read(net, 0, P4_BUFFER_FINAL_X),
                                       .rstd = p4_net_read(net, 0, P4_BUFFER_FINAL_RSTD),
-                                      .dx = p4_net_write(net, 0, P4_BUFFER_DX),
+                                      .dx = net->plan.blocks ? p4_net_read(net, 0, P4_BUFFER_DX)
+                                                             : p4_net_write(net, 0, P4_BUFFER_DX),
                                       .opt_dx_sums = p4_net_bias_before(net, pass, last + 1)};
     backward.opt_mean = layer_norm ? p4_net_read(net, 0, P4_BUFFER_FINAL_MEAN) : NULL;
     p4_net_norm_backward(net, pass, -1, P4_ROLE_FINAL_GAIN, backward);

@@ -19,6 +19,9 @@ p4_input p4_net_input(const p4_arch *arch, p4_role role)
     case P4_ROLE_O:
         return (p4_input){P4_BUFFER_ATT, P4_BUFFER_ATT_CODES};
     case P4_ROLE_UP:
+        if (arch->shared_norm) {
+            return (p4_input){P4_BUFFER_N1, P4_BUFFER_N1_CODES};
+        }
         return (p4_input){arch->no_pre_norm ? P4_BUFFER_X2 : P4_BUFFER_N2, P4_BUFFER_N2_CODES};
     default:
         return (p4_input){P4_BUFFER_H, P4_BUFFER_H_CODES};
@@ -379,14 +382,15 @@ static p4_add_norm_forward_args second_sum(const p4_block *b)
 static void sum_and_norm(const p4_block *b, p4_role to, p4_add_norm_forward_args sum)
 {
     p4_net *net = b->net;
-    bool first = to == P4_ROLE_QKV;
+    p4_role gain = p4_net_norm_before(b->arch, to);
+    bool first = gain == P4_ROLE_NORM1_GAIN;
     target y;
     aim(b, to, &y);
     sum.opt_y = y.act;
     sum.opt_rounded = y.rounded;
     sum.opt_mean = mean(b, first ? P4_BUFFER_MEAN1 : P4_BUFFER_MEAN2);
     sum.opt_rstd = statistic(b, first ? P4_BUFFER_RSTD1 : P4_BUFFER_RSTD2);
-    p4_net_norm(net, b->pass->form, b->layer, first ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN, sum);
+    p4_net_norm(net, b->pass->form, b->layer, gain, sum);
 }
 
 /* The sum, which is the input of a projection as it is. */
@@ -421,12 +425,15 @@ static void add_later(const p4_block *b, p4_role role)
                     .opt_rstd = statistic(b, first ? P4_BUFFER_POST1_RSTD : P4_BUFFER_POST2_RSTD)});
 }
 
-/* x + attention(norm1(x)) + mlp(norm2(x)). */
+/* x + attention(norm1(x)) + mlp(norm2(x)). A norm for both is computed once, unless one of the projections
+ * takes codes and the other one activations. */
 static void parallel_forward(const p4_block *b, bool add_delta, bool again)
 {
     p4_net *net = b->net;
     sum_and_norm(b, P4_ROLE_QKV, first_sum(b, add_delta));
-    sum_and_norm(b, P4_ROLE_UP, first_sum(b, false));
+    if (!b->arch->shared_norm || p4_net_rounds(b, P4_ROLE_QKV) != p4_net_rounds(b, P4_ROLE_UP)) {
+        sum_and_norm(b, P4_ROLE_UP, first_sum(b, false));
+    }
     attend(b);
     up_and_activate(b);
     if (again) {

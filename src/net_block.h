@@ -21,6 +21,12 @@ static inline p4_net_buffer p4_net_stream(const p4_arch *arch)
     return arch->parallel ? P4_BUFFER_X1 : P4_BUFFER_X2;
 }
 
+/* The gain of the norm before QKV or UP. */
+static inline p4_role p4_net_norm_before(const p4_arch *arch, p4_role projection)
+{
+    return projection == P4_ROLE_QKV || arch->shared_norm ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN;
+}
+
 /* What DELTA is multiplied by there. */
 static inline float p4_net_delta_scale(const p4_arch *arch)
 {
@@ -39,6 +45,8 @@ void p4_net_block_backward(const p4_block *b);
 const void *p4_net_dense(p4_net *net, const p4_form *form, int64_t first);
 /* The head's matrix [logits_ld, C]; rows from V on are zero. */
 const void *p4_net_head(p4_net *net, const p4_form *form);
+/* Its bias [logits_ld], zero from V on; NULL: there is none. Valid until the next call. */
+const float *p4_net_head_bias(p4_net *net, const p4_form *form);
 /* The vector of this role; NULL: there is none. */
 const float *p4_net_vector(const p4_net *net, const p4_form *form, p4_role role, int64_t layer);
 /* The bias of a projection's slot. */
@@ -99,6 +107,10 @@ float *p4_net_vector_grad(const p4_net *net, const p4_grad_sink *sink, p4_role r
 /* Backward through the norm with this gain, as p4_net_norm. */
 void p4_net_norm_backward(p4_net *net, const p4_net_pass *pass, int64_t layer, p4_role gain,
                           p4_norm_backward_args args);
+/* Where training compares blocks with a teacher's (p4_net_teacher.blocks): DX gets the gradient of that at
+ * the output of the block before `at`, which is the input of block `at` or the last block's output. For the
+ * last block DX is written, for the others added to. */
+void p4_net_compare_block(p4_net *net, const p4_net_pass *pass, int64_t at);
 /* Is DX the gradient at the outputs of O and DOWN? Then its sums are the gradients of their biases. */
 static inline bool p4_net_adds_as_is(const p4_arch *arch)
 {

@@ -34,6 +34,23 @@ void p4_net_norm_backward(p4_net *net, const p4_net_pass *pass, int64_t layer, p
     }
 }
 
+void p4_net_compare_block(p4_net *net, const p4_net_pass *pass, int64_t at)
+{
+    const bool last = at == p4_net_blocks(net);
+    if (!net->plan.blocks || at == 0) {
+        return;
+    }
+    p4_cosine_distance_args args = {.N = pass->B * pass->T, .C = net->model->arch.C, .accumulate = !last};
+    args.x = last ? p4_net_read(net, 0, P4_BUFFER_FINAL_X) : p4_net_read(net, at, P4_BUFFER_X1);
+    args.dx = last ? p4_net_write(net, 0, P4_BUFFER_DX) : p4_net_read(net, 0, P4_BUFFER_DX);
+    if (p4_net_step(net)) {
+        args.target = net->teacher->blocks[at - 1];
+        args.scale = net->teacher->blocks_scale;
+        args.sum = net->sums + P4_SUM_BLOCKS;
+        net->ops->cosine_distance(net->device, &args);
+    }
+}
+
 /* --- projections ------------------------------------------------------------------------------- */
 
 static p4_net_buffer again_of(p4_role role)
@@ -98,7 +115,8 @@ static void bias_backward(const p4_block *b, p4_role role, p4_net_buffer dy)
     const void *from = p4_net_read(b->net, b->at, dy);
     if (p4_net_step(b->net)) {
         int64_t first = p4_model_find(b->net->model, role, b->layer);
-        b->net->ops->linear_backward_bias(b->net->device, db, from, b->N, p4_slot_rows(b->net->model, first));
+        int64_t out = p4_slot_rows(b->net->model, first);
+        b->net->ops->linear_backward_bias(b->net->device, db, from, b->N, out, out);
     }
 }
 
@@ -330,10 +348,14 @@ static p4_net_buffer add_backward(const p4_block *b, p4_role role)
 static void parallel_backward(const p4_block *b)
 {
     p4_net_buffer dy = add_backward(b, P4_ROLE_DOWN);
+    bool shared = b->arch->shared_norm;
     bias_backward(b, P4_ROLE_O, dy);
-    mlp_backward(b, dy, P4_BUFFER_DN2, false);
-    attention_backward(b, dy, P4_BUFFER_DN, false);
-    norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN2, NULL);
+    mlp_backward(b, dy, shared ? P4_BUFFER_DN : P4_BUFFER_DN2, false);
+    attention_backward(b, dy, P4_BUFFER_DN, shared);
+    if (!shared) {
+        norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN2, NULL);
+    }
+    p4_net_compare_block(b->net, b->pass, b->at);
     norm_backward(b, P4_ROLE_QKV, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
 }
 
@@ -342,6 +364,7 @@ static void post_norm_backward(const p4_block *b)
 {
     mlp_backward(b, add_backward(b, P4_ROLE_DOWN), P4_BUFFER_DX, true);
     attention_backward(b, add_backward(b, P4_ROLE_O), P4_BUFFER_DX, true);
+    p4_net_compare_block(b->net, b->pass, b->at);
 }
 
 void p4_net_block_backward(const p4_block *b)
@@ -358,5 +381,6 @@ void p4_net_block_backward(const p4_block *b)
     mlp_backward(b, add_backward(b, P4_ROLE_DOWN), P4_BUFFER_DN, false);
     norm_backward(b, P4_ROLE_UP, P4_BUFFER_DN, db);
     attention_backward(b, add_backward(b, P4_ROLE_O), P4_BUFFER_DN, false);
+    p4_net_compare_block(b->net, b->pass, b->at); /* before DX is summed for the bias */
     norm_backward(b, P4_ROLE_QKV, P4_BUFFER_DN, p4_net_bias_before(b->net, b->pass, b->at));
 }

@@ -45,6 +45,6 @@ void p4_net_blocks_error(p4_net *net, int64_t B, int64_t T, const void *target, 
     }
     float *db = sink != NULL ? p4_net_bias_before(net, &pass, p4_net_blocks(net)) : NULL;
     if (db != NULL && p4_net_step(net)) {
-        net->ops->linear_backward_bias(net->device, db, args.opt_dx, B * T, a->C);
+        net->ops->linear_backward_bias(net->device, db, args.opt_dx, B * T, a->C, a->C);
     }
 }

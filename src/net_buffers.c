@@ -54,7 +54,8 @@ int64_t p4_net_layer(const p4_net *net, int64_t block)
 
 static void *place_of(const p4_net *net, int64_t block, p4_net_buffer buffer)
 {
-    int64_t l = net->plan.train && of_block[buffer] ? block : 0;
+    bool own = net->plan.train ? of_block[buffer] : buffer == P4_BUFFER_X1;
+    int64_t l = own ? block : 0;
     return net->buffers[l * P4_BUFFER_COUNT + buffer];
 }
 

@@ -15,67 +15,68 @@
  * the activation type; F32 elements; CODES: int8 elements with a scale for each token; ROUTES: p4_routes
  * (0 units); NOTED: what p4_net_write_bytes asks for. `a` is the architecture; of the layer, `used` are the
  * MLPs that a token goes through, 1 or a->experts_used, and `width` is their width. */
-#define P4_NET_BUFFERS(X)                                                                       \
-    X(X1, BLOCK, ACT, a->C)         /* the block's input */                                     \
-    X(N1, BLOCK, ACT, a->C)         /* its norm, the input of QKV ... */                        \
-    X(N1_CODES, BLOCK, CODES, a->C) /* ... or as codes, where QKV multiplies codes */           \
-    X(RAW, BLOCK, ACT, qkv)         /* QKV's product, where more follows before its rotation */ \
-    X(QKV, BLOCK, ACT, qkv)         /* rotated queries and keys, values */                      \
-    X(ATT, BLOCK, ACT, q)           /* the output of attention, the input of O */               \
-    X(ATT_CODES, BLOCK, CODES, q)                                                               \
-    X(OUT1, BLOCK, ACT, a->C) /* O's product, where a norm follows */                           \
-    X(X2, BLOCK, ACT, a->C)   /* X1 and the attention's addend */                               \
-    X(N2, BLOCK, ACT, a->C)   /* the norm before the MLP, the input of UP */                    \
-    X(N2_CODES, BLOCK, CODES, a->C)                                                             \
-    X(ROUTER, BLOCK, ACT, a->experts) /* its logits */                                          \
-    X(ROUTES, BLOCK, ROUTES, 0)                                                                 \
-    X(GATHERED, BLOCK, ACT, used * a->C) /* N2 in the order of experts, the input of UP */      \
-    X(UP, BLOCK, ACT, used *up)                                                                 \
-    X(H, BLOCK, ACT, used *width) /* activated, the input of DOWN */                            \
-    X(H_CODES, BLOCK, CODES, width)                                                             \
-    X(OUT2, BLOCK, ACT, a->C)       /* DOWN's product, where more follows */                    \
-    X(OUTS, PASS, ACT, used * a->C) /* those of experts */                                      \
-    X(MEAN1, BLOCK, F32, 1)         /* statistics for the backward pass */                      \
-    X(RSTD1, BLOCK, F32, 1)                                                                     \
-    X(Q_RSTD, BLOCK, F32, q_groups)                                                             \
-    X(K_RSTD, BLOCK, F32, k_groups)                                                             \
-    X(LSE, BLOCK, F32, a->H)                                                                    \
-    X(POST1_RSTD, BLOCK, F32, 1)                                                                \
-    X(MEAN2, BLOCK, F32, 1)                                                                     \
-    X(RSTD2, BLOCK, F32, 1)                                                                     \
-    X(POST2_RSTD, BLOCK, F32, 1)                                                                \
-    X(DELTA, PASS, ACT, a->C)       /* the addend of the sum that the next norm computes */     \
-    X(FINAL_X, PASS, ACT, a->C)     /* the last block's output */                               \
-    X(FINAL_N, PASS, ACT, a->C)     /* its norm */                                              \
-    X(REFERENCE_N, PASS, ACT, a->C) /* the reference's */                                       \
-    X(FINAL_MEAN, PASS, F32, 1)                                                                 \
-    X(FINAL_RSTD, PASS, F32, 1)                                                                 \
-    X(LOGITS, PASS, NOTED, 0)                                                                   \
-    X(REFERENCE_LOGITS, PASS, NOTED, 0)                                                         \
-    X(NLL, PASS, F32, 1)                                                                        \
-    X(HIT, PASS, F32, 1)                                                                        \
-    X(KL, PASS, F32, 1)                                                                         \
-    X(SAME, PASS, F32, 1)                                                                       \
-    X(WEIGHT, PASS, NOTED, 0) /* one unpacked slot, or the head */                              \
-    X(XQ, PASS, NOTED, 0)     /* an input converted back to activations */                      \
-    X(ATTENTION_WORK, PASS, NOTED, 0)                                                           \
-    X(DX, PASS, ACT, a->C)      /* gradient at X1, X2 or a block's output */                    \
-    X(DY, PASS, ACT, a->C)      /* at the output of O or DOWN, where that is not DX */          \
-    X(DN, PASS, ACT, a->C)      /* at a norm's output */                                        \
-    X(DN2, PASS, ACT, a->C)     /* at that of the second norm of a parallel block */            \
-    X(DUP, PASS, ACT, used *up) /* at UP */                                                     \
-    X(DH, PASS, ACT, used *width)                                                               \
-    X(DOUTS, PASS, ACT, used * a->C)     /* at OUTS */                                          \
-    X(DGATHERED, PASS, ACT, used * a->C) /* at GATHERED */                                      \
-    X(DSHARE, PASS, F32, used)           /* at the routes' shares */                            \
-    X(DROUTER, PASS, ACT, a->experts)                                                           \
-    X(DATT, PASS, ACT, q)                                                                       \
-    X(DQKV, PASS, ACT, qkv)                                                                     \
-    X(DRAW, PASS, ACT, qkv)                                                                     \
-    X(AGAIN_N1, PASS, ACT, a->C) /* inputs computed again, or converted from codes */           \
-    X(AGAIN_ATT, PASS, ACT, q)                                                                  \
-    X(AGAIN_N2, PASS, ACT, a->C)                                                                \
-    X(AGAIN_GATHERED, PASS, ACT, used * a->C)                                                   \
+#define P4_NET_BUFFERS(X)                                                                        \
+    X(X1, BLOCK, ACT, a->C)         /* the block's input */                                      \
+    X(N1, BLOCK, ACT, a->C)         /* its norm, the input of QKV, of UP if they share it ... */ \
+    X(N1_CODES, BLOCK, CODES, a->C) /* ... or as codes, where QKV multiplies codes */            \
+    X(RAW, BLOCK, ACT, qkv)         /* QKV's product, where more follows before its rotation */  \
+    X(QKV, BLOCK, ACT, qkv)         /* rotated queries and keys, values */                       \
+    X(ATT, BLOCK, ACT, q)           /* the output of attention, the input of O */                \
+    X(ATT_CODES, BLOCK, CODES, q)                                                                \
+    X(OUT1, BLOCK, ACT, a->C) /* O's product, where a norm follows */                            \
+    X(X2, BLOCK, ACT, a->C)   /* X1 and the attention's addend */                                \
+    X(N2, BLOCK, ACT, a->C)   /* the norm before the MLP, the input of UP */                     \
+    X(N2_CODES, BLOCK, CODES, a->C)                                                              \
+    X(ROUTER, BLOCK, ACT, a->experts) /* its logits */                                           \
+    X(ROUTES, BLOCK, ROUTES, 0)                                                                  \
+    X(GATHERED, BLOCK, ACT, used * a->C) /* N2 in the order of experts, the input of UP */       \
+    X(UP, BLOCK, ACT, used *up)                                                                  \
+    X(H, BLOCK, ACT, used *width) /* activated, the input of DOWN */                             \
+    X(H_CODES, BLOCK, CODES, width)                                                              \
+    X(OUT2, BLOCK, ACT, a->C)       /* DOWN's product, where more follows */                     \
+    X(OUTS, PASS, ACT, used * a->C) /* those of experts */                                       \
+    X(MEAN1, BLOCK, F32, 1)         /* statistics for the backward pass */                       \
+    X(RSTD1, BLOCK, F32, 1)                                                                      \
+    X(Q_RSTD, BLOCK, F32, q_groups)                                                              \
+    X(K_RSTD, BLOCK, F32, k_groups)                                                              \
+    X(LSE, BLOCK, F32, a->H)                                                                     \
+    X(POST1_RSTD, BLOCK, F32, 1)                                                                 \
+    X(MEAN2, BLOCK, F32, 1)                                                                      \
+    X(RSTD2, BLOCK, F32, 1)                                                                      \
+    X(POST2_RSTD, BLOCK, F32, 1)                                                                 \
+    X(DELTA, PASS, ACT, a->C)       /* the addend of the sum that the next norm computes */      \
+    X(FINAL_X, PASS, ACT, a->C)     /* the last block's output */                                \
+    X(FINAL_N, PASS, ACT, a->C)     /* its norm */                                               \
+    X(REFERENCE_N, PASS, ACT, a->C) /* the reference's */                                        \
+    X(FINAL_MEAN, PASS, F32, 1)                                                                  \
+    X(FINAL_RSTD, PASS, F32, 1)                                                                  \
+    X(LOGITS, PASS, NOTED, 0)                                                                    \
+    X(REFERENCE_LOGITS, PASS, NOTED, 0)                                                          \
+    X(NLL, PASS, F32, 1)                                                                         \
+    X(HIT, PASS, F32, 1)                                                                         \
+    X(KL, PASS, F32, 1)                                                                          \
+    X(SAME, PASS, F32, 1)                                                                        \
+    X(WEIGHT, PASS, NOTED, 0)    /* one unpacked slot, or the head */                            \
+    X(HEAD_BIAS, PASS, NOTED, 0) /* padded to a row of logits */                                 \
+    X(XQ, PASS, NOTED, 0)        /* an input converted back to activations */                    \
+    X(ATTENTION_WORK, PASS, NOTED, 0)                                                            \
+    X(DX, PASS, ACT, a->C)      /* gradient at X1, X2 or a block's output */                     \
+    X(DY, PASS, ACT, a->C)      /* at the output of O or DOWN, where that is not DX */           \
+    X(DN, PASS, ACT, a->C)      /* at a norm's output */                                         \
+    X(DN2, PASS, ACT, a->C)     /* at that of the second norm of a parallel block */             \
+    X(DUP, PASS, ACT, used *up) /* at UP */                                                      \
+    X(DH, PASS, ACT, used *width)                                                                \
+    X(DOUTS, PASS, ACT, used * a->C)     /* at OUTS */                                           \
+    X(DGATHERED, PASS, ACT, used * a->C) /* at GATHERED */                                       \
+    X(DSHARE, PASS, F32, used)           /* at the routes' shares */                             \
+    X(DROUTER, PASS, ACT, a->experts)                                                            \
+    X(DATT, PASS, ACT, q)                                                                        \
+    X(DQKV, PASS, ACT, qkv)                                                                      \
+    X(DRAW, PASS, ACT, qkv)                                                                      \
+    X(AGAIN_N1, PASS, ACT, a->C) /* inputs computed again, or converted from codes */            \
+    X(AGAIN_ATT, PASS, ACT, q)                                                                   \
+    X(AGAIN_N2, PASS, ACT, a->C)                                                                 \
+    X(AGAIN_GATHERED, PASS, ACT, used * a->C)                                                    \
     X(AGAIN_H, PASS, ACT, used *width)
 
 typedef enum p4_net_buffer {

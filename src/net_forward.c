@@ -49,13 +49,15 @@ void p4_net_all_blocks(p4_net *net, const p4_net_pass *pass)
     }
 }
 
-/* x becomes the blocks' X1, which they change in place. */
+/* x becomes the blocks' X1, which they change in place, or the first block's, where the others have their
+ * own. */
 void p4_net_layers(p4_net *net, const p4_net_pass *pass, int64_t first, int64_t end, void *x)
 {
     const p4_arch *a = &net->model->arch;
     assert(!net->plan.train);
-    if (net->trace == NULL) {
-        net->buffers[P4_BUFFER_X1] = x;
+    for (int64_t l = first; net->trace == NULL && l < end; l++) {
+        bool own = l > first && pass->outputs != NULL;
+        net->buffers[l * P4_BUFFER_COUNT + P4_BUFFER_X1] = own ? pass->outputs[l - 1] : x;
     }
     p4_net_write(net, first, P4_BUFFER_X1);
     for (int64_t l = first; l < end; l++) {
@@ -84,35 +86,50 @@ void *p4_net_logits_buffer(p4_net *net, p4_net_buffer buffer)
     return p4_net_write_bytes(net, buffer, net->chunk * net->logits_ld * net->ops->act_bytes(net->device));
 }
 
-/* logits [rows, logits_ld] of rows [row, row + rows) of the normed states, with the head's dense weight w. */
-static void head_chunk(p4_net *net, const void *w, void *logits, const char *normed, int64_t row,
+/* As products take it: [logits_ld, C] and, if it has one, [logits_ld]. */
+typedef struct head {
+    const void *w;
+    const float *bias;
+} head;
+
+static head head_of(p4_net *net, const p4_form *form)
+{
+    return (head){p4_net_head(net, form), p4_net_head_bias(net, form)};
+}
+
+/* logits [rows, logits_ld] of rows [row, row + rows) of the normed states. */
+static void head_chunk(p4_net *net, const head *from, void *logits, const char *normed, int64_t row,
                        int64_t rows)
 {
     int64_t C = net->model->arch.C, each = net->ops->act_bytes(net->device);
-    net->ops->linear_forward(net->device, logits, normed + row * C * each, w, NULL, rows, C, net->logits_ld);
+    net->ops->linear_forward(net->device, logits, normed + row * C * each, from->w, from->bias, rows, C,
+                             net->logits_ld);
 }
 
 /* logits [V] of one state, with the head as it is stored. */
-static void stored_head_chunk(p4_net *net, const p4_weight *head, void *logits, const void *normed)
+static void stored_head_chunk(p4_net *net, const p4_form *form, void *logits, const void *normed)
 {
     const p4_arch *a = &net->model->arch;
+    const float *bias = p4_net_vector(net, form, P4_ROLE_HEAD_BIAS, -1);
     void *work = p4_net_write_bytes(net, P4_BUFFER_WEIGHT, a->V * a->C * net->ops->act_bytes(net->device));
-    net->ops->linear_forward_weights(net->device, &(p4_linear_forward_weights_args){.N = 1,
-                                                                                    .in = a->C,
-                                                                                    .out = a->V,
-                                                                                    .x = normed,
-                                                                                    .weights = head,
-                                                                                    .parts = 1,
-                                                                                    .y = logits,
-                                                                                    .w_work = work});
+    net->ops->linear_forward_weights(
+        net->device, &(p4_linear_forward_weights_args){.N = 1,
+                                                       .in = a->C,
+                                                       .out = a->V,
+                                                       .x = normed,
+                                                       .weights = &form->weights[p4_net_head_param(net)],
+                                                       .parts = 1,
+                                                       .opt_bias = bias,
+                                                       .y = logits,
+                                                       .w_work = work});
 }
 
 void p4_net_add_scores(p4_net *net, int64_t B, int64_t T, p4_net_sum last)
 {
-    static const p4_net_buffer buffers[P4_NET_SUMS] = {[P4_SUM_NLL] = P4_BUFFER_NLL,
-                                                       [P4_SUM_HITS] = P4_BUFFER_HIT,
-                                                       [P4_SUM_KL] = P4_BUFFER_KL,
-                                                       [P4_SUM_SAME] = P4_BUFFER_SAME};
+    static const p4_net_buffer buffers[] = {[P4_SUM_NLL] = P4_BUFFER_NLL,
+                                            [P4_SUM_HITS] = P4_BUFFER_HIT,
+                                            [P4_SUM_KL] = P4_BUFFER_KL,
+                                            [P4_SUM_SAME] = P4_BUFFER_SAME};
     for (int i = 0; i <= (int)last; i++) {
         const float *scores = p4_net_read(net, 0, buffers[i]);
         if (p4_net_step(net)) {
@@ -131,6 +148,7 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score)
     score->hits += h_sums[P4_SUM_HITS];
     score->kl += h_sums[P4_SUM_KL];
     score->same += h_sums[P4_SUM_SAME];
+    score->blocks += h_sums[P4_SUM_BLOCKS];
     score->count += net->predictions;
     net->predictions = 0;
     return net->ops->sync(net->device);
@@ -183,7 +201,8 @@ static void score_chunk(p4_net *net, const void *logits, const void *reference, 
 void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, int64_t B, int64_t T)
 {
     int64_t N = B * T;
-    const void *w = p4_net_head(net, form), *normed = p4_net_read(net, 0, P4_BUFFER_FINAL_N),
+    head own = head_of(net, form);
+    const void *normed = p4_net_read(net, 0, P4_BUFFER_FINAL_N),
                *reference_n = reference != NULL ? p4_net_read(net, 0, P4_BUFFER_REFERENCE_N) : NULL;
     void *logits = p4_net_logits_buffer(net, P4_BUFFER_LOGITS),
          *others = reference != NULL ? p4_net_logits_buffer(net, P4_BUFFER_REFERENCE_LOGITS) : NULL;
@@ -197,11 +216,12 @@ void p4_net_score(p4_net *net, const p4_form *form, const p4_form *reference, in
     for (int64_t row = 0; net->trace == NULL && row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
         if (reference != NULL && row > 0) { /* both heads may have been unpacked into one place */
-            w = p4_net_head(net, form);
+            own = head_of(net, form);
         }
-        head_chunk(net, w, logits, normed, row, rows);
+        head_chunk(net, &own, logits, normed, row, rows);
         if (reference != NULL) {
-            head_chunk(net, p4_net_head(net, reference), others, reference_n, row, rows);
+            const head other = head_of(net, reference);
+            head_chunk(net, &other, others, reference_n, row, rows);
         }
         score_chunk(net, logits, others, row, rows);
     }
@@ -231,14 +251,14 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
         TRY(ops->alloc(net->device, (void **)&f32, net->chunk * ld * 4));
     }
     bool as_stored = net->plan.cached && N == 1 && ld == V;
-    const void *w = as_stored ? NULL : p4_net_head(net, form);
+    const head own = as_stored ? (head){0} : head_of(net, form);
     for (int64_t row = 0; row < N; row += net->chunk) {
         int64_t rows = p4_min_i64(net->chunk, N - row);
         const float *found = half ? f32 : logits;
         if (as_stored) {
-            stored_head_chunk(net, &form->weights[p4_net_head_param(net)], logits, normed);
+            stored_head_chunk(net, form, logits, normed);
         } else {
-            head_chunk(net, w, logits, normed, row, rows);
+            head_chunk(net, &own, logits, normed, row, rows);
         }
         if (half) {
             ops->act_to_f32(net->device, f32, logits, rows * ld);

@@ -77,6 +77,15 @@ static void trace_passes(p4_net *net, p4_net_trace *trace)
 
 /* --- placement --------------------------------------------------------------------------------- */
 
+/* Is the buffer the input of both QKV and UP, of which one takes activations and the other one codes? */
+static bool reads_both(const p4_net *net, int64_t layer, p4_net_buffer buffer)
+{
+    const p4_param *p = net->model->params;
+    return (buffer == P4_BUFFER_N1 || buffer == P4_BUFFER_N1_CODES) &&
+           p[p4_model_find(net->model, P4_ROLE_QKV, layer)].ternary !=
+               p[p4_model_find(net->model, P4_ROLE_UP, layer)].ternary;
+}
+
 /* A projection's input is kept either as activations or as codes, where all forms agree in what they round.
  */
 static bool is_skipped(const p4_net *net, int64_t layer, p4_net_buffer buffer)
@@ -87,7 +96,13 @@ static bool is_skipped(const p4_net *net, int64_t layer, p4_net_buffer buffer)
     } inputs[] = {{P4_ROLE_QKV, P4_BUFFER_N1, P4_BUFFER_N1_CODES},
                   {P4_ROLE_UP, P4_BUFFER_N2, P4_BUFFER_N2_CODES},
                   {P4_ROLE_DOWN, P4_BUFFER_H, P4_BUFFER_H_CODES}};
+    if (net->model->arch.shared_norm && reads_both(net, layer, buffer)) {
+        return false;
+    }
     for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        if (buffer != inputs[i].act && buffer != inputs[i].codes) {
+            continue; /* a layer of experts has hundreds of tensors to find the role among */
+        }
         bool ternary = net->model->params[p4_model_find(net->model, inputs[i].role, layer)].ternary,
              codes = p4_arch_copies(&net->model->arch, inputs[i].role, layer) == 1;
         if (codes && buffer == (ternary ? inputs[i].act : inputs[i].codes)) {

@@ -20,7 +20,7 @@ void p4_net_compute_again(const p4_block *b, p4_role role, void *to, const p4_in
         return;
     }
     bool first = role == P4_ROLE_QKV || b->arch->parallel;
-    p4_net_norm(net, b->pass->form, b->layer, role == P4_ROLE_QKV ? P4_ROLE_NORM1_GAIN : P4_ROLE_NORM2_GAIN,
+    p4_net_norm(net, b->pass->form, b->layer, p4_net_norm_before(b->arch, role),
                 (p4_add_norm_forward_args){.N = b->N,
                                            .x = p4_net_read(net, b->at, first ? P4_BUFFER_X1 : P4_BUFFER_X2),
                                            .opt_y = to,

@@ -16,7 +16,8 @@ const p4_net_takes p4_net_computes = {
                 [P4_FEATURE_MLP_BIAS] = true,        [P4_FEATURE_EXPERTS] = true,
                 [P4_FEATURE_NORMED_SHARES] = true,   [P4_FEATURE_SOME_DENSE] = true,
                 [P4_FEATURE_EMBEDDING_SCALE] = true, [P4_FEATURE_LOGIT_SCALE] = true,
-                [P4_FEATURE_LOGIT_CAP] = true,       [P4_FEATURE_TIED] = true},
+                [P4_FEATURE_LOGIT_CAP] = true,       [P4_FEATURE_SHARED_NORM] = true,
+                [P4_FEATURE_HEAD_BIAS] = true,       [P4_FEATURE_TIED] = true},
     .role = {[P4_ROLE_EMBED] = true,      [P4_ROLE_POSITION] = true,   [P4_ROLE_NORM1_GAIN] = true,
              [P4_ROLE_NORM1_BIAS] = true, [P4_ROLE_NORM2_GAIN] = true, [P4_ROLE_NORM2_BIAS] = true,
              [P4_ROLE_Q_GAIN] = true,     [P4_ROLE_K_GAIN] = true,     [P4_ROLE_POST1_GAIN] = true,
@@ -24,7 +25,7 @@ const p4_net_takes p4_net_computes = {
              [P4_ROLE_O] = true,          [P4_ROLE_UP] = true,         [P4_ROLE_DOWN] = true,
              [P4_ROLE_QKV_BIAS] = true,   [P4_ROLE_O_BIAS] = true,     [P4_ROLE_UP_BIAS] = true,
              [P4_ROLE_DOWN_BIAS] = true,  [P4_ROLE_FINAL_GAIN] = true, [P4_ROLE_FINAL_BIAS] = true,
-             [P4_ROLE_HEAD] = true},
+             [P4_ROLE_HEAD] = true,       [P4_ROLE_HEAD_BIAS] = true},
 };
 
 /* p4_bias_of (net.h) and net*.c rely on this order of the roles. */

@@ -50,6 +50,21 @@ const void *p4_net_head(p4_net *net, const p4_form *form)
     return w;
 }
 
+const float *p4_net_head_bias(p4_net *net, const p4_form *form)
+{
+    const p4_arch *a = &net->model->arch;
+    const float *bias = p4_net_vector(net, form, P4_ROLE_HEAD_BIAS, -1);
+    if (!a->head_bias || net->logits_ld == a->V) {
+        return bias;
+    }
+    float *padded = p4_net_write_bytes(net, P4_BUFFER_HEAD_BIAS, net->logits_ld * 4);
+    if (net->trace == NULL) {
+        net->ops->copy(net->device, padded, bias, a->V * 4);
+        net->ops->zero(net->device, padded + a->V, (net->logits_ld - a->V) * 4);
+    }
+    return padded;
+}
+
 const float *p4_net_vector(const p4_net *net, const p4_form *form, p4_role role, int64_t layer)
 {
     int64_t at = p4_model_find(net->model, role, layer);

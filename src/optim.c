@@ -36,100 +36,124 @@ static void put_numbers(p4_optim *o, const p4_step_numbers *numbers)
     o->ops->to_device(o->device, o->numbers, numbers, sizeof *numbers);
 }
 
-/* By what the places of parameters are ordered. First what backward passes add to, so that few calls zero it;
- * then matrices that products may write; sharded ones last. Matrices by the length of their rows, as what is
- * done by rows can then take many as one (jobs/train/trainer_codes.c): by the first matrix of that length. */
-static int64_t place_key(const p4_optim *o, const bool *sharded, int64_t i)
-{
-    const p4_param *params = o->model->params;
-    int64_t first = 0;
-    if (!p4_role_is_matrix(params[i].role) && !sharded[i]) {
-        return 0;
-    }
-    while (!(p4_role_is_matrix(params[first].role) && params[first].cols == params[i].cols) && first < i) {
-        first++;
-    }
-    return first + 1 + (sharded[i] ? o->model->params_count : 0);
-}
+/* --- places ------------------------------------------------------------------------------------ */
 
-/* The least key after `key` that is up to `last`; last + 1: there is none. */
-static int64_t next_key(const p4_optim *o, const int64_t *keys, int64_t key, int64_t last)
+/* The class of each parameter, by which places are ordered; returns how many there are. Class 0 is what
+ * backward passes add to, so that few calls zero it; then matrices, which products may write, by the length
+ * of their rows, as what is done by rows can then take many as one (jobs/train/trainer_codes.c). lengths
+ * [params_count] is scratch: a model has few different ones. */
+static int64_t classify(const p4_model *model, int64_t *classes, int64_t *lengths)
 {
-    int64_t next = last + 1;
-    for (int64_t i = 0; i < o->model->params_count; i++) {
-        next = keys[i] > key ? p4_min_i64(next, keys[i]) : next;
-    }
-    return next;
-}
-
-/* Parameters of one key. Slots start on 64-byte lines; the parts of one follow each other without a gap. */
-static void place_all_of(p4_optim *o, const bool *held, const int64_t *keys, int64_t key)
-{
-    int64_t last = -1; /* the parameter before, if it has a place here */
-    for (int64_t i = 0; i < o->model->params_count; i++) {
-        const p4_param *p = &o->model->params[i];
-        if (keys[i] != key || !held[i]) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        int64_t known = 0;
+        if (!p4_role_is_matrix(p->role)) {
+            classes[i] = 0;
             continue;
         }
-        if (p->row_offset == 0 || last != i - 1) {
-            o->count = (o->count + 15) / 16 * 16;
+        while (known < count && lengths[known] != p->cols) {
+            known++;
         }
-        o->at[i] = o->count;
-        o->count += elements(p);
-        if (!uses_muon(o, i)) {
-            o->v_at[i] = o->v_count;
-            o->v_count += elements(p);
+        if (known == count) {
+            lengths[count++] = p->cols;
         }
-        if (o->settings.learn_scales && p->ternary) {
-            o->scale_at[i] = o->scale_count;
-            o->scale_count += p4_param_scale_count(p);
+        classes[i] = 1 + known;
+    }
+    return 1 + count;
+}
+
+static void place_param(p4_optim *o, int64_t i, bool follows)
+{
+    const p4_param *p = &o->model->params[i];
+    if (p->row_offset == 0 || !follows) {
+        o->count = (o->count + 15) / 16 * 16;
+    }
+    o->at[i] = o->count;
+    o->count += elements(p);
+    if (!uses_muon(o, i)) {
+        o->v_at[i] = o->v_count;
+        o->v_count += elements(p);
+    }
+    if (o->settings.learn_scales && p->ternary) {
+        o->scale_at[i] = o->scale_count;
+        o->scale_count += p4_param_scale_count(p);
+    }
+}
+
+/* Held parameters of all classes, sharded ones or the others. Slots start on 64-byte lines; the parts of one
+ * follow each other without a gap. */
+static void place_all(p4_optim *o, const bool *held, const bool *sharded, bool wanted, const int64_t *classes,
+                      int64_t classes_count)
+{
+    for (int64_t class = 0; class < classes_count; class ++) {
+        int64_t last = -1; /* the parameter before, if it has a place here */
+        for (int64_t i = 0; i < o->model->params_count; i++) {
+            if (classes[i] == class && held[i] && sharded[i] == wanted) {
+                place_param(o, i, last == i - 1);
+                last = i;
+            }
         }
-        last = i;
     }
 }
 
 static p4_rc place(p4_optim *o, const bool *held, const bool *sharded)
 {
+    p4_rc rc = P4_OK;
+    size_t params = (size_t)o->model->params_count;
     uint64_t index = 0;
-    int64_t count = o->model->params_count;
-    int64_t *keys = p4_alloc((size_t)count, sizeof *keys);
-    if (keys == NULL) {
-        return P4_E_SYSTEM;
-    }
-    for (int64_t i = 0; i < count; i++) {
+    int64_t *classes = p4_alloc(params, sizeof *classes), *lengths = p4_alloc(params, sizeof *lengths);
+    TRY(classes != NULL && lengths != NULL ? P4_OK : P4_E_SYSTEM);
+    for (size_t i = 0; i < params; i++) {
         o->index[i] = index;
         index += (uint64_t)elements(&o->model->params[i]);
         o->at[i] = o->v_at[i] = o->scale_at[i] = -1;
-        keys[i] = place_key(o, sharded, i);
     }
-    for (int64_t key = next_key(o, keys, -1, count); key <= count; key = next_key(o, keys, key, count)) {
-        place_all_of(o, held, keys, key);
-    }
+    int64_t count = classify(o->model, classes, lengths);
+    place_all(o, held, sharded, false, classes, count);
     o->count = o->replicated_count = (o->count + 15) / 16 * 16;
-    for (int64_t key = next_key(o, keys, count, 2 * count); key <= 2 * count;
-         key = next_key(o, keys, key, 2 * count)) {
-        place_all_of(o, held, keys, key);
-    }
-    free(keys);
-    return P4_OK;
+    place_all(o, held, sharded, true, classes, count);
+done:
+    free(classes);
+    free(lengths);
+    return rc;
 }
 
-/* The group of this shape; a new one, with nothing in it, when there is none. */
-static p4_muon_group *group_of(p4_optim *o, int64_t rows, int64_t cols)
+/* --- items ------------------------------------------------------------------------------------- */
+
+/* The group of this shape; NULL: there is none. */
+static p4_muon_group *find_group(const p4_optim *o, int64_t rows, int64_t cols)
 {
     for (int64_t g = 0; g < o->groups_count; g++) {
         if (o->groups[g].rows == rows && o->groups[g].cols == cols) {
             return &o->groups[g];
         }
     }
-    p4_muon_group *group = &o->groups[o->groups_count++];
-    *group = (p4_muon_group){.rows = rows, .cols = cols};
-    return group;
+    return NULL;
 }
 
-/* Counts what is held by shape, so that a step is few calls. */
-static void group_items(p4_optim *o)
+static p4_rc count_matrix(p4_optim *o, int64_t rows, int64_t cols)
 {
+    p4_muon_group *group = find_group(o, rows, cols);
+    if (group == NULL) {
+        p4_muon_group *more = p4_resize(o->groups, (size_t)o->groups_count + 1, sizeof *more);
+        if (more == NULL) {
+            return P4_E_SYSTEM;
+        }
+        o->groups = more;
+        group = &more[o->groups_count++];
+        *group = (p4_muon_group){.rows = rows, .cols = cols};
+    }
+    group->count++;
+    o->muon_items_count++;
+    return P4_OK;
+}
+
+/* Counts what is held by shape, so that a step is few calls. Muon takes the matrices of a tensor one by one:
+ * Newton-Schulz of their union would mix them. */
+static p4_rc count_items(p4_optim *o)
+{
+    p4_rc rc = P4_OK;
     int64_t first = 0, rows;
     for (int64_t i = 0; i < o->model->params_count; i++) {
         if (o->at[i] >= 0 && !uses_muon(o, i)) {
@@ -137,32 +161,26 @@ static void group_items(p4_optim *o)
         }
         bool muon = o->at[i] >= 0 && uses_muon(o, i);
         for (int64_t m = 0; muon && (rows = p4_model_matrix_rows(o->model, i, m)) > 0; m++) {
-            group_of(o, rows, o->model->params[i].cols)->count++;
-            o->muon_items_count++;
+            TRY(count_matrix(o, rows, o->model->params[i].cols));
         }
     }
     for (int64_t g = 0; g < o->groups_count; g++) {
         o->groups[g].first = first;
         first += o->groups[g].count;
     }
-}
-
-/* Muon takes the matrices of a tensor one by one: Newton-Schulz of their union would mix them. */
-static int64_t count_matrices(const p4_model *model)
-{
-    int64_t count = 0;
-    for (int64_t i = 0; i < model->params_count; i++) {
-        for (int64_t m = 0; p4_model_matrix_rows(model, i, m) > 0; m++) {
-            count++;
-        }
-    }
-    return count;
+done:
+    return rc;
 }
 
 /* Where every item lies, when the arrays do. */
-static void fill_items(p4_optim *o)
+static p4_rc list_items(p4_optim *o)
 {
     int64_t adamw = 0, rows;
+    o->muon_items = p4_alloc((size_t)o->muon_items_count, sizeof *o->muon_items);
+    o->adamw_items = p4_alloc((size_t)o->adamw_items_count, sizeof *o->adamw_items);
+    if (o->muon_items == NULL || o->adamw_items == NULL) {
+        return P4_E_SYSTEM;
+    }
     for (int64_t g = 0; g < o->groups_count; g++) {
         o->groups[g].count = 0;
     }
@@ -180,7 +198,7 @@ static void fill_items(p4_optim *o)
         }
         bool muon = at >= 0 && uses_muon(o, i);
         for (int64_t m = 0; muon && (rows = p4_model_matrix_rows(o->model, i, m)) > 0; m++) {
-            p4_muon_group *group = group_of(o, rows, p->cols);
+            p4_muon_group *group = find_group(o, rows, p->cols);
             o->muon_items[group->first + group->count++] =
                 (p4_muon_item){.w = o->master + at,
                                .buf = state_at(o, o->m, at),
@@ -189,6 +207,7 @@ static void fill_items(p4_optim *o)
             at += rows * p->cols;
         }
     }
+    return P4_OK;
 }
 
 static int64_t largest_work(const p4_optim *o)
@@ -229,17 +248,9 @@ p4_rc p4_optim_lay_out(p4_optim *o, const p4_ops *ops, p4_device *device, const 
     o->v_at = p4_alloc((size_t)model->params_count, sizeof *o->v_at);
     o->scale_at = p4_alloc((size_t)model->params_count, sizeof *o->scale_at);
     o->index = p4_alloc((size_t)model->params_count, sizeof *o->index);
-    const size_t matrices = (size_t)count_matrices(model);
-    o->groups = p4_alloc(matrices, sizeof *o->groups);
-    o->muon_items = p4_alloc(matrices, sizeof *o->muon_items);
-    o->adamw_items = p4_alloc((size_t)model->params_count, sizeof *o->adamw_items);
-    if (o->at == NULL || o->v_at == NULL || o->scale_at == NULL || o->index == NULL || o->groups == NULL ||
-        o->muon_items == NULL || o->adamw_items == NULL) {
-        rc = P4_E_SYSTEM;
-        goto done;
-    }
+    TRY(o->at != NULL && o->v_at != NULL && o->scale_at != NULL && o->index != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(place(o, held, sharded));
-    group_items(o);
+    TRY(count_items(o));
     p4_arena count = {0};
     lay_out(o, &count);
     o->memory_bytes = count.used_bytes;
@@ -268,7 +279,7 @@ p4_rc p4_optim_open(p4_optim *o, const p4_ops *ops, p4_device *device, const p4_
     TRY(ops->alloc(device, &o->memory, o->memory_bytes));
     p4_arena arena = {.base = o->memory, .capacity_bytes = o->memory_bytes};
     lay_out(o, &arena);
-    fill_items(o);
+    TRY(list_items(o));
     ops->zero(device, o->memory, o->memory_bytes);
     TRY(ops->sync(device));
 done:

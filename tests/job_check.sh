@@ -213,3 +213,9 @@ grep -qE 'memory: the run will need|the memory that 1 rank will need' log || fai
 grep -qE 'disk: outputs 14[0-9]|outputs take 14[0-9]' log || fail 'no word of 147 GiB of outputs'
 awk -v used="$used" 'BEGIN {split(used, t, " "); exit !(t[1] + t[2] < 2)}' || fail "the check of a 70B directory took $used s of processor time"
 echo "70B directory checked with $used s of processor time"
+# Speeds are not measured with what no machine has memory for: the plan is asked before anything is taken.
+status=0
+"$PHASE4_MPI" --measure-rates rates.json cfg.json model_path=huge enable_fine_tuning=true micro_batch_size=65536 \
+    global_batch_tokens=$((65536 * 4096)) calibration_sequence_length=4096 >log 2>&1 || status=$?
+{ [ $status = 2 ] && grep -q 'the memory that 1 rank will need, .*; the run fits with\|no key makes it fit' log && [ ! -e rates.json ]; } ||
+    fail "--measure-rates of what does not fit: status $status"

@@ -35,7 +35,11 @@ run sharded4 4 distill_teacher=sharded micro_batch_size=1
 run all2 2 distill_teacher=cached distill_top_k=1024
 run cut1 1 distill_teacher=cached distill_top_k=16
 run cut3 3 distill_teacher=cached distill_top_k=16 zero_stage=1
-run longer 2 fine_tune_max_steps=12
+run blocks1 1 distill_blocks=2 distill_teacher=resident
+run blocks2 2 distill_blocks=2 distill_teacher=sharded zero_stage=1 recompute=light
+run blocks3 3 distill_blocks=2 distill_teacher=auto zero_stage=0 recompute=blocks
+run blocks4 4 distill_blocks=2 distill_teacher=sharded micro_batch_size=1
+run longer 2 fine_tune_max_steps=12 distill_blocks=2
 run plain 1 distill=0 distill_temperature=2
 run vain 1 enable_fine_tuning=false distill_top_k=16
 for ranks in 1 2 3 4; do
@@ -56,9 +60,10 @@ figure() { # figure NAME STEP KEY: of metrics.jsonl
 }
 same() { # same RUN_A RUN_B
     local key a b
-    for key in loss kl grad_norm; do
+    for key in loss kl block_distance grad_norm; do
         a=$(figure "$1" 1 $key)
         b=$(figure "$2" 1 $key)
+        [ "$key$a$b" != block_distance ] || continue # of neither
         awk -v a="$a" -v b="$b" 'BEGIN {exit !(a > 0 && (a - b) ^ 2 <= (1e-6 * a) ^ 2)}' ||
             fail "$1 and $2: $key of the first step: $a and $b" "$2"
     done
@@ -76,6 +81,19 @@ for name in resident2 resident3 sharded2 sharded4; do
     said "the original is ${name%[0-9]}" $name
 done
 said 'the original is resident' one
+
+# So are the outputs of blocks, which change what is learned; a result says how far apart they ended.
+for name in blocks2 blocks3 blocks4; do
+    same blocks1 $name
+done
+said 'the loss gains 2 times the mean cosine distance of the 6 blocks' blocks2
+if "$TOOL_COMPARE" one blocks1 losses 1e-3 2>/dev/null; then fail 'the outputs of blocks changed nothing' blocks1; fi
+less "$(figure longer 12 block_distance)" "$(awk "BEGIN {print 0.9 * $(figure longer 1 block_distance)}")" longer
+python3 - "$(figure longer 12 block_distance)" <<'END' || fail 'results.json has another distance' longer
+import json, sys
+tuning = [json.load(open(name + "/results.json"))["fine_tuning"] for name in ("longer", "one")]
+sys.exit(not (abs(tuning[0]["block_distance"] - float(sys.argv[1])) < 1e-6 and tuning[1]["block_distance"] is None))
+END
 
 # A cached teacher that keeps everything is the same one. One that is cut says what it loses, and is the same on any number of ranks.
 same one all2
@@ -95,8 +113,17 @@ if "$TOOL_COMPARE" one plain losses 1e-3 2>/dev/null; then fail 'distillation ch
 said 'key "distill_temperature" has no effect while distill is 0' plain
 said 'key "distill": 0.9 has no effect: enable_fine_tuning is false' vain
 said 'key "distill_top_k" has no effect unless distill_teacher is "cached"' vain
-status=0
-"$PHASE4_MPI" --quiet cfg.json output_path=wide distill_teacher=cached distill_top_k=1025 >log 2>&1 || status=$?
-if [ $status != 2 ] || ! grep -qF 'key "distill_top_k": found 1025, expected at most the 1024 tokens' log; then
-    complain "status $status, expected 2"
-fi
+refused() { # refused WORDS KEY=VALUE...
+    local words=$1 status=0
+    "$PHASE4_MPI" --quiet cfg.json output_path=refused "${@:2}" >log 2>&1 || status=$?
+    if [ $status != 2 ] || ! grep -qF -- "$words" log; then
+        complain "${*:2}: status $status, expected 2 and \"$words\""
+    fi
+}
+refused 'key "distill_top_k": found 1025, expected at most the 1024 tokens' distill_teacher=cached distill_top_k=1025
+refused 'key "distill_teacher": found "cached", expected "auto", "resident" or "sharded" with distill_blocks' distill_teacher=cached distill_blocks=1
+refused 'key "distill_blocks": found 1, expected 0 while distill is 0: there is no teacher' distill=0 distill_blocks=1
+sed 's/, "distill": 0.9//' cfg.json >open.json
+mv open.json cfg.json
+refused 'key "distill_blocks": found 1, expected 0 without distillation, which init "random" turns off unless "distill" is given' init=random distill_blocks=1
+refused 'key "distill_blocks": found 1, expected 0 without distillation, which quantizer "none" turns off' quantizer=none distill_blocks=1

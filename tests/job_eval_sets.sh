@@ -110,6 +110,8 @@ END
 
 # The text with the smallest rise passes; with the one with the largest rise as a set beside it the verdict fails.
 run enable_fine_tuning=false output_path=v 'eval_sets={"x": "ids3.bin", "y": "ids4.bin"}'
+few=$(grep -c 'key "eval_samples": asked for 40 windows of 12 tokens, but set "y" has only 30$' log)
+{ [ "$few" = 1 ] && ! grep -q 'set "x" has only' log; } || complain 'no warning of the set with few windows'
 python3 - >chosen <<'END'
 import json
 v = json.load(open("v/results.json"))
@@ -159,6 +161,14 @@ for line in open(sys.argv[1]):
     print({key: value for key, value in json.loads(line).items() if key not in ('tokens_per_s', 'elapsed_s')})" "$1"
 }
 figures a/metrics.jsonl >wanted
+continued() { # continued WORDS key=value...: refuses to go on, and leaves the run as it was
+    local words=$1 status=0
+    shift
+    "$PHASE4_MPI" -q cfg.json output_path=s "$@" >refusal 2>&1 || status=$?
+    { [ $status = 2 ] && grep -qF -- "$words" refusal; } || { cat refusal; complain "$*: status $status, expected 2 and \"$words\""; }
+}
+mkdir moved
+cp ids3.bin moved/ids.bin
 for at in 3 "$(wc -l <wanted)"; do
     rm -rf s
     status=0
@@ -166,7 +176,11 @@ for at in 3 "$(wc -l <wanted)"; do
         status=$?
     [ $status = 75 ] || complain "stopped at call $at: status $status, expected 75"
     grep -q 'set "one": loss' log || complain "stopped at call $at: set \"one\" is not measured"
-    run "$sets" output_path=s
+    # Sets go on under their names, with the same text wherever it lies.
+    continued 'key "eval_sets": found "two" as set 2, the checkpoint has "two-b" as set 2' 'eval_sets={"one": "ids3.bin", "two": "ids4.bin"}'
+    continued 'key "eval_sets": found 1 set, the checkpoint has "two-b" as set 2' eval_sets=one=ids3.bin
+    continued 'the text of set "one"' 'eval_sets={"one": "ids2.bin", "two-b": ["ids4.bin", "ids1.bin"]}'
+    run 'eval_sets={"one": "moved/ids.bin", "two-b": ["ids4.bin", "ids1.bin"]}' output_path=s
     ones=$(grep -c 'set "one": loss' log) twos=$(grep -c 'set "two-b": loss' log)
     [ "$twos" = $((ones + 1)) ] || complain "stopped at call $at: measured then: \"one\" $ones times, \"two-b\" $twos times"
     same 0 a/results.json $all s/results.json
@@ -190,6 +204,9 @@ refused 'key "eval_sets": found 1 set, expected none with eval_samples 0' eval_s
 refused 'found the name "a b"' 'eval_sets={"a b": "ids3.bin"}'
 "$PHASE4_MPI" --check cfg.json output_path=checked train_files=ids3.bin eval_sets=leak=ids3.bin >log 2>&1 || complain '--check'
 grep -q 'ids3.bin is among the files to evaluate on and to train on' log || complain 'no warning of a set that is trained on'
+"$PHASE4_MPI" --check cfg.json output_path=checked 'eval_sets={"x": "ids3.bin", "y": "ids4.bin"}' >log 2>&1 || complain '--check'
+grep -q 'key "eval_samples": asks for 40 windows of 12 tokens, and the files of set "y" hold at most 30, judging' log ||
+    complain 'no warning of the set with few windows'
 planned() { # planned key=value...: operations of the evaluation of the original
     "$PHASE4_MPI" --plan --json cfg.json "$@" >plan.json 2>log || complain '--plan'
     python3 -c 'import json; print(json.load(open("plan.json"))["stages"]["evaluate_pre"]["operations"])'

@@ -20,7 +20,7 @@ cat >cfg.json <<JSON
 JSON
 on=([1]='zero_stage=2' [2]='zero_stage=0 threads_per_rank=2 recompute=light' [3]='zero_stage=1 recompute=blocks' [4]='zero_stage=2')
 cases=( # name, steps, keys; without an evaluation fine-tuning always runs
-    'distill 200 quantizer=gptq optimizer=adamw eval_samples=0 learn_scales=true'
+    'distill 200 quantizer=gptq optimizer=adamw eval_samples=0 learn_scales=true distill_blocks=1'
     'plain 200 quantizer=absmean sparsity_threshold=1.6 distill=0 optimizer=mugrokfast enable_grokfast=true reconstruct=false'
     'eight 50 eval_samples=0 quantizer=exact-diagonal optimizer=mugrokfast activation_bits=8 distill_teacher=cached distill_top_k=8 optimizer_state=bf16 micro_batch_size=5'
     'eight_plain 50 eval_samples=0 quantizer=absmean distill=0 optimizer=adamw activation_bits=8 reconstruct_window=1 gradient_clip=0.1'
@@ -71,7 +71,7 @@ done
 [ -n "$(differ loose1 loose3)" ] || bad 'without exact_sums nothing differs: these comparisons prove nothing'
 
 # Stopped on 2 ranks, continued on 3.
-keys=(cfg.json output_path=moved quantizer=gptq optimizer=adamw eval_samples=0 learn_scales=true)
+keys=(cfg.json output_path=moved quantizer=gptq optimizer=adamw eval_samples=0 learn_scales=true distill_blocks=1)
 mkdir -p moved
 hold_at 60 '"kind":"train"' /metrics.jsonl
 "$MPIRUN" -n 2 "${hold[@]}" "$PHASE4_MPI" "${keys[@]}" >log 2>&1 &

@@ -69,7 +69,7 @@ cp model/tokenizer* mixed
 sed 's/"num_hidden_layers": 2/"num_hidden_layers": 4, "mlp_only_layers": [0], "decoder_sparse_step": 2/' model/config.json >mixed/config.json
 run mixed0 1 model_path=mixed init=random quantizer=none fine_tune_max_steps=40 calibration_samples=0 save_quantized=false
 compress_mixed() { # compress_mixed RANKS
-    run "mixed$1" "$1" model_path="$TMP/mixed0/dequantized_fp16" quantizer=gptq-cd distill=0.9 fine_tune_lr=1e-3 fine_tune_max_steps=6 \
+    run "mixed$1" "$1" model_path="$TMP/mixed0/dequantized_fp16" quantizer=gptq-cd distill=0.9 distill_blocks=1 fine_tune_lr=1e-3 fine_tune_max_steps=6 \
         reconstruct=true reconstruct_window=3 reconstruct_steps=12 reconstruct_lr=2e-4 zero_stage=2
     within "$(number "mixed$1" reconstruction loss_after)" "$(number "mixed$1" reconstruction loss_before)" 0 0.99 \
         "$1 ranks: error of the first blocks after reconstruction, and before"

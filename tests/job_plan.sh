@@ -22,17 +22,38 @@ for l in range(L):
     shapes |= {p + "self_attn.q_proj.weight": [C, C], p + "self_attn.k_proj.weight": [kv * D, C], p + "self_attn.v_proj.weight": [kv * D, C],
                p + "self_attn.o_proj.weight": [C, C], p + "mlp.gate_proj.weight": [F, C], p + "mlp.up_proj.weight": [F, C],
                p + "mlp.down_proj.weight": [C, F], p + "input_layernorm.weight": [C], p + "post_attention_layernorm.weight": [C]}
-header, at, data = {}, 0, bytearray()
 signs = bytes(0x3c | b & 0x80 for b in range(256)) # bf16 from 0.0078 to 0.031, of either sign
-for name, shape in shapes.items():
-    n = shape[0] * (shape[1] if len(shape) > 1 else 1)
-    values = bytearray(2 * n)
-    values[0::2], values[1::2] = os.urandom(n), os.urandom(n).translate(signs)
-    header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 2 * n]}
-    at += 2 * n
-    data += values
-text = json.dumps(header).encode()
-open("model/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+def write(directory, shapes):
+    header, at, data = {}, 0, bytearray()
+    for name, shape in shapes.items():
+        n = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        values = bytearray(2 * n)
+        values[0::2], values[1::2] = os.urandom(n), os.urandom(n).translate(signs)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 2 * n]}
+        at += 2 * n
+        data += values
+    text = json.dumps(header).encode()
+    open(directory + "/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+write("model", shapes)
+
+# One whose files hold matrices as [in, out], and with a tokenizer, so that it continues texts: a token for each byte.
+C = 256
+os.mkdir("conv")
+json.dump({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": C, "n_layer": L, "n_head": 8, "n_positions": 512,
+           "vocab_size": V, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new", "bos_token_id": 1, "eos_token_id": 2},
+          open("conv/config.json", "w"))
+shapes = {"wte.weight": [V, C], "wpe.weight": [512, C], "ln_f.weight": [C], "ln_f.bias": [C]}
+for l in range(L):
+    for name, shape in (("attn.c_attn", [C, 3 * C]), ("attn.c_proj", [C, C]), ("mlp.c_fc", [C, 4 * C]), ("mlp.c_proj", [4 * C, C]),
+                        ("ln_1", [C]), ("ln_2", [C])):
+        shapes[f"h.{l}.{name}.weight"], shapes[f"h.{l}.{name}.bias"] = shape, shape[-1:]
+write("conv", shapes)
+printed = [*range(33, 127), *range(161, 173), *range(174, 256)] # the bytes that stand for themselves in byte-level tokenizers
+letters = [chr(byte) if byte in printed else chr(256 + sum(b not in printed for b in range(byte))) for byte in range(256)]
+level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": level, "post_processor": None, "decoder": level,
+           "model": {"type": "BPE", "vocab": {letter: byte for byte, letter in enumerate(letters)}, "merges": []}},
+          open("conv/tokenizer.json", "w"))
 open("tokens.bin", "wb").write(bytes(b for _ in range(128 * 80) for b in (os.urandom(1)[0], 0)))
 END
 cat >cfg.json <<JSON
@@ -82,11 +103,14 @@ measure process $base calibration_samples=0
     spawn measure light $tune recompute=light micro_batch_size=4
     spawn measure recompute $tune recompute=blocks
     spawn measure resident reconstruct=false
+    spawn measure outputs reconstruct=false distill_blocks=1
     spawn measure cached reconstruct=false distill_teacher=cached
     spawn measure all reconstruct_window=2
     spawn measure masters $tune quantizer=gptq
     spawn measure epochs $tune quantizer=none eval_samples=32
     spawn measure random init=random quantizer=none
+    spawn measure samples $base calibration_samples=0 eval_samples=4 calibration_batch_size=1 model_path="$TMP/conv"
+    spawn measure no_samples $base calibration_samples=0 eval_samples=4 calibration_batch_size=1 sample_texts=0 model_path="$TMP/conv"
     spawn measure experts $base init=random quantizer=gptq model_path="$TMP/mixture"
 }
 join
@@ -170,9 +194,13 @@ for described in '--host-memory 64G' '--device-memory 64G'; do
     "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
 done
 
-# Rates that are measured with a model, on several ranks with their links, are those of a plan.
-"$MPIRUN" -n 2 "$PHASE4_MPI" --measure-rates rates.json cfg.json calibration_batch_size=1 >log 2>&1 && grep -q '^rates.json: written$' log ||
-    { cat log; exit 1; }
+# Rates that are measured with a model, on several ranks with their links, are those of a plan. One rank reads cfg.json; keys that are
+# left open have the values of a run.
+mkdir elsewhere
+export rates="$TMP/rates.json"
+"$MPIRUN" -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || cd elsewhere; exec "$PHASE4_MPI" --measure-rates "$rates" cfg.json calibration_batch_size=1' \
+    >log 2>&1 && grep -q "^$rates: written\$" log || { cat log; exit 1; }
+grep -q 'training steps with recompute "none", micro_batch_size "auto"$' log || { cat log; exit 1; }
 "$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
 status=0
 "$PHASE4_MPI" --measure-rates no/where/rates.json cfg.json >log 2>&1 || status=$?

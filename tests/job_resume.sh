@@ -93,6 +93,7 @@ same() {
 }
 
 run 1 whole1
+! grep -q 'time left from ' log || fail 'a run that continues nothing speaks of what is left'
 run 2 whole2
 [ "$(provenance whole2 '["continued"]')" = None ] || fail 'an undisturbed run speaks of a continued one'
 [ "$(provenance whole2 '["hosts"][0]["ranks"]')" = 2 ] || fail 'a run of two ranks speaks of another number'
@@ -116,6 +117,8 @@ for signal in TERM USR1 INT; do
     stopped one "by SIG$signal"
     run 1 one
     said 'continues after step'
+    grep -qE '^ +time left from one/checkpoints/step-[0-9]+: (about .*|less than a second), with [0-9]+ of 200 training steps done$' log ||
+        fail "$signal: the log does not say how long what is left takes"
     [ "$(provenance one '["continued"]["times"]')" = 1 ] || fail "$signal: results.json does not say that the run was continued"
     ! grep -qE '^\[.*\] (Evaluate the|Calibrate|Quantize|Reconstruct)' log || fail "$signal: a stage that was finished ran again"
     same one whole1

@@ -205,6 +205,7 @@ static void reference_add(const reference *r, double *x, double *out, p4_role po
 static void reference_pre_norm(const reference *r, double *y, const double *x, p4_role gain, int64_t layer)
 {
     const p4_arch *a = &r->model->arch;
+    gain = a->shared_norm ? P4_ROLE_NORM1_GAIN : gain;
     if (a->no_pre_norm) {
         memcpy(y, x, (size_t)a->C * sizeof *y);
     } else {
@@ -263,7 +264,7 @@ static double reference_loss(reference *r)
             }
             reference_norm(a, n, x[t], reference_param(r, P4_ROLE_FINAL_GAIN, -1),
                            reference_param(r, P4_ROLE_FINAL_BIAS, -1), a->C, a->layer_norm);
-            reference_linear(logits, n, head, NULL, a->C, a->V);
+            reference_linear(logits, n, head, reference_param(r, P4_ROLE_HEAD_BIAS, -1), a->C, a->V);
             for (int64_t v = 0; v < a->V; v++) {
                 double z = logits[v] * (a->logit_scale != 0 ? (double)a->logit_scale : 1.0),
                        cap = (double)a->logit_cap;

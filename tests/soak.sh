@@ -38,10 +38,10 @@ export ASAN_OPTIONS=verify_asan_link_order=0
 runs=(
     'resident 1 quantizer=gptq-cd reconstruct=true distill=0.9 distill_teacher=resident checkpoint_every=5'
     'cached 2 quantizer=exact reconstruct=false distill=0.9 distill_teacher=cached optimizer=adamw optimizer_state=bf16 checkpoint_every=7 checkpoint_minutes=1e-3'
-    'sharded 3 quantizer=gptq-cd reconstruct=true distill=0.5 distill_teacher=sharded zero_stage=1 checkpoint_every=5'
+    'sharded 3 quantizer=gptq-cd reconstruct=true distill=0.5 distill_teacher=sharded distill_blocks=1 zero_stage=1 checkpoint_every=5'
     'replicated 2 quantizer=absmean reconstruct=false distill=0 zero_stage=0 checkpoint_minutes=2e-3'
     'diagonal 1 quantizer=exact-diagonal reconstruct=true reconstruct_window=1 distill=0.9 distill_teacher=cached checkpoint_every=6'
-    'gptq 3 quantizer=gptq reconstruct=true reconstruct_window=1 distill=0.9 distill_teacher=resident optimizer=adamw checkpoint_minutes=1e-3'
+    'gptq 3 quantizer=gptq reconstruct=true reconstruct_window=1 distill=0.9 distill_teacher=resident distill_blocks=2 optimizer=adamw checkpoint_minutes=1e-3'
     'blocks 2 quantizer=absmean reconstruct=true reconstruct_window=1 reconstruct_steps=64 distill=0 exact_sums=true checkpoint_minutes=1e-3'
 )
 if [ -n "${SOAK_RANKS:-}" ]; then # only the runs on so many ranks

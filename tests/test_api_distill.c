@@ -1,5 +1,5 @@
 /* Distillation through phase4.h: p4_fine_tune with each kind of teacher brings the model closer to the
- * original. */
+ * original, and so do its blocks where they are compared. */
 #include <unistd.h>
 
 #include "api_world.h"
@@ -14,7 +14,7 @@ static p4_config config;
 
 typedef struct seen {
     int64_t count;
-    double first_kl, last_kl;
+    double first_kl, last_kl, first_distance, last_distance;
 } seen;
 
 static void see(const p4_training_point *point, void *user)
@@ -22,6 +22,8 @@ static void see(const p4_training_point *point, void *user)
     seen *s = user;
     s->first_kl = s->count == 0 ? point->kl : s->first_kl;
     s->last_kl = point->kl;
+    s->first_distance = s->count == 0 ? point->block_distance : s->first_distance;
+    s->last_distance = point->block_distance;
     s->count++;
 }
 
@@ -39,6 +41,8 @@ static seen train(const p4_config *own, p4_evaluation *before, p4_evaluation *af
     EXPECT_OK(p4_compressed_evaluate(c, loader, before));
     EXPECT_OK(p4_fine_tune(c, loader, NULL, own, see, &s, &result));
     EXPECT_OK(p4_compressed_evaluate(c, loader, after));
+    EXPECT(isnan(s.last_distance) ? isnan(result.block_distance) : result.block_distance == s.last_distance,
+           "the last step's distance is %g, the result's %g", s.last_distance, result.block_distance);
     p4_fine_tuning_free(&result);
     p4_compressed_close(c);
     p4_loader_free(loader);
@@ -67,6 +71,27 @@ static void teachers_agree(void)
         EXPECT_NEAR(after.kl, kl, 1e-2 * kl);
     }
     EXPECT(!p4_file_exists(at("out/" P4_TEACHER_CACHE_FILE)), "the cache is left behind");
+}
+
+/* With the same steps, blocks that are compared end closer to the original's than they begin. */
+static void blocks_come_closer(void)
+{
+    static const p4_teacher_kind kinds[] = {P4_TEACHER_RESIDENT, P4_TEACHER_SHARDED};
+    seen one[2];
+    for (int i = 0; i < 2; i++) {
+        p4_evaluation before, after;
+        p4_config own = config;
+        own.distill = 0.9;
+        own.distill_blocks = 10;
+        own.distill_teacher = kinds[i];
+        own.fine_tune_epochs = 4;
+        one[i] = train(&own, &before, &after);
+        EXPECT(one[i].last_distance < one[i].first_distance && after.kl < before.kl,
+               "distance %g to %g, KL %g to %g", one[i].first_distance, one[i].last_distance, before.kl,
+               after.kl);
+    }
+    EXPECT_NEAR(one[1].first_distance, one[0].first_distance, 1e-5 * one[0].first_distance);
+    EXPECT_NEAR(one[1].last_distance, one[0].last_distance, 1e-2 * one[0].last_distance);
 }
 
 /* The file of a cached teacher lies in output_path, which a run may be using. */
@@ -106,8 +131,8 @@ static void nothing_is_distilled_by_default(void)
 {
     p4_evaluation before, after;
     seen s = train(NULL, &before, &after);
-    EXPECT(s.count == 10 && isnan(s.first_kl) && isnan(s.last_kl), "%lld points, KL %g", (long long)s.count,
-           s.first_kl);
+    EXPECT(s.count == 10 && isnan(s.first_kl) && isnan(s.last_kl) && isnan(s.first_distance),
+           "%lld points, KL %g", (long long)s.count, s.first_kl);
 }
 
 static void more_classes_than_tokens_are_refused(void)
@@ -131,6 +156,19 @@ static void more_classes_than_tokens_are_refused(void)
     p4_calib_free(calib);
 }
 
+/* A file of probabilities has no outputs of blocks, and without distillation there is no teacher. */
+static void blocks_need_a_teacher(void)
+{
+    p4_compressed *c;
+    p4_config own = config;
+    own.distill_blocks = 1.0;
+    EXPECT_CODE(p4_compressed_create(&c, session, llama, &own), P4_E_INPUT, "there is no teacher");
+    own.distill = 0.5;
+    own.distill_teacher = P4_TEACHER_CACHED;
+    EXPECT_CODE(p4_compressed_create(&c, session, llama, &own), P4_E_INPUT,
+                "expected \"auto\", \"resident\" or \"sharded\" with distill_blocks");
+}
+
 int main(void)
 {
     if (!device_is_here()) {
@@ -142,9 +180,11 @@ int main(void)
     snprintf(config.output_path, sizeof config.output_path, "%s", at("out"));
     EXPECT_OK(p4_checkpoint_open(&llama, fixture("llama-gqa")));
     teachers_agree();
+    blocks_come_closer();
     a_cache_needs_the_directory();
     nothing_is_distilled_by_default();
     more_classes_than_tokens_are_refused();
+    blocks_need_a_teacher();
     p4_checkpoint_close(llama);
     p4_session_close(session);
     world_end();

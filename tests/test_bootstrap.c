@@ -215,7 +215,7 @@ static void intervals_have_their_width(void)
         mean += nll[i] / (DOCUMENTS * TOKENS);
     }
     p4_interval perplexity, rise, again, again_rise;
-    EXPECT_OK(p4_bootstrap(&perplexity, &rise, &windows, nll, original, 42));
+    EXPECT_OK(p4_bootstrap(&perplexity, &rise, &windows, nll, original, 42, NULL));
     double expected = half_width(nll, DOCUMENTS) / TOKENS;
     EXPECT_NEAR(log(perplexity.low), mean - expected, 0.15 * expected);
     EXPECT_NEAR(log(perplexity.high), mean + expected, 0.15 * expected);
@@ -228,9 +228,9 @@ static void intervals_have_their_width(void)
     EXPECT_NEAR(log(1 + rise.low), difference_mean - expected, 0.15 * expected);
     EXPECT_NEAR(log(1 + rise.high), difference_mean + expected, 0.15 * expected);
     /* The same seed, the same numbers; another one, others. */
-    EXPECT_OK(p4_bootstrap(&again, &again_rise, &windows, nll, original, 42));
+    EXPECT_OK(p4_bootstrap(&again, &again_rise, &windows, nll, original, 42, NULL));
     EXPECT(again.low == perplexity.low && again_rise.high == rise.high, "%g", again.low - perplexity.low);
-    EXPECT_OK(p4_bootstrap(&again, NULL, &windows, nll, NULL, 43));
+    EXPECT_OK(p4_bootstrap(&again, NULL, &windows, nll, NULL, 43, NULL));
     EXPECT(again.low != perplexity.low, "%g", again.low);
     free(windows.parts);
 }
@@ -247,7 +247,7 @@ static void the_unit_is_the_document(void)
         for (int i = 0; i < DOCUMENTS; i++) {
             nll[i] = TOKENS * (3.0 + 0.05 * (double)(i / (DOCUMENTS / 20)));
         }
-        EXPECT_OK(p4_bootstrap(&perplexity, NULL, &windows, nll, NULL, 42));
+        EXPECT_OK(p4_bootstrap(&perplexity, NULL, &windows, nll, NULL, 42, NULL));
         width[k] = log(perplexity.high / perplexity.low);
         free(windows.parts);
     }
@@ -262,8 +262,27 @@ static void one_window_says_nothing(void)
     p4_windows windows = {.count = 1, .T = 5, .parts = &part, .part_count = 1, .part_documents = 1};
     double nll = 12;
     p4_interval perplexity, rise;
-    EXPECT_OK(p4_bootstrap(&perplexity, &rise, &windows, &nll, &nll, 42));
+    EXPECT_OK(p4_bootstrap(&perplexity, &rise, &windows, &nll, &nll, 42, NULL));
     EXPECT(isnan(perplexity.low) && isnan(perplexity.high) && isnan(rise.low), "%g", perplexity.low);
+}
+
+/* All ranks resample the same, and each may be the one that is asked to stop. */
+static void resampling_can_be_stopped(void)
+{
+    p4_windows windows = made_windows(DOCUMENTS);
+    double nll[DOCUMENTS];
+    p4_stop stop = {.deadline_s = 1e-9}; /* has passed */
+    p4_interval perplexity = {.low = 7, .high = 8};
+    for (int i = 0; i < DOCUMENTS; i++) {
+        nll[i] = 1;
+    }
+    p4_error_clear();
+    p4_rc rc = p4_bootstrap(&perplexity, NULL, &windows, nll, NULL, 42, &stop);
+    EXPECT(rc == P4_STOPPED && strstr(p4_last_error(), "max_minutes") != NULL, "%d: %s", (int)rc,
+           p4_last_error());
+    EXPECT(isnan(perplexity.low) && isnan(perplexity.high), "%g to %g", perplexity.low, perplexity.high);
+    p4_error_clear();
+    free(windows.parts);
 }
 
 int main(void)
@@ -279,6 +298,7 @@ int main(void)
     intervals_have_their_width();
     the_unit_is_the_document();
     one_window_says_nothing();
+    resampling_can_be_stopped();
     p4_tokenizer_close(tokenizer);
     world_end();
     return TEST_END();

@@ -149,6 +149,7 @@ static void fill_manifest(p4_manifest *m)
 {
     *m = (p4_manifest){.ranks = 2,
                        .lr = 0.1 / 3,
+                       .distill = 0.7 / 3,
                        .text_windows = 77,
                        .step = 12,
                        .updates = 11,
@@ -181,8 +182,8 @@ static void test_manifest(void)
            (long long)read.step);
     EXPECT(strcmp(read.started, m.started) == 0 && read.continued == 3, "%s, %lld", read.started,
            (long long)read.continued);
-    EXPECT(read.lr == 0.1 / 3 && read.text_windows == 77, "rate %.17g, text %lld", read.lr,
-           (long long)read.text_windows);
+    EXPECT(read.lr == 0.1 / 3 && read.distill == 0.7 / 3 && read.text_windows == 77, "rate %.17g, text %lld",
+           read.lr, (long long)read.text_windows);
     EXPECT(read.stage_count == 2 && p4_manifest_has_stage(&read, "calibrate") &&
                !p4_manifest_has_stage(&read, "export"),
            "stages");

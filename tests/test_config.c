@@ -74,6 +74,9 @@ static const struct {
      "key \"fine_tune_lr\": found \"fast\", expected \"auto\" or a number in (0, 10]"},
     {"fine_tune_lr", "0", REFUSED, "found 0, expected \"auto\" or a number in (0, 10]"},
     {"fine_tune_lr", "\"auto\"", ACCEPTED, "\"auto\""},
+    {"distill", "\"auto\"", ACCEPTED, "\"auto\""},
+    {"distill", "-1", REFUSED, "found -1, expected \"auto\" or a number in [0, 1]"},
+    {"distill", "0", ACCEPTED, "0"},
     {"fine_tune_lr", "\"Auto\"", REFUSED, "found \"Auto\", expected \"auto\" or a number in (0, 10]"},
     {"weight_decay", "\"auto\"", REFUSED, "found \"auto\", expected a number in [0, 10]"},
     {"fine_tune_lr", "1e-320", ACCEPTED, "1e-320"},
@@ -348,7 +351,7 @@ static void test_recipes(void)
     p4_config_default(&other);
     EXPECT(memcmp(&config, &other, sizeof config) == 0, "{} is the recipe that was asked for");
     EXPECT_OK(p4_config_from_json(&config, "{\"recipe\": \"quality\"}", 21, SOURCE, P4_RECIPE_SEED));
-    EXPECT(config.optimizer == P4_OPTIMIZER_ADAMW && !config.enable_grokfast, "the file's recipe wins");
+    EXPECT(config.reconstruct && !config.enable_grokfast, "the file's recipe wins");
     EXPECT_OK(p4_config_set(&config, "recompute", "true"));
     EXPECT(config.recompute == P4_RECOMPUTE_BLOCKS, "true is %d", (int)config.recompute);
     EXPECT_OK(p4_config_set(&config, "recompute", "light"));
@@ -450,6 +453,7 @@ static void test_round_trip(void)
             config.global_batch_tokens > 0 ? 512 : config.calibration_sequence_length;
         config.global_batch_tokens -= config.global_batch_tokens % 512;
         config.eval_stride = config.eval_stride > 0 ? 511 : 0;
+        config.distill = config.distill_blocks > 0 ? 0.5 : config.distill; /* which it needs */
         expect_round_trip(&config, row->name);
     }
     all.calibration_sequence_length = 1 << 20;

@@ -1,9 +1,7 @@
 /* The configuration in memory: defaults of both recipes, p4_config_validate, p4_config_set, size classes,
- * lists, names and help. Files: test_config_files.c.
- * `test_config_api --markdown` prints the tables of docs/configuration.md, `--families` the list in
- * README.md,
- * `--man` the manual page of phase4_mpi, `--man=NAME` that of a program that `--programs` lists
- * (update_docs.sh). */
+ * lists, names and help. Files: test_config_files.c. What update_docs.sh takes from it: `test_config_api
+ * --markdown` prints the tables of docs/configuration.md, `--families` the list in README.md, `--man` the
+ * manual page of phase4_mpi, `--man=NAME` that of a program that `--programs` lists. */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -70,7 +68,7 @@ static const struct {
     {"fine_tune_lr", "1e-05", "\"auto\""},
     {"lr_final_fraction", "1", "0"},
     {"warmup_steps", "50", NULL},
-    {"optimizer", "\"mugrokfast\"", "\"adamw\""},
+    {"optimizer", "\"mugrokfast\"", NULL},
     {"optimizer_state", "\"fp32\"", NULL},
     {"weight_decay", "0", "0.1"},
     {"gradient_clip", "1", NULL},
@@ -80,10 +78,11 @@ static const struct {
     {"grokfast_ema_alpha", "0.98", NULL},
     {"grokfast_lambda", "2", NULL},
     {"learn_scales", "false", NULL},
-    {"distill", "0", "0.9"},
+    {"distill", "0", "\"auto\""},
     {"distill_temperature", "1", NULL},
     {"distill_teacher", "\"auto\"", NULL},
     {"distill_top_k", "64", NULL},
+    {"distill_blocks", "0", NULL},
     {"zero_stage", "2", NULL},
     {"exact_sums", "false", NULL},
     {"recompute", "\"auto\"", NULL},
@@ -149,7 +148,7 @@ static void test_defaults(void)
     }
     EXPECT(seed.fine_tune_lr == 1e-5 && quality.fine_tune_lr == 0, "%g %g", seed.fine_tune_lr,
            quality.fine_tune_lr);
-    EXPECT(quality.optimizer == P4_OPTIMIZER_ADAMW && seed.optimizer == P4_OPTIMIZER_MUGROKFAST,
+    EXPECT(quality.optimizer == P4_OPTIMIZER_MUGROKFAST && seed.optimizer == P4_OPTIMIZER_MUGROKFAST,
            "optimizers");
     EXPECT(seed.seed == 42 && seed.calibration_dataset == P4_DATASET_OPENWEBTEXT, "seed fields");
     EXPECT(strcmp(seed.wandb_project, "agent-forge-v2") == 0, "%s", seed.wandb_project);
@@ -443,10 +442,10 @@ static void test_help(void)
             EXPECT(strstr(text, p4_config_table[i].help) != NULL, "the help of %s", p4_config_table[i].name);
         }
         EXPECT(
-            strstr(text, markdown
-                             ? "| `fine_tune_lr` | `\"auto\"` | `1e-05` | \"auto\" or a number in (0, 10] |"
-                             : "\"auto\" or a number in (0, 10], default \"auto\" (recipe seed: 1e-05)\n") !=
-                NULL,
+            strstr(text,
+                   markdown
+                       ? "| `fine_tune_lr` | `\"auto\"` | `seed`: `1e-05` | \"auto\" or a number in (0, 10] |"
+                       : "\"auto\" or a number in (0, 10], default \"auto\" (recipe seed: 1e-05)\n") != NULL,
             "%s", text);
         free(text);
     }

@@ -1,5 +1,5 @@
-/* For every family of the table: there are fixture models, names round-trip with and without the prefix, and
- * a randomly initialized model can be written, opened and trained. */
+/* For every family of the table: there are fixture models, names round-trip with and without the prefix,
+ * a randomly initialized model can be written, opened and trained, and pages and lists name it. */
 #include <unistd.h>
 
 #include "io/file/atomic_file.h"
@@ -36,7 +36,8 @@ static void check_prefix(const char *dir, const p4_model *model)
     EXPECT_OK(p4_model_init(&without, &model->arch, ""));
     for (int64_t i = 0; i < model->params_count; i++) {
         const char *bare = without.params[i].name, *full = with.params[i].name;
-        size_t skipped = model->params[i].role == P4_ROLE_HEAD ? 0 : strlen(prefix);
+        p4_role role = model->params[i].role;
+        size_t skipped = role == P4_ROLE_HEAD || role == P4_ROLE_HEAD_BIAS ? 0 : strlen(prefix);
         EXPECT(strncmp(full, prefix, skipped) == 0 && strcmp(full + skipped, bare) == 0, "%s: %s of %s", dir,
                full, bare);
         same_with += strcmp(model->params[i].name, full) == 0;
@@ -168,6 +169,30 @@ static void check_fixture(const char *dir)
     p4_hf_model_close(&hf);
 }
 
+/* Places that name every family, by hand. */
+static void check_places(void)
+{
+    static const struct {
+        const char *path, *quote;
+    } places[] = {
+        {"../fuzz/corpus/hf_config.dict", "\\\""},
+        {"../../docs/exports.md", "`"},
+    };
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char *path = p4_format("%s/%s", P4_FIXTURES, places[i].path), *text = calloc(1, 1 << 20);
+        FILE *file = fopen(path, "r");
+        EXPECT(file != NULL && text != NULL && fread(text, 1, (1 << 20) - 1, file) > 0, "%s", path);
+        for (int64_t f = 0; p4_family_name(f) != NULL; f++) {
+            char *named = p4_format("%s%s%s", places[i].quote, p4_family_name(f), places[i].quote);
+            EXPECT(strstr(text, named) != NULL, "%s lacks %s", path, named);
+            free(named);
+        }
+        fclose(file);
+        free(text);
+        free(path);
+    }
+}
+
 int main(void)
 {
     p4_log_setup(P4_LOG_QUIET, false);
@@ -182,6 +207,7 @@ int main(void)
                "%s: %d of %d fixture models use its prefix, expected some but not all", family, with_prefix,
                fixtures);
     }
+    check_places();
     ops->close(device);
     EXPECT_OK(p4_remove_tree(world));
     return TEST_END();

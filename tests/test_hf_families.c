@@ -7,6 +7,7 @@
 #include "check.h"
 #include "io/hf/hf_model.h"
 #include "io/hf/hf_readers.h"
+#include "src/families.h"
 
 static p4_rc parse(p4_arch *arch, const char *family, const char *keys)
 {
@@ -38,12 +39,14 @@ static void test_absent(void)
         {"qwen2", MANY_HEADS, 32, 8, 32768, 1e-6, 1e4, P4_SILU, false, true},
         {"qwen3", MANY_HEADS, 32, 128, 32768, 1e-6, 1e4, P4_SILU, false, false},
         {"mistral", MANY_HEADS, 8, 8, 131072, 1e-6, 1e4, P4_SILU, false, false},
+        {"phi", SIZES, 4, 8, 2048, 1e-5, 1e4, P4_GELU_TANH, false, true},
         {"phi3", SIZES, 4, 8, 4096, 1e-5, 1e4, P4_SILU, false, false},
         {"gemma", SIZES ", \"num_key_value_heads\": 1", 1, 256, 8192, 1e-6, 1e4, P4_GELU_TANH, true, false},
         {"gemma2", SIZES, 4, 256, 8192, 1e-6, 1e4, P4_GELU_TANH, true, false},
         {"gemma3_text", SIZES, 4, 256, 131072, 1e-6, 1e6, P4_GELU_TANH, true, false},
         {"gpt_neox", SIZES, 4, 8, 2048, 1e-5, 1e4, P4_GELU_ERF, false, true},
         {"olmo2", SIZES, 4, 8, 2048, 1e-5, 1e4, P4_SILU, false, false},
+        {"olmo3", SIZES, 4, 8, 2048, 1e-5, 5e5, P4_SILU, false, false},
         {"smollm3", SIZES, 4, 8, 32768, 1e-6, 2e6, P4_SILU, true, false},
         {"starcoder2", SIZES, 2, 8, 4096, 1e-5, 1e4, P4_GELU_TANH, true, true},
         {"granite", SIZES, 4, 8, 2048, 1e-6, 1e4, P4_SILU, false, false},
@@ -52,6 +55,14 @@ static void test_absent(void)
         {"olmoe", SIZES, 4, 8, 4096, 1e-5, 1e4, P4_SILU, false, false},
     };
     p4_arch a;
+    for (int64_t f = 0; p4_family_name(f) != NULL; f++) {
+        bool found = strcmp(p4_family_name(f), "gpt2") == 0; /* tests/test_hf_config.c has it */
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            found = found || strcmp(p4_family_name(f), rows[i].family) == 0;
+        }
+        EXPECT(found, "family %s has no row here, expected one with the defaults of its class",
+               p4_family_name(f));
+    }
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         EXPECT_OK(parse(&a, rows[i].family, rows[i].keys));
         EXPECT(strcmp(a.family, rows[i].family) == 0 && a.Hkv == rows[i].Hkv && a.D == rows[i].D &&
@@ -105,6 +116,11 @@ static void test_windows(void)
     expect_windows("gemma3_text", SIZES ", \"sliding_window\": 12", 12, "wwwww.");
     expect_windows("gemma3_text", SIZES ", \"sliding_window\": 12, \"sliding_window_pattern\": 3", 12,
                    "ww.ww.");
+    expect_windows("olmo3", SIZES, 4096, "www.ww");
+    expect_windows("olmo3",
+                   SIZES
+                   ", \"sliding_window\": 5, " TYPES("full", "full", "sliding", "full", "full", "sliding"),
+                   5, "..w..w");
     expect_windows("smollm3", SIZES ", \"use_sliding_window\": true, \"sliding_window\": 5", 5, "...w..");
     expect_windows("smollm3", SIZES ", \"sliding_window\": 5", 0, "......");
     expect_windows("qwen3_moe", SIZES ", \"sliding_window\": 5", 0, "......");
@@ -112,6 +128,8 @@ static void test_windows(void)
     expect_windows("mixtral", MANY_HEADS, 0, "......");
     expect_windows("mixtral", MANY_HEADS ", \"sliding_window\": 5", 5, "wwwwww");
 }
+
+#define YARN "{\"rope_type\": \"yarn\", \"factor\": 8, \"original_max_position_embeddings\": 16}"
 
 /* rotated: for each layer of 6, 'r' or '.'. */
 static void expect_rotated(const char *keys, const char *rotated)
@@ -135,12 +153,29 @@ static void test_rotation(void)
     EXPECT(a.rope.theta == 500 && a.rope_dim == 4 && a.parallel && a.qkv_by_head && a.layer_norm, "gpt_neox");
     EXPECT_OK(parse(&a, "gpt_neox", SIZES));
     EXPECT(a.rope_dim == 2, "a quarter of 8 elements");
+    EXPECT_OK(parse(&a, "phi", SIZES));
+    EXPECT(a.rope_dim == 4 && a.parallel && a.shared_norm && a.layer_norm && a.head_bias && a.o_bias &&
+               a.mlp_bias,
+           "half of 8 elements, one norm for attention and MLP, and biases");
+    EXPECT_OK(parse(&a, "phi", SIZES ", \"partial_rotary_factor\": 0.25, \"qk_layernorm\": false"));
+    EXPECT(a.rope_dim == 2, "a quarter of 8 elements");
     EXPECT_OK(parse(&a, "gemma3_text",
                     SIZES ", \"rope_theta\": 500, \"rope_local_base_freq\": 70, "
                           "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}"));
     EXPECT(a.local_rope && a.rope.theta == 500 && a.rope.scaling == P4_ROPE_LINEAR && a.rope.factor == 8 &&
                a.windowed_rope.theta == 70 && a.windowed_rope.scaling == P4_ROPE_DEFAULT,
            "positions of layers with a window");
+    EXPECT_OK(parse(&a, "olmo3", SIZES ", \"rope_theta\": 500000, \"rope_scaling\": " YARN));
+    EXPECT(a.local_rope && a.rope.theta == 5e5 && a.rope.scaling == P4_ROPE_YARN && a.rope.factor == 8 &&
+               a.rope.original_positions == 16 && a.windowed_rope.theta == 5e5 &&
+               a.windowed_rope.scaling == P4_ROPE_DEFAULT && a.no_pre_norm && a.post_norm &&
+               a.qk_norm == P4_QK_NORM_WHOLE,
+           "OLMo 3 scales positions of layers without a window");
+    EXPECT_OK(parse(&a, "olmo3",
+                    SIZES ", \"rope_parameters\": {\"full_attention\": " YARN ", \"sliding_attention\": "
+                          "{\"rope_type\": \"default\", \"rope_theta\": 70}}"));
+    EXPECT(a.rope.scaling == P4_ROPE_YARN && a.rope.theta == 5e5 && a.windowed_rope.theta == 70,
+           "OLMo 3, newer style");
 }
 
 static void test_factors(void)
@@ -293,6 +328,12 @@ static void test_refused(void)
         {"gemma3", "\"text_config\": {\"num_hidden_layers\": 2}", "\"text_config.hidden_size\" is missing"},
         {"gpt_neox", SIZES ", \"head_dim\": 16", "expected 4 heads of hidden_size / num_attention_heads"},
         {"gpt_neox", SIZES ", \"num_key_value_heads\": 2", "2 key/value heads"},
+        {"olmo3", SIZES ", \"sliding_window\": null", "5 layers have sliding-window attention, but"},
+        {"olmo3", SIZES ", \"rope_theta\": 10000", "\"rope_theta\" is 10000, supported is only 500000"},
+        {"olmo3", SIZES ", \"rope_parameters\": {\"rope_type\": \"default\"}",
+         "\"rope_parameters.rope_type\", expected only full_attention and sliding_attention"},
+        {"phi", SIZES ", \"qk_layernorm\": true", "\"qk_layernorm\" is true, supported is only false"},
+        {"phi", SIZES ", \"architectures\": [\"MixFormerSequentialForCausalLM\"]", "expected PhiForCausalLM"},
         {"smollm3", SIZES ", \"no_rope_layers\": [1, 0]", "\"no_rope_layers\" is a shorter list"},
         {"smollm3", SIZES ", \"no_rope_layers\": [1, 0, 2, 0, 0, 0]", "expected 0 or 1 for layer 2"},
         {"smollm3", SIZES ", \"no_rope_layer_interval\": 0", "\"no_rope_layer_interval\" is 0"},

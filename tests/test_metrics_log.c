@@ -44,6 +44,7 @@ static void test_metrics_log(void)
                                .tokens = 2048,
                                .loss = 3.25,
                                .kl = 0.5,
+                               .block_distance = 0.125,
                                .lr = 1e-3,
                                .grad_norm = NAN,
                                .tokens_per_s = 1234.5,
@@ -58,8 +59,8 @@ static void test_metrics_log(void)
     char *text = NULL;
     size_t bytes = 0;
     EXPECT_OK(p4_file_read(&text, &bytes, path, 1 << 20));
-    const char *want = "{\"kind\":\"train\",\"step\":1,\"epoch\":0,\"loss\":3.25,\"kl\":0.5,\"lr\":0.001,"
-                       "\"grad_norm\":null,\"tokens\":2048,"
+    const char *want = "{\"kind\":\"train\",\"step\":1,\"epoch\":0,\"loss\":3.25,\"kl\":0.5,"
+                       "\"block_distance\":0.125,\"lr\":0.001,\"grad_norm\":null,\"tokens\":2048,"
                        "\"tokens_per_s\":1234.5,\"elapsed_s\":0.5}\n";
     EXPECT(text != NULL && strncmp(text, want, strlen(want)) == 0, "got %s", text);
     free(text);

@@ -349,7 +349,8 @@ static void test_combinations(void)
         {{.qkv_by_head = true}, "6 heads and 2 key/value heads"},
         {{.qkv_by_head = true, .qk_norm = P4_QK_NORM_HEAD}, "by head and norms"},
         {{.window = -1}, "window of -1"},
-        {{.parallel = true, .shared_norm = true}, "needs one norm for attention and MLP, which this version"},
+        {{.shared_norm = true}, "one norm for attention and MLP, which are not parallel"},
+        {{.rope_pairs = true}, "needs rotary positions of neighboring elements, which this version"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         p4_arch arch = llama_arch(), features = cases[i].arch;

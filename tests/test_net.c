@@ -1,7 +1,9 @@
 /* Tiny random models of every family against the reference library: logits, loss and every gradient
  * (fixtures/make_tiny_models.py). What the network says it computes must occur in a fixture. Also:
- * recomputation and micro-batches give the same gradients. On every backend of this build: the CPU, and a GPU
+ * recomputation and micro-batches give the same gradients; distillation with the outputs of blocks
+ * (fixtures/make_distillation.py). On every backend of this build: the CPU, and a GPU
  * in fp32 and bf16 where there is one (P4_NEED_GPU=1: a failure where there is none). */
+#include "io/file/files.h"
 #include "net_world.h"
 #include "src/net_takes.h"
 
@@ -30,6 +32,7 @@ static const way ways[] = {{"cpu", false, 1e-4, 1e-5, 1e-3, 0},
 static const way *now;
 static p4_net_takes seen;                               /* in fixtures that were compared */
 static double worst_logits, worst_loss, worst_gradient; /* seen of the way at hand */
+static int distilled;                                   /* models whose distillation was compared */
 
 static double widened(const p4_model *model)
 {
@@ -139,6 +142,117 @@ static void check_training(const char *dir, const p4_model *model, const p4_form
     p4_net_close(&net);
 }
 
+/* Device memory with golden tensor `name`, in the type of activations. */
+static void *put_golden(const p4_safetensors *file, const char *name)
+{
+    int64_t count;
+    float *values = golden(file, name, &count), *f32 = take(count * 4);
+    void *act = take(count * ops->act_bytes(device));
+    ops->to_device(device, f32, values, count * 4);
+    ops->weight_unpack(device, act, &(p4_weight){.dtype = P4_F32, .rows = 1, .cols = count, .data = f32});
+    EXPECT_OK(ops->sync(device));
+    ops->release(device, f32);
+    free(values);
+    return act;
+}
+
+static double golden_number(const p4_safetensors *file, const char *name)
+{
+    int64_t count;
+    float *value = golden(file, name, &count);
+    double number = value != NULL ? (double)value[0] : (double)NAN;
+    free(value);
+    return number;
+}
+
+/* The teacher of make_distillation.py, whose head is the model's. */
+typedef struct golden_teacher {
+    p4_net_teacher view;
+    void *states, *head, *blocks[8];
+} golden_teacher;
+
+static void open_teacher(golden_teacher *t, const p4_model *model, const p4_form *form,
+                         const p4_safetensors *file, int64_t N)
+{
+    const p4_arch *a = &model->arch;
+    int64_t head = p4_model_find(model, a->tied ? P4_ROLE_EMBED : P4_ROLE_HEAD, -1);
+    int64_t bytes = p4_net_logits_ld(ops, a->V) * a->C * ops->act_bytes(device);
+    *t = (golden_teacher){.states = put_golden(file, "states"), .head = take(bytes)};
+    ops->zero(device, t->head, bytes);
+    ops->weight_unpack(device, t->head, &form->weights[head]);
+    for (int64_t l = 0; l < a->L; l++) {
+        char name[16];
+        snprintf(name, sizeof name, "block.%lld", (long long)l);
+        t->blocks[l] = put_golden(file, name);
+    }
+    t->view = (p4_net_teacher){.weight = 0.75f,
+                               .temperature = 2.0f,
+                               .states = t->states,
+                               .head = t->head,
+                               .blocks_scale = 1.5f / (float)(N * a->L),
+                               .blocks = t->blocks};
+}
+
+static void close_teacher(golden_teacher *t)
+{
+    for (size_t l = 0; l < sizeof t->blocks / sizeof t->blocks[0] && t->blocks[l] != NULL; l++) {
+        ops->release(device, t->blocks[l]);
+    }
+    ops->release(device, t->states);
+    ops->release(device, t->head);
+}
+
+/* Losses and gradients with a teacher whose blocks are compared too. */
+static void compare_distillation(const char *dir, const p4_model *model, const p4_form *form,
+                                 const p4_safetensors *file, const int32_t *ids, int64_t B, int64_t T,
+                                 p4_recompute recompute)
+{
+    p4_net net;
+    grads g;
+    golden_teacher teacher;
+    p4_score score = {0};
+    take_grads(&g, model);
+    open_teacher(&teacher, model, form, file, B * T);
+    p4_net_plan plan = {.B = B,
+                        .T = T,
+                        .train = true,
+                        .recompute = recompute,
+                        .head = true,
+                        .reference = true,
+                        .blocks = true};
+    p4_grad_sink sink = {grad_buffer, ready, &g};
+    EXPECT_OK(p4_net_open(&net, ops, device, model, &plan));
+    net.teacher = &teacher.view;
+    p4_net_set_tokens(&net, ids, B, T);
+    p4_net_train(&net, form, B, T, 1.0f / (float)(B * (T - 1)), &sink);
+    EXPECT_OK(p4_net_take_score(&net, &score));
+    read_grads(&g);
+    EXPECT_NEAR(score.nll / score.count, golden_number(file, "nll"), now->loss);
+    EXPECT_NEAR(score.kl / score.count, golden_number(file, "kl"), now->loss);
+    EXPECT_NEAR(score.blocks / (double)(B * T * model->arch.L), golden_number(file, "distance"), now->loss);
+    compare_gradients(dir, file, &g);
+    close_teacher(&teacher);
+    free_grads(&g);
+    p4_net_close(&net);
+}
+
+/* Where there is a file of make_distillation.py. */
+static void check_distillation(const char *dir, const p4_model *model, const p4_form *form,
+                               const int32_t *ids, int64_t B, int64_t T)
+{
+    p4_safetensors file;
+    char *path = p4_format("%s/distillation/%s.safetensors", P4_FIXTURES, strrchr(dir, '/') + 1);
+    if (p4_file_exists(path)) {
+        EXPECT_OK(p4_safetensors_open(&file, path));
+        compare_distillation(dir, model, form, &file, ids, B, T, P4_RECOMPUTE_NONE);
+        compare_distillation(dir, model, form, &file, ids, B, T, P4_RECOMPUTE_LIGHT);
+        compare_distillation(dir, model, form, &file, ids, B, T, P4_RECOMPUTE_BLOCKS);
+        p4_safetensors_close(&file);
+        distilled++;
+    }
+    free(path);
+}
+
 static void note_seen(const p4_model *model)
 {
     for (p4_feature f = 0; f < P4_FEATURE_COUNT; f++) {
@@ -219,6 +333,7 @@ static void check_model(const char *dir)
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_NONE, false);
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_LIGHT, false);
     check_training(dir, &hf.model, &form.form, &file, ids, B, T, P4_RECOMPUTE_BLOCKS, true);
+    check_distillation(dir, &hf.model, &form.form, ids, B, T);
     check_attention_refused(&hf.model);
     note_seen(&hf.model);
     free(logits);
@@ -239,8 +354,10 @@ int main(void)
         }
         int failed = check_failed;
         worst_logits = worst_loss = worst_gradient = 0;
+        distilled = 0;
         for_each_model(check_model);
         check_large_heads();
+        EXPECT(distilled == 6, "distillation of %d models was compared", distilled);
         printf("%s: largest errors: logits %.2g (bound %.2g), loss %.2g (%.2g), gradients %.2g (%.2g)%s\n",
                ops->describe(device), worst_logits, now->logits, worst_loss, now->loss, worst_gradient,
                now->gradient, check_failed == failed ? "" : ": FAILED");

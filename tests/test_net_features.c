@@ -20,7 +20,7 @@ static const p4_tensor_row rows[] = {
     {P4_ROLE_UP, "up", P4_DIM_UP},                {P4_ROLE_UP_BIAS, "up.bias", P4_DIM_UP},
     {P4_ROLE_DOWN, "down", P4_DIM_C},             {P4_ROLE_DOWN_BIAS, "down.bias", P4_DIM_C},
     {P4_ROLE_FINAL_GAIN, "final", P4_DIM_C},      {P4_ROLE_FINAL_BIAS, "final.bias", P4_DIM_C},
-    {P4_ROLE_HEAD, "head", P4_DIM_V},
+    {P4_ROLE_HEAD, "head", P4_DIM_V},             {P4_ROLE_HEAD_BIAS, "head.bias", P4_DIM_V},
 };
 /* clang-format on */
 static const p4_family family = {
@@ -79,6 +79,11 @@ static const p4_arch archs[] = {
     {NUMBERS, .family = "dense last", .Hkv = 2, .gated_mlp = true, .activation = P4_SILU, .experts = 3,
      .experts_used = 1, .dense_width = 11, .dense = {{6}}, .post_norm = true, .tied = true},
     {NUMBERS, .family = "all", .Hkv = 2, .gated_mlp = true, .experts = 2, .experts_used = 2, .tied = true},
+    {NUMBERS, .family = "phi", .Hkv = 2, .layer_norm = true, .parallel = true, .shared_norm = true,
+     .rope_dim = 2, .qkv_bias = true, .o_bias = true, .mlp_bias = true, .head_bias = true},
+    {NUMBERS, .family = "shared", .Hkv = 1, .parallel = true, .shared_norm = true, .gated_mlp = true,
+     .activation = P4_SILU, .residual_scale = 0.5f, .qk_norm = P4_QK_NORM_HEAD, .head_bias = true,
+     .tied = true, .logit_scale = 0.5f, .logit_cap = 3},
 };
 
 /* The model's parameters, in fp32 and in double. */

@@ -67,6 +67,43 @@ static void check_backend(const char *name)
     ops->close(device);
 }
 
+/* What a plan counts is what the device keeps: fp32 needs no tile, other weights one a thread, the exact rule
+ * its work, and a matrix of few rows occupies one thread. */
+static void scratch_is_what_is_planned(void)
+{
+    enum { THREADS = 3, MANY = 40, WIDE = 70 };
+    static const struct {
+        p4_dtype dtype;
+        bool transposed;
+        int64_t rows;
+        p4_quant_method method;
+        bool none;
+    } cases[] = {
+        {P4_F32, false, MANY, P4_QUANT_ABSMEAN, true},   {P4_F32, true, MANY, P4_QUANT_ABSMEAN, false},
+        {P4_BF16, false, MANY, P4_QUANT_ABSMEAN, false}, {P4_BF16, false, MANY, P4_QUANT_EXACT, false},
+        {P4_F32, false, MANY, P4_QUANT_EXACT, false},    {P4_BF16, false, 5, P4_QUANT_EXACT, false}};
+    const p4_ops *ops = p4_ops_find("cpu");
+    static const float zeros[MANY * WIDE];
+    uint8_t codes[MANY * (WIDE + 3) / 4 + 64];
+    uint16_t scale[MANY];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        p4_device *device = NULL;
+        const p4_weight weight = {.dtype = cases[i].dtype,
+                                  .transposed = cases[i].transposed,
+                                  .rows = cases[i].rows,
+                                  .cols = WIDE,
+                                  .data = zeros};
+        EXPECT_OK(ops->open(&device, 0, THREADS, false));
+        int64_t planned = ops->quantize_scratch_bytes(device, &weight, cases[i].method);
+        ops->quantize(device, codes, scale, NULL, &weight, cases[i].method, 0.5f, NULL);
+        EXPECT_OK(ops->sync(device));
+        EXPECT(ops->peak_bytes(device) == planned && (planned == 0) == cases[i].none,
+               "case %zu: %lld bytes, planned %lld", i, (long long)ops->peak_bytes(device),
+               (long long)planned);
+        ops->close(device);
+    }
+}
+
 int main(void)
 {
     for (int q = 0; q < P4_QUANTIZER_COUNT; q++) {
@@ -87,5 +124,6 @@ int main(void)
     }
     check_backend("cpu");
     check_backend("cuda");
+    scratch_is_what_is_planned();
     return TEST_END();
 }

@@ -58,8 +58,19 @@ static const way ways[] = {
      {{"distill", "0.5"},
       {"distill_temperature", "2"},
       {"distill_teacher", "sharded"},
+      {"distill_blocks", "2"},
       {"recompute", "blocks"},
       {"calibration_batch_size", "4"},
+      {"micro_batch_size", "2"}},
+     2},
+    {"GPT-2 in bf16, distillation with the outputs of blocks",
+     "gpt2-plain",
+     {{"optimizer", "adamw"},
+      {"mixed_precision", "true"},
+      {"distill", "0.9"},
+      {"distill_blocks", "1"},
+      {"distill_teacher", "resident"},
+      {"calibration_batch_size", "3"},
       {"micro_batch_size", "2"}},
      2},
     {"a slot of which one part is preserved",
@@ -100,7 +111,7 @@ static const way ways[] = {
 
 /* What a run leaves. */
 typedef struct outcome {
-    double loss[STEPS], kl[STEPS], grad_norm[STEPS];
+    double loss[STEPS], kl[STEPS], distance[STEPS], grad_norm[STEPS];
     bool applied[STEPS];
     char *state; /* masters, moments, averages, codes */
     int64_t bytes;
@@ -241,7 +252,10 @@ static void run_step(outcome *o, p4_trainer *t, int step)
     }
     o->loss[step] = result.loss;
     o->kl[step] = t->plan.teacher.weight > 0 ? result.kl : 0.0;
+    o->distance[step] = t->plan.teacher.blocks > 0 ? result.block_distance : 0.0;
     o->grad_norm[step] = result.grad_norm;
+    EXPECT(t->plan.teacher.blocks > 0 || isnan(result.block_distance), "step %d: distance %g", step,
+           result.block_distance);
     EXPECT(t->plan.teacher.weight > 0 || isnan(result.kl), "step %d: KL %g without a teacher", step,
            result.kl);
     o->applied[step] = result.applied;
@@ -385,6 +399,8 @@ static void compare(const way *w, p4_group *group)
                anew.loss[step], repeated.loss[step]);
         EXPECT(bad || anew.kl[step] == repeated.kl[step], "step %d: KL %.9g, repeated %.9g", step,
                anew.kl[step], repeated.kl[step]);
+        EXPECT(bad || anew.distance[step] == repeated.distance[step], "step %d: distance %.9g, repeated %.9g",
+               step, anew.distance[step], repeated.distance[step]);
         EXPECT(bad || anew.grad_norm[step] == repeated.grad_norm[step], "step %d: norm %.9g, repeated %.9g",
                step, anew.grad_norm[step], repeated.grad_norm[step]);
     }

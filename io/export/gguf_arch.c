@@ -12,8 +12,12 @@ static const p4_gguf_arch table[] = {
     {"smollm3", "smollm3", .pairs = true, .qkv_bias = true, .unrotated_period = 4, .activation = P4_SILU},
     {"qwen2", "qwen2", .qkv_bias = true, .activation = P4_SILU},
     {"qwen3", "qwen3", .qkv_bias = true, .activation = P4_SILU},
-    {"phi3", "phi3", .whole_heads = true, .longrope = true, .activation = P4_SILU},
+    {"phi", "phi2", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .needs_biases = true,
+     .whole_heads = true, .part_of_heads = true, .writes_head = true, .shared_norm = true, .head_bias = true},
+    {"phi3", "phi3", .part_of_heads = true, .whole_heads = true, .longrope = true, .activation = P4_SILU},
     {"olmo2", "olmo2", .qkv_bias = true, .whole_heads = true, .writes_head = true, .activation = P4_SILU},
+    {"olmo3", "olmo2", .qkv_bias = true, .whole_heads = true, .writes_head = true, .activation = P4_SILU,
+     .window_period = 4, .one_theta = true},
     {"gemma", "gemma", .gemma = true, .qkv_bias = true, .only_tied = true},
     {"gemma2", "gemma2", .gemma = true, .qkv_bias = true, .only_tied = true, .window_period = 2,
      .large_layers = 46},
@@ -22,8 +26,8 @@ static const p4_gguf_arch table[] = {
     {"mixtral", "llama", .pairs = true, .activation = P4_SILU, .shares = P4_GGUF_SHARES_NORMED},
     {"olmoe", "olmoe", .qkv_bias = true, .whole_heads = true, .whole_kv_heads = true, .writes_head = true,
      .activation = P4_SILU, .shares = P4_GGUF_SHARES_AS_IS},
-    {"gpt_neox", "gptneox", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .needs_biases = true,
-     .whole_heads = true, .writes_head = true},
+    {"gpt_neox", "gptneox", .part_of_heads = true, .qkv_bias = true, .o_bias = true, .mlp_bias = true,
+     .needs_biases = true, .whole_heads = true, .writes_head = true},
     {"gpt2", "gpt2", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .whole_heads = true},
     {"starcoder2", "starcoder2", .qkv_bias = true, .o_bias = true, .mlp_bias = true, .needs_biases = true,
      .whole_heads = true},
@@ -47,8 +51,7 @@ static p4_rc check_positions(const p4_gguf_arch *g, const p4_arch *a, const char
     bool yarn_factor = fabs((double)r->attention_factor - (0.1 * log(r->factor) + 1)) < 1e-3;
     CHECK(!a->rope_pairs, "%s: llama.cpp's %s does not rotate neighboring elements as stored", writer,
           g->name);
-    CHECK(a->rope_dim == 0 || a->rope_dim == a->D || strcmp(g->name, "gptneox") == 0 ||
-              strcmp(g->name, "phi3") == 0,
+    CHECK(a->rope_dim == 0 || a->rope_dim == a->D || g->part_of_heads,
           "%s: llama.cpp's %s rotates whole heads, this model a part of each", writer, g->name);
     CHECK(r->scaling != P4_ROPE_DYNAMIC, "%s: llama.cpp has no dynamic scaling of rotary positions", writer);
     CHECK(r->scaling != P4_ROPE_LLAMA3 || g->factors,
@@ -62,6 +65,9 @@ static p4_rc check_positions(const p4_gguf_arch *g, const p4_arch *a, const char
           writer);
     CHECK(!a->local_rope || a->windowed_rope.scaling == P4_ROPE_DEFAULT,
           "%s: llama.cpp does not scale the rotary positions of layers with a window", writer);
+    CHECK(!g->one_theta || !a->local_rope || a->window == 0 || a->windowed_rope.theta == a->rope.theta,
+          "%s: llama.cpp's %s has one theta, this model %g and, in layers with a window, %g", writer, g->name,
+          a->rope.theta, a->windowed_rope.theta);
     for (int64_t l = 0; l < a->L && !a->learned_positions; l++) {
         bool want = g->unrotated_period == 0 || (l + 1) % g->unrotated_period != 0;
         CHECK(p4_arch_rotates(a, l) == want, "%s: llama.cpp's %s %s layer %lld, this model does not", writer,
@@ -117,8 +123,9 @@ static p4_rc check_rest(const p4_gguf_arch *g, const p4_arch *a, const char *wri
           "%s: llama.cpp's %s needs biases of attention and MLP, this model lacks some", writer, g->name);
     CHECK(a->tied || !g->only_tied, "%s: llama.cpp's %s takes the embedding as its head, this model has one",
           writer, g->name);
-    CHECK(!a->shared_norm, "%s: llama.cpp's %s has a norm for the MLP, this model one for both", writer,
-          g->name);
+    CHECK(!a->shared_norm || g->shared_norm,
+          "%s: llama.cpp's %s has a norm for the MLP, this model one for both", writer, g->name);
+    CHECK(!a->head_bias || g->head_bias, "%s: llama.cpp's %s takes no bias of the head", writer, g->name);
     double embedding = g->gemma ? sqrt((double)a->C) : 1;
     CHECK(g->multipliers || is_near(factor_of(a->embedding_scale), embedding),
           "%s: llama.cpp's %s scales embeddings by %.6g, this model by %.6g", writer, g->name, embedding,

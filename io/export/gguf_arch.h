@@ -20,6 +20,8 @@ typedef struct p4_gguf_arch {
     bool pairs;
     bool qkv_bias, o_bias, mlp_bias; /* it takes these biases */
     bool needs_biases;               /* and needs all of them */
+    bool shared_norm, head_bias;     /* it has them */
+    bool part_of_heads;              /* it can rotate a part of each head */
     bool whole_heads;                /* H D must be C */
     bool whole_kv_heads;             /* and Hkv D too */
     bool writes_head;                /* it needs output.weight: a tied head is written once more */
@@ -27,6 +29,7 @@ typedef struct p4_gguf_arch {
     bool multipliers;  /* it reads the four factors of Granite */
     bool gemma;        /* it scales embeddings by sqrt(C) */
     int window_period; /* every so many layers one attends to everything; 0: it ignores windows */
+    bool one_theta;    /* of all layers; else it reads that of layers with a window */
     int unrotated_period;
     int large_layers; /* with so many layers it scales scores by 1/sqrt(C / H) instead of 1/sqrt(D) */
     bool factors;     /* it reads rope_freqs */

@@ -32,6 +32,7 @@ static const char *stem_of(const p4_model *model, int64_t param)
         [P4_ROLE_FINAL_GAIN] = "output_norm",
         [P4_ROLE_FINAL_BIAS] = "output_norm",
         [P4_ROLE_HEAD] = "output",
+        [P4_ROLE_HEAD_BIAS] = "output",
     };
     const p4_param *p = &model->params[param];
     int64_t first = p4_model_find(model, p->role, p->layer), parts = p4_model_parts(model, first);
@@ -49,7 +50,8 @@ static const char *stem_of(const p4_model *model, int64_t param)
 
 static bool is_bias(p4_role role)
 {
-    return p4_roles[role].kind == P4_KIND_NORM_BIAS || p4_roles[role].kind == P4_KIND_SLOT_BIAS;
+    p4_kind kind = p4_roles[role].kind;
+    return kind == P4_KIND_NORM_BIAS || kind == P4_KIND_SLOT_BIAS || kind == P4_KIND_HEAD_BIAS;
 }
 
 static p4_gguf_order order_of(const p4_model *model, const p4_gguf_arch *gguf, int64_t param)

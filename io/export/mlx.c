@@ -1,4 +1,6 @@
 /* mlx.c - a Hugging Face directory with the affine 2-bit quantization of MLX: for mlx-lm on Apple silicon. */
+#include <cjson/cJSON.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,6 +47,65 @@ done:
     return rc;
 }
 
+/* Does mlx-lm's olmo3 compute these positions of layers without a window? It reads rope_scaling, but not
+ * rope_parameters, and its yarn positions take no attention factor. */
+static bool reads_positions(const p4_export_source *source)
+{
+    const p4_rope *r = &source->hf->model.arch.rope;
+    cJSON *root = cJSON_Parse(source->hf->config_json);
+    bool read = cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(root, "rope_scaling")),
+         usual = r->scaling == P4_ROPE_YARN && !r->no_truncation &&
+                 fabs(r->attention_factor - (0.1 * log(r->factor) + 1)) < 1e-3;
+    cJSON_Delete(root);
+    return r->scaling == P4_ROPE_DEFAULT || (read && usual);
+}
+
+static p4_rc check_olmo3(const p4_export_source *source)
+{
+    static const char writer[] = "exports: mlx";
+    const p4_arch *a = &source->hf->model.arch;
+    p4_rc rc = P4_OK;
+    CHECK(a->some_global,
+          "%s: mlx-lm's olmo3 has layers with a window and without one, this model has one kind", writer);
+    CHECK(a->windowed_rope.scaling == P4_ROPE_DEFAULT && a->windowed_rope.theta == a->rope.theta,
+          "%s: mlx-lm's olmo3 has one theta, and does not scale rotary positions of layers with a window",
+          writer);
+    CHECK(reads_positions(source),
+          "%s: mlx-lm's olmo3 scales rotary positions as \"rope_scaling\" of config.json says, by \"yarn\" "
+          "with the usual attention factor, this model otherwise",
+          writer);
+done:
+    return rc;
+}
+
+/* mlx-lm's phi reads the rotated part of a head from config.json itself, and takes 0.4 where it is not there.
+ */
+static p4_rc check_phi(const p4_export_source *source)
+{
+    static const char writer[] = "exports: mlx";
+    const p4_arch *a = &source->hf->model.arch;
+    p4_rc rc = P4_OK;
+    cJSON *root = cJSON_Parse(source->hf->config_json);
+    bool read = cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(root, "partial_rotary_factor"));
+    cJSON_Delete(root);
+    CHECK(read,
+          "%s: mlx-lm's phi reads \"partial_rotary_factor\", which config.json of this model does not have",
+          writer);
+    CHECK(a->activation == P4_GELU_TANH && a->rope.scaling == P4_ROPE_DEFAULT && !a->tied &&
+              a->H * a->D == a->C,
+          "%s: mlx-lm's phi has GELU (tanh), unscaled rotary positions, a head of its own, and heads of "
+          "hidden_size / heads elements, this model has others",
+          writer);
+done:
+    return rc;
+}
+
+/* Classes of mlx-lm that differ in more than positions and windows (mlx_positions.c). */
+static const struct {
+    const char *family;
+    p4_rc (*check)(const p4_export_source *source);
+} class_checks[] = {{"olmo3", check_olmo3}, {"phi", check_phi}};
+
 static p4_rc check(const p4_export_source *source)
 {
     p4_rc rc = P4_OK;
@@ -52,6 +113,9 @@ static p4_rc check(const p4_export_source *source)
     TRY(p4_packed_check_linear(source, "exports: mlx", true));
     TRY(arch->experts > 0 ? check_mixture(arch) : P4_OK);
     TRY(p4_mlx_check_positions(source, "exports: mlx"));
+    for (size_t i = 0; i < sizeof class_checks / sizeof class_checks[0]; i++) {
+        TRY(strcmp(class_checks[i].family, arch->family) == 0 ? class_checks[i].check(source) : P4_OK);
+    }
 done:
     return rc;
 }
@@ -187,8 +251,8 @@ static p4_rc write_directory(const p4_export_source *source, const char *path)
     p4_packed_directory d;
     TRY(list_tensors(&d, source));
     const p4_arch *arch = &source->hf->model.arch;
-    double theta =
-        arch->learned_positions || arch->local_rope ? 0 : arch->rope.theta; /* it reads no other key */
+    bool one = !arch->local_rope || arch->windowed_rope.theta == arch->rope.theta;
+    double theta = arch->learned_positions || !one ? 0 : arch->rope.theta; /* it reads no other key */
     char *quantization = p4_format("{\"group_size\": %lld, \"bits\": 2}", (long long)d.number);
     d.config_json = p4_packed_config(source, "quantization", quantization, theta);
     TRY(d.config_json != NULL ? P4_OK : P4_E_SYSTEM);

@@ -83,6 +83,23 @@ done:
 
 const p4_hf_reader p4_hf_reader_gpt_neox = {{"GPTNeoXForCausalLM"}, read_gpt_neox};
 
+static p4_rc read_phi(const p4_hf_keys *keys, p4_arch *arch)
+{
+    static const p4_hf_sizes absent = {
+        .vocab = 51200, .heads = 32, .positions = 2048, .eps = 1e-5, .eps_key = "layer_norm_eps"};
+    static const p4_hf_rope_facts rope = {.partial_key = "partial_rotary_factor", .partial = 0.5};
+    p4_rc rc = P4_OK;
+    TRY(p4_hf_read_sizes(keys, arch, &absent));
+    TRY(p4_hf_only_bool(keys, "qk_layernorm", false));
+    TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
+    TRY(p4_hf_read_activation(keys, "hidden_act", arch));
+    TRY(p4_hf_read_rope(keys, &rope, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_phi = {{"PhiForCausalLM"}, read_phi};
+
 static p4_rc read_starcoder2(const p4_hf_keys *keys, p4_arch *arch)
 {
     static const p4_hf_sizes absent = {

@@ -118,6 +118,30 @@ done:
 
 const p4_hf_reader p4_hf_reader_olmo2 = {{"Olmo2ForCausalLM"}, read_olmo2};
 
+/* Three of four layers have the window. Rotary scaling is of the others alone. A theta in the older style is
+ * that of all layers in version 4 of the reference library, and of the others alone in version 5: only the
+ * theta that is also the class's means one thing. */
+static p4_rc read_olmo3(const p4_hf_keys *keys, p4_arch *arch)
+{
+    static const p4_hf_sizes absent = {.positions = 2048, .eps = 1e-5, .eps_key = "rms_norm_eps"};
+    static const p4_hf_rope_facts rope = {
+        .theta = 5e5, .windowed_theta_key = "rope_theta", .windowed_theta = 5e5};
+    p4_rc rc = P4_OK;
+    p4_layer_set sliding = {0};
+    int64_t window;
+    TRY(p4_hf_read_sizes(keys, arch, &absent));
+    TRY(p4_hf_read_attention_bias(keys, arch));
+    p4_hf_add_layers(&sliding, arch, 0, 4);
+    TRY(p4_hf_read_window(keys, 4096, &window));
+    TRY(p4_hf_read_layer_types(keys, arch, window, &sliding));
+    TRY(p4_hf_only_number(keys, "rope_theta", 5e5, 1, 1e12));
+    TRY(read_common(keys, &rope, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_olmo3 = {{"Olmo3ForCausalLM"}, read_olmo3};
+
 /* Layers without rotary positions: those with 0 in no_rope_layers or, without that list, every
  * no_rope_layer_interval-th. *unrotated gets them. */
 static p4_rc read_unrotated(const p4_hf_keys *keys, const p4_arch *arch, p4_layer_set *unrotated)

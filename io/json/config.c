@@ -139,7 +139,7 @@ static char *argument_json(const p4_config_row *row, const char *text)
     bool list = row->type == P4_CONFIG_LIST && first != '[';
     bool truth = row->true_name > 0 && (strcmp(text, "true") == 0 || strcmp(text, "false") == 0);
     bool string = list || (row->type == P4_CONFIG_ENUM && !truth) || row->type == P4_CONFIG_PATH ||
-                  row->type == P4_CONFIG_NAME || p4_config_is_zero_name(row, text);
+                  row->type == P4_CONFIG_NAME || p4_config_is_word(row, text);
     cJSON *bare = string && first != '"' ? cJSON_CreateString(text) : NULL;
     char *quoted = bare != NULL ? cJSON_PrintUnformatted(bare) : NULL;
     char *json = NULL;

@@ -192,19 +192,35 @@ static bool read_numbers(p4_numbers *numbers, const p4_config_row *row, const p4
     return true;
 }
 
-/* The word for 0 sets a number to 0; the number 0 is then for the range to allow. */
+static void set_number(void *field, p4_config_type type, double value)
+{
+    switch (type) {
+    case P4_CONFIG_INT32:
+        *(int32_t *)field = (int32_t)value;
+        break;
+    case P4_CONFIG_INT64:
+        *(int64_t *)field = (int64_t)value;
+        break;
+    default:
+        *(double *)field = value;
+    }
+}
+
+/* What a word stands for is refused as a real number, unless the range allows it. */
 static bool read_number(void *field, const p4_config_row *row, const p4_json_value *value)
 {
-    if (cJSON_IsString(value->item) && p4_config_is_zero_name(row, value->item->valuestring)) {
-        memset(field, 0, row->bytes);
+    if (cJSON_IsString(value->item) && p4_config_is_word(row, value->item->valuestring)) {
+        set_number(field, row->type, row->word_value);
         return true;
     }
     if (row->type != P4_CONFIG_REAL) {
         return read_integer(field, row, value);
     }
-    *(double *)field = value->item->valuedouble;
-    bool zero = value->item->valuedouble == 0 && row->min_open && row->min == 0;
-    return p4_json_is_number(value) && !p4_json_underflows(value) && !(zero && row->zero_name != NULL);
+    double number = value->item->valuedouble;
+    *(double *)field = number;
+    bool below = number < row->min || (row->min_open && number == row->min);
+    bool reserved = row->word != NULL && number == row->word_value && below;
+    return p4_json_is_number(value) && !p4_json_underflows(value) && !reserved;
 }
 
 void p4_config_read_row(p4_config *config, int row_index, const p4_json_value *value,

@@ -9,9 +9,10 @@
 #include "io/json/read.h"
 #include "io/json/write.h"
 
-/* Version 3 added checkpoints of reconstruction, versions 4 and 5 members of the evaluations: programs of the
- * version before would misread them, and this one reads what they wrote. */
-enum { MAX_FILE_BYTES = 64 << 20, VERSION = 5, OLDEST = 2 };
+/* Version 3 added checkpoints of reconstruction, versions 4 and 5 members of the evaluations, version 6 the
+ * weight of distillation: programs of the version before would misread them, and this one reads what they
+ * wrote. */
+enum { MAX_FILE_BYTES = 64 << 20, VERSION = 6, WITH_DISTILL = 6, OLDEST = 2 };
 static const char format_name[] = "phase4-checkpoint";
 static const int64_t STEPS_LIMIT = (int64_t)1 << 50;
 
@@ -132,7 +133,8 @@ static bool put_times(cJSON *object, const p4_manifest *m)
 
 static char *print(const p4_manifest *m)
 {
-    const p4_json_real reals[] = {{"fine_tune_lr", m->lr}, {"elapsed_s", m->elapsed_s}};
+    const p4_json_real reals[] = {
+        {"fine_tune_lr", m->lr}, {"distill", m->distill}, {"elapsed_s", m->elapsed_s}};
     cJSON *root = cJSON_CreateObject();
     bool ok =
         p4_json_put_text(root, "format", format_name) && p4_json_put_whole(root, "format_version", VERSION) &&
@@ -141,7 +143,8 @@ static char *print(const p4_manifest *m)
         p4_json_put_whole(root, "ranks", m->ranks) && p4_json_put_whole(root, "step", m->step) &&
         p4_json_put_whole(root, "updates", m->updates) &&
         cJSON_AddBoolToObject(root, "training", m->training) != NULL &&
-        p4_json_put_whole(root, "text_windows", m->text_windows) && p4_json_put_reals(root, reals, 2) &&
+        p4_json_put_whole(root, "text_windows", m->text_windows) &&
+        p4_json_put_reals(root, reals, sizeof reals / sizeof reals[0]) &&
         put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
         put_times(cJSON_AddObjectToObject(root, "timing"), m) &&
         put_inputs(cJSON_AddArrayToObject(root, "inputs"), m) &&
@@ -246,6 +249,22 @@ done:
     return rc;
 }
 
+/* Checkpoints of earlier versions are of a training whose weight the configuration states. */
+static p4_rc take_distill(p4_manifest *m, const cJSON *root, int64_t version, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *distill;
+    m->distill = -1;
+    if (version >= WITH_DISTILL) {
+        TRY(p4_json_member(&distill, source, "", root, "distill", true));
+        CHECK(cJSON_IsNumber(distill) && distill->valuedouble >= 0 && distill->valuedouble <= 1,
+              "%s: distill must be a number from 0 to 1", source);
+        m->distill = distill->valuedouble;
+    }
+done:
+    return rc;
+}
+
 static p4_rc take_numbers(p4_manifest *m, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
@@ -284,6 +303,7 @@ static p4_rc take_all(p4_manifest *m, cJSON *root, const char *json, const char 
     TRY(take_text(m->started, sizeof m->started, root, "", "started", source));
     TRY(p4_json_integer(&m->continued, source, "", root, "continued", STEPS_LIMIT));
     TRY(take_numbers(m, root, source));
+    TRY(take_distill(m, root, version, source));
     TRY(take_stages(m, root, source));
     TRY(take_inputs(m, root, source));
     TRY(take_parts(m, root, source));

@@ -29,6 +29,7 @@ typedef struct p4_manifest {
     int64_t step, updates; /* training steps done; those of them that were not skipped */
     bool training;         /* the parts hold masters and optimizer state */
     double lr;             /* of that training: the peak of its schedule; 0: there is none */
+    double distill;        /* of that training: the weight of distillation; -1: as the configuration says */
     int64_t text_windows;  /* of training text that were tokenized at most; 0: all */
     double elapsed_s;      /* of the run, over all its processes */
     int64_t stage_count;   /* finished ones that need not be repeated */

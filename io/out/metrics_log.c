@@ -50,6 +50,7 @@ p4_rc p4_metrics_log_write(p4_metrics_log *log, const p4_training_point *point)
                                     {"epoch", (double)point->epoch},
                                     {"loss", point->loss},
                                     {"kl", point->kl},
+                                    {"block_distance", point->block_distance},
                                     {"lr", point->lr},
                                     {"grad_norm", point->grad_norm},
                                     {"tokens", (double)point->tokens},

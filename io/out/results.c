@@ -16,6 +16,7 @@ void p4_results_init(p4_results *results)
     results->quality.degradation_ratio = results->quality.max_accuracy_drop = NAN;
     results->quality.degradation_low = results->quality.degradation_high = NAN;
     tuning->final_loss = tuning->final_perplexity = tuning->best_perplexity = NAN;
+    tuning->block_distance = NAN;
     m->original_size_mb = m->stored_size_mb = m->compressed_size_mb = m->packed_file_mb = NAN;
     m->compression_ratio = NAN;
     m->target_compression_ratio = m->sparsity_ratio = m->peak_memory_mb = NAN;

@@ -48,7 +48,8 @@ static bool put_tuning(cJSON *object, const p4_fine_tuning *tuning)
                                     {"tokens", (double)tuning->tokens},
                                     {"final_loss", tuning->final_loss},
                                     {"final_perplexity", tuning->final_perplexity},
-                                    {"best_perplexity", tuning->best_perplexity}};
+                                    {"best_perplexity", tuning->best_perplexity},
+                                    {"block_distance", tuning->block_distance}};
     return p4_json_put_reals(object, numbers, sizeof numbers / sizeof numbers[0]) &&
            put_history(cJSON_AddArrayToObject(object, "training_history"), tuning);
 }

@@ -14,8 +14,12 @@ static cJSON *defaults_of(const cJSON *config)
     char *json = NULL;
     cJSON *tree = NULL;
     if (c != NULL) {
-        p4_config_recipe(c, strcmp(p4_page_string(config, "recipe"), "seed") == 0 ? P4_RECIPE_SEED
-                                                                                  : P4_RECIPE_QUALITY);
+        int recipe = 0;
+        while (p4_recipe_names[recipe] != NULL &&
+               strcmp(p4_recipe_names[recipe], p4_page_string(config, "recipe")) != 0) {
+            recipe++;
+        }
+        p4_config_recipe(c, p4_recipe_names[recipe] != NULL ? (p4_recipe)recipe : P4_RECIPE_QUALITY);
         tree = p4_config_print(c, &json) == P4_OK ? cJSON_Parse(json) : NULL;
     }
     free(json);

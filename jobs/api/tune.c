@@ -138,7 +138,7 @@ p4_rc p4_fine_tune(p4_compressed *c, const p4_loader *train, const p4_loader *ev
     }
     p4_forward_view_close(c);
     p4_train_plan plan = p4_settings_train(&c->config, train->windows.T, &c->statistics);
-    p4_settings_choose_lr(&plan, &c->original.hf.model, train->windows.count);
+    p4_settings_fit_tokens(&plan, &c->config, &c->original.hf.model, train->windows.count, false);
     if (p4_quantizers[c->config.quantizer].needs == P4_NEEDS_HESSIAN) { /* training starts from these codes */
         TRY_ALL(c->compute.group, p4_masters_open(&masters, &c->original.hf.model));
         TRY(p4_masters_of_codes(&masters, &c->packed, c->compute.group, &c->original.shard,

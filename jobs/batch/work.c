@@ -12,6 +12,7 @@
 #include "jobs/batch/messages.h"
 #include "jobs/run.h"
 #include "jobs/settings.h"
+#include "jobs/train/compute.h"
 #include "src/leaf/limits.h"
 #include "src/leaf/log_sink.h"
 #include "src/leaf/stop.h"
@@ -199,6 +200,19 @@ done:
     return rc;
 }
 
+/* Has the failure left a rank of the group a GPU that its process can no longer use? A failure of another
+ * kind (memory of the host or of the GPU, a file) is the model's alone. Collective. */
+static bool has_lost_device(const worker *w, p4_group *group, p4_rc rc)
+{
+    double lost = 0;
+    if (rc != P4_OK && group->state != NULL) { /* the code is one rank's: another may have lost its GPU */
+        lost = !p4_compute_gpu_usable(w->machine);
+        p4_group_max_f64(group, &lost, 1);
+        p4_error_clear();
+    }
+    return lost > 0;
+}
+
 /* Collective over the ranks of the order. */
 static p4_rc follow(worker *w, const p4_order *order)
 {
@@ -222,10 +236,11 @@ static p4_rc follow(worker *w, const p4_order *order)
     answer.leads = members[0] == w->machine->rank;
     rc = rc == P4_OK ? do_model(w, &group, order, &answer) : rc;
     answer.rc = rc;
-    answer.lost_device = rc == P4_E_SYSTEM && w->machine->gpu >= 0 && w->config->device != P4_DEVICE_CPU;
     if (rc != P4_OK) {
         snprintf(answer.error, sizeof answer.error, "%s", p4_last_error());
     }
+    p4_error_clear();
+    answer.lost_device = has_lost_device(w, &group, rc);
     p4_group_close(&group);
     answer.held_memory_mb = p4_memory_anonymous() / 1048576.0;
     free(members);

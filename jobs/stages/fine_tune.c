@@ -50,24 +50,29 @@ static p4_rc restore(void *user, p4_trainer *trainer, p4_tuning_state *state)
     return p4_resume_take_training(user, trainer, state);
 }
 
-/* A training that is continued keeps its rate, also where its length, and so the rate of "auto", is another
- * now. */
-static void choose_lr(p4_run *run, p4_train_plan *plan)
+/* A training that is continued keeps its rate and its weight of distillation, also where its length, and so
+ * what "auto" means, is another now. */
+static void fit_tokens(p4_run *run, p4_train_plan *plan)
 {
-    if (plan->lr == 0 && p4_resume_has_training(run)) {
+    if (p4_resume_has_training(run)) {
+        if (plan->lr == 0) {
+            INFO("      fine_tune_lr is %.2g, as the training began", p4_resume_lr(run));
+        }
         plan->lr = p4_resume_lr(run);
-        INFO("      fine_tune_lr is %.2g, as the training began", plan->lr);
+        plan->teacher.weight = p4_resume_distill(run) >= 0 ? p4_resume_distill(run) : plan->teacher.weight;
     } else {
-        p4_settings_choose_lr(plan, &run->original.hf.model, p4_training_set_count(run->train));
+        p4_settings_fit_tokens(plan, &run->config, &run->original.hf.model, p4_training_set_count(run->train),
+                               p4_settings_reconstruct_windows(&run->config, plan->T) > 0);
     }
     run->lr = plan->lr;
+    run->distill = plan->teacher.weight;
 }
 
 static p4_rc tune(p4_run *run)
 {
     const int64_t T = p4_training_set_length(run->train);
     p4_train_plan plan = p4_settings_train(&run->config, T, &run->statistics);
-    choose_lr(run, &plan);
+    fit_tokens(run, &plan);
     plan.teacher.key = run->compute.group->rank == 0 ? p4_resume_inputs_key(run) : 0;
     plan.teacher.keep_every_s = 60.0 * run->config.checkpoint_minutes;
     p4_tuner tuner = {.compute = &run->compute,

@@ -65,6 +65,23 @@ static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int
     }
 }
 
+/* The same of each set, which may hold less than the evaluation text. */
+static void warn_of_few_in_sets(const p4_run *run)
+{
+    const p4_config *c = &run->config;
+    bool given = p4_config_is_user_set(c, p4_config_find("eval_samples"));
+    for (int i = 0; given && i < c->eval_sets.count; i++) {
+        int64_t found = run->sets[i].windows.count;
+        if (found < c->eval_samples) {
+            WARN(
+                "warning: key \"eval_samples\": asked for %lld windows of %d tokens, but set \"%s\" has only "
+                "%lld",
+                (long long)c->eval_samples, c->calibration_sequence_length, c->eval_sets.names[i],
+                (long long)found);
+        }
+    }
+}
+
 /* ---- windows of calibration and evaluation ---- */
 
 static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split_files *files, int64_t limit,
@@ -350,6 +367,7 @@ p4_rc p4_load_text(p4_run *run)
                     run->reconstruction.count);
     }
     warn_of_few(c, "eval_samples", c->eval_samples, run->eval.count);
+    warn_of_few_in_sets(run);
     INFO("      windows of %d tokens: %s to calibrate, %s to evaluate, %s to train on",
          c->calibration_sequence_length,
          p4_format_count(calibrating, c->calibration_samples > 0 ? run->calibration.count : 0),

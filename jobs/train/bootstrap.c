@@ -45,7 +45,7 @@ static void sum_units(unit *units, const p4_windows *windows, bool by_window, co
 }
 
 p4_rc p4_bootstrap(p4_interval *perplexity, p4_interval *rise, const p4_windows *windows, const double *nll,
-                   const double *original_nll, uint64_t seed)
+                   const double *original_nll, uint64_t seed, p4_stop *stop)
 {
     p4_rc rc = P4_OK;
     bool by_window = windows->part_documents < P4_FEWEST_DOCUMENTS;
@@ -65,6 +65,7 @@ p4_rc p4_bootstrap(p4_interval *perplexity, p4_interval *rise, const p4_windows 
     sum_units(units, windows, by_window, nll, original_nll);
     for (int r = 0; r < P4_RESAMPLES; r++) {
         unit sum = {0};
+        TRY(p4_stop_check(stop)); /* each is a sum over all documents */
         for (int64_t i = 0; i < count; i++) {
             const unit *u = &units[p4_rng_below(&rng, (uint64_t)count)];
             sum.nll += u->nll;

@@ -26,6 +26,13 @@ p4_rc p4_compute_find_gpus(p4_machine *machine)
     return p4_machine_assign_gpus(machine, gpus, count, why);
 }
 
+bool p4_compute_gpu_usable(const p4_machine *machine)
+{
+    const p4_ops *cuda = p4_ops_find("cuda");
+    bool usable = !machine->has_used_gpu || cuda == NULL || cuda->usable(machine->gpu) == P4_OK;
+    return usable && !machine->nccl_failed;
+}
+
 /* Opens this rank's own GPU. One that cannot be used ends the run: where all ranks have GPUs, a silent run on
  * CPUs is not what was wanted. Local. */
 static p4_rc open_gpu(p4_compute *compute, const p4_compute_settings *settings)
@@ -36,6 +43,7 @@ static p4_rc open_gpu(p4_compute *compute, const p4_compute_settings *settings)
                                   : P4_OK); /* a single rank on a GPU moves nothing */
     TRY(cuda->open(&compute->device, compute->group->machine->gpu, compute->threads, settings->half));
     compute->ops = cuda;
+    compute->group->machine->has_used_gpu = true;
 done:
     if (rc != P4_OK && settings->device == P4_DEVICE_AUTO) {
         char why[512];

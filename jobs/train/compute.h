@@ -29,6 +29,10 @@ typedef struct p4_compute_settings {
  * other nodes on the result. Collective over the node's ranks. */
 p4_rc p4_compute_find_gpus(p4_machine *machine);
 
+/* Can this rank still use its GPU and NCCL, if it has used them? Asked after a failure, with all devices
+ * closed. Local. */
+bool p4_compute_gpu_usable(const p4_machine *machine);
+
 /* P4_E_INPUT: CUDA is asked for and a rank has no GPU; P4_E_SYSTEM: a GPU was found and cannot be used. The
  * caller closes. Collective. */
 p4_rc p4_compute_open(p4_compute *compute, p4_group *group, const p4_compute_settings *settings);

@@ -53,12 +53,13 @@ done:
     return rc;
 }
 
-/* original_nll NULL: not known. Local. */
+/* original_nll NULL: not known. P4_STOPPED: this rank was asked to stop. Local. */
 static p4_rc set_intervals(const p4_evaluator *e, p4_evaluation *quality, const p4_part_losses *losses,
                            const double *original_nll)
 {
     p4_interval perplexity, rise = {.low = NAN, .high = NAN};
-    p4_rc rc = p4_bootstrap(&perplexity, &rise, e->windows, losses->nll, original_nll, e->seed);
+    p4_rc rc =
+        p4_bootstrap(&perplexity, &rise, e->windows, losses->nll, original_nll, e->seed, e->compute->stop);
     if (rc == P4_OK) {
         quality->perplexity_low = perplexity.low;
         quality->perplexity_high = perplexity.high;

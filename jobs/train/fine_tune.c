@@ -38,6 +38,7 @@ static p4_rc log_step(tuning *t, int64_t step, const p4_step_result *result)
                                    .tokens = t->state.tokens,
                                    .loss = result->loss,
                                    .kl = result->kl,
+                                   .block_distance = result->block_distance,
                                    .lr = result->lr,
                                    .grad_norm = result->grad_norm,
                                    .tokens_per_s = t->interval_tokens / t->interval_s,
@@ -181,6 +182,7 @@ static p4_rc run_step(tuning *t, p4_step_result *result)
     TRY(p4_trainer_step(&t->trainer, step, result));
     t->state.step++;
     t->state.tokens += result->tokens;
+    t->record->block_distance = result->block_distance;
     if (result->applied) { /* a skipped step's loss may be no number */
         t->state.epoch_loss += result->loss;
         t->state.epoch_steps++;
@@ -205,7 +207,7 @@ static p4_rc run_steps(tuning *t)
     const p4_train_plan *plan = t->tuner->plan;
     p4_progress progress;
     p4_step_result result;
-    char note[96];
+    char note[128];
     p4_progress_start(&progress, "fine-tune", "tokens", (double)(steps->total * plan->sequences * plan->T));
     progress.from = (double)t->state.tokens;
     TRY(is_due(t) ? judge_or_stop(t) : P4_OK); /* the process before was stopped in it */
@@ -214,7 +216,10 @@ static p4_rc run_steps(tuning *t)
         int used = snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)t->state.step,
                             (long long)steps->total, result.loss);
         if (!isnan(result.kl)) {
-            snprintf(note + used, sizeof note - (size_t)used, ", KL %.4f", result.kl);
+            used += snprintf(note + used, sizeof note - (size_t)used, ", KL %.4f", result.kl);
+        }
+        if (!isnan(result.block_distance)) {
+            snprintf(note + used, sizeof note - (size_t)used, ", blocks %.4f", result.block_distance);
         }
         p4_progress_update(&progress, (double)t->state.tokens, note);
         if (is_due(t)) {

@@ -29,9 +29,17 @@ static int64_t buffer_bytes(const p4_pipeline *pl)
     return (pl->plan.B * pl->plan.T * pl->model->arch.C * each + 63) / 64 * 64;
 }
 
+/* Of what comes in and goes out. */
 static int buffers_of(const p4_pipeline *pl)
 {
     return pl->plan.reference ? 4 : 2;
+}
+
+/* This rank's layers whose output needs a buffer of its own. */
+static int64_t outputs_of(const p4_pipeline *pl)
+{
+    int rank = pl->compute->group->rank;
+    return pl->plan.blocks ? pl->shard->end[rank] - pl->shard->first[rank] - 1 : 0;
 }
 
 int64_t p4_pipeline_bytes(const p4_compute *compute, const p4_model *model, const p4_shard *shard,
@@ -44,7 +52,7 @@ int64_t p4_pipeline_bytes(const p4_compute *compute, const p4_model *model, cons
     }
     const p4_net_plan net = net_plan(&pl);
     int64_t bytes = p4_net_bytes(compute->ops, compute->device, model, &net);
-    return bytes < 0 ? -1 : bytes + buffers_of(&pl) * buffer_bytes(&pl);
+    return bytes < 0 ? -1 : bytes + (buffers_of(&pl) + outputs_of(&pl)) * buffer_bytes(&pl);
 }
 
 p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *model, const p4_shard *shard,
@@ -66,9 +74,16 @@ p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *mod
     TRY(p4_net_open(&pl->net, ops, compute->device, model, &net));
     int64_t bytes = buffer_bytes(pl);
     int buffers = buffers_of(pl);
-    TRY(ops->alloc(compute->device, &pl->memory, buffers * bytes));
+    TRY(ops->alloc(compute->device, &pl->memory, (buffers + outputs_of(pl)) * bytes));
     for (int i = 0; i < buffers; i++) {
         pl->x[i / 2][i % 2] = (char *)pl->memory + i * bytes;
+    }
+    if (plan->blocks) {
+        pl->outputs = p4_alloc((size_t)shard->layers, sizeof *pl->outputs);
+        TRY(pl->outputs != NULL ? P4_OK : P4_E_SYSTEM);
+    }
+    for (int64_t i = 0; i < outputs_of(pl); i++) {
+        pl->outputs[shard->first[compute->group->rank] + i] = (char *)pl->memory + (buffers + i) * bytes;
     }
 done:
     if (rc != P4_OK) {
@@ -85,6 +100,7 @@ void p4_pipeline_close(p4_pipeline *pl)
     if (pl->net.ops != NULL) {
         p4_net_close(&pl->net);
     }
+    free(pl->outputs);
     free(pl->h_nll);
     free(pl->h_first);
     *pl = (p4_pipeline){0};
@@ -113,9 +129,12 @@ static void run_stage(p4_pipeline *pl, const p4_pass *pass, int which, int64_t m
             coll->synchronize(coll, "%s: states of micro-batch %lld", pass->label, (long long)m + 1);
         }
     }
-    p4_net_layers(&pl->net,
-                  &(p4_net_pass){.form = form, .B = B, .T = T, .probe = which == 0 ? pass->probe : NULL},
-                  first, end, x);
+    p4_net_pass blocks = {.form = form, .B = B, .T = T, .outputs = which == 0 ? pl->outputs : NULL};
+    blocks.probe = which == 0 ? pass->probe : NULL;
+    p4_net_layers(&pl->net, &blocks, first, end, x);
+    for (int64_t l = first; blocks.outputs != NULL && l < end; l++) {
+        pass->on_block(pass->user, l, l < end - 1 ? pl->outputs[l] : x, m * pl->plan.B, B);
+    }
     if (end == shard->layers) {
         p4_net_final_norm(&pl->net, form, x, which == 1, N);
     } else {

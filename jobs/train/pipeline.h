@@ -14,6 +14,7 @@ typedef struct p4_pipeline_plan {
     int activation_bits;
     bool reference;   /* two forms run side by side */
     bool states_only; /* nothing is scored: p4_pass.on_states gets the last stage's states; no head */
+    bool blocks;      /* p4_pass.on_block gets the output of every block of `form` */
 } p4_pipeline_plan;
 
 typedef struct p4_pipeline {
@@ -23,7 +24,8 @@ typedef struct p4_pipeline {
     p4_pipeline_plan plan;
     p4_net net;
     void *memory;
-    void *x[2][2]; /* [form][micro-batch parity]: hidden states that come in and go out */
+    void *x[2][2];  /* [form][micro-batch parity]: hidden states that come in and go out */
+    void **outputs; /* host [L]: of this rank's layers but the last; NULL: the plan wants none */
     p4_request sending[2][2];
     int64_t *h_first; /* host [B]: the first predicted token of each window of a micro-batch */
     float *h_nll;     /* host [B, T], on the head's rank: losses of a micro-batch */
@@ -43,6 +45,9 @@ typedef struct p4_pass {
     /* Sees the normed final states, act [B, T, C], of windows [first, first + B) on the head's rank, where
      * the plan asks for states. They are the callee's until it returns; it may queue ops that read them. */
     void (*on_states)(void *user, const void *states, int64_t first, int64_t B);
+    /* Sees what comes out of block `layer`, on the rank that runs it and under the same terms, where the plan
+     * asks for blocks. */
+    void (*on_block)(void *user, int64_t layer, const void *states, int64_t first, int64_t B);
     void *user;
 } p4_pass;
 

@@ -128,6 +128,33 @@ int64_t p4_quantize_bytes(p4_compute *compute, const p4_original *original, cons
     return workspace_bytes(&w, widest);
 }
 
+/* How the matrix lies when it is quantized (take_matrix), without its values. */
+static p4_weight form_at_work(const work *w, int64_t i)
+{
+    p4_weight weight = w->original->hf.model.weights[i];
+    if (is_turned(w, i)) {
+        weight.dtype = P4_F32;
+        weight.transposed = false;
+    }
+    weight.scale_group = w->original->hf.model.params[i].scale_group;
+    return p4_weight_by_scale(&weight);
+}
+
+int64_t p4_quantize_scratch_bytes(p4_compute *compute, const p4_original *original,
+                                  const p4_quantize_plan *plan)
+{
+    const work w = {.compute = compute, .original = original, .plan = plan};
+    int64_t most = 0;
+    for (int64_t i = 0; i < original->hf.model.params_count; i++) {
+        if (is_mine(&w, i)) {
+            const p4_weight weight = form_at_work(&w, i);
+            most = p4_max_i64(most, compute->ops->quantize_scratch_bytes(compute->device, &weight,
+                                                                         plan->quantizer->method));
+        }
+    }
+    return most;
+}
+
 static p4_rc open_workspace(work *w)
 {
     int64_t widest = measure(w);

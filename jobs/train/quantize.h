@@ -34,6 +34,10 @@ bool p4_quantize_importance(const p4_quantize_plan *plan, int64_t i, int64_t col
  * that of the blocks' pass (p4_hessian_plan_bytes); 0 on CPUs. Local. */
 int64_t p4_quantize_bytes(p4_compute *compute, const p4_original *original, const p4_quantize_plan *plan);
 
+/* The host memory that a backend keeps after it has quantized this rank's matrices; 0 on GPUs. Local. */
+int64_t p4_quantize_scratch_bytes(p4_compute *compute, const p4_original *original,
+                                  const p4_quantize_plan *plan);
+
 /* Fills `packed`, for which it takes memory; the caller releases it, after an error too. P4_E_INPUT names a
  * tensor that is not finite or that fp16 cannot hold. P4_E_STATE: the quantizer needs statistics and there
  * are none. Collective. */

@@ -41,6 +41,7 @@ static void init_param(float *to, const p4_arch *arch, const p4_param *p, uint64
         break;
     case P4_KIND_NORM_BIAS:
     case P4_KIND_SLOT_BIAS:
+    case P4_KIND_HEAD_BIAS:
         fill(to, count, 0.0f);
         break;
     }

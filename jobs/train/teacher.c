@@ -13,6 +13,19 @@ static int64_t state_bytes(const p4_teacher *t, int64_t B)
     return B * t->plan.T * t->original->hf.model.arch.C * t->compute->ops->act_bytes(t->compute->device);
 }
 
+/* Of the states after one block. */
+static int64_t block_bytes(const p4_teacher *t, int64_t B)
+{
+    return p4_ceil_div(state_bytes(t, B), 64) * 64;
+}
+
+/* The blocks whose states take memory of their own. */
+static int64_t blocks_kept(const p4_teacher *t)
+{
+    int64_t L = t->original->hf.model.arch.L;
+    return t->plan.blocks <= 0 ? 0 : t->plan.kind == P4_TEACHER_RESIDENT ? L - 1 : L;
+}
+
 static p4_net_plan net_plan(const p4_teacher *t, int64_t B)
 {
     return (p4_net_plan){.B = B, .T = t->plan.T};
@@ -80,8 +93,11 @@ static void start(p4_teacher *t, p4_compute *compute, const p4_original *origina
     const p4_arch *arch = &original->hf.model.arch;
     *t = (p4_teacher){.compute = compute, .original = original, .plan = *plan};
     t->view = (p4_net_teacher){.weight = (float)plan->weight, .temperature = (float)plan->temperature};
+    if (plan->blocks > 0 && plan->sequences > 0) { /* not in a plan, which computes nothing */
+        t->view.blocks_scale = (float)(plan->blocks / (double)(arch->L * plan->sequences * plan->T));
+    }
     t->head_bytes =
-        p4_net_logits_ld(compute->ops, arch->V) * arch->C * compute->ops->act_bytes(compute->device);
+        p4_teacher_bias_at(t) + (arch->head_bias ? p4_net_logits_ld(compute->ops, arch->V) * 4 : 0);
 }
 
 p4_rc p4_teacher_plan_bytes(p4_teacher_memory *memory, p4_compute *compute, const p4_original *original,
@@ -111,11 +127,19 @@ p4_rc p4_teacher_open(p4_teacher *t, p4_compute *compute, const p4_original *ori
     CHECK(plan->kind != P4_TEACHER_CACHED || plan->top_k <= arch->V,
           "key \"distill_top_k\": found %lld, expected at most the %lld tokens of the vocabulary of %s",
           (long long)plan->top_k, (long long)arch->V, original->hf.path);
+    CHECK(plan->kind != P4_TEACHER_CACHED || plan->blocks <= 0,
+          "key \"distill_teacher\": found \"cached\", expected \"resident\" or \"sharded\" with "
+          "distill_blocks, as the file does not hold the outputs of blocks");
     TRY(choose_kind(t, student_bytes));
     INFO("      distillation: the loss is %g cross-entropy + %g KL to the original at temperature %g; the "
          "original is %s",
          1.0 - plan->weight, plan->weight * plan->temperature * plan->temperature, plan->temperature,
          kind_names[t->plan.kind]);
+    if (plan->blocks > 0) {
+        INFO("      distillation: the loss gains %g times the mean cosine distance of the %lld blocks' "
+             "outputs to the original's",
+             plan->blocks, (long long)arch->L);
+    }
     if (t->plan.kind == P4_TEACHER_CACHED) {
         TRY(p4_teacher_cache_open(t));
     } else {
@@ -140,6 +164,10 @@ void p4_teacher_close(p4_teacher *t)
         p4_net_close(&t->net);
     }
     p4_teacher_close_head(t);
+    if (t->blocks_memory != NULL) {
+        t->compute->ops->release(t->compute->device, t->blocks_memory);
+    }
+    free(t->blocks);
     *t = (p4_teacher){0};
 }
 
@@ -154,11 +182,30 @@ int64_t p4_teacher_work_bytes(const p4_teacher *t, int64_t B)
         return p4_teacher_cache_bytes(t, B);
     }
     if (t->plan.kind == P4_TEACHER_SHARDED) {
-        return p4_teacher_shards_bytes(t, B);
+        int64_t bytes = p4_teacher_shards_bytes(t, B);
+        return bytes < 0 ? -1 : bytes + state_bytes(t, B) + blocks_kept(t) * block_bytes(t, B);
     }
     p4_net_plan plan = net_plan(t, B);
     int64_t bytes = p4_net_bytes(t->compute->ops, t->compute->device, &t->original->hf.model, &plan);
-    return bytes < 0 ? -1 : bytes + state_bytes(t, B);
+    return bytes < 0 ? -1 : bytes + state_bytes(t, B) + blocks_kept(t) * block_bytes(t, B);
+}
+
+/* Memory for the states after each block. */
+static p4_rc reserve_blocks(p4_teacher *t)
+{
+    p4_rc rc = P4_OK;
+    const int64_t L = t->original->hf.model.arch.L, kept = blocks_kept(t), bytes = block_bytes(t, t->B);
+    t->blocks = p4_alloc((size_t)L, sizeof *t->blocks);
+    TRY(t->blocks != NULL ? P4_OK : P4_E_SYSTEM);
+    if (kept > 0) { /* a resident model of one block has its states alone */
+        TRY(t->compute->ops->alloc(t->compute->device, &t->blocks_memory, kept * bytes));
+    }
+    for (int64_t l = 0; l < L; l++) {
+        t->blocks[l] = l < kept ? (char *)t->blocks_memory + l * bytes : t->states;
+    }
+    t->view.blocks = t->blocks;
+done:
+    return rc;
 }
 
 p4_rc p4_teacher_reserve(p4_teacher *t, int64_t B)
@@ -172,6 +219,7 @@ p4_rc p4_teacher_reserve(p4_teacher *t, int64_t B)
         return p4_teacher_cache_reserve(t);
     }
     TRY(t->compute->ops->alloc(t->compute->device, &t->states, state_bytes(t, B)));
+    TRY(t->plan.blocks > 0 ? reserve_blocks(t) : P4_OK);
     if (t->plan.kind == P4_TEACHER_SHARDED) {
         TRY(p4_teacher_shards_reserve(t));
         t->view.states = t->states;
@@ -212,7 +260,7 @@ void p4_teacher_forward(p4_teacher *t, int64_t B)
     if (!p4_teacher_is_open(t) || t->plan.kind != P4_TEACHER_RESIDENT) {
         return;
     }
-    const p4_net_pass pass = {.form = &t->form.form, .B = B, .T = T};
+    const p4_net_pass pass = {.form = &t->form.form, .B = B, .T = T, .outputs = t->blocks};
     p4_net_embed(&t->net, &t->form.form, t->states, B, T);
     p4_net_layers(&t->net, &pass, 0, t->original->hf.model.arch.L, t->states);
     p4_net_final_norm(&t->net, &t->form.form, t->states, false, B * T);

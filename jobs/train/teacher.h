@@ -9,6 +9,8 @@
  *   probabilities of each prediction go to a file, which every rank maps. The rest of the distribution is one
  *   class. Nothing of the original stays in memory.
  *
+ * Where blocks are compared, the first two keep or bring the hidden states after every block too.
+ *
  * The trainer knows only p4_net_teacher: states and a head, or the largest probabilities. */
 #ifndef P4_TEACHER_H
 #define P4_TEACHER_H
@@ -21,6 +23,7 @@
 
 typedef struct p4_teacher_plan {
     double weight, temperature; /* weight 0: no teacher */
+    double blocks;              /* weight of the mean distance of the blocks' outputs; not of a cached one */
     p4_teacher_kind kind;
     int64_t T; /* tokens of a window */
     /* Of a cached one. */
@@ -37,7 +40,8 @@ typedef struct p4_teacher_shards {
     p4_pipeline pipeline;
     double *counts;  /* [ranks]: windows of each rank in the micro-batch */
     int32_t *h_ids;  /* [ranks * B, T]: of all ranks */
-    void *collected; /* head's rank: act [ranks * B, T, C] */
+    void *collected; /* act [states][ranks * B, T, C]: with blocks the output of each of this rank's layers;
+                        on the head's rank the normed final states */
 } p4_teacher_shards;
 
 /* The largest probabilities in a file (teacher_cache.c). */
@@ -60,12 +64,15 @@ typedef struct p4_teacher {
     p4_teacher_plan plan; /* its kind is the chosen one */
     p4_net_teacher view;  /* what the network takes */
     p4_device_form form;  /* of all layers, or of this rank's */
-    void *head;           /* device: act [logits_ld, C] */
+    void *head;           /* device: act [logits_ld, C] and, behind it, the bias if it has one */
     int64_t head_bytes;
     int64_t B;  /* windows of a micro-batch, at most */
     p4_net net; /* resident */
     void
         *states; /* device: act [B, T, C]; resident: the hidden states at work; cached: of compared windows */
+    void **blocks; /* host [L]: the states after each block, device act [B, T, C]; NULL: not compared. The
+                      last is `states` of a resident one, all others lie in blocks_memory */
+    void *blocks_memory;
     p4_teacher_shards shards;
     p4_teacher_cache cache;
 } p4_teacher;
@@ -123,9 +130,10 @@ int64_t p4_teacher_weights_bytes(const p4_teacher *teacher);
 /* The weights that this rank's kind of teacher needs, data NULL where it does not; the caller frees. NULL:
  * out of memory. */
 p4_weight *p4_teacher_sources(const p4_teacher *teacher);
-p4_rc p4_teacher_open_weights(p4_teacher *teacher); /* teacher->form */
-p4_rc p4_teacher_open_head(p4_teacher *teacher);    /* In the form that products take. */
-void p4_teacher_close_head(p4_teacher *teacher);    /* And the states. */
+p4_rc p4_teacher_open_weights(p4_teacher *teacher);    /* teacher->form */
+p4_rc p4_teacher_open_head(p4_teacher *teacher);       /* In the form that products take. */
+int64_t p4_teacher_bias_at(const p4_teacher *teacher); /* Where behind the head its bias begins, bytes. */
+void p4_teacher_close_head(p4_teacher *teacher);       /* And the states. */
 
 /* teacher_cache.c */
 p4_rc p4_teacher_cache_open(p4_teacher *teacher); /* Collective. */

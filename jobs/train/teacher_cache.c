@@ -233,7 +233,7 @@ static void keep_states(void *user, const void *states, int64_t first, int64_t B
         const char *from = (const char *)states + row * C * ops->act_bytes(device);
         p4_top_rows top = {
             .k = m->top.k, .ids = m->top.ids + row * m->top.k, .logp = m->top.logp + row * (m->top.k + 1)};
-        ops->linear_forward(device, m->logits, from, t->head, NULL, rows, C, m->ld);
+        ops->linear_forward(device, m->logits, from, t->head, t->view.head_bias, rows, C, m->ld);
         ops->top_k(device, &(p4_top_k_args){.N = rows,
                                             .V = V,
                                             .ld = m->ld,

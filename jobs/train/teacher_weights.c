@@ -17,6 +17,34 @@ p4_weight *p4_teacher_sources(const p4_teacher *t)
     return source;
 }
 
+int64_t p4_teacher_bias_at(const p4_teacher *t)
+{
+    const p4_arch *a = &t->original->hf.model.arch;
+    const p4_compute *compute = t->compute;
+    int64_t bytes = p4_net_logits_ld(compute->ops, a->V) * a->C * compute->ops->act_bytes(compute->device);
+    return p4_ceil_div(bytes, 64) * 64;
+}
+
+/* The bias of the head, if it has one, behind it. */
+static p4_rc put_head_bias(p4_teacher *t)
+{
+    const p4_model *model = &t->original->hf.model;
+    int64_t i = p4_model_find(model, P4_ROLE_HEAD_BIAS, -1), V = model->arch.V;
+    if (i < 0) {
+        return P4_OK;
+    }
+    float *h_bias = p4_alloc((size_t)V, sizeof *h_bias);
+    if (h_bias == NULL) {
+        return P4_E_SYSTEM;
+    }
+    float *bias = (float *)(void *)((char *)t->head + p4_teacher_bias_at(t));
+    p4_to_f32(h_bias, model->weights[i].data, model->weights[i].dtype, V);
+    t->compute->ops->to_device(t->compute->device, bias, h_bias, V * 4);
+    t->view.head_bias = bias;
+    free(h_bias);
+    return P4_OK;
+}
+
 p4_rc p4_teacher_open_head(p4_teacher *t)
 {
     p4_rc rc = P4_OK;
@@ -36,6 +64,7 @@ p4_rc p4_teacher_open_head(p4_teacher *t)
     }
     ops->weight_unpack(device, t->head, &from);
     ops->zero(device, (char *)t->head + used, t->head_bytes - used);
+    TRY(put_head_bias(t));
     TRY(ops->sync(device));
     t->view.head = t->head;
 done:
@@ -80,5 +109,6 @@ void p4_teacher_close_head(p4_teacher *t)
     }
     t->head = t->states = NULL;
     t->view.head = NULL;
+    t->view.head_bias = NULL;
     t->head_bytes = 0;
 }

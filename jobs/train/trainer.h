@@ -35,6 +35,8 @@ enum { P4_FLAT_GAP = 16 };
 /* p4_net.sums, then p4_optim.sums. Micro-batches whose work is recorded: a step's first, those between, its
  * last, which alone may be smaller. */
 enum { P4_FIGURES = P4_NET_SUMS + 2, P4_RECORDED_MICRO_BATCHES = 3 };
+/* What a step reports of its loss: cross-entropy, KL, distances of blocks. */
+enum { P4_TRAIN_LOSSES = 3 };
 
 /* How to train: plain numbers, resolved once. A window is a sequence of T tokens. */
 typedef struct p4_train_plan {
@@ -102,7 +104,7 @@ typedef struct p4_trainer_exact {
     float *leaf; /* device [leaf_count]: the micro-batch's gradients of all but the blocks' matrices, placed
                     as in the flat array */
     int64_t leaf_count;
-    double *losses;  /* of this rank's micro-batches; 0 where they are others' */
+    double *losses;  /* [micro-batches][P4_TRAIN_LOSSES] of this rank; 0 where they are others' */
     double *figures; /* of a step, on their way to all ranks */
 } p4_trainer_exact;
 
@@ -169,8 +171,9 @@ typedef struct p4_trainer {
 } p4_trainer;
 
 typedef struct p4_step_result {
-    double loss; /* cross-entropy */
-    double kl;   /* of the teacher to the model at its temperature; NaN: no teacher */
+    double loss;           /* cross-entropy */
+    double kl;             /* of the teacher to the model at its temperature; NaN: no teacher */
+    double block_distance; /* mean cosine distance of block outputs to the teacher's; NaN: not compared */
     double grad_norm, lr, seconds;
     int64_t tokens;
     bool applied; /* false: the gradient was not finite and the step was skipped */
@@ -202,6 +205,14 @@ p4_rc p4_trainer_requantize(p4_trainer *trainer);
 static inline int64_t p4_trainer_pieces(const p4_trainer *trainer)
 {
     return trainer->model->arch.L + 2;
+}
+
+/* The losses among the sums of a network. */
+static inline void p4_trainer_losses(const double sums[P4_NET_SUMS], double losses[P4_TRAIN_LOSSES])
+{
+    losses[0] = sums[P4_SUM_NLL];
+    losses[1] = sums[P4_SUM_KL];
+    losses[2] = sums[P4_SUM_BLOCKS];
 }
 
 /* Bytes of device memory by purpose. */
@@ -282,7 +293,8 @@ void p4_trainer_exact_end_micro_batch(p4_trainer *trainer);
 void p4_trainer_exact_finish(p4_trainer *trainer); /* After the last micro-batch. Collective. */
 /* The squares of all gradients, the losses of the step's micro-batches, and how many ranks gave each flag.
  * Collective. */
-void p4_trainer_exact_figures(p4_trainer *trainer, double *squares, double losses[2], double flags[3]);
+void p4_trainer_exact_figures(p4_trainer *trainer, double *squares, double losses[P4_TRAIN_LOSSES],
+                              double flags[3]);
 
 /* trainer_codes.c: places codes, once sharded and the optimizer are there, and points the form to them.
  * Local. */

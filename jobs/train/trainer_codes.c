@@ -138,6 +138,9 @@ static place lay_out(p4_trainer *t)
         t->codes.owner_first[block] = at.bytes;
         for (int64_t k = 0; k < count; k++) {
             int64_t first = 0, cols = model->params[items[k]].cols;
+            if (k > 0 && model->params[items[k - 1]].cols == cols) {
+                continue; /* experts by the hundred: not the first of their length */
+            }
             while (model->params[items[first]].cols != cols) {
                 first++;
             }
@@ -196,15 +199,8 @@ done:
 p4_rc p4_trainer_codes_lay_out(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
-    size_t params = (size_t)t->model->params_count;
-    t->codes.of = p4_alloc(params, sizeof *t->codes.of);
-    t->codes.runs = p4_alloc(params, sizeof *t->codes.runs);
     t->codes.owner_first = p4_alloc((size_t)t->compute->group->ranks + 1, sizeof *t->codes.owner_first);
-    t->codes.importance_of = p4_alloc(params, sizeof *t->codes.importance_of);
-    TRY(t->codes.of != NULL && t->codes.runs != NULL && t->codes.owner_first != NULL &&
-                t->codes.importance_of != NULL
-            ? P4_OK
-            : P4_E_SYSTEM);
+    TRY(t->codes.owner_first != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(order_blocks(t));
     place end = lay_out(t);
     int64_t dense_bytes = end.elements * t->compute->ops->act_bytes(t->compute->device);
@@ -223,7 +219,12 @@ p4_rc p4_trainer_codes_open(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
     const p4_ops *ops = t->compute->ops;
+    size_t params = (size_t)t->model->params_count;
     TRY(p4_trainer_codes_lay_out(t));
+    t->codes.of = p4_alloc(params, sizeof *t->codes.of);
+    t->codes.runs = p4_alloc(params, sizeof *t->codes.runs);
+    t->codes.importance_of = p4_alloc(params, sizeof *t->codes.importance_of);
+    TRY(t->codes.of != NULL && t->codes.runs != NULL && t->codes.importance_of != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(open_importance(t));
     if (t->codes.dense_bytes > 0) {
         TRY(ops->alloc(t->compute->device, (void **)&t->codes.dense, t->codes.dense_bytes));

@@ -7,8 +7,7 @@
 
 #include "jobs/train/trainer.h"
 
-/* A micro-batch's losses: cross-entropy and KL. */
-enum { LOSSES = 2, FLAGS = 3 };
+enum { LOSSES = P4_TRAIN_LOSSES, FLAGS = 3 };
 
 int64_t p4_trainer_exact_micro_batches(const p4_trainer *t)
 {
@@ -115,8 +114,7 @@ void p4_trainer_exact_end_micro_batch(p4_trainer *t)
         double *losses = e->losses + LOSSES * (t->batch.index * group->ranks + group->rank), sums[P4_FIGURES];
         t->compute->ops->to_host(t->compute->device, sums, t->figures, sizeof sums);
         t->compute->ops->zero(t->compute->device, t->figures, sizeof sums);
-        losses[0] = sums[0];
-        losses[1] = sums[2];
+        p4_trainer_losses(sums, losses);
     }
 }
 
@@ -143,21 +141,21 @@ static void put_squares(p4_trainer *t, double *squares)
     }
 }
 
-void p4_trainer_exact_figures(p4_trainer *t, double *squares, double losses[2], double flags[3])
+void p4_trainer_exact_figures(p4_trainer *t, double *squares, double losses[LOSSES], double flags[3])
 {
     double *figures = t->exact.figures;
     int64_t micro_batches = p4_trainer_exact_micro_batches(t), params = t->model->params_count,
             count = figures_count(t);
     memset(figures, 0, (size_t)count * sizeof *figures);
-    for (int64_t m = 0; m < micro_batches; m++) {
-        figures[m] = t->exact.losses[LOSSES * m];
-        figures[micro_batches + m] = t->exact.losses[LOSSES * m + 1];
+    for (int64_t i = 0; i < LOSSES * micro_batches; i++) { /* each kind together */
+        figures[i % LOSSES * micro_batches + i / LOSSES] = t->exact.losses[i];
     }
     put_squares(t, figures + LOSSES * micro_batches);
     memcpy(figures + LOSSES * micro_batches + params, flags, FLAGS * sizeof *flags);
     p4_exact_gather(t->compute->group, figures, count);
-    losses[0] = p4_exact_total(figures, micro_batches);
-    losses[1] = p4_exact_total(figures + micro_batches, micro_batches);
+    for (int i = 0; i < LOSSES; i++) {
+        losses[i] = p4_exact_total(figures + i * micro_batches, micro_batches);
+    }
     *squares = p4_exact_total(figures + LOSSES * micro_batches, params);
     memcpy(flags, figures + LOSSES * micro_batches + params, FLAGS * sizeof *flags);
 }

@@ -43,7 +43,8 @@ p4_net_plan p4_trainer_net_plan(const p4_trainer *t, int64_t micro_batch)
                          .recompute = t->plan.recompute,
                          .activation_bits = t->plan.activation_bits,
                          .head = true,
-                         .reference = p4_teacher_is_open(&t->teacher)};
+                         .reference = p4_teacher_is_open(&t->teacher),
+                         .blocks = p4_teacher_is_open(&t->teacher) && t->plan.teacher.blocks > 0};
 }
 
 /* What depends on the micro-batch; -1: out of host memory. */

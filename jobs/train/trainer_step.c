@@ -189,9 +189,9 @@ static void forward_backward(p4_trainer *t, int64_t step)
     p4_trainer_sums_finish(t);
 }
 
-/* Waits for what is queued. Global sum of squares of the gradients; the sums of both losses, cross-entropy
- * and KL, and the requests to stop and to save ride along (result NULL: they do not). Same result on every
- * rank: of the replicated gradients rank 0's figure counts. Collective. */
+/* Waits for what is queued. Global sum of squares of the gradients; the sums of the losses and the requests
+ * to stop and to save ride along (result NULL: they do not). Same result on every rank: of the replicated
+ * gradients rank 0's figure counts. Collective. */
 static double total_sq_norm(p4_trainer *t, int64_t step, p4_step_result *result)
 {
     double figures[P4_FIGURES] = {0}, *squares = figures + P4_NET_SUMS;
@@ -201,21 +201,23 @@ static double total_sq_norm(p4_trainer *t, int64_t step, p4_step_result *result)
     }
     bool speaks = t->compute->group->rank == 0;
     double flags[] = {p4_stop_is_asked(t->compute->stop), speaks && t->wants_save, t->is_saving};
-    double sums[] = {
-        speaks ? squares[0] : 0, squares[1], figures[0], figures[2], flags[0], flags[1], flags[2]};
+    double sums[5 + P4_TRAIN_LOSSES] = {speaks ? squares[0] : 0, squares[1], flags[0], flags[1], flags[2]};
+    double *losses = sums + 5;
+    p4_trainer_losses(figures, losses);
     if (t->plan.exact_sums) {
         sums[1] = 0;
-        p4_trainer_exact_figures(t, &sums[0], &sums[2], flags);
-        memcpy(&sums[4], flags, sizeof flags);
+        p4_trainer_exact_figures(t, &sums[0], losses, flags);
+        memcpy(&sums[2], flags, sizeof flags);
     } else {
         p4_group_sum_f64(t->compute->group, sums, sizeof sums / sizeof *sums);
     }
     if (result != NULL) {
-        result->loss = sums[2];
-        result->kl = sums[3];
-        result->stop = sums[4] > 0;
-        result->save = sums[5] > 0;
-        result->saving = sums[6] > 0;
+        result->loss = losses[0];
+        result->kl = losses[1];
+        result->block_distance = losses[2];
+        result->stop = sums[2] > 0;
+        result->save = sums[3] > 0;
+        result->saving = sums[4] > 0;
     }
     return sums[0] + sums[1];
 }
@@ -293,9 +295,13 @@ p4_rc p4_trainer_step(p4_trainer *t, int64_t step, p4_step_result *result)
     double squares = total_sq_norm(t, step, result),
            predictions = (double)(t->plan.sequences * (t->plan.T - 1));
     result->grad_norm = sqrt(squares);
-    result->applied = isfinite(squares) && isfinite(result->loss) && isfinite(result->kl);
+    result->applied = isfinite(squares) && isfinite(result->loss) && isfinite(result->kl) &&
+                      isfinite(result->block_distance);
     result->loss /= predictions;
     result->kl = p4_teacher_is_open(&t->teacher) ? result->kl / predictions : (double)NAN;
+    result->block_distance = t->net.plan.blocks
+                                 ? result->block_distance / (double)(t->model->arch.L * result->tokens)
+                                 : (double)NAN;
     if (result->applied) {
         t->bad_steps = 0;
         result->grad_norm = apply_gradient(t, step, squares, result->lr);

@@ -24,6 +24,12 @@ p4_rc p4_cpu_list(p4_device_info *devices, int capacity, int *count)
     return P4_OK;
 }
 
+p4_rc p4_cpu_usable(int ordinal)
+{
+    (void)ordinal;
+    return P4_OK;
+}
+
 p4_rc p4_cpu_open(p4_device **device, int ordinal, int threads, bool half_compute)
 {
     p4_rc rc = P4_OK;

@@ -167,10 +167,11 @@ P4_MULTIVERSION static void add_column_sums(float *db, const float *dy, int64_t 
     }
 }
 
-void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+void p4_cpu_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out,
+                                 int64_t ld_dy)
 {
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t c = 0; c < out; c += BIAS_COLS) {
-        add_column_sums(db + c, (const float *)dy + c, N, out, p4_min_i64(BIAS_COLS, out - c));
+        add_column_sums(db + c, (const float *)dy + c, N, ld_dy, p4_min_i64(BIAS_COLS, out - c));
     }
 }

@@ -228,7 +228,7 @@ void p4_cpu_linear_activate_backward(p4_device *device, const p4_linear_activate
         plain_backward(a->function, dup + i, up + i, p4_min_i64(PIECE, count - i));
     }
     if (a->opt_db) {
-        p4_cpu_linear_backward_bias(device, a->opt_db, dup, a->N, a->F);
+        p4_cpu_linear_backward_bias(device, a->opt_db, dup, a->N, a->F, a->F);
     }
 }
 

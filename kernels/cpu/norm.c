@@ -150,6 +150,6 @@ void p4_cpu_norm_backward(p4_device *device, const p4_norm_backward_args *a)
         }
     }
     if (a->opt_dx_sums) {
-        p4_cpu_linear_backward_bias(device, a->opt_dx_sums, dx, N, C);
+        p4_cpu_linear_backward_bias(device, a->opt_dx_sums, dx, N, C, C);
     }
 }

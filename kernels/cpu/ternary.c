@@ -149,6 +149,33 @@ static void add_error(p4_quant_error *sum, const p4_quant_error *part)
     sum->scale_max = fmaxf(sum->scale_max, part->scale_max);
 }
 
+/* Rows that are brought into fp32 at a time, and what a thread needs for them. */
+typedef struct tile {
+    int64_t rows, tile_bytes, slice_bytes; /* of a thread: the tile, with the work of the rule */
+    int64_t piece_rows, pieces;            /* of the matrix, which threads take one after another */
+    int threads;
+} tile;
+
+static tile tile_of(p4_device *device, const p4_weight *weight, p4_quant_method method)
+{
+    int64_t rows = weight->rows, cols = weight->cols;
+    bool in_place = weight->dtype == P4_F32 && !weight->transposed;
+    tile t = {.rows = p4_max_i64(1, p4_min_i64(TILE_ROWS, TILE_ELEMENTS / p4_max_i64(cols, 1)))};
+    t.tile_bytes = in_place ? 0 : p4_ceil_div(t.rows * cols * (int64_t)sizeof(float), 64) * 64;
+    int64_t work_bytes = method == P4_QUANT_EXACT ? p4_ceil_div(p4_cpu_exact_work_bytes(cols), 64) * 64 : 0;
+    t.slice_bytes = t.tile_bytes + work_bytes;
+    t.piece_rows = TILE_ROWS * p4_max_i64(1, p4_ceil_div(rows, TILE_ROWS * PIECES));
+    t.pieces = p4_ceil_div(rows, t.piece_rows);
+    t.threads = p4_cpu_team(device, t.pieces); /* a matrix of one piece needs one thread's scratch */
+    return t;
+}
+
+int64_t p4_cpu_quantize_scratch_bytes(p4_device *device, const p4_weight *weight, p4_quant_method method)
+{
+    const tile t = tile_of(device, weight, method);
+    return t.slice_bytes * t.threads;
+}
+
 void p4_cpu_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
                      const p4_weight *weight, p4_quant_method method, float threshold,
                      const float *importance)
@@ -158,34 +185,28 @@ void p4_cpu_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quan
                  (int)method);
         return;
     }
-    int64_t rows = weight->rows, cols = weight->cols;
-    bool in_place = weight->dtype == P4_F32 && !weight->transposed;
-    int64_t tile_rows = p4_max_i64(1, p4_min_i64(TILE_ROWS, TILE_ELEMENTS / p4_max_i64(cols, 1)));
-    int64_t tile_bytes = in_place ? 0 : p4_ceil_div(tile_rows * cols * (int64_t)sizeof(float), 64) * 64;
-    int64_t work_bytes = method == P4_QUANT_EXACT ? p4_ceil_div(p4_cpu_exact_work_bytes(cols), 64) * 64 : 0;
-    int64_t each = TILE_ROWS * p4_max_i64(1, p4_ceil_div(rows, TILE_ROWS * PIECES)),
-            pieces = p4_ceil_div(rows, each);
-    int64_t slice = tile_bytes + work_bytes;
-    int threads = p4_cpu_team(device, pieces); /* a matrix of one piece needs one thread's scratch */
-    char *scratch = slice ? p4_cpu_team_scratch(device, slice, threads) : NULL;
+    const tile t = tile_of(device, weight, method);
+    const int64_t rows = weight->rows, slice = t.slice_bytes;
+    char *scratch = slice ? p4_cpu_team_scratch(device, slice, t.threads) : NULL;
     if (slice && !scratch) {
         return;
     }
     p4_quant_error parts[PIECES];
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t i = 0; i < pieces; i++) {
+#pragma omp parallel for schedule(dynamic) num_threads(t.threads)
+    for (int64_t i = 0; i < t.pieces; i++) {
         char *own = scratch + (slice ? omp_get_thread_num() * slice : 0);
         row_task task = {.method = method,
                          .threshold = threshold,
                          .importance = importance,
-                         .exact_work = own + tile_bytes,
+                         .exact_work = own + t.tile_bytes,
                          .wants_error = h_error != NULL};
-        parts[i] = quantize_rows(codes, scale, weight, i * each, p4_min_i64((i + 1) * each, rows), tile_rows,
-                                 (float *)(void *)own, &task);
+        parts[i] =
+            quantize_rows(codes, scale, weight, i * t.piece_rows, p4_min_i64((i + 1) * t.piece_rows, rows),
+                          t.rows, (float *)(void *)own, &task);
     }
     if (h_error) {
         *h_error = (p4_quant_error){.scale_min = INFINITY, .scale_max = -INFINITY};
-        for (int64_t i = 0; i < pieces; i++) {
+        for (int64_t i = 0; i < t.pieces; i++) {
             add_error(h_error, &parts[i]);
         }
     }

@@ -136,7 +136,7 @@ void p4_cuda_linear_activate_backward(p4_device *device, const p4_linear_activat
     }
     if (a->function == P4_GELU_TANH && p4_cuda_matmul_fused(device, &gemm)) {
         if (a->opt_db) {
-            p4_cuda_column_sums(device, a->opt_db, a->dup, a->N, a->F);
+            p4_cuda_column_sums(device, a->opt_db, a->dup, a->N, a->F, a->F);
         }
         return;
     }

@@ -55,7 +55,8 @@ void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, c
 /* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. COLUMN_TURNS rows are fetched
  * at once and, unless squared, summed in fp32; everything else is summed in double. */
 template <typename T, int W, bool SQUARE>
-static __global__ void column_partials(double *partial, const T *x, int64_t N, int64_t C, int64_t rows)
+static __global__ void column_partials(double *partial, const T *x, int64_t N, int64_t C, int64_t rows,
+                                       int64_t ld)
 {
     __shared__ double sums[P4_COLUMN_LANES][W][P4_WARP];
     const int64_t c = ((int64_t)blockIdx.x * P4_WARP + threadIdx.x) * W;
@@ -66,7 +67,7 @@ static __global__ void column_partials(double *partial, const T *x, int64_t N, i
 #pragma unroll
         for (int k = 0; k < COLUMN_TURNS; k++) {
             if (n + k * P4_COLUMN_LANES < end) {
-                row[k] = *(const p4_pack<T, W> *)(x + (n + k * P4_COLUMN_LANES) * C + c);
+                row[k] = *(const p4_pack<T, W> *)(x + (n + k * P4_COLUMN_LANES) * ld + c);
             }
         }
 #pragma unroll
@@ -97,15 +98,15 @@ static __global__ void column_partials(double *partial, const T *x, int64_t N, i
     }
 }
 
-/* to[C], of type R, += the column sums. */
+/* to[C], of type R, += the column sums of x[N, ld]. */
 template <typename R, bool SQUARE>
-static void add_column_sums(p4_device *device, R *to, const void *x, int64_t N, int64_t C)
+static void add_column_sums(p4_device *device, R *to, const void *x, int64_t N, int64_t C, int64_t ld)
 {
     if (N <= 0 || C <= 0) {
         return;
     }
     const int64_t each = p4_act_bytes(device);
-    const bool wide = p4_cuda_wide(P4_ADDRESS(x), C * each);
+    const bool wide = p4_cuda_wide(P4_ADDRESS(x), C * each) && p4_cuda_wide(P4_ADDRESS(x), ld * each);
     const int64_t tiles = p4_ceil_div(C, P4_WARP * p4_cuda_width(device, wide));
     const int64_t rows = p4_cuda_chunk_rows(N, C, sizeof(double)), chunks = p4_ceil_div(N, rows);
     double *partial = (double *)p4_cuda_scratch(device, chunks * C * (int64_t)sizeof *partial);
@@ -117,19 +118,19 @@ static void add_column_sums(p4_device *device, R *to, const void *x, int64_t N, 
     const unsigned blocks = (unsigned)p4_ceil_div(C, P4_WARP);
     P4_BY_ACT(device, wide,
               column_partials<elem, W, SQUARE>
-              <<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, rows));
+              <<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, rows, ld));
     add_partials<R><<<blocks, lanes, 0, device->stream>>>(to, partial, chunks, C);
     p4_cuda_launched(device, "column sums");
 }
 
-void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C)
+void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C, int64_t ld)
 {
-    add_column_sums<float, false>(device, to, x, N, C);
+    add_column_sums<float, false>(device, to, x, N, C, ld);
 }
 
 void p4_cuda_channel_sum_sq(p4_device *device, double *sum_sq, const void *x, int64_t N, int64_t C)
 {
-    add_column_sums<double, true>(device, sum_sq, x, N, C);
+    add_column_sums<double, true>(device, sum_sq, x, N, C, C);
 }
 
 /* The block's sums in thread 0; count stays 0. */

@@ -125,6 +125,18 @@ done:
     return rc;
 }
 
+/* What leaves the process without its context, as an illegal address in a kernel or a GPU that is gone, is
+ * the answer to every later call. Nothing runs there any more: the device is closed. */
+p4_rc p4_cuda_usable(int ordinal)
+{
+    cudaGetLastError(); /* of a call that failed by itself, as for memory */
+    cudaError_t error = cudaSetDevice(ordinal);
+    if (error == cudaSuccess) {
+        error = cudaDeviceSynchronize();
+    }
+    return error == cudaSuccess ? P4_OK : FAULT("cuda device %d: %s", ordinal, cudaGetErrorString(error));
+}
+
 /* Is there a GPU `ordinal` that this build can use? */
 static p4_rc find_gpu(int ordinal, cudaDeviceProp *properties)
 {

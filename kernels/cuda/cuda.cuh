@@ -156,7 +156,7 @@ typedef struct p4_cuda_sums {
 void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial,
                           int64_t count, int64_t C);
 /* to[C] += the sum over n of x[n, c], ld elements between rows. */
-void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C);
+void p4_cuda_column_sums(p4_device *device, float *to, const void *x, int64_t N, int64_t C, int64_t ld);
 /* Rows that one block of the first stage sums: a multiple of its P4_COLUMN_LANES lanes, such that there are
  * at most P4_COLUMN_CHUNKS blocks along the rows and the partial sums, `bytes` an element, fit scratch
  * memory. */

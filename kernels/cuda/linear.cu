@@ -121,7 +121,8 @@ void p4_cuda_linear_backward_weight(p4_device *device, const p4_linear_backward_
     p4_cuda_matmul(device, &gemm);
 }
 
-void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out)
+void p4_cuda_linear_backward_bias(p4_device *device, float *db, const void *dy, int64_t N, int64_t out,
+                                  int64_t ld_dy)
 {
-    p4_cuda_column_sums(device, db, dy, N, out);
+    p4_cuda_column_sums(device, db, dy, N, out, ld_dy);
 }

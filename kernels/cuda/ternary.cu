@@ -244,6 +244,15 @@ static void report_error(p4_device *device, p4_quant_error *h_error, p4_quant_er
     p4_cuda_ok(device, cudaStreamSynchronize(device->stream), "quantize");
 }
 
+/* A block quantizes in its shared memory. */
+int64_t p4_cuda_quantize_scratch_bytes(p4_device *device, const p4_weight *weight, p4_quant_method method)
+{
+    (void)device;
+    (void)weight;
+    (void)method;
+    return 0;
+}
+
 void p4_cuda_quantize(p4_device *device, uint8_t *codes, uint16_t *scale, p4_quant_error *h_error,
                       const p4_weight *weight, p4_quant_method method, float threshold,
                       const float *importance)

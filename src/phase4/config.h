@@ -14,6 +14,9 @@
 extern "C" {
 #endif
 
+/* p4_config.distill: the weight follows from the tokens of the training. */
+#define P4_DISTILL_AUTO (-1.0)
+
 /* Plain data: may be copied, compared field by field, and sent as bytes between ranks of one job. Field names
  * are the keys of cfg.json; `phase4_mpi --help` and docs/configuration.md say what each does. */
 struct p4_config {
@@ -64,10 +67,12 @@ struct p4_config {
     int64_t global_batch_tokens; /* 0: calibration_batch_size * calibration_sequence_length */
     bool enable_grokfast;
     double grokfast_ema_alpha, grokfast_lambda;
-    bool learn_scales;                   /* train the scales of ternary weights too */
-    double distill, distill_temperature; /* weight of the KL to the original; 0: none */
+    bool learn_scales; /* train the scales of ternary weights too */
+    double distill;    /* weight of the KL to the original; 0: none; or P4_DISTILL_AUTO */
+    double distill_temperature;
     p4_teacher_kind distill_teacher;
     int32_t distill_top_k; /* classes per prediction that a cached teacher keeps */
+    double distill_blocks; /* weight of the cosine distance of block outputs to the original's; 0: none */
     int32_t zero_stage; /* 0: everything replicated; 1: owners hold masters and optimizer state; 2: gradients
                            too */
     bool exact_sums;    /* the same bits on any number of ranks */

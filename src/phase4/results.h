@@ -44,6 +44,7 @@ typedef struct p4_fine_tuning {
     double epochs_completed; /* 1.5: one and a half */
     int64_t steps, tokens;
     double final_loss, final_perplexity, best_perplexity;
+    double block_distance; /* of the last step: p4_training_point; NaN: blocks were not compared */
     int64_t history_count, history_capacity;
     p4_history_entry *history; /* heap: p4_results_free or p4_fine_tuning_free */
 } p4_fine_tuning;
@@ -178,6 +179,7 @@ typedef struct p4_training_point { /* one logged step; NaN: not measured */
     int64_t step, epoch, tokens;   /* tokens: trained on since the start */
     double loss;                   /* cross-entropy */
     double kl;                     /* of the teacher to the model at distill_temperature; NaN: no teacher */
+    double block_distance; /* mean cosine distance of block outputs to the teacher's; NaN: not compared */
     double lr, grad_norm, tokens_per_s, elapsed_s;
 } p4_training_point;
 

@@ -38,7 +38,7 @@ typedef struct p4_numbers {
 typedef struct p4_config p4_config;
 
 typedef enum p4_device_kind { P4_DEVICE_AUTO, P4_DEVICE_CUDA, P4_DEVICE_CPU } p4_device_kind;
-typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED } p4_recipe;
+typedef enum p4_recipe { P4_RECIPE_QUALITY, P4_RECIPE_SEED, P4_RECIPE_QUICK, P4_RECIPE_THOROUGH } p4_recipe;
 typedef enum p4_optimizer { P4_OPTIMIZER_MUGROKFAST, P4_OPTIMIZER_ADAMW } p4_optimizer;
 typedef enum p4_optimizer_state { P4_OPTIMIZER_STATE_FP32, P4_OPTIMIZER_STATE_BF16 } p4_optimizer_state;
 typedef enum p4_recompute {

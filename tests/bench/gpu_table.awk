@@ -9,14 +9,29 @@ function trim(text)
 # Above 1 where ours is better.
 function ratio(ours, figure, unit)
 {
-    return unit ~ /^(ms|s|GiB)$/ ? figure / ours : ours / figure
+    return unit ~ /^(ms|s|GiB|ppl)$/ ? figure / ours : ours / figure
 }
 function reached(ok)
 {
     return ok ? "reached" : "MISSED"
 }
-function goal_text(row, goal, ours, unit,    part, value)
+# How much better ours is than the best of the peers; 0: no peer ran.
+function best_ratio(name, ours, unit,    list, part, count, k, one, least)
 {
+    count = split(peers[name], list, ";")
+    for (k = 1; k <= count; k++) {
+        split(list[k], part, "=")
+        one = ratio(ours, part[2], unit)
+        least = k == 1 || one < least ? one : least
+    }
+    return least + 0
+}
+function goal_text(row, goal, ours, unit, peer,    part, value)
+{
+    if (goal ~ /^[0-9.]+x$/) { # times the best peer
+        value = best_ratio(peer, ours, unit)
+        return value > 0 ? sprintf("%.2fx of %s %s", value, goal, reached(value >= goal + 0)) : ""
+    }
     if (goal == "scaling") {
         value = alone in figure ? ours / (2 * figure[alone]) : 0
         return value > 0 ? sprintf("%.3f of 0.970 %s", value, reached(value >= 0.97)) : ""
@@ -45,7 +60,7 @@ function show_row(row, goal, peer)
         return
     }
     printf "%-40s %10s %-9s %-24s %s%s\n", row, figure[row], unit_of[row],
-           goal_text(row, goal, figure[row], unit_of[row]), peers_text(peer, figure[row], unit_of[row]),
+           goal_text(row, goal, figure[row], unit_of[row], peer), peers_text(peer, figure[row], unit_of[row]),
            beside[row] ~ /^-/ ? "" : beside[row]
 }
 # The worst first.

@@ -18,8 +18,11 @@ import time
 import torch
 import torch.nn.functional as F
 
+from peer_distill import DistillLoss, rows_loss
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 THRESHOLD = 0.1  # of the absmean rule
+DISTILL, CHUNK = 0.9, 4096  # weight of the distillation, rows of logits at a time
 GIB = 2**30
 
 
@@ -167,7 +170,34 @@ def blocks_of(model):
     return model.model.layers if hasattr(model, "model") else model.transformer.h
 
 
-def train(name, what, batch, length, ternary=False, int8=False, prepare=None, program="torch.compile"):
+def compile_model(model):
+    if ARGUMENTS.whole:
+        model.compile()
+        model.base_model.compile()
+    else:
+        for block in blocks_of(model):
+            block.compile()
+        model.loss_function = torch.compile(model.loss_function)
+
+
+def make_distill(model, name):
+    """The distilled loss of a batch, weight 0.9, at all positions. The teacher is a plain model of the same shapes,
+    resident in bf16."""
+    teacher = make_model(name).eval().requires_grad_(False)
+    compile_model(teacher)
+    rows = torch.compile(rows_loss, dynamic=False)
+
+    def loss_of(ids):
+        with torch.no_grad():
+            wanted = teacher.base_model(ids).last_hidden_state
+        hidden = model.base_model(ids).last_hidden_state
+        return DistillLoss.apply(hidden, model.get_output_embeddings().weight, wanted,
+                                 teacher.get_output_embeddings().weight, ids, DISTILL, hidden.dtype, CHUNK, rows)
+
+    return loss_of
+
+
+def train(name, what, batch, length, ternary=False, int8=False, prepare=None, program="torch.compile", distill=False):
     """bf16 weights and optimizer state (no fp32 masters), fused AdamW, no clipping."""
     if ARGUMENTS.small:
         name, batch, length = "demo" if name != "gpt2" else name, 1, 32
@@ -182,16 +212,12 @@ def train(name, what, batch, length, ternary=False, int8=False, prepare=None, pr
     if prepare is not None:
         prepare(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    if ARGUMENTS.whole:
-        model.compile()
-    else:
-        for block in blocks_of(model):
-            block.compile()
-        model.loss_function = torch.compile(model.loss_function)
+    compile_model(model)
+    loss_of = make_distill(model, name) if distill else lambda ids: model(input_ids=ids, labels=ids).loss
     ids = torch.randint(0, model.config.vocab_size, (batch, length), device=ARGUMENTS.device)
 
     def step():
-        model(input_ids=ids, labels=ids).loss.backward()
+        loss_of(ids).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -205,6 +231,14 @@ def train(name, what, batch, length, ternary=False, int8=False, prepare=None, pr
 
 def peer_train_llama():
     train("llama1b", "train llama1b ternary int8", 8, 2048, ternary=True, int8=True)
+
+
+def peer_train_llama_ternary():
+    train("llama1b", "train llama1b ternary", 8, 2048, ternary=True)
+
+
+def peer_train_llama_distill():
+    train("llama1b", "train llama1b ternary distill", 8, 2048, ternary=True, distill=True)
 
 
 def peer_train_llama_plain():
@@ -247,6 +281,7 @@ def peer_muon():
 
 PEERS = {"copy": peer_copy, "gemm": peer_gemm, "ternarise": peer_ternarise, "muon": peer_muon,
          "train_llama": peer_train_llama, "train_gpt2": peer_train_gpt2,
+         "train_llama_ternary": peer_train_llama_ternary, "train_llama_distill": peer_train_llama_distill,
          "train_llama_plain": peer_train_llama_plain, "train_torchao": peer_train_torchao,
          "ternarise_exact": peer_ternarise_exact}
 

@@ -25,6 +25,9 @@ def parse_arguments():
     parser.add_argument("--quantizer", choices=["none", "absmean", "exact"], default="none")
     parser.add_argument("--optimizer", choices=["adamw", "mugrokfast"], default="adamw",
                         help="mugrokfast: Muon for the matrices of blocks; Grokfast itself is off on both sides")
+    parser.add_argument("--teacher", choices=["none", "resident"], default="none",
+                        help="resident: distillation from a second, unquantized model, as in phase4_bench")
+    parser.add_argument("--distill", type=float, default=0.9, help="weight of the distillation")
     return parser.parse_args()
 
 
@@ -34,6 +37,8 @@ os.environ["OMP_NUM_THREADS"] = str(ARGUMENTS.threads)
 import torch  # noqa: E402  (reads the number of threads when it is imported)
 import torch.nn.functional as F  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
+
+from peer_distill import DistillLoss, rows_loss  # noqa: E402
 
 
 def quantize(weight, method):
@@ -94,7 +99,7 @@ class Muon:
             matrix.sub_(update, alpha=self.lr * 0.2 * math.sqrt(max(matrix.shape)))
 
 
-def load_model(arguments):
+def load_model(arguments, quantizer):
     has_weights = any(name.endswith(".safetensors") for name in os.listdir(arguments.model))
     options = {"attn_implementation": "sdpa", "dtype": torch.float32}
     if has_weights:
@@ -102,8 +107,8 @@ def load_model(arguments):
     else:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(arguments.model), **options)
     model.config.use_cache = False
-    if arguments.quantizer != "none":
-        TernaryLinear.method = arguments.quantizer
+    if quantizer != "none":
+        TernaryLinear.method = quantizer
         for layer in model.model.layers:
             for module in layer.modules():
                 if type(module) is torch.nn.Linear:
@@ -120,17 +125,35 @@ def make_optimizers(model, arguments):
     return optimizers + ([Muon(matrices, 1e-3)] if matrices else [])
 
 
+def make_loss(model, arguments):
+    """The loss of a batch of ids: cross-entropy, or distillation at all positions."""
+    if arguments.teacher == "none":
+        return lambda ids: model(input_ids=ids, labels=ids).loss
+    teacher = load_model(arguments, "none").eval().requires_grad_(False)
+
+    def loss_of(ids):
+        with torch.no_grad():
+            wanted = teacher.base_model(ids).last_hidden_state
+        hidden = model.base_model(ids).last_hidden_state
+        return DistillLoss.apply(hidden, model.get_output_embeddings().weight, wanted,
+                                 teacher.get_output_embeddings().weight, ids, arguments.distill, hidden.dtype, 512,
+                                 rows_loss)
+
+    return loss_of
+
+
 def main():
     arguments = ARGUMENTS
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
-    model = load_model(arguments)
+    model = load_model(arguments, arguments.quantizer)
+    loss_of = make_loss(model, arguments)
     optimizers = make_optimizers(model, arguments)
     ids = torch.randint(0, model.config.vocab_size, (arguments.batch, arguments.length))
     seconds = []
     for _ in range(2 + arguments.steps):
         started = time.perf_counter()
-        model(input_ids=ids, labels=ids).loss.backward()
+        loss_of(ids).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -139,7 +162,8 @@ def main():
     rates = sorted(arguments.batch * arguments.length / s for s in seconds[2:])
     print(f"peer: {statistics.median(rates):.1f} tokens/s median ({rates[0]:.1f} to {rates[-1]:.1f}) of "
           f"{arguments.steps} steps, PyTorch {torch.__version__}, {arguments.batch} x {arguments.length}, "
-          f"{arguments.threads} threads, {arguments.quantizer}, {arguments.optimizer}")
+          f"{arguments.threads} threads, {arguments.quantizer}, {arguments.optimizer}"
+          f"{', distilled' if arguments.teacher != 'none' else ''}")
 
 
 if __name__ == "__main__":

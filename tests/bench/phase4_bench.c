@@ -8,6 +8,7 @@
  *                           [--optimizer adamw|mugrokfast] [--grokfast] [--quantizer none|absmean|exact]
  *                           [--activation-bits 0|8] [--zero-stage 0|2] [--recompute none|light|blocks]
  *                           [--optimizer-state fp32|bf16] [--teacher none|resident|sharded]
+ *                           [--blocks: compares their outputs with the teacher's]
  *   phase4_bench load       --model DIR
  *   all: [--device auto|cuda|cpu] [--threads N] [--fp32]
  *
@@ -43,7 +44,7 @@ static int usage(void)
             "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
             "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2]\n"
             "       [--recompute none|light|blocks] [--optimizer-state fp32|bf16]\n"
-            "       [--teacher none|resident|sharded]\n");
+            "       [--teacher none|resident|sharded] [--blocks]\n");
     return P4_E_INPUT;
 }
 
@@ -127,6 +128,7 @@ static bool parse(bench_options *o, int argc, char **argv)
                          .optimizer = P4_OPTIMIZER_ADAMW};
     for (int i = 2; i < argc; i++) {
         bool *flag = strcmp(argv[i], "--grokfast") == 0 ? &o->grokfast
+                     : strcmp(argv[i], "--blocks") == 0 ? &o->blocks
                      : strcmp(argv[i], "--fp32") == 0   ? &o->fp32
                                                         : NULL;
         if (flag != NULL) {

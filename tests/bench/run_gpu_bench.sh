@@ -10,17 +10,24 @@
 # Environment: P4_BENCH_SECONDS  for everything (540); a part that would start later is left out
 #              P4_BENCH_LLAMA, P4_BENCH_GPT2   options added to the training runs, such as "--micro 4"
 #              P4_BENCH_PEER     options added to peer_gpu.py, such as "--whole"
+#              P4_BENCH_MODEL, P4_BENCH_TRAIN, P4_BENCH_EVAL   a small model and its text (one file each, no
+#                                blanks in names): parts compress and peer_compress, the whole run end to end
+#              P4_BENCH_COMPRESS options added to these, such as "--steps 2441 --batch-tokens 8192"
 #              P4_BENCH_WORK     where the job's files go (OUT_DIR/work); they are removed at the end
 #              P4_BENCH_SMALL=1  tiny sizes on the CPU, to see that everything works
 #              PYTHON            an interpreter that has torch and transformers (python3)
+#
+# The plain and the distilled step and the whole run, with their peers, alone:
+#   P4_BENCH_MODEL=... run_gpu_bench.sh BUILD_DIR OUT_DIR train_llama train_llama_distill peer_train_distill \
+#       compress peer_compress
 set -u
 parts='ternarise train_llama train_llama_int8 train_llama_distill train_gpt2 muon peer_ternarise peer_train_llama peer_train_gpt2
-peer_muon scaling job ops_llama train_llama_exact train_llama_muon ops_gpt2 peer_more'
+peer_muon peer_train_distill compress peer_compress scaling job ops_llama train_llama_exact train_llama_muon ops_gpt2 peer_more'
 if [ "${1:-}" = --list ]; then
     echo $parts
     exit 0
 elif [ $# -lt 2 ]; then
-    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 build=$1 out=$2
@@ -33,12 +40,13 @@ started=$(date +%s) total_s=${P4_BENCH_SECONDS:-540}
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 device=cuda llama=llama1b gpt2=gpt2 shape_a=llama shape_b=gpt2 peer='' steps=10
-llama_batch=8 llama_size='--length 2048' gpt2_size='--batch 32 --length 1024' matrix='' filter=''
+small_compress='' llama_batch=8 llama_size='--length 2048' gpt2_size='--batch 32 --length 1024' matrix='' filter=''
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU') || gpus=0
 if [ -n "${P4_BENCH_SMALL:-}" ]; then
     device=cpu llama=demo gpt2=demo shape_a=demo shape_b=demo steps=2 gpus=2 peer='--device cpu --small --steps 2'
     llama_batch=2 llama_size='--length 64' gpt2_size='--batch 2 --length 64' matrix='--rows 1024 --cols 1024'
     filter='--filter norm'
+    small_compress='--calibration-samples 8 --eval-samples 8 --length 64 --steps 4 --batch-tokens 128 --reconstruct-steps 2'
 fi
 llama_run="--device $device --model $llama $llama_size --steps $steps --optimizer adamw ${P4_BENCH_LLAMA:-}"
 gpt2_run="--device $device --model $gpt2 $gpt2_size --steps $steps --optimizer adamw ${P4_BENCH_GPT2:-}"
@@ -89,6 +97,19 @@ peer peer_ternarise 60 copy gemm ternarise
 peer peer_train_llama 150 train_llama
 peer peer_train_gpt2 90 train_gpt2
 peer peer_muon 60 muon
+peer peer_train_distill 200 train_llama_distill train_llama_ternary
+# compress PART LIMIT OPTIONS...: run_compress_bench.py, if a model is given
+compress() {
+    local name=$1 limit=$2
+    shift 2
+    if [ -n "${P4_BENCH_MODEL:-}" ]; then
+        part "$name" "$limit" "${PYTHON:-python3}" "$here/run_compress_bench.py" --build "$build" --work "$work" \
+            --device $device --model "$P4_BENCH_MODEL" --train "$P4_BENCH_TRAIN" --eval "$P4_BENCH_EVAL" \
+            $small_compress ${P4_BENCH_COMPRESS:-} "$@"
+    fi
+}
+compress compress 120 --rounds 2 --who phase4
+compress peer_compress 300 --who graph compiled-graph
 scaling() { # the step of twice the batch on two GPUs, both gradient paths
     local zero
     for zero in 0 2; do
@@ -111,6 +132,7 @@ set +f
 rm -rf "$work"
 
 # --- the table: what phase4_bench calls it | to reach | what the peers call it ---
+model_name=$(basename "${P4_BENCH_MODEL:-model}")
 cat >"$out/rows" <<ROWS
 copy||copy
 gemm bf16||gemm bf16
@@ -121,8 +143,8 @@ train $llama absmean adamw memory|18|train llama1b ternary int8 memory
 train $llama absmean adamw model flop||
 train $llama absmean adamw int8|95000|train llama1b ternary int8
 train $llama absmean adamw int8 memory|18|train llama1b ternary int8 memory
-train $llama absmean adamw distill|59500|
-train $llama absmean adamw distill memory||
+train $llama absmean adamw distill|59500|train llama1b ternary distill
+train $llama absmean adamw distill memory||train llama1b ternary distill memory
 train $llama exact adamw||train llama1b ternary int8
 train $llama exact mugrokfast||train llama1b ternary int8
 train $gpt2 none adamw|560000|train gpt2 plain
@@ -131,9 +153,11 @@ train $gpt2 none adamw model flop||
 muon $llama|65|muon llama1b
 train $llama absmean adamw x2 zero0|scaling|
 train $llama absmean adamw x2 zero2|scaling|
+compress $model_name|5x|compress $model_name
+compress $model_name perplexity||compress $model_name perplexity
 job $llama|job|
 ROWS
-[ -z "${P4_BENCH_SMALL:-}" ] || sed -i 's/|[0-9]*|/||/' "$out/rows" # goals are for the full sizes
+[ -z "${P4_BENCH_SMALL:-}" ] || sed -i 's/|[0-9]*x\{0,1\}|/||/' "$out/rows" # goals are for the full sizes
 logs=$(ls "$out"/*.log 2>/dev/null)
 [ -n "$logs" ] || exit 1
 awk -v alone="train $llama absmean adamw" -f "$here/gpu_table.awk" "$out/rows" $logs | tee "$out/table.txt"

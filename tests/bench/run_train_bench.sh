@@ -8,7 +8,7 @@
 # MODEL_DIR       Hugging Face directory (docs-llama-8M's shapes are what the project quotes)
 # ROUNDS          how often each runs, 3
 # OPTIONS         go to both; none: --batch 4 --length 512 --threads 2 --steps 10 --quantizer exact
-#                 --optimizer mugrokfast (without Grokfast)
+#                 --optimizer mugrokfast (without Grokfast). --teacher resident: the distilled step
 # PYTHON          environment: the interpreter that has torch and transformers, python3
 set -eu
 

@@ -360,9 +360,22 @@ cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int)
                                                         : 0;
     return cudaSuccess;
 }
+/* EMU_BREAK_AT=N: the N-th wait for a stream finds that a kernel used an illegal address. Every later wait
+ * then finds it again, as on a GPU. */
+static cudaError_t lost_context(bool counts)
+{
+    static int waits;
+    const int at = number_of("EMU_BREAK_AT", 0);
+    waits += counts;
+    return at > 0 && waits >= at ? cudaErrorIllegalAddress : cudaSuccess;
+}
 cudaError_t cudaSetDevice(int)
 {
     return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize(void)
+{
+    return unsafe() ? unsafe() : lost_context(false);
 }
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int)
 {
@@ -390,7 +403,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *lowest, int *highest)
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
-    return unsafe();
+    return unsafe() ? unsafe() : lost_context(true);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {

@@ -21,6 +21,7 @@ typedef struct bench_options {
     p4_optimizer_state optimizer_state;
     p4_recompute recompute;
     p4_teacher_kind teacher; /* of distillation; AUTO: there is none */
+    bool blocks;             /* compared with the teacher's */
     bool grokfast, fp32;
 } bench_options;
 

@@ -170,6 +170,15 @@ OP(squared_error, ops->squared_error(device, &(p4_squared_error_args){.count = x
                                                                       .scale = 1e-3f,
                                                                       .sum = x->sums,
                                                                       .opt_dx = ACT(Y1, x->N * x->arch.C)}))
+OP(cosine_distance,
+   ops->cosine_distance(device, &(p4_cosine_distance_args){.N = x->N,
+                                                           .C = x->arch.C,
+                                                           .x = ACT(X0, x->N * x->arch.C),
+                                                           .target = ACT(X1, x->N * x->arch.C),
+                                                           .scale = 1e-3f,
+                                                           .sum = x->sums,
+                                                           .dx = ACT(Y1, x->N * x->arch.C),
+                                                           .accumulate = true}))
 OP(channel_sum_sq, ops->channel_sum_sq(device, x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F))
 OP(moments,
    ops->moments(device, (p4_moments *)(void *)x->sums, ACT(X0, x->N * x->arch.F), x->N, x->arch.F, x->arch.F))
@@ -205,6 +214,7 @@ void ops_layer_cases(ops_bench *x)
     ops_case(x, run_distill_loss, 0.0, 3.0 * logits, "distill_loss");
     ops_case(x, run_top_k, 0.0, logits, "top_k");
     ops_case(x, run_squared_error, 0.0, 4.0 * C, "squared_error");
+    ops_case(x, run_cosine_distance, 0.0, 4.0 * C, "cosine_distance");
     ops_case(x, run_channel_sum_sq, 0.0, F, "channel_sum_sq");
     ops_case(x, run_moments, 0.0, F, "moments");
     ops_case(x, run_act_to_f32, 0.0, (A + 4.0) * V * (double)x->arch.C, "act_to_f32");

@@ -55,7 +55,8 @@ OP(backward_weight_head,
                                                                          .x = ACT(X1, x->NV * x->in),
                                                                          .dw = F32(F1, x->in * x->arch.V),
                                                                          .accumulate = true}))
-OP(backward_bias, ops->linear_backward_bias(device, F32(F1, x->out), ACT(X0, x->N * x->out), x->N, x->out))
+OP(backward_bias,
+   ops->linear_backward_bias(device, F32(F1, x->out), ACT(X0, x->N * x->out), x->N, x->out, x->out))
 OP(quantize_int8, p4_int8_rows to = ROWS(Y0, x->in);
    ops->quantize_int8(device, NULL, &to, ACT(X0, x->N * x->in), x->N, x->in))
 OP(dequantize_int8, p4_int8_rows from = ROWS(ROUNDED, x->in);

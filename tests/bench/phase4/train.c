@@ -30,6 +30,7 @@ static void configure(p4_config *config, const bench_options *o)
     config->recompute = o->recompute;
     config->distill = o->teacher != P4_TEACHER_AUTO ? 0.9 : 0.0;
     config->distill_teacher = o->teacher;
+    config->distill_blocks = o->blocks ? 1.0 : 0.0;
     config->threads_per_rank = o->threads;
     config->fine_tune_epochs = 1;
     config->micro_batch_size = (int32_t)o->micro;
@@ -62,11 +63,12 @@ static void name_run(char *name, size_t bytes, const bench_options *o, int ranks
                                                                               " distill sharded",
                                                                               " distill cached"};
     const char *model = strrchr(o->model, '/') != NULL ? strrchr(o->model, '/') + 1 : o->model;
-    int used = snprintf(name, bytes, "train %s %s %s%s%s%s%s%s%s", model, p4_quantizer_names[o->quantizer],
-                        o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast",
-                        o->grokfast ? " grokfast" : "", o->activation_bits == 8 ? " int8" : "",
-                        o->optimizer_state == P4_OPTIMIZER_STATE_BF16 ? " bf16-state" : "",
-                        teachers[o->teacher], recomputes[o->recompute], o->fp32 ? " fp32" : "");
+    int used =
+        snprintf(name, bytes, "train %s %s %s%s%s%s%s%s%s%s", model, p4_quantizer_names[o->quantizer],
+                 o->optimizer == P4_OPTIMIZER_ADAMW ? "adamw" : "mugrokfast", o->grokfast ? " grokfast" : "",
+                 o->activation_bits == 8 ? " int8" : "",
+                 o->optimizer_state == P4_OPTIMIZER_STATE_BF16 ? " bf16-state" : "", teachers[o->teacher],
+                 o->blocks ? " blocks" : "", recomputes[o->recompute], o->fp32 ? " fp32" : "");
     if (ranks > 1 && used > 0 && (size_t)used < bytes) {
         snprintf(name + used, bytes - (size_t)used, " x%d zero%d", ranks, o->zero_stage);
     }

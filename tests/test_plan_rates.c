@@ -1,0 +1,35 @@
+/* The built-in table of rates (jobs/plan_rates.c): which GPU it has, and that it says so of others. */
+#include "check.h"
+#include "jobs/plan.h"
+
+#define OTHER "; this GPU is not in it: phase4_mpi --measure-rates"
+
+int main(void)
+{
+    static const struct {
+        const char *gpu;
+        double room_bytes;
+        const char *name;
+    } cases[] = {{"NVIDIA H100 80GB HBM3", 79e9, "built-in table, NVIDIA H100"},
+                 {"NVIDIA H100 NVL", 93e9, "built-in table, NVIDIA H100"},
+                 {"NVIDIA H200", 140e9, "built-in table, NVIDIA H200"},
+                 {"NVIDIA H200", 60e9, "built-in table, NVIDIA H200"}, /* where others use it too */
+                 {"NVIDIA H200 MIG 1g.18gb", 16e9, "built-in table, NVIDIA H100" OTHER},
+                 {"NVIDIA A100-SXM4-40GB", 39e9, "built-in table, NVIDIA H100" OTHER},
+                 {"NVIDIA B200", 178e9, "built-in table, NVIDIA H200" OTHER},
+                 {NULL, 80e9, "built-in table, NVIDIA H100"},
+                 {NULL, 141e9, "built-in table, NVIDIA H200"}};
+    p4_rates rates, cpu;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        p4_plan_rates_table(&rates, true, cases[i].gpu, cases[i].room_bytes, 8);
+        EXPECT(strcmp(rates.name, cases[i].name) == 0, "%s: \"%s\", expected \"%s\"",
+               cases[i].gpu != NULL ? cases[i].gpu : "no name", rates.name, cases[i].name);
+        bool fast = strstr(cases[i].name, "H200") != NULL;
+        EXPECT((rates.train_flops > 450e12) == fast, "%s: %g", rates.name, rates.train_flops);
+    }
+    p4_plan_rates_table(&cpu, false, "CPU, 1 thread", 1e9, 1);
+    p4_plan_rates_table(&rates, false, "CPU, 3 threads", 1e9, 3);
+    EXPECT(strcmp(rates.name, "built-in table, CPU, 3 threads a rank") == 0, "%s", rates.name);
+    EXPECT_NEAR(rates.train_flops, 3 * cpu.train_flops, 1);
+    return TEST_END();
+}

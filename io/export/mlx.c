@@ -105,6 +105,20 @@ done:
     return rc;
 }
 
+static p4_rc check_cohere(const p4_arch *a)
+{
+    static const char writer[] = "exports: mlx";
+    p4_rc rc = P4_OK;
+    CHECK(a->tied, "%s: mlx-lm's cohere takes the embedding as its head, this model has one", writer);
+    CHECK(a->rope.scaling == P4_ROPE_DEFAULT && a->H * a->D == a->C,
+          "%s: mlx-lm's cohere has unscaled rotary positions and heads of hidden_size / heads elements, this "
+          "model "
+          "has others",
+          writer);
+done:
+    return rc;
+}
+
 static p4_rc check(const p4_export_source *source)
 {
     p4_rc rc = P4_OK;
@@ -113,6 +127,7 @@ static p4_rc check(const p4_export_source *source)
     TRY(arch->experts > 0 ? check_mixture(arch) : P4_OK);
     TRY(strcmp(arch->family, "olmo3") == 0 ? check_olmo3(source) : P4_OK);
     TRY(strcmp(arch->family, "phi") == 0 ? check_phi(source) : P4_OK);
+    TRY(strcmp(arch->family, "cohere") == 0 ? check_cohere(arch) : P4_OK);
 done:
     return rc;
 }

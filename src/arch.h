@@ -58,6 +58,7 @@ typedef struct p4_layer_set {
 #define P4_ARCH_FEATURES(X)                                                                                  \
     /* norms */                                                                                              \
     X(LAYER_NORM, bool, layer_norm, "LayerNorm")                                                             \
+    X(NO_NORM_BIAS, bool, no_norm_bias, "LayerNorm without biases")                                          \
     X(GAIN_OFFSET, bool, gain_offset, "RMSNorm gains stored as their difference from 1")                     \
     X(NO_PRE_NORM, bool, no_pre_norm, "attention and MLP without a norm of their inputs")                    \
     X(POST_NORM, bool, post_norm, "norms of the outputs of attention and MLP")                               \
@@ -123,6 +124,10 @@ typedef enum p4_feature {
 } p4_feature;
 
 bool p4_arch_has(const p4_arch *arch, p4_feature feature);
+static inline bool p4_arch_has_norm_bias(const p4_arch *arch)
+{
+    return arch->layer_norm && !arch->no_norm_bias;
+}
 const char *p4_activation_text(p4_activation activation);
 const char *p4_feature_text(p4_feature feature); /* for messages: "model family X needs <text>" */
 
@@ -181,29 +186,29 @@ typedef enum p4_kind {
  * (p4_arch_copies). A model with a tensor of a role is refused until net_takes.c lists the role. The order
  * matters: the distance from each projection to its bias is the same, and a norm's bias, if it can have one,
  * follows its gain (net_takes.c asserts both). */
-#define P4_ROLES(X)                                                                              \
-    X(EMBED, MODEL, TABLE, V, C, true)                                                           \
-    X(POSITION, MODEL, TABLE, POSITIONS, C, a->learned_positions)                                \
-    X(NORM1_GAIN, BLOCK, GAIN, ONE, C, !a->no_pre_norm)                                          \
-    X(NORM1_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm && !a->no_pre_norm)                    \
-    X(NORM2_GAIN, BLOCK, GAIN, ONE, C, !a->no_pre_norm && !a->shared_norm)                       \
-    X(NORM2_BIAS, BLOCK, NORM_BIAS, ONE, C, a->layer_norm && !a->no_pre_norm && !a->shared_norm) \
-    X(Q_GAIN, BLOCK, GAIN, ONE, QN, a->qk_norm != P4_QK_NORM_NONE)                               \
-    X(K_GAIN, BLOCK, GAIN, ONE, KN, a->qk_norm != P4_QK_NORM_NONE)                               \
-    X(POST1_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the attention's output */             \
-    X(POST2_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the MLP's output */                   \
-    X(ROUTER, BLOCK, ROUTER, E, C, a->experts > 0)                                               \
-    X(QKV, BLOCK, PROJECTION, QKV, C, true)                                                      \
-    X(O, BLOCK, RESIDUAL, C, Q, true)                                                            \
-    X(UP, BLOCK, PROJECTION, UP, C, true)                                                        \
-    X(DOWN, BLOCK, RESIDUAL, C, F, true)                                                         \
-    X(QKV_BIAS, BLOCK, SLOT_BIAS, ONE, QKV, a->qkv_bias)                                         \
-    X(O_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->o_bias)                                               \
-    X(UP_BIAS, BLOCK, SLOT_BIAS, ONE, UP, a->mlp_bias)                                           \
-    X(DOWN_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->mlp_bias)                                          \
-    X(FINAL_GAIN, MODEL, GAIN, ONE, C, true)                                                     \
-    X(FINAL_BIAS, MODEL, NORM_BIAS, ONE, C, a->layer_norm)                                       \
-    X(HEAD, MODEL, TABLE, V, C, !a->tied)                                                        \
+#define P4_ROLES(X)                                                                                         \
+    X(EMBED, MODEL, TABLE, V, C, true)                                                                      \
+    X(POSITION, MODEL, TABLE, POSITIONS, C, a->learned_positions)                                           \
+    X(NORM1_GAIN, BLOCK, GAIN, ONE, C, !a->no_pre_norm)                                                     \
+    X(NORM1_BIAS, BLOCK, NORM_BIAS, ONE, C, p4_arch_has_norm_bias(a) && !a->no_pre_norm)                    \
+    X(NORM2_GAIN, BLOCK, GAIN, ONE, C, !a->no_pre_norm && !a->shared_norm)                                  \
+    X(NORM2_BIAS, BLOCK, NORM_BIAS, ONE, C, p4_arch_has_norm_bias(a) && !a->no_pre_norm && !a->shared_norm) \
+    X(Q_GAIN, BLOCK, GAIN, ONE, QN, a->qk_norm != P4_QK_NORM_NONE)                                          \
+    X(K_GAIN, BLOCK, GAIN, ONE, KN, a->qk_norm != P4_QK_NORM_NONE)                                          \
+    X(POST1_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the attention's output */                        \
+    X(POST2_GAIN, BLOCK, GAIN, ONE, C, a->post_norm) /* of the MLP's output */                              \
+    X(ROUTER, BLOCK, ROUTER, E, C, a->experts > 0)                                                          \
+    X(QKV, BLOCK, PROJECTION, QKV, C, true)                                                                 \
+    X(O, BLOCK, RESIDUAL, C, Q, true)                                                                       \
+    X(UP, BLOCK, PROJECTION, UP, C, true)                                                                   \
+    X(DOWN, BLOCK, RESIDUAL, C, F, true)                                                                    \
+    X(QKV_BIAS, BLOCK, SLOT_BIAS, ONE, QKV, a->qkv_bias)                                                    \
+    X(O_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->o_bias)                                                          \
+    X(UP_BIAS, BLOCK, SLOT_BIAS, ONE, UP, a->mlp_bias)                                                      \
+    X(DOWN_BIAS, BLOCK, SLOT_BIAS, ONE, C, a->mlp_bias)                                                     \
+    X(FINAL_GAIN, MODEL, GAIN, ONE, C, true)                                                                \
+    X(FINAL_BIAS, MODEL, NORM_BIAS, ONE, C, p4_arch_has_norm_bias(a))                                       \
+    X(HEAD, MODEL, TABLE, V, C, !a->tied)                                                                   \
     X(HEAD_BIAS, MODEL, HEAD_BIAS, ONE, V, a->head_bias)
 
 /* What a parameter is in the network. */

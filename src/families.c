@@ -294,6 +294,18 @@ static const p4_family starcoder2 = {
     MODEL_LAYERS(starcoder2_rows),
 };
 
+static const p4_family cohere = {
+    .title = "Command R (Cohere)",
+    .features = {.layer_norm = true,
+                 .no_norm_bias = true,
+                 .parallel = true,
+                 .shared_norm = true,
+                 .rope_pairs = true,
+                 .gated_mlp = true,
+                 .activation = P4_SILU},
+    MODEL_LAYERS(llama_rows),
+};
+
 /* Of a block whose MLP is a mixture of experts; their names differ. */
 /* clang-format off */
 #define EXPERT_ROWS(router, gate, up, down)                                                                  \

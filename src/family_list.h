@@ -25,6 +25,7 @@
     X(granite)         \
     X(qwen3_moe)       \
     X(mixtral)         \
-    X(olmoe)
+    X(olmoe)           \
+    X(cohere)
 
 #endif

@@ -50,6 +50,8 @@ static p4_rc check_features(const p4_arch *arch, const char *source)
     CHECK(!arch->parallel || !arch->post_norm, "%s: parallel blocks with norms of their outputs", source);
     CHECK(!arch->layer_norm || (!arch->post_norm && !arch->gain_offset),
           "%s: LayerNorm of outputs or with gains stored as their difference from 1", source);
+    CHECK(!arch->no_norm_bias || arch->layer_norm, "%s: norms without biases, which are not LayerNorm",
+          source);
     CHECK(!arch->post_norm || arch->residual_scale == 0,
           "%s: outputs of attention and MLP with both norms and a factor", source);
     CHECK(arch->experts >= 0 && arch->experts <= 1 << 15, "%s: %lld experts, expected at most %d", source,

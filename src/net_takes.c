@@ -3,7 +3,8 @@
 /* Set a feature or a role here when the network computes it. For each of them tests/test_net.c requires a
  * fixture model, whose logits and gradients it compares with the reference library's. */
 const p4_net_takes p4_net_computes = {
-    .feature = {[P4_FEATURE_LAYER_NORM] = true,      [P4_FEATURE_GAIN_OFFSET] = true,
+    .feature = {[P4_FEATURE_LAYER_NORM] = true,      [P4_FEATURE_NO_NORM_BIAS] = true,
+                [P4_FEATURE_ROPE_PAIRS] = true,      [P4_FEATURE_GAIN_OFFSET] = true,
                 [P4_FEATURE_NO_PRE_NORM] = true,     [P4_FEATURE_POST_NORM] = true,
                 [P4_FEATURE_QK_NORM] = true,         [P4_FEATURE_PARALLEL] = true,
                 [P4_FEATURE_RESIDUAL_SCALE] = true,  [P4_FEATURE_LEARNED_POSITIONS] = true,

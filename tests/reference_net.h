@@ -83,10 +83,11 @@ static void reference_rotate(const reference *r, double *head, int64_t layer, in
     int64_t R = a->rope_dim > 0 ? a->rope_dim : a->D;
     p4_rope_tables(local ? &a->windowed_rope : &a->rope, R, r->T, c, s);
     for (int64_t i = 0; i < R / 2; i++) {
-        double x = head[i], y = head[i + R / 2], cosine = (double)c[t * R / 2 + i],
+        int64_t first = a->rope_pairs ? 2 * i : i, second = a->rope_pairs ? 2 * i + 1 : i + R / 2;
+        double x = head[first], y = head[second], cosine = (double)c[t * R / 2 + i],
                sine = (double)s[t * R / 2 + i];
-        head[i] = x * cosine - y * sine;
-        head[i + R / 2] = y * cosine + x * sine;
+        head[first] = x * cosine - y * sine;
+        head[second] = y * cosine + x * sine;
     }
 }
 

@@ -50,6 +50,7 @@ static void test_absent(void)
         {"smollm3", SIZES, 4, 8, 32768, 1e-6, 2e6, P4_SILU, true, false},
         {"starcoder2", SIZES, 2, 8, 4096, 1e-5, 1e4, P4_GELU_TANH, true, true},
         {"granite", SIZES, 4, 8, 2048, 1e-6, 1e4, P4_SILU, false, false},
+        {"cohere", SIZES, 4, 8, 8192, 1e-5, 5e5, P4_SILU, true, false},
         {"qwen3_moe", SIZES, 4, 8, 32768, 1e-6, 1e4, P4_SILU, false, false},
         {"mixtral", MANY_HEADS, 8, 8, 131072, 1e-5, 1e6, P4_SILU, false, false},
         {"olmoe", SIZES, 4, 8, 4096, 1e-5, 1e4, P4_SILU, false, false},
@@ -207,6 +208,11 @@ static void test_factors(void)
     EXPECT(a.embedding_scale == 12 && a.residual_scale == 0.22f && a.logit_scale == 0.125f &&
                a.attention_scale == 0.0078125f,
            "Granite's factors");
+    EXPECT_OK(parse(&a, "cohere", SIZES));
+    EXPECT(a.logit_scale == 0.0625f && a.no_norm_bias && a.shared_norm && a.parallel && a.rope_pairs,
+           "Cohere");
+    EXPECT_OK(parse(&a, "cohere", SIZES ", \"logit_scale\": 1, \"attention_bias\": true"));
+    EXPECT(a.logit_scale == 0 && a.qkv_bias && a.o_bias, "Cohere without a scale, with biases");
 }
 
 static void expect_experts(const char *family, const char *keys, int64_t experts, int64_t used, int64_t width,
@@ -332,6 +338,8 @@ static void test_refused(void)
         {"olmo3", SIZES ", \"rope_theta\": 10000", "\"rope_theta\" is 10000, supported is only 500000"},
         {"olmo3", SIZES ", \"rope_parameters\": {\"rope_type\": \"default\"}",
          "\"rope_parameters.rope_type\", expected only full_attention and sliding_attention"},
+        {"cohere", SIZES ", \"use_qk_norm\": true", "\"use_qk_norm\" is true, supported is only false"},
+        {"cohere", SIZES ", \"logit_scale\": null", "\"logit_scale\" is null, expected a number"},
         {"phi", SIZES ", \"qk_layernorm\": true", "\"qk_layernorm\" is true, supported is only false"},
         {"phi", SIZES ", \"architectures\": [\"MixFormerSequentialForCausalLM\"]", "expected PhiForCausalLM"},
         {"smollm3", SIZES ", \"no_rope_layers\": [1, 0]", "\"no_rope_layers\" is a shorter list"},

@@ -350,7 +350,7 @@ static void test_combinations(void)
         {{.qkv_by_head = true, .qk_norm = P4_QK_NORM_HEAD}, "by head and norms"},
         {{.window = -1}, "window of -1"},
         {{.shared_norm = true}, "one norm for attention and MLP, which are not parallel"},
-        {{.rope_pairs = true}, "needs rotary positions of neighboring elements, which this version"},
+        {{.no_norm_bias = true}, "norms without biases, which are not LayerNorm"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         p4_arch arch = llama_arch(), features = cases[i].arch;
@@ -367,6 +367,13 @@ static void test_combinations(void)
         features.attention_scale = arch.attention_scale;
         EXPECT_REFUSED(p4_arch_check(&features, "file"), cases[i].part);
     }
+    p4_net_takes all_but_one = p4_net_computes;
+    p4_arch paired = llama_arch();
+    paired.rope_pairs = true;
+    EXPECT_OK(p4_net_check_arch(&all_but_one, &paired, "file"));
+    all_but_one.feature[P4_FEATURE_ROPE_PAIRS] = false;
+    EXPECT_REFUSED(p4_net_check_arch(&all_but_one, &paired, "file"),
+                   "needs rotary positions of neighboring elements, which this version");
 }
 
 int main(void)

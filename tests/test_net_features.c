@@ -84,6 +84,11 @@ static const p4_arch archs[] = {
     {NUMBERS, .family = "shared", .Hkv = 1, .parallel = true, .shared_norm = true, .gated_mlp = true,
      .activation = P4_SILU, .residual_scale = 0.5f, .qk_norm = P4_QK_NORM_HEAD, .head_bias = true,
      .tied = true, .logit_scale = 0.5f, .logit_cap = 3},
+    {NUMBERS, .family = "cohere", .Hkv = 2, .layer_norm = true, .no_norm_bias = true, .parallel = true,
+     .shared_norm = true, .rope_pairs = true, .gated_mlp = true, .activation = P4_SILU, .logit_scale = 0.5f,
+     .tied = true},
+    {NUMBERS, .family = "pairs", .Hkv = 4, .layer_norm = true, .no_norm_bias = true, .rope_pairs = true,
+     .rope_dim = 4, .window = 5},
 };
 
 /* The model's parameters, in fp32 and in double. */

@@ -19,7 +19,7 @@ typedef struct way {
 /* An activation within rounding of a tie takes the next code on another backend, which all that follows
  * feels. */
 static const way ways[] = {
-    {"cpu", false, 0, 0, 1e-3}, {"cuda", false, 1e-3, 2e-2, 1e-3}, {"cuda", true, 2e-2, 2e-1, 0.14}};
+    {"cpu", false, 0, 0, 1e-3}, {"cuda", false, 1e-3, 2e-2, 1e-3}, {"cuda", true, 2e-2, 0.25, 0.14}};
 static const way *now;
 
 /* The CPU's results, in the order of the models. */
@@ -262,7 +262,7 @@ static void check_mix(const char *dir, bool mixed)
     }
     double exact = train(&w, 0, P4_RECOMPUTE_NONE, &plain, &count), far = distance(none, plain, count);
     EXPECT_NEAR(loss, exact, 5e-2);
-    EXPECT(far > 1e-4 && far < 0.3, "%s: rounding moves the gradients by %.3g", dir, far);
+    EXPECT(far > 1e-4 && far < 0.35, "%s: rounding moves the gradients by %.3g", dir, far);
     free(plain);
     check_evaluation(&w, loss);
     compare_backends(dir, loss, none, count);

@@ -18,6 +18,8 @@ static const p4_gguf_arch table[] = {
     {"olmo2", "olmo2", .qkv_bias = true, .whole_heads = true, .writes_head = true, .activation = P4_SILU},
     {"olmo3", "olmo2", .qkv_bias = true, .whole_heads = true, .writes_head = true, .activation = P4_SILU,
      .window_period = 4, .one_theta = true},
+    {"cohere", "command-r", .qkv_bias = true, .neighbors = true, .only_tied = true, .shared_norm = true,
+     .logit_scale = true, .most_layers = 63, .activation = P4_SILU},
     {"gemma", "gemma", .gemma = true, .qkv_bias = true, .only_tied = true},
     {"gemma2", "gemma2", .gemma = true, .qkv_bias = true, .only_tied = true, .window_period = 2,
      .large_layers = 46},
@@ -49,8 +51,8 @@ static p4_rc check_positions(const p4_gguf_arch *g, const p4_arch *a, const char
     p4_rc rc = P4_OK;
     const p4_rope *r = &a->rope;
     bool yarn_factor = fabs((double)r->attention_factor - (0.1 * log(r->factor) + 1)) < 1e-3;
-    CHECK(!a->rope_pairs, "%s: llama.cpp's %s does not rotate neighboring elements as stored", writer,
-          g->name);
+    CHECK(a->rope_pairs == g->neighbors, "%s: llama.cpp's %s %s neighboring elements as stored", writer,
+          g->name, g->neighbors ? "rotates" : "does not rotate");
     CHECK(a->rope_dim == 0 || a->rope_dim == a->D || g->part_of_heads,
           "%s: llama.cpp's %s rotates whole heads, this model a part of each", writer, g->name);
     CHECK(r->scaling != P4_ROPE_DYNAMIC, "%s: llama.cpp has no dynamic scaling of rotary positions", writer);
@@ -130,8 +132,13 @@ static p4_rc check_rest(const p4_gguf_arch *g, const p4_arch *a, const char *wri
     CHECK(g->multipliers || is_near(factor_of(a->embedding_scale), embedding),
           "%s: llama.cpp's %s scales embeddings by %.6g, this model by %.6g", writer, g->name, embedding,
           factor_of(a->embedding_scale));
-    CHECK(g->multipliers || (factor_of(a->residual_scale) == 1 && factor_of(a->logit_scale) == 1),
+    CHECK(g->multipliers ||
+              (factor_of(a->residual_scale) == 1 && (g->logit_scale || factor_of(a->logit_scale) == 1)),
           "%s: llama.cpp's %s does not scale outputs of attention and MLP or logits", writer, g->name);
+    CHECK(g->most_layers == 0 || a->L <= g->most_layers,
+          "%s: llama.cpp's %s of more than %d layers has norms of queries and keys, this model of %lld has "
+          "none",
+          writer, g->name, g->most_layers, (long long)a->L);
 done:
     return rc;
 }
@@ -232,6 +239,9 @@ void p4_gguf_put_arch(p4_gguf *g, const p4_gguf_arch *gguf, const p4_arch *a)
     }
     if (a->logit_cap > 0) {
         p4_gguf_put_f32(g, ".final_logit_softcapping", (double)a->logit_cap);
+    }
+    if (gguf->logit_scale) {
+        p4_gguf_put_f32(g, ".logit_scale", factor_of(a->logit_scale));
     }
     if (gguf->multipliers) {
         p4_gguf_put_f32(g, ".attention.scale", (double)a->attention_scale);

@@ -27,6 +27,9 @@ typedef struct p4_gguf_arch {
     bool writes_head;                /* it needs output.weight: a tied head is written once more */
     bool only_tied;
     bool multipliers;  /* it reads the four factors of Granite */
+    bool logit_scale;  /* it reads that of Cohere alone */
+    bool neighbors;    /* it rotates neighboring elements as they are stored */
+    int most_layers;   /* with more it computes something else; 0: any number */
     bool gemma;        /* it scales embeddings by sqrt(C) */
     int window_period; /* every so many layers one attends to everything; 0: it ignores windows */
     bool one_theta;    /* of all layers; else it reads that of layers with a window */

@@ -100,11 +100,36 @@ done:
     return rc;
 }
 
-/* Classes of mlx-lm that differ in more than positions and windows (mlx_positions.c). */
+static p4_rc check_cohere(const p4_export_source *source)
+{
+    static const char writer[] = "exports: mlx";
+    const p4_arch *a = &source->hf->model.arch;
+    p4_rc rc = P4_OK;
+    CHECK(a->tied, "%s: mlx-lm's cohere takes the embedding as its head, this model has one", writer);
+    CHECK(a->rope.scaling == P4_ROPE_DEFAULT && a->H * a->D == a->C,
+          "%s: mlx-lm's cohere has unscaled rotary positions and heads of hidden_size / heads elements, this model "
+          "has others",
+          writer);
+done:
+    return rc;
+}
+
+/* Classes of mlx-lm with conditions of their own; mlx_positions.c has the others, which differ in rotary positions
+ * and windows alone. */
 static const struct {
     const char *family;
     p4_rc (*check)(const p4_export_source *source);
-} class_checks[] = {{"olmo3", check_olmo3}, {"phi", check_phi}};
+} class_checks[] = {{"olmo3", check_olmo3}, {"phi", check_phi}, {"cohere", check_cohere}};
+
+static p4_rc check_class(const p4_export_source *source)
+{
+    for (size_t i = 0; i < sizeof class_checks / sizeof class_checks[0]; i++) {
+        if (strcmp(class_checks[i].family, source->hf->model.arch.family) == 0) {
+            return class_checks[i].check(source);
+        }
+    }
+    return p4_mlx_check_positions(source, "exports: mlx");
+}
 
 static p4_rc check(const p4_export_source *source)
 {
@@ -112,10 +137,7 @@ static p4_rc check(const p4_export_source *source)
     const p4_arch *arch = &source->hf->model.arch;
     TRY(p4_packed_check_linear(source, "exports: mlx", true));
     TRY(arch->experts > 0 ? check_mixture(arch) : P4_OK);
-    TRY(p4_mlx_check_positions(source, "exports: mlx"));
-    for (size_t i = 0; i < sizeof class_checks / sizeof class_checks[0]; i++) {
-        TRY(strcmp(class_checks[i].family, arch->family) == 0 ? class_checks[i].check(source) : P4_OK);
-    }
+    TRY(check_class(source));
 done:
     return rc;
 }

@@ -1,4 +1,4 @@
-/* readers_gpt.c - config.json of the families with LayerNorm and an MLP without a gate. */
+/* readers_gpt.c - config.json of the families with LayerNorm. */
 #include "io/hf/readers.h"
 
 /* A size of GPT-2, which the reference library also reads under the name that other families use. */
@@ -119,3 +119,26 @@ done:
 }
 
 const p4_hf_reader p4_hf_reader_starcoder2 = {{"Starcoder2ForCausalLM"}, read_starcoder2};
+
+static p4_rc read_cohere(const p4_hf_keys *keys, p4_arch *arch)
+{
+    static const p4_hf_sizes absent = {
+        .vocab = 256000, .heads = 64, .positions = 8192, .eps = 1e-5, .eps_key = "layer_norm_eps"};
+    p4_rc rc = P4_OK;
+    double scale = 0.0625;
+    TRY(p4_hf_read_sizes(keys, arch, &absent));
+    TRY(p4_hf_read_attention_bias(keys, arch));
+    TRY(p4_hf_only_bool(keys, "use_qk_norm", false));
+    CHECK(!p4_hf_is_null(keys, "logit_scale"), "%s: \"logit_scale\" is null, expected a number",
+          keys->source);
+    TRY(p4_hf_read_number(keys, "logit_scale", &scale, 1e-12, 1e12));
+    arch->logit_scale = scale == 1 ? 0.0f : (float)scale;
+    arch->tied = true;
+    TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
+    TRY(p4_hf_read_activation(keys, "hidden_act", arch));
+    TRY(p4_hf_read_rope(keys, &(p4_hf_rope_facts){.theta = 5e5}, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_cohere = {{"CohereForCausalLM"}, read_cohere};

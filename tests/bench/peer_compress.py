@@ -362,7 +362,7 @@ def reconstruct(original, student, windows, arguments):
 
 
 def automatic_lr(tokens, width):
-    length = min(max(tokens, 0.25e6), 16e6) / 16e6
+    length = (min(max(tokens, 0.25e6), 16e6) / 16e6) ** 0.75
     return 2e-3 * length * 256 / (min(max(width, 256), 768) * max(1.0, width / 768) ** 2)
 
 

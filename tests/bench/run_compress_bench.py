@@ -61,7 +61,7 @@ def run_phase4(arguments):
     output = os.path.join(arguments.work, "phase4")
     config = {"model_path": arguments.model, "output_path": output, "overwrite": True, "device": arguments.device,
               "calibration_dataset": "custom", "calibration_files": arguments.train, "train_files": arguments.train,
-              "eval_files": arguments.eval, "eval_samples": arguments.eval_samples or 10**9,
+              "eval_files": arguments.eval, "eval_samples": arguments.eval_samples or 100000,
               "calibration_samples": arguments.calibration_samples, "calibration_sequence_length": arguments.length,
               "reconstruct_steps": arguments.reconstruct_steps, "enable_fine_tuning": arguments.steps > 0,
               "fine_tune_threshold": 0, "fine_tune_epochs": 1000, "fine_tune_max_steps": arguments.steps,

@@ -31,7 +31,7 @@ the functions by which a run takes it, so the bytes of a GPU are those of a run 
 bound. The times come from a model of the machine and say no more than an order of magnitude.
 
 Each plan: 1,024 windows of 2,048 tokens to calibrate and reconstruct on, 256 to evaluate, 1,000 training steps of 4,194,304 tokens
-with distillation, `optimizer_state` `bf16`, `reconstruct_window` 1, `calibration_batch_size` 1. `recompute`, `micro_batch_size`
+with Muon and distillation, `optimizer_state` `bf16`, `reconstruct_window` 1, `calibration_batch_size` 1. `recompute`, `micro_batch_size`
 and `distill_teacher` are left to the plan.
 
 ## The model of time and communication

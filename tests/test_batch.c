@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "io/batch/defaults.h"
 #include "io/batch/outcome.h"
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
@@ -281,6 +282,83 @@ static void keys_that_came_later(void)
     free(line);
 }
 
+/* The first occurrence of a text in the defaults of each recipe, replaced. Heap; frees `json`. */
+static char *replace(char *json, const char *from, const char *to)
+{
+    char *at = json;
+    for (int i = 0; i < 2; i++) {
+        at = strstr(at, from);
+        HOLDS(at != NULL);
+        if (at == NULL) {
+            return json;
+        }
+        char *made = p4_format("%.*s%s%s", (int)(at - json), json, to, at + strlen(from));
+        at = made + (at - json) + strlen(to);
+        free(json);
+        json = made;
+    }
+    return json;
+}
+
+/* A journal of a version with other defaults: gradient_clip was 5, and eval_stride is younger, as "gone" is a
+ * key that this version has no more. What counts is what the keys meant to that version. */
+static void defaults_that_changed(void)
+{
+    char folder[] = "/tmp/p4_batch_XXXXXX", config[P4_FINGERPRINT_BYTES], version[P4_FINGERPRINT_BYTES],
+         *defaults;
+    HOLDS(mkdtemp(folder) != NULL);
+    EXPECT_OK(p4_config_print_defaults(&defaults));
+    defaults = replace(replace(defaults, "\"gradient_clip\":\t\"1\"", "\"gradient_clip\":\t\"5\""),
+                       "\"eval_stride\"", "\"gone\"");
+    p4_fingerprint_text(version, defaults);
+    char *file = p4_format("state/defaults-%s.json", version), *at = file;
+    while ((at = strchr(at, ':')) != NULL) {
+        *at = '-';
+    }
+    char *chosen = p4_format("{\"calibration_dataset\":\"custom\",\"calibration_files\":[\"%s/text\"],"
+                             "\"init\":\"random\",\"model_path\":\"%s/model\",\"recipe\":\"quality\"}\n",
+                             folder, folder);
+    p4_fingerprint_text(config, chosen);
+    *strrchr(chosen, '}') = '\0';
+    char *line =
+        p4_format("{\"name\":\"a\",\"event\":\"done\",\"attempt\":1,\"ranks\":1,\"output_path\":\"%s/out\","
+                  "\"config_fingerprint\":\"%s\",\"defaults_fingerprint\":\"%s\"}\n",
+                  folder, config, version);
+    write_file(folder, "text", "a\n");
+    write_file(folder, "model/config.json", tiny_model);
+    write_file(folder, "out/results.json", "{}");
+    write_file(folder, "state/journal.jsonl", line);
+    write_file(folder, file, defaults);
+    static const struct {
+        const char *keys;
+        p4_batch_state state;
+    } cases[] = {{"", P4_STATE_WAITING}, /* it had 5, and would have 1 */
+                 {",\"gradient_clip\":5", P4_STATE_DONE},
+                 {",\"gradient_clip\":5,\"eval_stride\":0", P4_STATE_DONE},
+                 {",\"gradient_clip\":5,\"eval_stride\":3", P4_STATE_WAITING},
+                 {",\"gradient_clip\":2", P4_STATE_WAITING}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *queue =
+            p4_format("[%s%s,\"output_path\":\"%s/out\",\"name\":\"a\"}]", chosen, cases[i].keys, folder);
+        write_file(folder, "queue.json", queue);
+        p4_batch_state state = state_in(folder);
+        EXPECT(state == cases[i].state, "\"%s\": %s", cases[i].keys, p4_batch_state_names[state]);
+        free(queue);
+    }
+    /* This version's are kept and read back; those of a version whose file is lost are asked for by name. */
+    p4_config_defaults *kept, *lost;
+    EXPECT_OK(p4_batch_defaults_keep(version, folder));
+    EXPECT_OK(p4_batch_defaults_read(&kept, folder, version));
+    EXPECT_REFUSED(p4_batch_defaults_read(&lost, folder, "crc32:0:0"), "defaults-crc32-0-0.json");
+    p4_config_free_defaults(kept);
+    p4_config_free_defaults(lost);
+    EXPECT_OK(p4_remove_tree(folder));
+    free(defaults);
+    free(file);
+    free(chosen);
+    free(line);
+}
+
 static void model_that_ends_jobs_starts_last(void)
 {
     char folder[] = "/tmp/p4_batch_XXXXXX", *state;
@@ -373,6 +451,7 @@ int main(void)
     forecasts();
     newest_attempts_count();
     keys_that_came_later();
+    defaults_that_changed();
     model_that_ends_jobs_starts_last();
     verdicts_say_why();
     outcomes_say_why();

@@ -78,6 +78,7 @@ bool p4_batch_record_put(void *object, const p4_batch_record *r)
     }
     ok = ok && p4_json_put_text(object, "output_path", r->output_path != NULL ? r->output_path : "") &&
          p4_json_put_text(object, "config_fingerprint", r->config) &&
+         (r->defaults[0] == '\0' || p4_json_put_text(object, "defaults_fingerprint", r->defaults)) &&
          p4_json_put_text(object, "model_fingerprint", r->model);
     for (int i = 0; ok && i < REALS; i++) {
         const p4_json_real real = {reals[i].key, *real_at(r, i)};
@@ -118,6 +119,7 @@ static bool read_record(p4_batch_record *r, const cJSON *object)
         *real_at(r, i) = cJSON_IsNumber(item) ? item->valuedouble : NAN;
     }
     take_text(r->config, sizeof r->config, object, "config_fingerprint");
+    take_text(r->defaults, sizeof r->defaults, object, "defaults_fingerprint");
     take_text(r->model, sizeof r->model, object, "model_fingerprint");
     take_text(r->time, sizeof r->time, object, "time");
     r->name = copy_text(object, "name");

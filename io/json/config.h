@@ -22,10 +22,20 @@ p4_rc p4_config_read_text(p4_config *config, const char *text, size_t bytes, con
 p4_rc p4_config_parse(p4_config *config, const char *json, size_t json_bytes, const char *source,
                       p4_recipe recipe);
 p4_rc p4_config_print(const p4_config *config, char **json);
+/* The defaults of both recipes, which may be those of another version: {"quality": {key: text}, "seed":
+ * {...}}, each text the value as JSON. The caller frees *json. Local. */
+p4_rc p4_config_print_defaults(char **json);
+typedef struct p4_config_defaults p4_config_defaults;
+p4_rc p4_config_read_defaults(p4_config_defaults **defaults, const char *json, size_t bytes,
+                              const char *source);
+void p4_config_free_defaults(p4_config_defaults *defaults); /* NULL is fine. */
+
 /* What the user chose, on one line: the recipe and the keys whose values differ from its defaults, in the
  * order of their names, without the keys of `except` (NULL-terminated). A key that a later version adds does
- * not change the text. The caller frees *json. Local. */
-p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except, char **json);
+ * not change the text. opt_defaults: those of the version that is asked, NULL: of this one; a key that it
+ * does not know has this one's. The caller frees *json. Local. */
+p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except,
+                             const p4_config_defaults *opt_defaults, char **json);
 p4_rc p4_config_set_key(p4_config *config, const char *key, const char *value);
 
 #endif

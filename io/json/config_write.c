@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "io/json/config.h"
+#include "io/json/read.h"
 #include "io/json/write.h"
 
 static cJSON *numbers_value(const p4_numbers *numbers)
@@ -113,26 +114,124 @@ static bool is_one_of(const char *name, const char *const *names)
     return *names != NULL;
 }
 
-p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except, char **json)
+/* The value as one line of JSON, heap; NULL: out of memory. */
+static char *value_text(const p4_config *config, const p4_config_row *row)
+{
+    cJSON *value = row_value(config, row);
+    char *text = value != NULL ? cJSON_PrintUnformatted(value) : NULL;
+    cJSON_Delete(value);
+    return text;
+}
+
+static const struct {
+    const char *name;
+    p4_recipe recipe;
+} recipes[] = {{"quality", P4_RECIPE_QUALITY}, {"seed", P4_RECIPE_SEED}};
+enum { RECIPES = sizeof recipes / sizeof recipes[0] };
+
+static bool put_defaults(cJSON *root, const char *name, const p4_config *defaults)
+{
+    cJSON *object = cJSON_AddObjectToObject(root, name);
+    bool ok = object != NULL;
+    for (int i = 0; ok && i < p4_config_rows; i++) {
+        char *text = value_text(defaults, &p4_config_table[i]);
+        ok = text != NULL && cJSON_AddStringToObject(object, p4_config_table[i].name, text) != NULL;
+        cJSON_free(text);
+    }
+    return ok;
+}
+
+p4_rc p4_config_print_defaults(char **json)
+{
+    p4_config *defaults = p4_alloc(1, sizeof *defaults);
+    cJSON *root = cJSON_CreateObject();
+    bool ok = defaults != NULL && root != NULL;
+    for (int i = 0; ok && i < RECIPES; i++) {
+        p4_config_recipe(defaults, recipes[i].recipe);
+        ok = put_defaults(root, recipes[i].name, defaults);
+    }
+    free(defaults);
+    *json = p4_json_print(root, ok, true);
+    return *json != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+struct p4_config_defaults {
+    cJSON *root;
+};
+
+p4_rc p4_config_read_defaults(p4_config_defaults **defaults, const char *json, size_t bytes,
+                              const char *source)
+{
+    p4_rc rc = P4_OK;
+    p4_config_defaults *made = *defaults = p4_alloc(1, sizeof *made);
+    TRY(made != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_json_read(&made->root, json, bytes, source));
+    for (int i = 0; i < RECIPES; i++) {
+        CHECK(cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(made->root, recipes[i].name)),
+              "%s: found no object \"%s\" of defaults", source, recipes[i].name);
+    }
+done:
+    return rc;
+}
+
+void p4_config_free_defaults(p4_config_defaults *defaults)
+{
+    if (defaults != NULL) {
+        cJSON_Delete(defaults->root);
+    }
+    free(defaults);
+}
+
+/* The default that another version had, as text; NULL: it does not know the key. */
+static const char *other_default(const p4_config_defaults *opt_defaults, p4_recipe recipe, const char *key)
+{
+    const cJSON *of = NULL;
+    for (int i = 0; opt_defaults != NULL && i < RECIPES; i++) {
+        of = recipes[i].recipe == recipe
+                 ? cJSON_GetObjectItemCaseSensitive(opt_defaults->root, recipes[i].name)
+                 : of;
+    }
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(of, key));
+}
+
+/* Does the value differ from the default? *ok: false when memory is out. */
+static bool is_chosen(const p4_config *config, const p4_config *usual, const p4_config_row *row,
+                      const p4_config_defaults *opt_defaults, bool *ok)
+{
+    const char *other = other_default(opt_defaults, config->recipe, row->name);
+    if (other == NULL) {
+        return memcmp((const char *)config + row->offset, (const char *)usual + row->offset, row->bytes) != 0;
+    }
+    char *text = value_text(config, row);
+    bool differs = text == NULL || strcmp(text, other) != 0;
+    *ok = *ok && text != NULL;
+    cJSON_free(text);
+    return differs;
+}
+
+p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except,
+                             const p4_config_defaults *opt_defaults, char **json)
 {
     const p4_config_row *rows[P4_CONFIG_ROWS_MAX];
     int count = 0;
-    p4_config *defaults = p4_alloc(1, sizeof *defaults);
-    if (defaults == NULL) {
+    bool ok = true;
+    p4_config *usual = p4_alloc(1, sizeof *usual);
+    *json = NULL;
+    if (usual == NULL) {
         return P4_E_SYSTEM;
     }
-    p4_config_recipe(defaults, config->recipe);
+    p4_config_recipe(usual, config->recipe);
     for (int i = 0; i < p4_config_rows; i++) {
         const p4_config_row *row = &p4_config_table[i];
-        const char *value = (const char *)config + row->offset, *usual = (const char *)defaults + row->offset;
         bool is_recipe = row->offset == offsetof(p4_config, recipe);
-        if ((is_recipe || memcmp(value, usual, row->bytes) != 0) && !is_one_of(row->name, except)) {
+        if ((is_recipe || is_chosen(config, usual, row, opt_defaults, &ok)) &&
+            !is_one_of(row->name, except)) {
             rows[count++] = row;
         }
     }
-    free(defaults);
+    free(usual);
     qsort(rows, (size_t)count, sizeof *rows, by_name);
-    *json = print_rows(config, rows, count, false);
+    *json = ok ? print_rows(config, rows, count, false) : NULL;
     return *json != NULL ? P4_OK : P4_E_SYSTEM;
 }
 

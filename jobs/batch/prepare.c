@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/batch/defaults.h"
 #include "io/batch/models.h"
 #include "io/batch/outcome.h"
 #include "io/file/files.h"
@@ -56,6 +57,9 @@ typedef struct preparing {
     const p4_journal_state *journal;
     p4_batch_plans *plans;
     p4_config *config;
+    char defaults[P4_FINGERPRINT_BYTES]; /* of this version */
+    char others[P4_FINGERPRINT_BYTES];   /* of the version whose defaults are in `other` */
+    p4_config_defaults *other;           /* NULL: none was needed yet */
 } preparing;
 
 static p4_rc copy(char **to, const char *text)
@@ -66,13 +70,14 @@ static p4_rc copy(char **to, const char *text)
 }
 
 /* Over the keys that decide what the results are: not where they lie, nor how the run is continued. Those
- * with their default do not count: a version with more keys must not take every finished model for a changed
- * one. */
-static p4_rc find_fingerprint(char fingerprint[P4_FINGERPRINT_BYTES], const p4_config *config)
+ * with their default, in the version that is asked, do not count: a version with more keys must not take
+ * every finished model for a changed one. */
+static p4_rc find_fingerprint(char fingerprint[P4_FINGERPRINT_BYTES], const p4_config *config,
+                              const p4_config_defaults *opt_defaults)
 {
     static const char *const except[] = {"output_path", "overwrite", "resume", "max_minutes", NULL};
     char *json = NULL;
-    p4_rc rc = p4_config_print_chosen(config, except, &json);
+    p4_rc rc = p4_config_print_chosen(config, except, opt_defaults, &json);
     if (rc == P4_OK) {
         p4_fingerprint_text(fingerprint, json);
     }
@@ -102,8 +107,31 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
     model->floating = strchr(p->config->output_path, '{') != NULL;
     TRY(p4_config_expand_output_path(p->config));
     TRY(copy(&model->record.output_path, p->config->output_path));
-    TRY(find_fingerprint(model->record.config, p->config));
+    TRY(find_fingerprint(model->record.config, p->config, NULL));
+    memcpy(model->record.defaults, p->defaults, sizeof model->record.defaults);
     TRY(p4_batch_plans_make(p->plans, &model->plan, p->config, given));
+done:
+    return rc;
+}
+
+/* Is the configuration that of the known attempt? Another version may have had other defaults: then the keys
+ * are compared with those. Journals of versions that kept none are taken as of this one. */
+static p4_rc is_same_config(preparing *p, const p4_batch_record *known, const p4_batch_record *mine,
+                            bool *same)
+{
+    p4_rc rc = P4_OK;
+    char then[P4_FINGERPRINT_BYTES];
+    *same = strcmp(known->config, mine->config) == 0;
+    if (known->defaults[0] == '\0' || strcmp(known->defaults, p->defaults) == 0 || known->config[0] == '\0') {
+        return P4_OK;
+    }
+    if (p->other == NULL || strcmp(p->others, known->defaults) != 0) {
+        p4_config_free_defaults(p->other);
+        memcpy(p->others, known->defaults, sizeof p->others);
+        TRY(p4_batch_defaults_read(&p->other, p->batch->directory, known->defaults));
+    }
+    TRY(find_fingerprint(then, p->config, p->other));
+    *same = strcmp(known->config, then) == 0;
 done:
     return rc;
 }
@@ -153,11 +181,12 @@ static p4_rc take_known(preparing *p, p4_batch_model *model, const p4_batch_reco
     if (known == NULL) {
         return P4_OK;
     }
-    bool same = strcmp(known->config, mine->config) == 0;
+    bool same;
     p4_batch_record now = *known;
     now.name = mine->name;
     now.error = NULL;
     mine->attempt = known->attempt;
+    TRY(is_same_config(p, known, mine, &same));
     same =
         same && !(known->event == P4_BATCH_FAILED && known->ranks == 0); /* what was missing then is there */
     bool unseen = same && ended_unseen(p, model, known, &now);
@@ -310,6 +339,7 @@ static p4_rc prepare_models(p4_batch *batch, const p4_journal_state *journal, p4
     batch->count = batch->queue.count;
     batch->models = p4_alloc((size_t)batch->count, sizeof *batch->models);
     TRY(p.config != NULL && batch->models != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_batch_defaults_keep(p.defaults, batch->journal != NULL ? batch->directory : NULL));
     batch->counts[P4_STATE_WAITING] = batch->count;
     for (int64_t i = 0; i < batch->count; i++) {
         batch->models[i].given = &batch->queue.entries[i];
@@ -323,6 +353,7 @@ static p4_rc prepare_models(p4_batch *batch, const p4_journal_state *journal, p4
     TRY(check_outputs(batch));
     TRY(sort_models(batch));
 done:
+    p4_config_free_defaults(p.other);
     free(p.config);
     return rc;
 }

@@ -5,7 +5,7 @@ find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS C)
 find_package(MPI REQUIRED COMPONENTS C)
 find_package(ZLIB REQUIRED)
-find_package(HDF5 REQUIRED COMPONENTS C) # without HDF5_PREFER_PARALLEL: the serial build where there are both
+find_package(HDF5 1.10.5 REQUIRED COMPONENTS C) # without HDF5_PREFER_PARALLEL: the serial build where there are both
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)

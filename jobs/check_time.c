@@ -117,7 +117,7 @@ void p4_check_time_left(const p4_run *run)
     }
     double trained = run->planned_steps > 0 ? fmin(1, (double)step / (double)run->planned_steps) : 0;
     double left_s = p4_forecast_left(run->planned_s, done, trained);
-    if (step > 0) {
+    if (step > 0 && step <= run->planned_steps) {
         snprintf(at, sizeof at, ", with %lld of %lld training steps done", (long long)step,
                  (long long)run->planned_steps);
     }

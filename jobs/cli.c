@@ -233,7 +233,7 @@ p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
 {
     p4_rc rc = P4_OK;
     bool options_ended = false;
-    *cli = (p4_cli){.overrides = argv + 1}; /* those before have been read */
+    *cli = (p4_cli){.overrides = argv + 1}; /* overwrites arguments that were read before */
     for (int i = 1; i < argc; i++) {
         if (options_ended || argv[i][0] != '-') {
             TRY(apply_word(cli, argv[i]));

@@ -32,7 +32,7 @@ typedef struct p4_cli {
 } p4_cli;
 
 /* Reads `phase4_mpi [options] cfg.json [key=value ...]`; options may stand anywhere, "--" ends them. --help,
- * --version and --families end the reading. The overrides are gathered at the beginning of argv. P4_E_INPUT:
+ * --version and --families end the reading. The overrides are moved to the beginning of argv. P4_E_INPUT:
  * one line with the nearest known option, if one is near. Keys and values are p4_config_read_file's matter.
  * Local. */
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);

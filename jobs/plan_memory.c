@@ -3,6 +3,7 @@
 
 #include "jobs/plan.h"
 #include "jobs/samples.h"
+#include "jobs/train/checkpoint.h"
 #include "jobs/train/gradient_flow.h"
 #include "jobs/train/hessian.h"
 #include "jobs/train/layers.h"
@@ -242,6 +243,11 @@ static p4_rc plan_fine_tune(planner *p)
     TRY(plan_epoch_end(p, use, &training));
     p->out->micro_batch = m.micro_batch;
     p->out->teacher_file_bytes = (double)m.teacher.file;
+    if (p->c->checkpoint_minutes > 0 || p->c->checkpoint_every > 0) {
+        const p4_group *group = p->compute->group;
+        p->out->checkpoint_copy_bytes =
+            (double)(m.checkpoint_bytes + p4_checkpoint_packed_bytes(p->model, group->rank, group->ranks));
+    }
 done:
     return rc;
 }

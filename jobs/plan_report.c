@@ -146,6 +146,11 @@ void p4_plan_print(FILE *out, const p4_plan *plan)
         print_peak(out, plan, rank, true);
     }
     print_peak(out, plan, rank, false);
+    if (rank->checkpoint_copy_bytes > 0) {
+        char copy[32];
+        fprintf(out, "where it is free, a rank takes %s more of host memory for the copy of a checkpoint\n",
+                p4_format_bytes(copy, rank->checkpoint_copy_bytes));
+    }
     print_disk(out, &plan->disk);
     print_verdict(out, plan);
 }

@@ -31,31 +31,42 @@ void p4_optim_part_shape(const p4_param *param, p4_optim_part part, int64_t *row
     *cols = is_of_scales(part) ? 1 : param->cols;
 }
 
-/* The part in device memory, NULL when it is not here. */
-static char *find_part(const p4_optim *o, const char *tensor, p4_optim_part part, int64_t *bytes)
+/* Where the part of parameter i begins in its array, in elements; -1: it is not held here, or has no such
+ * part. */
+static int64_t place_of(const p4_optim *o, int64_t i, p4_optim_part part)
 {
-    int64_t i = find_tensor(o->model, tensor), each = o->settings.half_state ? 2 : 4, rows, cols;
-    *bytes = 0;
-    if (i < 0 || o->at[i] < 0) {
-        return NULL;
-    }
-    char *arrays[P4_PART_COUNT] = {
-        (char *)o->master, o->m, o->v, o->ema, (char *)o->scales, (char *)o->scale_m, (char *)o->scale_v};
-    int64_t at = part == P4_PART_VARIANCE ? o->v_at[i] : is_of_scales(part) ? o->scale_at[i] : o->at[i];
-    each = part == P4_PART_MASTER || is_of_scales(part) ? 4 : each;
-    if (arrays[part] == NULL || at < 0) {
-        return NULL;
-    }
+    return o->at[i] < 0 || (part == P4_PART_AVERAGE && !o->settings.grokfast) ? -1
+           : part == P4_PART_VARIANCE                                         ? o->v_at[i]
+           : is_of_scales(part)                                               ? o->scale_at[i]
+                                                                              : o->at[i];
+}
+
+static int64_t element_bytes(const p4_optim *o, p4_optim_part part)
+{
+    return o->settings.half_state && part != P4_PART_MASTER && !is_of_scales(part) ? 2 : 4;
+}
+
+int64_t p4_optim_part_bytes_of(const p4_optim *o, int64_t i, p4_optim_part part)
+{
+    int64_t rows, cols;
     p4_optim_part_shape(&o->model->params[i], part, &rows, &cols);
-    *bytes = rows * cols * each;
-    return arrays[part] + at * each;
+    return place_of(o, i, part) >= 0 ? rows * cols * element_bytes(o, part) : 0;
 }
 
 int64_t p4_optim_part_bytes(const p4_optim *o, const char *tensor, p4_optim_part part)
 {
-    int64_t bytes;
-    (void)find_part(o, tensor, part, &bytes);
-    return bytes;
+    int64_t i = find_tensor(o->model, tensor);
+    return i >= 0 ? p4_optim_part_bytes_of(o, i, part) : 0;
+}
+
+/* The part in device memory, NULL when it is not here. */
+static char *find_part(const p4_optim *o, const char *tensor, p4_optim_part part, int64_t *bytes)
+{
+    char *arrays[P4_PART_COUNT] = {
+        (char *)o->master, o->m, o->v, o->ema, (char *)o->scales, (char *)o->scale_m, (char *)o->scale_v};
+    int64_t i = find_tensor(o->model, tensor);
+    *bytes = i >= 0 ? p4_optim_part_bytes_of(o, i, part) : 0;
+    return *bytes > 0 ? arrays[part] + place_of(o, i, part) * element_bytes(o, part) : NULL;
 }
 
 static p4_rc expect_part(const void *found, const char *tensor, p4_optim_part part, int64_t bytes,

@@ -23,6 +23,8 @@ const char *p4_optim_part_name(p4_optim_part part); /* "master": of a record in 
 void p4_optim_part_shape(const p4_param *param, p4_optim_part part, int64_t *rows, int64_t *cols);
 /* Bytes of this part of the tensor; 0: it is not held here, or has no such part. Local. */
 int64_t p4_optim_part_bytes(const p4_optim *optim, const char *tensor, p4_optim_part part);
+/* The same of parameter i; also of a layout alone (p4_optim_lay_out). Local. */
+int64_t p4_optim_part_bytes_of(const p4_optim *optim, int64_t i, p4_optim_part part);
 /* h_to [bytes] = the part, row-major. P4_E_STATE: it is not here or has another
  * size. Local. */
 p4_rc p4_optim_get(const p4_optim *optim, const char *tensor, p4_optim_part part, void *h_to, int64_t bytes);

@@ -82,8 +82,9 @@ measure() {
     python3 "$here/peak_memory.py" "$PHASE4_MPI" --quiet "$TMP/cfg.json" "$@" >peak 2>log || { cat log; return 1; }
     python3 -c "
 import json
-peak = json.load(open('plan.json'))['ranks_planned'][0]['host_peak']
-print(peak['bytes'], open('peak').read().strip(), peak['stage'])" >"$TMP/$name.peak"
+rank = json.load(open('plan.json'))['ranks_planned'][0]
+peak = rank['host_peak']
+print(peak['bytes'] + (rank['checkpoint_copy_bytes'] if peak['stage'] == 'fine_tune' else 0), open('peak').read().strip(), peak['stage'])" >"$TMP/$name.peak"
 }
 base='enable_fine_tuning=false reconstruct=false'
 tune='reconstruct=false distill=0'
@@ -106,6 +107,7 @@ measure process $base calibration_samples=0
     spawn measure outputs reconstruct=false distill_blocks=1
     spawn measure cached reconstruct=false distill_teacher=cached
     spawn measure all reconstruct_window=2
+    spawn measure checkpoints $tune fine_tune_max_steps=3 checkpoint_every=2
     spawn measure masters $tune quantizer=gptq
     spawn measure epochs $tune quantizer=none eval_samples=32
     spawn measure random init=random quantizer=none
@@ -199,7 +201,7 @@ done
 mkdir elsewhere
 export rates="$TMP/rates.json"
 "$MPIRUN" -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || cd elsewhere; exec "$PHASE4_MPI" --measure-rates "$rates" cfg.json calibration_batch_size=1' \
-    >log 2>&1 && grep -q "^$rates: written\$" log || { cat log; exit 1; }
+    >said 2>log && grep -q "^$rates: written\$" said || { cat said log; exit 1; }
 grep -q 'training steps with recompute "none", micro_batch_size "auto"$' log || { cat log; exit 1; }
 "$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
 status=0

@@ -50,6 +50,7 @@ static bool put_rank(cJSON *list, const p4_plan *plan, const p4_rank_plan *rank)
     bool ok = object != NULL && p4_json_put_whole(object, "rank", rank->rank) &&
               p4_json_put_whole(object, "ranks_alike", rank->alike) &&
               p4_json_put_whole(object, "micro_batch_size", rank->micro_batch) &&
+              p4_json_put_whole(object, "checkpoint_copy_bytes", (int64_t)rank->checkpoint_copy_bytes) &&
               put_peak(object, "host_peak", rank, false) &&
               (!plan->on_gpu || put_peak(object, "device_peak", rank, true)) &&
               (stages = add_object(object, "stages")) != NULL;

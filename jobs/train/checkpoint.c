@@ -43,7 +43,7 @@ static void free_piece(piece *p)
 static p4_rc open_piece(piece *p, const p4_trainer *t, int64_t i, p4_optim_part part)
 {
     const p4_param *param = &t->model->params[i];
-    *p = (piece){.bytes = p4_optim_part_bytes(&t->optim, param->name, part)};
+    *p = (piece){.bytes = p4_optim_part_bytes_of(&t->optim, i, part)};
     p4_optim_part_shape(param, part, &p->rows, &p->cols);
     p->type = p->bytes == p->rows * p->cols * 4 ? P4_H5_F32 : P4_H5_U16;
     p->name = p4_format("tensors/%s/%s", param->name, p4_optim_part_name(part));
@@ -89,7 +89,7 @@ int64_t p4_checkpoint_trainer_bytes(const p4_trainer *t)
     int64_t bytes = 0;
     for (int64_t i = 0; i < t->model->params_count; i++) {
         for (p4_optim_part part = 0; part < P4_PART_COUNT && writes(t, i); part++) {
-            bytes += p4_optim_part_bytes(&t->optim, t->model->params[i].name, part);
+            bytes += p4_optim_part_bytes_of(&t->optim, i, part);
         }
     }
     return bytes;
@@ -170,6 +170,18 @@ p4_rc p4_checkpoint_put_packed(p4_arrays_writer *w, const p4_packed *c, int rank
     }
 done:
     return rc;
+}
+
+int64_t p4_checkpoint_packed_bytes(const p4_model *model, int rank, int ranks)
+{
+    int64_t bytes = 0;
+    for (int64_t i = rank; i < model->params_count; i += ranks) {
+        const p4_param *p = &model->params[i];
+        bytes += p->ternary ? p->rows * p4_code_row_bytes(p->cols) + p4_param_scale_count(p) * 2 +
+                                  ERROR_NUMBERS * (int64_t)sizeof(double)
+                            : p->rows * p->cols * 2;
+    }
+    return bytes;
 }
 
 static p4_rc take_tensor(const p4_arrays *arrays, p4_packed *c, int64_t i)

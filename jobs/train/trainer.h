@@ -224,6 +224,8 @@ typedef struct p4_trainer_memory {
     int64_t teacher_bytes;
     /* Of a plan. */
     int64_t micro_batch; /* sequences */
+    int64_t
+        checkpoint_bytes; /* this rank's share of masters and optimizer state, which a checkpoint copies */
     p4_teacher_memory teacher;
 } p4_trainer_memory;
 /* Of an open trainer. */

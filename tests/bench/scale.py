@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/scale.md: plans of three Llama models on 1 to 1,024 GPUs, each from config.json alone.
+"""Writes docs/scale.md: plans of three Llama models and a mixture of experts on 1 to 1,024 GPUs, each from config.json alone.
 
 usage: tests/bench/scale.py PHASE4_MPI [docs/scale.md]
 """
@@ -17,6 +17,10 @@ MODELS = [
                  vocab_size=128256)),
     ("405B", dict(hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128,
                   num_key_value_heads=8, vocab_size=128256)),
+    ("30B, a mixture of 128 experts", dict(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", hidden_size=2048,
+                                           intermediate_size=6144, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
+                                           norm_topk_prob=True, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4,
+                                           head_dim=128, vocab_size=151936, decoder_sparse_step=1, mlp_only_layers=[])),
 ]
 DEVICES = [("H100", "80G"), ("H200", "141G")]
 RANKS = [1, 8, 64, 256, 1024]
@@ -82,7 +86,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name, shape in MODELS:
             model = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", max_position_embeddings=8192,
-                         rms_norm_eps=1e-5, rope_theta=500000.0, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, **shape)
+                         rms_norm_eps=1e-5, rope_theta=500000.0, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2) | shape
             os.makedirs(os.path.join(folder, name))
             with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
                 json.dump(model, file)

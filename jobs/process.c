@@ -60,8 +60,8 @@ int p4_process_status(p4_rc rc)
     return rc == P4_E_STATE ? (int)P4_E_SYSTEM : (int)rc;
 }
 
-/* Standard output is a pipe or socket whose reader has ended, as behind `head`. It wanted no more, and nothing is
- * lost. */
+/* Standard output is a pipe or socket whose reader has ended, as behind `head`. It wanted no more, and
+ * nothing is lost. */
 static bool has_reader_ended(void)
 {
     struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};

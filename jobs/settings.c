@@ -120,8 +120,9 @@ p4_train_plan p4_settings_train(const p4_config *c, int64_t T, const p4_statisti
                                        .T = T}};
 }
 
-/* fine_tune_lr "auto" (docs/quality.md 2): the rate that measured best grows with a power of the tokens, and falls
- * with the width: as its inverse as far as was measured, as its inverse square beyond, where others report less. */
+/* fine_tune_lr "auto" (docs/quality.md 2): the rate that measured best grows with a power of the tokens, and
+ * falls with the width: as its inverse as far as was measured, as its inverse square beyond, where others
+ * report less. */
 static double measured_lr(const p4_config *c, double tokens, double width, bool reconstructed)
 {
     const double enough_tokens = 16e6, least_tokens = 0.25e6, base_width = 256, widest = 768;

@@ -22,8 +22,8 @@ typedef struct subject {
     p4_hf_model hf;
     p4_device_form form, teacher_form;
     int32_t ids[N], teacher_ids[N];
-    void *states, *head; /* of the teacher, on the device */
-    float *head_bias;    /* [ld], zero from V on; NULL: none */
+    void *states, *head;   /* of the teacher, on the device */
+    float *head_bias;      /* [ld], zero from V on; NULL: none */
     void *outputs[LAYERS]; /* the states after each of its blocks */
     p4_net_teacher teacher;
 } subject;

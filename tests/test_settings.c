@@ -38,7 +38,8 @@ static void test_rate(void)
     double rate = plan_of(1000, 256).lr;
     EXPECT(near(rate, 4e-3 * pow(1000 * tokens / 16e6, 0.75)), "8.2M tokens: %g", rate);
     EXPECT(near(plan_of(500, 256).lr, rate * pow(0.5, 0.75)), "half the tokens: %g", plan_of(500, 256).lr);
-    EXPECT(near(plan_of(100000, 256).lr, 4e-3) && near(plan_of(2000, 128).lr, 4e-3), "many tokens, narrow model");
+    EXPECT(near(plan_of(100000, 256).lr, 4e-3) && near(plan_of(2000, 128).lr, 4e-3),
+           "many tokens, narrow model");
     EXPECT(near(plan_of(1, 256).lr, 4e-3 * pow(0.25 / 16, 0.75)), "few tokens: %g", plan_of(1, 256).lr);
     EXPECT(near(plan_of(2000, 768).lr, 4e-3 / 3), "width 768: %g", plan_of(2000, 768).lr);
     EXPECT(near(plan_of(2000, 1536).lr, 4e-3 / 12), "width 1536: %g", plan_of(2000, 1536).lr);
@@ -97,8 +98,7 @@ static void test_recipes(void)
             int row = p4_config_find(d->key);
             listed += (int)d->recipe == r;
             EXPECT(row >= 0, "there is no key %s", d->key);
-            EXPECT(row < 0 || (int)d->recipe != r ||
-                       value_of(&recipe, &p4_config_table[row]) == d->value,
+            EXPECT(row < 0 || (int)d->recipe != r || value_of(&recipe, &p4_config_table[row]) == d->value,
                    "%s of recipe %s", d->key, p4_recipe_names[r]);
         }
         EXPECT(differ == listed + 1, "recipe %s: %d keys differ, %d are listed", p4_recipe_names[r], differ,

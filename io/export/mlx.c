@@ -107,15 +107,16 @@ static p4_rc check_cohere(const p4_export_source *source)
     p4_rc rc = P4_OK;
     CHECK(a->tied, "%s: mlx-lm's cohere takes the embedding as its head, this model has one", writer);
     CHECK(a->rope.scaling == P4_ROPE_DEFAULT && a->H * a->D == a->C,
-          "%s: mlx-lm's cohere has unscaled rotary positions and heads of hidden_size / heads elements, this model "
+          "%s: mlx-lm's cohere has unscaled rotary positions and heads of hidden_size / heads elements, this "
+          "model "
           "has others",
           writer);
 done:
     return rc;
 }
 
-/* Classes of mlx-lm with conditions of their own; mlx_positions.c has the others, which differ in rotary positions
- * and windows alone. */
+/* Classes of mlx-lm with conditions of their own; mlx_positions.c has the others, which differ in rotary
+ * positions and windows alone. */
 static const struct {
     const char *family;
     p4_rc (*check)(const p4_export_source *source);

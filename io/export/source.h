@@ -17,7 +17,8 @@ typedef struct p4_export_rows {
      * `space` until its next use. Called by several threads at once. */
     p4_rc (*read)(void *user, p4_export_space *space, const void **rows, int64_t param, int64_t first,
                   int64_t count);
-    /* Pieces that begin at a multiple of these rows read nothing twice; 0: all pieces do. Called by one thread. */
+    /* Pieces that begin at a multiple of these rows read nothing twice; 0: all pieces do. Called by one
+     * thread. */
     p4_rc (*step)(void *user, int64_t *rows, int64_t param);
     void *user;
 } p4_export_rows;

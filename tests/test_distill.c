@@ -8,22 +8,16 @@
 #include "net_world.h"
 #include "src/leaf/rng.h"
 
-enum {
-    LAYERS = 8 /* of a model, at most */,
-    B = 8,
-    T = 12,
-    N = B * T,
-    CHUNK = 64 /* rows of logits at a time: two chunks */
-};
-
+enum { B = 8, T = 12, N = B * T, CHUNK = 64 /* rows of logits at a time: two chunks */ };
+enum { LAYERS = 8 /* of a model, at most */ };
 #define BLOCKS 1.5f /* weight of the distance of blocks */
 
 typedef struct subject {
     p4_hf_model hf;
     p4_device_form form, teacher_form;
     int32_t ids[N], teacher_ids[N];
-    void *states, *head; /* of the teacher, on the device */
-    float *head_bias;    /* [ld], zero from V on; NULL: none */
+    void *states, *head;   /* of the teacher, on the device */
+    float *head_bias;      /* [ld], zero from V on; NULL: none */
     void *outputs[LAYERS]; /* the states after each of its blocks */
     p4_net_teacher teacher;
 } subject;

@@ -8,14 +8,8 @@
 #include "net_world.h"
 #include "src/leaf/rng.h"
 
-enum {
-    LAYERS = 8 /* of a model, at most */,
-    B = 8,
-    T = 12,
-    N = B * T,
-    CHUNK = 64 /* rows of logits at a time: two chunks */
-};
-
+enum { B = 8, T = 12, N = B * T, CHUNK = 64 /* rows of logits at a time: two chunks */ };
+enum { LAYERS = 8 /* of a model, at most */ };
 #define BLOCKS 1.5f /* weight of the distance of blocks */
 
 typedef struct subject {

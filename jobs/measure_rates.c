@@ -239,8 +239,8 @@ p4_rc p4_rates_measure(p4_group *group, const p4_config *config, const char *pat
     c->fine_tune_lr = 1e-5;              /* "auto" tries several */
     p4_settings_resolve(c);
     TRY(open_run(run, group));
-    c->distill = c->distill_blocks =
-        0; /* a plan counts the teacher's pass; the run made room for the teacher */
+    c->distill = 0; /* a plan counts the teacher's pass; the run made room for the teacher */
+    c->distill_blocks = 0;
     TRY(measure(&run->compute, &run->original, c, path));
 done:
     if (run != NULL) {

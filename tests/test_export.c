@@ -316,82 +316,83 @@ static void test_experts(void)
 }
 
 /* What a runtime would compute in another way is refused by name. */
+static const struct {
+    const char *model, *writer, *message; /* NULL: accepted */
+} refusals[] = {
+    {"llama-llama3", "gguf", NULL},
+    {"gemma3-old", "mlx", NULL},
+    {"gpt2-plain", "gguf", NULL},
+    {"gpt2-plain", "mlx", "keeps its matrices as [in, out]"},
+    {"gpt2-plain", "compressed_tensors", "keeps its matrices as [in, out]"},
+    {"gpt2-scores", "gguf", "does not divide attention scores by the layer's number"},
+    {"llama-bf16", "bitnet", "takes one scale a tensor, and \"model.layers.0."},
+    {"llama-bf16", "gguf:i2_s", "bitnet.cpp's I2_S takes one scale a tensor, and \"model.layers.0."},
+    {"gpt_neox-serial", "gguf", "needs biases of attention and MLP"},
+    {"starcoder2-plain", "gguf", "needs biases of attention and MLP"},
+    {"gemma3-old", "gguf", "has a window in layer 1"},
+    {"olmo2-bias", "gguf", "takes no bias of the attention output"},
+    {"phi-plain", "gguf", NULL},
+    {"phi-plain", "mlx", NULL},
+    {"phi-tied", "mlx", "reads \"partial_rotary_factor\", which"},
+    {"cohere-plain", "gguf", NULL},
+    {"cohere-bias", "gguf", "takes no bias of the attention output"},
+    {"cohere-plain", "mlx", NULL},
+    {"cohere-bias", "mlx", "takes the embedding as its head"},
+    {"olmo3-yarn", "gguf", NULL},
+    {"olmo3-types", "gguf", "takes YaRN positions with beta_fast 32"},
+    {"olmo3-thetas", "gguf", "has one theta, this model 700 and, in layers with a window, 300"},
+    {"olmo3-thetas", "mlx", "has layers with a window and without one"},
+    {"olmo3-yarn", "mlx", NULL},
+    {"olmo3-types", "mlx", "has one theta"},
+    {"qwen3_moe-plain", "gguf", NULL},
+    {"mixtral-fused", "gguf", NULL},
+    {"qwen3_moe-plain", "compressed_tensors", "keeps the matrices of its experts in modules that are no"},
+    {"qwen3_moe-plain", "mlx", NULL},
+    {"qwen3_moe-dense", "mlx", NULL},
+    {"olmoe-normed", "mlx", NULL},
+    {"qwen3_moe-fused", "mlx", "takes no biases of the attention"},
+    {"mixtral-plain", "mlx", "attends to all earlier tokens, this model to the last 4"},
+    {"mixtral-fused", "mlx", "has heads of hidden_size / heads = 3 elements, this model of 4"},
+    {"llama-linear", "mlx", NULL},
+    {"llama-llama3", "mlx", NULL},
+    {"llama-bf16", "mlx", NULL}, /* scaled under rope_parameters */
+    {"qwen3-yarn", "mlx", NULL},
+    {"smollm3-window", "mlx", NULL},
+    {"qwen2-plain", "mlx", NULL},
+    {"gemma3-images", "mlx",
+     "layer 1: mlx-lm's gemma3_text attends to the last 4 tokens, this model to 0"},
+    {"gemma3-new", "mlx", "takes other numbers for rotary scaling \"linear\""},
+    {"gemma2-caps", "mlx", "mlx-lm's gemma2 attends to all earlier tokens, this model to the last 5"},
+    {"mistral-window", "mlx", "layer 0: mlx-lm's mistral attends to the last 0 tokens, this model to 5"},
+    {"qwen2-window", "mlx", "mlx-lm's qwen2 attends to all earlier tokens, this model to the last 5"},
+    {"qwen3-bias", "mlx", "mlx-lm's qwen3 attends to all earlier tokens, this model to the last 4"},
+    {"starcoder2-window", "mlx", "attends to all earlier tokens, this model to the last 5"},
+    {"phi3-plain", "mlx", "attends to all earlier tokens, this model to the last 6"},
+    {"phi3-long", "mlx", "mlx-lm's phi3 does not scale rotary positions"},
+    {"qwen3_moe-plain", "gguf:i2_s", "I2_S takes one scale a tensor, and GGUF keeps all experts"},
+    {"qwen3_moe-dense", "gguf", "has experts in every layer, this model has layers without them"},
+    {"qwen3_moe-fused", "gguf", "takes no bias of the attention output"},
+    {"olmoe-plain", "gguf", "has as many key/value heads as heads, this model 1 of 3"},
+    {"olmoe-normed", "gguf", "takes no bias of the attention output"},
+};
+
 static void test_refused(void)
 {
-    static const struct {
-        const char *model, *writer, *message; /* NULL: accepted */
-    } cases[] = {
-        {"llama-llama3", "gguf", NULL},
-        {"gemma3-old", "mlx", NULL},
-        {"gpt2-plain", "gguf", NULL},
-        {"gpt2-plain", "mlx", "keeps its matrices as [in, out]"},
-        {"gpt2-plain", "compressed_tensors", "keeps its matrices as [in, out]"},
-        {"gpt2-scores", "gguf", "does not divide attention scores by the layer's number"},
-        {"llama-bf16", "bitnet", "takes one scale a tensor, and \"model.layers.0."},
-        {"llama-bf16", "gguf:i2_s", "bitnet.cpp's I2_S takes one scale a tensor, and \"model.layers.0."},
-        {"gpt_neox-serial", "gguf", "needs biases of attention and MLP"},
-        {"starcoder2-plain", "gguf", "needs biases of attention and MLP"},
-        {"gemma3-old", "gguf", "has a window in layer 1"},
-        {"olmo2-bias", "gguf", "takes no bias of the attention output"},
-        {"phi-plain", "gguf", NULL},
-        {"phi-plain", "mlx", NULL},
-        {"phi-tied", "mlx", "reads \"partial_rotary_factor\", which"},
-        {"cohere-plain", "gguf", NULL},
-        {"cohere-bias", "gguf", "takes no bias of the attention output"},
-        {"cohere-plain", "mlx", NULL},
-        {"cohere-bias", "mlx", "takes the embedding as its head"},
-        {"olmo3-yarn", "gguf", NULL},
-        {"olmo3-types", "gguf", "takes YaRN positions with beta_fast 32"},
-        {"olmo3-thetas", "gguf", "has one theta, this model 700 and, in layers with a window, 300"},
-        {"olmo3-thetas", "mlx", "has layers with a window and without one"},
-        {"olmo3-yarn", "mlx", NULL},
-        {"olmo3-types", "mlx", "has one theta"},
-        {"qwen3_moe-plain", "gguf", NULL},
-        {"mixtral-fused", "gguf", NULL},
-        {"qwen3_moe-plain", "compressed_tensors", "keeps the matrices of its experts in modules that are no"},
-        {"qwen3_moe-plain", "mlx", NULL},
-        {"qwen3_moe-dense", "mlx", NULL},
-        {"olmoe-normed", "mlx", NULL},
-        {"qwen3_moe-fused", "mlx", "takes no biases of the attention"},
-        {"mixtral-plain", "mlx", "attends to all earlier tokens, this model to the last 4"},
-        {"mixtral-fused", "mlx", "has heads of hidden_size / heads = 3 elements, this model of 4"},
-        {"llama-linear", "mlx", NULL},
-        {"llama-llama3", "mlx", NULL},
-        {"llama-bf16", "mlx", NULL}, /* scaled under rope_parameters */
-        {"qwen3-yarn", "mlx", NULL},
-        {"smollm3-window", "mlx", NULL},
-        {"qwen2-plain", "mlx", NULL},
-        {"gemma3-images", "mlx",
-         "layer 1: mlx-lm's gemma3_text attends to the last 4 tokens, this model to 0"},
-        {"gemma3-new", "mlx", "takes other numbers for rotary scaling \"linear\""},
-        {"gemma2-caps", "mlx", "mlx-lm's gemma2 attends to all earlier tokens, this model to the last 5"},
-        {"mistral-window", "mlx", "layer 0: mlx-lm's mistral attends to the last 0 tokens, this model to 5"},
-        {"qwen2-window", "mlx", "mlx-lm's qwen2 attends to all earlier tokens, this model to the last 5"},
-        {"qwen3-bias", "mlx", "mlx-lm's qwen3 attends to all earlier tokens, this model to the last 4"},
-        {"starcoder2-window", "mlx", "attends to all earlier tokens, this model to the last 5"},
-        {"phi3-plain", "mlx", "attends to all earlier tokens, this model to the last 6"},
-        {"phi3-long", "mlx", "mlx-lm's phi3 does not scale rotary positions"},
-        {"qwen3_moe-plain", "gguf:i2_s", "I2_S takes one scale a tensor, and GGUF keeps all experts"},
-        {"qwen3_moe-dense", "gguf", "has experts in every layer, this model has layers without them"},
-        {"qwen3_moe-fused", "gguf", "takes no bias of the attention output"},
-        {"olmoe-plain", "gguf", "has as many key/value heads as heads, this model 1 of 3"},
-        {"olmoe-normed", "gguf", "takes no bias of the attention output"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
         p4_hf_model hf;
-        char *path = p4_format("%s/models/%s", P4_FIXTURES, cases[i].model);
+        char *path = p4_format("%s/models/%s", P4_FIXTURES, refusals[i].model);
         EXPECT_OK(p4_hf_model_open(&hf, path));
         p4_model_select_ternary(&hf.model, &(p4_list){0}, true, true);
-        const p4_export_source source = {.hf = &hf, .option = p4_exports_option(cases[i].writer)};
-        char *name = p4_format("%.*s", (int)p4_exports_name_bytes(cases[i].writer), cases[i].writer);
+        const p4_export_source source = {.hf = &hf, .option = p4_exports_option(refusals[i].writer)};
+        char *name = p4_format("%.*s", (int)p4_exports_name_bytes(refusals[i].writer), refusals[i].writer);
         const p4_writer *writer = p4_writer_find(name);
-        if (cases[i].message == NULL) {
+        if (refusals[i].message == NULL) {
             double bytes;
             EXPECT_OK(writer->check(&source));
             EXPECT_OK(writer->plan(&source, &bytes));
-            EXPECT(bytes > 1000, "%s: %g bytes", cases[i].model, bytes);
+            EXPECT(bytes > 1000, "%s: %g bytes", refusals[i].model, bytes);
         } else {
-            EXPECT_REFUSED(writer->check(&source), cases[i].message);
+            EXPECT_REFUSED(writer->check(&source), refusals[i].message);
         }
         p4_hf_model_close(&hf);
         free(path);

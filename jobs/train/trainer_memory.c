@@ -10,22 +10,28 @@ bool p4_trainer_holds(const p4_trainer *t, int64_t i)
     return !t->sharded[i] || t->original->shard.owner[i] == t->compute->group->rank;
 }
 
-p4_rc p4_trainer_open_tables(p4_trainer *t)
+/* Which parameters only their owner holds: the one table by which sizes are decided. */
+static p4_rc open_sharded(p4_trainer *t)
 {
     const p4_model *model = t->model;
-    size_t params = (size_t)model->params_count;
-    t->sharded = p4_alloc(params, sizeof *t->sharded);
+    t->sharded = p4_alloc((size_t)model->params_count, sizeof *t->sharded);
+    for (int64_t i = 0; t->sharded != NULL && i < model->params_count; i++) {
+        const p4_param *p = &model->params[i];
+        t->sharded[i] = t->plan.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
+    }
+    return t->sharded != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+p4_rc p4_trainer_open_tables(p4_trainer *t)
+{
+    size_t params = (size_t)t->model->params_count;
+    p4_rc rc = open_sharded(t);
     t->form.weights = p4_alloc(params, sizeof *t->form.weights);
     t->form.vectors = p4_alloc(params, sizeof *t->form.vectors);
     t->records.pieces =
         p4_alloc((size_t)(P4_RECORDED_MICRO_BATCHES * p4_trainer_pieces(t)), sizeof *t->records.pieces);
-    bool all =
-        t->sharded != NULL && t->form.weights != NULL && t->form.vectors != NULL && t->records.pieces != NULL;
-    for (int64_t i = 0; all && i < model->params_count; i++) {
-        const p4_param *p = &model->params[i];
-        t->sharded[i] = t->plan.zero_stage > 0 && p->ternary && p4_role_is_matrix(p->role);
-    }
-    return all ? P4_OK : P4_E_SYSTEM;
+    bool all = t->form.weights != NULL && t->form.vectors != NULL && t->records.pieces != NULL;
+    return rc == P4_OK && all ? P4_OK : P4_E_SYSTEM;
 }
 
 void p4_trainer_close_tables(p4_trainer *t)
@@ -99,7 +105,7 @@ static p4_rc lay_out(p4_trainer *t, bool *held)
 {
     p4_rc rc = P4_OK;
     TRY(held != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(p4_trainer_open_tables(t));
+    TRY(open_sharded(t));
     for (int64_t i = 0; i < t->model->params_count; i++) {
         held[i] = p4_trainer_holds(t, i);
     }

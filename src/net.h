@@ -93,7 +93,7 @@ typedef enum p4_net_sum {
     P4_SUM_HITS,
     P4_SUM_KL,
     P4_SUM_SAME,
-    P4_SUM_BLOCKS,
+    P4_SUM_BLOCK_DISTANCE,
     P4_NET_SUMS
 } p4_net_sum;
 

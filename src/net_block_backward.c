@@ -46,7 +46,7 @@ void p4_net_compare_block(p4_net *net, const p4_net_pass *pass, int64_t at)
     if (p4_net_step(net)) {
         args.target = net->teacher->blocks[at - 1];
         args.scale = net->teacher->blocks_scale;
-        args.sum = net->sums + P4_SUM_BLOCKS;
+        args.sum = net->sums + P4_SUM_BLOCK_DISTANCE;
         net->ops->cosine_distance(net->device, &args);
     }
 }

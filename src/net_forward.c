@@ -148,7 +148,7 @@ p4_rc p4_net_take_score(p4_net *net, p4_score *score)
     score->hits += h_sums[P4_SUM_HITS];
     score->kl += h_sums[P4_SUM_KL];
     score->same += h_sums[P4_SUM_SAME];
-    score->blocks += h_sums[P4_SUM_BLOCKS];
+    score->blocks += h_sums[P4_SUM_BLOCK_DISTANCE];
     score->count += net->predictions;
     net->predictions = 0;
     return net->ops->sync(net->device);

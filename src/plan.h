@@ -58,9 +58,9 @@ typedef struct p4_rank_plan {
     int64_t reconstruct_batch;            /* windows at once in reconstruction */
     int64_t reconstruct_pass_batch; /* and in the passes beside it, which divides them among the ranks */
     double teacher_file_bytes;      /* on disk; 0: the teacher is not cached */
-    double
-        checkpoint_copy_bytes; /* of the host, beside fine-tuning, for a copy that is written while training
-                                * goes on; not in `stages`: where it is not free, training waits instead */
+    /* Of the host, beside fine-tuning, for a copy that is written while training goes on; not in `stages`:
+     * where it is not free, training waits instead. */
+    double checkpoint_copy_bytes;
 } p4_rank_plan;
 /* The stage with most memory of the host or of the device, and its bytes. */
 p4_plan_stage_id p4_rank_plan_peak(const p4_rank_plan *plan, bool device, double *bytes);

@@ -52,8 +52,8 @@ static void newton_schulz(rig *r, double *x, int64_t m, int64_t n)
     }
 }
 
-/* How far the largest element of the result moves when the elements of x[m, n] are rounded to bf16. The steps
- * enlarge what rounding adds to a small singular value up to 3.4445^5 times. */
+/* The largest movement of an element of the result when the elements of x[m, n] are rounded to bf16. The
+ * steps enlarge what rounding adds to a small singular value up to 3.4445^5 times. */
 static double spread_of_rounding(rig *r, const double *x, const double *result, int64_t m, int64_t n)
 {
     double *rounded = rig_host(r, m * n * 8), worst = 0.0;

@@ -39,7 +39,7 @@ int main(void)
     e.bits_per_byte = INFINITY;
     expect_reason(e, "empty texts");
     e.bits_per_byte = e.word_perplexity = NAN;
-    expect_reason(e, "come as token ids");
+    expect_reason(e, "are token ids without their text");
     e.documents = 0;
     expect_reason(e, "an earlier version");
     e.tokens = 0;

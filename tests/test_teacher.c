@@ -49,7 +49,8 @@ static int64_t reserve(const p4_config *config, p4_group *group, p4_teacher_kind
 
 int main(void)
 {
-    static const char *const models[] = {"llama-gqa", "gpt_neox-parallel", "gemma2-caps"};
+    static const char *const models[] = {"llama-gqa", "gpt_neox-parallel", "gemma2-caps", "phi-plain",
+                                         "cohere-plain"};
     static p4_config config;
     p4_machine machine;
     p4_group group;

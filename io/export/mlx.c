@@ -78,6 +78,18 @@ done:
     return rc;
 }
 
+static p4_rc check_plain_heads(const p4_arch *a, const char *writer)
+{
+    p4_rc rc = P4_OK;
+    CHECK(a->rope.scaling == P4_ROPE_DEFAULT, "%s: mlx-lm's %s does not scale rotary positions", writer,
+          a->family);
+    CHECK(a->H * a->D == a->C,
+          "%s: mlx-lm's %s has heads of hidden_size / heads = %lld elements, this model of %lld", writer,
+          a->family, (long long)(a->C / a->H), (long long)a->D);
+done:
+    return rc;
+}
+
 /* mlx-lm's phi reads the rotated part of a head from config.json itself, and takes 0.4 where it is not there.
  */
 static p4_rc check_phi(const p4_export_source *source)
@@ -86,16 +98,21 @@ static p4_rc check_phi(const p4_export_source *source)
     const p4_arch *a = &source->hf->model.arch;
     p4_rc rc = P4_OK;
     cJSON *root = cJSON_Parse(source->hf->config_json);
-    bool read = cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(root, "partial_rotary_factor"));
+    const cJSON *factor = cJSON_GetObjectItemCaseSensitive(root, "partial_rotary_factor");
+    bool read = cJSON_IsNumber(factor),
+         same = read && (int64_t)((double)a->D * factor->valuedouble) == p4_arch_rope_dim(a);
     cJSON_Delete(root);
     CHECK(read,
           "%s: mlx-lm's phi reads \"partial_rotary_factor\", which config.json of this model does not have",
           writer);
-    CHECK(a->activation == P4_GELU_TANH && a->rope.scaling == P4_ROPE_DEFAULT && !a->tied &&
-              a->H * a->D == a->C,
-          "%s: mlx-lm's phi has GELU (tanh), unscaled rotary positions, a head of its own, and heads of "
-          "hidden_size / heads elements, this model has others",
+    CHECK(
+        same,
+        "%s: mlx-lm's phi rotates as \"partial_rotary_factor\" of config.json says, this model %lld elements",
+        writer, (long long)p4_arch_rope_dim(a));
+    CHECK(a->activation == P4_GELU_TANH, "%s: mlx-lm's phi has GELU (tanh), this model another activation",
           writer);
+    TRY(check_plain_heads(a, writer));
+    CHECK(!a->tied, "%s: mlx-lm's phi has a head of its own, this model takes the embedding", writer);
 done:
     return rc;
 }
@@ -106,11 +123,7 @@ static p4_rc check_cohere(const p4_export_source *source)
     const p4_arch *a = &source->hf->model.arch;
     p4_rc rc = P4_OK;
     CHECK(a->tied, "%s: mlx-lm's cohere takes the embedding as its head, this model has one", writer);
-    CHECK(a->rope.scaling == P4_ROPE_DEFAULT && a->H * a->D == a->C,
-          "%s: mlx-lm's cohere has unscaled rotary positions and heads of hidden_size / heads elements, this "
-          "model "
-          "has others",
-          writer);
+    TRY(check_plain_heads(a, writer));
 done:
     return rc;
 }

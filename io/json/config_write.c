@@ -123,12 +123,6 @@ static char *value_text(const p4_config *config, const p4_config_row *row)
     return text;
 }
 
-static const struct {
-    const char *name;
-    p4_recipe recipe;
-} recipes[] = {{"quality", P4_RECIPE_QUALITY}, {"seed", P4_RECIPE_SEED}};
-enum { RECIPES = sizeof recipes / sizeof recipes[0] };
-
 static bool put_defaults(cJSON *root, const char *name, const p4_config *defaults)
 {
     cJSON *object = cJSON_AddObjectToObject(root, name);
@@ -146,9 +140,9 @@ p4_rc p4_config_print_defaults(char **json)
     p4_config *defaults = p4_alloc(1, sizeof *defaults);
     cJSON *root = cJSON_CreateObject();
     bool ok = defaults != NULL && root != NULL;
-    for (int i = 0; ok && i < RECIPES; i++) {
-        p4_config_recipe(defaults, recipes[i].recipe);
-        ok = put_defaults(root, recipes[i].name, defaults);
+    for (int r = 0; ok && p4_recipe_names[r] != NULL; r++) {
+        p4_config_recipe(defaults, (p4_recipe)r);
+        ok = put_defaults(root, p4_recipe_names[r], defaults);
     }
     free(defaults);
     *json = p4_json_print(root, ok, true);
@@ -166,9 +160,10 @@ p4_rc p4_config_read_defaults(p4_config_defaults **defaults, const char *json, s
     p4_config_defaults *made = *defaults = p4_alloc(1, sizeof *made);
     TRY(made != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_json_read(&made->root, json, bytes, source));
-    for (int i = 0; i < RECIPES; i++) {
-        CHECK(cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(made->root, recipes[i].name)),
-              "%s: found no object \"%s\" of defaults", source, recipes[i].name);
+    for (int r = 0; p4_recipe_names[r] != NULL; r++) { /* another version may have others */
+        const cJSON *of = cJSON_GetObjectItemCaseSensitive(made->root, p4_recipe_names[r]);
+        CHECK(cJSON_IsObject(of) || (of == NULL && r != P4_RECIPE_QUALITY),
+              "%s: found no object \"%s\" of defaults", source, p4_recipe_names[r]);
     }
 done:
     return rc;
@@ -185,12 +180,9 @@ void p4_config_free_defaults(p4_config_defaults *defaults)
 /* The default that another version had, as text; NULL: it does not know the key. */
 static const char *other_default(const p4_config_defaults *opt_defaults, p4_recipe recipe, const char *key)
 {
-    const cJSON *of = NULL;
-    for (int i = 0; opt_defaults != NULL && i < RECIPES; i++) {
-        of = recipes[i].recipe == recipe
-                 ? cJSON_GetObjectItemCaseSensitive(opt_defaults->root, recipes[i].name)
-                 : of;
-    }
+    const cJSON *of = opt_defaults == NULL
+                          ? NULL
+                          : cJSON_GetObjectItemCaseSensitive(opt_defaults->root, p4_recipe_names[recipe]);
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(of, key));
 }
 

@@ -138,13 +138,13 @@ static const char *why_no_text(const p4_evaluation *e)
         return "";
     }
     if (isnan(e->bits_per_byte)) {
-        return e->documents > 0
-                   ? "some or all of the evaluation windows come as token ids, without the text they are of"
-                   : "an earlier version of the program evaluated the original model";
+        return e->documents > 0 ? "some evaluation windows are token ids without their text"
+                                : "an earlier version of the program evaluated the original model";
     }
-    return isfinite(e->bits_per_byte) ? "the perplexity per word is beyond any number: the text has too few "
-                                        "words, between white space"
-                                      : "the documents of the evaluation windows are empty texts";
+    return isfinite(e->bits_per_byte)
+               ? "the perplexity per word overflows: there are too few words separated "
+                 "by white space"
+               : "the documents of the evaluation windows are empty texts";
 }
 
 /* The sets of a run; nothing without sets. */

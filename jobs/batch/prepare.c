@@ -125,10 +125,18 @@ static p4_rc is_same_config(preparing *p, const p4_batch_record *known, const p4
     if (known->defaults[0] == '\0' || strcmp(known->defaults, p->defaults) == 0 || known->config[0] == '\0') {
         return P4_OK;
     }
-    if (p->other == NULL || strcmp(p->others, known->defaults) != 0) {
+    if (strcmp(p->others, known->defaults) != 0) {
         p4_config_free_defaults(p->other);
         memcpy(p->others, known->defaults, sizeof p->others);
-        TRY(p4_batch_defaults_read(&p->other, p->batch->directory, known->defaults));
+        rc = p4_batch_defaults_read(&p->other, p->batch->directory, known->defaults);
+        if (rc == P4_E_INPUT) { /* lost or damaged */
+            WARN("warning: %s: the defaults of that version are read as if they were today's",
+                 p4_last_error());
+            p4_config_free_defaults(p->other);
+            p->other = NULL;
+            rc = P4_OK;
+        }
+        TRY(rc);
     }
     TRY(find_fingerprint(then, p->config, p->other));
     *same = strcmp(known->config, then) == 0;

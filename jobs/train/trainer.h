@@ -212,7 +212,7 @@ static inline void p4_trainer_losses(const double sums[P4_NET_SUMS], double loss
 {
     losses[0] = sums[P4_SUM_NLL];
     losses[1] = sums[P4_SUM_KL];
-    losses[2] = sums[P4_SUM_BLOCKS];
+    losses[2] = sums[P4_SUM_BLOCK_DISTANCE];
 }
 
 /* Bytes of device memory by purpose. */
@@ -223,9 +223,8 @@ typedef struct p4_trainer_memory {
     int64_t staging_bytes;     /* gradients on their way to owners */
     int64_t teacher_bytes;
     /* Of a plan. */
-    int64_t micro_batch; /* sequences */
-    int64_t
-        checkpoint_bytes; /* this rank's share of masters and optimizer state, which a checkpoint copies */
+    int64_t micro_batch;      /* sequences */
+    int64_t checkpoint_bytes; /* of this rank's masters and optimizer state, which a checkpoint copies */
     p4_teacher_memory teacher;
 } p4_trainer_memory;
 /* Of an open trainer. */

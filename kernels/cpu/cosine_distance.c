@@ -39,7 +39,7 @@ static double row_distance(const p4_cosine_distance_args *a, int64_t n)
     const float *x = (const float *)a->x + n * a->C, *target = (const float *)a->target + n * a->C;
     double cosine = 0.0, along = 0.0, across = 0.0;
     products p = row_products(x, target, a->C);
-    if (!(p.xx < (double)FLT_MIN || p.tt < (double)FLT_MIN)) { /* also where they are no numbers */
+    if (!(p.xx < (double)FLT_MIN || p.tt < (double)FLT_MIN)) { /* NaN takes this branch too */
         double lengths = sqrt(p.xx) * sqrt(p.tt);
         cosine = p.xt / lengths;
         along = -(double)a->scale / lengths;

@@ -44,7 +44,7 @@ static __device__ __forceinline__ double cosine_row(const cosine_rows &a, int64_
     xt = p4_warp_sum(xt);
     double cosine = 0.0;
     float along = 0.0f, across = 0.0f;
-    if (!(xx < (double)FLT_MIN || tt < (double)FLT_MIN)) { /* also where they are no numbers */
+    if (!(xx < (double)FLT_MIN || tt < (double)FLT_MIN)) { /* NaN takes this branch too */
         const double lengths = sqrt(xx) * sqrt(tt);
         cosine = xt / lengths;
         along = (float)(-(double)a.scale / lengths);

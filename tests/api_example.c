@@ -42,6 +42,7 @@ static void configure(p4_config *config, const p4_checkpoint *checkpoint)
                                           {"calibration_files", "tokens.bin"},
                                           {"calibration_sequence_length", "16"},
                                           {"fine_tune_lr", "3e-3"},
+                                          {"distill", "0"}, /* random weights teach nothing */
                                           {"warmup_steps", "2"},
                                           {"device", "cpu"}};
     p4_parameter_counts counts;

@@ -73,14 +73,16 @@ p4_rc p4_evaluate_original(const p4_evaluator *e, p4_evaluation *quality)
 {
     p4_rc rc = P4_OK;
     p4_part_losses losses = {.nll = NULL};
+    p4_evaluation measured = *quality; /* a run that is stopped keeps no part of it */
     bool tells = e->opt_losses != NULL;
-    TRY(p4_evaluate(e, &e->original->form.form, NULL, quality, tells ? &losses : NULL));
+    TRY(p4_evaluate(e, &e->original->form.form, NULL, &measured, tells ? &losses : NULL));
     if (tells) {
-        TRY_ALL(e->compute->group, set_intervals(e, quality, &losses, NULL));
+        TRY_ALL(e->compute->group, set_intervals(e, &measured, &losses, NULL));
         free(e->opt_losses->nll);
         *e->opt_losses = losses;
         losses.nll = NULL;
     }
+    *quality = measured;
 done:
     free(losses.nll);
     return rc;
@@ -91,16 +93,18 @@ p4_rc p4_evaluate_packed(const p4_evaluator *e, const p4_packed *packed, bool co
     p4_rc rc = P4_OK;
     p4_device_form form = {0};
     p4_part_losses losses = {.nll = NULL};
+    p4_evaluation measured = *quality; /* as above */
     bool tells = e->opt_losses != NULL;
     compare = compare && p4_original_is_loaded(e->original);
     TRY_ALL(e->compute->group, p4_device_form_open(&form, e->compute->ops, e->compute->device,
                                                    &e->original->hf.model, packed->weights));
-    TRY(p4_evaluate(e, &form.form, compare ? &e->original->form.form : NULL, quality,
+    TRY(p4_evaluate(e, &form.form, compare ? &e->original->form.form : NULL, &measured,
                     tells ? &losses : NULL));
     if (tells) {
         bool known = e->opt_losses->nll != NULL && e->opt_losses->count == losses.count;
-        TRY_ALL(e->compute->group, set_intervals(e, quality, &losses, known ? e->opt_losses->nll : NULL));
+        TRY_ALL(e->compute->group, set_intervals(e, &measured, &losses, known ? e->opt_losses->nll : NULL));
     }
+    *quality = measured;
 done:
     free(losses.nll);
     p4_device_form_close(&form);

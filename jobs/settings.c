@@ -73,8 +73,9 @@ void p4_settings_resolve(p4_config *c)
 {
     c->distill = follows_original(c, "distill") ? c->distill : 0;
     c->reconstruct = c->reconstruct && follows_original(c, "reconstruct");
-    c->learn_scales = c->learn_scales &&
-                      (p4_settings_quantizes(c) || p4_config_is_user_set(c, p4_config_find("learn_scales")));
+    bool trains_codes = p4_settings_quantizes(c) && c->enable_fine_tuning;
+    c->learn_scales =
+        c->learn_scales && (trains_codes || p4_config_is_user_set(c, p4_config_find("learn_scales")));
 }
 
 /* distill "auto" (docs/quality.md 2): 0.9 for few tokens, 0.5 once there is enough text to learn from; the

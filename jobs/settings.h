@@ -28,8 +28,9 @@ p4_train_plan p4_settings_train(const p4_config *config, int64_t T, const p4_sta
  * original's. */
 void p4_settings_fit_tokens(p4_train_plan *plan, const p4_config *config, const p4_model *model,
                             int64_t windows, bool reconstructed);
-/* Distillation and reconstruction that a recipe asks for and the run does not do, as there is no original
- * worth following, become off: the effective configuration says what runs. Local. */
+/* What a recipe asks for and the run does not do becomes off: distillation and reconstruction where there is
+ * no original worth following, learned scales where no codes are trained. The effective configuration says
+ * what runs. Local. */
 void p4_settings_resolve(p4_config *config);
 /* Does the configuration quantize at all (quantizer other than "none")? */
 bool p4_settings_quantizes(const p4_config *config);

@@ -269,8 +269,7 @@ static void print_may_change(FILE *out)
         }
     }
     fputs("\nand of no other key. The files of `eval_sets` may lie elsewhere, as those of the other texts: "
-          "what is in "
-          "them must be\nthe same.\n",
+          "what is in them must be\nthe same.\n",
           out);
 }
 

@@ -1,11 +1,14 @@
 /* The recipes, and what "auto" of fine_tune_lr and distill means for a training (docs/quality.md 2): by its
  * tokens, the model's width and the optimizer, and what a configuration sets is left alone. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "jobs/settings.h"
 #include "src/config.h"
+#include "src/leaf/log_sink.h"
 #include "src/model.h"
 
 enum { T = 512, WINDOWS = 16 }; /* of a step: 8,192 tokens */
@@ -109,8 +112,49 @@ static void test_recipes(void)
            "names of recipes");
 }
 
+/* What p4_warn_of_steps writes; the caller frees. */
+static char *warnings(int64_t steps_per_epoch)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    p4_log_set_stream(to);
+    p4_warn_of_steps(&config, steps_per_epoch);
+    p4_log_set_stream(NULL);
+    fclose(to);
+    return text;
+}
+
+/* A recipe that passes many times over little text says so; who asked for the passes is not told. */
+static void test_passes(void)
+{
+    p4_config_recipe(&config, P4_RECIPE_THOROUGH);
+    char *many = warnings(62), *few = warnings(300);
+    EXPECT(strstr(many, "2441 steps pass over the training text 39 times") != NULL, "%s", many);
+    EXPECT(few[0] == '\0', "%s", few);
+    EXPECT_OK(p4_config_set(&config, "fine_tune_epochs", "1000"));
+    char *asked = warnings(62);
+    EXPECT(asked[0] == '\0', "%s", asked);
+    free(many);
+    free(few);
+    free(asked);
+}
+
+/* The effective configuration says what runs. */
+static void test_resolve(void)
+{
+    p4_config_recipe(&config, P4_RECIPE_THOROUGH);
+    p4_settings_resolve(&config);
+    EXPECT(config.learn_scales, "thorough learns scales");
+    config.enable_fine_tuning = false;
+    p4_settings_resolve(&config);
+    EXPECT(!config.learn_scales, "nothing learns scales without fine-tuning");
+}
+
 int main(void)
 {
+    test_passes();
+    test_resolve();
     test_recipes();
     test_rate();
     test_distill();

@@ -6,7 +6,8 @@
 
 --text names a text, "code" or "man": its training and its validation file (.jsonl, compressed or not, field text).
 make trains a byte-level BPE tokenizer on the training texts and then, by phase4_mpi itself (init random, quantizer
-none), a GPT-2 or Llama of each row of MODELS, all at once on one device. run reads lines of FILE:
+none), a GPT-2 or Llama of each row of MODELS, all at once on one device: tiny, code, man and mix are those of
+section 2.1, code and man8 those of 2.2. run reads lines of FILE:
 
   name model key=value...
 

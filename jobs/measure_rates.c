@@ -277,7 +277,7 @@ static p4_rc measure(p4_run *run, const p4_outlook *outlook, const char *path)
         rates.forward_flops = flops * (double)(windows * T) / ranks / t.forward_s;
         fit_train_flops(&rates, run, outlook, t.step_s, 3 * flops * (double)t.tokens / ranks);
     } else {
-        p4_plan_rates_of_networks(&rates, &t.network, compute);
+        TRY_ALL(compute->group, p4_plan_rates_of_networks(&rates, &t.network, compute));
     }
     snprintf(rates.name, sizeof rates.name, "measured: %.60s%s", compute->ops->describe(compute->device),
              ranks > 1 ? "" : ", links assumed");

@@ -63,8 +63,8 @@ p4_rc p4_plan_networks_measure(p4_network_times *times, const p4_compute *comput
 /* By these rates. Local. */
 p4_network_times p4_plan_networks(const p4_rates *rates, const p4_compute *compute);
 /* The other way around: sets forward_flops, train_flops and kernel_s of rates, whose memory_bytes are known.
- * Local. */
-void p4_plan_rates_of_networks(p4_rates *rates, const p4_network_times *times, const p4_compute *compute);
+ * P4_E_SYSTEM: no rates give these seconds. Local. */
+p4_rc p4_plan_rates_of_networks(p4_rates *rates, const p4_network_times *times, const p4_compute *compute);
 
 /* plan_fit.c. rank_plans of all ranks: those with the same numbers once. The caller frees with p4_plan_free.
  * Local. */

@@ -319,7 +319,7 @@ p4_network_times p4_plan_networks(const p4_rates *rates, const p4_compute *compu
                               .wide_s = network_work(rates, compute, &wide).seconds};
 }
 
-void p4_plan_rates_of_networks(p4_rates *rates, const p4_network_times *times, const p4_compute *compute)
+p4_rc p4_plan_rates_of_networks(p4_rates *rates, const p4_network_times *times, const p4_compute *compute)
 {
     enum { ROUNDS = 8, HALVINGS = 60 };
     const double SLOWEST = 1e6, FASTEST = 1e18, SHORTEST_S = 1e-9;
@@ -337,4 +337,11 @@ void p4_plan_rates_of_networks(p4_rates *rates, const p4_network_times *times, c
         rates->kernel_s = fmax(SHORTEST_S, launches_s / w.kernels);
     }
     rates->forward_flops = rates->train_flops;
+    const p4_network_times found = p4_plan_networks(rates, compute);
+    bool fits = fabs(found.narrow_s - times->narrow_s) <= 0.01 * times->narrow_s &&
+                fabs(found.wide_s - times->wide_s) <= 0.01 * times->wide_s;
+    return fits ? P4_OK
+                : FAULT("training passes over a narrow and a wide network take %.3g s and %.3g s, which no "
+                        "rate of products and no time of a kernel give with %.3g bytes/s of memory",
+                        times->narrow_s, times->wide_s, rates->memory_bytes);
 }

@@ -113,50 +113,64 @@ static double stage_s(const shape *s, int ranks, const char *keys, p4_plan_stage
 /* Seconds of stages on an NVIDIA H200 or H100 (docs/scale.md says how they were measured). */
 typedef struct measurement {
     const shape *model;
-    const char *keys;
+    const char *what, *keys;
     int ranks;
-    p4_plan_stage_id stage;
+    p4_plan_stage_id stage; /* P4_PLAN_STAGES: the whole run */
     double seconds;
     enum { OTHER, FITTED, H100 } kind; /* FITTED: the H200's rates were chosen by it */
 } measurement;
 
 static const measurement measured[] = {
-    {&l8, SMALL, 1, P4_PLAN_FINE_TUNE, 11.31, FITTED},
-    {&g8, SMALL, 1, P4_PLAN_FINE_TUNE, 11.15, OTHER},
-    {&l44, SMALL, 1, P4_PLAN_FINE_TUNE, 18.97, OTHER},
-    {&l85, SMALL, 1, P4_PLAN_FINE_TUNE, 33.62, OTHER},
-    {&g124, SMALL, 1, P4_PLAN_FINE_TUNE, 41.48, FITTED},
-    {&l8, SMALL, 1, P4_PLAN_RECONSTRUCT, 2.29, FITTED},
-    {&g8, SMALL, 1, P4_PLAN_RECONSTRUCT, 2.37, OTHER},
-    {&l16, SMALL, 1, P4_PLAN_RECONSTRUCT, 2.70, OTHER},
-    {&g23, SMALL, 1, P4_PLAN_RECONSTRUCT, 2.87, OTHER},
-    {&l44, SMALL, 1, P4_PLAN_RECONSTRUCT, 3.92, OTHER},
-    {&g46, SMALL, 1, P4_PLAN_RECONSTRUCT, 4.62, OTHER},
-    {&l85, SMALL, 1, P4_PLAN_RECONSTRUCT, 7.75, OTHER},
-    {&g124, SMALL, 1, P4_PLAN_RECONSTRUCT, 9.00, FITTED},
-    {&llama1b, RECONSTRUCT_1B, 1, P4_PLAN_RECONSTRUCT, 211.3, FITTED},
-    {&llama1b, RECONSTRUCT_1B, 2, P4_PLAN_RECONSTRUCT, 122.1, FITTED},
-    {&llama1b, RECONSTRUCT_1B, 1, P4_PLAN_CALIBRATE, 4.80, OTHER},
-    {&llama1b, STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE, 100 * 16384 / 78080.0, OTHER},
-    {&llama1b, STEPS("adamw", "0.5", "2048", "16384"), 1, P4_PLAN_FINE_TUNE, 100 * 16384 / 58990.0, OTHER},
-    {&g124, STEPS("adamw", "0", "1024", "32768"), 1, P4_PLAN_FINE_TUNE, 100 * 32768 / 536100.0, OTHER},
-    {&llama1b, STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE, 100 * 16384 / 75506.0, H100},
-    {&llama1b, STEPS("mugrokfast", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE, 100 * 16384 / 59162.0, H100},
-    {&g124, STEPS("adamw", "0", "1024", "32768"), 1, P4_PLAN_FINE_TUNE, 100 * 32768 / 562514.0, H100},
+    {&l8, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 11.31, FITTED},
+    {&g8, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 11.15, OTHER},
+    {&l44, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 18.97, OTHER},
+    {&l85, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 33.62, OTHER},
+    {&g124, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 41.48, FITTED},
+    {&l8, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.29, FITTED},
+    {&g8, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.37, OTHER},
+    {&l16, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.70, OTHER},
+    {&g23, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.87, OTHER},
+    {&l44, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 3.92, OTHER},
+    {&g46, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 4.62, OTHER},
+    {&l85, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 7.75, OTHER},
+    {&g124, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 9.00, FITTED},
+    {&l8, "whole run", SMALL, 1, P4_PLAN_STAGES, 14.04, OTHER},
+    {&g8, "whole run", SMALL, 1, P4_PLAN_STAGES, 13.85, OTHER},
+    {&l44, "whole run", SMALL, 1, P4_PLAN_STAGES, 23.39, OTHER},
+    {&l85, "whole run", SMALL, 1, P4_PLAN_STAGES, 42.26, OTHER},
+    {&g124, "whole run", SMALL, 1, P4_PLAN_STAGES, 51.93, OTHER},
+    {&llama1b, "reconstruction", RECONSTRUCT_1B, 1, P4_PLAN_RECONSTRUCT, 211.3, FITTED},
+    {&llama1b, "reconstruction", RECONSTRUCT_1B, 2, P4_PLAN_RECONSTRUCT, 122.1, FITTED},
+    {&llama1b, "calibration", RECONSTRUCT_1B, 1, P4_PLAN_CALIBRATE, 4.80, OTHER},
+    {&llama1b, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
+     100 * 16384 / 78080.0, OTHER},
+    {&llama1b, "100 steps, AdamW, distillation", STEPS("adamw", "0.5", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
+     100 * 16384 / 58990.0, OTHER},
+    {&g124, "100 steps, AdamW", STEPS("adamw", "0", "1024", "32768"), 1, P4_PLAN_FINE_TUNE,
+     100 * 32768 / 536100.0, OTHER},
+    {&llama1b, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
+     100 * 16384 / 75506.0, H100},
+    {&llama1b, "100 steps, Muon", STEPS("mugrokfast", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
+     100 * 16384 / 59162.0, H100},
+    {&g124, "100 steps, AdamW", STEPS("adamw", "0", "1024", "32768"), 1, P4_PLAN_FINE_TUNE,
+     100 * 32768 / 562514.0, H100},
 };
 
+/* Rows of a table of docs/scale.md, which tests/bench/scale.py writes. */
 static void stages_take_what_was_measured(void)
 {
     for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++) {
         const measurement *m = &measured[i];
         p4_plan plan = planned(m->model, m->ranks, m->keys, m->kind == H100 ? H100_BYTES : H200_BYTES, NULL);
-        double seconds = plan.work[m->stage].seconds, error = seconds / m->seconds - 1;
+        double seconds = m->stage < P4_PLAN_STAGES ? plan.work[m->stage].seconds : plan.total_s,
+               error = seconds / m->seconds - 1;
         p4_plan_free(&plan);
-        printf("%-8s %d rank%s %-12s measured %7.2f s, planned %7.2f s: %+.0f %%%s\n", m->model->name,
-               m->ranks, p4_plural(m->ranks), p4_plan_stage_names[m->stage], m->seconds, seconds, 100 * error,
-               m->kind == FITTED ? " (fitted)"
-               : m->kind == H100 ? " (H100)"
-                                 : "");
+        printf("| %s, %d layers of %d | %s | %s | %.4g s | %.4g s | %+.0f %%%s |\n",
+               m->model->F > 0 ? "Llama" : "GPT-2", m->model->L, m->model->C, m->what,
+               m->kind == H100 ? "1 H100"
+               : m->ranks == 1 ? "1 H200"
+                               : "2 H200",
+               m->seconds, seconds, 100 * error, m->kind == FITTED ? ", fitted" : "");
         EXPECT(fabs(error) <= 0.25, "%s: planned %g s, measured %g", m->model->name, seconds, m->seconds);
     }
 }
@@ -268,11 +282,14 @@ static void rates_follow_from_networks(void)
         EXPECT(times.narrow_s > 0 && times.narrow_s < times.wide_s, "%g s, %g s", times.narrow_s,
                times.wide_s);
         found = (p4_rates){.memory_bytes = table.memory_bytes};
-        p4_plan_rates_of_networks(&found, &times, &compute);
+        EXPECT_OK(p4_plan_rates_of_networks(&found, &times, &compute));
         EXPECT_NEAR(found.train_flops, table.train_flops, 1e-3 * table.train_flops);
         EXPECT_NEAR(found.forward_flops, table.train_flops, 1e-3 * table.train_flops);
         EXPECT_NEAR(found.kernel_s, table.kernel_s, 1e-3 * table.kernel_s);
     }
+    p4_rates none = {.memory_bytes = 1e9}; /* with which the wide network alone takes longer */
+    EXPECT_REFUSED(p4_plan_rates_of_networks(&none, &(p4_network_times){1e-3, 2e-3}, &compute),
+                   "take 0.001 s and 0.002 s, which no rate of products");
     free(compute.device);
 }
 

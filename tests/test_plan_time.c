@@ -16,30 +16,30 @@
 enum { PATH_BYTES = 256 };
 static char world[] = "/tmp/plan_time.XXXXXX";
 
-/* Of config.json: width, layers, heads, heads of keys, width of the MLP, vocabulary; F 0: a GPT-2. */
+/* Of config.json: width, layers, heads, heads of keys, width of the MLP, vocabulary; F 0: a GPT-2. Without
+ * these it is a file of tests/bench/models. */
 typedef struct shape {
     const char *name;
     int C, L, H, K, F, V;
     bool untied;
+    const char *title; /* NULL: family, layers and width */
 } shape;
 
-static const shape l8 = {"l8", 256, 8, 4, 2, 688, 8192, false}, g8 = {"g8", 256, 8, 4, 4, 0, 8192, false},
-                   l16 = {"l16", 384, 8, 6, 2, 1024, 8192, false},
-                   g23 = {"g23", 512, 6, 8, 8, 0, 8192, false},
-                   l44 = {"l44", 768, 6, 12, 4, 2048, 8192, false},
-                   g46 = {"g46", 768, 6, 12, 12, 0, 8192, false},
-                   l85 = {"l85", 768, 12, 12, 4, 2048, 8192, false},
-                   g124 = {"g124", 768, 12, 12, 12, 0, 50257, false},
-                   llama1b = {"llama1b", 2048, 22, 32, 4, 5632, 32000, true};
+static const shape l8 = {"l8", 256, 8, 4, 2, 688, 8192, false, NULL},
+                   g8 = {"g8", 256, 8, 4, 4, 0, 8192, false, NULL},
+                   l16 = {"l16", 384, 8, 6, 2, 1024, 8192, false, NULL},
+                   g23 = {"g23", 512, 6, 8, 8, 0, 8192, false, NULL},
+                   l44 = {"l44", 768, 6, 12, 4, 2048, 8192, false, NULL},
+                   g46 = {"g46", 768, 6, 12, 12, 0, 8192, false, NULL},
+                   l85 = {"l85", 768, 12, 12, 4, 2048, 8192, false, NULL},
+                   g124 = {"g124", 768, 12, 12, 12, 0, 50257, false, NULL},
+                   llama1b = {"llama1b", 2048, 22, 32, 4, 5632, 32000, true, NULL},
+                   mixture8 = {.name = "mixture8", .title = "8 experts of width 1792"},
+                   active8 = {.name = "mixture8-active", .title = "the dense model of their active size"},
+                   qwen3 = {.name = "qwen3-1.7b", .title = "Qwen3 1.7B"};
 
-static void write_model(const shape *s)
+static void print_config(FILE *f, const shape *s)
 {
-    char path[PATH_BYTES];
-    snprintf(path, sizeof path, "%s/%s", world, s->name);
-    mkdir(path, 0700);
-    snprintf(path, sizeof path, "%s/%s/config.json", world, s->name);
-    FILE *f = fopen(path, "wb");
-    EXPECT(f != NULL, "%s", path);
     if (s->F > 0) {
         fprintf(f,
                 "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": "
@@ -56,6 +56,22 @@ static void write_model(const shape *s)
                 "0.0, \"embd_pdrop\": 0.0, \"resid_pdrop\": 0.0, \"bos_token_id\": 0, \"eos_token_id\": 0}",
                 s->C, s->L, s->H, s->V);
     }
+}
+
+static void write_model(const shape *s)
+{
+    char path[PATH_BYTES], file[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", world, s->name);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/%s/config.json", world, s->name);
+    if (s->C == 0) {
+        snprintf(file, sizeof file, "%s/../bench/models/%s.json", P4_FIXTURES, s->name);
+        EXPECT(access(path, F_OK) == 0 || symlink(file, path) == 0, "%s", path);
+        return;
+    }
+    FILE *f = fopen(path, "wb");
+    EXPECT(f != NULL, "%s", path);
+    print_config(f, s);
     fclose(f);
 }
 
@@ -148,6 +164,12 @@ static const measurement measured[] = {
      100 * 16384 / 58990.0, OTHER},
     {&g124, "100 steps, AdamW", STEPS("adamw", "0", "1024", "32768"), 1, P4_PLAN_FINE_TUNE,
      100 * 32768 / 536100.0, OTHER},
+    {&mixture8, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
+     100 * 16384 / 227459.0, OTHER},
+    {&active8, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
+     100 * 16384 / 278965.0, OTHER},
+    {&qwen3, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
+     100 * 16384 / 45497.0, OTHER},
     {&llama1b, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
      100 * 16384 / 75506.0, H100},
     {&llama1b, "100 steps, Muon", STEPS("mugrokfast", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
@@ -165,12 +187,13 @@ static void stages_take_what_was_measured(void)
         double seconds = m->stage < P4_PLAN_STAGES ? plan.work[m->stage].seconds : plan.total_s,
                error = seconds / m->seconds - 1;
         p4_plan_free(&plan);
-        printf("| %s, %d layers of %d | %s | %s | %.4g s | %.4g s | %+.0f %%%s |\n",
-               m->model->F > 0 ? "Llama" : "GPT-2", m->model->L, m->model->C, m->what,
-               m->kind == H100 ? "1 H100"
-               : m->ranks == 1 ? "1 H200"
-                               : "2 H200",
-               m->seconds, seconds, 100 * error, m->kind == FITTED ? ", fitted" : "");
+        char model[64];
+        snprintf(model, sizeof model, "%s, %d layers of %d", m->model->F > 0 ? "Llama" : "GPT-2", m->model->L,
+                 m->model->C);
+        printf("| %s | %s | %d %s | %.4g s | %.4g s | %+.0f %%%s |\n",
+               m->model->title != NULL ? m->model->title : model, m->what, m->ranks,
+               m->kind == H100 ? "H100" : "H200", m->seconds, seconds, 100 * error,
+               m->kind == FITTED ? ", fitted" : "");
         EXPECT(fabs(error) <= 0.25, "%s: planned %g s, measured %g", m->model->name, seconds, m->seconds);
     }
 }

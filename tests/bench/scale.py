@@ -2,6 +2,8 @@
 """Writes docs/scale.md: plans of three Llama models and a mixture of experts on 1 to 1,024 GPUs, each from config.json alone.
 
 usage: tests/bench/scale.py PHASE4_MPI [docs/scale.md]
+
+What was measured, and its plans, come from tests/test_plan_time beside PHASE4_MPI.
 """
 import json
 import os
@@ -59,14 +61,14 @@ and `distill_teacher` are left to the plan.
 
 The rate of memory is what copies reach ([Speed](speed.md#1-ceilings)). The rate of products and the time of a kernel are those, of a
 grid of values, with which the plans of the runs marked "fitted" come nearest to what was measured. The other rows were not used for
-that; how the model counts kernels was settled with all of them in view.
+that; how the model counts kernels was settled with all of them in view but the mixture, the dense model beside it and the Qwen3.
 
 Fine-tuning and reconstruction of models with up to 12 layers are the timing in `results.json` of runs of the recipe `quality` on random
 weights and random tokens: 4,096 steps of 2,048 tokens with Muon and a resident teacher, evaluated twice; 640 steps of 16 windows for
 every two blocks. Windows have 512 tokens; 512 windows calibrate and 100 evaluate. The whole runs are those of a batch on one GPU, in
 which no process starts anew; three of the models were not fine-tuned there. The reconstruction of the Llama with 22 layers is that of
 512 windows of 2,048 tokens, with 512 steps for every two blocks. The steps are 100 of those that [GPUs](gpus.md#measured-speed) and
-[Speed](speed.md#2-goals) report; those of GPT-2 on an H200 are of an earlier version.
+[Speed](speed.md#2-goals) report, the mixture and its neighbors in 5.11; those of GPT-2 on an H200 are of an earlier version.
 
 | model | work | GPUs | measured | planned | |
 |---|---|---|---|---|---|

@@ -2,6 +2,8 @@
 """Writes docs/scale.md: plans of three Llama models and a mixture of experts on 1 to 1,024 GPUs, each from config.json alone.
 
 usage: tests/bench/scale.py PHASE4_MPI [docs/scale.md]
+
+What was measured, and its plans, come from tests/test_plan_time beside PHASE4_MPI.
 """
 import json
 import os
@@ -30,9 +32,10 @@ CONFIG = dict(device="cuda", calibration_dataset="custom", calibration_files=["t
               optimizer_state="bf16", wandb_enabled=False)
 HEAD = """# Large models and many GPUs
 
-This page is made by `tests/bench/scale.py` from `phase4_mpi --plan`; none of these runs was made. A plan takes the memory from
+This page is made by `tests/bench/scale.py` from `phase4_mpi --plan`; none of the runs of large models was made. A plan takes the memory from
 the functions by which a run takes it, so the bytes of a GPU are those of a run but for attention's workspace, which is an upper
-bound. The times come from a model of the machine and say no more than an order of magnitude.
+bound. The times come from the model below, which was compared with runs of small models on one and two GPUs. For large models on
+many GPUs they say no more than an order of magnitude.
 
 Each plan: 1,024 windows of 2,048 tokens to calibrate and reconstruct on, 256 to evaluate, 1,000 training steps of 4,194,304 tokens
 with Muon and distillation, `optimizer_state` `bf16`, `reconstruct_window` 1, `calibration_batch_size` 1. `recompute`, `micro_batch_size`
@@ -40,16 +43,35 @@ and `distill_teacher` are left to the plan.
 
 ## The model of time and communication
 
-- Products run at an assumed rate: for H200 600 TFLOP/s in forward passes and 470 TFLOP/s in training steps, for H100 580 and 430.
-  The training rate of the H200 is near the 484 TFLOP/s that the Llama step of docs/gpus.md reached; the others are estimates.
+- A kernel takes the time of a small kernel, 5.5 us, and beyond that its operations at the rate of products, 680 TFLOP/s, or its
+  bytes at the rate of memory, 4.27 TB/s on an H200 and 3.0 TB/s on an H100, whichever is longer.
+- The kernels are counted as the program launches them: in a block 7 to 10 forward and 14 to 20 back, twice with `recompute`
+  `blocks`, and forward again for a teacher; head and loss for each chunk of logits; 17 for Muon's matrices of one shape; and those
+  that square gradients, quantize and unpack. In reconstruction every matrix is quantized by itself.
+- Attention runs at half the rate of products. Muon's products are 5 (3 m^2 n + m^3) operations for a matrix of m by n, m <= n.
+- On CPUs the rates of products count all the work of a pass, so that nothing but operations, and what an update reads and writes
+  of the weights, takes time.
 - The ranks of a pipeline, and those that share windows, divide the operations evenly. The pipeline fills and drains once a pass.
 - A ring over n ranks moves 2 (n-1)/n of what is summed to all, and (n-1)/n of what is summed to its owner or published by it.
 - Eight GPUs of a node are joined by NVLink, taken as 360 GB/s each way. Beyond a node the slowest link counts:
   InfiniBand NDR, 400 Gbit/s a GPU, taken as 45 GB/s. Neither latency nor other jobs on the network is in the model, which makes
   many ranks look better than they are.
-- Gradient sums run beside the backward pass, two thirds of a step; what is left of them is waited for. Codes and the sums of
-  embeddings, head and norms are waited for whole.
+- Gradient sums run beside the backward pass, two thirds of what a step computes before its update; what is left of them is waited
+  for. Codes and the sums of embeddings, head and norms are waited for whole.
 
+The rate of memory is what copies reach ([Speed](speed.md#1-ceilings)). The rate of products and the time of a kernel are those, of a
+grid of values, with which the plans of the runs marked "fitted" come nearest to what was measured. The other rows were not used for
+that; how the model counts kernels was settled with all of them in view but the mixture, the dense model beside it and the Qwen3.
+
+Fine-tuning and reconstruction of models with up to 12 layers are the timing in `results.json` of runs of the recipe `quality` on random
+weights and random tokens: 4,096 steps of 2,048 tokens with Muon and a resident teacher, evaluated twice; 640 steps of 16 windows for
+every two blocks. Windows have 512 tokens; 512 windows calibrate and 100 evaluate. The whole runs are those of a batch on one GPU, in
+which no process starts anew; three of the models were not fine-tuned there. The reconstruction of the Llama with 22 layers is that of
+512 windows of 2,048 tokens, with 512 steps for every two blocks. The steps are 100 of those that [GPUs](gpus.md#measured-speed) and
+[Speed](speed.md#2-goals) report, the mixture and its neighbors in 5.11; those of GPT-2 on an H200 are of an earlier version.
+
+| model | work | GPUs | measured | planned | |
+|---|---|---|---|---|---|
 """
 TABLE = """| GPUs | most of a GPU | where | fits | training step | whole run | CPU time of the plan |
 |---|---|---|---|---|---|---|
@@ -82,7 +104,8 @@ def row(p, made_s):
 
 def main():
     program, out = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "docs/scale.md"
-    text = HEAD
+    compared = subprocess.run([os.path.join(os.path.dirname(program), "tests/test_plan_time")], check=True, capture_output=True, text=True)
+    text = HEAD + "".join(line + "\n" for line in compared.stdout.splitlines() if line.startswith("| ")) + "\n"
     with tempfile.TemporaryDirectory() as folder:
         for name, shape in MODELS:
             model = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", max_position_embeddings=8192,

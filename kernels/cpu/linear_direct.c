@@ -2,8 +2,8 @@
  * its time on, one token at a time, and every product of int8 activations with codes (kernels/cpu/dots.h).
  *
  * Without contraction (cmake/flags of this file): what follows a sum of integers is rounded step by step. */
-#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/dots.h"
+#include "kernels/cpu/vmath.h"
 
 enum {
     DIRECT_TOKENS = 4,   /* up to so many, unpacking a weight takes longer than to read it once a token */
@@ -23,11 +23,6 @@ static bool has_row_scale(const p4_weight *w)
     return p4_scale_group(w->scale_group, w->cols) >= w->cols;
 }
 
-static float row_scale(const p4_weight *w, int64_t row)
-{
-    return p4_f16_to_f32(w->scale[row * w->cols / p4_scale_group(w->scale_group, w->cols)]);
-}
-
 /* Pieces of DIRECT_ROWS rows, each of one part. */
 static int64_t pieces_of(const p4_weight *weights, int64_t parts)
 {
@@ -38,10 +33,11 @@ static int64_t pieces_of(const p4_weight *weights, int64_t parts)
     return pieces;
 }
 
-/* Rows [row, end) of a part; first: the part's first channel among all of them. */
+/* Rows [row, end) of a part; first: the part's first channel among all of them. scale_rows: rows with one
+ * scale. */
 typedef struct piece {
     const p4_weight *weight;
-    int64_t first, row, end;
+    int64_t first, row, end, scale_rows;
 } piece;
 
 static piece piece_at(const p4_weight *weights, int64_t index)
@@ -54,7 +50,13 @@ static piece piece_at(const p4_weight *weights, int64_t index)
     }
     p.row = index * DIRECT_ROWS;
     p.end = p4_min_i64(p.row + DIRECT_ROWS, p.weight->rows);
+    p.scale_rows = p4_scale_group(p.weight->scale_group, p.weight->cols) / p.weight->cols;
     return p;
+}
+
+static inline float row_scale(const piece *p, int64_t row)
+{
+    return p4_half_value(p->weight->scale[p->scale_rows == 1 ? row : row / p->scale_rows]);
 }
 
 /* Threads for so many pieces of all parts and N tokens. */
@@ -78,12 +80,13 @@ typedef struct int8_tokens {
     int64_t stride;
 } int8_tokens;
 
-/* The output of token n and row `row` of the part, from the sum of u x. */
-static inline void finish(const int8_tokens *t, const piece *p, int64_t n, int64_t row, int32_t dot)
+/* The output of token n and row `row` of the part, from the sum of u x. inverse: 1 / s of the token. */
+static inline void finish(const int8_tokens *t, const piece *p, int64_t n, float inverse, int64_t row,
+                          int32_t dot)
 {
     const p4_linear_forward_int8_args *a = t->a;
-    float value = (float)(dot - t->sums[n]) * (1.0f / a->x.s[n]);
-    value = value * row_scale(p->weight, row);
+    float value = (float)(dot - t->sums[n]) * inverse;
+    value = value * row_scale(p, row);
     if (a->opt_bias) {
         value = value + a->opt_bias[p->first + row];
     }
@@ -95,16 +98,17 @@ static void rows_of_token(const int8_tokens *t, const piece *p, int64_t n)
     int64_t bytes = p4_code_row_bytes(t->a->in), row = p->row;
     const uint8_t *codes = p->weight->data;
     const int8_t *planes = t->planes + n * t->stride;
+    const float inverse = 1.0f / t->a->x.s[n];
     int32_t sums[P4_DOT_LANES];
     for (; row + P4_DOT_LANES <= p->end; row += P4_DOT_LANES) {
         t->dots->rows(sums, codes + row * bytes, bytes, planes, t->a->in);
         for (int i = 0; i < P4_DOT_LANES; i++) {
-            finish(t, p, n, row + i, sums[i]);
+            finish(t, p, n, inverse, row + i, sums[i]);
         }
     }
     for (; row < p->end; row++) { /* the same token in all lanes */
         t->dots->tokens(sums, codes + row * bytes, planes, 0, t->a->in);
-        finish(t, p, n, row, sums[0]);
+        finish(t, p, n, inverse, row, sums[0]);
     }
 }
 
@@ -112,12 +116,16 @@ static void rows_of_tokens(const int8_tokens *t, const piece *p)
 {
     int64_t bytes = p4_code_row_bytes(t->a->in), n = 0;
     int32_t sums[P4_DOT_LANES];
+    float inverse[P4_DOT_LANES];
     for (; n + P4_DOT_LANES <= t->a->N; n += P4_DOT_LANES) {
+        for (int i = 0; i < P4_DOT_LANES; i++) {
+            inverse[i] = 1.0f / t->a->x.s[n + i];
+        }
         for (int64_t r = p->row; r < p->end; r++) {
             t->dots->tokens(sums, (const uint8_t *)p->weight->data + r * bytes, t->planes + n * t->stride,
                             t->stride, t->a->in);
             for (int i = 0; i < P4_DOT_LANES; i++) {
-                finish(t, p, n + i, r, sums[i]);
+                finish(t, p, n + i, inverse[i], r, sums[i]);
             }
         }
     }
@@ -166,7 +174,7 @@ static void direct_rows(const p4_linear_forward_weights_args *a, const piece *p)
                                                          : w->dtype == P4_F16   ? dots->f16
                                                                                 : dots->bf16;
     for (int64_t row = p->row; row < p->end; row++) {
-        float scale = w->dtype == P4_TERNARY ? row_scale(w, row) : 1.0f,
+        float scale = w->dtype == P4_TERNARY ? row_scale(p, row) : 1.0f,
               bias = a->opt_bias ? a->opt_bias[p->first + row] : 0.0f;
         for (int64_t n = 0; n < a->N; n++) {
             float sum = dot((const char *)w->data + row * bytes, (const float *)a->x + n * a->in, a->in);

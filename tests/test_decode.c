@@ -255,8 +255,13 @@ int main(void)
 {
     check_sampling();
     check_odd_logits();
-    if (open_backend("cpu", false)) {
+    static const char *const backends[] = {"cpu", "cuda"};
+    for (int i = 0; i < 2; i++) {
         int families = 0;
+        families_seen = 0;
+        if (!open_backend(backends[i], false)) {
+            continue;
+        }
         for_each_model(check_model);
         while (p4_family_name(families) != NULL) {
             families++;

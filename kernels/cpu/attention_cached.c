@@ -111,12 +111,13 @@ void p4_cpu_attention_cached(p4_device *device, const p4_attention_cached_args *
 {
     const p4_attention_shape *s = &a->shape;
     int64_t T = s->T, H = s->H, Hkv = s->Hkv, D = s->D, width = (H + 2 * Hkv) * D;
+    const int64_t past = *a->past;
     const float *qkv = a->qkv;
-    int64_t worth = T * H * (a->past + T) * D / TEAM_ELEMENTS;
+    int64_t worth = T * H * (past + T) * D / TEAM_ELEMENTS;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(p4_cpu_team(device, T))
     for (int64_t t = 0; t < T; t++) {
         for (int64_t kv = 0; kv < Hkv; kv++) {
-            int64_t at = (kv * a->capacity + a->past + t) * D;
+            int64_t at = (kv * a->capacity + past + t) * D;
             store(a->keys, a->type, at, qkv + t * width + (H + kv) * D, D);
             store(a->values, a->type, at, qkv + t * width + (H + Hkv + kv) * D, D);
         }
@@ -124,7 +125,7 @@ void p4_cpu_attention_cached(p4_device *device, const p4_attention_cached_args *
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p4_cpu_team(device, worth))
     for (int64_t t = 0; t < T; t++) {
         for (int64_t head = 0; head < H; head++) {
-            int64_t end = a->past + t + 1, from = s->window > 0 ? p4_max_i64(0, end - s->window) : 0;
+            int64_t end = past + t + 1, from = s->window > 0 ? p4_max_i64(0, end - s->window) : 0;
             attend((float *)a->out + (t * H + head) * D, a, qkv + t * width + head * D, head / (H / Hkv),
                    from, end);
         }

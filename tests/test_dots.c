@@ -40,7 +40,7 @@ static void *last_of(fenced *f, size_t bytes)
     return start;
 }
 
-static fenced code_memory, plane_memory, weight_memory, x_memory, int8_memory;
+static fenced code_memory, plane_memory, weight_memory, x_memory, y_memory, int8_memory;
 
 /* --- integers ---------------------------------------------------------------------------------- */
 
@@ -192,6 +192,64 @@ static void check_floats(const p4_dots *dots, const weights *form, p4_rng *rng, 
            dots->name, form->name, (long long)cols, whole ? "whole" : "normal", (double)got, want, bound);
 }
 
+enum { ROWS_MAX = 9, ROW_COLS_MAX = COLS_MAX / ROWS_MAX };
+
+/* Rows of fp16 one behind the other: values [count, cols], what they stand for. */
+static uint16_t *draw_rows(float *values, p4_rng *rng, int64_t count, int64_t cols, bool whole)
+{
+    uint16_t *rows = last_of(&weight_memory, (size_t)(count * cols) * sizeof *rows);
+    for (int64_t i = 0; i < count * cols; i++) {
+        rows[i] = p4_f32_to_f16(whole ? (float)p4_rng_below(rng, 2 * WHOLE_MAX + 1) - WHOLE_MAX
+                                      : (float)p4_rng_normal(rng));
+        values[i] = p4_f16_to_f32(rows[i]);
+    }
+    return rows;
+}
+
+static float *draw_factors(fenced *memory, p4_rng *rng, int64_t count, bool whole)
+{
+    float *x = last_of(memory, (size_t)count * sizeof *x);
+    for (int64_t i = 0; i < count; i++) {
+        x[i] = whole ? (float)p4_rng_below(rng, 2 * WHOLE_MAX + 1) - WHOLE_MAX : (float)p4_rng_normal(rng);
+    }
+    return x;
+}
+
+/* The bounds are those of check_floats; a sum of rows has one term more, what stood there. */
+static void check_rows(const p4_dots *dots, p4_rng *rng, int64_t count, int64_t cols, bool whole)
+{
+    static float values[COLS_MAX], before[ROW_COLS_MAX];
+    const double u = 0x1p-24;
+    uint16_t *rows = draw_rows(values, rng, count, cols, whole);
+    float *x = draw_factors(&x_memory, rng, cols, whole),
+          *to = last_of(&y_memory, (size_t)count * sizeof *to);
+    dots->f16_rows(to, rows, x, count, cols);
+    for (int64_t i = 0; i < count; i++) {
+        double want = 0, size = 0, n = (double)cols;
+        for (int64_t c = 0; c < cols; c++) {
+            want += (double)values[i * cols + c] * (double)x[c];
+            size += fabs((double)values[i * cols + c] * (double)x[c]);
+        }
+        EXPECT(fabs((double)to[i] - want) <= (whole ? 0 : n * u / (1 - n * u) * size),
+               "%s, fp16 rows: %lld x %lld, row %lld: %.9g, expected %.9g", dots->name, (long long)count,
+               (long long)cols, (long long)i, (double)to[i], want);
+    }
+    float *p = draw_factors(&x_memory, rng, count, whole);
+    to = draw_factors(&y_memory, rng, cols, whole);
+    memcpy(before, to, (size_t)cols * sizeof *to);
+    dots->add_f16_rows(to, rows, p, count, cols);
+    for (int64_t c = 0; c < cols; c++) {
+        double want = (double)before[c], size = fabs(want), n = (double)(count + 1);
+        for (int64_t i = 0; i < count; i++) {
+            want += (double)p[i] * (double)values[i * cols + c];
+            size += fabs((double)p[i] * (double)values[i * cols + c]);
+        }
+        EXPECT(fabs((double)to[c] - want) <= (whole ? 0 : n * u / (1 - n * u) * size),
+               "%s, sum of fp16 rows: %lld x %lld, column %lld: %.9g, expected %.9g", dots->name,
+               (long long)count, (long long)cols, (long long)c, (double)to[c], want);
+    }
+}
+
 static void check_columns(const p4_dots *dots, p4_rng *rng, int64_t cols)
 {
     const weights forms[] = {{"fp32", dots->f32, P4_F32},
@@ -203,6 +261,10 @@ static void check_columns(const p4_dots *dots, p4_rng *rng, int64_t cols)
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         check_floats(dots, &forms[i], rng, cols, true);
         check_floats(dots, &forms[i], rng, cols, false);
+    }
+    for (int64_t count = 1; count <= ROWS_MAX && cols <= ROW_COLS_MAX; count++) {
+        check_rows(dots, rng, count, cols, true);
+        check_rows(dots, rng, count, cols, false);
     }
 }
 
@@ -219,6 +281,7 @@ int main(void)
     fence(&plane_memory, LANES * (COLS_MAX + 4 * P4_PLANES_BLOCK));
     fence(&weight_memory, COLS_MAX * sizeof(float));
     fence(&x_memory, COLS_MAX * sizeof(float));
+    fence(&y_memory, ROW_COLS_MAX * sizeof(float));
     fence(&int8_memory, COLS_MAX);
     for (int i = 0; (dots = p4_cpu_dots_at(i)) != NULL; i++) {
         for (size_t k = 0; k < sizeof cols / sizeof cols[0]; k++) {

@@ -52,13 +52,6 @@ P4_MULTIVERSION static void add_f32(float *to, const p4_loose_f32 *v, float p, i
     }
 }
 
-P4_MULTIVERSION static void add_f16(float *to, const p4_loose_u16 *v, float p, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        to[i] += p * p4_half_value(v[i]);
-    }
-}
-
 /* out [D] of one query: keys [from, to) of its head. */
 static void attend(float *out, const p4_attention_cached_args *a, const float *q, int64_t kv, int64_t from,
                    int64_t to)
@@ -71,10 +64,13 @@ static void attend(float *out, const p4_attention_cached_args *a, const float *q
     memset(out, 0, (size_t)D * sizeof *out);
     for (int64_t first = from; first < to; first += KEYS) {
         int64_t count = p4_min_i64(KEYS, to - first);
-        for (int64_t i = 0; i < count; i++) {
-            const char *key = keys + (first + i) * row_bytes;
-            scores[i] = a->shape.scale * (a->type == P4_F16 ? dots->f16 : dots->f32)(key, q, D);
+        if (a->type == P4_F16) {
+            dots->f16_rows(scores, keys + first * row_bytes, q, count, D);
         }
+        for (int64_t i = 0; a->type == P4_F32 && i < count; i++) {
+            scores[i] = dots->f32(keys + (first + i) * row_bytes, q, D);
+        }
+        row_scale(scores, a->shape.scale, count);
         if (a->shape.cap > 0.0f) {
             row_cap(scores, a->shape.cap, count);
         }
@@ -85,13 +81,11 @@ static void attend(float *out, const p4_attention_cached_args *a, const float *q
             row_scale(out, factor, D);
         }
         sum = sum * factor + row_exp(scores, largest, count);
-        for (int64_t i = 0; i < count; i++) {
-            const char *value = values + (first + i) * row_bytes;
-            if (a->type == P4_F16) {
-                add_f16(out, (const p4_loose_u16 *)value, scores[i], D);
-            } else {
-                add_f32(out, (const p4_loose_f32 *)value, scores[i], D);
-            }
+        if (a->type == P4_F16) {
+            dots->add_f16_rows(out, values + first * row_bytes, scores, count, D);
+        }
+        for (int64_t i = 0; a->type == P4_F32 && i < count; i++) {
+            add_f32(out, (const p4_loose_f32 *)(values + (first + i) * row_bytes), scores[i], D);
         }
     }
     row_scale(out, 1.0f / sum, D);

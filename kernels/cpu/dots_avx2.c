@@ -220,6 +220,13 @@ AVX2 static float dot_codes(const void *w, const float *x, int64_t cols)
     return sum_of_ps(_mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]))) + rest;
 }
 
+static void f16_rows(float *to, const void *w, const float *x, int64_t count, int64_t cols)
+{
+    for (int64_t i = 0; i < count; i++) {
+        to[i] = dot_f16((const char *)w + 2 * i * cols, x, cols);
+    }
+}
+
 static const p4_dots dots = {.name = "AVX2",
                              .planes = p4_dots_planes,
                              .rows = rows,
@@ -227,7 +234,9 @@ static const p4_dots dots = {.name = "AVX2",
                              .f32 = p4_dots_f32,
                              .f16 = dot_f16,
                              .bf16 = dot_bf16,
-                             .codes = dot_codes};
+                             .codes = dot_codes,
+                             .f16_rows = f16_rows,
+                             .add_f16_rows = p4_dots_add_f16_rows};
 
 const p4_dots *p4_cpu_dots_avx2(void) /* what has AVX2 has F16C */
 {

@@ -239,6 +239,12 @@ AVX512_INLINE __mmask16 first_of(int64_t count)
     return (__mmask16)((1u << count) - 1);
 }
 
+/* Lanes of the columns from c on. */
+AVX512_INLINE __mmask16 lanes_from(int64_t c, int64_t cols)
+{
+    return cols - c >= 16 ? (__mmask16)0xffff : first_of(cols - c);
+}
+
 AVX512_INLINE __m512 load_f32(const char *from, __mmask16 lanes)
 {
     return _mm512_maskz_loadu_ps(lanes, from);
@@ -275,7 +281,7 @@ AVX512_INLINE float sum_of_four(const __m512 *sum)
             }                                                                                              \
         }                                                                                                  \
         for (int i = 0; c < cols; c += 16, i++) {                                                          \
-            __mmask16 lanes = cols - c >= 16 ? (__mmask16)0xffff : first_of(cols - c);                     \
+            __mmask16 lanes = lanes_from(c, cols);                                                         \
             sum[i] = _mm512_fmadd_ps(load_16(row + bytes * c, lanes), _mm512_maskz_loadu_ps(lanes, x + c), \
                                      sum[i]);                                                              \
         }                                                                                                  \
@@ -284,6 +290,66 @@ AVX512_INLINE float sum_of_four(const __m512 *sum)
 DOT(dot_f32, load_f32, 4)
 DOT(dot_f16, load_f16, 2)
 DOT(dot_bf16, load_bf16, 2)
+
+/* to[i] = the sum over the lanes of sum[i]. */
+AVX512_INLINE void store_float_sums(float *to, const __m512 *sum)
+{
+    __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(sum[0], sum[1]), _mm512_unpackhi_ps(sum[0], sum[1])),
+           b = _mm512_add_ps(_mm512_unpacklo_ps(sum[2], sum[3]), _mm512_unpackhi_ps(sum[2], sum[3]));
+    __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)),
+            high = _mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
+    __m512 all = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+    __m128 first = _mm_add_ps(_mm512_extractf32x4_ps(all, 0), _mm512_extractf32x4_ps(all, 1)),
+           second = _mm_add_ps(_mm512_extractf32x4_ps(all, 2), _mm512_extractf32x4_ps(all, 3));
+    _mm_storeu_ps(to, _mm_add_ps(first, second));
+}
+
+AVX512 static void f16_rows(float *to, const void *w, const float *x, int64_t count, int64_t cols)
+{
+    const char *row = w;
+    int64_t i = 0, bytes = 2 * cols;
+    for (; i + 4 <= count; i += 4, row += 4 * bytes) {
+        __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+        for (int64_t c = 0; c < cols; c += 16) {
+            __mmask16 lanes = lanes_from(c, cols);
+            __m512 part = _mm512_maskz_loadu_ps(lanes, x + c);
+            for (int k = 0; k < 4; k++) {
+                sum[k] = _mm512_fmadd_ps(load_f16(row + k * bytes + 2 * c, lanes), part, sum[k]);
+            }
+        }
+        store_float_sums(to + i, sum);
+    }
+    for (; i < count; i++, row += bytes) {
+        to[i] = dot_f16(row, x, cols);
+    }
+}
+
+AVX512 static void add_f16_rows(float *to, const void *w, const float *p, int64_t count, int64_t cols)
+{
+    int64_t c = 0;
+    for (; c + 64 <= cols; c += 64) {
+        const char *row = (const char *)w + 2 * c;
+        __m512 sum[4] = {_mm512_loadu_ps(to + c), _mm512_loadu_ps(to + c + 16), _mm512_loadu_ps(to + c + 32),
+                         _mm512_loadu_ps(to + c + 48)};
+        for (int64_t i = 0; i < count; i++, row += 2 * cols) {
+            for (int k = 0; k < 4; k++) {
+                sum[k] = _mm512_fmadd_ps(load_f16(row + 32 * k, 0xffff), _mm512_set1_ps(p[i]), sum[k]);
+            }
+        }
+        for (int k = 0; k < 4; k++) {
+            _mm512_storeu_ps(to + c + 16 * k, sum[k]);
+        }
+    }
+    for (; c < cols; c += 16) {
+        const char *row = (const char *)w + 2 * c;
+        __mmask16 lanes = lanes_from(c, cols);
+        __m512 sum = _mm512_maskz_loadu_ps(lanes, to + c);
+        for (int64_t i = 0; i < count; i++, row += 2 * cols) {
+            sum = _mm512_fmadd_ps(load_f16(row, lanes), _mm512_set1_ps(p[i]), sum);
+        }
+        _mm512_mask_storeu_ps(to + c, lanes, sum);
+    }
+}
 
 /* Sixteen codes in a word: each lane shifts its own to the lowest bits and looks t up in a table of sixteen,
  * which repeats after four: the upper bits of the index belong to the next code. */
@@ -310,7 +376,7 @@ AVX512 static float dot_codes(const void *w, const float *x, int64_t cols)
         int64_t left = p4_min_i64(16, cols - c);
         uint32_t word = 0;
         memcpy(&word, codes + c / 4, (size_t)(left + 3) / 4);
-        __m512 rest = _mm512_maskz_loadu_ps(left == 16 ? (__mmask16)0xffff : first_of(left), x + c);
+        __m512 rest = _mm512_maskz_loadu_ps(lanes_from(c, cols), x + c);
         sum[i] = _mm512_fmadd_ps(trits_of(word), rest, sum[i]);
     }
     return sum_of_four(sum);
@@ -323,7 +389,9 @@ static const p4_dots dots = {.name = "AVX-512",
                              .f32 = dot_f32,
                              .f16 = dot_f16,
                              .bf16 = dot_bf16,
-                             .codes = dot_codes};
+                             .codes = dot_codes,
+                             .f16_rows = f16_rows,
+                             .add_f16_rows = add_f16_rows};
 
 const p4_dots *p4_cpu_dots_avx512(void)
 {

@@ -233,6 +233,42 @@ static void check_sampling(void)
     expect_shares("greedy", share, (double[]){0, 1, 0, 0, 0});
 }
 
+/* Of many tokens, half of which have the logit of another, exactly the top_k first are drawn: nearly as often
+ * as one another at this temperature, so that each of them comes up. */
+static void check_many_tokens(void)
+{
+    enum { MANY = 3000 };
+    static float logits[MANY];
+    static int first[MANY]; /* tokens that come before this one */
+    p4_rng rng = {.seed = 5};
+    for (int i = 0; i < MANY; i++) {
+        logits[i] = i % 2 == 1 ? logits[p4_rng_below(&rng, (uint64_t)i)] : (float)p4_rng_normal(&rng);
+    }
+    for (int i = 0; i < MANY; i++) {
+        for (int j = 0; j < MANY; j++) {
+            first[i] += logits[j] > logits[i] || (logits[j] == logits[i] && j < i);
+        }
+    }
+    for (int64_t top_k = 1; top_k < 3 * MANY; top_k = 7 * top_k + 1) {
+        static bool drawn[MANY];
+        const p4_sampling sampling = {.temperature = 1e6, .top_p = 1, .top_k = top_k, .seed = 11};
+        int64_t kept = p4_min_i64(top_k, MANY), found = 0;
+        p4_sampler sampler;
+        memset(drawn, 0, sizeof drawn);
+        EXPECT_OK(p4_sampler_open(&sampler, &sampling, MANY));
+        for (int64_t i = 0; i < (kept < 100 ? 30 * kept : 100); i++) {
+            int32_t id = p4_sampler_next(&sampler, logits);
+            EXPECT(id >= 0 && first[id] < top_k, "token %d of rank %d was drawn of the first %lld", (int)id,
+                   first[id], (long long)top_k);
+            found += !drawn[id];
+            drawn[id] = true;
+        }
+        EXPECT(kept >= 100 || found == kept, "%lld of %lld tokens were drawn", (long long)found,
+               (long long)kept);
+        p4_sampler_close(&sampler);
+    }
+}
+
 static void check_odd_logits(void)
 {
     p4_sampler one, other;
@@ -254,6 +290,7 @@ static void check_odd_logits(void)
 int main(void)
 {
     check_sampling();
+    check_many_tokens();
     check_odd_logits();
     static const char *const backends[] = {"cpu", "cuda"};
     for (int i = 0; i < 2; i++) {

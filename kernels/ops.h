@@ -296,11 +296,12 @@ typedef struct p4_attention_forward_args {
     float *work;     /* attention_work_count elements, content undefined before and after */
 } p4_attention_forward_args;
 
-/* Attention of the T tokens of one sequence that follow `past` others, whose keys and values are in a cache:
- * as attention_forward of all past + T tokens gives for these. */
+/* Attention of the T tokens of one sequence that follow *past others, whose keys and values are in a cache:
+ * as attention_forward of all *past + T tokens gives for these. */
 typedef struct p4_attention_cached_args {
     p4_attention_shape shape; /* B is 1 */
-    int64_t past, capacity;   /* tokens: past + T <= capacity */
+    const int64_t *past;      /* on the device, so that a step that is repeated finds another number there */
+    int64_t capacity;         /* tokens: at least *past + T */
     const void *qkv;          /* act [T, (H + 2 * Hkv) * D] */
     p4_dtype type;            /* of the cache: P4_F16 or P4_F32 */
     void *keys, *values;      /* [Hkv, capacity, D] */

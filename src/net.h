@@ -115,8 +115,10 @@ typedef struct p4_net {
     p4_net_trace *trace; /* while the memory is planned: steps are noted, ops not called */
     int64_t chunk;       /* rows of logits at a time */
     int64_t logits_ld;   /* elements of a row of logits (p4_net_logits_ld) */
-    p4_rope_table rope, windowed_rope; /* the second with local_rope */
-    int32_t *ids, *targets;            /* targets lie behind the ids of the current micro-batch */
+    p4_rope_table rope, windowed_rope;           /* the second with local_rope */
+    p4_rope_table rope_here, windowed_rope_here; /* their rows of a pass with a cache */
+    int64_t *past;                               /* device: the tokens before it */
+    int32_t *ids, *targets;                      /* targets lie behind the ids of the current micro-batch */
     const void *final_n; /* act [N, C]: what p4_net_final_norm leaves for the model under test */
     double *sums; /* device [P4_NET_SUMS], since p4_net_take_score; a trainer may place them elsewhere */
     int64_t unpredicted;           /* tokens of the micro-batch at hand, beside the first of each window */
@@ -153,7 +155,9 @@ void p4_net_set_tokens(p4_net *net, const int32_t *h_ids, int64_t B, int64_t T);
 
 /* x [N, C] = embedding of the tokens set. */
 void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t T);
-/* The same of one sequence's tokens at positions [past, past + T). */
+/* The same of one sequence's tokens at positions [past, past + T), which the next p4_net_layers computes
+ * behind a cache of `past` tokens. What that call queues is then the same for every `past`, and can be
+ * repeated (op `repeat`) unless the model has experts. */
 void p4_net_embed_after(p4_net *net, const p4_form *form, void *x, int64_t past, int64_t T);
 /* Runs blocks [first, end) on x [N, C] in place, or with pass->outputs from x to x. Requires a plan without
  * `train`. */

@@ -178,12 +178,14 @@ static void project(const p4_block *b, p4_role role, p4_net_buffer to)
 void p4_net_rope(const p4_block *b, void *qkv, bool backward)
 {
     const p4_arch *a = b->arch;
-    const p4_rope_table *table =
-        p4_arch_uses_local_rope(a, b->layer) ? &b->net->windowed_rope : &b->net->rope;
+    const p4_net *net = b->net;
+    bool local = p4_arch_uses_local_rope(a, b->layer), cached = b->pass->cache != NULL;
+    const p4_rope_table *table = cached  ? local ? &net->windowed_rope_here : &net->rope_here
+                                 : local ? &net->windowed_rope
+                                         : &net->rope;
     if (!p4_arch_rotates(a, b->layer)) {
         return;
     }
-    int64_t first = b->pass->cache != NULL ? b->pass->cache->past * p4_arch_rope_dim(a) / 2 : 0;
     b->net->ops->rope(b->net->device, &(p4_rope_args){.N = b->N,
                                                       .T = b->pass->T,
                                                       .heads = a->H + a->Hkv,
@@ -192,8 +194,8 @@ void p4_net_rope(const p4_block *b, void *qkv, bool backward)
                                                       .qkv = qkv,
                                                       .row_width = p4_arch_dim(a, P4_DIM_QKV),
                                                       .neighbors = a->rope_pairs,
-                                                      .cos_table = table->cos + first,
-                                                      .sin_table = table->sin + first,
+                                                      .cos_table = table->cos,
+                                                      .sin_table = table->sin,
                                                       .backward = backward});
 }
 
@@ -280,7 +282,7 @@ static void attend_to_cache(const p4_block *b)
                                      .qkv = p4_net_read(net, b->at, P4_BUFFER_QKV),
                                      .out = p4_net_write(net, b->at, P4_BUFFER_ATT)};
     if (p4_net_step(net)) {
-        args.past = cache->past;
+        args.past = net->past;
         args.capacity = cache->capacity;
         args.type = cache->type;
         args.keys = cache->keys[b->layer];

@@ -36,9 +36,25 @@ void p4_net_embed(p4_net *net, const p4_form *form, void *x, int64_t B, int64_t 
     embed(net, form, x, 0, B, T);
 }
 
+/* `bytes` of both tables from byte `from` on. */
+static void rope_rows(p4_net *net, p4_rope_table *to, const p4_rope_table *table, int64_t from, int64_t bytes)
+{
+    net->ops->copy(net->device, to->cos, (const char *)table->cos + from, bytes);
+    net->ops->copy(net->device, to->sin, (const char *)table->sin + from, bytes);
+}
+
 void p4_net_embed_after(p4_net *net, const p4_form *form, void *x, int64_t past, int64_t T)
 {
+    const p4_arch *a = &net->model->arch;
+    int64_t row = p4_arch_rope_dim(a) / 2 * (int64_t)sizeof(float);
     embed(net, form, x, past, 1, T);
+    net->ops->to_device(net->device, net->past, &past, sizeof past);
+    if (!a->learned_positions) {
+        rope_rows(net, &net->rope_here, &net->rope, past * row, T * row);
+    }
+    if (a->local_rope) {
+        rope_rows(net, &net->windowed_rope_here, &net->windowed_rope, past * row, T * row);
+    }
 }
 
 void p4_net_all_blocks(p4_net *net, const p4_net_pass *pass)
@@ -248,7 +264,7 @@ p4_rc p4_net_logits(p4_net *net, const p4_form *form, float *h_logits, int64_t N
     bool half = ops->act_bytes(net->device) != 4;
     p4_rc rc = P4_OK;
     if (half) {
-        TRY(ops->alloc(net->device, (void **)&f32, net->chunk * ld * 4));
+        TRY(ops->alloc(net->device, (void **)&f32, p4_min_i64(net->chunk, N) * ld * 4));
     }
     bool as_stored = net->plan.cached && N == 1 && ld == V;
     const head own = as_stored ? (head){0} : head_of(net, form);

@@ -204,6 +204,13 @@ static void lay_out(p4_net *net, p4_arena *arena, const p4_net_trace *trace)
     net->rope.sin = p4_arena_take(arena, table_bytes);
     net->windowed_rope.cos = p4_arena_take(arena, a->local_rope ? table_bytes : 0);
     net->windowed_rope.sin = p4_arena_take(arena, a->local_rope ? table_bytes : 0);
+    if (net->plan.cached) {
+        int64_t here = table_bytes / p4_net_positions(net) * net->plan.T, windowed = a->local_rope ? here : 0;
+        net->past = p4_arena_take(arena, (int64_t)sizeof *net->past);
+        net->rope_here = (p4_rope_table){p4_arena_take(arena, here), p4_arena_take(arena, here)};
+        net->windowed_rope_here =
+            (p4_rope_table){p4_arena_take(arena, windowed), p4_arena_take(arena, windowed)};
+    }
     lay_out_kept(net, arena, trace);
     lay_out_shared(net, arena, trace);
 }

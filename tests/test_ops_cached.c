@@ -69,14 +69,16 @@ static void check_attention(rig *r)
             .keys = rig_put(r, NULL, cache_count * p4_dtype_bytes(c.type)),
             .values = rig_put(r, NULL, cache_count * p4_dtype_bytes(c.type)),
             .out = out};
+        int64_t past = 0;
         const int64_t pieces[] = {c.past / 3, c.past - c.past / 3, c.T};
         for (int k = 0; k < 3; k++) {
-            a.qkv = qkv + a.past * width * act;
+            a.qkv = qkv + past * width * act;
+            a.past = rig_put(r, &past, sizeof past);
             a.shape.T = pieces[k];
             if (pieces[k] > 0) {
                 r->ops->attention_cached(r->device, &a);
             }
-            a.past += pieces[k];
+            past += pieces[k];
         }
         double bound = 16.0 * r->eps;
         expect_array("attention_cached", rig_get_act(r, out, c.T * c.H * c.D), attention(r, &c, rows, scale),

@@ -52,13 +52,6 @@ P4_MULTIVERSION static void add_f32(float *to, const p4_loose_f32 *v, float p, i
     }
 }
 
-P4_MULTIVERSION static void add_f16(float *to, const p4_loose_u16 *v, float p, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        to[i] += p * p4_half_value(v[i]);
-    }
-}
-
 /* out [D] of one query: keys [from, to) of its head. */
 static void attend(float *out, const p4_attention_cached_args *a, const float *q, int64_t kv, int64_t from,
                    int64_t to)
@@ -71,10 +64,13 @@ static void attend(float *out, const p4_attention_cached_args *a, const float *q
     memset(out, 0, (size_t)D * sizeof *out);
     for (int64_t first = from; first < to; first += KEYS) {
         int64_t count = p4_min_i64(KEYS, to - first);
-        for (int64_t i = 0; i < count; i++) {
-            const char *key = keys + (first + i) * row_bytes;
-            scores[i] = a->shape.scale * (a->type == P4_F16 ? dots->f16 : dots->f32)(key, q, D);
+        if (a->type == P4_F16) {
+            dots->f16_rows(scores, keys + first * row_bytes, q, count, D);
         }
+        for (int64_t i = 0; a->type == P4_F32 && i < count; i++) {
+            scores[i] = dots->f32(keys + (first + i) * row_bytes, q, D);
+        }
+        row_scale(scores, a->shape.scale, count);
         if (a->shape.cap > 0.0f) {
             row_cap(scores, a->shape.cap, count);
         }
@@ -85,13 +81,11 @@ static void attend(float *out, const p4_attention_cached_args *a, const float *q
             row_scale(out, factor, D);
         }
         sum = sum * factor + row_exp(scores, largest, count);
-        for (int64_t i = 0; i < count; i++) {
-            const char *value = values + (first + i) * row_bytes;
-            if (a->type == P4_F16) {
-                add_f16(out, (const p4_loose_u16 *)value, scores[i], D);
-            } else {
-                add_f32(out, (const p4_loose_f32 *)value, scores[i], D);
-            }
+        if (a->type == P4_F16) {
+            dots->add_f16_rows(out, values + first * row_bytes, scores, count, D);
+        }
+        for (int64_t i = 0; a->type == P4_F32 && i < count; i++) {
+            add_f32(out, (const p4_loose_f32 *)(values + (first + i) * row_bytes), scores[i], D);
         }
     }
     row_scale(out, 1.0f / sum, D);
@@ -111,12 +105,13 @@ void p4_cpu_attention_cached(p4_device *device, const p4_attention_cached_args *
 {
     const p4_attention_shape *s = &a->shape;
     int64_t T = s->T, H = s->H, Hkv = s->Hkv, D = s->D, width = (H + 2 * Hkv) * D;
+    const int64_t past = *a->past;
     const float *qkv = a->qkv;
-    int64_t worth = T * H * (a->past + T) * D / TEAM_ELEMENTS;
+    int64_t worth = T * H * (past + T) * D / TEAM_ELEMENTS;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(p4_cpu_team(device, T))
     for (int64_t t = 0; t < T; t++) {
         for (int64_t kv = 0; kv < Hkv; kv++) {
-            int64_t at = (kv * a->capacity + a->past + t) * D;
+            int64_t at = (kv * a->capacity + past + t) * D;
             store(a->keys, a->type, at, qkv + t * width + (H + kv) * D, D);
             store(a->values, a->type, at, qkv + t * width + (H + Hkv + kv) * D, D);
         }
@@ -124,7 +119,7 @@ void p4_cpu_attention_cached(p4_device *device, const p4_attention_cached_args *
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p4_cpu_team(device, worth))
     for (int64_t t = 0; t < T; t++) {
         for (int64_t head = 0; head < H; head++) {
-            int64_t end = a->past + t + 1, from = s->window > 0 ? p4_max_i64(0, end - s->window) : 0;
+            int64_t end = past + t + 1, from = s->window > 0 ? p4_max_i64(0, end - s->window) : 0;
             attend((float *)a->out + (t * H + head) * D, a, qkv + t * width + head * D, head / (H / Hkv),
                    from, end);
         }

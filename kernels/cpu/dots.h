@@ -4,8 +4,9 @@
  *
  * Codes and planes: a byte of codes holds the columns 4b to 4b + 3, so a shift of 32 bytes of codes by 2i
  * bits gives the columns 4b + i of a block of 128. Activations are put in that order once for all rows
- * (planes): plane i of a block holds its columns i, i + 4, i + 8 ..., and zeros beyond the last column. With
- * u = t + 1 the sum of t x is that of u x minus that of x, and u needs no sign. */
+ * (planes): plane i of a block holds its columns i, i + 4, i + 8 ..., and zeros beyond the last column. A
+ * table may join blocks, so planes are read by the table that made them. With u = t + 1 the sum of t x is
+ * that of u x minus that of x, and u needs no sign. */
 #ifndef P4_CPU_DOTS_H
 #define P4_CPU_DOTS_H
 
@@ -38,6 +39,10 @@ typedef struct p4_dots {
     float (*f16)(const void *w, const float *x, int64_t cols);
     float (*bf16)(const void *w, const float *x, int64_t cols);
     float (*codes)(const void *w, const float *x, int64_t cols);
+    /* Of `count` rows w_i [cols] of fp16, one behind the other: to[i] = the sum of w_i x; to[c] += the sum
+     * over the rows of p[i] w_i[c], in their order. */
+    void (*f16_rows)(float *to, const void *w, const float *x, int64_t count, int64_t cols);
+    void (*add_f16_rows)(float *to, const void *w, const float *p, int64_t count, int64_t cols);
 } p4_dots;
 
 /* The tables that this machine can run, the best first; `index` past the last: NULL. */
@@ -46,11 +51,13 @@ static inline const p4_dots *p4_cpu_dots(void)
 {
     return p4_cpu_dots_at(0);
 }
-/* kernels/cpu/dots_portable.c; two of its functions serve other tables as well. */
+/* kernels/cpu/dots_portable.c; some of its functions serve other tables as well. */
 extern const p4_dots p4_cpu_dots_portable;
 int32_t p4_dots_planes(int8_t *planes, const int8_t *x, int64_t cols);
 float p4_dots_f32(const void *w, const float *x, int64_t cols);
+void p4_dots_add_f16_rows(float *to, const void *w, const float *p, int64_t count, int64_t cols);
 /* NULL: this machine, or this build, does not have it. kernels/cpu/dots_avx2.c */
 const p4_dots *p4_cpu_dots_avx2(void);
+const p4_dots *p4_cpu_dots_avx512(void); /* kernels/cpu/dots_avx512.c */
 
 #endif

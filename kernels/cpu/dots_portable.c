@@ -101,6 +101,20 @@ P4_MULTIVERSION static float dot_codes(const void *w, const float *x, int64_t co
     return sum;
 }
 
+P4_MULTIVERSION static void add_f16_row(float *to, const p4_loose_u16 *row, float p, int64_t cols)
+{
+    for (int64_t c = 0; c < cols; c++) {
+        to[c] += p * p4_half_value(row[c]);
+    }
+}
+
+static void f16_rows(float *to, const void *w, const float *x, int64_t count, int64_t cols)
+{
+    for (int64_t i = 0; i < count; i++) {
+        to[i] = dot_f16((const char *)w + 2 * i * cols, x, cols);
+    }
+}
+
 /* Versions for several machines are static: the linker exports the others, whatever their visibility. */
 int32_t p4_dots_planes(int8_t *planes, const int8_t *x, int64_t cols)
 {
@@ -112,6 +126,13 @@ float p4_dots_f32(const void *w, const float *x, int64_t cols)
     return dot_f32(w, x, cols);
 }
 
+void p4_dots_add_f16_rows(float *to, const void *w, const float *p, int64_t count, int64_t cols)
+{
+    for (int64_t i = 0; i < count; i++) {
+        add_f16_row(to, (const p4_loose_u16 *)w + i * cols, p[i], cols);
+    }
+}
+
 const p4_dots p4_cpu_dots_portable = {.name = "portable",
                                       .planes = p4_dots_planes,
                                       .rows = rows,
@@ -119,4 +140,6 @@ const p4_dots p4_cpu_dots_portable = {.name = "portable",
                                       .f32 = p4_dots_f32,
                                       .f16 = dot_f16,
                                       .bf16 = dot_bf16,
-                                      .codes = dot_codes};
+                                      .codes = dot_codes,
+                                      .f16_rows = f16_rows,
+                                      .add_f16_rows = p4_dots_add_f16_rows};

@@ -8,7 +8,8 @@ enum { THREADS = 128, CHANNELS = 4 /* of the output a thread: heads of up to 512
 typedef struct cached_task {
     const void *qkv;
     void *keys, *values, *out;
-    int64_t past, capacity, T;
+    const int64_t *past;
+    int64_t capacity, T;
     int H, Hkv, D;
     int64_t window;
     float scale, cap;
@@ -19,7 +20,7 @@ template <typename A, typename S> static __global__ void append(cached_task k)
 {
     const int64_t t = blockIdx.x, kv = blockIdx.y, width = (int64_t)(k.H + 2 * k.Hkv) * k.D;
     const A *row = (const A *)k.qkv + t * width;
-    const int64_t at = (kv * k.capacity + k.past + t) * k.D;
+    const int64_t at = (kv * k.capacity + *k.past + t) * k.D;
     for (int d = (int)threadIdx.x; d < k.D; d += (int)blockDim.x) {
         p4_set((S *)k.keys + at + d, p4_value(row[(k.H + kv) * k.D + d]));
         p4_set((S *)k.values + at + d, p4_value(row[(k.H + k.Hkv + kv) * k.D + d]));
@@ -30,7 +31,7 @@ template <typename A, typename S> static __global__ void __launch_bounds__(THREA
 {
     __shared__ float weights[THREADS];
     const int64_t t = blockIdx.x, head = blockIdx.y, kv = head / (k.H / k.Hkv);
-    const int64_t width = (int64_t)(k.H + 2 * k.Hkv) * k.D, end = k.past + t + 1;
+    const int64_t width = (int64_t)(k.H + 2 * k.Hkv) * k.D, end = *k.past + t + 1;
     const int64_t from = k.window > 0 && end > k.window ? end - k.window : 0;
     const A *q = (const A *)k.qkv + t * width + head * k.D;
     const S *keys = (const S *)k.keys + kv * k.capacity * k.D,

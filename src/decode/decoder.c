@@ -67,6 +67,9 @@ done:
 
 void p4_decoder_close(p4_decoder *d)
 {
+    if (d->step != NULL) {
+        d->net.ops->forget(d->net.device, &d->step);
+    }
     if (d->memory != NULL) {
         d->net.ops->release(d->net.device, d->memory);
     }
@@ -78,13 +81,29 @@ void p4_decoder_close(p4_decoder *d)
     *d = (p4_decoder){0};
 }
 
-/* One pass of at most `batch` tokens. */
-static void pass_over(p4_decoder *d, const int32_t *h_ids, int64_t T)
+static void layers(p4_decoder *d, int64_t T)
 {
     const p4_net_pass pass = {.form = d->form, .B = 1, .T = T, .cache = &d->cache};
+    p4_net_layers(&d->net, &pass, 0, d->net.model->arch.L, d->x);
+}
+
+static void layers_of_one(void *user)
+{
+    layers(user, 1);
+}
+
+/* One pass of at most `batch` tokens. The step of a token is hundreds of launches, which a device repeats as
+ * one. With experts the host waits for their choice, and nothing can be repeated. */
+static void pass_over(p4_decoder *d, const int32_t *h_ids, int64_t T)
+{
+    const p4_ops *ops = d->net.ops;
     p4_net_set_tokens(&d->net, h_ids, 1, T);
     p4_net_embed_after(&d->net, d->form, d->x, d->cache.past, T);
-    p4_net_layers(&d->net, &pass, 0, d->net.model->arch.L, d->x);
+    if (T == 1 && d->net.model->arch.experts == 0) {
+        ops->repeat(d->net.device, &d->step, layers_of_one, d);
+    } else {
+        layers(d, T);
+    }
     d->cache.past += T;
 }
 

@@ -23,8 +23,9 @@ typedef struct p4_decoder {
     const p4_form *form;
     p4_net_cache cache;
     int64_t batch;
-    void *memory; /* device: the cache and x */
-    void *x;      /* act [batch, C] */
+    void *memory;       /* device: the cache and x */
+    void *x;            /* act [batch, C] */
+    p4_recording *step; /* of the layers on one token */
 } p4_decoder;
 
 /* Takes all memory. P4_E_INPUT: more tokens than the model has positions. The form must outlive the decoder;

@@ -25,6 +25,7 @@ typedef struct p4_sampler {
     p4_rng rng;
     int64_t V;
     p4_candidate *candidates; /* [V] */
+    double *weights;          /* [V]: of the logits at hand */
 } p4_sampler;
 
 /* The caller closes. Local. */

@@ -171,6 +171,9 @@ static p4_rc take_arrays(ops_bench *x)
     int64_t sums_bytes = p4_max_i64(p4_max_i64(a->F, x->up), 8) * 8;
     TRY(fill_pools(x));
     TRY(fill_small(x));
+    const int64_t past = x->T - 1;
+    TRY(take(x, &x->past, (int64_t)sizeof past));
+    x->d.ops->to_device(x->d.device, x->past, &past, sizeof past);
     TRY(take(x, &x->lse, x->B * a->H * x->T * 4)); /* about what the scores of X0 give */
     TRY(bench_fill(&x->d, x->lse, P4_F32, x->B * a->H * x->T, 0.001f, logf((float)x->T) + 0.5f));
     TRY(take(x, &x->work, x->d.ops->attention_work_count(x->d.device, &x->attention, true) * 4));

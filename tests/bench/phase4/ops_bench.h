@@ -34,6 +34,7 @@ typedef struct ops_bench {
     p4_attention_shape attention;
     char *memory[POOLS];
     int64_t pool_bytes[POOLS], turn;
+    int64_t *past;                                          /* T - 1: tokens in a cache */
     float *cos_table, *sin_table, *lse, *work, *importance; /* the last: ones [cols] */
     float *s;                                               /* of the rows in int8 */
     double *sums;                                           /* [max(F, up, 8)] */
@@ -43,7 +44,7 @@ typedef struct ops_bench {
     int64_t in, out;                                        /* of the matrix under test */
     p4_quant_error error;                                   /* of the quantize cases that report one */
     struct p4_optim *updated;                               /* of the Muon case that runs */
-    void *blocks[POOLS + 9];
+    void *blocks[POOLS + 10];
     int block_count;
     p4_rc rc; /* the first failure: the cases after it do nothing */
 } ops_bench;

@@ -112,7 +112,7 @@ OP(attention_cached, ops->attention_cached(device, &(p4_attention_cached_args){
                                                                  .Hkv = x->arch.Hkv,
                                                                  .D = x->arch.D,
                                                                  .scale = x->attention.scale},
-                                                       .past = x->T - 1,
+                                                       .past = x->past,
                                                        .capacity = x->T,
                                                        .qkv = ACT(X0, x->width),
                                                        .type = P4_F32,

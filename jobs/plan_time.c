@@ -116,11 +116,17 @@ static void time_reconstruct(estimate *k)
     /* Each step trains a set; per window three measures and the original's pass. */
     double tokens = steps * sequences * k->T, passes = 4 * (double)windows * k->T;
     w->flops = 3 * forward_flops(k, tokens, false) + forward_flops(k, passes, false);
-    double sums = k->ranks > 1 ? sets * steps * ring(k, 4 * k->matrices / sets, true) : 0;
-    w->sent_bytes = k->ranks * sums;
     w->read_bytes = k->model_bytes;
-    double update = sets * steps * 32 * (k->matrices / sets) / k->plan->rates.memory_bytes;
-    w->seconds = w->flops / (working * k->plan->rates.train_flops) + sums / link_rate(k) + update;
+    /* Sums run beside the backward pass; each rank updates its share and sends its codes. */
+    double sums = k->ranks > 1 ? ring(k, 4 * k->matrices / sets, true) : 0;
+    double codes = k->ranks > 1 ? ring(k, k->ternary / 4 / sets, false) : 0;
+    double compute =
+        3 * forward_flops(k, tokens, false) / (sets * steps) / (working * k->plan->rates.train_flops);
+    double hidden = k->c->exact_sums ? 0 : 2.0 / 3.0 * compute;
+    double update = 32 * (k->matrices / sets) / k->plan->rates.memory_bytes / k->ranks;
+    w->sent_bytes = sets * steps * k->ranks * (sums + codes);
+    w->seconds = w->flops / (working * k->plan->rates.train_flops) +
+                 sets * steps * (fmax(0, sums / link_rate(k) - hidden) + codes / link_rate(k) + update);
 }
 
 /* Passes beside the steps: evaluations at the ends of epochs and by eval_every, and the one that makes a

@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "dist/coll.h"
@@ -19,7 +20,8 @@ enum {
     MARKS = 64,   /* events that mark operations, used cyclically */
     QUEUED = 512, /* operations of sums that the host queues ahead; a stream is assumed to hold 1,000 */
     YIELDS = 200, /* polls before the host sleeps between them */
-    SLEEP_NS = 20000
+    SLEEP_NS = 20000,
+    SLACK_NS = 1000 /* by which a sleep may be longer; the kernel's default, 50,000, is more than SLEEP_NS */
 };
 static const double CLOSE_S = 30; /* how long closing waits for the other ranks */
 
@@ -374,6 +376,7 @@ static void release(p4_coll *coll)
         cudaStreamDestroy(state->queue);
     }
     p4_group_remove_abort_hook(coll->group, &state->abort_hook);
+    (void)prctl(PR_SET_TIMERSLACK, 0UL, 0, 0, 0); /* the default again */
     free(state);
     *coll = (p4_coll){0};
 }
@@ -476,6 +479,7 @@ p4_rc p4_coll_nccl_open(p4_coll *coll, p4_group *group, void *stream, int ordina
     coll->state = p4_alloc(1, sizeof *coll->state);
     TRY_ALL(group, coll->state != NULL ? P4_OK : P4_E_SYSTEM);
     coll->state->compute = stream;
+    (void)prctl(PR_SET_TIMERSLACK, (unsigned long)SLACK_NS, 0, 0, 0); /* of this thread, which waits */
     coll->state->abort_hook = (p4_abort_hook){.call = stop_operations, .user = coll->state};
     p4_group_add_abort_hook(group, &coll->state->abort_hook);
     TRY_ALL(group, prepare(coll, ordinal, &id));

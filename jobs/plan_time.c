@@ -143,10 +143,17 @@ static void time_quantize(estimate *k)
     }
 }
 
-/* Of a set of blocks: a rank's part of a step, and of the passes beside the steps. */
-static void work_of_set(const estimate *k, p4_work *step, p4_work *passes, double windows, int64_t blocks,
-                        const p4_reconstruct_plan *plan)
+/* Of a set of blocks: a rank's part of a step before its update, of the update, in which each matrix belongs
+ * to one rank, and of the passes beside the steps. */
+typedef struct set_work {
+    p4_work step, update, passes;
+} set_work;
+
+static set_work work_of_set(const estimate *k, double windows, int64_t blocks,
+                            const p4_reconstruct_plan *plan)
 {
+    const p4_work training = work_of(k, k->plan->rates.train_flops);
+    set_work w = {.step = training, .update = training, .passes = work_of(k, k->plan->rates.forward_flops)};
     const p4_arch *a = &k->model->arch;
     const p4_rank_plan *rank = &k->plan->rank_plans[0];
     double share = fmin((double)plan->sequences, windows) / fmin(k->ranks, (double)plan->sequences),
@@ -154,7 +161,7 @@ static void work_of_set(const estimate *k, p4_work *step, p4_work *passes, doubl
            pass_batches = ceil(own / fmax(1, (double)rank->reconstruct_pass_batch));
     const p4_work_tokens t = {.N = share * k->T / batches, .T = k->T},
                          pass_t = {.N = own * k->T / pass_batches, .T = k->T};
-    p4_work micro = *step, pass = *passes;
+    p4_work micro = w.step, pass = w.passes;
     for (int64_t l = 0; l < blocks; l++) {
         p4_work_forward(&micro, a, l, t);
         p4_work_backward(&micro, a, l, t);
@@ -168,13 +175,14 @@ static void work_of_set(const estimate *k, p4_work *step, p4_work *passes, doubl
     p4_work_compare(&micro, a, t);                                       /* the error and its gradient */
     p4_work_copies(&micro, 2 * share / batches, 4 * t.N * (double)a->C); /* states of the windows */
     p4_work_copies(&pass, 2 * 5, 2 * 5 * pass_t.N * (double)a->C);
-    step->seconds = batches * micro.seconds;
-    passes->seconds = pass_batches * pass.seconds;
-    p4_work_optimizer(step, &(p4_work_update){.model = k->model,
-                                              .optim = &plan->optim,
-                                              .blocks = blocks,
-                                              .owners = 1,
-                                              .unpacks = plan->activation_bits == 0});
+    w.step.seconds = batches * micro.seconds;
+    w.passes.seconds = pass_batches * pass.seconds;
+    p4_work_optimizer(&w.update, &(p4_work_update){.model = k->model,
+                                                   .optim = &plan->optim,
+                                                   .blocks = blocks,
+                                                   .owners = k->ranks,
+                                                   .unpacks = plan->activation_bits == 0});
+    return w;
 }
 
 static void time_reconstruct(estimate *k)
@@ -187,13 +195,17 @@ static void time_reconstruct(estimate *k)
     double sets = (double)k->model->arch.L / (double)blocks, steps = (double)plan.steps;
     double sequences = (double)p4_min_i64(plan.sequences, windows);
     double tokens = steps * sequences * k->T, passes = 4 * (double)windows * k->T;
-    p4_work step = work_of(k, k->plan->rates.train_flops), beside = work_of(k, k->plan->rates.forward_flops);
-    work_of_set(k, &step, &beside, (double)windows, blocks, &plan);
+    const set_work set = work_of_set(k, (double)windows, blocks, &plan);
     w->flops = 3 * forward_flops(k, tokens, false) + forward_flops(k, passes, false);
-    double sums = k->ranks > 1 ? sets * steps * ring(k, 4 * k->matrices / sets, true) : 0;
-    w->sent_bytes = k->ranks * sums;
     w->read_bytes = k->model_bytes;
-    w->seconds = sets * (steps * step.seconds + beside.seconds) + sums / link_rate(k);
+    /* Sums run beside the backward pass; each rank sends the codes of its matrices. */
+    double sums = k->ranks > 1 ? ring(k, 4 * k->matrices / sets, true) : 0;
+    double codes = k->ranks > 1 ? ring(k, k->ternary / 4 / sets, false) : 0;
+    double hidden = k->c->exact_sums ? 0 : 2.0 / 3.0 * set.step.seconds;
+    double step =
+        set.step.seconds + set.update.seconds + fmax(0, sums / link_rate(k) - hidden) + codes / link_rate(k);
+    w->sent_bytes = sets * steps * k->ranks * (sums + codes);
+    w->seconds = sets * (steps * step + set.passes.seconds);
 }
 
 /* Passes beside the steps: evaluations at the ends of epochs and by eval_every, and the one that makes a

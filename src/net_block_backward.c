@@ -297,9 +297,9 @@ static void attention_backward(const p4_block *b, p4_net_buffer dy, p4_net_buffe
         p4_net_rope(b, dqkv, true);
     }
     p4_net_buffer dproduct = qkv_backward(b);
+    weight_backward(b, P4_ROLE_QKV, dproduct); /* first, as its sum over ranks may go on beside the rest */
     input_backward(b, P4_ROLE_QKV, dx, dproduct, accumulate);
     bias_backward(b, P4_ROLE_QKV, dproduct);
-    weight_backward(b, P4_ROLE_QKV, dproduct);
 }
 
 /* DX += the gradient dn at the output of the norm before QKV or UP, through the norm. dx_sums: as in the op.

@@ -1,5 +1,6 @@
 #include "src/optim.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -302,6 +303,20 @@ void p4_optim_close(p4_optim *o)
     free(o->muon_items);
     free(o->adamw_items);
     *o = (p4_optim){0};
+}
+
+/* The items lie in the order of their parameters. */
+void p4_optim_update_only(p4_optim *o, const bool *updated)
+{
+    int64_t from = 0, kept = 0;
+    assert(!o->settings.muon);
+    for (int64_t i = 0; i < o->model->params_count; i++) {
+        if (o->at[i] >= 0) {
+            o->adamw_items[kept] = o->adamw_items[from++];
+            kept += updated[i];
+        }
+    }
+    o->adamw_items_count = kept;
 }
 
 void p4_optim_restart(p4_optim *o)

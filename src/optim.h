@@ -78,6 +78,10 @@ static inline int64_t p4_optim_memory_sum(const p4_optim_memory *bytes)
     return bytes->masters + bytes->gradients + bytes->state + bytes->work;
 }
 
+/* From here on p4_optim_update changes parameter i only if updated[i]: another rank, which holds it too,
+ * updates it. Requires settings without muon. Local. */
+void p4_optim_update_only(p4_optim *optim, const bool *updated);
+
 /* As after p4_optim_open: for other parameters of the same shapes. Local. */
 void p4_optim_restart(p4_optim *optim);
 

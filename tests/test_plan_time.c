@@ -31,6 +31,7 @@ static const shape l8 = {"l8", 256, 8, 4, 2, 688, 8192, false, NULL},
                    g23 = {"g23", 512, 6, 8, 8, 0, 8192, false, NULL},
                    l44 = {"l44", 768, 6, 12, 4, 2048, 8192, false, NULL},
                    g46 = {"g46", 768, 6, 12, 12, 0, 8192, false, NULL},
+                   l47 = {"l47", 512, 10, 8, 4, 1408, 16384, false, NULL},
                    l85 = {"l85", 768, 12, 12, 4, 2048, 8192, false, NULL},
                    g124 = {"g124", 768, 12, 12, 12, 0, 50257, false, NULL},
                    llama1b = {"llama1b", 2048, 22, 32, 4, 5632, 32000, true, NULL},
@@ -121,6 +122,10 @@ static double stage_s(const shape *s, int ranks, const char *keys, p4_plan_stage
 #define RECONSTRUCT_1B                                                                           \
     "\"calibration_samples\": 512, \"calibration_sequence_length\": 2048, \"eval_samples\": 8, " \
     "\"enable_fine_tuning\": false, \"save_dequantized_fp16\": false"
+#define RECONSTRUCT_128 "\"reconstruct_steps\": 128, " RECONSTRUCT_1B
+#define MIDDLE                                                                                    \
+    "\"calibration_samples\": 256, \"calibration_sequence_length\": 1024, \"eval_samples\": 64, " \
+    "\"fine_tune_threshold\": 0, \"fine_tune_max_steps\": 1000"
 #define STEPS(optimizer, distill, length, tokens)                                                        \
     "\"reconstruct\": false, \"calibration_samples\": 0, \"eval_samples\": 0, \"fine_tune_max_steps\": " \
     "100, \"optimizer\": \"" optimizer "\", \"distill\": " distill                                       \
@@ -156,7 +161,11 @@ static const measurement measured[] = {
     {&l85, "whole run", SMALL, 1, P4_PLAN_STAGES, 42.26, OTHER},
     {&g124, "whole run", SMALL, 1, P4_PLAN_STAGES, 51.93, OTHER},
     {&llama1b, "reconstruction", RECONSTRUCT_1B, 1, P4_PLAN_RECONSTRUCT, 211.3, FITTED},
-    {&llama1b, "reconstruction", RECONSTRUCT_1B, 2, P4_PLAN_RECONSTRUCT, 122.1, FITTED},
+    {&llama1b, "reconstruction, 128 steps", RECONSTRUCT_128, 1, P4_PLAN_RECONSTRUCT, 66.99, OTHER},
+    {&llama1b, "reconstruction, 128 steps", RECONSTRUCT_128, 2, P4_PLAN_RECONSTRUCT, 36.62, OTHER},
+    {&l47, "reconstruction", MIDDLE, 1, P4_PLAN_RECONSTRUCT, 4.02, OTHER},
+    {&l47, "fine-tuning", MIDDLE, 1, P4_PLAN_FINE_TUNE, 6.77, OTHER},
+    {&l47, "whole run", MIDDLE, 1, P4_PLAN_STAGES, 12.13, OTHER},
     {&llama1b, "calibration", RECONSTRUCT_1B, 1, P4_PLAN_CALIBRATE, 4.80, OTHER},
     {&llama1b, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
      100 * 16384 / 78080.0, OTHER},

@@ -5,15 +5,34 @@
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+static void lay_out_codes(p4_block_trainer *t, p4_arena *arena, int64_t i)
+{
+    const p4_param *p = &t->part.params[i];
+    t->codes[i] =
+        (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols, .scale_group = p->scale_group};
+    t->codes[i].data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
+    t->codes[i].scale = p4_arena_take(arena, p4_param_scale_count(p) * 2);
+}
+
+/* Owner by owner, so that each sends its codes as one piece. */
+static void lay_out_all_codes(p4_block_trainer *t, p4_arena *arena)
+{
+    for (int r = 0; r < t->compute->group->ranks; r++) {
+        t->ranks.owner_first[r] = arena->used_bytes;
+        for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
+            if (t->ranks.owner[i] == r) {
+                lay_out_codes(t, arena, i);
+            }
+        }
+    }
+    t->ranks.owner_first[t->compute->group->ranks] = arena->used_bytes;
+}
+
 /* The unpacked parts of a slot lie one after another, so that a product takes them as one matrix. */
 static void lay_out_entry(p4_block_trainer *t, p4_arena *arena, int64_t i, char **slot_end)
 {
     const p4_param *p = &t->part.params[i];
     int64_t each = t->compute->ops->act_bytes(t->compute->device);
-    t->codes[i] =
-        (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols, .scale_group = p->scale_group};
-    t->codes[i].data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
-    t->codes[i].scale = p4_arena_take(arena, p4_param_scale_count(p) * 2);
     if (t->plan.activation_bits == 0) {
         if (p->row_offset == 0) {
             *slot_end = p4_arena_take(arena, p4_slot_rows(&t->part, i) * p->cols * each);
@@ -30,6 +49,7 @@ static void lay_out(p4_block_trainer *t, p4_arena *arena)
 {
     const p4_block_plan *plan = &t->plan;
     char *slot_end = NULL;
+    lay_out_all_codes(t, arena); /* from the first byte on */
     for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         if (t->part.params[i].ternary) {
             lay_out_entry(t, arena, i, &slot_end);
@@ -61,16 +81,18 @@ static p4_rc open_host(p4_block_trainer *t)
     t->codes = p4_alloc(count, sizeof *t->codes);
     t->dense = p4_alloc(count, sizeof *t->dense);
     t->importance = p4_alloc(count, sizeof *t->importance);
-    t->steps = p4_alloc((size_t)t->plan.B + 1, sizeof *t->steps);
+    t->steps = p4_alloc(2 * ((size_t)t->plan.B + 1), sizeof *t->steps);
     bool all = t->form.weights != NULL && t->form.vectors != NULL && t->codes != NULL && t->dense != NULL &&
                t->importance != NULL && t->steps != NULL;
-    rc = all ? P4_OK : P4_E_SYSTEM;
+    TRY(all ? P4_OK : P4_E_SYSTEM);
+    TRY(p4_block_ranks_open(t));
 done:
     return rc;
 }
 
 static void close_host(p4_block_trainer *t)
 {
+    p4_block_ranks_close(t);
     free(t->form.weights);
     free(t->form.vectors);
     free(t->codes);
@@ -92,6 +114,13 @@ static p4_rc open_optim(p4_block_trainer *t, bool open)
     }
     TRY((open ? p4_optim_open : p4_optim_lay_out)(&t->optim, t->compute->ops, t->compute->device, &t->part,
                                                   &t->plan.optim, held, sharded));
+    for (int64_t i = p4_block_first_entry(t); open && i < p4_block_end_entry(t); i++) {
+        held[i] = t->ranks.owner[i] < 0 || t->ranks.owner[i] == t->compute->group->rank;
+    }
+    if (open) {
+        p4_optim_update_only(&t->optim, held);
+    }
+    p4_block_ranks_order(t);
 done:
     free(held);
     free(sharded);
@@ -209,10 +238,11 @@ done:
 
 static void forget_all(p4_block_trainer *t)
 {
-    for (int64_t b = 0; t->steps != NULL && b <= t->plan.B; b++) {
+    for (int64_t b = 0; t->steps != NULL && b < 2 * (t->plan.B + 1); b++) {
         t->compute->ops->forget(t->compute->device, &t->steps[b]);
     }
     t->compute->ops->forget(t->compute->device, &t->update);
+    t->compute->ops->forget(t->compute->device, &t->unpack);
 }
 
 void p4_block_trainer_close(p4_block_trainer *t)
@@ -312,25 +342,33 @@ static p4_rc load_importance(p4_block_trainer *t)
     return P4_OK;
 }
 
+void p4_block_trainer_quantize_entry(p4_block_trainer *t, int64_t i, p4_quant_error *h_error)
+{
+    const p4_weight *codes = &t->codes[i];
+    const p4_weight master = {.dtype = P4_F32,
+                              .rows = codes->rows,
+                              .cols = codes->cols,
+                              .data = t->optim.master + t->optim.at[i],
+                              .scale_group = codes->scale_group},
+                    weight = p4_weight_by_scale(&master);
+    t->compute->ops->quantize(
+        t->compute->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
+        &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold, t->importance[i]);
+}
+
+void p4_block_trainer_unpack_entry(p4_block_trainer *t, int64_t i)
+{
+    if (t->dense[i] != NULL) {
+        t->compute->ops->weight_unpack(t->compute->device, t->dense[i], &t->codes[i]);
+    }
+}
+
 void p4_block_trainer_quantize(p4_block_trainer *t, p4_quant_error *h_errors)
 {
     for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-        const p4_weight *codes = &t->codes[i];
-        if (!t->part.params[i].ternary) {
-            continue;
-        }
-        const p4_weight master = {.dtype = P4_F32,
-                                  .rows = codes->rows,
-                                  .cols = codes->cols,
-                                  .data = t->optim.master + t->optim.at[i],
-                                  .scale_group = codes->scale_group},
-                        weight = p4_weight_by_scale(&master);
-        t->compute->ops->quantize(t->compute->device, (uint8_t *)(uintptr_t)codes->data,
-                                  (uint16_t *)(uintptr_t)codes->scale, h_errors != NULL ? &h_errors[i] : NULL,
-                                  &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold,
-                                  t->importance[i]);
-        if (t->dense[i] != NULL) {
-            t->compute->ops->weight_unpack(t->compute->device, t->dense[i], codes);
+        if (t->part.params[i].ternary) {
+            p4_block_trainer_quantize_entry(t, i, h_errors != NULL ? &h_errors[i] : NULL);
+            p4_block_trainer_unpack_entry(t, i);
         }
     }
 }
@@ -355,6 +393,7 @@ done:
 p4_rc p4_block_trainer_start(p4_block_trainer *t, int64_t layer, const p4_masters *masters)
 {
     p4_rc rc = P4_OK;
+    p4_block_ranks_settle(t);
     t->layer = layer;
     t->bad_steps = 0;
     p4_model_part_take(&t->part, &t->original->hf.model, layer);

@@ -1,7 +1,9 @@
 /* block_trainer.h - a few blocks of the model, ternary, trained to given outputs by straight-through
  * estimation: masters in fp32, AdamW, codes by the rule of the quantizer after every step. Every rank of a
- * group holds the same blocks and computes its own windows; gradients are summed over ranks, so that all make
- * the same update. The memory is taken for one set of blocks and reused for others of the same form. */
+ * group holds the same blocks and computes its own windows; gradients are summed over ranks, beside the
+ * backward pass where the device can. Each ternary tensor is updated and quantized by one rank, which sends
+ * its codes to the others; all else is updated by every rank (block_trainer_ranks.c). The memory is taken for
+ * one set of blocks and reused for others of the same form. */
 #ifndef P4_BLOCK_TRAINER_H
 #define P4_BLOCK_TRAINER_H
 
@@ -26,6 +28,18 @@ typedef struct p4_block_plan {
     p4_quantize_plan quantize;
 } p4_block_plan;
 
+/* What the ranks divide among themselves, and how far the sums of a step have come. */
+typedef struct p4_block_ranks {
+    int *owner; /* [params_count] of the part: the rank that updates a ternary entry; -1: not ternary */
+    int64_t *owner_first; /* [ranks + 1]: where the codes of each owner begin, bytes from `memory` on */
+    int64_t *slots;       /* [slots_count]: first entries, in the order in which their gradients are summed */
+    int64_t slots_count;
+    bool *complete;    /* [params_count], of first entries: the backward pass is done with its gradient */
+    int64_t sent;      /* slots whose sums are called */
+    int64_t vectors;   /* elements [0, vectors) of the gradients: what backward passes only add to */
+    int64_t published; /* mark of the codes that are sent */
+} p4_block_ranks;
+
 typedef struct p4_block_trainer {
     p4_compute *compute;
     const p4_original *original;
@@ -43,15 +57,18 @@ typedef struct p4_block_trainer {
     void *target;       /* [B, T, C]: to be filled in */
     double *figures;    /* [P4_BLOCK_FIGURES] */
     int64_t memory_bytes;
-    p4_recording **steps; /* [B + 1]: forward and backward of so many windows */
-    p4_recording *update;
-    int64_t windows; /* of the micro-batch at work */
-    int bad_steps;   /* non-finite ones in a row */
+    p4_block_ranks ranks;
+    /* [2][B + 1]: a micro-batch of so many windows, the first of a step or another; with several ranks its
+     * forward pass, [B + 1]. */
+    p4_recording **steps;
+    p4_recording *update, *unpack;
+    int64_t windows;             /* of the micro-batch at work */
+    int64_t round, rounds_count; /* its number in the step, and of how many on this rank */
+    int bad_steps;               /* non-finite ones in a row */
     /* Of exact_sums. */
     p4_exact_sums sums;
     float *leaf;    /* device: the micro-batch's gradients, as the optimizer has them */
     double *errors; /* [micro-batches of a step]: this rank's; 0 where they are others' */
-    int64_t round;  /* of the step, at work */
 } p4_block_trainer;
 
 /* The entries of the part that lie in blocks, and the parameter of the whole model that one is. Local. */
@@ -98,10 +115,11 @@ p4_rc p4_block_trainer_start(p4_block_trainer *trainer, int64_t layer, const p4_
 p4_rc p4_block_trainer_take(p4_block_trainer *trainer, int64_t layer, const p4_packed *packed,
                             const p4_masters *masters);
 
-/* A step: begin; for each of the rank's micro-batches fill p4_net_blocks_input(&trainer->net) and
- * trainer->target with `windows` windows and call add; end. With exact_sums every rank calls add for every
- * round of the step's micro-batches, with 0 windows where it has none, and add is Collective. */
-void p4_block_trainer_begin(p4_block_trainer *trainer);
+/* A step: begin; for each of the rank's `rounds` micro-batches, which may be none, fill
+ * p4_net_blocks_input(&trainer->net) and trainer->target with `windows` windows and call add; end. The last
+ * add sums over the ranks what is complete. With exact_sums every rank calls add for every round of the
+ * step's micro-batches, with 0 windows where it has none. Collective. */
+void p4_block_trainer_begin(p4_block_trainer *trainer, int64_t rounds);
 void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
 /* The update, of gradients divided by mean_square, the mean of the squared targets. *error: the mean squared
  * error of the step's windows, divided by mean_square. P4_E_INPUT: the gradient was not finite for several
@@ -117,8 +135,33 @@ p4_rc p4_block_trainer_take_error(p4_block_trainer *trainer, double *sum);
 p4_rc p4_block_trainer_commit(p4_block_trainer *trainer, p4_packed *packed, p4_masters *masters,
                               bool codes_only);
 
-/* Codes, and what they unpack to, from the masters; h_errors [params_count] of the part: the figures, or
- * NULL. Local. */
+/* Codes from the masters: of all entries, and what they unpack to; h_errors [params_count] of the part: the
+ * figures, or NULL. Local. */
 void p4_block_trainer_quantize(p4_block_trainer *trainer, p4_quant_error *h_errors);
+/* Of one ternary entry: its codes, with its figures unless h_error is NULL; what they unpack to. Local. */
+void p4_block_trainer_quantize_entry(p4_block_trainer *trainer, int64_t i, p4_quant_error *h_error);
+void p4_block_trainer_unpack_entry(p4_block_trainer *trainer, int64_t i);
+
+/* --- between ranks: block_trainer_ranks.c ------------------------------------------------------- */
+
+/* Owners, slots, and room for what a step notes, when the part is known. Local. */
+p4_rc p4_block_ranks_open(p4_block_trainer *trainer);
+/* When the optimizer is laid out: what is summed when. Local. */
+void p4_block_ranks_order(p4_block_trainer *trainer);
+void p4_block_ranks_close(p4_block_trainer *trainer);
+/* The host waits for the codes of the step before: call it before any wait for the device. Local. */
+void p4_block_ranks_settle(p4_block_trainer *trainer);
+/* A step's gradients, of this rank, begin. Local. */
+void p4_block_ranks_begin(p4_block_trainer *trainer);
+/* For a sink (p4_grad_sink.ready), of the rank's last micro-batch: the gradient of a slot is complete. Sums
+ * what may be summed, in the same order on every rank. Collective. */
+void p4_block_ranks_ready(void *trainer, int64_t first);
+/* Sums what is not summed yet. The optimizer's sums: the squares of what is not in a slot, the same on every
+ * rank, and of this rank's share of the slots. Collective. */
+void p4_block_ranks_finish(p4_block_trainer *trainer);
+/* The codes of every owner to all. Collective. */
+void p4_block_ranks_publish(p4_block_trainer *trainer);
+/* The masters of every owner to all: in training only owners' are up to date. Collective. */
+void p4_block_ranks_share_masters(p4_block_trainer *trainer);
 
 #endif

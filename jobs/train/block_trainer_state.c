@@ -23,9 +23,7 @@ static p4_rc take_entry(p4_block_trainer *t, int64_t i, const p4_packed *packed,
                    codes->rows * p4_code_row_bytes(codes->cols));
     ops->to_device(t->compute->device, (void *)(uintptr_t)codes->scale, from->scale,
                    p4_weight_scale_count(codes) * 2);
-    if (t->dense[i] != NULL) {
-        ops->weight_unpack(t->compute->device, t->dense[i], codes);
-    }
+    p4_block_trainer_unpack_entry(t, i);
 done:
     return rc;
 }
@@ -141,6 +139,7 @@ p4_rc p4_block_trainer_commit(p4_block_trainer *t, p4_packed *packed, p4_masters
 {
     p4_rc rc = P4_OK;
     p4_quant_error *errors = p4_alloc((size_t)t->part.params_count, sizeof *errors);
+    p4_block_ranks_share_masters(t);
     TRY_ALL(t->compute->group, store_all(t, errors, packed, masters, codes_only));
     publish(t, packed, masters, codes_only);
 done:

@@ -6,13 +6,12 @@
 
 enum { BAD_STEPS_MAX = 5 };
 
-/* Gradients lie where the optimizer has them, those of a micro-batch by itself in `leaf`, and all are added
- * to.
- */
+/* Gradients lie where the optimizer has them, those of a micro-batch by itself in `leaf`. The first
+ * micro-batch of a step writes the matrices; all else is added to. */
 static float *grad_buffer(void *user, int64_t param, bool *accumulate)
 {
     p4_block_trainer *t = user;
-    *accumulate = true;
+    *accumulate = t->round > 0 || t->plan.exact_sums || !p4_role_is_matrix(t->part.params[param].role);
     return (t->plan.exact_sums ? t->leaf : t->optim.grad) + t->optim.at[param];
 }
 
@@ -21,27 +20,48 @@ static int64_t micro_batches(const p4_block_trainer *t)
     return p4_ceil_div(t->plan.sequences, t->plan.B);
 }
 
-void p4_block_trainer_begin(p4_block_trainer *t)
+void p4_block_trainer_begin(p4_block_trainer *t, int64_t rounds)
 {
-    t->compute->ops->zero(t->compute->device, t->optim.grad, t->optim.count * 4);
     t->round = 0;
+    t->rounds_count = rounds;
+    p4_block_ranks_settle(t);
     if (t->plan.exact_sums) {
+        t->compute->ops->zero(t->compute->device, t->optim.grad, t->optim.count * 4);
         memset(t->errors, 0, (size_t)micro_batches(t) * sizeof *t->errors);
+    } else {
+        p4_block_ranks_begin(t);
     }
 }
 
-/* The gradient of half the mean squared error over the step's windows, times 2. */
-static void forward_backward(void *user)
+static p4_grad_sink sink_of(p4_block_trainer *t)
+{
+    return (p4_grad_sink){.grad = grad_buffer, .user = t};
+}
+
+/* The gradient of half the mean squared error over the step's windows, times 2, at the blocks' output. */
+static void forward(void *user)
 {
     p4_block_trainer *t = user;
     const p4_block_plan *plan = &t->plan;
-    const p4_grad_sink sink = {.grad = grad_buffer, .user = t};
+    const p4_grad_sink sink = sink_of(t);
     float scale = 2.0f / (float)(plan->sequences * plan->T * t->part.arch.C);
     p4_net_blocks_forward(&t->net, &t->form, t->windows, plan->T);
     p4_net_blocks_error(&t->net, t->windows, plan->T, t->target, scale, t->figures, &sink);
-    for (int64_t l = plan->blocks - 1; l >= 0; l--) {
-        p4_net_train_block(&t->net, &t->form, l, t->windows, plan->T, &sink);
+}
+
+static void backward(p4_block_trainer *t, const p4_grad_sink *sink)
+{
+    for (int64_t l = t->plan.blocks - 1; l >= 0; l--) {
+        p4_net_train_block(&t->net, &t->form, l, t->windows, t->plan.T, sink);
     }
+}
+
+static void forward_backward(void *user)
+{
+    p4_block_trainer *t = user;
+    const p4_grad_sink sink = sink_of(t);
+    forward(t);
+    backward(t, &sink);
 }
 
 /* Collective. */
@@ -62,14 +82,30 @@ static void add_exact(p4_block_trainer *t, int64_t windows)
     t->round++;
 }
 
+/* Of several ranks: sums start between the launches of the last backward pass, so that it is not recorded.
+ * Blocks that are worth several GPUs hide its launches behind its kernels. Collective. */
+static void add_beside_sums(p4_block_trainer *t)
+{
+    p4_grad_sink sink = sink_of(t);
+    sink.ready = t->round == t->rounds_count - 1 ? p4_block_ranks_ready : NULL;
+    t->compute->ops->repeat(t->compute->device, &t->steps[t->windows], forward, t);
+    backward(t, &sink);
+}
+
 void p4_block_trainer_add(p4_block_trainer *t, int64_t windows)
 {
+    int64_t later = t->round > 0 ? t->plan.B + 1 : 0;
     if (t->plan.exact_sums) {
         add_exact(t, windows);
         return;
     }
     t->windows = windows;
-    t->compute->ops->repeat(t->compute->device, &t->steps[windows], forward_backward, t);
+    if (t->compute->group->ranks > 1) {
+        add_beside_sums(t);
+    } else {
+        t->compute->ops->repeat(t->compute->device, &t->steps[later + windows], forward_backward, t);
+    }
+    t->round++;
 }
 
 static void update(void *user)
@@ -77,6 +113,43 @@ static void update(void *user)
     p4_block_trainer *t = user;
     p4_optim_update(&t->optim);
     p4_block_trainer_quantize(t, NULL);
+}
+
+/* Of several ranks: what this one updates. */
+static void update_own(void *user)
+{
+    p4_block_trainer *t = user;
+    p4_optim_update(&t->optim);
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
+        if (t->ranks.owner[i] == t->compute->group->rank) {
+            p4_block_trainer_quantize_entry(t, i, NULL);
+        }
+    }
+}
+
+static void unpack(void *user)
+{
+    p4_block_trainer *t = user;
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
+        if (t->part.params[i].ternary) {
+            p4_block_trainer_unpack_entry(t, i);
+        }
+    }
+}
+
+/* Collective. */
+static void update_all(p4_block_trainer *t)
+{
+    const p4_ops *ops = t->compute->ops;
+    if (t->compute->group->ranks == 1) {
+        ops->repeat(t->compute->device, &t->update, update, t);
+        return;
+    }
+    ops->repeat(t->compute->device, &t->update, update_own, t);
+    p4_block_ranks_publish(t);
+    if (t->plan.activation_bits == 0) { /* integer products take codes */
+        ops->repeat(t->compute->device, &t->unpack, unpack, t);
+    }
 }
 
 /* Sums the gradients over the ranks. figures: the squared error, the squares of the gradient; the same on
@@ -87,11 +160,12 @@ static void sum_over_ranks(p4_block_trainer *t, double figures[2])
     double h_figures[P4_BLOCK_FIGURES] = {0};
     if (t->plan.exact_sums) {
         p4_exact_sums_share(&t->sums, t->optim.grad, t->optim.count);
-    } else if (c->group->ranks > 1) {
-        c->coll.sum_f32(&c->coll, t->optim.grad, t->optim.count);
-        p4_coll_join(&c->coll);
     }
-    p4_optim_sq_norms(&t->optim);
+    if (c->group->ranks > 1 && !t->plan.exact_sums) {
+        p4_block_ranks_finish(t);
+    } else {
+        p4_optim_sq_norms(&t->optim);
+    }
     c->coll.synchronize(&c->coll, "reconstruction of layer %lld: gradient sums", (long long)t->layer);
     c->ops->to_host(c->device, h_figures, t->figures, sizeof h_figures);
     c->ops->zero(c->device, t->figures, sizeof h_figures);
@@ -99,7 +173,7 @@ static void sum_over_ranks(p4_block_trainer *t, double figures[2])
         p4_abort(c->group, "reconstruction of layer %lld: %s", (long long)t->layer, p4_last_error());
     }
     figures[0] = h_figures[0];
-    figures[1] = c->group->rank == 0 ? h_figures[1] + h_figures[2] : 0.0;
+    figures[1] = (c->group->rank == 0 ? h_figures[1] : 0.0) + h_figures[2];
     p4_group_sum_f64(c->group, figures, 2);
     if (t->plan.exact_sums) {
         p4_exact_gather(c->group, t->errors, micro_batches(t));
@@ -119,7 +193,7 @@ p4_rc p4_block_trainer_end(p4_block_trainer *t, float lr, double mean_square, do
         double g_scale = (clip > 0 && norm > clip ? clip / norm : 1.0) / mean_square;
         t->bad_steps = 0;
         p4_optim_put_update(&t->optim, lr, (float)g_scale);
-        t->compute->ops->repeat(t->compute->device, &t->update, update, t);
+        update_all(t);
     } else {
         t->bad_steps++;
         WARN("warning: reconstruction of layer %lld: a step is skipped: its gradient is not finite",
@@ -135,6 +209,7 @@ done:
 
 void p4_block_trainer_measure(p4_block_trainer *t, int64_t windows)
 {
+    p4_block_ranks_settle(t);
     p4_net_blocks_forward(&t->net, &t->form, windows, t->plan.T);
     p4_net_blocks_error(&t->net, windows, t->plan.T, t->target, 1.0f, t->figures, NULL);
 }

@@ -95,6 +95,7 @@ static void add_rounds(p4_reconstruct_work *w, int64_t step)
 {
     const p4_group *group = w->compute->group;
     int64_t micro_batches = p4_ceil_div(w->sequences, w->B);
+    p4_block_trainer_begin(&w->trainer, p4_ceil_div(micro_batches, group->ranks));
     for (int64_t first = 0; first < micro_batches; first += group->ranks) {
         int64_t mine = 0;
         for (int rank = 0; rank < group->ranks; rank++) {
@@ -105,10 +106,11 @@ static void add_rounds(p4_reconstruct_work *w, int64_t step)
     }
 }
 
-/* And without: of this rank's windows. Local. */
+/* And without: of this rank's windows. Collective. */
 static void add_own(p4_reconstruct_work *w, int64_t step)
 {
     int64_t mine = pick_windows(w, step);
+    p4_block_trainer_begin(&w->trainer, p4_ceil_div(mine, w->B));
     for (int64_t first = 0; first < mine; first += w->B) {
         int64_t B = p4_min_i64(w->B, mine - first);
         for (int64_t b = 0; b < B; b++) {
@@ -124,7 +126,6 @@ p4_rc p4_reconstruct_step(p4_reconstruct_work *w, int64_t layer, int64_t step, d
     if (step % w->per_epoch == 0) {
         order_windows(w, layer, step / w->per_epoch);
     }
-    p4_block_trainer_begin(&w->trainer);
     if (plan->exact_sums) {
         add_rounds(w, step);
     } else {

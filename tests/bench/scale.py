@@ -61,13 +61,15 @@ and `distill_teacher` are left to the plan.
 
 The rate of memory is what copies reach ([Speed](speed.md#1-ceilings)). The rate of products and the time of a kernel are those, of a
 grid of values, with which the plans of the runs marked "fitted" come nearest to what was measured. The other rows were not used for
-that; how the model counts kernels was settled with all of them in view but the mixture, the dense model beside it and the Qwen3.
+that, but one more was: the Llama with 22 layers on two GPUs, reconstructed by an earlier version. How the model counts kernels was
+settled with all rows in view but those of the mixture, the dense model beside it, the Qwen3 and the Llama with 10 layers.
 
 Fine-tuning and reconstruction of models with up to 12 layers are the timing in `results.json` of runs of the recipe `quality` on random
 weights and random tokens: 4,096 steps of 2,048 tokens with Muon and a resident teacher, evaluated twice; 640 steps of 16 windows for
 every two blocks. Windows have 512 tokens; 512 windows calibrate and 100 evaluate. The whole runs are those of a batch on one GPU, in
 which no process starts anew; three of the models were not fine-tuned there. The reconstruction of the Llama with 22 layers is that of
-512 windows of 2,048 tokens, with 512 steps for every two blocks. The steps are 100 of those that [GPUs](gpus.md#measured-speed) and
+512 windows of 2,048 tokens, with 512 or 128 steps for every two blocks. The Llama with 10 layers has windows of 1,024 tokens, 256 of
+them to calibrate, and trains for 1,000 steps. The steps are 100 of those that [GPUs](gpus.md#measured-speed) and
 [Speed](speed.md#2-goals) report, the mixture and its neighbors in 5.11; those of GPT-2 on an H200 are of an earlier version.
 
 | model | work | GPUs | measured | planned | |

@@ -9,7 +9,7 @@ root=$(readlink -f "$here/../..")
 work=${1:-$root/build/nccl_emulator}
 mkdir -p "$work"
 cmake -S "$root" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DP4_CUDA=OFF >/dev/null
-cmake --build "$work" --target phase4_mpi mpi_coll phase4_demo tool_compare tool_groups | tail -n 1
+cmake --build "$work" --target phase4_mpi mpi_coll mpi_reconstruct phase4_demo tool_compare tool_groups | tail -n 1
 
 flags=(-O2 -std=gnu11 -DP4_LANDING_BYTES=65536 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root"
        -isystem "${CUDA_HOME:-/usr/local/cuda}/include")
@@ -30,6 +30,7 @@ relink() { # relink TARGET OUTPUT: the target's link command with the emulator's
 }
 relink phase4_mpi "$work/emu/phase4_mpi"
 relink tests/mpi_coll "$work/emu/mpi_coll"
+relink tests/mpi_reconstruct "$work/emu/mpi_reconstruct"
 relink tests/tool_groups "$work/emu/tool_groups"
 
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
@@ -51,6 +52,7 @@ for sums in copies nccl; do
     export P4_GPU_SUMS=$sums
     for ranks in 2 3 4; do
         run collectives.$sums.$ranks timeout 300 "$MPIRUN" -n $ranks "$MPI_COLL"
+        run reconstruct.$sums.$ranks timeout 900 "$MPIRUN" -n $ranks "$work/emu/mpi_reconstruct"
     done
     run lost_rank.$sums bash "$root/tests/with_tmp.sh" bash "$root/tests/job_lost_rank.sh"
     run groups.$sums bash "$root/tests/with_tmp.sh" bash "$root/tests/job_groups.sh"

@@ -340,6 +340,7 @@ static const p4_family falcon = {
     .features = {.layer_norm = true, .activation = P4_GELU_ERF},
     .prefix = "",
     .layers = "transformer.h",
+    .own_linear = true,
     .two_branches = &falcon_branches,
     ROWS(falcon_rows),
 };

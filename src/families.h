@@ -32,6 +32,7 @@ struct p4_family {
     const char *prefix;                       /* p4_family_prefix */
     const char *layers;                       /* "model.layers" */
     bool transposed;                          /* projections are stored as [in, out] (Conv1D) */
+    bool own_linear;                          /* its projections are a class of linear layers of its own */
     p4_tensor_alias alias[P4_FAMILY_ALIASES]; /* up to the first whose `from` is NULL */
     /* Other names, after "<layers>.<number>.", that a checkpoint may use for a mixture of experts: of the
      * router, and of tensors that hold all experts, [experts, rows of UP or DOWN of one, cols]. NULL: none.

@@ -343,6 +343,7 @@ static const struct {
     {"falcon-shared", "gguf", NULL},
     {"falcon-serial", "gguf", "takes no biases of queries, keys and values"},
     {"falcon-plain", "mlx", "model family falcon is not written"},
+    {"falcon-plain", "compressed_tensors", "has a class of linear layers of its own"},
     {"olmo3-yarn", "gguf", NULL},
     {"olmo3-types", "gguf", "takes YaRN positions with beta_fast 32"},
     {"olmo3-thetas", "gguf", "has one theta, this model 700 and, in layers with a window, 300"},

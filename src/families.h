@@ -25,12 +25,14 @@ typedef struct p4_tensor_alias {
 
 enum { P4_FAMILY_ALIASES = 2, P4_FAMILY_FOREIGN = 4 };
 
-typedef struct p4_family {
+typedef struct p4_family p4_family;
+struct p4_family {
     const char *title;                        /* names the models, for lists of what is supported */
     p4_arch features;                         /* of all models; numbers are 0. A reader may add more */
     const char *prefix;                       /* p4_family_prefix */
     const char *layers;                       /* "model.layers" */
     bool transposed;                          /* projections are stored as [in, out] (Conv1D) */
+    bool own_linear;                          /* its projections are a class of linear layers of its own */
     p4_tensor_alias alias[P4_FAMILY_ALIASES]; /* up to the first whose `from` is NULL */
     /* Other names, after "<layers>.<number>.", that a checkpoint may use for a mixture of experts: of the
      * router, and of tensors that hold all experts, [experts, rows of UP or DOWN of one, cols]. NULL: none.
@@ -42,7 +44,9 @@ typedef struct p4_family {
     /* In the order embeddings, one block, final norm, head. The parts of a slot are adjacent, as they become
      * one matrix in memory. Rows whose role an architecture does not have (p4_arch_has_role) are skipped. */
     const p4_tensor_row *row;
-} p4_family;
+    const p4_family *two_branches; /* names of blocks whose attention and MLP, in parallel, have a norm each;
+                                      NULL: the same */
+};
 
 /* NULL when the family is not supported. */
 const p4_family *p4_family_find(const char *name);

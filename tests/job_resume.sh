@@ -201,6 +201,32 @@ run 1 early eval_samples=25600 'eval_files=["many.bin"]' max_minutes=0 fine_tune
 ! grep -qE '^\[.*\] (Evaluate the original|Calibrate|Quantize)' log || fail "stages that were finished ran again"
 grep -q '^\[.*\] Evaluate the quantized model' log || fail "the evaluation that was stopped did not run again"
 
+# Asked to stop while the confidence intervals are resampled. These evaluations have one micro-batch, behind which the pipeline does not
+# act on a request any more: a signal that came before it is noticed in the resampling. The run keeps nothing of that evaluation.
+single='calibration_batch_size=20 fine_tune_max_steps=12 checkpoint_every=5'
+evaluations() { # evaluations NAME: how many are in metrics.jsonl, beside those during the training
+    grep -hs '"kind":"evaluation","stage":"\(pre\|post\|final\)"' "$1/metrics.jsonl" | wc -l
+}
+run 1 resampled $single
+[ "$(evaluations resampled)" = 3 ] || fail "$(evaluations resampled) evaluations, expected 3"
+done_before=0
+for title in 'Evaluate the original' 'Evaluate the quantized model' 'Evaluate what will be written'; do
+    hold_at 1 "] $title" "$PWD/log" signal
+    front=("${hold[@]}")
+    start 1 asked $single
+    front=()
+    is_held "$job" || fail "the run ended before the stage \"$title\""
+    kill -TERM "$job"
+    ended 75 "$title"
+    said 'stopped by SIGTERM'
+    [ "$(grep '^\[' log | tail -n 1 | sed 's/.*] //')" = "$title" ] || fail "it was not stopped in the stage \"$title\""
+    [ "$(evaluations asked)" = $done_before ] || fail "$title: $(evaluations asked) evaluations, expected $done_before"
+    done_before=$((done_before + 1))
+done
+run 1 asked $single
+same asked resampled
+rm -rf asked
+
 # Reconstruction is stopped as well: before its first set of blocks is done it starts anew from the checkpoint that is saved
 # before it, and what it trained is handed on.
 reconstructs='reconstruct=true reconstruct_steps=60 quantizer=gptq fine_tune_max_steps=20'

@@ -8,11 +8,19 @@
 #include "io/export/trits.h"
 #include "io/export/writers.h"
 #include "io/json/write.h"
+#include "src/families.h"
 
 enum { PACKED = 1, SCALE, SHAPE };
 
 static p4_rc check(const p4_export_source *source)
 {
+    const char *family = source->hf->model.arch.family;
+    if (p4_family_find(family)->own_linear) {
+        return FAIL(
+            "exports: compressed_tensors: model family %s has a class of linear layers of its own, which "
+            "reads weights that the format does not have",
+            family);
+    }
     return p4_packed_check_linear(source, "exports: compressed_tensors", false);
 }
 

@@ -8,7 +8,7 @@ set -e
 emu=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$emu/../.." && pwd)
 out=${EMU_OUT:-$root/build/cuda_emulator}
-mkdir -p "$out/kernels/cuda" "$out/kernels/sm90" "$out/host"
+mkdir -p "$out/kernels/cuda" "$out/kernels/sm90" "$out/dist" "$out/host"
 flags="-O1 -g -fno-strict-aliasing $*"
 c="-std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -DP4_BUILDING -DP4_CUDA -I$root -I$root/src -I$root/tests -fopenmp"
 # The emulator's own headers come first, then the translated ones, then the tree's.
@@ -28,7 +28,7 @@ is_old() {
 commands=$out/commands
 : >"$commands"
 objects=""
-for f in "$root"/kernels/cuda/*.cu "$root"/kernels/sm90/*.cu; do
+for f in "$root"/kernels/cuda/*.cu "$root"/kernels/sm90/*.cu "$root"/dist/*.cu; do
     name=${f#"$root"/}
     case $name in *_import.cu) continue ;; esac # the emulator is the library
     object=$out/${name%.cu}.o

@@ -585,6 +585,24 @@ cudaError_t cudaMemsetAsync(void *to, int v, size_t n, cudaStream_t s)
     emu_queue(s, [=]() { set_bytes(to, v, n); });
     return cudaSuccess;
 }
+cudaError_t cudaMemset(void *to, int v, size_t n)
+{
+    set_bytes(to, v, n);
+    return cudaSuccess;
+}
+/* Processes share no memory of devices here; tests/nccl_emulator has that. */
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *, void *)
+{
+    return cudaErrorNotSupported;
+}
+cudaError_t cudaIpcOpenMemHandle(void **, cudaIpcMemHandle_t, unsigned)
+{
+    return cudaErrorNotSupported;
+}
+cudaError_t cudaIpcCloseMemHandle(void *)
+{
+    return cudaErrorNotSupported;
+}
 cudaError_t cudaRuntimeGetVersion(int *v)
 {
     *v = 13000;

@@ -7,7 +7,8 @@
 /* This rank's plan, and the room that it is compared with. */
 typedef struct memory {
     const p4_run *run;
-    p4_plan_input in;
+    p4_plan_input in;      /* windows: what its config uses of `found` */
+    p4_plan_windows found; /* with the configuration as given */
     p4_rank_plan plan;
     double process_bytes;                     /* of this process before the work */
     double *needs;                            /* [local_ranks]: of this node's ranks */
@@ -47,6 +48,7 @@ static p4_rc try_config(void *user, const p4_config *config, bool *fits)
     p4_group *group = m->run->compute.group;
     double mine;
     m->in.config = config;
+    m->in.windows = p4_plan_windows_within(m->found, config);
     TRY(p4_consult(group, p4_plan_rank_memory(&m->plan, &m->in)));
     (void)p4_rank_plan_peak(&m->plan, false, &mine);
     mine += m->process_bytes;
@@ -147,9 +149,9 @@ p4_rc p4_check_memory(p4_run *run, double process_bytes, p4_outlook *outlook)
     m.needs = p4_alloc((size_t)group->local_ranks, sizeof *m.needs);
     TRY(p4_consult(group, m.needs != NULL ? P4_OK : P4_E_SYSTEM));
     if (group->rank == 0) {
-        m.in.windows = p4_plan_windows_found(&run->config, &run->original);
+        m.found = p4_plan_windows_found(&run->config, &run->original);
     }
-    p4_group_bcast(group, &m.in.windows, sizeof m.in.windows, 0);
+    p4_group_bcast(group, &m.found, sizeof m.found, 0);
     read_node(&m);
     TRY(choose(&m, &run->config));
     TRY(try_config(&m, &run->config, &fits));

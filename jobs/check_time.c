@@ -39,28 +39,79 @@ static void list_longest(char *text, size_t bytes, const p4_plan *plan)
     }
 }
 
-/* The keys that decide how long the long stages take, with their values now. */
-static void say_shorter(const p4_run *run, const p4_plan *plan)
+/* A key that makes the run shorter, and the run with it. */
+typedef struct shorter {
+    const p4_plan *plan; /* of the run as configured */
+    const p4_plan_input *in;
+    p4_config with; /* all keys that were named */
+    int named;
+} shorter;
+
+/* Seconds of a run with this configuration by the same rates. */
+static double planned_s(const shorter *s, const p4_config *c)
 {
-    const p4_config *c = &run->config;
-    const int64_t T = c->calibration_sequence_length;
-    double least = WORTH * plan->total_s;
-    if (plan->work[P4_PLAN_FINE_TUNE].seconds >= least) {
-        int64_t sequences = p4_settings_train(c, T, NULL).sequences;
-        INFO("      fewer steps (fine_tune_max_steps; %lld are planned) or fewer tokens in each "
-             "(global_batch_tokens, now %lld) make fine-tuning shorter",
-             (long long)plan->train_steps, (long long)(sequences * T));
+    p4_plan plan = *s->plan;
+    p4_plan_input in = *s->in;
+    in.config = c;
+    in.windows = p4_plan_windows_within(in.windows, c);
+    plan.train_steps = p4_plan_steps(c, &in.windows);
+    p4_plan_time(&plan, &in);
+    return plan.total_s;
+}
+
+/* A value of a key that counts something. */
+static void say_key(shorter *s, const char *key, int64_t now, int64_t value)
+{
+    char alone[P4_PLAN_DURATION_BYTES], text[64];
+    p4_config c = *s->in->config;
+    if (value < 1 || value >= now) {
+        return;
     }
-    if (plan->work[P4_PLAN_RECONSTRUCT].seconds >= least) {
-        int64_t steps = p4_settings_reconstruct(c, p4_settings_reconstruct_windows(c, T), T, NULL).steps;
-        INFO("      fewer steps (reconstruct_steps; %lld a block are planned) make the reconstruction of "
-             "blocks shorter; "
-             "reconstruct=false leaves it out, at a loss of quality",
-             (long long)steps);
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    if (p4_config_set(&c, key, text) != P4_OK || p4_config_set(&s->with, key, text) != P4_OK) {
+        p4_error_clear();
+        return;
+    }
+    if (s->named++ == 0) {
+        INFO("      shorter by this plan, at a cost that docs/quality.md shows:");
+    }
+    INFO("      %s=%lld instead of %lld: about %s", key, (long long)value, (long long)now,
+         p4_plan_format_duration(alone, planned_s(s, &c)));
+}
+
+/* The keys that decide how long the long stages take, each with a quarter of its value. */
+static void say_shorter(const p4_plan *plan, const p4_plan_input *in)
+{
+    enum { PART = 4, FEWEST_WINDOWS = 64 };
+    const p4_config *c = in->config;
+    const int64_t T = c->calibration_sequence_length;
+    const double least = WORTH * plan->total_s;
+    char together[P4_PLAN_DURATION_BYTES];
+    shorter s = {.plan = plan, .in = in, .with = *c};
+    bool reconstructs = plan->work[P4_PLAN_RECONSTRUCT].seconds >= least,
+         by_samples = c->reconstruct_steps == 0 && c->reconstruct_tokens == 0;
+    if (plan->work[P4_PLAN_CALIBRATE].seconds >= least || (reconstructs && by_samples)) {
+        int64_t used = p4_min_i64(c->calibration_samples, in->windows.calibration);
+        say_key(&s, "calibration_samples", used, p4_max_i64(FEWEST_WINDOWS, used / PART));
+    }
+    if (reconstructs && c->reconstruct_tokens > 0 && c->reconstruct_steps == 0) {
+        say_key(&s, "reconstruct_tokens", c->reconstruct_tokens, c->reconstruct_tokens / PART);
+    }
+    if (reconstructs) {
+        int64_t windows = p4_min_i64(p4_settings_reconstruct_windows(c, T), in->windows.calibration),
+                steps = p4_settings_reconstruct(c, windows, T, NULL).steps;
+        say_key(&s, "reconstruct_steps", steps, steps / PART);
+    }
+    if (plan->work[P4_PLAN_FINE_TUNE].seconds >= least) {
+        say_key(&s, "fine_tune_max_steps", plan->train_steps, plan->train_steps / PART);
     }
     if (plan->work[P4_PLAN_EVALUATE_POST].seconds + plan->work[P4_PLAN_EVALUATE_FINAL].seconds >= least) {
-        INFO("      fewer windows (eval_samples, now %lld) make evaluations shorter",
-             (long long)c->eval_samples);
+        int64_t used = p4_min_i64(c->eval_samples, in->windows.eval);
+        say_key(&s, "eval_samples", used, used / PART);
+    }
+    if (s.named > 1) {
+        INFO("      all of these together: about %s",
+             p4_plan_format_duration(together, planned_s(&s, &s.with)));
     }
 }
 
@@ -103,7 +154,7 @@ void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
              plan.rates.name);
     }
     if (cpu && plan.total_s > LONG_S) {
-        say_shorter(run, &plan);
+        say_shorter(&plan, &in);
     }
 }
 

@@ -50,10 +50,10 @@ static const option options[OPTION_COUNT] = {
     [OPTION_RANKS_PER_NODE] = {"--ranks-per-node", NULL,
                                "With --plan: ranks on a node; default 8 on GPUs, 1 on CPUs.", "N"},
     [OPTION_DEVICE_MEMORY] = {"--device-memory", NULL,
-                              "With --plan: memory of each rank, as in 80G; default: of this machine.",
+                              "With --plan: a rank's memory, 80G (80e9) or 80GiB; default: this machine's.",
                               "SIZE"},
     [OPTION_HOST_MEMORY] = {"--host-memory", NULL,
-                            "With --plan: host memory of each node, as in 1T; default: of this machine.",
+                            "With --plan: a node's host memory, 1T (1e12) or 1TiB; default: this machine's.",
                             "SIZE"},
     [OPTION_RATES] = {"--rates", NULL,
                       "With --plan: speeds from --measure-rates; default: this machine's, or a table.",
@@ -144,22 +144,22 @@ static void apply_option(p4_cli *cli, int which)
     }
 }
 
-/* "80G", "1.5T", "512M" or bytes. The units are decimal, as makers of memory state it; what is printed
- * (p4_format_bytes) is in KiB to TiB. */
 bool p4_cli_read_size(double *bytes, const char *text)
 {
     static const char units[] = "kMGT";
+    const double LEAST = 1 << 20; /* a smaller number without a unit was meant to have one */
     char *end;
     *bytes = strtod(text, &end);
     const char *unit = *end != '\0' ? strchr(units, *end == 'K' ? 'k' : *end) : NULL;
     if (unit != NULL) {
+        bool binary = end[1] == 'i';
         for (const char *u = units; u <= unit; u++) {
-            *bytes *= 1000;
+            *bytes *= binary ? 1024 : 1000;
         }
-        end++;
+        end += 1 + binary;
         end += *end == 'B' ? 1 : 0;
     }
-    return end != text && *end == '\0' && *bytes > 0 && *bytes < 1e18;
+    return end != text && *end == '\0' && *bytes > 0 && *bytes < 1e18 && (unit != NULL || *bytes >= LEAST);
 }
 
 static bool read_count(int *count, const char *text)
@@ -204,7 +204,7 @@ static p4_rc apply_value(p4_cli *cli, int which, const char *text)
     }
     CHECK(ok, "option \"%s\": found %s%s%s, expected %s", options[which].name,
           text != NULL ? "\"" : "nothing", excerpt, text != NULL ? "\"" : "",
-          which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY ? "a size, as in 80G"
+          which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY ? P4_CLI_SIZE
           : which == OPTION_RATES || which == OPTION_MEASURE_RATES     ? "a file"
                                                                        : "a whole number above 0");
 done:

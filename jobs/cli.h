@@ -37,7 +37,9 @@ typedef struct p4_cli {
  * Local. */
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);
 
-/* "80G", "1.5T", "512M" or bytes, in decimal units; false: it is none of them. Local. */
+/* "80G", "1.5T", "512MB" in decimal units, as makers of memory state it; "80GiB" in those of p4_format_bytes;
+ * or bytes, from 2^20 on. false: it is none of them. Local. */
+#define P4_CLI_SIZE "a size, as in 80G or 80GiB (bytes without a unit: 1048576 or more)"
 bool p4_cli_read_size(double *bytes, const char *text);
 
 /* The manual page phase4_mpi(1). Local. */

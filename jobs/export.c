@@ -349,6 +349,16 @@ static p4_rc write_config(exporter *e)
     return p4_atomic_write_all(e->x->results->output_paths.config, e->phase4_json, strlen(e->phase4_json));
 }
 
+/* NaN: there are none. */
+static double stored_files_bytes(const p4_hf_model *hf)
+{
+    double sum = hf->shard_count > 0 ? 0 : NAN;
+    for (int64_t i = 0; i < hf->shard_count; i++) {
+        sum += (double)hf->shards[i].mapping_bytes;
+    }
+    return sum;
+}
+
 void p4_export_measure(const p4_export *x)
 {
     const p4_model *model = &x->original->hf.model;
@@ -363,6 +373,7 @@ void p4_export_measure(const p4_export *x)
     }
     m->original_size_mb = 4.0 * (double)m->total_params / MB;
     m->stored_size_mb = x->original->hf.stored_bytes / MB;
+    m->stored_files_mb = stored_files_bytes(&x->original->hf) / MB;
     m->ternary_mb = bytes.codes / MB;
     m->scales_mb = bytes.scales / MB;
     m->embedding_mb = bytes.embedding / MB;
@@ -396,8 +407,10 @@ static void measure_file(const p4_export *x)
 {
     struct stat status;
     const char *path = x->results->output_paths.quantized;
+    p4_size_metrics *m = &x->results->metrics;
     if (path[0] != '\0' && stat(path, &status) == 0) {
-        x->results->metrics.packed_file_mb = (double)status.st_size / 1048576.0;
+        m->packed_file_mb = (double)status.st_size / 1048576.0;
+        m->stored_files_ratio = m->stored_files_mb / m->packed_file_mb;
     }
 }
 

@@ -35,6 +35,8 @@ p4_rc p4_plan_rank_memory(p4_rank_plan *plan, const p4_plan_input *input);
  * for three bytes; what the configuration asks for where there is more, or the files are compressed or not
  * there (then train_known is false). Local. */
 p4_plan_windows p4_plan_windows_found(const p4_config *config, const p4_original *original);
+/* Of these, those that another configuration, which asks for fewer, uses. Local. */
+p4_plan_windows p4_plan_windows_within(p4_plan_windows windows, const p4_config *config);
 /* Optimizer steps of the training. */
 int64_t p4_plan_steps(const p4_config *config, const p4_plan_windows *windows);
 
@@ -117,7 +119,7 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
 
 /* plan_report.c. Local. */
 enum { P4_PLAN_DURATION_BYTES = 32 };
-/* "40.0 s", "12.0 min", "3.5 h". */
+/* "40.0 s", "12.0 min", "3.5 h", "2.5 days". */
 const char *p4_plan_format_duration(char text[P4_PLAN_DURATION_BYTES], double seconds);
 void p4_plan_print(FILE *out, const p4_plan *plan);
 

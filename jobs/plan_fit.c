@@ -146,6 +146,7 @@ p4_rc p4_plan_try(void *user, const p4_config *config, bool *fits)
     p4_plan_trial *t = user;
     p4_plan_input in = *t->in;
     in.config = config;
+    in.windows = p4_plan_windows_within(in.windows, config);
     p4_rc rc = plan_ranks(&t->plan, &in, true);
     *fits = rc == P4_OK && p4_plan_fits(&t->plan);
     return rc;

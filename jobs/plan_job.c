@@ -114,12 +114,23 @@ static void find_room(p4_plan *plan, const place *p, const p4_plan_request *requ
     plan->node_bytes = request->host_bytes > 0 || request->memory_bytes == 0 ? node : 0;
 }
 
+static p4_rc read_rates(p4_plan *plan, const char *path)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_rates_read(&plan->rates, path));
+    CHECK((plan->rates.device == P4_RATES_OF_GPU) == plan->on_gpu,
+          "%s: its rates are of %s (%s), and the plan is for %s: measure rates there, or leave --rates out",
+          path, plan->on_gpu ? "CPUs" : "GPUs", plan->rates.name, plan->on_gpu ? "GPUs" : "CPUs");
+done:
+    return rc;
+}
+
 static p4_rc find_rates(p4_plan *plan, const place *p, const p4_plan_input *in,
                         const p4_plan_request *request)
 {
     bool elsewhere = plan->on_gpu || request->memory_bytes > 0 || request->host_bytes > 0;
     if (request->rates_path != NULL) {
-        return p4_rates_read(&plan->rates, request->rates_path);
+        return read_rates(plan, request->rates_path);
     }
     if (request->measures && !elsewhere) {
         return p4_plan_rates_here(&plan->rates, &in->original->hf.model.arch,

@@ -9,6 +9,7 @@
  * are those with which plans for an H200 come nearest to the runs that docs/scale.md marks; an H100 has the
  * same arithmetic. Disks and links were not measured. */
 static const p4_rates h200 = {.name = "built-in table, NVIDIA H200",
+                              .device = P4_RATES_OF_GPU,
                               .forward_flops = 680e12,
                               .train_flops = 680e12,
                               .memory_bytes = 4.27e12,
@@ -19,6 +20,7 @@ static const p4_rates h200 = {.name = "built-in table, NVIDIA H200",
                               .net_link = 45e9,
                               .text_bytes = 50e6};
 static const p4_rates h100 = {.name = "built-in table, NVIDIA H100",
+                              .device = P4_RATES_OF_GPU,
                               .forward_flops = 680e12,
                               .train_flops = 680e12,
                               .memory_bytes = 3.0e12,
@@ -30,6 +32,7 @@ static const p4_rates h100 = {.name = "built-in table, NVIDIA H100",
                               .text_bytes = 50e6};
 /* Of one thread. */
 static const p4_rates cpu_thread = {.name = "built-in table, CPU",
+                                    .device = P4_RATES_OF_CPU,
                                     .forward_flops = 90e9,
                                     .train_flops = 60e9,
                                     .memory_bytes = 4e9,
@@ -47,10 +50,11 @@ static void take_gpu(p4_rates *rates, const char *opt_gpu, double room_bytes)
          is_h200 = whole && strstr(opt_gpu, "NVIDIA H200") != NULL,
          is_h100 = whole && strstr(opt_gpu, "NVIDIA H100") != NULL;
     *rates = is_h200 || (!is_h100 && room_bytes > H100_BYTES) ? h200 : h100;
-    if (opt_gpu != NULL && !is_h100 && !is_h200) {
+    if (!is_h100 && !is_h200) {
         size_t used = strlen(rates->name);
         snprintf(rates->name + used, sizeof rates->name - used,
-                 "; this GPU is not in it: phase4_mpi --measure-rates");
+                 opt_gpu != NULL ? "; this GPU is not in it: phase4_mpi --measure-rates"
+                                 : "; another GPU takes another time");
     }
 }
 

@@ -11,8 +11,10 @@ const char *p4_plan_format_duration(char text[P4_PLAN_DURATION_BYTES], double se
         snprintf(text, BYTES, "%.1f s", seconds);
     } else if (seconds < 7200) {
         snprintf(text, BYTES, "%.1f min", seconds / 60);
-    } else {
+    } else if (seconds < 48 * 3600) {
         snprintf(text, BYTES, "%.1f h", seconds / 3600);
+    } else {
+        snprintf(text, BYTES, "%.1f days", seconds / 86400);
     }
     return text;
 }
@@ -88,29 +90,37 @@ static void print_disk(FILE *out, const p4_disk_plan *disk)
     fprintf(out, "\n");
 }
 
+/* On CPUs whose ranks share the node's memory evenly, the rank's room says the same. */
+static bool node_says_more(const p4_plan *plan)
+{
+    int ranks = p4_plan_node_ranks(plan);
+    return plan->node_bytes > 0 && (plan->on_gpu || ranks > 1 || plan->room_bytes < plan->node_bytes);
+}
+
 static void print_node(FILE *out, const p4_plan *plan)
 {
     char room[32], needs[32];
     int ranks = p4_plan_node_ranks(plan);
-    if (plan->node_bytes > 0) {
+    if (node_says_more(plan)) {
         fprintf(out, "a node has %s of host memory, and %d rank%s there take%s up to %s\n",
                 p4_format_bytes(room, plan->node_bytes), ranks, p4_plural(ranks), ranks == 1 ? "s" : "",
                 p4_format_bytes(needs, p4_plan_node_needs(plan)));
-    } else if (plan->on_gpu) {
+    } else if (plan->on_gpu && plan->node_bytes == 0) {
         fprintf(out, "host memory is not judged; --host-memory says how much a node has\n");
     }
 }
 
 static void print_verdict(FILE *out, const p4_plan *plan)
 {
-    char room[32], process[32];
+    char room[32], process[32], needs[32];
     const char *what = plan->on_gpu ? "GPU" : "rank";
     fprintf(out, "%s has %s", plan->on_gpu ? "a GPU" : "a rank", p4_format_bytes(room, plan->room_bytes));
     if (plan->reserve_bytes > 0) {
         fprintf(out, ", of which %s are kept for its context and libraries",
                 p4_format_bytes(process, plan->reserve_bytes));
     } else if (!plan->on_gpu) {
-        fprintf(out, ", of which the process takes %s before its work",
+        fprintf(out, " of host memory and takes up to %s, of which %s before its work",
+                p4_format_bytes(needs, p4_plan_node_needs(plan) / p4_plan_node_ranks(plan)),
                 p4_format_bytes(process, plan->process_bytes));
     }
     fprintf(out, ": the run %s\n", plan->fits ? "fits" : "does not fit");

@@ -59,6 +59,20 @@ int64_t p4_plan_steps(const p4_config *c, const p4_plan_windows *w)
     return steps == INT64_MAX ? EXAMPLE : steps;
 }
 
+p4_plan_windows p4_plan_windows_within(p4_plan_windows w, const p4_config *c)
+{
+    const int64_t wanted = p4_max_i64(c->calibration_samples,
+                                      p4_settings_reconstruct_windows(c, c->calibration_sequence_length));
+    w.calibration = p4_min_i64(w.calibration, wanted);
+    w.eval = p4_min_i64(w.eval, c->eval_samples);
+    w.sets = p4_min_i64(w.sets, c->eval_samples * c->eval_sets.count);
+    if (!p4_trains_on_files(c)) {
+        w.train = p4_min_i64(w.train, c->calibration_samples);
+        w.tokenized = p4_min_i64(w.tokenized, w.train);
+    }
+    return w;
+}
+
 /* What the configuration asks for. */
 static p4_plan_windows asked(const p4_config *c)
 {

@@ -73,18 +73,41 @@ done:
     return rc;
 }
 
-/* The beginning of a document inside a window, else that of the window. */
-static void choose_prompt(p4_ids *prompt, const p4_run *run, int64_t window)
+/* Whether the token at `i` begins a word, as far as the text says: a decoder may leave out the space before
+ * the first token that it is given. */
+static p4_rc begins_word(const p4_tokenizer *tokenizer, const int32_t *ids, int64_t i, bool *begins)
 {
+    p4_rc rc = P4_OK;
+    char *before = NULL, *both = NULL;
+    TRY(p4_tokenizer_decode(tokenizer, ids + i - 1, 1, &before));
+    TRY(p4_tokenizer_decode(tokenizer, ids + i - 1, 2, &both));
+    size_t length = strlen(before);
+    char next = strncmp(both, before, length) == 0 ? both[length] : '\0';
+    *begins = next == ' ' || next == '\n' ||
+              (length > 0 && (before[length - 1] == ' ' || before[length - 1] == '\n'));
+done:
+    free(before);
+    free(both);
+    return rc;
+}
+
+/* The beginning of a document inside a window, else of a word, else of the window. */
+static p4_rc choose_prompt(p4_ids *prompt, const p4_run *run, int64_t window)
+{
+    p4_rc rc = P4_OK;
     const int32_t *ids = run->eval.ids + window * run->eval.T;
     int64_t T = run->eval.T, count = prompt_tokens(T), first = 0;
-    for (int64_t i = 1; i + count <= T; i++) {
-        if (ids[i - 1] == run->original.hf.model.arch.eos_id) {
-            first = i;
-            break;
-        }
+    for (int64_t i = 1; i + count <= T && first == 0; i++) {
+        first = ids[i - 1] == run->original.hf.model.arch.eos_id ? i : 0;
+    }
+    bool begins = first > 0;
+    for (int64_t i = 1; i + count <= T && !begins; i++) {
+        TRY(begins_word(run->tokenizer, ids, i, &begins));
+        first = begins ? i : 0;
     }
     *prompt = (p4_ids){.ids = (int32_t *)(uintptr_t)(ids + first), .count = count}; /* the run's, only read */
+done:
+    return rc;
 }
 
 /* Texts of one model, into the samples: of the original or of the packed model. */
@@ -101,7 +124,7 @@ static p4_rc continue_all(p4_sample *samples, int64_t count, const p4_run *run, 
     TRY(p4_language_model_open(&m, path, run->compute.threads));
     TRY(p4_generator_open(&g, &m, &settings, most));
     for (int64_t i = 0; i < count; i++) {
-        choose_prompt(&prompt, run, i * run->eval.count / count);
+        TRY(choose_prompt(&prompt, run, i * run->eval.count / count));
         TRY(p4_generator_run(&g, original ? &samples[i].original : &samples[i].packed, &prompt, NULL, NULL));
     }
 done:
@@ -129,7 +152,7 @@ p4_rc p4_samples_write(const p4_run *run)
     samples = p4_alloc((size_t)count, sizeof *samples);
     TRY(samples != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < count; i++) {
-        choose_prompt(&prompt, run, i * run->eval.count / count);
+        TRY(choose_prompt(&prompt, run, i * run->eval.count / count));
         TRY(p4_tokenizer_decode(run->tokenizer, prompt.ids, prompt.count, &samples[i].prompt));
     }
     TRY(continue_all(samples, count, run, run->config.model_path, true));

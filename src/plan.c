@@ -15,7 +15,7 @@ const char *const p4_plan_stage_titles[P4_PLAN_STAGES] = {"Load the model and th
                                                           "Evaluate the quantized model",
                                                           "Fine-tune",
                                                           "Evaluate what will be written",
-                                                          "Test the gradient flow",
+                                                          "Test that training can go on",
                                                           "Write the outputs"};
 
 const char *p4_plan_stage_title(const char *key)

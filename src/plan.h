@@ -65,10 +65,14 @@ typedef struct p4_rank_plan {
 /* The stage with most memory of the host or of the device, and its bytes. */
 p4_plan_stage_id p4_rank_plan_peak(const p4_rank_plan *plan, bool device, double *bytes);
 
+/* Of which devices rates are: those of one kind say nothing about the other. */
+typedef enum p4_rates_device { P4_RATES_OF_CPU, P4_RATES_OF_GPU } p4_rates_device;
+
 /* How fast a machine is; `phase4_mpi --measure-rates` measures them. Bytes and operations a second, of one
  * rank. */
 typedef struct p4_rates {
-    char name[96];        /* of the table, or the file that they come from */
+    char name[96]; /* of the table, or the file that they come from */
+    p4_rates_device device;
     double forward_flops; /* products of a forward pass */
     double train_flops;   /* of a training step */
     double memory_bytes;  /* of the device, read and written */

@@ -41,7 +41,7 @@ ended 0 'cfg.json: no error found' 'Plan and checks' 'memory: the run will need 
 [ ! -e out ] || fail '--check made the output directory'
 # How long a run will take: where it is more than a second, by how fast this machine is, and where it is long, with the keys that decide.
 grep -qF 'time: less than a second (rates: built-in table, CPU, 1 thread a rank)' log || fail 'no time'
-ended 0 'time: about' 'rates: measured here in' 'fine_tune_max_steps; 50000000 are planned' -- --check cfg.json enable_fine_tuning=true \
+ended 0 'time: about' 'rates: measured here in' 'fine_tune_max_steps=12500000 instead of 50000000: about' -- --check cfg.json enable_fine_tuning=true \
     fine_tune_epochs=1000000 global_batch_tokens=12 'train_files=["ok.bin"]' warmup_steps=1
 # Temporary files are not among the outputs: tokens of the text to train on, 2 bytes each.
 yes 'a few words' | head -c 30000 >text.txt

@@ -14,6 +14,23 @@ JSON
 "$PHASE4_MPI" run.json >log 2>&1 || complain 'the run'
 prompt='One day, Mia went to the'
 
+# Sample texts begin with a word, also where windows of evaluation begin inside of one.
+python3 - <<'END'
+import json
+text = "".join(json.loads(line)["text"] for line in open("demo/stories-train.jsonl"))
+json.dump({"text": text}, open("long.jsonl", "w"))
+END
+"$PHASE4_MPI" run.json output_path=samples 'eval_files=["long.jsonl"]' eval_samples=24 sample_texts=24 reconstruct=false \
+    calibration_samples=0 >log 2>&1 || complain 'the run for sample texts'
+python3 - <<'END' || complain 'a sample text begins inside of a word'
+import json
+text = json.load(open("long.jsonl"))["text"]
+prompts = [s["prompt"] for s in json.load(open("samples/samples.json"))["samples"]]
+inside = [p for p in prompts if text.find(p) > 0 and not (text[text.find(p) - 1].isspace() or p[0].isspace())]
+print(len(prompts), "samples,", len(inside), "inside of a word", inside[:2])
+assert len(prompts) == 24 and all(p in text for p in prompts) and not inside
+END
+
 # written FILE ARGUMENT...: runs the program, whose output goes to FILE.
 written() {
     local file=$1 status=0

@@ -196,6 +196,18 @@ for described in '--host-memory 64G' '--device-memory 64G'; do
     "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
 done
 
+# Where the states of much text are what does not fit, the advice is less text, and with it the run fits.
+much=(--host-memory 1G 'calibration_files=["absent.jsonl.gz"]' calibration_samples=100000)
+"$PHASE4_MPI" --plan cfg.json "${much[@]}" >log 2>&1 && advice=$(sed -n 's/^it fits with //p' log)
+[[ "$advice" =~ ^reconstruct_tokens=[0-9]+$ ]] || { cat log; exit 1; }
+"$PHASE4_MPI" --plan cfg.json "${much[@]}" "$advice" >log 2>&1 && grep -q ': the run fits$' log || { cat log; exit 1; }
+# What a rank needs and has is said once where it is also the node's.
+[ "$(grep -c 'takes* up to' log)" = 1 ] || { cat log; exit 1; }
+
+# A long run on CPUs begins with keys that make it shorter, with values and times.
+"$PHASE4_MPI" --check cfg.json output_path=long fine_tune_epochs=1000000 fine_tune_max_steps=10000000 >log 2>&1 || { cat log; exit 1; }
+grep -qE '      fine_tune_max_steps=2500000 instead of 10000000: about [0-9.]+ (min|h|days)$' log || { cat log; exit 1; }
+
 # Rates that are measured with a model, on several ranks with their links, are those of a plan. One rank reads cfg.json; keys that are
 # left open have the values of a run.
 mkdir elsewhere
@@ -208,6 +220,10 @@ grep -q '"kernel_seconds":[[:space:]]*0,' rates.json || { cat rates.json; exit 1
 sed -n 's/.*a training step of this model takes \(.*\) s; by these rates \(.*\) s$/\1 \2/p' log >steps
 awk 'NF == 2 && $1 > 0 && $1 - $2 < 0.01 * $1 && $2 - $1 < 0.01 * $1 {found = 1} END {exit !found}' steps || { cat log; exit 1; }
 "$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
+# They are refused for GPUs.
+status=0
+"$PHASE4_MPI" --plan cfg.json --rates rates.json device=cuda --device-memory 80G >log 2>&1 || status=$?
+[ $status = 2 ] && grep -q 'rates.json: its rates are of CPUs (measured: CPU, 1 thread, .*), and the plan is for GPUs' log || { cat log; exit 1; }
 status=0
 "$PHASE4_MPI" --measure-rates no/where/rates.json cfg.json >log 2>&1 || status=$?
 [ $status = 2 ] && grep -q '^phase4: error: no/where/rates.json: cannot create a file beside it' log || { cat log; exit 1; }

@@ -85,7 +85,7 @@ same() {
     "$TOOL_COMPARE" "$1" "$2" bits 1e-15 >compared || fail "$1: $(cat compared)"
     for name in "$1" "$2"; do
         sed 's/"tokens_per_s".*//' "$name/metrics.jsonl" >"$name.curve"
-        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/packed_file_mb/d' -e '/"provenance":/,/^\t},$/d' -e '/"seconds"/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
+        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/packed_file_mb/d' -e '/stored_files_ratio/d' -e '/"provenance":/,/^\t},$/d' -e '/"seconds"/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
     done
     cmp "$1.curve" "$2.curve" || fail "$1: metrics.jsonl differs"
     cmp "$1.figures" "$2.figures" || fail "$1: $(diff "$1.figures" "$2.figures")"

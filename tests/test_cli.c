@@ -118,6 +118,26 @@ static void test_many_overrides(void)
     }
 }
 
+static void test_sizes(void)
+{
+    static const struct {
+        const char *text;
+        double bytes;
+    } cases[] = {{"80G", 80e9},
+                 {"80GB", 80e9},
+                 {"80GiB", 80.0 * (1 << 30)},
+                 {"1.5Ti", 1.5 * (1LL << 40)},
+                 {"512MiB", 512 << 20},
+                 {"1048576", 1 << 20},
+                 {"64K", 64e3},
+                 {"64KiB", 64 << 10}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        double bytes = 0;
+        EXPECT(p4_cli_read_size(&bytes, cases[i].text) && bytes == cases[i].bytes, "%s: %g", cases[i].text,
+               bytes);
+    }
+}
+
 /* --plan and what belongs to it. */
 static void test_plan(void)
 {
@@ -134,6 +154,9 @@ static void test_plan(void)
         {"--plan cfg.json --ranks 0", "option \"--ranks\": found \"0\", expected a whole number above 0"},
         {"--plan cfg.json --ranks", "option \"--ranks\": found nothing"},
         {"--plan cfg.json --device-memory 80X", "found \"80X\", expected a size, as in 80G"},
+        {"--plan cfg.json --device-memory 80", "found \"80\", expected a size, as in 80G or 80GiB"},
+        {"--plan cfg.json --host-memory 1048575", "expected a size, as in 80G or 80GiB"},
+        {"--plan cfg.json --host-memory 1iB", "expected a size, as in 80G or 80GiB"},
         {"--plan cfg.json --host-memory",
          "option \"--host-memory\": found nothing, expected a size, as in 80G"},
         {"cfg.json --host-memory 1T", "belong to --plan"},
@@ -191,6 +214,7 @@ int main(void)
     test_accepted();
     test_refused();
     test_many_overrides();
+    test_sizes();
     test_plan();
     test_help();
     return TEST_END();

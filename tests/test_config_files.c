@@ -65,10 +65,10 @@ static void test_read_file(void)
 
 static void test_examples(void)
 {
-    static const char *const names[] = {"quality", "seed", "c4_slurm", "docs_gpu"};
+    static const char *const names[] = {"quality", "seed", "c4_slurm", "docs_gpu", "laptop"};
     static const p4_recipe recipes[] = {P4_RECIPE_QUALITY, P4_RECIPE_SEED, P4_RECIPE_QUALITY,
-                                        P4_RECIPE_QUALITY};
-    for (int i = 0; i < 4; i++) {
+                                        P4_RECIPE_QUALITY, P4_RECIPE_QUALITY};
+    for (int i = 0; i < 5; i++) {
         char path[512];
         snprintf(path, sizeof path, "%s/../../jobs/cfg/%s.json", P4_FIXTURES, names[i]);
         EXPECT_OK(p4_config_read_file(&config, path, P4_RECIPE_QUALITY, NULL, 0));

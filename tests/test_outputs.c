@@ -222,7 +222,7 @@ static void test_reported(void)
                got != NULL ? got : "nothing");
         bool is_primary = strcmp(want, results.output_paths.primary_output) == 0;
         snprintf(line, sizeof line, "    %-26s %s%s\n", p4_outputs[i].what, want,
-                 is_primary ? " (primary)" : "");
+                 is_primary ? " (for other programs)" : "");
         EXPECT(strstr(report, line) != NULL, "the report lacks \"%s\":\n%s", line, report);
     }
     const char *primary = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(paths, "primary_output"));

@@ -65,7 +65,7 @@ static void put_large_run(void)
              "{\"model_path\": \"/m/<script>alert(1)</script>\", \"recipe\": \"quality\", "
              "\"eval_files\": [\"a&b\"], \"seed\": 42}");
     put_file("samples.json",
-             "{\"samples\": [{\"prompt\": \"<b>\", \"original\": \"</p>\", \"ternary\": \"&amp;\"}]}");
+             "{\"samples\": [{\"prompt\": \" <b>\", \"original\": \"</p>\", \"ternary\": \"&amp;\"}]}");
     put_file("results.json",
              "{\"success\": true, \"phase\": \"phase4_bitnet\", \"error\": null, \"model_type\": \"llama\", "
              "\"pre_compression\": {\"loss\": 1, \"perplexity\": 2.7, \"tokens\": 10}, \"final\": "
@@ -100,6 +100,45 @@ static void test_large_run(void)
         expect_in_page(heading, true);
     }
     expect_in_page("<th scope=\"row\">Load the model and the text</th>", true);
+    expect_in_page("Against the stored files", false); /* earlier versions did not measure it */
+    expect_in_page("What to try next", false);
+}
+
+/* A run whose verdict is a failure, with what the page has of it: next steps, sizes of files, blocks from 1
+ * as in the log, one form of minus signs. */
+static void test_failed_verdict(void)
+{
+    put_file("results.json",
+             "{\"success\": true, \"phase\": \"phase4_bitnet\", \"error\": null, "
+             "\"pre_compression\": {\"loss\": 1, \"perplexity\": 2.7, \"tokens\": 10}, "
+             "\"post_compression\": {\"perplexity\": 2.0, \"degradation_low\": -0.42, "
+             "\"degradation_high\": -0.1}, \"final\": {\"perplexity\": 3.8}, "
+             "\"quality\": {\"passed\": false, \"degradation_ratio\": 0.4, \"degradation_low\": -0.25, "
+             "\"degradation_high\": 0.5, \"max_accuracy_drop\": 0.1}, "
+             "\"metrics\": {\"original_size_mb\": 10, \"compressed_size_mb\": 1, \"stored_files_mb\": 5, "
+             "\"packed_file_mb\": 2, \"stored_files_ratio\": 2.5, \"compression_ratio\": 10, "
+             "\"target_compression_ratio\": 8, \"total_params\": 7}, "
+             "\"reconstruction\": {\"losses\": [{\"first_block\": 0, \"blocks\": 2, \"loss_before\": 1, "
+             "\"loss_after\": 0.5}, {\"first_block\": 2, \"blocks\": 1, \"loss_before\": 1, "
+             "\"loss_after\": 0.5}]}}");
+    make();
+    expect_in_page("> Failed</h2>", true);
+    expect_in_page("What to try next: more calibration_samples, more text", true);
+    expect_in_page("<dt>Against the stored files</dt><dd>2.50&times;<small>5.00&nbsp;MiB to 2.00&nbsp;MiB, "
+                   "model.h5</small>",
+                   true);
+    expect_in_page("model.h5 holds 1.00&nbsp;MiB beside the packed model", true);
+    expect_in_page("<th scope=\"row\" class=\"n\">1&ndash;2</th>", true);
+    expect_in_page("<th scope=\"row\" class=\"n\">3</th>", true);
+    expect_in_page("\xE2\x88\x92"
+                   "25.0 to +50.0&nbsp;%",
+                   true);
+    expect_in_page("\xE2\x88\x92"
+                   "42.0 to \xE2\x88\x92"
+                   "10.0&nbsp;%",
+                   true);
+    expect_in_page(">-", false);
+    expect_in_page("to -", false);
 }
 
 /* A directory with the results of a failed run alone. */
@@ -176,6 +215,7 @@ int main(void)
     make_directory();
     test_text();
     test_large_run();
+    test_failed_verdict();
     test_failed_run();
     test_run_under_way();
     test_stopped_run();

@@ -4,12 +4,21 @@
 #include "jobs/plan.h"
 #include "src/config.h"
 
-enum { VALUES = 7, ROOM = 100 };
+enum { VALUES = 10, ROOM = 100, LENGTH = 512 };
 
 typedef struct world {
     int room, tests, repeated;
     int64_t last[VALUES];
 } world;
+
+/* Windows whose states lie in memory while blocks are reconstructed, and those of calibration. So few as a
+ * configuration usually has need nothing. */
+enum { UNIT = 2048 };
+static int64_t text_needs(const int64_t v[VALUES])
+{
+    int64_t reconstructed = v[9] == 0 ? 0 : v[7] > 0 ? v[7] / LENGTH : v[8];
+    return reconstructed + v[8] / 4;
+}
 
 /* Memory in a unit of its own: each key's part is its own, so that it is known which ones are needed. */
 static int needs(const int64_t v[VALUES])
@@ -18,15 +27,17 @@ static int needs(const int64_t v[VALUES])
     activations /= v[1] == P4_RECOMPUTE_BLOCKS ? 4 : v[1] == P4_RECOMPUTE_LIGHT ? 2 : 1;
     int teacher = v[2] == P4_TEACHER_SHARDED ? 5 : v[2] == P4_TEACHER_CACHED ? 1 : 30;
     int state = (v[3] == 2 ? 10 : 40) / (v[4] == P4_OPTIMIZER_STATE_BF16 ? 2 : 1);
-    return activations + teacher + state + (v[5] == 1 ? 0 : 4) + (v[6] == 1 ? 0 : 4);
+    return activations + teacher + state + (v[5] == 1 ? 0 : 4) + (v[6] == 1 ? 0 : 4) +
+           (int)(text_needs(v) / UNIT);
 }
 
 static p4_rc test(void *user, const p4_config *c, bool *fits)
 {
     world *w = user;
     const int64_t values[VALUES] = {
-        c->micro_batch_size, c->recompute,          c->distill_teacher,       c->zero_stage,
-        c->optimizer_state,  c->reconstruct_window, c->calibration_batch_size};
+        c->micro_batch_size,    c->recompute,          c->distill_teacher,        c->zero_stage,
+        c->optimizer_state,     c->reconstruct_window, c->calibration_batch_size, c->reconstruct_tokens,
+        c->calibration_samples, c->reconstruct};
     w->repeated += w->tests > 0 && memcmp(values, w->last, sizeof values) == 0;
     w->tests++;
     memcpy(w->last, values, sizeof values);
@@ -41,6 +52,7 @@ static p4_config given(void)
     c.zero_stage = 1;
     c.optimizer_state = P4_OPTIMIZER_STATE_FP32;
     c.reconstruct_window = 2;
+    c.calibration_sequence_length = LENGTH;
     return c;
 }
 
@@ -117,7 +129,29 @@ static void values_are_planned_once(void)
     w = (world){.room = 1};
     EXPECT_OK(p4_plan_advise(advice, &c, 4, test, &w));
     EXPECT(advice[0] == '\0', "advice \"%s\"", advice);
-    EXPECT_TESTS(w, 2); /* as given, and with a cached teacher */
+    EXPECT_TESTS(w, 5); /* as given, with a cached teacher, less text for each of two, no reconstruction */
+}
+
+/* Where much text is what does not fit, the advice is less of it, as much as fits. */
+static void less_text_is_advised(void)
+{
+    static const struct {
+        int64_t samples, tokens;
+        const char *advice;
+    } cases[] = {{1000000, 0, "reconstruct_tokens=33554432"},
+                 {100, 1000000LL * LENGTH, "reconstruct_tokens=134217728"},
+                 {10000000, 0, "calibration_samples=262144"}}; /* a quarter of so many is too much alone */
+    char advice[P4_PLAN_ADVICE_BYTES];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        p4_config c = given();
+        world w = {.room = 40 + 30 + 40 + 8 + 167};
+        c.calibration_samples = (int32_t)cases[i].samples;
+        c.reconstruct_tokens = cases[i].tokens;
+        EXPECT_OK(p4_plan_advise(advice, &c, 4, test, &w));
+        EXPECT(strcmp(advice, cases[i].advice) == 0, "%lld windows: \"%s\"", (long long)cases[i].samples,
+               advice);
+        EXPECT(w.repeated == 0, "%d tests of the same values", w.repeated);
+    }
 }
 
 static void advice_is_what_is_needed(void)
@@ -149,5 +183,6 @@ int main(void)
     whether_it_can_fit_takes_fewer_tests();
     values_are_planned_once();
     advice_is_what_is_needed();
+    less_text_is_advised();
     return TEST_END();
 }

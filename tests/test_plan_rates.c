@@ -2,6 +2,7 @@
 #include "check.h"
 #include "jobs/plan.h"
 
+#define UNNAMED "; another GPU takes another time"
 #define OTHER "; this GPU is not in it: phase4_mpi --measure-rates"
 
 int main(void)
@@ -17,8 +18,9 @@ int main(void)
                  {"NVIDIA H200 MIG 1g.18gb", 16e9, "built-in table, NVIDIA H100" OTHER},
                  {"NVIDIA A100-SXM4-40GB", 39e9, "built-in table, NVIDIA H100" OTHER},
                  {"NVIDIA B200", 178e9, "built-in table, NVIDIA H200" OTHER},
-                 {NULL, 80e9, "built-in table, NVIDIA H100"},
-                 {NULL, 141e9, "built-in table, NVIDIA H200"}};
+                 {NULL, 24e9, "built-in table, NVIDIA H100" UNNAMED},
+                 {NULL, 80e9, "built-in table, NVIDIA H100" UNNAMED},
+                 {NULL, 141e9, "built-in table, NVIDIA H200" UNNAMED}};
     p4_rates rates, cpu;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         p4_plan_rates_table(&rates, true, cases[i].gpu, cases[i].room_bytes, 8);
@@ -31,5 +33,8 @@ int main(void)
     p4_plan_rates_table(&rates, false, "CPU, 3 threads", 1e9, 3);
     EXPECT(strcmp(rates.name, "built-in table, CPU, 3 threads a rank") == 0, "%s", rates.name);
     EXPECT_NEAR(rates.train_flops, 3 * cpu.train_flops, 1);
+    char text[P4_PLAN_DURATION_BYTES];
+    EXPECT(strcmp(p4_plan_format_duration(text, 47 * 3600), "47.0 h") == 0, "%s", text);
+    EXPECT(strcmp(p4_plan_format_duration(text, 60 * 3600), "2.5 days") == 0, "%s", text);
     return TEST_END();
 }

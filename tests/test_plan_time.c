@@ -264,7 +264,7 @@ static void more_ranks_take_less_time(void)
 
 /* --- files of rates ---------------------------------------------------------------------------- */
 
-static const char *write_rates(const char *kernel)
+static const char *write_rates_of(const char *head, const char *kernel)
 {
     static char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/rates.json", world);
@@ -272,12 +272,17 @@ static const char *write_rates(const char *kernel)
     EXPECT(f != NULL, "%s", path);
     fprintf(
         f,
-        "{\"name\": \"a test\", \"forward_flops\": 6e14, \"train_flops\": 4e14, "
+        "{%s, \"forward_flops\": 6e14, \"train_flops\": 4e14, "
         "\"memory_bytes_per_s\": 3e12, %s\"disk_read_bytes_per_s\": 5e9, \"disk_write_bytes_per_s\": 2e9, "
         "\"node_link_bytes_per_s\": 3e11, \"net_link_bytes_per_s\": 4e10, \"text_bytes_per_s\": 5e7}",
-        kernel);
+        head, kernel);
     fclose(f);
     return path;
+}
+
+static const char *write_rates(const char *kernel)
+{
+    return write_rates_of("\"name\": \"a test\", \"device\": \"cuda\"", kernel);
 }
 
 /* A file without the time of a kernel, as earlier versions wrote it: its rates count all the work of a step,
@@ -334,6 +339,53 @@ static void other_times_of_kernels_are_refused(void)
                    "kernel_seconds: expected a number that is not negative");
 }
 
+/* Rates of CPUs say nothing about GPUs: a file says of which they are, and that of an earlier version by its
+ * name. */
+static void rates_of_other_devices_are_refused(void)
+{
+    static const struct {
+        const char *head;
+        bool gpu;
+        const char *refused; /* NULL: read */
+    } cases[] = {{"\"name\": \"x\", \"device\": \"cpu\"", false, NULL},
+                 {"\"name\": \"measured: CPU\", \"device\": \"cuda\"", true, NULL},
+                 {"\"name\": \"measured: CPU, 2 threads, OpenBLAS\"", false, NULL},
+                 {"\"name\": \"built-in table, CPU, 2 threads a rank\"", false, NULL},
+                 {"\"name\": \"measured: NVIDIA H200, links assumed\"", true, NULL},
+                 {"\"name\": \"mine\"", false, "does not say whether its rates are of CPUs or of GPUs"},
+                 {"\"device\": \"tpu\"", false, "device: found \"tpu\", expected \"cpu\" or \"cuda\""}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        p4_rates rates;
+        const char *path = write_rates_of(cases[i].head, "");
+        if (cases[i].refused != NULL) {
+            EXPECT_REFUSED(p4_rates_read(&rates, path), cases[i].refused);
+            continue;
+        }
+        EXPECT_OK(p4_rates_read(&rates, path));
+        EXPECT((rates.device == P4_RATES_OF_GPU) == cases[i].gpu, "%s", cases[i].head);
+        p4_rates again;
+        EXPECT_OK(p4_rates_write(&rates, path));
+        EXPECT_OK(p4_rates_read(&again, path));
+        EXPECT(again.device == rates.device, "%s is not written", cases[i].head);
+    }
+    static p4_config c;
+    char json[2 * PATH_BYTES];
+    p4_plan plan;
+    int bytes = snprintf(json, sizeof json,
+                         "{\"model_path\": \"%s/%s\", \"output_path\": \"%s/out\", \"device\": \"cuda\", "
+                         "\"calibration_samples\": 0, \"eval_samples\": 0, \"reconstruct\": false, "
+                         "\"enable_fine_tuning\": false, \"wandb_enabled\": false}",
+                         world, llama1b.name, world);
+    EXPECT_OK(p4_config_parse(&c, json, (size_t)bytes, "test", P4_RECIPE_QUALITY));
+    const p4_plan_request request = {.ranks = 8,
+                                     .memory_bytes = 80e9,
+                                     .rates_path =
+                                         write_rates_of("\"name\": \"measured: CPU, 2 threads\"", "")};
+    EXPECT_REFUSED(p4_plan_make(&plan, &c, &request),
+                   "its rates are of CPUs (measured: CPU, 2 threads), and the plan is for GPUs");
+    p4_plan_free(&plan);
+}
+
 int main(void)
 {
     EXPECT(mkdtemp(world) != NULL, "%s", world);
@@ -345,6 +397,7 @@ int main(void)
     rates_without_kernels_count_products();
     rates_follow_from_networks();
     other_times_of_kernels_are_refused();
+    rates_of_other_devices_are_refused();
     EXPECT_OK(p4_remove_tree(world));
     return TEST_END();
 }

@@ -131,7 +131,9 @@ static void fill(p4_results *r)
                                    .original_size_mb = 32.0,
                                    .stored_size_mb = 16.0,
                                    .compressed_size_mb = 8.0,
+                                   .stored_files_mb = 17.0,
                                    .packed_file_mb = 8.5,
+                                   .stored_files_ratio = 2.0,
                                    .compression_ratio = 4.0,
                                    .target_compression_ratio = 8.0,
                                    .sparsity_ratio = 0.46,
@@ -215,6 +217,8 @@ static void test_full_results(void)
     expect_number(root, "metrics.total_params", 70553706496);
     expect_number(root, "metrics.embedding_mb", 5.0);
     expect_number(root, "metrics.packed_file_mb", 8.5);
+    expect_number(root, "metrics.stored_files_mb", 17.0);
+    expect_number(root, "metrics.stored_files_ratio", 2.0);
     expect_number(root, "metrics.peak_memory_mb", 812.5);
     expect_number(root, "timing.load", 2.0);
     expect_number(root, "timing.total", 3725.0);
@@ -274,8 +278,10 @@ static void test_table(void)
     const char *const passed[] = {
         "70,553,706,496 parameters",
         "ternary by \"exact\", packed as base3x5\n",
-        "packed model                   8.00 MiB   the file: 8.50 MiB\n",
-        "4.00x   target 8.0x: not reached, the embedding fills 62 %",
+        "packed model                   8.00 MiB   the file: 8.50 MiB, with tokenizer, statistics and "
+        "measurements\n",
+        "4.00x   against fp32; target 8.0x: not reached, the embedding fills 62 %",
+        "      against the stored files        2.00x   17.00 MiB to 8.50 MiB\n",
         "17.675     1139.000       18.174",
         "6344.1 %",
         "46.0 %",
@@ -286,7 +292,7 @@ static void test_table(void)
         "812 MiB",
         "1 h 02 min\n    Fine-tune                     1 min 01 s\n",
         "  Outputs\n    packed model               out/model.h5\n"
-        "    fp16 model                 out/dequantized_fp16 (primary)\n\n",
+        "    fp16 model                 out/dequantized_fp16 (for other programs)\n\n",
         "95 % interval",
         "16.90..18.40",
         "bits per byte                    0.8125",
@@ -304,7 +310,8 @@ static void test_table(void)
     results.metrics.target_compression_ratio = 4.0;
     results.fine_tuning.ran = false;
     const char *const failed[] = {"FAILED: perplexity rose by 37.0 %, a rise", "target 4.0x: reached",
-                                  "Fine-tuning     not run"};
+                                  "Fine-tuning     not run",
+                                  "  What to try     more calibration_samples, more text"};
     expect_in_table(&results, failed, sizeof failed / sizeof failed[0]);
 
     p4_results_free(&results);

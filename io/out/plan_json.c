@@ -95,9 +95,12 @@ static const struct {
                    {"text_bytes_per_s", offsetof(p4_rates, text_bytes), false}};
 enum { RATES = sizeof rate_fields / sizeof rate_fields[0], MAX_RATES_BYTES = 1 << 20 };
 
+static const char *const device_names[] = {[P4_RATES_OF_CPU] = "cpu", [P4_RATES_OF_GPU] = "cuda"};
+
 static bool put_rates(cJSON *to, const p4_rates *rates)
 {
-    bool ok = p4_json_put_text(to, "name", rates->name);
+    bool ok = p4_json_put_text(to, "name", rates->name) &&
+              p4_json_put_text(to, "device", device_names[rates->device]);
     for (int i = 0; ok && i < RATES; i++) {
         const p4_json_real real = {rate_fields[i].key,
                                    *(const double *)((const char *)rates + rate_fields[i].offset)};
@@ -158,6 +161,40 @@ p4_rc p4_rates_write(const p4_rates *rates, const char *path)
     return rc;
 }
 
+/* Files of earlier versions do not say it: --measure-rates named the device, and tables their kind. */
+static p4_rc read_device(p4_rates *rates, const cJSON *root, const char *path)
+{
+    static const char *const of_cpus[] = {"measured: CPU", "measured here", "built-in table, CPU"},
+                             *const of_gpus[] = {"measured: ", "built-in table, NVIDIA"};
+    p4_rc rc = P4_OK;
+    const char *device = NULL;
+    TRY(p4_json_string(&device, path, "", root, "device", false));
+    if (device != NULL) {
+        rates->device =
+            strcmp(device, device_names[P4_RATES_OF_GPU]) == 0 ? P4_RATES_OF_GPU : P4_RATES_OF_CPU;
+        CHECK(strcmp(device, device_names[rates->device]) == 0,
+              "%s: device: found \"%s\", expected \"cpu\" or \"cuda\"", path, device);
+        return P4_OK;
+    }
+    for (size_t i = 0; i < sizeof of_cpus / sizeof of_cpus[0]; i++) {
+        if (strncmp(rates->name, of_cpus[i], strlen(of_cpus[i])) == 0) {
+            rates->device = P4_RATES_OF_CPU;
+            return P4_OK;
+        }
+    }
+    for (size_t i = 0; i < sizeof of_gpus / sizeof of_gpus[0]; i++) {
+        if (strncmp(rates->name, of_gpus[i], strlen(of_gpus[i])) == 0) {
+            rates->device = P4_RATES_OF_GPU;
+            return P4_OK;
+        }
+    }
+    rc = FAIL("%s: it does not say whether its rates are of CPUs or of GPUs: add \"device\": \"cpu\" or "
+              "\"cuda\", or measure them again with phase4_mpi --measure-rates",
+              path);
+done:
+    return rc;
+}
+
 p4_rc p4_rates_read(p4_rates *rates, const char *path)
 {
     p4_rc rc = P4_OK;
@@ -170,6 +207,7 @@ p4_rc p4_rates_read(p4_rates *rates, const char *path)
     TRY(p4_json_read(&root, text, bytes, path));
     TRY(p4_json_string(&name, path, "", root, "name", false));
     snprintf(rates->name, sizeof rates->name, "%s", name != NULL ? name : path);
+    TRY(read_device(rates, root, path));
     for (int i = 0; i < RATES; i++) {
         const cJSON *item = NULL;
         bool may_lack = rate_fields[i].may_lack;

@@ -79,6 +79,11 @@ enum { P4_VERDICT_BYTES = P4_QUALITY_BYTES + P4_SETS_BYTES + 64 };
 const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_quality *quality,
                                        const char *sets, bool flow_failed);
 
+/* After a verdict that failed because the perplexity rose too far: what helps, the cheapest first. */
+#define P4_NEXT_STEPS                                                           \
+    "more calibration_samples, more text in train_files, a longer fine-tuning " \
+    "(fine_tune_max_steps); docs/quality.md has measurements"
+
 /* "failed on the sets: code, web", "passed on the sets: code", "" without sets. Returns text. */
 const char *p4_sets_summary(char text[P4_SETS_BYTES], const p4_set_results *sets, int64_t set_count);
 

@@ -78,6 +78,18 @@ static void list_parts(part parts[PARTS], const p4_size_metrics *m)
     memcpy(parts, all, sizeof all);
 }
 
+/* What a user sees of it on the disk. */
+static void file_ratio(FILE *to, const p4_size_metrics *m)
+{
+    char got[CELL_BYTES], from[CELL_BYTES], file[CELL_BYTES];
+    if (isnan(m->stored_files_ratio)) {
+        return;
+    }
+    fprintf(to, "    %-26s %12s   %s to %s\n", "  against the stored files",
+            cell(got, m->stored_files_ratio, 2, "x"), cell(from, m->stored_files_mb, 2, " MiB"),
+            cell(file, m->packed_file_mb, 2, " MiB"));
+}
+
 static void ratio(FILE *to, const p4_size_metrics *m, const part parts[PARTS])
 {
     char got[CELL_BYTES], target[CELL_BYTES];
@@ -86,7 +98,7 @@ static void ratio(FILE *to, const p4_size_metrics *m, const part parts[PARTS])
         fprintf(to, "\n");
         return;
     }
-    fprintf(to, "   target %s: ", cell(target, m->target_compression_ratio, 1, "x"));
+    fprintf(to, "   against fp32; target %s: ", cell(target, m->target_compression_ratio, 1, "x"));
     if (m->compression_ratio >= m->target_compression_ratio) {
         fprintf(to, "reached\n");
         return;
@@ -108,7 +120,8 @@ static void packed_size(FILE *to, const p4_size_metrics *m)
     if (isnan(m->packed_file_mb)) {
         fprintf(to, "\n");
     } else {
-        fprintf(to, "   the file: %s\n", cell(text, m->packed_file_mb, 2, " MiB"));
+        fprintf(to, "   the file: %s, with tokenizer, statistics and measurements\n",
+                cell(text, m->packed_file_mb, 2, " MiB"));
     }
     for (int i = 0; i < PARTS; i++) {
         if (parts[i].mb > 0.0) {
@@ -117,6 +130,7 @@ static void packed_size(FILE *to, const p4_size_metrics *m)
         }
     }
     ratio(to, m, parts);
+    file_ratio(to, m);
 }
 
 static void sizes(FILE *to, const p4_results *r)
@@ -335,7 +349,7 @@ static void times(FILE *to, const p4_results *r)
     fprintf(to, "\n");
 }
 
-/* The primary output is one of the rows. */
+/* The primary output is one of the rows: what to give to other programs. */
 static void outputs(FILE *to, const p4_output_paths *paths)
 {
     fprintf(to, "  Outputs\n");
@@ -343,7 +357,7 @@ static void outputs(FILE *to, const p4_output_paths *paths)
         const char *path = p4_output_path(paths, &p4_outputs[i]);
         if (path[0] != '\0') {
             fprintf(to, "    %-26s %s%s\n", p4_outputs[i].what, path,
-                    strcmp(path, paths->primary_output) == 0 ? " (primary)" : "");
+                    strcmp(path, paths->primary_output) == 0 ? " (for other programs)" : "");
         }
     }
     fprintf(to, "\n");
@@ -374,6 +388,9 @@ static void verdict(FILE *to, const p4_results *r)
     p4_sets_summary(summary, r->sets, r->set_count);
     fprintf(to, "%s%s%s\n", summary[0] != '\0' ? "; " : "", summary,
             flow_failed ? "; the gradient-flow test failed" : "");
+    if (p4_sets_verdict(q, r->sets, r->set_count) == P4_VERDICT_FAILED) {
+        fprintf(to, "  What to try     " P4_NEXT_STEPS "\n");
+    }
 }
 
 void p4_report_table(FILE *to, const p4_results *results)

@@ -18,7 +18,7 @@ void p4_results_init(p4_results *results)
     tuning->final_loss = tuning->final_perplexity = tuning->best_perplexity = NAN;
     tuning->block_distance = NAN;
     m->original_size_mb = m->stored_size_mb = m->compressed_size_mb = m->packed_file_mb = NAN;
-    m->compression_ratio = NAN;
+    m->compression_ratio = m->stored_files_mb = m->stored_files_ratio = NAN;
     m->target_compression_ratio = m->sparsity_ratio = m->peak_memory_mb = NAN;
     m->ternary_mb = m->scales_mb = m->embedding_mb = m->head_mb = m->other_mb = NAN;
     results->reconstruction.seconds = results->total_s = NAN;

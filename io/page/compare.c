@@ -29,23 +29,24 @@ static void put_run(FILE *to, const p4_page_run *run)
     p4_page_outcome outcome = p4_page_outcome_of(run);
     fputs("<tr><th scope=\"row\">", to);
     p4_html_foreign(to, run->directory);
-    fputs("</th><td>", to);
-    p4_html_foreign(to, run->name);
-    fprintf(to, "</td><td><span class=\"badge %s\">%s</span></td>", outcome.kind, outcome.word);
-    put_cell(to, p4_page_original_perplexity(run), 3, "");
-    put_cell(to, p4_page_final(run, "perplexity"), 3, "");
-    fputs("<td class=\"n\">", to);
+    fprintf(to, "</th><td><span class=\"badge %s\">%s</span></td><td class=\"n\">", outcome.kind,
+            outcome.word);
     p4_html_change(to, p4_page_real(r, "quality.degradation_ratio"));
     fputs("</td>", to);
+    put_cell(to, p4_page_real(r, "metrics.compression_ratio"), 2, "&times;");
+    fputs("<td class=\"n\">", to);
+    p4_html_duration(to, p4_page_real(r, "timing.total"));
+    fputs("</td>", to);
+    put_cell(to, p4_page_original_perplexity(run), 3, "");
+    put_cell(to, p4_page_final(run, "perplexity"), 3, "");
     put_cell(to, 100 * p4_page_final(run, "accuracy"), 2, "&nbsp;%");
     put_cell(to, p4_page_final(run, "kl"), 4, "");
     fputs("<td class=\"n\">", to);
     p4_html_bytes(to, 1048576.0 * p4_page_real(r, "metrics.compressed_size_mb"));
     fputs("</td>", to);
-    put_cell(to, p4_page_real(r, "metrics.compression_ratio"), 2, "&times;");
     put_cell(to, 100 * p4_page_real(r, "metrics.sparsity_ratio"), 1, "&nbsp;%");
-    fputs("<td class=\"n\">", to);
-    p4_html_duration(to, p4_page_real(r, "timing.total"));
+    fputs("<td>", to);
+    p4_html_foreign(to, run->name);
     fputs("</td></tr>\n", to);
 }
 
@@ -129,8 +130,8 @@ static void put_runs(FILE *to, const p4_page_run *runs, int64_t count)
     }
     p4_html_section(to, "verdict", "Verdicts");
     fprintf(to, "<p>%lld of %lld runs passed.</p>\n", (long long)passed, (long long)count);
-    p4_html_table(to, "Runs, with the perplexity of the original and of the final model",
-                  "Run|Model|Verdict|#Original|#Final|#Change|#Correct|#KL|#Size|#Ratio|#Zeros|#Time");
+    p4_html_table(to, "Runs, with perplexities before and after; the ratio is to fp32",
+                  "Run|Verdict|#Change|#Ratio|#Time|#Original|#Final|#Correct|#KL|#Size|#Zeros|Model");
     for (int64_t i = 0; i < count; i++) {
         put_run(to, &runs[i]);
     }
@@ -293,7 +294,8 @@ static void put_differences(FILE *to, const p4_page_run *runs, int64_t count)
                 (long long)unknown);
     }
     fputs("</p>\n"
-          "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Keys that differ\">\n<table>\n"
+          "<div class=\"scroll wide\" tabindex=\"0\" role=\"region\" aria-label=\"Keys that "
+          "differ\">\n<table>\n"
           "<caption>Keys that differ</caption>\n<thead><tr><th scope=\"col\">Key</th>",
           to);
     for (int64_t i = 0; i < count; i++) {

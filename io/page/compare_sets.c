@@ -87,10 +87,11 @@ static void put_warning(FILE *to, const p4_page_run *runs, int64_t count, const 
 
 static void begin_table(FILE *to, const char *const *names, int shown)
 {
-    fputs("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Evaluation sets\">\n<table>\n"
-          "<caption>Perplexity of the final model on each set, and its change from the original "
-          "(95&nbsp;% interval)</caption>\n<thead><tr><th scope=\"col\">Run</th>",
-          to);
+    fputs(
+        "<div class=\"scroll wide\" tabindex=\"0\" role=\"region\" aria-label=\"Evaluation sets\">\n<table>\n"
+        "<caption>Perplexity of the final model on each set, and its change from the original "
+        "(95&nbsp;% interval)</caption>\n<thead><tr><th scope=\"col\">Run</th>",
+        to);
     for (int s = 0; s < shown; s++) {
         fputs("<th scope=\"col\" class=\"n\">", to);
         p4_html_foreign(to, names[s]);
@@ -105,14 +106,12 @@ static void begin_table(FILE *to, const char *const *names, int shown)
 static void put_set(FILE *to, const cJSON *set)
 {
     const cJSON *quality = p4_page_item(set, "quality");
-    double low = p4_page_real(quality, "degradation_low"), high = p4_page_real(quality, "degradation_high");
     fputs("<td class=\"n\">", to);
     p4_html_number(to, p4_page_real(set, "final.perplexity"), 3, "");
     fputs("</td><td class=\"n\">", to);
     p4_html_change(to, p4_page_real(quality, "degradation_ratio"));
-    if (isfinite(low) && isfinite(high)) {
-        fprintf(to, " (%+.1f to %+.1f&nbsp;%%)", 100 * low, 100 * high);
-    }
+    p4_html_interval(to, " (", p4_page_real(quality, "degradation_low"),
+                     p4_page_real(quality, "degradation_high"), ")");
     if (cJSON_IsFalse(p4_page_item(quality, "passed"))) {
         fputs(" <span class=\"badge fail\">failed</span>", to);
     }

@@ -9,6 +9,8 @@
 static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
 static const char dash[] = "<span class=\"none\" title=\"not measured\">\xE2\x80\x93</span>";
 
+static const char minus[] = "\xE2\x88\x92";
+
 static void put_character(FILE *to, unsigned char c)
 {
     switch (c) {
@@ -64,7 +66,9 @@ void p4_html_number(FILE *to, double value, int decimals, const char *unit)
     if (isnan(value)) {
         fputs(dash, to);
     } else {
-        fprintf(to, "%s%s", p4_format_number(number, value, decimals), isfinite(value) ? unit : "");
+        const char *digits = p4_format_number(number, value, decimals);
+        bool negative = digits[0] == '-';
+        fprintf(to, "%s%s%s", negative ? minus : "", digits + negative, isfinite(value) ? unit : "");
     }
 }
 
@@ -73,7 +77,9 @@ void p4_html_general(FILE *to, double value)
     if (!isfinite(value)) {
         p4_html_number(to, value, 0, "");
     } else {
-        fprintf(to, fabs(value) >= 1000 && fabs(value) < 1e6 ? "%.0f" : "%.3g", value);
+        const char *sign = value < 0 ? minus : "";
+        fputs(sign, to);
+        fprintf(to, fabs(value) >= 1000 && fabs(value) < 1e6 ? "%.0f" : "%.3g", fabs(value));
     }
 }
 
@@ -121,12 +127,30 @@ void p4_html_duration(FILE *to, double seconds)
     }
 }
 
+/* In percent. */
+static void put_signed(FILE *to, double ratio)
+{
+    fprintf(to, "%s%.1f", ratio < 0 ? minus : "+", 100 * fabs(ratio));
+}
+
 void p4_html_change(FILE *to, double ratio)
 {
     if (!isfinite(ratio)) {
         p4_html_number(to, ratio, 0, "");
     } else {
-        fprintf(to, "%s%.1f&nbsp;%%", ratio < 0 ? "\xE2\x88\x92" : "+", 100 * fabs(ratio));
+        put_signed(to, ratio);
+        fputs("&nbsp;%", to);
+    }
+}
+
+void p4_html_interval(FILE *to, const char *before, double low, double high, const char *after)
+{
+    if (isfinite(low) && isfinite(high)) {
+        fputs(before, to);
+        put_signed(to, low);
+        fputs(" to ", to);
+        put_signed(to, high);
+        fprintf(to, "&nbsp;%%%s", after);
     }
 }
 
@@ -142,10 +166,15 @@ void p4_html_end_section(FILE *to)
 
 void p4_html_table(FILE *to, const char *caption, const char *head)
 {
+    enum { FIT = 6 }; /* columns that fit on a phone: of more, the first one stays in place */
+    int columns = 1;
+    for (const char *c = head; *c != '\0'; c++) {
+        columns += *c == '|';
+    }
     fprintf(to,
-            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"%s\">\n<table>\n"
+            "<div class=\"scroll%s\" tabindex=\"0\" role=\"region\" aria-label=\"%s\">\n<table>\n"
             "<caption>%s</caption>\n<thead><tr>",
-            caption, caption);
+            columns > FIT ? " wide" : "", caption, caption);
     for (const char *cell = head; cell != NULL;) {
         const char *end = strchr(cell, '|');
         size_t length = end != NULL ? (size_t)(end - cell) : strlen(cell);

@@ -22,8 +22,10 @@ void p4_html_count(FILE *to, double value);
 /* "850 KiB", "12.3 MiB" of bytes; "4 min 12 s" of seconds. */
 void p4_html_bytes(FILE *to, double bytes);
 void p4_html_duration(FILE *to, double seconds);
-/* "+7.9 %" of a ratio. */
+/* "+7.9 %" of a ratio; every minus sign of a page is U+2212. */
 void p4_html_change(FILE *to, double ratio);
+/* "+3.1 to +9.4 %" of two ratios; nothing where one is not finite. before: what is put in front of it. */
+void p4_html_interval(FILE *to, const char *before, double low, double high, const char *after);
 
 /* A section of the page with its heading; p4_html_end_section closes it. Titles are literals. */
 void p4_html_section(FILE *to, const char *id, const char *title);

@@ -87,7 +87,7 @@ void p4_section_model(FILE *to, const p4_page_run *run)
     }
     p4_html_section(to, "model", "Map of the model");
     fputs("<p>Each cell is a ternary matrix: its layer and its projection. The stronger its color, the "
-          "larger the value.",
+          "larger the value. Layers are numbered from 0, as in the names of the tensors: layer 0 is block 1.",
           to);
     put_experts(to, p4_page_item(run->results, "experts"));
     fputs("</p>\n<div class=\"maps\">\n", to);
@@ -149,8 +149,9 @@ void p4_section_activations(FILE *to, const p4_page_run *run)
         return;
     }
     p4_html_section(to, "activations", "Activations");
-    fputs("<p>What calibration saw in the original model. Values that reach far, and inputs with dominant "
-          "channels, are hard to quantize.</p>\n<div class=\"maps\">\n",
+    fputs("<p>What calibration saw in the original model. A matrix is hard to quantize where the largest "
+          "outputs are many times the usual ones, or where a few input channels are much stronger than the "
+          "rest.</p>\n<div class=\"maps\">\n",
           to);
     put_activations(to, run, DEVIATION, "Standard deviation of the outputs",
                     "Of all outputs of a projection.", 2);

@@ -1,4 +1,6 @@
 /* Texts of the original and of the ternary model side by side. */
+#include <string.h>
+
 #include "io/page/html.h"
 #include "io/page/sections.h"
 
@@ -14,7 +16,7 @@ static void put_text(FILE *to, const char *heading, const char *prompt, const ch
         fprintf(to, " <span class=\"speed\">%.1f tokens/s</span>", tokens_per_s);
     }
     fputs("</h4><p dir=\"auto\"><span class=\"prompt\">", to);
-    p4_html_text(to, prompt);
+    p4_html_text(to, prompt + strspn(prompt, " \n"));
     fputs("</span>", to);
     p4_html_text(to, text);
     fputs("</p></div>\n", to);

@@ -88,12 +88,19 @@ static void put_ranks(FILE *to, const p4_page_run *run)
     if (count == 0) {
         return;
     }
-    fputs("<h3>Ranks</h3>\n<p>Of the last process of the run. A rank waits where it needs another one: in "
-          "agreements, and for data from it. Waits on a GPU are not counted.</p>\n",
+    fputs("<h3>Ranks</h3>\n<p>A rank waits for the others where all must agree to go on, and where it needs "
+          "their data. The bar divides the elapsed time into that and the rest, in which the rank computes, "
+          "uses a GPU or files, or the machine is busy with other programs: so the rest can be longer than "
+          "the processor time. ",
           to);
+    if (p4_page_real(run->results, "provenance.continued.times") > 0) {
+        fputs("The run was continued: the figures are of the time since it was started last.", to);
+    }
+    fputs("</p>\n", to);
     p4_html_table(to, "Work and waiting of the ranks",
-                  "#Rank|Host|#Processor time|#Waited|#Peak memory|<span class=\"key\"><i class=\"box "
-                  "new\"></i>at work</span> <span class=\"key\"><i class=\"box idle\"></i>waiting</span>");
+                  "#Rank|Host|#CPU time|#Waited|#Peak memory|<span class=\"key\"><i class=\"box "
+                  "new\"></i>not waiting</span> <span class=\"key\"><i class=\"box "
+                  "idle\"></i>waiting</span>");
     cJSON_ArrayForEach(rank, ranks)
     {
         if (shown++ < RANKS_SHOWN) {

@@ -14,12 +14,12 @@ bool p4_page_has_training(const p4_page_run *run)
            cJSON_GetArraySize(p4_page_item(run->results, "reconstruction.losses")) > 0;
 }
 
-/* Means of the curve over windows of a fortieth of it: what the eye looks for in a noisy loss. At no more
- * points than a chart shows; returns how many. */
+/* Means of the curve over windows of a fortieth of it, and of 5 points at least: what the eye looks for in a
+ * noisy loss. At no more points than a chart shows; returns how many. */
 static int64_t smooth(p4_point *to, const p4_point *from, int64_t count)
 {
-    enum { SHOWN = 600 };
-    int64_t half = count / 80, stride = p4_max_i64(1, p4_ceil_div(count, SHOWN)), made = 0;
+    enum { SHOWN = 600, LEAST = 2 };
+    int64_t half = p4_max_i64(LEAST, count / 80), stride = p4_max_i64(1, p4_ceil_div(count, SHOWN)), made = 0;
     for (int64_t i = 0; i < count; i += stride) {
         int64_t first = p4_max_i64(0, i - half), last = p4_min_i64(count - 1, i + half);
         double sum = 0, used = 0;
@@ -46,11 +46,9 @@ static void put_loss_chart(FILE *to, const p4_page_run *run, p4_point *raw, p4_p
             evaluated[evaluations++] = (p4_point){e->step, e->loss};
         }
     }
-    bool noisy = n > 80;
-    const p4_series series[] = {{"each logged step", raw, n, 0, false, noisy},
-                                {"mean over 1/40 of the steps", smoothed, means, 0, false, false},
-                                {"evaluation", evaluated, evaluations, 1, true, false}};
-    const p4_series plain[] = {{"training", raw, n, 0, false, false}, series[2]};
+    const p4_series series[] = {{"one training batch", raw, n, 0, false, true},
+                                {"mean of neighboring batches", smoothed, means, 0, false, false},
+                                {"evaluation text", evaluated, evaluations, 1, true, false}};
     const p4_level levels[] = {{"original", p4_page_original_loss(run), 2},
                                {"final", p4_page_final(run, "loss"), 3}};
     const p4_chart chart = {.id = "loss",
@@ -59,11 +57,15 @@ static void put_loss_chart(FILE *to, const p4_page_run *run, p4_point *raw, p4_p
                                     "text. The table below has the evaluations in numbers.",
                             .x_title = "step",
                             .y_title = "loss, nats per token",
-                            .series = noisy ? series : plain,
-                            .series_count = noisy ? 3 : 2,
+                            .series = series,
+                            .series_count = 3,
                             .levels = levels,
                             .level_count = 2};
     p4_chart_write(to, &chart);
+    fputs("<p class=\"note\">A pale point is the loss on the text of one step. Some texts are harder than "
+          "others, so these points scatter, and they need not lie near the evaluations, which are of another "
+          "text.</p>\n",
+          to);
 }
 
 static void put_small_chart(FILE *to, const p4_page_run *run, p4_point *points, const char *id,
@@ -155,10 +157,10 @@ static void put_block(FILE *to, const cJSON *loss, double largest)
     double first = p4_page_real(loss, "first_block"), blocks = p4_page_real(loss, "blocks"),
            before = p4_page_real(loss, "loss_before"), after = p4_page_real(loss, "loss_after");
     fputs("<tr><th scope=\"row\" class=\"n\">", to);
-    p4_html_count(to, first);
+    p4_html_count(to, first + 1); /* from 1, as in the log */
     if (blocks > 1) {
         fputs("&ndash;", to);
-        p4_html_count(to, first + blocks - 1);
+        p4_html_count(to, first + blocks);
     }
     fputs("</th><td class=\"n\">", to);
     p4_html_number(to, before, 4, "");

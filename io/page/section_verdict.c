@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "io/out/report.h"
 #include "io/page/html.h"
 #include "io/page/sections.h"
 #include "src/plan.h"
@@ -91,12 +92,9 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
         p4_html_number(to, p4_page_real(run->results, "pre_compression.perplexity"), 2, "");
         fputs(" to ", to);
         p4_html_number(to, p4_page_real(run->results, "final.perplexity"), 2, "");
-        double low = p4_page_real(run->results, "quality.degradation_low"),
-               high = p4_page_real(run->results, "quality.degradation_high");
-        if (isfinite(low) && isfinite(high)) {
-            fprintf(to, " (95&nbsp;%% interval of the change: %+.1f to %+.1f&nbsp;%%)", 100 * low,
-                    100 * high);
-        }
+        p4_html_interval(
+            to, " (95&nbsp;% interval of the change: ", p4_page_real(run->results, "quality.degradation_low"),
+            p4_page_real(run->results, "quality.degradation_high"), ")");
         fputs(".", to);
     }
     if (!isnan(ratio) && !isnan(allowed)) {
@@ -106,6 +104,21 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
     if (cJSON_IsFalse(p4_page_item(run->results, "gradient_flow_test.passed"))) {
         fputs(" The gradient-flow test failed: ", to);
         p4_html_foreign(to, p4_page_string(run->results, "gradient_flow_test.error"));
+    }
+}
+
+/* What to try after a failed verdict on quality. */
+static void put_next_steps(FILE *to, const p4_page_run *run)
+{
+    const cJSON *set, *results = run->results;
+    bool worse = p4_page_real(results, "quality.degradation_ratio") >
+                 p4_page_real(results, "quality.max_accuracy_drop");
+    cJSON_ArrayForEach(set, p4_page_item(results, "eval_sets"))
+    {
+        worse = worse || cJSON_IsFalse(p4_page_item(set, "quality.passed"));
+    }
+    if (worse && cJSON_IsTrue(p4_page_item(results, "success"))) {
+        fputs("<p class=\"next\">What to try next: " P4_NEXT_STEPS ".</p>\n", to);
     }
 }
 
@@ -125,15 +138,20 @@ static void put_gauge(FILE *to, double ratio, double allowed)
             limit > 0.5 ? "before" : "after", 100 * limit, 100 * allowed);
     fprintf(to,
             "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\" "
-            "aria-labelledby=\"g-t\"><title id=\"g-t\">Change of perplexity on a scale: %+.1f %%, of at most "
-            "%+.1f %% allowed</title>\n",
-            UNITS, 100 * ratio, 100 * allowed);
+            "aria-labelledby=\"g-t\"><title id=\"g-t\">Change of perplexity on a scale: ",
+            UNITS);
+    p4_html_change(to, ratio);
+    fputs(", of at most ", to);
+    p4_html_change(to, allowed);
+    fputs(" allowed</title>\n", to);
     fprintf(to, "<path class=\"track\" d=\"M0 50H%d\"/><path class=\"allowed\" d=\"M0 50H%.1f\"/>", UNITS,
             UNITS * limit);
     fprintf(to, "<path class=\"tick\" d=\"M%.1f 20v60M%.1f 20v60\"/>", UNITS * zero, UNITS * limit);
     fprintf(to, "<path class=\"at\" d=\"M%.1f 50h0\"/></svg>\n", UNITS * at);
     fprintf(to, "<div aria-hidden=\"true\"><span style=\"left:%.1f%%\">0</span></div></div>\n", 100 * zero);
 }
+
+static const double MB = 1048576.0;
 
 static void begin_tile(FILE *to, const char *label)
 {
@@ -145,15 +163,31 @@ static void end_tile(FILE *to)
     fputs("</small></dd></div>\n", to);
 }
 
+/* On the disk: model.h5 beside the files of the original. */
+static void put_file_tile(FILE *to, const cJSON *metrics)
+{
+    double ratio = p4_page_real(metrics, "stored_files_ratio");
+    if (isnan(ratio)) {
+        return;
+    }
+    begin_tile(to, "Against the stored files");
+    p4_html_number(to, ratio, 2, "&times;");
+    fputs("<small>", to);
+    p4_html_bytes(to, MB * p4_page_real(metrics, "stored_files_mb"));
+    fputs(" to ", to);
+    p4_html_bytes(to, MB * p4_page_real(metrics, "packed_file_mb"));
+    fputs(", model.h5", to);
+    end_tile(to);
+}
+
 static void put_size_tiles(FILE *to, const cJSON *metrics)
 {
-    const double MB = 1048576.0;
     double ratio = p4_page_real(metrics, "compression_ratio"),
            target = p4_page_real(metrics, "target_compression_ratio"),
            size = p4_page_real(metrics, "compressed_size_mb"),
            zeros = p4_page_real(metrics, "sparsity_ratio");
     if (!isnan(size)) {
-        begin_tile(to, "Size");
+        begin_tile(to, "Weights");
         p4_html_bytes(to, MB * size);
         fputs("<small>from ", to);
         p4_html_bytes(to, MB * p4_page_real(metrics, "original_size_mb"));
@@ -161,7 +195,7 @@ static void put_size_tiles(FILE *to, const cJSON *metrics)
         end_tile(to);
     }
     if (!isnan(ratio)) {
-        begin_tile(to, "Compression");
+        begin_tile(to, "Against fp32");
         p4_html_number(to, ratio, 2, "&times;");
         fputs("<small>", to);
         if (!isnan(target)) {
@@ -169,6 +203,7 @@ static void put_size_tiles(FILE *to, const cJSON *metrics)
         }
         end_tile(to);
     }
+    put_file_tile(to, metrics);
     if (!isnan(zeros)) {
         begin_tile(to, "Zeros");
         p4_html_number(to, 100 * zeros, 1, "&nbsp;%");
@@ -264,6 +299,7 @@ void p4_section_verdict(FILE *to, const p4_page_run *run)
     if (isfinite(ratio) && isfinite(allowed)) {
         put_gauge(to, ratio, allowed);
     }
+    put_next_steps(to, run);
     fputs("</section>\n", to);
     put_tiles(to, run);
 }
@@ -330,11 +366,9 @@ static void put_changes(FILE *to, const p4_page_run *run)
 /* The intervals of the change. */
 static void put_set_change(FILE *to, const cJSON *quality)
 {
-    double low = p4_page_real(quality, "degradation_low"), high = p4_page_real(quality, "degradation_high");
     p4_html_change(to, p4_page_real(quality, "degradation_ratio"));
-    if (isfinite(low) && isfinite(high)) {
-        fprintf(to, " (%+.1f to %+.1f&nbsp;%%)", 100 * low, 100 * high);
-    }
+    p4_html_interval(to, " (", p4_page_real(quality, "degradation_low"),
+                     p4_page_real(quality, "degradation_high"), ")");
 }
 
 /* Each set with its verdict; nothing without sets. */

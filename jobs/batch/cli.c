@@ -51,11 +51,11 @@ static const p4_option options[] = {
     [RANKS_PER_NODE - P4_OPTION_OWN] = {"--ranks-per-node", NULL, "N",
                                         "With --plan: ranks on a node; default 8 on GPUs, 1 on CPUs."},
     [DEVICE_MEMORY - P4_OPTION_OWN] = {"--device-memory", NULL, "SIZE",
-                                       "With --plan: memory of each rank, as in 80G; default: of this "
-                                       "machine."},
+                                       "With --plan: a rank's memory, 80G (80e9) or 80GiB; default: "
+                                       "this machine's."},
     [HOST_MEMORY - P4_OPTION_OWN] = {"--host-memory", NULL, "SIZE",
-                                     "With --plan: host memory of each node, as in 1T; default: of this "
-                                     "machine."},
+                                     "With --plan: a node's host memory, 1T (1e12) or 1TiB; default: "
+                                     "this machine's."},
     [RATES - P4_OPTION_OWN] = {"--rates", NULL, "FILE",
                                "Speeds for the plans, from phase4_mpi --measure-rates; default: built in."},
     [RESULTS - P4_OPTION_OWN] = {"--results", NULL, NULL,
@@ -125,7 +125,7 @@ static p4_rc take_size(double *bytes, const p4_arguments *a, int option)
 {
     p4_rc rc = P4_OK;
     CHECK(!a->given[option] || p4_cli_read_size(bytes, a->values[option]),
-          "option \"%s\": found \"%.40s\", expected a size, as in 80G", options[option - P4_OPTION_OWN].name,
+          "option \"%s\": found \"%.40s\", expected " P4_CLI_SIZE, options[option - P4_OPTION_OWN].name,
           a->values[option]);
 done:
     return rc;

@@ -45,7 +45,8 @@ p4_rc p4_stage_gradient_flow(p4_run *run)
             snprintf(unused, sizeof unused, "; %lld of experts without tokens have none",
                      (long long)record->tensors_unused);
         }
-        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient%s",
+        INFO("      passed: %lld tensor%s, each with a finite, non-zero gradient%s: the model can be trained "
+             "further",
              (long long)record->tensors_checked, p4_plural(record->tensors_checked), unused);
     } else {
         WARN("      FAILED: %s", record->error);

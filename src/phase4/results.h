@@ -102,10 +102,12 @@ typedef struct p4_size_metrics {
     int64_t total_params, layers_quantized, layers_preserved;
     double original_size_mb;   /* parameters as fp32 */
     double stored_size_mb;     /* as the original's files have them */
+    double stored_files_mb;    /* bytes of the original's weight files; NaN: its weights are random */
     double compressed_size_mb; /* bytes of the packed model: codes, scales, preserved tensors */
     double packed_file_mb; /* bytes of model.h5, which also holds the tokenizer, statistics, measurements */
-    double compression_ratio, target_compression_ratio;
-    double sparsity_ratio;                                         /* zeros among the ternary weights */
+    double compression_ratio, target_compression_ratio; /* of original_size_mb */
+    double stored_files_ratio; /* stored_files_mb / packed_file_mb: what compression saves on the disk */
+    double sparsity_ratio;     /* zeros among the ternary weights */
     double ternary_mb, scales_mb, embedding_mb, head_mb, other_mb; /* what fills compressed_size_mb */
     double peak_memory_mb;                                         /* of the largest rank */
 } p4_size_metrics;

@@ -173,56 +173,136 @@ static void say(const p4_rates *r)
 {
     INFO("      GFLOP/s of a rank: forward passes %.4g, training steps %.4g", r->forward_flops * 1e-9,
          r->train_flops * 1e-9);
+    if (r->kernel_s > 0) {
+        INFO("      microseconds of a small kernel: %.3g", 1e6 * r->kernel_s);
+    }
     INFO("      GB/s: memory %.3g, disk %.3g read and %.3g written, links %.3g in a node and %.3g between "
          "nodes",
          r->memory_bytes * 1e-9, r->disk_read * 1e-9, r->disk_write * 1e-9, r->node_link * 1e-9,
          r->net_link * 1e-9);
 }
 
-static p4_rc measure(p4_compute *compute, p4_original *original, const p4_config *c, const char *path)
+/* Seconds of a training step by these rates, without evaluations and checkpoints. Local. */
+static double planned_step_s(p4_run *run, const p4_outlook *outlook, const p4_rates *rates)
+{
+    enum { STEPS = 1000 };
+    const p4_config *c = &run->config;
+    int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
+    p4_rank_plan rank = outlook->rank;
+    const p4_plan_input in = {.config = c,
+                              .original = &run->original,
+                              .compute = &run->compute,
+                              .windows = {.train = STEPS * sequences}};
+    p4_plan plan = {.ranks = run->compute.group->ranks,
+                    .ranks_per_node = run->compute.group->local_ranks,
+                    .rank_plans_count = 1,
+                    .rank_plans = &rank,
+                    .train_steps = STEPS,
+                    .rates = *rates};
+    memset(rank.runs, 0, sizeof rank.runs);
+    rank.runs[P4_PLAN_FINE_TUNE] = true;
+    p4_plan_time(&plan, &in);
+    return plan.work[P4_PLAN_FINE_TUNE].seconds / STEPS;
+}
+
+/* train_flops with which a step takes so long by the plan. Where no rate is enough, because what a step does
+ * with weights takes longer than copies of as many bytes, products get all of the time. Local. */
+static void fit_train_flops(p4_rates *rates, p4_run *run, const p4_outlook *outlook, double step_s,
+                            double products)
+{
+    enum { HALVINGS = 60 };
+    const double SLOWEST = 1e6, FASTEST = 1e18;
+    double low = SLOWEST, high = FASTEST;
+    rates->train_flops = FASTEST;
+    if (planned_step_s(run, outlook, rates) >= step_s) {
+        rates->train_flops = products / step_s;
+        return;
+    }
+    for (int i = 0; i < HALVINGS; i++) {
+        rates->train_flops = sqrt(low * high);
+        bool slow = planned_step_s(run, outlook, rates) > step_s;
+        low = slow ? rates->train_flops : low;
+        high = slow ? high : rates->train_flops;
+    }
+}
+
+/* What is measured besides. */
+typedef struct times {
+    double forward_s, step_s, sum_s, copy_s;
+    int64_t tokens;           /* of a step */
+    int64_t count;            /* numbers summed and copied */
+    p4_network_times network; /* on a device with kernels */
+} times;
+
+/* Collective. */
+static p4_rc take_times(times *t, p4_run *run)
 {
     p4_rc rc = P4_OK;
+    p4_compute *compute = &run->compute;
+    const p4_config *c = &run->config;
+    bool cpu = compute->ops->host_memory;
+    t->count = (int64_t)(cpu ? 16 : 256) << 20;
+    if (!cpu) {
+        TRY_ALL(compute->group, p4_plan_networks_measure(&t->network, compute));
+        double slowest[] = {t->network.narrow_s, t->network.wide_s};
+        p4_group_max_f64(compute->group, slowest, 2);
+        t->network = (p4_network_times){.narrow_s = slowest[0], .wide_s = slowest[1]};
+    }
+    TRY(time_forward(&t->forward_s, compute, &run->original, c, 8 * (int64_t)c->calibration_batch_size));
+    TRY(time_steps(&t->step_s, &t->tokens, compute, &run->original, c));
+    TRY(time_sum_and_copy(&t->sum_s, &t->copy_s, compute, t->count));
+done:
+    return rc;
+}
+
+static p4_rc measure(p4_run *run, const p4_outlook *outlook, const char *path)
+{
+    p4_rc rc = P4_OK;
+    p4_compute *compute = &run->compute;
     const p4_group *group = compute->group;
-    const p4_model *model = &original->hf.model;
-    int64_t T = c->calibration_sequence_length, windows = 8 * (int64_t)c->calibration_batch_size, tokens,
-            count = (int64_t)(compute->ops->host_memory ? 16 : 256) << 20;
-    double forward_s, step_s, sum_s, copy_s, ranks = group->ranks, flops = p4_plan_token_flops(model, T);
+    int64_t T = run->config.calibration_sequence_length,
+            windows = 8 * (int64_t)run->config.calibration_batch_size;
+    double ranks = group->ranks, flops = p4_plan_token_flops(&run->original.hf.model, T);
     bool nodes = group->local_ranks < group->ranks;
+    times t = {.forward_s = 0};
     p4_rates rates = {.text_bytes = TEXT_OF_THREAD * compute->threads};
     TRY_ROOT(compute->group,
              time_disk(&rates, path)); /* first: a path that cannot be written costs no time */
-    TRY(time_forward(&forward_s, compute, original, c, windows));
-    TRY(time_steps(&step_s, &tokens, compute, original, c));
-    TRY(time_sum_and_copy(&sum_s, &copy_s, compute, count));
-    double link = ranks > 1 ? 2 * (ranks - 1) / ranks * 4 * (double)count / sum_s : LINK;
-    rates.forward_flops = flops * (double)(windows * T) / ranks / forward_s;
-    rates.train_flops = 3 * flops * (double)tokens / ranks / step_s;
-    rates.memory_bytes = 2 * 4 * (double)count / copy_s;
+    TRY(take_times(&t, run));
+    double link = ranks > 1 ? 2 * (ranks - 1) / ranks * 4 * (double)t.count / t.sum_s : LINK;
+    rates.memory_bytes = 2 * 4 * (double)t.count / t.copy_s;
     rates.node_link = nodes ? LINK : link;
     rates.net_link = nodes ? link : LINK;
+    if (compute->ops->host_memory) {
+        rates.forward_flops = flops * (double)(windows * T) / ranks / t.forward_s;
+        fit_train_flops(&rates, run, outlook, t.step_s, 3 * flops * (double)t.tokens / ranks);
+    } else {
+        p4_plan_rates_of_networks(&rates, &t.network, compute);
+    }
     snprintf(rates.name, sizeof rates.name, "measured: %.60s%s", compute->ops->describe(compute->device),
              ranks > 1 ? "" : ", links assumed");
     TRY_ROOT(compute->group, p4_rates_write(&rates, path));
     if (group->rank == 0) {
         say(&rates);
+        INFO("      a training step of this model takes %.4g s; by these rates %.4g s", t.step_s,
+             planned_step_s(run, outlook, &rates));
     }
 done:
     return rc;
 }
 
 /* The original, and values of the keys that the configuration leaves open: those of a run. Collective. */
-static p4_rc open_run(p4_run *run, p4_group *group)
+static p4_rc open_run(p4_run *run, p4_group *group, p4_outlook *outlook)
 {
     p4_rc rc = P4_OK;
     p4_config *c = &run->config;
-    p4_outlook outlook;
     const double process_bytes = p4_memory_anonymous();
     const p4_compute_settings settings = p4_settings_compute(c);
     TRY(p4_compute_open(&run->compute, group, &settings));
     INFO("%d rank%s, %s", group->ranks, p4_plural(group->ranks),
          run->compute.ops->describe(run->compute.device));
     TRY_ALL(group, p4_settings_open_original(&run->original, c, group->ranks));
-    TRY(p4_check_memory(run, process_bytes, &outlook));
+    TRY(p4_check_memory(run, process_bytes, outlook));
     say_training(c);
 done:
     return rc;
@@ -231,6 +311,7 @@ done:
 p4_rc p4_rates_measure(p4_group *group, const p4_config *config, const char *path)
 {
     p4_rc rc = P4_OK;
+    p4_outlook outlook;
     p4_run *run = p4_alloc(1, sizeof *run);
     TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
     p4_config *c = &run->config;
@@ -238,10 +319,13 @@ p4_rc p4_rates_measure(p4_group *group, const p4_config *config, const char *pat
     c->quantizer = P4_QUANTIZER_ABSMEAN; /* of no statistics */
     c->fine_tune_lr = 1e-5;              /* "auto" tries several */
     p4_settings_resolve(c);
-    TRY(open_run(run, group));
+    TRY(open_run(run, group, &outlook));
     c->distill = 0; /* a plan counts the teacher's pass; the run made room for the teacher */
     c->distill_blocks = 0;
-    TRY(measure(&run->compute, &run->original, c, path));
+    c->checkpoint_minutes = 0; /* a plan of steps alone */
+    c->checkpoint_every = 0;
+    c->eval_every = 0;
+    TRY(measure(run, &outlook, path));
 done:
     if (run != NULL) {
         p4_original_close(&run->original);

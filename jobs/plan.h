@@ -50,9 +50,21 @@ double p4_plan_token_flops(const p4_model *model, int64_t T);
 /* plan_rates.c. The built-in table of GPUs or of CPUs. opt_gpu: the GPU's name, by which it is found; of one
  * that is not in the table, and without a name, memory decides. The rates' name says so. Local. */
 void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads);
-/* The table of CPUs, scaled by how fast a training pass over one narrow block of the model's proportions is
- * on this machine, in about 0.1 s of processor time. Local. */
+/* plan_trial.c. The table of CPUs, scaled by how fast a training pass over one narrow block of the model's
+ * proportions is on this machine, in about 0.1 s of processor time. Local. */
 p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads);
+/* Seconds of a training pass, without an update, over two networks: one whose kernels are short and one whose
+ * products are long. */
+typedef struct p4_network_times {
+    double narrow_s, wide_s;
+} p4_network_times;
+/* On this device, in some seconds. Local. */
+p4_rc p4_plan_networks_measure(p4_network_times *times, const p4_compute *compute);
+/* By these rates. Local. */
+p4_network_times p4_plan_networks(const p4_rates *rates, const p4_compute *compute);
+/* The other way around: sets forward_flops, train_flops and kernel_s of rates, whose memory_bytes are known.
+ * Local. */
+void p4_plan_rates_of_networks(p4_rates *rates, const p4_network_times *times, const p4_compute *compute);
 
 /* plan_fit.c. rank_plans of all ranks: those with the same numbers once. The caller frees with p4_plan_free.
  * Local. */

@@ -244,9 +244,7 @@ static p4_rc plan_fine_tune(planner *p)
     p->out->micro_batch = m.micro_batch;
     p->out->teacher_file_bytes = (double)m.teacher.file;
     if (p->c->checkpoint_minutes > 0 || p->c->checkpoint_every > 0) {
-        const p4_group *group = p->compute->group;
-        p->out->checkpoint_copy_bytes =
-            (double)(m.checkpoint_bytes + p4_checkpoint_packed_bytes(p->model, group->rank, group->ranks));
+        p->out->checkpoint_copy_bytes = (double)m.checkpoint_bytes;
     }
 done:
     return rc;

@@ -1,15 +1,16 @@
 /* plan_time.c - operations, traffic and seconds of the stages, from rates that were measured.
  *
- * The model: ranks that run a pipeline or share windows divide the operations evenly. A training step takes
- * its operations at the rate of training steps, in which the optimizer and everything but the sums is
- * counted; sums of gradients run beside the backward pass, two thirds of the step, and what is left of them
- * is waited for; codes and the sums of replicated tensors are waited for whole. A ring over n ranks moves 2
- * (n-1)/n of what is summed to all, and (n-1)/n of what is summed to its owner or published by it, over the
- * slowest link: between nodes if there are several. */
+ * The model: what a rank computes is timed kernel by kernel (jobs/plan_work.h). Ranks that run a pipeline or
+ * share windows divide the work evenly. Sums of gradients run beside the backward pass, two thirds of what a
+ * step computes before its update, and what is left of them is waited for; codes and the sums of replicated
+ * tensors are waited for whole. A ring over n ranks moves 2 (n-1)/n of what is summed to all, and (n-1)/n of
+ * what is summed to its owner or published by it, over the slowest link: between nodes if there are several.
+ */
 #include <math.h>
 #include <string.h>
 
 #include "jobs/plan.h"
+#include "jobs/plan_work.h"
 
 typedef struct estimate {
     p4_plan *plan;
@@ -46,20 +47,58 @@ static double forward_flops(const estimate *k, double tokens, bool head)
     return tokens * (2 * (k->active + (head ? k->head : 0)) + k->attention);
 }
 
-/* A pass of `windows` windows through the pipeline of the ranks, `forms` models side by side. */
-static p4_stage_work pass_work(const estimate *k, double windows, int forms)
+/* Of passes, or of training steps. */
+static p4_work work_of(const estimate *k, double products)
+{
+    const p4_compute *compute = k->in->compute;
+    return (p4_work){.products = products,
+                     .memory = k->plan->rates.memory_bytes,
+                     .kernel_s = k->plan->rates.kernel_s,
+                     .each = (double)compute->ops->act_bytes(compute->device)};
+}
+
+static void forward_all(const estimate *k, p4_work *w, p4_work_tokens t)
+{
+    for (int64_t l = 0; l < k->model->arch.L; l++) {
+        p4_work_forward(w, &k->model->arch, l, t);
+    }
+}
+
+static void unpack_all(const estimate *k, p4_work *w)
+{
+    for (int64_t l = 0; l < k->model->arch.L; l++) {
+        p4_work_unpack(w, &k->model->arch, l);
+    }
+}
+
+/* Who goes through a pass. */
+typedef enum models { ORIGINAL, COMPRESSED, BOTH } models;
+
+/* A pass of `windows` windows through the pipeline of the ranks. */
+static p4_stage_work pass_work(const estimate *k, double windows, models who, bool observes)
 {
     p4_stage_work w = {.flops = 0};
     const p4_arch *a = &k->model->arch;
     if (windows <= 0) {
         return w;
     }
+    int forms = who == BOTH ? 2 : 1;
     double stages = fmin(k->ranks, (double)a->L), batches = ceil(windows / k->c->calibration_batch_size);
-    double each = (double)k->in->compute->ops->act_bytes(k->in->compute->device);
-    double fill = (batches + stages - 1) / batches; /* of the pipeline */
+    const p4_work_tokens t = {.N = windows * k->T / batches, .T = k->T};
+    p4_work one = work_of(k, k->plan->rates.forward_flops);
+    for (int i = 0; i < forms; i++) {
+        forward_all(k, &one, t);
+    }
+    if (who != ORIGINAL) {
+        unpack_all(k, &one);
+    }
+    for (int64_t l = 0; observes && l < a->L; l++) {
+        p4_work_observe(&one, a, l, t);
+    }
+    p4_work_ends(&one, a, t, forms - 1, k->in->compute->ops->logits_chunk);
     w.flops = forms * forward_flops(k, windows * k->T, true);
-    w.sent_bytes = forms * (stages - 1) * windows * k->T * (double)a->C * each;
-    w.seconds = fill * w.flops / (stages * k->plan->rates.forward_flops) +
+    w.sent_bytes = forms * (stages - 1) * windows * k->T * (double)a->C * one.each;
+    w.seconds = (batches + stages - 1) / stages * one.seconds + /* the pipeline fills first */
                 w.sent_bytes / fmax(1, stages - 1) / link_rate(k);
     return w;
 }
@@ -73,9 +112,9 @@ static void add_passes(const estimate *k, p4_plan_stage_id stage, const p4_stage
     w->seconds += count * pass->seconds;
 }
 
-static void time_pass(const estimate *k, p4_plan_stage_id stage, int64_t windows, int forms)
+static void time_pass(const estimate *k, p4_plan_stage_id stage, int64_t windows, models who)
 {
-    const p4_stage_work pass = pass_work(k, (double)windows, forms);
+    const p4_stage_work pass = pass_work(k, (double)windows, who, stage == P4_PLAN_CALIBRATE);
     add_passes(k, stage, &pass, 1);
 }
 
@@ -104,23 +143,57 @@ static void time_quantize(estimate *k)
     }
 }
 
+/* Of a set of blocks: a rank's part of a step, and of the passes beside the steps. */
+static void work_of_set(const estimate *k, p4_work *step, p4_work *passes, double windows, int64_t blocks,
+                        const p4_reconstruct_plan *plan)
+{
+    const p4_arch *a = &k->model->arch;
+    const p4_rank_plan *rank = &k->plan->rank_plans[0];
+    double share = fmin((double)plan->sequences, windows) / fmin(k->ranks, (double)plan->sequences),
+           batches = ceil(share / fmax(1, (double)rank->reconstruct_batch)), own = windows / k->ranks,
+           pass_batches = ceil(own / fmax(1, (double)rank->reconstruct_pass_batch));
+    const p4_work_tokens t = {.N = share * k->T / batches, .T = k->T},
+                         pass_t = {.N = own * k->T / pass_batches, .T = k->T};
+    p4_work micro = *step, pass = *passes;
+    for (int64_t l = 0; l < blocks; l++) {
+        p4_work_forward(&micro, a, l, t);
+        p4_work_backward(&micro, a, l, t);
+        if (plan->recompute == P4_RECOMPUTE_BLOCKS) {
+            p4_work_forward(&micro, a, l, t);
+        }
+        for (int i = 0; i < 4; i++) { /* the original's, and the errors before, after and as it is written */
+            p4_work_forward(&pass, a, l, pass_t);
+        }
+    }
+    p4_work_compare(&micro, a, t);                                       /* the error and its gradient */
+    p4_work_copies(&micro, 2 * share / batches, 4 * t.N * (double)a->C); /* states of the windows */
+    p4_work_copies(&pass, 2 * 5, 2 * 5 * pass_t.N * (double)a->C);
+    step->seconds = batches * micro.seconds;
+    passes->seconds = pass_batches * pass.seconds;
+    p4_work_optimizer(step, &(p4_work_update){.model = k->model,
+                                              .optim = &plan->optim,
+                                              .blocks = blocks,
+                                              .owners = 1,
+                                              .unpacks = plan->activation_bits == 0});
+}
+
 static void time_reconstruct(estimate *k)
 {
     p4_stage_work *w = &k->plan->work[P4_PLAN_RECONSTRUCT];
     int64_t T = k->c->calibration_sequence_length,
             windows = p4_min_i64(p4_settings_reconstruct_windows(k->c, T), k->in->windows.calibration);
     const p4_reconstruct_plan plan = p4_settings_reconstruct(k->c, windows, T, NULL);
-    double sets = ceil((double)k->model->arch.L / (double)plan.blocks), steps = (double)plan.steps;
+    int64_t blocks = p4_min_i64(plan.blocks, k->model->arch.L);
+    double sets = (double)k->model->arch.L / (double)blocks, steps = (double)plan.steps;
     double sequences = (double)p4_min_i64(plan.sequences, windows);
-    double working = fmin(k->ranks, sequences);
-    /* Each step trains a set; per window three measures and the original's pass. */
     double tokens = steps * sequences * k->T, passes = 4 * (double)windows * k->T;
+    p4_work step = work_of(k, k->plan->rates.train_flops), beside = work_of(k, k->plan->rates.forward_flops);
+    work_of_set(k, &step, &beside, (double)windows, blocks, &plan);
     w->flops = 3 * forward_flops(k, tokens, false) + forward_flops(k, passes, false);
     double sums = k->ranks > 1 ? sets * steps * ring(k, 4 * k->matrices / sets, true) : 0;
     w->sent_bytes = k->ranks * sums;
     w->read_bytes = k->model_bytes;
-    double update = sets * steps * 32 * (k->matrices / sets) / k->plan->rates.memory_bytes;
-    w->seconds = w->flops / (working * k->plan->rates.train_flops) + sums / link_rate(k) + update;
+    w->seconds = sets * (steps * step.seconds + beside.seconds) + sums / link_rate(k);
 }
 
 /* Passes beside the steps: evaluations at the ends of epochs and by eval_every, and the one that makes a
@@ -140,11 +213,11 @@ static void time_passes_of_training(const estimate *k, const p4_train_plan *plan
         bool last = steps % every == 0 && steps % per_epoch != 0;
         evaluations += steps / every - steps / (per_epoch / a * every) - last;
     }
-    const p4_stage_work evaluation = pass_work(k, (double)windows->eval, 1);
+    const p4_stage_work evaluation = pass_work(k, (double)windows->eval, COMPRESSED, false);
     add_passes(k, P4_PLAN_FINE_TUNE, &evaluation, (double)evaluations);
     if (plan->teacher.weight > 0 && plan->teacher.kind == P4_TEACHER_CACHED) {
         int64_t drawn = p4_min_i64(windows->train, steps * plan->sequences);
-        const p4_stage_work making = pass_work(k, (double)drawn, 1);
+        const p4_stage_work making = pass_work(k, (double)drawn, ORIGINAL, false);
         add_passes(k, P4_PLAN_FINE_TUNE, &making, 1);
     }
 }
@@ -159,6 +232,38 @@ static double sums_of_step(const estimate *k, double bytes, bool to_all, double 
     return to_all ? ring(k, bytes, true) : batches * ring(k, bytes, false);
 }
 
+/* Weights are kept unpacked where that takes little memory (jobs/train/trainer_codes.c). */
+static bool keeps_unpacked(const estimate *k, const p4_train_plan *plan, double each)
+{
+    const double MOST = 64.0 * (1 << 20);
+    return plan->activation_bits == 0 && k->ternary * each <= MOST;
+}
+
+/* A micro-batch of a training step, forward and back. */
+static void micro_batch(const estimate *k, p4_work *w, p4_work_tokens t, const p4_train_plan *plan)
+{
+    const p4_arch *a = &k->model->arch;
+    int64_t chunk = k->in->compute->ops->logits_chunk;
+    bool teaches = plan->teacher.weight > 0,
+         runs_teacher = teaches && plan->teacher.kind != P4_TEACHER_CACHED;
+    int forwards = 1 + (runs_teacher ? 1 : 0) + (plan->recompute == P4_RECOMPUTE_BLOCKS ? 1 : 0),
+        unpacks = keeps_unpacked(k, plan, w->each) ? 0 : 2;
+    for (int i = 0; i < forwards; i++) {
+        forward_all(k, w, t);
+    }
+    for (int i = 0; i < unpacks; i++) {
+        unpack_all(k, w);
+    }
+    p4_work_ends(w, a, t, runs_teacher ? 1 : 0, chunk);
+    p4_work_ends_backward(w, a, t, chunk);
+    for (int64_t l = 0; l < a->L; l++) {
+        p4_work_backward(w, a, l, t);
+        if (runs_teacher && plan->teacher.blocks > 0) {
+            p4_work_compare(w, a, t);
+        }
+    }
+}
+
 static void time_fine_tune(estimate *k)
 {
     p4_stage_work *w = &k->plan->work[P4_PLAN_FINE_TUNE];
@@ -167,12 +272,17 @@ static void time_fine_tune(estimate *k)
     bool shards = plan.zero_stage > 0, teaches = plan.teacher.weight > 0;
     double sequences = (double)plan.sequences, steps = (double)k->plan->train_steps;
     double share = ceil(sequences / k->ranks), micro = fmax(1, (double)k->plan->rank_plans[0].micro_batch);
-    double batches = plan.zero_stage == 2 || plan.exact_sums ? ceil(share / micro) : 1;
+    double micros = ceil(share / micro), batches = plan.zero_stage == 2 || plan.exact_sums ? micros : 1;
     double forward = forward_flops(k, sequences * k->T, true);
     double passes = 3 + (plan.recompute == P4_RECOMPUTE_BLOCKS ? 1 : 0) +
                     (teaches && plan.teacher.kind != P4_TEACHER_CACHED ? 1 : 0);
-    double compute =
-        passes * forward * share * k->ranks / sequences / (k->ranks * k->plan->rates.train_flops);
+    p4_work one = work_of(k, k->plan->rates.train_flops), update = one;
+    micro_batch(k, &one, (p4_work_tokens){.N = share * k->T / micros, .T = k->T}, &plan);
+    p4_work_optimizer(&update, &(p4_work_update){.model = k->model,
+                                                 .optim = &plan.optim,
+                                                 .owners = shards ? k->ranks : 1,
+                                                 .unpacks = keeps_unpacked(k, &plan, one.each)});
+    double compute = micros * one.seconds;
     double gradients = 0, rest = 0;
     if (k->ranks > 1) {
         gradients = sums_of_step(k, 4 * k->ternary, !shards, batches);
@@ -180,7 +290,7 @@ static void time_fine_tune(estimate *k)
             sums_of_step(k, 4 * k->replicated, true, batches) + (shards ? ring(k, k->ternary / 4, false) : 0);
     }
     double hidden = 2.0 / 3.0 * compute;
-    double step = compute + fmax(0, gradients / link_rate(k) - hidden) + rest / link_rate(k);
+    double step = compute + update.seconds + fmax(0, gradients / link_rate(k) - hidden) + rest / link_rate(k);
     w->flops = steps * passes * forward;
     w->sent_bytes = steps * k->ranks * (gradients + rest);
     w->seconds = steps * step;
@@ -243,11 +353,12 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
     load->read_bytes = k.model_bytes + w->text_bytes;
     load->seconds = k.model_bytes / (nodes * plan->rates.disk_read) + w->text_bytes / plan->rates.text_bytes;
     if (runs[P4_PLAN_EVALUATE_PRE]) {
-        time_pass(&k, P4_PLAN_EVALUATE_PRE, w->eval + w->sets, 1);
-        time_pass(&k, P4_PLAN_EVALUATE_POST, w->eval + w->sets, 2);
+        time_pass(&k, P4_PLAN_EVALUATE_PRE, w->eval + w->sets, ORIGINAL);
+        time_pass(&k, P4_PLAN_EVALUATE_POST, w->eval + w->sets, BOTH);
     }
     if (runs[P4_PLAN_CALIBRATE]) {
-        time_pass(&k, P4_PLAN_CALIBRATE, p4_min_i64(w->calibration, in->config->calibration_samples), 1);
+        time_pass(&k, P4_PLAN_CALIBRATE, p4_min_i64(w->calibration, in->config->calibration_samples),
+                  ORIGINAL);
     }
     time_quantize(&k);
     if (runs[P4_PLAN_RECONSTRUCT]) {
@@ -257,7 +368,7 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
         time_fine_tune(&k);
     }
     if (runs[P4_PLAN_EVALUATE_FINAL]) {
-        time_pass(&k, P4_PLAN_EVALUATE_FINAL, w->eval + w->sets, 2);
+        time_pass(&k, P4_PLAN_EVALUATE_FINAL, w->eval + w->sets, BOTH);
     }
     if (runs[P4_PLAN_GRADIENT_FLOW]) {
         p4_stage_work *flow = &plan->work[P4_PLAN_GRADIENT_FLOW];

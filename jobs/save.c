@@ -135,7 +135,7 @@ done:
  */
 static bool has_room(const p4_saving *s, const p4_trainer *trainer)
 {
-    double bytes = (double)p4_checkpoint_trainer_bytes(trainer);
+    double bytes = (double)p4_checkpoint_copy_bytes(trainer);
     return bytes * s->run->compute.group->local_ranks <= 0.75 * (double)p4_memory_free("");
 }
 

@@ -70,8 +70,9 @@ p4_plan_stage_id p4_rank_plan_peak(const p4_rank_plan *plan, bool device, double
 typedef struct p4_rates {
     char name[96];        /* of the table, or the file that they come from */
     double forward_flops; /* products of a forward pass */
-    double train_flops;   /* of a training step, all its work counted in the time */
-    double memory_bytes;  /* of the device, read and written: the optimizer, quantization */
+    double train_flops;   /* of a training step */
+    double memory_bytes;  /* of the device, read and written */
+    double kernel_s;      /* a small kernel; 0: the rates of products count all the work of a pass */
     double disk_read, disk_write;
     double node_link;  /* between ranks of a node */
     double net_link;   /* between nodes */

@@ -83,14 +83,16 @@ static bool put_work(cJSON *to, const p4_plan *plan)
 static const struct {
     const char *key;
     size_t offset;
-} rate_fields[] = {{"forward_flops", offsetof(p4_rates, forward_flops)},
-                   {"train_flops", offsetof(p4_rates, train_flops)},
-                   {"memory_bytes_per_s", offsetof(p4_rates, memory_bytes)},
-                   {"disk_read_bytes_per_s", offsetof(p4_rates, disk_read)},
-                   {"disk_write_bytes_per_s", offsetof(p4_rates, disk_write)},
-                   {"node_link_bytes_per_s", offsetof(p4_rates, node_link)},
-                   {"net_link_bytes_per_s", offsetof(p4_rates, net_link)},
-                   {"text_bytes_per_s", offsetof(p4_rates, text_bytes)}};
+    bool may_lack; /* in the file: then it is 0, as it also may be where it is there */
+} rate_fields[] = {{"forward_flops", offsetof(p4_rates, forward_flops), false},
+                   {"train_flops", offsetof(p4_rates, train_flops), false},
+                   {"memory_bytes_per_s", offsetof(p4_rates, memory_bytes), false},
+                   {"kernel_seconds", offsetof(p4_rates, kernel_s), true},
+                   {"disk_read_bytes_per_s", offsetof(p4_rates, disk_read), false},
+                   {"disk_write_bytes_per_s", offsetof(p4_rates, disk_write), false},
+                   {"node_link_bytes_per_s", offsetof(p4_rates, node_link), false},
+                   {"net_link_bytes_per_s", offsetof(p4_rates, net_link), false},
+                   {"text_bytes_per_s", offsetof(p4_rates, text_bytes), false}};
 enum { RATES = sizeof rate_fields / sizeof rate_fields[0], MAX_RATES_BYTES = 1 << 20 };
 
 static bool put_rates(cJSON *to, const p4_rates *rates)
@@ -170,9 +172,15 @@ p4_rc p4_rates_read(p4_rates *rates, const char *path)
     snprintf(rates->name, sizeof rates->name, "%s", name != NULL ? name : path);
     for (int i = 0; i < RATES; i++) {
         const cJSON *item = NULL;
-        TRY(p4_json_member(&item, path, "", root, rate_fields[i].key, true));
-        CHECK(cJSON_IsNumber(item) && isfinite(item->valuedouble) && item->valuedouble > 0,
-              "%s: %s: expected a number above 0", path, rate_fields[i].key);
+        bool may_lack = rate_fields[i].may_lack;
+        TRY(p4_json_member(&item, path, "", root, rate_fields[i].key, !may_lack));
+        if (item == NULL) {
+            continue;
+        }
+        CHECK(cJSON_IsNumber(item) && isfinite(item->valuedouble) &&
+                  (item->valuedouble > 0 || (may_lack && item->valuedouble == 0)),
+              "%s: %s: expected a number %s", path, rate_fields[i].key,
+              may_lack ? "that is not negative" : "above 0");
         *(double *)((char *)rates + rate_fields[i].offset) = item->valuedouble;
     }
 done:

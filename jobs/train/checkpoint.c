@@ -84,17 +84,6 @@ done:
     return rc;
 }
 
-int64_t p4_checkpoint_trainer_bytes(const p4_trainer *t)
-{
-    int64_t bytes = 0;
-    for (int64_t i = 0; i < t->model->params_count; i++) {
-        for (p4_optim_part part = 0; part < P4_PART_COUNT && writes(t, i); part++) {
-            bytes += p4_optim_part_bytes_of(&t->optim, i, part);
-        }
-    }
-    return bytes;
-}
-
 static p4_rc take_part(const p4_arrays *arrays, p4_trainer *t, int64_t i, p4_optim_part part)
 {
     p4_rc rc = P4_OK;
@@ -172,7 +161,8 @@ done:
     return rc;
 }
 
-int64_t p4_checkpoint_packed_bytes(const p4_model *model, int rank, int ranks)
+/* Of the share of p4_checkpoint_put_packed. */
+static int64_t packed_bytes(const p4_model *model, int rank, int ranks)
 {
     int64_t bytes = 0;
     for (int64_t i = rank; i < model->params_count; i += ranks) {
@@ -180,6 +170,18 @@ int64_t p4_checkpoint_packed_bytes(const p4_model *model, int rank, int ranks)
         bytes += p->ternary ? p->rows * p4_code_row_bytes(p->cols) + p4_param_scale_count(p) * 2 +
                                   ERROR_NUMBERS * (int64_t)sizeof(double)
                             : p->rows * p->cols * 2;
+    }
+    return bytes;
+}
+
+int64_t p4_checkpoint_copy_bytes(const p4_trainer *t)
+{
+    const p4_group *group = t->compute->group;
+    int64_t bytes = packed_bytes(t->model, group->rank, group->ranks);
+    for (int64_t i = 0; i < t->model->params_count; i++) {
+        for (p4_optim_part part = 0; part < P4_PART_COUNT && writes(t, i); part++) {
+            bytes += p4_optim_part_bytes_of(&t->optim, i, part);
+        }
     }
     return bytes;
 }

@@ -19,16 +19,15 @@
 
 /* Masters and optimizer state. Replicated tensors are written by the ranks in turn. */
 p4_rc p4_checkpoint_put_trainer(p4_arrays_writer *writer, const p4_trainer *trainer);
-/* Bytes of this rank's share, also of a trainer that is only laid out. Local. */
-int64_t p4_checkpoint_trainer_bytes(const p4_trainer *trainer);
+/* Bytes of this rank's share of a checkpoint in training, which the copy takes that is written while training
+ * goes on: of the trainer, also of one that is only laid out, and of the compressed model. Local. */
+int64_t p4_checkpoint_copy_bytes(const p4_trainer *trainer);
 /* Into an open trainer of the same model and optimizer, whatever its ranks, zero_stage and device. updates:
  * of the checkpoint. p4_trainer_requantize must follow. */
 p4_rc p4_checkpoint_take_trainer(const p4_arrays *arrays, p4_trainer *trainer, int64_t updates);
 
 /* The compressed model, of which every rank has all: rank r of `ranks` writes every ranks-th tensor. */
 p4_rc p4_checkpoint_put_packed(p4_arrays_writer *writer, const p4_packed *packed, int rank, int ranks);
-/* Bytes of that share. */
-int64_t p4_checkpoint_packed_bytes(const p4_model *model, int rank, int ranks);
 /* Takes memory for `packed`; the caller releases it, after an error too. */
 p4_rc p4_checkpoint_take_packed(const p4_arrays *arrays, p4_packed *packed, const p4_model *model);
 

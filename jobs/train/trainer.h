@@ -224,7 +224,7 @@ typedef struct p4_trainer_memory {
     int64_t teacher_bytes;
     /* Of a plan. */
     int64_t micro_batch;      /* sequences */
-    int64_t checkpoint_bytes; /* of this rank's masters and optimizer state, which a checkpoint copies */
+    int64_t checkpoint_bytes; /* p4_checkpoint_copy_bytes */
     p4_teacher_memory teacher;
 } p4_trainer_memory;
 /* Of an open trainer. */

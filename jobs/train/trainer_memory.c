@@ -143,7 +143,7 @@ static p4_rc measure(p4_trainer *t, int64_t room_bytes, int64_t windows, p4_trai
     memory->teacher_bytes = teacher->held + teacher->work;
     memory->optim = p4_optim_bytes(&t->optim);
     memory->codes_bytes = t->codes.bytes;
-    memory->checkpoint_bytes = p4_checkpoint_trainer_bytes(t);
+    memory->checkpoint_bytes = p4_checkpoint_copy_bytes(t);
 done:
     t->teacher = (p4_teacher){0};
     return rc;

@@ -54,7 +54,7 @@ p4_rc p4_packed_alloc(p4_packed *c, const p4_model *model)
     }
     int64_t bytes = p4_packed_bytes(model);
     c->memory_bytes = bytes - ALIGNMENT;
-    c->memory = p4_alloc((size_t)bytes, 1);
+    c->memory = p4_alloc_large((size_t)bytes);
     if (c->memory == NULL) {
         p4_packed_release(c);
         return P4_E_SYSTEM;

@@ -1,105 +1,11 @@
-/* Decoding: the dot products of every instruction set against portable C, bit for bit where they are of
- * integers; prefill and steps with a cache against the network's forward pass at every position, on the
+/* Decoding: prefill and steps with a cache against the network's forward pass at every position, on the
  * fixture models of all families; sampling. */
 #include <math.h>
 
-#include "kernels/cpu/dots.h"
 #include "net_world.h"
 #include "src/decode/decoder.h"
 #include "src/decode/sampler.h"
 #include "src/families.h"
-
-/* --- dot products ------------------------------------------------------------------------------ */
-
-enum { COLS_MAX = 5632, PLANES_MAX = 5632, LANES = P4_DOT_LANES };
-
-static uint8_t codes[LANES * COLS_MAX / 4];
-static int8_t activations[LANES][COLS_MAX], planes[LANES][PLANES_MAX];
-
-/* extreme: the largest sums that 8 bits can make. */
-static void fill(p4_rng *rng, int64_t cols, bool extreme)
-{
-    int64_t row_bytes = p4_code_row_bytes(cols);
-    for (int64_t b = 0; b < LANES * row_bytes; b++) {
-        codes[b] = 0;
-        for (int i = 0; i < 8; i += 2) {
-            codes[b] |= (uint8_t)((extreme ? 2 : p4_rng_below(rng, 3)) << i);
-        }
-    }
-    for (int n = 0; n < LANES; n++) {
-        for (int64_t c = 0; c < cols; c++) {
-            activations[n][c] = extreme ? (n % 2 ? -128 : 127) : (int8_t)((int)p4_rng_below(rng, 256) - 128);
-        }
-    }
-}
-
-static void check_integers(const p4_dots *dots, int64_t cols)
-{
-    int64_t row_bytes = p4_code_row_bytes(cols);
-    for (int n = 0; n < LANES; n++) {
-        int32_t sum = 0;
-        for (int64_t c = 0; c < cols; c++) {
-            sum += activations[n][c];
-        }
-        EXPECT(dots->planes(planes[n], activations[n], cols) == sum, "%s: the sum of %lld activations",
-               dots->name, (long long)cols);
-    }
-    for (int r = 0; r < LANES; r++) {
-        int32_t want[LANES] = {0}, by_tokens[LANES], by_rows[LANES];
-        for (int n = 0; n < LANES; n++) {
-            for (int64_t c = 0; c < cols; c++) {
-                want[n] += (codes[r * row_bytes + c / 4] >> 2 * (c % 4) & 3) * activations[n][c];
-            }
-        }
-        dots->tokens(by_tokens, codes + r * row_bytes, planes[0], PLANES_MAX, cols);
-        for (int n = 0; n < LANES; n++) {
-            dots->rows(by_rows, codes, row_bytes, planes[n], cols);
-            EXPECT(by_tokens[n] == want[n] && by_rows[r] == want[n],
-                   "%s: %lld columns, row %d, token %d: %d and %d, expected %d", dots->name, (long long)cols,
-                   r, n, by_tokens[n], by_rows[r], want[n]);
-        }
-    }
-}
-
-static void check_floats(const p4_dots *dots, p4_rng *rng, int64_t cols)
-{
-    static float w[COLS_MAX], x[COLS_MAX];
-    static uint16_t halves[COLS_MAX + 1], bfloats[COLS_MAX + 1];
-    double f32 = 0, f16 = 0, bf16 = 0, trits = 0, bound = 0;
-    for (int64_t c = 0; c < cols; c++) {
-        w[c] = (float)p4_rng_normal(rng);
-        x[c] = (float)p4_rng_normal(rng);
-        halves[c + 1] = p4_f32_to_f16(w[c]);
-        bfloats[c + 1] = p4_f32_to_bf16(w[c]);
-        f32 += (double)w[c] * (double)x[c];
-        f16 += (double)p4_f16_to_f32(halves[c + 1]) * (double)x[c];
-        bf16 += (double)p4_bf16_to_f32(bfloats[c + 1]) * (double)x[c];
-        trits += (double)((codes[c / 4] >> 2 * (c % 4) & 3) - 1) * (double)x[c];
-        bound += fabs((double)w[c] * (double)x[c]) + fabs((double)x[c]);
-    }
-    bound = 1e-6 * bound + 1e-6;
-    EXPECT_NEAR(dots->f32(w, x, cols), f32, bound);
-    EXPECT_NEAR(dots->f16(halves + 1, x, cols), f16, bound);
-    EXPECT_NEAR(dots->bf16(bfloats + 1, x, cols), bf16, bound);
-    EXPECT_NEAR(dots->codes(codes, x, cols), trits, bound);
-}
-
-static void check_dots(void)
-{
-    static const int64_t cols[] = {1, 3, 31, 64, 127, 128, 129, 160, 300, 1920, 2048, 4093, 5632};
-    p4_rng rng = {.seed = 7};
-    const p4_dots *dots;
-    for (int i = 0; (dots = p4_cpu_dots_at(i)) != NULL; i++) {
-        for (size_t k = 0; k < sizeof cols / sizeof cols[0]; k++) {
-            fill(&rng, cols[k], true);
-            check_integers(dots, cols[k]);
-            fill(&rng, cols[k], false);
-            check_integers(dots, cols[k]);
-            check_floats(dots, &rng, cols[k]);
-        }
-        printf("dot products: %s\n", dots->name);
-    }
-}
 
 /* --- the decoder against the network ------------------------------------------------------------ */
 
@@ -347,7 +253,6 @@ static void check_odd_logits(void)
 
 int main(void)
 {
-    check_dots();
     check_sampling();
     check_odd_logits();
     if (open_backend("cpu", false)) {

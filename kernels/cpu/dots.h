@@ -4,8 +4,9 @@
  *
  * Codes and planes: a byte of codes holds the columns 4b to 4b + 3, so a shift of 32 bytes of codes by 2i
  * bits gives the columns 4b + i of a block of 128. Activations are put in that order once for all rows
- * (planes): plane i of a block holds its columns i, i + 4, i + 8 ..., and zeros beyond the last column. With
- * u = t + 1 the sum of t x is that of u x minus that of x, and u needs no sign. */
+ * (planes): plane i of a block holds its columns i, i + 4, i + 8 ..., and zeros beyond the last column. A
+ * table may join blocks, so planes are read by the table that made them. With u = t + 1 the sum of t x is
+ * that of u x minus that of x, and u needs no sign. */
 #ifndef P4_CPU_DOTS_H
 #define P4_CPU_DOTS_H
 
@@ -52,5 +53,6 @@ int32_t p4_dots_planes(int8_t *planes, const int8_t *x, int64_t cols);
 float p4_dots_f32(const void *w, const float *x, int64_t cols);
 /* NULL: this machine, or this build, does not have it. kernels/cpu/dots_avx2.c */
 const p4_dots *p4_cpu_dots_avx2(void);
+const p4_dots *p4_cpu_dots_avx512(void); /* kernels/cpu/dots_avx512.c */
 
 #endif

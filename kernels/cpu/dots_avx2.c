@@ -11,10 +11,9 @@
 
 enum {
     CODE_BYTES = P4_PLANES_BLOCK / 4, /* of a block */
-    /* Blocks whose sums fit 16 bits: each adds two pairs of up to 4 * 2 * 2 * 128 to the sums of quarters. */
-    BLOCKS_16 = 7,
-    AHEAD_BYTES = 4096, /* of codes that are requested before they are needed: four streams are more than the
-                         * machine follows by itself */
+    /* Blocks whose sums fit 16 bits: each adds two pairs to the sums of quarters, from 4 * 2 * 2 * -128 to
+     * 4 * 2 * 2 * 127. */
+    BLOCKS_16 = 8
 };
 
 AVX2_INLINE __m256i load(const void *from)
@@ -79,44 +78,44 @@ AVX2_INLINE __m256i widen(__m256i total, sums16 s)
     return _mm256_add_epi32(total, _mm256_srai_epi32(_mm256_madd_epi16(s.fours, one), 2));
 }
 
+AVX2_INLINE sums16 add_4(sums16 s, const uint8_t *codes, const int8_t *planes)
+{
+    const unpacked w0 = unpack(load(codes)), w1 = unpack(load(codes + CODE_BYTES)),
+                   w2 = unpack(load(codes + 2 * CODE_BYTES)), w3 = unpack(load(codes + 3 * CODE_BYTES));
+    s = add_block(s, &w0, planes);
+    s = add_block(s, &w1, planes + P4_PLANES_BLOCK);
+    s = add_block(s, &w2, planes + 2 * P4_PLANES_BLOCK);
+    return add_block(s, &w3, planes + 3 * P4_PLANES_BLOCK);
+}
+
+/* A row of `bytes` of codes. */
+AVX2_INLINE int32_t row_of(const uint8_t *codes, int64_t bytes, const int8_t *planes)
+{
+    __m256i total = _mm256_setzero_si256();
+    int64_t whole = bytes / CODE_BYTES, rest = bytes - whole * CODE_BYTES, b = 0;
+    for (; b + BLOCKS_16 <= whole; b += BLOCKS_16) {
+        sums16 s = add_4(zeros(), codes + b * CODE_BYTES, planes + b * P4_PLANES_BLOCK);
+        total = widen(total, add_4(s, codes + (b + 4) * CODE_BYTES, planes + (b + 4) * P4_PLANES_BLOCK));
+    }
+    sums16 s = zeros();
+    for (; b < whole; b++) {
+        const unpacked w = unpack(load(codes + b * CODE_BYTES));
+        s = add_block(s, &w, planes + b * P4_PLANES_BLOCK);
+    }
+    if (rest > 0) { /* with fewer than BLOCKS_16 before it */
+        const unpacked w = unpack(load_last(codes + whole * CODE_BYTES, rest));
+        s = add_block(s, &w, planes + whole * P4_PLANES_BLOCK);
+    }
+    return sum_of(widen(total, s));
+}
+
+/* One after the other, as dots_avx512.c says. */
 AVX2 static void rows(int32_t *sums, const uint8_t *codes, int64_t row_bytes, const int8_t *planes,
                       int64_t cols)
 {
-    int64_t whole = cols / P4_PLANES_BLOCK, rest = row_bytes - whole * CODE_BYTES;
-    const uint8_t *row[P4_DOT_LANES] = {codes, codes + row_bytes, codes + 2 * row_bytes,
-                                        codes + 3 * row_bytes};
-    __m256i total[P4_DOT_LANES];
+    (void)cols;
     for (int r = 0; r < P4_DOT_LANES; r++) {
-        total[r] = _mm256_setzero_si256();
-    }
-    for (int64_t first = 0; first < whole; first += BLOCKS_16) {
-        int64_t end = p4_min_i64(first + BLOCKS_16, whole);
-        sums16 s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
-        for (int64_t b = first; b < end; b++) {
-            const int8_t *x = planes + b * P4_PLANES_BLOCK;
-            for (int r = 0; r < P4_DOT_LANES; r++) {
-                _mm_prefetch((const char *)row[r] + b * CODE_BYTES + AHEAD_BYTES, _MM_HINT_T0);
-            }
-            unpacked w = unpack(load(row[0] + b * CODE_BYTES));
-            s0 = add_block(s0, &w, x);
-            w = unpack(load(row[1] + b * CODE_BYTES));
-            s1 = add_block(s1, &w, x);
-            w = unpack(load(row[2] + b * CODE_BYTES));
-            s2 = add_block(s2, &w, x);
-            w = unpack(load(row[3] + b * CODE_BYTES));
-            s3 = add_block(s3, &w, x);
-        }
-        total[0] = widen(total[0], s0);
-        total[1] = widen(total[1], s1);
-        total[2] = widen(total[2], s2);
-        total[3] = widen(total[3], s3);
-    }
-    for (int r = 0; r < P4_DOT_LANES; r++) {
-        if (rest > 0) {
-            unpacked w = unpack(load_last(row[r] + whole * CODE_BYTES, rest));
-            total[r] = widen(total[r], add_block(zeros(), &w, planes + whole * P4_PLANES_BLOCK));
-        }
-        sums[r] = sum_of(total[r]);
+        sums[r] = row_of(codes + r * row_bytes, row_bytes, planes);
     }
 }
 

@@ -2,8 +2,8 @@
  * its time on, one token at a time, and every product of int8 activations with codes (kernels/cpu/dots.h).
  *
  * Without contraction (cmake/flags of this file): what follows a sum of integers is rounded step by step. */
-#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/dots.h"
+#include "kernels/cpu/vmath.h"
 
 enum {
     DIRECT_TOKENS = 4,   /* up to so many, unpacking a weight takes longer than to read it once a token */
@@ -23,76 +23,114 @@ static bool has_row_scale(const p4_weight *w)
     return p4_scale_group(w->scale_group, w->cols) >= w->cols;
 }
 
-static float row_scale(const p4_weight *w, int64_t row)
+/* Pieces of DIRECT_ROWS rows, each of one part. */
+static int64_t pieces_of(const p4_weight *weights, int64_t parts)
 {
-    return p4_f16_to_f32(w->scale[row * w->cols / p4_scale_group(w->scale_group, w->cols)]);
+    int64_t pieces = 0;
+    for (int64_t i = 0; i < parts; i++) {
+        pieces += p4_ceil_div(weights[i].rows, DIRECT_ROWS);
+    }
+    return pieces;
 }
 
-/* Threads for one part and N tokens. */
-static int team(const p4_device *device, const p4_weight *w, int64_t N)
+/* Rows [row, end) of a part; first: the part's first channel among all of them. scale_rows: rows with one
+ * scale. */
+typedef struct piece {
+    const p4_weight *weight;
+    int64_t first, row, end, scale_rows;
+} piece;
+
+static piece piece_at(const p4_weight *weights, int64_t index)
 {
-    int64_t pieces = p4_ceil_div(w->rows, DIRECT_ROWS), worth = row_bytes_of(w) * w->rows * N / TEAM_BYTES;
-    return p4_cpu_team(device, p4_min_i64(pieces, worth));
+    piece p = {.weight = weights};
+    int64_t pieces;
+    for (; index >= (pieces = p4_ceil_div(p.weight->rows, DIRECT_ROWS)); p.weight++) {
+        index -= pieces;
+        p.first += p.weight->rows;
+    }
+    p.row = index * DIRECT_ROWS;
+    p.end = p4_min_i64(p.row + DIRECT_ROWS, p.weight->rows);
+    p.scale_rows = p4_scale_group(p.weight->scale_group, p.weight->cols) / p.weight->cols;
+    return p;
+}
+
+static inline float row_scale(const piece *p, int64_t row)
+{
+    return p4_half_value(p->weight->scale[p->scale_rows == 1 ? row : row / p->scale_rows]);
+}
+
+/* Threads for so many pieces of all parts and N tokens. */
+static int team(const p4_device *device, const p4_weight *weights, int64_t parts, int64_t pieces, int64_t N)
+{
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < parts; i++) {
+        bytes += row_bytes_of(&weights[i]) * weights[i].rows;
+    }
+    return p4_cpu_team(device, p4_min_i64(pieces, bytes * N / TEAM_BYTES));
 }
 
 /* --- int8 activations and codes ---------------------------------------------------------------- */
 
-/* One product of all tokens with one part of the weights. */
-typedef struct int8_part {
+/* All tokens, and what reads them. */
+typedef struct int8_tokens {
     const p4_dots *dots;
     const p4_linear_forward_int8_args *a;
-    const p4_weight *weight;
-    const int8_t *planes;  /* [N, stride] */
-    const int32_t *sums;   /* [N]: of the tokens' activations */
-    int64_t stride, first; /* first: the part's first channel among all of them */
-} int8_part;
+    int8_t *planes; /* [N, stride] */
+    int32_t *sums;  /* [N]: of the tokens' activations */
+    int64_t stride;
+} int8_tokens;
 
-/* The output of token n and row `row` of the part, from the sum of u x. */
-static inline void finish(const int8_part *p, int64_t n, int64_t row, int32_t dot)
+/* The output of token n and row `row` of the part, from the sum of u x. inverse: 1 / s of the token. */
+static inline void finish(const int8_tokens *t, const piece *p, int64_t n, float inverse, int64_t row,
+                          int32_t dot)
 {
-    const p4_linear_forward_int8_args *a = p->a;
-    float value = (float)(dot - p->sums[n]) * (1.0f / a->x.s[n]);
-    value = value * row_scale(p->weight, row);
+    const p4_linear_forward_int8_args *a = t->a;
+    float value = (float)(dot - t->sums[n]) * inverse;
+    value = value * row_scale(p, row);
     if (a->opt_bias) {
         value = value + a->opt_bias[p->first + row];
     }
     ((float *)a->y)[n * a->out + p->first + row] = value;
 }
 
-/* Rows [row, end) for one token. */
-static void rows_of_token(const int8_part *p, int64_t n, int64_t row, int64_t end)
+static void rows_of_token(const int8_tokens *t, const piece *p, int64_t n)
 {
-    int64_t bytes = p4_code_row_bytes(p->a->in);
+    int64_t bytes = p4_code_row_bytes(t->a->in), row = p->row;
     const uint8_t *codes = p->weight->data;
-    const int8_t *planes = p->planes + n * p->stride;
+    const int8_t *planes = t->planes + n * t->stride;
+    const float inverse = 1.0f / t->a->x.s[n];
     int32_t sums[P4_DOT_LANES];
-    for (; row + P4_DOT_LANES <= end; row += P4_DOT_LANES) {
-        p->dots->rows(sums, codes + row * bytes, bytes, planes, p->a->in);
+    for (; row + P4_DOT_LANES <= p->end; row += P4_DOT_LANES) {
+        t->dots->rows(sums, codes + row * bytes, bytes, planes, t->a->in);
         for (int i = 0; i < P4_DOT_LANES; i++) {
-            finish(p, n, row + i, sums[i]);
+            finish(t, p, n, inverse, row + i, sums[i]);
         }
     }
-    for (; row < end; row++) { /* the same token in all lanes */
-        p->dots->tokens(sums, codes + row * bytes, planes, 0, p->a->in);
-        finish(p, n, row, sums[0]);
+    for (; row < p->end; row++) { /* the same token in all lanes */
+        t->dots->tokens(sums, codes + row * bytes, planes, 0, t->a->in);
+        finish(t, p, n, inverse, row, sums[0]);
     }
 }
 
-static void rows_of_tokens(const int8_part *p, int64_t row, int64_t end)
+static void rows_of_tokens(const int8_tokens *t, const piece *p)
 {
-    int64_t bytes = p4_code_row_bytes(p->a->in), n = 0;
+    int64_t bytes = p4_code_row_bytes(t->a->in), n = 0;
     int32_t sums[P4_DOT_LANES];
-    for (; n + P4_DOT_LANES <= p->a->N; n += P4_DOT_LANES) {
-        for (int64_t r = row; r < end; r++) {
-            p->dots->tokens(sums, (const uint8_t *)p->weight->data + r * bytes, p->planes + n * p->stride,
-                            p->stride, p->a->in);
+    float inverse[P4_DOT_LANES];
+    for (; n + P4_DOT_LANES <= t->a->N; n += P4_DOT_LANES) {
+        for (int i = 0; i < P4_DOT_LANES; i++) {
+            inverse[i] = 1.0f / t->a->x.s[n + i];
+        }
+        for (int64_t r = p->row; r < p->end; r++) {
+            t->dots->tokens(sums, (const uint8_t *)p->weight->data + r * bytes, t->planes + n * t->stride,
+                            t->stride, t->a->in);
             for (int i = 0; i < P4_DOT_LANES; i++) {
-                finish(p, n + i, r, sums[i]);
+                finish(t, p, n + i, inverse[i], r, sums[i]);
             }
         }
     }
-    for (; n < p->a->N; n++) {
-        rows_of_token(p, n, row, end);
+    for (; n < t->a->N; n++) {
+        rows_of_token(t, p, n);
     }
 }
 
@@ -106,48 +144,41 @@ bool p4_cpu_linear_int8_direct(p4_device *device, const p4_linear_forward_int8_a
     if (!direct) {
         return false;
     }
-    int32_t *sums = a->x_work;
-    int8_t *planes = (int8_t *)a->x_work + p4_ceil_div(a->N, 16) * 64;
-    int64_t stride = p4_planes_bytes(a->in), width = p4_int8_width(a->in), first = 0;
+    int8_tokens t = {.dots = dots,
+                     .a = a,
+                     .planes = (int8_t *)a->x_work + p4_ceil_div(a->N, 16) * 64,
+                     .sums = a->x_work,
+                     .stride = p4_planes_bytes(a->in)};
+    int64_t width = p4_int8_width(a->in), pieces = pieces_of(a->weights, a->parts);
 #pragma omp parallel for schedule(static) num_threads(p4_cpu_team(device, a->N))
     for (int64_t n = 0; n < a->N; n++) {
-        sums[n] = dots->planes(planes + n * stride, a->x.codes + n * width, a->in);
+        t.sums[n] = dots->planes(t.planes + n * t.stride, a->x.codes + n * width, a->in);
     }
-    for (int64_t i = 0; i < a->parts; i++) {
-        int8_part p = {.dots = dots,
-                       .a = a,
-                       .weight = &a->weights[i],
-                       .planes = planes,
-                       .sums = sums,
-                       .stride = stride,
-                       .first = first};
-        int64_t rows = a->weights[i].rows;
-#pragma omp parallel for schedule(static) num_threads(team(device, &a->weights[i], a->N))
-        for (int64_t row = 0; row < rows; row += DIRECT_ROWS) {
-            rows_of_tokens(&p, row, p4_min_i64(row + DIRECT_ROWS, rows));
-        }
-        first += rows;
+#pragma omp parallel for schedule(static) num_threads(team(device, a->weights, a->parts, pieces, a->N))
+    for (int64_t i = 0; i < pieces; i++) {
+        const piece p = piece_at(a->weights, i);
+        rows_of_tokens(&t, &p);
     }
     return true;
 }
 
 /* --- fp32 activations and weights of any form --------------------------------------------------- */
 
-static void direct_rows(const p4_linear_forward_weights_args *a, const p4_weight *w, int64_t first,
-                        int64_t row, int64_t end)
+static void direct_rows(const p4_linear_forward_weights_args *a, const piece *p)
 {
     const p4_dots *dots = p4_cpu_dots();
+    const p4_weight *w = p->weight;
     int64_t bytes = row_bytes_of(w);
     float (*dot)(const void *, const float *, int64_t) = w->dtype == P4_TERNARY ? dots->codes
                                                          : w->dtype == P4_F32   ? dots->f32
                                                          : w->dtype == P4_F16   ? dots->f16
                                                                                 : dots->bf16;
-    for (; row < end; row++) {
-        float scale = w->dtype == P4_TERNARY ? row_scale(w, row) : 1.0f,
-              bias = a->opt_bias ? a->opt_bias[first + row] : 0.0f;
+    for (int64_t row = p->row; row < p->end; row++) {
+        float scale = w->dtype == P4_TERNARY ? row_scale(p, row) : 1.0f,
+              bias = a->opt_bias ? a->opt_bias[p->first + row] : 0.0f;
         for (int64_t n = 0; n < a->N; n++) {
             float sum = dot((const char *)w->data + row * bytes, (const float *)a->x + n * a->in, a->in);
-            ((float *)a->y)[n * a->out + first + row] = sum * scale + bias;
+            ((float *)a->y)[n * a->out + p->first + row] = sum * scale + bias;
         }
     }
 }
@@ -163,7 +194,6 @@ static bool is_direct(const p4_linear_forward_weights_args *a)
 
 void p4_cpu_linear_forward_weights(p4_device *device, const p4_linear_forward_weights_args *a)
 {
-    int64_t first = 0;
     if (!is_direct(a)) {
         float *to = a->w_work;
         for (int64_t i = 0; i < a->parts; i++) {
@@ -173,12 +203,10 @@ void p4_cpu_linear_forward_weights(p4_device *device, const p4_linear_forward_we
         p4_cpu_linear_forward(device, a->y, a->x, a->w_work, a->opt_bias, a->N, a->in, a->out);
         return;
     }
-    for (int64_t i = 0; i < a->parts; i++) {
-        const p4_weight *w = &a->weights[i];
-#pragma omp parallel for schedule(static) num_threads(team(device, w, a->N))
-        for (int64_t row = 0; row < w->rows; row += DIRECT_ROWS) {
-            direct_rows(a, w, first, row, p4_min_i64(row + DIRECT_ROWS, w->rows));
-        }
-        first += w->rows;
+    int64_t pieces = pieces_of(a->weights, a->parts);
+#pragma omp parallel for schedule(static) num_threads(team(device, a->weights, a->parts, pieces, a->N))
+    for (int64_t i = 0; i < pieces; i++) {
+        const piece p = piece_at(a->weights, i);
+        direct_rows(a, &p);
     }
 }

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "src/leaf/escape.h"
 
@@ -75,6 +77,21 @@ void *p4_alloc(size_t count, size_t each_bytes)
     if (memory == NULL) {
         out_of_memory(count, each_bytes);
     }
+    return memory;
+}
+
+void *p4_alloc_large(size_t bytes)
+{
+    void *memory = p4_alloc(bytes, 1);
+#ifdef MADV_HUGEPAGE
+    const size_t least = (size_t)4 << 20; /* smaller blocks may hold no large page, or be part of the heap */
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)memory + page - 1) / page * page,
+              end = ((uintptr_t)memory + bytes) / page * page;
+    if (memory != NULL && bytes >= least) {
+        (void)madvise((void *)first, end - first, MADV_HUGEPAGE); /* advice */
+    }
+#endif
     return memory;
 }
 

@@ -77,7 +77,7 @@ typedef struct p4_layer_set {
     X(WINDOW, int64_t, window, "sliding-window attention") /* tokens seen, the query's own included */       \
     X(SOME_GLOBAL, bool, some_global, "layers without the sliding window of others") /* `global` */          \
     X(ATTENTION_CAP, float, attention_cap, "soft-capped attention scores")           /* cap tanh(s / cap) */ \
-    X(QKV_BY_HEAD, bool, qkv_by_head, "query, key and value rows side by side for each head")                \
+    X(QKV_BY_HEAD, bool, qkv_by_head, "query, key and value rows side by side for each key/value head")      \
     X(QKV_BIAS, bool, qkv_bias, "biases of the query, key and value projections")                            \
     X(O_BIAS, bool, o_bias, "a bias of the attention output projection")                                     \
     X(INVERSE_LAYER_SCALE, bool, inverse_layer_scale,                                                        \

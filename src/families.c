@@ -306,6 +306,44 @@ static const p4_family cohere = {
     MODEL_LAYERS(llama_rows),
 };
 
+/* clang-format off */
+#define FALCON_ROWS(norm1, norm2)                                                                            \
+    {P4_ROLE_EMBED, "transformer.word_embeddings.weight", P4_DIM_V},                                         \
+    {P4_ROLE_NORM1_GAIN, norm1 ".weight", P4_DIM_C},                                                         \
+    {P4_ROLE_NORM1_BIAS, norm1 ".bias", P4_DIM_C},                                                           \
+    {P4_ROLE_QKV, "self_attention.query_key_value.weight", P4_DIM_QKV},                                      \
+    {P4_ROLE_QKV_BIAS, "self_attention.query_key_value.bias", P4_DIM_QKV},                                   \
+    {P4_ROLE_O, "self_attention.dense.weight", P4_DIM_C},                                                    \
+    {P4_ROLE_O_BIAS, "self_attention.dense.bias", P4_DIM_C},                                                 \
+    {P4_ROLE_NORM2_GAIN, norm2 ".weight", P4_DIM_C},                                                         \
+    {P4_ROLE_NORM2_BIAS, norm2 ".bias", P4_DIM_C},                                                           \
+    {P4_ROLE_UP, "mlp.dense_h_to_4h.weight", P4_DIM_UP},                                                     \
+    {P4_ROLE_UP_BIAS, "mlp.dense_h_to_4h.bias", P4_DIM_UP},                                                  \
+    {P4_ROLE_DOWN, "mlp.dense_4h_to_h.weight", P4_DIM_C},                                                    \
+    {P4_ROLE_DOWN_BIAS, "mlp.dense_4h_to_h.bias", P4_DIM_C},                                                 \
+    {P4_ROLE_FINAL_GAIN, "transformer.ln_f.weight", P4_DIM_C},                                               \
+    {P4_ROLE_FINAL_BIAS, "transformer.ln_f.bias", P4_DIM_C},                                                 \
+    {P4_ROLE_HEAD, "lm_head.weight", P4_DIM_V}
+
+static const p4_tensor_row falcon_rows[] = {FALCON_ROWS("input_layernorm", "post_attention_layernorm")};
+static const p4_tensor_row falcon_branches_rows[] = {FALCON_ROWS("ln_attn", "ln_mlp")};
+/* clang-format on */
+
+static const p4_family falcon_branches = {
+    .prefix = "",
+    .layers = "transformer.h",
+    ROWS(falcon_branches_rows),
+};
+
+static const p4_family falcon = {
+    .title = "Falcon 1 and 2 (with rotary positions)",
+    .features = {.layer_norm = true, .activation = P4_GELU_ERF},
+    .prefix = "",
+    .layers = "transformer.h",
+    .two_branches = &falcon_branches,
+    ROWS(falcon_rows),
+};
+
 /* Of a block whose MLP is a mixture of experts; their names differ. */
 /* clang-format off */
 #define EXPERT_ROWS(router, gate, up, down)                                                                  \

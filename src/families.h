@@ -25,7 +25,8 @@ typedef struct p4_tensor_alias {
 
 enum { P4_FAMILY_ALIASES = 2, P4_FAMILY_FOREIGN = 4 };
 
-typedef struct p4_family {
+typedef struct p4_family p4_family;
+struct p4_family {
     const char *title;                        /* names the models, for lists of what is supported */
     p4_arch features;                         /* of all models; numbers are 0. A reader may add more */
     const char *prefix;                       /* p4_family_prefix */
@@ -42,7 +43,9 @@ typedef struct p4_family {
     /* In the order embeddings, one block, final norm, head. The parts of a slot are adjacent, as they become
      * one matrix in memory. Rows whose role an architecture does not have (p4_arch_has_role) are skipped. */
     const p4_tensor_row *row;
-} p4_family;
+    const p4_family *two_branches; /* names of blocks whose attention and MLP, in parallel, have a norm each;
+                                      NULL: the same */
+};
 
 /* NULL when the family is not supported. */
 const p4_family *p4_family_find(const char *name);

@@ -26,6 +26,7 @@
     X(qwen3_moe)       \
     X(mixtral)         \
     X(olmoe)           \
-    X(cohere)
+    X(cohere)          \
+    X(falcon)
 
 #endif

@@ -71,9 +71,6 @@ static p4_rc check_features(const p4_arch *arch, const char *source)
     CHECK(arch->experts > 0 || !arch->normed_shares, "%s: normalized expert weights without experts", source);
     CHECK(!arch->qkv_by_head || arch->qk_norm == P4_QK_NORM_NONE,
           "%s: query, key and value rows by head and norms of queries and keys", source);
-    CHECK(!arch->qkv_by_head || arch->H == arch->Hkv,
-          "%s: query, key and value rows by head with %lld heads and %lld key/value heads", source,
-          (long long)arch->H, (long long)arch->Hkv);
 done:
     return rc;
 }
@@ -321,6 +318,9 @@ p4_rc p4_model_init(p4_model *model, const p4_arch *arch, const char *prefix)
 {
     *model = (p4_model){0};
     const p4_family *family = p4_family_find(arch->family);
+    if (family != NULL && family->two_branches != NULL && arch->parallel && !arch->shared_norm) {
+        family = family->two_branches;
+    }
     return family != NULL ? p4_model_init_family(model, arch, family, prefix)
                           : FAIL("model family \"%.31s\" is not supported; supported: %s", arch->family,
                                  p4_supported_families());
@@ -412,7 +412,7 @@ int64_t p4_model_matrix_rows(const p4_model *model, int64_t param, int64_t m)
     const p4_param *p = &model->params[param];
     const p4_arch *a = &model->arch;
     if (p->role == P4_ROLE_QKV && p->rows == p4_arch_dim(a, P4_DIM_QKV) && a->qkv_by_head) {
-        return m < 3 * a->H ? a->D : 0;
+        return m >= 3 * a->Hkv ? 0 : m % 3 == 0 ? a->H / a->Hkv * a->D : a->D;
     }
     if (p->role == P4_ROLE_QKV && p->rows == p4_arch_dim(a, P4_DIM_QKV)) {
         return m == 0 ? p4_arch_dim(a, P4_DIM_Q) : m < 3 ? p4_arch_dim(a, P4_DIM_KV) : 0;

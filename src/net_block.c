@@ -240,17 +240,34 @@ static void norm_queries_and_keys(const p4_block *b)
                                                               .ld_y = width});
 }
 
+/* Moves heads from groups of `per` heads, each group `from` elements behind the one before it, to where they
+ * lie side by side: Hkv groups of J times `per` heads. Backward: the other way. */
+static void move_heads(const p4_block *b, char *y, const char *x, int64_t J, int64_t per, bool backward)
+{
+    const p4_arch *a = b->arch;
+    const int64_t width = p4_arch_dim(a, P4_DIM_QKV), each = per * a->D, group = (a->H / a->Hkv + 2) * a->D,
+                  part = a->Hkv * each;
+    p4_copy_groups_args args = {
+        .N = b->N, .I = a->Hkv, .J = J, .D = each, .x = x, .ld_x = width, .y = y, .ld_y = width};
+    args.x_i = backward ? each : group;
+    args.x_j = backward ? part : each;
+    args.y_i = backward ? group : each;
+    args.y_j = backward ? each : part;
+    b->net->ops->copy_groups(b->net->device, &args);
+}
+
 void p4_net_regroup(const p4_block *b, void *y, const void *x, bool backward)
 {
     const p4_arch *a = b->arch;
-    const int64_t width = p4_arch_dim(a, P4_DIM_QKV), head = 3 * a->D, part = a->H * a->D;
-    p4_copy_groups_args args = {
-        .N = b->N, .I = a->H, .J = 3, .D = a->D, .x = x, .ld_x = width, .y = y, .ld_y = width};
-    args.x_i = backward ? a->D : head;
-    args.x_j = backward ? part : a->D;
-    args.y_i = backward ? head : a->D;
-    args.y_j = backward ? a->D : part;
-    b->net->ops->copy_groups(b->net->device, &args);
+    const int64_t heads = a->H / a->Hkv, act = b->net->ops->act_bytes(b->net->device);
+    if (heads == 1) { /* queries are like keys and values: one op for all three */
+        move_heads(b, y, x, 3, 1, backward);
+        return;
+    }
+    const int64_t apart = heads * a->D * act, together = a->H * a->D * act; /* where keys begin */
+    move_heads(b, y, x, 1, heads, backward);
+    move_heads(b, (char *)y + (backward ? apart : together), (const char *)x + (backward ? together : apart),
+               2, 1, backward);
 }
 
 void p4_net_finish_qkv(const p4_block *b)

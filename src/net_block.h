@@ -88,8 +88,8 @@ void p4_net_rope(const p4_block *b, void *qkv, bool backward);
 /* QKV as attention takes it: from RAW, where norms of queries and keys or another order of the rows follow
  * the product, and rotated. */
 void p4_net_finish_qkv(const p4_block *b);
-/* y = x with query, key and value rows side by side by head, [H, 3, D], in the order that attention takes,
- * [3, H, D]; backward: the other way. */
+/* y = x with query, key and value rows side by side by key/value head, [Hkv, H / Hkv + 2, D], in the order
+ * that attention takes, [H + 2 Hkv, D]; backward: the other way. */
 void p4_net_regroup(const p4_block *b, void *y, const void *x, bool backward);
 
 /* The input of this role computed again from what the block kept, rounded unless that is NULL. */

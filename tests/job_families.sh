@@ -21,6 +21,8 @@ print(json.dumps(common | {
                               "rope_theta": 10000.0, "layer_types": ["sliding_attention", "full_attention"]},
     "phi": {"architectures": ["PhiForCausalLM"], "partial_rotary_factor": 0.5, "hidden_act": "gelu_new"},
     "cohere": {"architectures": ["CohereForCausalLM"], "num_key_value_heads": 1, "logit_scale": 2.0, "rope_theta": 10000.0},
+    "falcon": {"architectures": ["FalconForCausalLM"], "new_decoder_architecture": True, "num_attention_heads": 4, "num_kv_heads": 2,
+               "bias": True, "ffn_hidden_size": 112},
     "gpt_neox": {"architectures": ["GPTNeoXForCausalLM"], "rotary_pct": 0.5},
     "olmo3": {"architectures": ["Olmo3ForCausalLM"], "num_key_value_heads": 1, "sliding_window": 16, "rms_norm_eps": 1e-6,
               "layer_types": ["sliding_attention", "full_attention"],
@@ -77,7 +79,7 @@ family() { # family NAME: everything, in the current directory
     within "$(number again pre_compression loss)" "$(number small1 final loss)" 0.999 1.001 "$1: loss of what was written, and of the run"
 }
 
-for name in qwen3 gemma3_text gpt_neox phi cohere olmo2 olmo3; do
+for name in qwen3 gemma3_text gpt_neox phi cohere falcon olmo2 olmo3; do
     spawn family $name
 done
 join

@@ -100,8 +100,11 @@ static void reference_qkv(const reference *r, double *qkv, const double *x, int6
     reference_linear(raw, x, reference_param(r, P4_ROLE_QKV, layer),
                      reference_param(r, P4_ROLE_QKV_BIAS, layer), a->C, q + 2 * kv);
     for (int64_t i = 0; i < q + 2 * kv; i++) {
-        int64_t part = i / q, head = i % q / D;
-        qkv[i] = raw[a->qkv_by_head ? (head * 3 + part) * D + i % D : i];
+        int64_t per = a->H / a->Hkv, head = i / D, stored = head / per * (per + 2) + head % per;
+        if (i >= q) { /* a key or a value, behind the queries of its group */
+            stored = (head - a->H) % a->Hkv * (per + 2) + per + (head - a->H) / a->Hkv;
+        }
+        qkv[i] = raw[a->qkv_by_head ? stored * D + i % D : i];
     }
     const double *q_gain = reference_param(r, P4_ROLE_Q_GAIN, layer),
                  *k_gain = reference_param(r, P4_ROLE_K_GAIN, layer);

@@ -51,6 +51,7 @@ static void test_absent(void)
         {"starcoder2", SIZES, 2, 8, 4096, 1e-5, 1e4, P4_GELU_TANH, true, true},
         {"granite", SIZES, 4, 8, 2048, 1e-6, 1e4, P4_SILU, false, false},
         {"cohere", SIZES, 4, 8, 8192, 1e-5, 5e5, P4_SILU, true, false},
+        {"falcon", SIZES, 1, 8, 2048, 1e-5, 1e4, P4_GELU_ERF, true, false},
         {"qwen3_moe", SIZES, 4, 8, 32768, 1e-6, 1e4, P4_SILU, false, false},
         {"mixtral", MANY_HEADS, 8, 8, 131072, 1e-5, 1e6, P4_SILU, false, false},
         {"olmoe", SIZES, 4, 8, 4096, 1e-5, 1e4, P4_SILU, false, false},
@@ -215,6 +216,30 @@ static void test_factors(void)
     EXPECT(a.logit_scale == 0 && a.qkv_bias && a.o_bias, "Cohere without a scale, with biases");
 }
 
+/* The blocks of Falcon's models. */
+static void test_falcon(void)
+{
+    p4_arch a;
+    EXPECT_OK(parse(&a, "falcon", SIZES));
+    EXPECT(a.F == 128 && a.parallel && a.shared_norm && !a.qkv_by_head && !a.o_bias && !a.mlp_bias,
+           "as the smaller models of Falcon 1");
+    EXPECT_OK(parse(&a, "falcon", SIZES ", \"multi_query\": true, \"num_kv_heads\": 4, \"n_embed\": 64"));
+    EXPECT(a.Hkv == 1 && !a.qkv_by_head && a.C == 64 && a.D == 16 && a.F == 256,
+           "num_kv_heads has no effect");
+    EXPECT_OK(parse(&a, "falcon", SIZES ", \"new_decoder_architecture\": true, \"num_kv_heads\": 2"));
+    EXPECT(a.Hkv == 2 && a.qkv_by_head && a.parallel && !a.shared_norm, "as the larger ones");
+    EXPECT_OK(parse(&a, "falcon",
+                    SIZES ", \"new_decoder_architecture\": true, \"num_kv_heads\": null, "
+                          "\"num_ln_in_parallel_attn\": 1"));
+    EXPECT(a.Hkv == 4 && a.qkv_by_head && a.shared_norm, "as Falcon 2");
+    EXPECT_OK(parse(&a, "falcon",
+                    SIZES ", \"multi_query\": false, \"parallel_attn\": false, \"bias\": true, "
+                          "\"num_ln_in_parallel_attn\": 2"));
+    EXPECT(a.Hkv == 4 && a.qkv_by_head && !a.parallel && !a.shared_norm && a.qkv_bias && a.o_bias &&
+               a.mlp_bias,
+           "one after the other, with biases");
+}
+
 static void expect_experts(const char *family, const char *keys, int64_t experts, int64_t used, int64_t width,
                            bool normed)
 {
@@ -340,6 +365,18 @@ static void test_refused(void)
          "\"rope_parameters.rope_type\", expected only full_attention and sliding_attention"},
         {"cohere", SIZES ", \"use_qk_norm\": true", "\"use_qk_norm\" is true, supported is only false"},
         {"cohere", SIZES ", \"logit_scale\": null", "\"logit_scale\" is null, expected a number"},
+        {"falcon", SIZES ", \"alibi\": true", "\"alibi\" is true, supported is only false"},
+        {"falcon", SIZES ", \"multi_query\": false, \"num_kv_heads\": 2",
+         "\"num_kv_heads\" is 2 without multi_query and new_decoder_architecture, expected the 4 of"},
+        {"falcon", SIZES ", \"new_decoder_architecture\": true, \"parallel_attn\": false",
+         "\"parallel_attn\" is false with new_decoder_architecture, supported is only true"},
+        {"falcon", SIZES ", \"num_ln_in_parallel_attn\": 2",
+         "\"num_ln_in_parallel_attn\" is 2 without new_decoder_architecture, supported is only 1"},
+        {"falcon", SIZES ", \"new_decoder_architecture\": true, \"num_ln_in_parallel_attn\": 3",
+         "\"num_ln_in_parallel_attn\" is 3"},
+        {"falcon", SIZES ", \"new_decoder_architecture\": true, \"num_kv_heads\": 3",
+         "4 heads cannot share 3 key/value heads"},
+        {"falcon", SIZES ", \"architectures\": [\"RWForCausalLM\"]", "expected FalconForCausalLM"},
         {"phi", SIZES ", \"qk_layernorm\": true", "\"qk_layernorm\" is true, supported is only false"},
         {"phi", SIZES ", \"architectures\": [\"MixFormerSequentialForCausalLM\"]", "expected PhiForCausalLM"},
         {"smollm3", SIZES ", \"no_rope_layers\": [1, 0]", "\"no_rope_layers\" is a shorter list"},
@@ -369,6 +406,7 @@ int main(void)
     test_windows();
     test_rotation();
     test_factors();
+    test_falcon();
     test_experts();
     test_dense_layers();
     test_container();

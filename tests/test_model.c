@@ -328,6 +328,9 @@ static void test_matrices(void)
     expect_matrices(&arch, P4_ROLE_UP, P4_DIM_UP, (const int64_t[]){84}, 1);
     arch.qkv_by_head = true;
     expect_matrices(&arch, P4_ROLE_QKV, P4_DIM_QKV, (const int64_t[]){7, 7, 7, 7, 7, 7, 7, 7, 7}, 9);
+    arch = llama_arch(); /* 6 heads, 2 for keys and values */
+    arch.qkv_by_head = true;
+    expect_matrices(&arch, P4_ROLE_QKV, P4_DIM_QKV, (const int64_t[]){12, 4, 4, 12, 4, 4}, 6);
 }
 
 /* Features that exclude each other, and values that none has. */
@@ -346,7 +349,6 @@ static void test_combinations(void)
         {{.parallel = true, .post_norm = true}, "parallel blocks with norms of their outputs"},
         {{.layer_norm = true, .gain_offset = true}, "LayerNorm"},
         {{.post_norm = true, .residual_scale = 2}, "both norms and a factor"},
-        {{.qkv_by_head = true}, "6 heads and 2 key/value heads"},
         {{.qkv_by_head = true, .qk_norm = P4_QK_NORM_HEAD}, "by head and norms"},
         {{.window = -1}, "window of -1"},
         {{.shared_norm = true}, "one norm for attention and MLP, which are not parallel"},

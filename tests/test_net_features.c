@@ -89,6 +89,9 @@ static const p4_arch archs[] = {
      .tied = true},
     {NUMBERS, .family = "pairs", .Hkv = 4, .layer_norm = true, .no_norm_bias = true, .rope_pairs = true,
      .rope_dim = 4, .window = 5},
+    {NUMBERS, .family = "falcon", .Hkv = 2, .layer_norm = true, .parallel = true, .activation = P4_GELU_ERF,
+     .qkv_by_head = true, .qkv_bias = true, .o_bias = true, .mlp_bias = true},
+    {NUMBERS, .family = "one group", .Hkv = 1, .gated_mlp = true, .qkv_by_head = true, .window = 5},
 };
 
 /* The model's parameters, in fp32 and in double. */

@@ -20,6 +20,8 @@ static const p4_gguf_arch table[] = {
      .window_period = 4, .one_theta = true},
     {"cohere", "command-r", .qkv_bias = true, .neighbors = true, .only_tied = true, .shared_norm = true,
      .logit_scale = true, .most_layers = 63, .activation = P4_SILU},
+    {"falcon", "falcon", .whole_heads = true, .shared_norm = true, .only_parallel = true,
+     .mlp_norm_first = true},
     {"gemma", "gemma", .gemma = true, .qkv_bias = true, .only_tied = true},
     {"gemma2", "gemma2", .gemma = true, .qkv_bias = true, .only_tied = true, .window_period = 2,
      .large_layers = 46},
@@ -127,6 +129,9 @@ static p4_rc check_rest(const p4_gguf_arch *g, const p4_arch *a, const char *wri
           writer, g->name);
     CHECK(!a->shared_norm || g->shared_norm,
           "%s: llama.cpp's %s has a norm for the MLP, this model one for both", writer, g->name);
+    CHECK(a->parallel || !g->only_parallel,
+          "%s: llama.cpp's %s computes attention and MLP in parallel, this model one after the other", writer,
+          g->name);
     CHECK(!a->head_bias || g->head_bias, "%s: llama.cpp's %s takes no bias of the head", writer, g->name);
     double embedding = g->gemma ? sqrt((double)a->C) : 1;
     CHECK(g->multipliers || is_near(factor_of(a->embedding_scale), embedding),

@@ -21,10 +21,12 @@ typedef struct p4_gguf_arch {
     bool qkv_bias, o_bias, mlp_bias; /* it takes these biases */
     bool needs_biases;               /* and needs all of them */
     bool shared_norm, head_bias;     /* it has them */
-    bool part_of_heads;              /* it can rotate a part of each head */
-    bool whole_heads;                /* H D must be C */
-    bool whole_kv_heads;             /* and Hkv D too */
-    bool writes_head;                /* it needs output.weight: a tied head is written once more */
+    bool only_parallel;              /* attention and MLP are always in parallel */
+    bool mlp_norm_first; /* of two norms it calls that of the MLP attn_norm, the other attn_norm_2 */
+    bool part_of_heads;  /* it can rotate a part of each head */
+    bool whole_heads;    /* H D must be C */
+    bool whole_kv_heads; /* and Hkv D too */
+    bool writes_head;    /* it needs output.weight: a tied head is written once more */
     bool only_tied;
     bool multipliers;  /* it reads the four factors of Granite */
     bool logit_scale;  /* it reads that of Cohere alone */

@@ -7,7 +7,7 @@
 #include "io/export/trits.h"
 
 /* Names without "blk.N." and ".weight" or ".bias". The slots of several tensors have a name for each. */
-static const char *stem_of(const p4_model *model, int64_t param)
+static const char *stem_of(const p4_model *model, const p4_gguf_arch *gguf, int64_t param)
 {
     static const char *const names[P4_ROLE_COUNT] = {
         [P4_ROLE_EMBED] = "token_embd",
@@ -40,6 +40,13 @@ static const char *stem_of(const p4_model *model, int64_t param)
         return p->role == P4_ROLE_DOWN ? "ffn_down_exps"
                : p->input_offset == 0  ? "ffn_gate_exps"
                                        : "ffn_up_exps";
+    }
+    if (gguf->mlp_norm_first && !model->arch.shared_norm) {
+        bool norm1 = p->role == P4_ROLE_NORM1_GAIN || p->role == P4_ROLE_NORM1_BIAS,
+             norm2 = p->role == P4_ROLE_NORM2_GAIN || p->role == P4_ROLE_NORM2_BIAS;
+        if (norm1 || norm2) {
+            return norm1 ? "attn_norm_2" : "attn_norm";
+        }
     }
     if (parts == 3) {
         static const char *const qkv[] = {"attn_q", "attn_k", "attn_v"};
@@ -139,7 +146,7 @@ static void append_param(p4_gguf_tensors *list, const p4_model *model, const p4_
     if (p->layer >= 0) {
         snprintf(block, sizeof block, "blk.%lld.", (long long)p->layer);
     }
-    snprintf(t->name, sizeof t->name, "%s%s.%s", block, stem_of(model, param),
+    snprintf(t->name, sizeof t->name, "%s%s.%s", block, stem_of(model, gguf, param),
              is_bias(p->role) ? "bias" : "weight");
     t->type = step > 0 ? common_type(model, param, step, blocks) : type_of(p, blocks);
     t->vector = p->vector;
@@ -239,7 +246,10 @@ static int64_t stored_row(p4_gguf_order order, const p4_arch *a, int64_t r)
         return head * D + at % 2 * (D / 2) + at / 2;
     }
     if (order == P4_GGUF_BY_KIND) {
-        return (head % a->H * 3 + head / a->H) * D + at;
+        int64_t per = a->H / a->Hkv, other = head - a->H; /* a key or, behind all keys, a value */
+        int64_t stored = head < a->H ? head / per * (per + 2) + head % per
+                                     : other % a->Hkv * (per + 2) + per + other / a->Hkv;
+        return stored * D + at;
     }
     return r;
 }

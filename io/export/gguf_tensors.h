@@ -10,7 +10,8 @@
 typedef enum p4_gguf_order {
     P4_GGUF_AS_STORED,
     P4_GGUF_IN_PAIRS, /* element i and i + D/2 of each head become neighbors */
-    P4_GGUF_BY_KIND,  /* stored head by head, each with query, key and value: all queries, keys, values */
+    P4_GGUF_BY_KIND,  /* stored by key/value head, each with its queries, key and value: all queries, keys,
+                         values */
 } p4_gguf_order;
 
 typedef struct p4_gguf_part { /* where the data of a tensor comes from */

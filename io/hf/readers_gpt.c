@@ -142,3 +142,87 @@ done:
 }
 
 const p4_hf_reader p4_hf_reader_cohere = {{"CohereForCausalLM"}, read_cohere};
+
+static p4_rc read_falcon_sizes(const p4_hf_keys *keys, p4_arch *arch)
+{
+    p4_rc rc = P4_OK;
+    double eps = 1e-5;
+    arch->V = 65024;
+    arch->H = 71;
+    arch->positions = 2048;
+    TRY(p4_hf_read_int(keys, "vocab_size", &arch->V, 1, P4_HF_VOCAB_MAX));
+    TRY(p4_hf_need_int(keys, "hidden_size", &arch->C, P4_HF_WIDTH_MAX));
+    TRY(p4_hf_read_int(keys, "n_embed", &arch->C, 1, P4_HF_WIDTH_MAX)); /* it counts where it is there */
+    TRY(p4_hf_need_int(keys, "num_hidden_layers", &arch->L, P4_HF_LAYERS_MAX));
+    TRY(p4_hf_read_int(keys, "num_attention_heads", &arch->H, 1, P4_HF_HEADS_MAX));
+    TRY(p4_hf_read_int(keys, "max_position_embeddings", &arch->positions, 1, P4_HF_POSITIONS_MAX));
+    arch->F = 4 * arch->C;
+    TRY(p4_hf_read_int(keys, "ffn_hidden_size", &arch->F, 1, P4_HF_WIDTH_MAX));
+    TRY(p4_hf_read_number(keys, "layer_norm_epsilon", &eps, 1e-12, 1));
+    arch->norm_eps = (float)eps;
+    CHECK(arch->C % arch->H == 0, "%s: hidden_size %lld is not a multiple of num_attention_heads %lld",
+          keys->source, (long long)arch->C, (long long)arch->H);
+    arch->D = arch->C / arch->H;
+done:
+    return rc;
+}
+
+/* Three ways to hold queries, keys and values: in groups, with one key and value for all heads, or by head.
+ * Of one group the rows are in the usual order. num_kv_heads counts in the first alone. */
+static p4_rc read_falcon_heads(const p4_hf_keys *keys, p4_arch *arch, bool groups)
+{
+    p4_rc rc = P4_OK;
+    bool one = true;
+    int64_t heads = arch->H;
+    TRY(p4_hf_read_bool(keys, "multi_query", &one));
+    TRY(p4_hf_read_int(keys, "num_kv_heads", &heads, 1, P4_HF_HEADS_MAX));
+    CHECK(
+        groups || one || heads == arch->H,
+        "%s: \"num_kv_heads\" is %lld without multi_query and new_decoder_architecture, expected the %lld of "
+        "num_attention_heads",
+        keys->source, (long long)heads, (long long)arch->H);
+    arch->Hkv = groups ? heads : one ? 1 : arch->H;
+    arch->qkv_by_head = arch->Hkv > 1;
+done:
+    return rc;
+}
+
+/* A block of which the reference library's class lacks a norm is refused. */
+static p4_rc read_falcon_norms(const p4_hf_keys *keys, p4_arch *arch, bool groups)
+{
+    p4_rc rc = P4_OK;
+    int64_t norms = groups ? 2 : 1;
+    arch->parallel = true;
+    TRY(p4_hf_read_bool(keys, "parallel_attn", &arch->parallel));
+    CHECK(arch->parallel || !groups,
+          "%s: \"parallel_attn\" is false with new_decoder_architecture, supported is only true",
+          keys->source);
+    TRY(p4_hf_read_int(keys, "num_ln_in_parallel_attn", &norms, 1, 2));
+    CHECK(!arch->parallel || groups || norms == 1,
+          "%s: \"num_ln_in_parallel_attn\" is 2 without new_decoder_architecture, supported is only 1",
+          keys->source);
+    arch->shared_norm = arch->parallel && norms == 1;
+done:
+    return rc;
+}
+
+static p4_rc read_falcon(const p4_hf_keys *keys, p4_arch *arch)
+{
+    p4_rc rc = P4_OK;
+    bool groups = false;
+    TRY(read_falcon_sizes(keys, arch));
+    TRY(p4_hf_only_bool(keys, "alibi", false));
+    TRY(p4_hf_read_bool(keys, "new_decoder_architecture", &groups));
+    TRY(read_falcon_heads(keys, arch, groups));
+    TRY(read_falcon_norms(keys, arch, groups));
+    TRY(p4_hf_read_bool(keys, "bias", &arch->qkv_bias));
+    arch->o_bias = arch->mlp_bias = arch->qkv_bias;
+    arch->tied = true;
+    TRY(p4_hf_read_bool(keys, "tie_word_embeddings", &arch->tied));
+    TRY(p4_hf_read_activation(keys, "activation", arch));
+    TRY(p4_hf_read_rope(keys, &(p4_hf_rope_facts){0}, arch));
+done:
+    return rc;
+}
+
+const p4_hf_reader p4_hf_reader_falcon = {{"FalconForCausalLM"}, read_falcon};

@@ -206,20 +206,20 @@ static void set_number(void *field, p4_config_type type, double value)
     }
 }
 
-/* What a word stands for is refused as a real number, unless the range allows it. */
+/* What a word stands for is refused as a number, unless the range allows it. */
 static bool read_number(void *field, const p4_config_row *row, const p4_json_value *value)
 {
     if (cJSON_IsString(value->item) && p4_config_is_word(row, value->item->valuestring)) {
         set_number(field, row->type, row->word_value);
         return true;
     }
-    if (row->type != P4_CONFIG_REAL) {
-        return read_integer(field, row, value);
-    }
     double number = value->item->valuedouble;
-    *(double *)field = number;
     bool below = number < row->min || (row->min_open && number == row->min);
     bool reserved = row->word != NULL && number == row->word_value && below;
+    if (row->type != P4_CONFIG_REAL) {
+        return read_integer(field, row, value) && !reserved;
+    }
+    *(double *)field = number;
     return p4_json_is_number(value) && !p4_json_underflows(value) && !reserved;
 }
 

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "dist/launcher.h"
 #include "io/file/files.h"
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
@@ -71,6 +72,16 @@ static void say_setup(const p4_run *run)
     INFO("model %s -> %s", run->config.model_path, run->config.output_path);
 }
 
+/* Where the launcher may kill the ranks before they have saved. */
+static void say_stop(const p4_run *run)
+{
+    if (run->compute.group->ranks > 1 && p4_launched_by_mpirun()) {
+        INFO("      to stop it with its state saved: touch %s/" P4_STOP_REQUEST_FILE
+             " (after Ctrl-C mpirun may kill it before)",
+             run->config.output_path);
+    }
+}
+
 static void judge(p4_run *run)
 {
     p4_results *r = &run->results;
@@ -106,11 +117,16 @@ done:
     return rc;
 }
 
-/* Is a checkpoint due before stage `next`? Rank 0's answer counts. */
+/* Is a checkpoint due before stage `next`? Around a stage that changes what is there: before it, and behind
+ * it, where it is usually most of the work, unless the run saves none by itself. Rank 0's answer counts. */
 static bool is_save_due(const p4_run *run, int next)
 {
-    bool changes = stages[next].keeping == CHANGING && !run->done[next] && run->reconstruction.count > 0;
-    return !p4_resume_has_training(run) && (p4_resume_is_due(run, 0) || changes);
+    const p4_config *c = &run->config;
+    const bool saves = c->checkpoint_minutes > 0 || c->checkpoint_every > 0,
+               works = run->reconstruction.count > 0;
+    bool changes = works && stages[next].keeping == CHANGING && !run->done[next];
+    bool changed = works && stages[next - 1].keeping == CHANGING && saves;
+    return !p4_resume_has_training(run) && (p4_resume_is_due(run, 0) || changes || changed);
 }
 
 /* Before stage `next`: is the run asked to stop, is it time to save? Collective. */
@@ -312,6 +328,7 @@ static p4_rc execute(p4_run *run, p4_group *group, bool measures, bool *output_t
     p4_compute_settings settings = p4_settings_compute(&run->config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
+    say_stop(run);
     TRY(p4_provenance_begin(run));
     TRY(open_resume(run));
     TRY(p4_check_run(run, false, measures));

@@ -104,6 +104,22 @@ run 2 whole2
     fail "the other lines are $(grep -v train whole1/metrics.jsonl)"
 [ "$(steps whole1)" = 200 ] || fail "a run of 200 steps logs $(steps whole1)"
 
+said 'to stop it with its state saved: touch whole2/stop '
+# ---- killed behind reconstruction, as mpirun kills after Ctrl-C: what it made, usually most of the work, is in a checkpoint
+held 1 'evaluation","stage":"post' 1 behind
+kill -KILL "$job"
+ended 137 behind
+run 1 behind
+said 'continues from behind/checkpoints/step-0'
+! grep -q '^      block' log || fail 'reconstruction is repeated'
+same behind whole1
+# Not where the run saves none by itself.
+held 1 'evaluation","stage":"post' 1 unsaved checkpoint_minutes=0
+kill -KILL "$job"
+ended 137 unsaved
+run 1 unsaved checkpoint_minutes=0
+grep -q '^      block' log || fail 'a checkpoint was saved that was not asked for'
+
 # ---- every way to stop, at some step; what is said, and the status
 stopped() { # stopped NAME REASON: the run that was started stops for this reason and says how to go on
     ended 75 "$1"

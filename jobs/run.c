@@ -15,6 +15,7 @@
 #include "jobs/check.h"
 #include "jobs/details.h"
 #include "jobs/forecast.h"
+#include "jobs/keep.h"
 #include "jobs/metrics.h"
 #include "jobs/pages.h"
 #include "jobs/provenance.h"
@@ -173,11 +174,11 @@ static double forecast_after(const p4_run *run, int stage)
 
 static p4_rc run_stage(p4_run *run, int i)
 {
-    p4_rc rc = P4_OK;
+    p4_rc rc = P4_OK, outcome = P4_OK;
     INFO("[%d/%d] %s", i + 1, STAGES, p4_plan_stage_titles[i]);
     p4_progress_set_after(forecast_after(run, i));
     p4_timeline_begin(run, p4_plan_stage_names[i]);
-    p4_rc outcome = stages[i].run(run);
+    outcome = stages[i].run(run);
     p4_timeline_end(run);
     TRY(p4_results_add_time(&run->results, p4_plan_stage_names[i], p4_timeline_last_s(run)));
     TRY(outcome);
@@ -187,6 +188,8 @@ done:
     if (rc == P4_STOPPED) { /* of a training, once it has begun */
         bool saves = stages[i].keeping == SAVING && run->results.fine_tuning.ran;
         rc = stop(run, stages[i].keeping == CHANGING || saves);
+    } else if (i == P4_PLAN_EXPORT && outcome == P4_E_INPUT) {
+        rc = p4_keep_state(run, outcome);
     }
     return rc;
 }
@@ -252,6 +255,7 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
         free(path);
         return held;
     }
+    p4_output_free_reserve(run->config.output_path);
     p4_rc gone = outcome == P4_OK ? p4_output_check(&run->results.output_paths) : P4_OK;
     run->results.success = outcome == P4_OK && gone == P4_OK;
     if (!run->results.success) { /* it hands nothing on */

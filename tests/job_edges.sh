@@ -131,7 +131,7 @@ killed() {
         complain "results.json of a run that was killed: $(cat killed/results.json)"
     [ -e killed/model.h5 ] || complain "the earlier run's model is gone"
     "$PHASE4_MPI" "$TMP/cfg.json" model_path="$llama" output_path=killed >log 2>&1 || status=$?
-    [ $status = 2 ] && grep -qF 'holds the results of another run (model.h5' log ||
+    [ $status = 2 ] && grep -qF 'holds the results of another run (' log ||
         complain "status $status: an earlier model was not protected"
 }
 

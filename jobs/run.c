@@ -22,6 +22,7 @@
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "jobs/watch.h"
+#include "src/leaf/log_sink.h"
 #include "src/phase4.h"
 #include "src/plan.h"
 
@@ -92,6 +93,7 @@ static void judge(p4_run *run)
         p4_quality_judge(&set->quality, &set->pre, &set->final, run->config.max_accuracy_drop);
     }
     r->quality.passed = p4_results_verdict(r) == P4_VERDICT_PASSED;
+    r->original_guesses = p4_evaluation_guesses(run, &r->pre);
 }
 
 /* Saves what a run that is asked to stop has finished, unless its last checkpoint has it or the model and the
@@ -303,6 +305,11 @@ done:
     return rc;
 }
 
+static void keep_warning(const char *text, void *user)
+{
+    p4_results_add_warning(user, text);
+}
+
 static void close_run(p4_run *run)
 {
     p4_resume_close(run);
@@ -384,6 +391,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4
     run->log_callback = log_callback;
     run->log_user = log_user;
     p4_results_init(&run->results);
+    p4_warning_observe(keep_warning, &run->results);
     rc = execute(run, group, measures, &output_taken);
     run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
     (void)p4_utc_now(run->results.provenance.ended);
@@ -400,6 +408,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4
         p4_error_clear();
     }
     p4_output_leave(run->hold, run->config.output_path, rc == P4_OK);
+    p4_warning_observe(NULL, NULL);
     *results = run->results;
     close_run(run);
 done:

@@ -39,6 +39,7 @@ static const number reals[] = {{"seconds", offsetof(p4_batch_record, seconds)},
 static const number wholes[] = {{"attempt", offsetof(p4_batch_record, attempt)},
                                 {"ranks", offsetof(p4_batch_record, ranks)},
                                 {"first_rank", offsetof(p4_batch_record, first_rank)},
+                                {"warnings", offsetof(p4_batch_record, warnings)},
                                 {"status", offsetof(p4_batch_record, status)}};
 enum { REALS = sizeof reals / sizeof reals[0], WHOLES = sizeof wholes / sizeof wholes[0] };
 

@@ -30,6 +30,7 @@ typedef struct p4_batch_record {
     char *name, *output_path, *error; /* heap; error: "" or NULL for none */
     int64_t attempt;                  /* from 1 */
     int64_t ranks, first_rank;        /* of the group; the first one's rank in the job */
+    int64_t warnings;                 /* that the run gave */
     int64_t status;                   /* exit status of a run of its own; 0 of one that started */
     char config[P4_FINGERPRINT_BYTES], model[P4_FINGERPRINT_BYTES]; /* fingerprints; "": not known */
     char defaults[P4_FINGERPRINT_BYTES]; /* of the version that took `config` (io/batch/defaults.h) */

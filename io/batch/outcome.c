@@ -83,6 +83,7 @@ static bool take(p4_batch_record *record, const cJSON *root, const char *since)
     record->compressed_mb = number_at(root, "metrics", "compressed_size_mb");
     record->peak_memory_mb = number_at(root, "metrics", "peak_memory_mb");
     record->seconds = number_at(root, "timing", "total");
+    record->warnings = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "warnings"));
     return true;
 }
 

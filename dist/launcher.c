@@ -51,6 +51,11 @@ int64_t p4_launched_rank(void)
     return rank < 0 && is_step() ? number("SLURM_PROCID") : rank;
 }
 
+bool p4_launched_by_mpirun(void)
+{
+    return number("OMPI_COMM_WORLD_RANK") >= 0 && !is_step();
+}
+
 static p4_rc refuse(void)
 {
     return FAIL("%s started %lld processes, but MPI sees each of them alone: they "

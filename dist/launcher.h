@@ -7,6 +7,8 @@
 
 /* This process's rank, -1 without a known launcher. For what needs no MPI. */
 int64_t p4_launched_rank(void);
+/* Open MPI's mpirun, and not srun? */
+bool p4_launched_by_mpirun(void);
 
 /* P4_E_INPUT, before MPI is started: a launcher started several processes and gave them no means to find each
  * other. Open MPI would end such a process, or let each be a job of one rank. */

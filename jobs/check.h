@@ -24,8 +24,10 @@ typedef struct p4_outlook {
 
 /* --- its parts ---------------------------------------------------------------------------------- */
 
-/* check_output.c: the output directory, and files that go along. has_model: the model is open. Rank 0. */
-void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *findings);
+/* check_output.c: the output directory, and files that go along. has_model: the model is open.
+ * Sets run->disk_bytes and run->checkpoints_bytes.
+ * Rank 0. */
+void p4_check_output(p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *findings);
 /* What the run puts on the disk. */
 p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook);
 /* check_time.c: says how long the run will take by its plan and, where it is long, which keys make it

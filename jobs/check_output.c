@@ -115,7 +115,24 @@ done:
     return rc;
 }
 
-void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *f)
+/* Where results are in the way, the message compares their configuration with that of the run, whose open
+ * keys get their values from the model. */
+static p4_rc check_results(const p4_run *run, bool has_model)
+{
+    p4_rc rc = P4_OK;
+    p4_config *adapted = p4_alloc(1, sizeof *adapted);
+    TRY(adapted != NULL ? P4_OK : P4_E_SYSTEM);
+    *adapted = run->config;
+    if (has_model) {
+        p4_config_adapt_to_model_size(adapted, p4_model_count_elements(&run->original.hf.model));
+    }
+    rc = p4_output_examine(run->config.output_path, run->config.overwrite, adapted);
+done:
+    free(adapted);
+    return rc;
+}
+
+void p4_check_output(p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *f)
 {
     const p4_config *c = &run->config;
     char *parent = existing_parent(c->output_path);
@@ -126,7 +143,7 @@ void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_
     p4_findings_add(f, check_writable(parent, c->output_path));
     p4_findings_add(f, p4_hold_examine(c->output_path));
     p4_findings_add(f, check_stop_file(c->output_path));
-    p4_findings_add(f, p4_output_examine(c->output_path, c->overwrite));
+    p4_findings_add(f, check_results(run, has_model));
     p4_findings_add(f, check_replaced(run, has_model));
     if (has_model) {
         p4_rc copied = c->save_dequantized_fp16 || c->exports.count > 0
@@ -134,6 +151,8 @@ void p4_check_output(const p4_run *run, bool has_model, p4_outlook *outlook, p4_
                            : P4_OK;
         p4_findings_add(f, copied);
         const p4_disk_plan disk = p4_check_disk_plan(run, outlook);
+        run->disk_bytes = disk.outputs + disk.scratch;
+        run->checkpoints_bytes = disk.kept * disk.checkpoint;
         p4_findings_add(f, check_disk(parent, &disk));
     }
     free(parent);

@@ -68,9 +68,9 @@ static p4_rc open_result(result *r, const char *directory)
     TRY(beside != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(p4_directory_exists(directory), "%s: is not a directory, expected the output directory of a run",
           directory);
+    TRY(p4_model_file_find(file, directory));
     CHECK(p4_directory_exists(beside), "%s: is not there; the tokenizer of the exports comes from it",
           beside);
-    TRY(p4_model_file_find(file, directory));
     TRY(p4_artifact_reader_open(&r->reader, file));
     TRY(p4_model_file_table(&r->hf, r->reader, file));
     TRY(p4_model_rows_open(&r->rows, r->reader, &r->hf.model));

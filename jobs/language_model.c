@@ -5,6 +5,7 @@
 
 #include "io/file/files.h"
 #include "io/gguf/gguf_model.h"
+#include "io/out/directory.h"
 #include "jobs/model_file.h"
 
 /* --- weights ----------------------------------------------------------------------------------- */
@@ -132,6 +133,7 @@ p4_rc p4_language_model_open(p4_language_model *m, const char *path, int threads
     char *packed = p4_format("%s/model.h5", path);
     TRY(m->path != NULL && packed != NULL ? P4_OK : P4_E_SYSTEM);
     bool directory = p4_directory_exists(path) && !p4_file_exists(packed);
+    TRY(directory ? p4_output_check_ended(path) : P4_OK);
     TRY(directory               ? open_directory(m, path)
         : p4_gguf_view_is(path) ? open_gguf(m, path)
                                 : open_packed(m, path, threads));

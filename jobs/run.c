@@ -8,18 +8,21 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "dist/launcher.h"
 #include "io/file/files.h"
 #include "io/out/directory.h"
 #include "io/out/outputs.h"
 #include "jobs/check.h"
 #include "jobs/details.h"
 #include "jobs/forecast.h"
+#include "jobs/keep.h"
 #include "jobs/metrics.h"
 #include "jobs/pages.h"
 #include "jobs/provenance.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
 #include "jobs/watch.h"
+#include "src/leaf/log_sink.h"
 #include "src/phase4.h"
 #include "src/plan.h"
 
@@ -71,6 +74,16 @@ static void say_setup(const p4_run *run)
     INFO("model %s -> %s", run->config.model_path, run->config.output_path);
 }
 
+/* Where the launcher may kill the ranks before they have saved. */
+static void say_stop(const p4_run *run)
+{
+    if (run->compute.group->ranks > 1 && p4_launched_by_mpirun()) {
+        INFO("      to stop it with its state saved: touch %s/" P4_STOP_REQUEST_FILE
+             " (after Ctrl-C mpirun may kill it before)",
+             run->config.output_path);
+    }
+}
+
 static void judge(p4_run *run)
 {
     p4_results *r = &run->results;
@@ -80,6 +93,7 @@ static void judge(p4_run *run)
         p4_quality_judge(&set->quality, &set->pre, &set->final, run->config.max_accuracy_drop);
     }
     r->quality.passed = p4_results_verdict(r) == P4_VERDICT_PASSED;
+    r->original_guesses = p4_evaluation_guesses(run, &r->pre);
 }
 
 /* Saves what a run that is asked to stop has finished, unless its last checkpoint has it or the model and the
@@ -106,11 +120,16 @@ done:
     return rc;
 }
 
-/* Is a checkpoint due before stage `next`? Rank 0's answer counts. */
+/* Is a checkpoint due before stage `next`? Around a stage that changes what is there: before it, and behind
+ * it, where it is usually most of the work, unless the run saves none by itself. Rank 0's answer counts. */
 static bool is_save_due(const p4_run *run, int next)
 {
-    bool changes = stages[next].keeping == CHANGING && !run->done[next] && run->reconstruction.count > 0;
-    return !p4_resume_has_training(run) && (p4_resume_is_due(run, 0) || changes);
+    const p4_config *c = &run->config;
+    const bool saves = c->checkpoint_minutes > 0 || c->checkpoint_every > 0,
+               works = run->reconstruction.count > 0;
+    bool changes = works && stages[next].keeping == CHANGING && !run->done[next];
+    bool changed = works && stages[next - 1].keeping == CHANGING && saves;
+    return !p4_resume_has_training(run) && (p4_resume_is_due(run, 0) || changes || changed);
 }
 
 /* Before stage `next`: is the run asked to stop, is it time to save? Collective. */
@@ -157,11 +176,11 @@ static double forecast_after(const p4_run *run, int stage)
 
 static p4_rc run_stage(p4_run *run, int i)
 {
-    p4_rc rc = P4_OK;
+    p4_rc rc = P4_OK, outcome = P4_OK;
     INFO("[%d/%d] %s", i + 1, STAGES, p4_plan_stage_titles[i]);
     p4_progress_set_after(forecast_after(run, i));
     p4_timeline_begin(run, p4_plan_stage_names[i]);
-    p4_rc outcome = stages[i].run(run);
+    outcome = stages[i].run(run);
     p4_timeline_end(run);
     TRY(p4_results_add_time(&run->results, p4_plan_stage_names[i], p4_timeline_last_s(run)));
     TRY(outcome);
@@ -171,6 +190,8 @@ done:
     if (rc == P4_STOPPED) { /* of a training, once it has begun */
         bool saves = stages[i].keeping == SAVING && run->results.fine_tuning.ran;
         rc = stop(run, stages[i].keeping == CHANGING || saves);
+    } else if (i == P4_PLAN_EXPORT && outcome == P4_E_INPUT) {
+        rc = p4_keep_state(run, outcome);
     }
     return rc;
 }
@@ -236,6 +257,7 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
         free(path);
         return held;
     }
+    p4_output_free_reserve(run->config.output_path);
     p4_rc gone = outcome == P4_OK ? p4_output_check(&run->results.output_paths) : P4_OK;
     run->results.success = outcome == P4_OK && gone == P4_OK;
     if (!run->results.success) { /* it hands nothing on */
@@ -283,6 +305,11 @@ done:
     return rc;
 }
 
+static void keep_warning(const char *text, void *user)
+{
+    p4_results_add_warning(user, text);
+}
+
 static void close_run(p4_run *run)
 {
     p4_resume_close(run);
@@ -312,6 +339,7 @@ static p4_rc execute(p4_run *run, p4_group *group, bool measures, bool *output_t
     p4_compute_settings settings = p4_settings_compute(&run->config);
     TRY(p4_compute_open(&run->compute, group, &settings));
     say_setup(run);
+    say_stop(run);
     TRY(p4_provenance_begin(run));
     TRY(open_resume(run));
     TRY(p4_check_run(run, false, measures));
@@ -363,6 +391,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4
     run->log_callback = log_callback;
     run->log_user = log_user;
     p4_results_init(&run->results);
+    p4_warning_observe(keep_warning, &run->results);
     rc = execute(run, group, measures, &output_taken);
     run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
     (void)p4_utc_now(run->results.provenance.ended);
@@ -379,6 +408,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4
         p4_error_clear();
     }
     p4_output_leave(run->hold, run->config.output_path, rc == P4_OK);
+    p4_warning_observe(NULL, NULL);
     *results = run->results;
     close_run(run);
 done:

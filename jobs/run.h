@@ -64,13 +64,14 @@ typedef struct p4_run {
     p4_run_watch watch;         /* rank 0 */
     p4_log_callback log_callback;
     void *log_user;
-    p4_stop stop;                    /* compute's */
-    struct p4_resume *resume;        /* jobs/resume.h */
-    bool done[P4_MAX_STAGES];        /* which stages are done, in the order of the table in run.c */
-    double planned_s[P4_MAX_STAGES]; /* rank 0: what each will take by the plan, in the same order */
-    int64_t planned_steps;           /* rank 0: of the training */
-    double started_s;                /* p4_now_s when this process took up the run */
-    p4_run_timeline timeline;        /* of this rank in this process */
+    p4_stop stop;                         /* compute's */
+    struct p4_resume *resume;             /* jobs/resume.h */
+    bool done[P4_MAX_STAGES];             /* which stages are done, in the order of the table in run.c */
+    double planned_s[P4_MAX_STAGES];      /* rank 0: what each will take by the plan, in the same order */
+    int64_t planned_steps;                /* rank 0: of the training */
+    double disk_bytes, checkpoints_bytes; /* rank 0: of outputs and temporary files; of checkpoints at most */
+    double started_s;                     /* p4_now_s when this process took up the run */
+    p4_run_timeline timeline;             /* of this rank in this process */
 } p4_run;
 
 /* Opens the device and makes the checks that come before the work (check.h): every error at once, one a line.

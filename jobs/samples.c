@@ -133,10 +133,10 @@ done:
     return rc;
 }
 
-p4_rc p4_samples_write(const p4_run *run)
+p4_rc p4_samples_write(p4_run *run)
 {
     p4_rc rc = P4_OK;
-    const p4_output_paths *paths = &run->results.output_paths;
+    p4_output_paths *paths = &run->results.output_paths;
     const char *packed = paths->quantized[0] != '\0' ? paths->quantized : paths->dequantized_fp16;
     int64_t count = p4_min_i64(run->config.sample_texts, run->eval.count);
     p4_sample *samples = NULL;
@@ -147,6 +147,7 @@ p4_rc p4_samples_write(const p4_run *run)
     }
     if (why_none(run) != NULL) {
         INFO("samples.json is not written: %s", why_none(run));
+        paths->samples[0] = '\0'; /* nothing to miss */
         return P4_OK;
     }
     samples = p4_alloc((size_t)count, sizeof *samples);

@@ -8,7 +8,7 @@
 /* Writes run->results.output_paths.samples, from the files of the model and of the output, on the CPU. A run
  * for which there is nothing to write, or whose original is too large to be read for this, says so in the log
  * and gets no file. Rank 0. Local. */
-p4_rc p4_samples_write(const p4_run *run);
+p4_rc p4_samples_write(p4_run *run);
 
 /* Host memory that p4_samples_write takes for one model after the other: the model, and its network with the
  * cache of keys and values; bytes. All zeros where it writes nothing. */

@@ -217,6 +217,37 @@ END
     grep -q '"--task"' log || complain "the nearest option is not named"
 }
 
+# A start that was refused because of the results that are there takes nothing from them: with the queue as it was, the model is done.
+# What replaces them does.
+mistyped() {
+    derive z.json mistyped/z '"reconstruct": false, "enable_fine_tuning": false'
+    echo '["z.json"]' >queue.json
+    batch 0 1 queue.json
+    batch 5 1 queue.json seed=8
+    grep -q 'holds the results of another run' log || complain "the results are not protected"
+    for option in '' --failed-only --strict; do
+        batch 0 1 ${option:+"$option"} queue.json
+        grep -q '1 complete (1 of them before)' log || complain "the refused start hides the results ($option)"
+    done
+    expect 'the failed models' "$("$PHASE4_BATCH" --list failed queue.json)" ''
+    expect starts "$(events queue.batch/journal.jsonl z started)" 2
+    batch 0 1 queue.json overwrite=true
+    grep -q '1 complete (1 of them before)' log || complain "the results are made again"
+    batch 0 1 --failed-only queue.json overwrite=true seed=8
+    batch 5 1 queue.json
+    grep -q 'holds the results of another run' log || complain "the results of seed 8 are taken for those of seed 2"
+    # A run that began to replace them and was killed leaves none.
+    batch 0 1 --failed-only queue.json overwrite=true
+    sed -i 's/"success":.*true/"success": false/' "$TMP/mistyped/z/results.json"
+    batch 5 1 queue.json seed=9
+    batch 0 1 queue.json overwrite=true
+    grep -q '1 complete (0 of them before)' log || complain "results that are gone count as done"
+    # One text to train and to evaluate on is worth a warning, which is counted.
+    batch 0 1 queue.json overwrite=true enable_fine_tuning=true "eval_files=[\"$TMP/demo/stories-train.jsonl\"]"
+    grep -qE '^model .* ratio +warnings$' log && grep -qE '^z +done +1 .* 1$' log || complain "the table does not count the warnings"
+    grep -qE '"warnings":[[:space:]]*1,' queue.batch/batch_results.json || complain "batch_results.json does not count the warnings"
+}
+
 # Twenty models on two ranks: what a rank holds between two models does not grow.
 growth() {
     for i in $(seq 1 20); do cp -r "$TMP/six" "m$i"; done
@@ -331,6 +362,7 @@ END
 spawn mixed
 spawn broken_off
 spawn verdicts
+spawn mistyped
 spawn growth
 spawn entries
 spawn plans

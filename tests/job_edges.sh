@@ -73,11 +73,23 @@ round_trips() {
 # An original that predicts its text worse than guessing does is worth a warning; one of random weights is not.
 guessing() {
     run guess "$llama" 2 enable_fine_tuning=false
-    says 'above that of guessing among its'
+    says 'no better than guessing among its'
+    grep -qE '^  Verdict .*; but the original is no better than guessing, so this says little$' log || complain 'the verdict does not say so'
+    grep -qE '^  Warnings +1, in the log and in results.json$' log || complain 'the end does not count the warnings'
+    python3 - <<'END' || complain 'results.json does not have the warning'
+import json
+r = json.load(open("guess/results.json"))
+assert len(r["warnings"]) == 1 and r["warnings"][0].startswith("the original's perplexity is "), r["warnings"]
+assert r["original_guesses"] is True
+END
+    grep -q '<li>.*no better than guessing among its' guess/report.html || complain 'the report does not show the warning'
+    grep -q 'But the original is no better than guessing' guess/report.html && ! grep -q 'class="verdict pass"' guess/report.html ||
+        complain 'the verdict of the report does not say so'
     run chance "$llama" 1 enable_fine_tuning=false init=random
     if grep -q 'guessing' log; then
         complain 'random weights are warned of'
     fi
+    grep -q '"original_guesses":[[:space:]]*false' chance/results.json || complain 'random weights are judged as a trained model'
 }
 
 # Evaluation without files takes what calibration leaves, and neither gets more than was asked for.
@@ -131,7 +143,7 @@ killed() {
         complain "results.json of a run that was killed: $(cat killed/results.json)"
     [ -e killed/model.h5 ] || complain "the earlier run's model is gone"
     "$PHASE4_MPI" "$TMP/cfg.json" model_path="$llama" output_path=killed >log 2>&1 || status=$?
-    [ $status = 2 ] && grep -qF 'holds the results of another run (model.h5' log ||
+    [ $status = 2 ] && grep -qF 'holds the results of another run (' log ||
         complain "status $status: an earlier model was not protected"
 }
 

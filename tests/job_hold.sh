@@ -57,7 +57,9 @@ mkdir out/dequantized_fp16.tmp
 echo half >out/model.h5.tmp
 "$PHASE4_MPI" --quiet cfg.json resume=never >log 2>&1 || fail 'a killed run blocks the next one'
 [ ! -e out/dequantized_fp16.tmp ] && [ ! -e out/.phase4_hold ] && [ ! -e out/.phase4_run ] || fail "left: $(ls -A out)"
-refused 'out: holds the results of another run (model.h5, dequantized_fp16, phase4_config.json, metrics.jsonl,'
+refused 'out: is complete already with this configuration; set overwrite to true to compute it again'
+refused 'out: holds the results of another run (it differs in quantizer, seed); set overwrite to true or choose another output_path' \
+    seed=77 quantizer=exact-diagonal
 
 # Failed in the last stage, with the model written: the retry needs no `overwrite`.
 mkdir -p late/dequantized_fp16

@@ -78,14 +78,16 @@ provenance() { # provenance NAME MEMBERS: of results.json
     python3 -c "import json, sys; print(json.load(open(sys.argv[1]))['provenance']$2)" "$1/results.json"
 }
 some_step() { echo $((5 + RANDOM % 60)); }
-# same NAME AS: the same tensors, the same curve and the same measurements, and no checkpoint is left. The file model.h5 also holds
+# same NAME AS: the same tensors, the same curve, the same measurements and the same warnings, but for one of a damaged checkpoint, and
+# no checkpoint is left. The file model.h5 also holds
 # output_path, so that its size is another.
 same() {
     local name
     "$TOOL_COMPARE" "$1" "$2" bits 1e-15 >compared || fail "$1: $(cat compared)"
     for name in "$1" "$2"; do
         sed 's/"tokens_per_s".*//' "$name/metrics.jsonl" >"$name.curve"
-        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/packed_file_mb/d' -e '/stored_files_ratio/d' -e '/"provenance":/,/^\t},$/d' -e '/"seconds"/d' -e "s:$name/:OUT/:" "$name/results.json" >"$name.figures"
+        sed -e '/"timing"/,$d' -e '/peak_memory/d' -e '/packed_file_mb/d' -e '/stored_files_ratio/d' -e '/"provenance":/,/^\t},$/d' \
+            -e '/"seconds"/d' -e "s:$name/:OUT/:" -e 's/, "a checkpoint cannot be used[^"]*"//' "$name/results.json" >"$name.figures"
     done
     cmp "$1.curve" "$2.curve" || fail "$1: metrics.jsonl differs"
     cmp "$1.figures" "$2.figures" || fail "$1: $(diff "$1.figures" "$2.figures")"
@@ -94,6 +96,8 @@ same() {
 
 run 1 whole1
 ! grep -q 'time left from ' log || fail 'a run that continues nothing speaks of what is left'
+# One warning, which every run below that is continued must have as well (same).
+grep -q "the original's perplexity is .*no better than guessing" whole1/results.json || fail 'results.json does not have the warning'
 run 2 whole2
 [ "$(provenance whole2 '["continued"]')" = None ] || fail 'an undisturbed run speaks of a continued one'
 [ "$(provenance whole2 '["hosts"][0]["ranks"]')" = 2 ] || fail 'a run of two ranks speaks of another number'
@@ -103,6 +107,22 @@ run 2 whole2
     tr -d '\n')" = '{evaluation pre{reconstruct {evaluation post{evaluation final' ] ||
     fail "the other lines are $(grep -v train whole1/metrics.jsonl)"
 [ "$(steps whole1)" = 200 ] || fail "a run of 200 steps logs $(steps whole1)"
+
+said 'to stop it with its state saved: touch whole2/stop '
+# ---- killed behind reconstruction, as mpirun kills after Ctrl-C: what it made, usually most of the work, is in a checkpoint
+held 1 'evaluation","stage":"post' 1 behind
+kill -KILL "$job"
+ended 137 behind
+run 1 behind
+said 'continues from behind/checkpoints/step-0'
+! grep -q '^      block' log || fail 'reconstruction is repeated'
+same behind whole1
+# Not where the run saves none by itself.
+held 1 'evaluation","stage":"post' 1 unsaved checkpoint_minutes=0
+kill -KILL "$job"
+ended 137 unsaved
+run 1 unsaved checkpoint_minutes=0
+grep -q '^      block' log || fail 'a checkpoint was saved that was not asked for'
 
 # ---- every way to stop, at some step; what is said, and the status
 stopped() { # stopped NAME REASON: the run that was started stops for this reason and says how to go on

@@ -155,7 +155,7 @@ static void test_protection(void)
     put(in_directory(file, "run/one/compression_metadata.json.tmp"), "half");
     EXPECT_OK(p4_make_directories(in_directory(file, "run/one/dequantized_fp16.tmp/x")));
     p4_output_leave(hold, path, false);
-    EXPECT_OK(p4_output_examine(path, false));
+    EXPECT_OK(p4_output_examine(path, false, NULL));
     EXPECT_OK(p4_output_take(&hold, path, false));
     EXPECT(is_there(in_directory(file, "run/one/model.h5")) &&
                !is_there(in_directory(file, "run/one/compression_metadata.json.tmp")) &&
@@ -204,7 +204,7 @@ static void test_temporary_names(void)
     EXPECT(holds(file, "keep"), "a folder of somebody is gone");
     EXPECT_OK(p4_make_directories(in_directory(file, "run/three/dequantized_fp16.tmp")));
     EXPECT_REFUSED(p4_output_take(&hold, path, true), "run/three/dequantized_fp16.tmp: is in the way");
-    EXPECT_REFUSED(p4_output_examine(path, true), "remove or rename it");
+    EXPECT_REFUSED(p4_output_examine(path, true, NULL), "remove or rename it");
     EXPECT(is_there(file), "a folder of somebody is gone");
     EXPECT_OK(p4_remove_tree(file));
     put(in_directory(file, "run/three/training_tokens.tmp"), "keep");

@@ -153,8 +153,8 @@ static void test_older_outputs(void)
             continue;
         }
         put(path);
-        EXPECT_REFUSED(p4_output_examine(directory, false), output->name);
-        EXPECT_OK(p4_output_examine(directory, true));
+        EXPECT_REFUSED(p4_output_examine(directory, false, NULL), output->name);
+        EXPECT_OK(p4_output_examine(directory, true, NULL));
         memcpy((char *)&written + output->path, output->name, strlen(output->name));
         EXPECT_OK(p4_output_drop_stale(directory, &written));
         EXPECT(is_there(path), "%s was removed although this run wrote it", output->id);

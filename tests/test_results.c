@@ -1,6 +1,8 @@
 /* results.json: the reason that it gives where a text has no bits per byte or no perplexity per word. */
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 #include "io/out/report.h"
@@ -29,8 +31,37 @@ static void expect_reason(p4_evaluation pre, const char *want)
     free(json);
 }
 
+/* Each warning once and without what stands in front of it; more than fit are counted. */
+static void test_warnings(void)
+{
+    static p4_results results;
+    char text[64];
+    p4_results_init(&results);
+    p4_results_add_warning(&results, "warning: the disk is nearly full");
+    p4_results_add_warning(&results, "the disk is nearly full");
+    for (int i = 0; i < P4_WARNINGS_MAX + 4; i++) {
+        snprintf(text, sizeof text, "warning: number %d", i);
+        p4_results_add_warning(&results, text);
+    }
+    EXPECT(results.warning_count == P4_WARNINGS_MAX + 5, "%lld warnings", (long long)results.warning_count);
+    char *json = NULL;
+    EXPECT_OK(p4_results_print(&results, &json));
+    cJSON *root = cJSON_Parse(json);
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "warnings");
+    const char *first = cJSON_GetStringValue(cJSON_GetArrayItem(list, 0)),
+               *last = cJSON_GetStringValue(cJSON_GetArrayItem(list, P4_WARNINGS_MAX));
+    EXPECT(cJSON_GetArraySize(list) == P4_WARNINGS_MAX + 1, "%d entries", cJSON_GetArraySize(list));
+    EXPECT(first != NULL && strcmp(first, "the disk is nearly full") == 0, "the first is \"%s\"", first);
+    EXPECT(last != NULL && strcmp(last, "and 5 more, which the log has") == 0, "the last is \"%s\"", last);
+    cJSON_Delete(root);
+    free(json);
+    p4_results_free(&results);
+    EXPECT(results.warning_count == 0 && results.warnings[0] == NULL, "warnings that were freed");
+}
+
 int main(void)
 {
+    test_warnings();
     p4_evaluation e = {.loss = 2, .perplexity = 7.4, .bits_per_byte = 1, .word_perplexity = 99, .tokens = 10};
     e.documents = 3;
     expect_reason(e, NULL);

@@ -39,6 +39,7 @@ static const number reals[] = {{"seconds", offsetof(p4_batch_record, seconds)},
 static const number wholes[] = {{"attempt", offsetof(p4_batch_record, attempt)},
                                 {"ranks", offsetof(p4_batch_record, ranks)},
                                 {"first_rank", offsetof(p4_batch_record, first_rank)},
+                                {"warnings", offsetof(p4_batch_record, warnings)},
                                 {"status", offsetof(p4_batch_record, status)}};
 enum { REALS = sizeof reals / sizeof reals[0], WHOLES = sizeof wholes / sizeof wholes[0] };
 
@@ -130,16 +131,22 @@ static bool read_record(p4_batch_record *r, const cJSON *object)
 
 /* ---- reading ---- */
 
+/* What is known of one model. Without a name in `newest`: a free slot. */
+typedef struct known_model {
+    p4_batch_record newest; /* of the newest attempt */
+    p4_batch_record done;   /* of the newest attempt that was completed; without a name: none was */
+} known_model;
+
 struct p4_journal_state {
     int64_t count, slots; /* slots: a power of two, at least twice the count */
-    p4_batch_record *at;  /* [slots]; without a name: free */
+    known_model *at;      /* [slots] */
 };
 
-static p4_batch_record *find_slot(const p4_journal_state *state, const char *name)
+static known_model *find_slot(const p4_journal_state *state, const char *name)
 {
     uint64_t hash = p4_hash(P4_HASH_START, name, strlen(name));
     int64_t i = (int64_t)(hash & (uint64_t)(state->slots - 1));
-    while (state->at[i].name != NULL && strcmp(state->at[i].name, name) != 0) {
+    while (state->at[i].newest.name != NULL && strcmp(state->at[i].newest.name, name) != 0) {
         i = (i + 1) & (state->slots - 1);
     }
     return &state->at[i];
@@ -154,8 +161,8 @@ static p4_rc grow(p4_journal_state *state)
         return P4_E_SYSTEM;
     }
     for (int64_t i = 0; i < state->slots; i++) {
-        if (state->at[i].name != NULL) {
-            *find_slot(&larger, state->at[i].name) = state->at[i];
+        if (state->at[i].newest.name != NULL) {
+            *find_slot(&larger, state->at[i].newest.name) = state->at[i];
         }
     }
     free(state->at);
@@ -163,24 +170,48 @@ static p4_rc grow(p4_journal_state *state)
     return P4_OK;
 }
 
+static bool is_completed(const p4_batch_record *record)
+{
+    return record->event == P4_BATCH_DONE || record->event == P4_BATCH_VERDICT;
+}
+
+/* A copy with texts of its own. */
+static p4_rc copy_record(p4_batch_record *to, const p4_batch_record *from)
+{
+    p4_rc rc = P4_OK;
+    p4_batch_record made = *from;
+    made.name = p4_strdup(from->name);
+    made.output_path = p4_strdup(from->output_path != NULL ? from->output_path : "");
+    made.error = p4_strdup(from->error != NULL ? from->error : "");
+    if (made.name == NULL || made.output_path == NULL || made.error == NULL) {
+        p4_batch_record_free(&made);
+        rc = P4_E_SYSTEM;
+    } else {
+        p4_batch_record_free(to);
+        *to = made;
+    }
+    return rc;
+}
+
 /* Takes the record over. An older attempt's event, or a second end of the same one, does not count. */
 static p4_rc take_record(p4_journal_state *state, p4_batch_record *record)
 {
-    if (2 * (state->count + 1) > state->slots && grow(state) != P4_OK) {
-        p4_batch_record_free(record);
-        return P4_E_SYSTEM;
-    }
-    p4_batch_record *known = find_slot(state, record->name);
-    bool newer = known->name == NULL || record->attempt > known->attempt ||
-                 (record->attempt == known->attempt && known->event == P4_BATCH_STARTED);
-    if (!newer) {
-        p4_batch_record_free(record);
+    p4_rc rc = P4_OK;
+    TRY(2 * (state->count + 1) > state->slots ? grow(state) : P4_OK);
+    known_model *known = find_slot(state, record->name);
+    const p4_batch_record *newest = &known->newest;
+    bool newer = newest->name == NULL || record->attempt > newest->attempt ||
+                 (record->attempt == newest->attempt && newest->event == P4_BATCH_STARTED);
+    if (newer) {
+        TRY(is_completed(record) ? copy_record(&known->done, record) : P4_OK);
+        state->count += newest->name == NULL;
+        p4_batch_record_free(&known->newest);
+        known->newest = *record;
         return P4_OK;
     }
-    state->count += known->name == NULL;
-    p4_batch_record_free(known);
-    *known = *record;
-    return P4_OK;
+done:
+    p4_batch_record_free(record);
+    return rc;
 }
 
 static p4_rc read_lines(p4_journal_state *state, const char *text, const char *path)
@@ -250,7 +281,8 @@ done:
 void p4_journal_state_free(p4_journal_state *state)
 {
     for (int64_t i = 0; state != NULL && i < state->slots; i++) {
-        p4_batch_record_free(&state->at[i]);
+        p4_batch_record_free(&state->at[i].newest);
+        p4_batch_record_free(&state->at[i].done);
     }
     if (state != NULL) {
         free(state->at);
@@ -260,7 +292,13 @@ void p4_journal_state_free(p4_journal_state *state)
 
 const p4_batch_record *p4_journal_find(const p4_journal_state *state, const char *name)
 {
-    const p4_batch_record *found = find_slot(state, name);
+    const p4_batch_record *found = &find_slot(state, name)->newest;
+    return found->name != NULL ? found : NULL;
+}
+
+const p4_batch_record *p4_journal_find_done(const p4_journal_state *state, const char *name)
+{
+    const p4_batch_record *found = &find_slot(state, name)->done;
     return found->name != NULL ? found : NULL;
 }
 

@@ -2,7 +2,9 @@
  * (docs/formats.md). The state of a batch is what its journal says and nothing else.
  *
  * Each attempt at a model has a number, one more than all before. Only the events of a model's newest attempt
- * count: what a process that was believed dead writes later cannot replace a newer result. */
+ * count: what a process that was believed dead writes later cannot replace a newer result. An attempt that
+ * was completed before is kept beside it: one that was refused because of its results has not touched them.
+ */
 #ifndef P4_BATCH_JOURNAL_H
 #define P4_BATCH_JOURNAL_H
 
@@ -28,6 +30,7 @@ typedef struct p4_batch_record {
     char *name, *output_path, *error; /* heap; error: "" or NULL for none */
     int64_t attempt;                  /* from 1 */
     int64_t ranks, first_rank;        /* of the group; the first one's rank in the job */
+    int64_t warnings;                 /* that the run gave */
     int64_t status;                   /* exit status of a run of its own; 0 of one that started */
     char config[P4_FINGERPRINT_BYTES], model[P4_FINGERPRINT_BYTES]; /* fingerprints; "": not known */
     char defaults[P4_FINGERPRINT_BYTES]; /* of the version that took `config` (io/batch/defaults.h) */
@@ -53,6 +56,8 @@ p4_rc p4_journal_read(p4_journal_state **state, const char *directory);
 void p4_journal_state_free(p4_journal_state *state); /* NULL is fine. */
 /* NULL: nothing is known of the model. Valid until the state is freed. */
 const p4_batch_record *p4_journal_find(const p4_journal_state *state, const char *name);
+/* The newest attempt that was completed, whatever later ones came to. NULL: none was. As p4_journal_find. */
+const p4_batch_record *p4_journal_find_done(const p4_journal_state *state, const char *name);
 
 typedef struct p4_journal p4_journal;
 /* Takes the hold on the directory, which is made, and opens its journal; what a killed writer left of a line

@@ -48,13 +48,20 @@ static const char *explain_sets(char text[P4_VERDICT_BYTES], const cJSON *root)
     return text;
 }
 
+/* When the run of results.json ended that succeeded; NULL: it did not. */
+static const char *succeeded_at(const cJSON *root)
+{
+    const cJSON *provenance = cJSON_GetObjectItemCaseSensitive(root, "provenance");
+    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "success"))
+               ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(provenance, "ended"))
+               : NULL;
+}
+
 static bool take(p4_batch_record *record, const cJSON *root, const char *since)
 {
-    const cJSON *provenance = cJSON_GetObjectItemCaseSensitive(root, "provenance"),
-                *quality = cJSON_GetObjectItemCaseSensitive(root, "quality");
-    const char *ended = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(provenance, "ended"));
-    if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "success")) || ended == NULL ||
-        strcmp(ended, since) < 0) { /* times of one form compare as texts */
+    const cJSON *quality = cJSON_GetObjectItemCaseSensitive(root, "quality");
+    const char *ended = succeeded_at(root);
+    if (ended == NULL || strcmp(ended, since) < 0) { /* times of one form compare as texts */
         return false;
     }
     bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(quality, "passed"));
@@ -76,23 +83,41 @@ static bool take(p4_batch_record *record, const cJSON *root, const char *since)
     record->compressed_mb = number_at(root, "metrics", "compressed_size_mb");
     record->peak_memory_mb = number_at(root, "metrics", "peak_memory_mb");
     record->seconds = number_at(root, "timing", "total");
+    record->warnings = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "warnings"));
     return true;
 }
 
-bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since)
+/* results.json of output_path; NULL: it is not there or cannot be read. The caller deletes it. */
+static cJSON *read_results(const char *output_path)
 {
     char *text = NULL, *path = p4_format("%s/" P4_RESULTS_FILE, output_path);
     size_t bytes = 0;
-    bool ended = false;
+    cJSON *root = NULL;
     if (path != NULL && p4_file_exists(path) && p4_file_read(&text, &bytes, path, RESULTS_BYTES) == P4_OK) {
-        cJSON *root = cJSON_ParseWithLength(text, bytes);
-        ended = root != NULL && take(record, root, since);
-        cJSON_Delete(root);
+        root = cJSON_ParseWithLength(text, bytes);
     }
     p4_error_clear();
     free(text);
     free(path);
+    return root;
+}
+
+bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since)
+{
+    cJSON *root = read_results(output_path);
+    bool ended = root != NULL && take(record, root, since);
+    p4_error_clear();
+    cJSON_Delete(root);
     return ended;
+}
+
+bool p4_outcome_stands(const char *output_path, const char *until)
+{
+    cJSON *root = read_results(output_path);
+    const char *ended = root != NULL ? succeeded_at(root) : NULL;
+    bool stands = ended != NULL && strcmp(ended, until) <= 0;
+    cJSON_Delete(root);
+    return stands;
 }
 
 static bool is_unchanged(const p4_input_file *input)

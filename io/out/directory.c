@@ -2,6 +2,7 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,16 +11,18 @@
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/json/write.h"
+#include "io/out/earlier.h"
 #include "io/out/outputs.h"
+#include "src/leaf/names.h"
 
-enum { MAX_RESULTS_BYTES = 64 << 20, MAX_LIST_BYTES = 1 << 16 };
+enum { MAX_RESULTS_BYTES = 64 << 20, MAX_LIST_BYTES = 1 << 16, RESERVE_BYTES = 256 << 10 };
 static const char list_name[] = ".phase4_run";
 
 /* The names that a run may write under: forms of each output, and what only an unfinished run has. */
 typedef enum form { FINAL, TEMPORARY, OLDER, SCRATCH } form;
 static const char *const suffixes[] = {[FINAL] = "", [TEMPORARY] = ".tmp", [OLDER] = ".old", [SCRATCH] = ""};
 static const char *const scratch[] = {P4_TRAINING_TOKENS_FILE, P4_TRAINING_TOKENS_FILE ".tmp",
-                                      P4_TEACHER_CACHE_FILE, P4_TEACHER_CACHE_FILE ".tmp"};
+                                      P4_TEACHER_CACHE_FILE, P4_TEACHER_CACHE_FILE ".tmp", P4_RESERVE_FILE};
 enum {
     FORMS = SCRATCH,
     SCRATCHES = sizeof scratch / sizeof scratch[0],
@@ -50,28 +53,53 @@ static bool is_there(const char *path)
     return lstat(path, &status) == 0;
 }
 
+/* results.json at this path; NULL: it is not there or cannot be read. The caller deletes it. */
+static cJSON *read_results(const char *path)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    cJSON *root = NULL;
+    if (p4_file_read(&text, &bytes, path, MAX_RESULTS_BYTES) == P4_OK) {
+        root = cJSON_ParseWithLength(text, bytes);
+    } else {
+        p4_error_clear();
+    }
+    free(text);
+    return root;
+}
+
 /* Whether a results.json says that its run failed: such a file does not guard the directory, any other does.
  */
 static bool is_failed_run(const char *path)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    if (p4_file_read(&text, &bytes, path, MAX_RESULTS_BYTES) != P4_OK) {
-        p4_error_clear();
-        return false;
-    }
-    cJSON *root = cJSON_ParseWithLength(text, bytes);
+    cJSON *root = read_results(path);
     bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "success"));
     cJSON_Delete(root);
-    free(text);
     return failed;
 }
 
-/* Adds the name to the comma-separated list in found. */
-static void add_found(char found[256], const char *text)
+static bool begins_with(const char *text, const char *beginning)
 {
-    size_t used = strlen(found);
-    snprintf(found + used, 256 - used, "%s%s", used > 0 ? ", " : "", text);
+    return strncmp(text, beginning, strlen(beginning)) == 0;
+}
+
+p4_rc p4_output_check_ended(const char *output_path)
+{
+    p4_rc rc = P4_OK;
+    cJSON *root = NULL;
+    char *path = p4_format("%s/" P4_RESULTS_FILE, output_path);
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    root = is_there(path) ? read_results(path) : NULL;
+    const char *error = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "error"));
+    if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "success")) && error != NULL) {
+        CHECK(!begins_with(error, P4_UNFINISHED_ERROR) && !begins_with(error, P4_STOPPED_ERROR),
+              "%s: this run has not ended; the same command continues it", output_path);
+        rc = FAIL("%s: this run failed and left no model: %s", output_path, error);
+    }
+done:
+    cJSON_Delete(root);
+    free(path);
+    return rc;
 }
 
 /* The list that an unfinished run left, NULL: there is none. */
@@ -103,7 +131,7 @@ static bool is_listed(const cJSON *list, const char *text)
 
 /* What is there under the names of a run. */
 typedef struct found {
-    char results[256]; /* of another run, comma separated */
+    p4_name_sample results; /* of another run */
     char in_the_way[64];
     bool there[NAMES], own[NAMES]; /* own: an unfinished run's, or not there */
 } found;
@@ -111,7 +139,7 @@ typedef struct found {
 static p4_rc look_around(found *f, const char *output_path)
 {
     cJSON *list = read_list(output_path);
-    *f = (found){.results = ""};
+    *f = (found){.results = {.count = 0}};
     for (int i = 0; i < NAMES; i++) {
         name n = name_at(i);
         char *path = p4_format("%s/%s", output_path, n.text);
@@ -123,7 +151,7 @@ static p4_rc look_around(found *f, const char *output_path)
         bool failed = strcmp(n.text, P4_RESULTS_FILE) == 0 && f->there[i] && is_failed_run(path);
         f->own[i] = n.text[0] != '\0' && (!f->there[i] || failed || is_listed(list, n.text));
         if (f->there[i] && !f->own[i] && n.form == FINAL) {
-            add_found(f->results, n.text);
+            p4_name_sample_add(&f->results, n.text);
         } else if (f->there[i] && !f->own[i] && n.form != OLDER) {
             snprintf(f->in_the_way, sizeof f->in_the_way, "%s", n.text);
         }
@@ -133,12 +161,12 @@ static p4_rc look_around(found *f, const char *output_path)
     return P4_OK;
 }
 
-static p4_rc judge(const found *f, const char *output_path, bool overwrite)
+static p4_rc judge(found *f, const char *output_path, bool overwrite, const p4_config *opt_config)
 {
     p4_rc rc = P4_OK;
-    CHECK(f->results[0] == '\0' || overwrite,
-          "%s: holds the results of another run (%s); set overwrite to true or choose another output_path",
-          output_path, f->results);
+    if (f->results.count > 0 && !overwrite) {
+        return p4_earlier_refuse(output_path, opt_config, p4_name_sample_text(&f->results));
+    }
     CHECK(f->in_the_way[0] == '\0',
           "%s/%s: is in the way: the run writes under this name, and what is there is not its own; remove or "
           "rename it",
@@ -147,13 +175,13 @@ done:
     return rc;
 }
 
-p4_rc p4_output_examine(const char *output_path, bool overwrite)
+p4_rc p4_output_examine(const char *output_path, bool overwrite, const p4_config *opt_config)
 {
     p4_rc rc = P4_OK;
     found f;
     CHECK(output_path[0] != '\0', "output_path is empty: it must name a directory");
     TRY(look_around(&f, output_path));
-    rc = judge(&f, output_path, overwrite);
+    rc = judge(&f, output_path, overwrite, opt_config);
 done:
     return rc;
 }
@@ -190,6 +218,33 @@ static p4_rc write_list(const found *f, const char *output_path)
     return rc;
 }
 
+/* Blocks of the disk for results.json. */
+static p4_rc make_reserve(const char *output_path)
+{
+    p4_rc rc = P4_OK;
+    char *path = p4_format("%s/" P4_RESERVE_FILE, output_path);
+    int fd = path != NULL ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(fd >= 0 ? P4_OK : p4_fail_errno(path, "create"));
+    errno = posix_fallocate(fd, 0, RESERVE_BYTES);
+    TRY(errno == 0 ? P4_OK : p4_fail_errno(path, "write"));
+done:
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(path);
+    return rc;
+}
+
+void p4_output_free_reserve(const char *output_path)
+{
+    char *path = p4_format("%s/" P4_RESERVE_FILE, output_path);
+    if (path != NULL && unlink(path) != 0 && errno != ENOENT) {
+        WARN("warning: %s: cannot be removed", path);
+    }
+    free(path);
+}
+
 p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite)
 {
     p4_rc rc = P4_OK;
@@ -199,9 +254,10 @@ p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite)
     TRY(p4_make_directories(output_path));
     TRY(p4_hold_take(hold, output_path, P4_HOLD_BEAT_S));
     TRY(look_around(&f, output_path));
-    TRY(judge(&f, output_path, overwrite));
+    TRY(judge(&f, output_path, overwrite, NULL));
     TRY(remove_leftovers(&f, output_path));
-    rc = write_list(&f, output_path);
+    TRY(write_list(&f, output_path));
+    rc = make_reserve(output_path);
 done:
     if (rc != P4_OK) {
         p4_hold_release(*hold);
@@ -233,6 +289,9 @@ void p4_output_leave(p4_hold *hold, const char *output_path, bool finished)
         WARN("warning: %s: cannot be removed", cache);
     }
     free(cache);
+    if (hold != NULL && (finished || p4_hold_check(hold) == P4_OK)) {
+        p4_output_free_reserve(output_path);
+    }
     if (path != NULL && unlink(path) != 0 && errno != ENOENT) {
         WARN("warning: %s: cannot be removed: the next run will "
              "take these results for those of a run that did not end",

@@ -21,7 +21,23 @@ void p4_manifest_free(p4_manifest *m)
     free(m->inputs);
     free(m->parts);
     free(m->config_json);
+    for (int64_t i = 0; i < m->warning_count; i++) {
+        free(m->warnings[i]);
+    }
     *m = (p4_manifest){0};
+}
+
+p4_rc p4_manifest_add_warning(p4_manifest *m, const char *text)
+{
+    if (m->warning_count == P4_WARNINGS_MAX) {
+        return P4_OK;
+    }
+    char *copy = p4_strdup(text);
+    if (copy == NULL) {
+        return P4_E_SYSTEM;
+    }
+    m->warnings[m->warning_count++] = copy;
+    return P4_OK;
 }
 
 p4_rc p4_manifest_add_input(p4_manifest *m, const char *name, const char *fingerprint)
@@ -88,6 +104,19 @@ char *p4_manifest_conflicts(const p4_manifest *run, const p4_manifest *checkpoin
 
 /* ---- writing ---- */
 
+static bool put_warnings(cJSON *list, const p4_manifest *m)
+{
+    bool ok = list != NULL;
+    for (int64_t i = 0; ok && i < m->warning_count; i++) {
+        cJSON *item = cJSON_CreateString(m->warnings[i]);
+        ok = item != NULL && cJSON_AddItemToArray(list, item);
+        if (!ok) {
+            cJSON_Delete(item);
+        }
+    }
+    return ok;
+}
+
 static bool put_inputs(cJSON *list, const p4_manifest *m)
 {
     bool ok = list != NULL;
@@ -148,6 +177,7 @@ static char *print(const p4_manifest *m)
         put_stages(cJSON_AddArrayToObject(root, "stages"), m) &&
         put_times(cJSON_AddObjectToObject(root, "timing"), m) &&
         put_inputs(cJSON_AddArrayToObject(root, "inputs"), m) &&
+        put_warnings(cJSON_AddArrayToObject(root, "warnings"), m) &&
         put_parts(cJSON_AddArrayToObject(root, "parts"), m) &&
         cJSON_AddRawToObject(root, "config", m->config_json) != NULL;
     return p4_json_print(root, ok, true);
@@ -232,6 +262,21 @@ done:
     return rc;
 }
 
+/* Checkpoints of earlier versions have none. */
+static p4_rc take_warnings(p4_manifest *m, const cJSON *root, const char *source)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *item, *list = cJSON_GetObjectItemCaseSensitive(root, "warnings");
+    CHECK(list == NULL || cJSON_IsArray(list), "%s: warnings must be a list", source);
+    cJSON_ArrayForEach(item, list)
+    {
+        CHECK(cJSON_IsString(item), "%s: warnings must be texts", source);
+        TRY(p4_manifest_add_warning(m, item->valuestring));
+    }
+done:
+    return rc;
+}
+
 static p4_rc take_parts(p4_manifest *m, const cJSON *root, const char *source)
 {
     p4_rc rc = P4_OK;
@@ -306,6 +351,7 @@ static p4_rc take_all(p4_manifest *m, cJSON *root, const char *json, const char 
     TRY(take_distill(m, root, version, source));
     TRY(take_stages(m, root, source));
     TRY(take_inputs(m, root, source));
+    TRY(take_warnings(m, root, source));
     TRY(take_parts(m, root, source));
     TRY(p4_json_member(&config, source, "", root, "config", true));
     CHECK(cJSON_IsObject(config), "%s: config must be an object", source);

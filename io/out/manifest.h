@@ -40,11 +40,15 @@ typedef struct p4_manifest {
     p4_manifest_input *inputs; /* [input_count], heap */
     p4_manifest_part *parts;   /* [part_count], heap */
     char *config_json;         /* the configuration, heap */
+    int64_t warning_count;
+    char *warnings[P4_WARNINGS_MAX]; /* that the run has given, heap; as in p4_results */
 } p4_manifest;
 
 void p4_manifest_free(p4_manifest *manifest); /* Also of zeros, and twice. */
 /* Copies the texts. P4_E_INPUT: more than P4_MANIFEST_MAX_INPUTS. */
 p4_rc p4_manifest_add_input(p4_manifest *manifest, const char *name, const char *fingerprint);
+/* Copies the text, of which those behind P4_WARNINGS_MAX are left out. */
+p4_rc p4_manifest_add_warning(p4_manifest *manifest, const char *text);
 /* Is a stage among the finished ones? */
 bool p4_manifest_has_stage(const p4_manifest *manifest, const char *stage);
 /* What differs between the inputs of a run and those of its checkpoint: one line each, heap. "": nothing;

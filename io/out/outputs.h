@@ -43,7 +43,8 @@ enum {
 /* Of a run, not of its results: gone when it ends. */
 #define P4_TRAINING_TOKENS_FILE "training_tokens.tmp"
 #define P4_TEACHER_CACHE_FILE "teacher_top_k"
-#define P4_STOP_REQUEST_FILE "stop" /* the user's: asks the run to stop */
+#define P4_RESERVE_FILE ".phase4_reserve" /* room for results.json, whatever fills the disk (directory.h) */
+#define P4_STOP_REQUEST_FILE "stop"       /* the user's: asks the run to stop */
 
 /* The rows, in the order in which they are written: the models first, then the small files that describe
  * them. EXPORTED rows are written by the export stage, OTHER rows elsewhere: the tokenizer's file with

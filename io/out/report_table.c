@@ -363,6 +363,13 @@ static void outputs(FILE *to, const p4_output_paths *paths)
     fprintf(to, "\n");
 }
 
+static void warnings(FILE *to, const p4_results *r)
+{
+    if (r->warning_count > 0) {
+        fprintf(to, "  Warnings        %" PRId64 ", in the log and in results.json\n", r->warning_count);
+    }
+}
+
 static void verdict(FILE *to, const p4_results *r)
 {
     const p4_quality *q = &r->quality;
@@ -386,8 +393,9 @@ static void verdict(FILE *to, const p4_results *r)
     }
     char summary[P4_SETS_BYTES];
     p4_sets_summary(summary, r->sets, r->set_count);
-    fprintf(to, "%s%s%s\n", summary[0] != '\0' ? "; " : "", summary,
-            flow_failed ? "; the gradient-flow test failed" : "");
+    fprintf(to, "%s%s%s%s\n", summary[0] != '\0' ? "; " : "", summary,
+            flow_failed ? "; the gradient-flow test failed" : "",
+            r->original_guesses ? "; but the original is no better than guessing, so this says little" : "");
     if (p4_sets_verdict(q, r->sets, r->set_count) == P4_VERDICT_FAILED) {
         fprintf(to, "  What to try     " P4_NEXT_STEPS "\n");
     }
@@ -406,6 +414,7 @@ void p4_report_table(FILE *to, const p4_results *results)
         gradient_flow(to, &results->gradient_flow);
         times(to, results);
         outputs(to, &results->output_paths);
+        warnings(to, results);
     }
     verdict(to, results);
     fflush(to);

@@ -190,6 +190,31 @@ static bool put_timing(cJSON *object, const p4_results *results)
     return ok && p4_json_put_reals(object, &total, 1);
 }
 
+static bool add_string(cJSON *list, const char *text)
+{
+    cJSON *item = cJSON_CreateString(text);
+    const bool ok = item != NULL && cJSON_AddItemToArray(list, item);
+    if (!ok) {
+        cJSON_Delete(item);
+    }
+    return ok;
+}
+
+static bool put_warnings(cJSON *list, const p4_results *r)
+{
+    const int64_t kept = p4_min_i64(r->warning_count, P4_WARNINGS_MAX);
+    bool ok = list != NULL;
+    for (int64_t i = 0; ok && i < kept; i++) {
+        ok = r->warnings[i] == NULL || add_string(list, r->warnings[i]);
+    }
+    if (ok && r->warning_count > kept) {
+        char more[64];
+        snprintf(more, sizeof more, "and %lld more, which the log has", (long long)(r->warning_count - kept));
+        ok = add_string(list, more);
+    }
+    return ok;
+}
+
 p4_rc p4_results_print(const p4_results *results, char **json)
 {
     cJSON *root = cJSON_CreateObject();
@@ -209,6 +234,8 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         put_gradient_flow(cJSON_AddObjectToObject(root, "gradient_flow_test"), &results->gradient_flow) &&
         p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality,
                             p4_results_verdict(results)) &&
+        cJSON_AddBoolToObject(root, "original_guesses", results->original_guesses) != NULL &&
+        put_warnings(cJSON_AddArrayToObject(root, "warnings"), results) &&
         p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &results->metrics) &&
         put_timing(cJSON_AddObjectToObject(root, "timing"), results);
     *json = p4_json_print(root, ok, true);

@@ -21,6 +21,9 @@ p4_page_outcome p4_page_outcome_of(const p4_page_run *run)
     if (!cJSON_IsTrue(p4_page_item(run->results, "success"))) {
         return (p4_page_outcome){"fail", "\xE2\x9C\x97", "The run did not complete"};
     }
+    if (cJSON_IsTrue(passed) && cJSON_IsTrue(p4_page_item(run->results, "original_guesses"))) {
+        return (p4_page_outcome){"none", "!", "Passed"};
+    }
     if (cJSON_IsTrue(passed)) {
         return (p4_page_outcome){"pass", "\xE2\x9C\x93", "Passed"};
     }
@@ -99,6 +102,9 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
     }
     if (!isnan(ratio) && !isnan(allowed)) {
         fprintf(to, " A rise of up to %.1f&nbsp;%% is allowed.", 100 * allowed);
+    }
+    if (cJSON_IsTrue(p4_page_item(run->results, "original_guesses"))) {
+        fputs(" But the original is no better than guessing among its vocabulary, so this says little.", to);
     }
     put_failed_sets(to, run);
     if (cJSON_IsFalse(p4_page_item(run->results, "gradient_flow_test.passed"))) {
@@ -282,6 +288,25 @@ static void put_tiles(FILE *to, const p4_page_run *run)
     fputs("</dl>\n", to);
 }
 
+/* Nothing where there are none, as in results of earlier versions. */
+static void put_warnings(FILE *to, const p4_page_run *run)
+{
+    const cJSON *warning, *list = p4_page_item(run->results, "warnings");
+    if (cJSON_GetArraySize(list) == 0) {
+        return;
+    }
+    fputs("<h3>Warnings</h3>\n<ul>\n", to);
+    cJSON_ArrayForEach(warning, list)
+    {
+        if (cJSON_IsString(warning)) {
+            fputs("<li>", to);
+            p4_html_foreign(to, warning->valuestring);
+            fputs("</li>\n", to);
+        }
+    }
+    fputs("</ul>\n", to);
+}
+
 void p4_section_verdict(FILE *to, const p4_page_run *run)
 {
     p4_page_outcome outcome = p4_page_outcome_of(run);
@@ -300,6 +325,7 @@ void p4_section_verdict(FILE *to, const p4_page_run *run)
         put_gauge(to, ratio, allowed);
     }
     put_next_steps(to, run);
+    put_warnings(to, run);
     fputs("</section>\n", to);
     put_tiles(to, run);
 }

@@ -1,6 +1,7 @@
 /* The ranks as a handle, and the whole run. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/json/config.h"
 #include "jobs/api/api.h"
@@ -116,6 +117,9 @@ static void share_results(p4_group *group, p4_results *results)
     p4_reconstruction reconstruction = results->reconstruction;
     p4_provenance provenance = results->provenance;
     double *expert_tokens = results->experts.tokens;
+    int64_t warning_count = results->warning_count;
+    char *warnings[P4_WARNINGS_MAX];
+    memcpy(warnings, results->warnings, sizeof warnings);
     p4_group_bcast(group, results, sizeof *results, 0);
     results->fine_tuning.history = mine.history;
     results->fine_tuning.history_count = mine.history_count;
@@ -123,6 +127,8 @@ static void share_results(p4_group *group, p4_results *results)
     results->reconstruction.losses_count = reconstruction.losses_count;
     results->reconstruction.losses = reconstruction.losses;
     results->experts.tokens = expert_tokens;
+    results->warning_count = warning_count;
+    memcpy(results->warnings, warnings, sizeof warnings);
     results->provenance.places = provenance.places;
     results->provenance.place_count = provenance.place_count;
     results->provenance.inputs = provenance.inputs;

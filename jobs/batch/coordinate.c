@@ -100,7 +100,7 @@ static p4_rc start_model(course *c, p4_batch_model *m, int *ranks, int count)
     r->attempt++;
     r->ranks = count;
     r->first_rank = ranks[0];
-    r->status = 0;
+    r->status = r->warnings = 0;
     r->model[0] = '\0';
     (void)p4_utc_now(r->time);
     free(r->error);
@@ -153,6 +153,7 @@ static void take_ending(p4_batch_record *r, const p4_answer *a, double seconds)
     r->status = p4_process_status((p4_rc)a->rc);
     (void)p4_utc_now(r->time);
     r->seconds = seconds;
+    r->warnings = a->warnings;
     memcpy(r->model, a->model_print, sizeof r->model);
     r->pre_perplexity = a->pre_perplexity;
     r->perplexity = a->perplexity;

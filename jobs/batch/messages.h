@@ -46,6 +46,7 @@ typedef struct p4_answer {
     char error[4096]; /* ENDED: of rc, or why the verdict failed */
     char model_print[P4_FINGERPRINT_BYTES];
     bool judged, passed; /* was there a verdict? */
+    int64_t warnings;
     double pre_perplexity, perplexity, compression_ratio, compressed_mb, peak_memory_mb, held_memory_mb;
 } p4_answer;
 

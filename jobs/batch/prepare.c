@@ -226,6 +226,53 @@ done:
     return rc;
 }
 
+/* A completed attempt behind which others came that did not touch its results: they were refused because of
+ * them. *stands: the model is done. */
+static p4_rc take_done(preparing *p, p4_batch_model *model, const p4_batch_record *done, bool *stands)
+{
+    p4_rc rc = P4_OK;
+    p4_batch_record *mine = &model->record, now = *done;
+    now.output_path = now.error = NULL;
+    *stands = false;
+    TRY(is_same_config(p, done, mine, stands));
+    *stands = *stands && p4_outcome_stands(done->output_path, done->time);
+    TRY(*stands ? is_same_model(p, done, stands) : P4_OK);
+    if (!*stands) {
+        goto done;
+    }
+    TRY(copy(&now.error, done->error));
+    TRY(copy(&mine->output_path, done->output_path));
+    now.name = mine->name;
+    now.output_path = mine->output_path;
+    *mine = now;
+    now.error = NULL;
+    model->earlier = true;
+    p4_batch_set_state(p->batch, model, done->event == P4_BATCH_VERDICT ? P4_STATE_VERDICT : P4_STATE_DONE);
+done:
+    free(now.error);
+    return rc;
+}
+
+/* The state that the journal knows. *failed: it is that of an attempt that failed, whatever has changed
+ * since.
+ */
+static p4_rc take_journal(preparing *p, p4_batch_model *model, const p4_batch_record *known, bool *failed)
+{
+    p4_rc rc = P4_OK;
+    const p4_batch_record *done = p4_journal_find_done(p->journal, model->given->name);
+    bool stands = false;
+    *failed = false;
+    if (done != NULL && known->attempt > done->attempt) {
+        TRY(take_done(p, model, done, &stands));
+    }
+    if (!stands) {
+        *failed = known != NULL && known->event == P4_BATCH_FAILED;
+        TRY(take_known(p, model, known));
+    }
+done:
+    return rc;
+}
+
 /* This model fails before a rank has worked on it, the others go on. Said once. */
 static p4_rc fail_model(preparing *p, p4_batch_model *model, const p4_batch_record *known)
 {
@@ -257,9 +304,9 @@ static p4_rc prepare_model(preparing *p, p4_batch_model *model)
         goto done;
     }
     TRY(rc);
-    TRY(take_known(p, model, known));
+    bool again;
+    TRY(take_journal(p, model, known, &again));
     if (o->failed_only) {
-        bool again = known != NULL && known->event == P4_BATCH_FAILED; /* whatever has changed since */
         bool open = model->state == P4_STATE_WAITING;
         p4_batch_set_state(p->batch, model,
                            again  ? P4_STATE_WAITING

@@ -119,9 +119,9 @@ static void print_row(const p4_batch *batch, const p4_batch_model *m)
     printf("%-28s %-14s %5lld", m->given->name, checked ? "no error" : p4_batch_state_names[m->state],
            (long long)r->ranks);
     if (!check) {
-        printf(" %9s %10s %10s %7s", p4_batch_format_seconds(took, r->seconds),
+        printf(" %9s %10s %10s %7s %8lld", p4_batch_format_seconds(took, r->seconds),
                format(before, r->pre_perplexity), format(after, r->perplexity),
-               format(ratio, r->compression_ratio));
+               format(ratio, r->compression_ratio), (long long)r->warnings);
     }
     if (m->state == P4_STATE_FAILED || m->state == P4_STATE_STOPPED || m->state == P4_STATE_VERDICT) {
         printf("  %.*s", (int)strcspn(text, "\n"), text);
@@ -136,7 +136,7 @@ void p4_batch_print(const p4_batch *batch, double seconds)
     if (batch->options->check_only) { /* which measures nothing */
         putchar('\n');
     } else {
-        printf(" %9s %10s %10s %7s\n", "time", "ppl before", "ppl after", "ratio");
+        printf(" %9s %10s %10s %7s %8s\n", "time", "ppl before", "ppl after", "ratio", "warnings");
     }
     for (int64_t i = 0; i < batch->count; i++) {
         const p4_batch_model *m = &batch->models[i];

@@ -57,12 +57,18 @@ static const char *prefix_of(char words[P4_SET_NAME_BYTES + 16], const text *t)
 }
 
 /* A model that has learned nothing gives each of V tokens the same probability: its perplexity is V. */
+bool p4_evaluation_guesses(const p4_run *run, const p4_evaluation *original)
+{
+    return run->config.init == P4_INIT_CHECKPOINT && original->tokens > 0 &&
+           original->perplexity >= (double)run->original.hf.model.arch.V;
+}
+
 static void warn_of_guessing(const p4_run *run, const text *t)
 {
     const int64_t V = run->original.hf.model.arch.V;
-    if (run->config.init == P4_INIT_CHECKPOINT && t->pre->perplexity > (double)V) {
+    if (p4_evaluation_guesses(run, t->pre)) {
         char perplexity[P4_NUMBER_BYTES], prefix[P4_SET_NAME_BYTES + 16];
-        WARN("warning: %sthe original's perplexity is %s, above that of guessing among its %lld tokens: do "
+        WARN("warning: %sthe original's perplexity is %s, no better than guessing among its %lld tokens: do "
              "model, tokenizer and text belong together? The verdict compares with this",
              prefix_of(prefix, t), p4_format_number(perplexity, t->pre->perplexity, 0), (long long)V);
     }

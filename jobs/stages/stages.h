@@ -20,4 +20,8 @@ p4_rc p4_load_text(p4_run *run);
 /* The windows of eval_sets and what is kept for them; may be called twice. */
 void p4_free_sets(p4_run *run);
 
+/* Does the original predict no better than guessing among its vocabulary, though it is a trained model?
+ * false: it was not evaluated. Local. */
+bool p4_evaluation_guesses(const p4_run *run, const p4_evaluation *original);
+
 #endif

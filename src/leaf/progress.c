@@ -1,4 +1,5 @@
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -18,6 +19,9 @@ static bool line_open;       /* a progress line without its newline stands on th
 static FILE *log_stream;     /* NULL: stderr */
 static p4_progress_observer observer;
 static void *observer_user;
+static pthread_mutex_t warning_lock = PTHREAD_MUTEX_INITIALIZER; /* a thread that saves may warn */
+static p4_warning_observer warning_observer;
+static void *warning_user;
 
 static FILE *stream(void)
 {
@@ -33,6 +37,23 @@ void p4_progress_observe(p4_progress_observer sees, void *user)
 {
     observer = sees;
     observer_user = user;
+}
+
+void p4_warning_observe(p4_warning_observer sees, void *user)
+{
+    pthread_mutex_lock(&warning_lock);
+    warning_observer = sees;
+    warning_user = user;
+    pthread_mutex_unlock(&warning_lock);
+}
+
+static void tell_warning(const char *text)
+{
+    pthread_mutex_lock(&warning_lock);
+    if (warning_observer != NULL) {
+        warning_observer(text, warning_user);
+    }
+    pthread_mutex_unlock(&warning_lock);
 }
 
 void p4_log_setup(p4_log_level level, bool speaker)
@@ -74,6 +95,9 @@ void p4_log(p4_log_level level, const char *format, ...)
     fputs(line, stream());
     fputc('\n', stream());
     fflush(stream());
+    if (level == P4_LOG_WARN) {
+        tell_warning(line);
+    }
 }
 
 void p4_progress_set_after(double seconds)

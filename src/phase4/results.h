@@ -13,8 +13,8 @@
 extern "C" {
 #endif
 
-/* Plain data but for fine_tuning.history, reconstruction.losses, experts.tokens and two lists of the
- * provenance. A number that was not measured is NaN in memory and null in JSON; MB = 2^20 bytes. */
+/* Plain data but for fine_tuning.history, reconstruction.losses, experts.tokens, warnings and two lists of
+ * the provenance. A number that was not measured is NaN in memory and null in JSON; MB = 2^20 bytes. */
 
 /* 95 % confidence intervals, bootstrapped over documents, or over windows where there are fewer than 10
  * documents. */
@@ -149,6 +149,8 @@ typedef struct p4_provenance {
     p4_input_file *inputs; /* model files, tokenizer, texts; on rank 0 alone. Heap: p4_results_free */
 } p4_provenance;
 
+enum { P4_WARNINGS_MAX = 32 };
+
 typedef struct p4_results {
     bool success;
     char error[2048]; /* "": none */
@@ -163,7 +165,12 @@ typedef struct p4_results {
     p4_expert_loads experts;
     p4_gradient_flow gradient_flow;
     p4_quality quality;
+    /* The original's perplexity is not below that of guessing among its vocabulary, which makes the verdict
+     * say little. false for init "random". */
+    bool original_guesses;
     p4_size_metrics metrics;
+    int64_t warning_count;           /* different texts; on rank 0 alone, as the texts are */
+    char *warnings[P4_WARNINGS_MAX]; /* heap: the first of them, without "warning: ". p4_results_free */
     int64_t stage_count;
     p4_stage_time stages[P4_MAX_STAGES];
     double total_s;

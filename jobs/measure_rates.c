@@ -216,6 +216,9 @@ static void fit_train_flops(p4_rates *rates, p4_run *run, const p4_outlook *outl
     rates->train_flops = FASTEST;
     if (planned_step_s(run, outlook, rates) >= step_s) {
         rates->train_flops = products / step_s;
+        INFO("      no rate of products explains the step beside these rates of memory and links: products "
+             "get all of "
+             "its time");
         return;
     }
     for (int i = 0; i < HALVINGS; i++) {

@@ -143,10 +143,18 @@ static void time_quantize(estimate *k)
     }
 }
 
+/* Seconds of so many micro-batches beside which sums of gradients run: their backward passes. Sums of CPU
+ * ranks are waited for. */
+static double hiding_s(const estimate *k, const p4_work *micro, double micros)
+{
+    return k->in->compute->ops->host_memory ? 0 : 2.0 / 3.0 * micros * micro->seconds;
+}
+
 /* Of a set of blocks: a rank's part of a step before its update, of the update, in which each matrix belongs
- * to one rank, and of the passes beside the steps. */
+ * to one rank, and of the passes beside the steps. hiding: seconds of a step beside which sums run. */
 typedef struct set_work {
     p4_work step, update, passes;
+    double hiding;
 } set_work;
 
 static set_work work_of_set(const estimate *k, double windows, int64_t blocks,
@@ -176,6 +184,7 @@ static set_work work_of_set(const estimate *k, double windows, int64_t blocks,
     p4_work_copies(&micro, 2 * share / batches, 4 * t.N * (double)a->C); /* states of the windows */
     p4_work_copies(&pass, 2 * 5, 2 * 5 * pass_t.N * (double)a->C);
     w.step.seconds = batches * micro.seconds;
+    w.hiding = k->c->exact_sums ? 0 : hiding_s(k, &micro, 1);
     w.passes.seconds = pass_batches * pass.seconds;
     p4_work_optimizer(&w.update, &(p4_work_update){.model = k->model,
                                                    .optim = &plan->optim,
@@ -198,12 +207,11 @@ static void time_reconstruct(estimate *k)
     const set_work set = work_of_set(k, (double)windows, blocks, &plan);
     w->flops = 3 * forward_flops(k, tokens, false) + forward_flops(k, passes, false);
     w->read_bytes = k->model_bytes;
-    /* Sums run beside the backward pass; each rank sends the codes of its matrices. */
+    /* Sums run beside the last micro-batch's backward pass; each rank sends the codes of its matrices. */
     double sums = k->ranks > 1 ? ring(k, 4 * k->matrices / sets, true) : 0;
     double codes = k->ranks > 1 ? ring(k, k->ternary / 4 / sets, false) : 0;
-    double hidden = k->c->exact_sums ? 0 : 2.0 / 3.0 * set.step.seconds;
-    double step =
-        set.step.seconds + set.update.seconds + fmax(0, sums / link_rate(k) - hidden) + codes / link_rate(k);
+    double step = set.step.seconds + set.update.seconds + fmax(0, sums / link_rate(k) - set.hiding) +
+                  codes / link_rate(k);
     w->sent_bytes = sets * steps * k->ranks * (sums + codes);
     w->seconds = sets * (steps * step + set.passes.seconds);
 }
@@ -301,8 +309,8 @@ static void time_fine_tune(estimate *k)
         rest =
             sums_of_step(k, 4 * k->replicated, true, batches) + (shards ? ring(k, k->ternary / 4, false) : 0);
     }
-    double hidden = 2.0 / 3.0 * compute;
-    double step = compute + update.seconds + fmax(0, gradients / link_rate(k) - hidden) + rest / link_rate(k);
+    double hiding = hiding_s(k, &one, batches);
+    double step = compute + update.seconds + fmax(0, gradients / link_rate(k) - hiding) + rest / link_rate(k);
     w->flops = steps * passes * forward;
     w->sent_bytes = steps * k->ranks * (gradients + rest);
     w->seconds = steps * step;

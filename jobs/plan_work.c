@@ -279,8 +279,8 @@ void p4_work_optimizer(p4_work *w, const p4_work_update *u)
     const census c = take_census(u);
     double state = s->half_state ? 2 : 4, matrices = c.matrices / u->owners, held = matrices + c.rest;
     double adamw = s->muon ? c.rest : held, calls = u->blocks > 0 ? c.tensors : LENGTHS;
-    run_weights(w, 1, 0, 4 * (u->blocks > 0 ? held : c.rest)); /* gradients that are added to are zeroed */
-    run_weights(w, 4, 0, 4 * held);                            /* and squared */
+    run_weights(w, 1, 0, 4 * c.rest); /* gradients that are added to are zeroed */
+    run_weights(w, 4, 0, 4 * held);   /* and squared */
     if (s->grokfast) {
         run_weights(w, 5, 0, held * (12 + 2 * state));
     }

@@ -218,7 +218,9 @@ grep -q 'training steps with recompute "none", micro_batch_size "auto"$' log || 
 # On CPUs the rate of training steps is that with which the plan gives the step that was timed; nothing counts kernels.
 grep -q '"kernel_seconds":[[:space:]]*0,' rates.json || { cat rates.json; exit 1; }
 sed -n 's/.*a training step of this model takes \(.*\) s; by these rates \(.*\) s$/\1 \2/p' log >steps
-awk 'NF == 2 && $1 > 0 && $1 - $2 < 0.01 * $1 && $2 - $1 < 0.01 * $1 {found = 1} END {exit !found}' steps || { cat log; exit 1; }
+# Where memory or the link was slow at the moment it was measured, there is no such rate, and the log says so.
+awk 'NF == 2 && $1 > 0 && $1 - $2 < 0.01 * $1 && $2 - $1 < 0.01 * $1 {found = 1} END {exit !found}' steps ||
+    grep -q 'no rate of products explains the step' log || { cat log; exit 1; }
 "$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
 # They are refused for GPUs.
 status=0

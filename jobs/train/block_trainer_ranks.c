@@ -1,8 +1,8 @@
 /* block_trainer_ranks.c - what the ranks that train blocks exchange in a step.
  *
  * Gradients: the sum of a slot is called when the last micro-batch's backward pass is done with it, so that
- * it runs beside the rest of that pass. What is complete last, the first block's attention, goes with the
- * vectors, which end with the pass: one sum. A rank without windows sums zeros, in the same order.
+ * it runs beside the rest of that pass. Vectors end with the pass and are one sum behind it. A rank without
+ * windows sums zeros, in the same order.
  *
  * Updates: a ternary entry is updated and quantized by its owner, whose codes all ranks then get. Masters of
  * the others are out of date until p4_block_ranks_share_masters. Owners differ from the run's, who have whole

@@ -32,10 +32,10 @@ CONFIG = dict(device="cuda", calibration_dataset="custom", calibration_files=["t
               optimizer_state="bf16", wandb_enabled=False)
 HEAD = """# Large models and many GPUs
 
-This page is made by `tests/bench/scale.py` from `phase4_mpi --plan`; none of the runs of large models was made. A plan takes the memory from
-the functions by which a run takes it, so the bytes of a GPU are those of a run but for attention's workspace, which is an upper
-bound. The times come from the model below, which was compared with runs of small models on one and two GPUs. For large models on
-many GPUs they say no more than an order of magnitude.
+This page is made by `tests/bench/scale.py` from `phase4_mpi --plan`, and its comparison from `tests/test_plan_time.c`. None of the runs of
+7B parameters and more was made. A plan takes the memory from the functions by which a run takes it, so the bytes of a GPU are those of
+a run but for attention's workspace, which is an upper bound. The times come from the model below, which was compared with runs of
+models up to 1.7B parameters on one and two GPUs. For large models on many GPUs they say no more than an order of magnitude.
 
 Each plan: 1,024 windows of 2,048 tokens to calibrate and reconstruct on, 256 to evaluate, 1,000 training steps of 4,194,304 tokens
 with Muon and distillation, `optimizer_state` `bf16`, `reconstruct_window` 1, `calibration_batch_size` 1. `recompute`, `micro_batch_size`
@@ -45,7 +45,7 @@ and `distill_teacher` are left to the plan.
 
 - A kernel takes the time of a small kernel, 5.5 us, and beyond that its operations at the rate of products, 680 TFLOP/s, or its
   bytes at the rate of memory, 4.27 TB/s on an H200 and 3.0 TB/s on an H100, whichever is longer.
-- The kernels are counted as the program launches them: in a block 7 to 10 forward and 14 to 20 back, twice with `recompute`
+- The kernels are counted as the program launches them: in a block 7 to 16 forward and 14 to 22 back, twice with `recompute`
   `blocks`, and forward again for a teacher; head and loss for each chunk of logits; 17 for Muon's matrices of one shape; and those
   that square gradients, quantize and unpack. In reconstruction every matrix is quantized by itself.
 - Attention runs at half the rate of products. Muon's products are 5 (3 m^2 n + m^3) operations for a matrix of m by n, m <= n.
@@ -56,8 +56,8 @@ and `distill_teacher` are left to the plan.
 - Eight GPUs of a node are joined by NVLink, taken as 360 GB/s each way. Beyond a node the slowest link counts:
   InfiniBand NDR, 400 Gbit/s a GPU, taken as 45 GB/s. Neither latency nor other jobs on the network is in the model, which makes
   many ranks look better than they are.
-- Gradient sums run beside the backward pass, two thirds of what a step computes before its update; what is left of them is waited
-  for. Codes and the sums of embeddings, head and norms are waited for whole.
+- Gradient sums run beside the backward pass, two thirds of what a micro-batch takes: that of the last micro-batch or, with
+  `zero_stage` 2, of each. What is left of them is waited for, and on CPUs all. Codes and the sums of embeddings, head and norms are waited for whole.
 
 The rate of memory is what copies reach ([Speed](speed.md#1-ceilings)). The rate of products and the time of a kernel are those, of a
 grid of values, with which the plans of the runs marked "fitted" come nearest to what was measured. The other rows were not used for

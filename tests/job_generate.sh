@@ -118,7 +118,8 @@ refused 'expected f16 or f32' out "$prompt" --cache q8
 refused 'expected cpu or cuda' out "$prompt" --device tpu
 refused 'expected a whole number' out "$prompt" --tokens 1.5
 refused 'positions' out "$prompt" --tokens 100000
-refused 'template' out "$prompt" --chat
+refused 'error: option "--chat": the model in out/dequantized_fp16 has no chat template' out "$prompt" --chat
+! grep -q 'key\|conversation' log || complain 'the message speaks of what this program has not'
 refused 'expected one of them' out "$prompt" --file prompt
 refused 'the nearest known option is "--greedy"' out "$prompt" --gredy
 head -c 3000 out/model.h5 >torn.h5

@@ -112,6 +112,7 @@ END
 
 refused 'is not there' nothing "$prompt"
 refused 'expected a model and a prompt' out a b
+refused 'expected a number from 1 to 16777216' out "$prompt" --tokens 0
 refused 'expected a number from 0 to 1' out "$prompt" --top-p 2
 refused 'expected 0, 8 or 16' out "$prompt" --activation-bits 4
 refused 'expected f16 or f32' out "$prompt" --cache q8

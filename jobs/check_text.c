@@ -113,10 +113,16 @@ static p4_rc check_first_documents(const p4_run *run, const char *path)
     TRY(p4_documents_next(documents, &document));
     for (int number = 1; beyond && number <= DOCUMENTS_TOKENIZED && document.bytes >= 0; number++) {
         TRY(check_ids(run, path, &document, number));
-        if (document.continues || p4_documents_next(documents, &document) != P4_OK) {
-            p4_error_clear(); /* a sample of the file may do without this document */
+        if (document.continues) {
             break;
         }
+        rc = p4_documents_next(documents, &document);
+        if (rc == P4_E_INPUT) { /* a sample of the file may do without this document */
+            p4_error_clear();
+            rc = P4_OK;
+            break;
+        }
+        TRY(rc);
     }
 done:
     p4_documents_close(documents);
@@ -197,7 +203,7 @@ static p4_rc expect_windows(const p4_run *run, const char *what, const p4_split_
           "give more text or a smaller %s",
           what, files->paths[0], more, (long long)windows, p4_plural(windows), c->calibration_sequence_length,
           (long long)needed,
-          needed == 1                  ? "calibration_sequence_length"
+          windows == 0                 ? "calibration_sequence_length"
           : c->global_batch_tokens > 0 ? "global_batch_tokens"
                                        : "calibration_batch_size");
 done:

@@ -100,7 +100,7 @@ for how in --check --quiet; do
         'ok.bin is among the files to evaluate on and to train on' 'warning: key "eval_samples"' 'warning: key "calibration_samples"' -- \
         $how cfg.json output_path=tuned $tune fine_tune_max_steps=99 eval_samples=51 calibration_samples=60
     # shellcheck disable=SC2086
-    ended 2 'fine-tuning: ok.bin: found at most 50 windows' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
+    ended 2 'fine-tuning: ok.bin: found at most 50 windows of 12 tokens, judging by the sizes, expected at least 51: give more text or a smaller global_batch_tokens' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
     # shellcheck disable=SC2086
     ended 0 -- $how cfg.json output_path=tuned overwrite=true $tune warmup_steps=1 fine_tune_max_steps=2 'eval_files=["beyond.bin"]' eval_samples=0
     ! grep -q warning log || fail "$how warns of nothing"
@@ -160,6 +160,9 @@ for how in --check --quiet; do
 done
 yes '!!!!!!!!!!!!' | head -c 600 | tr -d '\n' >marks.txt
 ended 0 'the tokenizer of mismatched has token ids up to' -- --check cfg.json model_path=mismatched output_path=mis 'calibration_files=["marks.txt"]' calibration_sequence_length=2
+# A line that a sample may pass over is no error of the check.
+{ echo '{"text": "!!!!!!!!!!!!!!!!!!!!!!!!"}'; echo nonsense; } >nonsense.jsonl
+ended 0 'the tokenizer of mismatched has token ids up to' -- --check cfg.json model_path=mismatched output_path=mis 'calibration_files=["nonsense.jsonl"]'
 # One with few of the model's.
 python3 -c '
 import json

@@ -56,6 +56,8 @@ written file out/model.h5 "$prompt" "${exact[@]}" --threads 2
 cmp packed dense && cmp packed file || complain 'codes and fp16 gave different texts'
 [ "$(wc -c <packed)" -gt 20 ] || complain 'there is no text'
 grep -q 'of weights read per token' log || complain 'the speed is not said'
+written letter out a --greedy -n 1
+grep -qE 'prompt of 1 token in .*; 1 token[ ;]' log || complain 'one token is not called so'
 written one out "$prompt" --greedy -n 40 --threads 1
 written two out "$prompt" --greedy -n 40 --threads 2
 cmp one two || complain 'threads changed the text'

@@ -13,8 +13,10 @@
 #include "src/config.h"
 
 enum {
-    IDS_LOOKED_AT = 1 << 16, /* at each end of a token file */
-    TEXTS_LOOKED_AT = 16     /* files of a split whose first document is read */
+    IDS_LOOKED_AT = 1 << 16,   /* at each end of a token file */
+    TEXTS_LOOKED_AT = 16,      /* files of a split whose first document is read */
+    DOCUMENTS_TOKENIZED = 8,   /* of such a file, where the tokenizer has ids that the model has not */
+    BYTES_TOKENIZED = 64 << 10 /* of such a document */
 };
 static const int64_t UNKNOWN = INT64_MAX;
 
@@ -31,6 +33,11 @@ static p4_rc open_tokenizer(p4_run *run)
             WARN("warning: the tokenizer of %s has token ids up to %lld, and the model's "
                  "vocabulary has %lld: text that contains the tokens beyond it will be refused",
                  run->original.hf.path, (long long)count - 1, (long long)arch->V);
+        } else if (2 * count < arch->V) {
+            WARN(
+                "warning: the tokenizer of %s has %lld token ids, and the model's vocabulary has %lld: is it "
+                "the tokenizer that the model was trained with?",
+                run->original.hf.path, (long long)count, (long long)arch->V);
         }
     }
     if (arch->eos_id < 0) {
@@ -57,17 +64,66 @@ done:
     return rc;
 }
 
-/* Can the first document of a file be read, as in a line of JSON without the field of its text? The others
- * are looked at when they are tokenized. */
-static p4_rc check_first_document(const p4_run *run, const char *path)
+/* How much of a document is tokenized: up to the beginning of a word, where tokens end. */
+static size_t bytes_to_tokenize(const p4_document *document)
+{
+    const char *text = document->text;
+    int64_t bytes = document->bytes;
+    for (int64_t i = p4_min_i64(bytes, BYTES_TOKENIZED) - 1; i > 0 && bytes > BYTES_TOKENIZED; i--) {
+        if (text[i] == ' ' && text[i - 1] != ' ') {
+            bytes = i;
+        }
+    }
+    return (size_t)bytes;
+}
+
+/* Has the model the tokens of a document? number: the document's in its file, from 1. */
+static p4_rc check_ids(const p4_run *run, const char *path, const p4_document *document, int number)
+{
+    p4_rc rc = P4_OK;
+    int64_t V = run->original.hf.model.arch.V;
+    p4_ids ids = {0};
+    p4_tokenizer_scratch *scratch = NULL;
+    TRY(p4_tokenizer_scratch_create(&scratch, run->tokenizer));
+    TRY(p4_tokenizer_encode(run->tokenizer, scratch, document->text, bytes_to_tokenize(document), false, &ids,
+                            NULL));
+    for (int64_t i = 0; i < ids.count; i++) {
+        CHECK(ids.ids[i] < V,
+              "%s: document %d: the tokenizer gives id %d; the model's vocabulary holds 0 to %lld", path,
+              number, (int)ids.ids[i], (long long)V - 1);
+    }
+done:
+    p4_tokenizer_scratch_free(scratch);
+    p4_ids_free(&ids);
+    return rc;
+}
+
+/* Can the first document of a file be read, as in a line of JSON without the field of its text? Where the
+ * tokenizer has ids that the model has not, a few documents are tokenized. The others are looked at when they
+ * are read for the work. */
+static p4_rc check_first_documents(const p4_run *run, const char *path)
 {
     p4_rc rc = P4_OK;
     p4_documents *documents = NULL;
     p4_document document;
     p4_json_reading json = {.opt_field = run->config.text_field, .chat = run->chat};
+    bool beyond = p4_tokenizer_vocab_count(run->tokenizer) > run->original.hf.model.arch.V;
     TRY(p4_documents_open(&documents, path));
     p4_documents_read_json(documents, &json);
     TRY(p4_documents_next(documents, &document));
+    for (int number = 1; beyond && number <= DOCUMENTS_TOKENIZED && document.bytes >= 0; number++) {
+        TRY(check_ids(run, path, &document, number));
+        if (document.continues) {
+            break;
+        }
+        rc = p4_documents_next(documents, &document);
+        if (rc == P4_E_INPUT) { /* a sample of the file may do without this document */
+            p4_error_clear();
+            rc = P4_OK;
+            break;
+        }
+        TRY(rc);
+    }
 done:
     p4_documents_close(documents);
     return rc;
@@ -107,7 +163,7 @@ static void check_files(const p4_run *run, const p4_split_files *files, bool has
             rc = check_tokens(path, V);
         } else if (run->tokenizer != NULL && S_ISREG(status.st_mode) && texts++ < TEXTS_LOOKED_AT &&
                    p4_data_kind_of(path) != P4_DATA_TOKENS) {
-            rc = check_first_document(run, path);
+            rc = check_first_documents(run, path);
         }
         p4_findings_add(f, rc);
         int64_t most =
@@ -118,20 +174,38 @@ static void check_files(const p4_run *run, const p4_split_files *files, bool has
         tokens == UNKNOWN ? UNKNOWN : p4_windows_in(tokens, run->config.calibration_sequence_length, stride);
 }
 
+static bool all_empty(const p4_split_files *files)
+{
+    struct stat status;
+    for (int64_t i = 0; i < files->count; i++) {
+        if (stat(files->paths[i], &status) != 0 || !S_ISREG(status.st_mode) || status.st_size > 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Less text than one step of training or one window needs is an error now and not in the middle of the run.
  */
 static p4_rc expect_windows(const p4_run *run, const char *what, const p4_split_files *files, int64_t windows,
                             int64_t needed)
 {
     p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
     char more[40] = "";
     if (files->count > 1) {
         snprintf(more, sizeof more, " and %lld more", (long long)files->count - 1);
     }
+    CHECK(windows >= needed || !all_empty(files), "%s: %s%s %s empty", what, files->paths[0], more,
+          files->count > 1 ? "are" : "is");
     CHECK(windows >= needed,
-          "%s: %s%s: found at most %lld window%s of %d tokens, judging by the sizes, expected at least %lld",
-          what, files->paths[0], more, (long long)windows, p4_plural(windows),
-          run->config.calibration_sequence_length, (long long)needed);
+          "%s: %s%s: found at most %lld window%s of %d tokens, judging by the sizes, expected at least %lld: "
+          "give more text or a smaller %s",
+          what, files->paths[0], more, (long long)windows, p4_plural(windows), c->calibration_sequence_length,
+          (long long)needed,
+          windows == 0                 ? "calibration_sequence_length"
+          : c->global_batch_tokens > 0 ? "global_batch_tokens"
+                                       : "calibration_batch_size");
 done:
     return rc;
 }
@@ -151,8 +225,8 @@ static void warn_of_bounds(const p4_config *c, int64_t calibration, int64_t eval
 {
     warn_of_few(c, "calibration_samples", c->calibration_samples, calibration);
     warn_of_few(c, "eval_samples", c->eval_samples, eval);
-    if (c->enable_fine_tuning && train != UNKNOWN) {
-        p4_warn_of_steps(c, train / sequences);
+    if (c->enable_fine_tuning) { /* fine_tune_max_steps bounds them where the files do not */
+        p4_warn_of_steps(c, train == UNKNOWN ? UNKNOWN : train / sequences);
     }
 }
 

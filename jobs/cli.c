@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "jobs/options.h"
 #include "src/config.h"
 #include "src/families.h"
 
@@ -93,7 +94,7 @@ static int find_option(const char *argument)
 static p4_rc unknown_option(const char *argument)
 {
     const char *nearest = NULL;
-    char excerpt[80];
+    char excerpt[80], advice[P4_OPTION_ADVICE_BYTES];
     int least = p4_edits_likely(argument) + 1;
     for (int i = 0; i < OPTION_COUNT; i++) {
         int distance = p4_edit_distance(argument, options[i].name);
@@ -102,6 +103,9 @@ static p4_rc unknown_option(const char *argument)
         }
     }
     p4_config_format_excerpt(excerpt, argument, strlen(argument));
+    if (p4_option_is_key(advice, argument)) {
+        return FAIL("unknown option \"%s\": %s; usage: " USAGE, excerpt, advice);
+    }
     return nearest != NULL
                ? FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: " USAGE, excerpt,
                       nearest)

@@ -210,8 +210,9 @@ p4_rc p4_generate(p4_generation *out, p4_language_model *m, const p4_generate_se
     *out = (p4_generation){0};
     TRY(p4_language_model_encode(m, &ids, prompt, settings->chat));
     CHECK(ids.count + settings->tokens <= m->hf.model.arch.positions,
-          "%s: a prompt of %lld tokens and %lld more were asked for, the model has %lld positions", m->path,
-          (long long)ids.count, (long long)settings->tokens, (long long)m->hf.model.arch.positions);
+          "%s: a prompt of %lld token%s and %lld more were asked for, the model has %lld positions", m->path,
+          (long long)ids.count, p4_plural(ids.count), (long long)settings->tokens,
+          (long long)m->hf.model.arch.positions);
     TRY(p4_generator_open(&g, m, settings, ids.count + settings->tokens));
     TRY(p4_generator_run(&g, out, &ids, show, user));
 done:

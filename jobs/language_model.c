@@ -171,12 +171,11 @@ static p4_rc render(p4_language_model *m, char **text, const char *prompt)
     p4_rc rc = P4_OK;
     p4_chat *chat = NULL;
     const p4_chat_message message = {.role = "user", .text = prompt};
-    CHECK(m->directory != NULL, "%s: has no chat template: only a model directory holds one", m->path);
+    CHECK(m->directory != NULL,
+          "option \"--chat\": %s has no chat template: only a model directory holds one", m->path);
     TRY(p4_chat_open(&chat, m->directory, P4_CHAT_AUTO));
-    p4_rc rendered = p4_chat_render_prompt(chat, text, &message, 1, m->directory);
-    CHECK(rendered != P4_E_INPUT, "option \"--chat\": %s has no chat template that phase4 knows",
-          m->directory);
-    TRY(rendered);
+    CHECK(p4_chat_refusal(chat) == NULL, "option \"--chat\": %s", p4_chat_refusal(chat));
+    TRY(p4_chat_render_prompt(chat, text, &message, 1, m->directory));
     const char *end = p4_chat_message_end(chat);
     if (end != NULL) {
         TRY(p4_stop_ids_add(&m->stop, p4_tokenizer_id(m->tokenizer, end)));

@@ -32,10 +32,34 @@ static int find_option(const p4_program *program, const char *argument)
     return -1;
 }
 
+bool p4_option_is_key(char advice[P4_OPTION_ADVICE_BYTES], const char *argument)
+{
+    char key[P4_NAME_BYTES], value[80] = "VALUE";
+    const char *name = argument + strspn(argument, "-");
+    size_t bytes = strcspn(name, "=");
+    if (name == argument || bytes >= sizeof key) {
+        return false;
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        key[i] = name[i] == '-' ? '_' : name[i];
+    }
+    key[bytes] = '\0';
+    int row = p4_config_find(key);
+    if (row < 0) {
+        return false;
+    }
+    if (name[bytes] == '=') {
+        p4_config_format_excerpt(value, name + bytes + 1, strlen(name + bytes + 1));
+    }
+    snprintf(advice, P4_OPTION_ADVICE_BYTES, "it is a key, given without dashes: %s=%s",
+             p4_config_table[row].name, value);
+    return true;
+}
+
 static p4_rc unknown_option(const p4_program *program, const char *argument)
 {
     const char *nearest = NULL;
-    char excerpt[80];
+    char excerpt[80], advice[P4_OPTION_ADVICE_BYTES];
     int least = p4_edits_likely(argument) + 1;
     for (int i = 0; option_at(program, i) != NULL; i++) {
         int distance = p4_edit_distance(argument, option_at(program, i)->name);
@@ -44,6 +68,10 @@ static p4_rc unknown_option(const p4_program *program, const char *argument)
         }
     }
     p4_config_format_excerpt(excerpt, argument, strlen(argument));
+    if (strstr(program->usage, "key=value") != NULL && p4_option_is_key(advice, argument)) {
+        return FAIL("unknown option \"%s\": %s; usage: %s %s", excerpt, advice, program->name,
+                    program->usage);
+    }
     return nearest != NULL ? FAIL("unknown option \"%s\", the nearest known option is \"%s\"; usage: %s %s",
                                   excerpt, nearest, program->name, program->usage)
                            : FAIL("unknown option \"%s\"; usage: %s %s (%s --help says more)", excerpt,

@@ -7,6 +7,11 @@
 
 #include "src/leaf/base.h"
 
+/* What a word with dashes that is no option may have been meant for: a key of the configuration. advice: ends
+ * the message; false: it is no key. */
+enum { P4_OPTION_ADVICE_BYTES = 160 };
+bool p4_option_is_key(char advice[P4_OPTION_ADVICE_BYTES], const char *argument);
+
 typedef struct p4_option {
     const char *name, *short_name; /* "--json", or NULL for short_name */
     const char *value;             /* what the next argument is; NULL: it takes none */

@@ -8,6 +8,7 @@
 #include "io/file/files.h"
 #include "jobs/generate.h"
 #include "jobs/process.h"
+#include "src/config.h"
 #include "src/phase4.h"
 
 enum { PROMPT_BYTES_MAX = 64 << 20, PAGE_WIDTH = 100 };
@@ -24,8 +25,10 @@ static p4_rc read_real(double *value, const p4_arguments *a, int number, double 
         return P4_OK;
     }
     if (end == text || *end != '\0' || !(found >= low && found <= high)) {
-        return FAIL("option \"%s\": found \"%.40s\", expected a number from %g to %g",
-                    p4_generate_program.options[number - P4_OPTION_OWN].name, text, low, high);
+        char least[32], most[32];
+        return FAIL("option \"%s\": found \"%.40s\", expected a number from %s to %s",
+                    p4_generate_program.options[number - P4_OPTION_OWN].name, text,
+                    p4_config_format_real(least, low), p4_config_format_real(most, high));
     }
     *value = found;
     return P4_OK;
@@ -134,9 +137,10 @@ static void say_speed(const p4_generation *g)
 {
     char bytes[32], rate[P4_NUMBER_BYTES];
     double steps_s = p4_generation_rate(g);
-    INFO("%s: prompt of %lld tokens in %.2f s; %lld tokens%s; %s tokens/s; %s of weights read per token",
-         g->model, (long long)g->prompt_tokens, g->prompt_s, (long long)g->ids.count,
-         g->ended ? " to the end of the text" : "", isnan(steps_s) ? "-" : p4_format_number(rate, steps_s, 2),
+    INFO("%s: prompt of %lld token%s in %.2f s; %lld token%s%s; %s tokens/s; %s of weights read per token",
+         g->model, (long long)g->prompt_tokens, p4_plural(g->prompt_tokens), g->prompt_s,
+         (long long)g->ids.count, p4_plural(g->ids.count), g->ended ? " to the end of the text" : "",
+         isnan(steps_s) ? "-" : p4_format_number(rate, steps_s, 2),
          p4_format_bytes(bytes, g->bytes_per_token));
 }
 

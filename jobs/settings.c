@@ -244,6 +244,38 @@ static void warn_of_scales(const p4_config *c)
     }
 }
 
+/* Those of `keys` that are given, in one line: a file may hold many that the command line made useless. */
+static void warn_of_keys(const p4_config *c, const char *const *keys, size_t count, const char *why)
+{
+    char named[400] = "";
+    for (size_t i = 0; i < count; i++) {
+        size_t used = strlen(named);
+        if (p4_config_is_user_set(c, p4_config_find(keys[i]))) {
+            snprintf(named + used, sizeof named - used, "%s%s", used > 0 ? ", " : "", keys[i]);
+        }
+    }
+    if (named[0] != '\0') {
+        WARN("warning: without effect while %s: %s", why, named);
+    }
+}
+
+/* Keys of a training or of Grokfast that are given where there is none. */
+static void warn_of_training(const p4_config *c)
+{
+    static const char *const training[] = {"train_files",         "train_weights", "fine_tune_epochs",
+                                           "fine_tune_max_steps", "fine_tune_lr",  "lr_final_fraction",
+                                           "warmup_steps",        "optimizer",     "optimizer_state",
+                                           "weight_decay",        "gradient_clip", "fine_tune_threshold"};
+    static const char *const grokfast[] = {"grokfast_ema_alpha", "grokfast_lambda"};
+    if (!c->enable_fine_tuning) {
+        warn_of_keys(c, training, sizeof training / sizeof training[0], "enable_fine_tuning is false");
+    }
+    if (!c->enable_fine_tuning || !c->enable_grokfast) {
+        warn_of_keys(c, grokfast, sizeof grokfast / sizeof grokfast[0],
+                     c->enable_fine_tuning ? "enable_grokfast is false" : "enable_fine_tuning is false");
+    }
+}
+
 /* Settings that are given and change nothing. */
 static void warn_without_effect(const p4_config *c, const p4_model *model)
 {
@@ -272,7 +304,7 @@ void p4_warn_of_steps(const p4_config *c, int64_t steps_per_epoch)
 {
     int64_t held, steps = c->fine_tune_max_steps;
     if (__builtin_mul_overflow(steps_per_epoch, (int64_t)c->fine_tune_epochs, &held)) {
-        return;
+        held = INT64_MAX;
     }
     if (steps > held && p4_config_is_user_set(c, p4_config_find("fine_tune_max_steps"))) {
         WARN("warning: key \"fine_tune_max_steps\": asks for %lld steps, "
@@ -334,6 +366,7 @@ p4_rc p4_settings_mark_original(p4_original *original, const p4_config *c, int r
         warn_without_effect(c, model);
     }
     warn_of_distillation(c);
+    warn_of_training(c);
     warn_of_scales(c);
     warn_of_evaluations(c);
     CHECK(c->distill == 0 || c->distill_teacher != P4_TEACHER_CACHED || c->distill_top_k <= model->arch.V,

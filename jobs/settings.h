@@ -35,8 +35,8 @@ void p4_settings_resolve(p4_config *config);
 /* Does the configuration quantize at all (quantizer other than "none")? */
 bool p4_settings_quantizes(const p4_config *config);
 
-/* One line for each key of the length of training that has no effect, when an epoch holds so many steps.
- * Local. */
+/* One line for each key of the length of training that has no effect, when an epoch holds so many steps;
+ * INT64_MAX: it is not known how many. Local. */
 void p4_warn_of_steps(const p4_config *config, int64_t steps_per_epoch);
 
 /* Windows fit the model's positions: a default that is longer becomes as long as they are, with a line that

@@ -40,7 +40,8 @@ typedef struct p4_config_row {
                     */
     bool fixed;    /* of an open model: its weights, their form, the device that holds them */
     bool may_change;     /* a run may continue from a checkpoint with another value */
-    const char *refusal; /* a fixed text that ends the message of a refused value, or NULL */
+    const char *refusal; /* a fixed text that ends the message of a refused value, or NULL; one that begins
+                          * with the name says what is allowed */
     const char *help;    /* one line */
 } p4_config_row;
 

@@ -39,6 +39,10 @@ void p4_config_complain_value(p4_config_report *report, int line, const p4_confi
 {
     char expected[256];
     report->refused[row - p4_config_table] = true;
+    if (row->refusal != NULL && strncmp(row->refusal, row->name, strlen(row->name)) == 0) {
+        p4_config_complain(report, line, "key \"%s\": found %s, but %s", row->name, found, row->refusal);
+        return;
+    }
     p4_config_complain(report, line, "key \"%s\": found %s, expected %s%s%s", row->name, found,
                        p4_config_format_expected(expected, row), row->refusal != NULL ? ": " : "",
                        row->refusal != NULL ? row->refusal : "");
@@ -335,10 +339,12 @@ static void check_data(const p4_config *config, p4_config_report *report)
             reasons);
     }
     if (!custom && config->calibration_files.count > 0) {
-        p4_config_complain(report, line_of(report, "calibration_files"),
-                           "key \"calibration_files\": found %d, expected none with calibration_dataset %s: "
-                           "\"custom\" reads them",
-                           (int)config->calibration_files.count, name);
+        p4_config_complain(
+            report, line_of(report, "calibration_files"),
+            "key \"calibration_files\": found %d %s, expected none with calibration_dataset %s: "
+            "\"custom\" reads them",
+            (int)config->calibration_files.count, config->calibration_files.count == 1 ? "entry" : "entries",
+            name);
     } else if (!custom && config->dataset_root[0] == '\0' && !was_refused(report, "dataset_root")) {
         p4_config_complain(report, line_of(report, "dataset_root"),
                            "key \"dataset_root\": found \"\", expected the directory that holds %s "

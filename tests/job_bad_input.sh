@@ -82,7 +82,7 @@ cfg bits 'quantization_bits=8' && refused bits 'Phase 4 uses BitNet 1.58-bit qua
 awk 'BEGIN {for (i = 0; i < 100000; i++) printf "["}' >deep.json; refused deep 'deep.json'
 # a value of the command line, and one that may be the file's or the command line's
 refused valid 'command line: key "seed": found "many"' seed=many
-refused valid 'valid.json with the command line: ' calibration_files=[]
+refused valid 'valid.json and command line: ' calibration_files=[]
 
 # model directory
 cfg nomodel 'model_path="nowhere"' && refused nomodel 'nowhere/config.json'

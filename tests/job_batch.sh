@@ -213,6 +213,17 @@ END
     batch 5 2 --check queue_of_two.json
     grep -q '1 without an error, 1 failed (gone)' log && [ ! -e queue_of_two.batch ] || complain "--check"
     grep -q '^model  *state  *ranks$' log && grep -q '^p  *no error  *[12]$' log || complain "the table of --check has columns of a run"
+    # A model that fails before a rank works on it has its line and its log as others have, and once each.
+    batch 5 2 queue_of_two.json
+    grep -q 'failed gone before its start: .*gone' log && [ "$(grep -c 'error: .*gone' queue_of_two.batch/logs/gone.log)" = 1 ] ||
+        complain "a model that fails in planning has no line or no log"
+    batch 5 2 queue_of_two.json
+    [ "$(grep -c . queue_of_two.batch/logs/gone.log)" = 1 ] || complain "the same failure is logged twice"
+    expect 'the list of failed models' "$("$PHASE4_BATCH" --list failed queue_of_two.json | od -An -c | tr -d ' ')" '2\n'
+    "$PHASE4_BATCH" --template bad.json --list failed list.txt >log || complain "--list"
+    [ ! -s log ] || complain "a list of no model is not empty"
+    batch 2 1 list.txt
+    grep -q 'list.txt: .* is read with --template$' log || complain "a text queue without --template"
     batch 2 1 --tusk 1 wrong.json
     grep -q '"--task"' log || complain "the nearest option is not named"
 }

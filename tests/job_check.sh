@@ -100,11 +100,16 @@ for how in --check --quiet; do
         'ok.bin is among the files to evaluate on and to train on' 'warning: key "eval_samples"' 'warning: key "calibration_samples"' -- \
         $how cfg.json output_path=tuned $tune fine_tune_max_steps=99 eval_samples=51 calibration_samples=60
     # shellcheck disable=SC2086
-    ended 2 'fine-tuning: ok.bin: found at most 50 windows' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
+    ended 2 'fine-tuning: ok.bin: found at most 50 windows of 12 tokens, judging by the sizes, expected at least 51: give more text or a smaller global_batch_tokens' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
     # shellcheck disable=SC2086
     ended 0 -- $how cfg.json output_path=tuned overwrite=true $tune warmup_steps=1 fine_tune_max_steps=2 'eval_files=["beyond.bin"]' eval_samples=0
     ! grep -q warning log || fail "$how warns of nothing"
 done
+
+# Where a compressed file hides how many steps there are, the bound on them counts.
+gzip -c text.txt >text.txt.gz
+ended 0 'key "warmup_steps": 50 steps of warm-up, and there are 2 steps in all' -- --check cfg.json output_path=packed enable_fine_tuning=true \
+    'train_files=["text.txt.gz"]' fine_tune_max_steps=2 warmup_steps=50
 
 # Text whose size stands for no window, for one and for two, with windows to evaluate on set aside from it: the plan counts what is there,
 # and a run that has none left says so.
@@ -112,13 +117,15 @@ reconstructs='eval_files=[] enable_fine_tuning=true global_batch_tokens=12 fine_
 for bytes in 0 20 36 72; do
     yes 'a few words' | head -c $bytes >little.txt
     expected=0 what='cfg.json: no error found'
-    [ $bytes != 0 ] || { expected=2 what='calibration: little.txt: found at most 0 windows'; }
+    [ $bytes != 0 ] || { expected=2 what='calibration: little.txt is empty'; }
     # shellcheck disable=SC2086
     ended $expected "$what" -- --check cfg.json 'calibration_files=["little.txt"]' $reconstructs
     # shellcheck disable=SC2086
     "$PHASE4_MPI" --plan cfg.json 'calibration_files=["little.txt"]' $reconstructs >log 2>&1 || fail "--plan of $bytes bytes"
     ! grep -qi 'nan\|inf ' log || fail "--plan of $bytes bytes"
 done
+head -c 5 text.txt >short.txt
+ended 2 'expected at least 1: give more text or a smaller calibration_sequence_length' -- --check cfg.json output_path=little 'calibration_files=["short.txt"]'
 head -c 24 ok.bin >one.bin # a window, as it is read
 # shellcheck disable=SC2086
 ended 2 'one window of 12 tokens is all there is' -- --quiet cfg.json 'calibration_files=["one.bin"]' $reconstructs
@@ -139,6 +146,32 @@ for how in --check --plan ''; do
         $how default.json output_path=fitted global_batch_tokens=512
 done
 grep -q '"calibration_sequence_length":[[:space:]]*40' fitted/phase4_config.json || fail 'the effective configuration'
+
+# A tokenizer with ids that the model has not: a warning, and an error where text that is looked at holds them.
+cp -rL "$FIXTURES/models/llama-gqa" mismatched
+cp "$FIXTURES/tokenizers/gpt2/tokenizer.json" mismatched/
+ids=$(python3 -c 'import json; print(max(json.load(open("mismatched/tokenizer.json"))["model"]["vocab"].values()))')
+[ "$ids" -gt 52 ] || fail "the tokenizer has ids up to $ids"
+printf '{"text": "!!!"}\n{"text": "a few words"}\n' >words.jsonl
+for how in --check --quiet; do
+    ended 2 'the tokenizer of mismatched has token ids up to' 'words.jsonl: document 2: the tokenizer gives id' -- \
+        $how cfg.json model_path=mismatched output_path=mis 'calibration_files=["words.jsonl"]' calibration_sequence_length=2
+    [ ! -e mis ] || fail "$how made a directory"
+done
+yes '!!!!!!!!!!!!' | head -c 600 | tr -d '\n' >marks.txt
+ended 0 'the tokenizer of mismatched has token ids up to' -- --check cfg.json model_path=mismatched output_path=mis 'calibration_files=["marks.txt"]' calibration_sequence_length=2
+# A line that a sample may pass over is no error of the check.
+{ echo '{"text": "!!!!!!!!!!!!!!!!!!!!!!!!"}'; echo nonsense; } >nonsense.jsonl
+ended 0 'the tokenizer of mismatched has token ids up to' -- --check cfg.json model_path=mismatched output_path=mis 'calibration_files=["nonsense.jsonl"]'
+# One with few of the model's.
+python3 -c '
+import json
+vocabulary = {chr(97 + i): i for i in range(26)}
+json.dump({"model": {"type": "BPE", "vocab": vocabulary, "merges": []}}, open("mismatched/tokenizer.json", "w"))'
+ended 0 'the tokenizer of mismatched has 26 token ids' -- --check cfg.json model_path=mismatched output_path=mis
+sed -i 's/"vocab": {/"vocab": {"A": 26, /' mismatched/tokenizer.json
+ended 0 -- --check cfg.json model_path=mismatched output_path=mis
+! grep -q 'the tokenizer of' log || fail 'a tokenizer of 27 ids of 53 is warned of'
 
 # A disk that cannot hold the outputs.
 mkdir small

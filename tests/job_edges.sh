@@ -75,11 +75,12 @@ guessing() {
     run guess "$llama" 2 enable_fine_tuning=false
     says 'no better than guessing among its'
     grep -qE '^  Verdict .*; but the original is no better than guessing, so this says little$' log || complain 'the verdict does not say so'
-    grep -qE '^  Warnings +1, in the log and in results.json$' log || complain 'the end does not count the warnings'
+    grep -qE '^  Warnings +2, in the log and in results.json$' log || complain 'the end does not count the warnings'
     python3 - <<'END' || complain 'results.json does not have the warning'
 import json
 r = json.load(open("guess/results.json"))
-assert len(r["warnings"]) == 1 and r["warnings"][0].startswith("the original's perplexity is "), r["warnings"]
+unused, guesses = r["warnings"]
+assert unused.startswith("without effect while ") and guesses.startswith("the original's perplexity is "), r["warnings"]
 assert r["original_guesses"] is True
 END
     grep -q '<li>.*no better than guessing among its' guess/report.html || complain 'the report does not show the warning'
@@ -123,6 +124,15 @@ without_effect() {
     says 'key "preserve_layers": "*no_such*" matches none'
     says 'key "sparsity_threshold": 1.6 has no effect'
     [ "$(grep -c 'warning: key' log)" = 2 ] || complain 'expected two warnings'
+    "$PHASE4_MPI" --check "$TMP/cfg.json" model_path="$llama" output_path=vainer enable_fine_tuning=false fine_tune_lr=1e-3 \
+        optimizer=adamw grokfast_lambda=3 >log 2>&1 || complain 'keys of fine-tuning without it are refused'
+    says 'warning: without effect while enable_fine_tuning is false: train_files, fine_tune_epochs, fine_tune_max_steps, fine_tune_lr, warmup_steps, optimizer, fine_tune_threshold'
+    says 'warning: without effect while enable_fine_tuning is false: grokfast_lambda'
+    "$PHASE4_MPI" --check "$TMP/cfg.json" model_path="$llama" output_path=vainer grokfast_lambda=3 >log 2>&1 || complain 'grokfast_lambda'
+    says 'warning: without effect while enable_grokfast is false: grokfast_lambda'
+    "$PHASE4_MPI" --check "$TMP/cfg.json" model_path="$llama" output_path=vainer enable_grokfast=true grokfast_lambda=3 >log 2>&1 ||
+        complain 'Grokfast'
+    ! grep -q 'without effect while' log || complain 'Grokfast reads its keys'
 }
 
 # A run that is killed leaves no results.json that speaks of an earlier run's success; the earlier run's model stays, and later

@@ -56,6 +56,8 @@ written file out/model.h5 "$prompt" "${exact[@]}" --threads 2
 cmp packed dense && cmp packed file || complain 'codes and fp16 gave different texts'
 [ "$(wc -c <packed)" -gt 20 ] || complain 'there is no text'
 grep -q 'of weights read per token' log || complain 'the speed is not said'
+written letter out a --greedy -n 1
+grep -qE 'prompt of 1 token in .*; 1 token[ ;]' log || complain 'one token is not called so'
 written one out "$prompt" --greedy -n 40 --threads 1
 written two out "$prompt" --greedy -n 40 --threads 2
 cmp one two || complain 'threads changed the text'
@@ -112,13 +114,15 @@ END
 
 refused 'is not there' nothing "$prompt"
 refused 'expected a model and a prompt' out a b
+refused 'expected a number from 1 to 16777216' out "$prompt" --tokens 0
 refused 'expected a number from 0 to 1' out "$prompt" --top-p 2
 refused 'expected 0, 8 or 16' out "$prompt" --activation-bits 4
 refused 'expected f16 or f32' out "$prompt" --cache q8
 refused 'expected cpu or cuda' out "$prompt" --device tpu
 refused 'expected a whole number' out "$prompt" --tokens 1.5
 refused 'positions' out "$prompt" --tokens 100000
-refused 'template' out "$prompt" --chat
+refused 'error: option "--chat": the model in out/dequantized_fp16 has no chat template' out "$prompt" --chat
+! grep -q 'key\|conversation' log || complain 'the message speaks of what this program has not'
 refused 'expected one of them' out "$prompt" --file prompt
 refused 'the nearest known option is "--greedy"' out "$prompt" --gredy
 head -c 3000 out/model.h5 >torn.h5

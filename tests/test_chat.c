@@ -191,7 +191,7 @@ static void what_cannot_be_rendered_is_refused(void)
     static const struct {
         const char *template, *part;
     } templates[] = {
-        {NULL, "has no chat template"},
+        {NULL, "has no chat template; key \"chat_template\" can name one"},
         {"{{ '<start_of_turn>' }}", "writes \"<start_of_turn>\""},
         {"{{ '[INST]' }}", "writes \"[INST]\""},
         {"<|im_start|>user<|im_sep|>", "writes \"<|im_sep|>\""},

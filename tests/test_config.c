@@ -99,7 +99,7 @@ static const struct {
      "found 1.6, expected 1.58: Phase 4 uses BitNet 1.58-bit quantization only"},
     {"quantization_bits", "\"1.58\"", REFUSED, "Phase 4 uses BitNet 1.58-bit quantization only"},
     {"max_accuracy_drop", "0.5", ACCEPTED, "0.5"},
-    {"max_accuracy_drop", "1.5", REFUSED, "max_accuracy_drop must be between 0.0 and 0.5"},
+    {"max_accuracy_drop", "1.5", REFUSED, "found 1.5, but max_accuracy_drop must be between 0.0 and 0.5"},
     {"max_accuracy_drop", "-0.1", REFUSED, "max_accuracy_drop must be between 0.0 and 0.5"},
     {"activation_bits", "8", ACCEPTED, "8"},
     {"activation_bits", "4", REFUSED, "found 4, expected 0 or 8"},
@@ -259,6 +259,9 @@ static void test_bad_texts(void)
         {"{\"global_batch_tokens\": 1000}", "cfg.json:1: key \"global_batch_tokens\": found 1000, expected a "
                                             "multiple of calibration_sequence_length, "
                                             "which is 512"},
+        {"{\"model_type\": \"llama\", \"hidden_size\": 8,\n\"seed\": \"x\"}",
+         "cfg.json: this is a model's config.json (it has model_type \"llama\"); set model_path"},
+        {"{\"model_type\": \"llama\", \"model_path\": \"m\"}", "cfg.json:1: unknown key \"model_type\""},
         {"\xFF\xFE{", "not valid JSON at column 1"},
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

@@ -268,7 +268,7 @@ static void test_validate_job(void)
     EXPECT_OK(p4_config_set(&config, "quantizer", "absmean"));
     EXPECT_OK(p4_config_set(&config, "calibration_dataset", "c4"));
     EXPECT_REFUSED(p4_config_validate_job(&config),
-                   "key \"calibration_files\": found 1, expected none with calibration_dataset \"c4\"");
+                   "key \"calibration_files\": found 1 entry, expected none with calibration_dataset \"c4\"");
 }
 
 static void test_size_classes(void)

@@ -147,6 +147,12 @@ static void errors_name_their_place(void)
     EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &how, 0),
                    "short.txt: 4 tokens, less than one window of 5 tokens");
     free(path);
+    path = p4_strdup(put_text("nothing.txt", ""));
+    EXPECT_REFUSED(p4_windows_read(&windows, &path, 1, &how, 0), "nothing.txt is empty: no text");
+    char *both[] = {path, path};
+    EXPECT_REFUSED(p4_windows_read(&windows, both, 2, &how, 0),
+                   "the files of text and tokens are empty: no text");
+    free(path);
 }
 
 static void samples_are_read(void)

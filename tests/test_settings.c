@@ -140,6 +140,23 @@ static void test_passes(void)
     free(asked);
 }
 
+/* Files that do not say how many steps they hold: what fine_tune_max_steps alone decides is said. */
+static void test_unknown_steps(void)
+{
+    p4_config_recipe(&config, P4_RECIPE_QUALITY);
+    char *open_ended = warnings(INT64_MAX);
+    EXPECT(open_ended[0] == '\0', "%s", open_ended);
+    EXPECT_OK(p4_config_set(&config, "fine_tune_max_steps", "2"));
+    char *two = warnings(INT64_MAX);
+    EXPECT(strstr(two, "50 steps of warm-up, and there are 2 steps in all") != NULL, "%s", two);
+    p4_config_recipe(&config, P4_RECIPE_THOROUGH); /* a million epochs */
+    char *thorough = warnings(INT64_MAX);
+    EXPECT(thorough[0] == '\0', "%s", thorough);
+    free(open_ended);
+    free(two);
+    free(thorough);
+}
+
 /* The effective configuration says what runs. */
 static void test_resolve(void)
 {
@@ -154,6 +171,7 @@ static void test_resolve(void)
 int main(void)
 {
     test_passes();
+    test_unknown_steps();
     test_resolve();
     test_recipes();
     test_rate();

@@ -381,7 +381,16 @@ static p4_rc read_json(p4_queue *queue, const char *path)
 {
     p4_rc rc = P4_OK;
     cJSON *root = NULL;
-    TRY(parse_file(&root, path, QUEUE_BYTES));
+    char *text = NULL;
+    size_t bytes = 0;
+    TRY(p4_file_read(&text, &bytes, path, QUEUE_BYTES));
+    const char *start = p4_json_skip_mark(text);
+    start += strspn(start, " \t\r\n");
+    CHECK(strchr("[{", *start) != NULL, /* or its end: the parser says that it is empty */
+          "%s: is neither a list nor an object of JSON; a text file with one model directory a line is read "
+          "with --template",
+          path);
+    TRY(parse(&root, text, bytes, path));
     if (cJSON_IsArray(root)) {
         rc = read_list(queue, root, path);
     } else if (cJSON_IsObject(root) && cJSON_HasObjectItem(root, "models")) {
@@ -392,6 +401,7 @@ static p4_rc read_json(p4_queue *queue, const char *path)
                   path);
     }
 done:
+    free(text);
     cJSON_Delete(root);
     return rc;
 }

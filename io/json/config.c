@@ -24,6 +24,23 @@ static void complain_unknown(const char *key, int line, p4_config_report *report
     }
 }
 
+/* The file that lies beside a model's weights, taken for a configuration: its many keys are one error. */
+static bool complain_model(const cJSON *tree, p4_config_report *report)
+{
+    char excerpt[80];
+    const char *family = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tree, "model_type"));
+    if (family == NULL || cJSON_GetObjectItemCaseSensitive(tree, "model_path") != NULL) {
+        return false;
+    }
+    p4_config_format_excerpt(excerpt, family, strlen(family));
+    p4_config_complain(report, 0,
+                       "this is a model's config.json (it has model_type \"%s\"); set model_path to its "
+                       "directory in a configuration of your own",
+                       excerpt);
+    report->unreadable = true;
+    return true;
+}
+
 /* Reads the members of a JSON object into *config, which holds the defaults of config->recipe. */
 static void read_members(p4_config *config, const char *json, const cJSON *tree, p4_config_report *report)
 {
@@ -36,6 +53,9 @@ static void read_members(p4_config *config, const char *json, const cJSON *tree,
         p4_config_complain(report, value.line, "found %s, expected a JSON object { \"key\": value, ... }",
                            p4_config_format_excerpt(excerpt, value.raw, value.raw_bytes));
         report->unreadable = true;
+        return;
+    }
+    if (complain_model(tree, report)) {
         return;
     }
     p4_json_enter(&text);
@@ -279,7 +299,7 @@ p4_rc p4_config_read_text(p4_config *config, const char *text, size_t bytes, con
     TRY(read_text(fresh, text, bytes, &report));
     TRY(apply_overrides(fresh, overrides, count, &report));
     if (count > 0) { /* what follows checks values of both */
-        snprintf(both, sizeof both, "%s with the command line", source);
+        snprintf(both, sizeof both, "%s and command line", source);
         report.unplaced = both;
     }
     p4_config_check_rules(fresh, &report);

@@ -221,10 +221,9 @@ static p4_rc read_directory(p4_chat *chat, const char *directory, p4_chat_kind k
     }
     if (chat->kind == P4_CHAT_AUTO) {
         char *what = chat->refusal;
-        chat->refusal =
-            what != NULL
-                ? p4_format("the chat template in %s %s", source, what)
-                : p4_format("%s has no chat template; key \"chat_template\" can name one", directory);
+        chat->absent = what == NULL;
+        chat->refusal = what != NULL ? p4_format("the chat template in %s %s", source, what)
+                                     : p4_format("the model in %s has no chat template", directory);
         free(what);
         TRY(chat->refusal != NULL ? P4_OK : P4_E_SYSTEM);
     }
@@ -235,6 +234,11 @@ done:
     free(config_path);
     free(jinja_path);
     return rc;
+}
+
+const char *p4_chat_refusal(const p4_chat *chat)
+{
+    return chat->kind == P4_CHAT_AUTO ? chat->refusal : NULL;
 }
 
 p4_rc p4_chat_open(p4_chat **chat, const char *directory, p4_chat_kind kind)

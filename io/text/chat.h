@@ -25,6 +25,10 @@ typedef struct p4_chat_message {
 p4_rc p4_chat_open(p4_chat **chat, const char *directory, p4_chat_kind kind);
 void p4_chat_close(p4_chat *chat);
 
+/* Why no conversation can be rendered, as a sentence: there is no template, or none of the known kinds. NULL:
+ * they can. */
+const char *p4_chat_refusal(const p4_chat *chat);
+
 /* What decides how conversations are rendered, in words, for the key of a cache. */
 const char *p4_chat_description(const p4_chat *chat);
 

@@ -236,7 +236,8 @@ p4_rc p4_chat_render(const p4_chat *chat, char **text, const p4_chat_message *me
     size_t bytes;
     FILE *to = NULL;
     *text = NULL;
-    CHECK(chat->kind != P4_CHAT_AUTO, "%s: is a conversation, and %s", where, chat->refusal);
+    CHECK(chat->kind != P4_CHAT_AUTO, "%s: is a conversation, and %s%s", where, chat->refusal,
+          chat->absent ? "; key \"chat_template\" can name one" : "");
     CHECK(chat->kind == P4_CHAT_CHATML || chat->bos[0] != '\0',
           "%s: is a conversation, and the tokenizer has no bos_token, which its chat template writes", where);
     to = open_memstream(text, &bytes);

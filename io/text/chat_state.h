@@ -7,6 +7,7 @@
 struct p4_chat {
     p4_chat_kind kind;    /* P4_CHAT_AUTO: not one of those that are rendered */
     char *refusal;        /* why not */
+    bool absent;          /* because there is no template */
     char *default_system; /* ChatML: the system message that stands where a conversation has none; or NULL */
     char *bos, *eos;      /* their texts; "" if the tokenizer has none */
     bool starts_with_bos; /* ChatML; the others always do */

@@ -235,6 +235,10 @@ static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowi
     const int64_t T = how->T, total = p4_windows_in(s->stream.count, T, how->stride);
     int64_t *picks = NULL, (*seen)[2] = NULL;
     const char *purpose = how->opt_what != NULL ? how->opt_what : "";
+    bool no_text = s->totals.documents > 0 && s->totals.bytes == 0 && s->stream.count == s->totals.tokens;
+    bool one = s->texts.count == 1 && s->texts.samples == NULL; /* its name */
+    CHECK(!no_text, "%s%s%s %s empty: no text", purpose, purpose[0] != '\0' ? ": " : "", s->what,
+          one ? "is" : "are");
     CHECK(total > 0, "%s%s%s: %lld token%s, less than one window of %lld tokens", purpose,
           purpose[0] != '\0' ? ": " : "", s->what, (long long)s->stream.count, p4_plural(s->stream.count),
           (long long)T);

@@ -197,6 +197,18 @@ static void say_ending(course *c, const p4_batch_model *m)
     }
 }
 
+/* Models whose configuration or plan is an error: no rank will work on them. */
+static void say_unstarted(course *c)
+{
+    for (int64_t i = 0; i < c->batch->count; i++) {
+        const p4_batch_model *m = &c->batch->models[i];
+        if (m->state == P4_STATE_FAILED && !m->earlier) {
+            p4_batch_table_say(&c->table, "failed %s before its start: %.*s", m->record.name,
+                               (int)strcspn(m->record.error, "\n"), m->record.error);
+        }
+    }
+}
+
 /* The model's work has ended on its first rank, which knows the results. */
 static p4_rc end_model(course *c, p4_batch_model *m, const p4_answer *a)
 {
@@ -349,6 +361,7 @@ void *p4_batch_coordinate(void *user)
     course c = {.batch = batch, .control = given->control};
     p4_order end = {.kind = P4_ORDER_END};
     p4_batch_table_open(&c.table, batch->options);
+    say_unstarted(&c);
     c.stop_file = p4_format("%s/" P4_STOP_REQUEST_FILE, batch->own_directory);
     p4_rc rc = c.stop_file != NULL ? run_course(&c) : P4_E_SYSTEM;
     if (rc != P4_OK) { /* a rank or its connection is lost: the others may wait for it in MPI */

@@ -171,7 +171,9 @@ static void print_list(const p4_batch *batch, const char *which)
             first = false;
         }
     }
-    putchar('\n');
+    if (!first) {
+        putchar('\n');
+    }
 }
 
 int p4_batch_answer(const p4_batch_cli *cli)

@@ -1,4 +1,6 @@
 /* prepare.c - from the queue and the journal to the models that are to be worked on. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -273,6 +275,21 @@ done:
     return rc;
 }
 
+/* As the rank would that had worked on the model. */
+static void write_log(const p4_batch *batch, const p4_batch_model *model)
+{
+    char *path = p4_batch_log_path(batch, model);
+    FILE *log = path != NULL ? fopen(path, "ae") : NULL;
+    bool written = log != NULL && fprintf(log, "phase4: error: %s\n", model->record.error) > 0;
+    if (log != NULL) {
+        written = fclose(log) == 0 && written;
+    }
+    if (!written) {
+        WARN("warning: %s: cannot be written: %s", path != NULL ? path : model->given->name, strerror(errno));
+    }
+    free(path);
+}
+
 /* This model fails before a rank has worked on it, the others go on. Said once. */
 static p4_rc fail_model(preparing *p, p4_batch_model *model, const p4_batch_record *known)
 {
@@ -286,7 +303,10 @@ static p4_rc fail_model(preparing *p, p4_batch_model *model, const p4_batch_reco
     mine->attempt = known == NULL ? 1 : known->attempt + !said;
     (void)p4_utc_now(mine->time);
     p4_batch_set_state(p->batch, model, P4_STATE_FAILED);
-    TRY(!said && p->batch->journal != NULL ? p4_journal_append(p->batch->journal, mine) : P4_OK);
+    if (!said && p->batch->journal != NULL) {
+        TRY(p4_journal_append(p->batch->journal, mine));
+        write_log(p->batch, model);
+    }
 done:
     return rc;
 }

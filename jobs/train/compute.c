@@ -9,7 +9,7 @@ p4_rc p4_compute_find_gpus(p4_machine *machine)
     const p4_ops *cuda = p4_ops_find("cuda");
     p4_device_info seen[P4_GPUS_MAX];
     p4_gpu gpus[P4_GPUS_MAX];
-    char why[512] = "this build has no CUDA backend";
+    char why[512] = "this build has no CUDA backend: with nvcc, cmake -DP4_CUDA=ON makes one";
     int count = 0;
     if (machine->knows_gpus) {
         return P4_OK;

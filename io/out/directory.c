@@ -218,7 +218,7 @@ static p4_rc write_list(const found *f, const char *output_path)
     return rc;
 }
 
-/* Blocks of the disk for results.json. */
+/* Blocks of the disk for results.json. Where they are not to be had, nothing is left. */
 static p4_rc make_reserve(const char *output_path)
 {
     p4_rc rc = P4_OK;
@@ -231,6 +231,9 @@ static p4_rc make_reserve(const char *output_path)
 done:
     if (fd >= 0) {
         close(fd);
+        if (rc != P4_OK) {
+            (void)unlink(path);
+        }
     }
     free(path);
     return rc;
@@ -245,25 +248,37 @@ void p4_output_free_reserve(const char *output_path)
     free(path);
 }
 
-p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite)
+static p4_rc take(p4_hold **hold, const char *output_path, bool overwrite, bool reserves)
 {
     p4_rc rc = P4_OK;
     found f;
+    char *list = p4_format("%s/%s", output_path, list_name);
     *hold = NULL;
+    TRY(list != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(output_path[0] != '\0', "output_path is empty: it must name a directory");
     TRY(p4_make_directories(output_path));
     TRY(p4_hold_take(hold, output_path, P4_HOLD_BEAT_S));
     TRY(look_around(&f, output_path));
     TRY(judge(&f, output_path, overwrite, NULL));
     TRY(remove_leftovers(&f, output_path));
+    const bool listed = is_there(list);
     TRY(write_list(&f, output_path));
-    rc = make_reserve(output_path);
+    rc = reserves ? make_reserve(output_path) : P4_OK;
+    if (rc != P4_OK && !listed) { /* it would speak of a run that has not ended */
+        (void)unlink(list);
+    }
 done:
     if (rc != P4_OK) {
         p4_hold_release(*hold);
         *hold = NULL;
     }
+    free(list);
     return rc;
+}
+
+p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite)
+{
+    return take(hold, output_path, overwrite, true);
 }
 
 p4_rc p4_output_borrow(p4_hold **hold, const char *output_path)
@@ -275,7 +290,7 @@ p4_rc p4_output_borrow(p4_hold **hold, const char *output_path)
     TRY(list != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(lstat(list, &status) != 0,
           "%s: holds a run that has not ended; continue it, or choose another output_path", output_path);
-    rc = p4_output_take(hold, output_path, true);
+    rc = take(hold, output_path, true, false);
 done:
     free(list);
     return rc;

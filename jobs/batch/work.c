@@ -183,7 +183,7 @@ static p4_rc do_model(worker *w, p4_group *group, const p4_order *order, p4_answ
     }
     TRY_ROOT(group, p4_model_fingerprint(answer->model_print, w->config->model_path));
     p4_progress_observe(tell_progress, w);
-    rc = p4_run_execute(group, w->config, false, NULL, NULL, &results);
+    rc = p4_run_execute(group, w->config, false, true, NULL, NULL, &results);
     take_results(answer, &results);
     if (rc == P4_OK && group->rank == 0) {
         p4_report_table(log, &results);

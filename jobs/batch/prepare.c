@@ -235,7 +235,7 @@ static p4_rc take_done(preparing *p, p4_batch_model *model, const p4_batch_recor
     now.output_path = now.error = NULL;
     *stands = false;
     TRY(is_same_config(p, done, mine, stands));
-    *stands = *stands && p4_outcome_stands(done->output_path, done->time);
+    *stands = *stands && p4_outcome_stands(done);
     TRY(*stands ? is_same_model(p, done, stands) : P4_OK);
     if (!*stands) {
         goto done;

@@ -140,6 +140,7 @@ static void take_results(p4_answer *answer, const p4_results *r)
         (void)p4_quality_explain_failure(answer->error, &r->quality, sets,
                                          r->gradient_flow.ran && !r->gradient_flow.passed);
     }
+    memcpy(answer->ended, r->provenance.ended, sizeof answer->ended);
     answer->warnings = r->warning_count;
     answer->pre_perplexity = r->pre.perplexity;
     answer->perplexity = r->final.perplexity;

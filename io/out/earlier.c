@@ -50,18 +50,6 @@ static p4_config *read_config(const char *output_path)
     return config;
 }
 
-/* Whatever these say, the results are the same. */
-static bool decides(const char *key)
-{
-    static const char *const except[] = {"output_path", "overwrite", "resume", "max_minutes"};
-    for (size_t i = 0; i < sizeof except / sizeof except[0]; i++) {
-        if (strcmp(key, except[i]) == 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 p4_rc p4_earlier_refuse(const char *output_path, const p4_config *opt_config, const char *files)
 {
     p4_rc rc = P4_OK;
@@ -71,7 +59,7 @@ p4_rc p4_earlier_refuse(const char *output_path, const p4_config *opt_config, co
         const p4_config_row *row = &p4_config_table[i];
         const char *here = (const char *)opt_config + row->offset,
                    *there = (const char *)earlier + row->offset;
-        if (decides(row->name) && memcmp(here, there, row->bytes) != 0) {
+        if (!row->no_result && memcmp(here, there, row->bytes) != 0) {
             p4_name_sample_add(&keys, row->name);
         }
     }

@@ -13,9 +13,10 @@
 #include "io/json/write.h"
 #include "io/out/earlier.h"
 #include "io/out/outputs.h"
+#include "io/out/results_read.h"
 #include "src/leaf/names.h"
 
-enum { MAX_RESULTS_BYTES = 64 << 20, MAX_LIST_BYTES = 1 << 16, RESERVE_BYTES = 256 << 10 };
+enum { MAX_LIST_BYTES = 1 << 16, RESERVE_BYTES = 256 << 10 };
 static const char list_name[] = ".phase4_run";
 
 /* The names that a run may write under: forms of each output, and what only an unfinished run has. */
@@ -53,26 +54,11 @@ static bool is_there(const char *path)
     return lstat(path, &status) == 0;
 }
 
-/* results.json at this path; NULL: it is not there or cannot be read. The caller deletes it. */
-static cJSON *read_results(const char *path)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    cJSON *root = NULL;
-    if (p4_file_read(&text, &bytes, path, MAX_RESULTS_BYTES) == P4_OK) {
-        root = cJSON_ParseWithLength(text, bytes);
-    } else {
-        p4_error_clear();
-    }
-    free(text);
-    return root;
-}
-
-/* Whether a results.json says that its run failed: such a file does not guard the directory, any other does.
+/* Whether results.json says that its run failed: such a file does not guard the directory, any other does.
  */
-static bool is_failed_run(const char *path)
+static bool is_failed_run(const char *output_path)
 {
-    cJSON *root = read_results(path);
+    cJSON *root = p4_results_read(output_path);
     bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "success"));
     cJSON_Delete(root);
     return failed;
@@ -86,10 +72,7 @@ static bool begins_with(const char *text, const char *beginning)
 p4_rc p4_output_check_ended(const char *output_path)
 {
     p4_rc rc = P4_OK;
-    cJSON *root = NULL;
-    char *path = p4_format("%s/" P4_RESULTS_FILE, output_path);
-    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    root = is_there(path) ? read_results(path) : NULL;
+    cJSON *root = p4_results_read(output_path);
     const char *error = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "error"));
     if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "success")) && error != NULL) {
         CHECK(!begins_with(error, P4_UNFINISHED_ERROR) && !begins_with(error, P4_STOPPED_ERROR),
@@ -98,7 +81,6 @@ p4_rc p4_output_check_ended(const char *output_path)
     }
 done:
     cJSON_Delete(root);
-    free(path);
     return rc;
 }
 
@@ -148,7 +130,7 @@ static p4_rc look_around(found *f, const char *output_path)
             return P4_E_SYSTEM;
         }
         f->there[i] = n.text[0] != '\0' && is_there(path);
-        bool failed = strcmp(n.text, P4_RESULTS_FILE) == 0 && f->there[i] && is_failed_run(path);
+        bool failed = strcmp(n.text, P4_RESULTS_FILE) == 0 && f->there[i] && is_failed_run(output_path);
         f->own[i] = n.text[0] != '\0' && (!f->there[i] || failed || is_listed(list, n.text));
         if (f->there[i] && !f->own[i] && n.form == FINAL) {
             p4_name_sample_add(&f->results, n.text);

@@ -25,7 +25,7 @@ typedef struct p4_outlook {
 /* --- its parts ---------------------------------------------------------------------------------- */
 
 /* check_output.c: the output directory, and files that go along. has_model: the model is open.
- * Sets run->disk_bytes and run->checkpoints_bytes.
+ * Sets run->output_bytes, run->scratch_bytes and run->checkpoints_bytes.
  * Rank 0. */
 void p4_check_output(p4_run *run, bool has_model, p4_outlook *outlook, p4_findings *findings);
 /* What the run puts on the disk. */

@@ -151,7 +151,8 @@ void p4_check_output(p4_run *run, bool has_model, p4_outlook *outlook, p4_findin
                            : P4_OK;
         p4_findings_add(f, copied);
         const p4_disk_plan disk = p4_check_disk_plan(run, outlook);
-        run->disk_bytes = disk.outputs + disk.scratch;
+        run->output_bytes = disk.outputs;
+        run->scratch_bytes = disk.scratch;
         run->checkpoints_bytes = disk.kept * disk.checkpoint;
         p4_findings_add(f, check_disk(parent, &disk));
     }

@@ -294,8 +294,11 @@ static p4_rc leave_out(exporter *e, const char *writer)
 {
     const p4_output_paths *paths = &e->x->results->output_paths;
     p4_outputs_leave_out(&e->x->results->output_paths, writer);
-    if (paths->primary_output[0] == '\0') {
-        return P4_E_INPUT; /* it was the only model */
+    if (paths->primary_output[0] == '\0') { /* it was the only model */
+        if (e->x->unfit != NULL) {
+            *e->x->unfit = true;
+        }
+        return P4_E_INPUT;
     }
     WARN("warning: %s; this output is left out, the others are written", p4_last_error());
     p4_error_clear();

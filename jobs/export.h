@@ -24,6 +24,8 @@ typedef struct p4_export {
     unsigned has;            /* rank 0: of P4_NEEDS_METRICS and P4_NEEDS_RUN, what the caller writes */
     p4_hold *hold;           /* rank 0: looked at before each file; NULL: the caller has the directory */
     p4_results *results;     /* evaluations go along; sizes, paths and names are filled in */
+    bool *unfit; /* rank 0: set where no format can hold the weights, so that no model is written; NULL: not
+                    asked */
 } p4_export;
 
 /* results->metrics but for the peak memory. Local. */

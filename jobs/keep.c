@@ -9,15 +9,15 @@
 enum { ROOM_BYTES = 96 };
 
 /* What the disk lacks for the same command; "" where it lacks nothing. saved: the state is saved, so that
- * only the outputs are left to write; else checkpoints come before them again. The figure is rounded up. Rank
- * 0. */
+ * only the outputs are left to write: no work that needs temporary files comes before the export of such a
+ * run again. Else that work and its checkpoints come before them. The figure is rounded up. Rank 0. */
 static void say_room(char text[ROOM_BYTES], const p4_run *run, bool saved)
 {
     struct statvfs disk;
     char bytes[32];
     text[0] = '\0';
     if (statvfs(run->config.output_path, &disk) == 0 && disk.f_blocks > 0) {
-        const double missing = run->disk_bytes + (saved ? 0 : run->checkpoints_bytes) -
+        const double missing = run->output_bytes + (saved ? 0 : run->scratch_bytes + run->checkpoints_bytes) -
                                (double)disk.f_bavail * (double)disk.f_frsize;
         if (missing > 0) {
             snprintf(text, ROOM_BYTES, "free %s on the disk, and ",
@@ -31,21 +31,27 @@ static char *explain(const p4_run *run, const char *cause, const char *why)
 {
     char room[ROOM_BYTES] = "";
     const char *last = p4_resume_last(run);
+    /* A batch does not try a model that failed again by itself. */
+    const char *again = run->in_batch ? "phase4_batch with --failed-only" : "the same command";
+    if (run->unfit) { /* the disk has nothing to do with it, and the same command would fail again */
+        return why == NULL
+                   ? p4_format("%s; the state of the run is in %s: a run with another value of exports, "
+                               "save_quantized or save_dequantized_fp16 continues it",
+                               cause, last)
+                   : p4_format("%s; the state of the run could not be saved (%s)", cause, why);
+    }
     if (run->compute.group->rank == 0) {
         say_room(room, run, why == NULL);
     }
     if (why == NULL) {
-        return p4_format("%s; the state of the run is in %s: %sthe same command continues it", cause, last,
-                         room);
+        return p4_format("%s; the state of the run is in %s: %s%s continues it", cause, last, room, again);
     }
     if (last[0] != '\0') {
-        return p4_format(
-            "%s; the state of the run could not be saved (%s): %sthe same command continues from "
-            "%s",
-            cause, why, room, last);
+        return p4_format("%s; the state of the run could not be saved (%s): %s%s continues from %s", cause,
+                         why, room, again, last);
     }
-    return p4_format("%s; the state of the run could not be saved (%s): %sthe same command starts anew",
-                     cause, why, room);
+    return p4_format("%s; the state of the run could not be saved (%s): %s%s starts anew", cause, why, room,
+                     again);
 }
 
 p4_rc p4_keep_state(p4_run *run, p4_rc outcome)

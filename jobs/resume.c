@@ -358,7 +358,8 @@ static p4_rc take_state(p4_run *run)
     for (int64_t i = 0; i < r->manifest.time_count; i++) {
         TRY(p4_results_add_time(&run->results, r->manifest.times[i].stage, r->manifest.times[i].seconds));
     }
-    for (int64_t i = 0; i < r->manifest.warning_count; i++) {
+    const bool keeps = run->compute.group->rank == 0; /* as with the warnings of this process */
+    for (int64_t i = 0; keeps && i < r->manifest.warning_count; i++) {
         p4_results_add_warning(&run->results, r->manifest.warnings[i]);
     }
     r->earlier_s = r->manifest.elapsed_s;

@@ -23,6 +23,7 @@
 #include "jobs/stages/stages.h"
 #include "jobs/watch.h"
 #include "src/leaf/log_sink.h"
+#include "src/leaf/shell.h"
 #include "src/phase4.h"
 #include "src/plan.h"
 
@@ -74,13 +75,20 @@ static void say_setup(const p4_run *run)
     INFO("model %s -> %s", run->config.model_path, run->config.output_path);
 }
 
-/* Where the launcher may kill the ranks before they have saved. */
+/* Where the launcher may kill the ranks before they have saved. A batch has a file to stop all its models. */
 static void say_stop(const p4_run *run)
 {
-    if (run->compute.group->ranks > 1 && p4_launched_by_mpirun()) {
-        INFO("      to stop it with its state saved: touch %s/" P4_STOP_REQUEST_FILE
-             " (after Ctrl-C mpirun may kill it before)",
-             run->config.output_path);
+    if (run->compute.group->rank == 0 && run->compute.group->ranks > 1 && !run->in_batch &&
+        p4_launched_by_mpirun()) {
+        char *path = p4_format("%s/" P4_STOP_REQUEST_FILE, run->config.output_path);
+        char *word = path != NULL ? p4_shell_word(path) : NULL;
+        if (word != NULL) {
+            INFO("      to stop it with its state saved: touch %s (after Ctrl-C mpirun may kill it before)",
+                 word);
+        }
+        p4_error_clear(); /* without the line the run goes on */
+        free(word);
+        free(path);
     }
 }
 
@@ -377,8 +385,8 @@ done:
     return rc;
 }
 
-p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4_log_callback log_callback,
-                     void *log_user, p4_results *results)
+p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, bool in_batch,
+                     p4_log_callback log_callback, void *log_user, p4_results *results)
 {
     p4_rc rc = P4_OK;
     bool output_taken = false;
@@ -388,6 +396,7 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4
     TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
     run->config = *config;
     run->started_s = started_s;
+    run->in_batch = in_batch;
     run->log_callback = log_callback;
     run->log_user = log_user;
     p4_results_init(&run->results);

@@ -64,14 +64,16 @@ typedef struct p4_run {
     p4_run_watch watch;         /* rank 0 */
     p4_log_callback log_callback;
     void *log_user;
-    p4_stop stop;                         /* compute's */
-    struct p4_resume *resume;             /* jobs/resume.h */
-    bool done[P4_MAX_STAGES];             /* which stages are done, in the order of the table in run.c */
-    double planned_s[P4_MAX_STAGES];      /* rank 0: what each will take by the plan, in the same order */
-    int64_t planned_steps;                /* rank 0: of the training */
-    double disk_bytes, checkpoints_bytes; /* rank 0: of outputs and temporary files; of checkpoints at most */
-    double started_s;                     /* p4_now_s when this process took up the run */
-    p4_run_timeline timeline;             /* of this rank in this process */
+    p4_stop stop;                    /* compute's */
+    struct p4_resume *resume;        /* jobs/resume.h */
+    bool done[P4_MAX_STAGES];        /* which stages are done, in the order of the table in run.c */
+    double planned_s[P4_MAX_STAGES]; /* rank 0: what each will take by the plan, in the same order */
+    int64_t planned_steps;           /* rank 0: of the training */
+    double output_bytes, scratch_bytes, checkpoints_bytes; /* rank 0: on the disk; of checkpoints at most */
+    bool in_batch;            /* phase4_batch has started it, whose command line is another */
+    bool unfit;               /* rank 0: no format that the run writes can hold its weights */
+    double started_s;         /* p4_now_s when this process took up the run */
+    p4_run_timeline timeline; /* of this rank in this process */
 } p4_run;
 
 /* Opens the device and makes the checks that come before the work (check.h): every error at once, one a line.
@@ -82,8 +84,8 @@ p4_rc p4_run_check(p4_group *group, const p4_config *config, bool measures);
 /* Opens device and threads, runs every stage that is not done, and writes results.json. *results is the same
  * on every rank, filled as far as the run came; the caller frees it with p4_results_free. log_callback (rank
  * 0, NULL: none) sees each logged training step. measures: as of p4_run_check; no result depends on it.
- * Collective. */
-p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, p4_log_callback log_callback,
-                     void *log_user, p4_results *results);
+ * in_batch: messages say how a batch goes on. Collective. */
+p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, bool in_batch,
+                     p4_log_callback log_callback, void *log_user, p4_results *results);
 
 #endif

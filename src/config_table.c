@@ -47,14 +47,14 @@ const int p4_config_differences_count = sizeof p4_config_differences / sizeof p4
 const p4_config_row p4_config_table[] = {
     {FIELD(model_path), .may_change = true, .fixed = true, .group = "Paths", .text = "",
      .help = "Hugging Face directory of the model to compress (config.json, *.safetensors, tokenizer.json)."},
-    {FIELD(output_path), .may_change = true, .text = "phase4_bitnet_output",
+    {FIELD(output_path), .may_change = true, .no_result = true, .text = "phase4_bitnet_output",
      .help = "Directory for the results, created if missing; may hold {model}, {date}, {jobid}, {taskid}."},
     {FIELD(recipe), .may_change = true, .seed = P4_RECIPE_SEED, .quality = P4_RECIPE_QUALITY,
      .names = p4_recipe_names,
      .help = "Set of defaults; quick: no fine-tuning; thorough: 20M tokens of fine-tuning, learned scales."},
     {FIELD(init), .fixed = true, BOTH(P4_INIT_CHECKPOINT), NAMES("checkpoint", "random"),
      .help = "Initial weights: those of the model's files, or random ones for the same architecture."},
-    {FIELD(overwrite), .may_change = true, BOTH(0),
+    {FIELD(overwrite), .may_change = true, .no_result = true, BOTH(0),
      .help = "Replace the results of another run in output_path; false: refuse such a directory."},
 
     {FIELD(device), .may_change = true, .fixed = true, .group = "Hardware", BOTH(P4_DEVICE_AUTO),
@@ -196,9 +196,9 @@ const p4_config_row p4_config_table[] = {
      .help = "Minutes between checkpoints; 0: none by time."},
     {FIELD(checkpoint_every), .may_change = true, BOTH(0), RANGE(0, 1e12),
      .help = "Training steps between checkpoints, besides those by time; 0: none by steps."},
-    {FIELD(resume), .may_change = true, .text = "auto",
+    {FIELD(resume), .may_change = true, .no_result = true, .text = "auto",
      .help = "Continue from the last checkpoint in output_path (auto), never, or from the checkpoint at a path."},
-    {FIELD(max_minutes), .may_change = true, BOTH(0), RANGE(0, 1e7),
+    {FIELD(max_minutes), .may_change = true, .no_result = true, BOTH(0), RANGE(0, 1e7),
      .help = "Save a checkpoint and stop with status 75 after this many minutes; 0: no limit."},
 
     {FIELD(target_compression_ratio), .may_change = true, .group = "Targets", BOTH(8.0), RANGE(1, 100),

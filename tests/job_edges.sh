@@ -75,12 +75,13 @@ guessing() {
     run guess "$llama" 2 enable_fine_tuning=false
     says 'no better than guessing among its'
     grep -qE '^  Verdict .*; but the original is no better than guessing, so this says little$' log || complain 'the verdict does not say so'
-    grep -qE '^  Warnings +2, in the log and in results.json$' log || complain 'the end does not count the warnings'
+    grep -qE '^  Warnings +[1-9][0-9]*, in the log and in results.json$' log || complain 'the end does not count the warnings'
     python3 - <<'END' || complain 'results.json does not have the warning'
 import json
 r = json.load(open("guess/results.json"))
-unused, guesses = r["warnings"]
-assert unused.startswith("without effect while ") and guesses.startswith("the original's perplexity is "), r["warnings"]
+assert any(w.startswith("the original's perplexity is ") for w in r["warnings"]), r["warnings"] # the machine may add its own
+assert any(w.startswith("without effect while ") for w in r["warnings"]), r["warnings"]
+assert r["warning_count"] == len(r["warnings"])
 assert r["original_guesses"] is True
 END
     grep -q '<li>.*no better than guessing among its' guess/report.html || complain 'the report does not show the warning'

@@ -119,3 +119,8 @@ done
 refused 'exports: bitnet: tensor' "$PHASE4_EXPORT" out/small --to bitnet
 refused 'exports: bitnet: tensor' "$PHASE4_MPI" s.json init=checkpoint output_path=out/alone scale_granularity=tensor save_quantized=false \
     save_dequantized_fp16=false 'exports=["bitnet"]'
+# The disk is not the reason: the same command would fail again, another one takes the state.
+grep -q 'continues it' log && ! grep -q 'the same command' log || complain "the run of the only model says $(cat log)"
+"$PHASE4_MPI" s.json init=checkpoint output_path=out/alone scale_granularity=tensor save_dequantized_fp16=false 'exports=[]' >log 2>&1 ||
+    complain 'the run with other outputs'
+grep -q 'continues from out/alone/checkpoints/' log || complain 'the run with other outputs starts anew'

@@ -58,6 +58,20 @@ room() { # room RANKS
     [ ! -e out/checkpoints ] && [ ! -e out/.phase4_reserve ] || complain "a checkpoint or the reserve is left"
 }
 
+# A model of a batch: the batch does not try one that failed again by itself, and the message does not say so.
+batched() {
+    local limit=$(($(stat -c %s "$TMP/whole/$fp16") / 1024 - 4))
+    printf 'ulimit -f %d\nexec "$@"\n' $limit >limited
+    echo "[{\"cfg\": \"$TMP/cfg.json\", \"name\": \"a\"}]" >queue.json
+    run 5 "$MPIRUN" -n 1 bash limited "$PHASE4_BATCH" queue.json save_quantized=false
+    result out "'the state of the run is in out/checkpoints/step-4: ' in r['error'] and r['error'].endswith('phase4_batch with --failed-only continues it')"
+    run 5 "$MPIRUN" -n 1 "$PHASE4_BATCH" queue.json save_quantized=false
+    run 0 "$MPIRUN" -n 1 "$PHASE4_BATCH" --failed-only queue.json save_quantized=false
+    grep -qF 'continues from out/checkpoints/step-4' queue.batch/logs/a.log || complain 'the model starts anew'
+    ! grep -qF 'touch ' queue.batch/logs/a.log || complain 'a model of a batch says how to stop it alone'
+    cmp "out/$fp16" "$TMP/whole/$fp16" || complain 'other weights'
+}
+
 # Nothing fits, not even a checkpoint: the room for results.json was taken before.
 nothing() { # nothing DIRECTORY: where a small file system is mounted
     mount -t tmpfs -o size=24m none "$1"
@@ -106,6 +120,7 @@ not_ended() {
 
 spawn room 1
 spawn room 2
+spawn batched
 spawn not_ended
 mkdir disk
 if unshare -rm mount -t tmpfs -o size=24m none disk 2>unmounted; then

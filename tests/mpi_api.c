@@ -182,8 +182,8 @@ static void results_are_shared(void)
     EXPECT(access(results.output_paths.primary_output, F_OK) == 0, "no %s",
            results.output_paths.primary_output);
     p4_results_free(&results);
-    EXPECT_CODE(p4_execute(session, &own, NULL, NULL, &results), P4_E_INPUT, "another run");
-    EXPECT(!results.success && strstr(results.error, "another run") != NULL, "%s", results.error);
+    EXPECT_CODE(p4_execute(session, &own, NULL, NULL, &results), P4_E_INPUT, "is complete already");
+    EXPECT(!results.success && strstr(results.error, "is complete already") != NULL, "%s", results.error);
     p4_results_free(&results);
 }
 

@@ -429,16 +429,36 @@ static void outcomes_say_why(void)
     HOLDS(mkdtemp(folder) != NULL);
     write_file(
         folder, "results.json",
-        "{\"success\":true,\"provenance\":{\"ended\":\"2026-01-31T12:00:00Z\"},"
+        "{\"success\":true,\"warning_count\":37,\"provenance\":{\"ended\":\"2026-01-31T12:00:00Z\"},"
         "\"quality\":{\"passed\":false,\"degradation_ratio\":0.552,\"degradation_low\":0.5,"
         "\"degradation_high\":0.6,\"max_accuracy_drop\":0.1},\"gradient_flow_test\":{\"passed\":true}}");
     p4_batch_record_init(&r);
     HOLDS(!p4_outcome_read(&r, folder, "2026-01-31T12:00:01Z") && r.event == P4_BATCH_STARTED);
     HOLDS(p4_outcome_read(&r, folder, "2026-01-31T12:00:00Z") && r.event == P4_BATCH_VERDICT);
+    HOLDS(strcmp(r.ended, "2026-01-31T12:00:00Z") == 0 && r.warnings == 37);
     const char *wanted =
         "perplexity rose by 55.2 % (95 % interval: +50.0 to +60.0 %), a rise of 10.0 % is allowed";
     EXPECT(strcmp(r.error, wanted) == 0, "found \"%s\", expected \"%s\"", r.error, wanted);
     p4_batch_record_free(&r);
+    EXPECT_OK(p4_remove_tree(folder));
+}
+
+/* The journal's times are by another clock than those of results.json. */
+static void results_that_stand(void)
+{
+    char folder[] = "/tmp/p4_batch_XXXXXX";
+    p4_batch_record r = {
+        .ended = "2026-01-31T12:00:00Z", .time = "2026-01-31T11:59:58Z", .output_path = folder};
+    HOLDS(mkdtemp(folder) != NULL);
+    write_file(folder, "results.json",
+               "{\"success\":true,\"provenance\":{\"ended\":\"2026-01-31T12:00:00Z\"}}");
+    HOLDS(p4_outcome_stands(&r));
+    snprintf(r.ended, sizeof r.ended, "2026-01-31T12:00:01Z");
+    HOLDS(!p4_outcome_stands(&r));
+    r.ended[0] = '\0'; /* of an earlier version */
+    HOLDS(!p4_outcome_stands(&r));
+    snprintf(r.time, sizeof r.time, "2026-01-31T12:00:00Z");
+    HOLDS(p4_outcome_stands(&r));
     EXPECT_OK(p4_remove_tree(folder));
 }
 
@@ -455,5 +475,6 @@ int main(void)
     model_that_ends_jobs_starts_last();
     verdicts_say_why();
     outcomes_say_why();
+    results_that_stand();
     return TEST_END();
 }

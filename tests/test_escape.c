@@ -1,7 +1,10 @@
 /* Text from outside in messages: no control code, no new line, no broken UTF-8. */
+#include <stdlib.h>
+
 #include "check.h"
 #include "src/leaf/base.h"
 #include "src/leaf/escape.h"
+#include "src/leaf/shell.h"
 
 static void test_cases(void)
 {
@@ -40,6 +43,22 @@ static void test_bounds(void)
     EXPECT(p4_escape(got, sizeof got, "a\xc3\xa9", 2) && strcmp(got, "a\\xc3") == 0, "bytes: %s", got);
 }
 
+static void test_shell_words(void)
+{
+    static const struct {
+        const char *name, *want;
+    } cases[] = {{"out/model-1.5_b", "out/model-1.5_b"},
+                 {"my out", "'my out'"},
+                 {"a$(b);c", "'a$(b);c'"},
+                 {"it's", "'it'\\''s'"},
+                 {"", "''"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *got = p4_shell_word(cases[i].name);
+        EXPECT(got != NULL && strcmp(got, cases[i].want) == 0, "%s instead of %s", got, cases[i].want);
+        free(got);
+    }
+}
+
 static void test_messages(void)
 {
     p4_error_clear();
@@ -56,6 +75,7 @@ int main(void)
 {
     test_cases();
     test_bounds();
+    test_shell_words();
     test_messages();
     return TEST_END();
 }

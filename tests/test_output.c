@@ -12,6 +12,7 @@
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/out/directory.h"
+#include "io/out/outputs.h"
 
 static char directory[P4_PATH_BYTES];
 enum { PATH_BYTES = 2 * P4_PATH_BYTES };
@@ -218,6 +219,36 @@ static void test_temporary_names(void)
            "publishing removed it");
 }
 
+/* Without room for results.json a run does not start, and leaves nothing that speaks of one; what only adds
+ * files to a complete result does not need that room. A limit on the size of a file stands for the disk. */
+static void test_no_room(void)
+{
+    char path[PATH_BYTES], list[PATH_BYTES], reserve[PATH_BYTES];
+    p4_hold *hold;
+    struct rlimit limit;
+    in_directory(path, "run/four");
+    in_directory(list, "run/four/.phase4_run");
+    in_directory(reserve, "run/four/" P4_RESERVE_FILE);
+    getrlimit(RLIMIT_FSIZE, &limit);
+    limit.rlim_cur = 64 << 10;
+    EXPECT(setrlimit(RLIMIT_FSIZE, &limit) == 0, "setrlimit");
+    EXPECT_REFUSED(p4_output_take(&hold, path, false), P4_RESERVE_FILE ": cannot write: File too large");
+    EXPECT(hold == NULL && !is_there(list) && !is_there(reserve), "a refused run left something");
+    EXPECT_OK(p4_output_borrow(&hold, path));
+    EXPECT(!is_there(reserve), "room for a results.json that is not written");
+    p4_output_leave(hold, path, true);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    run_once(path, false, false); /* its list is not the refused run's to remove */
+    limit.rlim_cur = 64 << 10;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    EXPECT_REFUSED(p4_output_take(&hold, path, false), "File too large");
+    EXPECT(is_there(list) && !is_there(reserve), "the list of the unfinished run is gone");
+    EXPECT_REFUSED(p4_output_borrow(&hold, path), "holds a run that has not ended");
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &limit);
+}
+
 static void test_unusable(void)
 {
     char path[PATH_BYTES], file[PATH_BYTES];
@@ -244,6 +275,7 @@ int main(void)
     test_directories();
     test_protection();
     test_temporary_names();
+    test_no_room();
     test_unusable();
     EXPECT_OK(p4_remove_tree(directory));
     return TEST_END();

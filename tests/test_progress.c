@@ -12,6 +12,7 @@
 #include "check.h"
 #include "src/leaf/base.h"
 #include "src/leaf/count.h"
+#include "src/leaf/log_sink.h"
 
 static int terminal = -1, side = -1, error_output = -1;
 
@@ -121,6 +122,34 @@ static void test_times(void)
     EXPECT(strcmp(text, "a line\r\n") == 0, "got \"%s\"", text);
 }
 
+static int warnings_seen;
+
+static void see(const char *text, void *user)
+{
+    warnings_seen += strcmp(text, user) == 0;
+}
+
+/* Whoever collects warnings gets those that the log hides, from the rank that speaks. */
+static void test_hidden_warnings(void)
+{
+    static char want[] = "warning: a\\nb";
+    char text[64];
+    use_terminal(true);
+    p4_warning_observe(see, want);
+    p4_log_setup(P4_LOG_QUIET, true);
+    WARN("warning: %s", "a\nb");
+    INFO("no warning");
+    EXPECT(warnings_seen == 1, "%d warnings were seen", warnings_seen);
+    p4_log_setup(P4_LOG_WARN, false);
+    WARN("warning: %s", "a\nb");
+    EXPECT(warnings_seen == 1, "a rank that does not speak has warned");
+    p4_warning_observe(NULL, NULL);
+    p4_log_setup(P4_LOG_INFO, true);
+    use_terminal(false);
+    take(text, sizeof text);
+    EXPECT(text[0] == '\0', "a hidden line was drawn: \"%s\"", text);
+}
+
 static void test_counts(void)
 {
     static const struct {
@@ -145,6 +174,7 @@ int main(void)
     open_terminal();
     test_widths();
     test_times();
+    test_hidden_warnings();
     test_counts();
     return TEST_END();
 }

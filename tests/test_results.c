@@ -48,6 +48,9 @@ static void test_warnings(void)
     EXPECT_OK(p4_results_print(&results, &json));
     cJSON *root = cJSON_Parse(json);
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "warnings");
+    EXPECT(cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(root, "warning_count")) ==
+               P4_WARNINGS_MAX + 5,
+           "results.json counts others");
     const char *first = cJSON_GetStringValue(cJSON_GetArrayItem(list, 0)),
                *last = cJSON_GetStringValue(cJSON_GetArrayItem(list, P4_WARNINGS_MAX));
     EXPECT(cJSON_GetArraySize(list) == P4_WARNINGS_MAX + 1, "%d entries", cJSON_GetArraySize(list));

@@ -73,7 +73,8 @@ bool p4_batch_record_put(void *object, const p4_batch_record *r)
 {
     bool ok = p4_json_put_text(object, "name", r->name) &&
               p4_json_put_text(object, "event", p4_batch_event_names[r->event]) &&
-              p4_json_put_text(object, "time", r->time);
+              p4_json_put_text(object, "time", r->time) &&
+              (r->ended[0] == '\0' || p4_json_put_text(object, "ended", r->ended));
     for (int i = 0; ok && i < WHOLES; i++) {
         ok = p4_json_put_whole(object, wholes[i].key, *whole_at(r, i));
     }
@@ -123,6 +124,7 @@ static bool read_record(p4_batch_record *r, const cJSON *object)
     take_text(r->defaults, sizeof r->defaults, object, "defaults_fingerprint");
     take_text(r->model, sizeof r->model, object, "model_fingerprint");
     take_text(r->time, sizeof r->time, object, "time");
+    take_text(r->ended, sizeof r->ended, object, "ended");
     r->name = copy_text(object, "name");
     r->output_path = copy_text(object, "output_path");
     r->error = copy_text(object, "error");
@@ -307,6 +309,7 @@ const p4_batch_record *p4_journal_find_done(const p4_journal_state *state, const
 struct p4_journal {
     p4_hold *hold;
     int fd;
+    bool damaged; /* a part of a line is at the end: another line would become one with it */
     char *path;
 };
 
@@ -388,6 +391,9 @@ p4_rc p4_journal_append(p4_journal *journal, const p4_batch_record *record)
 {
     p4_rc rc = P4_OK;
     char *line = NULL;
+    CHECK(!journal->damaged,
+          "%s: ends in a part of a line, which could not be removed; the next batch removes it",
+          journal->path);
     cJSON *object = cJSON_CreateObject();
     line = p4_json_print(object, object != NULL && p4_batch_record_put(object, record), false);
     TRY(line != NULL ? P4_OK : P4_E_SYSTEM);
@@ -399,7 +405,7 @@ p4_rc p4_journal_append(p4_journal *journal, const p4_batch_record *record)
     }
     if (put < bytes || fsync(journal->fd) != 0) {
         rc = p4_fail_errno(journal->path, "be written");
-        (void)trim(journal);
+        journal->damaged = trim(journal) != P4_OK;
     }
 done:
     free(line);

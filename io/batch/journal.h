@@ -34,8 +34,10 @@ typedef struct p4_batch_record {
     int64_t status;                   /* exit status of a run of its own; 0 of one that started */
     char config[P4_FINGERPRINT_BYTES], model[P4_FINGERPRINT_BYTES]; /* fingerprints; "": not known */
     char defaults[P4_FINGERPRINT_BYTES]; /* of the version that took `config` (io/batch/defaults.h) */
-    char time[P4_TIME_BYTES];            /* of the event, UTC */
-    double seconds;                      /* from its start in this attempt */
+    char time[P4_TIME_BYTES];            /* of the event, UTC, by the clock of the batch's rank 0 */
+    char ended[P4_TIME_BYTES]; /* of a completed run as its results.json has it, by the clock of its first
+                                  rank; "": not known */
+    double seconds;            /* from its start in this attempt */
     double pre_perplexity, perplexity, compression_ratio, compressed_mb;
     double peak_memory_mb; /* of the largest rank since the start of its process */
     double held_memory_mb; /* anonymous memory of the group's first rank after the model was closed */

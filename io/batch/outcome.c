@@ -11,8 +11,7 @@
 #include "io/hf/hf_model.h"
 #include "io/out/outputs.h"
 #include "io/out/report.h"
-
-enum { RESULTS_BYTES = 64 << 20 };
+#include "io/out/results_read.h"
 
 static double number_at(const cJSON *root, const char *object, const char *key)
 {
@@ -77,45 +76,34 @@ static bool take(p4_batch_record *record, const cJSON *root, const char *since)
         }
     }
     record->event = failed ? P4_BATCH_VERDICT : P4_BATCH_DONE;
+    snprintf(record->ended, sizeof record->ended, "%s", ended);
     record->pre_perplexity = number_at(root, "pre_compression", "perplexity");
     record->perplexity = number_at(root, "final", "perplexity");
     record->compression_ratio = number_at(root, "metrics", "compression_ratio");
     record->compressed_mb = number_at(root, "metrics", "compressed_size_mb");
     record->peak_memory_mb = number_at(root, "metrics", "peak_memory_mb");
     record->seconds = number_at(root, "timing", "total");
-    record->warnings = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "warnings"));
+    const cJSON *warnings = cJSON_GetObjectItemCaseSensitive(root, "warning_count");
+    record->warnings = cJSON_IsNumber(warnings) ? (int64_t)warnings->valuedouble : 0;
     return true;
-}
-
-/* results.json of output_path; NULL: it is not there or cannot be read. The caller deletes it. */
-static cJSON *read_results(const char *output_path)
-{
-    char *text = NULL, *path = p4_format("%s/" P4_RESULTS_FILE, output_path);
-    size_t bytes = 0;
-    cJSON *root = NULL;
-    if (path != NULL && p4_file_exists(path) && p4_file_read(&text, &bytes, path, RESULTS_BYTES) == P4_OK) {
-        root = cJSON_ParseWithLength(text, bytes);
-    }
-    p4_error_clear();
-    free(text);
-    free(path);
-    return root;
 }
 
 bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since)
 {
-    cJSON *root = read_results(output_path);
+    cJSON *root = p4_results_read(output_path);
     bool ended = root != NULL && take(record, root, since);
     p4_error_clear();
     cJSON_Delete(root);
     return ended;
 }
 
-bool p4_outcome_stands(const char *output_path, const char *until)
+bool p4_outcome_stands(const p4_batch_record *record)
 {
-    cJSON *root = read_results(output_path);
+    cJSON *root = p4_results_read(record->output_path);
     const char *ended = root != NULL ? succeeded_at(root) : NULL;
-    bool stands = ended != NULL && strcmp(ended, until) <= 0;
+    /* Clocks of two nodes may differ, so that only the time of one clock is compared. */
+    bool stands = ended != NULL && (record->ended[0] != '\0' ? strcmp(ended, record->ended) == 0
+                                                             : strcmp(ended, record->time) <= 0);
     cJSON_Delete(root);
     return stands;
 }

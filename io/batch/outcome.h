@@ -9,9 +9,9 @@
  * read tells of none. `error` becomes heap. Local. */
 bool p4_outcome_read(p4_batch_record *record, const char *output_path, const char *since);
 
-/* Does it tell of one that succeeded at `until` or before: are the results that were there then still there?
- * Local. */
-bool p4_outcome_stands(const char *output_path, const char *until);
+/* Does it tell of the run of this record, which is completed: are its results still there? Records of
+ * versions that kept no `ended`: of one that succeeded at their `time` or before. Local. */
+bool p4_outcome_stands(const p4_batch_record *record);
 
 /* Are the model's files that the run of output_path read, by its compression_metadata.json, as they were
  * then? *same is false where that does not say. Local. */

@@ -31,11 +31,10 @@ p4_rc p4_config_read_defaults(p4_config_defaults **defaults, const char *json, s
 void p4_config_free_defaults(p4_config_defaults *defaults); /* NULL is fine. */
 
 /* What the user chose, on one line: the recipe and the keys whose values differ from its defaults, in the
- * order of their names, without the keys of `except` (NULL-terminated). A key that a later version adds does
- * not change the text. opt_defaults: those of the version that is asked, NULL: of this one; a key that it
- * does not know has this one's. The caller frees *json. Local. */
-p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except,
-                             const p4_config_defaults *opt_defaults, char **json);
+ * order of their names, without those that decide no result (no_result of the table). A key that a later
+ * version adds does not change the text. opt_defaults: those of the version that is asked, NULL: of this one;
+ * a key that it does not know has this one's. The caller frees *json. Local. */
+p4_rc p4_config_print_chosen(const p4_config *config, const p4_config_defaults *opt_defaults, char **json);
 p4_rc p4_config_set_key(p4_config *config, const char *key, const char *value);
 
 #endif

@@ -106,14 +106,6 @@ static int by_name(const void *a, const void *b)
     return strcmp((*x)->name, (*y)->name);
 }
 
-static bool is_one_of(const char *name, const char *const *names)
-{
-    while (*names != NULL && strcmp(*names, name) != 0) {
-        names++;
-    }
-    return *names != NULL;
-}
-
 /* The value as one line of JSON, heap; NULL: out of memory. */
 static char *value_text(const p4_config *config, const p4_config_row *row)
 {
@@ -201,8 +193,7 @@ static bool is_chosen(const p4_config *config, const p4_config *usual, const p4_
     return differs;
 }
 
-p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except,
-                             const p4_config_defaults *opt_defaults, char **json)
+p4_rc p4_config_print_chosen(const p4_config *config, const p4_config_defaults *opt_defaults, char **json)
 {
     const p4_config_row *rows[P4_CONFIG_ROWS_MAX];
     int count = 0;
@@ -216,8 +207,7 @@ p4_rc p4_config_print_chosen(const p4_config *config, const char *const *except,
     for (int i = 0; i < p4_config_rows; i++) {
         const p4_config_row *row = &p4_config_table[i];
         bool is_recipe = row->offset == offsetof(p4_config, recipe);
-        if ((is_recipe || is_chosen(config, usual, row, opt_defaults, &ok)) &&
-            !is_one_of(row->name, except)) {
+        if ((is_recipe || is_chosen(config, usual, row, opt_defaults, &ok)) && !row->no_result) {
             rows[count++] = row;
         }
     }

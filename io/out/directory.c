@@ -13,9 +13,10 @@
 #include "io/json/write.h"
 #include "io/out/earlier.h"
 #include "io/out/outputs.h"
+#include "io/out/results_read.h"
 #include "src/leaf/names.h"
 
-enum { MAX_RESULTS_BYTES = 64 << 20, MAX_LIST_BYTES = 1 << 16, RESERVE_BYTES = 256 << 10 };
+enum { MAX_LIST_BYTES = 1 << 16, RESERVE_BYTES = 256 << 10 };
 static const char list_name[] = ".phase4_run";
 
 /* The names that a run may write under: forms of each output, and what only an unfinished run has. */
@@ -53,26 +54,11 @@ static bool is_there(const char *path)
     return lstat(path, &status) == 0;
 }
 
-/* results.json at this path; NULL: it is not there or cannot be read. The caller deletes it. */
-static cJSON *read_results(const char *path)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    cJSON *root = NULL;
-    if (p4_file_read(&text, &bytes, path, MAX_RESULTS_BYTES) == P4_OK) {
-        root = cJSON_ParseWithLength(text, bytes);
-    } else {
-        p4_error_clear();
-    }
-    free(text);
-    return root;
-}
-
-/* Whether a results.json says that its run failed: such a file does not guard the directory, any other does.
+/* Whether results.json says that its run failed: such a file does not guard the directory, any other does.
  */
-static bool is_failed_run(const char *path)
+static bool is_failed_run(const char *output_path)
 {
-    cJSON *root = read_results(path);
+    cJSON *root = p4_results_read(output_path);
     bool failed = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "success"));
     cJSON_Delete(root);
     return failed;
@@ -86,10 +72,7 @@ static bool begins_with(const char *text, const char *beginning)
 p4_rc p4_output_check_ended(const char *output_path)
 {
     p4_rc rc = P4_OK;
-    cJSON *root = NULL;
-    char *path = p4_format("%s/" P4_RESULTS_FILE, output_path);
-    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    root = is_there(path) ? read_results(path) : NULL;
+    cJSON *root = p4_results_read(output_path);
     const char *error = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "error"));
     if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "success")) && error != NULL) {
         CHECK(!begins_with(error, P4_UNFINISHED_ERROR) && !begins_with(error, P4_STOPPED_ERROR),
@@ -98,7 +81,6 @@ p4_rc p4_output_check_ended(const char *output_path)
     }
 done:
     cJSON_Delete(root);
-    free(path);
     return rc;
 }
 
@@ -148,7 +130,7 @@ static p4_rc look_around(found *f, const char *output_path)
             return P4_E_SYSTEM;
         }
         f->there[i] = n.text[0] != '\0' && is_there(path);
-        bool failed = strcmp(n.text, P4_RESULTS_FILE) == 0 && f->there[i] && is_failed_run(path);
+        bool failed = strcmp(n.text, P4_RESULTS_FILE) == 0 && f->there[i] && is_failed_run(output_path);
         f->own[i] = n.text[0] != '\0' && (!f->there[i] || failed || is_listed(list, n.text));
         if (f->there[i] && !f->own[i] && n.form == FINAL) {
             p4_name_sample_add(&f->results, n.text);
@@ -218,7 +200,7 @@ static p4_rc write_list(const found *f, const char *output_path)
     return rc;
 }
 
-/* Blocks of the disk for results.json. */
+/* Blocks of the disk for results.json. Where they are not to be had, nothing is left. */
 static p4_rc make_reserve(const char *output_path)
 {
     p4_rc rc = P4_OK;
@@ -231,6 +213,9 @@ static p4_rc make_reserve(const char *output_path)
 done:
     if (fd >= 0) {
         close(fd);
+        if (rc != P4_OK) {
+            (void)unlink(path);
+        }
     }
     free(path);
     return rc;
@@ -245,25 +230,37 @@ void p4_output_free_reserve(const char *output_path)
     free(path);
 }
 
-p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite)
+static p4_rc take(p4_hold **hold, const char *output_path, bool overwrite, bool reserves)
 {
     p4_rc rc = P4_OK;
     found f;
+    char *list = p4_format("%s/%s", output_path, list_name);
     *hold = NULL;
+    TRY(list != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(output_path[0] != '\0', "output_path is empty: it must name a directory");
     TRY(p4_make_directories(output_path));
     TRY(p4_hold_take(hold, output_path, P4_HOLD_BEAT_S));
     TRY(look_around(&f, output_path));
     TRY(judge(&f, output_path, overwrite, NULL));
     TRY(remove_leftovers(&f, output_path));
+    const bool listed = is_there(list);
     TRY(write_list(&f, output_path));
-    rc = make_reserve(output_path);
+    rc = reserves ? make_reserve(output_path) : P4_OK;
+    if (rc != P4_OK && !listed) { /* it would speak of a run that has not ended */
+        (void)unlink(list);
+    }
 done:
     if (rc != P4_OK) {
         p4_hold_release(*hold);
         *hold = NULL;
     }
+    free(list);
     return rc;
+}
+
+p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite)
+{
+    return take(hold, output_path, overwrite, true);
 }
 
 p4_rc p4_output_borrow(p4_hold **hold, const char *output_path)
@@ -275,7 +272,7 @@ p4_rc p4_output_borrow(p4_hold **hold, const char *output_path)
     TRY(list != NULL ? P4_OK : P4_E_SYSTEM);
     CHECK(lstat(list, &status) != 0,
           "%s: holds a run that has not ended; continue it, or choose another output_path", output_path);
-    rc = p4_output_take(hold, output_path, true);
+    rc = take(hold, output_path, true, false);
 done:
     free(list);
     return rc;

@@ -21,10 +21,12 @@ p4_rc p4_output_examine(const char *output_path, bool overwrite, const p4_config
 
 /* Creates output_path (with its parents), takes the hold (hold.h), examines the directory, removes what an
  * unfinished run left under temporary names, writes the list, and takes room on the disk for results.json.
- * Older results stay until new files replace them. p4_output_leave must follow. Local. */
+ * Older results stay until new files replace them. p4_output_leave must follow, but not an error, which
+ * leaves nothing that speaks of a run. Local. */
 p4_rc p4_output_take(p4_hold **hold, const char *output_path, bool overwrite);
-/* The same for temporary files only: results that are there stay, whosever they are. P4_E_INPUT also: an
- * unfinished run is there. p4_output_leave, finished, must follow. Local. */
+/* The same for temporary files only: results that are there stay, whosever they are, and no room is taken for
+ * results.json, which is not written. P4_E_INPUT also: an unfinished run is there. p4_output_leave, finished,
+ * must follow. Local. */
 p4_rc p4_output_borrow(p4_hold **hold, const char *output_path);
 /* Gives that room back: before results.json is written, which says how the run ended also where the disk is
  * full. Local. */

@@ -7,39 +7,28 @@
 #include "io/file/files.h"
 #include "io/json/config.h"
 #include "io/out/outputs.h"
+#include "io/out/results_read.h"
 #include "src/config.h"
 #include "src/leaf/names.h"
 
-enum { CONFIG_BYTES = 4 << 20, RESULTS_BYTES = 64 << 20 };
-
-/* Of a file of the directory, heap; NULL: it cannot be read, which is no error here. */
-static char *read_text(const char *output_path, const char *name, size_t bytes_max)
-{
-    char *text = NULL, *path = p4_format("%s/%s", output_path, name);
-    size_t bytes = 0;
-    if (path == NULL || !p4_file_exists(path) || p4_file_read(&text, &bytes, path, bytes_max) != P4_OK) {
-        p4_error_clear();
-        text = NULL;
-    }
-    free(path);
-    return text;
-}
+enum { CONFIG_BYTES = 4 << 20 };
 
 static bool has_succeeded(const char *output_path)
 {
-    char *text = read_text(output_path, P4_RESULTS_FILE, RESULTS_BYTES);
-    cJSON *root = text != NULL ? cJSON_Parse(text) : NULL;
+    cJSON *root = p4_results_read(output_path);
     const bool succeeded = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "success"));
     cJSON_Delete(root);
-    free(text);
     return succeeded;
 }
 
 /* The configuration of the results, heap; NULL: it is not known. */
 static p4_config *read_config(const char *output_path)
 {
-    char *json = read_text(output_path, P4_CONFIG_FILE, CONFIG_BYTES);
-    p4_config *config = json != NULL ? p4_alloc(1, sizeof *config) : NULL;
+    char *json = NULL, *path = p4_format("%s/" P4_CONFIG_FILE, output_path);
+    size_t bytes = 0;
+    const bool is_read =
+        path != NULL && p4_file_exists(path) && p4_file_read(&json, &bytes, path, CONFIG_BYTES) == P4_OK;
+    p4_config *config = is_read ? p4_alloc(1, sizeof *config) : NULL;
     if (config != NULL &&
         p4_config_parse(config, json, strlen(json), P4_CONFIG_FILE, P4_RECIPE_QUALITY) != P4_OK) {
         free(config);
@@ -47,19 +36,8 @@ static p4_config *read_config(const char *output_path)
     }
     p4_error_clear();
     free(json);
+    free(path);
     return config;
-}
-
-/* Whatever these say, the results are the same. */
-static bool decides(const char *key)
-{
-    static const char *const except[] = {"output_path", "overwrite", "resume", "max_minutes"};
-    for (size_t i = 0; i < sizeof except / sizeof except[0]; i++) {
-        if (strcmp(key, except[i]) == 0) {
-            return false;
-        }
-    }
-    return true;
 }
 
 p4_rc p4_earlier_refuse(const char *output_path, const p4_config *opt_config, const char *files)
@@ -71,7 +49,7 @@ p4_rc p4_earlier_refuse(const char *output_path, const p4_config *opt_config, co
         const p4_config_row *row = &p4_config_table[i];
         const char *here = (const char *)opt_config + row->offset,
                    *there = (const char *)earlier + row->offset;
-        if (decides(row->name) && memcmp(here, there, row->bytes) != 0) {
+        if (!row->no_result && memcmp(here, there, row->bytes) != 0) {
             p4_name_sample_add(&keys, row->name);
         }
     }

@@ -235,6 +235,7 @@ p4_rc p4_results_print(const p4_results *results, char **json)
         p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &results->quality,
                             p4_results_verdict(results)) &&
         cJSON_AddBoolToObject(root, "original_guesses", results->original_guesses) != NULL &&
+        p4_json_put_whole(root, "warning_count", results->warning_count) &&
         put_warnings(cJSON_AddArrayToObject(root, "warnings"), results) &&
         p4_json_put_sizes(cJSON_AddObjectToObject(root, "metrics"), &results->metrics) &&
         put_timing(cJSON_AddObjectToObject(root, "timing"), results);

@@ -172,7 +172,7 @@ p4_rc p4_execute(p4_session *session, const p4_config *config, p4_log_callback c
     p4_config *shared = p4_alloc(1, sizeof *shared);
     TRY_ALL(group, shared != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(share_job(session, shared, config));
-    rc = p4_run_execute(group, shared, true, group->rank == 0 ? callback : NULL, user, results);
+    rc = p4_run_execute(group, shared, true, false, group->rank == 0 ? callback : NULL, user, results);
     share_results(group, results);
 done:
     free(shared);

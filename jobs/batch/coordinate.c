@@ -152,6 +152,10 @@ static void take_ending(p4_batch_record *r, const p4_answer *a, double seconds)
                                          : P4_BATCH_DONE;
     r->status = p4_process_status((p4_rc)a->rc);
     (void)p4_utc_now(r->time);
+    r->ended[0] = '\0';
+    if (r->event == P4_BATCH_DONE || r->event == P4_BATCH_VERDICT) {
+        memcpy(r->ended, a->ended, sizeof r->ended);
+    }
     r->seconds = seconds;
     r->warnings = a->warnings;
     memcpy(r->model, a->model_print, sizeof r->model);

@@ -45,7 +45,8 @@ typedef struct p4_answer {
     char reason[16];  /* STOP */
     char error[4096]; /* ENDED: of rc, or why the verdict failed */
     char model_print[P4_FINGERPRINT_BYTES];
-    bool judged, passed; /* was there a verdict? */
+    char ended[P4_TIME_BYTES]; /* as results.json has it */
+    bool judged, passed;       /* was there a verdict? */
     int64_t warnings;
     double pre_perplexity, perplexity, compression_ratio, compressed_mb, peak_memory_mb, held_memory_mb;
 } p4_answer;

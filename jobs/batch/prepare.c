@@ -77,9 +77,8 @@ static p4_rc copy(char **to, const char *text)
 static p4_rc find_fingerprint(char fingerprint[P4_FINGERPRINT_BYTES], const p4_config *config,
                               const p4_config_defaults *opt_defaults)
 {
-    static const char *const except[] = {"output_path", "overwrite", "resume", "max_minutes", NULL};
     char *json = NULL;
-    p4_rc rc = p4_config_print_chosen(config, except, opt_defaults, &json);
+    p4_rc rc = p4_config_print_chosen(config, opt_defaults, &json);
     if (rc == P4_OK) {
         p4_fingerprint_text(fingerprint, json);
     }
@@ -237,7 +236,7 @@ static p4_rc take_done(preparing *p, p4_batch_model *model, const p4_batch_recor
     now.output_path = now.error = NULL;
     *stands = false;
     TRY(is_same_config(p, done, mine, stands));
-    *stands = *stands && p4_outcome_stands(done->output_path, done->time);
+    *stands = *stands && p4_outcome_stands(done);
     TRY(*stands ? is_same_model(p, done, stands) : P4_OK);
     if (!*stands) {
         goto done;

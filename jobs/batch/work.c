@@ -140,6 +140,7 @@ static void take_results(p4_answer *answer, const p4_results *r)
         (void)p4_quality_explain_failure(answer->error, &r->quality, sets,
                                          r->gradient_flow.ran && !r->gradient_flow.passed);
     }
+    memcpy(answer->ended, r->provenance.ended, sizeof answer->ended);
     answer->warnings = r->warning_count;
     answer->pre_perplexity = r->pre.perplexity;
     answer->perplexity = r->final.perplexity;
@@ -183,7 +184,7 @@ static p4_rc do_model(worker *w, p4_group *group, const p4_order *order, p4_answ
     }
     TRY_ROOT(group, p4_model_fingerprint(answer->model_print, w->config->model_path));
     p4_progress_observe(tell_progress, w);
-    rc = p4_run_execute(group, w->config, false, NULL, NULL, &results);
+    rc = p4_run_execute(group, w->config, false, true, NULL, NULL, &results);
     take_results(answer, &results);
     if (rc == P4_OK && group->rank == 0) {
         p4_report_table(log, &results);

@@ -15,6 +15,7 @@ p4_rc p4_stage_export(p4_run *run)
                    .inputs = &run->inputs,
                    .has = P4_NEEDS_RUN | (run->metrics_log.stream != NULL ? P4_NEEDS_METRICS : 0u),
                    .hold = run->hold,
-                   .results = &run->results};
+                   .results = &run->results,
+                   .unfit = &run->unfit};
     return p4_export_write(&e);
 }

@@ -49,7 +49,7 @@ p4_rc p4_stage_gradient_flow(p4_run *run)
              "further",
              (long long)record->tensors_checked, p4_plural(record->tensors_checked), unused);
     } else {
-        WARN("      FAILED: %s", record->error);
+        WARN("warning: the gradient-flow test failed: %s", record->error);
     }
 done:
     free(ids);

@@ -10,7 +10,8 @@
  * NULL: to stderr again. Local. */
 void p4_log_set_stream(FILE *stream);
 
-/* Sees every warning on the rank that speaks, escaped, as the log has it; from any thread, one at a time. */
+/* Sees every warning on the rank that speaks, escaped, as the log has it, also where its level hides
+ * warnings; from any thread, one at a time. */
 typedef void (*p4_warning_observer)(const char *text, void *user);
 /* From here on; NULL: nobody. Local. */
 void p4_warning_observe(p4_warning_observer observer, void *user);

@@ -78,12 +78,8 @@ static void put_time(void)
 
 void p4_log(p4_log_level level, const char *format, ...)
 {
-    if (!log_speaker || level > log_level) {
+    if (!log_speaker || (level > log_level && level != P4_LOG_WARN)) {
         return;
-    }
-    if (line_open) {
-        fputs("\r\033[K", stream());
-        line_open = false;
     }
     char text[LINE_BYTES], line[LINE_BYTES];
     va_list args;
@@ -91,13 +87,20 @@ void p4_log(p4_log_level level, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     (void)p4_escape(line, sizeof line, text, sizeof text);
+    if (level == P4_LOG_WARN) { /* also one that the log does not show: results.json has it */
+        tell_warning(line);
+    }
+    if (level > log_level) {
+        return;
+    }
+    if (line_open) {
+        fputs("\r\033[K", stream());
+        line_open = false;
+    }
     put_time();
     fputs(line, stream());
     fputc('\n', stream());
     fflush(stream());
-    if (level == P4_LOG_WARN) {
-        tell_warning(line);
-    }
 }
 
 void p4_progress_set_after(double seconds)

@@ -30,7 +30,7 @@ template = {
     "output_path": tmp + "/out", "device": "cpu", "threads_per_rank": 1, "calibration_dataset": "custom",
     "calibration_files": [tmp + "/tokens.bin"], "calibration_samples": 8, "calibration_batch_size": 8, "calibration_sequence_length": 32,
     "eval_files": [tmp + "/tokens.bin"], "eval_samples": 8, "train_files": [tmp + "/tokens.bin"], "global_batch_tokens": 256,
-    "fine_tune_max_steps": 60, "fine_tune_epochs": 40, "fine_tune_threshold": 0, "warmup_steps": 2, "checkpoint_every": 10,
+    "fine_tune_max_steps": 240, "fine_tune_epochs": 160, "fine_tune_threshold": 0, "warmup_steps": 2, "checkpoint_every": 10,
     "wandb_enabled": False, "max_accuracy_drop": 0.5}
 json.dump(template, open("template.json", "w"))
 queue = [{"name": f"m{i:02}", "cfg": "template.json", "model_path": model, "output_path": f"{tmp}/out/m{i:02}", "seed": i}
@@ -63,8 +63,9 @@ done_at_least() { [ "$(count done "$journal")" -ge "$1" ]; }
 note "sbatch phase4.sbatch: twenty models, killed twice"
 export PHASE4_MPI=$PHASE4_BATCH
 for round in 1 2; do
+    before=$(count done "$journal") # of 18; the batch is killed when it has done one to three more
     submit -N4 --no-requeue "$scripts/phase4.sbatch" queue.json
-    until_true 200 done_at_least $((round == 1 ? 1 + RANDOM % 4 : 7 + RANDOM % 5)) ||
+    until_true 200 done_at_least $((before + 1 + RANDOM % 3)) ||
         fail "round $round: too few models are done: $(client 20 squeue; cat "phase4-$job.log"; cat "$journal")"
     victim=$(ranks | shuf -n 1 | cut -d' ' -f1)
     kill -9 "$victim" || fail "no rank could be killed: $(ranks; cat "phase4-$job.log")"

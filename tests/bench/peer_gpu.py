@@ -197,8 +197,28 @@ def make_distill(model, name):
     return loss_of
 
 
-def train(name, what, batch, length, ternary=False, int8=False, prepare=None, program="torch.compile", distill=False):
-    """bf16 weights and optimizer state (no fp32 masters), fused AdamW, no clipping."""
+class Masters:
+    """fp32 masters of bf16 parameters, and fp32 gradients clipped to norm 1, as phase4 has them."""
+
+    def __init__(self, parameters):
+        self.parameters = list(parameters)
+        self.masters = [torch.nn.Parameter(p.detach().float()) for p in self.parameters]
+        for master in self.masters:
+            master.grad = torch.zeros_like(master)
+
+    def take_gradients(self):
+        torch._foreach_copy_([m.grad for m in self.masters], [p.grad for p in self.parameters])
+        torch.nn.utils.clip_grad_norm_(self.masters, 1.0, foreach=True)
+
+    @torch.no_grad()
+    def give_parameters(self):
+        torch._foreach_copy_(self.parameters, self.masters)
+
+
+def train(name, what, batch, length, ternary=False, int8=False, prepare=None, program="torch.compile", distill=False,
+          masters=False):
+    """bf16 weights and fused AdamW. masters: its state, masters and gradients in fp32, and clipping, as phase4 has
+    them; otherwise everything is bf16, without clipping."""
     if ARGUMENTS.small:
         name, batch, length = "demo" if name != "gpt2" else name, 1, 32
     if ARGUMENTS.device == "cuda":
@@ -211,15 +231,21 @@ def train(name, what, batch, length, ternary=False, int8=False, prepare=None, pr
                 module.int8 = int8
     if prepare is not None:
         prepare(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    held = Masters(model.parameters()) if masters else None
+    trained = held.masters if masters else model.parameters()
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     compile_model(model)
     loss_of = make_distill(model, name) if distill else lambda ids: model(input_ids=ids, labels=ids).loss
     ids = torch.randint(0, model.config.vocab_size, (batch, length), device=ARGUMENTS.device)
 
     def step():
         loss_of(ids).backward()
+        if masters:
+            held.take_gradients()
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        if masters:
+            held.give_parameters()
+        model.zero_grad(set_to_none=True)
 
     start = seconds_of(step, 3)
     taken = statistics.median(seconds_of(step, 1) for _ in range(ARGUMENTS.steps))
@@ -239,6 +265,19 @@ def peer_train_llama_ternary():
 
 def peer_train_llama_distill():
     train("llama1b", "train llama1b ternary distill", 8, 2048, ternary=True, distill=True)
+
+
+def peer_train_llama_distill_masters():
+    train("llama1b", "train llama1b ternary distill masters", 8, 2048, ternary=True, distill=True, masters=True)
+
+
+def peer_train_llama_distill_int8():
+    train("llama1b", "train llama1b ternary distill int8", 8, 2048, ternary=True, int8=True, distill=True)
+
+
+def peer_train_llama_distill_int8_masters():
+    train("llama1b", "train llama1b ternary distill int8 masters", 8, 2048, ternary=True, int8=True, distill=True,
+          masters=True)
 
 
 def peer_train_llama_plain():
@@ -282,6 +321,9 @@ def peer_muon():
 PEERS = {"copy": peer_copy, "gemm": peer_gemm, "ternarise": peer_ternarise, "muon": peer_muon,
          "train_llama": peer_train_llama, "train_gpt2": peer_train_gpt2,
          "train_llama_ternary": peer_train_llama_ternary, "train_llama_distill": peer_train_llama_distill,
+         "train_llama_distill_masters": peer_train_llama_distill_masters,
+         "train_llama_distill_int8": peer_train_llama_distill_int8,
+         "train_llama_distill_int8_masters": peer_train_llama_distill_int8_masters,
          "train_llama_plain": peer_train_llama_plain, "train_torchao": peer_train_torchao,
          "ternarise_exact": peer_ternarise_exact}
 

@@ -17,11 +17,11 @@ typedef struct p4_coll {
     const char *name;    /* "MPI", "NCCL", "NCCL and copy engines" */
     const char *library; /* "2.28.3": the version of its library; "" for MPI (machine.h has that) */
     p4_group *group;
-    int64_t copied; /* sums made by copy engines so far */
-    /* Registers device memory, so that sums over arrays in it may use the copy engines of GPUs that can
-     * access each other's memory. The arrays lie at the same offset on every rank. Sums of memory that is not
-     * registered work too. Withdraw it before it is released, when no sum is under way; memory that was never
-     * registered, NULL too, is ignored. */
+    int64_t copied; /* sums and broadcasts made by copy engines so far */
+    /* Registers device memory, so that sums and broadcasts of arrays in it may use the copy engines of GPUs
+     * that can access each other's memory. The arrays lie at the same offset on every rank. Memory that is
+     * not registered works too. Withdraw it before it is released, when no sum is under way; memory that was
+     * never registered, NULL too, is ignored. */
     p4_rc (*share)(struct p4_coll *coll, void *memory, int64_t bytes);
     void (*withdraw)(struct p4_coll *coll, void *memory);
     /* Operations between begin and end are one launch, which starts when what the device's queue holds at

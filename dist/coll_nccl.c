@@ -1,6 +1,6 @@
 /* coll_nccl.c - collectives between GPUs: a communicator of all ranks, and a CUDA stream beside the device's,
- * ordered by events. Sums in shared memory use copy engines where GPUs can access each other's memory
- * (peer_sums.h).
+ * ordered by events. Sums and broadcasts in shared memory use copy engines where GPUs can access each other's
+ * memory (peer_sums.h).
  *
  * The communicator does not block: where a call communicates with other ranks (opening, the first use of
  * a connection), NCCL does so in a thread, and the host polls with a deadline. So nothing here waits forever
@@ -18,7 +18,7 @@
 
 enum {
     MARKS = 64,   /* events that mark operations, used cyclically */
-    QUEUED = 512, /* operations of sums that the host queues ahead; a stream is assumed to hold 1,000 */
+    QUEUED = 512, /* operations of `peers` that the host queues ahead; a stream is assumed to hold 1,000 */
     YIELDS = 200, /* polls before the host sleeps between them */
     SLEEP_NS = 20000,
     SLACK_NS = 1000 /* by which a sleep may be longer; the kernel's default, 50,000, is more than SLEEP_NS */
@@ -36,9 +36,7 @@ struct p4_coll_state {
     bool grouped;             /* between begin and end */
     p4_abort_hook abort_hook; /* of the group */
     p4_peers *peers;          /* NULL: sums are NCCL's */
-    int64_t queued[MARKS];    /* [m % MARKS]: what sums had queued in all when launch m was called */
-    p4_peer_sum *sums;        /* [sums_capacity]: those since begin, of which sums_count are set */
-    int64_t sums_count, sums_capacity;
+    int64_t queued[MARKS];    /* [m % MARKS]: what `peers` had queued in all when launch m was called */
 };
 
 static void pause_between(int64_t polls)
@@ -207,8 +205,9 @@ static void wait_for(p4_coll *coll, int64_t up_to, const char *what)
     }
 }
 
-/* The host queues no more than the stream holds: a launch into a full stream blocks without a deadline. */
-static void queue_sums(p4_coll *coll, const p4_peer_sum *sums, int64_t count, const char *what)
+/* Queues what `peers` has noted. The host queues no more than the stream holds: a launch into a full stream
+ * blocks without a deadline. */
+static void queue_noted(p4_coll *coll, const char *what)
 {
     struct p4_coll_state *state = coll->state;
     (void)advanced(coll);
@@ -217,10 +216,10 @@ static void queue_sums(p4_coll *coll, const p4_peer_sum *sums, int64_t count, co
         watch(coll, state->done[(state->finished + 1) % MARKS], what);
         (void)advanced(coll);
     }
-    if (p4_peers_sum(state->peers, sums, count) != P4_OK) {
+    coll->copied += p4_peers_noted(state->peers);
+    if (p4_peers_queue(state->peers) != P4_OK) {
         p4_abort(coll->group, "%s: %s", what, p4_last_error());
     }
-    coll->copied += count;
 }
 
 static void begin(p4_coll *coll)
@@ -236,10 +235,9 @@ static void end(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
     start_here(coll);
-    if (state->sums_count > 0) {
-        queue_sums(coll, state->sums, state->sums_count, "group of sums");
+    if (state->peers != NULL && p4_peers_noted(state->peers) > 0) {
+        queue_noted(coll, "group of collectives");
     }
-    state->sums_count = 0;
     state->grouped = false;
     launched(coll, ncclGroupEnd(), "group of collectives");
 }
@@ -258,40 +256,31 @@ static void withdraw(p4_coll *coll, void *memory)
     }
 }
 
-static void keep_for_end(p4_coll *coll, const p4_peer_sum *sum)
+/* Is the array one that copy engines reach? */
+static bool reaches(const p4_coll *coll, const void *data, int64_t bytes)
 {
-    struct p4_coll_state *state = coll->state;
-    p4_peer_sum *sums = p4_grow(state->sums, state->sums_count, &state->sums_capacity, sizeof *sums);
-    if (sums == NULL) {
-        p4_abort(coll->group, "group of sums: %s", p4_last_error());
-    }
-    state->sums = sums;
-    sums[state->sums_count++] = *sum;
+    return coll->state->peers != NULL && p4_peers_reach(coll->state->peers, data, bytes);
 }
 
-/* Sums with copy engines if the array is shared; returns false if it is not. */
-static bool sum_by_copies(p4_coll *coll, const p4_peer_sum *sum, const char *what)
+/* `rc` is of noting an operation for the copy engines. */
+static void noted(p4_coll *coll, p4_rc rc, const char *what)
 {
-    struct p4_coll_state *state = coll->state;
-    if (state->peers == NULL ||
-        !p4_peers_reach(state->peers, sum->from, sum->count * (int64_t)sizeof *sum->from)) {
-        return false;
+    if (rc != P4_OK) {
+        p4_abort(coll->group, "%s: %s", what, p4_last_error());
     }
-    if (state->grouped) {
-        keep_for_end(coll, sum);
-    } else {
+    if (!coll->state->grouped) {
         start_here(coll);
-        queue_sums(coll, sum, 1, what);
+        queue_noted(coll, what);
         launched(coll, ncclSuccess, what);
     }
-    return true;
 }
 
 static void sum_f32(p4_coll *coll, float *data, int64_t count)
 {
     struct p4_coll_state *state = coll->state;
     const p4_peer_sum sum = {.to = data, .from = data, .count = count, .root = -1};
-    if (sum_by_copies(coll, &sum, "sum over ranks")) {
+    if (reaches(coll, data, count * (int64_t)sizeof *data)) {
+        noted(coll, p4_peers_sum(state->peers, &sum), "sum over ranks");
         return;
     }
     before_call(coll);
@@ -304,7 +293,8 @@ static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int
 {
     struct p4_coll_state *state = coll->state;
     const p4_peer_sum sum = {.to = to, .from = from, .count = count, .root = root};
-    if (sum_by_copies(coll, &sum, "gradient sum to its owner")) {
+    if (reaches(coll, from, count * (int64_t)sizeof *from)) {
+        noted(coll, p4_peers_sum(state->peers, &sum), "gradient sum to its owner");
         return;
     }
     before_call(coll);
@@ -316,6 +306,11 @@ static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int
 static void bcast(p4_coll *coll, void *data, int64_t bytes, int root)
 {
     struct p4_coll_state *state = coll->state;
+    const p4_peer_bcast one = {.data = data, .bytes = bytes, .root = root};
+    if (reaches(coll, data, bytes)) {
+        noted(coll, p4_peers_bcast(state->peers, &one), "broadcast");
+        return;
+    }
     before_call(coll);
     after_call(coll, ncclBroadcast(data, data, (size_t)bytes, ncclUint8, root, state->comm, state->queue),
                "broadcast");
@@ -360,7 +355,6 @@ static void release(p4_coll *coll)
 {
     struct p4_coll_state *state = coll->state;
     p4_peers_close(state->peers);
-    free(state->sums);
     for (int i = 0; i < MARKS; i++) {
         if (state->done[i] != NULL) {
             cudaEventDestroy(state->done[i]);

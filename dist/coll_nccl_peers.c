@@ -32,10 +32,13 @@ struct p4_peers {
     cudaStream_t queue;
     shared_memory shared[SHARED_MAX];
     int shared_count;
-    uint32_t *met;    /* device [ranks], shared[0]: the last barrier that each other rank has entered */
-    uint32_t meeting; /* the last barrier of this rank */
-    float *landing;   /* device, P4_LANDING_BYTES */
-    int64_t queued;   /* operations since the start */
+    uint32_t *met;         /* device [ranks], shared[0]: the last barrier that each other rank has entered */
+    uint32_t meeting;      /* the last barrier of this rank */
+    float *landing;        /* device, P4_LANDING_BYTES */
+    int64_t queued;        /* operations since the start */
+    p4_peer_sum *sums;     /* noted: [sums_capacity], of which sums_count are set */
+    p4_peer_bcast *bcasts; /* likewise */
+    int64_t sums_count, sums_capacity, bcasts_count, bcasts_capacity;
     PFN_cuMemGetAddressRange_v3020 range_of;
     PFN_cuStreamWriteValue32_v11070 write_value;
     PFN_cuStreamWaitValue32_v11070 wait_value;
@@ -275,10 +278,12 @@ void p4_peers_close(p4_peers *peers)
     p4_peers_leave(peers);
     cudaFree(peers->met);
     cudaFree(peers->landing);
+    free(peers->sums);
+    free(peers->bcasts);
     free(peers);
 }
 
-/* --- sums ------------------------------------------------------------------------------------- */
+/* --- sums and broadcasts ---------------------------------------------------------------------- */
 
 /* The runtime gives the driver's errors the same numbers. */
 static cudaError_t driver(CUresult result)
@@ -308,17 +313,13 @@ static cudaError_t meet(p4_peers *peers)
     return error;
 }
 
-static cudaError_t copy(p4_peers *peers, void *to, const void *from, int64_t count)
+/* What rank r has where this rank has `data`, to `to`. */
+static cudaError_t fetch(p4_peers *peers, void *to, const void *data, int64_t bytes, int r)
 {
+    const shared_memory *shared = shared_with(peers, data, bytes);
+    const char *from = shared->of[r] + ((const char *)data - shared->own);
     peers->queued++;
-    return cudaMemcpyAsync(to, from, (size_t)count * sizeof(float), cudaMemcpyDeviceToDevice, peers->queue);
-}
-
-/* The array of rank r that corresponds to `data` of this rank. */
-static float *at_rank(const p4_peers *peers, const float *data, int r)
-{
-    const shared_memory *shared = shared_with(peers, data, sizeof *data);
-    return (float *)(shared->of[r] + ((const char *)data - shared->own));
+    return cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, peers->queue);
 }
 
 /* to = the sum over all ranks of `from`, `count` elements that fit the landing area. */
@@ -328,7 +329,7 @@ static cudaError_t gather_part(p4_peers *peers, float *to, const float *from, in
     float *landing = peers->landing;
     for (int r = 0; r < peers->ranks && error == cudaSuccess; r++) {
         if (r != peers->rank) {
-            error = copy(peers, landing, at_rank(peers, from, r), count);
+            error = fetch(peers, landing, from, count * (int64_t)sizeof *from, r);
             landing += stride;
         }
     }
@@ -363,35 +364,96 @@ static cudaError_t sum_piece(p4_peers *peers, const p4_peer_sum *sum)
     return error;
 }
 
+/* In this order no two ranks begin with the same one. */
+static int rank_after(const p4_peers *peers, int step)
+{
+    return (peers->rank + step) % peers->ranks;
+}
+
 static cudaError_t fetch_pieces(p4_peers *peers, const p4_peer_sum *sum)
 {
     cudaError_t error = cudaSuccess;
-    for (int step = 1; step < peers->ranks && error == cudaSuccess;
-         step++) { /* no two ranks from one at a time */
-        int r = (peers->rank + step) % peers->ranks;
+    for (int step = 1; step < peers->ranks && error == cudaSuccess; step++) {
+        int r = rank_after(peers, step);
         int64_t first, count = piece_of(peers, sum, r, &first);
         if (count > 0) {
-            error = copy(peers, sum->to + first, at_rank(peers, sum->from + first, r), count);
+            error = fetch(peers, sum->to + first, sum->from + first, count * (int64_t)sizeof(float), r);
         }
     }
     return error;
 }
 
-p4_rc p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count)
+p4_rc p4_peers_sum(p4_peers *peers, const p4_peer_sum *sum)
 {
-    cudaError_t error = meet(peers);
-    for (int64_t i = 0; i < count && error == cudaSuccess; i++) {
-        error = sum_piece(peers, &sums[i]);
+    p4_peer_sum *sums = p4_grow(peers->sums, peers->sums_count, &peers->sums_capacity, sizeof *sums);
+    if (sums == NULL) {
+        return P4_E_SYSTEM;
     }
-    if (error == cudaSuccess) {
-        error = meet(peers);
+    peers->sums = sums;
+    sums[peers->sums_count++] = *sum;
+    return P4_OK;
+}
+
+p4_rc p4_peers_bcast(p4_peers *peers, const p4_peer_bcast *bcast)
+{
+    p4_peer_bcast *bcasts =
+        p4_grow(peers->bcasts, peers->bcasts_count, &peers->bcasts_capacity, sizeof *bcasts);
+    if (bcasts == NULL) {
+        return P4_E_SYSTEM;
     }
-    for (int64_t i = 0; i < count && error == cudaSuccess; i++) {
-        if (sums[i].root < 0 || sums[i].root == peers->rank) {
-            error = fetch_pieces(peers, &sums[i]);
+    peers->bcasts = bcasts;
+    bcasts[peers->bcasts_count++] = *bcast;
+    return P4_OK;
+}
+
+int64_t p4_peers_noted(const p4_peers *peers)
+{
+    return peers->sums_count + peers->bcasts_count;
+}
+
+/* Between the first two barriers every rank sums its pieces, and reads what it receives between the last. */
+static cudaError_t queue_sums(p4_peers *peers)
+{
+    cudaError_t error = peers->sums_count > 0 ? meet(peers) : cudaSuccess;
+    for (int64_t i = 0; i < peers->sums_count && error == cudaSuccess; i++) {
+        error = sum_piece(peers, &peers->sums[i]);
+    }
+    return error;
+}
+
+static cudaError_t fetch_sums(p4_peers *peers)
+{
+    cudaError_t error = cudaSuccess;
+    for (int64_t i = 0; i < peers->sums_count && error == cudaSuccess; i++) {
+        int root = peers->sums[i].root;
+        error = root < 0 || root == peers->rank ? fetch_pieces(peers, &peers->sums[i]) : cudaSuccess;
+    }
+    return error;
+}
+
+static cudaError_t fetch_bcasts(p4_peers *peers)
+{
+    cudaError_t error = cudaSuccess;
+    for (int step = 1; step < peers->ranks; step++) {
+        for (int64_t i = 0; i < peers->bcasts_count && error == cudaSuccess; i++) {
+            const p4_peer_bcast *b = &peers->bcasts[i];
+            if (b->root == rank_after(peers, step) && b->bytes > 0) {
+                error = fetch(peers, b->data, b->data, b->bytes, b->root);
+            }
         }
     }
-    return cuda_rc(error == cudaSuccess ? meet(peers) : error, "sums");
+    return error;
+}
+
+p4_rc p4_peers_queue(p4_peers *peers)
+{
+    cudaError_t error = queue_sums(peers);
+    error = error == cudaSuccess ? meet(peers) : error;
+    error = error == cudaSuccess ? fetch_sums(peers) : error;
+    error = error == cudaSuccess ? fetch_bcasts(peers) : error;
+    error = error == cudaSuccess ? meet(peers) : error;
+    peers->sums_count = peers->bcasts_count = 0;
+    return cuda_rc(error, "sums and broadcasts");
 }
 
 int64_t p4_peers_queued(const p4_peers *peers)

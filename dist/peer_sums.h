@@ -1,11 +1,13 @@
-/* peer_sums.h - sums over ranks whose GPUs can access each other's memory: one node, one GPU a rank. Copy
- * engines move the data, where NCCL's kernels would occupy multiprocessors that the concurrent products need.
+/* peer_sums.h - sums and broadcasts over ranks whose GPUs can access each other's memory: one node, one GPU a
+ * rank. Copy engines move the data, where NCCL's kernels would occupy multiprocessors that the concurrent
+ * products need.
  *
  * Each rank sums an equal piece of every array. After a barrier (every array is complete) it copies the
  * other ranks' values of its piece to a landing area and adds them in the order of ranks, so that a sum has
  * the same bits on every run. After a second barrier (every piece is summed) the ranks that receive the sum
  * copy the other pieces. A third barrier ends the reading. Everything is queued, also the barriers: a rank's
- * queue writes a number to the memory of the others and waits for their numbers. Data is only read from
+ * queue writes a number to the memory of the others and waits for their numbers. A broadcast is the copy of
+ * the root's array by each of the others, between two barriers. Data is only read from
  * another GPU, never written to it, and only after a barrier: the result does not depend on the order in
  * which remote writes arrive.
  *
@@ -46,8 +48,21 @@ typedef struct p4_peer_sum {
     int root;
 } p4_peer_sum;
 
-/* Queues the sums, the same ones on every rank. Does not wait while the queue has room. Collective. */
-p4_rc p4_peers_sum(p4_peers *peers, const p4_peer_sum *sums, int64_t count);
+/* data [bytes] of every rank = the root's; shared. */
+typedef struct p4_peer_bcast {
+    void *data;
+    int64_t bytes;
+    int root;
+} p4_peer_bcast;
+
+/* Notes a sum or a broadcast for the next p4_peers_queue, the same ones on every rank. Of the broadcasts each
+ * rank should be the root of an equal part: it reads all parts but its own. P4_E_SYSTEM: no memory. Local. */
+p4_rc p4_peers_sum(p4_peers *peers, const p4_peer_sum *sum);
+p4_rc p4_peers_bcast(p4_peers *peers, const p4_peer_bcast *bcast);
+/* How many are noted. Local. */
+int64_t p4_peers_noted(const p4_peers *peers);
+/* Queues what is noted. Does not wait while the queue has room. Collective. */
+p4_rc p4_peers_queue(p4_peers *peers);
 /* Operations queued since the start. Local. */
 int64_t p4_peers_queued(const p4_peers *peers);
 

@@ -58,6 +58,8 @@ P4_OP(void, act_to_f32, p4_device *device, float *to, const void *act, int64_t c
 
 /* act dst[rows, cols] = the weight in any form (dequantised, transposed back). */
 P4_OP(void, weight_unpack, p4_device *device, void *dst, const p4_weight *weight)
+/* The same to fp32, of a weight that is not ternary: exact. */
+P4_OP(void, weight_f32, p4_device *device, float *dst, const p4_weight *weight)
 /* act y[N, out] = x[N, in] w^T (+ bias: fp32 [out] or NULL); w act [out, in]. */
 P4_OP(void, linear_forward, p4_device *device, void *y, const void *x, const void *w, const float *bias,
       int64_t N, int64_t in, int64_t out)

@@ -327,18 +327,17 @@ void p4_optim_restart(p4_optim *o)
 
 p4_rc p4_optim_set_master(p4_optim *o, int64_t param, const p4_weight *weight)
 {
-    int64_t block = p4_weight_block_rows(weight), cols = weight->cols;
-    float *h_rows = p4_alloc((size_t)(block * cols), sizeof *h_rows);
-    if (h_rows == NULL) {
-        return P4_E_SYSTEM;
+    float *master = o->master + o->at[param], *grad = o->grad + o->at[param];
+    int64_t bytes = weight->rows * weight->cols * p4_dtype_bytes(weight->dtype);
+    if (weight->dtype == P4_F32 && !weight->transposed) {
+        o->ops->to_device(o->device, master, weight->data, bytes);
+        return o->ops->sync(o->device);
     }
-    float *to = o->master + o->at[param];
-    for (int64_t row = 0; row < weight->rows; row += block) {
-        int64_t rows = p4_min_i64(block, weight->rows - row);
-        p4_weight_rows_f32(h_rows, weight, row, rows);
-        o->ops->to_device(o->device, to + row * cols, h_rows, rows * cols * 4);
-    }
-    free(h_rows);
+    p4_weight there = *weight; /* as it is stored, where the gradient will be */
+    there.data = grad;
+    o->ops->to_device(o->device, grad, weight->data, bytes);
+    o->ops->weight_f32(o->device, master, &there);
+    o->ops->zero(o->device, grad, bytes);
     return o->ops->sync(o->device);
 }
 

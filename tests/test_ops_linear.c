@@ -295,6 +295,27 @@ static void check_unpack(rig *r)
     }
 }
 
+/* At an address that holds only single values too, and nothing behind the end is written. */
+static void check_f32(rig *r)
+{
+    static const int64_t sizes[][2] = {{33, 67}, {50, 304}, {1, 1}, {17, 5}, {3, 1030}, {130, 64}};
+    for (int s = 0; s < shapes_to_run(sizeof sizes / sizeof sizes[0], 2); s++) {
+        for (int form = 0; form < 12; form++) {
+            int64_t rows = sizes[s][0], cols = sizes[s][1], count = rows * cols, at = form / 6;
+            float *values = rig_host(r, count * 4), *poisoned = rig_host(r, (count + 2) * 4);
+            p4_weight weight = random_weight(r, values, (p4_dtype)(form % 3), form % 6 >= 3, rows, cols);
+            memset(poisoned, 0xff, (size_t)(count + 2) * 4);
+            float *dst = rig_put(r, poisoned, (count + 2) * 4);
+            r->ops->weight_f32(r->device, dst + at, &weight);
+            const float *got = rig_get(r, dst, (count + 2) * 4);
+            EXPECT(memcmp(got + at, values, (size_t)count * 4) == 0, "weight_f32: form %d differs", form);
+            EXPECT(memcmp(got + at + count, poisoned, 4) == 0 && (at == 0 || memcmp(got, poisoned, 4) == 0),
+                   "weight_f32: form %d is written beside its place", form);
+            rig_clear(r);
+        }
+    }
+}
+
 /* What linear_forward_int8 is to give: sums of integers, scaled in double. */
 static double *int8_product(rig *r, const float *x, const float *w, const float *bias, shape m)
 {
@@ -472,6 +493,7 @@ int main(void)
         {"linear_activate_backward", check_gelu_backward},
         {"linear_gated_backward", check_swiglu_backward},
         {"weight_unpack", check_unpack},
+        {"weight_f32", check_f32},
         {"linear_forward_int8", check_forward_int8},
         {"linear_forward_int8 of values that are not finite", check_int8_not_finite},
         {"linear_forward_int8 of a real layer", check_int8_large},

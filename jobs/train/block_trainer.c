@@ -229,6 +229,7 @@ p4_rc p4_block_trainer_open(p4_block_trainer *t, p4_compute *compute, const p4_o
     *t = (p4_block_trainer){.compute = compute, .original = original, .plan = *plan, .layer = layer};
     TRY_ALL(compute->group, open_memory(t));
     TRY(compute->coll.share(&compute->coll, t->optim.grad, t->optim.count * 4));
+    TRY(compute->coll.share(&compute->coll, t->memory, t->memory_bytes));
 done:
     if (rc != P4_OK) {
         p4_block_trainer_close(t);
@@ -252,6 +253,7 @@ void p4_block_trainer_close(p4_block_trainer *t)
     }
     forget_all(t); /* before the memory goes */
     t->compute->coll.withdraw(&t->compute->coll, t->optim.grad);
+    t->compute->coll.withdraw(&t->compute->coll, t->memory);
     if (t->memory != NULL) {
         t->compute->ops->release(t->compute->device, t->memory);
     }

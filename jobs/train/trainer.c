@@ -243,8 +243,8 @@ void p4_trainer_close(p4_trainer *t)
         t->compute->ops->release(t->compute->device, t->figures);
     }
     if (t->compute != NULL) {
+        p4_trainer_sums_close(t); /* withdraws the codes' memory too */
         p4_trainer_codes_close(t);
-        p4_trainer_sums_close(t);
         p4_trainer_norms_close(t);
     }
     if (t->optim.ops != NULL) {

@@ -308,6 +308,8 @@ void p4_trainer_codes_close(p4_trainer *trainer);
 void p4_trainer_quantize(p4_trainer *trainer, p4_quant_error *h_errors);
 /* The same of one run. Local. */
 void p4_trainer_quantize_run(p4_trainer *trainer, const p4_code_run *run, p4_quant_error *h_error);
+/* Do ranks have codes that others need? The same on every rank. Local. */
+bool p4_trainer_publishes(const p4_trainer *trainer);
 /* Gives every rank the owners' codes. Collective. */
 void p4_trainer_publish_codes(p4_trainer *trainer);
 /* The form's weights from all codes. Local. */

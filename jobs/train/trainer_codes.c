@@ -291,9 +291,14 @@ void p4_trainer_quantize(p4_trainer *t, p4_quant_error *h_errors)
     }
 }
 
+bool p4_trainer_publishes(const p4_trainer *t)
+{
+    return t->compute->group->ranks > 1 && t->codes.owner_first[t->compute->group->ranks] > 0;
+}
+
 void p4_trainer_publish_codes(p4_trainer *t)
 {
-    if (t->compute->group->ranks > 1) {
+    if (p4_trainer_publishes(t)) {
         t->compute->coll.begin(&t->compute->coll); /* one launch: every owner sends at once */
         for (int r = 0; r < t->compute->group->ranks; r++) {
             t->compute->coll.bcast(&t->compute->coll, t->codes.memory + t->codes.owner_first[r],

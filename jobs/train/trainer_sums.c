@@ -126,7 +126,7 @@ p4_rc p4_trainer_sums_open(p4_trainer *t)
 }
 
 /* The gradients that are summed lie at the same offset on every rank: replicated ones come first in the flat
- * array. */
+ * array. So do the codes that owners publish. */
 p4_rc p4_trainer_sums_share(p4_trainer *t)
 {
     p4_rc rc = P4_OK;
@@ -134,6 +134,7 @@ p4_rc p4_trainer_sums_share(p4_trainer *t)
     TRY(coll->share(coll, t->optim.grad, t->optim.replicated_count * 4));
     TRY(t->sums.layer_count > 0 ? coll->share(coll, t->sums.staging, staging_bytes(t, t->batch.count))
                                 : P4_OK);
+    TRY(p4_trainer_publishes(t) ? coll->share(coll, t->codes.memory, t->codes.codes_bytes) : P4_OK);
 done:
     return rc;
 }
@@ -142,6 +143,7 @@ void p4_trainer_sums_close(p4_trainer *t)
 {
     t->compute->coll.withdraw(&t->compute->coll, t->optim.grad);
     t->compute->coll.withdraw(&t->compute->coll, t->sums.staging);
+    t->compute->coll.withdraw(&t->compute->coll, t->codes.memory);
     if (t->sums.staging != NULL) {
         t->compute->ops->release(t->compute->device, t->sums.staging);
     }

@@ -105,6 +105,11 @@ void p4_cpu_weight_unpack(p4_device *device, void *dst, const p4_weight *weight)
     }
 }
 
+void p4_cpu_weight_f32(p4_device *device, float *dst, const p4_weight *weight)
+{
+    p4_cpu_weight_unpack(device, dst, weight); /* activations are fp32 here */
+}
+
 void p4_cpu_linear_forward(p4_device *device, void *y, const void *x, const void *w, const float *bias,
                            int64_t N, int64_t in, int64_t out)
 {

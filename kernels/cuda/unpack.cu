@@ -1,4 +1,4 @@
-/* unpack.cu - converts weights of any form to activations. */
+/* unpack.cu - converts weights of any form to activations, and to fp32. */
 #include "kernels/cuda/cuda.cuh"
 
 enum { TILE = 32, TILE_ROWS = 8, CODE_THREADS = 256 };
@@ -119,6 +119,27 @@ void p4_cuda_weight_unpack(p4_device *device, void *dst, const p4_weight *weight
                                                                                    weight->dtype, count));
     }
     p4_cuda_launched(device, "weight_unpack");
+}
+
+void p4_cuda_weight_f32(p4_device *device, float *dst, const p4_weight *weight)
+{
+    enum { W = 4 };
+    const int64_t count = weight->rows * weight->cols;
+    if (count <= 0 || !p4_cuda_weight_ok(device, weight, "weight_f32")) {
+        return;
+    }
+    if (weight->dtype == P4_TERNARY) {
+        p4_cuda_fail(device, "weight_f32: a ternary weight");
+    } else if (weight->transposed) {
+        unpack_turned(device, dst, weight);
+    } else if (p4_cuda_wide(P4_ADDRESS(dst) | P4_ADDRESS(weight->data), 0)) {
+        convert<float, W><<<p4_cuda_flat(count, W), P4_FLAT_THREADS, 0, device->stream>>>(
+            dst, weight->data, weight->dtype, count);
+    } else {
+        convert<float, 1><<<p4_cuda_flat(count, 1), P4_FLAT_THREADS, 0, device->stream>>>(
+            dst, weight->data, weight->dtype, count);
+    }
+    p4_cuda_launched(device, "weight_f32");
 }
 
 bool p4_cuda_weight_ok(p4_device *device, const p4_weight *weight, const char *op)

@@ -4,9 +4,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/leaf/limits.h"
+
 enum {
-    BATCH = 256, /* tokens of a prompt in one pass */
-    CONTEXT = 6  /* tokens before the new ones that are decoded with them: spaces depend on neighbors */
+    BATCH = 256,            /* tokens of a prompt in one pass */
+    THREAD_BYTES = 1 << 17, /* of a matrix that a thread should read: to wake it takes as long as that */
+    CONTEXT = 6 /* tokens before the new ones that are decoded with them: spaces depend on neighbors */
 };
 
 /* --- text as it grows -------------------------------------------------------------------------- */
@@ -91,6 +94,15 @@ done:
 
 /* --- the generator ----------------------------------------------------------------------------- */
 
+/* No more than what a step's products, four a layer and the head, give work to. */
+static int count_threads(const p4_generate_settings *settings, const p4_model *model,
+                         const p4_weight *weights)
+{
+    int most = settings->threads > 0 ? settings->threads : p4_limits_threads();
+    double product_bytes = p4_decoder_weight_bytes(model, weights) / (double)(4 * model->arch.L + 1);
+    return product_bytes < (double)most * THREAD_BYTES ? 1 + (int)(product_bytes / THREAD_BYTES) : most;
+}
+
 static p4_decoder_plan decoder_plan(const p4_generate_settings *settings, int64_t capacity, bool is_packed)
 {
     return (p4_decoder_plan){.capacity = capacity,
@@ -107,7 +119,7 @@ p4_rc p4_generator_plan_bytes(p4_generator_memory *bytes, const p4_generate_sett
     const p4_ops *ops = p4_ops_find(settings->device);
     const p4_decoder_plan plan = decoder_plan(settings, capacity, is_packed);
     p4_device *device = NULL;
-    TRY(ops->open(&device, 0, settings->threads, true));
+    TRY(ops->open(&device, 0, count_threads(settings, model, weights), true));
     bytes->form = p4_device_form_bytes(ops, device, model, weights);
     bytes->decoder = p4_decoder_bytes(ops, device, model, &plan);
     bytes->logits = model->arch.V * (int64_t)sizeof(float);
@@ -126,7 +138,7 @@ p4_rc p4_generator_open(p4_generator *g, const p4_language_model *m, const p4_ge
     const p4_decoder_plan plan = decoder_plan(settings, capacity, m->is_packed);
     *g = (p4_generator){.m = m, .settings = settings, .ops = p4_ops_find(settings->device)};
     CHECK(g->ops != NULL, "option \"--device\": this program was built without \"%s\"", settings->device);
-    TRY(g->ops->open(&g->device, 0, settings->threads, true));
+    TRY(g->ops->open(&g->device, 0, count_threads(settings, &m->hf.model, m->weights), true));
     TRY(p4_device_form_open(&g->form, g->ops, g->device, &m->hf.model, m->weights));
     TRY(p4_decoder_open(&g->decoder, g->ops, g->device, &m->hf.model, &g->form.form, &plan));
     g->logits = p4_alloc((size_t)m->hf.model.arch.V, sizeof *g->logits);

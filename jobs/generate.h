@@ -30,7 +30,7 @@ enum {
 
 typedef struct p4_generate_settings {
     const char *device; /* "cpu" or "cuda" */
-    int threads;        /* 0: all that this process may use */
+    int threads;        /* at most: a small model gets fewer; 0: all that this process may use */
     int64_t tokens;     /* at most */
     p4_sampling sampling;
     int activation_bits; /* 8 or 0, of a packed model; another one's are not rounded */

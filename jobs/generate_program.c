@@ -16,7 +16,7 @@ static const p4_option options[] = {
      "8: round the inputs of ternary matrices to int8 per token; 16 or 0: do not. Default 8."},
     {"--cache", NULL, "TYPE", "Type of the cached keys and values: f16 or f32; default f16."},
     {"--device", NULL, "NAME", "cpu or cuda; default cpu."},
-    {"--threads", NULL, "N", "Threads; default: one for each core."},
+    {"--threads", NULL, "N", "Threads, at most; default: one for each core. A small model gets fewer."},
     {"--json", NULL, NULL, "Print JSON when the text is complete."},
     {"--quiet", "-q", NULL, "Print the text alone."},
     {NULL},

@@ -1,8 +1,6 @@
-#define _GNU_SOURCE /* sched_getaffinity, cpu_set_t */
 #include "jobs/inspect.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -47,17 +45,6 @@ const p4_program p4_inspect_program = {
     .options = options,
     .statuses = statuses,
 };
-
-static int count_threads(int threads)
-{
-    cpu_set_t mine;
-    double quota = p4_limits_read("").cpus;
-    if (threads > 0) {
-        return threads;
-    }
-    int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
-    return quota > 0 && quota < cores ? (int)fmax(1, quota) : cores;
-}
 
 /* One result that is open. */
 typedef struct opened {
@@ -379,7 +366,7 @@ static void close_result(opened *o)
 p4_rc p4_inspect(p4_inspection *x, const char *path, int threads)
 {
     p4_rc rc = P4_OK;
-    opened o = {.x = x, .threads = count_threads(threads)};
+    opened o = {.x = x, .threads = threads > 0 ? threads : p4_limits_threads()};
     *x = (p4_inspection){.count = 0};
     TRY(p4_model_file_find(x->path, path));
     TRY(read_head(&o));

@@ -1,5 +1,7 @@
+#define _GNU_SOURCE /* sched_getaffinity, cpu_set_t */
 #include "src/leaf/limits.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +132,14 @@ p4_limits p4_limits_read(const char *root)
         }
     }
     return limits;
+}
+
+int p4_limits_threads(void)
+{
+    cpu_set_t mine;
+    double quota = p4_limits_read("").cpus;
+    int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
+    return quota > 0 && quota < cores ? (int)p4_max_i64(1, (int64_t)quota) : cores;
 }
 
 void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_bytes)

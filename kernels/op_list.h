@@ -108,6 +108,10 @@ P4_OP(void, add, p4_device *device, void *out, const void *a, const void *b, flo
 P4_OP(void, head_norm_forward, p4_device *device, const p4_head_norm_forward_args *args)
 P4_OP(void, head_norm_backward, p4_device *device, const p4_head_norm_backward_args *args)
 P4_OP(void, copy_groups, p4_device *device, const p4_copy_groups_args *args)
+/* Row i of to [count] = row h_rows[i] of from, row_bytes each, a multiple of 2. h_rows may be reused when
+ * this returns. */
+P4_OP(void, gather_rows, p4_device *device, void *to, const void *from, const int64_t *h_rows, int64_t count,
+      int64_t row_bytes)
 P4_OP(void, rope, p4_device *device, const p4_rope_args *args)
 P4_OP(void, attention_forward, p4_device *device, const p4_attention_forward_args *args)
 P4_OP(void, attention_backward, p4_device *device, const p4_attention_backward_args *args)

@@ -113,9 +113,8 @@ static void add_own(p4_reconstruct_work *w, int64_t step)
     p4_block_trainer_begin(&w->trainer, p4_ceil_div(mine, w->B));
     for (int64_t first = 0; first < mine; first += w->B) {
         int64_t B = p4_min_i64(w->B, mine - first);
-        for (int64_t b = 0; b < B; b++) {
-            p4_reconstruct_put_windows(w, w->picked[first + b], 1, b);
-        }
+        p4_states_gather(&w->student, w->picked + first, B, p4_net_blocks_input(&w->trainer.net));
+        p4_states_gather(&w->layers.states, w->picked + first, B, w->trainer.target);
         p4_block_trainer_add(&w->trainer, B);
     }
 }

@@ -36,6 +36,17 @@ void p4_states_read(const p4_states *s, int64_t first, int64_t count, void *x)
     }
 }
 
+void p4_states_gather(const p4_states *s, const int64_t *windows, int64_t count, void *x)
+{
+    if (!s->on_host) {
+        s->compute->ops->gather_rows(s->compute->device, x, s->memory, windows, count, s->window_bytes);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        p4_states_read(s, windows[i], 1, (char *)x + i * s->window_bytes);
+    }
+}
+
 void p4_states_write(p4_states *s, int64_t first, int64_t count, const void *x)
 {
     const p4_ops *ops = s->compute->ops;

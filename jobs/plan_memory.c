@@ -63,10 +63,11 @@ static void put_optim(const planner *p, p4_memory_use *use, const p4_optim_memor
 
 /* --- stages ------------------------------------------------------------------------------------ */
 
-/* A pass of the pipeline. */
-static p4_rc put_pass(const planner *p, p4_memory_use *use, bool reference)
+/* A pass of the pipeline; windows: of an evaluation, 0: it is another. */
+static p4_rc put_pass(const planner *p, p4_memory_use *use, int64_t windows, bool reference)
 {
     p4_pipeline_plan plan = p4_settings_pipeline(p->c, p->T);
+    plan.B = windows > 0 ? p4_pipeline_batch(p->compute, p->model, plan.B, p->T, windows) : plan.B;
     plan.reference = reference;
     int64_t bytes = p4_pipeline_bytes(p->compute, p->model, &p->original->shard, &plan);
     on_device(p, use, P4_MEMORY_ACTIVATIONS, (double)bytes);
@@ -97,24 +98,25 @@ static p4_rc plan_passes(planner *p)
 {
     p4_rc rc = P4_OK;
     bool evaluates = p->in->windows.eval > 0, calibrates = p->c->calibration_samples > 0;
+    int64_t scored = p->in->windows.eval + p->in->windows.sets; /* of one text: no more */
     p4_memory_use *load = begin(p, P4_PLAN_LOAD), *use;
     TRY(evaluates || calibrates ? put_original(p, load) : P4_OK);
     if (evaluates) {
         use = begin(p, P4_PLAN_EVALUATE_PRE);
         TRY(put_original(p, use));
-        TRY(put_pass(p, use, false));
+        TRY(put_pass(p, use, scored, false));
     }
     if (calibrates) {
         use = begin(p, P4_PLAN_CALIBRATE);
         TRY(put_original(p, use));
-        TRY(put_pass(p, use, false));
+        TRY(put_pass(p, use, 0, false));
         on_device(p, use, P4_MEMORY_WORKSPACE, (double)p4_statistics_work_bytes(p->compute, p->original));
     }
     for (int i = 0; evaluates && i < (p->c->enable_fine_tuning ? 2 : 1); i++) {
         use = begin(p, i == 0 ? P4_PLAN_EVALUATE_POST : P4_PLAN_EVALUATE_FINAL);
         TRY(put_original(p, use));
         TRY(put_packed_form(p, use));
-        TRY(put_pass(p, use, true));
+        TRY(put_pass(p, use, scored, true));
     }
 done:
     return rc;
@@ -207,7 +209,7 @@ static p4_rc plan_epoch_end(planner *p, p4_memory_use *use, const p4_memory_use 
     on_host(&evaluating, P4_MEMORY_CODES, (double)p->packed_bytes);
     if (p->in->windows.eval > 0) {
         TRY(put_packed_form(p, &evaluating));
-        TRY(put_pass(p, &evaluating, false));
+        TRY(put_pass(p, &evaluating, p->in->windows.eval, false));
     }
     keep_larger(use, &copying);
     keep_larger(use, &evaluating);

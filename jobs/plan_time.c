@@ -74,8 +74,11 @@ static void unpack_all(const estimate *k, p4_work *w)
 /* Who goes through a pass. */
 typedef enum models { ORIGINAL, COMPRESSED, BOTH } models;
 
+/* What it is for. */
+typedef enum purpose { SCORES, STATISTICS, TEACHER } purpose;
+
 /* A pass of `windows` windows through the pipeline of the ranks. */
-static p4_stage_work pass_work(const estimate *k, double windows, models who, bool observes)
+static p4_stage_work pass_work(const estimate *k, double windows, models who, purpose what)
 {
     p4_stage_work w = {.flops = 0};
     const p4_arch *a = &k->model->arch;
@@ -83,7 +86,11 @@ static p4_stage_work pass_work(const estimate *k, double windows, models who, bo
         return w;
     }
     int forms = who == BOTH ? 2 : 1;
-    double stages = fmin(k->ranks, (double)a->L), batches = ceil(windows / k->c->calibration_batch_size);
+    const int64_t least = k->c->calibration_batch_size, count = (int64_t)windows;
+    const double batch =
+        (double)(what == SCORES ? p4_pipeline_batch(k->in->compute, k->model, least, (int64_t)k->T, count)
+                                : least);
+    double stages = fmin(k->ranks, (double)a->L), batches = ceil(windows / batch);
     const p4_work_tokens t = {.N = windows * k->T / batches, .T = k->T};
     p4_work one = work_of(k, k->plan->rates.forward_flops);
     for (int i = 0; i < forms; i++) {
@@ -92,7 +99,7 @@ static p4_stage_work pass_work(const estimate *k, double windows, models who, bo
     if (who != ORIGINAL) {
         unpack_all(k, &one);
     }
-    for (int64_t l = 0; observes && l < a->L; l++) {
+    for (int64_t l = 0; what == STATISTICS && l < a->L; l++) {
         p4_work_observe(&one, a, l, t);
     }
     p4_work_ends(&one, a, t, forms - 1, k->in->compute->ops->logits_chunk);
@@ -114,7 +121,8 @@ static void add_passes(const estimate *k, p4_plan_stage_id stage, const p4_stage
 
 static void time_pass(const estimate *k, p4_plan_stage_id stage, int64_t windows, models who)
 {
-    const p4_stage_work pass = pass_work(k, (double)windows, who, stage == P4_PLAN_CALIBRATE);
+    const p4_stage_work pass =
+        pass_work(k, (double)windows, who, stage == P4_PLAN_CALIBRATE ? STATISTICS : SCORES);
     add_passes(k, stage, &pass, 1);
 }
 
@@ -233,11 +241,11 @@ static void time_passes_of_training(const estimate *k, const p4_train_plan *plan
         bool last = steps % every == 0 && steps % per_epoch != 0;
         evaluations += steps / every - steps / (per_epoch / a * every) - last;
     }
-    const p4_stage_work evaluation = pass_work(k, (double)windows->eval, COMPRESSED, false);
+    const p4_stage_work evaluation = pass_work(k, (double)windows->eval, COMPRESSED, SCORES);
     add_passes(k, P4_PLAN_FINE_TUNE, &evaluation, (double)evaluations);
     if (plan->teacher.weight > 0 && plan->teacher.kind == P4_TEACHER_CACHED) {
         int64_t drawn = p4_min_i64(windows->train, steps * plan->sequences);
-        const p4_stage_work making = pass_work(k, (double)drawn, ORIGINAL, false);
+        const p4_stage_work making = pass_work(k, (double)drawn, ORIGINAL, TEACHER);
         add_passes(k, P4_PLAN_FINE_TUNE, &making, 1);
     }
 }

@@ -16,6 +16,7 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     p4_pass pass = {.form = form, .reference = reference, .windows = e->windows, .label = "evaluate"};
     p4_score score;
     plan.reference = reference != NULL;
+    plan.B = p4_pipeline_batch(e->compute, &e->original->hf.model, plan.B, plan.T, e->windows->count);
     *quality = p4_evaluation_none();
     if (opt_losses != NULL) {
         opt_losses->count = e->windows->part_count;

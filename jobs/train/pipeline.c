@@ -2,6 +2,11 @@
 
 #include <stdlib.h>
 
+enum {
+    BATCH_ELEMENTS = 4 << 20, /* of hidden states: more does not make the kernels of an H200 faster */
+    LEAST_BATCHES = 16        /* the ranks work on as many at once */
+};
+
 static bool takes_part(const p4_pipeline *pl)
 {
     int rank = pl->compute->group->rank;
@@ -53,6 +58,16 @@ int64_t p4_pipeline_bytes(const p4_compute *compute, const p4_model *model, cons
     const p4_net_plan net = net_plan(&pl);
     int64_t bytes = p4_net_bytes(compute->ops, compute->device, model, &net);
     return bytes < 0 ? -1 : bytes + (buffers_of(&pl) + outputs_of(&pl)) * buffer_bytes(&pl);
+}
+
+int64_t p4_pipeline_batch(const p4_compute *compute, const p4_model *model, int64_t least, int64_t T,
+                          int64_t windows)
+{
+    if (compute->ops->host_memory) {
+        return least;
+    }
+    int64_t most = p4_min_i64(BATCH_ELEMENTS / (T * model->arch.C), windows / LEAST_BATCHES);
+    return p4_max_i64(least, most);
 }
 
 p4_rc p4_pipeline_open(p4_pipeline *pl, p4_compute *compute, const p4_model *model, const p4_shard *shard,

@@ -51,6 +51,11 @@ typedef struct p4_pass {
     void *user;
 } p4_pass;
 
+/* Windows of T tokens in a micro-batch of an evaluation of `windows` windows: `least` or, for models whose
+ * hidden states are too narrow to occupy a GPU with so few, more. The same on any number of ranks. Local. */
+int64_t p4_pipeline_batch(const p4_compute *compute, const p4_model *model, int64_t least, int64_t T,
+                          int64_t windows);
+
 /* Takes device memory; compute, model and shard must outlive the pipeline. The caller closes. Local. */
 p4_rc p4_pipeline_open(p4_pipeline *pipeline, p4_compute *compute, const p4_model *model,
                        const p4_shard *shard, const p4_pipeline_plan *plan);

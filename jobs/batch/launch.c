@@ -78,7 +78,8 @@ static p4_rc prepare(launch *l)
     TRY(take_state(l));
     batch->rank = p4_alloc((size_t)l->machine.ranks, sizeof *batch->rank);
     batch->node = p4_alloc((size_t)l->machine.ranks, sizeof *batch->node);
-    TRY(batch->rank != NULL && batch->node != NULL ? P4_OK : P4_E_SYSTEM);
+    batch->running = p4_alloc((size_t)l->machine.ranks, sizeof *batch->running);
+    TRY(batch->rank != NULL && batch->node != NULL && batch->running != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_batch_prepare(batch, &l->options, l->machine.ranks, l->machine.node_ranks, l->machine.cores));
 done:
     return rc;

@@ -78,9 +78,9 @@ typedef struct p4_batch {
     char *directory;     /* of the state: journal, logs, results */
     char *own_directory; /* the same, or that of a task in it */
     int64_t count;
-    p4_batch_model *models;   /* in the order of the queue */
-    int64_t *order;           /* [count]: longest first */
-    int64_t begun;            /* of `order`: so many at its start wait no more */
+    p4_batch_model *models; /* in the order of the queue */
+    int64_t *order; /* [count]: who is offered ranks first; longest first until p4_batch_choose_order */
+    int64_t begun;  /* of `order`: so many at its start wait no more */
     p4_batch_model **running; /* [ranks]: the models that run, by their planned ends; p4_batch_begin */
     int running_count;
     int64_t counts[P4_STATES];
@@ -136,6 +136,11 @@ int p4_batch_width(const p4_batch_plan *plan, int ranks);
 /* order.c. */
 /* Seconds that the waiting models will take by their plans. Local. */
 p4_rc p4_batch_forecast(const p4_batch *batch, double *seconds);
+/* Where longest first leaves ranks idle at the end, changes `order` so that the batch ends earlier. The same
+ * plans give the same order. *looked, which may be NULL: the models that it looked at, at most
+ * P4_BATCH_LOOKS and those of one simulated schedule. Local. */
+enum { P4_BATCH_LOOKS = 100 * 1000 * 1000 };
+p4_rc p4_batch_choose_order(p4_batch *batch, int64_t *looked);
 
 /* report.c. */
 p4_rc p4_batch_write_results(const p4_batch *batch, double seconds); /* batch_results.json */

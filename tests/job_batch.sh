@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # phase4_batch: groups of different sizes write the bytes of single runs; a model that fails is reported and the others go on; a
-# batch that is killed or stopped continues its models and repeats none; journal, --failed-only, --task, --strict, --max-fails.
+# batch that is killed or stopped continues its models and repeats none; journal, --failed-only, --task, --strict, --max-fails; the
+# order of starts.
 set -eu
 . "$(dirname "$0")/job.sh"
 . "$(dirname "$0")/held.sh"
@@ -370,6 +371,21 @@ END
     [ "$(cut -d. -f1 seconds)" -lt $((20 * ${P4_TIME_FACTOR:-1})) ] || complain "planning took $(cat seconds) s of CPU time"
 }
 
+# Three models of two thirds of the length of the two others: on two ranks longest first takes 7/6 of the time that it must. Plan and
+# batch start them in the same, better order.
+order() {
+    for name in a b c; do derive $name.json order/$name '"fine_tune_max_steps": 2000, "fine_tune_epochs": 100000'; done
+    for name in d e; do derive $name.json order/$name '"fine_tune_max_steps": 3000, "fine_tune_epochs": 100000'; done
+    printf '{"cfg": "%s.json", "ranks": 1}\n' a b c d e | paste -sd , | sed 's/.*/[&]/' >queue.json
+    "$PHASE4_BATCH" --plan --ranks 2 queue.json >log 2>&1 || complain "--plan: status $?"
+    local planned
+    planned=$(awk '$2 == "waiting" {printf "%s", $1}' log)
+    expect 'models planned' "$(grep -o . <<<"$planned" | sort | tr -d '\n')" abcde
+    case $planned in de* | ed*) complain "longest first: $planned" ;; esac
+    batch 0 2 --check queue.json
+    expect 'the order of starts' "$(sed -n 's/.* check \([a-e]\) on 1 rank .*/\1/p' log | tr -d '\n')" "$planned"
+}
+
 spawn mixed
 spawn broken_off
 spawn verdicts
@@ -377,4 +393,5 @@ spawn mistyped
 spawn growth
 spawn entries
 spawn plans
+spawn order
 join

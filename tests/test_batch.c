@@ -1,4 +1,4 @@
-/* The schedule of a batch: longest first, no rank idle that a model could use, no model overtaken for ever,
+/* The schedule of a batch: in its order, no rank idle that a model could use, no model overtaken for ever,
  * nodes with room; and which events of a journal count. */
 #include <math.h>
 #include <stdlib.h>
@@ -26,6 +26,7 @@ typedef struct world {
     int64_t order[MOST];
     p4_batch_rank rank[MOST];
     p4_batch_node node[MOST];
+    p4_batch_model *running[MOST];
 } world;
 
 static void make_world(world *w, int ranks, int ranks_per_node)
@@ -33,6 +34,7 @@ static void make_world(world *w, int ranks, int ranks_per_node)
     *w = (world){.batch = {.ranks = ranks, .nodes = ranks / ranks_per_node}};
     w->batch.models = w->models;
     w->batch.order = w->order;
+    w->batch.running = w->running;
     w->batch.rank = w->rank;
     w->batch.node = w->node;
     for (int r = 0; r < ranks; r++) {
@@ -59,17 +61,13 @@ static int64_t start(world *w, int *idle, double now_s)
 {
     p4_batch_start next = p4_batch_next(&w->batch, *idle, now_s);
     if (next.model >= 0) {
-        p4_batch_model *m = &w->models[next.model];
-        m->ranks = next.ranks;
-        m->began_s = now_s;
-        m->planned_s = m->plan.seconds[p4_batch_width(&m->plan, next.ranks)];
         *idle -= next.ranks;
-        p4_batch_set_state(&w->batch, m, P4_STATE_RUNNING);
+        p4_batch_begin(&w->batch, &w->models[next.model], next.ranks, now_s);
     }
     return next.model;
 }
 
-static void longest_first_and_no_rank_idle(void)
+static void in_order_and_no_rank_idle(void)
 {
     static world w;
     int idle = 8;
@@ -77,7 +75,7 @@ static void longest_first_and_no_rank_idle(void)
     for (int i = 0; i < 3; i++) {
         add_model(&w, 1, 100 - 10 * i, 0.5);
     }
-    /* Three models on eight ranks: the longest gets most, and all ranks work. */
+    /* Three models on eight ranks: all ranks work, and the last that starts gets what is left. */
     HOLDS(start(&w, &idle, 0) == 0 && w.models[0].ranks == 2);
     HOLDS(start(&w, &idle, 0) == 1 && w.models[1].ranks == 2);
     HOLDS(start(&w, &idle, 0) == 2 && w.models[2].ranks == 4);
@@ -113,10 +111,10 @@ static void large_ones_are_not_starved(void)
     HOLDS(start(&w, &idle, 0) == 0);
     HOLDS(start(&w, &idle, 0) == 2);  /* beside it */
     HOLDS(start(&w, &idle, 0) == -1); /* the other would still run when all ranks could be free */
-    p4_batch_set_state(&w.batch, &w.models[2], P4_STATE_DONE);
+    p4_batch_end(&w.batch, &w.models[2], P4_STATE_DONE);
     idle++;
     HOLDS(start(&w, &idle, 60) == -1);
-    p4_batch_set_state(&w.batch, &w.models[0], P4_STATE_DONE);
+    p4_batch_end(&w.batch, &w.models[0], P4_STATE_DONE);
     idle += 2;
     HOLDS(idle == 4 && start(&w, &idle, 100) == 1 && w.models[1].ranks == 4);
 }
@@ -464,7 +462,7 @@ static void results_that_stand(void)
 
 int main(void)
 {
-    longest_first_and_no_rank_idle();
+    in_order_and_no_rank_idle();
     wider_only_where_it_helps();
     large_ones_are_not_starved();
     nodes_with_room();

@@ -79,7 +79,10 @@ typedef struct p4_batch {
     char *own_directory; /* the same, or that of a task in it */
     int64_t count;
     p4_batch_model *models; /* in the order of the queue */
-    int64_t *order;         /* [count]: longest first */
+    int64_t *order; /* [count]: who is offered ranks first; longest first until p4_batch_choose_order */
+    int64_t begun;  /* of `order`: so many at its start wait no more */
+    p4_batch_model **running; /* [ranks]: the models that run, by their planned ends; p4_batch_begin */
+    int running_count;
     int64_t counts[P4_STATES];
     int64_t fails;       /* of this call */
     p4_journal *journal; /* NULL: a check or a plan, which leave nothing */
@@ -117,16 +120,27 @@ char *p4_batch_log_path(const p4_batch *batch, const p4_batch_model *model);
 typedef struct p4_batch_start {
     int64_t model; /* -1: none can start now */
     int ranks;
+    int64_t looked; /* models that were looked at to find it */
 } p4_batch_start;
 /* The next model to start and its ranks, given so many idle ones. now_s: by p4_now_s. Local. */
 p4_batch_start p4_batch_next(const p4_batch *batch, int idle, double now_s);
+/* A waiting model runs from now on, on so many ranks; a running one has ended in a state. Local. */
+void p4_batch_begin(p4_batch *batch, p4_batch_model *model, int ranks, double now_s);
+void p4_batch_end(p4_batch *batch, p4_batch_model *model, p4_batch_state state);
 /* Picks `count` idle ranks with room for rank_bytes each, on as few nodes as possible: at [count] is filled,
  * ascending. false: not enough of them have room now. Local. */
 bool p4_batch_pick_ranks(const p4_batch *batch, int count, double rank_bytes, int *at);
 /* The planned width of a model on so many ranks: an index of plan.seconds. Local. */
 int p4_batch_width(const p4_batch_plan *plan, int ranks);
+
+/* order.c. */
 /* Seconds that the waiting models will take by their plans. Local. */
 p4_rc p4_batch_forecast(const p4_batch *batch, double *seconds);
+/* Where longest first leaves ranks idle at the end, changes `order` so that the batch ends earlier. The same
+ * plans give the same order. *looked, which may be NULL: the models that it looked at, at most
+ * P4_BATCH_LOOKS and those of one simulated schedule. Local. */
+enum { P4_BATCH_LOOKS = 100 * 1000 * 1000 };
+p4_rc p4_batch_choose_order(p4_batch *batch, int64_t *looked);
 
 /* report.c. */
 p4_rc p4_batch_write_results(const p4_batch *batch, double seconds); /* batch_results.json */

@@ -72,9 +72,7 @@ static void occupy(course *c, p4_batch_model *m, int *ranks, int count)
     int width = p4_batch_width(&m->plan, count);
     free(m->at);
     m->at = ranks;
-    m->ranks = m->busy = count;
-    m->began_s = p4_now_s();
-    m->planned_s = m->plan.known ? m->plan.seconds[width] : 0;
+    m->busy = count;
     m->bytes = m->plan.known ? m->plan.rank_bytes[width] : 0;
     m->left_s = NAN;
     m->label[0] = '\0';
@@ -85,7 +83,7 @@ static void occupy(course *c, p4_batch_model *m, int *ranks, int count)
         batch->node[batch->rank[ranks[i]].node].used_bytes += m->bytes;
     }
     c->idle -= count;
-    p4_batch_set_state(batch, m, P4_STATE_RUNNING);
+    p4_batch_begin(batch, m, count, p4_now_s());
 }
 
 /* Takes `ranks` over. The journal knows of the attempt before a rank does. */
@@ -222,7 +220,7 @@ static p4_rc end_model(course *c, p4_batch_model *m, const p4_answer *a)
     free(m->record.error);
     m->record.error = p4_strdup(a->error);
     TRY(m->record.error != NULL ? P4_OK : P4_E_SYSTEM);
-    p4_batch_set_state(batch, m, state_of(&m->record));
+    p4_batch_end(batch, m, state_of(&m->record));
     if (a->lost_device) { /* the attempt has no end: the model starts again in the next process */
         return FAULT("%s: %s: after an error of a GPU the job must be started again", m->record.name,
                      a->error);

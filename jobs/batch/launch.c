@@ -78,8 +78,10 @@ static p4_rc prepare(launch *l)
     TRY(take_state(l));
     batch->rank = p4_alloc((size_t)l->machine.ranks, sizeof *batch->rank);
     batch->node = p4_alloc((size_t)l->machine.ranks, sizeof *batch->node);
-    TRY(batch->rank != NULL && batch->node != NULL ? P4_OK : P4_E_SYSTEM);
+    batch->running = p4_alloc((size_t)l->machine.ranks, sizeof *batch->running);
+    TRY(batch->rank != NULL && batch->node != NULL && batch->running != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_batch_prepare(batch, &l->options, l->machine.ranks, l->machine.node_ranks, l->machine.cores));
+    TRY(p4_batch_choose_order(batch, NULL));
 done:
     return rc;
 }
@@ -192,6 +194,7 @@ int p4_batch_answer(const p4_batch_cli *cli)
     if (cli->action == P4_BATCH_LIST) {
         print_list(&batch, cli->list);
     } else if (cli->action == P4_BATCH_PLAN) {
+        TRY(p4_batch_choose_order(&batch, NULL));
         TRY(p4_batch_forecast(&batch, &seconds));
         p4_batch_print_plan(&batch, seconds);
         status = batch.counts[P4_STATE_FAILED] > 0 ? P4_BATCH_STATUS_FAILED : 0;

@@ -27,6 +27,7 @@ void p4_batch_free(p4_batch *batch)
     }
     free(batch->models);
     free(batch->order);
+    free(batch->running);
     free(batch->directory);
     free(batch->own_directory);
     free(batch->rank);

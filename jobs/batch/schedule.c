@@ -1,11 +1,11 @@
 /* schedule.c - which model starts next, on which ranks.
  *
- * Longest first, on as few ranks as it fits. More, by powers of two, only while fewer models wait than ranks
- * are idle, and while the plan says that each doubling saves a quarter of the time at least. A model that
- * needs more ranks than are idle is not overtaken for ever: others start beside it only if they are through
- * before it could start, or use ranks that it leaves (backfilling, as batch systems do it). */
+ * The first that waits in the batch's order (order.c), on as few ranks as it fits. More, by powers of two,
+ * only while fewer models wait than ranks are idle, and while the plan says that each doubling saves a
+ * quarter of the time at least. A model that needs more ranks than are idle is not overtaken for ever: others
+ * start beside it only if they are through before it could start, or use ranks that it leaves (backfilling,
+ * as batch systems do it). */
 #include <math.h>
-#include <stdlib.h>
 
 #include "jobs/batch/batch.h"
 
@@ -51,40 +51,50 @@ static int widen(const p4_batch_model *model, int least, int share)
     return ranks > least ? ranks : least;
 }
 
+void p4_batch_begin(p4_batch *batch, p4_batch_model *model, int ranks, double now_s)
+{
+    int i = batch->running_count++;
+    model->ranks = ranks;
+    model->began_s = now_s;
+    model->planned_s = planned_s(model, ranks);
+    for (; i > 0 &&
+           batch->running[i - 1]->began_s + batch->running[i - 1]->planned_s > now_s + model->planned_s;
+         i--) {
+        batch->running[i] = batch->running[i - 1];
+    }
+    batch->running[i] = model;
+    p4_batch_set_state(batch, model, P4_STATE_RUNNING);
+    while (batch->begun < batch->count &&
+           batch->models[batch->order[batch->begun]].state != P4_STATE_WAITING) {
+        batch->begun++;
+    }
+}
+
+void p4_batch_end(p4_batch *batch, p4_batch_model *model, p4_batch_state state)
+{
+    int kept = 0;
+    for (int i = 0; i < batch->running_count; i++) {
+        if (batch->running[i] != model) {
+            batch->running[kept++] = batch->running[i];
+        }
+    }
+    batch->running_count = kept;
+    p4_batch_set_state(batch, model, state);
+}
+
 /* When enough ranks will be free for the first waiting model, and how many it leaves then. */
 typedef struct shadow {
     double at_s;
-    int spare;
+    int spare, looked;
 } shadow;
-
-static double end_of(const p4_batch_model *m, double now_s)
-{
-    return fmax(now_s, m->began_s + m->planned_s);
-}
-
-/* The running model that ends next after `after` in the order of ends and places; NULL: none. */
-static const p4_batch_model *next_to_end(const p4_batch *batch, const p4_batch_model *after, double now_s)
-{
-    const p4_batch_model *next = NULL;
-    for (int64_t i = 0; i < batch->count; i++) {
-        const p4_batch_model *m = &batch->models[i];
-        double end_s = end_of(m, now_s);
-        bool later =
-            after == NULL || end_s > end_of(after, now_s) || (end_s == end_of(after, now_s) && m > after);
-        if (m->state == P4_STATE_RUNNING && later && (next == NULL || end_s < end_of(next, now_s))) {
-            next = m;
-        }
-    }
-    return next;
-}
 
 static shadow find_shadow(const p4_batch *batch, int needs, int idle, double now_s)
 {
     shadow s = {.at_s = now_s};
-    const p4_batch_model *m = NULL;
-    while (idle < needs && (m = next_to_end(batch, m, now_s)) != NULL) {
+    for (; idle < needs && s.looked < batch->running_count; s.looked++) {
+        const p4_batch_model *m = batch->running[s.looked];
         idle += m->ranks;
-        s.at_s = end_of(m, now_s);
+        s.at_s = fmax(now_s, m->began_s + m->planned_s);
     }
     s.spare = idle > needs ? idle - needs : 0;
     return s;
@@ -96,8 +106,10 @@ p4_batch_start p4_batch_next(const p4_batch *batch, int idle, double now_s)
     int share = waiting > 0 ? (int)((idle + waiting - 1) / waiting) : 0;
     const p4_batch_model *first = NULL; /* waits for ranks */
     shadow s = {.at_s = 0};
-    for (int64_t i = 0; i < batch->count && idle > 0; i++) {
+    p4_batch_start start = {.model = -1};
+    for (int64_t i = batch->begun; i < batch->count && idle > 0; i++) {
         const p4_batch_model *m = &batch->models[batch->order[i]];
+        start.looked++;
         if (m->state != P4_STATE_WAITING) {
             continue;
         }
@@ -105,15 +117,17 @@ p4_batch_start p4_batch_next(const p4_batch *batch, int idle, double now_s)
         if (first == NULL && least > idle) {
             first = m;
             s = find_shadow(batch, least, idle, now_s);
+            start.looked += s.looked;
             continue;
         }
         bool beside = first == NULL || now_s + planned_s(m, least) <= s.at_s || least <= s.spare;
-        ranks = first == NULL ? ranks : least;
         if (least <= idle && beside) {
-            return (p4_batch_start){.model = batch->order[i], .ranks = ranks};
+            start.model = batch->order[i];
+            start.ranks = first == NULL ? ranks : least;
+            break;
         }
     }
-    return (p4_batch_start){.model = -1};
+    return start;
 }
 
 /* Idle ranks of a node that its memory has room for. */
@@ -166,50 +180,4 @@ bool p4_batch_pick_ranks(const p4_batch *batch, int count, double rank_bytes, in
         }
     }
     return taken == count;
-}
-
-/* Runs the schedule without the work. */
-static void simulate(p4_batch *sketch, double *seconds)
-{
-    double now_s = 0;
-    int idle = sketch->ranks;
-    for (;;) {
-        p4_batch_start start;
-        while ((start = p4_batch_next(sketch, idle, now_s)).model >= 0) {
-            p4_batch_model *m = &sketch->models[start.model];
-            m->ranks = start.ranks;
-            m->began_s = now_s;
-            m->planned_s = planned_s(m, start.ranks);
-            idle -= start.ranks;
-            p4_batch_set_state(sketch, m, P4_STATE_RUNNING);
-        }
-        p4_batch_model *first = NULL;
-        for (int64_t i = 0; i < sketch->count; i++) {
-            p4_batch_model *m = &sketch->models[i];
-            bool earlier = first == NULL || m->began_s + m->planned_s < first->began_s + first->planned_s;
-            first = m->state == P4_STATE_RUNNING && earlier ? m : first;
-        }
-        if (first == NULL) {
-            break;
-        }
-        now_s = first->began_s + first->planned_s;
-        idle += first->ranks;
-        p4_batch_set_state(sketch, first, P4_STATE_DONE);
-    }
-    *seconds = now_s;
-}
-
-p4_rc p4_batch_forecast(const p4_batch *batch, double *seconds)
-{
-    p4_batch sketch = *batch;
-    sketch.models = p4_alloc((size_t)batch->count, sizeof *sketch.models);
-    if (sketch.models == NULL) {
-        return P4_E_SYSTEM;
-    }
-    for (int64_t i = 0; i < batch->count; i++) {
-        sketch.models[i] = batch->models[i];
-    }
-    simulate(&sketch, seconds);
-    free(sketch.models);
-    return P4_OK;
 }

@@ -134,6 +134,20 @@ static void fill(p4_block_trainer *t, void *to, double size, p4_rng *rng)
     free(h_values);
 }
 
+/* Every ternary row is in a run. */
+static void expect_runs(const p4_block_trainer *t, const char *model)
+{
+    int64_t rows = 0, in_runs = 0;
+    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
+        rows += t->part.params[i].ternary ? t->part.params[i].rows : 0;
+    }
+    for (int64_t r = 0; r < t->runs_count; r++) {
+        in_runs += t->runs[r].codes.rows;
+    }
+    EXPECT(rows > 0 && rows == in_runs, "%s: %lld rows, %lld in runs", model, (long long)rows,
+           (long long)in_runs);
+}
+
 /* Of what the form uses as it is. Rounded activations make the error a staircase. */
 static void check_gradients(p4_group *group, const way *w)
 {
@@ -151,6 +165,7 @@ static void check_gradients(p4_group *group, const way *w)
     EXPECT_OK(p4_block_trainer_open(&t, &s->compute, &s->original, 0, &plan));
     EXPECT(p4_block_trainer_suits(&t, 0, plan.blocks) && !p4_block_trainer_suits(&t, 0, plan.blocks + 1),
            "%s: suits", w->model);
+    expect_runs(&t, w->model);
     EXPECT_OK(p4_block_trainer_start(&t, 0, NULL));
     fill(&t, p4_net_blocks_input(&t.net), 1.0, &rng);
     fill(&t, t.target, 1.0, &rng);

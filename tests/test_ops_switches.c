@@ -19,18 +19,16 @@ static p4_rc open_with(const p4_ops *ops, const char *name, const char *word)
 
 /* --- SwiGLU's gradient ------------------------------------------------------------------------ */
 
-enum { OUT = 200 }; /* a k that ends within a stage */
-
 /* dgate | dup [N, 2F]; *in_one: what the product may be written to was left alone. */
 static float *swiglu_gradient(rig *r, p4_device *device, const void *dy, const void *w, const void *x,
-                              int64_t N, int64_t F, bool *in_one)
+                              int64_t N, int64_t F, int64_t out, bool *in_one)
 {
     void *d = rig_put_act(r, NULL, 2 * N * F), *dh = rig_put_act(r, NULL, N * F);
     EXPECT_OK(r->ops->sync(r->device)); /* another queue reads what was written */
     r->ops->linear_gated_backward(device, &(p4_linear_gated_backward_args){.function = P4_SILU,
                                                                            .N = N,
                                                                            .F = F,
-                                                                           .out = OUT,
+                                                                           .out = out,
                                                                            .dy = dy,
                                                                            .w = w,
                                                                            .gate_up = x,
@@ -45,12 +43,51 @@ static float *swiglu_gradient(rig *r, p4_device *device, const void *dy, const v
     return rig_get_act(r, d, 2 * N * F);
 }
 
+/* All three take the same arrays: own and cublas, as they are named, and what the shape decides, which is
+ * own's if `large`. */
+static void compare_swiglu(rig *r, p4_device *cublas, p4_device *by_shape, int64_t N, int64_t F, int64_t out,
+                           bool large)
+{
+    void *dy = rig_put_act(r, rig_random_act(r, N * out, 1.0), N * out);
+    void *w = rig_put_act(r, rig_random_act(r, out * F, 0.1), out * F);
+    void *x = rig_put_act(r, rig_random_act(r, 2 * N * F, 2.0), 2 * N * F);
+    bool own_in_one, cublas_in_one, chosen_in_one;
+    float *own = swiglu_gradient(r, r->device, dy, w, x, N, F, out, &own_in_one);
+    float *other = swiglu_gradient(r, cublas, dy, w, x, N, F, out, &cublas_in_one);
+    float *chosen = swiglu_gradient(r, by_shape, dy, w, x, N, F, out, &chosen_in_one);
+    EXPECT(own_in_one && !cublas_in_one, "in one step: own %d, cublas %d", own_in_one, cublas_in_one);
+    EXPECT(chosen_in_one == large, "[%lld, %lld] x [%lld, %lld]: in one step %d", (long long)N,
+           (long long)out, (long long)out, (long long)F, chosen_in_one);
+    expect_array("SwiGLU's gradient", own, rig_doubles(r, other, 2 * N * F), 2 * N * F, 4.0 * r->eps, 0.0);
+    EXPECT(memcmp(chosen, large ? own : other, (size_t)(2 * N * F) * sizeof *chosen) == 0,
+           "SwiGLU's gradient: not the bits of the implementation that was chosen");
+    rig_clear(r);
+}
+
+static void compare_all(rig *r, p4_device *cublas, p4_device *by_shape)
+{
+    enum { RANDOM = 6, DEEP = 1024 };
+    const bool emulated = strstr(r->ops->describe(cublas), "emulator") != NULL;
+    /* Tiles of 256 x 256 beyond the edges, and on a GPU three for each pair of blocks; a depth that ends
+     * within a stage. */
+    compare_swiglu(r, cublas, by_shape, emulated ? 1100 : 4400, emulated ? 1304 : 2600, 200, false);
+    for (int i = 0; i < RANDOM; i++) { /* few tiles, ragged */
+        compare_swiglu(r, cublas, by_shape, rig_integer(r, 1, 600), 8 * rig_integer(r, 1, 60),
+                       8 * rig_integer(r, 1, 40), false);
+    }
+    compare_swiglu(r, cublas, by_shape, 300, 264, DEEP, false);
+    if (!emulated) { /* the emulator needs minutes */
+        compare_swiglu(r, cublas, by_shape, 4400, 2600, DEEP, true);
+    }
+}
+
 static void check_swiglu_backward(const p4_ops *ops)
 {
     rig r;
-    p4_device *other = NULL;
+    p4_device *cublas = NULL, *by_shape = NULL;
+    const char *seed = getenv("P4_TEST_SEED");
     setenv("P4_SWIGLU_BACKWARD", "own", 1);
-    p4_rc rc = rig_open_as(&r, ops, 0, true, 7);
+    p4_rc rc = rig_open_as(&r, ops, 0, true, seed ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL));
     if (rc != P4_OK) { /* a GPU of another kind */
         EXPECT(rc == P4_E_INPUT, "P4_SWIGLU_BACKWARD=own: \"%s\"", p4_last_error());
         printf("SwiGLU's gradient: one implementation only: %s\n", p4_last_error());
@@ -58,20 +95,13 @@ static void check_swiglu_backward(const p4_ops *ops)
     }
     setenv("P4_SWIGLU_BACKWARD", "cublas", 1);
     if (rc == P4_OK) {
-        EXPECT_OK(ops->open(&other, 0, 0, true));
-        /* Tiles of 256 x 256 beyond the edges, and on a GPU three for each pair of blocks. */
-        const bool emulated = strstr(ops->describe(other), "emulator") != NULL;
-        const int64_t N = emulated ? 1100 : 4400, F = emulated ? 1304 : 2600;
-        void *dy = rig_put_act(&r, rig_random_act(&r, N * OUT, 1.0), N * OUT);
-        void *w = rig_put_act(&r, rig_random_act(&r, OUT * F, 0.1), OUT * F);
-        void *x = rig_put_act(&r, rig_random_act(&r, 2 * N * F, 2.0), 2 * N * F);
-        bool own_in_one, cublas_in_one;
-        float *own = swiglu_gradient(&r, r.device, dy, w, x, N, F, &own_in_one);
-        float *cublas = swiglu_gradient(&r, other, dy, w, x, N, F, &cublas_in_one);
-        EXPECT(own_in_one && !cublas_in_one, "in one step: own %d, cublas %d", own_in_one, cublas_in_one);
-        expect_array("SwiGLU's gradient", own, rig_doubles(&r, cublas, 2 * N * F), 2 * N * F, 4.0 * r.eps,
-                     0.0);
-        ops->close(other);
+        printf("seed %llu (P4_TEST_SEED repeats it)\n", (unsigned long long)r.rng.seed);
+        EXPECT_OK(ops->open(&cublas, 0, 0, true));
+        unsetenv("P4_SWIGLU_BACKWARD");
+        EXPECT_OK(ops->open(&by_shape, 0, 0, true));
+        compare_all(&r, cublas, by_shape);
+        ops->close(by_shape);
+        ops->close(cublas);
         rig_close(&r);
     }
     unsetenv("P4_SWIGLU_BACKWARD");

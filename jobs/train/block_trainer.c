@@ -5,56 +5,10 @@
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-static void lay_out_codes(p4_block_trainer *t, p4_arena *arena, int64_t i)
-{
-    const p4_param *p = &t->part.params[i];
-    t->codes[i] =
-        (p4_weight){.dtype = P4_TERNARY, .rows = p->rows, .cols = p->cols, .scale_group = p->scale_group};
-    t->codes[i].data = p4_arena_take(arena, p->rows * p4_code_row_bytes(p->cols));
-    t->codes[i].scale = p4_arena_take(arena, p4_param_scale_count(p) * 2);
-}
-
-/* Owner by owner, so that each sends its codes as one piece. */
-static void lay_out_all_codes(p4_block_trainer *t, p4_arena *arena)
-{
-    for (int r = 0; r < t->compute->group->ranks; r++) {
-        t->ranks.owner_first[r] = arena->used_bytes;
-        for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-            if (t->ranks.owner[i] == r) {
-                lay_out_codes(t, arena, i);
-            }
-        }
-    }
-    t->ranks.owner_first[t->compute->group->ranks] = arena->used_bytes;
-}
-
-/* The unpacked parts of a slot lie one after another, so that a product takes them as one matrix. */
-static void lay_out_entry(p4_block_trainer *t, p4_arena *arena, int64_t i, char **slot_end)
-{
-    const p4_param *p = &t->part.params[i];
-    int64_t each = t->compute->ops->act_bytes(t->compute->device);
-    if (t->plan.activation_bits == 0) {
-        if (p->row_offset == 0) {
-            *slot_end = p4_arena_take(arena, p4_slot_rows(&t->part, i) * p->cols * each);
-        }
-        t->dense[i] = *slot_end;
-        *slot_end = *slot_end == NULL ? NULL : *slot_end + p->rows * p->cols * each;
-    }
-    if (t->plan.quantize.quantizer->needs == P4_NEEDS_DIAGONAL) {
-        t->importance[i] = p4_arena_take(arena, p->cols * 4);
-    }
-}
-
 static void lay_out(p4_block_trainer *t, p4_arena *arena)
 {
     const p4_block_plan *plan = &t->plan;
-    char *slot_end = NULL;
-    lay_out_all_codes(t, arena); /* from the first byte on */
-    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-        if (t->part.params[i].ternary) {
-            lay_out_entry(t, arena, i, &slot_end);
-        }
-    }
+    p4_block_codes_lay_out(t, arena); /* from the first byte on */
     t->target = p4_arena_take(arena, plan->B * plan->T * t->part.arch.C *
                                          t->compute->ops->act_bytes(t->compute->device));
     t->figures = p4_arena_take(arena, P4_BLOCK_FIGURES * (int64_t)sizeof *t->figures);
@@ -81,9 +35,10 @@ static p4_rc open_host(p4_block_trainer *t)
     t->codes = p4_alloc(count, sizeof *t->codes);
     t->dense = p4_alloc(count, sizeof *t->dense);
     t->importance = p4_alloc(count, sizeof *t->importance);
+    t->runs = p4_alloc(count, sizeof *t->runs);
     t->steps = p4_alloc(2 * ((size_t)t->plan.B + 1), sizeof *t->steps);
     bool all = t->form.weights != NULL && t->form.vectors != NULL && t->codes != NULL && t->dense != NULL &&
-               t->importance != NULL && t->steps != NULL;
+               t->importance != NULL && t->runs != NULL && t->steps != NULL;
     TRY(all ? P4_OK : P4_E_SYSTEM);
     TRY(p4_block_ranks_open(t));
 done:
@@ -98,6 +53,7 @@ static void close_host(p4_block_trainer *t)
     free(t->codes);
     free(t->dense);
     free(t->importance);
+    free(t->runs);
     free(t->steps);
     p4_model_close(&t->part);
 }
@@ -217,6 +173,7 @@ static p4_rc open_memory(p4_block_trainer *t)
     lay_out(t, &arena);
     t->optim.sums = t->figures + 1;
     TRY(open_exact(t));
+    p4_block_codes_find_runs(t);
     view_weights(t);
 done:
     return rc;
@@ -285,7 +242,7 @@ bool p4_block_trainer_suits(const p4_block_trainer *t, int64_t layer, int64_t bl
     return same;
 }
 
-/* --- masters and codes ------------------------------------------------------------------------ */
+/* --- masters ---------------------------------------------------------------------------------- */
 
 /* Of the part's entry i the master, from `known` (NULL: the original's). Local. */
 static p4_rc set_master(p4_block_trainer *t, int64_t i, const float *known)
@@ -342,37 +299,6 @@ static p4_rc load_importance(p4_block_trainer *t)
         free(h_importance);
     }
     return P4_OK;
-}
-
-void p4_block_trainer_quantize_entry(p4_block_trainer *t, int64_t i, p4_quant_error *h_error)
-{
-    const p4_weight *codes = &t->codes[i];
-    const p4_weight master = {.dtype = P4_F32,
-                              .rows = codes->rows,
-                              .cols = codes->cols,
-                              .data = t->optim.master + t->optim.at[i],
-                              .scale_group = codes->scale_group},
-                    weight = p4_weight_by_scale(&master);
-    t->compute->ops->quantize(
-        t->compute->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
-        &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold, t->importance[i]);
-}
-
-void p4_block_trainer_unpack_entry(p4_block_trainer *t, int64_t i)
-{
-    if (t->dense[i] != NULL) {
-        t->compute->ops->weight_unpack(t->compute->device, t->dense[i], &t->codes[i]);
-    }
-}
-
-void p4_block_trainer_quantize(p4_block_trainer *t, p4_quant_error *h_errors)
-{
-    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-        if (t->part.params[i].ternary) {
-            p4_block_trainer_quantize_entry(t, i, h_errors != NULL ? &h_errors[i] : NULL);
-            p4_block_trainer_unpack_entry(t, i);
-        }
-    }
 }
 
 /* The original's masters of what is not known, codes of all, and nothing summed. Local. */

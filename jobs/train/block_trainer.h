@@ -40,6 +40,14 @@ typedef struct p4_block_ranks {
     int64_t published; /* mark of the codes that are sent */
 } p4_block_ranks;
 
+/* Rows of one length and one owner whose codes, scales, masters and unpacked weights follow each other. */
+typedef struct p4_block_run {
+    int owner;
+    p4_weight codes;
+    const float *master, *importance;
+    char *dense;
+} p4_block_run;
+
 typedef struct p4_block_trainer {
     p4_compute *compute;
     const p4_original *original;
@@ -54,8 +62,10 @@ typedef struct p4_block_trainer {
     p4_weight *codes; /* [params_count] of the part: where ternary codes lie */
     char **dense; /* [params_count]: unpacked, in the activations' type; NULL: integer products take codes */
     float **importance; /* [params_count]: what the quantizer weighs input channels by; NULL: all alike */
-    void *target;       /* [B, T, C]: to be filled in */
-    double *figures;    /* [P4_BLOCK_FIGURES] */
+    p4_block_run *runs; /* [runs_count] */
+    int64_t runs_count;
+    void *target;    /* [B, T, C]: to be filled in */
+    double *figures; /* [P4_BLOCK_FIGURES] */
     int64_t memory_bytes;
     p4_block_ranks ranks;
     /* [2][B + 1]: a micro-batch of so many windows, the first of a step or another; with several ranks its
@@ -135,12 +145,19 @@ p4_rc p4_block_trainer_take_error(p4_block_trainer *trainer, double *sum);
 p4_rc p4_block_trainer_commit(p4_block_trainer *trainer, p4_packed *packed, p4_masters *masters,
                               bool codes_only);
 
+/* --- codes: block_trainer_codes.c --------------------------------------------------------------- */
+
+/* Places codes, what they unpack to and what they are weighed by. Local. */
+void p4_block_codes_lay_out(p4_block_trainer *trainer, p4_arena *arena);
+/* When all of it has its memory, and masters theirs. Local. */
+void p4_block_codes_find_runs(p4_block_trainer *trainer);
 /* Codes from the masters: of all entries, and what they unpack to; h_errors [params_count] of the part: the
  * figures, or NULL. Local. */
 void p4_block_trainer_quantize(p4_block_trainer *trainer, p4_quant_error *h_errors);
-/* Of one ternary entry: its codes, with its figures unless h_error is NULL; what they unpack to. Local. */
-void p4_block_trainer_quantize_entry(p4_block_trainer *trainer, int64_t i, p4_quant_error *h_error);
-void p4_block_trainer_unpack_entry(p4_block_trainer *trainer, int64_t i);
+/* Of the entries that this rank owns; nothing is unpacked. Local. */
+void p4_block_trainer_quantize_own(p4_block_trainer *trainer);
+/* What all codes unpack to. Local. */
+void p4_block_trainer_unpack(p4_block_trainer *trainer);
 
 /* --- between ranks: block_trainer_ranks.c ------------------------------------------------------- */
 

@@ -23,7 +23,6 @@ static p4_rc take_entry(p4_block_trainer *t, int64_t i, const p4_packed *packed,
                    codes->rows * p4_code_row_bytes(codes->cols));
     ops->to_device(t->compute->device, (void *)(uintptr_t)codes->scale, from->scale,
                    p4_weight_scale_count(codes) * 2);
-    p4_block_trainer_unpack_entry(t, i);
 done:
     return rc;
 }
@@ -35,6 +34,7 @@ static p4_rc take_all(p4_block_trainer *t, const p4_packed *packed, const p4_mas
     for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
         TRY(take_entry(t, i, packed, masters));
     }
+    p4_block_trainer_unpack(t);
     t->compute->ops->zero(t->compute->device, t->figures, P4_BLOCK_FIGURES * (int64_t)sizeof *t->figures);
     TRY(t->compute->ops->sync(t->compute->device));
 done:

@@ -120,21 +120,12 @@ static void update_own(void *user)
 {
     p4_block_trainer *t = user;
     p4_optim_update(&t->optim);
-    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-        if (t->ranks.owner[i] == t->compute->group->rank) {
-            p4_block_trainer_quantize_entry(t, i, NULL);
-        }
-    }
+    p4_block_trainer_quantize_own(t);
 }
 
 static void unpack(void *user)
 {
-    p4_block_trainer *t = user;
-    for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-        if (t->part.params[i].ternary) {
-            p4_block_trainer_unpack_entry(t, i);
-        }
-    }
+    p4_block_trainer_unpack(user);
 }
 
 /* Collective. */

@@ -4,52 +4,78 @@
 
 #include "kernels/cuda/cuda.cuh"
 
-enum { PARTIAL_LANES = 32, COLUMN_TURNS = 4, MOMENT_BLOCKS = 1024 };
+/* The second stage. A block has few columns, so that a narrow array still has many blocks, but as many as
+ * fill the 32 bytes that memory moves at least. Its threads fetch all the sums of a column at once, or
+ * nearly. */
+enum {
+    SUM_COLUMNS = 8,
+    FEW_LANES = 32,
+    MANY_LANES = 128,
+    LANE_SUMS = 8,
+    COLUMN_TURNS = 4,
+    MOMENT_BLOCKS = 1024
+};
 
-/* to[c] += partial[0, c] + partial[1, c] + ...: 32 columns a block, PARTIAL_LANES threads each take a run of
- * the sums. */
-template <typename R, typename S>
+/* to[c] += partial[0, c] + partial[1, c] + ...: of the LANES threads of a column each takes every LANES-th of
+ * the sums, and theirs are added in pairs. */
+template <int LANES, typename R, typename S>
 static __device__ __forceinline__ void add_columns(R *to, const S *partial, int64_t count, int64_t ld,
                                                    int64_t C)
 {
-    __shared__ double sums[PARTIAL_LANES][P4_WARP];
-    const int64_t c = (int64_t)blockIdx.x * P4_WARP + threadIdx.x;
-    const int64_t run = (count + PARTIAL_LANES - 1) / PARTIAL_LANES, first = threadIdx.y * run;
+    __shared__ double sums[LANES][SUM_COLUMNS];
+    const int column = threadIdx.x, lane = threadIdx.y;
+    const int64_t c = (int64_t)blockIdx.x * SUM_COLUMNS + column;
     double sum = 0.0;
-#pragma unroll 8
-    for (int64_t k = first; c < C && k < count && k < first + run; k++) {
+#pragma unroll LANE_SUMS
+    for (int64_t k = lane; c < C && k < count; k += LANES) {
         sum += (double)partial[k * ld + c];
     }
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y == 0 && c < C) {
-        for (int i = 1; i < PARTIAL_LANES; i++) {
-            sum += sums[i][threadIdx.x];
+    sums[lane][column] = sum;
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (lane < half) {
+            sum += sums[lane + half][column];
+            sums[lane][column] = sum;
         }
+    }
+    if (lane == 0 && c < C) {
         to[c] += (R)sum;
     }
 }
 
-template <typename R>
+template <int LANES, typename R>
 static __global__ void add_partials(R *to, const double *partial, int64_t count, int64_t C)
 {
-    add_columns(to, partial, count, C, C);
+    add_columns<LANES>(to, partial, count, C, C);
 }
 
 /* Kind blockIdx.y of partial[count, kinds, C]. */
+template <int LANES>
 static __global__ void add_kinds(p4_cuda_sums sums, const float *partial, int64_t count, int64_t C)
 {
-    add_columns(sums.to[blockIdx.y], partial + blockIdx.y * C, count, gridDim.y * C, C);
+    add_columns<LANES>(sums.to[blockIdx.y], partial + blockIdx.y * C, count, gridDim.y * C, C);
+}
+
+static bool few_sums(int64_t count)
+{
+    return count <= FEW_LANES * LANE_SUMS;
 }
 
 void p4_cuda_add_partials(p4_device *device, p4_cuda_sums sums, int64_t kinds, const float *partial,
                           int64_t count, int64_t C)
 {
-    const dim3 grid((unsigned)p4_ceil_div(C, P4_WARP), (unsigned)kinds), block(P4_WARP, PARTIAL_LANES);
-    if (kinds > 0) {
-        add_kinds<<<grid, block, 0, device->stream>>>(sums, partial, count, C);
-        p4_cuda_launched(device, "sum of partial sums");
+    const dim3 grid((unsigned)p4_ceil_div(C, SUM_COLUMNS), (unsigned)kinds);
+    if (kinds <= 0) {
+        return;
     }
+    if (few_sums(count)) {
+        const dim3 block(SUM_COLUMNS, FEW_LANES);
+        add_kinds<FEW_LANES><<<grid, block, 0, device->stream>>>(sums, partial, count, C);
+    } else {
+        const dim3 block(SUM_COLUMNS, MANY_LANES);
+        add_kinds<MANY_LANES><<<grid, block, 0, device->stream>>>(sums, partial, count, C);
+    }
+    p4_cuda_launched(device, "sum of partial sums");
 }
 
 /* partial[chunk, c] = sum over the chunk's rows of x[n, c], or of its square. COLUMN_TURNS rows are fetched
@@ -114,12 +140,12 @@ static void add_column_sums(p4_device *device, R *to, const void *x, int64_t N, 
         return;
     }
     const dim3 grid((unsigned)tiles, (unsigned)chunks), block(P4_WARP, P4_COLUMN_LANES),
-        lanes(P4_WARP, PARTIAL_LANES);
-    const unsigned blocks = (unsigned)p4_ceil_div(C, P4_WARP);
+        lanes(SUM_COLUMNS, FEW_LANES); /* there are at most P4_COLUMN_CHUNKS sums */
+    const unsigned blocks = (unsigned)p4_ceil_div(C, SUM_COLUMNS);
     P4_BY_ACT(device, wide,
               column_partials<elem, W, SQUARE>
               <<<grid, block, 0, device->stream>>>(partial, (const elem *)x, N, C, rows, ld));
-    add_partials<R><<<blocks, lanes, 0, device->stream>>>(to, partial, chunks, C);
+    add_partials<FEW_LANES, R><<<blocks, lanes, 0, device->stream>>>(to, partial, chunks, C);
     p4_cuda_launched(device, "column sums");
 }
 

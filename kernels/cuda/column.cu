@@ -83,6 +83,16 @@ static p4_rc open_own(p4_device *device, bool *own, const char *variable, const 
     return rc;
 }
 
+/* Unset, the shape of a product decides between the two. */
+static p4_rc open_swiglu(p4_device *device, bool wgmma)
+{
+    const char variable[] = "P4_SWIGLU_BACKWARD", *asked = getenv(variable);
+    const p4_rc rc =
+        open_own(device, &device->swiglu_own, variable, "cublas", wgmma, p4_cuda_swiglu_own_open);
+    device->swiglu_always = device->swiglu_own && asked && asked[0];
+    return rc;
+}
+
 /* How many GPUs this process sees: at least one, or an error. */
 static p4_rc count_gpus(int *count)
 {
@@ -184,7 +194,7 @@ p4_rc p4_cuda_open(p4_device **device, int ordinal, int threads, bool half_compu
     }
     TRY(p4_cuda_int8_open(opened, sm90));
     TRY(open_own(opened, &opened->muon_own, "P4_MUON", "cublas", sm90, p4_cuda_muon_own_open));
-    TRY(open_own(opened, &opened->swiglu_own, "P4_SWIGLU_BACKWARD", "cublas", sm90, p4_cuda_swiglu_own_open));
+    TRY(open_swiglu(opened, sm90));
     TRY(open_own(opened, &opened->experts_own, "P4_EXPERTS", "plain", sm90, p4_cuda_experts_own_open));
     TRY(p4_cuda_repeat_open(opened));
     TRY(p4_cuda_plans_open(opened));

@@ -12,6 +12,7 @@ template <typename T> struct norm_rows {
     float *mean, *rstd;
     const T *x, *delta;
     const float *gain, *bias;
+    int64_t N;
     int C;
     float eps, delta_scale, gain_offset;
     bool keep; /* the row in shared memory, else it is read again */
@@ -39,11 +40,21 @@ static __device__ __forceinline__ void normed(float (&v)[W], const norm_rows<T> 
     }
 }
 
-/* The sum of the row's elements, which are stored and kept, or of their squares. */
-template <typename T, int W, bool CENTERED>
-static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
+/* Over the threads of a row: a block, or one warp of several that take a row each. */
+static __device__ __forceinline__ float row_total(float x)
 {
-    const int64_t start = (int64_t)blockIdx.x * p.C;
+    return blockDim.x == P4_WARP ? p4_warp_sum(x) : p4_block_sum(x);
+}
+static __device__ __forceinline__ float row_largest(float x)
+{
+    return blockDim.x == P4_WARP ? p4_warp_max(x) : p4_block_max(x);
+}
+
+/* The sum of the elements of row n, which are stored and kept, or of their squares. */
+template <typename T, int W, bool CENTERED>
+static __device__ __forceinline__ float add_row(const norm_rows<T> &p, int64_t n, T *kept)
+{
+    const int64_t start = n * p.C;
     float v[W], other[W], total = 0.0f;
     for (int c = (int)threadIdx.x * W; c < p.C; c += (int)blockDim.x * W) {
         p4_load(v, p.x + start + c);
@@ -68,16 +79,16 @@ static __device__ __forceinline__ float add_row(const norm_rows<T> &p, T *kept)
             total = CENTERED ? __fadd_rn(total, v[i]) : __fmaf_rn(v[i], v[i], total);
         }
     }
-    return p4_block_sum(total);
+    return row_total(total);
 }
 
-/* The normed row in activation type, rounded to int8. A row that is kept is overwritten by it. */
+/* The normed row n in activation type, rounded to int8. A row that is kept is overwritten by it. */
 template <typename T, int W>
-static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, const T *row, T *kept, float center,
-                                                   float scale)
+static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, int64_t n, const T *row, T *kept,
+                                                   float center, float scale)
 {
     const int first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
-    const p4_int8_out<T> to = p4_int8_row(p.rounded, blockIdx.x);
+    const p4_int8_out<T> to = p4_int8_row(p.rounded, n);
     p4_pack<T, W> pack;
     float v[W], largest = 0.0f;
     for (int c = first; c < p.C; c += step) {
@@ -88,7 +99,7 @@ static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, const 
             *(p4_pack<T, W> *)(kept + c) = pack;
         }
     }
-    const float s = p4_int8_scale(p4_block_max(largest)), inverse = 1.0f / s;
+    const float s = p4_int8_scale(row_largest(largest)), inverse = 1.0f / s;
     for (int c = first; c < p.C; c += step) {
         if (p.keep) {
             pack = *(const p4_pack<T, W> *)(kept + c);
@@ -101,15 +112,19 @@ static __device__ __forceinline__ void put_rounded(const norm_rows<T> &p, const 
     p4_int8_end(to, s);
 }
 
-/* One block a row; every thread reads only what it wrote. */
+/* One block a row, or one warp a row; every thread reads only what it wrote. */
 template <typename T, int W, bool CENTERED, bool ROUNDED>
 static __global__ void __launch_bounds__(NORM_THREADS, 8) add_norm_rows(const norm_rows<T> p)
 {
-    extern __shared__ __align__(16) unsigned char kept[];
+    extern __shared__ __align__(16) unsigned char shared[];
     const int C = p.C, first = (int)threadIdx.x * W, step = (int)blockDim.x * W;
-    const int64_t n = blockIdx.x;
-    const T *row = p.keep ? (const T *)kept : (p.sum ? p.sum : p.x) + n * C;
-    float v[W], total = add_row<T, W, CENTERED>(p, (T *)kept);
+    const int64_t n = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    if (n >= p.N) {
+        return; /* a whole warp, and no warp waits for another where blocks have several rows */
+    }
+    T *kept = (T *)shared + threadIdx.y * C;
+    const T *row = p.keep ? kept : (p.sum ? p.sum : p.x) + n * C;
+    float v[W], total = add_row<T, W, CENTERED>(p, n, kept);
     const float center = CENTERED ? total / (float)C : 0.0f;
     if (CENTERED) {
         total = 0.0f;
@@ -121,11 +136,11 @@ static __global__ void __launch_bounds__(NORM_THREADS, 8) add_norm_rows(const no
                 total = __fmaf_rn(far, far, total);
             }
         }
-        total = p4_block_sum(total);
+        total = row_total(total);
     }
     const float scale = 1.0f / sqrtf(total / (float)C + p.eps);
     if (ROUNDED) {
-        put_rounded<T, W>(p, row, (T *)kept, center, scale);
+        put_rounded<T, W>(p, n, row, kept, center, scale);
     } else {
         for (int c = first; c < C; c += step) {
             normed(v, p, row, c, center, scale);
@@ -140,15 +155,18 @@ static __global__ void __launch_bounds__(NORM_THREADS, 8) add_norm_rows(const no
     }
 }
 
+/* A multiprocessor holds too few blocks of one warp to be full: a block has several of them. */
 template <typename T, int W, bool CENTERED>
-static void launch_norm(p4_device *device, const norm_rows<T> &rows, bool rounded, int64_t N)
+static void launch_norm(p4_device *device, const norm_rows<T> &rows, bool rounded)
 {
-    const size_t shared = rows.keep ? (size_t)rows.C * sizeof(T) : 0;
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(rows.C, W), NORM_THREADS), blocks = (unsigned)N;
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(rows.C, W), NORM_THREADS);
+    const dim3 block(threads, threads == P4_WARP ? NORM_THREADS / P4_WARP : 1);
+    const size_t shared = rows.keep ? (size_t)block.y * (size_t)rows.C * sizeof(T) : 0;
+    const unsigned blocks = (unsigned)p4_ceil_div(rows.N, block.y);
     if (rounded) {
-        add_norm_rows<T, W, CENTERED, true><<<blocks, threads, shared, device->stream>>>(rows);
+        add_norm_rows<T, W, CENTERED, true><<<blocks, block, shared, device->stream>>>(rows);
     } else {
-        add_norm_rows<T, W, CENTERED, false><<<blocks, threads, shared, device->stream>>>(rows);
+        add_norm_rows<T, W, CENTERED, false><<<blocks, block, shared, device->stream>>>(rows);
     }
 }
 
@@ -174,15 +192,16 @@ void p4_cuda_add_norm_forward(p4_device *device, const p4_add_norm_forward_args 
                                       (const elem *)a->opt_delta,
                                       a->gain,
                                       a->opt_bias,
+                                      a->N,
                                       (int)a->C,
                                       a->eps,
                                       a->delta_scale > 0.0f ? a->delta_scale : 1.0f,
                                       a->gain_offset,
                                       row_bytes <= SHARED_BYTES};
         if (a->kind == P4_LAYERNORM) {
-            launch_norm<elem, W, true>(device, rows, round, a->N);
+            launch_norm<elem, W, true>(device, rows, round);
         } else {
-            launch_norm<elem, W, false>(device, rows, round, a->N);
+            launch_norm<elem, W, false>(device, rows, round);
         }
     });
     p4_cuda_launched(device, "add_norm_forward");

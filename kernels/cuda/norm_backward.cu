@@ -2,9 +2,11 @@
  *
  * A thread owns columns. Where a row fits the registers of a block, dy, x and dx are read once, the next
  * row is fetched while this one is summed, and the sums for gain, bias and dx stay in registers until the
- * block ends. Other rows are read twice, and their sums are kept in shared memory. In both cases each block
- * writes partial sums, which are added in order. The sums of dx's columns are the gradient of the bias of
- * the linear layer below; they cost no further pass over dx. */
+ * block ends. Where several rows fit, a block takes them side by side and adds up their sums at its end: it
+ * has the same work in flight as several blocks and writes one partial sum. Other rows are read twice, and
+ * their sums are kept in shared memory. In all cases each block writes partial sums, which are added in
+ * order. The sums of dx's columns are the gradient of the bias of the linear layer below; they cost no
+ * further pass over dx. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/mma.cuh"
 
@@ -143,10 +145,13 @@ template <typename T, int W, int PIECES> struct norm_pieces {
     p4_pack<T, W> dy[PIECES], x[PIECES], dx[PIECES];
 };
 
+/* A row that does not exist is zeros, which add nothing. */
 template <typename T, int W, int PIECES>
 static __device__ __forceinline__ void fetch_row(norm_pieces<T, W, PIECES> *row, const norm_task &k,
                                                  int64_t n)
 {
+    const norm_pieces<T, W, PIECES> none = {};
+    *row = none;
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
         const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W, at = n * k.C + c;
@@ -179,20 +184,43 @@ static __device__ __forceinline__ void expect_row(const norm_task &k, int64_t n)
     }
 }
 
-/* The sums of two numbers over the block, in every thread. `turn` alternates from call to call between two
- * places, so that one barrier a call is enough. */
-static __device__ __forceinline__ float2 block_sum2(float2 v, int turn)
+/* The sums of two numbers over the threads of a row, in each of them. `turn` alternates from call to call
+ * between two places, so that one barrier a call is enough; a row of one warp takes none. */
+static __device__ __forceinline__ float2 row_sum2(float2 v, int turn)
 {
     __shared__ float2 parts[2][NORM_THREADS / P4_WARP];
-    const int lane = threadIdx.x % P4_WARP, warp = threadIdx.x / P4_WARP;
+    const int lane = threadIdx.x % P4_WARP, warps = blockDim.x / P4_WARP, first = threadIdx.y * warps;
     v.x = p4_warp_sum(v.x);
     v.y = p4_warp_sum(v.y);
+    if (warps == 1) {
+        return v;
+    }
     if (lane == 0) {
-        parts[turn][warp] = v;
+        parts[turn][first + threadIdx.x / P4_WARP] = v;
     }
     __syncthreads();
-    v = lane < (int)blockDim.x / P4_WARP ? parts[turn][lane] : make_float2(0.0f, 0.0f);
+    v = lane < warps ? parts[turn][first + lane] : make_float2(0.0f, 0.0f);
     return make_float2(p4_warp_sum(v.x), p4_warp_sum(v.y));
+}
+
+/* In the threads of the block's first row, the sums over its rows. */
+template <int W, int PIECES> static __device__ __forceinline__ void add_rows(float (&sums)[PIECES][W])
+{
+    __shared__ __align__(16) float rows[NORM_THREADS][W];
+    if (PIECES > 1 || blockDim.y == 1) {
+        return;
+    }
+    p4_store(rows[threadIdx.y * blockDim.x + threadIdx.x], sums[0]);
+    __syncthreads();
+    for (unsigned row = 1; threadIdx.y == 0 && row < blockDim.y; row++) {
+        float v[W];
+        p4_load(v, rows[row * blockDim.x + threadIdx.x]);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            sums[0][i] += v[i];
+        }
+    }
+    __syncthreads(); /* before the next sums */
 }
 
 /* The sums of a block over its rows: of dy xhat, of dy, and of dx. */
@@ -206,7 +234,8 @@ static __device__ __forceinline__ void
 held_row(const norm_task &k, int64_t n, const norm_pieces<T, W, PIECES> &row, const float (&gain)[PIECES][W],
          held_sums<W, PIECES> *sums, int turn)
 {
-    const float center = CENTERED ? k.mean[n] : 0.0f, rstd = k.rstd[n];
+    const bool exists = n < k.N;
+    const float center = CENTERED && exists ? k.mean[n] : 0.0f, rstd = exists ? k.rstd[n] : 0.0f;
     float2 both = make_float2(0.0f, 0.0f); /* of dy gain xhat, of dy gain */
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
@@ -221,7 +250,7 @@ held_row(const norm_task &k, int64_t n, const norm_pieces<T, W, PIECES> &row, co
             sums->bias[p][i] += CENTERED ? dy : 0.0f;
         }
     }
-    both = block_sum2(both, turn);
+    both = row_sum2(both, turn);
     const float dot = both.x / (float)k.C, sum = CENTERED ? both.y / (float)k.C : 0.0f;
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
@@ -234,17 +263,34 @@ held_row(const norm_task &k, int64_t n, const norm_pieces<T, W, PIECES> &row, co
             out[i] = p4_value(row.dx[p].element[i]) + rstd * (dy * gain[p][i] - xhat * dot - sum);
             sums->dx[p][i] += CENTERED ? out[i] : 0.0f;
         }
-        if (c < k.C) {
+        if (exists && c < k.C) {
             p4_store((T *)k.dx + n * k.C + c, out);
         }
     }
 }
 
-/* A block takes every gridDim.x-th row and holds it in registers. */
+/* A block's sums of one kind to its part of k.partial; to: NULL, they are not wanted. */
+template <int W, int PIECES>
+static __device__ __forceinline__ void put_sums(float *to, float (&sums)[PIECES][W], int64_t C)
+{
+    if (!to) {
+        return;
+    }
+    add_rows(sums);
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W;
+        if (threadIdx.y == 0 && c < C) {
+            p4_store(to + c, sums[p]);
+        }
+    }
+}
+
+/* A block takes blockDim.y rows at a time, of every gridDim.x-th turn, and holds them in registers. */
 template <typename T, int W, int PIECES, bool CENTERED>
 static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_task k)
 {
-    norm_pieces<T, W, PIECES> row = {}, next = {};
+    norm_pieces<T, W, PIECES> row, next;
     held_sums<W, PIECES> sums = {};
     float gain[PIECES][W] = {};
 #pragma unroll
@@ -254,28 +300,22 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_backward_held(norm_t
             load_gain(gain[p], k, c);
         }
     }
+    const int64_t step = (int64_t)gridDim.x * blockDim.y;
+    int64_t first =
+        (int64_t)blockIdx.x * blockDim.y; /* row of the block; all its threads take the same turns */
     int turn = 0;
-    fetch_row(&row, k, blockIdx.x);
-    for (int64_t n = blockIdx.x; n < k.N; n += gridDim.x, turn ^= 1) {
-        fetch_row(&next, k, n + gridDim.x);
-        expect_row<T, W, PIECES>(k, n + 2 * gridDim.x);
+    fetch_row(&row, k, first + threadIdx.y);
+    for (; first < k.N; first += step, turn ^= 1) {
+        const int64_t n = first + threadIdx.y;
+        fetch_row(&next, k, n + step);
+        expect_row<T, W, PIECES>(k, n + 2 * step);
         held_row<T, W, PIECES, CENTERED>(k, n, row, gain, &sums, turn);
         row = next;
     }
     const column_sums out = sums_in(k.partial + (int64_t)blockIdx.x * kinds_of(k) * k.C, k);
-#pragma unroll
-    for (int p = 0; p < PIECES; p++) {
-        const int64_t c = ((int64_t)p * blockDim.x + threadIdx.x) * W;
-        if (c < k.C && out.gain) {
-            p4_store(out.gain + c, sums.gain[p]);
-        }
-        if (c < k.C && out.bias) {
-            p4_store(out.bias + c, sums.bias[p]);
-        }
-        if (c < k.C && out.dx) {
-            p4_store(out.dx + c, sums.dx[p]);
-        }
-    }
+    put_sums(out.gain, sums.gain, k.C);
+    put_sums(out.bias, sums.bias, k.C);
+    put_sums(out.dx, sums.dx, k.C);
 }
 
 /* --- host side -------------------------------------------------------------------------------- */
@@ -293,13 +333,14 @@ template <typename T> static norm_kernel *held_kernel(bool centered, int64_t pie
                     : norm_backward_held<T, W, NORM_HELD_PIECES, false>;
 }
 
-/* As many blocks as run at the same time: each takes the same number of rows, or one less. */
-static int64_t held_blocks(p4_device *device, norm_kernel *kernel, unsigned threads)
+/* As many blocks as run at the same time: each takes the same number of turns, or one less. */
+static int64_t held_blocks(p4_device *device, norm_kernel *kernel, dim3 block, int64_t N)
 {
     int each = 1;
-    p4_cuda_ok(device, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, 0),
+    p4_cuda_ok(device,
+               cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)(block.x * block.y), 0),
                "norm_backward");
-    return (int64_t)device->processors * p4_max_i64(1, each);
+    return p4_min_i64(p4_ceil_div(N, block.y), (int64_t)device->processors * p4_max_i64(1, each));
 }
 
 static void launch_any(p4_device *device, const norm_task *k, bool centered, bool wide, unsigned blocks)
@@ -362,12 +403,13 @@ void p4_cuda_norm_backward(p4_device *device, const p4_norm_backward_args *a)
                   pieces = p4_ceil_div(packs, NORM_THREADS);
     const bool held = wide && pieces <= NORM_HELD_PIECES && (centered || (!k.with_bias && !k.with_dx));
     const unsigned threads = p4_cuda_threads(p4_ceil_div(packs, p4_max_i64(1, pieces)), NORM_THREADS);
+    const dim3 block(threads, NORM_THREADS / threads); /* of held rows */
     if (N <= 0 || C <= 0) {
         return;
     }
     norm_kernel *kernel =
         device->half ? held_kernel<__nv_bfloat16>(centered, pieces) : held_kernel<float>(centered, pieces);
-    int64_t blocks = p4_min_i64(N, held ? held_blocks(device, kernel, threads) : NORM_BLOCKS);
+    int64_t blocks = held ? held_blocks(device, kernel, block, N) : p4_min_i64(N, NORM_BLOCKS);
     if (sum_bytes > 0) {
         blocks = p4_max_i64(1, p4_min_i64(blocks, P4_SCRATCH_BYTES / sum_bytes));
     }
@@ -376,7 +418,7 @@ void p4_cuda_norm_backward(p4_device *device, const p4_norm_backward_args *a)
         return;
     }
     if (held) {
-        kernel<<<(unsigned)blocks, threads, 0, device->stream>>>(k);
+        kernel<<<(unsigned)blocks, block, 0, device->stream>>>(k);
     } else {
         launch_any(device, &k, centered, wide, (unsigned)blocks);
     }

@@ -18,9 +18,11 @@ enum {
     COPY_REGISTERS = 24, /* 24 + 2 x 160 + 2 x 64 <= 5 x 96, with which a block of 640 threads starts */
     SUM_REGISTERS = 160,
     FINISH_REGISTERS = 64,
-    DEEP = 2,              /* rows that a warp has fetched before it finishes the first */
-    WARP_ROWS = 16,        /* that a warp multiplies or finishes */
-    WIDTH = TILE / P4_WARP /* columns of a lane: 16 bytes */
+    DEEP = 2,               /* rows that a warp has fetched before it finishes the first */
+    WARP_ROWS = 16,         /* that a warp multiplies or finishes */
+    WIDTH = TILE / P4_WARP, /* columns of a lane: 16 bytes */
+    LEAST_TILES = 2,        /* for each pair of blocks, and */
+    LEAST_DEPTH = 1024      /* such that this kernel is chosen */
 };
 
 typedef struct ring {
@@ -217,6 +219,14 @@ bool p4_cuda_swiglu_own_open(p4_device *device)
         name);
 }
 
+/* A tile is finished beside the product of the next one, which is what this kernel gains. So a pair of blocks
+ * needs several tiles, and the product of a tile has to take as long as finishing it, which is independent of
+ * the depth. */
+static bool is_large(const p4_device *device, p4_tiles tiles, int64_t depth)
+{
+    return depth >= LEAST_DEPTH && tiles.down * tiles.across >= LEAST_TILES * (device->processors / PAIR);
+}
+
 bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_gated_backward_args *call)
 {
     const uintptr_t addresses =
@@ -224,7 +234,8 @@ bool p4_cuda_swiglu_own_backward(p4_device *device, const p4_linear_gated_backwa
     const p4_tiles tiles = {(int)p4_ceil_div(call->N, TILE), (int)p4_ceil_div(call->F, TILE)};
     CUtensorMap dy, w;
     if (!device->swiglu_own || call->function != P4_SILU ||
-        !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0) {
+        !p4_cuda_wide(addresses, 2 * (call->F | call->out)) || call->out <= 0 ||
+        !(device->swiglu_always || is_large(device, tiles, call->out))) {
         return false;
     }
     work p = {};

@@ -1,7 +1,7 @@
 /* phase4_bench - speed of the ops and of whole pieces of work, to set beside a ceiling or a peer of
  * tests/bench.
  *
- *   phase4_bench ops        [--shape llama|gpt2|demo] [--filter PART] [--batch B] [--length T]
+ *   phase4_bench ops        [--shape llama|gpt2|demo|middle] [--filter PART] [--batch B] [--length T]
  *   phase4_bench ternarise  [--rows N] [--cols N]
  *   phase4_bench muon       --model NAME|DIR
  *   phase4_bench train      --model NAME|DIR [--batch B] [--micro M] [--length T] [--steps N]
@@ -39,7 +39,7 @@ static int usage(void)
     fprintf(stderr,
             "usage: phase4_bench ops|ternarise|muon|train|load [--device auto|cuda|cpu] [--threads N] "
             "[--fp32]\n"
-            "       [--shape llama|gpt2|demo] [--filter PART] [--rows N] [--cols N] "
+            "       [--shape llama|gpt2|demo|middle] [--filter PART] [--rows N] [--cols N] "
             "[--model NAME|DIR] [--batch B]\n"
             "       [--micro M] [--length T] [--steps N] [--optimizer adamw|mugrokfast] [--grokfast]\n"
             "       [--quantizer none|absmean|exact] [--activation-bits 0|8] [--zero-stage 0|2]\n"

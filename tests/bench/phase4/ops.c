@@ -20,7 +20,8 @@ static const struct {
     int64_t B, T, quantize_rows, quantize_cols;
 } shapes[] = {{"llama", "llama1b", 8, 2048, 0, 0},
               {"gpt2", "gpt2", 32, 1024, 0, 0},
-              {"demo", "demo", 4, 512, 4096, 4096}};
+              {"demo", "demo", 4, 512, 4096, 4096},
+              {"middle", "mixture8-active", 8, 1024, 0, 0}};
 
 void *ops_at(const ops_bench *x, ops_pool pool, int64_t bytes)
 {
@@ -196,7 +197,7 @@ static p4_rc set_shape(ops_bench *x, const bench_options *o)
     while (i < count && strcmp(shapes[i].name, o->shape) != 0) {
         i++;
     }
-    CHECK(i < count, "--shape %s: expected llama, gpt2 or demo", o->shape);
+    CHECK(i < count, "--shape %s: expected llama, gpt2, demo or middle", o->shape);
     x->shape = shapes[i].name;
     x->model = shapes[i].model;
     x->filter = o->filter;

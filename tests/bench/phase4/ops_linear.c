@@ -168,7 +168,7 @@ static void products(ops_bench *x, const char *slot, int64_t in, int64_t out)
     }
 }
 
-/* With the activation function beside them; in two steps with P4_SWIGLU_BACKWARD=cublas,
+/* With the activation function beside them; in two steps with P4_SWIGLU_BACKWARD=cublas (in one with own),
  * P4_GEMM_EPILOGUE=off. */
 static void mlp_cases(ops_bench *x)
 {

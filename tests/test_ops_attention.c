@@ -383,13 +383,15 @@ static void check_heads(rig *r)
     }
 }
 
-/* Lengths of real training, by the kernels of shorter ones; and so many heads that blocks take several units,
- * more than are taken together (kernels/sm90/attention_backward_64.cuh). */
+/* Lengths of real training, by the kernels of shorter ones; few heads, each of which is a unit by itself, and
+ * so many that blocks take several units of two, more than are taken together
+ * (kernels/sm90/attention_backward_64.cuh). */
 static void check_longest(rig *r)
 {
     static const p4_attention_shape shapes[] = {
         {32, 130, 8, 2, 64, 0, 0.125f, 0},   {48, 130, 9, 3, 64, 100, 0.125f, 0},
         {2, 1024, 2, 2, 64, 0, 0.125f, 0},   {1, LONGEST, 2, 1, 64, 0, 0.125f, 0},
+        {4, 512, 4, 2, 64, 0, 0.125f, 0},    {1, 600, 8, 2, 64, 0, 0.125f, 0},
         {1, 1024, 2, 1, 128, 700, 0.09f, 0}, {1, 600, 2, 1, 256, 0, 0.06f, 0},
     };
     for (int s = 0; s < shapes_to_run(sizeof shapes / sizeof shapes[0], 0); s++) {

@@ -5,7 +5,11 @@
  * the student are the same one (SOFT false). */
 #include "kernels/cuda/loss.cuh"
 
-enum { DISTILL_THREADS = 512, TOP_MAX = 12288 /* of a row in the default 48 KiB of shared memory */ };
+enum {
+    DISTILL_THREADS = 512,
+    THREAD_PACKS = 8, /* of a row that a thread takes at least: its sums are then few beside them */
+    TOP_MAX = 12288   /* of a row in the default 48 KiB of shared memory */
+};
 
 typedef struct student_state {
     row_state row; /* of e^(x - largest) */
@@ -301,7 +305,8 @@ void p4_cuda_distill_loss(p4_device *device, const p4_distill_loss_args *args)
     p4_distill_loss_args a = *args;
     const bool wide =
         p4_cuda_wide(P4_ADDRESS(a.logits) | P4_ADDRESS(a.opt_teacher), a.ld * p4_act_bytes(device));
-    const unsigned threads = p4_cuda_threads(p4_ceil_div(a.V, p4_cuda_width(device, wide)), DISTILL_THREADS);
+    const int64_t packs = p4_ceil_div(a.V, p4_cuda_width(device, wide));
+    const unsigned threads = p4_cuda_threads(p4_ceil_div(packs, THREAD_PACKS), DISTILL_THREADS);
     const bool soft = a.temperature != 1.0f, with_map = is_mapped(a.map);
     a.map = whole_map(a.map);
     if (a.N <= 0 || a.V <= 0) {

@@ -3,7 +3,7 @@
 
 #include "kernels/cuda/cuda.cuh"
 
-enum { EMBED_THREADS = 256, RUN = 32 };
+enum { EMBED_THREADS = 256, RUN = 32, FETCHED = 8 };
 
 /* W weights of a row in any form. All threads of a kernel take the same branch. */
 template <int W>
@@ -106,24 +106,51 @@ static __global__ void number_places(int32_t *place, int64_t N)
     }
 }
 
-/* One block a run, a thread a column of the pass. */
+/* The sum of an id's elements of one column in a run, where it does not begin or end beyond it; else what the
+ * run has of it. */
+static __device__ __forceinline__ void put_sum(float *dtoken, const sorted_tokens &s, int64_t at, float sum,
+                                               bool begins, bool ends)
+{
+    if (begins && ends) {
+        *dtoken += sum;
+    } else {
+        (begins ? s.tail : s.head)[at] = sum;
+    }
+}
+
+/* One block a run, a thread a column of the pass. Its elements are fetched FETCHED at a time. */
 template <typename E> static __global__ void add_runs(float *dtoken, const E *dx, sorted_tokens s, int64_t C)
 {
-    const int64_t run = blockIdx.x, first = run * RUN, end = first + RUN < s.N ? first + RUN : s.N;
+    __shared__ int32_t ids[RUN + 2], place[RUN]; /* ids: of the tokens before and behind the run, too */
+    const int64_t run = blockIdx.x, first = run * RUN;
+    const int count = (int)(first + RUN < s.N ? RUN : s.N - first);
+    for (int i = (int)threadIdx.x; i < count + 2; i += (int)blockDim.x) {
+        const int64_t at = first + i - 1;
+        ids[i] = at >= 0 && at < s.N ? s.id[at] : -1;
+        if (i < count) {
+            place[i] = s.place[first + i];
+        }
+    }
+    __syncthreads();
     for (int64_t c = threadIdx.x; c < s.width; c += blockDim.x) {
-        for (int64_t at = first; at < end;) {
-            const int32_t id = s.id[at];
-            const bool begins = at > first || at == 0 || s.id[at - 1] != id;
-            float sum = 0.0f;
-            for (; at < end && s.id[at] == id; at++) {
-                sum += p4_value(dx[s.place[at] * C + c]);
+        float sum = 0.0f;
+        bool begins = ids[0] != ids[1];
+        for (int from = 0; from < count; from += FETCHED) {
+            float v[FETCHED];
+#pragma unroll
+            for (int k = 0; k < FETCHED; k++) {
+                v[k] = from + k < count ? p4_value(dx[place[from + k] * C + c]) : 0.0f;
             }
-            const bool ends = at < end || at == s.N || s.id[at] != id;
-            sum *= s.scale;
-            if (begins && ends) {
-                dtoken[id * C + c] += sum;
-            } else {
-                (begins ? s.tail : s.head)[run * s.width + c] = sum;
+#pragma unroll
+            for (int k = 0; k < FETCHED; k++) {
+                const int at = from + k;
+                const bool ends = at < count && ids[at + 2] != ids[at + 1];
+                sum += v[k];
+                if (ends || at == count - 1) {
+                    put_sum(dtoken + ids[at + 1] * C + c, s, run * s.width + c, sum * s.scale, begins, ends);
+                    sum = 0.0f;
+                    begins = true;
+                }
             }
         }
     }
@@ -245,16 +272,16 @@ void p4_cuda_embed_backward(p4_device *device, const p4_embed_backward_args *a)
 
 /* --- rotary positions ------------------------------------------------------------------------- */
 
-/* One block a token; a thread turns W pairs of one head, (i, i + half) or neighbors. */
+/* blockDim.y tokens a block; a thread turns W pairs of one head, (i, i + half) or neighbors. */
 template <typename E, int W, bool NEIGHBORS>
-static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *sin_table, int64_t T,
-                                   unsigned heads, unsigned D, unsigned half, int64_t row_width,
+static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *sin_table, int64_t N,
+                                   int64_t T, unsigned heads, unsigned D, unsigned half, int64_t row_width,
                                    float direction)
 {
-    const int64_t n = blockIdx.x;
+    const int64_t n = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
     const float *cosine = cos_table + n % T * half, *sine = sin_table + n % T * half;
     const unsigned packs = half / W;
-    for (unsigned at = threadIdx.x; at < heads * packs; at += blockDim.x) {
+    for (unsigned at = threadIdx.x; n < N && at < heads * packs; at += blockDim.x) {
         const unsigned head = at / packs, i = at % packs * W;
         E *first = qkv + n * row_width + head * D + (NEIGHBORS ? 2 * i : i);
         E *second = first + (NEIGHBORS ? 1 : half);
@@ -277,10 +304,11 @@ static __global__ void rotate_rows(E *qkv, const float *cos_table, const float *
 template <typename E, int W, bool NEIGHBORS>
 static void launch_rope(p4_device *device, const p4_rope_args *a, int64_t half, int64_t packs)
 {
-    rotate_rows<E, W, NEIGHBORS>
-        <<<(unsigned)a->N, p4_cuda_threads(packs, EMBED_THREADS), 0, device->stream>>>(
-            (E *)a->qkv, a->cos_table, a->sin_table, a->T, (unsigned)a->heads, (unsigned)a->D, (unsigned)half,
-            a->row_width, a->backward ? -1.0f : 1.0f);
+    const unsigned threads = p4_cuda_threads(packs, EMBED_THREADS);
+    const dim3 block(threads, EMBED_THREADS / threads); /* a multiprocessor holds few blocks of one warp */
+    rotate_rows<E, W, NEIGHBORS><<<(unsigned)p4_ceil_div(a->N, block.y), block, 0, device->stream>>>(
+        (E *)a->qkv, a->cos_table, a->sin_table, a->N, a->T, (unsigned)a->heads, (unsigned)a->D,
+        (unsigned)half, a->row_width, a->backward ? -1.0f : 1.0f);
 }
 
 void p4_cuda_rope(p4_device *device, const p4_rope_args *a)

@@ -1,22 +1,22 @@
 /* attention_backward_64.cu - attention backward on compute capability 9.0 (target sm_90a), heads of
  * up to 64 elements: one kernel makes the scores and their gradients once, and dQ, dK and dV of them.
  *
- * A unit of work is 128 keys, 64 of each of two warpgroups, and the queries of one or two heads that see
- * them. Scores are made transposed, keys by queries: as they come they are the left factors of dV += P^T dO
- * and dK += dS^T Q, which stay in registers. dS goes through shared memory to a third warpgroup, which
- * multiplies it with the unit's keys: the unit's part of dQ of a tile of queries. That one thread adds to the
- * sum of dQ in global memory (the copy engine does, in the second cache), while others have the parts of the
- * next tiles.
+ * A unit of work is 128 keys, 64 of each of two warpgroups, and the queries of two heads that see them; of
+ * one head where there are few units. Scores are made transposed, keys by queries: as they come they are the
+ * left factors of dV += P^T dO and dK += dS^T Q, which stay in registers. dS goes through shared memory to a
+ * third warpgroup, which multiplies it with the unit's keys: the unit's part of dQ of a tile of queries. That
+ * one thread adds to the sum of dQ in global memory (the copy engine does, in the second cache), while others
+ * have the parts of the next tiles.
  *
  * Sums that units share have one order, which flags in global memory keep:
  * - dQ of a tile is the sum over the units that see it, by descending keys. The first, whose keys are the
  * tile's own, stores its part, the next add theirs, and the last writes dQ. As a unit begins with the tile of
  * its own keys, it comes to every other tile after the unit of the keys behind did.
  * - dK and dV are sums over the query heads of a key head. A unit begins with what that of the heads before
- * has left. Units are taken in such an order that none waits for one that is taken later, so any number of
- * blocks gets through; and so that waiting is rare: some heads together, all their last keys, then the keys
- * before. Heads of one key head come after each other at a distance. What is taken together fits into the
- * second cache. */
+ * has left. Where units are few these run at the same time, and a unit adds that at its end. Units are taken
+ * in such an order that none waits for one that is taken later, so any number of blocks gets through; and so
+ * that waiting is rare: some heads together, all their last keys, then the keys before. Heads of one key head
+ * come after each other at a distance. What is taken together fits into the second cache. */
 #include "kernels/sm90/attention_backward_64.cuh"
 
 enum {
@@ -45,17 +45,18 @@ typedef struct backward_shared {
 /* --- copies ----------------------------------------------------------------------------------- */
 
 /* Takes units, and copies what they need. */
+template <int HEADS>
 static __device__ __forceinline__ void copy_tiles(backward_shared *shared, const CUtensorMap *qkv,
                                                   const CUtensorMap *dout, const attention_task &k)
 {
     p4_place own = {0, 0}, here = {0, 0};
     for (int unit = 0; unit != NO_UNIT; p4_step_on<AHEAD>(&own)) {
-        unit = take_unit(attention_taken(k), key_units(k.T) * group_count(k.B, k.H, k.Hkv));
+        unit = take_unit(attention_taken(k), (int)unit_count<HEADS>(k.B, k.H, k.Hkv, k.T));
         p4_barrier_wait(&shared->own_empty[own.at], own.parity ^ 1);
         shared->unit[own.at] = unit;
         p4_barrier_expect(&shared->own_full[own.at], unit == NO_UNIT ? 0 : (int)sizeof shared->own[0]);
         if (unit != NO_UNIT) {
-            const group_unit u = find_unit(k, unit);
+            const group_unit u = find_unit<HEADS>(k, unit);
             copy_own_keys<HD>(shared->own[own.at], qkv, u.keys, k, &shared->own_full[own.at]);
             for (int member = u.member; member < u.end; member++) {
                 for (int tile = u.keys.tile; tile < u.keys.end; tile++) {
@@ -81,6 +82,14 @@ typedef struct key_state {
     float s[TILE_SUMS], dp[TILE_SUMS], dk[HD / 2], dv[HD / 2];
     uint32_t p[TILE_STEPS][4], ds[TILE_STEPS][4];
 } key_state;
+
+static __device__ __forceinline__ void add_four(float *to, float4 v)
+{
+    to[0] += v.x;
+    to[1] += v.y;
+    to[2] += v.z;
+    to[3] += v.w;
+}
 
 /* dS becomes a left factor, queries by this owner's keys. */
 static __device__ __forceinline__ void put_score_gradients(const key_state &x, bf16 *to)
@@ -138,6 +147,30 @@ static __device__ __forceinline__ void sum_keys(key_state &x, backward_shared *s
     give_back(&shared->empty[before]);
 }
 
+/* A unit begins with nothing, */
+static __device__ __forceinline__ void clear_keys(key_state &x)
+{
+#pragma unroll
+    for (int i = 0; i < HD / 2; i++) {
+        x.dk[i] = x.dv[i] = 0.0f;
+    }
+}
+/* and adds at its end what the heads before have left. */
+static __device__ __forceinline__ void add_keys(key_state &x, const shared_sums &s, int member)
+{
+    const float4 *from = s.sums + threadIdx.x % P4_WARP;
+    if (member == 0) {
+        return;
+    }
+    wait_for_sums(s, member);
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) {
+        const float4 dk = __ldcg(from + i * P4_WARP), dv = __ldcg(from + GROUP_SUMS / 4 + i * P4_WARP);
+        add_four(x.dk + 4 * i, dk);
+        add_four(x.dv + 4 * i, dv);
+    }
+}
+
 static __device__ const float4 nothing = {0.0f, 0.0f, 0.0f, 0.0f};
 
 /* dK and dV as the heads before have left them, and 0 for the first. Loaded in either case: where registers
@@ -170,21 +203,29 @@ static __device__ __forceinline__ void leave_keys(const key_state &x, const shar
     }
 }
 
+template <int HEADS>
 static __device__ __forceinline__ void own_keys(backward_shared *shared, int owner, const attention_task &k)
 {
     const float scales[2] = {k.scale, k.scale}, ones[2] = {1.0f, 1.0f};
     key_state x;
     p4_place own = {0, 0}, here = {0, 0}, slot = {0, 0};
     for (int unit; (unit = wait_for_unit(shared, own)) != NO_UNIT; p4_step_on<AHEAD>(&own)) {
-        const group_unit u = find_unit(k, unit);
+        const group_unit u = find_unit<HEADS>(k, unit);
         const int key = u.keys.key + owner * TILE, batch = u.keys.batch, kv = u.keys.kv;
         const shared_sums s = key_sums(k, batch, kv, key / TILE);
         x.first = shared->own[own.at][owner][0];
         x.second = shared->own[own.at][owner][1];
-        open_keys(x, s, u.member);
+        if (HEADS == 1) {
+            clear_keys(x);
+        } else {
+            open_keys(x, s, u.member);
+        }
         sum_keys(x, shared, &here, &slot, u, owner, k);
         __syncwarp();
         give_back(&shared->own_empty[own.at]);
+        if (HEADS == 1) {
+            add_keys(x, s, u.member);
+        }
         if (u.end < k.H / k.Hkv) {
             leave_keys(x, s, u.end);
         } else {
@@ -284,21 +325,19 @@ static __device__ __forceinline__ void sum_queries_of(backward_shared *shared, c
         multiply_slot(dq, shared, slot, own);
 #pragma unroll
         for (int i = 0; i < PARTS; i++) {
-            dq[4 * i] += before[i].x;
-            dq[4 * i + 1] += before[i].y;
-            dq[4 * i + 2] += before[i].z;
-            dq[4 * i + 3] += before[i].w;
+            add_four(dq + 4 * i, before[i]);
         }
         put_rows((bf16 *)k.to + (int64_t)u.batch * k.T * k.width + head * k.D, k.width, dq, scales,
                  tile * TILE, k);
     }
 }
 
+template <int HEADS>
 static __device__ __forceinline__ void sum_queries(backward_shared *shared, const attention_task &k)
 {
     p4_place own = {0, 0}, slot = {0, 0}, sender = {0, 0};
     for (int unit; (unit = wait_for_unit(shared, own)) != NO_UNIT; p4_step_on<AHEAD>(&own)) {
-        const group_unit u = find_unit(k, unit);
+        const group_unit u = find_unit<HEADS>(k, unit);
         for (int member = u.member; member < u.end; member++) {
             sum_queries_of(shared, u.keys, head_of(k, u, member), &slot, &sender, own.at, k);
         }
@@ -337,6 +376,7 @@ static __device__ __forceinline__ void send_parts(backward_shared *shared, const
     }
 }
 
+template <int HEADS>
 static __device__ __forceinline__ void send_queries(backward_shared *shared, int sender,
                                                     const attention_task &k)
 {
@@ -344,7 +384,7 @@ static __device__ __forceinline__ void send_queries(backward_shared *shared, int
     uint32_t parity = 0;
     int next = sender;
     for (int unit; (unit = wait_for_unit(shared, own)) != NO_UNIT; p4_step_on<AHEAD>(&own)) {
-        const group_unit u = find_unit(k, unit);
+        const group_unit u = find_unit<HEADS>(k, unit);
         p4_barrier_arrive(&shared->own_empty[own.at], 0);
         for (int member = u.member; member < u.end; member++) {
             send_parts(shared, u.keys, head_of(k, u, member), sender, &next, &parity, k);
@@ -354,6 +394,7 @@ static __device__ __forceinline__ void send_queries(backward_shared *shared, int
 
 /* --- the kernel ------------------------------------------------------------------------------- */
 
+template <int HEADS>
 static __global__ void __launch_bounds__(THREADS, 1)
     gradients(const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap dout,
               const __grid_constant__ attention_task k)
@@ -379,39 +420,51 @@ static __global__ void __launch_bounds__(THREADS, 1)
         p4_fewer_registers<COPY_REGISTERS>();
         const int warp = (int)threadIdx.x / P4_WARP;
         if (threadIdx.x == 0) {
-            copy_tiles(shared, &qkv, &dout, k);
+            copy_tiles<HEADS>(shared, &qkv, &dout, k);
         } else if (threadIdx.x % P4_WARP == 0 && warp <= SENDERS) {
-            send_queries(shared, warp - 1, k);
+            send_queries<HEADS>(shared, warp - 1, k);
         }
     } else if (group <= OWNERS) {
         p4_more_registers<OWNER_REGISTERS>();
-        own_keys(shared, group - 1, k);
+        own_keys<HEADS>(shared, group - 1, k);
     } else {
         p4_fewer_registers<QUERY_REGISTERS>();
-        sum_queries(shared, k);
+        sum_queries<HEADS>(shared, k);
     }
 }
 
 /* --- launch ----------------------------------------------------------------------------------- */
 
+/* Sums of keys are left where a key head has several units. A call of fewer, shorter sequences than the shape
+ * may have few units where the shape has not. */
 int64_t p4_attention_backward_64_bytes(const p4_attention_shape *s)
 {
-    const int64_t keys = s->H / s->Hkv > GROUP ? key_tiles(s->B, s->Hkv, s->T) * 2 : 0;
+    const int64_t tiles = key_tiles(s->B, s->Hkv, s->T), shared = s->H / s->Hkv;
+    const int64_t left = shared > GROUP ? tiles : shared > 1 ? p4_min_i64(tiles, FEW * OWNERS) : 0;
     return flags_count(s->B, s->H, s->Hkv, s->T) * (int64_t)sizeof(int) +
-           (query_tiles(s->B, s->H, s->T) + keys) * GROUP_SUMS * (int64_t)sizeof(float);
+           (query_tiles(s->B, s->H, s->T) + 2 * left) * GROUP_SUMS * (int64_t)sizeof(float);
+}
+
+template <int HEADS> static void launch(p4_device *device, const attention_task *k)
+{
+    const int bytes = (int)sizeof(backward_shared) + SHARED_ALIGN;
+    static_assert(sizeof(backward_shared) + SHARED_ALIGN <= SHARED_MOST, "too much shared memory");
+    const int64_t units = unit_count<HEADS>(k->B, k->H, k->Hkv, k->T);
+    const size_t flags = (size_t)flags_count(k->B, k->H, k->Hkv, k->T) * sizeof(int);
+    CUtensorMap qkv, dout;
+    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
+        attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients<HEADS>, bytes) &&
+        p4_cuda_ok(device, cudaMemsetAsync(flags_of(*k), 0, flags, device->stream), "attention: flags")) {
+        gradients<HEADS><<<(unsigned)p4_min_i64(units, device->processors), THREADS, bytes, device->stream>>>(
+            qkv, dout, *k);
+    }
 }
 
 void p4_attention_backward_64(p4_device *device, const attention_task *k)
 {
-    const int bytes = (int)sizeof(backward_shared) + SHARED_ALIGN;
-    static_assert(sizeof(backward_shared) + SHARED_ALIGN <= SHARED_MOST, "too much shared memory");
-    const int64_t units = (int64_t)key_units(k->T) * group_count(k->B, k->H, k->Hkv);
-    const size_t flags = (size_t)flags_count(k->B, k->H, k->Hkv, k->T) * sizeof(int);
-    CUtensorMap qkv, dout;
-    if (attention_map(device, &qkv, k->qkv, k->H + 2 * k->Hkv, k) &&
-        attention_map(device, &dout, k->dout, k->H, k) && attention_shared(device, gradients, bytes) &&
-        p4_cuda_ok(device, cudaMemsetAsync(flags_of(*k), 0, flags, device->stream), "attention: flags")) {
-        gradients<<<(unsigned)p4_min_i64(units, device->processors), THREADS, bytes, device->stream>>>(
-            qkv, dout, *k);
+    if (unit_count<GROUP>(k->B, k->H, k->Hkv, k->T) <= FEW) {
+        launch<1>(device, k);
+    } else {
+        launch<GROUP>(device, k);
     }
 }

@@ -7,7 +7,8 @@
 
 enum {
     HD = 64,
-    GROUP = 2,    /* query heads of a unit */
+    GROUP = 2,    /* query heads of a unit, */
+    FEW = 132,    /* but one where that gives at most so many units: as many processors as there are */
     NEAR = 32768, /* queries of all heads that are taken together: 16 MiB of them, of their dout and dQ */
     PARTS = HD / 2 / 4,              /* a thread's part of a tile of gradients, in 16 bytes */
     WARP_SUMS = PARTS * 4 * P4_WARP, /* a warp's, in floats */
@@ -78,19 +79,21 @@ typedef struct group_unit {
     int member, end; /* query heads of the key head: the first, and behind the last */
 } group_unit;
 
-static __host__ __device__ __forceinline__ int group_count(int64_t B, int64_t H, int64_t Hkv)
+/* HEADS: query heads of a unit. */
+template <int HEADS>
+static __host__ __device__ __forceinline__ int64_t unit_count(int64_t B, int64_t H, int64_t Hkv, int64_t T)
 {
-    return (int)(B * Hkv * ((H / Hkv + GROUP - 1) / GROUP));
+    return B * Hkv * ((H / Hkv + HEADS - 1) / HEADS) * key_units((int)T);
 }
 
-static __device__ __forceinline__ group_unit find_unit(const attention_task &k, int unit)
+template <int HEADS> static __device__ __forceinline__ group_unit find_unit(const attention_task &k, int unit)
 {
-    const int units = key_units(k.T), most = max(1, NEAR / (k.T * min((int)GROUP, k.H / k.Hkv)));
+    const int units = key_units(k.T), most = max(1, NEAR / (k.T * min((int)HEADS, k.H / k.Hkv)));
     const int before = unit / (most * units) * most, at = unit - before * units;
-    const int near = min(most, group_count(k.B, k.H, k.Hkv) - before), group = before + at % near;
-    const int key_heads = k.B * k.Hkv, member = group / key_heads * GROUP;
+    const int groups = (int)unit_count<HEADS>(k.B, k.H, k.Hkv, 1), near = min(most, groups - before);
+    const int group = before + at % near, key_heads = k.B * k.Hkv, member = group / key_heads * HEADS;
     return {find_keys(k, units - 1 - at / near, group % key_heads / k.Hkv, group % k.Hkv), member,
-            min(member + GROUP, k.H / k.Hkv)};
+            min(member + HEADS, k.H / k.Hkv)};
 }
 /* The query head of a member. */
 static __device__ __forceinline__ int head_of(const attention_task &k, const group_unit &u, int member)

@@ -1,6 +1,7 @@
 /* Limits of control groups, read from copies of /proc and /sys of several machines. */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "io/file/atomic_file.h"
@@ -85,6 +86,8 @@ int main(void)
     EXPECT(total == 0 && available == 0, "memory of no machine");
     p4_memory_read("", &total, &available);
     EXPECT(total > 0 && available > 0, "memory of this machine");
+    EXPECT(p4_limits_threads() >= 1 && p4_limits_threads() <= sysconf(_SC_NPROCESSORS_ONLN), "%d threads",
+           p4_limits_threads());
     EXPECT_OK(p4_remove_tree(root));
     return TEST_END();
 }

@@ -308,9 +308,8 @@ static void check_f32(rig *r)
             float *dst = rig_put(r, poisoned, (count + 2) * 4);
             r->ops->weight_f32(r->device, dst + at, &weight);
             const float *got = rig_get(r, dst, (count + 2) * 4);
-            EXPECT(memcmp(got + at, values, (size_t)count * 4) == 0, "weight_f32: form %d differs", form);
-            EXPECT(memcmp(got + at + count, poisoned, 4) == 0 && (at == 0 || memcmp(got, poisoned, 4) == 0),
-                   "weight_f32: form %d is written beside its place", form);
+            memcpy(poisoned + at, values, (size_t)count * 4);
+            EXPECT(memcmp(got, poisoned, (size_t)(count + 2) * 4) == 0, "weight_f32: form %d differs", form);
             rig_clear(r);
         }
     }

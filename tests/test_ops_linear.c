@@ -295,7 +295,7 @@ static void check_unpack(rig *r)
     }
 }
 
-/* At an address that holds only single values too, and nothing behind the end is written. */
+/* Also to an address of single values, and nothing beside them. */
 static void check_f32(rig *r)
 {
     static const int64_t sizes[][2] = {{33, 67}, {50, 304}, {1, 1}, {17, 5}, {3, 1030}, {130, 64}};
@@ -307,9 +307,9 @@ static void check_f32(rig *r)
             memset(poisoned, 0xff, (size_t)(count + 2) * 4);
             float *dst = rig_put(r, poisoned, (count + 2) * 4);
             r->ops->weight_f32(r->device, dst + at, &weight);
-            const float *got = rig_get(r, dst, (count + 2) * 4);
             memcpy(poisoned + at, values, (size_t)count * 4);
-            EXPECT(memcmp(got, poisoned, (size_t)(count + 2) * 4) == 0, "weight_f32: form %d differs", form);
+            EXPECT(memcmp(rig_get(r, dst, (count + 2) * 4), poisoned, (size_t)(count + 2) * 4) == 0,
+                   "weight_f32: form %d differs", form);
             rig_clear(r);
         }
     }

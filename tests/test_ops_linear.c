@@ -301,15 +301,14 @@ static void check_f32(rig *r)
     static const int64_t sizes[][2] = {{33, 67}, {50, 304}, {1, 1}, {17, 5}, {3, 1030}, {130, 64}};
     for (int s = 0; s < shapes_to_run(sizeof sizes / sizeof sizes[0], 2); s++) {
         for (int form = 0; form < 12; form++) {
-            int64_t rows = sizes[s][0], cols = sizes[s][1], count = rows * cols, at = form / 6;
-            float *values = rig_host(r, count * 4), *poisoned = rig_host(r, (count + 2) * 4);
+            int64_t rows = sizes[s][0], cols = sizes[s][1], count = rows * cols, all = 4 * count + 8;
+            float *values = rig_host(r, count * 4), *want = rig_host(r, all);
             p4_weight weight = random_weight(r, values, (p4_dtype)(form % 3), form % 6 >= 3, rows, cols);
-            memset(poisoned, 0xff, (size_t)(count + 2) * 4);
-            float *dst = rig_put(r, poisoned, (count + 2) * 4);
-            r->ops->weight_f32(r->device, dst + at, &weight);
-            memcpy(poisoned + at, values, (size_t)count * 4);
-            EXPECT(memcmp(rig_get(r, dst, (count + 2) * 4), poisoned, (size_t)(count + 2) * 4) == 0,
-                   "weight_f32: form %d differs", form);
+            memset(want, 0xff, (size_t)all);
+            float *dst = rig_put(r, want, all);
+            r->ops->weight_f32(r->device, dst + form / 6, &weight);
+            memcpy(want + form / 6, values, (size_t)count * 4);
+            EXPECT(memcmp(rig_get(r, dst, all), want, (size_t)all) == 0, "weight_f32: form %d differs", form);
             rig_clear(r);
         }
     }

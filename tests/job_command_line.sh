@@ -21,6 +21,8 @@ answered() {
 for ranks in 1 2; do
     asked=("$ranks" "$PHASE4_MPI")
     spawn answered 0 'Usage: phase4_mpi' "${asked[@]}" --help
+    spawn answered 0 '  seed  ' "${asked[@]}" --help seed
+    spawn answered 2 'phase4: error: --help: unknown key "sede", the nearest known key is "seed"' "${asked[@]}" --help sede
     spawn answered 0 'phase4_mpi ' "${asked[@]}" --version
     spawn answered 0 '  llama ' "${asked[@]}" --families
     spawn answered 0 'cfg.json: valid' "${asked[@]}" --validate cfg.json

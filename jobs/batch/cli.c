@@ -98,8 +98,8 @@ const p4_program p4_batch_program = {
         "  mpirun -n 2 --bind-to none phase4_batch queue.json\n"
         "\n"
         "The same command continues a batch that was stopped or killed: models that are done and have not\n"
-        "changed are skipped. key=value arguments override every configuration; phase4_mpi --help lists the\n"
-        "keys.\n",
+        "changed are skipped. key=value arguments override every configuration; phase4_mpi --help keys\n"
+        "lists them.\n",
     .options = options,
     .statuses = statuses};
 

@@ -80,6 +80,8 @@ static const struct {
     {"4", "the run lost its output directory: another run took it over, or it was removed"},
     {"75",
      "stopped by SIGTERM, SIGUSR1, SIGINT, a file stop in output_path or max_minutes; run it again to go on"},
+    {"130",
+     "a second SIGINT ended the process at once: nothing of its work since the last checkpoint is kept"},
 };
 enum { STATUSES = sizeof statuses / sizeof statuses[0] };
 

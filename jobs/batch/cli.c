@@ -79,6 +79,7 @@ static const p4_exit_status statuses[] = {
     {"75",
      "stopped by SIGTERM, SIGUSR1, SIGINT, a file stop in the state directory or a model's max_minutes; "
      "run it again to go on"},
+    {"130", "a second SIGINT ended the process at once: nothing since the last checkpoints is kept"},
     {NULL, NULL}};
 
 const p4_program p4_batch_program = {

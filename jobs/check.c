@@ -13,12 +13,16 @@ static void say_threads(const p4_run *run)
 {
     const p4_group *group = run->compute.group;
     const p4_machine *machine = group->machine;
-    char quota[64] = "";
+    char quota[64] = "", shared[96] = "";
     if (machine->cpu_quota > 0) {
         snprintf(quota, sizeof quota, ", of which a limit on processor time leaves %.3g", machine->cpu_quota);
     }
-    INFO("      threads: %d%s, on %d core%s%s", run->compute.threads,
-         group->ranks > 1 ? " for each rank" : "", machine->cores, p4_plural(machine->cores), quota);
+    if (machine->core_share < machine->cores) {
+        snprintf(shared, sizeof shared, ", which the %d ranks of this node share: each has %.3g of one",
+                 machine->node_ranks, machine->core_share);
+    }
+    INFO("      threads: %d%s, on %d core%s%s%s", run->compute.threads,
+         group->ranks > 1 ? " for each rank" : "", machine->cores, p4_plural(machine->cores), quota, shared);
     if (getenv("OMP_NUM_THREADS") != NULL) {
         INFO("      the key threads_per_rank sets the number of threads; OMP_NUM_THREADS is ignored");
     }

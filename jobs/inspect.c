@@ -1,8 +1,6 @@
-#define _GNU_SOURCE /* sched_getaffinity, cpu_set_t */
 #include "jobs/inspect.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -50,13 +48,7 @@ const p4_program p4_inspect_program = {
 
 static int count_threads(int threads)
 {
-    cpu_set_t mine;
-    double quota = p4_limits_read("").cpus;
-    if (threads > 0) {
-        return threads;
-    }
-    int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
-    return quota > 0 && quota < cores ? (int)fmax(1, quota) : cores;
+    return threads > 0 ? threads : (int)fmax(1, p4_cores_here());
 }
 
 /* One result that is open. */

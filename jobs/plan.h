@@ -50,11 +50,15 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 double p4_plan_token_flops(const p4_model *model, int64_t T);
 
 /* plan_rates.c. The built-in table of GPUs or of CPUs. opt_gpu: the GPU's name, by which it is found; of one
- * that is not in the table, and without a name, memory decides. The rates' name says so. Local. */
-void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads);
+ * that is not in the table, and without a name, memory decides. The rates' name says so. cores: processor
+ * time for the threads, which is a part of a core where ranks share one. Local. */
+void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads,
+                         double cores);
 /* plan_trial.c. The table of CPUs, scaled by how fast a training pass over one narrow block of the model's
  * proportions is on this machine, in about 0.1 s of processor time. Local. */
-p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads);
+p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads, double cores);
+/* The name of rates of CPUs: "WHERE, 2 threads a rank", and the cores where they are fewer. */
+void p4_plan_rates_name(p4_rates *rates, const char *where, int threads, double cores);
 /* Seconds of a training pass, without an update, over two networks: one whose kernels are short and one whose
  * products are long. */
 typedef struct p4_network_times {

@@ -196,6 +196,26 @@ for described in '--host-memory 64G' '--device-memory 64G'; do
     "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
 done
 
+# Ranks that share cores are slower than ranks with a core each: for a plan, and for what a run says before its work. More threads
+# than cores are no faster.
+on_one_core() { # on_one_core COMMAND...
+    python3 -c 'import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+os.execvp(sys.argv[1], sys.argv[1:])' "$@"
+}
+said() { # said WORDS: the log has them
+    grep -qE -- "$1" log || { echo "expected \"$1\" in:"; cat log; exit 1; }
+}
+on_one_core "$PHASE4_MPI" --plan cfg.json --ranks 3 --ranks-per-node 3 >log 2>&1 || { cat log; exit 1; }
+said '^rates: measured here in [0-9.]+ s, 1 thread a rank on 0.333 of a core$'
+on_one_core "$PHASE4_MPI" --plan cfg.json threads_per_rank=4 >log 2>&1 || { cat log; exit 1; }
+said '^rates: measured here in [0-9.]+ s, 4 threads a rank on 1 core$'
+on_one_core "$PHASE4_MPI" --plan cfg.json --ranks 3 --ranks-per-node 3 --host-memory 64G >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, CPU, 1 thread a rank$'
+on_one_core "$MPIRUN" -n 2 "$PHASE4_MPI" --check cfg.json output_path=crowded >log 2>&1 || { cat log; exit 1; }
+said 'threads: 1 for each rank, on 1 core, which the 2 ranks of this node share: each has 0.5 of one'
+said 'rates: .*, 1 thread a rank on 0.5 of a core\)'
+
 # Where the states of much text are what does not fit, the advice is less text, and with it the run fits.
 much=(--host-memory 1G 'calibration_files=["absent.jsonl.gz"]' calibration_samples=100000)
 "$PHASE4_MPI" --plan cfg.json "${much[@]}" >log 2>&1 && advice=$(sed -n 's/^it fits with //p' log)

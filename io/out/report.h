@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 
+#include "io/file/fingerprint.h"
 #include "src/leaf/base.h"
 #include "src/phase4/results.h"
 
@@ -48,6 +49,8 @@ p4_rc p4_provenance_print(const p4_provenance *provenance, char **json);
 /* As under "experts" in results.json, of a mixture of experts. The caller frees *json. */
 p4_rc p4_expert_loads_print(const p4_expert_loads *loads, char **json);
 void p4_provenance_free(p4_provenance *provenance); /* Its lists. */
+/* The fingerprint of an input in what p4_provenance_print made; "": it has none of this name. */
+void p4_provenance_find_input(char fingerprint[P4_FINGERPRINT_BYTES], const char *json, const char *name);
 
 /* The final table, for a person. */
 void p4_report_table(FILE *to, const p4_results *results);

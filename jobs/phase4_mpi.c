@@ -197,7 +197,7 @@ static int run(const p4_cli *cli)
     TRY(read_config(&config, cli, session));
     TRY(p4_execute(session, &config, NULL, NULL, &results));
     if (p4_session_rank(session) == 0) {
-        p4_report_table(stdout, &results);
+        p4_report_table(stdout, &results, &config);
     }
 done:;
     int status =

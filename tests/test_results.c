@@ -62,9 +62,33 @@ static void test_warnings(void)
     EXPECT(results.warning_count == 0 && results.warnings[0] == NULL, "warnings that were freed");
 }
 
+static void test_next_steps(void)
+{
+    static const struct {
+        p4_next_values now;
+        const char *part;
+    } cases[] = {
+        {{1, 64, 1, 100, 2},
+         "more calibration_samples (now 64), more text in train_files (now 1 entry), a longer fine-tuning: "
+         "fine_tune_max_steps (now 100); docs"},
+        {{1, 64, 0, 0, 2},
+         "train_files (now none: the calibration text), a longer fine-tuning: fine_tune_epochs (now 2); "
+         "docs"},
+        {{0, 64, 3, 100, 2}, "(now 3 entries), fine-tuning: enable_fine_tuning (now false); docs"},
+        {{-1, -1, -1, -1, -1},
+         "more calibration_samples, more text in train_files, a longer fine-tuning: fine_tune_max_steps; "
+         "docs"},
+    };
+    char text[P4_NEXT_STEPS_BYTES];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        EXPECT(strstr(p4_next_steps(text, &cases[i].now), cases[i].part) != NULL, "%s", text);
+    }
+}
+
 int main(void)
 {
     test_warnings();
+    test_next_steps();
     p4_evaluation e = {.loss = 2, .perplexity = 7.4, .bits_per_byte = 1, .word_perplexity = 99, .tokens = 10};
     e.documents = 3;
     expect_reason(e, NULL);

@@ -36,8 +36,6 @@ typedef enum p4_verdict {
 p4_verdict p4_quality_verdict(const p4_quality *quality);
 /* Of all: one that failed decides, then one without a verdict. */
 p4_verdict p4_sets_verdict(const p4_quality *quality, const p4_set_results *sets, int64_t set_count);
-/* Adds a warning of the run unless it is there already; "warning: " in front of it is left out. Local. */
-void p4_results_add_warning(p4_results *results, const char *text);
 /* The same of a run, whose gradient-flow test may have failed. */
 p4_verdict p4_results_verdict(const p4_results *results);
 p4_rc p4_results_print(const p4_results *results, char **json);

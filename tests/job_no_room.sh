@@ -37,6 +37,16 @@ nothing() { # nothing DIRECTORY: where a small file system is mounted
     same "$out"
 }
 
-export -f nothing hold_at is_held let_go complain said result run same
+# A disk that cannot hold the outputs is known before the work.
+too_small() { # too_small DIRECTORY
+    mount -t tmpfs -o size=16k none "$1"
+    run 2 "$PHASE4_MPI" --check "$TMP/cfg.json" output_path="$1/out"
+    said 'output_path: the outputs take'
+    run 2 "$PHASE4_MPI" --quiet "$TMP/cfg.json" output_path="$1/out"
+    said 'output_path: the outputs take'
+}
+
+export -f nothing too_small hold_at is_held let_go complain said result run same
 export fp16
+unshare -rm bash -euc "too_small '$TMP/disk'"
 unshare -rm bash -euc "nothing '$TMP/disk'"

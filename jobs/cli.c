@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "jobs/options.h"
+#include "jobs/plan.h"
 #include "src/config.h"
 #include "src/families.h"
 
@@ -61,8 +62,8 @@ static const option options[OPTION_COUNT] = {
                             "With --plan: a node's host memory, 1T (1e12) or 1TiB; default: this machine's.",
                             "SIZE"},
     [OPTION_RATES] = {"--rates", NULL,
-                      "With --plan: speeds from --measure-rates; default: this machine's, or a table.",
-                      "FILE"},
+                      "With --plan: speeds, of --measure-rates, or of a table: " P4_PLAN_RATES_NAMES ".",
+                      "FILE|KIND"},
     [OPTION_JSON] = {"--json", NULL, "With --plan: print it as JSON."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
@@ -212,7 +213,8 @@ static p4_rc apply_value(p4_cli *cli, int which, const char *text)
     CHECK(ok, "option \"%s\": found %s%s%s, expected %s", options[which].name,
           text != NULL ? "\"" : "nothing", excerpt, text != NULL ? "\"" : "",
           which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY ? P4_CLI_SIZE
-          : which == OPTION_RATES || which == OPTION_MEASURE_RATES     ? "a file"
+          : which == OPTION_RATES                                      ? "a file, or " P4_PLAN_RATES_NAMES
+          : which == OPTION_MEASURE_RATES                              ? "a file"
                                                                        : "a whole number above 0");
 done:
     return rc;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file/files.h"
 #include "io/out/plan_json.h"
 #include "jobs/plan.h"
 #include "jobs/text_files.h"
@@ -122,13 +123,22 @@ static void find_room(p4_plan *plan, const place *p, const p4_plan_request *requ
     plan->node_bytes = request->host_bytes > 0 || request->memory_bytes == 0 ? node : 0;
 }
 
-static p4_rc read_rates(p4_plan *plan, const char *path)
+/* Of a file, or of the table. */
+static p4_rc read_rates(p4_plan *plan, const place *p, const char *which)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_rates_read(&plan->rates, path));
+    bool named = p4_plan_rates_find(&plan->rates, which, p->compute.threads, p->cores);
+    CHECK(named || p4_file_exists(which),
+          "--rates: found \"%.200s\", expected a file of phase4_mpi --measure-rates, or " P4_PLAN_RATES_NAMES
+          " of the built-in table",
+          which);
+    TRY(named ? P4_OK : p4_rates_read(&plan->rates, which));
     CHECK((plan->rates.device == P4_RATES_OF_GPU) == plan->on_gpu,
-          "%s: its rates are of %s (%s), and the plan is for %s: measure rates there, or leave --rates out",
-          path, plan->on_gpu ? "CPUs" : "GPUs", plan->rates.name, plan->on_gpu ? "GPUs" : "CPUs");
+          "%s: its rates are of %s (%s), and the plan is for %s: %s, or leave --rates out", which,
+          plan->on_gpu ? "CPUs" : "GPUs", plan->rates.name, plan->on_gpu ? "GPUs" : "CPUs",
+          !named         ? "measure rates there"
+          : plan->on_gpu ? "take those of a GPU"
+                         : "device=cuda and --device-memory describe a GPU");
 done:
     return rc;
 }
@@ -137,7 +147,7 @@ static p4_rc find_rates(p4_plan *plan, const place *p, const p4_plan_input *in,
                         const p4_plan_request *request)
 {
     if (request->rates_path != NULL) {
-        return read_rates(plan, request->rates_path);
+        return read_rates(plan, p, request->rates_path);
     }
     if (request->measures && !plan->on_gpu && !is_elsewhere(request)) {
         return p4_plan_rates_here(&plan->rates, &in->original->hf.model.arch,

@@ -3,6 +3,7 @@
  */
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
 #include "jobs/plan.h"
 
@@ -86,4 +87,15 @@ void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, doub
     rates->train_flops *= fmin(threads, cores);
     rates->memory_bytes *= fmin(1, cores);
     rates->text_bytes *= threads;
+}
+
+bool p4_plan_rates_find(p4_rates *rates, const char *name, int threads, double cores)
+{
+    bool is_h100 = strcasecmp(name, "H100") == 0, is_h200 = strcasecmp(name, "H200") == 0;
+    if (!is_h100 && !is_h200 && strcasecmp(name, "CPU") != 0) {
+        return false;
+    }
+    p4_plan_rates_table(rates, is_h100 || is_h200, is_h100 ? "NVIDIA H100" : "NVIDIA H200", 0, threads,
+                        cores);
+    return true;
 }

@@ -246,6 +246,22 @@ awk 'NF == 2 && $1 > 0 && $1 - $2 < 0.01 * $1 && $2 - $1 < 0.01 * $1 {found = 1}
 status=0
 "$PHASE4_MPI" --plan cfg.json --rates rates.json device=cuda --device-memory 80G >log 2>&1 || status=$?
 [ $status = 2 ] && grep -q 'rates.json: its rates are of CPUs (measured: CPU, 1 thread, .*), and the plan is for GPUs' log || { cat log; exit 1; }
+# Rates of the table by the name of a GPU, whatever memory is described; the names where it is none of them.
+"$PHASE4_MPI" --plan cfg.json device=cuda --rates H100 --device-memory 141G >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, NVIDIA H100$'
+"$PHASE4_MPI" --plan cfg.json device=cuda --rates h200 --device-memory 80G >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, NVIDIA H200$'
+"$PHASE4_MPI" --plan cfg.json --rates cpu >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, CPU, 1 thread a rank$'
+status=0
+"$PHASE4_MPI" --plan cfg.json device=cuda --rates A100 --device-memory 80G >log 2>&1 || status=$?
+[ $status = 2 ] || { cat log; exit 1; }
+said 'error: --rates: found "A100", expected a file of phase4_mpi --measure-rates, or H100, H200 or CPU of the built-in table$'
+status=0
+"$PHASE4_MPI" --plan cfg.json --rates H100 >log 2>&1 || status=$?
+[ $status = 2 ] || { cat log; exit 1; }
+said 'error: H100: its rates are of GPUs .*, and the plan is for CPUs: device=cuda and --device-memory describe a GPU'
+
 status=0
 "$PHASE4_MPI" --measure-rates no/where/rates.json cfg.json >log 2>&1 || status=$?
 [ $status = 2 ] && grep -q '^phase4: error: no/where/rates.json: cannot create a file beside it' log || { cat log; exit 1; }

@@ -45,6 +45,18 @@ int main(void)
     EXPECT(strcmp(rates.name, "built-in table, CPU, 2 threads a rank on 1.5 cores") == 0, "%s", rates.name);
     EXPECT_NEAR(rates.train_flops, 1.5 * cpu.train_flops, 1);
     EXPECT_NEAR(rates.memory_bytes, cpu.memory_bytes, 1);
+    static const struct {
+        const char *asked, *name;
+    } named[] = {{"H100", "built-in table, NVIDIA H100"},
+                 {"h200", "built-in table, NVIDIA H200"},
+                 {"CPU", "built-in table, CPU, 2 threads a rank"}};
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
+        EXPECT(p4_plan_rates_find(&rates, named[i].asked, 2, 2) && strcmp(rates.name, named[i].name) == 0,
+               "%s: \"%s\"", named[i].asked, rates.name);
+        EXPECT((rates.device == P4_RATES_OF_GPU) == (i < 2), "%s: another device", named[i].asked);
+        EXPECT(strstr(P4_PLAN_RATES_NAMES, i == 1 ? "H200" : named[i].asked) != NULL, "a name is not said");
+    }
+    EXPECT(!p4_plan_rates_find(&rates, "A100", 1, 1), "rates of a GPU that is not in the table");
     char text[P4_PLAN_DURATION_BYTES];
     EXPECT(strcmp(p4_plan_format_duration(text, 47 * 3600), "47.0 h") == 0, "%s", text);
     EXPECT(strcmp(p4_plan_format_duration(text, 60 * 3600), "2.5 days") == 0, "%s", text);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "jobs/cli.h"
+#include "jobs/plan.h"
 #include "src/config.h"
 
 enum {
@@ -56,8 +57,9 @@ static const p4_option options[] = {
     [HOST_MEMORY - P4_OPTION_OWN] = {"--host-memory", NULL, "SIZE",
                                      "With --plan: a node's host memory, 1T (1e12) or 1TiB; default: "
                                      "this machine's."},
-    [RATES - P4_OPTION_OWN] = {"--rates", NULL, "FILE",
-                               "Speeds for the plans, from phase4_mpi --measure-rates; default: built in."},
+    [RATES - P4_OPTION_OWN] = {"--rates", NULL, "FILE|KIND",
+                               "Speeds for the plans, of phase4_mpi --measure-rates, or of the built-in "
+                               "table: " P4_PLAN_RATES_NAMES "."},
     [RESULTS - P4_OPTION_OWN] = {"--results", NULL, NULL,
                                  "Write batch_results.json from the journals, print the table, and exit."},
     [LIST - P4_OPTION_OWN] = {"--list", NULL, "WHICH",

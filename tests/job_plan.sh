@@ -213,7 +213,7 @@ said '^rates: measured here in [0-9.]+ s, 4 threads a rank on 1 core$'
 on_one_core "$PHASE4_MPI" --plan cfg.json --ranks 3 --ranks-per-node 3 --host-memory 64G >log 2>&1 || { cat log; exit 1; }
 said '^rates: built-in table, CPU, 1 thread a rank$'
 on_one_core "$MPIRUN" -n 2 "$PHASE4_MPI" --check cfg.json output_path=crowded >log 2>&1 || { cat log; exit 1; }
-said 'threads: 1 for each rank, on 1 core, which the 2 ranks of this node share: each has 0.5 of one'
+said 'threads: 1 for each rank, on 0.5 of a core, since the node has fewer for its 2 ranks$'
 said 'rates: .*, 1 thread a rank on 0.5 of a core\)'
 
 # Where the states of much text are what does not fit, the advice is less text, and with it the run fits.

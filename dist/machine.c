@@ -15,7 +15,7 @@
 /* Ranks bound to different cores keep what they have; ranks that may all use the same cores divide them, and
  * a container's quota of processor time: more threads than it feeds are stopped in turn while others wait for
  * them. */
-static int count_cores(const p4_machine *machine)
+static void count_cores(p4_machine *machine)
 {
     cpu_set_t mine;
     if (sched_getaffinity(0, sizeof mine, &mine) != 0) {
@@ -32,7 +32,12 @@ static int count_cores(const p4_machine *machine)
     if (machine->cpu_quota > 0 && machine->cpu_quota < (double)cores * machine->node_ranks) {
         cores = (int)(machine->cpu_quota / machine->node_ranks);
     }
-    return cores > 0 ? cores : 1;
+    machine->cores = cores > 0 ? cores : 1;
+    double limit = machine->cpu_quota > 0 && machine->cpu_quota < node ? machine->cpu_quota : node;
+    machine->core_share = limit > 0 ? limit / machine->node_ranks : 1;
+    if (machine->core_share > own && own > 0) {
+        machine->core_share = own;
+    }
 }
 
 /* The first words of a text that may have several lines: "Open MPI v4.1.4, package: ...". */
@@ -137,7 +142,7 @@ p4_rc p4_machine_open(p4_machine *machine)
     TRY(started ? P4_OK : start_mpi(machine));
     TRY(open_state(machine));
     machine->cpu_quota = p4_limits_read("").cpus;
-    machine->cores = count_cores(machine);
+    count_cores(machine);
 done:
     return rc;
 }

@@ -19,6 +19,8 @@ typedef struct p4_machine {
     double cpu_quota; /* processors' worth of time that control groups allow this rank; 0: no limit */
     int cores; /* that this rank may use: its affinity mask and its quota, divided by the ranks that share
                   them */
+    double core_share; /* of the processor time of its node: below `cores` where the node has more ranks than
+                          cores or quota */
     char host[64];
     char mpi[128];     /* the library: "Open MPI v4.1.4" */
     double timeout_s;  /* the longest of its groups' */

@@ -13,12 +13,17 @@ static void say_threads(const p4_run *run)
 {
     const p4_group *group = run->compute.group;
     const p4_machine *machine = group->machine;
-    char quota[64] = "";
+    char quota[64] = "", cores[96];
     if (machine->cpu_quota > 0) {
         snprintf(quota, sizeof quota, ", of which a limit on processor time leaves %.3g", machine->cpu_quota);
     }
-    INFO("      threads: %d%s, on %d core%s%s", run->compute.threads,
-         group->ranks > 1 ? " for each rank" : "", machine->cores, p4_plural(machine->cores), quota);
+    snprintf(cores, sizeof cores, "%d core%s", machine->cores, p4_plural(machine->cores));
+    if (machine->core_share < machine->cores) {
+        snprintf(cores, sizeof cores, "%.3g of a core, since the node has fewer for its %d rank%s",
+                 machine->core_share, machine->node_ranks, p4_plural(machine->node_ranks));
+    }
+    INFO("      threads: %d%s, on %s%s", run->compute.threads, group->ranks > 1 ? " for each rank" : "",
+         cores, quota);
     if (getenv("OMP_NUM_THREADS") != NULL) {
         INFO("      the key threads_per_rank sets the number of threads; OMP_NUM_THREADS is ignored");
     }

@@ -120,6 +120,7 @@ void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
     const double LONG_S = 300; /* on CPUs, where a newcomer starts */
     p4_compute *compute = &run->compute;
     bool cpu = compute->ops->host_memory;
+    double cores = compute->group->machine->core_share;
     char time[P4_PLAN_DURATION_BYTES], longest[128];
     p4_rank_plan rank = outlook->rank;
     const p4_plan_input in = {
@@ -132,11 +133,11 @@ void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
                     .train_steps = p4_plan_steps(&run->config, &outlook->windows),
                     .disk = p4_check_disk_plan(run, outlook)};
     p4_plan_rates_table(&plan.rates, !cpu, compute->ops->describe(compute->device),
-                        (double)compute->ops->room_bytes(compute->device), compute->threads);
+                        (double)compute->ops->room_bytes(compute->device), compute->threads, cores);
     p4_plan_time(&plan, &in);
     if (cpu && measures && plan.total_s > SHORT_S) {
         if (p4_plan_rates_here(&plan.rates, &run->original.hf.model.arch,
-                               run->config.calibration_sequence_length, compute->threads) != P4_OK) {
+                               run->config.calibration_sequence_length, compute->threads, cores) != P4_OK) {
             p4_error_clear(); /* the table serves: no result depends on it */
         }
         p4_plan_time(&plan, &in);

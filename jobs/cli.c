@@ -4,14 +4,19 @@
 #include <string.h>
 
 #include "jobs/options.h"
+#include "jobs/plan.h"
 #include "src/config.h"
 #include "src/families.h"
 
 #define USAGE "phase4_mpi [options] cfg.json [key=value ...]"
 
+/* Topics of --help beside keys and their groups. */
+#define KEYS "keys"
+#define FAMILIES "families"
+
 typedef struct option {
     const char *name, *short_name, *help;
-    const char *value; /* what the next argument is; NULL: it takes none */
+    const char *value; /* what the next argument is, in brackets where it may lack; NULL: it takes none */
 } option;
 
 enum {
@@ -35,7 +40,7 @@ enum {
 };
 
 static const option options[OPTION_COUNT] = {
-    [OPTION_HELP] = {"--help", "-h", "Print this help and exit."},
+    [OPTION_HELP] = {"--help", "-h", "Print this help, or that of keys, and exit.", "[TOPIC ...]"},
     [OPTION_VERSION] = {"--version", NULL, "Print the version and the compiled-in features, and exit."},
     [OPTION_FAMILIES] = {"--families", NULL, "Print the supported families of models and exit."},
     [OPTION_VALIDATE] = {"--validate", NULL, "Check the configuration, report all errors in it, and exit."},
@@ -57,8 +62,8 @@ static const option options[OPTION_COUNT] = {
                             "With --plan: a node's host memory, 1T (1e12) or 1TiB; default: this machine's.",
                             "SIZE"},
     [OPTION_RATES] = {"--rates", NULL,
-                      "With --plan: speeds from --measure-rates; default: this machine's, or a table.",
-                      "FILE"},
+                      "With --plan: speeds, of --measure-rates, or of a table: " P4_PLAN_RATES_NAMES ".",
+                      "FILE|KIND"},
     [OPTION_JSON] = {"--json", NULL, "With --plan: print it as JSON."},
     [OPTION_QUIET] = {"--quiet", "-q", "Print only warnings, errors and the final table."},
     [OPTION_STRICT] = {"--strict", NULL,
@@ -76,6 +81,8 @@ static const struct {
     {"4", "the run lost its output directory: another run took it over, or it was removed"},
     {"75",
      "stopped by SIGTERM, SIGUSR1, SIGINT, a file stop in output_path or max_minutes; run it again to go on"},
+    {"130",
+     "a second SIGINT ended the process at once: nothing of its work since the last checkpoint is kept"},
 };
 enum { STATUSES = sizeof statuses / sizeof statuses[0] };
 
@@ -115,9 +122,6 @@ static p4_rc unknown_option(const char *argument)
 static void apply_option(p4_cli *cli, int which)
 {
     switch (which) {
-    case OPTION_HELP:
-        cli->action = P4_CLI_HELP;
-        break;
     case OPTION_VERSION:
         cli->action = P4_CLI_VERSION;
         break;
@@ -209,7 +213,8 @@ static p4_rc apply_value(p4_cli *cli, int which, const char *text)
     CHECK(ok, "option \"%s\": found %s%s%s, expected %s", options[which].name,
           text != NULL ? "\"" : "nothing", excerpt, text != NULL ? "\"" : "",
           which == OPTION_DEVICE_MEMORY || which == OPTION_HOST_MEMORY ? P4_CLI_SIZE
-          : which == OPTION_RATES || which == OPTION_MEASURE_RATES     ? "a file"
+          : which == OPTION_RATES                                      ? "a file, or " P4_PLAN_RATES_NAMES
+          : which == OPTION_MEASURE_RATES                              ? "a file"
                                                                        : "a whole number above 0");
 done:
     return rc;
@@ -233,6 +238,25 @@ static p4_rc apply_word(p4_cli *cli, char *argument)
     return P4_OK;
 }
 
+static bool is_topic(const char *word, const char *topic)
+{
+    return strcmp(word, topic) == 0;
+}
+
+/* The words behind --help, up to the next option. */
+static p4_rc apply_help(p4_cli *cli, int count, char **words)
+{
+    p4_rc rc = P4_OK;
+    cli->action = P4_CLI_HELP;
+    cli->topics = words;
+    while (cli->topic_count < count && words[cli->topic_count][0] != '-') {
+        const char *topic = words[cli->topic_count++];
+        TRY(is_topic(topic, KEYS) || is_topic(topic, FAMILIES) ? P4_OK : p4_config_check_topic(topic));
+    }
+done:
+    return rc;
+}
+
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
 {
     p4_rc rc = P4_OK;
@@ -248,7 +272,9 @@ p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv)
             if (which < 0) {
                 return unknown_option(argv[i]);
             }
-            if (options[which].value != NULL) {
+            if (which == OPTION_HELP) {
+                TRY(apply_help(cli, argc - i - 1, argv + i + 1));
+            } else if (options[which].value != NULL) {
                 TRY(apply_value(cli, which, i + 1 < argc ? argv[i + 1] : NULL));
                 i++;
             } else {
@@ -271,20 +297,39 @@ done:
     return rc;
 }
 
-void p4_cli_print_help(FILE *out)
+static void print_overview(FILE *out)
 {
-    fputs("Usage: " USAGE "\n"
-          "\n"
-          "Compresses the language model named in cfg.json to ternary (1.58-bit) weights, fine-tunes it if\n"
-          "quantization cost too much quality, and writes the packed model, a dequantized FP16 model and a "
-          "report.\n"
-          "It is an MPI program:\n"
-          "\n"
-          "  srun --mpi=pmix -N4 phase4_mpi cfg.json    on a cluster\n"
-          "  mpirun -n 2 --bind-to none phase4_mpi cfg.json\n"
-          "                                             on one machine; as root, mpirun also requires\n"
-          "                                             --allow-run-as-root\n"
-          "  phase4_mpi cfg.json                        as a single rank\n"
+    fputs(
+        "Usage: " USAGE "\n"
+        "\n"
+        "Compresses the language model named in cfg.json to ternary (1.58-bit) weights, fine-tunes it if\n"
+        "quantization cost too much quality, and writes the packed model, a dequantized FP16 model and a "
+        "report.\n"
+        "\n"
+        "  phase4_mpi --check cfg.json                check everything that can be known before the run\n"
+        "  phase4_mpi --plan cfg.json                 memory, disk, traffic and time of the run\n"
+        "  phase4_mpi cfg.json                        run as a single rank\n"
+        "  mpirun -n 2 --bind-to none phase4_mpi cfg.json\n"
+        "                                             run as two ranks on one machine; as root, mpirun also\n"
+        "                                             requires --allow-run-as-root\n"
+        "  srun --mpi=pmix -N4 phase4_mpi cfg.json    run on a cluster\n"
+        "\n"
+        "  phase4_mpi --help fine_tune_lr             one key of cfg.json: values, default, where to read "
+        "more\n"
+        "  phase4_mpi --help reconstruct              the keys that begin so; '*_lr' those that match\n"
+        "  phase4_mpi --help data                     the keys of a group\n"
+        "  phase4_mpi --help " KEYS "                     all keys\n"
+        "  phase4_mpi --help " FAMILIES "                 the supported families of models\n"
+        "\n"
+        "Groups of keys of cfg.json, a JSON object:\n",
+        out);
+    p4_config_print_groups(out);
+    fputs("\n"
+          "key=value arguments override the file; the last one given for a key counts. Values are JSON, but "
+          "strings\n"
+          "need no quotes:  phase4_mpi cfg.json fine_tune_lr=3e-4 device=cpu 'eval_files=[\"a.txt\", "
+          "\"b.jsonl.gz\"]'\n"
+          "Relative paths start at the working directory.\n"
           "\n"
           "Options:\n",
           out);
@@ -296,27 +341,40 @@ void p4_cli_print_help(FILE *out)
         fprintf(out, "  %s%s%-*s %s\n", known->short_name != NULL ? known->short_name : "",
                 known->short_name != NULL ? ", " : "    ", 20, named, known->help);
     }
-    fputs("\n"
-          "key=value arguments override the file; the last one given for a key counts. Values are JSON, but "
-          "strings\n"
-          "need no quotes:  phase4_mpi cfg.json fine_tune_lr=3e-4 device=cpu 'eval_files=[\"a.txt\", "
-          "\"b.jsonl.gz\"]'\n"
-          "Relative paths start at the working directory.\n"
-          "\n"
-          "Exit status:\n",
-          out);
+    fputs("\nExit status:\n", out);
     for (size_t i = 0; i < STATUSES; i++) {
-        fprintf(out, "  %-2s %s\n", statuses[i].status, statuses[i].meaning);
+        fprintf(out, "  %-3s %s\n", statuses[i].status, statuses[i].meaning);
     }
-    fputs("\n"
-          "Supported families of models, by model_type in their config.json:\n",
-          out);
-    p4_families_print(out, false);
-    fputs("\n"
-          "Keys of cfg.json (a JSON object), with allowed values and defaults:\n"
-          "\n",
-          out);
-    p4_config_print_help(out);
+}
+
+static bool print_topic(FILE *out, const char *topic, char *const *topics, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (!is_topic(topics[i], topic)) {
+            continue;
+        }
+        if (is_topic(topic, KEYS)) {
+            fputs("Keys of cfg.json (a JSON object), with allowed values and defaults:\n\n", out);
+            p4_config_print_help(out);
+        } else {
+            fputs("Supported families of models, by model_type in their config.json:\n", out);
+            p4_families_print(out, false);
+        }
+        return true;
+    }
+    return false;
+}
+
+void p4_cli_print_help(FILE *out, char *const *topics, int count)
+{
+    if (count == 0) {
+        print_overview(out);
+    } else if (print_topic(out, FAMILIES, topics, count)) {
+        fputs(count > 1 ? "\n" : "", out);
+    }
+    if (!print_topic(out, KEYS, topics, count)) {
+        p4_config_print_topics(out, topics, count);
+    }
 }
 
 static void print_man_options(FILE *out)
@@ -360,6 +418,11 @@ void p4_cli_print_man(FILE *out)
         "report\n"
         "to output_path. Arguments key=value override the file; the last one given for a key counts. Their\n"
         "values are JSON, but strings need no quotes. Relative paths start at the working directory.\n"
+        ".PP\n"
+        "A TOPIC of \\-\\-help is a key of cfg.json, the beginning of keys, a pattern such as "
+        "\\(aq*_lr\\(aq, the\n"
+        "title of a group of keys, " KEYS " for all of them, or " FAMILIES
+        " for the supported families of models.\n"
         ".PP\n"
         "As root, Open MPI's mpirun requires \\-\\-allow\\-run\\-as\\-root.\n"
         ".SH OPTIONS\n",

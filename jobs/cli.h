@@ -27,14 +27,17 @@ typedef struct p4_cli {
     const char *rates_path;          /* NULL: not given */
     const char *measured_path;       /* of --measure-rates */
     const char *cfg_path;            /* NULL for HELP, VERSION and FAMILIES */
-    char **overrides;                /* [override_count] "key=value", for p4_config_read_file; in argv */
+    char **topics;                   /* [topic_count] of HELP, in argv */
+    int topic_count;
+    char **overrides; /* [override_count] "key=value", for p4_config_read_file; in argv */
     int override_count;
 } p4_cli;
 
 /* Reads `phase4_mpi [options] cfg.json [key=value ...]`; options may stand anywhere, "--" ends them. --help,
- * --version and --families end the reading. The overrides are moved to the beginning of argv. P4_E_INPUT:
- * one line with the nearest known option, if one is near. Keys and values are p4_config_read_file's matter.
- * Local. */
+ * --version and --families end the reading; --help takes the words up to the next option, each "keys",
+ * "families" or what p4_config_check_topic takes. The overrides are moved to the beginning of argv.
+ * P4_E_INPUT: one line with the nearest known option, if one is near. Keys and values are
+ * p4_config_read_file's matter. Local. */
 p4_rc p4_cli_parse(p4_cli *cli, int argc, char **argv);
 
 /* "80G", "1.5T", "512MB" in decimal units, as makers of memory state it; "80GiB" in those of p4_format_bytes;
@@ -45,7 +48,7 @@ bool p4_cli_read_size(double *bytes, const char *text);
 /* The manual page phase4_mpi(1). Local. */
 void p4_cli_print_man(FILE *out);
 
-/* Usage, options, exit statuses and the keys of cfg.json. Local. */
-void p4_cli_print_help(FILE *out);
+/* Without topics usage, options, exit statuses and the groups of keys; else what the topics name. Local. */
+void p4_cli_print_help(FILE *out, char *const *topics, int count);
 
 #endif

@@ -34,9 +34,10 @@ const p4_program p4_export_program = {
     .purpose = "write a result of phase4_mpi in formats of other programs",
     .description =
         "Writes the packed model of DIR, the output directory of a run, in the formats of the key exports:\n"
-        "gguf (or gguf:q2_0, gguf:tq1_0, gguf:tq2_0), compressed_tensors, mlx, bitnet. The tokenizer comes\n"
-        "from dequantized_fp16 in DIR. What a format's reader would compute in another way is refused.\n"
-        "It is one process and needs no MPI.\n",
+        "gguf (or gguf:q2_0, gguf:tq1_0, gguf:tq2_0, gguf:i2_s), compressed_tensors, mlx, bitnet, and says "
+        "of\n"
+        "each what is in it and its size. The tokenizer comes from dequantized_fp16 in DIR. What a format's\n"
+        "reader would compute in another way is refused. It is one process and needs no MPI.\n",
     .options = options,
     .statuses = statuses,
 };
@@ -133,17 +134,48 @@ static p4_rc check_exports(const result *r, const char *directory, const p4_list
     return f.errors > 0 ? p4_fail_lines(f.worst, f.text) : P4_OK;
 }
 
+static double file_bytes(const char *path)
+{
+    struct stat there;
+    return stat(path, &there) == 0 ? (double)there.st_size : 0;
+}
+
+/* Of a file, or of the files in a directory. Local. */
+static p4_rc count_bytes(double *bytes, const char *path)
+{
+    p4_rc rc = P4_OK;
+    char **names = NULL;
+    int64_t count = 0;
+    *bytes = file_bytes(path);
+    if (p4_directory_exists(path)) {
+        TRY(p4_dir_list(&names, &count, path));
+        *bytes = 0;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        char *file = p4_format("%s/%s", path, names[i]);
+        TRY(file != NULL ? P4_OK : P4_E_SYSTEM);
+        *bytes += file_bytes(file);
+        free(file);
+    }
+done:
+    p4_names_free(names, count);
+    return rc;
+}
+
 static p4_rc write_exports(const result *r, const char *directory, const p4_list *formats)
 {
     p4_rc rc = P4_OK;
-    char *path = NULL;
+    char *path = NULL, what[P4_WRITER_TEXT_BYTES], size[32];
+    double bytes;
     for (const char *entry = p4_list_next(formats, NULL); entry != NULL;
          entry = p4_list_next(formats, entry)) {
         const p4_export_source source = source_of(r, entry);
         free(path);
         path = p4_format("%s/%s", directory, writer_of(entry)->output);
         TRY(path != NULL ? writer_of(entry)->write(&source, path) : P4_E_SYSTEM);
-        INFO("%s", path);
+        TRY(writer_of(entry)->describe(&source, what));
+        TRY(count_bytes(&bytes, path));
+        INFO("%s: %s; %s", path, what, p4_format_bytes(size, bytes));
     }
 done:
     free(path);

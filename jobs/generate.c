@@ -1,5 +1,6 @@
 #include "jobs/generate.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -98,7 +99,7 @@ done:
 static int count_threads(const p4_generate_settings *settings, const p4_model *model,
                          const p4_weight *weights)
 {
-    int most = settings->threads > 0 ? settings->threads : p4_limits_threads();
+    int most = settings->threads > 0 ? settings->threads : (int)fmax(1, p4_cores_here());
     double product_bytes = p4_decoder_weight_bytes(model, weights) / (double)(4 * model->arch.L + 1);
     return product_bytes < (double)most * THREAD_BYTES ? 1 + (int)(product_bytes / THREAD_BYTES) : most;
 }

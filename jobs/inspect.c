@@ -46,6 +46,11 @@ const p4_program p4_inspect_program = {
     .statuses = statuses,
 };
 
+static int count_threads(int threads)
+{
+    return threads > 0 ? threads : (int)fmax(1, p4_cores_here());
+}
+
 /* One result that is open. */
 typedef struct opened {
     p4_inspection *x;
@@ -366,7 +371,7 @@ static void close_result(opened *o)
 p4_rc p4_inspect(p4_inspection *x, const char *path, int threads)
 {
     p4_rc rc = P4_OK;
-    opened o = {.x = x, .threads = threads > 0 ? threads : p4_limits_threads()};
+    opened o = {.x = x, .threads = count_threads(threads)};
     *x = (p4_inspection){.count = 0};
     TRY(p4_model_file_find(x->path, path));
     TRY(read_head(&o));

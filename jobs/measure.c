@@ -98,13 +98,14 @@ done:
     return rc;
 }
 
-/* The run's configuration, on this machine's device. Local. */
-static p4_rc read_config(p4_run *run, p4_artifact_reader *reader, const char *file, char *const *overrides,
-                         int count)
+/* The run's configuration, on this machine's device. *run_T: tokens of its windows. Local. */
+static p4_rc read_config(p4_run *run, int32_t *run_T, p4_artifact_reader *reader, const char *file,
+                         char *const *overrides, int count)
 {
     p4_rc rc = P4_OK;
     p4_config *c = &run->config;
     TRY(p4_model_file_config(c, reader, file));
+    *run_T = c->calibration_sequence_length;
     c->device = P4_DEVICE_AUTO;
     c->threads_per_rank = 0;
     bool other_text = false, other_sets = false;
@@ -126,21 +127,32 @@ done:
 
 /* ---- the original ---- */
 
-/* Are the files of an open model those that the run read, as far as the metadata beside the result tell?
- * *why names one that is not; else it is "". Local. */
-static p4_rc compare_files(char why[512], const p4_hf_model *hf, const char *file)
+/* Of the folder of the result; p4_metadata_free. *there: they are beside it. Local. */
+static p4_rc read_metadata(p4_metadata *metadata, bool *there, const char *file)
 {
     p4_rc rc = P4_OK;
     const char *slash = strrchr(file, '/');
     char *folder = p4_format("%.*s.", slash != NULL ? (int)(slash - file) + 1 : 0, file);
     char *path = folder != NULL ? p4_format("%s/" P4_METADATA_FILE, folder) : NULL;
-    p4_metadata metadata = {.input_count = 0};
+    *metadata = (p4_metadata){.input_count = 0};
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    if (!p4_file_exists(path)) {
-        goto done;
-    }
-    TRY(p4_metadata_read(&metadata, folder));
-    for (int64_t s = 0; s < hf->shard_count; s++) {
+    *there = p4_file_exists(path);
+    TRY(*there ? p4_metadata_read(metadata, folder) : P4_OK);
+done:
+    free(folder);
+    free(path);
+    return rc;
+}
+
+/* Are the files of an open model those that the run read, as far as the metadata beside the result tell?
+ * *why names one that is not; else it is "". Local. */
+static p4_rc compare_files(char why[512], const p4_hf_model *hf, const char *file)
+{
+    p4_rc rc = P4_OK;
+    p4_metadata metadata;
+    bool there;
+    TRY(read_metadata(&metadata, &there, file));
+    for (int64_t s = 0; there && s < hf->shard_count; s++) {
         char now[P4_FINGERPRINT_BYTES];
         bool found = false;
         TRY(p4_fingerprint_file(now, hf->shards[s].path));
@@ -154,8 +166,6 @@ static p4_rc compare_files(char why[512], const p4_hf_model *hf, const char *fil
     }
 done:
     p4_metadata_free(&metadata);
-    free(folder);
-    free(path);
     return rc;
 }
 
@@ -288,6 +298,39 @@ done:
     return rc;
 }
 
+/* The windows are what a run's provenance has the fingerprint of, in whatever lengths they are cut. */
+static p4_same_text compare_windows(const p4_metadata *metadata, const char *name, const p4_windows *windows,
+                                    int32_t run_T)
+{
+    char then[P4_FINGERPRINT_BYTES], now[P4_FINGERPRINT_BYTES];
+    if (metadata->provenance_json == NULL) {
+        return P4_TEXT_UNKNOWN;
+    }
+    p4_provenance_find_input(then, metadata->provenance_json, name);
+    p4_fingerprint_bytes(now, windows->ids, (size_t)(windows->count * windows->T) * sizeof *windows->ids);
+    return then[0] == '\0'                                 ? P4_TEXT_UNKNOWN
+           : strcmp(then, now) == 0 && windows->T == run_T ? P4_TEXT_SAME
+                                                           : P4_TEXT_OTHER;
+}
+
+/* Rank 0. */
+static p4_rc compare_texts(p4_measurement *m, const p4_run *run, int32_t run_T)
+{
+    p4_rc rc = P4_OK;
+    p4_metadata metadata;
+    bool there;
+    TRY(read_metadata(&metadata, &there, m->path));
+    m->same_text = compare_windows(&metadata, P4_EVALUATION_TEXT, &run->eval, run_T);
+    for (int i = 0; i < run->config.eval_sets.count; i++) {
+        char name[sizeof P4_SET_TEXT + P4_SET_NAME_BYTES];
+        snprintf(name, sizeof name, P4_SET_TEXT, run->config.eval_sets.names[i]);
+        m->set_same_text[i] = compare_windows(&metadata, name, &run->sets[i].windows, run_T);
+    }
+done:
+    p4_metadata_free(&metadata);
+    return rc;
+}
+
 /* ---- the whole ---- */
 
 /* Both models on one text, and what follows from them. The original is loaded where `compare`. Collective. */
@@ -350,7 +393,8 @@ done:
     return rc;
 }
 
-static p4_rc measure(p4_run *run, p4_measurement *m, p4_group *group, p4_artifact_reader *reader, bool asked)
+static p4_rc measure(p4_run *run, p4_measurement *m, p4_group *group, p4_artifact_reader *reader, bool asked,
+                     int32_t run_T)
 {
     p4_rc rc = P4_OK;
     p4_hf_model table = {.path = NULL};
@@ -371,6 +415,9 @@ static p4_rc measure(p4_run *run, p4_measurement *m, p4_group *group, p4_artifac
     TRY_ROOT(group, choose_text(run));
     p4_group_bcast(group, &run->config, sizeof run->config, 0);
     TRY(p4_load_text(run));
+    TRY_ROOT(group, compare_texts(m, run, run_T));
+    p4_group_bcast(group, &m->same_text, sizeof m->same_text, 0);
+    p4_group_bcast(group, m->set_same_text, sizeof m->set_same_text, 0);
     m->windows = run->eval.count;
     m->window_tokens = run->eval.T;
     TRY_ALL(group, p4_model_file_read(&run->packed, &packing, reader, model, run->compute.threads));
@@ -401,6 +448,7 @@ p4_rc p4_measure(p4_measurement *m, p4_group *group, const char *path, char *con
     p4_rc rc = P4_OK;
     p4_artifact_reader *reader = NULL;
     bool asked = false;
+    int32_t run_T = 0; /* tokens of the run's windows */
     const p4_evaluation nothing = p4_evaluation_none();
     *m = (p4_measurement){
         .original = nothing,
@@ -415,8 +463,8 @@ p4_rc p4_measure(p4_measurement *m, p4_group *group, const char *path, char *con
     }
     TRY_ALL(group, p4_model_file_find(m->path, path));
     TRY_ALL(group, p4_artifact_reader_open(&reader, m->path));
-    TRY_ALL(group, read_config(run, reader, m->path, overrides, count));
-    TRY(measure(run, m, group, reader, asked));
+    TRY_ALL(group, read_config(run, &run_T, reader, m->path, overrides, count));
+    TRY(measure(run, m, group, reader, asked, run_T));
 done:
     p4_artifact_reader_close(reader);
     if (run != NULL) {

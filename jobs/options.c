@@ -124,7 +124,7 @@ void p4_program_print_help(FILE *out, const p4_program *program)
     }
     fputs("\nExit status:\n", out);
     for (const p4_exit_status *s = program->statuses; s->status != NULL; s++) {
-        fprintf(out, "  %-2s %s\n", s->status, s->meaning);
+        fprintf(out, "  %-3s %s\n", s->status, s->meaning);
     }
 }
 

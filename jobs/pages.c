@@ -19,9 +19,10 @@ static void survive(p4_rc rc)
 }
 
 /* The results in memory as results.json will say them; NULL: out of memory, with a warning. */
-static char *print_results(const p4_run *run, p4_rc outcome)
+static char *print_results(p4_run *run, p4_rc outcome)
 {
     char *json = NULL;
+    p4_warnings_copy(&run->warnings, &run->results);
     p4_results results = run->results;
     results.success = outcome == P4_OK; /* of a run that gets here only results.json is missing */
     if (outcome != P4_OK) {

@@ -34,10 +34,10 @@ static bool speaks(const p4_session *session)
 }
 
 /* The answers that take no MPI: once, whoever started how many of us. */
-static int show_help(void)
+static int show_help(const p4_cli *cli)
 {
     if (p4_launched_rank() <= 0) {
-        p4_cli_print_help(stdout);
+        p4_cli_print_help(stdout, cli->topics, cli->topic_count);
     }
     return EXIT_SUCCESS;
 }
@@ -197,7 +197,7 @@ static int run(const p4_cli *cli)
     TRY(read_config(&config, cli, session));
     TRY(p4_execute(session, &config, NULL, NULL, &results));
     if (p4_session_rank(session) == 0) {
-        p4_report_table(stdout, &results);
+        p4_report_table(stdout, &results, &config);
     }
 done:;
     int status =
@@ -222,7 +222,7 @@ static int act(const p4_cli *cli)
 {
     switch (cli->action) {
     case P4_CLI_HELP:
-        return show_help();
+        return show_help(cli);
     case P4_CLI_VERSION:
         return show_version();
     case P4_CLI_FAMILIES:

@@ -50,11 +50,19 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *input);
 double p4_plan_token_flops(const p4_model *model, int64_t T);
 
 /* plan_rates.c. The built-in table of GPUs or of CPUs. opt_gpu: the GPU's name, by which it is found; of one
- * that is not in the table, and without a name, memory decides. The rates' name says so. Local. */
-void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads);
+ * that is not in the table, and without a name, memory decides. The rates' name says so. cores: processor
+ * time for the threads, which is a part of a core where ranks share one. Local. */
+void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads,
+                         double cores);
+/* The rates of the table that are called H100, H200 or CPU, whatever case; false: none are called so. Local.
+ */
+#define P4_PLAN_RATES_NAMES "H100, H200 or CPU"
+bool p4_plan_rates_find(p4_rates *rates, const char *name, int threads, double cores);
 /* plan_trial.c. The table of CPUs, scaled by how fast a training pass over one narrow block of the model's
  * proportions is on this machine, in about 0.1 s of processor time. Local. */
-p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads);
+p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads, double cores);
+/* The name of rates of CPUs: "WHERE, 2 threads a rank", and the cores where they are fewer. */
+void p4_plan_rates_name(p4_rates *rates, const char *where, int threads, double cores);
 /* Seconds of a training pass, without an update, over two networks: one whose kernels are short and one whose
  * products are long. */
 typedef struct p4_network_times {
@@ -109,9 +117,10 @@ typedef struct p4_plan_request {
     int ranks, ranks_per_node; /* 0: 1; 8 on GPUs and 1 on CPUs */
     int job_ranks;             /* that share the nodes, where other models run beside this one; 0: `ranks` */
     double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
-    double host_bytes;      /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
-    const char *rates_path; /* of phase4_mpi --measure-rates; NULL: a built-in table, or */
-    bool measures;          /* the CPUs of this machine, unless memory_bytes or host_bytes describe another */
+    double host_bytes; /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
+    const char
+        *rates_path; /* of phase4_mpi --measure-rates, or a name of the built-in table; NULL: that, or */
+    bool measures;   /* the CPUs of this machine, unless memory_bytes or host_bytes describe another */
 } p4_plan_request;
 /* The whole plan, without MPI. config: as given. The caller frees with p4_plan_free, after an error too.
  * P4_E_INPUT: the model, the file of rates, a number of ranks. Local. */

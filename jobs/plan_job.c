@@ -2,8 +2,8 @@
  * at hand, a model of which config.json alone may be there. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "io/file/files.h"
 #include "io/out/plan_json.h"
 #include "jobs/plan.h"
 #include "jobs/text_files.h"
@@ -18,6 +18,7 @@ static const double GPU_RESERVE = 2.0 * (1 << 30);
 typedef struct place {
     p4_compute compute;
     int ranks_per_node;
+    double cores; /* of a rank; a part of one where ranks share it */
     p4_group group;
     p4_device *outline; /* heap: of a GPU that is not at hand */
 } place;
@@ -62,11 +63,22 @@ done:
     return rc;
 }
 
-/* Of this machine, for each of the ranks that share a node. */
-static int cores_of_rank(int64_t ranks, int ranks_per_node)
+/* Is the plan for a machine that the options describe? */
+static bool is_elsewhere(const p4_plan_request *request)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN) / p4_min_i64(ranks, ranks_per_node);
-    return cores > 0 ? (int)cores : 1;
+    return request->memory_bytes > 0 || request->host_bytes > 0;
+}
+
+/* The ranks that share a node divide the cores of this machine. Another machine has a core for each thread.
+ */
+static void divide_cores(place *p, const p4_config *c, const p4_plan_request *request)
+{
+    int64_t ranks = p4_max_i64(p->group.ranks, request->job_ranks);
+    p->cores = p4_cores_here() / (double)p4_min_i64(ranks, p->ranks_per_node);
+    p->compute.threads = c->threads_per_rank > 0 ? c->threads_per_rank : p->cores > 1 ? (int)p->cores : 1;
+    if (is_elsewhere(request)) {
+        p->cores = p->compute.threads;
+    }
 }
 
 /* A GPU where one is asked for or its memory is given, or is at hand. */
@@ -77,10 +89,7 @@ static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *req
     p->group = (p4_group){.ranks = request->ranks > 0 ? request->ranks : 1};
     p->compute.group = &p->group;
     p->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : gpu ? 8 : 1;
-    p->compute.threads =
-        c->threads_per_rank > 0
-            ? c->threads_per_rank
-            : cores_of_rank(p4_max_i64(p->group.ranks, request->job_ranks), p->ranks_per_node);
+    divide_cores(p, c, request);
     if (gpu) {
         return open_gpu(p, c, request->memory_bytes);
     }
@@ -114,13 +123,22 @@ static void find_room(p4_plan *plan, const place *p, const p4_plan_request *requ
     plan->node_bytes = request->host_bytes > 0 || request->memory_bytes == 0 ? node : 0;
 }
 
-static p4_rc read_rates(p4_plan *plan, const char *path)
+/* Of a file, or of the table. */
+static p4_rc read_rates(p4_plan *plan, const place *p, const char *which)
 {
     p4_rc rc = P4_OK;
-    TRY(p4_rates_read(&plan->rates, path));
+    bool named = p4_plan_rates_find(&plan->rates, which, p->compute.threads, p->cores);
+    CHECK(named || p4_file_exists(which),
+          "--rates: found \"%.200s\", expected a file of phase4_mpi --measure-rates, or " P4_PLAN_RATES_NAMES
+          " of the built-in table",
+          which);
+    TRY(named ? P4_OK : p4_rates_read(&plan->rates, which));
     CHECK((plan->rates.device == P4_RATES_OF_GPU) == plan->on_gpu,
-          "%s: its rates are of %s (%s), and the plan is for %s: measure rates there, or leave --rates out",
-          path, plan->on_gpu ? "CPUs" : "GPUs", plan->rates.name, plan->on_gpu ? "GPUs" : "CPUs");
+          "%s: its rates are of %s (%s), and the plan is for %s: %s, or leave --rates out", which,
+          plan->on_gpu ? "CPUs" : "GPUs", plan->rates.name, plan->on_gpu ? "GPUs" : "CPUs",
+          !named         ? "measure rates there"
+          : plan->on_gpu ? "take those of a GPU"
+                         : "device=cuda and --device-memory describe a GPU");
 done:
     return rc;
 }
@@ -128,16 +146,15 @@ done:
 static p4_rc find_rates(p4_plan *plan, const place *p, const p4_plan_input *in,
                         const p4_plan_request *request)
 {
-    bool elsewhere = plan->on_gpu || request->memory_bytes > 0 || request->host_bytes > 0;
     if (request->rates_path != NULL) {
-        return read_rates(plan, request->rates_path);
+        return read_rates(plan, p, request->rates_path);
     }
-    if (request->measures && !elsewhere) {
+    if (request->measures && !plan->on_gpu && !is_elsewhere(request)) {
         return p4_plan_rates_here(&plan->rates, &in->original->hf.model.arch,
-                                  in->config->calibration_sequence_length, p->compute.threads);
+                                  in->config->calibration_sequence_length, p->compute.threads, p->cores);
     }
     const char *gpu = p->outline == NULL ? p->compute.ops->describe(p->compute.device) : NULL;
-    p4_plan_rates_table(&plan->rates, plan->on_gpu, gpu, plan->room_bytes, p->compute.threads);
+    p4_plan_rates_table(&plan->rates, plan->on_gpu, gpu, plan->room_bytes, p->compute.threads, p->cores);
     return P4_OK;
 }
 

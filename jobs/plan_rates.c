@@ -1,7 +1,9 @@
 /* plan_rates.c - how fast a rank is, by a table. Rates say how long a run takes and nothing about its
  * results.
  */
+#include <math.h>
 #include <string.h>
+#include <strings.h>
 
 #include "jobs/plan.h"
 
@@ -58,16 +60,42 @@ static void take_gpu(p4_rates *rates, const char *opt_gpu, double room_bytes)
     }
 }
 
-void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads)
+void p4_plan_rates_name(p4_rates *rates, const char *where, int threads, double cores)
+{
+    char shared[32] = "";
+    if (cores < threads) {
+        snprintf(shared, sizeof shared, " on %.3g of a core", cores);
+        if (cores >= 1) {
+            snprintf(shared, sizeof shared, " on %.3g core%s", cores, cores == 1 ? "" : "s");
+        }
+    }
+    snprintf(rates->name, sizeof rates->name, "%s, %d thread%s a rank%s", where, threads, p4_plural(threads),
+             shared);
+}
+
+/* Other ranks wait, asleep, while the first one tokenizes: threads that are its own are enough for that. */
+void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads,
+                         double cores)
 {
     if (on_gpu) {
         take_gpu(rates, opt_gpu, room_bytes);
         return;
     }
     *rates = cpu_thread;
-    snprintf(rates->name, sizeof rates->name, "built-in table, CPU, %d thread%s a rank", threads,
-             p4_plural(threads));
-    rates->forward_flops *= threads;
-    rates->train_flops *= threads;
+    p4_plan_rates_name(rates, "built-in table, CPU", threads, cores);
+    rates->forward_flops *= fmin(threads, cores);
+    rates->train_flops *= fmin(threads, cores);
+    rates->memory_bytes *= fmin(1, cores);
     rates->text_bytes *= threads;
+}
+
+bool p4_plan_rates_find(p4_rates *rates, const char *name, int threads, double cores)
+{
+    bool is_h100 = strcasecmp(name, "H100") == 0, is_h200 = strcasecmp(name, "H200") == 0;
+    if (!is_h100 && !is_h200 && strcasecmp(name, "CPU") != 0) {
+        return false;
+    }
+    p4_plan_rates_table(rates, is_h100 || is_h200, is_h100 ? "NVIDIA H100" : "NVIDIA H200", 0, threads,
+                        cores);
+    return true;
 }

@@ -191,26 +191,31 @@ done:
     return rc;
 }
 
-p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads)
+/* Timed on the whole cores that the rank has: more threads would wait for each other here, as little as ranks
+ * that share a core run at this moment. */
+p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads, double cores)
 {
     enum { LONGEST = 512 };
     p4_rc rc = P4_OK;
+    char where[64];
     double flops, started_s = p4_now_s();
+    int timed = (int)fmax(1, fmin(threads, cores));
     trial t = {.B = 1, .T = p4_min_i64(T, LONGEST)};
     p4_arch small;
-    p4_plan_rates_table(rates, false, NULL, 0, threads);
+    p4_plan_rates_table(rates, false, NULL, 0, timed, timed);
     t.ops = p4_ops_find("cpu");
-    TRY(t.ops->open(&t.device, 0, threads, false));
+    TRY(t.ops->open(&t.device, 0, timed, false));
     TRY(shape_like(&small, arch, t.T));
     TRY(open_trial(&t, &small));
-    TRY(time_trial(&t, threads, &flops));
+    TRY(time_trial(&t, timed, &flops));
     double part = flops / rates->train_flops;
-    rates->forward_flops *= part;
-    rates->train_flops *= part;
-    rates->memory_bytes *= part;
+    double share = part * fmin(threads, cores) / timed;
+    rates->forward_flops *= share;
+    rates->train_flops *= share;
+    rates->memory_bytes *= fmin(part, share);
     rates->text_bytes *= part;
-    snprintf(rates->name, sizeof rates->name, "measured here in %.1f s, %d thread%s a rank",
-             p4_now_s() - started_s, threads, p4_plural(threads));
+    snprintf(where, sizeof where, "measured here in %.1f s", p4_now_s() - started_s);
+    p4_plan_rates_name(rates, where, threads, cores);
 done:
     close_trial(&t);
     if (t.device != NULL) {

@@ -360,7 +360,7 @@ static p4_rc take_state(p4_run *run)
     }
     const bool keeps = run->compute.group->rank == 0; /* as with the warnings of this process */
     for (int64_t i = 0; keeps && i < r->manifest.warning_count; i++) {
-        p4_results_add_warning(&run->results, r->manifest.warnings[i]);
+        p4_warnings_add(&run->warnings, r->manifest.warnings[i]);
     }
     r->earlier_s = r->manifest.elapsed_s;
     p4_provenance_continue(run, r->last, r->manifest.step, r->manifest.started, r->manifest.continued);

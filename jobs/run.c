@@ -272,6 +272,7 @@ static p4_rc write_results(p4_run *run, p4_rc outcome)
         snprintf(run->results.error, sizeof run->results.error, "%s", p4_last_error());
         run->results.output_paths = (p4_output_paths){.primary_output = ""};
     }
+    p4_warnings_copy(&run->warnings, &run->results);
     p4_rc rc = p4_results_store(&run->results, path); /* the first error counts: what ended the run */
     free(path);
     return gone != P4_OK ? gone : rc;
@@ -300,9 +301,10 @@ done:
 }
 
 /* A results.json that counts when the run is killed: nothing else there is this run's. Rank 0. */
-static p4_rc mark_unfinished(const p4_run *run)
+static p4_rc mark_unfinished(p4_run *run)
 {
     p4_rc rc = P4_OK;
+    p4_warnings_copy(&run->warnings, &run->results);
     p4_results unfinished = run->results;
     char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
@@ -315,7 +317,7 @@ done:
 
 static void keep_warning(const char *text, void *user)
 {
-    p4_results_add_warning(user, text);
+    p4_warnings_add(user, text);
 }
 
 static void close_run(p4_run *run)
@@ -400,7 +402,8 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, bo
     run->log_callback = log_callback;
     run->log_user = log_user;
     p4_results_init(&run->results);
-    p4_warning_observe(keep_warning, &run->results);
+    p4_warnings_open(&run->warnings);
+    p4_warning_observe(keep_warning, &run->warnings);
     rc = execute(run, group, measures, &output_taken);
     run->results.total_s = p4_now_s() - started_s + p4_resume_earlier_s(run);
     (void)p4_utc_now(run->results.provenance.ended);
@@ -417,7 +420,9 @@ p4_rc p4_run_execute(p4_group *group, const p4_config *config, bool measures, bo
         p4_error_clear();
     }
     p4_output_leave(run->hold, run->config.output_path, rc == P4_OK);
-    p4_warning_observe(NULL, NULL);
+    p4_warning_observe(NULL, NULL); /* no thread is in keep_warning behind it */
+    p4_warnings_copy(&run->warnings, &run->results);
+    p4_warnings_close(&run->warnings);
     *results = run->results;
     close_run(run);
 done:

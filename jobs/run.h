@@ -7,6 +7,7 @@
 #include "io/out/details.h"
 #include "io/out/hold.h"
 #include "io/out/report.h"
+#include "io/out/warnings.h"
 #include "io/text/chat.h"
 #include "io/text/training_set.h"
 #include "io/tokenizer/tokenizer.h"
@@ -59,6 +60,7 @@ typedef struct p4_run {
     p4_run_set sets[P4_SETS_MAX];   /* as many as the configuration has */
     int64_t texts_evaluated; /* by a stage that is not finished: first the evaluation text, then the sets */
     p4_results results;      /* the same on every rank where stages decide by it */
+    p4_warnings warnings;    /* on the rank that speaks; results have a copy */
     p4_training_curve curve; /* rank 0 */
     p4_metrics_log metrics_log; /* rank 0 */
     p4_run_watch watch;         /* rank 0 */

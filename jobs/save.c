@@ -175,7 +175,8 @@ static p4_rc describe(p4_saving *s, const p4_trainer *trainer)
     for (int64_t i = 0; i < r->inputs.input_count; i++) {
         TRY(p4_manifest_add_input(m, r->inputs.inputs[i].name, r->inputs.inputs[i].fingerprint));
     }
-    const p4_results *results = &s->run->results;
+    p4_results *results = &s->run->results;
+    p4_warnings_copy(&s->run->warnings, results);
     for (int64_t i = 0; i < p4_min_i64(results->warning_count, P4_WARNINGS_MAX); i++) {
         TRY(results->warnings[i] != NULL ? p4_manifest_add_warning(m, results->warnings[i]) : P4_OK);
     }

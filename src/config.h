@@ -28,6 +28,7 @@ typedef struct p4_config_row {
     p4_config_type type;
     size_t offset, bytes;    /* of the field in p4_config */
     const char *group;       /* title; only the first row of a group has one */
+    const char *more;        /* of the same row: pages that say more, as "docs/PAGE.md: HEADING; ..." */
     double seed, quality;    /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
     const char *text;        /* default of a PATH or NAME, in every recipe; LIST, NUMBERS, SETS start empty */
     double min, max;         /* bounds of INT32, INT64, REAL and each of NUMBERS; every UINT64 is allowed */
@@ -156,6 +157,15 @@ p4_rc p4_config_expand_output_path(p4_config *config);
 
 /* The keys with defaults, ranges and help: for --help, and as the tables of docs/configuration.md. Local. */
 void p4_config_print_help(FILE *out);
+/* The groups of keys, a line each: title and number of keys. Local. */
+void p4_config_print_groups(FILE *out);
+/* Is `topic` a key, the beginning of keys, a glob of keys or the title of a group? Case and '-' for '_' do
+ * not matter. P4_E_INPUT: none of these; the nearest key is named. Local. */
+p4_rc p4_config_check_topic(const char *topic);
+/* The keys that topics name, in the table's order, each with what --help says of it, whether a run may
+ * continue with another value, and the pages that say more. Topics are those that p4_config_check_topic took.
+ * Local. */
+void p4_config_print_topics(FILE *out, char *const *topics, int count);
 void p4_config_print_markdown(FILE *out);
 void p4_config_print_man(FILE *out);
 /* Text of a manual page, in which some characters would be commands. Local. */

@@ -2,6 +2,7 @@
 #include "src/config.h"
 #include "src/phase4/config.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -233,27 +234,106 @@ static const char *allowed_text(char buffer[256], const p4_config_row *row)
 
 enum { HELP_COLUMNS = 110 };
 
-void p4_config_print_help(FILE *out)
+static void print_row_help(FILE *out, const p4_config_row *row)
 {
     char quality[256], others[256], allowed[256];
+    default_text(quality, row, P4_RECIPE_QUALITY);
+    others_text(others, row, "");
+    int width = fprintf(out, "  %-29s %s,", row->name, allowed_text(allowed, row));
+    int tail = (int)(strlen(" default ") + strlen(quality) +
+                     (others[0] == '\0' ? 0 : strlen(" (recipe )") + strlen(others)));
+    if (width + tail > HELP_COLUMNS) { /* the default goes under the allowed values */
+        fprintf(out, "\n%31s", "");
+    }
+    fprintf(out, " default %s", quality);
+    if (others[0] != '\0') {
+        fprintf(out, " (recipe %s)", others);
+    }
+    fprintf(out, "\n      %s\n", row->help);
+}
+
+void p4_config_print_help(FILE *out)
+{
     for (int i = 0; i < p4_config_rows; i++) {
         const p4_config_row *row = &p4_config_table[i];
         if (row->group != NULL) {
             fprintf(out, "%s%s:\n", i > 0 ? "\n" : "", row->group);
         }
-        default_text(quality, row, P4_RECIPE_QUALITY);
-        others_text(others, row, "");
-        int width = fprintf(out, "  %-29s %s,", row->name, allowed_text(allowed, row));
-        int tail = (int)(strlen(" default ") + strlen(quality) +
-                         (others[0] == '\0' ? 0 : strlen(" (recipe )") + strlen(others)));
-        if (width + tail > HELP_COLUMNS) { /* the default goes under the allowed values */
-            fprintf(out, "\n%31s", "");
+        print_row_help(out, row);
+    }
+}
+
+/* The first row of the group of row i. */
+static int group_of(int i)
+{
+    while (p4_config_table[i].group == NULL) {
+        i--;
+    }
+    return i;
+}
+
+void p4_config_print_groups(FILE *out)
+{
+    for (int first = 0, i = 1; i <= p4_config_rows; i++) {
+        if (i == p4_config_rows || p4_config_table[i].group != NULL) {
+            fprintf(out, "  %-15s %2d: %s, ...\n", p4_config_table[first].group, i - first,
+                    p4_config_table[first].name);
+            first = i;
         }
-        fprintf(out, " default %s", quality);
-        if (others[0] != '\0') {
-            fprintf(out, " (recipe %s)", others);
+    }
+}
+
+/* Does a topic name row i? */
+static bool names_row(const char *topic, int i)
+{
+    const char *name = p4_config_table[i].name, *group = p4_config_table[group_of(i)].group;
+    char word[P4_NAME_BYTES];
+    size_t bytes = strlen(topic);
+    if (bytes == 0 || bytes >= sizeof word) {
+        return false;
+    }
+    for (size_t b = 0; b <= bytes; b++) {
+        char c = topic[b];
+        word[b] = (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c == '-' ? '_' : c);
+    }
+    return strncmp(name, word, bytes) == 0 || fnmatch(word, name, 0) == 0 ||
+           (strlen(group) == bytes && p4_edit_distance(topic, group) == 0);
+}
+
+p4_rc p4_config_check_topic(const char *topic)
+{
+    char excerpt[80];
+    for (int i = 0; i < p4_config_rows; i++) {
+        if (names_row(topic, i)) {
+            return P4_OK;
         }
-        fprintf(out, "\n      %s\n", row->help);
+    }
+    const char *nearest = p4_config_nearest(topic);
+    p4_config_format_excerpt(excerpt, topic, strlen(topic));
+    return nearest != NULL
+               ? FAIL("--help: unknown key \"%s\", the nearest known key is \"%s\"", excerpt, nearest)
+               : FAIL("--help: unknown key \"%s\"; phase4_mpi --help keys lists the known keys", excerpt);
+}
+
+void p4_config_print_topics(FILE *out, char *const *topics, int count)
+{
+    int group = -1; /* of the row before */
+    for (int i = 0; i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        bool named = false;
+        for (int t = 0; t < count; t++) {
+            named = named || names_row(topics[t], i);
+        }
+        if (named && group_of(i) != group) {
+            const p4_config_row *first = &p4_config_table[group_of(i)];
+            fprintf(out, "%s%s (more in %s):\n", group >= 0 ? "\n" : "", first->group, first->more);
+            group = group_of(i);
+        }
+        if (named) {
+            print_row_help(out, row);
+            fputs(row->may_change ? "      A run may continue from a checkpoint with another value.\n" : "",
+                  out);
+        }
     }
 }
 

@@ -45,7 +45,8 @@ const int p4_config_differences_count = sizeof p4_config_differences / sizeof p4
 
 /* clang-format off */
 const p4_config_row p4_config_table[] = {
-    {FIELD(model_path), .may_change = true, .fixed = true, .group = "Paths", .text = "",
+    {FIELD(model_path), .may_change = true, .fixed = true, .group = "Paths",
+     .more = "docs/configuration.md: Names in output_path; docs/running.md: Model directories", .text = "",
      .help = "Hugging Face directory of the model to compress (config.json, *.safetensors, tokenizer.json)."},
     {FIELD(output_path), .may_change = true, .no_result = true, .text = "phase4_bitnet_output",
      .help = "Directory for the results, created if missing; may hold {model}, {date}, {jobid}, {taskid}."},
@@ -57,7 +58,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(overwrite), .may_change = true, .no_result = true, BOTH(0),
      .help = "Replace the results of another run in output_path; false: refuse such a directory."},
 
-    {FIELD(device), .may_change = true, .fixed = true, .group = "Hardware", BOTH(P4_DEVICE_AUTO),
+    {FIELD(device), .may_change = true, .fixed = true, .group = "Hardware",
+     .more = "docs/running.md: Ranks, threads and memory; docs/gpus.md: Devices and ranks", BOTH(P4_DEVICE_AUTO),
      NAMES("auto", "cuda", "cpu"),
      .help = "Where to compute; auto uses GPUs if every rank can have its own, otherwise CPUs."},
     {FIELD(threads_per_rank), .may_change = true, .fixed = true, BOTH(0), RANGE(0, 4096),
@@ -67,7 +69,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(collective_timeout_s), .may_change = true, BOTH(600), RANGE(0, 86400), .min_open = true,
      .help = "Seconds that a rank waits for the others before it aborts the job."},
 
-    {FIELD(quantization_bits), .group = "Quantization", BOTH(1.58), RANGE(1.58, 1.58),
+    {FIELD(quantization_bits), .group = "Quantization", .more = "docs/methods.md: 1 Ternary rows", BOTH(1.58), RANGE(1.58, 1.58),
      .refusal = "Phase 4 uses BitNet 1.58-bit quantization only",
      .help = "Bits per ternary weight."},
     {FIELD(quantizer), .fixed = true, BOTH(P4_QUANTIZER_ABSMEAN),
@@ -86,7 +88,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(preserve_layers), .fixed = true,
      .help = "Glob patterns for names of tensors that stay in FP16, such as \"model.layers.0.*\"."},
 
-    {FIELD(calibration_dataset), .group = "Data", BOTH(P4_DATASET_OPENWEBTEXT),
+    {FIELD(calibration_dataset), .group = "Data",
+     .more = "docs/configuration.md: Text; docs/methods.md: 6 Evaluation", BOTH(P4_DATASET_OPENWEBTEXT),
      NAMES("openwebtext", "c4", "wikitext", "custom"),
      .help = "Text for calibration and training: a data set under dataset_root, or custom: calibration_files."},
     {FIELD(dataset_root), .may_change = true, .text = "",
@@ -127,7 +130,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(seed), BOTH(42),
      .help = "Seed of all random numbers; the order of the data is the same for any number of ranks."},
 
-    {FIELD(enable_fine_tuning), .group = "Fine-tuning", BOTH(1),
+    {FIELD(enable_fine_tuning), .group = "Fine-tuning",
+     .more = "docs/methods.md: 3 Fine-tuning; docs/methods.md: 4 Optimizers", BOTH(1),
      .help = "Fine-tune the ternary model if the perplexity rises by more than fine_tune_threshold."},
     {FIELD(fine_tune_epochs), .may_change = true, BOTH(2), RANGE(1, 1e6),
      .help = "Passes over the training windows."},
@@ -181,7 +185,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(eval_every), BOTH(0), RANGE(0, 1e9),
      .help = "Steps between two evaluations during fine-tuning, of which the best state is kept; 0: each epoch."},
 
-    {FIELD(reconstruct), .group = "Reconstruction", .seed = 0, .quality = 1,
+    {FIELD(reconstruct), .group = "Reconstruction",
+     .more = "docs/methods.md: 3.1 Block reconstruction", .seed = 0, .quality = 1,
      .help = "Train each ternary block to the original block's output before the evaluation and fine-tuning."},
     {FIELD(reconstruct_tokens), BOTH(0), RANGE(0, 1e12),
      .help = "Tokens of calibration text that blocks are trained on; 0: calibration_samples windows."},
@@ -192,7 +197,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(reconstruct_window), .seed = 1, .quality = 2, RANGE(1, 4),
      .help = "Blocks that are trained together."},
 
-    {FIELD(checkpoint_minutes), .may_change = true, .group = "Checkpoints", BOTH(15), RANGE(0, 1e6),
+    {FIELD(checkpoint_minutes), .may_change = true, .group = "Checkpoints",
+     .more = "docs/running.md: Stop and continue", BOTH(15), RANGE(0, 1e6),
      .help = "Minutes between checkpoints; 0: none by time."},
     {FIELD(checkpoint_every), .may_change = true, BOTH(0), RANGE(0, 1e12),
      .help = "Training steps between checkpoints, besides those by time; 0: none by steps."},
@@ -201,7 +207,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(max_minutes), .may_change = true, .no_result = true, BOTH(0), RANGE(0, 1e7),
      .help = "Save a checkpoint and stop with status 75 after this many minutes; 0: no limit."},
 
-    {FIELD(target_compression_ratio), .may_change = true, .group = "Targets", BOTH(8.0), RANGE(1, 100),
+    {FIELD(target_compression_ratio), .may_change = true, .group = "Targets",
+     .more = "docs/methods.md: 6 Evaluation", BOTH(8.0), RANGE(1, 100),
      .help = "Ratio of fp32 size to packed size to reach; unset: by model size class."},
     {FIELD(max_accuracy_drop), .may_change = true, BOTH(0.10), RANGE(0, 0.5),
      .refusal = "max_accuracy_drop must be between 0.0 and 0.5",
@@ -209,7 +216,8 @@ const p4_config_row p4_config_table[] = {
     {FIELD(fine_tune_threshold), BOTH(0.05), RANGE(0, 1000),
      .help = "Relative rise in perplexity after quantization above which fine-tuning runs."},
 
-    {FIELD(save_quantized), .may_change = true, .group = "Output", BOTH(1),
+    {FIELD(save_quantized), .may_change = true, .group = "Output",
+     .more = "docs/formats.md: Output formats; docs/exports.md: Exports", BOTH(1),
      .help = "Write model.h5, the packed model."},
     {FIELD(save_dequantized_fp16), .may_change = true, BOTH(1),
      .help = "Write dequantized_fp16/, a Hugging Face directory that other tools can load."},

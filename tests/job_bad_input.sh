@@ -97,7 +97,7 @@ copy nan; size=$(stat -c %s nan/model.safetensors)
 printf '\377\377\377\377' | dd of=nan/model.safetensors bs=1 seek=$((size - 40)) conv=notrunc 2>/dev/null
 refused nan 'NaN'
 copy family; sed -i 's/"model_type": "llama"/"model_type": "mamba"/' family/config.json
-families=$("$PHASE4_MPI" --help | awk '/^Supported families/ {on = 1; next} on && /^$/ {exit} on {printf "%s%s", sep, $1; sep = ", "}')
+families=$("$PHASE4_MPI" --families | awk '{printf "%s%s", sep, $1; sep = ", "}')
 refused family "supported: $families"
 copy noconfig; rm noconfig/config.json
 refused noconfig 'config.json'

@@ -173,15 +173,6 @@ sed -i 's/"vocab": {/"vocab": {"A": 26, /' mismatched/tokenizer.json
 ended 0 -- --check cfg.json model_path=mismatched output_path=mis
 ! grep -q 'the tokenizer of' log || fail 'a tokenizer of 27 ids of 53 is warned of'
 
-# A disk that cannot hold the outputs.
-mkdir small
-if unshare -m true 2>/dev/null && unshare -m mount -t tmpfs -o size=16k t small 2>/dev/null; then
-    RUN=(unshare -m bash -c 'mount -t tmpfs -o size=16k t small && exec "$0" "$@"' "$PHASE4_MPI")
-    ended 2 'output_path: the outputs take' -- --check cfg.json output_path=small/out
-    ended 2 'output_path: the outputs take' -- --quiet cfg.json output_path=small/out
-    RUN=("$PHASE4_MPI")
-fi
-
 # Output paths that cannot become a directory, one that is asked to stop, one that another run holds.
 touch a-file
 ln -s nowhere gone

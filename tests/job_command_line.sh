@@ -18,9 +18,27 @@ answered() {
     [ "$(grep -cF -- "$words" log)" = 1 ] || complain "${*:3}, $1 ranks: expected \"$words\" in one line"
 }
 
+# --help has each exit status that the table of docs/running.md gives to the program.
+statuses() { # statuses TEXT: those that --help lists
+    awk '/^Exit status:/ {on = 1; next} on {print $1}' <<<"$1" | xargs
+}
+listed() { # listed PROGRAM STATUS...
+    local found
+    found=$(statuses "$("$1" --help)")
+    [ "$found" = "${*:2}" ] || complain "$(basename "$1") --help lists the statuses $found, expected ${*:2}"
+}
+listed "$PHASE4_MPI" 0 1 2 3 4 75 130
+listed "$PHASE4_BATCH" 0 1 2 3 4 5 75 130
+listed "$PHASE4_EVALUATE" 0 1 2 3
+listed "$PHASE4_GENERATE" 0 1 2
+listed "$PHASE4_EXPORT" 0 1 2
+listed "$PHASE4_INSPECT" 0 1 2 5
+
 for ranks in 1 2; do
     asked=("$ranks" "$PHASE4_MPI")
     spawn answered 0 'Usage: phase4_mpi' "${asked[@]}" --help
+    spawn answered 0 '  seed  ' "${asked[@]}" --help seed
+    spawn answered 2 'phase4: error: --help: unknown key "sede", the nearest known key is "seed"' "${asked[@]}" --help sede
     spawn answered 0 'phase4_mpi ' "${asked[@]}" --version
     spawn answered 0 '  llama ' "${asked[@]}" --families
     spawn answered 0 'cfg.json: valid' "${asked[@]}" --validate cfg.json

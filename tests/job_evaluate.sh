@@ -55,7 +55,24 @@ refused() {
     [ "$(grep -cF -- "$words" log)" = 1 ] || complain "evaluate $*: expected \"$words\" in one line"
 }
 
+other='The run measured on another text: what it recorded does not compare'
+# texts SAME TIMES DIR key=value...: what JSON and table say of the text; the sentence stands so many times in the table.
+texts() {
+    local same=$1 times=$2
+    shift 2
+    evaluate "$@" >said.json 2>log && grep -q "\"same_text\":[[:space:]]*$same\b" said.json || complain "evaluate $*: expected same_text $same"
+    "$PHASE4_EVALUATE" -q "$@" >table 2>log || complain "evaluate $*"
+    [ "$(grep -cF "$other" table)" = "$times" ] || complain "evaluate $*: expected \"$other\" in $times lines"
+}
+
 compress
+texts true 0 a
+texts false 1 a eval_files=ids5.bin
+texts false 1 a eval_samples=7
+texts false 1 a calibration_sequence_length=6 eval_samples=60
+cp -r a alone
+rm alone/compression_metadata.json
+texts null 0 alone eval_files=ids5.bin
 measured 0 a/results.json evaluate a device=cpu threads_per_rank=1
 grep -q '"recorded"' said.json
 measured 1e-9 a/results.json "$MPIRUN" -n 2 "$PHASE4_EVALUATE" --json a/model.h5

@@ -37,9 +37,20 @@ grep -q '"group_size"' out/model/mlx/config.json || complain 'no quantization'
 mkdir kept
 mv out/model/model.gguf out/model/compressed_tensors out/model/mlx kept
 "$PHASE4_EXPORT" out/model --to gguf compressed_tensors mlx >log 2>&1 || complain 'phase4_export'
+wrote() { # wrote LINE PATH: the log says LINE of PATH, with the bytes that it has
+    local bytes kib
+    bytes=$(find "$2" -type f -printf '%s\n' | awk '{sum += $1} END {print sum}')
+    kib=$(awk -v b="$bytes" 'BEGIN {printf "%.2f KiB", b / 1024}')
+    grep -qxF "$2: $1; $kib" log || complain "expected \"$2: $1; $kib\", found: $(cat log)"
+}
+wrote 'GGUF, TQ2_0 for 2 of 14 ternary tensors, Q2_0 for 12 of 14 ternary tensors' out/model/model.gguf
+wrote 'safetensors, pack-quantized: 2 bits, a scale a row' out/model/compressed_tensors
+wrote 'safetensors, MLX: 2 bits, groups of 64' out/model/mlx
 cmp kept/model.gguf out/model/model.gguf && diff -r kept/mlx out/model/mlx &&
     diff -r kept/compressed_tensors out/model/compressed_tensors || complain 'phase4_export writes other bytes than the run'
 refused 'out/model/model.gguf: is there already; --overwrite replaces it' "$PHASE4_EXPORT" out/model --to gguf
+"$PHASE4_EXPORT" --overwrite out/model --to gguf:q2_0 >log 2>&1 || complain 'gguf:q2_0'
+wrote 'GGUF, Q2_0' out/model/model.gguf
 "$PHASE4_EXPORT" --overwrite -q out/model --to gguf:tq1_0 >log 2>&1 && [ ! -s log ] || complain '--overwrite -q'
 
 refused '--to: found "ggml", expected some of gguf, gguf:q2_0' "$PHASE4_EXPORT" out/model --to ggml

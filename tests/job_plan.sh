@@ -196,6 +196,26 @@ for described in '--host-memory 64G' '--device-memory 64G'; do
     "$PHASE4_MPI" --plan cfg.json $described >log 2>&1 && grep -q '^rates: built-in table, CPU, 1 thread a rank$' log || { cat log; exit 1; }
 done
 
+# Ranks that share cores are slower than ranks with a core each: for a plan, and for what a run says before its work. More threads
+# than cores are no faster.
+on_one_core() { # on_one_core COMMAND...
+    python3 -c 'import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+os.execvp(sys.argv[1], sys.argv[1:])' "$@"
+}
+said() { # said WORDS: the log has them
+    grep -qE -- "$1" log || { echo "expected \"$1\" in:"; cat log; exit 1; }
+}
+on_one_core "$PHASE4_MPI" --plan cfg.json --ranks 3 --ranks-per-node 3 >log 2>&1 || { cat log; exit 1; }
+said '^rates: measured here in [0-9.]+ s, 1 thread a rank on 0.333 of a core$'
+on_one_core "$PHASE4_MPI" --plan cfg.json threads_per_rank=4 >log 2>&1 || { cat log; exit 1; }
+said '^rates: measured here in [0-9.]+ s, 4 threads a rank on 1 core$'
+on_one_core "$PHASE4_MPI" --plan cfg.json --ranks 3 --ranks-per-node 3 --host-memory 64G >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, CPU, 1 thread a rank$'
+on_one_core "$MPIRUN" -n 2 "$PHASE4_MPI" --check cfg.json output_path=crowded >log 2>&1 || { cat log; exit 1; }
+said 'threads: 1 for each rank, on 0.5 of a core, since the node has fewer for its 2 ranks$'
+said 'rates: .*, 1 thread a rank on 0.5 of a core\)'
+
 # Where the states of much text are what does not fit, the advice is less text, and with it the run fits.
 much=(--host-memory 1G 'calibration_files=["absent.jsonl.gz"]' calibration_samples=100000)
 "$PHASE4_MPI" --plan cfg.json "${much[@]}" >log 2>&1 && advice=$(sed -n 's/^it fits with //p' log)
@@ -226,6 +246,22 @@ awk 'NF == 2 && $1 > 0 && $1 - $2 < 0.01 * $1 && $2 - $1 < 0.01 * $1 {found = 1}
 status=0
 "$PHASE4_MPI" --plan cfg.json --rates rates.json device=cuda --device-memory 80G >log 2>&1 || status=$?
 [ $status = 2 ] && grep -q 'rates.json: its rates are of CPUs (measured: CPU, 1 thread, .*), and the plan is for GPUs' log || { cat log; exit 1; }
+# Rates of the table by the name of a GPU, whatever memory is described; the names where it is none of them.
+"$PHASE4_MPI" --plan cfg.json device=cuda --rates H100 --device-memory 141G >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, NVIDIA H100$'
+"$PHASE4_MPI" --plan cfg.json device=cuda --rates h200 --device-memory 80G >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, NVIDIA H200$'
+"$PHASE4_MPI" --plan cfg.json --rates cpu >log 2>&1 || { cat log; exit 1; }
+said '^rates: built-in table, CPU, 1 thread a rank$'
+status=0
+"$PHASE4_MPI" --plan cfg.json device=cuda --rates A100 --device-memory 80G >log 2>&1 || status=$?
+[ $status = 2 ] || { cat log; exit 1; }
+said 'error: --rates: found "A100", expected a file of phase4_mpi --measure-rates, or H100, H200 or CPU of the built-in table$'
+status=0
+"$PHASE4_MPI" --plan cfg.json --rates H100 >log 2>&1 || status=$?
+[ $status = 2 ] || { cat log; exit 1; }
+said 'error: H100: its rates are of GPUs .*, and the plan is for CPUs: device=cuda and --device-memory describe a GPU'
+
 status=0
 "$PHASE4_MPI" --measure-rates no/where/rates.json cfg.json >log 2>&1 || status=$?
 [ $status = 2 ] && grep -q '^phase4: error: no/where/rates.json: cannot create a file beside it' log || { cat log; exit 1; }

@@ -175,42 +175,183 @@ static void test_plan(void)
     }
 }
 
-static void test_help(void)
+/* What --help prints with these topics, heap. */
+static char *help(char *const *topics, int count)
 {
-    static const char *const parts[] = {"Usage: phase4_mpi [options] cfg.json [key=value ...]\n",
-                                        "\n  -h, --help ",
-                                        "\n      --version ",
-                                        "\n      --families ",
-                                        "\n      --validate ",
-                                        "\n  -q, --quiet ",
-                                        "\n      --strict ",
-                                        "\n      --log-time ",
-                                        "mpirun -n 2 --bind-to none phase4_mpi cfg.json\n",
-                                        "\nExit status:\n  0 ",
-                                        "\n  1  ",
-                                        "\n  2  ",
-                                        "\n  3  ",
-                                        "\n  model_path "};
     char *text = NULL;
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
-    p4_cli_print_help(out);
+    p4_cli_print_help(out, topics, count);
     fclose(out);
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        EXPECT(strstr(text, parts[i]) != NULL, "\"%s\" is not in the help", parts[i]);
-    }
     for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
         EXPECT(strcspn(line, "\n") <= 110, "wider than 110 columns: %.*s", (int)strcspn(line, "\n"), line);
     }
-    for (int i = 0; i < p4_config_rows; i++) {
-        EXPECT(strstr(text, p4_config_table[i].name) != NULL, "%s is not in the help",
-               p4_config_table[i].name);
+    return text;
+}
+
+static void test_overview(void)
+{
+    enum { FIRST_SCREEN = 24 };
+    static const char *const first[] = {"Usage: phase4_mpi [options] cfg.json [key=value ...]\n",
+                                        "mpirun -n 2 --bind-to none phase4_mpi cfg.json\n",
+                                        "\n  phase4_mpi --help fine_tune_lr ", "\n  phase4_mpi --help keys "},
+                             *const parts[] = {"\n  Reconstruction   5: reconstruct, ...\n",
+                                               "\n  -h, --help [TOPIC ...] ",
+                                               "\n      --version ",
+                                               "\n      --families ",
+                                               "\n      --validate ",
+                                               "\n  -q, --quiet ",
+                                               "\n      --strict ",
+                                               "\n      --log-time ",
+                                               "\nExit status:\n  0 ",
+                                               "\n  1  ",
+                                               "\n  2  ",
+                                               "\n  3  "};
+    char *text = help(NULL, 0), *screen = text;
+    for (int line = 0; line < FIRST_SCREEN; line++) {
+        screen += strcspn(screen, "\n") + 1;
     }
-    for (int64_t i = 0; p4_family_name(i) != NULL; i++) {
-        EXPECT(strstr(text, p4_family_find(p4_family_name(i))->title) != NULL, "%s is not in the help",
-               p4_family_name(i));
+    for (size_t i = 0; i < sizeof first / sizeof first[0]; i++) {
+        const char *at = strstr(text, first[i]);
+        EXPECT(at != NULL && at < screen, "\"%s\" is not on the first screen of the help", first[i]);
+    }
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        EXPECT(strstr(text, parts[i]) != NULL, "\"%s\" is not in the help", parts[i]);
+    }
+    for (int i = 0; i < p4_config_rows; i++) {
+        const char *group = p4_config_table[i].group;
+        EXPECT(group == NULL || strstr(text, group) != NULL, "%s is not in the help", group);
     }
     free(text);
+}
+
+/* The keys that topics give, in order, as "seed learn_scales"; room of 4096. */
+static char *keys_of(char *keys, char *const *topics, int count)
+{
+    char *text = help(topics, count);
+    size_t used = 0;
+    keys[0] = '\0';
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        if (line[0] == ' ' && line[2] != ' ') {
+            used += (size_t)snprintf(keys + used, 4096 - used, "%s%.*s", used > 0 ? " " : "",
+                                     (int)strcspn(line + 2, " "), line + 2);
+        }
+    }
+    free(text);
+    return keys;
+}
+
+static void test_topics(void)
+{
+    static const struct {
+        char *topics[2];
+        const char *keys;
+    } cases[] = {
+        {{"seed"}, "seed"},
+        {{"Seed"}, "seed"},
+        {{"fine-tune-lr"}, "fine_tune_lr"},
+        {{"reconstruct"},
+         "reconstruct reconstruct_tokens reconstruct_steps reconstruct_lr reconstruct_window"},
+        {{"*_lr"}, "fine_tune_lr reconstruct_lr"},
+        {{"reconstruct_l", "seed"}, "seed reconstruct_lr"},
+        {{"targets"}, "target_compression_ratio max_accuracy_drop fine_tune_threshold"},
+    };
+    char keys[4096];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int count = cases[i].topics[1] != NULL ? 2 : 1;
+        keys_of(keys, cases[i].topics, count);
+        EXPECT(strcmp(keys, cases[i].keys) == 0, "%s: %s, expected %s", cases[i].topics[0], keys,
+               cases[i].keys);
+        for (int t = 0; t < count; t++) {
+            EXPECT_OK(p4_config_check_topic(cases[i].topics[t]));
+        }
+    }
+    char *text = help((char *[]){"keys"}, 1);
+    for (int i = 0; i < p4_config_rows; i++) {
+        EXPECT(strstr(text, p4_config_table[i].name) != NULL, "--help keys does not have %s",
+               p4_config_table[i].name);
+    }
+    free(text);
+    text = help((char *[]){"families"}, 1);
+    for (int64_t i = 0; p4_family_name(i) != NULL; i++) {
+        EXPECT(strstr(text, p4_family_find(p4_family_name(i))->title) != NULL,
+               "--help families does not have %s", p4_family_name(i));
+    }
+    free(text);
+}
+
+static void test_one_key(void)
+{
+    char *text = help((char *[]){"checkpoint_minutes"}, 1);
+    EXPECT(strcmp(text, "Checkpoints (more in docs/running.md: Stop and continue):\n"
+                        "  checkpoint_minutes            a number in [0, 1000000], default 15\n"
+                        "      Minutes between checkpoints; 0: none by time.\n"
+                        "      A run may continue from a checkpoint with another value.\n") == 0,
+           "%s", text);
+    free(text);
+    text = help((char *[]){"seed"}, 1);
+    EXPECT(strstr(text, "may continue") == NULL, "a seed may not change: %s", text);
+    free(text);
+}
+
+static void test_help_line(void)
+{
+    static p4_cli cli;
+    char line[] = "cfg.json --help seed *_lr --quiet keys", *argv[WORDS];
+    int argc = split(line, argv);
+    EXPECT_OK(p4_cli_parse(&cli, argc, argv));
+    EXPECT(cli.action == P4_CLI_HELP && cli.topic_count == 2 && strcmp(cli.topics[0], "seed") == 0 &&
+               strcmp(cli.topics[1], "*_lr") == 0,
+           "action %d, %d topics", (int)cli.action, cli.topic_count);
+    static const struct {
+        const char *line, *message;
+    } refused[] = {
+        {"--help sede", "--help: unknown key \"sede\", the nearest known key is \"seed\""},
+        {"--help seed batch_size", "the nearest known key is \"calibration_batch_size\""},
+        {"--help qqqqqqqqq",
+         "--help: unknown key \"qqqqqqqqq\"; phase4_mpi --help keys lists the known keys"},
+        {"--help x*", "--help: unknown key \"x*\"; phase4_mpi"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "%s", refused[i].line);
+        argc = split(text, argv);
+        EXPECT_REFUSED(p4_cli_parse(&cli, argc, argv), refused[i].message);
+    }
+    EXPECT_REFUSED(p4_config_check_topic(""), "unknown key \"\"");
+}
+
+/* Each "docs/PAGE.md: HEADING" that --help names for a group of keys. */
+static void expect_heading(const char *place, size_t bytes)
+{
+    char path[256], line[512], heading[128];
+    size_t page = strcspn(place, ":");
+    bool found = false;
+    snprintf(path, sizeof path, "%s/../../%.*s", P4_FIXTURES, (int)page, place);
+    snprintf(heading, sizeof heading, " %.*s", (int)(bytes - page - 2), place + page + 2);
+    FILE *file = fopen(path, "r");
+    EXPECT(file != NULL, "%s cannot be opened", path);
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        found = found || (line[0] == '#' && strcmp(line + strspn(line, "#"), heading) == 0);
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    EXPECT(found, "%.*s: there is no such heading", (int)bytes, place);
+}
+
+static void test_pages_of_groups(void)
+{
+    for (int i = 0; i < p4_config_rows; i++) {
+        const p4_config_row *row = &p4_config_table[i];
+        EXPECT((row->group != NULL) == (row->more != NULL), "pages for the group of %s", row->name);
+        for (const char *place = row->more; place != NULL && *place != '\0';) {
+            size_t bytes = strcspn(place, ";");
+            expect_heading(place, bytes);
+            place += bytes + (place[bytes] == ';' ? strlen("; ") : 0);
+        }
+    }
 }
 
 int main(void)
@@ -220,6 +361,10 @@ int main(void)
     test_many_overrides();
     test_sizes();
     test_plan();
-    test_help();
+    test_overview();
+    test_topics();
+    test_one_key();
+    test_help_line();
+    test_pages_of_groups();
     return TEST_END();
 }

@@ -250,7 +250,7 @@ static void test_bad_texts(void)
         {"{\"Fine-Tune-Lr\": 1}", "the nearest known key is \"fine_tune_lr\""},
         {"{\"calibration_smaples\": 1}", "the nearest known key is \"calibration_samples\""},
         {"{\"lr\": 1}", "the nearest known key is \"fine_tune_lr\""},
-        {"{\"banana\": 1}", "unknown key \"banana\"; phase4_mpi --help lists the known keys"},
+        {"{\"banana\": 1}", "unknown key \"banana\"; phase4_mpi --help keys lists the known keys"},
         {"{\"\": 1}", "unknown key \"\""},
         {"{\"a\\nb\": 1}", "unknown key \"a\\nb\""},
         {"{\"seed\": 1,\n\"log_every\": 3,\n\"seed\": 1}",

@@ -119,8 +119,9 @@ static void check_i2_s(const p4_model *model, const p4_gguf_arch *gguf, p4_weigh
     int64_t found = 0;
     for (int64_t i = 0; i < list.count; i++) {
         const p4_gguf_tensor *t = &list.tensors[i];
-        const p4_param *p = &model->params[list.parts[i].param];
-        bool packed = p->ternary && p4_role_is_matrix(p->role) && p->cols % P4_I2_S_COUNT == 0;
+        int64_t param = list.parts[i].param; /* -1: a computed tensor */
+        const p4_param *p = &model->params[param >= 0 ? param : 0];
+        bool packed = param >= 0 && p->ternary && p4_role_is_matrix(p->role) && p->cols % P4_I2_S_COUNT == 0;
         uint8_t tail[4];
         float scale = 0;
         p4_gguf_fill_tail(&list, &source, tail, i);

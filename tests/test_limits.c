@@ -1,7 +1,8 @@
 /* Limits of control groups, read from copies of /proc and /sys of several machines. */
+#define _GNU_SOURCE /* sched_setaffinity, sched_getcpu */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "check.h"
 #include "io/file/atomic_file.h"
@@ -86,8 +87,12 @@ int main(void)
     EXPECT(total == 0 && available == 0, "memory of no machine");
     p4_memory_read("", &total, &available);
     EXPECT(total > 0 && available > 0, "memory of this machine");
-    EXPECT(p4_limits_threads() >= 1 && p4_limits_threads() <= sysconf(_SC_NPROCESSORS_ONLN), "%d threads",
-           p4_limits_threads());
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    EXPECT(sched_setaffinity(0, sizeof one, &one) == 0, "no affinity");
+    double quota = p4_limits_read("").cpus, cores = p4_cores_here();
+    EXPECT(cores == (quota > 0 && quota < 1 ? quota : 1), "%g cores, quota %g", cores, quota);
     EXPECT_OK(p4_remove_tree(root));
     return TEST_END();
 }

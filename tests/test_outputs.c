@@ -213,7 +213,7 @@ static void test_reported(void)
     cJSON *root = cJSON_Parse(json);
     const cJSON *paths = cJSON_GetObjectItemCaseSensitive(root, "output_paths");
     FILE *to = open_memstream(&report, &bytes);
-    p4_report_table(to, &results);
+    p4_report_table(to, &results, &config);
     fclose(to);
     for (int i = 0; i < P4_OUTPUTS; i++) {
         const char *want = p4_output_path(&results.output_paths, &p4_outputs[i]);

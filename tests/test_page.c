@@ -61,9 +61,11 @@ static void put_large_run(void)
     fclose(to);
     put_file("metrics.jsonl", text);
     free(text);
-    put_file("phase4_config.json",
-             "{\"model_path\": \"/m/<script>alert(1)</script>\", \"recipe\": \"quality\", "
-             "\"eval_files\": [\"a&b\"], \"seed\": 42}");
+    put_file(
+        "phase4_config.json",
+        "{\"model_path\": \"/m/<script>alert(1)</script>\", \"recipe\": \"quality\", "
+        "\"eval_files\": [\"a&b\"], \"seed\": 42, \"calibration_samples\": 64, \"train_files\": [\"c\"], "
+        "\"enable_fine_tuning\": true, \"fine_tune_max_steps\": 100}");
     put_file("samples.json",
              "{\"samples\": [{\"prompt\": \" <b>\", \"original\": \"</p>\", \"ternary\": \"&amp;\"}]}");
     put_file("results.json",
@@ -123,7 +125,10 @@ static void test_failed_verdict(void)
              "\"loss_after\": 0.5}]}}");
     make();
     expect_in_page("> Failed</h2>", true);
-    expect_in_page("What to try next: more calibration_samples, more text", true);
+    expect_in_page(
+        "What to try next: more calibration_samples (now 64), more text in train_files (now 1 entry), "
+        "a longer fine-tuning: fine_tune_max_steps (now 100);",
+        true);
     expect_in_page("<dt>Against the stored files</dt><dd>2.50&times;<small>5.00&nbsp;MiB to 2.00&nbsp;MiB, "
                    "model.h5</small>",
                    true);

@@ -23,16 +23,40 @@ int main(void)
                  {NULL, 141e9, "built-in table, NVIDIA H200" UNNAMED}};
     p4_rates rates, cpu;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        p4_plan_rates_table(&rates, true, cases[i].gpu, cases[i].room_bytes, 8);
+        p4_plan_rates_table(&rates, true, cases[i].gpu, cases[i].room_bytes, 8, 8);
         EXPECT(strcmp(rates.name, cases[i].name) == 0, "%s: \"%s\", expected \"%s\"",
                cases[i].gpu != NULL ? cases[i].gpu : "no name", rates.name, cases[i].name);
         bool fast = strstr(cases[i].name, "H200") != NULL;
         EXPECT((rates.memory_bytes > 4e12) == fast, "%s: %g", rates.name, rates.memory_bytes);
     }
-    p4_plan_rates_table(&cpu, false, "CPU, 1 thread", 1e9, 1);
-    p4_plan_rates_table(&rates, false, "CPU, 3 threads", 1e9, 3);
+    p4_plan_rates_table(&cpu, false, "CPU, 1 thread", 1e9, 1, 1);
+    p4_plan_rates_table(&rates, false, "CPU, 3 threads", 1e9, 3, 3);
     EXPECT(strcmp(rates.name, "built-in table, CPU, 3 threads a rank") == 0, "%s", rates.name);
     EXPECT_NEAR(rates.train_flops, 3 * cpu.train_flops, 1);
+    /* Three ranks on two cores, one on a core and a half */
+    p4_plan_rates_table(&rates, false, "CPU, 1 thread", 1e9, 1, 2.0 / 3);
+    EXPECT(strcmp(rates.name, "built-in table, CPU, 1 thread a rank on 0.667 of a core") == 0, "%s",
+           rates.name);
+    EXPECT_NEAR(rates.train_flops, cpu.train_flops * 2 / 3, 1);
+    EXPECT_NEAR(rates.forward_flops, cpu.forward_flops * 2 / 3, 1);
+    EXPECT_NEAR(rates.memory_bytes, cpu.memory_bytes * 2 / 3, 1);
+    EXPECT_NEAR(rates.text_bytes, cpu.text_bytes, 1);
+    p4_plan_rates_table(&rates, false, "CPU, 2 threads", 1e9, 2, 1.5);
+    EXPECT(strcmp(rates.name, "built-in table, CPU, 2 threads a rank on 1.5 cores") == 0, "%s", rates.name);
+    EXPECT_NEAR(rates.train_flops, 1.5 * cpu.train_flops, 1);
+    EXPECT_NEAR(rates.memory_bytes, cpu.memory_bytes, 1);
+    static const struct {
+        const char *asked, *name;
+    } named[] = {{"H100", "built-in table, NVIDIA H100"},
+                 {"h200", "built-in table, NVIDIA H200"},
+                 {"CPU", "built-in table, CPU, 2 threads a rank"}};
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
+        EXPECT(p4_plan_rates_find(&rates, named[i].asked, 2, 2) && strcmp(rates.name, named[i].name) == 0,
+               "%s: \"%s\"", named[i].asked, rates.name);
+        EXPECT((rates.device == P4_RATES_OF_GPU) == (i < 2), "%s: another device", named[i].asked);
+        EXPECT(strstr(P4_PLAN_RATES_NAMES, i == 1 ? "H200" : named[i].asked) != NULL, "a name is not said");
+    }
+    EXPECT(!p4_plan_rates_find(&rates, "A100", 1, 1), "rates of a GPU that is not in the table");
     char text[P4_PLAN_DURATION_BYTES];
     EXPECT(strcmp(p4_plan_format_duration(text, 47 * 3600), "47.0 h") == 0, "%s", text);
     EXPECT(strcmp(p4_plan_format_duration(text, 60 * 3600), "2.5 days") == 0, "%s", text);

@@ -314,7 +314,7 @@ static void rates_follow_from_networks(void)
     EXPECT(compute.device != NULL, "%s", p4_last_error());
     for (int i = 0; i < 2; i++) {
         p4_rates table, found;
-        p4_plan_rates_table(&table, true, NULL, rooms[i], 1);
+        p4_plan_rates_table(&table, true, NULL, rooms[i], 1, 1);
         const p4_network_times times = p4_plan_networks(&table, &compute);
         EXPECT(times.narrow_s > 0 && times.narrow_s < times.wide_s, "%g s, %g s", times.narrow_s,
                times.wide_s);

@@ -1,11 +1,13 @@
 /* results.json: the reason that it gives where a text has no bits per byte or no perplexity per word. */
 #include <cjson/cJSON.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "io/out/report.h"
+#include "io/out/warnings.h"
 #include "src/phase4.h"
 
 /* why_no_bits_per_byte of the evaluation text, and of a set that was evaluated in the same way. */
@@ -31,18 +33,23 @@ static void expect_reason(p4_evaluation pre, const char *want)
     free(json);
 }
 
-/* Each warning once and without what stands in front of it; more than fit are counted. */
+/* Each warning once and without what stands in front of it; more than fit are counted, also once. */
 static void test_warnings(void)
 {
     static p4_results results;
+    p4_warnings warnings;
     char text[64];
     p4_results_init(&results);
-    p4_results_add_warning(&results, "warning: the disk is nearly full");
-    p4_results_add_warning(&results, "the disk is nearly full");
-    for (int i = 0; i < P4_WARNINGS_MAX + 4; i++) {
-        snprintf(text, sizeof text, "warning: number %d", i);
-        p4_results_add_warning(&results, text);
+    p4_warnings_open(&warnings);
+    p4_warnings_add(&warnings, "warning: the disk is nearly full");
+    p4_warnings_copy(&warnings, &results);
+    p4_warnings_add(&warnings, "the disk is nearly full");
+    for (int i = 0; i < 2 * (P4_WARNINGS_MAX + 4); i++) {
+        snprintf(text, sizeof text, "warning: number %d", i / 2);
+        p4_warnings_add(&warnings, text);
     }
+    p4_warnings_copy(&warnings, &results);
+    p4_warnings_close(&warnings);
     EXPECT(results.warning_count == P4_WARNINGS_MAX + 5, "%lld warnings", (long long)results.warning_count);
     char *json = NULL;
     EXPECT_OK(p4_results_print(&results, &json));
@@ -62,9 +69,79 @@ static void test_warnings(void)
     EXPECT(results.warning_count == 0 && results.warnings[0] == NULL, "warnings that were freed");
 }
 
+static void test_next_steps(void)
+{
+    static const struct {
+        p4_next_values now;
+        const char *part;
+    } cases[] = {
+        {{1, 64, 1, 100, 2},
+         "more calibration_samples (now 64), more text in train_files (now 1 entry), a longer fine-tuning: "
+         "fine_tune_max_steps (now 100); docs"},
+        {{1, 64, 0, 0, 2},
+         "train_files (now none: the calibration text), a longer fine-tuning: fine_tune_epochs (now 2); "
+         "docs"},
+        {{0, 64, 3, 100, 2}, "(now 3 entries), fine-tuning: enable_fine_tuning (now false); docs"},
+        {{-1, -1, -1, -1, -1},
+         "more calibration_samples, more text in train_files, a longer fine-tuning: fine_tune_max_steps; "
+         "docs"},
+    };
+    char text[P4_NEXT_STEPS_BYTES];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        EXPECT(strstr(p4_next_steps(text, &cases[i].now), cases[i].part) != NULL, "%s", text);
+    }
+}
+
+static void *warn(void *user)
+{
+    char text[64];
+    for (int i = 0; i < 400; i++) {
+        snprintf(text, sizeof text, "warning: number %d", i % 100);
+        p4_warnings_add(user, text);
+    }
+    return NULL;
+}
+
+/* Threads that warn while the results are written. */
+static void test_warnings_of_threads(void)
+{
+    enum { THREADS = 3 };
+    static p4_results results;
+    p4_warnings warnings;
+    pthread_t threads[THREADS];
+    p4_results_init(&results);
+    p4_warnings_open(&warnings);
+    for (int t = 0; t < THREADS; t++) {
+        EXPECT(pthread_create(&threads[t], NULL, warn, &warnings) == 0, "no thread");
+    }
+    for (int i = 0; i < 100; i++) {
+        p4_warnings_copy(&warnings, &results);
+        for (int64_t k = 0; k < p4_min_i64(results.warning_count, P4_WARNINGS_MAX); k++) {
+            EXPECT(strncmp(results.warnings[k], "number ", 7) == 0, "\"%s\"", results.warnings[k]);
+        }
+    }
+    for (int t = 0; t < THREADS; t++) {
+        pthread_join(threads[t], NULL);
+    }
+    p4_warnings_copy(&warnings, &results);
+    EXPECT(results.warning_count == 100, "%lld warnings", (long long)results.warning_count);
+    for (int i = 0; i < 2 * P4_WARNINGS_TOLD_APART; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "another, %d", i);
+        p4_warnings_add(&warnings, text);
+    }
+    p4_warnings_copy(&warnings, &results);
+    EXPECT(results.warning_count == P4_WARNINGS_TOLD_APART, "%lld warnings",
+           (long long)results.warning_count);
+    p4_warnings_close(&warnings);
+    p4_results_free(&results);
+}
+
 int main(void)
 {
     test_warnings();
+    test_warnings_of_threads();
+    test_next_steps();
     p4_evaluation e = {.loss = 2, .perplexity = 7.4, .bits_per_byte = 1, .word_perplexity = 99, .tokens = 10};
     e.documents = 3;
     expect_reason(e, NULL);

@@ -422,7 +422,7 @@ static void test_lookups(void)
 int main(void)
 {
     p4_log_setup(P4_LOG_QUIET, true);
-    test_goldens(P4_FIXTURES "/tokenizers", 31);
+    test_goldens(P4_FIXTURES "/tokenizers", 32);
     test_goldens(P4_FIXTURES "/tokenizer_directories", 6);
     test_pieces();
     test_warnings();

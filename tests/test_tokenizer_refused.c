@@ -93,10 +93,20 @@ static void test_model(void)
     accepted(
         MODEL_OF("\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],[\"a\",-1],[\"b\",-1],[\"ab\",-3]]"),
         "abxyb?x", "1 2 0 2 0");
+    /* Without a type the members tell. */
+    accepted(MODEL_OF("\"unk_id\":0,\"vocab\":[[\"?\",0],[\"a\",-1],[\"b\",-1],[\"ab\",-3]]"), "abxyb?x",
+             "1 2 0 2 0");
+    accepted(MODEL_OF("\"unk_token\":\"_\"," SMALL), "ab", "0 1");
+    refused(
+        MODEL_OF("\"unk_token\":\"a\",\"continuing_subword_prefix\":\"##\",\"max_input_chars_per_word\":100,"
+                 "\"vocab\":{\"a\":0}"),
+        "model.type is missing, and the members are those of \"WordPiece\"; supported: BPE, Unigram");
+    refused(MODEL_OF("\"unk_token\":\"a\",\"vocab\":{\"a\":0}"), "are those of \"WordLevel\"; supported");
     refused(MODEL_OF("\"type\":7," SMALL), "model.type must be a string");
     refused(MODEL_OF("\"type\":\"BPE\",\"merges\":[]"), "model.vocab is missing");
     refused(MODEL_OF("\"vocab\":{\"a\":0}"), "model.merges is missing");
-    refused(MODEL_OF("\"vocab\":[],\"merges\":[]"), "model.vocab must be an object");
+    refused(MODEL_OF("\"vocab\":[],\"merges\":[]"), "model.vocab of a Unigram model must be an array");
+    refused(MODEL_OF("\"vocab\":7,\"merges\":[]"), "model.vocab must be an object");
     refused(MODEL_OF("\"vocab\":{},\"merges\":[]"), "at least one token");
     refused(MODEL_OF("\"vocab\":{\"a\":0},\"merges\":{}"), "model.merges must be an array");
     refused(MODEL_OF("\"dropout\":0.1," SMALL), "model.dropout must be null");

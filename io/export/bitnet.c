@@ -138,4 +138,11 @@ done:
     return rc;
 }
 
-const p4_writer p4_writer_bitnet = {"bitnet", "bitnet", check, check_scales, plan, write_directory};
+static p4_rc describe(const p4_export_source *source, char text[P4_WRITER_TEXT_BYTES])
+{
+    (void)source;
+    snprintf(text, P4_WRITER_TEXT_BYTES, "safetensors, bitnet: 2 bits, one scale a matrix");
+    return P4_OK;
+}
+
+const p4_writer p4_writer_bitnet = {"bitnet", "bitnet", check, check_scales, describe, plan, write_directory};

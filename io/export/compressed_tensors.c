@@ -164,5 +164,16 @@ done:
     return rc;
 }
 
-const p4_writer p4_writer_compressed_tensors = {"compressed_tensors", "compressed_tensors", check, NULL, plan,
-                                                write_directory};
+static p4_rc describe(const p4_export_source *source, char text[P4_WRITER_TEXT_BYTES])
+{
+    int64_t size = group_size(&source->hf->model);
+    snprintf(text, P4_WRITER_TEXT_BYTES, "safetensors, pack-quantized: 2 bits, a scale a row");
+    if (size > 0) {
+        snprintf(text, P4_WRITER_TEXT_BYTES, "safetensors, pack-quantized: 2 bits, groups of %lld",
+                 (long long)size);
+    }
+    return P4_OK;
+}
+
+const p4_writer p4_writer_compressed_tensors = {
+    "compressed_tensors", "compressed_tensors", check, NULL, describe, plan, write_directory};

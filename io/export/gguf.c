@@ -100,6 +100,49 @@ static int64_t file_type(const p4_gguf_tensors *list)
     return best;
 }
 
+/* "GGUF, TQ2_0", or with the numbers of ternary tensors where they have several types. */
+static p4_rc describe(const p4_export_source *source, char text[P4_WRITER_TEXT_BYTES])
+{
+    static const struct {
+        p4_gguf_type type;
+        const char *name;
+    } types[] = {{P4_GGUF_TQ2_0, "TQ2_0"},
+                 {P4_GGUF_TQ1_0, "TQ1_0"},
+                 {P4_GGUF_Q2_0, "Q2_0"},
+                 {P4_GGUF_I2_S, "I2_S"},
+                 {P4_GGUF_F16, "F16"}};
+    enum { TYPES = sizeof types / sizeof types[0] };
+    p4_rc rc = P4_OK;
+    const p4_gguf_arch *gguf;
+    const p4_model *model = &source->hf->model;
+    p4_gguf_tensors list = {0};
+    int64_t counts[TYPES] = {0}, ternary = 0;
+    TRY(p4_gguf_arch_find(&gguf, &model->arch, writer));
+    TRY(p4_gguf_list(&list, model, gguf, blocks_of(source)));
+    for (int64_t i = 0; i < list.count; i++) {
+        int64_t param = list.parts[i].param;
+        bool counted = param >= 0 && model->params[param].ternary;
+        for (int k = 0; counted && k < TYPES; k++) {
+            counts[k] += list.tensors[i].type == types[k].type;
+        }
+        ternary += counted;
+    }
+    size_t used = (size_t)snprintf(text, P4_WRITER_TEXT_BYTES, "GGUF");
+    for (int k = 0; k < TYPES; k++) {
+        if (counts[k] > 0) {
+            used += (size_t)snprintf(text + used, P4_WRITER_TEXT_BYTES - used, ", %s", types[k].name);
+        }
+        if (counts[k] > 0 && counts[k] < ternary) {
+            used += (size_t)snprintf(text + used, P4_WRITER_TEXT_BYTES - used,
+                                     " for %lld of %lld ternary tensors", (long long)counts[k],
+                                     (long long)ternary);
+        }
+    }
+done:
+    p4_gguf_list_free(&list);
+    return rc;
+}
+
 /* The last part of the model's path that says something. */
 static void put_name(p4_gguf *g, const char *path)
 {
@@ -202,4 +245,4 @@ done:
     return rc != P4_OK ? rc : closed;
 }
 
-const p4_writer p4_writer_gguf = {"gguf", "model.gguf", check, check_scales, plan, write_file};
+const p4_writer p4_writer_gguf = {"gguf", "model.gguf", check, check_scales, describe, plan, write_file};

@@ -298,4 +298,11 @@ done:
     return rc;
 }
 
-const p4_writer p4_writer_mlx = {"mlx", "mlx", check, NULL, plan, write_directory};
+static p4_rc describe(const p4_export_source *source, char text[P4_WRITER_TEXT_BYTES])
+{
+    snprintf(text, P4_WRITER_TEXT_BYTES, "safetensors, MLX: 2 bits, groups of %lld",
+             (long long)group_of(&source->hf->model));
+    return P4_OK;
+}
+
+const p4_writer p4_writer_mlx = {"mlx", "mlx", check, NULL, describe, plan, write_directory};

@@ -5,6 +5,8 @@
 
 #include "io/export/source.h"
 
+enum { P4_WRITER_TEXT_BYTES = 128 };
+
 typedef struct p4_writer {
     const char *name;   /* in the list `exports`, behind phase4_export --to, and the ID of the output */
     const char *output; /* its name in the output directory */
@@ -14,6 +16,8 @@ typedef struct p4_writer {
     /* Can these weights be stored? P4_E_INPUT names the tensor and the scale that the format does not hold.
      * NULL: the format holds all. `write` checks it too. */
     p4_rc (*check_weights)(const p4_export_source *source);
+    /* What is in the file or directory, for a line of the log: "GGUF, TQ2_0". Reads no weight. */
+    p4_rc (*describe)(const p4_export_source *source, char text[P4_WRITER_TEXT_BYTES]);
     /* About how many bytes will be written. */
     p4_rc (*plan)(const p4_export_source *source, double *bytes);
     /* Writes a file or a directory, complete or not at all. */

@@ -19,7 +19,7 @@ static void complain_unknown(const char *key, int line, p4_config_report *report
         p4_config_complain(report, line, "unknown key \"%s\", the nearest known key is \"%s\"", excerpt,
                            nearest);
     } else {
-        p4_config_complain(report, line, "unknown key \"%s\"; phase4_mpi --help lists the known keys",
+        p4_config_complain(report, line, "unknown key \"%s\"; phase4_mpi --help keys lists the known keys",
                            excerpt);
     }
 }

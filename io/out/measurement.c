@@ -83,6 +83,16 @@ static void figures(FILE *to, const p4_evaluation *const columns[4])
     row(to, "predictions", tokens, 0, 1);
 }
 
+/* Where they do not compare. */
+static void texts(FILE *to, p4_same_text same)
+{
+    if (same == P4_TEXT_OTHER) {
+        fputs("  The run measured on another text: what it recorded does not compare with what is measured "
+              "now.\n",
+              to);
+    }
+}
+
 static void set_figures(FILE *to, const p4_measurement *m, int64_t i)
 {
     const p4_set_results *now = &m->sets[i], *then = &m->recorded_sets[i];
@@ -94,6 +104,7 @@ static void set_figures(FILE *to, const p4_measurement *m, int64_t i)
     }
     fputc('\n', to);
     figures(to, (const p4_evaluation *const[]){&now->pre, &now->final, &then->pre, &then->final});
+    texts(to, then->final.tokens > 0 ? m->set_same_text[i] : P4_TEXT_UNKNOWN);
 }
 
 void p4_measurement_table(FILE *to, const p4_measurement *m)
@@ -106,6 +117,7 @@ void p4_measurement_table(FILE *to, const p4_measurement *m)
     fprintf(to, "  %-26s %13s %13s %13s %13s\n", "", "original", "compressed", "original", "compressed");
     figures(to, (const p4_evaluation *const[]){&m->original, &m->compressed, &m->recorded_original,
                                                &m->recorded});
+    texts(to, m->recorded.tokens > 0 ? m->same_text : P4_TEXT_UNKNOWN);
     for (int64_t i = 0; i < m->set_count; i++) {
         set_figures(to, m, i);
     }
@@ -121,6 +133,13 @@ static bool put_evaluation(cJSON *to, const char *key, const p4_evaluation *e)
     }
     cJSON *object = cJSON_AddObjectToObject(to, key);
     return object != NULL && p4_json_put_evaluation(object, e);
+}
+
+static bool put_same_text(cJSON *recorded, p4_same_text same)
+{
+    return same == P4_TEXT_UNKNOWN
+               ? cJSON_AddNullToObject(recorded, "same_text") != NULL
+               : cJSON_AddBoolToObject(recorded, "same_text", same == P4_TEXT_SAME) != NULL;
 }
 
 /* Nothing without sets. */
@@ -143,6 +162,7 @@ static bool put_sets(cJSON *root, const p4_measurement *m)
              (recorded = cJSON_AddObjectToObject(object, "recorded")) != NULL &&
              put_evaluation(recorded, "original", &m->recorded_sets[i].pre) &&
              put_evaluation(recorded, "compressed", &m->recorded_sets[i].final) &&
+             put_same_text(recorded, m->set_same_text[i]) &&
              p4_json_put_quality(cJSON_AddObjectToObject(object, "quality"), &set->quality,
                                  p4_quality_verdict(&set->quality));
     }
@@ -162,7 +182,8 @@ char *p4_measurement_json(const p4_measurement *m)
               put_evaluation(root, "compressed", &m->compressed) &&
               (recorded = cJSON_AddObjectToObject(root, "recorded")) != NULL &&
               put_evaluation(recorded, "original", &m->recorded_original) &&
-              put_evaluation(recorded, "compressed", &m->recorded) && put_sets(root, m) &&
+              put_evaluation(recorded, "compressed", &m->recorded) && put_same_text(recorded, m->same_text) &&
+              put_sets(root, m) &&
               p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &m->quality,
                                   p4_sets_verdict(&m->quality, m->sets, m->set_count));
     return p4_json_print(root, ok, true);

@@ -7,6 +7,13 @@
 
 #include "src/phase4/results.h"
 
+/* Is what is measured now the text on which the run measured? */
+typedef enum p4_same_text {
+    P4_TEXT_UNKNOWN, /* its metadata are not beside the file, or tell of no such text */
+    P4_TEXT_SAME,
+    P4_TEXT_OTHER
+} p4_same_text;
+
 typedef struct p4_measurement {
     char path[P4_PATH_BYTES];          /* model.h5 */
     char original_path[P4_PATH_BYTES]; /* ""; not at hand */
@@ -15,10 +22,12 @@ typedef struct p4_measurement {
     int64_t windows, window_tokens;
     p4_evaluation original, compressed;
     p4_evaluation recorded_original, recorded; /* by the run, on its own text */
-    p4_quality quality;                        /* passed: on each set too */
+    p4_same_text same_text;
+    p4_quality quality; /* passed: on each set too */
     int64_t set_count;
     p4_set_results sets[P4_SETS_MAX];          /* pre and final: the original, the compressed model */
     p4_set_results recorded_sets[P4_SETS_MAX]; /* the same by the run, where it had a set of this name */
+    p4_same_text set_same_text[P4_SETS_MAX];
     int64_t set_windows[P4_SETS_MAX];
 } p4_measurement;
 

@@ -1,6 +1,7 @@
 #include "io/out/provenance.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/json/write.h"
 #include "io/out/report.h"
@@ -108,4 +109,20 @@ p4_rc p4_provenance_print(const p4_provenance *provenance, char **json)
     cJSON *root = cJSON_CreateObject();
     *json = p4_json_print(root, put_all(root, provenance), false);
     return *json != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+void p4_provenance_find_input(char fingerprint[P4_FINGERPRINT_BYTES], const char *json, const char *name)
+{
+    cJSON *root = cJSON_Parse(json);
+    const cJSON *input;
+    fingerprint[0] = '\0';
+    cJSON_ArrayForEach(input, cJSON_GetObjectItemCaseSensitive(root, "inputs"))
+    {
+        const char *its_name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(input, "name")),
+                   *its = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(input, "fingerprint"));
+        if (its_name != NULL && its != NULL && strcmp(its_name, name) == 0) {
+            snprintf(fingerprint, P4_FINGERPRINT_BYTES, "%s", its);
+        }
+    }
+    cJSON_Delete(root);
 }

@@ -11,7 +11,9 @@
 
 #include <stdio.h>
 
+#include "io/file/fingerprint.h"
 #include "src/leaf/base.h"
+#include "src/phase4/config.h"
 #include "src/phase4/results.h"
 
 /* ---- the results ---- */
@@ -34,8 +36,6 @@ typedef enum p4_verdict {
 p4_verdict p4_quality_verdict(const p4_quality *quality);
 /* Of all: one that failed decides, then one without a verdict. */
 p4_verdict p4_sets_verdict(const p4_quality *quality, const p4_set_results *sets, int64_t set_count);
-/* Adds a warning of the run unless it is there already; "warning: " in front of it is left out. Local. */
-void p4_results_add_warning(p4_results *results, const char *text);
 /* The same of a run, whose gradient-flow test may have failed. */
 p4_verdict p4_results_verdict(const p4_results *results);
 p4_rc p4_results_print(const p4_results *results, char **json);
@@ -48,9 +48,11 @@ p4_rc p4_provenance_print(const p4_provenance *provenance, char **json);
 /* As under "experts" in results.json, of a mixture of experts. The caller frees *json. */
 p4_rc p4_expert_loads_print(const p4_expert_loads *loads, char **json);
 void p4_provenance_free(p4_provenance *provenance); /* Its lists. */
+/* The fingerprint of an input in what p4_provenance_print made; "": it has none of this name. */
+void p4_provenance_find_input(char fingerprint[P4_FINGERPRINT_BYTES], const char *json, const char *name);
 
-/* The final table, for a person. */
-void p4_report_table(FILE *to, const p4_results *results);
+/* The final table, for a person, of a run with this configuration. */
+void p4_report_table(FILE *to, const p4_results *results, const p4_config *config);
 
 /* ---- compression_metadata.json ---- */
 
@@ -81,10 +83,16 @@ enum { P4_VERDICT_BYTES = P4_QUALITY_BYTES + P4_SETS_BYTES + 64 };
 const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_quality *quality,
                                        const char *sets, bool flow_failed);
 
-/* After a verdict that failed because the perplexity rose too far: what helps, the cheapest first. */
-#define P4_NEXT_STEPS                                                           \
-    "more calibration_samples, more text in train_files, a longer fine-tuning " \
-    "(fine_tune_max_steps); docs/quality.md has measurements"
+/* The values of the keys that help after a verdict that failed because the perplexity rose too far. Below 0:
+ * not known. */
+typedef struct p4_next_values {
+    int64_t fine_tunes; /* enable_fine_tuning */
+    int64_t calibration_samples, train_files, fine_tune_max_steps, fine_tune_epochs;
+} p4_next_values;
+p4_next_values p4_next_values_of(const p4_config *config);
+/* What to try, the cheapest first, each key with its value. Returns text. */
+enum { P4_NEXT_STEPS_BYTES = 512 };
+const char *p4_next_steps(char text[P4_NEXT_STEPS_BYTES], const p4_next_values *now);
 
 /* "failed on the sets: code, web", "passed on the sets: code", "" without sets. Returns text. */
 const char *p4_sets_summary(char text[P4_SETS_BYTES], const p4_set_results *sets, int64_t set_count);

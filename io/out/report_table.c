@@ -370,7 +370,7 @@ static void warnings(FILE *to, const p4_results *r)
     }
 }
 
-static void verdict(FILE *to, const p4_results *r)
+static void verdict(FILE *to, const p4_results *r, const p4_config *config)
 {
     const p4_quality *q = &r->quality;
     bool flow_failed = r->gradient_flow.ran && !r->gradient_flow.passed;
@@ -397,11 +397,13 @@ static void verdict(FILE *to, const p4_results *r)
             flow_failed ? "; the gradient-flow test failed" : "",
             r->original_guesses ? "; but the original is no better than guessing, so this says little" : "");
     if (p4_sets_verdict(q, r->sets, r->set_count) == P4_VERDICT_FAILED) {
-        fprintf(to, "  What to try     " P4_NEXT_STEPS "\n");
+        char steps[P4_NEXT_STEPS_BYTES];
+        const p4_next_values now = p4_next_values_of(config);
+        fprintf(to, "  What to try     %s\n", p4_next_steps(steps, &now));
     }
 }
 
-void p4_report_table(FILE *to, const p4_results *results)
+void p4_report_table(FILE *to, const p4_results *results, const p4_config *config)
 {
     if (results->success) {
         heading(to, results);
@@ -416,6 +418,6 @@ void p4_report_table(FILE *to, const p4_results *results)
         outputs(to, &results->output_paths);
         warnings(to, results);
     }
-    verdict(to, results);
+    verdict(to, results, config);
     fflush(to);
 }

@@ -43,22 +43,6 @@ void p4_results_free(p4_results *results)
     p4_provenance_free(&results->provenance);
 }
 
-void p4_results_add_warning(p4_results *results, const char *text)
-{
-    static const char prefix[] = "warning: ";
-    const int64_t kept = p4_min_i64(results->warning_count, P4_WARNINGS_MAX);
-    text += strncmp(text, prefix, sizeof prefix - 1) == 0 ? sizeof prefix - 1 : 0;
-    for (int64_t i = 0; i < kept; i++) {
-        if (results->warnings[i] != NULL && strcmp(results->warnings[i], text) == 0) {
-            return;
-        }
-    }
-    if (kept < P4_WARNINGS_MAX) {
-        results->warnings[kept] = strdup(text); /* NULL: it is counted */
-    }
-    results->warning_count++;
-}
-
 p4_rc p4_fine_tuning_add_history(p4_fine_tuning *tuning, const p4_history_entry *entry)
 {
     p4_history_entry *history =

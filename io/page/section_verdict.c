@@ -113,6 +113,23 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
     }
 }
 
+static int64_t whole_of(const cJSON *config, const char *key)
+{
+    double value = p4_page_real(config, key);
+    return isnan(value) ? -1 : (int64_t)value;
+}
+
+static p4_next_values next_values(const cJSON *config)
+{
+    const cJSON *fine_tunes = p4_page_item(config, "enable_fine_tuning"),
+                *files = p4_page_item(config, "train_files");
+    return (p4_next_values){.fine_tunes = cJSON_IsBool(fine_tunes) ? cJSON_IsTrue(fine_tunes) : -1,
+                            .calibration_samples = whole_of(config, "calibration_samples"),
+                            .train_files = cJSON_IsArray(files) ? cJSON_GetArraySize(files) : -1,
+                            .fine_tune_max_steps = whole_of(config, "fine_tune_max_steps"),
+                            .fine_tune_epochs = whole_of(config, "fine_tune_epochs")};
+}
+
 /* What to try after a failed verdict on quality. */
 static void put_next_steps(FILE *to, const p4_page_run *run)
 {
@@ -124,7 +141,9 @@ static void put_next_steps(FILE *to, const p4_page_run *run)
         worse = worse || cJSON_IsFalse(p4_page_item(set, "quality.passed"));
     }
     if (worse && cJSON_IsTrue(p4_page_item(results, "success"))) {
-        fputs("<p class=\"next\">What to try next: " P4_NEXT_STEPS ".</p>\n", to);
+        char steps[P4_NEXT_STEPS_BYTES];
+        const p4_next_values now = next_values(run->config);
+        fprintf(to, "<p class=\"next\">What to try next: %s.</p>\n", p4_next_steps(steps, &now));
     }
 }
 

@@ -314,15 +314,34 @@ static void index_symbols(p4_tokenizer *t)
     }
 }
 
+static bool has(const cJSON *model, const char *member)
+{
+    return cJSON_GetObjectItemCaseSensitive(model, member) != NULL;
+}
+
+/* Old files have no type. The reference takes the first of BPE, WordPiece, WordLevel and Unigram that the
+ * members fit. */
+static const char *untagged_type(const cJSON *model)
+{
+    if (cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(model, "vocab"))) {
+        return "Unigram";
+    }
+    return has(model, "merges") || !has(model, "unk_token")                                    ? "BPE"
+           : has(model, "continuing_subword_prefix") && has(model, "max_input_chars_per_word") ? "WordPiece"
+                                                                                               : "WordLevel";
+}
+
 /* The splitter and the model both depend on it. */
 static p4_rc find_type(p4_tokenizer *t, const cJSON *model)
 {
     p4_rc rc = P4_OK;
     const char *type;
     TRY(p4_json_string(&type, t->source, "model", model, "type", false));
-    bool unigram = type != NULL && strcmp(type, "Unigram") == 0;
-    CHECK(unigram || type == NULL || strcmp(type, "BPE") == 0,
-          "%s: model.type is \"%.60s\"; supported: BPE, Unigram", t->source, type);
+    bool tagged = type != NULL;
+    type = tagged ? type : untagged_type(model);
+    bool unigram = strcmp(type, "Unigram") == 0;
+    CHECK(unigram || strcmp(type, "BPE") == 0, "%s: model.type is %s\"%.60s\"; supported: BPE, Unigram",
+          t->source, tagged ? "" : "missing, and the members are those of ", type);
     t->bpe.unigram = unigram ? &t->unigram : NULL;
     t->bpe.unk_id = t->last_added = -1;
 done:

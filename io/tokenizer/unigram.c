@@ -47,6 +47,7 @@ static void search(const p4_tok_unigram *unigram, p4_tok_end *ends, p4_tok_text 
         ends[i] = (p4_tok_end){.start = SIZE_MAX, .id = -1};
     }
     const p4_tok_trie *trie = &unigram->trie;
+    const double unknown = unigram->least_score - unknown_penalty; /* one number: the last bit decides ties */
     for (size_t start = 0, length; start < piece.bytes; start += length) {
         bool valid, single = false;
         double here = ends[start].score;
@@ -67,7 +68,7 @@ static void search(const p4_tok_unigram *unigram, p4_tok_end *ends, p4_tok_text 
             }
         }
         if (!single) {
-            offer(&ends[start + length], here + unigram->least_score - unknown_penalty, start, -1);
+            offer(&ends[start + length], here + unknown, start, -1);
         }
     }
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "jobs/cli.h"
+#include "jobs/plan.h"
 #include "src/config.h"
 
 enum {
@@ -56,8 +57,9 @@ static const p4_option options[] = {
     [HOST_MEMORY - P4_OPTION_OWN] = {"--host-memory", NULL, "SIZE",
                                      "With --plan: a node's host memory, 1T (1e12) or 1TiB; default: "
                                      "this machine's."},
-    [RATES - P4_OPTION_OWN] = {"--rates", NULL, "FILE",
-                               "Speeds for the plans, from phase4_mpi --measure-rates; default: built in."},
+    [RATES - P4_OPTION_OWN] = {"--rates", NULL, "FILE|KIND",
+                               "Speeds for the plans, of phase4_mpi --measure-rates, or of the built-in "
+                               "table: " P4_PLAN_RATES_NAMES "."},
     [RESULTS - P4_OPTION_OWN] = {"--results", NULL, NULL,
                                  "Write batch_results.json from the journals, print the table, and exit."},
     [LIST - P4_OPTION_OWN] = {"--list", NULL, "WHICH",
@@ -79,6 +81,7 @@ static const p4_exit_status statuses[] = {
     {"75",
      "stopped by SIGTERM, SIGUSR1, SIGINT, a file stop in the state directory or a model's max_minutes; "
      "run it again to go on"},
+    {"130", "a second SIGINT ended the process at once: nothing since the last checkpoints is kept"},
     {NULL, NULL}};
 
 const p4_program p4_batch_program = {
@@ -98,8 +101,8 @@ const p4_program p4_batch_program = {
         "  mpirun -n 2 --bind-to none phase4_batch queue.json\n"
         "\n"
         "The same command continues a batch that was stopped or killed: models that are done and have not\n"
-        "changed are skipped. key=value arguments override every configuration; phase4_mpi --help lists the\n"
-        "keys.\n",
+        "changed are skipped. key=value arguments override every configuration; phase4_mpi --help keys\n"
+        "lists them.\n",
     .options = options,
     .statuses = statuses};
 

@@ -187,7 +187,7 @@ static p4_rc do_model(worker *w, p4_group *group, const p4_order *order, p4_answ
     rc = p4_run_execute(group, w->config, false, true, NULL, NULL, &results);
     take_results(answer, &results);
     if (rc == P4_OK && group->rank == 0) {
-        p4_report_table(log, &results);
+        p4_report_table(log, &results, w->config);
     }
 done:
     p4_progress_observe(NULL, NULL);

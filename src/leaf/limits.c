@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PATH_BYTES = 4096, FILE_BYTES = 16384 };
 static const int64_t NO_LIMIT = (int64_t)1 << 60; /* version 1 writes the largest number of pages */
@@ -134,12 +135,13 @@ p4_limits p4_limits_read(const char *root)
     return limits;
 }
 
-int p4_limits_threads(void)
+double p4_cores_here(void)
 {
     cpu_set_t mine;
     double quota = p4_limits_read("").cpus;
-    int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
-    return quota > 0 && quota < cores ? (int)p4_max_i64(1, (int64_t)quota) : cores;
+    double cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) /* fails beyond 1024 */
+                                                                 : (double)sysconf(_SC_NPROCESSORS_ONLN);
+    return quota > 0 && quota < cores ? quota : cores;
 }
 
 void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_bytes)

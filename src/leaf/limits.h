@@ -16,9 +16,9 @@ typedef struct p4_limits {
  */
 p4_limits p4_limits_read(const char *root);
 
-/* Threads that are worth starting: the cores that this process may run on, or what its control groups' quota
- * feeds. At least 1. Local. */
-int p4_limits_threads(void);
+/* The cores that this process may use, by its affinity and its groups' quota of processor time,
+ * which may leave a part of one. Local. */
+double p4_cores_here(void);
 
 /* The machine's memory: all of it, and what can be had without swapping. 0: unknown. Local. */
 void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_bytes);

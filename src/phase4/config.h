@@ -18,7 +18,7 @@ extern "C" {
 #define P4_DISTILL_AUTO (-1.0)
 
 /* Plain data: may be copied, compared field by field, and sent as bytes between ranks of one job. Field names
- * are the keys of cfg.json; `phase4_mpi --help` and docs/configuration.md say what each does. */
+ * are the keys of cfg.json; `phase4_mpi --help keys` and docs/configuration.md say what each does. */
 struct p4_config {
     /* paths */
     char model_path[P4_PATH_BYTES], output_path[P4_PATH_BYTES];

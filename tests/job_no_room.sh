@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# A disk that fills while a run is under way, so that nothing fits, not even a checkpoint: the room for results.json was taken before. The
+# disk is a small file system, which takes a user namespace to mount: where there is none the test is skipped.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$TMP"
+mkdir disk
+if ! unshare -rm mount -t tmpfs -o size=24m none disk 2>unmounted; then
+    echo "no small file system can be mounted: $(cat unmounted)"
+    exit 77
+fi
+. "$here/job.sh"
+. "$here/held.sh"
+. "$here/undisturbed.sh"
+
+nothing() { # nothing DIRECTORY: where a small file system is mounted
+    mount -t tmpfs -o size=24m none "$1"
+    local out=$1/out bytes free job status=0
+    hold_at 1 '"kind":"evaluation","stage":"final"' /metrics.jsonl
+    "${hold[@]}" "$PHASE4_MPI" "$TMP/cfg.json" output_path="$out" checkpoint_every=3 >log 2>&1 &
+    job=$!
+    is_held "$job" || complain 'the run ended before its last evaluation'
+    cat /dev/zero >"$1/filler" 2>/dev/null || true
+    let_go
+    wait "$job" || status=$?
+    [ $status = 2 ] || complain "a full disk: status $status, expected 2"
+    said "No space left on device"
+    said "the state of the run could not be saved ("
+    said "and the same command continues from $out/checkpoints/step-3"
+    result "$out" "not r['success'] and 'No space left on device' in r['error'] and 'the same command continues' in r['error']"
+    # As much as it says, and no more.
+    free=$(sed -n 's/.*: free \([0-9.]*\) MiB on the disk, and .*/\1/p' log | head -n 1)
+    bytes=$(awk -v m="$free" 'BEGIN {printf "%d", m * 1048576}')
+    truncate -s "-$bytes" "$1/filler"
+    run 0 "$PHASE4_MPI" "$TMP/cfg.json" output_path="$out" checkpoint_every=3
+    said "continues from $out/checkpoints/step-3"
+    same "$out"
+}
+
+# A disk that cannot hold the outputs is known before the work.
+too_small() { # too_small DIRECTORY
+    mount -t tmpfs -o size=16k none "$1"
+    run 2 "$PHASE4_MPI" --check "$TMP/cfg.json" output_path="$1/out"
+    said 'output_path: the outputs take'
+    run 2 "$PHASE4_MPI" --quiet "$TMP/cfg.json" output_path="$1/out"
+    said 'output_path: the outputs take'
+}
+
+export -f nothing too_small hold_at is_held let_go complain said result run same
+export fp16
+unshare -rm bash -euc "too_small '$TMP/disk'"
+unshare -rm bash -euc "nothing '$TMP/disk'"

@@ -66,6 +66,7 @@ assert len(list(folder.glob("easybuild/*.eb"))) == 2
 assert f"phase4-{version}" in (folder / "apptainer/phase4.def").read_text(), "apptainer"
 assert (folder / "modulefiles/phase4" / version).is_file(), "modulefile"
 END
+"$source/tests/recipes.sh" "$source"
 
 # The exported names, and what the header marks as public.
 nm -D --defined-only "$lib/libphase4.so" | awk '{print $3}' | sort >"$TMP/exported"

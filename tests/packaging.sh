@@ -55,7 +55,7 @@ version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$build/CMakeCache.txt")
 python3 - "$source/packaging" "$version" <<'END' || fail 'packaging/'
 import ast, pathlib, sys
 folder, version = pathlib.Path(sys.argv[1]), sys.argv[2]
-spack = (folder / "spack/phase4/package.py").read_text()
+spack = (folder / "spack/spack_repo/phase4/packages/phase4/package.py").read_text()
 ast.parse(spack)
 assert f'version("{version}")' in spack, "spack"
 for path in folder.glob("easybuild/*.eb"):
@@ -66,6 +66,7 @@ assert len(list(folder.glob("easybuild/*.eb"))) == 2
 assert f"phase4-{version}" in (folder / "apptainer/phase4.def").read_text(), "apptainer"
 assert (folder / "modulefiles/phase4" / version).is_file(), "modulefile"
 END
+"$source/tests/recipes.sh" "$source"
 
 # The exported names, and what the header marks as public.
 nm -D --defined-only "$lib/libphase4.so" | awk '{print $3}' | sort >"$TMP/exported"

@@ -146,7 +146,7 @@ static void forecasts(void)
     for (int i = 0; i < 5; i++) {
         add_model(&w, 1, 10, 1);
     }
-    EXPECT_OK(p4_batch_forecast(&w.batch, &seconds));
+    EXPECT_OK(p4_batch_forecast(&w.batch, 0, &seconds));
     EXPECT_NEAR(seconds, 30, 1e-9);
     HOLDS(w.models[0].state == P4_STATE_WAITING);
 }

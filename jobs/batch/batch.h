@@ -134,13 +134,14 @@ bool p4_batch_pick_ranks(const p4_batch *batch, int count, double rank_bytes, in
 int p4_batch_width(const p4_batch_plan *plan, int ranks);
 
 /* order.c. */
-/* Seconds that the waiting models will take by their plans. Local. */
-p4_rc p4_batch_forecast(const p4_batch *batch, double *seconds);
-/* Where longest first leaves ranks idle at the end, changes `order` so that the batch ends earlier. The same
- * plans give the same order. *looked, which may be NULL: the models that it looked at, at most
- * P4_BATCH_LOOKS and those of one simulated schedule. Local. */
+/* Seconds from now_s (p4_now_s) until what runs and waits is through, by the plans. Local. */
+p4_rc p4_batch_forecast(const p4_batch *batch, double now_s, double *seconds);
+/* Where the order so far, longest first at the beginning, leaves ranks idle at the end, changes it so that
+ * the batch ends earlier, by the plans and by what runs. The same state gives the same order. *looked, which
+ * may be NULL: the models that it looked at, at most P4_BATCH_LOOKS and those of one simulated schedule.
+ * Local. */
 enum { P4_BATCH_LOOKS = 100 * 1000 * 1000 };
-p4_rc p4_batch_choose_order(p4_batch *batch, int64_t *looked);
+p4_rc p4_batch_choose_order(p4_batch *batch, double now_s, int64_t *looked);
 
 /* report.c. */
 p4_rc p4_batch_write_results(const p4_batch *batch, double seconds); /* batch_results.json */

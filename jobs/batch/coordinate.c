@@ -10,7 +10,10 @@
 #include "jobs/batch/table.h"
 #include "jobs/process.h"
 
-enum { TAGS = 32768 };
+enum {
+    TAGS = 32768,
+    REORDERED = 16 /* models that wait: the end of a batch, where their order matters, and soon looked at */
+};
 static const double WAIT_S = 0.25;
 
 typedef struct course {
@@ -20,7 +23,7 @@ typedef struct course {
     char *stop_file;
     int32_t tag;
     int idle;
-    bool told_to_stop;
+    bool told_to_stop, ended; /* ended: a model has, since the order was chosen */
 } course;
 
 /* The batch itself cannot go on: what runs is stopped, the first reason is kept. */
@@ -117,9 +120,21 @@ done:
     return rc;
 }
 
+/* Models took longer or shorter than planned: those that are left are put in order anew. */
+static void choose_again(course *c)
+{
+    p4_batch *batch = c->batch;
+    int64_t waiting = batch->counts[P4_STATE_WAITING];
+    if (c->ended && waiting > 1 && waiting <= REORDERED && batch->stopping == NULL) {
+        fail_batch(c, p4_batch_choose_order(batch, p4_now_s(), NULL));
+        c->ended = false;
+    }
+}
+
 static void hand_out(course *c)
 {
     p4_batch *batch = c->batch;
+    choose_again(c);
     while (batch->stopping == NULL && c->idle > 0) {
         p4_batch_start next = p4_batch_next(batch, c->idle, p4_now_s());
         if (next.model < 0) {
@@ -265,6 +280,7 @@ static void take_answer(course *c, int rank, const p4_answer *a)
         break;
     case P4_ANSWER_ENDED:
         fail_batch(c, a->leads ? end_model(c, m, a) : P4_OK);
+        c->ended = c->ended || a->leads;
         free_rank(c, m, rank);
         break;
     case P4_ANSWER_STOP:

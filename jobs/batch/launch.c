@@ -81,7 +81,7 @@ static p4_rc prepare(launch *l)
     batch->running = p4_alloc((size_t)l->machine.ranks, sizeof *batch->running);
     TRY(batch->rank != NULL && batch->node != NULL && batch->running != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_batch_prepare(batch, &l->options, l->machine.ranks, l->machine.node_ranks, l->machine.cores));
-    TRY(p4_batch_choose_order(batch, NULL));
+    TRY(p4_batch_choose_order(batch, 0, NULL));
 done:
     return rc;
 }
@@ -194,8 +194,8 @@ int p4_batch_answer(const p4_batch_cli *cli)
     if (cli->action == P4_BATCH_LIST) {
         print_list(&batch, cli->list);
     } else if (cli->action == P4_BATCH_PLAN) {
-        TRY(p4_batch_choose_order(&batch, NULL));
-        TRY(p4_batch_forecast(&batch, &seconds));
+        TRY(p4_batch_choose_order(&batch, 0, NULL));
+        TRY(p4_batch_forecast(&batch, 0, &seconds));
         p4_batch_print_plan(&batch, seconds);
         status = batch.counts[P4_STATE_FAILED] > 0 ? P4_BATCH_STATUS_FAILED : 0;
     } else {

@@ -16,11 +16,13 @@ static const double SPREAD = 0.15; /* deviation of the seconds' logarithm in the
 static const double GAIN = 0.005;  /* of the mean: what a change saves at least */
 static const double ROUNDING = 1e-9; /* sums of the same seconds in another order */
 
-/* The waiting models alone, in their order. */
+/* The waiting models in their order, which are the batch's count, and behind them those that run. */
 typedef struct sketch {
     p4_batch batch;
+    int64_t models; /* of both kinds */
+    double now_s;
     int64_t *index; /* [count]: where the model is in the batch */
-    double *end_s;  /* [count]: of the models that have begun */
+    double *end_s;  /* [models]: of those that have begun */
     int64_t looked;
 } sketch;
 
@@ -33,15 +35,15 @@ static void close_sketch(sketch *s)
     free(s->end_s);
 }
 
-static p4_rc open_sketch(sketch *s, const p4_batch *batch)
+static p4_rc open_sketch(sketch *s, const p4_batch *batch, double now_s)
 {
-    size_t count = (size_t)batch->counts[P4_STATE_WAITING];
-    *s = (sketch){.batch = {.ranks = batch->ranks}};
-    s->batch.models = p4_alloc(count, sizeof *s->batch.models);
+    size_t count = (size_t)batch->counts[P4_STATE_WAITING], models = count + (size_t)batch->running_count;
+    *s = (sketch){.batch = {.ranks = batch->ranks}, .models = (int64_t)models, .now_s = now_s};
+    s->batch.models = p4_alloc(models, sizeof *s->batch.models);
     s->batch.order = p4_alloc(count, sizeof *s->batch.order);
     s->batch.running = p4_alloc((size_t)batch->ranks, sizeof *s->batch.running);
     s->index = p4_alloc(count, sizeof *s->index);
-    s->end_s = p4_alloc(count, sizeof *s->end_s);
+    s->end_s = p4_alloc(models, sizeof *s->end_s);
     if (s->batch.models == NULL || s->batch.order == NULL || s->batch.running == NULL || s->index == NULL ||
         s->end_s == NULL) {
         close_sketch(s);
@@ -55,23 +57,42 @@ static p4_rc open_sketch(sketch *s, const p4_batch *batch)
             s->index[at] = batch->order[i];
         }
     }
+    for (int i = 0; i < batch->running_count; i++) {
+        s->batch.models[s->batch.count + i] = *batch->running[i];
+    }
     return P4_OK;
 }
 
-/* Runs the schedule without the work: seconds to its end. factor [count]: of the planned seconds, which a
+/* As things are now; idle ranks. */
+static int start_over(sketch *s, const double *factor)
+{
+    p4_batch *batch = &s->batch;
+    int idle = batch->ranks;
+    batch->begun = 0;
+    batch->running_count = 0;
+    for (int i = 0; i < P4_STATES; i++) {
+        batch->counts[i] = 0;
+    }
+    for (int64_t i = 0; i < s->models; i++) {
+        p4_batch_model *m = &batch->models[i];
+        m->state = i < batch->count ? P4_STATE_WAITING : P4_STATE_RUNNING;
+        batch->counts[m->state]++;
+        if (m->state == P4_STATE_RUNNING) { /* in the order of their planned ends, as they were */
+            batch->running[batch->running_count++] = m;
+            s->end_s[i] = fmax(s->now_s, m->began_s + m->planned_s * (factor != NULL ? factor[i] : 1));
+            idle -= m->ranks;
+        }
+    }
+    return idle;
+}
+
+/* Runs the schedule without the work: seconds to its end. factor [models]: of the planned seconds, which a
  * model takes; NULL: 1. What starts is decided by the plan, as the coordinator does it. */
 static double simulate(sketch *s, const double *factor)
 {
     p4_batch *batch = &s->batch;
-    double now_s = 0;
-    int idle = batch->ranks;
-    batch->begun = 0;
-    for (int i = 0; i < P4_STATES; i++) {
-        batch->counts[i] = i == P4_STATE_WAITING ? batch->count : 0;
-    }
-    for (int64_t i = 0; i < batch->count; i++) {
-        batch->models[i].state = P4_STATE_WAITING;
-    }
+    double now_s = s->now_s;
+    int idle = start_over(s, factor);
     for (;;) {
         p4_batch_start next;
         while ((next = p4_batch_next(batch, idle, now_s)).model >= 0) {
@@ -83,7 +104,7 @@ static double simulate(sketch *s, const double *factor)
         }
         s->looked += next.looked + batch->running_count;
         if (batch->running_count == 0) {
-            return now_s;
+            return now_s - s->now_s;
         }
         int64_t first = batch->running[0] - batch->models;
         for (int i = 1; i < batch->running_count; i++) {
@@ -96,10 +117,10 @@ static double simulate(sketch *s, const double *factor)
     }
 }
 
-p4_rc p4_batch_forecast(const p4_batch *batch, double *seconds)
+p4_rc p4_batch_forecast(const p4_batch *batch, double now_s, double *seconds)
 {
     sketch s;
-    if (open_sketch(&s, batch) != P4_OK) {
+    if (open_sketch(&s, batch, now_s) != P4_OK) {
         return P4_E_SYSTEM;
     }
     *seconds = simulate(&s, NULL);
@@ -112,15 +133,22 @@ p4_rc p4_batch_forecast(const p4_batch *batch, double *seconds)
 typedef struct choice {
     sketch s;
     int64_t movable; /* of the order, from its start */
-    double *factor;  /* [COPIES, count]; the first copy is the plan */
+    double *factor;  /* [COPIES, models]; the first copy is the plan */
     double plan_s;   /* the planned schedule of the best order so far */
     double sum_s;    /* its schedules of all copies */
 } choice;
 
 /* No schedule is shorter: seconds of the longest model, and of all if no rank were ever idle. */
-static double least_s(const p4_batch *batch)
+static double least_s(const sketch *s)
 {
+    const p4_batch *batch = &s->batch;
     double work_s = 0, longest_s = 0;
+    for (int64_t i = batch->count; i < s->models; i++) {
+        const p4_batch_model *m = &batch->models[i];
+        double left_s = fmax(0, m->began_s + m->planned_s - s->now_s);
+        work_s += m->ranks * left_s;
+        longest_s = fmax(longest_s, left_s);
+    }
     for (int64_t i = 0; i < batch->count; i++) {
         const p4_batch_plan *plan = &batch->models[i].plan;
         double rank_s = INFINITY, fastest_s = INFINITY;
@@ -138,8 +166,8 @@ static void draw_factors(choice *c)
 {
     for (int copy = 0; copy < COPIES; copy++) {
         p4_rng rng = {.seed = SEED, .stream = (uint64_t)copy};
-        double *factor = c->factor + copy * c->s.batch.count, spread = SPREAD * copy / (COPIES - 1);
-        for (int64_t i = 0; i < c->s.batch.count; i++) {
+        double *factor = c->factor + copy * c->s.models, spread = SPREAD * copy / (COPIES - 1);
+        for (int64_t i = 0; i < c->s.models; i++) {
             factor[i] = exp(spread * p4_rng_normal(&rng));
         }
     }
@@ -153,7 +181,7 @@ static bool accept(choice *c)
         if (c->s.looked >= P4_BATCH_LOOKS) {
             return false;
         }
-        sum_s += simulate(&c->s, c->factor + copy * c->s.batch.count);
+        sum_s += simulate(&c->s, c->factor + copy * c->s.models);
         plan_s = copy == 0 ? sum_s : plan_s;
         if (plan_s > c->plan_s * (1 + ROUNDING) || sum_s > most_s) {
             return false;
@@ -201,9 +229,8 @@ static bool improve(choice *c)
 
 static void search(choice *c)
 {
-    p4_batch *batch = &c->s.batch;
     c->plan_s = simulate(&c->s, NULL);
-    if (c->plan_s * (1 - GAIN) <= least_s(batch)) {
+    if (c->plan_s * (1 - GAIN) <= least_s(&c->s)) {
         return;
     }
     draw_factors(c);
@@ -213,13 +240,13 @@ static void search(choice *c)
     }
 }
 
-p4_rc p4_batch_choose_order(p4_batch *batch, int64_t *looked)
+p4_rc p4_batch_choose_order(p4_batch *batch, double now_s, int64_t *looked)
 {
     choice c = {.movable = 0};
-    if (open_sketch(&c.s, batch) != P4_OK) {
+    if (open_sketch(&c.s, batch, now_s) != P4_OK) {
         return P4_E_SYSTEM;
     }
-    c.factor = p4_alloc((size_t)c.s.batch.count * COPIES, sizeof *c.factor);
+    c.factor = p4_alloc((size_t)c.s.models * COPIES, sizeof *c.factor);
     if (c.factor == NULL) {
         close_sketch(&c.s);
         return P4_E_SYSTEM;

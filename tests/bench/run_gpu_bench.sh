@@ -21,7 +21,7 @@
 #   P4_BENCH_MODEL=... run_gpu_bench.sh BUILD_DIR OUT_DIR train_llama train_llama_distill peer_train_distill \
 #       compress peer_compress
 set -u
-parts='ternarise train_llama train_llama_int8 train_llama_distill train_gpt2 muon peer_ternarise peer_train_llama peer_train_gpt2
+parts='ternarise train_llama train_llama_int8 train_llama_distill train_llama_distill_int8 train_gpt2 muon peer_ternarise peer_train_llama peer_train_gpt2
 peer_muon peer_train_distill compress peer_compress scaling job ops_llama train_llama_exact train_llama_muon ops_gpt2 peer_more'
 if [ "${1:-}" = --list ]; then
     echo $parts
@@ -91,13 +91,16 @@ part train_llama_int8 90 "$bench" train $llama_run --batch $llama_batch --quanti
     --activation-bits 8
 part train_llama_distill 90 "$bench" train $llama_run --batch $llama_batch --quantizer absmean \
     --teacher resident
+part train_llama_distill_int8 90 "$bench" train $llama_run --batch $llama_batch --quantizer absmean \
+    --teacher resident --activation-bits 8
 part train_gpt2 60 "$bench" train $gpt2_run --quantizer none
 part muon 60 "$bench" muon --device $device --model $llama
 peer peer_ternarise 60 copy gemm ternarise
 peer peer_train_llama 150 train_llama
 peer peer_train_gpt2 90 train_gpt2
 peer peer_muon 60 muon
-peer peer_train_distill 200 train_llama_distill train_llama_ternary
+peer peer_train_distill 260 train_llama_distill train_llama_distill_int8 train_llama_distill_masters \
+    train_llama_distill_int8_masters train_llama_ternary
 # compress PART LIMIT OPTIONS...: run_compress_bench.py, if a model is given
 compress() {
     local name=$1 limit=$2
@@ -145,6 +148,8 @@ train $llama absmean adamw int8|95000|train llama1b ternary int8
 train $llama absmean adamw int8 memory|18|train llama1b ternary int8 memory
 train $llama absmean adamw distill|59500|train llama1b ternary distill
 train $llama absmean adamw distill memory||train llama1b ternary distill memory
+train $llama absmean adamw int8 distill||train llama1b ternary distill int8
+train $llama absmean adamw int8 distill memory||train llama1b ternary distill int8 memory
 train $llama exact adamw||train llama1b ternary int8
 train $llama exact mugrokfast||train llama1b ternary int8
 train $gpt2 none adamw|560000|train gpt2 plain

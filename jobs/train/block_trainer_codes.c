@@ -60,15 +60,26 @@ static void lay_out_codes(p4_block_trainer *t, p4_arena *arena)
     t->ranks.owner_first[t->compute->group->ranks] = arena->used_bytes;
 }
 
-/* The unpacked parts of a slot lie one after another, so that a product takes them as one matrix. */
+/* The slot's first part. */
+static int64_t slot_of(const p4_block_trainer *t, int64_t i)
+{
+    while (t->part.params[i].row_offset > 0) {
+        i--;
+    }
+    return i;
+}
+
+/* The unpacked parts of a slot lie one after another, so that a product takes them as one matrix. Parts that
+ * are not ternary, which may be the first, have no place there. */
 static void lay_out_dense(p4_block_trainer *t, p4_arena *arena, int64_t first)
 {
-    int64_t each = t->compute->ops->act_bytes(t->compute->device);
+    int64_t each = t->compute->ops->act_bytes(t->compute->device), slot = -1;
     char *slot_end = NULL;
     for (int64_t i = first; i < p4_block_end_entry(t); i = next_alike(t, first, i, false)) {
         const p4_param *p = &t->part.params[i];
-        if (p->row_offset == 0) {
-            slot_end = p4_arena_take(arena, p4_slot_rows(&t->part, i) * p->cols * each);
+        if (slot_of(t, i) != slot) {
+            slot = slot_of(t, i);
+            slot_end = p4_arena_take(arena, p4_slot_rows(&t->part, slot) * p->cols * each);
         }
         t->dense[i] = slot_end;
         slot_end = slot_end == NULL ? NULL : slot_end + p->rows * p->cols * each;

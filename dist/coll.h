@@ -20,8 +20,8 @@ typedef struct p4_coll {
     int64_t copied; /* sums and broadcasts made by copy engines so far */
     /* Registers device memory, so that sums and broadcasts of arrays in it may use the copy engines of GPUs
      * that can access each other's memory. The arrays lie at the same offset on every rank. Memory that is
-     * not registered works too. Withdraw it before it is released, when no sum is under way; memory that was
-     * never registered, NULL too, is ignored. */
+     * not registered works too. Withdraw it before it is released, which waits for what is under way; memory
+     * that was never registered, NULL too, is ignored. */
     p4_rc (*share)(struct p4_coll *coll, void *memory, int64_t bytes);
     void (*withdraw)(struct p4_coll *coll, void *memory);
     /* Operations between begin and end are one launch, which starts when what the device's queue holds at

@@ -249,9 +249,11 @@ static p4_rc share(p4_coll *coll, void *memory, int64_t bytes)
     return coll->state->peers != NULL ? p4_peers_share(coll->state->peers, memory, bytes) : P4_OK;
 }
 
+/* What this rank still reads of the others' memory must be read before the others' memory is closed here. */
 static void withdraw(p4_coll *coll, void *memory)
 {
     if (coll->state->peers != NULL) {
+        wait_for(coll, coll->state->called, "memory that is no longer shared");
         p4_peers_withdraw(coll->state->peers, memory);
     }
 }

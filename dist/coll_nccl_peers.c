@@ -411,7 +411,7 @@ int64_t p4_peers_noted(const p4_peers *peers)
     return peers->sums_count + peers->bcasts_count;
 }
 
-/* Between the first two barriers every rank sums its pieces, and reads what it receives between the last. */
+/* Every rank sums its pieces, behind a barrier: what is summed is complete. */
 static cudaError_t queue_sums(p4_peers *peers)
 {
     cudaError_t error = peers->sums_count > 0 ? meet(peers) : cudaSuccess;

@@ -26,8 +26,8 @@ typedef struct p4_peers p4_peers;
  * node) or if a rank has P4_GPU_SUMS=nccl in its environment; with P4_GPU_SUMS=copies that is an error. The
  * caller closes. Collective. */
 p4_rc p4_peers_open(p4_peers **peers, p4_group *group, int ordinal, void *queue);
-/* Closes the memory of the other ranks, when no rank has a sum under way. NULL is ignored. p4_peers_close may
- * follow when every rank has called this. Local. */
+/* Closes the memory of the other ranks, when no rank has a sum or a broadcast under way. NULL is ignored.
+ * p4_peers_close may follow when every rank has called this. Local. */
 void p4_peers_leave(p4_peers *peers);
 /* NULL is ignored. Local. */
 void p4_peers_close(p4_peers *peers);
@@ -35,7 +35,7 @@ void p4_peers_close(p4_peers *peers);
 /* Gives the other ranks access to memory of this rank's GPU, allocated by cudaMalloc, and opens theirs; at
  * most 8 at once. Withdraw it before it is freed. Collective. */
 p4_rc p4_peers_share(p4_peers *peers, void *memory, int64_t bytes);
-/* Memory that was not shared is ignored. No sum may be under way. Collective. */
+/* Memory that was not shared is ignored. No sum or broadcast may be under way. Collective. */
 void p4_peers_withdraw(p4_peers *peers, void *memory);
 /* Does the array lie in shared memory? The same on every rank for arrays at the same offset. Local. */
 bool p4_peers_reach(const p4_peers *peers, const void *data, int64_t bytes);

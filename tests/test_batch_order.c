@@ -244,8 +244,14 @@ static double work_through(p4_batch *batch, const double *taken, bool again)
         now_s = first->began_s + taken[first - batch->models];
         idle += first->ranks;
         p4_batch_end(batch, first, P4_STATE_DONE);
+        bool chosen = false;
+        int64_t waiting = batch->counts[P4_STATE_WAITING];
         if (again) {
-            EXPECT_OK(p4_batch_choose_order(batch, now_s, NULL));
+            EXPECT_OK(
+                p4_batch_choose_again(batch, idle - 1, now_s, &chosen)); /* a rank that is not free yet */
+            HOLDS(!chosen);
+            EXPECT_OK(p4_batch_choose_again(batch, idle, now_s, &chosen));
+            HOLDS(chosen == (waiting > 1 && waiting <= 16));
         }
     }
 }
@@ -310,7 +316,8 @@ static void bounded_work(void)
         EXPECT_OK(p4_batch_choose_order(&batch, 0, &looked));
         printf("%d models%s: %.3f s\n", MANY, wide == 1 ? ", half of them wide" : "",
                (double)(clock() - began) / CLOCKS_PER_SEC);
-        int64_t most = wide == 1 ? 2 * (int64_t)P4_BATCH_LOOKS : 2 * (int64_t)MANY * (RANKS + 2);
+        int64_t schedule = wide == 1 ? (int64_t)MANY * MANY / 2 : 2 * (int64_t)MANY * (RANKS + 2),
+                most = schedule + (wide == 1 ? P4_BATCH_LOOKS : 0);
         EXPECT(looked > MANY && looked <= most, "%lld models were looked at", (long long)looked);
         close_batch(&batch);
     }

@@ -79,8 +79,9 @@ typedef struct p4_batch {
     char *own_directory; /* the same, or that of a task in it */
     int64_t count;
     p4_batch_model *models; /* in the order of the queue */
-    int64_t *order; /* [count]: who is offered ranks first; longest first until p4_batch_choose_order */
-    int64_t begun;  /* of `order`: so many at its start wait no more */
+    int64_t
+        *order; /* [count]: which model is offered ranks first; longest first until p4_batch_choose_order */
+    int64_t begun;            /* of `order`: so many at its start wait no more */
     p4_batch_model **running; /* [ranks]: the models that run, by their planned ends; p4_batch_begin */
     int running_count;
     int64_t counts[P4_STATES];
@@ -142,6 +143,9 @@ p4_rc p4_batch_forecast(const p4_batch *batch, double now_s, double *seconds);
  * Local. */
 enum { P4_BATCH_LOOKS = 100 * 1000 * 1000 };
 p4_rc p4_batch_choose_order(p4_batch *batch, double now_s, int64_t *looked);
+/* The same when a model has ended, if few models wait; idle: ranks without work. *chosen: false where too
+ * many wait, or while ranks of a model that has ended are not idle yet. Local. */
+p4_rc p4_batch_choose_again(p4_batch *batch, int idle, double now_s, bool *chosen);
 
 /* report.c. */
 p4_rc p4_batch_write_results(const p4_batch *batch, double seconds); /* batch_results.json */

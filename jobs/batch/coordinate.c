@@ -10,10 +10,7 @@
 #include "jobs/batch/table.h"
 #include "jobs/process.h"
 
-enum {
-    TAGS = 32768,
-    REORDERED = 16 /* models that wait: the end of a batch, where their order matters, and soon looked at */
-};
+enum { TAGS = 32768 };
 static const double WAIT_S = 0.25;
 
 typedef struct course {
@@ -123,11 +120,10 @@ done:
 /* Models took longer or shorter than planned: those that are left are put in order anew. */
 static void choose_again(course *c)
 {
-    p4_batch *batch = c->batch;
-    int64_t waiting = batch->counts[P4_STATE_WAITING];
-    if (c->ended && waiting > 1 && waiting <= REORDERED && batch->stopping == NULL) {
-        fail_batch(c, p4_batch_choose_order(batch, p4_now_s(), NULL));
-        c->ended = false;
+    bool chosen = false;
+    if (c->ended && c->batch->stopping == NULL) {
+        fail_batch(c, p4_batch_choose_again(c->batch, c->idle, p4_now_s(), &chosen));
+        c->ended = !chosen;
     }
 }
 

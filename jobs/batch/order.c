@@ -11,7 +11,11 @@
 #include "jobs/batch/batch.h"
 #include "src/leaf/rng.h"
 
-enum { COPIES = 32, SEED = 1 };
+enum {
+    COPIES = 32,
+    SEED = 1,
+    REORDERED = 16 /* models that wait: the end of a batch, where their order matters, and soon looked at */
+};
 static const double SPREAD = 0.15; /* deviation of the seconds' logarithm in the last copy; of the first: 0 */
 static const double GAIN = 0.005;  /* of the mean: what a change saves at least */
 static const double ROUNDING = 1e-9; /* sums of the same seconds in another order */
@@ -266,4 +270,15 @@ p4_rc p4_batch_choose_order(p4_batch *batch, double now_s, int64_t *looked)
     free(c.factor);
     close_sketch(&c.s);
     return P4_OK;
+}
+
+p4_rc p4_batch_choose_again(p4_batch *batch, int idle, double now_s, bool *chosen)
+{
+    int free = batch->ranks;
+    for (int i = 0; i < batch->running_count; i++) {
+        free -= batch->running[i]->ranks;
+    }
+    int64_t waiting = batch->counts[P4_STATE_WAITING];
+    *chosen = waiting > 1 && waiting <= REORDERED && free == idle;
+    return *chosen ? p4_batch_choose_order(batch, now_s, NULL) : P4_OK;
 }

@@ -95,13 +95,15 @@ done:
 
 /* --- the generator ----------------------------------------------------------------------------- */
 
-/* No more than what a step's products, four a layer and the head, give work to. */
+/* Four products a layer and the head share the bytes of a step. */
 static int count_threads(const p4_generate_settings *settings, const p4_model *model,
                          const p4_weight *weights)
 {
-    int most = settings->threads > 0 ? settings->threads : (int)fmax(1, p4_cores_here());
+    int most = settings->most_threads > 0 ? settings->most_threads : (int)fmax(1, p4_cores_here());
     double product_bytes = p4_decoder_weight_bytes(model, weights) / (double)(4 * model->arch.L + 1);
-    return product_bytes < (double)most * THREAD_BYTES ? 1 + (int)(product_bytes / THREAD_BYTES) : most;
+    return settings->threads > 0                         ? settings->threads
+           : product_bytes < (double)most * THREAD_BYTES ? 1 + (int)(product_bytes / THREAD_BYTES)
+                                                         : most;
 }
 
 static p4_decoder_plan decoder_plan(const p4_generate_settings *settings, int64_t capacity, bool is_packed)

@@ -30,7 +30,8 @@ enum {
 
 typedef struct p4_generate_settings {
     const char *device; /* "cpu" or "cuda" */
-    int threads;        /* at most: a small model gets fewer; 0: all that this process may use */
+    int threads;        /* 0: as many as the products of a step give work to, */
+    int most_threads;   /* at most these; 0: all that this process may use */
     int64_t tokens;     /* at most */
     p4_sampling sampling;
     int activation_bits; /* 8 or 0, of a packed model; another one's are not rounded */

@@ -41,7 +41,7 @@ static p4_generate_settings generate_settings(const p4_config *c, const p4_arch 
 {
     *most = p4_min_i64(PROMPT_TOKENS + TEXT_TOKENS, arch->positions);
     return (p4_generate_settings){.device = "cpu",
-                                  .threads = threads,
+                                  .most_threads = threads,
                                   .tokens = *most - prompt_tokens(T),
                                   .sampling = {.top_p = 1},
                                   .activation_bits = c->activation_bits,

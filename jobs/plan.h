@@ -13,7 +13,8 @@
 /* Windows of text: exact for token files, for other text an estimate from its size, to either side. */
 typedef struct p4_plan_windows {
     int64_t calibration, eval, train;
-    int64_t sets;      /* of eval_sets together */
+    int64_t sets; /* of eval_sets together */
+    int64_t longest_set;
     bool train_known;  /* false: `train` is as many as the steps take, or an example */
     int64_t tokenized; /* of `train`: where the files are text, what the steps take */
     double text_bytes; /* that are tokenized, as far as the sizes tell */

@@ -98,7 +98,7 @@ static p4_rc plan_passes(planner *p)
 {
     p4_rc rc = P4_OK;
     bool evaluates = p->in->windows.eval > 0, calibrates = p->c->calibration_samples > 0;
-    int64_t scored = p->in->windows.eval + p->in->windows.sets; /* of one text: no more */
+    int64_t scored = p4_max_i64(p->in->windows.eval, p->in->windows.longest_set);
     p4_memory_use *load = begin(p, P4_PLAN_LOAD), *use;
     TRY(evaluates || calibrates ? put_original(p, load) : P4_OK);
     if (evaluates) {

@@ -66,6 +66,7 @@ p4_plan_windows p4_plan_windows_within(p4_plan_windows w, const p4_config *c)
     w.calibration = p4_min_i64(w.calibration, wanted);
     w.eval = p4_min_i64(w.eval, c->eval_samples);
     w.sets = p4_min_i64(w.sets, c->eval_samples * c->eval_sets.count);
+    w.longest_set = p4_min_i64(w.longest_set, c->eval_samples);
     if (!p4_trains_on_files(c)) {
         w.train = p4_min_i64(w.train, c->calibration_samples);
         w.tokenized = p4_min_i64(w.tokenized, w.train);
@@ -81,6 +82,7 @@ static p4_plan_windows asked(const p4_config *c)
     return (p4_plan_windows){.calibration = p4_max_i64(c->calibration_samples, reconstruct),
                              .eval = c->eval_samples,
                              .sets = c->eval_samples * c->eval_sets.count,
+                             .longest_set = c->eval_sets.count > 0 ? c->eval_samples : 0,
                              .train = p4_trains_on_files(c) ? 0 : c->calibration_samples};
 }
 
@@ -112,12 +114,13 @@ static int64_t tokenized(const p4_config *c, int64_t train, int64_t sequences)
 
 static void measure_sets(p4_plan_windows *w, const p4_config *c, const p4_text_files *files, int64_t V)
 {
-    w->sets = 0;
+    w->sets = w->longest_set = 0;
     for (int i = 0; i < c->eval_sets.count; i++) {
         amount a = measure(&files->sets[i], V);
         int64_t most = p4_windows_in(p4_max_i64(0, a.tokens), c->calibration_sequence_length, c->eval_stride);
         int64_t windows = a.tokens < 0 ? c->eval_samples : p4_min_i64(c->eval_samples, most);
         w->sets += windows;
+        w->longest_set = p4_max_i64(w->longest_set, windows);
         w->text_bytes += bytes_for(&a, (double)(windows * c->calibration_sequence_length));
     }
 }

@@ -126,6 +126,18 @@ static void time_pass(const estimate *k, p4_plan_stage_id stage, int64_t windows
     add_passes(k, stage, &pass, 1);
 }
 
+/* The evaluation text and the sets, each by itself. */
+static void time_scores(const estimate *k, p4_plan_stage_id stage, models who)
+{
+    const p4_plan_windows *w = &k->in->windows;
+    double sets = (double)k->c->eval_sets.count;
+    time_pass(k, stage, w->eval, who);
+    if (w->sets > 0) {
+        const p4_stage_work pass = pass_work(k, (double)w->sets / sets, who, SCORES);
+        add_passes(k, stage, &pass, sets);
+    }
+}
+
 static void time_quantize(estimate *k)
 {
     p4_stage_work *w = &k->plan->work[P4_PLAN_QUANTIZE];
@@ -381,8 +393,8 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
     load->read_bytes = k.model_bytes + w->text_bytes;
     load->seconds = k.model_bytes / (nodes * plan->rates.disk_read) + w->text_bytes / plan->rates.text_bytes;
     if (runs[P4_PLAN_EVALUATE_PRE]) {
-        time_pass(&k, P4_PLAN_EVALUATE_PRE, w->eval + w->sets, ORIGINAL);
-        time_pass(&k, P4_PLAN_EVALUATE_POST, w->eval + w->sets, BOTH);
+        time_scores(&k, P4_PLAN_EVALUATE_PRE, ORIGINAL);
+        time_scores(&k, P4_PLAN_EVALUATE_POST, BOTH);
     }
     if (runs[P4_PLAN_CALIBRATE]) {
         time_pass(&k, P4_PLAN_CALIBRATE, p4_min_i64(w->calibration, in->config->calibration_samples),
@@ -396,7 +408,7 @@ void p4_plan_time(p4_plan *plan, const p4_plan_input *in)
         time_fine_tune(&k);
     }
     if (runs[P4_PLAN_EVALUATE_FINAL]) {
-        time_pass(&k, P4_PLAN_EVALUATE_FINAL, w->eval + w->sets, BOTH);
+        time_scores(&k, P4_PLAN_EVALUATE_FINAL, BOTH);
     }
     if (runs[P4_PLAN_GRADIENT_FLOW]) {
         p4_stage_work *flow = &plan->work[P4_PLAN_GRADIENT_FLOW];

@@ -4,7 +4,7 @@
 
 enum {
     BATCH_ELEMENTS = 4 << 20, /* of hidden states: more does not make the kernels of an H200 faster */
-    LEAST_BATCHES = 16        /* the ranks work on as many at once */
+    LEAST_BATCHES = 16        /* of a text: ranks that share the layers work on several at once */
 };
 
 static bool takes_part(const p4_pipeline *pl)

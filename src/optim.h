@@ -85,7 +85,8 @@ void p4_optim_update_only(p4_optim *optim, const bool *updated);
 /* As after p4_optim_open: for other parameters of the same shapes. Local. */
 void p4_optim_restart(p4_optim *optim);
 
-/* master of a held parameter = weight (host memory, any form). Local. */
+/* master of a held parameter = weight, in host memory and of floating-point numbers. Before the first
+ * gradient: what the file holds goes through the gradient's memory, which is zero afterwards. Local. */
 p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
 
 /* The functions below queue the same ops with the same arguments at every step, so that a device may replay

@@ -51,8 +51,9 @@ struct p4_device {
 void *p4_cpu_scratch(p4_device *device, int64_t bytes);
 void *p4_cpu_team_scratch(p4_device *device, int64_t bytes, int threads);
 
-/* Threads for so many pieces of work: all, or the calling one alone where more than half of them would wait
- * for nothing. Never some of them: libgomp ends the others, and the next larger team starts them anew. */
+/* Threads for so many short pieces of work: all, or the calling one alone where more than half of them would
+ * wait for nothing. Never some of them: libgomp ends the others, and the next larger team starts them anew.
+ */
 static inline int p4_cpu_team(const p4_device *device, int64_t pieces)
 {
     return 2 * pieces > device->threads ? device->threads : 1;

@@ -1,4 +1,6 @@
 /* linear.c - weights unpacked to fp32, the three products of a linear layer, bias gradient. */
+#include <stdio.h>
+
 #include "kernels/cpu/vmath.h"
 
 enum { UNPACK_ROWS = 16, BIAS_COLS = 64 };
@@ -107,6 +109,10 @@ void p4_cpu_weight_unpack(p4_device *device, void *dst, const p4_weight *weight)
 
 void p4_cpu_weight_f32(p4_device *device, float *dst, const p4_weight *weight)
 {
+    if (weight->dtype == P4_TERNARY) {
+        snprintf(device->failure, sizeof device->failure, "weight_f32: a ternary weight");
+        return;
+    }
     p4_cpu_weight_unpack(device, dst, weight); /* activations are fp32 here */
 }
 

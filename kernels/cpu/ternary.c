@@ -166,7 +166,8 @@ static tile tile_of(p4_device *device, const p4_weight *weight, p4_quant_method 
     t.slice_bytes = t.tile_bytes + work_bytes;
     t.piece_rows = TILE_ROWS * p4_max_i64(1, p4_ceil_div(rows, TILE_ROWS * PIECES));
     t.pieces = p4_ceil_div(rows, t.piece_rows);
-    t.threads = p4_cpu_team(device, t.pieces); /* a matrix of one piece needs one thread's scratch */
+    t.threads =
+        t.pieces > 1 ? device->threads : 1; /* a piece is long: all threads are worth it from two on */
     return t;
 }
 

@@ -51,7 +51,8 @@ static __global__ void add_partials(R *to, const double *partial, int64_t count,
 
 /* Kind blockIdx.y of partial[count, kinds, C]. */
 template <int LANES>
-static __global__ void add_kinds(p4_cuda_sums sums, const float *partial, int64_t count, int64_t C)
+static __global__ void __launch_bounds__(SUM_COLUMNS *LANES)
+    add_kinds(p4_cuda_sums sums, const float *partial, int64_t count, int64_t C)
 {
     add_columns<LANES>(sums.to[blockIdx.y], partial + blockIdx.y * C, count, gridDim.y * C, C);
 }

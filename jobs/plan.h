@@ -16,7 +16,7 @@ typedef struct p4_plan_windows {
     int64_t sets; /* of eval_sets together */
     int64_t longest_set;
     bool train_known;  /* false: `train` is as many as the steps take, or an example */
-    int64_t tokenized; /* of `train`: where the files are text, what the steps take */
+    int64_t tokenized; /* of `train`: where the files are text, what is drawn for the steps */
     double text_bytes; /* that are tokenized, as far as the sizes tell */
 } p4_plan_windows;
 

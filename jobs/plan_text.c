@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include "io/text/dataset_parts.h"
+#include "io/text/sample.h"
 #include "io/text/token_file.h"
 #include "jobs/plan.h"
 #include "jobs/text_files.h"
@@ -97,14 +98,22 @@ static void hold_out(p4_plan_windows *w, int64_t read)
     w->calibration = p4_min_i64(wanted, count - w->eval);
 }
 
-/* Bytes of text that are tokenized for so many tokens: a run draws a sample of what there is. */
-static double bytes_for(const amount *a, double tokens)
+/* Bytes of text that are tokenized for so many windows: a run draws a sample of what there is. */
+static double bytes_for(const amount *a, int64_t windows, int64_t T)
 {
-    return a->tokens > 0 && tokens < (double)a->tokens ? a->bytes * tokens / (double)a->tokens : a->bytes;
+    return a->tokens > 0 ? p4_drawn_bytes(a->bytes, windows, T) : a->bytes;
 }
 
-/* Training windows that are tokenized, as jobs/stages/load_text.c asks for them: what the steps take. */
-static int64_t tokenized(const p4_config *c, int64_t train, int64_t sequences)
+/* The windows that they hold: more than those. */
+static int64_t drawn_for(const amount *a, int64_t windows, int64_t T)
+{
+    return a->bytes > 0 && a->tokens > 0
+               ? (int64_t)((double)(a->tokens / T) * bytes_for(a, windows, T) / a->bytes)
+               : windows;
+}
+
+/* Training windows that the steps take, as jobs/stages/load_text.c asks for them. */
+static int64_t taken_by_steps(const p4_config *c, int64_t train, int64_t sequences)
 {
     int64_t needed;
     bool all = c->fine_tune_max_steps == 0 ||
@@ -121,7 +130,7 @@ static void measure_sets(p4_plan_windows *w, const p4_config *c, const p4_text_f
         int64_t windows = a.tokens < 0 ? c->eval_samples : p4_min_i64(c->eval_samples, most);
         w->sets += windows;
         w->longest_set = p4_max_i64(w->longest_set, windows);
-        w->text_bytes += bytes_for(&a, (double)(windows * c->calibration_sequence_length));
+        w->text_bytes += bytes_for(&a, windows, c->calibration_sequence_length);
     }
 }
 
@@ -148,11 +157,10 @@ p4_plan_windows p4_plan_windows_found(const p4_config *c, const p4_original *ori
         }
         w.train_known = p4_trains_on_files(c) && train.tokens >= 0;
         w.train = w.train_known ? train.tokens / T : p4_min_i64(w.calibration, p4_max_i64(0, w.train));
-        w.tokenized = tokenized(c, w.train, sequences);
-        int64_t read = w.calibration + (held_out ? w.eval : 0);
-        w.text_bytes = bytes_for(&calibration, (double)(read * T)) +
-                       (held_out ? 0 : bytes_for(&eval, (double)(w.eval * T))) +
-                       (p4_trains_on_files(c) ? bytes_for(&train, (double)(w.tokenized * T)) : 0);
+        int64_t read = w.calibration + (held_out ? w.eval : 0), taken = taken_by_steps(c, w.train, sequences);
+        w.tokenized = p4_trains_on_files(c) ? drawn_for(&train, taken, T) : taken;
+        w.text_bytes = bytes_for(&calibration, read, T) + (held_out ? 0 : bytes_for(&eval, w.eval, T)) +
+                       (p4_trains_on_files(c) ? bytes_for(&train, taken, T) : 0);
         measure_sets(&w, c, &files, V);
     }
     p4_error_clear();

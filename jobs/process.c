@@ -51,7 +51,12 @@ void p4_process_let_threads_sleep(char **argv)
     }
     bool busy = getloadavg(&load, 1) == 1 && load > 0.5 * (double)sysconf(_SC_NPROCESSORS_ONLN);
     if (setenv("GOMP_SPINCOUNT", busy ? "0" : "1000", 1) == 0) {
-        (void)execv("/proc/self/exe", argv);
+        char program[4096]; /* by its own name, which ps and pkill then show */
+        ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+        if (length > 0) {
+            program[length] = '\0';
+            (void)execv(program, argv);
+        }
     }
 }
 

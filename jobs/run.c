@@ -115,11 +115,13 @@ static p4_rc stop(p4_run *run, bool saved)
         TRY(p4_resume_save(run, NULL, NULL, false));
         (void)p4_stop_end(&run->stop);
     }
-    const char *last = p4_resume_last(run);
-    message = last[0] != '\0'
-                  ? p4_format("%s; the state of the run is in %s: the same command continues it",
-                              p4_last_error(), last)
-                  : p4_format("%s; no stage was finished: the same command starts anew", p4_last_error());
+    const char *last = p4_resume_last(run),
+               *first = p4_file_exists(run->stop.file) ? "once that file is removed, " : "";
+    message =
+        last[0] != '\0'
+            ? p4_format("%s; the state of the run is in %s: %sthe same command continues it", p4_last_error(),
+                        last, first)
+            : p4_format("%s; no stage was finished: %sthe same command starts anew", p4_last_error(), first);
     TRY_ALL(run->compute.group, message != NULL ? P4_OK : P4_E_SYSTEM);
     p4_error_set(message);
     rc = P4_STOPPED;

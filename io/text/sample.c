@@ -109,13 +109,37 @@ static int64_t product(int64_t a, int64_t b)
     return __builtin_mul_overflow(a, b, &value) ? INT64_MAX : value;
 }
 
+static int64_t block_bytes_of(int64_t T)
+{
+    return p4_max_i64(LEAST_BLOCK_BYTES, BLOCK_BYTES_A_TOKEN * T);
+}
+
+/* Blocks for so many windows. */
+static int64_t blocks_for(int64_t windows, int64_t T)
+{
+    int64_t bytes = product(product(windows, T), MOST_BYTES_A_TOKEN);
+    return p4_max_i64(p4_min_i64(windows, SPREAD_BLOCKS), bytes / block_bytes_of(T) + 1);
+}
+
+/* To pass over less than half is not worth it. */
+static bool draws_all(int64_t wanted, int64_t blocks)
+{
+    return wanted >= blocks / 2;
+}
+
+double p4_drawn_bytes(double bytes, int64_t windows, int64_t T)
+{
+    double block_bytes = (double)block_bytes_of(T);
+    int64_t wanted = blocks_for(windows, T), blocks = (int64_t)ceil(bytes / block_bytes);
+    return draws_all(wanted, blocks) ? bytes : (double)wanted * block_bytes;
+}
+
 p4_rc p4_plan_draws(p4_draw **draws, char *const *paths, int64_t path_count, const p4_windowing *how,
                     int64_t windows, int attempt)
 {
     p4_rc rc = P4_OK;
-    const int64_t block_bytes = p4_max_i64(LEAST_BLOCK_BYTES, BLOCK_BYTES_A_TOKEN * how->T);
-    int64_t bytes = product(product(windows, how->T), MOST_BYTES_A_TOKEN), total = 0;
-    int64_t wanted = p4_max_i64(p4_min_i64(windows, SPREAD_BLOCKS), bytes / block_bytes + 1);
+    const int64_t block_bytes = block_bytes_of(how->T);
+    int64_t wanted = blocks_for(windows, how->T), total = 0;
     int64_t *caps = p4_alloc((size_t)path_count, sizeof *caps);
     int64_t *shares = p4_alloc((size_t)path_count, sizeof *shares);
     double *blocks = p4_alloc((size_t)path_count, sizeof *blocks);
@@ -133,7 +157,7 @@ p4_rc p4_plan_draws(p4_draw **draws, char *const *paths, int64_t path_count, con
         caps[i] = p4_ceil_div(caps[i], block_bytes);
         total += caps[i];
     }
-    if (wanted >= total / 2) { /* to pass over less than half is not worth it */
+    if (draws_all(wanted, total)) {
         goto done;
     }
     memcpy(weights, blocks, (size_t)path_count * sizeof *weights);

@@ -27,6 +27,9 @@
 p4_rc p4_plan_draws(p4_draw **draws, char *const *paths, int64_t path_count, const p4_windowing *how,
                     int64_t windows, int attempt);
 
+/* Bytes of text that the first attempt reads of so many in one file. Local. */
+double p4_drawn_bytes(double bytes, int64_t windows, int64_t T);
+
 /* Windows of a stream that begin in one file. */
 typedef struct p4_window_range {
     int64_t count;

@@ -134,34 +134,6 @@ static p4_rc check_exports(const result *r, const char *directory, const p4_list
     return f.errors > 0 ? p4_fail_lines(f.worst, f.text) : P4_OK;
 }
 
-static double file_bytes(const char *path)
-{
-    struct stat there;
-    return stat(path, &there) == 0 ? (double)there.st_size : 0;
-}
-
-/* Of a file, or of the files in a directory. Local. */
-static p4_rc count_bytes(double *bytes, const char *path)
-{
-    p4_rc rc = P4_OK;
-    char **names = NULL;
-    int64_t count = 0;
-    *bytes = file_bytes(path);
-    if (p4_directory_exists(path)) {
-        TRY(p4_dir_list(&names, &count, path));
-        *bytes = 0;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        char *file = p4_format("%s/%s", path, names[i]);
-        TRY(file != NULL ? P4_OK : P4_E_SYSTEM);
-        *bytes += file_bytes(file);
-        free(file);
-    }
-done:
-    p4_names_free(names, count);
-    return rc;
-}
-
 static p4_rc write_exports(const result *r, const char *directory, const p4_list *formats)
 {
     p4_rc rc = P4_OK;
@@ -174,7 +146,7 @@ static p4_rc write_exports(const result *r, const char *directory, const p4_list
         path = p4_format("%s/%s", directory, writer_of(entry)->output);
         TRY(path != NULL ? writer_of(entry)->write(&source, path) : P4_E_SYSTEM);
         TRY(writer_of(entry)->describe(&source, what));
-        TRY(count_bytes(&bytes, path));
+        TRY(p4_path_bytes(&bytes, path));
         INFO("%s: %s; %s", path, what, p4_format_bytes(size, bytes));
     }
 done:

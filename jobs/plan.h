@@ -55,8 +55,8 @@ double p4_plan_token_flops(const p4_model *model, int64_t T);
  * time for the threads, which is a part of a core where ranks share one. Local. */
 void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads,
                          double cores);
-/* The rates of the table that are called H100, H200 or CPU, whatever case; false: none are called so. Local.
- */
+/* The rates of the table that are called H100, H200 or CPU, in upper or lower case; false: name is none of
+ * these. Local. */
 #define P4_PLAN_RATES_NAMES "H100, H200 or CPU"
 bool p4_plan_rates_find(p4_rates *rates, const char *name, int threads, double cores);
 /* plan_trial.c. The table of CPUs, scaled by how fast a training pass over one narrow block of the model's

@@ -132,6 +132,10 @@ static p4_rc read_rates(p4_plan *plan, const place *p, const char *which)
           "--rates: found \"%.200s\", expected a file of phase4_mpi --measure-rates, or " P4_PLAN_RATES_NAMES
           " of the built-in table",
           which);
+    CHECK(!named || !p4_file_exists(which),
+          "--rates: \"%s\" is a file here, and also a name of the built-in table; write ./%s for the file, "
+          "or rename it to use the table",
+          which, which);
     TRY(named ? P4_OK : p4_rates_read(&plan->rates, which));
     CHECK((plan->rates.device == P4_RATES_OF_GPU) == plan->on_gpu,
           "%s: its rates are of %s (%s), and the plan is for %s: %s, or leave --rates out", which,

@@ -73,7 +73,8 @@ void p4_plan_rates_name(p4_rates *rates, const char *where, int threads, double 
              shared);
 }
 
-/* Other ranks wait, asleep, while the first one tokenizes: threads that are its own are enough for that. */
+/* Tokenizing scales with the threads even where ranks share cores: only the first rank tokenizes, and the
+ * others sleep meanwhile. */
 void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, double room_bytes, int threads,
                          double cores)
 {

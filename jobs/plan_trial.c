@@ -191,8 +191,9 @@ done:
     return rc;
 }
 
-/* Timed on the whole cores that the rank has: more threads would wait for each other here, as little as ranks
- * that share a core run at this moment. */
+/* Timed with one thread for each whole core that the rank has. More threads than cores would wait for each
+ * other, and the trial would time that. Ranks that share a core do not run during the trial: it has the whole
+ * core, and its result is scaled to the rank's share. */
 p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads, double cores)
 {
     enum { LONGEST = 512 };

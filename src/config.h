@@ -28,7 +28,7 @@ typedef struct p4_config_row {
     p4_config_type type;
     size_t offset, bytes;    /* of the field in p4_config */
     const char *group;       /* title; only the first row of a group has one */
-    const char *more;        /* of the same row: pages that say more, as "docs/PAGE.md: HEADING; ..." */
+    const char *more;        /* in that row: pages that say more, "docs/PAGE.md: HEADING; ..." */
     double seed, quality;    /* defaults of numbers; 0 or 1 of a BOOL; the index of an ENUM */
     const char *text;        /* default of a PATH or NAME, in every recipe; LIST, NUMBERS, SETS start empty */
     double min, max;         /* bounds of INT32, INT64, REAL and each of NUMBERS; every UINT64 is allowed */

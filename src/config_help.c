@@ -312,7 +312,9 @@ p4_rc p4_config_check_topic(const char *topic)
     p4_config_format_excerpt(excerpt, topic, strlen(topic));
     return nearest != NULL
                ? FAIL("--help: unknown key \"%s\", the nearest known key is \"%s\"", excerpt, nearest)
-               : FAIL("--help: unknown key \"%s\"; phase4_mpi --help keys lists the known keys", excerpt);
+               : FAIL("--help: found \"%s\", expected a key of cfg.json, the beginning of keys, a group of "
+                      "keys, \"keys\" for all of them, or \"families\"",
+                      excerpt);
 }
 
 void p4_config_print_topics(FILE *out, char *const *topics, int count)

@@ -119,7 +119,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(eval_stride), BOTH(0), RANGE(0, (1 << 20) - 1),
      .help = "Tokens between the starts of windows; each scores its last eval_stride tokens; 0: no overlap."},
     {FIELD(calibration_batch_size), BOTH(4), RANGE(1, 65536),
-     .help = "Windows per batch of calibration and evaluation. On a GPU evaluation takes more of narrow models."},
+     .help = "Windows per batch of calibration and evaluation; on a GPU, evaluation takes more for narrow models."},
     {FIELD(calibration_sequence_length), BOTH(512), RANGE(2, 1 << 20),
      .help = "Tokens per window in calibration, evaluation and training. The default is at most "
              "the model's positions."},

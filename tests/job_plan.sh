@@ -261,6 +261,15 @@ status=0
 "$PHASE4_MPI" --plan cfg.json --rates H100 >log 2>&1 || status=$?
 [ $status = 2 ] || { cat log; exit 1; }
 said 'error: H100: its rates are of GPUs .*, and the plan is for CPUs: device=cuda and --device-memory describe a GPU'
+# A file of such a name is not passed over silently; with a folder before it, it is read.
+cp rates.json CPU
+status=0
+"$PHASE4_MPI" --plan cfg.json --rates CPU >log 2>&1 || status=$?
+[ $status = 2 ] || { cat log; exit 1; }
+said 'error: --rates: "CPU" is a file here, and also a name of the built-in table; write ./CPU for the file, or rename it to use the table$'
+"$PHASE4_MPI" --plan cfg.json --rates ./CPU >log 2>&1 || { cat log; exit 1; }
+said '^rates: measured: CPU, 1 thread'
+rm CPU
 
 status=0
 "$PHASE4_MPI" --measure-rates no/where/rates.json cfg.json >log 2>&1 || status=$?

@@ -67,6 +67,42 @@ assert f"phase4-{version}" in (folder / "apptainer/phase4.def").read_text(), "ap
 assert (folder / "modulefiles/phase4" / version).is_file(), "modulefile"
 END
 "$source/tests/recipes.sh" "$source"
+# Programs that happen to be in PATH are not used unless a variable selects the check. A check that was selected is never skipped.
+mkdir "$TMP/other"
+printf '#!/bin/sh\nexit 1\n' | tee "$TMP/other/spack" >"$TMP/other/apptainer"
+chmod +x "$TMP/other/spack" "$TMP/other/apptainer"
+refused() { # refused TEXT VARIABLE...
+    mkdir "$TMP/refused"
+    ! env P4_SPACK= P4_APPTAINER_BASE= TMP="$TMP/refused" PATH="$TMP/other:$PATH" "${@:2}" "$source/tests/recipes.sh" "$source" \
+        >"$TMP/recipes.log" 2>&1 || fail "recipes.sh with ${*:2}: passed"
+    grep -qF "$1" "$TMP/recipes.log" || fail "recipes.sh with ${*:2}: $(cat "$TMP/recipes.log")"
+    rm -r "$TMP/refused"
+}
+P4_SPACK='' P4_APPTAINER_BASE='' PATH=$TMP/other:$PATH "$source/tests/recipes.sh" "$source" >"$TMP/recipes.log" 2>&1 ||
+    fail "recipes.sh without variables: $(cat "$TMP/recipes.log")"
+refused 'spack audit' P4_SPACK=spack
+refused 'P4_SPACK: "no/spack" is not a program' P4_SPACK=no/spack
+refused 'P4_APPTAINER_BASE: "no.sif" is not a file' P4_APPTAINER_BASE=no.sif
+if [ "$(id -u)" = 0 ]; then
+    refused 'this is root' P4_APPTAINER_BASE="$source/README.md"
+else
+    refused 'apptainer build' P4_APPTAINER_BASE="$source/README.md"
+fi
+# The packages for the image. A library that is missing, or that no package owns, is an error.
+if dpkg-query -W libc6 >/dev/null 2>&1; then # Debian or Ubuntu
+    packages=$source/packaging/apptainer/packages.sh
+    "$packages" "$packages" /bin/sh >"$TMP/packages" || fail 'packages.sh /bin/sh'
+    [ "$(cat "$TMP/packages")" = libc6 ] || fail "packages.sh /bin/sh: $(cat "$TMP/packages")"
+    echo 'int answer(void) { return 42; }' >"$TMP/answer.c"
+    echo 'int answer(void); int main(void) { return answer(); }' >"$TMP/question.c"
+    gcc -shared -fPIC "$TMP/answer.c" -o "$TMP/libanswer.so"
+    gcc "$TMP/question.c" -L"$TMP" -lanswer -Wl,-rpath,"$TMP" -o "$TMP/question"
+    ! "$packages" "$TMP/question" >"$TMP/packages" 2>&1 || fail "packages.sh took a library of no package: $(cat "$TMP/packages")"
+    grep -q 'no path found matching pattern .*/libanswer.so' "$TMP/packages" || fail "packages.sh: $(cat "$TMP/packages")"
+    rm "$TMP/libanswer.so"
+    ! "$packages" "$TMP/question" >"$TMP/packages" 2>&1 || fail "packages.sh took a missing library: $(cat "$TMP/packages")"
+    grep -q 'libanswer.so => not found' "$TMP/packages" || fail "packages.sh: $(cat "$TMP/packages")"
+fi
 
 # The exported names, and what the header marks as public.
 nm -D --defined-only "$lib/libphase4.so" | awk '{print $3}' | sort >"$TMP/exported"

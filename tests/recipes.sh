@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# recipes.sh SOURCE: the recipes for Spack and Apptainer in the programs that read them. Where one is not installed, a line says so.
+# recipes.sh SOURCE: checks the recipes for Spack and Apptainer with the programs that read them. Environment variables select what is
+# checked; a line says what is not. A check that was selected and cannot be made is an error.
 #
-#   Spack      audits the package and finds all that it needs, without and with CUDA, in the packages that this Spack has
-#   Apptainer  builds the image without CUDA from P4_APPTAINER_BASE, an image file of Debian or Ubuntu, tests it, and runs two ranks in it.
-#              Not as root. The build takes packages from the distribution's mirror.
+#   P4_SPACK=PATH           audits the package with this spack, 1.0 or newer, and resolves its dependencies, without and with CUDA, from the
+#                           packages that this spack has.
+#   P4_APPTAINER_BASE=FILE  builds the image without CUDA from an image file of Debian or Ubuntu, tests it, and runs two ranks in it.
+#                           Not as root. The build takes packages from the distribution's mirror.
 #
 # Environment: TMP an empty folder.
 set -eu
@@ -18,12 +20,12 @@ check_spack() {
     # The user's own settings hold, and one more repository.
     mkdir "$TMP/spack"
     printf 'repos:\n  phase4: %s\n' "$folder" >"$TMP/spack/repos.yaml"
-    spack -C "$TMP/spack" audit packages phase4 >"$TMP/spack.log" 2>&1 || fail "spack audit: $(cat "$TMP/spack.log")"
+    "$P4_SPACK" -C "$TMP/spack" audit packages phase4 >"$TMP/spack.log" 2>&1 || fail "spack audit: $(cat "$TMP/spack.log")"
     for spec in phase4~cuda 'phase4+cuda cuda_arch=80,90'; do
         # shellcheck disable=SC2086 # two arguments
-        spack -C "$TMP/spack" spec $spec >"$TMP/spack.log" 2>&1 || fail "spack spec $spec: $(cat "$TMP/spack.log")"
+        "$P4_SPACK" -C "$TMP/spack" spec $spec >"$TMP/spack.log" 2>&1 || fail "spack spec $spec: $(cat "$TMP/spack.log")"
     done
-    echo "recipes: Spack $(spack --version): phase4~cuda and phase4+cuda can be installed"
+    echo "recipes: Spack $("$P4_SPACK" --version): phase4~cuda and phase4+cuda can be installed"
 }
 
 check_apptainer() {
@@ -47,16 +49,18 @@ check_apptainer() {
     echo "recipes: $(apptainer --version): the image was built from $P4_APPTAINER_BASE and run, with two ranks as well"
 }
 
-if command -v spack >/dev/null; then
-    check_spack
+if [ -z "${P4_SPACK:-}" ]; then
+    echo 'recipes: P4_SPACK names no spack: the package was not checked'
 else
-    echo 'recipes: spack is not installed: its package was not checked'
+    command -v "$P4_SPACK" >/dev/null || fail "P4_SPACK: \"$P4_SPACK\" is not a program"
+    check_spack
 fi
-if ! command -v apptainer >/dev/null; then
-    echo 'recipes: apptainer is not installed: the image was not built'
-elif [ -z "${P4_APPTAINER_BASE:-}" ]; then
+if [ -z "${P4_APPTAINER_BASE:-}" ]; then
     echo 'recipes: P4_APPTAINER_BASE names no image file: the image was not built'
 else
+    [ -f "$P4_APPTAINER_BASE" ] || fail "P4_APPTAINER_BASE: \"$P4_APPTAINER_BASE\" is not a file"
+    command -v apptainer >/dev/null || fail 'P4_APPTAINER_BASE is set, but apptainer is not installed'
+    [ "$(id -u)" != 0 ] || fail 'P4_APPTAINER_BASE is set, but this is root, for whom mpirun refuses to start: run this as another user'
     P4_APPTAINER_BASE=$(readlink -f "$P4_APPTAINER_BASE")
     check_apptainer
 fi

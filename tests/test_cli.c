@@ -309,8 +309,10 @@ static void test_help_line(void)
         {"--help sede", "--help: unknown key \"sede\", the nearest known key is \"seed\""},
         {"--help seed batch_size", "the nearest known key is \"calibration_batch_size\""},
         {"--help qqqqqqqqq",
-         "--help: unknown key \"qqqqqqqqq\"; phase4_mpi --help keys lists the known keys"},
-        {"--help x*", "--help: unknown key \"x*\"; phase4_mpi"},
+         "--help: found \"qqqqqqqqq\", expected a key of cfg.json, the beginning of keys, a group of keys, "
+         "\"keys\" for all of them, or \"families\""},
+        {"--help x*", "--help: found \"x*\", expected a key"},
+        {"--help cfg.json", "--help: found \"cfg.json\", expected a key"},
     };
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
         char text[128];
@@ -318,7 +320,7 @@ static void test_help_line(void)
         argc = split(text, argv);
         EXPECT_REFUSED(p4_cli_parse(&cli, argc, argv), refused[i].message);
     }
-    EXPECT_REFUSED(p4_config_check_topic(""), "unknown key \"\"");
+    EXPECT_REFUSED(p4_config_check_topic(""), "found \"\", expected a key");
 }
 
 /* Each "docs/PAGE.md: HEADING" that --help names for a group of keys. */

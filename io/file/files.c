@@ -172,6 +172,37 @@ done:
     return rc;
 }
 
+static p4_rc add_bytes(double *bytes, const char *path)
+{
+    struct stat status;
+    if (stat(path, &status) != 0) {
+        return p4_fail_errno(path, "examine");
+    }
+    *bytes += (double)status.st_size;
+    return P4_OK;
+}
+
+p4_rc p4_path_bytes(double *bytes, const char *path)
+{
+    p4_rc rc = P4_OK;
+    char **names = NULL;
+    int64_t count = 0;
+    *bytes = 0;
+    if (!p4_directory_exists(path)) {
+        return add_bytes(bytes, path);
+    }
+    TRY(p4_dir_list(&names, &count, path));
+    for (int64_t i = 0; i < count; i++) {
+        char *file = p4_format("%s/%s", path, names[i]);
+        rc = file != NULL ? add_bytes(bytes, file) : P4_E_SYSTEM;
+        free(file);
+        TRY(rc);
+    }
+done:
+    p4_names_free(names, count);
+    return rc;
+}
+
 void p4_names_free(char **names, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {

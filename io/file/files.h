@@ -15,6 +15,8 @@ p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path);
 p4_rc p4_file_copy(const char *to, const char *from);
 bool p4_file_exists(const char *path); /* a regular file, symbolic links followed */
 bool p4_directory_exists(const char *path);
+/* Bytes of a file, or of the files that are directly in a directory. */
+p4_rc p4_path_bytes(double *bytes, const char *path);
 
 /* Names in a directory, sorted, without . and ..; an array of heap strings, freed by p4_names_free. */
 p4_rc p4_dir_list(char ***names, int64_t *count, const char *path);

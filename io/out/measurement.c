@@ -83,12 +83,12 @@ static void figures(FILE *to, const p4_evaluation *const columns[4])
     row(to, "predictions", tokens, 0, 1);
 }
 
-/* Where they do not compare. */
+/* Says so where the figures are not comparable. */
 static void texts(FILE *to, p4_same_text same)
 {
     if (same == P4_TEXT_OTHER) {
-        fputs("  The run measured on another text: what it recorded does not compare with what is measured "
-              "now.\n",
+        fputs("  The run measured on another text: what it recorded is not comparable with what is "
+              "measured now.\n",
               to);
     }
 }

@@ -9,7 +9,7 @@
 
 /* Is what is measured now the text on which the run measured? */
 typedef enum p4_same_text {
-    P4_TEXT_UNKNOWN, /* its metadata are not beside the file, or tell of no such text */
+    P4_TEXT_UNKNOWN, /* the run's metadata are not beside the file, or do not say what text it was */
     P4_TEXT_SAME,
     P4_TEXT_OTHER
 } p4_same_text;

@@ -56,13 +56,14 @@ struct p4_device {
     struct p4_cudnn *cudnn;         /* NULL: not used (kernels/cuda/cudnn.cuh) */
     char no_cudnn[200];             /* why not, for attention.no_cudnn */
     int int8_implementation;        /* p4_int8_implementation (kernels/cuda/int8.cuh) */
-    bool muon_own;   /* Muon's products by own kernels where they can (kernels/cuda/muon.cuh) */
-    bool swiglu_own; /* SwiGLU's gradient by an own kernel where it can (kernels/cuda/swiglu_backward.cuh), */
-    bool swiglu_always; /* also where it is expected to take longer */
-    bool experts_own;   /* products of experts by own kernels where they can (kernels/cuda/experts.cuh) */
-    bool repeats;       /* op `repeat` records and replays (kernels/cuda/record.cu) */
-    bool recording;     /* what is queued now is recorded, not run: nothing may wait for the device */
-    char product[128];  /* "NVIDIA H200" */
+    bool muon_own; /* Muon's products by own kernels where they can (kernels/cuda/muon.cuh) */
+    /* SwiGLU's gradient by an own kernel where it can (kernels/cuda/swiglu_backward.cuh). Always: also where
+     * that is expected to take longer. */
+    bool swiglu_own, swiglu_always;
+    bool experts_own;  /* products of experts by own kernels where they can (kernels/cuda/experts.cuh) */
+    bool repeats;      /* op `repeat` records and replays (kernels/cuda/record.cu) */
+    bool recording;    /* what is queued now is recorded, not run: nothing may wait for the device */
+    char product[128]; /* "NVIDIA H200" */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

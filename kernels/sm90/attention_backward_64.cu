@@ -147,7 +147,7 @@ static __device__ __forceinline__ void sum_keys(key_state &x, backward_shared *s
     give_back(&shared->empty[before]);
 }
 
-/* A unit begins with nothing, */
+/* A unit's sums of dK and dV start at zero. At its end, add_keys adds those of the heads before it. */
 static __device__ __forceinline__ void clear_keys(key_state &x)
 {
 #pragma unroll
@@ -155,7 +155,7 @@ static __device__ __forceinline__ void clear_keys(key_state &x)
         x.dk[i] = x.dv[i] = 0.0f;
     }
 }
-/* and adds at its end what the heads before have left. */
+
 static __device__ __forceinline__ void add_keys(key_state &x, const shared_sums &s, int member)
 {
     const float4 *from = s.sums + threadIdx.x % P4_WARP;

@@ -7,8 +7,9 @@
 
 enum {
     HD = 64,
-    GROUP = 2,    /* query heads of a unit, */
-    FEW = 132,    /* but one where that gives at most so many units: as many processors as there are */
+    /* Query heads of a unit; one if there would be at most FEW units, the number of multiprocessors. */
+    GROUP = 2,
+    FEW = 132,
     NEAR = 32768, /* queries of all heads that are taken together: 16 MiB of them, of their dout and dQ */
     PARTS = HD / 2 / 4,              /* a thread's part of a tile of gradients, in 16 bytes */
     WARP_SUMS = PARTS * 4 * P4_WARP, /* a warp's, in floats */

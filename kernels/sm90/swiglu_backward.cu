@@ -21,8 +21,9 @@ enum {
     DEEP = 2,               /* rows that a warp has fetched before it finishes the first */
     WARP_ROWS = 16,         /* that a warp multiplies or finishes */
     WIDTH = TILE / P4_WARP, /* columns of a lane: 16 bytes */
-    LEAST_TILES = 2,        /* for each pair of blocks, and */
-    LEAST_DEPTH = 1024      /* such that this kernel is chosen */
+    /* This kernel is chosen if each pair of blocks has at least so many tiles, and products are so deep. */
+    LEAST_TILES = 2,
+    LEAST_DEPTH = 1024
 };
 
 typedef struct ring {

@@ -72,8 +72,9 @@ which no process starts anew; three of the models were not fine-tuned there. The
 them to calibrate, and trains for 1,000 steps. The steps are 100 of those that [GPUs](gpus.md#measured-speed) and
 [Speed](speed.md#2-goals) report, the mixture and its neighbors in 5.11; those of GPT-2 on an H200 are of an earlier version.
 
-The models of width 256 to 768 were measured before their short kernels became faster ([Speed](speed.md#512-small-models)). After it, eight
-whole runs of 2.4 to 11.4 s ([Batches](batch.md#which-model-which-ranks), 80 steps, one GPU) were planned from 12 % too short to 17 % too long.
+The models of width 256 to 768 were measured before their short kernels became faster ([Speed](speed.md#512-small-models)). Eight whole
+runs of the faster kernels, which took 2.4 to 11.4 s ([Batches](batch.md#which-model-which-ranks), 80 steps, one GPU), were planned from
+12 % too short to 17 % too long.
 
 | model | work | GPUs | measured | planned | |
 |---|---|---|---|---|---|

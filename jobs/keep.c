@@ -7,17 +7,19 @@
 #include "jobs/resume.h"
 
 enum { ROOM_BYTES = 96 };
+static const double SCRATCH = 1.5; /* times the estimate: documents reach beyond the blocks that are drawn */
 
-/* What the disk lacks for the same command; "" where it lacks nothing. saved: the state is saved, so that
- * only the outputs are left to write: no work that needs temporary files comes before the export of such a
- * run again. Else that work and its checkpoints come before them. The figure is rounded up. Rank 0. */
+/* What the disk lacks for the same command; "" where it lacks nothing. It tokenizes the text anew, into a
+ * temporary file whose size is an estimate, before it writes the outputs. saved: the state is saved. Else the
+ * work and its checkpoints come in between. The figure is rounded up. Rank 0. */
 static void say_room(char text[ROOM_BYTES], const p4_run *run, bool saved)
 {
     struct statvfs disk;
     char bytes[32];
     text[0] = '\0';
     if (statvfs(run->config.output_path, &disk) == 0 && disk.f_blocks > 0) {
-        const double missing = run->output_bytes + (saved ? 0 : run->scratch_bytes + run->checkpoints_bytes) -
+        const double missing = run->output_bytes + SCRATCH * run->scratch_bytes +
+                               (saved ? 0 : run->checkpoints_bytes) -
                                (double)disk.f_bavail * (double)disk.f_frsize;
         if (missing > 0) {
             snprintf(text, ROOM_BYTES, "free %s on the disk, and ",

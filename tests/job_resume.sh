@@ -161,6 +161,7 @@ held 1 train 2 two
 touch two/stop
 let_go
 stopped two 'by the file two/stop'
+said 'once that file is removed, the same command continues it'
 start 2 two
 ended 2 'a stop file'
 said 'two/stop: asks runs in this directory to stop'

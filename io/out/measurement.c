@@ -87,7 +87,8 @@ static void figures(FILE *to, const p4_evaluation *const columns[4])
 static void texts(FILE *to, p4_same_text same)
 {
     if (same == P4_TEXT_OTHER) {
-        fputs("  The run measured on another text: what it recorded is not comparable with what is "
+        fputs("  The run measured on other windows or another text: what it recorded is not comparable with "
+              "what is "
               "measured now.\n",
               to);
     }

@@ -55,7 +55,7 @@ refused() {
     [ "$(grep -cF -- "$words" log)" = 1 ] || complain "evaluate $*: expected \"$words\" in one line"
 }
 
-other='The run measured on other windows or another text: what it recorded does not compare'
+other='The run measured on other windows or another text: what it recorded is not comparable'
 # texts SAME TIMES DIR key=value...: what JSON and table say of the text; the sentence stands so many times in the table.
 texts() {
     local same=$1 times=$2

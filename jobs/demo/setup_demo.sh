@@ -53,7 +53,7 @@ tests/setup.sh build
 mkdir -p build/demo
 : >build/demo/build.log
 quietly build/demo/build.log cmake --preset release
-cuda=$(grep -q '^CMAKE_CUDA_COMPILER:' build/release/CMakeCache.txt && echo ' with the CUDA kernels: 10 minutes or more on 2 cores' || echo ': 2 minutes on 2 cores')
+cuda=$(grep -q 'CUDA backend: on' build/demo/build.log && echo ' with the CUDA kernels: 10 minutes or more on 2 cores' || echo ': 2 minutes on 2 cores')
 echo "building phase4 in build/release$cuda"
 build build/demo/build.log phase4_mpi phase4_demo phase4_generate
 if ! [ build/demo/model/config.json -nt build/release/phase4_demo ]; then # the last file that it writes

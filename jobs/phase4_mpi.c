@@ -184,6 +184,10 @@ done:
     return p4_process_status(rc);
 }
 
+static const char stopping[] =
+    "\nstopping: the state of the run is saved first; a second Ctrl-C ends the run at "
+    "once, and what is not saved is lost\n";
+
 static int run(const p4_cli *cli)
 {
     static p4_config config;
@@ -192,7 +196,7 @@ static int run(const p4_cli *cli)
     p4_results results;
     p4_results_init(&results);
     TRY(p4_session_open(&session));
-    p4_stop_catch_signals();
+    p4_stop_catch_signals(p4_session_rank(session) == 0 && !cli->quiet ? stopping : NULL);
     p4_session_set_log(session, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
     TRY(read_config(&config, cli, session));
     TRY(p4_execute(session, &config, NULL, NULL, &results));

@@ -137,6 +137,7 @@ for signal in TERM USR1 INT; do
     held "$(some_step)" train 1 one
     kill -"$signal" "$job"
     stopped one "by SIG$signal"
+    said 'stopping: the state of the run is saved first'
     run 1 one
     said 'continues after step'
     grep -qE '^ +time left from one/checkpoints/step-[0-9]+: (about .*|less than a second), with [0-9]+ of 200 training steps done$' log ||

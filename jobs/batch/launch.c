@@ -144,7 +144,7 @@ int p4_batch_launch(const p4_batch_cli *cli)
     l = (launch){.cli = cli, .options = cli->options};
     l.options.contents = !cli->options.check_only;
     TRY(open_ranks(&l));
-    p4_stop_catch_signals();
+    p4_stop_catch_signals(NULL); /* the coordinator's table says it */
     TRY_ROOT(&l.all, prepare(&l));
     TRY(work(&l));
     status = l.machine.rank == 0 ? report(&l) : 0;

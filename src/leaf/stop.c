@@ -1,10 +1,14 @@
 #include "src/leaf/stop.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <string.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t arrived, interrupts;
+static const char *notice;            /* set before the handler is */
 static const char *_Atomic requested; /* by p4_stop_request; NULL: not */
 
 static void remember(int number)
@@ -14,12 +18,18 @@ static void remember(int number)
         raise(SIGINT);
     }
     if (arrived == 0) {
+        int before = errno;
         arrived = number;
+        if (notice != NULL && write(STDERR_FILENO, notice, strlen(notice)) < 0) {
+            /* nobody reads it */
+        }
+        errno = before;
     }
 }
 
-void p4_stop_catch_signals(void)
+void p4_stop_catch_signals(const char *opt_notice)
 {
+    notice = opt_notice;
     struct sigaction action = {.sa_handler = remember, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
     sigaction(SIGTERM, &action, NULL);

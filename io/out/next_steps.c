@@ -4,13 +4,16 @@
 
 #include "io/out/report.h"
 
-p4_next_values p4_next_values_of(const p4_config *config)
+static const double ENOUGH = 0.5; /* passes over the text from which on more of it may help */
+
+p4_next_values p4_next_values_of(const p4_config *config, const p4_results *results)
 {
     return (p4_next_values){.fine_tunes = config->enable_fine_tuning,
                             .calibration_samples = config->calibration_samples,
                             .train_files = config->train_files.count,
                             .fine_tune_max_steps = config->fine_tune_max_steps,
-                            .fine_tune_epochs = config->fine_tune_epochs};
+                            .fine_tune_epochs = config->fine_tune_epochs,
+                            .passes = results->fine_tuning.ran ? results->fine_tuning.epochs_completed : 0};
 }
 
 /* " (now 100)", or nothing of a value that is not known. */
@@ -52,9 +55,10 @@ static const char *tuning_text(char text[160], const p4_next_values *now)
 const char *p4_next_steps(char text[P4_NEXT_STEPS_BYTES], const p4_next_values *now)
 {
     char samples[64], files[64], tuning[160];
-    snprintf(text, P4_NEXT_STEPS_BYTES,
-             "more calibration_samples%s, more text in train_files%s, %s; docs/quality.md has measurements",
-             now_text(samples, now->calibration_samples), files_text(files, now->train_files),
-             tuning_text(tuning, now));
+    bool has_more = now->passes > 0 && now->passes < ENOUGH; /* text that was not read */
+    snprintf(
+        text, P4_NEXT_STEPS_BYTES, "more calibration_samples%s, %s%s%s%s; docs/quality.md has measurements",
+        now_text(samples, now->calibration_samples), has_more ? "" : "more text in train_files",
+        has_more ? "" : files_text(files, now->train_files), has_more ? "" : ", ", tuning_text(tuning, now));
     return text;
 }

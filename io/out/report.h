@@ -88,8 +88,9 @@ const char *p4_quality_explain_failure(char text[P4_VERDICT_BYTES], const p4_qua
 typedef struct p4_next_values {
     int64_t fine_tunes; /* enable_fine_tuning */
     int64_t calibration_samples, train_files, fine_tune_max_steps, fine_tune_epochs;
+    double passes; /* over the training text, by the fine-tuning; not above 0: not known */
 } p4_next_values;
-p4_next_values p4_next_values_of(const p4_config *config);
+p4_next_values p4_next_values_of(const p4_config *config, const p4_results *results);
 /* What to try, the cheapest first, each key with its value. Returns text. */
 enum { P4_NEXT_STEPS_BYTES = 512 };
 const char *p4_next_steps(char text[P4_NEXT_STEPS_BYTES], const p4_next_values *now);

@@ -398,7 +398,7 @@ static void verdict(FILE *to, const p4_results *r, const p4_config *config)
             r->original_guesses ? "; but the original is no better than guessing, so this says little" : "");
     if (p4_sets_verdict(q, r->sets, r->set_count) == P4_VERDICT_FAILED) {
         char steps[P4_NEXT_STEPS_BYTES];
-        const p4_next_values now = p4_next_values_of(config);
+        const p4_next_values now = p4_next_values_of(config, r);
         fprintf(to, "  What to try     %s\n", p4_next_steps(steps, &now));
     }
 }

@@ -119,7 +119,7 @@ static int64_t whole_of(const cJSON *config, const char *key)
     return isnan(value) ? -1 : (int64_t)value;
 }
 
-static p4_next_values next_values(const cJSON *config)
+static p4_next_values next_values(const cJSON *config, const cJSON *results)
 {
     const cJSON *fine_tunes = p4_page_item(config, "enable_fine_tuning"),
                 *files = p4_page_item(config, "train_files");
@@ -127,7 +127,8 @@ static p4_next_values next_values(const cJSON *config)
                             .calibration_samples = whole_of(config, "calibration_samples"),
                             .train_files = cJSON_IsArray(files) ? cJSON_GetArraySize(files) : -1,
                             .fine_tune_max_steps = whole_of(config, "fine_tune_max_steps"),
-                            .fine_tune_epochs = whole_of(config, "fine_tune_epochs")};
+                            .fine_tune_epochs = whole_of(config, "fine_tune_epochs"),
+                            .passes = p4_page_real(results, "fine_tuning.epochs_completed")};
 }
 
 /* What to try after a failed verdict on quality. */
@@ -142,7 +143,7 @@ static void put_next_steps(FILE *to, const p4_page_run *run)
     }
     if (worse && cJSON_IsTrue(p4_page_item(results, "success"))) {
         char steps[P4_NEXT_STEPS_BYTES];
-        const p4_next_values now = next_values(run->config);
+        const p4_next_values now = next_values(run->config, results);
         fprintf(to, "<p class=\"next\">What to try next: %s.</p>\n", p4_next_steps(steps, &now));
     }
 }

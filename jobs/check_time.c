@@ -97,7 +97,8 @@ static void say_shorter(const p4_plan *plan, const p4_plan_input *in)
     if (reconstructs && c->reconstruct_tokens > 0 && c->reconstruct_steps == 0) {
         say_key(&s, "reconstruct_tokens", c->reconstruct_tokens, c->reconstruct_tokens / PART);
     }
-    if (reconstructs) {
+    if (reconstructs &&
+        !(by_samples && s.named > 0)) { /* fewer samples have fewer steps, perhaps still fewer */
         int64_t windows = p4_min_i64(p4_settings_reconstruct_windows(c, T), in->windows.calibration),
                 steps = p4_settings_reconstruct(c, windows, T, NULL).steps;
         say_key(&s, "reconstruct_steps", steps, steps / PART);

@@ -7,9 +7,9 @@
  * the same bits on every run. After a second barrier (every piece is summed) the ranks that receive the sum
  * copy the other pieces. A third barrier ends the reading. Everything is queued, also the barriers: a rank's
  * queue writes a number to the memory of the others and waits for their numbers. A broadcast is the copy of
- * the root's array by each of the others, between two barriers. Data is only read from
- * another GPU, never written to it, and only after a barrier: the result does not depend on the order in
- * which remote writes arrive.
+ * the root's array by each of the others, between two barriers. Data is only read from another GPU, never
+ * written to it, and only after a barrier: the result does not depend on the order in which remote writes
+ * arrive.
  *
  * Arrays lie in memory that was shared, at the same offset on every rank. */
 #ifndef P4_PEER_SUMS_H

@@ -19,6 +19,22 @@ static int split(char *text, char *argv[WORDS])
     return argc;
 }
 
+/* A command line, and what its message holds. */
+typedef struct refusal {
+    const char *line, *message;
+} refusal;
+
+static void expect_refused(const refusal *refused, size_t count)
+{
+    static p4_cli cli;
+    for (size_t i = 0; i < count; i++) {
+        char text[128], *argv[WORDS];
+        snprintf(text, sizeof text, "%s", refused[i].line);
+        int argc = split(text, argv);
+        EXPECT_REFUSED(p4_cli_parse(&cli, argc, argv), refused[i].message);
+    }
+}
+
 static void test_accepted(void)
 {
     static const struct {
@@ -152,9 +168,7 @@ static void test_plan(void)
     EXPECT(cli.action == P4_CLI_PLAN && cli.json && cli.ranks == 16 && cli.memory_bytes == 1.5e12 &&
                cli.host_bytes == 2e12 && cli.rates_path == NULL && cli.ranks_per_node == 0,
            "action %d, %d ranks, %g bytes", (int)cli.action, cli.ranks, cli.memory_bytes);
-    static const struct {
-        const char *line, *message;
-    } refused[] = {
+    static const refusal refused[] = {
         {"--plan cfg.json --ranks 0", "option \"--ranks\": found \"0\", expected a whole number above 0"},
         {"--plan cfg.json --ranks", "option \"--ranks\": found nothing"},
         {"--plan cfg.json --device-memory 80X", "found \"80X\", expected a size, as in 80G"},
@@ -167,12 +181,7 @@ static void test_plan(void)
         {"cfg.json --ranks 4", "belong to --plan"},
         {"cfg.json --json", "belong to --plan"},
     };
-    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        char text[128];
-        snprintf(text, sizeof text, "%s", refused[i].line);
-        argc = split(text, argv);
-        EXPECT_REFUSED(p4_cli_parse(&cli, argc, argv), refused[i].message);
-    }
+    expect_refused(refused, sizeof refused / sizeof refused[0]);
 }
 
 /* What --help prints with these topics, heap. */
@@ -303,9 +312,7 @@ static void test_help_line(void)
     EXPECT(cli.action == P4_CLI_HELP && cli.topic_count == 2 && strcmp(cli.topics[0], "seed") == 0 &&
                strcmp(cli.topics[1], "*_lr") == 0,
            "action %d, %d topics", (int)cli.action, cli.topic_count);
-    static const struct {
-        const char *line, *message;
-    } refused[] = {
+    static const refusal refused[] = {
         {"--help sede", "--help: unknown key \"sede\", the nearest known key is \"seed\""},
         {"--help seed batch_size", "the nearest known key is \"calibration_batch_size\""},
         {"--help qqqqqqqqq",
@@ -314,12 +321,7 @@ static void test_help_line(void)
         {"--help x*", "--help: found \"x*\", expected a key"},
         {"--help cfg.json", "--help: found \"cfg.json\", expected a key"},
     };
-    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        char text[128];
-        snprintf(text, sizeof text, "%s", refused[i].line);
-        argc = split(text, argv);
-        EXPECT_REFUSED(p4_cli_parse(&cli, argc, argv), refused[i].message);
-    }
+    expect_refused(refused, sizeof refused / sizeof refused[0]);
     EXPECT_REFUSED(p4_config_check_topic(""), "found \"\", expected a key");
 }
 

@@ -73,6 +73,20 @@ p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan)
                    plan->quantizer->name);
 }
 
+void p4_quantize_masters(p4_compute *compute, const p4_quantize_plan *plan, const p4_weight *codes,
+                         const float *master, const float *opt_importance, p4_quant_error *opt_h_error)
+{
+    const p4_weight all = {.dtype = P4_F32,
+                           .rows = codes->rows,
+                           .cols = codes->cols,
+                           .data = master,
+                           .scale_group = codes->scale_group},
+                    weight = p4_weight_by_scale(&all);
+    compute->ops->quantize(compute->device, (uint8_t *)(uintptr_t)codes->data,
+                           (uint16_t *)(uintptr_t)codes->scale, opt_h_error, &weight, plan->quantizer->method,
+                           plan->threshold, opt_importance);
+}
+
 bool p4_quantize_has_importance(const p4_quantize_plan *plan, int64_t i)
 {
     return plan->quantizer->needs == P4_NEEDS_DIAGONAL && p4_statistics_reached(plan->statistics, i);

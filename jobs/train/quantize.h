@@ -23,6 +23,10 @@ typedef struct p4_quantize_plan {
 
 /* P4_E_STATE: the quantizer needs statistics that the plan does not have. Local. */
 p4_rc p4_quantize_plan_check(const p4_quantize_plan *plan);
+/* Queues codes and scales, where `codes` says, of fp32 masters of its shape on the device. opt_importance
+ * [cols]: what the plan's quantizer weighs them by; opt_h_error: the figures, for which it waits. Local. */
+void p4_quantize_masters(p4_compute *compute, const p4_quantize_plan *plan, const p4_weight *codes,
+                         const float *master, const float *opt_importance, p4_quant_error *opt_h_error);
 /* Whether the quantizer weighs the input channels of parameter i; false: all alike, as it needs no statistics
  * or calibration does not see this tensor (embedding, head). Local. */
 bool p4_quantize_has_importance(const p4_quantize_plan *plan, int64_t i);

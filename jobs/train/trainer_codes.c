@@ -257,15 +257,7 @@ void p4_trainer_codes_close(p4_trainer *t)
 void p4_trainer_quantize_run(p4_trainer *t, const p4_code_run *run, p4_quant_error *h_error)
 {
     const p4_weight *codes = &run->codes;
-    const p4_weight master = {.dtype = P4_F32,
-                              .rows = codes->rows,
-                              .cols = codes->cols,
-                              .data = run->master,
-                              .scale_group = codes->scale_group},
-                    weight = p4_weight_by_scale(&master);
-    t->compute->ops->quantize(
-        t->compute->device, (uint8_t *)(uintptr_t)codes->data, (uint16_t *)(uintptr_t)codes->scale, h_error,
-        &weight, t->plan.quantize.quantizer->method, t->plan.quantize.threshold, run->importance);
+    p4_quantize_masters(t->compute, &t->plan.quantize, codes, run->master, run->importance, h_error);
     if (run->learned != NULL) {
         t->compute->ops->store_scales(t->compute->device, (uint16_t *)(uintptr_t)codes->scale, run->learned,
                                       h_error, codes, run->master);

@@ -33,6 +33,8 @@ typedef struct p4_coll {
      * `from` is scratch after. */
     void (*reduce_f32)(struct p4_coll *coll, float *to, float *from, int64_t count, int root);
     void (*bcast)(struct p4_coll *coll, void *data, int64_t bytes, int root);
+    /* data [ranks, bytes], the same on all ranks: row r from rank r. */
+    void (*all_gather)(struct p4_coll *coll, void *data, int64_t bytes);
     void (*recv)(struct p4_coll *coll, void *data, int64_t bytes, int from);
     /* `data` must not change until `wait` on the request; after that the device's queue may overwrite it. */
     p4_request (*isend)(struct p4_coll *coll, const void *data, int64_t bytes, int to);

@@ -46,6 +46,11 @@ static void bcast(p4_coll *coll, void *data, int64_t bytes, int root)
     }
 }
 
+static void all_gather(p4_coll *coll, void *data, int64_t bytes)
+{
+    p4_group_all_gather(coll->group, data, bytes);
+}
+
 static void recv_bytes(p4_coll *coll, void *data, int64_t bytes, int from)
 {
     p4_group_recv(coll->group, data, bytes, from, PIPELINE_TAG);
@@ -99,6 +104,7 @@ p4_rc p4_coll_mpi_open(p4_coll *coll, p4_group *group, void *stream, int ordinal
                       .sum_f32 = sum_f32,
                       .reduce_f32 = reduce_f32,
                       .bcast = bcast,
+                      .all_gather = all_gather,
                       .recv = recv_bytes,
                       .isend = isend,
                       .wait = wait_request,

@@ -356,6 +356,16 @@ void p4_group_bcast(p4_group *group, void *data, int64_t bytes, int root)
     }
 }
 
+void p4_group_all_gather(p4_group *group, void *data, int64_t bytes)
+{
+    MPI_Request request;
+    if (group->ranks > 1) {
+        MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, (int)bytes, MPI_BYTE, group->state->comm,
+                       &request);
+        wait_for(group, &request, "exchange between ranks", true);
+    }
+}
+
 static void sum_all(p4_group *group, void *data, int64_t count, int64_t each, MPI_Datatype type, MPI_Op op)
 {
     int64_t piece = PIECE_BYTES / each;

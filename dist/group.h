@@ -94,6 +94,8 @@ void p4_group_barrier(p4_group *group);
  * most 2 GiB. */
 void p4_group_node_gather(p4_group *group, void *all, const void *mine, int64_t bytes);
 void p4_group_bcast(p4_group *group, void *data, int64_t bytes, int root);
+/* data [ranks, bytes], the same on all ranks: row r from rank r. bytes: at most 2 GiB. */
+void p4_group_all_gather(p4_group *group, void *data, int64_t bytes);
 void p4_group_sum_f32(p4_group *group, float *data, int64_t count); /* to all, in place */
 /* In place at root; the data of the other ranks is scratch after. */
 void p4_group_reduce_f32(p4_group *group, float *data, int64_t count, int root);

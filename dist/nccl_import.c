@@ -1,4 +1,4 @@
-/* nccl_import.c - the functions of NCCL that coll_nccl.c calls (import.h). */
+/* nccl_import.c - the functions of NCCL that coll_nccl*.c call (import.h). */
 #include <nccl.h>
 
 #include <stdio.h>
@@ -36,6 +36,9 @@ FORWARD(ncclBroadcast,
         (const void *from, void *to, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
          cudaStream_t stream),
         (from, to, count, type, root, comm, stream))
+FORWARD(ncclAllGather,
+        (const void *from, void *to, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream),
+        (from, to, count, type, comm, stream))
 FORWARD(ncclSend,
         (const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream),
         (from, count, type, peer, comm, stream))

@@ -249,6 +249,10 @@ P4_OP(void, unpack_base3, p4_device *device, uint8_t *codes, const uint8_t *pack
 P4_OP(void, add_sq_norm, p4_device *device, double *sum, const float *g, int64_t count)
 /* *sum += x[0] + x[1] + ..., in double. */
 P4_OP(void, add_sum, p4_device *device, double *sum, const float *x, int64_t count)
+/* Clipping by the global norm: result = the sum of all errors, and norm = sqrt(figures[0].replicated + the
+ * sum of all owned) / divisor; g_scale = 1 / divisor, times clip / norm where norm is larger than clip. In
+ * double, in the order of ranks. If error or norm is not finite, g_scale is no number. */
+P4_OP(void, clip, p4_device *device, const p4_clip_args *args)
 /* fp32 sum += addend. */
 P4_OP(void, add_f32, p4_device *device, float *sum, const float *addend, int64_t count)
 /* Grokfast: ema = first ? g : alpha*ema + (1-alpha)*g; g += lambda*ema. In bf16 the low half of an element's
@@ -256,7 +260,8 @@ P4_OP(void, add_f32, p4_device *device, float *sum, const float *addend, int64_t
 P4_OP(void, grokfast, p4_device *device, const p4_grokfast_args *args)
 /* AdamW on `items` arrays (h_items may be reused when this returns), g multiplied by g_scale first: m, v
  * updated, mhat = m*m_correction, vhat = v*v_correction; w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In bf16
- * the low half of an element's draw rounds m, the high half v. Reads all numbers but `first`. */
+ * the low half of an element's draw rounds m, the high half v. Where g_scale is no number, nothing changes.
+ * Reads all numbers but `first` and `divisor`. */
 P4_OP(void, adamw, p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2,
       float eps, bool half, const p4_step_numbers *numbers)
 /* Muon, g multiplied by g_scale first: buf = momentum*buf + g; u = g + momentum*buf; X = u / (|u| + 1e-7), 5

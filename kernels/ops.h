@@ -100,7 +100,19 @@ typedef struct p4_step_numbers {
     float m_correction, v_correction; /* AdamW: 1 / (1 - beta^step), step from 1 */
     uint64_t key;                     /* random bits of this step, for state in bf16 */
     int32_t first;                    /* Grokfast: not 0: the average starts with this gradient */
+    double divisor;                   /* of gradients that op `clip` scales */
 } p4_step_numbers;
+
+/* What a rank has found in a step: the squared error of its windows, and the squares of gradients: of those
+ * that are the same on all ranks, and of its own share of the rest. */
+typedef struct p4_clip_figures {
+    double error, replicated, owned;
+} p4_clip_figures;
+
+/* All of them together: the squared error, the norm of the gradients after division. */
+typedef struct p4_clip_result {
+    double error, norm;
+} p4_clip_result;
 
 /* Work that a device replays (op `repeat`): opaque, NULL at first. */
 typedef struct p4_recording p4_recording;
@@ -393,6 +405,14 @@ typedef struct p4_grokfast_args {
     void *ema;                      /* [count] */
     const p4_step_numbers *numbers; /* first, key */
 } p4_grokfast_args;
+
+typedef struct p4_clip_args {
+    const p4_clip_figures *figures; /* [ranks] */
+    int64_t ranks;
+    double clip;              /* the largest norm; 0: any */
+    p4_step_numbers *numbers; /* reads divisor, writes g_scale */
+    p4_clip_result *result;
+} p4_clip_args;
 
 typedef struct p4_muon_args {
     const p4_muon_item *h_items; /* [items]; free for reuse when the op returns */

@@ -385,16 +385,38 @@ void p4_optim_grokfast(p4_optim *o)
     }
 }
 
-void p4_optim_put_update(p4_optim *o, float lr, float g_scale)
+/* Counts the step. */
+static p4_step_numbers next_numbers(p4_optim *o, float lr)
 {
     const uint64_t key = random_key(o, moments_stream);
     const double step = (double)++o->step;
-    put_numbers(
-        o, &(p4_step_numbers){.lr = lr,
-                              .g_scale = g_scale,
-                              .m_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta1, step))),
-                              .v_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta2, step))),
-                              .key = key});
+    return (p4_step_numbers){.lr = lr,
+                             .m_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta1, step))),
+                             .v_correction = (float)(1.0 / (1.0 - pow((double)o->settings.beta2, step))),
+                             .key = key};
+}
+
+void p4_optim_put_update(p4_optim *o, float lr, float g_scale)
+{
+    p4_step_numbers numbers = next_numbers(o, lr);
+    numbers.g_scale = g_scale;
+    put_numbers(o, &numbers);
+}
+
+void p4_optim_put_unclipped(p4_optim *o, float lr, double divisor)
+{
+    p4_step_numbers numbers = next_numbers(o, lr);
+    numbers.divisor = divisor;
+    put_numbers(o, &numbers);
+}
+
+void p4_optim_clip(p4_optim *o, const p4_clip_figures *figures, int64_t ranks, p4_clip_result *result)
+{
+    o->ops->clip(o->device, &(p4_clip_args){.figures = figures,
+                                            .ranks = ranks,
+                                            .clip = (double)o->settings.clip,
+                                            .numbers = o->numbers,
+                                            .result = result});
 }
 
 void p4_optim_update(p4_optim *o)

@@ -43,7 +43,7 @@ foreign=(
     'pcre2.h|io/* jobs/demo/*' 'zlib.h|io/*' 'zstd.h|io/*' 'utf8proc.h|io/*' 'archive*.h|io/*'
     'sentencepiece.pb-c.h|io/tokenizer/*' 'wandb.pb-c.h|io/metrics/*' 'tensorboard.pb-c.h|io/metrics/*'
     'omp.h|kernels/*' 'cblas.h|' '*mmintrin.h|kernels/*'
-    'cuda*.h|kernels/cuda/* kernels/sm90/* dist/*nccl*.c' 'cublas*.h|kernels/cuda/* kernels/sm90/*'
+    'cuda*.h|kernels/cuda/* kernels/sm90/* dist/*nccl*' 'cublas*.h|kernels/cuda/* kernels/sm90/*'
 )
 
 fits() { # fits TEXT PATTERN...: does one of the patterns match, and none of those behind a "!"?

@@ -127,6 +127,33 @@ static void check_bcast(world *w, int64_t count)
     }
 }
 
+/* Alone and in a group with a sum; rows of a length that is no multiple of a word. */
+static void check_all_gather(world *w)
+{
+    enum { COUNT = 37 };
+    int ranks = w->group.ranks;
+    for (int grouped = 0; grouped < 2; grouped++) {
+        fill(w, w->memory[0], (ranks + 1) * COUNT, w->group.rank);
+        int64_t copied = w->coll.copied;
+        if (grouped) {
+            w->coll.begin(&w->coll);
+            w->coll.sum_f32(&w->coll, w->memory[0] + ranks * COUNT, COUNT);
+        }
+        w->coll.all_gather(&w->coll, w->memory[0], COUNT * 4);
+        if (grouped) {
+            w->coll.end(&w->coll);
+        }
+        p4_coll_join(&w->coll);
+        EXPECT(w->coll.copied == copied + (w->copies ? ranks + grouped : 0), "a gather goes another way");
+        const float *got = get(w, w->memory[0], (ranks + 1) * COUNT);
+        for (int i = 0; i < (ranks + 1) * COUNT; i++) {
+            bool sum = grouped && i / COUNT == ranks;
+            double row = i / COUNT < ranks ? i / COUNT : w->group.rank;
+            EXPECT_NEAR(got[i], sum ? ranks * (i % 1000) + all_ranks(w) : i % 1000 + row, 0);
+        }
+    }
+}
+
 /* Sums, reductions and broadcasts of small pieces as one launch. */
 static void check_group(world *w)
 {
@@ -321,6 +348,7 @@ static bool check_backend(world *w, const char *name)
             check_reduce(w, counts[i]);
             check_bcast(w, counts[i]);
         }
+        check_all_gather(w);
         check_group(w);
         check_order(w);
         check_chain(w);

@@ -120,6 +120,79 @@ static void check_adamw(rig *r)
     }
 }
 
+/* Of ranks together, within and beyond the norm that is wanted, and with figures that are no numbers. */
+static void check_clip(rig *r)
+{
+    enum { RANKS = 5 };
+    static const double bad[] = {NAN, INFINITY, -INFINITY};
+    for (int turn = 0; turn < 12; turn++) {
+        p4_clip_figures figures[RANKS] = {{0}};
+        p4_step_numbers numbers = {.lr = 0.5f, .g_scale = -7.0f, .key = 11, .first = 3, .divisor = 0.3};
+        int64_t ranks = turn == 0 ? 1 : RANKS;
+        double error = 0.0, squares, clip = turn % 3 == 0 ? 0.0 : turn % 3 == 1 ? 1e-3 : 1e3;
+        bool finite = turn < 9;
+        for (int i = 0; i < RANKS; i++) { /* only the first rank's replicated squares count */
+            figures[i] = (p4_clip_figures){.error = (double)rig_integer(r, 1, 1000) / 7.0,
+                                           .replicated = (double)rig_integer(r, 1, 1000) / 3.0,
+                                           .owned = (double)rig_integer(r, 1, 1000) / 3.0};
+        }
+        if (!finite) {
+            *(turn == 9    ? &figures[0].replicated
+              : turn == 10 ? &figures[4].owned
+                           : &figures[2].error) = bad[turn - 9];
+        }
+        squares = figures[0].replicated;
+        for (int i = 0; i < ranks; i++) {
+            error += figures[i].error;
+            squares += figures[i].owned;
+        }
+        double norm = sqrt(squares) / 0.3, factor = clip > 0 && norm > clip ? clip / norm : 1.0;
+        p4_step_numbers *d_numbers = rig_put(r, &numbers, sizeof numbers);
+        p4_clip_result *d_result = rig_put(r, NULL, sizeof *d_result);
+        r->ops->clip(r->device, &(p4_clip_args){.figures = rig_put(r, figures, sizeof figures),
+                                                .ranks = ranks,
+                                                .clip = clip,
+                                                .numbers = d_numbers,
+                                                .result = d_result});
+        const p4_clip_result *got = rig_get(r, d_result, sizeof *got);
+        const p4_step_numbers *after = rig_get(r, d_numbers, sizeof *after);
+        EXPECT(after->lr == 0.5f && after->key == 11 && after->first == 3, "other numbers are changed");
+        if (finite) {
+            EXPECT_NEAR(got->error, error, 1e-14 * error);
+            EXPECT_NEAR(got->norm, norm, 1e-14 * norm);
+            EXPECT_NEAR((double)after->g_scale, factor / 0.3, 1e-7 * factor / 0.3);
+        } else {
+            EXPECT(isnan(after->g_scale), "turn %d: g_scale is %g", turn, (double)after->g_scale);
+            EXPECT(!isfinite(got->error) || !isfinite(got->norm), "turn %d: the result is finite", turn);
+        }
+        rig_clear(r);
+    }
+}
+
+/* A step without a factor changes nothing, whatever the state is kept in. */
+static void check_skipped(rig *r)
+{
+    const int64_t count = 8193;
+    p4_step_numbers numbers = {0.01f, NAN, 1.0f, 1.0f, .key = 5};
+    for (int half = 0; half < 2; half++) {
+        int64_t state_bytes = count * (half ? 2 : 4);
+        float *w = rig_random(r, count, 1.0), *g = rig_random(r, count, 1.0);
+        const char *m = (const char *)rig_random(r, count, 1.0), *v = (const char *)rig_random(r, count, 1.0);
+        p4_adamw_item item = {.w = rig_put_f32(r, w, count),
+                              .m = rig_put(r, m, state_bytes),
+                              .v = rig_put(r, v, state_bytes),
+                              .g = rig_put_f32(r, g, count),
+                              .count = count,
+                              .decay = 0.1f};
+        r->ops->adamw(r->device, &item, 1, 0.9f, 0.95f, 1e-8f, half, rig_put(r, &numbers, sizeof numbers));
+        EXPECT(memcmp(rig_get(r, item.w, count * 4), w, (size_t)count * 4) == 0 &&
+                   memcmp(rig_get(r, item.m, state_bytes), m, (size_t)state_bytes) == 0 &&
+                   memcmp(rig_get(r, item.v, state_bytes), v, (size_t)state_bytes) == 0,
+               "a skipped step, state in %s: something has changed", half ? "bf16" : "fp32");
+        rig_clear(r);
+    }
+}
+
 /* --- state in bf16 ---------------------------------------------------------------------------- */
 
 enum { PLACES = 4 };
@@ -242,6 +315,8 @@ int main(void)
 {
     static const ops_case cases[] = {{"sums, grokfast, add_f32", check_elementwise},
                                      {"adamw", check_adamw},
+                                     {"clip", check_clip},
+                                     {"adamw, skipped", check_skipped},
                                      {"bf16 state, rounding", check_rounding},
                                      {"bf16 state, grokfast", check_half_grokfast},
                                      {"bf16 state, adamw", check_half_adamw}};

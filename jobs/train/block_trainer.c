@@ -11,7 +11,9 @@ static void lay_out(p4_block_trainer *t, p4_arena *arena)
     p4_block_codes_lay_out(t, arena); /* from the first byte on */
     t->target = p4_arena_take(arena, plan->B * plan->T * t->part.arch.C *
                                          t->compute->ops->act_bytes(t->compute->device));
-    t->figures = p4_arena_take(arena, P4_BLOCK_FIGURES * (int64_t)sizeof *t->figures);
+    t->figures = p4_arena_take(arena, t->compute->group->ranks * (int64_t)sizeof *t->figures);
+    t->result = p4_arena_take(arena, sizeof *t->result);
+    t->results = p4_arena_take(arena, P4_BLOCK_STEPS_AHEAD * (int64_t)sizeof *t->results);
 }
 
 static p4_net_plan net_plan(const p4_block_plan *plan)
@@ -36,7 +38,7 @@ static p4_rc open_host(p4_block_trainer *t)
     t->dense = p4_alloc(count, sizeof *t->dense);
     t->importance = p4_alloc(count, sizeof *t->importance);
     t->runs = p4_alloc(count, sizeof *t->runs);
-    t->steps = p4_alloc(2 * ((size_t)t->plan.B + 1), sizeof *t->steps);
+    t->steps = p4_alloc(3 * ((size_t)t->plan.B + 1), sizeof *t->steps);
     bool all = t->form.weights != NULL && t->form.vectors != NULL && t->codes != NULL && t->dense != NULL &&
                t->importance != NULL && t->runs != NULL && t->steps != NULL;
     TRY(all ? P4_OK : P4_E_SYSTEM);
@@ -171,7 +173,8 @@ static p4_rc open_memory(p4_block_trainer *t)
     TRY(ops->alloc(t->compute->device, &t->memory, t->memory_bytes));
     p4_arena arena = {.base = t->memory, .capacity_bytes = t->memory_bytes};
     lay_out(t, &arena);
-    t->optim.sums = t->figures + 1;
+    t->own = &t->figures[t->compute->group->rank];
+    t->optim.sums = &t->own->replicated; /* and owned behind it */
     TRY(open_exact(t));
     p4_block_codes_find_runs(t);
     view_weights(t);
@@ -196,7 +199,7 @@ done:
 
 static void forget_all(p4_block_trainer *t)
 {
-    for (int64_t b = 0; t->steps != NULL && b < 2 * (t->plan.B + 1); b++) {
+    for (int64_t b = 0; t->steps != NULL && b < 3 * (t->plan.B + 1); b++) {
         t->compute->ops->forget(t->compute->device, &t->steps[b]);
     }
     t->compute->ops->forget(t->compute->device, &t->update);
@@ -312,7 +315,7 @@ static p4_rc load_original(p4_block_trainer *t, const p4_masters *masters)
     }
     TRY(load_importance(t));
     p4_block_trainer_quantize(t, NULL);
-    t->compute->ops->zero(t->compute->device, t->figures, P4_BLOCK_FIGURES * (int64_t)sizeof *t->figures);
+    t->compute->ops->zero(t->compute->device, t->own, sizeof *t->own);
     TRY(t->compute->ops->sync(t->compute->device));
 done:
     return rc;
@@ -324,6 +327,7 @@ p4_rc p4_block_trainer_start(p4_block_trainer *t, int64_t layer, const p4_master
     p4_block_ranks_settle(t);
     t->layer = layer;
     t->bad_steps = 0;
+    t->queued = 0;
     p4_model_part_take(&t->part, &t->original->hf.model, layer);
     p4_optim_restart(&t->optim);
     TRY(load_known(t, masters));

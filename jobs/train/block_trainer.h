@@ -14,14 +14,15 @@
 #include "src/net.h"
 #include "src/optim.h"
 
-/* The squared error, then the sums of the optimizer. */
-enum { P4_BLOCK_FIGURES = 3 };
+/* Steps that the host may queue before it looks at what came of them. */
+enum { P4_BLOCK_STEPS_AHEAD = 16 };
 
 typedef struct p4_block_plan {
     int64_t blocks;    /* trained together */
     int64_t B, T;      /* most windows at once, tokens of a window */
     int64_t sequences; /* windows of a step, over all ranks */
     bool exact_sums;   /* micro-batches of B windows, which the ranks take in turn (exact_sums.h) */
+    bool host_waits;   /* to queue a step the host waits for its device: inputs in host memory, experts */
     p4_recompute recompute;
     int activation_bits;
     p4_optim_settings optim;
@@ -34,10 +35,10 @@ typedef struct p4_block_ranks {
     int64_t *owner_first; /* [ranks + 1]: where the codes of each owner begin, bytes from `memory` on */
     int64_t *slots;       /* [slots_count]: first entries, in the order in which their gradients are summed */
     int64_t slots_count;
-    bool *complete;    /* [params_count], of first entries: the backward pass is done with its gradient */
-    int64_t sent;      /* slots whose sums are called */
-    int64_t vectors;   /* elements [0, vectors) of the gradients: what backward passes only add to */
-    int64_t published; /* mark of the codes that are sent */
+    bool *complete;  /* [params_count], of first entries: the backward pass is done with its gradient */
+    int64_t sent;    /* slots whose sums are called */
+    int64_t vectors; /* elements [0, vectors) of the gradients: what backward passes only add to */
+    int64_t published, published_before; /* marks of the codes that are sent, of this step and the last */
 } p4_block_ranks;
 
 /* Rows of one length and one owner whose codes, scales, masters and unpacked weights follow each other. */
@@ -64,21 +65,25 @@ typedef struct p4_block_trainer {
     float **importance; /* [params_count]: what the quantizer weighs input channels by; NULL: all alike */
     p4_block_run *runs; /* [runs_count] */
     int64_t runs_count;
-    void *target;    /* [B, T, C]: to be filled in */
-    double *figures; /* [P4_BLOCK_FIGURES] */
+    void *target;                     /* [B, T, C]: to be filled in */
+    p4_clip_figures *figures;         /* [ranks] */
+    p4_clip_figures *own;             /* of this rank */
+    p4_clip_result *result, *results; /* of the step at work; [P4_BLOCK_STEPS_AHEAD]: since the last look */
     int64_t memory_bytes;
     p4_block_ranks ranks;
-    /* [2][B + 1]: a micro-batch of so many windows, the first of a step or another; with several ranks its
-     * forward pass, [B + 1]. */
+    /* [3][B + 1]: a micro-batch of so many windows: the first of a step, another; the forward pass alone. */
     p4_recording **steps;
     p4_recording *update, *unpack;
     int64_t windows;             /* of the micro-batch at work */
     int64_t round, rounds_count; /* its number in the step, and of how many on this rank */
+    int64_t queued;              /* steps that have ended since the last look */
+    double mean_square;          /* of their targets */
     int bad_steps;               /* non-finite ones in a row */
     /* Of exact_sums. */
     p4_exact_sums sums;
     float *leaf;    /* device: the micro-batch's gradients, as the optimizer has them */
     double *errors; /* [micro-batches of a step]: this rank's; 0 where they are others' */
+    double totals[P4_BLOCK_STEPS_AHEAD]; /* of the steps since the last look */
 } p4_block_trainer;
 
 /* The entries of the part that lie in blocks, and the parameter of the whole model that one is. Local. */
@@ -131,14 +136,17 @@ p4_rc p4_block_trainer_take(p4_block_trainer *trainer, int64_t layer, const p4_p
  * step's micro-batches, with 0 windows where it has none. Collective. */
 void p4_block_trainer_begin(p4_block_trainer *trainer, int64_t rounds);
 void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
-/* The update, of gradients divided by mean_square, the mean of the squared targets. *error: the mean squared
- * error of the step's windows, divided by mean_square. P4_E_INPUT: the gradient was not finite for several
- * steps in a row. Collective. */
-p4_rc p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_square, double *error);
+/* The update, of gradients divided by mean_square, the mean of the squared targets. A device may have it
+ * still to do. At most P4_BLOCK_STEPS_AHEAD steps may end before they are looked at. Collective. */
+void p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_square);
+/* Waits for the steps that have ended. *error: the mean squared error of the last one's windows, divided by
+ * mean_square. P4_E_INPUT: the gradient was not finite for several steps in a row. The same on every rank if
+ * all call it after the same step. Local. */
+p4_rc p4_block_trainer_look(p4_block_trainer *trainer, double *error);
 
-/* Forward pass of `windows` windows in the input, which adds to figures[0]. Local. */
+/* Forward pass of `windows` windows in the input, which adds to own->error. Local. */
 void p4_block_trainer_measure(p4_block_trainer *trainer, int64_t windows);
-/* *sum = figures[0] of this rank since the call before, which waits for the device. Local. */
+/* *sum = own->error since the call before; waits for the device. Local. */
 p4_rc p4_block_trainer_take_error(p4_block_trainer *trainer, double *sum);
 /* What was trained, to `packed` on every rank, and, unless it is NULL, to masters; codes_only: not what is
  * ternary. P4_E_INPUT: a scale that fp16 does not hold. Collective. */
@@ -166,15 +174,18 @@ p4_rc p4_block_ranks_open(p4_block_trainer *trainer);
 /* When the optimizer is laid out: what is summed when. Local. */
 void p4_block_ranks_order(p4_block_trainer *trainer);
 void p4_block_ranks_close(p4_block_trainer *trainer);
-/* The host waits for the codes of the step before: call it before any wait for the device. Local. */
+/* The host waits for the codes of the last step: call it before any wait for the device. Local. */
 void p4_block_ranks_settle(p4_block_trainer *trainer);
+/* Before the host queues a step: it waits for the codes of the last one, or of the one before that if
+ * queueing waits for nothing. Local. */
+void p4_block_ranks_keep_up(p4_block_trainer *trainer);
 /* A step's gradients, of this rank, begin. Local. */
 void p4_block_ranks_begin(p4_block_trainer *trainer);
 /* For a sink (p4_grad_sink.ready), of the rank's last micro-batch: the gradient of a slot is complete. Sums
  * what may be summed, in the same order on every rank. Collective. */
 void p4_block_ranks_ready(void *trainer, int64_t first);
-/* Sums what is not summed yet. The optimizer's sums: the squares of what is not in a slot, the same on every
- * rank, and of this rank's share of the slots. Collective. */
+/* Sums what is not summed yet. The figures of all ranks: squares of what is not in a slot, which are the same
+ * on every rank, and of each rank's share of the slots. Collective. */
 void p4_block_ranks_finish(p4_block_trainer *trainer);
 /* The codes of every owner to all. Collective. */
 void p4_block_ranks_publish(p4_block_trainer *trainer);

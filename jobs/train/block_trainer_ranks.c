@@ -105,6 +105,13 @@ void p4_block_ranks_settle(p4_block_trainer *t)
     coll->wait_for(coll, t->ranks.published, "reconstruction: new codes");
 }
 
+void p4_block_ranks_keep_up(p4_block_trainer *t)
+{
+    p4_coll *coll = &t->compute->coll;
+    int64_t mark = t->plan.host_waits ? t->ranks.published : t->ranks.published_before;
+    coll->wait_for(coll, mark, "reconstruction: new codes");
+}
+
 /* What a backward pass does not write is added to. */
 void p4_block_ranks_begin(p4_block_trainer *t)
 {
@@ -154,6 +161,8 @@ void p4_block_ranks_finish(p4_block_trainer *t)
     o->ops->add_sq_norm(o->device, &o->sums[1], o->grad + first, p4_min_i64(share, o->count - first));
     p4_coll_join(coll);
     o->ops->add_sq_norm(o->device, &o->sums[0], o->grad, r->vectors);
+    coll->all_gather(coll, t->figures, sizeof *t->figures);
+    p4_coll_join(coll);
 }
 
 void p4_block_ranks_publish(p4_block_trainer *t)
@@ -170,6 +179,7 @@ void p4_block_ranks_publish(p4_block_trainer *t)
         }
         coll->end(coll);
     }
+    t->ranks.published_before = t->ranks.published;
     t->ranks.published = coll->mark(coll);
     p4_coll_join(coll);
 }

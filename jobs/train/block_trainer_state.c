@@ -35,7 +35,7 @@ static p4_rc take_all(p4_block_trainer *t, const p4_packed *packed, const p4_mas
         TRY(take_entry(t, i, packed, masters));
     }
     p4_block_trainer_unpack(t);
-    t->compute->ops->zero(t->compute->device, t->figures, P4_BLOCK_FIGURES * (int64_t)sizeof *t->figures);
+    t->compute->ops->zero(t->compute->device, t->own, sizeof *t->own);
     TRY(t->compute->ops->sync(t->compute->device));
 done:
     return rc;

@@ -1,4 +1,5 @@
 /* block_trainer_step.c - a training step of a few blocks, and what they differ from their targets by. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -24,7 +25,7 @@ void p4_block_trainer_begin(p4_block_trainer *t, int64_t rounds)
 {
     t->round = 0;
     t->rounds_count = rounds;
-    p4_block_ranks_settle(t);
+    p4_block_ranks_keep_up(t);
     if (t->plan.exact_sums) {
         t->compute->ops->zero(t->compute->device, t->optim.grad, t->optim.count * 4);
         memset(t->errors, 0, (size_t)micro_batches(t) * sizeof *t->errors);
@@ -46,7 +47,7 @@ static void forward(void *user)
     const p4_grad_sink sink = sink_of(t);
     float scale = 2.0f / (float)(plan->sequences * plan->T * t->part.arch.C);
     p4_net_blocks_forward(&t->net, &t->form, t->windows, plan->T);
-    p4_net_blocks_error(&t->net, t->windows, plan->T, t->target, scale, t->figures, &sink);
+    p4_net_blocks_error(&t->net, t->windows, plan->T, t->target, scale, &t->own->error, &sink);
 }
 
 static void backward(p4_block_trainer *t, const p4_grad_sink *sink)
@@ -73,9 +74,9 @@ static void add_exact(p4_block_trainer *t, int64_t windows)
     if (windows > 0) {
         ops->zero(t->compute->device, t->leaf, t->optim.count * 4);
         forward_backward(t);
-        ops->to_host(t->compute->device, &t->errors[t->round * group->ranks + group->rank], t->figures,
+        ops->to_host(t->compute->device, &t->errors[t->round * group->ranks + group->rank], &t->own->error,
                      sizeof *t->errors);
-        ops->zero(t->compute->device, t->figures, sizeof *t->figures);
+        ops->zero(t->compute->device, &t->own->error, sizeof t->own->error);
     }
     p4_exact_sums_add_shares(&t->sums, t->optim.grad, t->leaf, t->optim.count,
                              p4_exact_givers(group, micro_batches(t), t->round));
@@ -87,8 +88,8 @@ static void add_exact(p4_block_trainer *t, int64_t windows)
 static void add_beside_sums(p4_block_trainer *t)
 {
     p4_grad_sink sink = sink_of(t);
-    sink.ready = t->round == t->rounds_count - 1 ? p4_block_ranks_ready : NULL;
-    t->compute->ops->repeat(t->compute->device, &t->steps[t->windows], forward, t);
+    sink.ready = p4_block_ranks_ready;
+    t->compute->ops->repeat(t->compute->device, &t->steps[2 * (t->plan.B + 1) + t->windows], forward, t);
     backward(t, &sink);
 }
 
@@ -100,7 +101,7 @@ void p4_block_trainer_add(p4_block_trainer *t, int64_t windows)
         return;
     }
     t->windows = windows;
-    if (t->compute->group->ranks > 1) {
+    if (t->compute->group->ranks > 1 && t->round == t->rounds_count - 1) {
         add_beside_sums(t);
     } else {
         t->compute->ops->repeat(t->compute->device, &t->steps[later + windows], forward_backward, t);
@@ -108,10 +109,20 @@ void p4_block_trainer_add(p4_block_trainer *t, int64_t windows)
     t->round++;
 }
 
+/* From the figures of all ranks; with exact_sums every rank has the whole gradient. What is known of the
+ * error has been used when it begins anew. */
+static void update_masters(p4_block_trainer *t)
+{
+    bool whole = t->plan.exact_sums;
+    p4_optim_clip(&t->optim, whole ? t->own : t->figures, whole ? 1 : t->compute->group->ranks, t->result);
+    t->compute->ops->zero(t->compute->device, t->own, sizeof *t->own);
+    p4_optim_update(&t->optim);
+}
+
 static void update(void *user)
 {
     p4_block_trainer *t = user;
-    p4_optim_update(&t->optim);
+    update_masters(t);
     p4_block_trainer_quantize(t, NULL);
 }
 
@@ -119,7 +130,7 @@ static void update(void *user)
 static void update_own(void *user)
 {
     p4_block_trainer *t = user;
-    p4_optim_update(&t->optim);
+    update_masters(t);
     p4_block_trainer_quantize_own(t);
 }
 
@@ -143,53 +154,65 @@ static void update_all(p4_block_trainer *t)
     }
 }
 
-/* Sums the gradients over the ranks. figures: the squared error, the squares of the gradient; the same on
- * every rank. Collective. */
-static void sum_over_ranks(p4_block_trainer *t, double figures[2])
+/* Sums the gradients over the ranks, and what is known of them. Collective. */
+static void sum_over_ranks(p4_block_trainer *t)
 {
-    p4_compute *c = t->compute;
-    double h_figures[P4_BLOCK_FIGURES] = {0};
     if (t->plan.exact_sums) {
         p4_exact_sums_share(&t->sums, t->optim.grad, t->optim.count);
+        p4_exact_gather(t->compute->group, t->errors, micro_batches(t));
+        t->totals[t->queued] = p4_exact_total(t->errors, micro_batches(t));
     }
-    if (c->group->ranks > 1 && !t->plan.exact_sums) {
+    if (t->compute->group->ranks > 1 && !t->plan.exact_sums) {
         p4_block_ranks_finish(t);
     } else {
         p4_optim_sq_norms(&t->optim);
     }
-    c->coll.synchronize(&c->coll, "reconstruction of layer %lld: gradient sums", (long long)t->layer);
-    c->ops->to_host(c->device, h_figures, t->figures, sizeof h_figures);
-    c->ops->zero(c->device, t->figures, sizeof h_figures);
-    if (c->ops->sync(c->device) != P4_OK) {
-        p4_abort(c->group, "reconstruction of layer %lld: %s", (long long)t->layer, p4_last_error());
-    }
-    figures[0] = h_figures[0];
-    figures[1] = (c->group->rank == 0 ? h_figures[1] : 0.0) + h_figures[2];
-    p4_group_sum_f64(c->group, figures, 2);
-    if (t->plan.exact_sums) {
-        p4_exact_gather(c->group, t->errors, micro_batches(t));
-        figures[0] = p4_exact_total(t->errors, micro_batches(t));
+}
+
+void p4_block_trainer_end(p4_block_trainer *t, float lr, double mean_square)
+{
+    const p4_ops *ops = t->compute->ops;
+    assert(t->queued < P4_BLOCK_STEPS_AHEAD);
+    p4_optim_put_unclipped(&t->optim, lr, mean_square);
+    sum_over_ranks(t);
+    update_all(t);
+    ops->copy(t->compute->device, &t->results[t->queued], t->result, sizeof *t->result);
+    t->mean_square = mean_square;
+    t->queued++;
+}
+
+/* Counts those that were skipped. */
+static void note_results(p4_block_trainer *t, const p4_clip_result *h_results)
+{
+    for (int64_t i = 0; i < t->queued; i++) {
+        if (isfinite(h_results[i].norm) && isfinite(h_results[i].error)) {
+            t->bad_steps = 0;
+        } else if (t->bad_steps < BAD_STEPS_MAX) {
+            t->bad_steps++;
+            WARN("warning: reconstruction of layer %lld: a step is skipped: its gradient is not finite",
+                 (long long)t->layer);
+        }
     }
 }
 
-p4_rc p4_block_trainer_end(p4_block_trainer *t, float lr, double mean_square, double *error)
+p4_rc p4_block_trainer_look(p4_block_trainer *t, double *error)
 {
     p4_rc rc = P4_OK;
-    const p4_block_plan *plan = &t->plan;
-    double figures[2];
-    sum_over_ranks(t, figures);
-    double norm = sqrt(figures[1]) / mean_square, clip = plan->optim.clip;
-    *error = figures[0] / ((double)(plan->sequences * plan->T * t->part.arch.C) * mean_square);
-    if (isfinite(norm) && isfinite(*error)) {
-        double g_scale = (clip > 0 && norm > clip ? clip / norm : 1.0) / mean_square;
-        t->bad_steps = 0;
-        p4_optim_put_update(&t->optim, lr, (float)g_scale);
-        update_all(t);
-    } else {
-        t->bad_steps++;
-        WARN("warning: reconstruction of layer %lld: a step is skipped: its gradient is not finite",
-             (long long)t->layer);
+    p4_compute *c = t->compute;
+    p4_clip_result h_results[P4_BLOCK_STEPS_AHEAD];
+    const int64_t last = t->queued - 1, values = t->plan.sequences * t->plan.T * t->part.arch.C;
+    if (last < 0) {
+        return P4_OK;
     }
+    c->coll.synchronize(&c->coll, "reconstruction of layer %lld: gradient sums", (long long)t->layer);
+    c->ops->to_host(c->device, h_results, t->results, t->queued * (int64_t)sizeof *h_results);
+    if (c->ops->sync(c->device) != P4_OK) {
+        p4_abort(c->group, "reconstruction of layer %lld: %s", (long long)t->layer, p4_last_error());
+    }
+    note_results(t, h_results);
+    *error = t->plan.exact_sums ? t->totals[last] : h_results[last].error;
+    *error /= (double)values * t->mean_square;
+    t->queued = 0;
     CHECK(t->bad_steps < BAD_STEPS_MAX,
           "reconstruction of layer %lld: the gradient was not finite for %d steps in a row; a smaller "
           "reconstruct_lr may help",
@@ -202,12 +225,12 @@ void p4_block_trainer_measure(p4_block_trainer *t, int64_t windows)
 {
     p4_block_ranks_settle(t);
     p4_net_blocks_forward(&t->net, &t->form, windows, t->plan.T);
-    p4_net_blocks_error(&t->net, windows, t->plan.T, t->target, 1.0f, t->figures, NULL);
+    p4_net_blocks_error(&t->net, windows, t->plan.T, t->target, 1.0f, &t->own->error, NULL);
 }
 
 p4_rc p4_block_trainer_take_error(p4_block_trainer *t, double *sum)
 {
-    t->compute->ops->to_host(t->compute->device, sum, t->figures, sizeof *sum);
-    t->compute->ops->zero(t->compute->device, t->figures, sizeof *sum);
+    t->compute->ops->to_host(t->compute->device, sum, &t->own->error, sizeof *sum);
+    t->compute->ops->zero(t->compute->device, &t->own->error, sizeof *sum);
     return t->compute->ops->sync(t->compute->device);
 }

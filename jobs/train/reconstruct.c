@@ -121,9 +121,10 @@ static p4_rc measure_target(p4_reconstruct_work *w)
     for (int64_t first = 0; first < count; first += w->B) {
         int64_t B = p4_min_i64(w->B, count - first);
         p4_states_read(&w->layers.states, first, B, t->target);
-        w->compute->ops->squared_error(
-            w->compute->device,
-            &(p4_squared_error_args){.count = B * T * C, .x = t->target, .scale = 1.0f, .sum = t->figures});
+        w->compute->ops->squared_error(w->compute->device, &(p4_squared_error_args){.count = B * T * C,
+                                                                                    .x = t->target,
+                                                                                    .scale = 1.0f,
+                                                                                    .sum = &t->own->error});
         keep_error(w, first);
     }
     TRY(sum_errors(w, &squares));
@@ -246,6 +247,13 @@ done:
 
 enum { STOP_STEPS = 16 }; /* between two questions whether to stop */
 
+/* Is it time to look at the steps so far? A GPU would have to wait for the host: rarely. */
+static bool is_to_look(const p4_reconstruct_work *w, int64_t step)
+{
+    return w->compute->ops->host_memory || (step + 1) % P4_BLOCK_STEPS_AHEAD == 0 ||
+           step + 1 == w->plan->steps;
+}
+
 static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
 {
     p4_rc rc = P4_OK;
@@ -259,7 +267,8 @@ static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
     TRY(measure(w, false, &loss->before));
     for (int64_t step = 0; step < w->plan->steps; step++) {
         TRY(step % STOP_STEPS == 0 ? p4_stop_agree(w->compute->stop, w->compute->group) : P4_OK);
-        TRY(p4_reconstruct_step(w, layer, step, &error));
+        p4_reconstruct_step(w, layer, step);
+        TRY(is_to_look(w, step) ? p4_block_trainer_look(&w->trainer, &error) : P4_OK);
         snprintf(note, sizeof note, "%s of %lld, step %lld/%lld, error %.4g", which,
                  (long long)w->original->hf.model.arch.L, (long long)step + 1, (long long)w->plan->steps,
                  error);

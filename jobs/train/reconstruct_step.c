@@ -119,7 +119,7 @@ static void add_own(p4_reconstruct_work *w, int64_t step)
     }
 }
 
-p4_rc p4_reconstruct_step(p4_reconstruct_work *w, int64_t layer, int64_t step, double *error)
+void p4_reconstruct_step(p4_reconstruct_work *w, int64_t layer, int64_t step)
 {
     const p4_reconstruct_plan *plan = w->plan;
     if (step % w->per_epoch == 0) {
@@ -131,5 +131,5 @@ p4_rc p4_reconstruct_step(p4_reconstruct_work *w, int64_t layer, int64_t step, d
         add_own(w, step);
     }
     float lr = (float)p4_schedule_lr(plan->lr, 0.0, plan->warmup, step, plan->steps);
-    return p4_block_trainer_end(&w->trainer, lr, w->mean_square, error);
+    p4_block_trainer_end(&w->trainer, lr, w->mean_square);
 }

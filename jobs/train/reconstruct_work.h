@@ -52,8 +52,8 @@ static inline int64_t p4_reconstruct_part_count(const p4_reconstruct_work *w, in
 /* Windows `count` from `first` of this rank's to the trainer from window `slot` on: its input and its target.
  * Local. */
 void p4_reconstruct_put_windows(p4_reconstruct_work *work, int64_t first, int64_t count, int64_t slot);
-/* Step `step` of the blocks from `layer` on; *error: of its windows, relative to the target. Collective. */
-p4_rc p4_reconstruct_step(p4_reconstruct_work *work, int64_t layer, int64_t step, double *error);
+/* Step `step` of the blocks from `layer` on, which a device may have still to do. Collective. */
+void p4_reconstruct_step(p4_reconstruct_work *work, int64_t layer, int64_t step);
 
 /* reconstruct_memory.c */
 p4_block_plan p4_reconstruct_block_plan(const p4_reconstruct_work *w, int64_t blocks);

@@ -38,6 +38,20 @@ void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t coun
     }
 }
 
+void p4_cpu_clip(p4_device *device, const p4_clip_args *a)
+{
+    double error = 0.0, squares = a->figures[0].replicated;
+    (void)device;
+    for (int64_t r = 0; r < a->ranks; r++) {
+        error += a->figures[r].error;
+        squares += a->figures[r].owned;
+    }
+    const double divisor = a->numbers->divisor, norm = sqrt(squares) / divisor;
+    const double factor = a->clip > 0 && norm > a->clip ? a->clip / norm : 1.0;
+    *a->result = (p4_clip_result){.error = error, .norm = norm};
+    a->numbers->g_scale = isfinite(norm) && isfinite(error) ? (float)(factor / divisor) : NAN;
+}
+
 void p4_cpu_add_f32(p4_device *device, float *sum, const float *addend, int64_t count)
 {
     p4_cpu_add(device, sum, sum, addend, 1.0f, count); /* activations are fp32 here */
@@ -147,6 +161,7 @@ void p4_cpu_adamw(p4_device *device, const p4_adamw_item *h_items, int64_t items
                    .eps = eps,
                    .m_correction = numbers->m_correction,
                    .v_correction = numbers->v_correction};
+    items = isnan(s.g_scale) ? 0 : items;
     for (const p4_adamw_item *a = h_items; a < h_items + items; a++) {
         s.decay = a->decay;
 #pragma omp parallel for schedule(static) num_threads(device->threads)

@@ -67,6 +67,26 @@ void p4_cuda_add_sum(p4_device *device, double *sum, const float *x, int64_t cou
     add_all<false>(device, sum, x, count, "add_sum");
 }
 
+static __global__ void clip(p4_clip_args a)
+{
+    double error = 0.0, squares = a.figures[0].replicated;
+    for (int64_t r = 0; r < a.ranks; r++) {
+        error += a.figures[r].error;
+        squares += a.figures[r].owned;
+    }
+    const double divisor = a.numbers->divisor, norm = sqrt(squares) / divisor;
+    const double factor = a.clip > 0 && norm > a.clip ? a.clip / norm : 1.0;
+    a.result->error = error;
+    a.result->norm = norm;
+    a.numbers->g_scale = isfinite(norm) && isfinite(error) ? (float)(factor / divisor) : NAN;
+}
+
+void p4_cuda_clip(p4_device *device, const p4_clip_args *a)
+{
+    clip<<<1, 1, 0, device->stream>>>(*a);
+    p4_cuda_launched(device, "clip");
+}
+
 template <int W> static __global__ void add(float *sum, const float *addend, int64_t count)
 {
     const int64_t i = p4_flat_index<W>();
@@ -168,6 +188,9 @@ static __global__ void adamw(const __grid_constant__ adam_arrays arrays, adam_ra
                              const p4_step_numbers *numbers)
 {
     const p4_step_numbers now = *numbers;
+    if (isnan(now.g_scale)) {
+        return;
+    }
     const int at = item_of_block(arrays);
     const p4_adamw_item a = arrays.item[at];
     const int64_t first = (int64_t)(blockIdx.x - arrays.start[at]) * ADAM_EACH;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# check.sh [WORK_DIR]: dist/coll_nccl.c, dist/coll_nccl_peers.c and what trains through them, with CUDA and NCCL emulated on the CPU
+# check.sh [WORK_DIR]: dist/coll_nccl*.c and what trains through them, with CUDA and NCCL emulated on the CPU
 # (emu*.c), for machines without a GPU: the test of the collectives, the runs on 1 to 4 ranks that must agree, a rank that is lost,
 # with sums by copy engines and by NCCL. It checks order and deadlines: an array that is overwritten before its sum is done gives
 # other results. Speed and NCCL itself: a GPU has the last word.
@@ -14,7 +14,7 @@ cmake --build "$work" --target phase4_mpi mpi_coll mpi_reconstruct phase4_demo t
 flags=(-O2 -std=gnu11 -DP4_LANDING_BYTES=65536 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root"
        -isystem "${CUDA_HOME:-/usr/local/cuda}/include")
 objects=()
-for source in "$here"/emu*.c "$root/dist/coll_nccl.c" "$root/dist/coll_nccl_peers.c"; do
+for source in "$here"/emu*.c "$root"/dist/coll_nccl*.c; do
     object=$work/emu/$(basename "$source" .c).o
     mkdir -p "$work/emu"
     cc "${flags[@]}" -c "$source" -o "$object"

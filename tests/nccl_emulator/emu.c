@@ -76,7 +76,7 @@ static struct {
 } waiting;
 
 static struct {
-    bool open;
+    int open; /* how often it has begun and not ended */
     task *first, *last;
     cudaStream_t stream;
 } group;
@@ -408,17 +408,22 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
     return ncclSuccess;
 }
 
+int emu_ranks(ncclComm_t comm)
+{
+    return comm->ranks;
+}
+
 ncclResult_t ncclGroupStart(void)
 {
-    group.open = true;
-    group.first = group.last = NULL;
+    if (group.open++ == 0) {
+        group.first = group.last = NULL;
+    }
     return ncclSuccess;
 }
 
 ncclResult_t ncclGroupEnd(void)
 {
-    group.open = false;
-    if (group.first == NULL) {
+    if (--group.open > 0 || group.first == NULL) {
         return ncclSuccess;
     }
     group.first->comm->polls = POLLS;

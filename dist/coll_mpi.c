@@ -30,6 +30,15 @@ static void sum_f32(p4_coll *coll, float *data, int64_t count)
     p4_group_sum_f32(coll->group, data, count);
 }
 
+static bool sum_and_square_f32(p4_coll *coll, float *data, int64_t count, double *squares)
+{
+    (void)coll;
+    (void)data;
+    (void)count;
+    (void)squares;
+    return false;
+}
+
 static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int root)
 {
     if (to != from && coll->group->rank == root) {
@@ -102,6 +111,7 @@ p4_rc p4_coll_mpi_open(p4_coll *coll, p4_group *group, void *stream, int ordinal
                       .begin = nothing,
                       .end = nothing,
                       .sum_f32 = sum_f32,
+                      .sum_and_square_f32 = sum_and_square_f32,
                       .reduce_f32 = reduce_f32,
                       .bcast = bcast,
                       .all_gather = all_gather,

@@ -268,6 +268,16 @@ static void sum_f32(p4_coll *coll, float *data, int64_t count)
                "sum over ranks");
 }
 
+static bool sum_and_square_f32(p4_coll *coll, float *data, int64_t count, double *squares)
+{
+    const p4_peer_sum sum = {.to = data, .from = data, .count = count, .root = -1, .squares = squares};
+    bool can = reaches(coll, data, count * (int64_t)sizeof *data);
+    if (can) {
+        noted(coll, p4_peers_sum(coll->state->peers, &sum), "sum over ranks");
+    }
+    return can;
+}
+
 static void reduce_f32(p4_coll *coll, float *to, float *from, int64_t count, int root)
 {
     struct p4_coll_state *state = coll->state;
@@ -347,6 +357,7 @@ void p4_nccl_set_operations(p4_coll *coll)
     coll->begin = begin;
     coll->end = end;
     coll->sum_f32 = sum_f32;
+    coll->sum_and_square_f32 = sum_and_square_f32;
     coll->reduce_f32 = reduce_f32;
     coll->bcast = bcast;
     coll->all_gather = all_gather;

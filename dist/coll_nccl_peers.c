@@ -35,6 +35,7 @@ struct p4_peers {
     uint32_t *met;         /* device [ranks], shared[0]: the last barrier that each other rank has entered */
     uint32_t meeting;      /* the last barrier of this rank */
     float *landing;        /* device, P4_LANDING_BYTES */
+    double *partial;       /* device [P4_PEER_PARTIALS]: of squares */
     int64_t queued;        /* operations since the start */
     p4_peer_sum *sums;     /* noted: [sums_capacity], of which sums_count are set */
     p4_peer_bcast *bcasts; /* likewise */
@@ -195,6 +196,8 @@ static p4_rc take_memory(p4_peers *peers)
     TRY(cuda_rc(cudaMalloc((void **)&peers->met, (size_t)met_bytes), "memory for meetings"));
     TRY(cuda_rc(cudaMemset(peers->met, 0, (size_t)met_bytes), "memory for meetings"));
     TRY(cuda_rc(cudaMalloc((void **)&peers->landing, P4_LANDING_BYTES), "a landing area"));
+    TRY(cuda_rc(cudaMalloc((void **)&peers->partial, P4_PEER_PARTIALS * sizeof *peers->partial),
+                "partial sums"));
     TRY(cuda_rc(cudaDeviceSynchronize(), "memory for meetings"));
 done:
     return rc;
@@ -278,6 +281,7 @@ void p4_peers_close(p4_peers *peers)
     p4_peers_leave(peers);
     cudaFree(peers->met);
     cudaFree(peers->landing);
+    cudaFree(peers->partial);
     free(peers->sums);
     free(peers->bcasts);
     free(peers);
@@ -323,7 +327,8 @@ static cudaError_t fetch(p4_peers *peers, void *to, const void *data, int64_t by
 }
 
 /* to = the sum over all ranks of `from`, `count` elements that fit the landing area. */
-static cudaError_t gather_part(p4_peers *peers, float *to, const float *from, int64_t count, int64_t stride)
+static cudaError_t gather_part(p4_peers *peers, float *to, const float *from, double *squares, int64_t count,
+                               int64_t stride)
 {
     cudaError_t error = cudaSuccess;
     float *landing = peers->landing;
@@ -339,8 +344,9 @@ static cudaError_t gather_part(p4_peers *peers, float *to, const float *from, in
                         .count = count,
                         .rank = peers->rank,
                         .ranks = peers->ranks};
-    peers->queued++;
-    return error == cudaSuccess ? (cudaError_t)p4_peer_add(to, &landed, peers->queue) : error;
+    const p4_peer_squares add_squares = {.sum = squares, .partial = peers->partial};
+    peers->queued += squares != NULL ? 2 : 1;
+    return error == cudaSuccess ? (cudaError_t)p4_peer_add(to, &landed, &add_squares, peers->queue) : error;
 }
 
 /* Rank r's piece of the sum: elements [*first, *first + count returned). */
@@ -359,7 +365,7 @@ static cudaError_t sum_piece(p4_peers *peers, const p4_peer_sum *sum)
     float *from = sum->from + first, *to = (sum->root == peers->rank ? sum->to : sum->from) + first;
     int64_t part = P4_LANDING_BYTES / (int64_t)sizeof(float) / (peers->ranks - 1) / LINE * LINE;
     for (int64_t at = 0; at < count && error == cudaSuccess; at += part) {
-        error = gather_part(peers, to + at, from + at, p4_min_i64(part, count - at), part);
+        error = gather_part(peers, to + at, from + at, sum->squares, p4_min_i64(part, count - at), part);
     }
     return error;
 }

@@ -5,17 +5,41 @@ extern "C" {
 
 enum {
     THREADS = 512,
-    BLOCKS = 128, /* at most. They take processors before products do, whose blocks wait: so the faster the
-                     better */
-    AHEAD = 8     /* addends that a thread fetches at once from each rank */
+    BLOCKS = P4_PEER_PARTIALS, /* at most. They take processors before products do, whose blocks wait: so the
+                                  faster the better */
+    AHEAD = 8                  /* addends that a thread fetches at once from each rank */
 };
 
-/* Adds T by T; T is float or float4, of which there are `count`. */
-template <typename T, typename Add>
-static __device__ void add_landed(T *to, const T *own, const T *landing, int64_t stride, int64_t count,
-                                  int rank, int ranks, Add add)
+struct add_one {
+    static __device__ float add(float a, float b)
+    {
+        return a + b;
+    }
+    static __device__ double square(float a)
+    {
+        return (double)a * (double)a;
+    }
+};
+
+struct add_four {
+    static __device__ float4 add(float4 a, float4 b)
+    {
+        return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+    }
+    static __device__ double square(float4 a)
+    {
+        return (add_one::square(a.x) + add_one::square(a.y)) + (add_one::square(a.z) + add_one::square(a.w));
+    }
+};
+
+/* Adds T by T, float or float4, of which there are `count`. Returns the thread's squares of the sums; SQUARE
+ * false: 0. */
+template <typename T, typename A, bool SQUARE>
+static __device__ double add_landed(T *to, const T *own, const T *landing, int64_t stride, int64_t count,
+                                    int rank, int ranks)
 {
     const int64_t threads = (int64_t)gridDim.x * blockDim.x;
+    double squares = 0.0;
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < count; i += AHEAD * threads) {
         T sum[AHEAD], next[AHEAD];
         for (int r = 0; r < ranks; r++) {
@@ -26,7 +50,7 @@ static __device__ void add_landed(T *to, const T *own, const T *landing, int64_t
             }
 #pragma unroll
             for (int k = 0; k < AHEAD; k++) {
-                sum[k] = r == 0 ? next[k] : add(sum[k], next[k]);
+                sum[k] = r == 0 ? next[k] : A::add(sum[k], next[k]);
             }
         }
 #pragma unroll
@@ -34,21 +58,67 @@ static __device__ void add_landed(T *to, const T *own, const T *landing, int64_t
             if (i + k * threads < count) {
                 to[i + k * threads] = sum[k];
             }
+            squares += SQUARE ? A::square(sum[k]) : 0.0; /* beyond the end they are zeros */
         }
+    }
+    return squares;
+}
+
+/* The sum over the block's threads, in thread 0. */
+static __device__ double block_sum(double value)
+{
+    __shared__ double of_warp[THREADS / 32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int step = 16; step > 0; step /= 2) {
+        value += __shfl_down_sync(0xffffffffu, value, step);
+    }
+    if (lane == 0) {
+        of_warp[warp] = value;
+    }
+    __syncthreads();
+    value = 0.0;
+    for (int w = 0; threadIdx.x == 0 && w < THREADS / 32; w++) {
+        value += of_warp[w];
+    }
+    return value;
+}
+
+template <bool SQUARE>
+static __global__ void __launch_bounds__(THREADS) add_kernel(float *to, p4_landed landed, double *partial)
+{
+    const double squares = add_landed<float, add_one, SQUARE>(to, landed.own, landed.landing, landed.stride,
+                                                              landed.count, landed.rank, landed.ranks);
+    const double all = SQUARE ? block_sum(squares) : 0.0;
+    if (SQUARE && threadIdx.x == 0) {
+        partial[blockIdx.x] = all;
     }
 }
 
-static __global__ void __launch_bounds__(THREADS) add_kernel(float *to, p4_landed landed)
+template <bool SQUARE>
+static __global__ void __launch_bounds__(THREADS) add_kernel_4(float *to, p4_landed landed, double *partial)
 {
-    add_landed(to, landed.own, landed.landing, landed.stride, landed.count, landed.rank, landed.ranks,
-               [](float a, float b) { return a + b; });
+    const double squares = add_landed<float4, add_four, SQUARE>(
+        (float4 *)to, (const float4 *)landed.own, (const float4 *)landed.landing, landed.stride / 4,
+        landed.count / 4, landed.rank, landed.ranks);
+    const double all = SQUARE ? block_sum(squares) : 0.0;
+    if (SQUARE && threadIdx.x == 0) {
+        partial[blockIdx.x] = all;
+    }
 }
 
-static __global__ void __launch_bounds__(THREADS) add_kernel_4(float *to, p4_landed landed)
+/* One warp. */
+static __global__ void add_partials(double *sum, const double *partial, int count)
 {
-    add_landed((float4 *)to, (const float4 *)landed.own, (const float4 *)landed.landing, landed.stride / 4,
-               landed.count / 4, landed.rank, landed.ranks,
-               [](float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); });
+    double value = 0.0;
+    for (int i = threadIdx.x; i < count; i += 32) {
+        value += partial[i];
+    }
+    for (int step = 16; step > 0; step /= 2) {
+        value += __shfl_down_sync(0xffffffffu, value, step);
+    }
+    if (threadIdx.x == 0) {
+        *sum += value;
+    }
 }
 
 static bool by_four(const void *pointer)
@@ -56,7 +126,18 @@ static bool by_four(const void *pointer)
     return (uintptr_t)pointer % sizeof(float4) == 0;
 }
 
-extern "C" int p4_peer_add(float *to, const p4_landed *landed, void *queue)
+template <bool SQUARE>
+static void launch(float *to, const p4_landed *landed, double *partial, unsigned grid, bool four,
+                   cudaStream_t queue)
+{
+    if (four) {
+        add_kernel_4<SQUARE><<<grid, THREADS, 0, queue>>>(to, *landed, partial);
+    } else {
+        add_kernel<SQUARE><<<grid, THREADS, 0, queue>>>(to, *landed, partial);
+    }
+}
+
+extern "C" int p4_peer_add(float *to, const p4_landed *landed, const p4_peer_squares *squares, void *queue)
 {
     const bool four =
         landed->count % 4 == 0 && landed->stride % 4 == 0 && by_four(to) && by_four(landed->own);
@@ -65,10 +146,11 @@ extern "C" int p4_peer_add(float *to, const p4_landed *landed, void *queue)
     if (grid == 0) {
         return cudaSuccess;
     }
-    if (four) {
-        add_kernel_4<<<grid, THREADS, 0, (cudaStream_t)queue>>>(to, *landed);
+    if (squares->sum) {
+        launch<true>(to, landed, squares->partial, grid, four, (cudaStream_t)queue);
+        add_partials<<<1, 32, 0, (cudaStream_t)queue>>>(squares->sum, squares->partial, (int)grid);
     } else {
-        add_kernel<<<grid, THREADS, 0, (cudaStream_t)queue>>>(to, *landed);
+        launch<false>(to, landed, squares->partial, grid, four, (cudaStream_t)queue);
     }
     return cudaGetLastError();
 }

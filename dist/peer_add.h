@@ -12,8 +12,15 @@ typedef struct p4_landed {
     int rank, ranks;
 } p4_landed;
 
-/* to [count] = the sum of it, added in the order of ranks; to may be own. Queues in the CUDA stream `queue`.
- * Returns 0 or the cudaError_t. Local. */
-int p4_peer_add(float *to, const p4_landed *landed, void *queue);
+/* Where squares are to be added up: *sum, by way of partial [P4_PEER_PARTIALS]. */
+enum { P4_PEER_PARTIALS = 128 };
+typedef struct p4_peer_squares {
+    double *sum, *partial;
+} p4_peer_squares;
+
+/* to [count] = the sum of it, added in the order of ranks; to may be own. *squares->sum += the squares of
+ * `to`, in double and in the same order on every run; squares->sum NULL: not wanted. Queues in the CUDA
+ * stream `queue`. Returns 0 or the cudaError_t. Local. */
+int p4_peer_add(float *to, const p4_landed *landed, const p4_peer_squares *squares, void *queue);
 
 #endif

@@ -41,11 +41,13 @@ void p4_peers_withdraw(p4_peers *peers, void *memory);
 bool p4_peers_reach(const p4_peers *peers, const void *data, int64_t bytes);
 
 /* to [count] = the sum over ranks of from [count]; root: the rank that receives it, -1: all, where `to` is
- * `from`. `from` is shared and, where root is a rank, scratch after. */
+ * `from`. `from` is shared and, where root is a rank, scratch after. Unless it is NULL, *squares (device) +=
+ * the squares of this rank's piece of the sum, with the same bits on every run. */
 typedef struct p4_peer_sum {
     float *to, *from;
     int64_t count;
     int root;
+    double *squares;
 } p4_peer_sum;
 
 /* data [bytes] of every rank = the root's; shared. */

@@ -47,6 +47,10 @@ P4_OP(p4_rc, sync, p4_device *device)
  * (CUDA: a graph). Ops that wait for the device cannot be recorded: such work runs anew every time, which the
  * log says once. */
 P4_OP(void, repeat, p4_device *device, p4_recording **recording, void (*work)(void *user), void *user)
+/* Calls call(user, value), and, as part of work that is repeated, whenever a replay has queued what comes
+ * before it. The call may queue work of others that is ordered with the device's (dist/coll.h), and no ops.
+ */
+P4_OP(void, callout, p4_device *device, void (*call)(void *user, int64_t value), void *user, int64_t value)
 /* Waits for the device and drops the record. Call it before the memory that the record uses is released. */
 P4_OP(void, forget, p4_device *device, p4_recording **recording)
 /* The device's queue, for work outside the ops that must be ordered with it (dist/coll.h): the CUDA stream;
@@ -249,8 +253,8 @@ P4_OP(void, unpack_base3, p4_device *device, uint8_t *codes, const uint8_t *pack
 P4_OP(void, add_sq_norm, p4_device *device, double *sum, const float *g, int64_t count)
 /* *sum += x[0] + x[1] + ..., in double. */
 P4_OP(void, add_sum, p4_device *device, double *sum, const float *x, int64_t count)
-/* Clipping by the global norm: result = the sum of all errors, and norm = sqrt(figures[0].replicated + the
- * sum of all owned) / divisor; g_scale = 1 / divisor, times clip / norm where norm is larger than clip. In
+/* Clipping by the global norm: result = the sum of all errors, and norm = sqrt(the sum of all
+ * squares) / divisor; g_scale = 1 / divisor, times clip / norm where norm is larger than clip. In
  * double, in the order of ranks. If error or norm is not finite, g_scale is no number. */
 P4_OP(void, clip, p4_device *device, const p4_clip_args *args)
 /* fp32 sum += addend. */

@@ -103,13 +103,13 @@ typedef struct p4_step_numbers {
     double divisor;                   /* of gradients that op `clip` scales */
 } p4_step_numbers;
 
-/* What a rank has found in a step: the squared error of its windows, and the squares of gradients: of those
- * that are the same on all ranks, and of its own share of the rest. */
+/* What a rank has found in a step: the squared error of its windows, and the squares of its share of the
+ * gradients. */
 typedef struct p4_clip_figures {
-    double error, replicated, owned;
+    double error, squares;
 } p4_clip_figures;
 
-/* All of them together: the squared error, the norm of the gradients after division. */
+/* All ranks together: the squared error, the norm of the gradients after division. */
 typedef struct p4_clip_result {
     double error, norm;
 } p4_clip_result;
@@ -409,6 +409,7 @@ typedef struct p4_grokfast_args {
 typedef struct p4_clip_args {
     const p4_clip_figures *figures; /* [ranks] */
     int64_t ranks;
+    const double *squares;    /* of the gradients that are the same on all ranks */
     double clip;              /* the largest norm; 0: any */
     p4_step_numbers *numbers; /* reads divisor, writes g_scale */
     p4_clip_result *result;

@@ -414,6 +414,7 @@ void p4_optim_clip(p4_optim *o, const p4_clip_figures *figures, int64_t ranks, p
 {
     o->ops->clip(o->device, &(p4_clip_args){.figures = figures,
                                             .ranks = ranks,
+                                            .squares = &o->sums[0],
                                             .clip = (double)o->settings.clip,
                                             .numbers = o->numbers,
                                             .result = result});

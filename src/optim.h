@@ -102,9 +102,9 @@ void p4_optim_grokfast(p4_optim *optim);
  * scale_grad. `put` counts the step. */
 void p4_optim_put_update(p4_optim *optim, float lr, float g_scale);
 void p4_optim_update(p4_optim *optim);
-/* The same where the device clips: gradients are divided by `divisor`, and p4_optim_clip, from what `ranks`
- * ranks have found (op `clip`), scales them to settings.clip before p4_optim_update. If they are not finite
- * AdamW leaves all as it is; `put` has counted the step even so. */
+/* The same where the device clips: gradients are divided by `divisor`, and p4_optim_clip, from sums[0] and
+ * what `ranks` ranks have found (op `clip`), scales them to settings.clip before p4_optim_update. If they are
+ * not finite AdamW leaves all as it is; `put` has counted the step even so. */
 void p4_optim_put_unclipped(p4_optim *optim, float lr, double divisor);
 void p4_optim_clip(p4_optim *optim, const p4_clip_figures *figures, int64_t ranks, p4_clip_result *result);
 

@@ -77,6 +77,33 @@ static void check_sum(world *w, int64_t count)
     expect_line(get(w, w->memory[0], count), count, w->group.ranks, all_ranks(w), "sum");
 }
 
+/* The squares of all ranks' shares, which add up to those of the sum. Twice, as they are added to what is
+ * there.
+ */
+static void check_squares(world *w, int64_t count)
+{
+    double *squares = (double *)(void *)w->memory[1], h_squares[2] = {0.5, 0}, want = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double sum = w->group.ranks * (double)(i % 1000) + all_ranks(w);
+        want += sum * sum;
+    }
+    w->ops->to_device(w->device, squares, h_squares, sizeof *squares);
+    for (int turn = 0; turn < 2; turn++) {
+        fill(w, w->memory[0], count, w->group.rank);
+        bool does = w->coll.sum_and_square_f32(&w->coll, w->memory[0], count, squares);
+        EXPECT(does == w->copies, "sums with squares: %s", does ? "done" : "refused");
+        if (!does) {
+            return;
+        }
+        p4_coll_join(&w->coll);
+        expect_line(get(w, w->memory[0], count), count, w->group.ranks, all_ranks(w), "sum with squares");
+    }
+    w->ops->to_host(w->device, h_squares, squares, sizeof *squares);
+    h_squares[0] -= 0.5;
+    p4_group_sum_f64(&w->group, h_squares, 1);
+    EXPECT_NEAR(h_squares[0], 2 * want, 1e-12 * want);
+}
+
 /* What the host has waited for is there, whatever else the queue holds. */
 static void check_reach(world *w, int64_t count)
 {
@@ -344,6 +371,7 @@ static bool check_backend(world *w, const char *name)
         w->copies = shared == 1 && strstr(w->coll.name, "copy engines") != NULL;
         for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
             check_sum(w, counts[i]);
+            check_squares(w, counts[i]);
             check_reach(w, counts[i]);
             check_reduce(w, counts[i]);
             check_bcast(w, counts[i]);

@@ -131,26 +131,25 @@ static void check_clip(rig *r)
         int64_t ranks = turn == 0 ? 1 : RANKS;
         double error = 0.0, squares, clip = turn % 3 == 0 ? 0.0 : turn % 3 == 1 ? 1e-3 : 1e3;
         bool finite = turn < 9;
-        for (int i = 0; i < RANKS; i++) { /* only the first rank's replicated squares count */
+        double replicated = (double)rig_integer(r, 1, 1000) / 3.0;
+        for (int i = 0; i < RANKS; i++) {
             figures[i] = (p4_clip_figures){.error = (double)rig_integer(r, 1, 1000) / 7.0,
-                                           .replicated = (double)rig_integer(r, 1, 1000) / 3.0,
-                                           .owned = (double)rig_integer(r, 1, 1000) / 3.0};
+                                           .squares = (double)rig_integer(r, 1, 1000) / 3.0};
         }
         if (!finite) {
-            *(turn == 9    ? &figures[0].replicated
-              : turn == 10 ? &figures[4].owned
-                           : &figures[2].error) = bad[turn - 9];
+            *(turn == 9 ? &replicated : turn == 10 ? &figures[4].squares : &figures[2].error) = bad[turn - 9];
         }
-        squares = figures[0].replicated;
+        squares = replicated;
         for (int i = 0; i < ranks; i++) {
             error += figures[i].error;
-            squares += figures[i].owned;
+            squares += figures[i].squares;
         }
         double norm = sqrt(squares) / 0.3, factor = clip > 0 && norm > clip ? clip / norm : 1.0;
         p4_step_numbers *d_numbers = rig_put(r, &numbers, sizeof numbers);
         p4_clip_result *d_result = rig_put(r, NULL, sizeof *d_result);
         r->ops->clip(r->device, &(p4_clip_args){.figures = rig_put(r, figures, sizeof figures),
                                                 .ranks = ranks,
+                                                .squares = rig_put(r, &replicated, sizeof replicated),
                                                 .clip = clip,
                                                 .numbers = d_numbers,
                                                 .result = d_result});

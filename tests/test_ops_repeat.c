@@ -16,7 +16,17 @@ typedef struct board {
     bool reads;          /* a copy to the host in the middle */
     double h_sum;
     int calls;
+    int callouts; /* so far; they come in turn, with the values 0, 1, 2, 0 ... */
 } board;
+
+enum { CALLOUTS = 3 };
+
+static void note_callout(void *user, int64_t value)
+{
+    board *b = user;
+    EXPECT(value == b->callouts % CALLOUTS, "callout %d has the value %lld", b->callouts, (long long)value);
+    b->callouts++;
+}
 
 static const int64_t matrix = IN * OUT, all = IN * OUT * MATRICES;
 
@@ -53,6 +63,7 @@ static void step_work(void *user)
     b->calls++;
     rig_f32_to_act(b->r, weight, b->w, matrix);
     ops->linear_forward(device, b->y, b->x, weight, b->bias, N, IN, OUT);
+    ops->callout(device, note_callout, b, 0);
     ops->add(device, b->dy, b->dy, b->y, 1.0f, N * OUT);
     ops->zero(device, b->grad, all * 4);
     for (int i = 0; i < MATRICES; i++) {
@@ -85,8 +96,10 @@ static void step_work(void *user)
                                           .numbers = b->numbers});
     }
     ops->adamw(device, &item, 1, 0.9f, 0.95f, 1e-8f, false, b->numbers);
+    ops->callout(device, note_callout, b, 1);
     ops->copy(device, b->grad, b->w, matrix * 4);
-    for (int i = 0; i < MATRICES; i++) { /* items are the op's only until it returns */
+    ops->callout(device, note_callout, b, 2); /* nothing is queued behind it */
+    for (int i = 0; i < MATRICES; i++) {      /* items are the op's only until it returns */
         items[i] = (p4_muon_item){0};
     }
 }
@@ -147,6 +160,7 @@ static void check_work(rig *r, bool reads)
         r->ops->repeat(r->device, &recording, step_work, &kept);
         step_work(&direct);
         expect_same(&kept, &direct);
+        EXPECT(kept.callouts == (step + 1) * CALLOUTS, "%d callouts in %d steps", kept.callouts, step + 1);
     }
     EXPECT(kept.calls == calls_expected(r, reads), "the work was called %d times", kept.calls);
     r->ops->forget(r->device, &recording);

@@ -38,7 +38,7 @@ static p4_rc open_host(p4_block_trainer *t)
     t->dense = p4_alloc(count, sizeof *t->dense);
     t->importance = p4_alloc(count, sizeof *t->importance);
     t->runs = p4_alloc(count, sizeof *t->runs);
-    t->steps = p4_alloc(3 * ((size_t)t->plan.B + 1), sizeof *t->steps);
+    t->steps = p4_alloc(4 * ((size_t)t->plan.B + 1), sizeof *t->steps);
     bool all = t->form.weights != NULL && t->form.vectors != NULL && t->codes != NULL && t->dense != NULL &&
                t->importance != NULL && t->runs != NULL && t->steps != NULL;
     TRY(all ? P4_OK : P4_E_SYSTEM);
@@ -174,7 +174,6 @@ static p4_rc open_memory(p4_block_trainer *t)
     p4_arena arena = {.base = t->memory, .capacity_bytes = t->memory_bytes};
     lay_out(t, &arena);
     t->own = &t->figures[t->compute->group->rank];
-    t->optim.sums = &t->own->replicated; /* and owned behind it */
     TRY(open_exact(t));
     p4_block_codes_find_runs(t);
     view_weights(t);
@@ -199,11 +198,12 @@ done:
 
 static void forget_all(p4_block_trainer *t)
 {
-    for (int64_t b = 0; t->steps != NULL && b < 3 * (t->plan.B + 1); b++) {
+    for (int64_t b = 0; t->steps != NULL && b < 4 * (t->plan.B + 1); b++) {
         t->compute->ops->forget(t->compute->device, &t->steps[b]);
     }
     t->compute->ops->forget(t->compute->device, &t->update);
-    t->compute->ops->forget(t->compute->device, &t->unpack);
+    t->compute->ops->forget(t->compute->device, &t->unpack_own);
+    t->compute->ops->forget(t->compute->device, &t->unpack_others);
 }
 
 void p4_block_trainer_close(p4_block_trainer *t)

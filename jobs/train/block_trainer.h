@@ -37,6 +37,7 @@ typedef struct p4_block_ranks {
     int64_t slots_count;
     bool *complete;  /* [params_count], of first entries: the backward pass is done with its gradient */
     int64_t sent;    /* slots whose sums are called */
+    bool squared;    /* their squares are added up on the way */
     int64_t vectors; /* elements [0, vectors) of the gradients: what backward passes only add to */
     int64_t published, published_before; /* marks of the codes that are sent, of this step and the last */
 } p4_block_ranks;
@@ -71,9 +72,10 @@ typedef struct p4_block_trainer {
     p4_clip_result *result, *results; /* of the step at work; [P4_BLOCK_STEPS_AHEAD]: since the last look */
     int64_t memory_bytes;
     p4_block_ranks ranks;
-    /* [3][B + 1]: a micro-batch of so many windows: the first of a step, another; the forward pass alone. */
+    /* [2][2][B + 1]: a micro-batch of so many windows, with sums beside it or not, the first of a step or
+     * another. */
     p4_recording **steps;
-    p4_recording *update, *unpack;
+    p4_recording *update, *unpack_own, *unpack_others;
     int64_t windows;             /* of the micro-batch at work */
     int64_t round, rounds_count; /* its number in the step, and of how many on this rank */
     int64_t queued;              /* steps that have ended since the last look */
@@ -164,8 +166,9 @@ void p4_block_codes_find_runs(p4_block_trainer *trainer);
 void p4_block_trainer_quantize(p4_block_trainer *trainer, p4_quant_error *h_errors);
 /* Of the entries that this rank owns; nothing is unpacked. Local. */
 void p4_block_trainer_quantize_own(p4_block_trainer *trainer);
-/* What all codes unpack to. Local. */
+/* What codes unpack to: all of them; those that this rank owns, or the others. Local. */
 void p4_block_trainer_unpack(p4_block_trainer *trainer);
+void p4_block_trainer_unpack_owned(p4_block_trainer *trainer, bool own);
 
 /* --- between ranks: block_trainer_ranks.c ------------------------------------------------------- */
 
@@ -181,13 +184,14 @@ void p4_block_ranks_settle(p4_block_trainer *trainer);
 void p4_block_ranks_keep_up(p4_block_trainer *trainer);
 /* A step's gradients, of this rank, begin. Local. */
 void p4_block_ranks_begin(p4_block_trainer *trainer);
-/* For a sink (p4_grad_sink.ready), of the rank's last micro-batch: the gradient of a slot is complete. Sums
- * what may be summed, in the same order on every rank. Collective. */
+/* Of the rank's last micro-batch: the gradient of a slot is complete. Sums what may be summed, in the same
+ * order on every rank. Collective. */
 void p4_block_ranks_ready(void *trainer, int64_t first);
-/* Sums what is not summed yet. The figures of all ranks: squares of what is not in a slot, which are the same
- * on every rank, and of each rank's share of the slots. Collective. */
+/* Sums what is not summed yet. The figures of all ranks, with the squares of each one's share of the slots;
+ * to the optimizer's sums[0] those of the rest, which are the same on every rank. Collective. */
 void p4_block_ranks_finish(p4_block_trainer *trainer);
-/* The codes of every owner to all. Collective. */
+/* The codes of every owner to all. What follows on the device may read its own; the others' when it has
+ * joined ranks.published. Collective. */
 void p4_block_ranks_publish(p4_block_trainer *trainer);
 /* The masters of every owner to all: in training only owners' are up to date. Collective. */
 void p4_block_ranks_share_masters(p4_block_trainer *trainer);

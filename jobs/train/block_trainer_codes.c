@@ -175,6 +175,15 @@ void p4_block_trainer_quantize_own(p4_block_trainer *t)
     }
 }
 
+void p4_block_trainer_unpack_owned(p4_block_trainer *t, bool own)
+{
+    for (int64_t r = 0; r < t->runs_count; r++) {
+        if ((t->runs[r].owner == t->compute->group->rank) == own) {
+            unpack_run(t, &t->runs[r]);
+        }
+    }
+}
+
 void p4_block_trainer_unpack(p4_block_trainer *t)
 {
     for (int64_t r = 0; r < t->runs_count; r++) {

@@ -128,8 +128,12 @@ static void send_slots(p4_block_trainer *t)
     p4_block_ranks *r = &t->ranks;
     p4_coll *coll = &t->compute->coll;
     for (; r->sent < r->slots_count && r->complete[r->slots[r->sent]]; r->sent++) {
-        int64_t first = r->slots[r->sent];
-        coll->sum_f32(coll, t->optim.grad + t->optim.at[first], slot_count(t, first));
+        int64_t first = r->slots[r->sent], count = slot_count(t, first);
+        float *gradient = t->optim.grad + t->optim.at[first];
+        r->squared = coll->sum_and_square_f32(coll, gradient, count, &t->own->squares);
+        if (!r->squared) {
+            coll->sum_f32(coll, gradient, count);
+        }
     }
 }
 
@@ -140,29 +144,36 @@ void p4_block_ranks_ready(void *user, int64_t first)
     send_slots(t);
 }
 
-/* Of the matrices each rank takes a share of the squares, while the last sum is under way; of the vectors all
- * ranks have the same. */
+/* The squares of this rank's share of the matrices, where sums do not give them. */
+static void add_squares(p4_block_trainer *t)
+{
+    p4_optim *o = &t->optim;
+    int64_t vectors = t->ranks.vectors, ranks = t->compute->group->ranks,
+            share = p4_ceil_div(p4_ceil_div(o->count - vectors, ranks), LINE) * LINE,
+            first = p4_min_i64(o->count, vectors + share * t->compute->group->rank);
+    p4_coll_join(&t->compute->coll);
+    o->ops->add_sq_norm(o->device, &t->own->squares, o->grad + first, p4_min_i64(share, o->count - first));
+}
+
 void p4_block_ranks_finish(p4_block_trainer *t)
 {
     p4_block_ranks *r = &t->ranks;
     p4_optim *o = &t->optim;
     p4_coll *coll = &t->compute->coll;
-    const p4_group *group = t->compute->group;
-    int64_t share = p4_ceil_div(p4_ceil_div(o->count - r->vectors, group->ranks), LINE) * LINE,
-            first = p4_min_i64(o->count, r->vectors + share * group->rank);
     for (int64_t s = r->sent; s < r->slots_count; s++) {
         r->complete[r->slots[s]] = true;
     }
     send_slots(t);
-    int64_t matrices = coll->mark(coll);
+    if (!r->squared) {
+        add_squares(t);
+    }
+    o->ops->zero(o->device, o->sums, sizeof *o->sums);
+    coll->begin(coll); /* one launch */
     coll->sum_f32(coll, o->grad, r->vectors);
-    coll->order_after(coll, matrices);
-    o->ops->zero(o->device, o->sums, 2 * sizeof *o->sums);
-    o->ops->add_sq_norm(o->device, &o->sums[1], o->grad + first, p4_min_i64(share, o->count - first));
+    coll->all_gather(coll, t->figures, sizeof *t->figures);
+    coll->end(coll);
     p4_coll_join(coll);
     o->ops->add_sq_norm(o->device, &o->sums[0], o->grad, r->vectors);
-    coll->all_gather(coll, t->figures, sizeof *t->figures);
-    p4_coll_join(coll);
 }
 
 void p4_block_ranks_publish(p4_block_trainer *t)
@@ -181,7 +192,6 @@ void p4_block_ranks_publish(p4_block_trainer *t)
     }
     t->ranks.published_before = t->ranks.published;
     t->ranks.published = coll->mark(coll);
-    p4_coll_join(coll);
 }
 
 void p4_block_ranks_share_masters(p4_block_trainer *t)

@@ -83,29 +83,33 @@ static void add_exact(p4_block_trainer *t, int64_t windows)
     t->round++;
 }
 
-/* Of several ranks: sums start between the launches of the last backward pass, so that it is not recorded.
- * Blocks that are worth several GPUs hide its launches behind its kernels. Collective. */
-static void add_beside_sums(p4_block_trainer *t)
+static void ready(void *user, int64_t first)
 {
+    p4_block_trainer *t = user;
+    t->compute->ops->callout(t->compute->device, p4_block_ranks_ready, t, first);
+}
+
+/* Of several ranks: sums start within the last backward pass. */
+static void forward_backward_sums(void *user)
+{
+    p4_block_trainer *t = user;
     p4_grad_sink sink = sink_of(t);
-    sink.ready = p4_block_ranks_ready;
-    t->compute->ops->repeat(t->compute->device, &t->steps[2 * (t->plan.B + 1) + t->windows], forward, t);
+    sink.ready = ready;
+    forward(t);
     backward(t, &sink);
 }
 
 void p4_block_trainer_add(p4_block_trainer *t, int64_t windows)
 {
-    int64_t later = t->round > 0 ? t->plan.B + 1 : 0;
+    bool sums = t->compute->group->ranks > 1 && t->round == t->rounds_count - 1;
+    p4_recording **steps = &t->steps[((sums ? 2 : 0) + (t->round > 0 ? 1 : 0)) * (t->plan.B + 1)];
     if (t->plan.exact_sums) {
         add_exact(t, windows);
         return;
     }
     t->windows = windows;
-    if (t->compute->group->ranks > 1 && t->round == t->rounds_count - 1) {
-        add_beside_sums(t);
-    } else {
-        t->compute->ops->repeat(t->compute->device, &t->steps[later + windows], forward_backward, t);
-    }
+    t->compute->ops->repeat(t->compute->device, &steps[windows],
+                            sums ? forward_backward_sums : forward_backward, t);
     t->round++;
 }
 
@@ -134,9 +138,14 @@ static void update_own(void *user)
     p4_block_trainer_quantize_own(t);
 }
 
-static void unpack(void *user)
+static void unpack_own(void *user)
 {
-    p4_block_trainer_unpack(user);
+    p4_block_trainer_unpack_owned(user, true);
+}
+
+static void unpack_others(void *user)
+{
+    p4_block_trainer_unpack_owned(user, false);
 }
 
 /* Collective. */
@@ -149,9 +158,9 @@ static void update_all(p4_block_trainer *t)
     }
     ops->repeat(t->compute->device, &t->update, update_own, t);
     p4_block_ranks_publish(t);
-    if (t->plan.activation_bits == 0) { /* integer products take codes */
-        ops->repeat(t->compute->device, &t->unpack, unpack, t);
-    }
+    ops->repeat(t->compute->device, &t->unpack_own, unpack_own, t); /* while the others' are on their way */
+    t->compute->coll.order_after(&t->compute->coll, t->ranks.published);
+    ops->repeat(t->compute->device, &t->unpack_others, unpack_others, t);
 }
 
 /* Sums the gradients over the ranks, and what is known of them. Collective. */

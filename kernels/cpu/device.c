@@ -167,6 +167,12 @@ void p4_cpu_repeat(p4_device *device, p4_recording **recording, void (*work)(voi
     work(user);
 }
 
+void p4_cpu_callout(p4_device *device, void (*call)(void *user, int64_t value), void *user, int64_t value)
+{
+    (void)device;
+    call(user, value);
+}
+
 void p4_cpu_forget(p4_device *device, p4_recording **recording)
 {
     (void)device;

@@ -40,11 +40,11 @@ void p4_cpu_add_sum(p4_device *device, double *sum, const float *x, int64_t coun
 
 void p4_cpu_clip(p4_device *device, const p4_clip_args *a)
 {
-    double error = 0.0, squares = a->figures[0].replicated;
+    double error = 0.0, squares = *a->squares;
     (void)device;
     for (int64_t r = 0; r < a->ranks; r++) {
         error += a->figures[r].error;
-        squares += a->figures[r].owned;
+        squares += a->figures[r].squares;
     }
     const double divisor = a->numbers->divisor, norm = sqrt(squares) / divisor;
     const double factor = a->clip > 0 && norm > a->clip ? a->clip / norm : 1.0;

@@ -60,10 +60,11 @@ struct p4_device {
     /* SwiGLU's gradient by an own kernel where it can (kernels/cuda/swiglu_backward.cuh). Always: also where
      * that is expected to take longer. */
     bool swiglu_own, swiglu_always;
-    bool experts_own;  /* products of experts by own kernels where they can (kernels/cuda/experts.cuh) */
-    bool repeats;      /* op `repeat` records and replays (kernels/cuda/record.cu) */
-    bool recording;    /* what is queued now is recorded, not run: nothing may wait for the device */
-    char product[128]; /* "NVIDIA H200" */
+    bool experts_own; /* products of experts by own kernels where they can (kernels/cuda/experts.cuh) */
+    bool repeats;     /* op `repeat` records and replays (kernels/cuda/record.cu) */
+    p4_recording *recording; /* what is queued now becomes part of it and does not run: nothing may wait for
+                                the device. NULL: it runs */
+    char product[128];       /* "NVIDIA H200" */
     char description[640];
     char failure[256]; /* the first run-time failure, returned by sync; "" when there is none */
 };

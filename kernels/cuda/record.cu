@@ -8,16 +8,30 @@
  * then keep their first algorithm, which does not change a bit. Work that cannot be captured leaves the
  * stream unchanged: nothing of it has run, so it runs in full, and is never captured again. A large model
  * gains nothing and loses nothing, as its launches hide behind its kernels. P4_GRAPH=off in the environment
- * launches kernel by kernel, for comparison. */
+ * launches kernel by kernel, for comparison. Where the work is to call the host (op `callout`) the graph is
+ * cut into pieces, and the call comes between their launches. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.cuh"
 
+enum { PIECES = 64 };
+
+/* What is queued at once, and the call behind it (op `callout`); the last piece has none. */
+typedef struct piece {
+    cudaGraphExec_t graph;
+    void (*call)(void *user, int64_t value);
+    void *user;
+    int64_t value;
+} piece;
+
 struct p4_recording {
     bool done;    /* the work has run once */
     bool refused; /* it cannot be captured */
-    cudaGraphExec_t graph;
+    bool lost;    /* part of it ran while it should have been captured */
+    cudaError_t error;
+    int count; /* of pieces; 0: not captured */
+    piece pieces[PIECES];
 };
 
 p4_rc p4_cuda_repeat_open(p4_device *device)
@@ -29,35 +43,77 @@ p4_rc p4_cuda_repeat_open(p4_device *device)
     return rc;
 }
 
-/* Captures what the work queues. NULL: it cannot be captured, and the log says why. Any failure on the way
- * is one of capturing, for the device had none before: it is cleared, and reappears if the work fails
- * without capturing. */
-static cudaGraphExec_t capture(p4_device *device, void (*work)(void *user), void *user)
+/* Thread-local, so that driver calls by other threads (NCCL's) do not end the capture. */
+static cudaError_t begin_piece(p4_device *device)
+{
+    return cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);
+}
+
+/* Of a capture that has failed already, what is queued is dropped. */
+static void end_piece(p4_device *device, p4_recording *r, const piece *behind)
 {
     cudaGraph_t graph = NULL;
-    cudaGraphExec_t ready = NULL;
-    /* Thread-local, so that driver calls by other threads (NCCL's) do not end the capture. */
-    cudaError_t error = cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);
-    if (error == cudaSuccess) {
-        device->recording = true;
-        work(user);
-        device->recording = false;
-        error = cudaStreamEndCapture(device->stream, &graph);
+    cudaError_t error = cudaStreamEndCapture(device->stream, &graph);
+    if (error == cudaSuccess && r->count == PIECES) {
+        p4_cuda_fail(device, "more than %d callouts in work to be repeated", PIECES - 1);
     }
-    if (error == cudaSuccess && !device->failure[0]) {
-        error = cudaGraphInstantiate(&ready, graph, 0);
+    if (r->error == cudaSuccess) {
+        r->error = error;
     }
-    if (error != cudaSuccess || device->failure[0]) {
-        WARN("%s: the steps are launched kernel by kernel",
-             device->failure[0] ? device->failure : cudaGetErrorString(error));
-        device->failure[0] = '\0';
-        cudaGetLastError();
-        ready = NULL;
+    if (r->error == cudaSuccess && !device->failure[0]) {
+        r->pieces[r->count] = *behind;
+        r->error = cudaGraphInstantiate(&r->pieces[r->count].graph, graph, 0);
+        r->count += r->error == cudaSuccess;
     }
     if (graph) {
         cudaGraphDestroy(graph);
     }
-    return ready;
+}
+
+static void drop_pieces(p4_recording *r)
+{
+    for (int i = 0; i < r->count; i++) {
+        cudaGraphExecDestroy(r->pieces[i].graph);
+    }
+    r->count = 0;
+}
+
+/* Captures what the work queues. No pieces: it cannot be captured, and the log says why. Any failure on the
+ * way is one of capturing, for the device had none before: it is cleared, and reappears if the work fails
+ * without capturing. */
+static void capture(p4_device *device, p4_recording *r, void (*work)(void *user), void *user)
+{
+    const piece last = {};
+    r->error = begin_piece(device);
+    if (r->error == cudaSuccess) {
+        device->recording = r;
+        work(user);
+        device->recording = NULL;
+        if (!r->lost) {
+            end_piece(device, r, &last);
+        }
+    }
+    if (r->lost) {
+        drop_pieces(r);
+    } else if (r->error != cudaSuccess || device->failure[0]) {
+        WARN("%s: the steps are launched kernel by kernel",
+             device->failure[0] ? device->failure : cudaGetErrorString(r->error));
+        device->failure[0] = '\0';
+        cudaGetLastError();
+        drop_pieces(r);
+    }
+    r->refused = r->count == 0;
+}
+
+static void replay(p4_device *device, const p4_recording *r)
+{
+    for (int i = 0; i < r->count; i++) {
+        const piece *p = &r->pieces[i];
+        p4_cuda_ok(device, cudaGraphLaunch(p->graph, device->stream), "a repeated step");
+        if (p->call) {
+            p->call(p->user, p->value);
+        }
+    }
 }
 
 void p4_cuda_repeat(p4_device *device, p4_recording **recording, void (*work)(void *user), void *user)
@@ -70,12 +126,11 @@ void p4_cuda_repeat(p4_device *device, p4_recording **recording, void (*work)(vo
         *recording = (p4_recording *)p4_alloc(1, sizeof **recording);
     }
     p4_recording *r = *recording;
-    if (r && r->done && !r->refused && !r->graph) {
-        r->graph = capture(device, work, user);
-        r->refused = !r->graph;
+    if (r && r->done && !r->refused && r->count == 0) {
+        capture(device, r, work, user);
     }
-    if (r && r->graph) {
-        p4_cuda_ok(device, cudaGraphLaunch(r->graph, device->stream), "a repeated step");
+    if (r && r->count > 0) {
+        replay(device, r);
         return;
     }
     work(user);
@@ -84,12 +139,29 @@ void p4_cuda_repeat(p4_device *device, p4_recording **recording, void (*work)(vo
     }
 }
 
+/* If the stream cannot go on to capture, what the work queues next runs, and would run again: a failure that
+ * stays. */
+void p4_cuda_callout(p4_device *device, void (*call)(void *user, int64_t value), void *user, int64_t value)
+{
+    const piece behind = {NULL, call, user, value};
+    if (!device->recording) {
+        call(user, value);
+        return;
+    }
+    end_piece(device, device->recording, &behind);
+    const cudaError_t error = begin_piece(device);
+    if (error != cudaSuccess) {
+        device->recording->lost = true;
+        p4_cuda_fail(device, "work to be repeated: %s", cudaGetErrorString(error));
+    }
+}
+
 void p4_cuda_forget(p4_device *device, p4_recording **recording)
 {
     p4_recording *r = *recording;
-    if (r && r->graph) {
+    if (r && r->count > 0) {
         p4_cuda_ok(device, cudaStreamSynchronize(device->stream), "forget");
-        cudaGraphExecDestroy(r->graph);
+        drop_pieces(r);
     }
     free(r);
     *recording = NULL;

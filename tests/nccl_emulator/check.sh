@@ -9,7 +9,7 @@ root=$(readlink -f "$here/../..")
 work=${1:-$root/build/nccl_emulator}
 mkdir -p "$work"
 cmake -S "$root" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DP4_CUDA=OFF >/dev/null
-cmake --build "$work" --target phase4_mpi mpi_coll mpi_reconstruct phase4_demo tool_compare tool_groups | tail -n 1
+cmake --build "$work" --target phase4_mpi mpi_coll mpi_reconstruct phase4_demo tool_cases tool_compare tool_groups | tail -n 1
 
 flags=(-O2 -std=gnu11 -DP4_LANDING_BYTES=65536 -DP4_BUILDING -DP4_VERSION='"emulated"' -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -I"$root"
        -isystem "${CUDA_HOME:-/usr/local/cuda}/include")
@@ -36,7 +36,8 @@ relink tests/tool_groups "$work/emu/tool_groups"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
     OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
     OMPI_MCA_btl_vader_single_copy_mechanism=none FIXTURES=$root/tests/fixtures MPIRUN=${MPIRUN:-mpirun} \
-    PHASE4_MPI=$work/emu/phase4_mpi MPI_COLL=$work/emu/mpi_coll TOOL_GROUPS=$work/emu/tool_groups PHASE4_DEMO=$work/phase4_demo TOOL_COMPARE=$work/tests/tool_compare
+    PHASE4_MPI=$work/emu/phase4_mpi MPI_COLL=$work/emu/mpi_coll TOOL_GROUPS=$work/emu/tool_groups PHASE4_DEMO=$work/phase4_demo TOOL_COMPARE=$work/tests/tool_compare \
+    TOOL_CASES=$work/tests/tool_cases
 failed=0
 run() { # run NAME COMMAND...
     local name=$1

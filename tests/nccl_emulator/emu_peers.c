@@ -165,6 +165,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 typedef struct adding {
     float *to;
     p4_landed landed;
+    double *squares;
 } adding;
 
 static void add(void *argument)
@@ -178,12 +179,15 @@ static void add(void *argument)
             sum = r == 0 ? addend : sum + addend;
         }
         a->to[i] = sum;
+        if (a->squares != NULL) {
+            *a->squares += (double)sum * (double)sum;
+        }
     }
 }
 
-int p4_peer_add(float *to, const p4_landed *landed, void *queue)
+int p4_peer_add(float *to, const p4_landed *landed, const p4_peer_squares *squares, void *queue)
 {
-    emu_queue(queue, add, &(adding){to, *landed}, sizeof(adding));
+    emu_queue(queue, add, &(adding){to, *landed, squares->sum}, sizeof(adding));
     return 0;
 }
 

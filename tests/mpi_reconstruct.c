@@ -1,103 +1,10 @@
 /* Block reconstruction: gradients of norms, biases and preserved matrices against differences of the error;
  * the error falls; every rank has the same bits, and what one rank alone would have within a bound; a run
  * that starts from masters goes on where they were left, and so does a trainer. */
-#include "api_world.h"
 #include "block_layout.h"
-#include "jobs/settings.h"
-#include "jobs/train/reconstruct.h"
 #include "jobs/train/trainer.h"
+#include "reconstruct_subject.h"
 #include "src/leaf/log_sink.h"
-#include "src/leaf/rng.h"
-
-enum { COUNT = 21, LENGTH = 8, STEPS = 60 };
-
-/* Model, and configuration keys behind those that all share. */
-typedef struct way {
-    const char *model, *keys[4][2];
-    int64_t windows, sequences; /* 0: COUNT, as configured */
-} way;
-
-static const way ways[] = {
-    {.model = "llama-gqa", .keys = {{"reconstruct_window", "1"}}},
-    {.model = "gpt2-plain", .keys = {{"reconstruct_window", "2"}, {"recompute", "blocks"}}},
-    {.model = "llama-bias",
-     .keys = {{"reconstruct_window", "2"},
-              {"recompute", "light"},
-              {"preserve_layers",
-               "[\"model.layers.0.self_attn.k_proj.weight\",\"*.1.mlp.down_proj.weight\"]"}}},
-    {.model = "llama-gqa", /* the first of their slots */
-     .keys = {{"reconstruct_window", "2"},
-              {"preserve_layers", "[\"*.0.mlp.gate_proj.weight\",\"*.1.self_attn.q_proj.weight\"]"}}},
-    {.model = "llama-mlp-bias", .keys = {{"activation_bits", "8"}, {"quantizer", "exact"}}},
-    {.model = "gpt2-untied",
-     .keys = {{"preserve_embedding_precision", "false"}, {"preserve_output_precision", "false"}}},
-    {.model = "mixtral-plain", .keys = {{"reconstruct_window", "2"}}},
-    {.model = "llama-gqa", .keys = {{"reconstruct_window", "2"}}, .windows = 2}, /* ranks without any */
-    {.model = "llama-gqa",
-     .keys = {{"reconstruct_window", "2"}},
-     .sequences = COUNT}, /* more micro-batches */
-};
-
-/* A model in a group. */
-typedef struct subject {
-    p4_config config;
-    p4_compute compute;
-    p4_original original;
-    p4_windows windows;
-    p4_packed packed;
-    p4_masters masters;
-    p4_reconstruct_plan plan;
-    p4_reconstruction record;
-} subject;
-
-static subject *open_subject(p4_group *group, const way *w)
-{
-    subject *s = p4_alloc(1, sizeof *s);
-    p4_rng rng = {.seed = 3, .stream = 9};
-    p4_config *c = &s->config;
-    small_config(c);
-    expect_set(c, "quantizer", "absmean");
-    expect_set(c, "sparsity_threshold", "0.5");
-    expect_set(c, "reconstruct", "true");
-    expect_set(c, "reconstruct_steps", "60");
-    expect_set(c, "reconstruct_lr", "3e-3");
-    for (int i = 0; i < 4 && w->keys[i][0] != NULL; i++) {
-        expect_set(c, w->keys[i][0], w->keys[i][1]);
-    }
-    snprintf(c->model_path, sizeof c->model_path, "%s", fixture(w->model));
-    p4_compute_settings settings = p4_settings_compute(c);
-    EXPECT_OK(p4_compute_open(&s->compute, group, &settings));
-    EXPECT_OK(p4_settings_open_original(&s->original, c, group->ranks));
-    s->windows = (p4_windows){.count = w->windows > 0 ? w->windows : COUNT, .T = LENGTH};
-    s->windows.ids = p4_alloc((size_t)(s->windows.count * LENGTH), sizeof *s->windows.ids);
-    for (int64_t i = 0; i < s->windows.count * LENGTH; i++) {
-        s->windows.ids[i] = (int32_t)p4_rng_below(&rng, (uint64_t)s->original.hf.model.arch.V);
-    }
-    s->plan = p4_settings_reconstruct(c, s->windows.count, LENGTH, NULL);
-    s->plan.sequences = w->sequences > 0 ? w->sequences : s->plan.sequences;
-    EXPECT(s->plan.steps == STEPS, "%lld steps", (long long)s->plan.steps);
-    p4_quantize_plan quantize = p4_settings_quantize(c, NULL, NULL);
-    EXPECT_OK(p4_quantize_original(&s->packed, &s->compute, &s->original, &quantize));
-    EXPECT_OK(p4_masters_open(&s->masters, &s->original.hf.model));
-    return s;
-}
-
-static void forget_record(subject *s)
-{
-    free(s->record.losses);
-    s->record = (p4_reconstruction){.ran = false};
-}
-
-static void close_subject(subject *s)
-{
-    forget_record(s);
-    p4_masters_close(&s->masters);
-    p4_packed_release(&s->packed);
-    p4_windows_free(&s->windows);
-    p4_original_close(&s->original);
-    p4_compute_close(&s->compute);
-    free(s);
-}
 
 /* ---- gradients ---- */
 
@@ -440,6 +347,66 @@ static void check_way(p4_group *all, p4_group *alone, const way *w)
     close_subject(one);
 }
 
+/* Steps so long that they do harm are undone in every set: its blocks are what they were, and so are the
+ * states that the next set gets. */
+static void check_undone(p4_group *all, const way *w)
+{
+    subject *s = open_subject(all, w), *before = open_subject(all, w);
+    s->plan.lr = 3;
+    s->plan.warmup = 0;
+    s->plan.steps = 3;
+    EXPECT_OK(reconstruct(s));
+    for (int64_t i = 0; i < s->record.losses_count; i++) {
+        const p4_block_loss *loss = &s->record.losses[i];
+        EXPECT(loss->after == loss->before && loss->before > 0, "%s, set %lld: error %g -> %g", w->model,
+               (long long)i, loss->before, loss->after);
+    }
+    EXPECT(s->record.losses_count == 2, "%s: %lld sets", w->model, (long long)s->record.losses_count);
+    int64_t apart = differing(&before->packed, &s->packed);
+    EXPECT(apart == 0, "%s: %lld tensors differ after training that was undone", w->model, (long long)apart);
+    close_subject(s);
+    close_subject(before);
+}
+
+/* A step whose gradient is no number on one rank changes nothing on any; five in a row end the training. */
+static void check_skipped(p4_group *all, const way *w)
+{
+    enum { MOST = 5 };
+    subject *s = open_subject(all, w);
+    p4_block_trainer t;
+    p4_block_plan plan = {.blocks = s->plan.blocks,
+                          .B = 2,
+                          .T = LENGTH,
+                          .sequences = all->ranks * RANK_WINDOWS,
+                          .optim = s->plan.optim,
+                          .quantize = s->plan.quantize};
+    double error = 0;
+    float bad = all->rank == 0 ? NAN : 1.0f;
+    EXPECT_OK(p4_block_trainer_open(&t, &s->compute, &s->original, 0, &plan));
+    EXPECT_OK(p4_block_trainer_start(&t, 0, NULL));
+    const p4_ops *ops = s->compute.ops;
+    int64_t norm = p4_model_find(&t.part, P4_ROLE_NORM1_GAIN, 0), bytes = t.optim.count * 4;
+    float *h_masters = p4_alloc(1, (size_t)bytes), *h_after = p4_alloc(1, (size_t)bytes);
+    ops->to_device(s->compute.device, t.optim.master + t.optim.at[norm], &bad, sizeof bad);
+    ops->to_host(s->compute.device, h_masters, t.optim.master, bytes);
+    for (int step = 0; step < MOST; step++) {
+        p4_block_trainer_begin(&t, p4_ceil_div(windows_of(all->rank, all->ranks), plan.B));
+        add_windows_of(&t, all->rank, all->ranks);
+        p4_block_trainer_end(&t, 0.01f, 1.0);
+        if (step == MOST - 2) {
+            EXPECT_OK(p4_block_trainer_look(&t, &error));
+            EXPECT(isnan(error), "%s: the error is %g", w->model, error);
+        }
+    }
+    ops->to_host(s->compute.device, h_after, t.optim.master, bytes);
+    EXPECT(memcmp(h_masters, h_after, (size_t)bytes) == 0, "%s: masters changed", w->model);
+    EXPECT_CODE(p4_block_trainer_look(&t, &error), P4_E_INPUT, "not finite for 5 steps");
+    free(h_masters);
+    free(h_after);
+    p4_block_trainer_close(&t);
+    close_subject(s);
+}
+
 /* Steps that follow from the windows: whole passes, 20 at most, no more than 2^24 tokens but for the first.
  */
 static void check_steps(void)
@@ -465,6 +432,8 @@ int main(void)
     EXPECT_OK(p4_group_open(&all, &machine, NULL, 60));
     EXPECT_OK(p4_group_split(&alone, &machine, all.rank, 60));
     check_steps();
+    check_undone(&all, &ways[0]);
+    check_skipped(&all, &ways[0]);
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         if (strcmp(ways[i].model, "llama-mlp-bias") != 0) {
             check_gradients(&all, &ways[i]);

@@ -60,6 +60,12 @@ static void close_host(p4_block_trainer *t)
     p4_model_close(&t->part);
 }
 
+/* Does this rank update the entry? Masters of ternary ones are with their owners alone. */
+static bool updates(const p4_block_trainer *t, int64_t i)
+{
+    return t->ranks.owner[i] < 0 || t->ranks.owner[i] == t->compute->group->rank;
+}
+
 /* Masters, gradients and moments of every entry in the blocks; open: with their memory. Local. */
 static p4_rc open_optim(p4_block_trainer *t, bool open)
 {
@@ -73,7 +79,7 @@ static p4_rc open_optim(p4_block_trainer *t, bool open)
     TRY((open ? p4_optim_open : p4_optim_lay_out)(&t->optim, t->compute->ops, t->compute->device, &t->part,
                                                   &t->plan.optim, held, sharded));
     for (int64_t i = p4_block_first_entry(t); open && i < p4_block_end_entry(t); i++) {
-        held[i] = t->ranks.owner[i] < 0 || t->ranks.owner[i] == t->compute->group->rank;
+        held[i] = updates(t, i);
     }
     if (open) {
         p4_optim_update_only(&t->optim, held);
@@ -187,7 +193,7 @@ p4_rc p4_block_trainer_open(p4_block_trainer *t, p4_compute *compute, const p4_o
     p4_rc rc = P4_OK;
     *t = (p4_block_trainer){.compute = compute, .original = original, .plan = *plan, .layer = layer};
     TRY_ALL(compute->group, open_memory(t));
-    TRY(compute->coll.share(&compute->coll, t->optim.grad, t->optim.count * 4));
+    TRY(compute->coll.share(&compute->coll, t->optim.memory, t->optim.memory_bytes));
     TRY(compute->coll.share(&compute->coll, t->memory, t->memory_bytes));
 done:
     if (rc != P4_OK) {
@@ -212,7 +218,7 @@ void p4_block_trainer_close(p4_block_trainer *t)
         return;
     }
     forget_all(t); /* before the memory goes */
-    t->compute->coll.withdraw(&t->compute->coll, t->optim.grad);
+    t->compute->coll.withdraw(&t->compute->coll, t->optim.memory);
     t->compute->coll.withdraw(&t->compute->coll, t->memory);
     if (t->memory != NULL) {
         t->compute->ops->release(t->compute->device, t->memory);
@@ -270,7 +276,7 @@ static p4_rc load_known(p4_block_trainer *t, const p4_masters *masters)
         if (is_known(t, masters, i)) {
             TRY(p4_masters_fetch(masters, t->compute->group, &t->original->shard, p4_block_entry_of(t, i),
                                  &h_value));
-            TRY_ALL(t->compute->group, set_master(t, i, h_value));
+            TRY_ALL(t->compute->group, updates(t, i) ? set_master(t, i, h_value) : P4_OK);
             free(h_value);
             h_value = NULL;
         }
@@ -304,17 +310,17 @@ static p4_rc load_importance(p4_block_trainer *t)
     return P4_OK;
 }
 
-/* The original's masters of what is not known, codes of all, and nothing summed. Local. */
+/* The original's masters of what is not known, codes of what this rank owns, and nothing summed. Local. */
 static p4_rc load_original(p4_block_trainer *t, const p4_masters *masters)
 {
     p4_rc rc = P4_OK;
     for (int64_t i = p4_block_first_entry(t); i < p4_block_end_entry(t); i++) {
-        if (!is_known(t, masters, i)) {
+        if (!is_known(t, masters, i) && updates(t, i)) {
             TRY(set_master(t, i, NULL));
         }
     }
     TRY(load_importance(t));
-    p4_block_trainer_quantize(t, NULL);
+    p4_block_trainer_quantize_own(t);
     t->compute->ops->zero(t->compute->device, t->own, sizeof *t->own);
     TRY(t->compute->ops->sync(t->compute->device));
 done:
@@ -332,6 +338,9 @@ p4_rc p4_block_trainer_start(p4_block_trainer *t, int64_t layer, const p4_master
     p4_optim_restart(&t->optim);
     TRY(load_known(t, masters));
     TRY_ALL(t->compute->group, load_original(t, masters));
+    p4_block_ranks_publish(t);
+    p4_coll_join(&t->compute->coll);
+    p4_block_trainer_unpack(t);
 done:
     return rc;
 }

@@ -180,6 +180,9 @@ void p4_block_ranks_publish(p4_block_trainer *t)
 {
     const p4_block_ranks *r = &t->ranks;
     p4_coll *coll = &t->compute->coll;
+    if (t->compute->group->ranks == 1) {
+        return;
+    }
     if (r->owner_first[t->compute->group->ranks] > 0) {
         coll->begin(coll); /* one launch: every owner sends at once */
         for (int rank = 0; rank < t->compute->group->ranks; rank++) {

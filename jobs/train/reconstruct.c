@@ -203,7 +203,39 @@ static void say_blocks(const p4_reconstruct_work *w, const p4_block_loss *loss)
          (long long)w->original->hf.model.arch.L, loss->before, loss->after);
 }
 
-/* Training that did not help is undone: what it started from is still there. Collective. */
+/* Is a tensor of these blocks ternary? Others are what they were, and have no error to make up for. */
+static bool has_ternary(const p4_model *model, int64_t layer, int64_t blocks)
+{
+    bool any = false;
+    for (int64_t i = model->layer_first[layer]; i < model->layer_first[layer + blocks]; i++) {
+        any = any || model->params[i].ternary;
+    }
+    return any;
+}
+
+/* The student's states at the blocks from `layer` on, from the embeddings through the ternary blocks before.
+ * Collective. */
+static p4_rc rewind_student(p4_reconstruct_work *w, int64_t layer)
+{
+    p4_rc rc = P4_OK;
+    double relative;
+    TRY_ALL(w->compute->group, p4_layers_embed(&w->layers, w->packed->weights, &w->student));
+    for (int64_t l = 0; l < layer;
+         l += w->plan->blocks) { /* `layer` begins a set, so those before are whole */
+        if (has_ternary(&w->original->hf.model, l, w->plan->blocks)) {
+            TRY(open_blocks(w, l, w->plan->blocks));
+            TRY(p4_block_trainer_take(&w->trainer, l, w->packed, w->masters));
+        } else {
+            TRY(open_trainer(w, l, w->plan->blocks));
+        }
+        TRY(measure(w, true, &relative));
+    }
+done:
+    return rc;
+}
+
+/* Training that did not help is undone: what it started from is still there but for the student's states,
+ * which are computed again. Collective. */
 static p4_rc keep_better(p4_reconstruct_work *w, p4_block_loss *loss)
 {
     p4_rc rc = P4_OK;
@@ -214,19 +246,11 @@ static p4_rc keep_better(p4_reconstruct_work *w, p4_block_loss *loss)
         "warning: reconstruction from block %lld on did not reduce the error (%.4g -> %.4g) and is undone; a "
         "smaller reconstruct_lr (now %g) may help",
         (long long)loss->first_block + 1, loss->before, loss->after, w->plan->lr);
-    TRY(p4_block_trainer_start(&w->trainer, loss->first_block, w->masters));
+    TRY(rewind_student(w, loss->first_block));
+    TRY(open_trainer(w, loss->first_block, loss->blocks));
+    TRY(measure(w, true, &loss->after));
 done:
     return rc;
-}
-
-/* Is a tensor of these blocks ternary? Others are what they were, and have no error to make up for. */
-static bool has_ternary(const p4_model *model, int64_t layer, int64_t blocks)
-{
-    bool any = false;
-    for (int64_t i = model->layer_first[layer]; i < model->layer_first[layer + blocks]; i++) {
-        any = any || model->params[i].ternary;
-    }
-    return any;
 }
 
 /* Blocks without ternary tensors: the student's states pass through them, and nothing is trained. Collective.
@@ -274,9 +298,8 @@ static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
                  error);
         p4_progress_update(&w->progress, (double)(layer / w->plan->blocks * w->plan->steps + step + 1), note);
     }
-    TRY(measure(w, false, &loss->after));
-    TRY(keep_better(w, loss));
     TRY(measure(w, true, &loss->after));
+    TRY(keep_better(w, loss));
     TRY(p4_block_trainer_commit(&w->trainer, w->packed, w->masters, w->plan->codes_only));
     w->record->losses_count++;
     say_blocks(w, loss);

@@ -157,6 +157,7 @@ static float *run_steps(p4_block_trainer *t, subject *s, const p4_group *all, in
         for (int r = first; r < end; r++) {
             add_windows_of(t, r, all->ranks);
         }
+        p4_block_trainer_sum(t);
         p4_block_trainer_end(t, 0.0f, 1.0);
     }
     EXPECT_OK(p4_block_trainer_look(t, error));
@@ -392,6 +393,7 @@ static void check_skipped(p4_group *all, const way *w)
     for (int step = 0; step < MOST; step++) {
         p4_block_trainer_begin(&t, p4_ceil_div(windows_of(all->rank, all->ranks), plan.B));
         add_windows_of(&t, all->rank, all->ranks);
+        p4_block_trainer_sum(&t);
         p4_block_trainer_end(&t, 0.01f, 1.0);
         if (step == MOST - 2) {
             EXPECT_OK(p4_block_trainer_look(&t, &error));

@@ -133,11 +133,13 @@ p4_rc p4_block_trainer_take(p4_block_trainer *trainer, int64_t layer, const p4_p
                             const p4_masters *masters);
 
 /* A step: begin; for each of the rank's `rounds` micro-batches, which may be none, fill
- * p4_net_blocks_input(&trainer->net) and trainer->target with `windows` windows and call add; end. The last
- * add sums over the ranks what is complete. With exact_sums every rank calls add for every round of the
+ * p4_net_blocks_input(&trainer->net) and trainer->target with `windows` windows and call add; sum; end. The
+ * last add sums over the ranks what is complete, `sum` starts the rest. Behind it both may be filled for the
+ * next step, while other ranks are waited for. With exact_sums every rank calls add for every round of the
  * step's micro-batches, with 0 windows where it has none. Collective. */
 void p4_block_trainer_begin(p4_block_trainer *trainer, int64_t rounds);
 void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
+void p4_block_trainer_sum(p4_block_trainer *trainer);
 /* The update, of gradients divided by mean_square, the mean of the squared targets. A device may have it
  * still to do. At most P4_BLOCK_STEPS_AHEAD steps may end before they are looked at. Collective. */
 void p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_square);
@@ -187,9 +189,12 @@ void p4_block_ranks_begin(p4_block_trainer *trainer);
 /* Of the rank's last micro-batch: the gradient of a slot is complete. Sums what may be summed, in the same
  * order on every rank. Collective. */
 void p4_block_ranks_ready(void *trainer, int64_t first);
-/* Sums what is not summed yet. The figures of all ranks, with the squares of each one's share of the slots;
- * to the optimizer's sums[0] those of the rest, which are the same on every rank. Collective. */
-void p4_block_ranks_finish(p4_block_trainer *trainer);
+/* Starts to sum what is not summed yet, and to gather the figures of all ranks, with the squares of each
+ * one's share of the slots. Collective. */
+void p4_block_ranks_sum(p4_block_trainer *trainer);
+/* Behind it the device has them; to the optimizer's sums[0] the squares of what is not in a slot, which is
+ * the same on every rank. Local. */
+void p4_block_ranks_join(p4_block_trainer *trainer);
 /* The codes of every owner to all. What follows on the device may read its own; the others' when it has
  * joined ranks.published. Collective. */
 void p4_block_ranks_publish(p4_block_trainer *trainer);

@@ -155,7 +155,7 @@ static void add_squares(p4_block_trainer *t)
     o->ops->add_sq_norm(o->device, &t->own->squares, o->grad + first, p4_min_i64(share, o->count - first));
 }
 
-void p4_block_ranks_finish(p4_block_trainer *t)
+void p4_block_ranks_sum(p4_block_trainer *t)
 {
     p4_block_ranks *r = &t->ranks;
     p4_optim *o = &t->optim;
@@ -172,8 +172,13 @@ void p4_block_ranks_finish(p4_block_trainer *t)
     coll->sum_f32(coll, o->grad, r->vectors);
     coll->all_gather(coll, t->figures, sizeof *t->figures);
     coll->end(coll);
-    p4_coll_join(coll);
-    o->ops->add_sq_norm(o->device, &o->sums[0], o->grad, r->vectors);
+}
+
+void p4_block_ranks_join(p4_block_trainer *t)
+{
+    p4_optim *o = &t->optim;
+    p4_coll_join(&t->compute->coll);
+    o->ops->add_sq_norm(o->device, &o->sums[0], o->grad, t->ranks.vectors);
 }
 
 void p4_block_ranks_publish(p4_block_trainer *t)

@@ -163,18 +163,14 @@ static void update_all(p4_block_trainer *t)
     ops->repeat(t->compute->device, &t->unpack_others, unpack_others, t);
 }
 
-/* Sums the gradients over the ranks, and what is known of them. Collective. */
-static void sum_over_ranks(p4_block_trainer *t)
+void p4_block_trainer_sum(p4_block_trainer *t)
 {
     if (t->plan.exact_sums) {
         p4_exact_sums_share(&t->sums, t->optim.grad, t->optim.count);
         p4_exact_gather(t->compute->group, t->errors, micro_batches(t));
         t->totals[t->queued] = p4_exact_total(t->errors, micro_batches(t));
-    }
-    if (t->compute->group->ranks > 1 && !t->plan.exact_sums) {
-        p4_block_ranks_finish(t);
-    } else {
-        p4_optim_sq_norms(&t->optim);
+    } else if (t->compute->group->ranks > 1) {
+        p4_block_ranks_sum(t);
     }
 }
 
@@ -183,7 +179,11 @@ void p4_block_trainer_end(p4_block_trainer *t, float lr, double mean_square)
     const p4_ops *ops = t->compute->ops;
     assert(t->queued < P4_BLOCK_STEPS_AHEAD);
     p4_optim_put_unclipped(&t->optim, lr, mean_square);
-    sum_over_ranks(t);
+    if (t->compute->group->ranks > 1 && !t->plan.exact_sums) {
+        p4_block_ranks_join(t);
+    } else {
+        p4_optim_sq_norms(&t->optim);
+    }
     update_all(t);
     ops->copy(t->compute->device, &t->results[t->queued], t->result, sizeof *t->result);
     t->mean_square = mean_square;

@@ -106,29 +106,60 @@ static void add_rounds(p4_reconstruct_work *w, int64_t step)
     }
 }
 
-/* And without: of this rank's windows. Collective. */
-static void add_own(p4_reconstruct_work *w, int64_t step)
+/* Windows picked[first ...] of a micro-batch into place. */
+static void put_picked(p4_reconstruct_work *w, int64_t first)
 {
-    int64_t mine = pick_windows(w, step);
-    p4_block_trainer_begin(&w->trainer, p4_ceil_div(mine, w->B));
-    for (int64_t first = 0; first < mine; first += w->B) {
-        int64_t B = p4_min_i64(w->B, mine - first);
-        p4_states_gather(&w->student, w->picked + first, B, p4_net_blocks_input(&w->trainer.net));
-        p4_states_gather(&w->layers.states, w->picked + first, B, w->trainer.target);
-        p4_block_trainer_add(&w->trainer, B);
+    int64_t B = p4_min_i64(w->B, w->mine - first);
+    p4_states_gather(&w->student, w->picked + first, B, p4_net_blocks_input(&w->trainer.net));
+    p4_states_gather(&w->layers.states, w->picked + first, B, w->trainer.target);
+}
+
+static void pick_step(p4_reconstruct_work *w, int64_t layer, int64_t step)
+{
+    if (step % w->per_epoch == 0) {
+        order_windows(w, layer, step / w->per_epoch);
+    }
+    w->mine = pick_windows(w, step);
+}
+
+/* And without: of this rank's windows. The first ones are in place, but for step 0. Collective. */
+static void add_own(p4_reconstruct_work *w, int64_t layer, int64_t step)
+{
+    if (step == 0) {
+        pick_step(w, layer, step);
+    }
+    p4_block_trainer_begin(&w->trainer, p4_ceil_div(w->mine, w->B));
+    for (int64_t first = 0; first < w->mine; first += w->B) {
+        if (step == 0 || first > 0) {
+            put_picked(w, first);
+        }
+        p4_block_trainer_add(&w->trainer, p4_min_i64(w->B, w->mine - first));
+    }
+}
+
+/* The next step's first windows into place, while the last sums of this one are under way. */
+static void prepare_next(p4_reconstruct_work *w, int64_t layer, int64_t step)
+{
+    if (step + 1 == w->plan->steps) {
+        return;
+    }
+    pick_step(w, layer, step + 1);
+    if (w->mine > 0) {
+        put_picked(w, 0);
     }
 }
 
 void p4_reconstruct_step(p4_reconstruct_work *w, int64_t layer, int64_t step)
 {
     const p4_reconstruct_plan *plan = w->plan;
-    if (step % w->per_epoch == 0) {
-        order_windows(w, layer, step / w->per_epoch);
-    }
     if (plan->exact_sums) {
+        pick_step(w, layer, step);
         add_rounds(w, step);
+        p4_block_trainer_sum(&w->trainer);
     } else {
-        add_own(w, step);
+        add_own(w, layer, step);
+        p4_block_trainer_sum(&w->trainer);
+        prepare_next(w, layer, step);
     }
     float lr = (float)p4_schedule_lr(plan->lr, 0.0, plan->warmup, step, plan->steps);
     p4_block_trainer_end(&w->trainer, lr, w->mean_square);

@@ -17,11 +17,12 @@ typedef struct p4_reconstruct_work {
     p4_layers layers;  /* its states: the original's, which after a block are what to reconstruct */
     p4_states student; /* inputs of the blocks at work, from the ternary blocks before them */
     p4_block_trainer trainer;
-    int64_t B;          /* windows of a micro-batch */
-    int64_t sequences;  /* windows of a step */
-    int64_t per_epoch;  /* steps */
-    uint32_t **order;   /* [sequences]: the order of the windows of each part, in this epoch */
-    int64_t *picked;    /* [sequences]: this rank's windows of the step */
+    int64_t B;         /* windows of a micro-batch */
+    int64_t sequences; /* windows of a step */
+    int64_t per_epoch; /* steps */
+    uint32_t **order;  /* [sequences]: the order of the windows of each part, in this epoch */
+    int64_t *picked;   /* [sequences], of which `mine` are set: this rank's windows of the step */
+    int64_t mine;
     double mean_square; /* of the target */
     double
         *errors;  /* with exact_sums, [micro-batches of all windows]: this rank's, 0 for others'; else NULL */

@@ -50,7 +50,7 @@ double p4_work_reconstruct(const p4_run *run)
     p4_reconstruct_plan plan =
         p4_settings_reconstruct(&run->config, windows->count, windows->T, &run->statistics);
     double trained = (double)(plan.steps * p4_min_i64(plan.sequences, windows->count) * windows->T);
-    return FORWARD_BACKWARD * trained + 4 * tokens(windows);
+    return FORWARD_BACKWARD * trained + 3 * tokens(windows);
 }
 
 double p4_work_fine_tune(const p4_run *run)

@@ -196,13 +196,13 @@ static set_work work_of_set(const estimate *k, double windows, int64_t blocks,
         if (plan->recompute == P4_RECOMPUTE_BLOCKS) {
             p4_work_forward(&micro, a, l, t);
         }
-        for (int i = 0; i < 4; i++) { /* the original's, and the errors before, after and as it is written */
+for (int i = 0; i < 3; i++) { /* the original's, and the errors before and after */
             p4_work_forward(&pass, a, l, pass_t);
         }
     }
     p4_work_compare(&micro, a, t);                                       /* the error and its gradient */
     p4_work_copies(&micro, 2 * share / batches, 4 * t.N * (double)a->C); /* states of the windows */
-    p4_work_copies(&pass, 2 * 5, 2 * 5 * pass_t.N * (double)a->C);
+    p4_work_copies(&pass, 2 * 4, 2 * 4 * pass_t.N * (double)a->C);
     w.step.seconds = batches * micro.seconds;
     w.hiding = k->c->exact_sums ? 0 : hiding_s(k, &micro, 1);
     w.passes.seconds = pass_batches * pass.seconds;
@@ -223,7 +223,7 @@ static void time_reconstruct(estimate *k)
     int64_t blocks = p4_min_i64(plan.blocks, k->model->arch.L);
     double sets = (double)k->model->arch.L / (double)blocks, steps = (double)plan.steps;
     double sequences = (double)p4_min_i64(plan.sequences, windows);
-    double tokens = steps * sequences * k->T, passes = 4 * (double)windows * k->T;
+    double tokens = steps * sequences * k->T,passes = 3 * (double)windows * k->T;
     const set_work set = work_of_set(k, (double)windows, blocks, &plan);
     w->flops = 3 * forward_flops(k, tokens, false) + forward_flops(k, passes, false);
     w->read_bytes = k->model_bytes;

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
@@ -157,11 +156,10 @@ static p4_rc read_head(opened *o)
 {
     p4_rc rc = P4_OK;
     p4_inspection *x = o->x;
-    struct stat status;
     p4_config *config = p4_alloc(1, sizeof *config);
     TRY(config != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_artifact_reader_open(&o->reader, x->path));
-    x->file_bytes = stat(x->path, &status) == 0 ? (int64_t)status.st_size : 0;
+    TRY(p4_file_bytes(&x->file_bytes, x->path));
     TRY(p4_model_file_config(config, o->reader, x->path));
     TRY(p4_model_file_table(&o->table, o->reader, x->path));
     TRY(p4_config_print(config, &x->config_json));

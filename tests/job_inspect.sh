@@ -33,6 +33,13 @@ for run in a b c; do
     inspected 0 'bit for bit' $run/model.h5 --threads 2
 done
 inspected 0 'not compared' d
+# A file whose length cannot be found out is an error of its name, not one of 0 bytes.
+export ASAN_OPTIONS=verify_asan_link_order=0
+LD_PRELOAD=$P4_FAULTS P4_NO_STAT=2,a/model.h5 inspected 2 'a/model.h5: cannot examine: Input/output error' a
+status=0
+LD_PRELOAD=$P4_FAULTS P4_NO_STAT=1,unseen/model.h5 "$PHASE4_MPI" d.json save_dequantized_fp16=false output_path=unseen >log 2>&1 || status=$?
+[ $status = 2 ] && grep -q 'unseen/model.h5: cannot examine: Input/output error' log ||
+    complain "a run that cannot examine its model.h5: status $status"
 "$PHASE4_INSPECT" --quiet a >log 2>&1 && [ ! -s log ] || complain '--quiet prints'
 inspected 0 'Usage: phase4_inspect' --help
 inspected 0 'phase4_inspect ' --version

@@ -15,6 +15,8 @@ p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path);
 p4_rc p4_file_copy(const char *to, const char *from);
 bool p4_file_exists(const char *path); /* a regular file, symbolic links followed */
 bool p4_directory_exists(const char *path);
+/* The length of what is there; P4_E_INPUT: it cannot be examined, and the message says why. */
+p4_rc p4_file_bytes(int64_t *bytes, const char *path);
 /* Bytes of a file, or of the files that are directly in a directory. */
 p4_rc p4_path_bytes(double *bytes, const char *path);
 

@@ -462,7 +462,7 @@ static p4_rc write_all(const p4_export *x)
     unsigned has = (tokenizer != NULL && p4_file_exists(tokenizer) ? P4_NEEDS_TOKENIZER : 0u) | x->has;
     atomic_init(&e.ended, false);
     TRY(p4_outputs_name(paths, x->config, has));
-    TRY(p4_config_print(x->config, &phase4_json));
+    TRY(p4_config_print_anchored(x->config, &phase4_json));
     e.phase4_json = phase4_json;
     snprintf(x->results->model_type, sizeof x->results->model_type, "%s", x->original->hf.model.arch.family);
     snprintf(x->results->method, sizeof x->results->method, "%s", p4_quantizers[x->config->quantizer].name);

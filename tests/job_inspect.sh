@@ -46,7 +46,7 @@ inspected 0 'phase4_inspect ' --version
 
 # Independently: signs, zeros and largest magnitudes of the fp16 weights are those of codes and scales.
 cat >count.py <<'END'
-import json, struct, sys
+import json, os, struct, sys
 def halves(directory):
     data = open(directory + "/dequantized_fp16/model.safetensors", "rb").read()
     length = struct.unpack("<Q", data[:8])[0]
@@ -98,7 +98,7 @@ else:
         else:
             assert t["differing"] == 0 and before == after, t
     keys = {k["key"]: (k["a"], k["b"]) for k in said["keys"]}
-    assert keys == {"output_path": ("a", "b"), "sparsity_threshold": (0.1, 0.9), "packing": ("base3x5", "2bit")}, keys
+    assert keys == {"output_path": (os.path.abspath("a"), os.path.abspath("b")), "sparsity_threshold": (0.1, 0.9), "packing": ("base3x5", "2bit")}, keys
     assert said["differs"] is True
 END
 for run in a b c; do

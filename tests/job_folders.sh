@@ -45,7 +45,8 @@ assert c["model_path"] == folder + "/model" and c["output_path"] == folder + "/o
 assert c["calibration_files"] == [folder + "/data/*.bin"] and c["eval_files"] == [folder + "/data/ids.bin"], c
 assert c["eval_sets"] == {"again": [folder + "/data/ids.bin"], "twice": [folder + "/data/ids.bin"]}, c["eval_sets"]
 assert c["train_files"] == [] and c["dataset_root"] == "" and c["token_cache"] == "" and c["resume"] == "auto", c
-assert json.load(open(folder + "/out/compression_metadata.json"))["config"] == c
+metadata = json.load(open(folder + "/out/compression_metadata.json"))
+assert metadata["config"] == c and {i["path"] for i in metadata["inputs"]} == {folder + "/model/" + f for f in ("config.json", "model.safetensors")}, metadata
 END
 # From another folder: the recorded configuration; the one that the user wrote, with other names of the same files.
 run 0 "Verdict" / "$TMP/x/out/phase4_config.json" output_path="$TMP/again"
@@ -56,6 +57,11 @@ there=(model_path=../x/model 'calibration_files=["../x/data/*.bin"]' 'eval_files
 run 2 'out: is complete already with this configuration' y cfg.json output_path=../x/out "${there[@]}"
 run 2 'out: holds the results of another run (it differs in model_path' y cfg.json output_path=../x/out
 "$PHASE4_EVALUATE" x/out >log 2>&1 || complain 'phase4_evaluate does not find the files of the run from another folder'
+
+status=0
+(cd y && "$PHASE4_INSPECT" --json ../x/out >"$TMP/said.json" 2>"$TMP/log") || status=$?
+[ $status = 0 ] && python3 -c 'import json; assert {i["state"] for i in json.load(open("said.json"))["inputs"]} == {"same"}' ||
+    complain "phase4_inspect does not find the files of the run from another folder: status $status"
 
 # A run that is continued.
 stopped half

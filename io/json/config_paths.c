@@ -5,36 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/file/anchor.h"
 #include "io/json/config.h"
-
-/* Is the next part of the path `part`? Then it begins behind that. */
-static bool passes(const char **path, const char *part)
-{
-    size_t bytes = strlen(part);
-    bool there = strncmp(*path, part, bytes) == 0 && ((*path)[bytes] == '/' || (*path)[bytes] == '\0');
-    if (there) {
-        *path += bytes;
-        *path += strspn(*path, "/");
-    }
-    return there;
-}
-
-/* from: a folder without links in its name, so that ".." at the start of the path can be resolved. false: it
- * does not fit. */
-static bool anchor(char *to, size_t room, const char *path, const char *from)
-{
-    size_t base = strlen(from);
-    if (path[0] == '/' || path[0] == '\0') {
-        return (size_t)snprintf(to, room, "%s", path) < room;
-    }
-    for (bool up = false; (up = passes(&path, "..")) || passes(&path, ".");) {
-        while (up && base > 0 && from[--base] != '/') {
-        }
-    }
-    base = base == 1 ? 0 : base; /* the root has its slash already */
-    return (size_t)snprintf(to, room, "%.*s%s%s", (int)base, from, path[0] != '\0' || base == 0 ? "/" : "",
-                            path) < room;
-}
 
 static bool anchor_one(char *field, const p4_config_row *row, const char *from)
 {
@@ -44,7 +16,7 @@ static bool anchor_one(char *field, const p4_config_row *row, const char *from)
             return true;
         }
     }
-    bool fits = anchor(made, sizeof made, field, from);
+    bool fits = p4_path_anchor(made, sizeof made, field, from);
     memcpy(field, made, fits ? sizeof made : 0);
     return fits;
 }
@@ -56,7 +28,7 @@ static bool anchor_list(p4_list *list, const char *from)
     p4_list *whole = p4_alloc(1, sizeof *whole);
     bool fits = whole != NULL;
     while (fits && (path = p4_list_next(list, path)) != NULL) {
-        fits = anchor(made, sizeof made, path, from) && p4_list_append(whole, made);
+        fits = p4_path_anchor(made, sizeof made, path, from) && p4_list_append(whole, made);
     }
     if (fits) {
         *list = *whole;

@@ -87,29 +87,36 @@ static void say_room(char text[ROOM_BYTES], const p4_run *run, bool saved)
 /* The cause and how to go on, heap. why: why no state was saved; NULL: it was. */
 static char *explain(const p4_run *run, const char *cause, const char *why)
 {
-    char room[ROOM_BYTES] = "";
+    char room[ROOM_BYTES] = "", *made = NULL;
     const char *last = p4_resume_last(run);
     /* A batch does not try a model that failed again by itself. */
     const char *again = run->in_batch ? "phase4_batch with --failed-only" : "the same command";
-    if (run->unfit) { /* the disk has nothing to do with it, and the same command would fail again */
-        return why == NULL
-                   ? p4_format("%s; the state of the run is in %s: a run with another value of exports, "
-                               "save_quantized or save_dequantized_fp16 continues it",
-                               cause, last)
-                   : p4_format("%s; the state of the run could not be saved (%s)", cause, why);
-    }
-    if (run->compute.group->rank == 0) {
+    char *besides = p4_resume_besides(run, run->in_batch || run->unfit ? "and" : "with");
+    if (run->compute.group->rank == 0 && !run->unfit) {
         say_room(room, run, why == NULL);
     }
-    if (why == NULL) {
-        return p4_format("%s; the state of the run is in %s: %s%s continues it", cause, last, room, again);
+    if (besides == NULL) {
+        return NULL;
     }
-    if (last[0] != '\0') {
-        return p4_format("%s; the state of the run could not be saved (%s): %s%s continues from %s", cause,
-                         why, room, again, last);
+    if (run->unfit &&
+        why == NULL) { /* the disk has nothing to do with it: the same command would fail again */
+        made = p4_format("%s; the state of the run is in %s: a run with another value of exports, "
+                         "save_quantized or save_dequantized_fp16%s continues it",
+                         cause, last, besides);
+    } else if (run->unfit) {
+        made = p4_format("%s; the state of the run could not be saved (%s)", cause, why);
+    } else if (why == NULL) {
+        made = p4_format("%s; the state of the run is in %s: %s%s%s continues it", cause, last, room, again,
+                         besides);
+    } else if (last[0] != '\0') {
+        made = p4_format("%s; the state of the run could not be saved (%s): %s%s%s continues from %s", cause,
+                         why, room, again, besides, last);
+    } else {
+        made = p4_format("%s; the state of the run could not be saved (%s): %s%s starts anew", cause, why,
+                         room, again);
     }
-    return p4_format("%s; the state of the run could not be saved (%s): %s%s starts anew", cause, why, room,
-                     again);
+    free(besides);
+    return made;
 }
 
 p4_rc p4_keep_state(p4_run *run, p4_rc outcome)

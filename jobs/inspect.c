@@ -101,7 +101,9 @@ static p4_rc read_metadata(p4_inspection *x)
     p4_rc rc = P4_OK;
     char *path = beside(x, P4_METADATA_FILE), *folder = beside(x, ".");
     TRY(path != NULL && folder != NULL ? P4_OK : P4_E_SYSTEM);
-    if (!p4_file_exists(path)) {
+    bool there;
+    TRY(p4_file_find(&there, path));
+    if (!there) {
         goto done;
     }
     TRY(p4_metadata_read(&x->metadata, folder));

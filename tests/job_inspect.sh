@@ -35,7 +35,10 @@ done
 inspected 0 'not compared' d
 # A file whose length cannot be found out is an error of its name, not one of 0 bytes.
 export ASAN_OPTIONS=verify_asan_link_order=0
-LD_PRELOAD=$P4_FAULTS P4_NO_STAT=2,a/model.h5 inspected 2 'a/model.h5: cannot examine: Input/output error' a
+for call in 1 2; do
+    LD_PRELOAD=$P4_FAULTS P4_NO_STAT=$call,a/model.h5 inspected 2 'a/model.h5: cannot examine: Input/output error' a
+done
+LD_PRELOAD=$P4_FAULTS P4_NO_STAT=1,a/compression_metadata.json inspected 2 'a/compression_metadata.json: cannot examine: Input/output error' a
 status=0
 LD_PRELOAD=$P4_FAULTS P4_NO_STAT=1,unseen/model.h5 "$PHASE4_MPI" d.json save_dequantized_fp16=false output_path=unseen >log 2>&1 || status=$?
 [ $status = 2 ] && grep -q 'unseen/model.h5: cannot examine: Input/output error' log ||

@@ -172,6 +172,14 @@ done:
     return rc;
 }
 
+p4_rc p4_file_find(bool *there, const char *path)
+{
+    struct stat status;
+    const bool found = stat(path, &status) == 0;
+    *there = found && S_ISREG(status.st_mode);
+    return found || errno == ENOENT || errno == ENOTDIR ? P4_OK : p4_fail_errno(path, "examine");
+}
+
 p4_rc p4_file_bytes(int64_t *bytes, const char *path)
 {
     struct stat status;

@@ -329,7 +329,8 @@ static void print_overview(FILE *out)
           "strings\n"
           "need no quotes:  phase4_mpi cfg.json fine_tune_lr=3e-4 device=cpu 'eval_files=[\"a.txt\", "
           "\"b.jsonl.gz\"]'\n"
-          "Relative paths start at the working directory.\n"
+          "Relative paths start at the working directory. docs/glossary.md explains words such as rank and "
+          "window.\n"
           "\n"
           "Options:\n",
           out);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
@@ -406,15 +405,17 @@ done:
 }
 
 /* model.h5 is complete when the files behind the models are written. */
-static void measure_file(const p4_export *x)
+static p4_rc measure_file(const p4_export *x)
 {
-    struct stat status;
     const char *path = x->results->output_paths.quantized;
     p4_size_metrics *m = &x->results->metrics;
-    if (path[0] != '\0' && stat(path, &status) == 0) {
-        m->packed_file_mb = (double)status.st_size / 1048576.0;
+    int64_t bytes = 0;
+    p4_rc rc = path[0] != '\0' ? p4_file_bytes(&bytes, path) : P4_OK;
+    if (bytes > 0) {
+        m->packed_file_mb = (double)bytes / 1048576.0;
         m->stored_files_ratio = m->stored_files_mb / m->packed_file_mb;
     }
+    return rc;
 }
 
 static p4_rc write_metadata(exporter *e)
@@ -422,8 +423,8 @@ static p4_rc write_metadata(exporter *e)
     p4_rc rc = P4_OK;
     const p4_export *x = e->x;
     p4_metadata metadata;
-    measure_file(x);
     p4_metadata_init(&metadata);
+    TRY(measure_file(x));
     snprintf(metadata.producer, sizeof metadata.producer, "%s", p4_version());
     metadata.bits = x->config->quantization_bits;
     TRY(p4_metadata_take_results(&metadata, x->results));
@@ -461,7 +462,7 @@ static p4_rc write_all(const p4_export *x)
     unsigned has = (tokenizer != NULL && p4_file_exists(tokenizer) ? P4_NEEDS_TOKENIZER : 0u) | x->has;
     atomic_init(&e.ended, false);
     TRY(p4_outputs_name(paths, x->config, has));
-    TRY(p4_config_print(x->config, &phase4_json));
+    TRY(p4_config_print_anchored(x->config, &phase4_json));
     e.phase4_json = phase4_json;
     snprintf(x->results->model_type, sizeof x->results->model_type, "%s", x->original->hf.model.arch.family);
     snprintf(x->results->method, sizeof x->results->method, "%s", p4_quantizers[x->config->quantizer].name);

@@ -8,9 +8,8 @@
 #include "src/leaf/limits.h"
 
 enum {
-    BATCH = 256,            /* tokens of a prompt in one pass */
-    THREAD_BYTES = 1 << 17, /* of a matrix that a thread should read: to wake it takes as long as that */
-    CONTEXT = 6 /* tokens before the new ones that are decoded with them: spaces depend on neighbors */
+    BATCH = 256, /* tokens of a prompt in one pass */
+    CONTEXT = 6  /* tokens before the new ones that are decoded with them: spaces depend on neighbors */
 };
 
 /* --- text as it grows -------------------------------------------------------------------------- */
@@ -101,9 +100,9 @@ static int count_threads(const p4_generate_settings *settings, const p4_model *m
 {
     int most = settings->most_threads > 0 ? settings->most_threads : (int)fmax(1, p4_cores_here());
     double product_bytes = p4_decoder_weight_bytes(model, weights) / (double)(4 * model->arch.L + 1);
-    return settings->threads > 0                         ? settings->threads
-           : product_bytes < (double)most * THREAD_BYTES ? 1 + (int)(product_bytes / THREAD_BYTES)
-                                                         : most;
+    return settings->threads > 0                            ? settings->threads
+           : product_bytes < (double)most * P4_THREAD_BYTES ? 1 + (int)(product_bytes / P4_THREAD_BYTES)
+                                                            : most;
 }
 
 static p4_decoder_plan decoder_plan(const p4_generate_settings *settings, int64_t capacity, bool is_packed)

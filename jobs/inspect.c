@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
@@ -102,7 +101,9 @@ static p4_rc read_metadata(p4_inspection *x)
     p4_rc rc = P4_OK;
     char *path = beside(x, P4_METADATA_FILE), *folder = beside(x, ".");
     TRY(path != NULL && folder != NULL ? P4_OK : P4_E_SYSTEM);
-    if (!p4_file_exists(path)) {
+    bool there;
+    TRY(p4_file_find(&there, path));
+    if (!there) {
         goto done;
     }
     TRY(p4_metadata_read(&x->metadata, folder));
@@ -157,11 +158,10 @@ static p4_rc read_head(opened *o)
 {
     p4_rc rc = P4_OK;
     p4_inspection *x = o->x;
-    struct stat status;
     p4_config *config = p4_alloc(1, sizeof *config);
     TRY(config != NULL ? P4_OK : P4_E_SYSTEM);
     TRY(p4_artifact_reader_open(&o->reader, x->path));
-    x->file_bytes = stat(x->path, &status) == 0 ? (int64_t)status.st_size : 0;
+    TRY(p4_file_bytes(&x->file_bytes, x->path));
     TRY(p4_model_file_config(config, o->reader, x->path));
     TRY(p4_model_file_table(&o->table, o->reader, x->path));
     TRY(p4_config_print(config, &x->config_json));

@@ -9,4 +9,18 @@
  * `outcome`, or P4_E_HOLD if the directory is no longer this run's. Collective. */
 p4_rc p4_keep_state(p4_run *run, p4_rc outcome);
 
+/* How many checkpoints a process that goes on writes. */
+typedef enum p4_keep_saves { P4_KEEP_SAVES_NONE, P4_KEEP_SAVES_ONE, P4_KEEP_SAVES_MANY } p4_keep_saves;
+
+/* Bytes on the disk of output_path. */
+typedef struct p4_keep_room {
+    double outputs, scratch; /* of all outputs; of temporary files, an estimate */
+    double checkpoint;       /* of a new one */
+    double there;            /* checkpoints that are there: they stay until newer ones are complete */
+    double free;
+    p4_keep_saves saves;
+} p4_keep_room;
+/* What is missing at the peak; 0 or less: nothing. Local. */
+double p4_keep_missing(const p4_keep_room *room);
+
 #endif

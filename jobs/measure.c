@@ -136,7 +136,7 @@ static p4_rc read_metadata(p4_metadata *metadata, bool *there, const char *file)
     char *path = folder != NULL ? p4_format("%s/" P4_METADATA_FILE, folder) : NULL;
     *metadata = (p4_metadata){.input_count = 0};
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    *there = p4_file_exists(path);
+    TRY(p4_file_find(there, path));
     TRY(*there ? p4_metadata_read(metadata, folder) : P4_OK);
 done:
     free(folder);

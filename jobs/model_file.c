@@ -24,7 +24,8 @@ p4_rc p4_model_file_find(char file[P4_PATH_BYTES], const char *path)
     bool directory = p4_directory_exists(path);
     int length = snprintf(file, P4_PATH_BYTES, "%s%s", path, directory ? "/model.h5" : "");
     CHECK(length < P4_PATH_BYTES, "the path \"%.60s...\" has more than %d bytes", path, P4_PATH_BYTES - 1);
-    const bool there = p4_file_exists(file);
+    bool there;
+    TRY(p4_file_find(&there, file));
     TRY(directory && !there ? p4_output_check_ended(path) : P4_OK);
     CHECK(there,
           directory ? "%s: is not there: %s is not the output directory of a run that "

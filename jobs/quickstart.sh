@@ -29,6 +29,7 @@ if [ "$status" = 0 ] || [ "$status" = 3 ]; then
     tells() {
         echo "$1 $prompt$(build/release/phase4_generate --quiet --greedy --tokens 32 "$2" "$prompt" | tr '\n' ' ')"
     }
+    echo 'docs/glossary.md explains the words above.'
     tells 'original:' jobs/demo/model
     tells 'ternary: ' "$output"
     echo "report:   $output/report.html"

@@ -61,6 +61,11 @@ void p4_resume_close(p4_run *run)
     }
 }
 
+char *p4_resume_besides(const p4_run *run, const char *word)
+{
+    return strcmp(run->config.resume, "auto") == 0 ? p4_strdup("") : p4_format(" %s resume=auto", word);
+}
+
 /* ---- which checkpoint ---- */
 
 /* A path that the user gave: a checkpoint, a folder of checkpoints, or an output directory. Rank 0. */

@@ -57,6 +57,10 @@ bool p4_resume_is_saving(const p4_run *run);
 p4_rc p4_resume_finish_save(p4_run *run, bool wait);
 /* Seconds that the processes before this one worked on the run. */
 double p4_resume_earlier_s(const p4_run *run);
+/* What the same command needs besides to continue from the last checkpoint, heap: "" or " with resume=auto",
+ * after "never", which would remove it, or the path of another. `word` in place of "with". NULL: memory is
+ * out. */
+char *p4_resume_besides(const p4_run *run, const char *word);
 /* The directory of the checkpoint that was saved or taken last, "" if there was none. */
 const char *p4_resume_last(const p4_run *run);
 /* Removes the checkpoints of a run that has succeeded. Rank 0. */

@@ -109,24 +109,27 @@ static void judge(p4_run *run)
 static p4_rc stop(p4_run *run, bool saved)
 {
     p4_rc rc = P4_OK;
-    char *message = NULL;
+    char *message = NULL, *besides = NULL;
     if (!saved && run->done[0] && !p4_resume_has_training(run)) {
         p4_error_clear(); /* a failure to save says what ended the run */
         TRY(p4_resume_save(run, NULL, NULL, false));
         (void)p4_stop_end(&run->stop);
     }
+    besides = p4_resume_besides(run, "with");
+    TRY_ALL(run->compute.group, besides != NULL ? P4_OK : P4_E_SYSTEM);
     const char *last = p4_resume_last(run),
                *first = p4_file_exists(run->stop.file) ? "once that file is removed, " : "";
     message =
         last[0] != '\0'
-            ? p4_format("%s; the state of the run is in %s: %sthe same command continues it", p4_last_error(),
-                        last, first)
+            ? p4_format("%s; the state of the run is in %s: %sthe same command%s continues it",
+                        p4_last_error(), last, first, besides)
             : p4_format("%s; no stage was finished: %sthe same command starts anew", p4_last_error(), first);
     TRY_ALL(run->compute.group, message != NULL ? P4_OK : P4_E_SYSTEM);
     p4_error_set(message);
     rc = P4_STOPPED;
 done:
     free(message);
+    free(besides);
     return rc;
 }
 

@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "io/file/atomic_file.h"
+#include "io/file/files.h"
 #include "io/json/config.h"
 #include "io/out/checkpoints.h"
 #include "jobs/resume.h"
@@ -82,7 +82,7 @@ done:
 static p4_rc write_part(p4_saving *s, const p4_trainer *trainer, const p4_tuning_state *state)
 {
     p4_rc rc = P4_OK;
-    struct stat status;
+    int64_t bytes;
     p4_arrays_writer *w = NULL;
     TRY(p4_arrays_create(&w, s->part));
     rc = fill_part(s, w, trainer, state);
@@ -90,8 +90,8 @@ static p4_rc write_part(p4_saving *s, const p4_trainer *trainer, const p4_tuning
     p4_rc finished = p4_arrays_finish(w, rc == P4_OK && !empty);
     TRY(rc != P4_OK ? rc : finished);
     if (!empty) {
-        CHECK(stat(s->part, &status) == 0, "%s: vanished after it was written", s->part);
-        s->bytes[s->run->compute.group->rank] = (double)status.st_size;
+        TRY(p4_file_bytes(&bytes, s->part));
+        s->bytes[s->run->compute.group->rank] = (double)bytes;
     }
 done:
     return rc;

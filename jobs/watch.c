@@ -45,7 +45,7 @@ static void open_all(p4_run *run)
         return;
     }
     run->watch.opened = true;
-    if (is_lost(p4_config_print(c, &json), "metrics for W&B and TensorBoard")) {
+    if (is_lost(p4_config_print_anchored(c, &json), "metrics for W&B and TensorBoard")) {
         return;
     }
     const p4_watched_run watched = {.output_path = c->output_path,

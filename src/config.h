@@ -40,9 +40,12 @@ typedef struct p4_config_row {
     int true_name; /* of an ENUM that is a switch too: JSON true is this name, false the first; 0: it is none
                     */
     bool fixed;    /* of an open model: its weights, their form, the device that holds them */
-    bool may_change; /* a run may continue from a checkpoint with another value */
-    bool no_result;  /* only says where results lie or how a run is continued. Fewer than may_change, which
-                        texts and numbers of steps have too */
+    bool may_change;  /* a run may continue from a checkpoint with another value */
+    bool no_result;   /* only says where results lie or how a run is continued. Fewer than may_change, which
+                         texts and numbers of steps have too */
+    bool holds_paths; /* a PATH, or a LIST or SETS of paths and patterns */
+    const char *const
+        *no_paths;       /* of such a PATH: words that it may be instead, NULL-terminated; NULL: none */
     const char *refusal; /* a fixed text that ends the message of a refused value, or NULL; one that begins
                           * with the name says what is allowed */
     const char *help;    /* one line */

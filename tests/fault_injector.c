@@ -5,6 +5,7 @@
  *   P4_FAULT=RANK,CALL,KIND   RANK of the launcher (0 without one); CALL from 1
  *   P4_FAULT_UNDER=TEXT       calls count on paths that contain TEXT
  *   P4_FAULT_COUNT=PATH       PATH.RANK gets the number of calls when the process exits
+ *   P4_NO_STAT=COUNT,TEXT     stat of a path that ends with TEXT fails with EIO from the COUNT-th call on
  *   P4_PACE_MS=COUNT          each write sleeps so long when it has written
  *   P4_HOLD=COUNT,TEXT        the process waits, once, when a file that it wrote to has TEXT in COUNT lines;
  *                             with no TEXT behind the COUNT-th write
@@ -28,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
@@ -218,6 +220,19 @@ int rmdir(const char *path)
 {
     FAIL_IF(is_under(path), NAMES);
     return REAL(rmdir)(path);
+}
+
+int stat(const char *path, struct stat *status)
+{
+    static _Atomic long stats;
+    const char *given = getenv("P4_NO_STAT"), *ending = given != NULL ? strchr(given, ',') : NULL;
+    size_t bytes = strlen(path), tail = ending != NULL ? strlen(++ending) : 0;
+    if (ending != NULL && bytes >= tail && strcmp(path + bytes - tail, ending) == 0 &&
+        ++stats >= atol(given)) {
+        errno = EIO;
+        return -1;
+    }
+    return REAL(stat)(path, status);
 }
 
 /* ---- content ---- */

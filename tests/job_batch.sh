@@ -243,6 +243,11 @@ mistyped() {
     done
     expect 'the failed models' "$("$PHASE4_BATCH" --list failed queue.json)" ''
     expect starts "$(events queue.batch/journal.jsonl z started)" 2
+    # The model and its configuration file beside each other: earlier versions named it after the file alone.
+    echo "[{\"cfg\": \"z.json\", \"model_path\": \"$TMP/six\"}]" >queue.json
+    batch 0 1 queue.json
+    grep -q '1 complete (1 of them before)' log && grep -q '^z-six  *done' log || complain "a model was forgotten with its former name"
+    echo '["z.json"]' >queue.json
     batch 0 1 queue.json overwrite=true
     grep -q '1 complete (1 of them before)' log || complain "the results are made again"
     batch 0 1 --failed-only queue.json overwrite=true seed=8

@@ -55,7 +55,7 @@ run output_path=f eval_files=[] eval_samples=9 enable_fine_tuning=false
 run "$sets" output_path=g eval_files=[] eval_samples=9 enable_fine_tuning=false
 same 0 f/results.json pre_compression,post_compression g/results.json
 python3 - <<'END' || complain 'the outputs'
-import json
+import json, os
 def read(path):
     return json.load(open(path))
 a, plain = read("a/results.json"), read("plain/results.json")
@@ -73,7 +73,8 @@ assert all(kept[key] == a[key] for key in ("pre_compression", "post_compression"
 lines = [json.loads(line) for line in open("a/metrics.jsonl")]
 stages = [(line["stage"], line.get("set")) for line in lines if line["kind"] == "evaluation" and line["stage"] != "fine_tune"]
 assert stages == [(stage, s) for stage in ("pre", "post", "final") for s in (None, "one", "two-b")], stages
-assert read("a/phase4_config.json")["eval_sets"] == {"one": ["ids3.bin"], "two-b": ["ids4.bin", "ids1.bin"]}
+assert read("a/phase4_config.json")["eval_sets"] == {
+    "one": [os.path.abspath("ids3.bin")], "two-b": [os.path.abspath("ids4.bin"), os.path.abspath("ids1.bin")]}
 page = open("a/report.html").read()
 assert "two-b" in page[page.index("<caption>Sets"):], "the report"
 END

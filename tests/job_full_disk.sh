@@ -44,6 +44,25 @@ batched() {
     cmp "out/$fp16" "$TMP/whole/$fp16" || complain 'other weights'
 }
 
+# A run that was to start anew: the same command would remove what it has saved.
+anew() {
+    local limit=$(($(stat -c %s "$TMP/whole/$fp16") / 1024 - 4))
+    printf 'ulimit -f %d\nexec "$@"\n' $limit >limited
+    run 2 bash limited "$PHASE4_MPI" "$TMP/cfg.json" save_quantized=false resume=never
+    said 'the state of the run is in out/checkpoints/step-4: the same command with resume=auto continues it'
+    run 0 "$PHASE4_MPI" "$TMP/cfg.json" save_quantized=false resume=auto
+    said 'continues from out/checkpoints/step-4'
+    hold_at 1 '"kind":"train"' /metrics.jsonl
+    "${hold[@]}" "$PHASE4_MPI" "$TMP/cfg.json" output_path=stopped resume=never >log 2>&1 &
+    local job=$! status=0
+    is_held "$job" || complain 'the run does not train'
+    touch stopped/stop
+    let_go
+    wait "$job" || status=$?
+    [ $status = 75 ] || complain "a stopped run: status $status, expected 75"
+    said 'once that file is removed, the same command with resume=auto continues it'
+}
+
 # A run that is stopped, or under way, has no results yet.
 not_ended() {
     hold_at 2 '"kind":"train"' /metrics.jsonl
@@ -68,5 +87,6 @@ not_ended() {
 spawn room 1
 spawn room 2
 spawn batched
+spawn anew
 spawn not_ended
 join

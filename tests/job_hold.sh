@@ -125,6 +125,6 @@ rmdir mine/dequantized_fp16.tmp
 # A directory of its own for each task of a job array.
 SLURM_JOB_ID=17 SLURM_ARRAY_TASK_ID=4 "$PHASE4_MPI" --quiet cfg.json enable_fine_tuning=false 'output_path=runs/{model}/{jobid}_{taskid}' \
     >log 2>&1 || fail 'names in output_path'
-grep -q '"output_path":[[:space:]]*"runs/llama-gqa/17_4"' runs/llama-gqa/17_4/phase4_config.json || fail "runs: $(ls -R runs)"
+grep -q '"output_path":[[:space:]]*"'"$PWD"'/runs/llama-gqa/17_4"' runs/llama-gqa/17_4/phase4_config.json || fail "runs: $(ls -R runs)"
 refused 'found "{job}", expected {model}, {date}, {jobid} or {taskid}' 'output_path=runs/{job}'
 echo 'one run at a time'

@@ -33,13 +33,23 @@ for run in a b c; do
     inspected 0 'bit for bit' $run/model.h5 --threads 2
 done
 inspected 0 'not compared' d
+# A file whose length cannot be found out is an error of its name, not one of 0 bytes.
+export ASAN_OPTIONS=verify_asan_link_order=0
+for call in 1 2; do
+    LD_PRELOAD=$P4_FAULTS P4_NO_STAT=$call,a/model.h5 inspected 2 'a/model.h5: cannot examine: Input/output error' a
+done
+LD_PRELOAD=$P4_FAULTS P4_NO_STAT=1,a/compression_metadata.json inspected 2 'a/compression_metadata.json: cannot examine: Input/output error' a
+status=0
+LD_PRELOAD=$P4_FAULTS P4_NO_STAT=1,unseen/model.h5 "$PHASE4_MPI" d.json save_dequantized_fp16=false output_path=unseen >log 2>&1 || status=$?
+[ $status = 2 ] && grep -q 'unseen/model.h5: cannot examine: Input/output error' log ||
+    complain "a run that cannot examine its model.h5: status $status"
 "$PHASE4_INSPECT" --quiet a >log 2>&1 && [ ! -s log ] || complain '--quiet prints'
 inspected 0 'Usage: phase4_inspect' --help
 inspected 0 'phase4_inspect ' --version
 
 # Independently: signs, zeros and largest magnitudes of the fp16 weights are those of codes and scales.
 cat >count.py <<'END'
-import json, struct, sys
+import json, os, struct, sys
 def halves(directory):
     data = open(directory + "/dequantized_fp16/model.safetensors", "rb").read()
     length = struct.unpack("<Q", data[:8])[0]
@@ -91,7 +101,7 @@ else:
         else:
             assert t["differing"] == 0 and before == after, t
     keys = {k["key"]: (k["a"], k["b"]) for k in said["keys"]}
-    assert keys == {"output_path": ("a", "b"), "sparsity_threshold": (0.1, 0.9), "packing": ("base3x5", "2bit")}, keys
+    assert keys == {"output_path": (os.path.abspath("a"), os.path.abspath("b")), "sparsity_threshold": (0.1, 0.9), "packing": ("base3x5", "2bit")}, keys
     assert said["differs"] is True
 END
 for run in a b c; do

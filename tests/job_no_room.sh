@@ -13,9 +13,15 @@ fi
 . "$here/held.sh"
 . "$here/undisturbed.sh"
 
+make_room() { # make_room DIRECTORY: as many bytes as the message says, and no more
+    bytes=$(sed -n 's/.*: free \([0-9.]*\) \([KM]iB\) on the disk, and .*/\1 \2/p' log | head -n 1 |
+        awk '{printf "%d", $1 * ($2 == "MiB" ? 1048576 : 1024)}')
+    [ "$bytes" -gt 0 ] || complain 'the message does not say how much to free'
+    truncate -s "-$bytes" "$1/filler"
+}
 nothing() { # nothing DIRECTORY: where a small file system is mounted
     mount -t tmpfs -o size=24m none "$1"
-    local out=$1/out bytes free job status=0
+    local out=$1/out bytes kept job status=0
     hold_at 1 '"kind":"evaluation","stage":"final"' /metrics.jsonl
     "${hold[@]}" "$PHASE4_MPI" "$TMP/cfg.json" output_path="$out" checkpoint_every=3 >log 2>&1 &
     job=$!
@@ -28,10 +34,10 @@ nothing() { # nothing DIRECTORY: where a small file system is mounted
     said "the state of the run could not be saved ("
     said "and the same command continues from $out/checkpoints/step-3"
     result "$out" "not r['success'] and 'No space left on device' in r['error'] and 'the same command continues' in r['error']"
-    # As much as it says, and no more.
-    free=$(sed -n 's/.*: free \([0-9.]*\) MiB on the disk, and .*/\1/p' log | head -n 1)
-    bytes=$(awk -v m="$free" 'BEGIN {printf "%d", m * 1048576}')
-    truncate -s "-$bytes" "$1/filler"
+    make_room "$1"
+    # The checkpoint that is there counts: two more of its size are written at most, before the smaller outputs.
+    kept=$(du -sb "$out/checkpoints" | cut -f 1)
+    [ "$bytes" -lt $((22 * kept / 10)) ] || complain "$bytes bytes are to be free, the checkpoint that is there takes $kept"
     run 0 "$PHASE4_MPI" "$TMP/cfg.json" output_path="$out" checkpoint_every=3
     said "continues from $out/checkpoints/step-3"
     same "$out"
@@ -46,7 +52,7 @@ too_small() { # too_small DIRECTORY
     said 'output_path: the outputs take'
 }
 
-export -f nothing too_small hold_at is_held let_go complain said result run same
+export -f nothing make_room too_small hold_at is_held let_go complain said result run same
 export fp16
 unshare -rm bash -euc "too_small '$TMP/disk'"
 unshare -rm bash -euc "nothing '$TMP/disk'"

@@ -215,11 +215,51 @@ static void test_refused(void)
     p4_page_run_free(&run);
 }
 
+/* Calls `check` with what each rule of the style sheet says of a class alone, in whatever width of the
+ * window. */
+static int each_rule(const char *selector, void (*check)(const char *text))
+{
+    int count = 0;
+    char open[64], text[512];
+    snprintf(open, sizeof open, "%s {", selector);
+    for (const char *p = strstr(report, open); p != NULL; p = strstr(p + 1, open)) {
+        const char *from = p + strlen(open);
+        snprintf(text, sizeof text, "%.*s", (int)strcspn(from, "}"), from);
+        check(text);
+        count++;
+    }
+    return count;
+}
+
+/* Columns would be as narrow as they are told to be, and what is wider is cut off: the list hides it. */
+static void expect_no_columns(const char *text)
+{
+    EXPECT(strstr(text, "grid") == NULL, "tiles have columns: %s", text);
+}
+
+static void expect_room(const char *text)
+{
+    EXPECT(strstr(text, "min-width") == NULL && strstr(text, "overflow:") == NULL &&
+               strstr(text, "anywhere") == NULL && strstr(text, "; width:") == NULL,
+           "a tile may be narrower than its figure: %s", text);
+}
+
+/* However wide the window is: a row of tiles ends where the next one does not fit as wide as its figure. */
+static void test_tiles(void)
+{
+    make();
+    EXPECT(each_rule(".tiles", expect_no_columns) >= 2, "no rules for the tiles");
+    EXPECT(each_rule(".tile", expect_room) >= 2, "no rules for a tile");
+    expect_in_page(".tiles { display: flex; flex-wrap: wrap;", true);
+    expect_in_page(".tile { flex: 1 1 max(150px, 22%); max-width: 100%;", true);
+}
+
 int main(void)
 {
     make_directory();
     test_text();
     test_large_run();
+    test_tiles();
     test_failed_verdict();
     test_failed_run();
     test_run_under_way();

@@ -1,5 +1,6 @@
 #include "io/batch/models.h"
 
+#include <errno.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/hf/hf_model.h"
 #include "src/leaf/hash.h"
@@ -131,14 +133,24 @@ done:
     return rc;
 }
 
+/* there: false for a link to nothing, which is no file of the model. A file that cannot be examined is an
+ * error: without it the model would pass for another. */
+static p4_rc examine(bool *there, struct stat *status, const char *path)
+{
+    *there = stat(path, status) == 0;
+    return *there || errno == ENOENT ? P4_OK : p4_fail_errno(path, "examine");
+}
+
 /* Adds "name fingerprint\n" of a file to the text. */
 static p4_rc add_file(char **text, const char *directory, const char *name, int64_t *bytes)
 {
     p4_rc rc = P4_OK;
     struct stat status;
+    bool there;
     char fingerprint[P4_FINGERPRINT_BYTES], *longer = NULL, *path = p4_format("%s/%s", directory, name);
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) {
+    TRY(examine(&there, &status, path));
+    if (!there || !S_ISREG(status.st_mode)) {
         goto done;
     }
     TRY(p4_fingerprint_file(fingerprint, path));
@@ -176,18 +188,20 @@ done:
 /* Adds a weight file's name and length. */
 static p4_rc mix_file(uint64_t *shape, const char *directory, const char *name)
 {
+    p4_rc rc = P4_OK;
     struct stat status;
+    bool there;
     char *path = p4_format("%s/%s", directory, name);
-    if (path == NULL) {
-        return P4_E_SYSTEM;
-    }
-    if (stat(path, &status) == 0) {
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    TRY(examine(&there, &status, path));
+    if (there) {
         int64_t bytes = status.st_size;
         *shape = p4_hash(*shape, name, strlen(name));
         *shape = p4_hash(*shape, &bytes, sizeof bytes);
     }
+done:
     free(path);
-    return P4_OK;
+    return rc;
 }
 
 p4_rc p4_model_shape(uint64_t *shape, const char *model_path)

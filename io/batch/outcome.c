@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file/anchor.h"
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
 #include "io/hf/hf_model.h"
@@ -108,17 +109,28 @@ bool p4_outcome_stands(const p4_batch_record *record)
     return stands;
 }
 
-static bool is_unchanged(const p4_input_file *input)
+/* Compares a file that the run read with what is there now, if it lies in the directory. Paths of earlier
+ * versions are relative. */
+static p4_rc compare_input(bool *same, int64_t *compared, const p4_input_file *input, const char *directory)
 {
-    char now[P4_FINGERPRINT_BYTES];
-    return p4_fingerprint_file(now, input->path) == P4_OK && strcmp(now, input->fingerprint) == 0;
+    char now[P4_FINGERPRINT_BYTES], *path = p4_path_absolute(input->path);
+    const size_t length = strlen(directory);
+    if (path == NULL) {
+        return P4_E_SYSTEM;
+    }
+    if (strncmp(path, directory, length) == 0 && path[length] == '/') {
+        *same = p4_fingerprint_file(now, path) == P4_OK && strcmp(now, input->fingerprint) == 0;
+        *compared += 1;
+    }
+    free(path);
+    return P4_OK;
 }
 
 p4_rc p4_outcome_compare_model(bool *same, const char *output_path, const char *model_path)
 {
     p4_rc rc = P4_OK;
     p4_metadata metadata;
-    char *directory = NULL;
+    char *directory = NULL, *absolute = NULL;
     int64_t compared = 0;
     p4_metadata_init(&metadata);
     rc = p4_metadata_read(&metadata, output_path);
@@ -126,18 +138,16 @@ p4_rc p4_outcome_compare_model(bool *same, const char *output_path, const char *
     TRY(rc == P4_E_INPUT ? P4_OK : rc); /* not there: the run may have read anything */
     p4_error_clear();
     TRY(p4_hf_find_directory(&directory, model_path));
-    const size_t length = strlen(directory);
+    absolute = p4_path_absolute(directory);
+    TRY(absolute != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; *same && i < metadata.input_count; i++) {
-        const p4_input_file *input = &metadata.inputs[i];
-        if (strncmp(input->path, directory, length) == 0 && input->path[length] == '/') {
-            *same = is_unchanged(input);
-            compared++;
-        }
+        TRY(compare_input(same, &compared, &metadata.inputs[i], absolute));
     }
     p4_error_clear();
     *same = *same && compared > 0; /* none: the run read a model in another place */
 done:
     free(directory);
+    free(absolute);
     p4_metadata_free(&metadata);
     return rc;
 }

@@ -22,6 +22,7 @@ void p4_queue_free(p4_queue *queue)
     for (int64_t i = 0; i < queue->count; i++) {
         free(queue->entries[i].name);
         free(queue->entries[i].source);
+        free(queue->entries[i].former_name);
         free(queue->entries[i].text);
         free(queue->entries[i].error);
     }
@@ -124,17 +125,39 @@ done:
     return rc;
 }
 
-static p4_rc take_name(p4_queue_entry *entry, const cJSON *object, const char *path)
+static const char *model_of(const cJSON *object)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "model_path"));
+}
+
+/* "c-llama": one file may be the configuration of several models, and a model may have several. The name does
+ * not depend on the other entries, so that it stays the same when the queue grows. */
+static p4_rc name_both(p4_queue_entry *entry, const char *path, const char *model)
+{
+    char *last = name_of(model);
+    entry->former_name = name_of(path);
+    entry->name =
+        last != NULL && entry->former_name != NULL ? p4_format("%s-%s", entry->former_name, last) : NULL;
+    free(last);
+    return entry->name != NULL ? P4_OK : P4_E_SYSTEM;
+}
+
+/* object: the entry, NULL: it is a file alone. base: the configuration over which the entry's keys count, as
+ * an object or as the file `path`; NULL: none. */
+static p4_rc take_name(p4_queue_entry *entry, const cJSON *object, const cJSON *base, const char *path)
 {
     p4_rc rc = P4_OK;
     const cJSON *given = cJSON_GetObjectItemCaseSensitive(object, "name");
-    const cJSON *model = cJSON_GetObjectItemCaseSensitive(object, "model_path");
-    const char *named = path != NULL ? path : cJSON_GetStringValue(model);
+    const char *own = model_of(object), *named = path != NULL ? path : own != NULL ? own : model_of(base);
     CHECK(given == NULL || cJSON_IsString(given), "%s: key \"name\": expected a string", entry->source);
     CHECK(given != NULL || named != NULL, "%s: has neither a \"name\" nor a \"model_path\" to be named after",
           entry->source);
-    entry->name = given != NULL ? p4_strdup(given->valuestring) : name_of(named);
-    TRY(entry->name != NULL ? P4_OK : P4_E_SYSTEM);
+    if (given == NULL && path != NULL && own != NULL) {
+        TRY(name_both(entry, path, own));
+    } else {
+        entry->name = given != NULL ? p4_strdup(given->valuestring) : name_of(named);
+        TRY(entry->name != NULL ? P4_OK : P4_E_SYSTEM);
+    }
     TRY(check_name(entry));
 done:
     return rc;
@@ -216,9 +239,7 @@ static p4_rc take_object(p4_queue_entry *entry, cJSON *object)
     const char *path = cJSON_GetStringValue(cfg);
     CHECK(cfg == NULL || path != NULL || cJSON_IsObject(cfg),
           "%s: key \"cfg\": expected the name of a configuration file or an object", entry->source);
-    TRY(take_name(entry,
-                  path == NULL && cJSON_IsObject(cfg) && !cJSON_HasObjectItem(object, "name") ? cfg : object,
-                  path));
+    TRY(take_name(entry, object, cfg, path));
     TRY(take_count(&entry->ranks, object, "ranks", entry->source));
     TRY(take_count(&entry->max_ranks, object, "max_ranks", entry->source));
     if (path != NULL) {
@@ -248,7 +269,7 @@ static p4_rc take_file(p4_queue_entry *entry, const char *path)
     free(entry->source);
     entry->source = p4_strdup(path);
     TRY(entry->source != NULL ? P4_OK : P4_E_SYSTEM);
-    TRY(take_name(entry, NULL, path));
+    TRY(take_name(entry, NULL, NULL, path));
     TRY(keep_error(entry, p4_file_read(&entry->text, &bytes, path, CONFIG_BYTES)));
 done:
     return rc;

@@ -8,9 +8,10 @@
 /* The text of one configuration, as a file holds it. The key=value arguments of the command line are not in
  * it. */
 typedef struct p4_queue_entry {
-    char *name;   /* unique in the queue; names the log, and the model in the journal */
-    char *source; /* of the text, for messages: a file, or "queue.json, model 3 (cfg a.json)" */
-    char *text;   /* NULL: it could not be read, and `error` says why */
+    char *name;        /* unique in the queue; names the log, and the model in the journal */
+    char *former_name; /* under which earlier versions kept it in the journal; NULL: the same */
+    char *source;      /* of the text, for messages: a file, or "queue.json, model 3 (cfg a.json)" */
+    char *text;        /* NULL: it could not be read, and `error` says why */
     char *error;
     bool composed; /* the text is put together of the source's parts: it has lines of its own */
     int ranks;     /* exactly so many; 0: by the plan */

@@ -172,14 +172,31 @@ done:
     return rc;
 }
 
-static p4_rc add_bytes(double *bytes, const char *path)
+p4_rc p4_file_find(bool *there, const char *path)
 {
     struct stat status;
+    const bool found = stat(path, &status) == 0;
+    *there = found && S_ISREG(status.st_mode);
+    return found || errno == ENOENT || errno == ENOTDIR ? P4_OK : p4_fail_errno(path, "examine");
+}
+
+p4_rc p4_file_bytes(int64_t *bytes, const char *path)
+{
+    struct stat status;
+    *bytes = 0;
     if (stat(path, &status) != 0) {
         return p4_fail_errno(path, "examine");
     }
-    *bytes += (double)status.st_size;
+    *bytes = (int64_t)status.st_size;
     return P4_OK;
+}
+
+static p4_rc add_bytes(double *bytes, const char *path)
+{
+    int64_t more;
+    p4_rc rc = p4_file_bytes(&more, path);
+    *bytes += (double)more;
+    return rc;
 }
 
 p4_rc p4_path_bytes(double *bytes, const char *path)

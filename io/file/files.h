@@ -15,6 +15,11 @@ p4_rc p4_file_open(int *fd, uint64_t *bytes, const char *path);
 p4_rc p4_file_copy(const char *to, const char *from);
 bool p4_file_exists(const char *path); /* a regular file, symbolic links followed */
 bool p4_directory_exists(const char *path);
+/* The same as p4_file_exists, where a file that is there must not be taken for absent: P4_E_INPUT if that
+ * cannot be found out, and the message says why. */
+p4_rc p4_file_find(bool *there, const char *path);
+/* The length of what is there; P4_E_INPUT: it cannot be examined, and the message says why. */
+p4_rc p4_file_bytes(int64_t *bytes, const char *path);
 /* Bytes of a file, or of the files that are directly in a directory. */
 p4_rc p4_path_bytes(double *bytes, const char *path);
 

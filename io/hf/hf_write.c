@@ -331,11 +331,11 @@ p4_rc p4_hf_copy_files(const char *directory, const p4_hf_model *origin)
     for (int64_t i = 0; i < count && rc == P4_OK; i++) {
         char *from = p4_format("%s/%s", origin->path, names[i]);
         char *to = p4_format("%s/%s", directory, names[i]);
-        if (from == NULL || to == NULL) {
-            rc = P4_E_SYSTEM;
-        } else if (is_copied(names[i]) && p4_file_exists(from)) {
-            rc = p4_file_copy(to, from);
-        }
+        bool there = false;
+        rc = from == NULL || to == NULL ? P4_E_SYSTEM
+             : is_copied(names[i])      ? p4_file_find(&there, from)
+                                        : P4_OK;
+        rc = rc == P4_OK && there ? p4_file_copy(to, from) : rc;
         free(from);
         free(to);
     }
@@ -376,7 +376,9 @@ p4_rc p4_hf_check_copied(const p4_hf_model *origin, int64_t *bytes)
         free(path);
         path = p4_format("%s/%s", origin->path, names[i]);
         TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-        if (is_copied(names[i]) && p4_file_exists(path)) {
+        bool there = false;
+        TRY(is_copied(names[i]) ? p4_file_find(&there, path) : P4_OK);
+        if (there) {
             CHECK(access(path, R_OK) == 0 && stat(path, &file) == 0,
                   "%s: goes along with the model (save_dequantized_fp16), but cannot be read: %s", path,
                   strerror(errno));

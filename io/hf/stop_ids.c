@@ -67,8 +67,10 @@ p4_rc p4_stop_ids_of_directory(p4_stop_ids *stop, const char *directory)
     p4_rc rc = P4_OK;
     char *text = NULL, *path = p4_format("%s/generation_config.json", directory);
     size_t bytes;
+    bool there;
     TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    if (p4_file_exists(path)) {
+    TRY(p4_file_find(&there, path));
+    if (there) {
         TRY(p4_file_read(&text, &bytes, path, CONFIG_LIMIT));
         TRY(p4_stop_ids_read(stop, text, path));
     }

@@ -22,6 +22,13 @@ p4_rc p4_config_read_text(p4_config *config, const char *text, size_t bytes, con
 p4_rc p4_config_parse(p4_config *config, const char *json, size_t json_bytes, const char *source,
                       p4_recipe recipe);
 p4_rc p4_config_print(const p4_config *config, char **json);
+/* Relative paths become absolute, as they are meant in the working directory: ".." at their start is
+ * resolved, links are not. P4_E_INPUT: the directory is not known, or a key has no room for longer paths and
+ * keeps what it has. Local. */
+p4_rc p4_config_anchor(p4_config *config);
+/* The text that is recorded beside results: p4_config_print with absolute paths, so that it means the same
+ * files wherever it is read. What p4_config_anchor refuses is a warning. Local. */
+p4_rc p4_config_print_anchored(const p4_config *config, char **json);
 /* The defaults of both recipes, which may be those of another version: {"quality": {key: text}, "seed":
  * {...}}, each text the value as JSON. The caller frees *json. Local. */
 p4_rc p4_config_print_defaults(char **json);

@@ -10,8 +10,6 @@
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 
-enum { KEPT = 2 };
-
 /* What the name of an entry says. */
 typedef struct entry {
     int64_t step;
@@ -211,7 +209,7 @@ p4_rc p4_checkpoints_prune(const char *folder, int64_t step, p4_hold *hold)
     int64_t count, name_count, kept = 0;
     TRY(read_folder(&entries, &count, &names, &name_count, folder));
     for (int64_t i = 0; i < count; i++) {
-        if (entries[i].step <= step && entries[i].state == COMPLETE && kept < KEPT) {
+        if (entries[i].step <= step && entries[i].state == COMPLETE && kept < P4_CHECKPOINTS_KEPT) {
             kept++;
             continue;
         }

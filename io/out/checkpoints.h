@@ -9,6 +9,8 @@
 #include "io/out/hold.h"
 #include "io/out/manifest.h"
 
+enum { P4_CHECKPOINTS_KEPT = 2 };
+
 /* The paths of all complete checkpoints in `folder`, the best to continue from first; an absent folder has
  * none. The caller frees with p4_names_free (io/file/files.h). */
 p4_rc p4_checkpoints_list(char ***paths, int64_t *count, const char *folder);

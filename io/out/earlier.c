@@ -44,17 +44,23 @@ p4_rc p4_earlier_refuse(const char *output_path, const p4_config *opt_config, co
 {
     p4_rc rc = P4_OK;
     p4_name_sample keys = {.count = 0};
-    p4_config *earlier = opt_config != NULL ? read_config(output_path) : NULL;
+    p4_config *earlier = opt_config != NULL ? read_config(output_path) : NULL,
+              *mine = earlier != NULL ? p4_alloc(1, sizeof *mine) : NULL;
+    TRY(earlier == NULL || mine != NULL ? P4_OK : P4_E_SYSTEM);
+    if (mine != NULL) { /* what is recorded has absolute paths */
+        *mine = *opt_config;
+        (void)p4_config_anchor(mine);
+        (void)p4_config_anchor(earlier); /* of earlier versions */
+        p4_error_clear();
+    }
     for (int i = 0; earlier != NULL && i < p4_config_rows; i++) {
         const p4_config_row *row = &p4_config_table[i];
-        const char *here = (const char *)opt_config + row->offset,
-                   *there = (const char *)earlier + row->offset;
+        const char *here = (const char *)mine + row->offset, *there = (const char *)earlier + row->offset;
         if (!row->no_result && memcmp(here, there, row->bytes) != 0) {
             p4_name_sample_add(&keys, row->name);
         }
     }
     const bool known = earlier != NULL;
-    free(earlier);
     if (known && keys.count == 0 && has_succeeded(output_path)) {
         rc =
             FAIL("%s: is complete already with this configuration; set overwrite to true to compute it again",
@@ -65,5 +71,8 @@ p4_rc p4_earlier_refuse(const char *output_path, const p4_config *opt_config, co
                   "output_path",
                   output_path, differs ? "it differs in " : "", differs ? p4_name_sample_text(&keys) : files);
     }
+done:
+    free(earlier);
+    free(mine);
     return rc;
 }

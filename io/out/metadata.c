@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file/anchor.h"
 #include "io/file/atomic_file.h"
 #include "io/file/files.h"
 #include "io/file/fingerprint.h"
@@ -96,9 +97,11 @@ static bool put_inputs(cJSON *list, const p4_metadata *metadata)
     bool ok = list != NULL;
     for (int64_t i = 0; ok && i < metadata->input_count; i++) {
         cJSON *object = cJSON_CreateObject();
-        ok = p4_json_put_text(object, "path", metadata->inputs[i].path) &&
+        char *path = p4_path_absolute(metadata->inputs[i].path);
+        ok = path != NULL && p4_json_put_text(object, "path", path) &&
              p4_json_put_text(object, "fingerprint", metadata->inputs[i].fingerprint) &&
              cJSON_AddItemToArray(list, object);
+        free(path);
         if (!ok) {
             cJSON_Delete(object);
         }

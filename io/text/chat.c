@@ -190,8 +190,10 @@ done:
 /* *text: the file's, or NULL if there is none. */
 static p4_rc read_if_there(char **text, size_t *bytes, const char *path, size_t limit)
 {
+    bool there;
+    p4_rc rc = p4_file_find(&there, path);
     *text = NULL;
-    return p4_file_exists(path) ? p4_file_read(text, bytes, path, limit) : P4_OK;
+    return rc == P4_OK && there ? p4_file_read(text, bytes, path, limit) : rc;
 }
 
 static p4_rc read_directory(p4_chat *chat, const char *directory, p4_chat_kind kind)

@@ -1,5 +1,6 @@
 #include "io/text/sample.h"
 
+#include "io/file/files.h"
 #include "io/text/byte_stream.h"
 #include "io/text/dataset_parts.h"
 #include "src/leaf/rng.h"
@@ -7,7 +8,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum {
     LEAST_BLOCK_BYTES = 16 << 10,
@@ -85,7 +85,6 @@ static p4_rc apportion(int64_t *shares, const double *weights, const int64_t *ca
 static p4_rc estimate_bytes(int64_t *bytes, const char *path)
 {
     p4_rc rc = P4_OK;
-    struct stat status;
     p4_stream *stream = NULL;
     bool packed;
     *bytes = 0;
@@ -94,9 +93,8 @@ static p4_rc estimate_bytes(int64_t *bytes, const char *path)
     }
     TRY(p4_stream_open(&stream, path));
     TRY(p4_stream_is_packed(stream, &packed));
-    if (stat(path, &status) == 0) {
-        *bytes = p4_max_i64(1, (int64_t)status.st_size * (packed ? PACKED_RATIO : 1));
-    }
+    TRY(p4_file_bytes(bytes, path));
+    *bytes = p4_max_i64(1, *bytes * (packed ? PACKED_RATIO : 1));
 done:
     p4_stream_close(stream);
     return rc;

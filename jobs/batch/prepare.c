@@ -261,7 +261,7 @@ done:
 static p4_rc take_journal(preparing *p, p4_batch_model *model, const p4_batch_record *known, bool *failed)
 {
     p4_rc rc = P4_OK;
-    const p4_batch_record *done = p4_journal_find_done(p->journal, model->given->name);
+    const p4_batch_record *done = p4_journal_find_done(p->journal, known != NULL ? known->name : "");
     bool stands = false;
     *failed = false;
     if (done != NULL && known->attempt > done->attempt) {
@@ -311,6 +311,22 @@ done:
     return rc;
 }
 
+/* Earlier versions named the models of one configuration file alike, so that what they kept is this model's
+ * only if the configuration is. */
+static p4_rc find_former(preparing *p, const p4_batch_model *model, const p4_batch_record **known)
+{
+    p4_rc rc = P4_OK;
+    bool same = false;
+    const char *name = model->given->former_name;
+    const p4_batch_record *former = name != NULL ? p4_journal_find(p->journal, name) : NULL,
+                          *done = name != NULL ? p4_journal_find_done(p->journal, name) : NULL;
+    TRY(former != NULL ? is_same_config(p, former, &model->record, &same) : P4_OK);
+    TRY(!same && done != NULL ? is_same_config(p, done, &model->record, &same) : P4_OK);
+    *known = same ? former : NULL;
+done:
+    return rc;
+}
+
 static p4_rc prepare_model(preparing *p, p4_batch_model *model)
 {
     p4_rc rc = P4_OK;
@@ -324,6 +340,7 @@ static p4_rc prepare_model(preparing *p, p4_batch_model *model)
         goto done;
     }
     TRY(rc);
+    TRY(known == NULL ? find_former(p, model, &known) : P4_OK);
     bool again;
     TRY(take_journal(p, model, known, &again));
     if (o->failed_only) {

@@ -253,14 +253,15 @@ static void say_plan(const tuning *t)
     p4_trainer_memory bytes = p4_trainer_bytes(&t->trainer);
     char masters[32], codes[32], activations[32], teacher[32], steps[P4_COUNT_BYTES];
     bool distills = p4_teacher_is_open(&t->trainer.teacher);
-    INFO("      %s step%s of %lld x %lld tokens; memory of rank 0: masters and optimizer %s, codes %s, "
-         "activations %s%s%s",
+    INFO("      %s step%s of %lld x %lld tokens; memory of rank 0: weights in fp32 and optimizer %s, "
+         "ternary weights %s, activations %s%s%s",
          p4_format_count(steps, t->trainer.steps.total), p4_plural(t->trainer.steps.total),
          (long long)plan->sequences, (long long)plan->T,
          p4_format_bytes(masters, (double)t->trainer.optim.memory_bytes),
          p4_format_bytes(codes, (double)bytes.codes_bytes),
          p4_format_bytes(activations, (double)(bytes.activations_bytes + bytes.staging_bytes)),
-         distills ? ", teacher " : "", distills ? p4_format_bytes(teacher, (double)bytes.teacher_bytes) : "");
+         distills ? ", the original " : "",
+         distills ? p4_format_bytes(teacher, (double)bytes.teacher_bytes) : "");
 }
 
 /* The last checkpoint is complete, or given up, before the trainer is closed; an error of the training, which

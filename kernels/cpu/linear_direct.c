@@ -6,10 +6,9 @@
 #include "kernels/cpu/vmath.h"
 
 enum {
-    DIRECT_TOKENS = 4,   /* up to so many, unpacking a weight takes longer than to read it once a token */
-    DIRECT_COLS = 64,    /* from here on the workspace for activations has room for planes */
-    DIRECT_ROWS = 64,    /* of weights at a time: their codes stay in the second cache while tokens pass */
-    TEAM_BYTES = 1 << 17 /* of weights that a thread should read: to wake it takes as long as that */
+    DIRECT_TOKENS = 4, /* up to so many, unpacking a weight takes longer than to read it once a token */
+    DIRECT_COLS = 64,  /* from here on the workspace for activations has room for planes */
+    DIRECT_ROWS = 64   /* of weights at a time: their codes stay in the second cache while tokens pass */
 };
 
 static int64_t row_bytes_of(const p4_weight *w)
@@ -66,7 +65,7 @@ static int team(const p4_device *device, const p4_weight *weights, int64_t parts
     for (int64_t i = 0; i < parts; i++) {
         bytes += row_bytes_of(&weights[i]) * weights[i].rows;
     }
-    return p4_cpu_team(device, p4_min_i64(pieces, bytes * N / TEAM_BYTES));
+    return p4_cpu_team(device, p4_min_i64(pieces, bytes * N / P4_THREAD_BYTES));
 }
 
 /* --- int8 activations and codes ---------------------------------------------------------------- */

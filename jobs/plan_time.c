@@ -196,7 +196,7 @@ static set_work work_of_set(const estimate *k, double windows, int64_t blocks,
         if (plan->recompute == P4_RECOMPUTE_BLOCKS) {
             p4_work_forward(&micro, a, l, t);
         }
-for (int i = 0; i < 3; i++) { /* the original's, and the errors before and after */
+        for (int i = 0; i < 3; i++) { /* the original's, and the errors before and after */
             p4_work_forward(&pass, a, l, pass_t);
         }
     }
@@ -223,7 +223,7 @@ static void time_reconstruct(estimate *k)
     int64_t blocks = p4_min_i64(plan.blocks, k->model->arch.L);
     double sets = (double)k->model->arch.L / (double)blocks, steps = (double)plan.steps;
     double sequences = (double)p4_min_i64(plan.sequences, windows);
-    double tokens = steps * sequences * k->T,passes = 3 * (double)windows * k->T;
+    double tokens = steps * sequences * k->T, passes = 3 * (double)windows * k->T;
     const set_work set = work_of_set(k, (double)windows, blocks, &plan);
     w->flops = 3 * forward_flops(k, tokens, false) + forward_flops(k, passes, false);
     w->read_bytes = k->model_bytes;

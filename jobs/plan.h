@@ -67,9 +67,9 @@ typedef struct p4_named_gpu {
     const char *others; /* what others of that name have, behind a semicolon; "": the same */
 } p4_named_gpu;
 const p4_named_gpu *p4_plan_rates_gpu(const char *name);
-/* plan->rates_note: rates depend on how many ranks shared a machine and what links there were. threads: of a
- * rank of the plan. Local. */
-void p4_plan_rates_compare(p4_plan *plan, int threads);
+/* plan->rates_note: rates depend on how many ranks shared a machine and what links there were. sharing: ranks
+ * of the job on a machine; threads: of a rank of the plan. Local. */
+void p4_plan_rates_compare(p4_plan *plan, int sharing, int threads);
 /* plan_trial.c. The table of CPUs, scaled by how fast a training pass over one narrow block of the model's
  * proportions is on this machine, in about 0.1 s of processor time. Local. */
 p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads, double cores);

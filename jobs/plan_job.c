@@ -18,6 +18,7 @@ static const double GPU_RESERVE = 2.0 * (1 << 30);
 typedef struct place {
     p4_compute compute;
     int ranks_per_node;
+    int64_t job_ranks;
     double cores; /* of a rank; a part of one where ranks share it */
     p4_group group;
     p4_device *outline;        /* heap: of a GPU that is not at hand */
@@ -75,8 +76,7 @@ static bool is_elsewhere(const p4_plan_request *request)
  */
 static void divide_cores(place *p, const p4_config *c, const p4_plan_request *request)
 {
-    int64_t ranks = p4_max_i64(p->group.ranks, request->job_ranks);
-    p->cores = p4_cores_here() / (double)p4_min_i64(ranks, p->ranks_per_node);
+    p->cores = p4_cores_here() / (double)p4_min_i64(p->job_ranks, p->ranks_per_node);
     p->compute.threads = c->threads_per_rank > 0 ? c->threads_per_rank : p->cores > 1 ? (int)p->cores : 1;
     if (is_elsewhere(request)) {
         p->cores = p->compute.threads;
@@ -90,8 +90,10 @@ static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *req
                (c->device == P4_DEVICE_AUTO && (request->memory_bytes > 0 || usable_gpus() > 0));
     p->group = (p4_group){.ranks = request->ranks > 0 ? request->ranks : 1};
     p->compute.group = &p->group;
-    int64_t all = p4_max_i64(p->group.ranks, request->job_ranks); /* of CPUs: mpirun -n N on a machine */
-    p->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : gpu ? 8 : (int)all;
+    p->job_ranks = p4_max_i64(p->group.ranks, request->job_ranks);
+    p->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node
+                        : gpu                       ? 8
+                                                    : (int)p->job_ranks; /* as mpirun -n N starts them */
     divide_cores(p, c, request);
     if (gpu) {
         return open_gpu(p, c, request->memory_bytes);
@@ -147,7 +149,7 @@ static p4_rc read_rates(p4_plan *plan, const place *p, const char *which)
           plan->on_gpu ? (named ? "take those of a GPU" : "measure rates there")
           : named      ? "leave device=cpu out"
                        : "device=cuda and --device-memory describe a GPU");
-    p4_plan_rates_compare(plan, p->compute.threads);
+    p4_plan_rates_compare(plan, (int)p4_min_i64(p->job_ranks, p->ranks_per_node), p->compute.threads);
 done:
     return rc;
 }

@@ -121,11 +121,9 @@ const p4_named_gpu *p4_plan_rates_gpu(const char *name)
 }
 
 /* Threads matter on CPUs, where the rates are those of all threads of a rank. */
-static void note_sharing(char *note, size_t bytes, const p4_plan *plan, int threads)
+static void note_sharing(char *note, size_t bytes, const p4_rates *r, int planned, int threads)
 {
-    const p4_rates *r = &plan->rates;
-    int measured = r->ranks < r->ranks_per_node ? r->ranks : r->ranks_per_node,
-        planned = p4_plan_node_ranks(plan);
+    int measured = r->ranks < r->ranks_per_node ? r->ranks : r->ranks_per_node;
     if (r->device == P4_RATES_OF_CPU && (measured != planned || r->threads != threads)) {
         snprintf(note, bytes,
                  "measured with %d rank%s of %d thread%s on a machine, and this plan has %d rank%s of %d "
@@ -151,7 +149,7 @@ static void note_links(char *note, size_t bytes, const p4_plan *plan)
     }
 }
 
-void p4_plan_rates_compare(p4_plan *plan, int threads)
+void p4_plan_rates_compare(p4_plan *plan, int sharing, int threads)
 {
     char links[128] = "";
     size_t used;
@@ -163,7 +161,7 @@ void p4_plan_rates_compare(p4_plan *plan, int threads)
         }
         return;
     }
-    note_sharing(plan->rates_note, sizeof plan->rates_note, plan, threads);
+    note_sharing(plan->rates_note, sizeof plan->rates_note, &plan->rates, sharing, threads);
     note_links(links, sizeof links, plan);
     used = strlen(plan->rates_note);
     snprintf(plan->rates_note + used, sizeof plan->rates_note - used, "%s%s",

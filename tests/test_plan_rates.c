@@ -46,15 +46,15 @@ static void rates_are_compared(void)
                                   .ranks = c->ranks,
                                   .ranks_per_node = c->per_node,
                                   .threads = c->threads}};
-        p4_plan_rates_compare(&plan, c->planned_threads);
+        p4_plan_rates_compare(&plan, p4_plan_node_ranks(&plan), c->planned_threads);
         EXPECT(c->part != NULL ? strstr(plan.rates_note, c->part) != NULL : plan.rates_note[0] == '\0',
                "case %zu: \"%s\", expected \"%s\"", i, plan.rates_note, c->part != NULL ? c->part : "");
     }
     p4_plan old = {.ranks = 1, .ranks_per_node = 1, .rates = {.name = "measured: x"}};
-    p4_plan_rates_compare(&old, 1);
+    p4_plan_rates_compare(&old, 1, 1);
     EXPECT(strstr(old.rates_note, "does not say on how many ranks") != NULL, "\"%s\"", old.rates_note);
     p4_plan table = {.ranks = 1, .ranks_per_node = 1, .rates = {.name = "built-in table, CPU"}};
-    p4_plan_rates_compare(&table, 1);
+    p4_plan_rates_compare(&table, 1, 1);
     EXPECT(table.rates_note[0] == '\0', "\"%s\"", table.rates_note);
 }
 

@@ -1,6 +1,6 @@
 /* check.h - what can be known before the work: whether files can be read, outputs written, memory and disk
- * hold what the run needs, and settings take effect. From headers and the configuration; no weight and little
- * text is read. */
+ * hold what the run needs, there is text enough, and settings take effect. From headers and the
+ * configuration; no weight is read, and text only where no run follows. */
 #ifndef P4_CHECK_H
 #define P4_CHECK_H
 
@@ -11,8 +11,8 @@
 
 /* Opens run->original and, on rank 0, run->tokenizer, and looks at everything before it complains: P4_E_INPUT
  * (or the worst code) with every error, one a line; warnings go to the log. alone: no run follows, which
- * would count what the sizes of files only bound. measures: as of p4_run_check. Changes nothing on the disk.
- * Collective. */
+ * would count what the sizes of files only bound: text is read here where that takes seconds. measures: as of
+ * p4_run_check. Changes nothing on the disk. Collective. */
 p4_rc p4_check_run(p4_run *run, bool alone, bool measures);
 
 /* What the plan of a run says to its other checks. */

@@ -7,9 +7,11 @@
 
 #include "io/file/files.h"
 #include "io/text/dataset_parts.h"
+#include "io/text/sample.h"
 #include "io/text/token_file.h"
 #include "io/tokenizer/tokenizer.h"
 #include "jobs/check.h"
+#include "jobs/stages/stages.h"
 #include "src/config.h"
 
 enum {
@@ -19,6 +21,17 @@ enum {
     BYTES_TOKENIZED = 64 << 10 /* of such a document */
 };
 static const int64_t UNKNOWN = INT64_MAX;
+/* What --check reads to count windows: in seconds. A file that is compressed is decompressed as a whole. */
+static const int64_t TOKENS_COUNTED = 1 << 20, BYTES_COUNTED = 1 << 30, PACKED_COUNTED = 64 << 20;
+
+/* What a split holds. windows: UNKNOWN where it cannot be told. */
+typedef struct amount {
+    const p4_split_files *files;
+    const char *what; /* p4_text_what */
+    int64_t stride;
+    int64_t windows;
+    bool at_most; /* windows: judging by the sizes */
+} amount;
 
 static p4_rc open_tokenizer(p4_run *run)
 {
@@ -129,15 +142,23 @@ done:
     return rc;
 }
 
-/* Tokens that a file can hold at most: a token of text is a byte or more, and so is what ends a document. */
-static int64_t most_tokens(const char *path, int64_t bytes)
+/* Tokens that a file can hold at most: a token of text is a byte or more, and so is what ends a document.
+ * *exact: it has so many. */
+static int64_t most_tokens(const char *path, int64_t bytes, int64_t V, bool *exact)
 {
+    p4_token_file file = {.path = NULL};
+    int64_t tokens = UNKNOWN;
+    *exact = false;
     if (p4_text_is_compressed(path)) {
         return UNKNOWN;
     }
     switch (p4_data_kind_of(path)) {
     case P4_DATA_TOKENS:
-        return bytes / 2;
+        *exact = p4_token_file_open(&file, path, V) == P4_OK;
+        tokens = *exact ? file.count : bytes / 2;
+        p4_token_file_close(&file);
+        p4_error_clear(); /* check_tokens has named it */
+        return tokens;
     case P4_DATA_TEXT:
     case P4_DATA_JSONL:
     case P4_DATA_ARTICLES:
@@ -147,15 +168,17 @@ static int64_t most_tokens(const char *path, int64_t bytes)
     }
 }
 
-/* Can the files be read, and what can they hold at most? *windows: UNKNOWN where it cannot be told. */
-static void check_files(const p4_run *run, const p4_split_files *files, bool has_model, int64_t stride,
-                        int64_t *windows, p4_findings *f)
+/* Can the files be read, and what can they hold at most? */
+static void check_files(const p4_run *run, amount *a, bool has_model, p4_findings *f)
 {
-    int64_t tokens = 0, texts = 0, V = run->original.hf.model.arch.V;
+    const p4_split_files *files = a->files;
+    int64_t tokens = 0, texts = 0, V = has_model ? run->original.hf.model.arch.V : INT32_MAX;
+    a->at_most = false;
     for (int64_t i = 0; i < files->count; i++) {
         const char *path = files->paths[i];
         struct stat status;
         p4_rc rc = P4_OK;
+        bool exact = false;
         if (stat(path, &status) != 0 || access(path, R_OK) != 0) {
             rc = FAIL("%s: cannot open: %s", path, strerror(errno));
         } else if (has_model && S_ISREG(status.st_mode) && p4_data_kind_of(path) == P4_DATA_TOKENS &&
@@ -166,12 +189,15 @@ static void check_files(const p4_run *run, const p4_split_files *files, bool has
             rc = check_first_documents(run, path);
         }
         p4_findings_add(f, rc);
-        int64_t most =
-            rc == P4_OK && S_ISREG(status.st_mode) ? most_tokens(path, (int64_t)status.st_size) : UNKNOWN;
+        int64_t most = rc == P4_OK && S_ISREG(status.st_mode)
+                           ? most_tokens(path, (int64_t)status.st_size, V, &exact)
+                           : UNKNOWN;
         tokens = tokens == UNKNOWN || most == UNKNOWN ? UNKNOWN : tokens + most;
+        a->at_most = a->at_most || !exact;
     }
-    *windows =
-        tokens == UNKNOWN ? UNKNOWN : p4_windows_in(tokens, run->config.calibration_sequence_length, stride);
+    a->windows = tokens == UNKNOWN
+                     ? UNKNOWN
+                     : p4_windows_in(tokens, run->config.calibration_sequence_length, a->stride);
 }
 
 static bool all_empty(const p4_split_files *files)
@@ -185,46 +211,103 @@ static bool all_empty(const p4_split_files *files)
     return true;
 }
 
-/* Less text than one step of training or one window needs is an error now and not in the middle of the run.
+/* Less text than one window or one step of training needs is an error now and not in the middle of the run.
  */
-static p4_rc expect_windows(const p4_run *run, const char *what, const p4_split_files *files, int64_t windows,
-                            int64_t needed)
+static p4_rc expect_window(const p4_run *run, const amount *a)
 {
     p4_rc rc = P4_OK;
-    const p4_config *c = &run->config;
+    const p4_split_files *files = a->files;
+    const p4_text_found found = {.windows = a->windows, .at_most = a->at_most};
     char more[40] = "";
     if (files->count > 1) {
         snprintf(more, sizeof more, " and %lld more", (long long)files->count - 1);
     }
-    CHECK(windows >= needed || !all_empty(files), "%s: %s%s %s empty", what, files->paths[0], more,
+    CHECK(a->windows > 0 || !all_empty(files), "%s: %s%s %s empty", a->what, files->paths[0], more,
           files->count > 1 ? "are" : "is");
-    CHECK(windows >= needed,
-          "%s: %s%s: found at most %lld window%s of %d tokens, judging by the sizes, expected at least %lld: "
-          "give more text or a smaller %s",
-          what, files->paths[0], more, (long long)windows, p4_plural(windows), c->calibration_sequence_length,
-          (long long)needed,
-          windows == 0                 ? "calibration_sequence_length"
-          : c->global_batch_tokens > 0 ? "global_batch_tokens"
-                                       : "calibration_batch_size");
+    TRY(p4_text_expect_window(&run->config, a->what, files, &found));
 done:
     return rc;
 }
 
-static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t most)
+/* ---- windows that are counted ---- */
+
+/* Are the files small enough to be read for so many tokens, and files that can be read again? */
+static bool is_cheap(const p4_split_files *files, int64_t windows, int64_t T)
 {
-    if (most < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
-        WARN("warning: key \"%s\": asks for %lld windows of %d tokens, "
-             "and the files hold at most %lld, judging by their sizes",
-             key, (long long)wanted, c->calibration_sequence_length, (long long)most);
+    int64_t bytes = 0, packed = 0;
+    for (int64_t i = 0; i < files->count; i++) {
+        struct stat status;
+        bool exact;
+        const char *path = files->paths[i];
+        if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) {
+            return false;
+        }
+        bytes += (int64_t)status.st_size;
+        bool whole =
+            most_tokens(path, 0, INT32_MAX, &exact) == UNKNOWN || p4_data_kind_of(path) == P4_DATA_ARTICLES;
+        packed += whole ? (int64_t)status.st_size : 0;
+    }
+    return windows <= TOKENS_COUNTED / T && bytes <= BYTES_COUNTED && packed <= PACKED_COUNTED;
+}
+
+/* Does the run, which asks for `windows` (0: all), read all of the text? Then what is wrong with a part of it
+ * ends the run. */
+static bool reads_all(const amount *a, const p4_windowing *how, int64_t windows)
+{
+    p4_draw *draws = NULL;
+    bool all =
+        windows == 0 ||
+        (p4_plan_draws(&draws, a->files->paths, a->files->count, how, windows, 0) == P4_OK && draws == NULL);
+    free(draws);
+    p4_error_clear();
+    return all;
+}
+
+/* Reads as the run does, which asks for `wanted` windows (0: all), or `needed` of them where that is too
+ * much: where there are fewer, a->windows is their number. */
+static p4_rc count_windows(const p4_run *run, amount *a, int64_t wanted, int64_t needed)
+{
+    p4_rc rc = P4_OK;
+    p4_windows windows = {.ids = NULL};
+    p4_windowing how = p4_text_windowing(run);
+    how.stride = a->stride;
+    how.opt_mixture = &a->files->mixture;
+    how.opt_what = a->what;
+    bool same = wanted > 0 && is_cheap(a->files, wanted, how.T);
+    int64_t limit = same ? wanted : needed;
+    if (!a->at_most || !(same || is_cheap(a->files, needed, how.T))) {
+        return P4_OK;
+    }
+    const bool certain = same || reads_all(a, &how, wanted);
+    rc = p4_windows_read(&windows, a->files->paths, a->files->count, &how, limit);
+    if (rc == P4_OK && windows.count < limit) {
+        a->windows = windows.count;
+        a->at_most = false;
+    } else if (rc == P4_E_INPUT && !certain) {
+        p4_error_clear(); /* of a part that the run may not draw */
+        rc = P4_OK;
+    }
+    p4_windows_free(&windows);
+    return rc;
+}
+
+static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, const amount *a)
+{
+    if (a->windows < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
+        WARN("warning: key \"%s\": asks for %lld windows of %d tokens, and the files hold %s%lld%s", key,
+             (long long)wanted, c->calibration_sequence_length, a->at_most ? "at most " : "",
+             (long long)a->windows, a->at_most ? ", judging by their sizes" : "");
     }
 }
 
 /* Settings that ask for more than there can be. */
-static void warn_of_bounds(const p4_config *c, int64_t calibration, int64_t eval, int64_t train,
-                           int64_t sequences)
+static void warn_of_bounds(const p4_config *c, bool held_out, const amount amounts[3], int64_t sequences)
 {
+    const amount *calibration = &amounts[P4_SPLIT_CALIBRATION];
+    int64_t train =
+        p4_trains_on_files(c) ? amounts[P4_SPLIT_TRAIN].windows : p4_text_trained(c, calibration->windows);
     warn_of_few(c, "calibration_samples", c->calibration_samples, calibration);
-    warn_of_few(c, "eval_samples", c->eval_samples, eval);
+    warn_of_few(c, "eval_samples", c->eval_samples, held_out ? calibration : &amounts[P4_SPLIT_EVAL]);
     if (c->enable_fine_tuning) { /* fine_tune_max_steps bounds them where the files do not */
         p4_warn_of_steps(c, train == UNKNOWN ? UNKNOWN : train / sequences);
     }
@@ -234,52 +317,133 @@ static void warn_of_bounds(const p4_config *c, int64_t calibration, int64_t eval
  * unless none follows. */
 static void check_sets(p4_run *run, const p4_text_files *files, bool has_model, bool alone, p4_findings *f)
 {
-    const p4_sets *sets = &run->config.eval_sets;
-    for (int i = 0; i < sets->count; i++) {
-        int64_t windows;
-        char what[sizeof "eval_sets \"\"" + P4_SET_NAME_BYTES];
+    const p4_config *c = &run->config;
+    for (int i = 0; i < c->eval_sets.count; i++) {
+        char what[sizeof "key \"eval_sets\": set \"\"" + P4_SET_NAME_BYTES];
+        amount a = {.files = &files->sets[i], .what = what, .stride = c->eval_stride};
         int before = f->errors;
-        check_files(run, &files->sets[i], has_model, run->config.eval_stride, &windows, f);
-        snprintf(what, sizeof what, "eval_sets \"%s\"", sets->names[i]);
-        if (f->errors == before && files->sets[i].count > 0) {
-            p4_findings_add(f, expect_windows(run, what, &files->sets[i], windows, 1));
+        snprintf(what, sizeof what, "key \"eval_sets\": set \"%s\"", c->eval_sets.names[i]);
+        check_files(run, &a, has_model, f);
+        if (f->errors == before && a.files->count > 0) {
+            p4_findings_add(f, expect_window(run, &a));
         }
-        if (alone && f->errors == before && windows < run->config.eval_samples &&
-            p4_config_is_user_set(&run->config, p4_config_find("eval_samples"))) {
+        if (alone && has_model && f->errors == before && a.files->count > 0) {
+            p4_findings_add(f, count_windows(run, &a, c->eval_samples, 1));
+        }
+        if (alone && f->errors == before && a.windows < c->eval_samples &&
+            p4_config_is_user_set(c, p4_config_find("eval_samples"))) {
             WARN("warning: key \"eval_samples\": asks for %lld windows of %d tokens, and the files of set "
-                 "\"%s\" "
-                 "hold at most %lld, judging by their sizes",
-                 (long long)run->config.eval_samples, run->config.calibration_sequence_length, sets->names[i],
-                 (long long)windows);
+                 "\"%s\" hold %s%lld%s",
+                 (long long)c->eval_samples, c->calibration_sequence_length, c->eval_sets.names[i],
+                 a.at_most ? "at most " : "", (long long)a.windows,
+                 a.at_most ? ", judging by their sizes" : "");
         }
     }
 }
 
-/* Is there enough, as far as sizes tell, and does more than there is count for something? */
-static void check_amounts(const p4_run *run, const p4_text_files *files, const int64_t windows[3], bool alone,
-                          p4_findings *f)
+/* The windows that there are to train on. P4_E_INPUT: none is left to calibrate on. */
+static p4_rc find_trained(const p4_run *run, const p4_text_files *files, const amount amounts[3],
+                          p4_text_found *found)
+{
+    p4_rc rc = P4_OK;
+    const p4_config *c = &run->config;
+    const amount *calibration = &amounts[P4_SPLIT_CALIBRATION], *train = &amounts[P4_SPLIT_TRAIN];
+    const bool own = p4_trains_on_files(c), held_out = files->eval.held_out,
+               from_training = p4_text_aside_from_training(c, held_out);
+    const int64_t wanted = p4_text_calibration_windows(c, held_out),
+                  read = p4_min_i64(calibration->windows, wanted);
+    int64_t aside = 0;
+    if (held_out && !from_training && read > 0) {
+        TRY(p4_text_set_aside(&aside, c, &files->calibration, read));
+    } else if (from_training && train->windows != UNKNOWN) { /* as io/text/training_layout.c */
+        aside = p4_min_i64(train->windows, p4_min_i64(c->eval_samples, p4_max_i64(1, train->windows / 5)));
+    }
+    if (own) {
+        *found = (p4_text_found){.windows = train->windows - (from_training ? aside : 0),
+                                 .aside = from_training ? aside : 0,
+                                 .at_most = train->at_most};
+    } else {
+        *found = (p4_text_found){.windows = p4_text_trained(c, read - aside),
+                                 .aside = aside,
+                                 .at_most = calibration->at_most && calibration->windows < wanted};
+    }
+done:
+    return rc;
+}
+
+/* Are there windows enough, as far as is known? */
+static void expect_all(const p4_run *run, const p4_text_files *files, const amount amounts[3], p4_findings *f)
+{
+    const p4_config *c = &run->config;
+    const int before = f->errors;
+    p4_text_found found = {.windows = 0};
+    if (files->calibration.count > 0 && !p4_text_aside_from_training(c, files->eval.held_out)) {
+        p4_findings_add(f, expect_window(run, &amounts[P4_SPLIT_CALIBRATION]));
+    }
+    if (files->train.count > 0) {
+        p4_findings_add(f, expect_window(run, &amounts[P4_SPLIT_TRAIN]));
+    }
+    if (f->errors == before && files->calibration.count + files->train.count > 0) {
+        p4_findings_add(f, find_trained(run, files, amounts, &found));
+        if (f->errors == before && c->enable_fine_tuning) {
+            p4_findings_add(f, p4_text_expect_step(c, files, &found));
+        }
+    }
+    if (c->eval_samples > 0 && !files->eval.held_out) {
+        p4_findings_add(f, expect_window(run, &amounts[P4_SPLIT_EVAL]));
+    }
+}
+
+/* Windows that tell whether a step can be made where a fifth of them is set aside. */
+static int64_t windows_for(int64_t sequences)
+{
+    return p4_ceil_div(5 * sequences, 4) + 2;
+}
+
+/* What the sizes leave open. */
+static void count_all(const p4_run *run, const p4_text_files *files, amount amounts[3], p4_findings *f)
+{
+    const p4_config *c = &run->config;
+    const int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
+    const bool own = p4_trains_on_files(c), held_out = files->eval.held_out,
+               calibrates = files->calibration.count > 0 && !p4_text_aside_from_training(c, held_out);
+    int64_t drawn;
+    bool all =
+        c->fine_tune_max_steps == 0 ||
+        __builtin_mul_overflow((int64_t)c->fine_tune_max_steps, sequences, &drawn) ||
+        __builtin_add_overflow(drawn, p4_text_aside_from_training(c, held_out) ? c->eval_samples : 0, &drawn);
+    if (calibrates) {
+        int64_t wanted = p4_text_calibration_windows(c, held_out);
+        bool trains = !own && c->enable_fine_tuning;
+        p4_findings_add(f, count_windows(run, &amounts[P4_SPLIT_CALIBRATION], wanted,
+                                         p4_min_i64(wanted, trains ? windows_for(sequences) : 2)));
+    }
+    if (c->eval_samples > 0 && !held_out) {
+        p4_findings_add(f, count_windows(run, &amounts[P4_SPLIT_EVAL], c->eval_samples, 1));
+    }
+    if (own) {
+        p4_findings_add(
+            f, count_windows(run, &amounts[P4_SPLIT_TRAIN], all ? 0 : drawn, windows_for(sequences)));
+    }
+}
+
+/* Is there enough, as far as sizes tell and then as far as it can be counted, and does more than there is
+ * count for something? */
+static void check_amounts(const p4_run *run, const p4_text_files *files, amount amounts[3], bool counts,
+                          bool alone, p4_findings *f)
 {
     const p4_config *c = &run->config;
     int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
-    bool held_out = files->eval.held_out, own = p4_trains_on_files(c);
-    int64_t calibration = windows[P4_SPLIT_CALIBRATION],
-            eval = held_out ? calibration : windows[P4_SPLIT_EVAL];
-    int64_t train = own ? windows[P4_SPLIT_TRAIN] : calibration;
     int before = f->errors;
-    if (files->calibration.count > 0) {
-        p4_findings_add(f, expect_windows(run, "calibration", &files->calibration, calibration, 1));
-    }
-    if (c->eval_samples > 0) {
-        p4_findings_add(
-            f, expect_windows(run, "evaluation", held_out ? &files->calibration : &files->eval, eval, 1));
-    }
-    if (c->enable_fine_tuning) {
-        p4_findings_add(f, expect_windows(run, "fine-tuning", own ? &files->train : &files->calibration,
-                                          train, sequences));
+    expect_all(run, files, amounts, f);
+    if (counts && f->errors == before) {
+        count_all(run, files, amounts, f);
+        if (f->errors == before) {
+            expect_all(run, files, amounts, f);
+        }
     }
     if (alone && f->errors == before) {
-        warn_of_bounds(c, calibration, eval, own ? train : p4_min_i64(train, c->calibration_samples),
-                       sequences);
+        warn_of_bounds(c, files->eval.held_out, amounts, sequences);
     }
 }
 
@@ -301,23 +465,30 @@ done:
 void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *f)
 {
     static const p4_split splits[] = {P4_SPLIT_EVAL, P4_SPLIT_CALIBRATION, P4_SPLIT_TRAIN};
+    static const char *const uses[] = {[P4_SPLIT_CALIBRATION] = "calibration",
+                                       [P4_SPLIT_TRAIN] = "fine-tuning",
+                                       [P4_SPLIT_EVAL] = "evaluation"};
     p4_text_files files = {.eval = {.paths = NULL}};
-    int64_t windows[3];
+    char what[3][P4_TEXT_WHAT_BYTES];
+    amount amounts[3] = {[P4_SPLIT_CALIBRATION] = {.files = &files.calibration},
+                         [P4_SPLIT_TRAIN] = {.files = &files.train},
+                         [P4_SPLIT_EVAL] = {.files = &files.eval, .stride = run->config.eval_stride}};
     int before = f->errors;
     p4_findings_add(f, has_model ? open_tokenizer(run) : P4_OK);
     for (int i = 0; i < 3; i++) {
         p4_findings_add(f, p4_text_files_find_split(&files, &run->config, splits[i]));
     }
-    check_files(run, &files.calibration, has_model, 0, &windows[P4_SPLIT_CALIBRATION], f);
-    check_files(run, &files.eval, has_model, run->config.eval_stride, &windows[P4_SPLIT_EVAL], f);
-    check_files(run, &files.train, has_model, 0, &windows[P4_SPLIT_TRAIN], f);
+    for (int i = 0; i < 3; i++) {
+        amounts[i].what = p4_text_what(what[i], uses[i], p4_text_key(&run->config, (p4_split)i));
+        check_files(run, &amounts[i], has_model, f);
+    }
     check_sets(run, &files, has_model, alone, f);
     if (has_model) {
         p4_findings_add(f, p4_check_protocol(run, files.eval.held_out));
     }
     if (f->errors == before) {
         p4_findings_add(f, p4_text_files_warn_of_leak(&files, &run->config));
-        check_amounts(run, &files, windows, alone, f);
+        check_amounts(run, &files, amounts, alone && has_model, alone, f);
     }
     p4_text_files_free(&files);
 }

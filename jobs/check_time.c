@@ -162,17 +162,26 @@ void p4_check_time(p4_run *run, const p4_outlook *outlook, bool measures)
 
 void p4_check_time_left(const p4_run *run)
 {
-    bool done[P4_MAX_STAGES];
+    p4_resume_content has;
     char time[P4_PLAN_DURATION_BYTES], at[64] = "";
-    int64_t step;
-    if (!p4_resume_has(run, done, &step)) {
+    double done[P4_MAX_STAGES] = {0};
+    const int64_t L = run->original.hf.model.arch.L;
+    if (!p4_resume_has(run, &has)) {
         return;
     }
-    double trained = run->planned_steps > 0 ? fmin(1, (double)step / (double)run->planned_steps) : 0;
-    double left_s = p4_forecast_left(run->planned_s, done, trained);
-    if (step > 0 && step <= run->planned_steps) {
-        snprintf(at, sizeof at, ", with %lld of %lld training steps done", (long long)step,
+    done[P4_PLAN_FINE_TUNE] =
+        run->planned_steps > 0 ? fmin(1, (double)has.step / (double)run->planned_steps) : 0;
+    done[P4_PLAN_RECONSTRUCT] = fmin(1, (double)has.blocks / (double)L);
+    for (int i = 0; i < P4_PLAN_STAGES; i++) {
+        done[i] = has.done[i] ? 1 : done[i];
+    }
+    double left_s = p4_forecast_left(run->planned_s, done);
+    if (has.step > 0 && has.step <= run->planned_steps) {
+        snprintf(at, sizeof at, ", with %lld of %lld training steps done", (long long)has.step,
                  (long long)run->planned_steps);
+    } else if (has.blocks > 0 && !has.done[P4_PLAN_RECONSTRUCT]) {
+        snprintf(at, sizeof at, ", with %lld of %lld blocks reconstructed", (long long)has.blocks,
+                 (long long)L);
     }
     bool is_short = left_s < SHORT_S;
     INFO("      time left from %s: %s%s%s", p4_resume_last(run), is_short ? "" : "about ",

@@ -38,6 +38,14 @@ double p4_timeline_last_s(const p4_run *run)
     return run->timeline.stages[run->timeline.count - 1].seconds;
 }
 
+const char *p4_timeline_running(const p4_run *run, double *seconds)
+{
+    const p4_run_timeline *line = &run->timeline;
+    const char *stage = line->count < P4_MAX_STAGES ? line->keys[line->count] : NULL;
+    *seconds = stage != NULL ? p4_now_s() - run->started_s - line->stages[line->count].started_s : 0;
+    return stage;
+}
+
 /* ---- tensors and activations ---- */
 
 static double mean_scale(const p4_packed *packed, int64_t param)

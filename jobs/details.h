@@ -8,6 +8,8 @@
 void p4_timeline_begin(p4_run *run, const char *stage);
 void p4_timeline_end(p4_run *run);
 double p4_timeline_last_s(const p4_run *run); /* Seconds of the stage that ended last. Local. */
+/* The stage under way, and its seconds in this process so far; NULL: none is. Local. */
+const char *p4_timeline_running(const p4_run *run, double *seconds);
 
 /* What the ranks have of their stages, for p4_details_write; the caller frees *numbers, also after an error.
  * Collective. */

@@ -70,11 +70,11 @@ double p4_work_fine_tune(const p4_run *run)
     return passes * steps * (double)(plan.sequences * T) + evaluations * tokens(&run->eval);
 }
 
-double p4_forecast_left(const double planned_s[P4_MAX_STAGES], const bool done[P4_MAX_STAGES], double trained)
+double p4_forecast_left(const double planned_s[P4_MAX_STAGES], const double done[P4_MAX_STAGES])
 {
     double left = 0;
     for (int i = 0; i < P4_PLAN_STAGES; i++) {
-        left += done[i] ? 0 : planned_s[i] * (i == P4_PLAN_FINE_TUNE ? 1 - trained : 1);
+        left += planned_s[i] * (1 - done[i]);
     }
     return left;
 }

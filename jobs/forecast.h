@@ -15,9 +15,8 @@ double p4_work_calibrate(const p4_run *run);
 double p4_work_reconstruct(const p4_run *run);
 double p4_work_fine_tune(const p4_run *run);
 
-/* Of planned_s, what a run takes still that continues from a checkpoint: done: the stages whose outcome that
- * has; trained: the part of the training that it has, 0 to 1. */
-double p4_forecast_left(const double planned_s[P4_MAX_STAGES], const bool done[P4_MAX_STAGES],
-                        double trained);
+/* Of planned_s, what a run takes still that continues from a checkpoint: done: the part of each stage that
+ * this has, 0 to 1. */
+double p4_forecast_left(const double planned_s[P4_MAX_STAGES], const double done[P4_MAX_STAGES]);
 
 #endif

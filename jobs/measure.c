@@ -333,9 +333,11 @@ done:
 
 /* ---- the whole ---- */
 
-/* Both models on one text, and what follows from them. The original is loaded where `compare`. Collective. */
-static p4_rc evaluate_text(p4_run *run, const p4_windows *windows, bool compare, p4_part_losses *losses,
-                           p4_evaluation *original, p4_evaluation *compressed, p4_quality *quality)
+/* Both models on one text, and what follows from them. opt_set: the text is that set. The original is loaded
+ * where `compare`. Collective. */
+static p4_rc evaluate_text(p4_run *run, const char *opt_set, const p4_windows *windows, bool compare,
+                           p4_part_losses *losses, p4_evaluation *original, p4_evaluation *compressed,
+                           p4_quality *quality)
 {
     p4_rc rc = P4_OK;
     p4_evaluator evaluator = {.compute = &run->compute,
@@ -343,7 +345,8 @@ static p4_rc evaluate_text(p4_run *run, const p4_windows *windows, bool compare,
                               .plan = p4_settings_pipeline(&run->config, windows->T),
                               .windows = windows,
                               .opt_losses = losses,
-                              .seed = run->config.seed};
+                              .seed = run->config.seed,
+                              .opt_set = opt_set};
     if (compare) {
         TRY(p4_evaluate_original(&evaluator, original));
     }
@@ -360,7 +363,7 @@ static p4_rc evaluate(p4_run *run, p4_measurement *m)
     if (compare) {
         TRY_ALL(run->compute.group, p4_original_load(&run->original, &run->compute));
     }
-    TRY(evaluate_text(run, &run->eval, compare, &run->original_losses, &m->original, &m->compressed,
+    TRY(evaluate_text(run, NULL, &run->eval, compare, &run->original_losses, &m->original, &m->compressed,
                       &m->quality));
     m->set_count = run->results.set_count;
     for (int64_t i = 0; i < m->set_count; i++) {
@@ -368,7 +371,7 @@ static p4_rc evaluate(p4_run *run, p4_measurement *m)
         p4_set_results *set = &m->sets[i];
         *set = run->results.sets[i];
         m->set_windows[i] = of->windows.count;
-        TRY(evaluate_text(run, &of->windows, compare, &of->original_losses, &set->pre, &set->final,
+        TRY(evaluate_text(run, set->name, &of->windows, compare, &of->original_losses, &set->pre, &set->final,
                           &set->quality));
     }
     m->quality.passed = p4_sets_verdict(&m->quality, m->sets, m->set_count) == P4_VERDICT_PASSED;

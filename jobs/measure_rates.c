@@ -268,7 +268,10 @@ static p4_rc measure(p4_run *run, const p4_outlook *outlook, const char *path)
     double ranks = group->ranks, flops = p4_plan_token_flops(&run->original.hf.model, T);
     bool nodes = group->local_ranks < group->ranks;
     times t = {.forward_s = 0};
-    p4_rates rates = {.text_bytes = TEXT_OF_THREAD * compute->threads,
+    p4_rates rates = {.ranks = group->ranks,
+                      .ranks_per_node = group->local_ranks,
+                      .threads = compute->threads,
+                      .text_bytes = TEXT_OF_THREAD * compute->threads,
                       .device = compute->ops->host_memory ? P4_RATES_OF_CPU : P4_RATES_OF_GPU};
     TRY_ROOT(compute->group,
              time_disk(&rates, path)); /* first: a path that cannot be written costs no time */

@@ -59,6 +59,17 @@ void p4_plan_rates_table(p4_rates *rates, bool on_gpu, const char *opt_gpu, doub
  * these. Local. */
 #define P4_PLAN_RATES_NAMES "H100, H200 or CPU"
 bool p4_plan_rates_find(p4_rates *rates, const char *name, int threads, double cores);
+/* Memory of a GPU that the table has under such a name; NULL: it has none. Local. */
+typedef struct p4_named_gpu {
+    const char *name;   /* in the table */
+    double room_bytes;  /* by the data sheet */
+    const char *taken;  /* which of the GPUs of that name it is */
+    const char *others; /* what others of that name have, behind a semicolon; "": the same */
+} p4_named_gpu;
+const p4_named_gpu *p4_plan_rates_gpu(const char *name);
+/* plan->rates_note: rates depend on how many ranks shared a machine and what links there were. sharing: ranks
+ * of the job on a machine; threads: of a rank of the plan. Local. */
+void p4_plan_rates_compare(p4_plan *plan, int sharing, int threads);
 /* plan_trial.c. The table of CPUs, scaled by how fast a training pass over one narrow block of the model's
  * proportions is on this machine, in about 0.1 s of processor time. Local. */
 p4_rc p4_plan_rates_here(p4_rates *rates, const p4_arch *arch, int64_t T, int threads, double cores);
@@ -84,6 +95,11 @@ p4_rc p4_plan_ranks(p4_plan *plan, const p4_plan_input *input);
 static inline int p4_plan_node_ranks(const p4_plan *plan)
 {
     return plan->ranks < plan->ranks_per_node ? plan->ranks : plan->ranks_per_node;
+}
+/* Nodes of so many ranks. Local. */
+static inline int64_t p4_plan_nodes(const p4_plan *plan, int64_t ranks)
+{
+    return p4_ceil_div(ranks, plan->ranks_per_node);
 }
 /* Host memory that the ranks of a node take, if all take what the largest does. Local. */
 double p4_plan_node_needs(const p4_plan *plan);
@@ -115,9 +131,9 @@ p4_rc p4_plan_advise(char advice[P4_PLAN_ADVICE_BYTES], const p4_config *config,
 
 /* plan_job.c */
 typedef struct p4_plan_request {
-    int ranks, ranks_per_node; /* 0: 1; 8 on GPUs and 1 on CPUs */
+    int ranks, ranks_per_node; /* 0: 1; 8 on GPUs and all of them on CPUs */
     int job_ranks;             /* that share the nodes, where other models run beside this one; 0: `ranks` */
-    double memory_bytes;       /* of a rank; 0: of the GPU or the machine at hand */
+    double memory_bytes;       /* of a rank; 0: of the GPU that rates_path names, else of what is at hand */
     double host_bytes; /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
     const char
         *rates_path; /* of phase4_mpi --measure-rates, or a name of the built-in table; NULL: that, or */

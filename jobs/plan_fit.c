@@ -157,6 +157,9 @@ static p4_rc fits_on(p4_plan_trial *t, p4_original *original, int64_t ranks, boo
 {
     p4_rc rc = P4_OK;
     t->plan.ranks = (int)ranks;
+    if (t->plan.room_of_node) {
+        t->plan.room_bytes = t->plan.node_bytes / p4_plan_node_ranks(&t->plan);
+    }
     p4_shard_free(&original->shard);
     TRY(p4_original_shard(original, (int)ranks));
     TRY(p4_plan_can_fit(t->in->config, (int)ranks, p4_plan_try, t, fits));

@@ -18,9 +18,11 @@ static const double GPU_RESERVE = 2.0 * (1 << 30);
 typedef struct place {
     p4_compute compute;
     int ranks_per_node;
+    int64_t job_ranks;
     double cores; /* of a rank; a part of one where ranks share it */
     p4_group group;
-    p4_device *outline; /* heap: of a GPU that is not at hand */
+    p4_device *outline;        /* heap: of a GPU that is not at hand */
+    const p4_named_gpu *named; /* whose memory the outline has; NULL: it was given */
 } place;
 
 static void close_place(place *p)
@@ -56,7 +58,8 @@ static p4_rc open_gpu(place *p, const p4_config *c, double memory_bytes)
         return c->exact_sums ? p4_compute_check_exact(&p->compute) : P4_OK;
     }
     CHECK(usable_gpus() > 0,
-          "no GPU is at hand to read its memory from; --device-memory says how much one has, as in 80G");
+          "no GPU is at hand to read its memory from; --device-memory says how much one has, as in 80G, or "
+          "--rates H100 or H200 which one it is");
     p->compute.ops = p4_ops_find("cuda");
     rc = p->compute.ops->open(&p->compute.device, 0, p->compute.threads, c->mixed_precision);
 done:
@@ -73,8 +76,7 @@ static bool is_elsewhere(const p4_plan_request *request)
  */
 static void divide_cores(place *p, const p4_config *c, const p4_plan_request *request)
 {
-    int64_t ranks = p4_max_i64(p->group.ranks, request->job_ranks);
-    p->cores = p4_cores_here() / (double)p4_min_i64(ranks, p->ranks_per_node);
+    p->cores = p4_cores_here() / (double)p4_min_i64(p->job_ranks, p->ranks_per_node);
     p->compute.threads = c->threads_per_rank > 0 ? c->threads_per_rank : p->cores > 1 ? (int)p->cores : 1;
     if (is_elsewhere(request)) {
         p->cores = p->compute.threads;
@@ -88,7 +90,10 @@ static p4_rc open_place(place *p, const p4_config *c, const p4_plan_request *req
                (c->device == P4_DEVICE_AUTO && (request->memory_bytes > 0 || usable_gpus() > 0));
     p->group = (p4_group){.ranks = request->ranks > 0 ? request->ranks : 1};
     p->compute.group = &p->group;
-    p->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node : gpu ? 8 : 1;
+    p->job_ranks = p4_max_i64(p->group.ranks, request->job_ranks);
+    p->ranks_per_node = request->ranks_per_node > 0 ? request->ranks_per_node
+                        : gpu                       ? 8
+                                                    : (int)p->job_ranks; /* as mpirun -n N starts them */
     divide_cores(p, c, request);
     if (gpu) {
         return open_gpu(p, c, request->memory_bytes);
@@ -119,7 +124,8 @@ static void find_room(p4_plan *plan, const place *p, const p4_plan_request *requ
         plan->node_bytes = p->outline != NULL && request->host_bytes == 0 ? 0 : node;
         return;
     }
-    plan->room_bytes = request->memory_bytes > 0 ? request->memory_bytes : node / p4_plan_node_ranks(plan);
+    plan->room_of_node = request->memory_bytes == 0;
+    plan->room_bytes = plan->room_of_node ? node / p4_plan_node_ranks(plan) : request->memory_bytes;
     plan->node_bytes = request->host_bytes > 0 || request->memory_bytes == 0 ? node : 0;
 }
 
@@ -140,9 +146,10 @@ static p4_rc read_rates(p4_plan *plan, const place *p, const char *which)
     CHECK((plan->rates.device == P4_RATES_OF_GPU) == plan->on_gpu,
           "%s: its rates are of %s (%s), and the plan is for %s: %s, or leave --rates out", which,
           plan->on_gpu ? "CPUs" : "GPUs", plan->rates.name, plan->on_gpu ? "GPUs" : "CPUs",
-          !named         ? "measure rates there"
-          : plan->on_gpu ? "take those of a GPU"
-                         : "device=cuda and --device-memory describe a GPU");
+          plan->on_gpu ? (named ? "take those of a GPU" : "measure rates there")
+          : named      ? "leave device=cpu out"
+                       : "device=cuda and --device-memory describe a GPU");
+    p4_plan_rates_compare(plan, (int)p4_min_i64(p->job_ranks, p->ranks_per_node), p->compute.threads);
 done:
     return rc;
 }
@@ -178,10 +185,15 @@ done:
 static void describe(p4_plan *plan, const p4_original *original, const place *p)
 {
     char memory[32];
+    const p4_named_gpu *named = p->named;
     snprintf(plan->model, sizeof plan->model, "%s", original->hf.path);
     plan->params = (double)p4_model_count_elements(&original->hf.model);
-    if (p->outline != NULL) {
-        snprintf(plan->device, sizeof plan->device, "a GPU of %s", p4_format_bytes(memory, plan->room_bytes));
+    p4_format_bytes(memory, plan->room_bytes);
+    if (named != NULL) {
+        snprintf(plan->device, sizeof plan->device, "a GPU of %s, as an %s (%s) has%s", memory, named->name,
+                 named->taken, named->others);
+    } else if (p->outline != NULL) {
+        snprintf(plan->device, sizeof plan->device, "a GPU of %s", memory);
     } else {
         snprintf(plan->device, sizeof plan->device, "%s", p->compute.ops->describe(p->compute.device));
     }
@@ -225,9 +237,36 @@ done:
     return rc;
 }
 
-p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request *request)
+/* Is a GPU at hand whose name has this in it? */
+static bool is_at_hand(const p4_config *c, const char *name)
+{
+    p4_device *device = NULL;
+    const p4_ops *cuda = p4_ops_find("cuda");
+    bool found = false;
+    if (usable_gpus() > 0 && cuda->open(&device, 0, 1, c->mixed_precision) == P4_OK) {
+        found = strstr(cuda->describe(device), name) != NULL;
+        cuda->close(device);
+    }
+    p4_error_clear();
+    return found;
+}
+
+/* Rates of a GPU that is named and not at hand describe it, its memory too. */
+static void name_gpu(place *p, p4_plan_request *request, const p4_config *c)
+{
+    const p4_named_gpu *named = request->rates_path != NULL ? p4_plan_rates_gpu(request->rates_path) : NULL;
+    if (named != NULL && request->memory_bytes == 0 && c->device != P4_DEVICE_CPU &&
+        !is_at_hand(c, named->name)) {
+        p->named = named;
+        request->memory_bytes = named->room_bytes;
+    }
+}
+
+p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request *given_request)
 {
     p4_rc rc = P4_OK;
+    p4_plan_request own = *given_request;
+    const p4_plan_request *request = &own;
     place p = {.outline = NULL};
     p4_original original = {.shard = {0}};
     p4_config *c = p4_alloc(1, sizeof *c), *given = p4_alloc(1, sizeof *given);
@@ -237,9 +276,11 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
     *c = *config;
     p4_settings_resolve(c);
     *given = *c;
+    name_gpu(&p, &own, c);
     TRY(open_place(&p, c, request));
     plan->on_gpu = !p.compute.ops->host_memory;
     plan->ranks_per_node = p.ranks_per_node;
+    plan->placement_assumed = request->ranks_per_node == 0;
     TRY(open_model(&original, c, plan->ranks));
     p4_plan_input in = {.config = c, .original = &original, .compute = &p.compute};
     find_room(plan, &p, request);

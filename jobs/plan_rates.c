@@ -2,6 +2,7 @@
  * results.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -32,6 +33,14 @@ static const p4_rates h100 = {.name = "built-in table, NVIDIA H100",
                               .node_link = 360e9,
                               .net_link = 45e9,
                               .text_bytes = 50e6};
+/* Nominal: a GPU reports a little more. */
+static const p4_named_gpu named_gpus[] = {
+    {.name = "H100",
+     .room_bytes = 80e9,
+     .taken = "SXM or PCIe",
+     .others = "; an H100 NVL has 94 GB: --device-memory 94G"},
+    {.name = "H200", .room_bytes = 141e9, .taken = "SXM or NVL", .others = ""}};
+
 /* Of one thread. */
 static const p4_rates cpu_thread = {.name = "built-in table, CPU",
                                     .device = P4_RATES_OF_CPU,
@@ -99,4 +108,62 @@ bool p4_plan_rates_find(p4_rates *rates, const char *name, int threads, double c
     p4_plan_rates_table(rates, is_h100 || is_h200, is_h100 ? "NVIDIA H100" : "NVIDIA H200", 0, threads,
                         cores);
     return true;
+}
+
+const p4_named_gpu *p4_plan_rates_gpu(const char *name)
+{
+    for (size_t i = 0; i < sizeof named_gpus / sizeof named_gpus[0]; i++) {
+        if (strcasecmp(name, named_gpus[i].name) == 0) {
+            return &named_gpus[i];
+        }
+    }
+    return NULL;
+}
+
+/* Threads matter on CPUs, where the rates are those of all threads of a rank. */
+static void note_sharing(char *note, size_t bytes, const p4_rates *r, int planned, int threads)
+{
+    int measured = r->ranks < r->ranks_per_node ? r->ranks : r->ranks_per_node;
+    if (r->device == P4_RATES_OF_CPU && (measured != planned || r->threads != threads)) {
+        snprintf(note, bytes,
+                 "measured with %d rank%s of %d thread%s on a machine, and this plan has %d rank%s of %d "
+                 "thread%s there, whose speed is another",
+                 measured, p4_plural(measured), r->threads, p4_plural(r->threads), planned,
+                 p4_plural(planned), threads, p4_plural(threads));
+    }
+}
+
+/* A measurement of one rank has no link, and one of several has either those of a node or those between
+ * nodes. */
+static void note_links(char *note, size_t bytes, const p4_plan *plan)
+{
+    const p4_rates *r = &plan->rates;
+    bool across = r->ranks > r->ranks_per_node, crosses = p4_plan_nodes(plan, plan->ranks) > 1,
+         within = plan->ranks > 1 && plan->ranks_per_node > 1;
+    const char *assumed = r->ranks == 1 && plan->ranks > 1 ? "between ranks"
+                          : !across && crosses             ? "between machines"
+                          : across && within               ? "within a machine"
+                                                           : NULL;
+    if (assumed != NULL && plan->ranks > 1) {
+        snprintf(note, bytes, "the speed of links %s is assumed, not measured", assumed);
+    }
+}
+
+void p4_plan_rates_compare(p4_plan *plan, int sharing, int threads)
+{
+    char links[128] = "";
+    size_t used;
+    plan->rates_note[0] = '\0';
+    if (plan->rates.ranks == 0) {
+        if (strncmp(plan->rates.name, "measured: ", 10) == 0) { /* by an earlier version */
+            snprintf(plan->rates_note, sizeof plan->rates_note,
+                     "the file does not say on how many ranks they were measured: they hold for as many");
+        }
+        return;
+    }
+    note_sharing(plan->rates_note, sizeof plan->rates_note, &plan->rates, sharing, threads);
+    note_links(links, sizeof links, plan);
+    used = strlen(plan->rates_note);
+    snprintf(plan->rates_note + used, sizeof plan->rates_note - used, "%s%s",
+             used > 0 && links[0] != '\0' ? "; " : "", links);
 }

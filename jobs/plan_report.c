@@ -130,10 +130,33 @@ static void print_verdict(FILE *out, const p4_plan *plan)
                 plan->advice);
     }
     if (plan->least_ranks > 0) {
-        fprintf(out, "smallest number of %ss that fits: %lld\n", what, (long long)plan->least_ranks);
+        fprintf(out, "smallest number of %ss that fits: %lld", what, (long long)plan->least_ranks);
+        if (plan->ranks_per_node > 1 && plan->least_ranks > 1) {
+            int64_t nodes = p4_plan_nodes(plan, plan->least_ranks);
+            fprintf(out, ", on %lld machine%s", (long long)nodes, p4_plural(nodes));
+        }
+        fprintf(out, "\n");
     } else {
         fprintf(out, "it fits on no number of %ss up to %lld\n", what, (long long)plan->most_tried);
     }
+}
+
+/* Which machines the plan is for, where that is a question. */
+static void print_nodes(FILE *out, const p4_plan *plan)
+{
+    int64_t nodes = p4_plan_nodes(plan, plan->ranks);
+    if (plan->ranks == 1) {
+        return;
+    }
+    if (nodes == 1) {
+        fprintf(out, "machines: 1, with all %d ranks", plan->ranks);
+    } else {
+        fprintf(out, "machines: %lld, with %s%d rank%s on each", (long long)nodes,
+                plan->ranks % plan->ranks_per_node != 0 ? "up to " : "", plan->ranks_per_node,
+                p4_plural(plan->ranks_per_node));
+    }
+    fprintf(out, "%s\n",
+            plan->placement_assumed ? " (assumed; --ranks-per-node says how many a machine has)" : "");
 }
 
 void p4_plan_print(FILE *out, const p4_plan *plan)
@@ -142,7 +165,11 @@ void p4_plan_print(FILE *out, const p4_plan *plan)
     const p4_rank_plan *rank = largest(plan);
     fprintf(out, "%s: %.4g M parameters on %d rank%s, %s\n", plan->model, plan->params / 1e6, plan->ranks,
             p4_plural(plan->ranks), plan->device);
+    print_nodes(out, plan);
     fprintf(out, "rates: %s\n", plan->rates.name);
+    if (plan->rates_note[0] != '\0') {
+        fprintf(out, "warning: rates: %s\n", plan->rates_note);
+    }
     print_stages(out, plan, rank);
     fprintf(out, "\nwhole run: %s", p4_plan_format_duration(time, plan->total_s));
     if (rank->runs[P4_PLAN_FINE_TUNE]) {

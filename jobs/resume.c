@@ -240,15 +240,21 @@ done:
     return rc;
 }
 
-bool p4_resume_has(const p4_run *run, bool done[P4_MAX_STAGES], int64_t *step)
+bool p4_resume_has(const p4_run *run, p4_resume_content *content)
 {
     const struct p4_resume *r = run->resume;
-    for (int i = 0; i < P4_MAX_STAGES; i++) {
-        done[i] =
-            r->arrays != NULL && r->stages[i] != NULL && p4_manifest_has_stage(&r->manifest, r->stages[i]);
+    *content = (p4_resume_content){.step = 0};
+    if (r->arrays == NULL) {
+        return false;
     }
-    *step = r->arrays != NULL && r->manifest.training ? r->manifest.step : 0;
-    return r->arrays != NULL;
+    for (int i = 0; i < P4_MAX_STAGES; i++) {
+        content->done[i] = r->stages[i] != NULL && p4_manifest_has_stage(&r->manifest, r->stages[i]);
+    }
+    content->step = r->manifest.training ? r->manifest.step : 0;
+    if (p4_run_state_blocks(r->arrays, &content->blocks) != P4_OK) {
+        p4_error_clear(); /* taking the state names it */
+    }
+    return true;
 }
 
 /* ---- what the run reads ---- */

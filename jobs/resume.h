@@ -18,9 +18,13 @@ void p4_resume_close(p4_run *run); /* Also of a run without. Local. */
 p4_rc p4_resume_choose(p4_run *run);
 /* Logs which checkpoint that is, if there is one; verb: "continues". Local. */
 void p4_resume_say(const p4_run *run, const char *verb);
-/* What the chosen checkpoint has of the run: *done: the finished stages, *step: of the training under way.
- * false: no checkpoint is continued. Local. */
-bool p4_resume_has(const p4_run *run, bool done[P4_MAX_STAGES], int64_t *step);
+/* What the chosen checkpoint has of the run; false: no checkpoint is continued. Local. */
+typedef struct p4_resume_content {
+    bool done[P4_MAX_STAGES]; /* the finished stages */
+    int64_t step;             /* of the training under way */
+    int64_t blocks;           /* of the reconstruction: those up to the last that is trained */
+} p4_resume_content;
+bool p4_resume_has(const p4_run *run, p4_resume_content *content);
 /* When the model and the text are there: compares them with the checkpoint's, takes its state, and marks in
  * run->done what need not be repeated. Collective. */
 p4_rc p4_resume_restore(p4_run *run);

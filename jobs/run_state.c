@@ -282,6 +282,17 @@ done:
     return rc;
 }
 
+p4_rc p4_run_state_blocks(const p4_arrays *arrays, int64_t *blocks)
+{
+    double *rows = NULL;
+    int64_t count = 0;
+    p4_rc rc = take_rows(arrays, block_losses_name, BLOCK_LOSS, &count, &rows);
+    const double *last = rows + (count > 0 ? count - 1 : 0) * BLOCK_LOSS;
+    *blocks = rc == P4_OK && count > 0 ? (int64_t)(last[0] + last[1]) : 0;
+    free(rows);
+    return rc;
+}
+
 /* Whose masters this rank writes, or (`all`) holds: [params_count], heap; NULL: memory is out. */
 static bool *share_of_masters(const p4_run *run, bool all)
 {

@@ -13,6 +13,8 @@ p4_rc p4_run_state_put(p4_arrays_writer *writer, const p4_run *run, const p4_tun
                        int64_t bad_steps);
 /* Into a run whose model is open, on every rank. Local. */
 p4_rc p4_run_state_take(const p4_arrays *arrays, p4_run *run);
+/* Blocks up to the last that a reconstruction has trained; 0: none. Local. */
+p4_rc p4_run_state_blocks(const p4_arrays *arrays, int64_t *blocks);
 /* The state of fine-tuning. Local. */
 p4_rc p4_run_state_take_training(const p4_arrays *arrays, p4_tuning_state *training, int64_t *bad_steps);
 

@@ -7,6 +7,7 @@
 #include "io/file/files.h"
 #include "io/json/config.h"
 #include "io/out/checkpoints.h"
+#include "jobs/details.h"
 #include "jobs/resume.h"
 #include "jobs/resume_state.h"
 #include "jobs/run_state.h"
@@ -141,6 +142,25 @@ static bool has_room(const p4_saving *s, const p4_trainer *trainer)
 
 /* ---- the manifest ---- */
 
+/* A stage under way, which the process that continues does not begin anew, has taken some time too. */
+static void add_running(p4_manifest *m, const p4_run *run)
+{
+    double seconds;
+    int64_t i = 0;
+    const char *running = p4_timeline_running(run, &seconds);
+    while (running != NULL && i < m->time_count && strcmp(m->times[i].stage, running) != 0) {
+        i++;
+    }
+    if (running == NULL || i == P4_MAX_STAGES) {
+        return;
+    }
+    if (i == m->time_count) {
+        m->times[m->time_count++] = (p4_stage_time){.seconds = 0};
+        snprintf(m->times[i].stage, sizeof m->times[i].stage, "%s", running);
+    }
+    m->times[i].seconds += seconds;
+}
+
 static void take_stages(p4_manifest *m, const p4_run *run)
 {
     const p4_results *r = &run->results;
@@ -151,6 +171,7 @@ static void take_stages(p4_manifest *m, const p4_run *run)
     }
     m->time_count = r->stage_count;
     memcpy(m->times, r->stages, sizeof m->times);
+    add_running(m, run);
 }
 
 /* Everything but the parts. Rank 0. */

@@ -1,10 +1,13 @@
 #include "jobs/text_files.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+
+#include "jobs/settings.h"
 
 void p4_text_files_free(p4_text_files *files)
 {
@@ -96,6 +99,120 @@ p4_rc p4_text_files_warn_of_leak(const p4_text_files *files, const p4_config *c)
     }
 done:
     return rc;
+}
+
+/* ---- is it enough? ---- */
+
+const char *p4_text_key(const p4_config *c, p4_split split)
+{
+    const char *calibration = c->calibration_files.count > 0 ? "calibration_files" : "calibration_dataset";
+    switch (split) {
+    case P4_SPLIT_EVAL:
+        return c->eval_files.count > 0 ? "eval_files" : calibration;
+    case P4_SPLIT_TRAIN:
+        return c->train_files.count > 0 ? "train_files" : calibration;
+    case P4_SPLIT_CALIBRATION:
+        break;
+    }
+    return calibration;
+}
+
+const char *p4_text_what(char what[P4_TEXT_WHAT_BYTES], const char *use, const char *key)
+{
+    snprintf(what, P4_TEXT_WHAT_BYTES, "%s: key \"%s\"", use, key);
+    return what;
+}
+
+bool p4_text_aside_from_training(const p4_config *c, bool held_out)
+{
+    return held_out && c->calibration_samples == 0 && p4_trains_on_files(c) && c->train_files.count == 0;
+}
+
+int64_t p4_text_calibration_windows(const p4_config *c, bool held_out)
+{
+    int64_t calibrating = p4_max_i64(c->calibration_samples,
+                                     p4_settings_reconstruct_windows(c, c->calibration_sequence_length));
+    return calibrating + (held_out ? c->eval_samples : 0);
+}
+
+/* The first, and how many there are besides. */
+enum { NAMED_BYTES = 40 };
+static const char *more_files(char more[NAMED_BYTES], const p4_split_files *files)
+{
+    more[0] = '\0';
+    if (files->count > 1) {
+        snprintf(more, NAMED_BYTES, " and %lld more", (long long)files->count - 1);
+    }
+    return more;
+}
+
+p4_rc p4_text_set_aside(int64_t *aside, const p4_config *c, const p4_split_files *files, int64_t count)
+{
+    p4_rc rc = P4_OK;
+    char more[NAMED_BYTES], what[P4_TEXT_WHAT_BYTES];
+    int64_t wanted = p4_text_calibration_windows(c, false);
+    int64_t most = wanted > 0 ? p4_max_i64(1, p4_max_i64(count / 5, count - wanted)) : count;
+    *aside = p4_min_i64(c->eval_samples, most);
+    CHECK(count > *aside || wanted == 0,
+          "%s: %s%s: one window of %d tokens is all there is, none is left to evaluate on; "
+          "give eval_files, or set eval_samples to 0",
+          p4_text_what(what, "calibration", p4_text_key(c, P4_SPLIT_CALIBRATION)), files->paths[0],
+          more_files(more, files), c->calibration_sequence_length);
+done:
+    return rc;
+}
+
+int64_t p4_text_trained(const p4_config *c, int64_t calibrating)
+{
+    return p4_min_i64(calibrating, c->calibration_samples);
+}
+
+/* "found at most 3 windows of 12 tokens, judging by the sizes, besides 1 set aside for evaluation". */
+static p4_rc refuse(const p4_config *c, const char *what, const p4_split_files *files,
+                    const p4_text_found *found, const char *expected)
+{
+    char more[NAMED_BYTES], aside[64] = "";
+    if (found->aside > 0) {
+        snprintf(aside, sizeof aside, ", besides %lld set aside for evaluation", (long long)found->aside);
+    }
+    return FAIL("%s: %s%s: found %s%lld window%s of %d tokens%s%s, expected at least %s", what,
+                files->paths[0], more_files(more, files), found->at_most ? "at most " : "",
+                (long long)found->windows, p4_plural(found->windows), c->calibration_sequence_length,
+                found->at_most ? ", judging by the sizes" : "", aside, expected);
+}
+
+p4_rc p4_text_expect_window(const p4_config *c, const char *what, const p4_split_files *files,
+                            const p4_text_found *found)
+{
+    return found->windows > 0
+               ? P4_OK
+               : refuse(c, what, files, found, "1: give more text or a smaller calibration_sequence_length");
+}
+
+p4_rc p4_text_expect_step(const p4_config *c, const p4_text_files *files, const p4_text_found *found)
+{
+    const int64_t T = c->calibration_sequence_length, needed = p4_settings_train(c, T, NULL).sequences,
+                  windows = found->windows;
+    const bool own = p4_trains_on_files(c), few_samples = !own && c->calibration_samples < needed;
+    char what[P4_TEXT_WHAT_BYTES], smaller[96] = "a smaller calibration_sequence_length", expected[320];
+    const char *key = few_samples ? "calibration_samples"
+                      : own       ? p4_text_key(c, P4_SPLIT_TRAIN)
+                                  : p4_text_key(c, P4_SPLIT_CALIBRATION);
+    if (windows >= needed) {
+        return P4_OK;
+    }
+    if (windows > 0) {
+        snprintf(smaller, sizeof smaller, "%s=%lld or less",
+                 c->global_batch_tokens > 0 ? "global_batch_tokens" : "calibration_batch_size",
+                 (long long)(c->global_batch_tokens > 0 ? windows * T : windows));
+    }
+    snprintf(expected, sizeof expected, "%lld, as one step takes: give %s or %s", (long long)needed,
+             few_samples ? "train_files, more calibration_samples"
+             : own       ? "more text"
+                         : "train_files, more text",
+             smaller);
+    return refuse(c, p4_text_what(what, "fine-tuning", key), own ? &files->train : &files->calibration, found,
+                  expected);
 }
 
 bool p4_text_is_compressed(const char *path)

@@ -81,6 +81,8 @@ typedef struct p4_rates {
     double node_link;  /* between ranks of a node */
     double net_link;   /* between nodes */
     double text_bytes; /* tokenized */
+    /* How they were measured: the ranks, those on a node at most, and the threads of each; 0: not said. */
+    int ranks, ranks_per_node, threads;
 } p4_rates;
 
 /* All ranks together. */
@@ -97,9 +99,11 @@ typedef struct p4_disk_plan {
 
 typedef struct p4_plan {
     int ranks, ranks_per_node;
-    char model[256], device[96];
+    bool placement_assumed; /* nobody said how many ranks a node has */
+    char model[256], device[160];
     double params;        /* elements */
     double room_bytes;    /* device memory of a rank, or its part of the host's */
+    bool room_of_node;    /* it is the part of node_bytes that a rank has where ranks share a node */
     double node_bytes;    /* host memory of a node; 0: unknown, so that it is not judged */
     double process_bytes; /* host memory of a rank before the first stage */
     double reserve_bytes; /* of room_bytes, for what the plan does not count */
@@ -112,6 +116,7 @@ typedef struct p4_plan {
     bool steps_assumed; /* the training data are not known: so many steps for an example */
     p4_disk_plan disk;
     p4_rates rates;
+    char rates_note[320]; /* how the ranks that were measured are unlike those planned; "": in nothing */
     bool fits;
     int64_t least_ranks; /* smallest number that fits; 0: none up to the most that was tried */
     int64_t most_tried;

@@ -382,6 +382,14 @@ order() {
     for name in a b c; do derive $name.json order/$name '"fine_tune_max_steps": 2000, "fine_tune_epochs": 100000'; done
     for name in d e; do derive $name.json order/$name '"fine_tune_max_steps": 3000, "fine_tune_epochs": 100000'; done
     printf '{"cfg": "%s.json", "ranks": 1}\n' a b c d e | paste -sd , | sed 's/.*/[&]/' >queue.json
+    # Rates of another number of ranks: once, however many models there are.
+    "$PHASE4_MPI" --plan --json a.json 2>log | python3 -c '
+import json, sys
+rates = json.load(sys.stdin)["rates"]
+json.dump(rates | {"ranks": 1, "ranks_per_node": 1, "threads": 1}, open("rates.json", "w"))' || complain "phase4_mpi --plan"
+    "$PHASE4_BATCH" --plan --ranks 2 --rates rates.json queue.json >log 2>&1 || complain "--plan --rates: status $?"
+    [ "$(grep -c '^warning: --rates rates.json: measured with 1 rank of 1 thread on a machine, and this plan has 2 ranks of' log)" = 1 ] ||
+        complain 'expected a warning of rates of another number of ranks'
     "$PHASE4_BATCH" --plan --ranks 2 queue.json >log 2>&1 || complain "--plan: status $?"
     local planned
     planned=$(awk '$2 == "waiting" {printf "%s", $1}' log)

@@ -36,6 +36,16 @@ ended() {
 RUN=("$PHASE4_MPI")
 tree() { find out -type f -exec sha256sum {} + | sort; }
 
+# A model with a tokenizer, of a token for each letter, blank and line end.
+cp -rL "$FIXTURES/models/llama-gqa" spoken
+chmod -R u+w spoken
+python3 -c '
+import json
+level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+vocab = {letter: i for i, letter in enumerate("\u0120\u010a" + "abcdefghijklmnopqrstuvwxyz")}
+json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": level, "post_processor": None, "decoder": level,
+           "model": {"type": "BPE", "vocab": vocab, "merges": []}}, open("spoken/tokenizer.json", "w"))'
+
 # Nothing is wrong, and nothing is changed.
 ended 0 'cfg.json: no error found' 'Plan and checks' 'memory: the run will need up to' 'threads: 1, on' 'disk: outputs' -- --check cfg.json
 [ ! -e out ] || fail '--check made the output directory'
@@ -45,7 +55,7 @@ ended 0 'time: about' 'rates: measured here in' 'fine_tune_max_steps=12500000 in
     fine_tune_epochs=1000000 global_batch_tokens=12 'train_files=["ok.bin"]' warmup_steps=1
 # Temporary files are not among the outputs: tokens of the text to train on, 2 bytes each.
 yes 'a few words' | head -c 30000 >text.txt
-ended 0 'temporary files' -- --check cfg.json enable_fine_tuning=true global_batch_tokens=12 'train_files=["text.txt"]' warmup_steps=1
+ended 0 'temporary files' -- --check cfg.json model_path=spoken enable_fine_tuning=true global_batch_tokens=12 'train_files=["text.txt"]' warmup_steps=1
 RUN=("$MPIRUN" -n 2 "$PHASE4_MPI")
 ended 0 'cfg.json: no error found' 'memory: the 2 ranks on this machine will need up to' 'threads: 1 for each rank' -- --check cfg.json
 RUN=("$PHASE4_MPI")
@@ -100,7 +110,7 @@ for how in --check --quiet; do
         'ok.bin is among the files to evaluate on and to train on' 'warning: key "eval_samples"' 'warning: key "calibration_samples"' -- \
         $how cfg.json output_path=tuned $tune fine_tune_max_steps=99 eval_samples=51 calibration_samples=60
     # shellcheck disable=SC2086
-    ended 2 'fine-tuning: ok.bin: found at most 50 windows of 12 tokens, judging by the sizes, expected at least 51: give more text or a smaller global_batch_tokens' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
+    ended 2 'fine-tuning: key "train_files": ok.bin: found 50 windows of 12 tokens, expected at least 51, as one step takes: give more text or global_batch_tokens=600 or less' -- $how cfg.json output_path=tuned $tune global_batch_tokens=612
     # shellcheck disable=SC2086
     ended 0 -- $how cfg.json output_path=tuned overwrite=true $tune warmup_steps=1 fine_tune_max_steps=2 'eval_files=["beyond.bin"]' eval_samples=0
     ! grep -q warning log || fail "$how warns of nothing"
@@ -108,16 +118,17 @@ done
 
 # Where a compressed file hides how many steps there are, the bound on them counts.
 gzip -c text.txt >text.txt.gz
-ended 0 'key "warmup_steps": 50 steps of warm-up, and there are 2 steps in all' -- --check cfg.json output_path=packed enable_fine_tuning=true \
+ended 0 'key "warmup_steps": 50 steps of warm-up, and there are 2 steps in all' -- --check cfg.json model_path=spoken output_path=packed enable_fine_tuning=true \
     'train_files=["text.txt.gz"]' fine_tune_max_steps=2 warmup_steps=50
 
 # Text whose size stands for no window, for one and for two, with windows to evaluate on set aside from it: the plan counts what is there,
-# and a run that has none left says so.
-reconstructs='eval_files=[] enable_fine_tuning=true global_batch_tokens=12 fine_tune_max_steps=1 reconstruct_steps=1 output_path=little overwrite=true'
+# and a run that has none left says so, as --check does, which counts them.
+reconstructs='model_path=spoken eval_files=[] enable_fine_tuning=true global_batch_tokens=12 fine_tune_max_steps=1 reconstruct_steps=1 output_path=little overwrite=true'
 for bytes in 0 20 36 72; do
     yes 'a few words' | head -c $bytes >little.txt
     expected=0 what='cfg.json: no error found'
-    [ $bytes != 0 ] || { expected=2 what='calibration: little.txt is empty'; }
+    [ $bytes != 0 ] || { expected=2 what='calibration: key "calibration_files": little.txt is empty'; }
+    [ $bytes != 20 ] || { expected=2 what='calibration: key "calibration_files": little.txt: one window of 12 tokens is all there is, none is left'; }
     # shellcheck disable=SC2086
     ended $expected "$what" -- --check cfg.json 'calibration_files=["little.txt"]' $reconstructs
     # shellcheck disable=SC2086
@@ -132,6 +143,43 @@ ended 2 'one window of 12 tokens is all there is' -- --quiet cfg.json 'calibrati
 head -c 48 ok.bin >two.bin
 # shellcheck disable=SC2086
 ended 0 -- --quiet cfg.json 'calibration_files=["two.bin"]' $reconstructs
+
+# What a run finds out about a text that is short when it has read it, --check finds out by reading it, in the same words: the file, its
+# key, what is there, what is needed and what helps. Sizes do not tell it: text is compressed, or has more bytes than tokens.
+alike() { # alike WORDS KEY=VALUE...: both end with status 2 and one error, the same
+    local words=$1 how
+    shift
+    for how in --check --quiet; do
+        ended 2 "$words" -- $how cfg.json model_path=spoken output_path=short overwrite=true "$@"
+        grep '^phase4: error' log >"said$how"
+    done
+    [ "$(wc -l <said--check)" = 1 ] && cmp said--check said--quiet || fail "$*: --check and the run do not say the same"
+}
+head -c 300 text.txt | gzip >few.txt.gz # 25 windows
+for _ in $(seq 100); do echo '{"text": "a few words", "source": "0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz"}'; done >wordy.jsonl
+echo 'a few' | gzip >short.txt.gz
+for step in 'global_batch_tokens=1212|global_batch_tokens=1200' 'calibration_batch_size=101|calibration_batch_size=100'; do
+    alike "fine-tuning: key \"train_files\": wordy.jsonl: found 100 windows of 12 tokens, expected at least 101, as one step takes: give more text or ${step#*|} or less" \
+        enable_fine_tuning=true 'train_files=["wordy.jsonl"]' "${step%|*}" warmup_steps=0
+done
+alike 'fine-tuning: key "train_files": few.txt.gz and 1 more: found 75 windows of 12 tokens, expected at least 76, as one step takes' \
+    enable_fine_tuning=true 'train_files=["few.txt.gz", "ok.bin"]' global_batch_tokens=912 warmup_steps=0
+alike 'fine-tuning: key "calibration_samples": ok.bin: found 9 windows of 12 tokens, expected at least 10, as one step takes: give train_files, more calibration_samples or global_batch_tokens=108 or less' \
+    enable_fine_tuning=true global_batch_tokens=120 warmup_steps=0
+alike 'fine-tuning: key "calibration_files": few.txt.gz: found 20 windows of 12 tokens, besides 5 set aside for evaluation, expected at least 21, as one step takes: give train_files, more text or global_batch_tokens=240 or less' \
+    enable_fine_tuning=true 'calibration_files=["few.txt.gz"]' 'eval_files=[]' calibration_samples=100 global_batch_tokens=252 warmup_steps=0
+alike 'fine-tuning: key "calibration_files": few.txt.gz: found 20 windows of 12 tokens, besides 5 set aside for evaluation, expected at least 21' \
+    enable_fine_tuning=true 'calibration_files=["few.txt.gz"]' 'eval_files=[]' calibration_samples=0 global_batch_tokens=252 warmup_steps=0
+# shellcheck disable=SC2016
+for each in 'calibration: key "calibration_files"|calibration_files=["short.txt.gz"]' 'evaluation: key "eval_files"|eval_files=["short.txt.gz"]' \
+    'key "eval_sets": set "a"|eval_sets={"a": "short.txt.gz"}' 'fine-tuning: key "train_files"|train_files=["short.txt.gz"]'; do
+    alike "${each%%|*}: short.txt.gz: 7 tokens, less than one window of 12 tokens: give more text or a smaller calibration_sequence_length" \
+        "${each#*|}" enable_fine_tuning=true global_batch_tokens=12 warmup_steps=0
+done
+gzip -c <<<'{"text": "a few words"}' | cat - <(gzip -c <<<nonsense) >broken.jsonl.gz
+alike 'broken.jsonl.gz line 2' 'calibration_files=["broken.jsonl.gz"]'
+# Text that nothing can read.
+ended 2 'few.txt.gz: text needs a tokenizer' -- --check cfg.json 'eval_files=["few.txt.gz"]'
 
 # A window is as long as the model's positions where the default is longer, and is refused where the user set it.
 sed 's/ "calibration_sequence_length": 12,//' cfg.json >default.json
@@ -160,9 +208,13 @@ for how in --check --quiet; do
 done
 yes '!!!!!!!!!!!!' | head -c 600 | tr -d '\n' >marks.txt
 ended 0 'the tokenizer of mismatched has token ids up to' -- --check cfg.json model_path=mismatched output_path=mis 'calibration_files=["marks.txt"]' calibration_sequence_length=2
-# A line that a sample may pass over is no error of the check.
-{ echo '{"text": "!!!!!!!!!!!!!!!!!!!!!!!!"}'; echo nonsense; } >nonsense.jsonl
-ended 0 'the tokenizer of mismatched has token ids up to' -- --check cfg.json model_path=mismatched output_path=mis 'calibration_files=["nonsense.jsonl"]'
+# A line that a sample passes over is no error of the check: the run draws another part.
+python3 -c '
+for i in range(40000):
+    print("{\"text\": \"!!!!!!!!!!!!!!!!!!!!!!!!\"}" if i != 1 else "nonsense")' >nonsense.jsonl
+for how in --check --quiet; do
+    ended 0 'the tokenizer of mismatched has token ids up to' -- $how cfg.json model_path=mismatched output_path=passed 'calibration_files=["nonsense.jsonl"]'
+done
 # One with few of the model's.
 python3 -c '
 import json

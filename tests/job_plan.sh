@@ -189,6 +189,29 @@ print(plan['least_ranks'], 'fits' if plan['fits'] else 'does not fit')"; }
         { echo "$model: $least is not the smallest number of GPUs"; exit 1; }
 done
 
+# Ranks on CPUs are those of mpirun on one machine unless the options say otherwise, and divide its memory; the plan says which machines
+# it is for. The smallest number of ranks is judged by the memory that so many have.
+machines() { # machines WORDS ARGUMENT...
+    "$PHASE4_MPI" --plan cfg.json "${@:2}" >log 2>&1 || { cat log; exit 1; }
+    grep -qF -- "$1" log || { echo "expected \"$1\""; cat log; exit 1; }
+}
+machines 'machines: 1, with all 2 ranks (assumed; --ranks-per-node says how many a machine has)' --ranks 2
+machines 'machines: 2, with 1 rank on each' --ranks 2 --ranks-per-node 1
+machines 'machines: 3, with up to 2 ranks on each' --ranks 5 --ranks-per-node 2
+machines 'machines: 2, with 8 ranks on each (assumed;' --ranks 16 device=cuda --device-memory 80G
+machines 'a rank has 32.00 GiB of host memory' --ranks 2 --host-memory 64GiB
+"$PHASE4_MPI" --plan cfg.json >log 2>&1 && ! grep -q '^machines' log || { cat log; exit 1; }
+"$PHASE4_MPI" --plan --json cfg.json --host-memory 1G >plan.json 2>log || { cat log; exit 1; }
+alone=$(python3 -c 'import json; plan = json.load(open("plan.json")); print(int(1.2 * (plan["process_bytes"] + plan["ranks_planned"][0]["host_peak"]["bytes"])))')
+for ranks in 1 64; do
+    "$PHASE4_MPI" --plan --json cfg.json --ranks $ranks --host-memory $alone >plan.json 2>log || { cat log; exit 1; }
+    python3 -c '
+import json, sys
+plan = json.load(open("plan.json"))
+assert plan["least_ranks"] == 1 and plan["fits"] == (plan["ranks"] == 1) and plan["machines"] == 1 and plan["ranks_per_node_assumed"], plan' ||
+        exit 1
+done
+
 # Times of this machine's CPUs are measured; a described machine, a batch and a file of rates are not this machine.
 "$PHASE4_MPI" --plan cfg.json >log 2>&1 && grep -qE '^rates: measured here in [0-9.]+ s, 1 thread a rank$' log || { cat log; exit 1; }
 for described in '--host-memory 64G' '--device-memory 64G'; do
@@ -241,7 +264,22 @@ sed -n 's/.*a training step of this model takes \(.*\) s; by these rates \(.*\) 
 # Where memory or the link was slow at the moment it was measured, there is no such rate, and the log says so.
 awk 'NF == 2 && $1 > 0 && $1 - $2 < 0.01 * $1 && $2 - $1 < 0.01 * $1 {found = 1} END {exit !found}' steps ||
     grep -q 'no rate of products explains the step' log || { cat log; exit 1; }
-"$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
+"$PHASE4_MPI" --plan cfg.json --rates rates.json --ranks 2 >log 2>&1 && grep -q '^rates: measured: CPU, 1 thread, [^,]*$' log || { cat log; exit 1; }
+! grep -q '^warning: rates' log || { cat log; exit 1; }
+# A plan of another number of ranks says so.
+"$PHASE4_MPI" --plan cfg.json --rates rates.json >log 2>&1 || { cat log; exit 1; }
+said '^warning: rates: measured with 2 ranks of 1 thread on a machine, and this plan has 1 rank of 1 thread there, whose speed is another$'
+"$PHASE4_MPI" --plan --json cfg.json --rates rates.json >plan.json 2>log || { cat log; exit 1; }
+python3 -c '
+import json
+plan = json.load(open("plan.json"))
+rates = plan["rates"]
+assert [rates[key] for key in ("ranks", "ranks_per_node", "threads")] == [2, 2, 1] and "2 ranks" in plan["rates_note"], plan'
+sed 's/"ranks":[^,]*,/"ranks": 0,/' rates.json >broken.json
+status=0
+"$PHASE4_MPI" --plan cfg.json --rates broken.json >log 2>&1 || status=$?
+[ $status = 2 ] || { cat log; exit 1; }
+said 'broken.json: ranks: expected a whole number from 1 to'
 # They are refused for GPUs.
 status=0
 "$PHASE4_MPI" --plan cfg.json --rates rates.json device=cuda --device-memory 80G >log 2>&1 || status=$?
@@ -257,10 +295,23 @@ status=0
 "$PHASE4_MPI" --plan cfg.json device=cuda --rates A100 --device-memory 80G >log 2>&1 || status=$?
 [ $status = 2 ] || { cat log; exit 1; }
 said 'error: --rates: found "A100", expected a file of phase4_mpi --measure-rates, or H100, H200 or CPU of the built-in table$'
+# A GPU that is named has its memory, unless other memory is described, and the plan says of which GPU.
 status=0
 "$PHASE4_MPI" --plan cfg.json --rates H100 >log 2>&1 || status=$?
 [ $status = 2 ] || { cat log; exit 1; }
-said 'error: H100: its rates are of GPUs .*, and the plan is for CPUs: device=cuda and --device-memory describe a GPU'
+said 'error: H100: its rates are of GPUs .*, and the plan is for CPUs: leave device=cpu out'
+named() { # named KIND MEMORY WORDS ARGUMENT...: the plan has this memory, and its text the words
+    local expected=$2 words=$3 device
+    for device in auto cuda; do
+        CUDA_VISIBLE_DEVICES='' "$PHASE4_MPI" --plan --json cfg.json device=$device --rates "$1" "${@:4}" >plan.json 2>log || { cat log; exit 1; }
+        python3 -c 'import json, sys; sys.exit(json.load(open("plan.json"))["memory_bytes"] != int(sys.argv[1]))' "$expected" || { cat plan.json; exit 1; }
+    done
+    CUDA_VISIBLE_DEVICES='' "$PHASE4_MPI" --plan cfg.json device=auto --rates "$1" "${@:4}" >log 2>&1 || { cat log; exit 1; }
+    said "$words"
+}
+named H100 80000000000 'a GPU of 74.51 GiB, as an H100 \(SXM or PCIe\) has; an H100 NVL has 94 GB: --device-memory 94G$'
+named h200 141000000000 'a GPU of 131.32 GiB, as an H200 \(SXM or NVL\) has$' --ranks 2
+named H100 94000000000 'a GPU of 87.54 GiB$' --device-memory 94G
 # A file of such a name is not passed over silently; with a folder before it, it is read.
 cp rates.json CPU
 status=0

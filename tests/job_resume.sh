@@ -126,6 +126,25 @@ ended 137 unsaved
 run 1 unsaved checkpoint_minutes=0
 grep -q '^      block' log || fail 'a checkpoint was saved that was not asked for'
 
+# kept_seconds NAME STAGE: what the checkpoint of a run that was stopped in this stage says that it has taken.
+kept_seconds() {
+    python3 -c "
+import glob, json, sys
+newest = max(glob.glob(sys.argv[1] + '/checkpoints/step-*/manifest.json'), key=lambda path: int(path.split('step-')[-1].split('/')[0]))
+print(json.load(open(newest))['timing'].get(sys.argv[2], 0))" "$1" "$2"
+}
+# keeps_seconds NAME STAGE SECONDS PROCESSES: the times of the run that went on contain these seconds, no more than the whole, and its
+# table says how many processes they are of.
+keeps_seconds() {
+    python3 -c "
+import json, sys
+timing, saved = json.load(open(sys.argv[1] + '/results.json'))['timing'], float(sys.argv[3])
+stages = sum(seconds for stage, seconds in timing.items() if stage != 'total')
+sys.exit(not (0 < saved < timing[sys.argv[2]] and stages <= timing['total']))" "$1" "$2" "$3" ||
+        fail "$1: the checkpoint has $3 s of $2, results.json $(grep -A12 '"timing"' "$1/results.json")"
+    grep -qE "^  Time  .*, of $4 processes$" log || fail "$1: the table does not say of how many processes its times are"
+}
+
 # ---- every way to stop, at some step; what is said, and the status
 stopped() { # stopped NAME REASON: the run that was started stops for this reason and says how to go on
     ended 75 "$1"
@@ -138,7 +157,9 @@ for signal in TERM USR1 INT; do
     kill -"$signal" "$job"
     stopped one "by SIG$signal"
     said 'stopping: the state of the run is saved first'
+    saved_s=$(kept_seconds one fine_tune)
     run 1 one
+    keeps_seconds one fine_tune "$saved_s" 2
     said 'continues after step'
     grep -qE '^ +time left from one/checkpoints/step-[0-9]+: (about .*|less than a second), with [0-9]+ of 200 training steps done$' log ||
         fail "$signal: the log does not say how long what is left takes"
@@ -272,8 +293,13 @@ for keys in 'quantizer=gptq fine_tune_max_steps=20' 'enable_fine_tuning=false'; 
     held 1 reconstruct 2 broken $keys
     kill -USR1 "$job"
     ended 75 'a reconstruction of which a set of blocks is done'
+    # What the process took for these blocks is in the times, and they are not in what is left.
+    saved_s=$(kept_seconds broken reconstruct)
     run 3 broken $keys
     said 'continues after block 1 of 2'
+    grep -qE '^ +time left from broken/checkpoints/step-0: (about .*|less than a second), with 1 of 2 blocks reconstructed$' log ||
+        fail 'the log does not say which blocks are left'
+    keeps_seconds broken reconstruct "$saved_s" 2
     [ "$(grep -c '^      block' log)" = 1 ] || fail 'another number of sets of blocks than 1 was trained again'
     same broken rebuilt
     rm -rf broken

@@ -3,8 +3,30 @@
  * that starts from masters goes on where they were left, and so does a trainer. */
 #include "block_layout.h"
 #include "jobs/train/trainer.h"
-#include "reconstruct_subject.h"
+#include "reconstruct_world.h"
 #include "src/leaf/log_sink.h"
+#include "src/leaf/rng.h"
+
+static const way ways[] = {
+    {.model = "llama-gqa", .keys = {{"reconstruct_window", "1"}}},
+    {.model = "gpt2-plain", .keys = {{"reconstruct_window", "2"}, {"recompute", "blocks"}}},
+    {.model = "llama-bias",
+     .keys = {{"reconstruct_window", "2"},
+              {"recompute", "light"},
+              {"preserve_layers",
+               "[\"model.layers.0.self_attn.k_proj.weight\",\"*.1.mlp.down_proj.weight\"]"}}},
+    {.model = "llama-gqa", /* the first of their slots */
+     .keys = {{"reconstruct_window", "2"},
+              {"preserve_layers", "[\"*.0.mlp.gate_proj.weight\",\"*.1.self_attn.q_proj.weight\"]"}}},
+    {.model = "llama-mlp-bias", .keys = {{"activation_bits", "8"}, {"quantizer", "exact"}}},
+    {.model = "gpt2-untied",
+     .keys = {{"preserve_embedding_precision", "false"}, {"preserve_output_precision", "false"}}},
+    {.model = "mixtral-plain", .keys = {{"reconstruct_window", "2"}}},
+    {.model = "llama-gqa", .keys = {{"reconstruct_window", "2"}}, .windows = 2}, /* ranks without any */
+    {.model = "llama-gqa",
+     .keys = {{"reconstruct_window", "2"}},
+     .sequences = COUNT}, /* more micro-batches */
+};
 
 /* ---- gradients ---- */
 

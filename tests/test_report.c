@@ -291,7 +291,7 @@ static void test_table(void)
         "2 epochs, 500 steps, 1,024,000 tokens",
         "passed: 75 tensors",
         "812 MiB",
-        "1 h 02 min\n    Fine-tune                     1 min 01 s\n",
+        "1 h 02 min, of 3 processes\n    Fine-tune                     1 min 01 s\n",
         "  Outputs\n    packed model               out/model.h5\n"
         "    fp16 model                 out/dequantized_fp16 (for other programs)\n\n",
         "95 % interval",

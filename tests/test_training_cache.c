@@ -227,7 +227,7 @@ static void temporary_files_go(void)
                                  .cache_folder = "",
                                  .temporary = at("training_tokens.tmp")};
     EXPECT_REFUSED(p4_training_set_open(&set, &group, &source, NULL),
-                   "training data: 8 tokens, less than one window of 9 tokens");
+                   "8 tokens, less than one window of 9 tokens: give more text");
     EXPECT(set == NULL && access(at("training_tokens.tmp"), F_OK) != 0, "something is left after an error");
     source.temporary = at("missing/tokens.tmp");
     EXPECT_REFUSED(p4_training_set_open(&set, &group, &source, NULL), "missing/tokens.tmp");

@@ -95,6 +95,15 @@ static const struct {
                    {"text_bytes_per_s", offsetof(p4_rates, text_bytes), false}};
 enum { RATES = sizeof rate_fields / sizeof rate_fields[0], MAX_RATES_BYTES = 1 << 20 };
 
+/* How they were measured; a table, and files of earlier versions, do not say it. */
+static const struct {
+    const char *key;
+    size_t offset;
+} count_fields[] = {{"ranks", offsetof(p4_rates, ranks)},
+                    {"ranks_per_node", offsetof(p4_rates, ranks_per_node)},
+                    {"threads", offsetof(p4_rates, threads)}};
+enum { COUNTS = sizeof count_fields / sizeof count_fields[0], MOST_RANKS = 1 << 20 };
+
 static const char *const device_names[] = {[P4_RATES_OF_CPU] = "cpu", [P4_RATES_OF_GPU] = "cuda"};
 
 static bool put_rates(cJSON *to, const p4_rates *rates)
@@ -106,6 +115,10 @@ static bool put_rates(cJSON *to, const p4_rates *rates)
                                    *(const double *)((const char *)rates + rate_fields[i].offset)};
         ok = p4_json_put_reals(to, &real, 1);
     }
+    for (int i = 0; ok && i < COUNTS; i++) {
+        int count = *(const int *)((const char *)rates + count_fields[i].offset);
+        ok = count == 0 || p4_json_put_whole(to, count_fields[i].key, count);
+    }
     return ok;
 }
 
@@ -115,6 +128,8 @@ static bool put_head(cJSON *root, const p4_plan *plan)
            p4_json_put_whole(root, "parameters", (int64_t)plan->params) &&
            p4_json_put_whole(root, "ranks", plan->ranks) &&
            p4_json_put_whole(root, "ranks_per_node", plan->ranks_per_node) &&
+           cJSON_AddBoolToObject(root, "ranks_per_node_assumed", plan->placement_assumed) != NULL &&
+           p4_json_put_whole(root, "machines", p4_ceil_div(plan->ranks, plan->ranks_per_node)) &&
            cJSON_AddBoolToObject(root, "fits", plan->fits) != NULL &&
            p4_json_put_whole(root, "memory_bytes", (int64_t)plan->room_bytes) &&
            p4_json_put_whole(root, "node_memory_bytes", (int64_t)plan->node_bytes) &&
@@ -143,6 +158,7 @@ char *p4_plan_json(const p4_plan *plan)
               (work = add_object(root, "stages")) != NULL && put_work(work, plan) &&
               put_disk(add_object(root, "disk"), &plan->disk) &&
               (rates = add_object(root, "rates")) != NULL && put_rates(rates, &plan->rates) &&
+              p4_json_put_text(root, "rates_note", plan->rates_note) &&
               (list = cJSON_AddArrayToObject(root, "ranks_planned")) != NULL;
     for (int64_t i = 0; ok && i < plan->rank_plans_count; i++) {
         ok = put_rank(list, plan, &plan->rank_plans[i]);
@@ -195,6 +211,25 @@ done:
     return rc;
 }
 
+/* All of them, or none: without the first the others say nothing. */
+static p4_rc read_counts(p4_rates *rates, const cJSON *root, const char *path)
+{
+    p4_rc rc = P4_OK;
+    for (int i = 0; i < COUNTS; i++) {
+        const cJSON *item = NULL;
+        int64_t count = 0;
+        TRY(p4_json_member(&item, path, "", root, count_fields[i].key, i > 0));
+        if (item == NULL) {
+            return P4_OK;
+        }
+        CHECK(p4_json_is_whole(item, MOST_RANKS + 1, &count) && count > 0,
+              "%s: %s: expected a whole number from 1 to %d", path, count_fields[i].key, (int)MOST_RANKS);
+        *(int *)((char *)rates + count_fields[i].offset) = (int)count;
+    }
+done:
+    return rc;
+}
+
 p4_rc p4_rates_read(p4_rates *rates, const char *path)
 {
     p4_rc rc = P4_OK;
@@ -221,6 +256,7 @@ p4_rc p4_rates_read(p4_rates *rates, const char *path)
               may_lack ? "that is not negative" : "above 0");
         *(double *)((char *)rates + rate_fields[i].offset) = item->valuedouble;
     }
+    TRY(read_counts(rates, root, path));
 done:
     cJSON_Delete(root);
     free(text);

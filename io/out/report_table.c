@@ -334,17 +334,27 @@ static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
     }
 }
 
+/* Of all processes of a run, as far as their checkpoints have it. The lines add up to the whole. */
 static void times(FILE *to, const p4_results *r)
 {
     char text[CELL_BYTES];
+    double rest = r->total_s;
     fprintf(to, "  Peak memory     %s (the largest rank)\n",
             cell(text, r->metrics.peak_memory_mb, 0, " MiB"));
-    fprintf(to, "  Time            %s\n", duration(text, r->total_s));
+    fprintf(to, "  Time            %s", duration(text, r->total_s));
+    if (r->provenance.continued > 0) {
+        fprintf(to, ", of %" PRId64 " processes", r->provenance.continued + 1);
+    }
+    fprintf(to, "\n");
     for (int64_t i = 0; i < r->stage_count; i++) {
         if (r->stages[i].seconds >= WORTH_A_LINE * r->total_s) {
             fprintf(to, "    %-29s %9s\n", p4_plan_stage_title(r->stages[i].stage),
                     duration(text, r->stages[i].seconds));
+            rest -= r->stages[i].seconds;
         }
+    }
+    if (rest >= WORTH_A_LINE * r->total_s) {
+        fprintf(to, "    %-29s %9s\n", "Everything else", duration(text, rest));
     }
     fprintf(to, "\n");
 }

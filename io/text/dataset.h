@@ -50,7 +50,7 @@ typedef struct p4_windowing {
     uint64_t seed;                 /* of what is drawn */
     p4_json_reading json;          /* of lines of JSONL */
     const p4_mixture *opt_mixture; /* of the files; NULL: each counts by its size */
-    const char *opt_what; /* what the windows are for, in the message about too few; NULL: not said */
+    const char *opt_what;          /* what the windows are for, in messages about too few; NULL: not said */
     /* Tokens from the beginning of a window to that of the next, below T: windows overlap, and of each only
      * the last `stride` tokens are predicted; of the first of the stream all are. 0: windows side by side. */
     int64_t stride;

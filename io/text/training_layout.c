@@ -45,6 +45,12 @@ done:
     return rc;
 }
 
+/* What messages begin with. */
+static const char *what_of(const p4_training_source *source)
+{
+    return source->how.opt_what != NULL ? source->how.opt_what : "training data";
+}
+
 /* The cache of the texts: one that is there, or else it is made. */
 static p4_rc open_cache(work *w)
 {
@@ -174,10 +180,11 @@ static p4_rc set_aside(work *w)
     int64_t tokens = 0, at = 0;
     p4_window_range *ranges = NULL;
     layout->aside_count = p4_min_i64(w->source->aside, p4_max_i64(1, total / 5));
-    CHECK(layout->aside_count < total,
-          "calibration data: one window of %lld tokens is all there is, none is left to evaluate on; give "
-          "eval_files, or set eval_samples to 0",
-          (long long)T);
+    CHECK(
+        layout->aside_count < total,
+        "%s: one window of %lld tokens is all there is, none is left to evaluate on; give eval_files, or set "
+        "eval_samples to 0",
+        what_of(w->source), (long long)T);
     ranges = p4_alloc((size_t)layout->part_count, sizeof *ranges);
     layout->aside = p4_alloc((size_t)layout->aside_count, sizeof *layout->aside);
     TRY(ranges != NULL && layout->aside != NULL ? P4_OK : P4_E_SYSTEM);
@@ -212,9 +219,8 @@ static p4_rc mix(work *w)
     for (int64_t s = 0; s < mixture->source_count; s++) {
         layout->mixed.share[s] = mixture->share[s];
         CHECK(layout->mixed.end[s] > before,
-              "training data: entry %lld of the files has a weight and holds less than one window of %lld "
-              "tokens",
-              (long long)s + 1, (long long)layout->T);
+              "%s: entry %lld of the files has a weight and holds less than one window of %lld tokens",
+              what_of(w->source), (long long)s + 1, (long long)layout->T);
         before = layout->mixed.end[s];
     }
 done:
@@ -244,7 +250,10 @@ p4_rc p4_training_layout_make(p4_training_layout *layout, const p4_training_sour
         tokens += layout->parts[i].count;
     }
     layout->windows = tokens / layout->T;
-    CHECK(layout->windows > 0, "training data: %lld token%s, less than one window of %lld tokens",
+    CHECK(layout->windows > 0,
+          "%s: %s: %lld token%s, less than one window of %lld tokens: give more text or a smaller "
+          "calibration_sequence_length",
+          what_of(source), source->path_count == 1 ? source->paths[0] : "the files of text and tokens",
           (long long)tokens, p4_plural(tokens), (long long)layout->T);
     TRY(mix(&w));
     if (source->aside > 0) {

@@ -239,9 +239,11 @@ static p4_rc read_windows(p4_windows *windows, const source *s, const p4_windowi
     bool one = s->texts.count == 1 && s->texts.samples == NULL; /* its name */
     CHECK(!no_text, "%s%s%s %s empty: no text", purpose, purpose[0] != '\0' ? ": " : "", s->what,
           one ? "is" : "are");
-    CHECK(total > 0, "%s%s%s: %lld token%s, less than one window of %lld tokens", purpose,
-          purpose[0] != '\0' ? ": " : "", s->what, (long long)s->stream.count, p4_plural(s->stream.count),
-          (long long)T);
+    CHECK(total > 0,
+          "%s%s%s: %lld token%s, less than one window of %lld tokens: give more text or a smaller "
+          "calibration_sequence_length",
+          purpose, purpose[0] != '\0' ? ": " : "", s->what, (long long)s->stream.count,
+          p4_plural(s->stream.count), (long long)T);
     windows->count = limit > 0 ? p4_min_i64(limit, total) : total;
     TRY(pick(&picks, windows->count, total, s, how));
     windows->ids = p4_alloc((size_t)(windows->count * T), sizeof *windows->ids);

@@ -50,7 +50,7 @@ static const p4_option options[] = {
                               "MPI."},
     [RANKS - P4_OPTION_OWN] = {"--ranks", NULL, "N", "With --plan: ranks of the job; default 1."},
     [RANKS_PER_NODE - P4_OPTION_OWN] = {"--ranks-per-node", NULL, "N",
-                                        "With --plan: ranks on a node; default 8 on GPUs, 1 on CPUs."},
+                                        "With --plan: ranks on a machine; default 8 on GPUs, all on CPUs."},
     [DEVICE_MEMORY - P4_OPTION_OWN] = {"--device-memory", NULL, "SIZE",
                                        "With --plan: a rank's memory, 80G (80e9) or 80GiB; default: "
                                        "this machine's."},

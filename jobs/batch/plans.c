@@ -18,6 +18,7 @@ typedef struct kept {
 struct p4_batch_plans {
     const p4_batch_options *options;
     int ranks, ranks_per_node, cores;
+    bool warned; /* of rates of other ranks */
     int64_t count, slots;
     kept *at;
     p4_config *scratch; /* a configuration is too large for the stack of some systems */
@@ -112,7 +113,7 @@ done:
 /* ---- making one ---- */
 
 /* *least: ranks with which it fits, 0: none up to the most that were tried. */
-static p4_rc plan_on(const p4_batch_plans *plans, p4_batch_plan *plan, int width, int ranks,
+static p4_rc plan_on(p4_batch_plans *plans, p4_batch_plan *plan, int width, int ranks,
                      const p4_config *config, int64_t *least)
 {
     p4_rc rc = P4_OK;
@@ -124,6 +125,10 @@ static p4_rc plan_on(const p4_batch_plans *plans, p4_batch_plan *plan, int width
                                      .host_bytes = plans->options->host_bytes,
                                      .rates_path = plans->options->rates_path};
     TRY(p4_plan_make(&made, config, &request));
+    if (made.rates_note[0] != '\0' && !plans->warned) {
+        plans->warned = true;
+        WARN("warning: --rates %s: %s", request.rates_path, made.rates_note);
+    }
     plan->seconds[width] = made.total_s;
     plan->rank_bytes[width] = p4_plan_node_needs(&made) / p4_plan_node_ranks(&made);
     if (width == 0) {

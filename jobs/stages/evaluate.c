@@ -43,7 +43,8 @@ static p4_evaluator evaluator_of(p4_run *run, const text *t)
                           .plan = p4_settings_pipeline(&run->config, t->windows->T),
                           .windows = t->windows,
                           .opt_losses = t->original_losses,
-                          .seed = run->config.seed};
+                          .seed = run->config.seed,
+                          .opt_set = t->set};
 }
 
 /* `set "code": `, or "". */

@@ -12,7 +12,7 @@
 #include "src/config.h"
 #include "src/leaf/count.h"
 
-static p4_windowing windowing(const p4_run *run)
+p4_windowing p4_text_windowing(const p4_run *run)
 {
     const p4_arch *arch = &run->original.hf.model.arch;
     return (p4_windowing){.tokenizer = run->tokenizer,
@@ -48,13 +48,6 @@ static void choose_text(p4_run *run)
     run->text_windows = kept;
 }
 
-/* Windows of the calibration data that are read: for calibration, and for reconstruction if it takes more. */
-static int64_t windows_calibrating(const p4_config *c)
-{
-    return p4_max_i64(c->calibration_samples,
-                      p4_settings_reconstruct_windows(c, c->calibration_sequence_length));
-}
-
 /* ---- warnings ---- */
 
 static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t found)
@@ -84,12 +77,15 @@ static void warn_of_few_in_sets(const p4_run *run)
 
 /* ---- windows of calibration and evaluation ---- */
 
-static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split_files *files, int64_t limit,
-                          int64_t stride)
+/* use: what they are for, in messages. */
+static p4_rc read_windows(const p4_run *run, p4_windows *windows, const p4_split_files *files,
+                          const char *use, const char *key, int64_t limit, int64_t stride)
 {
-    p4_windowing how = windowing(run);
+    char what[P4_TEXT_WHAT_BYTES];
+    p4_windowing how = p4_text_windowing(run);
     how.stride = stride;
     how.opt_mixture = &files->mixture;
+    how.opt_what = p4_text_what(what, use, key);
     return p4_windows_read(windows, files->paths, files->count, &how, limit);
 }
 
@@ -100,7 +96,7 @@ static p4_rc read_sets(p4_run *run, const p4_text_files *files)
     const p4_config *c = &run->config;
     for (int i = 0; i < c->eval_sets.count; i++) {
         char what[sizeof "key \"eval_sets\": set \"\"" + P4_SET_NAME_BYTES];
-        p4_windowing how = windowing(run);
+        p4_windowing how = p4_text_windowing(run);
         snprintf(what, sizeof what, "key \"eval_sets\": set \"%s\"", c->eval_sets.names[i]);
         how.stride = c->eval_stride;
         how.opt_what = what;
@@ -123,19 +119,13 @@ static void name_sets(p4_run *run)
 }
 
 /* Evaluation without files of its own: windows set aside from the calibration data and used for nothing else.
- * They are what calibration and reconstruction leave; where data are short, a fifth. Local. */
-static p4_rc hold_out(p4_run *run)
+ * Local. */
+static p4_rc hold_out(p4_run *run, const p4_split_files *files)
 {
     p4_rc rc = P4_OK;
-    const p4_config *c = &run->config;
-    int64_t count = run->calibration.count, wanted = windows_calibrating(c);
-    int64_t most = wanted > 0 ? p4_max_i64(1, p4_max_i64(count / 5, count - wanted)) : count;
-    int64_t aside = p4_min_i64(c->eval_samples, most);
-    CHECK(count > aside || wanted == 0,
-          "calibration data: one window of %lld tokens is all there is, none is left to evaluate on; "
-          "give eval_files, or set eval_samples to 0",
-          (long long)run->calibration.T);
-    TRY(p4_windows_set_aside(&run->calibration, &run->eval, aside, c->seed));
+    int64_t aside;
+    TRY(p4_text_set_aside(&aside, &run->config, files, run->calibration.count));
+    TRY(p4_windows_set_aside(&run->calibration, &run->eval, aside, run->config.seed));
 done:
     return rc;
 }
@@ -186,17 +176,17 @@ static p4_rc read_samples(p4_run *run, const p4_text_files *files)
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
     bool held_out = files->eval.held_out;
-    bool from_training =
-        held_out && c->calibration_samples == 0 && p4_trains_on_files(c) && c->train_files.count == 0;
+    bool from_training = p4_text_aside_from_training(c, held_out);
     if (c->eval_samples > 0 && !held_out) {
-        TRY(read_windows(run, &run->eval, &files->eval, c->eval_samples, c->eval_stride));
+        TRY(read_windows(run, &run->eval, &files->eval, "evaluation", p4_text_key(c, P4_SPLIT_EVAL),
+                         c->eval_samples, c->eval_stride));
     }
     if (c->calibration_samples > 0 || (held_out && !from_training)) {
-        TRY(read_windows(run, &run->calibration, &files->calibration,
-                         windows_calibrating(c) + (held_out ? c->eval_samples : 0), 0));
+        TRY(read_windows(run, &run->calibration, &files->calibration, "calibration",
+                         p4_text_key(c, P4_SPLIT_CALIBRATION), p4_text_calibration_windows(c, held_out), 0));
     }
     if (held_out && !from_training) {
-        TRY(hold_out(run));
+        TRY(hold_out(run, &files->calibration));
     }
     TRY(divide_calibration(run));
 done:
@@ -261,7 +251,7 @@ static p4_rc open_training(p4_run *run, const p4_text_files *files)
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
     p4_group *group = run->compute.group;
-    char *temporary = NULL;
+    char *temporary = NULL, what[P4_TEXT_WHAT_BYTES];
     if (!p4_trains_on_files(c)) {
         TRY_ALL(group,
                 c->enable_fine_tuning ? p4_training_set_of_windows(&run->train, &run->calibration) : P4_OK);
@@ -272,20 +262,21 @@ static p4_rc open_training(p4_run *run, const p4_text_files *files)
     bool aside = files->eval.held_out && c->train_files.count == 0;
     p4_training_source source = {.paths = files->train.paths,
                                  .path_count = files->train.count,
-                                 .how = windowing(run),
+                                 .how = p4_text_windowing(run),
                                  .windows = run->text_windows,
                                  .aside = aside ? c->eval_samples : 0,
                                  .cache_folder = c->token_cache,
                                  .temporary = temporary};
     source.how.opt_mixture = &files->train.mixture;
+    source.how.opt_what = p4_text_what(what, "fine-tuning", p4_text_key(c, P4_SPLIT_TRAIN));
     TRY(p4_training_set_open(&run->train, group, &source, aside ? &run->eval : NULL));
 done:
     free(temporary);
     return rc;
 }
 
-/* Training data that hold less than a step are an error now, not when it begins; all ranks know the count. */
-static p4_rc check_training(const p4_run *run)
+/* Training data that hold less than a step are an error now, not when it begins. Rank 0. */
+static p4_rc check_training(const p4_run *run, const p4_text_files *files)
 {
     p4_rc rc = P4_OK;
     const p4_config *c = &run->config;
@@ -294,10 +285,9 @@ static p4_rc check_training(const p4_run *run)
     }
     int64_t windows = p4_training_set_count(run->train);
     int64_t sequences = p4_settings_train(c, c->calibration_sequence_length, NULL).sequences;
-    CHECK(windows >= sequences,
-          "fine-tuning: found %lld window%s of %d tokens in the training data, expected at least %lld: one "
-          "step",
-          (long long)windows, p4_plural(windows), c->calibration_sequence_length, (long long)sequences);
+    bool aside = files->eval.held_out && c->train_files.count == 0;
+    const p4_text_found found = {.windows = windows, .aside = aside ? run->eval.count : 0};
+    TRY(p4_text_expect_step(c, files, &found));
     p4_warn_of_steps(c, windows / sequences);
 done:
     return rc;
@@ -360,7 +350,7 @@ p4_rc p4_load_text(p4_run *run)
         TRY(p4_windows_publish(group, &run->sets[i].windows));
     }
     name_sets(run);
-    TRY(check_training(run));
+    TRY_ROOT(group, check_training(run, &files));
     warn_of_few(c, "calibration_samples", c->calibration_samples, run->calibration.count);
     if (run->reconstruction.count > 0) {
         warn_of_few(c, "reconstruct_tokens", p4_settings_reconstruct_windows(c, run->reconstruction.T),

@@ -17,6 +17,8 @@ p4_rc p4_stage_export(p4_run *run);         /* every output file */
 
 /* Part of p4_stage_load: the tokenizer and rank 0's windows of text, to all ranks. Collective. */
 p4_rc p4_load_text(p4_run *run);
+/* How its text becomes windows; model, tokenizer and chat template are open. Local. */
+p4_windowing p4_text_windowing(const p4_run *run);
 /* The windows of eval_sets and what is kept for them; may be called twice. */
 void p4_free_sets(p4_run *run);
 

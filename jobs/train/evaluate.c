@@ -1,11 +1,21 @@
 #include "jobs/train/evaluate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "io/json/evaluation.h"
 #include "io/text/window_parts.h"
 #include "jobs/train/bootstrap.h"
+
+enum { LABEL_BYTES = P4_SET_NAME_BYTES + 40 };
+
+/* Which model passes over which text: an evaluation may be several passes, one after another. */
+static void write_label(char label[LABEL_BYTES], const p4_evaluator *e, const char *which)
+{
+    snprintf(label, LABEL_BYTES, e->opt_set != NULL ? "evaluate %s, set \"%s\"" : "evaluate %s", which,
+             e->opt_set);
+}
 
 p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *reference,
                   p4_evaluation *quality, p4_part_losses *opt_losses)
@@ -13,8 +23,11 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     p4_rc rc = P4_OK;
     p4_pipeline pipeline = {0};
     p4_pipeline_plan plan = e->plan;
-    p4_pass pass = {.form = form, .reference = reference, .windows = e->windows, .label = "evaluate"};
+    const char *which = form == &e->original->form.form ? "original" : "compressed";
+    char label[LABEL_BYTES];
+    p4_pass pass = {.form = form, .reference = reference, .windows = e->windows, .label = label};
     p4_score score;
+    write_label(label, e, which);
     plan.reference = reference != NULL;
     plan.B = p4_pipeline_batch(e->compute, &e->original->hf.model, plan.B, plan.T, e->windows->count);
     *quality = p4_evaluation_none();
@@ -43,8 +56,7 @@ p4_rc p4_evaluate(const p4_evaluator *e, const p4_form *form, const p4_form *ref
     char loss[P4_NUMBER_BYTES];
     CHECK(isfinite(quality->loss),
           "%s: the mean loss of the %s model is %s over %lld predictions, expected a finite number",
-          e->original->hf.path, form == &e->original->form.form ? "original" : "compressed",
-          p4_format_number(loss, quality->loss, 4), (long long)quality->tokens);
+          e->original->hf.path, which, p4_format_number(loss, quality->loss, 4), (long long)quality->tokens);
     CHECK(reference == NULL || isfinite(quality->kl),
           "%s: the KL divergence of the compressed model from the "
           "original is %s over %lld predictions, expected a finite number",

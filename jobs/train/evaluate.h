@@ -23,6 +23,8 @@ typedef struct p4_evaluator {
      * frees nll. NULL: no intervals are computed. */
     p4_part_losses *opt_losses;
     uint64_t seed; /* of the intervals */
+    /* The set of eval_sets that the windows are of, for the progress line; NULL: none. */
+    const char *opt_set;
 } p4_evaluator;
 
 /* Every window through `form`; with a reference also the mean KL(reference || form). *opt_losses: the sums of

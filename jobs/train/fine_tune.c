@@ -208,9 +208,9 @@ static p4_rc run_steps(tuning *t)
     p4_progress progress;
     p4_step_result result;
     char note[128];
+    TRY(is_due(t) ? judge_or_stop(t) : P4_OK); /* the process before was stopped in it */
     p4_progress_start(&progress, "fine-tune", "tokens", (double)(steps->total * plan->sequences * plan->T));
     progress.from = (double)t->state.tokens;
-    TRY(is_due(t) ? judge_or_stop(t) : P4_OK); /* the process before was stopped in it */
     while (t->state.step < steps->total) {
         TRY(run_step(t, &result));
         int used = snprintf(note, sizeof note, "step %lld/%lld, loss %.4f", (long long)t->state.step,

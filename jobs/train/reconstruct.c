@@ -269,6 +269,24 @@ done:
     return rc;
 }
 
+/* The progress begins with the first step that this process makes: passing through the blocks of the process
+ * before, and measuring the error before the first step, say nothing about how long a step takes. Sets of
+ * blocks without ternary tensors have no steps. */
+static void begin_progress(p4_reconstruct_work *w)
+{
+    const p4_model *model = &w->original->hf.model;
+    const int64_t L = model->arch.L, blocks = w->plan->blocks;
+    int64_t sets = 0;
+    if (w->progress.label != NULL) {
+        return;
+    }
+    for (int64_t layer = 0; layer < L; layer += blocks) {
+        sets += has_ternary(model, layer, p4_min_i64(blocks, L - layer));
+    }
+    p4_progress_start(&w->progress, "reconstruct", "steps", (double)(sets * w->plan->steps));
+    w->progress.from = (double)(w->record->losses_count * w->plan->steps);
+}
+
 enum { STOP_STEPS = 16 }; /* between two questions whether to stop */
 
 /* Is it time to look at the steps so far? A GPU would have to wait for the host: rarely. */
@@ -283,12 +301,14 @@ static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
     p4_rc rc = P4_OK;
     char note[128], which[BLOCKS_BYTES];
     p4_block_loss *loss = &w->record->losses[w->record->losses_count];
-    double error = NAN;
+    double error;
     (void)name_blocks(which, layer, blocks);
     TRY(open_trainer(w, layer, blocks));
     *loss = (p4_block_loss){.first_block = layer, .blocks = blocks};
     TRY(measure_target(w));
     TRY(measure(w, false, &loss->before));
+    error = loss->before; /* until the first look */
+    begin_progress(w);
     for (int64_t step = 0; step < w->plan->steps; step++) {
         TRY(step % STOP_STEPS == 0 ? p4_stop_agree(w->compute->stop, w->compute->group) : P4_OK);
         p4_reconstruct_step(w, layer, step);
@@ -296,7 +316,7 @@ static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)
         snprintf(note, sizeof note, "%s of %lld, step %lld/%lld, error %.4g", which,
                  (long long)w->original->hf.model.arch.L, (long long)step + 1, (long long)w->plan->steps,
                  error);
-        p4_progress_update(&w->progress, (double)(layer / w->plan->blocks * w->plan->steps + step + 1), note);
+        p4_progress_update(&w->progress, (double)(w->record->losses_count * w->plan->steps + step + 1), note);
     }
     TRY(measure(w, true, &loss->after));
     TRY(keep_better(w, loss));
@@ -411,7 +431,6 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
                      p4_reconstruction *record)
 {
     p4_rc rc = P4_OK;
-    int64_t sets = p4_ceil_div(original->hf.model.arch.L, plan->blocks);
     p4_reconstruct_work w = {.compute = compute,
                              .original = original,
                              .plan = plan,
@@ -426,8 +445,6 @@ p4_rc p4_reconstruct(p4_compute *compute, const p4_original *original, const p4_
     record->ran = true;
     record->steps = plan->steps;
     record->tokens = windows->count * windows->T;
-    p4_progress_start(&w.progress, "reconstruct", "steps", (double)(sets * plan->steps));
-    w.progress.from = (double)(p4_ceil_div(w.done, plan->blocks) * plan->steps);
     TRY(p4_layers_run(&w.layers, visit_block, &w));
 done:
     p4_progress_end(&w.progress);

@@ -1,9 +1,11 @@
-/* reconstruct_subject.h - models of several forms, ready to be reconstructed by a group, for tests. */
-#ifndef P4_TEST_RECONSTRUCT_SUBJECT_H
-#define P4_TEST_RECONSTRUCT_SUBJECT_H
+/* reconstruct_world.h - what the tests of block reconstruction share: a small model that is quantized,
+ * windows and a plan of STEPS steps. */
+#ifndef P4_RECONSTRUCT_WORLD_H
+#define P4_RECONSTRUCT_WORLD_H
 
 #include "api_world.h"
 #include "jobs/settings.h"
+#include "jobs/train/compute.h"
 #include "jobs/train/reconstruct.h"
 #include "src/leaf/rng.h"
 
@@ -14,27 +16,6 @@ typedef struct way {
     const char *model, *keys[4][2];
     int64_t windows, sequences; /* 0: COUNT, as configured */
 } way;
-
-static const way ways[] = {
-    {.model = "llama-gqa", .keys = {{"reconstruct_window", "1"}}},
-    {.model = "gpt2-plain", .keys = {{"reconstruct_window", "2"}, {"recompute", "blocks"}}},
-    {.model = "llama-bias",
-     .keys = {{"reconstruct_window", "2"},
-              {"recompute", "light"},
-              {"preserve_layers",
-               "[\"model.layers.0.self_attn.k_proj.weight\",\"*.1.mlp.down_proj.weight\"]"}}},
-    {.model = "llama-gqa", /* the first of their slots */
-     .keys = {{"reconstruct_window", "2"},
-              {"preserve_layers", "[\"*.0.mlp.gate_proj.weight\",\"*.1.self_attn.q_proj.weight\"]"}}},
-    {.model = "llama-mlp-bias", .keys = {{"activation_bits", "8"}, {"quantizer", "exact"}}},
-    {.model = "gpt2-untied",
-     .keys = {{"preserve_embedding_precision", "false"}, {"preserve_output_precision", "false"}}},
-    {.model = "mixtral-plain", .keys = {{"reconstruct_window", "2"}}},
-    {.model = "llama-gqa", .keys = {{"reconstruct_window", "2"}}, .windows = 2}, /* ranks without any */
-    {.model = "llama-gqa",
-     .keys = {{"reconstruct_window", "2"}},
-     .sequences = COUNT}, /* more micro-batches */
-};
 
 /* A model in a group. */
 typedef struct subject {

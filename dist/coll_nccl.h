@@ -22,7 +22,7 @@ struct p4_coll_state {
     bool grouped;                    /* between begin and end */
     p4_abort_hook abort_hook;        /* of the group */
     p4_peers *peers;                 /* NULL: sums are NCCL's */
-    int64_t queued[P4_COLL_MARKS];   /* likewise: what `peers` had queued in all at launch m */
+    int64_t queued[P4_COLL_MARKS];   /* [m % P4_COLL_MARKS]: what `peers` had queued in all at launch m */
 };
 
 /* Waits until the call that returned `result` has completed; ncclInProgress: it did not in time. Local. */

@@ -83,23 +83,13 @@ static __device__ double block_sum(double value)
     return value;
 }
 
-template <bool SQUARE>
+template <typename T, typename A, bool SQUARE>
 static __global__ void __launch_bounds__(THREADS) add_kernel(float *to, p4_landed landed, double *partial)
 {
-    const double squares = add_landed<float, add_one, SQUARE>(to, landed.own, landed.landing, landed.stride,
-                                                              landed.count, landed.rank, landed.ranks);
-    const double all = SQUARE ? block_sum(squares) : 0.0;
-    if (SQUARE && threadIdx.x == 0) {
-        partial[blockIdx.x] = all;
-    }
-}
-
-template <bool SQUARE>
-static __global__ void __launch_bounds__(THREADS) add_kernel_4(float *to, p4_landed landed, double *partial)
-{
-    const double squares = add_landed<float4, add_four, SQUARE>(
-        (float4 *)to, (const float4 *)landed.own, (const float4 *)landed.landing, landed.stride / 4,
-        landed.count / 4, landed.rank, landed.ranks);
+    enum { EACH = sizeof(T) / sizeof(float) };
+    const double squares =
+        add_landed<T, A, SQUARE>((T *)to, (const T *)landed.own, (const T *)landed.landing,
+                                 landed.stride / EACH, landed.count / EACH, landed.rank, landed.ranks);
     const double all = SQUARE ? block_sum(squares) : 0.0;
     if (SQUARE && threadIdx.x == 0) {
         partial[blockIdx.x] = all;
@@ -131,9 +121,9 @@ static void launch(float *to, const p4_landed *landed, double *partial, unsigned
                    cudaStream_t queue)
 {
     if (four) {
-        add_kernel_4<SQUARE><<<grid, THREADS, 0, queue>>>(to, *landed, partial);
+        add_kernel<float4, add_four, SQUARE><<<grid, THREADS, 0, queue>>>(to, *landed, partial);
     } else {
-        add_kernel<SQUARE><<<grid, THREADS, 0, queue>>>(to, *landed, partial);
+        add_kernel<float, add_one, SQUARE><<<grid, THREADS, 0, queue>>>(to, *landed, partial);
     }
 }
 

@@ -5,12 +5,12 @@
  * Each rank sums an equal piece of every array. After a barrier (every array is complete) it copies the
  * other ranks' values of its piece to a landing area and adds them in the order of ranks, so that a sum has
  * the same bits on every run. After a second barrier (every piece is summed) the ranks that receive the sum
- * copy the other pieces. A third barrier ends the reading. A broadcast is the copy of the root's array by
- * each of the others, between the first two barriers; so are the terms of a short sum, which every rank adds
- * in whole, and without long ones there is no third barrier. Everything is queued, also the barriers: a
- * rank's queue writes a number to the memory of the others and waits for their numbers. Data is only read
- * from another GPU, never written to it, and only after a barrier: the result does not depend on the order in
- * which remote writes arrive.
+ * copy the other pieces. A third barrier ends the reading.A broadcast is the copy of the root's array by each
+ * of the others, between the first two barriers. Of a short sum (P4_SHORT_BYTES; one a launch) each rank
+ * copies all terms between the first two barriers and adds them after the second. Without longer sums there
+ * is no third. Everything is queued, also the barriers: a rank's queue writes a number to the memory of the
+ * others and waits for their numbers. Data is only read from another GPU, never written to it, and only after
+ * a barrier: the result does not depend on the order in which remote writes arrive.
  *
  * Arrays lie in memory that was shared, at the same offset on every rank. */
 #ifndef P4_PEER_SUMS_H

@@ -96,7 +96,7 @@ typedef struct p4_device_identity {
  * arguments of the ops stay the same and a recorded step can be replayed. Each op's comment names the
  * fields that it reads. */
 typedef struct p4_step_numbers {
-    float lr, g_scale;                /* gradients are multiplied by g_scale first */
+    float lr, g_scale; /* gradients are multiplied by g_scale first; NaN: op `adamw` skips the step */
     float m_correction, v_correction; /* AdamW: 1 / (1 - beta^step), step from 1 */
     uint64_t key;                     /* random bits of this step, for state in bf16 */
     int32_t first;                    /* Grokfast: not 0: the average starts with this gradient */
@@ -114,7 +114,8 @@ typedef struct p4_clip_result {
     double error, norm;
 } p4_clip_result;
 
-/* Work that a device replays (op `repeat`): opaque, NULL at first. */
+/* Work that a device replays (op `repeat`): opaque. NULL before it has run, and where nothing is kept of it.
+ */
 typedef struct p4_recording p4_recording;
 
 /* One matrix of a Muon step, and one array of an AdamW step. No two items overlap. `index`: the position in

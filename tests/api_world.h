@@ -85,12 +85,15 @@ static inline bool device_is_here(void)
     if (strcmp(test_device(), "cpu") == 0) {
         setenv("CUDA_VISIBLE_DEVICES", "", 1);
     }
+    enum { MOST = 16 };
     const p4_ops *ops = p4_ops_find(test_device());
-    p4_device_info info;
-    int count = 0;
+    const char *local = getenv("OMPI_COMM_WORLD_LOCAL_SIZE"); /* each rank of a GPU test takes one */
+    p4_device_info info[MOST];
+    int count = 0, ranks = local != NULL && strcmp(test_device(), "cpu") != 0 ? atoi(local) : 1;
     p4_rc rc =
-        ops != NULL ? ops->list(&info, 1, &count) : FAIL("this build has no backend %s", test_device());
+        ops != NULL ? ops->list(info, MOST, &count) : FAIL("this build has no backend %s", test_device());
     EXPECT(rc == P4_OK || getenv("P4_NEED_GPU") == NULL, "%s", p4_last_error());
+    rc = rc == P4_OK && count < ranks ? FAIL("%d devices for %d ranks", count, ranks) : rc;
     if (rc != P4_OK && check_failed == 0) {
         printf("skipped: %s\n", p4_last_error());
     }

@@ -26,6 +26,7 @@ static const way ways[] = {
     {.model = "llama-gqa",
      .keys = {{"reconstruct_window", "2"}},
      .sequences = COUNT}, /* more micro-batches */
+    {.model = "llama-gqa", .keys = {{"reconstruct_window", "1"}}, .look_every = P4_BLOCK_STEPS_AHEAD},
 };
 
 /* ---- gradients ---- */
@@ -113,40 +114,7 @@ static void check_gradients(p4_group *group, const way *w)
 
 /* ---- sums over ranks ---- */
 
-enum { RANK_WINDOWS = 3 };
-
-/* A rank's windows in a step, in micro-batches of 2 and 1; the last of several ranks has none. */
-static int64_t windows_of(int rank, int ranks)
-{
-    return rank > 0 && rank == ranks - 1 ? 0 : RANK_WINDOWS;
-}
-
-/* The micro-batches of a rank, as any trainer computes them. */
-static void add_windows_of(p4_block_trainer *t, int rank, int ranks)
-{
-    int64_t count = t->plan.T * t->part.arch.C, each = t->compute->ops->act_bytes(t->compute->device);
-    for (int64_t first = 0; first < windows_of(rank, ranks); first += t->plan.B) {
-        int64_t B = p4_min_i64(t->plan.B, windows_of(rank, ranks) - first);
-        p4_rng rng = {.seed = 8, .stream = (uint64_t)(2 + rank * RANK_WINDOWS + first)};
-        void *to[] = {p4_net_blocks_input(&t->net), t->target};
-        for (int i = 0; i < 2; i++) {
-            void *h_values = p4_alloc((size_t)(B * count), (size_t)each);
-            for (int64_t k = 0; k < B * count; k++) {
-                float value = (float)p4_rng_normal(&rng);
-                uint32_t bits;
-                memcpy(&bits, &value, sizeof bits);
-                if (each == 4) {
-                    ((float *)h_values)[k] = value;
-                } else { /* bf16 */
-                    ((uint16_t *)h_values)[k] = (uint16_t)(bits >> 16);
-                }
-            }
-            t->compute->ops->to_device(t->compute->device, to[i], h_values, B * count * each);
-            free(h_values);
-        }
-        p4_block_trainer_add(t, B);
-    }
-}
+static const double MEAN_SQUARE = 2.5;
 
 static float *read_gradients(const p4_block_trainer *t)
 {
@@ -180,10 +148,24 @@ static float *run_steps(p4_block_trainer *t, subject *s, const p4_group *all, in
             add_windows_of(t, r, all->ranks);
         }
         p4_block_trainer_sum(t);
-        p4_block_trainer_end(t, 0.0f, 1.0);
+        p4_block_trainer_end(t, 0.0f, MEAN_SQUARE);
     }
     EXPECT_OK(p4_block_trainer_look(t, error));
     return read_gradients(t);
+}
+
+/* The norm that gradients are clipped by: theirs, after the division by the mean square of the target. */
+static void expect_norm(const p4_block_trainer *t, const float *h_grad, const way *w)
+{
+    p4_clip_result result;
+    double squares = 0;
+    for (int64_t k = 0; k < t->optim.count; k++) {
+        squares += (double)h_grad[k] * (double)h_grad[k];
+    }
+    t->compute->ops->to_host(t->compute->device, &result, t->result, sizeof result);
+    double want = sqrt(squares) / MEAN_SQUARE;
+    EXPECT(fabs(result.norm - want) <= 1e-6 * want, "%s: the norm is %g, want %g", w->model, result.norm,
+           want);
 }
 
 /* After a step every rank has the gradient and the error that one rank computes of all windows: what differs
@@ -196,6 +178,8 @@ static void check_sums(p4_group *all, p4_group *alone, const way *w)
     float *h_grad = run_steps(&t, s, all, all->rank, all->rank + 1, &error),
           *h_one = run_steps(&t_one, one, all, 0, all->ranks, &error_one);
     size_t bytes = (size_t)t.optim.count * sizeof *h_grad;
+    expect_norm(&t, h_grad, w);
+    expect_norm(&t_one, h_one, w);
     for (int64_t k = 0; k < t.optim.count; k++) {
         most = fmax(most, fabs((double)h_one[k]));
         apart = fmax(apart, fabs((double)h_grad[k] - (double)h_one[k]));
@@ -259,25 +243,6 @@ static void expect_progress(const subject *s, const way *w)
         EXPECT(s->masters.known[i] == in_block, "%s: known", p->name);
         EXPECT((s->masters.of[i] != NULL) == (in_block && (!p->ternary || mine)), "%s: held", p->name);
     }
-}
-
-static int64_t code_bytes(const p4_packed *packed, int64_t i)
-{
-    const p4_weight *w = &packed->weights[i];
-    return w->dtype == P4_TERNARY ? w->rows * p4_code_row_bytes(w->cols) : w->rows * w->cols * 2;
-}
-
-/* Tensors that differ in a bit. */
-static int64_t differing(const p4_packed *a, const p4_packed *b)
-{
-    int64_t count = 0;
-    for (int64_t i = 0; i < a->model->params_count; i++) {
-        const p4_weight *x = &a->weights[i], *y = &b->weights[i];
-        bool same = memcmp(x->data, y->data, (size_t)code_bytes(a, i)) == 0 &&
-                    (x->scale == NULL || memcmp(x->scale, y->scale, (size_t)x->rows * 2) == 0);
-        count += !same;
-    }
-    return count;
 }
 
 static void expect_same_bits(const subject *s, const way *w)
@@ -370,67 +335,6 @@ static void check_way(p4_group *all, p4_group *alone, const way *w)
     close_subject(one);
 }
 
-/* Steps so long that they do harm are undone in every set: its blocks are what they were, and so are the
- * states that the next set gets. */
-static void check_undone(p4_group *all, const way *w)
-{
-    subject *s = open_subject(all, w), *before = open_subject(all, w);
-    s->plan.lr = 3;
-    s->plan.warmup = 0;
-    s->plan.steps = 3;
-    EXPECT_OK(reconstruct(s));
-    for (int64_t i = 0; i < s->record.losses_count; i++) {
-        const p4_block_loss *loss = &s->record.losses[i];
-        EXPECT(loss->after == loss->before && loss->before > 0, "%s, set %lld: error %g -> %g", w->model,
-               (long long)i, loss->before, loss->after);
-    }
-    EXPECT(s->record.losses_count == 2, "%s: %lld sets", w->model, (long long)s->record.losses_count);
-    int64_t apart = differing(&before->packed, &s->packed);
-    EXPECT(apart == 0, "%s: %lld tensors differ after training that was undone", w->model, (long long)apart);
-    close_subject(s);
-    close_subject(before);
-}
-
-/* A step whose gradient is no number on one rank changes nothing on any; five in a row end the training. */
-static void check_skipped(p4_group *all, const way *w)
-{
-    enum { MOST = 5 };
-    subject *s = open_subject(all, w);
-    p4_block_trainer t;
-    p4_block_plan plan = {.blocks = s->plan.blocks,
-                          .B = 2,
-                          .T = LENGTH,
-                          .sequences = all->ranks * RANK_WINDOWS,
-                          .optim = s->plan.optim,
-                          .quantize = s->plan.quantize};
-    double error = 0;
-    float bad = all->rank == 0 ? NAN : 1.0f;
-    EXPECT_OK(p4_block_trainer_open(&t, &s->compute, &s->original, 0, &plan));
-    EXPECT_OK(p4_block_trainer_start(&t, 0, NULL));
-    const p4_ops *ops = s->compute.ops;
-    int64_t norm = p4_model_find(&t.part, P4_ROLE_NORM1_GAIN, 0), bytes = t.optim.count * 4;
-    float *h_masters = p4_alloc(1, (size_t)bytes), *h_after = p4_alloc(1, (size_t)bytes);
-    ops->to_device(s->compute.device, t.optim.master + t.optim.at[norm], &bad, sizeof bad);
-    ops->to_host(s->compute.device, h_masters, t.optim.master, bytes);
-    for (int step = 0; step < MOST; step++) {
-        p4_block_trainer_begin(&t, p4_ceil_div(windows_of(all->rank, all->ranks), plan.B));
-        add_windows_of(&t, all->rank, all->ranks);
-        p4_block_trainer_sum(&t);
-        p4_block_trainer_end(&t, 0.01f, 1.0);
-        if (step == MOST - 2) {
-            EXPECT_OK(p4_block_trainer_look(&t, &error));
-            EXPECT(isnan(error), "%s: the error is %g", w->model, error);
-        }
-    }
-    ops->to_host(s->compute.device, h_after, t.optim.master, bytes);
-    EXPECT(memcmp(h_masters, h_after, (size_t)bytes) == 0, "%s: masters changed", w->model);
-    EXPECT_CODE(p4_block_trainer_look(&t, &error), P4_E_INPUT, "not finite for 5 steps");
-    free(h_masters);
-    free(h_after);
-    p4_block_trainer_close(&t);
-    close_subject(s);
-}
-
 /* Steps that follow from the windows: whole passes, 20 at most, no more than 2^24 tokens but for the first.
  */
 static void check_steps(void)
@@ -456,8 +360,6 @@ int main(void)
     EXPECT_OK(p4_group_open(&all, &machine, NULL, 60));
     EXPECT_OK(p4_group_split(&alone, &machine, all.rank, 60));
     check_steps();
-    check_undone(&all, &ways[0]);
-    check_skipped(&all, &ways[0]);
     for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         if (strcmp(ways[i].model, "llama-mlp-bias") != 0) {
             check_gradients(&all, &ways[i]);

@@ -1,5 +1,5 @@
 /* reconstruct_world.h - what the tests of block reconstruction share: a small model that is quantized,
- * windows and a plan of STEPS steps. */
+ * windows and a plan of STEPS steps; micro-batches of random states. */
 #ifndef P4_RECONSTRUCT_WORLD_H
 #define P4_RECONSTRUCT_WORLD_H
 
@@ -15,6 +15,7 @@ enum { COUNT = 21, LENGTH = 8, STEPS = 60 };
 typedef struct way {
     const char *model, *keys[4][2];
     int64_t windows, sequences; /* 0: COUNT, as configured */
+    int64_t look_every;         /* as in the plan */
 } way;
 
 /* A model in a group. */
@@ -54,6 +55,7 @@ static inline subject *open_subject(p4_group *group, const way *w)
     }
     s->plan = p4_settings_reconstruct(c, s->windows.count, LENGTH, NULL);
     s->plan.sequences = w->sequences > 0 ? w->sequences : s->plan.sequences;
+    s->plan.look_every = w->look_every;
     EXPECT(s->plan.steps == STEPS, "%lld steps", (long long)s->plan.steps);
     p4_quantize_plan quantize = p4_settings_quantize(c, NULL, NULL);
     EXPECT_OK(p4_quantize_original(&s->packed, &s->compute, &s->original, &quantize));
@@ -76,6 +78,60 @@ static inline void close_subject(subject *s)
     p4_original_close(&s->original);
     p4_compute_close(&s->compute);
     free(s);
+}
+
+enum { RANK_WINDOWS = 3 };
+
+/* A rank's windows in a step, in micro-batches of 2 and 1; the last of several ranks has none. */
+static inline int64_t windows_of(int rank, int ranks)
+{
+    return rank > 0 && rank == ranks - 1 ? 0 : RANK_WINDOWS;
+}
+
+/* The micro-batches of a rank, as any trainer computes them. */
+static inline void add_windows_of(p4_block_trainer *t, int rank, int ranks)
+{
+    int64_t count = t->plan.T * t->part.arch.C, each = t->compute->ops->act_bytes(t->compute->device);
+    for (int64_t first = 0; first < windows_of(rank, ranks); first += t->plan.B) {
+        int64_t B = p4_min_i64(t->plan.B, windows_of(rank, ranks) - first);
+        p4_rng rng = {.seed = 8, .stream = (uint64_t)(2 + rank * RANK_WINDOWS + first)};
+        void *to[] = {p4_net_blocks_input(&t->net), t->target};
+        for (int i = 0; i < 2; i++) {
+            void *h_values = p4_alloc((size_t)(B * count), (size_t)each);
+            for (int64_t k = 0; k < B * count; k++) {
+                float value = (float)p4_rng_normal(&rng);
+                uint32_t bits;
+                memcpy(&bits, &value, sizeof bits);
+                if (each == 4) {
+                    ((float *)h_values)[k] = value;
+                } else { /* bf16 */
+                    ((uint16_t *)h_values)[k] = (uint16_t)(bits >> 16);
+                }
+            }
+            t->compute->ops->to_device(t->compute->device, to[i], h_values, B * count * each);
+            free(h_values);
+        }
+        p4_block_trainer_add(t, B);
+    }
+}
+
+static inline int64_t code_bytes(const p4_packed *packed, int64_t i)
+{
+    const p4_weight *w = &packed->weights[i];
+    return w->dtype == P4_TERNARY ? w->rows * p4_code_row_bytes(w->cols) : w->rows * w->cols * 2;
+}
+
+/* Tensors that differ in a bit. */
+static inline int64_t differing(const p4_packed *a, const p4_packed *b)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < a->model->params_count; i++) {
+        const p4_weight *x = &a->weights[i], *y = &b->weights[i];
+        bool same = memcmp(x->data, y->data, (size_t)code_bytes(a, i)) == 0 &&
+                    (x->scale == NULL || memcmp(x->scale, y->scale, (size_t)x->rows * 2) == 0);
+        count += !same;
+    }
+    return count;
 }
 
 #endif

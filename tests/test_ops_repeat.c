@@ -203,10 +203,41 @@ static void check_two(rig *r)
     rig_clear(r);
 }
 
+/* More callouts than a recording has room for: the work is done anew every time. */
+enum { MANY = 100 };
+
+static void many_work(void *user)
+{
+    board *b = user;
+    b->calls++;
+    for (int i = 0; i < MANY; i++) {
+        b->r->ops->add_sum(b->r->device, b->sum, b->bias, OUT);
+        b->r->ops->callout(b->r->device, note_callout, b, i % CALLOUTS);
+    }
+}
+
+static void check_many(rig *r)
+{
+    float *w = rig_random(r, all, 0.5), *bias = rig_random_act(r, OUT, 0.5);
+    board kept = make_board(r, w, bias), direct = make_board(r, w, bias);
+    p4_recording *recording = NULL;
+    for (int step = 0; step < TIMES; step++) {
+        kept.callouts = direct.callouts = 0;
+        r->ops->repeat(r->device, &recording, many_work, &kept);
+        many_work(&direct);
+        EXPECT(kept.callouts == MANY, "%d callouts", kept.callouts);
+        EXPECT(*(double *)rig_get(r, kept.sum, 8) == *(double *)rig_get(r, direct.sum, 8), "step %d", step);
+    }
+    EXPECT(kept.calls == calls_expected(r, true), "the work was called %d times", kept.calls);
+    r->ops->forget(r->device, &recording);
+    rig_clear(r);
+}
+
 int main(void)
 {
     static const ops_case cases[] = {{"repeated work", check_repeat},
                                      {"work that reads on the way", check_refused},
-                                     {"two works", check_two}};
+                                     {"two works", check_two},
+                                     {"too many callouts", check_many}};
     return run_cases(cases, sizeof cases / sizeof cases[0]);
 }

@@ -217,6 +217,7 @@ void p4_block_trainer_close(p4_block_trainer *t)
     if (t->compute == NULL) {
         return;
     }
+    p4_block_ranks_drain(t);
     forget_all(t); /* before the memory goes */
     t->compute->coll.withdraw(&t->compute->coll, t->optim.memory);
     t->compute->coll.withdraw(&t->compute->coll, t->memory);
@@ -341,6 +342,7 @@ p4_rc p4_block_trainer_start(p4_block_trainer *t, int64_t layer, const p4_master
     p4_block_ranks_publish(t);
     p4_coll_join(&t->compute->coll);
     p4_block_trainer_unpack(t);
+    p4_block_ranks_settle(t);
 done:
     return rc;
 }

@@ -22,7 +22,7 @@ typedef struct p4_block_plan {
     int64_t B, T;      /* most windows at once, tokens of a window */
     int64_t sequences; /* windows of a step, over all ranks */
     bool exact_sums;   /* micro-batches of B windows, which the ranks take in turn (exact_sums.h) */
-    bool host_waits;   /* to queue a step the host waits for its device: inputs in host memory, experts */
+    bool host_inputs;  /* what is filled in comes from host memory: the copies may wait for the device */
     p4_recompute recompute;
     int activation_bits;
     p4_optim_settings optim;
@@ -134,14 +134,14 @@ p4_rc p4_block_trainer_take(p4_block_trainer *trainer, int64_t layer, const p4_p
 
 /* A step: begin; for each of the rank's `rounds` micro-batches, which may be none, fill
  * p4_net_blocks_input(&trainer->net) and trainer->target with `windows` windows and call add; sum; end. The
- * last add sums over the ranks what is complete, `sum` starts the rest. Behind it both may be filled for the
- * next step, while other ranks are waited for. With exact_sums every rank calls add for every round of the
+ * lastadd sums over the ranks what is complete, `sum` starts the rest. After `sum`, input and target may be
+ * filled for the next step, from device memory. With exact_sums every rank calls add for every round of the
  * step's micro-batches, with 0 windows where it has none. Collective. */
 void p4_block_trainer_begin(p4_block_trainer *trainer, int64_t rounds);
 void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
 void p4_block_trainer_sum(p4_block_trainer *trainer);
-/* The update, of gradients divided by mean_square, the mean of the squared targets. A device may have it
- * still to do. At most P4_BLOCK_STEPS_AHEAD steps may end before they are looked at. Collective. */
+/* The update, of gradients divided by mean_square, the mean of the squared targets.It may not have run yet
+ * when this returns. At most P4_BLOCK_STEPS_AHEAD steps may end before they are looked at. Collective. */
 void p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_square);
 /* Waits for the steps that have ended. *error: the mean squared error of the last one's windows, divided by
  * mean_square. P4_E_INPUT: the gradient was not finite for several steps in a row. The same on every rank if
@@ -184,6 +184,8 @@ void p4_block_ranks_settle(p4_block_trainer *trainer);
 /* Before the host queues a step: it waits for the codes of the last one, or of the one before that if
  * queueing waits for nothing. Local. */
 void p4_block_ranks_keep_up(p4_block_trainer *trainer);
+/* The host waits for all sums and codes. Local. */
+void p4_block_ranks_drain(p4_block_trainer *trainer);
 /* A step's gradients, of this rank, begin. Local. */
 void p4_block_ranks_begin(p4_block_trainer *trainer);
 /* Of the rank's last micro-batch: the gradient of a slot is complete. Sums what may be summed, in the same

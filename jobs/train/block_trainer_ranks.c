@@ -108,8 +108,16 @@ void p4_block_ranks_settle(p4_block_trainer *t)
 void p4_block_ranks_keep_up(p4_block_trainer *t)
 {
     p4_coll *coll = &t->compute->coll;
-    int64_t mark = t->plan.host_waits ? t->ranks.published : t->ranks.published_before;
+    int64_t mark = t->plan.host_inputs ? t->ranks.published : t->ranks.published_before;
     coll->wait_for(coll, mark, "reconstruction: new codes");
+}
+
+void p4_block_ranks_drain(p4_block_trainer *t)
+{
+    p4_coll *coll = &t->compute->coll;
+    if (coll->mark != NULL) { /* it is open */
+        coll->wait_for(coll, coll->mark(coll), "reconstruction: the last sums and codes");
+    }
 }
 
 /* What a backward pass does not write is added to. */

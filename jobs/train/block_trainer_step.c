@@ -83,6 +83,16 @@ static void add_exact(p4_block_trainer *t, int64_t windows)
     t->round++;
 }
 
+/* What has not run before, or is not kept, may make the host wait for the device, which is to wait for no
+ * other rank then. */
+static void repeat(p4_block_trainer *t, p4_recording **recording, void (*work)(void *user))
+{
+    if (*recording == NULL) {
+        p4_block_ranks_drain(t);
+    }
+    t->compute->ops->repeat(t->compute->device, recording, work, t);
+}
+
 static void ready(void *user, int64_t first)
 {
     p4_block_trainer *t = user;
@@ -108,13 +118,12 @@ void p4_block_trainer_add(p4_block_trainer *t, int64_t windows)
         return;
     }
     t->windows = windows;
-    t->compute->ops->repeat(t->compute->device, &steps[windows],
-                            sums ? forward_backward_sums : forward_backward, t);
+    repeat(t, &steps[windows], sums ? forward_backward_sums : forward_backward);
     t->round++;
 }
 
-/* From the figures of all ranks; with exact_sums every rank has the whole gradient. What is known of the
- * error has been used when it begins anew. */
+/* From the figures of all ranks; with exact_sums every rank has the whole gradient. `clip` has read the
+ * figures when they are zeroed for the next step. */
 static void update_masters(p4_block_trainer *t)
 {
     bool whole = t->plan.exact_sums;
@@ -151,16 +160,15 @@ static void unpack_others(void *user)
 /* Collective. */
 static void update_all(p4_block_trainer *t)
 {
-    const p4_ops *ops = t->compute->ops;
     if (t->compute->group->ranks == 1) {
-        ops->repeat(t->compute->device, &t->update, update, t);
+        repeat(t, &t->update, update);
         return;
     }
-    ops->repeat(t->compute->device, &t->update, update_own, t);
+    repeat(t, &t->update, update_own);
     p4_block_ranks_publish(t);
-    ops->repeat(t->compute->device, &t->unpack_own, unpack_own, t); /* while the others' are on their way */
+    repeat(t, &t->unpack_own, unpack_own); /* while the others' are on their way */
     t->compute->coll.order_after(&t->compute->coll, t->ranks.published);
-    ops->repeat(t->compute->device, &t->unpack_others, unpack_others, t);
+    repeat(t, &t->unpack_others, unpack_others);
 }
 
 void p4_block_trainer_sum(p4_block_trainer *t)
@@ -193,10 +201,10 @@ void p4_block_trainer_end(p4_block_trainer *t, float lr, double mean_square)
 /* Counts those that were skipped. */
 static void note_results(p4_block_trainer *t, const p4_clip_result *h_results)
 {
-    for (int64_t i = 0; i < t->queued; i++) {
+    for (int64_t i = 0; i < t->queued && t->bad_steps < BAD_STEPS_MAX; i++) {
         if (isfinite(h_results[i].norm) && isfinite(h_results[i].error)) {
             t->bad_steps = 0;
-        } else if (t->bad_steps < BAD_STEPS_MAX) {
+        } else {
             t->bad_steps++;
             WARN("warning: reconstruction of layer %lld: a step is skipped: its gradient is not finite",
                  (long long)t->layer);

@@ -222,6 +222,7 @@ static p4_rc rewind_student(p4_reconstruct_work *w, int64_t layer)
     TRY_ALL(w->compute->group, p4_layers_embed(&w->layers, w->packed->weights, &w->student));
     for (int64_t l = 0; l < layer;
          l += w->plan->blocks) { /* `layer` begins a set, so those before are whole */
+        TRY(p4_stop_agree(w->compute->stop, w->compute->group));
         if (has_ternary(&w->original->hf.model, l, w->plan->blocks)) {
             TRY(open_blocks(w, l, w->plan->blocks));
             TRY(p4_block_trainer_take(&w->trainer, l, w->packed, w->masters));
@@ -287,13 +288,14 @@ static void begin_progress(p4_reconstruct_work *w)
     w->progress.from = (double)(w->record->losses_count * w->plan->steps);
 }
 
-enum { STOP_STEPS = 16 }; /* between two questions whether to stop */
+enum { STOP_STEPS = P4_BLOCK_STEPS_AHEAD }; /* between two questions whether to stop */
 
 /* Is it time to look at the steps so far? A GPU would have to wait for the host: rarely. */
 static bool is_to_look(const p4_reconstruct_work *w, int64_t step)
 {
-    return w->compute->ops->host_memory || (step + 1) % P4_BLOCK_STEPS_AHEAD == 0 ||
-           step + 1 == w->plan->steps;
+    int64_t every = w->plan->look_every;
+    every = every > 0 ? every : w->compute->ops->host_memory ? 1 : P4_BLOCK_STEPS_AHEAD;
+    return (step + 1) % every == 0 || step + 1 == w->plan->steps;
 }
 
 static p4_rc train_blocks(p4_reconstruct_work *w, int64_t layer, int64_t blocks)

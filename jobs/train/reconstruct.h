@@ -9,9 +9,11 @@
 #include "src/phase4/results.h"
 
 typedef struct p4_reconstruct_plan {
-    int64_t blocks;    /* trained together: 1 to 4 */
-    int64_t sequences; /* windows of a step, over all ranks; fewer where there are not so many */
-    int64_t steps;     /* of each set of blocks */
+    int64_t blocks;     /* trained together: 1 to 4 */
+    int64_t sequences;  /* windows of a step, over all ranks; fewer where there are not so many */
+    int64_t steps;      /* of each set of blocks */
+    int64_t look_every; /* steps between two looks at what came of them, up to P4_BLOCK_STEPS_AHEAD; 0: what
+                           suits the device */
     double lr;
     int64_t warmup;  /* steps; from there the rate falls linearly to 0 */
     uint64_t seed;   /* of the order of windows */

@@ -9,7 +9,7 @@ p4_block_plan p4_reconstruct_block_plan(const p4_reconstruct_work *w, int64_t bl
                            .T = w->layers.windows->T,
                            .sequences = w->sequences,
                            .exact_sums = plan->exact_sums,
-                           .host_waits = w->student.on_host || w->original->hf.model.arch.experts > 0,
+                           .host_inputs = w->student.on_host,
                            .recompute = plan->recompute,
                            .activation_bits = plan->activation_bits,
                            .optim = plan->optim,

@@ -122,15 +122,23 @@ static void pick_step(p4_reconstruct_work *w, int64_t layer, int64_t step)
     w->mine = pick_windows(w, step);
 }
 
-/* And without: of this rank's windows. The first ones are in place, but for step 0. Collective. */
+/* Are a step's first windows put into place within the step before? Not from host memory: the copies would
+ * wait for the sums of other ranks. */
+static bool is_prepared(const p4_reconstruct_work *w, int64_t step)
+{
+    return step > 0 && !w->trainer.plan.host_inputs;
+}
+
+/* And without: of this rank's windows. Collective. */
 static void add_own(p4_reconstruct_work *w, int64_t layer, int64_t step)
 {
-    if (step == 0) {
+    bool prepared = is_prepared(w, step);
+    if (!prepared) {
         pick_step(w, layer, step);
     }
     p4_block_trainer_begin(&w->trainer, p4_ceil_div(w->mine, w->B));
     for (int64_t first = 0; first < w->mine; first += w->B) {
-        if (step == 0 || first > 0) {
+        if (!prepared || first > 0) {
             put_picked(w, first);
         }
         p4_block_trainer_add(&w->trainer, p4_min_i64(w->B, w->mine - first));
@@ -140,7 +148,7 @@ static void add_own(p4_reconstruct_work *w, int64_t layer, int64_t step)
 /* The next step's first windows into place, while the last sums of this one are under way. */
 static void prepare_next(p4_reconstruct_work *w, int64_t layer, int64_t step)
 {
-    if (step + 1 == w->plan->steps) {
+    if (step + 1 == w->plan->steps || !is_prepared(w, step + 1)) {
         return;
     }
     pick_step(w, layer, step + 1);

@@ -160,11 +160,21 @@ p4_rc p4_cpu_sync(p4_device *device)
     return device->failure[0] ? FAULT("%s", device->failure) : P4_OK;
 }
 
+/* That the work has run is all that is kept of it. */
+struct p4_recording {
+    bool ran;
+};
+
 void p4_cpu_repeat(p4_device *device, p4_recording **recording, void (*work)(void *user), void *user)
 {
     (void)device;
-    (void)recording;
     work(user);
+    if (*recording == NULL) {
+        *recording = p4_alloc(1, sizeof **recording);
+    }
+    if (*recording != NULL) {
+        (*recording)->ran = true;
+    }
 }
 
 void p4_cpu_callout(p4_device *device, void (*call)(void *user, int64_t value), void *user, int64_t value)
@@ -176,7 +186,8 @@ void p4_cpu_callout(p4_device *device, void (*call)(void *user, int64_t value), 
 void p4_cpu_forget(p4_device *device, p4_recording **recording)
 {
     (void)device;
-    (void)recording;
+    free(*recording);
+    *recording = NULL;
 }
 
 void *p4_cpu_stream(p4_device *device)

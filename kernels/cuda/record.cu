@@ -148,6 +148,9 @@ void p4_cuda_callout(p4_device *device, void (*call)(void *user, int64_t value),
         call(user, value);
         return;
     }
+    if (device->recording->lost) {
+        return;
+    }
     end_piece(device, device->recording, &behind);
     const cudaError_t error = begin_piece(device);
     if (error != cudaSuccess) {

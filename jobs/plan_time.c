@@ -200,8 +200,8 @@ static set_work work_of_set(const estimate *k, double windows, int64_t blocks,
             p4_work_forward(&pass, a, l, pass_t);
         }
     }
-    p4_work_compare(&micro, a, t);                                       /* the error and its gradient */
-    p4_work_copies(&micro, 2 * share / batches, 4 * t.N * (double)a->C); /* states of the windows */
+    p4_work_compare(&micro, a, t);                     /* the error and its gradient */
+    p4_work_copies(&micro, 2, 4 * t.N * (double)a->C); /* states of the windows */
     p4_work_copies(&pass, 2 * 4, 2 * 4 * pass_t.N * (double)a->C);
     w.step.seconds = batches * micro.seconds;
     w.hiding = k->c->exact_sums ? 0 : hiding_s(k, &micro, 1);

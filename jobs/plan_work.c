@@ -217,7 +217,6 @@ typedef struct census {
     alike shapes[SHAPES]; /* more different ones count with the last */
     int shapes_count;
     double matrices, ternary, rest; /* elements: of matrices of blocks, of what has codes, of all others */
-    double tensors;                 /* with codes */
 } census;
 
 static void count_matrix(census *c, double rows, double cols)
@@ -243,7 +242,6 @@ static census take_census(const p4_work_update *u)
         c.matrices += matrix ? count : 0;
         c.rest += matrix ? 0 : count;
         c.ternary += p->ternary ? count : 0;
-        c.tensors += p->ternary && in ? 1 : 0;
         for (int64_t m = 0; matrix && in && (rows = p4_model_matrix_rows(model, i, m)) > 0; m++) {
             count_matrix(&c, (double)rows, (double)p->cols);
         }
@@ -274,11 +272,12 @@ static void muon(p4_work *w, const census *c, double owners, double state)
 
 void p4_work_optimizer(p4_work *w, const p4_work_update *u)
 {
-    const double LENGTHS = 3; /* of rows, which are quantized in one call each (jobs/train/trainer_codes.c) */
+    const double LENGTHS =
+        3; /* of rows, which are quantized in one call each (trainer_codes.c, block_trainer_codes.c) */
     const p4_optim_settings *s = u->optim;
     const census c = take_census(u);
     double state = s->half_state ? 2 : 4, matrices = c.matrices / u->owners, held = matrices + c.rest;
-    double adamw = s->muon ? c.rest : held, calls = u->blocks > 0 ? c.tensors : LENGTHS;
+    double adamw = s->muon ? c.rest : held;
     run_weights(w, 1, 0, 4 * c.rest); /* gradients that are added to are zeroed */
     run_weights(w, 4, 0, 4 * held);   /* and squared */
     if (s->grokfast) {
@@ -288,12 +287,12 @@ void p4_work_optimizer(p4_work *w, const p4_work_update *u)
         muon(w, &c, u->owners, state);
     }
     run_weights(w, 2, 0, adamw * (12 + 4 * state)); /* weight and moments are read and written */
-    run_weights(w, calls, 0, c.ternary / u->owners * (4 + CODE_BYTES));
+    run_weights(w, LENGTHS, 0, c.ternary / u->owners * (4 + CODE_BYTES));
     if (u->unpacks) {
-        run_weights(w, calls, 0, c.ternary * (CODE_BYTES + w->each));
+        run_weights(w, LENGTHS, 0, c.ternary * (CODE_BYTES + w->each));
     }
     if (s->learn_scales) { /* their gradients from those of the masters, and AdamW */
-        run_weights(w, 2 * calls + 1, 0, 12 * c.ternary / u->owners);
+        run_weights(w, 2 * LENGTHS + 1, 0, 12 * c.ternary / u->owners);
     }
     run_weights(w, 6, 0, 0); /* tokens, figures and numbers between host and device */
 }

@@ -31,7 +31,6 @@ static const shape l8 = {"l8", 256, 8, 4, 2, 688, 8192, false, NULL},
                    g23 = {"g23", 512, 6, 8, 8, 0, 8192, false, NULL},
                    l44 = {"l44", 768, 6, 12, 4, 2048, 8192, false, NULL},
                    g46 = {"g46", 768, 6, 12, 12, 0, 8192, false, NULL},
-                   l47 = {"l47", 512, 10, 8, 4, 1408, 16384, false, NULL},
                    l85 = {"l85", 768, 12, 12, 4, 2048, 8192, false, NULL},
                    g124 = {"g124", 768, 12, 12, 12, 0, 50257, false, NULL},
                    llama1b = {"llama1b", 2048, 22, 32, 4, 5632, 32000, true, NULL},
@@ -123,9 +122,6 @@ static double stage_s(const shape *s, int ranks, const char *keys, p4_plan_stage
     "\"calibration_samples\": 512, \"calibration_sequence_length\": 2048, \"eval_samples\": 8, " \
     "\"enable_fine_tuning\": false, \"save_dequantized_fp16\": false"
 #define RECONSTRUCT_128 "\"reconstruct_steps\": 128, " RECONSTRUCT_1B
-#define MIDDLE                                                                                    \
-    "\"calibration_samples\": 256, \"calibration_sequence_length\": 1024, \"eval_samples\": 64, " \
-    "\"fine_tune_threshold\": 0, \"fine_tune_max_steps\": 1000"
 #define STEPS(optimizer, distill, length, tokens)                                                        \
     "\"reconstruct\": false, \"calibration_samples\": 0, \"eval_samples\": 0, \"fine_tune_max_steps\": " \
     "100, \"optimizer\": \"" optimizer "\", \"distill\": " distill                                       \
@@ -142,30 +138,27 @@ typedef struct measurement {
 } measurement;
 
 static const measurement measured[] = {
-    {&l8, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 11.31, FITTED},
-    {&g8, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 11.15, OTHER},
-    {&l44, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 18.97, OTHER},
-    {&l85, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 33.62, OTHER},
-    {&g124, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 41.48, FITTED},
-    {&l8, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.29, FITTED},
-    {&g8, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.37, OTHER},
-    {&l16, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.70, OTHER},
-    {&g23, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.87, OTHER},
-    {&l44, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 3.92, OTHER},
-    {&g46, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 4.62, OTHER},
-    {&l85, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 7.75, OTHER},
-    {&g124, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 9.00, FITTED},
-    {&l8, "whole run", SMALL, 1, P4_PLAN_STAGES, 14.04, OTHER},
-    {&g8, "whole run", SMALL, 1, P4_PLAN_STAGES, 13.85, OTHER},
-    {&l44, "whole run", SMALL, 1, P4_PLAN_STAGES, 23.39, OTHER},
-    {&l85, "whole run", SMALL, 1, P4_PLAN_STAGES, 42.26, OTHER},
-    {&g124, "whole run", SMALL, 1, P4_PLAN_STAGES, 51.93, OTHER},
-    {&llama1b, "reconstruction", RECONSTRUCT_1B, 1, P4_PLAN_RECONSTRUCT, 211.3, FITTED},
-    {&llama1b, "reconstruction, 128 steps", RECONSTRUCT_128, 1, P4_PLAN_RECONSTRUCT, 66.99, OTHER},
-    {&llama1b, "reconstruction, 128 steps", RECONSTRUCT_128, 2, P4_PLAN_RECONSTRUCT, 36.62, OTHER},
-    {&l47, "reconstruction", MIDDLE, 1, P4_PLAN_RECONSTRUCT, 4.02, OTHER},
-    {&l47, "fine-tuning", MIDDLE, 1, P4_PLAN_FINE_TUNE, 6.77, OTHER},
-    {&l47, "whole run", MIDDLE, 1, P4_PLAN_STAGES, 12.13, OTHER},
+    {&l8, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 9.56, FITTED},
+    {&g8, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 9.93, OTHER},
+    {&g23, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 12.64, OTHER},
+    {&l44, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 18.05, OTHER},
+    {&l85, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 31.81, FITTED},
+    {&g124, "fine-tuning", SMALL, 1, P4_PLAN_FINE_TUNE, 41.48, OTHER},
+    {&l8, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 1.57, FITTED},
+    {&g8, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 1.77, OTHER},
+    {&l16, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.15, OTHER},
+    {&g23, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 2.38, OTHER},
+    {&l44, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 3.58, OTHER},
+    {&g46, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 4.00, OTHER},
+    {&l85, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 7.14, OTHER},
+    {&g124, "reconstruction", SMALL, 1, P4_PLAN_RECONSTRUCT, 8.11, FITTED},
+    {&l8, "whole run", SMALL, 1, P4_PLAN_STAGES, 11.73, OTHER},
+    {&g8, "whole run", SMALL, 1, P4_PLAN_STAGES, 12.22, OTHER},
+    {&g23, "whole run", SMALL, 1, P4_PLAN_STAGES, 15.76, OTHER},
+    {&l44, "whole run", SMALL, 1, P4_PLAN_STAGES, 22.61, OTHER},
+    {&l85, "whole run", SMALL, 1, P4_PLAN_STAGES, 40.68, OTHER},
+    {&llama1b, "reconstruction, 128 steps", RECONSTRUCT_128, 1, P4_PLAN_RECONSTRUCT, 62.4, FITTED},
+    {&llama1b, "reconstruction, 128 steps", RECONSTRUCT_128, 2, P4_PLAN_RECONSTRUCT, 32.91, OTHER},
     {&llama1b, "calibration", RECONSTRUCT_1B, 1, P4_PLAN_CALIBRATE, 4.80, OTHER},
     {&llama1b, "100 steps, AdamW", STEPS("adamw", "0", "2048", "16384"), 1, P4_PLAN_FINE_TUNE,
      100 * 16384 / 78080.0, OTHER},

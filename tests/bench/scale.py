@@ -43,11 +43,11 @@ and `distill_teacher` are left to the plan.
 
 ## The model of time and communication
 
-- A kernel takes the time of a small kernel, 5.5 us, and beyond that its operations at the rate of products, 680 TFLOP/s, or its
+- A kernel takes the time of a small kernel, 5 us, and beyond that its operations at the rate of products, 680 TFLOP/s, or its
   bytes at the rate of memory, 4.27 TB/s on an H200 and 3.0 TB/s on an H100, whichever is longer.
 - The kernels are counted as the program launches them: in a block 7 to 16 forward and 14 to 22 back, twice with `recompute`
   `blocks`, and forward again for a teacher; head and loss for each chunk of logits; 17 for Muon's matrices of one shape; and those
-  that square gradients, quantize and unpack. In reconstruction every matrix is quantized by itself.
+  that square gradients, quantize and unpack.
 - Attention runs at half the rate of products. Muon's products are 5 (3 m^2 n + m^3) operations for a matrix of m by n, m <= n.
 - On CPUs the rates of products count all the work of a pass, so that nothing but operations, and what an update reads and writes
   of the weights, takes time.
@@ -61,20 +61,15 @@ and `distill_teacher` are left to the plan.
 
 The rate of memory is what copies reach ([Speed](speed.md#1-ceilings)). The rate of products and the time of a kernel are those, of a
 grid of values, with which the plans of the runs marked "fitted" come nearest to what was measured. The other rows were not used for
-that, but one more was: the Llama with 22 layers on two GPUs, reconstructed by an earlier version. How the model counts kernels was
-settled with all rows in view but those of the mixture, the dense model beside it, the Qwen3 and the Llama with 10 layers.
+that. How the model counts kernels was settled with all rows in view but those of the mixture, the dense model beside it and the Qwen3.
 
 Fine-tuning and reconstruction of models with up to 12 layers are the timing in `results.json` of runs of the recipe `quality` on random
 weights and random tokens: 4,096 steps of 2,048 tokens with Muon and a resident teacher, evaluated twice; 640 steps of 16 windows for
 every two blocks. Windows have 512 tokens; 512 windows calibrate and 100 evaluate. The whole runs are those of a batch on one GPU, in
-which no process starts anew; three of the models were not fine-tuned there. The reconstruction of the Llama with 22 layers is that of
-512 windows of 2,048 tokens, with 512 or 128 steps for every two blocks. The Llama with 10 layers has windows of 1,024 tokens, 256 of
-them to calibrate, and trains for 1,000 steps. The steps are 100 of those that [GPUs](gpus.md#measured-speed) and
+which no process starts anew; models that were not fine-tuned there, as quantizing random weights had cost them little, are left out.
+The fine-tuning of the GPT-2 with 12 layers is of an earlier version. The reconstruction of the Llama with 22 layers is that of 512
+windows of 2,048 tokens, with 128 steps for every two blocks. The steps are 100 of those that [GPUs](gpus.md#measured-speed) and
 [Speed](speed.md#2-goals) report, the mixture and its neighbors in 5.11; those of GPT-2 on an H200 are of an earlier version.
-
-The models of width 256 to 768 were measured before their short kernels became faster ([Speed](speed.md#512-small-models)). Eight whole
-runs of the faster kernels, which took 2.4 to 11.4 s ([Batches](batch.md#which-model-which-ranks), 80 steps, one GPU), were planned from
-12 % too short to 17 % too long.
 
 | model | work | GPUs | measured | planned | |
 |---|---|---|---|---|---|

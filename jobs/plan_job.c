@@ -275,13 +275,13 @@ p4_rc p4_plan_make(p4_plan *plan, const p4_config *config, const p4_plan_request
     CHECK(plan->ranks <= RANKS_MOST, "--ranks: found %d, expected at most %d", plan->ranks, (int)RANKS_MOST);
     *c = *config;
     p4_settings_resolve(c);
-    *given = *c;
     name_gpu(&p, &own, c);
     TRY(open_place(&p, c, request));
     plan->on_gpu = !p.compute.ops->host_memory;
     plan->ranks_per_node = p.ranks_per_node;
     plan->placement_assumed = request->ranks_per_node == 0;
     TRY(open_model(&original, c, plan->ranks));
+    *given = *c; /* windows no longer than the model's */
     p4_plan_input in = {.config = c, .original = &original, .compute = &p.compute};
     find_room(plan, &p, request);
     TRY(find_rates(plan, &p, &in, request));

@@ -100,6 +100,10 @@ ended 2 'licensed/USE_POLICY.md: goes along with the model' 'closed/out: cannot 
 ended 2 'closed: cannot write into this directory' -- --check cfg.json output_path=closed
 ended 0 -- --check cfg.json model_path=licensed output_path=new save_dequantized_fp16=false
 RUN=("$PHASE4_MPI")
+# Nor may root everywhere, and a file system may have no files without a name.
+for system in /proc /sys; do
+    ended 2 "$system/phase4/out: cannot create the directory" -- --check cfg.json output_path=$system/phase4/out
+done
 
 # Settings that do not take effect: a line each, by --check and by a run.
 tune='enable_fine_tuning=true fine_tune_epochs=1 global_batch_tokens=60 train_files=["ok.bin"]'

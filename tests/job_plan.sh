@@ -197,6 +197,8 @@ machines() { # machines WORDS ARGUMENT...
 }
 machines 'machines: 1, with all 2 ranks (assumed; --ranks-per-node says how many a machine has)' --ranks 2
 machines 'machines: 2, with 1 rank on each' --ranks 2 --ranks-per-node 1
+machines '; starting the processes and MPI is not counted' --ranks 2
+machines '; starting the processes, MPI and the GPUs is not counted' --device-memory 80G device=cuda
 machines 'machines: 3, with up to 2 ranks on each' --ranks 5 --ranks-per-node 2
 machines 'machines: 2, with 8 ranks on each (assumed;' --ranks 16 device=cuda --device-memory 80G
 machines 'a rank has 32.00 GiB of host memory' --ranks 2 --host-memory 64GiB

@@ -46,7 +46,7 @@ p4_rc p4_check_run(p4_run *run, bool alone, bool measures)
     p4_group *group = run->compute.group;
     p4_findings f = {.worst = P4_OK};
     p4_outlook outlook = {.copied_bytes = 0};
-    double process_bytes = p4_memory_anonymous();
+    double process_bytes = p4_memory_resident();
     INFO("Plan and checks");
     rc = p4_consult(group, p4_settings_open_original(&run->original, &run->config, group->ranks));
     bool has_model = rc == P4_OK;

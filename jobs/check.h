@@ -43,7 +43,7 @@ p4_rc p4_check_protocol(const p4_run *run, bool held_out);
 void p4_check_text(p4_run *run, bool has_model, bool alone, p4_findings *findings);
 /* check_memory.c: this rank's memory on its node and its device. Keys that leave open how much is taken
  * (recompute, distill_teacher, micro_batch_size) get values with which the run fits, the same on every rank.
- * process_bytes: anonymous memory of this process before the model was opened. Collective. */
+ * process_bytes: resident memory of this process before the model was opened. Collective. */
 p4_rc p4_check_memory(p4_run *run, double process_bytes, p4_outlook *outlook);
 
 #endif

@@ -1,4 +1,6 @@
+#define _GNU_SOURCE /* O_TMPFILE */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,6 +33,28 @@ static char *existing_parent(const char *path)
     return parent;
 }
 
+/* Can a file or a directory be made in it? Permissions do not tell: /proc and /sys refuse root too. Nothing
+ * stays: the file has no name, and where a file system has no such files, a directory is made and removed.
+ * errno. */
+static bool can_make_in(const char *directory)
+{
+    int file = open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (file >= 0) {
+        close(file);
+        return true;
+    }
+    char *name = p4_format("%s/.phase4_check.XXXXXX", directory);
+    errno = ENOMEM;
+    bool made = name != NULL && mkdtemp(name) != NULL;
+    int reason = errno;
+    if (made) {
+        rmdir(name);
+    }
+    free(name);
+    errno = reason;
+    return made;
+}
+
 static p4_rc check_writable(const char *parent, const char *output_path)
 {
     p4_rc rc = P4_OK;
@@ -45,7 +69,7 @@ static p4_rc check_writable(const char *parent, const char *output_path)
                    ? FAIL("output_path: %s is a file, expected a directory or a new name", output_path)
                    : FAIL("output_path: %s: cannot create the directory: %s is a file", output_path, parent);
     }
-    if (access(parent, W_OK | X_OK) == 0) {
+    if (access(parent, W_OK | X_OK) == 0 && can_make_in(parent)) {
         return P4_OK;
     }
     rc = p4_fail_errno(output_path, named ? "write into this directory" : "create the directory");

@@ -4,6 +4,7 @@
 #include "jobs/check.h"
 #include "jobs/forecast.h"
 #include "jobs/resume.h"
+#include "src/config.h"
 
 p4_disk_plan p4_check_disk_plan(const p4_run *run, const p4_outlook *outlook)
 {
@@ -59,24 +60,44 @@ static double planned_s(const shorter *s, const p4_config *c)
     return plan.total_s;
 }
 
-/* A value of a key that counts something. */
+/* One key alone. p4_config_set would also give every key that the user has not set its default again: what
+ * the run took from its model and its memory, such as the length of the windows, would be lost. Local. */
+static p4_rc change_key(p4_config *c, const char *key, int64_t value)
+{
+    p4_rc rc = P4_OK;
+    char text[64];
+    const p4_config_row *row = &p4_config_table[p4_config_find(key)];
+    p4_config set = *c;
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    TRY(p4_config_set(&set, key, text));
+    memcpy((char *)c + row->offset, (const char *)&set + row->offset, row->bytes);
+    memcpy(c->user_set, set.user_set, sizeof c->user_set);
+done:
+    return rc;
+}
+
+/* A value of a key that counts something, where the run is shorter with it: with fewer windows a training of
+ * so many steps may take more epochs, and evaluate after each. */
 static void say_key(shorter *s, const char *key, int64_t now, int64_t value)
 {
-    char alone[P4_PLAN_DURATION_BYTES], text[64];
+    char alone[P4_PLAN_DURATION_BYTES];
     p4_config c = *s->in->config;
     if (value < 1 || value >= now) {
         return;
     }
-    snprintf(text, sizeof text, "%lld", (long long)value);
-    if (p4_config_set(&c, key, text) != P4_OK || p4_config_set(&s->with, key, text) != P4_OK) {
+    if (change_key(&c, key, value) != P4_OK) {
         p4_error_clear();
+        return;
+    }
+    double seconds = planned_s(s, &c);
+    if (seconds >= s->plan->total_s || change_key(&s->with, key, value) != P4_OK) {
         return;
     }
     if (s->named++ == 0) {
         INFO("      shorter by this plan, at a cost that docs/quality.md shows:");
     }
     INFO("      %s=%lld instead of %lld: about %s", key, (long long)value, (long long)now,
-         p4_plan_format_duration(alone, planned_s(s, &c)));
+         p4_plan_format_duration(alone, seconds));
 }
 
 /* The keys that decide how long the long stages take, each with a quarter of its value. */

@@ -303,7 +303,7 @@ static p4_rc open_run(p4_run *run, p4_group *group, p4_outlook *outlook)
 {
     p4_rc rc = P4_OK;
     p4_config *c = &run->config;
-    const double process_bytes = p4_memory_anonymous();
+    const double process_bytes = p4_memory_resident();
     const p4_compute_settings settings = p4_settings_compute(c);
     TRY(p4_compute_open(&run->compute, group, &settings));
     INFO("%d rank%s, %s", group->ranks, p4_plural(group->ranks),

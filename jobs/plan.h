@@ -136,8 +136,9 @@ typedef struct p4_plan_request {
     double memory_bytes;       /* of a rank; 0: of the GPU that rates_path names, else of what is at hand */
     double host_bytes; /* of a node; 0: of this machine, unless memory_bytes describes another's GPU */
     const char
-        *rates_path; /* of phase4_mpi --measure-rates, or a name of the built-in table; NULL: that, or */
-    bool measures;   /* the CPUs of this machine, unless memory_bytes or host_bytes describe another */
+        *rates_path;  /* of phase4_mpi --measure-rates, or a name of the built-in table; NULL: that, or */
+    bool measures;    /* the CPUs of this machine, unless memory_bytes or host_bytes describe another */
+    bool mpi_started; /* in this process, whose memory then has what that takes */
 } p4_plan_request;
 /* The whole plan, without MPI. config: as given. The caller frees with p4_plan_free, after an error too.
  * P4_E_INPUT: the model, the file of rates, a number of ranks. Local. */

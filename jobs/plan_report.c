@@ -178,7 +178,8 @@ void p4_plan_print(FILE *out, const p4_plan *plan)
                 plan->steps_assumed ? " (for an example: the text is not known)" : "",
                 (long long)rank->micro_batch);
     }
-    fprintf(out, "\n");
+    fprintf(out, "; starting the processes%s is not counted\n",
+            plan->on_gpu ? ", MPI and the GPUs" : " and MPI");
     if (plan->on_gpu) {
         print_peak(out, plan, rank, true);
     }

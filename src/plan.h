@@ -105,7 +105,7 @@ typedef struct p4_plan {
     double room_bytes;    /* device memory of a rank, or its part of the host's */
     bool room_of_node;    /* it is the part of node_bytes that a rank has where ranks share a node */
     double node_bytes;    /* host memory of a node; 0: unknown, so that it is not judged */
-    double process_bytes; /* host memory of a rank before the first stage */
+    double process_bytes; /* host memory of a rank before the first stage: the process, libraries, MPI */
     double reserve_bytes; /* of room_bytes, for what the plan does not count */
     bool on_gpu;
     int64_t rank_plans_count;

@@ -207,7 +207,19 @@ END
     grep -q 'both are named "p"' log || complain "two models of one name"
     echo '[{"name": "a", "cfg": "bad.json"}, {"name": "b", "cfg": "bad.json"}]' >one_output.json
     batch 2 1 one_output.json
-    grep -q 'both have the output_path .*, expected a separate directory for each model$' log || complain "two models with one directory"
+    grep -q 'both have the output_path .*, expected a separate directory for each model: "output_path": "out/{model}" has the' log ||
+        complain "two models with one directory"
+    # Models that are done do not hide it.
+    echo '[{"name": "p", "cfg": "bad.json", "model_path": "p", "output_path": "one"},
+           {"name": "q", "cfg": "bad.json", "model_path": "q", "output_path": "one"}]' >done.json
+    batch 2 1 --state list.batch done.json
+    grep -q 'both have the output_path "one"' log || complain "two models that are done have one directory in the queue"
+    sed -i 's/"output_path": "one"/"output_path": "out\/{model}"/' done.json
+    batch 0 1 --state list.batch done.json
+    grep -q '2 complete (2 of them before)' log || complain "the directories of models that are done are not told apart"
+    # A queue that cannot be read leaves nothing.
+    batch 2 1 missing.json
+    [ ! -e missing.batch ] && [ ! -e twice.batch ] || complain "a queue that cannot be read left a state"
     echo '{"model": "p"}' >wrong.json
     echo '[{"name": "p", "cfg": "bad.json", "output_path": "x"}, {"name": "gone", "cfg": "bad.json", "model_path": "gone"}]' >queue_of_two.json
     batch 2 1 wrong.json

@@ -60,6 +60,20 @@ RUN=("$MPIRUN" -n 2 "$PHASE4_MPI")
 ended 0 'cfg.json: no error found' 'memory: the 2 ranks on this machine will need up to' 'threads: 1 for each rank' -- --check cfg.json
 RUN=("$PHASE4_MPI")
 
+# What a run says it will need, and what --plan says, has the process in it, its libraries and MPI: here most of the peak. Half of it is enough
+# for what they take later on, as a sanitizer does.
+"$PHASE4_MPI" --plan --json cfg.json >plan.json 2>log || fail '--plan'
+"$PHASE4_MPI" cfg.json output_path=measured >log 2>&1 || fail 'a run'
+python3 - <<'END'
+import json, re, sys
+unit = {"KiB": 2**-10, "MiB": 1, "GiB": 2**10}
+peak = json.load(open("measured/results.json"))["metrics"]["peak_memory_mb"]
+number, of = re.search(r"memory: the run will need up to ([0-9.]+) (\w+);", open("log").read()).groups()
+plan = json.load(open("plan.json"))
+said = {"the run": float(number) * unit[of], "--plan": (plan["process_bytes"] + plan["ranks_planned"][0]["host_peak"]["bytes"]) / 2**20}
+sys.exit(f"a peak of {peak} MiB, planned {said}" if min(said.values()) < peak / 2 else 0)
+END
+
 # Several things at once, with a successful run's results in the directory: they stay as they are.
 ended 0 -- --quiet cfg.json
 cp -r out/dequantized_fp16 kept
@@ -100,6 +114,10 @@ ended 2 'licensed/USE_POLICY.md: goes along with the model' 'closed/out: cannot 
 ended 2 'closed: cannot write into this directory' -- --check cfg.json output_path=closed
 ended 0 -- --check cfg.json model_path=licensed output_path=new save_dequantized_fp16=false
 RUN=("$PHASE4_MPI")
+# Nor may root everywhere, and a file system may have no files without a name.
+for system in /proc /sys; do
+    ended 2 "$system/phase4/out: cannot create the directory" -- --check cfg.json output_path=$system/phase4/out
+done
 
 # Settings that do not take effect: a line each, by --check and by a run.
 tune='enable_fine_tuning=true fine_tune_epochs=1 global_batch_tokens=60 train_files=["ok.bin"]'

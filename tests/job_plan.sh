@@ -197,6 +197,8 @@ machines() { # machines WORDS ARGUMENT...
 }
 machines 'machines: 1, with all 2 ranks (assumed; --ranks-per-node says how many a machine has)' --ranks 2
 machines 'machines: 2, with 1 rank on each' --ranks 2 --ranks-per-node 1
+machines '; starting the processes and MPI is not counted' --ranks 2
+machines '; starting the processes, MPI and the GPUs is not counted' --device-memory 80G device=cuda
 machines 'machines: 3, with up to 2 ranks on each' --ranks 5 --ranks-per-node 2
 machines 'machines: 2, with 8 ranks on each (assumed;' --ranks 16 device=cuda --device-memory 80G
 machines 'a rank has 32.00 GiB of host memory' --ranks 2 --host-memory 64GiB
@@ -250,6 +252,45 @@ much=(--host-memory 1G 'calibration_files=["absent.jsonl.gz"]' calibration_sampl
 # A long run on CPUs begins with keys that make it shorter, with values and times.
 "$PHASE4_MPI" --check cfg.json output_path=long fine_tune_epochs=1000000 fine_tune_max_steps=10000000 >log 2>&1 || { cat log; exit 1; }
 grep -qE '      fine_tune_max_steps=2500000 instead of 10000000: about [0-9.]+ (min|h|days)$' log || { cat log; exit 1; }
+
+# Where the windows are the model's 64 positions, because nobody set their length, all that is compared with the plan has such windows too:
+# the smallest number of ranks, and the keys that make a long run shorter. None of those makes it longer.
+mkdir short
+sed 's/"max_position_embeddings": 512/"max_position_embeddings": 64/' model/config.json >short/config.json
+ln -s ../model/model.safetensors short/
+python3 -c '
+import json
+config = json.load(open("cfg.json"))
+del config["calibration_sequence_length"], config["global_batch_tokens"], config["reconstruct_steps"]
+json.dump(config | {"model_path": "short", "calibration_samples": 150}, open("short.json", "w"))'
+"$PHASE4_MPI" --plan --json short.json --ranks 1 --host-memory 1G >plan.json 2>log || { cat log; exit 1; }
+enough=$(python3 -c 'import json; plan = json.load(open("plan.json")); print(int(1.1 * (plan["process_bytes"] + plan["ranks_planned"][0]["host_peak"]["bytes"])))')
+for length in '' calibration_sequence_length=64; do
+    # shellcheck disable=SC2086
+    "$PHASE4_MPI" --plan short.json --ranks 1 --host-memory "$enough" $length >log 2>&1 || { cat log; exit 1; }
+    said 'the run fits$'
+    said '^smallest number of ranks that fits: 1$'
+done
+shorter() { # shorter PART KEY=VALUE...: with each key that --check names the run is shorter, with a quarter of the steps by PART
+    "$PHASE4_MPI" --check short.json output_path=long "${@:2}" >log 2>&1 || { cat log; exit 1; }
+    python3 - "$@" <<'END'
+import re, sys
+most, unit = float(sys.argv[1]), {"s": 1, "min": 60, "h": 3600, "days": 86400}
+text = open("log").read()
+seconds = lambda found: float(found[0]) * unit[found[1]]
+whole = seconds(re.search(r"time: about ([0-9.]+) (\w+) from beginning", text).groups())
+named = {key: seconds(rest) for key, *rest in re.findall(r"      (\w+)=\d+ instead of \d+: about ([0-9.]+) (\w+)", text)}
+quarter = named.get("fine_tune_max_steps", 0) / whole
+if any(value >= whole for value in named.values()) or not 0.2 < quarter < most:
+    sys.exit(f"{sys.argv[1:]}: {named} of {whole} s:\n{text}")
+END
+}
+shorter 0.3 fine_tune_epochs=1000000 fine_tune_max_steps=10000000 reconstruct_steps=1
+# A training on the calibration text evaluates after each of its epochs: with fewer windows there are more of them.
+head -c 4096000 /dev/zero >many.bin
+shorter 1 'calibration_files=["many.bin"]' 'eval_files=["many.bin"]' 'train_files=[]' calibration_samples=1600 eval_samples=32000 \
+    fine_tune_epochs=1000000 fine_tune_max_steps=1000
+! grep -q calibration_samples= log || { cat log; exit 1; }
 
 # Rates that are measured with a model, on several ranks with their links, are those of a plan. One rank reads cfg.json; keys that are
 # left open have the values of a run.

@@ -71,6 +71,38 @@ static void models_of_one_file(void)
     p4_queue_free(&queue);
 }
 
+/* A key of the batch that is misspelled is taken for that key, and not for the key of a configuration that
+ * has it in its name; it is the entry's failure. One beside "models" is named before what is missing without
+ * it. */
+static void misspelled_keys(void)
+{
+    static const struct {
+        const char *entry, *error; /* NULL: the reader of configurations names it */
+    } cases[] = {{"\"rank\": 1", "model 1: unknown key \"rank\", the nearest known key is \"ranks\""},
+                 {"\"max_rank\": 1", "unknown key \"max_rank\", the nearest known key is \"max_ranks\""},
+                 {"\"nmae\": \"a\"", "unknown key \"nmae\", the nearest known key is \"name\""},
+                 {"\"seeds\": 1", NULL},
+                 {"\"lr\": 1", NULL},
+                 {"\"// rank\": 1, \"ranks\": 1, \"seed\": 1", NULL}};
+    p4_queue queue;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *text = p4_format("[{\"model_path\": \"a\", %s}, {\"model_path\": \"b\"}]", cases[i].entry);
+        EXPECT_OK(read_queue(&queue, text));
+        const char *error = queue.count == 2 ? queue.entries[0].error : "no two models";
+        bool as_expected =
+            cases[i].error == NULL ? error == NULL : error != NULL && strstr(error, cases[i].error) != NULL;
+        EXPECT(as_expected, "%s: %s", cases[i].entry, error != NULL ? error : "no error");
+        HOLDS(queue.count == 2 && queue.entries[1].error == NULL);
+        p4_queue_free(&queue);
+        free(text);
+    }
+    EXPECT_REFUSED(read_queue(&queue, "{\"models\": \"m\", \"templat\": {}}"),
+                   "unknown key \"templat\"; the keys of a queue are models, template, ranks, max_ranks");
+    p4_queue_free(&queue);
+    EXPECT_REFUSED(read_queue(&queue, "{\"models\": \"m\"}"), "key \"template\": expected a configuration");
+    p4_queue_free(&queue);
+}
+
 /* A link to nothing is no file of the model; what cannot be examined must not make it pass for another. */
 static void files_that_cannot_be_examined(void)
 {
@@ -95,6 +127,7 @@ static void files_that_cannot_be_examined(void)
 int main(void)
 {
     models_of_one_file();
+    misspelled_keys();
     files_that_cannot_be_examined();
     return TEST_END();
 }

@@ -63,6 +63,22 @@ static void test_read_file(void)
                    "large.json: has 16777217 bytes, expected a configuration file of at most 16777216");
 }
 
+/* Files without the data set that reads them: what is missing is said, and a data set that was given is
+ * named. */
+static void test_calibration_files(void)
+{
+    static const char absent[] = "{\"model_path\": \"m\", \"calibration_files\": [\"a.txt\"]}",
+                      other_set[] = "{\"model_path\": \"m\", \"calibration_files\": [\"a.txt\"], "
+                                    "\"calibration_dataset\": \"openwebtext\"}";
+    const char *path = write_file("absent.json", absent, strlen(absent));
+    EXPECT_REFUSED(p4_config_read_file(&config, path, P4_RECIPE_QUALITY, NULL, 0),
+                   "key \"calibration_files\": found 1 entry, but calibration_dataset is not given, whose "
+                   "default is \"openwebtext\": set it to \"custom\", which reads them");
+    path = write_file("other.json", other_set, strlen(other_set));
+    EXPECT_REFUSED(p4_config_read_file(&config, path, P4_RECIPE_QUALITY, NULL, 0),
+                   "found 1 entry, expected none with calibration_dataset \"openwebtext\": \"custom\" reads");
+}
+
 static void test_examples(void)
 {
     static const char *const names[] = {"quality", "seed", "c4_slurm", "docs_gpu", "laptop"};
@@ -88,6 +104,7 @@ int main(void)
 {
     EXPECT(mkdtemp(folder) != NULL, "%s cannot be made", folder);
     test_read_file();
+    test_calibration_files();
     char command[128];
     snprintf(command, sizeof command, "rm -r %s", folder);
     EXPECT(system(command) == 0, "%s", command);

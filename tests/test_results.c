@@ -75,16 +75,20 @@ static void test_next_steps(void)
         p4_next_values now;
         const char *part;
     } cases[] = {
-        {{1, 64, 1, 100, 2, 0},
+        {{1, 64, 1, 100, 2, 0, 0},
          "more calibration_samples (now 64), more text in train_files (now 1 entry), a longer fine-tuning: "
          "fine_tune_max_steps (now 100); docs"},
-        {{1, 64, 0, 0, 2, 0},
+        {{1, 64, 0, 0, 2, 0, 0},
          "train_files (now none: the calibration text), a longer fine-tuning: fine_tune_epochs (now 2); "
          "docs"},
-        {{0, 64, 3, 100, 2, 0}, "(now 3 entries), fine-tuning: enable_fine_tuning (now false); docs"},
-        {{1, 64, 1, 100, 2, 0.04}, "(now 64), a longer fine-tuning: fine_tune_max_steps (now 100); docs"},
-        {{1, 64, 1, 100, 2, 1.5}, "(now 64), more text in train_files (now 1 entry), a longer"},
-        {{-1, -1, -1, -1, -1, -1},
+        {{0, 64, 3, 100, 2, 0, 0}, "(now 3 entries), fine-tuning: enable_fine_tuning (now false); docs"},
+        {{1, 64, 1, 100, 2, 0.04, 100},
+         "(now 64), a longer fine-tuning: fine_tune_max_steps (now 100); docs"},
+        {{1, 64, 1, 40, 2, 2, 24}, "a longer fine-tuning: fine_tune_epochs (now 2); docs"},
+        {{1, 64, 1, 40, 2, 2, 40},
+         "a longer fine-tuning: fine_tune_max_steps (now 40) and fine_tune_epochs (now 2); docs"},
+        {{1, 64, 1, 100, 2, 1.5, 100}, "(now 64), more text in train_files (now 1 entry), a longer"},
+        {{-1, -1, -1, -1, -1, -1, -1},
          "more calibration_samples, more text in train_files, a longer fine-tuning: fine_tune_max_steps; "
          "docs"},
     };

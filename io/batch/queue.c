@@ -10,6 +10,7 @@
 #include "io/json/text.h"
 #include "io/json/write.h"
 #include "io/utf8/utf8.h"
+#include "src/config.h"
 
 enum { QUEUE_BYTES = 256 << 20, CONFIG_BYTES = 16 << 20, RANKS_MOST = 1 << 20 };
 
@@ -230,6 +231,39 @@ done:
     return rc;
 }
 
+/* The key of an entry that was meant by one that neither a configuration nor an entry has, where none of a
+ * configuration is nearer; NULL: none. */
+static const char *meant_by(const char *key)
+{
+    const char *nearest = p4_config_nearest(key), *meant = NULL;
+    int least = p4_edits_likely(key) + 1;
+    for (int k = 0; k < OWN_KEYS; k++) {
+        int distance = p4_edit_distance(key, own_keys[k]);
+        if (distance < least) {
+            least = distance, meant = own_keys[k];
+        }
+    }
+    return nearest != NULL && p4_edit_distance(key, nearest) < least ? NULL : meant;
+}
+
+static p4_rc check_keys(const p4_queue_entry *entry, const cJSON *object)
+{
+    p4_rc rc = P4_OK;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, object)
+    {
+        bool known = p4_config_find(item->string) >= 0 || strncmp(item->string, "//", 2) == 0;
+        for (int k = 0; k < OWN_KEYS; k++) {
+            known = known || strcmp(item->string, own_keys[k]) == 0;
+        }
+        const char *meant = known ? NULL : meant_by(item->string);
+        CHECK(meant == NULL, "%s: unknown key \"%.80s\", the nearest known key is \"%s\"", entry->source,
+              item->string, meant);
+    }
+done:
+    return rc;
+}
+
 /* An object: the configuration itself, or "cfg" (a file or an object) with keys that count over it. Takes it
  * over. */
 static p4_rc take_object(p4_queue_entry *entry, cJSON *object)
@@ -242,11 +276,12 @@ static p4_rc take_object(p4_queue_entry *entry, cJSON *object)
     TRY(take_name(entry, object, cfg, path));
     TRY(take_count(&entry->ranks, object, "ranks", entry->source));
     TRY(take_count(&entry->max_ranks, object, "max_ranks", entry->source));
+    TRY(keep_error(entry, check_keys(entry, object)));
+    TRY(entry->error == NULL && path != NULL ? keep_error(entry, read_base(&base, path)) : P4_OK);
+    if (entry->error != NULL) {
+        goto done;
+    }
     if (path != NULL) {
-        TRY(keep_error(entry, read_base(&base, path)));
-        if (entry->error != NULL) {
-            goto done;
-        }
         TRY(name_base(entry, "cfg", path));
     } else {
         base = cfg;
@@ -344,11 +379,6 @@ static p4_rc read_models(p4_queue *queue, cJSON *root, const char *path)
     const char *file = cJSON_GetStringValue(template);
     cJSON *read = NULL;
     const cJSON *patterns = cJSON_GetObjectItemCaseSensitive(root, "models"), *item;
-    TRY(file != NULL ? read_base(&read, file) : P4_OK);
-    CHECK(read != NULL || cJSON_IsObject(template),
-          "%s: key \"template\": expected a configuration: an object, or the name of a file", path);
-    TRY(take_count(&ranks, root, "ranks", path));
-    TRY(take_count(&max_ranks, root, "max_ranks", path));
     cJSON_ArrayForEach(item, root)
     {
         bool known = strcmp(item->string, "models") == 0 || strcmp(item->string, "ranks") == 0 ||
@@ -356,6 +386,11 @@ static p4_rc read_models(p4_queue *queue, cJSON *root, const char *path)
         CHECK(known, "%s: unknown key \"%.80s\"; the keys of a queue are models, template, ranks, max_ranks",
               path, item->string);
     }
+    TRY(file != NULL ? read_base(&read, file) : P4_OK);
+    CHECK(read != NULL || cJSON_IsObject(template),
+          "%s: key \"template\": expected a configuration: an object, or the name of a file", path);
+    TRY(take_count(&ranks, root, "ranks", path));
+    TRY(take_count(&max_ranks, root, "max_ranks", path));
     TRY(p4_models_find(&models, &count, patterns, path));
     for (int64_t i = 0; i < count; i++) {
         TRY(add_model(queue, read != NULL ? read : template, file, path, models[i]));

@@ -13,7 +13,8 @@ p4_next_values p4_next_values_of(const p4_config *config, const p4_results *resu
                             .train_files = config->train_files.count,
                             .fine_tune_max_steps = config->fine_tune_max_steps,
                             .fine_tune_epochs = config->fine_tune_epochs,
-                            .passes = results->fine_tuning.ran ? results->fine_tuning.epochs_completed : 0};
+                            .passes = results->fine_tuning.ran ? results->fine_tuning.epochs_completed : 0,
+                            .steps = results->fine_tuning.ran ? results->fine_tuning.steps : 0};
 }
 
 /* " (now 100)", or nothing of a value that is not known. */
@@ -37,17 +38,21 @@ static const char *files_text(char text[64], int64_t entries)
     return text;
 }
 
+/* Whichever of the two keys ended the training: the other one alone has no effect. Both, where both would
+ * have. */
 static const char *tuning_text(char text[160], const p4_next_values *now)
 {
-    char value[64];
+    char value[64], epochs[64];
+    const bool all_epochs = now->fine_tune_epochs > 0 && now->passes >= (double)now->fine_tune_epochs;
     if (now->fine_tunes == 0) {
         snprintf(text, 160, "fine-tuning: enable_fine_tuning (now false)");
-    } else if (now->fine_tune_max_steps == 0) {
+    } else if (now->fine_tune_max_steps == 0 || (all_epochs && now->steps < now->fine_tune_max_steps)) {
         snprintf(text, 160, "a longer fine-tuning: fine_tune_epochs%s",
                  now_text(value, now->fine_tune_epochs));
     } else {
-        snprintf(text, 160, "a longer fine-tuning: fine_tune_max_steps%s",
-                 now_text(value, now->fine_tune_max_steps));
+        snprintf(text, 160, "a longer fine-tuning: fine_tune_max_steps%s%s%s",
+                 now_text(value, now->fine_tune_max_steps), all_epochs ? " and fine_tune_epochs" : "",
+                 all_epochs ? now_text(epochs, now->fine_tune_epochs) : "");
     }
     return text;
 }

@@ -89,6 +89,7 @@ typedef struct p4_next_values {
     int64_t fine_tunes; /* enable_fine_tuning */
     int64_t calibration_samples, train_files, fine_tune_max_steps, fine_tune_epochs;
     double passes; /* over the training text, by the fine-tuning; not above 0: not known */
+    int64_t steps; /* that it made; 0: not known */
 } p4_next_values;
 p4_next_values p4_next_values_of(const p4_config *config, const p4_results *results);
 /* What to try, the cheapest first, each key with its value. Returns text. */

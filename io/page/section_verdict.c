@@ -128,7 +128,8 @@ static p4_next_values next_values(const cJSON *config, const cJSON *results)
                             .train_files = cJSON_IsArray(files) ? cJSON_GetArraySize(files) : -1,
                             .fine_tune_max_steps = whole_of(config, "fine_tune_max_steps"),
                             .fine_tune_epochs = whole_of(config, "fine_tune_epochs"),
-                            .passes = p4_page_real(results, "fine_tuning.epochs_completed")};
+                            .passes = p4_page_real(results, "fine_tuning.epochs_completed"),
+                            .steps = whole_of(results, "fine_tuning.steps")};
 }
 
 /* What to try after a failed verdict on quality. */

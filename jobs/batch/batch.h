@@ -41,6 +41,7 @@ typedef struct p4_batch_model {
     bool breaks_off; /* attempt after attempt ended with its job: perhaps it is the cause */
     bool earlier;    /* the state comes from the journal: this call did not touch it */
     p4_batch_plan plan;
+    char *output_path;      /* heap: as configured, expanded; NULL: it could not be read */
     p4_batch_record record; /* of the newest attempt; its output_path is the expanded one */
     /* while it runs */
     int ranks, *at; /* heap: the ranks of the job that work on it */
@@ -106,9 +107,12 @@ static inline void p4_batch_set_state(p4_batch *batch, p4_batch_model *model, p4
     batch->counts[state]++;
 }
 
-/* prepare.c. Reads queue and journal, plans every model, and decides which are to be worked on.
- * ranks_per_node and cores of a rank: 0: those that a plan takes. P4_E_INPUT: the queue or the journal. The
- * caller frees, also after an error. Local. */
+/* prepare.c. Reads the queue, so that one that cannot be read leaves no state. P4_E_INPUT: the queue. Local.
+ */
+p4_rc p4_batch_read_queue(p4_batch *batch, const p4_batch_options *options);
+/* Reads the queue, unless that was done, and the journal, plans every model, and decides which are to be
+ * worked on. ranks_per_node and cores of a rank: 0: those that a plan takes. P4_E_INPUT: the queue or the
+ * journal. The caller frees, also after an error. Local. */
 p4_rc p4_batch_prepare(p4_batch *batch, const p4_batch_options *options, int ranks, int ranks_per_node,
                        int cores);
 void p4_batch_free(p4_batch *batch);

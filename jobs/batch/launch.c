@@ -75,6 +75,7 @@ static p4_rc prepare(launch *l)
     p4_batch *batch = &l->batch;
     batch->started_s = p4_now_s();
     batch->works = true;
+    TRY(p4_batch_read_queue(batch, &l->options));
     TRY(take_state(l));
     batch->rank = p4_alloc((size_t)l->machine.ranks, sizeof *batch->rank);
     batch->node = p4_alloc((size_t)l->machine.ranks, sizeof *batch->node);

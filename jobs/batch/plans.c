@@ -18,7 +18,8 @@ typedef struct kept {
 struct p4_batch_plans {
     const p4_batch_options *options;
     int ranks, ranks_per_node, cores;
-    bool warned; /* of rates of other ranks */
+    bool warned;   /* of rates of other ranks */
+    bool with_mpi; /* the batch works */
     int64_t count, slots;
     kept *at;
     p4_config *scratch; /* a configuration is too large for the stack of some systems */
@@ -35,6 +36,7 @@ p4_rc p4_batch_plans_open(p4_batch_plans **made, const p4_batch_options *options
                               .ranks = ranks,
                               .ranks_per_node = ranks_per_node,
                               .cores = cores,
+                              .with_mpi = cores > 0,
                               .slots = SLOTS_FIRST};
     plans->at = p4_alloc((size_t)plans->slots, sizeof *plans->at);
     plans->scratch = p4_alloc(1, sizeof *plans->scratch);
@@ -123,7 +125,8 @@ static p4_rc plan_on(p4_batch_plans *plans, p4_batch_plan *plan, int width, int 
                                      .ranks_per_node = plans->ranks_per_node,
                                      .memory_bytes = plans->options->memory_bytes,
                                      .host_bytes = plans->options->host_bytes,
-                                     .rates_path = plans->options->rates_path};
+                                     .rates_path = plans->options->rates_path,
+                                     .mpi_started = plans->with_mpi};
     TRY(p4_plan_make(&made, config, &request));
     if (made.rates_note[0] != '\0' && !plans->warned) {
         plans->warned = true;

@@ -6,7 +6,8 @@
 
 typedef struct p4_batch_plans p4_batch_plans;
 
-/* The batch of which plans are made, with its numbers of ranks; cores: of a rank, 0: its part of a node's.
+/* The batch of which plans are made, with its numbers of ranks; cores: of a rank, 0: its part of a node's,
+ * and MPI has not been started.
  * The caller frees. Local. */
 p4_rc p4_batch_plans_open(p4_batch_plans **plans, const p4_batch_options *options, int ranks,
                           int ranks_per_node, int cores);

@@ -24,6 +24,7 @@ void p4_batch_free(p4_batch *batch)
     for (int64_t i = 0; batch->models != NULL && i < batch->count; i++) {
         p4_batch_record_free(&batch->models[i].record);
         free(batch->models[i].at);
+        free(batch->models[i].output_path);
     }
     free(batch->models);
     free(batch->order);
@@ -108,6 +109,7 @@ static p4_rc read_config(preparing *p, p4_batch_model *model)
         given->source);
     model->floating = strchr(p->config->output_path, '{') != NULL;
     TRY(p4_config_expand_output_path(p->config));
+    TRY(copy(&model->output_path, p->config->output_path));
     TRY(copy(&model->record.output_path, p->config->output_path));
     TRY(find_fingerprint(model->record.config, p->config, NULL));
     memcpy(model->record.defaults, p->defaults, sizeof model->record.defaults);
@@ -357,29 +359,41 @@ done:
 
 /* ---- all ---- */
 
+/* A directory in which a model has results, or is to have them. */
+typedef struct placed {
+    const char *path;
+    const p4_batch_model *model;
+} placed;
+
 static int by_path(const void *a, const void *b)
 {
-    return strcmp((*(const p4_batch_model *const *)a)->record.output_path,
-                  (*(const p4_batch_model *const *)b)->record.output_path);
+    return strcmp(((const placed *)a)->path, ((const placed *)b)->path);
 }
 
-/* Two models must not write to one directory. */
+/* Two models must not write to one directory. Of a model that is done that counts where it lies and what the
+ * queue says: it may be asked for again. What depends on the day is another directory now. */
 static p4_rc check_outputs(const p4_batch *batch)
 {
     p4_rc rc = P4_OK;
     size_t count = 0;
-    const p4_batch_model **sorted = p4_alloc((size_t)batch->count, sizeof *sorted);
+    placed *sorted = p4_alloc(2 * (size_t)batch->count, sizeof *sorted);
     TRY(sorted != NULL ? P4_OK : P4_E_SYSTEM);
     for (int64_t i = 0; i < batch->count; i++) {
-        if (batch->models[i].record.output_path != NULL && batch->models[i].state != P4_STATE_LEFT_OUT) {
-            sorted[count++] = &batch->models[i];
+        const p4_batch_model *m = &batch->models[i];
+        if (m->record.output_path != NULL && m->state != P4_STATE_LEFT_OUT) {
+            sorted[count++] = (placed){m->record.output_path, m};
+            if (!m->floating && m->output_path != NULL) {
+                sorted[count++] = (placed){m->output_path, m};
+            }
         }
     }
     qsort(sorted, count, sizeof *sorted, by_path);
     for (size_t i = 1; i < count; i++) {
-        CHECK(strcmp(sorted[i - 1]->record.output_path, sorted[i]->record.output_path) != 0,
-              "%s and %s: both have the output_path \"%s\", expected a separate directory for each model",
-              sorted[i - 1]->given->source, sorted[i]->given->source, sorted[i]->record.output_path);
+        const placed *one = &sorted[i - 1], *other = &sorted[i];
+        CHECK(one->model == other->model || strcmp(one->path, other->path) != 0,
+              "%s and %s: both have the output_path \"%s\", expected a separate directory for each model: "
+              "\"output_path\": \"out/{model}\" has the model's name in it",
+              one->model->given->source, other->model->given->source, one->path);
     }
 done:
     free(sorted);
@@ -450,6 +464,17 @@ done:
     return rc;
 }
 
+p4_rc p4_batch_read_queue(p4_batch *batch, const p4_batch_options *options)
+{
+    p4_rc rc = P4_OK;
+    TRY(p4_queue_read(&batch->queue, options->queue_path, options->template_path));
+    CHECK(options->task <= batch->queue.count,
+          "--task: found %lld, expected 1 to %lld: the queue %s has as many models", (long long)options->task,
+          (long long)batch->queue.count, options->queue_path);
+done:
+    return rc;
+}
+
 p4_rc p4_batch_prepare(p4_batch *batch, const p4_batch_options *options, int ranks, int ranks_per_node,
                        int cores)
 {
@@ -458,10 +483,7 @@ p4_rc p4_batch_prepare(p4_batch *batch, const p4_batch_options *options, int ran
     p4_batch_plans *plans = NULL;
     batch->options = options;
     batch->ranks = ranks;
-    TRY(p4_queue_read(&batch->queue, options->queue_path, options->template_path));
-    CHECK(options->task <= batch->queue.count,
-          "--task: found %lld, expected 1 to %lld: the queue %s has as many models", (long long)options->task,
-          (long long)batch->queue.count, options->queue_path);
+    TRY(batch->queue.count == 0 ? p4_batch_read_queue(batch, options) : P4_OK);
     TRY(p4_journal_read(&journal, batch->directory));
     TRY(p4_batch_plans_open(&plans, options, ranks, ranks_per_node, cores));
     TRY(prepare_models(batch, journal, plans));

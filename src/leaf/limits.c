@@ -164,8 +164,18 @@ int64_t p4_memory_free(const char *root)
     return free_bytes;
 }
 
-double p4_memory_anonymous(void)
+static double own_memory(const char *word)
 {
     char text[FILE_BYTES];
-    return read_file(text, "", "proc/self/status") ? 1024.0 * (double)find_number(text, "RssAnon") : 0;
+    return read_file(text, "", "proc/self/status") ? 1024.0 * (double)find_number(text, word) : 0;
+}
+
+double p4_memory_anonymous(void)
+{
+    return own_memory("RssAnon");
+}
+
+double p4_memory_resident(void)
+{
+    return own_memory("VmRSS");
 }

@@ -24,6 +24,9 @@ double p4_cores_here(void);
 void p4_memory_read(const char *root, int64_t *total_bytes, int64_t *available_bytes);
 /* Anonymous memory of this process, bytes: without pages of files; 0: unknown. Local. */
 double p4_memory_anonymous(void);
+/* Resident memory of this process, bytes: with the pages of libraries and those that it shares with other
+ * processes; 0: unknown. Local. */
+double p4_memory_resident(void);
 
 /* What this process can still have: of the machine's memory and of its control groups' limit. INT64_MAX:
  * unknown. Local. */

@@ -112,7 +112,7 @@ static p4_rc stop(p4_run *run, bool saved)
     char *message = NULL, *besides = NULL;
     if (!saved && run->done[0] && !p4_resume_has_training(run)) {
         p4_error_clear(); /* a failure to save says what ended the run */
-        TRY(p4_resume_save(run, NULL, NULL, false));
+        TRY(p4_keep_stopped(run, NULL, NULL));
         (void)p4_stop_end(&run->stop);
     }
     besides = p4_resume_besides(run, "with");

@@ -43,6 +43,28 @@ nothing() { # nothing DIRECTORY: where a small file system is mounted
     same "$out"
 }
 
+# The same while a stop in reconstruction saves its state: behind the checkpoint before it, at its first block.
+stopping() { # stopping DIRECTORY SIGNAL
+    mount -t tmpfs -o size=24m none "$1"
+    local out=$1/out bytes job status=0 keys="init=checkpoint model_path=$trained reconstruct=true reconstruct_steps=2"
+    hold_at 1 '"kind":"reconstruct"' /metrics.jsonl signal
+    # shellcheck disable=SC2086
+    "${hold[@]}" "$PHASE4_MPI" "$TMP/cfg.json" output_path="$out" $keys >log 2>&1 &
+    job=$!
+    is_held "$job" || complain 'the run ended before it was stopped'
+    cat /dev/zero >"$1/filler" 2>/dev/null || true
+    kill -"$2" "$job"
+    wait "$job" || status=$?
+    [ $status = 2 ] || complain "a full disk at a stop: status $status, expected 2"
+    said "error: stopped by SIG$2; the state of the run could not be saved ("
+    said "No space left on device"
+    said "and the same command continues from $out/checkpoints/step-0"
+    make_room "$1"
+    # shellcheck disable=SC2086
+    run 0 "$PHASE4_MPI" "$TMP/cfg.json" output_path="$out" $keys
+    said "continues from $out/checkpoints/step-0"
+}
+
 # A disk that cannot hold the outputs is known before the work.
 too_small() { # too_small DIRECTORY
     mount -t tmpfs -o size=16k none "$1"
@@ -52,7 +74,9 @@ too_small() { # too_small DIRECTORY
     said 'output_path: the outputs take'
 }
 
-export -f nothing make_room too_small hold_at is_held let_go complain said result run same
-export fp16
+export -f nothing stopping make_room too_small hold_at is_held let_go complain said result run same
+trained=$here/../jobs/demo/model
+export fp16 trained
 unshare -rm bash -euc "too_small '$TMP/disk'"
 unshare -rm bash -euc "nothing '$TMP/disk'"
+unshare -rm bash -euc "stopping '$TMP/disk' INT"

@@ -1,5 +1,6 @@
 #include "jobs/train/reconstruct.h"
 
+#include "jobs/keep.h"
 #include "jobs/metrics.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
@@ -17,7 +18,7 @@ static bool is_save_due(void *user)
 
 static p4_rc save(void *user, bool stops)
 {
-    return stops ? p4_resume_save(user, NULL, NULL, false) : p4_resume_save_or_warn(user);
+    return stops ? p4_keep_stopped(user, NULL, NULL) : p4_resume_save_or_warn(user);
 }
 
 /* Is what is ternary trained further, from masters? */

@@ -87,6 +87,10 @@ END
     grep -q '<li>.*no better than guessing among its' guess/report.html || complain 'the report does not show the warning'
     grep -q 'But the original is no better than guessing' guess/report.html && ! grep -q 'class="verdict pass"' guess/report.html ||
         complain 'the verdict of the report does not say so'
+    "$PHASE4_EVALUATE" guess >log 2>&1 || complain 'phase4_evaluate on a model that guesses'
+    grep -qE '^  Verdict .*; but the original is no better than guessing, so this says little$' log ||
+        complain 'the verdict of phase4_evaluate does not say so'
+    grep -qE '^ +windows of [0-9]+ tokens: [0-9]+ to evaluate$' log || complain 'phase4_evaluate speaks of what it does not do'
     run chance "$llama" 1 enable_fine_tuning=false init=random
     if grep -q 'guessing' log; then
         complain 'random weights are warned of'
@@ -101,7 +105,8 @@ held_out() {
     run short "$llama" 2 eval_files=[] enable_fine_tuning=false calibration_samples=1000
     says '43 to calibrate, 7 to evaluate'
     run alone "$llama" 1 eval_files=[] enable_fine_tuning=false calibration_samples=0 eval_samples=50
-    says '0 to calibrate, 50 to evaluate'
+    says 'tokens: 50 to evaluate'
+    ! grep -q '0 to calibrate' log || complain 'what the run does not do is listed'
 }
 
 # Two layers on four ranks: two ranks wait while the others pass all windows through their layers, which takes longer than

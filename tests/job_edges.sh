@@ -139,6 +139,15 @@ without_effect() {
     "$PHASE4_MPI" --check "$TMP/cfg.json" model_path="$llama" output_path=vainer enable_grokfast=true grokfast_lambda=3 >log 2>&1 ||
         complain 'Grokfast'
     ! grep -q 'without effect while' log || complain 'Grokfast reads its keys'
+    # The configuration that a run records gives every key, and makes the run again without warnings of its own.
+    local keys
+    for keys in 'enable_fine_tuning=true distill=0' 'enable_fine_tuning=false' 'recipe=seed' 'quantizer=exact reconstruct=false'; do
+        # shellcheck disable=SC2086
+        run recorded "$llama" 1 overwrite=true calibration_samples=1000 $keys
+        grep '^warning: ' log | sort >first
+        "$PHASE4_MPI" recorded/phase4_config.json output_path=again overwrite=true >log 2>&1 || complain "the recorded configuration: $keys"
+        [ -z "$(grep '^warning: ' log | sort | comm -13 first -)" ] || complain "the recorded configuration warns of its own: $keys"
+    done
 }
 
 # A run that is killed leaves no results.json that speaks of an earlier run's success; the earlier run's model stays, and later

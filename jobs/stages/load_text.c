@@ -52,7 +52,7 @@ static void choose_text(p4_run *run)
 
 static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t found)
 {
-    if (found < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
+    if (found < wanted && p4_config_is_chosen(c, p4_config_find(key))) {
         WARN("warning: key \"%s\": asked for %lld windows of %d tokens, but there are only %lld", key,
              (long long)wanted, c->calibration_sequence_length, (long long)found);
     }
@@ -62,7 +62,7 @@ static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int
 static void warn_of_few_in_sets(const p4_run *run)
 {
     const p4_config *c = &run->config;
-    bool given = p4_config_is_user_set(c, p4_config_find("eval_samples"));
+    bool given = p4_config_is_chosen(c, p4_config_find("eval_samples"));
     for (int i = 0; given && i < c->eval_sets.count; i++) {
         int64_t found = run->sets[i].windows.count;
         if (found < c->eval_samples) {

@@ -164,7 +164,7 @@ killed() {
     done
     kill -9 $!
     wait $! 2>/dev/null || true
-    grep -q '"success":[[:space:]]*false' killed/results.json && grep -q 'has not ended' killed/results.json ||
+    grep -q '"success":[[:space:]]*false' killed/results.json && grep -q 'has not ended.*; the stage it came to: Fine-tune"' killed/results.json ||
         complain "results.json of a run that was killed: $(cat killed/results.json)"
     [ -e killed/model.h5 ] || complain "the earlier run's model is gone"
     "$PHASE4_MPI" "$TMP/cfg.json" model_path="$llama" output_path=killed >log 2>&1 || status=$?

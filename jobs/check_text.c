@@ -293,7 +293,7 @@ static p4_rc count_windows(const p4_run *run, amount *a, int64_t wanted, int64_t
 
 static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, const amount *a)
 {
-    if (a->windows < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
+    if (a->windows < wanted && p4_config_is_chosen(c, p4_config_find(key))) {
         WARN("warning: key \"%s\": asks for %lld windows of %d tokens, and the files hold %s%lld%s", key,
              (long long)wanted, c->calibration_sequence_length, a->at_most ? "at most " : "",
              (long long)a->windows, a->at_most ? ", judging by their sizes" : "");
@@ -331,7 +331,7 @@ static void check_sets(p4_run *run, const p4_text_files *files, bool has_model, 
             p4_findings_add(f, count_windows(run, &a, c->eval_samples, 1));
         }
         if (alone && f->errors == before && a.windows < c->eval_samples &&
-            p4_config_is_user_set(c, p4_config_find("eval_samples"))) {
+            p4_config_is_chosen(c, p4_config_find("eval_samples"))) {
             WARN("warning: key \"eval_samples\": asks for %lld windows of %d tokens, and the files of set "
                  "\"%s\" hold %s%lld%s",
                  (long long)c->eval_samples, c->calibration_sequence_length, c->eval_sets.names[i],

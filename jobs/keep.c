@@ -7,7 +7,6 @@
 
 #include "io/file/files.h"
 #include "io/out/checkpoints.h"
-#include "jobs/resume.h"
 #include "src/packed.h"
 
 enum { ROOM_BYTES = 96 };
@@ -119,16 +118,10 @@ static char *explain(const p4_run *run, const char *cause, const char *why)
     return made;
 }
 
-p4_rc p4_keep_state(p4_run *run, p4_rc outcome)
+/* Records the cause with how to go on; takes both texts. */
+static void record(const p4_run *run, char *cause, char *why, p4_rc saved)
 {
-    char *cause = p4_strdup(p4_last_error()), *why = NULL, *message = NULL;
-    p4_error_clear();
-    p4_rc saved = p4_resume_save(run, NULL, NULL, false);
-    if (saved == P4_E_HOLD) {
-        free(cause);
-        return saved;
-    }
-    why = saved != P4_OK ? p4_strdup(p4_last_error()) : NULL;
+    char *message = NULL;
     if (cause != NULL && (saved == P4_OK || why != NULL)) {
         message = explain(run, cause, why);
     }
@@ -136,5 +129,32 @@ p4_rc p4_keep_state(p4_run *run, p4_rc outcome)
     free(cause);
     free(why);
     free(message);
+}
+
+p4_rc p4_keep_state(p4_run *run, p4_rc outcome)
+{
+    char *cause = p4_strdup(p4_last_error());
+    p4_error_clear();
+    p4_rc saved = p4_resume_save(run, NULL, NULL, false);
+    if (saved == P4_E_HOLD) {
+        free(cause);
+        return saved;
+    }
+    record(run, cause, saved != P4_OK ? p4_strdup(p4_last_error()) : NULL, saved);
     return outcome;
+}
+
+p4_rc p4_keep_stopped(p4_run *run, const p4_trainer *trainer, const p4_tuning_state *state)
+{
+    p4_rc saved = p4_resume_save(run, trainer, state, false);
+    if (saved == P4_OK || saved == P4_E_HOLD) {
+        return saved;
+    }
+    char *why = p4_strdup(p4_last_error());
+    p4_error_clear();
+    (void)p4_stop_end(&run->stop);
+    char *cause = p4_strdup(p4_last_error());
+    p4_error_clear();
+    record(run, cause, why, saved);
+    return saved;
 }

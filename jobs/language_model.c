@@ -1,11 +1,14 @@
 #include "jobs/language_model.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "io/file/files.h"
 #include "io/gguf/gguf_model.h"
 #include "io/out/directory.h"
+#include "io/out/outputs.h"
 #include "jobs/model_file.h"
 
 /* --- weights ----------------------------------------------------------------------------------- */
@@ -126,6 +129,29 @@ done:
     return rc;
 }
 
+/* What `path` should be: a model directory, or the results of a run, which the other programs name alike. */
+static p4_rc check_path(const char *path, bool directory)
+{
+    p4_rc rc = P4_OK;
+    char file[P4_PATH_BYTES];
+    struct stat status;
+    char *config = p4_format("%s/config.json", path), *results = p4_format("%s/" P4_RESULTS_FILE, path);
+    TRY(config != NULL && results != NULL ? P4_OK : P4_E_SYSTEM);
+    CHECK(
+        stat(path, &status) == 0 || errno != ENOENT,
+        "%s: is not there; expected the output directory of a run, its model.h5, a model directory or a GGUF "
+        "file",
+        path);
+    TRY(directory ? p4_output_check_ended(path) : P4_OK);
+    if (directory && !p4_file_exists(config) && p4_file_exists(results)) {
+        TRY(p4_model_file_find(file, path)); /* fails: model.h5 is not there */
+    }
+done:
+    free(config);
+    free(results);
+    return rc;
+}
+
 p4_rc p4_language_model_open(p4_language_model *m, const char *path, int threads)
 {
     p4_rc rc = P4_OK;
@@ -133,7 +159,7 @@ p4_rc p4_language_model_open(p4_language_model *m, const char *path, int threads
     char *packed = p4_format("%s/model.h5", path);
     TRY(m->path != NULL && packed != NULL ? P4_OK : P4_E_SYSTEM);
     bool directory = p4_directory_exists(path) && !p4_file_exists(packed);
-    TRY(directory ? p4_output_check_ended(path) : P4_OK);
+    TRY(check_path(path, directory));
     TRY(directory               ? open_directory(m, path)
         : p4_gguf_view_is(path) ? open_gguf(m, path)
                                 : open_packed(m, path, threads));

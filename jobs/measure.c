@@ -365,6 +365,7 @@ static p4_rc evaluate(p4_run *run, p4_measurement *m)
     }
     TRY(evaluate_text(run, NULL, &run->eval, compare, &run->original_losses, &m->original, &m->compressed,
                       &m->quality));
+    m->original_guesses = p4_evaluation_guesses(run, &m->original);
     m->set_count = run->results.set_count;
     for (int64_t i = 0; i < m->set_count; i++) {
         p4_run_set *of = &run->sets[i];
@@ -461,6 +462,7 @@ p4_rc p4_measure(p4_measurement *m, p4_group *group, const char *path, char *con
         .quality = {.degradation_ratio = NAN, .degradation_low = NAN, .degradation_high = NAN}};
     p4_run *run = p4_alloc(1, sizeof *run);
     TRY_ALL(group, run != NULL ? P4_OK : P4_E_SYSTEM);
+    run->only_evaluates = true;
     for (int i = 0; i < count; i++) {
         asked = asked || strncmp(overrides[i], "model_path=", 11) == 0;
     }

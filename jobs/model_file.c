@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "io/file/files.h"
 #include "io/gguf/gguf_view.h"
@@ -25,13 +26,13 @@ p4_rc p4_model_file_find(char file[P4_PATH_BYTES], const char *path)
     int length = snprintf(file, P4_PATH_BYTES, "%s%s", path, directory ? "/model.h5" : "");
     CHECK(length < P4_PATH_BYTES, "the path \"%.60s...\" has more than %d bytes", path, P4_PATH_BYTES - 1);
     bool there;
+    struct stat status;
     TRY(p4_file_find(&there, file));
     TRY(directory && !there ? p4_output_check_ended(path) : P4_OK);
-    CHECK(there,
-          directory ? "%s: is not there: %s is not the output directory of a run that "
-                      "wrote a packed model"
-                    : "%s: is not there, or is not a file",
-          file, path);
+    CHECK(there || !directory,
+          "%s: is not there: %s is not the output directory of a run that wrote a packed model", file, path);
+    CHECK(there, "%s: %s; expected the output directory of a run, or its model.h5", file,
+          lstat(file, &status) != 0 ? "is not there" : "is neither a directory nor a file");
     CHECK(directory || !p4_gguf_view_is(file),
           "%s: is a GGUF file; expected the output directory of a run, or its model.h5", path);
 done:
@@ -119,7 +120,8 @@ done:
 p4_rc p4_model_file_table(p4_hf_model *hf, p4_artifact_reader *reader, const char *path)
 {
     p4_rc rc = open_table(hf, reader, path);
-    return rc == P4_OK ? match_tensors(hf, reader) : rc;
+    rc = rc == P4_OK ? match_tensors(hf, reader) : rc;
+    return p4_artifact_damaged(rc, path);
 }
 
 /* Rows of a parameter, in whole chunks of the file. */

@@ -184,9 +184,22 @@ done:
     return p4_process_status(rc);
 }
 
-static const char stopping[] =
-    "\nstopping: the state of the run is saved first; a second Ctrl-C ends the run at "
-    "once, and what is not saved is lost\n";
+#define SAVED_FIRST "the state of the run is saved first"
+#define SECOND_CTRL_C "; a second Ctrl-C ends the run at once, and what is not saved is lost"
+#define ALL_THERE " if all ranks are still there"
+
+/* What a signal says: no more than what holds. mpirun and srun send SIGTERM to the ranks that are left when
+ * one has died, and then no state can be saved; mpirun kills all ranks some seconds after Ctrl-C. */
+static const p4_stop_notice *stop_notice(const p4_session *session)
+{
+    static const p4_stop_notice alone = {.interrupt = SAVED_FIRST SECOND_CTRL_C, .other = SAVED_FIRST},
+                                one_of_many = {.interrupt = SAVED_FIRST ALL_THERE SECOND_CTRL_C,
+                                               .other = SAVED_FIRST ALL_THERE},
+                                of_mpirun = {
+                                    .interrupt = SAVED_FIRST ALL_THERE " and mpirun does not end them before",
+                                    .other = SAVED_FIRST ALL_THERE " and mpirun does not end them before"};
+    return p4_session_ranks(session) == 1 ? &alone : p4_launched_by_mpirun() ? &of_mpirun : &one_of_many;
+}
 
 static int run(const p4_cli *cli)
 {
@@ -196,7 +209,7 @@ static int run(const p4_cli *cli)
     p4_results results;
     p4_results_init(&results);
     TRY(p4_session_open(&session));
-    p4_stop_catch_signals(p4_session_rank(session) == 0 && !cli->quiet ? stopping : NULL);
+    p4_stop_catch_signals(p4_session_rank(session) == 0 && !cli->quiet ? stop_notice(session) : NULL);
     p4_session_set_log(session, cli->quiet ? P4_LOG_WARN : P4_LOG_INFO);
     TRY(read_config(&config, cli, session));
     TRY(p4_execute(session, &config, NULL, NULL, &results));

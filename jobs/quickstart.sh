@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Compresses the demo model on two ranks: installs packages, builds, generates the demo's stories, quantizes the
-# shipped model to ternary weights, fine-tunes it and prints the verdict. The last three lines are text of the
-# original, text of the ternary model and the path of the report. The exit status is 3 if the perplexity rose by
-# more than the demo allows (10 %).
+# shipped model to ternary weights, fine-tunes it and prints the verdict. The last four lines are text of the
+# original, text of the ternary model, how to build the other programs and the path of the report. The exit
+# status is 3 if the perplexity rose by more than the demo allows (10 %).
 #
 #   jobs/quickstart.sh [key=value ...]     keys that override those of jobs/demo/quickstart.json; a relative
 #                                          output_path starts at the project's folder
@@ -32,6 +32,7 @@ if [ "$status" = 0 ] || [ "$status" = 3 ]; then
     echo 'docs/glossary.md explains the words above.'
     tells 'original:' jobs/demo/model
     tells 'ternary: ' "$output"
+    echo 'cmake --build --preset release builds the other programs, such as phase4_inspect and phase4_evaluate.'
     echo "report:   $output/report.html"
 fi
 exit "$status"

@@ -112,7 +112,7 @@ static p4_rc stop(p4_run *run, bool saved)
     char *message = NULL, *besides = NULL;
     if (!saved && run->done[0] && !p4_resume_has_training(run)) {
         p4_error_clear(); /* a failure to save says what ended the run */
-        TRY(p4_resume_save(run, NULL, NULL, false));
+        TRY(p4_keep_stopped(run, NULL, NULL));
         (void)p4_stop_end(&run->stop);
     }
     besides = p4_resume_besides(run, "with");
@@ -187,11 +187,38 @@ static double forecast_after(const p4_run *run, int stage)
     return done > 0 ? after * seconds / done : planned_s;
 }
 
+/* A results.json that counts when the run is killed: nothing else there is this run's. opt_stage: the title
+ * of the stage that begins. Rank 0. */
+static p4_rc mark_unfinished(p4_run *run, const char *opt_stage)
+{
+    p4_rc rc = P4_OK;
+    p4_warnings_copy(&run->warnings, &run->results);
+    p4_results unfinished = run->results;
+    char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
+    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
+    snprintf(unfinished.error, sizeof unfinished.error, "%s%s%s", P4_UNFINISHED_ERROR,
+             opt_stage != NULL ? P4_UNFINISHED_STAGE : "", opt_stage != NULL ? opt_stage : "");
+    TRY(p4_results_store(&unfinished, path));
+done:
+    free(path);
+    return rc;
+}
+
+/* The stage, for reports of a run under way or killed: what cannot be written there ends no run. */
+static void mark_stage(p4_run *run, int i)
+{
+    if (run->compute.group->rank == 0 && stages[i].work != NULL && p4_hold_check(run->hold) == P4_OK) {
+        (void)mark_unfinished(run, p4_plan_stage_titles[i]);
+    }
+    p4_error_clear();
+}
+
 static p4_rc run_stage(p4_run *run, int i)
 {
     p4_rc rc = P4_OK, outcome = P4_OK;
     INFO("[%d/%d] %s", i + 1, STAGES, p4_plan_stage_titles[i]);
     p4_progress_set_after(forecast_after(run, i));
+    mark_stage(run, i);
     p4_timeline_begin(run, p4_plan_stage_names[i]);
     outcome = stages[i].run(run);
     p4_timeline_end(run);
@@ -305,21 +332,6 @@ done:
     return rc;
 }
 
-/* A results.json that counts when the run is killed: nothing else there is this run's. Rank 0. */
-static p4_rc mark_unfinished(p4_run *run)
-{
-    p4_rc rc = P4_OK;
-    p4_warnings_copy(&run->warnings, &run->results);
-    p4_results unfinished = run->results;
-    char *path = p4_format("%s/" P4_RESULTS_FILE, run->config.output_path);
-    TRY(path != NULL ? P4_OK : P4_E_SYSTEM);
-    snprintf(unfinished.error, sizeof unfinished.error, P4_UNFINISHED_ERROR);
-    TRY(p4_results_store(&unfinished, path));
-done:
-    free(path);
-    return rc;
-}
-
 static void keep_warning(const char *text, void *user)
 {
     p4_warnings_add(user, text);
@@ -363,7 +375,7 @@ static p4_rc execute(p4_run *run, p4_group *group, bool measures, bool *output_t
     if (group->rank == 0) {
         p4_check_time_left(run);
     }
-    TRY_ROOT(group, mark_unfinished(run));
+    TRY_ROOT(group, mark_unfinished(run, NULL));
     *output_taken = true;
     TRY(run_stages(run));
     TRY_ROOT(group, p4_metrics_log_close(&run->metrics_log));

@@ -72,6 +72,7 @@ typedef struct p4_run {
     double planned_s[P4_MAX_STAGES]; /* rank 0: what each will take by the plan, in the same order */
     int64_t planned_steps;           /* rank 0: of the training */
     double output_bytes, scratch_bytes, checkpoints_bytes; /* rank 0: on the disk; of checkpoints at most */
+    bool only_evaluates;                                   /* phase4_evaluate: no stage but evaluations */
     bool in_batch;            /* phase4_batch has started it, whose command line is another */
     bool unfit;               /* rank 0: no format that the run writes can hold its weights */
     double started_s;         /* p4_now_s when this process took up the run */

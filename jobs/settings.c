@@ -212,7 +212,7 @@ static void warn_of_distillation(const p4_config *c)
     static const char *const keys[] = {"distill_temperature", "distill_teacher", "distill_top_k"};
     char value[64];
     int row = p4_config_find("distill");
-    bool given = p4_config_is_user_set(c, row) && c->distill != 0;
+    bool given = p4_config_is_chosen(c, row) && c->distill != 0;
     p4_config_format_scalar(value, c, &p4_config_table[row]);
     if (given && !c->enable_fine_tuning) {
         WARN("warning: key \"distill\": %s has no effect: enable_fine_tuning is false", value);
@@ -228,7 +228,9 @@ static void warn_of_distillation(const p4_config *c)
     }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         bool is_read = c->distill != 0 && (i < 2 || c->distill_teacher == P4_TEACHER_CACHED);
-        if (!is_read && p4_config_is_user_set(c, p4_config_find(keys[i]))) {
+        /* What a plan records where nothing is distilled. */
+        bool planned = i == 1 && c->distill_teacher == P4_TEACHER_RESIDENT;
+        if (!is_read && !planned && p4_config_is_chosen(c, p4_config_find(keys[i]))) {
             WARN("warning: key \"%s\" has no effect %s", keys[i],
                  c->distill != 0 ? "unless distill_teacher is \"cached\"" : "while distill is 0");
         }
@@ -237,7 +239,7 @@ static void warn_of_distillation(const p4_config *c)
 
 static void warn_of_scales(const p4_config *c)
 {
-    bool given = p4_config_is_user_set(c, p4_config_find("learn_scales"));
+    bool given = p4_config_is_chosen(c, p4_config_find("learn_scales"));
     if (given && c->learn_scales && !(c->enable_fine_tuning && p4_settings_quantizes(c))) {
         WARN("warning: key \"learn_scales\": true has no effect: %s",
              c->enable_fine_tuning ? "quantizer is \"none\"" : "enable_fine_tuning is false");
@@ -250,7 +252,7 @@ static void warn_of_keys(const p4_config *c, const char *const *keys, size_t cou
     char named[400] = "";
     for (size_t i = 0; i < count; i++) {
         size_t used = strlen(named);
-        if (p4_config_is_user_set(c, p4_config_find(keys[i]))) {
+        if (p4_config_is_chosen(c, p4_config_find(keys[i]))) {
             snprintf(named + used, sizeof named - used, "%s%s", used > 0 ? ", " : "", keys[i]);
         }
     }
@@ -291,7 +293,7 @@ static void warn_without_effect(const p4_config *c, const p4_model *model)
         WARN("warning: key \"scale_granularity\": \"%s\" has no effect with quantizer \"%s\"",
              p4_scale_granularity_names[c->scale_granularity], quantizer->name);
     }
-    if (!quantizer->has_threshold && p4_config_is_user_set(c, p4_config_find("sparsity_threshold"))) {
+    if (!quantizer->has_threshold && p4_config_is_chosen(c, p4_config_find("sparsity_threshold"))) {
         WARN("warning: key \"sparsity_threshold\": %g has no effect with quantizer \"%s\", which has no "
              "threshold",
              c->sparsity_threshold, quantizer->name);
@@ -306,14 +308,14 @@ void p4_warn_of_steps(const p4_config *c, int64_t steps_per_epoch)
     if (__builtin_mul_overflow(steps_per_epoch, (int64_t)c->fine_tune_epochs, &held)) {
         held = INT64_MAX;
     }
-    if (steps > held && p4_config_is_user_set(c, p4_config_find("fine_tune_max_steps"))) {
+    if (steps > held && p4_config_is_chosen(c, p4_config_find("fine_tune_max_steps"))) {
         WARN("warning: key \"fine_tune_max_steps\": asks for %lld steps, "
              "and fine_tune_epochs %d of the training data are %lld",
              (long long)steps, (int)c->fine_tune_epochs, (long long)held);
     }
     steps = steps == 0 ? held : p4_min_i64(steps, held);
     int64_t passes = steps / p4_max_i64(1, steps_per_epoch);
-    if (passes > MANY_PASSES && !p4_config_is_user_set(c, p4_config_find("fine_tune_epochs"))) {
+    if (passes > MANY_PASSES && !p4_config_is_chosen(c, p4_config_find("fine_tune_epochs"))) {
         WARN("warning: %lld steps pass over the training text %lld times: more of it in train_files would "
              "help",
              (long long)steps, (long long)passes);

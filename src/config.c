@@ -3,7 +3,10 @@
 #include "src/config.h"
 #include "src/phase4/config.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "src/leaf/base.h"
 
 enum { WORD_BYTES = 64 }; /* longer words are compared up to here */
 
@@ -90,6 +93,20 @@ void p4_config_default(p4_config *config)
 bool p4_config_is_user_set(const p4_config *config, int row)
 {
     return (config->user_set[row / 64] >> (row % 64) & 1) != 0;
+}
+
+bool p4_config_is_chosen(const p4_config *config, int row)
+{
+    const p4_config_row *r = &p4_config_table[row];
+    bool chosen = p4_config_is_user_set(config, row);
+    p4_config *usual = chosen ? p4_alloc(1, sizeof *usual) : NULL;
+    if (usual != NULL) {
+        usual->recipe = config->recipe;
+        set_default(usual, r);
+        chosen = memcmp((const char *)config + r->offset, (const char *)usual + r->offset, r->bytes) != 0;
+    }
+    free(usual);
+    return chosen;
 }
 
 void p4_config_mark_user_set(p4_config *config, int row)

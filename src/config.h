@@ -120,6 +120,9 @@ void p4_config_rebase(p4_config *config);
 /* Takes every key from another configuration, except those that are fixed once a model is open. Local. */
 void p4_config_take(p4_config *config, const p4_config *from);
 bool p4_config_is_user_set(const p4_config *config, int row);
+/* Did the user choose a value that the recipe would not have given? What warnings of keys ask: a recorded
+ * configuration gives every key, most with the default. Local. */
+bool p4_config_is_chosen(const p4_config *config, int row);
 void p4_config_mark_user_set(p4_config *config, int row);
 
 /* Appends a copy of `string`; false when it does not fit. Local. */

@@ -191,7 +191,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(reconstruct_tokens), BOTH(0), RANGE(0, 1e12),
      .help = "Tokens of calibration text that blocks are trained on; 0: calibration_samples windows."},
     {FIELD(reconstruct_steps), BOTH(0), RANGE(0, 1e9),
-     .help = "Optimizer steps per block, of 16 windows; 0: 20 passes, at most 2^24 tokens."},
+     .help = "Optimizer steps per reconstruct_window blocks, of 16 windows; 0: 20 passes, at most 2^24 tokens."},
     {FIELD(reconstruct_lr), BOTH(1e-3), RANGE(0, 10), .min_open = true,
      .help = "Peak learning rate of the reconstruction (AdamW); it falls linearly to 0."},
     {FIELD(reconstruct_window), .seed = 1, .quality = 2, RANGE(1, 4),

@@ -24,6 +24,11 @@ for word in $purposes ternary trits scale codes masters teacher staging windows 
     gptq Muon Grokfast micro-batch epoch shard logits sparsity verdict recipe checkpoint STE; do
     has "$word" || complain "$page: lacks \"$word\""
 done
+# Words of the final table, of more than one word some of them.
+for word in '95 % interval' 'agrees with the original' 'bits per byte' 'perplexity per word' nats embedding norms tensors 'relative error' \
+    'gradient flow' 'compression ratio' 'learning rate' accuracy; do
+    has "$word" || complain "$page: lacks \"$word\""
+done
 grep -qF '](docs/glossary.md)' README.md || complain "README.md: has no link to $page"
 grep -qF "$page" jobs/cli.c jobs/phase4_mpi.c || complain "phase4_mpi --help does not name $page"
 echo "$(wc -l <<<"$terms") words looked at, $complaints complaints"

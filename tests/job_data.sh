@@ -80,9 +80,9 @@ set_aside() {
     said '8 to calibrate, 8 to evaluate, 8 to train on'
     unsaid 'to evaluate on and to train on'
     run whole 2 eval_files=[] train_files=[] calibration_samples=0 'calibration_files=["few.jsonl"]'
-    said '0 to calibrate, 8 to evaluate'
+    said 'tokens: 8 to evaluate'
     total=$("$PHASE4_MPI" cfg.json output_path=count eval_samples=0 calibration_samples=0 'train_files=["few.jsonl"]' 2>&1 |
-        sed -n 's/.*to evaluate, \([0-9]*\) to train on.*/\1/p')
+        sed -n 's/.* tokens: \([0-9]*\) to train on.*/\1/p')
     said ", $((total - 8)) to train on"
 }
 

@@ -87,6 +87,10 @@ END
     grep -q '<li>.*no better than guessing among its' guess/report.html || complain 'the report does not show the warning'
     grep -q 'But the original is no better than guessing' guess/report.html && ! grep -q 'class="verdict pass"' guess/report.html ||
         complain 'the verdict of the report does not say so'
+    "$PHASE4_EVALUATE" guess >log 2>&1 || complain 'phase4_evaluate on a model that guesses'
+    grep -qE '^  Verdict .*; but the original is no better than guessing, so this says little$' log ||
+        complain 'the verdict of phase4_evaluate does not say so'
+    grep -qE '^ +windows of [0-9]+ tokens: [0-9]+ to evaluate$' log || complain 'phase4_evaluate speaks of what it does not do'
     run chance "$llama" 1 enable_fine_tuning=false init=random
     if grep -q 'guessing' log; then
         complain 'random weights are warned of'
@@ -101,7 +105,8 @@ held_out() {
     run short "$llama" 2 eval_files=[] enable_fine_tuning=false calibration_samples=1000
     says '43 to calibrate, 7 to evaluate'
     run alone "$llama" 1 eval_files=[] enable_fine_tuning=false calibration_samples=0 eval_samples=50
-    says '0 to calibrate, 50 to evaluate'
+    says 'tokens: 50 to evaluate'
+    ! grep -q '0 to calibrate' log || complain 'what the run does not do is listed'
 }
 
 # Two layers on four ranks: two ranks wait while the others pass all windows through their layers, which takes longer than
@@ -134,6 +139,15 @@ without_effect() {
     "$PHASE4_MPI" --check "$TMP/cfg.json" model_path="$llama" output_path=vainer enable_grokfast=true grokfast_lambda=3 >log 2>&1 ||
         complain 'Grokfast'
     ! grep -q 'without effect while' log || complain 'Grokfast reads its keys'
+    # The configuration that a run records gives every key, and makes the run again without warnings of its own.
+    local keys
+    for keys in 'enable_fine_tuning=true distill=0' 'enable_fine_tuning=false' 'recipe=seed' 'quantizer=exact reconstruct=false'; do
+        # shellcheck disable=SC2086
+        run recorded "$llama" 1 overwrite=true calibration_samples=1000 $keys
+        grep '^warning: ' log | sort >first
+        "$PHASE4_MPI" recorded/phase4_config.json output_path=again overwrite=true >log 2>&1 || complain "the recorded configuration: $keys"
+        [ -z "$(grep '^warning: ' log | sort | comm -13 first -)" ] || complain "the recorded configuration warns of its own: $keys"
+    done
 }
 
 # A run that is killed leaves no results.json that speaks of an earlier run's success; the earlier run's model stays, and later
@@ -150,7 +164,7 @@ killed() {
     done
     kill -9 $!
     wait $! 2>/dev/null || true
-    grep -q '"success":[[:space:]]*false' killed/results.json && grep -q 'has not ended' killed/results.json ||
+    grep -q '"success":[[:space:]]*false' killed/results.json && grep -q 'has not ended.*; the stage it came to: Fine-tune"' killed/results.json ||
         complain "results.json of a run that was killed: $(cat killed/results.json)"
     [ -e killed/model.h5 ] || complain "the earlier run's model is gone"
     "$PHASE4_MPI" "$TMP/cfg.json" model_path="$llama" output_path=killed >log 2>&1 || status=$?

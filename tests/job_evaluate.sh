@@ -85,6 +85,11 @@ compress output_path=d eval_files=[] eval_samples=5 activation_bits=8
 measured 0 d/results.json evaluate d threads_per_rank=1
 "$PHASE4_EVALUATE" a >log 2>&1
 grep -q 'Verdict  ' log || complain 'no verdict'
+# The rows are called what the run's table calls them.
+"$PHASE4_MPI" cfg.json output_path=rows >run.log 2>&1 || complain 'the run whose table is compared'
+for row in 'loss (nats per token)' 'next token guessed right' 'agrees with the original' 'KL to the original (nats)' '  95 % interval'; do
+    grep -qF "  $row  " log && grep -qF "  $row  " run.log || complain "not in both tables: $row"
+done
 
 # The original: moved, exchanged, another model.
 mv llama elsewhere
@@ -114,7 +119,8 @@ refused 2 'key "sparsity_threshold": an evaluation does not read it' a sparsity_
 refused 2 'eval_sample' a eval_sample=3
 refused 2 'key "eval_samples": found 0' a eval_samples=0
 refused 2 'key "calibration_sequence_length"' a calibration_sequence_length=100000
-refused 2 'none/model.h5' none/model.h5
+refused 2 'none/model.h5: is not there; expected the output directory of a run, or its model.h5' none/model.h5
+refused 2 'none: is not there; expected the output directory of a run, or its model.h5' none
 refused 2 'none.bin' a eval_files=none.bin
 refused 2 'no result is given'
 refused 0 'Usage: phase4_evaluate' --help

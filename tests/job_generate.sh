@@ -112,7 +112,12 @@ import json
 assert json.load(open("chat.json"))["generation"]["prompt_tokens"] > json.load(open("said.json"))["generation"]["prompt_tokens"] + 10
 END
 
-refused 'is not there' nothing "$prompt"
+refused 'nothing: is not there; expected the output directory of a run, its model.h5, a model directory or a GGUF file' nothing "$prompt"
+mkdir gone
+cp out/results.json out/report.html gone
+refused 'gone/model.h5: is not there: gone is not the output directory of a run that wrote a packed model' gone "$prompt"
+mkdir neither
+refused 'expected a Hugging Face model directory' neither "$prompt"
 refused 'expected a model and a prompt' out a b
 refused 'expected a number from 1 to 16777216' out "$prompt" --tokens 0
 refused 'expected a number from 0 to 1' out "$prompt" --top-p 2

@@ -43,7 +43,7 @@ JSON
 trains() { # trains train|reconstruct: has the first step begun?
     case $1 in
     train) grep -qs '"kind":"train"' out/metrics.jsonl ;;
-    reconstruct) grep -qs 'steps per block' log ;;
+    reconstruct) grep -qs 'steps per ' log ;;
     esac
 }
 # lose SIGNAL MESSAGE train|reconstruct: the last rank of a run gets the signal once it trains; the job ends, and one line holds MESSAGE

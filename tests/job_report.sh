@@ -25,6 +25,20 @@ if grep -q '<code>fine_tune_max_steps</code>' comparison.html; then fail 'a key 
 grep -q 'b&lt;i&gt;' comparison.html || fail 'the second run is not named'
 if grep -q '<i>' comparison.html; then fail 'a name became markup'; fi
 
+# Keys that the program decided are no keys that the user set; a table without keys is left out.
+python3 - <<'END' || fail 'keys that the user did not set are listed with those that differ'
+import re
+page = open("out/report.html").read()
+tables = dict(re.findall(r"<caption>(Keys [^<]*)</caption>(.*?)</table>", page, re.S))
+differ = next(rows for name, rows in tables.items() if name.startswith("Keys that differ"))
+decided = next(rows for name, rows in tables.items() if name.startswith("Keys that the program decides"))
+for key in "distill_teacher", "recompute", "target_compression_ratio":
+    assert f"<code>{key}</code>" not in differ, key
+assert "<code>target_compression_ratio</code>" in decided and "<code>seed</code>" not in decided
+assert "<code>calibration_files</code>" in differ
+END
+"$PHASE4_REPORT" out out >log 2>&1 && ! grep -q '<caption>Keys that differ' comparison.html || fail 'a table of no keys'
+
 # Whether the runs were evaluated on the same windows: another seed draws others from the text.
 head -c 4800 ids.bin >other.bin
 quick=("${off[@]}" enable_fine_tuning=false reconstruct=false)

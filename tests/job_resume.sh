@@ -156,7 +156,8 @@ for signal in TERM USR1 INT; do
     held "$(some_step)" train 1 one
     kill -"$signal" "$job"
     stopped one "by SIG$signal"
-    said 'stopping: the state of the run is saved first'
+    said "stopping: SIG$signal: the state of the run is saved first"
+    [ $signal = INT ] || ! grep -q 'Ctrl-C' log || fail "SIG$signal: the log speaks of Ctrl-C"
     saved_s=$(kept_seconds one fine_tune)
     run 1 one
     keeps_seconds one fine_tune "$saved_s" 2
@@ -171,6 +172,7 @@ done
 held "$(some_step)" train 2 two
 kill -USR1 "$job" # mpirun hands it on
 stopped two 'by SIGUSR1'
+said 'stopping: SIGUSR1: the state of the run is saved first if all ranks are still there and mpirun does not end them before'
 run 2 two
 same two whole2
 rm -rf two
@@ -183,6 +185,7 @@ held 1 train 2 two
 touch two/stop
 let_go
 stopped two 'by the file two/stop'
+! grep -q 'stopping: SIG' log || fail 'a run that a file stops speaks of a signal'
 said 'once that file is removed, the same command continues it'
 start 2 two
 ended 2 'a stop file'

@@ -315,6 +315,12 @@ static void test_damage(void)
         EXPECT_OK(p4_atomic_write_all(path, bytes, (size_t)count));
         EXPECT_REFUSED(read_everything(path), "damaged.h5: cannot read tensors/c.big/packed");
     }
+    /* Where an attribute's name is damaged, the file lacks the attribute. */
+    for (long i = 0; i + 14 < count; i++) {
+        bytes[i] ^= memcmp(bytes + i, "trits_per_byte", 14) == 0 ? 4 : 0;
+    }
+    EXPECT_OK(p4_atomic_write_all(path, bytes, (size_t)count));
+    EXPECT_REFUSED(read_everything(path), "is damaged, or was not written by this program: tensors/a.weight");
     EXPECT_REFUSED(read_everything(in_directory("absent.h5")), "No such file or directory");
     free(content);
     free(scale);

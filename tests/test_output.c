@@ -69,6 +69,9 @@ static void test_atomic_file(void)
     EXPECT(holds(victim, "keep") && holds(path, "newer"), "a link was followed");
     EXPECT_REFUSED(p4_atomic_write_all(in_directory(path, "absent/f"), "", 0),
                    "cannot create the file: No such file");
+    /* unlink gives this reason whether or not there is an older temporary file. */
+    EXPECT_REFUSED(p4_atomic_write_all(in_directory(path, "victim/f"), "", 0),
+                   "victim/f: cannot write: Not a directory");
     EXPECT(mkdir(in_directory(path, "taken"), 0777) == 0, "mkdir");
     EXPECT_REFUSED(p4_atomic_write_all(path, "x", 1), "cannot put the finished file in place");
     EXPECT(!is_there(in_directory(temp, "taken.tmp")), "a temporary file is left");

@@ -177,6 +177,17 @@ static void test_run_under_way(void)
     expect_in_page("</span> Under way: Load the model and the text</h2>", true);
     expect_in_page("<section id=\"time\"", false);
     expect_in_page("<dl class=\"tiles\"></dl>", true);
+    /* The stage that the run names counts, also where the log has no line of it yet. */
+    put_file("results.json",
+             "{\"success\": false, \"phase\": \"phase4_bitnet\", \"error\": \"" P4_UNFINISHED_ERROR
+                 P4_UNFINISHED_STAGE "Reconstruct blocks\"}");
+    put_file("metrics.jsonl",
+             "{\"kind\":\"evaluation\",\"stage\":\"pre\",\"step\":0,\"loss\":1,\"perplexity\":2.72}\n");
+    make();
+    expect_in_page("</span> Under way: Reconstruct blocks</h2>", true);
+    put_file("results.json",
+             "{\"success\": false, \"phase\": \"phase4_bitnet\", \"error\": \"" P4_UNFINISHED_ERROR
+             "\", \"metrics\": {\"total_params\": null}}");
     put_file("metrics.jsonl",
              "{\"kind\":\"evaluation\",\"stage\":\"pre\",\"step\":0,\"loss\":1,\"perplexity\":2.72}\n"
              "{\"kind\":\"evaluation\",\"stage\":\"post\",\"step\":0,\"loss\":2,\"perplexity\":7.39}\n"

@@ -75,6 +75,17 @@ static void forget(p4_atomic_file *file)
     *file = (p4_atomic_file){.fd = -1};
 }
 
+/* Some reasons, such as a read-only file system, are given whether or not there is an older file. */
+static p4_rc fail_unlink(const p4_atomic_file *file)
+{
+    struct stat status;
+    int reason = errno;
+    bool older = lstat(file->temp_path, &status) == 0;
+    errno = reason;
+    return older ? p4_fail_errno(file->temp_path, "replace an older temporary file")
+                 : p4_fail_errno(file->path, "write");
+}
+
 p4_rc p4_atomic_open(p4_atomic_file *file, const char *path)
 {
     p4_rc rc = P4_OK;
@@ -85,7 +96,7 @@ p4_rc p4_atomic_open(p4_atomic_file *file, const char *path)
     }
     /* A killed run's file is removed first; O_EXCL follows no link that somebody else put there. */
     if (unlink(file->temp_path) != 0 && errno != ENOENT) {
-        rc = p4_fail_errno(file->temp_path, "replace an older temporary file");
+        rc = fail_unlink(file);
         goto done;
     }
     file->fd = open(file->temp_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -306,6 +317,9 @@ p4_rc p4_remove_tree(const char *path)
         return P4_OK;
     }
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) { /* unlink says of a read-only file system first that it is one */
+        return P4_OK;
+    }
     if (fd < 0 || empty_directory(fd) != 0 || rmdir(path) != 0) {
         return p4_fail_errno(path, "remove");
     }

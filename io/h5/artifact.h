@@ -103,6 +103,9 @@ p4_rc p4_artifact_rows(p4_artifact_reader *reader, const p4_artifact_tensor *ten
 /* A chunk's rows, which p4_artifact_rows reads together: pieces that begin at a multiple of it read no chunk
  * twice. 0: any rows. Several threads at once. */
 p4_rc p4_artifact_chunk_rows(p4_artifact_reader *reader, const p4_artifact_tensor *tensor, int64_t *rows);
+/* Says of bad input found in a packed model's file that the file is damaged or not this program's, in front
+ * of the recorded detail. Returns rc. */
+p4_rc p4_artifact_damaged(p4_rc rc, const char *path);
 /* A text: "config/model_json", "config/phase4_json", "tokenizer/tokenizer_json". The caller frees *text;
  * NULL: the file has none. */
 p4_rc p4_artifact_read_text(p4_artifact_reader *reader, const char *name, char **text);

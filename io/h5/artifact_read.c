@@ -7,6 +7,8 @@
 #include "io/h5/chunks.h"
 #include "io/h5/fletcher32.h"
 
+#define DAMAGED "is damaged, or was not written by this program"
+
 enum { OBJECT_NAME_BYTES = P4_TENSOR_NAME_BYTES + 32 };
 
 typedef struct stored_tensor {
@@ -148,6 +150,20 @@ done:
     return rc;
 }
 
+p4_rc p4_artifact_damaged(p4_rc rc, const char *path)
+{
+    char why[512];
+    size_t length = strlen(path);
+    const char *message = p4_last_error();
+    if (rc != P4_E_INPUT || strstr(message, DAMAGED) != NULL) {
+        return rc;
+    }
+    bool named = strncmp(message, path, length) == 0 && strncmp(message + length, ": ", 2) == 0;
+    snprintf(why, sizeof why, "%s", message + (named ? length + 2 : 0));
+    p4_error_clear();
+    return FAIL("%s: " DAMAGED ": %s", path, why);
+}
+
 p4_rc p4_artifact_reader_open(p4_artifact_reader **reader, const char *path)
 {
     p4_rc rc = P4_E_SYSTEM;
@@ -165,14 +181,15 @@ p4_rc p4_artifact_reader_open(p4_artifact_reader **reader, const char *path)
     }
     TRY(p4_h5_open(&made->file, made->path));
     TRY(check_version(&made->file));
-    TRY(p4_h5_list(&made->file, "tensors", &names));
+    TRY(p4_artifact_damaged(p4_h5_list(&made->file, "tensors", &names), made->path));
     made->tensors = p4_alloc((size_t)names.count, sizeof *made->tensors);
     if (made->tensors == NULL) {
         rc = P4_E_SYSTEM;
         goto done;
     }
     for (; made->count < names.count; made->count++) {
-        TRY(describe(&made->tensors[made->count], &made->file, names.names[made->count]));
+        TRY(p4_artifact_damaged(describe(&made->tensors[made->count], &made->file, names.names[made->count]),
+                                made->path));
     }
     *reader = made;
     made = NULL;

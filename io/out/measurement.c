@@ -4,16 +4,20 @@
 #include <string.h>
 
 #include "io/json/evaluation.h"
+#include "io/out/cells.h"
 #include "io/out/evaluations_json.h"
+#include "src/leaf/count.h"
 
 /* ---- the table ---- */
 
-static void row(FILE *to, const char *label, const double values[4], int decimals, double factor)
+enum { COLUMNS = 4, COLUMN = 13 };
+
+static void row(FILE *to, const char *label, const double values[COLUMNS], int decimals, const char *unit)
 {
     fprintf(to, "  %-26s", label);
-    for (int i = 0; i < 4; i++) {
-        char number[P4_NUMBER_BYTES];
-        fprintf(to, " %13s", isnan(values[i]) ? "-" : p4_format_number(number, factor * values[i], decimals));
+    for (int i = 0; i < COLUMNS; i++) {
+        char text[P4_CELL_BYTES];
+        fprintf(to, " %*s", COLUMN, p4_cell(text, values[i], decimals, unit));
     }
     fputc('\n', to);
 }
@@ -25,7 +29,6 @@ static void summary(FILE *to, const p4_measurement *m)
     if (p4_sets_summary(text, m->sets, m->set_count)[0] != '\0') {
         fprintf(to, "; %s", text);
     }
-    fputc('\n', to);
 }
 
 static void verdict(FILE *to, const p4_measurement *m)
@@ -47,40 +50,56 @@ static void verdict(FILE *to, const p4_measurement *m)
     }
     if (m->original.tokens > 0) {
         summary(to, m);
-    } else {
-        fputc('\n', to);
     }
+    fprintf(to, "%s\n", m->original_guesses ? P4_GUESSES_TEXT : "");
 }
 
-/* columns: measured now and recorded, of the original and the compressed model. */
-static void figures(FILE *to, const p4_evaluation *const columns[4])
+static void interval_row(FILE *to, const p4_evaluation *const columns[COLUMNS])
 {
-    enum { COLUMNS = 4 };
-    double perplexity[COLUMNS], low[COLUMNS], high[COLUMNS], bits[COLUMNS], words[COLUMNS], loss[COLUMNS],
-        accuracy[COLUMNS], agreement[COLUMNS], kl[COLUMNS], tokens[COLUMNS];
+    fprintf(to, "  %-26s", "  95 % interval");
+    for (int i = 0; i < COLUMNS; i++) {
+        char text[P4_CELL_BYTES];
+        const p4_evaluation *e = columns[i];
+        fprintf(to, " %*s", COLUMN,
+                p4_cell_interval(text, e->tokens > 0 ? e->perplexity_low : NAN, e->perplexity_high, 3, ""));
+    }
+    fputc('\n', to);
+}
+
+static void count_row(FILE *to, const char *label, const p4_evaluation *const columns[COLUMNS])
+{
+    fprintf(to, "  %-26s", label);
+    for (int i = 0; i < COLUMNS; i++) {
+        char text[P4_COUNT_BYTES];
+        fprintf(to, " %*s", COLUMN, columns[i]->tokens > 0 ? p4_format_count(text, columns[i]->tokens) : "-");
+    }
+    fputc('\n', to);
+}
+
+/* columns: measured now and recorded, of the original and the final model. */
+static void figures(FILE *to, const p4_evaluation *const columns[COLUMNS])
+{
+    double perplexity[COLUMNS], bits[COLUMNS], words[COLUMNS], loss[COLUMNS], accuracy[COLUMNS],
+        agreement[COLUMNS], kl[COLUMNS];
     for (int i = 0; i < COLUMNS; i++) {
         bool there = columns[i]->tokens > 0;
         perplexity[i] = there ? columns[i]->perplexity : NAN;
-        low[i] = there ? columns[i]->perplexity_low : NAN;
-        high[i] = there ? columns[i]->perplexity_high : NAN;
         bits[i] = there ? columns[i]->bits_per_byte : NAN;
         words[i] = there ? columns[i]->word_perplexity : NAN;
         loss[i] = there ? columns[i]->loss : NAN;
-        accuracy[i] = there ? columns[i]->accuracy : NAN;
-        agreement[i] = there ? columns[i]->agreement : NAN;
+        accuracy[i] = there ? 100.0 * columns[i]->accuracy : NAN;
+        agreement[i] = there ? 100.0 * columns[i]->agreement : NAN;
         kl[i] = there ? columns[i]->kl : NAN;
-        tokens[i] = there ? (double)columns[i]->tokens : NAN;
     }
-    row(to, "perplexity", perplexity, 3, 1);
-    row(to, "  95 % interval from", low, 3, 1);
-    row(to, "  to", high, 3, 1);
-    row(to, "bits per byte", bits, 4, 1);
-    row(to, "perplexity per word", words, 3, 1);
-    row(to, "loss (nats per token)", loss, 4, 1);
-    row(to, "next token right (%)", accuracy, 2, 100);
-    row(to, "agrees with original (%)", agreement, 2, 100);
-    row(to, "KL to the original (nats)", kl, 4, 1);
-    row(to, "predictions", tokens, 0, 1);
+    row(to, "perplexity", perplexity, 3, "");
+    interval_row(to, columns);
+    row(to, P4_ROW_LOSS, loss, 4, "");
+    row(to, P4_ROW_BITS, bits, 4, "");
+    row(to, P4_ROW_WORDS, words, 3, "");
+    row(to, P4_ROW_ACCURACY, accuracy, 1, " %");
+    row(to, P4_ROW_AGREEMENT, agreement, 1, " %");
+    row(to, P4_ROW_KL, kl, 4, "");
+    count_row(to, "predictions", columns);
 }
 
 /* Says so where the figures are not comparable. */
@@ -98,7 +117,9 @@ static void set_figures(FILE *to, const p4_measurement *m, int64_t i)
 {
     const p4_set_results *now = &m->sets[i], *then = &m->recorded_sets[i];
     char change[P4_QUALITY_BYTES];
-    fprintf(to, "\n  Set \"%s\", %lld windows", now->name, (long long)m->set_windows[i]);
+    char count[P4_COUNT_BYTES];
+    fprintf(to, "\n  Set \"%s\", %s window%s", now->name, p4_format_count(count, m->set_windows[i]),
+            p4_plural(m->set_windows[i]));
     if (isfinite(now->quality.degradation_ratio)) {
         fprintf(to, ": %s: %s", now->quality.passed ? "passed" : "FAILED",
                 p4_quality_change(change, &now->quality));
@@ -110,12 +131,14 @@ static void set_figures(FILE *to, const p4_measurement *m, int64_t i)
 
 void p4_measurement_table(FILE *to, const p4_measurement *m)
 {
-    fprintf(to, "%s: %s, on %lld windows of %lld tokens\n", m->path, m->model_type, (long long)m->windows,
-            (long long)m->window_tokens);
+    char windows[P4_COUNT_BYTES], tokens[P4_COUNT_BYTES];
+    fprintf(to, "%s: %s, on %s window%s of %s tokens\n", m->path, m->model_type,
+            p4_format_count(windows, m->windows), p4_plural(m->windows),
+            p4_format_count(tokens, m->window_tokens));
     fprintf(to, m->original_path[0] != '\0' ? "original: %s\n\n" : "original: not at hand: %s\n\n",
             m->original_path[0] != '\0' ? m->original_path : m->why_not);
     fprintf(to, "  %-26s %27s %27s\n", "", "measured now    ", "recorded by the run    ");
-    fprintf(to, "  %-26s %13s %13s %13s %13s\n", "", "original", "compressed", "original", "compressed");
+    fprintf(to, "  %-26s %13s %13s %13s %13s\n", "", "original", "final", "original", "final");
     figures(to, (const p4_evaluation *const[]){&m->original, &m->compressed, &m->recorded_original,
                                                &m->recorded});
     texts(to, m->recorded.tokens > 0 ? m->same_text : P4_TEXT_UNKNOWN);
@@ -173,19 +196,19 @@ static bool put_sets(cJSON *root, const p4_measurement *m)
 char *p4_measurement_json(const p4_measurement *m)
 {
     cJSON *root = cJSON_CreateObject(), *recorded = NULL;
-    bool ok = p4_json_put_text(root, "file", m->path) &&
-              p4_json_put_text(root, "model_type", m->model_type) &&
-              p4_json_put_text(root, "original_path", m->original_path) &&
-              p4_json_put_text(root, "why_no_original", m->why_not) &&
-              p4_json_put_whole(root, "windows", m->windows) &&
-              p4_json_put_whole(root, "window_tokens", m->window_tokens) &&
-              put_evaluation(root, "original", &m->original) &&
-              put_evaluation(root, "compressed", &m->compressed) &&
-              (recorded = cJSON_AddObjectToObject(root, "recorded")) != NULL &&
-              put_evaluation(recorded, "original", &m->recorded_original) &&
-              put_evaluation(recorded, "compressed", &m->recorded) && put_same_text(recorded, m->same_text) &&
-              put_sets(root, m) &&
-              p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &m->quality,
-                                  p4_sets_verdict(&m->quality, m->sets, m->set_count));
+    bool ok =
+        p4_json_put_text(root, "file", m->path) && p4_json_put_text(root, "model_type", m->model_type) &&
+        p4_json_put_text(root, "original_path", m->original_path) &&
+        p4_json_put_text(root, "why_no_original", m->why_not) &&
+        p4_json_put_whole(root, "windows", m->windows) &&
+        p4_json_put_whole(root, "window_tokens", m->window_tokens) &&
+        put_evaluation(root, "original", &m->original) &&
+        put_evaluation(root, "compressed", &m->compressed) &&
+        (recorded = cJSON_AddObjectToObject(root, "recorded")) != NULL &&
+        put_evaluation(recorded, "original", &m->recorded_original) &&
+        put_evaluation(recorded, "compressed", &m->recorded) && put_same_text(recorded, m->same_text) &&
+        put_sets(root, m) && cJSON_AddBoolToObject(root, "original_guesses", m->original_guesses) != NULL &&
+        p4_json_put_quality(cJSON_AddObjectToObject(root, "quality"), &m->quality,
+                            p4_sets_verdict(&m->quality, m->sets, m->set_count));
     return p4_json_print(root, ok, true);
 }

@@ -23,7 +23,8 @@ typedef struct p4_measurement {
     p4_evaluation original, compressed;
     p4_evaluation recorded_original, recorded; /* by the run, on its own text */
     p4_same_text same_text;
-    p4_quality quality; /* passed: on each set too */
+    p4_quality quality;    /* passed: on each set too */
+    bool original_guesses; /* as of p4_results */
     int64_t set_count;
     p4_set_results sets[P4_SETS_MAX];          /* pre and final: the original, the compressed model */
     p4_set_results recorded_sets[P4_SETS_MAX]; /* the same by the run, where it had a set of this name */

@@ -36,6 +36,7 @@ enum {
 /* Its "error" until the run has ended, and the beginning of that of a run which was asked to stop: its cause
  * follows (jobs/train/stop.c). */
 #define P4_UNFINISHED_ERROR "the run has not ended: it is under way, or was stopped"
+#define P4_UNFINISHED_STAGE "; the stage it came to: " /* behind it, and then the title of the stage */
 #define P4_STOPPED_ERROR "stopped "
 /* The evaluation text among its "provenance.inputs", and that of a set of eval_sets, by its name. */
 #define P4_EVALUATION_TEXT "the evaluation text"

@@ -3,38 +3,26 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/out/cells.h"
 #include "io/out/experts_json.h"
 #include "io/out/outputs.h"
 #include "io/out/report.h"
 #include "src/leaf/count.h"
 #include "src/plan.h"
 
-enum { CELL_BYTES = 48, COLUMN = 12 };
 static const double WORTH_A_LINE = 0.01; /* of the whole time, what a stage takes to be listed */
+static const double WORTH_NAMING = 0.5;  /* of the largest part, where a ratio was not reached */
 
-/* A number with its decimals and unit, "-" when it was not measured. */
-static const char *cell(char text[CELL_BYTES], double value, int decimals, const char *unit)
-{
-    if (isnan(value)) {
-        snprintf(text, CELL_BYTES, "-");
-    } else {
-        char number[P4_NUMBER_BYTES];
-        snprintf(text, CELL_BYTES, "%.30s%s", p4_format_number(number, value, decimals),
-                 isinf(value) ? "" : unit);
-    }
-    return text;
-}
-
-static const char *duration(char text[CELL_BYTES], double seconds)
+static const char *duration(char text[P4_CELL_BYTES], double seconds)
 {
     if (isnan(seconds)) {
-        snprintf(text, CELL_BYTES, "-");
+        snprintf(text, P4_CELL_BYTES, "-");
     } else if (seconds < 60.0) {
-        snprintf(text, CELL_BYTES, "%.1f s", seconds);
+        snprintf(text, P4_CELL_BYTES, "%.1f s", seconds);
     } else if (seconds < 3600.0) {
-        snprintf(text, CELL_BYTES, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
+        snprintf(text, P4_CELL_BYTES, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
     } else {
-        snprintf(text, CELL_BYTES, "%.0f h %02d min", floor(seconds / 3600.0),
+        snprintf(text, P4_CELL_BYTES, "%.0f h %02d min", floor(seconds / 3600.0),
                  (int)fmod(seconds / 60.0, 60.0));
     }
     return text;
@@ -47,7 +35,7 @@ static bool packed_is_written(const p4_results *r)
 
 static void heading(FILE *to, const p4_results *r)
 {
-    char params[CELL_BYTES];
+    char params[P4_CELL_BYTES];
     fprintf(to, "\nphase4: %s, %s parameters", r->model_type[0] != '\0' ? r->model_type : "model",
             p4_format_count(params, r->metrics.total_params));
     if (r->metrics.layers_quantized > 0) {
@@ -63,69 +51,76 @@ static void heading(FILE *to, const p4_results *r)
 }
 
 typedef struct part {
-    const char *label, *name;
+    const char *label;
     double mb;
 } part;
 enum { PARTS = 5 };
 
 static void list_parts(part parts[PARTS], const p4_size_metrics *m)
 {
-    const part all[PARTS] = {{"ternary weights", "the ternary weights fill", m->ternary_mb},
-                             {"scales", "the scales fill", m->scales_mb},
-                             {"embedding", "the embedding fills", m->embedding_mb},
-                             {"output head", "the output head fills", m->head_mb},
-                             {"norms, biases, others", "norms, biases and others fill", m->other_mb}};
+    const part all[PARTS] = {{"ternary weights", m->ternary_mb},
+                             {"scales", m->scales_mb},
+                             {"embedding", m->embedding_mb},
+                             {"output head", m->head_mb},
+                             {"norms, biases, others", m->other_mb}};
     memcpy(parts, all, sizeof all);
 }
 
 /* What a user sees of it on the disk. */
 static void file_ratio(FILE *to, const p4_size_metrics *m)
 {
-    char got[CELL_BYTES], from[CELL_BYTES], file[CELL_BYTES];
+    char got[P4_CELL_BYTES], from[P4_CELL_BYTES], file[P4_CELL_BYTES];
     if (isnan(m->stored_files_ratio)) {
         return;
     }
     fprintf(to, "    %-26s %12s   %s to %s\n", "  against the stored files",
-            cell(got, m->stored_files_ratio, 2, "x"), cell(from, m->stored_files_mb, 2, " MiB"),
-            cell(file, m->packed_file_mb, 2, " MiB"));
+            p4_cell(got, m->stored_files_ratio, 2, "x"), p4_cell(from, m->stored_files_mb, 2, " MiB"),
+            p4_cell(file, m->packed_file_mb, 2, " MiB"));
 }
 
 static void ratio(FILE *to, const p4_size_metrics *m, const part parts[PARTS])
 {
-    char got[CELL_BYTES], target[CELL_BYTES];
-    fprintf(to, "    %-26s %12s", "compression ratio", cell(got, m->compression_ratio, 2, "x"));
+    char got[P4_CELL_BYTES], target[P4_CELL_BYTES];
+    fprintf(to, "    %-26s %12s", "compression ratio", p4_cell(got, m->compression_ratio, 2, "x"));
     if (isnan(m->compression_ratio) || isnan(m->target_compression_ratio)) {
         fprintf(to, "\n");
         return;
     }
-    fprintf(to, "   against fp32; target %s: ", cell(target, m->target_compression_ratio, 1, "x"));
+    fprintf(to, "   against fp32; target %s: ", p4_cell(target, m->target_compression_ratio, 1, "x"));
     if (m->compression_ratio >= m->target_compression_ratio) {
         fprintf(to, "reached\n");
         return;
     }
-    const part *most = &parts[0];
-    for (int i = 1; i < PARTS; i++) {
-        most = parts[i].mb > most->mb ? &parts[i] : most;
+    double most = 0;
+    for (int i = 0; i < PARTS; i++) {
+        most = fmax(most, parts[i].mb);
     }
-    fprintf(to, "not reached, %s %.0f %% of the file\n", most->name,
-            100.0 * most->mb / m->compressed_size_mb);
+    fprintf(to, "not reached; largest in the packed model");
+    const char *before = ": ";
+    for (int i = 0; i < PARTS; i++) {
+        if (parts[i].mb >= WORTH_NAMING * most) {
+            fprintf(to, "%s%s %.0f %%", before, parts[i].label, 100.0 * parts[i].mb / m->compressed_size_mb);
+            before = ", ";
+        }
+    }
+    fprintf(to, "\n");
 }
 
 static void packed_size(FILE *to, const p4_size_metrics *m)
 {
-    char text[CELL_BYTES];
+    char text[P4_CELL_BYTES];
     part parts[PARTS];
     list_parts(parts, m);
-    fprintf(to, "    %-26s %12s", "packed model", cell(text, m->compressed_size_mb, 2, " MiB"));
+    fprintf(to, "    %-26s %12s", "packed model", p4_cell(text, m->compressed_size_mb, 2, " MiB"));
     if (isnan(m->packed_file_mb)) {
         fprintf(to, "\n");
     } else {
-        fprintf(to, "   the file: %s, with tokenizer, statistics and measurements\n",
-                cell(text, m->packed_file_mb, 2, " MiB"));
+        fprintf(to, "   the file: %s, with statistics, measurements and any tokenizer\n",
+                p4_cell(text, m->packed_file_mb, 2, " MiB"));
     }
     for (int i = 0; i < PARTS; i++) {
         if (parts[i].mb > 0.0) {
-            fprintf(to, "      %-24s %12s %7.1f %%\n", parts[i].label, cell(text, parts[i].mb, 2, " MiB"),
+            fprintf(to, "      %-24s %12s %7.1f %%\n", parts[i].label, p4_cell(text, parts[i].mb, 2, " MiB"),
                     100.0 * parts[i].mb / m->compressed_size_mb);
         }
     }
@@ -136,17 +131,17 @@ static void packed_size(FILE *to, const p4_size_metrics *m)
 static void sizes(FILE *to, const p4_results *r)
 {
     const p4_size_metrics *m = &r->metrics;
-    char text[CELL_BYTES];
+    char text[P4_CELL_BYTES];
     fprintf(to, "  Size\n");
-    fprintf(to, "    %-26s %12s\n", "original, as fp32", cell(text, m->original_size_mb, 2, " MiB"));
-    fprintf(to, "    %-26s %12s\n", "original, as stored", cell(text, m->stored_size_mb, 2, " MiB"));
+    fprintf(to, "    %-26s %12s\n", "original, as fp32", p4_cell(text, m->original_size_mb, 2, " MiB"));
+    fprintf(to, "    %-26s %12s\n", "original, as stored", p4_cell(text, m->stored_size_mb, 2, " MiB"));
     if (packed_is_written(r)) {
         packed_size(to, m);
     } else {
         fprintf(to, "    %-26s %12s\n", "packed model", "not written");
     }
     fprintf(to, "    %-26s %12s   zeros among the ternary weights\n", "sparsity",
-            cell(text, 100.0 * m->sparsity_ratio, 1, " %"));
+            p4_cell(text, 100.0 * m->sparsity_ratio, 1, " %"));
     fprintf(to, "    %-26s %" PRId64 " ternary, %" PRId64 " kept in fp16\n\n", "tensors", m->layers_quantized,
             m->layers_preserved);
 }
@@ -154,28 +149,16 @@ static void sizes(FILE *to, const p4_results *r)
 /* One line of the quality table: before, after, final. */
 static void quality_row(FILE *to, const char *label, const double values[3], int decimals, const char *unit)
 {
-    char text[3][CELL_BYTES];
-    fprintf(to, "    %-26s %12s %12s %12s\n", label, cell(text[0], values[0], decimals, unit),
-            cell(text[1], values[1], decimals, unit), cell(text[2], values[2], decimals, unit));
-}
-
-/* From `low` to `high`, with as many decimals, `most` at most, as a column has room for. */
-static void interval_cell(char text[CELL_BYTES], double low, double high, int most, const char *unit)
-{
-    int decimals = most + 1;
-    do {
-        char from[P4_NUMBER_BYTES], until[P4_NUMBER_BYTES];
-        decimals--;
-        snprintf(text, CELL_BYTES, isnan(low) ? "-" : "%.16s..%.16s%s", p4_format_number(from, low, decimals),
-                 p4_format_number(until, high, decimals), unit);
-    } while (strlen(text) > COLUMN && decimals > 0);
+    char text[3][P4_CELL_BYTES];
+    fprintf(to, "    %-26s %12s %12s %12s\n", label, p4_cell(text[0], values[0], decimals, unit),
+            p4_cell(text[1], values[1], decimals, unit), p4_cell(text[2], values[2], decimals, unit));
 }
 
 static void interval_row(FILE *to, const double low[3], const double high[3], const char *unit)
 {
-    char text[3][CELL_BYTES];
+    char text[3][P4_CELL_BYTES];
     for (int i = 0; i < 3; i++) {
-        interval_cell(text[i], low[i], high[i], unit[0] != '\0' ? 1 : 3, unit);
+        p4_cell_interval(text[i], low[i], high[i], unit[0] != '\0' ? 1 : 3, unit);
     }
     fprintf(to, "    %-26s %12s %12s %12s\n", "  95 % interval", text[0], text[1], text[2]);
 }
@@ -206,20 +189,20 @@ static void quality(FILE *to, const p4_results *r)
         values[6][i] = e[i]->word_perplexity;
         values[7][i] = 100.0 * e[i]->agreement;
     }
-    char text[CELL_BYTES];
+    char text[P4_CELL_BYTES];
     fprintf(to, "  %-28s %12s %12s %12s\n", "Quality", "original", "quantized", "final");
     quality_row(to, "perplexity", values[0], 3, "");
     intervals(to, e, false);
     quality_row(to, "  change", values[1], 1, " %");
     intervals(to, e, true);
-    quality_row(to, "loss (nats per token)", values[2], 4, "");
+    quality_row(to, P4_ROW_LOSS, values[2], 4, "");
     if (!isnan(values[5][0])) {
-        quality_row(to, "bits per byte", values[5], 4, "");
-        quality_row(to, "perplexity per word", values[6], 3, "");
+        quality_row(to, P4_ROW_BITS, values[5], 4, "");
+        quality_row(to, P4_ROW_WORDS, values[6], 3, "");
     }
-    quality_row(to, "next token guessed right", values[3], 1, " %");
-    quality_row(to, "agrees with the original", values[7], 1, " %");
-    quality_row(to, "KL to the original (nats)", values[4], 4, "");
+    quality_row(to, P4_ROW_ACCURACY, values[3], 1, " %");
+    quality_row(to, P4_ROW_AGREEMENT, values[7], 1, " %");
+    quality_row(to, P4_ROW_KL, values[4], 4, "");
     if (r->pre.tokens > 0) {
         fprintf(to, "    measured on %s token%s", p4_format_count(text, r->pre.tokens),
                 p4_plural(r->pre.tokens));
@@ -247,37 +230,41 @@ static void sets(FILE *to, const p4_results *r)
     for (int64_t i = 0; i < r->set_count; i++) {
         const p4_set_results *set = &r->sets[i];
         const p4_quality *q = &set->quality;
-        char text[6][CELL_BYTES];
-        snprintf(text[5], CELL_BYTES, "-");
+        char text[6][P4_CELL_BYTES];
+        snprintf(text[5], P4_CELL_BYTES, "-");
         if (isfinite(q->degradation_low) && isfinite(q->degradation_high)) {
-            snprintf(text[5], CELL_BYTES, "%+.1f..%+.1f %%", 100.0 * q->degradation_low,
+            snprintf(text[5], P4_CELL_BYTES, "%+.1f..%+.1f %%", 100.0 * q->degradation_low,
                      100.0 * q->degradation_high);
         }
         fprintf(to, "    %-26s %10s %10s %9s %19s %9s %7s %s\n", set->name,
-                cell(text[0], set->pre.perplexity, 3, ""), cell(text[1], set->final.perplexity, 3, ""),
-                cell(text[2], 100.0 * q->degradation_ratio, 1, " %"), text[5],
-                cell(text[3], set->final.bits_per_byte, 4, ""),
-                cell(text[4], 100.0 * set->final.agreement, 1, " %"), verdict_word(p4_quality_verdict(q)));
+                p4_cell(text[0], set->pre.perplexity, 3, ""), p4_cell(text[1], set->final.perplexity, 3, ""),
+                p4_cell(text[2], 100.0 * q->degradation_ratio, 1, " %"), text[5],
+                p4_cell(text[3], set->final.bits_per_byte, 4, ""),
+                p4_cell(text[4], 100.0 * set->final.agreement, 1, " %"), verdict_word(p4_quality_verdict(q)));
     }
     fprintf(to, "\n");
 }
 
 static void reconstruction(FILE *to, const p4_reconstruction *r)
 {
-    char steps[CELL_BYTES], tokens[CELL_BYTES], seconds[CELL_BYTES];
+    char steps[P4_CELL_BYTES], tokens[P4_CELL_BYTES], seconds[P4_CELL_BYTES], set[P4_BLOCK_SET_BYTES];
     if (r->ran && r->losses_count > 0) {
+        int64_t blocks = 1;
+        for (int64_t i = 0; i < r->losses_count; i++) {
+            blocks = p4_max_i64(blocks, r->losses[i].blocks);
+        }
         fprintf(
             to,
-            "  Reconstruction  %s step%s a block on %s token%s, %s; error of the last block %.4g -> %.4g\n",
-            p4_format_count(steps, r->steps), p4_plural(r->steps), p4_format_count(tokens, r->tokens),
-            p4_plural(r->tokens), duration(seconds, r->seconds), r->losses[r->losses_count - 1].before,
-            r->losses[r->losses_count - 1].after);
+            "  Reconstruction  %s step%s per %s on %s token%s, %s; error of the last block %.4g -> %.4g\n",
+            p4_format_count(steps, r->steps), p4_plural(r->steps), p4_block_set(set, blocks),
+            p4_format_count(tokens, r->tokens), p4_plural(r->tokens), duration(seconds, r->seconds),
+            r->losses[r->losses_count - 1].before, r->losses[r->losses_count - 1].after);
     }
 }
 
 static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
 {
-    char epochs[CELL_BYTES], steps[CELL_BYTES], tokens[CELL_BYTES], best[CELL_BYTES];
+    char epochs[P4_CELL_BYTES], steps[P4_CELL_BYTES], tokens[P4_CELL_BYTES], best[P4_CELL_BYTES];
     if (!tuning->ran) {
         fprintf(to, "  Fine-tuning     not run\n");
         return;
@@ -288,7 +275,7 @@ static void fine_tuning(FILE *to, const p4_fine_tuning *tuning)
     fprintf(to, "  Fine-tuning     %s, %s step%s, %s token%s; best perplexity %s\n", epochs,
             p4_format_count(steps, tuning->steps), p4_plural(tuning->steps),
             p4_format_count(tokens, tuning->tokens), p4_plural(tuning->tokens),
-            cell(best, tuning->best_perplexity, 3, ""));
+            p4_cell(best, tuning->best_perplexity, 3, ""));
 }
 
 /* The layer whose experts got the most different numbers of tokens. */
@@ -337,10 +324,10 @@ static void gradient_flow(FILE *to, const p4_gradient_flow *flow)
 /* Of all processes of a run, as far as their checkpoints have it. The lines add up to the whole. */
 static void times(FILE *to, const p4_results *r)
 {
-    char text[CELL_BYTES];
+    char text[P4_CELL_BYTES];
     double rest = r->total_s;
     fprintf(to, "  Peak memory     %s (the largest rank)\n",
-            cell(text, r->metrics.peak_memory_mb, 0, " MiB"));
+            p4_cell(text, r->metrics.peak_memory_mb, 0, " MiB"));
     fprintf(to, "  Time            %s", duration(text, r->total_s));
     if (r->provenance.continued > 0) {
         fprintf(to, ", of %" PRId64 " processes", r->provenance.continued + 1);
@@ -404,8 +391,7 @@ static void verdict(FILE *to, const p4_results *r, const p4_config *config)
     char summary[P4_SETS_BYTES];
     p4_sets_summary(summary, r->sets, r->set_count);
     fprintf(to, "%s%s%s%s\n", summary[0] != '\0' ? "; " : "", summary,
-            flow_failed ? "; the gradient-flow test failed" : "",
-            r->original_guesses ? "; but the original is no better than guessing, so this says little" : "");
+            flow_failed ? "; the gradient-flow test failed" : "", r->original_guesses ? P4_GUESSES_TEXT : "");
     if (p4_sets_verdict(q, r->sets, r->set_count) == P4_VERDICT_FAILED) {
         char steps[P4_NEXT_STEPS_BYTES];
         const p4_next_values now = p4_next_values_of(config, r);

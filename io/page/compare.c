@@ -281,20 +281,24 @@ static void put_keys_of(FILE *to, const p4_page_run *runs, int64_t count, int64_
     }
 }
 
-static void put_differences(FILE *to, const p4_page_run *runs, int64_t count)
+/* Is there a key that put_keys_of lists? */
+static bool any_differs(const p4_page_run *runs, int64_t count)
 {
-    p4_html_section(to, "configuration", "What differs in the configuration");
-    int64_t unknown = 0;
     for (int64_t i = 0; i < count; i++) {
-        unknown += runs[i].config == NULL;
+        const cJSON *item;
+        cJSON_ArrayForEach(item, runs[i].config)
+        {
+            if (strcmp(item->string, "output_path") != 0 && differs(runs, count, item->string)) {
+                return true;
+            }
+        }
     }
-    fputs("<p>Keys with the same value in every run are left out.", to);
-    if (unknown > 0) {
-        fprintf(to, " Of %lld of the runs the configuration is not known: a run writes it with its outputs.",
-                (long long)unknown);
-    }
-    fputs("</p>\n"
-          "<div class=\"scroll wide\" tabindex=\"0\" role=\"region\" aria-label=\"Keys that "
+    return false;
+}
+
+static void put_keys(FILE *to, const p4_page_run *runs, int64_t count)
+{
+    fputs("<div class=\"scroll wide\" tabindex=\"0\" role=\"region\" aria-label=\"Keys that "
           "differ\">\n<table>\n"
           "<caption>Keys that differ</caption>\n<thead><tr><th scope=\"col\">Key</th>",
           to);
@@ -308,6 +312,24 @@ static void put_differences(FILE *to, const p4_page_run *runs, int64_t count)
         put_keys_of(to, runs, count, i);
     }
     p4_html_end_table(to);
+}
+
+static void put_differences(FILE *to, const p4_page_run *runs, int64_t count)
+{
+    p4_html_section(to, "configuration", "What differs in the configuration");
+    int64_t unknown = 0;
+    for (int64_t i = 0; i < count; i++) {
+        unknown += runs[i].config == NULL;
+    }
+    fputs("<p>Keys with the same value in every run are left out.", to);
+    if (unknown > 0) {
+        fprintf(to, " Of %lld of the runs the configuration is not known: a run writes it with its outputs.",
+                (long long)unknown);
+    }
+    fputs("</p>\n", to);
+    if (any_differs(runs, count)) {
+        put_keys(to, runs, count);
+    }
     p4_html_end_section(to);
 }
 

@@ -159,10 +159,10 @@ double p4_page_original_perplexity(const p4_page_run *run)
 p4_page_state p4_page_state_of(const p4_page_run *run)
 {
     const char *error = p4_page_string(run->results, "error");
-    return !cJSON_IsFalse(p4_page_item(run->results, "success"))                ? P4_PAGE_ENDED
-           : strcmp(error, P4_UNFINISHED_ERROR) == 0                            ? P4_PAGE_UNDER_WAY
-           : strncmp(error, P4_STOPPED_ERROR, sizeof P4_STOPPED_ERROR - 1) == 0 ? P4_PAGE_STOPPED
-                                                                                : P4_PAGE_ENDED;
+    return !cJSON_IsFalse(p4_page_item(run->results, "success"))                      ? P4_PAGE_ENDED
+           : strncmp(error, P4_UNFINISHED_ERROR, sizeof P4_UNFINISHED_ERROR - 1) == 0 ? P4_PAGE_UNDER_WAY
+           : strncmp(error, P4_STOPPED_ERROR, sizeof P4_STOPPED_ERROR - 1) == 0       ? P4_PAGE_STOPPED
+                                                                                      : P4_PAGE_ENDED;
 }
 
 static p4_rc name_model(p4_page_run *run)

@@ -34,15 +34,38 @@ static void put_value(FILE *to, const cJSON *value)
     cJSON_free(text);
 }
 
-/* The keys that differ from the defaults, or the others. */
-static void put_keys(FILE *to, const cJSON *config, const cJSON *defaults, bool changed, const char *caption)
+typedef enum part {
+    GIVEN,   /* another value than the recipe's default */
+    DECIDED, /* the default leaves it to the program, which records what it decided: no value of the user */
+    USUAL,   /* the default */
+} part;
+
+static part part_of(const cJSON *item, const cJSON *usual)
+{
+    const char *text = cJSON_GetStringValue(usual);
+    bool open = (text != NULL && strcmp(text, "auto") == 0) ||
+                strcmp(item->string, "target_compression_ratio") == 0; /* by the number of parameters */
+    return cJSON_Compare(item, usual, true) ? USUAL : open ? DECIDED : GIVEN;
+}
+
+/* The keys of a part; nothing where there are none. */
+static void put_keys(FILE *to, const cJSON *config, const cJSON *defaults, part which, const char *caption)
 {
     const cJSON *item;
+    int count = 0;
+    const bool changed = which != USUAL;
+    cJSON_ArrayForEach(item, config)
+    {
+        count += part_of(item, cJSON_GetObjectItemCaseSensitive(defaults, item->string)) == which;
+    }
+    if (count == 0) {
+        return;
+    }
     p4_html_table(to, caption, changed ? "Key|Value|Default" : "Key|Value");
     cJSON_ArrayForEach(item, config)
     {
         const cJSON *usual = cJSON_GetObjectItemCaseSensitive(defaults, item->string);
-        if (!cJSON_Compare(item, usual, true) != changed) {
+        if (part_of(item, usual) != which) {
             continue;
         }
         fputs("<tr><th scope=\"row\"><code>", to);
@@ -68,9 +91,11 @@ void p4_section_configuration(FILE *to, const p4_page_run *run)
     fputs("<p>The recipe is <code>", to);
     p4_html_text(to, p4_page_string(run->config, "recipe"));
     fputs("</code>.</p>\n", to);
-    put_keys(to, run->config, defaults, true, "Keys that differ from the recipe&#39;s defaults");
+    put_keys(to, run->config, defaults, GIVEN, "Keys that differ from the recipe&#39;s defaults");
+    put_keys(to, run->config, defaults, DECIDED,
+             "Keys that the program decides unless they are given, with their values in this run");
     fputs("<details><summary>Keys with their default values</summary>\n", to);
-    put_keys(to, run->config, defaults, false, "Keys with their default values");
+    put_keys(to, run->config, defaults, USUAL, "Keys with their default values");
     fputs("</details>\n", to);
     p4_html_end_section(to);
     cJSON_Delete(defaults);

@@ -35,8 +35,8 @@ static void put_comparison(FILE *to, const cJSON *metrics)
     if (file > packed) {
         fputs("<p class=\"note\">model.h5 holds ", to);
         p4_html_bytes(to, MB * (file - packed));
-        fputs(" beside the packed model: the tokenizer, the statistics of calibration, what the run "
-              "measured, and the structure of the file.</p>\n",
+        fputs(" beside the packed model: the tokenizer if there is one, the statistics of "
+              "calibration, what the run measured, and the structure of the file.</p>\n",
               to);
     }
 }

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "io/out/outputs.h"
 #include "io/out/report.h"
 #include "io/page/html.h"
 #include "io/page/sections.h"
@@ -33,8 +34,9 @@ p4_page_outcome p4_page_outcome_of(const p4_page_run *run)
     return (p4_page_outcome){"none", "?", "No verdict"};
 }
 
-/* The last stage in the log of a run that is under way. The stages between have no lines of their own. */
-static p4_plan_stage_id last_stage(const p4_page_run *run)
+/* The last stage in the log of a run that is under way, whose results.json names none. The stages between
+ * have no lines of their own. */
+static p4_plan_stage_id last_logged_stage(const p4_page_run *run)
 {
     return p4_page_last_evaluation(run, "final") != NULL  ? P4_PLAN_EVALUATE_FINAL
            : run->point_count > 0                         ? P4_PLAN_FINE_TUNE
@@ -42,6 +44,17 @@ static p4_plan_stage_id last_stage(const p4_page_run *run)
            : run->reconstructs                            ? P4_PLAN_RECONSTRUCT
            : p4_page_last_evaluation(run, "pre") != NULL  ? P4_PLAN_EVALUATE_PRE
                                                           : P4_PLAN_LOAD;
+}
+
+static p4_plan_stage_id last_stage(const p4_page_run *run)
+{
+    const char *title = strstr(p4_page_string(run->results, "error"), P4_UNFINISHED_STAGE);
+    for (int i = 0; title != NULL && i < P4_PLAN_STAGES; i++) {
+        if (strcmp(title + sizeof P4_UNFINISHED_STAGE - 1, p4_plan_stage_titles[i]) == 0) {
+            return (p4_plan_stage_id)i;
+        }
+    }
+    return last_logged_stage(run);
 }
 
 /* JSON has no infinity: such a perplexity is null beside the loss that it comes from. */
@@ -75,7 +88,7 @@ void p4_page_statement(FILE *to, const p4_page_run *run)
     const char *error = p4_page_string(run->results, "error");
     if (p4_page_state_of(run) == P4_PAGE_UNDER_WAY) {
         fputs("The run has not ended: it is still running, or it was killed. This page shows what it has "
-              "logged so far; the heading names the last stage in its log.",
+              "logged so far; the heading names the stage that it came to.",
               to);
         return;
     }

@@ -5,6 +5,7 @@
 #include "io/text/sample.h"
 #include "io/text/token_cache.h"
 #include "io/text/token_file.h"
+#include "src/leaf/count.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,7 @@ static const char *what_of(const p4_training_source *source)
 static p4_rc open_cache(work *w)
 {
     p4_rc rc = P4_OK;
+    char count[P4_COUNT_BYTES];
     bool found = false, keeps = w->source->cache_folder[0] != '\0';
     char *key = NULL;
     if (keeps) {
@@ -77,7 +79,7 @@ static p4_rc open_cache(work *w)
         CHECK(found && w->cache.text_count == w->texts.count, "%s: was written and cannot be read again",
               w->cache_path);
     }
-    INFO("      %lld tokens of %s text %s %s", (long long)w->cache.count,
+    INFO("      %s tokens of %s text %s %s", p4_format_count(count, w->cache.count),
          w->draws != NULL ? "a sample of the" : "the", w->counts.documents > 0 ? "tokenized into" : "from",
          w->cache_path);
 done:

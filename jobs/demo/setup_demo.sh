@@ -53,8 +53,12 @@ tests/setup.sh build
 mkdir -p build/demo
 : >build/demo/build.log
 quietly build/demo/build.log cmake --preset release
-cuda=$(grep -q 'CUDA backend: on' build/demo/build.log && echo ' with the CUDA kernels: 10 minutes or more on 2 cores' || echo ': 2 minutes on 2 cores')
-echo "building phase4 in build/release$cuda"
+if grep -q 'CUDA backend: on' build/demo/build.log; then
+    echo 'building phase4 in build/release with the CUDA kernels: 10 minutes or more on 2 cores'
+    echo '  the demo runs without them; to leave them out: Ctrl-C, cmake --preset release -DP4_CUDA=OFF, and the same command again'
+else
+    echo 'building phase4 in build/release: 2 minutes on 2 cores'
+fi
 build build/demo/build.log phase4_mpi phase4_demo phase4_generate
 if ! [ build/demo/model/config.json -nt build/release/phase4_demo ]; then # the last file that it writes
     echo "making the demo's stories and tokenizer (build/demo)"

@@ -1,5 +1,6 @@
 #include "jobs/train/fine_tune.h"
 
+#include "jobs/keep.h"
 #include "jobs/metrics.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
@@ -32,7 +33,8 @@ static bool is_save_due(void *user, int64_t step)
 
 static p4_rc save(void *user, const p4_trainer *trainer, const p4_tuning_state *state, bool beside)
 {
-    return p4_resume_save(user, trainer, state, beside);
+    /* What is not written beside the steps is the last of a training that is asked to stop. */
+    return beside ? p4_resume_save(user, trainer, state, true) : p4_keep_stopped(user, trainer, state);
 }
 
 static bool is_saving(void *user)

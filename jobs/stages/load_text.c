@@ -52,7 +52,7 @@ static void choose_text(p4_run *run)
 
 static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int64_t found)
 {
-    if (found < wanted && p4_config_is_user_set(c, p4_config_find(key))) {
+    if (found < wanted && p4_config_is_chosen(c, p4_config_find(key))) {
         WARN("warning: key \"%s\": asked for %lld windows of %d tokens, but there are only %lld", key,
              (long long)wanted, c->calibration_sequence_length, (long long)found);
     }
@@ -62,7 +62,7 @@ static void warn_of_few(const p4_config *c, const char *key, int64_t wanted, int
 static void warn_of_few_in_sets(const p4_run *run)
 {
     const p4_config *c = &run->config;
-    bool given = p4_config_is_user_set(c, p4_config_find("eval_samples"));
+    bool given = p4_config_is_chosen(c, p4_config_find("eval_samples"));
     for (int i = 0; given && i < c->eval_sets.count; i++) {
         int64_t found = run->sets[i].windows.count;
         if (found < c->eval_samples) {
@@ -314,9 +314,34 @@ static void say_sets(const p4_run *run)
     const p4_sets *sets = &run->config.eval_sets;
     for (int i = 0; i < sets->count; i++) {
         const p4_windows *windows = &run->sets[i].windows;
-        INFO("      set \"%s\": %lld window%s to evaluate", sets->names[i], (long long)windows->count,
-             p4_plural(windows->count));
+        char count[P4_COUNT_BYTES];
+        INFO("      set \"%s\": %s window%s to evaluate", sets->names[i],
+             p4_format_count(count, windows->count), p4_plural(windows->count));
     }
+}
+
+/* ", 7 to evaluate"; nothing of no windows. */
+static void add_windows(char text[200], int64_t count, const char *purpose)
+{
+    char number[P4_COUNT_BYTES];
+    size_t used = strlen(text);
+    if (count > 0) {
+        snprintf(text + used, 200 - used, "%s%s to %s", used > 0 ? ", " : "", p4_format_count(number, count),
+                 purpose);
+    }
+}
+
+/* Only what the process works on: an evaluation reads calibration text only to leave it out. */
+static void say_windows(const p4_run *run)
+{
+    const p4_config *c = &run->config;
+    char text[200] = "";
+    if (!run->only_evaluates && c->calibration_samples > 0) {
+        add_windows(text, run->calibration.count, "calibrate");
+    }
+    add_windows(text, run->eval.count, "evaluate");
+    add_windows(text, run->train != NULL ? p4_training_set_count(run->train) : 0, "train on");
+    INFO("      windows of %d tokens: %s", c->calibration_sequence_length, text[0] != '\0' ? text : "none");
 }
 
 void p4_free_sets(p4_run *run)
@@ -334,7 +359,6 @@ p4_rc p4_load_text(p4_run *run)
     const p4_config *c = &run->config;
     p4_group *group = run->compute.group;
     p4_text_files files = {.eval = {.paths = NULL}};
-    char calibrating[P4_COUNT_BYTES], evaluating[P4_COUNT_BYTES], training[P4_COUNT_BYTES];
     choose_text(run);
     TRY_ROOT(group, read_text(run, &files));
     p4_windows_forget_documents(&run->calibration); /* only what is evaluated is told apart by documents */
@@ -358,11 +382,7 @@ p4_rc p4_load_text(p4_run *run)
     }
     warn_of_few(c, "eval_samples", c->eval_samples, run->eval.count);
     warn_of_few_in_sets(run);
-    INFO("      windows of %d tokens: %s to calibrate, %s to evaluate, %s to train on",
-         c->calibration_sequence_length,
-         p4_format_count(calibrating, c->calibration_samples > 0 ? run->calibration.count : 0),
-         p4_format_count(evaluating, run->eval.count),
-         p4_format_count(training, run->train != NULL ? p4_training_set_count(run->train) : 0));
+    say_windows(run);
     say_sets(run);
     if (group->rank == 0) {
         say_mixture("calibration text", &files.calibration.mixture, &c->calibration_files);

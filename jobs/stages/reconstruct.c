@@ -1,5 +1,6 @@
 #include "jobs/train/reconstruct.h"
 
+#include "jobs/keep.h"
 #include "jobs/metrics.h"
 #include "jobs/resume.h"
 #include "jobs/stages/stages.h"
@@ -17,7 +18,7 @@ static bool is_save_due(void *user)
 
 static p4_rc save(void *user, bool stops)
 {
-    return stops ? p4_resume_save(user, NULL, NULL, false) : p4_resume_save_or_warn(user);
+    return stops ? p4_keep_stopped(user, NULL, NULL) : p4_resume_save_or_warn(user);
 }
 
 /* Is what is ternary trained further, from masters? */
@@ -32,7 +33,7 @@ p4_rc p4_stage_reconstruct(p4_run *run)
     const p4_config *c = &run->config;
     const p4_windows *windows = &run->reconstruction;
     p4_group *group = run->compute.group;
-    char count[P4_COUNT_BYTES];
+    char count[P4_COUNT_BYTES], steps[P4_COUNT_BYTES], set[P4_BLOCK_SET_BYTES];
     if (windows->count == 0) {
         INFO("      off (%s)", !c->reconstruct             ? "reconstruct is false"
                                : !p4_settings_quantizes(c) ? "quantizer is \"none\""
@@ -49,8 +50,10 @@ p4_rc p4_stage_reconstruct(p4_run *run)
     if (!run->compute.ops->host_memory) {
         p4_original_unload(&run->original); /* its memory is for training; blocks are read from the files */
     }
-    INFO("      %lld step%s per block of %lld x %lld tokens, out of %s window%s", (long long)plan.steps,
-         p4_plural(plan.steps), (long long)p4_min_i64(plan.sequences, windows->count), (long long)windows->T,
+    INFO("      %s step%s per %s, of %lld x %lld tokens each, out of %s window%s",
+         p4_format_count(steps, plan.steps), p4_plural(plan.steps),
+         p4_block_set(set, p4_min_i64(plan.blocks, run->original.hf.model.arch.L)),
+         (long long)p4_min_i64(plan.sequences, windows->count), (long long)windows->T,
          p4_format_count(count, windows->count), p4_plural(windows->count));
     if (run->masters.of == NULL) {
         TRY_ALL(group, p4_masters_open(&run->masters, &run->original.hf.model));

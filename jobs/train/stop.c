@@ -39,8 +39,10 @@ p4_rc p4_stop_end(p4_stop *stop)
     case P4_STOP_SIGNAL:
         return p4_fail(P4_STOPPED, "stopped by %s", p4_stop_signal());
     case P4_STOP_TIME:
+        p4_stop_drop_notice(); /* a launcher's signal to the last ranks is not what ends the run */
         return p4_fail(P4_STOPPED, "stopped because max_minutes have passed");
     case P4_STOP_FILE:
+        p4_stop_drop_notice();
         return p4_fail(P4_STOPPED, "stopped by the file %s", stop->file);
     default:
         return p4_fail(P4_STOPPED, "stopped by a signal to another rank");

@@ -16,3 +16,9 @@ char *p4_format_count(char buffer[P4_COUNT_BYTES], int64_t value)
     buffer[to] = '\0';
     return buffer;
 }
+
+const char *p4_block_set(char text[P4_BLOCK_SET_BYTES], int64_t blocks)
+{
+    snprintf(text, P4_BLOCK_SET_BYTES, blocks > 1 ? "set of %" PRId64 " blocks" : "block", blocks);
+    return text;
+}

@@ -192,7 +192,7 @@ static p4_batch_state state_of(const p4_batch_record *r)
 
 static void say_ending(course *c, const p4_batch_model *m)
 {
-    char took[32], first[512];
+    char took[32], perplexity[P4_NUMBER_BYTES], first[512];
     const p4_batch_record *r = &m->record;
     p4_batch_format_seconds(took, r->seconds);
     snprintf(first, sizeof first, "%.*s", (int)strcspn(r->error != NULL ? r->error : "", "\n"),
@@ -204,9 +204,10 @@ static void say_ending(course *c, const p4_batch_model *m)
                            first);
     } else {
         const bool passed = m->state != P4_STATE_VERDICT;
-        p4_batch_table_say(&c->table, "done %s in %s: perplexity %.4g, %.2f times smaller%s%s", r->name, took,
-                           r->perplexity, r->compression_ratio,
-                           passed ? "" : "; verdict failed: ", passed ? "" : first);
+        p4_batch_table_say(&c->table, "done %s in %s: perplexity %s, %.2f times smaller%s%s", r->name, took,
+                           isnan(r->perplexity) ? "not measured"
+                                                : p4_format_number(perplexity, r->perplexity, 2),
+                           r->compression_ratio, passed ? "" : "; verdict failed: ", passed ? "" : first);
     }
 }
 

@@ -103,17 +103,16 @@ done:
 }
 
 /* A number of the table, "-" where it is not known. */
-static const char *format(char text[32], double value)
+static const char *format(char text[P4_NUMBER_BYTES], double value)
 {
-    snprintf(text, 32, isfinite(value) ? "%.4g" : "-", value);
-    return text;
+    return isfinite(value) ? p4_format_number(text, value, 2) : "-";
 }
 
 static void print_row(const p4_batch *batch, const p4_batch_model *m)
 {
     const bool check = batch->options->check_only,
                checked = check && m->state == P4_STATE_DONE && !m->earlier;
-    char took[32], before[32], after[32], ratio[32];
+    char took[32], before[P4_NUMBER_BYTES], after[P4_NUMBER_BYTES], ratio[P4_NUMBER_BYTES];
     const p4_batch_record *r = &m->record;
     const char *text = r->error != NULL ? r->error : "";
     printf("%-28s %-14s %5lld", m->given->name, checked ? "no error" : p4_batch_state_names[m->state],

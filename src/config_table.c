@@ -128,8 +128,7 @@ const p4_config_row p4_config_table[] = {
     {FIELD(token_cache), .holds_paths = true, .may_change = true, .text = "",
      .help = "Directory that keeps tokenized training text for later runs; empty: output_path, during the run."},
     {FIELD(seed), BOTH(42),
-     .help = "Seed of all random numbers; the order of the data is the same for any number of ranks. Another seed "
-             "may draw other windows to evaluate too."},
+     .help = "Seed of all random numbers, also of what is evaluated; the same data for any number of ranks."},
 
     {FIELD(enable_fine_tuning), .group = "Fine-tuning",
      .more = "docs/methods.md: 3 Fine-tuning; docs/methods.md: 4 Optimizers", BOTH(1),

@@ -30,7 +30,7 @@ typedef struct p4_coll {
     void (*end)(struct p4_coll *coll);
     void (*sum_f32)(struct p4_coll *coll, float *data, int64_t count); /* to all ranks, in place */
     /* As sum_f32. Each rank also adds the squares of its share of the sums to *squares (double, device
-     * memory), on the way.false, and nothing is done: these collectives cannot. */
+     * memory), on the way. false, and nothing is done: these collectives cannot. */
     bool (*sum_and_square_f32)(struct p4_coll *coll, float *data, int64_t count, double *squares);
     /* root's `to` [count] = the sum of all ranks' `from`. `to` may be `from`, and is ignored on other ranks.
      * `from` is scratch after. */

@@ -254,8 +254,8 @@ P4_OP(void, add_sq_norm, p4_device *device, double *sum, const float *g, int64_t
 /* *sum += x[0] + x[1] + ..., in double. */
 P4_OP(void, add_sum, p4_device *device, double *sum, const float *x, int64_t count)
 /* Clipping by the global norm: result = the sum of all errors, and norm = sqrt(the sum of all
- * squares) / divisor; g_scale = 1 / divisor, times clip / norm where norm is larger than clip. In
- * double, in the order of ranks.If error or norm is not finite, g_scale is NaN. */
+ * squares) / divisor; g_scale = 1 / divisor, times clip / norm where norm is larger than clip. In double, in
+ * the order of ranks. If error or norm is not finite, g_scale is NaN. */
 P4_OP(void, clip, p4_device *device, const p4_clip_args *args)
 /* fp32 sum += addend. */
 P4_OP(void, add_f32, p4_device *device, float *sum, const float *addend, int64_t count)
@@ -264,7 +264,7 @@ P4_OP(void, add_f32, p4_device *device, float *sum, const float *addend, int64_t
 P4_OP(void, grokfast, p4_device *device, const p4_grokfast_args *args)
 /* AdamW on `items` arrays (h_items may be reused when this returns), g multiplied by g_scale first: m, v
  * updated, mhat = m*m_correction, vhat = v*v_correction; w -= lr*(mhat/(sqrt(vhat)+eps) + decay*w). In bf16
- * the low half of an element's draw rounds m, the high half v.If g_scale is NaN, nothing changes.
+ * the low half of an element's draw rounds m, the high half v. If g_scale is NaN, nothing changes.
  * Reads all numbers but `first` and `divisor`. */
 P4_OP(void, adamw, p4_device *device, const p4_adamw_item *h_items, int64_t items, float beta1, float beta2,
       float eps, bool half, const p4_step_numbers *numbers)

@@ -469,10 +469,10 @@ typedef struct p4_hessian_rows {
     uint16_t *scale;       /* fp16 [rows] */
     float *work;           /* [rows, P4_HESSIAN_BLOCK], content undefined before and after */
 } p4_hessian_rows;
+enum { P4_HESSIAN_BLOCK = 128 }; /* columns that are quantized between two products with the rest */
+
 /* Of a matrix that a thread of a CPU should read at least: to wake it takes as long as that. */
 enum { P4_THREAD_BYTES = 1 << 17 };
-
-enum { P4_HESSIAN_BLOCK = 128 }; /* columns that are quantized between two products with the rest */
 
 typedef struct p4_ops {
     const char *name;

@@ -338,19 +338,14 @@ static void check_data(const p4_config *config, p4_config_report *report)
             "key \"calibration_files\": found [], expected the files of calibration_dataset %s, %s", name,
             reasons);
     }
-    if (!custom && config->calibration_files.count > 0 &&
-        !p4_config_is_user_set(config, p4_config_find("calibration_dataset"))) {
+    if (!custom && config->calibration_files.count > 0) {
+        bool given = p4_config_is_user_set(config, p4_config_find("calibration_dataset"));
         p4_config_complain(
             report, line_of(report, "calibration_files"),
-            "key \"calibration_files\": found %d %s, but calibration_dataset is not given, whose "
-            "default is %s: set it to \"custom\", which reads them",
-            (int)config->calibration_files.count, config->calibration_files.count == 1 ? "entry" : "entries",
-            name);
-    } else if (!custom && config->calibration_files.count > 0) {
-        p4_config_complain(
-            report, line_of(report, "calibration_files"),
-            "key \"calibration_files\": found %d %s, expected none with calibration_dataset %s: "
-            "\"custom\" reads them",
+            given ? "key \"calibration_files\": found %d %s, expected none with calibration_dataset %s: "
+                    "\"custom\" reads them"
+                  : "key \"calibration_files\": found %d %s, but calibration_dataset is not given, whose "
+                    "default is %s: set it to \"custom\", which reads them",
             (int)config->calibration_files.count, config->calibration_files.count == 1 ? "entry" : "entries",
             name);
     } else if (!custom && config->dataset_root[0] == '\0' && !was_refused(report, "dataset_root")) {

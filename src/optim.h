@@ -90,7 +90,7 @@ void p4_optim_restart(p4_optim *optim);
 p4_rc p4_optim_set_master(p4_optim *optim, int64_t param, const p4_weight *weight);
 
 /* The functions below queue the same ops with the same arguments at every step, so that a device may replay
- * them (op `repeat`),except the p4_optim_put_..., which copy the numbers of a step to the device first.
+ * them (op `repeat`), except the p4_optim_put_..., which copy the numbers of a step to the device first.
  * All Local. */
 
 /* sums = the squares of the replicated and of the owned gradients here. */

@@ -67,16 +67,5 @@ static void check_continuing(p4_group *all)
 
 int main(void)
 {
-    p4_machine machine;
-    p4_group all;
-    if (!device_is_here()) {
-        return check_failed == 0 ? P4_SKIPPED : 1;
-    }
-    EXPECT_OK(p4_machine_open(&machine));
-    EXPECT_OK(p4_compute_find_gpus(&machine));
-    EXPECT_OK(p4_group_open(&all, &machine, NULL, 60));
-    check_continuing(&all);
-    p4_group_close(&all);
-    p4_machine_close(&machine);
-    return TEST_END();
+    return run_on_all_ranks(check_continuing);
 }

@@ -134,4 +134,21 @@ static inline int64_t differing(const p4_packed *a, const p4_packed *b)
     return count;
 }
 
+/* What main returns. */
+static inline int run_on_all_ranks(void (*check)(p4_group *all))
+{
+    p4_machine machine;
+    p4_group all;
+    if (!device_is_here()) {
+        return check_failed == 0 ? P4_SKIPPED : 1;
+    }
+    EXPECT_OK(p4_machine_open(&machine));
+    EXPECT_OK(p4_compute_find_gpus(&machine));
+    EXPECT_OK(p4_group_open(&all, &machine, NULL, 60));
+    check(&all);
+    p4_group_close(&all);
+    p4_machine_close(&machine);
+    return TEST_END();
+}
+
 #endif

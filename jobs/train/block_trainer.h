@@ -134,13 +134,13 @@ p4_rc p4_block_trainer_take(p4_block_trainer *trainer, int64_t layer, const p4_p
 
 /* A step: begin; for each of the rank's `rounds` micro-batches, which may be none, fill
  * p4_net_blocks_input(&trainer->net) and trainer->target with `windows` windows and call add; sum; end. The
- * lastadd sums over the ranks what is complete, `sum` starts the rest. After `sum`, input and target may be
+ * last add sums over the ranks what is complete, `sum` starts the rest. After `sum`, input and target may be
  * filled for the next step, from device memory. With exact_sums every rank calls add for every round of the
  * step's micro-batches, with 0 windows where it has none. Collective. */
 void p4_block_trainer_begin(p4_block_trainer *trainer, int64_t rounds);
 void p4_block_trainer_add(p4_block_trainer *trainer, int64_t windows);
 void p4_block_trainer_sum(p4_block_trainer *trainer);
-/* The update, of gradients divided by mean_square, the mean of the squared targets.It may not have run yet
+/* The update, of gradients divided by mean_square, the mean of the squared targets. It may not have run yet
  * when this returns. At most P4_BLOCK_STEPS_AHEAD steps may end before they are looked at. Collective. */
 void p4_block_trainer_end(p4_block_trainer *trainer, float lr, double mean_square);
 /* Waits for the steps that have ended. *error: the mean squared error of the last one's windows, divided by

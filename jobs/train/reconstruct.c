@@ -214,14 +214,13 @@ static bool has_ternary(const p4_model *model, int64_t layer, int64_t blocks)
 }
 
 /* The student's states at the blocks from `layer` on, from the embeddings through the ternary blocks before.
- * Collective. */
+ * `layer` begins a set, so that the sets before it are whole. Collective. */
 static p4_rc rewind_student(p4_reconstruct_work *w, int64_t layer)
 {
     p4_rc rc = P4_OK;
     double relative;
     TRY_ALL(w->compute->group, p4_layers_embed(&w->layers, w->packed->weights, &w->student));
-    for (int64_t l = 0; l < layer;
-         l += w->plan->blocks) { /* `layer` begins a set, so those before are whole */
+    for (int64_t l = 0; l < layer; l += w->plan->blocks) {
         TRY(p4_stop_agree(w->compute->stop, w->compute->group));
         if (has_ternary(&w->original->hf.model, l, w->plan->blocks)) {
             TRY(open_blocks(w, l, w->plan->blocks));

@@ -53,7 +53,7 @@ static inline int64_t p4_reconstruct_part_count(const p4_reconstruct_work *w, in
 /* Windows `count` from `first` of this rank's to the trainer from window `slot` on: its input and its target.
  * Local. */
 void p4_reconstruct_put_windows(p4_reconstruct_work *work, int64_t first, int64_t count, int64_t slot);
-/* Step `step` of the blocks from `layer` on,which may not have run when this returns. Collective. */
+/* Step `step` of the blocks from `layer` on, which may not have run when this returns. Collective. */
 void p4_reconstruct_step(p4_reconstruct_work *work, int64_t layer, int64_t step);
 
 /* reconstruct_memory.c */
